@@ -1,0 +1,133 @@
+//! The delays between attempts: pure, seeded, spread at every step, the cap included.
+
+use std::time::Duration;
+
+use rand::{RngExt as _, SeedableRng as _};
+use rand_chacha::ChaCha8Rng;
+
+use crate::config::{Config, Jitter, Recovery};
+
+/// Chooses delays. Nothing but [`Backoff::reset`] makes them short again.
+#[derive(Debug)]
+pub(crate) struct Backoff {
+    rng: ChaCha8Rng,
+    step: u32,
+}
+
+impl Backoff {
+    pub(crate) fn new(seed: u64) -> Self {
+        Self {
+            rng: ChaCha8Rng::seed_from_u64(seed),
+            step: 0,
+        }
+    }
+
+    /// The stream has proved itself.
+    pub(crate) fn reset(&mut self) {
+        self.step = 0;
+    }
+
+    /// The next delay: `d = min(initial·multiplier^step, max)`, spread.
+    pub(crate) fn next(&mut self, config: &Config) -> Duration {
+        let factor = config.backoff_multiplier.powf(f64::from(self.step));
+        let initial = config.initial_backoff.as_secs_f64();
+        let seconds = (initial * factor).min(config.max_backoff.as_secs_f64());
+        self.step = self.step.saturating_add(1);
+        self.spread(config, Duration::from_secs_f64(seconds))
+    }
+
+    /// The longest delay, spread: for a peer that is overloaded or refuses for now.
+    pub(crate) fn longest(&mut self, config: &Config) -> Duration {
+        self.spread(config, config.max_backoff)
+    }
+
+    /// The first delay after the loss of a stable stream.
+    pub(crate) fn recovery(&mut self, config: &Config) -> Duration {
+        match config.recovery {
+            Recovery::Backoff => self.next(config),
+            Recovery::Spread(span) => self.between(Duration::ZERO, span),
+        }
+    }
+
+    fn spread(&mut self, config: &Config, delay: Duration) -> Duration {
+        match config.jitter {
+            Jitter::Proportional(fraction) => self.between(
+                delay.mul_f64(1.0 - fraction),
+                delay.mul_f64(1.0 + fraction).min(config.max_backoff),
+            ),
+            Jitter::Full => {
+                let floor = config.min_interval();
+                self.between(floor, delay.max(floor))
+            }
+        }
+    }
+
+    fn between(&mut self, low: Duration, high: Duration) -> Duration {
+        let micros = |span: Duration| u64::try_from(span.as_micros()).unwrap_or(u64::MAX);
+        Duration::from_micros(self.rng.random_range(micros(low)..=micros(high.max(low))))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn delays(config: &Config, seed: u64, count: usize) -> Vec<f64> {
+        let mut backoff = Backoff::new(seed);
+        (0..count)
+            .map(|_| backoff.next(config).as_secs_f64())
+            .collect()
+    }
+
+    #[test]
+    fn delays_double_from_the_initial_one_to_the_cap() {
+        let config = Config {
+            jitter: Jitter::Proportional(0.0),
+            ..Config::default()
+        };
+        assert_eq!(
+            delays(&config, 1, 7),
+            [1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0]
+        );
+    }
+
+    #[test]
+    fn jitter_stays_in_its_window_and_below_the_maximum() {
+        let config = Config::default();
+        for seed in 0..500 {
+            for (step, delay) in delays(&config, seed, 8).into_iter().enumerate() {
+                let ideal = f64::powi(2.0, i32::try_from(step).unwrap()).min(30.0);
+                assert!(
+                    (0.8 * ideal..=(1.2 * ideal).min(30.0)).contains(&delay),
+                    "{step}: {delay}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn full_jitter_fills_its_window_from_the_least_interval() {
+        let config = Config {
+            jitter: Jitter::Full,
+            ..Config::default()
+        };
+        let drawn: Vec<f64> = (0..2_000).map(|seed| delays(&config, seed, 4)[3]).collect();
+        assert!(drawn.iter().all(|delay| (0.5..=8.0).contains(delay)));
+        assert!(drawn.iter().any(|delay| *delay < 1.0) && drawn.iter().any(|delay| *delay > 7.5));
+    }
+
+    #[test]
+    fn a_huge_step_count_neither_overflows_nor_exceeds_the_cap() {
+        let config = Config {
+            backoff_multiplier: 1e9,
+            ..Config::default()
+        };
+        let mut backoff = Backoff {
+            step: u32::MAX - 1,
+            ..Backoff::new(3)
+        };
+        for _ in 0..4 {
+            assert!(backoff.next(&config) <= config.max_backoff);
+        }
+    }
+}
