@@ -1,0 +1,411 @@
+//! Each fault on real sockets: that it bites, whom it bites, and that it ends with its guard.
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test stops at the first thing that is not as it should be"
+)]
+
+use std::{io, net::SocketAddr, time::Duration};
+
+use steadfast_chaos::{Direction, Fault, Proxy, Reach, Stats};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{TcpListener, TcpStream},
+    runtime::Handle,
+    task::JoinHandle,
+    time::{Instant, sleep, timeout},
+};
+
+/// Long enough that what is going to happen on loopback has happened.
+const QUIET: Duration = Duration::from_millis(80);
+/// Nothing here takes this long.
+const LIMIT: Duration = Duration::from_secs(5);
+
+/// A server whose connections the test holds in its hands.
+struct Server {
+    listener: TcpListener,
+}
+
+impl Server {
+    async fn start() -> (Self, SocketAddr) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let addr = listener.local_addr().unwrap();
+        (Self { listener }, addr)
+    }
+
+    async fn accept(&self) -> TcpStream {
+        timeout(LIMIT, self.listener.accept())
+            .await
+            .unwrap()
+            .unwrap()
+            .0
+    }
+
+    /// A client behind the proxy and the server's end of it.
+    async fn pair(&self, proxy: &Proxy) -> (TcpStream, TcpStream) {
+        let client = TcpStream::connect(proxy.addr()).await.unwrap();
+        let mut pair = (client, self.accept().await);
+        assert_eq!(passes(&mut pair.0, &mut pair.1).await, Some(true));
+        pair
+    }
+}
+
+async fn setup() -> (Server, Proxy) {
+    let (server, addr) = Server::start().await;
+    (server, Proxy::start(addr).unwrap())
+}
+
+/// Whether one byte sent on one side arrives on the other; `None` when a side failed.
+async fn passes(from: &mut TcpStream, to: &mut TcpStream) -> Option<bool> {
+    from.write_all(b"x").await.ok()?;
+    let mut byte = [0];
+    match timeout(QUIET, to.read(&mut byte)).await {
+        Err(_silence) => Some(false),
+        Ok(Ok(1)) => Some(true),
+        Ok(_) => None,
+    }
+}
+
+async fn read(socket: &mut TcpStream) -> io::Result<usize> {
+    let mut buffer = [0; 1024];
+    timeout(LIMIT, socket.read(&mut buffer))
+        .await
+        .expect("an end within the limit")
+}
+
+fn is_reset(read: &io::Result<usize>) -> bool {
+    matches!(read, Err(error) if error.kind() == io::ErrorKind::ConnectionReset)
+}
+
+async fn until(proxy: &Proxy, what: impl Fn(Stats) -> bool) {
+    let waited = async {
+        while !what(proxy.stats()) {
+            sleep(Duration::from_millis(1)).await;
+        }
+    };
+    timeout(LIMIT, waited)
+        .await
+        .unwrap_or_else(|_| panic!("never so: {:?}", proxy.stats()));
+}
+
+#[tokio::test]
+async fn bytes_pass_both_ways_and_are_counted() {
+    let (server, proxy) = setup().await;
+    let (mut client, mut served) = server.pair(&proxy).await;
+    assert_eq!(passes(&mut served, &mut client).await, Some(true));
+    assert_eq!(passes(&mut served, &mut client).await, Some(true));
+    let stats = proxy.stats();
+    assert_eq!((stats.to_server, stats.to_client), (1, 2));
+    assert_eq!((stats.accepted, stats.alive, stats.held), (1, 1, 0));
+    drop((client, served));
+    until(&proxy, |stats| stats.alive == 0).await;
+    assert_eq!(
+        proxy.stats().to_client,
+        2,
+        "the bytes of closed connections stay counted"
+    );
+}
+
+#[tokio::test]
+async fn an_orderly_end_of_one_side_leaves_the_other_direction_open() {
+    let (server, proxy) = setup().await;
+    let (mut client, mut served) = server.pair(&proxy).await;
+    client.shutdown().await.unwrap();
+    assert_eq!(read(&mut served).await.unwrap(), 0);
+    assert_eq!(passes(&mut served, &mut client).await, Some(true));
+}
+
+#[tokio::test]
+async fn a_reset_reaches_both_sides_and_only_those_present() {
+    let (server, proxy) = setup().await;
+    let (mut client, mut served) = server.pair(&proxy).await;
+    assert_eq!(proxy.reset().connections, 1);
+    assert!(is_reset(&read(&mut client).await));
+    assert!(is_reset(&read(&mut served).await));
+    until(&proxy, |stats| stats.alive == 0).await;
+    server.pair(&proxy).await;
+}
+
+#[tokio::test]
+async fn a_reset_of_later_connections_spares_those_present_and_ends_with_its_guard() {
+    let (server, proxy) = setup().await;
+    let (mut client, mut served) = server.pair(&proxy).await;
+    let guard = proxy.inject(Fault::Reset, Reach::Later);
+    assert_eq!(guard.hit().connections, 0);
+    let mut later = TcpStream::connect(proxy.addr()).await.unwrap();
+    assert!(read(&mut later).await.is_err());
+    server.accept().await;
+    assert_eq!(passes(&mut client, &mut served).await, Some(true));
+    drop(guard);
+    server.pair(&proxy).await;
+}
+
+#[tokio::test]
+async fn a_close_is_an_orderly_end_on_both_sides_even_with_unread_bytes() {
+    let (server, proxy) = setup().await;
+    let (mut client, mut served) = server.pair(&proxy).await;
+    let freeze = proxy.inject(Fault::Freeze, Reach::Present);
+    client.write_all(b"unread").await.unwrap();
+    until(&proxy, |stats| stats.held == 6).await;
+    assert_eq!(proxy.close().held, 6);
+    assert_eq!(read(&mut client).await.unwrap(), 0);
+    assert_eq!(read(&mut served).await.unwrap(), 0);
+    drop((client, served, freeze));
+    until(&proxy, |stats| stats.alive == 0).await;
+}
+
+#[tokio::test]
+async fn a_black_hole_takes_one_direction_or_both() {
+    for (direction, up, down) in [
+        (Direction::ToServer, false, true),
+        (Direction::ToClient, true, false),
+        (Direction::Both, false, false),
+    ] {
+        let (server, proxy) = setup().await;
+        let (mut client, mut served) = server.pair(&proxy).await;
+        let guard = proxy.inject(Fault::Blackhole(direction), Reach::Present);
+        assert_eq!(
+            passes(&mut client, &mut served).await,
+            Some(up),
+            "{direction:?}"
+        );
+        assert_eq!(
+            passes(&mut served, &mut client).await,
+            Some(down),
+            "{direction:?}"
+        );
+        let (mut later, mut later_served) = server.pair(&proxy).await;
+        drop(guard);
+        assert!(
+            is_reset(&read(&mut client).await),
+            "what a hole swallowed never comes"
+        );
+        assert!(is_reset(&read(&mut served).await));
+        assert_eq!(passes(&mut later, &mut later_served).await, Some(true));
+    }
+}
+
+#[tokio::test]
+async fn a_black_hole_for_everything_swallows_connections_to_come() {
+    let (server, proxy) = setup().await;
+    let (mut client, mut served) = server.pair(&proxy).await;
+    let guard = proxy.inject(Fault::Blackhole(Direction::Both), Reach::Everything);
+    let mut later = TcpStream::connect(proxy.addr()).await.unwrap();
+    let mut later_served = server.accept().await;
+    assert_eq!(passes(&mut client, &mut served).await, Some(false));
+    assert_eq!(passes(&mut later, &mut later_served).await, Some(false));
+    drop(guard);
+    assert!(is_reset(&read(&mut later).await));
+}
+
+#[tokio::test]
+async fn a_black_hole_lets_the_senders_buffers_fill() {
+    let (server, proxy) = setup().await;
+    let (mut client, _served) = server.pair(&proxy).await;
+    let _guard = proxy.inject(Fault::Blackhole(Direction::ToServer), Reach::Present);
+    let block = vec![0; 1 << 20];
+    let stuck = async {
+        loop {
+            client.write_all(&block).await.unwrap();
+        }
+    };
+    assert!(timeout(Duration::from_millis(500), stuck).await.is_err());
+    let stats = proxy.stats();
+    assert_eq!((stats.to_server, stats.held), (1, 64 * 1024));
+}
+
+#[tokio::test]
+async fn a_freeze_loses_nothing_and_counts_what_it_holds() {
+    let (server, proxy) = setup().await;
+    let (mut client, mut served) = server.pair(&proxy).await;
+    let freeze = proxy.inject(Fault::Freeze, Reach::Everything);
+    client.write_all(b"question").await.unwrap();
+    served.write_all(b"answer").await.unwrap();
+    until(&proxy, |stats| stats.held == 14).await;
+    let connection = proxy.connections()[0];
+    assert_eq!(
+        (connection.held_to_server, connection.held_to_client),
+        (8, 6)
+    );
+    let second = proxy.inject(
+        Fault::Delay(Direction::Both, Duration::ZERO),
+        Reach::Present,
+    );
+    assert_eq!(second.hit().held, 14);
+    drop(freeze);
+    let mut text = [0; 8];
+    served.read_exact(&mut text).await.unwrap();
+    assert_eq!(&text, b"question");
+    client.read_exact(&mut text[..6]).await.unwrap();
+    assert_eq!(&text[..6], b"answer");
+    assert_eq!(proxy.stats().held, 0);
+}
+
+#[tokio::test]
+async fn a_refused_connection_fails_at_once_and_present_ones_live_on() {
+    let (server, proxy) = setup().await;
+    let (mut client, mut served) = server.pair(&proxy).await;
+    let guard = proxy.inject(Fault::Refuse, Reach::Later);
+    let refused = async {
+        // The listener goes when its task gets to it; until then a connection is reset instead.
+        while TcpStream::connect(proxy.addr()).await.is_ok() {
+            sleep(Duration::from_millis(1)).await;
+        }
+        TcpStream::connect(proxy.addr()).await.unwrap_err()
+    };
+    let error = timeout(LIMIT, refused).await.unwrap();
+    assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
+    assert_eq!(passes(&mut client, &mut served).await, Some(true));
+    drop(guard);
+    let reached = async {
+        while TcpStream::connect(proxy.addr()).await.is_err() {
+            sleep(Duration::from_millis(1)).await;
+        }
+    };
+    timeout(LIMIT, reached).await.unwrap();
+}
+
+#[tokio::test]
+async fn an_unaccepted_connection_waits_in_the_backlog() {
+    let (server, proxy) = setup().await;
+    let guard = proxy.inject(Fault::Unaccepted, Reach::Later);
+    sleep(Duration::from_millis(20)).await;
+    let mut client = TcpStream::connect(proxy.addr()).await.unwrap();
+    client.write_all(b"x").await.unwrap();
+    assert!(timeout(QUIET, server.listener.accept()).await.is_err());
+    assert_eq!(proxy.stats().accepted, 0);
+    drop(guard);
+    assert_eq!(read(&mut server.accept().await).await.unwrap(), 1);
+}
+
+#[tokio::test]
+async fn a_delay_holds_every_byte_for_its_time() {
+    let (server, proxy) = setup().await;
+    let (mut client, mut served) = server.pair(&proxy).await;
+    let delay = Duration::from_millis(60);
+    let _guard = proxy.inject(Fault::Delay(Direction::ToServer, delay), Reach::Present);
+    let sent = Instant::now();
+    client.write_all(b"x").await.unwrap();
+    read(&mut served).await.unwrap();
+    assert!(sent.elapsed() >= delay);
+    let sent = Instant::now();
+    served.write_all(b"x").await.unwrap();
+    read(&mut client).await.unwrap();
+    assert!(sent.elapsed() < delay, "the other direction is not delayed");
+}
+
+#[tokio::test]
+async fn slices_arrive_one_by_one() {
+    let (server, proxy) = setup().await;
+    let (mut client, mut served) = server.pair(&proxy).await;
+    let pause = Duration::from_millis(5);
+    let _guard = proxy.inject(Fault::Slice { bytes: 1, pause }, Reach::Present);
+    let began = Instant::now();
+    client.write_all(b"sliced").await.unwrap();
+    let mut text = [0; 6];
+    assert!(served.read(&mut text).await.unwrap() < 6);
+    let rest = timeout(LIMIT, served.read_exact(&mut text[..5]))
+        .await
+        .unwrap();
+    rest.unwrap();
+    assert!(began.elapsed() >= pause * 5);
+    assert_eq!(&text[..5], b"liced");
+}
+
+#[tokio::test]
+async fn a_limit_passes_exactly_its_bytes_and_then_resets() {
+    let (server, proxy) = setup().await;
+    let (mut client, mut served) = server.pair(&proxy).await;
+    let _guard = proxy.inject(Fault::Limit(Direction::ToServer, 4), Reach::Everything);
+    client.write_all(b"limits").await.unwrap();
+    until(&proxy, |stats| stats.alive == 0).await;
+    assert_eq!(proxy.stats().to_server, 1 + 4);
+    assert!(is_reset(&read(&mut client).await));
+    // A reset may overtake bytes the server has not read, so only its end is certain here.
+    while matches!(read(&mut served).await, Ok(count) if count > 0) {}
+}
+
+#[tokio::test]
+async fn a_bandwidth_stretches_a_transfer() {
+    let (server, proxy) = setup().await;
+    let (mut client, mut served) = server.pair(&proxy).await;
+    let _guard = proxy.inject(Fault::Bandwidth(20_000), Reach::Present);
+    let began = Instant::now();
+    client.write_all(&[7; 4_000]).await.unwrap();
+    let mut text = [0; 4_000];
+    timeout(LIMIT, served.read_exact(&mut text))
+        .await
+        .unwrap()
+        .unwrap();
+    assert!(
+        began.elapsed() >= Duration::from_millis(150),
+        "{:?}",
+        began.elapsed()
+    );
+    assert_eq!(text, [7; 4_000]);
+}
+
+#[tokio::test]
+async fn a_new_upstream_takes_later_connections() {
+    let (first, proxy) = setup().await;
+    let (mut client, mut served) = first.pair(&proxy).await;
+    let (second, addr) = Server::start().await;
+    proxy.set_upstream(addr);
+    second.pair(&proxy).await;
+    assert_eq!(passes(&mut client, &mut served).await, Some(true));
+}
+
+#[tokio::test]
+async fn a_client_of_a_dead_upstream_is_reset() {
+    let (server, proxy) = setup().await;
+    drop(server);
+    let mut client = TcpStream::connect(proxy.addr()).await.unwrap();
+    assert!(is_reset(&read(&mut client).await));
+    until(&proxy, |stats| stats.alive == 0).await;
+}
+
+#[tokio::test]
+async fn shutdown_and_drop_leave_no_task_and_no_socket() {
+    let before = Handle::current().metrics().num_alive_tasks();
+    for orderly in [true, false] {
+        let (server, proxy) = setup().await;
+        let (mut client, mut served) = server.pair(&proxy).await;
+        let guard = proxy.inject(Fault::Blackhole(Direction::Both), Reach::Everything);
+        client.write_all(b"held").await.unwrap();
+        until(&proxy, |stats| stats.held == 4).await;
+        let addr = proxy.addr();
+        if orderly {
+            proxy.shutdown().await;
+        } else {
+            drop(proxy);
+        }
+        assert!(matches!(read(&mut client).await, Ok(0) | Err(_)));
+        assert!(matches!(read(&mut served).await, Ok(0) | Err(_)));
+        assert!(TcpStream::connect(addr).await.is_err());
+        assert_eq!(Handle::current().metrics().num_alive_tasks(), before);
+        drop(guard);
+    }
+}
+
+#[tokio::test]
+async fn a_storm_of_connections_and_resets_leaves_the_books_balanced() {
+    let (server, proxy) = setup().await;
+    let accepting: JoinHandle<()> = tokio::spawn(async move {
+        while let Ok((mut socket, _)) = server.listener.accept().await {
+            tokio::spawn(async move {
+                let (mut reader, mut writer) = socket.split();
+                tokio::io::copy(&mut reader, &mut writer).await.ok();
+            });
+        }
+    });
+    for _ in 0..20 {
+        let mut clients = Vec::new();
+        for _ in 0..10 {
+            let mut client = TcpStream::connect(proxy.addr()).await.unwrap();
+            client.write_all(b"x").await.ok();
+            clients.push(client);
+        }
+        proxy.reset();
+    }
+    until(&proxy, |stats| stats.accepted == 200 && stats.alive == 0).await;
+    accepting.abort();
+}
