@@ -90,13 +90,13 @@ async fn until(proxy: &Proxy, what: impl Fn(Stats) -> bool) {
 #[tokio::test]
 async fn bytes_pass_both_ways_and_are_counted() {
     let (server, proxy) = setup().await;
-    let (mut client, mut served) = server.pair(&proxy).await;
-    assert_eq!(passes(&mut served, &mut client).await, Some(true));
-    assert_eq!(passes(&mut served, &mut client).await, Some(true));
+    let (mut client, mut peer) = server.pair(&proxy).await;
+    assert_eq!(passes(&mut peer, &mut client).await, Some(true));
+    assert_eq!(passes(&mut peer, &mut client).await, Some(true));
     let stats = proxy.stats();
     assert_eq!((stats.to_server, stats.to_client), (1, 2));
     assert_eq!((stats.accepted, stats.alive, stats.held), (1, 1, 0));
-    drop((client, served));
+    drop((client, peer));
     until(&proxy, |stats| stats.alive == 0).await;
     assert_eq!(
         proxy.stats().to_client,
@@ -108,19 +108,19 @@ async fn bytes_pass_both_ways_and_are_counted() {
 #[tokio::test]
 async fn an_orderly_end_of_one_side_leaves_the_other_direction_open() {
     let (server, proxy) = setup().await;
-    let (mut client, mut served) = server.pair(&proxy).await;
+    let (mut client, mut peer) = server.pair(&proxy).await;
     client.shutdown().await.unwrap();
-    assert_eq!(read(&mut served).await.unwrap(), 0);
-    assert_eq!(passes(&mut served, &mut client).await, Some(true));
+    assert_eq!(read(&mut peer).await.unwrap(), 0);
+    assert_eq!(passes(&mut peer, &mut client).await, Some(true));
 }
 
 #[tokio::test]
 async fn a_reset_reaches_both_sides_and_only_those_present() {
     let (server, proxy) = setup().await;
-    let (mut client, mut served) = server.pair(&proxy).await;
+    let (mut client, mut peer) = server.pair(&proxy).await;
     assert_eq!(proxy.reset().connections, 1);
     assert!(is_reset(&read(&mut client).await));
-    assert!(is_reset(&read(&mut served).await));
+    assert!(is_reset(&read(&mut peer).await));
     until(&proxy, |stats| stats.alive == 0).await;
     server.pair(&proxy).await;
 }
@@ -128,13 +128,13 @@ async fn a_reset_reaches_both_sides_and_only_those_present() {
 #[tokio::test]
 async fn a_reset_of_later_connections_spares_those_present_and_ends_with_its_guard() {
     let (server, proxy) = setup().await;
-    let (mut client, mut served) = server.pair(&proxy).await;
+    let (mut client, mut peer) = server.pair(&proxy).await;
     let guard = proxy.inject(Fault::Reset, Reach::Later);
     assert_eq!(guard.hit().connections, 0);
     let mut later = TcpStream::connect(proxy.addr()).await.unwrap();
     assert!(read(&mut later).await.is_err());
     server.accept().await;
-    assert_eq!(passes(&mut client, &mut served).await, Some(true));
+    assert_eq!(passes(&mut client, &mut peer).await, Some(true));
     drop(guard);
     server.pair(&proxy).await;
 }
@@ -142,14 +142,14 @@ async fn a_reset_of_later_connections_spares_those_present_and_ends_with_its_gua
 #[tokio::test]
 async fn a_close_is_an_orderly_end_on_both_sides_even_with_unread_bytes() {
     let (server, proxy) = setup().await;
-    let (mut client, mut served) = server.pair(&proxy).await;
+    let (mut client, mut peer) = server.pair(&proxy).await;
     let freeze = proxy.inject(Fault::Freeze, Reach::Present);
     client.write_all(b"unread").await.unwrap();
     until(&proxy, |stats| stats.held == 6).await;
     assert_eq!(proxy.close().held, 6);
     assert_eq!(read(&mut client).await.unwrap(), 0);
-    assert_eq!(read(&mut served).await.unwrap(), 0);
-    drop((client, served, freeze));
+    assert_eq!(read(&mut peer).await.unwrap(), 0);
+    drop((client, peer, freeze));
     until(&proxy, |stats| stats.alive == 0).await;
 }
 
@@ -161,38 +161,38 @@ async fn a_black_hole_takes_one_direction_or_both() {
         (Direction::Both, false, false),
     ] {
         let (server, proxy) = setup().await;
-        let (mut client, mut served) = server.pair(&proxy).await;
+        let (mut client, mut peer) = server.pair(&proxy).await;
         let guard = proxy.inject(Fault::Blackhole(direction), Reach::Present);
         assert_eq!(
-            passes(&mut client, &mut served).await,
+            passes(&mut client, &mut peer).await,
             Some(up),
             "{direction:?}"
         );
         assert_eq!(
-            passes(&mut served, &mut client).await,
+            passes(&mut peer, &mut client).await,
             Some(down),
             "{direction:?}"
         );
-        let (mut later, mut later_served) = server.pair(&proxy).await;
+        let (mut later, mut later_peer) = server.pair(&proxy).await;
         drop(guard);
         assert!(
             is_reset(&read(&mut client).await),
             "what a hole swallowed never comes"
         );
-        assert!(is_reset(&read(&mut served).await));
-        assert_eq!(passes(&mut later, &mut later_served).await, Some(true));
+        assert!(is_reset(&read(&mut peer).await));
+        assert_eq!(passes(&mut later, &mut later_peer).await, Some(true));
     }
 }
 
 #[tokio::test]
 async fn a_black_hole_for_everything_swallows_connections_to_come() {
     let (server, proxy) = setup().await;
-    let (mut client, mut served) = server.pair(&proxy).await;
+    let (mut client, mut peer) = server.pair(&proxy).await;
     let guard = proxy.inject(Fault::Blackhole(Direction::Both), Reach::Everything);
     let mut later = TcpStream::connect(proxy.addr()).await.unwrap();
-    let mut later_served = server.accept().await;
-    assert_eq!(passes(&mut client, &mut served).await, Some(false));
-    assert_eq!(passes(&mut later, &mut later_served).await, Some(false));
+    let mut later_peer = server.accept().await;
+    assert_eq!(passes(&mut client, &mut peer).await, Some(false));
+    assert_eq!(passes(&mut later, &mut later_peer).await, Some(false));
     drop(guard);
     assert!(is_reset(&read(&mut later).await));
 }
@@ -216,10 +216,10 @@ async fn a_black_hole_lets_the_senders_buffers_fill() {
 #[tokio::test]
 async fn a_freeze_loses_nothing_and_counts_what_it_holds() {
     let (server, proxy) = setup().await;
-    let (mut client, mut served) = server.pair(&proxy).await;
+    let (mut client, mut peer) = server.pair(&proxy).await;
     let freeze = proxy.inject(Fault::Freeze, Reach::Everything);
     client.write_all(b"question").await.unwrap();
-    served.write_all(b"answer").await.unwrap();
+    peer.write_all(b"answer").await.unwrap();
     until(&proxy, |stats| stats.held == 14).await;
     let connection = proxy.connections()[0];
     assert_eq!(
@@ -233,7 +233,7 @@ async fn a_freeze_loses_nothing_and_counts_what_it_holds() {
     assert_eq!(second.hit().held, 14);
     drop(freeze);
     let mut text = [0; 8];
-    served.read_exact(&mut text).await.unwrap();
+    peer.read_exact(&mut text).await.unwrap();
     assert_eq!(&text, b"question");
     client.read_exact(&mut text[..6]).await.unwrap();
     assert_eq!(&text[..6], b"answer");
@@ -243,7 +243,7 @@ async fn a_freeze_loses_nothing_and_counts_what_it_holds() {
 #[tokio::test]
 async fn a_refused_connection_fails_at_once_and_present_ones_live_on() {
     let (server, proxy) = setup().await;
-    let (mut client, mut served) = server.pair(&proxy).await;
+    let (mut client, mut peer) = server.pair(&proxy).await;
     let guard = proxy.inject(Fault::Refuse, Reach::Later);
     let refused = async {
         // The listener goes when its task gets to it; until then a connection is reset instead.
@@ -254,7 +254,7 @@ async fn a_refused_connection_fails_at_once_and_present_ones_live_on() {
     };
     let error = timeout(LIMIT, refused).await.unwrap();
     assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
-    assert_eq!(passes(&mut client, &mut served).await, Some(true));
+    assert_eq!(passes(&mut client, &mut peer).await, Some(true));
     drop(guard);
     let reached = async {
         while TcpStream::connect(proxy.addr()).await.is_err() {
@@ -280,15 +280,15 @@ async fn an_unaccepted_connection_waits_in_the_backlog() {
 #[tokio::test]
 async fn a_delay_holds_every_byte_for_its_time() {
     let (server, proxy) = setup().await;
-    let (mut client, mut served) = server.pair(&proxy).await;
+    let (mut client, mut peer) = server.pair(&proxy).await;
     let delay = Duration::from_millis(60);
     let _guard = proxy.inject(Fault::Delay(Direction::ToServer, delay), Reach::Present);
     let sent = Instant::now();
     client.write_all(b"x").await.unwrap();
-    read(&mut served).await.unwrap();
+    read(&mut peer).await.unwrap();
     assert!(sent.elapsed() >= delay);
     let sent = Instant::now();
-    served.write_all(b"x").await.unwrap();
+    peer.write_all(b"x").await.unwrap();
     read(&mut client).await.unwrap();
     assert!(sent.elapsed() < delay, "the other direction is not delayed");
 }
@@ -296,14 +296,14 @@ async fn a_delay_holds_every_byte_for_its_time() {
 #[tokio::test]
 async fn slices_arrive_one_by_one() {
     let (server, proxy) = setup().await;
-    let (mut client, mut served) = server.pair(&proxy).await;
+    let (mut client, mut peer) = server.pair(&proxy).await;
     let pause = Duration::from_millis(5);
     let _guard = proxy.inject(Fault::Slice { bytes: 1, pause }, Reach::Present);
     let began = Instant::now();
     client.write_all(b"sliced").await.unwrap();
     let mut text = [0; 6];
-    assert!(served.read(&mut text).await.unwrap() < 6);
-    let rest = timeout(LIMIT, served.read_exact(&mut text[..5]))
+    assert!(peer.read(&mut text).await.unwrap() < 6);
+    let rest = timeout(LIMIT, peer.read_exact(&mut text[..5]))
         .await
         .unwrap();
     rest.unwrap();
@@ -314,25 +314,25 @@ async fn slices_arrive_one_by_one() {
 #[tokio::test]
 async fn a_limit_passes_exactly_its_bytes_and_then_resets() {
     let (server, proxy) = setup().await;
-    let (mut client, mut served) = server.pair(&proxy).await;
+    let (mut client, mut peer) = server.pair(&proxy).await;
     let _guard = proxy.inject(Fault::Limit(Direction::ToServer, 4), Reach::Everything);
     client.write_all(b"limits").await.unwrap();
     until(&proxy, |stats| stats.alive == 0).await;
     assert_eq!(proxy.stats().to_server, 1 + 4);
     assert!(is_reset(&read(&mut client).await));
     // A reset may overtake bytes the server has not read, so only its end is certain here.
-    while matches!(read(&mut served).await, Ok(count) if count > 0) {}
+    while matches!(read(&mut peer).await, Ok(count) if count > 0) {}
 }
 
 #[tokio::test]
 async fn a_bandwidth_stretches_a_transfer() {
     let (server, proxy) = setup().await;
-    let (mut client, mut served) = server.pair(&proxy).await;
+    let (mut client, mut peer) = server.pair(&proxy).await;
     let _guard = proxy.inject(Fault::Bandwidth(20_000), Reach::Present);
     let began = Instant::now();
     client.write_all(&[7; 4_000]).await.unwrap();
     let mut text = [0; 4_000];
-    timeout(LIMIT, served.read_exact(&mut text))
+    timeout(LIMIT, peer.read_exact(&mut text))
         .await
         .unwrap()
         .unwrap();
@@ -347,11 +347,11 @@ async fn a_bandwidth_stretches_a_transfer() {
 #[tokio::test]
 async fn a_new_upstream_takes_later_connections() {
     let (first, proxy) = setup().await;
-    let (mut client, mut served) = first.pair(&proxy).await;
+    let (mut client, mut peer) = first.pair(&proxy).await;
     let (second, addr) = Server::start().await;
     proxy.set_upstream(addr);
     second.pair(&proxy).await;
-    assert_eq!(passes(&mut client, &mut served).await, Some(true));
+    assert_eq!(passes(&mut client, &mut peer).await, Some(true));
 }
 
 #[tokio::test]
@@ -368,7 +368,7 @@ async fn shutdown_and_drop_leave_no_task_and_no_socket() {
     let before = Handle::current().metrics().num_alive_tasks();
     for orderly in [true, false] {
         let (server, proxy) = setup().await;
-        let (mut client, mut served) = server.pair(&proxy).await;
+        let (mut client, mut peer) = server.pair(&proxy).await;
         let guard = proxy.inject(Fault::Blackhole(Direction::Both), Reach::Everything);
         client.write_all(b"held").await.unwrap();
         until(&proxy, |stats| stats.held == 4).await;
@@ -379,7 +379,7 @@ async fn shutdown_and_drop_leave_no_task_and_no_socket() {
             drop(proxy);
         }
         assert!(matches!(read(&mut client).await, Ok(0) | Err(_)));
-        assert!(matches!(read(&mut served).await, Ok(0) | Err(_)));
+        assert!(matches!(read(&mut peer).await, Ok(0) | Err(_)));
         assert!(TcpStream::connect(addr).await.is_err());
         assert_eq!(Handle::current().metrics().num_alive_tasks(), before);
         drop(guard);
