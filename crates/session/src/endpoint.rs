@@ -172,13 +172,13 @@ impl<P: Protocol> Endpoint<P> {
             }
             session::Action::Heartbeat(generation) => {
                 self.call(Some(generation), out, |protocol, cx| {
-                    protocol.on_heartbeat(now, cx)
+                    protocol.on_heartbeat(now, cx);
                 })
             }
             session::Action::Up(generation) => {
                 out.push(Action::Up(generation));
                 self.call(Some(generation), out, |protocol, cx| {
-                    protocol.on_live(now, cx)
+                    protocol.on_live(now, cx);
                 })
             }
             session::Action::Down(generation, end) => {
@@ -211,7 +211,6 @@ impl<P: Protocol> Endpoint<P> {
     }
 
     /// Calls the protocol with what it may send on: the stream the call is about, if it still is.
-
     fn call(
         &mut self,
         stream: Option<Generation>,

@@ -58,6 +58,12 @@ pub trait Protocol {
     /// No stream will follow until the caller connects again: closed, left or given up.
     fn on_stop(&mut self, now: Time, end: &End, cx: &mut Context<Self::Send, Self::Event>);
 
+    /// Whether a live stream has brought everything that was missed while there was none. Asked
+    /// only while live; a protocol that misses nothing, or can not tell, leaves it at true.
+    fn caught_up(&self) -> bool {
+        true
+    }
+
     /// When [`Protocol::on_timer`] is to be called next.
     fn deadline(&self) -> Option<Time> {
         None

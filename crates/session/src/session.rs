@@ -345,6 +345,7 @@ impl Session {
         let asked_for = std::mem::replace(&mut self.probe, Probe::None);
         self.timers.disarm(Timer::Probe);
         if alive {
+            self.status.probed += 1;
             self.on_received(now);
             return;
         }

@@ -87,6 +87,8 @@ pub struct Status {
     pub failed: u64,
     /// Streams that became live since the session was made.
     pub lives: u64,
+    /// Probes that the peer answered since the session was made.
+    pub probed: u64,
     /// When the next attempt is due.
     pub next_retry_at: Option<Time>,
     /// How many transitions there have been.
@@ -109,6 +111,7 @@ impl Status {
             failures: 0,
             failed: 0,
             lives: 0,
+            probed: 0,
             next_retry_at: None,
             transitions: 0,
             recent: VecDeque::new(),

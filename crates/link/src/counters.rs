@@ -1,0 +1,27 @@
+//! What a link has done, counted.
+
+use std::collections::BTreeMap;
+
+/// Totals since the link was made.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Counters {
+    /// Attempts begun.
+    pub attempts: u64,
+    /// Streams that became live.
+    pub lives: u64,
+    /// Ends of streams and attempts, by [`steadfast_session::Reason::label`].
+    pub ends: BTreeMap<&'static str, u64>,
+    /// Messages queued for the peer.
+    pub messages_out: u64,
+    /// Bytes of those messages.
+    pub bytes_out: u64,
+    /// Whole messages received.
+    pub messages_in: u64,
+    /// Bytes of those messages.
+    pub bytes_in: u64,
+    /// Probes sent.
+    pub probes: u64,
+    /// Times reading was held back because the application did not take what was received.
+    pub held: u64,
+}
