@@ -1,6 +1,16 @@
-//! The project's chores.
+//! The project's chores. Each is a module; this file only tells them apart.
 
+mod api;
+mod ci;
+mod coverage;
+mod coverage_map;
+mod mutants;
+mod process;
 mod proto;
+mod shim;
+mod source;
+mod test;
+mod tidy;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
@@ -14,12 +24,69 @@ struct Args {
 
 #[derive(Subcommand)]
 enum Chore {
+    /// Everything that must hold before a change lands; what .ci/run runs
+    Ci {
+        /// Stop at the first step that fails
+        #[arg(long)]
+        fail_fast: bool,
+    },
+    /// Run every test: unit, integration, documentation, and the Python peers
+    Test {
+        /// Leave the Python peers out
+        #[arg(long)]
+        no_interop: bool,
+    },
     /// Generate the protobuf code of `steadfast-wire` anew
-    Proto,
+    Proto {
+        /// Write nothing; fail if the code in the repository differs
+        #[arg(long)]
+        check: bool,
+    },
+    /// Check what holds across crates: dependencies, licences, lints, sizes, versions
+    Tidy,
+    /// Check that docs/coverage.md names an existing test for each requirement and defect
+    CoverageMap {
+        /// Accept rows that are still `TODO`
+        #[arg(long)]
+        allow_open: bool,
+    },
+    /// Write the public interface of the libraries to docs/api
+    Api {
+        /// Write nothing; fail if docs/api differs
+        #[arg(long)]
+        check: bool,
+    },
+    /// Plant each fault of xtask/mutants.toml in a copy and see that its tests fail
+    Mutants {
+        /// Only the mutants whose name contains this
+        #[arg(long)]
+        only: Option<String>,
+    },
+    /// Measure the line coverage of session, link and the Streamer client
+    Coverage {
+        /// List the lines that no test reached
+        #[arg(long)]
+        uncovered: bool,
+    },
 }
 
 fn main() -> Result<()> {
+    if let Some(exit) = shim::stand_in() {
+        std::process::exit(exit?);
+    }
     match Args::parse().chore {
-        Chore::Proto => proto::generate(),
+        Chore::Ci { fail_fast } => ci::run(fail_fast),
+        Chore::Test { no_interop } => {
+            let mut tally = test::Tally::default();
+            let result = test::run(!no_interop, &mut tally);
+            println!("{} passed, {} failed", tally.passed, tally.failed);
+            result
+        }
+        Chore::Proto { check } => proto::run(check),
+        Chore::Tidy => tidy::run(),
+        Chore::CoverageMap { allow_open } => coverage_map::run(allow_open),
+        Chore::Api { check } => api::run(check),
+        Chore::Mutants { only } => mutants::run(only.as_deref()),
+        Chore::Coverage { uncovered } => coverage::run(uncovered),
     }
 }

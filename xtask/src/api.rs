@@ -1,0 +1,132 @@
+//! The public interface of the libraries, written down so that a change of it is seen in review.
+
+use std::{fs, path::PathBuf};
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::{process, shim::Role};
+
+/// A library whose interface is kept in docs/api.
+struct Library {
+    package: &'static str,
+    /// Name of its library target.
+    target: &'static str,
+    /// Paths of items in which the transport may be named.
+    transport_in: &'static [&'static str],
+}
+
+const LIBRARIES: [Library; 3] = [
+    Library {
+        package: "steadfast-session",
+        target: "steadfast_session",
+        transport_in: &[],
+    },
+    Library {
+        package: "steadfast",
+        target: "steadfast",
+        transport_in: &["steadfast::grpc::"],
+    },
+    Library {
+        package: "steadfast-streamer",
+        target: "steadfast_streamer",
+        transport_in: &["steadfast_streamer::server::"],
+    },
+];
+
+/// tonic is a transport, not our interface.
+const TRANSPORT: [&str; 3] = ["tonic::", "tonic_prost::", "hyper::"];
+
+/// Writes docs/api, or with `check` compares it; either way fails where the transport shows.
+pub(crate) fn run(check: bool) -> Result<()> {
+    let mut faults = Vec::new();
+    for library in &LIBRARIES {
+        let interface = interface(library)?;
+        for line in interface.lines() {
+            if names_transport(line, library) {
+                faults.push(format!(
+                    "{}: the transport shows in `{line}`",
+                    library.package
+                ));
+            }
+        }
+        let path = format!("docs/api/{}.txt", library.package);
+        let file = process::root().join(&path);
+        if check {
+            let written = fs::read_to_string(&file).with_context(|| format!("read {path}"))?;
+            faults.extend(difference(&path, &written, &interface));
+        } else {
+            fs::write(&file, &interface)?;
+        }
+        println!(
+            "api: {} has {} public items",
+            library.package,
+            interface.lines().count()
+        );
+    }
+    for fault in &faults {
+        eprintln!("api: {fault}");
+    }
+    if !faults.is_empty() {
+        bail!(
+            "the public interface is not the one in docs/api; if that is meant, run `cargo xtask api` and commit"
+        );
+    }
+    Ok(())
+}
+
+fn names_transport(line: &str, library: &Library) -> bool {
+    let named = TRANSPORT.iter().any(|transport| {
+        line.match_indices(transport).any(|(at, _)| {
+            let before = line[..at].chars().next_back();
+            !before.is_some_and(|c| c.is_alphanumeric() || c == '_' || c == ':')
+        })
+    });
+    named
+        && !library
+            .transport_in
+            .iter()
+            .any(|place| line.contains(place))
+}
+
+/// Has rustdoc describe the library and lists what is public in it, one line per item, sorted.
+fn interface(library: &Library) -> Result<String> {
+    let mut cargo = process::cargo();
+    cargo.args(["rustdoc", "--quiet", "--lib", "--package", library.package]);
+    cargo.args([
+        "--",
+        "-Z",
+        "unstable-options",
+        "--output-format",
+        "json",
+        "--cap-lints",
+        "allow",
+    ]);
+    Role::JsonRustdoc.assign(&mut cargo)?;
+    process::run(&mut cargo)?;
+    let json: PathBuf = process::target().join(format!("doc/{}.json", library.target));
+    let api = public_api::Builder::from_rustdoc_json(&json)
+        .omit_blanket_impls(true)
+        .omit_auto_trait_impls(true)
+        .omit_auto_derived_impls(true)
+        .build()
+        .with_context(|| {
+            format!(
+                "read {}: a rustc whose JSON has another format version needs another `public-api` in xtask/Cargo.toml",
+                json.display()
+            )
+        })?;
+    let mut lines: Vec<String> = api.items().map(ToString::to_string).collect();
+    lines.sort();
+    lines.dedup();
+    Ok(lines.join("\n") + "\n")
+}
+
+/// What one has and the other has not, as lines of a diff.
+fn difference(path: &str, written: &str, actual: &str) -> Vec<String> {
+    let missing = |from: &str, line: &&str| !from.lines().any(|other| other == *line);
+    let gone = written.lines().filter(|line| missing(actual, line));
+    let new = actual.lines().filter(|line| missing(written, line));
+    gone.map(|line| format!("{path}: - {line}"))
+        .chain(new.map(|line| format!("{path}: + {line}")))
+        .collect()
+}

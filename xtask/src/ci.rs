@@ -1,0 +1,92 @@
+//! Everything that must hold before a change lands, with the time each part took.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, bail};
+
+use crate::{api, coverage, coverage_map, mutants, process, proto, test, tidy};
+
+struct Step {
+    name: &'static str,
+    run: fn(&mut test::Tally) -> Result<()>,
+}
+
+const STEPS: [Step; 10] = [
+    Step {
+        name: "format",
+        run: |_| process::run(process::cargo().args(["fmt", "--all", "--check"])),
+    },
+    Step {
+        name: "proto",
+        run: |_| proto::run(true),
+    },
+    Step {
+        name: "tidy",
+        run: |_| tidy::run(),
+    },
+    Step {
+        name: "coverage-map",
+        run: |_| coverage_map::run(true),
+    },
+    Step {
+        name: "clippy",
+        run: |_| {
+            let mut clippy = process::cargo();
+            clippy.args(["clippy", "--locked", "--workspace", "--all-targets"]);
+            process::run(clippy.args(["--", "-D", "warnings"]))
+        },
+    },
+    Step {
+        name: "docs",
+        run: |_| {
+            let mut doc = process::cargo();
+            doc.args(["doc", "--locked", "--workspace", "--no-deps"]);
+            process::run(doc.env("RUSTDOCFLAGS", "-D warnings"))
+        },
+    },
+    Step {
+        name: "api",
+        run: |_| api::run(true),
+    },
+    Step {
+        name: "test",
+        run: |tally| test::run(true, tally),
+    },
+    Step {
+        name: "mutants",
+        run: |_| mutants::run(None),
+    },
+    Step {
+        name: "coverage",
+        run: |_| coverage::run(false),
+    },
+];
+
+/// Runs every step, also after one has failed unless told to stop there.
+pub(crate) fn run(fail_fast: bool) -> Result<()> {
+    let mut tally = test::Tally::default();
+    let mut results: Vec<(&str, Duration, bool)> = Vec::new();
+    for step in &STEPS {
+        println!("== {}", step.name);
+        let began = Instant::now();
+        let result = (step.run)(&mut tally);
+        if let Err(error) = &result {
+            println!("{}: {error:#}", step.name);
+        }
+        results.push((step.name, began.elapsed(), result.is_ok()));
+        if result.is_err() && fail_fast {
+            break;
+        }
+    }
+    println!("== summary");
+    for (name, took, passed) in &results {
+        let word = if *passed { "ok" } else { "FAILED" };
+        println!("{name:<14} {word:<7} {:>7.1} s", took.as_secs_f64());
+    }
+    let failed = results.iter().filter(|(_, _, passed)| !passed).count();
+    println!("{} passed, {} failed", tally.passed, tally.failed);
+    if failed > 0 {
+        bail!("{failed} of {} steps failed", results.len());
+    }
+    Ok(())
+}

@@ -1,0 +1,31 @@
+//! Every id the map must have a row for.
+
+use std::collections::BTreeSet;
+
+/// Prefix of a family and how many it has, counted from 1.
+const FAMILIES: [(&str, usize); 12] = [
+    // What is required of the Streamer, of FODC, and beyond both.
+    ("req:S", 17),
+    ("req:F", 15),
+    ("req:X", 11),
+    // What must hold of any resilient stream.
+    ("inv:I", 25),
+    // Defects found in the Go programs: Streamer server and client, Puller server and client,
+    // realtime gateway, TypeScript client.
+    ("srv:S", 18),
+    ("cli:C", 24),
+    ("pul:P", 10),
+    ("puc:PC", 5),
+    ("gw:G", 14),
+    ("ts:T", 8),
+    // Defects of FODC: those its authors mended, and those that are open.
+    ("fodc:F", 28),
+    ("fodc:O", 47),
+];
+
+pub(super) fn all() -> BTreeSet<String> {
+    FAMILIES
+        .iter()
+        .flat_map(|(prefix, count)| (1..=*count).map(move |number| format!("{prefix}{number}")))
+        .collect()
+}

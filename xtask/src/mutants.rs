@@ -1,0 +1,270 @@
+//! Plants faults and sees that the tests notice.
+//!
+//! Each fault of `xtask/mutants.toml` is planted alone, in a copy of the tree below `target`. It is
+//! caught when the code still compiles and the named tests fail; a fault that does not compile, or
+//! whose tests fail without it too, proves nothing and is an error of the table.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, bail};
+use serde::Deserialize;
+
+use crate::{process, source};
+
+const TABLE: &str = "xtask/mutants.toml";
+
+/// A fault that makes a test hang is noticed, but not by an assertion; this bounds the wait.
+const TEST_TIME_MAX: Duration = Duration::from_secs(180);
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Table {
+    #[serde(default, rename = "mutant")]
+    mutants: Vec<Mutant>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Mutant {
+    /// Begins with the id of the invariant it removes, where there is one.
+    name: String,
+    /// Relative to the root.
+    file: String,
+    /// Text that occurs exactly once in the file.
+    from: String,
+    /// What it becomes.
+    to: String,
+    /// Arguments of `cargo test` that must fail with the fault and pass without it.
+    test: Vec<String>,
+}
+
+enum Verdict {
+    Caught,
+    CaughtByTimeout,
+    Missed,
+    DoesNotCompile,
+}
+
+/// Plants every fault, or those whose name contains `only`.
+pub(crate) fn run(only: Option<&str>) -> Result<()> {
+    let path = process::root().join(TABLE);
+    let table: Table =
+        toml::from_str(&fs::read_to_string(&path).with_context(|| format!("read {TABLE}"))?)
+            .with_context(|| format!("read {TABLE}"))?;
+    let mutants: Vec<&Mutant> = table
+        .mutants
+        .iter()
+        .filter(|mutant| only.is_none_or(|part| mutant.name.contains(part)))
+        .collect();
+    if mutants.is_empty() {
+        bail!("no mutant of {TABLE} is meant");
+    }
+    for mutant in &mutants {
+        mutant
+            .planted(&fs::read_to_string(process::root().join(&mutant.file)).unwrap_or_default())?;
+    }
+
+    let copy = Copy::make()?;
+    copy.tests_pass_without_faults(&mutants)?;
+    let mut missed = Vec::new();
+    for mutant in &mutants {
+        let began = Instant::now();
+        let verdict = copy.try_out(mutant)?;
+        let word = match verdict {
+            Verdict::Caught => "caught",
+            Verdict::CaughtByTimeout => "caught (a test hung)",
+            Verdict::Missed => "NOT CAUGHT",
+            Verdict::DoesNotCompile => "DOES NOT COMPILE",
+        };
+        println!(
+            "mutants: {:<44} {word} ({:.1} s)",
+            mutant.name,
+            began.elapsed().as_secs_f64()
+        );
+        if matches!(verdict, Verdict::Missed | Verdict::DoesNotCompile) {
+            missed.push(mutant.name.as_str());
+        }
+    }
+    if !missed.is_empty() {
+        bail!("not caught: {}", missed.join(", "));
+    }
+    println!("mutants: {} of {} caught", mutants.len(), mutants.len());
+    Ok(())
+}
+
+impl Mutant {
+    /// The file's text with the fault in it.
+    fn planted(&self, text: &str) -> Result<String> {
+        let found = text.matches(&self.from).count();
+        if found != 1 {
+            bail!(
+                "{TABLE}: {}: `from` occurs {found} times in {}, not once",
+                self.name,
+                self.file
+            );
+        }
+        if self.from == self.to {
+            bail!("{TABLE}: {}: `to` is the same as `from`", self.name);
+        }
+        Ok(text.replacen(&self.from, &self.to, 1))
+    }
+}
+
+/// A copy of the tree with a target folder of its own, kept between runs.
+struct Copy {
+    tree: PathBuf,
+    target: PathBuf,
+}
+
+impl Copy {
+    /// Brings the copy up to date. Files that are the same keep their time, so that cargo compiles
+    /// only what changed.
+    fn make() -> Result<Self> {
+        let folder = process::target().join("mutants");
+        let copy = Self {
+            tree: folder.join("tree"),
+            target: folder.join("target"),
+        };
+        let paths = source::paths()?;
+        for path in &paths {
+            let fresh =
+                fs::read(process::root().join(path)).with_context(|| format!("read {path}"))?;
+            write_if_other(&copy.tree.join(path), &fresh)?;
+        }
+        remove_others(&copy.tree, &copy.tree, &paths)?;
+        Ok(copy)
+    }
+
+    fn cargo_test(&self, args: &[String], no_run: bool) -> Command {
+        let mut cargo = process::cargo();
+        cargo
+            .current_dir(&self.tree)
+            .env("CARGO_TARGET_DIR", &self.target)
+            .env("INSTA_UPDATE", "no")
+            .args(["test", "--quiet", "--locked"]);
+        if no_run {
+            cargo.arg("--no-run");
+        }
+        cargo
+            .args(args)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        cargo
+    }
+
+    fn tests_pass_without_faults(&self, mutants: &[&Mutant]) -> Result<()> {
+        let mut tests: Vec<&Vec<String>> = mutants.iter().map(|mutant| &mutant.test).collect();
+        tests.sort();
+        tests.dedup();
+        for test in tests {
+            let mut cargo = self.cargo_test(test, false);
+            let line = process::line(&cargo);
+            eprintln!("$ {line}");
+            if !cargo.status()?.success() {
+                bail!("`{line}` fails without any fault planted");
+            }
+        }
+        Ok(())
+    }
+
+    fn try_out(&self, mutant: &Mutant) -> Result<Verdict> {
+        let file = self.tree.join(&mutant.file);
+        let sound = fs::read_to_string(&file)?;
+        fs::write(&file, mutant.planted(&sound)?)?;
+        let verdict = self.verdict(mutant);
+        fs::write(&file, sound)?;
+        verdict
+    }
+
+    fn verdict(&self, mutant: &Mutant) -> Result<Verdict> {
+        if !self
+            .cargo_test(&build_args(&mutant.test), true)
+            .status()?
+            .success()
+        {
+            return Ok(Verdict::DoesNotCompile);
+        }
+        let mut tests = self.cargo_test(&mutant.test, false).spawn()?;
+        Ok(match wait(&mut tests)? {
+            Some(true) => Verdict::Missed,
+            Some(false) => Verdict::Caught,
+            None => Verdict::CaughtByTimeout,
+        })
+    }
+}
+
+/// What `cargo test --no-run` is to build: everything before the `--`.
+fn build_args(test: &[String]) -> Vec<String> {
+    test.iter()
+        .take_while(|arg| *arg != "--")
+        .cloned()
+        .collect()
+}
+
+/// Whether the child succeeded; `None` if it was stopped for taking too long.
+fn wait(child: &mut Child) -> Result<Option<bool>> {
+    let deadline = Instant::now() + TEST_TIME_MAX;
+    while Instant::now() < deadline {
+        if let Some(status) = child.try_wait()? {
+            return Ok(Some(status.success()));
+        }
+        std::thread::park_timeout(Duration::from_millis(50));
+    }
+    child.kill().context("stop tests that hang")?;
+    child.wait()?;
+    Ok(None)
+}
+
+fn write_if_other(to: &Path, bytes: &[u8]) -> Result<()> {
+    if fs::read(to).is_ok_and(|old| old == bytes) {
+        return Ok(());
+    }
+    if let Some(folder) = to.parent() {
+        fs::create_dir_all(folder)?;
+    }
+    fs::write(to, bytes).with_context(|| format!("write {}", to.display()))
+}
+
+/// Removes from the copy what is no longer in the repository.
+fn remove_others(tree: &Path, folder: &Path, keep: &[String]) -> Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let path = entry?.path();
+        if path.is_dir() {
+            remove_others(tree, &path, keep)?;
+            continue;
+        }
+        let relative = path.strip_prefix(tree)?.to_string_lossy().into_owned();
+        if keep.binary_search(&relative).is_err() {
+            fs::remove_file(&path)?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mutant(from: &str) -> Mutant {
+        Mutant {
+            name: "m".into(),
+            file: "f".into(),
+            from: from.into(),
+            to: "x".into(),
+            test: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn a_text_that_is_gone_or_ambiguous_is_an_error() {
+        assert_eq!(mutant("b").planted("abc").unwrap(), "axc");
+        assert!(mutant("d").planted("abc").is_err());
+        assert!(mutant("a").planted("aba").is_err());
+    }
+}
