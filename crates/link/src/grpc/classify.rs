@@ -1,0 +1,149 @@
+//! Why a gRPC call ended, in one exhaustive place.
+//!
+//! A status code alone does not tell: a killed server arrives as UNKNOWN, a panicking handler as
+//! CANCELLED, an oversized message as `OUT_OF_RANGE`. What tells is the status' source: a status that
+//! the peer made has none.
+
+use std::{error::Error, time::Duration};
+
+use steadfast_session::{Advice, By, End, Reason};
+use tonic::{Code, Status};
+
+/// What the server wants a client to wait before the next call (gRFC A6), milliseconds.
+const PUSHBACK: &str = "grpc-retry-pushback-ms";
+
+/// How tonic begins the status it makes itself for a message over the size limit.
+const TOO_LARGE: &str = "Error, decoded message length too large";
+
+/// Why the call ended, and what to do.
+pub(super) fn end(status: &Status) -> End {
+    if is_made_by_peer(status) {
+        by_peer(status)
+    } else if is_too_large(status) {
+        End::stop(
+            By::Us,
+            Reason::Protocol(format!("{}; raise max_message_bytes", status.message())),
+        )
+    } else {
+        by_network(status)
+    }
+}
+
+/// Whether the peer's application, or a proxy in its stead, made the status.
+pub(super) fn is_made_by_peer(status: &Status) -> bool {
+    status.source().is_none() && !is_too_large(status)
+}
+
+fn is_too_large(status: &Status) -> bool {
+    status.code() == Code::OutOfRange
+        && status.message().starts_with(TOO_LARGE)
+        && status.metadata().is_empty()
+}
+
+fn by_network(status: &Status) -> End {
+    let reason = Reason::Lost(chain(status));
+    let advice = match status.code() {
+        // The peer's HTTP/2 wants calm (ENHANCE_YOUR_CALM): the longest delay, or it is met again.
+        Code::ResourceExhausted => Advice::Wait(None),
+        Code::Ok
+        | Code::Cancelled
+        | Code::Unknown
+        | Code::InvalidArgument
+        | Code::DeadlineExceeded
+        | Code::NotFound
+        | Code::AlreadyExists
+        | Code::PermissionDenied
+        | Code::FailedPrecondition
+        | Code::Aborted
+        | Code::OutOfRange
+        | Code::Unimplemented
+        | Code::Internal
+        | Code::Unavailable
+        | Code::DataLoss
+        | Code::Unauthenticated => Advice::Retry,
+    };
+    End {
+        by: By::Network,
+        reason,
+        advice,
+    }
+}
+
+fn by_peer(status: &Status) -> End {
+    let code = status.code();
+    let reason = match code {
+        Code::Ok => Reason::Finished,
+        _ => Reason::Status {
+            code: code.into(),
+            message: status.message().to_owned(),
+        },
+    };
+    let advice = match pushback(status) {
+        Some(Pushback::Wait(span)) => Advice::Wait(Some(span)),
+        Some(Pushback::Never) => Advice::Stop,
+        None => advice(code),
+    };
+    End {
+        by: By::Peer,
+        reason,
+        advice,
+    }
+}
+
+/// What a status of the peer means for the next attempt.
+fn advice(code: Code) -> Advice {
+    match code {
+        Code::Ok
+        | Code::Cancelled
+        | Code::Unknown
+        | Code::DeadlineExceeded
+        | Code::Aborted
+        | Code::Internal
+        | Code::Unavailable => Advice::Retry,
+        Code::ResourceExhausted => Advice::Wait(None),
+        Code::Unauthenticated => Advice::Refresh,
+        Code::InvalidArgument
+        | Code::NotFound
+        | Code::AlreadyExists
+        | Code::PermissionDenied
+        | Code::FailedPrecondition
+        | Code::OutOfRange
+        | Code::Unimplemented
+        | Code::DataLoss => Advice::Stop,
+    }
+}
+
+enum Pushback {
+    Wait(Duration),
+    Never,
+}
+
+/// A value that is no number, or a negative one, means: do not retry (gRFC A6).
+fn pushback(status: &Status) -> Option<Pushback> {
+    let value = status.metadata().get(PUSHBACK)?;
+    let wait = value
+        .to_str()
+        .ok()
+        .and_then(|text| text.trim().parse::<u64>().ok());
+    Some(wait.map_or(Pushback::Never, |millis| {
+        Pushback::Wait(Duration::from_millis(millis))
+    }))
+}
+
+/// An error and everything below it, each layer once.
+pub(super) fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(error) = next {
+        let layer = error.to_string();
+        if !text.contains(&layer) {
+            text.push_str(": ");
+            text.push_str(&layer);
+        }
+        next = error.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests;

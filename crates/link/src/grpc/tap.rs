@@ -1,0 +1,80 @@
+//! Bodies that tell a tap what passes through them.
+
+use std::{
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+
+use crate::transport::Tap;
+
+/// A body of either direction.
+#[derive(Debug)]
+pub(super) struct Tapped<B> {
+    body: B,
+    tap: Arc<Tap>,
+    direction: Direction,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Direction {
+    Request,
+    Response,
+}
+
+impl<B> Tapped<B> {
+    /// Its first poll means that the connection has taken the request: hyper polls a request's body
+    /// only after h2 has opened the stream.
+    pub(super) fn request(body: B, tap: Arc<Tap>) -> Self {
+        Self {
+            body,
+            tap,
+            direction: Direction::Request,
+        }
+    }
+
+    /// Each piece of data that passes is a sign of life.
+    pub(super) fn response(body: B, tap: Arc<Tap>) -> Self {
+        Self {
+            body,
+            tap,
+            direction: Direction::Response,
+        }
+    }
+}
+
+impl<B> Body for Tapped<B>
+where
+    B: Body<Data = Bytes> + Unpin,
+{
+    type Data = Bytes;
+    type Error = B::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
+        let this = self.get_mut();
+        if let Direction::Request = this.direction {
+            this.tap.accept();
+        }
+        let frame = Pin::new(&mut this.body).poll_frame(cx);
+        if let (Direction::Response, Poll::Ready(Some(Ok(frame)))) = (this.direction, &frame)
+            && let Some(data) = frame.data_ref()
+        {
+            this.tap.receive(data.len() as u64);
+        }
+        frame
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
