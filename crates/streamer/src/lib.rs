@@ -1,7 +1,9 @@
 //! Realtime subscriptions to document changes: both ends.
 
 mod event;
+pub mod filter;
 pub mod log;
+pub mod matcher;
 mod position;
 
 pub use crate::{

@@ -1,0 +1,87 @@
+//! Numbers, compared as numbers and not as machine words.
+
+use std::cmp::Ordering;
+
+/// A finite number in the one form that its mathematical value has.
+///
+/// Equal numbers are equal here whether they came as `i64`, `u64` or `f64`, so the type can be the
+/// key of an ordered map. A cast to `f64` would make 2⁵³ and 2⁵³ + 1 equal; nothing here casts an
+/// integer to a double.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Number {
+    /// A whole number of at most 2⁶⁴ in magnitude.
+    Whole(i128),
+    /// Any other: it has a fraction or is larger than every `u64`.
+    Double(f64),
+}
+
+impl Number {
+    /// `None` if the number is not finite, which no JSON number is.
+    pub(crate) fn of_json(number: &serde_json::Number) -> Option<Self> {
+        if let Some(whole) = number.as_i64() {
+            return Some(whole.into());
+        }
+        if let Some(whole) = number.as_u64() {
+            return Some(Self::Whole(whole.into()));
+        }
+        number
+            .as_f64()
+            .filter(|double| double.is_finite())
+            .map(Self::from)
+    }
+}
+
+impl From<i64> for Number {
+    fn from(whole: i64) -> Self {
+        Self::Whole(whole.into())
+    }
+}
+
+impl From<f64> for Number {
+    fn from(double: f64) -> Self {
+        if double.fract() == 0.0 && double.abs() <= WHOLE_MAX {
+            // Whole and far inside an i128, so the cast is exact; −0.0 becomes 0.
+            Self::Whole(double as i128)
+        } else {
+            Self::Double(double)
+        }
+    }
+}
+
+impl Ord for Number {
+    fn cmp(&self, other: &Self) -> Ordering {
+        match (*self, *other) {
+            (Self::Whole(a), Self::Whole(b)) => a.cmp(&b),
+            // Neither is a zero, so the total order is the mathematical one.
+            (Self::Double(a), Self::Double(b)) => a.total_cmp(&b),
+            (Self::Whole(a), Self::Double(b)) => whole_against_double(a, b),
+            (Self::Double(a), Self::Whole(b)) => whole_against_double(b, a).reverse(),
+        }
+    }
+}
+
+impl PartialOrd for Number {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for Number {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other) == Ordering::Equal
+    }
+}
+
+impl Eq for Number {}
+
+/// Compares by the double's whole part, then by what is left of it.
+fn whole_against_double(whole: i128, double: f64) -> Ordering {
+    let whole_part = double.trunc();
+    // The cast saturates, beyond every `whole` there is, so a saturated value still compares right.
+    whole
+        .cmp(&(whole_part as i128))
+        .then_with(|| 0.0_f64.total_cmp(&(double - whole_part)))
+}
+
+/// 2⁶⁴, the first double above every `u64`.
+const WHOLE_MAX: f64 = 18_446_744_073_709_551_616.0;

@@ -1,0 +1,107 @@
+//! Filters as people write them.
+
+use super::*;
+
+fn one(text: &str) -> Condition {
+    let filter = Filter::from_text([text]).unwrap_or_else(|refused| panic!("{refused}"));
+    filter.conditions()[0].clone()
+}
+
+#[test]
+fn a_condition_reads_as_it_looks() {
+    for (text, field, op, value) in [
+        ("age >= 18", "age", Op::Ge, Value::Int(18)),
+        ("  age   gte   18  ", "age", Op::Ge, Value::Int(18)),
+        ("age>=18", "age", Op::Ge, Value::Int(18)),
+        ("t<-1.5e3", "t", Op::Lt, Value::Double(-1500.0)),
+        ("name == Ann", "name", Op::Eq, "Ann".into()),
+        ("name == \"Ann Lee\"", "name", Op::Eq, "Ann Lee".into()),
+        ("n == \"5\"", "n", Op::Eq, "5".into()),
+        ("n != true", "n", Op::Ne, true.into()),
+        ("day > 2026-11-22", "day", Op::Gt, "2026-11-22".into()),
+        ("path == C:\\temp", "path", Op::Eq, "C:\\temp".into()),
+        (
+            "tag in [\"a\", 1, 1.5]",
+            "tag",
+            Op::In,
+            Value::List(vec!["a".into(), 1.into(), 1.5.into()]),
+        ),
+        ("tag in[]", "tag", Op::In, Value::List(Vec::new())),
+        (
+            "address.city eq Köln",
+            "address.city",
+            Op::Eq,
+            "Köln".into(),
+        ),
+        ("\"a <b>\" contains \"\"", "a <b>", Op::Contains, "".into()),
+        ("\"\"==1", "", Op::Eq, Value::Int(1)),
+    ] {
+        assert_eq!(one(text), Condition::new(field, op, value), "{text}");
+    }
+}
+
+#[test]
+fn a_fault_is_pointed_at() {
+    for (text, column, message) in [
+        ("", 1, "expected a field"),
+        ("  >= 5", 3, "expected a field"),
+        ("age", 4, "expected one of"),
+        ("age = 18", 5, "found \"=\""),
+        ("age is 18", 5, "found \"is\""),
+        ("größe => 18", 7, "found \"=>\""),
+        ("age >=", 7, "expected a value"),
+        ("name == Ann Lee", 12, "several words needs double quotes"),
+        ("name == \"Ann", 12, "this is not JSON"),
+        ("name == \"A\" x", 13, "this is not JSON"),
+        ("tag in [1, é]", 12, "this is not JSON"),
+        ("\"name == 1", 1, "this is not JSON"),
+        ("n == null", 6, "null can not be compared with"),
+        ("n == {\"a\": 1}", 6, "an object can not be compared with"),
+        ("n in [[null]]", 6, "null can not be compared with"),
+        (
+            "n == 18446744073709551615",
+            6,
+            "above the largest whole number",
+        ),
+        ("n == 1e999", 6, "not a JSON number"),
+        ("n == NaN", 6, "not a JSON number"),
+        ("n == .5", 6, "not a JSON number"),
+        ("n == 007", 6, "not a JSON number"),
+        ("tag in a", 8, "needs a list"),
+        ("tag < [1]", 7, "no meaning for a list"),
+        ("_id == 5", 8, "a document id is a string"),
+        ("_id == \"\"", 8, "a document id is not empty"),
+    ] {
+        let refused = Filter::from_text([text]).unwrap_err();
+        assert_eq!(refused.column, column, "{refused}");
+        assert!(refused.to_string().contains(message), "{refused}");
+    }
+}
+
+#[test]
+fn the_faulty_one_of_several_texts_is_named() {
+    let refused = Filter::from_text(["age >= 18", "tag in a"]).unwrap_err();
+    assert_eq!(
+        refused.to_string(),
+        "filter 2 (\"tag in a\"), column 8: the operator in needs a list, the value is a string; \
+         for equality use =="
+    );
+    assert_eq!(refused.index, 1);
+}
+
+#[test]
+fn a_filter_shows_itself_as_it_is_written() {
+    let filter = Filter::new([
+        Condition::new("age", Op::Ge, 18),
+        Condition::new(
+            "a b",
+            Op::In,
+            vec![Value::from("x"), 1.0.into(), false.into()],
+        ),
+    ]);
+    assert_eq!(
+        filter.unwrap().to_string(),
+        r#"age >= 18, "a b" in ["x",1.0,false]"#
+    );
+    assert_eq!(Filter::all().to_string(), "");
+}

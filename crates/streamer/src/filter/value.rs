@@ -1,0 +1,176 @@
+//! What a field is compared with.
+
+use std::fmt;
+
+use serde_json::Value as Json;
+
+/// What a field is compared with: everything a filter can carry, and nothing else.
+///
+/// There is no null and no object. A double that is not finite can be made but not be used:
+/// [`Filter::new`](super::Filter::new) refuses it.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Value {
+    /// Text, compared byte by byte.
+    Text(String),
+    /// Whole number.
+    Int(i64),
+    /// Floating-point number.
+    Double(f64),
+    /// Truth value; false is less than true.
+    Bool(bool),
+    /// List; kinds may be mixed.
+    List(Vec<Value>),
+}
+
+/// Why a value can not stand in a filter.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum InvalidValue {
+    /// It is null.
+    #[error("null can not be compared with: filters have strings, numbers, booleans and lists")]
+    Null,
+    /// It is an object.
+    #[error("an object can not be compared with: name a field inside it, as in `a.b == 1`")]
+    Object,
+    /// It is above the largest whole number a filter carries, and no double equals it.
+    #[error("{0} is above the largest whole number of a filter, {max}", max = i64::MAX)]
+    TooLarge(u64),
+}
+
+impl Value {
+    /// Name of the kind, as errors tell it.
+    #[must_use]
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::Text(_) => "a string",
+            Self::Int(_) => "a whole number",
+            Self::Double(_) => "a double",
+            Self::Bool(_) => "a boolean",
+            Self::List(_) => "a list",
+        }
+    }
+
+    pub(super) fn is_finite(&self) -> bool {
+        match self {
+            Self::Double(double) => double.is_finite(),
+            Self::List(values) => values.iter().all(Self::is_finite),
+            Self::Text(_) | Self::Int(_) | Self::Bool(_) => true,
+        }
+    }
+}
+
+/// As JSON, so that text and numbers can be told apart.
+impl fmt::Display for Value {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Text(text) => write!(f, "{}", Json::from(&**text)),
+            Self::Int(int) => write!(f, "{int}"),
+            // Unlike `Display`, `Debug` keeps exponents, and the point that makes it a double.
+            Self::Double(double) => write!(f, "{double:?}"),
+            Self::Bool(bool) => write!(f, "{bool}"),
+            Self::List(values) => {
+                f.write_str("[")?;
+                for (index, value) in values.iter().enumerate() {
+                    let separator = if index == 0 { "" } else { "," };
+                    write!(f, "{separator}{value}")?;
+                }
+                f.write_str("]")
+            }
+        }
+    }
+}
+
+impl TryFrom<u64> for Value {
+    type Error = InvalidValue;
+
+    /// Above `i64::MAX` only the numbers that a double equals exactly.
+    fn try_from(number: u64) -> Result<Self, InvalidValue> {
+        if let Ok(int) = i64::try_from(number) {
+            return Ok(Self::Int(int));
+        }
+        let double = number as f64;
+        if double as u128 == u128::from(number) {
+            Ok(Self::Double(double))
+        } else {
+            Err(InvalidValue::TooLarge(number))
+        }
+    }
+}
+
+impl TryFrom<&Json> for Value {
+    type Error = InvalidValue;
+
+    fn try_from(json: &Json) -> Result<Self, InvalidValue> {
+        match json {
+            Json::Null => Err(InvalidValue::Null),
+            Json::Object(_) => Err(InvalidValue::Object),
+            Json::Bool(bool) => Ok(Self::Bool(*bool)),
+            Json::String(text) => Ok(Self::Text(text.clone())),
+            Json::Array(values) => {
+                let values = values.iter().map(Self::try_from);
+                Ok(Self::List(values.collect::<Result<_, _>>()?))
+            }
+            Json::Number(number) => {
+                if let Some(whole) = number.as_u64() {
+                    return Self::try_from(whole);
+                }
+                let double = || Self::Double(number.as_f64().unwrap_or(f64::NAN));
+                Ok(number.as_i64().map_or_else(double, Self::Int))
+            }
+        }
+    }
+}
+
+impl From<f64> for Value {
+    fn from(double: f64) -> Self {
+        Self::Double(double)
+    }
+}
+
+impl From<f32> for Value {
+    fn from(double: f32) -> Self {
+        Self::Double(double.into())
+    }
+}
+
+impl From<bool> for Value {
+    fn from(bool: bool) -> Self {
+        Self::Bool(bool)
+    }
+}
+
+impl From<&str> for Value {
+    fn from(text: &str) -> Self {
+        Self::Text(text.to_owned())
+    }
+}
+
+impl From<String> for Value {
+    fn from(text: String) -> Self {
+        Self::Text(text)
+    }
+}
+
+impl<T: Into<Self>> From<Vec<T>> for Value {
+    fn from(values: Vec<T>) -> Self {
+        Self::List(values.into_iter().map(Into::into).collect())
+    }
+}
+
+impl<T: Into<Self>, const N: usize> From<[T; N]> for Value {
+    fn from(values: [T; N]) -> Self {
+        Self::List(values.into_iter().map(Into::into).collect())
+    }
+}
+
+macro_rules! from_whole_numbers {
+    ($($whole:ty)*) => {$(
+        impl From<$whole> for Value {
+            fn from(int: $whole) -> Self {
+                Self::Int(int.into())
+            }
+        }
+    )*};
+}
+
+from_whole_numbers!(i8 i16 i32 i64 u8 u16 u32);

@@ -1,0 +1,150 @@
+//! Filters from and to protobuf messages.
+
+use steadfast_wire::streamer::{self as wire, value::Kind};
+
+use super::{Condition, Filter, FilterFault, InvalidFilter, Op, Spelling, Value};
+
+/// How much of a filter a receiver takes from a peer. All bounds are inclusive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FilterLimits {
+    /// Conditions of one subscription.
+    pub max_filters: usize,
+    /// Elements in all lists of one subscription, nested ones counted.
+    pub max_list: usize,
+    /// Bytes of one subscription: fields, operators and texts, and 8 for each other value.
+    pub max_bytes: usize,
+    /// Nesting of lists; 1 allows flat lists only.
+    pub max_depth: usize,
+}
+
+impl Default for FilterLimits {
+    /// 64 conditions, 1,000 elements, 64 KiB, 4 levels: more than people write, and little enough
+    /// that evaluating it takes microseconds.
+    fn default() -> Self {
+        Self {
+            max_filters: 64,
+            max_list: 1_000,
+            max_bytes: 64 * 1_024,
+            max_depth: 4,
+        }
+    }
+}
+
+impl Filter {
+    /// Reads the filters of a subscribe request. Operators are taken in both spellings.
+    ///
+    /// # Errors
+    ///
+    /// At the first condition that is beyond the limits, incomplete, or refused by
+    /// [`Filter::new`].
+    pub fn parse(filters: &[wire::Filter], limits: &FilterLimits) -> Result<Self, InvalidFilter> {
+        let mut reader = Reader {
+            limits,
+            elements: 0,
+            bytes: 0,
+        };
+        let mut conditions = Vec::with_capacity(filters.len().min(limits.max_filters));
+        for (index, filter) in filters.iter().enumerate() {
+            let condition = if index < limits.max_filters {
+                reader.condition(filter)
+            } else {
+                Err(FilterFault::TooManyConditions {
+                    limit: limits.max_filters,
+                })
+            };
+            let at = |fault| InvalidFilter::at(index, &filter.field, fault);
+            conditions.push(condition.map_err(at)?);
+        }
+        Self::new(conditions)
+    }
+
+    /// The messages for a subscribe request.
+    #[must_use]
+    pub fn to_wire(&self, spelling: Spelling) -> Vec<wire::Filter> {
+        let message = |condition: &Condition| wire::Filter {
+            field: condition.field.clone(),
+            op: condition.op.spelled(spelling).to_owned(),
+            value: Some(value_to_wire(&condition.value)),
+        };
+        self.conditions().iter().map(message).collect()
+    }
+}
+
+/// Counts what it reads, and stops before it would read more than it may.
+struct Reader<'a> {
+    limits: &'a FilterLimits,
+    elements: usize,
+    bytes: usize,
+}
+
+impl Reader<'_> {
+    fn condition(&mut self, filter: &wire::Filter) -> Result<Condition, FilterFault> {
+        self.count_bytes(filter.field.len() + filter.op.len())?;
+        let op: Op = filter
+            .op
+            .parse()
+            .map_err(|_| FilterFault::UnsupportedOperator(filter.op.clone()))?;
+        let value = filter.value.as_ref().ok_or(FilterFault::NoValue)?;
+        Ok(Condition {
+            field: filter.field.clone(),
+            op,
+            value: self.value(value, 0)?,
+        })
+    }
+
+    fn value(&mut self, value: &wire::Value, depth: usize) -> Result<Value, FilterFault> {
+        let kind = value.kind.as_ref().ok_or(FilterFault::NoKind)?;
+        self.count_bytes(match kind {
+            Kind::StringValue(text) => text.len(),
+            Kind::IntValue(_) | Kind::DoubleValue(_) | Kind::BoolValue(_) | Kind::ListValue(_) => 8,
+        })?;
+        Ok(match kind {
+            Kind::StringValue(text) => Value::Text(text.clone()),
+            Kind::IntValue(int) => Value::Int(*int),
+            Kind::DoubleValue(double) => Value::Double(*double),
+            Kind::BoolValue(bool) => Value::Bool(*bool),
+            Kind::ListValue(list) => Value::List(self.list(&list.values, depth + 1)?),
+        })
+    }
+
+    fn list(&mut self, values: &[wire::Value], depth: usize) -> Result<Vec<Value>, FilterFault> {
+        let limits = self.limits;
+        if depth > limits.max_depth {
+            return Err(FilterFault::TooDeep {
+                limit: limits.max_depth,
+            });
+        }
+        self.elements = self.elements.saturating_add(values.len());
+        if self.elements > limits.max_list {
+            return Err(FilterFault::TooManyElements {
+                limit: limits.max_list,
+            });
+        }
+        values
+            .iter()
+            .map(|value| self.value(value, depth))
+            .collect()
+    }
+
+    fn count_bytes(&mut self, bytes: usize) -> Result<(), FilterFault> {
+        self.bytes = self.bytes.saturating_add(bytes);
+        let limit = self.limits.max_bytes;
+        if self.bytes > limit {
+            return Err(FilterFault::TooManyBytes { limit });
+        }
+        Ok(())
+    }
+}
+
+fn value_to_wire(value: &Value) -> wire::Value {
+    let kind = match value {
+        Value::Text(text) => Kind::StringValue(text.clone()),
+        Value::Int(int) => Kind::IntValue(*int),
+        Value::Double(double) => Kind::DoubleValue(*double),
+        Value::Bool(bool) => Kind::BoolValue(*bool),
+        Value::List(values) => Kind::ListValue(wire::ListValue {
+            values: values.iter().map(value_to_wire).collect(),
+        }),
+    };
+    wire::Value { kind: Some(kind) }
+}
