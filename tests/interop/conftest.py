@@ -1,0 +1,56 @@
+"""What the tests share. The binary under test is named by STEADFAST_BINARY; `cargo xtask test` builds
+it and sets that."""
+
+import os
+import pathlib
+
+import pytest
+
+from peers.gateway import Gateway
+from peers.relay import Relay
+from peers.server import SYMBOLS, WORDS, Server
+
+
+@pytest.fixture(scope="session")
+def binary():
+    path = pathlib.Path(os.environ.get("STEADFAST_BINARY", "target/debug/steadfast")).resolve()
+    if not path.exists():
+        pytest.fail(f"{path} does not exist: run `cargo xtask test`, or build steadfast-cli")
+    return path
+
+
+@pytest.fixture
+def plain_server(request):
+    """A plain server; parametrized with "words" it takes the older spelling of operators."""
+    words = getattr(request, "param", "symbols") == "words"
+    server = Server(WORDS if words else SYMBOLS)
+    yield server
+    server.kill()
+
+
+@pytest.fixture
+def gateway_to():
+    """Opens plain gateways; the test's end closes them."""
+    opened = []
+
+    def open_to(address):
+        opened.append(Gateway(address))
+        return opened[-1]
+
+    yield open_to
+    for gateway in opened:
+        gateway.close()
+
+
+@pytest.fixture
+def relay_to():
+    """Opens relays; the test's end closes them."""
+    opened = []
+
+    def open_to(target):
+        opened.append(Relay(target))
+        return opened[-1]
+
+    yield open_to
+    for relay in opened:
+        relay.close()

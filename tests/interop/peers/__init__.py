@@ -1,0 +1,1 @@
+"""Plain peers of the Streamer protocol, written on grpcio alone: they never heard of the profile."""

@@ -1,0 +1,105 @@
+"""A plain gateway: a grpcio client of one stream."""
+
+import queue
+import threading
+
+import grpc
+
+from . import wire
+from .waiting import PATIENCE
+
+_END = object()
+
+
+class Gateway:
+    """One stream to a Streamer server. What arrives is kept in order."""
+
+    def __init__(self, address):
+        self._channel = grpc.insecure_channel(address, options=[("grpc.use_local_subchannel_pool", 1)])
+        self._outgoing = queue.SimpleQueue()
+        self._incoming = queue.SimpleQueue()
+        self._pending = []
+        self.status = None
+        self._call = wire.service.StreamerServiceStub(self._channel).Stream(iter(self._outgoing.get, _END))
+        self._headers = threading.Event()
+        threading.Thread(target=self._receive, daemon=True).start()
+        threading.Thread(target=self._await_headers, daemon=True).start()
+
+    def _await_headers(self):
+        self._call.initial_metadata()
+        self._headers.set()
+
+    def _receive(self):
+        try:
+            for message in self._call:
+                self._incoming.put(message)
+        except grpc.RpcError:
+            pass
+        self.status = (self._call.code(), self._call.details())
+        self._incoming.put(_END)
+
+    def send(self, message):
+        self._outgoing.put(message)
+
+    def half_close(self):
+        self._outgoing.put(_END)
+
+    def next(self, kind=None, seconds=PATIENCE):
+        """The next message, or the next of that kind; others stay for later calls."""
+        for at, message in enumerate(self._pending):
+            if kind in (None, message.WhichOneof("payload")):
+                return self._pending.pop(at)
+        while True:
+            try:
+                message = self._incoming.get(timeout=seconds)
+            except queue.Empty:
+                raise AssertionError(f"no {kind or 'message'} within {seconds} s") from None
+            if message is _END:
+                self._incoming.put(_END)
+                raise EOFError(f"the stream ended with {self.status}")
+            if kind in (None, message.WhichOneof("payload")):
+                return message
+            self._pending.append(message)
+
+    def subscribe(self, *args, **kwargs):
+        """Subscribes and returns the response."""
+        self.send(wire.subscribe(*args, **kwargs))
+        return self.next("subscribe_response").subscribe_response
+
+    def echo(self, timestamp=1_700_000_000_123):
+        """Sends a heartbeat and returns the timestamp of its ack. Everything the server was asked
+        before is answered by then."""
+        self.send(wire.heartbeat("plain-gateway", timestamp))
+        return self.next("heartbeat_ack").heartbeat_ack.timestamp
+
+    def delivery(self, seconds=PATIENCE):
+        return self.next("delivery", seconds).delivery
+
+    def deliveries_so_far(self):
+        """Every delivery that has come, without waiting."""
+        while not self._incoming.empty():
+            message = self._incoming.get()
+            if message is _END:
+                self._incoming.put(_END)
+                break
+            self._pending.append(message)
+        found = [m.delivery for m in self._pending if m.WhichOneof("payload") == "delivery"]
+        self._pending = [m for m in self._pending if m.WhichOneof("payload") != "delivery"]
+        return found
+
+    def end(self, seconds=PATIENCE):
+        """Waits for the end of the stream and returns its status: (code, details)."""
+        while True:
+            try:
+                self.next(seconds=seconds)
+            except EOFError:
+                return self.status
+
+    def has_headers(self):
+        """Whether the server's headers have come."""
+        return self._headers.is_set()
+
+    def close(self):
+        self._call.cancel()
+        self._outgoing.put(_END)
+        self._channel.close()

@@ -1,0 +1,71 @@
+"""The messages of plain.proto, generated when they are first used."""
+
+import importlib.util
+import pathlib
+import sys
+import tempfile
+
+from grpc_tools import protoc
+
+HERE = pathlib.Path(__file__).parent.parent
+
+
+def _generate(proto: pathlib.Path, folder: str) -> None:
+    code = protoc.main(
+        ["protoc", f"-I{proto.parent}", f"--python_out={folder}", f"--grpc_python_out={folder}", str(proto)]
+    )
+    if code != 0:
+        raise RuntimeError(f"protoc failed for {proto}")
+
+
+def _load(name: str, folder: str):
+    spec = importlib.util.spec_from_file_location(name, pathlib.Path(folder) / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+with tempfile.TemporaryDirectory() as _folder:
+    _generate(HERE / "plain.proto", _folder)
+    messages = _load("plain_pb2", _folder)
+    service = _load("plain_pb2_grpc", _folder)
+
+
+def value(of):
+    """A Value of the kind that fits; None leaves the kind unset."""
+    if of is None:
+        return messages.Value()
+    if isinstance(of, bool):
+        return messages.Value(bool_value=of)
+    if isinstance(of, int):
+        return messages.Value(int_value=of)
+    if isinstance(of, float):
+        return messages.Value(double_value=of)
+    if isinstance(of, str):
+        return messages.Value(string_value=of)
+    return messages.Value(list_value=messages.ListValue(values=[value(one) for one in of]))
+
+
+def subscribe(subscription_id, collection, *filters, database="default"):
+    """A subscribe message; filters are (field, op, value)."""
+    return messages.GatewayMessage(
+        subscribe=messages.SubscribeRequest(
+            subscription_id=subscription_id,
+            collection=collection,
+            database=database,
+            filters=[messages.Filter(field=f, op=op, value=value(v)) for f, op, v in filters],
+        )
+    )
+
+
+def unsubscribe(subscription_id):
+    return messages.GatewayMessage(
+        unsubscribe=messages.UnsubscribeRequest(subscription_id=subscription_id)
+    )
+
+
+def heartbeat(gateway_id="", timestamp=0):
+    return messages.GatewayMessage(
+        heartbeat=messages.Heartbeat(gateway_id=gateway_id, timestamp=timestamp)
+    )
