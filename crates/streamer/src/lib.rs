@@ -1,5 +1,6 @@
 //! Realtime subscriptions to document changes: both ends.
 
+pub mod client;
 mod event;
 pub mod filter;
 pub mod log;

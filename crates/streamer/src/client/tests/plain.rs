@@ -1,0 +1,416 @@
+use gateway_message::Payload as Sent;
+
+use super::*;
+use crate::filter::{Condition, Op};
+
+const TAKEN: &str = "subscription ID already exists";
+const OPERATOR: &str = "failed to compile filters: unsupported operator: ==";
+
+/// A rig with subscriptions 1 to `count` active on a plain peer, and everything before forgotten.
+fn active(count: u64) -> Rig {
+    let mut rig = Rig::with(|config| config.activity_timeout = None);
+    rig.greet_plain();
+    for id in 1..=count {
+        rig.subscribe(id);
+        let asked = rig.one_asked();
+        rig.accept_plain(&asked);
+    }
+    rig.notices.clear();
+    rig.signals.clear();
+    rig
+}
+
+/// Cuts, reopens, and returns what is asked for.
+fn reopen(rig: &mut Rig) -> Vec<SubscribeRequest> {
+    rig.cut();
+    rig.greet_plain();
+    rig.signals.clear();
+    rig.take_asked()
+}
+
+fn filtered(rig: &mut Rig, id: u64, op: Op) {
+    rig.command(Command::Subscribe {
+        id: SubscriptionId(id),
+        database: "default".to_owned(),
+        collection: "users".to_owned(),
+        filter: Filter::new([Condition::new("age", op, vec![30])]).expect("a filter"),
+        start: Start::Now,
+    });
+}
+
+#[test]
+fn nothing_of_the_profile_is_sent_to_a_plain_peer() {
+    let mut rig = Rig::new();
+    rig.subscribe_from(1, Start::After(at(5)));
+    rig.greet_plain();
+    let asked = rig.one_asked();
+    let plain = SubscribeRequest {
+        subscription_id: "s-1".to_owned(),
+        collection: "users".to_owned(),
+        database: "default".to_owned(),
+        ..SubscribeRequest::default()
+    };
+    assert_eq!(asked, plain);
+    rig.accept_plain(&asked);
+    rig.take_sent();
+    rig.command(Command::Taken {
+        id: SubscriptionId(1),
+        changes: 0,
+        bytes: 0,
+    });
+    rig.command(Command::Unsubscribe {
+        id: SubscriptionId(1),
+    });
+    let sent = rig.take_sent();
+    assert!(
+        matches!(&sent[..], [Sent::Unsubscribe(request)] if request.request == 0),
+        "{sent:?}"
+    );
+}
+
+#[test]
+fn c1_an_id_still_held_by_a_dead_stream_is_reclaimed() {
+    let mut rig = active(1);
+    let asked = reopen(&mut rig).remove(0);
+    rig.refuse_plain(&asked, TAKEN);
+    let sent = rig.take_sent();
+    let [Sent::Unsubscribe(gone), Sent::Subscribe(again)] = &sent[..] else {
+        panic!("{sent:?}");
+    };
+    assert_eq!(gone.subscription_id, asked.subscription_id);
+    assert_eq!(again, &asked);
+    assert_eq!(rig.take_signals(), [], "connected only once it is answered");
+    rig.accept_plain(again);
+    assert_eq!(rig.take_signals(), [Signal::Answered, Signal::Restored]);
+    rig.deliver_plain(&["s-1"], 1);
+    assert_eq!(names(&rig.take_items(1)), ["Disconnected", "1"]);
+}
+
+#[test]
+fn c1_an_id_that_can_not_be_reclaimed_is_replaced_and_the_caller_does_not_notice() {
+    let mut rig = active(1);
+    let asked = reopen(&mut rig).remove(0);
+    rig.refuse_plain(&asked, TAKEN);
+    rig.take_sent();
+    rig.refuse_plain(&asked, TAKEN);
+    let renamed = rig.one_asked();
+    assert_ne!(renamed.subscription_id, asked.subscription_id);
+    assert!(renamed.subscription_id.starts_with("s-1."));
+    rig.accept_plain(&renamed);
+    assert_eq!(rig.take_signals(), [Signal::Answered, Signal::Restored]);
+    rig.deliver_plain(&[&renamed.subscription_id], 1);
+    rig.deliver_plain(&["s-1"], 2);
+    assert_eq!(names(&rig.take_items(1)), ["Disconnected", "1"]);
+    assert_eq!(rig.core.counters().unknown_ids, 1);
+    let after = reopen(&mut rig).remove(0);
+    assert_eq!(after.subscription_id, renamed.subscription_id);
+}
+
+#[test]
+fn c1_an_id_taken_even_under_a_new_name_fails_the_restore() {
+    let mut rig = active(1);
+    let asked = reopen(&mut rig).remove(0);
+    rig.refuse_plain(&asked, TAKEN);
+    rig.refuse_plain(&asked, TAKEN);
+    let renamed = rig.take_asked().pop().expect("asked again");
+    rig.refuse_plain(&renamed, TAKEN);
+    assert!(matches!(rig.failure().reason, Reason::RestoreRefused(_)));
+    assert_eq!(rig.core.subscriptions(), 1, "still wanted");
+}
+
+#[test]
+fn c4_each_outage_is_one_gap_before_the_acknowledgement_is_used() {
+    let mut rig = active(2);
+    for _ in 0..3 {
+        let asked = reopen(&mut rig);
+        for asked in &asked {
+            rig.accept_plain(asked);
+        }
+    }
+    let notices = rig.notices.clone();
+    assert_eq!(names(&rig.take_items(1)), ["Disconnected"; 3]);
+    rig.notices = notices;
+    assert_eq!(names(&rig.take_items(2)), ["Disconnected"; 3]);
+}
+
+#[test]
+fn c4_a_delivery_that_overtakes_its_acknowledgement_comes_after_the_gap() {
+    let mut rig = active(1);
+    let asked = reopen(&mut rig).remove(0);
+    rig.deliver_plain(&["s-1"], 1);
+    rig.accept_plain(&asked);
+    rig.deliver_plain(&["s-1"], 2);
+    assert_eq!(names(&rig.take_items(1)), ["Disconnected", "1", "2"]);
+}
+
+#[test]
+fn attempts_that_fail_in_one_outage_make_one_gap() {
+    let mut rig = active(1);
+    for _ in 0..5 {
+        rig.cut();
+        rig.open();
+    }
+    rig.cut();
+    let asked = reopen(&mut rig).remove(0);
+    rig.accept_plain(&asked);
+    assert_eq!(names(&rig.take_items(1)), ["Disconnected"]);
+}
+
+#[test]
+fn a_subscription_never_acknowledged_has_no_gap() {
+    let mut rig = Rig::new();
+    rig.subscribe(1);
+    rig.greet_plain();
+    let asked = reopen(&mut rig).remove(0);
+    rig.accept_plain(&asked);
+    assert_eq!(rig.take_items(1), []);
+}
+
+#[test]
+fn s4_an_id_named_twice_in_one_delivery_gets_the_change_once() {
+    let mut rig = active(2);
+    rig.deliver_plain(&["s-1", "s-2", "s-1", "other"], 1);
+    rig.deliver_plain(&["s-1"], 2);
+    assert_eq!(names(&rig.take_items(1)), ["1", "2"]);
+    let counters = rig.core.counters();
+    assert_eq!((counters.repeated_ids, counters.unknown_ids), (1, 1));
+    assert_eq!(counters.delivered, 3);
+}
+
+#[test]
+fn operators_are_respelled_once_and_the_spelling_is_kept() {
+    let mut rig = Rig::with(|config| config.activity_timeout = None);
+    rig.greet_plain();
+    filtered(&mut rig, 1, Op::Eq);
+    let asked = rig.one_asked();
+    assert_eq!(asked.filters[0].op, "==");
+    rig.refuse_plain(&asked, OPERATOR);
+    let asked = rig.one_asked();
+    assert_eq!(asked.filters[0].op, "eq");
+    rig.accept_plain(&asked);
+    filtered(&mut rig, 2, Op::Ne);
+    let asked = rig.one_asked();
+    assert_eq!(asked.filters[0].op, "ne", "kept for the peer");
+    rig.accept_plain(&asked);
+    let ops: Vec<_> = reopen(&mut rig)
+        .iter()
+        .map(|asked| asked.filters[0].op.clone())
+        .collect();
+    assert_eq!(ops, ["eq", "ne"]);
+    rig.cut();
+    rig.greet_plain();
+    let asked = rig.take_asked().remove(0);
+    rig.refuse_plain(
+        &asked,
+        "failed to compile filters: unsupported operator: eq",
+    );
+    assert_eq!(
+        rig.one_asked().filters[0].op,
+        "==",
+        "and given up for another"
+    );
+}
+
+#[test]
+fn an_operator_refused_in_both_spellings_is_refused_for_good() {
+    let mut rig = Rig::new();
+    rig.greet_plain();
+    filtered(&mut rig, 1, Op::Eq);
+    for _ in 0..2 {
+        let asked = rig.one_asked();
+        rig.refuse_plain(&asked, OPERATOR);
+    }
+    assert_eq!(rig.take_asked(), []);
+    assert_eq!(rig.core.subscriptions(), 0);
+    filtered(&mut rig, 2, Op::In);
+    let asked = rig.one_asked();
+    rig.refuse_plain(&asked, "unsupported operator: in");
+    assert_eq!(rig.take_asked(), [], "it has one spelling only");
+    assert_eq!(rig.core.counters().refused, 2);
+}
+
+#[test]
+fn a_permanent_refusal_ends_one_subscription_and_restores_the_rest() {
+    let mut rig = active(2);
+    let asked = reopen(&mut rig);
+    rig.notices.clear();
+    rig.refuse_plain(&asked[0], "failed to compile filters: value is nil");
+    rig.accept_plain(&asked[1]);
+    let expected = [Signal::Answered, Signal::Answered, Signal::Restored];
+    assert_eq!(rig.take_signals(), expected);
+    assert!(matches!(
+        &rig.notices[0],
+        Notice::Refused { id: SubscriptionId(1), refusal } if refusal.permanent
+    ));
+    assert_eq!(reopen(&mut rig).len(), 1);
+}
+
+#[test]
+fn a_temporary_refusal_of_what_is_relied_on_fails_the_restore() {
+    let mut rig = active(1);
+    let asked = reopen(&mut rig).remove(0);
+    rig.refuse_plain(&asked, "try later");
+    let end = rig.failure();
+    let text = "subscription s-1: try later".to_owned();
+    assert_eq!(end, End::retry(By::Peer, Reason::RestoreRefused(text)));
+    assert_eq!(reopen(&mut rig).len(), 1, "still wanted");
+}
+
+#[test]
+fn a_full_queue_drops_the_newest_and_tells_how_many_once_it_is_relieved() {
+    let mut rig = Rig::with(|config| {
+        config.activity_timeout = None;
+        config.limits.messages = 4;
+    });
+    rig.greet_plain();
+    rig.subscribe(1);
+    let asked = rig.one_asked();
+    rig.accept_plain(&asked);
+    rig.notices.clear();
+    for name in 1..=6 {
+        rig.deliver_plain(&["s-1"], name);
+    }
+    assert_eq!(names(&rig.take_items(1)), ["1", "2", "3", "4"]);
+    take(&mut rig, 1);
+    rig.deliver_plain(&["s-1"], 7);
+    assert_eq!(
+        rig.take_items(1),
+        [],
+        "a single free place ends no overflow"
+    );
+    take(&mut rig, 1);
+    rig.deliver_plain(&["s-1"], 8);
+    let expected = ["Overflow { dropped: 3 }", "8"];
+    assert_eq!(names(&rig.take_items(1)), expected);
+    assert_eq!(rig.core.counters().overflowed, 3);
+}
+
+#[test]
+fn an_overflow_is_told_before_the_outage_that_follows_it() {
+    let mut rig = Rig::with(|config| {
+        config.activity_timeout = None;
+        config.limits.messages = 1;
+    });
+    rig.greet_plain();
+    rig.subscribe(1);
+    let asked = rig.one_asked();
+    rig.accept_plain(&asked);
+    rig.deliver_plain(&["s-1"], 1);
+    rig.deliver_plain(&["s-1"], 2);
+    let asked = reopen(&mut rig).remove(0);
+    rig.accept_plain(&asked);
+    let expected = ["1", "Overflow { dropped: 1 }", "Disconnected"];
+    assert_eq!(names(&rig.take_items(1)), expected);
+}
+
+#[test]
+fn positions_are_discarded_on_a_plain_peer_with_one_gap_and_not_offered_again() {
+    let mut rig = Rig::with(|config| config.activity_timeout = None);
+    rig.greet_profile(5);
+    rig.subscribe(1);
+    let asked = rig.one_asked();
+    rig.accept_at(&asked, at(5));
+    rig.deliver("s-1", 5, 6);
+    rig.cut();
+    rig.greet_plain();
+    let asked = rig.one_asked();
+    rig.accept_plain(&asked);
+    rig.deliver_plain(&["s-1"], 8);
+    rig.cut();
+    rig.greet_profile(20);
+    let asked = rig.one_asked();
+    assert_eq!(asked.resume, None);
+    rig.accept_at(&asked, at(20));
+    rig.deliver("s-1", 20, 21);
+    let expected = ["6", "LeftProfile", "8", "Disconnected", "21"];
+    assert_eq!(names(&rig.take_items(1)), expected);
+    rig.cut();
+    rig.greet_profile(30);
+    assert_eq!(rig.one_asked().resume, Some(on_wire(at(21))));
+}
+
+#[test]
+fn a_position_lost_to_a_plain_peer_that_never_answered_is_told_later() {
+    let mut rig = Rig::new();
+    rig.subscribe_from(1, Start::After(at(5)));
+    rig.greet_plain();
+    rig.cut();
+    rig.greet_profile(20);
+    let asked = rig.take_asked().pop().expect("asked");
+    assert_eq!(asked.resume, None);
+    rig.accept_at(&asked, at(20));
+    assert_eq!(names(&rig.take_items(1)), ["LeftProfile"]);
+}
+
+/// A rig whose plain peer is asked each 90 s, with subscriptions 1 and 2 active.
+fn probed(first_answer: Option<&str>) -> Rig {
+    let mut rig = Rig::new();
+    rig.greet_plain();
+    rig.subscribe(1);
+    let asked = rig.one_asked();
+    rig.accept_plain(&asked);
+    let probe = rig.one_asked();
+    assert_eq!(probe, asked);
+    match first_answer {
+        Some(error) => rig.refuse_plain(&probe, error),
+        None => rig.accept_plain(&probe),
+    }
+    rig.subscribe(2);
+    let asked = rig.one_asked();
+    rig.accept_plain(&asked);
+    rig.notices.clear();
+    rig.signals.clear();
+    rig
+}
+
+#[test]
+fn s1_a_silent_eviction_is_found_by_asking_once_per_activity_timeout() {
+    let mut rig = probed(Some(TAKEN));
+    for id in ["s-2", "s-1", "s-2"] {
+        rig.wait(Duration::from_secs(89));
+        assert_eq!(rig.take_asked(), []);
+        rig.wait(Duration::from_secs(1));
+        let probe = rig.one_asked();
+        assert_eq!(probe.subscription_id, id);
+        rig.refuse_plain(&probe, TAKEN);
+    }
+    rig.wait(Duration::from_secs(90));
+    let probe = rig.one_asked();
+    rig.accept_plain(&probe);
+    assert!(matches!(rig.failure().reason, Reason::Protocol(_)));
+    let asked = reopen(&mut rig);
+    for asked in &asked {
+        rig.accept_plain(asked);
+    }
+    let notices = rig.notices.clone();
+    assert_eq!(names(&rig.take_items(1)), ["Evicted"]);
+    rig.notices = notices;
+    assert_eq!(names(&rig.take_items(2)), ["Evicted"]);
+    assert_eq!(rig.core.counters().evictions, 1);
+}
+
+#[test]
+fn s9_a_peer_that_takes_known_ids_is_not_suspected_of_evicting() {
+    let mut rig = probed(None);
+    rig.wait(Duration::from_secs(900));
+    assert_eq!(rig.take_asked(), []);
+    assert_eq!(rig.take_signals(), []);
+    assert_eq!(rig.core.deadline(), None);
+}
+
+#[test]
+fn a_probe_that_is_not_answered_is_not_repeated_for_the_same_subscription() {
+    let mut rig = probed(Some(TAKEN));
+    for expected in [1, 1, 0, 0] {
+        rig.wait(Duration::from_secs(90));
+        assert_eq!(rig.take_asked().len(), expected);
+    }
+}
+
+fn take(rig: &mut Rig, changes: u64) {
+    rig.command(Command::Taken {
+        id: SubscriptionId(1),
+        changes,
+        bytes: changes * 29,
+    });
+}

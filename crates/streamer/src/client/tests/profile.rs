@@ -1,0 +1,523 @@
+use gateway_message::Payload as Sent;
+use wire::ResyncReason as Why;
+
+use super::*;
+
+/// A rig with subscription 1 active at `offset`, and everything before it forgotten.
+fn active_at(offset: u64) -> Rig {
+    let mut rig = Rig::new();
+    rig.greet_profile(offset);
+    rig.subscribe(1);
+    let asked = rig.one_asked();
+    rig.accept_at(&asked, at(offset));
+    rig.notices.clear();
+    rig.signals.clear();
+    rig
+}
+
+#[test]
+fn i17_from_now_is_fixed_by_the_acknowledgement_and_used_after_a_cut() {
+    let mut rig = Rig::new();
+    rig.greet_profile(41);
+    rig.subscribe(1);
+    let asked = rig.one_asked();
+    assert_eq!(asked.resume, None);
+    rig.accept_at(&asked, at(42));
+    rig.cut();
+    rig.greet_profile(50);
+    assert_eq!(rig.one_asked().resume, Some(on_wire(at(42))));
+}
+
+#[test]
+fn c4_i18_after_a_cut_each_subscription_resumes_after_the_last_item_queued() {
+    let mut rig = active_at(5);
+    rig.deliver("s-1", 5, 6);
+    rig.deliver("s-1", 6, 9);
+    rig.cut();
+    rig.greet_profile(20);
+    let asked = rig.one_asked();
+    assert_eq!(asked.resume, Some(on_wire(at(9))));
+    rig.accept_at(&asked, at(9));
+    rig.deliver("s-1", 9, 12);
+    assert_eq!(names(&rig.take_items(1)), ["6", "9", "12"], "and no gap");
+}
+
+#[test]
+fn a_position_of_an_earlier_process_is_offered() {
+    let mut rig = Rig::new();
+    rig.subscribe_from(1, Start::After(Position::new(Epoch(99), 3)));
+    rig.greet_profile(20);
+    let elsewhere = Position::new(Epoch(99), 3);
+    assert_eq!(
+        rig.one_asked().resume,
+        Some(on_wire(elsewhere)),
+        "only the server judges epochs"
+    );
+}
+
+#[test]
+fn a_repeated_delivery_is_dropped_and_counted() {
+    let mut rig = active_at(5);
+    rig.deliver("s-1", 5, 6);
+    rig.deliver("s-1", 5, 6);
+    rig.deliver("s-1", 3, 4);
+    rig.deliver_at(&["s-1", "s-1"], &[6, 6], at(7));
+    assert_eq!(names(&rig.take_items(1)), ["6", "7"]);
+    assert_eq!(rig.core.counters().duplicates, 2);
+    assert_eq!(rig.core.counters().repeated_ids, 1);
+}
+
+#[test]
+fn i19_a_hole_is_asked_for_again_and_nothing_is_taken_until_the_answer() {
+    let mut rig = active_at(5);
+    rig.deliver("s-1", 7, 8);
+    let asked = rig.one_asked();
+    assert_eq!(asked.resume, Some(on_wire(at(5))));
+    rig.deliver("s-1", 8, 9);
+    rig.accept_at(&asked, at(5));
+    rig.deliver("s-1", 5, 7);
+    rig.deliver("s-1", 7, 8);
+    rig.deliver("s-1", 8, 9);
+    assert_eq!(names(&rig.take_items(1)), ["7", "8", "9"]);
+    let counters = rig.core.counters();
+    assert_eq!((counters.holes, counters.premature), (1, 1));
+    assert_eq!(rig.take_signals(), []);
+}
+
+#[test]
+fn an_answer_to_an_older_request_is_not_taken_for_the_newer_one() {
+    let mut rig = active_at(5);
+    rig.deliver("s-1", 7, 8);
+    let asked = rig.one_asked();
+    let older = SubscribeRequest {
+        request: asked.request - 1,
+        ..asked.clone()
+    };
+    rig.accept_at(&older, at(8));
+    rig.deliver("s-1", 8, 9);
+    rig.accept_at(&asked, at(5));
+    rig.deliver("s-1", 5, 7);
+    assert_eq!(names(&rig.take_items(1)), ["7"]);
+    assert_eq!(rig.core.counters().stray_answers, 1);
+}
+
+#[test]
+fn i19_the_third_hole_at_one_place_gives_it_up_with_one_resync() {
+    let mut rig = active_at(5);
+    for _ in 0..2 {
+        rig.deliver("s-1", 7, 8);
+        let asked = rig.one_asked();
+        assert_eq!(asked.resume, Some(on_wire(at(5))));
+        rig.accept_at(&asked, at(5));
+    }
+    rig.deliver("s-1", 7, 8);
+    let asked = rig.one_asked();
+    assert_eq!(asked.resume, None);
+    rig.accept_at(&asked, at(10));
+    rig.deliver("s-1", 10, 11);
+    assert_eq!(names(&rig.take_items(1)), ["Refused 5..10", "11"]);
+}
+
+#[test]
+fn i19_a_resync_owed_survives_a_cut_before_the_answer() {
+    let mut rig = active_at(5);
+    for _ in 0..3 {
+        rig.deliver("s-1", 7, 8);
+        let asked = rig.one_asked();
+        if asked.resume.is_some() {
+            rig.accept_at(&asked, at(5));
+        }
+    }
+    rig.cut();
+    rig.greet_profile(30);
+    let asked = rig.one_asked();
+    assert_eq!(asked.resume, None);
+    rig.accept_at(&asked, at(30));
+    assert_eq!(names(&rig.take_items(1)), ["Refused 5..30"]);
+}
+
+#[test]
+fn i19_a_place_refused_three_times_is_given_up_but_a_full_server_refuses_no_place() {
+    let mut rig = active_at(5);
+    for _ in 0..5 {
+        rig.cut();
+        rig.greet_profile(20);
+        rig.take_signals();
+        let asked = rig.one_asked();
+        rig.refuse(&asked, RefusalCode::Limit, "full");
+        assert!(matches!(rig.failure().reason, Reason::RestoreRefused(_)));
+    }
+    for round in 1..=3 {
+        rig.cut();
+        rig.greet_profile(20);
+        rig.take_signals();
+        let asked = rig.one_asked();
+        assert_eq!(asked.resume, Some(on_wire(at(5))));
+        rig.refuse(&asked, RefusalCode::Unavailable, "disk");
+        if round < 3 {
+            assert!(matches!(rig.failure().reason, Reason::RestoreRefused(_)));
+        }
+    }
+    assert_eq!(rig.take_signals(), [], "it is not restored yet, nor failed");
+    let asked = rig.one_asked();
+    assert_eq!(asked.resume, None);
+    rig.accept_at(&asked, at(20));
+    assert_eq!(names(&rig.take_items(1)), ["Refused 5..20"]);
+    assert_eq!(rig.take_signals(), [Signal::Answered, Signal::Restored]);
+}
+
+#[test]
+fn i19_a_resync_is_one_item_before_every_later_one() {
+    for (reason, name) in [
+        (Why::Epoch, "Epoch"),
+        (Why::Trimmed, "Trimmed"),
+        (Why::Future, "Future"),
+        (Why::Damaged, "Damaged"),
+        (Why::Unspecified, "Unstated"),
+    ] {
+        let mut rig = active_at(5);
+        rig.cut();
+        rig.greet_profile(20);
+        let asked = rig.one_asked();
+        rig.resync(&asked, reason, at(15));
+        rig.deliver("s-1", 15, 16);
+        let items = rig.take_items(1);
+        assert_eq!(names(&items), [format!("{name} 5..15"), "16".to_owned()]);
+        assert_eq!(items[0].position(), Some(at(15)));
+        assert_eq!(items[1].position(), Some(at(16)));
+    }
+}
+
+#[test]
+fn i19_an_answer_that_would_skip_changes_is_not_believed() {
+    let mut rig = active_at(5);
+    rig.cut();
+    rig.greet_profile(20);
+    for _ in 0..2 {
+        let asked = rig.one_asked();
+        rig.accept_at(&asked, at(20));
+        rig.deliver("s-1", 20, 21);
+    }
+    let asked = rig.one_asked();
+    assert_eq!(asked.resume, Some(on_wire(at(5))));
+    rig.accept_at(&asked, Position::new(Epoch(8), 5));
+    let asked = rig.one_asked();
+    assert_eq!(asked.resume, None, "the third time it is given up");
+    rig.accept_at(&asked, at(21));
+    assert_eq!(names(&rig.take_items(1)), ["Refused 5..21"]);
+}
+
+#[test]
+fn an_answer_from_further_back_only_repeats() {
+    let mut rig = active_at(5);
+    rig.cut();
+    rig.greet_profile(20);
+    let asked = rig.one_asked();
+    rig.accept_at(&asked, at(3));
+    rig.deliver("s-1", 3, 4);
+    rig.deliver("s-1", 4, 6);
+    assert_eq!(names(&rig.take_items(1)), ["6"]);
+}
+
+#[test]
+fn i17_progress_moves_a_quiet_subscription_but_not_one_that_is_behind() {
+    let mut rig = active_at(5);
+    rig.subscribe(2);
+    let asked = rig.one_asked();
+    rig.accept_at(&asked, at(5));
+    rig.notices.clear();
+    rig.progress(30, &["s-2", "somebody"]);
+    let moved = Notice::Marker {
+        id: SubscriptionId(1),
+        position: at(30),
+    };
+    assert_eq!(rig.notices, [moved]);
+    rig.progress(30, &[]);
+    rig.progress(20, &[]);
+    rig.cut();
+    rig.greet_profile(40);
+    let resumes: Vec<_> = rig.take_asked().iter().map(|asked| asked.resume).collect();
+    assert_eq!(resumes, [Some(on_wire(at(30))), Some(on_wire(at(30)))]);
+}
+
+#[test]
+fn progress_in_a_heartbeat_ack_counts_and_a_delivery_may_follow_it() {
+    let mut rig = active_at(5);
+    rig.call(Protocol::on_heartbeat);
+    let timestamp = rig.heartbeat();
+    rig.ack(timestamp, Some(progress(8, &[])));
+    rig.deliver("s-1", 5, 9);
+    assert_eq!(names(&rig.take_items(1)), ["9"]);
+    assert_eq!(rig.core.counters().holes, 0);
+}
+
+#[test]
+fn progress_says_nothing_for_a_subscription_that_is_not_answered() {
+    let mut rig = active_at(5);
+    rig.cut();
+    rig.greet_profile(20);
+    rig.notices.clear();
+    rig.progress(20, &[]);
+    assert_eq!(rig.notices, []);
+}
+
+#[test]
+fn i13_restored_is_signalled_when_everything_wanted_is_answered_and_not_before() {
+    let mut rig = Rig::new();
+    for id in 1..=3 {
+        rig.subscribe(id);
+    }
+    rig.greet_profile(0);
+    let asked = rig.take_asked();
+    assert_eq!(asked.len(), 3, "all at once");
+    rig.take_signals();
+    rig.accept_at(&asked[0], at(0));
+    rig.subscribe(4);
+    rig.refuse(&asked[1], RefusalCode::Invalid, "bad filter");
+    assert_eq!(rig.take_signals(), [Signal::Answered, Signal::Answered]);
+    rig.accept_at(&asked[2], at(0));
+    assert_eq!(
+        rig.take_signals(),
+        [Signal::Answered, Signal::Restored],
+        "a subscription made meanwhile does not gate"
+    );
+    let late = rig.one_asked();
+    rig.accept_at(&late, at(0));
+    assert_eq!(rig.take_signals(), []);
+}
+
+#[test]
+fn i13_unsubscribing_the_last_unanswered_one_restores() {
+    let mut rig = Rig::new();
+    rig.subscribe(1);
+    rig.greet_profile(0);
+    rig.take_signals();
+    rig.command(Command::Unsubscribe {
+        id: SubscriptionId(1),
+    });
+    assert_eq!(rig.take_signals(), [Signal::Answered, Signal::Restored]);
+}
+
+#[test]
+fn c15_i16_unsubscribing_offline_holds_at_once_and_for_good() {
+    let mut rig = active_at(5);
+    rig.cut();
+    rig.command(Command::Unsubscribe {
+        id: SubscriptionId(1),
+    });
+    assert_eq!(rig.core.subscriptions(), 0);
+    rig.greet_profile(20);
+    assert_eq!(rig.take_asked(), []);
+    assert!(rig.take_signals().contains(&Signal::Restored));
+    rig.deliver("s-1", 5, 6);
+    assert_eq!(rig.notices.iter().filter(|n| is_item(n)).count(), 0);
+    assert_eq!(rig.core.counters().unknown_ids, 1);
+}
+
+#[test]
+fn c16_a_subscription_ended_while_it_is_restored_is_ended_at_the_server_too() {
+    let mut rig = active_at(5);
+    rig.cut();
+    rig.greet_profile(20);
+    let asked = rig.one_asked();
+    rig.command(Command::Unsubscribe {
+        id: SubscriptionId(1),
+    });
+    let sent = rig.take_sent();
+    assert!(
+        matches!(&sent[..], [Sent::Unsubscribe(request)] if request.subscription_id == "s-1"),
+        "{sent:?}"
+    );
+    rig.notices.clear();
+    rig.accept_at(&asked, at(5));
+    assert_eq!(rig.notices, []);
+}
+
+#[test]
+fn c5_a_subscribe_in_flight_when_the_stream_drops_is_asked_for_again() {
+    let mut rig = Rig::new();
+    rig.greet_profile(0);
+    rig.subscribe(1);
+    let lost = rig.one_asked();
+    rig.cut();
+    rig.greet_profile(3);
+    let asked = rig.one_asked();
+    assert_eq!(asked.subscription_id, lost.subscription_id);
+    assert!(asked.request > lost.request);
+    rig.accept_at(&asked, at(3));
+    let answered = Notice::Subscribed {
+        id: SubscriptionId(1),
+        position: Some(at(3)),
+        taken_over: false,
+    };
+    assert!(rig.notices.contains(&answered));
+}
+
+#[test]
+fn a_new_subscription_refused_for_now_ends_alone_and_the_stream_stays() {
+    let mut rig = active_at(5);
+    rig.subscribe(2);
+    let asked = rig.one_asked();
+    rig.refuse(&asked, RefusalCode::Limit, "full");
+    let refused = Notice::Refused {
+        id: SubscriptionId(2),
+        refusal: Refusal {
+            permanent: false,
+            message: "full".to_owned(),
+        },
+    };
+    assert_eq!(rig.notices, [refused]);
+    assert_eq!(rig.take_signals(), []);
+    assert_eq!(rig.core.subscriptions(), 1);
+}
+
+#[test]
+fn i14_an_id_refused_for_good_leaves_the_wanted_set() {
+    let mut rig = active_at(5);
+    rig.cut();
+    rig.greet_profile(20);
+    let asked = rig.one_asked();
+    rig.refuse(&asked, RefusalCode::Invalid, "no such collection");
+    rig.cut();
+    rig.greet_profile(20);
+    assert_eq!(rig.take_asked(), []);
+}
+
+#[test]
+fn malformed_messages_end_the_stream_with_the_reason_and_never_panic() {
+    let delivery = |change: fn(&mut EventDelivery)| {
+        let mut delivery = EventDelivery {
+            subscription_ids: vec!["s-1".to_owned()],
+            event: Some(event(6)),
+            position: Some(on_wire(at(6))),
+            previous: vec![5],
+        };
+        change(&mut delivery);
+        Payload::Delivery(delivery)
+    };
+    let response = |change: fn(&mut SubscribeResponse)| {
+        let mut response = SubscribeResponse {
+            subscription_id: "s-2".to_owned(),
+            success: true,
+            request: 2,
+            ..SubscribeResponse::default()
+        };
+        change(&mut response);
+        Payload::SubscribeResponse(response)
+    };
+    let cases = [
+        (delivery(|d| d.position = None), "has no position"),
+        (delivery(|d| d.event = None), "has no event"),
+        (
+            delivery(|d| d.previous.clear()),
+            "1 subscriptions and 0 previous",
+        ),
+        (delivery(|d| d.previous[0] = 6), "6 was sent before it"),
+        (
+            delivery(|d| d.event.as_mut().expect("event").operation = 3),
+            "unknown operation 3",
+        ),
+        (
+            delivery(|d| d.position.as_mut().expect("position").epoch = 1),
+            "follows another log",
+        ),
+        (
+            Payload::Progress(Progress::default()),
+            "progress has no position",
+        ),
+        (
+            Payload::Progress(Progress {
+                position: Some(on_wire(Position::new(Epoch(1), 9))),
+                behind: Vec::new(),
+            }),
+            "progress to",
+        ),
+        (response(|_| {}), "an accepted subscription has no position"),
+        (
+            response(|r| r.resync = Some(wire::Resync::default())),
+            "no position was asked for",
+        ),
+        (
+            response(|r| {
+                r.success = false;
+                r.code = 77;
+            }),
+            "unknown code 77",
+        ),
+    ];
+    for (payload, fault) in cases {
+        let mut rig = active_at(5);
+        rig.subscribe(2);
+        assert_eq!(rig.one_asked().request, 2);
+        rig.receive(payload.clone());
+        let told = rig.fault();
+        assert!(told.contains(fault), "{told:?} for {payload:?}");
+        assert_eq!(names(&rig.take_items(1)), [""; 0]);
+    }
+}
+
+#[test]
+fn malformed_resyncs_end_the_stream_with_the_reason() {
+    let resync = |reason: i32, resumes_at| wire::Resync { reason, resumes_at };
+    for (resync, position, fault) in [
+        (resync(1, None), None, "does not say where to"),
+        (resync(9, Some(on_wire(at(8)))), None, "unknown reason 9"),
+        (
+            resync(1, Some(on_wire(at(8)))),
+            Some(on_wire(at(9))),
+            "different positions",
+        ),
+    ] {
+        let mut rig = active_at(5);
+        rig.cut();
+        rig.greet_profile(20);
+        rig.take_signals();
+        let asked = rig.one_asked();
+        rig.receive(Payload::SubscribeResponse(SubscribeResponse {
+            subscription_id: asked.subscription_id,
+            success: true,
+            position,
+            resync: Some(resync),
+            request: asked.request,
+            ..SubscribeResponse::default()
+        }));
+        let told = rig.fault();
+        assert!(told.contains(fault), "{told:?}");
+    }
+}
+
+#[test]
+fn a_stopped_session_ends_every_subscription_once() {
+    let mut rig = active_at(5);
+    rig.subscribe(2);
+    rig.cut();
+    rig.notices.clear();
+    let end = End::stop(By::Us, Reason::Left);
+    for _ in 0..2 {
+        let end = end.clone();
+        rig.call(|core, now, cx| core.on_stop(now, &end, cx));
+    }
+    let ended = [1, 2].map(|id| Notice::Ended {
+        id: SubscriptionId(id),
+        end: end.clone(),
+    });
+    assert_eq!(rig.notices, ended);
+}
+
+#[test]
+fn a_session_that_is_leaving_receives_but_says_nothing() {
+    let mut rig = active_at(5);
+    rig.open = false;
+    rig.deliver("s-1", 5, 6);
+    rig.deliver("s-1", 7, 8);
+    rig.subscribe(2);
+    rig.command(Command::Unsubscribe {
+        id: SubscriptionId(1),
+    });
+    assert_eq!(rig.take_sent(), []);
+    assert_eq!(names(&rig.take_items(1)), ["6"]);
+}
+
+fn is_item(notice: &Notice) -> bool {
+    matches!(notice, Notice::Item { .. })
+}
