@@ -1,6 +1,6 @@
 //! The public interface of the libraries, written down so that a change of it is seen in review.
 
-use std::{fs, path::PathBuf};
+use std::{collections::BTreeSet, fs, path::PathBuf};
 
 use anyhow::{Context as _, Result, bail};
 
@@ -88,7 +88,8 @@ fn names_transport(line: &str, library: &Library) -> bool {
             .any(|place| line.contains(place))
 }
 
-/// Has rustdoc describe the library and lists what is public in it, one line per item, sorted.
+/// Has rustdoc describe the library and lists what is public in it, one line per item,
+/// by path.
 fn interface(library: &Library) -> Result<String> {
     let mut cargo = process::cargo();
     cargo.args(["rustdoc", "--quiet", "--lib", "--package", library.package]);
@@ -116,17 +117,60 @@ fn interface(library: &Library) -> Result<String> {
             )
         })?;
     let mut lines: Vec<String> = api.items().map(ToString::to_string).collect();
-    lines.sort();
     lines.dedup();
     Ok(lines.join("\n") + "\n")
 }
 
 /// What one has and the other has not, as lines of a diff.
 fn difference(path: &str, written: &str, actual: &str) -> Vec<String> {
-    let missing = |from: &str, line: &&str| !from.lines().any(|other| other == *line);
-    let gone = written.lines().filter(|line| missing(actual, line));
-    let new = actual.lines().filter(|line| missing(written, line));
-    gone.map(|line| format!("{path}: - {line}"))
-        .chain(new.map(|line| format!("{path}: + {line}")))
-        .collect()
+    let lines = |text: &str| -> BTreeSet<String> { text.lines().map(str::to_owned).collect() };
+    let (before, after) = (lines(written), lines(actual));
+    let gone = before
+        .difference(&after)
+        .map(|line| format!("{path}: - {line}"));
+    let new = after
+        .difference(&before)
+        .map(|line| format!("{path}: + {line}"));
+    let mut lines: Vec<String> = gone.chain(new).collect();
+    if lines.is_empty() && written != actual {
+        lines.push(format!("{path}: the order of the items differs"));
+    }
+    if lines.len() > SHOWN_MAX {
+        let more = lines.len() - SHOWN_MAX;
+        lines.truncate(SHOWN_MAX);
+        lines.push(format!("{path}: and {more} more"));
+    }
+    lines
+}
+
+/// Lines of a difference that are shown; past that their number is.
+const SHOWN_MAX: usize = 20;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_difference_names_what_came_and_what_went() {
+        assert_eq!(difference("a", "x\ny\n", "y\nz\n"), ["a: - x", "a: + z"]);
+        assert_eq!(difference("a", "x\ny\n", "x\ny\n"), [""; 0]);
+        assert_eq!(difference("a", "x\ny\n", "y\nx\n").len(), 1);
+    }
+
+    #[test]
+    fn the_transport_may_show_in_its_own_module_only() {
+        let link = &LIBRARIES[1];
+        assert!(names_transport(
+            "pub fn steadfast::Link::status(&self) -> tonic::Status",
+            link
+        ));
+        assert!(!names_transport(
+            "pub fn steadfast::grpc::Grpc::new(tonic::Code)",
+            link
+        ));
+        assert!(!names_transport(
+            "pub fn steadfast::atonic::Thing::new()",
+            link
+        ));
+    }
 }

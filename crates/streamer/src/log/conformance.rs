@@ -1,0 +1,492 @@
+//! What every log must do, checked on each of them.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tempfile::TempDir;
+
+use super::{
+    Bounds, DocumentKey, Limits, Log, LogError, LogReader, MemoryLog, Outcome,
+    PRODUCER_LIFETIME_MS, RedbLog, RefusedEntry, StoreOptions, Submission,
+};
+use crate::{Epoch, Event, Operation};
+
+const EPOCH: Epoch = Epoch(0x00c0_ffee);
+const LIMITS: Limits = Limits {
+    entry_bytes: 1_000,
+    name_bytes: 100,
+};
+
+macro_rules! on_every_log {
+    ($($situation:ident),* $(,)?) => {
+        mod memory {
+            $(#[test] fn $situation() { super::$situation(super::Subject::memory()); })*
+        }
+        mod file {
+            $(#[test] fn $situation() { super::$situation(super::Subject::file()); })*
+        }
+    };
+}
+
+on_every_log!(
+    a_new_log_is_empty,
+    entries_get_offsets_in_order_without_holes,
+    a_taken_sequence_is_a_duplicate,
+    a_jump_takes_nothing,
+    a_refused_entry_takes_its_sequence,
+    one_batch_may_hold_everything_at_once,
+    an_entry_without_a_producer_is_refused_and_leaves_no_trace,
+    versions_count_per_document_across_a_delete,
+    a_page_keeps_to_its_limits,
+    a_page_holds_one_event_however_heavy,
+    reading_at_and_beyond_the_head_gives_nothing,
+    a_trimmed_place_is_refused_and_the_rest_is_readable,
+    a_log_trimmed_to_its_head_goes_on_counting,
+    everything_committed_is_there_after_reopening,
+    documents_are_listed_as_of_one_offset,
+    documents_outlive_their_events,
+    a_batch_that_changes_nothing_moves_nothing,
+    an_idle_producer_is_forgotten_after_its_lifetime,
+    a_reader_of_another_thread_sees_only_whole_prefixes,
+);
+
+/// A log under test, and how a new process would open it.
+enum Subject {
+    Memory(MemoryLog),
+    File { dir: TempDir, log: Option<RedbLog> },
+}
+
+impl Subject {
+    fn memory() -> Self {
+        Self::Memory(MemoryLog::with_limits(EPOCH, LIMITS))
+    }
+
+    fn file() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let log = Some(open(&dir));
+        Self::File { dir, log }
+    }
+
+    fn log(&mut self) -> &mut dyn Log {
+        match self {
+            Self::Memory(log) => log,
+            Self::File { log, .. } => log.as_mut().unwrap(),
+        }
+    }
+
+    fn reader(&mut self) -> Arc<dyn LogReader> {
+        self.log().reader()
+    }
+
+    fn reopen(&mut self) {
+        match self {
+            Self::Memory(log) => *log = log.reopen(),
+            Self::File { dir, log } => {
+                *log = None;
+                *log = Some(open(dir));
+            }
+        }
+    }
+
+    fn append(&mut self, batch: Vec<Submission>) -> Vec<Outcome> {
+        self.log().append(batch, 1_000).unwrap()
+    }
+
+    fn read_all(&mut self) -> Vec<Arc<Event>> {
+        let reader = self.reader();
+        let first = reader.bounds().first;
+        reader.read(first, usize::MAX, usize::MAX).unwrap()
+    }
+
+    /// Lets the log do all it has to do.
+    fn maintain(&mut self, now_ms: i64) {
+        while self.log().maintain(now_ms).unwrap() {}
+    }
+}
+
+fn open(dir: &TempDir) -> RedbLog {
+    // Another name than at creation would be a fault that has to be seen.
+    let mut options = StoreOptions::new(EPOCH);
+    options.limits = LIMITS;
+    RedbLog::open(dir.path(), &options).unwrap()
+}
+
+fn entry(producer: &str, sequence: u64) -> Submission {
+    entry_of(producer, sequence, &format!("d{sequence}"))
+}
+
+fn entry_of(producer: &str, sequence: u64, document: &str) -> Submission {
+    Submission {
+        producer: producer.into(),
+        sequence,
+        database: "default".into(),
+        collection: "users".into(),
+        document_id: document.into(),
+        operation: None,
+        data: Bytes::from(format!("{{\"n\":{sequence}}}")),
+    }
+}
+
+fn delete_of(producer: &str, sequence: u64, document: &str) -> Submission {
+    Submission {
+        operation: Some(Operation::Delete),
+        data: Bytes::new(),
+        ..entry_of(producer, sequence, document)
+    }
+}
+
+fn appended(outcome: &Outcome) -> &Event {
+    match outcome {
+        Outcome::Appended(event) => event,
+        other => panic!("not appended but {other:?}"),
+    }
+}
+
+fn offsets(events: &[Arc<Event>]) -> Vec<u64> {
+    events.iter().map(|event| event.offset).collect()
+}
+
+fn text(event: &Event) -> &str {
+    std::str::from_utf8(&event.data).unwrap()
+}
+
+fn a_new_log_is_empty(mut subject: Subject) {
+    let reader = subject.reader();
+    assert_eq!(reader.epoch(), EPOCH);
+    assert_eq!(reader.bounds(), Bounds { first: 0, head: 0 });
+    assert_eq!(reader.read(0, 10, 1_000).unwrap(), []);
+    assert_eq!(subject.log().last_sequence("p").unwrap(), 0);
+}
+
+fn entries_get_offsets_in_order_without_holes(mut subject: Subject) {
+    let mut outcomes = subject.append(vec![entry("p", 1), entry("p", 2)]);
+    outcomes.extend(subject.append(vec![entry("q", 1)]));
+    let told: Vec<u64> = outcomes.iter().map(|it| appended(it).offset).collect();
+    assert_eq!(told, [1, 2, 3]);
+
+    let read = subject.read_all();
+    assert_eq!(offsets(&read), [1, 2, 3]);
+    for (event, outcome) in read.iter().zip(&outcomes) {
+        assert_eq!(**event, *appended(outcome), "read back as it was told");
+    }
+    assert_eq!(subject.reader().bounds(), Bounds { first: 0, head: 3 });
+    assert_eq!(subject.log().last_sequence("p").unwrap(), 2);
+    assert_eq!(subject.log().last_sequence("q").unwrap(), 1);
+}
+
+fn a_taken_sequence_is_a_duplicate(mut subject: Subject) {
+    subject.append(vec![entry("p", 1), entry("p", 2)]);
+    let outcomes = subject.append(vec![entry("p", 1), entry("p", 2), entry("p", 3)]);
+    assert_eq!(outcomes[..2], [Outcome::Duplicate, Outcome::Duplicate]);
+    assert_eq!(appended(&outcomes[2]).offset, 3);
+    assert_eq!(subject.read_all().len(), 3);
+}
+
+fn a_jump_takes_nothing(mut subject: Subject) {
+    assert_eq!(
+        subject.append(vec![entry("p", 2)]),
+        [Outcome::Jump { last: 0 }]
+    );
+    assert_eq!(
+        subject.append(vec![entry("p", 0)]),
+        [Outcome::Jump { last: 0 }]
+    );
+    subject.append(vec![entry("p", 1)]);
+    assert_eq!(
+        subject.append(vec![entry("p", 3)]),
+        [Outcome::Jump { last: 1 }]
+    );
+    assert_eq!(
+        subject.append(vec![entry("p", u64::MAX)]),
+        [Outcome::Jump { last: 1 }]
+    );
+    assert_eq!(subject.log().last_sequence("p").unwrap(), 1);
+    appended(&subject.append(vec![entry("p", 2)])[0]);
+}
+
+fn a_refused_entry_takes_its_sequence(mut subject: Subject) {
+    let mut large = entry("p", 1);
+    large.data = Bytes::from(vec![b' '; 2_000]);
+    let refused = subject.append(vec![large]);
+    assert!(
+        matches!(
+            refused[..],
+            [Outcome::Refused(RefusedEntry::TooLarge {
+                limit: 1_000,
+                ..
+            })]
+        ),
+        "{refused:?}"
+    );
+    assert_eq!(subject.log().last_sequence("p").unwrap(), 1);
+    subject.reopen();
+    assert_eq!(subject.append(vec![entry("p", 1)]), [Outcome::Duplicate]);
+    assert_eq!(appended(&subject.append(vec![entry("p", 2)])[0]).offset, 1);
+}
+
+fn one_batch_may_hold_everything_at_once(mut subject: Subject) {
+    let broken = Submission {
+        data: Bytes::from_static(b"[]"),
+        ..entry("p", 3)
+    };
+    let outcomes = subject.append(vec![
+        entry_of("p", 1, "a"),
+        entry_of("p", 1, "a"),
+        entry_of("p", 5, "a"),
+        delete_of("p", 2, "a"),
+        broken,
+        entry_of("q", 1, "a"),
+    ]);
+    assert_eq!(appended(&outcomes[0]).operation, Operation::Insert);
+    assert_eq!(outcomes[1], Outcome::Duplicate);
+    assert_eq!(outcomes[2], Outcome::Jump { last: 1 });
+    assert_eq!(appended(&outcomes[3]).operation, Operation::Delete);
+    assert!(matches!(
+        outcomes[4],
+        Outcome::Refused(RefusedEntry::NotAnObject(_))
+    ));
+    let back = appended(&outcomes[5]);
+    assert_eq!((back.offset, back.operation), (3, Operation::Insert));
+    assert!(text(back).contains(r#""version":3"#), "{}", text(back));
+    assert_eq!(subject.log().last_sequence("p").unwrap(), 3);
+}
+
+fn an_entry_without_a_producer_is_refused_and_leaves_no_trace(mut subject: Subject) {
+    let refused = [Outcome::Refused(RefusedEntry::Empty("producer"))];
+    assert_eq!(subject.append(vec![entry("", 1)]), refused);
+    assert_eq!(subject.append(vec![entry("", 1)]), refused);
+
+    let long = "p".repeat(LIMITS.name_bytes + 1);
+    let outcomes = subject.append(vec![entry(&long, 1)]);
+    assert!(matches!(
+        outcomes[..],
+        [Outcome::Refused(RefusedEntry::NameTooLong { .. })]
+    ));
+    assert_eq!(subject.log().last_sequence(&long).unwrap(), 0);
+}
+
+fn versions_count_per_document_across_a_delete(mut subject: Subject) {
+    let steps = [
+        (entry_of("p", 1, "a"), Operation::Insert, 1_000, 1),
+        (entry_of("p", 2, "a"), Operation::Update, 1_000, 2),
+        (delete_of("p", 3, "a"), Operation::Delete, 1_000, 3),
+        (delete_of("p", 4, "a"), Operation::Delete, 1_000, 4),
+        (entry_of("p", 5, "a"), Operation::Insert, 5_000, 5),
+        (entry_of("p", 6, "b"), Operation::Insert, 6_000, 1),
+    ];
+    for (submission, operation, created_at, version) in steps {
+        let now_ms = i64::try_from(submission.sequence).unwrap() * 1_000;
+        let outcomes = subject.log().append(vec![submission], now_ms).unwrap();
+        let event = appended(&outcomes[0]);
+        assert_eq!(event.operation, operation);
+        assert_eq!(event.timestamp, now_ms);
+        let data: serde_json::Value = serde_json::from_slice(&event.data).unwrap();
+        assert_eq!(data["version"], version, "{data}");
+        assert_eq!(data["createdAt"], created_at, "{data}");
+        assert_eq!(data["updatedAt"], now_ms, "{data}");
+        // A new process must know as much as the old one did.
+        subject.reopen();
+        subject.maintain(now_ms);
+    }
+}
+
+fn a_page_keeps_to_its_limits(mut subject: Subject) {
+    subject.append((1..=10).map(|sequence| entry("p", sequence)).collect());
+    let reader = subject.reader();
+    assert_eq!(offsets(&reader.read(0, 3, usize::MAX).unwrap()), [1, 2, 3]);
+    assert_eq!(offsets(&reader.read(8, 3, usize::MAX).unwrap()), [9, 10]);
+    assert_eq!(reader.read(0, 0, usize::MAX).unwrap(), []);
+
+    let weight = reader.read(0, 1, 1).unwrap()[0].weight();
+    assert_eq!(offsets(&reader.read(0, 10, weight).unwrap()), [1]);
+    assert_eq!(offsets(&reader.read(0, 10, weight + 1).unwrap()), [1, 2]);
+}
+
+fn a_page_holds_one_event_however_heavy(mut subject: Subject) {
+    subject.append(vec![entry("p", 1), entry("p", 2)]);
+    let reader = subject.reader();
+    assert_eq!(offsets(&reader.read(0, 10, 0).unwrap()), [1]);
+    assert_eq!(offsets(&reader.read(1, 10, 0).unwrap()), [2]);
+}
+
+fn reading_at_and_beyond_the_head_gives_nothing(mut subject: Subject) {
+    subject.append(vec![entry("p", 1)]);
+    let reader = subject.reader();
+    for after in [1, 2, u64::MAX] {
+        assert_eq!(reader.read(after, 10, 1_000).unwrap(), []);
+    }
+}
+
+fn a_trimmed_place_is_refused_and_the_rest_is_readable(mut subject: Subject) {
+    subject.append((1..=10).map(|sequence| entry("p", sequence)).collect());
+    subject.log().trim(4).unwrap();
+    subject.log().trim(2).unwrap();
+    for reopened in [false, true] {
+        if reopened {
+            subject.reopen();
+        }
+        let reader = subject.reader();
+        assert_eq!(reader.bounds(), Bounds { first: 4, head: 10 });
+        for after in [0, 3] {
+            assert!(matches!(
+                reader.read(after, 10, 1_000),
+                Err(LogError::Trimmed { after: told, first: 4 }) if told == after
+            ));
+        }
+        assert_eq!(offsets(&reader.read(4, 2, 1_000).unwrap()), [5, 6]);
+    }
+}
+
+fn a_log_trimmed_to_its_head_goes_on_counting(mut subject: Subject) {
+    subject.append(vec![entry("p", 1), entry("p", 2)]);
+    subject.log().trim(u64::MAX).unwrap();
+    assert_eq!(subject.reader().bounds(), Bounds { first: 2, head: 2 });
+    assert_eq!(subject.reader().read(2, 10, 1_000).unwrap(), []);
+    subject.reopen();
+    let outcomes = subject.append(vec![entry("p", 3), entry_of("q", 1, "d1")]);
+    assert_eq!(appended(&outcomes[0]).offset, 3);
+    assert_eq!(appended(&outcomes[1]).operation, Operation::Update);
+    assert_eq!(offsets(&subject.read_all()), [3, 4]);
+}
+
+fn everything_committed_is_there_after_reopening(mut subject: Subject) {
+    subject.append((1..=100).map(|sequence| entry("p", sequence)).collect());
+    subject.append(vec![entry_of("q", 1, "d7")]);
+    let before = subject.read_all();
+    subject.reopen();
+    assert_eq!(subject.read_all(), before);
+    assert_eq!(subject.reader().epoch(), EPOCH);
+    assert_eq!(subject.log().last_sequence("p").unwrap(), 100);
+    let outcomes = subject.append(vec![entry_of("q", 2, "d7")]);
+    let event = appended(&outcomes[0]);
+    assert_eq!(event.offset, 102);
+    assert!(text(event).contains(r#""version":3"#), "{}", text(event));
+}
+
+fn documents_are_listed_as_of_one_offset(mut subject: Subject) {
+    let elsewhere = Submission {
+        collection: "usersX".into(),
+        ..entry_of("q", 1, "x")
+    };
+    let other_database = Submission {
+        database: "other".into(),
+        ..entry_of("q", 2, "x")
+    };
+    subject.append((1..=5).map(|sequence| entry("p", sequence)).collect());
+    subject.append(vec![
+        elsewhere,
+        other_database,
+        delete_of("p", 6, "d2"),
+        entry_of("p", 7, "d4"),
+    ]);
+    subject.maintain(100_000);
+    let reader = subject.reader();
+
+    let mut ids = Vec::new();
+    let mut after: Option<DocumentKey> = None;
+    loop {
+        let page = reader
+            .documents("default", Some("users"), after.as_ref(), 2, usize::MAX)
+            .unwrap();
+        assert_eq!(page.as_of, 9);
+        assert!(page.documents.len() <= 2);
+        for event in &page.documents {
+            ids.push((event.document_id.to_string(), event.offset));
+        }
+        match page.next {
+            Some(key) => after = Some(key),
+            None => break,
+        }
+    }
+    let expected = [("d1", 1), ("d3", 3), ("d4", 9), ("d5", 5)];
+    assert_eq!(ids, expected.map(|(id, offset)| (id.to_owned(), offset)));
+
+    let whole = reader
+        .documents("default", None, None, 100, usize::MAX)
+        .unwrap();
+    assert_eq!(whole.documents.len(), 5);
+    assert_eq!(whole.next, None);
+    let none = reader.documents("nowhere", None, None, 0, 0).unwrap();
+    assert_eq!((none.documents, none.next), (Vec::new(), None));
+}
+
+fn documents_outlive_their_events(mut subject: Subject) {
+    subject.append(vec![
+        entry_of("p", 1, "a"),
+        entry_of("p", 2, "b"),
+        delete_of("p", 3, "b"),
+        entry_of("p", 4, "c"),
+        entry_of("p", 5, "c"),
+    ]);
+    subject.maintain(100_000);
+    let documents = |subject: &mut Subject| {
+        let reader = subject.reader();
+        let page = reader.documents("default", Some("users"), None, 100, usize::MAX);
+        page.unwrap().documents
+    };
+    let before = documents(&mut subject);
+    assert_eq!(offsets(&before), [1, 5]);
+    for upto in 1..=5 {
+        subject.log().trim(upto).unwrap();
+        assert_eq!(documents(&mut subject), before, "trimmed up to {upto}");
+    }
+    subject.reopen();
+    assert_eq!(documents(&mut subject), before);
+}
+
+fn a_batch_that_changes_nothing_moves_nothing(mut subject: Subject) {
+    subject.append(vec![entry("p", 1)]);
+    assert_eq!(subject.append(Vec::new()), []);
+    assert_eq!(
+        subject.append(vec![entry("p", 1), entry("p", 9)]),
+        [Outcome::Duplicate, Outcome::Jump { last: 1 }]
+    );
+    assert_eq!(subject.reader().bounds(), Bounds { first: 0, head: 1 });
+}
+
+fn an_idle_producer_is_forgotten_after_its_lifetime(mut subject: Subject) {
+    subject.append(vec![entry("old", 1)]);
+    let later = 1_000 + PRODUCER_LIFETIME_MS;
+    subject.log().append(vec![entry("new", 1)], later).unwrap();
+    subject.maintain(later);
+    assert_eq!(
+        subject.log().last_sequence("old").unwrap(),
+        1,
+        "the last moment"
+    );
+    subject.maintain(later + 60 * 60 * 1_000);
+    assert_eq!(subject.log().last_sequence("old").unwrap(), 0);
+    assert_eq!(subject.log().last_sequence("new").unwrap(), 1);
+    assert_eq!(
+        subject.append(vec![entry("old", 2)]),
+        [Outcome::Jump { last: 0 }]
+    );
+}
+
+fn a_reader_of_another_thread_sees_only_whole_prefixes(mut subject: Subject) {
+    const COMMITS: u64 = 50;
+    const PER_COMMIT: u64 = 4;
+    let reader = subject.reader();
+    let reading = std::thread::spawn(move || {
+        let mut seen = 0;
+        while seen < COMMITS * PER_COMMIT {
+            let head = reader.bounds().head;
+            assert_eq!(head % PER_COMMIT, 0, "a commit is seen whole or not at all");
+            let events = reader.read(seen, 7, usize::MAX).unwrap();
+            for event in events {
+                seen += 1;
+                assert_eq!(event.offset, seen);
+            }
+        }
+    });
+    let mut sequences = 1..;
+    for _ in 0..COMMITS {
+        let batch = sequences
+            .by_ref()
+            .take(4)
+            .map(|it| entry("p", it))
+            .collect();
+        subject.append(batch);
+    }
+    reading.join().unwrap();
+}

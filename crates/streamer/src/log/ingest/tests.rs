@@ -1,0 +1,360 @@
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+use super::*;
+use crate::{
+    Epoch,
+    log::{Log, MemoryLog, Outcome},
+};
+
+const NOW: i64 = 1_700_000_000_000;
+
+fn submission(operation: Option<Operation>, data: impl Into<Bytes>) -> Submission {
+    Submission {
+        producer: "p".into(),
+        sequence: 1,
+        database: "default".into(),
+        collection: "users".into(),
+        document_id: "u1".into(),
+        operation,
+        data: data.into(),
+    }
+}
+
+fn alive() -> DocumentState {
+    DocumentState {
+        version: 4,
+        created_at: 77,
+        deleted: false,
+        offset: 9,
+    }
+}
+
+fn deleted() -> DocumentState {
+    DocumentState {
+        deleted: true,
+        ..alive()
+    }
+}
+
+fn take(
+    operation: Option<Operation>,
+    data: &'static str,
+    document: Option<DocumentState>,
+) -> Result<Accepted, RefusedEntry> {
+    let submission = submission(operation, data);
+    ingest(&submission, document.as_ref(), NOW, &Limits::default())
+}
+
+fn text(accepted: &Accepted) -> &str {
+    std::str::from_utf8(&accepted.data).unwrap()
+}
+
+fn refusal(data: impl Into<Bytes>) -> String {
+    let refused = ingest(&submission(None, data), None, NOW, &Limits::default());
+    refused.unwrap_err().to_string()
+}
+
+#[test]
+fn s16_values_keep_their_exact_text() {
+    let stored = take(
+        None,
+        r#"{"big":9007199254740993,"whole":1.0,"exp":1E2,"deep":{"b":[1.50, 9007199254740993],"a":-0.0},"text":"\u0041<&>"}"#,
+        None,
+    );
+    assert_eq!(
+        text(&stored.unwrap()),
+        concat!(
+            r#"{"big":9007199254740993,"createdAt":1700000000000,"#,
+            r#""deep":{"b":[1.50, 9007199254740993],"a":-0.0},"exp":1E2,"text":"\u0041<&>","#,
+            r#""updatedAt":1700000000000,"version":1,"whole":1.0}"#
+        )
+    );
+}
+
+#[test]
+fn the_servers_fields_win_over_the_users() {
+    let data = r#"{"version":99,"createdAt":"x","updatedAt":null,"id":"no","collection":"no","_id":"yes","deleted":"mine"}"#;
+    assert_eq!(
+        text(&take(None, data, None).unwrap()),
+        r#"{"_id":"yes","createdAt":1700000000000,"deleted":"mine","updatedAt":1700000000000,"version":1}"#
+    );
+}
+
+#[test]
+fn a_delete_carries_the_servers_fields_only() {
+    let stored = take(Some(Operation::Delete), r#"{"name":"gone"}"#, Some(alive())).unwrap();
+    assert_eq!(
+        text(&stored),
+        r#"{"createdAt":77,"deleted":true,"updatedAt":1700000000000,"version":5}"#
+    );
+}
+
+#[test]
+fn of_equal_keys_the_last_one_wins() {
+    let stored = take(None, r#"{"a":1,"b":2,"a":3}"#, None).unwrap();
+    let data: Value = serde_json::from_slice(&stored.data).unwrap();
+    assert_eq!((&data["a"], &data["b"]), (&json!(3), &json!(2)));
+}
+
+#[test]
+fn the_version_map_decides_what_was_not_named() {
+    let operation = |document| take(None, "{}", document).unwrap().operation;
+    assert_eq!(operation(None), Operation::Insert);
+    assert_eq!(operation(Some(alive())), Operation::Update);
+    assert_eq!(operation(Some(deleted())), Operation::Insert);
+}
+
+#[test]
+fn a_named_operation_is_kept_and_does_not_change_the_birthday() {
+    let insert = take(Some(Operation::Insert), "{}", Some(alive())).unwrap();
+    assert_eq!(insert.operation, Operation::Insert);
+    assert_eq!((insert.version, insert.created_at), (5, 77));
+
+    let update = take(Some(Operation::Update), "{}", None).unwrap();
+    assert_eq!(update.operation, Operation::Update);
+    assert_eq!((update.version, update.created_at), (1, NOW));
+}
+
+#[test]
+fn a_document_that_comes_back_is_born_again_but_counts_on() {
+    let back = take(None, "{}", Some(deleted())).unwrap();
+    assert_eq!((back.version, back.created_at), (5, NOW));
+    let again = take(Some(Operation::Delete), "", Some(deleted())).unwrap();
+    assert_eq!((again.version, again.created_at), (5, 77));
+}
+
+#[test]
+fn only_objects_that_everybody_can_read_are_taken() {
+    let nested = |depth: usize| format!("{{\"a\":{}{}}}", "[".repeat(depth), "]".repeat(depth));
+    for data in [
+        "",
+        "  ",
+        "null",
+        "[]",
+        "\"text\"",
+        "{",
+        "{}{}",
+        "{\"a\"}",
+        "{a:1}",
+        "{'a':1}",
+        "{\"a\":01}",
+        "{\"a\":NaN}",
+        "{\"a\":1,}",
+        "{\"a\":1e999}",
+        "{\"a\":\"\\ud800\"}",
+        "{\"a\":[{\"b\":\"\\udc00x\"}]}",
+        "{\"\\ud800\":1}",
+        "{\"a\":\"tab\there\"}",
+    ] {
+        let refused = refusal(data);
+        assert!(
+            refused.starts_with("the document is not a JSON object"),
+            "{data}: {refused}"
+        );
+    }
+    refusal(&b"{\"a\":\"\xff\"}"[..]);
+    refusal(nested(200));
+    refusal(nested(1_000_000));
+    assert!(
+        ingest(
+            &submission(None, nested(100)),
+            None,
+            NOW,
+            &Limits::default()
+        )
+        .is_ok()
+    );
+    assert!(take(None, " \n{ \"a\" : 1 }\t", None).is_ok());
+}
+
+#[test]
+fn a_refusal_never_quotes_the_payload() {
+    for data in [
+        r#""hunter2""#,
+        r#"{"a":"hunter2","b":}"#,
+        r#"{"hunter2"}"#,
+        r#"["hunter2"]"#,
+        r#"{"a":hunter2}"#,
+    ] {
+        assert!(!refusal(data).contains("hunter2"), "{}", refusal(data));
+    }
+}
+
+#[test]
+fn a_name_that_is_empty_or_too_long_is_refused() {
+    let limits = Limits {
+        entry_bytes: 100,
+        name_bytes: 8,
+    };
+    let with = |change: fn(&mut Submission)| {
+        let mut submission = submission(None, "{}");
+        change(&mut submission);
+        ingest(&submission, None, NOW, &limits).map(|_| ())
+    };
+    assert_eq!(with(|_| ()), Ok(()));
+    assert_eq!(
+        with(|it| it.document_id = "".into()),
+        Err(RefusedEntry::Empty("document id"))
+    );
+    assert_eq!(
+        with(|it| it.collection = "123456789".into()),
+        Err(RefusedEntry::NameTooLong {
+            name: "collection",
+            bytes: 9,
+            limit: 8
+        })
+    );
+    assert_eq!(
+        with(|it| it.data = Bytes::from(format!("{{\"a\":\"{}\"}}", "x".repeat(90)))),
+        Err(RefusedEntry::TooLarge {
+            bytes: 113,
+            limit: 100
+        })
+    );
+}
+
+#[test]
+fn only_the_next_sequence_is_the_next() {
+    assert_eq!(place(0, 1), Place::Next);
+    assert_eq!(place(5, 6), Place::Next);
+    assert_eq!(place(5, 5), Place::Taken);
+    assert_eq!(place(5, 1), Place::Taken);
+    assert_eq!(place(5, 7), Place::Jump);
+    assert_eq!(place(0, 0), Place::Jump);
+    assert_eq!(place(5, 0), Place::Jump);
+    assert_eq!(place(u64::MAX, u64::MAX), Place::Taken);
+    assert_eq!(place(u64::MAX - 1, u64::MAX), Place::Next);
+}
+
+/// What a person would say a log is: a few maps, and parsed documents.
+#[derive(Default)]
+struct Model {
+    last: BTreeMap<String, u64>,
+    documents: BTreeMap<String, (u64, i64, bool)>,
+    events: Vec<(String, Operation, Value)>,
+}
+
+#[derive(Clone, Debug)]
+struct Step {
+    producer: &'static str,
+    /// Counted from the next sequence: 0 is right, less is a repetition, more a jump.
+    slip: i64,
+    document: &'static str,
+    operation: Option<Operation>,
+    body: Option<i64>,
+}
+
+impl Model {
+    fn apply(&mut self, step: &Step, sequence: u64, now: i64) -> &'static str {
+        let last = self.last.entry(step.producer.to_owned()).or_default();
+        if sequence == 0 || sequence > *last + 1 {
+            return "jump";
+        }
+        if sequence <= *last {
+            return "duplicate";
+        }
+        *last = sequence;
+        let deletes = step.operation == Some(Operation::Delete);
+        if step.body.is_none() && !deletes {
+            return "refused";
+        }
+        let known = self.documents.get(step.document).copied();
+        let exists = known.is_some_and(|(_, _, deleted)| !deleted);
+        let operation = step.operation.unwrap_or(if exists {
+            Operation::Update
+        } else {
+            Operation::Insert
+        });
+        let version = known.map_or(1, |(version, _, _)| version + 1);
+        let created = match known {
+            Some((_, created, is_gone)) if !is_gone || deletes => created,
+            Some(_) | None => now,
+        };
+        let mut document = json!({"createdAt": created, "updatedAt": now, "version": version});
+        if deletes {
+            document["deleted"] = json!(true);
+        } else {
+            document["body"] = json!(step.body);
+        }
+        self.documents
+            .insert(step.document.to_owned(), (version, created, deletes));
+        self.events
+            .push((step.document.to_owned(), operation, document));
+        "appended"
+    }
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let operation = prop_oneof![
+        4 => Just(None),
+        1 => Just(Some(Operation::Insert)),
+        1 => Just(Some(Operation::Update)),
+        2 => Just(Some(Operation::Delete)),
+    ];
+    let step = (
+        prop_oneof![Just("p"), Just("q")],
+        prop_oneof![8 => Just(0_i64), 1 => -3_i64..0, 1 => 1_i64..3],
+        prop_oneof![Just("a"), Just("b"), Just("c")],
+        operation,
+        prop::option::weighted(0.9, any::<i64>()),
+    )
+        .prop_map(|(producer, slip, document, operation, body)| Step {
+            producer,
+            slip,
+            document,
+            operation,
+            body,
+        });
+    prop::collection::vec(step, 1..60)
+}
+
+proptest! {
+    #[test]
+    fn a_log_does_what_the_model_does(steps in steps(), batch_size in 1_usize..8) {
+        let mut model = Model::default();
+        let mut log = MemoryLog::with_epoch(Epoch(1));
+        let mut now = NOW;
+        for chunk in steps.chunks(batch_size) {
+            now += 1;
+            let mut batch = Vec::new();
+            let mut expected = Vec::new();
+            for step in chunk {
+                let next = model.last.get(step.producer).copied().unwrap_or(0) + 1;
+                let sequence = next.saturating_add_signed(step.slip);
+                batch.push(Submission {
+                    producer: step.producer.into(),
+                    sequence,
+                    document_id: step.document.into(),
+                    ..submission(
+                        step.operation,
+                        step.body.map_or_else(|| "{".to_owned(), |body| format!("{{\"body\":{body}}}")),
+                    )
+                });
+                expected.push(model.apply(step, sequence, now));
+            }
+            let outcomes = log.append(batch, now).unwrap();
+            let told: Vec<_> = outcomes
+                .iter()
+                .map(|outcome| match outcome {
+                    Outcome::Appended(_) => "appended",
+                    Outcome::Duplicate => "duplicate",
+                    Outcome::Refused(_) => "refused",
+                    Outcome::Jump { .. } => "jump",
+                })
+                .collect();
+            prop_assert_eq!(told, expected);
+        }
+        let events = log.reader().read(0, usize::MAX, usize::MAX).unwrap();
+        prop_assert_eq!(events.len(), model.events.len());
+        for (at, (event, (document, operation, data))) in (1..).zip(events.iter().zip(&model.events)) {
+            prop_assert_eq!(event.offset, at);
+            prop_assert_eq!(&*event.document_id, document.as_str());
+            prop_assert_eq!(event.operation, *operation);
+            let stored: Value = serde_json::from_slice(&event.data).unwrap();
+            prop_assert_eq!(&stored, data);
+        }
+    }
+}
