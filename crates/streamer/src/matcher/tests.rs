@@ -149,6 +149,8 @@ fn filters_that_ask_differently_are_kept_apart() {
         vec![message("a", "==", list([list([text("a"), text("b")])]))],
         vec![message("a", "in", list([text("ab")]))],
         vec![message("a", "in", list([text("a"), text("b")]))],
+        vec![message("a", "==", text("x")), message("b", "==", text("y"))],
+        vec![message("a", "==", text("xb\0sy"))],
         vec![message("a", ">", text("a")), message("a", "<", text("b"))],
     ];
     for (key, filters) in (1..).zip(&several) {
@@ -192,6 +194,49 @@ fn a_long_choice_is_evaluated_and_still_right() {
     subscribe(&mut matcher, 1, &[message("n", "in", many)]);
     assert_eq!(matched(&matcher, &event(&json!({"n": 499}))), [1]);
     assert!(matched(&matcher, &event(&json!({"n": 500}))).is_empty());
+    assert_eq!(
+        candidates(&matcher, &json!({})),
+        1,
+        "it is not entered under its values"
+    );
+}
+
+#[test]
+fn filters_with_lists_for_values_are_found() {
+    let mut matcher = Matcher::new();
+    let pair = || list([Kind::IntValue(1), text("a")]);
+    subscribe(
+        &mut matcher,
+        1,
+        &[message("x", "in", list([Kind::IntValue(1), pair()]))],
+    );
+    subscribe(&mut matcher, 2, &[message("x", "==", pair())]);
+    subscribe(&mut matcher, 3, &[message("x", "contains", pair())]);
+    assert_eq!(matched(&matcher, &event(&json!({"x": [1, "a"]}))), [1, 2]);
+    assert_eq!(matched(&matcher, &event(&json!({"x": [[1, "a"]]}))), [3]);
+    assert_eq!(matched(&matcher, &event(&json!({"x": 1.0}))), [1]);
+}
+
+#[test]
+fn the_last_subscription_of_a_filter_takes_every_trace_of_it_along() {
+    let mut matcher = Matcher::new();
+    let filters = [
+        vec![message("n", "==", Kind::IntValue(1))],
+        vec![message("n", "==", Kind::DoubleValue(1.5))],
+        vec![message("n", "in", list([text("a"), Kind::BoolValue(true)]))],
+        vec![message("n", ">", Kind::IntValue(0))],
+    ];
+    subscribe(&mut matcher, 100, &[message("_id", "==", text("u1"))]);
+    let before = format!("{:?}", matcher.databases["default"]["users"].index);
+    for (key, filters) in (1..).zip(&filters) {
+        subscribe(&mut matcher, key, filters);
+    }
+    for key in 1..=4 {
+        matcher.remove(SubscriptionKey(key));
+    }
+    let users = &matcher.databases["default"]["users"];
+    assert_eq!(format!("{:?}", users.index), before);
+    assert!(users.groups.is_empty() && users.group_of_form.is_empty());
 }
 
 #[test]

@@ -77,6 +77,7 @@ fn zeros_are_one_number() {
     let zero = Number::from(0_i64);
     assert_eq!(zero, Number::from(0.0));
     assert_eq!(zero, Number::from(-0.0));
+    assert_eq!(Number::from(0.0), Number::from(-0.0));
     assert!(zero < Number::from(f64::from_bits(1)));
     assert!(zero > Number::from(-f64::from_bits(1)));
 }
