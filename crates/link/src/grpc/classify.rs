@@ -15,15 +15,17 @@ const PUSHBACK: &str = "grpc-retry-pushback-ms";
 /// How tonic begins the status it makes itself for a message over the size limit.
 const TOO_LARGE: &str = "Error, decoded message length too large";
 
+/// How tonic begins the status it makes itself for a stream that stopped without one: a handler
+/// that panicked, or somebody between who cut it.
+const CUT_SHORT: &str = "protocol error: missing grpc-status trailer";
+
 /// Why the call ended, and what to do.
 pub(super) fn end(status: &Status) -> End {
-    if is_made_by_peer(status) {
+    if is_too_large(status) {
+        let what = format!("{}; raise max_message_bytes", status.message());
+        End::stop(By::Us, Reason::Protocol(what))
+    } else if is_made_by_peer(status) {
         by_peer(status)
-    } else if is_too_large(status) {
-        End::stop(
-            By::Us,
-            Reason::Protocol(format!("{}; raise max_message_bytes", status.message())),
-        )
     } else {
         by_network(status)
     }
@@ -31,42 +33,43 @@ pub(super) fn end(status: &Status) -> End {
 
 /// Whether the peer's application, or a proxy in its stead, made the status.
 pub(super) fn is_made_by_peer(status: &Status) -> bool {
-    status.source().is_none() && !is_too_large(status)
+    let made_by_tonic =
+        is_too_large(status) || is_bare(status, Code::Unknown) && starts(status, CUT_SHORT);
+    status.source().is_none() && !made_by_tonic
 }
 
 fn is_too_large(status: &Status) -> bool {
-    status.code() == Code::OutOfRange
-        && status.message().starts_with(TOO_LARGE)
-        && status.metadata().is_empty()
+    is_bare(status, Code::OutOfRange) && starts(status, TOO_LARGE)
+}
+
+/// Whether it has that code and came without metadata, as those do that tonic makes.
+fn is_bare(status: &Status, code: Code) -> bool {
+    status.code() == code && status.metadata().is_empty()
+}
+
+fn starts(status: &Status, beginning: &str) -> bool {
+    status.message().starts_with(beginning)
 }
 
 fn by_network(status: &Status) -> End {
-    let reason = Reason::Lost(chain(status));
-    let advice = match status.code() {
-        // The peer's HTTP/2 wants calm (ENHANCE_YOUR_CALM): the longest delay, or it is met again.
-        Code::ResourceExhausted => Advice::Wait(None),
-        Code::Ok
-        | Code::Cancelled
-        | Code::Unknown
-        | Code::InvalidArgument
-        | Code::DeadlineExceeded
-        | Code::NotFound
-        | Code::AlreadyExists
-        | Code::PermissionDenied
-        | Code::FailedPrecondition
-        | Code::Aborted
-        | Code::OutOfRange
-        | Code::Unimplemented
-        | Code::Internal
-        | Code::Unavailable
-        | Code::DataLoss
-        | Code::Unauthenticated => Advice::Retry,
-    };
     End {
         by: By::Network,
-        reason,
-        advice,
+        reason: Reason::Lost(layers(status.message().to_owned(), status.source())),
+        // The longest delay for a peer whose HTTP/2 wants calm, or it is met again.
+        advice: if wants_calm(status) {
+            Advice::Wait(None)
+        } else {
+            Advice::Retry
+        },
     }
+}
+
+/// Looks for the HTTP/2 error itself: whether tonic translates it depends on the features that some
+/// other crate of the program asked of it.
+fn wants_calm(status: &Status) -> bool {
+    std::iter::successors(status.source(), |&error| error.source())
+        .filter_map(|error| error.downcast_ref::<h2::Error>())
+        .any(|error| error.reason() == Some(h2::Reason::ENHANCE_YOUR_CALM))
 }
 
 fn by_peer(status: &Status) -> End {
@@ -132,8 +135,10 @@ fn pushback(status: &Status) -> Option<Pushback> {
 
 /// An error and everything below it, each layer once.
 pub(super) fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
+    layers(error.to_string(), error.source())
+}
+
+fn layers(mut text: String, mut next: Option<&(dyn Error + 'static)>) -> String {
     while let Some(error) = next {
         let layer = error.to_string();
         if !text.contains(&layer) {

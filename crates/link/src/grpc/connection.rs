@@ -28,7 +28,7 @@ use super::{
     classify,
     codec::Raw,
     socket::{KillSwitch, Socket},
-    tap::Tapped,
+    tap::{self, Tapped},
     tasks::Tasks,
 };
 use crate::{
@@ -229,7 +229,8 @@ impl Service<http::Request<Body>> for Requests {
         let request = request.map(|body| Tapped::request(body, Arc::clone(&tap)));
         let response = self.send.send_request(request);
         Box::pin(async move {
-            let response = response.await?;
+            let mut response = response.await?;
+            tap::without_details(response.headers_mut());
             Ok(response.map(|body| Tapped::response(body, tap)))
         })
     }

@@ -7,6 +7,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 
 use crate::transport::Tap;
@@ -23,6 +24,12 @@ pub(super) struct Tapped<B> {
 enum Direction {
     Request,
     Response,
+}
+
+/// Nothing here reads the details of a status, and tonic panics over those that are no base64: a
+/// malformed header would take the whole link down.
+pub(super) fn without_details(headers: &mut HeaderMap) {
+    headers.remove("grpc-status-details-bin");
 }
 
 impl<B> Tapped<B> {
@@ -61,11 +68,14 @@ where
         if let Direction::Request = this.direction {
             this.tap.accept();
         }
-        let frame = Pin::new(&mut this.body).poll_frame(cx);
-        if let (Direction::Response, Poll::Ready(Some(Ok(frame)))) = (this.direction, &frame)
-            && let Some(data) = frame.data_ref()
-        {
-            this.tap.receive(data.len() as u64);
+        let mut frame = Pin::new(&mut this.body).poll_frame(cx);
+        if let (Direction::Response, Poll::Ready(Some(Ok(frame)))) = (this.direction, &mut frame) {
+            if let Some(data) = frame.data_ref() {
+                this.tap.receive(data.len() as u64);
+            }
+            if let Some(trailers) = frame.trailers_mut() {
+                without_details(trailers);
+            }
         }
         frame
     }

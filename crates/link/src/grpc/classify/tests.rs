@@ -1,1 +1,177 @@
+use std::{fmt, sync::Arc};
 
+use super::*;
+
+const CODES: [Code; 17] = [
+    Code::Ok,
+    Code::Cancelled,
+    Code::Unknown,
+    Code::InvalidArgument,
+    Code::DeadlineExceeded,
+    Code::NotFound,
+    Code::AlreadyExists,
+    Code::PermissionDenied,
+    Code::ResourceExhausted,
+    Code::FailedPrecondition,
+    Code::Aborted,
+    Code::OutOfRange,
+    Code::Unimplemented,
+    Code::Internal,
+    Code::Unavailable,
+    Code::DataLoss,
+    Code::Unauthenticated,
+];
+
+/// A layer of errors as transports pile them up.
+#[derive(Debug)]
+struct Layer(&'static str, Option<Arc<dyn Error + Send + Sync>>);
+
+impl fmt::Display for Layer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0)
+    }
+}
+
+impl Error for Layer {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.1.as_ref().map(|below| &**below as _)
+    }
+}
+
+fn pushed_back(code: Code, value: &str) -> Advice {
+    let mut status = Status::new(code, "later");
+    status
+        .metadata_mut()
+        .insert(PUSHBACK, value.parse().unwrap());
+    end(&status).advice
+}
+
+/// A status of the transport's making.
+fn of_transport(code: Code, source: impl Error + Send + Sync + 'static) -> Status {
+    let mut status = Status::new(code, "h2 protocol error");
+    status.set_source(Arc::new(source));
+    status
+}
+
+#[test]
+fn i6_each_status_of_the_peer_has_its_advice() {
+    use Advice::{Refresh, Retry, Stop, Wait};
+    let advice = [
+        Retry,      // OK
+        Retry,      // CANCELLED
+        Retry,      // UNKNOWN
+        Stop,       // INVALID_ARGUMENT
+        Retry,      // DEADLINE_EXCEEDED
+        Stop,       // NOT_FOUND
+        Stop,       // ALREADY_EXISTS
+        Stop,       // PERMISSION_DENIED
+        Wait(None), // RESOURCE_EXHAUSTED
+        Stop,       // FAILED_PRECONDITION
+        Retry,      // ABORTED
+        Stop,       // OUT_OF_RANGE
+        Stop,       // UNIMPLEMENTED
+        Retry,      // INTERNAL
+        Retry,      // UNAVAILABLE
+        Stop,       // DATA_LOSS
+        Refresh,    // UNAUTHENTICATED
+    ];
+    for (code, advice) in CODES.into_iter().zip(advice) {
+        let reason = match code {
+            Code::Ok => Reason::Finished,
+            _ => Reason::Status {
+                code: code.into(),
+                message: "why".to_owned(),
+            },
+        };
+        let expected = End {
+            by: By::Peer,
+            reason,
+            advice,
+        };
+        assert_eq!(end(&Status::new(code, "why")), expected, "{code:?}");
+    }
+}
+
+#[test]
+fn pushback_of_the_peer_overrides_what_its_status_would_mean() {
+    let wait = |millis| Advice::Wait(Some(Duration::from_millis(millis)));
+    for code in CODES {
+        assert_eq!(pushed_back(code, "0"), wait(0), "{code:?}");
+        assert_eq!(pushed_back(code, "1500"), wait(1_500), "{code:?}");
+        // The session clamps it to the longest it would ever wait for a peer.
+        assert_eq!(pushed_back(code, "18446744073709551615"), wait(u64::MAX));
+    }
+}
+
+#[test]
+fn a_negative_or_unreadable_pushback_means_never() {
+    for value in ["-1", "soon", "", "1.5", "0x10", "18446744073709551616"] {
+        for code in CODES {
+            assert_eq!(pushed_back(code, value), Advice::Stop, "{value:?} {code:?}");
+        }
+    }
+}
+
+#[test]
+fn a_status_of_the_transport_is_a_loss_whatever_its_code() {
+    for code in CODES {
+        let lost = Reason::Lost("h2 protocol error: connection reset".to_owned());
+        let ended = end(&of_transport(code, Layer("connection reset", None)));
+        assert_eq!(ended, End::retry(By::Network, lost), "{code:?}");
+    }
+}
+
+#[test]
+fn a_status_of_the_transport_is_never_taken_for_an_answer() {
+    for code in CODES {
+        assert!(!is_made_by_peer(&of_transport(code, Layer("broken", None))));
+        assert!(is_made_by_peer(&Status::new(code, "broken")));
+    }
+}
+
+#[test]
+fn a_call_for_calm_waits_longest_however_deep_it_lies_and_whatever_the_code() {
+    for code in CODES {
+        let calm = h2::Error::from(h2::Reason::ENHANCE_YOUR_CALM);
+        let deep = Layer("body", Some(Arc::new(calm)));
+        assert_eq!(
+            end(&of_transport(code, deep)).advice,
+            Advice::Wait(None),
+            "{code:?}"
+        );
+        let other = h2::Error::from(h2::Reason::INTERNAL_ERROR);
+        assert_eq!(end(&of_transport(code, other)).advice, Advice::Retry);
+    }
+}
+
+#[test]
+fn a_message_over_our_limit_is_our_own_end_and_not_retried() {
+    let status = Status::out_of_range(format!("{TOO_LARGE}: found 9, the limit is: 8"));
+    let ended = end(&status);
+    assert_eq!((ended.by, ended.advice), (By::Us, Advice::Stop));
+    assert!(
+        matches!(&ended.reason, Reason::Protocol(what) if what.contains("max_message_bytes")),
+        "{ended}"
+    );
+    assert!(!is_made_by_peer(&status));
+    let of_peer = Status::out_of_range("the position is behind what is kept");
+    assert_eq!(end(&of_peer).by, By::Peer);
+}
+
+#[test]
+fn a_stream_cut_short_without_a_status_is_a_loss_not_an_answer() {
+    let status = Status::unknown(format!("{CUT_SHORT}, stream was terminated"));
+    let ended = end(&status);
+    assert_eq!((ended.by, ended.advice), (By::Network, Advice::Retry));
+    assert_eq!(ended.reason.label(), "lost");
+    assert!(!is_made_by_peer(&status));
+    assert_eq!(end(&Status::unknown("panicked")).by, By::Peer);
+}
+
+#[test]
+fn a_chain_of_errors_names_each_layer_once() {
+    let lowest = Layer("connection reset by peer", None);
+    let middle = Layer("connection reset by peer", Some(Arc::new(lowest)));
+    let error = Layer("transport error", Some(Arc::new(middle)));
+    assert_eq!(chain(&error), "transport error: connection reset by peer");
+}

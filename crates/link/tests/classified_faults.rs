@@ -1,0 +1,410 @@
+//! Faults on real sockets, and the end that each is told as.
+#![cfg(feature = "grpc")]
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test stops at the first thing that is not as it should be"
+)]
+
+mod support;
+
+use std::{net::SocketAddr, time::Duration};
+
+use futures_util::{StreamExt as _, stream};
+use http_body_util::BodyExt as _;
+use steadfast::{
+    Builder,
+    grpc::{Grpc, Options},
+    session::{Advice, By, Config, End, Reason},
+    transport::Call,
+};
+use steadfast_chaos::{Direction, Fault, Reach};
+use support::{
+    note::{Notes, Told, large, note, told},
+    server::{self, Answers, Server, path},
+    sockets, within,
+};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpListener,
+};
+use tonic::{Code, Status, body::Body, metadata::MetadataValue};
+
+/// What a test says of an end: by whom, the reason's label, the advice.
+type Verdict = (By, &'static str, Advice);
+
+const LOST: Verdict = (By::Network, "lost", Advice::Retry);
+
+/// Patience that a test can wait out.
+fn config() -> Config {
+    Config {
+        open_timeout: Duration::from_millis(400),
+        heartbeat_interval: Some(Duration::from_millis(100)),
+        activity_timeout: Some(Duration::from_millis(400)),
+        ..Config::default()
+    }
+}
+
+/// Opens a stream, does something to it once it is live, and returns how it ended.
+async fn end_after(address: &str, what: impl FnOnce()) -> End {
+    let (sink, mut told) = told();
+    let transport = Grpc::new(address.parse().unwrap()).with_options(Options {
+        max_message_bytes: 1_000,
+        ..Options::default()
+    });
+    let link = Builder::new(Call::new(path("Talk")))
+        .config(config())
+        .spawn(transport, Notes::saying(1), sink)
+        .unwrap();
+    link.start().unwrap();
+    let mut what = Some(what);
+    let end = within("an end", async {
+        let mut lives = link.watch();
+        loop {
+            tokio::select! {
+                biased;
+                event = told.recv() => match event.unwrap() {
+                    Told::Down(end) => return end,
+                    Told::Note(_) | Told::Stopped(_) => {}
+                },
+                status = lives.wait_for(|status| status.lives > 0), if what.is_some() => {
+                    status.unwrap();
+                    if let Some(what) = what.take() {
+                        what();
+                    }
+                }
+            }
+        }
+    });
+    let end = end.await;
+    assert_eq!(link.counters().ends.get(end.reason.label()), Some(&1));
+    within("closed", link.close()).await;
+    end
+}
+
+async fn end_at(address: SocketAddr) -> End {
+    end_after(&address.to_string(), || {}).await
+}
+
+fn verdict(end: &End) -> Verdict {
+    (end.by, end.reason.label(), end.advice)
+}
+
+fn text(end: &End) -> &str {
+    match &end.reason {
+        Reason::Unreachable(text) | Reason::Lost(text) | Reason::Protocol(text) => text,
+        other => panic!("no text: {other}"),
+    }
+}
+
+#[tokio::test]
+async fn a_refused_connection_is_unreachable() {
+    let end = end_at(sockets::nobody()).await;
+    assert_eq!(verdict(&end), (By::Network, "unreachable", Advice::Retry));
+    assert!(text(&end).contains("Connection refused"), "{end}");
+}
+
+#[tokio::test]
+async fn a_name_that_can_not_be_resolved_is_unreachable_and_named() {
+    let end = end_after("no..such..host:1", || {}).await;
+    assert_eq!(verdict(&end), (By::Network, "unreachable", Advice::Retry));
+    assert!(text(&end).starts_with("no..such..host:1: "), "{end}");
+}
+
+#[tokio::test]
+async fn i1_a_swallowed_connection_request_costs_the_open_timeout() {
+    let hole = sockets::Unreachable::start().await;
+    let end = end_at(hole.addr).await;
+    assert_eq!(verdict(&end), (By::Network, "open_timeout", Advice::Retry));
+}
+
+#[tokio::test]
+async fn i1_withheld_headers_cost_the_open_timeout() {
+    let server = Server::start(|_| std::future::pending());
+    let end = end_at(server.addr).await;
+    assert_eq!(verdict(&end), (By::Network, "open_timeout", Advice::Retry));
+}
+
+/// Every status that is not OK, with what it means for the next attempt.
+const STATUSES: [(Code, Advice); 16] = [
+    (Code::Cancelled, Advice::Retry),
+    (Code::Unknown, Advice::Retry),
+    (Code::InvalidArgument, Advice::Stop),
+    (Code::DeadlineExceeded, Advice::Retry),
+    (Code::NotFound, Advice::Stop),
+    (Code::AlreadyExists, Advice::Stop),
+    (Code::PermissionDenied, Advice::Stop),
+    (Code::ResourceExhausted, Advice::Wait(None)),
+    (Code::FailedPrecondition, Advice::Stop),
+    (Code::Aborted, Advice::Retry),
+    (Code::OutOfRange, Advice::Stop),
+    (Code::Unimplemented, Advice::Stop),
+    (Code::Internal, Advice::Retry),
+    (Code::Unavailable, Advice::Retry),
+    (Code::DataLoss, Advice::Stop),
+    (Code::Unauthenticated, Advice::Refresh),
+];
+
+fn by_status(code: Code, advice: Advice) -> End {
+    End {
+        by: By::Peer,
+        reason: Reason::Status {
+            code: code.into(),
+            message: "the peer's words".to_owned(),
+        },
+        advice,
+    }
+}
+
+#[tokio::test]
+async fn i6_each_status_at_open_is_the_peers_word() {
+    for (code, advice) in STATUSES {
+        let server =
+            Server::start(move |_| async move { Err(Status::new(code, "the peer's words")) });
+        assert_eq!(end_at(server.addr).await, by_status(code, advice));
+    }
+}
+
+#[tokio::test]
+async fn i6_each_status_mid_stream_is_the_peers_word() {
+    for (code, advice) in STATUSES {
+        let server = Server::start(move |_| async move {
+            let failed = Err(Status::new(code, "the peer's words"));
+            Ok(stream::iter([Ok(note(1)), failed]).boxed() as Answers)
+        });
+        assert_eq!(end_at(server.addr).await, by_status(code, advice));
+    }
+}
+
+#[tokio::test]
+async fn i5_the_peers_pushback_is_heard_at_open_and_mid_stream() {
+    for (value, advice) in [
+        ("0", Advice::Wait(Some(Duration::ZERO))),
+        ("2500", Advice::Wait(Some(Duration::from_millis(2_500)))),
+        ("-1", Advice::Stop),
+        ("later", Advice::Stop),
+    ] {
+        for at_open in [true, false] {
+            let server = Server::start(move |_| async move {
+                let mut status = Status::unavailable("the peer's words");
+                let value = MetadataValue::from_static(value);
+                status
+                    .metadata_mut()
+                    .insert("grpc-retry-pushback-ms", value);
+                if at_open {
+                    return Err(status);
+                }
+                Ok(stream::iter([Ok(note(1)), Err(status)]).boxed() as Answers)
+            });
+            let end = end_at(server.addr).await;
+            assert_eq!(end, by_status(Code::Unavailable, advice), "{value}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn i6_an_orderly_end_is_retried() {
+    let server = Server::start(|_| async { Ok(stream::iter([Ok(note(1))]).boxed() as Answers) });
+    let end = end_at(server.addr).await;
+    assert_eq!(end, End::retry(By::Peer, Reason::Finished));
+}
+
+#[tokio::test]
+async fn a_panic_of_the_handler_is_a_loss() {
+    let at_open = Server::start(|_| async { panic!("on purpose, before the headers") });
+    assert_eq!(verdict(&end_at(at_open.addr).await), LOST);
+    let mid_stream = Server::start(|_| async {
+        let answers = stream::iter(0_u64..2).then(|number| async move {
+            assert_eq!(number, 0, "on purpose, after the first message");
+            Ok(note(number))
+        });
+        Ok(answers.boxed() as Answers)
+    });
+    assert_eq!(verdict(&end_at(mid_stream.addr).await), LOST);
+}
+
+#[tokio::test]
+async fn a_message_over_the_limit_is_our_own_end_and_says_which_setting() {
+    let server = Server::start(|_| async {
+        let answers = stream::iter([Ok(note(1)), Ok(large(2, 2_000))]);
+        Ok(answers.chain(stream::pending()).boxed() as Answers)
+    });
+    let end = end_at(server.addr).await;
+    assert_eq!(verdict(&end), (By::Us, "protocol", Advice::Stop));
+    assert!(text(&end).contains("the limit is: 1000 bytes"), "{end}");
+    assert!(text(&end).contains("raise max_message_bytes"), "{end}");
+}
+
+#[tokio::test]
+async fn a_message_that_can_not_be_decoded_breaks_the_protocol() {
+    let server = Server::answering(|| {
+        // A frame of one byte that is no message: field 0 does not exist.
+        let frame: &[u8] = &[0, 0, 0, 0, 1, 0];
+        let body = Body::new(http_body_util::Full::from(frame).map_err(|never| match never {}));
+        http::Response::builder()
+            .header("content-type", "application/grpc")
+            .body(body)
+            .unwrap()
+    });
+    let end = end_at(server.addr).await;
+    assert_eq!(verdict(&end), (By::Peer, "protocol", Advice::Retry));
+    assert!(text(&end).contains("can not be decoded"), "{end}");
+}
+
+#[tokio::test]
+async fn a_reset_and_a_silent_fin_of_the_socket_are_losses() {
+    for reset in [true, false] {
+        let server = Server::start(server::silent);
+        let proxy = server.proxy();
+        let address = proxy.addr().to_string();
+        let end = end_after(&address, || {
+            let hit = if reset { proxy.reset() } else { proxy.close() };
+            assert_eq!(hit.connections, 1);
+        });
+        assert_eq!(verdict(&end.await), LOST, "reset: {reset}");
+    }
+}
+
+#[tokio::test]
+async fn a_killed_server_is_a_loss() {
+    let server = Server::start(server::silent);
+    let address = server.addr.to_string();
+    let end = end_after(&address, || {
+        server.kill();
+    });
+    assert_eq!(verdict(&end.await), LOST);
+}
+
+#[tokio::test]
+async fn i7_a_black_hole_in_either_direction_is_silence() {
+    for direction in [Direction::ToClient, Direction::ToServer, Direction::Both] {
+        // It answers what it gets, so either direction is enough to silence it.
+        let server = Server::start(server::echo);
+        let proxy = server.proxy();
+        let address = proxy.addr().to_string();
+        let mut hole = None;
+        let end = end_after(&address, || {
+            hole = Some(proxy.inject(Fault::Blackhole(direction), Reach::Everything));
+        })
+        .await;
+        assert_eq!(verdict(&end), (By::Peer, "silent", Advice::Retry));
+    }
+}
+
+/// A peer that writes these bytes once it has read the beginning of our request.
+async fn raw(answer: &'static [u8]) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        let (mut socket, _) = listener.accept().await.unwrap();
+        let mut buffer = [0; 16_384];
+        assert!(socket.read(&mut buffer).await.unwrap() > 0);
+        socket.write_all(answer).await.unwrap();
+        while socket.read(&mut buffer).await.is_ok_and(|read| read > 0) {}
+    });
+    addr
+}
+
+#[tokio::test]
+async fn an_http_1_answer_of_something_between_is_a_loss() {
+    let addr = raw(b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\n\r\n").await;
+    assert_eq!(verdict(&end_at(addr).await), LOST);
+}
+
+/// An empty SETTINGS frame, then GOAWAY for everything (last stream 0) with this code.
+macro_rules! goaway {
+    ($code:literal) => {
+        &[
+            0, 0, 0, 4, 0, 0, 0, 0, 0, //
+            0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, $code,
+        ]
+    };
+}
+
+#[tokio::test]
+async fn goaway_is_a_loss_and_a_call_for_calm_waits_longest() {
+    const NO_ERROR: &[u8] = goaway!(0);
+    const ENHANCE_YOUR_CALM: &[u8] = goaway!(11);
+    assert_eq!(verdict(&end_at(raw(NO_ERROR).await).await), LOST);
+    assert_eq!(
+        verdict(&end_at(raw(ENHANCE_YOUR_CALM).await).await),
+        (By::Network, "lost", Advice::Wait(None))
+    );
+}
+
+#[tokio::test]
+async fn an_http_2_answer_of_a_gateway_is_a_status_in_the_peers_stead() {
+    for (http, code, advice) in [
+        (503, Code::Unavailable, Advice::Retry),
+        (429, Code::Unavailable, Advice::Retry),
+        (401, Code::Unauthenticated, Advice::Refresh),
+        (404, Code::Unimplemented, Advice::Stop),
+    ] {
+        let server = Server::answering(move || {
+            let response = http::Response::builder().status(http);
+            response.body(Body::empty()).unwrap()
+        });
+        let end = end_at(server.addr).await;
+        assert_eq!((end.by, end.advice), (By::Peer, advice), "{http}");
+        assert!(
+            matches!(end.reason, Reason::Status { code: c, .. } if c == i32::from(code)),
+            "{http}: {end}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn details_of_a_status_that_are_no_base64_do_not_take_the_link_down() {
+    let status = || {
+        let pairs = [
+            ("grpc-status", "14"),
+            ("grpc-message", "the peer's words"),
+            ("grpc-status-details-bin", "???"),
+        ];
+        pairs.map(|(name, value)| {
+            let name = http::HeaderName::from_static(name);
+            (name, http::HeaderValue::from_static(value))
+        })
+    };
+    for at_open in [true, false] {
+        let server = Server::answering(move || {
+            let response = http::Response::builder().header("content-type", "application/grpc");
+            let trailers = http::HeaderMap::from_iter(status());
+            if at_open {
+                let mut response = response.body(Body::empty()).unwrap();
+                response.headers_mut().extend(trailers);
+                return response;
+            }
+            let frames = stream::iter([Ok::<_, Status>(http_body::Frame::trailers(trailers))]);
+            let body = http_body_util::StreamBody::new(frames);
+            response.body(Body::new(body)).unwrap()
+        });
+        let expected = by_status(Code::Unavailable, Advice::Retry);
+        assert_eq!(end_at(server.addr).await, expected);
+    }
+}
+
+#[tokio::test]
+async fn a_call_that_can_not_be_written_down_is_our_own_end() {
+    let server = Server::start(server::silent);
+    for (call, what) in [
+        (Call::new("not a path"), "is not a method path"),
+        (
+            Call::new("/a/b").with_metadata("no blanks", "x"),
+            "is not a metadata name",
+        ),
+        (Call::new("/a/b").with_metadata("x", "ä\n"), "is not ASCII"),
+    ] {
+        let (sink, mut told) = told();
+        let transport = Grpc::new(server.addr.into());
+        let link = Builder::new(call)
+            .spawn(transport, Notes::default(), sink)
+            .unwrap();
+        link.start().unwrap();
+        let Some(Told::Down(end)) = within("an end", told.recv()).await else {
+            panic!("an end comes first");
+        };
+        assert_eq!(verdict(&end), (By::Us, "protocol", Advice::Stop));
+        assert!(text(&end).contains(what), "{end}");
+    }
+    assert_eq!(server.calls(), 0);
+}

@@ -1,0 +1,41 @@
+//! What the integration tests of the link share. Not every test file uses all of it.
+#![allow(
+    dead_code,
+    reason = "each test file is a crate of its own and uses its part"
+)]
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test stops at the first thing that is not as it should be"
+)]
+
+pub(crate) mod note;
+pub(crate) mod scripted;
+pub(crate) mod server;
+pub(crate) mod sockets;
+
+use std::{future::Future, time::Duration};
+
+use steadfast::session::Status;
+use tokio::{sync::watch, time::timeout};
+
+/// No wait for a single thing takes longer than this, in any clock.
+pub(crate) const LIMIT: Duration = Duration::from_secs(5);
+
+/// Waits for something that must come.
+pub(crate) async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
+    timeout(LIMIT, future)
+        .await
+        .unwrap_or_else(|_| panic!("not within {LIMIT:?}: {what}"))
+}
+
+/// Waits until the status is as wanted, and returns it.
+pub(crate) async fn until(
+    what: &str,
+    status: &mut watch::Receiver<Status>,
+    wanted: impl FnMut(&Status) -> bool,
+) -> Status {
+    let reached = timeout(LIMIT, status.wait_for(wanted))
+        .await
+        .map(|reached| reached.expect("the link is there").clone());
+    reached.unwrap_or_else(|_| panic!("not within {LIMIT:?}: {what}: {:?}", *status.borrow()))
+}

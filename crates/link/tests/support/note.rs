@@ -1,0 +1,113 @@
+//! The message and the protocol that the tests speak.
+
+use bytes::Bytes;
+use steadfast::session::{Context, End, Generation, Protocol, Signal, Time};
+use tokio::sync::mpsc;
+
+/// A message of either direction.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(crate) struct Note {
+    #[prost(uint64, tag = "1")]
+    pub(crate) number: u64,
+    #[prost(bytes = "bytes", tag = "2")]
+    pub(crate) body: Bytes,
+}
+
+/// The first message of the peer is its greeting, the second completes what was restored.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Notes {
+    /// Sent at the beginning of every stream.
+    pub(crate) hello: Vec<Note>,
+    /// Sent when a heartbeat is due.
+    pub(crate) heartbeat: Option<Note>,
+    heard: u32,
+}
+
+/// What the protocol tells.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Told {
+    Note(Note),
+    Down(End),
+    Stopped(End),
+}
+
+pub(crate) fn note(number: u64) -> Note {
+    Note {
+        number,
+        body: Bytes::new(),
+    }
+}
+
+/// A note of that many bytes.
+pub(crate) fn large(number: u64, bytes: usize) -> Note {
+    Note {
+        number,
+        body: Bytes::from(vec![7; bytes]),
+    }
+}
+
+/// A sink, and what comes out of it.
+pub(crate) fn told() -> (
+    impl FnMut(Told) + Send + 'static,
+    mpsc::UnboundedReceiver<Told>,
+) {
+    let (sender, receiver) = mpsc::unbounded_channel();
+    let sink = move |told| {
+        sender.send(told).ok();
+    };
+    (sink, receiver)
+}
+
+impl Notes {
+    /// Says `number` at the beginning of every stream.
+    pub(crate) fn saying(number: u64) -> Self {
+        Self {
+            hello: vec![note(number)],
+            ..Self::default()
+        }
+    }
+}
+
+impl Protocol for Notes {
+    type Send = Note;
+    type Receive = Note;
+    type Command = Note;
+    type Event = Told;
+
+    fn on_open(&mut self, _: Time, _: Generation, cx: &mut Context<Note, Told>) {
+        self.heard = 0;
+        for note in &self.hello {
+            cx.send(note.clone());
+        }
+    }
+
+    fn on_message(&mut self, _: Time, message: Note, cx: &mut Context<Note, Told>) {
+        self.heard += 1;
+        cx.signal(if self.heard == 1 {
+            Signal::Greeted
+        } else {
+            Signal::Restored
+        });
+        cx.emit(Told::Note(message));
+    }
+
+    fn on_command(&mut self, _: Time, command: Note, cx: &mut Context<Note, Told>) {
+        if cx.is_open() {
+            cx.send(command);
+        }
+    }
+
+    fn on_heartbeat(&mut self, _: Time, cx: &mut Context<Note, Told>) {
+        if let Some(note) = &self.heartbeat {
+            cx.send(note.clone());
+        }
+    }
+
+    fn on_down(&mut self, _: Time, end: &End, cx: &mut Context<Note, Told>) {
+        cx.emit(Told::Down(end.clone()));
+    }
+
+    fn on_stop(&mut self, _: Time, end: &End, cx: &mut Context<Note, Told>) {
+        cx.emit(Told::Stopped(end.clone()));
+    }
+}
