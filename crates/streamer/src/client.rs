@@ -13,6 +13,7 @@ mod greeting;
 mod item;
 mod plain;
 mod positions;
+pub(crate) mod queue;
 mod restore;
 mod subscription;
 
@@ -56,6 +57,10 @@ pub struct Core {
     peer: Peer,
     /// What must be answered before the current stream is restored; `None` once it is.
     restoring: Option<BTreeSet<SubscriptionId>>,
+    /// The head that the current stream's peer greeted with.
+    head: Option<Position>,
+    /// Subscriptions that have not reached it.
+    catching_up: BTreeSet<SubscriptionId>,
     /// The spelling that plain peers took last.
     spelling: Spelling,
     probing: Probing,
@@ -93,6 +98,8 @@ impl Core {
             heartbeats: Heartbeats::default(),
             peer: Peer::Away,
             restoring: None,
+            head: None,
+            catching_up: BTreeSet::new(),
             spelling: Spelling::default(),
             probing: Probing::default(),
             counters: Counters::default(),
@@ -191,6 +198,7 @@ impl Core {
     fn forget(&mut self, id: SubscriptionId) {
         if let Some(subscription) = self.subscriptions.remove(&id) {
             self.wire_ids.remove(&subscription.wire_id);
+            self.catching_up.remove(&id);
         }
     }
 
@@ -272,6 +280,8 @@ impl Core {
         }
         self.peer = Peer::Away;
         self.restoring = None;
+        self.head = None;
+        self.catching_up.clear();
         self.probing = Probing::default();
         self.heartbeats.clear();
     }
@@ -313,6 +323,7 @@ impl Protocol for Core {
             }
             Command::Unsubscribe { id } => self.unsubscribe(id, cx),
             Command::Taken { id, changes, bytes } => self.on_taken(id, changes, bytes, cx),
+            Command::Report => cx.emit(Notice::Counters(Box::new(self.counters))),
         }
     }
 
@@ -327,10 +338,12 @@ impl Protocol for Core {
     fn on_stop(&mut self, _now: Time, end: &End, cx: &mut Cx) {
         self.leave_stream();
         self.wire_ids.clear();
-        for id in std::mem::take(&mut self.subscriptions).into_keys() {
-            let end = end.clone();
-            cx.emit(Notice::Ended { id, end });
-        }
+        self.subscriptions.clear();
+        cx.emit(Notice::Stopped(end.clone()));
+    }
+
+    fn caught_up(&self) -> bool {
+        self.restoring.is_none() && self.catching_up.is_empty()
     }
 
     fn deadline(&self) -> Option<Time> {

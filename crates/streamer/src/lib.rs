@@ -1,6 +1,7 @@
 //! Realtime subscriptions to document changes: both ends.
 
 pub mod client;
+pub mod connect;
 mod event;
 pub mod filter;
 pub mod log;

@@ -4,7 +4,7 @@ use std::{fmt, time::Duration};
 
 use steadfast_session::End;
 
-use super::Item;
+use super::{Counters, Item};
 use crate::{Position, filter::Filter};
 
 /// Names a subscription between handle and core. Never used twice in one client.
@@ -26,7 +26,7 @@ pub enum Start {
 #[derive(Clone, Debug, PartialEq)]
 pub enum Command {
     /// Adds a subscription to the wanted set. Answered by [`Notice::Subscribed`],
-    /// [`Notice::Refused`] or [`Notice::Ended`], however many streams that takes.
+    /// [`Notice::Refused`] or [`Notice::Stopped`], however many streams that takes.
     Subscribe {
         /// Its name; must be new.
         id: SubscriptionId,
@@ -54,6 +54,8 @@ pub enum Command {
         /// The sum of their weights.
         bytes: u64,
     },
+    /// Asks for [`Notice::Counters`].
+    Report,
 }
 
 /// What the core tells the handles, in order.
@@ -98,13 +100,10 @@ pub enum Notice {
     },
     /// A heartbeat came back.
     Rtt(Duration),
-    /// A subscription ended together with the session, and has left the wanted set.
-    Ended {
-        /// Which.
-        id: SubscriptionId,
-        /// Why.
-        end: End,
-    },
+    /// The session stopped, and every subscription with it: nothing is wanted any more.
+    Stopped(End),
+    /// The counters, as asked for.
+    Counters(Box<Counters>),
 }
 
 /// Why a server refused a subscription.

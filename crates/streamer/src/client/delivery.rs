@@ -115,6 +115,7 @@ impl Core {
             Verdict::Accept => {
                 subscription.place.settle(at);
                 subscription.queue_change(change.clone(), counters, cx);
+                self.follow(id, at);
             }
             Verdict::Duplicate => counters.duplicates += 1,
             Verdict::OtherEpoch => {
@@ -153,6 +154,7 @@ impl Core {
             .iter()
             .filter_map(|wire_id| self.wire_ids.get(wire_id))
             .collect();
+        let mut moved = Vec::new();
         for (id, subscription) in &mut self.subscriptions {
             let Some(last) = subscription.place.last() else {
                 continue;
@@ -172,7 +174,11 @@ impl Core {
                     id: *id,
                     position: at,
                 });
+                moved.push(*id);
             }
+        }
+        for id in moved {
+            self.follow(id, at);
         }
         Ok(())
     }

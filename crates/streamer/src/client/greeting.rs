@@ -126,6 +126,7 @@ impl Core {
         }
         let head = position(welcome.head.ok_or("a welcome has no head position")?);
         self.peer = Peer::Profile;
+        self.head = Some(head);
         cx.emit(Notice::Greeted {
             server_id: welcome.server_id,
             head: Some(head),

@@ -140,17 +140,20 @@ impl Core {
             }
         };
         self.subscription_mut(id).place.settle(place);
-        self.on_acknowledged(id, question, Some(place), response.taken_over, cx);
-        if let Some((reason, lost_from)) = resync {
+        self.follow(id, place);
+        // The resync stands before the place that the acknowledgement names: whoever stores that
+        // place has seen it.
+        if let Some((reason, lost_from)) = resync
+            && let Some(subscription) = self.subscriptions.get_mut(&id)
+        {
             let resync = Resync {
                 reason,
                 lost_from,
                 resumes_at: place,
             };
-            if let Some(subscription) = self.subscriptions.get_mut(&id) {
-                subscription.queue_resync(resync, &mut self.counters, cx);
-            }
+            subscription.queue_resync(resync, &mut self.counters, cx);
         }
+        self.on_acknowledged(id, question, Some(place), response.taken_over, cx);
         Ok(())
     }
 
@@ -195,11 +198,6 @@ impl Core {
     ) {
         self.counters.acknowledged += 1;
         self.counters.taken_over += u64::from(taken_over);
-        cx.emit(Notice::Subscribed {
-            id,
-            position,
-            taken_over,
-        });
         if let Some(subscription) = self.subscriptions.get_mut(&id) {
             subscription.acknowledged = true;
             subscription.standing = Standing::Active {
@@ -208,7 +206,24 @@ impl Core {
             };
             subscription.settle_gap(&mut self.counters, cx);
         }
+        cx.emit(Notice::Subscribed {
+            id,
+            position,
+            taken_over,
+        });
         self.on_answered(id, cx);
+    }
+
+    /// Notes whether a subscription still has to reach the head that the peer greeted with.
+    pub(super) fn follow(&mut self, id: SubscriptionId, place: Position) {
+        let reached = self
+            .head
+            .is_none_or(|head| head.epoch != place.epoch || head.offset <= place.offset);
+        if reached {
+            self.catching_up.remove(&id);
+        } else {
+            self.catching_up.insert(id);
+        }
     }
 
     /// A refusal that may pass. Whoever has only just asked is told; what is relied on must be

@@ -487,7 +487,7 @@ fn malformed_resyncs_end_the_stream_with_the_reason() {
 }
 
 #[test]
-fn a_stopped_session_ends_every_subscription_once() {
+fn a_stopped_session_wants_nothing_any_more() {
     let mut rig = active_at(5);
     rig.subscribe(2);
     rig.cut();
@@ -497,11 +497,46 @@ fn a_stopped_session_ends_every_subscription_once() {
         let end = end.clone();
         rig.call(|core, now, cx| core.on_stop(now, &end, cx));
     }
-    let ended = [1, 2].map(|id| Notice::Ended {
-        id: SubscriptionId(id),
-        end: end.clone(),
-    });
-    assert_eq!(rig.notices, ended);
+    assert_eq!(
+        rig.notices,
+        [Notice::Stopped(end.clone()), Notice::Stopped(end)]
+    );
+    assert_eq!(rig.core.subscriptions(), 0);
+}
+
+#[test]
+fn a_stream_has_caught_up_when_every_subscription_reached_the_head_it_greeted_with() {
+    let mut rig = active_at(5);
+    rig.subscribe(2);
+    let asked = rig.one_asked();
+    rig.accept_at(&asked, at(5));
+    rig.cut();
+    rig.greet_profile(8);
+    assert!(!rig.core.caught_up(), "not restored");
+    for asked in rig.take_asked() {
+        rig.accept_at(&asked, at(5));
+    }
+    assert!(!rig.core.caught_up());
+    rig.deliver("s-1", 5, 8);
+    assert!(
+        !rig.core.caught_up(),
+        "the other one may still have to come"
+    );
+    rig.progress(8, &["s-1"]);
+    assert!(rig.core.caught_up());
+    rig.deliver("s-1", 8, 9);
+    assert!(rig.core.caught_up(), "what is new is not what was missed");
+}
+
+#[test]
+fn the_counters_are_told_when_asked_for() {
+    let mut rig = active_at(5);
+    rig.deliver("s-1", 5, 6);
+    rig.notices.clear();
+    rig.command(Command::Report);
+    let counters = Box::new(*rig.core.counters());
+    assert_eq!(counters.delivered, 1);
+    assert_eq!(rig.notices, [Notice::Counters(counters)]);
 }
 
 #[test]

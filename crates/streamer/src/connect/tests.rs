@@ -1,0 +1,456 @@
+//! The client on a link, with a scripted server and a clock that jumps.
+
+mod peer;
+
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use futures_util::FutureExt as _;
+use steadfast::{Notice, session::State};
+use steadfast_wire::streamer::{FinalCode, RefusalCode, gateway_message::Payload as Asked, value};
+
+use self::peer::{EPOCH, InMemory, Pipe, Server, server};
+use super::*;
+use crate::{
+    Epoch,
+    client::{Item, Limits},
+    filter::{Condition, Op},
+};
+
+fn client() -> (Client<Pipe>, Server) {
+    client_with(|builder| builder)
+}
+
+fn client_with(change: impl FnOnce(Builder) -> Builder) -> (Client<Pipe>, Server) {
+    let (transport, server) = server();
+    (build(change, transport), server)
+}
+
+fn build(change: impl FnOnce(Builder) -> Builder, transport: InMemory) -> Client<Pipe> {
+    change(Client::builder("unused").seed(1))
+        .build_on(transport)
+        .expect("good settings")
+}
+
+fn users(client: &Client<Pipe>) -> Subscribe<Pipe> {
+    client.subscribe("default", "users", Filter::all())
+}
+
+/// A client and the server's end of a live stream, with one subscription at `at`.
+async fn subscribed(
+    at: u64,
+) -> (
+    Client<Pipe>,
+    Server,
+    peer::Peer,
+    steadfast_wire::streamer::SubscribeRequest,
+    Subscription,
+) {
+    let (client, mut server) = client();
+    let mut peer = server.greet(at).await;
+    let asked = tokio::spawn(users(&client).into_future());
+    let request = peer.subscribe().await;
+    peer.accept(&request, at);
+    let subscription = asked.await.expect("no panic").expect("accepted");
+    (client, server, peer, request, subscription)
+}
+
+fn name(item: Option<Result<Item, Ended>>) -> String {
+    match item.expect("an item").expect("no end") {
+        Item::Change(change) => change.event_id.to_string(),
+        item => format!("{item:?}"),
+    }
+}
+
+fn at(offset: u64) -> Position {
+    Position::new(Epoch(EPOCH), offset)
+}
+
+async fn settle() {
+    for _ in 0..50 {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn items_arrive_in_order_across_a_cut() {
+    let (client, mut server, peer, request, mut users) = subscribed(5).await;
+    peer.deliver(&request, 5, 6);
+    assert_eq!(name(users.next().await), "6");
+    peer.deliver(&request, 6, 7);
+    settle().await;
+    peer.cut();
+    let mut peer = server.greet(9).await;
+    let request = peer.subscribe().await;
+    assert_eq!(
+        request.resume,
+        Some(peer::position(7)),
+        "7 is queued, not lost"
+    );
+    assert_eq!(client.status().state, State::Reconnecting);
+    peer.accept(&request, 7);
+    peer.deliver(&request, 7, 9);
+    assert_eq!(name(users.next().await), "7");
+    assert_eq!(users.position(), Some(at(7)));
+    assert_eq!(name(users.next().await), "9");
+    assert_eq!(client.status().state, State::Connected);
+    let counters = client.counters().await;
+    assert_eq!((counters.delivered, counters.acknowledged), (3, 2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn c5_a_subscribe_in_flight_when_the_stream_drops_completes_on_the_next() {
+    let (client, mut server) = client();
+    let mut peer = server.greet(1).await;
+    let asked = tokio::spawn(users(&client).into_future());
+    peer.subscribe().await;
+    peer.cut();
+    let mut peer = server.greet(1).await;
+    let request = peer.subscribe().await;
+    peer.accept(&request, 1);
+    assert!(asked.await.expect("no panic").is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn c10_close_during_backoff_ends_everything_and_nothing_is_attempted() {
+    let (client, mut server, peer, request, mut users) = subscribed(5).await;
+    peer.deliver(&request, 5, 6);
+    settle().await;
+    server.go_down(true);
+    peer.cut();
+    settle().await;
+    assert_eq!(client.status().state, State::Reconnecting);
+    client.close().await;
+    server.go_down(false);
+    tokio::time::sleep(Duration::from_secs(3_600)).await;
+    assert!(server.is_idle());
+    assert_eq!(name(users.next().await), "6", "what is queued is not lost");
+    assert!(users.next().await.is_none());
+    assert_eq!(client.status().state, State::Disconnected);
+}
+
+#[tokio::test(start_paused = true)]
+async fn c11_c12_close_ends_a_reader_that_waits_on_a_dead_peer() {
+    let (client, _server, peer, _, mut users) = subscribed(5).await;
+    let reader = tokio::spawn(async move { users.next().await });
+    settle().await;
+    client.close().await;
+    assert_eq!(reader.await.expect("no panic"), None);
+    peer.dropped().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn c13_a_slow_application_is_not_a_dead_peer() {
+    let (client, _server, mut peer, request, mut users) = subscribed(0).await;
+    for offset in 1..=256 {
+        peer.deliver(&request, offset - 1, offset);
+    }
+    let hour = Duration::from_secs(3_600);
+    tokio::time::timeout(hour, peer.attend()).await.ok();
+    assert_eq!(client.status().lives, 1);
+    assert_eq!(client.status().state, State::Connected);
+    assert_eq!(name(users.next().await), "1");
+}
+
+#[tokio::test(start_paused = true)]
+async fn c14_a_reader_with_a_full_queue_can_subscribe() {
+    let (client, _server, mut peer, request, users) = subscribed(0).await;
+    for offset in 1..=256 {
+        peer.deliver(&request, offset - 1, offset);
+    }
+    settle().await;
+    assert_eq!(users.queued(), 256);
+    let another = client.subscribe("default", "rooms", Filter::all());
+    let another = tokio::spawn(another.into_future());
+    let request = peer.subscribe().await;
+    assert_eq!(
+        request.credit_messages, 256,
+        "a stalled one takes nothing from others"
+    );
+    peer.accept(&request, 256);
+    assert!(another.await.expect("no panic").is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn c15_both_calls_work_while_there_is_no_stream() {
+    let (client, mut server, peer, request, users) = subscribed(5).await;
+    server.go_down(true);
+    peer.cut();
+    settle().await;
+    users.unsubscribe();
+    let rooms = client.subscribe("default", "rooms", Filter::all());
+    let rooms = tokio::spawn(rooms.into_future());
+    settle().await;
+    assert!(!rooms.is_finished());
+    server.go_down(false);
+    let mut peer = server.greet(5).await;
+    let asked = peer.subscribe().await;
+    assert_eq!(asked.collection, "rooms", "the other one is not restored");
+    assert_ne!(asked.subscription_id, request.subscription_id);
+    peer.accept(&asked, 5);
+    assert!(rooms.await.expect("no panic").is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn c19_a_callback_may_call_the_client() {
+    let (transport, mut server) = server();
+    let client = Arc::new(Mutex::new(None::<Client<Pipe>>));
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let (theirs, told) = (Arc::clone(&client), Arc::clone(&seen));
+    let observer = move |notice| {
+        let Notice::Changed(transition) = notice else {
+            return;
+        };
+        let client = theirs.lock().unwrap();
+        let client = client
+            .as_ref()
+            .expect("it was set before anything happened");
+        client.start();
+        drop(users(client).into_future().now_or_never());
+        told.lock()
+            .unwrap()
+            .push((transition.to, client.status().state));
+    };
+    let built = build(|builder| builder.on_notice(observer), transport);
+    client.lock().unwrap().replace(built.clone());
+    let peer = server.greet(0).await;
+    settle().await;
+    let states = || {
+        seen.lock()
+            .unwrap()
+            .iter()
+            .map(|(to, _)| *to)
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(states(), [State::Connecting, State::Connected]);
+    client.lock().unwrap().take();
+    built.close().await;
+    drop(peer);
+}
+
+#[tokio::test(start_paused = true)]
+async fn c20_a_client_may_start_before_its_server() {
+    let (transport, mut server) = server();
+    server.go_down(true);
+    let client = build(|builder| builder, transport);
+    let asked = tokio::spawn(users(&client).into_future());
+    assert!(matches!(
+        client.connect().await,
+        Err(ConnectError::Failed { attempts: 3, .. })
+    ));
+    tokio::time::sleep(Duration::from_secs(600)).await;
+    server.go_down(false);
+    let mut peer = server.greet(0).await;
+    let request = peer.subscribe().await;
+    peer.accept(&request, 0);
+    assert!(asked.await.expect("no panic").is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn c22_giving_up_is_one_error_with_the_last_reason_and_then_nothing() {
+    let (transport, mut server) = server();
+    let client = build(|builder| builder.max_retries(3), transport);
+    let mut peer = server.greet(0).await;
+    let asked = tokio::spawn(users(&client).into_future());
+    let request = peer.subscribe().await;
+    peer.accept(&request, 0);
+    let mut subscription = asked.await.expect("no panic").expect("accepted");
+    server.go_down(true);
+    peer.cut();
+    let Some(Err(Ended::Stopped(end))) = subscription.next().await else {
+        panic!("no end");
+    };
+    assert_eq!(end.reason, Reason::Unreachable("down".to_owned()));
+    assert!(subscription.next().await.is_none());
+    assert!(subscription.next().await.is_none());
+    let refused = users(&client).await;
+    assert_eq!(refused.err(), Some(SubscribeError::Stopped(end)));
+    server.go_down(false);
+    client.start();
+    let asked = tokio::spawn(users(&client).into_future());
+    let mut peer = server.greet(0).await;
+    let request = peer.subscribe().await;
+    peer.accept(&request, 0);
+    assert!(asked.await.expect("no panic").is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn i11_a_fenced_client_stops_and_says_so() {
+    let (client, mut server, peer, _, mut users) = subscribed(0).await;
+    peer.last_words(FinalCode::Fenced);
+    let ended = users.next().await;
+    assert!(
+        matches!(&ended, Some(Err(Ended::Stopped(end))) if end.reason == Reason::Fenced),
+        "{ended:?}"
+    );
+    tokio::time::sleep(Duration::from_secs(600)).await;
+    assert!(server.is_idle());
+    assert_eq!(client.server(), None);
+}
+
+#[tokio::test]
+async fn c23_settings_that_make_no_sense_are_refused_and_never_panic() {
+    let tiny = |builder: Builder| builder.activity_timeout(Some(Duration::from_nanos(2)));
+    let refused = tiny(Client::builder("127.0.0.1:9000")).build();
+    assert!(matches!(refused, Err(BuildError::Config(_))), "{refused:?}");
+    let refused = Client::builder("nowhere").build();
+    assert!(
+        matches!(refused, Err(BuildError::Address(_))),
+        "{refused:?}"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn c24_every_value_reaches_the_wire_as_it_is() {
+    let (client, mut server) = client();
+    let mut peer = server.greet(0).await;
+    let tags = Condition::new("tag", Op::In, vec!["a".to_owned(), "b".to_owned()]);
+    let small = Condition::new("age", Op::Lt, 30_u8);
+    let filter = Filter::new([tags, small]).expect("a filter");
+    let _asked = tokio::spawn(client.subscribe("d", "c", filter).into_future());
+    let request = peer.subscribe().await;
+    let kinds: Vec<_> = request
+        .filters
+        .into_iter()
+        .filter_map(|filter| filter.value?.kind)
+        .collect();
+    assert!(
+        matches!(&kinds[..], [value::Kind::ListValue(list), value::Kind::IntValue(30)] if list.values.len() == 2),
+        "{kinds:?}"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn dropping_the_future_cancels_the_subscription() {
+    let (client, mut server) = client();
+    let mut peer = server.greet(0).await;
+    let asked = tokio::spawn(users(&client).into_future());
+    let request = peer.subscribe().await;
+    asked.abort();
+    let Asked::Unsubscribe(gone) = peer.asked().await else {
+        panic!("not unsubscribed");
+    };
+    assert_eq!(gone.subscription_id, request.subscription_id);
+}
+
+#[tokio::test(start_paused = true)]
+async fn i16_dropping_a_subscription_tells_the_server_and_frees_its_queue() {
+    let (_client, _server, mut peer, request, users) = subscribed(0).await;
+    peer.deliver(&request, 0, 1);
+    settle().await;
+    drop(users);
+    let Asked::Unsubscribe(gone) = peer.asked().await else {
+        panic!("not unsubscribed");
+    };
+    assert_eq!(gone.subscription_id, request.subscription_id);
+    peer.deliver(&request, 1, 2);
+    settle().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn i23_dropping_the_last_handle_closes_and_a_subscription_is_a_handle() {
+    let (client, mut server, peer, request, mut users) = subscribed(0).await;
+    drop(client);
+    settle().await;
+    peer.deliver(&request, 0, 1);
+    assert_eq!(name(users.next().await), "1");
+    drop(users);
+    peer.dropped().await;
+    tokio::time::sleep(Duration::from_secs(600)).await;
+    assert!(server.is_idle());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refusal_is_an_error_of_the_call_and_the_client_goes_on() {
+    let (client, mut server) = client();
+    let mut peer = server.greet(0).await;
+    let asked = tokio::spawn(users(&client).into_future());
+    let request = peer.subscribe().await;
+    peer.refuse(&request, RefusalCode::Limit.into(), "10 subscriptions");
+    let refused = asked.await.expect("no panic").expect_err("refused");
+    assert_eq!(
+        refused.to_string(),
+        "the server refused the subscription (try again later): 10 subscriptions"
+    );
+    assert_eq!(client.status().state, State::Connected);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refusal_when_restored_ends_the_stream_of_items_once() {
+    let (_client, mut server, peer, _, mut users) = subscribed(0).await;
+    peer.cut();
+    let mut peer = server.greet(0).await;
+    let request = peer.subscribe().await;
+    peer.refuse(&request, RefusalCode::Invalid.into(), "gone");
+    let ended = users.next().await;
+    assert!(matches!(ended, Some(Err(Ended::Refused(_)))), "{ended:?}");
+    assert!(users.next().await.is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn i13_connected_waits_for_what_was_wanted() {
+    let (client, mut server) = client();
+    let _asked = tokio::spawn(users(&client).into_future());
+    settle().await;
+    let mut peer = server.greet(0).await;
+    let request = peer.subscribe().await;
+    settle().await;
+    assert_eq!(client.status().state, State::Connecting);
+    peer.accept(&request, 0);
+    client.connect().await.expect("connected");
+    let server = client.server().expect("greeted");
+    assert_eq!((&*server.id, server.head), ("srv", Some(at(0))));
+    assert!(client.rtt().is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn taking_grants_credit_in_batches() {
+    let (transport, mut server) = server();
+    let limits = Limits {
+        messages: 4,
+        ..Limits::default()
+    };
+    let client = build(|builder| builder.limits(limits), transport);
+    let mut peer = server.greet(0).await;
+    let asked = tokio::spawn(users(&client).into_future());
+    let request = peer.subscribe().await;
+    peer.accept(&request, 0);
+    let mut subscription = asked.await.expect("no panic").expect("accepted");
+    for offset in 1..=4 {
+        peer.deliver(&request, offset - 1, offset);
+    }
+    settle().await;
+    for offset in 1..=4 {
+        assert_eq!(name(subscription.next().await), offset.to_string());
+    }
+    assert_eq!(peer.credit().await.messages, 6);
+    assert_eq!(peer.credit().await.messages, 8);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_position_of_an_earlier_process_is_where_it_begins() {
+    let (client, mut server) = client();
+    let mut peer = server.greet(50).await;
+    let _asked = tokio::spawn(users(&client).after(at(42)).into_future());
+    assert_eq!(peer.subscribe().await.resume, Some(peer::position(42)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn leaving_ends_subscriptions_quietly_and_the_client_can_start_again() {
+    let (client, mut server, peer, _, mut users) = subscribed(0).await;
+    let left = tokio::spawn({
+        let client = client.clone();
+        async move { client.leave().await }
+    });
+    assert!(users.next().await.is_none());
+    left.await.expect("no panic");
+    drop(peer);
+    assert_eq!(
+        self::users(&client).await.err(),
+        Some(SubscribeError::Closed)
+    );
+    client.start();
+    server.greet(0).await;
+}
