@@ -56,7 +56,7 @@ enum Chore {
         #[arg(long)]
         check: bool,
     },
-    /// Plant each fault of xtask/mutants.toml in a copy and see that its tests fail
+    /// Plant each fault of xtask/mutants in a copy and see that its tests fail
     Mutants {
         /// Only the mutants whose name contains this
         #[arg(long)]

@@ -1,6 +1,6 @@
 //! Plants faults and sees that the tests notice.
 //!
-//! Each fault of `xtask/mutants.toml` is planted alone, in a copy of the tree below `target`. It is
+//! Each fault of `xtask/mutants` is planted alone, in a copy of the tree below `target`. It is
 //! caught when the code still compiles and the named tests fail; a fault that does not compile, or
 //! whose tests fail without it too, proves nothing and is an error of the table.
 
@@ -16,7 +16,8 @@ use serde::Deserialize;
 
 use crate::{process, source};
 
-const TABLE: &str = "xtask/mutants.toml";
+/// A folder of tables, one file per part of the project.
+const TABLES: &str = "xtask/mutants";
 
 /// A fault that makes a test hang is noticed, but not by an assertion; this bounds the wait.
 const TEST_TIME_MAX: Duration = Duration::from_secs(180);
@@ -52,17 +53,13 @@ enum Verdict {
 
 /// Plants every fault, or those whose name contains `only`.
 pub(crate) fn run(only: Option<&str>) -> Result<()> {
-    let path = process::root().join(TABLE);
-    let table: Table =
-        toml::from_str(&fs::read_to_string(&path).with_context(|| format!("read {TABLE}"))?)
-            .with_context(|| format!("read {TABLE}"))?;
-    let mutants: Vec<&Mutant> = table
-        .mutants
+    let all = read_tables()?;
+    let mutants: Vec<&Mutant> = all
         .iter()
         .filter(|mutant| only.is_none_or(|part| mutant.name.contains(part)))
         .collect();
     if mutants.is_empty() {
-        bail!("no mutant of {TABLE} is meant");
+        bail!("no mutant of {TABLES} is meant");
     }
     for mutant in &mutants {
         mutant
@@ -97,19 +94,35 @@ pub(crate) fn run(only: Option<&str>) -> Result<()> {
     Ok(())
 }
 
+/// Every fault of every table, the names being different.
+fn read_tables() -> Result<Vec<Mutant>> {
+    let mut mutants: Vec<Mutant> = Vec::new();
+    for file in source::files(|path| path.starts_with(TABLES) && source::is(path, "toml"))? {
+        let table: Table =
+            toml::from_str(&file.text).with_context(|| format!("read {}", file.path))?;
+        for mutant in table.mutants {
+            if mutants.iter().any(|other| other.name == mutant.name) {
+                bail!("{}: {} stands twice", file.path, mutant.name);
+            }
+            mutants.push(mutant);
+        }
+    }
+    Ok(mutants)
+}
+
 impl Mutant {
     /// The file's text with the fault in it.
     fn planted(&self, text: &str) -> Result<String> {
         let found = text.matches(&self.from).count();
         if found != 1 {
             bail!(
-                "{TABLE}: {}: `from` occurs {found} times in {}, not once",
+                "{TABLES}: {}: `from` occurs {found} times in {}, not once",
                 self.name,
                 self.file
             );
         }
         if self.from == self.to {
-            bail!("{TABLE}: {}: `to` is the same as `from`", self.name);
+            bail!("{TABLES}: {}: `to` is the same as `from`", self.name);
         }
         Ok(text.replacen(&self.from, &self.to, 1))
     }
