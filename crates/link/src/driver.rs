@@ -12,7 +12,7 @@ use bytes::Bytes;
 use futures_util::{StreamExt as _, stream::FuturesUnordered};
 use prost::Message;
 use steadfast_session::{
-    Advice, By, Deadline, End, Endpoint, Generation, Protocol, Reason, Time, Transition,
+    Activity, Advice, By, Deadline, End, Endpoint, Generation, Protocol, Reason, Time, Transition,
     endpoint::{Action, Input},
     session,
 };
@@ -232,8 +232,10 @@ where
     }
 
     fn on_message(&mut self, from: Generation, bytes: &Bytes) {
+        let now = self.now();
         {
             let mut record = self.record();
+            record.outages.life(now);
             record.counters.messages_in += 1;
             record.counters.bytes_in += bytes.len() as u64;
         }
@@ -390,9 +392,19 @@ where
     }
 
     /// Stops reading while the application's queue is full, and tells the session, which must not
-    /// call a peer silent that may not send.
+    /// call a peer silent that may not send. A stream that is not live yet is read all the same: its
+    /// greeting and its answers have deadlines, which a slow application is not to miss for the peer.
     fn hold_or_release(&mut self) {
-        let shut = self.parts.gate.as_ref().is_some_and(|gate| gate.is_shut());
+        let live = match self.parts.endpoint.status().activity {
+            Activity::Live | Activity::Draining => true,
+            Activity::Idle
+            | Activity::Backoff
+            | Activity::Opening
+            | Activity::Greeting
+            | Activity::Restoring
+            | Activity::Closed => false,
+        };
+        let shut = live && self.parts.gate.as_ref().is_some_and(|gate| gate.is_shut());
         let Some(generation) = self.stream.as_ref().map(|stream| stream.generation) else {
             return;
         };

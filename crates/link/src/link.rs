@@ -9,8 +9,8 @@ use std::{
 
 use prost::Message;
 use steadfast_session::{
-    Advice, Cause, CheckedConfig, Config, ConfigFaults, End, Endpoint, Protocol, Session, State,
-    Status,
+    Activity, Advice, Cause, CheckedConfig, Config, ConfigFaults, End, Endpoint, Protocol, Session,
+    State, Status,
 };
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -392,6 +392,9 @@ impl<P: Protocol, C: Connection> Link<P, C> {
             let now = status.borrow_and_update();
             if fulfilled(&before, &now) {
                 return Ok(());
+            }
+            if now.activity == Activity::Closed {
+                return Err(ConnectError::Closed);
             }
             if now.state == State::Disconnected && now.transitions > before.transitions {
                 return Err(ConnectError::Stopped(now.cause.clone()));

@@ -68,8 +68,12 @@ impl Outages {
         }
     }
 
+    /// Headers that come when the stream is live already, on the word of the connection, change
+    /// nothing about when it opened.
     pub(crate) fn opened(&mut self, now: Time) {
-        if let Some(current) = &mut self.current {
+        if let Some(current) = &mut self.current
+            && current.live.is_none()
+        {
             current.opened = Some(now);
         }
     }
@@ -160,6 +164,19 @@ mod tests {
         assert_eq!(outage.catch_up, Duration::from_millis(600));
         assert_eq!((outage.attempts, outage.reason), (2, Reason::Silent));
         assert_eq!(outages.caught_up(at(3_000)), None);
+    }
+
+    #[test]
+    fn i25_headers_that_come_after_the_stream_is_live_do_not_count_time_twice() {
+        let at = |ms: u64| Time::from_micros(ms * 1_000);
+        let mut outages = Outages::default();
+        outages.up(at(0));
+        outages.down(at(100), &Reason::Silent);
+        outages.up(at(200));
+        outages.opened(at(700));
+        let outage = outages.caught_up(at(900)).unwrap();
+        assert_eq!(outage.redial, Duration::from_millis(100));
+        assert_eq!(outage.duration(), Duration::from_millis(900));
     }
 
     #[test]

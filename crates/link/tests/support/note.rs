@@ -1,7 +1,10 @@
 //! The message and the protocol that the tests speak.
 
 use bytes::Bytes;
-use steadfast::session::{Context, End, Generation, Protocol, Signal, Time};
+use steadfast::{
+    Resume,
+    session::{Context, End, Generation, Protocol, Signal, Time},
+};
 use tokio::sync::mpsc;
 
 /// A message of either direction.
@@ -20,7 +23,7 @@ pub(crate) struct Notes {
     pub(crate) hello: Vec<Note>,
     /// Sent when a heartbeat is due.
     pub(crate) heartbeat: Option<Note>,
-    heard: u32,
+    pub(crate) heard: u32,
 }
 
 /// What the protocol tells.
@@ -65,6 +68,25 @@ impl Notes {
             hello: vec![note(number)],
             ..Self::default()
         }
+    }
+}
+
+/// Asks for the notes after the last one it has seen.
+#[derive(Debug, Default)]
+pub(crate) struct After(pub(crate) u64);
+
+impl Resume for After {
+    type Request = Note;
+    type Response = Note;
+
+    fn requests(&mut self) -> Vec<Note> {
+        vec![note(self.0)]
+    }
+
+    fn observe(&mut self, response: &Note) -> bool {
+        let new = response.number > self.0;
+        self.0 = self.0.max(response.number);
+        new
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::{
     convert::Infallible,
-    future::Future,
+    future::{Future, Ready, ready},
     net::SocketAddr,
     pin::Pin,
     sync::{
@@ -91,7 +91,7 @@ impl Server {
     ) -> Self {
         Self::serve(
             SocketAddr::from(([127, 0, 0, 1], 0)),
-            Arc::new(move |_| Box::pin(std::future::ready(response()))),
+            Arc::new(move |_| Box::pin(ready(response()))),
         )
     }
 
@@ -105,7 +105,10 @@ impl Server {
             calls: Arc::clone(&calls),
         };
         runtime.spawn(async move {
+            // Wide enough that a frozen client fills the sockets' buffers before the window.
             tonic::transport::Server::builder()
+                .initial_stream_window_size(1 << 26)
+                .initial_connection_window_size(1 << 26)
                 .add_service(notary)
                 .serve_with_incoming(TcpListenerStream::new(listener))
                 .await
@@ -169,13 +172,13 @@ fn block_on_elsewhere<T: Send + 'static>(
 }
 
 /// Headers at once, then nothing.
-pub(crate) async fn silent(_: Incoming) -> Result<Answers, Status> {
-    Ok(futures_util::stream::pending().boxed())
+pub(crate) fn silent(_: Incoming) -> Ready<Result<Answers, Status>> {
+    ready(Ok(futures_util::stream::pending().boxed()))
 }
 
 /// Every message of the client, back.
-pub(crate) async fn echo(incoming: Incoming) -> Result<Answers, Status> {
-    Ok(incoming.request.into_inner().boxed())
+pub(crate) fn echo(incoming: Incoming) -> Ready<Result<Answers, Status>> {
+    ready(Ok(incoming.request.into_inner().boxed()))
 }
 
 /// The service that any path under its name belongs to.

@@ -12,6 +12,16 @@ use tokio::time::sleep;
 /// Sockets of this machine that are connected, or trying, to that address, orphans included. Those
 /// that only remember (`TIME_WAIT`) hold nothing and do not count.
 pub(crate) fn towards(peer: SocketAddr) -> usize {
+    rows(peer).len()
+}
+
+/// Bytes that wait in the send buffers of those sockets.
+pub(crate) fn unsent(peer: SocketAddr) -> u64 {
+    rows(peer).into_iter().sum()
+}
+
+/// The bytes in the send buffer of each.
+fn rows(peer: SocketAddr) -> Vec<u64> {
     const TIME_WAIT: &str = "06";
     let SocketAddr::V4(peer) = peer else {
         panic!("tests use IPv4 loopback")
@@ -22,11 +32,10 @@ pub(crate) fn towards(peer: SocketAddr) -> usize {
         .unwrap()
         .lines()
         .skip(1)
-        .filter(|line| {
-            let fields: Vec<&str> = line.split_whitespace().collect();
-            fields[2] == remote && fields[3] != TIME_WAIT
-        })
-        .count()
+        .map(|line| line.split_whitespace().collect::<Vec<_>>())
+        .filter(|fields| fields[2] == remote && fields[3] != TIME_WAIT)
+        .map(|fields| u64::from_str_radix(fields[4].split(':').next().unwrap(), 16).unwrap())
+        .collect()
 }
 
 /// Waits until the number of sockets towards the address is as wanted.

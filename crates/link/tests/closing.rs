@@ -1,0 +1,377 @@
+//! Closing, dropping and leaving, from every state, on real sockets: nothing is left, and nothing
+//! begins again.
+#![cfg(all(feature = "grpc", target_os = "linux"))]
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test stops at the first thing that is not as it should be"
+)]
+
+mod support;
+
+use std::{any::Any, future::Future, net::SocketAddr, time::Duration};
+
+use futures_util::{StreamExt as _, stream};
+use steadfast::{
+    Builder, ConnectError, Gate, Link,
+    grpc::{Connection, Grpc},
+    session::{Activity, Config, Ready, State},
+    transport::Call,
+};
+use steadfast_chaos::{Fault, Reach};
+use support::{
+    note::{After, Notes, Told, large, note, told},
+    server::{self, Answers, Server, path},
+    sockets::{self, Unreachable, nobody, towards, until_towards},
+    until, within,
+};
+use tokio::{
+    runtime::Handle,
+    sync::mpsc::UnboundedReceiver,
+    time::{Instant, sleep},
+};
+use tonic::Status;
+
+/// What an end may take.
+const BOUND: Duration = Duration::from_secs(2);
+/// In which a loop that was not stopped would have attempted again, several times.
+const QUIET: Duration = Duration::from_millis(200);
+
+/// A link in some state, and what is needed to keep it there.
+struct Case {
+    link: Link<Notes, Connection>,
+    told: UnboundedReceiver<Told>,
+    peer: SocketAddr,
+    /// Sockets and tasks that are not the link's.
+    sockets: usize,
+    tasks: usize,
+    server: Option<Server>,
+    kept: Option<Box<dyn Any>>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Way {
+    Close,
+    Drop,
+    Leave,
+}
+
+fn config() -> Config {
+    Config {
+        initial_backoff: Duration::from_millis(50),
+        max_backoff: Duration::from_millis(50),
+        drain_timeout: Duration::from_millis(300),
+        ..Config::default()
+    }
+}
+
+fn tasks() -> usize {
+    Handle::current().metrics().num_alive_tasks()
+}
+
+impl Case {
+    fn new(peer: SocketAddr, builder: Builder) -> Self {
+        let (sockets, tasks) = (towards(peer), tasks());
+        let (sink, told) = told();
+        let link = builder
+            .spawn(Grpc::new(peer.into()), Notes::saying(1), sink)
+            .unwrap();
+        Self {
+            link,
+            told,
+            peer,
+            sockets,
+            tasks,
+            server: None,
+            kept: None,
+        }
+    }
+
+    /// A started link to the server.
+    fn on(server: Server, builder: Builder) -> Self {
+        let mut case = Self::new(server.addr, builder);
+        case.link.start().unwrap();
+        case.server = Some(server);
+        case
+    }
+
+    async fn until(self, activity: Activity) -> Self {
+        let mut status = self.link.watch();
+        until("the state", &mut status, |status| {
+            status.activity == activity
+        })
+        .await;
+        self
+    }
+
+    /// Ends it that way and checks that nothing is left and nothing begins.
+    async fn end(mut self, way: Way) {
+        let calls = |server: &Option<Server>| server.as_ref().map_or(0, Server::calls);
+        let before = calls(&self.server);
+        let idle = self.link.status().activity == Activity::Idle;
+        let began = Instant::now();
+        let mut driver = 0;
+        let link = match way {
+            Way::Close => {
+                within("closed", self.link.close()).await;
+                // The link's own task ends with the word that it has.
+                assert!(
+                    tasks() <= self.tasks + 1,
+                    "close waits for the tasks of a connection"
+                );
+                assert!(self.link.command(note(9)).is_err());
+                Some(self.link)
+            }
+            Way::Leave => {
+                within("left", self.link.leave()).await;
+                assert_eq!(self.link.status().state, State::Disconnected);
+                driver = 1;
+                Some(self.link)
+            }
+            Way::Drop => {
+                drop(self.link);
+                None
+            }
+        };
+        while tasks() != self.tasks + driver || towards(self.peer) != self.sockets {
+            assert!(
+                began.elapsed() < BOUND,
+                "{} tasks and {} sockets more than before",
+                tasks() - self.tasks,
+                towards(self.peer) - self.sockets
+            );
+            sleep(Duration::from_millis(2)).await;
+        }
+        let quiet = Instant::now();
+        while quiet.elapsed() < QUIET {
+            assert_eq!(towards(self.peer), self.sockets, "a dial afterwards");
+            sleep(Duration::from_millis(5)).await;
+        }
+        assert_eq!(calls(&self.server), before, "a call afterwards");
+        drop(link);
+        let mut stops = 0;
+        while let Some(told) = within("the last of what it tells", self.told.recv()).await {
+            stops += u32::from(matches!(told, Told::Stopped(_)));
+        }
+        // Whoever left has been told so already, unless there was nothing to leave.
+        let expected = if way == Way::Leave && !idle { 2 } else { 1 };
+        assert_eq!(
+            stops, expected,
+            "times that the application was told of the stop"
+        );
+        drop(self.kept);
+    }
+}
+
+async fn each_way<F: Future<Output = Case>>(make: impl Fn() -> F) {
+    for way in [Way::Close, Way::Drop, Way::Leave] {
+        println!("{way:?}");
+        make().await.end(way).await;
+    }
+}
+
+fn builder(config: Config) -> Builder {
+    Builder::new(Call::new(path("Talk"))).config(config)
+}
+
+#[tokio::test]
+async fn i23_from_idle() {
+    each_way(async || {
+        let server = Server::start(server::silent);
+        let mut case = Case::new(server.addr, builder(config()));
+        case.server = Some(server);
+        case
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn i23_from_dialling_an_address_that_swallows_everything() {
+    each_way(async || {
+        let hole = Unreachable::start().await;
+        let mut case = Case::new(hole.addr, builder(config()));
+        case.link.start().unwrap();
+        until_towards(hole.addr, hole.fillers + 1).await;
+        case.kept = Some(Box::new(hole));
+        case
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn i23_from_opening_against_a_server_that_withholds_its_headers() {
+    each_way(async || {
+        let server = Server::start(|_| std::future::pending());
+        let case = Case::on(server, builder(config()));
+        while case.server.as_ref().unwrap().calls() == 0 {
+            sleep(Duration::from_millis(2)).await;
+        }
+        case.until(Activity::Opening).await
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn i23_from_greeting() {
+    each_way(async || {
+        let config = Config {
+            ready: Ready::FirstMessage,
+            ..config()
+        };
+        let case = Case::on(Server::start(server::silent), builder(config));
+        case.until(Activity::Greeting).await
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn i23_from_restoring() {
+    each_way(async || {
+        let config = Config {
+            ready: Ready::Restored,
+            ..config()
+        };
+        // The greeting comes back, and nothing completes what was to be restored.
+        let case = Case::on(Server::start(server::echo), builder(config));
+        case.until(Activity::Restoring).await
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn i23_from_live() {
+    each_way(async || {
+        let case = Case::on(Server::start(server::silent), builder(config()));
+        case.until(Activity::Live).await
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn c10_i23_from_backing_off() {
+    each_way(async || {
+        let server = Server::start(|_| async { Err(Status::unavailable("not now")) });
+        let case = Case::on(server, builder(config()));
+        let mut status = case.link.watch();
+        until("the second backoff", &mut status, |status| {
+            status.activity == Activity::Backoff && status.failures >= 2
+        })
+        .await;
+        case
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn i23_from_being_held_by_a_full_application_queue() {
+    each_way(async || {
+        let gate = Gate::new(1);
+        gate.put();
+        let builder = builder(config()).gate(gate);
+        let server = Server::start(|_| async {
+            let notes = stream::iter(1..).map(|number| Ok(large(number, 1_000)));
+            Ok(notes.boxed() as Answers)
+        });
+        let case = Case::on(server, builder);
+        while case.link.counters().held == 0 {
+            sleep(Duration::from_millis(2)).await;
+        }
+        case.until(Activity::Live).await
+    })
+    .await;
+}
+
+/// A live link that has queued more than a frozen peer's socket takes.
+async fn frozen() -> Case {
+    let server = Server::start(server::silent);
+    let proxy = server.proxy();
+    let mut case = Case::new(proxy.addr(), builder(config()));
+    case.link.start().unwrap();
+    case.server = Some(server);
+    let case = case.until(Activity::Live).await;
+    let freeze = proxy.inject(Fault::Freeze, Reach::Everything);
+    for number in 0..16 {
+        case.link.command(large(number, 1 << 20)).unwrap();
+    }
+    let full = async {
+        let mut before = 0;
+        loop {
+            sleep(Duration::from_millis(50)).await;
+            let unsent = sockets::unsent(case.peer);
+            if unsent > 0 && unsent == before {
+                return;
+            }
+            before = unsent;
+        }
+    };
+    within("a full send buffer", full).await;
+    Case {
+        kept: Some(Box::new((freeze, proxy))),
+        ..case
+    }
+}
+
+#[tokio::test]
+async fn c11_i23_from_a_frozen_peer_with_a_full_send_buffer() {
+    each_way(frozen).await;
+}
+
+/// A stream of notes after the last one seen, told by its consumer.
+fn resumed(peer: SocketAddr) -> steadfast::Resumed<After, Connection> {
+    builder(config())
+        .resume(Grpc::new(peer.into()), After::default())
+        .unwrap()
+}
+
+#[tokio::test]
+async fn c10_closing_while_down_ends_the_consumers_stream() {
+    let mut notes = resumed(nobody());
+    let mut status = notes.link().watch();
+    until("backoff", &mut status, |status| {
+        status.activity == Activity::Backoff
+    })
+    .await;
+    within("closed", notes.link().close()).await;
+    assert_eq!(within("the end", notes.next()).await, None);
+    assert_eq!(notes.link().connect().await, Err(ConnectError::Closed));
+    assert!(notes.link().start().is_err() && notes.send(note(1)).is_err());
+    assert!(notes.link().is_closed());
+    within("closed already", notes.link().closed()).await;
+}
+
+#[tokio::test]
+async fn c11_closing_with_a_dead_peer_ends_a_consumer_that_waits() {
+    let server = Server::start(server::silent);
+    let proxy = server.proxy();
+    let mut notes = resumed(proxy.addr());
+    let mut status = notes.link().watch();
+    until("live", &mut status, |status| status.lives > 0).await;
+    let _freeze = proxy.inject(Fault::Freeze, Reach::Everything);
+    let link = notes.link().clone();
+    let consumer = tokio::spawn(async move { notes.next().await });
+    sleep(Duration::from_millis(50)).await;
+    assert!(!consumer.is_finished());
+    within("closed", link.close()).await;
+    assert_eq!(within("the end", consumer).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn c12_closing_one_handle_ends_the_others_and_what_waits_on_them() {
+    let before = tasks();
+    let server = Server::start(|_| std::future::pending());
+    let mut notes = resumed(server.addr);
+    let other = notes.link().clone();
+    let waiting = tokio::spawn(async move { other.connect().await });
+    let consumer = tokio::spawn(async move {
+        let link = notes.link().clone();
+        let closing = async move {
+            sleep(Duration::from_millis(50)).await;
+            link.close().await;
+        };
+        tokio::join!(notes.next(), closing).0
+    });
+    assert_eq!(within("the end", consumer).await.unwrap(), None);
+    let answer = within("an answer", waiting).await.unwrap();
+    assert_eq!(answer, Err(ConnectError::Closed));
+    sleep(Duration::from_millis(10)).await;
+    assert_eq!(tasks(), before);
+}

@@ -1,0 +1,417 @@
+//! One connection with a registration that dialled it and data streams that borrow it, against a
+//! peer that never speaks unasked.
+#![cfg(feature = "grpc")]
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test stops at the first thing that is not as it should be"
+)]
+
+mod support;
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use futures_util::{StreamExt as _, stream};
+use steadfast::{
+    Borrowed, Builder, Link, Shared,
+    grpc::Grpc,
+    session::{
+        Advice, By, Cause, Config, End, Generation, Liveness, Ready, Reason, Recovery, State,
+    },
+    transport::{Call, Connection, Transport},
+};
+use steadfast_chaos::{Direction, Fault, Reach};
+use support::{
+    note::{Notes, Told, note, told},
+    scripted::{Peer, Scripted, Wire},
+    server::{Answers, Incoming, Server, path},
+    until, within,
+};
+use tokio::{
+    sync::mpsc::UnboundedReceiver,
+    time::{Instant, sleep, timeout},
+};
+use tonic::Status;
+
+/// How an agent holds its registration: alive as long as the peer answers when asked.
+fn registration(unit: Duration) -> Config {
+    Config {
+        ready: Ready::FirstMessage,
+        liveness: Liveness::Asked,
+        heartbeat_interval: Some(unit * 10),
+        activity_timeout: Some(unit * 90),
+        probe_timeout: unit * 5,
+        recovery: Recovery::Spread(unit),
+        initial_backoff: unit,
+        max_backoff: unit * 30,
+        stable_after: unit * 30,
+        ..Config::default()
+    }
+}
+
+/// How it holds a data stream: the connection's life is the registration's business.
+fn data(unit: Duration) -> Config {
+    Config {
+        ready: Ready::Accepted,
+        liveness: Liveness::Received,
+        heartbeat_interval: None,
+        activity_timeout: None,
+        ..registration(unit)
+    }
+}
+
+/// A link with what it told.
+struct Held<C> {
+    link: Link<Notes, C>,
+    told: UnboundedReceiver<Told>,
+}
+
+impl<C: Connection> Held<C> {
+    /// Starts a link of that method.
+    fn start<T>(transport: T, config: Config, method: &str, protocol: Notes) -> Self
+    where
+        T: Transport<Connection = C>,
+    {
+        let (sink, told) = told();
+        let call = Call::new(path(method)).with_metadata("agent_id", "agent-7");
+        let link = Builder::new(call)
+            .config(config)
+            .spawn(transport, protocol, sink)
+            .unwrap();
+        link.start().unwrap();
+        Self { link, told }
+    }
+
+    /// The connection of its live stream.
+    async fn connection(&self) -> C {
+        let mut connection = self.link.connection();
+        let live = within("a connection", connection.wait_for(Option::is_some)).await;
+        live.unwrap().clone().unwrap()
+    }
+
+    async fn live(&self) {
+        let mut status = self.link.watch();
+        until("live", &mut status, |status| {
+            status.state == State::Connected
+        })
+        .await;
+    }
+
+    /// What it tells next, however long it takes.
+    async fn next(&mut self) -> Told {
+        self.told.recv().await.expect("the link is there")
+    }
+
+    /// The ends it tells until it stops.
+    async fn stopped(&mut self) -> End {
+        loop {
+            if let Told::Stopped(end) = within("a stop", self.next()).await {
+                return end;
+            }
+        }
+    }
+}
+
+impl<C: Connection> Held<Shared<C>> {
+    fn borrow(connection: &C, unit: Duration, method: &str) -> Self {
+        let transport = Borrowed::new(connection.clone());
+        Self::start(transport, data(unit), method, Notes::default())
+    }
+}
+
+fn register<T: Transport>(transport: T, unit: Duration) -> Held<T::Connection> {
+    let protocol = Notes {
+        heartbeat: Some(note(0)),
+        ..Notes::saying(1)
+    };
+    Held::start(transport, registration(unit), "Register", protocol)
+}
+
+/// A second of a real agent's life.
+const SECOND: Duration = Duration::from_secs(1);
+
+/// Confirms a registration and then says nothing; answers a data stream's first request, with
+/// headers that come no earlier.
+fn proxy(heartbeats: &Arc<AtomicU64>) -> Scripted {
+    let heartbeats = Arc::clone(heartbeats);
+    Scripted::new(move |mut peer: Peer| {
+        let heartbeats = Arc::clone(&heartbeats);
+        async move {
+            assert_eq!(
+                peer.call.metadata,
+                [("agent_id".to_owned(), "agent-7".to_owned())]
+            );
+            let registering = peer.method() == "Register";
+            if let Some(first) = peer.hear().await {
+                peer.headers();
+                peer.say(&first);
+            }
+            while peer.hear().await.is_some() {
+                heartbeats.fetch_add(u64::from(registering), Ordering::AcqRel);
+            }
+        }
+    })
+}
+
+#[tokio::test(start_paused = true)]
+async fn i7_an_hour_of_silence_is_no_loss_and_a_black_hole_is_found_in_time() {
+    let heartbeats = Arc::default();
+    let world = proxy(&heartbeats);
+    let mut registered = register(world.clone(), SECOND);
+    let first = registered.connection().await;
+    let mut metrics = Held::borrow(&first, SECOND, "Metrics");
+    let lifecycle = Held::borrow(&first, SECOND, "Lifecycle");
+    metrics.live().await;
+    lifecycle.live().await;
+    assert_eq!(registered.next().await, Told::Note(note(1)));
+
+    sleep(Duration::from_secs(3_600)).await;
+    assert_eq!(world.dials().len(), 1);
+    assert_eq!(
+        world.opened(),
+        [(0, "Register"), (0, "Metrics"), (0, "Lifecycle")].map(|(on, what)| (on, what.to_owned()))
+    );
+    assert_eq!(registered.link.status().generation, Generation(1));
+    for data in [&metrics, &lifecycle] {
+        let status = data.link.status();
+        assert_eq!(
+            (status.generation, status.state),
+            (Generation(1), State::Connected)
+        );
+    }
+    let beats = heartbeats.load(Ordering::Acquire);
+    assert!((359..=360).contains(&beats), "{beats} heartbeats");
+    // Each third of the activity timeout, and nothing more: a Go peer punishes what pesters it.
+    let probes = first.probes();
+    assert!((119..=120).contains(&probes), "{probes} probes");
+
+    metrics.link.command(note(5)).unwrap();
+    assert_eq!(metrics.next().await, Told::Note(note(5)), "after the hour");
+
+    let holed = Instant::now();
+    first.blackhole();
+    let Told::Down(end) = registered.next().await else {
+        panic!("the registration tells of its loss first")
+    };
+    assert_eq!(end, End::retry(By::Peer, Reason::Silent));
+    let found = holed.elapsed();
+    assert!((SECOND * 60..=SECOND * 90).contains(&found), "{found:?}");
+
+    let stopped = metrics.stopped().await;
+    assert_eq!((stopped.by, stopped.advice), (By::Network, Advice::Stop));
+    assert_eq!(metrics.link.status().state, State::Disconnected);
+    let second = registered.connection().await;
+    assert_eq!(world.opened()[3..], [(1, "Register".to_owned())]);
+    let mut anew = Held::borrow(&second, SECOND, "Metrics");
+    anew.live().await;
+    anew.link.command(note(6)).unwrap();
+    assert_eq!(anew.next().await, Told::Note(note(6)));
+    assert_eq!(world.opened()[4..], [(1, "Metrics".to_owned())]);
+
+    sleep(Duration::from_secs(600)).await;
+    assert_eq!(world.dials().len(), 2, "one loss, one dial");
+    assert!(first.is_cut(), "the dead connection is gone");
+}
+
+#[tokio::test(start_paused = true)]
+async fn i7_a_peer_whose_answers_to_probes_stop_is_dead_within_the_activity_timeout_of_the_last() {
+    let world = proxy(&Arc::default());
+    let mut registered = register(world.clone(), SECOND);
+    let wire = registered.connection().await;
+    registered.next().await;
+    for _ in 0..7 {
+        let before = registered.link.status().probed;
+        let mut status = registered.link.watch();
+        timeout(
+            SECOND * 31,
+            status.wait_for(|status| status.probed > before),
+        )
+        .await
+        .expect("a probe each third of the activity timeout")
+        .unwrap();
+    }
+    let last_life = Instant::now();
+    wire.blackhole();
+    assert!(matches!(registered.next().await, Told::Down(_)));
+    let found = last_life.elapsed();
+    assert!(
+        (SECOND * 89..=SECOND * 91).contains(&found),
+        "{found:?} after the last sign of life"
+    );
+}
+
+/// A proxy whose data streams do something, and which counts registrations.
+fn with_data<F>(data: impl Fn(Peer) -> F + Send + Sync + 'static) -> Scripted
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    let data = Arc::new(data);
+    Scripted::new(move |mut peer: Peer| {
+        let data = Arc::clone(&data);
+        async move {
+            if peer.method() != "Register" {
+                return data(peer).await;
+            }
+            if let Some(asked) = peer.hear().await {
+                peer.headers();
+                peer.say(&asked);
+            }
+            peer.listen().await;
+        }
+    })
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_data_stream_that_ends_recovers_alone() {
+    let world = with_data(|mut peer| async move {
+        peer.headers();
+        if let Some(asked) = peer.hear().await {
+            peer.say(&asked);
+        }
+    });
+    let registered = register(world.clone(), SECOND);
+    let wire = registered.connection().await;
+    let mut metrics = Held::borrow(&wire, SECOND, "Metrics");
+    for generation in 1..=5 {
+        let mut status = metrics.link.watch();
+        let live = until("live again", &mut status, |status| {
+            status.state == State::Connected && status.generation == Generation(generation)
+        });
+        live.await;
+        metrics.link.command(note(generation)).unwrap();
+        assert_eq!(metrics.next().await, Told::Note(note(generation)));
+        assert_eq!(
+            within("its end", metrics.next()).await,
+            Told::Down(End::retry(By::Peer, Reason::Finished))
+        );
+        sleep(SECOND * 40).await;
+    }
+    assert_eq!(world.dials().len(), 1);
+    assert_eq!(registered.link.status().generation, Generation(1));
+    assert_eq!(registered.link.counters().ends.len(), 0);
+}
+
+fn unimplemented() -> End {
+    let reason = Reason::Status {
+        code: 12,
+        message: String::new(),
+    };
+    End::stop(By::Peer, reason)
+}
+
+#[tokio::test(start_paused = true)]
+async fn i6_unimplemented_on_a_data_stream_stops_that_link_and_no_other() {
+    let world = with_data(|peer| async move {
+        if peer.method() == "Diagnostics" {
+            peer.end(unimplemented());
+        } else {
+            peer.listen().await;
+        }
+    });
+    let registered = register(world.clone(), SECOND);
+    let wire = registered.connection().await;
+    let metrics = Held::borrow(&wire, SECOND, "Metrics");
+    let mut diagnostics = Held::borrow(&wire, SECOND, "Diagnostics");
+    assert_eq!(diagnostics.stopped().await, unimplemented());
+    sleep(Duration::from_secs(600)).await;
+    let opened = world.opened();
+    let of = |method: &str| opened.iter().filter(|(_, what)| what == method).count();
+    assert_eq!(
+        (of("Diagnostics"), of("Metrics"), of("Register")),
+        (1, 1, 1)
+    );
+    assert_eq!(metrics.link.status().state, State::Connected);
+    assert_eq!(registered.link.status().state, State::Connected);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dead_lender_stops_the_borrower_with_a_typed_end() {
+    let world = with_data(Peer::listen);
+    let registered = register(world.clone(), SECOND);
+    let wire = registered.connection().await;
+    let mut metrics = Held::borrow(&wire, SECOND, "Metrics");
+    metrics.live().await;
+    within("closed", registered.link.close()).await;
+    let why = "the connection it was borrowed from has ended".to_owned();
+    let end = End::stop(By::Network, Reason::Lost(why));
+    assert_eq!(metrics.stopped().await, end);
+    let status = metrics.link.status();
+    assert_eq!(
+        (status.state, status.cause),
+        (State::Disconnected, Cause::Ended(end))
+    );
+    assert_eq!(world.dials().len(), 1, "a borrower never dials");
+}
+
+#[tokio::test(start_paused = true)]
+async fn closing_a_borrower_leaves_the_lender_and_its_other_borrowers_alone() {
+    let world = with_data(Peer::listen);
+    let registered = register(world.clone(), SECOND);
+    let wire: Wire = registered.connection().await;
+    let metrics = Held::borrow(&wire, SECOND, "Metrics");
+    let lifecycle = Held::borrow(&wire, SECOND, "Lifecycle");
+    metrics.live().await;
+    lifecycle.live().await;
+    within("closed", metrics.link.close()).await;
+    sleep(SECOND * 200).await;
+    assert!(!wire.is_cut());
+    assert_eq!(lifecycle.link.status().generation, Generation(1));
+    assert_eq!(registered.link.status().generation, Generation(1));
+}
+
+/// The same on real sockets, where a second takes 10 ms.
+const TICK: Duration = Duration::from_millis(10);
+
+async fn serve(incoming: Incoming) -> Result<Answers, Status> {
+    let mut asked = incoming.request.into_inner();
+    if incoming.method == "Register" {
+        let confirmed = stream::iter(asked.message().await.transpose());
+        return Ok(confirmed.chain(stream::pending()).boxed());
+    }
+    // No headers before the first request, as a Go proxy does it.
+    let first = asked.message().await?;
+    Ok(stream::iter(first.map(Ok)).chain(asked).boxed())
+}
+
+#[tokio::test]
+async fn i7_on_real_sockets_silence_is_no_loss_and_a_black_hole_is_found_in_time() {
+    let server = Server::start(serve);
+    let proxy = server.proxy();
+    let transport = Grpc::new(proxy.addr().into());
+    let mut registered = register(transport, TICK);
+    let first = registered.connection().await;
+    let mut metrics = Held::borrow(&first, TICK, "Metrics");
+    metrics.live().await;
+    assert_eq!(registered.next().await, Told::Note(note(1)));
+
+    sleep(TICK * 90 * 2).await;
+    assert_eq!(proxy.stats().accepted, 1);
+    assert_eq!(registered.link.status().generation, Generation(1));
+    assert_eq!(metrics.link.status().generation, Generation(1));
+    metrics.link.command(note(5)).unwrap();
+    assert_eq!(
+        within("an answer", metrics.next()).await,
+        Told::Note(note(5))
+    );
+
+    let hole = proxy.inject(Fault::Blackhole(Direction::Both), Reach::Present);
+    let holed = Instant::now();
+    let lost = within("the loss", registered.next()).await;
+    assert_eq!(lost, Told::Down(End::retry(By::Peer, Reason::Silent)));
+    assert!(holed.elapsed() < TICK * 90 + Duration::from_millis(300));
+    assert_eq!(metrics.stopped().await.by, By::Network);
+    let second = registered.connection().await;
+    let mut anew = Held::borrow(&second, TICK, "Metrics");
+    anew.live().await;
+    anew.link.command(note(6)).unwrap();
+    assert_eq!(within("an answer", anew.next()).await, Told::Note(note(6)));
+    drop(hole);
+    sleep(TICK * 20).await;
+    assert_eq!(proxy.stats().accepted, 2, "one loss, one dial");
+    assert_eq!(anew.link.status().generation, Generation(1));
+}
