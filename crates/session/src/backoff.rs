@@ -31,9 +31,9 @@ impl Backoff {
     pub(crate) fn next(&mut self, config: &Config) -> Duration {
         let factor = config.backoff_multiplier.powf(f64::from(self.step));
         let initial = config.initial_backoff.as_secs_f64();
-        let seconds = (initial * factor).min(config.max_backoff.as_secs_f64());
+        let delay = seconds(initial * factor).min(config.max_backoff);
         self.step = self.step.saturating_add(1);
-        self.spread(config, Duration::from_secs_f64(seconds))
+        self.spread(config, delay)
     }
 
     /// The longest delay, spread: for a peer that is overloaded or refuses for now.
@@ -49,11 +49,22 @@ impl Backoff {
         }
     }
 
+    /// A delay that the peer asked for, or a little more: every client of that peer may have been
+    /// told the same.
+    pub(crate) fn at_least(&mut self, config: &Config, wait: Duration) -> Duration {
+        let fraction = match config.jitter {
+            Jitter::Proportional(fraction) => fraction,
+            Jitter::Full => 1.0,
+        };
+        let width = times(wait.min(config.max_backoff), fraction);
+        self.between(wait, wait.saturating_add(width))
+    }
+
     fn spread(&mut self, config: &Config, delay: Duration) -> Duration {
         match config.jitter {
             Jitter::Proportional(fraction) => self.between(
-                delay.mul_f64(1.0 - fraction),
-                delay.mul_f64(1.0 + fraction).min(config.max_backoff),
+                times(delay, 1.0 - fraction),
+                times(delay, 1.0 + fraction).min(config.max_backoff),
             ),
             Jitter::Full => {
                 let floor = config.min_interval();
@@ -66,6 +77,15 @@ impl Backoff {
         let micros = |span: Duration| u64::try_from(span.as_micros()).unwrap_or(u64::MAX);
         Duration::from_micros(self.rng.random_range(micros(low)..=micros(high.max(low))))
     }
+}
+
+fn times(span: Duration, factor: f64) -> Duration {
+    seconds(span.as_secs_f64() * factor)
+}
+
+/// What is too long for a [`Duration`] is the longest one.
+fn seconds(seconds: f64) -> Duration {
+    Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX)
 }
 
 #[cfg(test)]

@@ -38,16 +38,18 @@ pub struct Config {
     pub liveness: Liveness,
     /// A live stream that has lasted this long has proved itself. Default 30 s.
     pub stable_after: Duration,
-    /// Longest delay a peer can ask for. Default 5 min.
+    /// Longest delay a peer can ask for, before jitter. Default 5 min.
     pub retry_after_max: Duration,
 }
 
 /// How a delay `d` is spread.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Jitter {
-    /// Uniform in `[(1 − f)·d, min((1 + f)·d, max_backoff)]`; `f` is in `0..=1`.
+    /// Uniform in `[(1 − f)·d, min((1 + f)·d, max_backoff)]`; `f` is in `0..=1`. A delay `w` that
+    /// the peer asked for is uniform in `[w, w + f·min(w, max_backoff)]`.
     Proportional(f64),
-    /// Uniform in `[min_interval, max(d, min_interval)]`: best against herds.
+    /// Uniform in `[min_interval, max(d, min_interval)]`: best against herds. A delay `w` that the
+    /// peer asked for is uniform in `[w, w + min(w, max_backoff)]`.
     Full,
 }
 

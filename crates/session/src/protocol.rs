@@ -106,7 +106,8 @@ pub enum Signal {
     HeartbeatAcked,
     /// From here on the peer must acknowledge heartbeats within the activity timeout.
     ExpectAcks,
-    /// The peer wants heartbeats at this interval, for as long as this stream lasts.
+    /// The peer wants heartbeats at this interval, for as long as this stream lasts. At most half
+    /// the activity timeout and at least 10 ms are granted.
     HeartbeatInterval(Duration),
     /// The peer announced that it stops.
     Drain(String),

@@ -1,12 +1,22 @@
 //! The machine: one entry point, every effect out before it returns.
+//!
+//! What an input does is told where it belongs: what callers ask for in `requests`, the way from a
+//! call to a live stream in `opening`, signs of life in `liveness`, ends and the attempts after
+//! them in `attempts`.
+
+mod attempts;
+mod liveness;
+mod opening;
+mod requests;
 
 use std::time::Duration;
 
 use crate::{
     Generation, Signal, Time,
     backoff::Backoff,
-    config::{CheckedConfig, Config, Liveness, Ready},
-    end::{Advice, By, End, Reason},
+    config::{CheckedConfig, Config},
+    end::{By, End, Reason},
+    session::{attempts::Credentials, liveness::Probe},
     status::{Activity, Cause, State, Status, Transition},
     timer::{Deadline, Timer, Timers},
 };
@@ -83,7 +93,11 @@ pub(crate) enum Phase {
         generation: Generation,
         proven: bool,
     },
-    Draining(Generation),
+    Draining {
+        generation: Generation,
+        /// The caller has asked for a stream again meanwhile.
+        again: bool,
+    },
     Closed,
 }
 
@@ -111,35 +125,12 @@ pub struct Session {
     status: Status,
     last_start: Option<Time>,
     was_live: bool,
-    refresh: Refresh,
+    credentials: Credentials,
     probe: Probe,
     heartbeat_interval: Option<Duration>,
     expects_acks: bool,
     held: bool,
     now: Time,
-}
-
-/// Where the session stands with its credentials.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Refresh {
-    Fresh,
-    Wanted,
-    Tried,
-}
-
-/// What the outstanding probe is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Probe {
-    None,
-    Life,
-    Request,
-}
-
-/// When the attempt after an end is due.
-enum Next {
-    AtOnce,
-    After(Duration),
-    Never,
 }
 
 impl Session {
@@ -155,7 +146,7 @@ impl Session {
             status: Status::new(),
             last_start: None,
             was_live: false,
-            refresh: Refresh::Fresh,
+            credentials: Credentials::Good,
             probe: Probe::None,
             heartbeat_interval,
             expects_acks: false,
@@ -203,7 +194,7 @@ impl Session {
             | Phase::Greeting(generation)
             | Phase::Restoring(generation)
             | Phase::Live { generation, .. }
-            | Phase::Draining(generation) => Some(generation),
+            | Phase::Draining { generation, .. } => Some(generation),
         }
     }
 
@@ -227,7 +218,7 @@ impl Session {
                 s.on_headers(now, from, out);
                 s.on_received(now);
             }),
-            Input::Ended(from, end) => self.if_current(from, |s| s.on_ended(now, end, out)),
+            Input::Ended(from, end) => self.if_current(from, |s| s.lose(now, end, out)),
             Input::Probed(from, alive) => self.if_current(from, |s| s.on_probed(now, alive, out)),
             Input::Held(from, held) => self.if_current(from, |s| s.on_held(now, held)),
             Input::Signal(from, signal) => {
@@ -243,168 +234,18 @@ impl Session {
         }
     }
 
-    // What callers ask for.
-
-    fn on_connect(&mut self, now: Time, out: &mut Vec<Action>) {
-        match self.phase {
-            Phase::Idle => {
-                self.was_live = false;
-                self.status.failures = 0;
-                self.backoff.reset();
-                self.refresh = Refresh::Fresh;
-                self.reach(now, State::Connecting, Cause::Asked, out);
-                self.attempt_after(now, Duration::ZERO, out);
-            }
-            Phase::Backoff => self.attempt_after(now, Duration::ZERO, out),
-            Phase::Opening(_)
-            | Phase::Greeting(_)
-            | Phase::Restoring(_)
-            | Phase::Live { .. }
-            | Phase::Draining(_)
-            | Phase::Closed => {}
-        }
-    }
-
-    fn on_reconnect(&mut self, now: Time, out: &mut Vec<Action>) {
-        match self.phase {
-            Phase::Live { generation, .. } => self.probe_for(now, generation, Probe::Request, out),
-            Phase::Idle | Phase::Backoff => self.on_connect(now, out),
-            Phase::Opening(_)
-            | Phase::Greeting(_)
-            | Phase::Restoring(_)
-            | Phase::Draining(_)
-            | Phase::Closed => {}
-        }
-    }
-
-    fn on_leave(&mut self, now: Time, out: &mut Vec<Action>) {
-        match self.phase {
-            Phase::Live { generation, .. } => {
-                self.enter(Phase::Draining(generation));
-                self.timers
-                    .arm(Timer::Leave, now + self.config().drain_timeout);
-                out.push(Action::Finish(generation));
-            }
-            Phase::Opening(_) | Phase::Greeting(_) | Phase::Restoring(_) | Phase::Backoff => {
-                self.stop(now, Phase::Idle, left(), out);
-            }
-            Phase::Idle | Phase::Draining(_) | Phase::Closed => {}
-        }
-    }
-
-    fn on_close(&mut self, now: Time, out: &mut Vec<Action>) {
-        if self.phase != Phase::Closed {
-            self.stop(now, Phase::Closed, left(), out);
-        }
-    }
-
-    // What the stream reports.
-
-    fn on_accepted(&mut self, now: Time, from: Generation, out: &mut Vec<Action>) {
-        if matches!(self.phase, Phase::Opening(_)) && self.config().ready == Ready::Accepted {
-            self.go_live(now, from, out);
-        }
-    }
-
-    fn on_headers(&mut self, now: Time, from: Generation, out: &mut Vec<Action>) {
-        if !matches!(self.phase, Phase::Opening(_)) {
-            return;
-        }
-        match self.config().ready {
-            Ready::Accepted | Ready::Headers => self.go_live(now, from, out),
-            Ready::FirstMessage | Ready::Restored => {
-                self.enter(Phase::Greeting(from));
-                self.timers
-                    .arm(Timer::Greet, now + self.config().greeting_timeout);
-                self.begin_liveness(now);
-            }
-        }
-    }
-
-    fn on_received(&mut self, now: Time) {
-        if !Timer::Activity.belongs_to(&self.phase) || self.held {
-            return;
-        }
-        if let Some(limit) = self.config().activity_timeout {
-            self.timers.arm(Timer::Activity, now + limit);
-            if self.config().liveness == Liveness::Asked && Timer::Ask.belongs_to(&self.phase) {
-                self.timers.arm(Timer::Ask, now + limit / 3);
-            }
-        }
-    }
-
-    fn on_ended(&mut self, now: Time, end: End, out: &mut Vec<Action>) {
-        if matches!(self.phase, Phase::Draining(_)) {
-            self.stop(now, Phase::Idle, left(), out);
-        } else {
-            self.lose(now, end, out);
-        }
-    }
-
-    fn on_probed(&mut self, now: Time, alive: bool, out: &mut Vec<Action>) {
-        let asked_for = std::mem::replace(&mut self.probe, Probe::None);
-        self.timers.disarm(Timer::Probe);
-        if alive {
-            self.status.probed += 1;
-            self.on_received(now);
-            return;
-        }
-        match asked_for {
-            Probe::Request => self.lose(now, End::retry(By::Peer, Reason::ProbeFailed), out),
-            Probe::Life | Probe::None => self.ask_again(now),
-        }
-    }
-
-    fn on_held(&mut self, now: Time, held: bool) {
-        self.held = held;
-        if held {
-            for timer in [Timer::Activity, Timer::Ack, Timer::Ask] {
-                self.timers.disarm(timer);
-            }
-        } else {
-            self.on_received(now);
-        }
-    }
-
     fn on_signal(&mut self, now: Time, from: Generation, signal: Signal, out: &mut Vec<Action>) {
         match signal {
             Signal::Greeted => self.on_greeted(now, from, out),
-            Signal::Answered => {
-                if matches!(self.phase, Phase::Restoring(_)) {
-                    self.timers
-                        .arm(Timer::Restore, now + self.config().restoring_timeout);
-                }
-            }
-            Signal::Restored => {
-                if matches!(self.phase, Phase::Restoring(_)) {
-                    self.go_live(now, from, out);
-                }
-            }
+            Signal::Answered => self.on_answered(now),
+            Signal::Restored => self.on_restored(now, from, out),
             Signal::HeartbeatAcked => self.timers.disarm(Timer::Ack),
             Signal::ExpectAcks => self.expects_acks = true,
-            Signal::HeartbeatInterval(interval) => {
-                self.heartbeat_interval = Some(interval.max(Duration::from_millis(1)));
-                self.arm_heartbeat(now);
-            }
+            Signal::HeartbeatInterval(interval) => self.on_heartbeat_interval(now, interval),
             Signal::Drain(why) => self.move_on(now, why, out),
             Signal::Fail(end) => self.lose(now, end, out),
         }
     }
-
-    fn on_greeted(&mut self, now: Time, from: Generation, out: &mut Vec<Action>) {
-        if !matches!(self.phase, Phase::Greeting(_)) {
-            return;
-        }
-        if self.config().ready == Ready::Restored {
-            self.enter(Phase::Restoring(from));
-            self.timers
-                .arm(Timer::Restore, now + self.config().restoring_timeout);
-        } else {
-            self.go_live(now, from, out);
-        }
-    }
-
-    // What the timers say.
 
     fn on_timer(&mut self, now: Time, timer: Timer, out: &mut Vec<Action>) {
         let timed_out = |reason| End::retry(By::Peer, reason);
@@ -423,232 +264,15 @@ impl Session {
             Timer::Heartbeat => self.beat(now, out),
             Timer::Stable => self.prove(),
             Timer::Retry => self.attempt(now, out),
-            Timer::Leave => self.stop(now, Phase::Idle, left(), out),
+            Timer::Leave => self.stop(now, Phase::Idle, out),
             Timer::Protocol => unreachable!("the endpoint keeps the protocol's timer"),
         }
     }
-
-    fn beat(&mut self, now: Time, out: &mut Vec<Action>) {
-        let Some(generation) = self.current() else {
-            return;
-        };
-        out.push(Action::Heartbeat(generation));
-        self.arm_heartbeat(now);
-        if let Some(limit) = self.config().activity_timeout
-            && self.expects_acks
-            && !self.held
-            && self.timers.armed(Timer::Ack).is_none()
-        {
-            self.timers.arm(Timer::Ack, now + limit);
-        }
-    }
-
-    fn prove(&mut self) {
-        if let Phase::Live { proven, .. } = &mut self.phase {
-            *proven = true;
-            self.status.failures = 0;
-            self.backoff.reset();
-        }
-    }
-
-    fn probe_for(&mut self, now: Time, generation: Generation, what: Probe, out: &mut Vec<Action>) {
-        if self.probe == Probe::None {
-            out.push(Action::Probe(generation));
-            self.timers
-                .arm(Timer::Probe, now + self.config().probe_timeout);
-            self.probe = what;
-        } else if what == Probe::Request {
-            self.probe = what;
-        }
-    }
-
-    fn ask_again(&mut self, now: Time) {
-        if let (Liveness::Asked, Some(limit)) =
-            (self.config().liveness, self.config().activity_timeout)
-        {
-            self.timers.arm(Timer::Ask, now + limit / 3);
-        }
-    }
-
-    // Transitions.
 
     fn enter(&mut self, phase: Phase) {
         self.timers.keep_for(&phase);
         self.status.activity = phase.activity();
         self.phase = phase;
-    }
-
-    /// Schedules the next attempt, never closer to the last one than the least interval.
-    fn attempt_after(&mut self, now: Time, delay: Duration, out: &mut Vec<Action>) {
-        let earliest = self
-            .last_start
-            .map(|start| start + self.config().min_interval());
-        let at = (now + delay).max(earliest.unwrap_or(now));
-        if at <= now {
-            self.attempt(now, out);
-        } else {
-            self.enter(Phase::Backoff);
-            self.timers.arm(Timer::Retry, at);
-        }
-    }
-
-    fn attempt(&mut self, now: Time, out: &mut Vec<Action>) {
-        let generation = Generation(self.status.generation.0 + 1);
-        let refresh = self.refresh == Refresh::Wanted;
-        if refresh {
-            self.refresh = Refresh::Tried;
-        }
-        self.status.generation = generation;
-        self.last_start = Some(now);
-        self.probe = Probe::None;
-        self.expects_acks = false;
-        self.held = false;
-        self.heartbeat_interval = self.config().heartbeat_interval;
-        self.timers.clear();
-        self.enter(Phase::Opening(generation));
-        self.timers
-            .arm(Timer::Open, now + self.config().open_timeout);
-        out.push(Action::Open {
-            generation,
-            refresh,
-        });
-    }
-
-    fn go_live(&mut self, now: Time, generation: Generation, out: &mut Vec<Action>) {
-        let began = Timer::Activity.belongs_to(&self.phase);
-        self.enter(Phase::Live {
-            generation,
-            proven: false,
-        });
-        self.timers
-            .arm(Timer::Stable, now + self.config().stable_after);
-        if !began {
-            self.begin_liveness(now);
-        }
-        self.on_received(now);
-        self.was_live = true;
-        self.refresh = Refresh::Fresh;
-        self.status.lives += 1;
-        out.push(Action::Up(generation));
-        self.reach(now, State::Connected, Cause::Live, out);
-    }
-
-    fn begin_liveness(&mut self, now: Time) {
-        self.on_received(now);
-        self.arm_heartbeat(now);
-    }
-
-    fn arm_heartbeat(&mut self, now: Time) {
-        if let Some(interval) = self.heartbeat_interval
-            && Timer::Heartbeat.belongs_to(&self.phase)
-        {
-            self.timers.arm(Timer::Heartbeat, now + interval);
-        }
-    }
-
-    /// The one place where a stream, or an attempt at one, comes to an end that was not asked for.
-    fn lose(&mut self, now: Time, end: End, out: &mut Vec<Action>) {
-        let Some(generation) = self.current() else {
-            return;
-        };
-        if matches!(self.phase, Phase::Draining(_)) {
-            self.stop(now, Phase::Idle, left(), out);
-            return;
-        }
-        let proven = matches!(self.phase, Phase::Live { proven: true, .. });
-        if !proven {
-            self.status.failures = self.status.failures.saturating_add(1);
-            self.status.failed += 1;
-        }
-        out.push(Action::Kill(generation));
-        out.push(Action::Down(generation, end.clone()));
-        match self.next_after(&end, proven) {
-            Next::Never => self.give_up(now, end, out),
-            Next::AtOnce => self.retry(now, Duration::ZERO, end, out),
-            Next::After(delay) => self.retry(now, delay, end, out),
-        }
-    }
-
-    fn retry(&mut self, now: Time, delay: Duration, end: End, out: &mut Vec<Action>) {
-        self.enter(Phase::Backoff);
-        let state = if self.was_live {
-            State::Reconnecting
-        } else {
-            State::Connecting
-        };
-        self.reach(now, state, Cause::Ended(end), out);
-        self.attempt_after(now, delay, out);
-    }
-
-    /// The peer stops: go elsewhere, or come back, without calling it an outage. Only a stream that
-    /// has proved itself earns this; any other peer that says so meets the backoff.
-    fn move_on(&mut self, now: Time, why: String, out: &mut Vec<Action>) {
-        let Phase::Live {
-            generation,
-            proven: true,
-        } = self.phase
-        else {
-            self.lose(now, End::retry(By::Peer, Reason::Drained(why)), out);
-            return;
-        };
-        out.push(Action::Kill(generation));
-        out.push(Action::Down(
-            generation,
-            End::retry(By::Peer, Reason::Drained(why.clone())),
-        ));
-        self.enter(Phase::Backoff);
-        self.reach(now, State::Connected, Cause::Moving(why), out);
-        self.attempt_after(now, Duration::ZERO, out);
-    }
-
-    fn next_after(&mut self, end: &End, proven: bool) -> Next {
-        let config = self.config.settings();
-        let spent = config.max_retries > 0 && self.status.failures >= config.max_retries;
-        if spent && !proven {
-            return Next::Never;
-        }
-        let ordinary = if proven {
-            self.backoff.recovery(config)
-        } else {
-            self.backoff.next(config)
-        };
-        match (end.advice, &end.reason) {
-            (Advice::Stop, _) => Next::Never,
-            (Advice::Refresh, _) => match self.refresh {
-                Refresh::Fresh => {
-                    self.refresh = Refresh::Wanted;
-                    Next::AtOnce
-                }
-                Refresh::Wanted | Refresh::Tried => Next::Never,
-            },
-            (Advice::Wait(None), _) => Next::After(self.backoff.longest(config)),
-            (Advice::Wait(Some(wait)), _) => {
-                Next::After(wait.min(config.retry_after_max).max(ordinary))
-            }
-            (Advice::Retry, Reason::ProbeFailed | Reason::ReconnectRequested) => Next::AtOnce,
-            (Advice::Retry, _) => Next::After(ordinary),
-        }
-    }
-
-    fn give_up(&mut self, now: Time, end: End, out: &mut Vec<Action>) {
-        self.enter(Phase::Idle);
-        out.push(Action::Stopped(end.clone()));
-        self.reach(now, State::Disconnected, Cause::Ended(end), out);
-    }
-
-    /// The caller's end of everything: to `Idle`, from where it can connect again, or to `Closed`.
-    fn stop(&mut self, now: Time, to: Phase, end: End, out: &mut Vec<Action>) {
-        let running = self.phase != Phase::Idle;
-        if let Some(generation) = self.current() {
-            out.push(Action::Kill(generation));
-            out.push(Action::Down(generation, end.clone()));
-        }
-        let closing = to == Phase::Closed;
-        self.enter(to);
-        if running || closing {
-            out.push(Action::Stopped(end));
-        }
-        self.reach(now, State::Disconnected, Cause::Asked, out);
     }
 
     fn reach(&mut self, now: Time, state: State, cause: Cause, out: &mut Vec<Action>) {
@@ -659,6 +283,14 @@ impl Session {
 
     /// Invariants that hold between any two steps.
     fn check(&self) {
+        debug_assert!(
+            Timer::SESSION
+                .into_iter()
+                .all(|timer| self.timers.armed(timer).is_none() || timer.belongs_to(&self.phase)),
+            "{:?} in {:?}",
+            self.timers,
+            self.phase
+        );
         let waiting = self.timers.next().is_some();
         match self.phase {
             Phase::Idle | Phase::Closed => {
@@ -666,12 +298,12 @@ impl Session {
                 debug_assert_eq!(self.status.state, State::Disconnected);
             }
             Phase::Live { .. } => debug_assert_eq!(self.status.state, State::Connected),
-            Phase::Backoff
-            | Phase::Opening(_)
-            | Phase::Greeting(_)
-            | Phase::Restoring(_)
-            | Phase::Draining(_) => {
-                debug_assert!(waiting, "{:?} would wait for ever", self.phase);
+            Phase::Greeting(_) | Phase::Restoring(_) => {
+                debug_assert!(waiting || self.held, "{:?} waits for ever", self.phase);
+                debug_assert_ne!(self.status.state, State::Disconnected);
+            }
+            Phase::Backoff | Phase::Opening(_) | Phase::Draining { .. } => {
+                debug_assert!(waiting, "{:?} waits for ever", self.phase);
                 debug_assert_ne!(self.status.state, State::Disconnected);
             }
         }
@@ -687,14 +319,10 @@ impl Phase {
             Self::Greeting(_) => Activity::Greeting,
             Self::Restoring(_) => Activity::Restoring,
             Self::Live { .. } => Activity::Live,
-            Self::Draining(_) => Activity::Draining,
+            Self::Draining { .. } => Activity::Draining,
             Self::Closed => Activity::Closed,
         }
     }
-}
-
-fn left() -> End {
-    End::stop(By::Us, Reason::Left)
 }
 
 #[cfg(test)]

@@ -73,7 +73,7 @@ impl Timer {
                 matches!(phase, Phase::Live { .. })
             }
             Self::Retry => matches!(phase, Phase::Backoff),
-            Self::Leave => matches!(phase, Phase::Draining(_)),
+            Self::Leave => matches!(phase, Phase::Draining { .. }),
             Self::Protocol => false,
         }
     }

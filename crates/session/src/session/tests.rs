@@ -1,1 +1,15 @@
+//! What the machine promises, by concern.
 
+mod bench;
+mod counting;
+mod generations;
+mod herd;
+mod liveness;
+mod model;
+mod opening;
+mod requests;
+mod status;
+mod stopping;
+mod storm;
+mod table;
+mod waiting;

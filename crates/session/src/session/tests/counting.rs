@@ -1,0 +1,124 @@
+//! How attempts are counted, and when it is given up.
+
+use super::bench::{Bench, finished, just_before, plain, seconds, stops, unreachable};
+use crate::{
+    Activity, Cause, Config, State,
+    session::{Action, Input},
+};
+
+fn at_most(max_retries: u32) -> Config {
+    Config {
+        max_retries,
+        ..plain()
+    }
+}
+
+/// Fails every attempt until it is given up; how many were made.
+fn attempts_until_given_up(config: Config, fail: fn(&mut Bench)) -> usize {
+    let mut bench = Bench::new(config);
+    bench.feed(Input::Connect);
+    while bench.activity() != Activity::Idle {
+        assert!(bench.attempts().len() < 50, "never given up");
+        match bench.activity() {
+            Activity::Opening => fail(&mut bench),
+            Activity::Idle
+            | Activity::Backoff
+            | Activity::Greeting
+            | Activity::Restoring
+            | Activity::Live
+            | Activity::Draining
+            | Activity::Closed => drop(bench.wait_for_attempt()),
+        }
+    }
+    let told: Vec<Action> = bench
+        .done
+        .iter()
+        .map(|(_, action)| action.clone())
+        .collect();
+    assert_eq!(stops(&told).len(), 1);
+    assert_eq!(bench.state(), State::Disconnected);
+    assert_eq!(
+        bench.session.status().cause,
+        Cause::Ended(stops(&told).remove(0)),
+        "the last reason is kept"
+    );
+    bench.attempts().len()
+}
+
+#[test]
+fn c18_n_retries_are_n_attempts_that_were_really_made() {
+    for max in [1, 2, 3, 7] {
+        let made = attempts_until_given_up(at_most(max), |bench| drop(bench.end(unreachable())));
+        assert_eq!(made, max as usize);
+    }
+}
+
+#[test]
+fn c6_a_peer_that_accepts_and_fails_uses_up_the_retries_and_the_delays_grow() {
+    let made = attempts_until_given_up(at_most(3), |bench| {
+        bench.go_live();
+        bench.end(finished());
+    });
+    assert_eq!(made, 3);
+    let mut bench = Bench::busy_with(plain(), Activity::Opening);
+    let delays: Vec<u64> = (0..6)
+        .map(|_| {
+            bench.go_live();
+            bench.end(finished());
+            bench.wait_for_attempt().as_secs()
+        })
+        .collect();
+    assert_eq!(delays, [1, 2, 4, 8, 16, 30]);
+}
+
+#[test]
+fn c7_a_failed_restoration_is_counted_and_spaced() {
+    let made = attempts_until_given_up(at_most(4), |bench| {
+        bench.headers();
+        bench.signal(crate::Signal::Greeted);
+        bench.wait(seconds(30));
+        assert_eq!(
+            bench.session.status().failures as usize,
+            bench.attempts().len()
+        );
+    });
+    assert_eq!(made, 4);
+}
+
+#[test]
+fn s4_an_attempt_counts_when_it_ends_before_it_was_stable_and_only_then() {
+    let mut bench = Bench::live(at_most(2));
+    bench.wait(just_before(Config::default().stable_after));
+    bench.end(finished());
+    assert_eq!(bench.session.status().failures, 1);
+    bench.wait_for_attempt();
+    bench.go_live();
+    bench.prove();
+    bench.end(finished());
+    assert_eq!(bench.session.status().failures, 0, "the count began again");
+    bench.wait_for_attempt();
+    bench.end(unreachable());
+    bench.wait_for_attempt();
+    assert_eq!(stops(&bench.end(unreachable())), [unreachable()]);
+}
+
+#[test]
+fn c20_the_first_connection_is_tried_again_like_any_other() {
+    let mut bench = Bench::busy_with(plain(), Activity::Opening);
+    for expected in [1, 2, 4] {
+        bench.end(unreachable());
+        assert_eq!(bench.state(), State::Connecting);
+        assert_eq!(bench.wait_for_attempt(), seconds(expected));
+    }
+}
+
+#[test]
+fn zero_retries_never_give_up() {
+    let mut bench = Bench::busy_with(plain(), Activity::Opening);
+    for _ in 0..1_000 {
+        bench.end(unreachable());
+        bench.wait_for_attempt();
+    }
+    assert_eq!(bench.session.status().failures, 1_000);
+    assert_eq!(bench.session.status().failed, 1_000);
+}

@@ -1,0 +1,178 @@
+//! One stream at a time, and nothing an older one still says is heard.
+
+use super::bench::{ACTIVITIES, Bench, every_report, finished, plain, seconds, unreachable};
+use crate::{
+    Activity, Config, End, Generation, Liveness, Reason, Signal,
+    end::By,
+    session::{Action, Input},
+};
+
+/// A session that has had two attempts before it came to what it is busy with.
+fn third(activity: Activity) -> Bench {
+    let mut bench = Bench::live(Config {
+        liveness: Liveness::Asked,
+        ..plain()
+    });
+    bench.end(finished());
+    bench.wait_for_attempt();
+    bench.headers();
+    bench.end(finished());
+    bench.wait_for_attempt();
+    match activity {
+        Activity::Idle => drop(bench.feed(Input::Leave)),
+        Activity::Backoff => drop(bench.end(unreachable())),
+        Activity::Opening => {}
+        Activity::Greeting => drop(bench.headers()),
+        Activity::Restoring => {
+            bench.headers();
+            bench.signal(Signal::Greeted);
+        }
+        Activity::Live => bench.go_live(),
+        Activity::Draining => {
+            bench.go_live();
+            bench.feed(Input::Leave);
+        }
+        Activity::Closed => drop(bench.feed(Input::Close)),
+    }
+    assert_eq!(
+        (bench.activity(), bench.generation()),
+        (activity, Generation(3))
+    );
+    bench
+}
+
+#[test]
+fn i10_no_late_report_of_an_older_stream_changes_anything() {
+    for activity in ACTIVITIES {
+        let mut bench = third(activity);
+        let before = bench.snapshot();
+        for generation in 0..=2 {
+            for stale in every_report(Generation(generation)) {
+                assert_eq!(bench.feed(stale.clone()), [], "{activity:?} {stale:?}");
+                assert_eq!(bench.snapshot(), before, "{activity:?} {stale:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn i10_late_reports_change_nothing_in_any_order() {
+    let from = Generation(2);
+    let mut stale = [
+        Input::Headers(from),
+        Input::Message(from),
+        Input::Signal(from, Signal::Restored),
+        Input::Signal(from, Signal::Drain("late".into())),
+        Input::Probed(from, false),
+        Input::Held(from, true),
+        Input::Ended(from, End::stop(By::Peer, Reason::Fenced)),
+    ];
+    for activity in ACTIVITIES {
+        let mut bench = third(activity);
+        let before = bench.snapshot();
+        let mut orders = 0;
+        permute(&mut stale, 0, &mut |order| {
+            for input in order {
+                assert_eq!(bench.feed(input.clone()), [], "{activity:?} {order:?}");
+            }
+            orders += 1;
+        });
+        assert_eq!(orders, 5_040);
+        assert_eq!(bench.snapshot(), before, "{activity:?}");
+    }
+}
+
+/// Calls `see` with every order of `items[from..]`.
+fn permute(items: &mut [Input], from: usize, see: &mut impl FnMut(&[Input])) {
+    if from + 1 >= items.len() {
+        see(items);
+        return;
+    }
+    for other in from..items.len() {
+        items.swap(from, other);
+        permute(items, from + 1, see);
+        items.swap(from, other);
+    }
+}
+
+#[test]
+fn i10_reports_of_an_attempt_that_was_never_made_change_nothing() {
+    for activity in ACTIVITIES {
+        let mut bench = third(activity);
+        let before = bench.snapshot();
+        for future in every_report(Generation(4)) {
+            assert_eq!(bench.feed(future), []);
+        }
+        assert_eq!(bench.snapshot(), before);
+    }
+}
+
+#[test]
+fn i10_no_timer_of_a_stream_outlives_it() {
+    let mut bench = Bench::live(plain());
+    bench.signal(Signal::ExpectAcks);
+    bench.wait(seconds(29));
+    bench.end(finished());
+    bench.wait_for_attempt();
+    bench.go_live();
+    bench.wait(seconds(5));
+    bench.received();
+    assert_eq!(
+        bench.session.status().failures,
+        1,
+        "the older stream's patience does not prove the newer one"
+    );
+    let out = bench.wait(seconds(20));
+    assert_eq!(out, [], "nor does its heartbeat go out");
+}
+
+#[test]
+fn i10_a_late_answer_to_an_older_probe_is_not_taken_for_the_newer_one() {
+    let mut bench = Bench::live(plain());
+    bench.feed(Input::Reconnect);
+    bench.end(finished());
+    bench.wait_for_attempt();
+    bench.go_live();
+    assert_eq!(bench.feed(Input::Reconnect), [Action::Probe(Generation(2))]);
+    assert_eq!(bench.feed(Input::Probed(Generation(1), false)), []);
+    assert_eq!(bench.activity(), Activity::Live);
+}
+
+#[test]
+fn i11_attempts_are_numbered_upwards_through_everything_that_happens() {
+    let mut bench = Bench::new(plain());
+    let mut newest = 0;
+    for turn in 0..40 {
+        bench.feed(Input::Connect);
+        bench.wait(seconds(40));
+        match turn % 5 {
+            0 => drop(bench.end(unreachable())),
+            1 => drop(bench.feed(Input::Leave)),
+            2 => drop(bench.end(End::stop(By::Peer, Reason::Fenced))),
+            3 => drop(bench.feed(Input::Reconnect)),
+            _ => {
+                bench.headers();
+                bench.signal(Signal::Drain("restart".into()));
+            }
+        }
+        assert!(bench.generation().0 >= newest);
+        newest = bench.generation().0;
+    }
+    let opened: Vec<u64> = bench
+        .done
+        .iter()
+        .filter_map(|(_, action)| match action {
+            Action::Open { generation, .. } => Some(generation.0),
+            Action::Finish(_)
+            | Action::Kill(_)
+            | Action::Probe(_)
+            | Action::Heartbeat(_)
+            | Action::Up(_)
+            | Action::Down(..)
+            | Action::Stopped(_)
+            | Action::Changed(_) => None,
+        })
+        .collect();
+    assert_eq!(opened, (1..=newest).collect::<Vec<_>>());
+    assert!(newest > 40, "{newest}");
+}

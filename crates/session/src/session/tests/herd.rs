@@ -1,0 +1,102 @@
+//! Many sessions that lose one server at the same moment do not come back at the same moment.
+
+use std::time::Duration;
+
+use super::bench::{Bench, advised, finished, seconds, unreachable};
+use crate::{Activity, Advice, Config, End, Jitter, Recovery, Time, session::Input};
+
+const BIN: f64 = 0.1;
+
+/// Each of many sessions has held a stable stream, loses it now with `end`, and fails from then on. The
+/// delays before its next `count` attempts, in seconds, one row per attempt.
+fn delays(config: &Config, end: &End, sessions: u64, count: usize) -> Vec<Vec<f64>> {
+    let mut rows = vec![Vec::new(); count];
+    for seed in 0..sessions {
+        let mut bench = Bench::seeded(config.clone(), seed);
+        bench.open();
+        bench.headers();
+        bench.prove();
+        bench.end(end.clone());
+        for row in &mut rows {
+            row.push(bench.wait_for_attempt().as_secs_f64());
+            bench.end(unreachable());
+        }
+    }
+    rows
+}
+
+/// Asserts that all delays are in the window and that no bin has more than three times the mean.
+fn assert_spread(delays: &[f64], from: f64, to: f64) {
+    let bins = ((to - from) / BIN).ceil() as usize;
+    let mut counts = vec![0_usize; bins];
+    for delay in delays {
+        assert!((from..=to).contains(delay), "{delay} not in {from}..={to}");
+        let bin = ((delay - from) / BIN) as usize;
+        counts[bin.min(bins - 1)] += 1;
+    }
+    let mean = delays.len() / bins;
+    let most = counts.iter().copied().max().unwrap_or(0);
+    assert!(most <= 3 * mean, "{most} in one bin, {mean} in the mean");
+}
+
+#[test]
+fn i2_the_first_attempt_is_made_at_once() {
+    for seed in 0..100 {
+        let mut bench = Bench::seeded(Config::default(), seed);
+        bench.wait(seconds(seed));
+        let asked_at = bench.now;
+        bench.open();
+        assert_eq!(bench.attempts(), [(asked_at, false)]);
+    }
+}
+
+#[test]
+fn i2_ten_thousand_sessions_spread_every_attempt_from_the_first_retry_to_the_cap() {
+    let windows = [
+        (0.8, 1.2),
+        (1.6, 2.4),
+        (3.2, 4.8),
+        (6.4, 9.6),
+        (12.8, 19.2),
+        (24.0, 30.0),
+        (24.0, 30.0),
+    ];
+    let rows = delays(&Config::default(), &finished(), 10_000, windows.len());
+    for (row, (from, to)) in rows.iter().zip(windows) {
+        assert_spread(row, from, to);
+    }
+}
+
+#[test]
+fn i2_full_jitter_and_a_spread_recovery_fill_their_windows() {
+    let full = Config {
+        jitter: Jitter::Full,
+        ..Config::default()
+    };
+    assert_spread(&delays(&full, &finished(), 3_000, 1)[0], 0.5, 1.0);
+    let spread = Config {
+        recovery: Recovery::Spread(seconds(1)),
+        ..Config::default()
+    };
+    assert_spread(&delays(&spread, &finished(), 3_000, 1)[0], 0.0, 1.0);
+}
+
+#[test]
+fn i2_clients_that_were_told_the_same_delay_do_not_return_together() {
+    let told = |advice| delays(&Config::default(), &advised(advice), 3_000, 1).remove(0);
+    let wait = |seconds| Advice::Wait(Some(Duration::from_secs(seconds)));
+    assert_spread(&told(wait(10)), 10.0, 12.0);
+    assert_spread(&told(wait(100_000)), 300.0, 306.0);
+    assert_spread(&told(Advice::Wait(None)), 24.0, 30.0);
+}
+
+#[test]
+fn i2_the_first_delay_after_an_explicit_connect_is_none() {
+    let mut bench = Bench::busy_with(Config::default(), Activity::Backoff);
+    bench.wait(Duration::from_millis(600));
+    bench.feed(Input::Connect);
+    assert_eq!(
+        bench.attempts().last().unwrap().0,
+        Time::from_micros(600_000)
+    );
+}

@@ -1,0 +1,142 @@
+//! What callers ask for, and what a request that waits for an answer can read off the status.
+
+use super::bench::{
+    Bench, MICRO, downs, finished, just_before, millis, plain, seconds, unreachable,
+};
+use crate::{
+    Activity, Config, Generation, Liveness, Reason, Signal, State,
+    session::{Action, Input},
+};
+
+#[test]
+fn reconnect_keeps_a_stream_whose_peer_answers() {
+    let mut bench = Bench::live(plain());
+    bench.wait(seconds(10));
+    assert_eq!(bench.feed(Input::Reconnect), [Action::Probe(Generation(1))]);
+    bench.wait(millis(20));
+    assert_eq!(bench.feed(Input::Probed(Generation(1), true)), []);
+    assert_eq!(downs(&bench.wait(seconds(20))), []);
+    assert_eq!(bench.generation(), Generation(1));
+    assert_eq!(bench.session.status().lives, 1, "nothing was rebuilt");
+    assert_eq!(
+        bench.session.status().probed,
+        1,
+        "which answers the request"
+    );
+}
+
+#[test]
+fn reconnect_replaces_at_once_a_stream_whose_peer_does_not_answer() {
+    let mut silent = Bench::live(plain());
+    silent.wait(seconds(10));
+    silent.feed(Input::Reconnect);
+    assert_eq!(downs(&silent.wait(just_before(seconds(5)))), []);
+    let found = silent.wait(MICRO);
+    let mut refused = Bench::live(plain());
+    refused.wait(seconds(10));
+    refused.feed(Input::Reconnect);
+    let told = refused.feed(Input::Probed(Generation(1), false));
+    for (bench, out) in [(&silent, found), (&refused, told)] {
+        assert_eq!(downs(&out), [(Generation(1), Reason::ProbeFailed)]);
+        assert_eq!(bench.activity(), Activity::Opening);
+        assert_eq!(bench.generation(), Generation(2));
+    }
+}
+
+#[test]
+fn a_request_during_a_probe_for_life_decides_with_that_probe() {
+    let mut bench = Bench::live(Config {
+        liveness: Liveness::Asked,
+        ..plain()
+    });
+    bench.wait(seconds(32));
+    assert_eq!(bench.feed(Input::Reconnect), [], "one is on its way");
+    assert_eq!(
+        downs(&bench.wait(seconds(3))),
+        [(Generation(1), Reason::ProbeFailed)]
+    );
+}
+
+#[test]
+fn reconnect_while_waiting_goes_at_once_and_is_harmless_elsewhere() {
+    let mut waiting = Bench::busy_with(plain(), Activity::Opening);
+    for _ in 0..5 {
+        waiting.end(unreachable());
+        waiting.wait_for_attempt();
+    }
+    waiting.end(unreachable());
+    waiting.wait(seconds(1));
+    waiting.feed(Input::Reconnect);
+    assert_eq!(waiting.activity(), Activity::Opening);
+
+    for activity in [Activity::Opening, Activity::Greeting, Activity::Restoring] {
+        for request in [Input::Connect, Input::Reconnect] {
+            let mut bench = Bench::busy_with(plain(), activity);
+            let before = bench.snapshot();
+            assert_eq!(bench.feed(request), []);
+            assert_eq!(bench.snapshot(), before);
+        }
+    }
+}
+
+#[test]
+fn a_request_that_gives_up_after_three_attempts_leaves_the_loop_alone() {
+    let mut bench = Bench::new(plain());
+    bench.feed(Input::Connect);
+    let before = bench.session.status().failed;
+    while bench.session.status().failed - before < 3 {
+        assert_eq!(bench.state(), State::Connecting);
+        bench.end(unreachable());
+        if bench.session.status().failed - before < 3 {
+            bench.wait_for_attempt();
+        }
+    }
+    assert_eq!(bench.wait_for_attempt(), seconds(4), "the loop goes on");
+    bench.go_live();
+    assert_eq!(bench.session.status().lives, 1);
+}
+
+#[test]
+fn a_failed_attempt_is_told_to_requests_also_when_the_stream_had_been_stable() {
+    let mut bench = Bench::proven(plain());
+    let before = bench.session.status().clone();
+    bench.end(finished());
+    assert_eq!(
+        bench.session.status().failed,
+        before.failed,
+        "a loss is none"
+    );
+    bench.wait_for_attempt();
+    bench.end(unreachable());
+    assert_eq!(bench.session.status().failed, before.failed + 1);
+}
+
+#[test]
+fn connect_while_leaving_is_heard_once_the_old_stream_is_gone() {
+    for request in [Input::Connect, Input::Reconnect] {
+        let mut bench = Bench::busy_with(plain(), Activity::Draining);
+        bench.feed(request);
+        assert_eq!(bench.activity(), Activity::Draining);
+        bench.wait(seconds(1));
+        bench.end(finished());
+        assert_eq!(bench.activity(), Activity::Opening);
+        assert_eq!(bench.generation(), Generation(2));
+        assert_eq!(bench.state(), State::Connecting);
+    }
+}
+
+#[test]
+fn the_last_wish_counts_when_leaving_and_connecting_alternate() {
+    let mut bench = Bench::busy_with(plain(), Activity::Draining);
+    bench.feed(Input::Connect);
+    bench.feed(Input::Leave);
+    bench.end(finished());
+    assert_eq!(bench.activity(), Activity::Idle);
+}
+
+#[test]
+fn what_is_queued_may_still_go_out_when_the_peer_drains_while_we_leave() {
+    let mut bench = Bench::busy_with(plain(), Activity::Draining);
+    assert_eq!(bench.signal(Signal::Drain("restart".into())), []);
+    assert_eq!(bench.activity(), Activity::Draining);
+}

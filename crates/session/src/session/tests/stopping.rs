@@ -1,0 +1,146 @@
+//! Close and leave, from everywhere: told once, and nothing afterwards.
+
+use super::bench::{
+    ACTIVITIES, Bench, MICRO, downs, every_input, every_report, finished, just_before, plain,
+    seconds, stops,
+};
+use crate::{
+    Activity, By, Config, End, Generation, Liveness, Reason, State,
+    session::{Action, Input},
+};
+
+fn left() -> End {
+    End::stop(By::Us, Reason::Left)
+}
+
+fn config() -> Config {
+    Config {
+        liveness: Liveness::Asked,
+        ..plain()
+    }
+}
+
+#[test]
+fn i23_close_ends_everything_at_once_from_every_phase_and_for_good() {
+    for activity in ACTIVITIES {
+        let mut bench = Bench::busy_with(config(), activity);
+        let held = bench.session.current();
+        let out = bench.feed(Input::Close);
+        let told = usize::from(activity != Activity::Closed);
+        assert_eq!(stops(&out), vec![left(); told], "{activity:?}");
+        let killed = out
+            .iter()
+            .filter(|action| matches!(action, Action::Kill(_)));
+        assert_eq!(killed.count(), usize::from(held.is_some()), "{activity:?}");
+        assert_eq!(downs(&out).len(), usize::from(held.is_some()));
+        assert_eq!(bench.state(), State::Disconnected);
+        assert_eq!(bench.session.deadline(), None, "{activity:?}: no timer");
+
+        for generation in 0..=2 {
+            for input in every_input(Generation(generation)) {
+                assert_eq!(bench.feed(input.clone()), [], "{activity:?} {input:?}");
+            }
+        }
+        assert_eq!(bench.wait(seconds(3_600)), []);
+        assert_eq!(bench.activity(), Activity::Closed);
+    }
+}
+
+#[test]
+fn i23_leave_ends_in_idle_from_every_phase_and_attempts_nothing_afterwards() {
+    for activity in ACTIVITIES {
+        let mut bench = Bench::busy_with(config(), activity);
+        let already = stops(&actions(&bench)).len();
+        bench.feed(Input::Leave);
+        bench.wait(seconds(10));
+        let told = match activity {
+            Activity::Idle | Activity::Closed => already,
+            Activity::Backoff
+            | Activity::Opening
+            | Activity::Greeting
+            | Activity::Restoring
+            | Activity::Live
+            | Activity::Draining => 1,
+        };
+        assert_eq!(stops(&actions(&bench)), vec![left(); told], "{activity:?}");
+        assert_eq!(bench.session.current(), None);
+        assert_eq!(bench.session.deadline(), None, "{activity:?}: no timer");
+        assert_eq!(bench.state(), State::Disconnected);
+        for input in every_report(Generation(1)) {
+            assert_eq!(bench.feed(input.clone()), [], "{activity:?} {input:?}");
+        }
+        assert_eq!(bench.wait(seconds(3_600)), []);
+    }
+}
+
+#[test]
+fn i23_an_orderly_end_waits_for_the_peer_but_not_for_ever() {
+    let mut bench = Bench::live(config());
+    assert_eq!(bench.feed(Input::Leave), [Action::Finish(Generation(1))]);
+    assert_eq!(bench.wait(just_before(seconds(10))), []);
+    assert_eq!(downs(&bench.wait(MICRO)), [(Generation(1), Reason::Left)]);
+    assert_eq!(bench.activity(), Activity::Idle);
+
+    let mut bench = Bench::live(config());
+    bench.feed(Input::Leave);
+    assert_eq!(
+        downs(&bench.end(finished())),
+        [(Generation(1), Reason::Left)]
+    );
+    assert_eq!(bench.activity(), Activity::Idle);
+}
+
+#[test]
+fn i23_nothing_is_asked_of_a_stream_that_is_being_left() {
+    let mut bench = Bench::busy_with(config(), Activity::Live);
+    bench.wait(seconds(30));
+    bench.feed(Input::Leave);
+    let began = bench.done.len();
+    for input in every_report(Generation(1)) {
+        if !matches!(input, Input::Ended(..) | Input::Signal(..)) {
+            bench.feed(input);
+        }
+    }
+    bench.wait(just_before(seconds(10)));
+    assert_eq!(bench.done[began..], []);
+    assert_eq!(bench.activity(), Activity::Draining);
+}
+
+#[test]
+fn c10_close_during_the_backoff_stops_the_loop() {
+    let mut bench = Bench::busy_with(plain(), Activity::Backoff);
+    bench.feed(Input::Close);
+    assert_eq!(bench.wait(seconds(3_600)), []);
+    assert_eq!(bench.attempts().len(), 1);
+}
+
+#[test]
+fn c22_the_end_that_is_told_does_not_depend_on_when_the_caller_left() {
+    for activity in ACTIVITIES {
+        for how in [Input::Leave, Input::Close] {
+            let mut bench = Bench::busy_with(plain(), activity);
+            bench.feed(how);
+            bench.wait(seconds(10));
+            assert!(stops(&actions(&bench)).iter().all(|end| *end == left()));
+        }
+    }
+}
+
+#[test]
+fn a_session_that_was_left_can_be_connected_again() {
+    let mut bench = Bench::proven(plain());
+    bench.feed(Input::Leave);
+    bench.end(finished());
+    assert_eq!(bench.activity(), Activity::Idle);
+    bench.feed(Input::Connect);
+    assert_eq!(bench.activity(), Activity::Opening);
+    assert_eq!(bench.generation(), Generation(2));
+}
+
+fn actions(bench: &Bench) -> Vec<Action> {
+    bench
+        .done
+        .iter()
+        .map(|(_, action)| action.clone())
+        .collect()
+}

@@ -1,0 +1,257 @@
+//! Peers that accept and fail for ever, and callers that never stop asking.
+
+use std::time::Duration;
+
+use super::bench::{Bench, advised, finished, millis, plain, seconds, stops, unreachable};
+use crate::{
+    Activity, Advice, By, Config, End, Generation, Jitter, Ready, Reason, Signal,
+    session::{Action, Input},
+};
+
+const TEN_MINUTES: Duration = Duration::from_secs(600);
+
+/// What a peer does with each attempt, at once.
+type Peer = fn(&mut Bench);
+
+fn live_then(end: End) -> impl Fn(&mut Bench) {
+    move |bench| {
+        bench.go_live();
+        bench.end(end.clone());
+    }
+}
+
+/// Peers that never stop and are never obeyed at once.
+const PEERS: [(&str, Peer); 14] = [
+    ("refuses to open", |bench| drop(bench.end(unreachable()))),
+    ("opens and closes in order", |bench| {
+        bench.headers();
+        bench.end(finished());
+    }),
+    ("opens and fails", |bench| {
+        bench.headers();
+        bench.end(advised(Advice::Retry));
+    }),
+    ("sends one message and closes", |bench| {
+        bench.headers();
+        bench.feed(Input::Message(bench.generation()));
+        bench.end(finished());
+    }),
+    ("greets and closes", |bench| {
+        bench.headers();
+        bench.feed(Input::Message(bench.generation()));
+        bench.signal(Signal::Greeted);
+        bench.end(finished());
+    }),
+    ("restores all but the last and closes", |bench| {
+        bench.headers();
+        bench.signal(Signal::Greeted);
+        bench.signal(Signal::Answered);
+        bench.end(finished());
+    }),
+    ("becomes live and closes in order", |bench| {
+        live_then(finished())(bench);
+    }),
+    ("becomes live and fails", |bench| {
+        live_then(advised(Advice::Retry))(bench);
+    }),
+    ("becomes live and asks to wait for nothing", |bench| {
+        live_then(advised(Advice::Wait(Some(Duration::ZERO))))(bench);
+    }),
+    ("becomes live and refuses the credentials", |bench| {
+        live_then(advised(Advice::Refresh))(bench);
+    }),
+    ("refuses the credentials or is away, by turns", |bench| {
+        let away = bench.generation().0.is_multiple_of(2);
+        bench.end(if away {
+            unreachable()
+        } else {
+            advised(Advice::Refresh)
+        });
+    }),
+    (
+        "becomes live, announces that it stops, and closes",
+        |bench| {
+            bench.go_live();
+            let from = bench.generation();
+            bench.signal(Signal::Drain("restart".into()));
+            bench.feed(Input::Ended(from, finished()));
+        },
+    ),
+    ("announces that it stops before anything else", |bench| {
+        bench.headers();
+        bench.signal(Signal::Drain("restart".into()));
+    }),
+    ("breaks the protocol", |bench| {
+        bench.headers();
+        bench.signal(Signal::Fail(End::retry(
+            By::Peer,
+            Reason::Protocol("nonsense".into()),
+        )));
+    }),
+];
+
+/// Ten minutes with a peer.
+fn suffer(config: Config, seed: u64, peer: Peer) -> Bench {
+    let mut bench = Bench::seeded(config, seed);
+    bench.feed(Input::Connect);
+    let end = bench.now + TEN_MINUTES;
+    while bench.now < end {
+        if bench.activity() == Activity::Opening {
+            peer(&mut bench);
+        }
+        let Some(due) = bench.session.status().next_retry_at else {
+            break;
+        };
+        bench.wait(due.since(bench.now).min(end - bench.now));
+    }
+    bench
+}
+
+#[test]
+fn i3_no_peer_provokes_more_than_about_thirty_attempts_in_ten_minutes() {
+    for (name, peer) in PEERS {
+        for seed in 0..20 {
+            let config = Config {
+                ready: Ready::Restored,
+                ..Config::default()
+            };
+            let bench = suffer(config, seed, peer);
+            let attempts = bench.attempts().len();
+            assert!((20..=33).contains(&attempts), "{name}: {attempts}");
+            let least = bench.distances().into_iter().min().unwrap();
+            assert!(least >= millis(500), "{name}: {least:?} apart");
+        }
+    }
+}
+
+#[test]
+fn i3_the_bound_holds_at_every_ready_level() {
+    for ready in [Ready::Accepted, Ready::Headers, Ready::FirstMessage] {
+        let config = Config {
+            ready,
+            ..Config::default()
+        };
+        let bench = suffer(config, 3, |bench| {
+            let from = bench.generation();
+            bench.feed(Input::Accepted(from));
+            bench.headers();
+            bench.feed(Input::Message(from));
+            bench.signal(Signal::Greeted);
+            assert_eq!(bench.activity(), Activity::Live);
+            bench.end(finished());
+        });
+        let attempts = bench.attempts().len();
+        assert!((20..=33).contains(&attempts), "{ready:?}: {attempts}");
+    }
+}
+
+#[test]
+fn i3_full_jitter_keeps_the_least_interval_too() {
+    for (name, peer) in PEERS {
+        let config = Config {
+            jitter: Jitter::Full,
+            ready: Ready::Restored,
+            ..Config::default()
+        };
+        let bench = suffer(config, 11, peer);
+        assert!(bench.attempts().len() <= 66, "{name}");
+        let least = bench.distances().into_iter().min().unwrap();
+        assert!(least >= millis(500), "{name}: {least:?} apart");
+    }
+}
+
+#[test]
+fn i3_a_peer_that_only_refuses_credentials_is_left_after_the_second_refusal() {
+    let bench = suffer(plain(), 1, |bench| {
+        bench.end(advised(Advice::Refresh));
+    });
+    assert_eq!(bench.attempts().len(), 2);
+    assert_eq!(bench.distances(), [millis(500)]);
+    assert_eq!(bench.activity(), Activity::Idle);
+}
+
+/// What a caller does in each turn.
+type Caller = fn(&mut Bench, u64);
+
+/// Ten minutes of a caller that asks every ten milliseconds, with a peer that always fails.
+fn hammer(ask: Caller) -> Bench {
+    let mut bench = Bench::new(plain());
+    for turn in 0..60_000 {
+        ask(&mut bench, turn);
+        if bench.activity() == Activity::Opening {
+            bench.end(unreachable());
+        }
+        bench.wait(millis(10));
+    }
+    bench
+}
+
+#[test]
+fn i3_a_caller_that_hammers_makes_no_more_than_two_attempts_in_a_second() {
+    let callers: [(&str, Caller); 4] = [
+        ("connect", |bench, _| drop(bench.feed(Input::Connect))),
+        ("reconnect", |bench, _| drop(bench.feed(Input::Reconnect))),
+        ("connect and leave", |bench, _| {
+            bench.feed(Input::Connect);
+            bench.feed(Input::Leave);
+            bench.feed(Input::Connect);
+        }),
+        ("everything by turns", |bench, turn| {
+            bench.feed(match turn % 3 {
+                0 => Input::Connect,
+                1 => Input::Reconnect,
+                _ => Input::Leave,
+            });
+        }),
+    ];
+    for (name, ask) in callers {
+        let bench = hammer(ask);
+        let least = bench.distances().into_iter().min().unwrap();
+        assert!(least >= millis(500), "{name}: {least:?} apart");
+        assert!(bench.attempts().len() <= 1_201, "{name}");
+    }
+}
+
+#[test]
+fn i3_reconnect_requests_to_a_peer_that_answers_no_probe_keep_the_least_interval() {
+    let mut bench = Bench::new(Config {
+        probe_timeout: millis(1),
+        ..plain()
+    });
+    bench.open();
+    for _ in 0..1_000 {
+        bench.go_live();
+        bench.feed(Input::Reconnect);
+        bench.wait(millis(1));
+        while bench.activity() != Activity::Opening {
+            bench.feed(Input::Reconnect);
+            bench.wait(millis(5));
+        }
+    }
+    assert!(bench.distances().into_iter().min().unwrap() >= millis(500));
+}
+
+#[test]
+fn i3_a_drain_by_a_proven_stream_is_followed_at_once_but_only_once() {
+    let mut bench = Bench::proven(plain());
+    let drained_at = bench.now;
+    bench.signal(Signal::Drain("restart".into()));
+    assert_eq!(bench.attempts().last().unwrap().0, drained_at);
+    bench.go_live();
+    bench.signal(Signal::Drain("restart".into()));
+    assert_eq!(bench.activity(), Activity::Backoff);
+    assert_eq!(bench.wait_for_attempt(), seconds(1));
+}
+
+#[test]
+fn i3_attempts_that_take_long_are_not_followed_sooner_for_it() {
+    let mut bench = Bench::new(plain());
+    bench.open();
+    for expected in [1, 2, 4, 8] {
+        let out = bench.wait(seconds(10));
+        assert!(stops(&out).is_empty());
+        assert_eq!(bench.wait_for_attempt(), seconds(expected));
+    }
+    assert_eq!(bench.generation(), Generation(5));
+    assert!(matches!(bench.done[0].1, Action::Changed(_)));
+}
