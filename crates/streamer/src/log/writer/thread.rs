@@ -47,6 +47,18 @@ pub(super) struct Writer<F> {
     shared: Arc<Shared>,
     /// Whether [`Message::Stop`] was taken out of the queue.
     stopping: bool,
+    /// Who waits for the commit that is on its way. Kept here, and not in the function that
+    /// commits: should that panic, they must not be let go before it is known as the reason.
+    waiting: Vec<Waiting>,
+}
+
+/// A submitter whose entries are in the commit that is on its way.
+#[derive(Debug)]
+struct Waiting {
+    entries: usize,
+    tell: oneshot::Sender<Result<Vec<Outcome>, WriteError>>,
+    /// Given back with the rest.
+    _room: Taken,
 }
 
 /// Jobs for one commit.
@@ -72,6 +84,7 @@ impl<F: FnMut(&[Arc<Event>])> Writer<F> {
             queue,
             shared,
             stopping: false,
+            waiting: Vec::new(),
         }
     }
 
@@ -143,17 +156,20 @@ impl<F: FnMut(&[Arc<Event>])> Writer<F> {
 
     fn commit(&mut self, gathered: Gathered) -> Result<(), Arc<LogError>> {
         let mut batch = Vec::with_capacity(gathered.events);
-        let mut waiting = Vec::with_capacity(gathered.jobs.len());
         for job in gathered.jobs {
-            waiting.push((job.batch.len(), job.tell, job.room));
+            self.waiting.push(Waiting {
+                entries: job.batch.len(),
+                tell: job.tell,
+                _room: job.room,
+            });
             batch.extend(job.batch);
         }
         let outcomes = match self.log.append(batch, (self.options.clock)()) {
             Ok(outcomes) => outcomes,
             Err(error) => {
                 let error = self.shared.fail(error);
-                for (_, submitter, _) in waiting {
-                    tell(submitter, Err(WriteError::Failed(Arc::clone(&error))));
+                for waiting in self.waiting.drain(..) {
+                    tell(waiting.tell, Err(WriteError::Failed(Arc::clone(&error))));
                 }
                 return Err(error);
             }
@@ -169,9 +185,9 @@ impl<F: FnMut(&[Arc<Event>])> Writer<F> {
             (self.on_commit)(&events);
         }
         let mut outcomes = VecDeque::from(outcomes);
-        for (count, submitter, room) in waiting {
-            tell(submitter, Ok(outcomes.drain(..count).collect()));
-            drop(room);
+        for waiting in self.waiting.drain(..) {
+            let own = outcomes.drain(..waiting.entries).collect();
+            tell(waiting.tell, Ok(own));
         }
         Ok(())
     }
