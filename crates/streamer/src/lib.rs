@@ -4,6 +4,7 @@ pub mod client;
 pub mod connect;
 mod event;
 pub mod filter;
+pub mod hub;
 pub mod log;
 pub mod matcher;
 mod position;

@@ -1,0 +1,207 @@
+//! From a committed change to the deliveries it means.
+
+use std::{collections::VecDeque, sync::Arc};
+
+use steadfast_wire::streamer::{
+    self as wire, EventDelivery, OperationType, StreamerEvent, streamer_message::Payload,
+};
+
+use super::{Action, Hub, StreamId};
+use crate::{Epoch, Event, Operation, Position, matcher::SubscriptionKey};
+
+/// The newest changes, kept in memory, without holes and up to the head.
+#[derive(Debug)]
+pub(super) struct Tail {
+    events: VecDeque<Arc<Event>>,
+    bytes: usize,
+    max_events: usize,
+    max_bytes: usize,
+}
+
+impl Tail {
+    pub(super) fn new(max_events: usize, max_bytes: usize) -> Self {
+        Self {
+            events: VecDeque::new(),
+            bytes: 0,
+            max_events,
+            max_bytes,
+        }
+    }
+
+    /// The changes after a place, `None` if the first of them is no longer here.
+    pub(super) fn after(&self, place: u64) -> Option<Vec<Arc<Event>>> {
+        let first = self.events.front()?.offset;
+        let skipped = usize::try_from((place + 1).checked_sub(first)?).ok()?;
+        Some(self.events.iter().skip(skipped).cloned().collect())
+    }
+
+    fn push(&mut self, event: &Arc<Event>) {
+        self.events.push_back(Arc::clone(event));
+        self.bytes += event.weight();
+        while self.events.len() > self.max_events || self.bytes > self.max_bytes {
+            let Some(oldest) = self.events.pop_front() else {
+                return;
+            };
+            self.bytes -= oldest.weight();
+        }
+    }
+
+    fn clear(&mut self) {
+        self.events.clear();
+        self.bytes = 0;
+    }
+}
+
+impl Hub {
+    pub(super) fn on_committed(&mut self, events: Vec<Arc<Event>>, out: &mut Vec<Action>) {
+        for event in events {
+            let head = self.bounds.head;
+            if event.offset <= head {
+                continue;
+            }
+            if event.offset > head + 1 {
+                self.miss_upto(event.offset - 1);
+            }
+            self.bounds.head = event.offset;
+            self.tail.push(&event);
+            self.counters.events += 1;
+            self.fan_out(&event, out);
+        }
+    }
+
+    /// Changes were committed that the hub was not told of: all subscriptions read them from the log.
+    fn miss_upto(&mut self, head: u64) {
+        let old = std::mem::replace(&mut self.bounds.head, head);
+        self.tail.clear();
+        let ids: Vec<_> = self.streams.keys().copied().collect();
+        for id in ids {
+            if let Some(stream) = self.streams.get_mut(&id) {
+                for key in stream.ids.values() {
+                    if let Some(subscription) = self.subscriptions.get_mut(key)
+                        && !stream.backlog.contains(*key)
+                    {
+                        self.counters.fell_behind += 1;
+                        subscription.fall_behind(&stream.progress);
+                        let ready = subscription.credit.is_open();
+                        stream.backlog.insert(*key, old, ready);
+                    }
+                }
+            }
+            self.want_read(id);
+        }
+    }
+
+    fn fan_out(&mut self, event: &Arc<Event>, out: &mut Vec<Action>) {
+        let mut keys = std::mem::take(&mut self.matched);
+        let mut grouped = std::mem::take(&mut self.grouped);
+        keys.clear();
+        grouped.clear();
+        // Filters that can not look into an event do not hold for it; the log takes none of that kind.
+        let looked = self.matcher.matches(event, &mut keys);
+        self.counters.unreadable += u64::from(looked.is_err());
+        let stream_of = |key| Some((self.subscriptions.get(key)?.stream, *key));
+        grouped.extend(keys.iter().filter_map(stream_of));
+        if !grouped.is_empty() {
+            // Stable: within a stream the matcher's order stays.
+            grouped.sort_by_key(|(stream, _)| *stream);
+            let wire = wire_event(self.epoch, event);
+            for group in grouped.chunk_by(|one, other| one.0 == other.0) {
+                let id = group[0].0;
+                keys.clear();
+                if let Some(stream) = self.streams.get(&id) {
+                    let live = group.iter().map(|(_, key)| *key);
+                    keys.extend(live.filter(|key| !stream.backlog.contains(*key)));
+                }
+                self.deliver(id, event, &wire, &mut keys, out);
+                self.arm(id);
+            }
+        }
+        self.matched = keys;
+        self.grouped = grouped;
+    }
+
+    /// Sends a change to those of a stream's subscriptions that can take it, as one message. The
+    /// others are behind it from now on.
+    pub(super) fn deliver(
+        &mut self,
+        id: StreamId,
+        event: &Event,
+        wire: &StreamerEvent,
+        keys: &mut Vec<SubscriptionKey>,
+        out: &mut Vec<Action>,
+    ) {
+        let Some(stream) = self.streams.get_mut(&id) else {
+            return;
+        };
+        let is_full = stream.outbox.is_full();
+        keys.retain(|key| {
+            let Some(subscription) = self.subscriptions.get_mut(key) else {
+                return false;
+            };
+            let has_credit = subscription.credit.is_open();
+            let goes = has_credit && !is_full;
+            if !goes {
+                self.counters.fell_behind += 1;
+                subscription.fall_behind(&stream.progress);
+                stream.backlog.insert(*key, event.offset - 1, has_credit);
+            }
+            goes
+        });
+        if keys.is_empty() {
+            return;
+        }
+        let is_profile = stream.peer.is_profile();
+        let mut delivery = EventDelivery {
+            subscription_ids: Vec::with_capacity(keys.len()),
+            event: Some(wire.clone()),
+            position: is_profile.then(|| to_wire(Position::new(self.epoch, event.offset))),
+            previous: Vec::new(),
+        };
+        for key in &*keys {
+            let Some(subscription) = self.subscriptions.get_mut(key) else {
+                continue;
+            };
+            delivery.subscription_ids.push(subscription.id.to_string());
+            if is_profile {
+                delivery
+                    .previous
+                    .push(subscription.previous(&stream.progress));
+            }
+            subscription.told(event.offset);
+            subscription.credit.charge(event.weight());
+        }
+        self.counters.deliveries += 1;
+        self.counters.delivered_ids += keys.len() as u64;
+        let delivery = Payload::Delivery(delivery);
+        stream.send(self.now, id, delivery, &self.limits, out);
+    }
+
+    pub(super) fn wire_position(&self, offset: u64) -> wire::Position {
+        to_wire(Position::new(self.epoch, offset))
+    }
+}
+
+fn to_wire(position: Position) -> wire::Position {
+    wire::Position {
+        epoch: position.epoch.0,
+        offset: position.offset,
+    }
+}
+
+/// The change as peers read it. Its id is its place in the log as text.
+pub(super) fn wire_event(epoch: Epoch, event: &Event) -> StreamerEvent {
+    let operation = match event.operation {
+        Operation::Insert => OperationType::Insert,
+        Operation::Update => OperationType::Update,
+        Operation::Delete => OperationType::Delete,
+    };
+    StreamerEvent {
+        event_id: Position::new(epoch, event.offset).to_string(),
+        database: event.database.to_string(),
+        collection: event.collection.to_string(),
+        document_id: event.document_id.to_string(),
+        operation: operation.into(),
+        document_data: event.data.clone(),
+        timestamp: event.timestamp,
+    }
+}

@@ -1,0 +1,214 @@
+//! Ends that the server makes: full, draining, silent.
+
+use std::time::Duration;
+
+use steadfast_wire::streamer::{
+    Drain, FinalCode, gateway_message::Payload as Ask, streamer_message::Payload as Answer,
+};
+
+use super::server::*;
+use crate::hub::*;
+
+fn room_for(streams: usize) -> Server {
+    let limits = Limits {
+        streams,
+        ..Limits::default()
+    };
+    Server::with(limits)
+}
+
+fn drain(server: &mut Server, within: Duration) {
+    let deadline = server.now + within;
+    let reason = "an upgrade".to_owned();
+    server.step(Input::Drain { deadline, reason });
+}
+
+#[test]
+fn a_stream_too_many_is_told_so_in_the_words_it_understands() {
+    let mut server = room_for(1);
+    let first = server.welcomed("s");
+    let (profile, plain, mute) = (server.open(), server.open(), server.open());
+    server.say(profile, Ask::Hello(hello("t", 1)));
+    server.subscribe_refused(plain);
+    server.pass(seconds(5));
+    for stream in [profile, plain, mute] {
+        assert_eq!(server.code(stream), Some(EndCode::ResourceExhausted));
+        assert_eq!(server.take(stream), []);
+    }
+    let ended = &server.ended[&profile];
+    assert_eq!(
+        (ended.final_code, ended.retry_after_ms),
+        (Some(FinalCode::Limit), Some(5_000))
+    );
+    assert!(
+        ended.status.text.contains("has 1 streams"),
+        "{}",
+        ended.status.text
+    );
+    assert_eq!(server.ended[&plain].final_code, None);
+    assert_eq!(server.code(first), None);
+    server.end(first);
+    assert!(server.subscribe_accepted());
+    server.assert_frees_everything();
+}
+
+impl Server {
+    fn subscribe_refused(&mut self, stream: StreamId) {
+        self.ask(stream, want("a", "rooms"));
+    }
+
+    /// Whether there is room for one more stream.
+    fn subscribe_accepted(&mut self) -> bool {
+        let stream = self.open();
+        self.subscribe(stream, want("a", "rooms")).success
+    }
+}
+
+#[test]
+fn i20_streams_being_turned_away_are_bounded_too() {
+    let mut server = room_for(1);
+    server.welcomed("s");
+    let flood: Vec<_> = (0..1_000).map(|_| server.open()).collect();
+    assert_eq!(server.hub.stats().held.streams, 1 + 256);
+    assert_eq!(server.code(flood[256]), Some(EndCode::ResourceExhausted));
+    server.assert_frees_everything();
+}
+
+#[test]
+fn s17_a_drain_is_announced_and_ends_every_stream_by_its_deadline() {
+    let mut server = Server::new();
+    let (profile, plain, unknown) = (server.welcomed("s"), server.open(), server.open());
+    server.subscribe(profile, want("a", "rooms"));
+    server.subscribe(plain, want("a", "rooms"));
+    drain(&mut server, seconds(20));
+    let announcement = Drain {
+        deadline_ms: 20_000,
+        reason: "an upgrade".to_owned(),
+    };
+    assert_eq!(server.take(profile), [Answer::Drain(announcement)]);
+    assert_eq!(server.take(plain), []);
+    server.commit("rooms", "r1", 1);
+    assert_eq!(server.offsets(profile), [1], "service goes on meanwhile");
+    assert_eq!(server.offsets(plain), [1]);
+    server.say(unknown, Ask::Hello(hello("t", 1)));
+    assert_eq!(server.ended[&unknown].final_code, Some(FinalCode::Drained));
+    server.pass(Duration::from_micros(19_999_999));
+    assert_eq!((server.code(profile), server.code(plain)), (None, None));
+    server.pass(Duration::from_micros(1));
+    for stream in [profile, plain] {
+        assert_eq!(server.code(stream), Some(EndCode::Unavailable));
+    }
+    assert_eq!(server.ended[&profile].final_code, Some(FinalCode::Drained));
+    assert_eq!(server.ended[&profile].retry_after_ms, Some(1_000));
+    assert_eq!(server.ended[&plain].final_code, None);
+    server.assert_frees_everything();
+}
+
+#[test]
+fn s17_a_plain_stream_ends_as_soon_as_everything_for_it_was_sent() {
+    let limits = Limits {
+        queue_messages: 2,
+        ..Limits::default()
+    };
+    let mut server = Server::with(limits);
+    let (idle, busy) = (server.open(), server.open());
+    for (stream, id) in [(idle, "idle"), (busy, "busy")] {
+        server.subscribe(stream, want(id, id));
+        server.send_all(stream);
+    }
+    for _ in 0..5 {
+        server.commit("busy", "b1", 1);
+    }
+    drain(&mut server, seconds(20));
+    assert_eq!(server.code(idle), Some(EndCode::Unavailable));
+    assert_eq!(server.code(busy), None);
+    while server.code(busy).is_none() {
+        server.send_some(busy, 1);
+        if !server.reads.is_empty() {
+            server.answer(0);
+        }
+    }
+    assert_eq!(server.offsets(busy), [1, 2, 3, 4, 5]);
+    assert_eq!(server.code(busy), Some(EndCode::Unavailable));
+}
+
+#[test]
+fn a_stream_opened_during_a_drain_is_sent_away() {
+    let mut server = Server::new();
+    drain(&mut server, seconds(20));
+    let (profile, plain) = (server.hello("s", 1), server.open());
+    server.heartbeat_refused(plain);
+    for (stream, code) in [(profile, Some(FinalCode::Drained)), (plain, None)] {
+        assert_eq!(server.code(stream), Some(EndCode::Unavailable));
+        assert_eq!(server.ended[&stream].final_code, code);
+    }
+    server.assert_frees_everything();
+}
+
+impl Server {
+    fn heartbeat_refused(&mut self, stream: StreamId) {
+        self.beat(stream, 1);
+        assert_eq!(self.take(stream), []);
+    }
+}
+
+#[test]
+fn a_second_drain_can_only_shorten_the_first() {
+    let mut server = Server::new();
+    let stream = server.welcomed("s");
+    drain(&mut server, seconds(20));
+    drain(&mut server, seconds(60));
+    drain(&mut server, seconds(5));
+    let left = server.take(stream).into_iter().map(|it| match it {
+        Answer::Drain(drain) => drain.deadline_ms,
+        other => panic!("not a drain: {other:?}"),
+    });
+    assert_eq!(left.collect::<Vec<_>>(), [20_000, 20_000, 5_000]);
+    server.pass(seconds(5));
+    assert_eq!(server.code(stream), Some(EndCode::Unavailable));
+}
+
+#[test]
+fn s10_a_profile_peer_has_three_of_its_intervals() {
+    let mut server = Server::new();
+    let stream = server.welcomed("s");
+    server.send_all(stream);
+    server.pass(seconds(60));
+    server.credit(stream, "any message will do", 1, 1);
+    server.pass(Duration::from_micros(89_999_999));
+    assert_eq!(server.code(stream), None);
+    server.pass(Duration::from_micros(1));
+    assert_eq!(server.code(stream), Some(EndCode::Unavailable));
+    assert_eq!(server.ended[&stream].final_code, Some(FinalCode::Silent));
+    server.assert_frees_everything();
+}
+
+#[test]
+fn a_message_told_before_a_late_tick_saves_its_stream() {
+    let mut server = Server::new();
+    let stream = server.welcomed("s");
+    server.now = server.now + seconds(600);
+    server.beat(stream, 1);
+    server.step(Input::Tick);
+    assert_eq!(server.code(stream), None);
+}
+
+#[test]
+fn the_end_of_a_peer_is_answered_with_an_orderly_end() {
+    let mut server = Server::new();
+    let stream = server.welcomed("s");
+    server.end(stream);
+    let ended = &server.ended[&stream];
+    assert_eq!(
+        (ended.status.code, ended.final_code, ended.flush),
+        (EndCode::Ok, None, true)
+    );
+    server.end(stream);
+    server.send_all(stream);
+    server.step(Input::Sent {
+        stream,
+        bytes: 10,
+        messages: 1,
+    });
+    server.assert_frees_everything();
+}

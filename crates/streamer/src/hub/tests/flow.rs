@@ -1,0 +1,222 @@
+//! Credit and queues: who is slow waits alone.
+
+use steadfast_wire::streamer::streamer_message::Payload as Answer;
+
+use super::server::*;
+use crate::hub::*;
+
+/// A queue of two messages, so that a third waits in the log.
+fn narrow() -> Limits {
+    Limits {
+        queue_messages: 2,
+        ..Limits::default()
+    }
+}
+
+#[test]
+fn i20_credit_is_a_total_and_bounds_messages() {
+    let mut server = Server::new();
+    let stream = server.welcomed("s");
+    server.subscribe(stream, want("a", "rooms").credit(2, 1_000_000));
+    for _ in 0..6 {
+        server.commit("rooms", "r1", 1);
+    }
+    assert_eq!(server.offsets(stream), [1, 2]);
+    assert_eq!(server.hub.stats().held.behind, 1);
+    server.credit(stream, "a", 1, 0);
+    server.settle();
+    assert_eq!(
+        server.offsets(stream),
+        [0; 0],
+        "a smaller total takes nothing back and gives nothing"
+    );
+    server.credit(stream, "a", 5, 0);
+    server.settle();
+    assert_eq!(server.offsets(stream), [3, 4, 5]);
+    server.credit(stream, "a", 100, 0);
+    server.settle();
+    assert_eq!(server.offsets(stream), [6]);
+    assert_eq!(server.hub.stats().held.behind, 0, "live again");
+    server.commit("rooms", "r1", 1);
+    assert_eq!(server.offsets(stream), [7]);
+}
+
+#[test]
+fn i20_credit_bounds_bytes_and_the_last_delivery_may_go_over() {
+    let mut server = Server::new();
+    let stream = server.welcomed("s");
+    let weight = event(1, "rooms", "r1", 1).weight() as u64;
+    server.subscribe(stream, want("a", "rooms").credit(1_000, 2 * weight + 1));
+    for _ in 0..5 {
+        server.commit("rooms", "r1", 1);
+    }
+    assert_eq!(server.offsets(stream), [1, 2, 3]);
+    server.credit(stream, "a", 0, 3 * weight);
+    server.settle();
+    assert_eq!(server.offsets(stream), [0; 0], "all of it is used");
+    server.credit(stream, "a", 0, 3 * weight + 1);
+    server.settle();
+    assert_eq!(server.offsets(stream), [4]);
+}
+
+#[test]
+fn credit_for_an_unknown_subscription_is_ignored() {
+    let mut server = Server::new();
+    let stream = server.welcomed("s");
+    server.credit(stream, "gone", 5, 5);
+    assert_eq!((server.take(stream), server.code(stream)), (vec![], None));
+}
+
+#[test]
+fn i21_a_subscription_without_credit_delays_no_other_and_no_heartbeat() {
+    let mut server = Server::new();
+    let stream = server.welcomed("s");
+    server.subscribe(stream, want("stalled", "rooms").credit(0, 0));
+    server.subscribe(stream, want("fast", "rooms"));
+    for expected in 1..=50 {
+        server.commit("rooms", "r1", 1);
+        assert_eq!(
+            server.delivered(stream),
+            [(expected, vec!["fast".to_owned()])]
+        );
+        server.heartbeat(stream, 1);
+    }
+}
+
+#[test]
+fn s2_a_stream_that_does_not_read_delays_no_other() {
+    let mut server = Server::with(narrow());
+    let (slow, fast) = (server.open(), server.open());
+    server.subscribe(slow, want("slow", "rooms"));
+    server.subscribe(fast, want("fast", "rooms"));
+    server.send_all(slow);
+    server.send_all(fast);
+    for expected in 1..=100 {
+        server.commit("rooms", "r1", 1);
+        assert_eq!(server.offsets(fast), [expected], "at once");
+        server.send_all(fast);
+    }
+    let held = server.hub.stats().held;
+    assert_eq!((held.queued_messages, held.behind), (2, 1));
+}
+
+#[test]
+fn s1_a_plain_stream_that_reads_again_gets_everything_it_left() {
+    let mut server = Server::with(narrow());
+    let stream = server.open();
+    server.subscribe(stream, want("a", "rooms"));
+    for _ in 0..3_000 {
+        server.commit("rooms", "r1", 1);
+    }
+    let queued = server.hub.stats().held.queued_messages;
+    assert_eq!(queued, 2, "no queue grows behind a slow peer");
+    server.heartbeat_later(stream);
+    assert!(server.subscribe_later(stream), "it still answers");
+    server.settle();
+    let offsets = server.offsets(stream);
+    assert_eq!(offsets, (1..=3_000).collect::<Vec<_>>());
+    assert_eq!(server.code(stream), None);
+}
+
+impl Server {
+    /// A heartbeat whose ack is found behind what was delivered before; both are put back.
+    fn heartbeat_later(&mut self, stream: StreamId) {
+        let before = self.take(stream);
+        self.heartbeat(stream, 9);
+        self.put_back(stream, before);
+    }
+
+    /// Whether a subscribe is answered with success behind what was delivered before.
+    fn subscribe_later(&mut self, stream: StreamId) -> bool {
+        let before = self.take(stream);
+        let success = self.subscribe(stream, want("b", "users")).success;
+        self.put_back(stream, before);
+        success
+    }
+}
+
+#[test]
+fn s1_a_stream_that_never_reads_is_ended_with_a_real_status() {
+    let limits = Limits {
+        stall_timeout: seconds(120),
+        ..narrow()
+    };
+    let mut server = Server::with(limits);
+    let stream = server.welcomed("s");
+    server.subscribe(stream, want("a", "rooms"));
+    server.send_all(stream);
+    server.commit("rooms", "r1", 1);
+    for _ in 0..4 {
+        server.pass(seconds(29));
+        server.beat(stream, 1);
+    }
+    assert_eq!(
+        server.code(stream),
+        None,
+        "an application may sleep for a minute or two"
+    );
+    server.pass(seconds(4));
+    assert_eq!(server.code(stream), Some(EndCode::ResourceExhausted));
+    let ended = server.ended[&stream].clone();
+    assert_eq!(
+        ended.final_code,
+        Some(steadfast_wire::streamer::FinalCode::Evicted)
+    );
+    assert!(!ended.flush);
+    assert_eq!(server.hub.stats().held, Held::default());
+}
+
+#[test]
+fn i20_answers_to_a_peer_that_never_reads_are_bounded() {
+    let limits = Limits {
+        queue_bytes: 1_000,
+        outbound_bytes: 10_000,
+        ..narrow()
+    };
+    let mut server = Server::with(limits);
+    let stream = server.open();
+    for beat in 0..100_000 {
+        if server.code(stream).is_some() {
+            break;
+        }
+        server.beat(stream, beat);
+        assert!(server.hub.stats().held.queued_bytes <= 10_000);
+    }
+    assert_eq!(server.code(stream), Some(EndCode::ResourceExhausted));
+    assert_eq!(server.hub.stats().counters.evicted, 1);
+}
+
+#[test]
+fn c8_thousands_of_requests_are_answered_to_a_peer_that_does_not_read_meanwhile() {
+    let mut server = Server::new();
+    server.audited = false;
+    let stream = server.open();
+    for index in 0..6_000 {
+        server.ask(stream, want(&format!("sub-{index}"), "rooms"));
+    }
+    assert_eq!(server.code(stream), None);
+    server.settle();
+    let answers = server.take(stream);
+    let success = |it: &&Answer| matches!(it, Answer::SubscribeResponse(it) if it.success);
+    assert_eq!(answers.iter().filter(success).count(), 6_000);
+}
+
+#[test]
+fn a_lag_beyond_the_limit_ends_the_stream_if_there_is_a_limit() {
+    let limits = Limits {
+        max_lag: Some(10),
+        ..Limits::default()
+    };
+    let mut server = Server::with(limits);
+    let stream = server.welcomed("s");
+    server.subscribe(stream, want("a", "rooms").credit(1, 1_000));
+    for _ in 0..11 {
+        server.commit("rooms", "r1", 1);
+    }
+    server.send_all(stream);
+    server.pass(seconds(10));
+    assert_eq!(server.code(stream), None, "ten behind");
+    server.commit("rooms", "r1", 1);
+    server.pass(seconds(10));
+    assert_eq!(server.code(stream), Some(EndCode::ResourceExhausted));
+}

@@ -1,0 +1,210 @@
+//! Plain peers: one namespace, nothing of the profile, and the original server's defects.
+
+use std::time::Duration;
+
+use steadfast_wire::streamer::{GatewayMessage, HeartbeatAck, SubscribeResponse, value::Kind};
+
+use super::server::*;
+use crate::hub::*;
+
+fn accepted(id: &str) -> SubscribeResponse {
+    SubscribeResponse {
+        subscription_id: id.to_owned(),
+        success: true,
+        ..SubscribeResponse::default()
+    }
+}
+
+#[test]
+fn a_plain_peer_is_never_sent_anything_of_the_profile() {
+    let mut server = Server::holding(rooms(2), Limits::default());
+    let stream = server.open();
+    let wanted = want("a", "rooms").after(1).credit(1, 1);
+    assert_eq!(server.subscribe(stream, wanted), accepted("a"));
+    for _ in 0..3 {
+        server.commit("rooms", "r1", 1);
+    }
+    for delivery in server.deliveries(stream) {
+        assert_eq!((delivery.position, delivery.previous), (None, vec![]));
+    }
+    let ack = HeartbeatAck {
+        timestamp: 42,
+        progress: None,
+    };
+    assert_eq!(server.heartbeat(stream, 42), ack);
+    server.commit("users", "u1", 1);
+    server.pass(seconds(60));
+    server.unsubscribe(stream, "a", 9);
+    assert_eq!(
+        server.take(stream),
+        [],
+        "no progress, no ack of an unsubscribe"
+    );
+}
+
+#[test]
+fn an_empty_message_is_ignored() {
+    let mut server = Server::new();
+    let stream = server.open();
+    let message = GatewayMessage { payload: None };
+    server.step(Input::Message { stream, message });
+    assert_eq!((server.take(stream), server.code(stream)), (vec![], None));
+}
+
+#[test]
+fn filters_are_taken_in_both_spellings_and_refused_with_the_original_text() {
+    let mut server = Server::new();
+    let stream = server.open();
+    for op in ["==", "eq"] {
+        let wanted = want(op, "rooms").filter("n", op, Kind::IntValue(5));
+        assert!(server.subscribe(stream, wanted).success);
+    }
+    let wanted = want("bad", "rooms").filter("n", "~", Kind::IntValue(5));
+    let refused = SubscribeResponse {
+        subscription_id: "bad".to_owned(),
+        error: "failed to compile filters: unsupported operator: ~".to_owned(),
+        ..SubscribeResponse::default()
+    };
+    assert_eq!(server.subscribe(stream, wanted), refused);
+    server.commit("rooms", "r1", 5);
+    let both = vec!["==".to_owned(), "eq".to_owned()];
+    assert_eq!(server.delivered(stream), [(1, both)]);
+}
+
+#[test]
+fn s4_an_event_reaches_each_subscription_once_and_in_one_message_per_stream() {
+    let mut server = Server::new();
+    let (stream, other) = (server.open(), server.open());
+    server.subscribe(
+        stream,
+        want("filtered", "rooms").filter("n", ">", Kind::IntValue(0)),
+    );
+    server.subscribe(stream, want("all", "rooms"));
+    server.subscribe(stream, want("document", "rooms").document("r1"));
+    server.subscribe(stream, want("elsewhere", "users"));
+    server.subscribe(other, want("other", "rooms"));
+    server.subscribe(stream, want("all too", "rooms"));
+    server.commit("rooms", "r1", 1);
+    let ids = ["document", "all", "all too", "filtered"].map(str::to_owned);
+    assert_eq!(server.delivered(stream), [(1, ids.to_vec())]);
+    assert_eq!(server.delivered(other), [(1, vec!["other".to_owned()])]);
+    server.commit("rooms", "", -1);
+    let ids = ["all", "all too"].map(str::to_owned);
+    assert_eq!(server.delivered(stream), [(2, ids.to_vec())]);
+}
+
+#[test]
+fn s7_a_stream_can_not_end_anothers_subscription() {
+    let mut server = Server::new();
+    let (owner, stranger) = (server.open(), server.open());
+    server.subscribe(owner, want("a", "rooms"));
+    server.unsubscribe(stranger, "a", 0);
+    assert_eq!(server.take(stranger), []);
+    server.commit("rooms", "r1", 1);
+    assert_eq!(server.offsets(owner), [1]);
+}
+
+#[test]
+fn s8_a_stream_that_ends_gives_its_ids_back_even_with_a_subscribe_under_way() {
+    let mut server = Server::new();
+    for _ in 0..100 {
+        let stream = server.open();
+        server.subscribe(stream, want("a", "rooms"));
+        server.end(stream);
+        server.ask(stream, want("late", "rooms"));
+        assert_eq!(server.code(stream), Some(EndCode::Ok));
+        assert_eq!(server.take(stream), [], "nothing is answered after the end");
+        assert_eq!(server.hub.stats().held, Held::default());
+    }
+    server.assert_frees_everything();
+}
+
+#[test]
+fn s9_subscribing_again_with_a_known_id_succeeds_on_the_same_stream() {
+    let mut server = Server::new();
+    let stream = server.open();
+    for _ in 0..2 {
+        assert_eq!(server.subscribe(stream, want("a", "rooms")), accepted("a"));
+    }
+    server.commit("rooms", "r1", 1);
+    assert_eq!(server.delivered(stream), [(1, vec!["a".to_owned()])]);
+    assert_eq!(server.subscribe(stream, want("a", "users")), accepted("a"));
+    server.commit("rooms", "r1", 2);
+    server.commit("users", "u1", 3);
+    assert_eq!(server.offsets(stream), [3]);
+}
+
+#[test]
+fn s9_subscribing_on_a_newer_stream_moves_that_id_and_no_other() {
+    let mut server = Server::new();
+    let (older, newer) = (server.open(), server.open());
+    server.subscribe(older, want("a", "rooms"));
+    server.subscribe(older, want("b", "rooms"));
+    assert_eq!(server.subscribe(newer, want("a", "rooms")), accepted("a"));
+    server.commit("rooms", "r1", 1);
+    assert_eq!(server.delivered(older), [(1, vec!["b".to_owned()])]);
+    assert_eq!(server.delivered(newer), [(1, vec!["a".to_owned()])]);
+    server.end(older);
+    server.commit("rooms", "r1", 2);
+    assert_eq!(
+        server.offsets(newer),
+        [2],
+        "the older stream owned only b when it ended"
+    );
+    server.assert_frees_everything();
+}
+
+#[test]
+fn s10_a_peer_that_fell_silent_is_ended_and_its_ids_are_free() {
+    let mut server = Server::new();
+    let stream = server.open();
+    server.subscribe(stream, want("a", "rooms"));
+    server.take(stream);
+    server.send_all(stream);
+    server.pass(seconds(3_600));
+    assert_eq!(
+        server.code(stream),
+        None,
+        "it never said that it sends heartbeats"
+    );
+    server.heartbeat(stream, 1);
+    server.pass(seconds(30));
+    server.heartbeat(stream, 2);
+    server.pass(Duration::from_micros(89_999_999));
+    assert_eq!(server.code(stream), None);
+    server.pass(Duration::from_micros(1));
+    assert_eq!(server.code(stream), Some(EndCode::Unavailable));
+    assert_eq!(
+        server.ended[&stream].final_code, None,
+        "a plain peer knows no final message"
+    );
+    assert_eq!(server.hub.stats().held, Held::default());
+}
+
+#[test]
+fn s10_any_message_shows_that_a_peer_lives() {
+    let mut server = Server::new();
+    let stream = server.open();
+    server.heartbeat(stream, 1);
+    for _ in 0..10 {
+        server.pass(seconds(60));
+        server.unsubscribe(stream, "nothing", 0);
+    }
+    assert_eq!(server.code(stream), None);
+}
+
+#[test]
+fn s10_a_plain_peer_with_rare_heartbeats_has_three_of_its_own_intervals() {
+    let mut server = Server::new();
+    let stream = server.open();
+    server.heartbeat(stream, 1);
+    for beat in 2..10 {
+        server.pass(seconds(80));
+        server.heartbeat(stream, beat);
+    }
+    server.send_all(stream);
+    server.pass(seconds(239));
+    assert_eq!(server.code(stream), None);
+    server.pass(seconds(1));
+    assert_eq!(server.code(stream), Some(EndCode::Unavailable));
+}

@@ -1,0 +1,203 @@
+//! Where a subscription begins, and how its position moves.
+
+use steadfast_wire::streamer::{
+    HeartbeatAck, Position, Progress, RefusalCode, ResyncReason, SubscribeResponse,
+    streamer_message::Payload as Answer, value::Kind,
+};
+
+use super::server::*;
+use crate::hub::*;
+
+#[test]
+fn i17_from_now_is_fixed_by_the_answer_at_the_head() {
+    let mut server = Server::holding(rooms(5), Limits::default());
+    let stream = server.welcomed("s");
+    let response = server.subscribe(stream, want("a", "rooms"));
+    assert_eq!(
+        (response.position, response.resync),
+        (Some(position(5)), None)
+    );
+    server.settle();
+    server.commit("rooms", "r1", 1);
+    let deliveries = server.deliveries(stream);
+    assert_eq!(deliveries[0].position, Some(position(6)));
+    assert_eq!(deliveries[0].previous, [5]);
+}
+
+/// Subscribes at a place of a log of ten events, the first four of which were trimmed.
+fn begin_at(place: Position) -> (SubscribeResponse, Vec<u64>) {
+    let mut server = Server::holding(rooms(10), Limits::default());
+    server.first = 4;
+    server.step(Input::Trimmed { first: 4 });
+    let stream = server.welcomed("s");
+    let response = server.subscribe(stream, want("a", "rooms").resume(place));
+    server.settle();
+    server.commit("rooms", "r1", 1);
+    (response, server.offsets(stream))
+}
+
+#[test]
+fn i19_every_place_in_the_log_is_honoured() {
+    for offset in 4..=10 {
+        let (response, offsets) = begin_at(position(offset));
+        assert_eq!(response.position, Some(position(offset)));
+        assert_eq!(response.resync, None);
+        assert_eq!(offsets, (offset + 1..=11).collect::<Vec<_>>());
+    }
+}
+
+#[test]
+fn i19_the_place_before_everything_is_honoured_while_nothing_was_trimmed() {
+    let mut server = Server::holding(rooms(3), Limits::default());
+    let stream = server.welcomed("s");
+    let response = server.subscribe(stream, want("a", "rooms").after(0));
+    assert_eq!(
+        (response.position, response.resync),
+        (Some(position(0)), None)
+    );
+    server.settle();
+    assert_eq!(server.offsets(stream), [1, 2, 3]);
+}
+
+#[test]
+fn i19_a_place_that_can_not_be_honoured_is_told_with_its_reason() {
+    let elsewhere = Position {
+        epoch: EPOCH + 1,
+        offset: 7,
+    };
+    for (place, reason) in [
+        (position(3), ResyncReason::Trimmed),
+        (position(0), ResyncReason::Trimmed),
+        (position(11), ResyncReason::Future),
+        (position(u64::MAX), ResyncReason::Future),
+        (elsewhere, ResyncReason::Epoch),
+    ] {
+        let (response, offsets) = begin_at(place);
+        assert!(response.success, "it is active all the same");
+        let resync = response.resync.expect("a resync");
+        assert_eq!(resync.reason(), reason, "{place:?}");
+        assert_eq!(resync.resumes_at, Some(position(10)));
+        assert_eq!(response.position, Some(position(10)));
+        assert_eq!(offsets, [11]);
+    }
+}
+
+#[test]
+fn i17_progress_moves_a_quiet_subscription_and_is_the_previous_of_the_next_delivery() {
+    let mut server = Server::new();
+    let stream = server.welcomed("s");
+    server.subscribe(stream, want("a", "rooms"));
+    server.subscribe(stream, want("b", "users"));
+    server.commit("rooms", "r1", 1);
+    server.take(stream);
+    server.pass(seconds(10));
+    let progress = Progress {
+        position: Some(position(1)),
+        behind: vec![],
+    };
+    assert_eq!(server.take(stream), [Answer::Progress(progress)]);
+    server.pass(seconds(25));
+    assert_eq!(server.take(stream), [], "nothing new to tell");
+    server.commit("other", "o1", 1);
+    server.commit("users", "u1", 1);
+    assert_eq!(server.deliveries(stream)[0].previous, [1]);
+    let ack = HeartbeatAck {
+        timestamp: 5,
+        progress: Some(Progress {
+            position: Some(position(3)),
+            behind: vec![],
+        }),
+    };
+    assert_eq!(server.heartbeat(stream, 5), ack);
+    server.commit("rooms", "r1", 1);
+    assert_eq!(server.deliveries(stream)[0].previous, [3]);
+}
+
+#[test]
+fn progress_names_what_it_does_not_hold_for() {
+    let mut server = Server::new();
+    let stream = server.welcomed("s");
+    server.subscribe(stream, want("stalled", "rooms").credit(1, 1_000));
+    server.subscribe(stream, want("quiet", "users"));
+    for _ in 0..3 {
+        server.commit("rooms", "r1", 1);
+    }
+    server.take(stream);
+    let progress = server.heartbeat(stream, 1).progress.expect("progress");
+    assert_eq!(progress.position, Some(position(3)));
+    assert_eq!(progress.behind, ["stalled"]);
+    server.credit(stream, "stalled", 10, 10_000);
+    server.settle();
+    let previous: Vec<_> = server
+        .deliveries(stream)
+        .into_iter()
+        .map(|it| it.previous)
+        .collect();
+    assert_eq!(previous, [[1], [2]], "that progress was not for it");
+    server.commit("users", "u1", 1);
+    assert_eq!(
+        server.deliveries(stream)[0].previous,
+        [3],
+        "but for the other"
+    );
+}
+
+#[test]
+fn no_progress_is_told_when_most_subscriptions_are_behind() {
+    let mut server = Server::new();
+    let stream = server.welcomed("s");
+    server.subscribe(stream, want("a", "rooms").credit(0, 0));
+    server.commit("rooms", "r1", 1);
+    assert_eq!(server.heartbeat(stream, 1).progress, None);
+    server.pass(seconds(20));
+    assert_eq!(server.take(stream), []);
+}
+
+#[test]
+fn a_refused_request_changes_nothing_and_says_why() {
+    let limits = Limits {
+        subscriptions_per_stream: 2,
+        subscriptions: 3,
+        ..Limits::default()
+    };
+    let mut server = Server::with(limits);
+    let stream = server.welcomed("s");
+    server.subscribe(stream, want("a", "rooms"));
+    server.subscribe(stream, want("b", "rooms"));
+    let wrong = want("a", "rooms").filter("n", "~", Kind::BoolValue(true));
+    let long = "x".repeat(257);
+    for (wanted, code, words) in [
+        (wrong, RefusalCode::Invalid, "failed to compile filters: "),
+        (
+            want(&long, "rooms"),
+            RefusalCode::Invalid,
+            "257 bytes, the limit id_bytes is 256",
+        ),
+        (
+            want("c", "rooms"),
+            RefusalCode::Limit,
+            "has 2 subscriptions",
+        ),
+    ] {
+        let response = server.subscribe(stream, wanted);
+        assert!(!response.success);
+        assert_eq!(response.code(), code);
+        assert!(response.error.contains(words), "{}", response.error);
+        assert_eq!((response.position, response.resync), (None, None));
+    }
+    assert!(
+        server.subscribe(stream, want("b", "rooms")).success,
+        "a repeated id takes no place"
+    );
+    let other = server.welcomed("t");
+    assert!(server.subscribe(other, want("a", "rooms")).success);
+    let response = server.subscribe(other, want("b", "rooms"));
+    assert!(
+        response.error.contains("server has 3 subscriptions"),
+        "{}",
+        response.error
+    );
+    server.commit("rooms", "r1", 1);
+    let ids = ["a", "b"].map(str::to_owned);
+    assert_eq!(server.delivered(stream), [(1, ids.to_vec())]);
+}

@@ -1,0 +1,226 @@
+//! The profile: hello, the fence, and who owns which id.
+
+use steadfast_wire::streamer::{
+    FinalCode, GatewayMessage, Hello, UnsubscribeAck, Welcome, gateway_message::Payload as Ask,
+    streamer_message::Payload as Answer,
+};
+
+use super::server::*;
+use crate::hub::*;
+
+fn ended_by_fence(server: &Server, stream: StreamId) -> bool {
+    server.ended.get(&stream).is_some_and(|ended| {
+        ended.status.code == EndCode::Aborted && ended.final_code == Some(FinalCode::Fenced)
+    })
+}
+
+#[test]
+fn welcome_comes_before_the_ack_of_the_heartbeat_behind_hello() {
+    let mut server = Server::holding(rooms(3), Limits::default());
+    let stream = server.hello("s", 1);
+    server.beat(stream, 77);
+    let welcome = Welcome {
+        version: 1,
+        server_id: "test".to_owned(),
+        head: Some(position(3)),
+        heartbeat_interval_ms: 0,
+    };
+    let answers = server.take(stream);
+    assert_eq!(answers[0], Answer::Welcome(welcome));
+    assert!(matches!(&answers[1], Answer::HeartbeatAck(ack) if ack.timestamp == 77));
+}
+
+#[test]
+fn a_heartbeat_interval_out_of_bounds_is_answered_with_the_nearest() {
+    for (asked, told) in [
+        (0, 30_000),
+        (1, 100),
+        (100, 0),
+        (60_000, 0),
+        (60_001, 60_000),
+    ] {
+        let mut server = Server::new();
+        let stream = server.open();
+        let hello = Hello {
+            heartbeat_interval_ms: asked,
+            ..hello("s", 1)
+        };
+        server.say(stream, Ask::Hello(hello));
+        match server.next(stream) {
+            Some(Answer::Welcome(welcome)) => assert_eq!(welcome.heartbeat_interval_ms, told),
+            other => panic!("no welcome: {other:?}"),
+        }
+    }
+}
+
+#[test]
+fn i11_a_newer_attempt_ends_the_older_stream_and_its_subscriptions() {
+    let mut server = Server::new();
+    let older = server.welcomed("s");
+    server.subscribe(older, want("a", "rooms"));
+    let newer = server.hello("s", 2);
+    assert!(ended_by_fence(&server, older));
+    assert!(
+        !server.ended[&older].flush,
+        "the newer stream asks for it again"
+    );
+    assert_eq!(server.hub.stats().held.subscriptions, 0);
+    server.take(newer);
+    assert!(server.subscribe(newer, want("a", "rooms")).taken_over);
+    assert!(!server.subscribe(newer, want("b", "rooms")).taken_over);
+    assert!(
+        !server.subscribe(newer, want("a", "rooms")).taken_over,
+        "only once"
+    );
+}
+
+#[test]
+fn i11_an_older_attempt_that_comes_late_is_refused_and_changes_nothing() {
+    let mut server = Server::new();
+    let newer = server.hello("s", 8);
+    server.take(newer);
+    server.subscribe(newer, want("a", "rooms"));
+    for late in [7, 8] {
+        let stream = server.hello("s", late);
+        assert!(ended_by_fence(&server, stream), "attempt {late}");
+        assert_eq!(server.take(stream), [], "not even a welcome");
+    }
+    assert_eq!(server.code(newer), None);
+    server.commit("rooms", "r1", 1);
+    assert_eq!(server.offsets(newer), [1]);
+}
+
+#[test]
+fn the_end_of_a_fenced_stream_does_not_touch_its_successor() {
+    let mut server = Server::new();
+    let older = server.hello("s", 1);
+    let newer = server.hello("s", 2);
+    server.end(older);
+    let late = server.hello("s", 1);
+    assert!(ended_by_fence(&server, late));
+    assert_eq!(server.code(newer), None);
+}
+
+#[test]
+fn sessions_do_not_see_each_others_ids() {
+    let mut server = Server::new();
+    let (one, other, plain) = (
+        server.welcomed("one"),
+        server.welcomed("two"),
+        server.open(),
+    );
+    for stream in [one, other, plain] {
+        assert!(server.subscribe(stream, want("a", "rooms")).success);
+    }
+    server.unsubscribe(other, "a", 1);
+    server.take(other);
+    server.commit("rooms", "r1", 1);
+    assert_eq!(server.offsets(one), [1]);
+    assert_eq!(server.offsets(other), [0; 0]);
+    assert_eq!(server.offsets(plain), [1]);
+}
+
+#[test]
+fn hello_must_be_the_first_message_and_complete() {
+    let wrong = [
+        Hello {
+            version: 0,
+            ..hello("s", 1)
+        },
+        hello("", 1),
+        hello(&"s".repeat(257), 1),
+        hello("s", 0),
+    ];
+    for hello in wrong {
+        let mut server = Server::new();
+        let stream = server.open();
+        server.say(stream, Ask::Hello(hello));
+        assert_eq!(server.code(stream), Some(EndCode::InvalidArgument));
+        assert_eq!(server.ended[&stream].final_code, Some(FinalCode::Protocol));
+    }
+    let mut server = Server::new();
+    let twice = server.welcomed("s");
+    server.say(twice, Ask::Hello(hello("s", 2)));
+    let behind_a_heartbeat = server.open();
+    server.heartbeat(behind_a_heartbeat, 1);
+    server.say(behind_a_heartbeat, Ask::Hello(hello("t", 1)));
+    let only_credit = server.open();
+    server.credit(only_credit, "a", 1, 1);
+    for stream in [twice, behind_a_heartbeat, only_credit] {
+        assert_eq!(server.code(stream), Some(EndCode::InvalidArgument));
+        assert_eq!(server.ended[&stream].final_code, Some(FinalCode::Protocol));
+    }
+    server.assert_frees_everything();
+}
+
+#[test]
+fn an_empty_message_before_hello_does_no_harm() {
+    let mut server = Server::new();
+    let stream = server.open();
+    let message = GatewayMessage { payload: None };
+    server.step(Input::Message { stream, message });
+    server.say(stream, Ask::Hello(hello("s", 1)));
+    assert!(matches!(server.next(stream), Some(Answer::Welcome(_))));
+}
+
+#[test]
+fn i16_an_unsubscribe_is_acknowledged_with_its_number_known_or_not() {
+    let mut server = Server::new();
+    let stream = server.welcomed("s");
+    server.subscribe(stream, want("a", "rooms"));
+    for request in [5, 6] {
+        server.unsubscribe(stream, "a", request);
+        let ack = UnsubscribeAck {
+            subscription_id: "a".to_owned(),
+            request,
+        };
+        assert_eq!(server.take(stream), [Answer::UnsubscribeAck(ack)]);
+    }
+    server.commit("rooms", "r1", 1);
+    assert_eq!(server.take(stream), []);
+    assert_eq!(server.hub.stats().held.subscriptions, 0);
+    server.assert_frees_everything();
+}
+
+#[test]
+fn i14_a_repeated_id_leaves_one_subscription_with_the_newest_definition() {
+    let mut server = Server::new();
+    let stream = server.welcomed("s");
+    server.subscribe(stream, want("a", "rooms").credit(1, 1_000));
+    server.commit("rooms", "r1", 1);
+    server.subscribe_again(stream);
+    server.commit("rooms", "r1", 2);
+    let offset = server.commit("users", "u1", 3);
+    let delivery = &server.deliveries(stream)[0];
+    assert_eq!(delivery.position, Some(position(offset)));
+    assert_eq!(
+        delivery.previous,
+        [1],
+        "the place of the new request, not of the old one"
+    );
+    assert_eq!(server.hub.stats().held.subscriptions, 1);
+}
+
+impl Server {
+    /// Subscribes `a` to another collection and looks past what the older definition brought.
+    fn subscribe_again(&mut self, stream: StreamId) {
+        self.take(stream);
+        let response = self.subscribe(stream, want("a", "users").credit(1, 1_000));
+        assert!(response.success);
+        assert_eq!(response.position, Some(position(1)));
+    }
+}
+
+#[test]
+fn ids_made_by_the_server_are_uuids_that_follow_from_the_seed() {
+    let made = || {
+        let mut server = Server::new();
+        let stream = server.welcomed("s");
+        let mut id = || server.subscribe(stream, want("", "rooms")).subscription_id;
+        [id(), id()]
+    };
+    let [first, second] = made();
+    assert_ne!(first, second);
+    assert_eq!(uuid::Uuid::parse_str(&first).unwrap().get_version_num(), 4);
+    assert_eq!(made(), [first, second]);
+}
