@@ -12,7 +12,8 @@ use bytes::Bytes;
 use futures_util::{StreamExt as _, stream::FuturesUnordered};
 use prost::Message;
 use steadfast_session::{
-    Activity, Advice, By, Deadline, End, Endpoint, Generation, Protocol, Reason, Time, Transition,
+    Activity, Advice, By, Deadline, End, Endpoint, Generation, Protocol, Reason, State, Time,
+    Transition,
     endpoint::{Action, Input},
     session,
 };
@@ -457,6 +458,23 @@ where
     fn now(&self) -> Time {
         let elapsed = self.started.elapsed().as_micros();
         Time::from_micros(u64::try_from(elapsed).unwrap_or(u64::MAX))
+    }
+}
+
+/// Cuts what is left when the loop did not end by itself: a panic of the application in it, or a
+/// runtime that stops. A link that is driven no more is closed, whatever it was before.
+impl<P: Protocol, T: Transport> Drop for Driver<P, T> {
+    fn drop(&mut self) {
+        if let Some(connection) = self.stream.take().and_then(|stream| stream.connection) {
+            connection.kill();
+        }
+        self.parts.shown.connection.send_replace(None);
+        self.parts.shown.status.send_if_modified(|shown| {
+            let open = shown.activity != Activity::Closed;
+            shown.activity = Activity::Closed;
+            shown.state = State::Disconnected;
+            open
+        });
     }
 }
 

@@ -23,6 +23,8 @@ pub(crate) struct Notes {
     pub(crate) hello: Vec<Note>,
     /// Sent when a heartbeat is due.
     pub(crate) heartbeat: Option<Note>,
+    /// Notes of a stream until it has brought what was missed.
+    pub(crate) missed: u32,
     pub(crate) heard: u32,
 }
 
@@ -131,5 +133,9 @@ impl Protocol for Notes {
 
     fn on_stop(&mut self, _: Time, end: &End, cx: &mut Context<Note, Told>) {
         cx.emit(Told::Stopped(end.clone()));
+    }
+
+    fn caught_up(&self) -> bool {
+        self.heard >= self.missed
     }
 }

@@ -44,6 +44,7 @@ struct World {
 #[derive(Default)]
 struct Books {
     dialling: Dialling,
+    withholds_acceptance: bool,
     dials: Vec<Dial>,
     /// The connection and the path of every stream.
     opened: Vec<(usize, String)>,
@@ -79,7 +80,6 @@ pub(crate) struct Wire {
 struct WireState {
     hole: bool,
     lingers: bool,
-    withholds_acceptance: bool,
     probes: u64,
 }
 
@@ -120,6 +120,11 @@ impl Scripted {
     /// From now on.
     pub(crate) fn set_dialling(&self, dialling: Dialling) {
         self.0.books().dialling = dialling;
+    }
+
+    /// From now on no request is taken, nor its headers answered.
+    pub(crate) fn withhold_acceptance(&self) {
+        self.0.books().withholds_acceptance = true;
     }
 
     pub(crate) fn dials(&self) -> Vec<Dial> {
@@ -235,7 +240,7 @@ impl Connection for Wire {
         };
         let script = (self.world.script)(peer);
         async move {
-            if !wire.state().withholds_acceptance {
+            if !wire.world.books().withholds_acceptance {
                 tap.accept();
             }
             let cut = wire.cut.clone();

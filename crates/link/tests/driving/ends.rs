@@ -1,0 +1,327 @@
+//! What becomes of a stream that ends, and of what was to be sent on it.
+
+use std::sync::{
+    Arc, OnceLock,
+    atomic::{AtomicU64, Ordering},
+};
+
+use bytes::Bytes;
+use futures_util::StreamExt as _;
+use steadfast::{
+    ConnectError, Notice, Resumed,
+    session::{Activity, Advice, Cause, ConfigFaults, Generation},
+};
+use tokio::{
+    runtime::Handle,
+    time::{Instant, sleep},
+};
+
+use super::*;
+use crate::support::note::{After, large, note};
+
+#[tokio::test(start_paused = true)]
+async fn a_message_that_can_not_be_decoded_ends_the_stream_as_a_broken_protocol() {
+    let world = Scripted::new(async |peer: Peer| {
+        peer.headers();
+        if peer.connection() == 0 {
+            peer.say_bytes(Bytes::from_static(&[0]));
+        }
+        peer.listen().await;
+    });
+    let mut running = Running::start(world.clone(), Config::default());
+    let end = running.down().await;
+    assert_eq!((end.by, end.advice), (By::Peer, Advice::Retry));
+    assert!(
+        matches!(&end.reason, Reason::Protocol(what) if what.contains("can not be decoded")),
+        "{end}"
+    );
+    running.live(2).await;
+    assert_eq!(running.link.counters().ends.get("protocol"), Some(&1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn i20_a_peer_that_takes_nothing_costs_the_outbox_limit_and_its_stream() {
+    // The first connection's peer never reads.
+    let world = Scripted::new(async |peer: Peer| {
+        peer.headers();
+        if peer.connection() == 0 {
+            std::future::pending::<()>().await;
+        }
+        peer.listen().await;
+    });
+    let builder = builder(Config::default()).outbox_bytes(10_000);
+    let mut running = Running::idle(world.clone(), builder, Notes::saying(1));
+    running.link.start().unwrap();
+    running.live(1).await;
+    for number in 0..9 {
+        running.link.command(large(number, 1_000)).unwrap();
+    }
+    sleep(Duration::from_millis(1)).await;
+    assert_eq!(
+        running.link.status().generation,
+        Generation(1),
+        "below the limit"
+    );
+    running.link.command(large(9, 1_000)).unwrap();
+    assert_eq!(running.down().await, End::retry(By::Us, Reason::OutboxFull));
+    running.live(2).await;
+    for number in 0..100 {
+        running.link.command(large(number, 1_000)).unwrap();
+        sleep(Duration::from_millis(1)).await;
+    }
+    assert_eq!(
+        running.link.status().generation,
+        Generation(2),
+        "room returns"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn i6_the_policy_of_the_link_has_the_last_word() {
+    let world = Scripted::new(async |peer: Peer| peer.end(status(7, Advice::Stop)));
+    // For this link nothing is fatal.
+    let lenient = builder(Config::default())
+        .policy(|end| (end.advice == Advice::Stop).then_some(Advice::Wait(None)));
+    let mut running = Running::idle(world.clone(), lenient, Notes::saying(1));
+    running.link.start().unwrap();
+    assert_eq!(running.down().await, status(7, Advice::Wait(None)));
+    sleep(SECOND * 23).await;
+    assert_eq!(world.dials().len(), 1, "the longest backoff, not the first");
+    sleep(SECOND * 8).await;
+    assert_eq!(world.dials().len(), 2);
+
+    let strict = builder(Config::default()).policy(|_| Some(Advice::Stop));
+    let ending = Scripted::new(async |peer: Peer| peer.end(finished()));
+    let mut running = Running::idle(ending.clone(), strict, Notes::saying(1));
+    running.link.start().unwrap();
+    assert_eq!(
+        running.stopped().await,
+        End::stop(By::Peer, Reason::Finished)
+    );
+    sleep(SECOND * 600).await;
+    assert_eq!(ending.dials().len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn i6_refused_credentials_are_refreshed_once_and_then_terminal() {
+    let world = Scripted::new(async |peer: Peer| peer.end(status(16, Advice::Refresh)));
+    let mut running = Running::start(world.clone(), Config::default());
+    assert_eq!(running.stopped().await, status(16, Advice::Refresh));
+    let refreshed: Vec<bool> = world.dials().iter().map(|dial| dial.refresh).collect();
+    assert_eq!(refreshed, [false, true]);
+    sleep(SECOND * 600).await;
+    assert_eq!(world.dials().len(), 2);
+    let status = running.link.status();
+    assert_eq!(
+        (status.state, status.activity),
+        (State::Disconnected, Activity::Idle)
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn leaving_sends_what_is_queued_and_takes_what_still_comes() {
+    let heard = Arc::new(AtomicU64::new(0));
+    let count = Arc::clone(&heard);
+    let world = Scripted::new(move |mut peer: Peer| {
+        let heard = Arc::clone(&count);
+        async move {
+            peer.headers();
+            while peer.hear().await.is_some() {
+                heard.fetch_add(1, Ordering::AcqRel);
+            }
+            peer.say(&note(77));
+            peer.end(finished());
+        }
+    });
+    let mut running = Running::start(world.clone(), Config::default());
+    running.live(1).await;
+    for number in 0..50 {
+        running.link.command(note(number)).unwrap();
+    }
+    let left = Instant::now();
+    running.link.leave().await;
+    assert_eq!(left.elapsed(), Duration::ZERO, "the peer ended at once");
+    assert_eq!(heard.load(Ordering::Acquire), 51);
+    assert_eq!(running.next().await, Told::Note(note(77)));
+    assert_eq!(running.stopped().await.reason, Reason::Left);
+    // Heard, and without a stream to send it on.
+    running.link.command(note(1)).unwrap();
+    sleep(SECOND).await;
+    assert_eq!(running.link.counters().messages_out, 51);
+}
+
+#[tokio::test(start_paused = true)]
+async fn i23_leaving_a_peer_that_does_not_end_takes_the_drain_timeout() {
+    let world = Scripted::new(async |peer: Peer| {
+        peer.headers();
+        std::future::pending::<()>().await;
+    });
+    let running = Running::start(world.clone(), Config::default());
+    running.live(1).await;
+    let began = Instant::now();
+    running.link.leave().await;
+    assert_eq!(began.elapsed().as_secs(), 10);
+    assert!(world.wires()[0].is_cut());
+}
+
+#[tokio::test(start_paused = true)]
+async fn i23_closing_waits_no_longer_than_its_limit_for_what_does_not_go() {
+    let world = listening();
+    let builder = builder(Config::default()).close_timeout(SECOND * 3);
+    let running = Running::idle(world.clone(), builder, Notes::saying(1));
+    running.link.start().unwrap();
+    running.live(1).await;
+    world.wires()[0].linger();
+    let began = Instant::now();
+    running.link.close().await;
+    assert_eq!(began.elapsed().as_secs(), 3);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+async fn c19_a_callback_may_call_back_into_the_handle_even_to_close_it() {
+    let slot: Arc<OnceLock<Link<Notes, Wire>>> = Arc::default();
+    let within = Arc::clone(&slot);
+    let (sender, mut notices) = tokio::sync::mpsc::unbounded_channel();
+    let builder = builder(Config::default()).on_notice(move |notice| {
+        let link = within.wait();
+        let seen = (link.status(), link.counters(), link.outages());
+        let to = match &notice {
+            Notice::Changed(transition) => transition.to,
+            Notice::Missed(_) => panic!("nothing is missed"),
+        };
+        if to == State::Connected {
+            link.command(note(5)).unwrap();
+            link.start().unwrap();
+            tokio::task::block_in_place(|| {
+                Handle::current().block_on(async {
+                    link.reconnect().await.unwrap();
+                    link.close().await;
+                });
+            });
+            assert!(link.is_closed());
+        }
+        sender.send((to, seen)).unwrap();
+    });
+    let running = Running::idle(echoing(), builder, Notes::saying(1));
+    assert!(slot.set(running.link.clone()).is_ok());
+    running.link.start().unwrap();
+    let mut states = Vec::new();
+    while states.len() < 3 {
+        let (to, _) = super::within("a notice", notices.recv()).await.unwrap();
+        states.push(to);
+    }
+    let expected = [State::Connecting, State::Connected, State::Disconnected];
+    assert_eq!(states, expected);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_panic_in_the_application_closes_the_link_and_cuts_its_connection() {
+    let world = echoing();
+    let link = builder(Config::default())
+        .spawn(world.clone(), Notes::saying(1), |told| {
+            assert!(!matches!(told, Told::Note(_)), "on purpose");
+        })
+        .unwrap();
+    link.start().unwrap();
+    within("closed", link.closed()).await;
+    assert!(world.wires()[0].is_cut());
+    assert!(link.command(note(1)).is_err());
+    assert_eq!(link.connect().await, Err(ConnectError::Closed));
+    let status = link.status();
+    assert_eq!(
+        (status.state, status.activity),
+        (State::Disconnected, Activity::Closed)
+    );
+    assert!(link.connection().borrow().is_none());
+}
+
+fn resumed(world: &Scripted, config: Config) -> Resumed<After, Wire> {
+    builder(config)
+        .name("counting")
+        .resume(world.clone(), After::default())
+        .unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn i18_a_resumed_stream_goes_on_where_it_was_and_drops_what_it_had() {
+    // Each stream sends three notes, the first of them again, and ends.
+    let world = Scripted::new(async |mut peer: Peer| {
+        peer.headers();
+        let after = peer.hear().await.unwrap().number;
+        for number in [after, after + 1, after + 2, after + 3] {
+            peer.say(&note(number));
+        }
+        peer.end(finished());
+    });
+    let notes = resumed(&world, Config::default());
+    let numbers: Vec<u64> = notes
+        .take(30)
+        .map(|response| response.unwrap().number)
+        .collect()
+        .await;
+    assert!(numbers.iter().copied().eq(1..=30), "{numbers:?}");
+    assert!(world.dials().len() >= 10);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_resumed_stream_tells_once_why_it_gave_up_and_nothing_of_being_left() {
+    let world = Scripted::new(async |peer: Peer| peer.end(status(7, Advice::Stop)));
+    let mut notes = resumed(&world, Config::default());
+    assert_eq!(notes.next().await, Some(Err(status(7, Advice::Stop))));
+    notes.link().leave().await;
+    notes.link().close().await;
+    assert_eq!(notes.next().await, None);
+
+    let world = echoing();
+    let mut notes = resumed(&world, Config::default());
+    notes.link().connect().await.unwrap();
+    notes.send(note(4)).unwrap();
+    assert_eq!(notes.next().await, Some(Ok(note(4))));
+    notes.link().leave().await;
+    notes.send(note(5)).expect("heard, and without a stream");
+    notes.link().close().await;
+    assert_eq!(notes.next().await, None);
+    assert!(format!("{notes:?}").contains("Disconnected"), "{notes:?}");
+}
+
+#[tokio::test]
+async fn every_fault_of_the_configuration_is_told_at_once() {
+    let config = Config {
+        backoff_multiplier: 0.5,
+        open_timeout: Duration::ZERO,
+        ..Config::default()
+    };
+    let (sink, _told) = told();
+    let builder = builder(config);
+    assert!(format!("{builder:?}").contains("/test.Notary/Talk"));
+    let faults: ConfigFaults = builder
+        .spawn(listening(), Notes::default(), sink)
+        .unwrap_err();
+    assert_eq!(faults.faults().len(), 2, "{faults}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn i12_the_status_tells_state_cause_attempts_and_the_next_retry() {
+    let world = Scripted::new(async |peer: Peer| peer.end(finished()));
+    let running = Running::start(world.clone(), Config::default());
+    let status = running
+        .until("the third backoff", |status| {
+            status.failures == 3 && status.activity == Activity::Backoff
+        })
+        .await;
+    assert_eq!(status.state, State::Connecting, "never live yet");
+    assert_eq!(status.cause, Cause::Ended(finished()));
+    assert_eq!((status.generation, status.failed), (Generation(3), 3));
+    let retry = status.next_retry_at.unwrap();
+    running
+        .until("the next attempt", |status| {
+            status.generation == Generation(4)
+        })
+        .await;
+    let at = world.dials()[3].at - world.dials()[0].at;
+    let planned = Duration::from_micros(retry.as_micros());
+    assert!(
+        at >= planned && at < planned + Duration::from_millis(5),
+        "{at:?} {planned:?}"
+    );
+}

@@ -1,0 +1,191 @@
+//! What flows, in both directions, and who waits for whom.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
+
+use steadfast::{
+    Gate, Resumed,
+    session::{Generation, Ready},
+};
+use tokio::time::sleep;
+
+use super::*;
+use crate::support::{
+    note::{After, note},
+    scripted::Dialling,
+};
+
+#[tokio::test(start_paused = true)]
+async fn commands_are_heard_while_messages_flood() {
+    const FLOOD: u64 = 20_000;
+    let delivered = Arc::new(AtomicU64::new(0));
+    let at_command = Arc::new(AtomicU64::new(u64::MAX));
+    let (seen, noted) = (Arc::clone(&delivered), Arc::clone(&at_command));
+    let world = Scripted::new(move |mut peer: Peer| {
+        let (seen, noted) = (Arc::clone(&seen), Arc::clone(&noted));
+        async move {
+            peer.headers();
+            peer.hear().await;
+            peer.hear().await;
+            for number in 0..FLOOD {
+                peer.say(&note(number));
+            }
+            peer.hear().await;
+            noted.store(seen.load(Ordering::Acquire), Ordering::Release);
+            peer.listen().await;
+        }
+    });
+    let count = Arc::clone(&delivered);
+    let link = builder(Config::default())
+        .spawn(world, Notes::saying(1), move |_| {
+            count.fetch_add(1, Ordering::AcqRel);
+        })
+        .unwrap();
+    link.connect().await.unwrap();
+    link.command(note(2)).unwrap();
+    while delivered.load(Ordering::Acquire) == 0 {
+        tokio::task::yield_now().await;
+    }
+    link.command(note(3)).unwrap();
+    while delivered.load(Ordering::Acquire) < FLOOD {
+        tokio::task::yield_now().await;
+    }
+    let before = at_command.load(Ordering::Acquire);
+    assert!(before < FLOOD / 10, "after {before} of {FLOOD} messages");
+}
+
+#[tokio::test(start_paused = true)]
+async fn commands_are_heard_while_dialling_and_go_out_with_the_call() {
+    let world = echoing();
+    world.set_dialling(Dialling::Hangs);
+    let mut running = Running::start(world.clone(), Config::default());
+    sleep(SECOND).await;
+    running.link.command(note(2)).unwrap();
+    sleep(Duration::from_millis(1)).await;
+    assert_eq!(
+        running.link.counters().messages_out,
+        2,
+        "queued, not waiting"
+    );
+    running.link.leave().await;
+    assert_eq!(running.link.status().state, State::Disconnected);
+
+    world.set_dialling(Dialling::Connects);
+    running.link.start().unwrap();
+    running.link.command(note(3)).unwrap();
+    let mut notes = Vec::new();
+    while notes.len() < 2 {
+        if let Told::Note(note) = running.next().await {
+            notes.push(note);
+        }
+    }
+    assert_eq!(
+        notes,
+        [note(1), note(3)],
+        "the lost attempt's messages are not replayed"
+    );
+}
+
+/// Sends the notes after the one asked for, without end, and as fast as they are taken.
+fn endless() -> Scripted {
+    Scripted::new(async |mut peer: Peer| {
+        peer.headers();
+        let after = peer.hear().await.unwrap().number;
+        for number in after + 1.. {
+            peer.say(&note(number));
+            if number % 100 == 0 {
+                sleep(SECOND).await;
+            }
+        }
+    })
+}
+
+fn resume(world: &Scripted, ready: Ready) -> Resumed<After, Wire> {
+    let config = Config {
+        ready,
+        heartbeat_interval: Some(SECOND * 5),
+        activity_timeout: Some(SECOND * 10),
+        ..Config::default()
+    };
+    builder(config)
+        .resume(world.clone(), After::default())
+        .unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn c13_i9_a_slow_application_is_not_a_dead_peer_and_loses_nothing() {
+    let world = endless();
+    let mut notes = resume(&world, Ready::Headers);
+    notes.link().connect().await.unwrap();
+    for round in 0..5_u64 {
+        // Ten times the activity timeout, with the queue full.
+        sleep(SECOND * 100).await;
+        assert!(notes.link().counters().messages_in <= 256 * (round + 1) + 1);
+        for number in round * 256 + 1..=(round + 1) * 256 {
+            assert_eq!(notes.next().await, Some(Ok(note(number))));
+        }
+    }
+    assert_eq!(world.dials().len(), 1);
+    assert_eq!(notes.link().status().generation, Generation(1));
+    assert!(notes.link().counters().held >= 5);
+}
+
+#[tokio::test(start_paused = true)]
+async fn c13_a_full_application_queue_does_not_cost_the_next_stream_its_greeting() {
+    let world = endless();
+    let mut notes = resume(&world, Ready::FirstMessage);
+    notes.link().connect().await.unwrap();
+    sleep(SECOND * 40).await;
+    assert_eq!(notes.link().counters().held, 1);
+    world.wires()[0].blackhole();
+    assert_eq!(notes.link().reconnect().await, Ok(()));
+    sleep(SECOND * 120).await;
+    let status = notes.link().status();
+    assert_eq!((status.state, status.failed), (State::Connected, 0));
+    assert_eq!(world.dials().len(), 2);
+    for number in 1..=1_000 {
+        assert_eq!(notes.next().await, Some(Ok(note(number))));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn i9_a_peer_is_not_silent_while_reading_is_held_back_and_is_again_afterwards() {
+    let world = Scripted::new(async |peer: Peer| {
+        peer.headers();
+        peer.say(&note(1));
+        peer.listen().await;
+    });
+    let gate = Gate::new(1);
+    gate.put();
+    let mut running = Running::idle(
+        world.clone(),
+        builder(Config::default()).gate(Arc::clone(&gate)),
+        Notes::saying(1),
+    );
+    running.link.start().unwrap();
+    running.live(1).await;
+    sleep(SECOND * 3_600).await;
+    assert_eq!(running.link.status().generation, Generation(1));
+    assert!(running.told.try_recv().is_err(), "held back");
+    gate.take();
+    assert_eq!(running.next().await, Told::Note(note(1)));
+    assert_eq!(running.down().await.reason, Reason::Silent);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_connection_of_the_live_stream_is_shown_and_no_other() {
+    let world = listening();
+    let running = Running::start(world.clone(), Config::default());
+    let mut shown = running.link.connection();
+    within("shown", shown.wait_for(Option::is_some))
+        .await
+        .unwrap();
+    assert!(running.link.status().state == State::Connected || shown.borrow().is_some());
+    world.set_dialling(Dialling::Hangs);
+    world.wires()[0].cut();
+    within("gone", shown.wait_for(Option::is_none))
+        .await
+        .unwrap();
+}

@@ -1,0 +1,148 @@
+//! Who is dead, who is only quiet, and who is only slow.
+
+use steadfast::session::{Generation, Liveness, Ready};
+use tokio::time::{Instant, sleep};
+
+use super::*;
+use crate::support::{note::note, scripted::Dialling};
+
+#[tokio::test(start_paused = true)]
+async fn c2_i7_a_silent_peer_is_found_after_the_activity_timeout_whatever_is_sent_to_it() {
+    let world = listening();
+    let config = Config {
+        heartbeat_interval: Some(SECOND * 10),
+        activity_timeout: Some(SECOND * 25),
+        ..Config::default()
+    };
+    let protocol = Notes {
+        heartbeat: Some(note(0)),
+        ..Notes::saying(1)
+    };
+    let mut running = Running::idle(world.clone(), builder(config), protocol);
+    running.link.start().unwrap();
+    running.live(1).await;
+    let live = Instant::now();
+    let end = running.down().await;
+    assert_eq!(end, End::retry(By::Peer, Reason::Silent));
+    let found = live.elapsed();
+    assert!(
+        (SECOND * 25..SECOND * 25 + Duration::from_millis(5)).contains(&found),
+        "what is sent proves nothing: {found:?}"
+    );
+    assert!(running.link.counters().messages_out >= 3);
+    running.live(2).await;
+    assert_eq!(world.dials().len(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn i8_pieces_of_a_message_that_is_never_whole_are_life() {
+    let world = Scripted::new(async |peer: Peer| {
+        peer.headers();
+        for _ in 0..100 {
+            sleep(SECOND * 80).await;
+            peer.part(1);
+        }
+        peer.listen().await;
+    });
+    let mut running = Running::start(world.clone(), Config::default());
+    running.live(1).await;
+    let began = Instant::now();
+    assert_eq!(running.down().await.reason, Reason::Silent);
+    let expected = SECOND * (100 * 80 + 90);
+    let lasted = began.elapsed();
+    assert!(
+        lasted >= expected && lasted < expected + SECOND,
+        "{lasted:?}"
+    );
+    assert_eq!(running.link.counters().messages_in, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn i1_a_dial_that_hangs_costs_the_open_timeout_and_no_more() {
+    let world = listening();
+    world.set_dialling(Dialling::Hangs);
+    let mut running = Running::start(world.clone(), Config::default());
+    let began = Instant::now();
+    let end = running.down().await;
+    assert_eq!(end, End::retry(By::Network, Reason::OpenTimeout));
+    assert_eq!(began.elapsed().as_secs(), 10);
+    world.set_dialling(Dialling::Connects);
+    running.live(1).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn i1_each_phase_before_live_has_its_own_deadline_and_reason() {
+    for (ready, answers, reason, seconds) in [
+        (Ready::FirstMessage, 0, Reason::GreetingTimeout, 10),
+        (Ready::Restored, 0, Reason::GreetingTimeout, 10),
+        (Ready::Restored, 1, Reason::RestoringTimeout, 30),
+    ] {
+        let world = Scripted::new(move |peer: Peer| async move {
+            peer.headers();
+            for number in 0..answers {
+                peer.say(&note(number));
+            }
+            peer.listen().await;
+        });
+        let config = Config {
+            ready,
+            ..Config::default()
+        };
+        let mut running = Running::start(world, config);
+        let began = Instant::now();
+        assert_eq!(running.down().await, End::retry(By::Peer, reason));
+        assert_eq!(began.elapsed().as_secs(), seconds);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn i1_a_connection_that_never_takes_the_request_costs_the_open_timeout() {
+    let world = Scripted::new(async |peer: Peer| peer.listen().await);
+    world.withhold_acceptance();
+    let config = Config {
+        ready: Ready::Accepted,
+        ..Config::default()
+    };
+    let mut running = Running::start(world.clone(), config);
+    assert_eq!(
+        running.down().await,
+        End::retry(By::Network, Reason::OpenTimeout)
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn i8_a_late_answer_of_an_older_connection_means_nothing_to_the_newer() {
+    let world = Scripted::new(async |mut peer: Peer| {
+        peer.headers();
+        if peer.connection() == 0 {
+            peer.end(finished());
+            sleep(SECOND * 5).await;
+            peer.say(&note(99));
+        }
+        while peer.hear().await.is_some() {}
+    });
+    let mut running = Running::start(world.clone(), Config::default());
+    running.live(2).await;
+    sleep(SECOND * 20).await;
+    assert_eq!(running.link.status().generation, Generation(2));
+    assert_eq!(running.next().await, Told::Down(finished()));
+    assert!(running.told.try_recv().is_err(), "nothing of the older one");
+}
+
+#[tokio::test(start_paused = true)]
+async fn i7_a_peer_that_is_asked_and_answers_lives_without_a_message() {
+    let world = listening();
+    let config = Config {
+        liveness: Liveness::Asked,
+        heartbeat_interval: None,
+        ..Config::default()
+    };
+    let mut running = Running::start(world.clone(), config);
+    running.live(1).await;
+    sleep(SECOND * 3_600).await;
+    assert_eq!(running.link.status().generation, Generation(1));
+    world.wires()[0].blackhole();
+    let holed = Instant::now();
+    assert_eq!(running.down().await.reason, Reason::Silent);
+    assert!(holed.elapsed() <= SECOND * 90);
+}

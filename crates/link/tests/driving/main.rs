@@ -1,0 +1,123 @@
+//! The one loop: what it hears, what it waits for, and what it tells.
+#![cfg(feature = "grpc")]
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test stops at the first thing that is not as it should be"
+)]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod ends;
+mod flow;
+mod liveness;
+mod outages;
+mod requests;
+mod sockets;
+
+use std::time::Duration;
+
+use steadfast::{
+    Builder, Link,
+    session::{By, Config, End, Reason, State, Status},
+    transport::{Call, Connection, Transport},
+};
+use support::{
+    note::{Notes, Told, told},
+    scripted::{Peer, Scripted, Wire},
+    server::path,
+    within,
+};
+use tokio::sync::mpsc::UnboundedReceiver;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// A link with what it tells.
+struct Running<C> {
+    link: Link<Notes, C>,
+    told: UnboundedReceiver<Told>,
+}
+
+fn builder(config: Config) -> Builder {
+    Builder::new(Call::new(path("Talk"))).config(config).seed(7)
+}
+
+impl<C: Connection> Running<C> {
+    /// A link that has begun nothing yet.
+    fn idle<T: Transport<Connection = C>>(transport: T, builder: Builder, protocol: Notes) -> Self {
+        let (sink, told) = told();
+        let link = builder.spawn(transport, protocol, sink).unwrap();
+        Self { link, told }
+    }
+
+    fn start<T: Transport<Connection = C>>(transport: T, config: Config) -> Self {
+        let running = Self::idle(transport, builder(config), Notes::saying(1));
+        running.link.start().unwrap();
+        running
+    }
+
+    async fn until(&self, what: &str, wanted: impl FnMut(&Status) -> bool) -> Status {
+        support::until(what, &mut self.link.watch(), wanted).await
+    }
+
+    /// Waits for the stream of that number to be live, counted from 1.
+    async fn live(&self, number: u64) -> Status {
+        self.until("live", |status| {
+            status.state == State::Connected && status.lives >= number
+        })
+        .await
+    }
+
+    /// What it tells next, however long it takes.
+    async fn next(&mut self) -> Told {
+        self.told.recv().await.expect("the link is there")
+    }
+
+    /// The next end it tells, however long it takes.
+    async fn down(&mut self) -> End {
+        loop {
+            if let Told::Down(end) = self.next().await {
+                return end;
+            }
+        }
+    }
+
+    async fn stopped(&mut self) -> End {
+        loop {
+            if let Told::Stopped(end) = self.next().await {
+                return end;
+            }
+        }
+    }
+}
+
+/// A peer that sends its headers and then listens.
+fn listening() -> Scripted {
+    Scripted::new(async |peer: Peer| {
+        peer.headers();
+        peer.listen().await;
+    })
+}
+
+/// Says back what it hears.
+fn echoing() -> Scripted {
+    Scripted::new(async |mut peer: Peer| {
+        peer.headers();
+        while let Some(note) = peer.hear().await {
+            peer.say(&note);
+        }
+    })
+}
+
+fn finished() -> End {
+    End::retry(By::Peer, Reason::Finished)
+}
+
+fn status(code: i32, advice: steadfast::session::Advice) -> End {
+    let message = "the peer's words".to_owned();
+    End {
+        by: By::Peer,
+        reason: Reason::Status { code, message },
+        advice,
+    }
+}

@@ -1,0 +1,191 @@
+//! `connect` and `reconnect` observe the one loop.
+
+use futures_util::future::join_all;
+use steadfast::{
+    ConnectError,
+    session::{Activity, Cause, Generation},
+};
+use tokio::time::{Instant, sleep, timeout};
+
+use super::*;
+use crate::support::{note::note, scripted::Dialling};
+
+#[tokio::test(start_paused = true)]
+async fn connect_resolves_at_the_first_live_and_at_once_when_there_is_one() {
+    let world = listening();
+    let running = Running::idle(world.clone(), builder(Config::default()), Notes::saying(1));
+    assert_eq!(running.link.status().state, State::Disconnected);
+    assert_eq!(running.link.connect().await, Ok(()));
+    assert_eq!(running.link.status().state, State::Connected);
+    let before = Instant::now();
+    assert_eq!(running.link.connect().await, Ok(()));
+    assert_eq!((before.elapsed(), world.dials().len()), (Duration::ZERO, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn connect_tells_of_three_failed_attempts_and_the_loop_goes_on() {
+    let world = listening();
+    world.set_dialling(Dialling::Fails);
+    let running = Running::idle(world.clone(), builder(Config::default()), Notes::saying(1));
+    let error = running.link.connect().await.unwrap_err();
+    let ConnectError::Failed { attempts: 3, last } = &error else {
+        panic!("three attempts failed: {error:?}")
+    };
+    assert!(matches!(last, Cause::Ended(end) if end.reason.label() == "unreachable"));
+    assert!(
+        error
+            .to_string()
+            .starts_with("3 attempts failed, the link goes on trying; the last: "),
+        "{error}"
+    );
+    assert_eq!(world.dials().len(), 3);
+    world.set_dialling(Dialling::Connects);
+    running.live(1).await;
+    assert_eq!(world.dials().len(), 4, "nobody had to ask again");
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_request_counts_the_failures_it_saw_itself() {
+    let world = listening();
+    world.set_dialling(Dialling::Fails);
+    let running = Running::idle(world.clone(), builder(Config::default()), Notes::saying(1));
+    for _ in 0..2 {
+        let answer = running.link.connect().await;
+        assert!(matches!(
+            answer,
+            Err(ConnectError::Failed { attempts: 3, .. })
+        ));
+    }
+    assert_eq!(world.dials().len(), 6);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cancelled_request_gives_up_its_answer_and_not_the_loop() {
+    let world = listening();
+    world.set_dialling(Dialling::Fails);
+    let running = Running::idle(world.clone(), builder(Config::default()), Notes::saying(1));
+    timeout(Duration::from_millis(100), running.link.connect())
+        .await
+        .expect_err("still trying");
+    world.set_dialling(Dialling::Connects);
+    running.live(1).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn ten_requests_wait_and_the_eleventh_is_busy() {
+    let world = listening();
+    world.set_dialling(Dialling::Hangs);
+    let running = Running::idle(world.clone(), builder(Config::default()), Notes::saying(1));
+    let ten = join_all((0..10).map(|_| running.link.connect()));
+    let late = async {
+        sleep(SECOND).await;
+        let busy = running.link.connect().await;
+        assert_eq!(busy, Err(ConnectError::Busy(10)));
+        world.set_dialling(Dialling::Connects);
+    };
+    let (answers, ()) = tokio::join!(ten, late);
+    assert_eq!(answers, vec![Ok(()); 10]);
+    assert_eq!(running.link.connect().await, Ok(()), "there is room again");
+}
+
+#[tokio::test(start_paused = true)]
+async fn reconnect_keeps_a_healthy_stream_with_everything_on_it() {
+    let world = echoing();
+    let mut running = Running::start(world.clone(), Config::default());
+    let before = running.live(1).await;
+    assert_eq!(running.link.reconnect().await, Ok(()));
+    let after = running.link.status();
+    assert_eq!(
+        (after.generation, after.transitions),
+        (Generation(1), before.transitions)
+    );
+    assert_eq!((world.dials().len(), world.opened().len()), (1, 1));
+    assert_eq!(
+        (world.wires()[0].probes(), running.link.counters().probes),
+        (1, 1)
+    );
+    running.link.command(note(2)).unwrap();
+    assert_eq!(running.next().await, Told::Note(note(1)));
+    assert_eq!(running.next().await, Told::Note(note(2)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn c3_reconnect_replaces_a_stream_whose_peer_does_not_answer() {
+    let world = listening();
+    let mut running = Running::start(world.clone(), Config::default());
+    running.live(1).await;
+    world.wires()[0].blackhole();
+    let asked = Instant::now();
+    assert_eq!(running.link.reconnect().await, Ok(()));
+    let taken = asked.elapsed();
+    assert!((SECOND * 5..SECOND * 6).contains(&taken), "{taken:?}");
+    assert_eq!(
+        running.down().await,
+        End::retry(By::Peer, Reason::ProbeFailed)
+    );
+    assert_eq!(
+        world.dials().len(),
+        2,
+        "a fresh connection, not a stream on the dead one"
+    );
+    assert!(world.wires()[0].is_cut());
+}
+
+#[tokio::test(start_paused = true)]
+async fn reconnect_without_a_stream_connects_and_while_backing_off_goes_at_once() {
+    let world = listening();
+    let running = Running::idle(world.clone(), builder(Config::default()), Notes::saying(1));
+    assert_eq!(running.link.reconnect().await, Ok(()));
+    assert_eq!(running.link.counters().probes, 0);
+
+    world.set_dialling(Dialling::Fails);
+    world.wires()[0].cut();
+    running
+        .until("a long backoff", |status| {
+            status.failures >= 3 && status.activity == Activity::Backoff
+        })
+        .await;
+    world.set_dialling(Dialling::Connects);
+    let asked = Instant::now();
+    assert_eq!(running.link.reconnect().await, Ok(()));
+    assert!(
+        asked.elapsed() <= Duration::from_millis(510),
+        "{:?}",
+        asked.elapsed()
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_tells_when_the_link_gave_up_and_a_new_one_begins_anew() {
+    let world = listening();
+    world.set_dialling(Dialling::Fails);
+    let config = Config {
+        max_retries: 2,
+        ..Config::default()
+    };
+    let mut running = Running::idle(world.clone(), builder(config), Notes::saying(1));
+    let error = running.link.connect().await.unwrap_err();
+    assert!(
+        matches!(&error, ConnectError::Stopped(Cause::Ended(_))),
+        "{error:?}"
+    );
+    assert_eq!(running.stopped().await.reason.label(), "unreachable");
+    assert_eq!(world.dials().len(), 2, "the first attempt counts");
+    sleep(SECOND * 120).await;
+    assert_eq!(world.dials().len(), 2, "terminal is terminal");
+    world.set_dialling(Dialling::Connects);
+    assert_eq!(running.link.connect().await, Ok(()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_leaving_nothing_is_attempted_until_somebody_asks() {
+    let world = listening();
+    let running = Running::start(world.clone(), Config::default());
+    running.live(1).await;
+    running.link.leave().await;
+    assert_eq!(running.link.status().state, State::Disconnected);
+    sleep(SECOND * 600).await;
+    assert_eq!(world.dials().len(), 1);
+    assert_eq!(running.link.connect().await, Ok(()));
+    assert_eq!(world.dials().len(), 2);
+}

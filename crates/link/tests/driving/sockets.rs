@@ -1,0 +1,145 @@
+//! The same loop on real sockets, where it matters that they are real.
+
+use futures_util::{StreamExt as _, stream};
+use steadfast::{
+    grpc::Grpc,
+    session::{Activity, Advice},
+};
+use steadfast_chaos::{Direction, Fault, Reach};
+use tokio::time::{Instant, sleep};
+
+use super::*;
+use crate::support::{
+    note::{After, note},
+    server::{self, Answers, Server},
+};
+
+const MOMENT: Duration = Duration::from_millis(10);
+
+fn quick() -> Config {
+    Config {
+        initial_backoff: MOMENT * 2,
+        max_backoff: MOMENT * 10,
+        heartbeat_interval: Some(MOMENT * 10),
+        activity_timeout: Some(MOMENT * 30),
+        open_timeout: MOMENT * 30,
+        ..Config::default()
+    }
+}
+
+#[tokio::test]
+async fn c20_a_client_that_starts_before_its_server_connects_when_it_comes() {
+    let server = Server::start(server::echo);
+    let proxy = server.proxy();
+    let refused = proxy.inject(Fault::Refuse, Reach::Everything);
+    let mut running = Running::start(Grpc::new(proxy.addr().into()), quick());
+    running
+        .until("several attempts", |status| status.failures >= 4)
+        .await;
+    assert_eq!(running.link.status().state, State::Connecting);
+    drop(refused);
+    running.live(1).await;
+    while running.next().await != Told::Note(note(1)) {}
+}
+
+#[tokio::test]
+async fn c2_c3_a_black_holed_connection_is_replaced_by_another_within_the_activity_timeout() {
+    let server = Server::start(server::echo);
+    let proxy = server.proxy();
+    let mut running = Running::start(Grpc::new(proxy.addr().into()), quick());
+    running.live(1).await;
+    assert_eq!(running.next().await, Told::Note(note(1)));
+    let _hole = proxy.inject(Fault::Blackhole(Direction::Both), Reach::Present);
+    let holed = Instant::now();
+    let end = running.down().await;
+    assert_eq!(end, End::retry(By::Peer, Reason::Silent));
+    assert_eq!(running.link.status().state, State::Reconnecting);
+    running.live(2).await;
+    let recovered = holed.elapsed();
+    assert!(
+        recovered < MOMENT * 30 * 4 / 3 + MOMENT * 20,
+        "{recovered:?}"
+    );
+    assert_eq!(
+        running.next().await,
+        Told::Note(note(1)),
+        "events on the new one"
+    );
+    let stats = proxy.stats();
+    assert_eq!(
+        (stats.accepted, stats.alive),
+        (2, 1),
+        "the dead one is gone"
+    );
+}
+
+#[tokio::test]
+async fn i9_a_reader_far_behind_on_small_messages_keeps_its_connection() {
+    // More than a connection with ordinary windows survives: h2 calls for calm long before.
+    const NOTES: u64 = 40_000;
+    let server = Server::start(|incoming| async move {
+        let after = incoming
+            .request
+            .into_inner()
+            .message()
+            .await?
+            .unwrap()
+            .number;
+        let notes = stream::iter(after + 1..=NOTES).map(|number| Ok(note(number)));
+        Ok(notes.chain(stream::pending()).boxed() as Answers)
+    });
+    let mut notes = builder(quick())
+        .resume(Grpc::new(server.addr.into()), After::default())
+        .unwrap();
+    within("live", notes.link().connect()).await.unwrap();
+    // Longer than five activity timeouts.
+    sleep(MOMENT * 30 * 5).await;
+    for number in 1..=NOTES {
+        let next = within("a note", notes.next()).await;
+        assert_eq!(next, Some(Ok(note(number))));
+    }
+    let link = notes.link();
+    assert_eq!((link.status().lives, link.status().failed), (1, 0));
+    assert_eq!(server.calls(), 1);
+}
+
+#[tokio::test]
+async fn i4_a_server_that_accepts_and_fails_meets_a_growing_backoff() {
+    let server = Server::start(|_| async {
+        let failed = tonic::Status::unavailable("the peer's words");
+        Ok(stream::iter([Ok(note(1)), Err(failed)]).boxed() as Answers)
+    });
+    let mut running = Running::start(Grpc::new(server.addr.into()), quick());
+    let began = Instant::now();
+    for _ in 0..5 {
+        assert_eq!(running.down().await, status(14, Advice::Retry));
+    }
+    // 20, 40, 80 and 100 ms, each at least 0.8 of it.
+    assert!(
+        began.elapsed() >= MOMENT * 24 * 8 / 10,
+        "{:?}",
+        began.elapsed()
+    );
+    running
+        .until("backoff", |status| status.activity == Activity::Backoff)
+        .await;
+    assert_eq!(
+        running.link.status().failures,
+        5,
+        "live for a moment proves nothing"
+    );
+}
+
+#[tokio::test]
+async fn reconnect_on_a_healthy_connection_opens_neither_a_socket_nor_a_stream() {
+    let server = Server::start(server::echo);
+    let proxy = server.proxy();
+    let running = Running::start(Grpc::new(proxy.addr().into()), quick());
+    running.live(1).await;
+    within("an answer", running.link.reconnect()).await.unwrap();
+    // The probe's answer is UNIMPLEMENTED: made by the peer, and so a sign of life.
+    assert_eq!((proxy.stats().accepted, server.calls()), (1, 1));
+    assert_eq!(running.link.status().lives, 1);
+    drop(proxy.inject(Fault::Blackhole(Direction::Both), Reach::Present));
+    running.live(2).await;
+}
