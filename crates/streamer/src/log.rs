@@ -24,7 +24,7 @@ pub use self::{
     writer::{LogWriter, PendingCommit, WriteError, WriterOptions},
 };
 
-/// How long an idle producer is remembered, in milliseconds: 7 days. One that comes back later and
+/// How long an idle producer is remembered, in milliseconds: 7 days. One without a marker that comes back later and
 /// goes on counting is told of a jump, and has to begin again from 1.
 pub const PRODUCER_LIFETIME_MS: i64 = 7 * 24 * 60 * 60 * 1000;
 
@@ -64,6 +64,33 @@ pub struct Submission {
     pub operation: Option<Operation>,
     /// The document as a JSON object; empty for a delete.
     pub data: Bytes,
+    /// What the entry brings along when the document lives elsewhere; `None` when this log is where
+    /// it is changed.
+    pub origin: Option<Origin>,
+}
+
+/// What an entry brings along from the system that holds the document.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Origin {
+    /// Where to go on reading that system after this entry. It is kept with the producer's sequence
+    /// in the commit that holds the entry, so that neither is ever ahead of the other. Counts
+    /// towards the entry's size.
+    pub marker: Bytes,
+    /// The document's version there.
+    pub version: u64,
+    /// When it came into being there, Unix milliseconds.
+    pub created_at: i64,
+    /// When it changed there, Unix milliseconds.
+    pub updated_at: i64,
+}
+
+/// What a log remembers of a producer.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ProducerState {
+    /// The newest sequence taken; 0 for a producer nothing is known of.
+    pub last_sequence: u64,
+    /// The newest [`Origin::marker`]. A producer that has one is never forgotten.
+    pub marker: Option<Bytes>,
 }
 
 impl Submission {
@@ -75,6 +102,7 @@ impl Submission {
             + self.database.len()
             + self.collection.len()
             + self.document_id.len()
+            + self.origin.as_ref().map_or(0, |origin| origin.marker.len())
     }
 }
 
@@ -231,13 +259,6 @@ pub trait Log: Send {
     /// failed to confirm may still have written; all of them are, or none.
     fn append(&mut self, batch: Vec<Submission>, now_ms: i64) -> Result<Vec<Outcome>, LogError>;
 
-    /// The newest sequence taken of a producer; 0 when it is unknown.
-    ///
-    /// # Errors
-    ///
-    /// When the storage fails.
-    fn last_sequence(&mut self, producer: &str) -> Result<u64, LogError>;
-
     /// Does a slice of the work that need not hold up a commit: retention, forgetting producers,
     /// and the like. Tells whether more is due at once.
     ///
@@ -280,6 +301,13 @@ pub trait LogReader: Send + Sync {
         max_events: usize,
         max_bytes: usize,
     ) -> Result<Vec<Arc<Event>>, LogError>;
+
+    /// What the log remembers of a producer: where it goes on.
+    ///
+    /// # Errors
+    ///
+    /// When the storage fails or is damaged.
+    fn producer(&self, name: &str) -> Result<ProducerState, LogError>;
 
     /// The living documents of a collection, or of a whole database when `collection` is `None`,
     /// after the key `after`: at most `max_documents` of them, 0 counting

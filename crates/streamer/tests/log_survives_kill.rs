@@ -45,6 +45,7 @@ fn entry(producer: &str, sequence: u64) -> Submission {
         document_id: format!("d{}", sequence % DOCUMENTS).into(),
         operation: None,
         data: Bytes::from(format!("{{\"n\":{sequence},\"p\":\"{producer}\"}}")),
+        origin: None,
     }
 }
 
@@ -59,8 +60,8 @@ fn fast_clock() -> i64 {
 #[ignore = "started by the other test"]
 async fn append_until_killed() {
     let dir = std::env::var_os(DIR).unwrap();
-    let mut log = open(Path::new(&dir)).unwrap();
-    let lasts = PRODUCERS.map(|producer| log.last_sequence(producer).unwrap());
+    let log = open(Path::new(&dir)).unwrap();
+    let lasts = PRODUCERS.map(|producer| log.reader().producer(producer).unwrap().last_sequence);
     let mut options = WriterOptions::default();
     options.clock = fast_clock;
     let writer = LogWriter::spawn(Box::new(log), options, |_| ()).unwrap();
@@ -166,7 +167,7 @@ impl Seen {
     }
 
     fn check(&mut self, dir: &Path, acknowledged: &Acknowledged) {
-        let mut log = open(dir).unwrap();
+        let log = open(dir).unwrap();
         assert_eq!(log.epoch(), EPOCH);
         let reader = log.reader();
         loop {
@@ -189,7 +190,10 @@ impl Seen {
         );
         for producer in PRODUCERS {
             let expected = self.sequences.get(producer).copied().unwrap_or(0);
-            assert_eq!(log.last_sequence(producer).unwrap(), expected);
+            assert_eq!(
+                log.reader().producer(producer).unwrap().last_sequence,
+                expected
+            );
         }
     }
 }

@@ -6,8 +6,8 @@ use bytes::Bytes;
 use tempfile::TempDir;
 
 use super::{
-    Bounds, DocumentKey, Limits, Log, LogError, LogReader, MemoryLog, Outcome,
-    PRODUCER_LIFETIME_MS, RedbLog, RefusedEntry, StoreOptions, Submission,
+    Bounds, DocumentKey, Limits, Log, LogError, LogReader, MemoryLog, Origin, Outcome,
+    PRODUCER_LIFETIME_MS, ProducerState, RedbLog, RefusedEntry, StoreOptions, Submission,
 };
 use crate::{Epoch, Event, Operation};
 
@@ -47,6 +47,7 @@ on_every_log!(
     documents_outlive_their_events,
     a_batch_that_changes_nothing_moves_nothing,
     an_idle_producer_is_forgotten_after_its_lifetime,
+    s11_a_marker_is_committed_with_its_entries_and_never_forgotten,
     a_reader_of_another_thread_sees_only_whole_prefixes,
 );
 
@@ -92,6 +93,10 @@ impl Subject {
         self.log().append(batch, 1_000).unwrap()
     }
 
+    fn last_sequence(&mut self, producer: &str) -> u64 {
+        self.reader().producer(producer).unwrap().last_sequence
+    }
+
     fn read_all(&mut self) -> Vec<Arc<Event>> {
         let reader = self.reader();
         let first = reader.bounds().first;
@@ -124,6 +129,7 @@ fn entry_of(producer: &str, sequence: u64, document: &str) -> Submission {
         document_id: document.into(),
         operation: None,
         data: Bytes::from(format!("{{\"n\":{sequence}}}")),
+        origin: None,
     }
 }
 
@@ -155,7 +161,7 @@ fn a_new_log_is_empty(mut subject: Subject) {
     assert_eq!(reader.epoch(), EPOCH);
     assert_eq!(reader.bounds(), Bounds { first: 0, head: 0 });
     assert_eq!(reader.read(0, 10, 1_000).unwrap(), []);
-    assert_eq!(subject.log().last_sequence("p").unwrap(), 0);
+    assert_eq!(subject.last_sequence("p"), 0);
 }
 
 fn entries_get_offsets_in_order_without_holes(mut subject: Subject) {
@@ -170,8 +176,8 @@ fn entries_get_offsets_in_order_without_holes(mut subject: Subject) {
         assert_eq!(**event, *appended(outcome), "read back as it was told");
     }
     assert_eq!(subject.reader().bounds(), Bounds { first: 0, head: 3 });
-    assert_eq!(subject.log().last_sequence("p").unwrap(), 2);
-    assert_eq!(subject.log().last_sequence("q").unwrap(), 1);
+    assert_eq!(subject.last_sequence("p"), 2);
+    assert_eq!(subject.last_sequence("q"), 1);
 }
 
 fn a_taken_sequence_is_a_duplicate(mut subject: Subject) {
@@ -200,7 +206,7 @@ fn a_jump_takes_nothing(mut subject: Subject) {
         subject.append(vec![entry("p", u64::MAX)]),
         [Outcome::Jump { last: 1 }]
     );
-    assert_eq!(subject.log().last_sequence("p").unwrap(), 1);
+    assert_eq!(subject.last_sequence("p"), 1);
     appended(&subject.append(vec![entry("p", 2)])[0]);
 }
 
@@ -218,7 +224,7 @@ fn a_refused_entry_takes_its_sequence(mut subject: Subject) {
         ),
         "{refused:?}"
     );
-    assert_eq!(subject.log().last_sequence("p").unwrap(), 1);
+    assert_eq!(subject.last_sequence("p"), 1);
     subject.reopen();
     assert_eq!(subject.append(vec![entry("p", 1)]), [Outcome::Duplicate]);
     assert_eq!(appended(&subject.append(vec![entry("p", 2)])[0]).offset, 1);
@@ -248,7 +254,7 @@ fn one_batch_may_hold_everything_at_once(mut subject: Subject) {
     let back = appended(&outcomes[5]);
     assert_eq!((back.offset, back.operation), (3, Operation::Insert));
     assert!(text(back).contains(r#""version":3"#), "{}", text(back));
-    assert_eq!(subject.log().last_sequence("p").unwrap(), 3);
+    assert_eq!(subject.last_sequence("p"), 3);
 }
 
 fn an_entry_without_a_producer_is_refused_and_leaves_no_trace(mut subject: Subject) {
@@ -262,7 +268,7 @@ fn an_entry_without_a_producer_is_refused_and_leaves_no_trace(mut subject: Subje
         outcomes[..],
         [Outcome::Refused(RefusedEntry::NameTooLong { .. })]
     ));
-    assert_eq!(subject.log().last_sequence(&long).unwrap(), 0);
+    assert_eq!(subject.last_sequence(&long), 0);
 }
 
 fn versions_count_per_document_across_a_delete(mut subject: Subject) {
@@ -356,7 +362,7 @@ fn everything_committed_is_there_after_reopening(mut subject: Subject) {
     subject.reopen();
     assert_eq!(subject.read_all(), before);
     assert_eq!(subject.reader().epoch(), EPOCH);
-    assert_eq!(subject.log().last_sequence("p").unwrap(), 100);
+    assert_eq!(subject.last_sequence("p"), 100);
     let outcomes = subject.append(vec![entry_of("q", 2, "d7")]);
     let event = appended(&outcomes[0]);
     assert_eq!(event.offset, 102);
@@ -449,17 +455,54 @@ fn an_idle_producer_is_forgotten_after_its_lifetime(mut subject: Subject) {
     let later = 1_000 + PRODUCER_LIFETIME_MS;
     subject.log().append(vec![entry("new", 1)], later).unwrap();
     subject.maintain(later);
-    assert_eq!(
-        subject.log().last_sequence("old").unwrap(),
-        1,
-        "the last moment"
-    );
+    assert_eq!(subject.last_sequence("old"), 1, "the last moment");
     subject.maintain(later + 60 * 60 * 1_000);
-    assert_eq!(subject.log().last_sequence("old").unwrap(), 0);
-    assert_eq!(subject.log().last_sequence("new").unwrap(), 1);
+    assert_eq!(subject.last_sequence("old"), 0);
+    assert_eq!(subject.last_sequence("new"), 1);
     assert_eq!(
         subject.append(vec![entry("old", 2)]),
         [Outcome::Jump { last: 0 }]
+    );
+}
+
+fn s11_a_marker_is_committed_with_its_entries_and_never_forgotten(mut subject: Subject) {
+    let from_elsewhere = |sequence, marker: &'static str| Submission {
+        origin: Some(Origin {
+            marker: Bytes::from_static(marker.as_bytes()),
+            version: 40 + sequence,
+            created_at: -5,
+            updated_at: 6,
+        }),
+        ..entry_of("source", sequence, "d")
+    };
+    let broken = Submission {
+        data: Bytes::from_static(b"{"),
+        ..from_elsewhere(2, "b")
+    };
+    let outcomes = subject.append(vec![
+        from_elsewhere(1, "a"),
+        broken,
+        from_elsewhere(9, "never"),
+        from_elsewhere(1, "never"),
+    ]);
+    assert_eq!(
+        text(appended(&outcomes[0])),
+        r#"{"createdAt":-5,"n":1,"updatedAt":6,"version":41}"#
+    );
+    let expected = ProducerState {
+        last_sequence: 2,
+        marker: Some(Bytes::from_static(b"b")),
+    };
+    assert_eq!(subject.reader().producer("source").unwrap(), expected);
+    subject.maintain(1_000 + 2 * PRODUCER_LIFETIME_MS);
+    subject.reopen();
+    assert_eq!(subject.reader().producer("source").unwrap(), expected);
+
+    // A change made here goes on from there.
+    let outcomes = subject.append(vec![entry_of("p", 1, "d")]);
+    assert_eq!(
+        text(appended(&outcomes[0])),
+        r#"{"createdAt":-5,"n":1,"updatedAt":1000,"version":42}"#
     );
 }
 

@@ -70,6 +70,8 @@ pub fn place(last: u64, sequence: u64) -> Place {
 /// any more. A named operation is kept as it was named, whatever the log knows: it is the
 /// producer's word for what happened. It does not change when the document came into being.
 ///
+/// An entry with an [`Origin`](super::Origin) keeps version and times of that place.
+///
 /// # Errors
 ///
 /// [`RefusedEntry`] when it can not be taken, now or ever.
@@ -93,13 +95,18 @@ pub fn ingest(
     let known = if deletes { document } else { alive };
     let created_at = known.map_or(now_ms, |state| state.created_at);
     let version = document.map_or(0, |state| state.version) + 1;
+    // Where the document lives elsewhere, that place counts and keeps the time.
+    let (version, created_at, updated_at) = match &submission.origin {
+        None => (version, created_at, now_ms),
+        Some(origin) => (origin.version, origin.created_at, origin.updated_at),
+    };
 
     let fields = if deletes {
         BTreeMap::new()
     } else {
         object(&submission.data)?
     };
-    let data = stamp(fields, created_at, now_ms, version, deletes);
+    let data = stamp(fields, created_at, updated_at, version, deletes);
     Ok(Accepted {
         operation,
         data,

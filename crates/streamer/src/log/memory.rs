@@ -8,7 +8,7 @@ use std::{
 
 use super::{
     Bounds, DocumentKey, DocumentPage, Limits, Log, LogError, LogReader, Outcome,
-    PRODUCER_LIFETIME_MS, Submission,
+    PRODUCER_LIFETIME_MS, ProducerState, Submission,
     ingest::DocumentState,
     page::Page,
     plan::{Known, Plan},
@@ -76,15 +76,10 @@ impl Log for MemoryLog {
         let mut contents = self.shared.contents();
         let head = contents.bounds().head;
         let plan = Plan::new(batch, head, now_ms, &self.limits, &mut *contents)?;
-        for (name, last_sequence) in plan.producers {
+        for (name, state) in plan.producers {
             let used_ms = now_ms;
-            contents.producers.insert(
-                name,
-                StoredProducer {
-                    last_sequence,
-                    used_ms,
-                },
-            );
+            let producer = StoredProducer { state, used_ms };
+            contents.producers.insert(name, producer);
         }
         for entry in plan.entries {
             let key = DocumentKey::of(&entry.event);
@@ -94,16 +89,12 @@ impl Log for MemoryLog {
         Ok(plan.outcomes)
     }
 
-    fn last_sequence(&mut self, producer: &str) -> Result<u64, LogError> {
-        self.shared.contents().last_sequence(producer)
-    }
-
     fn maintain(&mut self, now_ms: i64) -> Result<bool, LogError> {
         let oldest = now_ms.saturating_sub(PRODUCER_LIFETIME_MS);
         let mut contents = self.shared.contents();
         contents
             .producers
-            .retain(|_, producer| producer.used_ms >= oldest);
+            .retain(|_, producer| !producer.is_forgotten(oldest));
         Ok(false)
     }
 
@@ -154,6 +145,10 @@ impl LogReader for Shared {
             page.push(Arc::clone(event));
         }
         Ok(page.into_events())
+    }
+
+    fn producer(&self, name: &str) -> Result<ProducerState, LogError> {
+        Known::producer(&mut *self.contents(), name)
     }
 
     fn documents(
@@ -210,9 +205,9 @@ impl Contents {
 }
 
 impl Known for Contents {
-    fn last_sequence(&mut self, producer: &str) -> Result<u64, LogError> {
-        let producer = self.producers.get(producer);
-        Ok(producer.map_or(0, |producer| producer.last_sequence))
+    fn producer(&mut self, name: &str) -> Result<ProducerState, LogError> {
+        let producer = self.producers.get(name);
+        Ok(producer.map_or_else(ProducerState::default, |producer| producer.state.clone()))
     }
 
     fn document(&mut self, key: &DocumentKey) -> Result<Option<DocumentState>, LogError> {

@@ -3,15 +3,15 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use super::{
-    DocumentKey, Limits, LogError, Outcome, Submission,
+    DocumentKey, Limits, LogError, Outcome, ProducerState, Submission,
     ingest::{DocumentState, Place, ingest, place},
 };
 use crate::{Event, Operation};
 
 /// What a log can be asked while a batch is worked out.
 pub(super) trait Known {
-    /// The newest sequence taken of a producer; 0 when it is unknown.
-    fn last_sequence(&mut self, producer: &str) -> Result<u64, LogError>;
+    /// What is known of a producer.
+    fn producer(&mut self, name: &str) -> Result<ProducerState, LogError>;
 
     /// What is known of a document.
     fn document(&mut self, key: &DocumentKey) -> Result<Option<DocumentState>, LogError>;
@@ -29,8 +29,8 @@ pub(super) struct Entry {
 pub(super) struct Plan {
     pub(super) outcomes: Vec<Outcome>,
     pub(super) entries: Vec<Entry>,
-    /// New last sequences.
-    pub(super) producers: BTreeMap<Arc<str>, u64>,
+    /// New states of producers.
+    pub(super) producers: BTreeMap<Arc<str>, ProducerState>,
     /// New states of documents.
     pub(super) documents: BTreeMap<DocumentKey, DocumentState>,
 }
@@ -66,10 +66,11 @@ impl Plan {
         limits: &Limits,
         known: &mut impl Known,
     ) -> Result<Outcome, LogError> {
-        let last = match self.producers.get(&submission.producer) {
-            Some(last) => *last,
-            None => known.last_sequence(&submission.producer)?,
+        let mut producer = match self.producers.get(&submission.producer) {
+            Some(producer) => producer.clone(),
+            None => known.producer(&submission.producer)?,
         };
+        let last = producer.last_sequence;
         match place(last, submission.sequence) {
             Place::Taken => return Ok(Outcome::Duplicate),
             Place::Jump => return Ok(Outcome::Jump { last }),
@@ -86,8 +87,11 @@ impl Plan {
         };
         let accepted = ingest(&submission, document.as_ref(), now_ms, limits);
         if (1..=limits.name_bytes).contains(&submission.producer.len()) {
-            self.producers
-                .insert(submission.producer, submission.sequence);
+            producer.last_sequence = submission.sequence;
+            if let Some(origin) = submission.origin {
+                producer.marker = Some(origin.marker);
+            }
+            self.producers.insert(submission.producer, producer);
         }
         let accepted = match accepted {
             Ok(accepted) => accepted,

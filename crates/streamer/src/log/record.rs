@@ -15,7 +15,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use prost::Message;
 
-use super::{DocumentKey, ingest::DocumentState, plan::Entry};
+use super::{DocumentKey, ProducerState, ingest::DocumentState, plan::Entry};
 use crate::{Event, Operation};
 
 const FORMAT: u8 = 1;
@@ -49,9 +49,9 @@ pub(super) struct Content {
 }
 
 /// A producer as it is stored.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct StoredProducer {
-    pub(super) last_sequence: u64,
+    pub(super) state: ProducerState,
     /// When it was taken, Unix milliseconds.
     pub(super) used_ms: i64,
 }
@@ -166,10 +166,11 @@ impl Content {
 }
 
 impl StoredProducer {
-    pub(super) fn encode(self, name: &str) -> Vec<u8> {
+    pub(super) fn encode(&self, name: &str) -> Vec<u8> {
         let body = ProducerBody {
-            last_sequence: self.last_sequence,
+            last_sequence: self.state.last_sequence,
             used_ms: self.used_ms,
+            marker: self.state.marker.clone(),
         };
         seal(name.as_bytes(), &body)
     }
@@ -177,9 +178,18 @@ impl StoredProducer {
     pub(super) fn decode(name: &str, record: &[u8]) -> Result<Self, Damage> {
         let body: ProducerBody = unseal(name.as_bytes(), record)?;
         Ok(Self {
-            last_sequence: body.last_sequence,
+            state: ProducerState {
+                last_sequence: body.last_sequence,
+                marker: body.marker,
+            },
             used_ms: body.used_ms,
         })
+    }
+
+    /// Whether nobody heard of it since `oldest_ms`, and it may be forgotten. Without its marker a
+    /// source would begin anew, or miss what happened meanwhile.
+    pub(super) fn is_forgotten(&self, oldest_ms: i64) -> bool {
+        self.used_ms < oldest_ms && self.state.marker.is_none()
     }
 }
 
@@ -299,6 +309,8 @@ struct ProducerBody {
     last_sequence: u64,
     #[prost(int64, tag = "2")]
     used_ms: i64,
+    #[prost(bytes = "bytes", optional, tag = "3")]
+    marker: Option<Bytes>,
 }
 
 #[derive(Clone, PartialEq, Message)]

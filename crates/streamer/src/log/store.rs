@@ -26,11 +26,11 @@ use redb::{ReadTransaction, ReadableDatabase};
 pub use self::open::OpenError;
 use self::{
     documents::Pending,
-    engine::{Engine, PRODUCERS, damaged, guarded, storage},
+    engine::{Engine, PRODUCERS, guarded, storage},
     retention::Housekeeping,
 };
 use super::{
-    Bounds, DocumentKey, Limits, Log, LogError, LogReader, Outcome, Submission,
+    Bounds, DocumentKey, Limits, Log, LogError, LogReader, Outcome, ProducerState, Submission,
     ingest::DocumentState,
     plan::{Known, Plan},
     record::{StoredEvent, StoredProducer},
@@ -149,13 +149,13 @@ impl RedbLog {
                 events.insert(offset, &*record).map_err(storage)?;
             }
             let mut producers = transaction.open_table(PRODUCERS).map_err(storage)?;
-            for (name, last_sequence) in &plan.producers {
+            for (name, state) in plan.producers {
                 let producer = StoredProducer {
-                    last_sequence: *last_sequence,
+                    state,
                     used_ms: now_ms,
                 };
-                let record = producer.encode(name);
-                producers.insert(&**name, &*record).map_err(storage)?;
+                let record = producer.encode(&name);
+                producers.insert(&*name, &*record).map_err(storage)?;
             }
         }
         transaction.commit().map_err(storage)?;
@@ -171,16 +171,6 @@ impl RedbLog {
 impl Log for RedbLog {
     fn append(&mut self, batch: Vec<Submission>, now_ms: i64) -> Result<Vec<Outcome>, LogError> {
         self.write(|log| log.commit(batch, now_ms))
-    }
-
-    fn last_sequence(&mut self, producer: &str) -> Result<u64, LogError> {
-        self.write(|log| {
-            let mut known = Stored {
-                transaction: log.shared.engine.begin_read().map_err(storage)?,
-                pending: &log.pending,
-            };
-            known.last_sequence(producer)
-        })
     }
 
     fn maintain(&mut self, now_ms: i64) -> Result<bool, LogError> {
@@ -227,14 +217,8 @@ struct Stored<'a> {
 }
 
 impl Known for Stored<'_> {
-    fn last_sequence(&mut self, producer: &str) -> Result<u64, LogError> {
-        let table = self.transaction.open_table(PRODUCERS).map_err(storage)?;
-        let Some(record) = table.get(producer).map_err(storage)? else {
-            return Ok(0);
-        };
-        let producer = StoredProducer::decode(producer, record.value())
-            .map_err(|damage| damaged("record of a producer", damage))?;
-        Ok(producer.last_sequence)
+    fn producer(&mut self, name: &str) -> Result<ProducerState, LogError> {
+        reader::producer(&self.transaction, name)
     }
 
     fn document(&mut self, key: &DocumentKey) -> Result<Option<DocumentState>, LogError> {

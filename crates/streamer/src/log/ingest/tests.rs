@@ -20,6 +20,7 @@ fn submission(operation: Option<Operation>, data: impl Into<Bytes>) -> Submissio
         document_id: "u1".into(),
         operation,
         data: data.into(),
+        origin: None,
     }
 }
 
@@ -119,7 +120,7 @@ fn a_named_operation_is_kept_and_does_not_change_the_birthday() {
 }
 
 #[test]
-fn a_document_that_comes_back_is_born_again_but_counts_on() {
+fn s14_a_document_that_comes_back_is_born_again_but_counts_on() {
     let back = take(None, "{}", Some(deleted())).unwrap();
     assert_eq!((back.version, back.created_at), (5, NOW));
     let again = take(Some(Operation::Delete), "", Some(deleted())).unwrap();

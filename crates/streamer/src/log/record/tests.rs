@@ -94,7 +94,10 @@ fn any_damage_to_a_record_is_noticed() {
     notices_all_damage(&record, |record| StoredDocument::decode(&KEY, record));
 
     let producer = StoredProducer {
-        last_sequence: 300,
+        state: ProducerState {
+            last_sequence: 300,
+            marker: Some(Bytes::from_static(b"here")),
+        },
         used_ms: 1_700_000_000_000,
     };
     notices_all_damage(&producer.encode("p"), |record| {

@@ -6,12 +6,14 @@ use redb::{ReadTransaction, ReadableDatabase};
 
 use super::{
     Shared, documents,
-    engine::{EVENTS, FIRST, guarded, number, storage},
+    engine::{EVENTS, FIRST, PRODUCERS, damaged, guarded, number, storage},
 };
 use crate::{
     Epoch, Event,
     log::{
-        Bounds, DocumentKey, DocumentPage, LogError, LogReader, page::Page, record::StoredEvent,
+        Bounds, DocumentKey, DocumentPage, LogError, LogReader, ProducerState,
+        page::Page,
+        record::{StoredEvent, StoredProducer},
     },
 };
 
@@ -43,6 +45,13 @@ impl LogReader for Shared {
         })
     }
 
+    fn producer(&self, name: &str) -> Result<ProducerState, LogError> {
+        guarded(|| {
+            let transaction = self.engine.begin_read().map_err(storage)?;
+            producer(&transaction, name)
+        })
+    }
+
     fn documents(
         &self,
         database: &str,
@@ -57,6 +66,20 @@ impl LogReader for Shared {
             documents::read(&transaction, database, collection, after, page)
         })
     }
+}
+
+/// What the log remembers of a producer.
+pub(super) fn producer(
+    transaction: &ReadTransaction,
+    name: &str,
+) -> Result<ProducerState, LogError> {
+    let table = transaction.open_table(PRODUCERS).map_err(storage)?;
+    let Some(record) = table.get(name).map_err(storage)? else {
+        return Ok(ProducerState::default());
+    };
+    StoredProducer::decode(name, record.value())
+        .map(|producer| producer.state)
+        .map_err(|damage| damaged("record of a producer", damage))
 }
 
 /// The events after `after` as far as `page` has room and they can be read.

@@ -176,7 +176,7 @@ impl RedbLog {
                 let (name, record) = item.map_err(storage)?;
                 let producer = StoredProducer::decode(name.value(), record.value())
                     .map_err(|damage| damaged("record of a producer", damage))?;
-                if producer.used_ms < oldest {
+                if producer.is_forgotten(oldest) {
                     idle.push(name.value().to_owned());
                 }
                 if idle.len() == SLICE {

@@ -39,6 +39,7 @@ fn entry(sequence: u64) -> Submission {
             "{{\"n\":{sequence},\"text\":\"{}\"}}",
             "x".repeat(100)
         )),
+        origin: None,
     }
 }
 
@@ -315,7 +316,11 @@ fn check(disk: &Disk, told: &Told, situation: &str) {
         told.acknowledged,
         told.submitted
     );
-    assert_eq!(log.last_sequence("p").unwrap(), head, "{situation}");
+    assert_eq!(
+        log.reader().producer("p").unwrap().last_sequence,
+        head,
+        "{situation}"
+    );
     let mut expected = first;
     for event in read_all(&log) {
         expected += 1;

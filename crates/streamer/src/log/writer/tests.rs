@@ -71,10 +71,6 @@ impl Log for Probe {
         }
     }
 
-    fn last_sequence(&mut self, producer: &str) -> Result<u64, LogError> {
-        self.log.last_sequence(producer)
-    }
-
     fn maintain(&mut self, now_ms: i64) -> Result<bool, LogError> {
         self.maintained.send(()).unwrap_or(());
         self.log.maintain(now_ms)
@@ -98,6 +94,7 @@ fn entry(producer: &str, sequence: u64) -> Submission {
         document_id: "1".into(),
         operation: None,
         data: Bytes::from_static(b"{}"),
+        origin: None,
     }
 }
 
