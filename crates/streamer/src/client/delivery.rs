@@ -35,6 +35,8 @@ impl Core {
                 counters.premature += 1;
             } else {
                 subscription.named_by = delivery;
+                // The peer has it, whenever it says so: what follows is relied on to follow.
+                subscription.acknowledged = true;
                 subscription.settle_gap(counters, cx);
                 if subscription.dropped > 0 || !subscription.queued.has_room(room) {
                     subscription.dropped += 1;

@@ -5,7 +5,7 @@ use std::{collections::VecDeque, time::Duration};
 use steadfast_session::{Advice, By, End, Generation, Reason, Signal, Time};
 use steadfast_wire::streamer::{self as wire, gateway_message::Payload};
 
-use super::{Core, Cx, GapReason, Malformed, Notice, Peer, position};
+use super::{Core, Cx, Malformed, Notice, Peer, position};
 
 /// Heartbeats of the current stream that are not acknowledged.
 #[derive(Debug, Default)]
@@ -93,11 +93,6 @@ impl Core {
     /// An ack without a welcome before it: the peer has no positions.
     fn enter_plain(&mut self, cx: &mut Cx) {
         self.peer = Peer::Plain;
-        for subscription in self.subscriptions.values_mut() {
-            if subscription.place.discard() {
-                subscription.owe(GapReason::LeftProfile);
-            }
-        }
         cx.emit(Notice::Greeted {
             server_id: String::new(),
             head: None,

@@ -77,6 +77,11 @@ impl Queue {
         self.position
     }
 
+    #[cfg(test)]
+    pub(crate) fn changes(&self) -> u64 {
+        self.changes
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.entries.len()
     }

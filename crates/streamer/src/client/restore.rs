@@ -9,7 +9,7 @@ use steadfast_session::{By, End, Reason, Signal};
 use steadfast_wire::streamer::{self as wire, gateway_message::Payload};
 
 use super::{
-    Core, Cx, Malformed, Notice, Peer, Refusal, Resync, ResyncReason, SubscriptionId,
+    Core, Cx, GapReason, Malformed, Notice, Peer, Refusal, Resync, ResyncReason, SubscriptionId,
     credit::Account,
     position,
     positions::Struck,
@@ -47,7 +47,10 @@ impl Core {
         let share = self.config.limits.share(self.subscriptions.len());
         let profile = self.peer == Peer::Profile;
         let subscription = self.subscription_mut(id);
-        let from = subscription.place.last().filter(|_| profile);
+        if !profile && subscription.place.discard() {
+            subscription.owe(GapReason::LeftProfile);
+        }
+        let from = subscription.place.last();
         let mut request = subscription.request(question.spelling);
         if profile {
             subscription.credit = Account::open(share, subscription.queued);

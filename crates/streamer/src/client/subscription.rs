@@ -21,7 +21,7 @@ pub(super) struct Subscription {
     pub(super) collection: String,
     pub(super) filter: Filter,
     pub(super) place: Place,
-    /// Some server acknowledged it at some time, so its owner relies on it.
+    /// Some server acknowledged it, or delivered to it, at some time, so its owner relies on it.
     pub(super) acknowledged: bool,
     /// A gap to be told before the next delivery or with the next acknowledgement.
     pub(super) owed: Option<GapReason>,

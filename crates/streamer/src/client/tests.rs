@@ -2,6 +2,7 @@
 
 mod credit;
 mod greeting;
+mod model;
 mod plain;
 mod profile;
 

@@ -68,6 +68,12 @@ fn at(offset: u64) -> Position {
     Position::new(Epoch(EPOCH), offset)
 }
 
+/// A wait that fails instead of lasting for ever.
+async fn soon<F: Future>(what: F) -> F::Output {
+    let hour = Duration::from_secs(3_600);
+    tokio::time::timeout(hour, what).await.expect("it ends")
+}
+
 async fn settle() {
     for _ in 0..50 {
         tokio::task::yield_now().await;
@@ -127,7 +133,7 @@ async fn c10_close_during_backoff_ends_everything_and_nothing_is_attempted() {
     tokio::time::sleep(Duration::from_secs(3_600)).await;
     assert!(server.is_idle());
     assert_eq!(name(users.next().await), "6", "what is queued is not lost");
-    assert!(users.next().await.is_none());
+    assert!(soon(users.next()).await.is_none());
     assert_eq!(client.status().state, State::Disconnected);
 }
 
@@ -137,7 +143,7 @@ async fn c11_c12_close_ends_a_reader_that_waits_on_a_dead_peer() {
     let reader = tokio::spawn(async move { users.next().await });
     settle().await;
     client.close().await;
-    assert_eq!(reader.await.expect("no panic"), None);
+    assert_eq!(soon(reader).await.expect("no panic"), None);
     peer.dropped().await;
 }
 
@@ -259,12 +265,12 @@ async fn c22_giving_up_is_one_error_with_the_last_reason_and_then_nothing() {
     let mut subscription = asked.await.expect("no panic").expect("accepted");
     server.go_down(true);
     peer.cut();
-    let Some(Err(Ended::Stopped(end))) = subscription.next().await else {
+    let Some(Err(Ended::Stopped(end))) = soon(subscription.next()).await else {
         panic!("no end");
     };
     assert_eq!(end.reason, Reason::Unreachable("down".to_owned()));
-    assert!(subscription.next().await.is_none());
-    assert!(subscription.next().await.is_none());
+    assert!(soon(subscription.next()).await.is_none());
+    assert!(soon(subscription.next()).await.is_none());
     let refused = users(&client).await;
     assert_eq!(refused.err(), Some(SubscribeError::Stopped(end)));
     server.go_down(false);
@@ -280,7 +286,7 @@ async fn c22_giving_up_is_one_error_with_the_last_reason_and_then_nothing() {
 async fn i11_a_fenced_client_stops_and_says_so() {
     let (client, mut server, peer, _, mut users) = subscribed(0).await;
     peer.last_words(FinalCode::Fenced);
-    let ended = users.next().await;
+    let ended = soon(users.next()).await;
     assert!(
         matches!(&ended, Some(Err(Ended::Stopped(end))) if end.reason == Reason::Fenced),
         "{ended:?}"
@@ -384,9 +390,9 @@ async fn a_refusal_when_restored_ends_the_stream_of_items_once() {
     let mut peer = server.greet(0).await;
     let request = peer.subscribe().await;
     peer.refuse(&request, RefusalCode::Invalid.into(), "gone");
-    let ended = users.next().await;
+    let ended = soon(users.next()).await;
     assert!(matches!(ended, Some(Err(Ended::Refused(_)))), "{ended:?}");
-    assert!(users.next().await.is_none());
+    assert!(soon(users.next()).await.is_none());
 }
 
 #[tokio::test(start_paused = true)]
@@ -444,7 +450,7 @@ async fn leaving_ends_subscriptions_quietly_and_the_client_can_start_again() {
         let client = client.clone();
         async move { client.leave().await }
     });
-    assert!(users.next().await.is_none());
+    assert!(soon(users.next()).await.is_none());
     left.await.expect("no panic");
     drop(peer);
     assert_eq!(

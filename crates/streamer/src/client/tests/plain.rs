@@ -144,6 +144,17 @@ fn c4_a_delivery_that_overtakes_its_acknowledgement_comes_after_the_gap() {
 }
 
 #[test]
+fn c4_a_delivery_without_an_acknowledgement_is_enough_to_owe_a_gap() {
+    let mut rig = Rig::with(|config| config.activity_timeout = None);
+    rig.greet_plain();
+    rig.subscribe(1);
+    rig.deliver_plain(&["s-1"], 1);
+    let asked = reopen(&mut rig).pop().expect("asked");
+    rig.accept_plain(&asked);
+    assert_eq!(names(&rig.take_items(1)), ["1", "Disconnected"]);
+}
+
+#[test]
 fn attempts_that_fail_in_one_outage_make_one_gap() {
     let mut rig = active(1);
     for _ in 0..5 {
@@ -340,6 +351,16 @@ fn a_position_lost_to_a_plain_peer_that_never_answered_is_told_later() {
     assert_eq!(asked.resume, None);
     rig.accept_at(&asked, at(20));
     assert_eq!(names(&rig.take_items(1)), ["LeftProfile"]);
+}
+
+#[test]
+fn a_position_asked_for_on_a_plain_peer_is_told_to_be_lost() {
+    let mut rig = active(0);
+    rig.subscribe_from(1, Start::After(at(5)));
+    let asked = rig.one_asked();
+    rig.accept_plain(&asked);
+    assert_eq!(names(&rig.take_items(1)), ["LeftProfile"]);
+    assert!(rig.notices.is_empty());
 }
 
 /// A rig whose plain peer is asked each 90 s, with subscriptions 1 and 2 active.
