@@ -8,6 +8,7 @@ mod address;
 mod classify;
 mod codec;
 mod connection;
+mod lifeline;
 mod socket;
 mod tap;
 mod tasks;

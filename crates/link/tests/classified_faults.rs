@@ -35,7 +35,7 @@ type Verdict = (By, &'static str, Advice);
 const LOST: Verdict = (By::Network, "lost", Advice::Retry);
 
 /// Patience that a test can wait out.
-fn config() -> Config {
+fn impatient() -> Config {
     Config {
         open_timeout: Duration::from_millis(400),
         heartbeat_interval: Some(Duration::from_millis(100)),
@@ -46,13 +46,17 @@ fn config() -> Config {
 
 /// Opens a stream, does something to it once it is live, and returns how it ended.
 async fn end_after(address: &str, what: impl FnOnce()) -> End {
+    end_with(Config::default(), address, what).await
+}
+
+async fn end_with(config: Config, address: &str, what: impl FnOnce()) -> End {
     let (sink, mut told) = told();
     let transport = Grpc::new(address.parse().unwrap()).with_options(Options {
         max_message_bytes: 1_000,
         ..Options::default()
     });
     let link = Builder::new(Call::new(path("Talk")))
-        .config(config())
+        .config(config)
         .spawn(transport, Notes::saying(1), sink)
         .unwrap();
     link.start().unwrap();
@@ -113,14 +117,14 @@ async fn a_name_that_can_not_be_resolved_is_unreachable_and_named() {
 #[tokio::test]
 async fn i1_a_swallowed_connection_request_costs_the_open_timeout() {
     let hole = sockets::Unreachable::start().await;
-    let end = end_at(hole.addr).await;
+    let end = end_with(impatient(), &hole.addr.to_string(), || {}).await;
     assert_eq!(verdict(&end), (By::Network, "open_timeout", Advice::Retry));
 }
 
 #[tokio::test]
 async fn i1_withheld_headers_cost_the_open_timeout() {
     let server = Server::start(|_| std::future::pending());
-    let end = end_at(server.addr).await;
+    let end = end_with(impatient(), &server.addr.to_string(), || {}).await;
     assert_eq!(verdict(&end), (By::Network, "open_timeout", Advice::Retry));
 }
 
@@ -282,7 +286,7 @@ async fn i7_a_black_hole_in_either_direction_is_silence() {
         let proxy = server.proxy();
         let address = proxy.addr().to_string();
         let mut hole = None;
-        let end = end_after(&address, || {
+        let end = end_with(impatient(), &address, || {
             hole = Some(proxy.inject(Fault::Blackhole(direction), Reach::Everything));
         })
         .await;

@@ -282,7 +282,8 @@ async fn i23_from_being_held_by_a_full_application_queue() {
 
 /// A live link that has queued more than a frozen peer's socket takes.
 async fn frozen() -> Case {
-    let server = Server::start(server::silent);
+    // Windows so wide that the sockets' buffers are full before them.
+    let server = Server::with_windows(1 << 26, server::silent);
     let proxy = server.proxy();
     let mut case = Case::new(proxy.addr(), builder(config()));
     case.link.start().unwrap();

@@ -27,7 +27,7 @@ use steadfast::{
 };
 use steadfast_chaos::{Direction, Fault, Reach};
 use support::{
-    note::{Notes, Told, note, told},
+    note::{Notes, Told, large, note, told},
     scripted::{Peer, Scripted, Wire},
     server::{Answers, Incoming, Server, path},
     until, within,
@@ -414,4 +414,41 @@ async fn i7_on_real_sockets_silence_is_no_loss_and_a_black_hole_is_found_in_time
     sleep(TICK * 20).await;
     assert_eq!(proxy.stats().accepted, 2, "one loss, one dial");
     assert_eq!(anew.link.status().generation, Generation(1));
+}
+
+#[tokio::test]
+async fn a_borrowed_stream_that_is_closed_ends_at_the_peer_that_never_read_it() {
+    let held = Arc::new(());
+    let holding = Arc::clone(&held);
+    let server = Server::start(move |incoming| {
+        let unread = (incoming.request, Arc::clone(&holding));
+        let registering = incoming.method == "Register";
+        async move {
+            let confirmed = stream::iter(registering.then(|| Ok(note(1))));
+            let rest = stream::once(async move {
+                let _unread = unread;
+                std::future::pending().await
+            });
+            Ok(confirmed.chain(rest).boxed() as Answers)
+        }
+    });
+    let registered = register(Grpc::new(server.addr.into()), TICK);
+    let connection = registered.connection().await;
+    let metrics = Held::borrow(&connection, TICK, "Metrics");
+    metrics.live().await;
+    // More than the peer's window: the rest waits on our side, and would for ever.
+    for number in 0..64 {
+        metrics.link.command(large(number, 64 << 10)).unwrap();
+    }
+    let holders = async |wanted: usize| {
+        while Arc::strong_count(&held) != 2 + wanted {
+            sleep(Duration::from_millis(2)).await;
+        }
+    };
+    within("both calls at the peer", holders(2)).await;
+    sleep(TICK * 5).await;
+    within("closed", metrics.link.close()).await;
+    within("the end of the call at the peer", holders(1)).await;
+    assert!(!connection.is_dead());
+    assert_eq!(registered.link.status().generation, Generation(1));
 }

@@ -11,7 +11,7 @@ use std::{
 use bytes::Bytes;
 use futures_core::Stream as _;
 use http::uri::PathAndQuery;
-use hyper::{body::Incoming, client::conn::http2, rt::Executor as _};
+use hyper::{body::Incoming, client::conn::http2};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use steadfast_session::{By, End, Reason};
 use tonic::{
@@ -27,6 +27,7 @@ use super::{
     address::Address,
     classify,
     codec::Raw,
+    lifeline::{Lifeline, Sending},
     socket::{KillSwitch, Socket},
     tap::{self, Tapped},
     tasks::Tasks,
@@ -54,6 +55,7 @@ struct Inner {
 #[derive(Debug)]
 pub struct GrpcInbound {
     messages: Streaming<Bytes>,
+    _lifeline: Lifeline,
     /// Keeps the connection as long as something is received on it.
     _connection: Connection,
 }
@@ -83,7 +85,7 @@ impl Connection {
             .handshake(TokioIo::new(socket))
             .await
             .map_err(|error| unreachable(classify::chain(&error)))?;
-        tasks.execute(connection);
+        tasks.run(connection);
         let max_message_bytes = options.max_message_bytes;
         Ok(Self {
             inner: Arc::new(Inner {
@@ -96,10 +98,11 @@ impl Connection {
         })
     }
 
-    fn framing(&self, tap: Arc<Tap>) -> Framing<Requests> {
+    fn framing(&self, tap: Arc<Tap>, sending: Sending) -> Framing<Requests> {
         let requests = Requests {
             send: self.inner.requests.clone(),
             tap,
+            sending,
         };
         Framing::with_origin(requests, self.inner.origin.clone())
             .max_decoding_message_size(self.inner.max_message_bytes)
@@ -119,21 +122,25 @@ impl transport::Connection for Connection {
         let request = request(call, outbound);
         async move {
             let (path, request) = request?;
-            let mut framing = connection.framing(tap);
+            let lifeline = Lifeline::default();
+            let mut framing = connection.framing(tap, lifeline.sending());
             let response = framing.streaming(request, path, Raw).await;
             let messages = response
                 .map_err(|status| classify::end(&status))?
                 .into_inner();
             Ok(GrpcInbound {
                 messages,
+                _lifeline: lifeline,
                 _connection: connection,
             })
         }
     }
 
     fn probe(&self) -> impl Future<Output = bool> + Send + 'static {
-        let mut framing = self.framing(Arc::default());
+        let lifeline = Lifeline::default();
+        let mut framing = self.framing(Arc::default(), lifeline.sending());
         async move {
+            let _lifeline = lifeline;
             let path = PathAndQuery::from_static(PROBE);
             match framing
                 .unary(tonic::Request::new(Bytes::new()), path, Raw)
@@ -209,10 +216,11 @@ fn request(
     Ok((path, request))
 }
 
-/// hyper's request sender as a service, with a tap on both bodies.
+/// hyper's request sender as a service for one call, with a tap on both bodies.
 struct Requests {
     send: http2::SendRequest<Tapped<Body>>,
     tap: Arc<Tap>,
+    sending: Sending,
 }
 
 impl Service<http::Request<Body>> for Requests {
@@ -226,7 +234,8 @@ impl Service<http::Request<Body>> for Requests {
 
     fn call(&mut self, request: http::Request<Body>) -> Self::Future {
         let tap = Arc::clone(&self.tap);
-        let request = request.map(|body| Tapped::request(body, Arc::clone(&tap)));
+        let sending = self.sending.clone();
+        let request = request.map(|body| Tapped::request(body, Arc::clone(&tap), sending));
         let response = self.send.send_request(request);
         Box::pin(async move {
             let mut response = response.await?;

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 
+use super::lifeline::Sending;
 use crate::transport::Tap;
 
 /// A body of either direction.
@@ -20,9 +21,9 @@ pub(super) struct Tapped<B> {
     direction: Direction,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 enum Direction {
-    Request,
+    Request(Sending),
     Response,
 }
 
@@ -35,11 +36,11 @@ pub(super) fn without_details(headers: &mut HeaderMap) {
 impl<B> Tapped<B> {
     /// Its first poll means that the connection has taken the request: hyper polls a request's body
     /// only after h2 has opened the stream.
-    pub(super) fn request(body: B, tap: Arc<Tap>) -> Self {
+    pub(super) fn request(body: B, tap: Arc<Tap>, sending: Sending) -> Self {
         Self {
             body,
             tap,
-            direction: Direction::Request,
+            direction: Direction::Request(sending),
         }
     }
 
@@ -65,19 +66,27 @@ where
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
         let this = self.get_mut();
-        if let Direction::Request = this.direction {
-            this.tap.accept();
-        }
-        let mut frame = Pin::new(&mut this.body).poll_frame(cx);
-        if let (Direction::Response, Poll::Ready(Some(Ok(frame)))) = (this.direction, &mut frame) {
-            if let Some(data) = frame.data_ref() {
-                this.tap.receive(data.len() as u64);
+        match &this.direction {
+            Direction::Request(sending) => {
+                this.tap.accept();
+                if sending.is_cut() {
+                    return Poll::Ready(None);
+                }
+                Pin::new(&mut this.body).poll_frame(cx)
             }
-            if let Some(trailers) = frame.trailers_mut() {
-                without_details(trailers);
+            Direction::Response => {
+                let mut frame = Pin::new(&mut this.body).poll_frame(cx);
+                if let Poll::Ready(Some(Ok(frame))) = &mut frame {
+                    if let Some(data) = frame.data_ref() {
+                        this.tap.receive(data.len() as u64);
+                    }
+                    if let Some(trailers) = frame.trailers_mut() {
+                        without_details(trailers);
+                    }
+                }
+                frame
             }
         }
-        frame
     }
 
     fn is_end_stream(&self) -> bool {

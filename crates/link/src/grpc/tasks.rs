@@ -4,7 +4,9 @@ use std::future::Future;
 
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-/// An executor whose tasks all end when it is cancelled.
+use super::lifeline;
+
+/// An executor whose tasks all end when it is cancelled, and each with the stream it serves.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Tasks {
     tracker: TaskTracker,
@@ -12,6 +14,11 @@ pub(super) struct Tasks {
 }
 
 impl Tasks {
+    /// Runs the task that all others of the connection serve.
+    pub(super) fn run(&self, connection: impl Future + Send + 'static) {
+        self.spawn(self.cancel.clone(), connection);
+    }
+
     pub(super) fn cancel(&self) {
         self.cancel.cancel();
     }
@@ -22,6 +29,16 @@ impl Tasks {
         let tracker = self.tracker.clone();
         async move { tracker.wait().await }
     }
+
+    fn spawn(&self, end: CancellationToken, task: impl Future + Send + 'static) {
+        self.tracker.spawn(async move {
+            tokio::select! {
+                biased;
+                () = end.cancelled() => {}
+                _ = task => {}
+            }
+        });
+    }
 }
 
 impl<F> hyper::rt::Executor<F> for Tasks
@@ -30,13 +47,7 @@ where
     F::Output: Send,
 {
     fn execute(&self, task: F) {
-        let cancel = self.cancel.clone();
-        self.tracker.spawn(async move {
-            tokio::select! {
-                biased;
-                () = cancel.cancelled() => {}
-                _ = task => {}
-            }
-        });
+        let end = self.cancel.child_token();
+        self.spawn(end.clone(), lifeline::scoped(end, task));
     }
 }

@@ -57,12 +57,12 @@ impl Server {
     where
         F: Future<Output = Result<Answers, Status>> + Send + 'static,
     {
-        Self::start_at(SocketAddr::from(([127, 0, 0, 1], 0)), handler)
+        Self::with_windows(1 << 16, handler)
     }
 
-    /// Serves on that port.
-    pub(crate) fn start_at<F>(
-        addr: SocketAddr,
+    /// With HTTP/2 windows of that many bytes.
+    pub(crate) fn with_windows<F>(
+        windows: u32,
         handler: impl Fn(Incoming) -> F + Send + Sync + 'static,
     ) -> Self
     where
@@ -70,7 +70,7 @@ impl Server {
     {
         let handler: Arc<MethodHandler> = Arc::new(move |incoming| Box::pin(handler(incoming)));
         Self::serve(
-            addr,
+            windows,
             Arc::new(move |request| {
                 let method = request.uri().path().rsplit('/').next().unwrap_or_default();
                 let method = Method {
@@ -89,15 +89,13 @@ impl Server {
     pub(crate) fn answering(
         response: impl Fn() -> http::Response<Body> + Send + Sync + 'static,
     ) -> Self {
-        Self::serve(
-            SocketAddr::from(([127, 0, 0, 1], 0)),
-            Arc::new(move |_| Box::pin(ready(response()))),
-        )
+        Self::serve(1 << 16, Arc::new(move |_| Box::pin(ready(response()))))
     }
 
-    fn serve(addr: SocketAddr, handler: Handler) -> Self {
+    fn serve(windows: u32, handler: Handler) -> Self {
         let runtime = runtime();
-        let listener = block_on_elsewhere(&runtime, TcpListener::bind(addr)).unwrap();
+        let bound = block_on_elsewhere(&runtime, TcpListener::bind("127.0.0.1:0"));
+        let listener = bound.unwrap();
         let addr = listener.local_addr().unwrap();
         let calls = Arc::new(AtomicU64::new(0));
         let notary = Notary {
@@ -105,10 +103,9 @@ impl Server {
             calls: Arc::clone(&calls),
         };
         runtime.spawn(async move {
-            // Wide enough that a frozen client fills the sockets' buffers before the window.
             tonic::transport::Server::builder()
-                .initial_stream_window_size(1 << 26)
-                .initial_connection_window_size(1 << 26)
+                .initial_stream_window_size(windows)
+                .initial_connection_window_size(windows.max(1 << 20))
                 .add_service(notary)
                 .serve_with_incoming(TcpListenerStream::new(listener))
                 .await

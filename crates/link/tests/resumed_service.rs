@@ -1,0 +1,154 @@
+//! The example's service through a killed server and a black hole: the total is right only if each
+//! event came once.
+#![cfg(feature = "grpc")]
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test stops at the first thing that is not as it should be"
+)]
+
+#[path = "../examples/tally.rs"]
+#[expect(dead_code, reason = "the example's own main, and what only it uses")]
+mod tally;
+
+use std::time::Duration;
+
+use steadfast::{Builder, Resume, grpc::Grpc, session::Config, transport::Call};
+use steadfast_chaos::{Direction, Fault, Proxy, Reach};
+use tally::service::{Event, Log, Server, WatchRequest, amount};
+use tokio::{
+    sync::watch,
+    time::{sleep, timeout},
+};
+
+const EVENTS: u64 = 400;
+const LIMIT: Duration = Duration::from_secs(10);
+
+fn config() -> Config {
+    Config {
+        initial_backoff: Duration::from_millis(20),
+        max_backoff: Duration::from_millis(100),
+        heartbeat_interval: None,
+        activity_timeout: Some(Duration::from_millis(300)),
+        ..Config::default()
+    }
+}
+
+/// Breaks the service in each of the ways, with some events between, and then lets it be.
+async fn break_it(
+    server: Server,
+    proxy: &Proxy,
+    log: Log,
+    mut seen: watch::Receiver<u64>,
+) -> Server {
+    seen.wait_for(|number| *number >= 50).await.unwrap();
+    let addr = server.addr;
+    server.kill().await;
+    sleep(Duration::from_millis(150)).await;
+    let server = Server::start(addr, log).await.unwrap();
+
+    seen.wait_for(|number| *number >= 150).await.unwrap();
+    let hole = proxy.inject(Fault::Blackhole(Direction::Both), Reach::Present);
+    assert_eq!(hole.hit().connections, 1);
+    let at = *seen.borrow_and_update();
+    seen.wait_for(|number| *number >= at + 50).await.unwrap();
+    drop(hole);
+
+    proxy.reset();
+    server
+}
+
+#[tokio::test]
+async fn i18_a_resumed_service_counts_each_event_once_through_a_kill_a_black_hole_and_a_reset() {
+    let log = Log::growing(Duration::from_millis(4));
+    let server = Server::start(([127, 0, 0, 1], 0).into(), log.clone())
+        .await
+        .unwrap();
+    let proxy = Proxy::start(server.addr).unwrap();
+    let (seen, seeing) = watch::channel(0);
+    let mut total = 0;
+    let following = tally::follow(proxy.addr().into(), config(), |event| {
+        total += event.amount;
+        seen.send_replace(event.number);
+        event.number < EVENTS
+    });
+    let breaking = break_it(server, &proxy, log, seeing);
+    let both = async { tokio::join!(following, breaking) };
+    let (followed, server) = timeout(LIMIT, both).await.expect("all events in time");
+    let reasons: Vec<_> = followed
+        .unwrap()
+        .iter()
+        .map(|outage| outage.reason.label())
+        .collect();
+    assert_eq!(reasons, ["lost", "silent", "lost"]);
+    assert_eq!(total, (1..=EVENTS).map(amount).sum::<u64>());
+    server.kill().await;
+}
+
+/// As the example, but each stream begins where the server is now.
+struct FromNow(Log);
+
+impl Resume for FromNow {
+    type Request = WatchRequest;
+    type Response = Event;
+
+    fn requests(&mut self) -> Vec<WatchRequest> {
+        let after = self.0.newest();
+        vec![WatchRequest { after }]
+    }
+
+    fn observe(&mut self, _: &Event) -> bool {
+        true
+    }
+}
+
+#[tokio::test]
+async fn the_total_is_wrong_without_resumption() {
+    let log = Log::growing(Duration::from_millis(4));
+    let server = Server::start(([127, 0, 0, 1], 0).into(), log.clone())
+        .await
+        .unwrap();
+    let addr = server.addr;
+    let mut events = Builder::new(Call::new("/tally.v1.Tally/Watch"))
+        .config(config())
+        .resume(Grpc::new(addr.into()), FromNow(log.clone()))
+        .unwrap();
+    let (seen, mut seeing) = watch::channel(0);
+    let counting = async {
+        let mut numbers = Vec::new();
+        while numbers.last() < Some(&200) {
+            numbers.push(events.next().await.unwrap().unwrap().number);
+            seen.send_replace(numbers.len());
+        }
+        numbers
+    };
+    let restarting = async {
+        seeing.wait_for(|seen| *seen >= 20).await.unwrap();
+        server.kill().await;
+        sleep(Duration::from_millis(100)).await;
+        Server::start(addr, log).await.unwrap()
+    };
+    let both = async { tokio::join!(counting, restarting) };
+    let (numbers, server) = timeout(LIMIT, both).await.expect("200 events in time");
+    assert!(
+        numbers.windows(2).any(|pair| pair[1] != pair[0] + 1),
+        "what happened while the server was down is missing"
+    );
+    server.kill().await;
+}
+
+#[test]
+fn the_users_part_of_the_example_is_less_than_thirty_lines() {
+    let example = include_str!("../examples/tally.rs");
+    let lines: Vec<&str> = example
+        .lines()
+        .skip_while(|line| *line != "// begin user code")
+        .skip(1)
+        .take_while(|line| *line != "// end user code")
+        .filter(|line| !line.trim().is_empty() && !line.trim().starts_with("//"))
+        .collect();
+    assert!((15..30).contains(&lines.len()), "{} lines", lines.len());
+    let whole = lines.join("\n");
+    for part in ["impl Resume for", ".resume(", ".next().await"] {
+        assert!(whole.contains(part), "{part} is part of it");
+    }
+}
