@@ -99,8 +99,11 @@ impl Core {
             Standing::Asked(question) => {
                 self.on_plain_refusal(id, question, &response.error, cx);
             }
-            Standing::Active { spelling, .. } => {
+            Standing::Active {
+                request, spelling, ..
+            } => {
                 self.subscription_mut(id).standing = Standing::Active {
+                    request,
                     spelling,
                     probed: false,
                 };
@@ -211,13 +214,19 @@ impl Core {
     }
 
     fn probe(&mut self, id: SubscriptionId, cx: &mut Cx) {
-        let Standing::Active { spelling, .. } = self.subscription(id).standing else {
+        let Standing::Active {
+            request: accepted,
+            spelling,
+            ..
+        } = self.subscription(id).standing
+        else {
             return;
         };
         self.counters.probes += 1;
         self.probing.last = Some(id);
         let request = self.subscription(id).request(spelling);
         self.subscription_mut(id).standing = Standing::Active {
+            request: accepted,
             spelling,
             probed: true,
         };

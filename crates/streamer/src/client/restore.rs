@@ -98,6 +98,9 @@ impl Core {
         };
         let question = match &self.subscription(id).standing {
             Standing::Asked(question) if question.request == response.request => *question,
+            Standing::Active { request, .. } if *request == response.request => {
+                return self.on_lost_on_the_way(id, response, cx);
+            }
             Standing::Asked(_) | Standing::Active { .. } | Standing::Unasked => {
                 self.counters.stray_answers += 1;
                 return Ok(());
@@ -117,19 +120,14 @@ impl Core {
         response: &wire::SubscribeResponse,
         cx: &mut Cx,
     ) -> Result<(), Malformed> {
-        let accepted = response.position.map(position);
         let (place, resync) = match (question.from, &response.resync) {
             (None, Some(_)) => return Err("a resync, but no position was asked for".into()),
             (Some(lost_from), Some(resync)) => {
-                let resumes_at = resync.resumes_at.ok_or("a resync does not say where to")?;
-                let resumes_at = position(resumes_at);
-                if accepted.is_some_and(|accepted| accepted != resumes_at) {
-                    return Err("a resync and its response name different positions".into());
-                }
-                let reason = ResyncReason::read(resync.reason)?;
+                let (reason, resumes_at) = read_resync(resync, response.position)?;
                 (resumes_at, Some((reason, lost_from)))
             }
             (from, None) => {
+                let accepted = response.position.map(position);
                 let accepted = accepted.ok_or("an accepted subscription has no position")?;
                 if from.is_some_and(|from| !continues(from, accepted)) {
                     // It would skip what lies between without saying so.
@@ -142,22 +140,60 @@ impl Core {
                 (from.unwrap_or(accepted), resync)
             }
         };
-        self.subscription_mut(id).place.settle(place);
-        self.follow(id, place);
         // The resync stands before the place that the acknowledgement names: whoever stores that
         // place has seen it.
-        if let Some((reason, lost_from)) = resync
-            && let Some(subscription) = self.subscriptions.get_mut(&id)
-        {
-            let resync = Resync {
-                reason,
-                lost_from,
-                resumes_at: place,
-            };
-            subscription.queue_resync(resync, &mut self.counters, cx);
+        match resync {
+            Some((reason, lost_from)) => self.resync(id, reason, lost_from, place, cx),
+            None => self.move_to(id, place),
         }
         self.on_acknowledged(id, question, Some(place), response.taken_over, cx);
         Ok(())
+    }
+
+    /// A second answer to a request that was accepted: the server can not deliver what it meant to.
+    fn on_lost_on_the_way(
+        &mut self,
+        id: SubscriptionId,
+        response: &wire::SubscribeResponse,
+        cx: &mut Cx,
+    ) -> Result<(), Malformed> {
+        let (true, Some(resync)) = (response.success, &response.resync) else {
+            self.counters.stray_answers += 1;
+            return Ok(());
+        };
+        let (reason, resumes_at) = read_resync(resync, response.position)?;
+        let lost_from = self.subscription(id).place.last();
+        let lost_from = lost_from.ok_or("a resync of a subscription that has no position")?;
+        if resumes_at.epoch == lost_from.epoch && resumes_at.offset < lost_from.offset {
+            return Err(format!("a resync from {lost_from} back to {resumes_at}"));
+        }
+        self.resync(id, reason, lost_from, resumes_at, cx);
+        Ok(())
+    }
+
+    /// Tells that what lies between the two places is lost, and goes on at the second.
+    fn resync(
+        &mut self,
+        id: SubscriptionId,
+        reason: ResyncReason,
+        lost_from: Position,
+        resumes_at: Position,
+        cx: &mut Cx,
+    ) {
+        self.move_to(id, resumes_at);
+        if let Some(subscription) = self.subscriptions.get_mut(&id) {
+            let resync = Resync {
+                reason,
+                lost_from,
+                resumes_at,
+            };
+            subscription.queue_resync(resync, &mut self.counters, cx);
+        }
+    }
+
+    fn move_to(&mut self, id: SubscriptionId, place: Position) {
+        self.subscription_mut(id).place.settle(place);
+        self.follow(id, place);
     }
 
     fn on_profile_refusal(
@@ -204,6 +240,7 @@ impl Core {
         if let Some(subscription) = self.subscriptions.get_mut(&id) {
             subscription.acknowledged = true;
             subscription.standing = Standing::Active {
+                request: question.request,
                 spelling: question.spelling,
                 probed: false,
             };
@@ -272,4 +309,16 @@ impl Core {
 /// Whether deliveries after `accepted` leave out nothing after `from`.
 fn continues(from: Position, accepted: Position) -> bool {
     accepted.epoch == from.epoch && accepted.offset <= from.offset
+}
+
+/// Why the wanted place could not be honoured, and where deliveries follow instead.
+fn read_resync(
+    resync: &wire::Resync,
+    accepted: Option<wire::Position>,
+) -> Result<(ResyncReason, Position), Malformed> {
+    let resumes_at = resync.resumes_at.ok_or("a resync does not say where to")?;
+    if accepted.is_some_and(|accepted| accepted != resumes_at) {
+        return Err("a resync and its response name different positions".into());
+    }
+    Ok((ResyncReason::read(resync.reason)?, position(resumes_at)))
 }

@@ -44,6 +44,8 @@ pub(super) enum Standing {
     Asked(Question),
     /// The server has it.
     Active {
+        /// The request that was accepted.
+        request: u64,
         /// Spelling in which it was accepted.
         spelling: Spelling,
         /// A repetition is on its way, to see whether the server still has it.

@@ -189,6 +189,31 @@ fn i19_a_resync_is_one_item_before_every_later_one() {
 }
 
 #[test]
+fn i19_what_is_lost_on_a_living_stream_is_told_too() {
+    let mut rig = Rig::new();
+    rig.greet_profile(20);
+    rig.subscribe_from(1, Start::After(at(5)));
+    let asked = rig.one_asked();
+    rig.accept_at(&asked, at(5));
+    rig.deliver("s-1", 5, 6);
+    let older = SubscribeRequest {
+        request: asked.request + 1,
+        ..asked.clone()
+    };
+    rig.resync(&older, Why::Damaged, at(9));
+    rig.accept_at(&asked, at(5));
+    rig.resync(&asked, Why::Damaged, at(9));
+    rig.progress(12, &[]);
+    rig.deliver("s-1", 9, 14);
+    assert_eq!(names(&rig.take_items(1)), ["6", "Damaged 6..9", "14"]);
+    assert_eq!(rig.take_sent(), []);
+    assert_eq!(rig.core.counters().stray_answers, 2);
+    rig.take_signals();
+    rig.resync(&asked, Why::Damaged, at(3));
+    assert!(rig.fault().starts_with("a resync from"));
+}
+
+#[test]
 fn i19_an_answer_that_would_skip_changes_is_not_believed() {
     let mut rig = active_at(5);
     rig.cut();
