@@ -175,6 +175,17 @@ pub enum LogError {
         /// What.
         what: String,
     },
+    /// The disk is too full for the batch. Nothing of it was tried: the log goes on, reading works,
+    /// and so does writing as soon as there is room.
+    #[error(
+        "the disk has {free} bytes left, the log needs {needed} to be safe; make room, or give it a larger disk"
+    )]
+    Full {
+        /// What is left, in bytes.
+        free: u64,
+        /// What the batch needs at most, and what is always kept free.
+        needed: u64,
+    },
     /// An earlier failure stopped the writing. What could not be written then may or may not be in
     /// the log; opening it anew tells.
     #[error("the log stopped after an earlier failure and must be opened anew: {cause}")]
@@ -254,8 +265,9 @@ pub trait Log: Send {
     ///
     /// # Errors
     ///
-    /// After an error no reader of this log ever sees any of them, and the log takes no more: it
-    /// must be opened anew. Whether they are in it then is not known before, because a disk that
+    /// After [`LogError::Full`] nothing has happened, and the same batch may be tried again. After any
+    /// other error no reader of this log ever sees any of them, and the log takes no more: it must
+    /// be opened anew. Whether they are in it then is not known before, because a disk that
     /// failed to confirm may still have written; all of them are, or none.
     fn append(&mut self, batch: Vec<Submission>, now_ms: i64) -> Result<Vec<Outcome>, LogError>;
 

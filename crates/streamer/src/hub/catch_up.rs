@@ -39,9 +39,11 @@ pub enum ReadFault {
 impl From<LogError> for ReadFault {
     fn from(error: LogError) -> Self {
         match error {
-            LogError::Storage(_) | LogError::DamagedState { .. } | LogError::Stopped { .. } => {
-                Self::Storage(chain(&error))
-            }
+            // Reading never meets a full disk.
+            LogError::Storage(_)
+            | LogError::DamagedState { .. }
+            | LogError::Full { .. }
+            | LogError::Stopped { .. } => Self::Storage(chain(&error)),
             LogError::Damaged { offset, .. } => Self::Damaged { offset },
             LogError::Trimmed { first, .. } => Self::Trimmed { first },
         }

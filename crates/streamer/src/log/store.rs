@@ -13,6 +13,7 @@ mod engine;
 mod open;
 mod reader;
 mod retention;
+mod space;
 
 use std::{
     fmt,
@@ -28,6 +29,7 @@ use self::{
     documents::Pending,
     engine::{Engine, PRODUCERS, guarded, storage},
     retention::Housekeeping,
+    space::Space,
 };
 use super::{
     Bounds, DocumentKey, Limits, Log, LogError, LogReader, Outcome, ProducerState, Submission,
@@ -52,6 +54,11 @@ pub struct StoreOptions {
     /// The oldest entries are dropped while all of them have more bytes than this. The file has more:
     /// documents stay, and a file does not shrink. Default: none, they are kept.
     pub retention_bytes: Option<u64>,
+    /// Disk space that is left to others, in bytes. Entries are refused with [`LogError::Full`] before
+    /// they would use it: a disk that is full in the middle of a commit stops the log, and one that
+    /// is full altogether may not even let it be opened. Default 64 MiB. Not looked at where the
+    /// system does not tell (anything but Unix).
+    pub min_free_bytes: u64,
     /// Check every page of the file when it is opened, which takes a second or so per gigabyte.
     /// Default: no, since every value is checked when it is read.
     pub verify_on_open: bool,
@@ -68,6 +75,7 @@ pub struct StoreOptions {
 pub struct RedbLog {
     shared: Arc<Shared>,
     limits: Limits,
+    space: Space,
     pending: Pending,
     housekeeping: Housekeeping,
     /// Bytes of all records, the dropped ones included.
@@ -95,6 +103,7 @@ impl StoreOptions {
             cache_bytes: 64 << 20,
             retention_age: None,
             retention_bytes: None,
+            min_free_bytes: 64 << 20,
             verify_on_open: false,
         }
     }
@@ -117,13 +126,16 @@ impl RedbLog {
             return Err(LogError::Stopped { cause });
         }
         let result = guarded(|| step(self));
-        if let Err(error) = &result {
-            self.failure = Some(describe(error));
+        match &result {
+            // Nothing was tried.
+            Ok(_) | Err(LogError::Full { .. }) => {}
+            Err(error) => self.failure = Some(describe(error)),
         }
         result
     }
 
     fn commit(&mut self, batch: Vec<Submission>, now_ms: i64) -> Result<Vec<Outcome>, LogError> {
+        self.space.suffices(&batch)?;
         if self.pending.is_over_bound() {
             self.apply_documents(now_ms)?;
         }

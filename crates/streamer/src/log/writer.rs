@@ -74,6 +74,10 @@ pub enum WriteError {
     /// anew: submit them again with the same sequences.
     #[error("the log failed and must be opened anew")]
     Failed(#[source] Arc<LogError>),
+    /// The disk is too full. None of these entries was taken; they may be submitted again, and are
+    /// taken as soon as there is room.
+    #[error("the log takes no entries for now")]
+    Full(#[source] Arc<LogError>),
     /// The writer thread panicked.
     #[error("the log's writer stopped unexpectedly; open the log anew")]
     Stopped,
@@ -209,7 +213,8 @@ impl LogWriter {
     ///
     /// # Errors
     ///
-    /// [`WriteError`] when nothing can be said of the entries.
+    /// [`WriteError::Full`] when none of them was taken, any other [`WriteError`] when nothing can be
+    /// said of them.
     pub async fn submit(&self, batch: Vec<Submission>) -> Result<Vec<Outcome>, WriteError> {
         self.enqueue(batch).await?.await
     }

@@ -20,6 +20,7 @@ use super::{
         number, set_number, storage,
     },
     retention::Housekeeping,
+    space::Space,
 };
 use crate::{
     Epoch,
@@ -95,15 +96,16 @@ impl RedbLog {
         }
         let mut builder = builder(options);
         builder.set_check_integrity_on_open(options.verify_on_open);
-        guarded(|| Ok(open(|| builder.open(&path), lock, options)))
+        guarded(|| Ok(open(&builder, dir, lock, options)))
             .map_err(Failure::Log)
             .flatten()
             .map_err(|failure| failure.within(dir))
     }
 
-    /// A log on an engine that is open, with its tables in it.
+    /// A log on an engine that is open, with its tables in it. `dir` is where it uses space.
     pub(super) fn on(
         database: Database,
+        dir: &Path,
         lock: File,
         options: &StoreOptions,
     ) -> Result<Self, Failure> {
@@ -131,6 +133,7 @@ impl RedbLog {
                 _lock: lock,
             }),
             limits: options.limits,
+            space: Space::new(dir, options.min_free_bytes),
             pending,
             housekeeping: Housekeeping::new(options),
             bytes,
@@ -244,11 +247,12 @@ pub(super) fn initialize(database: &Database, epoch: Epoch) -> Result<(), LogErr
 }
 
 fn open(
-    database: impl FnOnce() -> Result<Database, DatabaseError>,
+    builder: &Builder,
+    dir: &Path,
     lock: File,
     options: &StoreOptions,
 ) -> Result<RedbLog, Failure> {
-    RedbLog::on(database()?, lock, options)
+    RedbLog::on(builder.open(dir.join(FILE))?, dir, lock, options)
 }
 
 fn builder(options: &StoreOptions) -> Builder {

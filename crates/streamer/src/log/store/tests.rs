@@ -1,6 +1,6 @@
 mod disk;
 
-use std::{fs, sync::Arc};
+use std::{fs, path::Path, sync::Arc};
 
 use bytes::Bytes;
 use rand::{RngExt, SeedableRng};
@@ -55,7 +55,12 @@ fn open_on(disk: &Disk, options: &StoreOptions) -> Result<RedbLog, Failure> {
             if is_new {
                 open::initialize(&database, options.epoch)?;
             }
-            RedbLog::on(database, tempfile::tempfile().unwrap(), options)
+            RedbLog::on(
+                database,
+                Path::new("."),
+                tempfile::tempfile().unwrap(),
+                options,
+            )
         })();
         Ok(opened)
     })
@@ -266,6 +271,28 @@ fn an_io_error_stops_the_writing_until_the_log_is_opened_anew() {
     drop(log);
     let mut log = open_on(&disk, &options()).unwrap();
     assert!(log.append(vec![entry(2)], 1).is_ok());
+}
+
+#[test]
+fn a_full_disk_refuses_entries_and_stops_nothing_else() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut log = RedbLog::open(dir.path(), &options()).unwrap();
+    log.append(vec![entry(1)], 1).unwrap();
+    for _ in 0..2 {
+        log.space = Space::new(dir.path(), 1 << 60);
+        let error = log.append(vec![entry(2)], 1).unwrap_err();
+        assert!(
+            matches!(error, LogError::Full { free, needed } if free < needed && free > 0),
+            "{error}"
+        );
+        assert_eq!(read_all(&log).len(), 1);
+        assert!(log.maintain(1_000_000).is_ok());
+    }
+    // What needs no room is told as ever.
+    assert_eq!(log.append(Vec::new(), 1).unwrap(), []);
+    log.space = Space::new(dir.path(), 0);
+    log.append(vec![entry(2)], 1).unwrap();
+    assert_eq!(read_all(&log).len(), 2);
 }
 
 /// What a run of appends was told before the disk failed.

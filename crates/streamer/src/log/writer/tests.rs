@@ -27,6 +27,7 @@ struct Probe {
 enum Word {
     Go,
     Fail,
+    Full,
 }
 
 /// The other ends of a probe.
@@ -67,6 +68,7 @@ impl Log for Probe {
         self.batches.send(batch.len()).unwrap_or(());
         match self.gate.as_ref().map(mpsc::Receiver::recv) {
             None | Some(Ok(Word::Go)) => self.log.append(batch, now_ms),
+            Some(Ok(Word::Full)) => Err(LogError::Full { free: 1, needed: 2 }),
             Some(Ok(Word::Fail) | Err(_)) => Err(LogError::Storage("no space".into())),
         }
     }
@@ -316,6 +318,22 @@ async fn a_failed_log_fails_everybody_who_waits_and_who_comes_later() {
         watch.alive.upgrade().is_none(),
         "the log is closed and can be opened anew"
     );
+}
+
+#[tokio::test]
+async fn a_full_disk_refuses_what_waits_and_takes_it_when_there_is_room() {
+    let (log, watch) = probe(true);
+    let writer = spawn(log, WriterOptions::default());
+    watch.gate.send(Word::Full).unwrap();
+    let refused = writer.submit(entries([1])).await;
+    assert!(
+        matches!(&refused, Err(WriteError::Full(cause)) if matches!(**cause, LogError::Full { .. })),
+        "{refused:?}"
+    );
+    watch.gate.send(Word::Go).unwrap();
+    let outcomes = writer.submit(entries([1])).await.unwrap();
+    assert!(matches!(outcomes[..], [Outcome::Appended(_)]));
+    writer.shutdown(LONG).await.unwrap();
 }
 
 #[tokio::test]

@@ -166,6 +166,14 @@ impl<F: FnMut(&[Arc<Event>])> Writer<F> {
         }
         let outcomes = match self.log.append(batch, (self.options.clock)()) {
             Ok(outcomes) => outcomes,
+            Err(error @ LogError::Full { .. }) => {
+                tracing::warn!(%error, "entries are refused");
+                let error = Arc::new(error);
+                for waiting in self.waiting.drain(..) {
+                    tell(waiting.tell, Err(WriteError::Full(Arc::clone(&error))));
+                }
+                return Ok(());
+            }
             Err(error) => {
                 let error = self.shared.fail(error);
                 for waiting in self.waiting.drain(..) {
