@@ -30,11 +30,14 @@ const PACKAGES: [&str; 4] = [
     "steadfast-sim",
 ];
 
-/// What is measured, and the beginning of the paths that belong to it.
-const PARTS: [(&str, &str); 3] = [
-    ("session", "crates/session/src/"),
-    ("link", "crates/link/src/"),
-    ("Streamer client", "crates/streamer/src/client"),
+/// What is measured, and the beginnings of the paths that belong to it.
+const PARTS: [(&str, &[&str]); 3] = [
+    ("session", &["crates/session/src/"]),
+    ("link", &["crates/link/src/"]),
+    (
+        "Streamer client",
+        &["crates/streamer/src/client", "crates/streamer/src/connect"],
+    ),
 ];
 
 /// Runs the tests with counters, prints the coverage, and fails if a part is below the minimum.
@@ -49,18 +52,21 @@ pub(crate) fn run(uncovered: bool) -> Result<()> {
     let mut tests = tests(&["--no-fail-fast"]);
     tests.env("LLVM_PROFILE_FILE", folder.join("%p-%8m.profraw"));
     Role::CountingRustc.assign(&mut tests)?;
-    process::run(&mut tests)?;
+    if let Err(error) = process::run(&mut tests) {
+        // Whether tests pass is another step's business; a line that ran did run.
+        println!("coverage: {error:#}");
+    }
 
     let lcov = llvm.lcov(&folder, &programs)?;
     let files = measured(&lcov)?;
     print_files(&files, uncovered);
     let mut low = Vec::new();
-    for (part, prefix) in PARTS {
-        let of_part = || files.iter().filter(|file| file.path.starts_with(prefix));
+    for (part, prefixes) in PARTS {
+        let of_part = || files.iter().filter(|file| within(&file.path, prefixes));
         let lines: usize = of_part().map(|file| file.lines).sum();
         let missed: usize = of_part().map(|file| file.missed.len()).sum();
         if lines == 0 {
-            bail!("nothing was measured below {prefix}");
+            bail!("nothing was measured of {part}");
         }
         let percent = percent(lines, missed);
         println!("coverage: {part}: {percent:.1} % of {lines} lines");
@@ -199,7 +205,7 @@ impl Llvm {
 /// The files of the measured parts, without their tests.
 fn measured(lcov: &str) -> Result<Vec<Measured>> {
     let sources = source::files(|path| {
-        PARTS.iter().any(|(_, prefix)| path.starts_with(prefix)) && !is_test_file(path)
+        PARTS.iter().any(|(_, prefixes)| within(path, prefixes)) && !is_test_file(path)
     })?;
     let root = format!("{}/", process::root().display());
     let mut counts: BTreeMap<&str, BTreeMap<usize, u64>> = BTreeMap::new();
@@ -229,6 +235,10 @@ fn measure(source: &Source, counts: &BTreeMap<usize, u64>) -> Measured {
             .map(|(number, _)| *number)
             .collect(),
     }
+}
+
+fn within(path: &str, prefixes: &[&str]) -> bool {
+    prefixes.iter().any(|prefix| path.starts_with(prefix))
 }
 
 fn is_test_file(path: &str) -> bool {
