@@ -3,12 +3,16 @@
 mod peer;
 
 use std::{
+    collections::BTreeSet,
     sync::{Arc, Mutex},
     time::Duration,
 };
 
 use futures_util::FutureExt as _;
-use steadfast::{Notice, session::State};
+use steadfast::{
+    Notice,
+    session::{Config, State},
+};
 use steadfast_wire::streamer::{FinalCode, RefusalCode, gateway_message::Payload as Asked, value};
 
 use self::peer::{EPOCH, InMemory, Pipe, Server, server};
@@ -117,6 +121,83 @@ async fn c5_a_subscribe_in_flight_when_the_stream_drops_completes_on_the_next() 
     let request = peer.subscribe().await;
     peer.accept(&request, 1);
     assert!(asked.await.expect("no panic").is_ok());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn c9_many_tasks_may_call_at_once_while_the_stream_is_cut_again_and_again() {
+    let (transport, mut server) = server();
+    let client = build(
+        |builder| {
+            builder.config(Config {
+                initial_backoff: Duration::from_millis(5),
+                ..Config::default()
+            })
+        },
+        transport,
+    );
+    let held = Arc::new(Mutex::new(BTreeSet::new()));
+    let theirs = Arc::clone(&held);
+    let serving = tokio::spawn(async move {
+        for round in 0_u32.. {
+            let mut peer = server.greet(0).await;
+            theirs.lock().unwrap().clear();
+            let life = Duration::from_millis(if round < 20 { 15 } else { 60_000 });
+            tokio::time::timeout(life, peer.serve(&theirs)).await.ok();
+            peer.cut();
+        }
+    });
+    let callers: Vec<_> = (0..8)
+        .map(|_| {
+            let client = client.clone();
+            tokio::spawn(async move {
+                let mut kept = Vec::new();
+                for round in 0..40 {
+                    let subscription = users(&client).await.expect("accepted");
+                    if round % 4 == 0 {
+                        kept.push(subscription);
+                    }
+                }
+                kept
+            })
+        })
+        .collect();
+    let mut kept = Vec::new();
+    for caller in callers {
+        let limit = Duration::from_secs(60);
+        let joined = tokio::time::timeout(limit, caller).await.expect("it ends");
+        kept.extend(joined.expect("no panic"));
+    }
+    assert_eq!(kept.len(), 80);
+    let mut tries = 0..3_000;
+    while tries.next().is_some() && held.lock().unwrap().len() != 80 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert_eq!(
+        held.lock().unwrap().len(),
+        80,
+        "what is wanted and nothing else"
+    );
+    client.close().await;
+    serving.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn c17_after_a_long_outage_nothing_is_waited_for_but_the_next_delay() {
+    let (client, mut server, peer, _, _users) = subscribed(0).await;
+    server.go_down(true);
+    peer.cut();
+    tokio::time::sleep(Duration::from_secs(7_200)).await;
+    server.go_down(false);
+    let back = tokio::time::Instant::now();
+    let mut peer = server.greet(0).await;
+    let request = peer.subscribe().await;
+    peer.accept(&request, 0);
+    client.connect().await.expect("connected");
+    assert!(
+        back.elapsed() <= Duration::from_secs(30),
+        "{:?}",
+        back.elapsed()
+    );
 }
 
 #[tokio::test(start_paused = true)]

@@ -312,6 +312,27 @@ fn i13_restored_is_signalled_when_everything_wanted_is_answered_and_not_before()
 }
 
 #[test]
+fn i15_ten_thousand_are_asked_for_in_one_round_trip() {
+    for greet in [Rig::greet_plain, |rig: &mut Rig| rig.greet_profile(0)] {
+        let mut rig = Rig::new();
+        for id in 1..=10_000 {
+            rig.subscribe(id);
+        }
+        greet(&mut rig);
+        let ids: BTreeSet<_> = rig
+            .take_asked()
+            .into_iter()
+            .map(|asked| asked.subscription_id)
+            .collect();
+        assert_eq!(
+            ids.len(),
+            10_000,
+            "with the greeting, and before any answer"
+        );
+    }
+}
+
+#[test]
 fn i13_unsubscribing_the_last_unanswered_one_restores() {
     let mut rig = Rig::new();
     rig.subscribe(1);

@@ -1,9 +1,10 @@
 //! A server in the same process, spoken to over a transport without sockets.
 
 use std::{
+    collections::BTreeSet,
     future::Future,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicBool, Ordering},
     },
     task::{Context, Poll},
@@ -123,6 +124,25 @@ impl Peer {
         match self.asked().await {
             Asked::Credit(credit) => credit,
             asked => panic!("not credit: {asked:?}"),
+        }
+    }
+
+    /// Accepts whatever is asked for until the stream ends; tells which ids are held then.
+    pub(super) async fn serve(&mut self, held: &Mutex<BTreeSet<String>>) {
+        while let Some(bytes) = self.outbound.next().await {
+            let message = GatewayMessage::decode(bytes).expect("a message");
+            match message.payload.expect("a payload") {
+                Asked::Subscribe(request) => {
+                    let mut held = held.lock().unwrap();
+                    held.insert(request.subscription_id.clone());
+                    self.accept(&request, 0);
+                }
+                Asked::Unsubscribe(request) => {
+                    held.lock().unwrap().remove(&request.subscription_id);
+                }
+                Asked::Heartbeat(heartbeat) => self.ack(heartbeat.timestamp),
+                Asked::Hello(_) | Asked::Credit(_) => {}
+            }
         }
     }
 
