@@ -1,9 +1,11 @@
 //! The one loop: wait, step, perform.
 
+mod parts;
+mod perform;
+
 use std::{
     future::Future,
     pin::Pin,
-    sync::{Arc, Mutex},
     task::{Context, Poll},
     time::Duration,
 };
@@ -12,71 +14,19 @@ use bytes::Bytes;
 use futures_util::{StreamExt as _, stream::FuturesUnordered};
 use prost::Message;
 use steadfast_session::{
-    Activity, Advice, By, Deadline, End, Endpoint, Generation, Protocol, Reason, State, Time,
-    Transition,
+    Activity, By, Deadline, End, Generation, Protocol, Reason, State, Time,
     endpoint::{Action, Input},
     session,
 };
-use tokio::{
-    sync::{mpsc, watch},
-    time::Instant,
-};
-use tokio_util::sync::CancellationToken;
+use tokio::time::Instant;
 use tracing::{debug, info};
 
+pub(crate) use self::parts::{Command, Parts, Policy, Record, Shown};
 use crate::{
-    counters::Counters,
-    gate::Gate,
-    notice::Notices,
-    outage::{Outage, Outages},
-    outbound,
+    outage::Outage,
     stream::{Stream, Wake},
-    transport::{Call, Connection, Transport},
+    transport::{Connection as _, Transport},
 };
-
-/// What handles ask of a driver.
-#[derive(Debug)]
-pub(crate) enum Command<C> {
-    Protocol(C),
-    Connect,
-    Reconnect,
-    Leave,
-}
-
-/// Decides again what is to be done after an end; `None` leaves it as the transport advised.
-pub(crate) type Policy = Box<dyn Fn(&End) -> Option<Advice> + Send>;
-
-/// What the driver shows to its handles.
-#[derive(Debug)]
-pub(crate) struct Shown<C> {
-    pub(crate) status: watch::Sender<steadfast_session::Status>,
-    pub(crate) connection: watch::Sender<Option<C>>,
-    pub(crate) record: Mutex<Record>,
-}
-
-/// What the driver writes down.
-#[derive(Debug, Default)]
-pub(crate) struct Record {
-    pub(crate) counters: Counters,
-    pub(crate) outages: Outages,
-}
-
-/// What a driver is made of.
-pub(crate) struct Parts<P: Protocol, T: Transport> {
-    pub(crate) name: Arc<str>,
-    pub(crate) endpoint: Endpoint<P>,
-    pub(crate) transport: T,
-    pub(crate) call: Call,
-    pub(crate) policy: Policy,
-    pub(crate) outbox_bytes: usize,
-    pub(crate) close_timeout: Duration,
-    pub(crate) gate: Option<Arc<Gate>>,
-    pub(crate) notices: Option<Notices>,
-    pub(crate) sink: Box<dyn FnMut(P::Event) + Send>,
-    pub(crate) commands: mpsc::UnboundedReceiver<Command<P::Command>>,
-    pub(crate) shown: Arc<Shown<T::Connection>>,
-    pub(crate) cancel: CancellationToken,
-}
 
 /// Drives one endpoint over one transport. Nothing in its loop awaits a dial, a send or a delay.
 pub(crate) struct Driver<P: Protocol, T: Transport> {
@@ -274,121 +224,6 @@ where
         self.actions = actions;
         if let Some((from, end)) = failed {
             self.session(session::Input::Ended(from, end));
-        }
-    }
-
-    /// Performs one action. A failure to do so is the end of the stream it concerns.
-    fn perform(
-        &mut self,
-        now: Time,
-        action: Action<P::Send, P::Event>,
-    ) -> Option<(Generation, End)> {
-        match action {
-            Action::Open {
-                generation,
-                refresh,
-            } => self.open(generation, refresh),
-            Action::Send(generation, message) => return self.send(generation, &message),
-            Action::Finish(generation) => {
-                if let Some(stream) = self.stream_of(generation) {
-                    stream.outbox = None;
-                }
-            }
-            Action::Kill(generation) => self.kill(generation),
-            Action::Probe(generation) => {
-                self.record().counters.probes += 1;
-                if let Some(stream) = self.stream_of(generation) {
-                    stream.probe();
-                }
-            }
-            Action::Event(event) => (self.parts.sink)(event),
-            Action::Up(generation) => self.up(now, generation),
-            Action::Down(generation, end) => self.down(now, generation, &end),
-            Action::Stopped(end) => {
-                self.record().outages.abandon();
-                info!(link = %self.parts.name, %end, "stopped");
-            }
-            Action::Changed(transition) => self.changed(transition),
-        }
-        None
-    }
-
-    fn open(&mut self, generation: Generation, refresh: bool) {
-        {
-            let mut record = self.record();
-            record.counters.attempts += 1;
-            record.outages.attempt();
-        }
-        debug!(link = %self.parts.name, generation = generation.0, refresh, "attempt");
-        let dial = self.parts.transport.connect(refresh);
-        let queue = outbound::queue(self.parts.outbox_bytes);
-        self.stream = Some(Stream::dial(
-            generation,
-            dial,
-            self.parts.call.clone(),
-            queue,
-        ));
-        self.held = false;
-    }
-
-    fn send(&mut self, generation: Generation, message: &P::Send) -> Option<(Generation, End)> {
-        let outbox = self.stream_of(generation)?.outbox.as_ref()?;
-        let bytes = Bytes::from(message.encode_to_vec());
-        let length = bytes.len() as u64;
-        if outbox.push(bytes).is_err() {
-            return Some((generation, End::retry(By::Us, Reason::OutboxFull)));
-        }
-        let mut record = self.record();
-        record.counters.messages_out += 1;
-        record.counters.bytes_out += length;
-        None
-    }
-
-    fn kill(&mut self, generation: Generation) {
-        if self.stream_of(generation).is_none() {
-            return;
-        }
-        if let Some(connection) = self.stream.take().and_then(|stream| stream.connection) {
-            connection.kill();
-            self.departing.push(Box::pin(connection.gone()));
-        }
-        self.held = false;
-        self.parts
-            .shown
-            .connection
-            .send_if_modified(|shown| shown.take().is_some());
-    }
-
-    fn up(&mut self, now: Time, generation: Generation) {
-        {
-            let mut record = self.record();
-            record.counters.lives += 1;
-            record.outages.up(now);
-        }
-        let connection = self
-            .stream_of(generation)
-            .and_then(|stream| stream.connection.clone());
-        self.parts.shown.connection.send_replace(connection);
-    }
-
-    fn down(&mut self, now: Time, generation: Generation, end: &End) {
-        debug!(link = %self.parts.name, generation = generation.0, %end, "attempt ended");
-        let mut record = self.record();
-        *record.counters.ends.entry(end.reason.label()).or_default() += 1;
-        record.outages.down(now, &end.reason);
-    }
-
-    fn changed(&mut self, transition: Transition) {
-        info!(
-            link = %self.parts.name,
-            from = %transition.from,
-            to = %transition.to,
-            cause = %transition.cause,
-            generation = transition.generation.0,
-            "state"
-        );
-        if let Some(notices) = &mut self.parts.notices {
-            notices.tell(transition);
         }
     }
 

@@ -51,3 +51,41 @@ impl Gate {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt as _;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_gate_is_shut_at_its_limit_and_room_is_told_to_whoever_waits() {
+        let gate = Gate::new(2);
+        gate.put();
+        assert!(!gate.is_shut());
+        assert_eq!(gate.room().now_or_never(), Some(()));
+        gate.put();
+        gate.put();
+        assert!(gate.is_shut());
+        let mut room = Box::pin(gate.room());
+        gate.take();
+        assert_eq!(room.as_mut().now_or_never(), None, "still at the limit");
+        gate.take();
+        assert_eq!(room.as_mut().now_or_never(), Some(()));
+    }
+
+    #[tokio::test]
+    async fn room_made_before_anybody_waits_is_not_forgotten() {
+        let gate = Gate::new(0);
+        gate.put();
+        let mut room = Box::pin(gate.room());
+        assert_eq!(
+            room.as_mut().now_or_never(),
+            None,
+            "a limit of 0 lets one through"
+        );
+        drop(room);
+        gate.take();
+        assert_eq!(gate.room().now_or_never(), Some(()));
+    }
+}

@@ -85,7 +85,10 @@ impl Builder {
             self.gate(Arc::clone(&gate))
                 .spawn(transport, Resuming { resume }, move |told| {
                     entry.put();
-                    sender.send(told).ok();
+                    if sender.send(told).is_err() {
+                        // Only handles of the link are left; nothing waits for anybody to take it.
+                        entry.take();
+                    }
                 })?;
         link.start().ok();
         Ok(Resumed {

@@ -151,27 +151,54 @@ async fn c13_a_full_application_queue_does_not_cost_the_next_stream_its_greeting
 }
 
 #[tokio::test(start_paused = true)]
-async fn i9_a_peer_is_not_silent_while_reading_is_held_back_and_is_again_afterwards() {
-    let world = Scripted::new(async |peer: Peer| {
-        peer.headers();
-        peer.say(&note(1));
-        peer.listen().await;
+async fn i9_i21_a_peer_is_not_silent_while_reading_is_held_back_and_still_gets_heartbeats() {
+    let heartbeats = Arc::new(AtomicU64::new(0));
+    let count = Arc::clone(&heartbeats);
+    let world = Scripted::new(move |mut peer: Peer| {
+        let heartbeats = Arc::clone(&count);
+        async move {
+            peer.headers();
+            peer.say(&note(1));
+            peer.hear().await;
+            while peer.hear().await.is_some() {
+                heartbeats.fetch_add(1, Ordering::AcqRel);
+            }
+        }
     });
     let gate = Gate::new(1);
     gate.put();
-    let mut running = Running::idle(
-        world.clone(),
-        builder(Config::default()).gate(Arc::clone(&gate)),
-        Notes::saying(1),
-    );
+    let protocol = Notes {
+        heartbeat: Some(note(0)),
+        ..Notes::saying(1)
+    };
+    let held = builder(Config::default()).gate(Arc::clone(&gate));
+    let mut running = Running::idle(world.clone(), held, protocol);
     running.link.start().unwrap();
     running.live(1).await;
-    sleep(SECOND * 3_600).await;
+    sleep(SECOND * 3_601).await;
+    assert_eq!(heartbeats.load(Ordering::Acquire), 3_600 / 30);
     assert_eq!(running.link.status().generation, Generation(1));
     assert!(running.told.try_recv().is_err(), "held back");
     gate.take();
     assert_eq!(running.next().await, Told::Note(note(1)));
     assert_eq!(running.down().await.reason, Reason::Silent);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_link_whose_consumer_is_gone_is_not_held_back_by_it() {
+    let world = endless();
+    let notes = resume(&world, Ready::Headers);
+    let link = notes.link().clone();
+    link.connect().await.unwrap();
+    drop(notes);
+    sleep(SECOND * 60).await;
+    let counters = link.counters();
+    assert_eq!(counters.held, 0);
+    assert!(
+        counters.messages_in >= 5_900,
+        "{} notes",
+        counters.messages_in
+    );
 }
 
 #[tokio::test(start_paused = true)]

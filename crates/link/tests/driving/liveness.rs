@@ -146,3 +146,29 @@ async fn i7_a_peer_that_is_asked_and_answers_lives_without_a_message() {
     assert_eq!(running.down().await.reason, Reason::Silent);
     assert!(holed.elapsed() <= SECOND * 90);
 }
+
+#[tokio::test(start_paused = true)]
+async fn c23_i3_a_tiny_activity_timeout_neither_panics_nor_storms() {
+    for liveness in [Liveness::Received, Liveness::Asked] {
+        let world = listening();
+        let config = Config {
+            liveness,
+            heartbeat_interval: None,
+            activity_timeout: Some(Duration::from_micros(1)),
+            max_backoff: SECOND,
+            ..Config::default()
+        };
+        let running = Running::start(world.clone(), config);
+        sleep(SECOND * 60).await;
+        let dials = world.dials();
+        assert!(
+            (60..=80).contains(&dials.len()),
+            "{} in a minute",
+            dials.len()
+        );
+        for pair in dials.windows(2) {
+            assert!(pair[1].at - pair[0].at >= Duration::from_millis(500));
+        }
+        assert_eq!(running.link.status().lives, dials.len() as u64);
+    }
+}
