@@ -8,6 +8,8 @@ pub mod hub;
 pub mod log;
 pub mod matcher;
 mod position;
+pub mod publisher;
+pub mod server;
 
 pub use crate::{
     event::{Event, Operation},

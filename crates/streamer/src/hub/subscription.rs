@@ -55,6 +55,9 @@ enum Refusal {
     IdTooLong { bytes: usize, limit: usize },
     #[error("failed to compile filters: {0}")]
     Filters(#[from] InvalidFilter),
+    /// A stream opened later has the id; the request was on its way for longer than it mattered.
+    #[error("subscription ID already exists")]
+    HeldByNewer,
     #[error("the stream has {limit} subscriptions, which is the limit subscriptions_per_stream")]
     StreamFull { limit: usize },
     #[error("the server has {limit} subscriptions, which is the limit subscriptions; try later")]
@@ -178,7 +181,12 @@ impl Hub {
         let held = self.streams.get(&id);
         let known_here = held.is_some_and(|stream| stream.ids.contains_key(name));
         let is_plain = held.is_some_and(|stream| !stream.peer.is_profile());
-        let known = known_here || (is_plain && self.plain.contains_key(name));
+        let holder = self.plain.get(name).filter(|_| is_plain);
+        let holder = holder.and_then(|key| self.subscriptions.get(key));
+        if holder.is_some_and(|holder| holder.stream > id) {
+            return Err(Refusal::HeldByNewer);
+        }
+        let known = known_here || holder.is_some();
         if !known_here
             && held.is_some_and(|stream| stream.ids.len() >= limits.subscriptions_per_stream)
         {
@@ -384,7 +392,7 @@ impl Credit {
 impl Refusal {
     fn code(&self) -> RefusalCode {
         match self {
-            Self::IdTooLong { .. } | Self::Filters(_) => RefusalCode::Invalid,
+            Self::IdTooLong { .. } | Self::Filters(_) | Self::HeldByNewer => RefusalCode::Invalid,
             Self::StreamFull { .. } | Self::ServerFull { .. } => RefusalCode::Limit,
         }
     }

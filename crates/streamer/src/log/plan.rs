@@ -72,7 +72,12 @@ impl Plan {
         };
         let last = producer.last_sequence;
         match place(last, submission.sequence) {
-            Place::Taken => return Ok(Outcome::Duplicate),
+            // A refusal that was lost on its way is told again; it must not look like an entry that
+            // is in the log.
+            Place::Taken => {
+                let again = ingest(&submission, None, now_ms, limits);
+                return Ok(again.map_or_else(Outcome::Refused, |_| Outcome::Duplicate));
+            }
             Place::Jump => return Ok(Outcome::Jump { last }),
             Place::Next => {}
         }

@@ -135,6 +135,21 @@ fn s9_subscribing_again_with_a_known_id_succeeds_on_the_same_stream() {
 }
 
 #[test]
+fn a_subscribe_that_was_held_up_on_an_older_stream_does_not_take_the_id_back() {
+    let mut server = Server::new();
+    let (older, newer) = (server.open(), server.open());
+    assert!(server.subscribe(newer, want("a", "rooms")).success);
+    let late = server.subscribe(older, want("a", "rooms"));
+    assert_eq!(
+        (late.success, &*late.error),
+        (false, "subscription ID already exists")
+    );
+    server.end(older);
+    server.commit("rooms", "r1", 1);
+    assert_eq!(server.deliveries(newer).len(), 1);
+}
+
+#[test]
 fn s9_subscribing_on_a_newer_stream_moves_that_id_and_no_other() {
     let mut server = Server::new();
     let (older, newer) = (server.open(), server.open());

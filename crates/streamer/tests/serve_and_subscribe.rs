@@ -1,0 +1,166 @@
+//! The whole way of one event over real sockets: published, durable, matched, delivered.
+
+#![allow(clippy::unwrap_used, reason = "the support of tests is test code")]
+
+use std::time::Duration;
+
+use steadfast_chaos::Proxy;
+use steadfast_streamer::{
+    Epoch, Operation,
+    client::Item,
+    connect::Client,
+    filter::Filter,
+    log::MemoryLog,
+    publisher::{Entry, PublishError, Publisher},
+    server::{Server, ServerOptions},
+};
+use tokio::{net::TcpListener, time::timeout};
+
+const SOON: Duration = Duration::from_secs(10);
+
+async fn serve(log: MemoryLog) -> Server {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    Server::start(listener, Box::new(log), ServerOptions::default()).unwrap()
+}
+
+fn quick() -> steadfast::session::Config {
+    steadfast::session::Config {
+        initial_backoff: Duration::from_millis(50),
+        max_backoff: Duration::from_millis(500),
+        heartbeat_interval: Some(Duration::from_millis(200)),
+        activity_timeout: Some(Duration::from_millis(800)),
+        open_timeout: Duration::from_secs(2),
+        ..steadfast::session::Config::default()
+    }
+}
+
+async fn change(subscription: &mut steadfast_streamer::connect::Subscription) -> (u64, String) {
+    let item = timeout(SOON, subscription.next())
+        .await
+        .expect("an item in time");
+    match item {
+        Some(Ok(Item::Change(change))) => (
+            change.position.unwrap().offset,
+            change.document_id.to_string(),
+        ),
+        other => panic!("expected a change, got {other:?}"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_event_finds_its_way_through_a_filter() {
+    let server = serve(MemoryLog::with_epoch(Epoch(7))).await;
+    let address = server.address().to_string();
+    let client = Client::builder(&address).build().unwrap();
+    let adults = Filter::from_text(["age >= 18"]).unwrap();
+    let mut adults = timeout(SOON, client.subscribe("default", "users", adults))
+        .await
+        .unwrap()
+        .unwrap();
+    let publisher = Publisher::builder(&address).build().unwrap();
+    for (id, age) in [("a", 17), ("b", 18), ("c", 40)] {
+        let entry = Entry::upsert("default", "users", id, format!(r#"{{"age":{age}}}"#));
+        timeout(SOON, publisher.publish(entry))
+            .await
+            .unwrap()
+            .unwrap();
+    }
+    assert_eq!(change(&mut adults).await, (2, "b".to_owned()));
+    assert_eq!(change(&mut adults).await, (3, "c".to_owned()));
+    server
+        .drain(Duration::from_millis(200), "the test is over")
+        .await
+        .unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_lost_doubled_or_reordered_when_the_connections_are_cut() {
+    let server = serve(MemoryLog::with_epoch(Epoch(9))).await;
+    let proxy = Proxy::start(server.address()).unwrap();
+    let address = proxy.addr().to_string();
+    let client = Client::builder(&address).config(quick()).build().unwrap();
+    let all = client.subscribe("default", "users", Filter::all());
+    let mut all = timeout(SOON, all).await.unwrap().unwrap();
+    let publisher = Publisher::builder(&address)
+        .config(quick())
+        .build()
+        .unwrap();
+    let mut pending = Vec::new();
+    for number in 0..300 {
+        let entry = Entry::upsert("default", "users", format!("u{number}"), "{}");
+        pending.push(publisher.enqueue(entry).await.unwrap());
+        if number % 100 == 50 {
+            proxy.reset();
+        }
+    }
+    for pending in pending {
+        timeout(SOON, pending).await.unwrap().unwrap();
+    }
+    for number in 0..300 {
+        assert_eq!(change(&mut all).await, (number + 1, format!("u{number}")));
+    }
+    assert!(
+        client.link_counters().attempts > 1,
+        "the cuts hit the subscriber"
+    );
+    drop(server);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_refused_entry_is_told_and_the_next_one_is_taken() {
+    let server = serve(MemoryLog::with_epoch(Epoch(1))).await;
+    let publisher = Publisher::builder(server.address().to_string())
+        .build()
+        .unwrap();
+    let bad = Entry::upsert("default", "users", "u", "[1]");
+    let error = timeout(SOON, publisher.publish(bad))
+        .await
+        .unwrap()
+        .unwrap_err();
+    assert!(
+        matches!(error, PublishError::Refused { sequence: 1, .. }),
+        "{error:?}"
+    );
+    let good = Entry::upsert("default", "users", "u", "{}");
+    let receipt = timeout(SOON, publisher.publish(good))
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!((receipt.sequence, receipt.position.unwrap().offset), (2, 1));
+    publisher.close().await;
+    let error = publisher
+        .publish(Entry::delete("default", "users", "u"))
+        .await
+        .unwrap_err();
+    assert_eq!(error, PublishError::Closed);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_delete_reaches_the_subscription_of_the_document() {
+    let server = serve(MemoryLog::with_epoch(Epoch(1))).await;
+    let address = server.address().to_string();
+    let client = Client::builder(&address).build().unwrap();
+    let one = Filter::from_text([r#"_id == "u1""#]).unwrap();
+    let mut one = timeout(SOON, client.subscribe("default", "users", one))
+        .await
+        .unwrap()
+        .unwrap();
+    let publisher = Publisher::builder(&address).build().unwrap();
+    for entry in [
+        Entry::upsert("default", "users", "u1", r#"{"n":1}"#),
+        Entry::upsert("default", "users", "u2", r#"{"n":1}"#),
+        Entry::delete("default", "users", "u1"),
+    ] {
+        timeout(SOON, publisher.publish(entry))
+            .await
+            .unwrap()
+            .unwrap();
+    }
+    let operations = [Operation::Insert, Operation::Delete];
+    for operation in operations {
+        match timeout(SOON, one.next()).await.unwrap() {
+            Some(Ok(Item::Change(change))) => assert_eq!(change.operation, operation),
+            other => panic!("{other:?}"),
+        }
+    }
+}
