@@ -4,14 +4,14 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 
-use crate::{api, coverage, coverage_map, mutants, process, proto, test, tidy};
+use crate::{api, coverage, coverage_map, mutants, process, proto, sim, test, tidy};
 
 struct Step {
     name: &'static str,
     run: fn(&mut test::Tally) -> Result<()>,
 }
 
-const STEPS: [Step; 10] = [
+const STEPS: [Step; 11] = [
     Step {
         name: "format",
         run: |_| process::run(process::cargo().args(["fmt", "--all", "--check"])),
@@ -51,6 +51,10 @@ const STEPS: [Step; 10] = [
     Step {
         name: "test",
         run: |tally| test::run(true, tally),
+    },
+    Step {
+        name: "sim",
+        run: |_| sim::thousand(),
     },
     Step {
         name: "mutants",

@@ -8,6 +8,7 @@ mod mutants;
 mod process;
 mod proto;
 mod shim;
+mod sim;
 mod source;
 mod test;
 mod tidy;
@@ -62,6 +63,12 @@ enum Chore {
         #[arg(long)]
         only: Option<String>,
     },
+    /// Run seeded fault schedules over the machines in virtual time (--schedules N, --seed N, --json)
+    Sim {
+        /// What the simulation takes; see `cargo xtask sim -- --help`
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<String>,
+    },
     /// Measure the line coverage of session, link and the Streamer client
     Coverage {
         /// List the lines that no test reached
@@ -87,6 +94,7 @@ fn main() -> Result<()> {
         Chore::CoverageMap { allow_open } => coverage_map::run(allow_open),
         Chore::Api { check } => api::run(check),
         Chore::Mutants { only } => mutants::run(only.as_deref()),
+        Chore::Sim { args } => sim::run(&args),
         Chore::Coverage { uncovered } => coverage::run(uncovered),
     }
 }

@@ -1,0 +1,79 @@
+//! A client process: the machine the driver drives, and its applications.
+
+use std::time::Duration;
+
+use steadfast_session::{Config, Endpoint, Generation, Ready, Session, Time};
+use steadfast_streamer::client::{Config as CoreConfig, Core, Limits};
+
+use crate::{net::ConnectionId, pace::Pace, subscription::Subscription};
+
+/// One client.
+#[derive(Debug)]
+pub(crate) struct Client {
+    pub(crate) endpoint: Endpoint<Core>,
+    pub(crate) config: Config,
+    pub(crate) profile: bool,
+    /// The agenda has this deadline of the machine.
+    pub(crate) due: Option<Time>,
+    pub(crate) connection: Option<ConnectionId>,
+    pub(crate) generation: Generation,
+    pub(crate) subscriptions: Vec<Subscription>,
+    pub(crate) pace: Pace,
+    pub(crate) attempts: u64,
+    /// What it dials is held up as well.
+    pub(crate) dark: bool,
+    pub(crate) stopped: Option<String>,
+}
+
+impl Client {
+    pub(crate) fn new(seed: u64, number: usize, profile: bool) -> Self {
+        let config = session_config();
+        let mut core = CoreConfig::new(
+            format!("session-{seed}-{number}"),
+            format!("client-{number}"),
+            0,
+        );
+        core.heartbeat_interval = config.heartbeat_interval;
+        core.activity_timeout = config.activity_timeout;
+        core.offer_profile = profile;
+        core.limits = Limits {
+            messages: 40,
+            bytes: 1 << 20,
+            messages_per_subscription: 12,
+        };
+        if !profile {
+            core.limits.messages = 4_000;
+        }
+        let checked = config.clone().check().expect("the settings fit together");
+        let session = Session::new(checked, seed.wrapping_mul(31).wrapping_add(number as u64));
+        Self {
+            endpoint: Endpoint::new(session, Core::new(core)),
+            config,
+            profile,
+            due: None,
+            connection: None,
+            generation: Generation(0),
+            subscriptions: Vec::new(),
+            pace: Pace::default(),
+            attempts: 0,
+            dark: false,
+            stopped: None,
+        }
+    }
+}
+
+fn session_config() -> Config {
+    Config {
+        initial_backoff: Duration::from_millis(200),
+        max_backoff: Duration::from_secs(2),
+        open_timeout: Duration::from_millis(1_500),
+        greeting_timeout: Duration::from_millis(1_500),
+        restoring_timeout: Duration::from_secs(3),
+        probe_timeout: Duration::from_secs(1),
+        heartbeat_interval: Some(Duration::from_millis(500)),
+        activity_timeout: Some(Duration::from_secs(2)),
+        stable_after: Duration::from_secs(3),
+        ready: Ready::Restored,
+        ..Config::default()
+    }
+}

@@ -1,0 +1,49 @@
+//! Runs schedules and reports.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+/// Runs seeded fault schedules over the machines of Steadfast in virtual time.
+#[derive(Debug, Parser)]
+#[command(name = "steadfast-sim")]
+struct Args {
+    /// How many schedules
+    #[arg(long, default_value_t = 1_000)]
+    schedules: u64,
+    /// The first seed
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Stop at the first violation
+    #[arg(long)]
+    stop: bool,
+    /// One JSON object instead of text
+    #[arg(long)]
+    json: bool,
+}
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    let report = steadfast_sim::run_many(args.seed, args.schedules, args.stop);
+    if args.json {
+        println!("{}", serde_json::json!(report));
+    } else {
+        println!(
+            "{} schedules: {} events, {} changes delivered, {} attempts, {} violations",
+            report.schedules, report.events, report.delivered, report.attempts, report.violations
+        );
+        for (fault, count) in &report.faults {
+            println!("  {fault:16} struck {count} times");
+        }
+        if let (Some(seed), Some(violation)) = (report.first_failing_seed, &report.first_violation)
+        {
+            println!("first failing seed {seed}: {violation}");
+            println!("again with: cargo xtask sim --seed {seed} --schedules 1");
+        }
+    }
+    if report.violations == 0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
+}
