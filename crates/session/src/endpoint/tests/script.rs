@@ -1,0 +1,224 @@
+//! A protocol that does what messages and commands say, and writes down what it is told.
+
+use std::time::Duration;
+
+use crate::{
+    Activity, Config, Context, End, Endpoint, Generation, Jitter, Protocol, Ready, Session, Signal,
+    Time,
+    endpoint::{Action, Input},
+    session,
+};
+
+/// One thing for the protocol to do.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Play {
+    /// Send, if a stream is open.
+    Send(&'static str),
+    Emit(&'static str),
+    Signal(Signal),
+    /// Be called at that moment.
+    Timer(Time),
+    /// Signal this when that moment has come.
+    OnTimer(Signal),
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Script {
+    pub(super) heard: Vec<&'static str>,
+    /// Whether a stream was open when it was last told something.
+    pub(super) open: bool,
+    opening: Vec<Play>,
+    timer: Option<Time>,
+    on_timer: Option<Signal>,
+}
+
+type Cx = Context<&'static str, &'static str>;
+
+impl Script {
+    fn hear(&mut self, what: &'static str, cx: &Cx) {
+        self.heard.push(what);
+        self.open = cx.is_open();
+    }
+
+    fn play(&mut self, plays: Vec<Play>, cx: &mut Cx) {
+        for play in plays {
+            match play {
+                Play::Send(message) if cx.is_open() => cx.send(message),
+                Play::Send(_) => {}
+                Play::Emit(event) => cx.emit(event),
+                Play::Signal(signal) => cx.signal(signal),
+                Play::Timer(at) => self.timer = Some(at),
+                Play::OnTimer(signal) => self.on_timer = Some(signal),
+            }
+        }
+    }
+}
+
+impl Protocol for Script {
+    type Send = &'static str;
+    type Receive = Vec<Play>;
+    type Command = Vec<Play>;
+    type Event = &'static str;
+
+    fn on_open(&mut self, _: Time, _: Generation, cx: &mut Cx) {
+        self.hear("open", cx);
+        self.play(self.opening.clone(), cx);
+    }
+
+    fn on_message(&mut self, _: Time, message: Vec<Play>, cx: &mut Cx) {
+        self.hear("message", cx);
+        self.play(message, cx);
+    }
+
+    fn on_command(&mut self, _: Time, command: Vec<Play>, cx: &mut Cx) {
+        self.hear("command", cx);
+        self.play(command, cx);
+    }
+
+    fn on_heartbeat(&mut self, _: Time, cx: &mut Cx) {
+        self.hear("heartbeat", cx);
+        cx.send("heartbeat");
+    }
+
+    fn on_live(&mut self, _: Time, cx: &mut Cx) {
+        self.hear("live", cx);
+        cx.emit("live");
+    }
+
+    fn on_down(&mut self, _: Time, _: &End, cx: &mut Cx) {
+        self.hear("down", cx);
+        cx.emit("down");
+    }
+
+    fn on_stop(&mut self, _: Time, _: &End, cx: &mut Cx) {
+        self.hear("stop", cx);
+        self.timer = None;
+    }
+
+    fn deadline(&self) -> Option<Time> {
+        self.timer
+    }
+
+    fn on_timer(&mut self, _: Time, cx: &mut Cx) {
+        self.hear("timer", cx);
+        self.timer = None;
+        cx.emit("timer");
+        if cx.is_open()
+            && let Some(signal) = self.on_timer.take()
+        {
+            cx.signal(signal);
+        }
+    }
+}
+
+pub(super) type Asked = Action<&'static str, &'static str>;
+
+/// An endpoint with a clock of its own, and everything it ever asked for.
+pub(super) struct Bench {
+    pub(super) endpoint: Endpoint<Script>,
+    pub(super) now: Time,
+    done: Vec<Asked>,
+}
+
+pub(super) fn seconds(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+impl Bench {
+    pub(super) fn new() -> Self {
+        Self::opening_with(&[Play::Send("hello")])
+    }
+
+    pub(super) fn opening_with(opening: &[Play]) -> Self {
+        let config = Config {
+            jitter: Jitter::Proportional(0.0),
+            ready: Ready::Restored,
+            ..Config::default()
+        };
+        let script = Script {
+            opening: opening.to_vec(),
+            ..Script::default()
+        };
+        Self {
+            endpoint: Endpoint::new(Session::new(config.check().unwrap(), 1), script),
+            now: Time::ZERO,
+            done: Vec::new(),
+        }
+    }
+
+    pub(super) fn live() -> Self {
+        let mut bench = Self::new();
+        bench.go_live();
+        bench
+    }
+
+    pub(super) fn go_live(&mut self) {
+        self.session(session::Input::Connect);
+        let from = self.endpoint.current().unwrap();
+        self.session(session::Input::Headers(from));
+        self.message(
+            from,
+            &[
+                Play::Signal(Signal::Greeted),
+                Play::Signal(Signal::Restored),
+            ],
+        );
+        assert_eq!(self.endpoint.status().activity, Activity::Live);
+    }
+
+    pub(super) fn step(&mut self, input: Input<Vec<Play>, Vec<Play>>) -> Vec<Asked> {
+        let mut out = Vec::new();
+        let deadline = self.endpoint.step(self.now, input, &mut out);
+        assert_eq!(deadline, self.endpoint.deadline());
+        assert!(deadline.is_none_or(|deadline| deadline.at > self.now));
+        self.done.extend(out.iter().cloned());
+        out
+    }
+
+    pub(super) fn session(&mut self, input: session::Input) -> Vec<Asked> {
+        self.step(Input::Session(input))
+    }
+
+    pub(super) fn message(&mut self, from: Generation, message: &[Play]) -> Vec<Asked> {
+        self.step(Input::Message(from, message.to_vec()))
+    }
+
+    pub(super) fn command(&mut self, command: &[Play]) -> Vec<Asked> {
+        self.step(Input::Command(command.to_vec()))
+    }
+
+    /// Lets time pass, and every deadline be met.
+    pub(super) fn wait(&mut self, span: Duration) -> Vec<Asked> {
+        let end = self.now + span;
+        let mut out = Vec::new();
+        while let Some(deadline) = self.endpoint.deadline()
+            && deadline.at <= end
+        {
+            self.now = deadline.at;
+            out.extend(self.session(session::Input::Tick));
+        }
+        self.now = end;
+        out
+    }
+
+    pub(super) fn opened(&self) -> usize {
+        let opened = |action: &&Asked| matches!(action, Action::Open { .. });
+        self.done.iter().filter(opened).count()
+    }
+
+    pub(super) fn sent(&self) -> Vec<(Generation, &'static str)> {
+        let sent = |action: &Asked| match action {
+            Action::Send(generation, message) => Some((*generation, *message)),
+            Action::Open { .. }
+            | Action::Finish(_)
+            | Action::Kill(_)
+            | Action::Probe(_)
+            | Action::Event(_)
+            | Action::Up(_)
+            | Action::Down(..)
+            | Action::Stopped(_)
+            | Action::Changed(_) => None,
+        };
+        self.done.iter().filter_map(sent).collect()
+    }
+}
