@@ -1,0 +1,367 @@
+//! Settings from flags, environment, file and defaults, in falling priority; all faults at once.
+
+use std::{collections::BTreeMap, fmt, fs, path::Path, time::Duration};
+
+use toml::{
+    Spanned,
+    de::{DeTable, DeValue},
+};
+
+use crate::units;
+
+/// One setting and its three names. The flag is the one of the command line, without a value.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Key {
+    pub(crate) flag: &'static str,
+    pub(crate) env: &'static str,
+    /// Table and name in the file.
+    pub(crate) file: (&'static str, &'static str),
+}
+
+/// Every setting a file may have.
+pub(crate) mod keys {
+    use super::Key;
+
+    macro_rules! keys {
+        ($($name:ident = $flag:literal, $env:literal, $table:literal . $key:literal;)*) => {
+            $(pub(crate) const $name: Key = Key { flag: $flag, env: $env, file: ($table, $key) };)*
+            pub(super) const ALL: &[Key] = &[$($name),*];
+        };
+    }
+
+    keys! {
+        LOG = "--log", "STEADFAST_LOG", "" . "log";
+        LISTEN = "--listen", "STEADFAST_LISTEN", "server" . "listen";
+        DATA = "--data", "STEADFAST_DATA", "server" . "data";
+        RETAIN_AGE = "--retain-age", "STEADFAST_RETAIN_AGE", "server" . "retain_age";
+        RETAIN_SIZE = "--retain-size", "STEADFAST_RETAIN_SIZE", "server" . "retain_size";
+        DRAIN = "--drain", "STEADFAST_DRAIN", "server" . "drain";
+        ADDR = "--addr", "STEADFAST_ADDR", "client" . "addr";
+        HEARTBEAT = "--heartbeat", "STEADFAST_HEARTBEAT", "client" . "heartbeat";
+        ACTIVITY_TIMEOUT = "--activity-timeout", "STEADFAST_ACTIVITY_TIMEOUT",
+            "client" . "activity_timeout";
+        INITIAL_BACKOFF = "--initial-backoff", "STEADFAST_INITIAL_BACKOFF",
+            "client" . "initial_backoff";
+        MAX_BACKOFF = "--max-backoff", "STEADFAST_MAX_BACKOFF", "client" . "max_backoff";
+        MAX_RETRIES = "--max-retries", "STEADFAST_MAX_RETRIES", "client" . "max_retries";
+    }
+}
+
+/// Where settings come from, and what was wrong with them so far.
+#[derive(Debug, Default)]
+pub(crate) struct Settings {
+    env: BTreeMap<String, String>,
+    file: BTreeMap<(String, String), Entry>,
+    faults: Vec<Fault>,
+}
+
+/// A value of the file and where it stands.
+#[derive(Debug)]
+struct Entry {
+    place: String,
+    /// The value as text, or what kind of thing stands there instead.
+    text: Result<String, &'static str>,
+}
+
+/// One thing wrong with a setting.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Fault {
+    /// Flag, variable, or place in the file.
+    pub(crate) place: String,
+    /// What is wrong and what to do.
+    pub(crate) what: String,
+}
+
+/// Everything wrong with the settings.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Faults(pub(crate) Vec<Fault>);
+
+impl fmt::Display for Faults {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (at, fault) in self.0.iter().enumerate() {
+            let end = if at + 1 < self.0.len() { "\n" } else { "" };
+            write!(f, "{}: {}{end}", fault.place, fault.what)?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Faults {}
+
+/// Something that can be a setting.
+pub(crate) trait Setting: Sized {
+    /// Reads it, or says what is wrong and what to write.
+    fn from_text(text: &str) -> Result<Self, String>;
+}
+
+impl Setting for Duration {
+    fn from_text(text: &str) -> Result<Self, String> {
+        units::duration(text)
+    }
+}
+
+/// A number of bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Size(pub(crate) u64);
+
+impl Setting for Size {
+    fn from_text(text: &str) -> Result<Self, String> {
+        units::size(text).map(Self)
+    }
+}
+
+impl Setting for String {
+    fn from_text(text: &str) -> Result<Self, String> {
+        if text.is_empty() {
+            Err("it is empty; give a value".into())
+        } else {
+            Ok(text.to_owned())
+        }
+    }
+}
+
+impl Setting for u32 {
+    fn from_text(text: &str) -> Result<Self, String> {
+        text.parse()
+            .map_err(|_| format!("{text:?} is not a whole number; write one, like 5"))
+    }
+}
+
+impl Setting for std::net::SocketAddr {
+    fn from_text(text: &str) -> Result<Self, String> {
+        text.parse()
+            .map_err(|_| format!("{text:?} is not an address; write IP:PORT, like 127.0.0.1:9000"))
+    }
+}
+
+impl Settings {
+    /// Takes the environment of the process and the file, if one is named.
+    pub(crate) fn load(file: Option<&Path>) -> Self {
+        let env = std::env::vars_os()
+            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+            .filter(|(name, _)| name.starts_with("STEADFAST_"));
+        let mut settings = Self {
+            env: env.collect(),
+            ..Self::default()
+        };
+        let from_env = settings
+            .env
+            .get("STEADFAST_CONFIG")
+            .map(std::path::PathBuf::from);
+        if let Some(path) = file.map(Path::to_owned).or(from_env) {
+            match fs::read_to_string(&path) {
+                Ok(text) => settings.read_file(&path.display().to_string(), &text),
+                Err(error) => settings.fault(path.display(), format!("can not be read: {error}")),
+            }
+        }
+        settings
+    }
+
+    fn read_file(&mut self, path: &str, text: &str) {
+        let place = |at: usize| {
+            let line = text[..at.min(text.len())].matches('\n').count() + 1;
+            format!("{path}:{line}")
+        };
+        let (table, errors) = DeTable::parse_recoverable(text);
+        for error in errors {
+            let at = error.span().map_or(0, |span| span.start);
+            self.fault(place(at), error.message().to_owned());
+        }
+        let known_table = |name: &str| keys::ALL.iter().any(|key| key.file.0 == name);
+        for (name, value) in table.get_ref() {
+            match value.get_ref() {
+                DeValue::Table(inner) if known_table(name.get_ref()) => {
+                    for (key, value) in inner {
+                        self.take(name.get_ref(), key, value, &place);
+                    }
+                }
+                _ => self.take("", name, value, &place),
+            }
+        }
+    }
+
+    fn take(
+        &mut self,
+        table: &str,
+        name: &Spanned<std::borrow::Cow<'_, str>>,
+        value: &Spanned<DeValue<'_>>,
+        place: &dyn Fn(usize) -> String,
+    ) {
+        let at = place(name.span().start);
+        let file = (table, name.get_ref().as_ref());
+        if !keys::ALL.iter().any(|key| key.file == file) {
+            let known: Vec<_> = keys::ALL.iter().map(|key| dotted(key.file)).collect();
+            let known = known.join(", ");
+            self.fault(
+                at,
+                format!("{} is not a setting; there are {known}", dotted(file)),
+            );
+            return;
+        }
+        let text = match value.get_ref() {
+            DeValue::String(text) => Ok(text.to_string()),
+            DeValue::Integer(number) => Ok(number.to_string()),
+            DeValue::Float(_) => Err("a fraction"),
+            DeValue::Boolean(_) => Err("a truth value"),
+            DeValue::Datetime(_) => Err("a date"),
+            DeValue::Array(_) => Err("a list"),
+            DeValue::Table(_) => Err("a table"),
+        };
+        let place = format!("{at} ({})", dotted(file));
+        self.file.insert(
+            (file.0.to_owned(), file.1.to_owned()),
+            Entry { place, text },
+        );
+    }
+
+    /// The setting, or nothing where no source has it or its value is a fault.
+    pub(crate) fn get<T: Setting>(&mut self, key: Key, flag: Option<&str>) -> Option<T> {
+        let (place, text) = self.find(key, flag)?;
+        let value = text
+            .map_err(|kind| format!("it is {kind}; write a text in quotes or a whole number"))
+            .and_then(|text| T::from_text(&text));
+        value.map_err(|what| self.fault(place, what)).ok()
+    }
+
+    /// Where the setting stands and what stands there, in the source with the highest priority.
+    fn find(&self, key: Key, flag: Option<&str>) -> Option<(String, Result<String, &'static str>)> {
+        if let Some(text) = flag {
+            return Some((key.flag.to_owned(), Ok(text.to_owned())));
+        }
+        if let Some(text) = self.env.get(key.env) {
+            return Some((key.env.to_owned(), Ok(text.clone())));
+        }
+        let (table, name) = key.file;
+        let entry = self.file.get(&(table.to_owned(), name.to_owned()))?;
+        Some((entry.place.clone(), entry.text.clone()))
+    }
+
+    /// The setting, or the default.
+    pub(crate) fn get_or<T: Setting>(&mut self, key: Key, flag: Option<&str>, default: T) -> T {
+        self.get(key, flag).unwrap_or(default)
+    }
+
+    /// The setting, whose absence is a fault.
+    pub(crate) fn require<T: Setting>(&mut self, key: Key, flag: Option<&str>) -> Option<T> {
+        let before = self.faults.len();
+        let value = self.get(key, flag);
+        if value.is_none() && self.faults.len() == before {
+            let file = dotted(key.file);
+            let what = format!(
+                "is missing; give it, set {}, or write {file} into a file",
+                key.env
+            );
+            self.fault(key.flag, what);
+        }
+        value
+    }
+
+    /// Notes something wrong that was found elsewhere, to be told with the rest.
+    pub(crate) fn fault(&mut self, place: impl fmt::Display, what: String) {
+        self.faults.push(Fault {
+            place: place.to_string(),
+            what,
+        });
+    }
+
+    /// All faults, if there is one.
+    pub(crate) fn finish(self) -> Result<(), Faults> {
+        if self.faults.is_empty() {
+            Ok(())
+        } else {
+            Err(Faults(self.faults))
+        }
+    }
+}
+
+fn dotted((table, name): (&str, &str)) -> String {
+    if table.is_empty() {
+        name.to_owned()
+    } else {
+        format!("{table}.{name}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(env: &[(&str, &str)], file: &str) -> Settings {
+        let env = env
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        let mut settings = Settings {
+            env: env.collect(),
+            ..Settings::default()
+        };
+        settings.read_file("s.toml", file);
+        settings
+    }
+
+    #[test]
+    fn a_flag_beats_the_environment_beats_the_file_beats_the_default() {
+        let file = "[server]\ndrain = \"4s\"\n";
+        let env = [("STEADFAST_DRAIN", "3s")];
+        let default = Duration::from_secs(1);
+        let get = |env: &[(&str, &str)], file, flag| {
+            let mut settings = settings(env, file);
+            let value = settings.get_or(keys::DRAIN, flag, default).as_secs();
+            settings.finish().map(|()| value)
+        };
+        assert_eq!(get(&env, file, Some("2s")), Ok(2));
+        assert_eq!(get(&env, file, None), Ok(3));
+        assert_eq!(get(&[], file, None), Ok(4));
+        assert_eq!(get(&[], "", None), Ok(1));
+    }
+
+    #[test]
+    fn every_fault_is_told_at_once_with_its_place() {
+        let mut settings = settings(
+            &[("STEADFAST_HEARTBEAT", "often")],
+            "log = \"info\"\nport = 1\n\n[server]\nretain_size = 1.5\nretian_age = \"1d\"\n",
+        );
+        settings.get::<Duration>(keys::HEARTBEAT, None);
+        settings.get::<Size>(keys::RETAIN_SIZE, None);
+        settings.get::<Duration>(keys::DRAIN, Some("10"));
+        settings.require::<String>(keys::DATA, None);
+        let faults = settings.finish().unwrap_err();
+        let places: Vec<_> = faults.0.iter().map(|fault| fault.place.as_str()).collect();
+        assert_eq!(
+            places,
+            [
+                "s.toml:2",
+                "s.toml:6",
+                "STEADFAST_HEARTBEAT",
+                "s.toml:5 (server.retain_size)",
+                "--drain",
+                "--data",
+            ]
+        );
+        let text = faults.to_string();
+        assert_eq!(text.lines().count(), 6);
+        assert!(
+            text.contains("server.retian_age is not a setting"),
+            "{text}"
+        );
+        assert!(
+            text.contains("set STEADFAST_DATA, or write server.data"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn a_file_that_is_not_toml_names_the_line() {
+        let faults = settings(&[], "log = \"info\"\n[server\n")
+            .finish()
+            .unwrap_err();
+        assert_eq!(faults.0[0].place, "s.toml:2");
+    }
+
+    #[test]
+    fn a_missing_file_is_a_fault() {
+        let faults = Settings::load(Some(Path::new("/nowhere/s.toml")))
+            .finish()
+            .unwrap_err();
+        assert_eq!(faults.0[0].place, "/nowhere/s.toml");
+    }
+}

@@ -1,0 +1,143 @@
+//! A document and what is to be done to it, as a line of NDJSON.
+
+use serde_json::{Map, Value};
+
+/// A document on its way to a server.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Document {
+    pub(crate) id: String,
+    pub(crate) op: Option<Action>,
+    /// Its fields, without `id` and `op`; empty for a delete.
+    pub(crate) data: Map<String, Value>,
+}
+
+/// What a line asks for. Without one the server tells insert from update by what it has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Action {
+    Insert,
+    Update,
+    Delete,
+}
+
+impl Action {
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Insert => "insert",
+            Self::Update => "update",
+            Self::Delete => "delete",
+        }
+    }
+}
+
+impl Document {
+    /// A document to be inserted or updated, whichever it is.
+    pub(crate) fn new(id: impl Into<String>, data: Map<String, Value>) -> Self {
+        Self {
+            id: id.into(),
+            op: None,
+            data,
+        }
+    }
+
+    pub(crate) fn delete(id: impl Into<String>) -> Self {
+        Self {
+            id: id.into(),
+            op: Some(Action::Delete),
+            data: Map::new(),
+        }
+    }
+
+    /// Reads a line: an object with a text `id`, perhaps an `op`, and the fields of the document.
+    pub(crate) fn parse(line: &str) -> Result<Self, String> {
+        let value: Value = serde_json::from_str(line)
+            .map_err(|error| format!("not JSON (column {}): {}", error.column(), reason(&error)))?;
+        let Value::Object(mut data) = value else {
+            return Err(
+                "not a JSON object; write one document per line, like {\"id\":\"a\"}".into(),
+            );
+        };
+        let id = match data.remove("id") {
+            Some(Value::String(id)) if !id.is_empty() => id,
+            Some(other) => {
+                return Err(format!(
+                    "\"id\" is {other}; it must be a text that is not empty"
+                ));
+            }
+            None => return Err("no \"id\"; every document needs one".into()),
+        };
+        let op = match data.remove("op") {
+            None => None,
+            Some(Value::String(op)) if op == "insert" => Some(Action::Insert),
+            Some(Value::String(op)) if op == "update" => Some(Action::Update),
+            Some(Value::String(op)) if op == "delete" => Some(Action::Delete),
+            Some(other) => {
+                return Err(format!(
+                    "\"op\" is {other}; it must be insert, update or delete"
+                ));
+            }
+        };
+        if op == Some(Action::Delete) {
+            data.clear();
+        }
+        Ok(Self { id, op, data })
+    }
+
+    /// The line that reads back as this document.
+    pub(crate) fn to_line(&self) -> String {
+        let mut whole = Map::new();
+        whole.insert("id".to_owned(), self.id.as_str().into());
+        if let Some(op) = self.op {
+            whole.insert("op".to_owned(), op.as_str().into());
+        }
+        whole.extend(
+            self.data
+                .iter()
+                .map(|(key, value)| (key.clone(), value.clone())),
+        );
+        Value::Object(whole).to_string()
+    }
+}
+
+/// The error without its place, which is counted from the start of the line and told apart.
+fn reason(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    text.split(" at line ").next().unwrap_or(&text).to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_reads_back_as_written() {
+        for line in [
+            r#"{"id":"a"}"#,
+            r#"{"id":"a","n":1,"t":["x"]}"#,
+            r#"{"id":"a","n":1,"op":"insert"}"#,
+            r#"{"id":"a","op":"delete"}"#,
+        ] {
+            let document = Document::parse(line).unwrap();
+            assert_eq!(document.to_line(), line);
+        }
+    }
+
+    #[test]
+    fn a_wrong_line_says_what_is_wrong_with_it() {
+        for (line, expected) in [
+            ("", "not JSON"),
+            ("{\"id\":\"a\",}", "column 11"),
+            ("[1]", "not a JSON object"),
+            ("{}", "no \"id\""),
+            ("{\"id\":7}", "\"id\" is 7"),
+            ("{\"id\":\"\"}", "not empty"),
+            (
+                "{\"id\":\"a\",\"op\":\"upsert\"}",
+                "insert, update or delete",
+            ),
+            ("{\"id\":\"a\",\"op\":4}", "\"op\" is 4"),
+        ] {
+            let error = Document::parse(line).unwrap_err();
+            assert!(error.contains(expected), "{line}: {error}");
+        }
+    }
+}

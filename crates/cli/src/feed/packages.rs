@@ -1,0 +1,138 @@
+//! The package index of a Debian machine: what `apt-cache` knows, or else what `dpkg` has installed.
+
+use std::{io, process::Stdio};
+
+use tokio::{
+    fs::File,
+    io::{AsyncBufRead, AsyncBufReadExt as _, AsyncReadExt as _, BufReader},
+    process::{Child, Command},
+};
+
+use super::dumpavail::Parser;
+use crate::document::Document;
+
+/// A document per package, read as they are asked for.
+pub(crate) struct Packages {
+    reader: Box<dyn AsyncBufRead + Send + Unpin>,
+    parser: Parser,
+    origin: &'static str,
+    skipped: u64,
+    ended: bool,
+    /// Ends with this value when the feed is dropped early.
+    _child: Option<Child>,
+}
+
+const INDEX: &str = "apt-cache dumpavail";
+const STATUS: &str = "/var/lib/dpkg/status";
+/// One byte more than the parser takes, so that it sees what is too long.
+const READ_MAX: u64 = (1 << 20) + 1;
+
+impl Packages {
+    /// Opens the index, or the list of what is installed where the index is absent or empty.
+    pub(crate) async fn open() -> io::Result<Self> {
+        if let Some((reader, child)) = index().await {
+            return Ok(Self::new(reader, INDEX, Some(child)));
+        }
+        match File::open(STATUS).await {
+            Ok(file) => Ok(Self::new(Box::new(BufReader::new(file)), STATUS, None)),
+            Err(error) => Err(io::Error::new(
+                error.kind(),
+                format!(
+                    "there is no package index: `{INDEX}` gives nothing and {STATUS} can not be \
+                     read ({error}); use `steadfast feed generator` instead"
+                ),
+            )),
+        }
+    }
+
+    fn new(
+        reader: Box<dyn AsyncBufRead + Send + Unpin>,
+        origin: &'static str,
+        child: Option<Child>,
+    ) -> Self {
+        let parser = Parser::default();
+        Self {
+            reader,
+            parser,
+            origin,
+            skipped: 0,
+            ended: false,
+            _child: child,
+        }
+    }
+
+    /// Where the packages come from.
+    pub(crate) fn origin(&self) -> &'static str {
+        self.origin
+    }
+
+    /// Paragraphs passed over because of a faulty line.
+    pub(crate) fn skipped(&self) -> u64 {
+        self.skipped
+    }
+
+    /// The next package. Faulty paragraphs are logged with their line and passed over.
+    pub(crate) async fn next(&mut self) -> io::Result<Option<Document>> {
+        let mut line = Vec::new();
+        while !self.ended {
+            line.clear();
+            let taken = (&mut self.reader)
+                .take(READ_MAX)
+                .read_until(b'\n', &mut line)
+                .await?;
+            let parsed = if taken == 0 {
+                self.ended = true;
+                self.parser.finish()
+            } else {
+                self.parser.line(line.strip_suffix(b"\n").unwrap_or(&line))
+            };
+            match parsed {
+                Ok(Some(document)) => return Ok(Some(document)),
+                Ok(None) => {}
+                Err(error) => {
+                    self.skipped += 1;
+                    tracing::warn!(origin = self.origin, %error, "a paragraph was passed over");
+                }
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// What `apt-cache` prints, if it exists and prints anything.
+async fn index() -> Option<(Box<dyn AsyncBufRead + Send + Unpin>, Child)> {
+    let mut child = Command::new("apt-cache")
+        .arg("dumpavail")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .kill_on_drop(true)
+        .spawn()
+        .ok()?;
+    let mut reader = BufReader::new(child.stdout.take()?);
+    let first = reader.fill_buf().await.ok()?;
+    if first.is_empty() {
+        None
+    } else {
+        Some((Box::new(reader), child))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_faulty_paragraph_is_counted_and_the_rest_is_read() {
+        let text: &[u8] = b"Package: a\n\nrubbish\nPackage: b\n\nPackage: c";
+        let mut packages = Packages::new(Box::new(text), "a test", None);
+        let mut ids = Vec::new();
+        while let Some(document) = packages.next().await.unwrap() {
+            ids.push(document.id);
+        }
+        assert_eq!(
+            (ids, packages.skipped()),
+            (vec!["a".to_owned(), "c".to_owned()], 1)
+        );
+    }
+}

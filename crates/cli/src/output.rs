@@ -1,0 +1,67 @@
+//! Data on stdout, everything else on stderr.
+
+use std::{
+    io::{self, IsTerminal as _, Write as _},
+    process::ExitCode,
+};
+
+use anstyle::{AnsiColor, Style};
+
+use crate::config::Faults;
+
+pub(crate) const GOOD: Style = AnsiColor::Green.on_default().bold();
+pub(crate) const BAD: Style = AnsiColor::Red.on_default().bold();
+pub(crate) const FAINT: Style = Style::new().dimmed();
+pub(crate) const STRONG: Style = Style::new().bold();
+
+/// The reader of stdout is gone: a reason to stop, not a failure (`… | head`).
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("nobody reads the output any more")]
+pub(crate) struct OutputClosed;
+
+/// Writes a line of data to stdout at once.
+pub(crate) fn line(text: &str) -> anyhow::Result<()> {
+    let mut out = anstream::stdout().lock();
+    match writeln!(out, "{text}").and_then(|()| out.flush()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Err(OutputClosed.into()),
+        other => other.map_err(|error| anyhow::Error::new(error).context("write to stdout")),
+    }
+}
+
+/// Writes a line for people to stderr. There is nobody to tell when that fails.
+pub(crate) fn note(text: &str) {
+    writeln!(anstream::stderr(), "{text}").ok();
+}
+
+/// Text in a style, for the two functions above, which leave styles out where they do not belong.
+pub(crate) fn styled(style: Style, text: &str) -> String {
+    format!("{style}{text}{style:#}")
+}
+
+/// Whether people watch stderr, so that a line may be painted over.
+pub(crate) fn is_watched() -> bool {
+    io::stderr().is_terminal()
+}
+
+/// Tells how a command failed and gives the status: 2 for what the caller wrote, else 1.
+pub(crate) fn fail(error: &anyhow::Error) -> ExitCode {
+    if error.is::<OutputClosed>() {
+        return ExitCode::SUCCESS;
+    }
+    if let Some(faults) = error.downcast_ref::<Faults>() {
+        for fault in &faults.0 {
+            note(&format!(
+                "{} {}: {}",
+                styled(BAD, "error:"),
+                fault.place,
+                fault.what
+            ));
+        }
+        return ExitCode::from(2);
+    }
+    note(&format!("{} {error}", styled(BAD, "error:")));
+    for cause in error.chain().skip(1) {
+        note(&format!("  because: {cause}"));
+    }
+    ExitCode::FAILURE
+}

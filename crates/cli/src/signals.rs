@@ -1,0 +1,47 @@
+//! Interrupts: the first asks for an orderly end, the second ends at once.
+
+use std::io;
+
+use tokio::{
+    select,
+    signal::unix::{SignalKind, signal},
+};
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
+
+use crate::output;
+
+/// Cancels its token at the first SIGINT or SIGTERM. Listens as long as it lives.
+#[derive(Debug)]
+pub(crate) struct Interrupts {
+    pub(crate) token: CancellationToken,
+    _task: AbortOnDropHandle<()>,
+}
+
+/// Exit status after a second interrupt, as a shell reports it.
+const INTERRUPTED: i32 = 130;
+
+impl Interrupts {
+    pub(crate) fn listen() -> io::Result<Self> {
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let mut terminate = signal(SignalKind::terminate())?;
+        let token = CancellationToken::new();
+        let asked = token.clone();
+        let task = tokio::spawn(async move {
+            loop {
+                select! {
+                    _ = interrupt.recv() => {}
+                    _ = terminate.recv() => {}
+                }
+                if asked.is_cancelled() {
+                    output::note("interrupted again, stopping at once");
+                    std::process::exit(INTERRUPTED);
+                }
+                asked.cancel();
+            }
+        });
+        Ok(Self {
+            token,
+            _task: AbortOnDropHandle::new(task),
+        })
+    }
+}

@@ -1,0 +1,62 @@
+//! `steadfast streamer`: the server and its two kinds of clients.
+
+mod publish;
+mod serve;
+mod subscribe;
+
+use std::{pin::pin, process::ExitCode};
+
+use clap::Subcommand;
+use steadfast_streamer::Operation;
+use tokio::select;
+use tokio_util::sync::CancellationToken;
+
+use crate::{config::Settings, output};
+
+/// Arguments of `streamer`.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Serve subscriptions and take documents
+    Serve(serve::Args),
+    /// Print the changes of a collection as they happen
+    Subscribe(subscribe::Args),
+    /// Publish documents, one JSON object per line
+    Publish(publish::Args),
+}
+
+pub(crate) async fn run(
+    args: Args,
+    settings: Settings,
+    stop: &CancellationToken,
+) -> anyhow::Result<ExitCode> {
+    match args.command {
+        Command::Serve(args) => serve::run(args, settings, stop).await,
+        Command::Subscribe(args) => subscribe::run(args, settings, stop).await,
+        Command::Publish(args) => publish::run(args, settings, stop).await,
+    }
+}
+
+/// Waits for what needs a connection, and tells once when there is none yet.
+async fn patiently<T>(trouble: impl Future<Output = String>, wanted: impl Future<Output = T>) -> T {
+    let mut wanted = pin!(wanted);
+    select! {
+        done = &mut wanted => return done,
+        reason = trouble => output::note(&format!("not connected yet, trying on: {reason}")),
+    }
+    wanted.await
+}
+
+/// The word for an operation, as a line that is published spells it.
+pub(crate) fn operation_name(operation: Operation) -> &'static str {
+    match operation {
+        Operation::Insert => "insert",
+        Operation::Update => "update",
+        Operation::Delete => "delete",
+    }
+}

@@ -1,0 +1,271 @@
+//! `steadfast streamer publish`.
+
+use std::{io, path::PathBuf, process::ExitCode, time::Duration};
+
+use anyhow::Context as _;
+use clap::builder::NonEmptyStringValueParser;
+use futures_util::{StreamExt as _, future::BoxFuture, stream::FuturesOrdered};
+use indicatif::{ProgressBar, ProgressStyle};
+use tokio::{
+    fs::File,
+    io::{AsyncBufRead, AsyncBufReadExt as _, BufReader, stdin},
+    select,
+    time::{Instant, sleep_until},
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    config::Settings,
+    document::Document,
+    output::{self, BAD, styled},
+    units::grouped,
+    wiring::{Dial, DialArgs, Publisher, Taken},
+};
+
+/// Arguments of `streamer publish`.
+#[derive(clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Args {
+    /// Lines like {"id":"a", …fields…}, with "op":"delete" to delete; `-` is standard input
+    #[arg(value_name = "FILE", default_value = "-")]
+    file: PathBuf,
+    /// Database of the documents
+    #[arg(long, short, value_parser = NonEmptyStringValueParser::new())]
+    database: String,
+    /// Collection of the documents
+    #[arg(long, short, value_parser = NonEmptyStringValueParser::new())]
+    collection: String,
+    /// Names this input, so that publishing it again adds only what the server does not have yet;
+    /// stops at the first faulty line, since lines are counted [default: a new name each time]
+    #[arg(long, value_name = "ID")]
+    producer: Option<String>,
+    #[command(flatten)]
+    dial: DialArgs,
+}
+
+const EXAMPLES: &str = "Lines that are no documents are told with their number and not published; the status is then 1.
+
+Examples:
+  steadfast feed packages | steadfast streamer publish -d debian -c packages
+  steadfast streamer publish changes.ndjson -d shop -c articles --producer changes-2026-11-22";
+
+/// Entries that may wait for their acknowledgement.
+const IN_FLIGHT: usize = 1_024;
+/// How long the answers for what was sent may take after an interrupt.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+/// Faulty lines told one by one; more are only counted.
+const FAULTS_TOLD: u64 = 20;
+
+/// What became of the lines.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Counts {
+    published: u64,
+    duplicates: u64,
+    refused: u64,
+    /// Lines that are no documents.
+    faulty: u64,
+    /// Documents the server had not answered for when we stopped.
+    unanswered: u64,
+}
+
+/// Publishes every line, waits for every acknowledgement, and reports.
+pub(crate) async fn run(
+    args: Args,
+    mut settings: Settings,
+    stop: &CancellationToken,
+) -> anyhow::Result<ExitCode> {
+    let dial = Dial::from_settings(&args.dial, &mut settings);
+    settings.finish()?;
+    let (reader, bytes): (Box<dyn AsyncBufRead + Send + Unpin>, u64) =
+        if args.file.as_os_str() == "-" {
+            (Box::new(BufReader::new(stdin())), 0)
+        } else {
+            let open = async {
+                let file = File::open(&args.file).await?;
+                let length = file.metadata().await?.len();
+                io::Result::Ok((file, length))
+            };
+            let (file, length) = open
+                .await
+                .with_context(|| format!("open {}", args.file.display()))?;
+            (Box::new(BufReader::new(file)), length)
+        };
+    let strict = args.producer.is_some();
+    let producer = args
+        .producer
+        .unwrap_or_else(|| format!("cli-{}", uuid::Uuid::new_v4()));
+    let publisher = Publisher::open(&dial, &producer, super::subscribe::tell())?;
+    let known = select! {
+        () = stop.cancelled() => return Ok(ExitCode::FAILURE),
+        known = super::patiently(publisher.trouble(), publisher.greeted()) => known?,
+    };
+    let mut session = Session {
+        publisher: &publisher,
+        database: &args.database,
+        collection: &args.collection,
+        counts: Counts::default(),
+        stop,
+        known,
+        strict,
+        partial: false,
+        bar: bar(bytes),
+    };
+    let outcome = session.publish(reader).await;
+    session.bar.finish_and_clear();
+    let Session {
+        counts, partial, ..
+    } = session;
+    publisher.close().await;
+    outcome?;
+    output::note(&format!(
+        "{} published, {} duplicates, {} refused, {} faulty lines",
+        grouped(counts.published),
+        grouped(counts.duplicates),
+        grouped(counts.refused),
+        grouped(counts.faulty),
+    ));
+    if counts.unanswered > 0 {
+        let unanswered = grouped(counts.unanswered);
+        output::note(&format!(
+            "{unanswered} were not answered; they may be published or not"
+        ));
+    }
+    if partial {
+        output::note("stopped early: not everything was published");
+    }
+    let clean = !partial && counts.refused == 0 && counts.faulty == 0;
+    Ok(if clean {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+struct Session<'a> {
+    publisher: &'a Publisher,
+    database: &'a str,
+    collection: &'a str,
+    stop: &'a CancellationToken,
+    counts: Counts,
+    bar: ProgressBar,
+    /// Documents the server had of this producer before.
+    known: u64,
+    /// A faulty line ends the reading.
+    strict: bool,
+    /// Not everything was read, or not everything was answered.
+    partial: bool,
+}
+
+/// A document's line, and what the server says of it.
+type Answers<'a> = FuturesOrdered<BoxFuture<'a, (u64, anyhow::Result<Taken>)>>;
+
+impl Session<'_> {
+    /// Reads and publishes to the end, or until stopped, and waits for the answers.
+    async fn publish(
+        &mut self,
+        reader: Box<dyn AsyncBufRead + Send + Unpin>,
+    ) -> anyhow::Result<()> {
+        let mut lines = reader.lines();
+        let mut waiting = Answers::new();
+        let mut number = 0;
+        let mut reading = true;
+        let mut deadline = None;
+        while reading || !waiting.is_empty() {
+            select! {
+                () = self.stop.cancelled(), if deadline.is_none() => {
+                    deadline = Some(Instant::now() + ANSWER_TIMEOUT);
+                    self.partial |= reading;
+                    reading = false;
+                }
+                () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => {
+                    self.counts.unanswered = waiting.len() as u64;
+                    self.partial = true;
+                    return Ok(());
+                }
+                Some((line, taken)) = waiting.next(), if !waiting.is_empty() => {
+                    self.take(line, taken?);
+                }
+                line = lines.next_line(), if reading && waiting.len() < IN_FLIGHT => {
+                    number += 1;
+                    reading = match line.with_context(|| format!("read line {number}"))? {
+                        Some(line) => self.line(number, &line, &mut waiting).await?,
+                        None => false,
+                    };
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Publishes a line. False ends the reading.
+    async fn line(
+        &mut self,
+        number: u64,
+        line: &str,
+        waiting: &mut Answers<'_>,
+    ) -> anyhow::Result<bool> {
+        self.bar.inc(line.len() as u64 + 1);
+        if line.trim().is_empty() {
+            return Ok(true);
+        }
+        let document = match Document::parse(line) {
+            Ok(document) => document,
+            Err(fault) => {
+                self.counts.faulty += 1;
+                self.tell(number, &fault, self.counts.faulty);
+                self.partial |= self.strict;
+                return Ok(!self.strict);
+            }
+        };
+        let pending = select! {
+            biased;
+            pending = self.publisher.publish(self.database, self.collection, &document) => pending?,
+            () = self.stop.cancelled() => {
+                self.partial = true;
+                return Ok(false);
+            }
+        };
+        waiting.push_back(Box::pin(async move { (number, pending.taken().await) }));
+        Ok(true)
+    }
+
+    fn take(&mut self, line: u64, taken: Taken) {
+        match taken {
+            Taken::Durable(sequence) if sequence <= self.known => self.counts.duplicates += 1,
+            Taken::Durable(_) => self.counts.published += 1,
+            Taken::Refused(reason) => {
+                self.counts.refused += 1;
+                self.tell(line, &format!("refused: {reason}"), self.counts.refused);
+            }
+        }
+        self.bar
+            .set_message(format!("{} acknowledged", grouped(self.counts.published)));
+    }
+
+    fn tell(&self, line: u64, what: &str, so_many: u64) {
+        let text = match so_many {
+            0..FAULTS_TOLD => format!("{} line {line}: {what}", styled(BAD, "error:")),
+            FAULTS_TOLD => "more such lines are only counted".to_owned(),
+            _ => return,
+        };
+        self.bar.suspend(|| output::note(&text));
+    }
+}
+
+/// A bar for a file, a count for standard input, nothing when nobody watches.
+fn bar(bytes: u64) -> ProgressBar {
+    if !output::is_watched() {
+        return ProgressBar::hidden();
+    }
+    let (bar, template) = if bytes > 0 {
+        (
+            ProgressBar::new(bytes),
+            "{bar:24} {percent:>3} %  {msg}  {eta} left",
+        )
+    } else {
+        (ProgressBar::new_spinner(), "{spinner} {msg}")
+    };
+    bar.set_style(ProgressStyle::with_template(template).expect("both templates are well formed"));
+    bar.enable_steady_tick(Duration::from_millis(100));
+    bar
+}

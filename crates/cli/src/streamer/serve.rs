@@ -1,0 +1,101 @@
+//! `steadfast streamer serve`.
+
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    path::PathBuf,
+    process::ExitCode,
+    time::Duration,
+};
+
+use anyhow::{Context as _, bail};
+use steadfast_streamer::{
+    Epoch,
+    log::{RedbLog, StoreOptions},
+    server::{Server, ServerOptions},
+};
+use tokio::{
+    io::{AsyncReadExt as _, stdin},
+    net::TcpListener,
+    select,
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    config::{Settings, Size, keys},
+    output,
+    server_process::READY,
+};
+
+/// Arguments of `streamer serve`.
+#[derive(clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Args {
+    /// Directory of the log; made if it is not there
+    #[arg(long, value_name = "DIR")]
+    data: Option<String>,
+    /// Where to listen; port 0 takes a free one [default: 127.0.0.1:9000]
+    #[arg(long, value_name = "IP:PORT")]
+    listen: Option<String>,
+    /// Drop changes that are older, like 7d [default: keep]
+    #[arg(long, value_name = "DURATION")]
+    retain_age: Option<String>,
+    /// Drop the oldest changes beyond so many bytes, like 4GiB [default: keep]
+    #[arg(long, value_name = "SIZE")]
+    retain_size: Option<String>,
+    /// How long an orderly stop may take [default: 10s]
+    #[arg(long, value_name = "DURATION")]
+    drain: Option<String>,
+    /// Stop in order when standard input ends, so that a server does not outlive its parent
+    #[arg(long, hide = true)]
+    stop_with_stdin: bool,
+}
+
+const EXAMPLES: &str =
+    "Prints `ready IP:PORT` once it takes connections. SIGTERM and ctrl-c drain it.
+
+Examples:
+  steadfast streamer serve --data ./data
+  steadfast streamer serve --data /var/lib/steadfast --listen 0.0.0.0:9000 --retain-age 7d";
+
+/// Serves until interrupted; then drains.
+pub(crate) async fn run(
+    args: Args,
+    mut settings: Settings,
+    stop: &CancellationToken,
+) -> anyhow::Result<ExitCode> {
+    let data: Option<String> = settings.require(keys::DATA, args.data.as_deref());
+    let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 9000));
+    let listen = settings.get_or(keys::LISTEN, args.listen.as_deref(), listen);
+    let drain = settings.get_or(keys::DRAIN, args.drain.as_deref(), Duration::from_secs(10));
+    let mut store = StoreOptions::new(Epoch(uuid::Uuid::new_v4().as_u64_pair().0));
+    store.retention_age = settings.get(keys::RETAIN_AGE, args.retain_age.as_deref());
+    let retain_size: Option<Size> = settings.get(keys::RETAIN_SIZE, args.retain_size.as_deref());
+    store.retention_bytes = retain_size.map(|size| size.0);
+    settings.finish()?;
+    let data = PathBuf::from(data.expect("a missing directory is a fault, told above"));
+
+    let listener = TcpListener::bind(listen).await.with_context(|| {
+        format!("can not listen on {listen}; choose another address with --listen")
+    })?;
+    let log = tokio::task::spawn_blocking(move || RedbLog::open(&data, &store))
+        .await
+        .context("open the log")??;
+    let mut server = Server::start(listener, Box::new(log), ServerOptions::default())?;
+    output::line(&format!("{READY}{}", server.address()))?;
+    let orphaned = async {
+        if args.stop_with_stdin {
+            let mut buffer = [0; 64];
+            while matches!(stdin().read(&mut buffer).await, Ok(count) if count > 0) {}
+        } else {
+            std::future::pending::<()>().await;
+        }
+    };
+    let reason = select! {
+        () = stop.cancelled() => "the operator stops the server",
+        () = orphaned => "the parent process ended",
+        failure = server.failed() => bail!("the server stopped: {failure}"),
+    };
+    output::note(&format!("draining: {reason}"));
+    server.drain(drain, reason).await.context("close the log")?;
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,186 @@
+//! `steadfast streamer subscribe`.
+
+use std::process::ExitCode;
+
+use clap::builder::NonEmptyStringValueParser;
+use serde_json::{Map, Value, json};
+use steadfast_streamer::{Position, filter::Filter};
+use tokio::select;
+use tokio_util::sync::CancellationToken;
+
+use super::operation_name;
+use crate::{
+    config::Settings,
+    output::{self, FAINT, STRONG, styled},
+    wiring::{Change, Dial, DialArgs, Item, Subscriber, Turn},
+};
+
+/// Arguments of `streamer subscribe`.
+#[derive(clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Args {
+    /// Database of the documents
+    #[arg(long, short, value_parser = NonEmptyStringValueParser::new())]
+    database: String,
+    /// Collection of the documents
+    #[arg(long, short, value_parser = NonEmptyStringValueParser::new())]
+    collection: String,
+    /// Conditions that must all hold, each `FIELD OP VALUE` in one argument;
+    /// OP is one of == != > >= < <= in contains
+    #[arg(value_name = "FILTER")]
+    filters: Vec<String>,
+    /// One JSON object per line, with the position after each change
+    #[arg(long)]
+    json: bool,
+    /// Begin after this position, as --json prints it [default: now]
+    #[arg(long, value_name = "POSITION")]
+    from: Option<Position>,
+    /// End after so many changes
+    #[arg(long, value_name = "N")]
+    limit: Option<u64>,
+    #[command(flatten)]
+    dial: DialArgs,
+}
+
+const EXAMPLES: &str = "Examples:
+  steadfast streamer subscribe -d debian -c packages 'section == games' 'installedSize > 100000'
+  steadfast streamer subscribe -d debian -c packages 'depends contains libc6' --json --limit 10";
+
+/// Prints changes until interrupted, at the limit, or when the server refuses.
+pub(crate) async fn run(
+    args: Args,
+    mut settings: Settings,
+    stop: &CancellationToken,
+) -> anyhow::Result<ExitCode> {
+    let filter = filter(&args.filters, &mut settings);
+    let dial = Dial::from_settings(&args.dial, &mut settings);
+    settings.finish()?;
+    if args.limit == Some(0) {
+        return Ok(ExitCode::SUCCESS);
+    }
+    let client = Subscriber::open(&dial, tell())?;
+    let opening = client.subscribe(&args.database, &args.collection, filter, args.from);
+    let opened = select! {
+        () = stop.cancelled() => None,
+        opened = super::patiently(client.trouble(), opening) => Some(opened?),
+    };
+    let Some(mut subscription) = opened else {
+        client.close().await;
+        return Ok(ExitCode::SUCCESS);
+    };
+    let place = format!("subscribed to {}/{}", args.database, args.collection);
+    output::note(&styled(FAINT, &place));
+    let mut printed = 0;
+    let outcome = loop {
+        let item = select! {
+            biased;
+            () = stop.cancelled() => break Ok(()),
+            item = subscription.next() => item,
+        };
+        let item = match item {
+            None => break Ok(()),
+            Some(Err(error)) => break Err(error.into()),
+            Some(Ok(item)) => item,
+        };
+        printed += u64::from(matches!(item, Item::Change(_)));
+        if let Err(error) = print(&item, args.json) {
+            break Err(error);
+        }
+        if args.limit.is_some_and(|limit| printed >= limit) {
+            break Ok(());
+        }
+    };
+    client.close().await;
+    outcome.map(|()| ExitCode::SUCCESS)
+}
+
+/// Every text is read on its own, so that all their faults are told at once.
+fn filter(texts: &[String], settings: &mut Settings) -> Filter {
+    let mut faulty = false;
+    for text in texts {
+        if let Err(invalid) = Filter::from_text([text]) {
+            faulty = true;
+            let what = format!("column {}: {}", invalid.column, invalid.fault);
+            settings.fault(format_args!("filter {text:?}"), what);
+        }
+    }
+    if faulty {
+        return Filter::all();
+    }
+    Filter::from_text(texts).unwrap_or_else(|invalid| {
+        settings.fault("filters", invalid.to_string());
+        Filter::all()
+    })
+}
+
+/// Tells on stderr what becomes of the connection.
+pub(super) fn tell() -> impl FnMut(Turn) + Send + 'static {
+    let mut before = false;
+    move |turn| match turn {
+        Turn::Connected if before => {
+            output::note(&styled(FAINT, "connected again"));
+        }
+        Turn::Connected => {
+            before = true;
+            output::note(&styled(FAINT, "connected"));
+        }
+        Turn::Lost { reason } => {
+            output::note(&styled(FAINT, &format!("connection lost: {reason}")));
+        }
+    }
+}
+
+fn print(item: &Item, as_json: bool) -> anyhow::Result<()> {
+    if as_json {
+        return output::line(&to_json(item).to_string());
+    }
+    match item {
+        Item::Change(change) => output::line(&format!(
+            "{:<6} {} {}",
+            operation_name(change.operation),
+            styled(STRONG, &change.document_id),
+            String::from_utf8_lossy(&change.data),
+        )),
+        other => output::line(&to_json(other).to_string()),
+    }
+}
+
+fn to_json(item: &Item) -> Value {
+    let mut object = Map::new();
+    match item {
+        Item::Change(change) => change_to_json(change, &mut object),
+        Item::Gap(gap) => {
+            object.insert("type".to_owned(), "gap".into());
+            object.insert("reason".to_owned(), format!("{:?}", gap.reason).into());
+        }
+        Item::Resync(resync) => {
+            object.insert("type".to_owned(), "resync".into());
+            object.insert("reason".to_owned(), format!("{:?}", resync.reason).into());
+            object.insert("lostFrom".to_owned(), resync.lost_from.to_string().into());
+        }
+        other => {
+            object.insert("type".to_owned(), "other".into());
+            object.insert("item".to_owned(), format!("{other:?}").into());
+        }
+    }
+    if let Some(position) = item.position() {
+        object.insert("position".to_owned(), position.to_string().into());
+    }
+    Value::Object(object)
+}
+
+fn change_to_json(change: &Change, object: &mut Map<String, Value>) {
+    // A server of another make may send what is no JSON; it is shown as the text it is.
+    let data = serde_json::from_slice(&change.data)
+        .unwrap_or_else(|_| json!(String::from_utf8_lossy(&change.data)));
+    let fields = [
+        ("type", json!("change")),
+        ("op", json!(operation_name(change.operation))),
+        ("database", json!(&*change.database)),
+        ("collection", json!(&*change.collection)),
+        ("id", json!(&*change.document_id)),
+        ("timestamp", json!(change.timestamp)),
+        ("data", data),
+    ];
+    object.extend(fields.map(|(key, value)| (key.to_owned(), value)));
+}

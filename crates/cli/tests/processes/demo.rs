@@ -1,0 +1,54 @@
+//! The demo as a process of its own.
+
+use crate::process::run;
+use serde_json::Value;
+
+#[tokio::test]
+async fn x1_a_short_demo_loses_nothing_and_says_so() {
+    let size = [
+        "--publishers",
+        "2",
+        "--subscribers",
+        "8",
+        "--rate",
+        "200",
+        "--seed",
+        "3",
+    ];
+    let ended = run(
+        &[&["demo", "--duration", "8s", "--json"], &size[..]].concat(),
+        None,
+    )
+    .await;
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    let report: Value = serde_json::from_str(&ended.stdout).unwrap();
+    let count = |name: &str| {
+        report[name]
+            .as_u64()
+            .unwrap_or_else(|| panic!("no {name}: {report}"))
+    };
+    for name in [
+        "lost",
+        "duplicated",
+        "reordered",
+        "unexpected",
+        "altered",
+        "unacknowledged",
+    ] {
+        assert_eq!(count(name), 0, "{name}: {report}");
+    }
+    for name in ["published", "delivered", "cuts"] {
+        assert!(count(name) > 0, "{name}: {report}");
+    }
+    assert!(
+        report["recovery_ms"]["max"].as_u64().unwrap() > 0,
+        "{report}"
+    );
+    let faults: u64 = report["faults"]
+        .as_object()
+        .unwrap()
+        .values()
+        .filter_map(Value::as_u64)
+        .sum();
+    assert_eq!(faults, 2, "{report}");
+}

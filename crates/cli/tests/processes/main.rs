@@ -1,0 +1,9 @@
+//! The binary as its users meet it: processes, sockets, signals.
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test stops at the first thing that is not as it should be"
+)]
+
+mod demo;
+mod process;
+mod streamer;

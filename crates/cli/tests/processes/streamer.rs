@@ -1,0 +1,176 @@
+//! Server, publisher and subscriber as processes of their own.
+
+use std::process::Command;
+
+use crate::process::{LIMIT, Server, Subscription, run, steadfast};
+use serde_json::Value;
+use tokio::time::timeout;
+
+/// `{"id":"d0","n":0}` and so on.
+fn lines(count: u64) -> String {
+    (0..count).fold(String::new(), |text, n| {
+        format!("{text}{{\"id\":\"d{}\",\"n\":{n}}}\n", n % 7)
+    })
+}
+
+fn numbers(lines: &[String]) -> Vec<u64> {
+    let number = |line: &String| {
+        let value: Value = serde_json::from_str(line).unwrap();
+        value["data"]["n"]
+            .as_u64()
+            .unwrap_or_else(|| panic!("no number in {line}"))
+    };
+    lines.iter().map(number).collect()
+}
+
+#[tokio::test]
+async fn a_subscription_outlives_kill_9_of_its_server_and_a_publisher_its_own_repetition() {
+    let data = tempfile::tempdir().unwrap();
+    let mut server = Server::start(data.path(), "127.0.0.1:0").await;
+    let addr = server.addr.to_string();
+    let place = [
+        "--database",
+        "db",
+        "--collection",
+        "rooms/r1",
+        "--addr",
+        &addr,
+    ];
+    let quick = ["--initial-backoff", "100ms", "--max-backoff", "500ms"];
+    let subscribe = [
+        &["streamer", "subscribe", "--json", "n >= 0"],
+        &place[..],
+        &quick,
+    ]
+    .concat();
+    let publish = [
+        &["streamer", "publish", "--producer", "p"],
+        &place[..],
+        &quick,
+    ]
+    .concat();
+    let limited = [&subscribe[..], &["--limit", "40"]].concat();
+    let subscription = Subscription::start(&limited).await;
+
+    let first = run(&publish, Some(&lines(20))).await;
+    assert_eq!(first.code, Some(0), "{first:?}");
+    assert!(
+        first.stderr.contains("20 published, 0 duplicates"),
+        "{first:?}"
+    );
+
+    server.child.kill().await.unwrap();
+    let server = Server::start(data.path(), &addr).await;
+
+    let second = run(&publish, Some(&lines(40))).await;
+    assert_eq!(second.code, Some(0), "{second:?}");
+    assert!(
+        second.stderr.contains("20 published, 20 duplicates"),
+        "{second:?}"
+    );
+
+    let (received, code) = subscription.rest().await;
+    assert_eq!(code, Some(0));
+    assert_eq!(numbers(&received), (0..40).collect::<Vec<_>>());
+
+    // A later process goes on from a position that an earlier one printed.
+    let tenth: Value = serde_json::from_str(&received[9]).unwrap();
+    let from = tenth["position"].as_str().unwrap();
+    let resumed = run(
+        &[&subscribe[..], &["--from", from, "--limit", "30"]].concat(),
+        None,
+    )
+    .await;
+    let resumed: Vec<String> = resumed.stdout.lines().map(str::to_owned).collect();
+    assert_eq!(numbers(&resumed), (10..40).collect::<Vec<_>>());
+    drop(server);
+}
+
+#[tokio::test]
+async fn faulty_lines_are_named_and_the_others_are_published() {
+    let data = tempfile::tempdir().unwrap();
+    let server = Server::start(data.path(), "127.0.0.1:0").await;
+    let addr = server.addr.to_string();
+    let publish = [
+        "streamer", "publish", "-d", "db", "-c", "c", "--addr", &addr,
+    ];
+    let input = "{\"id\":\"a\"}\n\nnot json\n{\"n\":1}\n{\"id\":\"b\",\"op\":\"delete\"}\n";
+    let ended = run(&publish, Some(input)).await;
+    assert_eq!(ended.code, Some(1), "{ended:?}");
+    for expected in [
+        "line 3: not JSON",
+        "line 4: no \"id\"",
+        "2 published",
+        "2 faulty lines",
+    ] {
+        assert!(
+            ended.stderr.contains(expected),
+            "{expected:?} is not in {ended:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_server_stops_in_order_when_asked() {
+    let data = tempfile::tempdir().unwrap();
+    let mut server = Server::start(data.path(), "127.0.0.1:0").await;
+    let id = server.child.id().unwrap().to_string();
+    assert!(
+        Command::new("kill")
+            .args(["-TERM", &id])
+            .status()
+            .unwrap()
+            .success()
+    );
+    let status = timeout(LIMIT, server.child.wait())
+        .await
+        .expect("an end in time")
+        .unwrap();
+    assert_eq!(status.code(), Some(0));
+}
+
+#[tokio::test]
+async fn every_fault_of_a_command_line_is_told_at_once_with_status_2() {
+    let ended = run(
+        &[
+            "streamer",
+            "subscribe",
+            "-d",
+            "db",
+            "-c",
+            "c",
+            "a ~ 1",
+            "b in 5",
+            "--heartbeat",
+            "soon",
+        ],
+        None,
+    )
+    .await;
+    assert_eq!(ended.code, Some(2), "{ended:?}");
+    for expected in ["a ~ 1", "b in 5", "--heartbeat", "like 30s"] {
+        assert!(
+            ended.stderr.contains(expected),
+            "{expected:?} is not in {ended:?}"
+        );
+    }
+    assert_eq!(ended.stdout, "");
+}
+
+#[tokio::test]
+async fn a_server_without_a_directory_says_how_to_give_one() {
+    let ended = run(&["streamer", "serve"], None).await;
+    assert_eq!(ended.code, Some(2), "{ended:?}");
+    assert!(ended.stderr.contains("--data") && ended.stderr.contains("STEADFAST_DATA"));
+}
+
+#[tokio::test]
+async fn a_reader_that_leaves_ends_a_feed_quietly() {
+    let mut child = steadfast(&["feed", "generator"]).spawn().unwrap();
+    drop(child.stdout.take());
+    let output = timeout(LIMIT, child.wait_with_output())
+        .await
+        .expect("an end in time")
+        .unwrap();
+    assert_eq!((output.status.code(), output.stderr), (Some(0), Vec::new()));
+}
