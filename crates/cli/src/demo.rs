@@ -17,7 +17,7 @@ use std::{num::NonZeroU32, process::ExitCode, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use steadfast_chaos::{Direction, Fault, Proxy, Reach};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 use self::{
@@ -64,6 +64,8 @@ Status 1 if anything was lost, doubled, changed, or out of order.";
 /// The network between clients and server takes this long, one way. It also makes sure that there
 /// is something on the way when a fault comes.
 const LATENCY: Duration = Duration::from_millis(3);
+/// How long all subscriptions may take to be acknowledged.
+const START: Duration = Duration::from_secs(30);
 /// How long everybody may take to catch up after the last fault.
 const CATCH_UP: Duration = Duration::from_secs(30);
 
@@ -110,7 +112,10 @@ async fn demonstrate(
     let _latency = proxy.inject(Fault::Delay(Direction::Both, LATENCY), Reach::Everything);
     let plan = Plan::new(args.seed, args.subscribers.get() as usize, args.duration);
     let figures = Arc::new(Figures::default());
-    let subscribers = Subscribers::start(plan.clients, proxy.addr(), &figures).await?;
+    let starting = Subscribers::start(plan.clients, proxy.addr(), &figures);
+    let subscribers = timeout(START, starting)
+        .await
+        .context("the server did not take the subscriptions")??;
     let publishers = Publishers::start(
         args.publishers.get(),
         args.rate,

@@ -29,10 +29,10 @@ struct Args {
     #[command(subcommand)]
     command: Command,
     /// File with settings (TOML); `STEADFAST_CONFIG` names one too
-    #[arg(long, global = true, value_name = "FILE")]
+    #[arg(long, global = true, value_name = "FILE", display_order = 100)]
     config: Option<PathBuf>,
     /// What is logged to stderr: error, warn, info, debug, or target=level [default: warn]
-    #[arg(long, global = true, value_name = "FILTER")]
+    #[arg(long, global = true, value_name = "FILTER", display_order = 101)]
     log: Option<String>,
 }
 

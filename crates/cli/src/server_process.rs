@@ -60,6 +60,8 @@ async fn start(data: &PathBuf) -> anyhow::Result<(Child, SocketAddr)> {
         .arg(data)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
+        // An interrupt from the terminal is for us; the server is told by us.
+        .process_group(0)
         .kill_on_drop(true)
         .spawn()
         .context("start a server")?;

@@ -47,7 +47,7 @@ async fn patiently<T>(trouble: impl Future<Output = String>, wanted: impl Future
     let mut wanted = pin!(wanted);
     select! {
         done = &mut wanted => return done,
-        reason = trouble => output::note(&format!("not connected yet, trying on: {reason}")),
+        reason = trouble => output::note(&format!("not connected yet, still trying: {reason}")),
     }
     wanted.await
 }

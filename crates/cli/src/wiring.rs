@@ -3,7 +3,10 @@
 use std::{net::SocketAddr, time::Duration};
 
 use anyhow::{Context as _, bail};
-use steadfast::session::{Cause, Config, State, Status};
+use steadfast::{
+    grpc::Address,
+    session::{Cause, Config, State, Status},
+};
 use steadfast_streamer::{
     Operation, Position,
     connect::Client,
@@ -19,7 +22,7 @@ use tokio::{select, sync::watch};
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::{
-    config::{Settings, keys},
+    config::{Setting, Settings, keys},
     document::{Action, Document},
 };
 
@@ -27,13 +30,11 @@ use crate::{
 #[derive(Clone, Debug)]
 pub(crate) struct Dial {
     addr: String,
-    heartbeat: Duration,
-    activity_timeout: Duration,
-    initial_backoff: Duration,
-    max_backoff: Duration,
-    max_retries: u32,
-    stable_after: Duration,
+    config: Config,
 }
+
+/// An address as it was written, checked.
+struct Written(String);
 
 /// Arguments of every command that dials.
 #[derive(clap::Args)]
@@ -74,60 +75,58 @@ pub(crate) enum Taken {
     Refused(String),
 }
 
+impl Setting for Written {
+    fn from_text(text: &str) -> Result<Self, String> {
+        match text.parse::<Address>() {
+            Ok(_) => Ok(Self(text.to_owned())),
+            Err(invalid) => Err(invalid.to_string()),
+        }
+    }
+}
+
 impl Dial {
     pub(crate) fn from_settings(args: &DialArgs, settings: &mut Settings) -> Self {
-        let seconds = Duration::from_secs;
-        Self {
-            addr: settings.get_or(
-                keys::ADDR,
-                args.addr.as_deref(),
-                "127.0.0.1:9000".to_owned(),
-            ),
-            heartbeat: settings.get_or(keys::HEARTBEAT, args.heartbeat.as_deref(), seconds(30)),
-            activity_timeout: settings.get_or(
-                keys::ACTIVITY_TIMEOUT,
-                args.activity_timeout.as_deref(),
-                seconds(90),
-            ),
-            initial_backoff: settings.get_or(
-                keys::INITIAL_BACKOFF,
-                args.initial_backoff.as_deref(),
-                seconds(1),
-            ),
-            max_backoff: settings.get_or(
-                keys::MAX_BACKOFF,
-                args.max_backoff.as_deref(),
-                seconds(30),
-            ),
+        let default = Config::default();
+        let mut duration =
+            |key, flag: &Option<String>, default| settings.get_or(key, flag.as_deref(), default);
+        // Zero is how a person writes "never".
+        let unless_zero = |duration: Duration| Some(duration).filter(|d| !d.is_zero());
+        let heartbeat = default.heartbeat_interval.unwrap_or_default();
+        let silence = default.activity_timeout.unwrap_or_default();
+        let heartbeat = duration(keys::HEARTBEAT, &args.heartbeat, heartbeat);
+        let silence = duration(keys::ACTIVITY_TIMEOUT, &args.activity_timeout, silence);
+        let initial = default.initial_backoff;
+        let config = Config {
+            heartbeat_interval: unless_zero(heartbeat),
+            activity_timeout: unless_zero(silence),
+            initial_backoff: duration(keys::INITIAL_BACKOFF, &args.initial_backoff, initial),
+            max_backoff: duration(keys::MAX_BACKOFF, &args.max_backoff, default.max_backoff),
             max_retries: settings.get_or(keys::MAX_RETRIES, args.max_retries.as_deref(), 0),
-            stable_after: Config::default().stable_after,
+            ..default
+        };
+        if let Err(faults) = config.clone().check() {
+            for fault in faults.faults() {
+                settings.fault("settings of the connection", fault.to_string());
+            }
         }
+        let here = Written("127.0.0.1:9000".to_owned());
+        let Written(addr) = settings.get_or(keys::ADDR, args.addr.as_deref(), here);
+        Self { addr, config }
     }
 
     /// For demonstrations: what takes minutes in the world takes a second here.
     pub(crate) fn impatient(addr: SocketAddr) -> Self {
-        Self {
-            addr: addr.to_string(),
-            heartbeat: Duration::from_millis(300),
-            activity_timeout: Duration::from_secs(1),
+        let config = Config {
+            heartbeat_interval: Some(Duration::from_millis(300)),
+            activity_timeout: Some(Duration::from_secs(1)),
             initial_backoff: Duration::from_millis(100),
             max_backoff: Duration::from_secs(1),
-            max_retries: 0,
             stable_after: Duration::from_secs(1),
-        }
-    }
-
-    fn config(&self) -> Config {
-        // Zero is how a person writes "off".
-        let unless_zero = |duration: Duration| Some(duration).filter(|d| !d.is_zero());
-        Config {
-            heartbeat_interval: unless_zero(self.heartbeat),
-            activity_timeout: unless_zero(self.activity_timeout),
-            initial_backoff: self.initial_backoff,
-            max_backoff: self.max_backoff,
-            max_retries: self.max_retries,
-            stable_after: self.stable_after,
             ..Config::default()
+        };
+        Self {
+            addr: addr.to_string(),
+            config,
         }
     }
 }
@@ -156,7 +155,9 @@ impl Subscriber {
         dial: &Dial,
         observer: impl FnMut(Turn) + Send + 'static,
     ) -> anyhow::Result<Self> {
-        let client = Client::builder(&dial.addr).config(dial.config()).build()?;
+        let client = Client::builder(&dial.addr)
+            .config(dial.config.clone())
+            .build()?;
         let turns = follow(client.watch(), observer);
         Ok(Self {
             client,
@@ -199,7 +200,7 @@ impl Publisher {
         observer: impl FnMut(Turn) + Send + 'static,
     ) -> anyhow::Result<Self> {
         let builder = publisher::Publisher::builder(&dial.addr).producer(producer);
-        let publisher = builder.config(dial.config()).build()?;
+        let publisher = builder.config(dial.config.clone()).build()?;
         let turns = follow(publisher.watch(), observer);
         Ok(Self {
             publisher,

@@ -17,7 +17,7 @@ use crate::{
         judge::{Ledger, Received, Sent},
         workload,
     },
-    output::{self, STRONG, styled},
+    output::{self, FAINT, STRONG, styled},
     streamer::operation_name,
     wiring::{Change, Item, Subscription},
 };
@@ -75,6 +75,7 @@ async fn read(
 ) -> anyhow::Result<Vec<Received>> {
     let mut all = Vec::new();
     let mut shown = Instant::now();
+    output::line(&styled(FAINT, &layout("op", "id", columns)))?;
     loop {
         let item = select! {
             () = stop.cancelled() => return Ok(all),
@@ -98,14 +99,16 @@ async fn read(
 }
 
 fn row(change: &Change, document: &Value, columns: [&str; 3]) -> String {
-    let id = styled(STRONG, &fit(&change.document_id, 26));
-    let [first, second, third] = columns.map(|column| text(&document[column]));
-    let (first, second) = (fit(&first, 10), fit(&second, 20));
-    let third = fit(&third, 34);
-    format!(
-        "   {:<6}  {id}  {first}  {second}  {third}",
-        operation_name(change.operation)
-    )
+    let cells = columns.map(|column| text(&document[column]));
+    let cells = [cells[0].as_str(), &cells[1], &cells[2]];
+    layout(operation_name(change.operation), &change.document_id, cells)
+}
+
+fn layout(operation: &str, id: &str, cells: [&str; 3]) -> String {
+    let id = styled(STRONG, &fit(id, 26));
+    let [first, second, third] = cells;
+    let (first, second, third) = (fit(first, 10), fit(second, 20), fit(third, 34));
+    format!("   {operation:<6}  {id}  {first}  {second}  {third}")
 }
 
 fn text(value: &Value) -> String {

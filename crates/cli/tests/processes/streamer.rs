@@ -131,24 +131,34 @@ async fn a_server_stops_in_order_when_asked() {
 
 #[tokio::test]
 async fn every_fault_of_a_command_line_is_told_at_once_with_status_2() {
-    let ended = run(
-        &[
-            "streamer",
-            "subscribe",
-            "-d",
-            "db",
-            "-c",
-            "c",
-            "a ~ 1",
-            "b in 5",
-            "--heartbeat",
-            "soon",
-        ],
-        None,
-    )
-    .await;
+    let place = [
+        "streamer",
+        "subscribe",
+        "-d",
+        "db",
+        "-c",
+        "c",
+        "a ~ 1",
+        "b in 5",
+    ];
+    let settings = [
+        "--heartbeat",
+        "soon",
+        "--initial-backoff",
+        "1m",
+        "--addr",
+        "nowhere",
+    ];
+    let ended = run(&[&place[..], &settings].concat(), None).await;
     assert_eq!(ended.code, Some(2), "{ended:?}");
-    for expected in ["a ~ 1", "b in 5", "--heartbeat", "like 30s"] {
+    for expected in [
+        "a ~ 1",
+        "b in 5",
+        "--heartbeat",
+        "like 30s",
+        "max_backoff",
+        "--addr",
+    ] {
         assert!(
             ended.stderr.contains(expected),
             "{expected:?} is not in {ended:?}"
