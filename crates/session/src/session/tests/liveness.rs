@@ -66,6 +66,7 @@ fn i7_a_peer_whose_application_hangs_is_found_behind_a_proxy_that_still_sends_by
     let began = bench.now;
     while ends.is_empty() {
         ends = downs(&bench.wait(seconds(1)));
+        assert!(bench.now - began < seconds(600), "never found");
         bench.received();
         if bench.now - began <= answered_until {
             bench.signal(Signal::HeartbeatAcked);

@@ -39,6 +39,7 @@ fn i1_a_peer_that_trickles_bytes_gains_no_time_to_greet_or_to_restore() {
         while ends.is_empty() {
             bench.received();
             ends = downs(&bench.wait(millis(250)));
+            assert!(bench.now - began <= limit, "{phase:?} goes on");
         }
         assert_eq!(ends, [(Generation(1), reason)]);
         assert_eq!(bench.now - began, limit);
