@@ -6,6 +6,7 @@ import pathlib
 
 import pytest
 
+from peers.binary import OurServer, OurSubscriber
 from peers.gateway import Gateway
 from peers.relay import Relay
 from peers.server import SYMBOLS, WORDS, Server
@@ -54,3 +55,24 @@ def relay_to():
     yield open_to
     for relay in opened:
         relay.close()
+
+
+@pytest.fixture
+def our_server(binary, tmp_path):
+    server = OurServer(binary, tmp_path / "log")
+    yield server
+    server.kill()
+
+
+@pytest.fixture
+def subscriber_to(binary):
+    """Starts our subscribers; the test's end kills them."""
+    started = []
+
+    def start(address, *args, **settings):
+        started.append(OurSubscriber(binary, address, *args, **settings))
+        return started[-1]
+
+    yield start
+    for subscriber in started:
+        subscriber.kill()

@@ -2,8 +2,10 @@
 
 import queue
 import threading
+from collections.abc import Sequence
 
 import grpc
+from google.protobuf.unknown_fields import UnknownFieldSet
 
 from . import wire
 from .waiting import PATIENCE
@@ -11,8 +13,21 @@ from .waiting import PATIENCE
 _END = object()
 
 
+def _strange(message):
+    """How many fields of the message and of those inside it are unknown."""
+    count = len(UnknownFieldSet(message))
+    for field, found in message.ListFields():
+        if field.message_type is not None:
+            many = found if isinstance(found, Sequence) else [found]
+            count += sum(_strange(one) for one in many)
+    if isinstance(message, wire.messages.StreamerMessage) and message.WhichOneof("payload") is None:
+        count += 1
+    return count
+
+
 class Gateway:
-    """One stream to a Streamer server. What arrives is kept in order."""
+    """One stream to a Streamer server. What arrives is kept in order, and is checked to have nothing
+    in it that a plain peer does not know."""
 
     def __init__(self, address):
         self._channel = grpc.insecure_channel(address, options=[("grpc.use_local_subchannel_pool", 1)])
@@ -20,6 +35,7 @@ class Gateway:
         self._incoming = queue.SimpleQueue()
         self._pending = []
         self.status = None
+        self.strange = 0
         self._call = wire.service.StreamerServiceStub(self._channel).Stream(iter(self._outgoing.get, _END))
         self._headers = threading.Event()
         threading.Thread(target=self._receive, daemon=True).start()
@@ -32,6 +48,7 @@ class Gateway:
     def _receive(self):
         try:
             for message in self._call:
+                self.strange += _strange(message)
                 self._incoming.put(message)
         except grpc.RpcError:
             pass

@@ -23,6 +23,8 @@ class _Stream:
 
     def __init__(self):
         self.outgoing = queue.SimpleQueue()
+        # Evicted: it is acknowledged and answered, but nothing is delivered to it any more.
+        self.deaf = False
 
 
 class Server(wire.service.StreamerServiceServicer):
@@ -110,11 +112,11 @@ class Server(wire.service.StreamerServiceServicer):
 
     # What a test does with it.
 
-    def publish(self, collection, document_id, data, operation="INSERT", database="default", event_id=""):
-        """Delivers a change to each stream with a subscription to the collection, once a stream;
-        returns how many streams that were."""
+    def publish(self, collection, document_id, data, operation="INSERT", database="default", repeat=1):
+        """Delivers a change to each stream with a subscription to the collection, once a stream,
+        each id named `repeat` times; returns how many streams that were."""
         event = wire.messages.StreamerEvent(
-            event_id=event_id or f"1-1-{document_id}",
+            event_id=f"1-1-{document_id}",
             database=database,
             collection=collection,
             document_id=document_id,
@@ -125,10 +127,9 @@ class Server(wire.service.StreamerServiceServicer):
         with self.lock:
             ids = {}
             for name, (stream, request) in self.registered.items():
-                if (request.database, request.collection) == (database, collection):
-                    ids.setdefault(stream, []).append(name)
-            if self.muted:
-                return 0
+                wanted = (request.database, request.collection) == (database, collection)
+                if wanted and not stream.deaf and not self.muted:
+                    ids.setdefault(stream, []).extend([name] * repeat)
             for stream, names in ids.items():
                 delivery = wire.messages.EventDelivery(subscription_ids=names, event=event)
                 stream.outgoing.put(wire.messages.StreamerMessage(delivery=delivery))
@@ -158,6 +159,14 @@ class Server(wire.service.StreamerServiceServicer):
         with self.lock:
             return [m for m in self.received if m.WhichOneof("payload") is None]
 
+    def evict(self):
+        """Drops every stream's subscriptions without a word, as the Go server does with one that
+        was slow: the streams stay open."""
+        with self.lock:
+            self.registered.clear()
+            for stream in self.streams:
+                stream.deaf = True
+
     def end_streams(self, code=grpc.StatusCode.UNAVAILABLE, details="going away"):
         """Ends each open stream with a status."""
         with self.lock:
@@ -166,7 +175,7 @@ class Server(wire.service.StreamerServiceServicer):
             stream.outgoing.put((code, details))
 
     def kill(self):
-        """Drops every connection and stops listening."""
+        """Drops every connection and stops listening. Can be repeated."""
         self._grpc.stop(None).wait(10)
         with self.lock:
             streams = list(self.streams)
