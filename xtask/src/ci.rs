@@ -26,7 +26,7 @@ const STEPS: [Step; 11] = [
     },
     Step {
         name: "coverage-map",
-        run: |_| coverage_map::run(true),
+        run: |_| coverage_map::run(false),
     },
     Step {
         name: "clippy",
