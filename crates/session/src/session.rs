@@ -114,7 +114,7 @@ pub(crate) enum Phase {
 ///   Close: from everywhere to Closed.
 /// ```
 ///
-/// [`Ready`] says which of the middle phases there are. Each has its own deadline and its own
+/// [`Ready`](crate::Ready) says which of the middle phases there are. Each has its own deadline and its own
 /// [`Reason`].
 #[derive(Debug)]
 pub struct Session {
