@@ -315,8 +315,8 @@ impl<P: Protocol, T: Transport> Drop for Driver<P, T> {
 
 fn report(name: &str, outage: &Outage) {
     info!(
-        link = name,
-        reason = outage.reason.label(),
+        link = %name,
+        reason = %outage.reason.label(),
         outage_ms = outage.duration().as_millis() as u64,
         detection_ms = outage.detection.as_millis() as u64,
         redial_ms = outage.redial.as_millis() as u64,

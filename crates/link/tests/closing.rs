@@ -337,6 +337,7 @@ async fn c10_closing_while_down_ends_the_consumers_stream() {
     assert!(notes.link().start().is_err() && notes.send(note(1)).is_err());
     assert!(notes.link().is_closed());
     within("closed already", notes.link().closed()).await;
+    within("nothing to leave", notes.link().leave()).await;
 }
 
 #[tokio::test]

@@ -364,6 +364,28 @@ async fn closing_a_borrower_leaves_the_lender_and_its_other_borrowers_alone() {
     assert_eq!(registered.link.status().generation, Generation(1));
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_borrower_asks_for_life_on_the_lenders_connection_and_may_lend_it_on() {
+    let world = with_data(Peer::listen);
+    let registered = register(world.clone(), SECOND);
+    let wire = registered.connection().await;
+    let metrics = Held::borrow(&wire, SECOND, "Metrics");
+    metrics.live().await;
+    let before = wire.probes();
+    within("an answer", metrics.link.reconnect()).await.unwrap();
+    assert_eq!(metrics.link.status().generation, Generation(1));
+    assert_eq!(wire.probes(), before + 1);
+
+    let shared = metrics.connection().await;
+    let mut lent_on = Held::borrow(&shared, SECOND, "Lifecycle");
+    lent_on.live().await;
+    wire.cut();
+    assert_eq!(lent_on.stopped().await.by, By::Network);
+    let opened = world.opened();
+    let on_the_first = opened.iter().filter(|(on, _)| *on == 0).count();
+    assert_eq!(on_the_first, 3, "each once: {opened:?}");
+}
+
 /// The same on real sockets, where a second takes 10 ms.
 const TICK: Duration = Duration::from_millis(10);
 

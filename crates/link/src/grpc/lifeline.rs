@@ -72,3 +72,29 @@ impl Sending {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn dropping_the_receiving_half_ends_the_task_that_was_seen_to_send() {
+        let lifeline = Lifeline::default();
+        let sending = lifeline.sending();
+        let end = CancellationToken::new();
+        assert!(!scoped(end.clone(), async { sending.is_cut() }).await);
+        drop(lifeline);
+        assert!(end.is_cancelled());
+    }
+
+    #[tokio::test]
+    async fn a_task_that_begins_to_send_too_late_is_told_and_no_other_is_ended() {
+        let lifeline = Lifeline::default();
+        let sending = lifeline.sending();
+        assert!(!sending.is_cut(), "asked by no task of its own");
+        drop(lifeline);
+        let end = CancellationToken::new();
+        assert!(scoped(end.clone(), async { sending.is_cut() }).await);
+        assert!(!end.is_cancelled());
+    }
+}

@@ -131,15 +131,26 @@ async fn i4_a_server_that_accepts_and_fails_meets_a_growing_backoff() {
 }
 
 #[tokio::test]
-async fn reconnect_on_a_healthy_connection_opens_neither_a_socket_nor_a_stream() {
+async fn c3_reconnect_keeps_a_healthy_connection_and_replaces_a_dead_one() {
     let server = Server::start(server::echo);
     let proxy = server.proxy();
-    let running = Running::start(Grpc::new(proxy.addr().into()), quick());
+    let config = Config {
+        probe_timeout: MOMENT * 30,
+        activity_timeout: None,
+        ..quick()
+    };
+    let mut running = Running::start(Grpc::new(proxy.addr().into()), config);
     running.live(1).await;
     within("an answer", running.link.reconnect()).await.unwrap();
     // The probe's answer is UNIMPLEMENTED: made by the peer, and so a sign of life.
     assert_eq!((proxy.stats().accepted, server.calls()), (1, 1));
     assert_eq!(running.link.status().lives, 1);
-    drop(proxy.inject(Fault::Blackhole(Direction::Both), Reach::Present));
-    running.live(2).await;
+
+    let _hole = proxy.inject(Fault::Blackhole(Direction::Both), Reach::Present);
+    within("an answer", running.link.reconnect()).await.unwrap();
+    assert_eq!(
+        running.down().await,
+        End::retry(By::Peer, Reason::ProbeFailed)
+    );
+    assert_eq!((proxy.stats().accepted, server.calls()), (2, 2));
 }
