@@ -45,7 +45,7 @@ enum Command {
     /// Publish and subscribe while connections break and the server is killed, and count what came
     Demo(demo::Args),
     /// Give documents from a generator or from the package index of this machine
-    Feed(feed::command::Args),
+    Feed(Box<feed::command::Args>),
 }
 
 const EXAMPLES: &str = "Examples:
@@ -74,7 +74,7 @@ fn run(args: Args) -> anyhow::Result<ExitCode> {
             Command::Tour(args) => tour::run(args, settings, &stop).await,
             Command::Streamer(args) => streamer::run(*args, settings, &stop).await,
             Command::Demo(args) => demo::run(args, settings, &stop).await,
-            Command::Feed(args) => feed::command::run(args, settings, &stop).await,
+            Command::Feed(args) => feed::command::run(*args, settings, &stop).await,
         }
     })
 }

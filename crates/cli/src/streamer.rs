@@ -11,7 +11,11 @@ use steadfast_streamer::Operation;
 use tokio::select;
 use tokio_util::sync::CancellationToken;
 
-use crate::{config::Settings, output};
+use crate::{
+    config::Settings,
+    output::{self, FAINT, styled},
+    wiring::Turn,
+};
 
 /// Arguments of `streamer`.
 #[derive(clap::Args)]
@@ -42,8 +46,28 @@ pub(crate) async fn run(
     }
 }
 
+/// Tells on stderr what becomes of the connection.
+pub(crate) fn tell_turns() -> impl FnMut(Turn) + Send + 'static {
+    let mut before = false;
+    move |turn| match turn {
+        Turn::Connected if before => {
+            output::note(&styled(FAINT, "connected again"));
+        }
+        Turn::Connected => {
+            before = true;
+            output::note(&styled(FAINT, "connected"));
+        }
+        Turn::Lost { reason } => {
+            output::note(&styled(FAINT, &format!("connection lost: {reason}")));
+        }
+    }
+}
+
 /// Waits for what needs a connection, and tells once when there is none yet.
-async fn patiently<T>(trouble: impl Future<Output = String>, wanted: impl Future<Output = T>) -> T {
+pub(crate) async fn patiently<T>(
+    trouble: impl Future<Output = String>,
+    wanted: impl Future<Output = T>,
+) -> T {
     let mut wanted = pin!(wanted);
     select! {
         done = &mut wanted => return done,

@@ -32,7 +32,7 @@ impl Screen {
     pub(crate) fn new(total: Duration) -> Self {
         let bar = output::is_watched().then(|| {
             let bar = ProgressBar::new(total.as_millis() as u64);
-            let style = ProgressStyle::with_template("{bar:24} {msg}");
+            let style = ProgressStyle::with_template("{bar:24} {wide_msg}");
             bar.set_style(style.expect("the template above is well formed"));
             bar
         });

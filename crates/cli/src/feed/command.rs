@@ -1,14 +1,21 @@
-//! `steadfast feed`: documents as NDJSON on stdout.
+//! `steadfast feed`: documents as NDJSON on stdout, or straight to a server.
 
 use std::{num::NonZeroU32, process::ExitCode};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use clap::Subcommand;
+use futures_util::{StreamExt as _, stream::FuturesUnordered};
 use tokio::select;
 use tokio_util::sync::CancellationToken;
 
 use super::{Feed, Pace, generator::Generator, packages::Packages};
-use crate::{config::Settings, output, units};
+use crate::{
+    config::Settings,
+    output,
+    streamer::{patiently, tell_turns},
+    units::grouped,
+    wiring::{Dial, DialArgs, Publisher, Taken},
+};
 
 /// Arguments of `feed`.
 #[derive(clap::Args)]
@@ -26,48 +33,96 @@ enum Source {
         #[arg(long, default_value_t = 1)]
         seed: u64,
         #[command(flatten)]
-        amount: Amount,
+        wish: Wish,
     },
     /// The packages apt knows, or else those dpkg has installed
     Packages {
         #[command(flatten)]
-        amount: Amount,
+        wish: Wish,
     },
 }
 
-/// How much of a feed is wanted, and how fast.
+/// How much of a feed is wanted, how fast, and where.
 #[derive(clap::Args)]
-struct Amount {
+struct Wish {
     /// End after so many documents
     #[arg(long, value_name = "N")]
     count: Option<u64>,
     /// Documents per second [default: as fast as they are taken]
     #[arg(long, value_name = "N")]
     rate: Option<NonZeroU32>,
+    /// Publish to a server instead of writing lines
+    #[arg(long, value_name = "DATABASE/COLLECTION", value_parser = target)]
+    publish: Option<Target>,
+    #[command(flatten)]
+    dial: DialArgs,
+}
+
+/// Where documents are published.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Target {
+    database: String,
+    collection: String,
 }
 
 const EXAMPLES: &str = "Examples:
-  steadfast feed packages | steadfast streamer publish --database debian --collection packages
-  steadfast feed generator --seed 7 --rate 100 | head -3";
+  steadfast feed packages --rate 500 --publish debian/packages
+  steadfast feed generator --seed 7 --count 3 > articles.ndjson";
+
+/// Documents that may wait for their acknowledgement.
+const IN_FLIGHT: usize = 1_024;
+
+/// The database ends at the first slash; a collection may have more of them.
+fn target(text: &str) -> Result<Target, String> {
+    match text.split_once('/') {
+        Some((database, collection)) if !database.is_empty() && !collection.is_empty() => {
+            Ok(Target {
+                database: database.to_owned(),
+                collection: collection.to_owned(),
+            })
+        }
+        _ => Err("write DATABASE/COLLECTION, like debian/packages".to_owned()),
+    }
+}
 
 /// Runs `feed` until its end, its count, or an interrupt.
 pub(crate) async fn run(
     args: Args,
-    settings: Settings,
+    mut settings: Settings,
     stop: &CancellationToken,
 ) -> anyhow::Result<ExitCode> {
+    let (Source::Generator { wish, .. } | Source::Packages { wish }) = &args.source;
+    let dial = Dial::from_settings(&wish.dial, &mut settings);
     settings.finish()?;
-    let (mut feed, amount) = match args.source {
-        Source::Generator { seed, amount } => (Feed::Generator(Generator::new(seed)), amount),
-        Source::Packages { amount } => {
+    let mut feed = match &args.source {
+        Source::Generator { seed, .. } => Feed::Generator(Generator::new(*seed)),
+        Source::Packages { .. } => {
             let packages = Packages::open().await?;
             output::note(&format!("packages from {}", packages.origin()));
-            (Feed::Packages(packages), amount)
+            Feed::Packages(packages)
         }
     };
-    let mut pace = Pace::new(amount.rate);
+    match &wish.publish {
+        None => write(&mut feed, wish, stop).await?,
+        Some(target) => publish(&mut feed, wish, target, &dial, stop).await?,
+    }
+    let skipped = match &feed {
+        Feed::Generator(_) => 0,
+        Feed::Packages(packages) => packages.skipped(),
+    };
+    if skipped > 0 {
+        output::note(&format!(
+            "{} faulty paragraphs were passed over",
+            grouped(skipped)
+        ));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn write(feed: &mut Feed, wish: &Wish, stop: &CancellationToken) -> anyhow::Result<()> {
+    let mut pace = Pace::new(wish.rate);
     let mut given = 0;
-    while amount.count.is_none_or(|count| given < count) {
+    while wish.count.is_none_or(|count| given < count) {
         select! {
             () = stop.cancelled() => break,
             () = pace.wait() => {}
@@ -78,15 +133,70 @@ pub(crate) async fn run(
         output::line(&document.to_line())?;
         given += 1;
     }
-    let skipped = match &feed {
-        Feed::Generator(_) => 0,
-        Feed::Packages(packages) => packages.skipped(),
+    Ok(())
+}
+
+async fn publish(
+    feed: &mut Feed,
+    wish: &Wish,
+    target: &Target,
+    dial: &Dial,
+    stop: &CancellationToken,
+) -> anyhow::Result<()> {
+    let producer = format!("feed-{}", uuid::Uuid::new_v4());
+    let publisher = Publisher::open(dial, &producer, tell_turns())?;
+    select! {
+        () = stop.cancelled() => return Ok(()),
+        greeted = patiently(publisher.trouble(), publisher.greeted()) => greeted?,
     };
-    if skipped > 0 {
-        output::note(&format!(
-            "{} faulty paragraphs were passed over",
-            units::grouped(skipped)
-        ));
+    let mut pace = Pace::new(wish.rate);
+    let mut waiting = FuturesUnordered::new();
+    let (mut given, mut durable) = (0_u64, 0_u64);
+    let mut feeding = true;
+    while feeding || !waiting.is_empty() {
+        feeding = feeding && wish.count.is_none_or(|count| given < count);
+        select! {
+            () = stop.cancelled(), if feeding => feeding = false,
+            Some(taken) = waiting.next(), if !waiting.is_empty() => match taken? {
+                Taken::Durable(_) => durable += 1,
+                Taken::Refused(reason) => bail!("a document was refused: {reason}"),
+            },
+            () = pace.wait(), if feeding && waiting.len() < IN_FLIGHT => {
+                match feed.next().await.context("read the feed")? {
+                    None => feeding = false,
+                    Some(document) => {
+                        given += 1;
+                        let Target { database, collection } = target;
+                        let pending = publisher.publish(database, collection, &document).await?;
+                        waiting.push(pending.taken());
+                    }
+                }
+            }
+            else => break,
+        }
     }
-    Ok(ExitCode::SUCCESS)
+    drop(waiting);
+    publisher.close().await;
+    output::note(&format!("{} published", grouped(durable)));
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_target_is_a_database_and_a_collection_with_any_slashes() {
+        let read = target("db/rooms/r1").unwrap();
+        assert_eq!(
+            (read.database.as_str(), read.collection.as_str()),
+            ("db", "rooms/r1")
+        );
+        for wrong in ["", "db", "/c", "db/"] {
+            assert!(
+                target(wrong).unwrap_err().contains("debian/packages"),
+                "{wrong}"
+            );
+        }
+    }
 }

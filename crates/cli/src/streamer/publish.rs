@@ -94,7 +94,7 @@ pub(crate) async fn run(
     let producer = args
         .producer
         .unwrap_or_else(|| format!("cli-{}", uuid::Uuid::new_v4()));
-    let publisher = Publisher::open(&dial, &producer, super::subscribe::tell())?;
+    let publisher = Publisher::open(&dial, &producer, super::tell_turns())?;
     let known = select! {
         () = stop.cancelled() => return Ok(ExitCode::FAILURE),
         known = super::patiently(publisher.trouble(), publisher.greeted()) => known?,

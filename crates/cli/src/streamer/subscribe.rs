@@ -8,11 +8,11 @@ use steadfast_streamer::{Position, filter::Filter};
 use tokio::select;
 use tokio_util::sync::CancellationToken;
 
-use super::operation_name;
+use super::{operation_name, patiently, tell_turns};
 use crate::{
     config::Settings,
     output::{self, FAINT, STRONG, styled},
-    wiring::{Change, Dial, DialArgs, Item, Subscriber, Turn},
+    wiring::{Change, Dial, DialArgs, Item, Subscriber},
 };
 
 /// Arguments of `streamer subscribe`.
@@ -58,11 +58,11 @@ pub(crate) async fn run(
     if args.limit == Some(0) {
         return Ok(ExitCode::SUCCESS);
     }
-    let client = Subscriber::open(&dial, tell())?;
+    let client = Subscriber::open(&dial, tell_turns())?;
     let opening = client.subscribe(&args.database, &args.collection, filter, args.from);
     let opened = select! {
         () = stop.cancelled() => None,
-        opened = super::patiently(client.trouble(), opening) => Some(opened?),
+        opened = patiently(client.trouble(), opening) => Some(opened?),
     };
     let Some(mut subscription) = opened else {
         client.close().await;
@@ -111,23 +111,6 @@ fn filter(texts: &[String], settings: &mut Settings) -> Filter {
         settings.fault("filters", invalid.to_string());
         Filter::all()
     })
-}
-
-/// Tells on stderr what becomes of the connection.
-pub(super) fn tell() -> impl FnMut(Turn) + Send + 'static {
-    let mut before = false;
-    move |turn| match turn {
-        Turn::Connected if before => {
-            output::note(&styled(FAINT, "connected again"));
-        }
-        Turn::Connected => {
-            before = true;
-            output::note(&styled(FAINT, "connected"));
-        }
-        Turn::Lost { reason } => {
-            output::note(&styled(FAINT, &format!("connection lost: {reason}")));
-        }
-    }
 }
 
 fn print(item: &Item, as_json: bool) -> anyhow::Result<()> {
