@@ -22,12 +22,12 @@ use std::{
     time::Duration,
 };
 
-use redb::{ReadTransaction, ReadableDatabase};
+use redb::ReadableDatabase;
 
 pub use self::open::OpenError;
 use self::{
     documents::Pending,
-    engine::{Engine, PRODUCERS, guarded, storage},
+    engine::{DOCUMENTS, Documents, Engine, PRODUCERS, Producers, guarded, storage},
     retention::Housekeeping,
     space::Space,
 };
@@ -140,12 +140,14 @@ impl RedbLog {
             self.apply_documents(now_ms)?;
         }
         let head = self.shared.bounds().head;
+        let transaction = self.shared.engine.begin_read().map_err(storage)?;
         let mut known = Stored {
-            transaction: self.shared.engine.begin_read().map_err(storage)?,
+            producers: transaction.open_table(PRODUCERS).map_err(storage)?,
+            documents: transaction.open_table(DOCUMENTS).map_err(storage)?,
             pending: &self.pending,
         };
         let plan = Plan::new(batch, head, now_ms, &self.limits, &mut known)?;
-        drop(known);
+        drop((known, transaction));
         if plan.changes_nothing() {
             return Ok(plan.outcomes);
         }
@@ -224,19 +226,20 @@ impl Shared {
 
 /// What the tables and the documents that are not in them yet say together.
 struct Stored<'a> {
-    transaction: ReadTransaction,
+    producers: Producers,
+    documents: Documents,
     pending: &'a Pending,
 }
 
 impl Known for Stored<'_> {
     fn producer(&mut self, name: &str) -> Result<ProducerState, LogError> {
-        reader::producer(&self.transaction, name)
+        reader::producer(&self.producers, name)
     }
 
     fn document(&mut self, key: &DocumentKey) -> Result<Option<DocumentState>, LogError> {
         match self.pending.state(key) {
             Some(state) => Ok(Some(state)),
-            None => documents::state(&self.transaction, key),
+            None => documents::state(&self.documents, key),
         }
     }
 }

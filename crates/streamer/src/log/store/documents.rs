@@ -2,11 +2,11 @@
 
 use std::{collections::BTreeMap, ops::Bound};
 
-use redb::ReadTransaction;
+use redb::{ReadTransaction, ReadableTable};
 
 use super::{
     RedbLog,
-    engine::{APPLIED_UPTO, DOCUMENTS, EVENTS, damaged, number, set_number, storage},
+    engine::{APPLIED_UPTO, DOCUMENTS, Documents, EVENTS, damaged, number, set_number, storage},
 };
 use crate::log::{
     DocumentKey, DocumentPage, LogError,
@@ -95,11 +95,10 @@ impl RedbLog {
 
 /// What the table says of a document.
 pub(super) fn state(
-    transaction: &ReadTransaction,
+    table: &Documents,
     key: &DocumentKey,
 ) -> Result<Option<DocumentState>, LogError> {
-    let table = transaction.open_table(DOCUMENTS).map_err(storage)?;
-    let Some(record) = table.get(tuple(key)).map_err(storage)? else {
+    let Some(record) = ReadableTable::get(table, tuple(key)).map_err(storage)? else {
         return Ok(None);
     };
     let document = StoredDocument::decode(&parts(key), record.value()).map_err(not_readable)?;

@@ -23,6 +23,12 @@ pub(super) const DOCUMENTS: TableDefinition<'_, (&str, &str, &str), &[u8]> =
 /// Numbers by name.
 pub(super) const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
 
+/// The producers' table as of a transaction.
+pub(super) type Producers = ReadOnlyTable<&'static str, &'static [u8]>;
+/// The documents' table as of a transaction.
+pub(super) type Documents =
+    ReadOnlyTable<(&'static str, &'static str, &'static str), &'static [u8]>;
+
 /// Version of the layout of the tables.
 pub(super) const FORMAT: &str = "format";
 /// Names the log.

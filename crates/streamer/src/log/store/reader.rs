@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use redb::{ReadTransaction, ReadableDatabase};
+use redb::{ReadTransaction, ReadableDatabase, ReadableTable};
 
 use super::{
     Shared, documents,
-    engine::{EVENTS, FIRST, PRODUCERS, damaged, guarded, number, storage},
+    engine::{EVENTS, FIRST, PRODUCERS, Producers, damaged, guarded, number, storage},
 };
 use crate::{
     Epoch, Event,
@@ -48,7 +48,7 @@ impl LogReader for Shared {
     fn producer(&self, name: &str) -> Result<ProducerState, LogError> {
         guarded(|| {
             let transaction = self.engine.begin_read().map_err(storage)?;
-            producer(&transaction, name)
+            producer(&transaction.open_table(PRODUCERS).map_err(storage)?, name)
         })
     }
 
@@ -69,12 +69,8 @@ impl LogReader for Shared {
 }
 
 /// What the log remembers of a producer.
-pub(super) fn producer(
-    transaction: &ReadTransaction,
-    name: &str,
-) -> Result<ProducerState, LogError> {
-    let table = transaction.open_table(PRODUCERS).map_err(storage)?;
-    let Some(record) = table.get(name).map_err(storage)? else {
+pub(super) fn producer(table: &Producers, name: &str) -> Result<ProducerState, LogError> {
+    let Some(record) = ReadableTable::get(table, name).map_err(storage)? else {
         return Ok(ProducerState::default());
     };
     StoredProducer::decode(name, record.value())

@@ -392,8 +392,8 @@ fn no_failure_of_the_disk_at_any_step_loses_or_invents_an_entry() {
 
     let mut rng = ChaCha8Rng::seed_from_u64(47);
     let mut failed_appends = 0;
-    // Every third step, so that the test takes seconds.
-    for step in (0..steps).step_by(3) {
+    // Every fifth step, so that the test takes seconds.
+    for step in (0..steps).step_by(5) {
         let disk = whole.after_kill();
         disk.fail_after(step);
         let Some(told) = work(&disk) else {
@@ -405,7 +405,7 @@ fn no_failure_of_the_disk_at_any_step_loses_or_invents_an_entry() {
         let disk = disk.after_power_cut(&mut rng);
         check(&disk, &told, &format!("power cut at step {step}"));
     }
-    assert!(failed_appends > 20, "{failed_appends} of {steps}");
+    assert!(failed_appends > 15, "{failed_appends} of {steps}");
 }
 
 #[test]
@@ -423,9 +423,9 @@ fn a_flipped_byte_anywhere_is_an_error_or_harmless_but_never_a_panic_or_a_wrong_
 
     let mut rng = ChaCha8Rng::seed_from_u64(50);
     let mut noticed = 0;
-    for round in 0..400_u64 {
-        // The first page holds what everything else hangs on: every place of it.
-        let at = if round < 200 {
+    for round in 0..240_u64 {
+        // The file's header is what everything else hangs on: every place of it.
+        let at = if round < 120 {
             round
         } else {
             rng.random_range(0..length)
@@ -439,7 +439,7 @@ fn a_flipped_byte_anywhere_is_an_error_or_harmless_but_never_a_panic_or_a_wrong_
             Ok(log) => noticed += u32::from(!reads_the_same(log, &originals)),
         }
     }
-    assert!(noticed > 100, "only {noticed} of 400 flips were noticed");
+    assert!(noticed > 60, "only {noticed} of 240 flips were noticed");
 }
 
 /// Whether everything is there; what is there must be what was written.
