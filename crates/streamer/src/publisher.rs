@@ -63,7 +63,7 @@ pub enum PublishError {
         /// Why, and what to do.
         message: String,
     },
-    /// The publisher stopped before the entry was sent. It is not in the log.
+    /// The publisher stopped before the entry was sent, or had stopped before. It is not in the log.
     #[error("entry {sequence} was not sent: {end}")]
     NotSent {
         /// Its sequence.

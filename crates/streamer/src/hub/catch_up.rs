@@ -232,7 +232,8 @@ impl Hub {
         (backlog.ready_count() <= ONE_BY_ONE).then(|| backlog.ready_within(after..u64::MAX))
     }
 
-    /// Delivers one event of a page. False if it matches but there is no room for it.
+    /// Delivers one event of a page. False if it matches but there is no room for it, or not for all
+    /// that it is for: those that got it are put behind it, and the others read it again.
     fn offer(
         &mut self,
         id: StreamId,
@@ -244,10 +245,15 @@ impl Hub {
         let mut keys = std::mem::take(&mut self.matched);
         keys.clear();
         self.collect(id, after, event, few, &mut keys);
-        let is_full = |hub: &Self| hub.streams.get(&id).is_none_or(|it| it.outbox.is_full());
-        let open = keys.is_empty() || !is_full(self);
+        let mut open = keys.is_empty() || !self.is_full(id);
         if open && !keys.is_empty() {
-            self.deliver(id, event, &wire_event(self.epoch, event), &mut keys, out);
+            let sent = self.deliver(id, event, &wire_event(self.epoch, event), &mut keys, out);
+            open = sent == keys.len();
+            if !open && let Some(stream) = self.streams.get_mut(&id) {
+                for key in &keys[..sent] {
+                    stream.backlog.insert(*key, event.offset, true);
+                }
+            }
         }
         self.matched = keys;
         open

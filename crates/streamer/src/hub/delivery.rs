@@ -2,6 +2,7 @@
 
 use std::{collections::VecDeque, sync::Arc};
 
+use prost::Message as _;
 use steadfast_wire::streamer::{
     self as wire, EventDelivery, OperationType, StreamerEvent, streamer_message::Payload,
 };
@@ -120,8 +121,9 @@ impl Hub {
         self.grouped = grouped;
     }
 
-    /// Sends a change to those of a stream's subscriptions that can take it, as one message. The
-    /// others are behind it from now on.
+    /// Sends a change to those of a stream's subscriptions that can take it, as one message if their
+    /// ids fit into one. The others are behind it from now on. Tells to how many it went: to the
+    /// first ones of `keys`, which keeps only those that have credit.
     pub(super) fn deliver(
         &mut self,
         id: StreamId,
@@ -129,27 +131,52 @@ impl Hub {
         wire: &StreamerEvent,
         keys: &mut Vec<SubscriptionKey>,
         out: &mut Vec<Action>,
-    ) {
+    ) -> usize {
         let Some(stream) = self.streams.get_mut(&id) else {
-            return;
+            return 0;
         };
-        let is_full = stream.outbox.is_full();
         keys.retain(|key| {
             let Some(subscription) = self.subscriptions.get_mut(key) else {
                 return false;
             };
             let has_credit = subscription.credit.is_open();
-            let goes = has_credit && !is_full;
-            if !goes {
+            if !has_credit {
                 self.counters.fell_behind += 1;
                 subscription.fall_behind(&stream.progress);
-                stream.backlog.insert(*key, event.offset - 1, has_credit);
+                stream.backlog.insert(*key, event.offset - 1, false);
             }
-            goes
+            has_credit
         });
-        if keys.is_empty() {
-            return;
+        let around = wire.encoded_len() + ENVELOPE_BYTES;
+        let ids_max = self.limits.delivery_bytes.saturating_sub(around);
+        let mut sent = 0;
+        while sent < keys.len() && !self.is_full(id) {
+            sent += self.deliver_some(id, event, wire, (&keys[sent..], ids_max), out);
         }
+        if let Some(stream) = self.streams.get_mut(&id) {
+            for key in &keys[sent..] {
+                if let Some(subscription) = self.subscriptions.get_mut(key) {
+                    self.counters.fell_behind += 1;
+                    subscription.fall_behind(&stream.progress);
+                    stream.backlog.insert(*key, event.offset - 1, true);
+                }
+            }
+        }
+        sent
+    }
+
+    /// One message for as many of the subscriptions as fit, at least one. Tells how many.
+    fn deliver_some(
+        &mut self,
+        id: StreamId,
+        event: &Event,
+        wire: &StreamerEvent,
+        (keys, ids_max): (&[SubscriptionKey], usize),
+        out: &mut Vec<Action>,
+    ) -> usize {
+        let Some(stream) = self.streams.get_mut(&id) else {
+            return keys.len();
+        };
         let is_profile = stream.peer.is_profile();
         let mut delivery = EventDelivery {
             subscription_ids: Vec::with_capacity(keys.len()),
@@ -157,10 +184,17 @@ impl Hub {
             position: is_profile.then(|| to_wire(Position::new(self.epoch, event.offset))),
             previous: Vec::new(),
         };
-        for key in &*keys {
+        let (mut bytes, mut taken) = (0, 0);
+        for key in keys {
             let Some(subscription) = self.subscriptions.get_mut(key) else {
+                taken += 1;
                 continue;
             };
+            bytes += subscription.id.len() + PER_ID_BYTES;
+            if bytes > ids_max && !delivery.subscription_ids.is_empty() {
+                break;
+            }
+            taken += 1;
             delivery.subscription_ids.push(subscription.id.to_string());
             if is_profile {
                 delivery
@@ -171,15 +205,28 @@ impl Hub {
             subscription.credit.charge(event.weight());
         }
         self.counters.deliveries += 1;
-        self.counters.delivered_ids += keys.len() as u64;
+        self.counters.delivered_ids += delivery.subscription_ids.len() as u64;
         let delivery = Payload::Delivery(delivery);
         stream.send(self.now, id, delivery, &self.limits, out);
+        taken
+    }
+
+    /// Whether nothing can be delivered on a stream for now.
+    pub(super) fn is_full(&self, id: StreamId) -> bool {
+        let stream = self.streams.get(&id);
+        stream.is_none_or(|stream| stream.outbox.is_full())
     }
 
     pub(super) fn wire_position(&self, offset: u64) -> wire::Position {
         to_wire(Position::new(self.epoch, offset))
     }
 }
+
+/// More than a delivery has besides its event and what there is per id: tags, lengths, the position.
+const ENVELOPE_BYTES: usize = 64;
+/// What an id costs besides its text: a tag, at most two bytes of length, and at most ten of the
+/// place before it.
+const PER_ID_BYTES: usize = 13;
 
 fn to_wire(position: Position) -> wire::Position {
     wire::Position {

@@ -20,6 +20,9 @@ pub struct Limits {
     pub filters: FilterLimits,
     /// Largest message taken from a peer, bytes; 4 MiB. The transport holds it, before the hub.
     pub message_bytes: usize,
+    /// Largest delivery sent; 4 MiB, which is what gRPC peers take unless told otherwise. The ids of
+    /// more subscriptions go out in further messages; each has at least one.
+    pub delivery_bytes: usize,
     /// Unsent bytes of one stream from which on deliveries wait in the log instead; 1 MiB. They
     /// start again at half of it. A larger value smooths bursts and costs this much per slow peer.
     pub queue_bytes: usize,
@@ -69,6 +72,7 @@ impl Default for Limits {
             id_bytes: 256,
             filters: FilterLimits::default(),
             message_bytes: 4 * MIB,
+            delivery_bytes: 4 * MIB,
             queue_bytes: MIB,
             queue_messages: 1_024,
             outbound_bytes: 16 * MIB,
@@ -106,6 +110,7 @@ impl Limits {
             ("streams", self.streams),
             ("subscriptions_per_stream", self.subscriptions_per_stream),
             ("subscriptions", self.subscriptions),
+            ("delivery_bytes", self.delivery_bytes),
             ("queue_messages", self.queue_messages),
             ("queue_bytes", self.queue_bytes),
             ("page_events", self.page_events),

@@ -41,6 +41,9 @@ pub struct Core {
     said: usize,
     /// What the current stream's server takes at a time; `None` before it greeted.
     window: Option<usize>,
+    /// Why the publisher stopped. It stays stopped: an entry whose fate is unknown may be committed
+    /// at any later time, so that no other one can be given its sequence.
+    stopped: Option<End>,
 }
 
 #[derive(Debug)]
@@ -63,6 +66,7 @@ impl Core {
             unanswered: VecDeque::new(),
             said: 0,
             window: None,
+            stopped: None,
         }
     }
 
@@ -138,9 +142,12 @@ impl Core {
         self.say_more(cx);
     }
 
+    /// Answers about what was answered before are harmless: an acknowledgement follows the refusal
+    /// of the last entry of its commit. One about what was not sent on this stream is not.
     fn check_sequence(&self, sequence: u64) -> Result<(), String> {
-        let newest = self.unanswered.front().map_or(0, |oldest| oldest.sequence) + self.said as u64;
-        if self.said > 0 && sequence >= newest {
+        let oldest = self.unanswered.front();
+        let first = oldest.map_or(self.next_sequence, |oldest| oldest.sequence);
+        if sequence >= first + self.said as u64 {
             return Err(format!("sequence {sequence} was answered and not sent"));
         }
         Ok(())
@@ -156,6 +163,9 @@ impl Protocol for Core {
     fn on_open(&mut self, _: Time, _: Generation, cx: &mut Cx) {
         self.said = 0;
         self.window = None;
+        if let Some(end) = &self.stopped {
+            return cx.fail(End::stop(end.by, end.reason.clone()));
+        }
         let hello = PublisherHello {
             producer_id: self.producer.clone(),
         };
@@ -172,6 +182,10 @@ impl Protocol for Core {
         let Command::Publish(entry) = command;
         let sequence = self.next_sequence;
         self.next_sequence += 1;
+        if let Some(end) = self.stopped.clone() {
+            let not_sent = PublishError::NotSent { sequence, end };
+            return cx.emit(Notice::Answered(Err(not_sent)));
+        }
         self.unanswered.push_back(Unanswered {
             sequence,
             entry,
@@ -193,6 +207,7 @@ impl Protocol for Core {
     }
 
     fn on_stop(&mut self, _: Time, end: &End, cx: &mut Cx) {
+        self.stopped = Some(end.clone());
         for Unanswered {
             sequence, was_said, ..
         } in self.unanswered.drain(..)

@@ -26,6 +26,10 @@ use super::{
 ///
 /// At most [`Builder::max_entries`] entries and [`Builder::max_bytes`] bytes are unanswered at a
 /// time; more wait for room.
+///
+/// A publisher that has stopped for good, by a fatal status or after the retries it was given, says
+/// so for every entry from then on. To go on, build another one with the same producer, beginning
+/// with the first sequence that was not acknowledged.
 pub struct Publisher<C: Connection = grpc::Connection> {
     link: Link<Core, C>,
     shared: Arc<Shared>,

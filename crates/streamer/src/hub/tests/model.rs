@@ -137,6 +137,8 @@ struct Model {
 impl Model {
     fn new() -> Self {
         let limits = Limits {
+            // Room for about two ids, so that an event of more goes out in pieces.
+            delivery_bytes: 150,
             queue_messages: 4,
             page_events: 3,
             tail_events: 4,
@@ -296,8 +298,11 @@ impl Model {
             }),
         };
         if !profile {
-            for other in self.clients.values_mut().filter(|it| it.session.is_none()) {
-                other.known.remove(&id);
+            // Streams are numbered as they were opened; a newer one keeps the id.
+            for (_, other) in self.clients.range_mut(..stream) {
+                if other.session.is_none() {
+                    other.known.remove(&id);
+                }
             }
         }
         if let Some(client) = self.clients.get_mut(&stream) {
@@ -366,12 +371,20 @@ impl Model {
     }
 
     fn on_response(&mut self, stream: StreamId, response: &SubscribeResponse) {
+        let id = &response.subscription_id;
+        let held_by_newer = self
+            .clients
+            .range(stream..)
+            .skip(1)
+            .any(|(_, newer)| newer.session.is_none() && newer.known.contains_key(id));
         let client = self.clients.get_mut(&stream).expect("an open stream");
-        assert!(response.success, "{response:?}");
-        let asked = client
-            .asked
-            .first()
-            .is_some_and(|(id, _)| *id == response.subscription_id);
+        let asked = client.asked.first().is_some_and(|(first, _)| first == id);
+        let refused = asked && client.session.is_none() && held_by_newer;
+        assert_eq!(response.success, !refused, "{response:?}");
+        if refused {
+            client.asked.remove(0);
+            return;
+        }
         if asked {
             let (id, known) = client.asked.remove(0);
             client.known.insert(id, known);

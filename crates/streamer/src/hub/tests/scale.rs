@@ -1,5 +1,10 @@
 //! Many subscriptions: work that must be shared, counted and not timed.
 
+use std::collections::BTreeSet;
+
+use prost::Message as _;
+use steadfast_wire::streamer::{StreamerMessage, streamer_message::Payload as Answer};
+
 use super::server::*;
 use crate::hub::*;
 
@@ -35,4 +40,54 @@ fn i20_limits_hold_for_streams_that_ask_for_more() {
     assert_eq!(stats.held.subscriptions, 100);
     assert_eq!(stats.counters.refused_subscriptions, 200);
     server.assert_frees_everything();
+}
+
+#[test]
+fn s15_a_change_for_a_hundred_thousand_subscriptions_of_a_stream_fits_into_what_its_peer_takes() {
+    const SUBSCRIPTIONS: usize = 100_000;
+    for profile in [false, true] {
+        let mut server = Server::new();
+        server.audited = false;
+        let stream = if profile {
+            server.welcomed("s")
+        } else {
+            server.open()
+        };
+        let mut wanted = BTreeSet::new();
+        for index in 0..SUBSCRIPTIONS {
+            let id = format!("{index:0>60}");
+            server.ask(stream, want(&id, "rooms"));
+            wanted.insert(id);
+            server.send_all(stream);
+        }
+        server.take(stream);
+        server.commit("rooms", "r1", 1);
+        let queued: usize = server.unsent[&stream].iter().sum();
+        assert!(queued < 6 << 20, "{queued} bytes are queued at once");
+        server.settle();
+        assert_eq!(server.code(stream), None);
+        let deliveries = server.deliveries(stream);
+        assert!(deliveries.len() > 1, "it does not fit into one");
+        for delivery in deliveries {
+            let previous = if profile {
+                delivery.subscription_ids.len()
+            } else {
+                0
+            };
+            assert_eq!(delivery.previous.len(), previous);
+            let message = StreamerMessage {
+                payload: Some(Answer::Delivery(delivery)),
+            };
+            let bytes = message.encoded_len();
+            assert!(bytes <= 4 << 20, "{bytes} bytes in one message");
+            let Some(Answer::Delivery(delivery)) = message.payload else {
+                unreachable!("it was put in");
+            };
+            for id in delivery.subscription_ids {
+                assert!(wanted.remove(&id), "{id} twice");
+            }
+        }
+        assert_eq!(wanted.len(), 0, "left out");
+        assert_eq!(server.hub.stats().held.behind, 0);
+    }
 }

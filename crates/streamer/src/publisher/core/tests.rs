@@ -1,1 +1,384 @@
+//! The publisher's core against a server that is a script.
 
+use std::time::Duration;
+
+use bytes::Bytes;
+use steadfast_session::Effect;
+use steadfast_wire::publisher::{Ack, PublisherWelcome, Refused};
+
+use super::*;
+
+use publish_request::Payload as Said;
+use publish_response::Payload as Answer;
+
+const EPOCH: u64 = 7;
+
+/// A core and everything it asked for that the test has not looked at.
+struct Script {
+    core: Core,
+    open: bool,
+    now: Time,
+    said: Vec<Said>,
+    answered: Vec<Result<Published, PublishError>>,
+    greeted: Vec<u64>,
+    signals: Vec<Signal>,
+}
+
+impl Script {
+    fn new(first_sequence: u64) -> Self {
+        Self {
+            core: Core::new("p", first_sequence),
+            open: false,
+            now: Time::ZERO,
+            said: Vec::new(),
+            answered: Vec::new(),
+            greeted: Vec::new(),
+            signals: Vec::new(),
+        }
+    }
+
+    /// A core on a stream whose server greeted, knowing `last` and taking `window` at a time.
+    fn greeted(last: u64, window: u32) -> Self {
+        let mut script = Self::new(last + 1);
+        script.open();
+        script.welcome(last, window);
+        script.said.clear();
+        script.signals.clear();
+        script
+    }
+
+    fn call(&mut self, what: impl FnOnce(&mut Core, Time, &mut Cx)) {
+        let mut cx = Cx::new(self.open);
+        what(&mut self.core, self.now, &mut cx);
+        for effect in cx.into_effects() {
+            match effect {
+                Effect::Send(request) => self.said.extend(request.payload),
+                Effect::Event(Notice::Answered(answer)) => self.answered.push(answer),
+                Effect::Event(Notice::Greeted { last_sequence }) => {
+                    self.greeted.push(last_sequence);
+                }
+                Effect::Signal(signal) => self.signals.push(signal),
+            }
+        }
+    }
+
+    fn open(&mut self) {
+        self.open = true;
+        self.call(|core, now, cx| core.on_open(now, Generation(1), cx));
+    }
+
+    fn cut(&mut self) {
+        self.open = false;
+        let end = End::retry(By::Network, Reason::Lost("cut".to_owned()));
+        self.call(|core, now, cx| core.on_down(now, &end, cx));
+    }
+
+    fn publish(&mut self, documents: impl IntoIterator<Item = u64>) {
+        for document in documents {
+            let entry = Entry::upsert("default", "users", format!("u{document}"), "{}");
+            self.call(|core, now, cx| core.on_command(now, Command::Publish(entry), cx));
+        }
+    }
+
+    fn hear(&mut self, answer: Answer) {
+        let payload = Some(answer);
+        self.call(|core, now, cx| core.on_message(now, PublishResponse { payload }, cx));
+    }
+
+    fn welcome(&mut self, last_sequence: u64, max_in_flight: u32) {
+        self.hear(Answer::Welcome(PublisherWelcome {
+            last_sequence,
+            max_in_flight,
+        }));
+    }
+
+    fn ack(&mut self, sequence: u64, offset: u64) {
+        self.hear(Answer::Ack(Ack {
+            sequence,
+            epoch: EPOCH,
+            offset,
+            duplicates: 0,
+        }));
+    }
+
+    fn refuse(&mut self, sequence: u64) {
+        self.hear(Answer::Refused(Refused {
+            sequence,
+            message: "no".to_owned(),
+            ..Refused::default()
+        }));
+    }
+
+    fn stop(&mut self) -> End {
+        self.open = false;
+        let end = End::stop(By::Us, Reason::Left);
+        self.call(|core, now, cx| core.on_stop(now, &end, cx));
+        end
+    }
+
+    /// Sequences of the entries said since the last look, which must be nothing else.
+    fn entries(&mut self) -> Vec<u64> {
+        let sequence = |said| match said {
+            Said::Entry(entry) => {
+                assert_eq!(entry.document_id, format!("u{}", entry.sequence));
+                entry.sequence
+            }
+            other => panic!("not an entry: {other:?}"),
+        };
+        std::mem::take(&mut self.said)
+            .into_iter()
+            .map(sequence)
+            .collect()
+    }
+
+    /// What was answered since the last look.
+    fn answers(&mut self) -> Vec<Result<Published, PublishError>> {
+        std::mem::take(&mut self.answered)
+    }
+
+    /// What the stream was failed for.
+    fn fault(&mut self) -> String {
+        match &self.signals[..] {
+            [
+                Signal::Fail(End {
+                    by: By::Peer,
+                    reason: Reason::Protocol(what),
+                    ..
+                }),
+            ] => what.clone(),
+            other => panic!("not a fault of the peer: {other:?}"),
+        }
+    }
+}
+
+#[expect(clippy::unnecessary_wraps, reason = "it is compared with answers")]
+fn durable(sequence: u64, offset: u64) -> Result<Published, PublishError> {
+    let position = (offset > 0).then(|| Position::new(Epoch(EPOCH), offset));
+    Ok(Published { sequence, position })
+}
+
+#[test]
+fn nothing_but_hello_is_said_before_the_welcome_and_then_everything_in_order() {
+    let mut script = Script::new(1);
+    script.publish(1..=2);
+    script.open();
+    script.publish(3..=3);
+    let hello = PublisherHello {
+        producer_id: "p".to_owned(),
+    };
+    assert_eq!(std::mem::take(&mut script.said), [Said::Hello(hello)]);
+    assert!(!script.core.caught_up());
+    script.welcome(0, 10);
+    assert_eq!(script.entries(), [1, 2, 3]);
+    assert_eq!(script.greeted, [0]);
+    assert_eq!(script.signals, [Signal::Greeted]);
+    assert!(script.core.caught_up());
+}
+
+#[test]
+fn i22_what_was_not_answered_when_the_stream_was_cut_is_said_again_in_order() {
+    let mut script = Script::greeted(0, 10);
+    script.publish(1..=5);
+    assert_eq!(script.entries(), [1, 2, 3, 4, 5]);
+    script.ack(2, 2);
+    assert_eq!(script.answers(), [durable(1, 2), durable(2, 2)]);
+    script.cut();
+    script.publish(6..=6);
+    assert_eq!(script.said, [], "there is no stream");
+    script.open();
+    script.said.clear();
+    script.welcome(4, 10);
+    assert_eq!(script.entries(), [3, 4, 5, 6]);
+    assert_eq!(script.answers(), [], "a welcome answers nothing");
+}
+
+#[test]
+fn i22_entries_the_log_had_already_are_durable_at_a_place_nobody_knows() {
+    let mut script = Script::greeted(0, 10);
+    script.publish(1..=3);
+    script.cut();
+    script.open();
+    script.welcome(2, 10);
+    // Two commits: the first was there before the cut.
+    script.hear(Answer::Ack(Ack {
+        sequence: 2,
+        epoch: EPOCH,
+        offset: 0,
+        duplicates: 2,
+    }));
+    assert_eq!(script.answers(), [durable(1, 0), durable(2, 0)]);
+    script.ack(3, 3);
+    assert_eq!(script.answers(), [durable(3, 3)]);
+}
+
+#[test]
+fn a_refusal_in_the_middle_of_a_commit_is_of_that_entry_only() {
+    let mut script = Script::greeted(0, 10);
+    script.publish(1..=4);
+    script.refuse(2);
+    let refused = Err(PublishError::Refused {
+        sequence: 2,
+        message: "no".to_owned(),
+    });
+    assert_eq!(script.answers(), [durable(1, 0), refused]);
+    script.ack(4, 3);
+    assert_eq!(script.answers(), [durable(3, 3), durable(4, 3)]);
+    assert_eq!(script.signals, []);
+}
+
+#[test]
+fn the_acknowledgement_after_the_refusal_of_its_newest_entry_answers_nothing_twice() {
+    let mut script = Script::greeted(0, 10);
+    script.publish(1..=2);
+    script.refuse(2);
+    assert_eq!(script.answers().len(), 2);
+    script.ack(2, 1);
+    assert_eq!((script.answers(), &*script.signals), (Vec::new(), &[][..]));
+    script.publish(3..=3);
+    script.ack(3, 2);
+    assert_eq!(script.answers(), [durable(3, 2)]);
+}
+
+#[test]
+fn no_more_are_unanswered_than_the_server_takes() {
+    let mut script = Script::greeted(0, 2);
+    script.publish(1..=5);
+    assert_eq!(script.entries(), [1, 2]);
+    script.ack(1, 1);
+    assert_eq!(script.entries(), [3]);
+    script.refuse(3);
+    assert_eq!(script.entries(), [4, 5]);
+    // Another server may take another number.
+    script.cut();
+    script.open();
+    script.said.clear();
+    script.welcome(3, 1);
+    assert_eq!(script.entries(), [4]);
+    // None at all would be for ever.
+    script.cut();
+    script.open();
+    script.said.clear();
+    script.welcome(3, 0);
+    assert_eq!(script.entries(), [4]);
+}
+
+#[test]
+fn answers_nobody_asked_for_end_the_stream() {
+    type Case = (&'static str, fn(&mut Script));
+    let cases: [Case; 7] = [
+        ("sequence 3 was answered", |script| script.ack(3, 3)),
+        ("sequence 3 was answered", |script| script.refuse(3)),
+        ("sequence 9 was answered", |script| script.ack(9, 9)),
+        ("sequence 3 was answered", |script| {
+            script.ack(2, 2);
+            script.ack(3, 3);
+        }),
+        ("a second welcome", |script| script.welcome(2, 1)),
+        ("an answer before the welcome", |script| {
+            script.cut();
+            script.open();
+            script.ack(1, 1);
+        }),
+        ("an answer before the welcome", |script| {
+            script.cut();
+            script.open();
+            script.refuse(1);
+        }),
+    ];
+    for (what, case) in cases {
+        let mut script = Script::greeted(0, 4);
+        script.publish(1..=2);
+        case(&mut script);
+        assert!(script.fault().contains(what), "{what}");
+    }
+}
+
+#[test]
+fn an_answer_about_an_entry_that_waits_for_the_window_ends_the_stream() {
+    let mut script = Script::greeted(0, 2);
+    script.publish(1..=4);
+    script.ack(3, 3);
+    assert!(script.fault().contains("sequence 3 was answered"));
+    assert_eq!(script.answers(), [], "nothing is durable by that");
+}
+
+#[test]
+fn a_message_without_a_payload_is_skipped() {
+    let mut script = Script::greeted(0, 2);
+    script.call(|core, now, cx| core.on_message(now, PublishResponse { payload: None }, cx));
+    assert_eq!((&*script.said, &*script.signals), (&[][..], &[][..]));
+}
+
+#[test]
+fn i22_when_it_stops_each_entry_was_either_not_sent_or_is_unknown() {
+    let mut script = Script::greeted(0, 2);
+    script.publish(1..=4);
+    script.ack(1, 1);
+    script.answers();
+    script.cut();
+    let end = script.stop();
+    let unknown = |sequence| {
+        Err(PublishError::Unknown {
+            sequence,
+            end: end.clone(),
+        })
+    };
+    let not_sent = |sequence| {
+        Err(PublishError::NotSent {
+            sequence,
+            end: end.clone(),
+        })
+    };
+    // 2 and 3 were in the window, 4 was not.
+    assert_eq!(script.answers(), [unknown(2), unknown(3), not_sent(4)]);
+}
+
+#[test]
+fn i22_once_stopped_it_gives_no_sequence_away_that_may_be_in_the_log() {
+    let mut script = Script::greeted(0, 2);
+    script.publish(1..=1);
+    assert_eq!(script.entries(), [1]);
+    let end = script.stop();
+    script.answers();
+    script.publish(2..=2);
+    let not_sent = PublishError::NotSent {
+        sequence: 2,
+        end: end.clone(),
+    };
+    assert_eq!(script.answers(), [Err(not_sent)]);
+    script.open();
+    let fail = Signal::Fail(End::stop(end.by, end.reason));
+    assert_eq!(script.signals, [fail], "and it does not come back");
+    assert_eq!(script.entries(), [] as [u64; 0]);
+}
+
+#[test]
+fn a_ping_carries_the_time_and_its_answer_is_life() {
+    let mut script = Script::greeted(0, 2);
+    script.now = Time::ZERO + Duration::from_millis(1_234);
+    script.call(Core::on_heartbeat);
+    let ping = Ping { timestamp: 1_234 };
+    assert_eq!(script.said, [Said::Ping(ping)]);
+    script.hear(Answer::Pong(ping));
+    assert_eq!(script.signals, [Signal::HeartbeatAcked]);
+}
+
+#[test]
+fn an_entry_travels_as_it_was_given() {
+    let mut script = Script::greeted(41, 2);
+    let entry = Entry {
+        operation: Some(Operation::Delete),
+        data: Bytes::from_static(b"{ }"),
+        ..Entry::upsert("d", "c", "i", "")
+    };
+    script.call(|core, now, cx| core.on_command(now, Command::Publish(entry), cx));
+    let said = WireEntry {
+        sequence: 42,
+        database: "d".to_owned(),
+        collection: "c".to_owned(),
+        document_id: "i".to_owned(),
+        operation: WireOperation::Delete.into(),
+        data: Bytes::from_static(b"{ }"),
+    };
+    assert_eq!(script.said, [Said::Entry(said)]);
+}
