@@ -259,7 +259,7 @@ impl<P: Protocol, C: Connection> Link<P, C> {
     /// After three failed attempts, when the link stops, or when ten requests wait already.
     pub async fn connect(&self) -> Result<(), ConnectError> {
         self.request(Command::Connect, |before, now| {
-            now.state == State::Connected || now.lives > before.lives
+            now.activity == Activity::Live || now.lives > before.lives
         })
         .await
     }
@@ -380,7 +380,7 @@ impl<P: Protocol, C: Connection> Link<P, C> {
         let mut status = self.watch();
         let before = status.borrow_and_update().clone();
         self.tell(command).map_err(|Closed| ConnectError::Closed)?;
-        if before.state == State::Connected && fulfilled(&before, &before) {
+        if before.activity == Activity::Live && fulfilled(&before, &before) {
             return Ok(());
         }
         loop {

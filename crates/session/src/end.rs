@@ -63,8 +63,6 @@ pub enum Reason {
     Drained(String),
     /// Our queue of unsent messages reached its limit.
     OutboxFull,
-    /// The caller asked for a new stream.
-    ReconnectRequested,
     /// The caller left.
     Left,
 }
@@ -124,7 +122,6 @@ impl Reason {
             Self::Fenced => "fenced",
             Self::Drained(_) => "drained",
             Self::OutboxFull => "outbox_full",
-            Self::ReconnectRequested => "reconnect_requested",
             Self::Left => "left",
         }
     }
@@ -150,7 +147,6 @@ impl fmt::Display for Reason {
             Self::Fenced => f.write_str("a newer attempt of this session took over"),
             Self::Drained(why) => write!(f, "the peer is stopping: {why}"),
             Self::OutboxFull => f.write_str("too many unsent messages"),
-            Self::ReconnectRequested => f.write_str("a new stream was asked for"),
             Self::Left => f.write_str("the caller left"),
         }
     }

@@ -144,7 +144,7 @@ impl Session {
                 let wait = wait.min(config.retry_after_max);
                 Next::After(self.backoff.at_least(config, wait).max(ordinary))
             }
-            (Advice::Retry, Reason::ProbeFailed | Reason::ReconnectRequested) => Next::AtOnce,
+            (Advice::Retry, Reason::ProbeFailed) => Next::AtOnce,
             (Advice::Retry, _) => Next::After(ordinary),
         }
     }
