@@ -113,7 +113,7 @@ pub enum Outcome {
     Appended(Arc<Event>),
     /// Its sequence was taken before; nothing was appended.
     Duplicate,
-    /// It is wrong and stays wrong; its sequence counts as taken.
+    /// It is wrong and stays wrong; its sequence counts as taken. Sent again it is refused again.
     Refused(RefusedEntry),
     /// Its sequence does not follow the last one, or is 0; nothing was taken.
     Jump {
