@@ -59,7 +59,7 @@ enum Chore {
     },
     /// Plant each fault of xtask/mutants in a copy and see that its tests fail
     Mutants {
-        /// Only the mutants whose name contains this
+        /// Only the mutants of whose `table/name` this is a part
         #[arg(long)]
         only: Option<String>,
     },

@@ -33,6 +33,9 @@ struct Table {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Mutant {
+    /// Name of the file it stands in.
+    #[serde(skip)]
+    table: String,
     /// Begins with the id of the invariant it removes, where there is one.
     name: String,
     /// Relative to the root.
@@ -52,12 +55,12 @@ enum Verdict {
     DoesNotCompile,
 }
 
-/// Plants every fault, or those whose name contains `only`.
+/// Plants every fault, or those of whose `table/name` `only` is a part.
 pub(crate) fn run(only: Option<&str>) -> Result<()> {
     let all = read_tables()?;
     let mutants: Vec<&Mutant> = all
         .iter()
-        .filter(|mutant| only.is_none_or(|part| mutant.name.contains(part)))
+        .filter(|mutant| only.is_none_or(|part| mutant.full_name().contains(part)))
         .collect();
     if mutants.is_empty() {
         bail!("no mutant of {TABLES} is meant");
@@ -77,8 +80,8 @@ pub(crate) fn run(only: Option<&str>) -> Result<()> {
             Verdict::DoesNotCompile => "DOES NOT COMPILE",
         };
         println!(
-            "mutants: {:<44} {word} ({:.1} s)",
-            mutant.name,
+            "mutants: {:<56} {word} ({:.1} s)",
+            mutant.full_name(),
             began.elapsed().as_secs_f64()
         );
         if matches!(verdict, Verdict::Missed | Verdict::DoesNotCompile) {
@@ -98,7 +101,9 @@ fn read_tables() -> Result<Vec<Mutant>> {
     for file in source::files(|path| path.starts_with(TABLES) && source::is(path, "toml"))? {
         let table: Table =
             toml::from_str(&file.text).with_context(|| format!("read {}", file.path))?;
-        for mutant in table.mutants {
+        let stem = Path::new(&file.path).file_stem().unwrap_or_default();
+        for mut mutant in table.mutants {
+            mutant.table = stem.to_string_lossy().into_owned();
             if mutants.iter().any(|other| other.name == mutant.name) {
                 bail!("{}: {} stands twice", file.path, mutant.name);
             }
@@ -125,6 +130,10 @@ fn check(mutants: &[&Mutant]) -> Result<()> {
 }
 
 impl Mutant {
+    fn full_name(&self) -> String {
+        format!("{}/{}", self.table, self.name)
+    }
+
     /// The file's text with the fault in it.
     fn planted(&self, text: &str) -> Result<String> {
         let found = text.matches(&self.from).count();
@@ -285,6 +294,7 @@ mod tests {
 
     fn mutant(from: &str) -> Mutant {
         Mutant {
+            table: "t".into(),
             name: "m".into(),
             file: "f".into(),
             from: from.into(),
