@@ -22,6 +22,7 @@ mod catch_up;
 mod delivery;
 mod end;
 mod limits;
+mod page;
 mod progress;
 mod session;
 mod stats;
@@ -60,7 +61,7 @@ use crate::{
     matcher::{Matcher, SubscriptionKey},
 };
 
-/// Names one stream. The driver chooses it and never uses it again.
+/// Names one stream. The driver counts them up, so that the greater of two was opened later.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct StreamId(pub u64);
 
@@ -185,6 +186,8 @@ pub struct Hub {
     server_id: String,
     epoch: Epoch,
     bounds: Bounds,
+    /// The newest entry of the log that was found damaged; 0 for none.
+    damaged: u64,
     now: Time,
     ids: ChaCha12Rng,
     next_key: u64,
@@ -220,6 +223,7 @@ impl Hub {
             server_id: origin.server_id,
             epoch: origin.epoch,
             bounds: origin.bounds,
+            damaged: 0,
             now: Time::ZERO,
             ids: ChaCha12Rng::from_seed(origin.seed),
             next_key: 0,

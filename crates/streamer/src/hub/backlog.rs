@@ -82,6 +82,9 @@ impl Backlog {
 
     /// The lowest place of those with credit.
     pub(super) fn lowest_ready(&self) -> Option<u64> {
+        if self.ready == 0 {
+            return None;
+        }
         let ready = self.places.values().filter(|place| place.ready);
         ready.map(|place| place.upto).min()
     }

@@ -2,19 +2,16 @@
 //!
 //! A stream has at most one read of the log under way. The page is for all of its subscriptions that
 //! are behind and have credit, from the lowest of their places on, so that twenty thousand of them
-//! restored at similar places cost one pass and not twenty thousand. Streams take turns by pages.
+//! restored at similar places cost one pass and not twenty thousand. It is also for other streams
+//! that wait for a page of the same part of the log, as all do after the server came back. Streams
+//! take turns by pages.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, ops::Range, sync::Arc};
 
 use steadfast_wire::streamer::{ResyncReason, SubscribeResponse, streamer_message::Payload};
 
-use super::{Action, Cause, Hub, StreamId, Ticket, delivery::wire_event};
-use crate::{
-    Event,
-    filter::{Document, Selection, evaluate},
-    log::LogError,
-    matcher::SubscriptionKey,
-};
+use super::{Action, Cause, Hub, StreamId, Ticket};
+use crate::{Event, log::LogError};
 
 /// Why a read gave nothing.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -74,9 +71,13 @@ pub(super) enum Reading {
 #[derive(Debug, Default)]
 pub(super) struct Reads {
     next_ticket: u64,
+    /// For whom, and after which place.
     under_way: BTreeMap<Ticket, (StreamId, u64)>,
     next_turn: u64,
-    waiting: BTreeMap<u64, StreamId>,
+    /// Who, and its lowest place when it got in the row.
+    waiting: BTreeMap<u64, (StreamId, u64)>,
+    /// Whether anything changed since reads were last begun.
+    changed: bool,
 }
 
 impl Reads {
@@ -88,11 +89,42 @@ impl Reads {
         self.waiting.remove(&turn);
     }
 
-    fn enqueue(&mut self, stream: StreamId) -> Reading {
+    fn enqueue(&mut self, stream: StreamId, lowest: u64) -> Reading {
         let turn = self.next_turn;
         self.next_turn += 1;
-        self.waiting.insert(turn, stream);
+        self.waiting.insert(turn, (stream, lowest));
+        self.changed = true;
         Reading::Waiting(turn)
+    }
+
+    fn begin(&mut self, stream: StreamId, after: u64) -> Ticket {
+        let ticket = Ticket(self.next_ticket);
+        self.next_ticket += 1;
+        self.under_way.insert(ticket, (stream, after));
+        ticket
+    }
+
+    fn done(&mut self, ticket: Ticket) -> Option<(StreamId, u64)> {
+        self.changed = true;
+        self.under_way.remove(&ticket)
+    }
+
+    /// Whether a page under way is likely to reach beyond this place.
+    fn covers(&self, place: u64, page_events: u64) -> bool {
+        let pages = self.under_way.values();
+        let mut pages = pages.map(|(_, after)| *after..after.saturating_add(page_events));
+        pages.any(|page| page.contains(&place))
+    }
+
+    /// Takes those out of the row whose lowest place is in the range, the first ones of them.
+    fn take_within(&mut self, range: &Range<u64>) -> Vec<StreamId> {
+        let within = self
+            .waiting
+            .iter()
+            .filter(|(_, (_, lowest))| range.contains(lowest));
+        let turns: Vec<_> = within.map(|(turn, _)| *turn).take(SHARED_BY).collect();
+        let streams = turns.iter().filter_map(|turn| self.waiting.remove(turn));
+        streams.map(|(stream, _)| stream).collect()
     }
 }
 
@@ -101,45 +133,57 @@ impl Hub {
     pub(super) fn want_read(&mut self, id: StreamId) {
         if let Some(stream) = self.streams.get_mut(&id)
             && stream.reading == Reading::Idle
-            && stream.backlog.ready_count() > 0
             && !stream.outbox.is_full()
+            && let Some(lowest) = stream.backlog.lowest_ready()
         {
-            stream.reading = self.reads.enqueue(id);
+            stream.reading = self.reads.enqueue(id, lowest);
         }
     }
 
-    /// Begins as many of the waiting reads as may be under way.
+    /// Begins as many of the waiting reads as may be under way, in the order of the row. A stream
+    /// for which a page under way is likely good as well waits for that one.
     pub(super) fn start_reads(&mut self, out: &mut Vec<Action>) {
+        if !std::mem::take(&mut self.reads.changed) {
+            return;
+        }
+        let page_events = self.limits.page_events as u64;
+        let mut from = 0;
         while self.reads.under_way.len() < self.limits.reads {
-            let Some((_, id)) = self.reads.waiting.pop_first() else {
+            let Some((&turn, &(id, lowest))) = self.reads.waiting.range(from..).next() else {
                 return;
             };
-            let Some(stream) = self.streams.get_mut(&id) else {
-                continue;
-            };
-            stream.reading = Reading::Idle;
-            if stream.outbox.is_full() {
+            from = turn + 1;
+            if self.reads.covers(lowest, page_events) {
                 continue;
             }
-            let Some(after) = stream.backlog.lowest_ready() else {
-                continue;
-            };
-            let ticket = Ticket(self.reads.next_ticket);
-            self.reads.next_ticket += 1;
-            self.reads.under_way.insert(ticket, (id, after));
-            stream.reading = Reading::UnderWay;
-            let page = self.limits.page_bytes;
-            out.push(Action::Read {
-                ticket,
-                after,
-                max_events: self.limits.page_events,
-                // What does not fit into the queue would be read once more.
-                max_bytes: stream
-                    .outbox
-                    .room(&self.limits)
-                    .clamp(page.div_ceil(16), page),
-            });
+            self.reads.forget(turn);
+            self.start_read(id, out);
         }
+    }
+
+    fn start_read(&mut self, id: StreamId, out: &mut Vec<Action>) {
+        let Some(stream) = self.streams.get_mut(&id) else {
+            return;
+        };
+        stream.reading = Reading::Idle;
+        let Some(after) = stream.backlog.lowest_ready() else {
+            return;
+        };
+        if stream.outbox.is_full() {
+            return;
+        }
+        stream.reading = Reading::UnderWay;
+        let page = self.limits.page_bytes;
+        out.push(Action::Read {
+            ticket: self.reads.begin(id, after),
+            after,
+            max_events: self.limits.page_events,
+            // What does not fit into the queue would be read once more.
+            max_bytes: stream
+                .outbox
+                .room(&self.limits)
+                .clamp(page.div_ceil(16), page),
+        });
     }
 
     pub(super) fn on_read_done(
@@ -148,7 +192,7 @@ impl Hub {
         result: Result<Vec<Arc<Event>>, ReadFault>,
         out: &mut Vec<Action>,
     ) {
-        let Some((id, after)) = self.reads.under_way.remove(&ticket) else {
+        let Some((id, after)) = self.reads.done(ticket) else {
             return;
         };
         let Some(stream) = self.streams.get_mut(&id) else {
@@ -156,14 +200,26 @@ impl Hub {
         };
         stream.reading = Reading::Idle;
         self.counters.pages += 1;
+        let mut streams = vec![id];
         match result.and_then(|events| self.check_page(after, events)) {
-            Ok(events) => self.feed(id, after, &events, out),
+            Ok(events) => {
+                let page = after..after + events.len() as u64;
+                for other in self.reads.take_within(&page) {
+                    if let Some(stream) = self.streams.get_mut(&other) {
+                        stream.reading = Reading::Idle;
+                        streams.push(other);
+                    }
+                }
+                self.feed(&streams, after, &events, out);
+            }
             Err(fault) => self.on_read_fault(id, after, &fault, out),
         }
-        self.want_read(id);
-        self.check_queue(id, out);
-        self.arm(id);
-        self.end_if_settled(id, out);
+        for id in streams {
+            self.want_read(id);
+            self.check_queue(id, out);
+            self.arm(id);
+            self.end_if_settled(id, out);
+        }
     }
 
     /// What of a page can be used: without holes, and not beyond what is known to be committed,
@@ -192,120 +248,6 @@ impl Hub {
         }
     }
 
-    /// Gives a page to the stream's subscriptions that are behind, and then, if it reaches so far,
-    /// what is still in memory: otherwise catching up would never end while others publish.
-    fn feed(&mut self, id: StreamId, after: u64, events: &[Arc<Event>], out: &mut Vec<Action>) {
-        let mut upto = after;
-        let mut open = true;
-        let few = self.few(id, after);
-        let few = few.as_deref();
-        for event in events {
-            open = self.offer(id, after, event, few, out);
-            if !open {
-                break;
-            }
-            upto = event.offset;
-        }
-        if open && let Some(rest) = self.tail.after(upto) {
-            for event in &rest {
-                if !self.offer(id, after, event, few, out) {
-                    break;
-                }
-                upto = event.offset;
-            }
-        }
-        self.counters.page_events += upto - after;
-        let Some(stream) = self.streams.get_mut(&id) else {
-            return;
-        };
-        for key in stream.backlog.advance(after, upto, self.bounds.head) {
-            self.counters.caught_up += 1;
-            if let Some(subscription) = self.subscriptions.get_mut(&key) {
-                subscription.go_live(&stream.progress);
-            }
-        }
-    }
-
-    /// The subscriptions that a page read after `after` is for, if they are few.
-    fn few(&self, id: StreamId, after: u64) -> Option<Vec<SubscriptionKey>> {
-        let backlog = &self.streams.get(&id)?.backlog;
-        (backlog.ready_count() <= ONE_BY_ONE).then(|| backlog.ready_within(after..u64::MAX))
-    }
-
-    /// Delivers one event of a page. False if it matches but there is no room for it, or not for all
-    /// that it is for: those that got it are put behind it, and the others read it again.
-    fn offer(
-        &mut self,
-        id: StreamId,
-        after: u64,
-        event: &Arc<Event>,
-        few: Option<&[SubscriptionKey]>,
-        out: &mut Vec<Action>,
-    ) -> bool {
-        let mut keys = std::mem::take(&mut self.matched);
-        keys.clear();
-        self.collect(id, after, event, few, &mut keys);
-        let mut open = keys.is_empty() || !self.is_full(id);
-        if open && !keys.is_empty() {
-            let sent = self.deliver(id, event, &wire_event(self.epoch, event), &mut keys, out);
-            open = sent == keys.len();
-            if !open && let Some(stream) = self.streams.get_mut(&id) {
-                for key in &keys[..sent] {
-                    stream.backlog.insert(*key, event.offset, true);
-                }
-            }
-        }
-        self.matched = keys;
-        open
-    }
-
-    /// Finds the subscriptions that an event of a page is for.
-    ///
-    /// A few are looked at one by one, which costs nothing for all the others of the server; many are
-    /// found through the matcher.
-    fn collect(
-        &self,
-        id: StreamId,
-        after: u64,
-        event: &Event,
-        few: Option<&[SubscriptionKey]>,
-        keys: &mut Vec<SubscriptionKey>,
-    ) {
-        let Some(stream) = self.streams.get(&id) else {
-            return;
-        };
-        let backlog = &stream.backlog;
-        let Some(few) = few else {
-            // Counted when it was committed, if it can not be looked into.
-            self.matcher.matches(event, keys).unwrap_or_default();
-            keys.retain(|key| backlog.takes(*key, after, event.offset));
-            return;
-        };
-        let document = Document::of(event);
-        for key in few {
-            let Some(subscription) = self.subscriptions.get(key) else {
-                continue;
-            };
-            if subscription.collection == event.collection
-                && subscription.database == event.database
-                && backlog.takes(*key, after, event.offset)
-                && evaluate(&subscription.filter, &document).unwrap_or(false)
-            {
-                keys.push(*key);
-            }
-        }
-        // The order of the matcher: by kind, then by age.
-        keys.sort_by_key(|key| {
-            let filter = self.subscriptions.get(key).map(|it| it.filter.selection());
-            let kind = match filter {
-                Some(Selection::Document(_)) => 0,
-                Some(Selection::Collection) => 1,
-                Some(Selection::Conditions(_)) | None => 2,
-            };
-            (kind, *key)
-        });
-    }
-
     /// What was to come next can not be read. A profile peer hears where it goes on, once for each
     /// subscription that misses something; another can not be told but by ending its stream.
     fn on_read_fault(
@@ -325,6 +267,7 @@ impl Hub {
                 (0..(*first).max(after + 1), ResyncReason::Trimmed)
             }
             ReadFault::Damaged { offset } => {
+                self.damaged = self.damaged.max(*offset);
                 (after..(*offset).max(after + 1), ResyncReason::Damaged)
             }
         };
@@ -334,8 +277,9 @@ impl Hub {
         if !stream.peer.is_profile() {
             return self.end(id, &Cause::Lost(fault.to_string()), out);
         }
+        let missing = stream.backlog.ready_within(missing);
         let position = self.wire_position(self.bounds.head);
-        for key in self.backlog_within(id, missing) {
+        for key in missing {
             let resync = self.resync(reason);
             let (Some(stream), Some(subscription)) =
                 (self.streams.get_mut(&id), self.subscriptions.get_mut(&key))
@@ -357,12 +301,7 @@ impl Hub {
             stream.send(self.now, id, response, &self.limits, out);
         }
     }
-
-    fn backlog_within(&self, id: StreamId, range: std::ops::Range<u64>) -> Vec<SubscriptionKey> {
-        let stream = self.streams.get(&id);
-        stream.map_or_else(Vec::new, |stream| stream.backlog.ready_within(range))
-    }
 }
 
-/// Up to so many subscriptions are looked at one by one.
-const ONE_BY_ONE: usize = 64;
+/// Streams that one page is given to at once, besides the one that asked for it.
+const SHARED_BY: usize = 255;

@@ -96,15 +96,11 @@ impl Hub {
         let mut keys = std::mem::take(&mut self.matched);
         let mut grouped = std::mem::take(&mut self.grouped);
         keys.clear();
-        grouped.clear();
         // Filters that can not look into an event do not hold for it; the log takes none of that kind.
         let looked = self.matcher.matches(event, &mut keys);
         self.counters.unreadable += u64::from(looked.is_err());
-        let stream_of = |key| Some((self.subscriptions.get(key)?.stream, *key));
-        grouped.extend(keys.iter().filter_map(stream_of));
+        self.group(&keys, &mut grouped);
         if !grouped.is_empty() {
-            // Stable: within a stream the matcher's order stays.
-            grouped.sort_by_key(|(stream, _)| *stream);
             let wire = wire_event(self.epoch, event);
             for group in grouped.chunk_by(|one, other| one.0 == other.0) {
                 let id = group[0].0;
@@ -119,6 +115,18 @@ impl Hub {
         }
         self.matched = keys;
         self.grouped = grouped;
+    }
+
+    /// Sorts matches by stream. Within a stream their order stays.
+    pub(super) fn group(
+        &self,
+        keys: &[SubscriptionKey],
+        grouped: &mut Vec<(StreamId, SubscriptionKey)>,
+    ) {
+        let stream_of = |key| Some((self.subscriptions.get(key)?.stream, *key));
+        grouped.clear();
+        grouped.extend(keys.iter().filter_map(stream_of));
+        grouped.sort_by_key(|(stream, _)| *stream);
     }
 
     /// Sends a change to those of a stream's subscriptions that can take it, as one message if their

@@ -291,6 +291,8 @@ impl Hub {
             (head, Some(ResyncReason::Future))
         } else if resume.offset < self.bounds.first {
             (head, Some(ResyncReason::Trimmed))
+        } else if resume.offset < self.damaged {
+            (head, Some(ResyncReason::Damaged))
         } else {
             (resume.offset, None)
         }

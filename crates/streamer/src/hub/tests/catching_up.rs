@@ -131,31 +131,68 @@ fn few_and_many_subscriptions_find_the_same_events_in_the_same_order() {
 
 #[test]
 fn streams_take_turns_by_pages() {
-    let mut limits = pages_of(1);
-    limits.reads = 1;
-    let mut server = Server::holding(rooms(3), limits);
-    let streams = ["s", "t", "u"].map(|session| server.welcomed(session));
-    for stream in streams {
-        server.subscribe(stream, want("a", "rooms").after(0));
-    }
+    let limits = Limits {
+        reads: 1,
+        ..pages_of(1)
+    };
+    let mut server = Server::holding(rooms(8), limits);
+    let streams = [("s", 0), ("t", 3), ("u", 6)].map(|(session, place)| {
+        let stream = server.welcomed(session);
+        server.subscribe(stream, want("a", "rooms").after(place));
+        stream
+    });
     let mut order = Vec::new();
     while !server.reads.is_empty() {
         assert_eq!(server.reads.len(), 1, "the bound of reads");
         server.answer(0);
-        for (index, stream) in streams.into_iter().enumerate() {
-            order.extend(
-                server
-                    .offsets(stream)
-                    .into_iter()
-                    .map(|offset| (offset, index)),
-            );
+        for stream in streams {
+            order.extend(server.offsets(stream));
         }
     }
-    // A tail without these events: nothing is read twice and nobody is served first.
-    let fair: Vec<_> = (1..=3)
-        .flat_map(|offset| (0..3).map(move |index| (offset, index)))
-        .collect();
-    assert_eq!(order, fair);
+    assert_eq!(order[..9], [1, 4, 7, 2, 5, 8, 3, 6, 4]);
+}
+
+#[test]
+fn a_page_is_shared_by_the_streams_that_wait_for_it() {
+    let mut server = Server::holding(rooms(100), pages_of(10));
+    let streams = (0..50).map(|session| {
+        let stream = server.welcomed(&format!("session-{session}"));
+        server.subscribe(stream, want("a", "rooms").after(session % 5));
+        stream
+    });
+    let streams: Vec<_> = streams.collect();
+    server.settle();
+    for (place, stream) in streams.into_iter().enumerate() {
+        let first = place as u64 % 5 + 1;
+        assert_eq!(server.offsets(stream), (first..=100).collect::<Vec<_>>());
+    }
+    assert!(
+        server.reads_seen <= 12,
+        "{} reads for ten pages",
+        server.reads_seen
+    );
+}
+
+#[test]
+fn a_stream_without_room_leaves_a_shared_page_early_and_alone() {
+    let limits = Limits {
+        queue_messages: 4,
+        ..Limits::default()
+    };
+    let mut server = Server::holding(rooms(10), limits);
+    let (slow, fast) = (server.welcomed("s"), server.welcomed("t"));
+    server.send_all(fast);
+    for stream in [slow, fast] {
+        server.ask(stream, want("a", "rooms").after(0));
+    }
+    server.take(slow);
+    server.take(fast);
+    server.answer(0);
+    assert_eq!(server.offsets(slow), [1, 2]);
+    assert_eq!(server.offsets(fast), [1, 2, 3]);
+    server.settle();
+    assert_eq!(server.offsets(slow), (3..=10).collect::<Vec<_>>());
+    assert_eq!(server.offsets(fast), (4..=10).collect::<Vec<_>>());
 }
 
 #[test]
@@ -233,6 +270,11 @@ fn i19_a_damaged_entry_is_told_once_to_those_that_miss_it() {
     server.commit("rooms", "r1", 1);
     let deliveries = server.deliveries(stream);
     assert_eq!(deliveries[0].previous, [9, 9, 9]);
+    for (place, reason) in [(4, Some(ResyncReason::Damaged)), (5, None)] {
+        let response = server.subscribe(stream, want("later", "rooms").after(place));
+        let told = response.resync.map(|resync| resync.reason());
+        assert_eq!(told, reason, "it is known by now");
+    }
 }
 
 #[test]

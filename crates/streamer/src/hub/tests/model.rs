@@ -511,7 +511,7 @@ fn holds(filter: u8, event: &Event) -> bool {
 }
 
 proptest! {
-    #![proptest_config(Config { cases: 400, ..Config::default() })]
+    #![proptest_config(Config { cases: 400, failure_persistence: None, ..Config::default() })]
 
     #[test]
     fn i18_every_subscription_gets_what_it_must_once_and_in_order(
