@@ -136,8 +136,8 @@ pub enum Input {
         /// Why, for people.
         reason: String,
     },
-    /// Time has passed. Messages that came earlier must be told earlier, or a peer that the driver
-    /// had no time for is taken for a silent one.
+    /// Time has passed. Only this input ends what is overdue. Messages that came earlier must be told
+    /// earlier, or a peer that the driver had no time for is taken for a silent one.
     Tick,
 }
 
@@ -243,7 +243,7 @@ impl Hub {
     }
 
     /// Takes one input, adds what is to be done to `out`, and says when the next
-    /// [`Input::Tick`] is due at the latest.
+    /// [`Input::Tick`] is due; that may be now, or be past.
     ///
     /// Inputs about streams that have ended are ignored: they were under way. Time never goes back;
     /// an earlier `now` counts as the latest one.
@@ -262,9 +262,8 @@ impl Hub {
                 messages,
             } => self.on_sent(stream, bytes, messages, out),
             Input::Drain { deadline, reason } => self.on_drain(deadline, reason, out),
-            Input::Tick => {}
+            Input::Tick => self.fire(out),
         }
-        self.fire(out);
         self.start_reads(out);
         self.deadline()
     }

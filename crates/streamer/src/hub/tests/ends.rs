@@ -188,6 +188,8 @@ fn a_message_told_before_a_late_tick_saves_its_stream() {
     let mut server = Server::new();
     let stream = server.welcomed("s");
     server.now = server.now + seconds(600);
+    server.commit("rooms", "r1", 1);
+    assert_eq!(server.next_tick.map(|at| at <= server.now), Some(true));
     server.beat(stream, 1);
     server.step(Input::Tick);
     assert_eq!(server.code(stream), None);
