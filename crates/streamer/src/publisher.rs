@@ -22,7 +22,7 @@ use crate::{Operation, Position};
 
 pub use self::{
     core::{Command, Core, Notice},
-    handle::{BuildError, Builder, Pending, Publisher},
+    handle::{Builder, Pending, Publisher},
 };
 
 /// A change to publish.

@@ -30,7 +30,7 @@ pub struct Builder {
     link: steadfast::Builder,
 }
 
-/// What is wrong with the settings of a client.
+/// What is wrong with the settings of a client, or of a publisher.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum BuildError {

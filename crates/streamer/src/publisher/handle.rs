@@ -11,8 +11,8 @@ use std::{
 
 use steadfast::{
     ConnectError, Link,
-    grpc::{self, Address, Grpc, InvalidAddress},
-    session::{Config, ConfigFaults, Ready, Status},
+    grpc::{self, Address, Grpc},
+    session::{Config, Ready, Status},
     transport::{Call, Connection},
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
@@ -21,6 +21,7 @@ use super::{
     Entry, PublishError, Published,
     core::{Command, Core, Notice},
 };
+use crate::connect::BuildError;
 
 /// Publishes entries in order, each once, through every loss of the stream. Clones share it.
 ///
@@ -65,18 +66,6 @@ pub struct Builder {
     config: Config,
     max_entries: usize,
     max_bytes: usize,
-}
-
-/// Why a publisher was not made.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum BuildError {
-    /// The address is malformed.
-    #[error(transparent)]
-    Address(#[from] InvalidAddress),
-    /// The settings do not fit together.
-    #[error("the configuration is faulty: {0}")]
-    Config(#[from] ConfigFaults),
 }
 
 const METHOD: &str = "/steadfast.streamer.v1.PublisherService/Publish";
