@@ -80,8 +80,8 @@ pub enum PublishError {
         /// Why the publisher stopped.
         end: End,
     },
-    /// The publisher is closed.
-    #[error("the publisher is closed")]
+    /// The publisher is closed, and the entry was not sent. It is not in the log.
+    #[error("the publisher is closed; the entry was not sent")]
     Closed,
 }
 

@@ -1,0 +1,285 @@
+//! Entries published over connections that are cut: each is in the log once, whenever it happens, or
+//! its publisher says what it knows.
+
+#![allow(clippy::unwrap_used, reason = "the support of tests is test code")]
+
+mod support;
+
+use std::time::Duration;
+
+use steadfast_chaos::{Direction, Fault, Proxy, Reach};
+use steadfast_streamer::{
+    Epoch, Position,
+    client::Item,
+    connect::Client,
+    filter::Filter,
+    publisher::{Entry, Pending, PublishError, Publisher},
+    server::{Server, ServerOptions},
+};
+use support::{DATABASE, item, number, quick, serve, serve_plainly, soon, until};
+use tonic::Request;
+
+struct Scene {
+    server: Server,
+    proxy: Proxy,
+    publisher: Publisher,
+}
+
+impl Scene {
+    /// A publisher that has published `u0` through a proxy.
+    async fn new() -> Self {
+        let server = serve_plainly().await;
+        let proxy = Proxy::start(server.address()).unwrap();
+        let publisher = Publisher::builder(proxy.addr().to_string())
+            .config(quick())
+            .build()
+            .unwrap();
+        let scene = Self {
+            server,
+            proxy,
+            publisher,
+        };
+        let first = scene.enqueue(0..1).await;
+        scene.acknowledged(first, 1).await;
+        scene
+    }
+
+    async fn enqueue(&self, numbers: std::ops::Range<u64>) -> Vec<Pending> {
+        let mut pending = Vec::new();
+        for number in numbers {
+            let entry = Entry::upsert(DATABASE, "rooms", format!("u{number}"), "{}");
+            pending.push(soon(self.publisher.enqueue(entry)).await.unwrap());
+        }
+        pending
+    }
+
+    /// Every one of the entries is acknowledged; returns how many the log had already.
+    async fn acknowledged(&self, pending: Vec<Pending>, first_sequence: u64) -> usize {
+        let mut known = 0;
+        for (sequence, pending) in (first_sequence..).zip(pending) {
+            let published = soon(pending).await.unwrap();
+            assert_eq!(published.sequence, sequence);
+            known += usize::from(published.position.is_none());
+        }
+        known
+    }
+
+    /// The log holds exactly these documents, each once, in order.
+    async fn holds(&self, documents: u64) {
+        let client = Client::builder(self.server.address().to_string());
+        let client = client.build().unwrap();
+        let all = client.subscribe(DATABASE, "rooms", Filter::all());
+        let beginning = Position::new(Epoch(7), 0);
+        let mut all = soon(all.after(beginning).into_future()).await.unwrap();
+        for expected in 0..documents {
+            match item(&mut all).await {
+                Item::Change(change) => {
+                    assert_eq!(number(&change.document_id), expected);
+                    assert_eq!(change.position.unwrap().offset, expected + 1);
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+        let head = self.server.stats().await.unwrap().counters.events;
+        assert_eq!(head, documents, "and nothing more");
+    }
+
+    /// Waits until the proxy holds something back.
+    async fn held(&self) {
+        until("bytes are held back", || async {
+            self.proxy.stats().held > 0
+        })
+        .await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn i22_entries_enqueued_while_there_is_no_connection_are_there_once() {
+    let scene = Scene::new().await;
+    let refused = scene.proxy.inject(Fault::Refuse, Reach::Later);
+    scene.proxy.reset();
+    let pending = scene.enqueue(1..101).await;
+    drop(refused);
+    assert_eq!(scene.acknowledged(pending, 2).await, 0);
+    scene.holds(101).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn i22_entries_lost_on_their_way_are_there_once() {
+    let scene = Scene::new().await;
+    let hole = Fault::Blackhole(Direction::ToServer);
+    let hole = scene.proxy.inject(hole, Reach::Present);
+    let pending = scene.enqueue(1..101).await;
+    scene.held().await;
+    drop(hole);
+    assert_eq!(scene.acknowledged(pending, 2).await, 0);
+    scene.holds(101).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn i22_entries_whose_acknowledgement_was_lost_are_there_once() {
+    let scene = Scene::new().await;
+    let hole = Fault::Blackhole(Direction::ToClient);
+    let hole = scene.proxy.inject(hole, Reach::Present);
+    let pending = scene.enqueue(1..101).await;
+    until("all of them are durable", || async {
+        scene.server.stats().await.unwrap().counters.events == 101
+    })
+    .await;
+    scene.held().await;
+    drop(hole);
+    assert_eq!(
+        scene.acknowledged(pending, 2).await,
+        100,
+        "none is in the log a second time"
+    );
+    scene.holds(101).await;
+    assert_eq!(soon(scene.publisher.last_sequence()).await, Some(101));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn i22_a_refusal_that_was_lost_is_told_again_and_not_taken_for_success() {
+    let scene = Scene::new().await;
+    let hole = Fault::Blackhole(Direction::ToClient);
+    let hole = scene.proxy.inject(hole, Reach::Present);
+    let bad = Entry::upsert(DATABASE, "rooms", "u9", "[]");
+    let bad = soon(scene.publisher.enqueue(bad)).await.unwrap();
+    let good = scene.enqueue(1..2).await;
+    until("the good one is durable", || async {
+        scene.server.stats().await.unwrap().counters.events == 2
+    })
+    .await;
+    drop(hole);
+    let error = soon(bad).await.unwrap_err();
+    assert!(
+        matches!(error, PublishError::Refused { sequence: 2, .. }),
+        "{error:?}"
+    );
+    assert_eq!(scene.acknowledged(good, 3).await, 1);
+    scene.holds(2).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn i22_closing_tells_which_entries_may_be_in_the_log() {
+    let scene = Scene::new().await;
+    let hole = Fault::Blackhole(Direction::ToServer);
+    let _hole = scene.proxy.inject(hole, Reach::Present);
+    let sent = scene.enqueue(1..2).await;
+    scene.held().await;
+    scene.publisher.close().await;
+    for pending in sent {
+        let error = soon(pending).await.unwrap_err();
+        assert!(
+            matches!(error, PublishError::Unknown { sequence: 2, .. }),
+            "{error:?}"
+        );
+    }
+
+    let refused = scene.proxy.inject(Fault::Refuse, Reach::Later);
+    let publisher = Publisher::builder(scene.proxy.addr().to_string());
+    let publisher = publisher.config(quick()).build().unwrap();
+    let entry = Entry::upsert(DATABASE, "rooms", "u1", "{}");
+    let never = soon(publisher.enqueue(entry)).await.unwrap();
+    assert!(soon(publisher.connect()).await.is_err(), "it is refused");
+    publisher.close().await;
+    let error = soon(never).await.unwrap_err();
+    assert!(
+        matches!(error, PublishError::NotSent { sequence: 1, .. }),
+        "{error:?}"
+    );
+    drop(refused);
+    scene.holds(1).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn i22_another_publisher_goes_on_for_the_same_producer() {
+    let server = serve_plainly().await;
+    let build = |first| {
+        Publisher::builder(server.address().to_string())
+            .producer("p")
+            .first_sequence(first)
+            .build()
+            .unwrap()
+    };
+    let entry = |number: u64| Entry::upsert(DATABASE, "rooms", format!("u{number}"), "{}");
+    let first = build(1);
+    for number in 0..3 {
+        soon(first.publish(entry(number))).await.unwrap();
+    }
+    first.close().await;
+    // It does not know whether the third one was acknowledged, and says it again.
+    let second = build(3);
+    assert_eq!(soon(second.last_sequence()).await, Some(3));
+    assert_eq!(soon(second.publish(entry(2))).await.unwrap().position, None);
+    let fourth = soon(second.publish(entry(3))).await.unwrap();
+    assert_eq!(fourth.position, Some(Position::new(Epoch(7), 4)));
+    second.close().await;
+    // A jump is a hole in what was promised to be there.
+    let third = build(9);
+    let error = soon(third.publish(entry(9)));
+    let error = tokio::time::timeout(Duration::from_secs(20), error).await;
+    match error {
+        Ok(Err(PublishError::Unknown { sequence: 9, end })) => {
+            assert!(end.to_string().contains("begin again with 5"), "{end}");
+        }
+        other => panic!("{other:?}"),
+    }
+    let error = soon(third.publish(entry(10))).await.unwrap_err();
+    assert!(
+        matches!(error, PublishError::NotSent { sequence: 10, .. }),
+        "{error:?}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_more_entries_are_unanswered_than_the_server_takes_and_all_arrive() {
+    let mut options = ServerOptions::default();
+    options.publisher_in_flight = 3;
+    let server = serve(options).await;
+    support::publish(server.address(), "rooms", 0..500, 10).await;
+    assert_eq!(server.stats().await.unwrap().counters.events, 500);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_publisher_that_breaks_the_protocol_is_told_how() {
+    use steadfast_wire::publisher::{
+        Entry, PublishRequest, PublisherHello, publish_request::Payload,
+        publisher_service_client::PublisherServiceClient,
+    };
+
+    let server = serve_plainly().await;
+    let channel = support::channel(server.address()).await;
+    let hello = |producer: &str| {
+        Payload::Hello(PublisherHello {
+            producer_id: producer.to_owned(),
+        })
+    };
+    let entry = Payload::Entry(Entry {
+        sequence: 1,
+        operation: 3,
+        ..Entry::default()
+    });
+    for (said, told) in [
+        (vec![entry.clone()], "the first message must be hello"),
+        (vec![hello("")], "producer_id has 0 bytes"),
+        (vec![hello(&"p".repeat(257))], "producer_id has 257 bytes"),
+        (vec![hello("p"), hello("p")], "hello must be the first"),
+        (vec![hello("p"), entry], "3 is not an operation"),
+    ] {
+        let mut client = PublisherServiceClient::new(channel.clone());
+        let said = said.into_iter().map(Some);
+        let requests = said.map(|payload| PublishRequest { payload });
+        let requests: Vec<_> = requests.collect();
+        let call = client.publish(Request::new(tokio_stream::iter(requests)));
+        let mut answers = soon(call).await.unwrap().into_inner();
+        let status = loop {
+            match soon(answers.message()).await {
+                Ok(Some(_)) => {}
+                Ok(None) => panic!("no status for {told}"),
+                Err(status) => break status,
+            }
+        };
+        assert_eq!(status.code(), tonic::Code::InvalidArgument);
+        assert!(status.message().contains(told), "{status}");
+    }
+}

@@ -1,0 +1,161 @@
+//! Twenty thousand subscriptions restored at once, and the other ways to send much before reading
+//! anything. Times are printed and not asserted; what is asserted is that all of it arrives.
+
+#![allow(clippy::unwrap_used, reason = "the support of tests is test code")]
+
+mod support;
+
+use std::time::{Duration, Instant};
+
+use futures_util::future::try_join_all;
+use steadfast::session::State;
+use steadfast_chaos::Proxy;
+use steadfast_streamer::{
+    client::Item,
+    connect::Client,
+    filter::Filter,
+    publisher::{Entry, Publisher},
+    server::Server,
+};
+use steadfast_wire::streamer::{
+    Heartbeat, gateway_message::Payload as Ask, streamer_message::Payload as Answer,
+};
+use support::{DATABASE, Plain, frames::Frames, item, quick, request, serve_plainly, soon, until};
+use tokio::time::timeout;
+
+const SUBSCRIPTIONS: usize = 20_000;
+
+/// For a whole storm, in a debug build on a machine that does other things.
+const PATIENCE: Duration = Duration::from_secs(240);
+
+async fn subscribed(server: &Server, count: usize) {
+    let all = until("all are subscribed", || async {
+        server.stats().await.unwrap().held.subscriptions == count
+    });
+    timeout(PATIENCE, all).await.expect("in time");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn req_s5_twenty_thousand_subscriptions_are_restored_and_nothing_is_lost() {
+    let server = serve_plainly().await;
+    let proxy = Proxy::start(server.address()).unwrap();
+    let client = Client::builder(proxy.addr().to_string()).config(quick());
+    let client = client.build().unwrap();
+    let begun = Instant::now();
+    let asked = (0..SUBSCRIPTIONS).map(|index| {
+        let subscribe = client.subscribe(DATABASE, format!("c{index}"), Filter::all());
+        subscribe.into_future()
+    });
+    let mut subscriptions = timeout(PATIENCE, try_join_all(asked))
+        .await
+        .expect("in time")
+        .unwrap();
+    println!("{SUBSCRIPTIONS} subscribed in {:?}", begun.elapsed());
+
+    let publisher = Publisher::builder(server.address().to_string());
+    let publisher = publisher.build().unwrap();
+    let some = (0..SUBSCRIPTIONS).step_by(401);
+    for round in 0..2 {
+        let lives = client.link_counters().lives;
+        let begun = Instant::now();
+        proxy.reset();
+        for index in some.clone() {
+            let entry = Entry::upsert(DATABASE, format!("c{index}"), format!("u{round}"), "{}");
+            soon(publisher.publish(entry)).await.unwrap();
+        }
+        let mut status = client.watch();
+        let restored = async {
+            while client.link_counters().lives == lives || client.status().state != State::Connected
+            {
+                status.changed().await.unwrap();
+            }
+        };
+        timeout(PATIENCE, restored).await.expect("in time");
+        println!("{SUBSCRIPTIONS} restored in {:?}", begun.elapsed());
+        for index in some.clone() {
+            match item(&mut subscriptions[index]).await {
+                Item::Change(change) => {
+                    assert_eq!(*change.document_id, *format!("u{round}"));
+                    assert_eq!(*change.collection, *format!("c{index}"));
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+    let held = server.stats().await.unwrap().held;
+    assert_eq!(
+        (held.subscriptions, held.behind, held.streams),
+        (SUBSCRIPTIONS, 0, 1)
+    );
+    assert_eq!(client.link_counters().attempts, 3, "one for each cut");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn c8_twenty_thousand_subscribes_are_answered_to_a_peer_that_reads_nothing_meanwhile() {
+    let server = serve_plainly().await;
+    let mut peer = Frames::open(server.address()).await;
+    let begun = Instant::now();
+    for index in 0..SUBSCRIPTIONS {
+        let id = format!("subscription-{index:0>24}");
+        let collection = format!("organisations/o1/rooms/r{index}/messages");
+        peer.say(Ask::Subscribe(request(&id, &collection, Vec::new())));
+    }
+    subscribed(&server, SUBSCRIPTIONS).await;
+    let written = begun.elapsed();
+    for index in 0..SUBSCRIPTIONS {
+        match peer.next().await {
+            Answer::SubscribeResponse(response) => {
+                let id = format!("subscription-{index:0>24}");
+                assert_eq!((response.subscription_id, response.success), (id, true));
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    println!(
+        "{SUBSCRIPTIONS} subscribes taken in {written:?}, answers read after {:?}",
+        begun.elapsed()
+    );
+    assert!(peer.is_connected());
+    support::publish(
+        server.address(),
+        "organisations/o1/rooms/r7/messages",
+        3..4,
+        0,
+    )
+    .await;
+    assert!(matches!(peer.next().await, Answer::Delivery(_)));
+    assert_eq!(server.stats().await.unwrap().counters.opened, 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn twenty_thousand_subscribes_through_grpc_are_answered_to_a_peer_that_reads_late() {
+    let server = serve_plainly().await;
+    let mut peer = Plain::connect(&server).await;
+    for index in 0..SUBSCRIPTIONS {
+        peer.ask(&format!("subscription-{index}"), &format!("c{index}"));
+    }
+    subscribed(&server, SUBSCRIPTIONS).await;
+    for index in 0..SUBSCRIPTIONS {
+        let response = peer.response().await;
+        let id = format!("subscription-{index}");
+        assert_eq!((response.subscription_id, response.success), (id, true));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_flood_of_the_smallest_frames_costs_nobody_the_connection() {
+    const BEATS: i64 = 40_000;
+    let server = serve_plainly().await;
+    let mut peer = Frames::open(server.address()).await;
+    for _ in 0..BEATS {
+        peer.say(Ask::Heartbeat(Heartbeat::default()));
+    }
+    for beat in 0..BEATS {
+        let answer = peer.next().await;
+        assert!(
+            matches!(answer, Answer::HeartbeatAck(_)),
+            "{beat}: {answer:?}"
+        );
+    }
+    assert!(peer.is_connected());
+}

@@ -1,0 +1,93 @@
+//! A plain peer below gRPC: each message it sends is one DATA frame, as a Go peer sends them, and
+//! nothing is read, nor any window given back, before the test asks for it.
+
+use std::net::SocketAddr;
+
+use bytes::{BufMut as _, Bytes, BytesMut};
+use h2::{RecvStream, SendStream, client};
+use prost::Message as _;
+use steadfast_wire::streamer::{
+    GatewayMessage, StreamerMessage, gateway_message::Payload as Ask,
+    streamer_message::Payload as Answer,
+};
+use tokio::{net::TcpStream, task::JoinHandle};
+
+use super::soon;
+
+pub struct Frames {
+    asks: SendStream<Bytes>,
+    body: RecvStream,
+    read: BytesMut,
+    connection: JoinHandle<Result<(), h2::Error>>,
+}
+
+impl Frames {
+    pub async fn open(server: SocketAddr) -> Self {
+        let socket = TcpStream::connect(server).await.unwrap();
+        socket.set_nodelay(true).unwrap();
+        let handshake = client::Builder::new()
+            .initial_window_size(64 << 10)
+            .initial_connection_window_size(8 << 20)
+            .handshake::<_, Bytes>(socket);
+        let (client, connection) = soon(handshake).await.unwrap();
+        let connection = tokio::spawn(connection);
+        let mut client = soon(client.ready()).await.unwrap();
+        let request = http::Request::post(format!(
+            "http://{server}/syntrix.streamer.v1.StreamerService/Stream"
+        ));
+        let request = request
+            .header("content-type", "application/grpc")
+            .header("te", "trailers");
+        let (response, asks) = client
+            .send_request(request.body(()).unwrap(), false)
+            .unwrap();
+        let body = soon(response).await.unwrap().into_body();
+        Self {
+            asks,
+            body,
+            read: BytesMut::new(),
+            connection,
+        }
+    }
+
+    /// Queues a message as one frame.
+    pub fn say(&mut self, payload: Ask) {
+        let payload = Some(payload);
+        let message = GatewayMessage { payload }.encode_to_vec();
+        let mut frame = BytesMut::with_capacity(message.len() + 5);
+        frame.put_u8(0);
+        frame.put_u32(u32::try_from(message.len()).unwrap());
+        frame.put_slice(&message);
+        self.asks.send_data(frame.freeze(), false).unwrap();
+    }
+
+    /// Reads the next message.
+    pub async fn next(&mut self) -> Answer {
+        loop {
+            if self.read.len() >= 5 {
+                let length = u32::from_be_bytes(self.read[1..5].try_into().unwrap());
+                let end = 5 + usize::try_from(length).unwrap();
+                if self.read.len() >= end {
+                    let message = self.read.split_to(end).split_off(5);
+                    let message = StreamerMessage::decode(message).unwrap();
+                    return message.payload.expect("every message says something");
+                }
+            }
+            let data = soon(self.body.data()).await;
+            let data = data.expect("the stream goes on").unwrap();
+            let flow = self.body.flow_control();
+            flow.release_capacity(data.len()).unwrap();
+            self.read.extend_from_slice(&data);
+        }
+    }
+
+    pub fn is_connected(&self) -> bool {
+        !self.connection.is_finished()
+    }
+}
+
+impl Drop for Frames {
+    fn drop(&mut self) {
+        self.connection.abort();
+    }
+}
