@@ -13,15 +13,23 @@ mod hub_task;
 mod incoming;
 mod outgoing;
 mod publish_service;
+mod socket;
 mod stream_service;
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
+use futures_util::{
+    StreamExt as _,
+    future::{Fuse, FusedFuture as _, FutureExt as _},
+};
 use steadfast_wire::{
     publisher::publisher_service_server::PublisherServiceServer,
     streamer::streamer_service_server::StreamerServiceServer,
 };
-use tokio::{net::TcpListener, task::JoinHandle};
+use tokio::{
+    net::TcpListener,
+    task::{AbortHandle, JoinHandle},
+};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::server::TcpIncoming;
 use tracing::{info, warn};
@@ -29,6 +37,7 @@ use tracing::{info, warn};
 use self::{
     hub_task::{HubHandle, HubTask},
     publish_service::PublishService,
+    socket::Socket,
     stream_service::StreamService,
 };
 use crate::{
@@ -62,8 +71,11 @@ pub struct Server {
     writer: LogWriter,
     refuse: CancellationToken,
     stop: CancellationToken,
-    transport: JoinHandle<Result<(), tonic::transport::Error>>,
-    hub_task: JoinHandle<()>,
+    /// Cuts every connection. A peer that does not read keeps one open for as long as it likes.
+    cut: CancellationToken,
+    transport: Fuse<JoinHandle<Result<(), tonic::transport::Error>>>,
+    accepting: AbortHandle,
+    hub_task: Fuse<JoinHandle<&'static str>>,
 }
 
 /// Why a server did not start.
@@ -132,7 +144,12 @@ impl Server {
         let (handle, task, commits) = HubTask::new(hub, Arc::clone(&reader));
         let writer = LogWriter::spawn(log, options.writer, move |events| commits.tell(events))?;
         let (refuse, stop) = (CancellationToken::new(), CancellationToken::new());
-        let hub_task = tokio::spawn(task.run(stop.clone()));
+        let cut = CancellationToken::new();
+        let (stopping, without_hub) = (stop.clone(), refuse.clone());
+        let hub_task = tokio::spawn(async move {
+            let _refuse = without_hub.drop_guard();
+            task.run(stopping).await
+        });
 
         let (health, health_service) = tonic_health::server::health_reporter();
         let reflection = tonic_reflection::server::Builder::configure()
@@ -158,7 +175,10 @@ impl Server {
             .add_service(reflection)
             .add_service(streams)
             .add_service(publishing);
+        let switch = cut.clone();
         let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+        let incoming =
+            incoming.map(move |accepted| accepted.map(|tcp| Socket::new(tcp, switch.clone())));
         let until = refuse.clone();
         let transport = tokio::spawn(async move {
             health
@@ -186,8 +206,10 @@ impl Server {
             writer,
             refuse,
             stop,
-            transport,
-            hub_task,
+            cut,
+            accepting: transport.abort_handle(),
+            transport: transport.fuse(),
+            hub_task: hub_task.fuse(),
         })
     }
 
@@ -202,12 +224,24 @@ impl Server {
         self.hub.stats().await
     }
 
-    /// Resolves when the server has stopped by itself, which it does only when something failed.
+    /// Resolves when the server has stopped by itself, which it does only when something failed, and
+    /// says what. Its streams have ended then, and no new ones are taken. Once.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future has no effect.
     pub async fn failed(&mut self) -> String {
-        match (&mut self.transport).await {
-            Ok(Ok(())) => "the transport ended".to_owned(),
-            Ok(Err(error)) => format!("the transport failed: {error}"),
-            Err(error) => format!("the transport panicked: {error}"),
+        tokio::select! {
+            biased;
+            ended = &mut self.hub_task => match ended {
+                Ok(why) => why.to_owned(),
+                Err(error) => format!("its hub panicked: {error}"),
+            },
+            ended = &mut self.transport => match ended {
+                Ok(Ok(())) => "its transport ended".to_owned(),
+                Ok(Err(error)) => format!("its transport failed: {error}"),
+                Err(error) => format!("its transport panicked: {error}"),
+            },
         }
     }
 
@@ -222,13 +256,18 @@ impl Server {
         info!(reason, grace_ms = grace.as_millis() as u64, "draining");
         self.refuse.cancel();
         self.hub.drain(grace, reason);
-        let ended = tokio::time::timeout(grace + GRACE, &mut self.transport).await;
-        if ended.is_err() {
-            warn!("connections were still open at the drain deadline and were cut");
+        if !self.transport.is_terminated() {
+            let ended = tokio::time::timeout(grace + GRACE, &mut self.transport).await;
+            if ended.is_err() {
+                warn!("connections were still open at the drain deadline and were cut");
+            }
         }
+        self.cut.cancel();
         let closed = self.writer.shutdown(grace.max(GRACE)).await;
         self.stop.cancel();
-        (&mut self.hub_task).await.ok();
+        if !self.hub_task.is_terminated() {
+            (&mut self.hub_task).await.ok();
+        }
         closed
     }
 }
@@ -237,7 +276,8 @@ impl Drop for Server {
     fn drop(&mut self) {
         self.refuse.cancel();
         self.stop.cancel();
-        self.transport.abort();
+        self.cut.cancel();
+        self.accepting.abort();
     }
 }
 

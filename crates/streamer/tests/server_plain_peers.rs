@@ -385,8 +385,8 @@ async fn a_drain_that_meets_a_peer_which_does_not_read_ends_at_its_deadline() {
     server.drain(grace, "maintenance").await.unwrap();
     let took = begun.elapsed();
     assert!(took >= grace && took < Duration::from_secs(8), "{took:?}");
-    let status = peer.end().await.unwrap_err();
-    assert_eq!(status.code(), Code::Unavailable, "{status}");
+    // It is cut, because it left no room for a status.
+    assert!(peer.end().await.is_err());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -81,7 +81,10 @@ impl HubHandle {
     /// Returns a token that is cancelled when the hub has ended the stream.
     pub(super) fn opened(&self, stream: StreamId, outgoing: Outgoing) -> CancellationToken {
         let over = CancellationToken::new();
-        self.send(Letter::Opened(stream, outgoing, over.clone()));
+        let letter = Letter::Opened(stream, outgoing, over.clone());
+        if let Err(unheard) = self.letters.send(letter) {
+            unheard.0.turn_away();
+        }
         over
     }
 
@@ -110,6 +113,29 @@ impl HubHandle {
     /// A hub that has stopped hears nothing; its streams were ended before.
     fn send(&self, letter: Letter) {
         self.letters.send(letter).ok();
+    }
+}
+
+impl Letter {
+    /// What a hub that has stopped does with it: nobody may wait for it for ever.
+    fn turn_away(self) {
+        match self {
+            Self::Opened(_, outgoing, over) => Held { outgoing, over }.cut_short(),
+            Self::Received(..)
+            | Self::Taken(_)
+            | Self::Ended(_)
+            | Self::Read(..)
+            | Self::Drain(..)
+            | Self::Stats(_) => {}
+        }
+    }
+}
+
+impl Held {
+    fn cut_short(self) {
+        let stopped = Status::unavailable("the server has stopped");
+        self.outgoing.end(None, stopped, true);
+        self.over.cancel();
     }
 }
 
@@ -142,8 +168,9 @@ impl HubTask {
         (handle, task, Commits(commit))
     }
 
-    /// Runs until stopped, then ends every stream that is left.
-    pub(super) async fn run(mut self, stop: CancellationToken) {
+    /// Runs until it is stopped, or the log is, and says which. Dropped, it ends every stream that is
+    /// left.
+    pub(super) async fn run(mut self, stop: CancellationToken) -> &'static str {
         let mut letters = Vec::with_capacity(BATCH);
         loop {
             let due = self
@@ -156,13 +183,17 @@ impl HubTask {
                 }
             };
             tokio::select! {
-                () = stop.cancelled() => break,
+                () = stop.cancelled() => return "it was stopped",
                 _ = self.letters.recv_many(&mut letters, BATCH) => {
                     for letter in letters.drain(..) {
                         self.open(letter);
                     }
                 }
-                Some(events) = self.commits.recv() => self.step(Input::Committed { events }),
+                events = self.commits.recv() => match events {
+                    Some(events) => self.step(Input::Committed { events }),
+                    // Streams to which nothing will ever come again look healthy from outside.
+                    None => return "its log has stopped",
+                },
                 () = tick => {
                     // What came before the deadline is told before it, or a peer this task had no
                     // time for would be taken for a silent one.
@@ -175,11 +206,6 @@ impl HubTask {
                     self.step(Input::Tick);
                 }
             }
-        }
-        for held in std::mem::take(&mut self.streams).into_values() {
-            held.outgoing
-                .end(None, Status::unavailable("the server has stopped"), true);
-            held.over.cancel();
         }
     }
 
@@ -267,6 +293,19 @@ impl HubTask {
 
     fn now(&self) -> Time {
         Time::from_micros(u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX))
+    }
+}
+
+/// However the task ends, by a panic too, its streams end and later ones do not begin.
+impl Drop for HubTask {
+    fn drop(&mut self) {
+        self.letters.close();
+        while let Ok(letter) = self.letters.try_recv() {
+            letter.turn_away();
+        }
+        for held in std::mem::take(&mut self.streams).into_values() {
+            held.cut_short();
+        }
     }
 }
 

@@ -1,0 +1,97 @@
+//! A server whose parts fail, and one that is dropped: nobody is left on a stream to which nothing
+//! will come.
+
+#![allow(clippy::unwrap_used, reason = "the support of tests is test code")]
+
+mod support;
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
+
+use steadfast_streamer::{
+    Epoch,
+    log::{Log, LogError, LogReader, MemoryLog, Outcome, Submission},
+    publisher::{Entry, Publisher},
+    server::{Server, ServerOptions},
+};
+use steadfast_wire::streamer::gateway_message::Payload as Ask;
+use support::{
+    DATABASE, Plain, frames::Frames, publish, quick, request, serve_plainly, soon, until,
+};
+use tokio::net::TcpListener;
+use tonic::Code;
+
+/// A log that fails when it is told to.
+#[derive(Debug)]
+struct Failing {
+    log: MemoryLog,
+    fails: Arc<AtomicBool>,
+}
+
+impl Log for Failing {
+    fn append(&mut self, batch: Vec<Submission>, now_ms: i64) -> Result<Vec<Outcome>, LogError> {
+        if self.fails.load(Ordering::Relaxed) {
+            return Err(LogError::Stopped {
+                cause: "the disk is gone".to_owned(),
+            });
+        }
+        self.log.append(batch, now_ms)
+    }
+
+    fn maintain(&mut self, now_ms: i64) -> Result<bool, LogError> {
+        self.log.maintain(now_ms)
+    }
+
+    fn trim(&mut self, upto: u64) -> Result<(), LogError> {
+        self.log.trim(upto)
+    }
+
+    fn reader(&self) -> Arc<dyn LogReader> {
+        self.log.reader()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn s12_a_server_whose_log_fails_ends_its_streams_and_says_so() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let fails = Arc::new(AtomicBool::new(false));
+    let log = Failing {
+        log: MemoryLog::with_epoch(Epoch(7)),
+        fails: Arc::clone(&fails),
+    };
+    let mut server = Server::start(listener, Box::new(log), ServerOptions::default()).unwrap();
+    let mut peer = Plain::connect(&server).await;
+    assert!(peer.subscribe("a", "rooms").await.success);
+    publish(server.address(), "rooms", 0..1, 0).await;
+    assert_eq!(peer.number().await, 0);
+
+    fails.store(true, Ordering::Relaxed);
+    let publisher = Publisher::builder(server.address().to_string());
+    let publisher = publisher.config(quick()).build().unwrap();
+    let entry = Entry::upsert(DATABASE, "rooms", "u1", "{}");
+    let _pending = soon(publisher.enqueue(entry)).await.unwrap();
+    let status = peer.end().await.unwrap_err();
+    assert_eq!(status.code(), Code::Unavailable, "{status}");
+    assert_eq!(soon(server.failed()).await, "its log has stopped");
+    assert!(server.stats().await.is_none());
+    publisher.close().await;
+    // Ending it in order is still possible, and says that the log did not close well.
+    let grace = std::time::Duration::from_secs(1);
+    assert!(soon(server.drain(grace, "it failed")).await.is_err());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn i23_dropping_a_server_cuts_peers_that_do_not_read_too() {
+    let server = serve_plainly().await;
+    let mut peer = Frames::open(server.address()).await;
+    let mut quiet = Plain::connect(&server).await;
+    assert!(quiet.subscribe("b", "users").await.success);
+    peer.say(Ask::Subscribe(request("a", "rooms", Vec::new())));
+    publish(server.address(), "rooms", 0..500, 1_000).await;
+    assert!(server.stats().await.unwrap().held.queued_messages > 0);
+    drop(server);
+    until("its connection is cut", || async { !peer.is_connected() }).await;
+    assert!(quiet.end().await.is_err());
+}
