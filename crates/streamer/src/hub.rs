@@ -14,11 +14,12 @@
 //! subscriber costs a place, never queued changes, and nobody waits for it.
 //!
 //! With a peer that began with `hello` every subscription id belongs to its session, and a newer
-//! attempt of the session ends the older stream. All other peers share one namespace of ids, in which
-//! the newest subscribe of an id owns it.
+//! attempt of the session ends the older stream. All other peers share one namespace of ids,
+//! in which the newest stream that subscribed an id holds it.
 
 mod backlog;
 mod catch_up;
+mod credit;
 mod delivery;
 mod end;
 mod limits;

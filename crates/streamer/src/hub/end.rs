@@ -1,4 +1,5 @@
-//! Why a stream ends: one cause, told as a status and, where it is understood, as a final message.
+//! Why a stream ends: one cause, told as a status and, where it is understood, as a final message
+//!
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! What one server takes on, and for how long it waits.
+//! What one server takes on, and for how long it waits.
 
 use std::{fmt, time::Duration};
 

@@ -1,4 +1,4 @@
-//! How a quiet subscription learns that the log moved on, and heartbeats, which carry it.
+//! How a quiet subscription learns that the log moved on, and heartbeats, which carry it.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! The beginning of a profile stream, and the fence between the streams of one session.
+//! The beginning of a profile stream, and the fence between the streams of one session.
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 

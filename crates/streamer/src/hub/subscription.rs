@@ -1,4 +1,4 @@
-//! Subscriptions: made, replaced, moved, ended; and their credit.
+//! Subscriptions: made, replaced, moved, ended.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use steadfast_wire::streamer::{
     UnsubscribeRequest, streamer_message::Payload,
 };
 
-use super::{Action, Hub, Misuse, Peer, StreamId, progress::Progress};
+use super::{Action, Hub, Misuse, Peer, StreamId, credit::Credit, progress::Progress};
 use crate::{
     filter::{Filter, InvalidFilter},
     matcher::SubscriptionKey,
@@ -29,22 +29,6 @@ pub(super) struct Subscription {
     previous: u64,
     /// Progress of the stream that was told after so many counts for this one as well.
     joined: u64,
-}
-
-/// How much more may be sent.
-#[derive(Debug)]
-pub(super) enum Credit {
-    /// The peer grants none; its stream's queue is the only bound.
-    Unlimited,
-    /// Totals since the subscribe request.
-    Limited { messages: Meter, bytes: Meter },
-}
-
-/// Something counted against a total that only grows.
-#[derive(Debug)]
-pub(super) struct Meter {
-    used: u64,
-    allowed: u64,
 }
 
 /// Why a subscribe request is refused. It changes nothing then, not even the subscription whose id
@@ -279,7 +263,7 @@ impl Hub {
         response
     }
 
-    /// The place to begin at, and why it is not the wanted one.
+    /// The place to begin at, and why it is not the wanted one.
     fn place(&self, resume: Option<&wire::Position>) -> (u64, Option<ResyncReason>) {
         let head = self.bounds.head;
         let Some(resume) = resume else {
@@ -340,54 +324,6 @@ impl Subscription {
     /// From here on the stream's progress holds for it.
     pub(super) fn go_live(&mut self, progress: &Progress) {
         self.joined = progress.count;
-    }
-}
-
-impl Credit {
-    fn new(messages: u64, bytes: u64) -> Self {
-        Self::Limited {
-            messages: Meter {
-                used: 0,
-                allowed: messages,
-            },
-            bytes: Meter {
-                used: 0,
-                allowed: bytes,
-            },
-        }
-    }
-
-    /// Whether one more delivery may go, of whatever size.
-    pub(super) fn is_open(&self) -> bool {
-        match self {
-            Self::Unlimited => true,
-            Self::Limited { messages, bytes } => {
-                messages.used < messages.allowed && bytes.used < bytes.allowed
-            }
-        }
-    }
-
-    /// A delivery goes.
-    pub(super) fn charge(&mut self, weight: usize) {
-        debug_assert!(self.is_open(), "a delivery without credit");
-        match self {
-            Self::Unlimited => {}
-            Self::Limited { messages, bytes } => {
-                messages.used += 1;
-                bytes.used = bytes.used.saturating_add(weight as u64);
-            }
-        }
-    }
-
-    /// Takes new totals; a total never shrinks.
-    fn grant(&mut self, total_messages: u64, total_bytes: u64) {
-        match self {
-            Self::Unlimited => {}
-            Self::Limited { messages, bytes } => {
-                messages.allowed = messages.allowed.max(total_messages);
-                bytes.allowed = bytes.allowed.max(total_bytes);
-            }
-        }
     }
 }
 

@@ -1,4 +1,4 @@
-//! What happens because time passes: silence, stalls, looks, and the end of a drain.
+//! What happens because time passes: silence, stalls, looks, and the end of a drain.
 
 use std::{collections::BTreeSet, time::Duration};
 
