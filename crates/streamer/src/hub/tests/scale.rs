@@ -58,8 +58,8 @@ fn s15_a_change_for_a_hundred_thousand_subscriptions_of_a_stream_fits_into_what_
             let id = format!("{index:0>60}");
             server.ask(stream, want(&id, "rooms"));
             wanted.insert(id);
-            server.send_all(stream);
         }
+        server.send_all(stream);
         server.take(stream);
         server.commit("rooms", "r1", 1);
         let queued: usize = server.unsent[&stream].iter().sum();
