@@ -30,7 +30,7 @@ use support::{
     note::{Notes, Told, large, note, told},
     scripted::{Peer, Scripted, Wire},
     server::{Answers, Incoming, Server, path},
-    until, within,
+    someday, until, within,
 };
 use tokio::{
     sync::mpsc::UnboundedReceiver,
@@ -102,9 +102,10 @@ impl<C: Connection> Held<C> {
         .await;
     }
 
-    /// What it tells next, however long it takes.
+    /// What it tells next.
     async fn next(&mut self) -> Told {
-        self.told.recv().await.expect("the link is there")
+        let told = someday("something it tells", self.told.recv()).await;
+        told.expect("the link is there")
     }
 
     /// The ends it tells until it stops.
@@ -409,7 +410,8 @@ async fn i7_on_real_sockets_silence_is_no_loss_and_a_black_hole_is_found_in_time
     let first = registered.connection().await;
     let mut metrics = Held::borrow(&first, TICK, "Metrics");
     metrics.live().await;
-    assert_eq!(registered.next().await, Told::Note(note(1)));
+    let confirmed = within("the confirmation", registered.next()).await;
+    assert_eq!(confirmed, Told::Note(note(1)));
 
     sleep(TICK * 90 * 2).await;
     assert_eq!(proxy.stats().accepted, 1);

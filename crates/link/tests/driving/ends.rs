@@ -8,7 +8,7 @@ use std::sync::{
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 use steadfast::{
-    ConnectError, Notice, Resumed,
+    Notice, Resumed,
     session::{Activity, Advice, Cause, ConfigFaults, Generation},
 };
 use tokio::{
@@ -139,7 +139,7 @@ async fn leaving_sends_what_is_queued_and_takes_what_still_comes() {
         running.link.command(note(number)).unwrap();
     }
     let left = Instant::now();
-    running.link.leave().await;
+    running.leave().await;
     assert_eq!(left.elapsed(), Duration::ZERO, "the peer ended at once");
     assert_eq!(heard.load(Ordering::Acquire), 51);
     assert_eq!(running.next().await, Told::Note(note(77)));
@@ -159,7 +159,7 @@ async fn i23_leaving_a_peer_that_does_not_end_takes_the_drain_timeout() {
     let running = Running::start(world.clone(), Config::default());
     running.live(1).await;
     let began = Instant::now();
-    running.link.leave().await;
+    running.leave().await;
     assert_eq!(began.elapsed().as_secs(), 10);
     assert!(world.wires()[0].is_cut());
 }

@@ -13,7 +13,7 @@ use tokio::time::sleep;
 
 use super::*;
 use crate::support::{
-    note::{After, note},
+    note::{After, Note, note},
     scripted::Dialling,
 };
 
@@ -69,7 +69,7 @@ async fn commands_are_heard_while_dialling_and_go_out_with_the_call() {
         2,
         "queued, not waiting"
     );
-    running.link.leave().await;
+    running.leave().await;
     assert_eq!(running.link.status().state, State::Disconnected);
 
     world.set_dialling(Dialling::Connects);
@@ -114,6 +114,11 @@ fn resume(world: &Scripted, ready: Ready) -> Resumed<After, Wire> {
         .unwrap()
 }
 
+async fn next(notes: &mut Resumed<After, Wire>) -> Note {
+    let next = someday("a note", notes.next()).await;
+    next.expect("the link is there").unwrap()
+}
+
 #[tokio::test(start_paused = true)]
 async fn c13_i9_a_slow_application_is_not_a_dead_peer_and_loses_nothing() {
     let world = endless();
@@ -124,7 +129,7 @@ async fn c13_i9_a_slow_application_is_not_a_dead_peer_and_loses_nothing() {
         sleep(SECOND * 100).await;
         assert!(notes.link().counters().messages_in <= 256 * (round + 1) + 1);
         for number in round * 256 + 1..=(round + 1) * 256 {
-            assert_eq!(notes.next().await, Some(Ok(note(number))));
+            assert_eq!(next(&mut notes).await, note(number));
         }
     }
     assert_eq!(world.dials().len(), 1);
@@ -140,13 +145,14 @@ async fn c13_a_full_application_queue_does_not_cost_the_next_stream_its_greeting
     sleep(SECOND * 40).await;
     assert_eq!(notes.link().counters().held, 1);
     world.wires()[0].blackhole();
-    assert_eq!(notes.link().reconnect().await, Ok(()));
+    let reconnected = someday("an answer", notes.link().reconnect()).await;
+    assert_eq!(reconnected, Ok(()));
     sleep(SECOND * 120).await;
     let status = notes.link().status();
     assert_eq!((status.state, status.failed), (State::Connected, 0));
     assert_eq!(world.dials().len(), 2);
     for number in 1..=1_000 {
-        assert_eq!(notes.next().await, Some(Ok(note(number))));
+        assert_eq!(next(&mut notes).await, note(number));
     }
 }
 

@@ -18,7 +18,7 @@ mod sockets;
 use std::time::Duration;
 
 use steadfast::{
-    Builder, Link,
+    Builder, ConnectError, Link,
     session::{By, Config, End, Reason, State, Status},
     transport::{Call, Connection, Transport},
 };
@@ -26,7 +26,7 @@ use support::{
     note::{Notes, Told, told},
     scripted::{Peer, Scripted, Wire},
     server::path,
-    within,
+    someday, within,
 };
 use tokio::sync::mpsc::UnboundedReceiver;
 
@@ -68,12 +68,25 @@ impl<C: Connection> Running<C> {
         .await
     }
 
-    /// What it tells next, however long it takes.
-    async fn next(&mut self) -> Told {
-        self.told.recv().await.expect("the link is there")
+    async fn connect(&self) -> Result<(), ConnectError> {
+        someday("an answer", self.link.connect()).await
     }
 
-    /// The next end it tells, however long it takes.
+    async fn reconnect(&self) -> Result<(), ConnectError> {
+        someday("an answer", self.link.reconnect()).await
+    }
+
+    async fn leave(&self) {
+        someday("left", self.link.leave()).await;
+    }
+
+    /// What it tells next.
+    async fn next(&mut self) -> Told {
+        let told = someday("something it tells", self.told.recv()).await;
+        told.expect("the link is there")
+    }
+
+    /// The next end it tells.
     async fn down(&mut self) -> End {
         loop {
             if let Told::Down(end) = self.next().await {

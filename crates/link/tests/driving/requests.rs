@@ -1,10 +1,7 @@
 //! `connect` and `reconnect` observe the one loop.
 
 use futures_util::future::join_all;
-use steadfast::{
-    ConnectError,
-    session::{Activity, Cause, Generation},
-};
+use steadfast::session::{Activity, Cause, Generation};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::*;
@@ -15,10 +12,10 @@ async fn connect_resolves_at_the_first_live_and_at_once_when_there_is_one() {
     let world = listening();
     let running = Running::idle(world.clone(), builder(Config::default()), Notes::saying(1));
     assert_eq!(running.link.status().state, State::Disconnected);
-    assert_eq!(running.link.connect().await, Ok(()));
+    assert_eq!(running.connect().await, Ok(()));
     assert_eq!(running.link.status().state, State::Connected);
     let before = Instant::now();
-    assert_eq!(running.link.connect().await, Ok(()));
+    assert_eq!(running.connect().await, Ok(()));
     assert_eq!((before.elapsed(), world.dials().len()), (Duration::ZERO, 1));
 }
 
@@ -27,7 +24,7 @@ async fn connect_tells_of_three_failed_attempts_and_the_loop_goes_on() {
     let world = listening();
     world.set_dialling(Dialling::Fails);
     let running = Running::idle(world.clone(), builder(Config::default()), Notes::saying(1));
-    let error = running.link.connect().await.unwrap_err();
+    let error = running.connect().await.unwrap_err();
     let ConnectError::Failed { attempts: 3, last } = &error else {
         panic!("three attempts failed: {error:?}")
     };
@@ -50,7 +47,7 @@ async fn each_request_counts_the_failures_it_saw_itself() {
     world.set_dialling(Dialling::Fails);
     let running = Running::idle(world.clone(), builder(Config::default()), Notes::saying(1));
     for _ in 0..2 {
-        let answer = running.link.connect().await;
+        let answer = running.connect().await;
         assert!(matches!(
             answer,
             Err(ConnectError::Failed { attempts: 3, .. })
@@ -79,13 +76,13 @@ async fn ten_requests_wait_and_the_eleventh_is_busy() {
     let ten = join_all((0..10).map(|_| running.link.connect()));
     let late = async {
         sleep(SECOND).await;
-        let busy = running.link.connect().await;
+        let busy = running.connect().await;
         assert_eq!(busy, Err(ConnectError::Busy(10)));
         world.set_dialling(Dialling::Connects);
     };
     let (answers, ()) = tokio::join!(ten, late);
     assert_eq!(answers, vec![Ok(()); 10]);
-    assert_eq!(running.link.connect().await, Ok(()), "there is room again");
+    assert_eq!(running.connect().await, Ok(()), "there is room again");
 }
 
 #[tokio::test(start_paused = true)]
@@ -93,7 +90,7 @@ async fn reconnect_keeps_a_healthy_stream_with_everything_on_it() {
     let world = echoing();
     let mut running = Running::start(world.clone(), Config::default());
     let before = running.live(1).await;
-    assert_eq!(running.link.reconnect().await, Ok(()));
+    assert_eq!(running.reconnect().await, Ok(()));
     let after = running.link.status();
     assert_eq!(
         (after.generation, after.transitions),
@@ -116,7 +113,7 @@ async fn c3_reconnect_replaces_a_stream_whose_peer_does_not_answer() {
     running.live(1).await;
     world.wires()[0].blackhole();
     let asked = Instant::now();
-    assert_eq!(running.link.reconnect().await, Ok(()));
+    assert_eq!(running.reconnect().await, Ok(()));
     let taken = asked.elapsed();
     assert!((SECOND * 5..SECOND * 6).contains(&taken), "{taken:?}");
     assert_eq!(
@@ -135,7 +132,7 @@ async fn c3_reconnect_replaces_a_stream_whose_peer_does_not_answer() {
 async fn reconnect_without_a_stream_connects_and_while_backing_off_goes_at_once() {
     let world = listening();
     let running = Running::idle(world.clone(), builder(Config::default()), Notes::saying(1));
-    assert_eq!(running.link.reconnect().await, Ok(()));
+    assert_eq!(running.reconnect().await, Ok(()));
     assert_eq!(running.link.counters().probes, 0);
 
     world.set_dialling(Dialling::Fails);
@@ -147,7 +144,7 @@ async fn reconnect_without_a_stream_connects_and_while_backing_off_goes_at_once(
         .await;
     world.set_dialling(Dialling::Connects);
     let asked = Instant::now();
-    assert_eq!(running.link.reconnect().await, Ok(()));
+    assert_eq!(running.reconnect().await, Ok(()));
     assert!(
         asked.elapsed() <= Duration::from_millis(510),
         "{:?}",
@@ -164,7 +161,7 @@ async fn a_request_tells_when_the_link_gave_up_and_a_new_one_begins_anew() {
         ..Config::default()
     };
     let mut running = Running::idle(world.clone(), builder(config), Notes::saying(1));
-    let error = running.link.connect().await.unwrap_err();
+    let error = running.connect().await.unwrap_err();
     assert!(
         matches!(&error, ConnectError::Stopped(Cause::Ended(_))),
         "{error:?}"
@@ -174,7 +171,7 @@ async fn a_request_tells_when_the_link_gave_up_and_a_new_one_begins_anew() {
     sleep(SECOND * 120).await;
     assert_eq!(world.dials().len(), 2, "terminal is terminal");
     world.set_dialling(Dialling::Connects);
-    assert_eq!(running.link.connect().await, Ok(()));
+    assert_eq!(running.connect().await, Ok(()));
 }
 
 #[tokio::test(start_paused = true)]
@@ -182,10 +179,10 @@ async fn after_leaving_nothing_is_attempted_until_somebody_asks() {
     let world = listening();
     let running = Running::start(world.clone(), Config::default());
     running.live(1).await;
-    running.link.leave().await;
+    running.leave().await;
     assert_eq!(running.link.status().state, State::Disconnected);
     sleep(SECOND * 600).await;
     assert_eq!(world.dials().len(), 1);
-    assert_eq!(running.link.connect().await, Ok(()));
+    assert_eq!(running.connect().await, Ok(()));
     assert_eq!(world.dials().len(), 2);
 }

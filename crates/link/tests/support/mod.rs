@@ -28,6 +28,13 @@ pub(crate) async fn within<T>(what: &str, future: impl Future<Output = T>) -> T 
         .unwrap_or_else(|_| panic!("not within {LIMIT:?}: {what}"))
 }
 
+/// Waits in virtual time for something that must come, however long it takes: a day.
+pub(crate) async fn someday<T>(what: &str, future: impl Future<Output = T>) -> T {
+    timeout(Duration::from_secs(86_400), future)
+        .await
+        .unwrap_or_else(|_| panic!("not within a day: {what}"))
+}
+
 /// Waits until the status is as wanted, and returns it.
 pub(crate) async fn until(
     what: &str,
