@@ -88,6 +88,7 @@ pub(crate) async fn run(
     let mut server = ServerProcess::start(directory.path().to_owned()).await?;
     let proxy = Proxy::start(server.addr()).context("start the fault proxy")?;
     let report = demonstrate(&args, &mut server, &proxy, stop).await?;
+    server.check()?;
     proxy.shutdown().await;
     server.kill().await?;
     if args.json {

@@ -34,6 +34,14 @@ impl ServerProcess {
         self.addr
     }
 
+    /// An error when the server has ended although nobody ended it.
+    pub(crate) fn check(&mut self) -> anyhow::Result<()> {
+        match self.child.try_wait().context("look after the server")? {
+            None => Ok(()),
+            Some(status) => bail!("the server ended by itself ({status}); what it said is above"),
+        }
+    }
+
     /// SIGKILL, and waits until the process is gone.
     pub(crate) async fn kill(&mut self) -> anyhow::Result<()> {
         self.child.kill().await.context("kill the server")

@@ -82,6 +82,7 @@ pub(crate) async fn run(
         ),
     );
     let account = tour(&args, &mut server, &proxy, stop).await?;
+    server.check()?;
     proxy.shutdown().await;
     server.kill().await?;
     output::line("")?;

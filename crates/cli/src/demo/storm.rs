@@ -47,7 +47,7 @@ impl Storm<'_> {
     ) -> anyhow::Result<BTreeMap<Kind, Injected>> {
         let mut injected: BTreeMap<Kind, Injected> = BTreeMap::new();
         for fault in faults {
-            if !self.wait(self.began + fault.at, stop).await {
+            if !self.wait(self.began + fault.at, stop).await? {
                 break;
             }
             let held = self.strike(fault).await?;
@@ -55,20 +55,21 @@ impl Storm<'_> {
             entry.count += 1;
             entry.in_flight += u64::from(held > 0);
         }
-        self.wait(self.began + duration, stop).await;
+        self.wait(self.began + duration, stop).await?;
         self.screen.finish();
         Ok(injected)
     }
 
-    /// Shows the figures until that time; `false` when stopped before.
-    async fn wait(&mut self, until: Instant, stop: &CancellationToken) -> bool {
+    /// Shows the figures and looks after the server until that time; `false` when stopped before.
+    async fn wait(&mut self, until: Instant, stop: &CancellationToken) -> anyhow::Result<bool> {
         let mut ticks = interval(SHOW_EVERY);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
         loop {
             select! {
-                () = stop.cancelled() => return false,
-                () = sleep_until(until) => return true,
+                () = stop.cancelled() => return Ok(false),
+                () = sleep_until(until) => return Ok(true),
                 _ = ticks.tick() => {
+                    self.server.check()?;
                     let load = |count: &std::sync::atomic::AtomicU64| count.load(Ordering::Relaxed);
                     self.screen.show(&Moment {
                         elapsed: self.began.elapsed(),
@@ -88,16 +89,16 @@ impl Storm<'_> {
         self.figures.outages().fault(fault.kind, Instant::now());
         let held = match fault.kind {
             Kind::Reset => self.proxy.reset().held,
-            Kind::BlackHole => self.hold(Fault::Blackhole(Direction::Both), fault).await,
+            Kind::BlackHole => self.hold(Fault::Blackhole(Direction::Both), fault).await?,
             Kind::BlackHoleToServer => {
                 self.hold(Fault::Blackhole(Direction::ToServer), fault)
-                    .await
+                    .await?
             }
             Kind::BlackHoleToClient => {
                 self.hold(Fault::Blackhole(Direction::ToClient), fault)
-                    .await
+                    .await?
             }
-            Kind::Freeze => self.hold(Fault::Freeze, fault).await,
+            Kind::Freeze => self.hold(Fault::Freeze, fault).await?,
             Kind::Kill => {
                 let held = self.proxy.stats().held;
                 self.server.kill().await?;
@@ -132,7 +133,7 @@ impl Storm<'_> {
 
     /// A fault on the connections there are, for its time. Later connections are not touched, as
     /// with a path through the network that broke while another is whole.
-    async fn hold(&mut self, fault: Fault, planned: &Planned) -> u64 {
+    async fn hold(&mut self, fault: Fault, planned: &Planned) -> anyhow::Result<u64> {
         let guard: Guard = self.proxy.inject(fault, Reach::Present);
         let held = guard.hit().held;
         let (name, lasts) = (
@@ -141,9 +142,9 @@ impl Storm<'_> {
         );
         self.tell(&format!("{name} for {lasts} ({held} bytes on their way)"));
         let never = CancellationToken::new();
-        self.wait(Instant::now() + planned.lasts, &never).await;
+        self.wait(Instant::now() + planned.lasts, &never).await?;
         drop(guard);
-        held
+        Ok(held)
     }
 
     fn tell(&self, text: &str) {
