@@ -29,7 +29,7 @@ pub(crate) struct Publishers {
 /// Entries of one publisher that may wait for their acknowledgement.
 const IN_FLIGHT: usize = 512;
 /// How long what was written may take to be acknowledged after the faults are over.
-const FLUSH_TIMEOUT: Duration = Duration::from_secs(20);
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(60);
 
 impl Publishers {
     /// Starts so many publishers that together write `rate` entries a second.

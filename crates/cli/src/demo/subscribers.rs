@@ -44,6 +44,10 @@ struct Written {
 
 /// How often it is looked whether everybody has everything.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
+/// As long as things come nobody is given up, but not longer than this.
+const CATCH_UP_MAX: Duration = Duration::from_secs(180);
+/// Without anything for so long, nothing will come any more.
+const CATCH_UP_IDLE: Duration = Duration::from_secs(20);
 /// Time in which a duplicate that is still on its way arrives.
 const QUIET: Duration = Duration::from_millis(300);
 
@@ -100,18 +104,41 @@ impl Subscribers {
         self.progress.len()
     }
 
-    /// Waits until every subscription has as much as it is owed, at most that long. Whether it has
-    /// the right things is for the judge.
-    pub(crate) async fn catch_up(&self, sent: &[Sent], limit: Duration) {
-        let deadline = Instant::now() + limit;
-        for (ledger, count) in &self.progress {
-            let owed = |sent: &&Sent| sent.acknowledged && ledger.wants(sent);
-            let owed = sent.iter().filter(owed).count() as u64;
-            while count.load(Ordering::Relaxed) < owed && Instant::now() < deadline {
-                sleep(LOOK_EVERY).await;
+    /// Waits until every subscription has as much as it is owed, or nothing has come for a while.
+    /// Gives how many subscriptions have less. Whether they have the right things is for the judge.
+    pub(crate) async fn catch_up(&self, sent: &[Sent]) -> usize {
+        let owed = |ledger: &Ledger| {
+            let owed = sent
+                .iter()
+                .filter(|sent| sent.acknowledged && ledger.wants(sent));
+            owed.count() as u64
+        };
+        let owed: Vec<(u64, &AtomicU64)> = self
+            .progress
+            .iter()
+            .map(|(ledger, count)| (owed(ledger), &**count))
+            .collect();
+        let came = || {
+            owed.iter()
+                .map(|(_, count)| count.load(Ordering::Relaxed))
+                .sum::<u64>()
+        };
+        let behind = || {
+            owed.iter()
+                .filter(|(owed, count)| count.load(Ordering::Relaxed) < *owed)
+                .count()
+        };
+        let limit = Instant::now() + CATCH_UP_MAX;
+        let (mut newest, mut moved) = (came(), Instant::now());
+        while behind() > 0 && moved.elapsed() < CATCH_UP_IDLE && Instant::now() < limit {
+            sleep(LOOK_EVERY).await;
+            let now = came();
+            if now != newest {
+                (newest, moved) = (now, Instant::now());
             }
         }
         sleep(QUIET).await;
+        behind()
     }
 
     /// Ends the reading and gives what was received, and how many gaps were told.

@@ -6,7 +6,7 @@ use rand::{RngExt as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 use serde_json::{Map, Value, json};
 
-use super::judge::{Mark, Received, Sent};
+use super::judge::{Digest, Mark, Received, Sent};
 use crate::document::Action;
 
 pub(crate) const DATABASES: [&str; 2] = ["north", "south"];
@@ -126,8 +126,7 @@ pub(crate) fn read(id: &str, deleted: bool, payload: &[u8]) -> Received {
     };
     Received {
         mark,
-        id: id.to_owned(),
-        document,
+        digest: Digest::of(id, &document),
     }
 }
 
@@ -183,7 +182,7 @@ mod tests {
             }
             let received = read(&sent.id, gone, payload.to_string().as_bytes());
             assert_eq!(received.mark, Some(sent.mark));
-            assert_eq!((received.id, received.document), (sent.id, sent.document));
+            assert_eq!(received.digest, Digest::of(&sent.id, &sent.document));
         }
     }
 

@@ -157,7 +157,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::demo::judge::Mark;
+    use crate::demo::judge::{Digest, Mark};
 
     fn account(missing: Option<u64>) -> Account {
         let newest = Arc::new(AtomicU64::new(4));
@@ -185,8 +185,7 @@ mod tests {
             .filter(|sent| Some(sent.mark.sequence) != missing);
         let received = came.map(|sent| Received {
             mark: Some(sent.mark),
-            id: sent.id.clone(),
-            document: json!({}),
+            digest: Digest::of(&sent.id, &sent.document),
         });
         let received = received.collect();
         account.mark("first");

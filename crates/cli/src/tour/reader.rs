@@ -88,7 +88,7 @@ async fn read(
                 let received = workload::read(&change.document_id, deleted, &change.data);
                 if shown.elapsed() >= SHOW_EVERY || all.is_empty() {
                     shown = Instant::now();
-                    output::line(&row(&change, &received.document, columns))?;
+                    output::line(&row(&change, columns))?;
                 }
                 all.push(received);
                 counted.send_replace(all.len() as u64);
@@ -98,7 +98,8 @@ async fn read(
     }
 }
 
-fn row(change: &Change, document: &Value, columns: [&str; 3]) -> String {
+fn row(change: &Change, columns: [&str; 3]) -> String {
+    let document: Value = serde_json::from_slice(&change.data).unwrap_or_default();
     let cells = columns.map(|column| text(&document[column]));
     let cells = [cells[0].as_str(), &cells[1], &cells[2]];
     layout(operation_name(change.operation), &change.document_id, cells)
