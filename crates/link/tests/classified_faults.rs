@@ -26,6 +26,7 @@ use support::{
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpListener,
+    time::sleep,
 };
 use tonic::{Code, Status, body::Body, metadata::MetadataValue};
 
@@ -38,8 +39,6 @@ const LOST: Verdict = (By::Network, "lost", Advice::Retry);
 fn impatient() -> Config {
     Config {
         open_timeout: Duration::from_millis(400),
-        heartbeat_interval: Some(Duration::from_millis(100)),
-        activity_timeout: Some(Duration::from_millis(400)),
         ..Config::default()
     }
 }
@@ -280,17 +279,38 @@ async fn a_killed_server_is_a_loss() {
 
 #[tokio::test]
 async fn i7_a_black_hole_in_either_direction_is_silence() {
+    let patience = Duration::from_millis(600);
     for direction in [Direction::ToClient, Direction::ToServer, Direction::Both] {
-        // It answers what it gets, so either direction is enough to silence it.
+        // It answers what it gets, heartbeats too, so either direction is enough to silence it.
         let server = Server::start(server::echo);
         let proxy = server.proxy();
-        let address = proxy.addr().to_string();
-        let mut hole = None;
-        let end = end_with(impatient(), &address, || {
-            hole = Some(proxy.inject(Fault::Blackhole(direction), Reach::Everything));
+        let (sink, mut told) = told();
+        let protocol = Notes {
+            heartbeat: Some(note(0)),
+            ..Notes::default()
+        };
+        let link = Builder::new(Call::new(path("Talk")))
+            .config(Config {
+                heartbeat_interval: Some(Duration::from_millis(50)),
+                activity_timeout: Some(patience),
+                ..Config::default()
+            })
+            .spawn(Grpc::new(proxy.addr().into()), protocol, sink)
+            .unwrap();
+        within("live", link.connect()).await.unwrap();
+        sleep(patience * 3 / 2).await;
+        assert_eq!(link.status().failed, 0, "its heartbeats are answered");
+
+        let _hole = proxy.inject(Fault::Blackhole(direction), Reach::Everything);
+        let end = within("an end", async {
+            loop {
+                if let Told::Down(end) = told.recv().await.unwrap() {
+                    return end;
+                }
+            }
         })
         .await;
-        assert_eq!(verdict(&end), (By::Peer, "silent", Advice::Retry));
+        assert_eq!(end, End::retry(By::Peer, Reason::Silent), "{direction:?}");
     }
 }
 

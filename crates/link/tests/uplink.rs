@@ -45,7 +45,7 @@ fn registration(unit: Duration) -> Config {
         liveness: Liveness::Asked,
         heartbeat_interval: Some(unit * 10),
         activity_timeout: Some(unit * 90),
-        probe_timeout: unit * 5,
+        probe_timeout: unit * 25,
         recovery: Recovery::Spread(unit),
         initial_backoff: unit,
         max_backoff: unit * 30,
@@ -427,7 +427,10 @@ async fn i7_on_real_sockets_silence_is_no_loss_and_a_black_hole_is_found_in_time
     let holed = Instant::now();
     let lost = within("the loss", registered.next()).await;
     assert_eq!(lost, Told::Down(End::retry(By::Peer, Reason::Silent)));
-    assert!(holed.elapsed() < TICK * 90 + Duration::from_millis(300));
+    assert!(
+        holed.elapsed() < TICK * 90 + SECOND,
+        "and a second for a busy machine"
+    );
     assert_eq!(metrics.stopped().await.by, By::Network);
     let second = registered.connection().await;
     let mut anew = Held::borrow(&second, TICK, "Metrics");

@@ -1,18 +1,10 @@
 //! What is counted and measured, and that it adds up.
 
-use std::{
-    io::{self, Write},
-    sync::{Arc, Mutex},
-};
-
 use steadfast::session::Ready;
 use tokio::time::{Instant, sleep};
 
 use super::*;
-use crate::support::{
-    note::{Note, note},
-    scripted::Dialling,
-};
+use crate::support::{note::note, scripted::Dialling};
 
 const TENTH: Duration = Duration::from_millis(100);
 
@@ -154,67 +146,4 @@ async fn i12_i25_the_transitions_are_a_chain_without_holes() {
     }
     assert_eq!(recent.last().unwrap().to, State::Disconnected);
     assert_eq!(status.since, recent.last().unwrap().at);
-}
-
-/// Everything logged on this thread while it lives.
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
-
-impl Write for Log {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn i25_each_transition_and_outage_is_logged_and_no_payload_is() {
-    let log = Log::default();
-    let writer = log.clone();
-    let subscriber = tracing_subscriber::fmt()
-        .with_max_level(tracing::Level::TRACE)
-        .with_ansi(false)
-        .with_writer(move || writer.clone());
-    let _logging = tracing::subscriber::set_default(subscriber.finish());
-    let world = echoing();
-    let builder = builder(Config::default()).name("orders");
-    let running = Running::idle(world.clone(), builder, Notes::saying(1));
-    running.link.start().unwrap();
-    running.live(1).await;
-    let secret = Note {
-        number: 2,
-        body: "a secret".into(),
-    };
-    running.link.command(secret).unwrap();
-    sleep(SECOND * 40).await;
-    world.wires()[0].cut();
-    running.live(2).await;
-    running.link.close().await;
-
-    let log = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
-    let of = |what: &str| log.lines().filter(|line| line.contains(what)).count();
-    let transitions = running.link.status().transitions;
-    assert_eq!(
-        of(" INFO steadfast::driver::perform: state link=orders from="),
-        5
-    );
-    assert_eq!(transitions, 5, "{log}");
-    let lost = "from=connected to=reconnecting cause=the connection was lost: cut \
-                (ended by network) generation=1";
-    assert_eq!(of(lost), 1, "{log}");
-    assert_eq!(
-        of("recovered link=orders reason=lost outage_ms="),
-        1,
-        "{log}"
-    );
-    assert_eq!(
-        of("stopped link=orders end=the caller left (ended by us)"),
-        1,
-        "{log}"
-    );
-    assert_eq!(of("secret"), 0, "payloads are nobody's business: {log}");
 }
