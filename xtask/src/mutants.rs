@@ -58,6 +58,7 @@ enum Verdict {
 /// Plants every fault, or those of whose `table/name` `only` is a part.
 pub(crate) fn run(only: Option<&str>) -> Result<()> {
     let all = read_tables()?;
+    check(&all)?;
     let mutants: Vec<&Mutant> = all
         .iter()
         .filter(|mutant| only.is_none_or(|part| mutant.full_name().contains(part)))
@@ -65,7 +66,6 @@ pub(crate) fn run(only: Option<&str>) -> Result<()> {
     if mutants.is_empty() {
         bail!("no mutant of {TABLES} is meant");
     }
-    check(&mutants)?;
 
     let copy = Copy::make()?;
     copy.tests_pass_without_faults(&mutants)?;
@@ -113,8 +113,8 @@ fn read_tables() -> Result<Vec<Mutant>> {
     Ok(mutants)
 }
 
-/// Tells every row that its file has outgrown.
-fn check(mutants: &[&Mutant]) -> Result<()> {
+/// Tells every row that its file has outgrown, whether it is planted this time or not.
+fn check(mutants: &[Mutant]) -> Result<()> {
     let mut stale = 0;
     for mutant in mutants {
         let text = fs::read_to_string(process::root().join(&mutant.file)).unwrap_or_default();
