@@ -232,6 +232,10 @@ impl Builder {
 impl<P: Protocol, C: Connection> Link<P, C> {
     /// Asks the protocol for something. What is asked after [`Link::close`] is not heard.
     ///
+    /// Never waits. The driver takes commands without ever waiting either, and what they make it send is
+    /// bounded by [`Builder::outbox_bytes`]; a protocol whose commands can come faster than they are worked
+    /// off bounds them in its handle, as the Streamer's publisher does.
+    ///
     /// # Errors
     ///
     /// When the link is closed.
