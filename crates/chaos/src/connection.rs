@@ -109,7 +109,7 @@ impl Connection {
 }
 
 /// Makes the coming close of the socket a reset instead of an orderly end.
-fn arm_reset(socket: &TcpStream) {
+pub(crate) fn arm_reset(socket: &TcpStream) {
     // Fails only when the socket is dead already, and then there is nobody to reset.
     SockRef::from(socket).set_linger(Some(Duration::ZERO)).ok();
 }

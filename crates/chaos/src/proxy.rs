@@ -23,7 +23,7 @@ use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use crate::{
     conditions::{Active, Conditions, Cut, Fault, Reach},
-    connection::Connection,
+    connection::{Connection, arm_reset},
 };
 
 /// A proxy on a loopback port of its own.
@@ -388,6 +388,12 @@ async fn accept(
                     sleep(ACCEPT_PAUSE).await;
                     continue;
                 };
+                // The door may have closed after this client had come through it. What was refused
+                // before a client dialled is refused to that client.
+                if *door.borrow() == Door::Refuse {
+                    arm_reset(&client);
+                    continue;
+                }
                 let (connection, upstream) = shared.admit();
                 let admitted = Admitted { shared: shared.clone(), connection };
                 tasks.spawn(async move { admitted.connection.serve(client, upstream).await });
