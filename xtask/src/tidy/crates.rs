@@ -10,13 +10,31 @@ use super::folder;
 use crate::process;
 
 /// For each crate, the crates of ours it may build upon. Nothing builds upon `sim`, `cli` or xtask.
-const MAY_USE: [(&str, &[&str]); 7] = [
+const MAY_USE: [(&str, &[&str]); 10] = [
     ("session", &[]),
     ("wire", &[]),
     ("chaos", &[]),
     ("link", &["session"]),
     ("streamer", &["session", "link", "wire"]),
-    ("cli", &["session", "link", "wire", "streamer", "chaos"]),
+    ("exposition", &[]),
+    ("recorder", &[]),
+    (
+        "fodc",
+        &["session", "link", "wire", "exposition", "recorder"],
+    ),
+    (
+        "cli",
+        &[
+            "session",
+            "link",
+            "wire",
+            "streamer",
+            "exposition",
+            "recorder",
+            "fodc",
+            "chaos",
+        ],
+    ),
     ("sim", &["session", "link", "wire", "streamer", "chaos"]),
 ];
 

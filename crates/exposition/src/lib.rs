@@ -1,0 +1,1 @@
+//! Reads and writes the text formats of Prometheus and `OpenMetrics`.

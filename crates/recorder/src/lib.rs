@@ -1,0 +1,1 @@
+//! A flight recorder of metrics.
