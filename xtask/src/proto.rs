@@ -7,10 +7,14 @@ use prost::Message as _;
 
 use crate::process;
 
-const SOURCES: [&str; 3] = [
+const SOURCES: [&str; 7] = [
     "syntrix/streamer/v1/streamer.proto",
     "syntrix/puller/v1/puller.proto",
     "steadfast/streamer/v1/publisher.proto",
+    "banyandb/common/v1/common.proto",
+    "banyandb/database/v1/database.proto",
+    "banyandb/fodc/v1/rpc.proto",
+    "prometheus/remote.proto",
 ];
 
 const GENERATED: &str = "crates/wire/src/generated";
@@ -50,6 +54,7 @@ fn generate(out: &Path) -> Result<()> {
     fs::write(out.join("descriptors.bin"), descriptors.encode_to_vec())?;
     tonic_prost_build::configure()
         .bytes(".")
+        .btree_map(".")
         .build_transport(false)
         .out_dir(out)
         .compile_fds(descriptors)

@@ -1,1 +1,6 @@
 //! The flight recorder's agent and proxy, wire-compatible with FODC of Apache `SkyWalking` `BanyanDB`.
+
+pub mod agent;
+pub mod proxy;
+pub mod scrape;
+pub mod uplink;

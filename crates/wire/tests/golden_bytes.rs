@@ -6,7 +6,7 @@
 use std::fmt::Debug;
 
 use prost::Message;
-use steadfast_wire::{puller, streamer};
+use steadfast_wire::{fodc, puller, streamer};
 
 /// The value encodes to exactly these bytes, and these bytes decode to exactly the value.
 fn assert_golden<M: Message + Default + PartialEq + Debug>(value: &M, hex: &str) {
@@ -223,4 +223,94 @@ fn puller_heartbeat() {
         progress: "p".into(),
     };
     assert_golden(&event, "120170");
+}
+
+#[test]
+fn fodc_registration_of_the_releases() {
+    let bytes = "0a09524f4c455f44415441120b0a04747970651203686f74220270302a0464617461";
+    assert_golden(&registration(None), bytes);
+}
+
+#[test]
+fn fodc_registration_in_both_dialects() {
+    let address = fodc::Address {
+        ip: "10.0.0.1".to_owned(),
+        port: 17912,
+    };
+    let bytes = "0a09524f4c455f44415441120b0a04747970651203686f741a0e0a0831302e302e302e3110f88b01\
+                 220270302a0464617461";
+    assert_golden(&registration(Some(address)), bytes);
+}
+
+#[test]
+fn fodc_heartbeat_and_the_question_for_the_latest_are_empty() {
+    assert_golden(&fodc::RegisterAgentRequest::default(), "");
+    assert_golden(&fodc::StreamMetricsResponse::default(), "");
+}
+
+#[test]
+fn fodc_window_from_one_second_to_another() {
+    let at = |seconds| Some(prost_types::Timestamp { seconds, nanos: 0 });
+    let question = fodc::StreamMetricsResponse {
+        start_time: at(1_767_225_600),
+        end_time: at(1_767_225_660),
+        ..Default::default()
+    };
+    assert_golden(&question, "0a060880f2d6ca06120608bcf2d6ca06");
+}
+
+#[test]
+fn fodc_commands_of_the_later_streams_are_one_flag() {
+    assert_golden(
+        &fodc::StreamClusterTopologyResponse {
+            request_topology: true,
+        },
+        "0801",
+    );
+    assert_golden(
+        &fodc::StreamLifecycleResponse {
+            request_lifecycle: true,
+        },
+        "0801",
+    );
+    assert_golden(
+        &fodc::StreamCrashDiagnosticsResponse {
+            request_diagnostics: true,
+        },
+        "0801",
+    );
+    assert_golden(
+        &fodc::StreamSchemaRegistryResponse {
+            request_registry: true,
+        },
+        "0801",
+    );
+}
+
+#[test]
+fn fodc_fields_of_our_own_are_skipped_by_who_does_not_know_them() {
+    let ours = fodc::RegisterAgentRequest {
+        profile: Some(fodc::AgentProfile {
+            version: 1,
+            instance: "i".to_owned(),
+        }),
+        ..registration(None)
+    };
+    let plain = registration(None).encode_to_vec();
+    let bytes = ours.encode_to_vec();
+    let (known, added) = bytes.split_at(plain.len());
+    assert_eq!(known, plain, "everything of the original comes first");
+    // Field 100, length-delimited, five bytes: version 1, instance "i".
+    assert_eq!(added, unhex("a206050801120169"));
+}
+
+fn registration(primary_address: Option<fodc::Address>) -> fodc::RegisterAgentRequest {
+    fodc::RegisterAgentRequest {
+        node_role: "ROLE_DATA".to_owned(),
+        labels: [("type".to_owned(), "hot".to_owned())].into(),
+        primary_address,
+        pod_name: "p0".to_owned(),
+        container_names: vec!["data".to_owned()],
+        profile: None,
+    }
 }

@@ -1,0 +1,1 @@
+//! The proxy: knows the agents and asks them.

@@ -1,0 +1,1 @@
+//! Reads endpoints into the record.

@@ -1,0 +1,1 @@
+//! From the agent up to the proxy: registration, heartbeats, answers.
