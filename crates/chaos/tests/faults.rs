@@ -264,6 +264,36 @@ async fn a_refused_connection_fails_at_once_and_present_ones_live_on() {
     timeout(LIMIT, reached).await.unwrap();
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_made_right_after_the_refusal_never_reaches_the_server() {
+    let (server, proxy) = setup().await;
+    for _ in 0..50 {
+        let refused = proxy.inject(Fault::Refuse, Reach::Later);
+        // The listener may still be closing: then the connection is made, and reset.
+        if let Ok(mut client) = TcpStream::connect(proxy.addr()).await {
+            // One whose listener closed during its handshake hears of it when it speaks.
+            let written = client.write_all(b"x").await;
+            let reset = written.is_err() || read(&mut client).await.is_err();
+            assert!(reset, "it is reset");
+        }
+        drop(refused);
+        let open = timeout(LIMIT, async {
+            loop {
+                // A connection may still be caught in the backlog of the listener that closes.
+                if let Ok(client) = TcpStream::connect(proxy.addr()).await
+                    && timeout(QUIET, server.listener.accept()).await.is_ok()
+                {
+                    break drop(client);
+                }
+                sleep(Duration::from_millis(1)).await;
+            }
+        });
+        open.await.unwrap();
+    }
+    let none = timeout(QUIET, server.listener.accept()).await;
+    assert!(none.is_err(), "only the ones made while it was open came");
+}
+
 #[tokio::test]
 async fn an_unaccepted_connection_waits_in_the_backlog() {
     let (server, proxy) = setup().await;
