@@ -1,6 +1,8 @@
 //! The flight recorder's agent and proxy, wire-compatible with FODC of Apache `SkyWalking` `BanyanDB`.
 
 pub mod agent;
+pub mod columns;
+pub mod identity;
 pub mod proxy;
 pub mod scrape;
 pub mod uplink;
