@@ -1,0 +1,342 @@
+//! The grammar of a sample's line.
+//!
+//! ```text
+//! name {label="value", "any label"="value"} value timestamp # {label="value"} value timestamp
+//! {"any name", label="value"} value
+//! ```
+//!
+//! Both formats are read by this one grammar. Where `OpenMetrics` asks for exactly one space, any
+//! number of spaces and tabs is taken, since it can not mean anything else.
+
+use crate::{
+    fault::Reason,
+    format::Format,
+    limits::Limits,
+    number::{self, NumberFault},
+};
+
+/// What is wrong, and before which byte of the line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Fault {
+    pub(crate) at: usize,
+    pub(crate) reason: Reason,
+}
+
+pub(crate) type Parsed<T> = Result<T, Fault>;
+
+pub(crate) fn fault<T>(at: usize, reason: Reason) -> Parsed<T> {
+    Err(Fault { at, reason })
+}
+
+/// A piece of the line, without quotes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Span {
+    pub(crate) start: usize,
+    pub(crate) end: usize,
+    /// Whether it has escapes to resolve.
+    pub(crate) escaped: bool,
+}
+
+/// A label as written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct RawLabel {
+    pub(crate) name: Span,
+    pub(crate) value: Span,
+}
+
+/// Name and labels of a line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Head {
+    pub(crate) name: Span,
+    /// Where the value begins.
+    pub(crate) value_at: usize,
+}
+
+/// What follows the labels.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Tail {
+    pub(crate) value: f64,
+    pub(crate) timestamp_ms: Option<i64>,
+    pub(crate) exemplar: bool,
+}
+
+pub(crate) fn is_blank(byte: u8) -> bool {
+    matches!(byte, b' ' | b'\t')
+}
+
+/// Past spaces and tabs.
+pub(crate) fn skip_blanks(line: &[u8], mut at: usize) -> usize {
+    while line.get(at).copied().is_some_and(is_blank) {
+        at += 1;
+    }
+    at
+}
+
+/// The end of the token at `at`.
+pub(crate) fn token_end(line: &[u8], at: usize) -> usize {
+    line[at..]
+        .iter()
+        .position(|byte| is_blank(*byte))
+        .map_or(line.len(), |length| at + length)
+}
+
+/// Reads name and labels; the labels go into `labels`, in the order of the line.
+pub(crate) fn head(line: &[u8], limits: &Limits, labels: &mut Vec<RawLabel>) -> Parsed<Head> {
+    labels.clear();
+    let start = skip_blanks(line, 0);
+    let end = name_end(line, start);
+    let mut name = None;
+    let mut at = end;
+    if end > start {
+        if end - start > limits.name_bytes {
+            return fault(start, Reason::NameTooLong);
+        }
+        name = Some(Span {
+            start,
+            end,
+            escaped: false,
+        });
+        at = skip_blanks(line, end);
+        if at == line.len() {
+            return fault(at, Reason::MissingValue);
+        }
+    }
+    if line.get(at) == Some(&b'{') {
+        at = braces(line, at + 1, limits, &mut name, labels)?;
+    } else if end == start {
+        return fault(start, Reason::InvalidName);
+    } else if at == end {
+        return fault(at, Reason::InvalidName);
+    }
+    let Some(name) = name else {
+        return fault(start, Reason::MissingName);
+    };
+    let value_at = skip_blanks(line, at);
+    if value_at == line.len() {
+        return fault(value_at, Reason::MissingValue);
+    }
+    Ok(Head { name, value_at })
+}
+
+/// The end of a metric's name that stands without quotes; `at` if there is none.
+pub(crate) fn name_end(line: &[u8], at: usize) -> usize {
+    let first = |byte: u8| byte.is_ascii_alphabetic() || matches!(byte, b'_' | b':');
+    if !line.get(at).copied().is_some_and(first) {
+        return at;
+    }
+    line[at..]
+        .iter()
+        .position(|byte| !(first(*byte) || byte.is_ascii_digit()))
+        .map_or(line.len(), |length| at + length)
+}
+
+/// Reads what stands in braces, from behind the opening one to behind the closing one. A string
+/// without `=` after it is the metric's name.
+fn braces(
+    line: &[u8],
+    mut at: usize,
+    limits: &Limits,
+    name: &mut Option<Span>,
+    labels: &mut Vec<RawLabel>,
+) -> Parsed<usize> {
+    loop {
+        at = skip_blanks(line, at);
+        match line.get(at) {
+            Some(b'}') => return Ok(at + 1),
+            Some(_) => {}
+            None => return fault(at, Reason::InvalidLabels),
+        }
+        let start = at;
+        let (left, end) = label_name(line, at)?;
+        if left.end - left.start > limits.name_bytes {
+            return fault(start, Reason::NameTooLong);
+        }
+        at = skip_blanks(line, end);
+        let quoted = line[start] == b'"';
+        if line.get(at) == Some(&b'=') {
+            at = skip_blanks(line, at + 1);
+            if line.get(at) != Some(&b'"') {
+                return fault(at, Reason::InvalidLabels);
+            }
+            let (value, end) = string(line, at)?;
+            if value.end - value.start > limits.label_value_bytes {
+                return fault(value.start, Reason::LabelValueTooLong);
+            }
+            if labels.len() == limits.labels_per_series {
+                return fault(start, Reason::TooManyLabels);
+            }
+            labels.push(RawLabel { name: left, value });
+            at = skip_blanks(line, end);
+        } else if !quoted {
+            return fault(at, Reason::InvalidLabels);
+        } else if name.is_some() {
+            return fault(start, Reason::InvalidName);
+        } else {
+            *name = Some(left);
+        }
+        match line.get(at) {
+            Some(b',') => at += 1,
+            Some(b'}') => {}
+            _ => return fault(at, Reason::InvalidLabels),
+        }
+    }
+}
+
+/// A label's name, in quotes or not, and where it ends.
+fn label_name(line: &[u8], at: usize) -> Parsed<(Span, usize)> {
+    if line[at] == b'"' {
+        let (span, end) = string(line, at)?;
+        if span.start == span.end {
+            return fault(at, Reason::InvalidLabelName);
+        }
+        return Ok((span, end));
+    }
+    let first = |byte: u8| byte.is_ascii_alphabetic() || byte == b'_';
+    let length = line[at..]
+        .iter()
+        .position(|byte| !(first(*byte) || byte.is_ascii_digit()))
+        .unwrap_or(line.len() - at);
+    if length == 0 || !first(line[at]) {
+        return fault(at, Reason::InvalidLabelName);
+    }
+    let span = Span {
+        start: at,
+        end: at + length,
+        escaped: false,
+    };
+    Ok((span, span.end))
+}
+
+/// A string in quotes, of which the first is at `at`, and where it ends.
+pub(crate) fn string(line: &[u8], at: usize) -> Parsed<(Span, usize)> {
+    let start = at + 1;
+    let mut escaped = false;
+    let mut from = start;
+    loop {
+        let Some(length) = memchr::memchr2(b'"', b'\\', &line[from..]) else {
+            return fault(at, Reason::InvalidLabels);
+        };
+        let end = from + length;
+        if line[end] == b'"' {
+            let span = Span {
+                start,
+                end,
+                escaped,
+            };
+            return Ok((span, end + 1));
+        }
+        escaped = true;
+        from = end + 2;
+        if from > line.len() {
+            return fault(at, Reason::InvalidLabels);
+        }
+    }
+}
+
+/// Reads value, timestamp and exemplar from `at`, where the value begins.
+pub(crate) fn tail(
+    line: &[u8],
+    at: usize,
+    format: Format,
+    limits: &Limits,
+    labels: &mut Vec<RawLabel>,
+) -> Parsed<Tail> {
+    let mut tail = Tail {
+        value: 0.0,
+        timestamp_ms: None,
+        exemplar: false,
+    };
+    let end = token_end(line, at);
+    tail.value = value(line, at, end, format)?;
+    let mut at = skip_blanks(line, end);
+    if at < line.len() && line[at] != b'#' {
+        let end = token_end(line, at);
+        tail.timestamp_ms = Some(timestamp(line, at, end, format)?);
+        at = skip_blanks(line, end);
+    }
+    if at < line.len() {
+        if line[at] != b'#' {
+            return fault(at, Reason::TrailingData);
+        }
+        exemplar(line, at, limits, labels)?;
+        tail.exemplar = true;
+    }
+    Ok(tail)
+}
+
+fn value(line: &[u8], at: usize, end: usize, format: Format) -> Parsed<f64> {
+    // The text of the older format leaves the number to Go, which knows hexadecimal floats.
+    let hexadecimal = format == Format::Prometheus;
+    number::full(&line[at..end], hexadecimal).or_else(|wrong| {
+        fault(
+            at,
+            match wrong {
+                NumberFault::NotOne => Reason::InvalidValue,
+                NumberFault::OutOfRange => Reason::ValueOutOfRange,
+            },
+        )
+    })
+}
+
+fn timestamp(line: &[u8], at: usize, end: usize, format: Format) -> Parsed<i64> {
+    let token = &line[at..end];
+    let milliseconds = match format {
+        Format::Prometheus => number::milliseconds(token),
+        Format::OpenMetrics => number::seconds(token),
+    };
+    milliseconds.map_or_else(|| fault(at, Reason::InvalidTimestamp), Ok)
+}
+
+/// Reads an exemplar, whose `#` is at `at`, to the end of the line. It is kept nowhere; it is read
+/// so that what is not one is not taken for one.
+fn exemplar(line: &[u8], at: usize, limits: &Limits, labels: &mut Vec<RawLabel>) -> Parsed<()> {
+    let invalid = |at| fault(at, Reason::InvalidExemplar);
+    labels.clear();
+    let open = skip_blanks(line, at + 1);
+    if line.get(open) != Some(&b'{') {
+        return invalid(open);
+    }
+    let mut name = None;
+    let end = match braces(line, open + 1, limits, &mut name, labels) {
+        Ok(end) if name.is_none() => end,
+        Ok(_) => return invalid(open),
+        Err(wrong) => return invalid(wrong.at),
+    };
+    let at = skip_blanks(line, end);
+    let end = token_end(line, at);
+    if number::full(&line[at..end], false).is_err() {
+        return invalid(at);
+    }
+    let at = skip_blanks(line, end);
+    let end = token_end(line, at);
+    if at < line.len() && number::seconds(&line[at..end]).is_none() {
+        return invalid(at);
+    }
+    let at = skip_blanks(line, end);
+    if at < line.len() {
+        return fault(at, Reason::TrailingData);
+    }
+    Ok(())
+}
+
+/// Appends text with `\\`, `\n` and, if asked for, `\"` resolved. Any other backslash stays as it
+/// is written, as Prometheus reads it.
+pub(crate) fn unescape(text: &str, quotes: bool, to: &mut String) {
+    let mut rest = text;
+    while let Some(at) = memchr::memchr(b'\\', rest.as_bytes()) {
+        to.push_str(&rest[..at]);
+        let resolved = match rest.as_bytes().get(at + 1) {
+            Some(b'\\') => "\\",
+            Some(b'n') => "\n",
+            Some(b'"') if quotes => "\"",
+            _ => {
+                to.push('\\');
+                rest = &rest[at + 1..];
+                continue;
+            }
+        };
+        to.push_str(resolved);
+        rest = &rest[at + 2..];
+    }
+    to.push_str(rest);
+}

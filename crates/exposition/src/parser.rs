@@ -1,0 +1,235 @@
+//! The parser of one endpoint's pages.
+
+mod carry;
+mod line;
+mod remembered;
+
+use memchr::{memchr, memrchr};
+
+use self::carry::Carry;
+use crate::{
+    excerpt,
+    families::Families,
+    fault::{LineFault, Reason},
+    format::Format,
+    grammar::{Fault, RawLabel},
+    layout::Layout,
+    limits::Limits,
+    sink::{LabelSpan, Sink},
+    summary::Summary,
+};
+
+/// Reads the pages of one endpoint, one scrape after the other.
+///
+/// ```text
+/// begin ── push ── push ── … ── finish     the lines of this scrape are remembered
+///                           └── abandon    those of the last finished one still are
+/// ```
+///
+/// A page that is equal to the one before but for its values, and arrives in whole lines, is read
+/// without any allocation.
+#[derive(Debug)]
+pub struct Parser<Id: Copy> {
+    limits: Limits,
+    format: Format,
+    phase: Phase,
+    summary: Summary,
+
+    carry: Carry,
+
+    /// The last finished scrape.
+    last: Layout<Id>,
+    /// The current scrape once it differs from the last one.
+    next: Layout<Id>,
+    differs: bool,
+    /// The entry of `last` that is expected to come next. While nothing differs, also how many
+    /// lines of it have come.
+    expected: usize,
+
+    families: Families,
+
+    labels: Vec<RawLabel>,
+    /// Name and labels of a line, resolved.
+    text: String,
+    name_end: usize,
+    spans: Vec<LabelSpan>,
+    excerpt: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// Outside a scrape.
+    Idle,
+    Reading,
+    /// Behind `# EOF`.
+    Ended,
+}
+
+impl<Id: Copy> Parser<Id> {
+    /// A parser that remembers nothing.
+    #[must_use]
+    pub fn new(limits: Limits) -> Self {
+        Self {
+            limits,
+            format: Format::default(),
+            phase: Phase::Idle,
+            summary: Summary::default(),
+            carry: Carry::default(),
+            last: Layout::new(),
+            next: Layout::new(),
+            differs: false,
+            expected: 0,
+            families: Families::default(),
+            labels: Vec::new(),
+            text: String::new(),
+            name_end: 0,
+            spans: Vec::new(),
+            excerpt: String::new(),
+        }
+    }
+
+    /// Begins a scrape. One that was begun and not finished is abandoned. Nothing of a page in the
+    /// other format is remembered.
+    pub fn begin(&mut self, format: Format) {
+        self.abandon();
+        if format != self.format {
+            self.last.clear();
+            self.format = format;
+        }
+        self.phase = Phase::Reading;
+        self.summary = Summary::default();
+        self.families.begin();
+    }
+
+    /// Takes the next piece of the page. Ignored outside a scrape.
+    pub fn push<S: Sink<Id = Id>>(&mut self, piece: &[u8], sink: &mut S) {
+        if self.phase == Phase::Idle {
+            return;
+        }
+        self.summary.bytes += piece.len() as u64;
+        let mut rest = piece;
+        if !self.carry.is_empty() {
+            let Some(end) = memchr(b'\n', rest) else {
+                self.carry.extend(rest, self.limits.line_bytes);
+                return;
+            };
+            self.carry.extend(&rest[..end], self.limits.line_bytes);
+            rest = &rest[end + 1..];
+            self.carried_line(sink);
+        }
+        let whole = memrchr(b'\n', rest).map_or(0, |end| end + 1);
+        self.lines(&rest[..whole], sink);
+        self.carry.extend(&rest[whole..], self.limits.line_bytes);
+    }
+
+    /// Ends the scrape: what was pushed is the whole page. Its lines are remembered, all others
+    /// forgotten. Outside a scrape nothing changes.
+    pub fn finish<S: Sink<Id = Id>>(&mut self, sink: &mut S) -> Summary {
+        if self.phase == Phase::Idle {
+            return Summary::default();
+        }
+        if !self.carry.is_empty() {
+            self.carried_line(sink);
+        }
+        let ended = self.phase == Phase::Ended;
+        self.phase = Phase::Idle;
+        if self.differs {
+            std::mem::swap(&mut self.last, &mut self.next);
+            self.next.clear();
+        } else if self.expected < self.last.len() {
+            self.last.truncate(self.expected);
+        }
+        self.differs = false;
+        self.expected = 0;
+        self.families.finish(|family| sink.family(family));
+        self.summary.eof_missing = self.format == Format::OpenMetrics && !ended;
+        std::mem::take(&mut self.summary)
+    }
+
+    /// Ends the scrape in the middle, as when the connection is lost. What the last finished one
+    /// left is remembered; series that only this one had are forgotten.
+    pub fn abandon(&mut self) {
+        if self.phase == Phase::Idle {
+            return;
+        }
+        self.phase = Phase::Idle;
+        self.carry.clear();
+        self.next.clear();
+        self.differs = false;
+        self.expected = 0;
+        self.families.abandon();
+        self.summary = Summary::default();
+    }
+
+    /// Forgets everything, as if new; the next scrape is read in full.
+    pub fn forget(&mut self) {
+        *self = Self::new(self.limits);
+    }
+
+    /// Bytes held between pieces, about: bounded by the limits, whatever arrives.
+    #[must_use]
+    pub fn held_bytes(&self) -> usize {
+        self.carry.held_bytes()
+            + self.last.held_bytes()
+            + self.next.held_bytes()
+            + self.families.held_bytes()
+            + self.labels.capacity() * size_of::<RawLabel>()
+            + self.text.capacity()
+            + self.spans.capacity() * size_of::<LabelSpan>()
+            + self.excerpt.capacity()
+    }
+
+    /// Reads the line that was carried, now that its end has come.
+    fn carried_line<S: Sink<Id = Id>>(&mut self, sink: &mut S) {
+        let mut carry = std::mem::take(&mut self.carry);
+        match carry.line() {
+            Ok(line) => self.lines(line, sink),
+            Err(beginning) => {
+                self.summary.lines += 1;
+                self.line_too_long(beginning, sink);
+            }
+        }
+        carry.clear();
+        self.carry = carry;
+    }
+
+    /// Reads whole lines, of which each has its line feed.
+    fn lines<S: Sink<Id = Id>>(&mut self, mut bytes: &[u8], sink: &mut S) {
+        loop {
+            let known = self.expected_lines(bytes, sink);
+            bytes = &bytes[known..];
+            let Some(end) = memchr(b'\n', bytes) else {
+                return;
+            };
+            self.summary.lines += 1;
+            self.line(&bytes[..end], sink);
+            bytes = &bytes[end + 1..];
+        }
+    }
+
+    fn line_too_long<S: Sink<Id = Id>>(&mut self, line: &[u8], sink: &mut S) {
+        let fault = Fault {
+            at: self.limits.line_bytes,
+            reason: Reason::LineTooLong,
+        };
+        let shown = excerpt::KEPT.min(self.limits.line_bytes).min(line.len());
+        self.reject(&line[..shown], 0, fault, sink);
+    }
+
+    /// Counts a fault and shows it with what stands around the byte `near`.
+    fn reject<S: Sink<Id = Id>>(&mut self, line: &[u8], near: usize, fault: Fault, sink: &mut S) {
+        self.summary.rejected.count(fault.reason);
+        let repeated = fault.reason == Reason::TooManySamples
+            && self.summary.rejected.of(Reason::TooManySamples) > 1;
+        if repeated {
+            return;
+        }
+        excerpt::cut(line, near, &mut self.excerpt);
+        sink.rejected(&LineFault {
+            line: self.summary.lines,
+            column: fault.at + 1,
+            reason: fault.reason,
+            excerpt: &self.excerpt,
+        });
+    }
+}

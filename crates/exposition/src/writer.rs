@@ -1,0 +1,189 @@
+//! The Prometheus text format, written.
+
+use std::{collections::BTreeSet, fmt::Write as _};
+
+use crate::format::Kind;
+
+/// How finite values are written. Both read back as the same double.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Numbers {
+    /// The fewest characters, with an exponent where that is shorter.
+    #[default]
+    Shortest,
+    /// The fewest digits, never an exponent: 10^21 has 22 digits.
+    Plain,
+}
+
+/// Writes a page in the Prometheus text format.
+///
+/// Names that the format 0.0.4 has not are written in quotes, as 1.0.0 has them. An empty name can
+/// not be written in either; what has one is left out.
+///
+/// ```
+/// use steadfast_exposition::{Kind, Numbers, Writer};
+///
+/// let mut page = Writer::new(Numbers::Shortest);
+/// page.family("jobs", Kind::Gauge, Some("jobs that wait"));
+/// page.sample("jobs", [("queue", "a \"b\"")], 3.0, None);
+/// assert_eq!(
+///     page.as_str(),
+///     "# HELP jobs jobs that wait\n# TYPE jobs gauge\njobs{queue=\"a \\\"b\\\"\"} 3\n"
+/// );
+/// ```
+#[derive(Clone, Debug, Default)]
+pub struct Writer {
+    page: String,
+    numbers: Numbers,
+    families: BTreeSet<Box<str>>,
+}
+
+impl Writer {
+    /// An empty page.
+    #[must_use]
+    pub fn new(numbers: Numbers) -> Self {
+        Self {
+            numbers,
+            ..Self::default()
+        }
+    }
+
+    /// Writes help and type of the family whose samples follow. A family that this page has had
+    /// already is not written again, since no reader takes that.
+    pub fn family(&mut self, name: &str, kind: Kind, help: Option<&str>) {
+        if name.is_empty() || self.families.contains(name) {
+            return;
+        }
+        self.families.insert(name.into());
+        if let Some(help) = help {
+            self.page.push_str("# HELP ");
+            self.family_name(name);
+            self.page.push(' ');
+            escape(help, false, &mut self.page);
+            self.page.push('\n');
+        }
+        self.page.push_str("# TYPE ");
+        self.family_name(name);
+        self.page.push(' ');
+        self.page.push_str(kind.prometheus_word());
+        self.page.push('\n');
+    }
+
+    /// Writes a sample with its labels in the order given. The timestamp is in milliseconds since
+    /// 1970.
+    pub fn sample<'a>(
+        &mut self,
+        name: &str,
+        labels: impl IntoIterator<Item = (&'a str, &'a str)>,
+        value: f64,
+        timestamp_ms: Option<i64>,
+    ) {
+        if name.is_empty() {
+            return;
+        }
+        let mut separator = '{';
+        if is_metric_name(name) {
+            self.page.push_str(name);
+        } else {
+            self.page.push('{');
+            self.quoted(name);
+            separator = ',';
+        }
+        for (label, value) in labels {
+            if label.is_empty() {
+                continue;
+            }
+            self.page.push(separator);
+            separator = ',';
+            if is_label_name(label) {
+                self.page.push_str(label);
+            } else {
+                self.quoted(label);
+            }
+            self.page.push('=');
+            self.quoted(value);
+        }
+        if separator == ',' {
+            self.page.push('}');
+        }
+        self.page.push(' ');
+        write_value(value, self.numbers, &mut self.page);
+        if let Some(timestamp) = timestamp_ms {
+            write!(self.page, " {timestamp}").expect("a string takes what is written");
+        }
+        self.page.push('\n');
+    }
+
+    /// What was written since the last [`take`](Self::take).
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.page
+    }
+
+    /// Takes what was written so far, to send a long page in pieces. The page goes on; the families
+    /// it has had are still known.
+    pub fn take(&mut self) -> String {
+        std::mem::take(&mut self.page)
+    }
+
+    fn family_name(&mut self, name: &str) {
+        if is_metric_name(name) {
+            self.page.push_str(name);
+        } else {
+            self.quoted(name);
+        }
+    }
+
+    fn quoted(&mut self, text: &str) {
+        self.page.push('"');
+        escape(text, true, &mut self.page);
+        self.page.push('"');
+    }
+}
+
+/// Appends a value as the format has it.
+pub(crate) fn write_value(value: f64, numbers: Numbers, to: &mut String) {
+    let infallible = "a string takes what is written";
+    if value.is_nan() {
+        to.push_str("NaN");
+    } else if value.is_infinite() {
+        to.push_str(if value > 0.0 { "+Inf" } else { "-Inf" });
+    } else {
+        let magnitude = value.abs();
+        let short = magnitude == 0.0 || (1e-5..1e16).contains(&magnitude);
+        match numbers {
+            Numbers::Shortest if !short => write!(to, "{value:e}").expect(infallible),
+            Numbers::Shortest | Numbers::Plain => write!(to, "{value}").expect(infallible),
+        }
+    }
+}
+
+/// Appends text with backslashes, line feeds and, if asked for, quotes escaped.
+fn escape(text: &str, quotes: bool, to: &mut String) {
+    let mut rest = text;
+    let next = |text: &str| {
+        text.bytes()
+            .position(|byte| matches!(byte, b'\\' | b'\n') || byte == b'"' && quotes)
+    };
+    while let Some(at) = next(rest) {
+        to.push_str(&rest[..at]);
+        to.push_str(match rest.as_bytes()[at] {
+            b'\n' => "\\n",
+            b'"' => "\\\"",
+            _ => "\\\\",
+        });
+        rest = &rest[at + 1..];
+    }
+    to.push_str(rest);
+}
+
+/// Whether the name is one without quotes.
+fn is_metric_name(name: &str) -> bool {
+    name.bytes()
+        .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b':'))
+        && !name.as_bytes()[0].is_ascii_digit()
+}
+
+/// Whether the label's name is one without quotes.
+fn is_label_name(name: &str) -> bool {
+    is_metric_name(name) && !name.contains(':')
+}
