@@ -1,6 +1,7 @@
 //! The project's chores. Each is a module; this file only tells them apart.
 
 mod api;
+mod bench;
 mod ci;
 mod coverage;
 mod coverage_map;
@@ -69,6 +70,12 @@ enum Chore {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<String>,
     },
+    /// Measure one part of the project (recorder|parser|proxy, --json)
+    Bench {
+        /// What the measurements take; see `cargo xtask bench -- --help`
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<String>,
+    },
     /// Measure the line coverage of session, link and the Streamer client
     Coverage {
         /// List the lines that no test reached
@@ -95,6 +102,7 @@ fn main() -> Result<()> {
         Chore::Api { check } => api::run(check),
         Chore::Mutants { only } => mutants::run(only.as_deref()),
         Chore::Sim { args } => sim::run(&args),
+        Chore::Bench { args } => bench::run(&args),
         Chore::Coverage { uncovered } => coverage::run(uncovered),
     }
 }

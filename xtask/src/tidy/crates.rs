@@ -9,8 +9,8 @@ use toml::Value;
 use super::folder;
 use crate::process;
 
-/// For each crate, the crates of ours it may build upon. Nothing builds upon `sim`, `cli` or xtask.
-const MAY_USE: [(&str, &[&str]); 10] = [
+/// For each crate, the crates of ours it may build upon. Nothing builds upon `sim`, `bench`, `cli` or xtask.
+const MAY_USE: [(&str, &[&str]); 11] = [
     ("session", &[]),
     ("wire", &[]),
     ("chaos", &[]),
@@ -36,6 +36,7 @@ const MAY_USE: [(&str, &[&str]); 10] = [
         ],
     ),
     ("sim", &["session", "link", "wire", "streamer", "chaos"]),
+    ("bench", &["wire", "exposition", "recorder", "fodc"]),
 ];
 
 /// What tests may use on top of that.

@@ -1,0 +1,112 @@
+//! Comparing two ways of doing something on a machine that is never quiet.
+
+use std::{hint::black_box, time::Duration};
+
+use rustix::time::{ClockId, clock_gettime};
+
+/// CPU time that one measurement of either side should take.
+const SLICE: Duration = Duration::from_millis(8);
+
+/// A pair counts if a fixed piece of work around it took at most this many times its minimum.
+const DISTURBED: f64 = 1.3;
+
+/// What a comparison came to. Times are of one call.
+#[derive(Clone, Copy, Debug)]
+pub struct Comparison {
+    /// Median CPU time of ours.
+    pub ours: Duration,
+    /// Median CPU time of the baseline.
+    pub baseline: Duration,
+    /// Median over pairs of how many times longer the baseline took.
+    pub ratio: f64,
+    /// The quartiles of those ratios.
+    pub quartiles: (f64, f64),
+    /// Pairs that were disturbed and left out. Of all pairs at least a third is kept: the least
+    /// disturbed ones.
+    pub discarded: usize,
+}
+
+/// Compares the two in interleaved pairs, ABBA, in CPU time of this thread.
+pub fn compare(pairs: usize, mut ours: impl FnMut(), mut baseline: impl FnMut()) -> Comparison {
+    let ours_calls = calls_per_slice(&mut ours);
+    let baseline_calls = calls_per_slice(&mut baseline);
+    let mut taken: Vec<(f64, f64, f64)> = (0..pairs)
+        .map(|pair| {
+            let before = spin();
+            let (a, b);
+            if pair % 2 == 0 {
+                a = per_call(&mut ours, ours_calls);
+                b = per_call(&mut baseline, baseline_calls);
+            } else {
+                b = per_call(&mut baseline, baseline_calls);
+                a = per_call(&mut ours, ours_calls);
+            }
+            (before.max(spin()), a, b)
+        })
+        .collect();
+    taken.sort_by(|one, other| one.0.total_cmp(&other.0));
+    let quietest = taken.first().map_or(0.0, |pair| pair.0);
+    let quiet = taken
+        .iter()
+        .take_while(|pair| pair.0 <= quietest * DISTURBED)
+        .count();
+    taken.truncate(quiet.max(pairs.div_ceil(3)));
+    let ratios = sorted(taken.iter().map(|(_, ours, baseline)| baseline / ours));
+    Comparison {
+        ours: Duration::from_secs_f64(middle(&sorted(taken.iter().map(|pair| pair.1)))),
+        baseline: Duration::from_secs_f64(middle(&sorted(taken.iter().map(|pair| pair.2)))),
+        ratio: middle(&ratios),
+        quartiles: (ratios[ratios.len() / 4], ratios[ratios.len() * 3 / 4]),
+        discarded: pairs - taken.len(),
+    }
+}
+
+fn sorted(values: impl Iterator<Item = f64>) -> Vec<f64> {
+    let mut values: Vec<f64> = values.collect();
+    values.sort_by(f64::total_cmp);
+    values
+}
+
+fn middle(sorted: &[f64]) -> f64 {
+    sorted[sorted.len() / 2]
+}
+
+/// How often to call it, so that a measurement is long enough for the clock.
+fn calls_per_slice(work: &mut impl FnMut()) -> u32 {
+    // The first calls also warm the caches.
+    let mut calls = 1;
+    loop {
+        let once = per_call(work, calls);
+        if once * f64::from(calls) > SLICE.as_secs_f64() / 8.0 || calls >= 1 << 20 {
+            let wanted = SLICE.as_secs_f64() / once.max(1e-9);
+            return (wanted as u32).clamp(1, 1 << 22);
+        }
+        calls *= 4;
+    }
+}
+
+/// CPU seconds of one call.
+fn per_call(work: &mut impl FnMut(), calls: u32) -> f64 {
+    let began = cpu_time();
+    for _ in 0..calls {
+        work();
+    }
+    (cpu_time() - began) / f64::from(calls)
+}
+
+/// A fixed piece of work that touches no memory; how long it takes tells how quiet the machine is.
+fn spin() -> f64 {
+    let began = cpu_time();
+    let mut state = 1u64;
+    for _ in 0..400_000 {
+        state = black_box(state.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(1));
+    }
+    cpu_time() - began
+}
+
+/// CPU seconds of this thread so far.
+#[must_use]
+pub fn cpu_time() -> f64 {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    time.tv_sec as f64 + time.tv_nsec as f64 / 1e9
+}
