@@ -9,6 +9,7 @@ use std::{
     collections::BTreeMap,
     path::Path,
     process::Stdio,
+    sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -31,6 +32,20 @@ const PRODUCERS: [&str; 3] = ["p0", "p1", "p2"];
 const DOCUMENTS: u64 = 40;
 const DIR: &str = "STEADFAST_TEST_LOG_DIR";
 const CYCLES: usize = 40;
+
+/// Held while this process has a log open, and while it starts another process. Between its birth and
+/// its program a child holds every file of its parent, and with a log's file the lock on it; a test
+/// beside this one would find its own log locked.
+fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Opens the log, makes it if it is not there, and closes it.
+fn open_and_close(dir: &Path) {
+    let _alone = alone();
+    drop(open(dir).unwrap());
+}
 
 fn open(dir: &Path) -> Result<RedbLog, OpenError> {
     RedbLog::open(dir, &StoreOptions::new(EPOCH))
@@ -89,6 +104,7 @@ async fn append_until_killed() {
 }
 
 fn start(dir: &Path) -> Child {
+    let _alone = alone();
     Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "append_until_killed", "--ignored", "--nocapture"])
         .env(DIR, dir)
@@ -167,6 +183,7 @@ impl Seen {
     }
 
     fn check(&mut self, dir: &Path, acknowledged: &Acknowledged) {
+        let _alone = alone();
         let log = open(dir).unwrap();
         assert_eq!(log.epoch(), EPOCH);
         let reader = log.reader();
@@ -202,7 +219,7 @@ impl Seen {
 async fn everything_acknowledged_survives_kill_9_at_any_instant() {
     let dir = tempfile::tempdir().unwrap();
     let dir = dir.path();
-    drop(open(dir).unwrap());
+    open_and_close(dir);
     let mut rng = ChaCha8Rng::seed_from_u64(9);
     let mut acknowledged = Acknowledged::new();
     let mut seen = Seen::default();
@@ -230,7 +247,7 @@ async fn everything_acknowledged_survives_kill_9_at_any_instant() {
 #[tokio::test]
 async fn a_log_in_use_by_another_process_is_refused_until_that_one_is_killed() {
     let dir = tempfile::tempdir().unwrap();
-    drop(open(dir.path()).unwrap());
+    open_and_close(dir.path());
     let mut child = start(dir.path());
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
     while let Some(line) = lines.next_line().await.unwrap() {
@@ -242,5 +259,5 @@ async fn a_log_in_use_by_another_process_is_refused_until_that_one_is_killed() {
     assert!(matches!(error, OpenError::Locked { .. }), "{error}");
     assert!(error.to_string().contains(&*dir.path().to_string_lossy()));
     child.kill().await.unwrap();
-    open(dir.path()).unwrap();
+    open_and_close(dir.path());
 }
