@@ -8,6 +8,9 @@ use crate::process;
 
 const INTEROP: &str = "tests/interop";
 
+/// Where our parser of the text formats is compared with that of another project.
+const EXPOSITION: &str = "tests/exposition";
+
 /// What a run of tests counted.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Tally {
@@ -22,8 +25,9 @@ pub(crate) fn run(interop: bool, tally: &mut Tally) -> Result<()> {
         process::cargo().args(["test", "--locked", "--workspace", "--no-fail-fast"]),
         |line| tally.cargo_test(line),
     )?;
-    if interop && process::root().join(INTEROP).is_dir() {
+    if interop {
         whole &= python_peers(tally)?;
+        whole &= python_parsers(tally)?;
     }
     if !whole {
         bail!("a test failed");
@@ -34,23 +38,36 @@ pub(crate) fn run(interop: bool, tally: &mut Tally) -> Result<()> {
 /// Runs the tests with Python peers against the binary, which is built first.
 fn python_peers(tally: &mut Tally) -> Result<bool> {
     process::run(process::cargo().args(["build", "--locked", "--package", "steadfast-cli"]))?;
-    let python = environment()?;
+    let binary = process::target().join("debug/steadfast");
+    pytest(INTEROP, ("STEADFAST_BINARY", binary), tally)
+}
+
+/// Compares our parser with a Python one, through an example that is built first.
+fn python_parsers(tally: &mut Tally) -> Result<bool> {
+    let mut build = process::cargo();
+    build.args(["build", "--locked", "--package", "steadfast-exposition"]);
+    process::run(build.args(["--example", "dump"]))?;
+    let dump = process::target().join("debug/examples/dump");
+    pytest(EXPOSITION, ("STEADFAST_DUMP", dump), tally)
+}
+
+/// Runs the Python tests of a folder, which find what they test in a variable.
+fn pytest(folder: &str, tested: (&str, PathBuf), tally: &mut Tally) -> Result<bool> {
+    let python = environment(folder)?;
     process::watch(
         Command::new(python)
             .current_dir(process::root())
-            .args(["-m", "pytest", "-q", "-p", "no:cacheprovider", INTEROP])
-            .env(
-                "STEADFAST_BINARY",
-                process::target().join("debug/steadfast"),
-            )
+            .args(["-m", "pytest", "-q", "-p", "no:cacheprovider", folder])
+            .env(tested.0, tested.1)
             .env("PYTHONDONTWRITEBYTECODE", "1"),
         |line| tally.pytest(line),
     )
 }
 
-/// A Python environment below `target` that has what tests/interop/requirements.txt asks for.
-fn environment() -> Result<PathBuf> {
-    let venv = process::target().join("interop-venv");
+/// A Python environment below `target` that has what the folder's requirements.txt asks for.
+fn environment(folder: &str) -> Result<PathBuf> {
+    let name = folder.rsplit('/').next().unwrap_or(folder);
+    let venv = process::target().join(format!("{name}-venv"));
     let python = venv.join("bin/python");
     if !python.exists() {
         process::run(Command::new("python3").args(["-m", "venv"]).arg(&venv))?;
@@ -58,7 +75,7 @@ fn environment() -> Result<PathBuf> {
     process::run(
         Command::new(&python)
             .args(["-m", "pip", "install", "--quiet", "--requirement"])
-            .arg(process::root().join(INTEROP).join("requirements.txt")),
+            .arg(process::root().join(folder).join("requirements.txt")),
     )?;
     Ok(python)
 }
