@@ -1,0 +1,346 @@
+//! What one agent has answered.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
+
+use steadfast_wire::fodc::{Columns, MetricType, SeriesColumn};
+
+use super::{
+    moment::Moment,
+    registry::Identity,
+    reply::{RawLabel, RawMetric, Taker},
+    series::{Catalogue, Kind, Labels, Series, Table, Wanted},
+};
+
+/// The samples of one message, in the order in which they came.
+#[derive(Debug, Default)]
+pub(super) struct Answer {
+    pub(super) series: Vec<Arc<Series>>,
+    /// Index into `stamps` of each sample.
+    pub(super) stamp: Vec<u16>,
+    pub(super) values: Vec<f64>,
+    /// Empty when no sample has a time of its own, as in an answer to "latest".
+    times: Vec<Moment>,
+    /// Labels that the agent put on samples to say which agent it is.
+    pub(super) stamps: Vec<Labels>,
+    /// The agent's clock when it answered: the time of samples that have none.
+    at: Option<Moment>,
+    /// Metrics that could not be taken.
+    pub(super) rejected: u64,
+    weight: Option<Weight>,
+}
+
+/// What all answers together may weigh.
+#[derive(Clone, Debug)]
+pub(super) struct Memory {
+    used: Arc<AtomicUsize>,
+    limit: usize,
+}
+
+/// A share of it; given back when dropped.
+#[derive(Debug)]
+struct Weight {
+    memory: Memory,
+    bytes: usize,
+}
+
+/// Puts together what a message holds.
+#[derive(Debug)]
+pub(super) struct Collector<'a> {
+    table: &'a mut Table,
+    identity: &'a Identity,
+    answer: &'a mut Answer,
+    memory: &'a Memory,
+    full: bool,
+}
+
+impl Memory {
+    pub(super) fn new(limit: usize) -> Self {
+        Self {
+            used: Arc::default(),
+            limit,
+        }
+    }
+
+    pub(super) fn used(&self) -> usize {
+        self.used.load(Ordering::Relaxed)
+    }
+
+    fn take(&self, bytes: usize) -> bool {
+        let before = self.used.fetch_add(bytes, Ordering::Relaxed);
+        if before.saturating_add(bytes) > self.limit {
+            self.used.fetch_sub(bytes, Ordering::Relaxed);
+            return false;
+        }
+        true
+    }
+}
+
+impl Drop for Weight {
+    fn drop(&mut self) {
+        self.memory.used.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
+impl Answer {
+    pub(super) fn len(&self) -> usize {
+        self.values.len()
+    }
+
+    /// When the sample of this index was taken.
+    pub(super) fn time(&self, index: usize) -> Moment {
+        let own = self.times.get(index).copied();
+        own.filter(|time| *time != TIMELESS)
+            .or(self.at)
+            .unwrap_or(TIMELESS)
+    }
+
+    /// Nothing more comes. Samples without a time have been taken `at` this one.
+    pub(super) fn seal(&mut self, at: Option<Moment>) {
+        self.at = at;
+        self.series.shrink_to_fit();
+        self.stamp.shrink_to_fit();
+        self.values.shrink_to_fit();
+        self.times.shrink_to_fit();
+    }
+
+    fn weigh(&mut self, memory: &Memory, bytes: usize) -> bool {
+        if !memory.take(bytes) {
+            return false;
+        }
+        match &mut self.weight {
+            Some(weight) => weight.bytes += bytes,
+            None => {
+                self.weight = Some(Weight {
+                    memory: memory.clone(),
+                    bytes,
+                });
+            }
+        }
+        true
+    }
+}
+
+impl<'a> Collector<'a> {
+    /// Collects for an agent of this `identity`.
+    pub(super) fn new(
+        table: &'a mut Table,
+        identity: &'a Identity,
+        memory: &'a Memory,
+        answer: &'a mut Answer,
+    ) -> Self {
+        Self {
+            table,
+            identity,
+            answer,
+            memory,
+            full: false,
+        }
+    }
+
+    /// Whether something had to be left out for want of memory.
+    pub(super) fn is_full(&self) -> bool {
+        self.full
+    }
+
+    /// The labels in the order of their names, the last of each name, without those that only say
+    /// which agent this is; and the index of these.
+    fn split<'m>(&mut self, metric: &RawMetric<'m>) -> Option<(Vec<RawLabel<'m>>, u16)> {
+        let mut labels = metric.labels.clone();
+        labels.sort_by_key(|(name, _)| *name);
+        labels.dedup_by(|later, kept| {
+            let same = later.0 == kept.0;
+            if same {
+                kept.1 = later.1;
+            }
+            same
+        });
+        let mut stamp: [Option<(&str, &str)>; STAMPS] = [None; STAMPS];
+        let mut stamped = 0;
+        labels.retain(|(name, value)| {
+            let own = stamped < STAMPS && is_stamp(self.identity, name, value);
+            if own && let (Ok(name), Ok(value)) = (str::from_utf8(name), str::from_utf8(value)) {
+                stamp[stamped] = Some((name, value));
+                stamped += 1;
+                return false;
+            }
+            true
+        });
+        let index = self.stamp(&stamp[..stamped])?;
+        Some((labels, index))
+    }
+
+    fn stamp(&mut self, stamp: &[Option<(&str, &str)>]) -> Option<u16> {
+        let pairs = || stamp.iter().copied().flatten();
+        let stamps = &mut self.answer.stamps;
+        let known = stamps.iter().position(|known| known.iter().eq(pairs()));
+        if let Some(known) = known {
+            return u16::try_from(known).ok();
+        }
+        if stamps.len() >= STAMPS_KNOWN {
+            return None;
+        }
+        stamps.push(Labels::of(pairs()));
+        u16::try_from(stamps.len() - 1).ok()
+    }
+
+    fn push(&mut self, series: Arc<Series>, stamp: u16, value: f64, time: Option<Moment>) {
+        let answer = &mut *self.answer;
+        if let Some(time) = time {
+            answer.times.resize(answer.values.len(), TIMELESS);
+            answer.times.push(time);
+        }
+        answer.series.push(series);
+        answer.stamp.push(stamp);
+        answer.values.push(value);
+    }
+
+    fn intern(&mut self, metric: &RawMetric<'_>) -> Option<(Arc<Series>, u16)> {
+        if self.full {
+            return None;
+        }
+        if metric.name.is_empty() {
+            self.answer.rejected += 1;
+            return None;
+        }
+        let Some((labels, stamp)) = self.split(metric) else {
+            self.answer.rejected += 1;
+            return None;
+        };
+        let wanted = Wanted {
+            metric,
+            labels: &labels,
+        };
+        let Ok((series, weight)) = self.table.intern(wanted) else {
+            self.answer.rejected += 1;
+            return None;
+        };
+        if !self.answer.weigh(self.memory, weight + SAMPLE) {
+            self.full = true;
+            return None;
+        }
+        Some((series, stamp))
+    }
+
+    fn column(&mut self, column: &SeriesColumn, times: &[Vec<Moment>]) {
+        let metric = RawMetric {
+            name: column.name.as_bytes(),
+            labels: column
+                .labels
+                .iter()
+                .map(|(name, value)| (name.as_bytes(), value.as_bytes()))
+                .collect(),
+            help: column.description.as_bytes(),
+            kind: kind(column.r#type()),
+            ..RawMetric::default()
+        };
+        let Some((series, stamp)) = self.intern(&metric) else {
+            return;
+        };
+        if !self.answer.weigh(self.memory, column.values.len() * SAMPLE) {
+            self.full = true;
+            return;
+        }
+        let mut values = column.values.iter();
+        let times = times
+            .get(column.time_column as usize)
+            .map_or(&[][..], Vec::as_slice);
+        for run in &column.runs {
+            let first = run.first as usize;
+            let present = times.get(first..first.saturating_add(run.count as usize));
+            let Some(present) = present else {
+                self.answer.rejected += 1;
+                return;
+            };
+            for (time, value) in present.iter().zip(values.by_ref()) {
+                self.push(Arc::clone(&series), stamp, *value, Some(*time));
+            }
+        }
+    }
+}
+
+impl Taker for Collector<'_> {
+    fn metric(&mut self, metric: &RawMetric<'_>) {
+        if let Some((series, stamp)) = self.intern(metric) {
+            self.push(series, stamp, metric.value, metric.time);
+        }
+    }
+
+    fn columns(&mut self, columns: &Columns) {
+        let times: Vec<Vec<Moment>> = columns
+            .times
+            .iter()
+            .map(|column| {
+                let mut at = 0i64;
+                let later = column.deltas.iter().map(|delta| {
+                    at = at.saturating_add(*delta);
+                    Moment::from_millis(at)
+                });
+                later.collect()
+            })
+            .collect();
+        for column in &columns.series {
+            self.column(column, &times);
+        }
+    }
+}
+
+/// Stands for no time.
+const TIMELESS: Moment = Moment::from_nanos(i64::MIN);
+
+/// What a sample takes, with what vectors have in reserve.
+const SAMPLE: usize = 2 * (size_of::<Arc<Series>>() + 2 + size_of::<f64>() + size_of::<Moment>());
+
+/// Labels that an agent can have stamped on one sample.
+const STAMPS: usize = 64;
+
+/// Different stamps of one agent: one for each of its containers, in the main.
+const STAMPS_KNOWN: usize = 1_024;
+
+/// Whether a label says no more than what the agent said at its registration.
+fn is_stamp(identity: &Identity, name: &[u8], value: &[u8]) -> bool {
+    match name {
+        b"node_role" => value == identity.role.as_bytes(),
+        b"pod_name" => value == identity.name.as_bytes(),
+        b"container_name" => identity
+            .containers
+            .iter()
+            .any(|known| known.as_bytes() == value),
+        name => name.strip_prefix(b"node_").is_some_and(|key| {
+            str::from_utf8(key)
+                .ok()
+                .and_then(|key| identity.labels.get(key))
+                .is_some_and(|known| known.as_bytes() == value)
+        }),
+    }
+}
+
+fn kind(wire: MetricType) -> Kind {
+    match wire {
+        MetricType::Unspecified => Kind::Unknown,
+        MetricType::Gauge => Kind::Gauge,
+        MetricType::Counter => Kind::Counter,
+        MetricType::Histogram => Kind::Histogram,
+        MetricType::Summary => Kind::Summary,
+        MetricType::Untyped => Kind::Untyped,
+    }
+}
+
+/// A message for which nobody waits.
+#[derive(Debug)]
+pub(super) struct Discard;
+
+impl Taker for Discard {
+    fn metric(&mut self, _metric: &RawMetric<'_>) {}
+
+    fn columns(&mut self, _columns: &Columns) {}
+}
+
+/// The catalogue and the memory that answers are made of.
+#[derive(Debug)]
+pub(super) struct Store {
+    pub(super) catalogue: Catalogue,
+    pub(super) memory: Memory,
+}

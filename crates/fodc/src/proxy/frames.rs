@@ -1,0 +1,217 @@
+//! gRPC's framing of messages, both ways.
+
+use std::{
+    collections::VecDeque,
+    pin::Pin,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::{Context, Poll, Waker},
+};
+
+use bytes::{BufMut as _, Bytes, BytesMut};
+use http::HeaderMap;
+use http_body::{Body, Frame};
+use http_body_util::BodyExt as _;
+use hyper::body::Incoming;
+use tonic::Status;
+
+/// The messages of a call's request, in pieces as they arrive.
+#[derive(Debug)]
+pub(super) struct Inbound {
+    body: Incoming,
+    limit: usize,
+    chunk: Bytes,
+    /// The head of a message of which less than all has arrived.
+    head: Vec<u8>,
+    /// What is missing of the message under way.
+    missing: Option<usize>,
+}
+
+/// A piece of a message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Piece {
+    /// A message begins that is so long.
+    Begin(usize),
+    Data(Bytes),
+    /// The message is complete.
+    End,
+}
+
+/// The proxy's side of a call: what it sends, and how the call ends.
+#[derive(Clone, Debug)]
+pub(super) struct Outgoing(Arc<Mutex<Queue>>);
+
+/// The response body of a call.
+#[derive(Debug)]
+pub(super) struct Responses(Outgoing);
+
+#[derive(Debug, Default)]
+struct Queue {
+    messages: VecDeque<Bytes>,
+    status: Option<Status>,
+    ended: bool,
+    reader: Option<Waker>,
+}
+
+/// The length of the head of a message: whether it is compressed, and its length.
+const HEAD: usize = 5;
+
+/// Messages that may wait for an agent that does not read. There is one question at a time, so that
+/// only streams that are opened over and over come near.
+const QUEUE: usize = 64;
+
+impl Inbound {
+    pub(super) fn new(body: Incoming, limit: usize) -> Self {
+        Self {
+            body,
+            limit,
+            chunk: Bytes::new(),
+            head: Vec::with_capacity(HEAD),
+            missing: None,
+        }
+    }
+
+    /// The next piece; `None` when the peer has said all.
+    ///
+    /// Cancel safe: nothing is lost when it is dropped before it is ready.
+    pub(super) async fn next(&mut self) -> Result<Option<Piece>, Status> {
+        loop {
+            if self.missing == Some(0) {
+                self.missing = None;
+                return Ok(Some(Piece::End));
+            }
+            if !self.chunk.is_empty() {
+                match self.missing {
+                    Some(missing) => {
+                        let length = missing.min(self.chunk.len());
+                        self.missing = Some(missing - length);
+                        return Ok(Some(Piece::Data(self.chunk.split_to(length))));
+                    }
+                    None => {
+                        if let Some(length) = self.take_head()? {
+                            self.missing = Some(length);
+                            return Ok(Some(Piece::Begin(length)));
+                        }
+                    }
+                }
+                continue;
+            }
+            match self.body.frame().await {
+                Some(Ok(frame)) => self.chunk = frame.into_data().unwrap_or_default(),
+                Some(Err(error)) => {
+                    return Err(Status::cancelled(format!("the stream broke: {error}")));
+                }
+                None if self.missing.is_some() || !self.head.is_empty() => {
+                    return Err(Status::internal("the stream ended inside a message"));
+                }
+                None => return Ok(None),
+            }
+        }
+    }
+
+    /// The next message as a whole.
+    ///
+    /// Not cancel safe.
+    pub(super) async fn message(&mut self) -> Result<Option<Bytes>, Status> {
+        let mut whole = BytesMut::new();
+        loop {
+            match self.next().await? {
+                Some(Piece::Begin(_)) => {}
+                Some(Piece::Data(data)) => whole.extend_from_slice(&data),
+                Some(Piece::End) => return Ok(Some(whole.freeze())),
+                None => return Ok(None),
+            }
+        }
+    }
+
+    fn take_head(&mut self) -> Result<Option<usize>, Status> {
+        let wanted = (HEAD - self.head.len()).min(self.chunk.len());
+        self.head.extend_from_slice(&self.chunk.split_to(wanted));
+        let Some(head) = self.head.first_chunk::<HEAD>() else {
+            return Ok(None);
+        };
+        let [compressed, length @ ..] = *head;
+        self.head.clear();
+        if compressed != 0 {
+            return Err(Status::unimplemented("messages must not be compressed"));
+        }
+        let length = u32::from_be_bytes(length) as usize;
+        if length > self.limit {
+            return Err(Status::resource_exhausted(format!(
+                "received message larger than max ({length} vs. {})",
+                self.limit
+            )));
+        }
+        Ok(Some(length))
+    }
+}
+
+impl Outgoing {
+    pub(super) fn new() -> (Self, Responses) {
+        let queue = Self(Arc::default());
+        (queue.clone(), Responses(queue))
+    }
+
+    pub(super) fn send(&self, message: &impl prost::Message) {
+        let length = message.encoded_len();
+        let mut frame = BytesMut::with_capacity(HEAD + length);
+        frame.put_u8(0);
+        frame.put_u32(u32::try_from(length).expect("the proxy's messages are short"));
+        message.encode(&mut frame).expect("there is room for it");
+        let mut queue = self.lock();
+        if queue.status.is_some() {
+            return;
+        }
+        if queue.messages.len() < QUEUE {
+            queue.messages.push_back(frame.freeze());
+        } else {
+            queue.messages.clear();
+            queue.status = Some(Status::resource_exhausted("the agent does not read"));
+        }
+        wake(queue);
+    }
+
+    /// Ends the call once everything is sent. Only the first status counts.
+    pub(super) fn end(&self, status: Status) {
+        let mut queue = self.lock();
+        queue.status.get_or_insert(status);
+        wake(queue);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn wake(mut queue: MutexGuard<'_, Queue>) {
+    let reader = queue.reader.take();
+    drop(queue);
+    if let Some(reader) = reader {
+        reader.wake();
+    }
+}
+
+impl Body for Responses {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        let mut queue = self.0.lock();
+        if let Some(message) = queue.messages.pop_front() {
+            return Poll::Ready(Some(Ok(Frame::data(message))));
+        }
+        if queue.ended {
+            return Poll::Ready(None);
+        }
+        if let Some(status) = &queue.status {
+            let mut trailers = HeaderMap::with_capacity(2);
+            let added = status.add_header(&mut trailers);
+            queue.ended = true;
+            return Poll::Ready(Some(added.map(|()| Frame::trailers(trailers))));
+        }
+        queue.reader = Some(cx.waker().clone());
+        Poll::Pending
+    }
+}

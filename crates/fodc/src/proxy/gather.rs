@@ -1,0 +1,136 @@
+//! Asks the agents that a question concerns, side by side, and waits no longer than the deadline.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::time::{Instant, sleep_until};
+
+use super::{
+    answer::Answer,
+    asking::{Outcome, Question, Why},
+    registry::{AgentId, Identity},
+    state::{Asked, State},
+};
+
+/// Whom a question concerns, and which samples answer it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Filter {
+    pub(super) role: Option<String>,
+    pub(super) pod: Option<String>,
+    pub(super) address: Option<String>,
+}
+
+/// What one agent had to say.
+#[derive(Debug)]
+pub(super) struct Told {
+    pub(super) id: AgentId,
+    pub(super) identity: Arc<Identity>,
+    pub(super) parts: Arc<Vec<Answer>>,
+}
+
+/// An agent whose answer is missing, or a part of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Missing {
+    pub(super) name: String,
+    pub(super) why: Why,
+    pub(super) partly: bool,
+}
+
+/// What all agents together had to say.
+#[derive(Debug, Default)]
+pub(super) struct Gathered {
+    pub(super) told: Vec<Told>,
+    pub(super) missing: Vec<Missing>,
+}
+
+impl Filter {
+    /// Roles are compared exactly, pods in any case, and an address is a part of `ip:port`.
+    pub(super) fn chooses(&self, identity: &Identity) -> bool {
+        let role = self.role.as_ref().is_none_or(|role| *role == identity.role);
+        let pod = self
+            .pod
+            .as_ref()
+            .is_none_or(|pod| pod.eq_ignore_ascii_case(&identity.name));
+        let address = self.address.as_ref().is_none_or(|wanted| {
+            identity
+                .address
+                .as_ref()
+                .is_some_and(|(ip, port)| format!("{ip}:{port}").contains(wanted))
+        });
+        role && pod && address
+    }
+
+    /// Whether a sample whose own label contradicts its agent is wanted. The same comparisons: what
+    /// is chosen by its agent can not be lost by the case of its label.
+    pub(super) fn admits<'a>(&self, mut own: impl Iterator<Item = (&'a str, &'a str)>) -> bool {
+        own.all(|(name, value)| match name {
+            "node_role" => self.role.as_ref().is_none_or(|role| role == value),
+            "pod_name" => self
+                .pod
+                .as_ref()
+                .is_none_or(|pod| pod.eq_ignore_ascii_case(value)),
+            _ => true,
+        })
+    }
+}
+
+/// Dropping the future leaves the questions with the agents; their answers are then discarded.
+pub(super) async fn gather(
+    state: &State,
+    question: Question,
+    filter: &Filter,
+    patience: Duration,
+) -> Gathered {
+    let (now, until) = (state.now(), Instant::now() + patience);
+    let deadline = now + patience;
+    let asked = state.ask(question, deadline, |identity| filter.chooses(identity));
+    let mut gathered = Gathered::default();
+    let mut over = std::pin::pin!(sleep_until(until));
+    let mut ticked = false;
+    for mut one in asked {
+        let mut outcome = None;
+        if !ticked {
+            tokio::select! {
+                biased;
+                told = &mut one.answer => outcome = told.ok(),
+                () = &mut over => {
+                    state.tick(state.now().max(deadline));
+                    ticked = true;
+                }
+            }
+        }
+        // Everybody who is late has been told so by the tick.
+        let outcome = outcome.or_else(|| one.answer.try_recv().ok());
+        gathered.take(one, outcome);
+    }
+    // Ids are random; whoever compares two answers shall find the same lines in the same place.
+    let name = |told: &Told| (told.identity.name.clone(), told.id.clone());
+    gathered.told.sort_by_cached_key(name);
+    gathered.missing.sort_by(|a, b| a.name.cmp(&b.name));
+    gathered
+}
+
+impl Gathered {
+    /// An answer that never came is that of an agent which was forgotten meanwhile.
+    fn take(&mut self, asked: Asked, outcome: Option<Outcome<Answer>>) {
+        let (parts, why) = match outcome {
+            Some(Outcome::Whole(parts)) => (Some(parts), None),
+            Some(Outcome::Part(parts, why)) => (Some(parts), Some(why)),
+            Some(Outcome::Nothing(why)) => (None, Some(why)),
+            None => (None, Some(Why::StreamEnded)),
+        };
+        if let Some(why) = why {
+            self.missing.push(Missing {
+                name: asked.identity.name.clone(),
+                why,
+                partly: parts.is_some(),
+            });
+        }
+        if let Some(parts) = parts {
+            self.told.push(Told {
+                id: asked.id,
+                identity: asked.identity,
+                parts,
+            });
+        }
+    }
+}

@@ -1,0 +1,138 @@
+//! The parameters of a question.
+
+use super::super::{
+    gather::Filter,
+    moment::{Moment, Window},
+};
+
+/// Why a request is not answered.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Refused {
+    #[error("{0}")]
+    Malformed(String),
+    #[error("too many questions are being answered at this time; try again")]
+    Busy,
+    #[error("the answer could not be put together")]
+    Failed,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Parameters {
+    pub(super) filter: Filter,
+    pub(super) window: Option<Window>,
+    start: Option<String>,
+    end: Option<String>,
+}
+
+impl Parameters {
+    /// Of a query string. What is not known is ignored; of several with one name the first counts;
+    /// an empty one is none.
+    pub(super) fn read(query: Option<&str>) -> Result<Self, Refused> {
+        let mut parameters = Self::default();
+        for pair in query.unwrap_or_default().split('&') {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            let place = match name {
+                "role" => &mut parameters.filter.role,
+                "pod_name" => &mut parameters.filter.pod,
+                "address" => &mut parameters.filter.address,
+                "start_time" => &mut parameters.start,
+                "end_time" => &mut parameters.end,
+                _ => continue,
+            };
+            let value = decoded(value).ok_or_else(|| {
+                Refused::Malformed(format!("the parameter {name} is not properly encoded"))
+            })?;
+            if place.is_none() && !value.is_empty() {
+                *place = Some(value);
+            }
+        }
+        Ok(parameters)
+    }
+
+    /// Reads the times. Each must be right even when the other is missing; only both make a window.
+    pub(super) fn take_window(&mut self) -> Result<(), Refused> {
+        let start = time("start_time", self.start.as_deref())?;
+        let end = time("end_time", self.end.as_deref())?;
+        if let (Some(start), Some(end)) = (start, end) {
+            let window = Window::new(start, end)
+                .ok_or_else(|| Refused::Malformed("start_time is after end_time".to_owned()))?;
+            self.window = Some(window);
+        }
+        Ok(())
+    }
+}
+
+fn time(name: &str, text: Option<&str>) -> Result<Option<Moment>, Refused> {
+    let Some(text) = text else { return Ok(None) };
+    let time: jiff::Timestamp = text.parse().map_err(|_| {
+        Refused::Malformed(format!(
+            "{name} is not a time of RFC 3339, as 2026-03-01T08:00:00Z"
+        ))
+    })?;
+    Ok(Some(time.into()))
+}
+
+/// Percent-decoded, with `+` for a blank.
+fn decoded(value: &str) -> Option<String> {
+    let mut bytes = Vec::with_capacity(value.len());
+    let mut rest = value.bytes();
+    while let Some(byte) = rest.next() {
+        bytes.push(match byte {
+            b'+' => b' ',
+            b'%' => {
+                let digits = [rest.next()?, rest.next()?];
+                let digit = |byte: u8| char::from(byte).to_digit(16);
+                u8::try_from(16 * digit(digits[0])? + digit(digits[1])?).ok()?
+            }
+            byte => byte,
+        });
+    }
+    String::from_utf8(bytes).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn window(query: &str) -> Result<Option<(i64, i64)>, Refused> {
+        let mut parameters = Parameters::read(Some(query))?;
+        parameters.take_window()?;
+        let edges = |window: Window| (window.start().nanos(), window.end().nanos());
+        Ok(parameters.window.map(edges))
+    }
+
+    #[test]
+    fn times_have_fractions_and_offsets() {
+        let both =
+            "start_time=1970-01-01T00:00:01.000000001Z&end_time=1970-01-01T01%3A00%3A02%2B01:00";
+        assert_eq!(window(both), Ok(Some((1_000_000_001, 2_000_000_000))));
+        assert_eq!(window("start_time=1970-01-01T00:00:01Z"), Ok(None));
+        assert_eq!(window("start_time=&end_time="), Ok(None));
+    }
+
+    #[test]
+    fn fodc_o29_malformed_and_reversed_times_are_refused() {
+        for query in [
+            "start_time=yesterday",
+            "end_time=1970-01-01&start_time=1970-01-01T00:00:00Z",
+            "start_time=1970-01-01T00:00:02Z&end_time=1970-01-01T00:00:01Z",
+            "start_time=%GG",
+        ] {
+            assert!(
+                matches!(window(query), Err(Refused::Malformed(_))),
+                "{query}"
+            );
+        }
+    }
+
+    #[test]
+    fn filters_are_decoded_and_empty_ones_are_none() {
+        let read = Parameters::read(Some(
+            "role=a%20b&pod_name=&role=c&address=10.0.0.1%3a80&x=1",
+        ));
+        let filter = read.unwrap().filter;
+        assert_eq!(filter.role.as_deref(), Some("a b"));
+        assert_eq!(filter.pod, None);
+        assert_eq!(filter.address.as_deref(), Some("10.0.0.1:80"));
+    }
+}

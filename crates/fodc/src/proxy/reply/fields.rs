@@ -1,0 +1,136 @@
+//! The fields of a protobuf message.
+
+/// Bytes that are no message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the message can not be decoded")]
+pub(in super::super) struct Malformed;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Field<'a> {
+    pub(super) number: u32,
+    value: Value<'a>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Value<'a> {
+    Varint(u64),
+    Fixed64(u64),
+    Bytes(&'a [u8]),
+    /// A width that no field of ours has: only skipped.
+    Other,
+}
+
+impl<'a> Field<'a> {
+    pub(super) fn varint(&self) -> Result<u64, Malformed> {
+        match self.value {
+            Value::Varint(value) => Ok(value),
+            Value::Fixed64(_) | Value::Bytes(_) | Value::Other => Err(Malformed),
+        }
+    }
+
+    pub(super) fn fixed64(&self) -> Result<u64, Malformed> {
+        match self.value {
+            Value::Fixed64(value) => Ok(value),
+            Value::Varint(_) | Value::Bytes(_) | Value::Other => Err(Malformed),
+        }
+    }
+
+    pub(super) fn bytes(&self) -> Result<&'a [u8], Malformed> {
+        match self.value {
+            Value::Bytes(bytes) => Ok(bytes),
+            Value::Varint(_) | Value::Fixed64(_) | Value::Other => Err(Malformed),
+        }
+    }
+}
+
+/// The first field and its length in all; `None` when it has not arrived whole.
+pub(super) fn scan(bytes: &[u8]) -> Result<Option<(Field<'_>, usize)>, Malformed> {
+    let Some((key, key_length)) = varint(bytes)? else {
+        return Ok(None);
+    };
+    let key = u32::try_from(key).map_err(|_| Malformed)?;
+    let number = key >> 3;
+    if number == 0 {
+        return Err(Malformed);
+    }
+    let rest = &bytes[key_length..];
+    let (value, length) = match key & 7 {
+        0 => match varint(rest)? {
+            Some((value, length)) => (Value::Varint(value), length),
+            None => return Ok(None),
+        },
+        1 => match rest.first_chunk::<8>() {
+            Some(chunk) => (Value::Fixed64(u64::from_le_bytes(*chunk)), 8),
+            None => return Ok(None),
+        },
+        2 => {
+            let Some((length, length_length)) = varint(rest)? else {
+                return Ok(None);
+            };
+            let length = usize::try_from(length).map_err(|_| Malformed)?;
+            match rest[length_length..].get(..length) {
+                Some(bytes) => (Value::Bytes(bytes), length_length + length),
+                None => return Ok(None),
+            }
+        }
+        5 => match rest.len() {
+            0..4 => return Ok(None),
+            _ => (Value::Other, 4),
+        },
+        // Groups among them: no version has any, and to skip one that arrives in pieces is dear.
+        _ => return Err(Malformed),
+    };
+    let field = Field { number, value };
+    Ok(Some((field, key_length + length)))
+}
+
+/// How many bytes are certainly missing of a first field that is not whole; at least 1.
+pub(super) fn missing(bytes: &[u8]) -> Result<usize, Malformed> {
+    let Some((key, key_length)) = varint(bytes)? else {
+        return Ok(1);
+    };
+    if key & 7 != LENGTH {
+        return Ok(1);
+    }
+    match varint(&bytes[key_length..])? {
+        Some((length, length_length)) => {
+            let whole = usize::try_from(length).unwrap_or(usize::MAX);
+            let have = bytes.len() - key_length - length_length;
+            Ok(whole.saturating_sub(have).max(1))
+        }
+        None => Ok(1),
+    }
+}
+
+/// All fields of a message that is whole.
+pub(super) fn fields(mut bytes: &[u8]) -> impl Iterator<Item = Result<Field<'_>, Malformed>> {
+    std::iter::from_fn(move || {
+        if bytes.is_empty() {
+            return None;
+        }
+        let scanned = scan(bytes).and_then(|scanned| scanned.ok_or(Malformed));
+        let length = scanned.map_or(bytes.len(), |(_, length)| length);
+        bytes = &bytes[length..];
+        Some(scanned.map(|(field, _)| field))
+    })
+}
+
+const LENGTH: u64 = 2;
+
+/// A number and its length; `None` when it has not arrived whole.
+fn varint(bytes: &[u8]) -> Result<Option<(u64, usize)>, Malformed> {
+    let mut value = 0;
+    for (index, byte) in bytes.iter().enumerate().take(10) {
+        if index == 9 && *byte > 1 {
+            return Err(Malformed);
+        }
+        value |= u64::from(byte & 0x7f) << (7 * index);
+        if *byte < 0x80 {
+            return Ok(Some((value, index + 1)));
+        }
+    }
+    if bytes.len() >= 10 {
+        return Err(Malformed);
+    }
+    Ok(None)
+}

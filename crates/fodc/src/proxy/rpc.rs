@@ -1,0 +1,155 @@
+//! The service that agents call: all seven streams, accepted at once and held.
+
+mod held;
+mod metrics;
+mod register;
+
+use std::{convert::Infallible, future::Future, panic::AssertUnwindSafe, sync::Arc};
+
+use futures_util::FutureExt as _;
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
+use hyper::body::Incoming;
+use tonic::{Status, body::Body, service::Routes};
+use tower_service::Service as _;
+use tracing::error;
+
+use super::{
+    Tasks,
+    frames::{Inbound, Outgoing},
+    registry::AgentId,
+    state::{State, add},
+};
+
+/// Answers the calls of one connection.
+#[derive(Clone, Debug)]
+pub(super) struct Service {
+    state: Arc<State>,
+    tasks: Tasks,
+    /// Health and reflection.
+    others: Routes,
+}
+
+/// One call.
+#[derive(Debug)]
+struct Call {
+    state: Arc<State>,
+    inbound: Inbound,
+    outgoing: Outgoing,
+}
+
+impl Service {
+    pub(super) fn new(state: Arc<State>, tasks: Tasks, others: Routes) -> Self {
+        Self {
+            state,
+            tasks,
+            others,
+        }
+    }
+
+    pub(super) async fn serve(
+        self,
+        request: Request<Incoming>,
+    ) -> Result<Response<Body>, Infallible> {
+        let path = request.uri().path();
+        let Some(method) = path.strip_prefix("/banyandb.fodc.v1.FODCService/") else {
+            let mut others = self.others;
+            return others.call(request.map(Body::new)).await;
+        };
+        if let Some(refusal) = refusal(&request) {
+            return Ok(refusal);
+        }
+        let name = METHODS.iter().copied().find(|known| *known == method);
+        let Some(name) = name else {
+            return Ok(Status::unimplemented("no such method").into_http());
+        };
+        if name == "RegisterAgent" {
+            return Ok(self.run(REGISTRATION_BYTES, request, register::run));
+        }
+        let Some(id) = agent_id(request.headers()) else {
+            let text =
+                "no agent id in the metadata: send the one from the registration as `agent_id`";
+            return Ok(Status::unauthenticated(text).into_http());
+        };
+        let limit = self.state.config.max_message_bytes;
+        Ok(if name == "StreamMetrics" {
+            self.run(limit, request, |call| metrics::run(call, id, name))
+        } else {
+            self.run(limit, request, |call| held::run(call, id, name))
+        })
+    }
+
+    /// Answers with headers at once; what follows is the work of a task of its own, whose panic costs
+    /// this call and nothing else.
+    fn run<F: Future<Output = Status> + Send + 'static>(
+        &self,
+        limit: usize,
+        request: Request<Incoming>,
+        serve: impl FnOnce(Call) -> F,
+    ) -> Response<Body> {
+        let (outgoing, responses) = Outgoing::new();
+        let state = Arc::clone(&self.state);
+        let serving = serve(Call {
+            state: Arc::clone(&state),
+            inbound: Inbound::new(request.into_body(), limit),
+            outgoing: outgoing.clone(),
+        });
+        self.tasks.spawn(async move {
+            let stopping = state.stopping.clone();
+            let served = AssertUnwindSafe(serving).catch_unwind();
+            let status = tokio::select! {
+                biased;
+                () = stopping.cancelled() => Status::unavailable("the proxy is stopping"),
+                served = served => served.unwrap_or_else(|_| {
+                    error!("the handler of a call panicked");
+                    add(&state.counters.panics, 1);
+                    Status::internal("the handler failed")
+                }),
+            };
+            outgoing.end(status);
+        });
+        let mut response = Response::new(Body::new(responses));
+        let grpc = HeaderValue::from_static("application/grpc");
+        response.headers_mut().insert(header::CONTENT_TYPE, grpc);
+        response
+    }
+}
+
+const METHODS: [&str; 7] = [
+    "RegisterAgent",
+    "StreamMetrics",
+    "StreamClusterTopology",
+    "StreamLifecycle",
+    "StreamCrashDiagnostics",
+    "StreamPressureProfiles",
+    "StreamSchemaRegistry",
+];
+
+/// Longest registration or heartbeat. What it says is kept for as long as the agent.
+const REGISTRATION_BYTES: usize = 64 << 10;
+
+/// Longest id that is looked up.
+const ID_BYTES: usize = 128;
+
+fn agent_id(headers: &HeaderMap) -> Option<AgentId> {
+    let text = headers.get("agent_id")?.to_str().ok()?;
+    let usable = !text.is_empty() && text.len() <= ID_BYTES;
+    usable.then(|| AgentId::new(text))
+}
+
+/// The answer to what is not a gRPC call.
+fn refusal(request: &Request<Incoming>) -> Option<Response<Body>> {
+    let grpc = request
+        .headers()
+        .get(header::CONTENT_TYPE)
+        .is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"));
+    let status = if request.method() != Method::POST {
+        StatusCode::METHOD_NOT_ALLOWED
+    } else if !grpc {
+        StatusCode::UNSUPPORTED_MEDIA_TYPE
+    } else {
+        return None;
+    };
+    let mut response = Response::new(Body::default());
+    *response.status_mut() = status;
+    Some(response)
+}

@@ -1,0 +1,409 @@
+//! What agents measure, each distinct thing once however many agents measure it.
+
+use std::{
+    fmt::Write as _,
+    hash::BuildHasher as _,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use hashbrown::{DefaultHashBuilder, HashTable};
+
+use super::reply::RawMetric;
+
+/// What a series is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Kind {
+    /// The agent does not say.
+    #[default]
+    Unknown,
+    Gauge,
+    Counter,
+    Histogram,
+    Summary,
+    Untyped,
+}
+
+/// Names and values, in the order of the names, in one piece of memory.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(super) struct Labels {
+    text: Box<str>,
+    /// Where each name and each value ends.
+    ends: Box<[u32]>,
+}
+
+/// One series of any number of agents: without the labels that say which agent it is.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Series {
+    pub(super) name: Box<str>,
+    pub(super) labels: Labels,
+    pub(super) help: Box<str>,
+    pub(super) kind: Kind,
+    /// Each label as it stands in the text format.
+    pub(super) rendered: Rendered,
+    /// It says itself of which pod it is, and that is not the agent's.
+    pub(super) foreign: bool,
+}
+
+/// Labels as they stand in the text format, `name="value"`, in the order of that text.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(super) struct Rendered {
+    text: Box<str>,
+    ends: Box<[u32]>,
+}
+
+/// All series that somebody holds.
+#[derive(Debug, Default)]
+pub(super) struct Catalogue {
+    table: Mutex<Table>,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Table {
+    series: HashTable<Arc<Series>>,
+    hasher: DefaultHashBuilder,
+    /// How many there are when it is time to look for what nobody holds.
+    sweep_at: usize,
+}
+
+/// Fewer series than this are not worth looking through.
+const SWEPT: usize = 4_096;
+
+/// A metric whose labels are sorted, and told apart.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Wanted<'a> {
+    pub(super) metric: &'a RawMetric<'a>,
+    pub(super) labels: &'a [(&'a [u8], &'a [u8])],
+}
+
+/// Text that is not UTF-8.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct NotText;
+
+impl Catalogue {
+    /// Held for a few hundred series at a time.
+    pub(super) fn lock(&self) -> MutexGuard<'_, Table> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Forgets what nobody holds, once enough has been added that it may be worth it.
+    pub(super) fn sweep_when_grown(&self) {
+        let mut table = self.lock();
+        if table.series.len() >= table.sweep_at {
+            table.sweep();
+        }
+    }
+}
+
+impl Table {
+    fn sweep(&mut self) {
+        self.series.retain(|series| Arc::strong_count(series) > 1);
+        let hashing = self.hasher.clone();
+        self.series
+            .shrink_to_fit(|series| hash(&hashing, series.name.as_bytes(), series.labels.iter()));
+        self.sweep_at = 2 * self.series.len().max(SWEPT);
+    }
+
+    /// The series, and what it adds to the memory held: nothing if it was known.
+    pub(super) fn intern(&mut self, wanted: Wanted<'_>) -> Result<(Arc<Series>, usize), NotText> {
+        let pairs = wanted.labels.iter().copied();
+        let hashed = hash_bytes(&self.hasher, wanted.metric.name, pairs);
+        if let Some(known) = self.series.find(hashed, |series| series.is(wanted)) {
+            return Ok((Arc::clone(known), 0));
+        }
+        let series = Arc::new(Series::new(wanted)?);
+        let weight = series.weight();
+        let hashing = self.hasher.clone();
+        self.series
+            .insert_unique(hashed, Arc::clone(&series), |series| {
+                hash(&hashing, series.name.as_bytes(), series.labels.iter())
+            });
+        Ok((series, weight))
+    }
+}
+
+impl Series {
+    fn new(wanted: Wanted<'_>) -> Result<Self, NotText> {
+        let labels = Labels::from_bytes(wanted.labels)?;
+        let foreign = labels.iter().any(|(name, _)| name == "pod_name");
+        Ok(Self {
+            name: text(wanted.metric.name)?.into(),
+            rendered: Rendered::of(labels.iter()),
+            help: text(wanted.metric.help)?.into(),
+            kind: wanted.metric.kind,
+            foreign,
+            labels,
+        })
+    }
+
+    fn is(&self, wanted: Wanted<'_>) -> bool {
+        self.name.as_bytes() == wanted.metric.name
+            && self.kind == wanted.metric.kind
+            && self.help.as_bytes() == wanted.metric.help
+            && self.labels.is(wanted.labels)
+    }
+
+    fn weight(&self) -> usize {
+        size_of::<Self>()
+            + 2 * size_of::<usize>()
+            + self.name.len()
+            + self.help.len()
+            + self.labels.text.len()
+            + self.labels.ends.len() * size_of::<u32>()
+            + self.rendered.text.len()
+            + self.rendered.ends.len() * size_of::<u32>()
+    }
+}
+
+impl Labels {
+    /// Of pairs in the order of their names.
+    fn from_bytes(pairs: &[(&[u8], &[u8])]) -> Result<Self, NotText> {
+        let mut all = String::with_capacity(pairs.iter().map(|(k, v)| k.len() + v.len()).sum());
+        let mut ends = Vec::with_capacity(2 * pairs.len());
+        for (name, value) in pairs {
+            for part in [name, value] {
+                all.push_str(text(part)?);
+                ends.push(end(&all));
+            }
+        }
+        Ok(Self {
+            text: all.into(),
+            ends: ends.into(),
+        })
+    }
+
+    pub(super) fn of<'a>(pairs: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
+        let mut all = String::new();
+        let mut ends = Vec::new();
+        for (name, value) in pairs {
+            for part in [name, value] {
+                all.push_str(part);
+                ends.push(end(&all));
+            }
+        }
+        Self {
+            text: all.into(),
+            ends: ends.into(),
+        }
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        let mut start = 0;
+        self.ends.chunks_exact(2).map(move |pair| {
+            let (name_end, value_end) = (pair[0] as usize, pair[1] as usize);
+            let pair = (&self.text[start..name_end], &self.text[name_end..value_end]);
+            start = value_end;
+            pair
+        })
+    }
+
+    fn is(&self, pairs: &[(&[u8], &[u8])]) -> bool {
+        self.ends.len() == 2 * pairs.len()
+            && self.iter().zip(pairs).all(|((name, value), pair)| {
+                name.as_bytes() == pair.0 && value.as_bytes() == pair.1
+            })
+    }
+}
+
+impl Rendered {
+    /// Labels that can not stand there get names that can; of two with one name the first is kept.
+    /// Empty ones mean nothing and are left out.
+    pub(super) fn of<'a>(pairs: impl Iterator<Item = (&'a str, &'a str)>) -> Self {
+        let mut pieces: Vec<String> = Vec::new();
+        let mut names: Vec<String> = Vec::new();
+        for (name, value) in pairs.filter(|(_, value)| !value.is_empty()) {
+            let name = label_name(name);
+            if names.contains(&name) {
+                continue;
+            }
+            let mut piece = format!("{name}=\"");
+            escape(value, &mut piece);
+            piece.push('"');
+            pieces.push(piece);
+            names.push(name);
+        }
+        pieces.sort_unstable();
+        let mut text = String::new();
+        let ends = pieces
+            .iter()
+            .map(|piece| {
+                text.push_str(piece);
+                end(&text)
+            })
+            .collect();
+        Self {
+            text: text.into(),
+            ends,
+        }
+    }
+
+    pub(super) fn pieces(&self) -> impl Iterator<Item = &str> {
+        let mut start = 0;
+        self.ends.iter().map(move |end| {
+            let piece = &self.text[start..*end as usize];
+            start = *end as usize;
+            piece
+        })
+    }
+
+    /// Whether a label of this name is in it.
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.pieces().any(|piece| {
+            piece
+                .strip_prefix(name)
+                .is_some_and(|rest| rest.starts_with('='))
+        })
+    }
+}
+
+/// The name, with an underscore for everything that may not be in it.
+pub(super) fn metric_name(name: &str) -> String {
+    sanitised(name, |c| c.is_ascii_alphanumeric() || c == '_' || c == ':')
+}
+
+pub(super) fn label_name(name: &str) -> String {
+    sanitised(name, |c| c.is_ascii_alphanumeric() || c == '_')
+}
+
+fn sanitised(name: &str, may_stand: impl Fn(char) -> bool) -> String {
+    let mut clean = String::with_capacity(name.len() + 1);
+    if name.starts_with(|c: char| c.is_ascii_digit()) || name.is_empty() {
+        clean.push('_');
+    }
+    clean.extend(name.chars().map(|c| if may_stand(c) { c } else { '_' }));
+    clean
+}
+
+/// The three characters that would end a label value before its end.
+fn escape(value: &str, out: &mut String) {
+    for c in value.chars() {
+        match c {
+            '\\' => out.push_str("\\\\"),
+            '"' => out.push_str("\\\""),
+            '\n' => out.push_str("\\n"),
+            c => out.push(c),
+        }
+    }
+}
+
+/// Help stands unquoted, so that a quote needs no escape there.
+pub(super) fn escape_help(help: &str, out: &mut String) {
+    for c in help.chars() {
+        match c {
+            '\\' => out.push_str("\\\\"),
+            '\n' => out.push_str("\\n"),
+            c => out.push(c),
+        }
+    }
+}
+
+/// Plain decimal, the shortest that is read back as the same number.
+pub(super) fn number(value: f64, out: &mut String) {
+    const EXACT: f64 = 9_007_199_254_740_992.0;
+    if value.is_nan() {
+        out.push_str("NaN");
+    } else if value.is_infinite() {
+        out.push_str(if value > 0.0 { "+Inf" } else { "-Inf" });
+    } else if value.trunc().to_bits() == value.to_bits() && value.abs() < EXACT && value != 0.0 {
+        write!(out, "{}", value as i64).expect("a string takes everything");
+    } else {
+        write!(out, "{value}").expect("a string takes everything");
+    }
+}
+
+fn hash<'a>(
+    hasher: &DefaultHashBuilder,
+    name: &[u8],
+    pairs: impl Iterator<Item = (&'a str, &'a str)>,
+) -> u64 {
+    let pairs = pairs.map(|(name, value)| (name.as_bytes(), value.as_bytes()));
+    hash_bytes(hasher, name, pairs)
+}
+
+fn hash_bytes<'a>(
+    hasher: &DefaultHashBuilder,
+    name: &[u8],
+    pairs: impl Iterator<Item = (&'a [u8], &'a [u8])>,
+) -> u64 {
+    use std::hash::Hasher as _;
+    let mut state = hasher.build_hasher();
+    state.write(name);
+    for (name, value) in pairs {
+        state.write(name);
+        state.write(value);
+    }
+    state.finish()
+}
+
+fn text(bytes: &[u8]) -> Result<&str, NotText> {
+    std::str::from_utf8(bytes).map_err(|_| NotText)
+}
+
+fn end(text: &str) -> u32 {
+    u32::try_from(text.len()).expect("a message is shorter than 4 GiB")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn written(value: f64) -> String {
+        let mut out = String::new();
+        number(value, &mut out);
+        out
+    }
+
+    #[test]
+    fn numbers_are_plain_decimals_that_are_read_back_as_they_were() {
+        assert_eq!(written(1e21).len(), 22);
+        assert_eq!(written(-7.0), "-7");
+        assert_eq!(written(0.1 + 0.2), "0.30000000000000004");
+        assert_eq!(written(f64::NEG_INFINITY), "-Inf");
+        assert_eq!(written(f64::INFINITY), "+Inf");
+        assert_eq!(written(f64::NAN), "NaN");
+        for value in [0.0, -0.0, 5e-324, f64::MAX, 1e15, 9.1e15, -2.5] {
+            let text = written(value);
+            assert!(!text.contains('e'), "{text}");
+            assert_eq!(text.parse::<f64>().unwrap().to_bits(), value.to_bits());
+        }
+    }
+
+    #[test]
+    fn fodc_f16_quotes_backslashes_and_newlines_are_escaped() {
+        let labels = Rendered::of([("b", "a\"b\\c\n"), ("a", "x")].into_iter());
+        let pieces: Vec<&str> = labels.pieces().collect();
+        assert_eq!(pieces, ["a=\"x\"", r#"b="a\"b\\c\n""#]);
+    }
+
+    #[test]
+    fn names_that_would_break_the_text_are_mended() {
+        let labels =
+            Rendered::of([("zone/a", "1"), ("zone.a", "2"), ("9", "3"), ("e", "")].into_iter());
+        let pieces: Vec<&str> = labels.pieces().collect();
+        assert_eq!(pieces, ["_9=\"3\"", "zone_a=\"1\""]);
+        assert_eq!(metric_name("job:rate-5m"), "job:rate_5m");
+    }
+
+    #[test]
+    fn what_nobody_holds_is_forgotten() {
+        let catalogue = Catalogue::default();
+        let metric = RawMetric {
+            name: b"up",
+            ..RawMetric::default()
+        };
+        let wanted = Wanted {
+            metric: &metric,
+            labels: &[(b"a", b"1")],
+        };
+        let (first, weight) = catalogue.lock().intern(wanted).unwrap();
+        assert!(weight > 0);
+        let (second, known) = catalogue.lock().intern(wanted).unwrap();
+        assert!(Arc::ptr_eq(&first, &second));
+        assert_eq!(known, 0);
+        drop(second);
+        catalogue.lock().sweep();
+        assert_eq!(catalogue.lock().series.len(), 1);
+        drop(first);
+        catalogue.lock().sweep();
+        assert_eq!(catalogue.lock().series.len(), 0);
+    }
+}
