@@ -8,18 +8,18 @@ use steadfast_wire::fodc::{Columns, Run, SeriesColumn, TimeColumn};
 
 /// Makes [`Columns`] of series that come one after another.
 ///
-/// The times of a source are declared once; each of its series then names where in them it is
-/// present. What does not fit the declared times in their order gets a column of its own, so that no
-/// pair of time and value is ever changed or lost.
+/// The times of a source are written once; each of its series names where in them it is present. What
+/// does not fit them in their order gets a column of its own, which serves the series after it if it
+/// is the longer one; no pair of time and value is ever changed or lost.
 #[derive(Debug, Default)]
 pub struct ColumnsBuilder {
-    declared: BTreeMap<u64, Declared>,
+    sources: BTreeMap<u64, Source>,
     columns: Columns,
     bytes: usize,
 }
 
-#[derive(Debug)]
-struct Declared {
+#[derive(Debug, Default)]
+struct Source {
     times: Vec<i64>,
     /// Where it was written, once something has used it.
     written: Option<u32>,
@@ -32,36 +32,33 @@ impl ColumnsBuilder {
         Self::default()
     }
 
-    /// Tells when `source` was scraped, Unix milliseconds, in the order in which it happened. It costs
-    /// nothing before a series uses it. Declaring a source again concerns what is pushed later.
-    pub fn declare(&mut self, source: u64, times: Vec<i64>) {
-        let written = None;
-        self.declared.insert(source, Declared { times, written });
-    }
-
     /// Adds samples of one series: `values[i]` was read at `times[i]`. Of `series` only its name,
     /// labels, description and type are used. More samples of the same series may follow in another
     /// call, which makes another column of it.
     ///
     /// # Panics
     ///
-    /// If there are not as many times as values.
+    /// If there are not as many times as values, or none.
     pub fn push(&mut self, series: SeriesColumn, source: u64, times: &[i64], values: &[f64]) {
         assert_eq!(times.len(), values.len(), "each value has its time");
-        let declared = self.declared.get_mut(&source);
-        let placed =
-            declared.and_then(|declared| runs(&declared.times, times).map(|runs| (declared, runs)));
-        let (time_column, runs) = if let Some((declared, runs)) = placed {
-            let column = declared.written.unwrap_or_else(|| {
-                self.bytes += write(&mut self.columns, &declared.times);
+        assert!(!times.is_empty(), "a series without samples is not told");
+        let source = self.sources.entry(source).or_default();
+        let (time_column, runs) = if let Some(runs) = runs(&source.times, times) {
+            let column = source.written.unwrap_or_else(|| {
+                self.bytes += write(&mut self.columns, &source.times);
                 last_index(&self.columns)
             });
-            declared.written = Some(column);
+            source.written = Some(column);
             (column, runs)
         } else {
             self.bytes += write(&mut self.columns, times);
+            let column = last_index(&self.columns);
+            if times.len() > source.times.len() {
+                source.times = times.to_vec();
+                source.written = Some(column);
+            }
             let count = u32::try_from(times.len()).unwrap_or(u32::MAX);
-            (last_index(&self.columns), vec![Run { first: 0, count }])
+            (column, vec![Run { first: 0, count }])
         };
         let series = SeriesColumn {
             time_column,
@@ -85,10 +82,10 @@ impl ColumnsBuilder {
         self.columns.series.is_empty()
     }
 
-    /// What was made so far. The declared times stay for what comes next.
+    /// What was made so far. The times of the sources are remembered for what comes next.
     pub fn take(&mut self) -> Columns {
-        for declared in self.declared.values_mut() {
-            declared.written = None;
+        for source in self.sources.values_mut() {
+            source.written = None;
         }
         self.bytes = 0;
         std::mem::take(&mut self.columns)

@@ -194,6 +194,7 @@ impl Builder {
             status: watch::Sender::new(session.status().clone()),
             connection: watch::Sender::new(None),
             record: std::sync::Mutex::new(Record::default()),
+            unsent: Arc::default(),
         });
         let driver = Driver::new(Parts {
             name: self.name,
@@ -341,6 +342,17 @@ impl<P: Protocol, C: Connection> Link<P, C> {
     #[must_use]
     pub fn connection(&self) -> watch::Receiver<Option<C>> {
         self.inner.shown.connection.subscribe()
+    }
+
+    /// Waits until at most `bytes` of what was sent still wait to be taken by the connection, 32 of
+    /// them counted for each message. Whoever has more to send than one wants to hold in memory
+    /// waits here between the pieces; the end of a stream makes room as well. It sets no limit in time.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future has no effect.
+    pub async fn room(&self, bytes: usize) {
+        self.inner.shown.unsent.at_most(bytes).await;
     }
 
     /// What the link has done.

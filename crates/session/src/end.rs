@@ -55,6 +55,8 @@ pub enum Reason {
     },
     /// The peer broke the protocol.
     Protocol(String),
+    /// The peer answered, and its answer was no.
+    Refused(String),
     /// Something that was restored was refused for now.
     RestoreRefused(String),
     /// A newer attempt of the same session holds the stream.
@@ -118,6 +120,7 @@ impl Reason {
             Self::Finished => "finished",
             Self::Status { .. } => "status",
             Self::Protocol(_) => "protocol",
+            Self::Refused(_) => "refused",
             Self::RestoreRefused(_) => "restore_refused",
             Self::Fenced => "fenced",
             Self::Drained(_) => "drained",
@@ -143,6 +146,7 @@ impl fmt::Display for Reason {
                 write!(f, "the peer ended the stream with status {code}: {message}")
             }
             Self::Protocol(what) => write!(f, "the peer broke the protocol: {what}"),
+            Self::Refused(why) => write!(f, "the peer refused: {why}"),
             Self::RestoreRefused(why) => write!(f, "the restoration was refused: {why}"),
             Self::Fenced => f.write_str("a newer attempt of this session took over"),
             Self::Drained(why) => write!(f, "the peer is stopping: {why}"),

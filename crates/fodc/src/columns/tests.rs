@@ -24,7 +24,6 @@ fn samples(columns: &Columns) -> Vec<(String, Vec<(i64, f64)>)> {
 #[test]
 fn each_time_of_a_source_is_written_once_and_absence_stays_absence() {
     let mut builder = ColumnsBuilder::new();
-    builder.declare(7, vec![1_000, 2_000, 3_000, 4_500]);
     builder.push(named("whole"), 7, &[1_000, 2_000, 3_000, 4_500], &[1.0; 4]);
     builder.push(named("holed"), 7, &[1_000, 3_000, 4_500], &[1.0, 3.0, 4.0]);
     let columns = builder.take();
@@ -44,26 +43,32 @@ fn each_time_of_a_source_is_written_once_and_absence_stays_absence() {
 #[test]
 fn times_that_do_not_fit_their_source_are_kept_as_they_are() {
     let mut builder = ColumnsBuilder::new();
-    builder.declare(1, vec![10, 20]);
+    builder.push(named("first"), 1, &[10, 20], &[1.0, 2.0]);
     builder.push(named("back"), 1, &[20, 10], &[2.0, 1.0]);
-    builder.push(named("unknown"), 2, &[5], &[5.0]);
+    builder.push(named("longer"), 1, &[10, 15, 20], &[1.0, 1.5, 2.0]);
+    builder.push(named("like the longer"), 1, &[15, 20], &[1.5, 2.0]);
     let columns = builder.take();
     let told = samples(&columns);
-    assert_eq!(told[0].1, [(20, 2.0), (10, 1.0)]);
-    assert_eq!(told[1].1, [(5, 5.0)]);
+    assert_eq!(told[1].1, [(20, 2.0), (10, 1.0)]);
+    assert_eq!(told[2].1, [(10, 1.0), (15, 1.5), (20, 2.0)]);
+    assert_eq!(told[3].1, [(15, 1.5), (20, 2.0)]);
+    assert_eq!(
+        columns.times.len(),
+        3,
+        "the longest serves what comes after it"
+    );
 }
 
 #[test]
 fn each_part_has_the_times_it_needs_and_no_others() {
     let mut builder = ColumnsBuilder::new();
-    builder.declare(1, vec![10, 20]);
-    builder.declare(2, vec![30]);
-    builder.push(named("first"), 1, &[10], &[1.0]);
+    builder.push(named("first"), 1, &[10, 20], &[1.0, 2.0]);
+    builder.push(named("other"), 2, &[30], &[3.0]);
     let first = builder.take();
     assert!(builder.is_empty());
     builder.push(named("second"), 1, &[20], &[2.0]);
     let second = builder.take();
-    assert_eq!((first.times.len(), second.times.len()), (1, 1));
+    assert_eq!((first.times.len(), second.times.len()), (2, 1));
     assert_eq!(samples(&second)[0].1, [(20, 2.0)]);
 }
 
@@ -119,14 +124,9 @@ fn what_a_peer_sent_is_refused_with_what_is_wrong_and_never_panics() {
 proptest! {
     #[test]
     fn whatever_is_pushed_is_read_back_and_the_bytes_are_not_underestimated(
-        declared in prop::collection::vec(0_i64..50, 0..20),
-        pushed in prop::collection::vec(prop::collection::vec((0_i64..50, any::<f64>()), 0..12), 0..6),
+        pushed in prop::collection::vec(prop::collection::vec((0_i64..50, any::<f64>()), 1..12), 0..6),
     ) {
         let mut builder = ColumnsBuilder::new();
-        let mut declared = declared;
-        declared.sort_unstable();
-        declared.dedup();
-        builder.declare(1, declared);
         for series in &pushed {
             let (times, values): (Vec<_>, Vec<_>) = series.iter().copied().unzip();
             builder.push(named("s"), 1, &times, &values);

@@ -14,6 +14,7 @@ use crate::{
     gate::Gate,
     notice::Notices,
     outage::Outages,
+    outbound::Unsent,
     transport::{Call, Transport},
 };
 
@@ -35,6 +36,7 @@ pub(crate) struct Shown<C> {
     pub(crate) status: watch::Sender<Status>,
     pub(crate) connection: watch::Sender<Option<C>>,
     pub(crate) record: Mutex<Record>,
+    pub(crate) unsent: Arc<Unsent>,
 }
 
 /// What the driver writes down.

@@ -65,7 +65,7 @@ where
         }
         debug!(link = %self.parts.name, generation = generation.0, refresh, "attempt");
         let dial = self.parts.transport.connect(refresh);
-        let queue = outbound::queue(self.parts.outbox_bytes);
+        let queue = outbound::queue(self.parts.outbox_bytes, &self.parts.shown.unsent);
         self.stream = Some(Stream::dial(
             generation,
             dial,

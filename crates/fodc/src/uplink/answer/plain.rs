@@ -1,0 +1,272 @@
+//! One message with one metric per value: what every proxy understands.
+
+use std::{collections::BTreeMap, ops::ControlFlow};
+
+use prost::{Message as _, encoding::encoded_len_varint};
+use steadfast_wire::fodc::{Metric, Truncation};
+
+use super::{Outcome, Outlet, Selection, Task, timestamp};
+use crate::uplink::{
+    question::About,
+    responder::{Responder, Series, Visitor, Wanted},
+};
+
+/// What goes around the metrics takes no more.
+const ENVELOPE: usize = 128;
+
+/// Tag of the metrics, one byte as its number is below 16.
+const METRICS: u8 = 1 << 3 | 2;
+
+/// The first look at a window's end, milliseconds. Each further one goes back four times as far.
+const FIRST_LOOK: i64 = 10_000;
+
+/// Samples between two looks at whether the answer hurries.
+const SLICE: usize = 1_024;
+
+pub(super) fn answer(task: &Task, responder: &dyn Responder, outlet: &mut dyn Outlet) -> Outcome {
+    let (cut, mut outcome) = match task.question.about {
+        About::Latest => (None, Outcome::default()),
+        About::Window { from, to } => find_cut(task, responder, outlet, from, to),
+    };
+    let mut writer = Writer::new(task, outlet);
+    let told = match (task.question.about, &cut) {
+        (About::Latest, _) => responder.latest(&mut writer),
+        (About::Window { .. }, Some(cut)) if cut.from <= cut.to => {
+            writer.timed = true;
+            responder.window(cut.from, cut.to, &mut writer)
+        }
+        (About::Window { .. }, _) => Ok(()),
+    };
+    let Writer {
+        fields,
+        samples,
+        left_out,
+        stopped,
+        ..
+    } = writer;
+    outcome.samples = samples;
+    outcome.unreadable = outcome.unreadable.or(told.err());
+    let unknown = left_out > 0 || stopped || outcome.unreadable.is_some();
+    let truncated = match cut {
+        None if outcome.cut => Some(task.after_everything()),
+        _ if unknown => Some(task.after_everything()),
+        Some(cut) if outcome.cut => Some(Truncation {
+            from: Some(timestamp(cut.from)),
+            samples: 0,
+        }),
+        Some(_) | None => None,
+    };
+    let truncated = truncated.map(|truncated| Truncation {
+        samples: left_out + cut.map_or(0, |cut| cut.left_out),
+        ..truncated
+    });
+    outcome.cut = truncated.is_some();
+    outlet.last(task.envelope(fields, false, truncated));
+    outcome
+}
+
+/// The newest part of a window that fits.
+#[derive(Clone, Copy, Debug)]
+struct Cut {
+    from: i64,
+    to: i64,
+    /// How many samples it leaves out, as far as they were looked at.
+    left_out: u64,
+}
+
+/// Goes back from the end of the window until it has all of it or more than fits. What fits is known
+/// then to the millisecond, and no look is much larger than what can be sent.
+fn find_cut(
+    task: &Task,
+    responder: &dyn Responder,
+    outlet: &dyn Outlet,
+    from: i64,
+    to: i64,
+) -> (Option<Cut>, Outcome) {
+    let mut outcome = Outcome::default();
+    if from > to {
+        return (None, outcome);
+    }
+    let anchor = to.min(task.now).max(from);
+    let mut fits: Option<Cut> = None;
+    let mut back = FIRST_LOOK;
+    loop {
+        let start = match back {
+            i64::MAX => from,
+            _ => anchor.saturating_sub(back).max(from),
+        };
+        let mut scale = Scale::new(task, outlet);
+        let told = responder.window(start, to, &mut scale);
+        if told.is_err() || scale.hurried {
+            outcome.cut = true;
+            outcome.unreadable = told.err();
+            return (fits, outcome);
+        }
+        if let Some((oldest, left_out)) = scale.oldest_that_fits(task.message_bytes) {
+            outcome.cut = true;
+            let from = oldest;
+            return (Some(Cut { from, to, left_out }), outcome);
+        }
+        let whole = Cut {
+            from: start,
+            to,
+            left_out: 0,
+        };
+        if start == from {
+            return (Some(whole), outcome);
+        }
+        fits = Some(whole);
+        back = back.saturating_mul(4);
+    }
+}
+
+/// The metric of a series; its value and time change from sample to sample.
+fn metric(series: &Series<'_>, labels: BTreeMap<String, String>) -> Metric {
+    Metric {
+        name: series.name.to_owned(),
+        labels,
+        description: series.help.to_owned(),
+        r#type: series.kind.into(),
+        ..Metric::default()
+    }
+}
+
+/// What a metric takes in the message, and in itself.
+fn weigh(metric: &Metric) -> usize {
+    let length = metric.encoded_len();
+    1 + encoded_len_varint(length as u64) + length
+}
+
+/// Writes what fits.
+struct Writer<'a> {
+    selection: Selection<'a>,
+    outlet: &'a dyn Outlet,
+    room: usize,
+    timed: bool,
+    fields: Vec<u8>,
+    metric: Metric,
+    samples: u64,
+    left_out: u64,
+    stopped: bool,
+}
+
+impl<'a> Writer<'a> {
+    fn new(task: &'a Task, outlet: &'a dyn Outlet) -> Self {
+        Self {
+            selection: Selection::new(task),
+            outlet,
+            room: task.message_bytes.saturating_sub(ENVELOPE),
+            timed: false,
+            fields: Vec::new(),
+            metric: Metric::default(),
+            samples: 0,
+            left_out: 0,
+            stopped: false,
+        }
+    }
+}
+
+impl Visitor for Writer<'_> {
+    fn series(&mut self, series: &Series<'_>) -> Wanted {
+        if self.outlet.is_over() {
+            self.stopped = true;
+            return Wanted::Stop;
+        }
+        match self.selection.labels(series) {
+            Some(labels) => {
+                self.metric = metric(series, labels);
+                Wanted::Yes
+            }
+            None => Wanted::No,
+        }
+    }
+
+    fn samples(&mut self, times: &[i64], values: &[f64]) -> ControlFlow<()> {
+        for (index, (time, value)) in times.iter().zip(values).enumerate() {
+            if index % SLICE == SLICE - 1 && self.outlet.is_over() {
+                self.stopped = true;
+                return ControlFlow::Break(());
+            }
+            self.metric.value = *value;
+            self.metric.timestamp = self.timed.then(|| timestamp(*time));
+            if self.fields.len() + weigh(&self.metric) > self.room {
+                self.left_out += 1;
+                continue;
+            }
+            self.fields.push(METRICS);
+            let written = self.metric.encode_length_delimited(&mut self.fields);
+            written.expect("a vector has room");
+            self.samples += 1;
+        }
+        ControlFlow::Continue(())
+    }
+}
+
+/// Weighs what would be written, by time.
+struct Scale<'a> {
+    selection: Selection<'a>,
+    outlet: &'a dyn Outlet,
+    metric: Metric,
+    /// Bytes and samples of each time.
+    weights: BTreeMap<i64, (usize, u64)>,
+    hurried: bool,
+}
+
+impl<'a> Scale<'a> {
+    fn new(task: &'a Task, outlet: &'a dyn Outlet) -> Self {
+        Self {
+            selection: Selection::new(task),
+            outlet,
+            metric: Metric::default(),
+            weights: BTreeMap::new(),
+            hurried: false,
+        }
+    }
+
+    /// The oldest time from which on everything fits, and how many samples are before it; `None` if
+    /// everything fits. Of the newest time something is sent even if not all of it fits.
+    fn oldest_that_fits(&self, message_bytes: usize) -> Option<(i64, u64)> {
+        let mut room = message_bytes.saturating_sub(ENVELOPE);
+        let mut oldest = self.weights.last_key_value().map(|(time, _)| *time)?;
+        for (time, (bytes, _)) in self.weights.iter().rev() {
+            let Some(left) = room.checked_sub(*bytes) else {
+                let before = self.weights.range(..oldest);
+                return Some((oldest, before.map(|(_, (_, samples))| samples).sum()));
+            };
+            room = left;
+            oldest = *time;
+        }
+        None
+    }
+}
+
+impl Visitor for Scale<'_> {
+    fn series(&mut self, series: &Series<'_>) -> Wanted {
+        if self.outlet.hurries() {
+            self.hurried = true;
+            return Wanted::Stop;
+        }
+        match self.selection.labels(series) {
+            Some(labels) => {
+                self.metric = metric(series, labels);
+                Wanted::Yes
+            }
+            None => Wanted::No,
+        }
+    }
+
+    fn samples(&mut self, times: &[i64], values: &[f64]) -> ControlFlow<()> {
+        for (index, (time, value)) in times.iter().zip(values).enumerate() {
+            if index % SLICE == SLICE - 1 && self.outlet.hurries() {
+                self.hurried = true;
+                return ControlFlow::Break(());
+            }
+            self.metric.value = *value;
+            self.metric.timestamp = Some(timestamp(*time));
+            let weight = self.weights.entry(*time).or_default();
+            weight.0 += weigh(&self.metric);
+            weight.1 += 1;
+        }
+        ControlFlow::Continue(())
+    }
+}

@@ -1,0 +1,95 @@
+use steadfast_session::{Effect, Signal};
+
+use super::*;
+
+const AT: Time = Time::ZERO;
+
+fn effects(
+    metrics: &mut Metrics,
+    open: bool,
+    call: impl FnOnce(&mut Metrics, &mut Context<Encoded, Event>),
+) -> Vec<Effect<Encoded, Event>> {
+    let mut cx = Context::new(open);
+    call(metrics, &mut cx);
+    cx.into_effects()
+}
+
+/// A protocol whose stream of that generation is open.
+fn on(generation: u64) -> Metrics {
+    let mut metrics = Metrics::default();
+    effects(&mut metrics, true, |metrics, cx| {
+        metrics.on_open(AT, Generation(generation), cx);
+    });
+    metrics
+}
+
+fn answer(generation: u64) -> Command {
+    Command::Answer(
+        Generation(generation),
+        Encoded(Bytes::from_static(b"answer")),
+    )
+}
+
+#[test]
+fn nothing_is_said_before_a_question_comes() {
+    let mut metrics = Metrics::default();
+    let opened = effects(&mut metrics, true, |metrics, cx| {
+        metrics.on_open(AT, Generation(1), cx);
+    });
+    assert_eq!(opened, [Effect::Event(Event::Stream(Some(Generation(1))))]);
+    let beat = effects(&mut metrics, true, |metrics, cx| {
+        metrics.on_heartbeat(AT, cx);
+    });
+    assert_eq!(beat, []);
+}
+
+#[test]
+fn fodc_o6_an_answer_goes_to_the_stream_that_asked_or_nowhere() {
+    let mut metrics = on(2);
+    let asked = effects(&mut metrics, true, |metrics, cx| {
+        metrics.on_message(AT, StreamMetricsResponse::default(), cx);
+    });
+    let question = StreamMetricsResponse::default();
+    assert_eq!(
+        asked,
+        [Effect::Event(Event::Asked(Generation(2), question))]
+    );
+    let give = |metrics: &mut Metrics, open, to| {
+        effects(metrics, open, |metrics, cx| {
+            metrics.on_command(AT, answer(to), cx);
+        })
+    };
+    let sent = give(&mut metrics, true, 2);
+    let taken = Effect::Event(Event::Taken(true));
+    let bytes = Encoded(Bytes::from_static(b"answer"));
+    assert_eq!(sent, [Effect::Send(bytes), taken]);
+    let nowhere = [Effect::Event(Event::Taken(false))];
+    assert_eq!(give(&mut metrics, true, 1), nowhere, "of an older stream");
+    assert_eq!(give(&mut metrics, false, 2), nowhere, "of no stream");
+    let end = End::retry(By::Peer, Reason::Finished);
+    effects(&mut metrics, false, |metrics, cx| {
+        metrics.on_down(AT, &end, cx);
+    });
+    assert_eq!(give(&mut metrics, true, 2), nowhere, "of one that is gone");
+}
+
+#[test]
+fn only_the_stream_that_is_meant_is_abandoned() {
+    let mut metrics = on(2);
+    let mut abandon = |generation| {
+        effects(&mut metrics, true, |metrics, cx| {
+            metrics.on_command(AT, Command::Abandon(Generation(generation)), cx);
+        })
+    };
+    assert_eq!(abandon(1), []);
+    let end = End::retry(By::Peer, Reason::OutboxFull);
+    assert_eq!(abandon(2), [Effect::Signal(Signal::Fail(end))]);
+}
+
+#[test]
+fn an_encoded_answer_is_itself_on_the_wire() {
+    let bytes = Bytes::from_static(&[1, 2, 3]);
+    let encoded = Encoded(bytes.clone());
+    assert_eq!(encoded.encode_to_vec(), bytes);
+    assert_eq!(encoded.encoded_len(), 3);
+}

@@ -1,0 +1,226 @@
+use std::collections::BTreeMap;
+
+use steadfast_session::{Advice, Effect};
+
+use super::*;
+
+const AT: Time = Time::ZERO;
+const FIRST: Generation = Generation(1);
+
+fn identity(role: &str) -> Arc<Identity> {
+    Arc::new(Identity {
+        role: role.to_owned(),
+        labels: BTreeMap::from([("type".to_owned(), "hot".to_owned())]),
+        address: Some(("10.0.0.1".to_owned(), 17_912)),
+        pod_name: "p0".to_owned(),
+        container_names: vec!["data".to_owned()],
+    })
+}
+
+/// The protocol and what it asks for in one call.
+struct Rig(Registration);
+
+impl Rig {
+    fn new() -> Self {
+        Self(Registration::new(
+            identity("ROLE_UNSPECIFIED"),
+            "one".to_owned(),
+        ))
+    }
+
+    /// One whose request is out.
+    fn asked() -> Self {
+        let mut rig = Self::new();
+        rig.effects(|protocol, cx| protocol.on_open(AT, FIRST, cx));
+        rig
+    }
+
+    fn registered() -> Self {
+        let mut rig = Self::asked();
+        rig.answer(yes());
+        rig.effects(|protocol, cx| protocol.on_live(AT, cx));
+        rig
+    }
+
+    fn effects(
+        &mut self,
+        call: impl FnOnce(&mut Registration, &mut Context<RegisterAgentRequest, Event>),
+    ) -> Vec<Effect<RegisterAgentRequest, Event>> {
+        let mut cx = Context::new(true);
+        call(&mut self.0, &mut cx);
+        cx.into_effects()
+    }
+
+    fn answer(
+        &mut self,
+        answer: RegisterAgentResponse,
+    ) -> Vec<Effect<RegisterAgentRequest, Event>> {
+        self.effects(|protocol, cx| protocol.on_message(AT, answer, cx))
+    }
+}
+
+fn yes() -> RegisterAgentResponse {
+    RegisterAgentResponse {
+        success: true,
+        agent_id: "id-1".to_owned(),
+        ..RegisterAgentResponse::default()
+    }
+}
+
+fn sent(effects: &[Effect<RegisterAgentRequest, Event>]) -> Vec<&RegisterAgentRequest> {
+    let sent = effects.iter().filter_map(|effect| match effect {
+        Effect::Send(request) => Some(request),
+        Effect::Event(_) | Effect::Signal(_) => None,
+    });
+    sent.collect()
+}
+
+#[test]
+fn req_f14_fodc_f9_all_five_fields_are_sent_to_whomever() {
+    let effects = Rig::new().effects(|protocol, cx| protocol.on_open(AT, FIRST, cx));
+    let [request] = sent(&effects)[..] else {
+        panic!("{effects:?}")
+    };
+    assert_eq!(request.node_role, "ROLE_UNSPECIFIED");
+    assert_eq!(request.labels.len(), 1);
+    let address = request.primary_address.as_ref().unwrap();
+    assert_eq!((address.ip.as_str(), address.port), ("10.0.0.1", 17_912));
+    assert_eq!(request.pod_name, "p0");
+    assert_eq!(request.container_names, ["data"]);
+    let profile = request.profile.as_ref().unwrap();
+    assert_eq!((profile.version, profile.instance.as_str()), (1, "one"));
+}
+
+#[test]
+fn req_f5_only_success_with_an_id_is_a_registration() {
+    let refused = |why: &str| End::retry(By::Peer, Reason::Refused(why.to_owned()));
+    let answer = |success, agent_id: &str, message: &str| RegisterAgentResponse {
+        success,
+        agent_id: agent_id.to_owned(),
+        message: message.to_owned(),
+        ..RegisterAgentResponse::default()
+    };
+    for (answer, why) in [
+        (
+            answer(false, "id", "max agents (1000)"),
+            "max agents (1000)",
+        ),
+        (answer(false, "", ""), "no reason given"),
+        (
+            answer(true, "", "ok"),
+            "registered, but without an agent id",
+        ),
+    ] {
+        let effects = Rig::asked().answer(answer);
+        let end = refused(why);
+        assert_eq!(end.advice, Advice::Retry);
+        let told = [
+            Effect::Event(Event::Refused),
+            Effect::Signal(Signal::Fail(end)),
+        ];
+        assert_eq!(effects, told);
+    }
+    let effects = Rig::asked().answer(yes());
+    assert_eq!(effects, [Effect::Signal(Signal::Greeted)]);
+}
+
+#[test]
+fn req_f6_fodc_o15_the_proxys_interval_wins_if_it_is_one() {
+    for (seconds, interval) in [
+        (7, Some(Duration::from_secs(7))),
+        (0, None),
+        (-3, None),
+        (i64::MIN, None),
+        (i64::MAX, Some(Duration::from_secs(i64::MAX as u64))),
+    ] {
+        let effects = Rig::asked().answer(RegisterAgentResponse {
+            heartbeat_interval_seconds: seconds,
+            ..yes()
+        });
+        let wished = effects.iter().find_map(|effect| match effect {
+            Effect::Signal(Signal::HeartbeatInterval(interval)) => Some(*interval),
+            Effect::Signal(_) | Effect::Send(_) | Effect::Event(_) => None,
+        });
+        assert_eq!(wished, interval, "{seconds}");
+    }
+}
+
+#[test]
+fn the_registration_is_told_when_it_is_live_with_what_the_proxy_speaks() {
+    for (sent, taken) in [(Some(1), Some(1)), (Some(0), None), (None, None)] {
+        let mut rig = Rig::asked();
+        let profile = |version| ProxyProfile {
+            version,
+            max_message_bytes: 9,
+        };
+        rig.answer(RegisterAgentResponse {
+            profile: sent.map(profile),
+            ..yes()
+        });
+        let told = rig.effects(|protocol, cx| protocol.on_live(AT, cx));
+        let registered = Registered {
+            agent_id: "id-1".to_owned(),
+            generation: FIRST,
+            heartbeat_interval: None,
+            profile: taken.map(profile),
+        };
+        assert_eq!(told, [Effect::Event(Event::Registered(registered))]);
+    }
+}
+
+#[test]
+fn fodc_f11_fodc_o16_a_change_of_role_or_labels_is_told_at_once_and_in_each_heartbeat() {
+    let mut rig = Rig::registered();
+    let beat = rig.effects(|protocol, cx| protocol.on_heartbeat(AT, cx));
+    assert_eq!(sent(&beat)[0].node_role, "ROLE_UNSPECIFIED");
+
+    let same = Command::Become(identity("ROLE_UNSPECIFIED"));
+    assert_eq!(
+        rig.effects(|protocol, cx| protocol.on_command(AT, same, cx)),
+        [],
+        "nothing new is nothing to tell"
+    );
+    let resolved = Command::Become(identity("ROLE_LIAISON"));
+    let told = rig.effects(|protocol, cx| protocol.on_command(AT, resolved, cx));
+    assert_eq!(sent(&told)[0].node_role, "ROLE_LIAISON");
+    let labels = BTreeMap::from([("zone".to_owned(), "b".to_owned())]);
+    let labelled = Arc::new(Identity {
+        labels: labels.clone(),
+        ..(*identity("ROLE_LIAISON")).clone()
+    });
+    let command = Command::Become(labelled);
+    let told = rig.effects(|protocol, cx| protocol.on_command(AT, command, cx));
+    assert_eq!(sent(&told)[0].labels, labels);
+    let beat = rig.effects(|protocol, cx| protocol.on_heartbeat(AT, cx));
+    assert_eq!(sent(&beat)[0].labels, labels);
+    assert_eq!(sent(&beat)[0].node_role, "ROLE_LIAISON");
+}
+
+#[test]
+fn what_changes_while_there_is_no_stream_is_in_the_next_registration() {
+    let mut rig = Rig::registered();
+    let end = End::retry(By::Peer, Reason::Finished);
+    let down = rig.effects(|protocol, cx| protocol.on_down(AT, &end, cx));
+    assert_eq!(down, [Effect::Event(Event::Down)]);
+    let mut closed = Context::new(false);
+    let resolved = Command::Become(identity("ROLE_DATA"));
+    rig.0.on_command(AT, resolved, &mut closed);
+    assert_eq!(closed.into_effects(), []);
+    let again = rig.effects(|protocol, cx| protocol.on_open(AT, Generation(2), cx));
+    assert_eq!(sent(&again)[0].node_role, "ROLE_DATA");
+}
+
+#[test]
+fn a_proxy_that_answers_heartbeats_means_nothing_by_it() {
+    let mut rig = Rig::registered();
+    let no = RegisterAgentResponse::default();
+    assert_eq!(rig.answer(yes()), []);
+    assert_eq!(rig.answer(no), []);
+}
+
+#[test]
+fn nothing_is_said_between_the_request_and_its_answer() {
+    let mut rig = Rig::asked();
+    let beat = rig.effects(|protocol, cx| protocol.on_heartbeat(AT, cx));
+    assert_eq!(beat, []);
+}
