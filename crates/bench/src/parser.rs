@@ -86,20 +86,20 @@ fn measure(name: &str, mut exporter: Exporter, figures: &mut Figures) {
     let against_floor = compare(PAIRS, &mut warm, scan);
     add(
         figures,
-        &format!("{name}/warm, against a newline scan"),
+        &format!("{name}/warm vs newline scan"),
         bytes,
         against_floor,
     );
     let against_parse = compare(PAIRS, &mut warm, || prometheus_parse(&mut theirs));
     add(
         figures,
-        &format!("{name}/warm, against prometheus-parse"),
+        &format!("{name}/warm vs prometheus-parse"),
         bytes,
         against_parse,
     );
     let per_sample = against_parse.ours.as_secs_f64() * 1e9 / series as f64;
     figures.insert(
-        format!("{name}/warm, time"),
+        format!("{name}/warm time"),
         Figure::alone(per_sample, "ns/sample"),
     );
 
@@ -110,7 +110,7 @@ fn measure(name: &str, mut exporter: Exporter, figures: &mut Figures) {
     let first = compare(PAIRS, fresh, || prometheus_parse(&mut theirs));
     add(
         figures,
-        &format!("{name}/first scrape, against prometheus-parse"),
+        &format!("{name}/first scrape vs prometheus-parse"),
         bytes,
         first,
     );
@@ -129,7 +129,7 @@ fn measure(name: &str, mut exporter: Exporter, figures: &mut Figures) {
     );
     add(
         figures,
-        &format!("{name}/other order each time, against prometheus-parse"),
+        &format!("{name}/other order each time vs prometheus-parse"),
         bytes,
         reordered,
     );

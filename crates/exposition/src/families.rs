@@ -55,6 +55,10 @@ pub(crate) struct Families {
     /// Whether what families say is what the last finished scrape said. Not so after an abandoned
     /// one that said something else.
     settled: bool,
+    /// The sample of which the family was last asked for: those of one name follow each other.
+    /// Empty if the answer does not hold any more.
+    asked: String,
+    answer: Option<FamilyId>,
 }
 
 #[derive(Debug, Default)]
@@ -156,6 +160,7 @@ impl Families {
             return Ok((id, false));
         }
         self.changed = true;
+        self.asked.clear();
         let id = known.unwrap_or_else(|| self.create(name, field));
         let family = self.family_mut(id);
         match statement {
@@ -232,15 +237,13 @@ impl Families {
 
     /// The family a sample belongs to: the one of its own name, else one whose kind adds the
     /// suffix that the sample has.
-    pub(crate) fn of_sample<'a>(&'a self, sample: &'a str) -> FamilyRef<'a> {
-        let exact = self.by_name.get(sample).copied();
-        let found = exact.or_else(|| {
-            let (base, _) = split_suffix(sample)?;
-            let id = *self.by_name.get(base)?;
-            let kind = self.family(id).kind.unwrap_or_default();
-            kind.owns(base, sample).then_some(id)
-        });
-        found.map_or(
+    pub(crate) fn of_sample<'a>(&'a mut self, sample: &'a str) -> FamilyRef<'a> {
+        if self.asked != sample {
+            self.answer = self.find_for(sample);
+            self.asked.clear();
+            self.asked.push_str(sample);
+        }
+        self.answer.map_or(
             FamilyRef {
                 name: sample,
                 kind: None,
@@ -251,9 +254,19 @@ impl Families {
         )
     }
 
+    fn find_for(&self, sample: &str) -> Option<FamilyId> {
+        self.by_name.get(sample).copied().or_else(|| {
+            let (base, _) = split_suffix(sample)?;
+            let id = *self.by_name.get(base)?;
+            let kind = self.family(id).kind.unwrap_or_default();
+            kind.owns(base, sample).then_some(id)
+        })
+    }
+
     /// Forgets what the finished scrape did not say, and shows the families for which that made a
     /// difference.
     pub(crate) fn finish(&mut self, mut show: impl FnMut(&FamilyRef<'_>)) {
+        self.asked.clear();
         for index in 0..self.all.len() {
             let Some(family) = &mut self.all[index] else {
                 continue;
@@ -280,6 +293,7 @@ impl Families {
             return;
         }
         self.settled = false;
+        self.asked.clear();
         for index in 0..self.all.len() {
             let Some(family) = &mut self.all[index] else {
                 continue;
@@ -320,6 +334,7 @@ impl Families {
             })
             .sum();
         texts
+            + self.asked.capacity()
             + self.all.capacity() * size_of::<Option<Family>>()
             + self.free.capacity() * size_of::<FamilyId>()
     }

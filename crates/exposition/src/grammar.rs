@@ -37,11 +37,13 @@ pub(crate) struct Span {
     pub(crate) escaped: bool,
 }
 
-/// A label as written.
+/// A label.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct RawLabel {
+pub(crate) struct LabelSpan {
     pub(crate) name: Span,
     pub(crate) value: Span,
+    /// Where it begins on its line.
+    pub(crate) at: usize,
 }
 
 /// Name and labels of a line.
@@ -81,7 +83,7 @@ pub(crate) fn token_end(line: &[u8], at: usize) -> usize {
 }
 
 /// Reads name and labels; the labels go into `labels`, in the order of the line.
-pub(crate) fn head(line: &[u8], limits: &Limits, labels: &mut Vec<RawLabel>) -> Parsed<Head> {
+pub(crate) fn head(line: &[u8], limits: &Limits, labels: &mut Vec<LabelSpan>) -> Parsed<Head> {
     labels.clear();
     let start = skip_blanks(line, 0);
     let end = name_end(line, start);
@@ -120,15 +122,44 @@ pub(crate) fn head(line: &[u8], limits: &Limits, labels: &mut Vec<RawLabel>) -> 
 
 /// The end of a metric's name that stands without quotes; `at` if there is none.
 pub(crate) fn name_end(line: &[u8], at: usize) -> usize {
-    let first = |byte: u8| byte.is_ascii_alphabetic() || matches!(byte, b'_' | b':');
-    if !line.get(at).copied().is_some_and(first) {
+    word_end(line, at, LETTER | COLON)
+}
+
+/// The end of a word whose first byte is of these classes, and the others digits as well.
+fn word_end(line: &[u8], at: usize, first: u8) -> usize {
+    let is = |at: usize, classes: u8| {
+        line.get(at)
+            .is_some_and(|byte| CLASSES[*byte as usize] & classes != 0)
+    };
+    if !is(at, first) {
         return at;
     }
-    line[at..]
-        .iter()
-        .position(|byte| !(first(*byte) || byte.is_ascii_digit()))
-        .map_or(line.len(), |length| at + length)
+    let mut end = at + 1;
+    while is(end, first | DIGIT) {
+        end += 1;
+    }
+    end
 }
+
+const LETTER: u8 = 1;
+const DIGIT: u8 = 2;
+const COLON: u8 = 4;
+
+/// The class of each byte that can stand in a name without quotes.
+const CLASSES: [u8; 256] = {
+    let mut classes = [0; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        classes[byte] = match byte as u8 {
+            b'a'..=b'z' | b'A'..=b'Z' | b'_' => LETTER,
+            b'0'..=b'9' => DIGIT,
+            b':' => COLON,
+            _ => 0,
+        };
+        byte += 1;
+    }
+    classes
+};
 
 /// Reads what stands in braces, from behind the opening one to behind the closing one. A string
 /// without `=` after it is the metric's name.
@@ -137,7 +168,7 @@ fn braces(
     mut at: usize,
     limits: &Limits,
     name: &mut Option<Span>,
-    labels: &mut Vec<RawLabel>,
+    labels: &mut Vec<LabelSpan>,
 ) -> Parsed<usize> {
     loop {
         at = skip_blanks(line, at);
@@ -165,7 +196,11 @@ fn braces(
             if labels.len() == limits.labels_per_series {
                 return fault(start, Reason::TooManyLabels);
             }
-            labels.push(RawLabel { name: left, value });
+            labels.push(LabelSpan {
+                name: left,
+                value,
+                at: start,
+            });
             at = skip_blanks(line, end);
         } else if !quoted {
             return fault(at, Reason::InvalidLabels);
@@ -191,20 +226,16 @@ fn label_name(line: &[u8], at: usize) -> Parsed<(Span, usize)> {
         }
         return Ok((span, end));
     }
-    let first = |byte: u8| byte.is_ascii_alphabetic() || byte == b'_';
-    let length = line[at..]
-        .iter()
-        .position(|byte| !(first(*byte) || byte.is_ascii_digit()))
-        .unwrap_or(line.len() - at);
-    if length == 0 || !first(line[at]) {
+    let end = word_end(line, at, LETTER);
+    if end == at {
         return fault(at, Reason::InvalidLabelName);
     }
     let span = Span {
         start: at,
-        end: at + length,
+        end,
         escaped: false,
     };
-    Ok((span, span.end))
+    Ok((span, end))
 }
 
 /// A string in quotes, of which the first is at `at`, and where it ends.
@@ -239,13 +270,19 @@ pub(crate) fn tail(
     at: usize,
     format: Format,
     limits: &Limits,
-    labels: &mut Vec<RawLabel>,
+    labels: &mut Vec<LabelSpan>,
 ) -> Parsed<Tail> {
     let mut tail = Tail {
         value: 0.0,
         timestamp_ms: None,
         exemplar: false,
     };
+    if let Some((value, length)) = number::plain(&line[at..])
+        && at + length == line.len()
+    {
+        tail.value = value;
+        return Ok(tail);
+    }
     let end = token_end(line, at);
     tail.value = value(line, at, end, format)?;
     let mut at = skip_blanks(line, end);
@@ -264,10 +301,13 @@ pub(crate) fn tail(
     Ok(tail)
 }
 
+/// The older format leaves numbers to Go, which knows hexadecimal floats.
+pub(crate) fn hexadecimal(format: Format) -> bool {
+    format == Format::Prometheus
+}
+
 fn value(line: &[u8], at: usize, end: usize, format: Format) -> Parsed<f64> {
-    // The text of the older format leaves the number to Go, which knows hexadecimal floats.
-    let hexadecimal = format == Format::Prometheus;
-    number::full(&line[at..end], hexadecimal).or_else(|wrong| {
+    number::full(&line[at..end], hexadecimal(format)).or_else(|wrong| {
         fault(
             at,
             match wrong {
@@ -289,7 +329,7 @@ fn timestamp(line: &[u8], at: usize, end: usize, format: Format) -> Parsed<i64> 
 
 /// Reads an exemplar, whose `#` is at `at`, to the end of the line. It is kept nowhere; it is read
 /// so that what is not one is not taken for one.
-fn exemplar(line: &[u8], at: usize, limits: &Limits, labels: &mut Vec<RawLabel>) -> Parsed<()> {
+fn exemplar(line: &[u8], at: usize, limits: &Limits, labels: &mut Vec<LabelSpan>) -> Parsed<()> {
     let invalid = |at| fault(at, Reason::InvalidExemplar);
     labels.clear();
     let open = skip_blanks(line, at + 1);

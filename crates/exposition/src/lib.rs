@@ -26,6 +26,7 @@ mod limits;
 mod metadata;
 mod number;
 mod parser;
+mod series;
 mod sink;
 mod summary;
 mod writer;

@@ -94,6 +94,26 @@ fn exponent_at(bytes: &[u8], mut at: usize) -> Option<(i32, usize)> {
     (at > start).then_some((sign * exponent, at))
 }
 
+/// The number that is the whole of a line, whose line feed is among the bytes, and how many bytes
+/// stand before that; none if there is anything else on the line.
+#[inline]
+pub(crate) fn rest_of_line(bytes: &[u8], hexadecimal: bool) -> Option<(f64, usize)> {
+    if let Some((value, length)) = plain(bytes)
+        && bytes.get(length) == Some(&b'\n')
+    {
+        return Some((value, length));
+    }
+    rest_of_line_in_full(bytes, hexadecimal)
+}
+
+#[inline(never)]
+fn rest_of_line_in_full(bytes: &[u8], hexadecimal: bool) -> Option<(f64, usize)> {
+    let length = memchr::memchr(b'\n', bytes)?;
+    let token = &bytes[..length];
+    let token = token.strip_suffix(b"\r").unwrap_or(token);
+    Some((full(token, hexadecimal).ok()?, length))
+}
+
 /// What can be wrong with a number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum NumberFault {

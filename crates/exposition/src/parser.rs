@@ -12,10 +12,11 @@ use crate::{
     families::Families,
     fault::{LineFault, Reason},
     format::Format,
-    grammar::{Fault, RawLabel},
+    grammar::{Fault, LabelSpan},
     layout::Layout,
     limits::Limits,
-    sink::{LabelSpan, Sink},
+    series::Series,
+    sink::Sink,
     summary::Summary,
 };
 
@@ -48,11 +49,11 @@ pub struct Parser<Id: Copy> {
 
     families: Families,
 
-    labels: Vec<RawLabel>,
-    /// Name and labels of a line, resolved.
+    series: Series,
+    /// Labels of an exemplar.
+    exemplar: Vec<LabelSpan>,
+    /// A family's name and help, resolved.
     text: String,
-    name_end: usize,
-    spans: Vec<LabelSpan>,
     excerpt: String,
 }
 
@@ -80,10 +81,9 @@ impl<Id: Copy> Parser<Id> {
             differs: false,
             expected: 0,
             families: Families::default(),
-            labels: Vec::new(),
+            series: Series::default(),
+            exemplar: Vec::new(),
             text: String::new(),
-            name_end: 0,
-            spans: Vec::new(),
             excerpt: String::new(),
         }
     }
@@ -173,9 +173,9 @@ impl<Id: Copy> Parser<Id> {
             + self.last.held_bytes()
             + self.next.held_bytes()
             + self.families.held_bytes()
-            + self.labels.capacity() * size_of::<RawLabel>()
+            + self.series.held_bytes()
+            + self.exemplar.capacity() * size_of::<LabelSpan>()
             + self.text.capacity()
-            + self.spans.capacity() * size_of::<LabelSpan>()
             + self.excerpt.capacity()
     }
 

@@ -1,6 +1,6 @@
 //! What a parser hands over, and to whom.
 
-use crate::{fault::LineFault, format::Kind};
+use crate::{fault::LineFault, format::Kind, grammar::LabelSpan};
 
 /// Takes what a parser reads.
 ///
@@ -66,14 +66,6 @@ pub struct Labels<'a> {
     spans: &'a [LabelSpan],
 }
 
-/// Where a name and its value, which follows it, stand in the text.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct LabelSpan {
-    pub(crate) start: usize,
-    pub(crate) name_end: usize,
-    pub(crate) end: usize,
-}
-
 impl<'a> Labels<'a> {
     pub(crate) fn new(text: &'a str, spans: &'a [LabelSpan]) -> Self {
         Self { text, spans }
@@ -97,8 +89,8 @@ impl<'a> Labels<'a> {
         let text = self.text;
         self.spans.iter().map(move |span| {
             (
-                &text[span.start..span.name_end],
-                &text[span.name_end..span.end],
+                &text[span.name.start..span.name.end],
+                &text[span.value.start..span.value.end],
             )
         })
     }

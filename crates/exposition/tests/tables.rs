@@ -303,12 +303,12 @@ fn fodc_o19_two_labels_of_one_name_cost_the_line() {
         &[
             ("m{a=\"x\",a=\"y\"} 1", Reason::DuplicateLabel, 9),
             ("m{a=\"x\",a=\"x\"} 1", Reason::DuplicateLabel, 9),
-            ("m{a=\"\",b=\"\",\"a\"=\"y\"} 1", Reason::DuplicateLabel, 14),
+            ("m{a=\"\",b=\"\",\"a\"=\"y\"} 1", Reason::DuplicateLabel, 13),
             ("m{__name__=\"n\"} 1", Reason::DuplicateLabel, 3),
             (
                 "{a=\"x\",\"\\\\\"=\"1\",\"m\",\"\\\\\"=\"2\"} 1",
                 Reason::DuplicateLabel,
-                22,
+                21,
             ),
         ],
     );

@@ -6,14 +6,11 @@ use crate::{
     families::Statement,
     fault::Reason,
     format::Format,
-    grammar::{self, Fault, Head, Parsed, RawLabel, Span, Tail, skip_blanks, unescape},
+    grammar::{self, Fault, Parsed, Span, Tail, skip_blanks, unescape},
     layout::What,
     metadata::{self, Comment, Says},
-    sink::{LabelSpan, Labels, SeriesRef, Sink},
+    sink::{SeriesRef, Sink},
 };
-
-/// The name under which Prometheus keeps the metric's name among the labels.
-const NAME_LABEL: &str = "__name__";
 
 impl<Id: Copy> Parser<Id> {
     /// Reads one line, without its line feed.
@@ -61,26 +58,20 @@ impl<Id: Copy> Parser<Id> {
             return Ok(());
         }
         let text = text(line)?;
-        let head = grammar::head(line, &self.limits, &mut self.labels)?;
-        let prefix = &line[..head.value_at];
+        let value_at = self.series.read(line, &self.limits)?;
+        let prefix = &line[..value_at];
         if let Some((entry, id)) = self.find_sample(prefix)
-            && self.take_remembered(entry, id, line, head.value_at, sink)
+            && self.take_remembered(entry, id, line, value_at, sink)
         {
             return Ok(());
         }
-        self.resolve(text, &head)?;
-        let tail = grammar::tail(
-            line,
-            head.value_at,
-            self.format,
-            &self.limits,
-            &mut self.labels,
-        )?;
-        let name_end = self.name_end;
-        let name = &self.text[..name_end];
+        self.series.resolve(text)?;
+        let (format, limits) = (self.format, &self.limits);
+        let tail = grammar::tail(line, value_at, format, limits, &mut self.exemplar)?;
+        let name = self.series.name(text);
         let series = SeriesRef {
             name,
-            labels: Labels::new(&self.text, &self.spans),
+            labels: self.series.labels(text),
             family: self.families.of_sample(name),
         };
         match sink.series(&series) {
@@ -98,60 +89,6 @@ impl<Id: Copy> Parser<Id> {
         self.summary.timestamps += u64::from(tail.timestamp_ms.is_some());
         self.summary.exemplars += u64::from(tail.exemplar);
         sink.sample(id, tail.value, tail.timestamp_ms);
-    }
-
-    /// Resolves name and labels into `text`, and sorts the labels.
-    fn resolve(&mut self, line: &str, head: &Head) -> Parsed<()> {
-        self.text.clear();
-        self.spans.clear();
-        append(line, head.name, &mut self.text);
-        if self.text.is_empty() {
-            return Err(Fault {
-                at: head.name.start,
-                reason: Reason::InvalidName,
-            });
-        }
-        self.name_end = self.text.len();
-        for label in &self.labels {
-            let start = self.text.len();
-            append(line, label.name, &mut self.text);
-            let name_end = self.text.len();
-            append(line, label.value, &mut self.text);
-            self.spans.push(LabelSpan {
-                start,
-                name_end,
-                end: self.text.len(),
-            });
-        }
-        let text = self.text.as_bytes();
-        let name = |span: &LabelSpan| &text[span.start..span.name_end];
-        self.spans.sort_unstable_by(|a, b| name(a).cmp(name(b)));
-        let twice = self.spans.windows(2).find_map(|pair| {
-            // Equal names are beside each other in either order; the later one is at fault.
-            (name(&pair[0]) == name(&pair[1])).then_some(pair[0].start.max(pair[1].start))
-        });
-        let reserved = self
-            .spans
-            .iter()
-            .find(|span| name(span) == NAME_LABEL.as_bytes());
-        if let Some(start) = twice.or(reserved.map(|span| span.start)) {
-            return Err(Fault {
-                at: self.written_at(start),
-                reason: Reason::DuplicateLabel,
-            });
-        }
-        self.spans.retain(|span| span.end > span.name_end);
-        Ok(())
-    }
-
-    /// Where the label stands on the line that begins at this byte of the resolved text.
-    fn written_at(&self, start: usize) -> usize {
-        let mut spans: Vec<usize> = self.spans.iter().map(|span| span.start).collect();
-        spans.sort_unstable();
-        let place = spans.iter().position(|other| *other == start);
-        place
-            .and_then(|place| self.labels.get(place))
-            .map_or(0, |label: &RawLabel| label.name.start)
     }
 
     fn comment<S: Sink<Id = Id>>(&mut self, line: &[u8], at: usize, sink: &mut S) -> Parsed<()> {

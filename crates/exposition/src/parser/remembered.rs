@@ -13,7 +13,7 @@ use crate::{
 const NEAR: usize = 4;
 
 impl<Id: Copy> Parser<Id> {
-    /// Reads lines for as long as they are the expected ones and their values plain numbers.
+    /// Reads lines for as long as they are the expected ones and end with their values.
     /// Returns how many bytes that were. Each line has its line feed.
     pub(super) fn expected_lines<S: Sink<Id = Id>>(&mut self, bytes: &[u8], sink: &mut S) -> usize {
         if self.phase == Phase::Ended {
@@ -23,6 +23,7 @@ impl<Id: Copy> Parser<Id> {
         let mut samples = 0;
         let samples_max = self.limits.samples - self.summary.samples as usize;
         let remembered_max = self.remembered_max();
+        let hexadecimal = grammar::hexadecimal(self.format);
         let first = self.expected;
         let mut start = self.last.start(first);
         for entry in &self.last.entries()[first..] {
@@ -32,13 +33,10 @@ impl<Id: Copy> Parser<Id> {
             };
             let length = match entry.what {
                 What::Sample(id) => {
-                    let Some((value, length)) = number::plain(rest) else {
+                    let Some((value, length)) = number::rest_of_line(rest, hexadecimal) else {
                         break;
                     };
-                    if rest.get(length) != Some(&b'\n')
-                        || samples == samples_max
-                        || prefix.len() + length > self.limits.line_bytes
-                    {
+                    if samples == samples_max || prefix.len() + length > self.limits.line_bytes {
                         break;
                     }
                     sink.sample(id, value, None);
@@ -95,7 +93,8 @@ impl<Id: Copy> Parser<Id> {
         value_at: usize,
         sink: &mut S,
     ) -> bool {
-        let tail = grammar::tail(line, value_at, self.format, &self.limits, &mut self.labels);
+        let (format, limits) = (self.format, &self.limits);
+        let tail = grammar::tail(line, value_at, format, limits, &mut self.exemplar);
         let Ok(tail) = tail else {
             return false;
         };
@@ -118,6 +117,9 @@ impl<Id: Copy> Parser<Id> {
             {
                 return Some((entry, id, prefix.len()));
             }
+        }
+        if self.last.len() == 0 {
+            return None;
         }
         // The value is the last token of nearly every line.
         let value_at = line.iter().rposition(|byte| is_blank(*byte))? + 1;
