@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fmt, fs, path::Path, time::Duration};
 
 use toml::{
     Spanned,
-    de::{DeTable, DeValue},
+    de::{DeArray, DeTable, DeValue},
 };
 
 use crate::units;
@@ -44,6 +44,52 @@ pub(crate) mod keys {
             "client" . "initial_backoff";
         MAX_BACKOFF = "--max-backoff", "STEADFAST_MAX_BACKOFF", "client" . "max_backoff";
         MAX_RETRIES = "--max-retries", "STEADFAST_MAX_RETRIES", "client" . "max_retries";
+        POLL_INTERVAL = "--poll-metrics-interval", "STEADFAST_POLL_METRICS_INTERVAL",
+            "agent" . "poll_metrics_interval";
+        POLL_PORTS = "--poll-metrics-ports", "STEADFAST_POLL_METRICS_PORTS",
+            "agent" . "poll_metrics_ports";
+        ENDPOINTS = "--metrics-endpoint", "STEADFAST_METRICS_ENDPOINT", "agent" . "metrics_endpoint";
+        CONTAINERS = "--container-names", "STEADFAST_CONTAINER_NAMES", "agent" . "container_names";
+        SCRAPE_TIMEOUT = "--scrape-timeout", "STEADFAST_SCRAPE_TIMEOUT", "agent" . "scrape_timeout";
+        PAGE_SIZE = "--max-page-size", "STEADFAST_MAX_PAGE_SIZE", "agent" . "max_page_size";
+        PAGE_SAMPLES = "--max-page-samples", "STEADFAST_MAX_PAGE_SAMPLES",
+            "agent" . "max_page_samples";
+        HONOR_TIMESTAMPS = "--honor-timestamps", "STEADFAST_HONOR_TIMESTAMPS",
+            "agent" . "honor_timestamps";
+        RECORD = "--data", "STEADFAST_RECORD", "agent" . "data";
+        IN_MEMORY = "--in-memory", "STEADFAST_IN_MEMORY", "agent" . "in_memory";
+        BUDGET = "--budget", "STEADFAST_BUDGET", "agent" . "budget";
+        SYNC_EVERY = "--sync-every", "STEADFAST_SYNC_EVERY", "agent" . "sync_every";
+        AGENT_LISTEN = "--prometheus-listen-addr", "STEADFAST_PROMETHEUS_LISTEN_ADDR",
+            "agent" . "prometheus_listen_addr";
+        PROXY_ADDR = "--proxy-addr", "STEADFAST_PROXY_ADDR", "agent" . "proxy_addr";
+        NODE_ROLE = "--node-role", "STEADFAST_NODE_ROLE", "agent" . "node_role";
+        NODE_LABELS = "--node-labels", "STEADFAST_NODE_LABELS", "agent" . "node_labels";
+        NODE_IP = "--node-ip", "STEADFAST_NODE_IP", "agent" . "node_ip";
+        NODE_PORT = "--node-port", "STEADFAST_NODE_PORT", "agent" . "node_port";
+        POD_NAME = "--pod-name", "STEADFAST_POD_NAME", "agent" . "pod_name";
+        AGENT_HEARTBEAT = "--heartbeat-interval", "STEADFAST_AGENT_HEARTBEAT_INTERVAL",
+            "agent" . "heartbeat_interval";
+        RECONNECT = "--reconnect-interval", "STEADFAST_RECONNECT_INTERVAL",
+            "agent" . "reconnect_interval";
+        GRPC_LISTEN = "--grpc-listen-addr", "STEADFAST_GRPC_LISTEN_ADDR", "proxy" . "grpc_listen_addr";
+        HTTP_LISTEN = "--http-listen-addr", "STEADFAST_HTTP_LISTEN_ADDR", "proxy" . "http_listen_addr";
+        PROXY_HEARTBEAT = "--heartbeat-interval", "STEADFAST_PROXY_HEARTBEAT_INTERVAL",
+            "proxy" . "heartbeat_interval";
+        HEARTBEAT_TIMEOUT = "--agent-heartbeat-timeout", "STEADFAST_AGENT_HEARTBEAT_TIMEOUT",
+            "proxy" . "agent_heartbeat_timeout";
+        CLEANUP_TIMEOUT = "--agent-cleanup-timeout", "STEADFAST_AGENT_CLEANUP_TIMEOUT",
+            "proxy" . "agent_cleanup_timeout";
+        MAX_AGENTS = "--max-agents", "STEADFAST_MAX_AGENTS", "proxy" . "max_agents";
+        MAX_MESSAGE = "--grpc-max-msg-size", "STEADFAST_GRPC_MAX_MSG_SIZE",
+            "proxy" . "grpc_max_msg_size";
+        HTTP_READ_TIMEOUT = "--http-read-timeout", "STEADFAST_HTTP_READ_TIMEOUT",
+            "proxy" . "http_read_timeout";
+        HTTP_WRITE_TIMEOUT = "--http-write-timeout", "STEADFAST_HTTP_WRITE_TIMEOUT",
+            "proxy" . "http_write_timeout";
+        AGENT_DEADLINE = "--agent-deadline", "STEADFAST_AGENT_DEADLINE", "proxy" . "agent_deadline";
+        WINDOW_DEADLINE = "--window-deadline", "STEADFAST_WINDOW_DEADLINE",
+            "proxy" . "window_deadline";
     }
 }
 
@@ -127,6 +173,47 @@ impl Setting for u32 {
     }
 }
 
+/// Several values, with commas between them or as a list in the file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Several<T>(pub(crate) Vec<T>);
+
+impl<T: Setting> Setting for Several<T> {
+    fn from_text(text: &str) -> Result<Self, String> {
+        let items = text.split(',').map(str::trim);
+        let items = items.filter(|item| !item.is_empty()).map(T::from_text);
+        items.collect::<Result<_, _>>().map(Self)
+    }
+}
+
+impl Setting for bool {
+    fn from_text(text: &str) -> Result<Self, String> {
+        text.parse()
+            .map_err(|_| format!("{text:?} is not a truth value; write true or false"))
+    }
+}
+
+impl Setting for u16 {
+    fn from_text(text: &str) -> Result<Self, String> {
+        text.parse()
+            .map_err(|_| format!("{text:?} is not a port; write a number up to 65535"))
+    }
+}
+
+/// Where to listen. Without a host, like `:9090`, it is every IPv4 address of the machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Listen(pub(crate) std::net::SocketAddr);
+
+impl Setting for Listen {
+    fn from_text(text: &str) -> Result<Self, String> {
+        let port = |port: &str| port.parse().ok();
+        if let Some(port) = text.strip_prefix(':').and_then(port) {
+            return Ok(Self((std::net::Ipv4Addr::UNSPECIFIED, port).into()));
+        }
+        let text = text.replacen("localhost:", "127.0.0.1:", 1);
+        std::net::SocketAddr::from_text(&text).map(Self)
+    }
+}
+
 impl Setting for std::net::SocketAddr {
     fn from_text(text: &str) -> Result<Self, String> {
         text.parse()
@@ -202,9 +289,9 @@ impl Settings {
             DeValue::String(text) => Ok(text.to_string()),
             DeValue::Integer(number) => Ok(number.to_string()),
             DeValue::Float(_) => Err("a fraction"),
-            DeValue::Boolean(_) => Err("a truth value"),
+            DeValue::Boolean(value) => Ok(value.to_string()),
             DeValue::Datetime(_) => Err("a date"),
-            DeValue::Array(_) => Err("a list"),
+            DeValue::Array(items) => joined(items),
             DeValue::Table(_) => Err("a table"),
         };
         let place = format!("{at} ({})", dotted(file));
@@ -272,6 +359,20 @@ impl Settings {
             Err(Faults(self.faults))
         }
     }
+}
+
+/// The texts and whole numbers of a list, as a flag would have them.
+fn joined(items: &DeArray<'_>) -> Result<String, &'static str> {
+    let items: Option<Vec<String>> = items
+        .iter()
+        .map(|item| match item.get_ref() {
+            DeValue::String(text) => Some(text.to_string()),
+            DeValue::Integer(number) => Some(number.to_string()),
+            _ => None,
+        })
+        .collect();
+    let items = items.ok_or("a list of other things than texts and whole numbers")?;
+    Ok(items.join(","))
 }
 
 fn dotted((table, name): (&str, &str)) -> String {

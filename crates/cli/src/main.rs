@@ -4,7 +4,9 @@ mod config;
 mod demo;
 mod document;
 mod feed;
+mod fodc;
 mod output;
+mod own_process;
 mod server_process;
 mod signals;
 mod streamer;
@@ -42,6 +44,8 @@ enum Command {
     Tour(tour::Args),
     /// The server, and clients that subscribe and publish
     Streamer(Box<streamer::Args>),
+    /// The flight recorder of metrics: its agent and the proxy of many agents
+    Fodc(Box<fodc::Args>),
     /// Publish and subscribe while connections break and the server is killed, and count what came
     Demo(demo::Args),
     /// Give documents from a generator or from the package index of this machine
@@ -73,6 +77,7 @@ fn run(args: Args) -> anyhow::Result<ExitCode> {
         match args.command {
             Command::Tour(args) => tour::run(args, settings, &stop).await,
             Command::Streamer(args) => streamer::run(*args, settings, &stop).await,
+            Command::Fodc(args) => fodc::run(*args, settings, &stop).await,
             Command::Demo(args) => demo::run(args, settings, &stop).await,
             Command::Feed(args) => feed::command::run(*args, settings, &stop).await,
         }

@@ -13,17 +13,13 @@ use steadfast_streamer::{
     log::{RedbLog, StoreOptions},
     server::{Server, ServerOptions},
 };
-use tokio::{
-    io::{AsyncReadExt as _, stdin},
-    net::TcpListener,
-    select,
-};
+use tokio::{net::TcpListener, select};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     config::{Settings, Size, keys},
     output,
-    server_process::READY,
+    own_process::{READY, orphaned},
 };
 
 /// Arguments of `streamer serve`.
@@ -82,17 +78,9 @@ pub(crate) async fn run(
         .context("open the log")??;
     let mut server = Server::start(listener, Box::new(log), ServerOptions::default())?;
     output::line(&format!("{READY}{}", server.address()))?;
-    let orphaned = async {
-        if args.stop_with_stdin {
-            let mut buffer = [0; 64];
-            while matches!(stdin().read(&mut buffer).await, Ok(count) if count > 0) {}
-        } else {
-            std::future::pending::<()>().await;
-        }
-    };
     let reason = select! {
         () = stop.cancelled() => "the operator stops the server",
-        () = orphaned => "the parent process ended",
+        () = orphaned(args.stop_with_stdin) => "the parent process ended",
         failure = server.failed() => bail!("the server stopped: {failure}"),
     };
     output::note(&format!("draining: {reason}"));
