@@ -1,0 +1,56 @@
+//! What a recorder is told once.
+
+use std::time::Duration;
+
+/// The least budget, in bytes.
+pub const BUDGET_MIN: u64 = 64 << 10;
+
+/// Most sources of one recorder.
+pub const SOURCES_MAX: usize = 1024;
+
+/// What a recorder is told once.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Options {
+    /// Bytes of everything: values, times, names, indexes and, with files, whole file system blocks.
+    /// On disk with a directory, in memory without. Default 64 MiB, at least [`BUDGET_MIN`].
+    pub budget: u64,
+    /// How long data may be written but not synced, which is what a power cut may cost. Default 5 s.
+    /// See [`Recorder::sync_due`](crate::Recorder::sync_due).
+    pub sync_every: Duration,
+    /// Keeps the times that lines bring along, and reports samples at these instead of at the
+    /// scrape's. Default false: such times are ignored.
+    pub honor_timestamps: bool,
+    /// Scrapes of one source after which a head is closed and sealed by series. More makes the record
+    /// smaller, and what one damaged checksum costs larger. Default 1,024.
+    pub head_scrapes: u32,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            budget: 64 << 20,
+            sync_every: Duration::from_secs(5),
+            honor_timestamps: false,
+            head_scrapes: 1024,
+        }
+    }
+}
+
+impl Options {
+    /// The part of the budget that definitions of series may fill.
+    pub(crate) fn definitions_max(&self) -> u64 {
+        self.budget / 4
+    }
+
+    /// Bytes of a head after which it is closed: oldest data leaves in parts of at most this size.
+    pub(crate) fn head_max(&self) -> u64 {
+        self.budget / 8
+    }
+
+    /// Most series that may be alive. Their slots then fit a quarter of the budget and one frame with
+    /// all of them an eighth, whatever their values.
+    pub(crate) fn series_max(&self) -> u64 {
+        self.budget / (4 * crate::live::SLOT_BYTES).max(8 * crate::live::SLOT_FRAME_BYTES)
+    }
+}

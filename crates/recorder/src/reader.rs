@@ -1,0 +1,217 @@
+//! Reading the record: a snapshot, and the questions it answers.
+
+mod assemble;
+mod cursor;
+mod latest;
+mod plan;
+mod window;
+
+use std::{collections::BTreeSet, io, ops::RangeInclusive, sync::Arc};
+
+use crate::{
+    catalog::{Catalog, unreadable},
+    codec::Decoder,
+    column::Column,
+    disk::{Disk, read_whole},
+    error::{Damage, DamageKind},
+    frame::FileKind,
+    labels::{Labels, Meta},
+    live::Newest,
+    part::{CatalogForm, Form, Part},
+    rows::GROUP,
+    segment::Segment,
+    selector::Selector,
+};
+
+pub use self::{
+    latest::{Latest, LatestSeries},
+    window::{WindowSeries as SeriesWindow, Windows},
+};
+
+/// A value and when it was scraped; with honoured timestamps, when its line said it was.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Sample {
+    /// Unix, milliseconds.
+    pub time_ms: i64,
+    /// Bit for bit what was given to [`Scrape::set`](crate::Scrape::set).
+    pub value: f64,
+}
+
+/// A series and what is said about it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SeriesInfo {
+    /// Which source it is of.
+    pub source: Arc<str>,
+    /// Its name and labels.
+    pub labels: Labels,
+    /// What is said about it.
+    pub meta: Arc<Meta>,
+}
+
+/// What a source's newest scrape left.
+#[derive(Clone, Debug)]
+pub(crate) struct LatestOf {
+    pub(crate) source: u32,
+    pub(crate) name: Arc<str>,
+    /// Time of the last scrape, and whether it was missed. Nothing when it is in a part.
+    pub(crate) last: Option<(i64, bool)>,
+    pub(crate) newest: Arc<Newest>,
+}
+
+/// What a reader holds.
+#[derive(Debug, Default)]
+pub(crate) struct Snapshot {
+    pub(crate) disk: Option<Arc<dyn Disk>>,
+    /// Oldest first.
+    pub(crate) parts: Vec<Part>,
+    pub(crate) catalogs: Vec<(u64, CatalogForm)>,
+    pub(crate) latest: Vec<LatestOf>,
+    /// The catalog of `latest`.
+    pub(crate) current: Arc<Catalog>,
+    pub(crate) damage: Vec<Damage>,
+}
+
+/// A view of the record as it was when the reader was made. Cheap to clone, good on any thread, beside
+/// a recorder that goes on. Parts that leave the record to make room leave the reader too, when they
+/// are in files.
+#[derive(Clone, Debug)]
+pub struct Reader {
+    snapshot: Arc<Snapshot>,
+}
+
+impl Reader {
+    pub(crate) fn new(snapshot: Snapshot) -> Self {
+        Self {
+            snapshot: Arc::new(snapshot),
+        }
+    }
+
+    /// Times of the oldest and the newest data, Unix milliseconds. Nothing when there is none.
+    #[must_use]
+    pub fn span(&self) -> Option<(i64, i64)> {
+        let spans = self.snapshot.parts.iter().map(|part| part.span);
+        spans.reduce(|a, b| (a.0.min(b.0), a.1.max(b.1)))
+    }
+
+    /// Names of the sources that have data, sorted.
+    pub fn sources(&self) -> Result<Vec<Arc<str>>, Damage> {
+        let mut names = BTreeSet::new();
+        for (id, form) in &self.snapshot.catalogs {
+            if let Some(catalog) = self.snapshot.catalog(*id, form)? {
+                names.extend(catalog.sources().iter().cloned());
+            }
+        }
+        Ok(names.into_iter().collect())
+    }
+
+    /// The series of each source's newest scrape, exactly these, with its time. Of a source whose
+    /// newest scrape was missed there is nothing.
+    #[must_use]
+    pub fn latest(&self, selector: &Selector) -> Latest {
+        latest::latest(&self.snapshot, selector)
+    }
+
+    /// Every series that has a sample inside `range` (Unix, milliseconds), one after the other.
+    ///
+    /// Samples are sorted by time; those of the same time, as a clock that was set back may give, in
+    /// the order of their scrapes. Damage is told once, in between; what it spared is there.
+    #[must_use]
+    pub fn window(&self, selector: &Selector, range: RangeInclusive<i64>) -> Windows {
+        Windows::new(&self.snapshot, selector, range)
+    }
+
+    /// Every series of the record, with or without samples in particular ranges.
+    pub fn series(&self, selector: &Selector) -> Result<Vec<SeriesInfo>, Damage> {
+        let plan = plan::Plan::new(&self.snapshot, selector, &(i64::MIN..=i64::MAX));
+        match plan.damage.first() {
+            Some(damage) => Err(damage.clone()),
+            None => Ok((0..plan.len())
+                .filter_map(|index| plan.series(index))
+                .collect()),
+        }
+    }
+
+    /// Looks through everything and tells what is damaged.
+    #[must_use]
+    pub fn check(&self) -> Vec<Damage> {
+        let mut damage = self.snapshot.damage.clone();
+        for (id, form) in &self.snapshot.catalogs {
+            if let Err(found) = self.snapshot.catalog(*id, form)
+                && !damage.contains(&found)
+            {
+                damage.push(found);
+            }
+        }
+        for part in &self.snapshot.parts {
+            damage.extend(self.snapshot.check_part(part));
+        }
+        damage
+    }
+}
+
+impl Snapshot {
+    /// A catalog, read if it has to be. Nothing when it has left the record.
+    pub(crate) fn catalog(
+        &self,
+        id: u64,
+        form: &CatalogForm,
+    ) -> Result<Option<Arc<Catalog>>, Damage> {
+        let id = match form {
+            CatalogForm::Memory(catalog) => return Ok(Some(Arc::clone(catalog))),
+            CatalogForm::File => id,
+        };
+        let Some(disk) = &self.disk else {
+            return Ok(None);
+        };
+        match read_whole(&**disk, &FileKind::Catalog.name(id)) {
+            Ok(bytes) => {
+                let (catalog, _, damage) = Catalog::read(id, &bytes);
+                match damage {
+                    Some(damage) if damage.kind != DamageKind::Cut => Err(damage),
+                    Some(_) | None => Ok(Some(Arc::new(catalog))),
+                }
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(unreadable(id, &error)),
+        }
+    }
+
+    /// A sealed part. Nothing when it has left the record, or is not sealed.
+    pub(crate) fn segment(&self, part: &Part) -> Result<Option<Segment>, Damage> {
+        match (&part.form, &self.disk) {
+            (Form::Memory(..), _) => Ok(part.in_memory()),
+            (Form::File, Some(disk)) => match Segment::open_file(part.id, &**disk) {
+                Err(Damage {
+                    kind: DamageKind::Missing,
+                    ..
+                }) => Ok(None),
+                opened => opened.map(Some),
+            },
+            (Form::File, None) | (Form::Rows(_), _) => Ok(None),
+        }
+    }
+
+    fn check_part(&self, part: &Part) -> Vec<Damage> {
+        let mut damage = Vec::new();
+        let segment = match self.segment(part) {
+            Ok(Some(segment)) => segment,
+            Ok(None) => return damage,
+            Err(found) => return vec![found],
+        };
+        let (mut decoder, mut column) = (Decoder::default(), Column::default());
+        for section in &segment.index.sections {
+            for group in Segment::groups(section) {
+                match segment.block(section, group) {
+                    Ok(None) => {}
+                    Ok(Some(block)) => damage.extend(
+                        (0..GROUP)
+                            .find_map(|slot| block.column(slot, &mut decoder, &mut column).err()),
+                    ),
+                    Err(found) => damage.push(found),
+                }
+            }
+        }
+        damage
+    }
+}

@@ -1,0 +1,217 @@
+//! Which series a question is about, and where they are.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    hash::{BuildHasher, RandomState},
+    ops::RangeInclusive,
+    sync::Arc,
+};
+
+use super::{SeriesInfo, Snapshot, cursor::Cursor};
+use crate::{
+    catalog::{Catalog, Definition},
+    error::Damage,
+    labels::LabelsRef,
+    part::Part,
+    selector::Selector,
+};
+
+/// A series in one catalog.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Entry {
+    /// Which of the plan's catalogs.
+    pub(super) catalog: u32,
+    block: u32,
+    pub(super) source: u32,
+    pub(super) slot: u32,
+}
+
+/// The series a selector takes, and the parts that a range touches.
+#[derive(Debug, Default)]
+pub(super) struct Plan {
+    /// The parts, oldest first and without holes. What can not be read is left out of them.
+    pub(super) cursors: Vec<Cursor>,
+    catalogs: Vec<Arc<Catalog>>,
+    /// Where each catalog is in `catalogs`; nothing when it can not be read.
+    indexes: BTreeMap<u64, Option<u32>>,
+    /// Entries of one series are neighbours, in the order of their catalogs.
+    entries: Vec<Entry>,
+    /// Where each series' entries begin.
+    starts: Vec<usize>,
+    pub(super) damage: Vec<Damage>,
+}
+
+impl Plan {
+    pub(super) fn new(
+        snapshot: &Snapshot,
+        selector: &Selector,
+        range: &RangeInclusive<i64>,
+    ) -> Self {
+        let mut plan = Self::default();
+        let touches = |part: &Part| part.span.0 <= *range.end() && *range.start() <= part.span.1;
+        let parts = &snapshot.parts;
+        let (Some(first), Some(last)) = (
+            parts.iter().position(touches),
+            parts.iter().rposition(touches),
+        ) else {
+            return plan;
+        };
+        for part in &parts[first..=last] {
+            let cursor = plan.cursor(snapshot, part);
+            plan.cursors.extend(cursor);
+        }
+        let mut before = parts[..first].iter().rev();
+        while plan.needs_what_was_before(range)
+            && let Some(part) = before.next()
+        {
+            if let Some(cursor) = plan.cursor(snapshot, part) {
+                plan.cursors.insert(0, cursor);
+            }
+        }
+        plan.select(selector);
+        plan
+    }
+
+    /// Whether a source's first scrape at hand is inside the range: then the one before it tells
+    /// which series had been there.
+    fn needs_what_was_before(&self, range: &RangeInclusive<i64>) -> bool {
+        let mut met = BTreeSet::new();
+        let timelines = self.cursors.iter().flat_map(Cursor::timelines);
+        timelines
+            .filter(|timeline| met.insert(&timeline.name))
+            .any(|timeline| range.contains(&timeline.first))
+    }
+
+    fn cursor(&mut self, snapshot: &Snapshot, part: &Part) -> Option<Cursor> {
+        let index = if let Some(index) = self.indexes.get(&part.catalog) {
+            (*index)?
+        } else {
+            let index = self.read_catalog(snapshot, part.catalog);
+            self.indexes.insert(part.catalog, index);
+            index?
+        };
+        let catalog = &self.catalogs[index as usize];
+        match Cursor::new(snapshot, part, (index, catalog)) {
+            Ok(cursor) => Some(cursor),
+            Err(damage) => {
+                self.damage.push(damage);
+                None
+            }
+        }
+    }
+
+    fn read_catalog(&mut self, snapshot: &Snapshot, wanted: u64) -> Option<u32> {
+        let (id, form) = snapshot.catalogs.iter().find(|(id, _)| *id == wanted)?;
+        match snapshot.catalog(*id, form) {
+            Ok(catalog) => self.catalogs.push(catalog?),
+            Err(damage) => {
+                self.damage.push(damage);
+                return None;
+            }
+        }
+        Some(self.catalogs.len() as u32 - 1)
+    }
+
+    fn select(&mut self, selector: &Selector) {
+        let hasher = RandomState::new();
+        let mut found: Vec<(u64, Entry)> = Vec::new();
+        for (index, catalog) in self.catalogs.iter().enumerate() {
+            let wanted: Vec<bool> = catalog
+                .sources()
+                .iter()
+                .map(|name| selector.takes_source(name))
+                .collect();
+            catalog.walk(|block, definition| {
+                let Definition {
+                    source, slot, key, ..
+                } = definition;
+                if wanted[source as usize]
+                    && LabelsRef::checked(key).is_ok_and(|labels| selector.takes(labels))
+                {
+                    let hash = hasher.hash_one((&*catalog.sources()[source as usize], key));
+                    found.push((
+                        hash,
+                        Entry {
+                            catalog: index as u32,
+                            block: block as u32,
+                            source,
+                            slot,
+                        },
+                    ));
+                }
+            });
+        }
+        if self.catalogs.len() <= 1 {
+            self.entries = found.into_iter().map(|(_, entry)| entry).collect();
+            self.starts = (0..self.entries.len()).collect();
+            return;
+        }
+        self.gather(&found);
+    }
+
+    /// Puts the entries of one series together. Series stand in the order in which they are first met.
+    fn gather(&mut self, found: &[(u64, Entry)]) {
+        let mut order: Vec<u32> = (0..found.len() as u32).collect();
+        order.sort_by_key(|at| (found[*at as usize].0, *at));
+        let same = |a: &u32, b: &u32| {
+            let ((first, a), (second, b)) = (&found[*a as usize], &found[*b as usize]);
+            first == second && self.is_same(a, b)
+        };
+        let mut groups: Vec<&[u32]> = order.chunk_by(same).collect();
+        groups.sort_by_key(|group| group[0]);
+        let mut entries = Vec::with_capacity(found.len());
+        let mut starts = Vec::with_capacity(groups.len());
+        for group in groups {
+            starts.push(entries.len());
+            entries.extend(group.iter().map(|at| found[*at as usize].1));
+        }
+        (self.entries, self.starts) = (entries, starts);
+    }
+
+    /// Whether two entries with the same hash are one series, and not just alike by chance.
+    fn is_same(&self, a: &Entry, b: &Entry) -> bool {
+        let key = |entry: &Entry| {
+            let catalog = &self.catalogs[entry.catalog as usize];
+            let name = &catalog.sources()[entry.source as usize];
+            catalog.with_slot(entry.block as usize, entry.slot, |definition| {
+                (Arc::clone(name), definition.key.to_vec())
+            })
+        };
+        key(a) == key(b)
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.starts.len()
+    }
+
+    /// Where a series is, by catalog.
+    pub(super) fn entries(&self, index: usize) -> &[Entry] {
+        let end = self
+            .starts
+            .get(index + 1)
+            .copied()
+            .unwrap_or(self.entries.len());
+        &self.entries[self.starts[index]..end]
+    }
+
+    /// The source of an entry.
+    pub(super) fn source(&self, entry: &Entry) -> &Arc<str> {
+        &self.catalogs[entry.catalog as usize].sources()[entry.source as usize]
+    }
+
+    /// What a series is called: by the newest catalog that has it.
+    pub(super) fn series(&self, index: usize) -> Option<SeriesInfo> {
+        let entry = self.entries(index).last()?;
+        let catalog = &self.catalogs[entry.catalog as usize];
+        catalog.with_slot(entry.block as usize, entry.slot, |definition| {
+            let labels = LabelsRef::checked(definition.key).ok()?.to_owned();
+            let meta = Arc::clone(&catalog.metas()[definition.meta as usize]);
+            let source = Arc::clone(&catalog.sources()[entry.source as usize]);
+            Some(SeriesInfo {
+                source,
+                labels,
+                meta,
+            })
+        })?
+    }
+}

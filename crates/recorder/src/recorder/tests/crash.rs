@@ -1,0 +1,103 @@
+//! The process or the machine ends at any point.
+
+use std::{sync::Arc, time::Instant};
+
+use super::{content, expected, options, read, reopened, step};
+use crate::{
+    Recorder,
+    sim_disk::{Change, Files, SimDisk, apply},
+};
+
+#[test]
+fn req_x9_killed_at_every_byte_written_the_record_has_every_scrape_that_was_finished() {
+    let disk = SimDisk::default();
+    let (mut recorder, _) = Recorder::open_on(Arc::new(disk.clone()), options(1 << 20, 6)).unwrap();
+    // How many changes of the disk had been made when each step was committed.
+    let mut committed = Vec::new();
+    for n in 0..20 {
+        step(&mut recorder, n).unwrap();
+        committed.push(disk.changes().len());
+        if n % 4 == 3 {
+            recorder.sync(Instant::now()).unwrap();
+        }
+    }
+    let changes = disk.changes();
+    assert!(
+        changes
+            .iter()
+            .any(|change| matches!(change, Change::Rename(..))),
+        "segments were made"
+    );
+    let mut files = Files::new();
+    for (at, change) in changes.iter().enumerate() {
+        let finished = committed.iter().take_while(|made| **made <= at).count();
+        let finished = i64::try_from(finished).unwrap();
+        let bytes = if let Change::Write(_, _, bytes) = change {
+            bytes.len()
+        } else {
+            0
+        };
+        for cut in 0..=bytes {
+            let mut files = files.clone();
+            if bytes > 0 {
+                apply(&mut files, change, Some(cut));
+            }
+            let (found, damaged, opened) = read(&files);
+            assert_eq!(
+                (damaged, opened.damage),
+                (0, vec![]),
+                "change {at} cut at {cut}"
+            );
+            let whole = found == expected(0..finished) || found == expected(0..=finished);
+            assert!(
+                whole,
+                "change {at} ({change:?}) cut at {cut}: {finished} steps were finished"
+            );
+        }
+        // A few of the cuts are also gone on from.
+        for cut in [0, bytes / 2, bytes] {
+            let mut files = files.clone();
+            if bytes > 0 {
+                apply(&mut files, change, Some(cut));
+            }
+            goes_on(&files, finished);
+        }
+        apply(&mut files, change, None);
+    }
+}
+
+/// A restarted recorder takes up the record, and it is whole again.
+fn goes_on(files: &Files, finished: i64) {
+    let (mut recorder, opened) = reopened(files);
+    assert_eq!(opened.damage, []);
+    let (before, _) = content(&recorder.reader());
+    let next = if before == expected(0..finished) {
+        finished
+    } else {
+        finished + 1
+    };
+    for n in next..next + 9 {
+        step(&mut recorder, n).unwrap();
+    }
+    let (after, damaged) = content(&recorder.reader());
+    assert_eq!(damaged, 0);
+    assert_eq!(after, expected(0..next + 9));
+}
+
+#[test]
+fn req_x9_after_a_power_cut_only_what_was_not_synced_is_missing() {
+    let disk = SimDisk::default();
+    let (mut recorder, _) = Recorder::open_on(Arc::new(disk.clone()), options(1 << 20, 6)).unwrap();
+    let mut synced = 0;
+    for n in 0..60 {
+        step(&mut recorder, n).unwrap();
+        if n % 4 == 3 {
+            recorder.sync(Instant::now()).unwrap();
+            synced = n + 1;
+        }
+        let (found, damaged, _) = read(&disk.durable());
+        assert_eq!(damaged, 0);
+        assert_eq!(found, expected(0..synced), "after step {n}");
+        goes_on(&disk.durable(), synced);
+    }
+}

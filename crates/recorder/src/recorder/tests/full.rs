@@ -1,0 +1,93 @@
+//! The disk takes no more, or fails.
+
+use std::{sync::Arc, time::Instant};
+
+use super::{content, expected, options, read, step};
+use crate::{Recorder, WriteError, sim_disk::SimDisk};
+
+#[test]
+fn a_full_disk_costs_the_scrapes_it_refuses_and_nothing_else() {
+    for room in (0..2_000).step_by(13) {
+        let disk = SimDisk::default();
+        let (mut recorder, _) =
+            Recorder::open_on(Arc::new(disk.clone()), options(1 << 20, 6)).unwrap();
+        let mut kept = Vec::new();
+        for n in 0..40 {
+            match n {
+                10 => disk.set_room(Some(room)),
+                30 => disk.set_room(None),
+                _ => {}
+            }
+            match step(&mut recorder, n) {
+                Ok(()) => kept.push(n),
+                Err(WriteError::Io { .. }) => {
+                    assert!((10..30).contains(&n), "step {n} with room for {room}");
+                }
+                Err(error) => panic!("{error}"),
+            }
+            recorder.sync(Instant::now()).ok();
+        }
+        assert!(kept.contains(&39));
+        assert_eq!(recorder.stats().counts.write_errors, 40 - kept.len() as u64);
+        let (found, damaged) = content(&recorder.reader());
+        assert_eq!(
+            (found, damaged),
+            (expected(kept.clone()), 0),
+            "room for {room}"
+        );
+        let (found, damaged, opened) = read(&disk.files());
+        assert_eq!((damaged, opened.damage), (0, vec![]), "room for {room}");
+        assert_eq!(found, expected(kept), "room for {room}");
+    }
+}
+
+#[test]
+fn whatever_single_operation_fails_no_scrape_is_lost_that_was_said_to_be_recorded() {
+    for fail in 0..150 {
+        let disk = SimDisk::default();
+        let (mut recorder, _) =
+            Recorder::open_on(Arc::new(disk.clone()), options(1 << 20, 6)).unwrap();
+        disk.fail_in(Some(fail));
+        let mut kept = Vec::new();
+        for n in 0..30 {
+            if step(&mut recorder, n).is_ok() {
+                kept.push(n);
+            }
+            recorder.sync(Instant::now()).ok();
+        }
+        assert!(kept.len() >= 29, "one failure costs one scrape");
+        let (found, damaged) = content(&recorder.reader());
+        assert_eq!(
+            (found, damaged),
+            (expected(kept.clone()), 0),
+            "operation {fail} failed"
+        );
+        let (found, damaged, opened) = read(&disk.files());
+        assert_eq!(
+            (damaged, opened.damage),
+            (0, vec![]),
+            "operation {fail} failed"
+        );
+        assert_eq!(found, expected(kept), "operation {fail} failed");
+    }
+}
+
+#[test]
+fn after_a_failed_sync_what_is_in_doubt_is_written_anew() {
+    let disk = SimDisk::default();
+    let (mut recorder, _) =
+        Recorder::open_on(Arc::new(disk.clone()), options(1 << 20, 100)).unwrap();
+    for n in 0..5 {
+        step(&mut recorder, n).unwrap();
+    }
+    disk.fail_sync(true);
+    recorder.sync(Instant::now()).unwrap_err();
+    disk.fail_sync(false);
+    for n in 5..8 {
+        step(&mut recorder, n).unwrap();
+        recorder.sync(Instant::now()).unwrap();
+    }
+    assert_eq!(recorder.stats().counts.catalogs, 1);
+    let (found, damaged, _) = read(&disk.durable());
+    assert_eq!((found, damaged), (expected(0..8), 0));
+}

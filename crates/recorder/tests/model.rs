@@ -1,0 +1,173 @@
+//! What is read is what was recorded, whatever came and went.
+
+mod support;
+
+use std::{collections::BTreeMap, time::Instant};
+
+use proptest::{collection::vec, prelude::*};
+use steadfast_recorder::{Options, Recorder, open_read_only};
+use support::{Model, Reading, latest, record, windows};
+
+/// What happens to a source at one scrape.
+#[derive(Clone, Debug)]
+enum Happening {
+    /// Values change, by series.
+    Change(Vec<(u32, u64)>),
+    /// Series come or go.
+    Flip(Vec<u32>),
+    Miss,
+    /// The clock is set.
+    Step(i64),
+    Nothing,
+}
+
+fn value() -> impl Strategy<Value = u64> {
+    prop_oneof![
+        4 => (0..50_u32).prop_map(|value| f64::from(value).to_bits()),
+        2 => (0..5000_u32).prop_map(|value| (f64::from(value) / 100.0).to_bits()),
+        1 => any::<f64>().prop_map(f64::to_bits),
+        1 => Just(f64::NAN.to_bits()),
+        1 => Just(0x7ff8_0000_dead_beef),
+        1 => Just((-0.0_f64).to_bits()),
+    ]
+}
+
+fn happening() -> impl Strategy<Value = Happening> {
+    prop_oneof![
+        6 => vec((0..300_u32, value()), 1..30).prop_map(Happening::Change),
+        3 => vec(0..300_u32, 1..20).prop_map(Happening::Flip),
+        1 => Just(Happening::Miss),
+        1 => (-20_000_i64..20_000).prop_map(Happening::Step),
+        4 => Just(Happening::Nothing),
+    ]
+}
+
+/// Readings of two sources, in turn.
+fn story() -> impl Strategy<Value = Vec<(bool, Reading)>> {
+    vec((any::<bool>(), happening()), 1..120).prop_map(|happenings| {
+        let mut readings = Vec::new();
+        let mut now = 1_700_000_000_000_i64;
+        let mut states: [BTreeMap<u32, u64>; 2] = Default::default();
+        for (second, happening) in happenings {
+            now += 1_000;
+            let state = &mut states[usize::from(second)];
+            let mut missed = false;
+            match happening {
+                Happening::Change(changes) => {
+                    for (series, bits) in changes {
+                        state.insert(series, bits);
+                    }
+                }
+                Happening::Flip(series) => {
+                    for series in series {
+                        if state.remove(&series).is_none() {
+                            state.insert(series, f64::from(series).to_bits());
+                        }
+                    }
+                }
+                Happening::Miss => missed = true,
+                Happening::Step(by) => now += by,
+                Happening::Nothing => {}
+            }
+            let values = (!missed).then(|| state.clone());
+            readings.push((second, Reading { time: now, values }));
+        }
+        readings
+    })
+}
+
+fn name(second: bool) -> &'static str {
+    if second {
+        "http://b/metrics"
+    } else {
+        "http://a/metrics"
+    }
+}
+
+fn options(head_scrapes: u32) -> Options {
+    let mut options = Options::default();
+    options.head_scrapes = head_scrapes;
+    options
+}
+
+/// Everything a reader can be asked is as the model has it.
+fn check(reader: &steadfast_recorder::Reader, model: &Model, ranges: &[(i64, i64)]) {
+    assert_eq!(reader.check(), []);
+    for (source, readings) in &model.sources {
+        for range in ranges.iter().chain([&(i64::MIN, i64::MAX)]) {
+            let (found, mut expected) = (
+                windows(reader, source, *range),
+                model.windows(source, 0, *range),
+            );
+            for (n, found) in found {
+                let expected = expected.remove(&n).unwrap_or_default();
+                assert_eq!(found, expected, "series {n} of {source} in {range:?}");
+            }
+            assert!(
+                expected.is_empty(),
+                "{:?} of {source} in {range:?}",
+                expected.keys()
+            );
+        }
+        let last = &readings[readings.len() - 1];
+        let newest: BTreeMap<u32, (i64, u64)> = latest(reader)
+            .into_iter()
+            .filter(|((of, _), _)| **of == **source)
+            .map(|((_, n), sample)| (n, sample))
+            .collect();
+        let expected = last
+            .values
+            .iter()
+            .flatten()
+            .map(|(n, bits)| (*n, (last.time, *bits)))
+            .collect();
+        assert_eq!(newest, expected, "{source}: exactly the newest scrape");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    #[test]
+    fn fodc_o17_every_value_has_the_time_it_was_scraped_at(
+        story in story(), head in 1..40_u32, from in 0..120_000_i64, length in 0..60_000_i64,
+    ) {
+        let mut recorder = Recorder::in_memory(options(head)).unwrap();
+        let mut model = Model::default();
+        for (second, reading) in &story {
+            record(&mut recorder, &mut model, name(*second), reading);
+            prop_assert!(recorder.stats().used <= recorder.stats().budget);
+        }
+        let start = 1_700_000_000_000 + from;
+        check(&recorder.reader(), &model, &[(start, start + length), (i64::MIN, start), (start, i64::MAX)]);
+    }
+
+    #[test]
+    fn req_x9_a_record_in_files_is_the_same_read_beside_after_and_continued(
+        story in story(), head in 1..40_u32, again in vec(any::<bool>(), 120),
+    ) {
+        let dir = tempfile::tempdir().unwrap();
+        let now = Instant::now();
+        let mut recorder = Some(Recorder::open(dir.path(), options(head)).unwrap().0);
+        let mut model = Model::default();
+        for ((second, reading), again) in story.iter().zip(&again) {
+            record(recorder.as_mut().unwrap(), &mut model, name(*second), reading);
+            if *again && reading.time % 3 == 0 {
+                drop(recorder.take());
+                let (reopened, opened) = Recorder::open(dir.path(), options(head)).unwrap();
+                prop_assert_eq!(&opened.damage, &[]);
+                prop_assert_eq!(opened.unfinished, 0);
+                recorder = Some(reopened);
+            } else if *again {
+                recorder.as_mut().unwrap().sync(now).unwrap();
+            }
+        }
+        let recorder = recorder.unwrap();
+        check(&recorder.reader(), &model, &[(1_700_000_030_000, 1_700_000_060_000)]);
+        let (reader, opened) = open_read_only(dir.path()).unwrap();
+        prop_assert_eq!(&opened.damage, &[]);
+        check(&reader, &model, &[(1_700_000_030_000, 1_700_000_060_000)]);
+        let on_disk: u64 = std::fs::read_dir(dir.path()).unwrap().map(|file| file.unwrap().metadata().unwrap().len()).sum();
+        prop_assert!(on_disk <= recorder.stats().used, "{} of {}", on_disk, recorder.stats().used);
+    }
+}

@@ -1,0 +1,176 @@
+//! A recorder with a plain list of everything beside it.
+#![allow(
+    clippy::unwrap_used,
+    reason = "this is test code, outside of test functions"
+)]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    reason = "each test file uses its own part"
+)]
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use steadfast_recorder::{Kind, Labels, Meta, NAME, Reader, Recorder, Selector, Set, SourceId};
+
+/// Labels of the series number `n`.
+pub fn labels(n: u32) -> Labels {
+    let number = n.to_string();
+    Labels::new([
+        (
+            NAME,
+            if n.is_multiple_of(3) {
+                "requests_total"
+            } else {
+                "temperature"
+            },
+        ),
+        ("n", &number),
+    ])
+    .unwrap()
+}
+
+pub fn meta(n: u32) -> Meta {
+    let kind = if n.is_multiple_of(3) {
+        Kind::Counter
+    } else {
+        Kind::Gauge
+    };
+    Meta {
+        kind,
+        help: format!("Help of kind {}.", n % 3),
+    }
+}
+
+/// One reading: what was in it, or that it failed.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Reading {
+    pub time: i64,
+    /// Series and the bits of their values; none when it was missed.
+    pub values: Option<BTreeMap<u32, u64>>,
+}
+
+/// Everything that was recorded, by source.
+#[derive(Clone, Debug, Default)]
+pub struct Model {
+    pub sources: BTreeMap<String, Vec<Reading>>,
+}
+
+/// What a window says of one series.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Expected {
+    pub samples: Vec<(i64, u64)>,
+    pub absences: Vec<i64>,
+}
+
+impl Model {
+    pub fn push(&mut self, source: &str, reading: Reading) {
+        self.sources
+            .entry(source.to_owned())
+            .or_default()
+            .push(reading);
+    }
+
+    /// What the windows of `source` have to be, of readings from `first` on.
+    pub fn windows(
+        &self,
+        source: &str,
+        first: usize,
+        range: (i64, i64),
+    ) -> BTreeMap<u32, Expected> {
+        let mut windows: BTreeMap<u32, Expected> = BTreeMap::new();
+        let mut before: BTreeMap<u32, u64> = BTreeMap::new();
+        let inside = |time: i64| range.0 <= time && time <= range.1;
+        for reading in self
+            .sources
+            .get(source)
+            .map_or(&[][..], |all| &all[first..])
+        {
+            let none = BTreeMap::new();
+            let now = reading.values.as_ref().unwrap_or(&none);
+            if inside(reading.time) {
+                for (series, bits) in now {
+                    windows
+                        .entry(*series)
+                        .or_default()
+                        .samples
+                        .push((reading.time, *bits));
+                }
+                for series in before.keys().filter(|series| !now.contains_key(series)) {
+                    windows
+                        .entry(*series)
+                        .or_default()
+                        .absences
+                        .push(reading.time);
+                }
+            }
+            before.clone_from(now);
+        }
+        windows.retain(|_, expected| !expected.samples.is_empty());
+        for expected in windows.values_mut() {
+            expected.samples.sort_by_key(|(time, _)| *time);
+            expected.absences.sort_unstable();
+        }
+        windows
+    }
+}
+
+/// Records a reading and notes it.
+pub fn record(recorder: &mut Recorder, model: &mut Model, name: &str, reading: &Reading) {
+    let source = recorder.source(name).unwrap();
+    commit(recorder, source, reading);
+    model.push(name, reading.clone());
+}
+
+pub fn commit(recorder: &mut Recorder, source: SourceId, reading: &Reading) {
+    let Some(values) = &reading.values else {
+        return recorder.missed(source, reading.time).unwrap();
+    };
+    let mut scrape = recorder.scrape(source, reading.time);
+    for (series, bits) in values {
+        let id = scrape.series(&labels(*series), &meta(*series)).unwrap();
+        assert_eq!(scrape.set(id, f64::from_bits(*bits), None), Set::First);
+    }
+    scrape.commit().unwrap();
+}
+
+/// What a reader says about a source.
+pub fn windows(reader: &Reader, source: &str, range: (i64, i64)) -> BTreeMap<u32, Expected> {
+    let mut windows = BTreeMap::new();
+    for series in reader.window(&Selector::all().source(source), range.0..=range.1) {
+        let series = series.unwrap();
+        assert_eq!(&*series.source, source);
+        let n = series.labels.value("n").unwrap().parse().unwrap();
+        assert_eq!((&series.labels, &*series.meta), (&labels(n), &meta(n)));
+        let samples = series
+            .samples
+            .iter()
+            .map(|sample| (sample.time_ms, sample.value.to_bits()))
+            .collect();
+        let before = windows.insert(
+            n,
+            Expected {
+                samples,
+                absences: series.absences,
+            },
+        );
+        assert_eq!(before, None, "a series comes once");
+    }
+    windows
+}
+
+/// What a reader says is newest, by source and series.
+pub fn latest(reader: &Reader) -> BTreeMap<(Arc<str>, u32), (i64, u64)> {
+    let latest = reader.latest(&Selector::all());
+    assert_eq!(latest.damage, []);
+    let series = latest.series.iter();
+    series
+        .map(|series| {
+            let n = series.labels.value("n").unwrap().parse().unwrap();
+            (
+                (Arc::clone(&series.source), n),
+                (series.sample.time_ms, series.sample.value.to_bits()),
+            )
+        })
+        .collect()
+}
