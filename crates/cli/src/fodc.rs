@@ -1,6 +1,7 @@
 //! `steadfast fodc`: the flight recorder's agent, its proxy, and reading a record afterwards.
 
 mod proxy;
+mod replay;
 
 use std::process::ExitCode;
 
@@ -20,6 +21,8 @@ pub(crate) struct Args {
 enum Command {
     /// Keep in touch with agents and serve what they recorded
     Proxy(Box<proxy::Args>),
+    /// Read a record, also one whose agent was killed or is running
+    Replay(replay::Args),
 }
 
 pub(crate) async fn run(
@@ -29,5 +32,6 @@ pub(crate) async fn run(
 ) -> anyhow::Result<ExitCode> {
     match args.command {
         Command::Proxy(args) => proxy::run(*args, settings, stop).await,
+        Command::Replay(args) => replay::run(args, settings).await,
     }
 }

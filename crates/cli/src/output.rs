@@ -20,9 +20,14 @@ pub(crate) const STRONG: Style = Style::new().bold();
 pub(crate) struct OutputClosed;
 
 /// Writes a line of data to stdout at once.
-pub(crate) fn line(text: &str) -> anyhow::Result<()> {
+pub(crate) fn line(line: &str) -> anyhow::Result<()> {
+    text(&format!("{line}\n"))
+}
+
+/// Writes data to stdout at once, as it is.
+pub(crate) fn text(text: &str) -> anyhow::Result<()> {
     let mut out = anstream::stdout().lock();
-    match writeln!(out, "{text}").and_then(|()| out.flush()) {
+    match write!(out, "{text}").and_then(|()| out.flush()) {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Err(OutputClosed.into()),
         other => other.map_err(|error| anyhow::Error::new(error).context("write to stdout")),
     }

@@ -1,0 +1,186 @@
+//! `steadfast fodc replay`: what a record holds, without its agent.
+
+mod contents;
+mod export;
+
+use std::{path::PathBuf, process::ExitCode};
+
+use anyhow::Context as _;
+use jiff::{Span, Timestamp};
+use steadfast_recorder::{Opened, Selector, open_read_only};
+
+use crate::{
+    config::{Fault, Faults, Settings},
+    output::{self, BAD, styled},
+};
+
+/// Arguments of `fodc replay`.
+#[derive(clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Args {
+    /// Directory of the record
+    #[arg(value_name = "DIR")]
+    record: PathBuf,
+    /// Begin of the window: a time like 2026-03-01T08:00:00Z, or like -5m before the newest data
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
+    from: Option<String>,
+    /// End of the window, which belongs to it
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
+    to: Option<String>,
+    /// Only series of this metric
+    #[arg(long, value_name = "METRIC")]
+    name: Option<String>,
+    /// Only series with this label; repeated: with all of them
+    #[arg(long, value_name = "LABEL=VALUE")]
+    label: Vec<String>,
+    /// List the series instead of samples
+    #[arg(long, conflicts_with_all = ["from", "to"])]
+    series: bool,
+    /// JSON instead of the text format or a table
+    #[arg(long)]
+    json: bool,
+}
+
+const EXAMPLES: &str =
+    "Without a time it tells what the record holds; with one it writes the samples of the window, in the
+text format with the time of each, or as JSON like the proxy's /metrics-windows. The agent may be
+running, or may have been killed. Status 1 if something in the record is damaged; what the damage
+spared is written.
+
+Examples:
+  steadfast fodc replay ./record
+  steadfast fodc replay ./record --series --name up
+  steadfast fodc replay ./record --from -5m
+  steadfast fodc replay ./record --from 2026-03-01T08:00:00Z --to 2026-03-01T08:01:00Z --json";
+
+/// Reads the record.
+pub(crate) async fn run(args: Args, settings: Settings) -> anyhow::Result<ExitCode> {
+    settings.finish()?;
+    tokio::task::spawn_blocking(move || replay(&args))
+        .await
+        .context("read the record")?
+}
+
+fn replay(args: &Args) -> anyhow::Result<ExitCode> {
+    let (reader, opened) = open_read_only(&args.record)?;
+    let wanted = Wanted::from_args(args, &opened)?;
+    match &wanted.range {
+        _ if args.series => contents::series(&reader, &wanted.selector, args.json)?,
+        None => contents::overview(&reader, &opened, &wanted.selector, args.json)?,
+        Some(range) => export::window(&reader, &wanted.selector, range.clone(), args.json)?,
+    }
+    let damage = reader.check();
+    for damage in &damage {
+        let word = styled(BAD, "damage:");
+        output::note(&format!("{word} {damage}"));
+    }
+    Ok(if damage.is_empty() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+/// What is asked for.
+struct Wanted {
+    selector: Selector,
+    /// Unix, milliseconds.
+    range: Option<std::ops::RangeInclusive<i64>>,
+}
+
+impl Wanted {
+    fn from_args(args: &Args, opened: &Opened) -> Result<Self, Faults> {
+        let mut faults = Vec::new();
+        let newest = opened.newest.unwrap_or_default();
+        let mut time = |flag: &str, text: &Option<String>, default| match text {
+            None => default,
+            Some(text) => moment(text, newest).unwrap_or_else(|what| {
+                let place = flag.to_owned();
+                faults.push(Fault { place, what });
+                default
+            }),
+        };
+        let from = time("--from", &args.from, i64::MIN);
+        let to = time("--to", &args.to, i64::MAX);
+        if from > to {
+            let what = "ends before it begins; exchange the two".to_owned();
+            let place = "--to".to_owned();
+            faults.push(Fault { place, what });
+        }
+        let mut selector = Selector::all();
+        if let Some(name) = &args.name {
+            selector = selector.name(name);
+        }
+        for label in &args.label {
+            match label.split_once('=') {
+                Some((name, value)) => selector = selector.label(name, value),
+                None => faults.push(Fault {
+                    place: "--label".to_owned(),
+                    what: format!(
+                        "{label:?} is not a label; write it like instance=localhost:9100"
+                    ),
+                }),
+            }
+        }
+        if !faults.is_empty() {
+            return Err(Faults(faults));
+        }
+        let asked = args.from.is_some() || args.to.is_some();
+        Ok(Self {
+            selector,
+            range: asked.then_some(from..=to),
+        })
+    }
+}
+
+/// A time as it is written, or so long before the newest data. Unix, milliseconds.
+fn moment(text: &str, newest: i64) -> Result<i64, String> {
+    let wanted = || {
+        format!(
+            "{text:?} is not a time; write one like 2026-03-01T08:00:00Z, or -5m for the last five minutes"
+        )
+    };
+    if let Some(before) = text.strip_prefix('-') {
+        let span: Span = before.parse().map_err(|_| wanted())?;
+        let newest = Timestamp::from_millisecond(newest).map_err(|_| wanted())?;
+        let from = newest.checked_sub(span).map_err(|_| wanted())?;
+        return Ok(from.as_millisecond());
+    }
+    let time: Timestamp = text.parse().map_err(|_| wanted())?;
+    Ok(time.as_millisecond())
+}
+
+/// A time of the record, as it is shown.
+fn written(time_ms: i64) -> String {
+    Timestamp::from_millisecond(time_ms)
+        .map_or_else(|_| time_ms.to_string(), |time| time.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_is_absolute_or_before_the_newest_data() {
+        let newest = 1_767_225_660_500;
+        assert_eq!(
+            moment("2026-01-01T00:00:00Z", newest),
+            Ok(1_767_225_600_000)
+        );
+        assert_eq!(
+            moment("2026-01-01T01:00:00.25+01:00", newest),
+            Ok(1_767_225_600_250)
+        );
+        assert_eq!(moment("-1m", newest), Ok(1_767_225_600_500));
+        assert!(
+            moment("yesterday", newest)
+                .unwrap_err()
+                .contains("yesterday")
+        );
+        assert!(
+            moment("-1month", newest).is_err(),
+            "a month has no fixed length"
+        );
+        assert_eq!(written(1_767_225_600_250), "2026-01-01T00:00:00.25Z");
+    }
+}

@@ -1,0 +1,146 @@
+//! The samples of a window, as text or JSON.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::RangeInclusive,
+};
+
+use anyhow::Context as _;
+use serde_json::json;
+use steadfast_exposition::{Kind, Numbers, Writer};
+use steadfast_recorder::{NAME, Reader, Selector, SeriesInfo, SeriesWindow};
+
+use super::written;
+use crate::output;
+
+/// Writes the samples of the window, family by family. Damage is left to who looks for it; what it
+/// spared is written.
+pub(super) fn window(
+    reader: &Reader,
+    selector: &Selector,
+    range: RangeInclusive<i64>,
+    json: bool,
+) -> anyhow::Result<()> {
+    let series = reader.series(selector).context("list the series")?;
+    let mut families: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+    for one in &series {
+        let family = families.entry(family(one)).or_default();
+        family.insert(one.labels.name());
+    }
+    let mut out = Out::new(json);
+    for (family, names) in families {
+        for name in names {
+            let of_name = selector.clone().name(name);
+            for one in reader.window(&of_name, range.clone()).flatten() {
+                out.series(family, &one)?;
+            }
+        }
+    }
+    out.end()
+}
+
+/// The family under which a sample's type is told.
+fn family(series: &SeriesInfo) -> &str {
+    let name = series.labels.name();
+    let parts: &[&str] = match series.meta.kind {
+        steadfast_recorder::Kind::Histogram => &["_bucket", "_sum", "_count"],
+        steadfast_recorder::Kind::Summary => &["_sum", "_count"],
+        _ => &[],
+    };
+    let base = parts.iter().find_map(|part| name.strip_suffix(part));
+    base.unwrap_or(name)
+}
+
+/// What is written so far.
+enum Out {
+    Text(Writer),
+    /// Whether an element has been written.
+    Json(bool),
+}
+
+impl Out {
+    fn new(json: bool) -> Self {
+        if json {
+            Self::Json(false)
+        } else {
+            Self::Text(Writer::new(Numbers::Shortest))
+        }
+    }
+
+    fn series(&mut self, family: &str, one: &SeriesWindow) -> anyhow::Result<()> {
+        match self {
+            Self::Text(page) => {
+                let help = Some(one.meta.help.as_str()).filter(|help| !help.is_empty());
+                page.family(family, kind(one.meta.kind), help);
+                for sample in &one.samples {
+                    let labels = one.labels.iter().filter(|(name, _)| *name != NAME);
+                    let labels = [("source", &*one.source)].into_iter().chain(labels);
+                    page.sample(
+                        one.labels.name(),
+                        labels,
+                        sample.value,
+                        Some(sample.time_ms),
+                    );
+                }
+                output::text(&page.take())
+            }
+            Self::Json(some) => {
+                let before = if *some { "," } else { "[" };
+                *some = true;
+                output::line(&format!("{before}{}", element(one)))
+            }
+        }
+    }
+
+    fn end(self) -> anyhow::Result<()> {
+        match self {
+            Self::Text(_) => Ok(()),
+            Self::Json(true) => output::line("]"),
+            Self::Json(false) => output::line("[]"),
+        }
+    }
+}
+
+/// One series as the proxy's `/metrics-windows` has it.
+fn element(one: &SeriesWindow) -> serde_json::Value {
+    let labels: BTreeMap<_, _> = one
+        .labels
+        .iter()
+        .filter(|(name, _)| *name != NAME)
+        .collect();
+    let data: Vec<_> = one
+        .samples
+        .iter()
+        .map(|sample| json!({"timestamp": written(sample.time_ms), "value": number(sample.value)}))
+        .collect();
+    json!({
+        "name": one.labels.name(),
+        "labels": labels,
+        "description": one.meta.help,
+        "source": *one.source,
+        "data": data,
+        "absent": one.absences.iter().map(|time| written(*time)).collect::<Vec<_>>(),
+    })
+}
+
+/// JSON has no number for what is none.
+fn number(value: f64) -> serde_json::Value {
+    if value.is_nan() {
+        json!("NaN")
+    } else if value.is_infinite() {
+        json!(if value > 0.0 { "+Inf" } else { "-Inf" })
+    } else {
+        json!(value)
+    }
+}
+
+fn kind(kind: steadfast_recorder::Kind) -> Kind {
+    use steadfast_recorder::Kind as Recorded;
+    match kind {
+        Recorded::Counter => Kind::Counter,
+        Recorded::Gauge => Kind::Gauge,
+        Recorded::Histogram => Kind::Histogram,
+        Recorded::Summary => Kind::Summary,
+        _ => Kind::Unknown,
+    }
+}
