@@ -127,6 +127,17 @@ fn of_samples_beyond_the_limit_one_is_shown() {
 }
 
 #[test]
+fn of_samples_that_are_remembered_no_more_are_taken_than_of_others() {
+    let mut limits = narrow();
+    limits.samples = 3;
+    let mut reader = Reader::new(Format::Prometheus, limits);
+    reader.scrape([b"a 1\nb 1\nc 1\n".as_slice()]);
+    let page = reader.scrape([b"new 1\na 1\nb 1\nc 1\n".as_slice()]);
+    assert_eq!(page.lines(), ["new 1", "a 1", "b 1"]);
+    assert_eq!(page.reasons(), [Reason::TooManySamples]);
+}
+
+#[test]
 fn labels_and_names_beyond_the_limits_cost_their_line() {
     let labels = |count: usize| {
         (0..count)

@@ -72,7 +72,7 @@ fn format() -> impl Strategy<Value = Format> {
 fn limits() -> impl Strategy<Value = Limits> {
     let narrow = Limits {
         line_bytes: 80,
-        samples: 12,
+        samples: 6,
         labels_per_series: 2,
         name_bytes: 6,
         label_value_bytes: 4,

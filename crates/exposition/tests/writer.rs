@@ -118,9 +118,9 @@ proptest! {
         for (name, (kind, help)) in &families {
             // A carriage return at the end of a line is taken for a part of the line's end, and
             // help has no escape for it.
-            let help = help.as_deref().map(|help| help.strip_suffix('\r').unwrap_or(help).to_owned());
+            let kept = help.as_deref().map(|help| help.strip_suffix('\r').unwrap_or(help).to_owned());
             page.family(name, *kind, help.as_deref());
-            expected_families.insert(name.clone(), (help, Some(*kind), None));
+            expected_families.insert(name.clone(), (kept, Some(*kind), None));
         }
         let mut expected: Vec<(Series, u64, Option<i64>)> = Vec::new();
         for (name, labels, value, timestamp) in &samples {

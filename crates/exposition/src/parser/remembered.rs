@@ -108,12 +108,12 @@ impl<Id: Copy> Parser<Id> {
         true
     }
 
-    /// The sample's entry whose bytes the line begins with, up to where a value begins.
+    /// A sample's entry whose bytes the line begins with. If no value follows them, what is found
+    /// is not the line's own; that shows when its rest is read.
     fn find_by_beginning(&mut self, line: &[u8]) -> Option<(usize, Id, usize)> {
         for entry in self.expected..self.last.len().min(self.expected + NEAR) {
             if let Some((prefix, What::Sample(id))) = self.last.entry(entry)
                 && line.starts_with(prefix)
-                && value_begins(line, prefix.len())
             {
                 return Some((entry, id, prefix.len()));
             }
@@ -124,7 +124,7 @@ impl<Id: Copy> Parser<Id> {
         // The value is the last token of nearly every line.
         let value_at = line.iter().rposition(|byte| is_blank(*byte))? + 1;
         let (entry, id) = self.find_sample(&line[..value_at])?;
-        value_begins(line, value_at).then_some((entry, id, value_at))
+        Some((entry, id, value_at))
     }
 
     /// The sample's entry of exactly these bytes.
@@ -179,11 +179,4 @@ impl<Id: Copy> Parser<Id> {
     fn remembered_max(&self) -> usize {
         self.limits.remembered_bytes.min(u32::MAX as usize)
     }
-}
-
-/// Whether a value begins here, if what stands before is a name with its labels: neither a further
-/// blank nor the labels after all.
-fn value_begins(line: &[u8], at: usize) -> bool {
-    line.get(at)
-        .is_some_and(|byte| !is_blank(*byte) && *byte != b'{')
 }

@@ -1,0 +1,204 @@
+//! What is remembered from one scrape to the next, and what is not.
+
+mod support;
+
+use steadfast_exposition::{Format, Kind, Limits, Reason};
+use support::{Page, Reader};
+
+fn reader() -> Reader {
+    Reader::new(Format::Prometheus, Limits::default())
+}
+
+fn scrape(reader: &mut Reader, page: &str) -> Page {
+    reader.scrape([page.as_bytes()])
+}
+
+/// Begins a scrape, and gives it up in the middle.
+fn abandon(reader: &mut Reader, page: &str) {
+    reader.begin();
+    reader.parser.push(page.as_bytes(), &mut reader.keeper);
+    reader.parser.abandon();
+}
+
+#[test]
+fn a_line_that_comes_again_keeps_its_id_wherever_it_stands() {
+    let mut reader = reader();
+    scrape(
+        &mut reader,
+        "a 1\nb{x=\"1\"} 1\nc 1\nd 1\ne 1\nf 1\ng 1\nh 1\n",
+    );
+    let asked = reader.keeper.asked;
+    for page in [
+        "h 2\na 2\ng 2\nb{x=\"1\"} NaN\nc 2 5\nf 2\ne 1e3 # {} 1\nd 2\n",
+        "a 3\nh 3\ng 3\nc 3\r\nf 3\ne 3\nd 3\nb{x=\"1\"} 3\n",
+    ] {
+        let read = scrape(&mut reader, page);
+        assert_eq!(read.samples.len(), 8);
+        assert_eq!(read.summary.remembered, 8);
+    }
+    assert_eq!(reader.keeper.asked, asked);
+}
+
+#[test]
+fn a_line_that_was_not_in_the_last_scrape_is_asked_for_again() {
+    let mut reader = reader();
+    scrape(&mut reader, "a 1\nb 1\n");
+    for page in ["a 1\n", "b 1\na 1\n", "a 1\n", "a 1\nb 1\n"] {
+        scrape(&mut reader, page);
+    }
+    assert_eq!(reader.keeper.asked, 4);
+}
+
+#[test]
+fn a_line_whose_value_was_refused_is_forgotten() {
+    let mut reader = reader();
+    scrape(&mut reader, "a 1\nb 1\n");
+    let read = scrape(&mut reader, "a x\nb 1\n");
+    assert_eq!(read.reasons(), [Reason::InvalidValue]);
+    scrape(&mut reader, "a 1\nb 1\n");
+    assert_eq!(reader.keeper.asked, 3);
+}
+
+#[test]
+fn a_scrape_given_up_in_the_middle_leaves_what_was_remembered_before() {
+    let mut reader = reader();
+    scrape(&mut reader, "a 1\nb 1\nc 1\n");
+    abandon(&mut reader, "a 1\nnew 1\nb 1\nsome");
+    let read = scrape(&mut reader, "a 2\nb 2\nc 2\n");
+    assert_eq!(read.summary.remembered, 3);
+    assert_eq!(read.lines(), ["a 2", "b 2", "c 2"]);
+    // Its new line is asked for again, and was not left behind in pieces.
+    let asked = reader.keeper.asked;
+    let read = scrape(&mut reader, "a 2\nnew 2\nb 2\nc 2\n");
+    assert_eq!(reader.keeper.asked, asked + 1);
+    assert!(read.faults.is_empty());
+}
+
+#[test]
+fn to_begin_anew_gives_up_what_was_begun() {
+    let mut reader = reader();
+    scrape(&mut reader, "a 1\n");
+    reader.begin();
+    reader.parser.push(b"b 1\nc", &mut reader.keeper);
+    let read = scrape(&mut reader, "a 1\n");
+    assert_eq!((read.summary.lines, read.summary.remembered), (1, 1));
+    assert_eq!(read.summary.bytes, 4);
+}
+
+#[test]
+fn outside_a_scrape_nothing_is_read_or_forgotten() {
+    let mut reader = reader();
+    reader.parser.push(b"a 1\n", &mut reader.keeper);
+    scrape(&mut reader, "a 1\n");
+    reader.parser.push(b"b 1\nc", &mut reader.keeper);
+    reader.parser.abandon();
+    let nothing = reader.parser.finish(&mut reader.keeper);
+    assert_eq!(nothing.lines, 0);
+    assert_eq!(scrape(&mut reader, "a 1\n").summary.remembered, 1);
+}
+
+#[test]
+fn a_name_that_gets_labels_is_another_series() {
+    let mut reader = reader();
+    scrape(&mut reader, "m 1\nn{a=\"x\"} 1\n");
+    let read = scrape(&mut reader, "m {a=\"x\"} 1\nn{a=\"x\"} {} 1\n");
+    assert_eq!(read.lines(), ["m a=\"x\" 1"]);
+    assert_eq!(read.reasons(), [Reason::InvalidValue]);
+    let read = scrape(&mut reader, "m  1\n");
+    assert_eq!(read.lines(), ["m 1"]);
+}
+
+#[test]
+fn carriage_returns_cost_nothing_of_what_is_remembered() {
+    let mut reader = reader();
+    let page = "# TYPE a gauge\r\na 1\r\nb 1\r\n";
+    scrape(&mut reader, page);
+    let read = scrape(&mut reader, page);
+    assert_eq!(read.summary.remembered, 2);
+    assert!(read.faults.is_empty());
+    let short = Limits {
+        line_bytes: 4,
+        ..Limits::default()
+    };
+    let mut reader = Reader::new(Format::Prometheus, short);
+    scrape(&mut reader, "a 1\r\n");
+    let read = scrape(&mut reader, "a 1\r\na 10\r\n");
+    assert_eq!(read.reasons(), [Reason::LineTooLong]);
+}
+
+#[test]
+fn another_format_is_another_page() {
+    let mut reader = reader();
+    scrape(&mut reader, "a 1 1000\n");
+    reader.format = Format::OpenMetrics;
+    let read = scrape(&mut reader, "a 1 1000\n# EOF\n");
+    assert_eq!(read.summary.remembered, 0);
+    assert_eq!(read.lines(), ["a 1 @1000000"]);
+}
+
+#[test]
+fn a_parser_that_forgot_is_new() {
+    let mut reader = reader();
+    scrape(&mut reader, "# TYPE a gauge\na 1\n");
+    reader.parser.forget();
+    assert_eq!(scrape(&mut reader, "a 1\n").summary.remembered, 0);
+}
+
+#[test]
+fn a_family_is_reported_when_it_changes_and_when_it_is_no_longer_stated() {
+    let mut reader = reader();
+    scrape(
+        &mut reader,
+        "# TYPE a gauge\n# HELP a x\n# TYPE b counter\na 1\n",
+    );
+    reader.keeper.page.families.clear();
+    let read = scrape(
+        &mut reader,
+        "# TYPE a gauge\n# HELP a x\n# TYPE b counter\na 1\n",
+    );
+    assert!(read.families.is_empty(), "nothing changed");
+    let read = scrape(
+        &mut reader,
+        "# TYPE a counter\n# HELP a x\n# TYPE b counter\na 1\n",
+    );
+    let a = (Some("x".to_owned()), Some(Kind::Counter), None);
+    assert_eq!(read.families["a"], a);
+    assert_eq!(read.families.len(), 1);
+    reader
+        .keeper
+        .page
+        .families
+        .insert("b".to_owned(), (None, Some(Kind::Counter), None));
+    let read = scrape(&mut reader, "# TYPE a counter\na 1\n");
+    assert_eq!(read.families["a"], (None, Some(Kind::Counter), None));
+    assert!(!read.families.contains_key("b"));
+}
+
+#[test]
+fn which_of_two_statements_counts_does_not_depend_on_the_scrape_before() {
+    let mut reader = reader();
+    let read = scrape(&mut reader, "# TYPE a gauge\n# TYPE a counter\n");
+    assert_eq!(read.families["a"].1, Some(Kind::Gauge));
+    let read = scrape(&mut reader, "# TYPE a counter\n# TYPE a gauge\n");
+    assert_eq!(read.families["a"].1, Some(Kind::Counter));
+    assert_eq!(read.reasons(), [Reason::ConflictingMetadata]);
+}
+
+#[test]
+fn what_a_scrape_given_up_said_of_a_family_does_not_last() {
+    let mut reader = reader();
+    let page = "# TYPE a gauge\n# HELP a x\na 1\n";
+    scrape(&mut reader, page);
+    abandon(
+        &mut reader,
+        "# TYPE a counter\n# HELP a y\n# TYPE b gauge\n",
+    );
+    let read = scrape(&mut reader, page);
+    let a = (Some("x".to_owned()), Some(Kind::Gauge), None);
+    assert_eq!(read.families["a"], a);
+    assert_eq!(read.reasons(), []);
+    // The other way round: the next scrape says nothing at all.
+    abandon(&mut reader, "# TYPE a counter\n");
+    let read = scrape(&mut reader, "a 1\n");
+    assert!(!read.families.contains_key("a"));
+}
