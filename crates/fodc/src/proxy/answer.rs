@@ -5,14 +5,15 @@ use std::sync::{
     atomic::{AtomicUsize, Ordering},
 };
 
-use steadfast_wire::fodc::{Columns, MetricType, SeriesColumn};
+use steadfast_wire::fodc::{Columns, MetricType};
 
 use super::{
     moment::Moment,
     registry::Identity,
-    reply::{RawLabel, RawMetric, Taker},
+    reply::{COLUMNS, Malformed, RawLabel, RawMetric, Taker},
     series::{Catalogue, Kind, Labels, Series, Table, Wanted},
 };
+use crate::columns::{Decoded, DecodedSeries};
 
 /// The samples of one message, in the order in which they came.
 #[derive(Debug, Default)]
@@ -224,12 +225,12 @@ impl<'a> Collector<'a> {
         Some((series, stamp))
     }
 
-    fn column(&mut self, column: &SeriesColumn, times: &[Vec<Moment>]) {
+    fn column(&mut self, decoded: DecodedSeries<'_>) {
+        let column = decoded.column();
+        let labels = column.labels.iter();
         let metric = RawMetric {
             name: column.name.as_bytes(),
-            labels: column
-                .labels
-                .iter()
+            labels: labels
                 .map(|(name, value)| (name.as_bytes(), value.as_bytes()))
                 .collect(),
             help: column.description.as_bytes(),
@@ -243,20 +244,9 @@ impl<'a> Collector<'a> {
             self.full = true;
             return;
         }
-        let mut values = column.values.iter();
-        let times = times
-            .get(column.time_column as usize)
-            .map_or(&[][..], Vec::as_slice);
-        for run in &column.runs {
-            let first = run.first as usize;
-            let present = times.get(first..first.saturating_add(run.count as usize));
-            let Some(present) = present else {
-                self.answer.rejected += 1;
-                return;
-            };
-            for (time, value) in present.iter().zip(values.by_ref()) {
-                self.push(Arc::clone(&series), stamp, *value, Some(*time));
-            }
+        for (millis, value) in decoded.samples() {
+            let time = Some(Moment::from_millis(millis));
+            self.push(Arc::clone(&series), stamp, value, time);
         }
     }
 }
@@ -268,22 +258,12 @@ impl Taker for Collector<'_> {
         }
     }
 
-    fn columns(&mut self, columns: &Columns) {
-        let times: Vec<Vec<Moment>> = columns
-            .times
-            .iter()
-            .map(|column| {
-                let mut at = 0i64;
-                let later = column.deltas.iter().map(|delta| {
-                    at = at.saturating_add(*delta);
-                    Moment::from_millis(at)
-                });
-                later.collect()
-            })
-            .collect();
-        for column in &columns.series {
-            self.column(column, &times);
+    fn columns(&mut self, columns: &Columns) -> Result<(), Malformed> {
+        let decoded = Decoded::new(columns).map_err(|_| COLUMNS)?;
+        for series in decoded.series() {
+            self.column(series);
         }
+        Ok(())
     }
 }
 
@@ -335,7 +315,9 @@ pub(super) struct Discard;
 impl Taker for Discard {
     fn metric(&mut self, _metric: &RawMetric<'_>) {}
 
-    fn columns(&mut self, _columns: &Columns) {}
+    fn columns(&mut self, _columns: &Columns) -> Result<(), Malformed> {
+        Ok(())
+    }
 }
 
 /// The catalogue and the memory that answers are made of.

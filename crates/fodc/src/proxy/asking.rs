@@ -529,3 +529,6 @@ fn tell<T, D>(
         out.push(Effect::Tell(who, outcome));
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -313,3 +313,6 @@ impl fmt::Debug for AgentId {
         f.write_str(&self.0)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -13,7 +13,7 @@ use prost::Message as _;
 use steadfast_wire::fodc::{Columns, Truncation};
 
 pub(super) use self::fields::Malformed;
-use self::fields::{Field, fields, scan};
+use self::fields::{CUT, Field, fields, scan};
 use super::{moment::Moment, series::Kind};
 
 /// A label's name and value as they arrived.
@@ -34,7 +34,7 @@ pub(super) struct RawMetric<'a> {
 /// Who takes what is read.
 pub(super) trait Taker {
     fn metric(&mut self, metric: &RawMetric<'_>);
-    fn columns(&mut self, columns: &Columns);
+    fn columns(&mut self, columns: &Columns) -> Result<(), Malformed>;
 }
 
 /// What a message says beside its metrics.
@@ -90,7 +90,7 @@ impl Reader {
     /// The message is complete.
     pub(super) fn finish(&mut self) -> Result<Envelope, Malformed> {
         if !self.pending.is_empty() {
-            return Err(Malformed);
+            return Err(CUT);
         }
         Ok(std::mem::take(self).envelope)
     }
@@ -118,12 +118,12 @@ impl Reader {
             }
             100 => self.envelope.request_id = field.varint()?,
             101 => {
-                let columns = Columns::decode(field.bytes()?).map_err(|_| Malformed)?;
-                taker.columns(&columns);
+                let columns = Columns::decode(field.bytes()?).map_err(|_| COLUMNS)?;
+                taker.columns(&columns)?;
             }
             102 => self.envelope.more = field.varint()? != 0,
             103 => {
-                let truncation = Truncation::decode(field.bytes()?).map_err(|_| Malformed)?;
+                let truncation = Truncation::decode(field.bytes()?).map_err(|_| TRUNCATION)?;
                 if let Some(from) = truncation.from {
                     self.from = (from.seconds, from.nanos);
                 }
@@ -134,6 +134,9 @@ impl Reader {
         Ok(())
     }
 }
+
+pub(super) const COLUMNS: Malformed = Malformed("its columns are wrong");
+const TRUNCATION: Malformed = Malformed("what was left out is wrong");
 
 /// How much is reserved for a field before it has come.
 const KEPT: usize = 64 << 10;
@@ -202,3 +205,6 @@ fn kind(number: u64) -> Kind {
         _ => Kind::Unknown,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -93,25 +93,28 @@ impl Service {
             inbound: Inbound::new(request.into_body(), limit),
             outgoing: outgoing.clone(),
         });
-        self.tasks.spawn(async move {
-            let stopping = state.stopping.clone();
-            let served = AssertUnwindSafe(serving).catch_unwind();
-            let status = tokio::select! {
-                biased;
-                () = stopping.cancelled() => Status::unavailable("the proxy is stopping"),
-                served = served => served.unwrap_or_else(|_| {
-                    error!("the handler of a call panicked");
-                    add(&state.counters.panics, 1);
-                    Status::internal("the handler failed")
-                }),
-            };
-            outgoing.end(status);
-        });
+        self.tasks.spawn(guarded(state, outgoing, serving));
         let mut response = Response::new(Body::new(responses));
         let grpc = HeaderValue::from_static("application/grpc");
         response.headers_mut().insert(header::CONTENT_TYPE, grpc);
         response
     }
+}
+
+/// Runs a handler until it ends, panics, or the proxy stops, and ends its call accordingly.
+async fn guarded(state: Arc<State>, outgoing: Outgoing, serving: impl Future<Output = Status>) {
+    let stopping = state.stopping.clone();
+    let served = AssertUnwindSafe(serving).catch_unwind();
+    let status = tokio::select! {
+        biased;
+        () = stopping.cancelled() => Status::unavailable("the proxy is stopping"),
+        served = served => served.unwrap_or_else(|_| {
+            error!("the handler of a call panicked");
+            add(&state.counters.panics, 1);
+            Status::internal("the handler failed")
+        }),
+    };
+    outgoing.end(status);
 }
 
 const METHODS: [&str; 7] = [
@@ -152,4 +155,33 @@ fn refusal(request: &Request<Incoming>) -> Option<Response<Body>> {
     let mut response = Response::new(Body::default());
     *response.status_mut() = status;
     Some(response)
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::BodyExt as _;
+
+    use super::*;
+    use crate::proxy::config::Config;
+
+    #[tokio::test]
+    async fn fodc_o33_a_handler_that_panics_ends_its_call_and_nothing_else() {
+        let state = Arc::new(State::new(Config::default()));
+        let (outgoing, responses) = Outgoing::new();
+        let panicking = async { panic!("on purpose") };
+        guarded(Arc::clone(&state), outgoing, panicking).await;
+        let trailers = responses
+            .collect()
+            .await
+            .unwrap()
+            .trailers()
+            .cloned()
+            .unwrap();
+        assert_eq!(trailers["grpc-status"], "13");
+        let panics = state
+            .counters
+            .panics
+            .load(std::sync::atomic::Ordering::Relaxed);
+        assert_eq!(panics, 1);
+    }
 }

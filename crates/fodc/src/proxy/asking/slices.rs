@@ -9,16 +9,18 @@ pub(in super::super) struct Density {
     measured: Option<f64>,
     /// Bytes of the last answer to "latest".
     latest: usize,
+    /// How long the slice was that was measured, seconds.
+    slice: f64,
 }
 
 /// What a sample weighs in a window more than in "latest": its time.
 const TIME_SHARE: f64 = 1.2;
 
-/// How much longer than what was measured a slice may be than the one that was measured, when an
-/// answer was (nearly) empty.
+/// How much longer than the slice before a slice may be. A stretch that is nearly empty says little
+/// about what comes after it.
 const GROWTH: f64 = 8.0;
 
-/// The first slice for an agent of which nothing is known.
+/// The longest first slice.
 const FIRST_SECONDS: f64 = 10.0;
 
 const SECOND: f64 = 1e9;
@@ -31,7 +33,7 @@ impl Density {
     pub(super) fn learn(&mut self, window: Window, bytes: usize) {
         let seconds = (window.nanos() as f64 / SECOND).max(1.0);
         let now = bytes as f64 / seconds;
-        // Falls slowly: a gap in the record says nothing about what comes after it.
+        self.slice = seconds;
         let before = self.measured.unwrap_or(now);
         self.measured = Some(now.max(before / GROWTH));
     }
@@ -40,6 +42,7 @@ impl Density {
     pub(super) fn was_too_dense(&mut self) {
         let bytes = self.bytes_per_second().unwrap_or(1.0);
         self.measured = Some(bytes * GROWTH);
+        self.slice = self.slice.clamp(1.0, FIRST_SECONDS);
     }
 
     /// A guess that is rather too high: until a window was answered, one sample a second of each
@@ -52,10 +55,14 @@ impl Density {
 
 /// The first slice of `window` that is likely to weigh at most `bytes`, and what is left.
 pub(super) fn slice(window: Window, density: Density, bytes: usize) -> (Window, Option<Window>) {
-    let seconds = match density.bytes_per_second() {
-        Some(rate) => (bytes as f64 / rate.max(1.0)).max(1.0),
+    let longest = match density.measured {
+        Some(_) => GROWTH * density.slice,
         None => FIRST_SECONDS,
     };
+    let fits = density
+        .bytes_per_second()
+        .map(|rate| bytes as f64 / rate.max(1.0));
+    let seconds = fits.unwrap_or(longest).min(longest).max(1.0);
     let nanos = (seconds * SECOND).min(i64::MAX as f64) as i64;
     window.split(nanos)
 }
@@ -71,34 +78,44 @@ mod tests {
         Window::new(Moment::from_nanos(start), Moment::from_nanos(end)).unwrap()
     }
 
-    #[test]
-    fn nothing_known_begins_with_ten_seconds_and_grows_from_there() {
-        let hour = window(0, 3_600_000_000_000);
-        let mut density = Density::default();
-        let (first, rest) = slice(hour, density, 8 << 20);
-        assert_eq!(first, window(0, 10_000_000_000));
-        density.learn(first, 10_000);
-        let (second, _) = slice(rest.unwrap(), density, 8 << 20);
-        assert!(second.nanos() > 3_000_000_000_000, "{second:?}");
+    fn first(density: Density) -> i64 {
+        slice(window(0, i64::MAX), density, 8_000_000).0.nanos() / 1_000_000_000
     }
 
     #[test]
-    fn an_empty_stretch_makes_slices_longer_but_not_at_once_endless() {
+    fn slices_begin_short_and_grow_eightfold_at_most() {
         let mut density = Density::default();
-        density.learn(window(0, 10_000_000_000), 80_000_000);
-        density.learn(window(10_000_000_001, 20_000_000_000), 0);
-        let (next, _) = slice(window(0, i64::MAX), density, 8_000_000);
-        assert_eq!(next.nanos(), 8_000_000_000);
+        let mut lengths = Vec::new();
+        for _ in 0..4 {
+            let (now, _) = slice(window(0, i64::MAX), density, 8_000_000);
+            lengths.push(now.nanos() / 1_000_000_000);
+            density.learn(now, 50 * now.nanos() as usize / 1_000_000_000);
+        }
+        assert_eq!(lengths, [10, 80, 640, 5_120]);
+    }
+
+    #[test]
+    fn what_was_measured_and_what_latest_suggests_keep_slices_short() {
+        let mut density = Density::default();
+        density.learn_latest(4_000_000);
+        assert_eq!(first(density), 1);
+        density.learn(window(0, 10_000_000_000), 40_000_000);
+        assert_eq!(first(density), 2);
+        density.learn(window(0, 2_000_000_000), 0);
+        assert_eq!(
+            first(density),
+            16,
+            "an empty stretch is not believed at once"
+        );
     }
 
     #[test]
     fn fodc_f6_an_answer_that_was_too_long_makes_the_next_slices_shorter() {
         let mut density = Density::default();
-        density.learn_latest(1_000_000);
-        let before = slice(window(0, i64::MAX), density, 8 << 20).0;
+        density.learn(window(0, 100_000_000_000), 10_000_000);
+        assert_eq!(first(density), 80);
         density.was_too_dense();
-        let after = slice(window(0, i64::MAX), density, 8 << 20).0;
-        assert!(after.nanos() * 7 < before.nanos(), "{before:?} {after:?}");
+        assert_eq!(first(density), 10);
     }
 
     proptest! {

@@ -2,8 +2,15 @@
 
 /// Bytes that are no message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the message can not be decoded")]
-pub(in super::super) struct Malformed;
+#[error("the message can not be decoded: {0}")]
+pub(in super::super) struct Malformed(pub(super) &'static str);
+
+/// No version has any, and to skip one that arrives in pieces is dear.
+pub(super) const GROUP: Malformed = Malformed("groups are not taken");
+const TYPE: Malformed = Malformed("a field is not of its type");
+const KEY: Malformed = Malformed("the key of a field is none");
+const NUMBER: Malformed = Malformed("a number is longer than numbers are");
+pub(super) const CUT: Malformed = Malformed("it ends inside a field");
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Field<'a> {
@@ -24,21 +31,21 @@ impl<'a> Field<'a> {
     pub(super) fn varint(&self) -> Result<u64, Malformed> {
         match self.value {
             Value::Varint(value) => Ok(value),
-            Value::Fixed64(_) | Value::Bytes(_) | Value::Other => Err(Malformed),
+            Value::Fixed64(_) | Value::Bytes(_) | Value::Other => Err(TYPE),
         }
     }
 
     pub(super) fn fixed64(&self) -> Result<u64, Malformed> {
         match self.value {
             Value::Fixed64(value) => Ok(value),
-            Value::Varint(_) | Value::Bytes(_) | Value::Other => Err(Malformed),
+            Value::Varint(_) | Value::Bytes(_) | Value::Other => Err(TYPE),
         }
     }
 
     pub(super) fn bytes(&self) -> Result<&'a [u8], Malformed> {
         match self.value {
             Value::Bytes(bytes) => Ok(bytes),
-            Value::Varint(_) | Value::Fixed64(_) | Value::Other => Err(Malformed),
+            Value::Varint(_) | Value::Fixed64(_) | Value::Other => Err(TYPE),
         }
     }
 }
@@ -48,10 +55,10 @@ pub(super) fn scan(bytes: &[u8]) -> Result<Option<(Field<'_>, usize)>, Malformed
     let Some((key, key_length)) = varint(bytes)? else {
         return Ok(None);
     };
-    let key = u32::try_from(key).map_err(|_| Malformed)?;
+    let key = u32::try_from(key).map_err(|_| KEY)?;
     let number = key >> 3;
     if number == 0 {
-        return Err(Malformed);
+        return Err(KEY);
     }
     let rest = &bytes[key_length..];
     let (value, length) = match key & 7 {
@@ -67,7 +74,7 @@ pub(super) fn scan(bytes: &[u8]) -> Result<Option<(Field<'_>, usize)>, Malformed
             let Some((length, length_length)) = varint(rest)? else {
                 return Ok(None);
             };
-            let length = usize::try_from(length).map_err(|_| Malformed)?;
+            let length = usize::try_from(length).map_err(|_| NUMBER)?;
             match rest[length_length..].get(..length) {
                 Some(bytes) => (Value::Bytes(bytes), length_length + length),
                 None => return Ok(None),
@@ -77,8 +84,8 @@ pub(super) fn scan(bytes: &[u8]) -> Result<Option<(Field<'_>, usize)>, Malformed
             0..4 => return Ok(None),
             _ => (Value::Other, 4),
         },
-        // Groups among them: no version has any, and to skip one that arrives in pieces is dear.
-        _ => return Err(Malformed),
+        3 | 4 => return Err(GROUP),
+        _ => return Err(KEY),
     };
     let field = Field { number, value };
     Ok(Some((field, key_length + length)))
@@ -108,7 +115,7 @@ pub(super) fn fields(mut bytes: &[u8]) -> impl Iterator<Item = Result<Field<'_>,
         if bytes.is_empty() {
             return None;
         }
-        let scanned = scan(bytes).and_then(|scanned| scanned.ok_or(Malformed));
+        let scanned = scan(bytes).and_then(|scanned| scanned.ok_or(CUT));
         let length = scanned.map_or(bytes.len(), |(_, length)| length);
         bytes = &bytes[length..];
         Some(scanned.map(|(field, _)| field))
@@ -122,7 +129,7 @@ fn varint(bytes: &[u8]) -> Result<Option<(u64, usize)>, Malformed> {
     let mut value = 0;
     for (index, byte) in bytes.iter().enumerate().take(10) {
         if index == 9 && *byte > 1 {
-            return Err(Malformed);
+            return Err(NUMBER);
         }
         value |= u64::from(byte & 0x7f) << (7 * index);
         if *byte < 0x80 {
@@ -130,7 +137,7 @@ fn varint(bytes: &[u8]) -> Result<Option<(u64, usize)>, Malformed> {
         }
     }
     if bytes.len() >= 10 {
-        return Err(Malformed);
+        return Err(NUMBER);
     }
     Ok(None)
 }

@@ -1,0 +1,331 @@
+use proptest::prelude::*;
+use steadfast_wire::fodc::{Address, AgentProfile};
+
+use super::*;
+
+const TIMEOUT: Duration = Duration::from_secs(30);
+const CLEANUP: Duration = Duration::from_secs(300);
+
+fn registry(max: usize) -> Registry {
+    Registry::new(TIMEOUT, CLEANUP, max)
+}
+
+fn at(seconds: u64) -> Time {
+    Time::from_micros(seconds * 1_000_000)
+}
+
+fn id(text: &str) -> AgentId {
+    AgentId::new(text)
+}
+
+fn pod(name: &str, role: &str) -> RegisterAgentRequest {
+    RegisterAgentRequest {
+        node_role: role.to_owned(),
+        pod_name: name.to_owned(),
+        ..RegisterAgentRequest::default()
+    }
+}
+
+fn ours(name: &str, instance: &str) -> RegisterAgentRequest {
+    RegisterAgentRequest {
+        profile: Some(AgentProfile {
+            version: 1,
+            instance: instance.to_owned(),
+        }),
+        ..pod(name, "ROLE_DATA")
+    }
+}
+
+fn labelled(role: &str, value: &str) -> RegisterAgentRequest {
+    RegisterAgentRequest {
+        labels: [("type".to_owned(), value.to_owned())]
+            .into_iter()
+            .collect(),
+        ..pod("db-0", role)
+    }
+}
+
+fn status(registry: &Registry, now: Time, name: &str) -> Option<Status> {
+    let agent = registry.find(&id(name))?;
+    Some(registry.status(now, agent))
+}
+
+fn identity(registry: &Registry) -> (String, Option<String>) {
+    let agent = registry.find(&id("a")).unwrap();
+    let label = agent.identity.labels.get("type").cloned();
+    (agent.identity.role.clone(), label)
+}
+
+#[test]
+fn a_role_and_one_of_two_names_make_an_agent() {
+    let mut registry = registry(10);
+    let address = |ip: &str, port| RegisterAgentRequest {
+        node_role: "liaison".to_owned(),
+        primary_address: Some(Address {
+            ip: ip.to_owned(),
+            port,
+        }),
+        ..RegisterAgentRequest::default()
+    };
+    let mut refused = |request| registry.register(at(0), id("x"), &request).unwrap_err();
+    assert_eq!(refused(pod("db-0", "")), Refusal::NoRole);
+    assert_eq!(refused(pod("", "ROLE_DATA")), Refusal::NoName);
+    assert_eq!(refused(address("", 17_912)), Refusal::NoName);
+    assert_eq!(refused(address("10.0.0.1", 0)), Refusal::NoName);
+    assert_eq!(refused(address("10.0.0.1", 70_000)), Refusal::NoName);
+    registry
+        .register(at(0), id("a"), &address("10.0.0.1", 17_912))
+        .unwrap();
+    let agent = registry.find(&id("a")).unwrap();
+    assert_eq!(agent.identity.name, "10.0.0.1:17912");
+    assert!(!agent.identity.has_pod);
+}
+
+#[test]
+fn an_agent_is_online_to_the_moment_of_its_timeout_and_known_to_that_of_its_cleanup() {
+    let mut registry = registry(10);
+    registry
+        .register(at(0), id("a"), &pod("db-0", "r"))
+        .unwrap();
+    registry
+        .heartbeat(at(5), &id("a"), RegisterAgentRequest::default())
+        .unwrap();
+    assert_eq!(status(&registry, at(35), "a"), Some(Status::Online));
+    let past = at(35) + Duration::from_micros(1);
+    assert_eq!(status(&registry, past, "a"), Some(Status::Unconnected));
+    assert_eq!(registry.sweep(at(305)), []);
+    assert_eq!(
+        registry.sweep(at(305) + Duration::from_micros(1)),
+        [id("a")]
+    );
+    let late = registry.heartbeat(at(306), &id("a"), RegisterAgentRequest::default());
+    assert_eq!(late.unwrap_err().to_string(), "agent a not found");
+}
+
+#[test]
+fn a_late_heartbeat_makes_an_agent_online_again() {
+    let mut registry = registry(10);
+    registry
+        .register(at(0), id("a"), &pod("db-0", "r"))
+        .unwrap();
+    registry
+        .heartbeat(at(200), &id("a"), RegisterAgentRequest::default())
+        .unwrap();
+    assert_eq!(status(&registry, at(201), "a"), Some(Status::Online));
+}
+
+#[test]
+fn fodc_o37_agents_that_are_gone_do_not_count_and_do_not_pile_up() {
+    let mut registry = registry(2);
+    registry
+        .register(at(0), id("a"), &pod("db-0", "r"))
+        .unwrap();
+    registry
+        .register(at(0), id("b"), &pod("db-1", "r"))
+        .unwrap();
+    let full = registry.register(at(1), id("c"), &pod("db-2", "r"));
+    assert_eq!(full, Err(Refusal::Full(2)));
+    registry.leave(at(1), &id("a"));
+    assert_eq!(status(&registry, at(1), "a"), Some(Status::Unconnected));
+    assert_eq!(
+        registry.register(at(1), id("c"), &pod("db-2", "r")),
+        Ok(vec![])
+    );
+    registry.leave(at(2), &id("b"));
+    registry
+        .register(at(2), id("d"), &pod("db-3", "r"))
+        .unwrap();
+    registry.leave(at(3), &id("c"));
+    let forgotten = registry.register(at(3), id("e"), &pod("db-4", "r"));
+    assert_eq!(
+        forgotten,
+        Ok(vec![id("a")]),
+        "the one that has been silent the longest"
+    );
+    assert_eq!(registry.agents().count(), 4);
+}
+
+#[test]
+fn fodc_o37_after_a_flap_of_all_agents_each_is_known_once() {
+    let mut registry = registry(3);
+    for number in 0..3 {
+        let name = format!("db-{number}");
+        registry
+            .register(at(0), id(&format!("old-{number}")), &pod(&name, "r"))
+            .unwrap();
+        registry.leave(at(1), &id(&format!("old-{number}")));
+    }
+    for number in 0..3 {
+        let new = id(&format!("new-{number}"));
+        let replaced = registry.register(at(2), new, &pod(&format!("db-{number}"), "r"));
+        assert_eq!(replaced, Ok(vec![id(&format!("old-{number}"))]));
+    }
+    assert_eq!(registry.agents().count(), 3);
+}
+
+#[test]
+fn a_newer_registration_replaces_one_that_is_overdue_or_gone_and_no_live_one() {
+    let mut registry = registry(10);
+    registry
+        .register(at(0), id("a"), &pod("db-0", "r"))
+        .unwrap();
+    assert_eq!(
+        registry.register(at(1), id("b"), &pod("db-0", "r")),
+        Ok(vec![])
+    );
+    assert_eq!(registry.doubles(at(1)), [id("a"), id("b")]);
+    registry
+        .heartbeat(at(31), &id("b"), pod("db-0", "r"))
+        .unwrap();
+    assert_eq!(registry.doubles(at(31)), [], "one of them is overdue");
+    let replaced = registry.register(at(31), id("c"), &pod("db-0", "r"));
+    assert_eq!(replaced, Ok(vec![id("a")]));
+    registry.leave(at(32), &id("b"));
+    assert_eq!(
+        registry.register(at(32), id("d"), &pod("db-0", "other")),
+        Ok(vec![])
+    );
+    assert_eq!(
+        registry.register(at(32), id("e"), &pod("db-0", UNRESOLVED)),
+        Ok(vec![id("b")])
+    );
+}
+
+#[test]
+fn a_registration_of_the_same_process_replaces_its_own_at_once() {
+    let mut registry = registry(1);
+    registry
+        .register(at(0), id("a"), &ours("db-0", "i1"))
+        .unwrap();
+    assert_eq!(
+        registry.register(at(0), id("b"), &ours("db-0", "i1")),
+        Ok(vec![id("a")])
+    );
+    let other_process = registry.register(at(0), id("c"), &ours("db-0", "i2"));
+    assert_eq!(other_process, Err(Refusal::Full(1)));
+}
+
+#[test]
+fn fodc_f11_a_role_that_becomes_known_is_taken_and_never_lost_again() {
+    let mut registry = registry(10);
+    registry
+        .register(at(0), id("a"), &labelled(UNRESOLVED, ""))
+        .unwrap();
+    let mut heartbeat = |request| {
+        registry.heartbeat(at(1), &id("a"), request).unwrap();
+        identity(&registry)
+    };
+    let resolved = ("ROLE_LIAISON".to_owned(), Some("hot".to_owned()));
+    assert_eq!(heartbeat(labelled("ROLE_LIAISON", "hot")), resolved);
+    assert_eq!(heartbeat(labelled(UNRESOLVED, "cold")), resolved);
+    assert_eq!(heartbeat(RegisterAgentRequest::default()), resolved);
+}
+
+#[test]
+fn fodc_o16_labels_that_change_without_the_role_are_taken() {
+    let mut registry = registry(10);
+    registry
+        .register(at(0), id("a"), &labelled("ROLE_DATA", "hot"))
+        .unwrap();
+    registry
+        .heartbeat(at(1), &id("a"), labelled("ROLE_DATA", "warm"))
+        .unwrap();
+    assert_eq!(identity(&registry).1.as_deref(), Some("warm"));
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Register(u8, bool),
+    Heartbeat(u8),
+    Leave(u8),
+    Sweep,
+    Wait(u16),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        3 => (0u8..6, any::<bool>()).prop_map(|(name, same)| Step::Register(name, same)),
+        3 => (0u8..60).prop_map(Step::Heartbeat),
+        2 => (0u8..60).prop_map(Step::Leave),
+        1 => Just(Step::Sweep),
+        3 => (0u16..120).prop_map(Step::Wait),
+    ]
+}
+
+/// A list in which everything is looked up the slow way.
+#[derive(Default)]
+struct Model {
+    /// Id, name, instance, last heartbeat, left.
+    agents: Vec<(AgentId, u8, Option<u8>, u64, bool)>,
+}
+
+impl Model {
+    fn online(&self, now: u64) -> Vec<AgentId> {
+        let online = self
+            .agents
+            .iter()
+            .filter(|agent| !agent.4 && now - agent.3 <= 30);
+        let mut ids: Vec<AgentId> = online.map(|agent| agent.0.clone()).collect();
+        ids.sort();
+        ids
+    }
+}
+
+proptest! {
+    #[test]
+    fn whatever_happens_the_registry_knows_who_lives(steps in prop::collection::vec(step(), 1..120)) {
+        let mut registry = registry(4);
+        let mut model = Model::default();
+        let mut now = 0;
+        for (number, step) in steps.into_iter().enumerate() {
+            let known = |index: u8| model.agents.get(index as usize).map(|agent| agent.0.clone());
+            match step {
+                Step::Wait(seconds) => now += u64::from(seconds),
+                Step::Sweep => {
+                    registry.sweep(at(now));
+                    model.agents.retain(|agent| now - agent.3 <= 300);
+                }
+                Step::Leave(index) => if let Some(id) = known(index) {
+                    registry.leave(at(now), &id);
+                    model.agents[index as usize].4 = true;
+                },
+                Step::Heartbeat(index) => if let Some(id) = known(index) {
+                    registry.heartbeat(at(now), &id, RegisterAgentRequest::default()).unwrap();
+                    model.agents[index as usize].3 = now;
+                },
+                Step::Register(name, same) => {
+                    let instance = same.then_some(name);
+                    let mut request = pod(&format!("db-{name}"), "r");
+                    request.profile = instance.map(|instance| AgentProfile {
+                        version: 1,
+                        instance: instance.to_string(),
+                    });
+                    let new = id(&format!("{number:04}"));
+                    let online = model.online(now);
+                    let mut left = model.agents.clone();
+                    left.retain(|agent| {
+                        let replaced = agent.1 == name
+                            && (!online.contains(&agent.0) || (same && agent.2 == instance));
+                        !replaced
+                    });
+                    let live = left.iter().filter(|agent| online.contains(&agent.0)).count();
+                    let registered = registry.register(at(now), new.clone(), &request);
+                    prop_assert_eq!(registered.is_ok(), live < 4);
+                    if let Ok(gone) = registered {
+                        model.agents.retain(|agent| !gone.contains(&agent.0));
+                        prop_assert!(left.len() - model.agents.len() <= 1, "one may be forgotten");
+                        model.agents.push((new, name, instance, now, false));
+                    }
+                }
+            }
+            let online: Vec<AgentId> = registry
+                .agents()
+                .filter(|agent| registry.status(at(now), agent) == Status::Online)
+                .map(|agent| agent.id.clone())
+                .collect();
+            prop_assert_eq!(online, model.online(now));
+            prop_assert_eq!(registry.agents().count(), model.agents.len());
+            prop_assert!(model.agents.len() <= 8);
+        }
+    }
+}
