@@ -7,6 +7,8 @@ import pathlib
 import pytest
 
 from peers.binary import OurServer, OurSubscriber
+from peers.fodc_beside import side_by_side  # noqa: F401
+from peers.fodc_stage import Stage
 from peers.gateway import Gateway
 from peers.relay import Relay
 from peers.server import SYMBOLS, WORDS, Server
@@ -18,6 +20,13 @@ def binary():
     if not path.exists():
         pytest.fail(f"{path} does not exist: run `cargo xtask test`, or build steadfast-cli")
     return path
+
+
+@pytest.fixture
+def stage(binary, tmp_path):
+    """Where a test of FODC puts up its peers and our programs."""
+    with Stage(binary, tmp_path) as stage:
+        yield stage
 
 
 @pytest.fixture

@@ -1,18 +1,22 @@
-"""The messages of plain.proto, generated when they are first used."""
+"""The messages of plain.proto, generated when they are first used; those of FODC in the same way."""
 
 import importlib.util
 import pathlib
 import sys
 import tempfile
 
+import grpc_tools
 from grpc_tools import protoc
 
 HERE = pathlib.Path(__file__).parent.parent
+# Where the well-known types are.
+COMMON = pathlib.Path(grpc_tools.__file__).parent / "_proto"
 
 
 def _generate(proto: pathlib.Path, folder: str) -> None:
+    paths = [f"-I{proto.parent}", f"-I{COMMON}"]
     code = protoc.main(
-        ["protoc", f"-I{proto.parent}", f"--python_out={folder}", f"--grpc_python_out={folder}", str(proto)]
+        ["protoc", *paths, f"--python_out={folder}", f"--grpc_python_out={folder}", str(proto)]
     )
     if code != 0:
         raise RuntimeError(f"protoc failed for {proto}")
@@ -26,10 +30,15 @@ def _load(name: str, folder: str):
     return module
 
 
-with tempfile.TemporaryDirectory() as _folder:
-    _generate(HERE / "plain.proto", _folder)
-    messages = _load("plain_pb2", _folder)
-    service = _load("plain_pb2_grpc", _folder)
+def generated(proto: str):
+    """The messages and the services of a file beside the tests."""
+    with tempfile.TemporaryDirectory() as folder:
+        _generate(HERE / proto, folder)
+        name = proto.removesuffix(".proto")
+        return _load(f"{name}_pb2", folder), _load(f"{name}_pb2_grpc", folder)
+
+
+messages, service = generated("plain.proto")
 
 
 def value(of):

@@ -1,0 +1,499 @@
+"""Agents as the Go programs are, against our proxy: what they rely on, and what they suffered from."""
+
+import concurrent.futures
+import contextlib
+import time
+
+import grpc
+import pytest
+
+from peers import fodc_wire as wire
+from peers.fodc_agent import Call, Series
+from peers.fodc_beside import beside
+from peers.waiting import until
+
+# Two minutes ago, a whole second.
+T = int(time.time()) - 120
+QUEUED = Series("jobs_queued", {"queue": "a,b", "type": "file"}, "queued jobs", wire.GAUGE, [(T, 7), (T + 10, 9.5), (T + 20, 1)])
+DONE = Series("jobs_done_total", {}, "done jobs", wire.COUNTER, [(T, 10), (T + 10, 20)])
+TOOK = [
+    Series("job_seconds_bucket", {"le": "1"}, "", wire.HISTOGRAM, [(T, 3)]),
+    Series("job_seconds_bucket", {"le": "+Inf"}, "", wire.HISTOGRAM, [(T, 5)]),
+    Series("job_seconds_sum", {}, "", wire.HISTOGRAM, [(T, 4.25)]),
+    Series("job_seconds_count", {}, "", wire.HISTOGRAM, [(T, 5)]),
+]
+ODD = Series("odd", {"text": 'a"b\\c\nd,é'}, "", wire.GAUGE, [(T, float("nan")), (T + 1, float("-inf")), (T + 2, 1e21)])
+SERIES = [QUEUED, DONE, *TOOK, ODD]
+
+
+def unharmed(*agents):
+    """Each registered once, lost no stream, and heard nothing its version does not know."""
+    for agent in agents:
+        assert (len(agent.ids), agent.endings, agent.refusals) == (1, [], [])
+        assert (agent.strange, agent.unasked) == (set(), [])
+
+
+def told(version):
+    """The labels that a sample of the usual node has in the end."""
+    node = wire.Node()
+    labels = {"node_role": node.role, "pod_name": node.name(version), "node_type": "hot"}
+    return labels | ({"container_name": "data"} if version.has_pods else {})
+
+
+def raw(stage, address, method, agent_id=None):
+    channel = grpc.insecure_channel(address, options=[("grpc.use_local_subchannel_pool", 1)])
+    stage.callback(channel.close)
+    reads = wire.messages.RegisterAgentResponse if method == wire.REGISTER else None
+    return Call(channel, method, reads, agent_id)
+
+
+def end_of(call):
+    """Waits for the end of the stream: (code, details)."""
+    with contextlib.suppress(grpc.RpcError):
+        list(call.call)
+    return call.call.code(), call.call.details()
+
+
+@pytest.mark.parametrize("version", wire.VERSIONS, ids=str)
+def test_req_f14_each_version_registers_and_its_metrics_have_the_known_shapes(stage, version):
+    proxy = stage.our_proxy()
+    agent = stage.agent(version, proxy.address, series=SERIES)
+    proxy.knows(agent)
+
+    page = proxy.page()
+    assert page.one("jobs_queued") == (QUEUED.labels | told(version), 1)
+    assert page.one("jobs_done_total") == (told(version), 20)
+    assert page.one("odd") == (ODD.labels | told(version), 1e21)
+    assert [value for _, value in page.named("job_seconds_bucket")] == [5, 3]
+    assert (page.types["jobs_queued"], page.types["job_seconds"]) == ("gauge", "histogram")
+    assert page.types["jobs_done_total"] == ("counter" if version.has_types else "gauge")
+
+    elements = {
+        (element["name"], element["labels"].get("le")): element
+        for element in proxy.windows(start_time=wire.rfc3339(T), end_time=wire.rfc3339(T + 10))
+    }
+    assert len(elements) == len(SERIES)
+    queued = elements["jobs_queued", None]
+    place = {"pod_name": wire.Node().name(version)} | ({} if version.has_pods else {"ip": "10.0.0.1", "port": 17912})
+    assert queued == place | {
+        "agent_id": agent.ids[0],
+        "name": "jobs_queued",
+        "description": "queued jobs",
+        "labels": QUEUED.labels | told(version),
+        "data": [{"timestamp": wire.rfc3339(T), "value": 7}, {"timestamp": wire.rfc3339(T + 10), "value": 9.5}],
+    }
+    # O30: what JSON has no number for costs nothing else.
+    assert [point["value"] for point in elements["odd", None]["data"]] == ["NaN", "-Inf", 1e21]
+
+    health = proxy.health()
+    assert health.pop("uptime_seconds") >= 0
+    assert health == {"agents_online": 1, "agents_total": 1, "status": "healthy"}
+    assert list(proxy.agents()) == agent.ids
+    assert proxy.agents()[agent.ids[0]]["dialect"] == ("pod" if version.has_pods else "address")
+    unharmed(agent)
+
+
+@pytest.fixture
+def mixed(stage):
+    """Our proxy and an agent of each version, each on a pod of its own."""
+    proxy = stage.our_proxy()
+    agents = {}
+    for number, version in enumerate(wire.VERSIONS):
+        role = "ROLE_LIAISON" if version is wire.TYPED_RELEASE else "ROLE_DATA"
+        node = wire.Node(pod=f"Db-{number}", ip=f"10.0.0.{number + 1}", role=role)
+        agents[version] = stage.agent(version, proxy.address, node=node, series=SERIES)
+    proxy.knows(*agents.values())
+    return proxy, agents
+
+
+def test_fodc_f15_mixed_versions_have_one_type_for_each_family(mixed):
+    proxy, agents = mixed
+    page = proxy.page()
+    assert {name: page.types[name] for name in ("jobs_queued", "jobs_done_total", "job_seconds")} == {
+        "jobs_queued": "gauge",
+        "jobs_done_total": "counter",
+        "job_seconds": "histogram",
+    }
+    assert len(page.named("jobs_queued")) == len(page.named("job_seconds_sum")) == len(agents)
+    assert page.pods() == {agent.node.name(version) for version, agent in agents.items()}
+    assert proxy.health()["agents_online"] == len(agents)
+    unharmed(*agents.values())
+
+
+def test_fodc_o39_filters_choose_agents_by_what_they_registered(mixed):
+    proxy, agents = mixed
+    seed, untyped, typed, newest = (agent.node.name(version) for version, agent in agents.items())
+    for parameters, pods in (
+        ({"role": "ROLE_LIAISON"}, {typed}),
+        ({"role": "ROLE_DATA"}, {seed, untyped, newest}),
+        ({"role": "ROLE_META"}, set()),
+        ({"pod_name": "db-1"}, {untyped}),
+        ({"pod_name": "Db-1"}, {untyped}),
+        ({"pod_name": "Db"}, set()),
+        ({"pod_name": seed}, {seed}),
+        ({"address": "10.0.0.1"}, {seed}),
+        ({"address": "10.0.0.1:17912"}, {seed}),
+        ({"address": "10.0.0.4"}, set()),
+        ({"role": "ROLE_DATA", "pod_name": "db-3"}, {newest}),
+        ({"role": "ROLE_LIAISON", "pod_name": "db-3"}, set()),
+    ):
+        assert proxy.page(**parameters).pods() == pods, parameters
+        window = proxy.windows(start_time=wire.rfc3339(T), end_time=wire.rfc3339(T + 10), **parameters)
+        assert {element["pod_name"] for element in window} == pods, parameters
+        if not pods:
+            assert proxy.get("/metrics", **parameters).text == ""
+            assert window == []
+    # Nobody was asked whom the filter does not choose.
+    assert len(agents[wire.TYPED_RELEASE].questions) == 4
+
+
+def test_windows_have_inclusive_ends_and_need_both_times(stage):
+    proxy = stage.our_proxy()
+    agent = stage.agent(wire.NEWEST, proxy.address, series=[QUEUED])
+    proxy.knows(agent)
+
+    def times(**edges):
+        edges = {name: wire.rfc3339(T + offset) for name, offset in edges.items()}
+        windows = proxy.windows(**edges)
+        return [point["timestamp"] for element in windows for point in element["data"]]
+
+    def at(*offsets):
+        return [wire.rfc3339(T + offset) for offset in offsets]
+
+    assert times(start_time=0, end_time=20) == at(0, 10, 20)
+    assert times(start_time=0.5, end_time=10) == at(10)
+    assert times(start_time=10, end_time=10) == at(10)
+    assert times(start_time=21, end_time=60) == []
+    # The same instant, written in another zone.
+    assert len(proxy.windows(start_time=wire.rfc3339(T), end_time=wire.rfc3339(T).replace("Z", "-01:00"))[0]["data"]) == 3
+    # Without a time, or with one, the latest values.
+    for edges in ({}, {"start_time": 0}, {"end_time": 20}):
+        assert [point["value"] for element in proxy.windows(**{k: wire.rfc3339(T + v) for k, v in edges.items()}) for point in element["data"]] == [1]
+    assert not agent.questions[-1].HasField("start_time")
+    asked = len(agent.questions)
+    for bad in (
+        {"start_time": "yesterday", "end_time": wire.rfc3339(T)},
+        {"start_time": "yesterday"},
+        {"end_time": "1767225600"},
+        # O29: a reversed window is no empty answer.
+        {"start_time": wire.rfc3339(T + 1), "end_time": wire.rfc3339(T)},
+    ):
+        answer = proxy.get("/metrics-windows", **bad)
+        assert answer.status == 400, bad
+        assert answer.headers["Content-Type"] == "text/plain; charset=utf-8"
+    assert len(agent.questions) == asked
+    unharmed(agent)
+
+
+def test_methods_and_paths(stage):
+    proxy = stage.our_proxy()
+    for path in ("/metrics", "/metrics-windows", "/health", "/cluster/topology", "/cluster/lifecycle", "/diagnostics", "/pressure-profiles"):
+        found = proxy.get(path)
+        assert found.status == 200
+        head = proxy.get(path, method="HEAD")
+        assert (head.status, head.body, head.headers["Content-Type"]) == (200, b"", found.headers["Content-Type"])
+        assert proxy.get(path, method="POST").status == 405
+    assert proxy.get("/metrics").body == b""
+    assert proxy.get("/metrics-windows").body == b"[]\n"
+    assert proxy.get("/cluster/topology").json == {"nodes": [], "calls": []}
+    lifecycle = proxy.get("/cluster/lifecycle").json
+    assert lifecycle["agent_summary"]["total"] == 0 and lifecycle["error"]
+    assert proxy.get("/nothing").status == 404
+    assert proxy.get("/metrics/").status == 404
+
+
+@pytest.mark.parametrize("version", wire.VERSIONS, ids=str)
+def test_fodc_f7_a_metrics_stream_that_is_reopened_alone_is_asked(stage, version):
+    proxy = stage.our_proxy()
+    agent = stage.agent(version, proxy.address, series=[QUEUED])
+    proxy.knows(agent)
+    assert proxy.page().one("jobs_queued")[1] == 1
+    for _ in range(3):
+        agent.reopen_metrics()
+    until(lambda: "jobs_queued" in proxy.get("/metrics").text, "an answer on the new stream")
+    assert proxy.page().one("jobs_queued")[1] == 1
+    assert proxy.health()["agents_total"] == 1
+    unharmed(agent)
+
+
+@beside
+def test_fodc_o2_seven_streams_are_held_with_one_registration(stage):
+    proxy = stage.our_proxy()
+    agents = [
+        stage.agent(version, proxy.address, node=wire.Node(pod=version.name), series=[QUEUED])
+        for version in wire.VERSIONS
+    ]
+    proxy.knows(*agents)
+    # What it sends unasked is taken, and costs nothing.
+    newest = agents[-1]
+    newest._calls["StreamCrashDiagnostics"].send(wire.messages.RegisterAgentResponse(message="a crash"))
+
+    def beaten():
+        return all(agent["heartbeats"] >= 5 for agent in proxy.agents().values())
+
+    until(beaten, "five heartbeats of each", 25)
+    held = proxy.agents()[newest.ids[0]]["streams"]
+    assert sorted(held) == sorted(wire.NEWEST.methods[1:])
+    assert set(held.values()) == {1}
+    assert proxy.page().pods() == {agent.node.name(agent.version) for agent in agents}
+    assert proxy.health()["agents_total"] == len(agents)
+    unharmed(*agents)
+
+
+@beside
+def test_fodc_o28_of_a_silent_agent_only_the_first_answer_is_late(stage):
+    proxy = stage.our_proxy(agent_deadline="6s", window_deadline="6s")
+    silent = stage.agent(wire.NEWEST, proxy.address, node=wire.Node(pod="silent"), series=[QUEUED])
+    other = stage.agent(wire.UNTYPED_RELEASE, proxy.address, node=wire.Node(pod="other", role="ROLE_LIAISON"), series=[QUEUED])
+    proxy.knows(silent, other)
+    silent.answers.clear()
+    begun = time.monotonic()
+    # F8: one that is not chosen is not waited for.
+    assert proxy.page(role="ROLE_LIAISON").pods() == {"other"}
+    assert time.monotonic() - begun < 5
+    for which in ("first", "second", "third"):
+        begun = time.monotonic()
+        answer = proxy.get("/metrics")
+        took = time.monotonic() - begun
+        assert (took > 5.5) == (which == "first"), (which, took)
+        assert (answer.status, answer.missing) == (200, "1; silent=late")
+        assert answer.text.count("\njobs_queued{") == 1
+    # O27: what it says late answers nobody else's question.
+    silent.series = [Series("jobs_queued", samples=[(T, 1), (T + 1, 42)])]
+    silent.answers.set()
+    until(lambda: proxy.get("/metrics").missing is None, "that it is waited for again")
+    [(_, value)] = [sample for sample in proxy.page().named("jobs_queued") if sample[0]["pod_name"] == "silent"]
+    assert value == 42
+    unharmed(silent, other)
+
+
+@beside
+def test_fodc_o27_a_late_window_does_not_answer_the_next_question(stage):
+    proxy = stage.our_proxy(agent_deadline="1s", window_deadline="1s")
+    agent = stage.agent(wire.UNTYPED_RELEASE, proxy.address, series=[QUEUED])
+    proxy.knows(agent)
+    agent.answers.clear()
+    late = proxy.get("/metrics-windows", start_time=wire.rfc3339(T), end_time=wire.rfc3339(T + 10))
+    assert (late.missing, late.json) == ("1; db-0=late", [])
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        latest = pool.submit(proxy.get, "/metrics")
+        window = pool.submit(proxy.get, "/metrics-windows", start_time=wire.rfc3339(T + 20), end_time=wire.rfc3339(T + 30))
+        time.sleep(0.2)
+        agent.answers.set()
+        for line in latest.result().text.splitlines():
+            assert line.startswith("#") or line.endswith(" 1"), "the late window was served"
+        for element in window.result().json:
+            assert [point["value"] for point in element["data"]] == [1], "the late window was served"
+    until(lambda: proxy.get("/metrics").missing is None, "that it is waited for again")
+    assert proxy.page().one("jobs_queued")[1] == 1
+    unharmed(agent)
+
+
+@beside
+def test_fodc_o26_overlapping_requests_get_their_own_answers(stage):
+    proxy = stage.our_proxy(agent_deadline="30s", window_deadline="30s")
+    agents = []
+    for version in wire.VERSIONS:
+        agent = stage.agent(version, proxy.address, node=wire.Node(pod=version.name), series=[QUEUED])
+        answer = agent.answer
+        agent.answer = lambda question, answer=answer: (time.sleep(0.1), answer(question))[1]
+        agents.append(agent)
+    proxy.knows(*agents)
+
+    def window(offset):
+        return proxy.windows(start_time=wire.rfc3339(T + offset), end_time=wire.rfc3339(T + offset))
+
+    with concurrent.futures.ThreadPoolExecutor(12) as pool:
+        windows = [(offset, pool.submit(window, offset)) for offset in (0, 10, 20) * 3]
+        pages = [pool.submit(proxy.page) for _ in range(3)]
+        for offset, found in windows:
+            data = [element["data"] for element in found.result()]
+            value = {0: 7, 10: 9.5, 20: 1}[offset]
+            assert data == [[{"timestamp": wire.rfc3339(T + offset), "value": value}]] * len(agents)
+        for page in pages:
+            assert [value for _, value in page.result().named("jobs_queued")] == [1] * len(agents)
+    unharmed(*agents)
+
+
+@beside
+def test_an_agent_without_heartbeats_is_offline_and_then_forgotten(stage):
+    proxy = stage.our_proxy(agent_heartbeat_timeout="3s", agent_cleanup_timeout="6s")
+    agent = stage.agent(wire.NEWEST, proxy.address, series=[QUEUED])
+    proxy.knows(agent)
+    agent.beats.clear()
+    until(lambda: proxy.health()["agents_online"] == 0, "that it is offline", 25)
+    assert proxy.health()["agents_total"] == 1
+    assert proxy.agents()[agent.ids[0]]["status"] == "unconnected"
+    until(lambda: proxy.health()["agents_total"] == 0, "that it is forgotten", 25)
+    # A heartbeat of one that is forgotten ends its registration, and it comes back under a new id.
+    agent.beats.set()
+    agent.registered(2)
+    proxy.knows(agent)
+    ending = [(code, details) for method, code, details in agent.endings if method == wire.REGISTER]
+    if ending:
+        assert ending == [(grpc.StatusCode.UNKNOWN, f"agent {agent.ids[0]} not found")]
+    assert proxy.health()["agents_total"] == 1
+
+
+@beside
+def test_a_full_registry_refuses_as_the_original_and_takes_the_place_of_one_that_left(stage):
+    proxy = stage.our_proxy(max_agents="1")
+    first = stage.agent(wire.NEWEST, proxy.address, node=wire.Node(pod="first"))
+    proxy.knows(first)
+    second = stage.agent(wire.NEWEST, proxy.address, node=wire.Node(pod="second"))
+    until(lambda: second.refusals, "the refusal")
+    text, code, details = second.refusals[0]
+    assert code == grpc.StatusCode.UNKNOWN and text == details
+    assert "maximum" in text and "1" in text
+    # O37: one that left takes no place.
+    first.close()
+    second.registered()
+    assert proxy.health()["agents_online"] == 1
+
+
+@pytest.mark.parametrize(
+    ("request_", "text"),
+    [
+        (wire.messages.RegisterAgentRequest(), "node role cannot be empty"),
+        (wire.messages.RegisterAgentRequest(pod_name="db-0"), "node role cannot be empty"),
+        (wire.messages.RegisterAgentRequest(node_role="ROLE_DATA"), "pod name cannot be empty"),
+        (
+            wire.messages.SeedRegisterAgentRequest(
+                node_role="ROLE_DATA", primary_address=wire.messages.SeedAddress(ip="10.0.0.1")
+            ),
+            "pod name cannot be empty",
+        ),
+    ],
+)
+def test_fodc_f9_a_registration_that_lacks_something_is_refused_and_the_proxy_lives(stage, request_, text):
+    proxy = stage.our_proxy()
+    call = raw(stage, proxy.address, wire.REGISTER)
+    call.send(request_)
+    answer = next(call.call)
+    assert not answer.success and text in answer.message
+    assert end_of(call) == (grpc.StatusCode.UNKNOWN, answer.message)
+    stage.agent(wire.SEED, proxy.address).registered()
+    assert proxy.health()["agents_total"] == 1
+
+
+def test_fodc_o36_a_stream_needs_the_id_in_its_metadata_and_an_unknown_one_is_held(stage):
+    proxy = stage.our_proxy()
+    agent = stage.agent(wire.NEWEST, proxy.address, series=[QUEUED])
+    proxy.knows(agent)
+    nameless = raw(stage, proxy.address, wire.METRICS)
+    code, details = end_of(nameless)
+    assert code == grpc.StatusCode.UNAUTHENTICATED and "agent" in details.lower()
+    stranger = raw(stage, proxy.address, wire.METRICS, agent_id="nobody")
+    stranger.send(wire.NEWEST.answer())
+    for _ in range(3):
+        assert proxy.page().one("jobs_queued")[1] == 1
+    assert stranger.call.is_active()
+    stranger.half_close()
+    assert end_of(stranger)[0] == grpc.StatusCode.OK
+    unharmed(agent)
+
+
+def test_an_empty_heartbeat_is_one_and_gets_no_answer(stage):
+    proxy = stage.our_proxy()
+    call = raw(stage, proxy.address, wire.REGISTER)
+    call.send(wire.Node().registration(wire.NEWEST))
+    answer = next(call.call)
+    assert (answer.success, answer.heartbeat_interval_seconds, len(answer.agent_id)) == (True, 1, 36)
+    for _ in range(3):
+        call.send(wire.messages.RegisterAgentRequest())
+    until(lambda: proxy.agents()[answer.agent_id]["heartbeats"] == 3, "three heartbeats")
+    assert proxy.agents()[answer.agent_id]["role"] == "ROLE_DATA"
+    call.half_close()
+    assert list(call.call) == []
+    assert call.call.code() == grpc.StatusCode.OK
+
+
+@pytest.mark.parametrize("version", [wire.TYPED_RELEASE, wire.NEWEST], ids=str)
+def test_fodc_o37_an_agent_that_comes_back_is_not_counted_twice(stage, version):
+    proxy = stage.our_proxy(max_agents="1")
+    agent = stage.agent(version, proxy.address, series=[QUEUED])
+    proxy.knows(agent)
+    for count in (2, 3):
+        agent.drop()
+        agent.registered(count)
+        proxy.knows(agent)
+        assert (proxy.health()["agents_online"], proxy.health()["agents_total"]) == (1, 1)
+        assert proxy.page().one("jobs_queued")[1] == 1
+    # It may have come back before the proxy saw that it left, once or twice.
+    assert len(agent.ids) == 3
+
+
+@beside
+def test_fodc_o43_an_agent_whose_connection_broke_unseen_is_not_shown_twice_for_long(stage):
+    proxy = stage.our_proxy(agent_heartbeat_timeout="3s")
+    relay = stage.relay(proxy.address)
+    agent = stage.agent(wire.NEWEST, relay.address, series=[QUEUED])
+    proxy.knows(agent)
+    relay.cut_near()
+    agent.registered(2)
+    until(lambda: proxy.health()["agents_online"] == 1, "that the old one is offline", 25)
+    proxy.knows(agent)
+    # While both are there they are told apart, and never asked for twice.
+    until(lambda: proxy.get("/metrics").text.count("\njobs_queued{") == 1, "one sample", 25)
+    assert agent.ids[-1] in proxy.agents()
+
+
+@pytest.mark.parametrize("attached", [True, False], ids=["idle", "asked"])
+def test_fodc_o31_sigterm_ends_the_proxy_with_agents_attached(stage, attached):
+    proxy = stage.our_proxy()
+    agents = [
+        stage.agent(version, proxy.address, node=wire.Node(pod=version.name), series=[QUEUED])
+        for version in wire.VERSIONS
+    ]
+    proxy.knows(*agents)
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        if not attached:
+            for agent in agents:
+                agent.answers.clear()
+            waiting = pool.submit(proxy.get, "/metrics")
+            until(lambda: all(agent.questions for agent in agents), "that all are asked")
+        proxy.terminate()
+        proxy.leaves()
+        if not attached:
+            waiting.exception()
+    # The first version never comes back by itself; the others found the streams ended.
+    until(lambda: all(agent.endings for agent in agents), "that every agent knows")
+
+
+@beside
+def test_fodc_f6_an_answer_of_the_newest_agents_may_be_larger_than_four_mebibytes(stage):
+    proxy = stage.our_proxy(agent_deadline="40s")
+    series = [Series("long", {"id": str(n), "text": "x" * 300}, "", wire.GAUGE, [(T, n)]) for n in range(20_000)]
+    agent = stage.agent(wire.NEWEST, proxy.address, series=series)
+    proxy.knows(agent)
+    assert agent.answer(wire.question()).ByteSize() > 5 << 20
+    answer = proxy.get("/metrics", seconds=45)
+    assert answer.missing is None
+    values = sorted(float(line.rpartition(" ")[2]) for line in answer.text.splitlines() if line.startswith("long{"))
+    assert values == list(range(20_000))
+    assert list(proxy.agents()) == agent.ids
+    unharmed(agent)
+
+
+@beside
+def test_fodc_f11_a_role_that_is_known_later_is_shown_and_never_lost(stage):
+    proxy = stage.our_proxy()
+    unresolved = wire.Node(role="ROLE_UNSPECIFIED", labels={})
+    agent = stage.agent(wire.NEWEST, proxy.address, node=unresolved, series=[QUEUED])
+    proxy.knows(agent)
+    agent.node = wire.Node(role="ROLE_LIAISON")
+    until(lambda: "jobs_queued" in proxy.get("/metrics", role="ROLE_LIAISON").text, "the role")
+    agent.node = unresolved
+    beats = proxy.agents()[agent.ids[0]]["heartbeats"]
+    until(lambda: proxy.agents()[agent.ids[0]]["heartbeats"] > beats + 1, "heartbeats without a role")
+    assert proxy.agents()[agent.ids[0]]["role"] == "ROLE_LIAISON"
+    unharmed(agent)
+
+
+def test_fodc_f28_a_question_right_after_the_registration_is_answered(stage):
+    proxy = stage.our_proxy()
+    agent = stage.agent(wire.NEWEST, proxy.address, series=[QUEUED])
+    agent.registered()
+    assert proxy.get("/metrics").status == 200
+    until(lambda: "jobs_queued" in proxy.get("/metrics").text, "its metrics")
+    unharmed(agent)
