@@ -1,20 +1,23 @@
 """The plain peers of FODC do what the Go programs do; otherwise the other tests prove nothing."""
 
+import concurrent.futures
 import signal
 import threading
 import time
 
 import grpc
 import pytest
-
-from peers import fodc_http, fodc_wire as wire
+from peers import fodc_http
+from peers import fodc_wire as wire
 from peers.fodc_agent import REGISTRATIONS_MAX, Series
 from peers.fodc_beside import beside
 from peers.fodc_tap import GOAWAY, PING
 from peers.waiting import until
 
 T = 1_767_225_600
-BUSY = Series("jobs_queued", {"queue": "a,b"}, "queued jobs", wire.GAUGE, [(T, 7.0), (T + 10, 9.5), (T + 20, 1.0)])
+BUSY = Series(
+    "jobs_queued", {"queue": "a,b"}, "queued jobs", wire.GAUGE, [(T, 7.0), (T + 10, 9.5), (T + 20, 1.0)]
+)
 
 
 @pytest.fixture(scope="module")
@@ -43,8 +46,13 @@ def test_a_version_does_not_know_what_came_later():
     assert wire.strange(wire.TYPED_RELEASE.answer.FromString(answer.SerializeToString())) == set()
 
 
-@pytest.mark.parametrize("version", wire.VERSIONS, ids=str)
-def test_an_agent_and_a_proxy_of_one_version_understand_each_other(stage, version):
+@beside
+def test_an_agent_and_a_proxy_of_one_version_understand_each_other(stage):
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        list(pool.map(lambda version: understand(stage, version), wire.VERSIONS))
+
+
+def understand(stage, version):
     proxy = stage.proxy(version)
     agent = stage.agent(version, proxy.address, series=[BUSY])
     proxy.registered()
@@ -61,11 +69,12 @@ def test_an_agent_and_a_proxy_of_one_version_understand_each_other(stage, versio
     assert (agent.unasked, agent.endings, agent.strange) == ([], [], set())
 
 
+@beside
 def test_headers_come_with_the_first_message_and_heartbeats_get_no_answer(stage):
     proxy = stage.proxy(wire.NEWEST)
     agent = stage.agent(wire.NEWEST, proxy.address)
     proxy.registered()
-    call = agent._calls[wire.METRICS].call
+    call = agent.call(wire.METRICS).call
     headers = threading.Event()
     threading.Thread(target=lambda: (call.initial_metadata(), headers.set()), daemon=True).start()
     proxy.heartbeats(2)
@@ -98,6 +107,7 @@ def test_f9_a_seed_proxy_dies_of_a_release_and_a_release_refuses_a_seed(stage):
     assert agent.refusals[0][0] == "pod name cannot be empty"
 
 
+@beside
 def test_o2_a_stream_that_is_not_implemented_makes_the_newest_agent_storm(stage):
     proxy = stage.proxy(wire.TYPED_RELEASE)
     agent = stage.agent(wire.NEWEST, proxy.address)
@@ -106,6 +116,7 @@ def test_o2_a_stream_that_is_not_implemented_makes_the_newest_agent_storm(stage)
     assert agent.endings[0][1] == grpc.StatusCode.UNIMPLEMENTED
 
 
+@beside
 def test_an_answer_above_the_limit_ends_the_stream(stage):
     proxy = stage.proxy(wire.TYPED_RELEASE)
     huge = Series("m", {"text": "x" * (5 << 20)}, samples=[(T, 1.0)])
@@ -117,6 +128,7 @@ def test_an_answer_above_the_limit_ends_the_stream(stage):
     proxy.registered(2)
 
 
+@beside
 def test_a_proxy_without_health_service_says_unimplemented_and_pings_are_punished(stage):
     proxy = stage.proxy(wire.SEED)
     tap = stage.tap(proxy.address)
@@ -183,8 +195,3 @@ def test_the_page_reader_is_strict():
     ):
         with pytest.raises(AssertionError):
             fodc_http.Page(bad)
-
-
-@beside
-def test_beside_gives_the_result_of_a_test(stage):
-    assert stage.proxy(wire.SEED).registrations == []

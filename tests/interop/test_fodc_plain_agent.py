@@ -14,7 +14,13 @@ from peers.waiting import until
 
 # Two minutes ago, a whole second.
 T = int(time.time()) - 120
-QUEUED = Series("jobs_queued", {"queue": "a,b", "type": "file"}, "queued jobs", wire.GAUGE, [(T, 7), (T + 10, 9.5), (T + 20, 1)])
+QUEUED = Series(
+    "jobs_queued",
+    {"queue": "a,b", "type": "file"},
+    "queued jobs",
+    wire.GAUGE,
+    [(T, 7), (T + 10, 9.5), (T + 20, 1)],
+)
 DONE = Series("jobs_done_total", {}, "done jobs", wire.COUNTER, [(T, 10), (T + 10, 20)])
 TOOK = [
     Series("job_seconds_bucket", {"le": "1"}, "", wire.HISTOGRAM, [(T, 3)]),
@@ -22,7 +28,9 @@ TOOK = [
     Series("job_seconds_sum", {}, "", wire.HISTOGRAM, [(T, 4.25)]),
     Series("job_seconds_count", {}, "", wire.HISTOGRAM, [(T, 5)]),
 ]
-ODD = Series("odd", {"text": 'a"b\\c\nd,é'}, "", wire.GAUGE, [(T, float("nan")), (T + 1, float("-inf")), (T + 2, 1e21)])
+ODD = Series(
+    "odd", {"text": 'a"b\\c\nd,é'}, "", wire.GAUGE, [(T, float("nan")), (T + 1, float("-inf")), (T + 2, 1e21)]
+)
 SERIES = [QUEUED, DONE, *TOOK, ODD]
 
 
@@ -74,13 +82,18 @@ def test_req_f14_each_version_registers_and_its_metrics_have_the_known_shapes(st
     }
     assert len(elements) == len(SERIES)
     queued = elements["jobs_queued", None]
-    place = {"pod_name": wire.Node().name(version)} | ({} if version.has_pods else {"ip": "10.0.0.1", "port": 17912})
+    place = {"pod_name": wire.Node().name(version)} | (
+        {} if version.has_pods else {"ip": "10.0.0.1", "port": 17912}
+    )
     assert queued == place | {
         "agent_id": agent.ids[0],
         "name": "jobs_queued",
         "description": "queued jobs",
         "labels": QUEUED.labels | told(version),
-        "data": [{"timestamp": wire.rfc3339(T), "value": 7}, {"timestamp": wire.rfc3339(T + 10), "value": 9.5}],
+        "data": [
+            {"timestamp": wire.rfc3339(T), "value": 7},
+            {"timestamp": wire.rfc3339(T + 10), "value": 9.5},
+        ],
     }
     # O30: what JSON has no number for costs nothing else.
     assert [point["value"] for point in elements["odd", None]["data"]] == ["NaN", "-Inf", 1e21]
@@ -144,7 +157,7 @@ def test_fodc_o39_filters_choose_agents_by_what_they_registered(mixed):
             assert proxy.get("/metrics", **parameters).text == ""
             assert window == []
     # Nobody was asked whom the filter does not choose.
-    assert len(agents[wire.TYPED_RELEASE].questions) == 4
+    assert len(agents[wire.TYPED_RELEASE].questions) == 2
 
 
 def test_windows_have_inclusive_ends_and_need_both_times(stage):
@@ -165,10 +178,21 @@ def test_windows_have_inclusive_ends_and_need_both_times(stage):
     assert times(start_time=10, end_time=10) == at(10)
     assert times(start_time=21, end_time=60) == []
     # The same instant, written in another zone.
-    assert len(proxy.windows(start_time=wire.rfc3339(T), end_time=wire.rfc3339(T).replace("Z", "-01:00"))[0]["data"]) == 3
+    assert (
+        len(
+            proxy.windows(start_time=wire.rfc3339(T), end_time=wire.rfc3339(T).replace("Z", "-01:00"))[0][
+                "data"
+            ]
+        )
+        == 3
+    )
     # Without a time, or with one, the latest values.
     for edges in ({}, {"start_time": 0}, {"end_time": 20}):
-        assert [point["value"] for element in proxy.windows(**{k: wire.rfc3339(T + v) for k, v in edges.items()}) for point in element["data"]] == [1]
+        assert [
+            point["value"]
+            for element in proxy.windows(**{k: wire.rfc3339(T + v) for k, v in edges.items()})
+            for point in element["data"]
+        ] == [1]
     assert not agent.questions[-1].HasField("start_time")
     asked = len(agent.questions)
     for bad in (
@@ -187,11 +211,23 @@ def test_windows_have_inclusive_ends_and_need_both_times(stage):
 
 def test_methods_and_paths(stage):
     proxy = stage.our_proxy()
-    for path in ("/metrics", "/metrics-windows", "/health", "/cluster/topology", "/cluster/lifecycle", "/diagnostics", "/pressure-profiles"):
+    for path in (
+        "/metrics",
+        "/metrics-windows",
+        "/health",
+        "/cluster/topology",
+        "/cluster/lifecycle",
+        "/diagnostics",
+        "/pressure-profiles",
+    ):
         found = proxy.get(path)
         assert found.status == 200
         head = proxy.get(path, method="HEAD")
-        assert (head.status, head.body, head.headers["Content-Type"]) == (200, b"", found.headers["Content-Type"])
+        assert (head.status, head.body, head.headers["Content-Type"]) == (
+            200,
+            b"",
+            found.headers["Content-Type"],
+        )
         assert proxy.get(path, method="POST").status == 405
     assert proxy.get("/metrics").body == b""
     assert proxy.get("/metrics-windows").body == b"[]\n"
@@ -210,8 +246,8 @@ def test_fodc_f7_a_metrics_stream_that_is_reopened_alone_is_asked(stage, version
     assert proxy.page().one("jobs_queued")[1] == 1
     for _ in range(3):
         agent.reopen_metrics()
-    until(lambda: "jobs_queued" in proxy.get("/metrics").text, "an answer on the new stream")
-    assert proxy.page().one("jobs_queued")[1] == 1
+        until(lambda: proxy.get("/metrics").missing is None, "an answer on the new stream")
+        assert proxy.page().one("jobs_queued")[1] == 1
     assert proxy.health()["agents_total"] == 1
     unharmed(agent)
 
@@ -226,7 +262,7 @@ def test_fodc_o2_seven_streams_are_held_with_one_registration(stage):
     proxy.knows(*agents)
     # What it sends unasked is taken, and costs nothing.
     newest = agents[-1]
-    newest._calls["StreamCrashDiagnostics"].send(wire.messages.RegisterAgentResponse(message="a crash"))
+    newest.call("StreamCrashDiagnostics").send(wire.messages.RegisterAgentResponse(message="a crash"))
 
     def beaten():
         return all(agent["heartbeats"] >= 5 for agent in proxy.agents().values())
@@ -244,7 +280,9 @@ def test_fodc_o2_seven_streams_are_held_with_one_registration(stage):
 def test_fodc_o28_of_a_silent_agent_only_the_first_answer_is_late(stage):
     proxy = stage.our_proxy(agent_deadline="6s", window_deadline="6s")
     silent = stage.agent(wire.NEWEST, proxy.address, node=wire.Node(pod="silent"), series=[QUEUED])
-    other = stage.agent(wire.UNTYPED_RELEASE, proxy.address, node=wire.Node(pod="other", role="ROLE_LIAISON"), series=[QUEUED])
+    other = stage.agent(
+        wire.UNTYPED_RELEASE, proxy.address, node=wire.Node(pod="other", role="ROLE_LIAISON"), series=[QUEUED]
+    )
     proxy.knows(silent, other)
     silent.answers.clear()
     begun = time.monotonic()
@@ -256,13 +294,16 @@ def test_fodc_o28_of_a_silent_agent_only_the_first_answer_is_late(stage):
         answer = proxy.get("/metrics")
         took = time.monotonic() - begun
         assert (took > 5.5) == (which == "first"), (which, took)
-        assert (answer.status, answer.missing) == (200, "1; silent=late")
+        why = "late" if which == "first" else "silent"
+        assert (answer.status, answer.missing) == (200, f"1; silent={why}")
         assert answer.text.count("\njobs_queued{") == 1
     # O27: what it says late answers nobody else's question.
     silent.series = [Series("jobs_queued", samples=[(T, 1), (T + 1, 42)])]
     silent.answers.set()
     until(lambda: proxy.get("/metrics").missing is None, "that it is waited for again")
-    [(_, value)] = [sample for sample in proxy.page().named("jobs_queued") if sample[0]["pod_name"] == "silent"]
+    [(_, value)] = [
+        sample for sample in proxy.page().named("jobs_queued") if sample[0]["pod_name"] == "silent"
+    ]
     assert value == 42
     unharmed(silent, other)
 
@@ -277,7 +318,9 @@ def test_fodc_o27_a_late_window_does_not_answer_the_next_question(stage):
     assert (late.missing, late.json) == ("1; db-0=late", [])
     with concurrent.futures.ThreadPoolExecutor() as pool:
         latest = pool.submit(proxy.get, "/metrics")
-        window = pool.submit(proxy.get, "/metrics-windows", start_time=wire.rfc3339(T + 20), end_time=wire.rfc3339(T + 30))
+        window = pool.submit(
+            proxy.get, "/metrics-windows", start_time=wire.rfc3339(T + 20), end_time=wire.rfc3339(T + 30)
+        )
         time.sleep(0.2)
         agent.answers.set()
         for line in latest.result().text.splitlines():
@@ -438,8 +481,8 @@ def test_fodc_o43_an_agent_whose_connection_broke_unseen_is_not_shown_twice_for_
     assert agent.ids[-1] in proxy.agents()
 
 
-@pytest.mark.parametrize("attached", [True, False], ids=["idle", "asked"])
-def test_fodc_o31_sigterm_ends_the_proxy_with_agents_attached(stage, attached):
+@pytest.mark.parametrize("asked", [False, True], ids=["idle", "asked"])
+def test_fodc_o31_sigterm_ends_the_proxy_with_agents_attached(stage, asked):
     proxy = stage.our_proxy()
     agents = [
         stage.agent(version, proxy.address, node=wire.Node(pod=version.name), series=[QUEUED])
@@ -447,14 +490,14 @@ def test_fodc_o31_sigterm_ends_the_proxy_with_agents_attached(stage, attached):
     ]
     proxy.knows(*agents)
     with concurrent.futures.ThreadPoolExecutor() as pool:
-        if not attached:
+        if asked:
             for agent in agents:
                 agent.answers.clear()
             waiting = pool.submit(proxy.get, "/metrics")
             until(lambda: all(agent.questions for agent in agents), "that all are asked")
         proxy.terminate()
         proxy.leaves()
-        if not attached:
+        if asked:
             waiting.exception()
     # The first version never comes back by itself; the others found the streams ended.
     until(lambda: all(agent.endings for agent in agents), "that every agent knows")
@@ -463,13 +506,17 @@ def test_fodc_o31_sigterm_ends_the_proxy_with_agents_attached(stage, attached):
 @beside
 def test_fodc_f6_an_answer_of_the_newest_agents_may_be_larger_than_four_mebibytes(stage):
     proxy = stage.our_proxy(agent_deadline="40s")
-    series = [Series("long", {"id": str(n), "text": "x" * 300}, "", wire.GAUGE, [(T, n)]) for n in range(20_000)]
+    series = [
+        Series("long", {"id": str(n), "text": "x" * 300}, "", wire.GAUGE, [(T, n)]) for n in range(20_000)
+    ]
     agent = stage.agent(wire.NEWEST, proxy.address, series=series)
     proxy.knows(agent)
     assert agent.answer(wire.question()).ByteSize() > 5 << 20
     answer = proxy.get("/metrics", seconds=45)
     assert answer.missing is None
-    values = sorted(float(line.rpartition(" ")[2]) for line in answer.text.splitlines() if line.startswith("long{"))
+    values = sorted(
+        float(line.rpartition(" ")[2]) for line in answer.text.splitlines() if line.startswith("long{")
+    )
     assert values == list(range(20_000))
     assert list(proxy.agents()) == agent.ids
     unharmed(agent)

@@ -221,6 +221,10 @@ class Agent:
         until(lambda: len(self.ids) >= count, f"{count} registrations; {self.refusals}", seconds)
         return self.ids[-1]
 
+    def call(self, method):
+        """The stream of that method, as soon as it is open."""
+        return until(lambda: self._calls.get(method), f"the stream {method}")
+
     def reopen_metrics(self):
         """Ends its metrics stream and opens another for the same registration."""
         self._calls[wire.METRICS].half_close()

@@ -62,6 +62,8 @@ def side_by_side(request, binary, tmp_path_factory):
     """The tests of this module that were chosen and run beside each other."""
     functions = (item.function for item in request.session.items if item.module is request.module)
     scenarios = [one.scenario for one in functions if hasattr(one, "scenario")]
-    running = SideBySide(scenarios, binary, tmp_path_factory.mktemp(request.module.__name__.rpartition(".")[2]))
+    running = SideBySide(
+        scenarios, binary, tmp_path_factory.mktemp(request.module.__name__.rpartition(".")[2])
+    )
     yield running
     running.wait()

@@ -60,15 +60,17 @@ class _Process:
 class OurProxy(_Process):
     """`steadfast fodc proxy`; settings are its flags."""
 
-    def __init__(self, binary, log, **settings):
+    def __init__(self, binary, log, /, **settings):
         listen = {"grpc_listen_addr": "127.0.0.1:0", "http_listen_addr": "127.0.0.1:0"}
-        super().__init__([binary, "fodc", "proxy", *_flags({"heartbeat_interval": "1s"} | listen | settings)], log)
+        super().__init__(
+            [binary, "fodc", "proxy", *_flags({"heartbeat_interval": "1s"} | listen | settings)], log
+        )
         self.address, self.http = self.ready()
 
-    def get(self, path, **parameters):
+    def get(self, path, /, **parameters):
         return fodc_http.fetch(self.http, path, **parameters)
 
-    def page(self, path="/metrics", **parameters):
+    def page(self, path="/metrics", /, **parameters):
         """What /metrics says, read strictly, with nobody missing."""
         answer = self.get(path, **parameters)
         assert (answer.status, answer.missing) == (200, None), answer
@@ -110,7 +112,7 @@ class OurProxy(_Process):
 class OurAgent(_Process):
     """`steadfast fodc agent` on the exporters; settings are its flags, none leaves one out."""
 
-    def __init__(self, binary, log, exporters, proxy, **settings):
+    def __init__(self, binary, log, exporters, proxy, /, **settings):
         usual = {
             "poll_metrics_ports": ",".join(str(exporter.port) for exporter in exporters),
             "container_names": ",".join(f"c{index}" for index in range(len(exporters))),

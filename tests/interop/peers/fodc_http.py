@@ -43,7 +43,7 @@ def _no_json(name):
     raise AssertionError(f"{name} is not JSON")
 
 
-def fetch(address, path, method="GET", seconds=PATIENCE, **parameters):
+def fetch(address, path, /, method="GET", seconds=PATIENCE, **parameters):
     """Asks, and returns whatever the answer is."""
     query = urllib.parse.urlencode(parameters)
     url = f"http://{address}{path}" + (f"?{query}" if query else "")

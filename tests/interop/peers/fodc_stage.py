@@ -29,7 +29,8 @@ class Stage(contextlib.ExitStack):
     def __exit__(self, kind, error, trace):
         suppressed = super().__exit__(kind, error, trace)
         said = "".join(
-            f"--- {log.name}\n{log.read_text(errors='replace')[-4000:]}" for log in sorted(self._folder.glob("*.log"))
+            f"--- {log.name}\n{log.read_text(errors='replace')[-4000:]}"
+            for log in sorted(self._folder.glob("*.log"))
         )
         if error is None:
             # Shown if the test fails.
