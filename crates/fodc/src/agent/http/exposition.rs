@@ -1,0 +1,208 @@
+//! The families of a page that is made of several sources.
+
+use std::collections::BTreeMap;
+
+use steadfast_exposition::{Kind, Numbers, Writer};
+
+/// Families in the order of their names, each with one type, whoever's series are in it.
+#[derive(Debug, Default)]
+pub(super) struct Families {
+    families: BTreeMap<String, Family>,
+    line: Writer,
+}
+
+#[derive(Debug, Default)]
+struct Family {
+    kind: Kind,
+    /// Sources disagree about the kind: nothing is said about it.
+    disputed: bool,
+    help: String,
+    lines: String,
+}
+
+impl Families {
+    pub(super) fn new() -> Self {
+        Self {
+            families: BTreeMap::new(),
+            line: Writer::new(Numbers::Shortest),
+        }
+    }
+
+    /// Adds a sample of a metric of this kind and help.
+    pub(super) fn add<'a>(
+        &mut self,
+        (name, kind, help): (&str, Kind, &str),
+        labels: impl IntoIterator<Item = (&'a str, &'a str)>,
+        value: f64,
+        time_ms: Option<i64>,
+    ) {
+        self.line.sample(name, labels, value, time_ms);
+        let line = self.line.take();
+        let family = family_name(name, kind);
+        if !self.families.contains_key(family) {
+            self.families.insert(family.to_owned(), Family::default());
+        }
+        let family = self
+            .families
+            .get_mut(family)
+            .expect("it was just put there");
+        if family.kind == Kind::Unknown {
+            family.kind = kind;
+        } else if kind != Kind::Unknown && family.kind != kind {
+            family.disputed = true;
+        }
+        if family.help.is_empty() {
+            family.help.push_str(help);
+        }
+        family.lines.push_str(&line);
+    }
+
+    /// The page.
+    pub(super) fn write(mut self) -> String {
+        self.fold();
+        let mut page = String::new();
+        let mut head = Writer::new(Numbers::Shortest);
+        for (name, family) in &self.families {
+            let kind = if family.disputed {
+                Kind::Unknown
+            } else {
+                family.kind
+            };
+            let help = Some(family.help.as_str()).filter(|help| !help.is_empty());
+            head.family(name, kind, help);
+            page.push_str(&head.take());
+            page.push_str(&family.lines);
+        }
+        page
+    }
+
+    /// Series without a type whose name is that of a part of a histogram or a summary belong to it:
+    /// a name with two types is read by nobody.
+    fn fold(&mut self) {
+        let untyped = self
+            .families
+            .iter()
+            .filter(|(_, family)| family.kind == Kind::Unknown);
+        let parts: Vec<_> = untyped
+            .filter_map(|(name, _)| {
+                [Kind::Histogram, Kind::Summary]
+                    .into_iter()
+                    .find_map(|kind| {
+                        let whole = family_name(name, kind);
+                        let known = self.families.get(whole)?;
+                        (whole != name && known.kind == kind)
+                            .then(|| (name.clone(), whole.to_owned()))
+                    })
+            })
+            .collect();
+        for (part, whole) in parts {
+            let lines = self.families.remove(&part).map(|family| family.lines);
+            if let (Some(lines), Some(whole)) = (lines, self.families.get_mut(&whole)) {
+                whole.lines.push_str(&lines);
+            }
+        }
+    }
+}
+
+/// The family that a sample of this name belongs to in the Prometheus format, where only
+/// histograms and summaries have parts with names of their own.
+fn family_name(name: &str, kind: Kind) -> &str {
+    let suffixes: &[&str] = match kind {
+        Kind::Histogram => &["_bucket", "_sum", "_count"],
+        Kind::Summary => &["_sum", "_count"],
+        Kind::Unknown
+        | Kind::Gauge
+        | Kind::Counter
+        | Kind::Info
+        | Kind::StateSet
+        | Kind::GaugeHistogram => &[],
+    };
+    let base = suffixes.iter().find_map(|suffix| name.strip_suffix(suffix));
+    base.filter(|base| !base.is_empty()).unwrap_or(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn page(samples: &[(&str, Kind, &str)]) -> String {
+        let mut families = Families::new();
+        for (number, (name, kind, help)) in samples.iter().enumerate() {
+            let source = number.to_string();
+            families.add(
+                (name, *kind, help),
+                [("source", source.as_str())],
+                1.0,
+                Some(5),
+            );
+        }
+        families.write()
+    }
+
+    #[test]
+    fn one_family_of_two_sources_has_one_type_and_one_help() {
+        assert_eq!(
+            page(&[
+                ("b", Kind::Counter, ""),
+                ("a", Kind::Gauge, "x"),
+                ("b", Kind::Counter, "why")
+            ]),
+            "# HELP a x\n# TYPE a gauge\na{source=\"1\"} 1 5\n\
+             # HELP b why\n# TYPE b counter\nb{source=\"0\"} 1 5\nb{source=\"2\"} 1 5\n"
+        );
+    }
+
+    #[test]
+    fn parts_of_a_histogram_stand_below_its_type() {
+        let (kind, help) = (Kind::Histogram, "");
+        assert_eq!(
+            page(&[
+                ("h_bucket", kind, help),
+                ("h_sum", kind, help),
+                ("h_count", kind, help)
+            ]),
+            "# TYPE h histogram\nh_bucket{source=\"0\"} 1 5\nh_sum{source=\"1\"} 1 5\n\
+             h_count{source=\"2\"} 1 5\n"
+        );
+    }
+
+    #[test]
+    fn fodc_f15_a_source_without_types_does_not_add_a_second_one() {
+        let folded = page(&[
+            ("h_bucket", Kind::Histogram, ""),
+            ("h_count", Kind::Unknown, ""),
+            ("c", Kind::Unknown, ""),
+            ("c", Kind::Counter, ""),
+            ("alone_count", Kind::Unknown, ""),
+        ]);
+        let types: Vec<_> = folded
+            .lines()
+            .filter(|line| line.starts_with("# TYPE"))
+            .collect();
+        assert_eq!(
+            types,
+            [
+                "# TYPE alone_count untyped",
+                "# TYPE c counter",
+                "# TYPE h histogram"
+            ]
+        );
+        assert_eq!(
+            folded
+                .lines()
+                .filter(|line| line.contains("source"))
+                .count(),
+            5
+        );
+    }
+
+    #[test]
+    fn sources_that_disagree_leave_a_family_without_type() {
+        let page = page(&[
+            ("m", Kind::Gauge, ""),
+            ("m", Kind::Counter, ""),
+            ("m", Kind::Gauge, ""),
+        ]);
+        assert!(page.starts_with("# TYPE m untyped\n"), "{page}");
+    }
+}

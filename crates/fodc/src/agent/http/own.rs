@@ -1,0 +1,128 @@
+//! What the agent says about itself on its page of metrics.
+
+use std::collections::BTreeMap;
+
+use steadfast_exposition::Kind;
+use steadfast_recorder::Stats;
+
+use super::exposition::Families;
+use crate::agent::board::{EndpointState, State};
+
+/// Adds the agent's own metrics. `labels` are those of each endpoint.
+pub(super) fn add(
+    families: &mut Families,
+    state: &State,
+    labels: &[BTreeMap<String, String>],
+    record: &Stats,
+) {
+    let version = [("version", env!("CARGO_PKG_VERSION"))];
+    families.add(BUILD_INFO, version, 1.0, None);
+    families.add(
+        READY,
+        [],
+        f64::from(u8::from(state.unready().is_none())),
+        None,
+    );
+    families.add(WRITE_ERRORS, [], state.record.write_errors as f64, None);
+    families.add(BUDGET, [], record.budget as f64, None);
+    families.add(BYTES, [], record.used as f64, None);
+    families.add(SERIES, [], record.series as f64, None);
+    for (endpoint, labels) in state.endpoints.iter().zip(labels) {
+        add_endpoint(families, endpoint, labels);
+    }
+}
+
+fn add_endpoint(
+    families: &mut Families,
+    endpoint: &EndpointState,
+    labels: &BTreeMap<String, String>,
+) {
+    let mut put = |metric: Metric, reason: Option<&str>, value: u64| {
+        let own = labels
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.as_str()));
+        let labels = own.chain(reason.map(|reason| ("reason", reason)));
+        families.add(metric, labels, value as f64, None);
+    };
+    put(SCRAPES, None, endpoint.scrapes);
+    put(SAMPLES, None, endpoint.samples);
+    put(SKIPPED, None, endpoint.ticks_skipped);
+    put(TIMESTAMPS, None, endpoint.timestamps_ignored);
+    for (metric, counts) in [
+        (MISSED, &endpoint.missed),
+        (REJECTED, &endpoint.lines_rejected),
+        (REFUSED, &endpoint.samples_refused),
+    ] {
+        for (reason, count) in counts {
+            put(metric, Some(reason), *count);
+        }
+    }
+}
+
+type Metric = (&'static str, Kind, &'static str);
+
+const BUILD_INFO: Metric = (
+    "steadfast_agent_build_info",
+    Kind::Gauge,
+    "1, with the version of the agent",
+);
+const READY: Metric = (
+    "steadfast_agent_ready",
+    Kind::Gauge,
+    "1 if every endpoint has been read at least once and the record can be written",
+);
+const WRITE_ERRORS: Metric = (
+    "steadfast_agent_record_write_errors_total",
+    Kind::Counter,
+    "Writes and syncs of the record that failed",
+);
+const BUDGET: Metric = (
+    "steadfast_agent_record_budget_bytes",
+    Kind::Gauge,
+    "Bytes the record may have",
+);
+const BYTES: Metric = (
+    "steadfast_agent_record_bytes",
+    Kind::Gauge,
+    "Bytes the record has",
+);
+const SERIES: Metric = (
+    "steadfast_agent_record_series",
+    Kind::Gauge,
+    "Series that the record names",
+);
+const SCRAPES: Metric = (
+    "steadfast_agent_scrapes_total",
+    Kind::Counter,
+    "Readings of the endpoint, the missed ones too",
+);
+const MISSED: Metric = (
+    "steadfast_agent_scrapes_missed_total",
+    Kind::Counter,
+    "Readings of the endpoint that were missed, by reason",
+);
+const SKIPPED: Metric = (
+    "steadfast_agent_scrape_ticks_skipped_total",
+    Kind::Counter,
+    "Ticks that passed while a reading of the endpoint was under way",
+);
+const SAMPLES: Metric = (
+    "steadfast_agent_samples_recorded_total",
+    Kind::Counter,
+    "Samples of the endpoint that were recorded",
+);
+const TIMESTAMPS: Metric = (
+    "steadfast_agent_line_timestamps_ignored_total",
+    Kind::Counter,
+    "Timestamps on lines of the endpoint that were not kept",
+);
+const REJECTED: Metric = (
+    "steadfast_agent_lines_rejected_total",
+    Kind::Counter,
+    "Lines of the endpoint that were not taken, by reason",
+);
+const REFUSED: Metric = (
+    "steadfast_agent_samples_refused_total",
+    Kind::Counter,
+    "Samples of the endpoint that were not recorded, by reason",
+);

@@ -1,0 +1,102 @@
+//! Series that came on a page before the page had said what they are.
+
+use steadfast_recorder::{Labels, SeriesId};
+
+/// A series as a parser remembers it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum PageSeries {
+    /// Named to the record.
+    Known(SeriesId),
+    /// To be named to the record when the page has been read to its end.
+    Late(u32),
+}
+
+/// The late series that the parser remembers.
+#[derive(Debug, Default)]
+pub(super) struct Lates {
+    entries: Vec<Entry>,
+    free: Vec<u32>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    state: State,
+    /// Whether the page that is being read has it.
+    seen: bool,
+}
+
+#[derive(Debug)]
+enum State {
+    Free,
+    /// Not named yet.
+    Waiting(Labels),
+    Named(SeriesId),
+    /// The record had no room when it was named.
+    Refused,
+}
+
+impl Lates {
+    pub(super) fn add(&mut self, labels: Labels) -> PageSeries {
+        let entry = Entry {
+            state: State::Waiting(labels),
+            seen: true,
+        };
+        if let Some(place) = self.free.pop() {
+            self.entries[place as usize] = entry;
+            return PageSeries::Late(place);
+        }
+        self.entries.push(entry);
+        PageSeries::Late(self.entries.len() as u32 - 1)
+    }
+
+    pub(super) fn see(&mut self, place: u32) {
+        self.entries[place as usize].seen = true;
+    }
+
+    /// Names those that wait. Nothing stands for a refusal.
+    pub(super) fn name(&mut self, mut name: impl FnMut(&Labels) -> Option<SeriesId>) {
+        for entry in &mut self.entries {
+            if let State::Waiting(labels) = &entry.state {
+                entry.state = name(labels).map_or(State::Refused, State::Named);
+            }
+        }
+    }
+
+    /// The series in the record, if it is there.
+    pub(super) fn known(&self, series: PageSeries) -> Option<SeriesId> {
+        match series {
+            PageSeries::Known(series) => Some(series),
+            PageSeries::Late(place) => match self.entries[place as usize].state {
+                State::Named(series) => Some(series),
+                State::Free | State::Waiting(_) | State::Refused => None,
+            },
+        }
+    }
+
+    /// The page is over, and what it did not have the parser has forgotten.
+    pub(super) fn finish(&mut self) {
+        for (place, entry) in (0..).zip(&mut self.entries) {
+            let seen = std::mem::replace(&mut entry.seen, false);
+            if !seen && !matches!(entry.state, State::Free) {
+                entry.state = State::Free;
+                self.free.push(place);
+            }
+        }
+    }
+
+    /// The page was given up, and the parser has forgotten what only that page had.
+    pub(super) fn abandon(&mut self) {
+        for (place, entry) in (0..).zip(&mut self.entries) {
+            entry.seen = false;
+            if matches!(entry.state, State::Waiting(_)) {
+                entry.state = State::Free;
+                self.free.push(place);
+            }
+        }
+    }
+
+    /// The parser has forgotten everything.
+    pub(super) fn forget(&mut self) {
+        *self = Self::default();
+    }
+}

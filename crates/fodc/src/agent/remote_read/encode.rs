@@ -1,0 +1,113 @@
+//! Writes the answer of a remote read into one buffer, within a limit.
+
+use prost::{
+    Message as _,
+    encoding::{WireType, encode_key, encode_varint},
+};
+use steadfast_wire::prometheus::TimeSeries;
+
+/// Field numbers of `prometheus.QueryResult` and `prometheus.ReadResponse`.
+const TIMESERIES: u32 = 1;
+const RESULTS: u32 = 1;
+
+/// A `prometheus.ReadResponse` in the making. It is built of bytes, so that no sample is held twice.
+#[derive(Debug)]
+pub(super) struct Answer {
+    limit: usize,
+    done: Vec<u8>,
+    result: Vec<u8>,
+}
+
+/// The answer would be longer than it may.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct TooLong;
+
+impl Answer {
+    pub(super) fn new(limit: usize) -> Self {
+        Self {
+            limit,
+            done: Vec::new(),
+            result: Vec::new(),
+        }
+    }
+
+    /// The next series of the current query's result.
+    pub(super) fn series(&mut self, series: &TimeSeries) -> Result<(), TooLong> {
+        encode_key(TIMESERIES, WireType::LengthDelimited, &mut self.result);
+        encode_varint(series.encoded_len() as u64, &mut self.result);
+        series.encode_raw(&mut self.result);
+        if self.done.len() + self.result.len() > self.limit {
+            return Err(TooLong);
+        }
+        Ok(())
+    }
+
+    /// The current query's result is complete; the next one begins.
+    pub(super) fn end_query(&mut self) {
+        encode_key(RESULTS, WireType::LengthDelimited, &mut self.done);
+        encode_varint(self.result.len() as u64, &mut self.done);
+        self.done.append(&mut self.result);
+    }
+
+    /// The whole answer, packed as remote read wants it: one block of snappy.
+    pub(super) fn pack(self) -> Result<Vec<u8>, snap::Error> {
+        snap::raw::Encoder::new().compress_vec(&self.done)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use steadfast_wire::prometheus::{Label, QueryResult, ReadResponse, Sample};
+
+    use super::*;
+
+    fn series(samples: u16) -> TimeSeries {
+        let label = |name: &str, value: &str| Label {
+            name: name.to_owned(),
+            value: value.to_owned(),
+        };
+        TimeSeries {
+            labels: vec![label("__name__", "m"), label("n", &samples.to_string())],
+            samples: (0..samples)
+                .map(|n| Sample {
+                    value: f64::from(n),
+                    timestamp: i64::from(n) * 1_000,
+                })
+                .collect(),
+        }
+    }
+
+    #[test]
+    fn what_is_written_is_the_message() {
+        let mut answer = Answer::new(1 << 20);
+        answer.end_query();
+        for samples in [0, 3, 1_000] {
+            answer.series(&series(samples)).unwrap();
+        }
+        answer.end_query();
+        let bytes = snap::raw::Decoder::new()
+            .decompress_vec(&answer.pack().unwrap())
+            .unwrap();
+        let expected = ReadResponse {
+            results: vec![
+                QueryResult::default(),
+                QueryResult {
+                    timeseries: vec![series(0), series(3), series(1_000)],
+                },
+            ],
+        };
+        assert_eq!(ReadResponse::decode(bytes.as_slice()).unwrap(), expected);
+        assert_eq!(bytes, expected.encode_to_vec());
+    }
+
+    #[test]
+    fn the_limit_holds_over_all_queries() {
+        let one = series(100).encoded_len() + 3;
+        let mut answer = Answer::new(2 * one + 10);
+        assert_eq!(answer.series(&series(100)), Ok(()));
+        answer.end_query();
+        assert_eq!(answer.series(&series(100)), Ok(()));
+        answer.end_query();
+        assert_eq!(answer.series(&series(100)), Err(TooLong));
+    }
+}

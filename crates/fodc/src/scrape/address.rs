@@ -1,0 +1,97 @@
+//! From a host's name to a connection.
+
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    time::Duration,
+};
+
+use tokio::{
+    net::{TcpStream, lookup_host},
+    time::timeout,
+};
+
+use super::Miss;
+
+/// Addresses of one name that are tried.
+const ADDRESSES: usize = 4;
+
+/// Connects to the first address that answers; each has its share of `within`.
+///
+/// `localhost` needs no lookup, and is 127.0.0.1 before it is `::1`: in a pod it often has a name
+/// for the latter and nobody who listens there, or no such interface at all.
+pub(super) async fn connect(host: &str, port: u16, within: Duration) -> Result<TcpStream, Miss> {
+    let addresses = resolve(host, port).await?;
+    let share = within / addresses.len().try_into().unwrap_or(1);
+    let mut failure = Miss::Resolve(format!("{host} has none"));
+    for address in addresses {
+        failure = match timeout(share, TcpStream::connect(address)).await {
+            Ok(Ok(stream)) => {
+                // Without it a request may wait for the acknowledgement of the one before.
+                stream.set_nodelay(true).ok();
+                return Ok(stream);
+            }
+            Ok(Err(error)) => Miss::Connect(format!("{address}: {error}")),
+            Err(_) => Miss::Connect(format!("{address}: no answer within {share:?}")),
+        };
+    }
+    Err(failure)
+}
+
+async fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>, Miss> {
+    if let Ok(ip) = host.parse::<IpAddr>() {
+        return Ok(vec![SocketAddr::new(ip, port)]);
+    }
+    if host.eq_ignore_ascii_case("localhost") {
+        return Ok(vec![
+            SocketAddr::from((Ipv4Addr::LOCALHOST, port)),
+            SocketAddr::from((Ipv6Addr::LOCALHOST, port)),
+        ]);
+    }
+    let found = lookup_host((host, port))
+        .await
+        .map_err(|error| Miss::Resolve(format!("{host}: {error}")))?;
+    let mut addresses: Vec<_> = found.take(ADDRESSES).collect();
+    if addresses.is_empty() {
+        return Err(Miss::Resolve(format!("{host} has none")));
+    }
+    addresses.dedup();
+    Ok(addresses)
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn fodc_f14_localhost_reaches_a_listener_that_has_only_ipv4() {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let stream = connect("localhost", port, Duration::from_secs(10)).await;
+        assert_eq!(stream.unwrap().peer_addr().unwrap().port(), port);
+    }
+
+    #[tokio::test]
+    async fn localhost_reaches_a_listener_that_has_only_ipv6() {
+        let Ok(listener) = TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).await else {
+            // The machine has no IPv6: there is nothing to reach.
+            return;
+        };
+        let port = listener.local_addr().unwrap().port();
+        let stream = connect("LOCALHOST", port, Duration::from_secs(10)).await;
+        assert!(stream.unwrap().peer_addr().unwrap().is_ipv6());
+    }
+
+    #[tokio::test]
+    async fn nobody_there_is_told_with_the_address() {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        drop(listener);
+        let missed = connect("127.0.0.1", address.port(), Duration::from_secs(10)).await;
+        let Err(Miss::Connect(told)) = missed else {
+            panic!("{missed:?}");
+        };
+        assert!(told.contains(&address.to_string()), "{told}");
+    }
+}

@@ -1,0 +1,214 @@
+//! The body of an answer: unpacked, limited, in pieces.
+
+use std::io::Write as _;
+
+use bytes::Bytes;
+use flate2::write::MultiGzDecoder;
+
+use super::Miss;
+
+/// Packed bytes that are unpacked at once. gzip makes at most 1,032 of one.
+const PACKED_PIECE: usize = 512;
+
+/// Unpacks and counts the pieces of one body.
+#[derive(Debug)]
+pub(super) struct Body {
+    packing: Packing,
+    limit: u64,
+    received: u64,
+    unpacked: u64,
+}
+
+#[derive(Debug)]
+enum Packing {
+    None,
+    /// The decoder's writer holds what one packed piece became.
+    Gzip(Box<MultiGzDecoder<Vec<u8>>>),
+}
+
+impl Body {
+    /// A body with this `Content-Encoding`, of at most `limit` bytes on the wire and unpacked.
+    pub(super) fn new(encoding: Option<&str>, limit: u64) -> Result<Self, Miss> {
+        let packing = match encoding.map(str::trim) {
+            None | Some("" | "identity") => Packing::None,
+            Some(word) if word.eq_ignore_ascii_case("gzip") || word == "x-gzip" => {
+                Packing::Gzip(Box::new(MultiGzDecoder::new(Vec::new())))
+            }
+            Some(other) => return Err(Miss::Encoding(other.chars().take(40).collect())),
+        };
+        Ok(Self {
+            packing,
+            limit,
+            received: 0,
+            unpacked: 0,
+        })
+    }
+
+    /// Bytes unpacked so far.
+    pub(super) fn bytes(&self) -> u64 {
+        self.unpacked
+    }
+
+    /// Takes what arrived and says how it is cut: [`Self::unpack`] each of the pieces in turn.
+    pub(super) fn receive(&mut self, arrived: Bytes) -> Result<Cut, Miss> {
+        self.received += arrived.len() as u64;
+        if self.received > self.limit {
+            return Err(Miss::BodyTooLarge(self.limit));
+        }
+        let size = match self.packing {
+            Packing::None => arrived.len().max(1),
+            Packing::Gzip(_) => PACKED_PIECE,
+        };
+        Ok(Cut { arrived, size })
+    }
+
+    pub(super) fn unpack(&mut self, piece: Bytes) -> Result<Bytes, Miss> {
+        let unpacked = match &mut self.packing {
+            Packing::None => piece,
+            Packing::Gzip(decoder) => {
+                let written = decoder.write_all(&piece);
+                written.map_err(|error| Miss::Gzip(error.to_string()))?;
+                Bytes::from(std::mem::take(decoder.get_mut()))
+            }
+        };
+        self.count(unpacked)
+    }
+
+    /// What is left when the last piece has been unpacked.
+    pub(super) fn finish(&mut self) -> Result<Bytes, Miss> {
+        let unpacked = match &mut self.packing {
+            Packing::None => Bytes::new(),
+            Packing::Gzip(decoder) => {
+                let finished = decoder.try_finish();
+                finished.map_err(|error| Miss::Gzip(error.to_string()))?;
+                Bytes::from(std::mem::take(decoder.get_mut()))
+            }
+        };
+        self.count(unpacked)
+    }
+
+    fn count(&mut self, unpacked: Bytes) -> Result<Bytes, Miss> {
+        self.unpacked += unpacked.len() as u64;
+        if self.unpacked > self.limit {
+            return Err(Miss::BodyTooLarge(self.limit));
+        }
+        Ok(unpacked)
+    }
+}
+
+/// Pieces of what arrived, small enough to be unpacked at once.
+#[derive(Debug)]
+pub(super) struct Cut {
+    arrived: Bytes,
+    size: usize,
+}
+
+impl Iterator for Cut {
+    type Item = Bytes;
+
+    fn next(&mut self) -> Option<Bytes> {
+        if self.arrived.is_empty() {
+            return None;
+        }
+        let size = self.size.min(self.arrived.len());
+        Some(self.arrived.split_to(size))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use flate2::{Compression, write::GzEncoder};
+
+    use super::*;
+
+    fn gzip(data: &[u8]) -> Vec<u8> {
+        let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
+        encoder.write_all(data).unwrap();
+        encoder.finish().unwrap()
+    }
+
+    /// Everything a body unpacks to, the longest piece, and what became of it.
+    fn run(body: &mut Body, arrivals: &[&[u8]]) -> (Vec<u8>, usize, Result<(), Miss>) {
+        let (mut all, mut longest) = (Vec::new(), 0);
+        let mut take = |piece: Bytes| {
+            longest = longest.max(piece.len());
+            all.extend_from_slice(&piece);
+        };
+        let mut go = || {
+            for arrived in arrivals {
+                for piece in body.receive(Bytes::copy_from_slice(arrived))? {
+                    take(body.unpack(piece)?);
+                }
+            }
+            take(body.finish()?);
+            Ok(())
+        };
+        let result = go();
+        (all, longest, result)
+    }
+
+    #[test]
+    fn gzip_cut_anywhere_unpacks_to_the_page() {
+        let page: Vec<u8> = (0..5_000)
+            .flat_map(|n| format!("m{{n=\"{n}\"}} {n}\n").into_bytes())
+            .collect();
+        let packed = gzip(&page);
+        for at in [1, 5, 11, packed.len() / 2, packed.len() - 3] {
+            let mut body = Body::new(Some("gzip"), 1 << 20).unwrap();
+            let (unpacked, _, result) = run(&mut body, &[&packed[..at], &packed[at..]]);
+            assert_eq!(result, Ok(()));
+            assert_eq!(unpacked, page);
+            assert_eq!(body.bytes(), page.len() as u64);
+        }
+    }
+
+    #[test]
+    fn a_gzip_bomb_ends_at_the_limit_and_is_held_in_small_pieces() {
+        // 64 MiB of zeros in 64 KiB.
+        let packed = gzip(&vec![b'0'; 64 << 20]);
+        assert!(packed.len() < 128 << 10);
+        let mut body = Body::new(Some("gzip"), 8 << 20).unwrap();
+        let (unpacked, longest, result) = run(&mut body, &[&packed]);
+        assert_eq!(result, Err(Miss::BodyTooLarge(8 << 20)));
+        assert!(unpacked.len() <= 8 << 20);
+        assert!(longest <= PACKED_PIECE * 1_040 + (64 << 10), "{longest}");
+    }
+
+    #[test]
+    fn damaged_and_cut_gzip_is_not_a_page() {
+        let packed = gzip(b"m 1\nm2 2\nm3 3\n");
+        let mut body = Body::new(Some("gzip"), 1 << 20).unwrap();
+        assert!(matches!(
+            run(&mut body, &[&packed[..packed.len() - 4]]).2,
+            Err(Miss::Gzip(_))
+        ));
+        let mut flipped = packed.clone();
+        flipped[14] ^= 0x55;
+        let mut body = Body::new(Some("gzip"), 1 << 20).unwrap();
+        assert!(matches!(run(&mut body, &[&flipped]).2, Err(Miss::Gzip(_))));
+        let mut body = Body::new(Some("gzip"), 1 << 20).unwrap();
+        assert!(matches!(run(&mut body, &[b"m 1\n"]).2, Err(Miss::Gzip(_))));
+    }
+
+    #[test]
+    fn a_plain_page_is_limited_too_and_other_packings_are_refused() {
+        let mut body = Body::new(None, 8).unwrap();
+        assert_eq!(run(&mut body, &[b"m 1\n", b"m 2\n"]).2, Ok(()));
+        let mut body = Body::new(Some("identity"), 7).unwrap();
+        assert_eq!(
+            run(&mut body, &[b"m 1\n", b"m 2\n"]).2,
+            Err(Miss::BodyTooLarge(7))
+        );
+        assert!(matches!(Body::new(Some("br"), 8), Err(Miss::Encoding(_))));
+    }
+
+    #[test]
+    fn an_empty_gzip_body_is_damaged_and_an_empty_plain_one_is_a_page() {
+        let mut body = Body::new(Some("gzip"), 8).unwrap();
+        assert!(matches!(run(&mut body, &[]).2, Err(Miss::Gzip(_))));
+        let mut body = Body::new(None, 8).unwrap();
+        assert_eq!(run(&mut body, &[]).2, Ok(()));
+    }
+}

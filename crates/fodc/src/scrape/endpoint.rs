@@ -1,0 +1,182 @@
+//! What is scraped.
+
+use std::{collections::BTreeMap, fmt};
+
+use http::{HeaderValue, Uri, uri::Scheme};
+
+/// One page of metrics, and how its series are told from those of other pages.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Endpoint {
+    uri: Uri,
+    host: HeaderValue,
+    labels: BTreeMap<String, String>,
+    container_name: Option<String>,
+}
+
+/// Why a text names no endpoint.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum EndpointFault {
+    /// It is no URL.
+    #[error("`{0}` is not a URL: write it like http://localhost:9100/metrics")]
+    Malformed(String),
+    /// It is not plain HTTP.
+    #[error("`{0}` is not plain HTTP: only http:// can be scraped")]
+    Scheme(String),
+    /// It carries a user or a password. They are not repeated here.
+    #[error("a URL carries credentials, which are not supported: remove what stands before `@`")]
+    Credentials,
+}
+
+impl Endpoint {
+    /// The page at `url`, like `http://localhost:9100/metrics`. Its labels are what a Prometheus
+    /// adds by default: `instance`, the host and port, and `job`, here `steadfast`.
+    pub fn new(url: &str) -> Result<Self, EndpointFault> {
+        let before_path = url.split('/').nth(2).unwrap_or(url);
+        if before_path.contains('@') {
+            return Err(EndpointFault::Credentials);
+        }
+        let malformed = || EndpointFault::Malformed(url.to_owned());
+        let uri: Uri = url.parse().map_err(|_| malformed())?;
+        match uri.scheme() {
+            Some(scheme) if *scheme == Scheme::HTTP => {}
+            Some(_) => return Err(EndpointFault::Scheme(url.to_owned())),
+            None => return Err(malformed()),
+        }
+        let authority = uri.authority().ok_or_else(malformed)?;
+        if authority.host().is_empty() {
+            return Err(malformed());
+        }
+        let instance = format!("{}:{}", authority.host(), uri.port_u16().unwrap_or(80));
+        let host = HeaderValue::from_str(authority.as_str()).map_err(|_| malformed())?;
+        let labels = BTreeMap::from([
+            ("instance".to_owned(), instance),
+            ("job".to_owned(), "steadfast".to_owned()),
+        ]);
+        Ok(Self {
+            uri,
+            host,
+            labels,
+            container_name: None,
+        })
+    }
+
+    /// The page `/metrics` of a port of this machine, as the original's `--poll-metrics-ports` has
+    /// it.
+    ///
+    /// # Panics
+    ///
+    /// Never: such a URL is one.
+    #[must_use]
+    pub fn local(port: u16) -> Self {
+        Self::new(&format!("http://localhost:{port}/metrics"))
+            .expect("a URL of digits and constants is one")
+    }
+
+    /// Sets one of the labels by which queries know this endpoint; an empty value removes it.
+    #[must_use]
+    pub fn label(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        let (name, value) = (name.into(), value.into());
+        if value.is_empty() {
+            self.labels.remove(&name);
+        } else {
+            self.labels.insert(name, value);
+        }
+        self
+    }
+
+    /// Names the container that serves the page, as `--container-names` does.
+    #[must_use]
+    pub fn container_name(mut self, name: impl Into<String>) -> Self {
+        self.container_name = Some(name.into());
+        self
+    }
+
+    /// The name under which its readings stand in the record: its URL.
+    #[must_use]
+    pub fn source(&self) -> String {
+        self.uri.to_string()
+    }
+
+    /// The labels by which queries know it, in the order of their names.
+    #[must_use]
+    pub fn labels(&self) -> &BTreeMap<String, String> {
+        &self.labels
+    }
+
+    /// The container that serves the page, if one was named.
+    #[must_use]
+    pub fn container(&self) -> Option<&str> {
+        self.container_name.as_deref()
+    }
+
+    pub(crate) fn uri(&self) -> &Uri {
+        &self.uri
+    }
+
+    /// Host without brackets, and port.
+    pub(crate) fn host_and_port(&self) -> (&str, u16) {
+        let host = self.uri.host().expect("an endpoint has a host");
+        let host = host.trim_start_matches('[').trim_end_matches(']');
+        (host, self.uri.port_u16().unwrap_or(80))
+    }
+
+    pub(crate) fn host_header(&self) -> HeaderValue {
+        self.host.clone()
+    }
+}
+
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.uri)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_url_names_source_instance_and_address() {
+        let endpoint = Endpoint::new("http://[::1]:9100/metrics?collect=cpu").unwrap();
+        assert_eq!(endpoint.source(), "http://[::1]:9100/metrics?collect=cpu");
+        assert_eq!(endpoint.host_and_port(), ("::1", 9100));
+        assert_eq!(endpoint.labels()["instance"], "[::1]:9100");
+        let endpoint = Endpoint::new("http://node.example").unwrap();
+        assert_eq!(endpoint.host_and_port(), ("node.example", 80));
+        assert_eq!(endpoint.labels()["instance"], "node.example:80");
+        assert_eq!(
+            Endpoint::local(2121).source(),
+            "http://localhost:2121/metrics"
+        );
+    }
+
+    #[test]
+    fn what_names_no_endpoint_is_told() {
+        for (url, fault) in [
+            ("", "not a URL"),
+            ("localhost:9100", "not a URL"),
+            ("https://user:secret@localhost/metrics", "credentials"),
+            ("user:secret@localhost", "credentials"),
+            ("/metrics", "not a URL"),
+            ("https://localhost/metrics", "only http://"),
+            ("http://user:secret@localhost/metrics", "credentials"),
+        ] {
+            let told = Endpoint::new(url).unwrap_err().to_string();
+            assert!(
+                told.contains(fault) && !told.contains("secret"),
+                "{url}: {told}"
+            );
+        }
+    }
+
+    #[test]
+    fn labels_are_set_and_removed() {
+        let endpoint = Endpoint::local(1)
+            .label("job", "node")
+            .label("instance", "");
+        assert_eq!(
+            endpoint.labels().iter().collect::<Vec<_>>(),
+            [(&"job".to_owned(), &"node".to_owned())]
+        );
+    }
+}

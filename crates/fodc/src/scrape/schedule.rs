@@ -1,0 +1,143 @@
+//! When an endpoint is read.
+
+use std::time::Duration;
+
+/// The ticks of one endpoint, as time since the agent's start.
+///
+/// The first is at once. The others stand on the multiples of the interval of the wall clock as it
+/// was at the start, so that everything that is read at one interval is read at the same instants.
+/// A clock that is set later moves the times that readings are stamped with, not the ticks.
+#[derive(Debug)]
+pub(crate) struct Schedule {
+    interval: Duration,
+    /// Where the grid begins; at most one interval after the start.
+    origin: Duration,
+    next: Duration,
+}
+
+/// What the clock did while a reading was under way.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Skipped {
+    /// The first tick that passed unused.
+    pub(crate) first: Duration,
+    /// How many did.
+    pub(crate) count: u64,
+}
+
+impl Schedule {
+    /// `wall` is the wall clock at the start.
+    pub(crate) fn new(interval: Duration, wall: Duration) -> Self {
+        let interval_ns = interval.as_nanos().max(1);
+        let past = wall.as_nanos() % interval_ns;
+        let origin = Duration::from_nanos((interval_ns - past) as u64);
+        Self {
+            interval,
+            origin,
+            next: Duration::ZERO,
+        }
+    }
+
+    /// The tick to wait for.
+    pub(crate) fn next(&self) -> Duration {
+        self.next
+    }
+
+    /// The tick was used, and it is `now`: moves to the next one that is not past, and tells which
+    /// were.
+    ///
+    /// A tick is used late rather than not at all, as long as it comes before the one after it.
+    pub(crate) fn advance(&mut self, now: Duration) -> Option<Skipped> {
+        let used = self.next;
+        // The first reading is off the grid; a grid point right after it would read twice the same.
+        let first = if used < self.origin {
+            if self.origin.saturating_sub(used) < self.interval / 2 {
+                self.origin + self.interval
+            } else {
+                self.origin
+            }
+        } else {
+            used + self.interval
+        };
+        if now < first + self.interval {
+            self.next = first;
+            return None;
+        }
+        let count = now.saturating_sub(first).as_nanos() / self.interval.as_nanos().max(1);
+        let count = count.min(u128::from(u32::MAX)) as u32;
+        self.next = first + self.interval * count;
+        Some(Skipped {
+            first,
+            count: u64::from(count),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn ms(ms: u64) -> Duration {
+        Duration::from_millis(ms)
+    }
+
+    #[test]
+    fn the_first_reading_is_at_once_and_the_others_stand_on_the_grid() {
+        let mut schedule = Schedule::new(SECOND, ms(5_300));
+        assert_eq!(schedule.next(), ms(0));
+        assert_eq!(schedule.advance(ms(20)), None);
+        assert_eq!(schedule.next(), ms(700));
+        assert_eq!(schedule.advance(ms(720)), None);
+        assert_eq!(schedule.next(), ms(1_700));
+    }
+
+    #[test]
+    fn a_grid_point_right_after_the_start_is_not_used() {
+        let mut schedule = Schedule::new(SECOND, ms(5_900));
+        assert_eq!(schedule.advance(ms(20)), None);
+        assert_eq!(schedule.next(), ms(1_100));
+    }
+
+    #[test]
+    fn a_start_on_the_grid_reads_a_whole_interval_later() {
+        let mut schedule = Schedule::new(SECOND, ms(5_000));
+        assert_eq!(schedule.advance(ms(1)), None);
+        assert_eq!(schedule.next(), ms(1_000));
+    }
+
+    #[test]
+    fn a_slow_reading_skips_ticks_and_never_makes_up_for_them() {
+        let mut schedule = Schedule::new(SECOND, ms(5_000));
+        schedule.advance(ms(1));
+        // The tick at 1 s took until 4.2 s: 2 s and 3 s are lost, 4 s is used late.
+        let skipped = schedule.advance(ms(4_200));
+        assert_eq!(
+            skipped,
+            Some(Skipped {
+                first: ms(2_000),
+                count: 2
+            })
+        );
+        assert_eq!(schedule.next(), ms(4_000));
+        assert_eq!(schedule.advance(ms(4_300)), None);
+        assert_eq!(schedule.next(), ms(5_000));
+    }
+
+    #[test]
+    fn a_reading_that_ends_in_the_tick_after_it_skips_none() {
+        let mut schedule = Schedule::new(SECOND, ms(5_000));
+        schedule.advance(ms(1));
+        assert_eq!(schedule.advance(ms(2_999)), None);
+        assert_eq!(schedule.next(), ms(2_000));
+    }
+
+    #[test]
+    fn a_night_asleep_is_one_skip() {
+        let mut schedule = Schedule::new(SECOND, ms(0));
+        schedule.advance(ms(1));
+        let skipped = schedule.advance(Duration::from_secs(8 * 3_600)).unwrap();
+        assert_eq!(skipped.first, ms(2_000));
+        assert_eq!(skipped.count, 8 * 3_600 - 2);
+    }
+}
