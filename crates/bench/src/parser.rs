@@ -103,6 +103,12 @@ fn measure(name: &str, mut exporter: Exporter, figures: &mut Figures) {
         Figure::alone(per_sample, "ns/sample"),
     );
 
+    let held = parser.held_bytes() as f64 / series as f64;
+    figures.insert(
+        format!("{name}/remembered"),
+        Figure::alone(held, "bytes/series"),
+    );
+
     let fresh = || {
         let mut parser = Parser::new(Limits::default());
         read(&mut parser, &pages[next()]);

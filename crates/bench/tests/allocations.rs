@@ -64,6 +64,25 @@ fn a_scrape_like_the_one_before_allocates_nothing() {
 }
 
 #[test]
+fn what_is_remembered_is_about_the_page_without_its_values() {
+    for mut exporter in [Exporter::of_machine(), Exporter::of_service()] {
+        let page = exporter.scrape();
+        let (mut parser, mut count) = (Parser::new(Limits::default()), Count::default());
+        for _ in 0..3 {
+            scrape(&mut parser, &mut count, &page, 1000);
+        }
+        // An entry is 12 bytes with an id of 4. A family is held beside its lines, with its help.
+        let families = page.matches("# TYPE").count();
+        let bound = page.len() + 12 * page.lines().count() + 400 * families;
+        assert!(
+            parser.held_bytes() < bound,
+            "{} of {bound}",
+            parser.held_bytes()
+        );
+    }
+}
+
+#[test]
 fn a_first_scrape_allocates_by_doubling_and_per_family_only() {
     let mut exporter = Exporter::of_service();
     let page = exporter.scrape();

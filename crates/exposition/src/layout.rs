@@ -85,9 +85,11 @@ impl<Id: Copy> Layout<Id> {
         self.index.valid = false;
     }
 
-    /// Becomes the first entries of another.
+    /// Becomes the first entries of another, with room for as many as that has and some more.
     pub(crate) fn copy_of(&mut self, other: &Self, entries: usize) {
         self.clear();
+        self.text.reserve(with_some_room(other.text.len()));
+        self.entries.reserve(with_some_room(other.entries.len()));
         self.text
             .extend_from_slice(&other.text[..other.start(entries)]);
         self.entries.extend_from_slice(&other.entries[..entries]);
@@ -101,6 +103,12 @@ impl<Id: Copy> Layout<Id> {
 
     pub(crate) fn clear(&mut self) {
         self.truncate(0);
+    }
+
+    /// Gives back room that growing by doubling left over.
+    pub(crate) fn fit(&mut self) {
+        self.text.shrink_to(with_some_room(self.text.len()));
+        self.entries.shrink_to(with_some_room(self.entries.len()));
     }
 
     /// An entry of exactly these bytes.
@@ -118,6 +126,11 @@ impl<Id: Copy> Layout<Id> {
             + self.entries.capacity() * size_of::<Entry<Id>>()
             + self.index.slots.capacity() * size_of::<Slot>()
     }
+}
+
+/// Room for a few lines more than there are: pages grow a little, and seldom.
+fn with_some_room(count: usize) -> usize {
+    count + count / 16
 }
 
 /// Finds entries by their bytes: open addressing with few probes. An entry that finds no free

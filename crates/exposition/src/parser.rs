@@ -135,6 +135,7 @@ impl<Id: Copy> Parser<Id> {
         self.phase = Phase::Idle;
         if self.differs {
             std::mem::swap(&mut self.last, &mut self.next);
+            self.last.fit();
             self.next.clear();
         } else if self.expected < self.last.len() {
             self.last.truncate(self.expected);

@@ -2,7 +2,7 @@
 
 #![allow(dead_code, clippy::unwrap_used)]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use steadfast_exposition::{
     FamilyRef, Format, Kind, Limits, LineFault, Parser, Reason, Refused, SeriesRef, Sink, Summary,
@@ -24,12 +24,15 @@ pub(crate) struct Page {
     pub(crate) summary: Summary,
 }
 
-/// Keeps what it is given. Its ids are places in a list that grows for ever, so that an id that
-/// should have been forgotten still names what it was given for.
+/// Keeps what it is given, and insists that an id is used only while it may be: in the scrape it
+/// was given in, and then for as long as each finished scrape has it.
 #[derive(Debug, Default)]
 pub(crate) struct Keeper {
     pub(crate) series: Vec<Series>,
     pub(crate) asked: usize,
+    /// Ids of the last finished scrape, and of the current one.
+    finished: BTreeSet<usize>,
+    current: BTreeSet<usize>,
     pub(crate) page: Page,
     /// Names of metrics that are refused.
     pub(crate) refuse: Vec<(String, Refused)>,
@@ -54,11 +57,16 @@ impl Sink for Keeper {
         self.series.push((owned(series.name), labels));
         self.shown
             .push((owned(series.family.name), series.family.kind));
-        Ok(self.series.len() - 1)
+        let id = self.series.len() - 1;
+        self.current.insert(id);
+        Ok(id)
     }
 
     fn sample(&mut self, id: usize, value: f64, timestamp_ms: Option<i64>) {
         let series = self.series[id].clone();
+        let known = self.finished.contains(&id) || self.current.contains(&id);
+        assert!(known, "an id that may be forgotten by now: {series:?}");
+        self.current.insert(id);
         self.page
             .samples
             .push((series, value.to_bits(), timestamp_ms));
@@ -105,11 +113,13 @@ impl Reader {
             self.parser.push(piece, &mut self.keeper);
         }
         self.keeper.page.summary = self.parser.finish(&mut self.keeper);
+        self.keeper.finished = std::mem::take(&mut self.keeper.current);
         self.keeper.page.clone()
     }
 
     pub(crate) fn begin(&mut self) {
         self.parser.begin(self.format);
+        self.keeper.current.clear();
         self.keeper.page.samples.clear();
         self.keeper.page.faults.clear();
     }
