@@ -56,7 +56,9 @@ def true(points, exporter):
 
 def has_recorded(proxy, count=3):
     """Waits until so many readings are recorded; returns the times and values of all so far."""
-    return until(lambda: found if len(found := points(proxy.ask(end=time.time() + 60))) >= count else None, "readings")
+    return until(
+        lambda: found if len(found := points(proxy.ask(end=time.time() + 60))) >= count else None, "readings"
+    )
 
 
 def own(stage, proxy, exporter, **settings):
@@ -174,7 +176,9 @@ def test_req_f7_questions_are_answered_in_order_one_message_each(stage):
 def test_two_endpoints_keep_their_own_times_and_names(stage):
     proxy = stage.proxy(wire.NEWEST)
     first, second = stage.exporter(), stage.exporter()
-    stage.our_agent(proxy.address, first, second, container_names="data,lifecycle", poll_metrics_interval="200ms")
+    stage.our_agent(
+        proxy.address, first, second, container_names="data,lifecycle", poll_metrics_interval="200ms"
+    )
     assert list(proxy.registered().request.container_names) == ["data", "lifecycle"]
     has_recorded(proxy, 6)
     # One endpoint fails, and the other's samples stay where they are.
@@ -252,7 +256,9 @@ def test_fodc_o2_a_metrics_stream_that_is_not_implemented_is_switched_off(stage)
     stage.our_agent(tap.address, stage.exporter())
     proxy.heartbeats(5, 30)
     assert len(proxy.registrations) == 1
-    assert [call for call in proxy.calls if call.endswith(wire.METRICS)] == [f"/{wire.SERVICE}/{wire.METRICS}"]
+    assert [call for call in proxy.calls if call.endswith(wire.METRICS)] == [
+        f"/{wire.SERVICE}/{wire.METRICS}"
+    ]
     assert tap.connections == 1
     # The next registration tries it anew.
     proxy.lacks.clear()

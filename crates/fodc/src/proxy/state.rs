@@ -70,10 +70,21 @@ struct Desk {
     asking: Asking<Ticket, Answer>,
     /// The stream on which it is asked.
     line: Option<Outgoing>,
+    /// Open streams that were asked before the one that is, by generation. Two that an agent opens one
+    /// after the other may get here in the wrong order.
+    spare: BTreeMap<u64, Spare>,
     /// Streams it holds, by method.
     streams: BTreeMap<&'static str, usize>,
     /// Ends all its streams.
     end: CancellationToken,
+}
+
+/// A metrics stream that another took the place of.
+#[derive(Debug)]
+struct Spare {
+    line: Outgoing,
+    /// What comes on it next answers a question that nobody remembers.
+    owes: bool,
 }
 
 /// One agent of which something is wanted.
@@ -152,6 +163,7 @@ impl State {
             Desk {
                 asking: Asking::new(self.patience(), heritage),
                 line: None,
+                spare: BTreeMap::new(),
                 streams: BTreeMap::new(),
                 end: end.clone(),
             },
@@ -212,19 +224,43 @@ impl State {
         let generation = core.generations;
         let profile = core.registry.find(id)?.identity.instance.is_some();
         let desk = core.desks.get_mut(id)?;
-        desk.line = Some(line.clone());
+        let older = desk.line.replace(line.clone());
+        if let (Some(line), Some(its)) = (older, desk.asking.generation()) {
+            let owes = desk.asking.owes();
+            desk.spare.insert(its, Spare { line, owes });
+        }
         self.with(desk, |asking, out| {
             asking.open(now, generation, profile, out);
         });
         Some(generation)
     }
 
+    /// The metrics stream of this generation has ended. If another one is open, that one is asked
+    /// again.
     pub(super) fn close_metrics(&self, id: &AgentId, generation: u64, oversized: bool) {
+        let now = self.now();
         let mut core = self.lock();
-        let Some(desk) = core.desks.get_mut(id) else {
+        let Core {
+            registry, desks, ..
+        } = &mut *core;
+        let (Some(agent), Some(desk)) = (registry.find(id), desks.get_mut(id)) else {
             return;
         };
+        desk.spare.remove(&generation);
         self.with(desk, |asking, out| asking.close(generation, oversized, out));
+        while desk.asking.generation().is_none()
+            && let Some((other, spare)) = desk.spare.pop_last()
+        {
+            if spare.owes {
+                // The agent opens another, if this was the one it means.
+                let text = "another stream of this agent took the place of this one";
+                spare.line.end(Status::aborted(text));
+                continue;
+            }
+            desk.line = Some(spare.line);
+            let profile = agent.identity.instance.is_some();
+            self.with(desk, |asking, out| asking.open(now, other, profile, out));
+        }
     }
 
     /// A message begins: whose it is, or `None` when nobody waits for it.

@@ -82,6 +82,19 @@ async fn fodc_f7_a_metrics_stream_that_ends_and_comes_again_serves_under_the_sam
 }
 
 #[tokio::test]
+async fn fodc_f7_when_the_newer_of_two_metrics_streams_ends_the_other_is_asked_again() {
+    let proxy = start().await;
+    let agent = Agent::register(proxy.grpc_address(), pod("db-0", "r")).await;
+    let _stays = agent.answering(vec![metric("stays", &[], 1.0)]).await;
+    complete(&proxy, "/metrics").await;
+    let ends = agent.answering(vec![metric("ends", &[], 1.0)]).await;
+    eventually(&proxy, "/metrics", |answer| answer.body.contains("ends{")).await;
+    ends.task.abort();
+    drop(ends);
+    eventually(&proxy, "/metrics", |answer| answer.body.contains("stays{")).await;
+}
+
+#[tokio::test]
 async fn a_newer_metrics_stream_with_the_same_id_is_asked_instead() {
     let proxy = start().await;
     let agent = Agent::register(proxy.grpc_address(), pod("db-0", "r")).await;
