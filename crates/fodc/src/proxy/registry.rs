@@ -63,6 +63,15 @@ pub(super) enum Refusal {
 #[error("agent {0} not found")]
 pub(super) struct Unknown(pub(super) AgentId);
 
+/// Who had to make way for a registration.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Displaced {
+    /// The same agent, earlier.
+    pub(super) replaced: Vec<AgentId>,
+    /// Another one that was only remembered.
+    pub(super) forgotten: Option<AgentId>,
+}
+
 #[derive(Debug)]
 pub(super) struct Registry {
     heartbeat_timeout: Duration,
@@ -85,14 +94,13 @@ impl Registry {
         }
     }
 
-    /// Enters an agent under a fresh id. Returns whom it replaces, and who was forgotten to make
-    /// room for remembering it.
+    /// Enters an agent under a fresh id.
     pub(super) fn register(
         &mut self,
         now: Time,
         id: AgentId,
         request: &RegisterAgentRequest,
-    ) -> Result<Vec<AgentId>, Refusal> {
+    ) -> Result<Displaced, Refusal> {
         debug_assert!(!self.agents.contains_key(&id), "ids are never given twice");
         let replaced: Vec<AgentId> = match Identity::of(request) {
             Ok(identity) => self.predecessors(now, &identity),
@@ -107,13 +115,11 @@ impl Registry {
             return Err(Refusal::Full(self.max_agents));
         }
         let identity = Arc::new(Identity::of(request)?);
-        let mut gone = replaced;
-        for id in &gone {
+        for id in &replaced {
             self.agents.remove(id);
         }
-        if self.agents.len() >= 2 * self.max_agents {
-            gone.extend(self.forget_oldest(now));
-        }
+        let is_full = self.agents.len() >= 2 * self.max_agents;
+        let forgotten = is_full.then(|| self.forget_oldest(now)).flatten();
         self.agents.insert(
             id.clone(),
             Agent {
@@ -126,7 +132,10 @@ impl Registry {
             },
         );
         debug_assert!(self.agents.len() <= 2 * self.max_agents);
-        Ok(gone)
+        Ok(Displaced {
+            replaced,
+            forgotten,
+        })
     }
 
     /// Any later message on the registration stream.

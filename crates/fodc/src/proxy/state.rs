@@ -144,18 +144,21 @@ impl State {
     ) -> Result<CancellationToken, Refusal> {
         let now = self.now();
         let mut core = self.lock();
-        let gone = core
+        let displaced = core
             .registry
             .register(now, id.clone(), request)
             .inspect_err(|_| add(&self.counters.refused, 1))?;
         let mut heritage = Heritage::default();
-        for old in gone {
+        for old in &displaced.replaced {
             info!(agent = %old, by = %id, "replaced");
             add(&self.counters.replaced, 1);
-            if let Some(desk) = core.desks.remove(&old) {
+            if let Some(desk) = core.desks.remove(old) {
                 heritage = desk.asking.heritage();
                 desk.end.cancel();
             }
+        }
+        if let Some(old) = &displaced.forgotten {
+            self.forget(&mut core, old);
         }
         let end = CancellationToken::new();
         core.desks.insert(
@@ -328,11 +331,7 @@ impl State {
             self.with(desk, |asking, out| asking.tick(now, out));
         }
         for gone in core.registry.sweep(now) {
-            info!(agent = %gone, "forgotten");
-            add(&self.counters.forgotten, 1);
-            if let Some(desk) = core.desks.remove(&gone) {
-                desk.end.cancel();
-            }
+            self.forget(&mut core, &gone);
         }
         debug_assert!(core.desks.len() == core.registry.agents().count());
     }
@@ -368,6 +367,14 @@ impl State {
             .filter(|agent| core.registry.status(now, agent) == registry::Status::Online)
             .count();
         (online, core.registry.agents().count())
+    }
+
+    fn forget(&self, core: &mut Core, id: &AgentId) {
+        info!(agent = %id, "forgotten");
+        add(&self.counters.forgotten, 1);
+        if let Some(desk) = core.desks.remove(id) {
+            desk.end.cancel();
+        }
     }
 
     fn patience(&self) -> Patience {
@@ -438,3 +445,6 @@ fn wire(request: Request) -> StreamMetricsResponse {
         columnar: request.profile,
     }
 }
+
+#[cfg(test)]
+mod tests;

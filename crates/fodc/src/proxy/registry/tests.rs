@@ -36,6 +36,13 @@ fn ours(name: &str, instance: &str) -> RegisterAgentRequest {
     }
 }
 
+fn replacing(old: &str) -> Displaced {
+    Displaced {
+        replaced: vec![id(old)],
+        forgotten: None,
+    }
+}
+
 fn labelled(role: &str, value: &str) -> RegisterAgentRequest {
     RegisterAgentRequest {
         labels: [("type".to_owned(), value.to_owned())]
@@ -129,17 +136,21 @@ fn fodc_o37_agents_that_are_gone_do_not_count_and_do_not_pile_up() {
     assert_eq!(status(&registry, at(1), "a"), Some(Status::Unconnected));
     assert_eq!(
         registry.register(at(1), id("c"), &pod("db-2", "r")),
-        Ok(vec![])
+        Ok(Displaced::default())
     );
     registry.leave(at(2), &id("b"));
     registry
         .register(at(2), id("d"), &pod("db-3", "r"))
         .unwrap();
     registry.leave(at(3), &id("c"));
-    let forgotten = registry.register(at(3), id("e"), &pod("db-4", "r"));
+    let made_room = registry.register(at(3), id("e"), &pod("db-4", "r"));
+    let oldest = Displaced {
+        forgotten: Some(id("a")),
+        ..Displaced::default()
+    };
     assert_eq!(
-        forgotten,
-        Ok(vec![id("a")]),
+        made_room,
+        Ok(oldest),
         "the one that has been silent the longest"
     );
     assert_eq!(registry.agents().count(), 4);
@@ -158,7 +169,7 @@ fn fodc_o37_after_a_flap_of_all_agents_each_is_known_once() {
     for number in 0..3 {
         let new = id(&format!("new-{number}"));
         let replaced = registry.register(at(2), new, &pod(&format!("db-{number}"), "r"));
-        assert_eq!(replaced, Ok(vec![id(&format!("old-{number}"))]));
+        assert_eq!(replaced, Ok(replacing(&format!("old-{number}"))));
     }
     assert_eq!(registry.agents().count(), 3);
 }
@@ -171,7 +182,7 @@ fn a_newer_registration_replaces_one_that_is_overdue_or_gone_and_no_live_one() {
         .unwrap();
     assert_eq!(
         registry.register(at(1), id("b"), &pod("db-0", "r")),
-        Ok(vec![])
+        Ok(Displaced::default())
     );
     assert_eq!(registry.doubles(at(1)), [id("a"), id("b")]);
     registry
@@ -179,15 +190,15 @@ fn a_newer_registration_replaces_one_that_is_overdue_or_gone_and_no_live_one() {
         .unwrap();
     assert_eq!(registry.doubles(at(31)), [], "one of them is overdue");
     let replaced = registry.register(at(31), id("c"), &pod("db-0", "r"));
-    assert_eq!(replaced, Ok(vec![id("a")]));
+    assert_eq!(replaced, Ok(replacing("a")));
     registry.leave(at(32), &id("b"));
     assert_eq!(
         registry.register(at(32), id("d"), &pod("db-0", "other")),
-        Ok(vec![])
+        Ok(Displaced::default())
     );
     assert_eq!(
         registry.register(at(32), id("e"), &pod("db-0", UNRESOLVED)),
-        Ok(vec![id("b")])
+        Ok(replacing("b"))
     );
 }
 
@@ -199,7 +210,7 @@ fn a_registration_of_the_same_process_replaces_its_own_at_once() {
         .unwrap();
     assert_eq!(
         registry.register(at(0), id("b"), &ours("db-0", "i1")),
-        Ok(vec![id("a")])
+        Ok(replacing("a"))
     );
     let other_process = registry.register(at(0), id("c"), &ours("db-0", "i2"));
     assert_eq!(other_process, Err(Refusal::Full(1)));
@@ -312,7 +323,10 @@ proptest! {
                     let registered = registry.register(at(now), new.clone(), &request);
                     prop_assert_eq!(registered.is_ok(), live < 4);
                     if let Ok(gone) = registered {
-                        model.agents.retain(|agent| !gone.contains(&agent.0));
+                        let gone = |id: &AgentId| {
+                            gone.replaced.contains(id) || gone.forgotten.as_ref() == Some(id)
+                        };
+                        model.agents.retain(|agent| !gone(&agent.0));
                         prop_assert!(left.len() - model.agents.len() <= 1, "one may be forgotten");
                         model.agents.push((new, name, instance, now, false));
                     }
