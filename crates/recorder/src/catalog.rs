@@ -246,6 +246,16 @@ impl Catalog {
         }
     }
 
+    /// How many blocks there are.
+    pub(crate) fn blocks(&self) -> u64 {
+        self.blocks.len() as u64
+    }
+
+    /// How many blocks the file has.
+    pub(crate) fn written_blocks(&self) -> u64 {
+        self.written.blocks as u64
+    }
+
     pub(crate) fn written(&self) -> Written {
         self.written
     }

@@ -15,7 +15,7 @@ const MAGIC: [u8; 4] = *b"SfFR";
 const VERSION: u8 = 1;
 
 /// Bytes of a header.
-pub(crate) const HEADER_BYTES: usize = 28;
+pub(crate) const HEADER_BYTES: usize = 44;
 
 /// Bytes before a frame's payload: its length and its checksum.
 const FRAME_BYTES: usize = 8;
@@ -66,6 +66,16 @@ pub(crate) struct Header {
     pub(crate) id: u64,
     /// The catalog its slots are defined in; its own id for a catalog.
     pub(crate) catalog: u64,
+    pub(crate) knows: Knows,
+}
+
+/// What a file knows of others, so that their loss is noticed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Knows {
+    /// A head: the head before it.
+    pub(crate) head: u64,
+    /// A head: the length that one had. A segment: how many blocks of the catalog it needs.
+    pub(crate) extent: u64,
 }
 
 impl Header {
@@ -74,7 +84,9 @@ impl Header {
         out.extend_from_slice(&MAGIC);
         out.extend_from_slice(&[self.kind as u8, VERSION, 0, 0]);
         out.extend_from_slice(&self.id.to_le_bytes());
-        out.extend_from_slice(&self.catalog.to_le_bytes());
+        for number in [self.catalog, self.knows.head, self.knows.extent] {
+            out.extend_from_slice(&number.to_le_bytes());
+        }
         let sum = crc32fast::hash(&out[start..]);
         out.extend_from_slice(&sum.to_le_bytes());
     }
@@ -92,10 +104,14 @@ impl Header {
                 version,
                 input.u64()?,
                 input.u64()?,
+                Knows {
+                    head: input.u64()?,
+                    extent: input.u64()?,
+                },
                 input.u32()?,
             ))
         };
-        let (ours, found, version, found_id, catalog, sum) =
+        let (ours, found, version, found_id, catalog, knows, sum) =
             read().map_err(|Malformed| DamageKind::Cut)?;
         if !ours || crc32fast::hash(&bytes[..HEADER_BYTES - 4]) != sum {
             return Err(DamageKind::Checksum);
@@ -106,7 +122,12 @@ impl Header {
         if found != kind as u8 || found_id != id {
             return Err(DamageKind::Misplaced);
         }
-        Ok(Self { kind, id, catalog })
+        Ok(Self {
+            kind,
+            id,
+            catalog,
+            knows,
+        })
     }
 }
 
@@ -126,6 +147,7 @@ pub(crate) struct Log {
     kind: FileKind,
     id: u64,
     catalog: u64,
+    knows: Knows,
     /// None in memory.
     file: Option<Arc<dyn DiskFile>>,
     len: u64,
@@ -139,19 +161,42 @@ impl Log {
             kind,
             id,
             catalog,
+            knows: Knows::default(),
             file: None,
             len: 0,
             unsynced: false,
         }
     }
 
+    /// The log of a head that follows `before`.
+    pub(crate) fn following(id: u64, catalog: u64, before: &Self) -> Self {
+        let knows = if before.len == 0 {
+            before.knows
+        } else {
+            Knows {
+                head: before.id,
+                extent: before.len,
+            }
+        };
+        Self {
+            knows,
+            ..Self::new(FileKind::Head, id, catalog)
+        }
+    }
+
     /// A log whose first `len` bytes are good.
     pub(crate) fn resumed(header: Header, file: Arc<dyn DiskFile>, len: u64) -> Self {
-        let Header { kind, id, catalog } = header;
+        let Header {
+            kind,
+            id,
+            catalog,
+            knows,
+        } = header;
         Self {
             kind,
             id,
             catalog,
+            knows,
             file: Some(file),
             len,
             unsynced: true,
@@ -226,6 +271,7 @@ impl Log {
                 kind: self.kind,
                 id: self.id,
                 catalog: self.catalog,
+                knows: self.knows,
             }
             .put(&mut header);
         }

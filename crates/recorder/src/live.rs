@@ -143,9 +143,16 @@ impl Live {
         self.table.insert(hash, slot);
     }
 
-    /// Slots that must keep their meaning.
+    /// Slots that must keep their meaning: those of the newest scrape, unless that was missed, and
+    /// those asked for since.
     pub(crate) fn alive(&self, group: usize) -> u128 {
-        self.newest.present[group] | self.fresh[group] | self.seen[group]
+        let missed = self.last.is_some_and(|(_, missed)| missed);
+        let present = if missed {
+            0
+        } else {
+            self.newest.present[group]
+        };
+        present | self.fresh[group] | self.seen[group]
     }
 
     pub(crate) fn is_alive(&self, slot: u32) -> bool {

@@ -17,6 +17,8 @@ pub(crate) struct Part {
     pub(crate) id: u64,
     /// The catalog its slots are defined in.
     pub(crate) catalog: u64,
+    /// How many blocks of it they need.
+    pub(crate) names: u64,
     /// Least and greatest time of any sample or scrape.
     pub(crate) span: (i64, i64),
     pub(crate) form: Form,

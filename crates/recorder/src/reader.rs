@@ -18,6 +18,7 @@ use crate::{
     labels::{Labels, Meta},
     live::Newest,
     part::{CatalogForm, Form, Part},
+    recorder::cut,
     rows::GROUP,
     segment::Segment,
     selector::Selector,
@@ -97,9 +98,9 @@ impl Reader {
     /// Names of the sources that have data, sorted.
     pub fn sources(&self) -> Result<Vec<Arc<str>>, Damage> {
         let mut names = BTreeSet::new();
-        for (id, form) in &self.snapshot.catalogs {
-            if let Some(catalog) = self.snapshot.catalog(*id, form)? {
-                names.extend(catalog.sources().iter().cloned());
+        for (id, _) in &self.snapshot.catalogs {
+            if let Some(read) = self.snapshot.catalog(*id)? {
+                names.extend(read.catalog.sources().iter().cloned());
             }
         }
         Ok(names.into_iter().collect())
@@ -136,41 +137,82 @@ impl Reader {
     #[must_use]
     pub fn check(&self) -> Vec<Damage> {
         let mut damage = self.snapshot.damage.clone();
-        for (id, form) in &self.snapshot.catalogs {
-            if let Err(found) = self.snapshot.catalog(*id, form)
-                && !damage.contains(&found)
-            {
+        let mut note = |found: Damage| {
+            if !damage.contains(&found) {
                 damage.push(found);
+            }
+        };
+        for (id, _) in &self.snapshot.catalogs {
+            let parts = self
+                .snapshot
+                .parts
+                .iter()
+                .filter(|part| part.catalog == *id);
+            match self.snapshot.catalog(*id) {
+                Ok(None) => {}
+                Ok(Some(read)) => {
+                    read.damage.iter().cloned().for_each(&mut note);
+                    parts
+                        .filter_map(|part| read.lacks(part))
+                        .for_each(&mut note);
+                }
+                Err(found) => note(found),
             }
         }
         for part in &self.snapshot.parts {
-            damage.extend(self.snapshot.check_part(part));
+            self.snapshot
+                .check_part(part)
+                .into_iter()
+                .for_each(&mut note);
         }
         damage
     }
 }
 
+/// A catalog as a reader has it.
+#[derive(Debug)]
+pub(crate) struct ReadCatalog {
+    pub(crate) catalog: Arc<Catalog>,
+    /// Bytes of its file that are good.
+    good: u64,
+    pub(crate) damage: Option<Damage>,
+}
+
+impl ReadCatalog {
+    /// What a part misses here.
+    pub(crate) fn lacks(&self, part: &Part) -> Option<Damage> {
+        let short = self.damage.is_none() && self.catalog.blocks() < part.names;
+        short.then(|| cut(FileKind::Catalog.name(part.catalog), self.good))
+    }
+}
+
 impl Snapshot {
-    /// A catalog, read if it has to be. Nothing when it has left the record.
-    pub(crate) fn catalog(
-        &self,
-        id: u64,
-        form: &CatalogForm,
-    ) -> Result<Option<Arc<Catalog>>, Damage> {
-        let id = match form {
-            CatalogForm::Memory(catalog) => return Ok(Some(Arc::clone(catalog))),
-            CatalogForm::File => id,
+    /// A catalog, read if it has to be, as far as it is good. Nothing when it has left the record.
+    pub(crate) fn catalog(&self, id: u64) -> Result<Option<ReadCatalog>, Damage> {
+        let Some((_, form)) = self.catalogs.iter().find(|(known, _)| *known == id) else {
+            return Ok(None);
         };
+        if let CatalogForm::Memory(catalog) = form {
+            let catalog = Arc::clone(catalog);
+            return Ok(Some(ReadCatalog {
+                catalog,
+                good: u64::MAX,
+                damage: None,
+            }));
+        }
         let Some(disk) = &self.disk else {
             return Ok(None);
         };
         match read_whole(&**disk, &FileKind::Catalog.name(id)) {
             Ok(bytes) => {
-                let (catalog, _, damage) = Catalog::read(id, &bytes);
-                match damage {
-                    Some(damage) if damage.kind != DamageKind::Cut => Err(damage),
-                    Some(_) | None => Ok(Some(Arc::new(catalog))),
-                }
+                let (catalog, good, damage) = Catalog::read(id, &bytes);
+                // What is written while it is read ends anywhere.
+                let damage = damage.filter(|damage| damage.kind != DamageKind::Cut);
+                Ok(Some(ReadCatalog {
+                    catalog: Arc::new(catalog),
+                    good,
+                    damage,
+                }))
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(unreadable(id, &error)),

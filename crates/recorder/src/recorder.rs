@@ -26,7 +26,8 @@ use crate::{
     stats::{Counts, Stats},
 };
 
-pub(crate) use self::write::{MISSED, SCRAPE};
+pub(crate) use self::open::cut;
+pub(crate) use self::write::{MISSED, NAMES, SCRAPE};
 pub use self::{
     open::{Opened, open_read_only},
     scrape::{Committed, Scrape, Set},
@@ -43,8 +44,8 @@ pub struct SourceId(u32);
 
 /// One series of a recorder.
 ///
-/// It is good as long as the series was in its source's newest recorded scrape, or was asked for
-/// since. Later it may be taken back; it never comes to mean another series
+/// It is good as long as the series was in its source's newest scrape, and that was recorded and not
+/// missed, or the series was asked for since. Later it may be taken back; it never comes to mean another series
 /// ([`Set::Stale`]).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct SeriesId {
@@ -65,7 +66,7 @@ pub struct Recorder {
     _lock: Option<File>,
     hasher: KeyHasher,
     lives: Vec<Live>,
-    /// Series that are alive, as of the last commit.
+    /// Series that are alive, as of the end of the last commit.
     alive: usize,
     /// Series defined since.
     defined: usize,
@@ -76,6 +77,8 @@ pub struct Recorder {
     /// catalog has it right.
     meta_changes: BTreeMap<(u32, u32), Arc<Meta>>,
     head: Log,
+    /// Blocks of the catalog that the head has said it needs.
+    head_names: u64,
     tracks: Tracks,
     /// What was written is in doubt: the next scrape begins a new head and a new catalog.
     renew: bool,
@@ -121,6 +124,7 @@ impl Recorder {
             metas: MetaIndex::default(),
             meta_changes: BTreeMap::new(),
             head: Log::new(FileKind::Head, 1, 1),
+            head_names: 0,
             tracks: Vec::new(),
             renew: false,
             next_id: 2,
@@ -242,6 +246,7 @@ impl Recorder {
             parts.push(Part {
                 id: self.head.id(),
                 catalog: self.catalog.id,
+                names: self.head_names,
                 span,
                 form,
             });

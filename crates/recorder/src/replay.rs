@@ -6,7 +6,7 @@ use crate::{
     frame::{FileKind, Frames, Header},
     options::SOURCES_MAX,
     part::Tracks,
-    recorder::{MISSED, SCRAPE},
+    recorder::{MISSED, NAMES, SCRAPE},
     rows::{Event, GROUP, GroupState, read_row},
     track::{Scraped, Track},
 };
@@ -15,6 +15,8 @@ use crate::{
 #[derive(Debug)]
 pub(crate) struct Replayed {
     pub(crate) header: Header,
+    /// How many blocks of the catalog it needs.
+    pub(crate) names: u64,
     pub(crate) tracks: Tracks,
     /// Per source, how its groups were at its last scrape that succeeded.
     pub(crate) states: Vec<SourceState>,
@@ -39,6 +41,7 @@ pub(crate) fn read_head(id: u64, bytes: &[u8]) -> Result<Replayed, Damage> {
     })?;
     let mut replayed = Replayed {
         header,
+        names: 0,
         tracks: Vec::new(),
         states: Vec::new(),
         good: 0,
@@ -58,6 +61,9 @@ impl Replayed {
     fn apply(&mut self, payload: &[u8]) -> Result<(), Malformed> {
         let mut input = Input::new(payload);
         let kind = input.byte()?;
+        if kind & NAMES != 0 {
+            self.names = input.varint()?;
+        }
         let source = input.count_up_to(SOURCES_MAX - 1)?;
         let step = input.signed()?;
         if source >= self.tracks.len() {
@@ -70,7 +76,7 @@ impl Replayed {
             .and_then(|track| track.times.last())
             .unwrap_or_default();
         let time = before.wrapping_add(step);
-        match kind {
+        match kind & !NAMES {
             SCRAPE => read_scrape(&mut input, slot, state, time)?,
             MISSED => slot
                 .get_or_insert_default()

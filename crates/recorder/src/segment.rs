@@ -12,7 +12,7 @@ use crate::{
     column::Column,
     disk::{Disk, DiskFile},
     error::{Damage, DamageKind},
-    frame::{FileKind, HEADER_BYTES, Header, checksum},
+    frame::{FileKind, HEADER_BYTES, Header, Knows, checksum},
     rows::{GROUP, bits},
     track::{Expanded, Scraped, Times, Track},
 };
@@ -43,6 +43,8 @@ pub(crate) struct Section {
 #[derive(Debug)]
 pub(crate) struct Index {
     pub(crate) catalog: u64,
+    /// How many blocks of the catalog are needed.
+    pub(crate) names: u64,
     pub(crate) sections: Vec<Section>,
 }
 
@@ -62,6 +64,7 @@ impl Section {
 pub(crate) struct Writer {
     id: u64,
     catalog: u64,
+    names: u64,
     out: Vec<u8>,
     sections: Vec<Section>,
     /// The next group to be written, of the last section.
@@ -73,17 +76,24 @@ pub(crate) struct Writer {
 }
 
 impl Writer {
-    pub(crate) fn new(id: u64, catalog: u64) -> Self {
+    /// A segment in place of the head `id`, whose slots are defined in the first `names` blocks of
+    /// `catalog`.
+    pub(crate) fn new(id: u64, catalog: u64, names: u64) -> Self {
         let mut out = Vec::new();
         Header {
             kind: FileKind::Segment,
             id,
             catalog,
+            knows: Knows {
+                head: 0,
+                extent: names,
+            },
         }
         .put(&mut out);
         Self {
             id,
             catalog,
+            names,
             out,
             sections: Vec::new(),
             group: 0,
@@ -184,6 +194,7 @@ impl Writer {
             self.out,
             Index {
                 catalog: self.catalog,
+                names: self.names,
                 sections: self.sections,
             },
         )
@@ -431,6 +442,7 @@ fn read_index(id: u64, store: &Store) -> Result<Index, (u64, DamageKind)> {
     }
     Ok(Index {
         catalog: header.catalog,
+        names: header.knows.extent,
         sections,
     })
 }

@@ -1,4 +1,8 @@
 //! What is read is what was recorded, whatever came and went.
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test stops at the first thing that is not as it should be"
+)]
 
 mod support;
 

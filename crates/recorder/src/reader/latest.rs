@@ -109,15 +109,10 @@ impl Latest {
 /// Sources whose newest scrape is not at hand: it is the last one of the newest part that has any.
 fn from_parts(snapshot: &Snapshot, selector: &Selector, latest: &mut Latest) {
     for part in snapshot.parts.iter().rev() {
-        let Some((id, form)) = snapshot.catalogs.iter().find(|(id, _)| *id == part.catalog) else {
-            continue;
-        };
-        let read = snapshot.catalog(*id, form).and_then(|catalog| {
-            let Some(catalog) = catalog else {
-                return Ok(None);
-            };
-            let cursor = Cursor::new(snapshot, part, (0, &catalog))?;
-            Ok(Some((catalog, cursor)))
+        let read = snapshot.catalog(part.catalog).and_then(|read| {
+            let Some(read) = read else { return Ok(None) };
+            let cursor = Cursor::new(snapshot, part, (0, &read.catalog))?;
+            Ok(Some((read.catalog, cursor)))
         });
         let (catalog, mut cursor) = match read {
             Ok(Some(read)) => read,

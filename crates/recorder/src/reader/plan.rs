@@ -7,13 +7,9 @@ use std::{
     sync::Arc,
 };
 
-use super::{SeriesInfo, Snapshot, cursor::Cursor};
+use super::{ReadCatalog, SeriesInfo, Snapshot, cursor::Cursor};
 use crate::{
-    catalog::{Catalog, Definition},
-    error::Damage,
-    labels::LabelsRef,
-    part::Part,
-    selector::Selector,
+    catalog::Definition, error::Damage, labels::LabelsRef, part::Part, selector::Selector,
 };
 
 /// A series in one catalog.
@@ -31,7 +27,7 @@ pub(super) struct Entry {
 pub(super) struct Plan {
     /// The parts, oldest first and without holes. What can not be read is left out of them.
     pub(super) cursors: Vec<Cursor>,
-    catalogs: Vec<Arc<Catalog>>,
+    catalogs: Vec<ReadCatalog>,
     /// Where each catalog is in `catalogs`; nothing when it can not be read.
     indexes: BTreeMap<u64, Option<u32>>,
     /// Entries of one series are neighbours, in the order of their catalogs.
@@ -90,8 +86,9 @@ impl Plan {
             self.indexes.insert(part.catalog, index);
             index?
         };
-        let catalog = &self.catalogs[index as usize];
-        match Cursor::new(snapshot, part, (index, catalog)) {
+        let read = &self.catalogs[index as usize];
+        self.damage.extend(read.lacks(part));
+        match Cursor::new(snapshot, part, (index, &read.catalog)) {
             Ok(cursor) => Some(cursor),
             Err(damage) => {
                 self.damage.push(damage);
@@ -100,22 +97,26 @@ impl Plan {
         }
     }
 
-    fn read_catalog(&mut self, snapshot: &Snapshot, wanted: u64) -> Option<u32> {
-        let (id, form) = snapshot.catalogs.iter().find(|(id, _)| *id == wanted)?;
-        match snapshot.catalog(*id, form) {
-            Ok(catalog) => self.catalogs.push(catalog?),
+    fn read_catalog(&mut self, snapshot: &Snapshot, id: u64) -> Option<u32> {
+        match snapshot.catalog(id) {
+            Ok(read) => {
+                let read = read?;
+                self.damage.extend(read.damage.clone());
+                self.catalogs.push(read);
+                Some(self.catalogs.len() as u32 - 1)
+            }
             Err(damage) => {
                 self.damage.push(damage);
-                return None;
+                None
             }
         }
-        Some(self.catalogs.len() as u32 - 1)
     }
 
     fn select(&mut self, selector: &Selector) {
         let hasher = RandomState::new();
         let mut found: Vec<(u64, Entry)> = Vec::new();
-        for (index, catalog) in self.catalogs.iter().enumerate() {
+        for (index, read) in self.catalogs.iter().enumerate() {
+            let catalog = &read.catalog;
             let wanted: Vec<bool> = catalog
                 .sources()
                 .iter()
@@ -171,7 +172,7 @@ impl Plan {
     /// Whether two entries with the same hash are one series, and not just alike by chance.
     fn is_same(&self, a: &Entry, b: &Entry) -> bool {
         let key = |entry: &Entry| {
-            let catalog = &self.catalogs[entry.catalog as usize];
+            let catalog = &self.catalogs[entry.catalog as usize].catalog;
             let name = &catalog.sources()[entry.source as usize];
             catalog.with_slot(entry.block as usize, entry.slot, |definition| {
                 (Arc::clone(name), definition.key.to_vec())
@@ -196,13 +197,13 @@ impl Plan {
 
     /// The source of an entry.
     pub(super) fn source(&self, entry: &Entry) -> &Arc<str> {
-        &self.catalogs[entry.catalog as usize].sources()[entry.source as usize]
+        &self.catalogs[entry.catalog as usize].catalog.sources()[entry.source as usize]
     }
 
     /// What a series is called: by the newest catalog that has it.
     pub(super) fn series(&self, index: usize) -> Option<SeriesInfo> {
         let entry = self.entries(index).last()?;
-        let catalog = &self.catalogs[entry.catalog as usize];
+        let catalog = &self.catalogs[entry.catalog as usize].catalog;
         catalog.with_slot(entry.block as usize, entry.slot, |definition| {
             let labels = LabelsRef::checked(definition.key).ok()?.to_owned();
             let meta = Arc::clone(&catalog.metas()[definition.meta as usize]);

@@ -13,7 +13,7 @@ use crate::{
     catalog::{Catalog, MetaIndex, unreadable},
     disk::{Directory, Disk, read_whole},
     error::{Damage, DamageKind, OpenError},
-    frame::{FileKind, Log},
+    frame::{FileKind, Knows, Log},
     live::Live,
     options::Options,
     part::{CatalogForm, Form, Part, span_of},
@@ -68,7 +68,11 @@ struct FoundPart {
 
 #[derive(Debug)]
 enum Content {
-    Segment(u64, (i64, i64)),
+    Segment {
+        catalog: u64,
+        names: u64,
+        span: (i64, i64),
+    },
     Head(Replayed),
 }
 
@@ -154,11 +158,16 @@ impl Recorder {
         let FoundPart { id, len, content } = part;
         let cost = file_cost(len);
         match content {
-            Some(Content::Segment(catalog, span)) => {
+            Some(Content::Segment {
+                catalog,
+                names,
+                span,
+            }) => {
                 self.shelf.push(
                     Part {
                         id,
                         catalog,
+                        names,
                         span,
                         form: Form::File,
                     },
@@ -173,6 +182,7 @@ impl Recorder {
                         Part {
                             id,
                             catalog: head.header.catalog,
+                            names: head.names,
                             span,
                             form,
                         },
@@ -200,17 +210,23 @@ impl Recorder {
             Ok(bytes) => Catalog::read(id, &bytes),
             Err(error) => (Catalog::new(id), 0, Some(unreadable(id, &error))),
         };
-        let cut = |damage: &Option<Damage>| {
+        let is_cut = |damage: &Option<Damage>| {
             damage
                 .as_ref()
                 .is_none_or(|damage| damage.kind == DamageKind::Cut)
         };
         let lives = self.lives_of(&catalog, head);
-        let (true, true, true, Some(lives)) = (good > 0, cut(&damage), cut(&head.damage), lives)
-        else {
-            opened
-                .damage
-                .extend(damage.filter(|damage| !opened.damage.contains(damage)));
+        let short = catalog.blocks() < head.names;
+        let good_enough = good > 0 && is_cut(&damage) && !short && is_cut(&head.damage);
+        let (true, Some(lives)) = (good_enough, lives) else {
+            let short = short.then(|| cut(FileKind::Catalog.name(id), good));
+            if let Some(damage) = damage
+                .filter(|damage| damage.kind != DamageKind::Cut)
+                .or(short)
+                && opened.damage.iter().all(|known| known.file != damage.file)
+            {
+                opened.damage.push(damage);
+            }
             self.shelve(part);
             return Ok(());
         };
@@ -234,6 +250,7 @@ impl Recorder {
             kind: FileKind::Catalog,
             id,
             catalog: id,
+            knows: Knows::default(),
         };
         self.catalog_log = Log::resumed(catalog_header, names, good);
         self.catalog = Arc::new(catalog);
@@ -348,6 +365,7 @@ impl Found {
             found.read_head(id, len, disk, newest == Some(id))?;
         }
         found.parts.sort_by_key(|part| part.id);
+        found.compare_heads();
         found.sum_up();
         Ok(found)
     }
@@ -366,7 +384,12 @@ impl Found {
                 }
                 let spans = segment.index.sections.iter().map(|section| section.span);
                 let span = spans.reduce(|a, b| (a.0.min(b.0), a.1.max(b.1)));
-                span.map(|span| Content::Segment(segment.index.catalog, span))
+                let (catalog, names) = (segment.index.catalog, segment.index.names);
+                span.map(|span| Content::Segment {
+                    catalog,
+                    names,
+                    span,
+                })
             }
             Err(damage) => {
                 self.note(damage)?;
@@ -410,11 +433,11 @@ impl Found {
                 return Ok(());
             }
         };
-        let cut = |damage: &Damage| damage.kind == DamageKind::Cut;
+        let is_cut = |damage: &Damage| damage.kind == DamageKind::Cut;
         let head = match read_head(id, &bytes) {
             Ok(head) => head,
             // A header that was not written whole: nothing was committed to this head.
-            Err(damage) if newest && cut(&damage) => {
+            Err(damage) if newest && is_cut(&damage) => {
                 self.opened.unfinished += len;
                 self.leftovers.push(name);
                 return Ok(());
@@ -430,7 +453,7 @@ impl Found {
             }
         };
         // Only the newest may have been cut short by what ended its process.
-        let unfinished = newest && head.damage.as_ref().is_none_or(cut);
+        let unfinished = newest && head.damage.as_ref().is_none_or(is_cut);
         if unfinished && span_of(&head.tracks).is_none() {
             self.opened.unfinished += len;
             self.leftovers.push(name);
@@ -445,6 +468,31 @@ impl Found {
             content: Some(Content::Head(head)),
         });
         Ok(())
+    }
+
+    /// A head knows how long the one before it was.
+    fn compare_heads(&mut self) {
+        let heads = self.parts.iter().filter_map(|part| match &part.content {
+            Some(Content::Head(head)) => Some((part.id, head)),
+            Some(Content::Segment { .. }) | None => None,
+        });
+        let lengths: BTreeMap<u64, u64> = heads.clone().map(|(id, head)| (id, head.good)).collect();
+        let short = heads.filter_map(|(_, head)| {
+            let knows = head.header.knows;
+            let good = *lengths.get(&knows.head)?;
+            (good < knows.extent).then(|| cut(FileKind::Head.name(knows.head), good))
+        });
+        let short: Vec<Damage> = short.collect();
+        for damage in short {
+            if self
+                .opened
+                .damage
+                .iter()
+                .all(|known| known.file != damage.file)
+            {
+                self.opened.damage.push(damage);
+            }
+        }
     }
 
     fn note(&mut self, damage: Damage) -> Result<(), Failure> {
@@ -474,7 +522,7 @@ impl Found {
                 continue;
             };
             let (catalog, span) = match content {
-                Content::Segment(catalog, span) => (*catalog, Some(*span)),
+                Content::Segment { catalog, span, .. } => (*catalog, Some(*span)),
                 Content::Head(head) => (head.header.catalog, span_of(&head.tracks)),
             };
             if let Some((least, most)) = span {
@@ -498,6 +546,15 @@ impl Found {
     }
 }
 
+/// The damage of a file that ends too early.
+pub(crate) fn cut(file: String, offset: u64) -> Damage {
+    Damage {
+        file,
+        offset,
+        kind: DamageKind::Cut,
+    }
+}
+
 /// Opens the record in `dir` to read it, also while a recorder writes to it: what is committed by
 /// then is seen, and nothing is changed.
 pub fn open_read_only(dir: &Path) -> Result<(Reader, Opened), OpenError> {
@@ -518,14 +575,23 @@ fn read_only(disk: &Arc<dyn Disk>) -> Result<(Reader, Opened), Failure> {
         ..Snapshot::default()
     };
     for part in found.parts {
-        let (catalog, span, form) = match part.content {
-            Some(Content::Segment(catalog, span)) => (catalog, span, Form::File),
+        let (catalog, names, span, form) = match part.content {
+            Some(Content::Segment {
+                catalog,
+                names,
+                span,
+            }) => (catalog, names, span, Form::File),
             Some(Content::Head(head)) => {
                 let Some(span) = span_of(&head.tracks) else {
                     continue;
                 };
                 found.opened.unfinished += part.len.saturating_sub(head.good);
-                (head.header.catalog, span, Form::Rows(Arc::new(head.tracks)))
+                (
+                    head.header.catalog,
+                    head.names,
+                    span,
+                    Form::Rows(Arc::new(head.tracks)),
+                )
             }
             None => continue,
         };
@@ -539,6 +605,7 @@ fn read_only(disk: &Arc<dyn Disk>) -> Result<(Reader, Opened), Failure> {
         snapshot.parts.push(Part {
             id: part.id,
             catalog,
+            names,
             span,
             form,
         });

@@ -43,7 +43,13 @@ impl Recorder {
 
     /// Lets the oldest parts go until `bytes` more fit.
     pub(super) fn make_room(&mut self, bytes: u64) -> Result<(), WriteError> {
-        while self.used() + bytes > self.options.budget {
+        // In memory, what containers set aside for themselves is known only afterwards.
+        let slack = if self.disk.is_some() {
+            0
+        } else {
+            self.options.budget / 32
+        };
+        while self.used() + bytes + slack > self.options.budget {
             if !self.shelf.evict(self.disk.as_deref()) {
                 return Err(WriteError::Budget { bytes });
             }

@@ -9,7 +9,7 @@ use std::{
 use super::Recorder;
 use crate::{
     disk::{Disk, DiskFile},
-    part::{Form, Tracks},
+    part::{Form, Part, Tracks},
     rows::GROUP,
     segment::{Index, Writer},
     shelf::{file_cost, temporary_name},
@@ -32,7 +32,8 @@ pub(super) struct Sealing {
 }
 
 impl Sealing {
-    fn new(id: u64, catalog: u64, tracks: Arc<Tracks>) -> Self {
+    fn new(part: &Part, tracks: Arc<Tracks>) -> Self {
+        let id = part.id;
         let groups: usize = tracks
             .iter()
             .flatten()
@@ -55,7 +56,7 @@ impl Sealing {
         Self {
             id,
             tracks,
-            writer: Writer::new(id, catalog),
+            writer: Writer::new(id, part.catalog, part.names),
             slice,
         }
     }
@@ -82,6 +83,7 @@ pub(super) struct Elsewhere {
 pub struct SealJob {
     id: u64,
     catalog: u64,
+    names: u64,
     tracks: Arc<Tracks>,
     disk: Option<Arc<dyn Disk>>,
     reserved: u64,
@@ -110,7 +112,7 @@ enum Outcome {
 impl SealJob {
     /// Does the work: encodes and writes; does not sync.
     pub fn run(self) -> Sealed {
-        let mut writer = Writer::new(self.id, self.catalog);
+        let mut writer = Writer::new(self.id, self.catalog, self.names);
         let outcome = loop {
             match writer.step(&self.tracks) {
                 Ok(true) => {}
@@ -162,7 +164,7 @@ impl Recorder {
         let Form::Rows(tracks) = &part.form else {
             return None;
         };
-        let (id, catalog, tracks) = (part.id, part.catalog, Arc::clone(tracks));
+        let (id, catalog, names, tracks) = (part.id, part.catalog, part.names, Arc::clone(tracks));
         let rows: u64 = tracks
             .iter()
             .flatten()
@@ -183,6 +185,7 @@ impl Recorder {
         Some(SealJob {
             id,
             catalog,
+            names,
             tracks,
             disk: self.disk.clone(),
             reserved,
@@ -241,7 +244,7 @@ impl Recorder {
     fn next_sealing(&self) -> Option<Sealing> {
         let part = self.shelf.unsealed()?;
         match &part.form {
-            Form::Rows(tracks) => Some(Sealing::new(part.id, part.catalog, Arc::clone(tracks))),
+            Form::Rows(tracks) => Some(Sealing::new(part, Arc::clone(tracks))),
             Form::Memory(..) | Form::File => None,
         }
     }

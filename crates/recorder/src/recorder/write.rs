@@ -5,10 +5,10 @@ use std::{io, sync::Arc};
 
 use super::Recorder;
 use crate::{
-    bytes::{put_count, put_signed},
+    bytes::{put_count, put_signed, put_varint},
     catalog::{Catalog, Definition, MetaIndex},
     error::WriteError,
-    frame::{FileKind, Header, Log, frame_start},
+    frame::{FileKind, Header, Knows, Log, frame_start},
     part::{CatalogForm, Form, Part, span_of},
     rows::{GROUP, put_row},
     shelf::file_cost,
@@ -19,6 +19,8 @@ use crate::{
 pub(crate) const SCRAPE: u8 = 1;
 /// A scrape that failed.
 pub(crate) const MISSED: u8 = 2;
+/// Beside these: how many blocks of the catalog are needed from here on follows.
+pub(crate) const NAMES: u8 = 0x10;
 
 /// A head in which a meta has changed is closed after this many scrapes.
 const META_CHANGE_SCRAPES: usize = 64;
@@ -62,7 +64,14 @@ impl Recorder {
             || !self.meta_changes.is_empty() && scrapes >= META_CHANGE_SCRAPES;
         if full || swollen || self.renew {
             self.close_head();
-            let wasteful = dead > definitions / 3 && dead > DEAD_BYTES_MIN;
+            // Whoever died before the catalog's first head left has no data now.
+            let oldest = self
+                .shelf
+                .parts()
+                .next()
+                .map_or(self.head.id(), |shelved| shelved.id);
+            let outlived = dead > 0 && self.catalog.id < oldest;
+            let wasteful = outlived || dead > definitions / 3 && dead > DEAD_BYTES_MIN;
             if swollen || wasteful || !self.meta_changes.is_empty() || self.renew {
                 self.renew_catalog()?;
             }
@@ -75,20 +84,25 @@ impl Recorder {
             self.counts.write_errors += 1;
         }
         self.seal_step();
+        self.alive = self.lives.iter().map(crate::live::Live::count_alive).sum();
+        self.defined = 0;
+        if self.disk.is_none() {
+            // What can not leave is within its own bounds.
+            self.make_room(0).ok();
+        }
     }
 
     /// Bytes of definitions that no series needs, by their share in number.
     fn dead_bytes(&mut self) -> u64 {
         self.forget_the_gone();
-        self.alive = self.lives.iter().map(crate::live::Live::count_alive).sum();
-        self.defined = 0;
+        let alive: usize = self.lives.iter().map(crate::live::Live::count_alive).sum();
         let all = self
             .lives
             .iter()
             .map(crate::live::Live::defined)
             .sum::<usize>()
             .max(1);
-        self.catalog.memory() * all.saturating_sub(self.alive) as u64 / all as u64
+        self.catalog.memory() * all.saturating_sub(alive) as u64 / all as u64
     }
 
     /// The series of a source whose last data has left are not alive.
@@ -108,10 +122,9 @@ impl Recorder {
     /// Puts the head on the shelf and begins another. Writes nothing.
     pub(super) fn close_head(&mut self) {
         let id = self.next_id;
-        let head = std::mem::replace(
-            &mut self.head,
-            Log::new(FileKind::Head, id, self.catalog.id),
-        );
+        let next = Log::following(id, self.catalog.id, &self.head);
+        let head = std::mem::replace(&mut self.head, next);
+        let names = std::mem::take(&mut self.head_names);
         self.next_id += 1;
         let sources = self.tracks.len();
         let tracks = std::mem::replace(&mut self.tracks, vec![None; sources]);
@@ -132,6 +145,7 @@ impl Recorder {
                 Part {
                     id: head.id(),
                     catalog: head.catalog(),
+                    names,
                     span,
                     form,
                 },
@@ -177,7 +191,8 @@ impl Recorder {
             self.lives[source as usize].restore(hash, slot, block as usize);
         }
         self.next_id += 1;
-        self.head = Log::new(FileKind::Head, self.next_id - 1, self.catalog.id);
+        // The one that was begun has nothing yet.
+        self.head = Log::following(self.next_id - 1, self.catalog.id, &self.head);
         self.counts.catalogs += 1;
         Ok(())
     }
@@ -239,6 +254,7 @@ impl Recorder {
                     kind: FileKind::Catalog,
                     id,
                     catalog: id,
+                    knows: Knows::default(),
                 };
                 self.catalog_log = Log::resumed(header, file, bytes.len() as u64);
                 self.shelf.directory_changed = true;
@@ -336,6 +352,9 @@ impl Recorder {
         let mut head = std::mem::replace(&mut self.head, Log::new(FileKind::Head, 0, 0));
         let written = self.append_to(&mut head, frame);
         self.head = head;
+        if written.is_ok() {
+            self.head_names = self.catalog.written_blocks();
+        }
         written
     }
 
@@ -361,7 +380,12 @@ impl Recorder {
         let before = self.tracks[source as usize]
             .as_ref()
             .and_then(|track| track.times.last());
-        frame.push(kind);
+        let names = self.catalog.written_blocks();
+        let tell = names != self.head_names;
+        frame.push(kind | if tell { NAMES } else { 0 });
+        if tell {
+            put_varint(frame, names);
+        }
         put_count(frame, source as usize);
         put_signed(frame, time.wrapping_sub(before.unwrap_or_default()));
     }

@@ -1,0 +1,224 @@
+//! The budget holds at every moment, whatever comes, and what is read is what was recorded, up to the
+//! newest.
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test stops at the first thing that is not as it should be"
+)]
+
+mod support;
+
+use std::{path::Path, time::Instant};
+
+use steadfast_recorder::{Labels, Meta, NAME, Options, Recorder, Selector};
+use support::{Model, Reading, record, windows};
+
+fn options(budget: u64) -> Options {
+    let mut options = Options::default();
+    options.budget = budget;
+    options
+}
+
+/// What the files take, in whole blocks as file systems give them out.
+fn on_disk(dir: &Path) -> u64 {
+    let files = std::fs::read_dir(dir)
+        .unwrap()
+        .map(|file| file.unwrap().metadata().unwrap().len());
+    files.map(|len| len.next_multiple_of(4 << 10)).sum()
+}
+
+/// A plain generator: the same numbers every time.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, most: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % most
+    }
+}
+
+/// Steps of series that come and go: at each, some of those there are replaced by new ones.
+fn churn(
+    recorder: &mut Recorder,
+    steps: i64,
+    series: u32,
+    replaced: u64,
+    mut check: impl FnMut(&mut Recorder),
+) -> Model {
+    let mut random = Random(7);
+    let mut model = Model::default();
+    let mut alive: Vec<u32> = (0..series).collect();
+    let mut next = series;
+    for step in 0..steps {
+        for slot in &mut alive {
+            if random.below(100) < replaced {
+                *slot = next;
+                next += 1;
+            }
+        }
+        let values = alive
+            .iter()
+            .map(|n| (*n, (random.below(1 << 20) as f64 / 7.0).to_bits()));
+        let reading = Reading {
+            time: step * 1_000,
+            values: Some(values.collect()),
+        };
+        record(recorder, &mut model, "a", &reading);
+        check(recorder);
+    }
+    model
+}
+
+/// The newest part of the model, without a hole, is what the recorder has.
+fn check_newest(recorder: &Recorder, model: &Model) {
+    let reader = recorder.reader();
+    assert_eq!(reader.check(), []);
+    let (least, most) = reader.span().unwrap();
+    let readings = &model.sources["a"];
+    assert_eq!(most, readings[readings.len() - 1].time);
+    let first = readings
+        .iter()
+        .position(|reading| reading.time == least)
+        .unwrap();
+    let (found, mut expected) = (
+        windows(&reader, "a", (least, most)),
+        model.windows("a", first, (least, most)),
+    );
+    for (n, found) in found {
+        assert_eq!(found, expected.remove(&n).unwrap(), "series {n}");
+    }
+    assert!(expected.is_empty());
+}
+
+#[test]
+fn fodc_o25_in_files_the_budget_holds_while_series_churn() {
+    for (replaced, series) in [(0, 200), (2, 200), (30, 100), (100, 60)] {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut recorder, _) = Recorder::open(dir.path(), options(200 << 10)).unwrap();
+        let model = churn(&mut recorder, 300, series, replaced, |recorder| {
+            let (used, on_disk) = (recorder.stats().used, on_disk(dir.path()));
+            assert!(
+                on_disk <= 200 << 10 && on_disk <= used && used <= 200 << 10,
+                "{on_disk} of {used}"
+            );
+            if recorder.stats().counts.scrapes % 5 == 0 {
+                recorder.sync(Instant::now()).unwrap();
+            }
+        });
+        assert!(recorder.stats().evicted_parts > 0, "{replaced} % replaced");
+        check_newest(&recorder, &model);
+        drop(recorder);
+        let (recorder, opened) = Recorder::open(dir.path(), options(200 << 10)).unwrap();
+        assert_eq!(opened.damage, []);
+        check_newest(&recorder, &model);
+    }
+}
+
+#[test]
+fn fodc_o25_in_memory_the_budget_holds_while_series_churn() {
+    for (replaced, series) in [(0, 200), (2, 200), (30, 100), (100, 60)] {
+        let mut recorder = Recorder::in_memory(options(200 << 10)).unwrap();
+        let model = churn(&mut recorder, 300, series, replaced, |recorder| {
+            assert!(recorder.stats().used <= 200 << 10, "{:?}", recorder.stats());
+        });
+        assert!(recorder.stats().evicted_parts > 0, "{replaced} % replaced");
+        check_newest(&recorder, &model);
+    }
+}
+
+#[test]
+fn the_name_of_a_vanished_series_leaves_after_its_last_data() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut recorder, _) = Recorder::open(dir.path(), options(128 << 10)).unwrap();
+    let mut model = Model::default();
+    let mut random = Random(3);
+    let is_named = |recorder: &Recorder| {
+        let names = recorder.reader().series(&Selector::all()).unwrap();
+        names
+            .iter()
+            .any(|series| series.labels.value("n") == Some("0"))
+    };
+    let (mut left, mut forgotten) = (None, None);
+    for step in 0..800 {
+        // The first series is there once, all others always.
+        let series = if step == 0 { 0..1 } else { 1..100 };
+        let values = series
+            .map(|n| (n, (random.below(1 << 40) as f64).to_bits()))
+            .collect();
+        record(
+            &mut recorder,
+            &mut model,
+            "a",
+            &Reading {
+                time: step,
+                values: Some(values),
+            },
+        );
+        recorder.sync(Instant::now()).unwrap();
+        if step % 10 == 0 && left.is_none() && recorder.reader().span().unwrap().0 > 0 {
+            left = Some(step);
+        }
+        if step % 10 == 0 && forgotten.is_none() && !is_named(&recorder) {
+            forgotten = Some(step);
+        }
+    }
+    let (left, forgotten) = (left.unwrap(), forgotten.unwrap());
+    assert!(
+        left <= forgotten && forgotten <= 3 * left,
+        "data left by {left}, the name by {forgotten}"
+    );
+}
+
+#[test]
+fn a_bomb_of_labels_costs_what_is_old_and_is_refused_when_it_is_too_much() {
+    let dir = tempfile::tempdir().unwrap();
+    let budget = 1 << 20;
+    let (mut recorder, _) = Recorder::open(dir.path(), options(budget)).unwrap();
+    let source = recorder.source("a").unwrap();
+    let padding = "x".repeat(900);
+    let mut refused = 0;
+    for step in 0..40_i64 {
+        let mut scrape = recorder.scrape(source, step * 1_000);
+        for n in 0..1_000 {
+            let value = format!("{step}-{n}-{padding}");
+            match scrape.series(
+                &Labels::new([(NAME, "bomb"), ("label", &value)]).unwrap(),
+                &Meta::default(),
+            ) {
+                Ok(id) => {
+                    scrape.set(id, 1.0, None);
+                }
+                Err(_) => refused += 1,
+            }
+        }
+        scrape.commit().unwrap();
+        assert!(on_disk(dir.path()) <= budget);
+        assert!(
+            recorder.stats().memory <= 2 * budget,
+            "{:?}",
+            recorder.stats()
+        );
+    }
+    assert!(refused > 0);
+    assert_eq!(recorder.stats().counts.series_refused, refused);
+    // Afterwards, or when the source is down, there is room for everybody again.
+    recorder.missed(source, 40_000).unwrap();
+    let mut model = Model::default();
+    for step in 40..50 {
+        let values = (0..500).map(|n| (n, u64::from(n))).collect();
+        record(
+            &mut recorder,
+            &mut model,
+            "b",
+            &Reading {
+                time: step * 1_000,
+                values: Some(values),
+            },
+        );
+    }
+    assert_eq!(
+        windows(&recorder.reader(), "b", (0, i64::MAX)),
+        model.windows("b", 0, (0, i64::MAX))
+    );
+}

@@ -1,0 +1,126 @@
+//! What a record costs, in bytes, on an hour of real exporters and on a busy made-up one. The figures
+//! are deterministic, so that they are bounds and not wishes.
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test stops at the first thing that is not as it should be"
+)]
+
+#[path = "support/dataset.rs"]
+mod dataset;
+
+use std::{path::Path, time::Instant};
+
+use steadfast_recorder::{Options, Recorder, Selector, SeriesId, open_read_only};
+
+/// Bytes of a directory's files: of those that hold definitions, and of the others.
+fn bytes_of(dir: &Path) -> (u64, u64) {
+    let (mut names, mut others) = (0, 0);
+    for file in std::fs::read_dir(dir).unwrap() {
+        let file = file.unwrap();
+        let len = file.metadata().unwrap().len();
+        match file
+            .path()
+            .extension()
+            .and_then(|extension| extension.to_str())
+        {
+            Some("names") => names += len,
+            _ => others += len,
+        }
+    }
+    (names, others)
+}
+
+#[test]
+fn req_f10_an_hour_of_real_exporters_costs_half_a_byte_per_sample_and_is_what_was_scraped() {
+    let sources = dataset::read(
+        &std::fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/real.pco")).unwrap(),
+    );
+    let dir = tempfile::tempdir().unwrap();
+    let (mut recorder, _) = Recorder::open(dir.path(), Options::default()).unwrap();
+    let now = Instant::now();
+    let mut ids: Vec<Vec<Option<SeriesId>>> = sources
+        .iter()
+        .map(|source| vec![None; source.series.len()])
+        .collect();
+    let (mut samples, mut changed) = (0_u64, 0_u64);
+    for (count, (index, time, row)) in dataset::in_order(&sources).into_iter().enumerate() {
+        let source = &sources[index];
+        let id = recorder.source(&source.name).unwrap();
+        let Some(row) = row else {
+            recorder.missed(id, time).unwrap();
+            continue;
+        };
+        let mut scrape = recorder.scrape(id, time);
+        for (series, known) in source.series.iter().zip(&mut ids[index]) {
+            let Some(bits) = series.values[row] else {
+                continue;
+            };
+            let id = known.unwrap_or_else(|| scrape.series(&series.labels, &series.meta).unwrap());
+            *known = Some(id);
+            scrape.set(id, f64::from_bits(bits), None);
+            samples += 1;
+            changed += u64::from(row > 0 && series.values[row - 1] != Some(bits));
+        }
+        scrape.commit().unwrap();
+        if count % 15 == 0 {
+            recorder.sync(now).unwrap();
+        }
+    }
+    recorder.sync(now).unwrap();
+    recorder.sync(now).unwrap();
+    let series: usize = sources.iter().map(|source| source.series.len()).sum();
+    let (names, others) = bytes_of(dir.path());
+    let (per_sample, per_series) = (others as f64 / samples as f64, names as f64 / series as f64);
+    let share = changed as f64 / samples as f64;
+    println!(
+        "{series} series, {samples} samples, {:.1} % changed",
+        share * 100.0
+    );
+    println!(
+        "{per_sample:.4} bytes per sample, {per_series:.1} bytes per series, head {}",
+        recorder.stats().head
+    );
+    println!("{:?}", recorder.stats());
+    assert!(
+        series >= 1_500 && share >= 0.12,
+        "the data set is what it is said to be"
+    );
+    assert!(per_sample <= 0.50, "{per_sample}");
+    assert!(per_series <= 150.0, "{per_series}");
+    drop(recorder);
+    let (reader, opened) = open_read_only(dir.path()).unwrap();
+    assert_eq!((&opened.damage, reader.check()), (&Vec::new(), Vec::new()));
+    let mut found = 0;
+    for (index, source) in sources.iter().enumerate() {
+        let times: Vec<i64> = source
+            .scrapes
+            .iter()
+            .filter(|(_, missed)| !missed)
+            .map(|(time, _)| *time)
+            .collect();
+        let mut windows = reader.window(&Selector::all().source(&source.name), i64::MIN..=i64::MAX);
+        for (series, _) in source.series.iter().zip(&ids[index]) {
+            let window = windows.next().unwrap().unwrap();
+            assert_eq!(
+                (&window.labels, &*window.meta),
+                (&series.labels, &series.meta)
+            );
+            let expected = times
+                .iter()
+                .zip(&series.values)
+                .filter_map(|(time, bits)| Some((*time, (*bits)?)));
+            assert!(
+                window
+                    .samples
+                    .iter()
+                    .map(|sample| (sample.time_ms, sample.value.to_bits()))
+                    .eq(expected),
+                "{:?}",
+                series.labels
+            );
+            found += window.samples.len() as u64;
+        }
+        assert!(windows.next().is_none());
+    }
+    assert_eq!(found, samples);
+}

@@ -1,0 +1,441 @@
+//! Series and sources as they come, go and misbehave.
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test stops at the first thing that is not as it should be"
+)]
+
+mod support;
+
+use std::{collections::BTreeMap, time::Instant};
+
+use steadfast_recorder::{
+    Kind, Labels, Meta, NAME, OpenError, Options, Recorder, Refused, Selector, Set, open_read_only,
+};
+use support::{labels, latest, meta, windows};
+
+fn recorder() -> Recorder {
+    Recorder::in_memory(Options::default()).unwrap()
+}
+
+#[test]
+fn the_first_value_of_a_series_in_a_scrape_wins_and_the_rest_is_counted() {
+    let mut recorder = recorder();
+    let source = recorder.source("a").unwrap();
+    let id = recorder.series(source, &labels(1), &meta(1)).unwrap();
+    let mut scrape = recorder.scrape(source, 1_000);
+    assert_eq!(
+        scrape.series(&labels(1), &meta(1)),
+        Ok(id),
+        "the same series has the same id"
+    );
+    assert_eq!(scrape.set(id, 1.0, None), Set::First);
+    assert_eq!(scrape.set(id, 2.0, None), Set::Duplicate);
+    assert_eq!(scrape.set(id, 1.0, None), Set::Duplicate);
+    let committed = scrape.commit().unwrap();
+    assert_eq!((committed.samples, committed.duplicates), (1, 2));
+    assert_eq!(recorder.stats().counts.duplicates, 2);
+    assert_eq!(
+        windows(&recorder.reader(), "a", (0, 9_000))[&1].samples,
+        [(1_000, 1.0_f64.to_bits())]
+    );
+}
+
+#[test]
+fn fodc_o22_a_vanished_series_is_not_latest_and_a_missed_scrape_leaves_nothing_latest() {
+    let mut recorder = recorder();
+    let source = recorder.source("a").unwrap();
+    for (time, series) in [(1_000, vec![1, 2]), (2_000, vec![2, 3])] {
+        let mut scrape = recorder.scrape(source, time);
+        for n in series {
+            let id = scrape.series(&labels(n), &meta(n)).unwrap();
+            scrape.set(id, f64::from(n), None);
+        }
+        scrape.commit().unwrap();
+    }
+    let newest = latest(&recorder.reader());
+    let times: Vec<_> = newest
+        .iter()
+        .map(|((_, n), (time, _))| (*n, *time))
+        .collect();
+    assert_eq!(times, [(2, 2_000), (3, 2_000)]);
+    recorder.missed(source, 3_000).unwrap();
+    let reader = recorder.reader();
+    assert_eq!(latest(&reader), BTreeMap::new());
+    assert_eq!(reader.latest(&Selector::all()).scrapes["a"], (3_000, true));
+    let windows = windows(&reader, "a", (0, 9_000));
+    assert_eq!(
+        (
+            windows[&1].absences.as_slice(),
+            windows[&2].absences.as_slice()
+        ),
+        (&[2_000][..], &[3_000][..])
+    );
+}
+
+#[test]
+fn a_scrape_that_is_dropped_leaves_no_trace() {
+    let mut recorder = recorder();
+    let source = recorder.source("a").unwrap();
+    let mut scrape = recorder.scrape(source, 1_000);
+    let id = scrape.series(&labels(1), &meta(1)).unwrap();
+    scrape.set(id, 1.0, Some(5));
+    drop(scrape);
+    assert_eq!(recorder.reader().span(), None);
+    let mut scrape = recorder.scrape(source, 2_000);
+    assert_eq!(
+        scrape.set(id, 2.0, None),
+        Set::First,
+        "the id is as good as before"
+    );
+    scrape.commit().unwrap();
+    assert_eq!(
+        windows(&recorder.reader(), "a", (0, 9_000))[&1].samples,
+        [(2_000, 2.0_f64.to_bits())]
+    );
+}
+
+#[test]
+fn an_id_whose_series_is_gone_is_stale_and_never_another_series() {
+    let mut options = Options::default();
+    options.budget = 256 << 10;
+    let mut recorder = Recorder::in_memory(options).unwrap();
+    let source = recorder.source("a").unwrap();
+    let other = recorder.source("b").unwrap();
+    let lasting = recorder.series(source, &labels(0), &meta(0)).unwrap();
+    let mut old = Vec::new();
+    for n in 1..3_000 {
+        let mut scrape = recorder.scrape(source, i64::from(n) * 1_000);
+        assert_eq!(
+            scrape.set(lasting, 0.0, None),
+            Set::First,
+            "it was in every scrape"
+        );
+        let id = scrape.series(&labels(n), &meta(n)).unwrap();
+        assert_eq!(scrape.set(id, f64::from(n), None), Set::First);
+        scrape.commit().unwrap();
+        old.push(id);
+    }
+    assert!(
+        recorder.stats().counts.catalogs > 0,
+        "slots were taken again"
+    );
+    let mut scrape = recorder.scrape(source, 4_000_000);
+    let stale = old
+        .iter()
+        .map(|id| scrape.set(*id, -1.0, None))
+        .filter(|set| *set == Set::Stale)
+        .count();
+    assert!(stale > 1_000, "{stale}");
+    scrape.commit().unwrap();
+    for window in recorder
+        .reader()
+        .window(&Selector::all(), 4_000_000..=4_000_000)
+    {
+        let n: usize = window.unwrap().labels.value("n").unwrap().parse().unwrap();
+        assert!(n > stale, "only ids that are still good took a value: {n}");
+    }
+    let mut scrape = recorder.scrape(other, 5_000_000);
+    assert_eq!(
+        scrape.set(lasting, 1.0, None),
+        Set::Stale,
+        "an id of another source"
+    );
+}
+
+#[test]
+fn a_clock_that_is_set_back_leaves_every_value_at_its_time() {
+    let mut recorder = recorder();
+    let source = recorder.source("a").unwrap();
+    for (time, value) in [
+        (10_000, 1.0),
+        (11_000, 2.0),
+        (5_000, 3.0),
+        (10_000, 4.0),
+        (12_000, 5.0),
+    ] {
+        let mut scrape = recorder.scrape(source, time);
+        let id = scrape.series(&labels(1), &meta(1)).unwrap();
+        scrape.set(id, value, None);
+        scrape.commit().unwrap();
+    }
+    let reader = recorder.reader();
+    let samples = |range| {
+        let windows = windows(&reader, "a", range);
+        let samples = windows
+            .get(&1)
+            .map(|window| window.samples.clone())
+            .unwrap_or_default();
+        samples
+            .into_iter()
+            .map(|(time, bits)| (time, f64::from_bits(bits)))
+            .collect::<Vec<_>>()
+    };
+    // Sorted by time; of the same time in the order of the scrapes.
+    let all = [
+        (5_000, 3.0),
+        (10_000, 1.0),
+        (10_000, 4.0),
+        (11_000, 2.0),
+        (12_000, 5.0),
+    ];
+    assert_eq!(samples((0, 99_000)), all);
+    assert_eq!(samples((6_000, 10_000)), all[1..3]);
+    assert_eq!(
+        latest(&reader)[&("a".into(), 1)],
+        (12_000, 5.0_f64.to_bits())
+    );
+}
+
+#[test]
+fn times_of_lines_are_kept_only_when_they_are_honoured() {
+    for honored in [false, true] {
+        let mut options = Options::default();
+        options.honor_timestamps = honored;
+        options.head_scrapes = 3;
+        let mut recorder = Recorder::in_memory(options).unwrap();
+        let source = recorder.source("a").unwrap();
+        for n in 0..9_i64 {
+            let mut scrape = recorder.scrape(source, 10_000 + n * 1_000);
+            let stamped = scrape.series(&labels(1), &meta(1)).unwrap();
+            let plain = scrape.series(&labels(2), &meta(2)).unwrap();
+            // A line that brings the same time and value three times over.
+            scrape.set(stamped, (n / 3) as f64, Some(n / 3 * 3_000));
+            scrape.set(plain, n as f64, None);
+            scrape.commit().unwrap();
+        }
+        let reader = recorder.reader();
+        let windows = windows(&reader, "a", (0, 99_000));
+        let stamped: Vec<_> = windows[&1]
+            .samples
+            .iter()
+            .map(|(time, bits)| (*time, f64::from_bits(*bits)))
+            .collect();
+        if honored {
+            assert_eq!(stamped, [(0, 0.0), (3_000, 1.0), (6_000, 2.0)]);
+            assert_eq!(latest(&reader)[&("a".into(), 1)].0, 6_000);
+        } else {
+            assert_eq!(stamped.len(), 9);
+            assert_eq!(stamped[8], (18_000, 2.0));
+        }
+        assert_eq!(windows[&2].samples.len(), 9);
+    }
+}
+
+#[test]
+fn what_is_said_about_a_metric_may_change() {
+    let mut recorder = recorder();
+    let source = recorder.source("a").unwrap();
+    let before = Meta {
+        kind: Kind::Gauge,
+        help: "Before.".to_owned(),
+    };
+    let after = Meta {
+        kind: Kind::Counter,
+        help: "After.".to_owned(),
+    };
+    for n in 0..200 {
+        let mut scrape = recorder.scrape(source, n * 1_000);
+        let id = scrape
+            .series(&labels(1), if n < 10 { &before } else { &after })
+            .unwrap();
+        scrape.set(id, 1.0, None);
+        scrape.commit().unwrap();
+    }
+    let reader = recorder.reader();
+    let series = reader.latest(&Selector::all()).series;
+    assert_eq!(*series[0].meta, after);
+    let windows: Vec<_> = reader
+        .window(&Selector::all(), 0..=i64::MAX)
+        .map(Result::unwrap)
+        .collect();
+    assert_eq!(
+        (windows.len(), windows[0].samples.len(), &*windows[0].meta),
+        (1, 200, &after)
+    );
+}
+
+#[test]
+fn a_selector_takes_what_prometheus_would() {
+    let mut recorder = recorder();
+    for name in ["a", "b"] {
+        let source = recorder.source(name).unwrap();
+        let mut scrape = recorder.scrape(source, 1_000);
+        for (metric, zone) in [("up", Some("east")), ("up", None), ("down", Some("west"))] {
+            let labels = Labels::new(
+                [(NAME, metric)]
+                    .into_iter()
+                    .chain(zone.map(|zone| ("zone", zone))),
+            )
+            .unwrap();
+            let id = scrape.series(&labels, &Meta::default()).unwrap();
+            scrape.set(id, 1.0, None);
+        }
+        scrape.commit().unwrap();
+    }
+    let reader = recorder.reader();
+    let count = |selector: Selector| {
+        let (window, latest) = (
+            reader.window(&selector, 0..=2_000).count(),
+            reader.latest(&selector).series.len(),
+        );
+        assert_eq!(
+            (window, window),
+            (latest, reader.series(&selector).unwrap().len())
+        );
+        window
+    };
+    assert_eq!(count(Selector::all()), 6);
+    assert_eq!(count(Selector::all().source("a")), 3);
+    assert_eq!(count(Selector::all().name("up")), 4);
+    assert_eq!(count(Selector::all().name("up").label("zone", "")), 2);
+    assert_eq!(count(Selector::all().label_not("zone", "")), 4);
+    assert_eq!(count(Selector::all().label_not("zone", "east")), 4);
+    let filter = |selector: Selector| {
+        selector.filter(|labels| {
+            labels
+                .value("zone")
+                .is_some_and(|zone| zone.starts_with('w'))
+        })
+    };
+    assert_eq!(count(filter(Selector::all())), 2);
+    assert_eq!(count(filter(Selector::all().name("up"))), 0);
+    assert_eq!(
+        reader
+            .sources()
+            .unwrap()
+            .iter()
+            .map(|name| &**name)
+            .collect::<Vec<_>>(),
+        ["a", "b"]
+    );
+}
+
+#[test]
+fn a_reader_sees_what_was_recorded_when_it_was_made() {
+    let mut recorder = recorder();
+    let source = recorder.source("a").unwrap();
+    let mut readers = Vec::new();
+    for n in 0..50 {
+        let mut scrape = recorder.scrape(source, n * 1_000);
+        for series in [1, 100 + n as u32] {
+            let id = scrape.series(&labels(series), &meta(series)).unwrap();
+            scrape.set(id, n as f64, None);
+        }
+        scrape.commit().unwrap();
+        readers.push(recorder.reader());
+    }
+    let seen = std::thread::scope(|scope| {
+        let seen = |reader: &steadfast_recorder::Reader| {
+            (
+                windows(reader, "a", (0, 99_000))[&1].samples.len(),
+                latest(reader).values().next().unwrap().0,
+            )
+        };
+        let threads: Vec<_> = readers
+            .iter()
+            .map(|reader| scope.spawn(move || seen(reader)))
+            .collect();
+        threads
+            .into_iter()
+            .map(|thread| thread.join().unwrap())
+            .collect::<Vec<_>>()
+    });
+    for (n, seen) in (0..).zip(seen) {
+        assert_eq!(seen, (n as usize + 1, n * 1_000));
+    }
+}
+
+#[test]
+fn a_directory_has_one_recorder_and_any_number_of_readers() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut recorder, _) = Recorder::open(dir.path(), Options::default()).unwrap();
+    let again = Recorder::open(dir.path(), Options::default());
+    assert!(matches!(again, Err(OpenError::Locked { .. })));
+    let source = recorder.source("a").unwrap();
+    for n in 0..5 {
+        let mut scrape = recorder.scrape(source, n * 1_000);
+        let id = scrape.series(&labels(1), &meta(1)).unwrap();
+        scrape.set(id, n as f64, None);
+        scrape.commit().unwrap();
+        let (reader, opened) = open_read_only(dir.path()).unwrap();
+        assert_eq!(
+            (opened.newest, &opened.damage),
+            (Some(n * 1_000), &Vec::new())
+        );
+        assert_eq!(
+            windows(&reader, "a", (0, 99_000))[&1]
+                .samples
+                .len()
+                .try_into(),
+            Ok(n + 1)
+        );
+        assert_eq!(latest(&reader)[&("a".into(), 1)].0, n * 1_000);
+    }
+    drop(recorder);
+    Recorder::open(dir.path(), Options::default()).unwrap();
+}
+
+#[test]
+fn sealing_and_syncing_can_be_done_on_other_threads() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut options = Options::default();
+    options.head_scrapes = 20;
+    let (mut recorder, _) = Recorder::open(dir.path(), options).unwrap();
+    let now = Instant::now();
+    assert!(recorder.sync_due(now));
+    let source = recorder.source("a").unwrap();
+    let mut jobs = 0;
+    for n in 0..200 {
+        let mut scrape = recorder.scrape(source, n * 1_000);
+        for series in 0..300 {
+            let id = scrape.series(&labels(series), &meta(series)).unwrap();
+            scrape.set(id, n as f64, None);
+        }
+        scrape.commit().unwrap();
+        if let Some(job) = recorder.seal_job() {
+            assert!(recorder.seal_job().is_none(), "one at a time");
+            // Every other job is lost with its thread.
+            let sealed = std::thread::spawn(move || job.run()).join().unwrap();
+            jobs += 1;
+            if jobs % 2 == 0 {
+                recorder.sealed(sealed);
+            }
+        }
+        if let Some(job) = recorder.sync_job(now) {
+            recorder
+                .synced(std::thread::spawn(move || job.run()).join().unwrap())
+                .unwrap();
+        }
+        assert!(!recorder.sync_due(now));
+    }
+    assert!(recorder.stats().counts.sealed >= 4);
+    let (reader, opened) = open_read_only(dir.path()).unwrap();
+    assert_eq!((&opened.damage, reader.check()), (&Vec::new(), Vec::new()));
+    for reader in [reader, recorder.reader()] {
+        let windows = windows(&reader, "a", (0, i64::MAX));
+        assert_eq!(windows.len(), 300);
+        assert!(
+            windows
+                .values()
+                .all(|window| window.samples.len() == 200 && window.absences.is_empty())
+        );
+    }
+}
+
+#[test]
+fn what_is_too_small_or_too_much_is_refused_by_name() {
+    let mut options = Options::default();
+    options.budget = 1_000;
+    assert!(matches!(
+        Recorder::in_memory(options.clone()),
+        Err(OpenError::Budget { budget: 1_000, .. })
+    ));
+    options.budget = steadfast_recorder::BUDGET_MIN;
+    let mut recorder = Recorder::in_memory(options).unwrap();
+    let source = recorder.source("a").unwrap();
+    let refused = (0..10_000).find_map(|n| recorder.series(source, &labels(n), &meta(n)).err());
+    assert_eq!(refused, Some(Refused::Budget));
+    assert_eq!(recorder.stats().counts.series_refused, 1);
+    let refused = (0..2_000).find_map(|n| recorder.source(&n.to_string()).err());
+    assert_eq!(refused, Some(Refused::Sources));
+}
