@@ -1,7 +1,10 @@
 //! `steadfast fodc`: the flight recorder's agent, its proxy, and reading a record afterwards.
 
+mod agent;
+mod http;
 mod proxy;
 mod replay;
+mod tour;
 
 use std::process::ExitCode;
 
@@ -19,10 +22,14 @@ pub(crate) struct Args {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Record the metrics of endpoints, serve them, and answer a proxy
+    Agent(Box<agent::Args>),
     /// Keep in touch with agents and serve what they recorded
     Proxy(Box<proxy::Args>),
     /// Read a record, also one whose agent was killed or is running
     Replay(replay::Args),
+    /// See it work: real exporters, an incident on purpose, and its seconds read back
+    Tour(tour::Args),
 }
 
 pub(crate) async fn run(
@@ -31,7 +38,9 @@ pub(crate) async fn run(
     stop: &CancellationToken,
 ) -> anyhow::Result<ExitCode> {
     match args.command {
+        Command::Agent(args) => agent::run(*args, settings, stop).await,
         Command::Proxy(args) => proxy::run(*args, settings, stop).await,
         Command::Replay(args) => replay::run(args, settings).await,
+        Command::Tour(args) => tour::run(args, settings, stop).await,
     }
 }

@@ -34,7 +34,7 @@ pub(crate) struct Dial {
 }
 
 /// An address as it was written, checked.
-struct Written(String);
+pub(crate) struct Written(pub(crate) String);
 
 /// Arguments of every command that dials.
 #[derive(clap::Args)]

@@ -5,7 +5,7 @@ mod export;
 
 use std::{path::PathBuf, process::ExitCode};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use jiff::{Span, Timestamp};
 use steadfast_recorder::{Opened, Selector, open_read_only};
 
@@ -63,6 +63,12 @@ pub(crate) async fn run(args: Args, settings: Settings) -> anyhow::Result<ExitCo
 
 fn replay(args: &Args) -> anyhow::Result<ExitCode> {
     let (reader, opened) = open_read_only(&args.record)?;
+    if opened.parts == 0 {
+        bail!(
+            "there is no record in {}, or nothing in it yet; name the directory that `fodc agent` has as --data",
+            args.record.display()
+        );
+    }
     let wanted = Wanted::from_args(args, &opened)?;
     match &wanted.range {
         _ if args.series => contents::series(&reader, &wanted.selector, args.json)?,

@@ -5,5 +5,6 @@
 )]
 
 mod demo;
+mod fodc;
 mod process;
 mod streamer;

@@ -1,0 +1,38 @@
+//! One GET over HTTP/1, with a bound on its time.
+
+use std::{net::SocketAddr, time::Duration};
+
+use anyhow::{Context as _, bail};
+use http_body_util::{BodyExt as _, Empty};
+use hyper::{Request, body::Bytes, client::conn::http1};
+use hyper_util::rt::TokioIo;
+use tokio::{net::TcpStream, time::timeout};
+use tokio_util::task::AbortOnDropHandle;
+
+/// The body of a successful answer.
+pub(super) async fn fetch(
+    server: SocketAddr,
+    target: &str,
+    limit: Duration,
+) -> anyhow::Result<Bytes> {
+    timeout(limit, exchange(server, target))
+        .await
+        .with_context(|| format!("http://{server}{target} did not answer in time"))?
+        .with_context(|| format!("ask http://{server}{target}"))
+}
+
+async fn exchange(server: SocketAddr, target: &str) -> anyhow::Result<Bytes> {
+    let socket = TcpStream::connect(server).await?;
+    let (mut sender, connection) = http1::handshake(TokioIo::new(socket)).await?;
+    let _connection = AbortOnDropHandle::new(tokio::spawn(connection));
+    let request = Request::get(target)
+        .header("host", server.to_string())
+        .body(Empty::<Bytes>::new())?;
+    let response = sender.send_request(request).await?;
+    let status = response.status();
+    let body = response.into_body().collect().await?.to_bytes();
+    if !status.is_success() {
+        bail!("{status}: {}", String::from_utf8_lossy(&body).trim_end());
+    }
+    Ok(body)
+}

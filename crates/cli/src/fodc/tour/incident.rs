@@ -1,0 +1,40 @@
+//! Trouble on purpose: every processor busy for a while.
+
+use std::{
+    hint::black_box,
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+/// Threads that spin. They end by themselves.
+#[derive(Debug)]
+pub(super) struct Burn {
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Burn {
+    /// Keeps every processor busy for so long.
+    pub(super) fn start(duration: Duration) -> Self {
+        let count = thread::available_parallelism().map_or(1, usize::from);
+        let until = Instant::now() + duration;
+        let spin = move || {
+            let mut state = 1_u64;
+            while Instant::now() < until {
+                for _ in 0..10_000 {
+                    state = black_box(state.wrapping_mul(6_364_136_223_846_793_005) + 1);
+                }
+            }
+        };
+        Self {
+            threads: (0..count).map(|_| thread::spawn(spin)).collect(),
+        }
+    }
+
+    /// Waits for the end, which has come when its time is over.
+    pub(super) fn join(self) {
+        for thread in self.threads {
+            // A spinning thread has nothing that panics.
+            thread.join().ok();
+        }
+    }
+}

@@ -1,0 +1,294 @@
+//! The flight recorder as processes: recorded, killed, read back, served by a proxy.
+
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    path::Path,
+    process::Stdio,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use serde_json::Value;
+use tokio::{
+    io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
+    net::{TcpListener, TcpStream},
+    process::Child,
+    time::{Instant, sleep, timeout},
+};
+use tokio_util::task::AbortOnDropHandle;
+
+use crate::process::{LIMIT, next, run, steadfast};
+
+/// An exporter whose counter says how often it was read.
+struct Exporter {
+    port: u16,
+    reads: Arc<AtomicU64>,
+    _task: AbortOnDropHandle<()>,
+}
+
+impl Exporter {
+    async fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let reads = Arc::new(AtomicU64::new(0));
+        let count = Arc::clone(&reads);
+        let task = tokio::spawn(async move {
+            loop {
+                let (socket, _) = listener.accept().await.unwrap();
+                tokio::spawn(serve(socket, Arc::clone(&count)));
+            }
+        });
+        Self {
+            port,
+            reads,
+            _task: AbortOnDropHandle::new(task),
+        }
+    }
+}
+
+/// Answers every request on a connection with the page.
+async fn serve(socket: TcpStream, reads: Arc<AtomicU64>) {
+    let mut socket = BufReader::new(socket);
+    loop {
+        let mut line = String::new();
+        while line != "\r\n" {
+            line.clear();
+            if !matches!(socket.read_line(&mut line).await, Ok(count) if count > 0) {
+                return;
+            }
+        }
+        let number = reads.fetch_add(1, Ordering::Relaxed) + 1;
+        let page = format!(
+            "# TYPE reads counter\nreads_total{{path=\"/a,b\"}} {number}\n# TYPE jobs gauge\njobs 7\n"
+        );
+        let head = format!(
+            "HTTP/1.1 200 OK\r\ncontent-type: text/plain; version=0.0.4\r\ncontent-length: {}\r\n\r\n",
+            page.len()
+        );
+        if socket.write_all((head + &page).as_bytes()).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// A process that said that it is ready, and the addresses it said.
+struct Ready {
+    child: Child,
+    addresses: Vec<SocketAddr>,
+}
+
+async fn start(args: &[&str]) -> Ready {
+    let mut child = steadfast(args).stderr(Stdio::inherit()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let ready = next(&mut lines).await.expect("a line when it is ready");
+    let addresses = ready.strip_prefix("ready ").unwrap().split(' ');
+    let addresses = addresses.map(|text| text.parse().unwrap()).collect();
+    Ready { child, addresses }
+}
+
+async fn agent(port: u16, record: &Path, more: &[&str]) -> Ready {
+    let port = port.to_string();
+    let listen = ["--prometheus-listen-addr", "127.0.0.1:0"];
+    let what = ["fodc", "agent", "--poll-metrics-ports", &port];
+    let how = ["--poll-metrics-interval", "100ms", "--data"];
+    let record = [record.to_str().unwrap()];
+    start(&[&what[..], &listen, &how, &record, more].concat()).await
+}
+
+async fn fetch(server: SocketAddr, target: &str) -> String {
+    let exchange = async {
+        let mut socket = TcpStream::connect(server).await.unwrap();
+        let request = format!("GET {target} HTTP/1.0\r\nhost: x\r\n\r\n");
+        socket.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        socket.read_to_string(&mut answer).await.unwrap();
+        answer
+    };
+    let answer = timeout(LIMIT, exchange).await.expect("an answer in time");
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    assert!(head.contains(" 200 "), "{answer}");
+    body.to_owned()
+}
+
+/// Looks again until it holds.
+async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
+    let end = Instant::now() + LIMIT;
+    loop {
+        if let Some(found) = look().await {
+            return found;
+        }
+        assert!(Instant::now() < end, "{what}");
+        sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// Values of the counter by their times.
+fn counted(json: &str) -> BTreeMap<String, u64> {
+    let series: Value = serde_json::from_str(json).unwrap();
+    let series = series.as_array().unwrap().iter();
+    let mut counter = series.filter(|series| series["name"] == "reads_total");
+    let Some(counter) = counter.next() else {
+        return BTreeMap::new();
+    };
+    assert_eq!(counter["labels"]["path"], "/a,b");
+    let points = counter["data"].as_array().unwrap().iter();
+    points
+        .map(|point| {
+            let time = point["timestamp"].as_str().unwrap().to_owned();
+            (time, point["value"].as_f64().unwrap() as u64)
+        })
+        .collect()
+}
+
+/// What is on the disk; nothing while there is no record yet.
+async fn replay(record: &Path) -> BTreeMap<String, u64> {
+    let record = record.to_str().unwrap();
+    let all = ["--from", "2020-01-01T00:00:00Z", "--json"];
+    let ended = run(&[&["fodc", "replay", record], &all[..]].concat(), None).await;
+    if ended.stderr.contains("nothing in it yet") {
+        return BTreeMap::new();
+    }
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    counted(&ended.stdout)
+}
+
+async fn terminate(mut ready: Ready) {
+    let id = ready.child.id().unwrap().to_string();
+    let kill = std::process::Command::new("kill")
+        .args(["-TERM", &id])
+        .status();
+    assert!(kill.unwrap().success());
+    let status = timeout(LIMIT, ready.child.wait())
+        .await
+        .expect("an end in time");
+    assert_eq!(status.unwrap().code(), Some(0));
+}
+
+#[tokio::test]
+async fn req_x9_a_record_goes_on_after_kill_9_and_reads_the_same_from_proxy_and_disk() {
+    let folder = tempfile::tempdir().unwrap();
+    let record = folder.path().join("record");
+    let exporter = Exporter::start().await;
+    let listen = "127.0.0.1:0";
+    let listens = ["--grpc-listen-addr", listen, "--http-listen-addr", listen];
+    let proxy = start(&[&["fodc", "proxy"], &listens[..]].concat()).await;
+    let (grpc, http) = (proxy.addresses[0].to_string(), proxy.addresses[1]);
+    let more = [
+        "--proxy-addr",
+        &grpc,
+        "--pod-name",
+        "db-0",
+        "--node-role",
+        "ROLE_DATA",
+    ];
+
+    let mut first = agent(exporter.port, &record, &more).await;
+    until("ten samples are on the disk", async || {
+        (replay(&record).await.len() >= 10).then_some(())
+    })
+    .await;
+    first.child.kill().await.unwrap();
+    let before = replay(&record).await;
+    assert!(before.len() >= 10, "a killed agent's record is whole");
+
+    let second = agent(exporter.port, &record, &more).await;
+    let of_agent = until("the agent serves its page", async || {
+        let page = fetch(second.addresses[0], "/metrics").await;
+        page.contains("reads_total{").then_some(page)
+    })
+    .await;
+    assert!(of_agent.contains("# TYPE jobs gauge"), "{of_agent}");
+    let window = "/metrics-windows?start_time=2020-01-01T00:00:00Z&end_time=2100-01-01T00:00:00Z";
+    let from_proxy = until("the proxy has what both lives recorded", async || {
+        let counted = counted(&fetch(http, window).await);
+        (counted.len() > before.len() + 5).then_some(counted)
+    })
+    .await;
+    let latest = fetch(http, "/metrics?pod_name=db-0").await;
+    assert!(latest.contains("jobs{"), "{latest}");
+    assert!(latest.contains("# TYPE jobs gauge"), "{latest}");
+    terminate(second).await;
+    terminate(proxy).await;
+
+    let on_disk = replay(&record).await;
+    for (time, value) in before.iter().chain(&from_proxy) {
+        assert_eq!(on_disk.get(time), Some(value), "at {time}");
+    }
+    let values: Vec<_> = on_disk.values().collect();
+    assert!(
+        values.is_sorted(),
+        "times and values belong together: {values:?}"
+    );
+    assert!(**values.last().unwrap() <= exporter.reads.load(Ordering::Relaxed));
+}
+
+#[tokio::test]
+async fn every_fault_of_the_agents_settings_is_told_at_once_with_status_2() {
+    let args = [
+        "fodc",
+        "agent",
+        "--poll-metrics-ports",
+        "9100,http",
+        "--metrics-endpoint",
+        "https://db/metrics",
+        "--budget",
+        "lots",
+        "--node-labels",
+        "zone",
+        "--node-ip",
+        "10.0.0.1",
+        "--proxy-addr",
+        "https://proxy:1",
+    ];
+    let ended = run(&args, None).await;
+    assert_eq!(ended.code, Some(2), "{ended:?}");
+    for expected in [
+        "--poll-metrics-ports: \"http\" is not a port",
+        "--metrics-endpoint: ",
+        "--budget: \"lots\" is not a size",
+        "--node-labels: \"zone\" is not a label",
+        "--node-port: is missing",
+        "--proxy-addr: ",
+    ] {
+        assert!(
+            ended.stderr.contains(expected),
+            "{expected:?} is not in {}",
+            ended.stderr
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_directory_without_a_record_is_an_error_and_so_is_a_window_that_ends_before_it_begins() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().to_str().unwrap();
+    let ended = run(&["fodc", "replay", path], None).await;
+    assert_eq!(ended.code, Some(1), "{ended:?}");
+    assert!(ended.stderr.contains(path), "{ended:?}");
+
+    let exporter = Exporter::start().await;
+    let record = folder.path().join("record");
+    let agent = agent(exporter.port, &record, &[]).await;
+    until("a sample is on the disk", async || {
+        (!replay(&record).await.is_empty()).then_some(())
+    })
+    .await;
+    terminate(agent).await;
+    let times = ["--from", "-1s", "--to", "-1m"];
+    let ended = run(
+        &[&["fodc", "replay", record.to_str().unwrap()], &times[..]].concat(),
+        None,
+    )
+    .await;
+    assert_eq!(ended.code, Some(2), "{ended:?}");
+    assert!(
+        ended.stderr.contains("--to: ends before it begins"),
+        "{ended:?}"
+    );
+    let ended = run(&["fodc", "replay", record.to_str().unwrap()], None).await;
+    assert!(ended.stdout.contains("localhost"), "{ended:?}");
+}
