@@ -27,6 +27,8 @@ def stage(binary, tmp_path):
     """Where a test of FODC puts up its peers and our programs."""
     with Stage(binary, tmp_path) as stage:
         yield stage
+    # Shown if the test failed.
+    print(stage.said())
 
 
 @pytest.fixture

@@ -544,3 +544,48 @@ def test_fodc_f28_a_question_right_after_the_registration_is_answered(stage):
     assert proxy.get("/metrics").status == 200
     until(lambda: "jobs_queued" in proxy.get("/metrics").text, "its metrics")
     unharmed(agent)
+
+
+@beside
+def test_agents_come_back_once_to_a_proxy_that_restarts(stage):
+    proxy = stage.our_proxy()
+    release = stage.agent(wire.TYPED_RELEASE, proxy.address, node=wire.Node(pod="release"), series=[QUEUED])
+    newest = stage.agent(wire.NEWEST, proxy.address, node=wire.Node(pod="newest"), series=[QUEUED])
+    proxy.knows(release, newest)
+    proxy.terminate()
+    proxy.leaves()
+    # A release that finds nobody at once gives up for good.
+    until(lambda: release.gave_up, "that the release gives up")
+    again = stage.our_proxy(grpc_listen_addr=proxy.address, http_listen_addr=proxy.http)
+    newest.registered(2)
+    again.knows(newest)
+    assert again.page().pods() == {"newest"}
+    assert len(newest.ids) == 2
+
+
+@beside
+def test_a_window_larger_than_a_message_is_asked_in_slices_and_whole(stage):
+    proxy = stage.our_proxy(grpc_max_msg_size="1MiB", window_deadline="20s", agent_deadline="20s")
+    many = [
+        Series(
+            "many",
+            {"id": str(n), "text": "x" * 100},
+            "",
+            wire.GAUGE,
+            [(T - 400 + t, n * 1000 + t) for t in range(400)],
+        )
+        for n in range(50)
+    ]
+    agent = stage.agent(wire.NEWEST, proxy.address, series=many)
+    proxy.knows(agent)
+    assert agent.answer(wire.question(T - 400, T)).ByteSize() > 3 << 20
+    edges = {"start_time": wire.rfc3339(T - 400), "end_time": wire.rfc3339(T)}
+    # How dense its samples are, the proxy may have to find out.
+    until(lambda: proxy.get("/metrics-windows", **edges).missing is None, "a whole window", 40)
+    windows = proxy.windows(**edges)
+    assert len(windows) == len(many)
+    for element in windows:
+        first = 1000 * int(element["labels"]["id"])
+        assert [point["value"] for point in element["data"]] == list(range(first, first + 400))
+        assert element["data"][0]["timestamp"] == wire.rfc3339(T - 400)
+    assert len(agent.ids) <= 3

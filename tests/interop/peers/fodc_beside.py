@@ -48,10 +48,12 @@ class SideBySide:
 
 
 def _run(scenario, future, binary, folder):
+    stage = Stage(binary, folder)
     try:
-        with Stage(binary, folder) as stage:
+        with stage:
             scenario(stage)
     except BaseException as error:
+        error.add_note(stage.said())
         future.set_exception(error)
     else:
         future.set_result(None)

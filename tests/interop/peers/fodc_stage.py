@@ -28,18 +28,15 @@ class Stage(contextlib.ExitStack):
 
     def __exit__(self, kind, error, trace):
         suppressed = super().__exit__(kind, error, trace)
-        said = "".join(
-            f"--- {log.name}\n{log.read_text(errors='replace')[-4000:]}"
-            for log in sorted(self._folder.glob("*.log"))
-        )
         if error is None:
-            # Shown if the test fails.
-            print(said)
             faults = [fault for proxy in self._proxies for fault in proxy.faults]
             assert not faults, faults
-        else:
-            error.add_note(said)
         return suppressed
+
+    def said(self):
+        """What the processes said."""
+        logs = sorted(self._folder.glob("*.log"))
+        return "".join(f"--- {log.name}\n{log.read_text(errors='replace')[-4000:]}" for log in logs)
 
     def _log(self, name):
         self._logs += 1

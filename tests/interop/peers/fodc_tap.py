@@ -61,11 +61,18 @@ class Tap:
             with contextlib.suppress(OSError):
                 one.shutdown(socket.SHUT_RDWR)
 
-    def close(self):
-        self.takes.set()
-        for one in (self._listener, *self._sockets):
+    def cut(self):
+        """Breaks every connection on both sides."""
+        for one in self._sockets:
             with contextlib.suppress(OSError):
                 one.shutdown(socket.SHUT_RDWR)
+
+    def close(self):
+        self.takes.set()
+        self.cut()
+        with contextlib.suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        for one in (self._listener, *self._sockets):
             one.close()
 
 

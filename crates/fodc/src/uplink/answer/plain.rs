@@ -8,7 +8,7 @@ use steadfast_wire::fodc::{Metric, Truncation};
 use super::{Outcome, Outlet, Selection, Task, timestamp};
 use crate::uplink::{
     question::About,
-    responder::{Responder, Series, Visitor, Wanted},
+    responder::{Responder, Series, Unreadable, Visitor, Wanted},
 };
 
 /// What goes around the metrics takes no more.
@@ -23,29 +23,33 @@ const FIRST_LOOK: i64 = 10_000;
 /// Samples between two looks at whether the answer hurries.
 const SLICE: usize = 1_024;
 
+/// The record grows while it is read. What was weighed before a reading was recorded may no longer fit
+/// after it, and is weighed again; each time that is less likely than the time before.
+const WEIGHINGS: u32 = 4;
+
 pub(super) fn answer(task: &Task, responder: &dyn Responder, outlet: &mut dyn Outlet) -> Outcome {
-    let (cut, mut outcome) = match task.question.about {
-        About::Latest => (None, Outcome::default()),
-        About::Window { from, to } => find_cut(task, responder, outlet, from, to),
-    };
-    let mut writer = Writer::new(task, outlet);
-    let told = match (task.question.about, &cut) {
-        (About::Latest, _) => responder.latest(&mut writer),
-        (About::Window { .. }, Some(cut)) if cut.from <= cut.to => {
-            writer.timed = true;
-            responder.window(cut.from, cut.to, &mut writer)
+    let mut weighings = 1;
+    let (cut, mut outcome, written) = loop {
+        let (cut, outcome) = match task.question.about {
+            About::Latest => (None, Outcome::default()),
+            About::Window { from, to } => find_cut(task, responder, outlet, from, to),
+        };
+        let written = write(task, responder, outlet, cut);
+        let grew = cut.is_some_and(|cut| cut.fits) && written.left_out > 0;
+        if !grew || weighings == WEIGHINGS || outlet.hurries() {
+            break (cut, outcome, written);
         }
-        (About::Window { .. }, _) => Ok(()),
+        weighings += 1;
     };
-    let Writer {
+    let Written {
         fields,
         samples,
         left_out,
         stopped,
-        ..
-    } = writer;
+        unreadable,
+    } = written;
     outcome.samples = samples;
-    outcome.unreadable = outcome.unreadable.or(told.err());
+    outcome.unreadable = outcome.unreadable.or(unreadable);
     let unknown = left_out > 0 || stopped || outcome.unreadable.is_some();
     let truncated = match cut {
         None if outcome.cut => Some(task.after_everything()),
@@ -65,11 +69,41 @@ pub(super) fn answer(task: &Task, responder: &dyn Responder, outlet: &mut dyn Ou
     outcome
 }
 
+/// The metrics of an answer, and what is not among them.
+struct Written {
+    fields: Vec<u8>,
+    samples: u64,
+    left_out: u64,
+    stopped: bool,
+    unreadable: Option<Unreadable>,
+}
+
+fn write(task: &Task, responder: &dyn Responder, outlet: &dyn Outlet, cut: Option<Cut>) -> Written {
+    let mut writer = Writer::new(task, outlet);
+    let told = match (task.question.about, cut) {
+        (About::Latest, _) => responder.latest(&mut writer),
+        (About::Window { .. }, Some(cut)) if cut.from <= cut.to => {
+            writer.timed = true;
+            responder.window(cut.from, cut.to, &mut writer)
+        }
+        (About::Window { .. }, _) => Ok(()),
+    };
+    Written {
+        fields: writer.fields,
+        samples: writer.samples,
+        left_out: writer.left_out,
+        stopped: writer.stopped,
+        unreadable: told.err(),
+    }
+}
+
 /// The newest part of a window that fits.
 #[derive(Clone, Copy, Debug)]
 struct Cut {
     from: i64,
     to: i64,
+    /// Not even the newest time alone fits, if this is false.
+    fits: bool,
     /// How many samples it leaves out, as far as they were looked at.
     left_out: u64,
 }
@@ -102,14 +136,14 @@ fn find_cut(
             outcome.unreadable = told.err();
             return (fits, outcome);
         }
-        if let Some((oldest, left_out)) = scale.oldest_that_fits(task.message_bytes) {
+        if let Some(cut) = scale.cut(task.message_bytes, to) {
             outcome.cut = true;
-            let from = oldest;
-            return (Some(Cut { from, to, left_out }), outcome);
+            return (Some(cut), outcome);
         }
         let whole = Cut {
             from: start,
             to,
+            fits: true,
             left_out: 0,
         };
         if start == from {
@@ -223,15 +257,21 @@ impl<'a> Scale<'a> {
         }
     }
 
-    /// The oldest time from which on everything fits, and how many samples are before it; `None` if
-    /// everything fits. Of the newest time something is sent even if not all of it fits.
-    fn oldest_that_fits(&self, message_bytes: usize) -> Option<(i64, u64)> {
+    /// The oldest time from which on everything fits; `None` if everything fits. Of the newest time
+    /// something is sent even if not all of it fits.
+    fn cut(&self, message_bytes: usize, to: i64) -> Option<Cut> {
         let mut room = message_bytes.saturating_sub(ENVELOPE);
-        let mut oldest = self.weights.last_key_value().map(|(time, _)| *time)?;
+        let newest = self.weights.last_key_value().map(|(time, _)| *time)?;
+        let mut oldest = newest;
         for (time, (bytes, _)) in self.weights.iter().rev() {
             let Some(left) = room.checked_sub(*bytes) else {
                 let before = self.weights.range(..oldest);
-                return Some((oldest, before.map(|(_, (_, samples))| samples).sum()));
+                return Some(Cut {
+                    from: oldest,
+                    to,
+                    fits: *time != newest,
+                    left_out: before.map(|(_, (_, samples))| samples).sum(),
+                });
             };
             room = left;
             oldest = *time;

@@ -295,6 +295,48 @@ fn fodc_f6_fodc_o17_what_does_not_fit_is_left_out_oldest_first_and_said() {
     }
 }
 
+/// A record into which another second is recorded after each of the first looks at it.
+struct Growing {
+    records: [Fake; 3],
+    looks: Mutex<usize>,
+}
+
+impl Responder for Growing {
+    fn latest(&self, visitor: &mut dyn Visitor) -> Result<(), Unreadable> {
+        self.records[0].latest(visitor)
+    }
+
+    fn window(&self, from: i64, to: i64, visitor: &mut dyn Visitor) -> Result<(), Unreadable> {
+        let mut looks = self.looks.lock().unwrap();
+        let record = &self.records[(*looks).min(2)];
+        *looks += 1;
+        record.window(from, to, visitor)
+    }
+}
+
+#[test]
+fn fodc_f6_what_is_recorded_while_an_answer_is_made_takes_the_place_of_the_oldest_too() {
+    for seconds in [900, 990] {
+        let record = Growing {
+            records: [1_000, 1_001, 1_002].map(|end| Fake::regular(10, seconds..end)),
+            looks: Mutex::default(),
+        };
+        let task = Task {
+            // Most of it fits, before another second is recorded.
+            message_bytes: if seconds == 900 { 70_000 } else { 7_700 },
+            profile: true,
+            ..task(&plain(Some(0), None))
+        };
+        let mut gathered = Gathered::default();
+        answer(&task, &record, &mut gathered);
+        let told = times(&only(&gathered).metrics);
+        assert_eq!(told.iter().max(), Some(&1_001_000));
+        let oldest = *told.iter().min().unwrap();
+        let scrapes = (1_001_000 - oldest) / 1_000 + 1;
+        assert_eq!(Ok(told.len()), usize::try_from(10 * scrapes));
+    }
+}
+
 #[test]
 fn fodc_f6_a_single_scrape_that_does_not_fit_is_sent_as_far_as_it_does() {
     for asked in [plain(None, None), plain(Some(0), None)] {
