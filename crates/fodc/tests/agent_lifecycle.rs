@@ -66,7 +66,7 @@ async fn req_x9_a_restarted_agent_goes_on_with_its_record() {
     assert!(!page.contains("\nm "), "{page}");
     let kept = recorded(&agent).await;
     assert!(
-        kept.len() >= before && kept.iter().all(|value| *value == 1.0),
+        kept.len() >= before && kept.iter().all(|value| value.to_bits() == 1_f64.to_bits()),
         "{kept:?}"
     );
     assert!(agent.opened().newest.is_some() && agent.opened().damage.is_empty());
