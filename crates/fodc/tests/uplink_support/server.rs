@@ -202,9 +202,10 @@ impl Proxy {
 
     /// Ends the newest agent's metrics stream.
     pub(crate) fn end_metrics(&self, status: Status) {
-        let books = self.books();
-        let newest = books.online.last().unwrap();
-        books.streams[newest].send(Err(status)).ok();
+        let mut books = self.books();
+        let newest = books.online.last().unwrap().clone();
+        let stream = books.streams.remove(&newest).unwrap();
+        stream.send(Err(status)).ok();
     }
 
     /// Forgets every agent, as the registry does after a long silence.
