@@ -1,6 +1,7 @@
 //! `cargo xtask bench SUBJECT [--json]`: measures one part of the project.
 
 mod parser;
+mod recorder;
 
 use anyhow::Result;
 use clap::{Parser, ValueEnum};
@@ -20,12 +21,15 @@ struct Args {
 enum Subject {
     /// Reading the text formats
     Parser,
+    /// Storing what was read, and reading it back
+    Recorder,
 }
 
 fn main() -> Result<()> {
     let args = Args::parse();
     let figures = match args.subject {
         Subject::Parser => parser::run(),
+        Subject::Recorder => recorder::run()?,
     };
     if args.json {
         println!("{}", figure::json(&figures)?);

@@ -1,11 +1,6 @@
 //! Makes the data set of raw scrapes that `tests/data/record.py` took.
 //!
 //! `cargo run --release --example distil -- RAW_DIRECTORY OUTPUT`
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    reason = "a tool for one use, run by hand"
-)]
 
 use std::{collections::BTreeMap, fs, io::Read, path::Path};
 
@@ -72,21 +67,32 @@ fn main() {
     );
     let mut sources: Vec<Source> = (0..SOURCES.len()).map(|_| Source::default()).collect();
     let mut files: Vec<_> = fs::read_dir(Path::new(&raw))
-        .unwrap()
-        .map(|file| file.unwrap().path())
+        .expect("a tool for one use stops at the first fault")
+        .map(|file| {
+            file.expect("a tool for one use stops at the first fault")
+                .path()
+        })
         .collect();
     files.sort();
     for file in files {
         let mut bytes = Vec::new();
         // The minute that is being written ends in the middle.
-        GzDecoder::new(fs::File::open(file).unwrap())
+        GzDecoder::new(fs::File::open(file).expect("a tool for one use stops at the first fault"))
             .read_to_end(&mut bytes)
             .ok();
         let mut rest = &bytes[..];
         while rest.len() >= 13 {
             let source = &mut sources[usize::from(rest[0])];
-            let time = i64::from_le_bytes(rest[1..9].try_into().unwrap());
-            let length = u32::from_le_bytes(rest[9..13].try_into().unwrap());
+            let time = i64::from_le_bytes(
+                rest[1..9]
+                    .try_into()
+                    .expect("a tool for one use stops at the first fault"),
+            );
+            let length = u32::from_le_bytes(
+                rest[9..13]
+                    .try_into()
+                    .expect("a tool for one use stops at the first fault"),
+            );
             rest = &rest[13..];
             if length == u32::MAX {
                 source.missed.push(source.times.len() as u32);
@@ -98,7 +104,10 @@ fn main() {
             };
             rest = after;
             source.times.push(time);
-            take(source, str::from_utf8(body).unwrap());
+            take(
+                source,
+                str::from_utf8(body).expect("a tool for one use stops at the first fault"),
+            );
             source.rows += 1;
         }
     }
@@ -108,7 +117,7 @@ fn main() {
         put_source(&mut out, source, name);
     }
     println!("{} bytes", out.len());
-    fs::write(output, out).unwrap();
+    fs::write(output, out).expect("a tool for one use stops at the first fault");
 }
 
 fn take(source: &mut Source, body: &str) {
@@ -187,7 +196,8 @@ fn put(out: &mut Vec<u8>, bytes: &[u8]) {
 fn column<T: pco::data_types::Number>(out: &mut Vec<u8>, values: &[T]) {
     put(
         out,
-        &simple_compress(values, &ChunkConfig::default()).unwrap(),
+        &simple_compress(values, &ChunkConfig::default())
+            .expect("a tool for one use stops at the first fault"),
     );
 }
 
@@ -203,7 +213,11 @@ fn put_source(out: &mut Vec<u8>, source: Source, name: &str) {
         if series.bits.is_some() && series.seen + 1 < rows {
             series.go(series.seen + 1);
         }
-        let metric = &key.iter().find(|(name, _)| name == "__name__").unwrap().1;
+        let metric = &key
+            .iter()
+            .find(|(name, _)| name == "__name__")
+            .expect("a tool for one use stops at the first fault")
+            .1;
         let family = ["", "_bucket", "_sum", "_count", "_total"]
             .iter()
             .filter_map(|suffix| metric.strip_suffix(suffix))

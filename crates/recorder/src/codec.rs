@@ -117,8 +117,8 @@ impl Encoder {
             }
             places::BITMAP
         };
-        // A column that changes everywhere is not looked at twice, nor one that hardly changes.
-        if changes.len() < values.len() {
+        // Looking at both costs twice; where one is clearly better the other is left out.
+        if changes.len() * 8 <= values.len() * 7 {
             self.put_values(place, &positions, changes, &mut sparse);
         }
         if changes.len() * 4 > values.len() {

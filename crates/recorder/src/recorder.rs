@@ -1,6 +1,8 @@
 //! The recorder: takes scrapes, keeps them within its budget, and hands out readers.
 
+mod found;
 mod open;
+mod read_only;
 mod room;
 mod scrape;
 mod seal;
@@ -26,10 +28,11 @@ use crate::{
     stats::{Counts, Stats},
 };
 
-pub(crate) use self::open::cut;
+pub(crate) use self::found::cut;
 pub(crate) use self::write::{MISSED, NAMES, SCRAPE};
 pub use self::{
-    open::{Opened, open_read_only},
+    open::Opened,
+    read_only::open_read_only,
     scrape::{Committed, Scrape, Set},
     seal::{SealJob, Sealed},
     sync::{SyncJob, Synced},

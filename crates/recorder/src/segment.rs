@@ -4,18 +4,22 @@
 //! times and its blocks with their checksums; and at the end the index's length and checksum. What
 //! is damaged costs its block, or the segment when it is the index.
 
+mod writer;
+
 use std::sync::Arc;
 
 use crate::{
-    bytes::{Input, Malformed, put_count, put_signed},
-    codec::{Decoder, Encoder},
+    bytes::{Input, Malformed},
+    codec::Decoder,
     column::Column,
     disk::{Disk, DiskFile},
     error::{Damage, DamageKind},
-    frame::{FileKind, HEADER_BYTES, Header, Knows, checksum},
+    frame::{FileKind, HEADER_BYTES, Header, checksum},
     rows::{GROUP, bits},
-    track::{Expanded, Scraped, Times, Track},
+    track::{Scraped, Times},
 };
+
+pub(crate) use self::writer::{STEP_COLUMNS, Writer};
 
 /// Bytes at the end: length and checksum of the index.
 const TRAILER_BYTES: usize = 8;
@@ -56,179 +60,6 @@ impl Section {
             .binary_search_by_key(&group, |place| place.group)
             .ok()?;
         Some(self.blocks[at])
-    }
-}
-
-/// Turns the tracks of a head into a segment, one group at a time.
-#[derive(Debug)]
-pub(crate) struct Writer {
-    id: u64,
-    catalog: u64,
-    names: u64,
-    out: Vec<u8>,
-    sections: Vec<Section>,
-    /// The next group to be written, of the last section.
-    group: usize,
-    expanded: Expanded,
-    column: Column,
-    encoder: Encoder,
-    chunks: Vec<u8>,
-}
-
-impl Writer {
-    /// A segment in place of the head `id`, whose slots are defined in the first `names` blocks of
-    /// `catalog`.
-    pub(crate) fn new(id: u64, catalog: u64, names: u64) -> Self {
-        let mut out = Vec::new();
-        Header {
-            kind: FileKind::Segment,
-            id,
-            catalog,
-            knows: Knows {
-                head: 0,
-                extent: names,
-            },
-        }
-        .put(&mut out);
-        Self {
-            id,
-            catalog,
-            names,
-            out,
-            sections: Vec::new(),
-            group: 0,
-            expanded: Expanded::default(),
-            column: Column::default(),
-            encoder: Encoder::default(),
-            chunks: Vec::new(),
-        }
-    }
-
-    /// Bytes it holds.
-    pub(crate) fn memory(&self) -> u64 {
-        self.out.capacity() as u64
-    }
-
-    /// Does a bounded step: one group. False when there is none left.
-    pub(crate) fn step(&mut self, tracks: &[Option<Track>]) -> Result<bool, Malformed> {
-        loop {
-            let at = self
-                .sections
-                .last()
-                .map_or(0, |section| section.source as usize);
-            if let Some(Some(track)) = tracks.get(at)
-                && !self.sections.is_empty()
-                && self.group < track.groups()
-            {
-                self.put_group(track, self.group)?;
-                self.group += 1;
-                return Ok(true);
-            }
-            let next = if self.sections.is_empty() { 0 } else { at + 1 };
-            let Some(source) = (next..tracks.len()).find(|source| tracks[*source].is_some()) else {
-                return Ok(false);
-            };
-            let Some((track, span)) = tracks[source]
-                .as_ref()
-                .and_then(|track| Some((track, track.span?)))
-            else {
-                return Err(Malformed);
-            };
-            self.group = 0;
-            self.sections.push(Section {
-                source: source as u32,
-                times: track.times.clone(),
-                span,
-                blocks: Vec::new(),
-            });
-        }
-    }
-
-    fn put_group(&mut self, track: &Track, group: usize) -> Result<(), Malformed> {
-        track.expand(group, &mut self.expanded)?;
-        let mut used = 0_u128;
-        let mut lengths = Vec::new();
-        self.chunks.clear();
-        for slot in self.expanded.used() {
-            self.expanded.column(slot, &mut self.column);
-            let start = self.chunks.len();
-            self.column
-                .put(&mut self.encoder, track.times.rows, &mut self.chunks);
-            used |= 1 << slot;
-            lengths.push(self.chunks.len() - start);
-        }
-        if used == 0 {
-            return Ok(());
-        }
-        let offset = self.out.len();
-        self.out.extend_from_slice(&used.to_le_bytes());
-        for length in lengths {
-            put_count(&mut self.out, length);
-        }
-        self.out.extend_from_slice(&self.chunks);
-        let block = &self.out[offset..];
-        let place = Place {
-            group: group as u32,
-            offset: offset as u64,
-            len: block.len() as u32,
-            sum: checksum(FileKind::Segment, self.id, offset as u64, block),
-        };
-        if let Some(section) = self.sections.last_mut() {
-            section.blocks.push(place);
-        }
-        Ok(())
-    }
-
-    /// The whole file, once there is no group left.
-    pub(crate) fn finish(mut self) -> (Vec<u8>, Index) {
-        let start = self.out.len();
-        put_count(&mut self.out, self.sections.len());
-        for section in &self.sections {
-            put_section(&mut self.out, section);
-        }
-        let length = (self.out.len() - start) as u32;
-        self.out.extend_from_slice(&length.to_le_bytes());
-        let sum = checksum(FileKind::Segment, self.id, start as u64, &self.out[start..]);
-        self.out.extend_from_slice(&sum.to_le_bytes());
-        (
-            self.out,
-            Index {
-                catalog: self.catalog,
-                names: self.names,
-                sections: self.sections,
-            },
-        )
-    }
-}
-
-fn put_section(out: &mut Vec<u8>, section: &Section) {
-    put_count(out, section.source as usize);
-    put_count(out, section.times.scrapes.len());
-    let (mut time, mut step) = (0_i64, 0_i64);
-    for scraped in &section.times.scrapes {
-        let next = scraped.time.wrapping_sub(time);
-        put_signed(out, next.wrapping_sub(step));
-        (time, step) = (scraped.time, next);
-    }
-    let missed = section
-        .times
-        .scrapes
-        .iter()
-        .enumerate()
-        .filter(|(_, scraped)| scraped.missed);
-    put_count(out, missed.clone().count());
-    let mut next = 0;
-    for (at, _) in missed {
-        put_count(out, at - next);
-        next = at + 1;
-    }
-    put_signed(out, section.span.0);
-    put_signed(out, section.span.1);
-    put_count(out, section.blocks.len());
-    for place in &section.blocks {
-        put_count(out, place.group as usize);
-        put_count(out, place.len as usize);
-        out.extend_from_slice(&place.sum.to_le_bytes());
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::{
     bytes::{Input, Malformed},
     column::Column,
-    rows::{Event, GROUP, GroupState, bits, read_row},
+    rows::{Event, GROUP, GroupState, read_row},
 };
 
 /// Rows are put aside in pieces of about this size, which a reader then shares.
@@ -190,13 +190,13 @@ impl Expanded {
     }
 
     /// Slots that were there at some row.
-    pub(crate) fn used(&self) -> impl Iterator<Item = usize> {
+    pub(crate) fn used(&self) -> u128 {
         let used = self
             .flips
             .iter()
             .enumerate()
             .filter(|(_, flips)| !flips.is_empty());
-        bits(used.fold(0, |set, (slot, _)| set | 1 << slot))
+        used.fold(0, |set, (slot, _)| set | 1 << slot)
     }
 
     /// Puts the column of a slot in place of what was in `column`.

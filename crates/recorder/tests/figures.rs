@@ -5,12 +5,14 @@
     reason = "a test stops at the first thing that is not as it should be"
 )]
 
+#[path = "support/busy.rs"]
+mod busy;
 #[path = "support/dataset.rs"]
 mod dataset;
 
 use std::{path::Path, time::Instant};
 
-use steadfast_recorder::{Options, Recorder, Selector, SeriesId, open_read_only};
+use steadfast_recorder::{Meta, Options, Recorder, Selector, SeriesId, open_read_only};
 
 /// Bytes of a directory's files: of those that hold definitions, and of the others.
 fn bytes_of(dir: &Path) -> (u64, u64) {
@@ -87,6 +89,11 @@ fn req_f10_an_hour_of_real_exporters_costs_half_a_byte_per_sample_and_is_what_wa
     );
     assert!(per_sample <= 0.50, "{per_sample}");
     assert!(per_series <= 150.0, "{per_series}");
+    let hours = f64::from(64 << 20) / (per_sample * 5_000.0 * 3_600.0);
+    assert!(
+        hours >= 6.0,
+        "5,000 series at a second in 64 MiB: {hours} hours"
+    );
     drop(recorder);
     let (reader, opened) = open_read_only(dir.path()).unwrap();
     assert_eq!((&opened.damage, reader.check()), (&Vec::new(), Vec::new()));
@@ -123,4 +130,41 @@ fn req_f10_an_hour_of_real_exporters_costs_half_a_byte_per_sample_and_is_what_wa
         assert!(windows.next().is_none());
     }
     assert_eq!(found, samples);
+}
+
+#[test]
+fn req_f10_a_busy_service_costs_at_most_a_byte_per_sample() {
+    let labels = busy::Busy::labels().unwrap();
+    let mut busy = busy::Busy::new();
+    let dir = tempfile::tempdir().unwrap();
+    let mut options = Options::default();
+    options.head_scrapes = 512;
+    let (mut recorder, _) = Recorder::open(dir.path(), options).unwrap();
+    let source = recorder.source("busy").unwrap();
+    let meta = Meta::default();
+    let ids: Vec<SeriesId> = labels
+        .iter()
+        .map(|labels| recorder.series(source, labels, &meta).unwrap())
+        .collect();
+    let (mut samples, now) = (0, Instant::now());
+    for second in 0..520 {
+        let mut scrape = recorder.scrape(source, second * 1_000);
+        for (id, value) in ids.iter().zip(busy.scrape()) {
+            scrape.set(*id, value, None);
+        }
+        samples += scrape.commit().unwrap().samples;
+    }
+    let job = recorder.seal_job().unwrap();
+    recorder.sealed(job.run());
+    recorder.sync(now).unwrap();
+    recorder.sync(now).unwrap();
+    assert_eq!(recorder.stats().counts.sealed, 1);
+    let (names, others) = bytes_of(dir.path());
+    let (per_sample, per_series) = (
+        others as f64 / samples as f64,
+        names as f64 / labels.len() as f64,
+    );
+    println!("busy: {per_sample:.4} bytes per sample, {per_series:.1} bytes per series");
+    assert!(per_sample <= 1.0, "{per_sample}");
+    assert!(per_series <= 150.0, "{per_series}");
 }

@@ -11,12 +11,12 @@ use crate::{
     disk::{Disk, DiskFile},
     part::{Form, Part, Tracks},
     rows::GROUP,
-    segment::{Index, Writer},
+    segment::{Index, STEP_COLUMNS, Writer},
     shelf::{file_cost, temporary_name},
 };
 
 /// Samples of one slice: some milliseconds of work.
-const SLICE_SAMPLES: usize = 128 << 10;
+const SLICE_SAMPLES: usize = 32 << 10;
 
 /// Commits without a slice after a segment could not be written.
 const PAUSE: u32 = 64;
@@ -27,7 +27,7 @@ pub(super) struct Sealing {
     pub(super) id: u64,
     tracks: Arc<Tracks>,
     writer: Writer,
-    /// Groups per slice.
+    /// Steps per slice.
     slice: usize,
 }
 
@@ -51,8 +51,11 @@ impl Sealing {
             .max()
             .unwrap_or(0);
         // It is done in a quarter of the time the head took, or sooner.
-        let in_time = (groups * 4).div_ceil(scrapes.max(1));
-        let slice = in_time.max(SLICE_SAMPLES / (GROUP * rows.max(1))).max(1);
+        let steps = groups * (GROUP / STEP_COLUMNS);
+        let in_time = (steps * 4).div_ceil(scrapes.max(1));
+        let slice = in_time
+            .max(SLICE_SAMPLES / (STEP_COLUMNS * rows.max(1)))
+            .max(1);
         Self {
             id,
             tracks,

@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Instant};
 
 use crate::{
     Kind, Labels, Meta, NAME, Options, Reader, Recorder, Selector, WriteError,
-    recorder::open::read_only_on,
+    recorder::read_only::read_only_on,
     sim_disk::{Files, SimDisk},
 };
 

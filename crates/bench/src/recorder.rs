@@ -1,0 +1,457 @@
+//! What a record costs: bytes, and time to store and to read.
+//!
+//! The real scrapes are the recorder's own data set, 66 minutes of three exporters at one second; the
+//! busy ones are made up. Baselines are what a plain recorder does: one ring of doubles per series.
+
+#[path = "../../recorder/tests/support/busy.rs"]
+mod busy;
+#[path = "../../recorder/tests/support/dataset.rs"]
+mod dataset;
+mod ring;
+
+use std::{hint::black_box, time::Instant};
+
+use anyhow::{Context, Result, ensure};
+use steadfast_bench::{
+    figure::{Figure, Figures},
+    measure::{Comparison, compare, cpu_time},
+};
+use steadfast_recorder::{
+    Labels, Meta, NAME, Options, Recorder, Selector, SeriesId, Set, SourceId,
+};
+
+use self::{busy::Busy, ring::Ring};
+
+const PAIRS: usize = 15;
+const BUDGET: u64 = 64 << 20;
+
+/// Values of a number of series, scrape by scrape, again and again.
+struct Feed {
+    labels: Vec<Labels>,
+    /// One value per series; NaN with a mark of our own where it is absent.
+    rows: Vec<Vec<f64>>,
+    next: usize,
+    time: i64,
+}
+
+/// A recorder fill by one source.
+struct Filled {
+    recorder: Recorder,
+    source: SourceId,
+    ids: Vec<SeriesId>,
+    samples: u64,
+    /// The longest commit so far, in CPU seconds.
+    slowest: f64,
+}
+
+pub(crate) fn run() -> Result<Figures> {
+    let mut figures = Figures::new();
+    let real = Feed::real()?;
+    real_bytes(&real, &mut figures)?;
+    busy_bytes(&mut figures)?;
+    history(&real, &mut figures)?;
+    many(&mut figures)?;
+    store(&real, &mut figures)?;
+    read(&real, &mut figures)?;
+    Ok(figures)
+}
+
+impl Feed {
+    /// All series of the data set as one source, so that every one of them is in every row.
+    fn real() -> Result<Self> {
+        let path = concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/../recorder/tests/data/real.pco"
+        );
+        let sources = dataset::read(&std::fs::read(path).context(path)?);
+        let rows = sources
+            .iter()
+            .flat_map(|source| source.series.iter().map(|series| series.values.len()))
+            .min();
+        let rows = rows.unwrap_or_default();
+        let mut labels = Vec::new();
+        let mut columns = Vec::new();
+        for (index, source) in sources.iter().enumerate() {
+            for series in &source.series {
+                // A series that is not there throughout would leave holes in the plain rings.
+                if series.values[..rows].iter().all(Option::is_some) {
+                    labels.push(with_label(&series.labels, "job", &index.to_string())?);
+                    columns.push(&series.values);
+                }
+            }
+        }
+        let value =
+            |column: &[Option<u64>], row: usize| f64::from_bits(column[row].unwrap_or_default());
+        let rows = (0..rows)
+            .map(|row| columns.iter().map(|column| value(column, row)).collect())
+            .collect();
+        Ok(Self {
+            labels,
+            rows,
+            next: 0,
+            time: 1_700_000_000_000,
+        })
+    }
+
+    /// The same series so often that there are `count`.
+    fn widened(&self, count: usize) -> Result<Self> {
+        let mut labels = Vec::with_capacity(count);
+        for n in 0..count {
+            let copy = (n / self.labels.len()).to_string();
+            labels.push(with_label(
+                &self.labels[n % self.labels.len()],
+                "copy",
+                &copy,
+            )?);
+        }
+        let widen = |row: &Vec<f64>| row.iter().copied().cycle().take(count).collect();
+        Ok(Self {
+            labels,
+            rows: self.rows.iter().map(widen).collect(),
+            next: 0,
+            time: self.time,
+        })
+    }
+
+    fn advance(&mut self) -> (i64, &[f64]) {
+        self.time += 1_000;
+        let row = self.next;
+        self.next = (self.next + 1) % self.rows.len();
+        (self.time, &self.rows[row])
+    }
+}
+
+fn with_label(labels: &Labels, name: &str, value: &str) -> Result<Labels> {
+    Ok(Labels::new(labels.iter().chain([(name, value)]))?)
+}
+
+impl Filled {
+    fn new(mut recorder: Recorder, labels: &[Labels]) -> Result<Self> {
+        let source = recorder.source("http://127.0.0.1:9100/metrics")?;
+        let meta = Meta::default();
+        let ids = labels
+            .iter()
+            .map(|labels| recorder.series(source, labels, &meta));
+        let ids = ids.collect::<Result<_, _>>()?;
+        Ok(Self {
+            recorder,
+            source,
+            ids,
+            samples: 0,
+            slowest: 0.0,
+        })
+    }
+
+    fn in_memory(labels: &[Labels]) -> Result<Self> {
+        Self::new(Recorder::in_memory(options())?, labels)
+    }
+
+    fn record(&mut self, time: i64, row: &[f64]) -> Result<()> {
+        let mut scrape = self.recorder.scrape(self.source, time);
+        for (id, value) in self.ids.iter().zip(row) {
+            ensure!(
+                scrape.set(*id, *value, None) == Set::First,
+                "an id went stale"
+            );
+        }
+        scrape.commit()?;
+        self.samples += row.len() as u64;
+        Ok(())
+    }
+
+    fn record_timed(&mut self, time: i64, row: &[f64]) -> Result<()> {
+        let began = cpu_time();
+        self.record(time, row)?;
+        self.slowest = self.slowest.max(cpu_time() - began);
+        Ok(())
+    }
+}
+
+fn options() -> Options {
+    let mut options = Options::default();
+    options.budget = BUDGET;
+    options
+}
+
+/// Bytes per sample and per series of what is in files, sealed and not.
+fn file_bytes(name: &str, mut feed: Feed, scrapes: usize, figures: &mut Figures) -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let mut fill = Filled::new(Recorder::open(dir.path(), options())?.0, &feed.labels)?;
+    for count in 0..scrapes {
+        let (time, row) = feed.advance();
+        fill.record(time, row)?;
+        if count % 5 == 0 {
+            fill.recorder.sync(Instant::now())?;
+        }
+    }
+    fill.recorder.sync(Instant::now())?;
+    fill.recorder.sync(Instant::now())?;
+    let (mut names, mut others) = (0, 0);
+    for entry in std::fs::read_dir(dir.path())? {
+        let entry = entry?;
+        let is_names = entry
+            .path()
+            .extension()
+            .is_some_and(|extension| extension == "names");
+        *(if is_names { &mut names } else { &mut others }) += entry.metadata()?.len();
+    }
+    let against = |value: f64, baseline: f64, unit| Figure {
+        value,
+        unit,
+        baseline: Some(baseline),
+        ratio: Some(baseline / value),
+    };
+    let per_sample = others as f64 / fill.samples as f64;
+    figures.insert(
+        format!("{name}/bytes per sample"),
+        against(per_sample, 8.0, "bytes"),
+    );
+    let per_series = names as f64 / feed.labels.len() as f64;
+    figures.insert(
+        format!("{name}/bytes per series"),
+        against(per_series, 213.0, "bytes"),
+    );
+    figures.insert(
+        format!("{name}/series"),
+        Figure::alone(feed.labels.len() as f64, "series"),
+    );
+    let memory = fill.recorder.stats().memory as f64 / f64::from(1 << 20);
+    figures.insert(
+        format!("{name}/memory beside the files"),
+        Figure::alone(memory, "MiB"),
+    );
+    Ok(())
+}
+
+fn real_bytes(real: &Feed, figures: &mut Figures) -> Result<()> {
+    let feed = real.widened(real.labels.len())?;
+    let scrapes = feed.rows.len();
+    file_bytes("real", feed, scrapes, figures)
+}
+
+fn busy_bytes(figures: &mut Figures) -> Result<()> {
+    let mut busy = Busy::new();
+    let labels = Busy::labels()?;
+    let rows = (0..1_200).map(|_| busy.scrape()).collect();
+    let feed = Feed {
+        labels,
+        rows,
+        next: 0,
+        time: 1_700_000_000_000,
+    };
+    let (mut changed, mut all) = (0, 0);
+    for pair in feed.rows.windows(2) {
+        changed += pair[0]
+            .iter()
+            .zip(&pair[1])
+            .filter(|(a, b)| a.to_bits() != b.to_bits())
+            .count();
+        all += pair[0].len();
+    }
+    figures.insert(
+        "busy/changed".to_owned(),
+        Figure::alone(100.0 * changed as f64 / all as f64, "%"),
+    );
+    file_bytes("busy", feed, 1_200, figures)
+}
+
+/// How far back 5,000 series at a second reach in 64 MiB of memory.
+fn history(real: &Feed, figures: &mut Figures) -> Result<()> {
+    let mut feed = real.widened(5_000)?;
+    let mut fill = Filled::in_memory(&feed.labels)?;
+    let began = cpu_time();
+    while fill.recorder.stats().evicted_parts < 2 {
+        let (time, row) = feed.advance();
+        fill.record_timed(time, row)?;
+        ensure!(
+            fill.recorder.stats().used <= BUDGET,
+            "the budget does not hold"
+        );
+    }
+    let spent = cpu_time() - began;
+    let (least, most) = fill.recorder.reader().span().context("there is a record")?;
+    let hours = (most - least) as f64 / 3_600_000.0;
+    let ring = Ring::capacity(5_000, BUDGET) as f64 / 3_600.0;
+    let figure = Figure {
+        value: hours,
+        unit: "hours",
+        baseline: Some(ring),
+        ratio: Some(hours / ring),
+    };
+    figures.insert("5000 series/history in 64 MiB".to_owned(), figure);
+    let each = 1e9 * spent / fill.samples as f64;
+    figures.insert(
+        "5000 series/store and seal per sample".to_owned(),
+        Figure::alone(each, "ns"),
+    );
+    figures.insert(
+        "5000 series/slowest commit".to_owned(),
+        Figure::alone(1e3 * fill.slowest, "ms"),
+    );
+    query(&fill, most, figures)
+}
+
+/// One hour of all of them.
+fn query(fill: &Filled, most: i64, figures: &mut Figures) -> Result<()> {
+    let reader = fill.recorder.reader();
+    let (mut best, mut samples) = (f64::MAX, 0);
+    for _ in 0..5 {
+        let began = cpu_time();
+        samples = 0;
+        for window in reader.window(&Selector::all(), most - 3_600_000 + 1..=most) {
+            samples += black_box(window?.samples.len());
+        }
+        best = best.min(cpu_time() - began);
+    }
+    ensure!(
+        samples == 18_000_000,
+        "an hour of 5,000 series has {samples} samples"
+    );
+    figures.insert(
+        "5000 series/window of an hour".to_owned(),
+        Figure::alone(1e3 * best, "ms"),
+    );
+    let each = 1e9 * best / samples as f64;
+    figures.insert(
+        "5000 series/window per sample".to_owned(),
+        Figure::alone(each, "ns"),
+    );
+    Ok(())
+}
+
+/// A hundred thousand series, of which some come and go.
+fn many(figures: &mut Figures) -> Result<()> {
+    let labels = |n: usize| {
+        Labels::new([
+            (NAME, "many_total"),
+            (
+                "instance",
+                &format!("10.0.{}.{}:9100", n / 250 % 250, n % 250),
+            ),
+            ("n", &n.to_string()),
+        ])
+    };
+    let mut recorder = Recorder::in_memory(options())?;
+    let source = recorder.source("many")?;
+    let mut names: Vec<usize> = (0..100_000).collect();
+    let mut ids = Vec::new();
+    for n in &names {
+        ids.push(recorder.series(source, &labels(*n)?, &Meta::default())?);
+    }
+    let (mut most, mut slowest) = (0, 0.0_f64);
+    for (step, time) in (0..600).zip((0..).step_by(1_000)) {
+        let began = cpu_time();
+        let mut scrape = recorder.scrape(source, time);
+        for n in 0..names.len() {
+            if n % 1_000 == step % 1_000 {
+                names[n] += 100_000;
+                ids[n] = scrape.series(&labels(names[n])?, &Meta::default())?;
+            }
+            let value = if n % 8 == 0 {
+                (step * n) as f64
+            } else {
+                n as f64
+            };
+            ensure!(
+                scrape.set(ids[n], value, None) == Set::First,
+                "an id went stale"
+            );
+        }
+        scrape.commit()?;
+        slowest = slowest.max(cpu_time() - began);
+        most = most.max(recorder.stats().used);
+        ensure!(most <= BUDGET, "the budget does not hold");
+    }
+    let (least, newest) = recorder.reader().span().context("there is a record")?;
+    figures.insert(
+        "100000 series/most used".to_owned(),
+        Figure::alone(most as f64 / f64::from(1 << 20), "MiB"),
+    );
+    let minutes = (newest - least) as f64 / 60_000.0;
+    let ring = Ring::capacity(100_000, BUDGET) as f64 / 60.0;
+    let figure = Figure {
+        value: minutes,
+        unit: "minutes",
+        baseline: Some(ring),
+        ratio: Some(minutes / ring),
+    };
+    figures.insert("100000 series/history after 10 minutes".to_owned(), figure);
+    figures.insert(
+        "100000 series/slowest scrape".to_owned(),
+        Figure::alone(1e3 * slowest, "ms"),
+    );
+    Ok(())
+}
+
+fn compared(comparison: &Comparison, samples: usize) -> Figure {
+    let each = |time: std::time::Duration| time.as_secs_f64() * 1e9 / samples as f64;
+    Figure {
+        value: each(comparison.ours),
+        unit: "ns",
+        baseline: Some(each(comparison.baseline)),
+        ratio: Some(comparison.ratio),
+    }
+}
+
+/// Storing a scrape of 5,000 series, against writing each value into its ring.
+fn store(real: &Feed, figures: &mut Figures) -> Result<()> {
+    let (mut ours, mut theirs) = (real.widened(5_000)?, real.widened(5_000)?);
+    let mut fill = Filled::in_memory(&ours.labels)?;
+    let mut ring = Ring::new(5_000, 1_024);
+    let mut failed = None;
+    let comparison = compare(
+        PAIRS,
+        || {
+            let (time, row) = ours.advance();
+            if let Err(error) = fill.record(time, row) {
+                failed = Some(error);
+            }
+        },
+        || {
+            let (time, row) = theirs.advance();
+            ring.push(time, row);
+        },
+    );
+    if let Some(error) = failed {
+        return Err(error);
+    }
+    figures.insert(
+        "store/per sample, ring".to_owned(),
+        compared(&comparison, 5_000),
+    );
+    Ok(())
+}
+
+/// Reading sealed series, against copying pairs out of rings.
+fn read(real: &Feed, figures: &mut Figures) -> Result<()> {
+    let mut feed = real.widened(real.labels.len())?;
+    let mut fill = Filled::in_memory(&feed.labels)?;
+    let mut ring = Ring::new(feed.labels.len(), 1_024);
+    for _ in 0..1_100 {
+        let (time, row) = feed.advance();
+        fill.record(time, row)?;
+        ring.push(time, row);
+    }
+    let (least, _) = fill.recorder.reader().span().context("there is a record")?;
+    let range = least..=least + 1_023_000;
+    let reader = fill.recorder.reader();
+    let samples = 1_024 * feed.labels.len();
+    let comparison = compare(
+        PAIRS,
+        || {
+            for window in reader.window(&Selector::all(), range.clone()) {
+                black_box(window.is_ok_and(|window| window.samples.len() == 1_024));
+            }
+        },
+        || {
+            for series in 0..ring.series() {
+                black_box(ring.window(series).len());
+            }
+        },
+    );
+    figures.insert(
+        "read/per sample, ring".to_owned(),
+        compared(&comparison, samples),
+    );
+    Ok(())
+}
