@@ -76,6 +76,12 @@ enum Chore {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<String>,
     },
+    /// Compare remote read with what a Prometheus scraped for itself; two minutes, needs its packages
+    RemoteRead {
+        /// What the comparison takes, like --seed N
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<String>,
+    },
     /// Measure the line coverage of session, link and the Streamer client
     Coverage {
         /// List the lines that no test reached
@@ -103,6 +109,7 @@ fn main() -> Result<()> {
         Chore::Mutants { only } => mutants::run(only.as_deref()),
         Chore::Sim { args } => sim::run(&args),
         Chore::Bench { args } => bench::run(&args),
+        Chore::RemoteRead { args } => test::remote_read(&args),
         Chore::Coverage { uncovered } => coverage::run(uncovered),
     }
 }

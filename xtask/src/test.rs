@@ -9,6 +9,7 @@ use crate::process;
 const INTEROP: &str = "tests/interop";
 
 /// Where our parser of the text formats is compared with that of another project.
+const REMOTE_READ: &str = "tests/remote_read/check.py";
 const EXPOSITION: &str = "tests/exposition";
 
 /// What a run of tests counted.
@@ -40,6 +41,18 @@ fn python_peers(tally: &mut Tally) -> Result<bool> {
     process::run(process::cargo().args(["build", "--locked", "--package", "steadfast-cli"]))?;
     let binary = process::target().join("debug/steadfast");
     pytest(INTEROP, ("STEADFAST_BINARY", binary), tally)
+}
+
+/// Compares the agent's remote read with a Prometheus of the system's packages.
+pub(crate) fn remote_read(args: &[String]) -> Result<()> {
+    process::run(process::cargo().args(["build", "--locked", "--package", "steadfast-cli"]))?;
+    let binary = process::target().join("debug/steadfast");
+    let mut check = Command::new("python3");
+    check
+        .current_dir(process::root())
+        .arg(REMOTE_READ)
+        .args(args);
+    process::run(check.env("STEADFAST_BINARY", binary))
 }
 
 /// Compares our parser with a Python one, through an example that is built first.
