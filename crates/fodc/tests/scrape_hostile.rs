@@ -234,8 +234,15 @@ async fn redirects_on_the_same_host_are_followed_and_no_others() {
     assert!(told.contains("which is not followed"), "{told}");
 
     let other = Exporter::page("hostile 1\n");
-    let away = format!("Location: {}\r\n", other.url());
-    let away: Answer = Arc::new(move |_, stream| respond(stream, "307 Elsewhere", &away, b""));
+    let away = format!("Location: http://{}/elsewhere\r\n", other.address());
+    let away: Answer = Arc::new(move |request, stream| {
+        if request.head.starts_with("GET /elsewhere ") {
+            // Not what the redirect meant: that was another host's page of this name.
+            respond(stream, "200 OK", "", b"hostile 1\n")
+        } else {
+            respond(stream, "307 Elsewhere", &away, b"")
+        }
+    });
     missed(away, "redirect", nothing).await;
     assert_eq!(other.requests(), 0);
 }
