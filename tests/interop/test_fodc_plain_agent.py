@@ -2,13 +2,14 @@
 
 import concurrent.futures
 import contextlib
+import dataclasses
 import time
 
 import grpc
 import pytest
 
 from peers import fodc_wire as wire
-from peers.fodc_agent import Call, Series
+from peers.fodc_agent import REGISTRATIONS_MAX, Call, Series
 from peers.fodc_beside import beside
 from peers.waiting import until
 
@@ -601,3 +602,53 @@ def test_a_window_larger_than_a_message_is_asked_in_slices_and_whole(stage):
         assert [point["value"] for point in element["data"]] == list(range(first, first + 400))
         assert element["data"][0]["timestamp"] == wire.rfc3339(T - 400)
     assert len(agent.ids) <= 3
+
+
+def test_what_a_go_agent_lets_through_is_still_a_page(stage):
+    proxy = stage.our_proxy()
+    odd = [
+        # Its parser takes names that begin with a digit, and loses labels so that series meet.
+        Series("9lives", {"0": "zero"}, "a\\b\nc", 0, [(T, 1)]),
+        Series("twice", {}, "", wire.GAUGE, [(T, 1)]),
+        Series("twice", {}, "", wire.GAUGE, [(T, 2)]),
+        Series("", {}, "", 0, [(T, 1)]),
+        Series("empty", {"none": ""}, "", 0, [(T, 1)]),
+        # O39: labels that an agent has too.
+        Series("own", {"pod_name": "another", "agent_id": "mine"}, "", wire.GAUGE, [(T, 1)]),
+    ]
+    agent = stage.agent(wire.NEWEST, proxy.address, series=odd)
+    # It stamps over labels of the same name; one that does not is a series of its own.
+    plain = stage.agent(wire.SEED, proxy.address, series=odd)
+    proxy.knows(agent, plain)
+    page = proxy.page()
+    assert len(page.named("twice")) == len(page.named("empty")) == 2
+    lives = [name for name, _ in page.samples if name.endswith("lives")]
+    assert len(lives) == 2
+    assert {labels["pod_name"] for labels, _ in page.named("own")} == {"db-0", "another"}
+    window = proxy.windows(start_time=wire.rfc3339(T), end_time=wire.rfc3339(T))
+    assert {"9lives", "twice", "empty", "own"} <= {element["name"] for element in window}
+    unharmed(agent, plain)
+
+
+def test_two_agents_that_say_they_are_the_same_are_both_kept_and_told_apart(stage):
+    proxy = stage.our_proxy()
+    agents = [stage.agent(wire.TYPED_RELEASE, proxy.address, series=[QUEUED]) for _ in range(2)]
+    proxy.knows(*agents)
+    found = proxy.page().named("jobs_queued")
+    assert {labels["agent_id"] for labels, _ in found} == {agent.ids[0] for agent in agents}
+    assert all(agent["duplicate"] for agent in proxy.agents().values())
+    unharmed(*agents)
+
+
+@beside
+def test_fodc_o37_an_agent_in_a_storm_fills_no_registry(stage):
+    proxy = stage.our_proxy(max_agents="2")
+    future = dataclasses.replace(wire.NEWEST, methods=(*wire.NEWEST.methods, "StreamOfTheFuture"))
+    agent = stage.agent(future, proxy.address)
+    until(lambda: agent.gave_up, "the end of the storm", 40)
+    assert (len(agent.ids), agent.refusals) == (REGISTRATIONS_MAX, [])
+    assert agent.endings[0][1] == grpc.StatusCode.UNIMPLEMENTED
+    assert proxy.health()["agents_total"] == 1
+    other = stage.agent(wire.NEWEST, proxy.address, node=wire.Node(pod="other"), series=[QUEUED])
+    proxy.knows(other)
+    unharmed(other)

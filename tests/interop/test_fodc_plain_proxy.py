@@ -161,7 +161,7 @@ def test_req_f7_questions_are_answered_in_order_one_message_each(stage):
     recorded = has_recorded(proxy, 4)
     stream = proxy.metrics_stream()
     asked = len(stream.received)
-    wanted = [recorded[n % 4] for n in range(12)]
+    wanted = [recorded[n % 4] for n in range(50)]
     for at, _ in wanted:
         stream.send(wire.question(at, at))
         stream.send(wire.question(1, 2))
@@ -169,7 +169,7 @@ def test_req_f7_questions_are_answered_in_order_one_message_each(stage):
         assert points(stream.next()) == [point]
         assert len(stream.next().metrics) == 0
     proxy.heartbeats(len(proxy.heartbeats(0)) + 1)
-    assert len(stream.received) == asked + 24
+    assert len(stream.received) == asked + 100
 
 
 def test_two_endpoints_keep_their_own_times_and_names(stage):
@@ -341,6 +341,30 @@ def test_fodc_f5_a_proxy_that_refuses_is_asked_again_with_patience(stage):
 
 
 @beside
+def test_a_registration_without_an_id_is_none(stage):
+    proxy = stage.proxy(wire.NEWEST)
+    proxy.nameless = True
+    stage.our_agent(proxy.address, stage.exporter())
+    until(lambda: proxy.asked >= 2, "that it tries again", 30)
+    assert not proxy.open_streams(wire.METRICS)
+    proxy.nameless = False
+    proxy.registered(seconds=40)
+    assert proxy.ask().HasField("timestamp")
+
+
+def test_what_comes_after_the_answer_to_the_registration_means_nothing(stage):
+    proxy = stage.proxy(wire.NEWEST)
+    own(stage, proxy, stage.exporter())
+    stream = proxy.registered().stream
+    for answer in ({"success": False, "message": "no"}, {"success": True, "agent_id": "another"}, {}):
+        stream.send(wire.messages.RegisterAgentResponse(**answer))
+    proxy.heartbeats(2)
+    assert proxy.ask().HasField("timestamp")
+    assert (len(proxy.registrations), stream.open) == (1, True)
+    assert proxy.metrics_stream().agent_id == proxy.registrations[0].agent_id
+
+
+@beside
 def test_fodc_o2_streams_that_end_right_after_they_were_accepted_make_no_storm(stage):
     proxy = stage.proxy(wire.NEWEST)
     proxy.ends = wire.REGISTER
@@ -422,6 +446,26 @@ def test_fodc_o8_sigterm_leaves_with_a_full_send_buffer(stage):
     assert agent.runs()
     agent.terminate()
     agent.leaves()
+
+
+@beside
+def test_fodc_o8_an_answer_that_is_not_taken_holds_up_no_heartbeat(stage):
+    page = "".join(f'long{{id="{n}",text="{"x" * 300}"}} {n}\n' for n in range(8_000))
+    proxy = stage.proxy(wire.NEWEST)
+    stage.our_agent(proxy.address, stage.exporter(page))
+    stream = proxy.metrics_stream()
+    until(lambda: named(proxy.ask(seconds=25), "long"), "the long page", 40)
+    proxy.takes.clear()
+    received = len(stream.received)
+    for _ in range(8):
+        stream.send(wire.question())
+    stream.next(25)
+    proxy.heartbeats(len(proxy.heartbeats(0)) + 4, 40)
+    assert len(stream.received) == received + 1
+    proxy.takes.set()
+    for _ in range(7):
+        assert named(stream.next(40), "long")
+    assert len(proxy.registrations) == 1
 
 
 @beside

@@ -89,6 +89,11 @@ class Proxy(grpc.GenericRpcHandler):
         self.mute = False
         # A method whose streams end right after they were accepted.
         self.ends = None
+        # A registration is answered with success, and without an id.
+        self.nameless = False
+        # While it is not set, no answer of an agent is taken.
+        self.takes = threading.Event()
+        self.takes.set()
         # Registrations that were asked for, in whatever way they were answered.
         self.asked = 0
         options = [
@@ -143,6 +148,7 @@ class Proxy(grpc.GenericRpcHandler):
             for message in requests:
                 if stream.method != wire.REGISTER:
                     stream.came(message)
+                    self.takes.wait()
                 elif registration is None:
                     registration = self._register(stream, message)
                 else:
@@ -156,7 +162,7 @@ class Proxy(grpc.GenericRpcHandler):
             self.asked += 1
             refusal = self.refusal or self._refusal(request)
             registration = Registration(str(uuid.uuid4()), request, stream)
-            if not self.mute and not refusal:
+            if not self.mute and not refusal and not self.nameless:
                 self.registrations.append(registration)
         if self.mute:
             return registration
@@ -169,7 +175,7 @@ class Proxy(grpc.GenericRpcHandler):
                 success=True,
                 message="Agent registered successfully",
                 heartbeat_interval_seconds=int(self.heartbeat),
-                agent_id=registration.agent_id,
+                agent_id="" if self.nameless else registration.agent_id,
             )
         )
         if self.ends == wire.REGISTER:
@@ -232,6 +238,7 @@ class Proxy(grpc.GenericRpcHandler):
 
     def kill(self):
         """Drops every connection and stops listening. Can be repeated."""
+        self.takes.set()
         self._grpc.stop(None).wait(10)
         with self.lock:
             streams = list(self.streams)
