@@ -23,8 +23,8 @@ const FIRST_LOOK: i64 = 10_000;
 /// Samples between two looks at whether the answer hurries.
 const SLICE: usize = 1_024;
 
-/// The record grows while it is read. What was weighed before a reading was recorded may no longer fit
-/// after it, and is weighed again; each time that is less likely than the time before.
+/// A slow reading may be recorded after a faster one that began later. If that happens between weighing
+/// and writing, not all may fit that was found to fit, and it is weighed again.
 const WEIGHINGS: u32 = 4;
 
 pub(super) fn answer(task: &Task, responder: &dyn Responder, outlet: &mut dyn Outlet) -> Outcome {
@@ -115,7 +115,7 @@ fn find_cut(
     responder: &dyn Responder,
     outlet: &dyn Outlet,
     from: i64,
-    to: i64,
+    mut to: i64,
 ) -> (Option<Cut>, Outcome) {
     let mut outcome = Outcome::default();
     if from > to {
@@ -136,6 +136,8 @@ fn find_cut(
             outcome.unreadable = told.err();
             return (fits, outcome);
         }
+        // What is recorded from now on was not weighed.
+        to = scale.newest().map_or(to, |newest| newest.min(to));
         if let Some(cut) = scale.cut(task.message_bytes, to) {
             outcome.cut = true;
             return (Some(cut), outcome);
@@ -257,11 +259,15 @@ impl<'a> Scale<'a> {
         }
     }
 
+    fn newest(&self) -> Option<i64> {
+        self.weights.last_key_value().map(|(time, _)| *time)
+    }
+
     /// The oldest time from which on everything fits; `None` if everything fits. Of the newest time
     /// something is sent even if not all of it fits.
     fn cut(&self, message_bytes: usize, to: i64) -> Option<Cut> {
         let mut room = message_bytes.saturating_sub(ENVELOPE);
-        let newest = self.weights.last_key_value().map(|(time, _)| *time)?;
+        let newest = self.newest()?;
         let mut oldest = newest;
         for (time, (bytes, _)) in self.weights.iter().rev() {
             let Some(left) = room.checked_sub(*bytes) else {

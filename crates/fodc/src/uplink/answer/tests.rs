@@ -295,9 +295,9 @@ fn fodc_f6_fodc_o17_what_does_not_fit_is_left_out_oldest_first_and_said() {
     }
 }
 
-/// A record into which another second is recorded after each of the first looks at it.
+/// A record that is another one at each look, and stays the last one.
 struct Growing {
-    records: [Fake; 3],
+    records: Vec<Fake>,
     looks: Mutex<usize>,
 }
 
@@ -308,33 +308,50 @@ impl Responder for Growing {
 
     fn window(&self, from: i64, to: i64, visitor: &mut dyn Visitor) -> Result<(), Unreadable> {
         let mut looks = self.looks.lock().unwrap();
-        let record = &self.records[(*looks).min(2)];
+        let record = &self.records[(*looks).min(self.records.len() - 1)];
         *looks += 1;
         record.window(from, to, visitor)
     }
 }
 
+fn answered_from(records: Vec<Fake>) -> Vec<Metric> {
+    let looks = Mutex::default();
+    let mut gathered = Gathered::default();
+    let task = Task {
+        message_bytes: 7_700,
+        profile: true,
+        ..task(&plain(Some(0), None))
+    };
+    answer(&task, &Growing { records, looks }, &mut gathered);
+    only(&gathered).metrics.clone()
+}
+
 #[test]
-fn fodc_f6_what_is_recorded_while_an_answer_is_made_takes_the_place_of_the_oldest_too() {
-    for seconds in [900, 990] {
-        let record = Growing {
-            records: [1_000, 1_001, 1_002].map(|end| Fake::regular(10, seconds..end)),
-            looks: Mutex::default(),
-        };
-        let task = Task {
-            // Most of it fits, before another second is recorded.
-            message_bytes: if seconds == 900 { 70_000 } else { 7_700 },
-            profile: true,
-            ..task(&plain(Some(0), None))
-        };
-        let mut gathered = Gathered::default();
-        answer(&task, &record, &mut gathered);
-        let told = times(&only(&gathered).metrics);
-        assert_eq!(told.iter().max(), Some(&1_001_000));
-        let oldest = *told.iter().min().unwrap();
-        let scrapes = (1_001_000 - oldest) / 1_000 + 1;
-        assert_eq!(Ok(told.len()), usize::try_from(10 * scrapes));
-    }
+fn fodc_f6_what_is_recorded_after_the_weighing_takes_nobodys_place() {
+    // A second passes with each look, for longer than anybody would weigh again.
+    let ends = 1_000..1_050;
+    let told = answered_from(ends.map(|end| Fake::regular(10, 990..end)).collect());
+    let times = times(&told);
+    assert_eq!(times.iter().max(), Some(&999_000));
+    let scrapes = (999_000 - times.iter().min().unwrap()) / 1_000 + 1;
+    assert_eq!(Ok(times.len()), usize::try_from(10 * scrapes));
+}
+
+#[test]
+fn fodc_f6_a_reading_that_is_recorded_late_takes_the_place_of_the_oldest() {
+    let (first, mut second) = (Fake::regular(10, 990..1_000), Fake::regular(10, 990..1_000));
+    let slow = Fake::regular(10, 998..999).series.into_iter();
+    second.series.extend(slow.map(|series| FakeSeries {
+        name: format!("slow_{}", series.name),
+        ..series
+    }));
+    let told = answered_from(vec![first, second]);
+    let oldest = *times(&told).iter().min().unwrap();
+    assert!(oldest > 990_000);
+    let slow = told.iter().filter(|metric| metric.name.starts_with("slow"));
+    assert_eq!(slow.count(), 10);
+    let scrapes = (999_000 - oldest) / 1_000 + 1;
+    assert_eq!(Ok(told.len() - 10), usize::try_from(10 * scrapes));
 }
 
 #[test]
