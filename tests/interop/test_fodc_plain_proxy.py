@@ -1,5 +1,6 @@
 """Our agent, against proxies as the Go programs are: what they rely on, and what they suffered from."""
 
+import contextlib
 import signal
 import socket
 import time
@@ -221,19 +222,17 @@ def test_fodc_f6_an_answer_never_exceeds_four_mebibytes_and_leaves_out_the_oldes
     stage.our_agent(proxy.address, exporter, poll_metrics_interval="500ms")
     proxy.registered()
 
-    def whole_window():
+    def cut_window():
         answer = proxy.ask(end=time.time() + 60, seconds=25)
-        return answer if len(exporter.readings) > 12 else None
+        oldest = points(answer)
+        return answer if oldest and exporter.readings.index(oldest[0][1]) > 3 else None
 
-    answer = until(whole_window, "more readings than fit", 40)
+    answer = until(cut_window, "more readings than fit", 45)
     assert (2 << 20) < answer.ByteSize() <= (4 << 20)
     times = sorted({wire.seconds(metric.timestamp) for metric in named(answer, "long")})
-    recorded = [at for at, _ in true(points(answer), exporter)]
     # What is there is the newest part, whole.
-    assert times == recorded
+    assert times == [at for at, _ in true(points(answer), exporter)]
     assert len(named(answer, "long")) == 2_000 * len(times)
-    assert len(times) < len(exporter.readings) - 2
-    assert exporter.readings.index(points(answer)[-1][1]) >= 10
     # The latest values alone, once they too are more than fits.
     exporter.extra = "".join(f'long{{id="{n:05}",text="{"x" * 300}"}} {n}\n' for n in range(16_000))
 
@@ -383,10 +382,17 @@ def test_fodc_o2_streams_that_end_right_after_they_were_accepted_make_no_storm(s
     until(lambda: opened() > before + 1, "that the metrics stream is tried again", 40)
     assert opened() - before <= (time.monotonic() - begun) / 0.5 + 2
     proxy.ends = None
-    # The stream that holds is the last one: asking another is asking nobody.
-    held = until(lambda: opened() > before + 2 and proxy.open_streams(wire.METRICS), "one that holds", 40)
-    held[-1].send(wire.question())
-    assert held[-1].next().HasField("timestamp")
+
+    def answered():
+        # One that was accepted before may be ending still.
+        held = proxy.open_streams(wire.METRICS)
+        if held:
+            held[-1].send(wire.question())
+            with contextlib.suppress(AssertionError):
+                return held[-1].next(3)
+        return None
+
+    assert until(answered, "a stream that holds", 45).HasField("timestamp")
     assert len(proxy.registrations) == count
 
 

@@ -124,6 +124,8 @@ class OurAgent(_Process):
             "prometheus_listen_addr": "127.0.0.1:0",
             "heartbeat_interval": "1s",
             "reconnect_interval": "1s",
+            # What is served shall be recorded, on a busy machine too.
+            "scrape_timeout": "10s",
         }
         super().__init__([binary, "fodc", "agent", *_flags(usual | settings)], log)
         [self.http] = self.ready()
