@@ -37,7 +37,10 @@ use hyper::{
     service::service_fn,
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::{net::TcpListener, time::interval};
+use tokio::{
+    net::TcpListener,
+    time::{interval, sleep},
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::service::Routes;
 use tower_service::Service as _;
@@ -46,7 +49,7 @@ use tracing::{debug, info, warn};
 pub use self::config::{Config, InvalidConfig};
 use self::{
     listen::{Port, Socket, accept, bind},
-    rpc::Service,
+    rpc::{Calls, Service},
     state::State,
 };
 
@@ -91,6 +94,9 @@ const CONNECTION_WINDOW: u32 = 8 << 20;
 
 /// Calls that may be open on one connection: an agent has seven.
 const CALLS_PER_CONNECTION: u32 = 64;
+
+/// A connection without calls is closed after one to two times this.
+const IDLE: Duration = Duration::from_secs(30);
 
 /// How precisely deadlines are kept that nobody waits for.
 const TICK: Duration = Duration::from_millis(250);
@@ -197,28 +203,7 @@ impl Proxy {
         let service = Service::new(Arc::clone(&self.state), tasks.clone(), others);
         let refuse = self.refuse.clone();
         let serve = move |socket: Socket| {
-            let (tasks, service) = (tasks.clone(), service.clone());
-            let refuse = refuse.clone();
-            async move {
-                let service =
-                    service_fn(move |request: Request<Incoming>| service.clone().serve(request));
-                let connection = http2::Builder::new(tasks)
-                    .timer(TokioTimer::new())
-                    .initial_stream_window_size(STREAM_WINDOW)
-                    .initial_connection_window_size(CONNECTION_WINDOW)
-                    .adaptive_window(false)
-                    .max_concurrent_streams(CALLS_PER_CONNECTION)
-                    .serve_connection(TokioIo::new(socket), service);
-                let mut connection = std::pin::pin!(connection);
-                let ended = tokio::select! {
-                    ended = &mut connection => ended,
-                    () = refuse.cancelled() => {
-                        connection.as_mut().graceful_shutdown();
-                        connection.await
-                    }
-                };
-                ended.unwrap_or_else(|error| debug!(%error, "an agent's connection ended"));
-            }
+            serve_agent(socket, tasks.clone(), service.connected(), refuse.clone())
         };
         self.tasks.spawn(accept(listener, port, serve));
     }
@@ -269,6 +254,48 @@ impl Proxy {
                 state.store.catalogue.sweep_when_grown();
             }
         });
+    }
+}
+
+/// One connection of an agent, until it ends, is idle for too long, or the proxy stops.
+fn serve_agent(
+    socket: Socket,
+    tasks: Tasks,
+    (service, calls): (Service, Arc<Calls>),
+    refuse: CancellationToken,
+) -> impl Future<Output = ()> + Send + 'static {
+    let service = service_fn(move |request: Request<Incoming>| service.clone().serve(request));
+    let connection = http2::Builder::new(tasks)
+        .timer(TokioTimer::new())
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .adaptive_window(false)
+        .max_concurrent_streams(CALLS_PER_CONNECTION)
+        .serve_connection(TokioIo::new(socket), service);
+    async move {
+        let mut connection = std::pin::pin!(connection);
+        let ended = tokio::select! {
+            ended = &mut connection => ended,
+            () = until_idle(&calls) => Ok(()),
+            () = refuse.cancelled() => {
+                connection.as_mut().graceful_shutdown();
+                connection.await
+            }
+        };
+        ended.unwrap_or_else(|error| debug!(%error, "an agent's connection ended"));
+    }
+}
+
+/// Resolves when no call has been open at the beginning and at the end of a stretch, nor between.
+async fn until_idle(calls: &Calls) {
+    let mut before = None;
+    loop {
+        sleep(IDLE).await;
+        let now = calls.quiet();
+        if now.is_some() && now == before {
+            return;
+        }
+        before = now;
     }
 }
 

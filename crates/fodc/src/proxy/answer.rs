@@ -11,7 +11,7 @@ use super::{
     moment::Moment,
     registry::Identity,
     reply::{COLUMNS, Malformed, RawLabel, RawMetric, Taker},
-    series::{Catalogue, Kind, Labels, Series, Table, Wanted},
+    series::{Catalogue, Kind, Labels, Series, Table},
 };
 use crate::columns::{Decoded, DecodedSeries};
 
@@ -26,6 +26,8 @@ pub(super) struct Answer {
     times: Vec<Moment>,
     /// Labels that the agent put on samples to say which agent it is.
     pub(super) stamps: Vec<Labels>,
+    /// The same, as [`Identity::stamp`] tells them.
+    masks: Vec<u64>,
     /// The agent's clock when it answered: the time of samples that have none.
     at: Option<Moment>,
     /// Metrics that could not be taken.
@@ -146,10 +148,9 @@ impl<'a> Collector<'a> {
         self.full
     }
 
-    /// The labels in the order of their names, the last of each name, without those that only say
-    /// which agent this is; and the index of these.
-    fn split<'m>(&mut self, metric: &RawMetric<'m>) -> Option<(Vec<RawLabel<'m>>, u16)> {
-        let mut labels = metric.labels.clone();
+    /// Puts the labels into the order of their names, keeps the last of each name, and takes those
+    /// out that only say which agent this is; the index of these.
+    fn split(&mut self, labels: &mut Vec<RawLabel<'_>>) -> Option<u16> {
         labels.sort_by_key(|(name, _)| *name);
         labels.dedup_by(|later, kept| {
             let same = later.0 == kept.0;
@@ -158,33 +159,28 @@ impl<'a> Collector<'a> {
             }
             same
         });
-        let mut stamp: [Option<(&str, &str)>; STAMPS] = [None; STAMPS];
-        let mut stamped = 0;
+        let mut mask = 0u64;
         labels.retain(|(name, value)| {
-            let own = stamped < STAMPS && is_stamp(self.identity, name, value);
-            if own && let (Ok(name), Ok(value)) = (str::from_utf8(name), str::from_utf8(value)) {
-                stamp[stamped] = Some((name, value));
-                stamped += 1;
-                return false;
-            }
-            true
+            let bit = self.identity.stamp(name, value);
+            mask |= bit.unwrap_or(0);
+            bit.is_none()
         });
-        let index = self.stamp(&stamp[..stamped])?;
-        Some((labels, index))
+        self.stamp(mask)
     }
 
-    fn stamp(&mut self, stamp: &[Option<(&str, &str)>]) -> Option<u16> {
-        let pairs = || stamp.iter().copied().flatten();
-        let stamps = &mut self.answer.stamps;
-        let known = stamps.iter().position(|known| known.iter().eq(pairs()));
+    fn stamp(&mut self, mask: u64) -> Option<u16> {
+        let known = self.answer.masks.iter().position(|known| *known == mask);
         if let Some(known) = known {
             return u16::try_from(known).ok();
         }
-        if stamps.len() >= STAMPS_KNOWN {
+        if self.answer.masks.len() >= STAMPS_KNOWN {
             return None;
         }
-        stamps.push(Labels::of(pairs()));
-        u16::try_from(stamps.len() - 1).ok()
+        self.answer.masks.push(mask);
+        self.answer
+            .stamps
+            .push(Labels::of(self.identity.stamped(mask)));
+        u16::try_from(self.answer.masks.len() - 1).ok()
     }
 
     fn push(&mut self, series: Arc<Series>, stamp: u16, value: f64, time: Option<Moment>) {
@@ -198,7 +194,7 @@ impl<'a> Collector<'a> {
         answer.values.push(value);
     }
 
-    fn intern(&mut self, metric: &RawMetric<'_>) -> Option<(Arc<Series>, u16)> {
+    fn intern(&mut self, metric: &mut RawMetric<'_>) -> Option<(Arc<Series>, u16)> {
         if self.full {
             return None;
         }
@@ -206,15 +202,11 @@ impl<'a> Collector<'a> {
             self.answer.rejected += 1;
             return None;
         }
-        let Some((labels, stamp)) = self.split(metric) else {
+        let Some(stamp) = self.split(&mut metric.labels) else {
             self.answer.rejected += 1;
             return None;
         };
-        let wanted = Wanted {
-            metric,
-            labels: &labels,
-        };
-        let Ok((series, weight)) = self.table.intern(wanted) else {
+        let Ok((series, weight)) = self.table.intern(metric) else {
             self.answer.rejected += 1;
             return None;
         };
@@ -228,7 +220,7 @@ impl<'a> Collector<'a> {
     fn column(&mut self, decoded: DecodedSeries<'_>) {
         let column = decoded.column();
         let labels = column.labels.iter();
-        let metric = RawMetric {
+        let mut metric = RawMetric {
             name: column.name.as_bytes(),
             labels: labels
                 .map(|(name, value)| (name.as_bytes(), value.as_bytes()))
@@ -237,7 +229,7 @@ impl<'a> Collector<'a> {
             kind: kind(column.r#type()),
             ..RawMetric::default()
         };
-        let Some((series, stamp)) = self.intern(&metric) else {
+        let Some((series, stamp)) = self.intern(&mut metric) else {
             return;
         };
         if !self.answer.weigh(self.memory, column.values.len() * SAMPLE) {
@@ -252,8 +244,8 @@ impl<'a> Collector<'a> {
 }
 
 impl Taker for Collector<'_> {
-    fn metric(&mut self, metric: &RawMetric<'_>) {
-        if let Some((series, stamp)) = self.intern(metric) {
+    fn metric(&mut self, mut metric: RawMetric<'_>) {
+        if let Some((series, stamp)) = self.intern(&mut metric) {
             self.push(series, stamp, metric.value, metric.time);
         }
     }
@@ -273,29 +265,8 @@ const TIMELESS: Moment = Moment::from_nanos(i64::MIN);
 /// What a sample takes, with what vectors have in reserve.
 const SAMPLE: usize = 2 * (size_of::<Arc<Series>>() + 2 + size_of::<f64>() + size_of::<Moment>());
 
-/// Labels that an agent can have stamped on one sample.
-const STAMPS: usize = 64;
-
 /// Different stamps of one agent: one for each of its containers, in the main.
 const STAMPS_KNOWN: usize = 1_024;
-
-/// Whether a label says no more than what the agent said at its registration.
-fn is_stamp(identity: &Identity, name: &[u8], value: &[u8]) -> bool {
-    match name {
-        b"node_role" => value == identity.role.as_bytes(),
-        b"pod_name" => value == identity.name.as_bytes(),
-        b"container_name" => identity
-            .containers
-            .iter()
-            .any(|known| known.as_bytes() == value),
-        name => name.strip_prefix(b"node_").is_some_and(|key| {
-            str::from_utf8(key)
-                .ok()
-                .and_then(|key| identity.labels.get(key))
-                .is_some_and(|known| known.as_bytes() == value)
-        }),
-    }
-}
 
 fn kind(wire: MetricType) -> Kind {
     match wire {
@@ -313,7 +284,7 @@ fn kind(wire: MetricType) -> Kind {
 pub(super) struct Discard;
 
 impl Taker for Discard {
-    fn metric(&mut self, _metric: &RawMetric<'_>) {}
+    fn metric(&mut self, _metric: RawMetric<'_>) {}
 
     fn columns(&mut self, _columns: &Columns) -> Result<(), Malformed> {
         Ok(())
@@ -326,3 +297,6 @@ pub(super) struct Store {
     pub(super) catalogue: Catalogue,
     pub(super) memory: Memory,
 }
+
+#[cfg(test)]
+mod tests;

@@ -294,6 +294,49 @@ impl Identity {
         })
     }
 
+    /// Which of the agent's own labels this is: a bit for each that says no more than what the agent
+    /// said at its registration. `None` for any other label, and for what has no bit left.
+    pub(super) fn stamp(&self, name: &[u8], value: &[u8]) -> Option<u64> {
+        let index = match *name.first()? {
+            b'p' => (name == b"pod_name" && value == self.name.as_bytes()).then_some(0),
+            b'n' if name == b"node_role" => (value == self.role.as_bytes()).then_some(1),
+            b'n' => {
+                let key = name.strip_prefix(b"node_")?;
+                let mut labels = self.labels.iter();
+                let place = labels.position(|(known, _)| known.as_bytes() == key)?;
+                let known = self.labels.values().nth(place)?;
+                (value == known.as_bytes()).then_some(2 + self.containers.len() + place)
+            }
+            b'c' if name == b"container_name" => {
+                let mut containers = self.containers.iter();
+                containers
+                    .position(|known| known.as_bytes() == value)
+                    .map(|place| 2 + place)
+            }
+            _ => None,
+        };
+        index.filter(|index| *index < 64).map(|index| 1 << index)
+    }
+
+    /// The labels that these bits stand for.
+    pub(super) fn stamped(&self, mask: u64) -> Vec<(String, String)> {
+        let own = [("pod_name", &self.name), ("node_role", &self.role)];
+        let own = own
+            .into_iter()
+            .map(|(name, value)| (name.to_owned(), value.clone()));
+        let containers = self.containers.iter();
+        let containers = containers.map(|value| ("container_name".to_owned(), value.clone()));
+        let labels = self.labels.iter();
+        let labels = labels.map(|(name, value)| (format!("node_{name}"), value.clone()));
+        let all = own.chain(containers).chain(labels).enumerate();
+        let mut stamped: Vec<(String, String)> = all
+            .filter(|(index, _)| *index < 64 && mask >> index & 1 == 1)
+            .map(|(_, label)| label)
+            .collect();
+        stamped.sort_unstable();
+        stamped
+    }
+
     /// The same place in the world. An unresolved role is compatible with any.
     fn is_same(&self, other: &Self) -> bool {
         let roles = self.role == other.role || self.role == UNRESOLVED || other.role == UNRESOLVED;

@@ -33,7 +33,7 @@ pub(super) struct RawMetric<'a> {
 
 /// Who takes what is read.
 pub(super) trait Taker {
-    fn metric(&mut self, metric: &RawMetric<'_>);
+    fn metric(&mut self, metric: RawMetric<'_>);
     fn columns(&mut self, columns: &Columns) -> Result<(), Malformed>;
 }
 
@@ -111,7 +111,7 @@ impl Reader {
 
     fn field(&mut self, field: &Field<'_>, taker: &mut impl Taker) -> Result<(), Malformed> {
         match field.number {
-            1 => taker.metric(&metric(field.bytes()?)?),
+            1 => taker.metric(metric(field.bytes()?)?),
             2 => {
                 timestamp(field.bytes()?, &mut self.time)?;
                 self.envelope.at = Some(moment(self.time));

@@ -4,7 +4,15 @@ mod held;
 mod metrics;
 mod register;
 
-use std::{convert::Infallible, future::Future, panic::AssertUnwindSafe, sync::Arc};
+use std::{
+    convert::Infallible,
+    future::Future,
+    panic::AssertUnwindSafe,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 
 use futures_util::FutureExt as _;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
@@ -27,6 +35,37 @@ pub(super) struct Service {
     tasks: Tasks,
     /// Health and reflection.
     others: Routes,
+    calls: Arc<Calls>,
+}
+
+/// The calls of one connection.
+#[derive(Debug, Default)]
+pub(super) struct Calls {
+    begun: AtomicU64,
+    ended: AtomicU64,
+}
+
+/// A call that is open.
+#[derive(Debug)]
+struct Open(Arc<Calls>);
+
+impl Calls {
+    fn begin(self: &Arc<Self>) -> Open {
+        add(&self.begun, 1);
+        Open(Arc::clone(self))
+    }
+
+    /// How many there have been; `None` while one is open.
+    pub(super) fn quiet(&self) -> Option<u64> {
+        let ended = self.ended.load(Ordering::Relaxed);
+        (ended == self.begun.load(Ordering::Relaxed)).then_some(ended)
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        add(&self.0.ended, 1);
+    }
 }
 
 /// One call.
@@ -43,17 +82,29 @@ impl Service {
             state,
             tasks,
             others,
+            calls: Arc::default(),
         }
+    }
+
+    /// The same for another connection, and its calls.
+    pub(super) fn connected(&self) -> (Self, Arc<Calls>) {
+        let calls = Arc::<Calls>::default();
+        let service = Self {
+            calls: Arc::clone(&calls),
+            ..self.clone()
+        };
+        (service, calls)
     }
 
     pub(super) async fn serve(
         self,
         request: Request<Incoming>,
     ) -> Result<Response<Body>, Infallible> {
+        let open = self.calls.begin();
         let path = request.uri().path();
         let Some(method) = path.strip_prefix("/banyandb.fodc.v1.FODCService/") else {
             let mut others = self.others;
-            return others.call(request.map(Body::new)).await;
+            return Box::pin(others.call(request.map(Body::new))).await;
         };
         if let Some(refusal) = refusal(&request) {
             return Ok(refusal);
@@ -63,7 +114,7 @@ impl Service {
             return Ok(Status::unimplemented("no such method").into_http());
         };
         if name == "RegisterAgent" {
-            return Ok(self.run(REGISTRATION_BYTES, request, register::run));
+            return Ok(self.run(open, REGISTRATION_BYTES, request, register::run));
         }
         let Some(id) = agent_id(request.headers()) else {
             let text =
@@ -72,9 +123,9 @@ impl Service {
         };
         let limit = self.state.config.max_message_bytes;
         Ok(if name == "StreamMetrics" {
-            self.run(limit, request, |call| metrics::run(call, id, name))
+            self.run(open, limit, request, |call| metrics::run(call, id, name))
         } else {
-            self.run(limit, request, |call| held::run(call, id, name))
+            self.run(open, limit, request, |call| held::run(call, id, name))
         })
     }
 
@@ -82,18 +133,23 @@ impl Service {
     /// this call and nothing else.
     fn run<F: Future<Output = Status> + Send + 'static>(
         &self,
+        open: Open,
         limit: usize,
         request: Request<Incoming>,
         serve: impl FnOnce(Call) -> F,
     ) -> Response<Body> {
         let (outgoing, responses) = Outgoing::new();
         let state = Arc::clone(&self.state);
-        let serving = serve(Call {
+        // Each layer around a future that is not boxed holds room for it twice.
+        let serving = Box::pin(serve(Call {
             state: Arc::clone(&state),
             inbound: Inbound::new(request.into_body(), limit),
             outgoing: outgoing.clone(),
+        }));
+        self.tasks.spawn(async move {
+            let _open = open;
+            guarded(state, outgoing, serving).await;
         });
-        self.tasks.spawn(guarded(state, outgoing, serving));
         let mut response = Response::new(Body::new(responses));
         let grpc = HeaderValue::from_static("application/grpc");
         response.headers_mut().insert(header::CONTENT_TYPE, grpc);
@@ -178,10 +234,7 @@ mod tests {
             .cloned()
             .unwrap();
         assert_eq!(trailers["grpc-status"], "13");
-        let panics = state
-            .counters
-            .panics
-            .load(std::sync::atomic::Ordering::Relaxed);
+        let panics = state.counters.panics.load(Ordering::Relaxed);
         assert_eq!(panics, 1);
     }
 }

@@ -34,6 +34,8 @@ pub(super) struct Labels {
 /// One series of any number of agents: without the labels that say which agent it is.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Series {
+    /// Of no other series that anybody holds at the same time; ids are dense.
+    pub(super) id: u32,
     pub(super) name: Box<str>,
     pub(super) labels: Labels,
     pub(super) help: Box<str>,
@@ -61,19 +63,15 @@ pub(super) struct Catalogue {
 pub(super) struct Table {
     series: HashTable<Arc<Series>>,
     hasher: DefaultHashBuilder,
+    /// Ids that are not in use, and the first that never was.
+    free: Vec<u32>,
+    fresh: u32,
     /// How many there are when it is time to look for what nobody holds.
     sweep_at: usize,
 }
 
 /// Fewer series than this are not worth looking through.
 const SWEPT: usize = 4_096;
-
-/// A metric whose labels are sorted, and told apart.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Wanted<'a> {
-    pub(super) metric: &'a RawMetric<'a>,
-    pub(super) labels: &'a [(&'a [u8], &'a [u8])],
-}
 
 /// Text that is not UTF-8.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,21 +94,37 @@ impl Catalogue {
 
 impl Table {
     fn sweep(&mut self) {
-        self.series.retain(|series| Arc::strong_count(series) > 1);
+        let free = &mut self.free;
+        self.series.retain(|series| {
+            let held = Arc::strong_count(series) > 1;
+            if !held {
+                free.push(series.id);
+            }
+            held
+        });
+        // The smallest go first, so that ids stay dense.
+        free.sort_unstable_by(|a, b| b.cmp(a));
         let hashing = self.hasher.clone();
         self.series
             .shrink_to_fit(|series| hash(&hashing, series.name.as_bytes(), series.labels.iter()));
         self.sweep_at = 2 * self.series.len().max(SWEPT);
     }
 
-    /// The series, and what it adds to the memory held: nothing if it was known.
-    pub(super) fn intern(&mut self, wanted: Wanted<'_>) -> Result<(Arc<Series>, usize), NotText> {
+    /// The series of a metric whose labels are sorted, and what it adds to the memory held: nothing if it was known.
+    pub(super) fn intern(
+        &mut self,
+        wanted: &RawMetric<'_>,
+    ) -> Result<(Arc<Series>, usize), NotText> {
         let pairs = wanted.labels.iter().copied();
-        let hashed = hash_bytes(&self.hasher, wanted.metric.name, pairs);
+        let hashed = hash_bytes(&self.hasher, wanted.name, pairs);
         if let Some(known) = self.series.find(hashed, |series| series.is(wanted)) {
             return Ok((Arc::clone(known), 0));
         }
-        let series = Arc::new(Series::new(wanted)?);
+        let id = self.free.last().copied().unwrap_or(self.fresh);
+        let series = Arc::new(Series::new(id, wanted)?);
+        if self.free.pop().is_none() {
+            self.fresh += 1;
+        }
         let weight = series.weight();
         let hashing = self.hasher.clone();
         self.series
@@ -122,24 +136,25 @@ impl Table {
 }
 
 impl Series {
-    fn new(wanted: Wanted<'_>) -> Result<Self, NotText> {
-        let labels = Labels::from_bytes(wanted.labels)?;
+    fn new(id: u32, wanted: &RawMetric<'_>) -> Result<Self, NotText> {
+        let labels = Labels::from_bytes(&wanted.labels)?;
         let foreign = labels.iter().any(|(name, _)| name == "pod_name");
         Ok(Self {
-            name: text(wanted.metric.name)?.into(),
+            id,
+            name: text(wanted.name)?.into(),
             rendered: Rendered::of(labels.iter()),
-            help: text(wanted.metric.help)?.into(),
-            kind: wanted.metric.kind,
+            help: text(wanted.help)?.into(),
+            kind: wanted.kind,
             foreign,
             labels,
         })
     }
 
-    fn is(&self, wanted: Wanted<'_>) -> bool {
-        self.name.as_bytes() == wanted.metric.name
-            && self.kind == wanted.metric.kind
-            && self.help.as_bytes() == wanted.metric.help
-            && self.labels.is(wanted.labels)
+    fn is(&self, wanted: &RawMetric<'_>) -> bool {
+        self.name.as_bytes() == wanted.name
+            && self.kind == wanted.kind
+            && self.help.as_bytes() == wanted.help
+            && self.labels.is(&wanted.labels)
     }
 
     fn weight(&self) -> usize {
@@ -171,12 +186,12 @@ impl Labels {
         })
     }
 
-    pub(super) fn of<'a>(pairs: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
+    pub(super) fn of(pairs: impl IntoIterator<Item = (String, String)>) -> Self {
         let mut all = String::new();
         let mut ends = Vec::new();
         for (name, value) in pairs {
             for part in [name, value] {
-                all.push_str(part);
+                all.push_str(&part);
                 ends.push(end(&all));
             }
         }
@@ -388,15 +403,12 @@ mod tests {
         let catalogue = Catalogue::default();
         let metric = RawMetric {
             name: b"up",
+            labels: vec![(b"a", b"1")],
             ..RawMetric::default()
         };
-        let wanted = Wanted {
-            metric: &metric,
-            labels: &[(b"a", b"1")],
-        };
-        let (first, weight) = catalogue.lock().intern(wanted).unwrap();
+        let (first, weight) = catalogue.lock().intern(&metric).unwrap();
         assert!(weight > 0);
-        let (second, known) = catalogue.lock().intern(wanted).unwrap();
+        let (second, known) = catalogue.lock().intern(&metric).unwrap();
         assert!(Arc::ptr_eq(&first, &second));
         assert_eq!(known, 0);
         drop(second);

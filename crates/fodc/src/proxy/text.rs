@@ -5,10 +5,7 @@
 
 mod families;
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    sync::Arc,
-};
+use std::{collections::BTreeMap, sync::Arc};
 
 use bytes::Bytes;
 
@@ -24,7 +21,7 @@ use super::{
 #[derive(Debug)]
 pub(super) struct Text {
     told: Vec<Told>,
-    places: Vec<Place>,
+    places: Places,
     headings: Vec<String>,
     agents: Vec<Prepared>,
     /// The family and the agent that come next.
@@ -41,23 +38,23 @@ struct Place {
     meddles: bool,
 }
 
+/// Places, and which of them each series has, by its id.
+#[derive(Debug, Default)]
+struct Places {
+    list: Vec<Place>,
+    by_id: Vec<u32>,
+}
+
 /// One agent's samples.
 #[derive(Debug, Default)]
 struct Prepared {
-    /// In the order of the output, none twice.
-    samples: Vec<Sample>,
+    /// Numbers of samples, counted through all parts, in the order of the output; none twice.
+    order: Vec<u32>,
     next: usize,
     /// Labels by part and stamp.
     stamps: Vec<Vec<Rendered>>,
     /// Labels of series that have some of them already, by place, part and stamp.
-    special: BTreeMap<(u32, u16, u16), Rendered>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Sample {
-    place: u32,
-    part: u16,
-    index: u32,
+    special: BTreeMap<(u32, usize, u16), Rendered>,
 }
 
 /// Length of a piece, from which it is passed on.
@@ -66,13 +63,17 @@ const PIECE: usize = 64 << 10;
 /// Stands for a series that the filter does not want.
 const NOWHERE: u32 = u32::MAX;
 
+/// Stands for a series that is not in the answer.
+const UNSEEN: u32 = u32::MAX - 1;
+
 impl Text {
     pub(super) fn new(told: Vec<Told>, filter: &Filter) -> Self {
-        let (places, by_series, headings) = arrange(&told, filter);
+        let (places, headings) = arrange(&told, filter);
+        let mut sorting = Vec::new();
         let agents = told
             .iter()
             .zip(doubles(&told))
-            .map(|(one, is_double)| Prepared::new(one, is_double, &places, &by_series))
+            .map(|(one, is_double)| Prepared::new(one, is_double, &places, &mut sorting))
             .collect();
         Self {
             told,
@@ -88,18 +89,19 @@ impl Text {
     fn write_agent(&mut self, out: &mut String) {
         let agent = &mut self.agents[self.agent];
         let parts = &self.told[self.agent].parts;
-        while let Some(sample) = agent.samples.get(agent.next) {
-            let place = &self.places[sample.place as usize];
+        while let Some(number) = agent.order.get(agent.next) {
+            let (part, index) = locate(parts, *number);
+            let answer = &parts[part];
+            let at = self.places.by_id[answer.series[index].id as usize];
+            let place = &self.places.list[at as usize];
             if place.family as usize != self.family {
                 break;
             }
-            let answer = &parts[sample.part as usize];
-            let index = sample.index as usize;
             let stamp = answer.stamp[index];
             let labels = if place.meddles {
-                &agent.special[&(sample.place, sample.part, stamp)]
+                &agent.special[&(at, part, stamp)]
             } else {
-                &agent.stamps[sample.part as usize][stamp as usize]
+                &agent.stamps[part][stamp as usize]
             };
             line(place, labels, answer.values[index], out);
             agent.next += 1;
@@ -130,65 +132,73 @@ impl Iterator for Text {
 }
 
 impl Prepared {
-    fn new(
-        told: &Told,
-        is_double: bool,
-        places: &[Place],
-        by_series: &HashMap<*const Series, u32>,
-    ) -> Self {
+    fn new(told: &Told, is_double: bool, places: &Places, sorting: &mut Vec<(u32, u32)>) -> Self {
         let (naming, parts) = (Naming::new(told, is_double), &*told.parts);
-        let mut prepared = Self {
-            samples: Vec::with_capacity(parts.iter().map(Answer::len).sum()),
-            ..Self::default()
-        };
+        let mut prepared = Self::default();
         let nothing = Series::default();
-        for (number, answer) in parts.iter().enumerate() {
-            let part = u16::try_from(number).unwrap_or(u16::MAX);
+        sorting.clear();
+        let mut numbers = 0u32..;
+        for (part, answer) in parts.iter().enumerate() {
             let stamps = answer.stamps.iter();
-            let stamps = stamps
-                .map(|stamp| naming.rendered(stamp, &nothing))
-                .collect();
-            prepared.stamps.push(stamps);
-            for (index, series) in answer.series.iter().enumerate() {
-                let place = by_series[&Arc::as_ptr(series)];
-                if place == NOWHERE {
+            let stamps = stamps.map(|stamp| naming.rendered(stamp, &nothing));
+            prepared.stamps.push(stamps.collect());
+            for ((series, stamp), number) in
+                answer.series.iter().zip(&answer.stamp).zip(&mut numbers)
+            {
+                let at = places.by_id[series.id as usize];
+                if at == NOWHERE {
                     continue;
                 }
-                if places[place as usize].meddles {
-                    let stamp = answer.stamp[index];
-                    let labels = || naming.rendered(&answer.stamps[stamp as usize], series);
+                if places.list[at as usize].meddles {
+                    let labels = || naming.rendered(&answer.stamps[*stamp as usize], series);
                     prepared
                         .special
-                        .entry((place, part, stamp))
+                        .entry((at, part, *stamp))
                         .or_insert_with(labels);
                 }
-                let index = u32::try_from(index).expect("a message has less than 4 G samples");
-                prepared.samples.push(Sample { place, part, index });
+                sorting.push((at, number));
             }
         }
-        prepared.samples.sort_unstable();
+        sorting.sort_unstable();
         // One value each: of a series that stands twice in an answer, the first.
-        let stamp = |sample: &Sample| parts[sample.part as usize].stamp[sample.index as usize];
-        prepared
-            .samples
-            .dedup_by(|later, kept| later.place == kept.place && stamp(later) == stamp(kept));
+        let stamp = |number: u32| {
+            let (part, index) = locate(parts, number);
+            &parts[part].stamps[parts[part].stamp[index] as usize]
+        };
+        sorting.dedup_by(|later, kept| later.0 == kept.0 && stamp(later.1) == stamp(kept.1));
+        prepared.order = sorting.iter().map(|(_, number)| *number).collect();
         prepared
     }
 }
 
+/// Which part a sample is in, and where.
+fn locate(parts: &[Answer], number: u32) -> (usize, usize) {
+    let mut index = number as usize;
+    for (part, answer) in parts.iter().enumerate() {
+        if index < answer.len() {
+            return (part, index);
+        }
+        index -= answer.len();
+    }
+    unreachable!("numbers are given to samples that are there")
+}
+
 /// Gives every series that the filter wants its place, and every family its heading.
-fn arrange(
-    told: &[Told],
-    filter: &Filter,
-) -> (Vec<Place>, HashMap<*const Series, u32>, Vec<String>) {
-    let mut by_series: HashMap<*const Series, u32> = HashMap::new();
+fn arrange(told: &[Told], filter: &Filter) -> (Places, Vec<String>) {
+    let mut places = Places::default();
     let mut distinct: Vec<&Arc<Series>> = Vec::new();
-    for answer in told.iter().flat_map(|one| one.parts.iter()) {
-        for series in &answer.series {
-            by_series.entry(Arc::as_ptr(series)).or_insert_with(|| {
-                distinct.push(series);
-                NOWHERE
-            });
+    for series in told
+        .iter()
+        .flat_map(|one| one.parts.iter())
+        .flat_map(|answer| &answer.series)
+    {
+        let id = series.id as usize;
+        if places.by_id.len() <= id {
+            places.by_id.resize(id + 1, UNSEEN);
+        }
+        if places.by_id[id] == UNSEEN {
+            places.by_id[id] = NOWHERE;
+            distinct.push(series);
         }
     }
     distinct.retain(|series| admits(filter, series));
@@ -197,33 +207,36 @@ fn arrange(
         .map(|series| metric_name(&series.name).into())
         .collect();
     let families = Families::of(distinct.iter().copied().zip(&names));
-    let mut order: Vec<usize> = (0..distinct.len()).collect();
-    let key = |index: &usize| {
-        (
-            families.index(&names[*index]),
-            &names[*index],
-            &distinct[*index].rendered,
-        )
-    };
-    order.sort_by(|a, b| key(a).cmp(&key(b)));
-    let mut places: Vec<Place> = Vec::new();
-    for index in order {
-        let series = distinct[index];
-        let is_new = places.last().is_none_or(|last| {
-            last.name != names[index] || last.series.rendered != series.rendered
-        });
-        if is_new {
-            places.push(Place {
-                family: families.index(&names[index]),
-                name: Arc::clone(&names[index]),
+    let mut order: Vec<(u32, usize)> = names
+        .iter()
+        .map(|name| families.index(name))
+        .zip(0..)
+        .collect();
+    let key = |(family, index): (u32, usize)| (family, &names[index], &distinct[index].rendered);
+    order.sort_by(|a, b| key(*a).cmp(&key(*b)));
+    for (family, index) in order {
+        let (name, series) = (&names[index], distinct[index]);
+        let same = |last: &Place| last.name == *name && last.series.rendered == series.rendered;
+        if !places.list.last().is_some_and(same) {
+            places.list.push(Place {
+                family,
+                name: Arc::clone(name),
                 series: Arc::clone(series),
                 meddles: meddles(series),
             });
         }
-        let place = u32::try_from(places.len() - 1).expect("less than 4 G series");
-        by_series.insert(Arc::as_ptr(series), place);
+        let place = u32::try_from(places.list.len() - 1).expect("ids are 32 bits");
+        places.by_id[series.id as usize] = place;
     }
-    (places, by_series, families.headings(escape_help))
+    (places, families.headings(escape_help))
+}
+
+/// Labels rarely begin with the same letter.
+fn stands_before(a: &str, b: &str) -> bool {
+    match (a.as_bytes().first(), b.as_bytes().first()) {
+        (Some(a), Some(b)) if a != b => a < b,
+        _ => a <= b,
+    }
 }
 
 fn line(place: &Place, labels: &Rendered, value: f64, out: &mut String) {
@@ -233,7 +246,7 @@ fn line(place: &Place, labels: &Rendered, value: f64, out: &mut String) {
     let mut open = '{';
     loop {
         let piece = match (own.peek(), added.peek()) {
-            (Some(a), Some(b)) if a <= b => own.next(),
+            (Some(a), Some(b)) if stands_before(a, b) => own.next(),
             (Some(_), None) => own.next(),
             _ => added.next(),
         };

@@ -51,6 +51,7 @@ impl<'a> Field<'a> {
 }
 
 /// The first field and its length in all; `None` when it has not arrived whole.
+#[inline]
 pub(super) fn scan(bytes: &[u8]) -> Result<Option<(Field<'_>, usize)>, Malformed> {
     let Some((key, key_length)) = varint(bytes)? else {
         return Ok(None);
@@ -125,7 +126,15 @@ pub(super) fn fields(mut bytes: &[u8]) -> impl Iterator<Item = Result<Field<'_>,
 const LENGTH: u64 = 2;
 
 /// A number and its length; `None` when it has not arrived whole.
+#[inline]
 fn varint(bytes: &[u8]) -> Result<Option<(u64, usize)>, Malformed> {
+    match bytes.first() {
+        Some(byte) if *byte < 0x80 => Ok(Some((u64::from(*byte), 1))),
+        _ => long_varint(bytes),
+    }
+}
+
+fn long_varint(bytes: &[u8]) -> Result<Option<(u64, usize)>, Malformed> {
     let mut value = 0;
     for (index, byte) in bytes.iter().enumerate().take(10) {
         if index == 9 && *byte > 1 {

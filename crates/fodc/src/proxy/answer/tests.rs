@@ -1,0 +1,163 @@
+use std::collections::BTreeMap;
+
+use steadfast_wire::fodc::{Run, SeriesColumn, TimeColumn};
+
+use super::*;
+
+fn identity() -> Identity {
+    Identity {
+        role: "ROLE_DATA".to_owned(),
+        name: "db-0".to_owned(),
+        labels: BTreeMap::from([("type".to_owned(), "hot".to_owned())]),
+        containers: vec!["data".to_owned()],
+        address: None,
+        has_pod: true,
+        instance: None,
+    }
+}
+
+fn metric<'a>(name: &'a str, labels: &[(&'a str, &'a str)], value: f64) -> RawMetric<'a> {
+    let pairs = labels.iter();
+    RawMetric {
+        name: name.as_bytes(),
+        labels: pairs
+            .map(|(name, value)| (name.as_bytes(), value.as_bytes()))
+            .collect(),
+        value,
+        ..RawMetric::default()
+    }
+}
+
+/// Collects with so much memory, and says whether it was enough.
+fn collect(memory: &Memory, metrics: &[RawMetric<'_>]) -> (Answer, bool) {
+    let (catalogue, identity) = (Catalogue::default(), identity());
+    let mut answer = Answer::default();
+    let mut table = catalogue.lock();
+    let mut collector = Collector::new(&mut table, &identity, memory, &mut answer);
+    for metric in metrics {
+        collector.metric(metric.clone());
+    }
+    let full = collector.is_full();
+    (answer, !full)
+}
+
+fn labels(answer: &Answer, index: usize) -> (Vec<(&str, &str)>, Vec<(&str, &str)>) {
+    let own = answer.series[index].labels.iter().collect();
+    let stamp = answer.stamps[answer.stamp[index] as usize].iter().collect();
+    (own, stamp)
+}
+
+#[test]
+fn labels_that_only_say_which_agent_it_is_are_taken_out_and_no_others() {
+    let metrics = [
+        metric(
+            "m",
+            &[("pod_name", "db-0"), ("a", "1"), ("node_type", "hot")],
+            1.0,
+        ),
+        metric(
+            "m",
+            &[("node_type", "hot"), ("pod_name", "db-0"), ("a", "1")],
+            2.0,
+        ),
+        metric(
+            "m",
+            &[("pod_name", "db-1"), ("a", "1"), ("node_type", "cold")],
+            3.0,
+        ),
+        metric("m", &[("a", "1"), ("container_name", "other")], 4.0),
+    ];
+    let (answer, _) = collect(&Memory::new(1 << 20), &metrics);
+    let stamp = vec![("node_type", "hot"), ("pod_name", "db-0")];
+    assert_eq!(labels(&answer, 0), (vec![("a", "1")], stamp.clone()));
+    assert_eq!(labels(&answer, 1), (vec![("a", "1")], stamp));
+    assert!(
+        Arc::ptr_eq(&answer.series[0], &answer.series[1]),
+        "whatever their order on the wire"
+    );
+    let own = vec![("a", "1"), ("node_type", "cold"), ("pod_name", "db-1")];
+    assert_eq!(labels(&answer, 2), (own, vec![]));
+    assert!(answer.series[2].foreign && !answer.series[3].foreign);
+    assert_eq!(
+        labels(&answer, 3).0,
+        [("a", "1"), ("container_name", "other")]
+    );
+}
+
+#[test]
+fn of_a_label_that_comes_twice_the_last_counts() {
+    let twice = metric("m", &[("a", "1"), ("b", "x"), ("a", "2")], 1.0);
+    let (answer, _) = collect(&Memory::new(1 << 20), &[twice]);
+    assert_eq!(labels(&answer, 0).0, [("a", "2"), ("b", "x")]);
+}
+
+#[test]
+fn fodc_o20_a_metric_that_is_not_text_costs_that_metric_and_is_counted() {
+    let mut broken = metric("m", &[], 1.0);
+    broken.name = b"m\xff";
+    let mut value = metric("m", &[], 2.0);
+    value.labels.push((b"a", b"\xc3\x28"));
+    let metrics = [
+        broken,
+        value,
+        metric("", &[], 3.0),
+        metric("m", &[("a", "ok")], 4.0),
+    ];
+    let (answer, _) = collect(&Memory::new(1 << 20), &metrics);
+    assert_eq!((answer.values.as_slice(), answer.rejected), (&[4.0][..], 3));
+}
+
+#[test]
+fn memory_is_bounded_over_all_answers_and_given_back() {
+    let memory = Memory::new(4_096);
+    let metrics: Vec<RawMetric<'_>> = (0..20).map(|_| metric("m", &[], 1.0)).collect();
+    let (first, whole) = collect(&memory, &metrics);
+    assert!(whole && memory.used() > 0);
+    let (second, whole) = collect(&memory, &vec![metric("m", &[], 1.0); 200]);
+    assert!(!whole);
+    assert!(second.len() < 200 && memory.used() <= 4_096);
+    drop((first, second));
+    assert_eq!(memory.used(), 0);
+}
+
+#[test]
+fn samples_have_their_own_times_or_that_of_the_answer() {
+    let mut timed = metric("m", &[], 1.0);
+    timed.time = Some(Moment::from_nanos(5));
+    let (mut answer, _) = collect(&Memory::new(1 << 20), &[metric("m", &[], 0.0), timed]);
+    answer.seal(Some(Moment::from_nanos(9)));
+    assert_eq!([answer.time(0), answer.time(1)].map(Moment::nanos), [9, 5]);
+}
+
+#[test]
+fn columns_become_samples_and_wrong_ones_nothing() {
+    let series = |time_column| SeriesColumn {
+        name: "m".to_owned(),
+        time_column,
+        runs: vec![Run { first: 1, count: 2 }],
+        values: vec![7.0, 8.0],
+        ..SeriesColumn::default()
+    };
+    let times = vec![TimeColumn {
+        deltas: vec![1_000, 10, 10],
+    }];
+    let (catalogue, identity, memory) = (Catalogue::default(), identity(), Memory::new(1 << 20));
+    let mut answer = Answer::default();
+    let mut table = catalogue.lock();
+    let mut collector = Collector::new(&mut table, &identity, &memory, &mut answer);
+    let wrong = Columns {
+        times: times.clone(),
+        series: vec![series(0), series(3)],
+    };
+    assert!(collector.columns(&wrong).is_err());
+    let right = Columns {
+        times,
+        series: vec![series(0)],
+    };
+    assert!(collector.columns(&right).is_ok());
+    assert_eq!(answer.values, [7.0, 8.0]);
+    assert_eq!(
+        [answer.time(0), answer.time(1)].map(Moment::nanos),
+        [1_010_000_000, 1_020_000_000]
+    );
+}
