@@ -1,6 +1,7 @@
 //! `cargo xtask bench SUBJECT [--json]`: measures one part of the project.
 
 mod parser;
+mod proxy;
 mod recorder;
 
 use anyhow::Result;
@@ -15,6 +16,9 @@ struct Args {
     /// Print one JSON object: figure name to value, unit, baseline, ratio
     #[arg(long)]
     json: bool,
+    /// Seconds for an agent's answer, of the proxy that is measured
+    #[arg(long, default_value_t = 2, hide = true)]
+    deadline: u64,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -23,6 +27,11 @@ enum Subject {
     Parser,
     /// Storing what was read, and reading it back
     Recorder,
+    /// A proxy with a thousand agents
+    Proxy,
+    /// The proxy that is measured, as a process of its own
+    #[value(hide = true)]
+    ProxyProcess,
 }
 
 fn main() -> Result<()> {
@@ -30,6 +39,8 @@ fn main() -> Result<()> {
     let figures = match args.subject {
         Subject::Parser => parser::run(),
         Subject::Recorder => recorder::run()?,
+        Subject::Proxy => proxy::run()?,
+        Subject::ProxyProcess => return proxy::process::serve(args.deadline),
     };
     if args.json {
         println!("{}", figure::json(&figures)?);

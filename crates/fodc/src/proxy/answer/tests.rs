@@ -41,7 +41,10 @@ fn collect(memory: &Memory, metrics: &[RawMetric<'_>]) -> (Answer, bool) {
     (answer, !full)
 }
 
-fn labels(answer: &Answer, index: usize) -> (Vec<(&str, &str)>, Vec<(&str, &str)>) {
+type Pairs<'a> = Vec<(&'a str, &'a str)>;
+
+/// Of the series, and of the agent.
+fn labels(answer: &Answer, index: usize) -> (Pairs<'_>, Pairs<'_>) {
     let own = answer.series[index].labels.iter().collect();
     let stamp = answer.stamps[answer.stamp[index] as usize].iter().collect();
     (own, stamp)

@@ -1,0 +1,216 @@
+//! A proxy with a thousand agents of a thousand metrics each, asked every ten seconds.
+//!
+//! The proxy is a process of its own, whose CPU time and memory the system tells. The agents are
+//! connections of this process which send answers that were encoded before. What is compared with is
+//! decoding the same answers with `prost`, and nothing else: the least that a proxy of stock parts
+//! would need.
+
+mod agents;
+pub(crate) mod process;
+
+use std::{
+    hint::black_box,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, ensure};
+use prost::Message as _;
+use steadfast_bench::{
+    figure::{Figure, Figures},
+    measure::cpu_time,
+};
+use steadfast_wire::fodc::StreamMetricsRequest;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+    runtime,
+    time::{sleep_until, timeout},
+};
+
+use self::{agents::Agents, process::Process};
+
+pub(crate) const AGENTS: usize = 1_000;
+pub(crate) const METRICS: usize = 1_000;
+
+/// How often the proxy is asked.
+const EVERY: Duration = Duration::from_secs(10);
+
+/// Rounds that are measured, after one that is not.
+const ROUNDS: u32 = 3;
+
+/// What the proxy may take.
+const CORES: f64 = 0.1;
+const MEMORY: f64 = 64.0;
+const LATE: f64 = 2.0;
+
+/// No wait of this measurement is longer.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+pub(crate) fn run() -> Result<Figures> {
+    let runtime = runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()?;
+    runtime.block_on(measure())
+}
+
+async fn measure() -> Result<Figures> {
+    let mut figures = Figures::new();
+    measure_rounds(&mut figures).await?;
+    measure_silence(&mut figures).await?;
+    Ok(figures)
+}
+
+/// What whole answers cost. The agents get time enough, since on a busy machine it is they who are
+/// late: all of them share what this process gets.
+async fn measure_rounds(figures: &mut Figures) -> Result<()> {
+    let process = Process::start(8)?;
+    let idle = process.memory_mib()?;
+    let agents = timeout(PATIENCE, Agents::connect(process.grpc())).await??;
+    let connected = process.memory_mib()?;
+    let mut next = tokio::time::Instant::now();
+    let mut took = Vec::new();
+    let mut began = (process.cpu_seconds()?, Instant::now());
+    for round in 0..=ROUNDS {
+        sleep_until(next).await;
+        next += EVERY;
+        if round == 1 {
+            began = (process.cpu_seconds()?, Instant::now());
+        }
+        let scrape = scrape(process.http()).await?;
+        ensure!(scrape.missing.is_none(), "missing: {:?}", scrape.missing);
+        ensure!(
+            scrape.lines == AGENTS * METRICS,
+            "{} lines of samples instead of {}",
+            scrape.lines,
+            AGENTS * METRICS
+        );
+        took.push(scrape.took.as_secs_f64());
+    }
+    sleep_until(next).await;
+    let cores = (process.cpu_seconds()? - began.0) / began.1.elapsed().as_secs_f64();
+    let peak = process.peak_memory_mib()?;
+    let mut add = |name: &str, figure| figures.insert(format!("proxy_{name}"), figure);
+    add("cores", against(cores, "cores", CORES));
+    add(
+        "cores_and_prost_alone",
+        against(cores, "cores", prost_cores(agents.sample())),
+    );
+    add("memory_peak", against(peak, "MiB", MEMORY));
+    add("memory_idle", Figure::alone(idle, "MiB"));
+    add("memory_connected", Figure::alone(connected, "MiB"));
+    add("answer", Figure::alone(median(&mut took), "s"));
+    Ok(())
+}
+
+/// How late answers are when one agent has fallen silent.
+async fn measure_silence(figures: &mut Figures) -> Result<()> {
+    let process = Process::start(2)?;
+    let agents = timeout(PATIENCE, Agents::connect(process.grpc())).await??;
+    let mut before = Vec::new();
+    for _ in 0..3 {
+        before.push(scrape(process.http()).await?.took.as_secs_f64());
+    }
+    let usual = median(&mut before);
+    agents.silence_one();
+    let mut after = Vec::new();
+    for _ in 0..3 {
+        let scrape = scrape(process.http()).await?;
+        ensure!(scrape.missing.is_some(), "the silent agent is not reported");
+        after.push((scrape.took.as_secs_f64() - usual).max(0.0));
+    }
+    let mut add = |name: &str, figure| figures.insert(format!("proxy_{name}"), figure);
+    add("first_answer_late_by", against(after[0], "s", LATE));
+    add(
+        "later_answers_late_by",
+        Figure::alone(median(&mut after[1..]), "s"),
+    );
+    Ok(())
+}
+
+fn against(value: f64, unit: &'static str, baseline: f64) -> Figure {
+    Figure {
+        value,
+        unit,
+        baseline: Some(baseline),
+        ratio: Some(baseline / value.max(1e-9)),
+    }
+}
+
+fn median(values: &mut [f64]) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
+/// The share of a core that decoding all answers of a round with prost takes.
+fn prost_cores(answer: &[u8]) -> f64 {
+    const TIMES: usize = 50;
+    let began = cpu_time();
+    for _ in 0..TIMES {
+        black_box(StreamMetricsRequest::decode(black_box(answer)).ok());
+    }
+    let one = (cpu_time() - began) / TIMES as f64;
+    one * AGENTS as f64 / EVERY.as_secs_f64()
+}
+
+struct Scrape {
+    took: Duration,
+    lines: usize,
+    missing: Option<String>,
+}
+
+/// One `GET /metrics`, read to its end.
+async fn scrape(address: std::net::SocketAddr) -> Result<Scrape> {
+    timeout(PATIENCE, exchange(address))
+        .await
+        .context("no answer")?
+}
+
+async fn exchange(address: std::net::SocketAddr) -> Result<Scrape> {
+    let began = Instant::now();
+    let mut socket = TcpStream::connect(address).await?;
+    let request = b"GET /metrics HTTP/1.0\r\nhost: proxy\r\n\r\n";
+    socket.write_all(request).await?;
+    let mut buffer = vec![0; 1 << 20];
+    let mut head = Vec::new();
+    let mut lines = 0;
+    // Samples begin with `m`, comments with `#`; a line ends where a buffer may end.
+    let mut at_start = false;
+    let mut in_body = false;
+    loop {
+        let length = socket.read(&mut buffer).await?;
+        if length == 0 {
+            break;
+        }
+        let mut body = &buffer[..length];
+        if !in_body {
+            head.extend_from_slice(body);
+            let Some(end) = head.windows(4).position(|four| four == b"\r\n\r\n") else {
+                continue;
+            };
+            (in_body, at_start) = (true, true);
+            body = &body[body.len() - (head.len() - end - 4)..];
+            lines += usize::from(body.first() == Some(&b'm'));
+            at_start &= body.is_empty();
+        } else if at_start {
+            lines += usize::from(body.first() == Some(&b'm'));
+        }
+        lines += memchr::memmem::find_iter(body, b"\nm").count();
+        at_start = body.last() == Some(&b'\n') || (body.is_empty() && at_start);
+    }
+    let head = String::from_utf8_lossy(&head);
+    ensure!(
+        head.starts_with("HTTP/1.0 200"),
+        "{}",
+        head.lines().next().unwrap_or_default()
+    );
+    let missing = head
+        .lines()
+        .find_map(|line| line.strip_prefix("x-steadfast-missing: "))
+        .map(str::to_owned);
+    Ok(Scrape {
+        took: began.elapsed(),
+        lines,
+        missing,
+    })
+}
