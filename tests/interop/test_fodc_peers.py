@@ -111,7 +111,7 @@ def test_f9_a_seed_proxy_dies_of_a_release_and_a_release_refuses_a_seed(stage):
 def test_o2_a_stream_that_is_not_implemented_makes_the_newest_agent_storm(stage):
     proxy = stage.proxy(wire.TYPED_RELEASE)
     agent = stage.agent(wire.NEWEST, proxy.address)
-    until(lambda: agent.gave_up, "the storm")
+    until(lambda: agent.gave_up, "the storm", 50)
     assert len(proxy.registrations) == REGISTRATIONS_MAX
     assert agent.endings[0][1] == grpc.StatusCode.UNIMPLEMENTED
 

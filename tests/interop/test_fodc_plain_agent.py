@@ -361,7 +361,7 @@ def test_fodc_o26_overlapping_requests_get_their_own_answers(stage):
 
 @beside
 def test_an_agent_without_heartbeats_is_offline_and_then_forgotten(stage):
-    proxy = stage.our_proxy(agent_heartbeat_timeout="3s", agent_cleanup_timeout="6s")
+    proxy = stage.our_proxy(agent_heartbeat_timeout="3s", agent_cleanup_timeout="12s")
     agent = stage.agent(wire.NEWEST, proxy.address, series=[QUEUED])
     proxy.knows(agent)
     agent.beats.clear()
@@ -369,7 +369,7 @@ def test_an_agent_without_heartbeats_is_offline_and_then_forgotten(stage):
     assert proxy.health()["agents_total"] == 1
     assert proxy.agents()[agent.ids[0]]["status"] == "unconnected"
     # One that is forgotten loses its registration, and comes back under a new id.
-    agent.registered(2, 25)
+    agent.registered(2, 30)
     agent.beats.set()
     proxy.knows(agent)
     assert agent.ids[0] not in proxy.agents()
@@ -578,7 +578,7 @@ def test_agents_come_back_once_to_a_proxy_that_restarts(stage):
 
 @beside
 def test_a_window_larger_than_a_message_is_asked_in_slices_and_whole(stage):
-    proxy = stage.our_proxy(grpc_max_msg_size="1MiB", window_deadline="20s", agent_deadline="20s")
+    proxy = stage.our_proxy(grpc_max_msg_size="1MiB", window_deadline="40s", agent_deadline="40s")
     many = [
         Series(
             "many",
@@ -592,9 +592,9 @@ def test_a_window_larger_than_a_message_is_asked_in_slices_and_whole(stage):
     agent = stage.agent(wire.NEWEST, proxy.address, series=many)
     proxy.knows(agent)
     assert agent.answer(wire.question(T - 400, T)).ByteSize() > 3 << 20
-    edges = {"start_time": wire.rfc3339(T - 400), "end_time": wire.rfc3339(T)}
+    edges = {"start_time": wire.rfc3339(T - 400), "end_time": wire.rfc3339(T), "seconds": 45}
     # How dense its samples are, the proxy may have to find out.
-    until(lambda: proxy.get("/metrics-windows", **edges).missing is None, "a whole window", 40)
+    until(lambda: proxy.get("/metrics-windows", **edges).missing is None, "a whole window", 50)
     windows = proxy.windows(**edges)
     assert len(windows) == len(many)
     for element in windows:
@@ -645,7 +645,7 @@ def test_fodc_o37_an_agent_in_a_storm_fills_no_registry(stage):
     proxy = stage.our_proxy(max_agents="2")
     future = dataclasses.replace(wire.NEWEST, methods=(*wire.NEWEST.methods, "StreamOfTheFuture"))
     agent = stage.agent(future, proxy.address)
-    until(lambda: agent.gave_up, "the end of the storm", 40)
+    until(lambda: agent.gave_up, "the end of the storm", 50)
     assert (len(agent.ids), agent.refusals) == (REGISTRATIONS_MAX, [])
     assert agent.endings[0][1] == grpc.StatusCode.UNIMPLEMENTED
     assert proxy.health()["agents_total"] == 1

@@ -16,7 +16,7 @@ from .waiting import PATIENCE, until
 _END = object()
 
 # More is a storm: the agent gives up, and the test fails.
-REGISTRATIONS_MAX = 40
+REGISTRATIONS_MAX = 20
 
 
 @dataclasses.dataclass

@@ -3,7 +3,7 @@
 import time
 
 # Long enough for two slow cores, short enough that a failing run is not tedious.
-PATIENCE = 15.0
+PATIENCE = 25.0
 
 
 def until(happened, what, seconds=PATIENCE):
