@@ -12,6 +12,7 @@ use std::{
     time::Duration,
 };
 
+use jiff::Timestamp;
 use serde_json::Value;
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
@@ -127,7 +128,7 @@ async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
 }
 
 /// Values of the counter by their times.
-fn counted(json: &str) -> BTreeMap<String, u64> {
+fn counted(json: &str) -> BTreeMap<Timestamp, u64> {
     let series: Value = serde_json::from_str(json).unwrap();
     let series = series.as_array().unwrap().iter();
     let mut counter = series.filter(|series| series["name"] == "reads_total");
@@ -138,14 +139,14 @@ fn counted(json: &str) -> BTreeMap<String, u64> {
     let points = counter["data"].as_array().unwrap().iter();
     points
         .map(|point| {
-            let time = point["timestamp"].as_str().unwrap().to_owned();
+            let time = point["timestamp"].as_str().unwrap().parse().unwrap();
             (time, point["value"].as_f64().unwrap() as u64)
         })
         .collect()
 }
 
 /// What is on the disk; nothing while there is no record yet.
-async fn replay(record: &Path) -> BTreeMap<String, u64> {
+async fn replay(record: &Path) -> BTreeMap<Timestamp, u64> {
     let record = record.to_str().unwrap();
     let all = ["--from", "2020-01-01T00:00:00Z", "--json"];
     let ended = run(&[&["fodc", "replay", record], &all[..]].concat(), None).await;
