@@ -26,6 +26,7 @@
 mod answer;
 mod answerer;
 mod builder;
+mod limits;
 mod metrics;
 mod question;
 mod registration;

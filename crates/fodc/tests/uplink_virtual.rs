@@ -529,6 +529,66 @@ async fn fodc_f6_a_proxy_that_finds_answers_too_large_gets_smaller_ones_and_no_n
 }
 
 #[tokio::test(start_paused = true)]
+async fn fodc_f6_a_proxy_is_asked_for_its_version_once_and_only_when_something_does_not_fit() {
+    // What becomes of a stream that only the newest version has, and how many answers are whole.
+    let newest = Some(status(16, "agent ID not found"));
+    for (end, whole) in [
+        (newest, 3),
+        (Some(status(12, "unknown method")), 0),
+        (None, 0),
+    ] {
+        let (sender, mut lengths) = mpsc::unbounded_channel();
+        let proxy = Scripted::registering(move |mut peer| {
+            let (sender, end) = (sender.clone(), end.clone());
+            async move {
+                if peer.call.path.ends_with("/StreamSchemaRegistry") {
+                    assert_eq!(peer.agent_id(), None, "it leaves no trace of the agent");
+                    if let Some(end) = end {
+                        peer.end(end);
+                    }
+                    return peer.hold().await;
+                }
+                for question in [window(99, None), latest(), latest(), latest()] {
+                    peer.say(&question);
+                    let answer: StreamMetricsRequest = peer.hear().await.unwrap();
+                    sender.send(answer.metrics.len()).ok();
+                    sleep(SECOND).await;
+                }
+                peer.hold().await;
+            }
+        });
+        let record = Regular {
+            padding: 1_000,
+            ..Regular::of(6_000)
+        };
+        let uplink = agent("", record)
+            .clock(|| 99_000)
+            .build_on(proxy.clone())
+            .unwrap();
+        uplink.start();
+        let mut told = Vec::new();
+        for _ in 0..4 {
+            told.push(someday("an answer", lengths.recv()).await.unwrap());
+        }
+        let complete = told[1..].iter().filter(|count| **count == 6_000).count();
+        assert_eq!(complete, whole, "{told:?}");
+        assert!(told.iter().all(|count| *count > 3_000), "{told:?}");
+        assert_eq!(proxy.opened("StreamSchemaRegistry").len(), 1);
+        assert_eq!((proxy.registered(), proxy.dials().len()), (1, 1));
+    }
+    let small = Scripted::registering(|mut peer| async move {
+        peer.say(&latest());
+        peer.hear::<StreamMetricsRequest>().await;
+        peer.hold().await;
+    });
+    let uplink = on(&small);
+    uplink.start();
+    sleep(SECOND * 60).await;
+    assert_eq!(uplink.counters().answers, 1);
+    assert_eq!(small.opened("StreamSchemaRegistry").len(), 0);
+}
+
+#[tokio::test(start_paused = true)]
 async fn req_f9_disconnecting_is_idempotent_and_nothing_comes_after_it_until_it_is_started() {
     let proxy = Scripted::registering(Peer::hold);
     let uplink = on(&proxy);

@@ -19,9 +19,9 @@ use super::{
 use crate::identity::Identity;
 
 /// What an answer is made for and with.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Task {
-    pub(crate) question: Question,
+    pub(crate) question: Arc<Question>,
     pub(crate) identity: Arc<Identity>,
     /// No message is longer.
     pub(crate) message_bytes: usize,
@@ -36,8 +36,8 @@ pub(crate) trait Outlet {
     /// Takes a part that another one follows. Breaking says that nobody wants the rest.
     fn part(&mut self, message: Bytes) -> ControlFlow<()>;
 
-    /// Takes the last part.
-    fn last(&mut self, message: Bytes);
+    /// Takes the last part, of an answer that was `cut` if it holds less than was asked for.
+    fn last(&mut self, message: Bytes, cut: bool);
 
     /// Whether there is no more time to look for what fits, only to send it.
     fn hurries(&self) -> bool;

@@ -14,6 +14,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use futures_util::future::BoxFuture;
 use steadfast::{Gate, Link, transport::Connection};
 use steadfast_session::Generation;
 use steadfast_wire::fodc::StreamMetricsResponse;
@@ -27,6 +28,7 @@ use tracing::{debug, warn};
 
 use super::{
     answer::{self, Outcome, Outlet, Task},
+    limits::MessageBytes,
     metrics::{Command, Encoded, Metrics},
     question::Question,
     responder::Responder,
@@ -80,7 +82,9 @@ pub(crate) struct Answerer<C: Connection> {
     pub(crate) responder: Arc<dyn Responder>,
     pub(crate) identity: watch::Receiver<Arc<Identity>>,
     /// What the proxy takes in one message, as far as is known now.
-    pub(crate) message_bytes: watch::Receiver<usize>,
+    pub(crate) message_bytes: Arc<MessageBytes>,
+    /// Finds out whether a proxy that does not say it takes more. Asked when something does not fit.
+    pub(crate) version: Option<BoxFuture<'static, Option<usize>>>,
     pub(crate) profile: bool,
     pub(crate) patience: Patience,
     pub(crate) clock: Clock,
@@ -96,8 +100,22 @@ pub(crate) type Clock = Arc<dyn Fn() -> i64 + Send + Sync>;
 
 /// The reading of the record for one answer.
 struct Reading {
-    parts: mpsc::Receiver<(Bytes, bool)>,
+    parts: mpsc::Receiver<Part>,
     haste: Haste,
+}
+
+/// A part of an answer.
+enum Part {
+    Earlier(Bytes),
+    Last { message: Bytes, cut: bool },
+}
+
+/// What became of an answer.
+enum Passed {
+    /// It is on its way, to the last part.
+    On,
+    /// It was cut, and the proxy takes more than was thought: it is to be made again.
+    Larger,
 }
 
 /// Why an answer ended early.
@@ -134,25 +152,26 @@ impl<C: Connection> Answerer<C> {
         }
         let began = Instant::now();
         let (question, fault) = Question::new(asked);
-        let task = Arc::new(Task {
-            question,
+        let mut task = Task {
+            question: Arc::new(question),
             identity: self.identity.borrow().clone(),
-            message_bytes: *self.message_bytes.borrow(),
+            message_bytes: self.message_bytes.now(),
             profile: self.profile,
             now: (self.clock)(),
-        });
-        let readable = match fault {
-            None => self.is_free(began).await,
-            Some(fault) => {
-                warn!(%fault, "a question can not be made out");
-                false
-            }
         };
-        let sent = if readable {
+        if let Some(fault) = &fault {
+            warn!(%fault, "a question can not be made out");
+        }
+        let sent = loop {
+            if fault.is_some() || !self.is_free(began).await {
+                break self.send(from, answer::nothing(&task)).await;
+            }
             let reading = self.read(&task);
-            self.pass_on(from, &task, began, reading).await
-        } else {
-            self.send(from, answer::nothing(&task)).await
+            match self.pass_on(from, &task, began, reading).await {
+                Ok(Passed::On) => break Ok(()),
+                Ok(Passed::Larger) => task.message_bytes = self.message_bytes.now(),
+                Err(early) => break Err(early),
+            }
         };
         match sent {
             Ok(()) => {
@@ -184,10 +203,10 @@ impl<C: Connection> Answerer<C> {
         true
     }
 
-    fn read(&mut self, task: &Arc<Task>) -> Reading {
+    fn read(&mut self, task: &Task) -> Reading {
         let (parts, made) = mpsc::channel(PARTS_AHEAD);
         let haste = Haste::default();
-        let (task, responder) = (Arc::clone(task), Arc::clone(&self.responder));
+        let (task, responder) = (task.clone(), Arc::clone(&self.responder));
         let mut outlet = Parts {
             parts,
             haste: haste.clone(),
@@ -206,7 +225,7 @@ impl<C: Connection> Answerer<C> {
         task: &Task,
         began: Instant,
         mut reading: Reading,
-    ) -> Result<(), Early> {
+    ) -> Result<Passed, Early> {
         let Patience {
             hurry,
             over,
@@ -230,15 +249,31 @@ impl<C: Connection> Answerer<C> {
                 }
                 () = sleep_until(began + without) => None,
             };
-            let Some((message, last)) = part else {
-                break;
-            };
-            self.send(from, message).await?;
-            if last {
-                return Ok(());
+            match part {
+                None => break,
+                Some(Part::Earlier(message)) => self.send(from, message).await?,
+                Some(Part::Last { cut: true, .. })
+                    if began.elapsed() < hurry && self.takes_more().await =>
+                {
+                    return Ok(Passed::Larger);
+                }
+                Some(Part::Last { message, .. }) => {
+                    self.send(from, message).await?;
+                    return Ok(Passed::On);
+                }
             }
         }
-        self.send(from, answer::nothing(task)).await
+        self.send(from, answer::nothing(task)).await?;
+        Ok(Passed::On)
+    }
+
+    /// Whether the proxy is found to take more than was thought. Found out once.
+    async fn takes_more(&mut self) -> bool {
+        let Some(version) = self.version.take() else {
+            return false;
+        };
+        let found = version.await;
+        found.is_some_and(|bytes| self.message_bytes.raise(bytes))
     }
 
     /// Counts how the reading for an answer went.
@@ -301,21 +336,21 @@ impl Haste {
 
 /// The reading thread's side of a [`Reading`]. When the other side is gone nobody wants the rest.
 struct Parts {
-    parts: mpsc::Sender<(Bytes, bool)>,
+    parts: mpsc::Sender<Part>,
     haste: Haste,
 }
 
 impl Outlet for Parts {
     fn part(&mut self, message: Bytes) -> ControlFlow<()> {
-        match self.parts.blocking_send((message, false)) {
+        match self.parts.blocking_send(Part::Earlier(message)) {
             Ok(()) => ControlFlow::Continue(()),
             Err(_) => ControlFlow::Break(()),
         }
     }
 
-    fn last(&mut self, message: Bytes) {
+    fn last(&mut self, message: Bytes, cut: bool) {
         // Whoever does not want it any more has its own reasons.
-        self.parts.blocking_send((message, true)).ok();
+        self.parts.blocking_send(Part::Last { message, cut }).ok();
     }
 
     fn hurries(&self) -> bool {

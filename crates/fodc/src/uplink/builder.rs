@@ -38,7 +38,7 @@ pub struct Builder {
     reconnect_interval: Duration,
     heartbeat_interval: Duration,
     activity_timeout: Duration,
-    message_bytes: usize,
+    message_bytes: Option<usize>,
     tune: Box<dyn Fn(Config) -> Config + Send>,
     patience: Patience,
     clock: Clock,
@@ -82,7 +82,7 @@ impl Builder {
             reconnect_interval: Duration::from_secs(5),
             heartbeat_interval: HEARTBEAT_INTERVAL,
             activity_timeout: Duration::from_secs(90),
-            message_bytes: 4 << 20,
+            message_bytes: None,
             tune: Box::new(|config| config),
             patience: Patience::default(),
             clock: Arc::new(unix_millis),
@@ -120,11 +120,12 @@ impl Builder {
         self
     }
 
-    /// The longest message a proxy takes that does not say so itself, bytes. Default 4 MiB, as all
-    /// releases have it; between 64 KiB and 32 MiB.
+    /// The longest message a proxy takes that does not say so itself, bytes; between 64 KiB and
+    /// 32 MiB. Default: 4 MiB, as all releases have it, or 32 MiB where the proxy is found to be of
+    /// the version that has that.
     #[must_use]
     pub fn message_bytes(mut self, limit: usize) -> Self {
-        self.message_bytes = limit;
+        self.message_bytes = Some(limit);
         self
     }
 

@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 
+use futures_util::FutureExt as _;
 use steadfast::{Borrowed, Gate, Link, Shared, transport};
 use steadfast_session::{Advice, CheckedConfig, End, Reason, Status};
 use tokio::sync::{mpsc, watch};
@@ -12,6 +13,7 @@ use tracing::{info, warn};
 
 use super::{
     answerer::{Answerer, Clock, Inbox, Patience},
+    limits::{self, MessageBytes, RELEASES},
     metrics::{Event, Metrics},
     registration::Registered,
     responder::Responder,
@@ -26,9 +28,6 @@ const AGENT_ID: &str = "agent_id";
 
 /// Questions that may wait; with more the stream is not read.
 const QUESTIONS: usize = 16;
-
-/// No proxy is believed to take less in one message, or more.
-const MESSAGE_BYTES: std::ops::RangeInclusive<usize> = (64 << 10)..=(32 << 20);
 
 /// gRPC's code for a message that is too large for the peer.
 const RESOURCE_EXHAUSTED: i32 = 8;
@@ -46,7 +45,7 @@ pub(crate) struct Supervisor<C> {
     pub(crate) responder: Arc<dyn Responder>,
     pub(crate) config: CheckedConfig,
     /// What a proxy takes in one message if it does not say so.
-    pub(crate) message_bytes: usize,
+    pub(crate) message_bytes: Option<usize>,
     pub(crate) patience: Patience,
     pub(crate) clock: Clock,
     pub(crate) tally: Arc<Tally>,
@@ -103,19 +102,19 @@ impl<C: transport::Connection> Supervisor<C> {
     fn open(&self, registered: &Registered, connection: C) -> Stream<C> {
         let profile = registered.profile.as_ref();
         let told = profile.map_or(0, |profile| profile.max_message_bytes);
-        let message_bytes = match usize::try_from(told) {
-            Ok(0) | Err(_) => self.message_bytes,
-            Ok(told) => told,
-        };
-        let message_bytes = message_bytes.clamp(*MESSAGE_BYTES.start(), *MESSAGE_BYTES.end());
-        let message_bytes = watch::Sender::new(message_bytes);
-        let limit = message_bytes.subscribe();
+        let told = usize::try_from(told).ok().filter(|told| *told > 0);
+        let told = told.or(self.message_bytes);
+        let message_bytes = Arc::new(MessageBytes::new(told.unwrap_or(RELEASES)));
+        let version = told
+            .is_none()
+            .then(|| limits::ask(connection.clone()).boxed());
         let (questions, asked) = mpsc::unbounded_channel();
         let (queued, taken) = mpsc::unbounded_channel();
         let stream = watch::Sender::new(None);
         let open = stream.subscribe();
         let gate = Gate::new(QUESTIONS);
         let (waiting, tally) = (Arc::clone(&gate), Arc::clone(&self.tally));
+        let limit = Arc::clone(&message_bytes);
         // The receivers are gone only when the stream is being closed.
         let sink = move |event| match event {
             Event::Asked(from, question) => {
@@ -129,7 +128,7 @@ impl<C: transport::Connection> Supervisor<C> {
                 tally.metrics_streams.add(u64::from(generation.is_some()));
                 stream.send_replace(generation);
             }
-            Event::Ended(end) => learn(&end, &message_bytes, &tally),
+            Event::Ended(end) => learn(&end, &limit, &tally),
         };
         let call = transport::Call::new(METHOD).with_metadata(AGENT_ID, &registered.agent_id);
         let link = steadfast::Builder::new(call)
@@ -151,7 +150,8 @@ impl<C: transport::Connection> Supervisor<C> {
             inbox,
             responder: Arc::clone(&self.responder),
             identity: self.identity.clone(),
-            message_bytes: limit,
+            message_bytes,
+            version,
             profile: profile.is_some(),
             patience: self.patience,
             clock: Arc::clone(&self.clock),
@@ -205,7 +205,7 @@ fn advice(end: &End) -> Option<Advice> {
 }
 
 /// A proxy that finds an answer too large gets smaller ones.
-fn learn(end: &End, message_bytes: &watch::Sender<usize>, tally: &Tally) {
+fn learn(end: &End, message_bytes: &MessageBytes, tally: &Tally) {
     let Reason::Status { code, .. } = end.reason else {
         return;
     };
@@ -214,8 +214,7 @@ fn learn(end: &End, message_bytes: &watch::Sender<usize>, tally: &Tally) {
         info!("the proxy does not ask for metrics; off until the next registration");
     }
     if code == RESOURCE_EXHAUSTED {
-        message_bytes.send_modify(|bytes| *bytes = (*bytes / 2).max(*MESSAGE_BYTES.start()));
-        let bytes = *message_bytes.borrow();
+        let bytes = message_bytes.halve();
         warn!(%end, bytes, "answers are smaller from now on");
     }
 }

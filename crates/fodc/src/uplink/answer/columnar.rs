@@ -56,7 +56,7 @@ pub(super) fn answer(task: &Task, responder: &dyn Responder, outlet: &mut dyn Ou
         End::Reached | End::OutOfTime => {
             let truncated = outcome.cut.then(|| task.after_everything());
             let last = task.envelope(fields(writer.builder.take()), false, truncated);
-            writer.outlet.last(last);
+            writer.outlet.last(last, outcome.cut);
         }
         End::Unwanted => outcome.cut = true,
     }

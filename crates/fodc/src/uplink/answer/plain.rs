@@ -18,7 +18,13 @@ const ENVELOPE: usize = 128;
 const METRICS: u8 = 1 << 3 | 2;
 
 /// The first look at a window's end, milliseconds. Each further one goes back four times as far.
-const FIRST_LOOK: i64 = 10_000;
+const FIRST_LOOK: i64 = 1_000;
+
+/// A look that has found so many times what fits is given up, once.
+const TOO_MUCH: usize = 8;
+
+/// Tag and length of a time in a metric.
+const TIMED: usize = 2;
 
 /// Samples between two looks at whether the answer hurries.
 const SLICE: usize = 1_024;
@@ -65,7 +71,7 @@ pub(super) fn answer(task: &Task, responder: &dyn Responder, outlet: &mut dyn Ou
         ..truncated
     });
     outcome.cut = truncated.is_some();
-    outlet.last(task.envelope(fields, false, truncated));
+    outlet.last(task.envelope(fields, false, truncated), outcome.cut);
     outcome
 }
 
@@ -108,7 +114,9 @@ struct Cut {
     left_out: u64,
 }
 
-/// Goes back from the end of the window until it has all of it or more than fits. What fits is known
+/// Goes back from the end of the window until it has all of it or more than fits. A record that ends long
+/// before the window does is met by a look that is far too large: that one is left as soon as it is seen
+/// to be, and the next begins where the record ends. What fits is known
 /// then to the millisecond, and no look is much larger than what can be sent.
 fn find_cut(
     task: &Task,
@@ -121,16 +129,23 @@ fn find_cut(
     if from > to {
         return (None, outcome);
     }
-    let anchor = to.min(task.now).max(from);
+    let mut anchor = to.min(task.now).max(from);
     let mut fits: Option<Cut> = None;
     let mut back = FIRST_LOOK;
+    let mut too_much = Some(task.message_bytes.saturating_mul(TOO_MUCH));
     loop {
         let start = match back {
             i64::MAX => from,
             _ => anchor.saturating_sub(back).max(from),
         };
-        let mut scale = Scale::new(task, outlet);
+        let mut scale = Scale::new(task, outlet, too_much);
         let told = responder.window(start, to, &mut scale);
+        if let (true, Some(newest)) = (scale.gave_up, scale.newest()) {
+            // The end of the record is not where it was looked for.
+            too_much = None;
+            (anchor, back) = (newest, FIRST_LOOK);
+            continue;
+        }
         if told.is_err() || scale.hurried {
             outcome.cut = true;
             outcome.unreadable = told.err();
@@ -167,9 +182,8 @@ fn metric(series: &Series<'_>, labels: BTreeMap<String, String>) -> Metric {
     }
 }
 
-/// What a metric takes in the message, and in itself.
-fn weigh(metric: &Metric) -> usize {
-    let length = metric.encoded_len();
+/// What a metric of that length takes in the message.
+fn framed(length: usize) -> usize {
     1 + encoded_len_varint(length as u64) + length
 }
 
@@ -225,7 +239,7 @@ impl Visitor for Writer<'_> {
             }
             self.metric.value = *value;
             self.metric.timestamp = self.timed.then(|| timestamp(*time));
-            if self.fields.len() + weigh(&self.metric) > self.room {
+            if self.fields.len() + framed(self.metric.encoded_len()) > self.room {
                 self.left_out += 1;
                 continue;
             }
@@ -242,19 +256,26 @@ impl Visitor for Writer<'_> {
 struct Scale<'a> {
     selection: Selection<'a>,
     outlet: &'a dyn Outlet,
-    metric: Metric,
+    /// Length of the series' metric with a value and without a time.
+    untimed: usize,
     /// Bytes and samples of each time.
     weights: BTreeMap<i64, (usize, u64)>,
+    total: usize,
+    too_much: Option<usize>,
+    gave_up: bool,
     hurried: bool,
 }
 
 impl<'a> Scale<'a> {
-    fn new(task: &'a Task, outlet: &'a dyn Outlet) -> Self {
+    fn new(task: &'a Task, outlet: &'a dyn Outlet, too_much: Option<usize>) -> Self {
         Self {
             selection: Selection::new(task),
             outlet,
-            metric: Metric::default(),
+            untimed: 0,
             weights: BTreeMap::new(),
+            total: 0,
+            too_much,
+            gave_up: false,
             hurried: false,
         }
     }
@@ -294,7 +315,10 @@ impl Visitor for Scale<'_> {
         }
         match self.selection.labels(series) {
             Some(labels) => {
-                self.metric = metric(series, labels);
+                let mut metric = metric(series, labels);
+                // A value of zero is not written; that it might be is little.
+                metric.value = 1.0;
+                self.untimed = metric.encoded_len();
                 Wanted::Yes
             }
             None => Wanted::No,
@@ -302,16 +326,20 @@ impl Visitor for Scale<'_> {
     }
 
     fn samples(&mut self, times: &[i64], values: &[f64]) -> ControlFlow<()> {
-        for (index, (time, value)) in times.iter().zip(values).enumerate() {
+        for (index, (time, _)) in times.iter().zip(values).enumerate() {
             if index % SLICE == SLICE - 1 && self.outlet.hurries() {
                 self.hurried = true;
                 return ControlFlow::Break(());
             }
-            self.metric.value = *value;
-            self.metric.timestamp = Some(timestamp(*time));
+            let bytes = framed(self.untimed + TIMED + timestamp(*time).encoded_len());
             let weight = self.weights.entry(*time).or_default();
-            weight.0 += weigh(&self.metric);
+            weight.0 += bytes;
             weight.1 += 1;
+            self.total += bytes;
+        }
+        if self.too_much.is_some_and(|limit| self.total > limit) {
+            self.gave_up = true;
+            return ControlFlow::Break(());
         }
         ControlFlow::Continue(())
     }

@@ -119,7 +119,7 @@ impl Outlet for Gathered {
         ControlFlow::Continue(())
     }
 
-    fn last(&mut self, message: Bytes) {
+    fn last(&mut self, message: Bytes, _: bool) {
         assert!(self.part(message).is_continue());
         self.lasts += 1;
     }
@@ -150,7 +150,7 @@ fn task(asked: &StreamMetricsResponse) -> Task {
     let (question, fault) = Question::new(asked);
     assert_eq!(fault, None);
     Task {
-        question,
+        question: Arc::new(question),
         identity: identity(),
         message_bytes: 4 << 20,
         profile: false,
@@ -355,6 +355,70 @@ fn fodc_f6_a_reading_that_is_recorded_late_takes_the_place_of_the_oldest() {
 }
 
 #[test]
+fn a_record_that_ended_long_ago_is_not_weighed_whole() {
+    let record = Fake::regular(400, 0..2_000);
+    let asked = plain(Some(0), None);
+    let told = Counting {
+        record,
+        told: Mutex::default(),
+    };
+    let task = Task {
+        message_bytes: 100_000,
+        // A year later.
+        now: 31_536_000_000,
+        ..task(&asked)
+    };
+    let mut gathered = Gathered::default();
+    answer(&task, &told, &mut gathered);
+    let sent = only(&gathered).metrics.len() as u64;
+    assert!(sent > 400);
+    assert_eq!(
+        times(&only(&gathered).metrics).iter().max(),
+        Some(&1_999_000)
+    );
+    let told = *told.told.lock().unwrap();
+    assert!(
+        told < 40 * sent,
+        "{told} samples told for {sent}, of 800,000"
+    );
+}
+
+/// Counts what it tells.
+struct Counting {
+    record: Fake,
+    told: Mutex<u64>,
+}
+
+struct CountingVisitor<'a> {
+    visitor: &'a mut dyn Visitor,
+    told: u64,
+}
+
+impl Visitor for CountingVisitor<'_> {
+    fn series(&mut self, series: &Series<'_>) -> Wanted {
+        self.visitor.series(series)
+    }
+
+    fn samples(&mut self, times: &[i64], values: &[f64]) -> ControlFlow<()> {
+        self.told += times.len() as u64;
+        self.visitor.samples(times, values)
+    }
+}
+
+impl Responder for Counting {
+    fn latest(&self, visitor: &mut dyn Visitor) -> Result<(), Unreadable> {
+        self.record.latest(visitor)
+    }
+
+    fn window(&self, from: i64, to: i64, visitor: &mut dyn Visitor) -> Result<(), Unreadable> {
+        let mut counting = CountingVisitor { visitor, told: 0 };
+        let told = self.record.window(from, to, &mut counting);
+        *self.told.lock().unwrap() += counting.told;
+        told
+    }
+}
+
+#[test]
 fn fodc_f6_a_single_scrape_that_does_not_fit_is_sent_as_far_as_it_does() {
     for asked in [plain(None, None), plain(Some(0), None)] {
         let task = Task {
@@ -386,7 +450,7 @@ fn fodc_f6_a_single_scrape_that_does_not_fit_is_sent_as_far_as_it_does() {
 #[test]
 fn fodc_f13_stamps_name_the_node_and_never_replace_what_a_metric_says() {
     let mut record = Fake::regular(2, 0..1);
-    record.series[0].labels = [("type", "file"), ("node_type", "own"), ("pod_name", "own")]
+    record.series[0].labels = [("type", "file"), ("node_type", "a"), ("pod_name", "a")]
         .map(|(name, value)| (name.to_owned(), value.to_owned()))
         .to_vec();
     record.series[1].container = Some("data".to_owned());
@@ -401,7 +465,7 @@ fn fodc_f13_stamps_name_the_node_and_never_replace_what_a_metric_says() {
     };
     assert_eq!(
         told(0),
-        "node_role=ROLE_DATA node_type=own pod_name=own type=file"
+        "node_role=ROLE_DATA node_type=a pod_name=a type=file"
     );
     assert_eq!(
         told(1),
