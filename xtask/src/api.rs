@@ -15,7 +15,7 @@ struct Library {
     transport_in: &'static [&'static str],
 }
 
-const LIBRARIES: [Library; 3] = [
+const LIBRARIES: [Library; 6] = [
     Library {
         package: "steadfast-session",
         target: "steadfast_session",
@@ -30,6 +30,21 @@ const LIBRARIES: [Library; 3] = [
         package: "steadfast-streamer",
         target: "steadfast_streamer",
         transport_in: &["steadfast_streamer::server::"],
+    },
+    Library {
+        package: "steadfast-exposition",
+        target: "steadfast_exposition",
+        transport_in: &[],
+    },
+    Library {
+        package: "steadfast-recorder",
+        target: "steadfast_recorder",
+        transport_in: &[],
+    },
+    Library {
+        package: "steadfast-fodc",
+        target: "steadfast_fodc",
+        transport_in: &["steadfast_fodc::proxy::"],
     },
 ];
 
