@@ -173,6 +173,36 @@ impl Registry {
         gone
     }
 
+    /// Removes those that are offline while a later registration of the same one is online: it came
+    /// before its predecessor was seen to be gone.
+    pub(super) fn drop_outlived(&mut self, now: Time) -> Vec<AgentId> {
+        let mut online: BTreeMap<&str, Vec<&Agent>> = BTreeMap::new();
+        let mut offline = Vec::new();
+        for agent in self.agents.values() {
+            if self.is_online(now, agent) {
+                let same = online.entry(&agent.identity.name).or_default();
+                same.push(agent);
+            } else {
+                offline.push(agent);
+            }
+        }
+        let outlived = |agent: &&Agent| {
+            let same = online.get(agent.identity.name.as_str());
+            same.into_iter().flatten().any(|other| {
+                other.registered >= agent.registered && other.identity.is_same(&agent.identity)
+            })
+        };
+        let gone: Vec<AgentId> = offline
+            .into_iter()
+            .filter(outlived)
+            .map(|agent| agent.id.clone())
+            .collect();
+        for id in &gone {
+            self.agents.remove(id);
+        }
+        gone
+    }
+
     pub(super) fn find(&self, id: &AgentId) -> Option<&Agent> {
         self.agents.get(id)
     }

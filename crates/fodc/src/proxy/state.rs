@@ -333,6 +333,13 @@ impl State {
         for gone in core.registry.sweep(now) {
             self.forget(&mut core, &gone);
         }
+        for gone in core.registry.drop_outlived(now) {
+            info!(agent = %gone, "outlived by a later registration");
+            add(&self.counters.replaced, 1);
+            if let Some(desk) = core.desks.remove(&gone) {
+                desk.end.cancel();
+            }
+        }
         debug_assert!(core.desks.len() == core.registry.agents().count());
     }
 

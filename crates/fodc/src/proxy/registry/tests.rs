@@ -122,6 +122,31 @@ fn a_late_heartbeat_makes_an_agent_online_again() {
 }
 
 #[test]
+fn fodc_o37_one_that_came_back_unseen_takes_the_place_of_its_former_self_later() {
+    let mut registry = registry(10);
+    let mut register = |name: &str, now, request| {
+        registry.register(at(now), id(name), &request).unwrap();
+    };
+    register("left", 0, pod("db-0", "r"));
+    register("overdue", 0, pod("db-1", "r"));
+    register("lonely", 0, pod("db-2", "r"));
+    register("other role", 0, pod("db-1", "q"));
+    register("back 0", 1, pod("db-0", "r"));
+    register("back 1", 1, pod("db-1", "r"));
+    assert_eq!(registry.drop_outlived(at(1)), [], "while both live");
+    registry.leave(at(2), &id("left"));
+    registry.leave(at(2), &id("lonely"));
+    assert_eq!(registry.drop_outlived(at(2)), [id("left")]);
+    let past = at(30) + Duration::from_micros(1);
+    assert_eq!(registry.drop_outlived(past), [id("overdue")]);
+    // The later of two is never outlived by the earlier.
+    registry.leave(at(31), &id("back 1"));
+    assert_eq!(registry.drop_outlived(at(31)), []);
+    let left: Vec<&str> = registry.agents().map(|agent| agent.id.as_str()).collect();
+    assert_eq!(left, ["back 0", "back 1", "lonely", "other role"]);
+}
+
+#[test]
 fn fodc_o37_agents_that_are_gone_do_not_count_and_do_not_pile_up() {
     let mut registry = registry(2);
     registry
