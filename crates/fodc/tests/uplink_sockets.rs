@@ -254,8 +254,15 @@ async fn fodc_o8_a_proxy_that_does_not_take_its_answer_delays_no_heartbeat() {
         proxy.ask(latest()).await;
     }
     let before = proxy.books().heartbeats;
+    let began = Instant::now();
     let beats = move |books: &uplink_support::server::Books| books.heartbeats >= before + 30;
     proxy.until("heartbeats", beats).await;
+    // Long before the stream is given up, which would make way for them.
+    assert!(
+        began.elapsed() < Duration::from_secs(20),
+        "{:?}",
+        began.elapsed()
+    );
     assert_eq!(proxy.books().registrations.len(), 1);
     // At most one answer waits, and one is on its way; the other questions were not even read.
     assert!(uplink.counters().answers <= 3, "{:?}", uplink.counters());

@@ -134,7 +134,11 @@ impl Proxy {
         runtime.spawn(async move {
             let service = FodcServiceServer::new(service).max_decoding_message_size(message_bytes);
             let incoming = TcpListenerStream::new(listener);
-            let server = tonic::transport::Server::builder().add_service(service);
+            // A Go server gives room back on the connection whoever reads its streams.
+            let server = tonic::transport::Server::builder()
+                .initial_stream_window_size(1 << 16)
+                .initial_connection_window_size(64 << 20)
+                .add_service(service);
             server.serve_with_incoming(incoming).await.unwrap();
         });
         Self {
