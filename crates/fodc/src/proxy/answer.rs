@@ -15,12 +15,13 @@ use super::{
 };
 use crate::columns::{Decoded, DecodedSeries};
 
-/// The samples of one message, in the order in which they came.
+/// The samples of one message.
 #[derive(Debug, Default)]
 pub(super) struct Answer {
-    pub(super) series: Vec<Arc<Series>>,
-    /// Index into `stamps` of each sample.
-    pub(super) stamp: Vec<u16>,
+    /// What each value is of. Agents that measure the same share one.
+    pub(super) layout: Arc<Layout>,
+    /// The same while the message is being read.
+    growing: Layout,
     pub(super) values: Vec<f64>,
     /// Empty when no sample has a time of its own, as in an answer to "latest".
     times: Vec<Moment>,
@@ -33,6 +34,14 @@ pub(super) struct Answer {
     /// Metrics that could not be taken.
     pub(super) rejected: u64,
     weight: Option<Weight>,
+}
+
+/// Which series the values of an answer are of.
+#[derive(Debug, Default)]
+pub(super) struct Layout {
+    pub(super) series: Vec<Arc<Series>>,
+    /// Index of the labels that the agent put on it to say which agent it is.
+    pub(super) stamp: Vec<u16>,
 }
 
 /// What all answers together may weigh.
@@ -81,6 +90,14 @@ impl Memory {
     }
 }
 
+impl Weight {
+    fn give_back(&mut self, bytes: usize) {
+        let bytes = bytes.min(self.bytes);
+        self.bytes -= bytes;
+        self.memory.used.fetch_sub(bytes, Ordering::Relaxed);
+    }
+}
+
 impl Drop for Weight {
     fn drop(&mut self) {
         self.memory.used.fetch_sub(self.bytes, Ordering::Relaxed);
@@ -101,12 +118,41 @@ impl Answer {
     }
 
     /// Nothing more comes. Samples without a time have been taken `at` this one.
-    pub(super) fn seal(&mut self, at: Option<Moment>) {
+    pub(super) fn seal(&mut self, at: Option<Moment>, catalogue: &Catalogue) {
         self.at = at;
-        self.series.shrink_to_fit();
-        self.stamp.shrink_to_fit();
+        if self.times.is_empty() {
+            self.order();
+            let growing = std::mem::take(&mut self.growing);
+            let (layout, known) = catalogue.lock().share(growing);
+            self.layout = layout;
+            if known && let Some(weight) = &mut self.weight {
+                weight.give_back(self.values.len() * LAYOUT);
+            }
+        } else {
+            self.layout = Arc::new(std::mem::take(&mut self.growing));
+        }
         self.values.shrink_to_fit();
         self.times.shrink_to_fit();
+    }
+
+    /// Into the order of the series, or programs that write their maps in random order would share
+    /// nothing. What comes twice stays in the order in which it came.
+    fn order(&mut self) {
+        let Layout { series, stamp } = &self.growing;
+        let ids = series.iter().map(|series| series.id).zip(stamp).zip(0u32..);
+        let mut order: Vec<((u32, u16), u32)> = ids
+            .map(|((id, stamp), index)| ((id, *stamp), index))
+            .collect();
+        if order.is_sorted() {
+            return;
+        }
+        order.sort_unstable();
+        let indices = || order.iter().map(|(_, index)| *index as usize);
+        self.growing = Layout {
+            series: indices().map(|index| Arc::clone(&series[index])).collect(),
+            stamp: indices().map(|index| stamp[index]).collect(),
+        };
+        self.values = indices().map(|index| self.values[index]).collect();
     }
 
     fn weigh(&mut self, memory: &Memory, bytes: usize) -> bool {
@@ -189,8 +235,8 @@ impl<'a> Collector<'a> {
             answer.times.resize(answer.values.len(), TIMELESS);
             answer.times.push(time);
         }
-        answer.series.push(series);
-        answer.stamp.push(stamp);
+        answer.growing.series.push(series);
+        answer.growing.stamp.push(stamp);
         answer.values.push(value);
     }
 
@@ -263,7 +309,10 @@ impl Taker for Collector<'_> {
 const TIMELESS: Moment = Moment::from_nanos(i64::MIN);
 
 /// What a sample takes, with what vectors have in reserve.
-const SAMPLE: usize = 2 * (size_of::<Arc<Series>>() + 2 + size_of::<f64>() + size_of::<Moment>());
+const SAMPLE: usize = LAYOUT + 2 * (size_of::<f64>() + size_of::<Moment>());
+
+/// What it takes of that in a layout.
+const LAYOUT: usize = 2 * (size_of::<Arc<Series>>() + size_of::<u16>());
 
 /// Different stamps of one agent: one for each of its containers, in the main.
 const STAMPS_KNOWN: usize = 1_024;

@@ -2,13 +2,13 @@
 
 use std::{
     fmt::Write as _,
-    hash::BuildHasher as _,
+    hash::{BuildHasher as _, Hasher as _},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use hashbrown::{DefaultHashBuilder, HashTable};
 
-use super::reply::RawMetric;
+use super::{answer::Layout, reply::RawMetric};
 
 /// What a series is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -62,6 +62,7 @@ pub(super) struct Catalogue {
 #[derive(Debug, Default)]
 pub(super) struct Table {
     series: HashTable<Arc<Series>>,
+    layouts: HashTable<Arc<Layout>>,
     hasher: DefaultHashBuilder,
     /// Ids that are not in use, and the first that never was.
     free: Vec<u32>,
@@ -83,9 +84,11 @@ impl Catalogue {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Forgets what nobody holds, once enough has been added that it may be worth it.
+    /// Forgets layouts that nobody holds, and series once enough have been added that it may be worth
+    /// it.
     pub(super) fn sweep_when_grown(&self) {
         let mut table = self.lock();
+        table.layouts.retain(|layout| Arc::strong_count(layout) > 1);
         if table.series.len() >= table.sweep_at {
             table.sweep();
         }
@@ -93,6 +96,20 @@ impl Catalogue {
 }
 
 impl Table {
+    /// The layout that is equal to this one, and whether it was known.
+    pub(super) fn share(&mut self, layout: Layout) -> (Arc<Layout>, bool) {
+        let hashed = hash_layout(&self.hasher, &layout);
+        if let Some(known) = self.layouts.find(hashed, |known| known.is(&layout)) {
+            return (Arc::clone(known), true);
+        }
+        let layout = Arc::new(layout);
+        let hashing = self.hasher.clone();
+        let shared = Arc::clone(&layout);
+        self.layouts
+            .insert_unique(hashed, shared, |layout| hash_layout(&hashing, layout));
+        (layout, false)
+    }
+
     fn sweep(&mut self) {
         let free = &mut self.free;
         self.series.retain(|series| {
@@ -166,6 +183,15 @@ impl Series {
             + self.labels.ends.len() * size_of::<u32>()
             + self.rendered.text.len()
             + self.rendered.ends.len() * size_of::<u32>()
+    }
+}
+
+impl Layout {
+    fn is(&self, other: &Self) -> bool {
+        let same = |(one, other): (&Arc<Series>, &Arc<Series>)| Arc::ptr_eq(one, other);
+        self.stamp == other.stamp
+            && self.series.len() == other.series.len()
+            && self.series.iter().zip(&other.series).all(same)
     }
 }
 
@@ -334,12 +360,20 @@ fn hash<'a>(
     hash_bytes(hasher, name, pairs)
 }
 
+fn hash_layout(hasher: &DefaultHashBuilder, layout: &Layout) -> u64 {
+    let mut state = hasher.build_hasher();
+    for (series, stamp) in layout.series.iter().zip(&layout.stamp) {
+        state.write_u32(series.id);
+        state.write_u16(*stamp);
+    }
+    state.finish()
+}
+
 fn hash_bytes<'a>(
     hasher: &DefaultHashBuilder,
     name: &[u8],
     pairs: impl Iterator<Item = (&'a [u8], &'a [u8])>,
 ) -> u64 {
-    use std::hash::Hasher as _;
     let mut state = hasher.build_hasher();
     state.write(name);
     for (name, value) in pairs {

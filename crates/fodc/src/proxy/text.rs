@@ -5,13 +5,16 @@
 
 mod families;
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
 
 use bytes::Bytes;
 
 use self::families::Families;
 use super::{
-    answer::Answer,
+    answer::{Answer, Layout},
     gather::{Filter, Told},
     labels::{Naming, admits, doubles, meddles},
     series::{Rendered, Series, escape_help, metric_name, number},
@@ -45,11 +48,22 @@ struct Places {
     by_id: Vec<u32>,
 }
 
-/// One agent's samples.
+/// In which order samples are written.
 #[derive(Debug, Default)]
+struct Order {
+    /// Their numbers, counted through all parts; none twice.
+    numbers: Vec<u32>,
+    /// Whether some need labels of their own.
+    meddles: bool,
+}
+
+/// The orders of layouts that are shared.
+type Orders = HashMap<*const Layout, Arc<Order>>;
+
+/// One agent's samples.
+#[derive(Debug)]
 struct Prepared {
-    /// Numbers of samples, counted through all parts, in the order of the output; none twice.
-    order: Vec<u32>,
+    order: Arc<Order>,
     next: usize,
     /// Labels by part and stamp.
     stamps: Vec<Vec<Rendered>>,
@@ -69,11 +83,11 @@ const UNSEEN: u32 = u32::MAX - 1;
 impl Text {
     pub(super) fn new(told: Vec<Told>, filter: &Filter) -> Self {
         let (places, headings) = arrange(&told, filter);
-        let mut sorting = Vec::new();
+        let mut orders = Orders::new();
         let agents = told
             .iter()
             .zip(doubles(&told))
-            .map(|(one, is_double)| Prepared::new(one, is_double, &places, &mut sorting))
+            .map(|(one, is_double)| Prepared::new(one, is_double, &places, &mut orders))
             .collect();
         Self {
             told,
@@ -89,15 +103,15 @@ impl Text {
     fn write_agent(&mut self, out: &mut String) {
         let agent = &mut self.agents[self.agent];
         let parts = &self.told[self.agent].parts;
-        while let Some(number) = agent.order.get(agent.next) {
+        while let Some(number) = agent.order.numbers.get(agent.next) {
             let (part, index) = locate(parts, *number);
             let answer = &parts[part];
-            let at = self.places.by_id[answer.series[index].id as usize];
+            let at = self.places.by_id[answer.layout.series[index].id as usize];
             let place = &self.places.list[at as usize];
             if place.family as usize != self.family {
                 break;
             }
-            let stamp = answer.stamp[index];
+            let stamp = answer.layout.stamp[index];
             let labels = if place.meddles {
                 &agent.special[&(at, part, stamp)]
             } else {
@@ -118,9 +132,13 @@ impl Iterator for Text {
             if self.agent == 0 {
                 out.push_str(&self.headings[self.family]);
             }
-            while self.agent < self.agents.len() && out.len() < PIECE {
+            // At least one, or a heading that is longer than a piece would be written for ever.
+            loop {
                 self.write_agent(&mut out);
                 self.agent += 1;
+                if self.agent == self.agents.len() || out.len() >= PIECE {
+                    break;
+                }
             }
             if self.agent == self.agents.len() {
                 self.agent = 0;
@@ -132,42 +150,75 @@ impl Iterator for Text {
 }
 
 impl Prepared {
-    fn new(told: &Told, is_double: bool, places: &Places, sorting: &mut Vec<(u32, u32)>) -> Self {
-        let (naming, parts) = (Naming::new(told, is_double), &*told.parts);
-        let mut prepared = Self::default();
+    fn new(told: &Told, is_double: bool, places: &Places, orders: &mut Orders) -> Self {
+        let (naming, parts) = (Naming::new(told, is_double), &**told.parts);
         let nothing = Series::default();
-        sorting.clear();
-        let mut numbers = 0u32..;
-        for (part, answer) in parts.iter().enumerate() {
+        let stamps = parts.iter().map(|answer| {
             let stamps = answer.stamps.iter();
-            let stamps = stamps.map(|stamp| naming.rendered(stamp, &nothing));
-            prepared.stamps.push(stamps.collect());
-            for ((series, stamp), number) in
-                answer.series.iter().zip(&answer.stamp).zip(&mut numbers)
-            {
-                let at = places.by_id[series.id as usize];
-                if at == NOWHERE {
-                    continue;
-                }
-                if places.list[at as usize].meddles {
-                    let labels = || naming.rendered(&answer.stamps[*stamp as usize], series);
-                    prepared
-                        .special
-                        .entry((at, part, *stamp))
-                        .or_insert_with(labels);
-                }
-                sorting.push((at, number));
+            stamps
+                .map(|stamp| naming.rendered(stamp, &nothing))
+                .collect()
+        });
+        let order = || Arc::new(Order::new(parts, places));
+        let order = match parts {
+            [answer] => {
+                let shared = orders.entry(Arc::as_ptr(&answer.layout));
+                Arc::clone(shared.or_insert_with(order))
             }
+            [..] => order(),
+        };
+        Self {
+            stamps: stamps.collect(),
+            special: special(parts, places, &order, &naming),
+            order,
+            next: 0,
         }
+    }
+}
+
+/// Labels of samples that have some of them already.
+fn special(
+    parts: &[Answer],
+    places: &Places,
+    order: &Order,
+    naming: &Naming<'_>,
+) -> BTreeMap<(u32, usize, u16), Rendered> {
+    let mut special = BTreeMap::new();
+    let numbers = if order.meddles { &*order.numbers } else { &[] };
+    for number in numbers {
+        let (part, index) = locate(parts, *number);
+        let layout = &parts[part].layout;
+        let (series, stamp) = (&layout.series[index], layout.stamp[index]);
+        let at = places.by_id[series.id as usize];
+        if places.list[at as usize].meddles {
+            let labels = || naming.rendered(&parts[part].stamps[stamp as usize], series);
+            special.entry((at, part, stamp)).or_insert_with(labels);
+        }
+    }
+    special
+}
+
+impl Order {
+    fn new(parts: &[Answer], places: &Places) -> Self {
+        let series = parts.iter().flat_map(|answer| &answer.layout.series);
+        let places_of = series.map(|series| places.by_id[series.id as usize]);
+        let mut sorting: Vec<(u32, u32)> = places_of
+            .zip(0u32..)
+            .filter(|(at, _)| *at != NOWHERE)
+            .collect();
         sorting.sort_unstable();
         // One value each: of a series that stands twice in an answer, the first.
         let stamp = |number: u32| {
             let (part, index) = locate(parts, number);
-            &parts[part].stamps[parts[part].stamp[index] as usize]
+            &parts[part].stamps[parts[part].layout.stamp[index] as usize]
         };
         sorting.dedup_by(|later, kept| later.0 == kept.0 && stamp(later.1) == stamp(kept.1));
-        prepared.order = sorting.iter().map(|(_, number)| *number).collect();
-        prepared
+        Self {
+            meddles: sorting
+                .iter()
+                .any(|(at, _)| places.list[*at as usize].meddles),
+            numbers: sorting.into_iter().map(|(_, number)| number).collect(),
+        }
     }
 }
 
@@ -190,7 +241,7 @@ fn arrange(told: &[Told], filter: &Filter) -> (Places, Vec<String>) {
     for series in told
         .iter()
         .flat_map(|one| one.parts.iter())
-        .flat_map(|answer| &answer.series)
+        .flat_map(|answer| &answer.layout.series)
     {
         let id = series.id as usize;
         if places.by_id.len() <= id {

@@ -55,7 +55,7 @@ impl Windows {
         let (series, samples) = arrange(&told.parts, &self.filter);
         for same in samples.chunk_by(|a, b| (a.series, a.stamp) == (b.series, b.stamp)) {
             let one = &series[same[0].series as usize];
-            let stamp = told.parts[same[0].part as usize].stamp[same[0].index as usize];
+            let stamp = told.parts[same[0].part as usize].layout.stamp[same[0].index as usize];
             let stamp = &told.parts[same[0].part as usize].stamps[stamp as usize];
             let mut labels: BTreeMap<String, String> =
                 naming.labels(stamp, one).into_iter().collect();
@@ -109,7 +109,7 @@ fn arrange<'a>(parts: &'a [Answer], filter: &Filter) -> (Vec<&'a Arc<Series>>, V
                 *stamps.entry(stamp.iter().collect()).or_insert(next)
             })
             .collect();
-        for (index, series) in answer.series.iter().enumerate() {
+        for (index, series) in answer.layout.series.iter().enumerate() {
             if !admits(filter, series) {
                 continue;
             }
@@ -122,7 +122,7 @@ fn arrange<'a>(parts: &'a [Answer], filter: &Filter) -> (Vec<&'a Arc<Series>>, V
             });
             samples.push(Sample {
                 series: rank,
-                stamp: stamp_of[answer.stamp[index] as usize],
+                stamp: stamp_of[answer.layout.stamp[index] as usize],
                 time: answer.time(index),
                 part,
                 index: index as u32,

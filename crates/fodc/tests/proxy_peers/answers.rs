@@ -310,3 +310,25 @@ async fn fodc_o44_a_proxy_that_answers_as_much_as_it_may_is_not_ready() {
     assert_eq!(asking.await.unwrap().status, 200);
     eventually(&proxy, "/ready", |ready| ready.status == 200).await;
 }
+
+#[tokio::test]
+async fn a_help_text_that_is_longer_than_a_piece_of_the_answer_is_written_once() {
+    let proxy = start().await;
+    let mut long = metric("up", &[], 1.0);
+    long.description = "help ".repeat(40_000);
+    let _one = agent(
+        &proxy,
+        pod("db-0", "r"),
+        vec![long.clone(), metric("zz", &[], 3.0)],
+    )
+    .await;
+    long.value = 2.0;
+    let _two = agent(&proxy, pod("db-1", "r"), vec![long]).await;
+    let answer = complete(&proxy, "/metrics").await;
+    assert_eq!(answer.body.matches("# HELP up ").count(), 1);
+    assert_eq!(
+        type_lines(&answer.body),
+        ["# TYPE up gauge", "# TYPE zz gauge"]
+    );
+    assert!(answer.has_line("up{node_role=\"r\",pod_name=\"db-1\"} 2"));
+}

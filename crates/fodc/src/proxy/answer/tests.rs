@@ -45,8 +45,10 @@ type Pairs<'a> = Vec<(&'a str, &'a str)>;
 
 /// Of the series, and of the agent.
 fn labels(answer: &Answer, index: usize) -> (Pairs<'_>, Pairs<'_>) {
-    let own = answer.series[index].labels.iter().collect();
-    let stamp = answer.stamps[answer.stamp[index] as usize].iter().collect();
+    let own = answer.growing.series[index].labels.iter().collect();
+    let stamp = answer.stamps[answer.growing.stamp[index] as usize]
+        .iter()
+        .collect();
     (own, stamp)
 }
 
@@ -75,12 +77,12 @@ fn labels_that_only_say_which_agent_it_is_are_taken_out_and_no_others() {
     assert_eq!(labels(&answer, 0), (vec![("a", "1")], stamp.clone()));
     assert_eq!(labels(&answer, 1), (vec![("a", "1")], stamp));
     assert!(
-        Arc::ptr_eq(&answer.series[0], &answer.series[1]),
+        Arc::ptr_eq(&answer.growing.series[0], &answer.growing.series[1]),
         "whatever their order on the wire"
     );
     let own = vec![("a", "1"), ("node_type", "cold"), ("pod_name", "db-1")];
     assert_eq!(labels(&answer, 2), (own, vec![]));
-    assert!(answer.series[2].foreign && !answer.series[3].foreign);
+    assert!(answer.growing.series[2].foreign && !answer.growing.series[3].foreign);
     assert_eq!(
         labels(&answer, 3).0,
         [("a", "1"), ("container_name", "other")]
@@ -128,7 +130,7 @@ fn samples_have_their_own_times_or_that_of_the_answer() {
     let mut timed = metric("m", &[], 1.0);
     timed.time = Some(Moment::from_nanos(5));
     let (mut answer, _) = collect(&Memory::new(1 << 20), &[metric("m", &[], 0.0), timed]);
-    answer.seal(Some(Moment::from_nanos(9)));
+    answer.seal(Some(Moment::from_nanos(9)), &Catalogue::default());
     assert_eq!([answer.time(0), answer.time(1)].map(Moment::nanos), [9, 5]);
 }
 
@@ -163,4 +165,40 @@ fn columns_become_samples_and_wrong_ones_nothing() {
         [answer.time(0), answer.time(1)].map(Moment::nanos),
         [1_010_000_000, 1_020_000_000]
     );
+}
+
+#[test]
+fn equal_agents_share_one_layout_in_whatever_order_they_answer() {
+    let (catalogue, identity, memory) = (Catalogue::default(), identity(), Memory::new(1 << 20));
+    let sealed = |metrics: &[RawMetric<'_>]| {
+        let mut answer = Answer::default();
+        let mut table = catalogue.lock();
+        let mut collector = Collector::new(&mut table, &identity, &memory, &mut answer);
+        for metric in metrics {
+            collector.metric(metric.clone());
+        }
+        drop(table);
+        answer.seal(None, &catalogue);
+        answer
+    };
+    let metrics = [
+        metric("a", &[], 1.0),
+        metric("b", &[], 2.0),
+        metric("a", &[], 3.0),
+    ];
+    let one = sealed(&metrics);
+    let held = memory.used();
+    let [first, second, again] = metrics;
+    let other = sealed(&[second, first, again]);
+    assert!(Arc::ptr_eq(&one.layout, &other.layout));
+    assert_eq!(
+        (&one.values, &other.values),
+        (&vec![1.0, 3.0, 2.0], &vec![1.0, 3.0, 2.0])
+    );
+    assert!(memory.used() - held < held, "the second one weighs less");
+    let third = sealed(&[metric("a", &[], 1.0)]);
+    assert!(!Arc::ptr_eq(&one.layout, &third.layout));
+    drop((one, other, third));
+    catalogue.sweep_when_grown();
+    assert_eq!(memory.used(), 0);
 }

@@ -115,7 +115,8 @@ impl Message {
 
     fn finish(mut self, state: &State, id: &AgentId, generation: u64) -> Result<(), Malformed> {
         let envelope = self.reader.finish()?;
-        self.answer.seal(envelope.at.or(self.now));
+        self.answer
+            .seal(envelope.at.or(self.now), &state.store.catalogue);
         let reply = Reply {
             request_id: envelope.request_id,
             bytes: self.bytes,
