@@ -232,6 +232,14 @@ impl HubTask {
             Letter::Ended(stream) => self.step(Input::Ended { stream }),
             Letter::Read(ticket, result) => self.step(Input::ReadDone { ticket, result }),
             Letter::Drain(grace, reason) => {
+                // A commit is on its way to the hub before its publisher hears of it: what was
+                // acknowledged before the drain is still delivered.
+                for _ in 0..self.commits.len() {
+                    match self.commits.try_recv() {
+                        Ok(events) => self.step(Input::Committed { events }),
+                        Err(_) => break,
+                    }
+                }
                 let deadline = self.now() + grace;
                 self.step(Input::Drain { deadline, reason });
             }
