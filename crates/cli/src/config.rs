@@ -1,6 +1,14 @@
 //! Settings from flags, environment, file and defaults, in falling priority; all faults at once.
 
-use std::{collections::BTreeMap, fmt, fs, path::Path, time::Duration};
+use std::{
+    collections::BTreeMap,
+    ffi::OsString,
+    fmt,
+    fs::File,
+    io::{self, Read as _},
+    path::Path,
+    time::Duration,
+};
 
 use toml::{
     Spanned,
@@ -98,15 +106,28 @@ pub(crate) mod keys {
 pub(crate) struct Settings {
     env: BTreeMap<String, String>,
     file: BTreeMap<(String, String), Entry>,
+    /// Where each setting that was asked for stood, by its flag.
+    found: BTreeMap<&'static str, String>,
     faults: Vec<Fault>,
 }
+
+/// A file of settings is not longer; what is, is not one.
+const FILE_MAX: u64 = 1 << 20;
 
 /// A value of the file and where it stands.
 #[derive(Debug)]
 struct Entry {
     place: String,
-    /// The value as text, or what kind of thing stands there instead.
-    text: Result<String, &'static str>,
+    /// The value, or what kind of thing stands there instead.
+    value: Result<Value, &'static str>,
+}
+
+/// What stands somewhere for a setting.
+#[derive(Clone, Debug)]
+enum Value {
+    Text(String),
+    /// A list of the file, item by item.
+    List(Vec<String>),
 }
 
 /// One thing wrong with a setting.
@@ -138,6 +159,11 @@ impl std::error::Error for Faults {}
 pub(crate) trait Setting: Sized {
     /// Reads it, or says what is wrong and what to write.
     fn from_text(text: &str) -> Result<Self, String>;
+
+    /// The same of a list in the file.
+    fn from_list(_items: &[String]) -> Result<Self, String> {
+        Err("it is a list; write one value".to_owned())
+    }
 }
 
 impl Setting for Duration {
@@ -183,6 +209,11 @@ impl<T: Setting> Setting for Several<T> {
         let items = items.filter(|item| !item.is_empty()).map(T::from_text);
         items.collect::<Result<_, _>>().map(Self)
     }
+
+    fn from_list(items: &[String]) -> Result<Self, String> {
+        let items = items.iter().map(|item| T::from_text(item));
+        items.collect::<Result<_, _>>().map(Self)
+    }
 }
 
 impl Setting for bool {
@@ -224,24 +255,33 @@ impl Setting for std::net::SocketAddr {
 impl Settings {
     /// Takes the environment of the process and the file, if one is named.
     pub(crate) fn load(file: Option<&Path>) -> Self {
-        let env = std::env::vars_os()
-            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
-            .filter(|(name, _)| name.starts_with("STEADFAST_"));
-        let mut settings = Self {
-            env: env.collect(),
-            ..Self::default()
-        };
+        let mut settings = Self::default();
+        settings.read_env(std::env::vars_os());
         let from_env = settings
             .env
             .get("STEADFAST_CONFIG")
             .map(std::path::PathBuf::from);
         if let Some(path) = file.map(Path::to_owned).or(from_env) {
-            match fs::read_to_string(&path) {
+            match text_of(&path) {
                 Ok(text) => settings.read_file(&path.display().to_string(), &text),
                 Err(error) => settings.fault(path.display(), format!("can not be read: {error}")),
             }
         }
         settings
+    }
+
+    fn read_env(&mut self, variables: impl Iterator<Item = (OsString, OsString)>) {
+        for (name, value) in variables {
+            let Some(name) = name.to_str().filter(|name| name.starts_with("STEADFAST_")) else {
+                continue;
+            };
+            match value.into_string() {
+                Ok(value) => {
+                    self.env.insert(name.to_owned(), value);
+                }
+                Err(_) => self.fault(name, "it is not UTF-8; write it anew".to_owned()),
+            }
+        }
     }
 
     fn read_file(&mut self, path: &str, text: &str) {
@@ -285,42 +325,46 @@ impl Settings {
             );
             return;
         }
-        let text = match value.get_ref() {
-            DeValue::String(text) => Ok(text.to_string()),
-            DeValue::Integer(number) => Ok(number.to_string()),
+        let value = match value.get_ref() {
+            DeValue::String(text) => Ok(Value::Text(text.to_string())),
+            DeValue::Integer(number) => Ok(Value::Text(number.to_string())),
             DeValue::Float(_) => Err("a fraction"),
-            DeValue::Boolean(value) => Ok(value.to_string()),
+            DeValue::Boolean(value) => Ok(Value::Text(value.to_string())),
             DeValue::Datetime(_) => Err("a date"),
-            DeValue::Array(items) => joined(items),
+            DeValue::Array(items) => list(items),
             DeValue::Table(_) => Err("a table"),
         };
         let place = format!("{at} ({})", dotted(file));
         self.file.insert(
             (file.0.to_owned(), file.1.to_owned()),
-            Entry { place, text },
+            Entry { place, value },
         );
     }
 
     /// The setting, or nothing where no source has it or its value is a fault.
     pub(crate) fn get<T: Setting>(&mut self, key: Key, flag: Option<&str>) -> Option<T> {
-        let (place, text) = self.find(key, flag)?;
-        let value = text
+        let (place, value) = self.find(key, flag)?;
+        self.found.insert(key.flag, place.clone());
+        let value = value
             .map_err(|kind| format!("it is {kind}; write a text in quotes or a whole number"))
-            .and_then(|text| T::from_text(&text));
+            .and_then(|value| match value {
+                Value::Text(text) => T::from_text(&text),
+                Value::List(items) => T::from_list(&items),
+            });
         value.map_err(|what| self.fault(place, what)).ok()
     }
 
     /// Where the setting stands and what stands there, in the source with the highest priority.
-    fn find(&self, key: Key, flag: Option<&str>) -> Option<(String, Result<String, &'static str>)> {
+    fn find(&self, key: Key, flag: Option<&str>) -> Option<(String, Result<Value, &'static str>)> {
         if let Some(text) = flag {
-            return Some((key.flag.to_owned(), Ok(text.to_owned())));
+            return Some((key.flag.to_owned(), Ok(Value::Text(text.to_owned()))));
         }
         if let Some(text) = self.env.get(key.env) {
-            return Some((key.env.to_owned(), Ok(text.clone())));
+            return Some((key.env.to_owned(), Ok(Value::Text(text.clone()))));
         }
         let (table, name) = key.file;
         let entry = self.file.get(&(table.to_owned(), name.to_owned()))?;
-        Some((entry.place.clone(), entry.text.clone()))
+        Some((entry.place.clone(), entry.value.clone()))
     }
 
     /// The setting, or the default.
@@ -351,6 +395,13 @@ impl Settings {
         });
     }
 
+    /// Notes that the value of a setting can not be used. Its place is where the value stands; the
+    /// flag's, if it is the default.
+    pub(crate) fn unusable(&mut self, key: Key, what: String) {
+        let place = self.found.get(key.flag).cloned();
+        self.fault(place.as_deref().unwrap_or(key.flag), what);
+    }
+
     /// All faults, if there is one.
     pub(crate) fn finish(self) -> Result<(), Faults> {
         if self.faults.is_empty() {
@@ -361,8 +412,21 @@ impl Settings {
     }
 }
 
-/// The texts and whole numbers of a list, as a flag would have them.
-fn joined(items: &DeArray<'_>) -> Result<String, &'static str> {
+/// What a file of settings says.
+fn text_of(path: &Path) -> io::Result<String> {
+    let mut text = String::new();
+    let read = File::open(path)?
+        .take(FILE_MAX + 1)
+        .read_to_string(&mut text)?;
+    if read as u64 > FILE_MAX {
+        let what = "it is longer than 1 MiB, which settings are not; name another file";
+        return Err(io::Error::other(what));
+    }
+    Ok(text)
+}
+
+/// The texts and whole numbers of a list.
+fn list(items: &DeArray<'_>) -> Result<Value, &'static str> {
     let items: Option<Vec<String>> = items
         .iter()
         .map(|item| match item.get_ref() {
@@ -372,7 +436,7 @@ fn joined(items: &DeArray<'_>) -> Result<String, &'static str> {
         })
         .collect();
     let items = items.ok_or("a list of other things than texts and whole numbers")?;
-    Ok(items.join(","))
+    Ok(Value::List(items))
 }
 
 fn dotted((table, name): (&str, &str)) -> String {
@@ -448,6 +512,60 @@ mod tests {
             text.contains("set STEADFAST_DATA, or write server.data"),
             "{text}"
         );
+    }
+
+    #[test]
+    fn a_value_that_turns_out_unusable_is_told_where_it_stands() {
+        let place = |env: &[(&str, &str)], flag| {
+            let mut settings = settings(env, "[agent]\nbudget = 1\n");
+            settings.get::<Size>(keys::BUDGET, flag);
+            settings.unusable(keys::BUDGET, "too small".to_owned());
+            settings.finish().unwrap_err().0[0].place.clone()
+        };
+        assert_eq!(place(&[], None), "s.toml:2 (agent.budget)");
+        assert_eq!(
+            place(&[("STEADFAST_BUDGET", "1")], None),
+            "STEADFAST_BUDGET"
+        );
+        assert_eq!(place(&[], Some("1")), "--budget");
+        let mut silent = settings(&[], "");
+        silent.unusable(keys::BUDGET, "the default is wrong".to_owned());
+        assert_eq!(silent.finish().unwrap_err().0[0].place, "--budget");
+    }
+
+    #[test]
+    fn a_list_of_the_file_is_taken_item_by_item_and_only_where_several_are_wanted() {
+        let mut settings = settings(
+            &[],
+            "[agent]\nmetrics_endpoint = [\"http://a/?x=1,2\", \"http://b/\"]\nbudget = [65536]\n",
+        );
+        let urls: Option<Several<String>> = settings.get(keys::ENDPOINTS, None);
+        let wanted = ["http://a/?x=1,2", "http://b/"].map(str::to_owned);
+        assert_eq!(urls, Some(Several(wanted.to_vec())));
+        assert_eq!(settings.get::<Size>(keys::BUDGET, None), None);
+        let faults = settings.finish().unwrap_err();
+        assert_eq!(faults.0[0].place, "s.toml:3 (agent.budget)");
+        assert!(faults.0[0].what.contains("write one value"), "{faults}");
+    }
+
+    #[test]
+    fn a_file_without_end_is_not_read_to_its_end() {
+        let faults = Settings::load(Some(Path::new("/dev/zero")))
+            .finish()
+            .unwrap_err();
+        assert_eq!(faults.0[0].place, "/dev/zero");
+        assert!(faults.0[0].what.contains("longer than 1 MiB"), "{faults}");
+    }
+
+    #[test]
+    fn a_variable_that_is_no_text_is_a_fault_if_it_is_ours() {
+        use std::os::unix::ffi::OsStringExt as _;
+        let variable = |name: &str| (OsString::from(name), OsString::from_vec(vec![0xff]));
+        let mut settings = Settings::default();
+        settings.read_env([variable("STEADFAST_BUDGET"), variable("LS_COLORS")].into_iter());
+        let faults = settings.finish().unwrap_err();
+        let places: Vec<_> = faults.0.iter().map(|fault| &*fault.place).collect();
+        assert_eq!(places, ["STEADFAST_BUDGET"]);
     }
 
     #[test]

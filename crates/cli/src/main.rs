@@ -14,7 +14,7 @@ mod tour;
 mod units;
 mod wiring;
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{path::PathBuf, process::ExitCode, time::Duration};
 
 use clap::{Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
@@ -71,7 +71,7 @@ fn run(args: Args) -> anyhow::Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;
-    runtime.block_on(async {
+    let ended = runtime.block_on(async {
         let interrupts = Interrupts::listen()?;
         let stop = interrupts.token.clone();
         match args.command {
@@ -81,8 +81,15 @@ fn run(args: Args) -> anyhow::Result<ExitCode> {
             Command::Demo(args) => demo::run(args, settings, &stop).await,
             Command::Feed(args) => feed::command::run(*args, settings, &stop).await,
         }
-    })
+    });
+    // What still hangs in a call of the system, like writing to a disk that does not answer, shall
+    // not keep the process: it was given its time by the command.
+    runtime.shutdown_timeout(LEAVE);
+    ended
 }
+
+/// How long threads may take to be gone when a command has ended.
+const LEAVE: Duration = Duration::from_millis(500);
 
 impl Setting for EnvFilter {
     fn from_text(text: &str) -> Result<Self, String> {

@@ -64,9 +64,42 @@ pub(crate) fn fail(error: &anyhow::Error) -> ExitCode {
         }
         return ExitCode::from(2);
     }
-    note(&format!("{} {error}", styled(BAD, "error:")));
-    for cause in error.chain().skip(1) {
+    let mut causes = causes(error).into_iter();
+    note(&format!(
+        "{} {}",
+        styled(BAD, "error:"),
+        causes.next().unwrap_or_default()
+    ));
+    for cause in causes {
         note(&format!("  because: {cause}"));
     }
     ExitCode::FAILURE
+}
+
+/// What failed and why, without the causes that what they caused repeats.
+fn causes(error: &anyhow::Error) -> Vec<String> {
+    let mut told: Vec<String> = Vec::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if told.last().is_none_or(|before| !before.ends_with(&cause)) {
+            told.push(cause);
+        }
+    }
+    told
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cause_that_its_effect_repeats_is_told_once() {
+        let root = io::Error::other("disk on fire");
+        let error = anyhow::Error::new(root)
+            .context("can not open it: disk on fire")
+            .context("no start");
+        assert_eq!(
+            causes(&error),
+            ["no start", "can not open it: disk on fire"]
+        );
+    }
 }

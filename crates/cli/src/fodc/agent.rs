@@ -5,11 +5,12 @@ use std::{path::PathBuf, process::ExitCode, time::Duration};
 use anyhow::bail;
 use steadfast::session::{State, Status};
 use steadfast_fodc::{
-    agent::{Agent, Config, RecordPlace, UplinkConfig},
+    agent::{Agent, Config, ConfigFault, RecordPlace, StartError, UplinkConfig},
     identity::Identity,
     scrape::Endpoint,
     uplink::Uplink,
 };
+use steadfast_recorder::OpenError;
 use tokio::{select, sync::watch};
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
@@ -145,11 +146,11 @@ pub(crate) async fn run(
     let config = config(&args, &mut settings);
     if let Err(faults) = config.check() {
         for fault in faults.iter() {
-            settings.fault(flag_of(fault.field), fault.problem.clone());
+            tell(fault, &mut settings);
         }
     }
     settings.finish()?;
-    let mut agent = Agent::start(config).await?;
+    let mut agent = Agent::start(config).await.map_err(advised)?;
     for damage in &agent.opened().damage {
         output::note(&format!(
             "the record is damaged, and goes on without this: {damage}"
@@ -172,6 +173,16 @@ pub(crate) async fn run(
     output::note(&format!("stopping: {reason}"));
     agent.stop(STOP).await?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// What to do, where the error can not know how its setting is called.
+fn advised(error: StartError) -> anyhow::Error {
+    let flag = match &error {
+        StartError::Listen { .. } => keys::AGENT_LISTEN.flag,
+        StartError::Record(OpenError::Io { .. } | OpenError::Locked { .. }) => keys::RECORD.flag,
+        _ => return error.into(),
+    };
+    anyhow::anyhow!("{error}; {flag} names another place")
 }
 
 /// Tells on stderr what becomes of the registration: each turn, and the first failure before it.
@@ -245,16 +256,16 @@ fn config(args: &Args, settings: &mut Settings) -> Config {
 
 /// The ports, then the endpoints, with the containers' names in that order.
 fn endpoints(args: &Args, settings: &mut Settings) -> Vec<Endpoint> {
-    let ports = several::<u16>(settings, keys::POLL_PORTS, &args.poll_metrics_ports);
+    let ports = several::<Port>(settings, keys::POLL_PORTS, &args.poll_metrics_ports);
     let urls = several::<Endpoint>(settings, keys::ENDPOINTS, &args.metrics_endpoint);
     let names = several::<String>(settings, keys::CONTAINERS, &args.container_names);
     let ports = match ports {
-        None if urls.is_none() => vec![DATABASE_PORT],
+        None if urls.is_none() => vec![Port(DATABASE_PORT)],
         ports => ports.unwrap_or_default(),
     };
     let endpoints: Vec<_> = ports
         .into_iter()
-        .map(Endpoint::local)
+        .map(|Port(port)| Endpoint::local(port))
         .chain(urls.unwrap_or_default())
         .collect();
     let Some(names) = names else {
@@ -284,7 +295,7 @@ fn uplink(args: &Args, settings: &mut Settings) -> Option<UplinkConfig> {
     let pod: Option<String> = settings.get(keys::POD_NAME, args.pod_name.as_deref());
     let labels = several::<Label>(settings, keys::NODE_LABELS, &args.node_labels);
     let ip: Option<String> = settings.get(keys::NODE_IP, args.node_ip.as_deref());
-    let port: Option<u16> = settings.get(keys::NODE_PORT, args.node_port.as_deref());
+    let port: Option<Port> = settings.get(keys::NODE_PORT, args.node_port.as_deref());
     let heartbeat = Duration::from_secs(10);
     let flag = args.heartbeat_interval.as_deref();
     let heartbeat = settings.get_or(keys::AGENT_HEARTBEAT, flag, heartbeat);
@@ -314,7 +325,7 @@ fn uplink(args: &Args, settings: &mut Settings) -> Option<UplinkConfig> {
                 .into_iter()
                 .map(|Label(key, value)| (key, value))
                 .collect(),
-            address: ip.zip(port),
+            address: ip.zip(port.map(|Port(port)| port)),
             pod_name: pod.unwrap_or_else(host_name),
             container_names: containers.unwrap_or_default(),
         },
@@ -349,6 +360,18 @@ impl Setting for Endpoint {
     }
 }
 
+/// A port that somebody listens on.
+struct Port(u16);
+
+impl Setting for Port {
+    fn from_text(text: &str) -> Result<Self, String> {
+        match u16::from_text(text)? {
+            0 => Err("nobody listens on port 0; write the port of the endpoint".to_owned()),
+            port => Ok(Self(port)),
+        }
+    }
+}
+
 /// A label of the node.
 struct Label(String, String);
 
@@ -367,16 +390,28 @@ impl Setting for Label {
     }
 }
 
-/// The flag that sets a field of the agent's configuration.
-fn flag_of(field: &'static str) -> &'static str {
+/// Tells a fault of the agent's configuration where its setting stands.
+fn tell(fault: &ConfigFault, settings: &mut Settings) {
+    let key = match fault.field {
+        "endpoints" => keys::ENDPOINTS,
+        "interval" => keys::POLL_INTERVAL,
+        "timeout" => keys::SCRAPE_TIMEOUT,
+        "page_bytes" => keys::PAGE_SIZE,
+        "page.samples" => keys::PAGE_SAMPLES,
+        "budget" => keys::BUDGET,
+        "sync_every" => keys::SYNC_EVERY,
+        "uplink.proxy" => keys::PROXY_ADDR,
+        "uplink.heartbeat_interval" => keys::AGENT_HEARTBEAT,
+        "uplink.reconnect_interval" => keys::RECONNECT,
+        other => return settings.fault(place_of(other), fault.problem.clone()),
+    };
+    settings.unusable(key, fault.problem.clone());
+}
+
+/// What several settings are together.
+fn place_of(field: &'static str) -> &'static str {
     match field {
-        "endpoints" => keys::ENDPOINTS.flag,
-        "interval" => keys::POLL_INTERVAL.flag,
-        "timeout" => keys::SCRAPE_TIMEOUT.flag,
-        "page_bytes" => keys::PAGE_SIZE.flag,
-        "page.samples" => keys::PAGE_SAMPLES.flag,
-        "budget" => keys::BUDGET.flag,
-        "sync_every" => keys::SYNC_EVERY.flag,
+        "uplink.identity" => "name and address of the node",
         other => other,
     }
 }

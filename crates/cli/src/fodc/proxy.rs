@@ -2,7 +2,7 @@
 
 use std::{process::ExitCode, time::Duration};
 
-use steadfast_fodc::proxy::{Config, Proxy};
+use steadfast_fodc::proxy::{Config, Proxy, StartError};
 use tokio::select;
 use tokio_util::sync::CancellationToken;
 
@@ -79,7 +79,7 @@ pub(crate) async fn run(
         }
     }
     settings.finish()?;
-    let proxy = Proxy::start(config).await?;
+    let proxy = Proxy::start(config).await.map_err(advised)?;
     output::line(&format!(
         "{READY}{} {}",
         proxy.grpc_address(),
@@ -92,6 +92,18 @@ pub(crate) async fn run(
     output::note(&format!("stopping: {reason}"));
     proxy.drain(DRAIN).await;
     Ok(ExitCode::SUCCESS)
+}
+
+/// What to do, where the error can not know how its setting is called.
+fn advised(error: StartError) -> anyhow::Error {
+    match &error {
+        StartError::Bind { .. } => anyhow::Error::new(error).context(format!(
+            "the proxy did not start; {} and {} name other places",
+            keys::GRPC_LISTEN.flag,
+            keys::HTTP_LISTEN.flag
+        )),
+        _ => error.into(),
+    }
 }
 
 fn config(args: &Args, settings: &mut Settings) -> Config {

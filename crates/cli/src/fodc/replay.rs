@@ -75,6 +75,9 @@ fn replay(args: &Args) -> anyhow::Result<ExitCode> {
         None => contents::overview(&reader, &opened, &wanted.selector, args.json)?,
         Some(range) => export::window(&reader, &wanted.selector, range.clone(), args.json)?,
     }
+    if reader.series(&wanted.selector)?.is_empty() {
+        output::note("no series is like this; --series lists those that there are");
+    }
     let damage = reader.check();
     for damage in &damage {
         let word = styled(BAD, "damage:");

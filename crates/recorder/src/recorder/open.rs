@@ -2,6 +2,7 @@
 
 use std::{
     fs::{self, OpenOptions, TryLockError},
+    io::ErrorKind,
     path::Path,
     sync::Arc,
 };
@@ -51,7 +52,11 @@ impl Recorder {
             path: dir.to_owned(),
             error,
         };
-        fs::create_dir_all(dir).map_err(failed)?;
+        fs::create_dir_all(dir).map_err(|error| match error.kind() {
+            // The system's answer for a file in the directory's place.
+            ErrorKind::AlreadyExists => failed(ErrorKind::NotADirectory.into()),
+            _ => failed(error),
+        })?;
         let lock = OpenOptions::new()
             .write(true)
             .create(true)
