@@ -132,12 +132,13 @@ fn read(
     unwanted: &AtomicBool,
 ) -> Result<Vec<u8>, Refusal> {
     let request = decode(request)?;
-    let mut queries = Vec::with_capacity(request.queries.len());
-    for query in &request.queries {
-        queries.push((query, Arc::new(Matchers::compile(&query.matchers)?)));
-    }
     let mut answer = Answer::new(face.read.bytes);
-    for (query, matchers) in queries {
+    for query in &request.queries {
+        if unwanted.load(Ordering::Relaxed) {
+            return Err(Refusal::Abandoned);
+        }
+        // One query's at a time: compiled expressions may be a thousand times as long as written.
+        let matchers = Arc::new(Matchers::compile(&query.matchers)?);
         for series in select(face, reader, query, &matchers, unwanted)? {
             let added = answer.series(&series);
             added.map_err(|TooLong| Refusal::TooLong(face.read.bytes))?;

@@ -7,8 +7,14 @@ use steadfast_wire::prometheus::{LabelMatcher, label_matcher::Type};
 /// Bytes that a compiled expression may have, and that its lazily built automaton may use.
 const REGEX_BYTES: usize = 1 << 20;
 
+/// Bytes of an expression as it is written. To read it takes some hundred times as many.
+const EXPRESSION_BYTES: usize = 64 << 10;
+
 /// Matchers of one query that are looked at.
 const MATCHERS: usize = 256;
+
+/// How many of them may have an expression; each may take all that compiled ones may have.
+const EXPRESSIONS: usize = 16;
 
 /// A series has to satisfy all of them. A label that is not there has an empty value, as in
 /// Prometheus.
@@ -42,12 +48,20 @@ pub(super) enum BadMatcher {
     },
     #[error("a query has {0} matchers; at most {MATCHERS} are looked at")]
     TooMany(usize),
+    #[error("a query has {0} matchers with expressions; at most {EXPRESSIONS} are compiled")]
+    TooManyExpressions(usize),
 }
 
 impl Matchers {
     pub(super) fn compile(matchers: &[LabelMatcher]) -> Result<Self, BadMatcher> {
         if matchers.len() > MATCHERS {
             return Err(BadMatcher::TooMany(matchers.len()));
+        }
+        let kinds = matchers.iter().map(|matcher| matcher.r#type());
+        let expressions = kinds.filter(|kind| matches!(kind, Type::Re | Type::Nre));
+        let expressions = expressions.count();
+        if expressions > EXPRESSIONS {
+            return Err(BadMatcher::TooManyExpressions(expressions));
         }
         let compiled = matchers.iter().map(|matcher| {
             Ok(Matcher {
@@ -98,15 +112,21 @@ impl Test {
 
 /// The whole value has to match, and a dot matches a line feed too, as in Prometheus.
 fn anchored(matcher: &LabelMatcher) -> Result<Regex, BadMatcher> {
+    let bad = |problem| BadMatcher::Regex {
+        label: matcher.name.clone(),
+        expression: matcher.value.chars().take(100).collect(),
+        problem,
+    };
+    if matcher.value.len() > EXPRESSION_BYTES {
+        return Err(bad(format!("it is longer than {EXPRESSION_BYTES} bytes")));
+    }
     let whole = format!("^(?s:{})$", matcher.value);
     let built = RegexBuilder::new(&whole)
         .size_limit(REGEX_BYTES)
         .dfa_size_limit(REGEX_BYTES)
         .build();
-    built.map_err(|error| BadMatcher::Regex {
-        label: matcher.name.clone(),
-        expression: matcher.value.chars().take(100).collect(),
-        problem: match error {
+    built.map_err(|error| {
+        bad(match error {
             regex::Error::CompiledTooBig(bytes) => {
                 format!("compiled it is larger than {bytes} bytes")
             }
@@ -116,7 +136,7 @@ fn anchored(matcher: &LabelMatcher) -> Result<Regex, BadMatcher> {
                 let last = told.lines().last().unwrap_or_default();
                 last.trim_start_matches("error: ").to_owned()
             }
-        },
+        })
     })
 }
 
@@ -202,6 +222,25 @@ mod tests {
         assert_eq!(
             Matchers::compile(&many).unwrap_err(),
             BadMatcher::TooMany(257)
+        );
+    }
+
+    #[test]
+    fn expressions_are_bounded_in_length_and_number_before_they_are_compiled() {
+        let long = matcher("job", Type::Re, &"a|".repeat(EXPRESSION_BYTES / 2 + 1));
+        let text = Matchers::compile(&[long]).unwrap_err().to_string();
+        assert!(text.contains("longer than 65536 bytes"), "{text}");
+        assert!(text.len() < 300, "{text}");
+
+        let mut many = vec![matcher("job", Type::Nre, "a"); EXPRESSIONS];
+        many.push(matcher("job", Type::Eq, "node"));
+        assert!(Matchers::compile(&many).is_ok());
+        // It can not be compiled: that it is refused for the number says that nobody tried.
+        many[0] = matcher("job", Type::Re, "(");
+        many.push(matcher("job", Type::Re, "b"));
+        assert_eq!(
+            Matchers::compile(&many).unwrap_err(),
+            BadMatcher::TooManyExpressions(EXPRESSIONS + 1)
         );
     }
 }
