@@ -57,7 +57,7 @@ impl Matchers {
         if matchers.len() > MATCHERS {
             return Err(BadMatcher::TooMany(matchers.len()));
         }
-        let kinds = matchers.iter().map(|matcher| matcher.r#type());
+        let kinds = matchers.iter().map(LabelMatcher::r#type);
         let expressions = kinds.filter(|kind| matches!(kind, Type::Re | Type::Nre));
         let expressions = expressions.count();
         if expressions > EXPRESSIONS {
