@@ -1,0 +1,192 @@
+//! The metrics stream: questions, answers, and what becomes of it when it ends.
+
+use super::*;
+
+#[tokio::test(start_paused = true)]
+async fn req_f7_each_question_has_one_answer_in_order_on_a_stream_with_the_agents_id() {
+    let (proxy, mut streams) = asking();
+    let uplink = agent("", Regular::of(3))
+        .clock(|| 99_500)
+        .build_on(proxy.clone())
+        .unwrap();
+    uplink.start();
+    let (id, mut peer) = someday("a stream", streams.recv()).await.unwrap();
+    assert_eq!(id, "agent-1");
+    assert!(connected(&uplink.status()));
+    for question in [
+        latest(),
+        window(10, 20),
+        window(500, 600),
+        window(90, None),
+        latest(),
+    ] {
+        peer.say(&question);
+    }
+    let mut samples = Vec::new();
+    for _ in 0..5 {
+        let answer: StreamMetricsRequest = someday("an answer", peer.hear()).await.unwrap();
+        assert_eq!(answer.timestamp.unwrap().seconds, 99);
+        samples.push(answer.metrics.len());
+    }
+    assert_eq!(samples, [3, 33, 0, 30, 3]);
+    let more = timeout(SECOND * 60, peer.hear::<StreamMetricsRequest>()).await;
+    assert!(more.is_err(), "nothing that was not asked for");
+    assert_eq!(uplink.counters().answers, 5);
+}
+
+#[tokio::test(start_paused = true)]
+async fn fodc_f7_a_metrics_stream_that_ends_begins_again_alone_with_the_same_id() {
+    let (proxy, mut streams) = asking();
+    let uplink = on(&proxy);
+    uplink.start();
+    for _ in 0..10 {
+        let (id, mut peer) = someday("a stream", streams.recv()).await.unwrap();
+        assert_eq!(id, "agent-1");
+        peer.say(&latest());
+        let answer: Option<StreamMetricsRequest> = someday("an answer", peer.hear()).await;
+        assert_eq!(answer.unwrap().metrics.len(), 3);
+        sleep(SECOND * 31).await;
+        peer.end(status(13, "gone"));
+    }
+    assert_eq!((proxy.registered(), proxy.dials().len()), (1, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn fodc_o3_fodc_o5_a_metrics_stream_lost_together_with_its_registration_is_back_with_the_next()
+ {
+    let (proxy, mut streams) = asking();
+    let uplink = on(&proxy);
+    uplink.start();
+    for registration in 1..=30 {
+        let (id, mut peer) = someday("a stream", streams.recv()).await.unwrap();
+        assert_eq!(id, format!("agent-{registration}"));
+        peer.say(&latest());
+        let answer: Option<StreamMetricsRequest> = someday("an answer", peer.hear()).await;
+        assert!(answer.is_some());
+        // Every other time the stream goes first, and every third one it goes while it is asked.
+        if registration % 2 == 0 {
+            peer.end(status(14, "stopping"));
+        }
+        if registration % 3 == 0 {
+            peer.say(&latest());
+        }
+        proxy.wire().cut();
+    }
+    assert!(proxy.registered() >= 30);
+    assert_eq!(
+        proxy.opened("StreamMetrics").len() as u64,
+        proxy.registered()
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn fodc_o12_a_record_that_panics_is_an_empty_answer_and_the_next_question_is_answered() {
+    let (proxy, mut streams) = asking();
+    let uplink = agent("", Broken(Regular::of(3)))
+        .build_on(proxy.clone())
+        .unwrap();
+    uplink.start();
+    let (_, mut peer) = someday("a stream", streams.recv()).await.unwrap();
+    for _ in 0..3 {
+        peer.say(&latest());
+        peer.say(&window(0, 10));
+        let broken: StreamMetricsRequest = someday("an answer", peer.hear()).await.unwrap();
+        assert_eq!(
+            (broken.metrics.len(), broken.timestamp.is_some()),
+            (0, true)
+        );
+        let whole: StreamMetricsRequest = someday("an answer", peer.hear()).await.unwrap();
+        assert_eq!(whole.metrics.len(), 33);
+    }
+    assert_eq!(uplink.counters().failed, 3);
+    assert_eq!(proxy.opened("StreamMetrics").len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn fodc_f6_a_proxy_that_finds_answers_too_large_gets_smaller_ones_and_no_new_registration() {
+    let accepted = Arc::new(AtomicU64::new(0));
+    let took = Arc::clone(&accepted);
+    // Its operator lowered the limit, and nobody can know.
+    let proxy = Scripted::registering(move |mut peer| {
+        let took = Arc::clone(&took);
+        async move {
+            peer.say(&window(0, None));
+            while let Some(answer) = peer.hear::<StreamMetricsRequest>().await {
+                if prost::Message::encoded_len(&answer) > 1 << 20 {
+                    return peer.end(status(8, "received message larger than max"));
+                }
+                took.fetch_add(answer.metrics.len() as u64, Ordering::AcqRel);
+            }
+        }
+    });
+    let record = Regular {
+        padding: 100,
+        ..Regular::of(500)
+    };
+    let uplink = agent("", record).build_on(proxy.clone()).unwrap();
+    uplink.start();
+    sleep(SECOND * 120).await;
+    assert!(accepted.load(Ordering::Acquire) > 2_000);
+    assert_eq!(proxy.opened("StreamMetrics").len(), 3, "4 MiB, 2 and 1");
+    assert_eq!(proxy.registered(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn fodc_f6_a_proxy_is_asked_for_its_version_once_and_only_when_something_does_not_fit() {
+    // What becomes of a stream that only the newest version has, and how many answers are whole.
+    let newest = Some(status(16, "agent ID not found"));
+    for (end, whole) in [
+        (newest, 3),
+        (Some(status(12, "unknown method")), 0),
+        (None, 0),
+    ] {
+        let (sender, mut lengths) = mpsc::unbounded_channel();
+        let proxy = Scripted::registering(move |mut peer| {
+            let (sender, end) = (sender.clone(), end.clone());
+            async move {
+                if peer.call.path.ends_with("/StreamSchemaRegistry") {
+                    assert_eq!(peer.agent_id(), None, "it leaves no trace of the agent");
+                    if let Some(end) = end {
+                        peer.end(end);
+                    }
+                    return peer.hold().await;
+                }
+                for question in [window(99, None), latest(), latest(), latest()] {
+                    peer.say(&question);
+                    let answer: StreamMetricsRequest = peer.hear().await.unwrap();
+                    sender.send(answer.metrics.len()).ok();
+                    sleep(SECOND).await;
+                }
+                peer.hold().await;
+            }
+        });
+        let record = Regular {
+            padding: 1_000,
+            ..Regular::of(6_000)
+        };
+        let uplink = agent("", record)
+            .clock(|| 99_000)
+            .build_on(proxy.clone())
+            .unwrap();
+        uplink.start();
+        let mut told = Vec::new();
+        for _ in 0..4 {
+            told.push(someday("an answer", lengths.recv()).await.unwrap());
+        }
+        let complete = told[1..].iter().filter(|count| **count == 6_000).count();
+        assert_eq!(complete, whole, "{told:?}");
+        assert!(told.iter().all(|count| *count > 3_000), "{told:?}");
+        assert_eq!(proxy.opened("StreamSchemaRegistry").len(), 1);
+        assert_eq!((proxy.registered(), proxy.dials().len()), (1, 1));
+    }
+    let small = Scripted::registering(|mut peer| async move {
+        peer.say(&latest());
+        peer.hear::<StreamMetricsRequest>().await;
+        peer.hold().await;
+    });
+    let uplink = on(&small);
+    uplink.start();
+    sleep(SECOND * 60).await;
+    assert_eq!(uplink.counters().answers, 1);
+    assert_eq!(small.opened("StreamSchemaRegistry").len(), 0);
+}
