@@ -8,7 +8,7 @@ use steadfast_recorder::{Recorder, Set, SourceId, WriteError};
 use tracing::{info, warn};
 
 use super::{
-    health::{Health, Report, Totals, refusals},
+    health::{Health, NO_ROOM, Report, Totals, refusals},
     late::PageSeries,
     page::{Collected, Page},
 };
@@ -30,6 +30,8 @@ pub(super) struct Desk {
     health: Health,
     /// Whether the last reading was one; unknown before the first.
     up: Option<bool>,
+    /// Whether the record had no room for all of the last page.
+    short_of_room: bool,
     state: EndpointState,
 }
 
@@ -51,6 +53,7 @@ impl Desk {
             names_anew: false,
             health: Health::new(health),
             up: None,
+            short_of_room: false,
             state: EndpointState {
                 url,
                 ..EndpointState::default()
@@ -211,7 +214,18 @@ impl Desk {
                     &mut state.lines_rejected,
                     rejected.map(|(reason, count)| (reason.word(), count)),
                 );
-                add(&mut state.samples_refused, refusals(totals).into_iter());
+                let refused = refusals(totals);
+                let without_room = refused.iter().find(|(reason, _)| *reason == NO_ROOM);
+                let without_room = without_room.map_or(0, |(_, count)| *count);
+                let before = std::mem::replace(&mut self.short_of_room, without_room > 0);
+                if without_room > 0 && !before {
+                    warn!(
+                        url = %state.url,
+                        samples = without_room,
+                        "the budget of the record has no room for all series of the endpoint"
+                    );
+                }
+                add(&mut state.samples_refused, refused.into_iter());
                 if !self.honor_timestamps {
                     state.timestamps_ignored += totals.summary.timestamps;
                 }

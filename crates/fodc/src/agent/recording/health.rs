@@ -111,11 +111,14 @@ impl Health {
     }
 }
 
+/// The reason of samples for which the record has no room.
+pub(super) const NO_ROOM: &str = "budget";
+
 /// Samples that stood on a page and are not recorded, by reason.
 pub(super) fn refusals(totals: &Totals) -> [(&'static str, u64); 5] {
     let refused = &totals.summary.refused;
     [
-        ("budget", refused.budget + totals.no_room),
+        (NO_ROOM, refused.budget + totals.no_room),
         ("series_limit", refused.series_limit),
         ("labels_too_long", refused.unwanted),
         ("duplicate", totals.duplicates),
