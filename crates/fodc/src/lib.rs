@@ -3,6 +3,7 @@
 pub mod agent;
 pub mod columns;
 pub mod identity;
+mod matching;
 pub mod proxy;
 pub mod scrape;
 pub mod uplink;

@@ -249,6 +249,15 @@ async fn what_can_not_be_answered_is_refused_with_the_reason() {
         queries: vec![query(&[matcher("job", Type::Re, "(")])],
         ..ReadRequest::default()
     };
+    let escapes = ReadRequest {
+        queries: vec![query(&[matcher("job", Type::Re, "a)|(b")])],
+        ..ReadRequest::default()
+    };
+    let expressions = vec![matcher("job", Type::Nre, "a"); 17];
+    let expressions = ReadRequest {
+        queries: vec![query(&expressions)],
+        ..ReadRequest::default()
+    };
     let many = ReadRequest {
         queries: vec![query(&[]); 65],
         ..ReadRequest::default()
@@ -266,6 +275,8 @@ async fn what_can_not_be_answered_is_refused_with_the_reason() {
         (bomb, 400, "unpacks to 8388608 bytes"),
         (packed(&chunks_only), 400, "only answers in chunks"),
         (packed(&bad), 400, "unclosed group"),
+        (packed(&escapes), 400, "unopened group"),
+        (packed(&expressions), 400, "17 matchers with expressions"),
         (packed(&many), 400, "65 queries"),
         (packed(&long), 400, "longer than 100 bytes"),
         (vec![0; 2 << 20], 413, "longer than 1048576 bytes"),

@@ -3,13 +3,11 @@
 use std::{io, ops::ControlFlow, sync::Arc};
 
 use steadfast_exposition::Kind;
-use steadfast_recorder::{Kind as Recorded, LatestSeries, Reader, Selector, SeriesWindow};
+use steadfast_recorder::{Kind as Recorded, LatestSeries, NAME, Reader, Selector, SeriesWindow};
 use tracing::warn;
 
-use super::{
-    remote_read::Matchers,
-    views::{View, Views},
-};
+use super::views::{View, Views};
+use crate::matching::Matchers;
 
 /// The series of the newest reading of each source, and no others. A source of which the newest
 /// reading was missed has none.
@@ -35,7 +33,7 @@ pub(super) fn window(
     for source in sources {
         let view = views.of(&source);
         let mut selector = Selector::all().source(&source);
-        if let Some(name) = matchers.metric() {
+        if let Some(name) = matchers.only(NAME) {
             selector = selector.name(name);
         }
         let (matchers, seen) = (Arc::clone(matchers), view.clone());

@@ -5,7 +5,6 @@
 //! answer holds samples, whatever else the reader would take.
 
 mod encode;
-mod matchers;
 mod staleness;
 
 use std::{
@@ -25,17 +24,16 @@ use bytes::Bytes;
 use prost::Message as _;
 use steadfast_recorder::Reader;
 use steadfast_wire::prometheus::{
-    Label, Query, ReadRequest, Sample, TimeSeries, read_request::ResponseType,
+    Label, Query, ReadRequest, Sample, TimeSeries, label_matcher::Type, read_request::ResponseType,
 };
 use tokio::{task::spawn_blocking, time::timeout};
 
-pub(super) use self::matchers::Matchers;
 use self::{
     encode::{Answer, TooLong},
-    matchers::BadMatcher,
     staleness::{Patience, mark},
 };
 use super::{http::Face, record};
+use crate::matching::{Asked, BadMatcher, Kind, Matchers};
 
 /// Bytes of a request, unpacked.
 const REQUEST_BYTES: usize = 4 << 20;
@@ -138,7 +136,7 @@ fn read(
             return Err(Refusal::Abandoned);
         }
         // One query's at a time: compiled expressions may be a thousand times as long as written.
-        let matchers = Arc::new(Matchers::compile(&query.matchers)?);
+        let matchers = Arc::new(matchers(query)?);
         for series in select(face, reader, query, &matchers, unwanted)? {
             let added = answer.series(&series);
             added.map_err(|TooLong| Refusal::TooLong(face.read.bytes))?;
@@ -146,6 +144,20 @@ fn read(
         answer.end_query();
     }
     Ok(answer.pack()?)
+}
+
+fn matchers(query: &Query) -> Result<Matchers, BadMatcher> {
+    Matchers::compile(query.matchers.iter().map(|matcher| Asked {
+        label: &matcher.name,
+        kind: match Type::try_from(matcher.r#type) {
+            Ok(Type::Eq) => Ok(Kind::Equal),
+            Ok(Type::Neq) => Ok(Kind::NotEqual),
+            Ok(Type::Re) => Ok(Kind::Like),
+            Ok(Type::Nre) => Ok(Kind::Unlike),
+            Err(_) => Err(matcher.r#type),
+        },
+        text: &matcher.value,
+    }))
 }
 
 fn decode(request: &[u8]) -> Result<ReadRequest, Refusal> {

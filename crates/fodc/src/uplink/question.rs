@@ -1,8 +1,9 @@
 //! What a proxy asks, made out once.
 
 use prost_types::Timestamp;
-use regex::Regex;
 use steadfast_wire::fodc::{Matcher, StreamMetricsResponse, matcher};
+
+use crate::matching::{Asked, BadMatcher, Kind, Matchers};
 
 /// A question of the proxy.
 #[derive(Debug)]
@@ -10,7 +11,7 @@ pub(crate) struct Question {
     /// Goes back in every part of the answer; 0 of a plain proxy.
     pub(crate) id: u64,
     pub(crate) about: About,
-    pub(crate) matchers: Vec<Condition>,
+    pub(crate) matchers: Matchers,
     /// Whether columns, and several parts, may answer it.
     pub(crate) columnar: bool,
 }
@@ -24,44 +25,12 @@ pub(crate) enum About {
     Window { from: i64, to: i64 },
 }
 
-/// What one label must be.
-#[derive(Debug)]
-pub(crate) struct Condition {
-    name: String,
-    holds: Holds,
-}
-
-#[derive(Debug)]
-enum Holds {
-    Equal(String),
-    NotEqual(String),
-    Matches(Regex),
-    NotMatches(Regex),
-}
-
-/// What is wrong with a question.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum QuestionFault {
-    #[error("{0} matchers are more than {MATCHERS_MAX}")]
-    TooMany(usize),
-    #[error("the matcher of {name:?} is of the unknown type {kind}")]
-    Kind { name: String, kind: i32 },
-    #[error("the matcher of {name:?} is no regular expression: {why}")]
-    Expression { name: String, why: String },
-}
-
-/// More than anybody writes.
-const MATCHERS_MAX: usize = 64;
-
-/// Compiled, a regular expression is no larger.
-const EXPRESSION_BYTES_MAX: usize = 1 << 20;
-
 /// The name under which a matcher means the metric's name.
 const NAME: &str = "__name__";
 
 impl Question {
     /// Makes out a question, whatever is in it; the fault is that of its matchers.
-    pub(crate) fn new(asked: &StreamMetricsResponse) -> (Self, Option<QuestionFault>) {
+    pub(crate) fn new(asked: &StreamMetricsResponse) -> (Self, Option<BadMatcher>) {
         let about = match (&asked.start_time, &asked.end_time) {
             (None, None) => About::Latest,
             (start, end) => About::Window {
@@ -69,9 +38,9 @@ impl Question {
                 to: end.as_ref().map_or(i64::MAX, |end| millis(end).0),
             },
         };
-        let (matchers, fault) = match conditions(&asked.matchers) {
+        let (matchers, fault) = match matchers(&asked.matchers) {
             Ok(matchers) => (matchers, None),
-            Err(fault) => (Vec::new(), Some(fault)),
+            Err(fault) => (Matchers::default(), Some(fault)),
         };
         let question = Self {
             id: asked.request_id,
@@ -85,65 +54,28 @@ impl Question {
     /// Whether a series of that name and those labels, sorted by name, is asked for. A label that it
     /// does not have counts as empty.
     pub(crate) fn wants(&self, name: &str, labels: &[(&str, &str)]) -> bool {
-        self.matchers.iter().all(|condition| {
-            let value = if condition.name == NAME {
-                name
-            } else {
-                let found = labels.binary_search_by(|(name, _)| (*name).cmp(&condition.name));
-                found.map_or("", |index| labels[index].1)
-            };
-            condition.holds.holds(value)
+        self.matchers.match_all(|wanted| {
+            if wanted == NAME {
+                return name;
+            }
+            let found = labels.binary_search_by(|(name, _)| (*name).cmp(wanted));
+            found.map_or("", |index| labels[index].1)
         })
     }
 }
 
-impl Holds {
-    fn holds(&self, value: &str) -> bool {
-        match self {
-            Self::Equal(wanted) => value == wanted,
-            Self::NotEqual(unwanted) => value != unwanted,
-            Self::Matches(expression) => expression.is_match(value),
-            Self::NotMatches(expression) => !expression.is_match(value),
-        }
-    }
-}
-
-fn conditions(matchers: &[Matcher]) -> Result<Vec<Condition>, QuestionFault> {
-    if matchers.len() > MATCHERS_MAX {
-        return Err(QuestionFault::TooMany(matchers.len()));
-    }
-    matchers.iter().map(condition).collect()
-}
-
-fn condition(matcher: &Matcher) -> Result<Condition, QuestionFault> {
-    let name = matcher.name.clone();
-    let kind = matcher::Type::try_from(matcher.r#type).map_err(|_| QuestionFault::Kind {
-        name: name.clone(),
-        kind: matcher.r#type,
-    })?;
-    let value = || matcher.value.clone();
-    let holds = match kind {
-        matcher::Type::Equal => Holds::Equal(value()),
-        matcher::Type::NotEqual => Holds::NotEqual(value()),
-        matcher::Type::Matches => Holds::Matches(expression(matcher)?),
-        matcher::Type::NotMatches => Holds::NotMatches(expression(matcher)?),
-    };
-    Ok(Condition { name, holds })
-}
-
-/// From end to end, and a dot is any character, as everywhere in Prometheus.
-fn expression(matcher: &Matcher) -> Result<Regex, QuestionFault> {
-    let build = |text: &str| {
-        let mut builder = regex::RegexBuilder::new(text);
-        builder.size_limit(EXPRESSION_BYTES_MAX).build()
-    };
-    // By itself first: what closes more than it opens would break out of its frame.
-    build(&matcher.value)
-        .and_then(|_| build(&format!("^(?s:{})$", matcher.value)))
-        .map_err(|error| QuestionFault::Expression {
-            name: matcher.name.clone(),
-            why: error.to_string(),
-        })
+fn matchers(asked: &[Matcher]) -> Result<Matchers, BadMatcher> {
+    Matchers::compile(asked.iter().map(|matcher| Asked {
+        label: &matcher.name,
+        kind: match matcher::Type::try_from(matcher.r#type) {
+            Ok(matcher::Type::Equal) => Ok(Kind::Equal),
+            Ok(matcher::Type::NotEqual) => Ok(Kind::NotEqual),
+            Ok(matcher::Type::Matches) => Ok(Kind::Like),
+            Ok(matcher::Type::NotMatches) => Ok(Kind::Unlike),
+            Err(_) => Err(matcher.r#type),
+        },
+        text: &matcher.value,
+    }))
 }
 
 /// The last millisecond not after that time, and the first one not before it.
@@ -221,6 +153,8 @@ mod tests {
             (Matches, "pod", "db-.", true),
             (Matches, "pod", "db", false),
             (Matches, "pod", "db-0|x", true),
+            (Matches, "pod", "(?x) db-0 # )", true),
+            (Matches, "pod", "(?x) db # )", false),
             (Matches, "absent", ".*", true),
             (NotMatches, "absent", ".+", true),
             (NotMatches, "pod", "db-[0-9]+", false),
@@ -234,19 +168,26 @@ mod tests {
 
     #[test]
     fn what_can_not_be_made_out_is_told_and_never_panics() {
-        for bad in ["(", "a)|(b", r"\w{1000}{1000}"] {
+        let long = "a".repeat(65_537);
+        for bad in ["(", "a)|(b", "(?x)(a # )", r"\w{1000}{1000}", &long] {
             let (_, fault) = Question::new(&matching(matcher::Type::Matches, "pod", bad));
             assert!(
-                matches!(fault, Some(QuestionFault::Expression { .. })),
+                matches!(fault, Some(BadMatcher::Expression { .. })),
                 "{bad}"
             );
         }
         let mut unknown = matching(matcher::Type::Equal, "pod", "");
         unknown.matchers[0].r#type = 9;
         let (_, fault) = Question::new(&unknown);
-        assert!(matches!(fault, Some(QuestionFault::Kind { kind: 9, .. })));
+        assert!(matches!(fault, Some(BadMatcher::Kind(_, 9))));
         unknown.matchers = vec![Matcher::default(); 65];
         let (_, fault) = Question::new(&unknown);
-        assert_eq!(fault, Some(QuestionFault::TooMany(65)));
+        assert_eq!(fault, Some(BadMatcher::TooMany(65)));
+        unknown.matchers = vec![Matcher::default(); 17];
+        for matcher in &mut unknown.matchers {
+            matcher.r#type = matcher::Type::NotMatches.into();
+        }
+        let (_, fault) = Question::new(&unknown);
+        assert_eq!(fault, Some(BadMatcher::TooManyExpressions(17)));
     }
 }
