@@ -41,7 +41,7 @@ use tokio::{
     net::TcpListener,
     time::{interval, sleep},
 };
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio_util::{future::FutureExt as _, sync::CancellationToken, task::TaskTracker};
 use tonic::service::Routes;
 use tower_service::Service as _;
 use tracing::{debug, info, warn};
@@ -265,15 +265,15 @@ fn serve_agent(
     refuse: CancellationToken,
 ) -> impl Future<Output = ()> + Send + 'static {
     let service = service_fn(move |request: Request<Incoming>| service.clone().serve(request));
-    let connection = http2::Builder::new(tasks)
+    let mut http2 = http2::Builder::new(tasks);
+    http2
         .timer(TokioTimer::new())
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .adaptive_window(false)
-        .max_concurrent_streams(CALLS_PER_CONNECTION)
-        .serve_connection(TokioIo::new(socket), service);
+        .max_concurrent_streams(CALLS_PER_CONNECTION);
+    let mut connection = Box::pin(http2.serve_connection(TokioIo::new(socket), service));
     async move {
-        let mut connection = std::pin::pin!(connection);
         let ended = tokio::select! {
             ended = &mut connection => ended,
             () = until_idle(&calls) => Ok(()),
@@ -316,14 +316,9 @@ struct Tasks {
 
 impl Tasks {
     fn spawn(&self, task: impl Future<Output: Send> + Send + 'static) {
-        let cut = self.cut.clone();
-        self.tracker.spawn(async move {
-            tokio::select! {
-                biased;
-                () = cut.cancelled() => {}
-                _ = task => {}
-            }
-        });
+        // An async block would hold room for the task twice, and there are five for each agent.
+        let task = task.with_cancellation_token_owned(self.cut.clone());
+        self.tracker.spawn(task);
     }
 }
 

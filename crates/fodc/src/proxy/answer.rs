@@ -197,20 +197,24 @@ impl<'a> Collector<'a> {
     /// Puts the labels into the order of their names, keeps the last of each name, and takes those
     /// out that only say which agent this is; the index of these.
     fn split(&mut self, labels: &mut Vec<RawLabel<'_>>) -> Option<u16> {
-        labels.sort_by_key(|(name, _)| *name);
-        labels.dedup_by(|later, kept| {
-            let same = later.0 == kept.0;
-            if same {
-                kept.1 = later.1;
-            }
-            same
-        });
+        if repeats(labels) {
+            labels.sort_by_key(|(name, _)| *name);
+            labels.dedup_by(|later, kept| {
+                let same = later.0 == kept.0;
+                if same {
+                    kept.1 = later.1;
+                }
+                same
+            });
+        }
         let mut mask = 0u64;
         labels.retain(|(name, value)| {
             let bit = self.identity.stamp(name, value);
             mask |= bit.unwrap_or(0);
             bit.is_none()
         });
+        // Only now, since little is left as a rule. None is repeated.
+        labels.sort_unstable_by_key(|(name, _)| *name);
         self.stamp(mask)
     }
 
@@ -303,6 +307,17 @@ impl Taker for Collector<'_> {
         }
         Ok(())
     }
+}
+
+/// Whether a name comes twice, which no program does that we know of.
+fn repeats(labels: &[RawLabel<'_>]) -> bool {
+    if labels.len() > 16 {
+        return true;
+    }
+    labels
+        .iter()
+        .enumerate()
+        .any(|(index, (name, _))| labels[..index].iter().any(|(other, _)| other == name))
 }
 
 /// Stands for no time.

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::{
     answer::Answer,
@@ -73,6 +73,14 @@ impl Filter {
     }
 }
 
+/// Agents that are asked at once. All of a thousand at once would mean a thousand answers half read.
+const BATCH: usize = 100;
+
+/// How long the next ones wait at most for half of these to have answered, and how often that may
+/// happen: half a second of the deadline in all.
+const PAUSE: Duration = Duration::from_millis(50);
+const BATCHES: usize = 10;
+
 /// Dropping the future leaves the questions with the agents; their answers are then discarded.
 pub(super) async fn gather(
     state: &State,
@@ -82,24 +90,25 @@ pub(super) async fn gather(
 ) -> Gathered {
     let (now, until) = (state.now(), Instant::now() + patience);
     let deadline = now + patience;
-    let asked = state.ask(question, deadline, |identity| filter.chooses(identity));
-    let mut gathered = Gathered::default();
-    let mut over = std::pin::pin!(sleep_until(until));
-    let mut ticked = false;
-    for mut one in asked {
-        let mut outcome = None;
-        if !ticked {
-            tokio::select! {
-                biased;
-                told = &mut one.answer => outcome = told.ok(),
-                () = &mut over => {
-                    state.tick(state.now().max(deadline));
-                    ticked = true;
-                }
-            }
+    let agents = state.chosen(|identity| filter.chooses(identity));
+    let size = agents.len().div_ceil(BATCHES).max(BATCH);
+    let mut asked = Vec::with_capacity(agents.len());
+    for batch in agents.chunks(size) {
+        let before = asked.len();
+        asked.extend(state.ask(question, deadline, batch));
+        let half = asked.len() - (asked.len() - before) / 2;
+        if asked.len() < agents.len() {
+            let some = settle(&mut asked[before..half]);
+            timeout(PAUSE, some).await.ok();
         }
-        // Everybody who is late has been told so by the tick.
-        let outcome = outcome.or_else(|| one.answer.try_recv().ok());
+    }
+    if timeout_at(until, settle(&mut asked)).await.is_err() {
+        // Whoever is late is told so.
+        state.tick(state.now().max(deadline));
+    }
+    let mut gathered = Gathered::default();
+    for mut one in asked {
+        let outcome = one.outcome();
         gathered.take(one, outcome);
     }
     // Ids are random; whoever compares two answers shall find the same lines in the same place.
@@ -107,6 +116,12 @@ pub(super) async fn gather(
     gathered.told.sort_by_cached_key(name);
     gathered.missing.sort_by(|a, b| a.name.cmp(&b.name));
     gathered
+}
+
+async fn settle(asked: &mut [Asked]) {
+    for one in asked {
+        one.settle().await;
+    }
 }
 
 impl Gathered {

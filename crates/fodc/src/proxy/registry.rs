@@ -176,6 +176,9 @@ impl Registry {
     /// Removes those that are offline while a later registration of the same one is online: it came
     /// before its predecessor was seen to be gone.
     pub(super) fn drop_outlived(&mut self, now: Time) -> Vec<AgentId> {
+        if self.agents.values().all(|agent| self.is_online(now, agent)) {
+            return Vec::new();
+        }
         let mut online: BTreeMap<&str, Vec<&Agent>> = BTreeMap::new();
         let mut offline = Vec::new();
         for agent in self.agents.values() {

@@ -92,7 +92,27 @@ struct Spare {
 pub(super) struct Asked {
     pub(super) id: AgentId,
     pub(super) identity: Arc<Identity>,
-    pub(super) answer: oneshot::Receiver<Outcome<Answer>>,
+    answer: oneshot::Receiver<Outcome<Answer>>,
+    told: Option<Option<Outcome<Answer>>>,
+}
+
+impl Asked {
+    /// Waits for what becomes of it.
+    ///
+    /// Cancel safe: the outcome is kept, and told by [`Asked::outcome`].
+    pub(super) async fn settle(&mut self) {
+        if self.told.is_none() {
+            self.told = Some((&mut self.answer).await.ok());
+        }
+    }
+
+    /// What has become of it; `None` when nobody will ever tell.
+    pub(super) fn outcome(&mut self) -> Option<Outcome<Answer>> {
+        match self.told.take() {
+            Some(outcome) => outcome,
+            None => self.answer.try_recv().ok(),
+        }
+    }
 }
 
 /// What is known of one agent, for people.
@@ -294,21 +314,24 @@ impl State {
         });
     }
 
-    /// Asks every agent that `chosen` names.
-    pub(super) fn ask(
-        &self,
-        question: Question,
-        deadline: Time,
-        chosen: impl Fn(&Identity) -> bool,
-    ) -> Vec<Asked> {
+    /// The agents that `chosen` names.
+    pub(super) fn chosen(&self, chosen: impl Fn(&Identity) -> bool) -> Vec<AgentId> {
+        let core = self.lock();
+        let agents = core.registry.agents();
+        let agents = agents.filter(|agent| chosen(&agent.identity));
+        agents.map(|agent| agent.id.clone()).collect()
+    }
+
+    /// Asks these agents; those that are not known any more are left out.
+    pub(super) fn ask(&self, question: Question, deadline: Time, agents: &[AgentId]) -> Vec<Asked> {
         let now = self.now();
         let mut core = self.lock();
         let Core {
             registry, desks, ..
         } = &mut *core;
         let mut asked = Vec::new();
-        for agent in registry.agents().filter(|agent| chosen(&agent.identity)) {
-            let Some(desk) = desks.get_mut(&agent.id) else {
+        for id in agents {
+            let (Some(agent), Some(desk)) = (registry.find(id), desks.get_mut(id)) else {
                 continue;
             };
             let (ticket, answer) = oneshot::channel();
@@ -319,6 +342,7 @@ impl State {
                 id: agent.id.clone(),
                 identity: Arc::clone(&agent.identity),
                 answer,
+                told: None,
             });
         }
         asked

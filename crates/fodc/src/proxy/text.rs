@@ -292,14 +292,19 @@ fn stands_before(a: &str, b: &str) -> bool {
 
 fn line(place: &Place, labels: &Rendered, value: f64, out: &mut String) {
     out.push_str(&place.name);
-    let mut own = place.series.rendered.pieces().peekable();
-    let mut added = labels.pieces().peekable();
+    let mut own = place.series.rendered.pieces();
+    let mut added = labels.pieces();
+    let (mut one, mut other) = (own.next(), added.next());
     let mut open = '{';
     loop {
-        let piece = match (own.peek(), added.peek()) {
-            (Some(a), Some(b)) if stands_before(a, b) => own.next(),
-            (Some(_), None) => own.next(),
-            _ => added.next(),
+        let own_first = match (one, other) {
+            (Some(a), Some(b)) => stands_before(a, b),
+            (one, _) => one.is_some(),
+        };
+        let piece = if own_first {
+            std::mem::replace(&mut one, own.next())
+        } else {
+            std::mem::replace(&mut other, added.next())
         };
         let Some(piece) = piece else { break };
         out.push(open);

@@ -29,10 +29,9 @@ async fn after(state: &State, span: Duration) {
 
 fn asked(state: &State) -> Asked {
     let deadline = state.now() + Duration::from_secs(2);
-    state
-        .ask(Question::Latest, deadline, |_| true)
-        .pop()
-        .expect("one agent")
+    let agents = state.chosen(|_| true);
+    let mut asked = state.ask(Question::Latest, deadline, &agents);
+    asked.pop().expect("one agent")
 }
 
 fn outcome(mut asked: Asked) -> Outcome<Answer> {
