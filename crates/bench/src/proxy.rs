@@ -114,7 +114,7 @@ async fn measure_silence(figures: &mut Figures) -> Result<()> {
     let usual = median(&mut before);
     agents.silence_one();
     let mut after = Vec::new();
-    for _ in 0..3 {
+    for _ in 0..6 {
         let scrape = scrape(process.http()).await?;
         ensure!(scrape.missing.is_some(), "the silent agent is not reported");
         after.push((scrape.took.as_secs_f64() - usual).max(0.0));

@@ -1,7 +1,7 @@
 //! What one agent has answered.
 
 use std::sync::{
-    Arc,
+    Arc, RwLockReadGuard,
     atomic::{AtomicUsize, Ordering},
 };
 
@@ -11,7 +11,7 @@ use super::{
     moment::Moment,
     registry::Identity,
     reply::{COLUMNS, Malformed, RawLabel, RawMetric, Taker},
-    series::{Catalogue, Kind, Labels, Series, Table},
+    series::{Catalogue, Kind, Labels, NotText, Series, Table},
 };
 use crate::columns::{Decoded, DecodedSeries};
 
@@ -61,7 +61,9 @@ struct Weight {
 /// Puts together what a message holds.
 #[derive(Debug)]
 pub(super) struct Collector<'a> {
-    table: &'a mut Table,
+    catalogue: &'a Catalogue,
+    /// Let go of only while something new is made known.
+    table: Option<RwLockReadGuard<'a, Table>>,
     identity: &'a Identity,
     answer: &'a mut Answer,
     memory: &'a Memory,
@@ -123,7 +125,7 @@ impl Answer {
         if self.times.is_empty() {
             self.order();
             let growing = std::mem::take(&mut self.growing);
-            let (layout, known) = catalogue.lock().share(growing);
+            let (layout, known) = catalogue.write().share(growing);
             self.layout = layout;
             if known && let Some(weight) = &mut self.weight {
                 weight.give_back(self.values.len() * LAYOUT);
@@ -175,13 +177,14 @@ impl Answer {
 impl<'a> Collector<'a> {
     /// Collects for an agent of this `identity`.
     pub(super) fn new(
-        table: &'a mut Table,
+        catalogue: &'a Catalogue,
         identity: &'a Identity,
         memory: &'a Memory,
         answer: &'a mut Answer,
     ) -> Self {
         Self {
-            table,
+            catalogue,
+            table: Some(catalogue.read()),
             identity,
             answer,
             memory,
@@ -244,6 +247,17 @@ impl<'a> Collector<'a> {
         answer.values.push(value);
     }
 
+    /// Nearly all series are known, so that readers of many answers do not wait for each other.
+    fn find(&mut self, metric: &RawMetric<'_>) -> Result<(Arc<Series>, usize), NotText> {
+        if let Some(known) = self.table.as_ref().and_then(|table| table.find(metric)) {
+            return Ok((known, 0));
+        }
+        self.table = None;
+        let made = self.catalogue.write().intern(metric);
+        self.table = Some(self.catalogue.read());
+        made
+    }
+
     fn intern(&mut self, metric: &mut RawMetric<'_>) -> Option<(Arc<Series>, u16)> {
         if self.full {
             return None;
@@ -256,7 +270,7 @@ impl<'a> Collector<'a> {
             self.answer.rejected += 1;
             return None;
         };
-        let Ok((series, weight)) = self.table.intern(metric) else {
+        let Ok((series, weight)) = self.find(metric) else {
             self.answer.rejected += 1;
             return None;
         };

@@ -3,7 +3,7 @@
 use std::{
     fmt::Write as _,
     hash::{BuildHasher as _, Hasher as _},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
 };
 
 use hashbrown::{DefaultHashBuilder, HashTable};
@@ -56,7 +56,7 @@ pub(super) struct Rendered {
 /// All series that somebody holds.
 #[derive(Debug, Default)]
 pub(super) struct Catalogue {
-    table: Mutex<Table>,
+    table: RwLock<Table>,
 }
 
 #[derive(Debug, Default)]
@@ -79,15 +79,20 @@ const SWEPT: usize = 4_096;
 pub(super) struct NotText;
 
 impl Catalogue {
-    /// Held for a few hundred series at a time.
-    pub(super) fn lock(&self) -> MutexGuard<'_, Table> {
-        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Held for a few hundred series at a time, by any number of readers.
+    pub(super) fn read(&self) -> RwLockReadGuard<'_, Table> {
+        self.table.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Makes a series or a layout known.
+    pub(super) fn write(&self) -> RwLockWriteGuard<'_, Table> {
+        self.table.write().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Forgets layouts that nobody holds, and series once enough have been added that it may be worth
     /// it.
     pub(super) fn sweep_when_grown(&self) {
-        let mut table = self.lock();
+        let mut table = self.write();
         table.layouts.retain(|layout| Arc::strong_count(layout) > 1);
         if table.series.len() >= table.sweep_at {
             table.sweep();
@@ -96,6 +101,11 @@ impl Catalogue {
 }
 
 impl Table {
+    fn hash(&self, wanted: &RawMetric<'_>) -> u64 {
+        let pairs = wanted.labels.iter().copied();
+        hash_bytes(&self.hasher, wanted.name, pairs)
+    }
+
     /// The layout that is equal to this one, and whether it was known.
     pub(super) fn share(&mut self, layout: Layout) -> (Arc<Layout>, bool) {
         let hashed = hash_layout(&self.hasher, &layout);
@@ -127,16 +137,22 @@ impl Table {
         self.sweep_at = 2 * self.series.len().max(SWEPT);
     }
 
-    /// The series of a metric whose labels are sorted, and what it adds to the memory held: nothing if it was known.
+    /// The series of a metric whose labels are sorted, if it is known.
+    pub(super) fn find(&self, wanted: &RawMetric<'_>) -> Option<Arc<Series>> {
+        let hashed = self.hash(wanted);
+        let known = self.series.find(hashed, |series| series.is(wanted));
+        known.map(Arc::clone)
+    }
+
+    /// The same, or else made known; and what that adds to the memory held.
     pub(super) fn intern(
         &mut self,
         wanted: &RawMetric<'_>,
     ) -> Result<(Arc<Series>, usize), NotText> {
-        let pairs = wanted.labels.iter().copied();
-        let hashed = hash_bytes(&self.hasher, wanted.name, pairs);
-        if let Some(known) = self.series.find(hashed, |series| series.is(wanted)) {
-            return Ok((Arc::clone(known), 0));
+        if let Some(known) = self.find(wanted) {
+            return Ok((known, 0));
         }
+        let hashed = self.hash(wanted);
         let id = self.free.last().copied().unwrap_or(self.fresh);
         let series = Arc::new(Series::new(id, wanted)?);
         if self.free.pop().is_none() {
@@ -440,16 +456,16 @@ mod tests {
             labels: vec![(b"a", b"1")],
             ..RawMetric::default()
         };
-        let (first, weight) = catalogue.lock().intern(&metric).unwrap();
+        let (first, weight) = catalogue.write().intern(&metric).unwrap();
         assert!(weight > 0);
-        let (second, known) = catalogue.lock().intern(&metric).unwrap();
+        let (second, known) = catalogue.write().intern(&metric).unwrap();
         assert!(Arc::ptr_eq(&first, &second));
         assert_eq!(known, 0);
         drop(second);
-        catalogue.lock().sweep();
-        assert_eq!(catalogue.lock().series.len(), 1);
+        catalogue.write().sweep();
+        assert_eq!(catalogue.write().series.len(), 1);
         drop(first);
-        catalogue.lock().sweep();
-        assert_eq!(catalogue.lock().series.len(), 0);
+        catalogue.write().sweep();
+        assert_eq!(catalogue.write().series.len(), 0);
     }
 }

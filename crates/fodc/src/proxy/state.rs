@@ -93,7 +93,8 @@ pub(super) struct Asked {
     pub(super) id: AgentId,
     pub(super) identity: Arc<Identity>,
     answer: oneshot::Receiver<Outcome<Answer>>,
-    told: Option<Option<Outcome<Answer>>>,
+    told: Option<Outcome<Answer>>,
+    is_settled: bool,
 }
 
 impl Asked {
@@ -101,16 +102,18 @@ impl Asked {
     ///
     /// Cancel safe: the outcome is kept, and told by [`Asked::outcome`].
     pub(super) async fn settle(&mut self) {
-        if self.told.is_none() {
-            self.told = Some((&mut self.answer).await.ok());
+        if !self.is_settled {
+            self.told = (&mut self.answer).await.ok();
+            self.is_settled = true;
         }
     }
 
     /// What has become of it; `None` when nobody will ever tell.
     pub(super) fn outcome(&mut self) -> Option<Outcome<Answer>> {
-        match self.told.take() {
-            Some(outcome) => outcome,
-            None => self.answer.try_recv().ok(),
+        if self.is_settled {
+            self.told.take()
+        } else {
+            self.answer.try_recv().ok()
         }
     }
 }
@@ -343,6 +346,7 @@ impl State {
                 identity: Arc::clone(&agent.identity),
                 answer,
                 told: None,
+                is_settled: false,
             });
         }
         asked

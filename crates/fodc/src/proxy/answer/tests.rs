@@ -32,12 +32,12 @@ fn metric<'a>(name: &'a str, labels: &[(&'a str, &'a str)], value: f64) -> RawMe
 fn collect(memory: &Memory, metrics: &[RawMetric<'_>]) -> (Answer, bool) {
     let (catalogue, identity) = (Catalogue::default(), identity());
     let mut answer = Answer::default();
-    let mut table = catalogue.lock();
-    let mut collector = Collector::new(&mut table, &identity, memory, &mut answer);
+    let mut collector = Collector::new(&catalogue, &identity, memory, &mut answer);
     for metric in metrics {
         collector.metric(metric.clone());
     }
     let full = collector.is_full();
+    drop(collector);
     (answer, !full)
 }
 
@@ -148,8 +148,7 @@ fn columns_become_samples_and_wrong_ones_nothing() {
     }];
     let (catalogue, identity, memory) = (Catalogue::default(), identity(), Memory::new(1 << 20));
     let mut answer = Answer::default();
-    let mut table = catalogue.lock();
-    let mut collector = Collector::new(&mut table, &identity, &memory, &mut answer);
+    let mut collector = Collector::new(&catalogue, &identity, &memory, &mut answer);
     let wrong = Columns {
         times: times.clone(),
         series: vec![series(0), series(3)],
@@ -160,6 +159,7 @@ fn columns_become_samples_and_wrong_ones_nothing() {
         series: vec![series(0)],
     };
     assert!(collector.columns(&right).is_ok());
+    drop(collector);
     assert_eq!(answer.values, [7.0, 8.0]);
     assert_eq!(
         [answer.time(0), answer.time(1)].map(Moment::nanos),
@@ -172,12 +172,11 @@ fn equal_agents_share_one_layout_in_whatever_order_they_answer() {
     let (catalogue, identity, memory) = (Catalogue::default(), identity(), Memory::new(1 << 20));
     let sealed = |metrics: &[RawMetric<'_>]| {
         let mut answer = Answer::default();
-        let mut table = catalogue.lock();
-        let mut collector = Collector::new(&mut table, &identity, &memory, &mut answer);
+        let mut collector = Collector::new(&catalogue, &identity, &memory, &mut answer);
         for metric in metrics {
             collector.metric(metric.clone());
         }
-        drop(table);
+        drop(collector);
         answer.seal(None, &catalogue);
         answer
     };

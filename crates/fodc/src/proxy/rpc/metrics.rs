@@ -105,9 +105,12 @@ impl Message {
         let Some(identity) = &self.wanted else {
             return self.reader.read(data, &mut Discard);
         };
-        let mut table = state.store.catalogue.lock();
-        let mut collector =
-            Collector::new(&mut table, identity, &state.store.memory, &mut self.answer);
+        let mut collector = Collector::new(
+            &state.store.catalogue,
+            identity,
+            &state.store.memory,
+            &mut self.answer,
+        );
         let read = self.reader.read(data, &mut collector);
         self.full |= collector.is_full();
         read
