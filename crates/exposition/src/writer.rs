@@ -14,6 +14,29 @@ pub enum Numbers {
     Plain,
 }
 
+impl Numbers {
+    /// Appends a value as the format has it.
+    pub fn write(self, value: f64, to: &mut String) {
+        let infallible = "a string takes what is written";
+        let magnitude = value.abs();
+        if (1e-5..1e16).contains(&magnitude) {
+            // What is here without an exponent has none in that library either.
+            let mut buffer = zmij::Buffer::new();
+            let digits = buffer.format_finite(value);
+            to.push_str(digits.strip_suffix(".0").unwrap_or(digits));
+        } else if value.is_nan() {
+            to.push_str("NaN");
+        } else if value.is_infinite() {
+            to.push_str(if value > 0.0 { "+Inf" } else { "-Inf" });
+        } else {
+            match self {
+                Self::Shortest if value != 0.0 => write!(to, "{value:e}").expect(infallible),
+                Self::Shortest | Self::Plain => write!(to, "{value}").expect(infallible),
+            }
+        }
+    }
+}
+
 /// Writes a page in the Prometheus text format.
 ///
 /// Names that the format 0.0.4 has not are written in quotes, as 1.0.0 has them. An empty name can
@@ -106,7 +129,7 @@ impl Writer {
             self.page.push('}');
         }
         self.page.push(' ');
-        write_value(value, self.numbers, &mut self.page);
+        self.numbers.write(value, &mut self.page);
         if let Some(timestamp) = timestamp_ms {
             write!(self.page, " {timestamp}").expect("a string takes what is written");
         }
@@ -137,23 +160,6 @@ impl Writer {
         self.page.push('"');
         escape(text, true, &mut self.page);
         self.page.push('"');
-    }
-}
-
-/// Appends a value as the format has it.
-pub(crate) fn write_value(value: f64, numbers: Numbers, to: &mut String) {
-    let infallible = "a string takes what is written";
-    if value.is_nan() {
-        to.push_str("NaN");
-    } else if value.is_infinite() {
-        to.push_str(if value > 0.0 { "+Inf" } else { "-Inf" });
-    } else {
-        let magnitude = value.abs();
-        let short = magnitude == 0.0 || (1e-5..1e16).contains(&magnitude);
-        match numbers {
-            Numbers::Shortest if !short => write!(to, "{value:e}").expect(infallible),
-            Numbers::Shortest | Numbers::Plain => write!(to, "{value}").expect(infallible),
-        }
     }
 }
 

@@ -1,7 +1,6 @@
 //! What agents measure, each distinct thing once however many agents measure it.
 
 use std::{
-    fmt::Write as _,
     hash::{BuildHasher as _, Hasher as _},
     sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
 };
@@ -353,20 +352,6 @@ pub(super) fn escape_help(help: &str, out: &mut String) {
     }
 }
 
-/// Plain decimal, the shortest that is read back as the same number.
-pub(super) fn number(value: f64, out: &mut String) {
-    const EXACT: f64 = 9_007_199_254_740_992.0;
-    if value.is_nan() {
-        out.push_str("NaN");
-    } else if value.is_infinite() {
-        out.push_str(if value > 0.0 { "+Inf" } else { "-Inf" });
-    } else if value.trunc().to_bits() == value.to_bits() && value.abs() < EXACT && value != 0.0 {
-        write!(out, "{}", value as i64).expect("a string takes everything");
-    } else {
-        write!(out, "{value}").expect("a string takes everything");
-    }
-}
-
 fn hash<'a>(
     hasher: &DefaultHashBuilder,
     name: &[u8],
@@ -410,27 +395,6 @@ fn end(text: &str) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn written(value: f64) -> String {
-        let mut out = String::new();
-        number(value, &mut out);
-        out
-    }
-
-    #[test]
-    fn numbers_are_plain_decimals_that_are_read_back_as_they_were() {
-        assert_eq!(written(1e21).len(), 22);
-        assert_eq!(written(-7.0), "-7");
-        assert_eq!(written(0.1 + 0.2), "0.30000000000000004");
-        assert_eq!(written(f64::NEG_INFINITY), "-Inf");
-        assert_eq!(written(f64::INFINITY), "+Inf");
-        assert_eq!(written(f64::NAN), "NaN");
-        for value in [0.0, -0.0, 5e-324, f64::MAX, 1e15, 9.1e15, -2.5] {
-            let text = written(value);
-            assert!(!text.contains('e'), "{text}");
-            assert_eq!(text.parse::<f64>().unwrap().to_bits(), value.to_bits());
-        }
-    }
 
     #[test]
     fn fodc_f16_quotes_backslashes_and_newlines_are_escaped() {

@@ -11,13 +11,14 @@ use std::{
 };
 
 use bytes::Bytes;
+use steadfast_exposition::Numbers;
 
 use self::families::Families;
 use super::{
     answer::{Answer, Layout},
     gather::{Filter, Told},
     labels::{Naming, admits, doubles, meddles},
-    series::{Rendered, Series, escape_help, metric_name, number},
+    series::{Rendered, Series, escape_help, metric_name},
 };
 
 /// The text, in pieces.
@@ -312,6 +313,6 @@ fn line(place: &Place, labels: &Rendered, value: f64, out: &mut String) {
         open = ',';
     }
     out.push_str(if open == ',' { "} " } else { " " });
-    number(value, out);
+    Numbers::Plain.write(value, out);
     out.push('\n');
 }

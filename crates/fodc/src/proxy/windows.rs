@@ -5,13 +5,14 @@
 use std::{collections::BTreeMap, fmt::Write as _, sync::Arc};
 
 use bytes::Bytes;
+use steadfast_exposition::Numbers;
 
 use super::{
     answer::Answer,
     gather::{Filter, Told},
     labels::{Naming, admits, doubles},
     moment::Moment,
-    series::{Labels, Series, number},
+    series::{Labels, Series},
 };
 
 /// The array, in pieces: one for each agent.
@@ -198,10 +199,10 @@ fn string(text: &str, out: &mut String) {
 
 pub(super) fn json_number(value: f64, out: &mut String) {
     if value.is_finite() {
-        number(value, out);
+        Numbers::Plain.write(value, out);
     } else {
         out.push('"');
-        number(value, out);
+        Numbers::Plain.write(value, out);
         out.push('"');
     }
 }
