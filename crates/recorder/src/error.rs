@@ -86,6 +86,16 @@ pub struct Damage {
     pub kind: DamageKind,
 }
 
+impl Damage {
+    /// Seen from the directory that `place` is in.
+    pub(crate) fn inside(mut self, place: &str) -> Self {
+        if !place.is_empty() {
+            self.file = format!("{place}/{}", self.file);
+        }
+        self
+    }
+}
+
 /// What is wrong with a damaged place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]

@@ -14,6 +14,7 @@ mod options;
 mod part;
 mod reader;
 mod recorder;
+mod recorders;
 mod replay;
 mod rows;
 mod segment;
@@ -31,8 +32,9 @@ pub use self::{
     reader::{Latest, LatestSeries, Reader, Sample, SeriesInfo, SeriesWindow, Windows},
     recorder::{
         Committed, Opened, Recorder, Scrape, SealJob, Sealed, SeriesId, Set, SourceId, SyncJob,
-        Synced, open_read_only,
+        Synced,
     },
+    recorders::{MemberId, Recorders, SyncJobs, SyncedAll, Turn, open_read_only},
     selector::Selector,
     stats::{Counts, Stats},
 };

@@ -37,20 +37,42 @@ impl Default for Options {
     }
 }
 
-impl Options {
-    /// The part of the budget that definitions of series may fill.
-    pub(crate) fn definitions_max(&self) -> u64 {
-        self.budget / 4
+/// What a recorder may have.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Grant {
+    /// Bytes of everything.
+    pub(crate) limit: u64,
+    /// What cannot leave is bounded by parts of these bytes: of recorders that share a budget, the
+    /// shares of all of them fit it together, whatever each may have at a time.
+    pub(crate) share: u64,
+}
+
+impl Grant {
+    pub(crate) fn whole(budget: u64) -> Self {
+        Self {
+            limit: budget,
+            share: budget,
+        }
+    }
+
+    /// The part of it that definitions of series may fill.
+    pub(crate) fn definitions_max(self) -> u64 {
+        self.share / 4
     }
 
     /// Bytes of a head after which it is closed: oldest data leaves in parts of at most this size.
-    pub(crate) fn head_max(&self) -> u64 {
-        self.budget / 8
+    pub(crate) fn head_max(self) -> u64 {
+        self.share / 8
     }
 
-    /// Most series that may be alive. Their slots then fit a quarter of the budget and one frame with
+    /// Most series that may be alive. Their slots then fit a quarter of the share and one frame with
     /// all of them an eighth, whatever their values.
-    pub(crate) fn series_max(&self) -> u64 {
-        self.budget / (4 * crate::live::SLOT_BYTES).max(8 * crate::live::SLOT_FRAME_BYTES)
+    pub(crate) fn series_max(self) -> u64 {
+        self.share / (4 * crate::live::SLOT_BYTES).max(8 * crate::live::SLOT_FRAME_BYTES)
+    }
+
+    /// In memory, what containers set aside for themselves is known only afterwards.
+    pub(crate) fn slack(self) -> u64 {
+        self.share / 32
     }
 }

@@ -60,9 +60,13 @@ pub(crate) struct LatestOf {
     pub(crate) newest: Arc<Newest>,
 }
 
-/// What a reader holds.
+/// What a reader holds of one record.
 #[derive(Debug, Default)]
 pub(crate) struct Snapshot {
+    /// The record's directory inside of the one that was opened; empty if that is the record's.
+    pub(crate) place: String,
+    /// No source but these is in it. Nothing when that is not known.
+    pub(crate) sources: Option<Vec<Arc<str>>>,
     pub(crate) disk: Option<Arc<dyn Disk>>,
     /// Oldest first.
     pub(crate) parts: Vec<Part>,
@@ -78,29 +82,41 @@ pub(crate) struct Snapshot {
 /// are in files.
 #[derive(Clone, Debug)]
 pub struct Reader {
-    snapshot: Arc<Snapshot>,
+    /// One of each record.
+    snapshots: Arc<[Snapshot]>,
 }
 
 impl Reader {
     pub(crate) fn new(snapshot: Snapshot) -> Self {
         Self {
-            snapshot: Arc::new(snapshot),
+            snapshots: Arc::new([snapshot]),
+        }
+    }
+
+    /// A reader of several records, of which no two have the same source.
+    pub(crate) fn of_all(snapshots: impl IntoIterator<Item = Snapshot>) -> Self {
+        Self {
+            snapshots: snapshots.into_iter().collect(),
         }
     }
 
     /// Times of the oldest and the newest data, Unix milliseconds. Nothing when there is none.
     #[must_use]
     pub fn span(&self) -> Option<(i64, i64)> {
-        let spans = self.snapshot.parts.iter().map(|part| part.span);
+        let parts = self.snapshots.iter().flat_map(|snapshot| &snapshot.parts);
+        let spans = parts.map(|part| part.span);
         spans.reduce(|a, b| (a.0.min(b.0), a.1.max(b.1)))
     }
 
     /// Names of the sources that have data, sorted.
     pub fn sources(&self) -> Result<Vec<Arc<str>>, Damage> {
         let mut names = BTreeSet::new();
-        for (id, _) in &self.snapshot.catalogs {
-            if let Some(read) = self.snapshot.catalog(*id)? {
-                names.extend(read.catalog.sources().iter().cloned());
+        for snapshot in &*self.snapshots {
+            for (id, _) in &snapshot.catalogs {
+                let read = snapshot.catalog(*id);
+                if let Some(read) = read.map_err(|damage| snapshot.placed(damage))? {
+                    names.extend(read.catalog.sources().iter().cloned());
+                }
             }
         }
         Ok(names.into_iter().collect())
@@ -110,7 +126,20 @@ impl Reader {
     /// newest scrape was missed there is nothing.
     #[must_use]
     pub fn latest(&self, selector: &Selector) -> Latest {
-        latest::latest(&self.snapshot, selector)
+        let mut all = Latest::default();
+        for snapshot in &*self.snapshots {
+            let Latest {
+                series,
+                scrapes,
+                damage,
+            } = latest::latest(snapshot, selector);
+            all.series.extend(series);
+            all.scrapes.extend(scrapes);
+            let damage = damage.into_iter().map(|damage| snapshot.placed(damage));
+            all.damage.extend(damage);
+        }
+        all.series.sort_by(|a, b| a.source.cmp(&b.source));
+        all
     }
 
     /// Every series that has a sample inside `range` (Unix, milliseconds), one after the other.
@@ -119,53 +148,39 @@ impl Reader {
     /// the order of their scrapes. Damage is told once, in between; what it spared is there.
     #[must_use]
     pub fn window(&self, selector: &Selector, range: RangeInclusive<i64>) -> Windows {
-        Windows::new(&self.snapshot, selector, range)
+        Windows::new(self.clone(), selector.clone(), range)
     }
 
     /// Every series of the record, with or without samples in particular ranges.
     pub fn series(&self, selector: &Selector) -> Result<Vec<SeriesInfo>, Damage> {
-        let plan = plan::Plan::new(&self.snapshot, selector, &(i64::MIN..=i64::MAX));
-        match plan.damage.first() {
-            Some(damage) => Err(damage.clone()),
-            None => Ok((0..plan.len())
-                .filter_map(|index| plan.series(index))
-                .collect()),
+        let mut series = Vec::new();
+        for snapshot in self.asked(selector) {
+            let plan = plan::Plan::new(snapshot, selector, &(i64::MIN..=i64::MAX));
+            if let Some(damage) = plan.damage.first() {
+                return Err(snapshot.placed(damage.clone()));
+            }
+            series.extend((0..plan.len()).filter_map(|index| plan.series(index)));
         }
+        Ok(series)
+    }
+
+    /// The records in which there may be something of what is asked for.
+    fn asked<'a>(&'a self, selector: &'a Selector) -> impl Iterator<Item = &'a Snapshot> {
+        self.snapshots
+            .iter()
+            .filter(|snapshot| snapshot.may_have(selector))
     }
 
     /// Looks through everything and tells what is damaged.
     #[must_use]
     pub fn check(&self) -> Vec<Damage> {
-        let mut damage = self.snapshot.damage.clone();
-        let mut note = |found: Damage| {
-            if !damage.contains(&found) {
-                damage.push(found);
-            }
+        let placed = |snapshot: &Snapshot| {
+            let damage = snapshot.check().into_iter();
+            damage
+                .map(|damage| snapshot.placed(damage))
+                .collect::<Vec<_>>()
         };
-        for (id, _) in &self.snapshot.catalogs {
-            let parts = self
-                .snapshot
-                .parts
-                .iter()
-                .filter(|part| part.catalog == *id);
-            match self.snapshot.catalog(*id) {
-                Ok(None) => {}
-                Ok(Some(read)) => {
-                    read.damage.iter().cloned().for_each(&mut note);
-                    parts
-                        .filter_map(|part| read.lacks(part))
-                        .for_each(&mut note);
-                }
-                Err(found) => note(found),
-            }
-        }
-        for part in &self.snapshot.parts {
-            self.snapshot
-                .check_part(part)
-                .into_iter()
-                .for_each(&mut note);
-        }
-        damage
+        self.snapshots.iter().flat_map(placed).collect()
     }
 }
 
@@ -187,6 +202,43 @@ impl ReadCatalog {
 }
 
 impl Snapshot {
+    /// Whether it may have something of what is asked for.
+    fn may_have(&self, selector: &Selector) -> bool {
+        let sources = self.sources.as_ref();
+        sources.is_none_or(|sources| sources.iter().any(|name| selector.takes_source(name)))
+    }
+
+    /// With the record's directory, where there are several.
+    pub(crate) fn placed(&self, damage: Damage) -> Damage {
+        damage.inside(&self.place)
+    }
+
+    fn check(&self) -> Vec<Damage> {
+        let mut damage = self.damage.clone();
+        let mut note = |found: Damage| {
+            if !damage.contains(&found) {
+                damage.push(found);
+            }
+        };
+        for (id, _) in &self.catalogs {
+            let parts = self.parts.iter().filter(|part| part.catalog == *id);
+            match self.catalog(*id) {
+                Ok(None) => {}
+                Ok(Some(read)) => {
+                    read.damage.iter().cloned().for_each(&mut note);
+                    parts
+                        .filter_map(|part| read.lacks(part))
+                        .for_each(&mut note);
+                }
+                Err(found) => note(found),
+            }
+        }
+        for part in &self.parts {
+            self.check_part(part).into_iter().for_each(&mut note);
+        }
+        damage
+    }
+
     /// A catalog, read if it has to be, as far as it is good. Nothing when it has left the record.
     pub(crate) fn catalog(&self, id: u64) -> Result<Option<ReadCatalog>, Damage> {
         let Some((_, form)) = self.catalogs.iter().find(|(known, _)| *known == id) else {

@@ -6,6 +6,7 @@ mod read_only;
 mod room;
 mod scrape;
 mod seal;
+mod shared;
 mod sync;
 #[cfg(test)]
 mod tests;
@@ -20,7 +21,7 @@ use crate::{
     frame::{FileKind, Log},
     labels::{Labels, Meta},
     live::{KeyHasher, Live},
-    options::{BUDGET_MIN, Options, SOURCES_MAX},
+    options::{BUDGET_MIN, Grant, Options, SOURCES_MAX},
     part::{CatalogForm, Form, Part, Tracks, span_of},
     reader::{LatestOf, Reader, Snapshot},
     rows::GROUP,
@@ -28,11 +29,15 @@ use crate::{
     stats::{Counts, Stats},
 };
 
-pub(crate) use self::found::cut;
-pub(crate) use self::write::{MISSED, NAMES, SCRAPE};
+pub(crate) use self::{
+    found::cut,
+    open::{LOCK, lock},
+    read_only::open_read_only_at,
+    shared::Claim,
+    write::{MISSED, NAMES, SCRAPE},
+};
 pub use self::{
     open::Opened,
-    read_only::open_read_only,
     scrape::{Committed, Scrape, Set},
     seal::{SealJob, Sealed},
     sync::{SyncJob, Synced},
@@ -64,6 +69,7 @@ pub struct SeriesId {
 #[derive(Debug)]
 pub struct Recorder {
     options: Options,
+    grant: Grant,
     disk: Option<Arc<dyn Disk>>,
     /// Held as long as the recorder is.
     _lock: Option<File>,
@@ -115,6 +121,7 @@ impl Recorder {
             });
         }
         Ok(Self {
+            grant: Grant::whole(options.budget),
             options,
             disk,
             _lock: lock,
@@ -239,6 +246,10 @@ impl Recorder {
     /// A reader of what is recorded now. What is recorded later it does not see.
     #[must_use]
     pub fn reader(&self) -> Reader {
+        Reader::new(self.snapshot())
+    }
+
+    fn snapshot(&self) -> Snapshot {
         let mut parts: Vec<Part> = self
             .shelf
             .parts()
@@ -269,14 +280,16 @@ impl Recorder {
             last: live.last,
             newest: Arc::clone(&live.newest),
         });
-        Reader::new(Snapshot {
+        Snapshot {
+            place: String::new(),
+            sources: None,
             disk: self.disk.clone(),
             parts,
             catalogs,
             latest: latest.collect(),
             current: Arc::clone(&self.catalog),
             damage: Vec::new(),
-        })
+        }
     }
 
     /// What there is, in numbers.
@@ -289,7 +302,7 @@ impl Recorder {
             .chain(&self.tracks)
             .flatten();
         Stats {
-            budget: self.options.budget,
+            budget: self.grant.limit,
             used: self.used(),
             head: self.head.len(),
             catalog: self.catalog_log.len().max(self.catalog.memory()),
@@ -307,16 +320,17 @@ impl Recorder {
                 })
                 .sum(),
             parts: self.shelf.parts().count() + 1,
-            oldest: self
-                .shelf
-                .oldest()
-                .map(|part| part.span.0)
-                .into_iter()
-                .chain(span_of(&self.tracks).map(|span| span.0))
-                .min(),
+            oldest: self.oldest(),
             counts: self.counts,
             evicted_parts: self.shelf.evicted_parts,
         }
+    }
+
+    /// Time of the oldest data, Unix milliseconds.
+    fn oldest(&self) -> Option<i64> {
+        let shelved = self.shelf.parts().filter_map(|part| part.part.as_ref());
+        let spans = shelved.map(|part| part.span).chain(span_of(&self.tracks));
+        spans.map(|span| span.0).min()
     }
 
     fn slot_group(slot: u32) -> (usize, u128) {

@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// File systems give out whole blocks; a file is counted as what it takes.
-const FILE_BLOCK: u64 = 4 << 10;
+pub(crate) const FILE_BLOCK: u64 = 4 << 10;
 
 /// What a file of this length takes.
 pub(crate) fn file_cost(len: u64) -> u64 {
@@ -83,10 +83,6 @@ impl Shelf {
 
     pub(crate) fn parts(&self) -> impl Iterator<Item = &Shelved> {
         self.parts.iter()
-    }
-
-    pub(crate) fn oldest(&self) -> Option<&Part> {
-        self.parts.iter().find_map(|shelved| shelved.part.as_ref())
     }
 
     /// The first part that is neither sealed nor about to be.

@@ -1,7 +1,7 @@
 //! The recorder in numbers.
 
 /// What a recorder has and did.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Stats {
     /// Bytes it may have.
@@ -52,4 +52,35 @@ pub struct Counts {
     pub catalogs: u64,
     /// Bytes written to files.
     pub bytes_written: u64,
+}
+
+impl Stats {
+    /// Those of two records together.
+    pub(crate) fn with(self, other: Self) -> Self {
+        let (a, b) = (self.counts, other.counts);
+        Self {
+            budget: self.budget + other.budget,
+            used: self.used + other.used,
+            head: self.head + other.head,
+            catalog: self.catalog + other.catalog,
+            memory: self.memory + other.memory,
+            sources: self.sources + other.sources,
+            series: self.series + other.series,
+            parts: self.parts + other.parts,
+            oldest: self.oldest.into_iter().chain(other.oldest).min(),
+            evicted_parts: self.evicted_parts + other.evicted_parts,
+            counts: Counts {
+                scrapes: a.scrapes + b.scrapes,
+                missed: a.missed + b.missed,
+                samples: a.samples + b.samples,
+                duplicates: a.duplicates + b.duplicates,
+                series_refused: a.series_refused + b.series_refused,
+                write_errors: a.write_errors + b.write_errors,
+                seal_errors: a.seal_errors + b.seal_errors,
+                sealed: a.sealed + b.sealed,
+                catalogs: a.catalogs + b.catalogs,
+                bytes_written: a.bytes_written + b.bytes_written,
+            },
+        }
+    }
 }

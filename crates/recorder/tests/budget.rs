@@ -7,35 +7,15 @@
 
 mod support;
 
-use std::{path::Path, time::Instant};
+use std::time::Instant;
 
 use steadfast_recorder::{Labels, Meta, NAME, Options, Recorder, Selector};
-use support::{Model, Reading, record, windows};
+use support::{Model, Random, Reading, on_disk, record, windows};
 
 fn options(budget: u64) -> Options {
     let mut options = Options::default();
     options.budget = budget;
     options
-}
-
-/// What the files take, in whole blocks as file systems give them out.
-fn on_disk(dir: &Path) -> u64 {
-    let files = std::fs::read_dir(dir)
-        .unwrap()
-        .map(|file| file.unwrap().metadata().unwrap().len());
-    files.map(|len| len.next_multiple_of(4 << 10)).sum()
-}
-
-/// A plain generator: the same numbers every time.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, most: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % most
-    }
 }
 
 /// Steps of series that come and go: at each, some of those there are replaced by new ones.

@@ -37,6 +37,7 @@ pub struct Latest {
     pub damage: Vec<Damage>,
 }
 
+/// Of one record, in no particular order of sources.
 pub(super) fn latest(snapshot: &Snapshot, selector: &Selector) -> Latest {
     let mut latest = Latest::default();
     let known = snapshot.latest.iter().filter_map(|of| Some((of, of.last?)));
@@ -78,7 +79,6 @@ pub(super) fn latest(snapshot: &Snapshot, selector: &Selector) -> Latest {
         }
     });
     from_parts(snapshot, selector, &mut latest);
-    latest.series.sort_by(|a, b| a.source.cmp(&b.source));
     latest
 }
 

@@ -2,7 +2,7 @@
 
 use std::{collections::VecDeque, ops::RangeInclusive, sync::Arc};
 
-use super::{Sample, SeriesInfo, Snapshot, assemble::Assembly, cursor::Cursor, plan::Plan};
+use super::{Reader, Sample, SeriesInfo, Snapshot, assemble::Assembly, cursor::Cursor, plan::Plan};
 use crate::{
     column::Column,
     error::Damage,
@@ -27,9 +27,59 @@ pub struct WindowSeries {
     pub absences: Vec<i64>,
 }
 
-/// Goes through the series of a window.
+/// Goes through the series of a window, record by record.
 #[derive(Debug)]
 pub struct Windows {
+    reader: Reader,
+    selector: Selector,
+    range: RangeInclusive<i64>,
+    /// Which record is gone through, and how far.
+    place: usize,
+    current: Option<InRecord>,
+}
+
+impl Windows {
+    pub(super) fn new(reader: Reader, selector: Selector, range: RangeInclusive<i64>) -> Self {
+        let mut windows = Self {
+            reader,
+            selector,
+            range,
+            place: 0,
+            current: None,
+        };
+        windows.enter();
+        windows
+    }
+
+    /// Begins with the first record from `place` on in which there may be something.
+    fn enter(&mut self) {
+        let rest = self.reader.snapshots[self.place..].iter();
+        let passed = rest.take_while(|snapshot| !snapshot.may_have(&self.selector));
+        self.place += passed.count();
+        let snapshot = self.reader.snapshots.get(self.place);
+        self.current =
+            snapshot.map(|snapshot| InRecord::new(snapshot, &self.selector, self.range.clone()));
+    }
+}
+
+impl Iterator for Windows {
+    type Item = Result<WindowSeries, Damage>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            if let Some(next) = self.current.as_mut()?.next() {
+                let snapshot = &self.reader.snapshots[self.place];
+                return Some(next.map_err(|damage| snapshot.placed(damage)));
+            }
+            self.place += 1;
+            self.enter();
+        }
+    }
+}
+
+/// Goes through the series of a window in one record.
+#[derive(Debug)]
+struct InRecord {
     plan: Plan,
     range: RangeInclusive<i64>,
     cursors: Vec<Cursor>,
@@ -40,12 +90,8 @@ pub struct Windows {
     told: Vec<Damage>,
 }
 
-impl Windows {
-    pub(super) fn new(
-        snapshot: &Snapshot,
-        selector: &Selector,
-        range: RangeInclusive<i64>,
-    ) -> Self {
+impl InRecord {
+    fn new(snapshot: &Snapshot, selector: &Selector, range: RangeInclusive<i64>) -> Self {
         let mut plan = Plan::new(snapshot, selector, &range);
         let mut windows = Self {
             range,
@@ -112,7 +158,7 @@ impl Windows {
     }
 }
 
-impl Iterator for Windows {
+impl Iterator for InRecord {
     type Item = Result<WindowSeries, Damage>;
 
     fn next(&mut self) -> Option<Self::Item> {

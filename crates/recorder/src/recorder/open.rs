@@ -1,7 +1,7 @@
 //! Opening a directory to go on with its record.
 
 use std::{
-    fs::{self, OpenOptions, TryLockError},
+    fs::{self, File, OpenOptions, TryLockError},
     io::ErrorKind,
     path::Path,
     sync::Arc,
@@ -41,39 +41,65 @@ pub struct Opened {
     pub damage: Vec<Damage>,
 }
 
-const LOCK: &str = "lock";
+/// The name of the file that is locked by who writes to a directory.
+pub(crate) const LOCK: &str = "lock";
+
+impl Opened {
+    /// Adds what was found in the directory's own `place`.
+    pub(crate) fn add(&mut self, found: Self, place: &str) {
+        self.parts += found.parts;
+        self.oldest = self.oldest.into_iter().chain(found.oldest).min();
+        self.newest = self.newest.max(found.newest);
+        self.unfinished += found.unfinished;
+        let damage = found.damage.into_iter();
+        self.damage
+            .extend(damage.map(|damage| damage.inside(place)));
+    }
+}
+
+/// Makes the directory if it is not there, and takes it for whoever holds what is returned.
+pub(crate) fn lock(dir: &Path) -> Result<File, OpenError> {
+    let failed = |error| OpenError::Io {
+        path: dir.to_owned(),
+        error,
+    };
+    fs::create_dir_all(dir).map_err(|error| match error.kind() {
+        // The system's answer for a file in the directory's place.
+        ErrorKind::AlreadyExists => failed(ErrorKind::NotADirectory.into()),
+        _ => failed(error),
+    })?;
+    let lock = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(dir.join(LOCK))
+        .map_err(failed)?;
+    match lock.try_lock() {
+        Ok(()) => Ok(lock),
+        Err(TryLockError::WouldBlock) => Err(OpenError::Locked {
+            path: dir.to_owned(),
+        }),
+        Err(TryLockError::Error(error)) => Err(failed(error)),
+    }
+}
 
 impl Recorder {
     /// Opens the record in `dir`, which is made if it is not there, and goes on with it: every scrape
     /// that was committed is there, whatever ended the process that wrote it. Damage is told and
     /// costs what is damaged.
     pub fn open(dir: &Path, options: Options) -> Result<(Self, Opened), OpenError> {
-        let failed = |error| OpenError::Io {
-            path: dir.to_owned(),
-            error,
-        };
-        fs::create_dir_all(dir).map_err(|error| match error.kind() {
-            // The system's answer for a file in the directory's place.
-            ErrorKind::AlreadyExists => failed(ErrorKind::NotADirectory.into()),
-            _ => failed(error),
-        })?;
-        let lock = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(dir.join(LOCK))
-            .map_err(failed)?;
-        match lock.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                return Err(OpenError::Locked {
-                    path: dir.to_owned(),
-                });
-            }
-            Err(TryLockError::Error(error)) => return Err(failed(error)),
-        }
+        let lock = lock(dir)?;
+        Self::open_unlocked(dir, options, Some(lock))
+    }
+
+    /// Opens the record in a directory that nobody else writes to, by this lock or another.
+    pub(crate) fn open_unlocked(
+        dir: &Path,
+        options: Options,
+        lock: Option<File>,
+    ) -> Result<(Self, Opened), OpenError> {
         let disk: Arc<dyn Disk> = Arc::new(Directory::new(dir));
-        let recorder = Self::new(options, Some(disk), Some(lock))?;
+        let recorder = Self::new(options, Some(disk), lock)?;
         recorder.restored().map_err(|error| error.at(dir))
     }
 

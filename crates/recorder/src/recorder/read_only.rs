@@ -10,20 +10,19 @@ use crate::{
     disk::{Directory, Disk},
     error::OpenError,
     part::{CatalogForm, Form, Part, span_of},
-    reader::{Reader, Snapshot},
+    reader::Snapshot,
 };
 
 /// How often a directory is read again because files left while it was read.
 const TRIES: usize = 16;
 
-/// Opens the record in `dir` to read it, also while a recorder writes to it: what is committed by
-/// then is seen, and nothing is changed.
-pub fn open_read_only(dir: &Path) -> Result<(Reader, Opened), OpenError> {
+/// What is in the record in `dir`, which a recorder may be writing.
+pub(crate) fn open_read_only_at(dir: &Path) -> Result<(Snapshot, Opened), OpenError> {
     let disk: Arc<dyn Disk> = Arc::new(Directory::new(dir));
     read_only(&disk).map_err(|failure| failure.at(dir))
 }
 
-fn read_only(disk: &Arc<dyn Disk>) -> Result<(Reader, Opened), Failure> {
+fn read_only(disk: &Arc<dyn Disk>) -> Result<(Snapshot, Opened), Failure> {
     let mut found = Found::read(&**disk)?;
     for _ in 1..TRIES {
         if !found.moved {
@@ -72,10 +71,13 @@ fn read_only(disk: &Arc<dyn Disk>) -> Result<(Reader, Opened), Failure> {
         });
     }
     snapshot.damage.clone_from(&found.opened.damage);
-    Ok((Reader::new(snapshot), found.opened))
+    Ok((snapshot, found.opened))
 }
 
 #[cfg(test)]
-pub(crate) fn read_only_on(disk: &Arc<dyn Disk>) -> Result<(Reader, Opened), OpenError> {
-    read_only(disk).map_err(|failure| failure.at(Path::new("disk")))
+pub(crate) fn read_only_on(
+    disk: &Arc<dyn Disk>,
+) -> Result<(crate::reader::Reader, Opened), OpenError> {
+    let read = read_only(disk).map_err(|failure| failure.at(Path::new("disk")));
+    read.map(|(snapshot, opened)| (crate::reader::Reader::new(snapshot), opened))
 }

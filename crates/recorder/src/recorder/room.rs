@@ -43,25 +43,33 @@ impl Recorder {
 
     /// Lets the oldest parts go until `bytes` more fit.
     pub(super) fn make_room(&mut self, bytes: u64) -> Result<(), WriteError> {
-        // In memory, what containers set aside for themselves is known only afterwards.
-        let slack = if self.disk.is_some() {
-            0
-        } else {
-            self.options.budget / 32
-        };
-        while self.used() + bytes + slack > self.options.budget {
-            if !self.shelf.evict(self.disk.as_deref()) {
+        while self.used() + bytes + self.slack() > self.grant.limit {
+            if !self.evict() {
                 return Err(WriteError::Budget { bytes });
-            }
-            if self
-                .sealing
-                .as_ref()
-                .is_some_and(|sealing| !self.shelf.holds(sealing.id))
-            {
-                self.sealing = None;
             }
         }
         Ok(())
+    }
+
+    pub(super) fn slack(&self) -> u64 {
+        if self.disk.is_some() {
+            0
+        } else {
+            self.grant.slack()
+        }
+    }
+
+    /// Lets the oldest part go. False when there is none that can.
+    pub(super) fn evict(&mut self) -> bool {
+        let gone = self.shelf.evict(self.disk.as_deref());
+        if self
+            .sealing
+            .as_ref()
+            .is_some_and(|sealing| !self.shelf.holds(sealing.id))
+        {
+            self.sealing = None;
+        }
+        gone
     }
 
     /// Whether one more series may be defined, by estimates that err on the side of the budget.
@@ -76,9 +84,9 @@ impl Recorder {
         // The dead are assumed to be as long as the others.
         let definitions = self.catalog.memory() * alive.min(all) / all;
         let new = labels.key().len() as u64 + meta.help.len() as u64 + DEFINITION_BYTES;
-        let most = self.options.definitions_max();
+        let most = self.grant.definitions_max();
         // What is dead goes with the next commit, but until then all of it has to be bearable.
-        let fits = alive < self.options.series_max()
+        let fits = alive < self.grant.series_max()
             && definitions + new <= most
             && self.catalog.memory() + new <= 2 * most;
         fits && (self.disk.is_some() || self.make_room(new + 2 * crate::live::SLOT_BYTES).is_ok())

@@ -26,6 +26,12 @@ pub struct Synced {
 }
 
 impl SyncJob {
+    /// Whether there is nothing to do.
+    pub(crate) fn is_empty(&self) -> bool {
+        let lists = self.files.len() + self.segments.len() + self.doomed.len();
+        lists == 0 && !self.directory
+    }
+
     /// Does the work; takes as long as the disk does.
     pub fn run(self) -> Synced {
         let mut files = self

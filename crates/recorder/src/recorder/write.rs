@@ -50,19 +50,9 @@ impl Recorder {
         let dead = self.dead_bytes();
         let definitions = self.catalog.memory();
         let slots: u64 = self.lives.iter().map(crate::live::Live::memory).sum();
-        let most = self.options.definitions_max();
+        let most = self.grant.definitions_max();
         let swollen = dead > DEAD_BYTES_MIN && (definitions > most || slots > most);
-        let scrapes = self
-            .tracks
-            .iter()
-            .flatten()
-            .map(|track| track.times.scrapes.len())
-            .max()
-            .unwrap_or(0);
-        let full = scrapes >= self.options.head_scrapes as usize
-            || self.head.len() > self.options.head_max()
-            || !self.meta_changes.is_empty() && scrapes >= META_CHANGE_SCRAPES;
-        if full || swollen || self.renew {
+        if self.is_head_full() || swollen || self.renew {
             self.close_head();
             // Whoever died before the catalog's first head left has no data now.
             let oldest = self
@@ -77,6 +67,16 @@ impl Recorder {
             }
         }
         self.write_definitions()
+    }
+
+    /// Whether the next scrape begins a new head.
+    pub(super) fn is_head_full(&self) -> bool {
+        let tracks = self.tracks.iter().flatten();
+        let scrapes = tracks.map(|track| track.times.scrapes.len()).max();
+        let scrapes = scrapes.unwrap_or(0);
+        scrapes >= self.options.head_scrapes as usize
+            || self.head.len() > self.grant.head_max()
+            || !self.meta_changes.is_empty() && scrapes >= META_CHANGE_SCRAPES
     }
 
     fn finish_write<T>(&mut self, written: &Result<T, WriteError>) {

@@ -9,7 +9,7 @@
     reason = "each test file uses its own part"
 )]
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, path::Path, sync::Arc};
 
 use steadfast_recorder::{Kind, Labels, Meta, NAME, Reader, Recorder, Selector, Set, SourceId};
 
@@ -173,4 +173,32 @@ pub fn latest(reader: &Reader) -> BTreeMap<(Arc<str>, u32), (i64, u64)> {
             )
         })
         .collect()
+}
+
+/// What the files in a directory take, in whole blocks as file systems give them out.
+pub fn on_disk(dir: &Path) -> u64 {
+    let cost = |entry: std::fs::DirEntry| {
+        let about = entry.metadata().unwrap();
+        if about.is_dir() {
+            on_disk(&entry.path())
+        } else {
+            about.len().next_multiple_of(4 << 10)
+        }
+    };
+    std::fs::read_dir(dir)
+        .unwrap()
+        .map(|entry| cost(entry.unwrap()))
+        .sum()
+}
+
+/// A plain generator: the same numbers every time.
+pub struct Random(pub u64);
+
+impl Random {
+    pub fn below(&mut self, most: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % most
+    }
 }

@@ -1,0 +1,402 @@
+//! Recorders that share a budget: it holds for all of them together, and none loses its share of the
+//! history to another.
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test stops at the first thing that is not as it should be"
+)]
+
+mod support;
+
+use std::{collections::BTreeMap, path::Path, time::Instant};
+
+use proptest::prelude::*;
+use steadfast_recorder::{
+    Labels, MemberId, Meta, NAME, OpenError, Options, Reader, Recorder, Recorders, Selector,
+    open_read_only,
+};
+use support::{Model, Random, Reading, on_disk, record, windows};
+
+fn options(budget: u64) -> Options {
+    let mut options = Options::default();
+    options.budget = budget;
+    options
+}
+
+fn random_reading(random: &mut Random, step: i64, series: std::ops::Range<u32>) -> Reading {
+    let values = series.map(|n| (n, (random.below(1 << 40) as f64 / 7.0).to_bits()));
+    Reading {
+        time: step * 1_000,
+        values: Some(values.collect()),
+    }
+}
+
+/// What is there of a source is what was recorded, from some reading on to the newest. How many
+/// readings that are.
+fn kept(reader: &Reader, model: &Model, source: &str) -> usize {
+    let all = (i64::MIN, i64::MAX);
+    let found = windows(reader, source, all);
+    let samples = found.values().flat_map(|series| &series.samples);
+    let Some(least) = samples.map(|(time, _)| *time).min() else {
+        return 0;
+    };
+    let readings = &model.sources[source];
+    let first = readings.iter().position(|reading| reading.time == least);
+    let first = first.unwrap();
+    let mut expected = model.windows(source, first, all);
+    for (n, found) in &found {
+        let expected = expected.remove(n).unwrap();
+        assert_eq!(*found, expected, "series {n} of {source}");
+    }
+    assert_eq!(expected, BTreeMap::new(), "{source}");
+    readings.len() - first
+}
+
+/// A page of new series with long labels, as nobody should have.
+fn bomb(recorders: &mut Recorders, member: MemberId, step: i64) {
+    let padding = "x".repeat(300);
+    let mut turn = recorders.turn(member, 500);
+    let source = turn.source("bomb").unwrap();
+    let mut scrape = turn.scrape(source, step * 1_000);
+    for n in 0..500 {
+        let value = format!("{step}-{n}-{padding}");
+        let labels = Labels::new([(NAME, "bomb"), ("label", &value)]).unwrap();
+        if let Ok(id) = scrape.series(&labels, &Meta::default()) {
+            scrape.set(id, f64::from(n) / 3.0, None);
+        }
+    }
+    scrape.commit().unwrap();
+}
+
+const BUDGET: u64 = 512 << 10;
+const STEPS: i64 = 800;
+
+/// How many readings of sixty series a recorder keeps that is alone with `budget`.
+fn kept_alone(budget: u64, dir: Option<&Path>) -> usize {
+    let mut recorder = match dir {
+        Some(dir) => Recorder::open(dir, options(budget)).unwrap().0,
+        None => Recorder::in_memory(options(budget)).unwrap(),
+    };
+    let (mut random, mut model) = (Random(7), Model::default());
+    for step in 0..STEPS {
+        let reading = random_reading(&mut random, step, 0..60);
+        record(&mut recorder, &mut model, "calm", &reading);
+        if step % 10 == 0 {
+            recorder.sync(Instant::now()).unwrap();
+        }
+    }
+    kept(&recorder.reader(), &model, "calm")
+}
+
+/// The calm recorder beside one that gets a bomb with each step.
+fn calm_beside_a_bomb(mut recorders: Recorders, dir: Option<&Path>) -> usize {
+    let calm = recorders.member("calm").unwrap();
+    let wild = recorders.member("wild").unwrap();
+    let (mut random, mut model) = (Random(7), Model::default());
+    for step in 0..STEPS {
+        let reading = random_reading(&mut random, step, 0..60);
+        record(&mut recorders.turn(calm, 60), &mut model, "calm", &reading);
+        if step % 10 == 0 {
+            bomb(&mut recorders, wild, step);
+            recorders.sync(Instant::now()).unwrap();
+        }
+        let used = recorders.stats().used;
+        assert!(used <= BUDGET, "{used} bytes at step {step}");
+        if let Some(dir) = dir {
+            let on_disk = on_disk(dir);
+            assert!(on_disk <= used, "{on_disk} on disk, {used} counted");
+        }
+    }
+    assert!(recorders.stats_of(wild).evicted_parts > 0);
+    assert!(recorders.stats_of(wild).counts.series_refused > 0 || dir.is_some());
+    kept(&recorders.reader(), &model, "calm")
+}
+
+#[test]
+fn a_source_whose_series_churn_does_not_push_out_the_share_of_another_in_files() {
+    let (alone, together) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let alone = kept_alone(BUDGET / 4, Some(alone.path()));
+    let (recorders, _) = Recorders::open(together.path(), options(BUDGET)).unwrap();
+    let beside = calm_beside_a_bomb(recorders, Some(together.path()));
+    // A part more or less: they are closed at other places.
+    assert!(beside * 10 >= alone * 9, "{beside} readings of {alone}");
+}
+
+#[test]
+fn a_source_whose_series_churn_does_not_push_out_the_share_of_another_in_memory() {
+    let alone = kept_alone(BUDGET / 4, None);
+    let recorders = Recorders::in_memory(options(BUDGET)).unwrap();
+    let beside = calm_beside_a_bomb(recorders, None);
+    assert!(beside * 10 >= alone * 9, "{beside} readings of {alone}");
+}
+
+#[test]
+fn what_nobody_is_guaranteed_goes_to_the_newest() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut recorders, _) = Recorders::open(dir.path(), options(BUDGET)).unwrap();
+    let names = ["large", "medium", "small"];
+    let sizes = [120, 90, 3];
+    let members = names.map(|name| recorders.member(name).unwrap());
+    let (mut random, mut model) = (Random(7), Model::default());
+    for step in 0..1_500 {
+        for ((name, size), member) in names.into_iter().zip(sizes).zip(members) {
+            let reading = random_reading(&mut random, step, 0..size);
+            let mut turn = recorders.turn(member, size as usize);
+            record(&mut turn, &mut model, name, &reading);
+        }
+        if step % 10 == 0 {
+            recorders.sync(Instant::now()).unwrap();
+        }
+    }
+    let reader = recorders.reader();
+    let kept = names.map(|name| kept(&reader, &model, name));
+    assert_eq!(kept[2], 1_500, "the small one has not filled its share");
+    let (most, least) = (kept[0].max(kept[1]), kept[0].min(kept[1]));
+    assert!(
+        most * 3 <= least * 4,
+        "{kept:?} readings, by size {sizes:?}"
+    );
+    let used = recorders.stats().used;
+    assert!(used > BUDGET * 3 / 4, "{used} of {BUDGET}");
+}
+
+#[test]
+fn records_of_earlier_names_stay_until_room_is_needed_and_then_go_with_their_directories() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut model = Model::default();
+    let mut random = Random(7);
+    // One as a lone recorder left it, in the directory itself.
+    let (mut lone, _) = Recorder::open(dir.path(), options(256 << 10)).unwrap();
+    for step in 0..50 {
+        let reading = random_reading(&mut random, step, 0..60);
+        record(&mut lone, &mut model, "lone", &reading);
+    }
+    drop(lone);
+    let (mut recorders, _) = Recorders::open(dir.path(), options(256 << 10)).unwrap();
+    let (a, b) = (
+        recorders.member("a").unwrap(),
+        recorders.member("b").unwrap(),
+    );
+    for step in 50..100 {
+        for (name, member) in [("a", a), ("b", b)] {
+            let reading = random_reading(&mut random, step, 0..60);
+            record(&mut recorders.turn(member, 60), &mut model, name, &reading);
+        }
+    }
+    drop(recorders);
+
+    let (reader, opened) = open_read_only(dir.path()).unwrap();
+    assert_eq!(opened.damage, []);
+    assert!(opened.parts >= 3);
+    assert_eq!((opened.oldest, opened.newest), (Some(0), Some(99_000)));
+    for name in ["lone", "a", "b"] {
+        assert_eq!(kept(&reader, &model, name), 50);
+    }
+    let (mut recorders, _) = Recorders::open(dir.path(), options(256 << 10)).unwrap();
+    let b = recorders.member("b").unwrap();
+    for name in ["lone", "a", "b"] {
+        assert_eq!(kept(&recorders.reader(), &model, name), 50);
+    }
+    let mut order = Vec::new();
+    for step in 100..1_200 {
+        let reading = random_reading(&mut random, step, 0..60);
+        record(&mut recorders.turn(b, 60), &mut model, "b", &reading);
+        if step % 10 == 0 {
+            recorders.sync(Instant::now()).unwrap();
+            let reader = recorders.reader();
+            for name in ["lone", "a"] {
+                if !order.contains(&name) && kept(&reader, &model, name) == 0 {
+                    order.push(name);
+                }
+            }
+        }
+    }
+    assert_eq!(order, ["lone", "a"], "the oldest first");
+    assert!(recorders.stats_of(b).evicted_parts > 0);
+    let mut names: Vec<_> = std::fs::read_dir(dir.path())
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    assert_eq!(names, ["b.record", "lock"]);
+}
+
+#[test]
+fn a_smaller_budget_holds_from_the_opening_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut model, mut random) = (Model::default(), Random(7));
+    let (mut recorders, _) = Recorders::open(dir.path(), options(BUDGET)).unwrap();
+    for name in ["a", "b"] {
+        let member = recorders.member(name).unwrap();
+        for step in 0..600 {
+            let reading = random_reading(&mut random, step, 0..60);
+            record(&mut recorders.turn(member, 60), &mut model, name, &reading);
+            if step % 10 == 0 {
+                recorders.sync(Instant::now()).unwrap();
+            }
+        }
+    }
+    assert!(recorders.stats().used > 300 << 10);
+    drop(recorders);
+    for (budget, step) in [(200 << 10, 600), (128 << 10, 601)] {
+        let (mut recorders, _) = Recorders::open(dir.path(), options(budget)).unwrap();
+        assert!(recorders.stats().used <= budget);
+        assert!(on_disk(dir.path()) <= budget);
+        for name in ["a", "b"] {
+            let member = recorders.member(name).unwrap();
+            let reading = random_reading(&mut random, step, 0..60);
+            record(&mut recorders.turn(member, 60), &mut model, name, &reading);
+            assert!(kept(&recorders.reader(), &model, name) > 0);
+        }
+        assert!(on_disk(dir.path()) <= budget);
+    }
+}
+
+#[test]
+fn a_budget_is_too_small_for_too_many() {
+    let mut recorders = Recorders::in_memory(options(200 << 10)).unwrap();
+    for n in 0..3 {
+        recorders.member(&n.to_string()).unwrap();
+    }
+    recorders.member("0").unwrap();
+    let error = recorders.member("3").unwrap_err();
+    assert!(matches!(error, OpenError::Budget { least, .. } if least == 256 << 10));
+    assert!(Recorders::in_memory(options(1)).is_err());
+}
+
+#[test]
+fn one_at_a_time_writes_to_a_directory() {
+    let dir = tempfile::tempdir().unwrap();
+    let (recorders, _) = Recorders::open(dir.path(), options(BUDGET)).unwrap();
+    let second = Recorders::open(dir.path(), options(BUDGET)).unwrap_err();
+    assert!(matches!(second, OpenError::Locked { .. }));
+    drop(recorders);
+    Recorders::open(dir.path(), options(BUDGET)).unwrap();
+}
+
+#[test]
+fn damage_is_told_with_the_directory_it_is_in_and_spares_the_others() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut model, mut random) = (Model::default(), Random(7));
+    let (mut recorders, _) = Recorders::open(dir.path(), options(BUDGET)).unwrap();
+    for name in ["a", "b"] {
+        let member = recorders.member(name).unwrap();
+        for step in 0..20 {
+            let reading = random_reading(&mut random, step, 0..20);
+            record(&mut recorders.turn(member, 20), &mut model, name, &reading);
+        }
+    }
+    drop(recorders);
+    let head = dir.path().join("a.record/0000000000000001.head");
+    let mut bytes = std::fs::read(&head).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(&head, bytes).unwrap();
+
+    let (reader, opened) = open_read_only(dir.path()).unwrap();
+    let file = "a.record/0000000000000001.head";
+    assert_eq!(opened.damage.len(), 1);
+    assert_eq!(opened.damage[0].file, file);
+    assert!(reader.check().iter().all(|damage| damage.file == file));
+    let told = reader.window(&Selector::all(), i64::MIN..=i64::MAX);
+    let told: Vec<_> = told.filter_map(Result::err).collect();
+    assert_eq!(told, opened.damage);
+    assert_eq!(whole(&reader), 20);
+
+    let (mut recorders, again) = Recorders::open(dir.path(), options(BUDGET)).unwrap();
+    assert_eq!(again.damage, opened.damage);
+    let member = recorders.member("a").unwrap();
+    let reading = random_reading(&mut random, 20, 0..20);
+    record(&mut recorders.turn(member, 20), &mut model, "a", &reading);
+    assert_eq!(whole(&recorders.reader()), 20);
+}
+
+/// Series of `b` with twenty samples, whatever else is damaged.
+fn whole(reader: &Reader) -> usize {
+    let windows = reader.window(&Selector::all().source("b"), i64::MIN..=i64::MAX);
+    let whole = windows.filter_map(Result::ok);
+    whole.filter(|series| series.samples.len() == 20).count()
+}
+
+/// One step of a run of several recorders.
+#[derive(Clone, Debug)]
+enum Step {
+    Scrape {
+        member: usize,
+        series: u32,
+        new: bool,
+    },
+    Missed {
+        member: usize,
+    },
+    Sync,
+    Reopen,
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let member = 0_usize..4;
+    let scrape = (member.clone(), 1_u32..150, any::<bool>()).prop_map(|(member, series, new)| {
+        Step::Scrape {
+            member,
+            series,
+            new,
+        }
+    });
+    let step = prop_oneof![
+        20 => scrape,
+        2 => member.prop_map(|member| Step::Missed { member }),
+        4 => Just(Step::Sync),
+        1 => Just(Step::Reopen),
+    ];
+    proptest::collection::vec(step, 1..160)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(32))]
+
+    #[test]
+    fn together_they_never_have_more_and_each_has_its_newest(steps in steps(), files in any::<bool>()) {
+        let budget = 400 << 10;
+        let dir = tempfile::tempdir().unwrap();
+        let open = || if files {
+            Recorders::open(dir.path(), options(budget)).unwrap().0
+        } else {
+            Recorders::in_memory(options(budget)).unwrap()
+        };
+        let mut recorders = open();
+        let (mut model, mut random, mut next) = (Model::default(), Random(11), 1_000);
+        for (time, step) in (0_i64..).zip(steps) {
+            match step {
+                Step::Scrape { member, series, new } => {
+                    if new {
+                        next += series;
+                    }
+                    let name = ["a", "b", "c", "d"][member];
+                    let member = recorders.member(name).unwrap();
+                    let reading = random_reading(&mut random, time, next..next + series);
+                    let mut turn = recorders.turn(member, series as usize);
+                    record(&mut turn, &mut model, name, &reading);
+                }
+                Step::Missed { member } => {
+                    let name = ["a", "b", "c", "d"][member];
+                    let member = recorders.member(name).unwrap();
+                    let reading = Reading { time: time * 1_000, values: None };
+                    record(&mut recorders.turn(member, 0), &mut model, name, &reading);
+                }
+                Step::Sync => recorders.sync(Instant::now()).unwrap(),
+                Step::Reopen if files => {
+                    drop(recorders);
+                    recorders = open();
+                }
+                Step::Reopen => {}
+            }
+            let used = recorders.stats().used;
+            prop_assert!(used <= budget, "{used}");
+            prop_assert!(!files || on_disk(dir.path()) <= used);
+        }
+        let reader = recorders.reader();
+        prop_assert_eq!(reader.check(), vec![]);
+        for name in model.sources.keys() {
+            kept(&reader, &model, name);
+        }
+    }
+}
