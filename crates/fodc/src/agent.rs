@@ -22,7 +22,7 @@ mod views;
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
-use steadfast_recorder::{OpenError, Opened, Options, Reader, Recorder};
+use steadfast_recorder::{OpenError, Opened, Options, Reader, Recorders};
 use steadfast_session::Status;
 use tokio::{
     net::TcpListener,
@@ -126,10 +126,10 @@ impl Agent {
             }
             None => None,
         };
-        let (recorder, opened) = open(&config).await?;
+        let (recorders, opened) = open(&config).await?;
         let urls = config.endpoints.iter().map(Endpoint::source);
         let board = Arc::new(Board::new(urls));
-        let (recording, mailboxes) = Recording::start(recorder, &config, Arc::clone(&board))?;
+        let (recording, mailboxes) = Recording::start(recorders, &config, Arc::clone(&board))?;
 
         let views = Arc::new(Views::new(&config.endpoints));
         let uplink = match &config.uplink {
@@ -281,7 +281,7 @@ fn uplink(
     Ok((uplink, identity))
 }
 
-async fn open(config: &Config) -> Result<(Recorder, Opened), StartError> {
+async fn open(config: &Config) -> Result<(Recorders, Opened), StartError> {
     let mut options = Options::default();
     options.budget = config.budget;
     options.sync_every = config.sync_every;
@@ -289,9 +289,9 @@ async fn open(config: &Config) -> Result<(Recorder, Opened), StartError> {
     let place = config.record.clone();
     let opened = spawn_blocking(move || match place {
         RecordPlace::Memory => {
-            Recorder::in_memory(options).map(|recorder| (recorder, Opened::default()))
+            Recorders::in_memory(options).map(|recorders| (recorders, Opened::default()))
         }
-        RecordPlace::Directory(path) => Recorder::open(&path, options),
+        RecordPlace::Directory(path) => Recorders::open(&path, options),
     });
     let opened = opened.await.map_err(io::Error::other)?;
     Ok(opened?)
@@ -300,6 +300,7 @@ async fn open(config: &Config) -> Result<(Recorder, Opened), StartError> {
 impl From<RecordingError> for StartError {
     fn from(error: RecordingError) -> Self {
         match error {
+            RecordingError::Open(error) => Self::Record(error),
             RecordingError::Refused(refused) => Self::Sources(refused),
             RecordingError::Thread(error) => Self::Io(error),
         }

@@ -162,10 +162,13 @@ impl Config {
                 "is zero: nothing would be recorded".to_owned(),
             );
         }
-        if self.budget < BUDGET_MIN {
+        // Each endpoint has its share.
+        let least = BUDGET_MIN * self.endpoints.len().max(1) as u64;
+        if self.budget < least {
+            let (budget, count) = (self.budget, self.endpoints.len());
             fault(
                 "budget",
-                format!("is {} bytes, must be at least {BUDGET_MIN}", self.budget),
+                format!("is {budget} bytes, must be at least {least} for {count} endpoints"),
             );
         }
         if self.sync_every < INTERVAL_MIN {

@@ -2,9 +2,12 @@
 //!
 //! ```text
 //!   poller ── pieces ──┐
-//!   poller ── pieces ──┼──> mailbox (bounded in bytes) ──> parser, per endpoint ──> record
+//!   poller ── pieces ──┼──> mailbox (bounded in bytes) ──> parser and record, per endpoint
 //!   every few seconds: sync ──┘
 //! ```
+//!
+//! Each endpoint has a record of its own, and all of them one budget: what one brings does not push
+//! out the whole history of another.
 //!
 //! Parsing is done here too: the parser remembers the ids that the record gave its series, and
 //! nothing has to be handed over but the bytes of a page, piece by piece.
@@ -14,6 +17,8 @@ mod health;
 mod late;
 mod mailbox;
 mod page;
+#[cfg(test)]
+mod tests;
 
 use std::{
     io,
@@ -22,7 +27,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use steadfast_recorder::{Recorder, WriteError};
+use steadfast_recorder::{OpenError, Recorders, WriteError};
 use tokio::{
     sync::mpsc,
     time::{MissedTickBehavior, interval},
@@ -40,6 +45,12 @@ use super::{
     board::{Board, State},
 };
 
+/// Bytes of a line with a sample, when it is guessed how many a piece may have.
+const LINE_BYTES: usize = 32;
+
+/// Samples of what the agent says about one reading, about.
+const HEALTH_SAMPLES: usize = 32;
+
 /// The name of the source in which the agent says how it reads another.
 pub(super) fn health_source(source: &str) -> String {
     format!("health:{source}")
@@ -56,19 +67,19 @@ pub(super) struct Recording {
 impl Recording {
     /// Starts it. The mailbox is to be cloned for each endpoint with [`Mailbox::of`].
     pub(super) fn start(
-        mut recorder: Recorder,
+        mut recorders: Recorders,
         config: &Config,
         board: Arc<Board>,
     ) -> Result<(Self, Vec<Mailbox>), RecordingError> {
         let mut desks = Vec::with_capacity(config.endpoints.len());
         for endpoint in &config.endpoints {
             let url = endpoint.source();
-            let sources = (
-                recorder.source(&url)?,
-                recorder.source(&health_source(&url))?,
-            );
+            let member = recorders.member(&url)?;
+            let mut turn = recorders.turn(member, 0);
+            let sources = (turn.source(&url)?, turn.source(&health_source(&url))?);
             desks.push(Desk::new(
                 url,
+                member,
                 sources,
                 config.page,
                 config.honor_timestamps,
@@ -77,7 +88,7 @@ impl Recording {
         let (mailbox, messages) = mailboxes();
         let (ended, end) = mpsc::channel(1);
         let thread = Thread {
-            recorder,
+            recorders,
             desks,
             board,
         };
@@ -112,6 +123,8 @@ impl Recording {
 #[derive(Debug, thiserror::Error)]
 pub(super) enum RecordingError {
     #[error(transparent)]
+    Open(#[from] OpenError),
+    #[error(transparent)]
     Refused(#[from] steadfast_recorder::Refused),
     #[error("can not start the recording thread: {0}")]
     Thread(#[from] io::Error),
@@ -129,7 +142,7 @@ pub(super) async fn sync_regularly(mailbox: Mailbox, every: Duration, stop: Canc
 }
 
 struct Thread {
-    recorder: Recorder,
+    recorders: Recorders,
     desks: Vec<Desk>,
     board: Arc<Board>,
 }
@@ -141,7 +154,7 @@ impl Thread {
         while let Some(message) = messages.blocking_recv() {
             self.take(message);
         }
-        let synced = self.recorder.sync(Instant::now());
+        let synced = self.recorders.sync(Instant::now());
         self.judge(synced.map_err(|error| error.to_string()));
     }
 
@@ -150,29 +163,38 @@ impl Thread {
             Message::Begin { endpoint, format } => self.desks[endpoint].begin(format),
             Message::Piece {
                 endpoint, bytes, ..
-            } => self.desks[endpoint].piece(&mut self.recorder, &bytes),
+            } => {
+                let desk = &mut self.desks[endpoint];
+                let series = bytes.len() / LINE_BYTES;
+                desk.piece(&mut self.recorders.turn(desk.member, series), &bytes);
+            }
             Message::End {
                 endpoint,
                 reading,
                 done,
             } => {
-                let written = self.desks[endpoint].end(&mut self.recorder, reading);
+                let desk = &mut self.desks[endpoint];
+                let samples = desk.samples() + HEALTH_SAMPLES;
+                let written = desk.end(&mut self.recorders.turn(desk.member, samples), reading);
                 self.publish(endpoint, written);
                 done.send(()).ok();
             }
             Message::Show { to } => {
                 let snapshot = Snapshot {
-                    reader: self.recorder.reader(),
-                    stats: self.recorder.stats(),
+                    reader: self.recorders.reader(),
+                    stats: self.recorders.stats(),
+                    shares: (self.desks.iter())
+                        .map(|desk| self.recorders.stats_of(desk.member))
+                        .collect(),
                     state: self.board.read(),
                 };
                 to.send(snapshot).ok();
             }
             Message::SyncJob { to } => {
-                to.send(self.recorder.sync_job(Instant::now())).ok();
+                to.send(self.recorders.sync_job(Instant::now())).ok();
             }
             Message::Synced { synced } => {
-                let synced = self.recorder.synced(synced);
+                let synced = self.recorders.synced(synced);
                 self.judge(synced.map_err(|error| error.to_string()));
             }
         }

@@ -30,6 +30,11 @@ pub(super) fn page(face: &Face, snapshot: &Snapshot) -> String {
             Some(series.sample.time_ms),
         );
     }
-    own::add(&mut families, state, &face.labels, &snapshot.stats);
+    own::add(
+        &mut families,
+        state,
+        &face.labels,
+        (&snapshot.stats, &snapshot.shares),
+    );
     families.write()
 }

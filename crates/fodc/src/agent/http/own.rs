@@ -13,7 +13,7 @@ pub(super) fn add(
     families: &mut Families,
     state: &State,
     labels: &[BTreeMap<String, String>],
-    record: &Stats,
+    (record, shares): (&Stats, &[Stats]),
 ) {
     let version = [("version", env!("CARGO_PKG_VERSION"))];
     families.add(BUILD_INFO, version, 1.0, None);
@@ -27,8 +27,8 @@ pub(super) fn add(
     families.add(BUDGET, [], record.budget as f64, None);
     families.add(BYTES, [], record.used as f64, None);
     families.add(SERIES, [], record.series as f64, None);
-    for (endpoint, labels) in state.endpoints.iter().zip(labels) {
-        add_endpoint(families, endpoint, labels);
+    for ((endpoint, labels), share) in state.endpoints.iter().zip(labels).zip(shares) {
+        add_endpoint(families, endpoint, labels, share);
     }
 }
 
@@ -36,6 +36,7 @@ fn add_endpoint(
     families: &mut Families,
     endpoint: &EndpointState,
     labels: &BTreeMap<String, String>,
+    share: &Stats,
 ) {
     let mut put = |metric: Metric, reason: Option<&str>, value: u64| {
         let own = labels
@@ -44,6 +45,7 @@ fn add_endpoint(
         let labels = own.chain(reason.map(|reason| ("reason", reason)));
         families.add(metric, labels, value as f64, None);
     };
+    put(SHARE, None, share.used);
     put(SCRAPES, None, endpoint.scrapes);
     put(SAMPLES, None, endpoint.samples);
     put(SKIPPED, None, endpoint.ticks_skipped);
@@ -90,6 +92,11 @@ const SERIES: Metric = (
     "steadfast_agent_record_series",
     Kind::Gauge,
     "Series that the record names",
+);
+const SHARE: Metric = (
+    "steadfast_agent_endpoint_record_bytes",
+    Kind::Gauge,
+    "Bytes of the record that are of the endpoint",
 );
 const SCRAPES: Metric = (
     "steadfast_agent_scrapes_total",

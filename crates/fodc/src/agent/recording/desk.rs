@@ -4,11 +4,11 @@ use std::{collections::BTreeMap, time::Duration};
 
 use bytes::Bytes;
 use steadfast_exposition::{Format, Limits, Parser};
-use steadfast_recorder::{Recorder, Set, SourceId, WriteError};
+use steadfast_recorder::{MemberId, Recorder, Set, SourceId, WriteError};
 use tracing::{info, warn};
 
 use super::{
-    health::{Health, NO_ROOM, Report, Totals, refusals},
+    health::{Health, Report, Totals, refusals},
     late::PageSeries,
     page::{Collected, Page},
 };
@@ -20,6 +20,8 @@ use crate::{
 /// What reads the pages of one endpoint into the record.
 #[derive(Debug)]
 pub(super) struct Desk {
+    /// Whose turn it is when a page of the endpoint is read.
+    pub(super) member: MemberId,
     source: SourceId,
     parser: Parser<PageSeries>,
     collected: Collected,
@@ -41,11 +43,13 @@ const ASKED_AGAIN: u64 = 60;
 impl Desk {
     pub(super) fn new(
         url: String,
+        member: MemberId,
         (source, health): (SourceId, SourceId),
         limits: Limits,
         honor_timestamps: bool,
     ) -> Self {
         Self {
+            member,
             source,
             parser: Parser::new(limits),
             collected: Collected::default(),
@@ -64,6 +68,11 @@ impl Desk {
     /// What is known of the endpoint.
     pub(super) fn state(&self) -> &EndpointState {
         &self.state
+    }
+
+    /// Samples of the page that is being read, so far.
+    pub(super) fn samples(&self) -> usize {
+        self.collected.samples().count()
     }
 
     pub(super) fn begin(&mut self, format: Format) {
@@ -214,9 +223,7 @@ impl Desk {
                     &mut state.lines_rejected,
                     rejected.map(|(reason, count)| (reason.word(), count)),
                 );
-                let refused = refusals(totals);
-                let without_room = refused.iter().find(|(reason, _)| *reason == NO_ROOM);
-                let without_room = without_room.map_or(0, |(_, count)| *count);
+                let without_room = totals.without_room();
                 let before = std::mem::replace(&mut self.short_of_room, without_room > 0);
                 if without_room > 0 && !before {
                     warn!(
@@ -225,7 +232,7 @@ impl Desk {
                         "the budget of the record has no room for all series of the endpoint"
                     );
                 }
-                add(&mut state.samples_refused, refused.into_iter());
+                add(&mut state.samples_refused, refusals(totals).into_iter());
                 if !self.honor_timestamps {
                     state.timestamps_ignored += totals.summary.timestamps;
                 }

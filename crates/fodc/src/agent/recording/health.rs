@@ -29,6 +29,13 @@ pub(super) struct Totals {
     pub(super) stale: u64,
 }
 
+impl Totals {
+    /// Samples for which the record had no room.
+    pub(super) fn without_room(&self) -> u64 {
+        self.summary.refused.budget + self.no_room
+    }
+}
+
 /// The series of one endpoint's health. Names are Prometheus's where it has one.
 #[derive(Debug)]
 pub(super) struct Health {
@@ -111,14 +118,11 @@ impl Health {
     }
 }
 
-/// The reason of samples for which the record has no room.
-pub(super) const NO_ROOM: &str = "budget";
-
 /// Samples that stood on a page and are not recorded, by reason.
 pub(super) fn refusals(totals: &Totals) -> [(&'static str, u64); 5] {
     let refused = &totals.summary.refused;
     [
-        (NO_ROOM, refused.budget + totals.no_room),
+        ("budget", totals.without_room()),
         ("series_limit", refused.series_limit),
         ("labels_too_long", refused.unwanted),
         ("duplicate", totals.duplicates),

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use steadfast_exposition::Format;
-use steadfast_recorder::{Reader, Stats, SyncJob, Synced};
+use steadfast_recorder::{Reader, Stats, SyncJobs, SyncedAll};
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot},
     task::spawn_blocking,
@@ -39,10 +39,10 @@ pub(super) enum Message {
     },
     /// Hand out what has to be done to make the record durable.
     SyncJob {
-        to: oneshot::Sender<Option<SyncJob>>,
+        to: oneshot::Sender<Option<SyncJobs>>,
     },
     /// It was done.
-    Synced { synced: Synced },
+    Synced { synced: SyncedAll },
     /// Hand out the record as it is now.
     Show { to: oneshot::Sender<Snapshot> },
 }
@@ -52,6 +52,8 @@ pub(super) enum Message {
 pub(crate) struct Snapshot {
     pub(crate) reader: Reader,
     pub(crate) stats: Stats,
+    /// What there is of each endpoint.
+    pub(crate) shares: Vec<Stats>,
     /// What was known of endpoints and record at that moment.
     pub(crate) state: State,
 }

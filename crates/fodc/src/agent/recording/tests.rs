@@ -1,0 +1,70 @@
+use std::{fmt::Write as _, ops::RangeInclusive};
+
+use bytes::Bytes;
+use steadfast_exposition::Format;
+use steadfast_recorder::{Options, Selector};
+
+use super::*;
+use crate::scrape::{Endpoint, Intake as _, Reading};
+
+const BUDGET: u64 = 2 << 20;
+
+/// Hands in one whole page.
+async fn read(mailbox: &mut Mailbox, time_ms: i64, page: String) {
+    mailbox.begin(Format::Prometheus);
+    let bytes = page.len() as u64;
+    mailbox.piece(Bytes::from(page)).await;
+    let reading = Reading {
+        time_ms,
+        duration: Duration::from_millis(1),
+        page: Ok(bytes),
+        skipped: Vec::new(),
+        skipped_count: 0,
+    };
+    mailbox.end(reading).await;
+}
+
+fn page(series: RangeInclusive<u64>, padding: &str, value: u64) -> String {
+    series.fold(String::new(), |mut page, n| {
+        writeln!(page, "m{{n=\"{n}{padding}\"}} {}", n * value).unwrap();
+        page
+    })
+}
+
+#[tokio::test]
+async fn an_endpoint_whose_series_churn_leaves_the_history_of_another_alone() {
+    let config = Config::new(vec![Endpoint::local(1), Endpoint::local(2)]);
+    let sources: Vec<_> = config.endpoints.iter().map(Endpoint::source).collect();
+    let mut options = Options::default();
+    options.budget = BUDGET;
+    let recorders = Recorders::in_memory(options).unwrap();
+    let board = Arc::new(Board::new(sources.clone().into_iter()));
+    let (mut recording, mut mailboxes) = Recording::start(recorders, &config, board).unwrap();
+    let padding = "x".repeat(200);
+    let readings = 120;
+    for reading in 0..readings {
+        let time_ms = i64::try_from(reading).unwrap() * 1_000;
+        read(&mut mailboxes[0], time_ms, page(1..=50, "", reading)).await;
+        let new = reading * 2_000..=reading * 2_000 + 1_999;
+        read(&mut mailboxes[1], time_ms, page(new, &padding, reading)).await;
+    }
+
+    let Snapshot {
+        reader,
+        stats,
+        shares,
+        ..
+    } = recording.window().look().await.unwrap();
+    assert!(stats.used <= BUDGET);
+    assert!(shares[1].evicted_parts > 0 && shares[1].counts.series_refused > 0);
+    assert_eq!(shares[0].counts.series_refused, 0);
+    let wanted = Selector::all().source(&sources[0]);
+    let series: Vec<_> = reader.window(&wanted, i64::MIN..=i64::MAX).collect();
+    assert_eq!(series.len(), 50);
+    for series in series {
+        let samples = series.unwrap().samples.len() as u64;
+        assert_eq!(samples, readings);
+    }
+    mailboxes.clear();
+    recording.ended().await;
+}
