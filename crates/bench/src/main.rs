@@ -27,6 +27,9 @@ enum Subject {
     Parser,
     /// Storing what was read, and reading it back
     Recorder,
+    /// A recorder as a process of its own
+    #[value(hide = true)]
+    RecorderProcess,
     /// A proxy with a thousand agents
     Proxy,
     /// The proxy that is measured, as a process of its own
@@ -39,6 +42,7 @@ fn main() -> Result<()> {
     let figures = match args.subject {
         Subject::Parser => parser::run(),
         Subject::Recorder => recorder::run()?,
+        Subject::RecorderProcess => return recorder::resident::process(),
         Subject::Proxy => proxy::run()?,
         Subject::ProxyProcess => return proxy::process::serve(args.deadline),
     };

@@ -1,6 +1,8 @@
 //! Comparing two ways of doing something on a machine that is never quiet.
 
-use std::{hint::black_box, time::Duration};
+use std::{fs, hint::black_box, time::Duration};
+
+use anyhow::{Context as _, Result};
 
 use rustix::time::{ClockId, clock_gettime};
 
@@ -109,4 +111,12 @@ fn spin() -> f64 {
 pub fn cpu_time() -> f64 {
     let time = clock_gettime(ClockId::ThreadCPUTime);
     time.tv_sec as f64 + time.tv_nsec as f64 / 1e9
+}
+
+/// What the system says of a process's memory, `VmRSS:` or `VmHWM:`, in MiB.
+pub fn memory_mib(process: u32, field: &str) -> Result<f64> {
+    let status = fs::read_to_string(format!("/proc/{process}/status"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix(field));
+    let kib = line.and_then(|line| line.split_whitespace().next());
+    Ok(kib.context("the system tells it")?.parse::<f64>()? / 1_024.0)
 }

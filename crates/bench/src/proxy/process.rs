@@ -9,6 +9,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
+use steadfast_bench::measure::memory_mib;
 use steadfast_fodc::proxy::{Config, Proxy};
 use tokio::runtime;
 
@@ -82,18 +83,11 @@ impl Process {
     }
 
     pub(super) fn memory_mib(&self) -> Result<f64> {
-        self.status("VmRSS:")
+        memory_mib(self.child.id(), "VmRSS:")
     }
 
     pub(super) fn peak_memory_mib(&self) -> Result<f64> {
-        self.status("VmHWM:")
-    }
-
-    fn status(&self, name: &str) -> Result<f64> {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
-        let line = status.lines().find_map(|line| line.strip_prefix(name));
-        let kib = line.and_then(|line| line.split_whitespace().next());
-        Ok(kib.context("the system tells it")?.parse::<f64>()? / 1_024.0)
+        memory_mib(self.child.id(), "VmHWM:")
     }
 }
 

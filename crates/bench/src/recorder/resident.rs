@@ -1,0 +1,47 @@
+//! What a process that records has in memory.
+
+use std::process::{Command, id};
+
+use anyhow::{Context as _, Result, ensure};
+use steadfast_bench::{
+    figure::{Figure, Figures},
+    measure::memory_mib,
+};
+
+use super::{BUDGET, Filled, busy::Busy};
+
+/// Records in memory until the oldest has left twice, and tells what of it the process has had.
+pub(crate) fn process() -> Result<()> {
+    let mut busy = Busy::new();
+    let labels = Busy::labels()?;
+    let mut fill = Filled::in_memory(&labels)?;
+    for time in (1_700_000_000_000..).step_by(1_000) {
+        fill.record(time, &busy.scrape())?;
+        let stats = fill.recorder.stats();
+        ensure!(stats.used <= BUDGET, "the budget does not hold");
+        if stats.evicted_parts == 2 {
+            break;
+        }
+    }
+    println!("{}", memory_mib(id(), "VmHWM:")?);
+    Ok(())
+}
+
+/// The most that such a process has, against its budget.
+pub(super) fn measure(figures: &mut Figures) -> Result<()> {
+    let output = Command::new(std::env::current_exe()?)
+        .arg("recorder-process")
+        .output()?;
+    ensure!(output.status.success(), "the recording process failed");
+    let text = String::from_utf8(output.stdout)?;
+    let peak: f64 = text.trim().parse().context("it says what it had")?;
+    let budget = BUDGET as f64 / f64::from(1 << 20);
+    let figure = Figure {
+        value: peak,
+        unit: "MiB",
+        baseline: Some(budget),
+        ratio: Some(peak / budget),
+    };
+    figures.insert("busy/resident memory in 64 MiB".to_owned(), figure);
+    Ok(())
+}
