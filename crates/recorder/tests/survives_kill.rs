@@ -7,6 +7,8 @@
     reason = "a test stops at the first thing that is not as it should be"
 )]
 
+mod support;
+
 use std::{
     collections::BTreeMap,
     io::{BufRead, BufReader, Write},
@@ -15,10 +17,15 @@ use std::{
     time::Instant,
 };
 
-use steadfast_recorder::{Labels, Meta, NAME, Options, Recorder, Selector, open_read_only};
+use steadfast_recorder::{
+    Labels, MemberId, Meta, NAME, Options, Reader, Recorders, Selector, open_read_only,
+};
 
 const DIR: &str = "STEADFAST_TEST_RECORD_DIR";
-const SOURCE: &str = "http://127.0.0.1:9100/metrics";
+/// Scraped each time.
+const ALWAYS: &str = "http://127.0.0.1:9100/metrics";
+/// Scraped every third time.
+const SOMETIMES: &str = "http://127.0.0.1:9101/metrics";
 /// Scrapes after which the child ends by itself, in case nobody kills it.
 const SCRAPES: i64 = 20_000;
 
@@ -48,25 +55,44 @@ fn values(n: i64) -> BTreeMap<i64, u64> {
     values
 }
 
-/// The process that is killed.
+fn record(recorders: &mut Recorders, (member, name): (MemberId, &str), n: i64) {
+    let mut turn = recorders.turn(member, 60);
+    let source = turn.source(name).unwrap();
+    let mut scrape = turn.scrape(source, n);
+    for (series, bits) in values(n) {
+        let id = scrape.series(&labels(series), &Meta::default()).unwrap();
+        scrape.set(id, f64::from_bits(bits), None);
+    }
+    scrape.commit().unwrap();
+}
+
+/// The process that is killed. Each has a source of its own beside those of all, so that records
+/// are made and removed.
 #[test]
 #[ignore = "started by the other test"]
 fn record_until_killed() {
     let dir = std::env::var_os(DIR).unwrap();
-    let (mut recorder, opened) = Recorder::open(Path::new(&dir), options()).unwrap();
+    let (mut recorders, opened) = Recorders::open(Path::new(&dir), options()).unwrap();
     assert_eq!(opened.damage, []);
-    let first = opened.newest.map_or(0, |newest| newest + 1);
-    let source = recorder.source(SOURCE).unwrap();
+    // What was killed may have got to one of its sources but not to the next: it is brought to its end.
+    let first = opened.newest.unwrap_or(0);
+    let latest = recorders.reader().latest(&Selector::all());
+    let mut last = BTreeMap::new();
+    for (source, (time, _)) in latest.scrapes {
+        last.insert(source.to_string(), time);
+    }
+    let once = format!("once at {first}");
+    let [always, sometimes, once] =
+        [ALWAYS, SOMETIMES, &once].map(|name| (recorders.member(name).unwrap(), name));
     let mut out = std::io::stdout().lock();
     for n in first..first + SCRAPES {
-        let mut scrape = recorder.scrape(source, n);
-        for (series, bits) in values(n) {
-            let id = scrape.series(&labels(series), &Meta::default()).unwrap();
-            scrape.set(id, f64::from_bits(bits), None);
+        for (source, due) in [(once, n == first), (sometimes, n % 3 == 0), (always, true)] {
+            if due && last.get(source.1).is_none_or(|last| *last < n) {
+                record(&mut recorders, source, n);
+            }
         }
-        scrape.commit().unwrap();
         if n % 7 == 0 {
-            recorder.sync(Instant::now()).unwrap();
+            recorders.sync(Instant::now()).unwrap();
         }
         // The dot tells a whole line from one that was cut off.
         writeln!(out, "recorded {n} .").unwrap();
@@ -111,36 +137,48 @@ fn req_x9_killed_at_any_instant_the_record_has_every_scrape_that_was_finished() 
         let (reader, opened) = open_read_only(dir.path()).unwrap();
         assert_eq!(opened.damage, [], "kill {kill}");
         assert_eq!(reader.check(), [], "kill {kill}");
-        let (least, most) = reader.span().unwrap();
+        let (_, most) = reader.span().unwrap();
         let finished = finished.unwrap();
         assert!(
             (finished..=finished + 1).contains(&most),
             "kill {kill}: {most}, {finished} was finished"
         );
-        let mut found: BTreeMap<i64, BTreeMap<i64, u64>> = BTreeMap::new();
-        for window in reader.window(&Selector::all(), i64::MIN..=i64::MAX) {
-            let window = window.unwrap();
-            let series = window.labels.value("series").unwrap().parse().unwrap();
-            for sample in window.samples {
-                found
-                    .entry(sample.time_ms)
-                    .or_default()
-                    .insert(series, sample.value.to_bits());
-            }
-        }
-        for n in least..=most {
-            assert_eq!(
-                found.remove(&n),
-                Some(values(n)),
-                "kill {kill}: scrape {n} of {least} to {most}"
+        for source in reader.sources().unwrap() {
+            let found = scrapes(&reader, &source);
+            let (least, newest) = (found.keys().min().unwrap(), found.keys().max().unwrap());
+            let step = match &*source {
+                ALWAYS => 1,
+                SOMETIMES => 3,
+                _ => i64::MAX,
+            };
+            assert!(
+                newest + step.min(1_000_000) > finished,
+                "kill {kill}: {source} ends at {newest}"
+            );
+            let expected: BTreeMap<_, _> = (*least..=*newest)
+                .step_by(usize::try_from(step).unwrap())
+                .map(|n| (n, values(n)))
+                .collect();
+            assert!(
+                found == expected,
+                "kill {kill}: {source} from {least} to {newest}"
             );
         }
-        assert_eq!(found, BTreeMap::new());
         before = Some(most);
     }
-    let used: u64 = std::fs::read_dir(dir.path())
-        .unwrap()
-        .map(|file| file.unwrap().metadata().unwrap().len())
-        .sum();
-    assert!(used <= options().budget);
+    assert!(support::on_disk(dir.path()) <= options().budget);
+}
+
+/// What each scrape of a source had.
+fn scrapes(reader: &Reader, source: &str) -> BTreeMap<i64, BTreeMap<i64, u64>> {
+    let mut found: BTreeMap<i64, BTreeMap<i64, u64>> = BTreeMap::new();
+    for window in reader.window(&Selector::all().source(source), i64::MIN..=i64::MAX) {
+        let window = window.unwrap();
+        let series = window.labels.value("series").unwrap().parse().unwrap();
+        for sample in window.samples {
+            let scrape = found.entry(sample.time_ms).or_default();
+            scrape.insert(series, sample.value.to_bits());
+        }
+    }
+    found
 }
