@@ -47,7 +47,7 @@ impl Recorder {
             crate::part::Form::Rows(tracks) => tracks.iter().flatten().map(Track::memory).sum(),
             crate::part::Form::Memory(..) | crate::part::Form::File => 0,
         });
-        let frame = (samples as u64).saturating_mul(SLOT_FRAME_BYTES);
+        let frame = SLOT_FRAME_BYTES * self.grant.series_max().min(samples as u64);
         // A block for each file that grows.
         let blocks = 4 * crate::shelf::FILE_BLOCK;
         unwritten + renewed + sealed + 2 * frame + blocks + self.slack()

@@ -8,14 +8,13 @@ pub(super) fn guaranteed(budget: u64, members: usize) -> u64 {
 }
 
 /// Which of the claims, each with what it is guaranteed, lets its oldest part go: of those that have
-/// more than that, the one that reaches back furthest; if there is none, of all.
+/// more than that, the one that reaches back furthest. When none has, whoever needs room makes it
+/// from its own.
 pub(super) fn sparing(claims: &[(Claim, u64)]) -> Option<usize> {
-    let spares = |(_, (claim, _)): &(usize, &(Claim, u64))| claim.spares;
-    let above = |(_, (claim, guaranteed)): &(usize, &(Claim, u64))| claim.used > *guaranteed;
-    let all = || claims.iter().enumerate().filter(spares);
-    let oldest = |(at, (claim, _)): &(usize, &(Claim, u64))| (claim.oldest, *at);
-    let found = all().filter(above).min_by_key(oldest);
-    found.or_else(|| all().min_by_key(oldest)).map(|(at, _)| at)
+    let all = claims.iter().enumerate();
+    let sparing = all.filter(|(_, (claim, guaranteed))| claim.spares && claim.used > *guaranteed);
+    let first = sparing.min_by_key(|(at, (claim, _))| (claim.oldest, *at));
+    first.map(|(at, _)| at)
 }
 
 #[cfg(test)]
@@ -39,8 +38,14 @@ mod tests {
     }
 
     #[test]
+    fn nobody_goes_below_what_is_guaranteed() {
+        let claims = [claim(25, 5, 25), claim(20, 1, 25)];
+        assert_eq!(sparing(&claims), None);
+    }
+
+    #[test]
     fn who_has_nothing_that_can_leave_is_passed_over() {
-        let mut claims = [claim(90, 1, 25), claim(20, 2, 25)];
+        let mut claims = [claim(90, 1, 25), claim(30, 2, 25)];
         claims[0].0.spares = false;
         assert_eq!(sparing(&claims), Some(1));
         claims[1].0.spares = false;
