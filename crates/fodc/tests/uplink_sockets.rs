@@ -304,6 +304,35 @@ async fn fodc_f3_fodc_f4_frozen_with_a_full_send_buffer_it_still_stops_in_five_s
 }
 
 #[tokio::test]
+async fn fodc_o11_a_proxy_that_never_speaks_is_held_and_one_that_is_dead_is_noticed_in_time() {
+    const ACTIVITY: Duration = Duration::from_secs(3);
+    let proxy = Proxy::start(Behaviour {
+        heartbeat_seconds: 1,
+        ..plain(Dialect::Seed)
+    });
+    let between = proxy.behind();
+    let uplink = agent(between.addr().to_string(), Regular::of(1))
+        .activity_timeout(ACTIVITY)
+        .build()
+        .unwrap();
+    within("registered", uplink.connect()).await.unwrap();
+    // Nothing comes but what it is asked for life.
+    sleep(3 * ACTIVITY).await;
+    assert!(connected(&uplink.status()), "{:?}", uplink.status());
+    assert_eq!(between.stats().accepted, 1);
+    assert_eq!(proxy.books().registrations.len(), 1);
+
+    let _frozen = between.inject(Fault::Freeze, Reach::Everything);
+    let began = Instant::now();
+    let lost = until(uplink.watch(), |now| now.state == State::Reconnecting);
+    within("a loss", lost).await;
+    let took = began.elapsed();
+    // The last sign of life is at most a third of the timeout older than the freeze.
+    assert!(took > ACTIVITY / 2, "{took:?}");
+    assert!(took < ACTIVITY + Duration::from_secs(2), "{took:?}");
+}
+
+#[tokio::test]
 async fn a_record_that_is_stuck_is_an_empty_answer_in_time_and_no_heartbeat_is_late() {
     let mut proxy = Proxy::start(plain(Dialect::Newest));
     let record = Stuck::new(Regular::of(3));

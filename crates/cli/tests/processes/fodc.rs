@@ -25,22 +25,28 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::process::{LIMIT, next, run, steadfast};
 
 /// An exporter whose counter says how often it was read.
-struct Exporter {
-    port: u16,
+pub(crate) struct Exporter {
+    pub(crate) port: u16,
     reads: Arc<AtomicU64>,
     _task: AbortOnDropHandle<()>,
 }
 
 impl Exporter {
     async fn start() -> Self {
+        Self::with(String::new()).await
+    }
+
+    /// One whose page has these lines as well.
+    pub(crate) async fn with(more: String) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let reads = Arc::new(AtomicU64::new(0));
         let count = Arc::clone(&reads);
+        let more = Arc::<str>::from(more);
         let task = tokio::spawn(async move {
             loop {
                 let (socket, _) = listener.accept().await.unwrap();
-                tokio::spawn(serve(socket, Arc::clone(&count)));
+                tokio::spawn(serve(socket, Arc::clone(&count), Arc::clone(&more)));
             }
         });
         Self {
@@ -52,7 +58,7 @@ impl Exporter {
 }
 
 /// Answers every request on a connection with the page.
-async fn serve(socket: TcpStream, reads: Arc<AtomicU64>) {
+async fn serve(socket: TcpStream, reads: Arc<AtomicU64>, more: Arc<str>) {
     let mut socket = BufReader::new(socket);
     loop {
         let mut line = String::new();
@@ -64,7 +70,7 @@ async fn serve(socket: TcpStream, reads: Arc<AtomicU64>) {
         }
         let number = reads.fetch_add(1, Ordering::Relaxed) + 1;
         let page = format!(
-            "# TYPE reads counter\nreads_total{{path=\"/a,b\"}} {number}\n# TYPE jobs gauge\njobs 7\n"
+            "# TYPE reads counter\nreads_total{{path=\"/a,b\"}} {number}\n# TYPE jobs gauge\njobs 7\n{more}"
         );
         let head = format!(
             "HTTP/1.1 200 OK\r\ncontent-type: text/plain; version=0.0.4\r\ncontent-length: {}\r\n\r\n",
@@ -77,12 +83,22 @@ async fn serve(socket: TcpStream, reads: Arc<AtomicU64>) {
 }
 
 /// A process that said that it is ready, and the addresses it said.
-struct Ready {
-    child: Child,
-    addresses: Vec<SocketAddr>,
+pub(crate) struct Ready {
+    pub(crate) child: Child,
+    pub(crate) addresses: Vec<SocketAddr>,
 }
 
-async fn start(args: &[&str]) -> Ready {
+impl Ready {
+    pub(crate) fn signal(&self, name: &str) {
+        let id = self.child.id().expect("it runs").to_string();
+        let kill = std::process::Command::new("kill")
+            .args(["-s", name, &id])
+            .status();
+        assert!(kill.unwrap().success());
+    }
+}
+
+pub(crate) async fn start(args: &[&str]) -> Ready {
     let mut child = steadfast(args).stderr(Stdio::inherit()).spawn().unwrap();
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
     let ready = next(&mut lines).await.expect("a line when it is ready");
@@ -91,7 +107,7 @@ async fn start(args: &[&str]) -> Ready {
     Ready { child, addresses }
 }
 
-async fn agent(port: u16, record: &Path, more: &[&str]) -> Ready {
+pub(crate) async fn agent(port: u16, record: &Path, more: &[&str]) -> Ready {
     let port = port.to_string();
     let listen = ["--prometheus-listen-addr", "127.0.0.1:0"];
     let what = ["fodc", "agent", "--poll-metrics-ports", &port];
@@ -100,7 +116,7 @@ async fn agent(port: u16, record: &Path, more: &[&str]) -> Ready {
     start(&[&what[..], &listen, &how, &record, more].concat()).await
 }
 
-async fn fetch(server: SocketAddr, target: &str) -> String {
+pub(crate) async fn fetch(server: SocketAddr, target: &str) -> String {
     let exchange = async {
         let mut socket = TcpStream::connect(server).await.unwrap();
         let request = format!("GET {target} HTTP/1.0\r\nhost: x\r\n\r\n");
@@ -116,7 +132,7 @@ async fn fetch(server: SocketAddr, target: &str) -> String {
 }
 
 /// Looks again until it holds.
-async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
+pub(crate) async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
     let end = Instant::now() + LIMIT;
     loop {
         if let Some(found) = look().await {
@@ -146,10 +162,12 @@ fn counted(json: &str) -> BTreeMap<Timestamp, u64> {
 }
 
 /// What is on the disk; nothing while there is no record yet.
-async fn replay(record: &Path) -> BTreeMap<Timestamp, u64> {
+pub(crate) async fn replay(record: &Path) -> BTreeMap<Timestamp, u64> {
     let record = record.to_str().unwrap();
     let all = ["--from", "2020-01-01T00:00:00Z", "--json"];
-    let ended = run(&[&["fodc", "replay", record], &all[..]].concat(), None).await;
+    let counter = ["--name", "reads_total"];
+    let args = [&["fodc", "replay", record], &all[..], &counter];
+    let ended = run(&args.concat(), None).await;
     if ended.stderr.contains("nothing in it yet") {
         return BTreeMap::new();
     }
@@ -158,11 +176,7 @@ async fn replay(record: &Path) -> BTreeMap<Timestamp, u64> {
 }
 
 async fn terminate(mut ready: Ready) {
-    let id = ready.child.id().unwrap().to_string();
-    let kill = std::process::Command::new("kill")
-        .args(["-TERM", &id])
-        .status();
-    assert!(kill.unwrap().success());
+    ready.signal("TERM");
     let status = timeout(LIMIT, ready.child.wait())
         .await
         .expect("an end in time");

@@ -6,5 +6,7 @@
 
 mod demo;
 mod fodc;
+mod fodc_frozen;
+mod frames;
 mod process;
 mod streamer;
