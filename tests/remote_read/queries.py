@@ -40,7 +40,8 @@ def random_query(dice, names, labels):
         name = dice.choice(gauges)
         label = dice.choice(sorted(labels[name].keys() - {"__name__"}))
         # Readings of two endpoints are not of one instant; which two are added is not the answer's matter.
-        return Asked(kind, lambda _: f"sum by (instance, {label}) ({name})")
+        by = ", ".join(sorted({"instance", label}))
+        return Asked(kind, lambda _: f"sum by ({by}) ({name})")
     if kind == "over_time":
         name, function = dice.choice(gauges), dice.choice(["max", "min", "last"])
         return Asked(kind, lambda more: f"{function}_over_time({name}[{window + more}s])", window)

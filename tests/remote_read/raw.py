@@ -184,12 +184,12 @@ def ask_all(servers, dice, count, during):
             points[whose] += verdict.points
             never[whose] += len(verdict.never)
             if wrong:
-                print(f"{whose} DIFFERENT {one.kind}: {one.text(0)}: {len(wrong)} of {verdict.points} points; the first:",
-                      *wrong[:2], sep="\n  ", flush=True)
+                print(f"{whose} DIFFERENT {one.kind}: {one.text(0)}: {len(wrong)} of {verdict.points} points; the "
+                      "first:", *wrong[:2], sep="\n  ", flush=True)
     compared = sum(verdicts["agent"].seconds > 0 for _, verdicts in results)
-    print(f"{count} queries over {end - start} s of {len(names)} metrics, {compared} of them in seconds that can be compared, {len(late)} seconds "
-          f"left out; through the agent {agree['agent']} agree ({points['agent']} points), with the control "
-          f"{agree['control']} ({points['control']} points)")
+    print(f"{count} queries over {end - start} s of {len(names)} metrics, {compared} of them in seconds that can be "
+          f"compared, {len(late)} seconds left out; through the agent {agree['agent']} agree ({points['agent']} "
+          f"points), with the control {agree['control']} ({points['control']} points)")
     if compared < count / 2:
         print("the machine was too busy: in too many seconds somebody came too late")
     return not never["agent"] and agree["agent"] >= agree["control"] - count / 20 and compared >= count / 2

@@ -78,7 +78,7 @@ enum Chore {
     },
     /// Compare remote read with what a Prometheus scraped for itself; two minutes, needs its packages
     RemoteRead {
-        /// What the comparison takes, like --seed N
+        /// What the comparison takes, like --seed N, or --raw for one where both scrape by themselves
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<String>,
     },
