@@ -11,6 +11,7 @@ import pytest
 from peers import fodc_wire as wire
 from peers.fodc_agent import REGISTRATIONS_MAX, Call, Series
 from peers.fodc_beside import beside
+from peers.fodc_tap import GOAWAY, PING
 from peers.waiting import until
 
 # Two minutes ago, a whole second.
@@ -514,6 +515,24 @@ def test_fodc_o31_sigterm_ends_the_proxy_with_agents_attached(stage, asked):
             waiting.exception()
     # The first version never comes back by itself; the others found the streams ended.
     until(lambda: all(agent.endings for agent in agents), "that every agent knows")
+
+
+@beside
+def test_our_proxy_sends_one_ping_and_that_when_it_goes(stage):
+    proxy = stage.our_proxy()
+    tap = stage.tap(proxy.address)
+    agent = stage.agent(wire.NEWEST, tap.address, series=[QUEUED])
+    proxy.knows(agent)
+    proxy.page()
+    time.sleep(3)
+    assert (tap.came[PING], tap.came[GOAWAY]) == (0, 0)
+    connections = tap.connections
+    proxy.terminate()
+    proxy.leaves()
+    until(lambda: agent.endings, "that the agent knows")
+    assert tap.came[GOAWAY] >= 1
+    # As a Go server that stops sends it.
+    assert tap.came[PING] == connections
 
 
 @beside

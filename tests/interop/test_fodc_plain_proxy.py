@@ -544,3 +544,6 @@ def test_an_idle_uplink_to_a_proxy_that_never_speaks_stays_and_sends_no_ping(sta
     assert (tap.sent[PING], tap.came[GOAWAY]) == (0, 0)
     assert proxy.ask().HasField("timestamp")
     assert agent.runs()
+    agent.terminate()
+    agent.leaves()
+    assert tap.sent[PING] == 0
