@@ -30,6 +30,9 @@ pub(crate) struct Entry<Id> {
     pub(crate) what: What<Id>,
 }
 
+/// What a remembered line costs besides its bytes: its entry, and its share of the index.
+pub(crate) const ENTRY_BYTES: usize = 48;
+
 /// The accepted lines of one page.
 #[derive(Debug)]
 pub(crate) struct Layout<Id> {
@@ -74,6 +77,12 @@ impl<Id: Copy> Layout<Id> {
             &self.text[self.start(entry)..found.end as usize],
             found.what,
         ))
+    }
+
+    /// Whether it has room for an entry of these bytes behind its first ones, if it may cost that
+    /// much.
+    pub(crate) fn has_room(&self, entries: usize, bytes: &[u8], limit: usize) -> bool {
+        self.start(entries) + bytes.len() + (entries + 1) * ENTRY_BYTES <= limit
     }
 
     pub(crate) fn push(&mut self, bytes: &[u8], what: What<Id>) {

@@ -19,8 +19,9 @@ pub struct Limits {
     pub families: usize,
     /// Bytes of names, help and units kept for all families together.
     pub metadata_bytes: usize,
-    /// Bytes of line beginnings remembered from one scrape to the next. Lines past that are parsed
-    /// in full each time. While a scrape differs from the last one, both are held.
+    /// Bytes of what is remembered from one scrape to the next: the beginnings of lines, and what
+    /// finds them again. Lines past that are parsed in full each time. While a scrape differs from
+    /// the last one, both are held.
     pub remembered_bytes: usize,
 }
 

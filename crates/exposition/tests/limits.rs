@@ -214,9 +214,25 @@ fn scrapes_that_are_never_finished_leave_nothing_behind() {
 }
 
 #[test]
+fn what_finds_the_shortest_lines_again_is_counted_as_held() {
+    for line in ["#\n", "a 1\n"] {
+        let mut limits = narrow();
+        limits.samples = usize::MAX;
+        let piece = line.repeat(10_000).into_bytes();
+        let (summary, peak) = peak(limits, 3, |scrape, n| match (scrape, n) {
+            // The page differs from its first line on, so that both are held.
+            (_, 0) => Some(format!("first{scrape} 1\n").into_bytes()),
+            (_, n) => (n < 20).then(|| piece.clone()),
+        });
+        assert_eq!(summary.lines, 190_001);
+        assert!(peak < BOUND, "{line:?}: {peak}");
+    }
+}
+
+#[test]
 fn lines_that_there_is_no_room_to_remember_are_read_in_full() {
     let mut limits = narrow();
-    limits.remembered_bytes = 30;
+    limits.remembered_bytes = 180;
     let mut reader = Reader::new(Format::Prometheus, limits);
     let page = b"aaaaaaaa 1\nbbbbbbbb 1\ncccccccc 1\ndddddddd 1\neeeeeeee 1\n".as_slice();
     for _ in 0..3 {
@@ -224,6 +240,6 @@ fn lines_that_there_is_no_room_to_remember_are_read_in_full() {
         assert_eq!(read.samples.len(), 5);
         assert!(read.summary.remembered <= 3);
     }
-    // Three lines of nine bytes are remembered, two are asked for each time.
+    // Three lines of nine bytes are remembered with what finds them again, two are asked for each time.
     assert_eq!(reader.keeper.asked, 5 + 2 + 2);
 }

@@ -78,7 +78,7 @@ fn limits() -> impl Strategy<Value = Limits> {
         label_value_bytes: 4,
         families: 3,
         metadata_bytes: 24,
-        remembered_bytes: 100,
+        remembered_bytes: 400,
     };
     let wide = Limits {
         line_bytes: 80,

@@ -18,6 +18,7 @@ mod record;
 mod recording;
 mod remote_read;
 mod responder;
+mod room;
 mod views;
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
@@ -37,11 +38,13 @@ use self::{
     http::{Face, Server},
     recording::{Recording, RecordingError, sync_regularly},
     responder::RecordResponder,
+    room::Room,
     views::Views,
 };
 pub use self::{
     clock::{Clock, SystemClock},
     config::{Config, ConfigFault, ConfigFaults, ReadLimits, RecordPlace, UplinkConfig},
+    record::page_kind,
 };
 use crate::{
     identity::{Identity, IdentityFaults},
@@ -117,8 +120,11 @@ impl Agent {
     /// # Panics
     ///
     /// Outside a tokio runtime with timers and sockets.
-    pub async fn start(config: Config) -> Result<Self, StartError> {
+    pub async fn start(mut config: Config) -> Result<Self, StartError> {
         config.check()?;
+        let room = Room::of(&config);
+        config.page = room.limits(config.page);
+        config.budget = room.record;
         let listener = match config.listen {
             Some(address) => {
                 let bound = TcpListener::bind(address).await;

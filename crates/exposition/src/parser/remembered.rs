@@ -58,7 +58,7 @@ impl<Id: Copy> Parser<Id> {
                     prefix.len()
                 }
             };
-            if self.differs && self.next.text().len() + prefix.len() <= remembered_max {
+            if self.differs && self.next.has_room(self.next.len(), prefix, remembered_max) {
                 self.next.push(prefix, entry.what);
             }
             start = entry.end as usize;
@@ -147,7 +147,9 @@ impl<Id: Copy> Parser<Id> {
         self.expected = entry + 1;
         if self.differs
             && let Some((bytes, what)) = self.last.entry(entry)
-            && self.next.text().len() + bytes.len() <= self.remembered_max()
+            && self
+                .next
+                .has_room(self.next.len(), bytes, self.remembered_max())
         {
             self.next.push(bytes, what);
         }
@@ -155,12 +157,12 @@ impl<Id: Copy> Parser<Id> {
 
     /// Remembers a line that the last scrape did not have, if there is room.
     pub(super) fn remember_new(&mut self, bytes: &[u8], what: What<Id>) {
-        let held = if self.differs {
-            self.next.text().len()
+        let (layout, entries) = if self.differs {
+            (&self.next, self.next.len())
         } else {
-            self.last.start(self.expected)
+            (&self.last, self.expected)
         };
-        if held + bytes.len() > self.remembered_max() {
+        if !layout.has_room(entries, bytes, self.remembered_max()) {
             return;
         }
         if !self.differs {

@@ -12,7 +12,7 @@ use std::{
 use steadfast::grpc::Address;
 use steadfast_exposition::Limits as PageLimits;
 
-use super::{Clock, SystemClock};
+use super::{Clock, SystemClock, room::EACH_MIN};
 use crate::{
     identity::Identity,
     scrape::{Endpoint, FetchLimits},
@@ -31,14 +31,19 @@ pub struct Config {
     pub timeout: Option<Duration>,
     /// Bytes of one page, on the wire and unpacked alike; a longer one is missed. Default 64 MiB.
     pub page_bytes: u64,
-    /// What is taken of one page: lines, labels and samples beyond it are counted and left out.
+    /// What is taken of one page at most: lines, labels and samples beyond it are counted and left
+    /// out. Less is taken where that would not fit the memory for pages.
     pub page: PageLimits,
+    /// Bytes of memory that pages take while they are read, and from one to the next, of all
+    /// endpoints together; each has the same share. `None` is an eighth of the budget, but at least
+    /// 1 MiB for each endpoint and at most 64 MiB. A budget in memory includes it, up to a quarter.
+    pub page_memory: Option<u64>,
     /// Whether timestamps on lines are kept beside the time of the reading. Default no: they are
     /// counted.
     pub honor_timestamps: bool,
     /// Where the record is.
     pub record: RecordPlace,
-    /// Bytes of the record, on disk or in memory by its place; the oldest data leaves first.
+    /// Bytes of the record on disk, or of record and pages in memory; the oldest data leaves first.
     /// Default 64 MiB.
     pub budget: u64,
     /// How often the record is made safe against the loss of power. Default 5 s.
@@ -112,7 +117,7 @@ const SOURCES_PER_ENDPOINT: usize = 2;
 const INTERVAL_MIN: Duration = Duration::from_millis(10);
 
 /// A record smaller than this holds nothing worth having.
-const BUDGET_MIN: u64 = 64 << 10;
+pub(super) const BUDGET_MIN: u64 = 64 << 10;
 
 impl Config {
     /// Scrapes these, and is otherwise as the fields say by default.
@@ -124,6 +129,7 @@ impl Config {
             timeout: None,
             page_bytes: 64 << 20,
             page: PageLimits::default(),
+            page_memory: None,
             honor_timestamps: false,
             record: RecordPlace::Memory,
             budget: 64 << 20,
@@ -162,6 +168,7 @@ impl Config {
                 "is zero: nothing would be recorded".to_owned(),
             );
         }
+        self.check_memory(&mut fault);
         // Each endpoint has its share.
         let least = BUDGET_MIN * self.endpoints.len().max(1) as u64;
         if self.budget < least {
@@ -222,6 +229,31 @@ impl Config {
                     fault("endpoints", format!("{source} has a label named `{name}`"));
                 }
             }
+        }
+    }
+
+    fn check_memory(&self, fault: &mut impl FnMut(&'static str, String)) {
+        let Some(memory) = self.page_memory else {
+            return;
+        };
+        let least = EACH_MIN * self.endpoints.len() as u64;
+        if memory < least {
+            let count = self.endpoints.len();
+            fault(
+                "page_memory",
+                format!(
+                    "is {memory} bytes, must be at least {least}: {EACH_MIN} for each of {count} endpoints"
+                ),
+            );
+        }
+        if self.record == RecordPlace::Memory && memory > self.budget / 4 {
+            fault(
+                "page_memory",
+                format!(
+                    "is {memory} bytes, must be at most a quarter of the budget in memory, {}",
+                    self.budget / 4
+                ),
+            );
         }
     }
 

@@ -2,13 +2,14 @@
 
 use std::io::Write as _;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use flate2::write::MultiGzDecoder;
 
 use super::Miss;
 
-/// Packed bytes that are unpacked at once. gzip makes at most 1,032 of one.
-const PACKED_PIECE: usize = 512;
+/// Packed bytes that are unpacked at once. gzip makes at most 1,032 of one, so that there is never
+/// much more than was asked for.
+const PACKED_PIECE: usize = 64;
 
 /// Unpacks and counts the pieces of one body.
 #[derive(Debug)]
@@ -62,38 +63,48 @@ impl Body {
         Ok(Cut { arrived, size })
     }
 
-    pub(super) fn unpack(&mut self, piece: Bytes) -> Result<Bytes, Miss> {
-        let unpacked = match &mut self.packing {
-            Packing::None => piece,
+    /// Adds what a piece unpacks to.
+    pub(super) fn unpack(&mut self, piece: &[u8], to: &mut BytesMut) -> Result<(), Miss> {
+        let before = to.len();
+        match &mut self.packing {
+            Packing::None => to.extend_from_slice(piece),
             Packing::Gzip(decoder) => {
-                let written = decoder.write_all(&piece);
+                let written = decoder.write_all(piece);
                 written.map_err(|error| Miss::Gzip(error.to_string()))?;
-                Bytes::from(std::mem::take(decoder.get_mut()))
+                take(decoder, to);
             }
-        };
-        self.count(unpacked)
+        }
+        self.count(to.len() - before)
     }
 
-    /// What is left when the last piece has been unpacked.
-    pub(super) fn finish(&mut self) -> Result<Bytes, Miss> {
-        let unpacked = match &mut self.packing {
-            Packing::None => Bytes::new(),
+    /// Adds what is left when the last piece has been unpacked.
+    pub(super) fn finish(&mut self, to: &mut BytesMut) -> Result<(), Miss> {
+        let before = to.len();
+        match &mut self.packing {
+            Packing::None => {}
             Packing::Gzip(decoder) => {
                 let finished = decoder.try_finish();
                 finished.map_err(|error| Miss::Gzip(error.to_string()))?;
-                Bytes::from(std::mem::take(decoder.get_mut()))
+                take(decoder, to);
             }
-        };
-        self.count(unpacked)
+        }
+        self.count(to.len() - before)
     }
 
-    fn count(&mut self, unpacked: Bytes) -> Result<Bytes, Miss> {
-        self.unpacked += unpacked.len() as u64;
+    fn count(&mut self, unpacked: usize) -> Result<(), Miss> {
+        self.unpacked += unpacked as u64;
         if self.unpacked > self.limit {
             return Err(Miss::BodyTooLarge(self.limit));
         }
-        Ok(unpacked)
+        Ok(())
     }
+}
+
+/// Moves what was unpacked; the decoder's buffer stays as large as one piece needs it.
+fn take(decoder: &mut MultiGzDecoder<Vec<u8>>, to: &mut BytesMut) {
+    let unpacked = decoder.get_mut();
+    to.extend_from_slice(unpacked);
+    unpacked.clear();
 }
 
 /// Pieces of what arrived, small enough to be unpacked at once.
@@ -132,17 +143,21 @@ mod tests {
     /// Everything a body unpacks to, the longest piece, and what became of it.
     fn run(body: &mut Body, arrivals: &[&[u8]]) -> (Vec<u8>, usize, Result<(), Miss>) {
         let (mut all, mut longest) = (Vec::new(), 0);
-        let mut take = |piece: Bytes| {
+        let mut ready = BytesMut::new();
+        let mut take = |ready: &mut BytesMut| {
+            let piece = ready.split();
             longest = longest.max(piece.len());
             all.extend_from_slice(&piece);
         };
         let mut go = || {
             for arrived in arrivals {
                 for piece in body.receive(Bytes::copy_from_slice(arrived))? {
-                    take(body.unpack(piece)?);
+                    body.unpack(&piece, &mut ready)?;
+                    take(&mut ready);
                 }
             }
-            take(body.finish()?);
+            body.finish(&mut ready)?;
+            take(&mut ready);
             Ok(())
         };
         let result = go();
@@ -173,7 +188,7 @@ mod tests {
         let (unpacked, longest, result) = run(&mut body, &[&packed]);
         assert_eq!(result, Err(Miss::BodyTooLarge(8 << 20)));
         assert!(unpacked.len() <= 8 << 20);
-        assert!(longest <= PACKED_PIECE * 1_040 + (64 << 10), "{longest}");
+        assert!(longest <= PACKED_PIECE * 1_040 + (32 << 10), "{longest}");
     }
 
     #[test]

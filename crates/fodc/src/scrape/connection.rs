@@ -14,7 +14,7 @@ use tokio_util::task::AbortOnDropHandle;
 use super::Miss;
 
 /// Bytes read ahead of us, and the longest head of an answer.
-const BUFFER: usize = 64 << 10;
+const BUFFER: usize = 32 << 10;
 const HEADERS: usize = 100;
 
 /// A connection and the task that drives it. Dropping it closes the socket.

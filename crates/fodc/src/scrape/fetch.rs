@@ -1,5 +1,7 @@
 //! One reading of one endpoint.
 
+use std::time::Duration;
+
 use bytes::{Bytes, BytesMut};
 use http::{
     HeaderMap, Request, Response, StatusCode, Uri,
@@ -11,7 +13,7 @@ use http::{
 use http_body_util::{BodyExt as _, Empty};
 use hyper::body::Incoming;
 use steadfast_exposition::Format;
-use tokio::task::yield_now;
+use tokio::{task::yield_now, time::Instant};
 
 use super::{
     Endpoint, FetchLimits, Intake, Miss,
@@ -27,7 +29,7 @@ const REDIRECTS: usize = 3;
 const RELEASED_BYTES: usize = 64 << 10;
 
 /// Bytes that are handed on at once.
-const PIECE_BYTES: usize = 64 << 10;
+const PIECE_BYTES: usize = 32 << 10;
 
 /// Reads one endpoint, again and again, over one connection.
 #[derive(Debug)]
@@ -35,7 +37,8 @@ pub(super) struct Fetcher {
     endpoint: Endpoint,
     limits: FetchLimits,
     connection: Option<Connection>,
-    waits_for_record: bool,
+    /// Since when a piece of the page has waited for room in front of the record.
+    waits_since: Option<Instant>,
 }
 
 impl Fetcher {
@@ -44,7 +47,7 @@ impl Fetcher {
             endpoint,
             limits,
             connection: None,
-            waits_for_record: false,
+            waits_since: None,
         }
     }
 
@@ -55,7 +58,7 @@ impl Fetcher {
     ///
     /// Dropping the future closes the connection.
     pub(super) async fn fetch(&mut self, intake: &mut impl Intake) -> Result<u64, Miss> {
-        self.waits_for_record = false;
+        self.waits_since = None;
         let mut uri = self.endpoint.uri().clone();
         for _ in 0..=REDIRECTS {
             let (connection, answer) = self.ask(&uri).await?;
@@ -76,11 +79,15 @@ impl Fetcher {
     }
 
     /// What to call a reading that was cut off by its deadline.
-    pub(super) fn late(&self) -> Miss {
-        if self.waits_for_record {
-            Miss::RecordBusy(self.limits.timeout)
-        } else {
-            Miss::Timeout(self.limits.timeout)
+    pub(super) fn late(&self, intake: &impl Intake) -> Miss {
+        let limit = self.limits.timeout;
+        match self.waits_since {
+            Some(since) => Miss::RecordBusy {
+                limit,
+                waited: Duration::from_millis(since.elapsed().as_millis() as u64),
+                bytes: intake.waiting(),
+            },
+            None => Miss::Timeout(limit),
         }
     }
 
@@ -141,13 +148,13 @@ impl Fetcher {
                 continue; // trailers
             };
             for piece in body.receive(arrived)? {
-                ready.extend_from_slice(&body.unpack(piece)?);
+                body.unpack(&piece, &mut ready)?;
                 if ready.len() >= PIECE_BYTES {
                     self.hand_over(&mut ready, intake).await;
                 }
             }
         }
-        ready.extend_from_slice(&body.finish()?);
+        body.finish(&mut ready)?;
         self.hand_over(&mut ready, intake).await;
         self.connection = Some(connection);
         Ok(body.bytes())
@@ -155,9 +162,9 @@ impl Fetcher {
 
     async fn hand_over(&mut self, ready: &mut BytesMut, intake: &mut impl Intake) {
         if !ready.is_empty() {
-            self.waits_for_record = true;
+            self.waits_since = Some(Instant::now());
             intake.piece(ready.split().freeze()).await;
-            self.waits_for_record = false;
+            self.waits_since = None;
             // Unpacking is work between two arrivals; others have endpoints too.
             yield_now().await;
         }

@@ -44,8 +44,19 @@ pub enum Miss {
     #[error("the page does not end with `# EOF`: part of it is missing")]
     EofMissing,
     /// The record did not take the page in time.
-    #[error("the record took nothing for {0:?}: its disk is slow, or it is full of other pages")]
-    RecordBusy(std::time::Duration),
+    #[error(
+        "recording is behind: of the {limit:?} that a reading may take, the page waited the last \
+         {waited:?}, with {bytes} bytes of pages that are not recorded yet; the disk or the \
+         processor is short, or other pages are large"
+    )]
+    RecordBusy {
+        /// Limit on a reading.
+        limit: std::time::Duration,
+        /// How long the page's next piece waited for room when the time was over.
+        waited: std::time::Duration,
+        /// Bytes of all pages that waited to be recorded.
+        bytes: usize,
+    },
 }
 
 impl Miss {
@@ -66,7 +77,7 @@ impl Miss {
             Self::ContentType(_) => "content_type",
             Self::NotMetrics(_) => "not_metrics",
             Self::EofMissing => "eof_missing",
-            Self::RecordBusy(_) => "record_busy",
+            Self::RecordBusy { .. } => "record_busy",
         }
     }
 }

@@ -22,6 +22,9 @@ pub(crate) trait Intake: Send {
     /// Dropped before it resolves, the piece is not taken, and the page can not be ended well.
     fn piece(&mut self, piece: Bytes) -> impl Future<Output = ()> + Send;
 
+    /// Bytes of pages, of all endpoints, that wait to be taken.
+    fn waiting(&self) -> usize;
+
     /// The reading is over. Resolves when it stands in the record.
     fn end(&mut self, reading: Reading) -> impl Future<Output = ()> + Send;
 }
@@ -91,7 +94,7 @@ impl<I: Intake> Poller<I> {
         let time_ms = self.clock.now_ms();
         let began = Instant::now();
         let fetched = timeout(self.timeout, self.fetcher.fetch(&mut self.intake)).await;
-        let page = fetched.unwrap_or_else(|_| Err(self.fetcher.late()));
+        let page = fetched.unwrap_or_else(|_| Err(self.fetcher.late(&self.intake)));
         let duration = began.elapsed();
         let (skipped, skipped_count) = self.move_on();
         let reading = Reading {

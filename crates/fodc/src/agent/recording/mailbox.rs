@@ -16,8 +16,8 @@ use crate::{
 };
 
 /// Bytes of pages that may wait for the recording thread, of all endpoints together. It takes about
-/// a gigabyte a second; this is what arrives while it waits for a disk.
-const WAITING_BYTES: usize = 4 << 20;
+/// a gigabyte a second; what arrives while it waits for a disk waits in the sockets.
+const WAITING_BYTES: usize = 1 << 20;
 
 /// What the recording thread is told.
 #[derive(Debug)]
@@ -169,6 +169,10 @@ impl Intake for Mailbox {
             _room: room.expect("the room is never closed"),
         };
         self.messages.send(message).ok();
+    }
+
+    fn waiting(&self) -> usize {
+        WAITING_BYTES.saturating_sub(self.room.available_permits())
     }
 
     async fn end(&mut self, reading: Reading) {

@@ -19,6 +19,8 @@ pub(super) struct Collected {
     samples: Vec<Sample>,
     /// Series that the page before did not have.
     pub(super) added: u64,
+    /// Series that were named before all was said of them, since late ones had no room.
+    named_early: bool,
     /// What was wrong with the page's last line that was not taken.
     pub(super) last_rejected: Option<String>,
 }
@@ -70,6 +72,7 @@ impl Collected {
         self.samples.shrink_to(2 * self.samples.len());
         self.samples.clear();
         self.added = 0;
+        self.named_early = false;
         self.last_rejected = None;
     }
 
@@ -89,9 +92,10 @@ impl Page<'_> {
     /// said. Returns whether something else is said than when series were named to the record.
     pub(super) fn settle(&mut self) -> bool {
         let mut changed = false;
+        let named_early = self.collected.named_early;
         for (family, said) in std::mem::take(&mut self.collected.news) {
             let before = self.collected.families.insert(family, said.clone());
-            changed |= before.is_some_and(|before| before != said);
+            changed |= before.map_or(named_early, |before| before != said);
         }
         let Collected {
             lates, families, ..
@@ -115,11 +119,23 @@ impl Sink for Page<'_> {
         let FamilyRef {
             name, kind, help, ..
         } = series.family;
-        if kind.is_none() || help.is_none() {
-            return Ok(self.collected.lates.add(labels));
-        }
         let suffix = series.name.strip_prefix(name).unwrap_or_default();
-        let meta = meta(kind.unwrap_or_default(), help.unwrap_or_default(), suffix);
+        let mut meta = meta(kind.unwrap_or_default(), help.unwrap_or_default(), suffix);
+        let mut labels = labels;
+        if kind.is_none() || help.is_none() {
+            let pairs = series.labels.iter();
+            let bytes = pairs.map(|(name, value)| name.len() + value.len() + 4);
+            let bytes = bytes.sum::<usize>() + NAME.len() + series.name.len() + 20;
+            labels = match self.collected.lates.add(labels, bytes) {
+                Ok(late) => return Ok(late),
+                Err(labels) => labels,
+            };
+            self.collected.named_early = true;
+            if kind.is_none() {
+                // The page before may have said it behind its samples, too.
+                meta = said_of(&self.collected.families, series.name);
+            }
+        }
         let named = self.recorder.series(self.source, &labels, &meta);
         named
             .map(PageSeries::Known)
