@@ -62,6 +62,7 @@ pub(crate) mod keys {
         PAGE_SIZE = "--max-page-size", "STEADFAST_MAX_PAGE_SIZE", "agent" . "max_page_size";
         PAGE_SAMPLES = "--max-page-samples", "STEADFAST_MAX_PAGE_SAMPLES",
             "agent" . "max_page_samples";
+        PAGE_MEMORY = "--page-memory", "STEADFAST_PAGE_MEMORY", "agent" . "page_memory";
         HONOR_TIMESTAMPS = "--honor-timestamps", "STEADFAST_HONOR_TIMESTAMPS",
             "agent" . "honor_timestamps";
         RECORD = "--data", "STEADFAST_RECORD", "agent" . "data";

@@ -3,6 +3,7 @@
 mod account;
 mod reader;
 mod source;
+pub(crate) mod telling;
 mod writer;
 
 use std::{
@@ -16,16 +17,21 @@ use anyhow::Context as _;
 use steadfast_chaos::Proxy;
 use steadfast_streamer::filter::Filter;
 use tokio::{
-    select,
     sync::mpsc,
     time::{Instant, sleep, timeout_at},
 };
 use tokio_util::sync::CancellationToken;
 
-use self::{account::Account, reader::Reader, source::Source, writer::Writer};
+use self::{
+    account::Account,
+    reader::Reader,
+    source::Source,
+    telling::{head, note, rest},
+    writer::Writer,
+};
 use crate::{
     config::Settings,
-    output::{self, BAD, FAINT, GOOD, STRONG, styled},
+    output::{self, BAD, GOOD, styled},
     server_process::ServerProcess,
     units::humane,
     wiring::{Dial, Publisher, Subscriber, Turn},
@@ -162,7 +168,7 @@ struct Cuts<'a> {
 impl Cuts<'_> {
     /// Both cuts with their stages; `false` when stopped before the end.
     async fn all(&mut self, stop: &CancellationToken) -> anyhow::Result<bool> {
-        if !rest(stop).await {
+        if !rest(STAGE, stop).await {
             return Ok(false);
         }
         head(4, "a cut", "every connection is reset");
@@ -170,7 +176,7 @@ impl Cuts<'_> {
         let at = Instant::now();
         self.proxy.reset();
         self.recover(at).await;
-        if !rest(stop).await {
+        if !rest(STAGE, stop).await {
             return Ok(false);
         }
         head(
@@ -185,7 +191,7 @@ impl Cuts<'_> {
         self.server.restart().await?;
         self.proxy.set_upstream(self.server.addr());
         self.recover(at).await;
-        let whole = rest(stop).await;
+        let whole = rest(STAGE, stop).await;
         self.account.mark("after the kill");
         Ok(whole)
     }
@@ -218,23 +224,4 @@ impl Cuts<'_> {
             &format!("not connected again within {}", humane(PATIENCE)),
         ));
     }
-}
-
-async fn rest(stop: &CancellationToken) -> bool {
-    select! {
-        () = stop.cancelled() => false,
-        () = sleep(STAGE) => true,
-    }
-}
-
-fn head(number: u32, what: &str, detail: &str) {
-    output::note(&format!(
-        "{} {}",
-        styled(STRONG, &format!("{number}. {what}:")),
-        detail
-    ));
-}
-
-fn note(text: &str) {
-    output::note(&format!("   {}", styled(FAINT, text)));
 }

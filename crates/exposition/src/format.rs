@@ -110,6 +110,25 @@ impl Kind {
         }
     }
 
+    /// The family of a sample of this kind in the Prometheus format, where only histograms and
+    /// summaries have parts with names of their own.
+    #[must_use]
+    pub fn prometheus_family(self, sample: &str) -> &str {
+        let suffixes: &[&str] = match self {
+            Self::Histogram => &["_bucket", "_sum", "_count"],
+            Self::Summary => &["_sum", "_count"],
+            Self::Unknown
+            | Self::Gauge
+            | Self::Counter
+            | Self::Info
+            | Self::StateSet
+            | Self::GaugeHistogram => &[],
+        };
+        let mut suffixes = suffixes.iter();
+        let base = suffixes.find_map(|suffix| sample.strip_suffix(suffix));
+        base.filter(|base| !base.is_empty()).unwrap_or(sample)
+    }
+
     /// Suffixes that samples of such a family have beside the family's bare name.
     #[must_use]
     pub fn suffixes(self) -> &'static [&'static str] {

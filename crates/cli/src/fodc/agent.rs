@@ -1,6 +1,6 @@
 //! `steadfast fodc agent`.
 
-use std::{path::PathBuf, process::ExitCode, time::Duration};
+use std::{net::IpAddr, path::PathBuf, process::ExitCode, time::Duration};
 
 use anyhow::bail;
 use steadfast::session::{State, Status};
@@ -44,7 +44,8 @@ pub(crate) struct Args {
     /// Keep the record in memory only; it ends with the process
     #[arg(long, conflicts_with = "data")]
     in_memory: bool,
-    /// Bytes of the record; the oldest data leaves first [default: 64MiB]
+    /// Bytes of the record, in memory with what pages need; the oldest data leaves first
+    /// [default: 64MiB]
     #[arg(long, value_name = "SIZE")]
     budget: Option<String>,
     /// Where to serve /metrics, /livez, /readyz and remote read [default: 127.0.0.1:9090]
@@ -105,8 +106,13 @@ pub(crate) struct Args {
     #[arg(long, value_name = "SIZE", hide_short_help = true)]
     max_page_size: Option<String>,
     /// Samples taken of a page; what is beyond is counted and left out
+    /// [default: as many as the memory for pages holds, at most 500000]
     #[arg(long, value_name = "N", hide_short_help = true)]
     max_page_samples: Option<String>,
+    /// Memory for the pages of all endpoints, in equal shares; with --in-memory part of the budget
+    /// [default: an eighth of the budget; at least 1MiB for each endpoint, at most 64MiB]
+    #[arg(long, value_name = "SIZE", hide_short_help = true)]
+    page_memory: Option<String>,
     /// Keep the times that stand on lines beside the time of the reading
     #[arg(long, hide_short_help = true)]
     honor_timestamps: bool,
@@ -211,7 +217,8 @@ async fn tell_turns(mut status: watch::Receiver<Status>) {
 }
 
 fn config(args: &Args, settings: &mut Settings) -> Config {
-    let mut config = Config::new(endpoints(args, settings));
+    let containers = several::<String>(settings, keys::CONTAINERS, &args.container_names);
+    let mut config = Config::new(endpoints(args, settings, containers.as_deref()));
     let duration = |settings: &mut Settings, key, flag: &Option<String>, default| {
         settings.get_or(key, flag.as_deref(), default)
     };
@@ -238,6 +245,8 @@ fn config(args: &Args, settings: &mut Settings) -> Config {
     {
         config.page.samples = samples as usize;
     }
+    let memory = settings.get(keys::PAGE_MEMORY, args.page_memory.as_deref());
+    config.page_memory = memory.map(|Size(bytes)| bytes);
     let given = args.honor_timestamps.then_some("true");
     config.honor_timestamps = settings.get_or(keys::HONOR_TIMESTAMPS, given, false);
     let given = args.in_memory.then_some("true");
@@ -250,15 +259,14 @@ fn config(args: &Args, settings: &mut Settings) -> Config {
     };
     let listen = settings.get(keys::AGENT_LISTEN, args.prometheus_listen_addr.as_deref());
     config.listen = listen.map(|Listen(listen)| listen).or(config.listen);
-    config.uplink = uplink(args, settings);
+    config.uplink = uplink(args, settings, containers);
     config
 }
 
 /// The ports, then the endpoints, with the containers' names in that order.
-fn endpoints(args: &Args, settings: &mut Settings) -> Vec<Endpoint> {
+fn endpoints(args: &Args, settings: &mut Settings, names: Option<&[String]>) -> Vec<Endpoint> {
     let ports = several::<Port>(settings, keys::POLL_PORTS, &args.poll_metrics_ports);
     let urls = several::<Endpoint>(settings, keys::ENDPOINTS, &args.metrics_endpoint);
-    let names = several::<String>(settings, keys::CONTAINERS, &args.container_names);
     let ports = match ports {
         None if urls.is_none() => vec![Port(DATABASE_PORT)],
         ports => ports.unwrap_or_default(),
@@ -289,12 +297,16 @@ fn endpoints(args: &Args, settings: &mut Settings) -> Vec<Endpoint> {
 }
 
 /// The proxy and who the node is, if one of the two is given.
-fn uplink(args: &Args, settings: &mut Settings) -> Option<UplinkConfig> {
+fn uplink(
+    args: &Args,
+    settings: &mut Settings,
+    containers: Option<Vec<String>>,
+) -> Option<UplinkConfig> {
     let proxy: Option<Written> = settings.get(keys::PROXY_ADDR, args.proxy_addr.as_deref());
     let role: Option<String> = settings.get(keys::NODE_ROLE, args.node_role.as_deref());
     let pod: Option<String> = settings.get(keys::POD_NAME, args.pod_name.as_deref());
     let labels = several::<Label>(settings, keys::NODE_LABELS, &args.node_labels);
-    let ip: Option<String> = settings.get(keys::NODE_IP, args.node_ip.as_deref());
+    let ip: Option<Ip> = settings.get(keys::NODE_IP, args.node_ip.as_deref());
     let port: Option<Port> = settings.get(keys::NODE_PORT, args.node_port.as_deref());
     let heartbeat = Duration::from_secs(10);
     let flag = args.heartbeat_interval.as_deref();
@@ -315,7 +327,6 @@ fn uplink(args: &Args, settings: &mut Settings) -> Option<UplinkConfig> {
         return None;
     }
     let proxy = proxy.map_or_else(|| PROXY.to_owned(), |Written(proxy)| proxy);
-    let containers = several::<String>(settings, keys::CONTAINERS, &args.container_names);
     Some(UplinkConfig {
         proxy,
         identity: Identity {
@@ -325,7 +336,7 @@ fn uplink(args: &Args, settings: &mut Settings) -> Option<UplinkConfig> {
                 .into_iter()
                 .map(|Label(key, value)| (key, value))
                 .collect(),
-            address: ip.zip(port.map(|Port(port)| port)),
+            address: ip.map(|Ip(ip)| ip).zip(port.map(|Port(port)| port)),
             pod_name: pod.unwrap_or_else(host_name),
             container_names: containers.unwrap_or_default(),
         },
@@ -372,6 +383,20 @@ impl Setting for Port {
     }
 }
 
+/// An address of the node, as it was written.
+struct Ip(String);
+
+impl Setting for Ip {
+    fn from_text(text: &str) -> Result<Self, String> {
+        match text.parse::<IpAddr>() {
+            Ok(_) => Ok(Self(text.to_owned())),
+            Err(_) => Err(format!(
+                "{text:?} is not an IP address; write one like 10.1.2.3 or fd00::7"
+            )),
+        }
+    }
+}
+
 /// A label of the node.
 struct Label(String, String);
 
@@ -398,6 +423,7 @@ fn tell(fault: &ConfigFault, settings: &mut Settings) {
         "timeout" => keys::SCRAPE_TIMEOUT,
         "page_bytes" => keys::PAGE_SIZE,
         "page.samples" => keys::PAGE_SAMPLES,
+        "page_memory" => keys::PAGE_MEMORY,
         "budget" => keys::BUDGET,
         "sync_every" => keys::SYNC_EVERY,
         "uplink.proxy" => keys::PROXY_ADDR,

@@ -15,11 +15,11 @@ use std::{
 
 use anyhow::{Context as _, bail};
 use jiff::Timestamp;
-use tokio::{select, time::sleep};
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use self::{
-    chart::{Happening, NODE, PROMETHEUS, Shown},
+    chart::{Chart, Happening, NODE, PROMETHEUS, Shown},
     exporters::Exporter,
     incident::Burn,
     window::Window,
@@ -27,8 +27,9 @@ use self::{
 use super::http;
 use crate::{
     config::Settings,
-    output::{self, BAD, FAINT, GOOD, STRONG, styled},
+    output::{self, BAD, GOOD, styled},
     own_process::OwnProcess,
+    tour::telling::{head, note, rest},
     units::{grouped, humane},
 };
 
@@ -105,11 +106,12 @@ pub(crate) async fn run(
         ),
     );
     output::line("")?;
-    output::line(&chart::table(&window, &happenings))?;
+    let chart = Chart::new(&window);
+    output::line(&chart.table(&happenings))?;
     scene.stop().await?;
     let on_disk = replayed(&record, from, to).await?;
     output::line("")?;
-    conclude(&window, &on_disk, chart::shows(&window, &happenings))
+    conclude(&window, &on_disk, chart.shown())
 }
 
 /// Agent and proxy as child processes, and what the agent scrapes.
@@ -308,20 +310,4 @@ fn conclude(window: &Window, on_disk: &Window, shown: Shown) -> anyhow::Result<E
     } else {
         ExitCode::FAILURE
     })
-}
-
-async fn rest(duration: Duration, stop: &CancellationToken) -> bool {
-    select! {
-        () = stop.cancelled() => false,
-        () = sleep(duration) => true,
-    }
-}
-
-fn head(number: u32, what: &str, detail: &str) {
-    let title = styled(STRONG, &format!("{number}. {what}:"));
-    output::note(&format!("{title} {detail}"));
-}
-
-fn note(text: &str) {
-    output::note(&format!("   {}", styled(FAINT, text)));
 }

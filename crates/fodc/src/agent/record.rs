@@ -58,8 +58,9 @@ pub(super) fn window(
     Ok(())
 }
 
-/// What the text formats call a kind.
-pub(super) fn kind(kind: Recorded) -> Kind {
+/// What the text formats call a kind that the record keeps.
+#[must_use]
+pub fn page_kind(kind: Recorded) -> Kind {
     match kind {
         Recorded::Counter => Kind::Counter,
         Recorded::Gauge => Kind::Gauge,

@@ -15,26 +15,27 @@ use super::Miss;
 /// Addresses of one name that are tried.
 const ADDRESSES: usize = 4;
 
-/// Connects to the first address that answers; each has its share of `within`.
+/// Connects to the first address that answers; each has its share of `within`. If none does, what
+/// each of them said is told.
 ///
 /// `localhost` needs no lookup, and is 127.0.0.1 before it is `::1`: in a pod it often has a name
 /// for the latter and nobody who listens there, or no such interface at all.
 pub(super) async fn connect(host: &str, port: u16, within: Duration) -> Result<TcpStream, Miss> {
     let addresses = resolve(host, port).await?;
     let share = within / addresses.len().try_into().unwrap_or(1);
-    let mut failure = Miss::Resolve(format!("{host} has none"));
+    let mut failures = Vec::with_capacity(addresses.len());
     for address in addresses {
-        failure = match timeout(share, TcpStream::connect(address)).await {
+        failures.push(match timeout(share, TcpStream::connect(address)).await {
             Ok(Ok(stream)) => {
                 // Without it a request may wait for the acknowledgement of the one before.
                 stream.set_nodelay(true).ok();
                 return Ok(stream);
             }
-            Ok(Err(error)) => Miss::Connect(format!("{address}: {error}")),
-            Err(_) => Miss::Connect(format!("{address}: no answer within {share:?}")),
-        };
+            Ok(Err(error)) => format!("{address}: {error}"),
+            Err(_) => format!("{address}: no answer within {share:?}"),
+        });
     }
-    Err(failure)
+    Err(Miss::Connect(failures.join("; ")))
 }
 
 async fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>, Miss> {
@@ -81,6 +82,19 @@ mod tests {
         let port = listener.local_addr().unwrap().port();
         let stream = connect("LOCALHOST", port, Duration::from_secs(10)).await;
         assert!(stream.unwrap().peer_addr().unwrap().is_ipv6());
+    }
+
+    #[tokio::test]
+    async fn of_several_addresses_where_nobody_is_each_is_told() {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        drop(listener);
+        let missed = connect("localhost", port, Duration::from_secs(10)).await;
+        let Err(Miss::Connect(told)) = missed else {
+            panic!("{missed:?}");
+        };
+        assert!(told.contains(&format!("127.0.0.1:{port}: ")), "{told}");
+        assert!(told.contains(&format!("; [::1]:{port}: ")), "{told}");
     }
 
     #[tokio::test]

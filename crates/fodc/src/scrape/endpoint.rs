@@ -19,6 +19,9 @@ pub enum EndpointFault {
     /// It is no URL.
     #[error("`{0}` is not a URL: write it like http://localhost:9100/metrics")]
     Malformed(String),
+    /// Its port is none.
+    #[error("`{0}` has a port that is not a number from 1 to 65535")]
+    Port(String),
     /// It is not plain HTTP.
     #[error("`{0}` is not plain HTTP: only http:// can be scraped")]
     Scheme(String),
@@ -45,6 +48,11 @@ impl Endpoint {
         let authority = uri.authority().ok_or_else(malformed)?;
         if authority.host().is_empty() {
             return Err(malformed());
+        }
+        // Digits that are too large for a port are none to `http`.
+        let behind = &authority.as_str()[authority.host().len()..];
+        if !behind.is_empty() && authority.port_u16().is_none_or(|port| port == 0) {
+            return Err(EndpointFault::Port(url.to_owned()));
         }
         let instance = format!("{}:{}", authority.host(), uri.port_u16().unwrap_or(80));
         let host = HeaderValue::from_str(authority.as_str()).map_err(|_| malformed())?;
@@ -158,6 +166,9 @@ mod tests {
             ("https://user:secret@localhost/metrics", "credentials"),
             ("user:secret@localhost", "credentials"),
             ("/metrics", "not a URL"),
+            ("http://db:99999/metrics", "not a number from 1 to 65535"),
+            ("http://[::1]:99999/metrics", "not a number from 1 to 65535"),
+            ("http://db:0/metrics", "not a number from 1 to 65535"),
             ("https://localhost/metrics", "only http://"),
             ("http://user:secret@localhost/metrics", "credentials"),
         ] {

@@ -61,7 +61,13 @@ impl FromStr for Address {
         match authority.port_u16() {
             Some(0) => Err(invalid("port 0 can not be dialled")),
             Some(_) => Ok(Self(authority)),
-            None => Err(invalid("the port is missing")),
+            // Digits that are too large for a port are none to `http`.
+            None => match authority.as_str().rsplit_once(':') {
+                Some((_, port)) if !port.is_empty() && !port.ends_with(']') => {
+                    Err(invalid("the port is not a number up to 65535"))
+                }
+                Some(_) | None => Err(invalid("the port is missing")),
+            },
         }
     }
 }
@@ -109,7 +115,10 @@ mod tests {
             ("", "malformed"),
             (":9000", "host is missing"),
             ("a b:1", "malformed"),
-            ("localhost:99999", "port is missing"),
+            ("localhost:99999", "the port is not a number up to 65535"),
+            ("[::1]:99999", "the port is not a number up to 65535"),
+            ("[::1]", "the port is missing"),
+            ("localhost:", "the port is missing"),
             ("user@localhost:1", "user information"),
         ] {
             let error = text.parse::<Address>().unwrap_err().to_string();

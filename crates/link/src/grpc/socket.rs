@@ -2,6 +2,7 @@
 
 use std::{
     io,
+    net::SocketAddr,
     pin::Pin,
     sync::{
         Arc,
@@ -14,7 +15,7 @@ use std::{
 use socket2::SockRef;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::TcpStream,
+    net::{TcpStream, lookup_host},
 };
 
 use super::{Options, address::Address};
@@ -47,11 +48,32 @@ impl Socket {
         options: &Options,
         switch: KillSwitch,
     ) -> io::Result<Self> {
-        let stream = TcpStream::connect((address.host(), address.port())).await?;
+        let stream = connect(address).await?;
         stream.set_nodelay(true)?;
         user_timeout(&stream, options.user_timeout)?;
         Ok(Self { stream, switch })
     }
+}
+
+/// Connects to the first address of the host that answers; if none does, each is told.
+async fn connect(address: &Address) -> io::Result<TcpStream> {
+    let mut failures: Vec<(SocketAddr, io::Error)> = Vec::new();
+    for candidate in lookup_host((address.host(), address.port())).await? {
+        match TcpStream::connect(candidate).await {
+            Ok(stream) => return Ok(stream),
+            Err(error) => failures.push((candidate, error)),
+        }
+    }
+    let kind = failures.last().map(|(_, error)| error.kind());
+    let told = failures
+        .iter()
+        .map(|(candidate, error)| format!("{candidate}: {error}"));
+    let told: Vec<_> = told.collect();
+    Err(match (failures.pop(), kind) {
+        (Some((_, only)), Some(_)) if told.len() == 1 => only,
+        (Some(_), Some(kind)) => io::Error::new(kind, told.join("; ")),
+        _ => io::Error::new(io::ErrorKind::NotFound, "the host has no address"),
+    })
 }
 
 #[cfg(target_os = "linux")]

@@ -7,7 +7,8 @@ use std::{
 
 use anyhow::Context as _;
 use serde_json::json;
-use steadfast_exposition::{Kind, Numbers, Writer};
+use steadfast_exposition::{Numbers, Writer};
+use steadfast_fodc::agent::page_kind;
 use steadfast_recorder::{NAME, Reader, Selector, SeriesInfo, SeriesWindow};
 
 use super::written;
@@ -41,14 +42,7 @@ pub(super) fn window(
 
 /// The family under which a sample's type is told.
 fn family(series: &SeriesInfo) -> &str {
-    let name = series.labels.name();
-    let parts: &[&str] = match series.meta.kind {
-        steadfast_recorder::Kind::Histogram => &["_bucket", "_sum", "_count"],
-        steadfast_recorder::Kind::Summary => &["_sum", "_count"],
-        _ => &[],
-    };
-    let base = parts.iter().find_map(|part| name.strip_suffix(part));
-    base.unwrap_or(name)
+    page_kind(series.meta.kind).prometheus_family(series.labels.name())
 }
 
 /// What is written so far.
@@ -71,7 +65,7 @@ impl Out {
         match self {
             Self::Text(page) => {
                 let help = Some(one.meta.help.as_str()).filter(|help| !help.is_empty());
-                page.family(family, kind(one.meta.kind), help);
+                page.family(family, page_kind(one.meta.kind), help);
                 for sample in &one.samples {
                     let labels = one.labels.iter().filter(|(name, _)| *name != NAME);
                     let labels = [("source", &*one.source)].into_iter().chain(labels);
@@ -131,16 +125,5 @@ fn number(value: f64) -> serde_json::Value {
         json!(if value > 0.0 { "+Inf" } else { "-Inf" })
     } else {
         json!(value)
-    }
-}
-
-fn kind(kind: steadfast_recorder::Kind) -> Kind {
-    use steadfast_recorder::Kind as Recorded;
-    match kind {
-        Recorded::Counter => Kind::Counter,
-        Recorded::Gauge => Kind::Gauge,
-        Recorded::Histogram => Kind::Histogram,
-        Recorded::Summary => Kind::Summary,
-        _ => Kind::Unknown,
     }
 }

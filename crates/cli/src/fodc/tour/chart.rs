@@ -19,6 +19,12 @@ pub(super) struct Happening {
     pub(super) what: &'static str,
 }
 
+/// A row for each scrape of the node exporter.
+#[derive(Debug)]
+pub(super) struct Chart {
+    rows: Vec<Row>,
+}
+
 /// One row: a scrape of the node exporter, and what holds then.
 #[derive(Clone, Debug, PartialEq)]
 struct Row {
@@ -29,7 +35,6 @@ struct Row {
     busy: Option<f64>,
     switches: Option<f64>,
     prometheus: Option<bool>,
-    marks: Vec<&'static str>,
 }
 
 /// Longest time between scrapes of each second that is no gap.
@@ -37,49 +42,93 @@ const GAP: Duration = Duration::from_millis(1_600);
 /// Width of a full bar.
 const BAR: usize = 20;
 
-fn rows(window: &Window, happenings: &[Happening]) -> Vec<Row> {
-    let idle = window.sum(
-        "node_cpu_seconds_total",
-        &[("mode", "idle"), ("container_name", NODE)],
-    );
-    let switches = rates(&window.sum("node_context_switches_total", &[("container_name", NODE)]));
-    let prometheus = window.sum("up", &[("container_name", PROMETHEUS)]);
-    let idle_rates = rates(&idle);
-    let mut before: Option<Timestamp> = None;
-    let mut rows = Vec::new();
-    for (at, sum) in &idle {
-        let marks = happenings
-            .iter()
-            .filter(|happening| happening.at <= *at && before.is_none_or(|t| t < happening.at))
-            .map(|happening| happening.what);
-        let apart = before.and_then(|t| Duration::try_from(at.duration_since(t)).ok());
-        let up = prometheus.range(..=*at).next_back();
-        rows.push(Row {
-            at: *at,
-            silence: apart.filter(|apart| *apart > GAP),
-            busy: idle_rates
-                .get(at)
-                .map(|rate| (1.0 - rate / f64::from(sum.series)).clamp(0.0, 1.0)),
-            switches: switches.get(at).copied(),
-            prometheus: up.map(|(_, up)| up.value > 0.0),
-            marks: marks.collect(),
+impl Chart {
+    pub(super) fn new(window: &Window) -> Self {
+        let idle = window.sum(
+            "node_cpu_seconds_total",
+            &[("mode", "idle"), ("container_name", NODE)],
+        );
+        let switches =
+            rates(&window.sum("node_context_switches_total", &[("container_name", NODE)]));
+        let prometheus = window.sum("up", &[("container_name", PROMETHEUS)]);
+        let idle_rates = rates(&idle);
+        let mut before: Option<Timestamp> = None;
+        let rows = idle.iter().map(|(at, sum)| {
+            let before = before.replace(*at);
+            let apart = before.and_then(|t| Duration::try_from(at.duration_since(t)).ok());
+            let up = prometheus.range(..=*at).next_back();
+            Row {
+                at: *at,
+                silence: apart.filter(|apart| *apart > GAP),
+                busy: idle_rates
+                    .get(at)
+                    .map(|rate| (1.0 - rate / f64::from(sum.series)).clamp(0.0, 1.0)),
+                switches: switches.get(at).copied(),
+                prometheus: up.map(|(_, up)| up.value > 0.0),
+            }
         });
-        before = Some(*at);
+        Self {
+            rows: rows.collect(),
+        }
     }
-    rows
-}
 
-/// Whether the seconds show what was done: busy processors, and that Prometheus was down.
-pub(super) fn shows(window: &Window, happenings: &[Happening]) -> Shown {
-    let rows = rows(window, happenings);
-    let busiest = rows.iter().filter_map(|row| row.busy).fold(0.0, f64::max);
-    let down = rows.iter().filter(|row| row.prometheus == Some(false));
-    let silence = rows.iter().filter_map(|row| row.silence).max();
-    Shown {
-        rows: rows.len(),
-        busiest,
-        prometheus_down: down.count(),
-        longest_silence: silence,
+    /// What the seconds show of what was done: busy processors, and that Prometheus was down.
+    pub(super) fn shown(&self) -> Shown {
+        let busy = self.rows.iter().filter_map(|row| row.busy);
+        let down = self.rows.iter().filter(|row| row.prometheus == Some(false));
+        Shown {
+            rows: self.rows.len(),
+            busiest: busy.fold(0.0, f64::max),
+            prometheus_down: down.count(),
+            longest_silence: self.rows.iter().filter_map(|row| row.silence).max(),
+        }
+    }
+
+    /// The rows, each with what happened since the one before.
+    pub(super) fn table(&self, happenings: &[Happening]) -> String {
+        let mut table = Table::new();
+        table.load_style(presets::NOTHING);
+        table.set_header([
+            "time",
+            "processors busy",
+            "",
+            "switches/s",
+            "prometheus",
+            "",
+        ]);
+        let mut before: Option<Timestamp> = None;
+        for row in &self.rows {
+            if let Some(silence) = row.silence {
+                let text = format!("{} without a scrape", humane(silence));
+                table.add_row(["…", &text]);
+            }
+            let before = before.replace(row.at);
+            let marks = happenings
+                .iter()
+                .filter(|happening| {
+                    happening.at <= row.at && before.is_none_or(|t| t < happening.at)
+                })
+                .map(|happening| happening.what);
+            let marks: Vec<_> = marks.collect();
+            let share = |busy: f64| format!("{:>3.0} %", busy * 100.0);
+            let bar = row
+                .busy
+                .map(|busy| "█".repeat((busy * BAR as f64).round() as usize));
+            let switches = row.switches.map(|rate| grouped(rate as u64));
+            let up = row.prometheus.map(|up| if up { "up" } else { "DOWN" });
+            let right = |text: Option<String>| {
+                Cell::new(text.unwrap_or_default()).set_alignment(CellAlignment::Right)
+            };
+            table.add_row([
+                Cell::new(clock(row.at)),
+                right(row.busy.map(share)),
+                Cell::new(bar.unwrap_or_default()),
+                right(switches),
+                Cell::new(up.unwrap_or_default()),
+                Cell::new(marks.join("; ")),
+            ]);
+        }
+        table.trim_fmt()
     }
 }
 
@@ -90,44 +139,6 @@ pub(super) struct Shown {
     pub(super) busiest: f64,
     pub(super) prometheus_down: usize,
     pub(super) longest_silence: Option<Duration>,
-}
-
-pub(super) fn table(window: &Window, happenings: &[Happening]) -> String {
-    let mut table = Table::new();
-    table.load_style(presets::NOTHING);
-    table.set_header([
-        "time",
-        "processors busy",
-        "",
-        "switches/s",
-        "prometheus",
-        "",
-    ]);
-    for row in rows(window, happenings) {
-        if let Some(silence) = row.silence {
-            let text = format!("{} without a scrape", humane(silence));
-            table.add_row(["…", &text]);
-        }
-        let share = |busy: f64| format!("{:>3.0} %", busy * 100.0);
-        let bar = row
-            .busy
-            .map(|busy| "█".repeat((busy * BAR as f64).round() as usize));
-        let up = row.prometheus.map(|up| if up { "up" } else { "DOWN" });
-        table.add_row([
-            Cell::new(clock(row.at)),
-            Cell::new(row.busy.map(share).unwrap_or_default()).set_alignment(CellAlignment::Right),
-            Cell::new(bar.unwrap_or_default()),
-            Cell::new(
-                row.switches
-                    .map(|rate| grouped(rate as u64))
-                    .unwrap_or_default(),
-            )
-            .set_alignment(CellAlignment::Right),
-            Cell::new(up.unwrap_or_default()),
-            Cell::new(row.marks.join("; ")),
-        ]);
-    }
-    table.trim_fmt()
 }
 
 /// Time of day with tenths, where the machine is.
@@ -178,19 +189,22 @@ mod tests {
             at: Timestamp::from_second(11).unwrap() + Duration::from_millis(300),
             what: "trouble",
         }];
-        let rows = rows(&window, &happenings);
+        let chart = Chart::new(&window);
+        let rows = &chart.rows;
         let busy: Vec<_> = rows.iter().map(|row| row.busy).collect();
         assert_eq!(busy, [None, Some(0.0), Some(0.5), Some(0.0)]);
         let up: Vec<_> = rows.iter().filter_map(|row| row.prometheus).collect();
         assert_eq!(up, [true, true, false, true]);
-        assert_eq!(rows[2].marks, ["trouble"]);
         assert_eq!(rows[3].silence, Some(Duration::from_secs(3)));
-        assert!(rows[1].silence.is_none() && rows[1].marks.is_empty());
-        let shown = shows(&window, &happenings);
+        assert!(rows[1].silence.is_none());
+        let shown = chart.shown();
         assert_eq!((shown.rows, shown.prometheus_down), (4, 1));
         assert!((shown.busiest - 0.5).abs() < 1e-9);
-        let text = table(&window, &happenings);
+        let text = chart.table(&happenings);
+        let marked: Vec<_> = text.lines().map(|line| line.contains("trouble")).collect();
+        // The head, two rows, the one it is told at, the gap and the last row.
+        assert_eq!(marked, [false, false, false, true, false, false], "{text}");
         assert!(text.contains("3.0 s without a scrape"), "{text}");
-        assert!(text.contains("DOWN") && text.contains("trouble"), "{text}");
+        assert!(text.contains("DOWN"), "{text}");
     }
 }

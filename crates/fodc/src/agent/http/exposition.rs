@@ -38,7 +38,7 @@ impl Families {
     ) {
         self.line.sample(name, labels, value, time_ms);
         let line = self.line.take();
-        let family = family_name(name, kind);
+        let family = kind.prometheus_family(name);
         if !self.families.contains_key(family) {
             self.families.insert(family.to_owned(), Family::default());
         }
@@ -88,7 +88,7 @@ impl Families {
                 [Kind::Histogram, Kind::Summary]
                     .into_iter()
                     .find_map(|kind| {
-                        let whole = family_name(name, kind);
+                        let whole = kind.prometheus_family(name);
                         let known = self.families.get(whole)?;
                         (whole != name && known.kind == kind)
                             .then(|| (name.clone(), whole.to_owned()))
@@ -102,23 +102,6 @@ impl Families {
             }
         }
     }
-}
-
-/// The family that a sample of this name belongs to in the Prometheus format, where only
-/// histograms and summaries have parts with names of their own.
-fn family_name(name: &str, kind: Kind) -> &str {
-    let suffixes: &[&str] = match kind {
-        Kind::Histogram => &["_bucket", "_sum", "_count"],
-        Kind::Summary => &["_sum", "_count"],
-        Kind::Unknown
-        | Kind::Gauge
-        | Kind::Counter
-        | Kind::Info
-        | Kind::StateSet
-        | Kind::GaugeHistogram => &[],
-    };
-    let base = suffixes.iter().find_map(|suffix| name.strip_suffix(suffix));
-    base.filter(|base| !base.is_empty()).unwrap_or(name)
 }
 
 #[cfg(test)]

@@ -18,7 +18,7 @@ pub(super) fn page(face: &Face, snapshot: &Snapshot) -> String {
         if !state.shows(&view) {
             continue;
         }
-        let kind = record::kind(series.meta.kind);
+        let kind = record::page_kind(series.meta.kind);
         let metric = (series.labels.name(), kind, series.meta.help.as_str());
         let labels = view.told(&series.labels);
         let labels = labels.iter().map(|(name, value)| (name.as_ref(), *value));
