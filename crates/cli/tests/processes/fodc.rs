@@ -175,7 +175,7 @@ pub(crate) async fn replay(record: &Path) -> BTreeMap<Timestamp, u64> {
     counted(&ended.stdout)
 }
 
-async fn terminate(mut ready: Ready) {
+pub(crate) async fn terminate(mut ready: Ready) {
     ready.signal("TERM");
     let status = timeout(LIMIT, ready.child.wait())
         .await
@@ -254,10 +254,14 @@ async fn every_fault_of_the_agents_settings_is_told_at_once_with_status_2() {
         "lots",
         "--node-labels",
         "zone",
+        "--container-names",
+        "db,,cache",
         "--node-ip",
         "10.0.0.1",
         "--proxy-addr",
         "https://proxy:1",
+        "--page-memory",
+        "some",
     ];
     let ended = run(&args, None).await;
     assert_eq!(ended.code, Some(2), "{ended:?}");
@@ -268,12 +272,39 @@ async fn every_fault_of_the_agents_settings_is_told_at_once_with_status_2() {
         "--node-labels: \"zone\" is not a label",
         "--node-port: is missing",
         "--proxy-addr: ",
+        "--page-memory: \"some\" is not a size",
     ] {
-        assert!(
-            ended.stderr.contains(expected),
-            "{expected:?} is not in {}",
-            ended.stderr
-        );
+        let told = ended.stderr.matches(expected).count();
+        assert_eq!(told, 1, "{expected:?} in {}", ended.stderr);
+    }
+    let places = ended.stderr.matches("--container-names").count();
+    assert!(places <= 1, "told more than once: {}", ended.stderr);
+}
+
+#[tokio::test]
+async fn an_address_that_is_none_is_told_with_its_flag() {
+    for (flags, told) in [
+        (
+            ["--node-ip", "banana", "--node-port", "1"],
+            "--node-ip: \"banana\" is not an IP address",
+        ),
+        (
+            ["--pod-name", "db-0", "--proxy-addr", "foo:99999"],
+            "--proxy-addr: \"foo:99999\" is not an address: the port is not a number up to 65535",
+        ),
+        (
+            [
+                "--pod-name",
+                "db-0",
+                "--metrics-endpoint",
+                "http://foo:99999/metrics",
+            ],
+            "--metrics-endpoint: `http://foo:99999/metrics` has a port that is not a number",
+        ),
+    ] {
+        let ended = run(&[&["fodc", "agent"], &flags[..]].concat(), None).await;
+        assert_eq!(ended.code, Some(2), "{ended:?}");
+        assert!(ended.stderr.contains(told), "{told}: {}", ended.stderr);
     }
 }
 

@@ -8,5 +8,7 @@ mod demo;
 mod fodc;
 mod fodc_frozen;
 mod frames;
+#[cfg(target_os = "linux")]
+mod memory;
 mod process;
 mod streamer;

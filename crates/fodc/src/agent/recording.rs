@@ -33,7 +33,7 @@ use tokio::{
     time::{MissedTickBehavior, interval},
 };
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info};
+use tracing::{error, warn};
 
 pub(crate) use self::mailbox::{Mailbox, Snapshot, Window};
 use self::{
@@ -212,7 +212,7 @@ impl Thread {
         self.board.write(|State { record, .. }| {
             match (&record.failing, &failure) {
                 (None, Some(failure)) => error!(%failure, "the record can not be written"),
-                (Some(_), None) => info!("the record is written again"),
+                (Some(_), None) => warn!("the record is written again"),
                 (Some(_), Some(_)) | (None, None) => {}
             }
             record.write_errors += u64::from(failure.is_some());

@@ -205,6 +205,10 @@ impl Desk {
         let up = self.up.replace(page.is_ok());
         match page {
             Ok(_) if up == Some(true) => {}
+            // Who was told of the loss is told of its end.
+            Ok(totals) if up == Some(false) => {
+                warn!(url = %state.url, samples = totals.recorded, "endpoint is read again");
+            }
             Ok(totals) => info!(url = %state.url, samples = totals.recorded, "endpoint is read"),
             Err(_) if up == Some(false) => {}
             Err(miss) => warn!(url = %state.url, %miss, "endpoint is not read"),
