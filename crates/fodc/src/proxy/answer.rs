@@ -111,6 +111,13 @@ impl Answer {
         self.values.len()
     }
 
+    /// Makes room at once, since vectors that grow leave holes behind in memory.
+    pub(super) fn expect(&mut self, samples: usize) {
+        self.growing.series.reserve_exact(samples);
+        self.growing.stamp.reserve_exact(samples);
+        self.values.reserve_exact(samples);
+    }
+
     /// When the sample of this index was taken.
     pub(super) fn time(&self, index: usize) -> Moment {
         let own = self.times.get(index).copied();
@@ -123,7 +130,7 @@ impl Answer {
     pub(super) fn seal(&mut self, at: Option<Moment>, catalogue: &Catalogue) {
         self.at = at;
         if self.times.is_empty() {
-            self.order();
+            self.order(&catalogue.read().ranks);
             let growing = std::mem::take(&mut self.growing);
             let (layout, known) = catalogue.write().share(growing);
             self.layout = layout;
@@ -139,17 +146,24 @@ impl Answer {
 
     /// Into the order of the series, or programs that write their maps in random order would share
     /// nothing. What comes twice stays in the order in which it came.
-    fn order(&mut self) {
+    ///
+    /// It is the order in which they were last written: the values of a thousand agents are more
+    /// than the processor's caches hold, and to write them in any other order is to wait for each.
+    fn order(&mut self, ranks: &[u32]) {
         let Layout { series, stamp } = &self.growing;
-        let ids = series.iter().map(|series| series.id).zip(stamp).zip(0u32..);
-        let mut order: Vec<((u32, u16), u32)> = ids
-            .map(|((id, stamp), index)| ((id, *stamp), index))
+        let keys = series.iter().zip(stamp).zip(0u32..);
+        let mut order: Vec<(u64, u16, u32)> = keys
+            .map(|((series, stamp), index)| {
+                let rank = ranks.get(series.id as usize).copied();
+                let key = u64::from(rank.unwrap_or(u32::MAX)) << 32 | u64::from(series.id);
+                (key, *stamp, index)
+            })
             .collect();
         if order.is_sorted() {
             return;
         }
         order.sort_unstable();
-        let indices = || order.iter().map(|(_, index)| *index as usize);
+        let indices = || order.iter().map(|(_, _, index)| *index as usize);
         self.growing = Layout {
             series: indices().map(|index| Arc::clone(&series[index])).collect(),
             stamp: indices().map(|index| stamp[index]).collect(),
@@ -308,8 +322,8 @@ impl<'a> Collector<'a> {
 }
 
 impl Taker for Collector<'_> {
-    fn metric(&mut self, mut metric: RawMetric<'_>) {
-        if let Some((series, stamp)) = self.intern(&mut metric) {
+    fn metric(&mut self, metric: &mut RawMetric<'_>) {
+        if let Some((series, stamp)) = self.intern(metric) {
             self.push(series, stamp, metric.value, metric.time);
         }
     }
@@ -362,7 +376,7 @@ fn kind(wire: MetricType) -> Kind {
 pub(super) struct Discard;
 
 impl Taker for Discard {
-    fn metric(&mut self, _metric: RawMetric<'_>) {}
+    fn metric(&mut self, _metric: &mut RawMetric<'_>) {}
 
     fn columns(&mut self, _columns: &Columns) -> Result<(), Malformed> {
         Ok(())

@@ -74,12 +74,11 @@ impl Filter {
 }
 
 /// Agents that are asked at once. All of a thousand at once would mean a thousand answers half read.
-const BATCH: usize = 100;
+const BATCH: usize = 32;
 
-/// How long the next ones wait at most for half of these to have answered, and how often that may
-/// happen: half a second of the deadline in all.
-const PAUSE: Duration = Duration::from_millis(50);
-const BATCHES: usize = 10;
+/// How long the last ones wait at most for half of those before them to have answered, batch by
+/// batch. It is taken from the deadline.
+const SPREAD: Duration = Duration::from_millis(500);
 
 /// Dropping the future leaves the questions with the agents; their answers are then discarded.
 pub(super) async fn gather(
@@ -91,15 +90,16 @@ pub(super) async fn gather(
     let (now, until) = (state.now(), Instant::now() + patience);
     let deadline = now + patience;
     let agents = state.chosen(|identity| filter.chooses(identity));
-    let size = agents.len().div_ceil(BATCHES).max(BATCH);
+    let batches = u32::try_from(agents.len().div_ceil(BATCH)).unwrap_or(u32::MAX);
+    let pause = SPREAD / batches.max(1);
     let mut asked = Vec::with_capacity(agents.len());
-    for batch in agents.chunks(size) {
+    for batch in agents.chunks(BATCH) {
         let before = asked.len();
         asked.extend(state.ask(question, deadline, batch));
         let half = asked.len() - (asked.len() - before) / 2;
         if asked.len() < agents.len() {
             let some = settle(&mut asked[before..half]);
-            timeout(PAUSE, some).await.ok();
+            timeout(pause, some).await.ok();
         }
     }
     if timeout_at(until, settle(&mut asked)).await.is_err() {

@@ -20,7 +20,7 @@ use tokio::sync::Semaphore;
 use self::parameters::{Parameters, Refused};
 use super::{
     asking::Question,
-    gather::{Gathered, Missing, gather},
+    gather::{Filter, Gathered, Missing, gather},
     state::State,
     text::Text,
     windows::Windows,
@@ -72,7 +72,14 @@ async fn metrics(
     let gathered = api.gather(&parameters).await?;
     let missing = missing_header(&gathered);
     let filter = parameters.filter;
-    let text = prepare(move || Text::new(gathered.told, &filter)).await?;
+    let text = prepare(move || {
+        let text = Text::new(gathered.told, &filter);
+        if filter == Filter::default() {
+            api.state.store.catalogue.rank(text.ranks());
+        }
+        text
+    });
+    let text = text.await?;
     Ok(streamed(TEXT, missing, text))
 }
 

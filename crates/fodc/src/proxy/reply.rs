@@ -33,7 +33,8 @@ pub(super) struct RawMetric<'a> {
 
 /// Who takes what is read.
 pub(super) trait Taker {
-    fn metric(&mut self, metric: RawMetric<'_>);
+    /// Whatever is left in the labels is not looked at again.
+    fn metric(&mut self, metric: &mut RawMetric<'_>);
     fn columns(&mut self, columns: &Columns) -> Result<(), Malformed>;
 }
 
@@ -102,8 +103,15 @@ impl Reader {
     /// Reads whole fields and says how many bytes they were.
     fn take(&mut self, bytes: &[u8], taker: &mut impl Taker) -> Result<usize, Malformed> {
         let mut used = 0;
+        // One for all, or each metric would have memory of its own for its labels.
+        let mut metric = RawMetric::default();
         while let Some((field, length)) = scan(&bytes[used..])? {
-            self.field(&field, taker)?;
+            if field.number == METRIC {
+                metric.read(field.bytes()?)?;
+                taker.metric(&mut metric);
+            } else {
+                self.field(&field, taker)?;
+            }
             used += length;
         }
         Ok(used)
@@ -111,7 +119,6 @@ impl Reader {
 
     fn field(&mut self, field: &Field<'_>, taker: &mut impl Taker) -> Result<(), Malformed> {
         match field.number {
-            1 => taker.metric(metric(field.bytes()?)?),
             2 => {
                 timestamp(field.bytes()?, &mut self.time)?;
                 self.envelope.at = Some(moment(self.time));
@@ -138,31 +145,38 @@ impl Reader {
 pub(super) const COLUMNS: Malformed = Malformed("its columns are wrong");
 const TRUNCATION: Malformed = Malformed("what was left out is wrong");
 
+/// The field that a message consists of, in the main.
+const METRIC: u32 = 1;
+
 /// How much is reserved for a field before it has come.
 const KEPT: usize = 64 << 10;
 
-fn metric(bytes: &[u8]) -> Result<RawMetric<'_>, Malformed> {
-    let mut metric = RawMetric {
-        labels: Vec::with_capacity(8),
-        ..RawMetric::default()
-    };
-    let mut time = (0, 0);
-    for field in fields(bytes) {
-        let field = field?;
-        match field.number {
-            1 => metric.name = field.bytes()?,
-            2 => metric.labels.push(pair(field.bytes()?)?),
-            3 => metric.value = f64::from_bits(field.fixed64()?),
-            4 => metric.help = field.bytes()?,
-            5 => {
-                timestamp(field.bytes()?, &mut time)?;
-                metric.time = Some(moment(time));
+impl<'a> RawMetric<'a> {
+    fn read(&mut self, bytes: &'a [u8]) -> Result<(), Malformed> {
+        let mut labels = std::mem::take(&mut self.labels);
+        labels.clear();
+        *self = Self {
+            labels,
+            ..Self::default()
+        };
+        let mut time = (0, 0);
+        for field in fields(bytes) {
+            let field = field?;
+            match field.number {
+                1 => self.name = field.bytes()?,
+                2 => self.labels.push(pair(field.bytes()?)?),
+                3 => self.value = f64::from_bits(field.fixed64()?),
+                4 => self.help = field.bytes()?,
+                5 => {
+                    timestamp(field.bytes()?, &mut time)?;
+                    self.time = Some(moment(time));
+                }
+                6 => self.kind = kind(field.varint()?),
+                _ => {}
             }
-            6 => metric.kind = kind(field.varint()?),
-            _ => {}
         }
+        Ok(())
     }
-    Ok(metric)
 }
 
 fn pair(bytes: &[u8]) -> Result<RawLabel<'_>, Malformed> {

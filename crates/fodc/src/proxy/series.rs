@@ -63,6 +63,9 @@ pub(super) struct Table {
     series: HashTable<Arc<Series>>,
     layouts: HashTable<Arc<Layout>>,
     hasher: DefaultHashBuilder,
+    /// In which place each series was last written, by its id. Ids that were given anew may have the
+    /// place of another, which costs time and nothing else.
+    pub(super) ranks: Arc<[u32]>,
     /// Ids that are not in use, and the first that never was.
     free: Vec<u32>,
     fresh: u32,
@@ -86,6 +89,14 @@ impl Catalogue {
     /// Makes a series or a layout known.
     pub(super) fn write(&self) -> RwLockWriteGuard<'_, Table> {
         self.table.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// From now on answers are sorted by these places, by id.
+    pub(super) fn rank(&self, ranks: &[u32]) {
+        if *self.read().ranks != *ranks {
+            let ranks = ranks.into();
+            self.write().ranks = ranks;
+        }
     }
 
     /// Forgets layouts that nobody holds, and series once enough have been added that it may be worth

@@ -100,6 +100,11 @@ impl Text {
         }
     }
 
+    /// In which place each series stands, by its id.
+    pub(super) fn ranks(&self) -> &[u32] {
+        &self.places.by_id
+    }
+
     /// Writes what the next agent has of the family.
     fn write_agent(&mut self, out: &mut String) {
         let agent = &mut self.agents[self.agent];

@@ -34,7 +34,7 @@ fn collect(memory: &Memory, metrics: &[RawMetric<'_>]) -> (Answer, bool) {
     let mut answer = Answer::default();
     let mut collector = Collector::new(&catalogue, &identity, memory, &mut answer);
     for metric in metrics {
-        collector.metric(metric.clone());
+        collector.metric(&mut metric.clone());
     }
     let full = collector.is_full();
     drop(collector);
@@ -174,7 +174,7 @@ fn equal_agents_share_one_layout_in_whatever_order_they_answer() {
         let mut answer = Answer::default();
         let mut collector = Collector::new(&catalogue, &identity, &memory, &mut answer);
         for metric in metrics {
-            collector.metric(metric.clone());
+            collector.metric(&mut metric.clone());
         }
         drop(collector);
         answer.seal(None, &catalogue);
@@ -200,4 +200,23 @@ fn equal_agents_share_one_layout_in_whatever_order_they_answer() {
     drop((one, other, third));
     catalogue.sweep_when_grown();
     assert_eq!(memory.used(), 0);
+}
+
+#[test]
+fn values_stand_in_the_order_in_which_they_were_last_written() {
+    let (catalogue, identity, memory) = (Catalogue::default(), identity(), Memory::new(1 << 20));
+    let values = || {
+        let mut answer = Answer::default();
+        let mut collector = Collector::new(&catalogue, &identity, &memory, &mut answer);
+        for (name, value) in [("a", 1.0), ("b", 2.0), ("c", 3.0)] {
+            collector.metric(&mut metric(name, &[], value));
+        }
+        drop(collector);
+        answer.seal(None, &catalogue);
+        answer.values
+    };
+    assert_eq!(values(), [1.0, 2.0, 3.0]);
+    // By id; of the last one nothing is known.
+    catalogue.rank(&[9, 4]);
+    assert_eq!(values(), [2.0, 1.0, 3.0]);
 }

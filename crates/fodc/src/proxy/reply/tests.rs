@@ -11,7 +11,7 @@ struct Read {
 }
 
 impl Taker for Read {
-    fn metric(&mut self, metric: RawMetric<'_>) {
+    fn metric(&mut self, metric: &mut RawMetric<'_>) {
         let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap_or_default();
         self.metrics.push(Metric {
             name: text(metric.name),

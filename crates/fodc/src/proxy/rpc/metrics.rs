@@ -71,6 +71,8 @@ pub(super) async fn run(mut call: Call, id: AgentId, method: &'static str) -> St
 
 async fn read(call: &mut Call, state: &State, id: &AgentId, generation: u64) -> Status {
     let mut message = Message::default();
+    // An answer is as long as the one before, in the main.
+    let mut usual = 0;
     loop {
         let piece = match call.inbound.next().await {
             Ok(Some(piece)) => piece,
@@ -80,10 +82,14 @@ async fn read(call: &mut Call, state: &State, id: &AgentId, generation: u64) -> 
         let read = match piece {
             Piece::Begin(bytes) => {
                 message = Message::begin(state, id, generation, bytes);
+                message.expect(usual);
                 Ok(())
             }
             Piece::Data(data) => message.read(state, &data),
-            Piece::End => std::mem::take(&mut message).finish(state, id, generation),
+            Piece::End => {
+                usual = message.answer.len();
+                std::mem::take(&mut message).finish(state, id, generation)
+            }
         };
         if let Err(malformed) = read {
             return Status::internal(malformed.to_string());
@@ -98,6 +104,14 @@ impl Message {
             wanted: state.expected(id, generation),
             now: Some(wall_clock()),
             ..Self::default()
+        }
+    }
+
+    /// Makes room for so many samples, as far as so many may come.
+    fn expect(&mut self, samples: usize) {
+        if self.wanted.is_some() {
+            let fit = self.bytes / SAMPLE_BYTES;
+            self.answer.expect(samples.min(fit).min(EXPECTED));
         }
     }
 
@@ -131,6 +145,12 @@ impl Message {
         Ok(())
     }
 }
+
+/// A sample of a message is hardly ever shorter.
+const SAMPLE_BYTES: usize = 32;
+
+/// Room is made for no more samples before they have come.
+const EXPECTED: usize = 16 << 10;
 
 fn wall_clock() -> Moment {
     jiff::Timestamp::try_from(SystemTime::now()).map_or(Moment::from_nanos(0), Moment::from)
