@@ -3,7 +3,12 @@
 //! Nothing here waits for a sweep: whether an agent is online is computed from its last heartbeat at
 //! the moment of the question (`docs/protocol-fodc.md`, R-103 to R-108).
 
-use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    sync::Arc,
+    time::Duration,
+};
 
 use steadfast_session::Time;
 use steadfast_wire::fodc::RegisterAgentRequest;
@@ -102,19 +107,15 @@ impl Registry {
         request: &RegisterAgentRequest,
     ) -> Result<Displaced, Refusal> {
         debug_assert!(!self.agents.contains_key(&id), "ids are never given twice");
-        let replaced: Vec<AgentId> = match Identity::of(request) {
-            Ok(identity) => self.predecessors(now, &identity),
+        let identity = Identity::of(request);
+        let replaced: Vec<AgentId> = match &identity {
+            Ok(identity) => self.predecessors(now, identity),
             Err(_) => Vec::new(),
         };
-        let online = self
-            .agents
-            .values()
-            .filter(|agent| self.is_online(now, agent) && !replaced.contains(&agent.id))
-            .count();
-        if online >= self.max_agents {
+        if !self.has_room(now, &replaced, identity.as_ref().ok()) {
             return Err(Refusal::Full(self.max_agents));
         }
-        let identity = Arc::new(Identity::of(request)?);
+        let identity = Arc::new(identity?);
         for id in &replaced {
             self.agents.remove(id);
         }
@@ -266,12 +267,41 @@ impl Registry {
             .collect()
     }
 
+    /// Whether one more may be online. What counts is who they are, not how often: an agent that
+    /// comes back takes no second place while its old connection still looks alive.
+    fn has_room(&self, now: Time, replaced: &[AgentId], newcomer: Option<&Identity>) -> bool {
+        let online = self
+            .agents
+            .values()
+            .filter(|agent| self.is_online(now, agent) && !replaced.contains(&agent.id));
+        if online.clone().count() < self.max_agents {
+            return true;
+        }
+        let Some(newcomer) = newcomer else {
+            return false;
+        };
+        // An unresolved role is that of any other of the name.
+        let mut roles: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+        for one in online.map(|agent| &*agent.identity).chain([newcomer]) {
+            let known = roles.entry(&one.name).or_default();
+            if one.role != UNRESOLVED {
+                known.insert(&one.role);
+            }
+        }
+        let identities: usize = roles.values().map(|roles| roles.len().max(1)).sum();
+        identities <= self.max_agents
+    }
+
+    /// Of those that are not online; if all are, of those that are there more than once.
     fn forget_oldest(&mut self, now: Time) -> Option<AgentId> {
+        let doubles = self.doubles(now);
         let oldest = self
             .agents
             .values()
-            .filter(|agent| !self.is_online(now, agent))
-            .min_by_key(|agent| (agent.heartbeat, agent.id.clone()))?
+            .map(|agent| (self.is_online(now, agent), agent))
+            .filter(|(online, agent)| !online || doubles.binary_search(&agent.id).is_ok())
+            .min_by_key(|(online, agent)| (*online, agent.heartbeat, agent.id.clone()))?
+            .1
             .id
             .clone();
         self.agents.remove(&oldest);
