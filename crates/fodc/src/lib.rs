@@ -2,8 +2,10 @@
 
 pub mod agent;
 pub mod columns;
+mod http1;
 pub mod identity;
 mod matching;
 pub mod proxy;
 pub mod scrape;
+mod stall;
 pub mod uplink;

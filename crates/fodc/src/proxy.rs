@@ -31,11 +31,7 @@ mod windows;
 use std::{future::Future, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use ::http::Request;
-use hyper::{
-    body::Incoming,
-    server::conn::{http1, http2},
-    service::service_fn,
-};
+use hyper::{body::Incoming, server::conn::http2, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     net::TcpListener,
@@ -43,7 +39,6 @@ use tokio::{
 };
 use tokio_util::{future::FutureExt as _, sync::CancellationToken, task::TaskTracker};
 use tonic::service::Routes;
-use tower_service::Service as _;
 use tracing::{debug, info, warn};
 
 pub use self::config::{Config, InvalidConfig};
@@ -52,6 +47,7 @@ use self::{
     rpc::{Calls, Service},
     state::State,
 };
+use crate::http1;
 
 /// A running proxy. Dropping it cuts everything; [`Proxy::drain`] ends it in order.
 #[derive(Debug)]
@@ -214,28 +210,8 @@ impl Proxy {
         let router = http::router(Arc::clone(&self.state));
         let refuse = self.refuse.clone();
         let patience = config.http_read_timeout;
-        let serve = move |socket: Socket| {
-            let (router, refuse) = (router.clone(), refuse.clone());
-            async move {
-                let service = service_fn(move |request: Request<Incoming>| {
-                    router.clone().call(request.map(axum::body::Body::new))
-                });
-                let connection = http1::Builder::new()
-                    .timer(TokioTimer::new())
-                    .header_read_timeout(patience)
-                    .max_headers(64)
-                    .serve_connection(TokioIo::new(socket), service);
-                let mut connection = std::pin::pin!(connection);
-                let ended = tokio::select! {
-                    ended = &mut connection => ended,
-                    () = refuse.cancelled() => {
-                        connection.as_mut().graceful_shutdown();
-                        connection.await
-                    }
-                };
-                ended.unwrap_or_else(|error| debug!(%error, "an HTTP connection ended"));
-            }
-        };
+        let serve =
+            move |socket: Socket| http1::serve(socket, router.clone(), patience, refuse.clone());
         self.tasks.spawn(accept(listener, port, serve));
     }
 

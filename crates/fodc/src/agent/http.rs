@@ -4,7 +4,6 @@ mod exposition;
 mod metrics;
 mod own;
 mod serve;
-mod stall;
 
 use std::{collections::BTreeMap, io::Write as _, sync::Arc};
 

@@ -17,13 +17,15 @@ use socket2::{SockRef, TcpKeepalive};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpStream},
-    time::{Instant, Sleep, sleep, sleep_until},
+    time::{Instant, sleep},
 };
 use tokio_util::{
     sync::{CancellationToken, WaitForCancellationFutureOwned},
     task::TaskTracker,
 };
-use tracing::warn;
+use tracing::{debug, warn};
+
+use crate::stall::StallTimeout;
 
 /// What a listener's connections have in common.
 #[derive(Clone, Debug)]
@@ -42,11 +44,9 @@ pub(super) struct Port {
 /// A connection that the proxy can cut, and that fails when its peer takes nothing.
 #[derive(Debug)]
 pub(super) struct Socket {
-    tcp: TcpStream,
+    tcp: StallTimeout<TcpStream>,
     cut: Pin<Box<WaitForCancellationFutureOwned>>,
     is_cut: bool,
-    stall: Duration,
-    stalled: Option<Pin<Box<Sleep>>>,
     _place: Place,
 }
 
@@ -61,6 +61,28 @@ const USER_TIMEOUT: Duration = Duration::from_secs(60);
 /// When the system has no descriptors left, the next try needs somebody to have given one back.
 const BREATH: Duration = Duration::from_millis(100);
 
+/// What happens again and again is told at most so often.
+const TOLD_EVERY: Duration = Duration::from_secs(60);
+
+/// How often something has happened since it was last told, and when that was.
+#[derive(Debug, Default)]
+struct Tally {
+    times: u64,
+    told: Option<Instant>,
+}
+
+impl Tally {
+    /// It has happened once more: how often in all, if it is time to tell.
+    fn add(&mut self, now: Instant) -> Option<u64> {
+        self.times += 1;
+        let recently = self.told.is_some_and(|told| now < told + TOLD_EVERY);
+        (!recently).then(|| {
+            self.told = Some(now);
+            std::mem::take(&mut self.times)
+        })
+    }
+}
+
 /// Binds `address`, or says which one could not be bound.
 pub(super) async fn bind(address: SocketAddr) -> Result<(TcpListener, SocketAddr), io::Error> {
     let listener = TcpListener::bind(address).await?;
@@ -74,6 +96,7 @@ where
     F: Future<Output = ()> + Send + 'static,
 {
     let open = Arc::new(AtomicUsize::new(0));
+    let (mut failures, mut refusals) = (Tally::default(), Tally::default());
     loop {
         let accepted = tokio::select! {
             biased;
@@ -83,7 +106,9 @@ where
         let tcp = match accepted {
             Ok((tcp, _)) => tcp,
             Err(error) => {
-                warn!(%error, "can not accept");
+                if let Some(times) = failures.add(Instant::now()) {
+                    warn!(%error, times, "can not accept connections");
+                }
                 tokio::select! {
                     () = port.drain.cancelled() => return,
                     () = sleep(BREATH) => continue,
@@ -92,11 +117,17 @@ where
         };
         let place = Place::take(&open);
         if open.load(Ordering::Relaxed) > port.connections {
-            warn!(limit = port.connections, "too many connections");
+            if let Some(times) = refusals.add(Instant::now()) {
+                let limit = port.connections;
+                warn!(
+                    limit,
+                    times, "too many connections: new ones are closed at once"
+                );
+            }
             continue;
         }
         if let Err(error) = set_up(&tcp) {
-            warn!(%error, "can not set up a connection");
+            debug!(%error, "can not set up a connection");
             continue;
         }
         let socket = Socket::new(tcp, port.cut.clone(), port.stall, place);
@@ -132,11 +163,9 @@ impl Drop for Place {
 impl Socket {
     fn new(tcp: TcpStream, cut: CancellationToken, stall: Duration, place: Place) -> Self {
         Self {
-            tcp,
+            tcp: StallTimeout::new(tcp, stall),
             cut: Box::pin(cut.cancelled_owned()),
             is_cut: false,
-            stall,
-            stalled: None,
             _place: place,
         }
     }
@@ -152,29 +181,16 @@ impl Socket {
         Ok(())
     }
 
-    /// Passes the result of a write on, unless the peer has taken nothing for too long.
-    fn written(
+    /// Waiting to write ends with the proxy.
+    fn unless_cut(
         &mut self,
         cx: &mut Context<'_>,
         written: Poll<io::Result<usize>>,
     ) -> Poll<io::Result<usize>> {
-        if written.is_ready() {
-            self.stalled = None;
-            return written;
+        if written.is_pending() {
+            self.check(cx)?;
         }
-        self.check(cx)?;
-        let until = Instant::now() + self.stall;
-        let stalled = self
-            .stalled
-            .get_or_insert_with(|| Box::pin(sleep_until(until)));
-        match stalled.as_mut().poll(cx) {
-            Poll::Pending => Poll::Pending,
-            Poll::Ready(()) => {
-                self.stalled = None;
-                let text = "the peer takes nothing";
-                Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, text)))
-            }
-        }
+        written
     }
 }
 
@@ -196,7 +212,7 @@ impl AsyncWrite for Socket {
         data: &[u8],
     ) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.tcp).poll_write(cx, data);
-        self.written(cx, written)
+        self.unless_cut(cx, written)
     }
 
     fn poll_write_vectored(
@@ -205,7 +221,7 @@ impl AsyncWrite for Socket {
         data: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.tcp).poll_write_vectored(cx, data);
-        self.written(cx, written)
+        self.unless_cut(cx, written)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -218,5 +234,21 @@ impl AsyncWrite for Socket {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.tcp).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_happens_again_and_again_is_told_once_a_minute_with_its_count() {
+        let mut tally = Tally::default();
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        assert_eq!(tally.add(at(0)), Some(1));
+        assert_eq!([tally.add(at(1)), tally.add(at(59))], [None, None]);
+        assert_eq!(tally.add(at(60)), Some(3));
+        assert_eq!(tally.add(at(61)), None);
     }
 }

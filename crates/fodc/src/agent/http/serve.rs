@@ -1,15 +1,10 @@
 //! Serves a router on a listener, and ends when told to.
 
-use std::{io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::Router;
-use hyper::server::conn::http1;
-use hyper_util::{
-    rt::{TokioIo, TokioTimer},
-    service::TowerToHyperService,
-};
 use tokio::{
-    net::{TcpListener, TcpStream},
+    net::TcpListener,
     sync::Semaphore,
     time::{sleep, timeout},
 };
@@ -19,7 +14,7 @@ use tokio_util::{
 };
 use tracing::debug;
 
-use super::stall::StallTimeout;
+use crate::{http1, stall::StallTimeout};
 
 /// Connections held at once; more wait in the listener's backlog.
 const CONNECTIONS: usize = 128;
@@ -29,9 +24,6 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// How long a client may take nothing of an answer.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
-
-/// Bytes of a request's head.
-const HEAD_BYTES: usize = 32 << 10;
 
 /// Pause after a connection could not be accepted because the system has no descriptors or no
 /// memory left: asking at once again would burn the processor that has to free them.
@@ -106,7 +98,9 @@ async fn accept(
         };
         match accepted {
             Ok((stream, _)) => {
-                let connection = serve(stream, router.clone(), stop.clone());
+                stream.set_nodelay(true).ok();
+                let stream = StallTimeout::new(stream, WRITE_TIMEOUT);
+                let connection = http1::serve(stream, router.clone(), HEAD_TIMEOUT, stop.clone());
                 let cut = cut.clone();
                 connections.spawn(async move {
                     cut.run_until_cancelled(connection).await;
@@ -118,26 +112,5 @@ async fn accept(
                 stop.run_until_cancelled(sleep(ACCEPT_PAUSE)).await;
             }
         }
-    }
-}
-
-async fn serve(stream: TcpStream, router: Router, stop: CancellationToken) {
-    stream.set_nodelay(true).ok();
-    let stream = StallTimeout::new(stream, WRITE_TIMEOUT);
-    let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_TIMEOUT)
-        .max_buf_size(HEAD_BYTES)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
-    let mut connection = pin!(connection);
-    let ended = tokio::select! {
-        ended = connection.as_mut() => ended,
-        () = stop.cancelled() => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
-        }
-    };
-    if let Err(error) = ended {
-        debug!(%error, "a connection broke");
     }
 }

@@ -10,40 +10,40 @@ use std::{
 
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    time::{Instant, Sleep, sleep},
+    time::{Sleep, sleep},
 };
 
 /// Gives writing up when not one byte could be written for a while.
 #[derive(Debug)]
-pub(super) struct StallTimeout<S> {
+pub(crate) struct StallTimeout<S> {
     stream: S,
     limit: Duration,
-    timer: Pin<Box<Sleep>>,
-    stalled: bool,
+    /// There from the moment at which nothing could be written until something could. Most sockets
+    /// never need one.
+    stalled: Option<Pin<Box<Sleep>>>,
 }
 
 impl<S> StallTimeout<S> {
-    pub(super) fn new(stream: S, limit: Duration) -> Self {
+    pub(crate) fn new(stream: S, limit: Duration) -> Self {
         Self {
             stream,
             limit,
-            timer: Box::pin(sleep(limit)),
-            stalled: false,
+            stalled: None,
         }
     }
 
     fn watch<T>(&mut self, cx: &mut Context<'_>, done: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         if done.is_ready() {
-            self.stalled = false;
+            self.stalled = None;
             return done;
         }
-        if !std::mem::replace(&mut self.stalled, true) {
-            self.timer.as_mut().reset(Instant::now() + self.limit);
-        }
-        self.timer
-            .as_mut()
-            .poll(cx)
-            .map(|()| Err(io::ErrorKind::TimedOut.into()))
+        let limit = self.limit;
+        let stalled = self.stalled.get_or_insert_with(|| Box::pin(sleep(limit)));
+        stalled.as_mut().poll(cx).map(|()| {
+            self.stalled = None;
+            let text = "the peer takes nothing";
+            Err(io::Error::new(io::ErrorKind::TimedOut, text))
+        })
     }
 }
 
@@ -93,7 +93,10 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for StallTimeout<S> {
 
 #[cfg(test)]
 mod tests {
-    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, duplex};
+    use tokio::{
+        io::{AsyncReadExt as _, AsyncWriteExt as _, duplex},
+        time::Instant,
+    };
 
     use super::*;
 
@@ -114,7 +117,9 @@ mod tests {
         let started = Instant::now();
         let (slowly, ended) = writing.await.unwrap();
         assert!(slowly);
-        assert_eq!(ended.unwrap_err().kind(), io::ErrorKind::TimedOut);
+        let ended = ended.unwrap_err();
+        assert_eq!(ended.kind(), io::ErrorKind::TimedOut);
+        assert_eq!(ended.to_string(), "the peer takes nothing");
         assert!(started.elapsed() <= limit);
     }
 }
