@@ -237,9 +237,9 @@ pub(crate) struct Listen(pub(crate) std::net::SocketAddr);
 
 impl Setting for Listen {
     fn from_text(text: &str) -> Result<Self, String> {
-        let port = |port: &str| port.parse().ok();
-        if let Some(port) = text.strip_prefix(':').and_then(port) {
-            return Ok(Self((std::net::Ipv4Addr::UNSPECIFIED, port).into()));
+        if let Some(port) = text.strip_prefix(':') {
+            let address = |port: u16| Self((std::net::Ipv4Addr::UNSPECIFIED, port).into());
+            return u16::from_text(port).map(address);
         }
         let text = text.replacen("localhost:", "127.0.0.1:", 1);
         std::net::SocketAddr::from_text(&text).map(Self)
@@ -248,8 +248,23 @@ impl Setting for Listen {
 
 impl Setting for std::net::SocketAddr {
     fn from_text(text: &str) -> Result<Self, String> {
-        text.parse()
-            .map_err(|_| format!("{text:?} is not an address; write IP:PORT, like 127.0.0.1:9000"))
+        text.parse().map_err(|_| {
+            let host_and_port = text.rsplit_once(':');
+            let digits = |port: &str| !port.is_empty() && port.bytes().all(|c| c.is_ascii_digit());
+            let wrong = host_and_port.filter(|(host, port)| {
+                let is_address = host
+                    .trim_matches(['[', ']'])
+                    .parse::<std::net::IpAddr>()
+                    .is_ok();
+                is_address && digits(port)
+            });
+            // A host that is right but for its port is told about its port.
+            wrong
+                .and_then(|(_, port)| u16::from_text(port).err())
+                .unwrap_or_else(|| {
+                    format!("{text:?} is not an address; write IP:PORT, like 127.0.0.1:9000")
+                })
+        })
     }
 }
 

@@ -41,7 +41,7 @@ use tokio_util::{future::FutureExt as _, sync::CancellationToken, task::TaskTrac
 use tonic::service::Routes;
 use tracing::{debug, info, warn};
 
-pub use self::config::{Config, InvalidConfig};
+pub use self::config::{Config, ConfigFault, InvalidConfig};
 use self::{
     listen::{Port, Socket, accept, bind},
     rpc::{Calls, Service},

@@ -75,7 +75,10 @@ pub(crate) async fn run(
     let config = config(&args, &mut settings);
     if let Err(invalid) = config.check() {
         for fault in invalid.faults {
-            settings.fault("fodc proxy", fault);
+            match key_of(fault.field) {
+                Some(key) => settings.unusable(key, fault.problem),
+                None => settings.fault(fault.field, fault.problem),
+            }
         }
     }
     settings.finish()?;
@@ -92,6 +95,22 @@ pub(crate) async fn run(
     output::note(&format!("stopping: {reason}"));
     proxy.drain(DRAIN).await;
     Ok(ExitCode::SUCCESS)
+}
+
+/// What the setting of this field is called.
+fn key_of(field: &str) -> Option<Key> {
+    Some(match field {
+        "heartbeat_interval" => keys::PROXY_HEARTBEAT,
+        "heartbeat_timeout" => keys::HEARTBEAT_TIMEOUT,
+        "cleanup_timeout" => keys::CLEANUP_TIMEOUT,
+        "agent_deadline" => keys::AGENT_DEADLINE,
+        "window_deadline" => keys::WINDOW_DEADLINE,
+        "http_read_timeout" => keys::HTTP_READ_TIMEOUT,
+        "http_write_timeout" => keys::HTTP_WRITE_TIMEOUT,
+        "max_agents" => keys::MAX_AGENTS,
+        "max_message_bytes" => keys::MAX_MESSAGE,
+        _ => return None,
+    })
 }
 
 /// What to do, where the error can not know how its setting is called.
@@ -170,4 +189,28 @@ fn config(args: &Args, settings: &mut Settings) -> Config {
         config.max_message_bytes = bytes as usize;
     });
     config
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_fault_that_a_person_can_make_has_the_name_of_its_setting() {
+        let mut config = Config::default();
+        config.heartbeat_interval = Duration::ZERO;
+        config.heartbeat_timeout = Duration::ZERO;
+        config.cleanup_timeout = Duration::ZERO;
+        config.agent_deadline = Duration::MAX;
+        config.window_deadline = Duration::MAX;
+        config.http_read_timeout = Duration::ZERO;
+        config.http_write_timeout = Duration::ZERO;
+        config.max_agents = 0;
+        config.max_message_bytes = 0;
+        let faults = config.check().unwrap_err().faults;
+        assert_eq!(faults.len(), 9, "{faults:#?}");
+        for fault in faults {
+            assert!(key_of(fault.field).is_some(), "{fault}");
+        }
+    }
 }

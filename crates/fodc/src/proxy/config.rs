@@ -46,13 +46,24 @@ pub struct Config {
 /// Everything that is wrong with a [`Config`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub struct InvalidConfig {
-    /// One sentence for each fault.
-    pub faults: Vec<String>,
+    /// One for each fault.
+    pub faults: Vec<ConfigFault>,
+}
+
+/// One thing that is wrong with a [`Config`].
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{field}: {problem}")]
+pub struct ConfigFault {
+    /// Name of the setting, as [`Config`] has it.
+    pub field: &'static str,
+    /// What is wrong, and what would be right.
+    pub problem: String,
 }
 
 impl fmt::Display for InvalidConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "the settings can not work: {}", self.faults.join("; "))
+        let faults: Vec<String> = self.faults.iter().map(ConfigFault::to_string).collect();
+        write!(f, "the settings can not work: {}", faults.join("; "))
     }
 }
 
@@ -96,77 +107,72 @@ impl Config {
         }
     }
 
-    fn check_durations(&self, faults: &mut Vec<String>) {
-        for (name, value) in [
-            ("heartbeat interval", self.heartbeat_interval),
-            ("agent deadline", self.agent_deadline),
-            ("window deadline", self.window_deadline),
-            ("HTTP read timeout", self.http_read_timeout),
-            ("HTTP write timeout", self.http_write_timeout),
+    fn check_durations(&self, faults: &mut Vec<ConfigFault>) {
+        for (field, value) in [
+            ("heartbeat_interval", self.heartbeat_interval),
+            ("agent_deadline", self.agent_deadline),
+            ("window_deadline", self.window_deadline),
+            ("http_read_timeout", self.http_read_timeout),
+            ("http_write_timeout", self.http_write_timeout),
         ] {
             if value.is_zero() {
-                faults.push(format!("the {name} is zero"));
+                let problem = "it is zero; give a time, like 10s".to_owned();
+                faults.push(ConfigFault { field, problem });
             }
         }
-        for (less, smaller, greater, larger) in [
-            (
-                "heartbeat interval",
-                self.heartbeat_interval,
-                "heartbeat timeout",
-                self.heartbeat_timeout,
-            ),
-            (
-                "heartbeat timeout",
-                self.heartbeat_timeout,
-                "cleanup timeout",
-                self.cleanup_timeout,
-            ),
-            (
-                "agent deadline",
-                self.agent_deadline,
-                "time to abandon a stream",
-                self.abandon_after,
-            ),
-            (
-                "window deadline",
-                self.window_deadline,
-                "time to abandon a stream",
-                self.abandon_after,
-            ),
+        let intervals = (self.heartbeat_interval, self.heartbeat_timeout);
+        let timeouts = (self.heartbeat_timeout, self.cleanup_timeout);
+        for (field, name, (smaller, larger)) in [
+            ("heartbeat_timeout", "the heartbeat interval", intervals),
+            ("cleanup_timeout", "the heartbeat timeout", timeouts),
         ] {
             if smaller >= larger {
-                faults.push(format!(
-                    "the {greater} ({larger:?}) must be longer than the {less} ({smaller:?})"
-                ));
+                let problem = format!("{larger:?} must be longer than {name}, {smaller:?}");
+                faults.push(ConfigFault { field, problem });
+            }
+        }
+        for (field, deadline) in [
+            ("agent_deadline", self.agent_deadline),
+            ("window_deadline", self.window_deadline),
+        ] {
+            if deadline >= self.abandon_after {
+                let problem = format!(
+                    "{deadline:?} must be shorter than the time after which a stream is ended that \
+                     owes an answer, {:?}",
+                    self.abandon_after
+                );
+                faults.push(ConfigFault { field, problem });
             }
         }
     }
 
-    fn check_sizes(&self, faults: &mut Vec<String>) {
-        for (name, value) in [
-            ("number of agents", self.max_agents),
-            ("number of agents' connections", self.max_grpc_connections),
-            ("number of HTTP connections", self.max_http_connections),
-            ("number of HTTP requests", self.max_http_requests),
+    fn check_sizes(&self, faults: &mut Vec<ConfigFault>) {
+        let mut fault = |field, problem| faults.push(ConfigFault { field, problem });
+        for (field, value) in [
+            ("max_agents", self.max_agents),
+            ("max_grpc_connections", self.max_grpc_connections),
+            ("max_http_connections", self.max_http_connections),
+            ("max_http_requests", self.max_http_requests),
         ] {
             if value == 0 {
-                faults.push(format!("the {name} is zero"));
+                fault(field, "it is zero; give at least 1".to_owned());
             }
         }
-        if self.max_message_bytes < MESSAGE_FLOOR {
-            faults.push(format!(
-                "messages of at most {} bytes are too short; at least {MESSAGE_FLOOR}",
-                self.max_message_bytes
-            ));
+        let longest = self.max_message_bytes;
+        if longest < MESSAGE_FLOOR {
+            let problem = format!("{longest} bytes are too short; give at least {MESSAGE_FLOOR}");
+            fault("max_message_bytes", problem);
         }
-        if u32::try_from(self.max_message_bytes).is_err() {
-            faults.push("messages longer than 4 GiB can not be framed".to_owned());
-        }
-        if self.answer_bytes < self.max_message_bytes {
-            faults.push(format!(
-                "answers may weigh {} bytes, less than one message of {}",
-                self.answer_bytes, self.max_message_bytes
-            ));
+        if u32::try_from(longest).is_err() {
+            let problem = format!("{longest} bytes can not be framed; give less than 4 GiB");
+            fault("max_message_bytes", problem);
+        } else if self.answer_bytes < longest {
+            // The longest message has a setting that people can reach.
+            let problem = format!(
+                "{longest} bytes are more than all answers together may weigh, {}",
+                self.answer_bytes
+            );
+            fault("max_message_bytes", problem);
         }
     }
 }
@@ -190,10 +196,12 @@ mod tests {
             ..Config::default()
         };
         let faults = equal.check().unwrap_err().faults;
-        assert_eq!(faults.len(), 1);
-        assert!(
-            faults[0].contains("heartbeat timeout (30s) must be longer"),
-            "{faults:?}"
+        let [fault] = &*faults else {
+            panic!("{faults:?}")
+        };
+        assert_eq!(
+            fault.to_string(),
+            "heartbeat_timeout: 30s must be longer than the heartbeat interval, 30s"
         );
     }
 
