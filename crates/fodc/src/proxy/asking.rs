@@ -28,12 +28,32 @@ pub(super) enum Question {
     Window(Window),
 }
 
+/// Names of metrics of which something is wanted; none are all.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Names(Arc<[String]>);
+
+impl Names {
+    pub(super) fn new(names: Vec<String>) -> Self {
+        Self(names.into())
+    }
+
+    pub(super) fn list(&self) -> &[String] {
+        &self.0
+    }
+
+    pub(super) fn admit(&self, name: &str) -> bool {
+        self.0.is_empty() || self.0.iter().any(|wanted| wanted == name)
+    }
+}
+
 /// One message to the agent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Request {
     pub(super) generation: u64,
     pub(super) id: u64,
     pub(super) question: Question,
+    /// An agent that does not speak our profile does not understand them.
+    pub(super) names: Names,
     /// The agent speaks our profile: it may answer in columns and in several messages.
     pub(super) profile: bool,
 }
@@ -152,6 +172,7 @@ struct Owed {
 #[derive(Debug)]
 struct Job<T, D> {
     question: Question,
+    names: Names,
     waiting: Vec<(T, Time)>,
     parts: Vec<D>,
     /// Where the rest of a window begins that is asked in slices.
@@ -232,6 +253,7 @@ impl<T, D> Asking<T, D> {
         &mut self,
         now: Time,
         question: Question,
+        names: &Names,
         who: T,
         deadline: Time,
         out: &mut Vec<Effect<T, D>>,
@@ -245,11 +267,13 @@ impl<T, D> Asking<T, D> {
         }
         let has_room = self.queue.len() < QUEUE;
         let asked = self.job.iter_mut().chain(&mut self.queue);
-        match asked.into_iter().find(|job| job.question == question) {
+        let same = |job: &&mut Job<T, D>| job.question == question && job.names == *names;
+        match asked.into_iter().find(same) {
             Some(job) if job.waiting.len() < WAITING => job.waiting.push((who, deadline)),
             None if has_room => {
                 self.queue.push_back(Job {
                     question,
+                    names: names.clone(),
                     waiting: vec![(who, deadline)],
                     parts: Vec::new(),
                     rest: None,
@@ -398,7 +422,7 @@ impl<T, D> Asking<T, D> {
     /// Asks for something that nobody waits for, to hear whether the agent answers again.
     fn probe(&mut self, now: Time, out: &mut Vec<Effect<T, D>>) {
         if !self.owes() && self.job.is_none() {
-            self.send(now, Question::Latest, out);
+            self.send(now, Question::Latest, Names::default(), out);
         }
     }
 
@@ -437,10 +461,11 @@ impl<T, D> Asking<T, D> {
                 Question::Window(now)
             }
         };
-        self.send(now, question, out);
+        let names = job.names.clone();
+        self.send(now, question, names, out);
     }
 
-    fn send(&mut self, now: Time, question: Question, out: &mut Vec<Effect<T, D>>) {
+    fn send(&mut self, now: Time, question: Question, names: Names, out: &mut Vec<Effect<T, D>>) {
         let Some(stream) = &mut self.stream else {
             return;
         };
@@ -450,10 +475,11 @@ impl<T, D> Asking<T, D> {
             generation: stream.generation,
             id: self.last_id,
             question,
+            names,
             profile: stream.profile,
         };
         stream.owed = Some(Owed {
-            request,
+            request: request.clone(),
             since: now,
             bytes: 0,
         });
@@ -461,6 +487,10 @@ impl<T, D> Asking<T, D> {
     }
 
     fn learn(&mut self, owed: &Owed) {
+        if owed.request.profile && !owed.request.names.list().is_empty() {
+            // What a part of its series weighs says nothing of all.
+            return;
+        }
         match owed.request.question {
             Question::Latest => self.density.learn_latest(owed.bytes),
             Question::Window(window) => self.density.learn(window, owed.bytes),

@@ -6,7 +6,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use super::{
     answer::Answer,
-    asking::{Outcome, Question, Why},
+    asking::{Names, Outcome, Question, Why},
     registry::{AgentId, Identity},
     state::{Asked, State},
 };
@@ -17,6 +17,7 @@ pub(super) struct Filter {
     pub(super) role: Option<String>,
     pub(super) pod: Option<String>,
     pub(super) address: Option<String>,
+    pub(super) names: Names,
 }
 
 /// What one agent had to say.
@@ -95,7 +96,7 @@ pub(super) async fn gather(
     let mut asked = Vec::with_capacity(agents.len());
     for batch in agents.chunks(BATCH) {
         let before = asked.len();
-        asked.extend(state.ask(question, deadline, batch));
+        asked.extend(state.ask(question, &filter.names, deadline, batch));
         let half = asked.len() - (asked.len() - before) / 2;
         if asked.len() < agents.len() {
             let some = settle(&mut asked[before..half]);

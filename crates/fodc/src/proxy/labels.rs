@@ -89,5 +89,5 @@ pub(super) fn meddles(series: &Series) -> bool {
 
 /// Whether the filter wants this series of an agent that it chose.
 pub(super) fn admits(filter: &Filter, series: &Series) -> bool {
-    filter.admits(series.labels.iter())
+    filter.names.admit(&series.name) && filter.admits(series.labels.iter())
 }

@@ -11,7 +11,7 @@ use std::{
 };
 
 use steadfast_session::Time;
-use steadfast_wire::fodc::{RegisterAgentRequest, StreamMetricsResponse};
+use steadfast_wire::fodc::{Matcher, RegisterAgentRequest, StreamMetricsResponse, matcher};
 use tokio::{sync::oneshot, time::Instant};
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
@@ -19,7 +19,7 @@ use tracing::{debug, info};
 
 use super::{
     answer::{Answer, Memory, Store},
-    asking::{Asking, Effect, Heritage, Outcome, Patience, Question, Reply, Request},
+    asking::{Asking, Effect, Heritage, Names, Outcome, Patience, Question, Reply, Request},
     config::Config,
     frames::Outgoing,
     registry::{self, Agent, AgentId, Identity, Refusal, Registry, Unknown},
@@ -326,7 +326,13 @@ impl State {
     }
 
     /// Asks these agents; those that are not known any more are left out.
-    pub(super) fn ask(&self, question: Question, deadline: Time, agents: &[AgentId]) -> Vec<Asked> {
+    pub(super) fn ask(
+        &self,
+        question: Question,
+        names: &Names,
+        deadline: Time,
+        agents: &[AgentId],
+    ) -> Vec<Asked> {
         let now = self.now();
         let mut core = self.lock();
         let Core {
@@ -339,7 +345,7 @@ impl State {
             };
             let (ticket, answer) = oneshot::channel();
             self.with(desk, |asking, out| {
-                asking.ask(now, question, ticket, deadline, out);
+                asking.ask(now, question, names, ticket, deadline, out);
             });
             asked.push(Asked {
                 id: agent.id.clone(),
@@ -433,7 +439,7 @@ impl State {
                 Effect::Send(request) => {
                     add(&self.counters.requests, 1);
                     if let Some(line) = &desk.line {
-                        line.send(&wire(request));
+                        line.send(&wire(&request));
                     }
                 }
                 Effect::End(generation) => {
@@ -464,7 +470,7 @@ pub(super) fn add(counter: &AtomicU64, n: u64) {
 /// be so unevenly spread as to make one too long.
 const SLICE_SHARE: usize = 4;
 
-fn wire(request: Request) -> StreamMetricsResponse {
+fn wire(request: &Request) -> StreamMetricsResponse {
     let (start_time, end_time) = match request.question {
         Question::Latest => (None, None),
         Question::Window(window) => (
@@ -476,9 +482,33 @@ fn wire(request: Request) -> StreamMetricsResponse {
         start_time,
         end_time,
         request_id: if request.profile { request.id } else { 0 },
-        matchers: Vec::new(),
+        matchers: if request.profile {
+            matchers(request.names.list())
+        } else {
+            Vec::new()
+        },
         columnar: request.profile,
     }
+}
+
+/// One matcher, since all that there are must hold.
+fn matchers(names: &[String]) -> Vec<Matcher> {
+    let (kind, value) = match names {
+        [] => return Vec::new(),
+        [name] => (matcher::Type::Equal, name.clone()),
+        several => {
+            let escaped: Vec<String> = several
+                .iter()
+                .map(|name| regex_syntax::escape(name))
+                .collect();
+            (matcher::Type::Matches, escaped.join("|"))
+        }
+    };
+    vec![Matcher {
+        r#type: kind.into(),
+        name: "__name__".to_owned(),
+        value,
+    }]
 }
 
 #[cfg(test)]

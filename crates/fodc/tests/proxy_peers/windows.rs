@@ -279,3 +279,64 @@ async fn an_agent_of_ours_answers_in_columns_and_parts_and_says_what_it_left_out
     assert_eq!(answer.json()[0]["data"], data, "{answer:?}");
     assert_eq!(metrics.asked(), 1, "one question for the whole window");
 }
+
+#[tokio::test]
+async fn names_are_asked_of_agents_of_ours_and_picked_from_what_others_answer() {
+    let proxy = start().await;
+    let samples = || {
+        ["jobs", "up", "u."]
+            .map(|name| at(MIDNIGHT, name, &[], 1.0))
+            .to_vec()
+    };
+    let ours = RegisterAgentRequest {
+        profile: Some(AgentProfile {
+            version: 1,
+            instance: "one".to_owned(),
+        }),
+        ..pod("db-0", "r")
+    };
+    let ours = Agent::register(proxy.grpc_address(), ours).await;
+    // It answers with all, and says what it was asked.
+    let ours = ours.metrics(move |question| {
+        let [matcher] = &*question.matchers else {
+            panic!("{question:?}")
+        };
+        assert_eq!(matcher.name, "__name__");
+        let asked = format!("{} {}", matcher.r#type().as_str_name(), matcher.value);
+        let mut all = samples();
+        all.push(at(MIDNIGHT, "up", &[("asked", &asked)], 1.0));
+        Action::Answer(StreamMetricsRequest {
+            request_id: question.request_id,
+            ..reply(all)
+        })
+    });
+    let _ours = ours.await;
+    let plain = Agent::register(proxy.grpc_address(), pod("db-1", "r")).await;
+    let plain = plain.metrics(move |question| {
+        assert!(question.matchers.is_empty(), "it would not understand them");
+        let first_slice = seconds(&question).0 == MIDNIGHT;
+        Action::Answer(reply(if first_slice { samples() } else { Vec::new() }))
+    });
+    let _plain = plain.await;
+    for (query, expected) in [
+        ("name=up", "db-0 up , db-0 up TYPE_EQUAL up, db-1 up "),
+        (
+            "name=up&name=u.",
+            r"db-0 u. , db-0 up , db-0 up TYPE_MATCHES u\.|up, db-1 u. , db-1 up ",
+        ),
+    ] {
+        let answer = complete(&proxy, &format!("{HOUR}&{query}")).await.json();
+        let mut seen: Vec<String> = answer
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|one| {
+                let text = |value: &serde_json::Value| value.as_str().unwrap_or("").to_owned();
+                let (pod, name) = (text(&one["pod_name"]), text(&one["name"]));
+                format!("{pod} {name} {}", text(&one["labels"]["asked"]))
+            })
+            .collect();
+        seen.sort();
+        assert_eq!(seen.join(", "), expected);
+    }
+}

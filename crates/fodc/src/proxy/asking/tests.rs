@@ -48,13 +48,14 @@ fn run(asking: &mut Asking<u32, Said>, step: impl FnOnce(&mut Asking<u32, Said>,
 
 fn ask(asking: &mut Asking<u32, Said>, now: u64, question: Question, who: u32) -> Out {
     run(asking, |asking, out| {
-        asking.ask(at(now), question, who, at(now + 2_000), out);
+        let names = Names::default();
+        asking.ask(at(now), question, &names, who, at(now + 2_000), out);
     })
 }
 
 fn sent(out: &Out) -> Request {
     let mut sent = out.iter().filter_map(|effect| match effect {
-        Effect::Send(request) => Some(*request),
+        Effect::Send(request) => Some(request.clone()),
         Effect::End(_) | Effect::Tell(..) => None,
     });
     let request = sent.next().expect("something is sent");
@@ -72,6 +73,28 @@ fn told(out: &Out) -> Vec<(u32, Outcome<Said>)> {
 
 fn whole(said: &[Said]) -> Outcome<Said> {
     Outcome::Whole(Arc::new(said.to_vec()))
+}
+
+#[test]
+fn questions_for_different_names_are_different_ones() {
+    let mut asking = asking();
+    run(&mut asking, |asking, out| asking.open(at(0), 1, true, out));
+    let names = |names: &[&str]| Names::new(names.iter().map(|name| (*name).to_owned()).collect());
+    let mut ask = |names: &Names, who| {
+        run(&mut asking, |asking, out| {
+            asking.ask(at(0), Question::Latest, names, who, at(2_000), out);
+        })
+    };
+    let first = sent(&ask(&names(&["a"]), 1));
+    assert_eq!(first.names, names(&["a"]));
+    assert_eq!(ask(&names(&["a"]), 2), []);
+    assert_eq!(ask(&names(&["b"]), 3), []);
+    let out = run(&mut asking, |asking, out| {
+        asking.reply(at(1), 1, answer(&first, 10), out);
+    });
+    let waited: Vec<u32> = told(&out).into_iter().map(|(who, _)| who).collect();
+    assert_eq!(waited, [1, 2]);
+    assert_eq!(sent(&out).names, names(&["b"]));
 }
 
 #[test]
@@ -311,6 +334,7 @@ fn messages_that_nobody_asked_for_end_the_stream_in_the_end() {
         generation: 1,
         id: 1,
         question: Question::Latest,
+        names: Names::default(),
         profile: false,
     };
     for _ in 1..UNASKED {
@@ -448,7 +472,7 @@ proptest! {
                     world.next += 1;
                     world.asked.insert(who, (question(number), deadline));
                     run(&mut asking, |asking, out| {
-                        asking.ask(now, question(number), who, at(deadline), out);
+                        asking.ask(now, question(number), &Names::default(), who, at(deadline), out);
                     })
                 }
                 Step::Open(profile) => {

@@ -1,6 +1,9 @@
 //! The parameters of a question.
 
+use jiff::{civil, fmt::temporal::Pieces};
+
 use super::super::{
+    asking::Names,
     gather::Filter,
     moment::{Moment, Window},
 };
@@ -25,10 +28,11 @@ pub(super) struct Parameters {
 }
 
 impl Parameters {
-    /// Of a query string. What is not known is ignored; of several with one name the first counts;
-    /// an empty one is none.
+    /// Of a query string. What is not known is ignored; of several with one name the first counts,
+    /// but of metrics' names all; an empty one is none.
     pub(super) fn read(query: Option<&str>) -> Result<Self, Refused> {
         let mut parameters = Self::default();
+        let mut names = Vec::new();
         for pair in query.unwrap_or_default().split('&') {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
             let place = match name {
@@ -37,15 +41,27 @@ impl Parameters {
                 "address" => &mut parameters.filter.address,
                 "start_time" => &mut parameters.start,
                 "end_time" => &mut parameters.end,
+                "name" => {
+                    names.push(take(name, value)?);
+                    continue;
+                }
                 _ => continue,
             };
-            let value = decoded(value).ok_or_else(|| {
-                Refused::Malformed(format!("the parameter {name} is not properly encoded"))
-            })?;
+            let value = take(name, value)?;
             if place.is_none() && !value.is_empty() {
                 *place = Some(value);
             }
         }
+        names.retain(|name| !name.is_empty());
+        names.sort_unstable();
+        names.dedup();
+        if names.len() > NAMES {
+            return Err(Refused::Malformed(format!(
+                "{} names; at most {NAMES} are looked for",
+                names.len()
+            )));
+        }
+        parameters.filter.names = Names::new(names);
         Ok(parameters)
     }
 
@@ -62,14 +78,36 @@ impl Parameters {
     }
 }
 
+/// Metrics that one question may name.
+const NAMES: usize = 64;
+
+fn take(name: &str, value: &str) -> Result<String, Refused> {
+    decoded(value)
+        .ok_or_else(|| Refused::Malformed(format!("the parameter {name} is not properly encoded")))
+}
+
 fn time(name: &str, text: Option<&str>) -> Result<Option<Moment>, Refused> {
     let Some(text) = text else { return Ok(None) };
-    let time: jiff::Timestamp = text.parse().map_err(|_| {
-        Refused::Malformed(format!(
-            "{name} is not a time of RFC 3339, as 2026-03-01T08:00:00Z"
-        ))
-    })?;
-    Ok(Some(time.into()))
+    if let Some(moment) = rfc3339(text) {
+        return Ok(Some(moment));
+    }
+    let mut fault = format!("{name} is not a time of RFC 3339, as 2026-03-01T08:00:00Z");
+    if rfc3339(&text.replace(' ', "+")).is_some() {
+        let remedy = "; a + in a query stands for a blank: write %2B before the offset";
+        fault.push_str(remedy);
+    }
+    Err(Refused::Malformed(fault))
+}
+
+/// Any that the standard has: from the year 0 to the end of 9999, whatever the offset. What lies
+/// outside of what a sample can have is the nearest that it can.
+fn rfc3339(text: &str) -> Option<Moment> {
+    let pieces = Pieces::parse(text).ok()?;
+    let local = pieces.date().to_datetime(pieces.time()?);
+    let offset = pieces.to_numeric_offset()?;
+    let local = local.duration_since(civil::date(1970, 1, 1).at(0, 0, 0, 0));
+    let seconds = local.as_secs() - i64::from(offset.seconds());
+    Some(Moment::from_parts(seconds, i64::from(local.subsec_nanos())))
 }
 
 /// Percent-decoded, with `+` for a blank.
@@ -123,6 +161,47 @@ mod tests {
                 "{query}"
             );
         }
+    }
+
+    #[test]
+    fn every_time_of_rfc_3339_is_taken() {
+        let ends = |start: &str, end: &str| {
+            let query = format!("start_time={start}&end_time={end}");
+            window(&query).unwrap().unwrap()
+        };
+        assert_eq!(
+            ends("0000-01-01T00:00:00%2B23:59", "9999-12-31T23:59:59-23:59"),
+            (i64::MIN, i64::MAX)
+        );
+        assert_eq!(
+            ends("1969-12-31t23:59:58.5z", "1970-01-01T05:30:01%2B05:30"),
+            (-1_500_000_000, 1_000_000_000)
+        );
+        assert_eq!(
+            ends("1970-01-01%2000:00:01-00:00", "1970-01-01T00:00:59Z"),
+            (1_000_000_000, 59_000_000_000)
+        );
+    }
+
+    #[test]
+    fn a_plus_that_became_a_blank_is_told_with_its_remedy() {
+        let fault = window("end_time=1970-01-01T01:00:00+01:00").unwrap_err();
+        assert!(fault.to_string().contains("%2B"), "{fault}");
+        let other = window("end_time=1970-01-01").unwrap_err();
+        assert!(!other.to_string().contains("%2B"), "{other}");
+    }
+
+    #[test]
+    fn names_are_all_taken_once() {
+        let names = |query: &str| {
+            let read = Parameters::read(Some(query));
+            read.map(|read| read.filter.names.list().to_vec())
+        };
+        assert_eq!(names("name=b&name=&name=a&name=b").unwrap(), ["a", "b"]);
+        let many: Vec<String> = (0..65).map(|n| format!("name=m{n}")).collect();
+        assert!(names(&many[1..].join("&")).is_ok());
+        let fault = names(&many.join("&")).unwrap_err();
+        assert!(fault.to_string().contains("at most 64"), "{fault}");
     }
 
     #[test]

@@ -30,7 +30,7 @@ async fn after(state: &State, span: Duration) {
 fn asked(state: &State) -> Asked {
     let deadline = state.now() + Duration::from_secs(2);
     let agents = state.chosen(|_| true);
-    let mut asked = state.ask(Question::Latest, deadline, &agents);
+    let mut asked = state.ask(Question::Latest, &Names::default(), deadline, &agents);
     asked.pop().expect("one agent")
 }
 
