@@ -27,7 +27,10 @@ use tokio::{
     time::{sleep_until, timeout},
 };
 
-use self::{agents::Agents, process::Process};
+use self::{
+    agents::{Agents, OTHERS},
+    process::Process,
+};
 
 pub(crate) const AGENTS: usize = 1_000;
 pub(crate) const METRICS: usize = 1_000;
@@ -58,6 +61,7 @@ async fn measure() -> Result<Figures> {
     let mut figures = Figures::new();
     measure_rounds(&mut figures).await?;
     measure_silence(&mut figures).await?;
+    measure_all_streams(&mut figures).await?;
     Ok(figures)
 }
 
@@ -66,7 +70,7 @@ async fn measure() -> Result<Figures> {
 async fn measure_rounds(figures: &mut Figures) -> Result<()> {
     let process = Process::start(8)?;
     let idle = process.memory_mib()?;
-    let agents = timeout(PATIENCE, Agents::connect(process.grpc())).await??;
+    let agents = timeout(PATIENCE, Agents::connect(process.grpc(), &[])).await??;
     let connected = process.memory_mib()?;
     let mut next = tokio::time::Instant::now();
     let mut took = Vec::new();
@@ -106,7 +110,7 @@ async fn measure_rounds(figures: &mut Figures) -> Result<()> {
 /// How late answers are when one agent has fallen silent.
 async fn measure_silence(figures: &mut Figures) -> Result<()> {
     let process = Process::start(2)?;
-    let agents = timeout(PATIENCE, Agents::connect(process.grpc())).await??;
+    let agents = timeout(PATIENCE, Agents::connect(process.grpc(), &[])).await??;
     let mut before = Vec::new();
     for _ in 0..3 {
         before.push(scrape(process.http()).await?.took.as_secs_f64());
@@ -125,6 +129,23 @@ async fn measure_silence(figures: &mut Figures) -> Result<()> {
         "later_answers_late_by",
         Figure::alone(median(&mut after[1..]), "s"),
     );
+    Ok(())
+}
+
+/// What agents take that hold all seven streams.
+async fn measure_all_streams(figures: &mut Figures) -> Result<()> {
+    let process = Process::start(8)?;
+    let _agents = timeout(PATIENCE, Agents::connect(process.grpc(), OTHERS)).await??;
+    let connected = process.memory_mib()?;
+    let scrape = scrape(process.http()).await?;
+    ensure!(scrape.missing.is_none(), "missing: {:?}", scrape.missing);
+    let peak = process.peak_memory_mib()?;
+    let mut add = |name: &str, value| {
+        let figure = Figure::alone(value, "MiB");
+        figures.insert(format!("proxy_seven_streams_memory_{name}"), figure);
+    };
+    add("connected", connected);
+    add("peak", peak);
     Ok(())
 }
 

@@ -29,17 +29,26 @@ pub(super) struct Agents {
     _tasks: JoinSet<Result<()>>,
 }
 
+/// What the newest agents hold beside their registration and their metrics.
+pub(super) const OTHERS: &[&str] = &[
+    "StreamClusterTopology",
+    "StreamLifecycle",
+    "StreamCrashDiagnostics",
+    "StreamPressureProfiles",
+    "StreamSchemaRegistry",
+];
+
 const HEARTBEAT: Duration = Duration::from_secs(10);
 
 impl Agents {
-    /// All of them, registered and ready to answer.
-    pub(super) async fn connect(proxy: SocketAddr) -> Result<Self> {
+    /// All of them, registered and ready to answer, each holding these further streams.
+    pub(super) async fn connect(proxy: SocketAddr, held: &'static [&'static str]) -> Result<Self> {
         let silent = Arc::new(AtomicBool::new(false));
         let mut tasks = JoinSet::new();
         for number in 0..AGENTS {
             let may_fall_silent = (number == 0).then(|| Arc::clone(&silent));
             let answer = framed(&answer(number));
-            connect(proxy, number, answer, may_fall_silent, &mut tasks).await?;
+            connect(proxy, number, answer, may_fall_silent, held, &mut tasks).await?;
         }
         Ok(Self {
             sample: answer(1).encode_to_vec().into(),
@@ -64,6 +73,7 @@ async fn connect(
     number: usize,
     answer: Bytes,
     silent: Option<Arc<AtomicBool>>,
+    held: &[&str],
     tasks: &mut JoinSet<Result<()>>,
 ) -> Result<()> {
     let socket = TcpStream::connect(proxy).await?;
@@ -85,9 +95,13 @@ async fn connect(
         .context("no answer to a registration")??;
     let registered = RegisterAgentResponse::decode(answered.slice(5..))?;
     let (sender, questions) = call(&mut client, "StreamMetrics", &registered.agent_id, &[]).await?;
+    let mut others = Vec::new();
+    for method in held {
+        others.push(call(&mut client, method, &registered.agent_id, &[]).await?);
+    }
     tasks.spawn(async move {
         // Holds the connection open, and reads nothing more of the registration.
-        let _held = (client, answers);
+        let _held = (client, answers, others);
         let mut ticks = interval(HEARTBEAT);
         loop {
             ticks.tick().await;
