@@ -15,6 +15,9 @@ use steadfast_exposition::{
 /// Scrapes of each exporter that are read in turn, more than a core's own caches hold.
 const SCRAPES: usize = 16;
 
+/// One line in so many is new with each scrape of a page that changes.
+const RENEWED: usize = 10;
+
 const PAIRS: usize = 31;
 
 /// A sink that costs nearly nothing.
@@ -63,13 +66,11 @@ fn measure(name: &str, mut exporter: Exporter, figures: &mut Figures) {
         format!("{name}/series"),
         Figure::alone(series as f64, "series"),
     );
-    figures.insert(
-        format!("{name}/page"),
-        Figure::alone(bytes / SCRAPES as f64, "bytes"),
-    );
+    let bytes = bytes / SCRAPES as f64;
+    figures.insert(format!("{name}/page"), Figure::alone(bytes, "bytes"));
 
-    let mut next = turns();
-    let mut theirs = turns();
+    let mut next = turns(SCRAPES);
+    let mut theirs = turns(SCRAPES);
     let prometheus_parse = |theirs: &mut dyn FnMut() -> usize| {
         let lines = pages[theirs()].lines().map(|line| Ok(line.to_owned()));
         let scrape = prometheus_parse::Scrape::parse(lines).expect("the pages are in order");
@@ -78,7 +79,7 @@ fn measure(name: &str, mut exporter: Exporter, figures: &mut Figures) {
 
     let mut parser = Parser::new(Limits::default());
     let mut warm = || read(&mut parser, &pages[next()]);
-    let mut floor = turns();
+    let mut floor = turns(SCRAPES);
     let scan = || {
         let page = pages[floor()].as_bytes();
         black_box(memchr::memchr_iter(b'\n', page).count());
@@ -102,17 +103,9 @@ fn measure(name: &str, mut exporter: Exporter, figures: &mut Figures) {
         format!("{name}/warm time"),
         Figure::alone(per_sample, "ns/sample"),
     );
+    memory(&format!("{name}/remembered"), &parser, &pages[0], figures);
 
-    let held = parser.held_bytes() as f64 / series as f64;
-    figures.insert(
-        format!("{name}/remembered"),
-        Figure::alone(held, "bytes/series"),
-    );
-
-    let fresh = || {
-        let mut parser = Parser::new(Limits::default());
-        read(&mut parser, &pages[next()]);
-    };
+    let fresh = || read_first(&pages[next()]);
     let first = compare(PAIRS, fresh, || prometheus_parse(&mut theirs));
     add(
         figures,
@@ -127,7 +120,7 @@ fn measure(name: &str, mut exporter: Exporter, figures: &mut Figures) {
         .map(|(n, page)| rotated(page, n))
         .collect();
     let mut parser = Parser::new(Limits::default());
-    let mut next = turns();
+    let mut next = turns(SCRAPES);
     let reordered = compare(
         PAIRS,
         || read(&mut parser, &shuffled[next()]),
@@ -139,10 +132,66 @@ fn measure(name: &str, mut exporter: Exporter, figures: &mut Figures) {
         bytes,
         reordered,
     );
+    renewed_in_part(name, &pages, figures);
+}
+
+/// Pages of which a tenth of the lines is new each time, against reading nine of ten pages warm and
+/// one for the first time.
+fn renewed_in_part(name: &str, pages: &[String], figures: &mut Figures) {
+    let changing: Vec<String> = (0..2 * RENEWED)
+        .map(|n| renewed(&pages[n % SCRAPES], n))
+        .collect();
+    let alike: Vec<String> = pages.iter().map(|page| renewed(page, 0)).collect();
+    let bytes = changing.iter().map(String::len).sum::<usize>() as f64 / changing.len() as f64;
+    let (mut changes, mut remains) = (
+        Parser::new(Limits::default()),
+        Parser::new(Limits::default()),
+    );
+    let (mut next, mut theirs, mut turn) = (turns(2 * RENEWED), turns(SCRAPES), turns(RENEWED));
+    let against_mix = compare(
+        PAIRS,
+        || read(&mut changes, &changing[next()]),
+        || match turn() {
+            0 => read_first(&alike[theirs()]),
+            _ => read(&mut remains, &alike[theirs()]),
+        },
+    );
+    add(
+        figures,
+        &format!("{name}/a tenth of the lines new vs the mix of warm and first"),
+        bytes,
+        against_mix,
+    );
+    memory(
+        &format!("{name}/remembered of changing pages"),
+        &changes,
+        &changing[0],
+        figures,
+    );
+}
+
+/// How much a parser holds per series, and per line beyond the line's own bytes.
+fn memory(name: &str, parser: &Parser<u32>, page: &str, figures: &mut Figures) {
+    let held = parser.held_bytes() as f64;
+    let lines: Vec<&str> = page.lines().collect();
+    let samples = lines.iter().filter(|line| !line.starts_with('#')).count();
+    let own = lines.iter().map(|line| match line.rfind(' ') {
+        Some(blank) if !line.starts_with('#') => blank + 1,
+        _ => line.len(),
+    });
+    let beyond = held - own.sum::<usize>() as f64;
+    figures.insert(
+        name.to_owned(),
+        Figure::alone(held / samples as f64, "bytes/series"),
+    );
+    figures.insert(
+        format!("{name}, beyond its lines"),
+        Figure::alone(beyond / lines.len() as f64, "bytes/line"),
+    );
 }
 
 fn add(figures: &mut Figures, name: &str, bytes: f64, compared: Comparison) {
-    let speed = |time: Duration| bytes / SCRAPES as f64 / time.as_secs_f64() / 1e6;
+    let speed = |time: Duration| bytes / time.as_secs_f64() / 1e6;
     let (low, high) = compared.quartiles;
     eprintln!(
         "{name}: ratio {:.2} (quartiles {low:.2} and {high:.2}), {} of {PAIRS} pairs discarded",
@@ -170,13 +219,43 @@ fn read(parser: &mut Parser<u32>, page: &str) {
     black_box((summary.samples, sum.sum));
 }
 
+/// Reads a page with a parser that remembers nothing.
+fn read_first(page: &str) {
+    read(&mut Parser::new(Limits::default()), page);
+}
+
 /// 0, 1, … and again from 0.
-fn turns() -> impl FnMut() -> usize {
+fn turns(count: usize) -> impl FnMut() -> usize {
     let mut turn = 0;
     move || {
-        turn = (turn + 1) % SCRAPES;
+        turn = (turn + 1) % count;
         turn
     }
+}
+
+/// The page with one more label on each sample, which is another one than on the page before for
+/// one sample in ten. The page after the last one is the first again.
+fn renewed(page: &str, turn: usize) -> String {
+    let mut renewed = String::new();
+    let mut samples = 0;
+    for line in page.lines() {
+        match line.split_once(['{', ' ']) {
+            Some((name, rest)) if !line.starts_with('#') => {
+                let since = (turn + 2 * RENEWED - samples % RENEWED) / RENEWED;
+                let pod = if since.is_multiple_of(2) { "a" } else { "b" };
+                renewed.push_str(name);
+                renewed.push_str("{pod=\"");
+                renewed.push_str(pod);
+                let labels = line.as_bytes()[name.len()] == b'{';
+                renewed.push_str(if labels { "\"," } else { "\"} " });
+                renewed.push_str(rest);
+                samples += 1;
+            }
+            _ => renewed.push_str(line),
+        }
+        renewed.push('\n');
+    }
+    renewed
 }
 
 /// The same lines, samples in another order: every second line of a part moved to the end.

@@ -1,15 +1,15 @@
 //! What pages say of metric families.
 
-use std::collections::BTreeMap;
-
 use crate::{
     fault::Reason,
     format::{Kind, split_suffix},
+    index::{self, Index},
     limits::Limits,
+    rows::Rows,
     sink::FamilyRef,
 };
 
-/// Names a family for as long as scrapes speak of it.
+/// Names a family until a scrape finishes that does not speak of some family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct FamilyId(u32);
 
@@ -39,40 +39,56 @@ impl Statement<'_> {
     }
 }
 
+/// The family of samples of one name, for as long as nothing new is said.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Answer {
+    /// What was said last when it was asked for; zero if it never was.
+    asked_at: u64,
+    family: Option<FamilyId>,
+}
+
 /// All families that the last finished scrape or the current one speaks of.
 #[derive(Debug, Default)]
 pub(crate) struct Families {
-    by_name: BTreeMap<Box<str>, FamilyId>,
-    all: Vec<Option<Family>>,
-    free: Vec<FamilyId>,
+    all: Rows<Family>,
+    names: Index,
+    /// Families that found no place in the index, by name.
+    crowded: Vec<FamilyId>,
+    /// The family that was spoken of last: what is said of one stands together, and so do its
+    /// samples.
+    latest: Option<FamilyId>,
+    /// How many there were when the scrape began.
+    before: usize,
     /// Families that the current scrape has spoken of, and the bytes of what it said.
     spoken: usize,
     spoken_bytes: usize,
     /// Counts scrapes, from 1.
-    scrape: u64,
+    scrape: u32,
+    /// Counts what was news, and what was forgotten.
+    news: u64,
     /// Whether the current scrape said anything that the one before did not.
     changed: bool,
     /// Whether what families say is what the last finished scrape said. Not so after an abandoned
     /// one that said something else.
     settled: bool,
-    /// The sample of which the family was last asked for: those of one name follow each other.
-    /// Empty if the answer does not hold any more.
-    asked: String,
-    answer: Option<FamilyId>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Family {
     name: Box<str>,
+    hash: u32,
     kind: Option<Kind>,
     help: Option<Box<str>>,
     unit: Option<Box<str>>,
     /// The scrape that last said each field.
-    said: [u64; 3],
-    created: u64,
+    said: [u32; 3],
     /// An abandoned scrape said something of it that is taken back.
     doubtful: bool,
 }
+
+/// The most bytes of a family beside its texts: its row; its places in the index, or in the list
+/// of those that found none; its new id.
+pub(crate) const FAMILY_BYTES: usize = size_of::<Family>() + 32;
 
 impl Family {
     fn describe(&self) -> FamilyRef<'_> {
@@ -101,6 +117,11 @@ impl Family {
         }
     }
 
+    fn held_bytes(&self) -> usize {
+        let said = FIELDS.map(|field| self.text_bytes(field));
+        self.name.len() + said.iter().sum::<usize>()
+    }
+
     fn forget(&mut self, field: Field) -> bool {
         match field {
             Field::Help => self.help.take().is_some(),
@@ -114,14 +135,16 @@ impl Families {
     pub(crate) fn begin(&mut self) {
         self.scrape += 1;
         self.changed = false;
+        self.before = self.all.len();
         self.spoken = 0;
         self.spoken_bytes = 0;
+        self.latest = None;
     }
 
     /// Notes that a remembered line says again what it said. Whether that settles the matter: not
     /// if another line of the scrape spoke of the same, nor after an abandoned scrape.
     pub(crate) fn said_again(&mut self, id: FamilyId, field: Field, limits: &Limits) -> bool {
-        let Some(Some(family)) = self.all.get(id.0 as usize) else {
+        let Some(family) = self.all.get(id.0 as usize) else {
             return false;
         };
         let bytes = family.text_bytes(field);
@@ -138,7 +161,8 @@ impl Families {
         limits: &Limits,
     ) -> Result<(FamilyId, bool), Reason> {
         let field = statement.field();
-        let known = self.by_name.get(name).copied();
+        let (known, hash) = self.known(name);
+        self.latest = known;
         let same = known.is_some_and(|id| self.family(id).says(statement));
         if let Some(id) = known
             && self.family(id).said[field as usize] == self.scrape
@@ -159,9 +183,13 @@ impl Families {
         {
             return Ok((id, false));
         }
+        let id = match known {
+            Some(id) => id,
+            None => self.create(name, hash, field),
+        };
         self.changed = true;
-        self.asked.clear();
-        let id = known.unwrap_or_else(|| self.create(name, field));
+        self.news += 1;
+        self.latest = Some(id);
         let family = self.family_mut(id);
         match statement {
             Statement::Help(help) => family.help = Some(help.into()),
@@ -201,33 +229,77 @@ impl Families {
         Ok(())
     }
 
-    fn create(&mut self, name: &str, field: Field) -> FamilyId {
+    fn create(&mut self, name: &str, hash: u32, field: Field) -> FamilyId {
+        let id = FamilyId(self.all.len() as u32);
         let mut family = Family {
             name: name.into(),
-            created: self.scrape,
-            ..Family::default()
+            hash,
+            kind: None,
+            help: None,
+            unit: None,
+            said: [0; 3],
+            doubtful: false,
         };
         family.said[field as usize] = self.scrape;
-        let id = if let Some(id) = self.free.pop() {
-            self.all[id.0 as usize] = Some(family);
-            id
+        self.all.push(family);
+        if self.names.is_full(self.all.len()) {
+            self.build_index();
         } else {
-            self.all.push(Some(family));
-            FamilyId((self.all.len() - 1) as u32)
-        };
-        self.by_name.insert(name.into(), id);
+            self.add_to_index(id, hash);
+        }
         id
     }
 
+    fn build_index(&mut self) {
+        self.crowded.clear();
+        self.names.reset(self.all.len() + 1);
+        for number in 0..self.all.len() {
+            let id = FamilyId(number as u32);
+            self.add_to_index(id, self.family(id).hash);
+        }
+    }
+
+    fn add_to_index(&mut self, id: FamilyId, hash: u32) {
+        if !self.names.insert(hash, id.0) {
+            let place = self.crowded_place(self.name(id));
+            self.crowded.insert(place.unwrap_or_else(|free| free), id);
+        }
+    }
+
+    fn crowded_place(&self, name: &str) -> Result<usize, usize> {
+        let crowded = &self.crowded;
+        crowded.binary_search_by(|id| self.name(*id).cmp(name))
+    }
+
+    /// The family of a name, and the name's hash unless it was not needed.
+    fn known(&self, name: &str) -> (Option<FamilyId>, u32) {
+        if let Some(id) = self.latest
+            && self.name(id) == name
+        {
+            return (Some(id), 0);
+        }
+        let hash = index::hash(name.as_bytes());
+        let found = self.names.candidates(hash).map(FamilyId);
+        let found = found
+            .filter(|id| self.family(*id).hash == hash)
+            .find(|id| self.name(*id) == name)
+            .or_else(|| self.crowded_place(name).ok().map(|at| self.crowded[at]));
+        (found, hash)
+    }
+
+    fn name(&self, id: FamilyId) -> &str {
+        &self.family(id).name
+    }
+
     fn family(&self, id: FamilyId) -> &Family {
-        self.all[id.0 as usize]
-            .as_ref()
+        self.all
+            .get(id.0 as usize)
             .expect("an id is given out for a family that is there, and taken back with it")
     }
 
     fn family_mut(&mut self, id: FamilyId) -> &mut Family {
-        self.all[id.0 as usize]
-            .as_mut()
+        self.all
+            .get_mut(id.0 as usize)
             .expect("an id is given out for a family that is there, and taken back with it")
     }
 
@@ -236,14 +308,17 @@ impl Families {
     }
 
     /// The family a sample belongs to: the one of its own name, else one whose kind adds the
-    /// suffix that the sample has.
-    pub(crate) fn of_sample<'a>(&'a mut self, sample: &'a str) -> FamilyRef<'a> {
-        if self.asked != sample {
-            self.answer = self.find_for(sample);
-            self.asked.clear();
-            self.asked.push_str(sample);
+    /// suffix that the sample has. What was answered for its name before is asked for again only
+    /// if something was said since.
+    #[inline]
+    pub(crate) fn of_sample<'a>(&'a self, sample: &'a str, answer: &mut Answer) -> FamilyRef<'a> {
+        if answer.asked_at != self.news + 1 {
+            *answer = Answer {
+                asked_at: self.news + 1,
+                family: self.find_for(sample),
+            };
         }
-        self.answer.map_or(
+        answer.family.map_or(
             FamilyRef {
                 name: sample,
                 kind: None,
@@ -255,53 +330,79 @@ impl Families {
     }
 
     fn find_for(&self, sample: &str) -> Option<FamilyId> {
-        self.by_name.get(sample).copied().or_else(|| {
+        self.known(sample).0.or_else(|| {
             let (base, _) = split_suffix(sample)?;
-            let id = *self.by_name.get(base)?;
+            let id = self.known(base).0?;
             let kind = self.family(id).kind.unwrap_or_default();
             kind.owns(base, sample).then_some(id)
         })
     }
 
     /// Forgets what the finished scrape did not say, and shows the families for which that made a
-    /// difference.
-    pub(crate) fn finish(&mut self, mut show: impl FnMut(&FamilyRef<'_>)) {
-        self.asked.clear();
-        for index in 0..self.all.len() {
-            let Some(family) = &mut self.all[index] else {
-                continue;
+    /// difference. If any is not there any more, the others have new ids: what is returned tells
+    /// them.
+    pub(crate) fn finish(&mut self, mut show: impl FnMut(&FamilyRef<'_>)) -> Option<Renamed> {
+        let (mut gone, mut forgot) = (false, false);
+        for number in 0..self.all.len() {
+            let scrape = self.scrape;
+            let Some(family) = self.all.get_mut(number) else {
+                break;
             };
             let mut lost = std::mem::take(&mut family.doubtful);
             for field in FIELDS {
-                if family.said[field as usize] != self.scrape {
+                if family.said[field as usize] != scrape {
                     lost |= family.forget(field);
                 }
             }
+            gone |= !family.said.contains(&scrape);
             if lost {
+                forgot = true;
                 show(&family.describe());
-            }
-            if !family.said.contains(&self.scrape) {
-                self.remove(index);
             }
         }
         self.settled = true;
+        self.latest = None;
+        let renamed = gone.then(|| self.remove_gone());
+        if forgot || gone {
+            self.news += 1;
+        }
+        renamed
+    }
+
+    /// Drops the families of which nothing is said any more.
+    fn remove_gone(&mut self) -> Renamed {
+        let mut ids = Vec::with_capacity(self.all.len());
+        let mut kept = 0;
+        for number in 0..self.all.len() {
+            ids.push(FamilyId(kept as u32));
+            if self
+                .family(FamilyId(number as u32))
+                .said
+                .contains(&self.scrape)
+            {
+                self.all.swap(number, kept);
+                kept += 1;
+            }
+        }
+        self.all.truncate(kept);
+        self.build_index();
+        self.crowded.shrink_to_fit();
+        Renamed { ids }
     }
 
     /// Takes back what the abandoned scrape said, if any of it was new.
     pub(crate) fn abandon(&mut self) {
+        self.latest = None;
         if !self.changed {
             return;
         }
         self.settled = false;
-        self.asked.clear();
-        for index in 0..self.all.len() {
-            let Some(family) = &mut self.all[index] else {
-                continue;
-            };
-            if family.created == self.scrape {
-                self.remove(index);
-                continue;
-            }
+        self.news += 1;
+        if self.before < self.all.len() {
+            self.all.truncate(self.before);
+            self.build_index();
+        }
+        for family in self.all.iter_mut() {
             for field in FIELDS {
                 if family.said[field as usize] == self.scrape {
                     family.doubtful |= family.forget(field);
@@ -310,33 +411,23 @@ impl Families {
         }
     }
 
-    fn remove(&mut self, index: usize) {
-        if let Some(family) = self.all[index].take() {
-            self.by_name.remove(&family.name);
-            self.free.push(FamilyId(index as u32));
-        }
-    }
-
-    /// Bytes held, about.
     pub(crate) fn held_bytes(&self) -> usize {
-        // A name stands in the index too, with its id and a share of a tree's node.
-        let texts: usize = self
-            .all
-            .iter()
-            .flatten()
-            .map(|family| {
-                2 * family.name.len()
-                    + 64
-                    + FIELDS
-                        .map(|field| family.text_bytes(field))
-                        .iter()
-                        .sum::<usize>()
-            })
-            .sum();
-        texts
-            + self.asked.capacity()
-            + self.all.capacity() * size_of::<Option<Family>>()
-            + self.free.capacity() * size_of::<FamilyId>()
+        self.all.iter().map(Family::held_bytes).sum::<usize>()
+            + self.all.held_bytes()
+            + self.names.held_bytes()
+            + self.crowded.capacity() * size_of::<FamilyId>()
+    }
+}
+
+/// New ids of families.
+#[derive(Debug)]
+pub(crate) struct Renamed {
+    ids: Vec<FamilyId>,
+}
+
+impl Renamed {
+    pub(crate) fn of(&self, id: FamilyId) -> FamilyId {
+        self.ids.get(id.0 as usize).copied().unwrap_or(id)
     }
 }
 

@@ -37,8 +37,23 @@ pub(crate) struct Span {
     pub(crate) escaped: bool,
 }
 
+impl Span {
+    /// A piece without escapes.
+    pub(crate) fn plain(start: usize, end: usize) -> Self {
+        Self {
+            start,
+            end,
+            escaped: false,
+        }
+    }
+
+    pub(crate) fn len(self) -> usize {
+        self.end - self.start
+    }
+}
+
 /// A label.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct LabelSpan {
     pub(crate) name: Span,
     pub(crate) value: Span,
@@ -264,8 +279,56 @@ pub(crate) fn string(line: &[u8], at: usize) -> Parsed<(Span, usize)> {
     }
 }
 
+/// Where a text without escapes ends, which begins at `at`, behind its quote; none if its line ends
+/// before. Most are shorter than what a vector is worth.
+#[inline]
+pub(crate) fn plain_end(bytes: &[u8], mut at: usize) -> Option<usize> {
+    let is = |word: u64, byte: u8| zero_bytes(word ^ (LOW * u64::from(byte)));
+    while let Some(word) = bytes.get(at..)?.first_chunk::<8>() {
+        let word = u64::from_le_bytes(*word);
+        let found = is(word, b'"') | is(word, b'\\') | is(word, b'\n');
+        if found != 0 {
+            at += found.trailing_zeros() as usize / 8;
+            return (bytes[at] == b'"').then_some(at);
+        }
+        at += 8;
+    }
+    let mut rest = bytes.get(at..)?.iter();
+    let found = rest.position(|byte| matches!(byte, b'"' | b'\\' | b'\n'))?;
+    (bytes[at + found] == b'"').then_some(at + found)
+}
+
+/// The lowest bit of every byte.
+const LOW: u64 = u64::from_le_bytes([1; 8]);
+
+/// The highest bit of bytes that are zero: of the first that is, and of none before it.
+fn zero_bytes(word: u64) -> u64 {
+    word.wrapping_sub(LOW) & !word & (LOW << 7)
+}
+
 /// Reads value, timestamp and exemplar from `at`, where the value begins.
+#[inline]
 pub(crate) fn tail(
+    line: &[u8],
+    at: usize,
+    format: Format,
+    limits: &Limits,
+    labels: &mut Vec<LabelSpan>,
+) -> Parsed<Tail> {
+    if let Some((value, length)) = number::plain(&line[at..])
+        && at + length == line.len()
+    {
+        return Ok(Tail {
+            value,
+            timestamp_ms: None,
+            exemplar: false,
+        });
+    }
+    tail_in_full(line, at, format, limits, labels)
+}
+
+#[inline(never)]
+fn tail_in_full(
     line: &[u8],
     at: usize,
     format: Format,
@@ -277,12 +340,6 @@ pub(crate) fn tail(
         timestamp_ms: None,
         exemplar: false,
     };
-    if let Some((value, length)) = number::plain(&line[at..])
-        && at + length == line.len()
-    {
-        tail.value = value;
-        return Ok(tail);
-    }
     let end = token_end(line, at);
     tail.value = value(line, at, end, format)?;
     let mut at = skip_blanks(line, end);
@@ -357,6 +414,26 @@ fn exemplar(line: &[u8], at: usize, limits: &Limits, labels: &mut Vec<LabelSpan>
         return fault(at, Reason::TrailingData);
     }
     Ok(())
+}
+
+/// An empty text with room for so many bytes, made of one that may have less.
+pub(crate) fn make_room(text: &mut String, bytes: usize) {
+    text.clear();
+    if text.capacity() < bytes {
+        // The old one is given back before there is a new one.
+        *text = String::new();
+        text.reserve_exact(bytes);
+    }
+}
+
+/// Bytes of room for texts that are resolved that are kept whether they are needed or not.
+const RESOLVED_KEPT: usize = 4 << 10;
+
+/// Gives back what a long line took.
+pub(crate) fn give_back(text: &mut String) {
+    if text.capacity() > RESOLVED_KEPT {
+        *text = String::new();
+    }
 }
 
 /// Appends text with `\\`, `\n` and, if asked for, `\"` resolved. Any other backslash stays as it

@@ -1,15 +1,18 @@
 //! The lines of a scrape without their values.
 //!
 //! A layout is the accepted lines of a page in order: of a sample's line the bytes before its
-//! value, of any other the whole line. The parser compares what arrives with the layout of the
-//! last finished scrape, line by line; where they part, it finds its place again through an index
-//! of hashes, which is built when it is first needed. While nothing differs, nothing is written.
-//! From the first difference on, the layout of the new scrape is put together beside the old one,
-//! and takes its place when the scrape is finished.
+//! value, of any other the whole line. The parser compares what arrives with the lines of the last
+//! finished scrape, one by one; where they part, it finds its place again through an index of
+//! hashes, which is built when it is first needed. While nothing differs, nothing is written. From
+//! the first difference on, a list of the new scrape's lines is put together beside the old one,
+//! and takes its place when the scrape is finished. Both share the text of what they both have.
 
-use std::hash::{BuildHasher as _, Hasher as _};
-
-use crate::families::{FamilyId, Field};
+use crate::{
+    arena::{Arena, Place},
+    families::{FamilyId, Field},
+    index::{self, Index},
+    rows::{ROWS, Rows},
+};
 
 /// What a remembered line is.
 #[derive(Clone, Copy, Debug)]
@@ -22,187 +25,276 @@ pub(crate) enum What<Id> {
     Comment,
 }
 
-/// A remembered line: what it is, and where its bytes end. They begin where those of the line
-/// before end.
+/// A remembered line.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Entry<Id> {
-    pub(crate) end: u32,
+    text: Place,
+    hash: Hash,
     pub(crate) what: What<Id>,
 }
 
-/// What a remembered line costs besides its bytes: its entry, and its share of the index.
-pub(crate) const ENTRY_BYTES: usize = 48;
+/// The hash of a line, once somebody had to know it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Hash(Option<std::num::NonZeroU32>);
 
-/// The accepted lines of one page.
+impl Hash {
+    fn of(bytes: &[u8]) -> Self {
+        Self(std::num::NonZeroU32::new(index::hash(bytes).max(1)))
+    }
+
+    fn get(self) -> u32 {
+        self.0.map_or(0, std::num::NonZeroU32::get)
+    }
+}
+
+/// The lines of the last finished scrape, and of the current one.
 #[derive(Debug)]
 pub(crate) struct Layout<Id> {
-    text: Vec<u8>,
-    entries: Vec<Entry<Id>>,
+    /// Bytes that all of it may take.
+    bytes_max: usize,
+    text: Arena,
+    last: Rows<Entry<Id>>,
+    /// The current scrape once it differs from the last one.
+    next: Rows<Entry<Id>>,
+    differs: bool,
+    /// The line of `last` that is expected to come next. While nothing differs, also how many of
+    /// its lines have come.
+    expected: usize,
+    /// Finds lines of `last`.
     index: Index,
+    indexed: bool,
 }
 
 impl<Id: Copy> Layout<Id> {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(bytes_max: usize) -> Self {
         Self {
-            text: Vec::new(),
-            entries: Vec::new(),
+            // The lists of pieces take their share.
+            bytes_max: bytes_max - bytes_max / 64,
+            text: Arena::default(),
+            last: Rows::default(),
+            next: Rows::default(),
+            differs: false,
+            expected: 0,
             index: Index::default(),
+            indexed: false,
         }
     }
 
-    pub(crate) fn len(&self) -> usize {
-        self.entries.len()
+    /// Whether there is nothing to be found.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.last.len() == 0
     }
 
-    pub(crate) fn text(&self) -> &[u8] {
-        &self.text
+    pub(crate) fn expected(&self) -> usize {
+        self.expected
     }
 
-    pub(crate) fn entries(&self) -> &[Entry<Id>] {
-        &self.entries
+    /// The expected lines, in pieces.
+    pub(crate) fn coming(&self) -> impl Iterator<Item = &[Entry<Id>]> {
+        self.last.pieces_from(self.expected)
     }
 
-    /// Where the bytes of an entry begin; of the one after the last, where the text ends.
-    pub(crate) fn start(&self, entry: usize) -> usize {
-        match entry.checked_sub(1) {
-            Some(before) => self.entries[before].end as usize,
-            None => 0,
-        }
+    #[inline]
+    pub(crate) fn bytes(&self, entry: &Entry<Id>) -> &[u8] {
+        self.text.bytes(entry.text)
     }
 
     /// The bytes and meaning of an entry, if there are as many.
     pub(crate) fn entry(&self, entry: usize) -> Option<(&[u8], What<Id>)> {
-        let found = self.entries.get(entry)?;
-        Some((
-            &self.text[self.start(entry)..found.end as usize],
-            found.what,
-        ))
+        let found = self.last.get(entry)?;
+        Some((self.bytes(found), found.what))
     }
 
-    /// Whether it has room for an entry of these bytes behind its first ones, if it may cost that
-    /// much.
-    pub(crate) fn has_room(&self, entries: usize, bytes: &[u8], limit: usize) -> bool {
-        self.start(entries) + bytes.len() + (entries + 1) * ENTRY_BYTES <= limit
+    /// An entry of exactly these bytes, or their hash.
+    pub(crate) fn find(&mut self, bytes: &[u8]) -> Result<usize, Hash> {
+        if self.is_empty() {
+            return Err(Hash::default());
+        }
+        if !self.indexed {
+            self.build_index();
+        }
+        let hash = Hash::of(bytes);
+        self.index
+            .candidates(hash.get())
+            .map(|row| row as usize)
+            .find(|row| {
+                let found = self.last.get(*row);
+                found.is_some_and(|found| found.hash == hash && self.bytes(found) == bytes)
+            })
+            .ok_or(hash)
     }
 
-    pub(crate) fn push(&mut self, bytes: &[u8], what: What<Id>) {
-        self.text.extend_from_slice(bytes);
-        self.entries.push(Entry {
-            end: self.text.len() as u32,
-            what,
-        });
-        self.index.valid = false;
+    fn build_index(&mut self) {
+        self.index.reset(self.last.len());
+        for (row, entry) in self.last.iter_mut().enumerate() {
+            if entry.hash == Hash::default() {
+                entry.hash = Hash::of(self.text.bytes(entry.text));
+            }
+            self.index.insert(entry.hash.get(), row as u32);
+        }
+        self.indexed = true;
     }
 
-    /// Becomes the first entries of another, with room for as many as that has and some more.
-    pub(crate) fn copy_of(&mut self, other: &Self, entries: usize) {
-        self.clear();
-        self.text.reserve(with_some_room(other.text.len()));
-        self.entries.reserve(with_some_room(other.entries.len()));
-        self.text
-            .extend_from_slice(&other.text[..other.start(entries)]);
-        self.entries.extend_from_slice(&other.entries[..entries]);
+    /// Notes that so many expected lines came.
+    pub(crate) fn came(&mut self, lines: usize) {
+        let came = self.expected..self.expected + lines;
+        self.expected = came.end;
+        if !self.differs {
+            return;
+        }
+        if self.next.len() + lines <= self.last.len() {
+            self.next.extend(&self.last, came);
+        } else {
+            came.for_each(|row| self.keep(row));
+        }
     }
 
-    pub(crate) fn truncate(&mut self, entries: usize) {
-        self.text.truncate(self.start(entries));
-        self.entries.truncate(entries);
-        self.index.valid = false;
+    /// Notes that a line of the last scrape came again.
+    pub(crate) fn again(&mut self, entry: usize) {
+        if !self.differs && entry != self.expected {
+            self.part();
+        }
+        self.expected = entry + 1;
+        if self.differs {
+            self.keep(entry);
+        }
+    }
+
+    fn keep(&mut self, entry: usize) {
+        if let Some(entry) = self.last.get(entry).copied()
+            && self.has_room_for_row()
+        {
+            self.next.push(entry);
+        }
+    }
+
+    /// Remembers a line that the last scrape did not have, if there is room.
+    pub(crate) fn add(&mut self, line: &[u8], hash: Hash, what: What<Id>) {
+        if !self.has_room_for_row() {
+            return;
+        }
+        let text = self.text.push_if_it_fits(line);
+        let Some(text) = text.or_else(|| self.make_room_for(line)) else {
+            return;
+        };
+        if !self.differs {
+            self.part();
+        }
+        self.next.push(Entry { text, hash, what });
+    }
+
+    #[inline(never)]
+    fn make_room_for(&mut self, line: &[u8]) -> Option<Place> {
+        let held = self.held_with_rows(self.rows_and_one_more());
+        self.text.push(line, self.bytes_max.saturating_sub(held))
+    }
+
+    /// From here on the scrape has a list of its own.
+    fn part(&mut self) {
+        self.differs = true;
+        self.next.extend(&self.last, 0..self.expected);
+    }
+
+    #[inline]
+    fn has_room_for_row(&self) -> bool {
+        self.differs && self.next.len() < self.next.capacity() || self.can_make_room_for_row()
+    }
+
+    #[inline(never)]
+    fn can_make_room_for_row(&self) -> bool {
+        self.held_with_rows(self.rows_and_one_more()) <= self.bytes_max
+    }
+
+    fn rows_and_one_more(&self) -> usize {
+        let rows = if self.differs {
+            self.next.len()
+        } else {
+            self.expected
+        };
+        Rows::<Entry<Id>>::capacity_for(rows + 1).max(self.last.capacity())
+    }
+
+    /// Bytes of the texts, and of two lists of so many rows with an index. Room for a second list
+    /// is left always, so that a page that differs does not lose its place for want of it.
+    fn held_with_rows(&self, rows: usize) -> usize {
+        let index = Index::bytes_for(rows).max(self.index.held_bytes());
+        // While the first piece of a list grows there are two of it.
+        let lists = 2 * rows + rows.min(ROWS) / 2;
+        self.text.chunk_bytes() + lists * size_of::<Entry<Id>>() + index
+    }
+
+    /// Ends the scrape: its lines are the last ones now.
+    pub(crate) fn finish(&mut self) {
+        let differs = std::mem::take(&mut self.differs);
+        let came = std::mem::take(&mut self.expected);
+        if differs {
+            self.last = std::mem::take(&mut self.next);
+        } else if came < self.last.len() {
+            self.last.truncate(came);
+        } else {
+            return;
+        }
+        self.indexed = false;
+        if self.index.held_bytes() > Index::bytes_for(self.last.len()) {
+            self.index.clear();
+        }
+        self.sweep();
+    }
+
+    /// Gives back the texts of lines that are no longer remembered.
+    fn sweep(&mut self) {
+        self.text.begin_count();
+        for entry in self.last.iter() {
+            self.text.uses(entry.text);
+        }
+        let moving = self.text.end_count();
+        if moving == 0 {
+            return;
+        }
+        if self.held_bytes() + 2 * moving > self.bytes_max {
+            // No room to move them: the next page is read in full.
+            self.clear();
+            return;
+        }
+        for entry in self.last.iter_mut() {
+            self.text.move_out(&mut entry.text);
+        }
+        self.text.end_move();
+    }
+
+    /// Gives the scrape up. The lines of the last finished one are still there.
+    pub(crate) fn abandon(&mut self) {
+        self.expected = 0;
+        if std::mem::take(&mut self.differs) {
+            self.next = Rows::default();
+            self.text.begin_count();
+            for entry in self.last.iter() {
+                self.text.uses(entry.text);
+            }
+            self.text.end_count();
+        }
     }
 
     pub(crate) fn clear(&mut self) {
-        self.truncate(0);
+        *self = Self {
+            bytes_max: self.bytes_max,
+            ..Self::new(0)
+        };
     }
 
-    /// Gives back room that growing by doubling left over.
-    pub(crate) fn fit(&mut self) {
-        self.text.shrink_to(with_some_room(self.text.len()));
-        self.entries.shrink_to(with_some_room(self.entries.len()));
-    }
-
-    /// An entry of exactly these bytes.
-    pub(crate) fn find(&mut self, bytes: &[u8]) -> Option<usize> {
-        if !self.index.valid {
-            self.index.rebuild(&self.text, &self.entries);
+    /// Families have other ids now.
+    pub(crate) fn rename_families(&mut self, renamed: impl Fn(FamilyId) -> FamilyId) {
+        for entry in self.last.iter_mut() {
+            if let What::Metadata(family, _) = &mut entry.what {
+                *family = renamed(*family);
+            }
         }
-        self.index
-            .candidates(bytes)
-            .find(|entry| self.entry(*entry).is_some_and(|(text, _)| text == bytes))
     }
 
     pub(crate) fn held_bytes(&self) -> usize {
-        self.text.capacity()
-            + self.entries.capacity() * size_of::<Entry<Id>>()
-            + self.index.slots.capacity() * size_of::<Slot>()
-    }
-}
-
-/// Room for a few lines more than there are: pages grow a little, and seldom.
-fn with_some_room(count: usize) -> usize {
-    count + count / 16
-}
-
-/// Finds entries by their bytes: open addressing with few probes. An entry that finds no free
-/// place is left out and parsed in full each time, so an exporter that constructs collisions slows
-/// down nothing but itself, by a bound.
-#[derive(Debug, Default)]
-struct Index {
-    slots: Vec<Slot>,
-    valid: bool,
-}
-
-/// The upper half of an entry's hash, and its number plus one; zero is a free place.
-#[derive(Clone, Copy, Debug, Default)]
-struct Slot {
-    hash: u32,
-    entry: u32,
-}
-
-const PROBES_MAX: usize = 16;
-
-/// Fixed, so that equal pages cost the same.
-const HASH: foldhash::fast::FixedState = foldhash::fast::FixedState::with_seed(0);
-
-fn hash(bytes: &[u8]) -> u64 {
-    let mut hasher = HASH.build_hasher();
-    hasher.write(bytes);
-    hasher.finish()
-}
-
-impl Index {
-    fn rebuild<Id>(&mut self, text: &[u8], entries: &[Entry<Id>]) {
-        let places = (entries.len() * 2).next_power_of_two();
-        self.slots.clear();
-        self.slots.resize(places, Slot::default());
-        let mut start = 0;
-        for (number, entry) in entries.iter().enumerate() {
-            let hash = hash(&text[start..entry.end as usize]);
-            start = entry.end as usize;
-            let free = self
-                .places(hash)
-                .find(|place| self.slots[*place].entry == 0);
-            if let Some(place) = free {
-                self.slots[place] = Slot {
-                    hash: (hash >> 32) as u32,
-                    entry: number as u32 + 1,
-                };
-            }
-        }
-        self.valid = true;
-    }
-
-    fn places(&self, hash: u64) -> impl Iterator<Item = usize> + use<> {
-        let mask = self.slots.len() - 1;
-        (0..PROBES_MAX.min(mask + 1)).map(move |probe| (hash as usize + probe) & mask)
-    }
-
-    /// Entries that may have these bytes.
-    fn candidates(&self, bytes: &[u8]) -> impl Iterator<Item = usize> + '_ {
-        let hash = hash(bytes);
-        self.places(hash)
-            .map(|place| self.slots[place])
-            .take_while(|slot| slot.entry != 0)
-            .filter(move |slot| slot.hash == (hash >> 32) as u32)
-            .map(|slot| slot.entry as usize - 1)
+        self.text.held_bytes()
+            + self.last.held_bytes()
+            + self.next.held_bytes()
+            + self.index.held_bytes()
     }
 }

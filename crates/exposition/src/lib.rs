@@ -16,17 +16,21 @@
 //! This crate never reads a clock or a socket, never starts a thread and draws no randomness.
 //! Equal pages give equal calls, however they are cut.
 
+mod arena;
 mod excerpt;
 mod families;
 mod fault;
 mod format;
 mod grammar;
+mod index;
 mod layout;
 mod limits;
 mod metadata;
 mod number;
 mod parser;
+mod rows;
 mod series;
+mod shape;
 mod sink;
 mod summary;
 mod writer;

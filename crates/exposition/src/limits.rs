@@ -1,5 +1,7 @@
 //! What one endpoint may cost.
 
+use crate::{families::FAMILY_BYTES, grammar::LabelSpan};
+
 /// Bounds of what a parser takes from one endpoint and holds for it. Zero takes nothing of that
 /// sort.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,9 +21,9 @@ pub struct Limits {
     pub families: usize,
     /// Bytes of names, help and units kept for all families together.
     pub metadata_bytes: usize,
-    /// Bytes of what is remembered from one scrape to the next: the beginnings of lines, and what
-    /// finds them again. Lines past that are parsed in full each time. While a scrape differs from
-    /// the last one, both are held.
+    /// Bytes of memory for the lines that are remembered from one scrape to the next: their
+    /// beginnings, and the lists and the index that find them; also while a scrape differs from
+    /// the last one. Lines past that are parsed in full each time.
     pub remembered_bytes: usize,
 }
 
@@ -37,5 +39,29 @@ impl Default for Limits {
             metadata_bytes: 4 << 20,
             remembered_bytes: 32 << 20,
         }
+    }
+}
+
+/// Bytes for what is small and does not depend on the limits: shapes of lines, an excerpt, the
+/// unused ends of lists.
+const FIXED_BYTES: usize = 96 << 10;
+
+impl Limits {
+    /// The most bytes of memory that a parser with these limits ever holds, whatever arrives, as
+    /// they are asked of the allocator.
+    #[must_use]
+    pub fn held_bytes_max(&self) -> usize {
+        // The last scrape's and the current one's.
+        let families = self.families.saturating_mul(2 * FAMILY_BYTES);
+        let metadata = self.metadata_bytes.saturating_mul(2);
+        // One that comes in pieces and outgrows its room, and twice its escapes resolved.
+        let lines = self.line_bytes.saturating_mul(4);
+        // Of a series and of an exemplar, in lists that grow by doubling.
+        let labels = self
+            .labels_per_series
+            .saturating_mul(2 * 3 * size_of::<LabelSpan>());
+        [families, metadata, lines, labels, FIXED_BYTES]
+            .into_iter()
+            .fold(self.remembered_bytes, usize::saturating_add)
     }
 }

@@ -32,6 +32,15 @@ pub(crate) fn comment(line: &[u8], at: usize, format: Format, limits: &Limits) -
     if format == Format::OpenMetrics && line[at..] == *b"# EOF" {
         return Ok(Comment::Eof);
     }
+    // As nearly all of them are written.
+    let field = match line.get(at..at + 7) {
+        Some(b"# HELP ") => Some(Field::Help),
+        Some(b"# TYPE ") => Some(Field::Kind),
+        _ => None,
+    };
+    if let Some(field) = field {
+        return metadata(line, at + 6, field, limits);
+    }
     let keyword = skip_blanks(line, at + 1);
     let end = token_end(line, keyword);
     let field = match (&line[keyword..end], format) {
@@ -95,7 +104,7 @@ fn help(line: &[u8], at: usize) -> Span {
     Span {
         start,
         end: line.len(),
-        escaped: line[start..].contains(&b'\\'),
+        escaped: memchr::memchr(b'\\', &line[start..]).is_some(),
     }
 }
 

@@ -2,17 +2,18 @@
 
 mod carry;
 mod line;
+mod lines;
 mod remembered;
 
 use memchr::{memchr, memrchr};
 
-use self::carry::Carry;
+use self::{carry::Carry, lines::Lines};
 use crate::{
     excerpt,
     families::Families,
     fault::{LineFault, Reason},
     format::Format,
-    grammar::{Fault, LabelSpan},
+    grammar::{self, Fault, LabelSpan},
     layout::Layout,
     limits::Limits,
     series::Series,
@@ -38,15 +39,7 @@ pub struct Parser<Id: Copy> {
 
     carry: Carry,
 
-    /// The last finished scrape.
-    last: Layout<Id>,
-    /// The current scrape once it differs from the last one.
-    next: Layout<Id>,
-    differs: bool,
-    /// The entry of `last` that is expected to come next. While nothing differs, also how many
-    /// lines of it have come.
-    expected: usize,
-
+    layout: Layout<Id>,
     families: Families,
 
     series: Series,
@@ -76,10 +69,7 @@ impl<Id: Copy> Parser<Id> {
             phase: Phase::Idle,
             summary: Summary::default(),
             carry: Carry::default(),
-            last: Layout::new(),
-            next: Layout::new(),
-            differs: false,
-            expected: 0,
+            layout: Layout::new(limits.remembered_bytes),
             families: Families::default(),
             series: Series::default(),
             exemplar: Vec::new(),
@@ -93,7 +83,7 @@ impl<Id: Copy> Parser<Id> {
     pub fn begin(&mut self, format: Format) {
         self.abandon();
         if format != self.format {
-            self.last.clear();
+            self.layout.clear();
             self.format = format;
         }
         self.phase = Phase::Reading;
@@ -133,16 +123,14 @@ impl<Id: Copy> Parser<Id> {
         }
         let ended = self.phase == Phase::Ended;
         self.phase = Phase::Idle;
-        if self.differs {
-            std::mem::swap(&mut self.last, &mut self.next);
-            self.last.fit();
-            self.next.clear();
-        } else if self.expected < self.last.len() {
-            self.last.truncate(self.expected);
+        self.layout.finish();
+        let renamed = self.families.finish(|family| sink.family(family));
+        if let Some(renamed) = renamed {
+            self.layout.rename_families(|family| renamed.of(family));
         }
-        self.differs = false;
-        self.expected = 0;
-        self.families.finish(|family| sink.family(family));
+        self.carry.fit();
+        self.series.fit();
+        grammar::give_back(&mut self.text);
         self.summary.eof_missing = self.format == Format::OpenMetrics && !ended;
         std::mem::take(&mut self.summary)
     }
@@ -155,9 +143,7 @@ impl<Id: Copy> Parser<Id> {
         }
         self.phase = Phase::Idle;
         self.carry.clear();
-        self.next.clear();
-        self.differs = false;
-        self.expected = 0;
+        self.layout.abandon();
         self.families.abandon();
         self.summary = Summary::default();
     }
@@ -167,12 +153,12 @@ impl<Id: Copy> Parser<Id> {
         *self = Self::new(self.limits);
     }
 
-    /// Bytes held between pieces, about: bounded by the limits, whatever arrives.
+    /// Bytes of memory held, as they are asked of the allocator. Never more than
+    /// [`Limits::held_bytes_max`].
     #[must_use]
     pub fn held_bytes(&self) -> usize {
         self.carry.held_bytes()
-            + self.last.held_bytes()
-            + self.next.held_bytes()
+            + self.layout.held_bytes()
             + self.families.held_bytes()
             + self.series.held_bytes()
             + self.exemplar.capacity() * size_of::<LabelSpan>()
@@ -195,16 +181,20 @@ impl<Id: Copy> Parser<Id> {
     }
 
     /// Reads whole lines, of which each has its line feed.
-    fn lines<S: Sink<Id = Id>>(&mut self, mut bytes: &[u8], sink: &mut S) {
+    fn lines<S: Sink<Id = Id>>(&mut self, bytes: &[u8], sink: &mut S) {
+        let mut lines = Lines::new(bytes);
         loop {
-            let known = self.expected_lines(bytes, sink);
-            bytes = &bytes[known..];
-            let Some(end) = memchr(b'\n', bytes) else {
+            if self.layout.is_empty() {
+                self.shaped_lines(&mut lines, sink);
+            } else {
+                let known = self.expected_lines(lines.rest(), sink);
+                lines.skip(known);
+            }
+            let Some(line) = lines.take() else {
                 return;
             };
             self.summary.lines += 1;
-            self.line(&bytes[..end], sink);
-            bytes = &bytes[end + 1..];
+            self.line(line, &mut lines, sink);
         }
     }
 

@@ -175,6 +175,42 @@ fn a_family_is_reported_when_it_changes_and_when_it_is_no_longer_stated() {
 }
 
 #[test]
+fn a_family_that_is_stated_among_its_samples_is_known_from_there_on() {
+    let mut reader = reader();
+    let page = "a{x=\"1\"} 1\na{x=\"2\"} 1\n# TYPE a gauge\na{x=\"3\"} 1\na{x=\"4\"} 1\n";
+    scrape(&mut reader, page);
+    let shown = std::mem::take(&mut reader.keeper.shown);
+    let kinds: Vec<Option<Kind>> = shown.into_iter().map(|(_, kind)| kind).collect();
+    assert_eq!(kinds, [None, None, Some(Kind::Gauge), Some(Kind::Gauge)]);
+    // And no longer once it is not stated.
+    scrape(&mut reader, "b 1\n");
+    scrape(&mut reader, "a{x=\"5\"} 1\n");
+    assert_eq!(reader.keeper.shown[1], ("a".to_owned(), None));
+}
+
+#[test]
+fn families_that_stay_are_known_when_others_go() {
+    let mut reader = reader();
+    let all = "# TYPE a gauge\n# TYPE b counter\n# TYPE c gauge\n# HELP c text\n";
+    scrape(&mut reader, &format!("{all}c{{x=\"1\"}} 1\n"));
+    for page in [
+        "# TYPE b counter\n# TYPE c gauge\n# HELP c text\n",
+        "# TYPE c gauge\n",
+    ] {
+        let before = reader.keeper.page.families["c"].clone();
+        scrape(&mut reader, page);
+        assert_eq!(scrape(&mut reader, page).faults, []);
+        let families = &reader.keeper.page.families;
+        assert_eq!(families.len(), page.matches("TYPE").count());
+        assert_eq!(families["c"].1, before.1);
+    }
+    assert_eq!(reader.keeper.page.families["c"].0, None);
+    scrape(&mut reader, "# TYPE c gauge\nc{x=\"2\"} 1\n");
+    let shown = reader.keeper.shown.last().cloned();
+    assert_eq!(shown, Some(("c".to_owned(), Some(Kind::Gauge))));
+}
+
+#[test]
 fn which_of_two_statements_counts_does_not_depend_on_the_scrape_before() {
     let mut reader = reader();
     let read = scrape(&mut reader, "# TYPE a gauge\n# TYPE a counter\n");

@@ -1,26 +1,33 @@
 //! Reading a line in full.
 
-use super::{Parser, Phase};
+use super::{Lines, Parser, Phase};
 use crate::{
     excerpt,
     families::Statement,
     fault::Reason,
     format::Format,
     grammar::{self, Fault, Parsed, Span, Tail, skip_blanks, unescape},
-    layout::What,
+    layout::{Hash, What},
     metadata::{self, Comment, Says},
+    number,
+    parser::remembered::Remembered,
     sink::{SeriesRef, Sink},
 };
 
 impl<Id: Copy> Parser<Id> {
-    /// Reads one line, without its line feed.
-    pub(super) fn line<S: Sink<Id = Id>>(&mut self, line: &[u8], sink: &mut S) {
+    /// Reads the line that was taken last, without its line feed.
+    pub(super) fn line<S: Sink<Id = Id>>(
+        &mut self,
+        line: &[u8],
+        lines: &mut Lines<'_>,
+        sink: &mut S,
+    ) {
         if line.len() > self.limits.line_bytes {
             self.line_too_long(line, sink);
             return;
         }
         let line = line.strip_suffix(b"\r").unwrap_or(line);
-        if let Err(fault) = self.read(line, sink) {
+        if let Err(fault) = self.read(line, lines, sink) {
             let near = fault.at.min(line.len());
             // An excerpt needs no more of the line than this.
             let from = near.saturating_sub(excerpt::KEPT);
@@ -28,7 +35,12 @@ impl<Id: Copy> Parser<Id> {
         }
     }
 
-    fn read<S: Sink<Id = Id>>(&mut self, line: &[u8], sink: &mut S) -> Parsed<()> {
+    fn read<S: Sink<Id = Id>>(
+        &mut self,
+        line: &[u8],
+        lines: &mut Lines<'_>,
+        sink: &mut S,
+    ) -> Parsed<()> {
         if self.phase == Phase::Ended {
             return Err(Fault {
                 at: 0,
@@ -42,48 +54,111 @@ impl<Id: Copy> Parser<Id> {
                 reason: Reason::NotInThisFormat,
             }),
             None => Ok(()),
-            Some(b'#') => self.comment(line, at, sink),
-            Some(_) => self.sample_line(line, sink),
+            Some(b'#') => self.comment(lines.text(line.len())?, at, sink),
+            Some(_) => self.sample_line(line, lines, sink),
         }
     }
 
-    fn sample_line<S: Sink<Id = Id>>(&mut self, line: &[u8], sink: &mut S) -> Parsed<()> {
+    fn sample_line<S: Sink<Id = Id>>(
+        &mut self,
+        line: &[u8],
+        lines: &mut Lines<'_>,
+        sink: &mut S,
+    ) -> Parsed<()> {
         if self.summary.samples >= self.limits.samples as u64 {
             return Err(Fault {
                 at: 0,
                 reason: Reason::TooManySamples,
             });
         }
-        if self.remembered_sample(line, sink) {
-            return Ok(());
-        }
-        let text = text(line)?;
+        let (searched, mut hash) = match self.remembered_sample(line, sink) {
+            Remembered::Taken => return Ok(()),
+            Remembered::NotFound { searched, hash } => (searched, hash),
+        };
+        let text = lines.text(line.len())?;
         let value_at = self.series.read(line, &self.limits)?;
-        let prefix = &line[..value_at];
-        if let Some((entry, id)) = self.find_sample(prefix)
-            && self.take_remembered(entry, id, line, value_at, sink)
-        {
-            return Ok(());
+        if searched != value_at && !self.layout.is_empty() {
+            match self.find_sample(&line[..value_at]) {
+                Ok((entry, id)) => {
+                    if self.take_remembered(entry, id, line, value_at, sink) {
+                        return Ok(());
+                    }
+                    hash = Hash::default();
+                }
+                Err(of_these) => hash = of_these,
+            }
         }
         self.series.resolve(text)?;
         let (format, limits) = (self.format, &self.limits);
         let tail = grammar::tail(line, value_at, format, limits, &mut self.exemplar)?;
-        let name = self.series.name(text);
-        let series = SeriesRef {
-            name,
-            labels: self.series.labels(text),
-            family: self.families.of_sample(name),
-        };
-        match sink.series(&series) {
-            Ok(id) => {
-                self.remember_new(prefix, What::Sample(id));
-                self.sample(id, &tail, sink);
-            }
-            Err(refused) => self.summary.refused.count(refused),
-        }
+        self.new_sample(text, value_at, hash, &tail, sink);
         Ok(())
     }
 
+    /// Reads lines for as long as they are of a shape that is known and end with their values, and
+    /// nothing is remembered. What is not like that is left to be read line by line.
+    pub(super) fn shaped_lines<S: Sink<Id = Id>>(&mut self, lines: &mut Lines<'_>, sink: &mut S) {
+        while self.phase != Phase::Ended && self.summary.samples < self.limits.samples as u64 {
+            let bytes = lines.rest();
+            if bytes.first() == Some(&b'#') {
+                return;
+            }
+            let Some(value_at) = self.series.read_shaped(bytes, &self.limits) else {
+                return;
+            };
+            let Some((value, length)) = number::plain(&bytes[value_at..]) else {
+                return;
+            };
+            let end = value_at + length;
+            if bytes.get(end) != Some(&b'\n') || end > self.limits.line_bytes {
+                return;
+            }
+            let Some(text) = lines.next_text(value_at) else {
+                return;
+            };
+            if self.series.resolve(text).is_err() {
+                return;
+            }
+            lines.take_of(end);
+            self.summary.lines += 1;
+            let tail = Tail {
+                value,
+                timestamp_ms: None,
+                exemplar: false,
+            };
+            self.new_sample(text, value_at, Hash::default(), &tail, sink);
+        }
+    }
+
+    /// Hands over a sample whose series was read and resolved.
+    #[inline]
+    fn new_sample<S: Sink<Id = Id>>(
+        &mut self,
+        text: &str,
+        value_at: usize,
+        hash: Hash,
+        tail: &Tail,
+        sink: &mut S,
+    ) {
+        let name = self.series.name(text);
+        let mut answer = self.series.answer();
+        let series = SeriesRef {
+            name,
+            labels: self.series.labels(text),
+            family: self.families.of_sample(name, &mut answer),
+        };
+        match sink.series(&series) {
+            Ok(id) => {
+                let prefix = &text.as_bytes()[..value_at];
+                self.layout.add(prefix, hash, What::Sample(id));
+                self.sample(id, tail, sink);
+            }
+            Err(refused) => self.summary.refused.count(refused),
+        }
+        self.series.keep_answer(answer);
+    }
+
+    #[inline]
     pub(super) fn sample<S: Sink<Id = Id>>(&mut self, id: Id, tail: &Tail, sink: &mut S) {
         self.summary.samples += 1;
         self.summary.timestamps += u64::from(tail.timestamp_ms.is_some());
@@ -91,9 +166,8 @@ impl<Id: Copy> Parser<Id> {
         sink.sample(id, tail.value, tail.timestamp_ms);
     }
 
-    fn comment<S: Sink<Id = Id>>(&mut self, line: &[u8], at: usize, sink: &mut S) -> Parsed<()> {
-        let text = text(line)?;
-        match metadata::comment(line, at, self.format, &self.limits)? {
+    fn comment<S: Sink<Id = Id>>(&mut self, line: &str, at: usize, sink: &mut S) -> Parsed<()> {
+        match metadata::comment(line.as_bytes(), at, self.format, &self.limits)? {
             Comment::Plain => {
                 self.remember(line, What::Comment);
                 Ok(())
@@ -103,7 +177,7 @@ impl<Id: Copy> Parser<Id> {
                 Ok(())
             }
             Comment::Metadata { family, says } => {
-                let what = self.metadata(text, family, says, sink)?;
+                let what = self.metadata(line, family, says, sink)?;
                 self.remember(line, what);
                 Ok(())
             }
@@ -117,19 +191,30 @@ impl<Id: Copy> Parser<Id> {
         says: Says,
         sink: &mut S,
     ) -> Parsed<What<Id>> {
-        self.text.clear();
-        append(line, family, &mut self.text);
+        let escaped = matches!(says, Says::Help(help) if help.escaped);
+        if escaped || family.escaped {
+            grammar::make_room(&mut self.text, line.len());
+        } else {
+            self.text.clear();
+        }
+        let name = if family.escaped {
+            unescape(&line[family.start..family.end], true, &mut self.text);
+            None
+        } else {
+            Some(&line[family.start..family.end])
+        };
         let name_end = self.text.len();
         let statement = match says {
-            Says::Help(span) => {
+            Says::Help(span) if span.escaped => {
                 let quotes = self.format == Format::OpenMetrics;
                 unescape(&line[span.start..span.end], quotes, &mut self.text);
                 Statement::Help(&self.text[name_end..])
             }
+            Says::Help(span) => Statement::Help(&line[span.start..span.end]),
             Says::Kind(kind) => Statement::Kind(kind),
             Says::Unit(span) => Statement::Unit(&line[span.start..span.end]),
         };
-        let name = &self.text[..name_end];
+        let name = name.unwrap_or(&self.text[..name_end]);
         if let Statement::Unit(unit) = statement
             && !unit.is_empty()
             && name
@@ -156,38 +241,17 @@ impl<Id: Copy> Parser<Id> {
     }
 
     /// Remembers a line that is no sample, by all its bytes.
-    fn remember(&mut self, line: &[u8], what: What<Id>) {
-        let near = self
-            .last
-            .entry(self.expected)
-            .is_some_and(|(bytes, _)| bytes == line);
-        let known = if near {
-            Some(self.expected)
-        } else if self.last.len() > 0 {
-            self.last.find(line)
+    fn remember(&mut self, line: &str, what: What<Id>) {
+        let expected = self.layout.expected();
+        let near = self.layout.entry(expected);
+        let found = if near.is_some_and(|(bytes, _)| bytes == line.as_bytes()) {
+            Ok(expected)
         } else {
-            None
+            self.layout.find(line.as_bytes())
         };
-        match known {
-            Some(entry) => self.remember_again(entry),
-            None => self.remember_new(line, what),
+        match found {
+            Ok(entry) => self.layout.again(entry),
+            Err(hash) => self.layout.add(line.as_bytes(), hash, what),
         }
-    }
-}
-
-/// The line as text; the lines that both formats know are UTF-8.
-fn text(line: &[u8]) -> Parsed<&str> {
-    std::str::from_utf8(line).map_err(|wrong| Fault {
-        at: wrong.valid_up_to(),
-        reason: Reason::InvalidUtf8,
-    })
-}
-
-fn append(line: &str, span: Span, to: &mut String) {
-    let piece = &line[span.start..span.end];
-    if span.escaped {
-        unescape(piece, true, to);
-    } else {
-        to.push_str(piece);
     }
 }

@@ -3,7 +3,7 @@
 use super::{Parser, Phase};
 use crate::{
     grammar::{self, is_blank},
-    layout::What,
+    layout::{Hash, What},
     number,
     sink::Sink,
 };
@@ -20,54 +20,52 @@ impl<Id: Copy> Parser<Id> {
             return 0;
         }
         let mut at = 0;
+        let mut came = 0;
         let mut samples = 0;
         let samples_max = self.limits.samples - self.summary.samples as usize;
-        let remembered_max = self.remembered_max();
         let hexadecimal = grammar::hexadecimal(self.format);
-        let first = self.expected;
-        let mut start = self.last.start(first);
-        for entry in &self.last.entries()[first..] {
-            let prefix = &self.last.text()[start..entry.end as usize];
-            let Some(rest) = bytes[at..].strip_prefix(prefix) else {
-                break;
-            };
-            let length = match entry.what {
-                What::Sample(id) => {
-                    let Some((value, length)) = number::rest_of_line(rest, hexadecimal) else {
-                        break;
-                    };
-                    if samples == samples_max || prefix.len() + length > self.limits.line_bytes {
-                        break;
+        'lines: for entries in self.layout.coming() {
+            for entry in entries {
+                let prefix = self.layout.bytes(entry);
+                let Some(rest) = bytes[at..].strip_prefix(prefix) else {
+                    break 'lines;
+                };
+                let length = match entry.what {
+                    What::Sample(id) => {
+                        let Some((value, length)) = number::rest_of_line(rest, hexadecimal) else {
+                            break 'lines;
+                        };
+                        let length = prefix.len() + length;
+                        if samples == samples_max || length > self.limits.line_bytes {
+                            break 'lines;
+                        }
+                        sink.sample(id, value, None);
+                        samples += 1;
+                        length
                     }
-                    sink.sample(id, value, None);
-                    samples += 1;
-                    prefix.len() + length
-                }
-                What::Metadata(family, field) => {
-                    if rest.first() != Some(&b'\n')
-                        || !self.families.said_again(family, field, &self.limits)
-                    {
-                        break;
+                    What::Metadata(family, field) => {
+                        if rest.first() != Some(&b'\n')
+                            || !self.families.said_again(family, field, &self.limits)
+                        {
+                            break 'lines;
+                        }
+                        prefix.len()
                     }
-                    prefix.len()
-                }
-                What::Comment => {
-                    if rest.first() != Some(&b'\n') {
-                        break;
+                    What::Comment => {
+                        if rest.first() != Some(&b'\n') {
+                            break 'lines;
+                        }
+                        prefix.len()
                     }
-                    prefix.len()
-                }
-            };
-            if self.differs && self.next.has_room(self.next.len(), prefix, remembered_max) {
-                self.next.push(prefix, entry.what);
+                };
+                came += 1;
+                at += length + 1;
             }
-            start = entry.end as usize;
-            self.expected += 1;
-            at += length + 1;
         }
+        self.layout.came(came);
         self.summary.samples += samples as u64;
         self.summary.remembered += samples as u64;
-        self.summary.lines += (self.expected - first) as u64;
+        self.summary.lines += came as u64;
         at
     }
 
@@ -77,11 +75,18 @@ impl<Id: Copy> Parser<Id> {
         &mut self,
         line: &[u8],
         sink: &mut S,
-    ) -> bool {
-        let Some((entry, id, value_at)) = self.find_by_beginning(line) else {
-            return false;
+    ) -> Remembered {
+        let (entry, id, value_at) = match self.find_by_beginning(line) {
+            Ok(found) => found,
+            Err(not_found) => return not_found,
         };
-        self.take_remembered(entry, id, line, value_at, sink)
+        if self.take_remembered(entry, id, line, value_at, sink) {
+            return Remembered::Taken;
+        }
+        Remembered::NotFound {
+            searched: 0,
+            hash: Hash::default(),
+        }
     }
 
     /// Reads a sample's line of which the bytes before the value were found in the last scrape.
@@ -102,7 +107,7 @@ impl<Id: Copy> Parser<Id> {
         if tail.exemplar && std::str::from_utf8(&line[value_at..]).is_err() {
             return false;
         }
-        self.remember_again(entry);
+        self.layout.again(entry);
         self.summary.remembered += 1;
         self.sample(id, &tail, sink);
         true
@@ -110,75 +115,57 @@ impl<Id: Copy> Parser<Id> {
 
     /// A sample's entry whose bytes the line begins with. If no value follows them, what is found
     /// is not the line's own; that shows when its rest is read.
-    fn find_by_beginning(&mut self, line: &[u8]) -> Option<(usize, Id, usize)> {
-        for entry in self.expected..self.last.len().min(self.expected + NEAR) {
-            if let Some((prefix, What::Sample(id))) = self.last.entry(entry)
+    fn find_by_beginning(&mut self, line: &[u8]) -> Result<(usize, Id, usize), Remembered> {
+        let mut not_found = Remembered::NotFound {
+            searched: 0,
+            hash: Hash::default(),
+        };
+        if self.layout.is_empty() {
+            return Err(not_found);
+        }
+        let expected = self.layout.expected();
+        for entry in expected..expected + NEAR {
+            if let Some((prefix, What::Sample(id))) = self.layout.entry(entry)
                 && line.starts_with(prefix)
             {
-                return Some((entry, id, prefix.len()));
+                return Ok((entry, id, prefix.len()));
             }
         }
-        if self.last.len() == 0 {
-            return None;
-        }
         // The value is the last token of nearly every line.
-        let value_at = line.iter().rposition(|byte| is_blank(*byte))? + 1;
-        let (entry, id) = self.find_sample(&line[..value_at])?;
-        Some((entry, id, value_at))
-    }
-
-    /// The sample's entry of exactly these bytes.
-    pub(super) fn find_sample(&mut self, prefix: &[u8]) -> Option<(usize, Id)> {
-        if self.last.len() == 0 {
-            return None;
-        }
-        let entry = self.last.find(prefix)?;
-        match self.last.entry(entry) {
-            Some((_, What::Sample(id))) => Some((entry, id)),
-            Some((_, What::Metadata(..) | What::Comment)) | None => None,
+        let blank = line.iter().rposition(|byte| is_blank(*byte));
+        let value_at = blank.ok_or(not_found)? + 1;
+        match self.find_sample(&line[..value_at]) {
+            Ok((entry, id)) => Ok((entry, id, value_at)),
+            Err(hash) => {
+                not_found = Remembered::NotFound {
+                    searched: value_at,
+                    hash,
+                };
+                Err(not_found)
+            }
         }
     }
 
-    /// Notes that a line of the last scrape came again.
-    pub(super) fn remember_again(&mut self, entry: usize) {
-        if !self.differs && entry != self.expected {
-            self.part();
-        }
-        self.expected = entry + 1;
-        if self.differs
-            && let Some((bytes, what)) = self.last.entry(entry)
-            && self
-                .next
-                .has_room(self.next.len(), bytes, self.remembered_max())
-        {
-            self.next.push(bytes, what);
+    /// The sample's entry of exactly these bytes, or their hash.
+    pub(super) fn find_sample(&mut self, prefix: &[u8]) -> Result<(usize, Id), Hash> {
+        let entry = self.layout.find(prefix)?;
+        match self.layout.entry(entry) {
+            Some((_, What::Sample(id))) => Ok((entry, id)),
+            Some((_, What::Metadata(..) | What::Comment)) | None => Err(Hash::default()),
         }
     }
+}
 
-    /// Remembers a line that the last scrape did not have, if there is room.
-    pub(super) fn remember_new(&mut self, bytes: &[u8], what: What<Id>) {
-        let (layout, entries) = if self.differs {
-            (&self.next, self.next.len())
-        } else {
-            (&self.last, self.expected)
-        };
-        if !layout.has_room(entries, bytes, self.remembered_max()) {
-            return;
-        }
-        if !self.differs {
-            self.part();
-        }
-        self.next.push(bytes, what);
-    }
-
-    /// From here on the scrape is written down as a layout of its own.
-    fn part(&mut self) {
-        self.differs = true;
-        self.next.copy_of(&self.last, self.expected);
-    }
-
-    /// Places in a layout are 32 bits wide.
-    fn remembered_max(&self) -> usize {
-        self.limits.remembered_bytes.min(u32::MAX as usize)
-    }
+/// What came of looking for a line among those of the last scrape.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Remembered {
+    /// It was there, and was read.
+    Taken,
+    /// It was not, as far as this was looked for.
+    NotFound {
+        /// How many of its bytes were looked for as the line's beginning.
+        searched: usize,
+        /// Their hash, if it is known.
+        hash: Hash,
+    },
 }
