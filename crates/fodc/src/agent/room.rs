@@ -71,8 +71,7 @@ impl Room {
             samples: least(set.samples, samples / SAMPLE_BYTES),
             families: least(set.families, families * 3 / 5 / FAMILY_BYTES),
             metadata_bytes: least(set.metadata_bytes, metadata as u64),
-            // Two pages are held while they differ.
-            remembered_bytes: least(set.remembered_bytes, share / 4 / 2),
+            remembered_bytes: least(set.remembered_bytes, share / 4),
             ..set
         }
     }
@@ -122,7 +121,7 @@ mod tests {
             let families = limits.families as u64 * FAMILY_BYTES
                 + (limits.metadata_bytes as f64 * METADATA_FACTOR) as u64;
             let samples = limits.samples as u64 * SAMPLE_BYTES;
-            let remembered = 2 * limits.remembered_bytes as u64;
+            let remembered = limits.remembered_bytes as u64;
             let held = samples + families + remembered + LATE_BYTES as u64;
             assert!(held <= each, "{held} of {each}");
             assert!(
