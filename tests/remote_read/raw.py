@@ -42,14 +42,20 @@ class Servers:
 
     def __init__(self, processes, root, binary, node, own):
         targets = [f"localhost:{port}" for port in (node, own)]
-        scrape = f"""
-global: {{scrape_interval: 1s, scrape_timeout: 1s}}
+        # When in its interval a Prometheus reads depends on its labels: so the two read at different instants.
+        scrape = """
+global: {{scrape_interval: 1s, scrape_timeout: 1s, external_labels: {{who: {who}}}}}
 scrape_configs:
-- {{job_name: steadfast, static_configs: [{{targets: {json.dumps(targets)}}}]}}
+- {{job_name: steadfast, static_configs: [{{targets: {targets}}}]}}
 """
+
+        def scraping(who, port):
+            config = scrape.format(who=who, targets=json.dumps(targets))
+            return prometheus(processes, root, who, port, config)
+
+        self.reference = scraping("reference", own)
+        self.control = scraping("control", free_port())
         agent = free_port()
-        self.reference = prometheus(processes, root, "reference", own, scrape)
-        self.control = prometheus(processes, root, "control", free_port(), scrape)
         processes.start("agent", binary, "fodc", "agent", "--data", str(root / "record"),
                         "--metrics-endpoint", ",".join(f"http://{target}/metrics" for target in targets),
                         "--poll-metrics-interval", "1s", "--prometheus-listen-addr", f"127.0.0.1:{agent}")
