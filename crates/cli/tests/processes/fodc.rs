@@ -309,6 +309,20 @@ async fn an_address_that_is_none_is_told_with_its_flag() {
 }
 
 #[tokio::test]
+async fn fodc_o38_a_proxy_whose_port_is_taken_ends_and_says_how_to_name_another() {
+    let taken = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (taken, free) = (taken.local_addr().unwrap().to_string(), "127.0.0.1:0");
+    for (grpc, http) in [(taken.as_str(), free), (free, &taken)] {
+        let listens = ["--grpc-listen-addr", grpc, "--http-listen-addr", http];
+        let ended = run(&[&["fodc", "proxy"], &listens[..]].concat(), None).await;
+        assert_eq!(ended.code, Some(1), "{ended:?}");
+        assert!(ended.stderr.contains(&taken), "{ended:?}");
+        assert!(ended.stderr.contains("--http-listen-addr"), "{ended:?}");
+        assert!(!ended.stdout.contains("ready"), "{ended:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_directory_without_a_record_is_an_error_and_so_is_a_window_that_ends_before_it_begins() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().to_str().unwrap();

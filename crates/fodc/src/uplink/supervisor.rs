@@ -218,3 +218,6 @@ fn learn(end: &End, message_bytes: &MessageBytes, tally: &Tally) {
         warn!(%end, bytes, "answers are smaller from now on");
     }
 }
+
+#[cfg(test)]
+mod tests;

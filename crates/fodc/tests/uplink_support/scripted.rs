@@ -72,6 +72,8 @@ pub(crate) struct Peer {
 }
 
 enum Said {
+    /// Nothing yet but that the stream is taken.
+    Headers,
     Message(Bytes),
     End(End),
 }
@@ -249,7 +251,7 @@ impl Connection for Wire {
                         said,
                         cut: Box::pin(wire.cut.clone().cancelled_owned()),
                         tap,
-                        first: Some(first),
+                        first: Some(first).filter(|first| !matches!(first, Said::Headers)),
                     }),
                     None => Err(End::retry(By::Peer, Reason::Finished)),
                 },
@@ -297,6 +299,7 @@ impl Inbound for Line {
                 Ok(bytes)
             }
             Some(Said::End(end)) => Err(end),
+            Some(Said::Headers) => panic!("headers come first, and once"),
             None => Err(End::retry(By::Peer, Reason::Finished)),
         })
     }
@@ -316,14 +319,15 @@ impl Peer {
 
     /// Registers whoever it is under a new id, and hears heartbeats until the stream ends.
     pub(crate) async fn register(mut self, answer: RegisterAgentResponse) {
-        if self.greet(answer).await {
+        if self.greet(answer).await.is_some() {
             self.hear_heartbeats().await;
         }
     }
 
     /// Registers whoever it is, and hears heartbeats for that long.
     pub(crate) async fn registered_until(mut self, span: Duration) -> Self {
-        if self.greet(RegisterAgentResponse::default()).await {
+        let greeted = self.greet(RegisterAgentResponse::default()).await;
+        if greeted.is_some() {
             tokio::time::timeout(span, self.hear_heartbeats())
                 .await
                 .ok();
@@ -331,21 +335,26 @@ impl Peer {
         self
     }
 
-    async fn greet(&mut self, answer: RegisterAgentResponse) -> bool {
-        let Some(_first) = self.hear::<RegisterAgentRequest>().await else {
-            return false;
-        };
+    /// Registers whoever it is under a new id, unless it has gone again.
+    pub(crate) async fn greet(&mut self, answer: RegisterAgentResponse) -> Option<String> {
+        self.hear::<RegisterAgentRequest>().await?;
         let number = {
             let mut books = self.wire.world.books();
             books.registered += 1;
             books.registered
         };
+        let id = format!("agent-{number}");
         self.say(&RegisterAgentResponse {
             success: true,
-            agent_id: format!("agent-{number}"),
+            agent_id: id.clone(),
             ..answer
         });
-        true
+        Some(id)
+    }
+
+    /// Breaks the connection.
+    pub(crate) fn cut(&self) {
+        self.wire.cut();
     }
 
     pub(crate) async fn hear_heartbeats(&mut self) {
@@ -367,6 +376,11 @@ impl Peer {
     /// Says nothing until the agent ends its half.
     pub(crate) async fn hold(mut self) {
         while self.outbound.next().await.is_some() {}
+    }
+
+    /// Takes the stream before there is anything to say.
+    pub(crate) fn accept(&self) {
+        self.tell(Said::Headers);
     }
 
     pub(crate) fn say(&self, message: &impl Message) {

@@ -4,6 +4,7 @@
     reason = "a test stops at the first thing that is not as it should be"
 )]
 
+mod beginnings;
 mod metrics;
 #[path = "../uplink_support/mod.rs"]
 mod uplink_support;
@@ -225,28 +226,32 @@ async fn a_full_registry_is_a_failed_attempt_with_the_proxys_words() {
 
 #[tokio::test(start_paused = true)]
 async fn fodc_o7_a_proxy_that_accepts_and_never_answers_costs_a_deadline_and_no_more() {
-    let answers = Arc::new(AtomicU64::new(0));
-    let asked = Arc::clone(&answers);
-    let proxy = Scripted::new(move |peer: Peer| {
-        let asked = Arc::clone(&asked);
-        async move {
-            if peer.is_registration() && asked.fetch_add(1, Ordering::AcqRel) >= 4 {
-                peer.register(RegisterAgentResponse::default()).await;
-            } else {
+    // It takes the connection alone, or the stream as well.
+    for takes_the_stream in [false, true] {
+        let asked = Arc::new(AtomicU64::new(0));
+        let proxy = Scripted::new(move |peer: Peer| {
+            let asked = Arc::clone(&asked);
+            async move {
+                if peer.is_registration() && asked.fetch_add(1, Ordering::AcqRel) >= 4 {
+                    return peer.register(RegisterAgentResponse::default()).await;
+                }
+                if takes_the_stream {
+                    peer.accept();
+                }
                 peer.hold().await;
             }
-        }
-    });
-    let uplink = on(&proxy);
-    uplink.start();
-    sleep(SECOND * 9).await;
-    assert_eq!(proxy.dials().len(), 1, "it waits for the answer");
-    sleep(SECOND * 8).await;
-    assert_eq!(proxy.dials().len(), 2, "10 s and a first delay later");
-    someday("an answer", until(uplink.watch(), connected)).await;
-    let dials = proxy.dials();
-    assert_eq!(dials.len(), 5, "each attempt on a connection of its own");
-    assert!(dials[4] - dials[3] <= SECOND * 41);
+        });
+        let uplink = on(&proxy);
+        uplink.start();
+        sleep(SECOND * 9).await;
+        assert_eq!(proxy.dials().len(), 1, "it waits for the answer");
+        sleep(SECOND * 8).await;
+        assert_eq!(proxy.dials().len(), 2, "10 s and a first delay later");
+        someday("an answer", until(uplink.watch(), connected)).await;
+        let dials = proxy.dials();
+        assert_eq!(dials.len(), 5, "each attempt on a connection of its own");
+        assert!(dials[4] - dials[3] <= SECOND * 41);
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,0 +1,207 @@
+use std::{
+    future::Future,
+    sync::{Mutex, MutexGuard},
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use steadfast::{
+    Outbound,
+    transport::{Call, Connection, Inbound, Tap},
+};
+use steadfast_session::{Config, Generation, Ready};
+use tokio::time::sleep;
+
+use super::*;
+use crate::uplink::responder::{Unreadable, Visitor};
+
+/// A connection whose streams are taken and stay, and which knows whose they are.
+#[derive(Clone, Default)]
+struct Quiet(Arc<Mutex<Streams>>);
+
+#[derive(Default)]
+struct Streams {
+    opened: Vec<String>,
+    open: usize,
+}
+
+impl Quiet {
+    fn streams(&self) -> MutexGuard<'_, Streams> {
+        self.0.lock().unwrap()
+    }
+}
+
+/// An open stream.
+struct Held(Quiet);
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.0.streams().open -= 1;
+    }
+}
+
+struct Silence;
+
+impl Inbound for Silence {
+    fn poll_next(&mut self, _: &mut Context<'_>) -> Poll<Result<Bytes, End>> {
+        Poll::Pending
+    }
+}
+
+impl Connection for Quiet {
+    type Inbound = Silence;
+
+    /// Headers come with the first question, which never comes.
+    fn open(
+        &self,
+        call: &Call,
+        outbound: Outbound,
+        tap: Arc<Tap>,
+    ) -> impl Future<Output = Result<Silence, End>> + Send + 'static {
+        let whose = call.metadata.iter().find(|(name, _)| name == AGENT_ID);
+        let whose = whose.map(|(_, id)| id.clone());
+        let mut streams = self.streams();
+        streams.opened.push(whose.unwrap());
+        streams.open += 1;
+        drop(streams);
+        let held = Held(self.clone());
+        async move {
+            tap.accept();
+            std::future::pending::<()>().await;
+            drop((held, outbound));
+            Ok(Silence)
+        }
+    }
+
+    fn probe(&self) -> impl Future<Output = bool> + Send + 'static {
+        std::future::ready(true)
+    }
+
+    fn kill(&self) {}
+
+    fn is_dead(&self) -> bool {
+        false
+    }
+
+    fn gone(&self) -> impl Future<Output = ()> + Send + 'static {
+        std::future::ready(())
+    }
+}
+
+struct Empty;
+
+impl Responder for Empty {
+    fn latest(&self, _: &mut dyn Visitor) -> Result<(), Unreadable> {
+        Ok(())
+    }
+
+    fn window(&self, _: i64, _: i64, _: &mut dyn Visitor) -> Result<(), Unreadable> {
+        Ok(())
+    }
+}
+
+fn by(attempt: u64) -> Registered {
+    Registered {
+        agent_id: format!("agent-{attempt}"),
+        generation: Generation(attempt),
+        heartbeat_interval: None,
+        profile: None,
+    }
+}
+
+/// A supervisor that runs, and what it hears.
+struct Rig {
+    registered: watch::Sender<Option<Registered>>,
+    connection: watch::Sender<Option<Quiet>>,
+    cancel: CancellationToken,
+    running: tokio::task::JoinHandle<()>,
+    _identity: watch::Sender<Arc<Identity>>,
+}
+
+impl Rig {
+    fn start() -> Self {
+        let registered = watch::Sender::new(None);
+        let connection = watch::Sender::new(None);
+        let identity = watch::Sender::new(Arc::new(Identity::default()));
+        let config = Config {
+            ready: Ready::Accepted,
+            heartbeat_interval: None,
+            activity_timeout: None,
+            ..Config::default()
+        };
+        let supervisor = Supervisor {
+            registered: registered.subscribe(),
+            connection: connection.subscribe(),
+            identity: identity.subscribe(),
+            responder: Arc::new(Empty),
+            config: config.check().unwrap(),
+            message_bytes: None,
+            patience: Patience::default(),
+            clock: Arc::new(|| 0),
+            tally: Arc::default(),
+            shown: Arc::new(watch::Sender::new(None)),
+        };
+        let cancel = CancellationToken::new();
+        let running = tokio::spawn(supervisor.run(cancel.clone()));
+        Self {
+            registered,
+            connection,
+            cancel,
+            running,
+            _identity: identity,
+        }
+    }
+
+    /// Another connection, on which another attempt is registered; what was before ends unseen.
+    fn replace(&self, attempt: u64) -> Quiet {
+        let connection = Quiet::default();
+        self.registered.send_replace(None);
+        self.connection.send_replace(Some(connection.clone()));
+        self.registered.send_replace(Some(by(attempt)));
+        connection
+    }
+
+    async fn stop(self) {
+        self.cancel.cancel();
+        self.running.await.unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn fodc_o3_a_registration_that_replaced_another_unseen_has_a_metrics_stream_of_its_own() {
+    let rig = Rig::start();
+    let mut before = rig.replace(1);
+    sleep(Duration::from_secs(5)).await;
+    for attempt in 2..=20 {
+        // Some are there and gone before anybody looks.
+        for brief in 0..attempt % 3 {
+            let unseen = rig.replace(100 * attempt + brief);
+            assert_eq!(unseen.streams().opened, [] as [String; 0]);
+        }
+        let now = rig.replace(attempt);
+        sleep(Duration::from_secs(5)).await;
+        assert_eq!(now.streams().opened, [format!("agent-{attempt}")]);
+        assert_eq!(now.streams().open, 1);
+        assert_eq!(before.streams().open, 0, "what is over is let go");
+        before = now;
+    }
+    rig.stop().await;
+    assert_eq!(before.streams().open, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_registration_waits_for_its_connection_and_without_one_has_no_stream() {
+    let rig = Rig::start();
+    rig.registered.send_replace(Some(by(1)));
+    sleep(Duration::from_secs(5)).await;
+    let connection = Quiet::default();
+    rig.connection.send_replace(Some(connection.clone()));
+    sleep(Duration::from_secs(5)).await;
+    assert_eq!(connection.streams().opened, ["agent-1"]);
+    rig.registered.send_replace(None);
+    sleep(Duration::from_secs(60)).await;
+    assert_eq!(connection.streams().opened.len(), 1);
+    assert_eq!(connection.streams().open, 0);
+    rig.stop().await;
+}
