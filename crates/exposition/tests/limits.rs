@@ -131,8 +131,8 @@ fn of_samples_on_lines_that_look_alike_no_more_are_taken_than_of_others() {
     let mut limits = narrow();
     limits.samples = 3;
     let mut reader = Reader::new(Format::Prometheus, limits);
-    let page: String = (0..6).map(|n| format!("a{{x=\"{n}\"}} 1\n")).collect();
-    let page = reader.scrape([page.as_bytes()]);
+    let lines: Vec<String> = (0..6).map(|n| format!("a{{x=\"{n}\"}} 1\n")).collect();
+    let page = reader.scrape([lines.concat().as_bytes()]);
     assert_eq!(page.samples.len(), 3);
     assert_eq!(page.summary.rejected.of(Reason::TooManySamples), 3);
 }
