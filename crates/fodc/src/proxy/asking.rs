@@ -365,10 +365,8 @@ impl<T, D> Asking<T, D> {
             job.expire(now, Why::Busy, out);
         }
         self.queue.retain(|job| !job.waiting.is_empty());
-        let nobody_waits = self.job.as_ref().is_some_and(|job| job.waiting.is_empty());
-        if nobody_waits {
-            self.job = None;
-        }
+        self.job.take_if(|job| job.waiting.is_empty());
+        let nobody_waits = self.job.is_none();
         let Some(stream) = &self.stream else { return };
         let Some(owed) = &stream.owed else { return };
         let waited = now.since(owed.since);

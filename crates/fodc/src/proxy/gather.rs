@@ -78,8 +78,10 @@ impl Filter {
 const BATCH: usize = 32;
 
 /// How long the last ones wait at most for half of those before them to have answered, batch by
-/// batch. It is taken from the deadline.
-const SPREAD: Duration = Duration::from_millis(500);
+/// batch. It is taken from the deadline, of which the rest is everybody's.
+pub(super) fn spread(patience: Duration) -> Duration {
+    (patience / 4).min(Duration::from_millis(500))
+}
 
 /// Dropping the future leaves the questions with the agents; their answers are then discarded.
 pub(super) async fn gather(
@@ -92,7 +94,7 @@ pub(super) async fn gather(
     let deadline = now + patience;
     let agents = state.chosen(|identity| filter.chooses(identity));
     let batches = u32::try_from(agents.len().div_ceil(BATCH)).unwrap_or(u32::MAX);
-    let pause = SPREAD / batches.max(1);
+    let pause = spread(patience) / batches.max(1);
     let mut asked = Vec::with_capacity(agents.len());
     for batch in agents.chunks(BATCH) {
         let before = asked.len();

@@ -22,6 +22,7 @@ use super::{
     asking::{Asking, Effect, Heritage, Names, Outcome, Patience, Question, Reply, Request},
     config::Config,
     frames::Outgoing,
+    gather::spread,
     registry::{self, Agent, AgentId, Identity, Refusal, Registry, Unknown},
     series::Catalogue,
 };
@@ -419,8 +420,10 @@ impl State {
     }
 
     fn patience(&self) -> Patience {
+        let deadline = self.config.agent_deadline;
         Patience {
-            silent_after: self.config.agent_deadline,
+            // Those that are asked last must be known as silent when the deadline is over, too.
+            silent_after: deadline.saturating_sub(spread(deadline)),
             abandon_after: self.config.abandon_after,
             slice_bytes: self.config.max_message_bytes / SLICE_SHARE,
         }

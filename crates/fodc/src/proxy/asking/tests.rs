@@ -76,6 +76,20 @@ fn whole(said: &[Said]) -> Outcome<Said> {
 }
 
 #[test]
+fn an_agent_that_was_asked_shortly_before_the_deadline_is_silent_when_its_time_is_over() {
+    let mut asking = asking();
+    run(&mut asking, |asking, out| asking.open(at(0), 1, false, out));
+    run(&mut asking, |asking, out| {
+        asking.ask(at(0), Question::Latest, &Names::default(), 1, at(500), out);
+    });
+    let out = run(&mut asking, |asking, out| asking.tick(at(500), out));
+    assert_eq!(told(&out), [(1, Outcome::Nothing(Why::Late))]);
+    assert!(!asking.is_silent());
+    run(&mut asking, |asking, out| asking.tick(at(2_000), out));
+    assert!(asking.is_silent());
+}
+
+#[test]
 fn questions_for_different_names_are_different_ones() {
     let mut asking = asking();
     run(&mut asking, |asking, out| asking.open(at(0), 1, true, out));

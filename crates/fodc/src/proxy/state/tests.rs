@@ -4,7 +4,11 @@ use http_body_util::BodyExt as _;
 use steadfast_wire::fodc::AgentProfile;
 
 use super::*;
-use crate::proxy::{asking::Why, frames::Responses};
+use crate::proxy::{
+    asking::Why,
+    frames::Responses,
+    gather::{Filter, gather},
+};
 
 fn pod(name: &str, instance: &str) -> RegisterAgentRequest {
     RegisterAgentRequest {
@@ -117,4 +121,28 @@ async fn an_agent_is_forgotten_after_its_cleanup_and_its_streams_end() {
             .is_err()
     );
     assert!(state.hold(&id("a"), "StreamLifecycle").is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn agents_that_were_asked_last_are_not_waited_for_a_second_time_either() {
+    let state = State::new(Config::default());
+    let mut held = Vec::new();
+    for number in 0..100 {
+        let agent = id(&number.to_string());
+        state
+            .register(&agent, &pod(&format!("db-{number}"), ""))
+            .unwrap();
+        let (line, responses) = Outgoing::new();
+        state.open_metrics(&agent, &line).unwrap();
+        held.push((line, responses));
+    }
+    let patience = state.config.agent_deadline;
+    let took = async || {
+        let began = Instant::now();
+        let gathered = gather(&state, Question::Latest, &Filter::default(), patience).await;
+        assert_eq!(gathered.missing.len(), 100);
+        began.elapsed()
+    };
+    assert!(took().await >= patience);
+    assert!(took().await < patience / 2, "all are known to be silent");
 }
