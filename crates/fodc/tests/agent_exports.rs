@@ -399,3 +399,19 @@ async fn a_wrong_configuration_is_told_whole_and_a_taken_port_by_its_address() {
         "{told}"
     );
 }
+
+#[tokio::test]
+async fn times_on_lines_are_kept_with_their_samples_where_they_are_asked_for() {
+    let exporter = Exporter::page("a 1\nb 2 1700000000000\nc 3\nd 4 1700000001000\n");
+    let mut config = config([exporter.url().as_str()]);
+    config.honor_timestamps = true;
+    let agent = Agent::start(config).await.unwrap();
+    let page = page_when(&agent, "it is read", |page| page.contains("\nd 4 ")).await;
+    assert!(page.contains("\nb 2 1700000000000\n"), "{page}");
+    assert!(page.contains("\nd 4 1700000001000\n"), "{page}");
+    for own in ["a 1", "c 3"] {
+        let line = page.lines().find(|line| line.starts_with(own)).unwrap();
+        assert!(!line.contains(" 17000000"), "{line}");
+    }
+    stop(agent).await;
+}

@@ -26,7 +26,10 @@ pub(super) const EACH_MIN: u64 = 1 << 20;
 pub(super) const LATE_BYTES: usize = 256 << 10;
 
 /// What a sample costs until its page has ended.
-const SAMPLE_BYTES: u64 = 40;
+const SAMPLE_BYTES: u64 = 24;
+
+/// What the time that stands on its line costs, where it is kept.
+const TIME_BYTES: u64 = 16;
 
 /// What a family costs beside its name and help: the parser and the record's side each hold it.
 const FAMILY_BYTES: u64 = 350;
@@ -41,6 +44,8 @@ pub(super) struct Room {
     pub(super) each: u64,
     /// What is left of the budget for the record.
     pub(super) record: u64,
+    /// What a sample of a page costs.
+    sample: u64,
 }
 
 impl Room {
@@ -55,6 +60,12 @@ impl Room {
         };
         Self {
             each,
+            sample: SAMPLE_BYTES
+                + if config.honor_timestamps {
+                    TIME_BYTES
+                } else {
+                    0
+                },
             record: (config.budget - taken).max(BUDGET_MIN * endpoints),
         }
     }
@@ -68,7 +79,7 @@ impl Room {
         let least = |set: usize, derived: u64| set.min(usize::try_from(derived).unwrap_or(set));
         Limits {
             line_bytes: least(set.line_bytes, share / 8),
-            samples: least(set.samples, samples / SAMPLE_BYTES),
+            samples: least(set.samples, samples / self.sample),
             families: least(set.families, families * 3 / 5 / FAMILY_BYTES),
             metadata_bytes: least(set.metadata_bytes, metadata as u64),
             remembered_bytes: least(set.remembered_bytes, share / 4),
@@ -93,34 +104,36 @@ mod tests {
     #[test]
     fn pages_have_an_eighth_of_the_budget_and_the_record_in_memory_has_the_rest() {
         let mut config = config(1, 64 * MIB);
-        let (each, record) = (8 * MIB, 56 * MIB);
-        assert_eq!(Room::of(&config), Room { each, record });
+        let parts = |config: &Config| (Room::of(config).each, Room::of(config).record);
+        assert_eq!(parts(&config), (8 * MIB, 56 * MIB));
         config.record = RecordPlace::Directory("record".into());
-        let record = 64 * MIB;
-        assert_eq!(Room::of(&config), Room { each, record });
+        assert_eq!(parts(&config), (8 * MIB, 64 * MIB));
     }
 
     #[test]
     fn a_share_has_a_least_and_a_most() {
-        let room = |endpoints, budget| Room::of(&config(endpoints, budget));
-        let (each, record) = (MIB, 3 * MIB);
-        assert_eq!(room(1, 4 * MIB), Room { each, record });
+        let room = |endpoints, budget| {
+            let room = Room::of(&config(endpoints, budget));
+            (room.each, room.record)
+        };
+        assert_eq!(room(1, 4 * MIB), (MIB, 3 * MIB));
         // The record keeps three quarters of the budget, however many endpoints there are.
-        let record = 48 * MIB;
-        assert_eq!(room(100, 64 * MIB), Room { each, record });
-        let (each, record) = (16 * MIB, 1024 * MIB - 64 * MIB);
-        assert_eq!(room(4, 1024 * MIB), Room { each, record });
-        assert_eq!(room(1, 64 << 10).record, 64 << 10);
+        assert_eq!(room(100, 64 * MIB), (MIB, 48 * MIB));
+        assert_eq!(room(4, 1024 * MIB), (16 * MIB, 1024 * MIB - 64 * MIB));
+        assert_eq!(room(1, 64 << 10), (MIB, 64 << 10));
     }
 
     #[test]
     fn limits_fit_the_share_and_never_exceed_what_is_set() {
-        for each in [EACH_MIN, 8 * MIB, 64 * MIB] {
-            let room = Room { each, record: 0 };
+        for (each, honor) in [(EACH_MIN, false), (8 * MIB, true), (64 * MIB, false)] {
+            let mut config = config(1, 64 * MIB);
+            (config.page_memory, config.honor_timestamps) = (Some(each), honor);
+            let room = Room::of(&config);
             let limits = room.limits(Limits::default());
             let families = limits.families as u64 * FAMILY_BYTES
                 + (limits.metadata_bytes as f64 * METADATA_FACTOR) as u64;
-            let samples = limits.samples as u64 * SAMPLE_BYTES;
+            let sample = SAMPLE_BYTES + u64::from(honor) * TIME_BYTES;
+            let samples = limits.samples as u64 * sample;
             let remembered = limits.remembered_bytes as u64;
             let held = samples + families + remembered + LATE_BYTES as u64;
             assert!(held <= each, "{held} of {each}");
@@ -134,11 +147,7 @@ mod tests {
             line_bytes: 80,
             ..Limits::default()
         };
-        let room = Room {
-            each: 64 * MIB,
-            record: 0,
-        };
-        let limits = room.limits(set);
+        let limits = Room::of(&config(1, 512 * MIB)).limits(set);
         assert_eq!((limits.samples, limits.line_bytes), (7, 80));
         assert_eq!(limits.label_value_bytes, set.label_value_bytes);
     }

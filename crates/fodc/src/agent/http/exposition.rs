@@ -60,16 +60,18 @@ impl Families {
     /// The page.
     pub(super) fn write(mut self) -> String {
         self.fold();
-        let mut page = String::new();
+        let lines = self.families.values().map(|family| family.lines.len());
+        let mut page = String::with_capacity(lines.sum());
         let mut head = Writer::new(Numbers::Shortest);
-        for (name, family) in &self.families {
+        // Each family goes when it stands on the page: the page is not to be held twice.
+        for (name, family) in self.families {
             let kind = if family.disputed {
                 Kind::Unknown
             } else {
                 family.kind
             };
             let help = Some(family.help.as_str()).filter(|help| !help.is_empty());
-            head.family(name, kind, help);
+            head.family(&name, kind, help);
             page.push_str(&head.take());
             page.push_str(&family.lines);
         }

@@ -85,6 +85,7 @@ impl Desk {
             recorder,
             source: self.source,
             collected: &mut self.collected,
+            keep_times: self.honor_timestamps,
         };
         self.parser.push(piece, &mut page);
     }
@@ -145,6 +146,7 @@ impl Desk {
             recorder,
             source: self.source,
             collected: &mut self.collected,
+            keep_times: self.honor_timestamps,
         };
         let summary = self.parser.finish(&mut page);
         self.names_anew = page.settle();
@@ -171,7 +173,6 @@ impl Desk {
     ) -> Result<(), WriteError> {
         let mut scrape = recorder.scrape(self.source, time_ms);
         for (series, value, own) in self.collected.samples() {
-            let own = own.filter(|_| self.honor_timestamps);
             match series.map(|series| scrape.set(series, value, own)) {
                 Some(Set::First | Set::Duplicate) => {}
                 Some(Set::Stale) => totals.stale += 1,

@@ -17,6 +17,8 @@ pub(super) struct Collected {
     lates: Lates,
     /// Samples of the page that is being read.
     samples: Vec<Sample>,
+    /// Times that stood on lines, in the order of the samples, with the sample's place.
+    times: Vec<(u32, i64)>,
     /// Series that the page before did not have.
     pub(super) added: u64,
     /// Series that were named before all was said of them, since late ones had no room.
@@ -37,7 +39,6 @@ struct Said {
 struct Sample {
     series: PageSeries,
     value: f64,
-    timestamp_ms: Option<i64>,
 }
 
 /// Takes a page that is being read.
@@ -45,6 +46,8 @@ pub(super) struct Page<'a> {
     pub(super) recorder: &'a mut Recorder,
     pub(super) source: SourceId,
     pub(super) collected: &'a mut Collected,
+    /// Whether times that stand on lines are of interest.
+    pub(super) keep_times: bool,
 }
 
 impl Collected {
@@ -71,18 +74,21 @@ impl Collected {
         // What one huge page needed is not kept for small ones.
         self.samples.shrink_to(2 * self.samples.len());
         self.samples.clear();
+        self.times.shrink_to(2 * self.times.len());
+        self.times.clear();
         self.added = 0;
         self.named_early = false;
         self.last_rejected = None;
     }
 
-    /// Series, value and the line's own timestamp of each sample; no series if the record had no
-    /// room for it.
+    /// Series, value and the line's own timestamp, if it was kept, of each sample; no series if the
+    /// record had no room for it.
     pub(super) fn samples(&self) -> impl Iterator<Item = (Option<SeriesId>, f64, Option<i64>)> {
-        let samples = self.samples.iter();
-        samples.map(|sample| {
-            let series = self.lates.known(sample.series);
-            (series, sample.value, sample.timestamp_ms)
+        let mut times = self.times.iter().peekable();
+        let samples = (0_u32..).zip(&self.samples);
+        samples.map(move |(place, sample)| {
+            let time = times.next_if(|(of, _)| *of == place).map(|(_, time)| *time);
+            (self.lates.known(sample.series), sample.value, time)
         })
     }
 }
@@ -149,11 +155,13 @@ impl Sink for Page<'_> {
         if let PageSeries::Late(place) = series {
             self.collected.lates.see(place);
         }
-        self.collected.samples.push(Sample {
-            series,
-            value,
-            timestamp_ms,
-        });
+        if self.keep_times
+            && let Some(time) = timestamp_ms
+        {
+            let place = self.collected.samples.len() as u32;
+            self.collected.times.push((place, time));
+        }
+        self.collected.samples.push(Sample { series, value });
     }
 
     fn rejected(&mut self, fault: &LineFault<'_>) {
