@@ -265,12 +265,13 @@ impl Agent {
                 uplink.close().await;
             }
         };
-        let recording = timeout_at(until, async {
-            while self.pollers.join_next().await.is_some() {}
-            self.recording.ended().await;
+        let reading = async { while self.pollers.join_next().await.is_some() {} };
+        // Whoever still gets an answer gets it from the record, and no empty one.
+        let ended = timeout_at(until, async {
+            tokio::join!(answering, leaving, reading);
+            self.recording.end().await;
         });
-        let ((), (), ended) = tokio::join!(answering, leaving, recording);
-        ended.map_err(|_| StopTimeout(deadline))
+        ended.await.map_err(|_| StopTimeout(deadline))
     }
 }
 

@@ -56,12 +56,14 @@ pub(super) fn health_source(source: &str) -> String {
     format!("health:{source}")
 }
 
-/// The recording thread. It ends when the last mailbox is gone; what stands in the mailboxes then
-/// is recorded, and everything is made durable.
+/// The recording thread. It ends when it is told to and the last mailbox is gone; what stands in the
+/// mailboxes then is recorded, and everything is made durable.
 #[derive(Debug)]
 pub(super) struct Recording {
     ended: mpsc::Sender<()>,
     window: Window,
+    /// Keeps the thread, so that the record can be seen when nothing is read any more.
+    open: Option<Mailbox>,
 }
 
 impl Recording {
@@ -100,7 +102,14 @@ impl Recording {
             })?;
         let mailboxes = (0..config.endpoints.len()).map(|endpoint| mailbox.of(endpoint));
         let window = mailbox.window();
-        Ok((Self { ended, window }, mailboxes.collect()))
+        let mailboxes = mailboxes.collect();
+        let open = Some(mailbox);
+        let recording = Self {
+            ended,
+            window,
+            open,
+        };
+        Ok((recording, mailboxes))
     }
 
     /// Where the record can be seen.
@@ -108,7 +117,13 @@ impl Recording {
         self.window.clone()
     }
 
-    /// Resolves when everything is recorded and durable, and the thread has ended.
+    /// Ends it, and resolves when everything is recorded and durable.
+    pub(super) async fn end(&mut self) {
+        self.open = None;
+        self.ended().await;
+    }
+
+    /// Resolves when the thread has ended.
     ///
     /// # Cancel safety
     ///

@@ -66,5 +66,21 @@ async fn an_endpoint_whose_series_churn_leaves_the_history_of_another_alone() {
         assert_eq!(samples, readings);
     }
     mailboxes.clear();
-    recording.ended().await;
+    recording.end().await;
+}
+
+#[tokio::test]
+async fn the_record_is_seen_until_recording_is_told_to_end() {
+    let config = Config::new(vec![Endpoint::local(1)]);
+    let recorders = Recorders::in_memory(Options::default()).unwrap();
+    let board = Arc::new(Board::new(config.endpoints.iter().map(Endpoint::source)));
+    let (mut recording, mut mailboxes) = Recording::start(recorders, &config, board).unwrap();
+    read(&mut mailboxes[0], 1_000, page(1..=3, "", 1)).await;
+    mailboxes.clear();
+
+    let window = recording.window();
+    let snapshot = window.look().await.unwrap();
+    assert_eq!(snapshot.reader.span(), Some((1_000, 1_000)));
+    recording.end().await;
+    assert!(window.look().await.is_err());
 }
