@@ -60,7 +60,11 @@ const BURN: Duration = Duration::from_secs(8);
 /// Into the incident, Prometheus and then the agent are killed.
 const BEFORE_KILLS: Duration = Duration::from_secs(2);
 /// How long the agent stays away.
-const AWAY: Duration = Duration::from_millis(1_500);
+const AWAY: Duration = Duration::from_millis(2_500);
+const _: () = assert!(
+    AWAY.as_millis() > chart::GAP.as_millis(),
+    "a shorter absence may look like any second"
+);
 /// The proxy takes so long at most to have the agent again.
 const PATIENCE: Duration = Duration::from_secs(20);
 

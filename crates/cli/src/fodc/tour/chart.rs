@@ -38,7 +38,7 @@ struct Row {
 }
 
 /// Longest time between scrapes of each second that is no gap.
-const GAP: Duration = Duration::from_millis(1_600);
+pub(super) const GAP: Duration = Duration::from_millis(1_600);
 /// Width of a full bar.
 const BAR: usize = 20;
 
