@@ -152,14 +152,18 @@ pub(crate) async fn flood(socket: &mut TcpStream) {
 fn held(local: SocketAddr, remote: SocketAddr) -> u64 {
     let port = |addr: SocketAddr| format!(":{:04X}", addr.port());
     let (from, to) = (port(local), port(remote));
-    let table = std::fs::read_to_string(Path::new("/proc/net/tcp")).unwrap();
-    let of = table.lines().find_map(|line| {
-        let mut words = line.split_whitespace().skip(1);
-        let ours = words.next()?.ends_with(&from) && words.next()?.ends_with(&to);
-        let queues = words.nth(1)?;
-        let (sent, _) = queues.split_once(':')?;
-        ours.then(|| u64::from_str_radix(sent, 16).unwrap())
-    });
+    let look = || {
+        let table = std::fs::read_to_string(Path::new("/proc/net/tcp")).unwrap();
+        table.lines().find_map(|line| {
+            let mut words = line.split_whitespace().skip(1);
+            let ours = words.next()?.ends_with(&from) && words.next()?.ends_with(&to);
+            let queues = words.nth(1)?;
+            let (sent, _) = queues.split_once(':')?;
+            ours.then(|| u64::from_str_radix(sent, 16).unwrap())
+        })
+    };
+    // While sockets come and go elsewhere, the system may pass one over; hardly each time.
+    let of = (0..5).find_map(|_| look());
     of.expect("a connection of this machine")
 }
 

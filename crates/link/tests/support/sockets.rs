@@ -1,6 +1,7 @@
 //! Sockets as the system sees them, and peers that are less than a gRPC server.
 
 use std::{
+    collections::BTreeMap,
     fs,
     net::{SocketAddr, TcpListener},
     time::Duration,
@@ -22,19 +23,33 @@ pub(crate) fn unsent(peer: SocketAddr) -> u64 {
 
 /// The bytes in the send buffer of each.
 fn rows(peer: SocketAddr) -> Vec<u64> {
+    // While sockets come and go elsewhere, the system may show one twice, or pass one over; hardly in
+    // two looks in a row.
+    let mut rows = look(peer);
+    rows.extend(look(peer));
+    rows.into_values().collect()
+}
+
+/// The bytes in the send buffer of each, by its own address.
+fn look(peer: SocketAddr) -> BTreeMap<String, u64> {
     const TIME_WAIT: &str = "06";
     let SocketAddr::V4(peer) = peer else {
         panic!("tests use IPv4 loopback")
     };
     let ip = u32::from_ne_bytes(peer.ip().octets());
     let remote = format!("{ip:08X}:{:04X}", peer.port());
+    let row = |fields: Vec<&str>| {
+        let unsent = fields[4].split(':').next().unwrap();
+        let unsent = u64::from_str_radix(unsent, 16).unwrap();
+        (fields[1].to_owned(), unsent)
+    };
     fs::read_to_string("/proc/self/net/tcp")
         .unwrap()
         .lines()
         .skip(1)
         .map(|line| line.split_whitespace().collect::<Vec<_>>())
         .filter(|fields| fields[2] == remote && fields[3] != TIME_WAIT)
-        .map(|fields| u64::from_str_radix(fields[4].split(':').next().unwrap(), 16).unwrap())
+        .map(row)
         .collect()
 }
 
