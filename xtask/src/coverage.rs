@@ -33,7 +33,7 @@ const PACKAGES: [&str; 4] = [
 /// What is measured, and the beginnings of the paths that belong to it.
 const PARTS: [(&str, &[&str]); 3] = [
     ("session", &["crates/session/src/"]),
-    ("link", &["crates/link/src/"]),
+    ("steadfast", &["crates/steadfast/src/"]),
     (
         "Streamer client",
         &["crates/streamer/src/client", "crates/streamer/src/connect"],

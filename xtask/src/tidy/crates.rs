@@ -14,19 +14,19 @@ const MAY_USE: [(&str, &[&str]); 11] = [
     ("session", &[]),
     ("wire", &[]),
     ("chaos", &[]),
-    ("link", &["session"]),
-    ("streamer", &["session", "link", "wire"]),
+    ("steadfast", &["session"]),
+    ("streamer", &["session", "steadfast", "wire"]),
     ("exposition", &[]),
     ("recorder", &[]),
     (
         "fodc",
-        &["session", "link", "wire", "exposition", "recorder"],
+        &["session", "steadfast", "wire", "exposition", "recorder"],
     ),
     (
         "cli",
         &[
             "session",
-            "link",
+            "steadfast",
             "wire",
             "streamer",
             "exposition",
@@ -35,12 +35,15 @@ const MAY_USE: [(&str, &[&str]); 11] = [
             "chaos",
         ],
     ),
-    ("sim", &["session", "link", "wire", "streamer", "chaos"]),
+    (
+        "sim",
+        &["session", "steadfast", "wire", "streamer", "chaos"],
+    ),
     ("bench", &["wire", "exposition", "recorder", "fodc"]),
 ];
 
 /// What tests may use on top of that.
-const TESTS_MAY_USE: [&str; 4] = ["session", "link", "wire", "chaos"];
+const TESTS_MAY_USE: [&str; 4] = ["session", "steadfast", "wire", "chaos"];
 
 /// No runtime, no transport, no entropy: a run of the session replays from its inputs.
 const FORBIDDEN_IN_SESSION: [&str; 7] = [
@@ -101,7 +104,7 @@ fn direction(metadata: &Metadata, faults: &mut Vec<String>) {
                 && TESTS_MAY_USE.contains(&used.as_str());
             if !may_use.contains(&used.as_str()) && !for_tests {
                 faults.push(format!(
-                    "crates/{name} depends on crates/{used}: dependencies point one way, session <- link <- streamer <- cli, and none at sim"
+                    "crates/{name} depends on crates/{used}: dependencies point one way, session <- steadfast <- streamer <- cli, and none at sim"
                 ));
             }
         }
