@@ -15,7 +15,7 @@ struct Library {
     transport_in: &'static [&'static str],
 }
 
-const LIBRARIES: [Library; 6] = [
+const LIBRARIES: [Library; 8] = [
     Library {
         package: "steadfast-session",
         target: "steadfast_session",
@@ -42,9 +42,19 @@ const LIBRARIES: [Library; 6] = [
         transport_in: &[],
     },
     Library {
-        package: "steadfast-fodc",
-        target: "steadfast_fodc",
-        transport_in: &["steadfast_fodc::proxy::"],
+        package: "steadfast-fodc-model",
+        target: "steadfast_fodc_model",
+        transport_in: &[],
+    },
+    Library {
+        package: "steadfast-fodc-agent",
+        target: "steadfast_fodc_agent",
+        transport_in: &[],
+    },
+    Library {
+        package: "steadfast-fodc-proxy",
+        target: "steadfast_fodc_proxy",
+        transport_in: &["steadfast_fodc_proxy::"],
     },
 ];
 

@@ -10,7 +10,7 @@ use super::folder;
 use crate::process;
 
 /// For each crate, the crates of ours it may build upon. Nothing builds upon `sim`, `bench`, `cli` or xtask.
-const MAY_USE: [(&str, &[&str]); 11] = [
+const MAY_USE: [(&str, &[&str]); 13] = [
     ("session", &[]),
     ("wire", &[]),
     ("chaos", &[]),
@@ -18,9 +18,21 @@ const MAY_USE: [(&str, &[&str]); 11] = [
     ("streamer", &["session", "steadfast", "wire"]),
     ("exposition", &[]),
     ("recorder", &[]),
+    ("fodc-model", &["wire"]),
     (
-        "fodc",
-        &["session", "steadfast", "wire", "exposition", "recorder"],
+        "fodc-agent",
+        &[
+            "session",
+            "steadfast",
+            "wire",
+            "exposition",
+            "recorder",
+            "fodc-model",
+        ],
+    ),
+    (
+        "fodc-proxy",
+        &["session", "wire", "exposition", "fodc-model"],
     ),
     (
         "cli",
@@ -31,7 +43,8 @@ const MAY_USE: [(&str, &[&str]); 11] = [
             "streamer",
             "exposition",
             "recorder",
-            "fodc",
+            "fodc-agent",
+            "fodc-proxy",
             "chaos",
         ],
     ),
@@ -39,11 +52,11 @@ const MAY_USE: [(&str, &[&str]); 11] = [
         "sim",
         &["session", "steadfast", "wire", "streamer", "chaos"],
     ),
-    ("bench", &["wire", "exposition", "recorder", "fodc"]),
+    ("bench", &["wire", "exposition", "recorder", "fodc-proxy"]),
 ];
 
 /// What tests may use on top of that.
-const TESTS_MAY_USE: [&str; 4] = ["session", "steadfast", "wire", "chaos"];
+const TESTS_MAY_USE: [&str; 5] = ["session", "steadfast", "wire", "chaos", "fodc-proxy"];
 
 /// No runtime, no transport, no entropy: a run of the session replays from its inputs.
 const FORBIDDEN_IN_SESSION: [&str; 7] = [

@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use steadfast_bench::measure::memory_mib;
-use steadfast_fodc::proxy::{Config, Proxy};
+use steadfast_fodc_proxy::{Config, Proxy};
 use tokio::runtime;
 
 use super::AGENTS;

@@ -4,11 +4,9 @@ use std::{net::IpAddr, path::PathBuf, process::ExitCode, time::Duration};
 
 use anyhow::bail;
 use steadfast::session::{State, Status};
-use steadfast_fodc::{
-    agent::{Agent, Config, ConfigFault, RecordPlace, StartError, UplinkConfig},
-    identity::Identity,
-    scrape::Endpoint,
-    uplink::Uplink,
+use steadfast_fodc_agent::{
+    Agent, Config, ConfigFault, RecordPlace, StartError, UplinkConfig, identity::Identity,
+    scrape::Endpoint, uplink::Uplink,
 };
 use steadfast_recorder::OpenError;
 use tokio::{select, sync::watch};

@@ -2,7 +2,7 @@
 
 use std::{process::ExitCode, time::Duration};
 
-use steadfast_fodc::proxy::{Config, Proxy, StartError};
+use steadfast_fodc_proxy::{Config, Proxy, StartError};
 use tokio::select;
 use tokio_util::sync::CancellationToken;
 

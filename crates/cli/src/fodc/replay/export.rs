@@ -8,7 +8,7 @@ use std::{
 use anyhow::Context as _;
 use serde_json::json;
 use steadfast_exposition::{Numbers, Writer};
-use steadfast_fodc::agent::page_kind;
+use steadfast_fodc_agent::page_kind;
 use steadfast_recorder::{NAME, Reader, Selector, SeriesInfo, SeriesWindow};
 
 use super::written;

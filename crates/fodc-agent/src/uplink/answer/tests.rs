@@ -1,0 +1,593 @@
+mod columns;
+
+use std::sync::Mutex;
+
+use prost::Message as _;
+use steadfast_fodc_model::columns::Decoded;
+use steadfast_wire::fodc::{
+    Matcher, Metric, MetricType, StreamMetricsResponse, matcher::Type as Match,
+};
+
+use super::*;
+use crate::uplink::responder::{Visitor, Wanted};
+
+/// A record of a test: series with their samples.
+#[derive(Default)]
+struct Fake {
+    series: Vec<FakeSeries>,
+    unreadable: bool,
+}
+
+struct FakeSeries {
+    name: String,
+    labels: Vec<(String, String)>,
+    container: Option<String>,
+    samples: Vec<(i64, f64)>,
+}
+
+impl Fake {
+    /// `count` series that were scraped each second of those.
+    fn regular(count: usize, seconds: std::ops::Range<i64>) -> Self {
+        let series = (0..count).map(|index| FakeSeries {
+            name: format!("metric_{index}"),
+            labels: vec![("index".to_owned(), index.to_string())],
+            container: None,
+            samples: seconds
+                .clone()
+                .map(|second| (second * 1_000, (second * 100) as f64 + index as f64))
+                .collect(),
+        });
+        Self {
+            series: series.collect(),
+            unreadable: false,
+        }
+    }
+
+    fn tell(
+        &self,
+        visitor: &mut dyn Visitor,
+        within: impl Fn(&FakeSeries, i64) -> bool,
+    ) -> Result<(), Unreadable> {
+        for series in &self.series {
+            let labels: Vec<(&str, &str)> = series
+                .labels
+                .iter()
+                .map(|(name, value)| (name.as_str(), value.as_str()))
+                .collect();
+            match visitor.series(&Series {
+                name: &series.name,
+                labels: &labels,
+                help: "help",
+                kind: MetricType::Counter,
+                source: 1,
+                container: series.container.as_deref(),
+            }) {
+                Wanted::Yes => {}
+                Wanted::No => continue,
+                Wanted::Stop => return Ok(()),
+            }
+            let samples = series.samples.iter();
+            let samples = samples.filter(|(time, _)| within(series, *time));
+            let (times, values): (Vec<_>, Vec<_>) = samples.copied().unzip();
+            for (times, values) in times.chunks(7).zip(values.chunks(7)) {
+                if visitor.samples(times, values).is_break() {
+                    return Ok(());
+                }
+            }
+        }
+        if self.unreadable {
+            return Err(Unreadable("the disk is gone".to_owned()));
+        }
+        Ok(())
+    }
+}
+
+impl Responder for Fake {
+    fn latest(&self, visitor: &mut dyn Visitor) -> Result<(), Unreadable> {
+        self.tell(visitor, |series, time| {
+            series.samples.last().is_some_and(|last| last.0 == time)
+        })
+    }
+
+    fn window(&self, from: i64, to: i64, visitor: &mut dyn Visitor) -> Result<(), Unreadable> {
+        self.tell(visitor, |_, time| (from..=to).contains(&time))
+    }
+}
+
+/// Gathers parts, and has only so much patience.
+#[derive(Default)]
+struct Gathered {
+    parts: Vec<StreamMetricsRequest>,
+    lengths: Vec<usize>,
+    lasts: usize,
+    /// Calls of `is_over` after which it is over.
+    patience: Option<Mutex<u32>>,
+    hurries: bool,
+}
+
+impl Outlet for Gathered {
+    fn part(&mut self, message: Bytes) -> ControlFlow<()> {
+        assert_eq!(self.lasts, 0, "nothing follows the last part");
+        self.lengths.push(message.len());
+        let part = StreamMetricsRequest::decode(message).unwrap();
+        self.parts.push(part);
+        ControlFlow::Continue(())
+    }
+
+    fn last(&mut self, message: Bytes, _: bool) {
+        assert!(self.part(message).is_continue());
+        self.lasts += 1;
+    }
+
+    fn hurries(&self) -> bool {
+        self.hurries || self.is_over()
+    }
+
+    fn is_over(&self) -> bool {
+        self.patience.as_ref().is_some_and(|left| {
+            let mut left = left.lock().unwrap();
+            *left = left.saturating_sub(1);
+            *left == 0
+        })
+    }
+}
+
+fn identity() -> Arc<Identity> {
+    Arc::new(Identity {
+        role: "ROLE_DATA".to_owned(),
+        pod_name: "db-0".to_owned(),
+        labels: [("type".to_owned(), "hot".to_owned())].into(),
+        ..Identity::default()
+    })
+}
+
+fn task(asked: &StreamMetricsResponse) -> Task {
+    let (question, fault) = Question::new(asked);
+    assert_eq!(fault, None);
+    Task {
+        question: Arc::new(question),
+        identity: identity(),
+        message_bytes: 4 << 20,
+        profile: false,
+        now: 1_000_000,
+    }
+}
+
+/// What a proxy of ours asks with.
+fn ours(from: Option<i64>, to: Option<i64>) -> StreamMetricsResponse {
+    StreamMetricsResponse {
+        start_time: from.map(timestamp),
+        end_time: to.map(timestamp),
+        request_id: 77,
+        columnar: true,
+        ..StreamMetricsResponse::default()
+    }
+}
+
+fn plain(from: Option<i64>, to: Option<i64>) -> StreamMetricsResponse {
+    StreamMetricsResponse {
+        request_id: 0,
+        columnar: false,
+        ..ours(from, to)
+    }
+}
+
+fn answered(task: &Task, record: &Fake) -> (Gathered, Outcome) {
+    let mut gathered = Gathered::default();
+    let outcome = answer(task, record, &mut gathered);
+    assert_eq!(gathered.lasts, 1);
+    (gathered, outcome)
+}
+
+fn only(gathered: &Gathered) -> &StreamMetricsRequest {
+    assert_eq!(gathered.parts.len(), 1);
+    &gathered.parts[0]
+}
+
+fn times(metrics: &[Metric]) -> Vec<i64> {
+    let times = metrics.iter().map(|metric| {
+        let time = metric.timestamp.unwrap();
+        time.seconds * 1_000 + i64::from(time.nanos) / 1_000_000
+    });
+    times.collect()
+}
+
+#[test]
+fn req_f7_the_latest_values_have_no_times_and_the_answer_has_the_clock() {
+    let (gathered, outcome) = answered(&task(&plain(None, None)), &Fake::regular(3, 0..10));
+    let reply = only(&gathered);
+    assert_eq!(reply.timestamp, Some(timestamp(1_000_000)));
+    assert_eq!(reply.metrics.len(), 3);
+    for (index, metric) in reply.metrics.iter().enumerate() {
+        assert_eq!(metric.timestamp, None);
+        assert_eq!(metric.value.to_bits(), ((900 + index) as f64).to_bits());
+        assert_eq!(metric.r#type(), MetricType::Counter);
+        assert_eq!(metric.description, "help");
+    }
+    assert_eq!(outcome.samples, 3);
+    assert!(!outcome.cut);
+}
+
+#[test]
+fn req_f7_a_window_has_both_its_ends_and_a_time_for_each_value() {
+    let record = Fake::regular(2, 0..100);
+    for (from, to, count) in [
+        (Some(10_000), Some(20_000), 11),
+        (Some(10_001), Some(19_999), 9),
+        (Some(95_000), None, 5),
+        (None, Some(4_000), 5),
+        (None, Some(i64::MAX), 100),
+        (Some(20_000), Some(10_000), 0),
+        (Some(200_000), Some(300_000), 0),
+    ] {
+        let (gathered, outcome) = answered(&task(&plain(from, to)), &record);
+        let metrics = &only(&gathered).metrics;
+        assert_eq!(metrics.len(), 2 * count, "{from:?} {to:?}");
+        let told = times(metrics);
+        let within = from.unwrap_or(i64::MIN)..=to.unwrap_or(i64::MAX);
+        assert!(told.iter().all(|time| within.contains(time)));
+        for (metric, time) in metrics.iter().zip(told) {
+            let index: f64 = metric.labels["index"].parse().unwrap();
+            assert_eq!(
+                metric.value.to_bits(),
+                ((time / 10) as f64 + index).to_bits()
+            );
+        }
+        assert!(!outcome.cut);
+    }
+}
+
+#[test]
+fn a_plain_proxy_is_sent_nothing_of_ours_and_ours_its_question_back() {
+    let record = Fake::regular(1, 0..10);
+    let asked = StreamMetricsResponse {
+        columnar: false,
+        ..ours(None, None)
+    };
+    let (gathered, _) = answered(&task(&asked), &record);
+    assert_eq!(only(&gathered).request_id, 0, "it did not show the profile");
+    let known = Task {
+        profile: true,
+        ..task(&asked)
+    };
+    let (gathered, _) = answered(&known, &record);
+    assert_eq!(only(&gathered).request_id, 77);
+
+    let cut = Task {
+        message_bytes: 70_000,
+        ..task(&plain(None, Some(i64::MAX)))
+    };
+    let (gathered, outcome) = answered(&cut, &Fake::regular(10, 0..10_000));
+    assert!(outcome.cut);
+    assert_eq!(only(&gathered).truncated, None);
+}
+
+#[test]
+fn fodc_f6_fodc_o17_what_does_not_fit_is_left_out_oldest_first_and_said() {
+    let record = Fake::regular(10, 0..1_000);
+    for message_bytes in [70_000, 100_000, 200_000] {
+        let task = Task {
+            message_bytes,
+            profile: true,
+            ..task(&plain(Some(0), None))
+        };
+        let (gathered, outcome) = answered(&task, &record);
+        let reply = only(&gathered);
+        assert!(outcome.cut);
+        assert!(gathered.lengths[0] <= message_bytes);
+        assert!(
+            gathered.lengths[0] > message_bytes * 9 / 10,
+            "little is wasted"
+        );
+        let told = times(&reply.metrics);
+        let oldest = *told.iter().min().unwrap();
+        assert_eq!(told.iter().max(), Some(&999_000), "the newest are there");
+        // From the oldest on each series has each second.
+        let seconds = (999_000 - oldest) / 1_000 + 1;
+        assert_eq!(Ok(reply.metrics.len()), usize::try_from(10 * seconds));
+        assert_eq!(
+            reply.truncated.as_ref().unwrap().from,
+            Some(timestamp(oldest))
+        );
+        assert!(reply.truncated.as_ref().unwrap().samples > 0);
+    }
+}
+
+/// A record that is another one at each look, and stays the last one.
+struct Growing {
+    records: Vec<Fake>,
+    looks: Mutex<usize>,
+}
+
+impl Responder for Growing {
+    fn latest(&self, visitor: &mut dyn Visitor) -> Result<(), Unreadable> {
+        self.records[0].latest(visitor)
+    }
+
+    fn window(&self, from: i64, to: i64, visitor: &mut dyn Visitor) -> Result<(), Unreadable> {
+        let mut looks = self.looks.lock().unwrap();
+        let record = &self.records[(*looks).min(self.records.len() - 1)];
+        *looks += 1;
+        record.window(from, to, visitor)
+    }
+}
+
+fn answered_from(records: Vec<Fake>) -> Vec<Metric> {
+    let looks = Mutex::default();
+    let mut gathered = Gathered::default();
+    let task = Task {
+        message_bytes: 7_700,
+        profile: true,
+        ..task(&plain(Some(0), None))
+    };
+    answer(&task, &Growing { records, looks }, &mut gathered);
+    only(&gathered).metrics.clone()
+}
+
+#[test]
+fn fodc_f6_what_is_recorded_after_the_weighing_takes_nobodys_place() {
+    // A second passes with each look, for longer than anybody would weigh again.
+    let ends = 1_000..1_050;
+    let told = answered_from(ends.map(|end| Fake::regular(10, 990..end)).collect());
+    let times = times(&told);
+    assert_eq!(times.iter().max(), Some(&999_000));
+    let scrapes = (999_000 - times.iter().min().unwrap()) / 1_000 + 1;
+    assert_eq!(Ok(times.len()), usize::try_from(10 * scrapes));
+}
+
+#[test]
+fn fodc_f6_a_reading_that_is_recorded_late_takes_the_place_of_the_oldest() {
+    let (first, mut second) = (Fake::regular(10, 990..1_000), Fake::regular(10, 990..1_000));
+    let slow = Fake::regular(10, 998..999).series.into_iter();
+    second.series.extend(slow.map(|series| FakeSeries {
+        name: format!("slow_{}", series.name),
+        ..series
+    }));
+    let told = answered_from(vec![first, second]);
+    let oldest = *times(&told).iter().min().unwrap();
+    assert!(oldest > 990_000);
+    let slow = told.iter().filter(|metric| metric.name.starts_with("slow"));
+    assert_eq!(slow.count(), 10);
+    let scrapes = (999_000 - oldest) / 1_000 + 1;
+    assert_eq!(Ok(told.len() - 10), usize::try_from(10 * scrapes));
+}
+
+#[test]
+fn a_record_that_ended_long_ago_is_not_weighed_whole() {
+    let record = Fake::regular(400, 0..2_000);
+    let asked = plain(Some(0), None);
+    let told = Counting {
+        record,
+        told: Mutex::default(),
+    };
+    let task = Task {
+        message_bytes: 100_000,
+        // A year later.
+        now: 31_536_000_000,
+        ..task(&asked)
+    };
+    let mut gathered = Gathered::default();
+    answer(&task, &told, &mut gathered);
+    let sent = only(&gathered).metrics.len() as u64;
+    assert!(sent > 400);
+    assert_eq!(
+        times(&only(&gathered).metrics).iter().max(),
+        Some(&1_999_000)
+    );
+    let told = *told.told.lock().unwrap();
+    assert!(
+        told < 40 * sent,
+        "{told} samples told for {sent}, of 800,000"
+    );
+}
+
+/// Counts what it tells.
+struct Counting {
+    record: Fake,
+    told: Mutex<u64>,
+}
+
+struct CountingVisitor<'a> {
+    visitor: &'a mut dyn Visitor,
+    told: u64,
+}
+
+impl Visitor for CountingVisitor<'_> {
+    fn series(&mut self, series: &Series<'_>) -> Wanted {
+        self.visitor.series(series)
+    }
+
+    fn samples(&mut self, times: &[i64], values: &[f64]) -> ControlFlow<()> {
+        self.told += times.len() as u64;
+        self.visitor.samples(times, values)
+    }
+}
+
+impl Responder for Counting {
+    fn latest(&self, visitor: &mut dyn Visitor) -> Result<(), Unreadable> {
+        self.record.latest(visitor)
+    }
+
+    fn window(&self, from: i64, to: i64, visitor: &mut dyn Visitor) -> Result<(), Unreadable> {
+        let mut counting = CountingVisitor { visitor, told: 0 };
+        let told = self.record.window(from, to, &mut counting);
+        *self.told.lock().unwrap() += counting.told;
+        told
+    }
+}
+
+#[test]
+fn fodc_f6_a_single_scrape_that_does_not_fit_is_sent_as_far_as_it_does() {
+    for asked in [plain(None, None), plain(Some(0), None)] {
+        let task = Task {
+            message_bytes: 70_000,
+            profile: true,
+            ..task(&asked)
+        };
+        let (gathered, outcome) = answered(&task, &Fake::regular(2_000, 5..7));
+        let reply = only(&gathered);
+        assert!(gathered.lengths[0] <= 70_000);
+        assert!(reply.metrics.len() > 400);
+        assert!(outcome.cut);
+        let truncated = reply.truncated.as_ref().unwrap();
+        assert_eq!(
+            truncated.from,
+            Some(timestamp(1_000_001)),
+            "nothing is whole"
+        );
+        assert_eq!(
+            truncated.samples,
+            2_000 - reply.metrics.len() as u64 + {
+                // Of a window the older scrape is left out as well.
+                if asked.start_time.is_some() { 2_000 } else { 0 }
+            }
+        );
+    }
+}
+
+#[test]
+fn fodc_f13_stamps_name_the_node_and_never_replace_what_a_metric_says() {
+    let mut record = Fake::regular(2, 0..1);
+    record.series[0].labels = [("type", "file"), ("node_type", "a"), ("pod_name", "a")]
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .to_vec();
+    record.series[1].container = Some("data".to_owned());
+    let (gathered, _) = answered(&task(&plain(None, None)), &record);
+    let metrics = &only(&gathered).metrics;
+    let told = |index: usize| {
+        let labels = metrics[index].labels.iter();
+        let told: Vec<_> = labels
+            .map(|(name, value)| format!("{name}={value}"))
+            .collect();
+        told.join(" ")
+    };
+    assert_eq!(
+        told(0),
+        "node_role=ROLE_DATA node_type=a pod_name=a type=file"
+    );
+    assert_eq!(
+        told(1),
+        "container_name=data index=1 node_role=ROLE_DATA node_type=hot pod_name=db-0"
+    );
+}
+
+#[test]
+fn fodc_o18_fodc_o20_any_text_arrives_as_it_is() {
+    let mut record = Fake::regular(1, 0..1);
+    record.series[0].labels = vec![("a".to_owned(), "x,y=\"z\"\n{日本}".to_owned())];
+    let (gathered, _) = answered(&task(&plain(None, None)), &record);
+    let labels = &only(&gathered).metrics[0].labels;
+    assert_eq!(labels["a"], "x,y=\"z\"\n{日本}");
+    assert!(!labels.contains_key("y"));
+}
+
+#[test]
+fn matchers_see_the_labels_that_are_sent() {
+    let record = Fake::regular(3, 0..5);
+    for (name, value, count) in [
+        ("index", "1", 1),
+        ("node_role", "ROLE_DATA", 3),
+        ("pod_name", "db-1", 0),
+        ("__name__", "metric_2", 1),
+    ] {
+        let matcher = Matcher {
+            r#type: Match::Equal.into(),
+            name: name.to_owned(),
+            value: value.to_owned(),
+        };
+        let asked = StreamMetricsResponse {
+            matchers: vec![matcher],
+            ..plain(None, None)
+        };
+        let (gathered, _) = answered(&task(&asked), &record);
+        assert_eq!(only(&gathered).metrics.len(), count, "{name}={value}");
+    }
+}
+
+#[test]
+fn nothing_to_tell_is_an_empty_answer() {
+    for asked in [ours(None, None), ours(Some(0), Some(1)), plain(None, None)] {
+        let task = Task {
+            profile: true,
+            ..task(&asked)
+        };
+        let (gathered, outcome) = answered(&task, &Fake::default());
+        let reply = only(&gathered);
+        assert_eq!(reply.timestamp, Some(timestamp(1_000_000)));
+        assert_eq!((reply.metrics.len(), &reply.columns), (0, &None));
+        assert_eq!(reply.truncated, None);
+        assert_eq!(outcome, Outcome::default());
+    }
+}
+
+#[test]
+fn out_of_time_the_answer_ends_at_once_and_says_so() {
+    let record = Fake::regular(100, 0..100);
+    for asked in [
+        ours(Some(0), None),
+        ours(None, None),
+        plain(Some(0), None),
+        plain(None, None),
+    ] {
+        for patience in 1..300 {
+            let task = Task {
+                profile: true,
+                ..task(&asked)
+            };
+            let mut gathered = Gathered {
+                patience: Some(Mutex::new(patience)),
+                ..Gathered::default()
+            };
+            let outcome = answer(&task, &record, &mut gathered);
+            assert_eq!(gathered.lasts, 1);
+            let last = gathered.parts.last().unwrap();
+            assert_eq!(last.truncated.is_some(), outcome.cut);
+            if !outcome.cut {
+                let wanted = if asked.start_time.is_some() {
+                    10_000
+                } else {
+                    100
+                };
+                assert_eq!(outcome.samples, wanted);
+            }
+        }
+    }
+}
+
+#[test]
+fn in_a_hurry_the_part_that_was_looked_at_is_sent() {
+    let record = Fake::regular(5, 900..1_001);
+    let mut gathered = Gathered {
+        patience: Some(Mutex::new(u32::MAX)),
+        ..Gathered::default()
+    };
+    let task = Task {
+        profile: true,
+        ..task(&plain(Some(0), None))
+    };
+    // In no hurry everything is sent; in a hurry nothing was looked at yet.
+    answer(&task, &record, &mut gathered);
+    assert_eq!(only(&gathered).metrics.len(), 505);
+    let mut hurried = Gathered {
+        hurries: true,
+        ..Gathered::default()
+    };
+    let outcome = answer(&task, &record, &mut hurried);
+    assert!(outcome.cut);
+    assert!(only(&hurried).truncated.is_some());
+}
+
+#[test]
+fn what_can_not_be_read_is_told_as_missing() {
+    let mut record = Fake::regular(1, 0..1);
+    record.unreadable = true;
+    for asked in [ours(None, None), plain(None, None), plain(Some(0), None)] {
+        let task = Task {
+            profile: true,
+            ..task(&asked)
+        };
+        let (gathered, outcome) = answered(&task, &record);
+        assert!(outcome.unreadable.is_some());
+        assert!(gathered.parts.last().unwrap().truncated.is_some());
+    }
+}

@@ -1,0 +1,57 @@
+//! What the tests of the agent share.
+
+#![allow(dead_code, reason = "each test uses its part")]
+
+pub(crate) mod exporter;
+pub(crate) mod http;
+
+use std::time::Duration;
+
+use steadfast_fodc_agent::{Agent, Config, scrape::Endpoint};
+use tokio::time::{Instant, sleep};
+
+/// Longer than anything takes on a machine that is busy with everything else.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+
+/// An agent in memory, on a free port, that reads these pages five times a second.
+pub(crate) fn config<'a>(urls: impl IntoIterator<Item = &'a str>) -> Config {
+    let endpoints = urls.into_iter().map(|url| Endpoint::new(url).unwrap());
+    let mut config = Config::new(endpoints.collect());
+    config.interval = Duration::from_millis(200);
+    config.timeout = Some(Duration::from_secs(20));
+    config.listen = Some("127.0.0.1:0".parse().unwrap());
+    config
+}
+
+/// The agent's page of metrics, once it satisfies the condition.
+pub(crate) async fn page_when(agent: &Agent, what: &str, holds: impl Fn(&str) -> bool) -> String {
+    let address = agent.addresses().http.expect("the agent listens");
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let page = http::get(address, "/metrics").await;
+        assert_eq!(page.status, 200, "{}", page.text());
+        let text = page.text();
+        if holds(&text) {
+            return text;
+        }
+        assert!(Instant::now() < deadline, "never: {what}\n{text}");
+        sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// The value of the first sample on a page whose line begins so.
+pub(crate) fn value(page: &str, line: &str) -> Option<f64> {
+    let line = page.lines().find(|candidate| candidate.starts_with(line))?;
+    let rest = line.rsplit_once('}').map_or_else(
+        || line.split_once(' ').map(|(_, rest)| rest),
+        |(_, rest)| Some(rest),
+    )?;
+    rest.split_whitespace().next()?.parse().ok()
+}
+
+/// Stops an agent, which has to be quick about it.
+pub(crate) async fn stop(agent: Agent) {
+    let started = Instant::now();
+    agent.stop(Duration::from_secs(5)).await.unwrap();
+    assert!(started.elapsed() < PATIENCE);
+}

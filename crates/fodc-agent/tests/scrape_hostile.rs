@@ -1,0 +1,382 @@
+//! Endpoints that do everything wrong: each costs its own reading, with a reason, and no other.
+
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test stops at the first thing that is not as it should be"
+)]
+
+mod agent_support;
+
+use std::{io::Write as _, sync::Arc, time::Duration};
+
+use agent_support::{
+    config,
+    exporter::{Answer, Exporter, page_answer, pause, raw_answer, respond, silence},
+    http, page_when, stop, value,
+};
+use flate2::{Compression, write::GzEncoder};
+use steadfast_fodc_agent::{Agent, Config};
+
+fn gzip(data: &[u8]) -> Vec<u8> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
+    encoder.write_all(data).unwrap();
+    encoder.finish().unwrap()
+}
+
+fn gzipped(page: &[u8]) -> Answer {
+    let packed = gzip(page);
+    Arc::new(move |_, stream| respond(stream, "200 OK", "Content-Encoding: gzip\r\n", &packed))
+}
+
+/// Bytes of this process in memory.
+fn resident() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status
+        .lines()
+        .find(|line| line.starts_with("VmRSS:"))
+        .unwrap();
+    let kib: u64 = line.split_whitespace().nth(1).unwrap().parse().unwrap();
+    kib << 10
+}
+
+/// Reads the hostile endpoint beside a good one until the hostile one was missed for the reason,
+/// and the good one was read after that. Returns what the agent tells of the hostile one.
+async fn missed(answer: Answer, reason: &str, adjust: impl Fn(&mut Config)) -> String {
+    let (hostile, good) = (Exporter::new(answer), Exporter::page("good 1\n"));
+    let urls = [hostile.url(), good.url()];
+    let mut config = config(urls.iter().map(String::as_str));
+    adjust(&mut config);
+    let agent = Agent::start(config).await.unwrap();
+    let counter = "steadfast_agent_scrapes_missed_total{";
+    let page = page_when(&agent, "the hostile endpoint is missed", |page| {
+        value(page, counter).is_some_and(|count| count >= 2.0)
+    })
+    .await;
+    let line = page.lines().find(|line| line.starts_with(counter)).unwrap();
+    assert!(line.contains(&format!("reason=\"{reason}\"")), "{line}");
+    assert!(line.contains(&hostile.address().to_string()), "{line}");
+    let seen = good.requests();
+    let page = page_when(&agent, "the good one goes on", |_| {
+        good.requests() > seen + 2
+    })
+    .await;
+    assert!(page.contains("\ngood{"), "{page}");
+    assert!(
+        !page.contains("\nhostile"),
+        "nothing of a missed page is shown: {page}"
+    );
+    let told = http::get(agent.addresses().http.unwrap(), "/endpoints")
+        .await
+        .text();
+    stop(agent).await;
+    told
+}
+
+fn nothing(_: &mut Config) {}
+
+#[tokio::test]
+async fn a_gzip_bomb_is_cut_off_in_bounded_memory() {
+    // A gigabyte in a megabyte.
+    let part = gzip(&vec![b'\n'; 64 << 20]);
+    let bomb: Vec<u8> = part.iter().copied().cycle().take(16 * part.len()).collect();
+    let answer: Answer =
+        Arc::new(move |_, stream| respond(stream, "200 OK", "Content-Encoding: gzip\r\n", &bomb));
+    let before = resident();
+    let told = missed(answer, "body_too_large", |config| {
+        config.page_bytes = 4 << 20;
+    })
+    .await;
+    let grown = resident().saturating_sub(before);
+    assert!(grown < 64 << 20, "{grown} bytes more are resident");
+    assert!(
+        told.contains("the page is longer than 4194304 bytes"),
+        "{told}"
+    );
+}
+
+#[tokio::test]
+async fn a_page_that_says_it_is_too_long_is_not_begun() {
+    let answer = raw_answer("HTTP/1.1 200 OK\r\nContent-Length: 999999999999\r\n\r\nhostile 1\n");
+    missed(answer, "body_too_large", nothing).await;
+}
+
+#[tokio::test]
+async fn a_page_without_an_end_is_cut_off() {
+    let answer: Answer = Arc::new(|_, stream| {
+        stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n").ok();
+        let piece = b"hostile 1\n".repeat(10_000);
+        while stream.write_all(&piece).is_ok() {}
+        false
+    });
+    missed(answer, "body_too_large", |config| {
+        config.page_bytes = 1 << 20;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_content_length_beyond_the_body_is_a_half_page() {
+    let answer =
+        raw_answer("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhostile 1\nhostile2 2\n");
+    let told = missed(answer, "half_body", nothing).await;
+    assert!(told.contains("the answer ended before its end"), "{told}");
+}
+
+#[tokio::test]
+async fn a_chunked_body_that_breaks_off_is_a_half_page() {
+    let answer = raw_answer(
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\na\r\nhostile 1\n\r\n64\r\nhos",
+    );
+    missed(answer, "half_body", nothing).await;
+}
+
+#[tokio::test]
+async fn gzip_that_is_damaged_or_cut_is_no_page() {
+    let packed = gzip(b"hostile 1\n");
+    let cut = packed[..packed.len() - 6].to_vec();
+    let answer: Answer =
+        Arc::new(move |_, stream| respond(stream, "200 OK", "Content-Encoding: gzip\r\n", &cut));
+    missed(answer, "gzip", nothing).await;
+    let answer: Answer = Arc::new(|_, stream| {
+        respond(
+            stream,
+            "200 OK",
+            "Content-Encoding: gzip\r\n",
+            b"hostile 1\n",
+        )
+    });
+    missed(answer, "gzip", nothing).await;
+}
+
+#[tokio::test]
+async fn an_endpoint_that_says_nothing_is_given_up() {
+    let told = missed(silence(), "timeout", |config| {
+        config.timeout = Some(Duration::from_millis(300));
+    })
+    .await;
+    assert!(told.contains("no complete answer within 300ms"), "{told}");
+}
+
+#[tokio::test]
+async fn an_endpoint_that_drips_is_given_up() {
+    let answer: Answer = Arc::new(|_, stream| {
+        stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n").ok();
+        for _ in 0..600 {
+            if stream.write_all(b"hostile 1\n").is_err() {
+                break;
+            }
+            pause(stream, Duration::from_millis(100));
+        }
+        false
+    });
+    missed(answer, "timeout", |config| {
+        config.timeout = Some(Duration::from_secs(1));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn headers_without_end_are_refused() {
+    let answer: Answer = Arc::new(|_, stream| {
+        stream.write_all(b"HTTP/1.1 200 OK\r\n").ok();
+        for number in 0.. {
+            if write!(stream, "X-{number}: {}\r\n", "x".repeat(1_000)).is_err() {
+                break;
+            }
+        }
+        false
+    });
+    missed(answer, "broken", nothing).await;
+}
+
+#[tokio::test]
+async fn what_is_not_http_is_refused() {
+    missed(raw_answer("SSH-2.0-OpenSSH_9.2\r\n"), "broken", nothing).await;
+}
+
+#[tokio::test]
+async fn nobody_there_is_missed() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/metrics", listener.local_addr().unwrap());
+    drop(listener);
+    let agent = Agent::start(config([url.as_str()])).await.unwrap();
+    page_when(&agent, "it is missed", |page| {
+        page.contains("reason=\"connect\"")
+    })
+    .await;
+    stop(agent).await;
+}
+
+#[tokio::test]
+async fn redirects_on_the_same_host_are_followed_and_no_others() {
+    let here: Answer = Arc::new(|request, stream| {
+        if request.head.starts_with("GET /metrics/ ") {
+            respond(stream, "200 OK", "", b"good 1\n")
+        } else {
+            respond(
+                stream,
+                "301 Moved Permanently",
+                "Location: /metrics/\r\n",
+                b"",
+            )
+        }
+    });
+    let exporter = Exporter::new(here);
+    let agent = Agent::start(config([exporter.url().as_str()]))
+        .await
+        .unwrap();
+    page_when(&agent, "it is followed", |page| page.contains("\ngood 1 ")).await;
+    stop(agent).await;
+
+    let circle: Answer =
+        Arc::new(|_, stream| respond(stream, "302 Found", "Location: /metrics\r\n", b""));
+    let told = missed(circle, "redirect", nothing).await;
+    assert!(told.contains("which is not followed"), "{told}");
+
+    let other = Exporter::page("hostile 1\n");
+    let away = format!("Location: http://{}/elsewhere\r\n", other.address());
+    let away: Answer = Arc::new(move |request, stream| {
+        if request.head.starts_with("GET /elsewhere ") {
+            // Not what the redirect meant: that was another host's page of this name.
+            respond(stream, "200 OK", "", b"hostile 1\n")
+        } else {
+            respond(stream, "307 Elsewhere", &away, b"")
+        }
+    });
+    missed(away, "redirect", nothing).await;
+    assert_eq!(other.requests(), 0);
+}
+
+#[tokio::test]
+async fn content_types_decide_and_odd_ones_are_read_as_text() {
+    for content_type in ["", "Content-Type: text/html\r\n", "Content-Type: \u{1}\r\n"] {
+        if content_type.contains('\u{1}') {
+            continue;
+        }
+        let answer: Answer =
+            Arc::new(move |_, stream| respond(stream, "200 OK", content_type, b"good 1\n"));
+        let exporter = Exporter::new(answer);
+        let agent = Agent::start(config([exporter.url().as_str()]))
+            .await
+            .unwrap();
+        page_when(&agent, content_type, |page| page.contains("\ngood 1 ")).await;
+        stop(agent).await;
+    }
+    let typed = |content_type: &str, body: &'static str| -> Answer {
+        let header = format!("Content-Type: {content_type}\r\n");
+        Arc::new(move |_, stream| respond(stream, "200 OK", &header, body.as_bytes()))
+    };
+    missed(
+        typed("application/vnd.google.protobuf", "hostile 1\n"),
+        "content_type",
+        nothing,
+    )
+    .await;
+    let cut = typed("application/openmetrics-text; version=1.0.0", "hostile 1\n");
+    missed(cut, "eof_missing", nothing).await;
+    missed(
+        typed("text/html", "<html>\n<p>Log in\n"),
+        "not_metrics",
+        nothing,
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn a_page_of_gzip_is_read() {
+    let exporter = Exporter::new(gzipped(b"good 1\n"));
+    let agent = Agent::start(config([exporter.url().as_str()]))
+        .await
+        .unwrap();
+    page_when(&agent, "it is read", |page| page.contains("\ngood 1 ")).await;
+    stop(agent).await;
+}
+
+#[tokio::test]
+async fn lines_of_ten_megabytes_and_invalid_utf8_cost_those_lines() {
+    let mut page = b"good 1\nlong{a=\"".to_vec();
+    page.resize(10 << 20, b'x');
+    page.extend_from_slice(b"\"} 1\nbad{a=\"\xff\xfe\"} 2\nlast 3\n");
+    let before = resident();
+    let exporter = Exporter::new(Arc::new(move |_, stream| {
+        respond(stream, "200 OK", "", &page)
+    }));
+    let agent = Agent::start(config([exporter.url().as_str()]))
+        .await
+        .unwrap();
+    let page = page_when(&agent, "it is read", |page| page.contains("\nlast 3 ")).await;
+    assert!(page.contains("\ngood 1 "), "{page}");
+    for reason in ["line_too_long", "invalid_utf8"] {
+        let line = format!(
+            "steadfast_scrape_lines_rejected{{instance=\"{}\",job=\"steadfast\",reason=\"{reason}\"}} 1 ",
+            exporter.address()
+        );
+        assert!(page.contains(&line), "{line}\n{page}");
+    }
+    let grown = resident().saturating_sub(before);
+    assert!(grown < 64 << 20, "{grown} bytes more are resident");
+    stop(agent).await;
+}
+
+#[tokio::test]
+async fn a_million_series_are_bounded_by_the_limit_and_the_budget() {
+    let answer: Answer = Arc::new(|_, stream| {
+        stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n").ok();
+        let mut piece = Vec::new();
+        for number in 0..1_000_000 {
+            writeln!(piece, "m{{n=\"{number}\"}} {number}").unwrap();
+            if piece.len() > 60_000 {
+                if stream.write_all(&piece).is_err() {
+                    return false;
+                }
+                piece.clear();
+            }
+        }
+        stream.write_all(&piece).ok();
+        false
+    });
+    let (hostile, good) = (Exporter::new(answer), Exporter::page("good 1\n"));
+    let urls = [hostile.url(), good.url()];
+    let before = resident();
+    let mut config = config(urls.iter().map(String::as_str));
+    config.budget = 16 << 20;
+    config.page.samples = 100_000;
+    let agent = Agent::start(config).await.unwrap();
+    let page = page_when(&agent, "it is read", |page| {
+        page.contains("too_many_samples")
+    })
+    .await;
+    assert!(page.contains("\ngood{"), "the other endpoint is there");
+    let rejected = "steadfast_agent_lines_rejected_total{";
+    assert!(value(&page, rejected).unwrap() >= 900_000.0);
+    assert!(value(&page, "steadfast_agent_record_bytes").unwrap() <= f64::from(16 << 20));
+    drop(page);
+    let seen = good.requests();
+    page_when(&agent, "the good one goes on", |_| {
+        good.requests() > seen + 2
+    })
+    .await;
+    let grown = resident().saturating_sub(before);
+    assert!(grown < 256 << 20, "{grown} bytes more are resident");
+    stop(agent).await;
+}
+
+#[tokio::test]
+async fn label_bombs_cost_their_lines() {
+    let labels: Vec<_> = (0..1_000)
+        .map(|number| format!("l{number}=\"x\""))
+        .collect();
+    let (labels, value, name) = (labels.join(","), "v".repeat(60_000), "n".repeat(60_000));
+    let page = format!(
+        "good 1\nmany{{{labels}}} 1\nvalue{{a=\"{value}\"}} 1\n{name}{{a=\"1\"}} 1\nlast 1\n"
+    );
+    let exporter = Exporter::new(page_answer(page));
+    let agent = Agent::start(config([exporter.url().as_str()]))
+        .await
+        .unwrap();
+    let page = page_when(&agent, "it is read", |page| page.contains("\nlast 1 ")).await;
+    for reason in ["too_many_labels", "label_value_too_long", "name_too_long"] {
+        assert!(page.contains(&format!("reason=\"{reason}\"")), "{reason}");
+    }
+    stop(agent).await;
+}

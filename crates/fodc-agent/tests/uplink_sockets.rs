@@ -1,0 +1,371 @@
+//! The uplink on real sockets, against proxies of three versions.
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test stops at the first thing that is not as it should be"
+)]
+
+mod uplink_support;
+
+use std::time::{Duration, Instant};
+
+use steadfast::session::{Config, Recovery, State};
+use steadfast_chaos::{Fault, Reach};
+use steadfast_fodc_agent::uplink::Uplink;
+use tokio::time::sleep;
+use tonic::Status;
+use uplink_support::{
+    agent, connected, latest,
+    record::{Regular, Stuck},
+    server::{Behaviour, Dialect, Proxy},
+    until, window, within,
+};
+
+/// An agent whose seconds are twentieths, so that a test sees many of them.
+fn hasty(
+    address: impl Into<String>,
+    record: impl steadfast_fodc_agent::uplink::Responder,
+) -> Uplink {
+    agent(address, record)
+        .reconnect_interval(Duration::from_millis(100))
+        .heartbeat_interval(Duration::from_millis(50))
+        .clock(|| 99_000)
+        .tune(|config| Config {
+            // On a busy machine a test ends streams before they count as stable; then delays grow.
+            stable_after: Duration::from_millis(20),
+            max_backoff: Duration::from_millis(400),
+            recovery: Recovery::Spread(Duration::from_millis(50)),
+            ..config
+        })
+        .build()
+        .unwrap()
+}
+
+fn plain(dialect: Dialect) -> Behaviour {
+    Behaviour::of(dialect)
+}
+
+#[tokio::test]
+async fn req_f14_fodc_f9_proxies_of_three_versions_register_it_and_get_their_answers() {
+    for dialect in [Dialect::Seed, Dialect::Release, Dialect::Newest] {
+        let mut proxy = Proxy::start(plain(dialect));
+        let uplink = hasty(proxy.addr.to_string(), Regular::of(3));
+        within("registered", uplink.connect()).await.unwrap();
+        let id = uplink.registered().borrow().clone().unwrap().agent_id;
+        // Before the first question there are no headers, and nothing hangs on them.
+        proxy
+            .until("heartbeats", |books| books.heartbeats >= 3)
+            .await;
+        proxy.ask(latest()).await;
+        let (whose, reply) = proxy.answer().await;
+        assert_eq!((whose.as_str(), reply.metrics.len()), (id.as_str(), 3));
+        assert_eq!(reply.metrics[0].labels["pod_name"], "db-0");
+        proxy.ask(window(10, 19)).await;
+        assert_eq!(proxy.answer().await.1.metrics.len(), 30);
+        proxy.ask(window(500, 600)).await;
+        let empty = proxy.answer().await.1;
+        assert_eq!(
+            (empty.metrics.len(), empty.timestamp.unwrap().seconds),
+            (0, 99)
+        );
+        {
+            let books = proxy.books();
+            assert_eq!(
+                (books.registrations.len(), books.refusals, books.crashes),
+                (1, 0, 0)
+            );
+        }
+        within("left", uplink.disconnect()).await;
+        proxy.until("gone", |books| books.online.is_empty()).await;
+    }
+}
+
+#[tokio::test]
+async fn fodc_f14_localhost_is_found_where_only_ipv4_listens() {
+    let proxy = Proxy::start(plain(Dialect::Newest));
+    let uplink = hasty(format!("localhost:{}", proxy.addr.port()), Regular::of(1));
+    within("registered", uplink.connect()).await.unwrap();
+}
+
+#[tokio::test]
+async fn fodc_o1_req_f4_connected_is_not_said_before_the_proxy_registered_it() {
+    let port = std::net::TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap();
+    let uplink = hasty(port.to_string(), Regular::of(1));
+    let failed = within("an answer", uplink.connect()).await;
+    assert!(failed.is_err());
+    assert_eq!(uplink.status().state, State::Connecting);
+    assert_eq!(*uplink.registered().borrow(), None);
+
+    let mute = Behaviour {
+        mute: true,
+        ..plain(Dialect::Newest)
+    };
+    let proxy = Proxy::start(mute);
+    let uplink = hasty(proxy.addr.to_string(), Regular::of(1));
+    uplink.start();
+    sleep(Duration::from_millis(500)).await;
+    assert_eq!(uplink.status().state, State::Connecting);
+    // O7: the proxy is well again behind the same address.
+    let proxy = proxy.restart(plain(Dialect::Newest));
+    within("registered", until(uplink.watch(), connected)).await;
+    assert_eq!(proxy.books().registrations.len(), 1);
+}
+
+#[tokio::test]
+async fn fodc_f2_fodc_f3_twenty_restarts_are_twenty_registrations() {
+    let mut proxy = Proxy::start(plain(Dialect::Release));
+    let uplink = hasty(proxy.addr.to_string(), Regular::of(2));
+    uplink.start();
+    for restart in 1..=20 {
+        let known = |books: &uplink_support::server::Books| {
+            books.online.len() == 1 && books.registrations.len() >= restart
+        };
+        proxy.until("a registration", known).await;
+        proxy.ask(latest()).await;
+        let (whose, _) = proxy.answer().await;
+        assert_eq!(proxy.books().online, [whose]);
+        assert_eq!(proxy.books().registrations.len(), restart);
+        proxy = proxy.restart(plain(Dialect::Release));
+    }
+    let attempts = uplink.link_counters().attempts;
+    let counters = uplink.counters();
+    assert!(counters.registrations <= attempts);
+    assert!(counters.metrics_streams >= 20);
+}
+
+#[tokio::test]
+async fn fodc_o2_where_metrics_are_not_implemented_heartbeats_go_on_and_nothing_registers_anew() {
+    let proxy = Proxy::start(Behaviour {
+        metrics_unimplemented: true,
+        ..plain(Dialect::Release)
+    });
+    let uplink = hasty(proxy.addr.to_string(), Regular::of(2));
+    within("registered", uplink.connect()).await.unwrap();
+    proxy
+        .until("heartbeats", |books| books.heartbeats >= 20)
+        .await;
+    assert_eq!(proxy.books().registrations.len(), 1);
+    assert_eq!(uplink.counters().switched_off, 1);
+    assert_eq!(uplink.counters().metrics_streams, 1);
+}
+
+#[tokio::test]
+async fn fodc_f7_only_the_metrics_stream_is_lost_and_only_it_comes_back() {
+    let mut proxy = Proxy::start(plain(Dialect::Newest));
+    let uplink = hasty(proxy.addr.to_string(), Regular::of(2));
+    uplink.start();
+    for status in [
+        Status::internal("lost"),
+        Status::cancelled("lost"),
+        Status::unknown("lost"),
+        Status::unavailable("lost"),
+    ] {
+        proxy.ask(latest()).await;
+        proxy.answer().await;
+        let streams = uplink.counters().metrics_streams;
+        proxy.end_metrics(status);
+        let again = async {
+            while uplink.counters().metrics_streams == streams {
+                sleep(Duration::from_millis(5)).await;
+            }
+        };
+        within("another stream", again).await;
+    }
+    assert_eq!(proxy.books().registrations.len(), 1);
+}
+
+#[tokio::test]
+async fn an_agent_that_the_proxy_forgot_registers_once_more() {
+    let mut proxy = Proxy::start(plain(Dialect::Newest));
+    let uplink = hasty(proxy.addr.to_string(), Regular::of(2));
+    uplink.start();
+    for registration in 1..=5 {
+        proxy.ask(latest()).await;
+        proxy.answer().await;
+        assert_eq!(proxy.books().registrations.len(), registration);
+        proxy.forget_agents();
+        proxy
+            .until("another", |books| books.registrations.len() > registration)
+            .await;
+    }
+}
+
+#[tokio::test]
+async fn a_full_registry_is_tried_again_until_there_is_room() {
+    let full = Behaviour {
+        capacity: 0,
+        ..plain(Dialect::Release)
+    };
+    let proxy = Proxy::start(full);
+    let uplink = hasty(proxy.addr.to_string(), Regular::of(2));
+    let refused = within("an answer", uplink.connect()).await.unwrap_err();
+    let told = refused.to_string();
+    assert!(
+        told.contains("maximum number of agents (0) reached"),
+        "{told}"
+    );
+    let proxy = proxy.restart(plain(Dialect::Release));
+    within("room", until(uplink.watch(), connected)).await;
+    assert_eq!(proxy.books().registrations.len(), 1);
+    assert!(proxy.books().refusals <= uplink.link_counters().attempts);
+}
+
+#[tokio::test]
+async fn fodc_f6_what_is_too_large_for_the_proxy_is_cut_and_the_agent_stays_who_it_is() {
+    for (dialect, whole) in [(Dialect::Release, false), (Dialect::Newest, true)] {
+        let mut proxy = Proxy::start(plain(dialect));
+        let record = Regular {
+            padding: 600,
+            ..Regular::of(8_000)
+        };
+        // A busy machine takes its time over so much, and this is not about time.
+        let uplink = agent(proxy.addr.to_string(), record)
+            .answer_within(Duration::from_secs(30))
+            .build()
+            .unwrap();
+        uplink.start();
+        for (question, latest) in [(latest(), true), (window(0, None), false), (latest(), true)] {
+            proxy.ask(question).await;
+            let (whose, reply) = proxy.answer().await;
+            let count = reply.metrics.len();
+            assert!(count > 4_000, "{count}");
+            if latest {
+                assert_eq!(count == 8_000, whole, "{count} of {dialect:?}");
+            }
+            assert_eq!(proxy.books().online, [whose]);
+        }
+        assert_eq!(proxy.books().registrations.len(), 1);
+        assert_eq!(uplink.counters().metrics_streams, 1);
+    }
+}
+
+#[tokio::test]
+async fn fodc_o8_a_proxy_that_does_not_take_its_answer_delays_no_heartbeat() {
+    let proxy = Proxy::start(Behaviour {
+        reads_no_answers: true,
+        ..plain(Dialect::Newest)
+    });
+    let record = Regular {
+        padding: 1_000,
+        ..Regular::of(3_000)
+    };
+    let uplink = hasty(proxy.addr.to_string(), record);
+    uplink.start();
+    for _ in 0..40 {
+        proxy.ask(latest()).await;
+    }
+    let before = proxy.books().heartbeats;
+    let began = Instant::now();
+    let beats = move |books: &uplink_support::server::Books| books.heartbeats >= before + 30;
+    proxy.until("heartbeats", beats).await;
+    // Long before the stream is given up, which would make way for them.
+    assert!(
+        began.elapsed() < Duration::from_secs(20),
+        "{:?}",
+        began.elapsed()
+    );
+    assert_eq!(proxy.books().registrations.len(), 1);
+    // At most one answer waits, and one is on its way; the other questions were not even read.
+    assert!(uplink.counters().answers <= 3, "{:?}", uplink.counters());
+    let began = Instant::now();
+    within("disconnected", uplink.disconnect()).await;
+    within("closed", uplink.close()).await;
+    assert!(
+        began.elapsed() < Duration::from_secs(5),
+        "{:?}",
+        began.elapsed()
+    );
+}
+
+#[tokio::test]
+async fn fodc_f3_fodc_f4_frozen_with_a_full_send_buffer_it_still_stops_in_five_seconds() {
+    let proxy = Proxy::start(Behaviour {
+        reads_no_answers: true,
+        ..plain(Dialect::Release)
+    });
+    let between = proxy.behind();
+    let record = Regular {
+        padding: 1_000,
+        ..Regular::of(4_000)
+    };
+    let uplink = hasty(between.addr().to_string(), record);
+    uplink.start();
+    proxy.ask(latest()).await;
+    let _frozen = between.inject(Fault::Freeze, Reach::Everything);
+    sleep(Duration::from_millis(500)).await;
+    assert!(connected(&uplink.status()), "nobody knows yet");
+    let began = Instant::now();
+    within("disconnected", uplink.disconnect()).await;
+    within("closed", uplink.close()).await;
+    assert!(
+        began.elapsed() < Duration::from_secs(5),
+        "{:?}",
+        began.elapsed()
+    );
+}
+
+#[tokio::test]
+async fn fodc_o11_a_proxy_that_never_speaks_is_held_and_one_that_is_dead_is_noticed_in_time() {
+    const ACTIVITY: Duration = Duration::from_secs(3);
+    let proxy = Proxy::start(Behaviour {
+        heartbeat_seconds: 1,
+        ..plain(Dialect::Seed)
+    });
+    let between = proxy.behind();
+    let uplink = agent(between.addr().to_string(), Regular::of(1))
+        .activity_timeout(ACTIVITY)
+        .build()
+        .unwrap();
+    within("registered", uplink.connect()).await.unwrap();
+    // Nothing comes but what it is asked for life.
+    sleep(3 * ACTIVITY).await;
+    assert!(connected(&uplink.status()), "{:?}", uplink.status());
+    assert_eq!(between.stats().accepted, 1);
+    assert_eq!(proxy.books().registrations.len(), 1);
+
+    let _frozen = between.inject(Fault::Freeze, Reach::Everything);
+    let began = Instant::now();
+    let lost = until(uplink.watch(), |now| now.state == State::Reconnecting);
+    within("a loss", lost).await;
+    let took = began.elapsed();
+    // The last sign of life is at most a third of the timeout older than the freeze.
+    assert!(took > ACTIVITY / 2, "{took:?}");
+    assert!(took < ACTIVITY + Duration::from_secs(2), "{took:?}");
+}
+
+#[tokio::test]
+async fn a_record_that_is_stuck_is_an_empty_answer_in_time_and_no_heartbeat_is_late() {
+    let mut proxy = Proxy::start(plain(Dialect::Newest));
+    let record = Stuck::new(Regular::of(3));
+    record.set(true);
+    let uplink = agent(proxy.addr.to_string(), record.clone())
+        .heartbeat_interval(Duration::from_millis(50))
+        .answer_within(Duration::from_millis(400))
+        .build()
+        .unwrap();
+    uplink.start();
+    for _ in 0..3 {
+        proxy.ask(latest()).await;
+        let began = Instant::now();
+        let (_, reply) = proxy.answer().await;
+        assert_eq!((reply.metrics.len(), reply.timestamp.is_some()), (0, true));
+        assert!(began.elapsed() < Duration::from_secs(10));
+    }
+    let before = proxy.books().heartbeats;
+    proxy
+        .until("heartbeats", move |books| books.heartbeats > before + 5)
+        .await;
+    record.set(false);
+    let well = async {
+        loop {
+            proxy.ask(latest()).await;
+            if proxy.answer().await.1.metrics.len() == 3 {
+                break;
+            }
+        }
+    };
+    within("the record again", well).await;
+    assert_eq!(proxy.books().registrations.len(), 1);
+}

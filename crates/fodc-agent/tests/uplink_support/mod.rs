@@ -1,0 +1,89 @@
+//! What the tests of the uplink share: a record, and proxies that do as they are told.
+#![allow(
+    dead_code,
+    reason = "each test file is a crate of its own and uses its part"
+)]
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test stops at the first thing that is not as it should be"
+)]
+
+pub(crate) mod record;
+pub(crate) mod scripted;
+pub(crate) mod server;
+
+use std::{future::Future, time::Duration};
+
+use prost_types::Timestamp;
+use steadfast::session::{State, Status};
+use steadfast_fodc_agent::{
+    identity::Identity,
+    uplink::{Builder, Responder, Uplink},
+};
+use steadfast_wire::fodc::StreamMetricsResponse;
+use tokio::{sync::watch, time::timeout};
+
+/// No wait on real sockets takes longer than this, on however busy a machine.
+pub(crate) const LIMIT: Duration = Duration::from_secs(40);
+
+/// Waits for something that must come.
+pub(crate) async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
+    timeout(LIMIT, future)
+        .await
+        .unwrap_or_else(|_| panic!("not within {LIMIT:?}: {what}"))
+}
+
+/// Waits in virtual time for something that must come, however long it takes: a day.
+pub(crate) async fn someday<T>(what: &str, future: impl Future<Output = T>) -> T {
+    timeout(Duration::from_secs(86_400), future)
+        .await
+        .unwrap_or_else(|_| panic!("not within a day: {what}"))
+}
+
+/// Waits until the state is as wanted.
+pub(crate) async fn until(
+    mut status: watch::Receiver<Status>,
+    wanted: impl FnMut(&Status) -> bool,
+) -> Status {
+    let reached = status.wait_for(wanted).await;
+    reached.expect("the uplink is there").clone()
+}
+
+pub(crate) fn connected(status: &Status) -> bool {
+    status.state == State::Connected
+}
+
+/// An agent that both dialects know.
+pub(crate) fn identity() -> Identity {
+    Identity {
+        role: "ROLE_DATA".to_owned(),
+        labels: [("type".to_owned(), "hot".to_owned())].into(),
+        address: Some(("10.0.0.1".to_owned(), 17_912)),
+        pod_name: "db-0".to_owned(),
+        container_names: vec!["data".to_owned()],
+    }
+}
+
+/// Somebody who stays who it is.
+pub(crate) fn agent(address: impl Into<String>, record: impl Responder) -> Builder {
+    let identity = watch::Sender::new(identity());
+    Uplink::builder(address, identity.subscribe(), record).seed(7)
+}
+
+/// The question about the newest values.
+pub(crate) fn latest() -> StreamMetricsResponse {
+    StreamMetricsResponse::default()
+}
+
+/// The question about a window, in seconds.
+pub(crate) fn window(
+    from: impl Into<Option<i64>>,
+    to: impl Into<Option<i64>>,
+) -> StreamMetricsResponse {
+    let at = |seconds| Timestamp { seconds, nanos: 0 };
+    StreamMetricsResponse {
+        start_time: from.into().map(at),
+        end_time: to.into().map(at),
+        ..StreamMetricsResponse::default()
+    }
+}

@@ -1,0 +1,129 @@
+//! A record that a test makes.
+
+use std::sync::{Arc, Condvar, Mutex};
+
+use steadfast_fodc_agent::uplink::{Responder, Series, Unreadable, Visitor, Wanted};
+use steadfast_wire::fodc::MetricType;
+
+/// `series` series with a value each second of a span.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Regular {
+    pub(crate) series: usize,
+    /// Unix seconds of the first scrape and after the last.
+    pub(crate) seconds: (i64, i64),
+    /// Bytes of a long label that each has.
+    pub(crate) padding: usize,
+}
+
+impl Regular {
+    /// That many series, scraped in the seconds before 100.
+    pub(crate) fn of(series: usize) -> Self {
+        Self {
+            series,
+            seconds: (0, 100),
+            padding: 0,
+        }
+    }
+
+    /// What series `index` had at a time, milliseconds.
+    pub(crate) fn value(index: usize, time: i64) -> f64 {
+        index as f64 * 1e6 + (time / 1_000) as f64
+    }
+
+    fn tell(&self, from: i64, to: i64, visitor: &mut dyn Visitor) {
+        let (first, after) = self.seconds;
+        let times: Vec<i64> = (first.max(from.div_euclid(1_000))..after)
+            .map(|second| second * 1_000)
+            .filter(|time| (from..=to).contains(time))
+            .collect();
+        let padding = "x".repeat(self.padding);
+        for index in 0..self.series {
+            let number = index.to_string();
+            let mut labels = vec![("index", number.as_str())];
+            if self.padding > 0 {
+                labels.push(("padding", &padding));
+            }
+            match visitor.series(&Series {
+                name: "regular_total",
+                labels: &labels,
+                help: "A value of a test.",
+                kind: MetricType::Counter,
+                source: 1,
+                container: Some("data"),
+            }) {
+                Wanted::Yes => {}
+                Wanted::No => continue,
+                Wanted::Stop => return,
+            }
+            let values: Vec<f64> = times.iter().map(|time| Self::value(index, *time)).collect();
+            if visitor.samples(&times, &values).is_break() {
+                return;
+            }
+        }
+    }
+}
+
+impl Responder for Regular {
+    fn latest(&self, visitor: &mut dyn Visitor) -> Result<(), Unreadable> {
+        let last = (self.seconds.1 - 1) * 1_000;
+        self.tell(last, last, visitor);
+        Ok(())
+    }
+
+    fn window(&self, from: i64, to: i64, visitor: &mut dyn Visitor) -> Result<(), Unreadable> {
+        self.tell(from, to, visitor);
+        Ok(())
+    }
+}
+
+/// A record that stops answering and goes on when it is told to.
+#[derive(Clone, Debug)]
+pub(crate) struct Stuck {
+    pub(crate) record: Regular,
+    is_stuck: Arc<(Mutex<bool>, Condvar)>,
+}
+
+impl Stuck {
+    pub(crate) fn new(record: Regular) -> Self {
+        Self {
+            record,
+            is_stuck: Arc::default(),
+        }
+    }
+
+    pub(crate) fn set(&self, stuck: bool) {
+        *self.is_stuck.0.lock().unwrap() = stuck;
+        self.is_stuck.1.notify_all();
+    }
+
+    fn wait(&self) {
+        let stuck = self.is_stuck.0.lock().unwrap();
+        let _free = self.is_stuck.1.wait_while(stuck, |stuck| *stuck).unwrap();
+    }
+}
+
+impl Responder for Stuck {
+    fn latest(&self, visitor: &mut dyn Visitor) -> Result<(), Unreadable> {
+        self.wait();
+        self.record.latest(visitor)
+    }
+
+    fn window(&self, from: i64, to: i64, visitor: &mut dyn Visitor) -> Result<(), Unreadable> {
+        self.wait();
+        self.record.window(from, to, visitor)
+    }
+}
+
+/// A record that panics when it is asked for the latest values.
+#[derive(Clone, Debug)]
+pub(crate) struct Broken(pub(crate) Regular);
+
+impl Responder for Broken {
+    fn latest(&self, _: &mut dyn Visitor) -> Result<(), Unreadable> {
+        panic!("the record of a test broke, as it should")
+    }
+
+    fn window(&self, from: i64, to: i64, visitor: &mut dyn Visitor) -> Result<(), Unreadable> {
+        self.0.window(from, to, visitor)
+    }
+}

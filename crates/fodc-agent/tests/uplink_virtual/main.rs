@@ -1,0 +1,495 @@
+//! The uplink against proxies that misbehave, in virtual time: minutes and hours of it.
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test stops at the first thing that is not as it should be"
+)]
+
+mod beginnings;
+mod metrics;
+#[path = "../uplink_support/mod.rs"]
+mod uplink_support;
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use steadfast::{
+    ConnectError,
+    session::{Advice, By, Cause, Config, End, Reason, State},
+};
+use steadfast_fodc_agent::uplink::Uplink;
+use steadfast_wire::fodc::{RegisterAgentResponse, StreamMetricsRequest};
+use tokio::{
+    sync::{mpsc, watch},
+    time::{Instant, sleep, timeout},
+};
+use uplink_support::{
+    agent, connected, identity, latest,
+    record::{Broken, Regular},
+    scripted::{Peer, Scripted, Wire},
+    someday, until, window,
+};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// How a test with a record of its own begins.
+fn on(proxy: &Scripted) -> Uplink<Wire> {
+    agent("", Regular::of(3)).build_on(proxy.clone()).unwrap()
+}
+
+fn status(code: i32, message: &str) -> End {
+    let reason = Reason::Status {
+        code,
+        message: message.to_owned(),
+    };
+    // As the transport would advise.
+    End {
+        by: By::Peer,
+        reason,
+        advice: match code {
+            12 | 5 => Advice::Stop,
+            16 => Advice::Refresh,
+            8 => Advice::Wait(None),
+            _ => Advice::Retry,
+        },
+    }
+}
+
+/// A proxy whose metrics streams pass questions in and answers out, by agent id.
+fn asking() -> (Scripted, mpsc::UnboundedReceiver<(String, Peer)>) {
+    let (sender, streams) = mpsc::unbounded_channel();
+    let proxy = Scripted::registering(move |peer| {
+        let sender = sender.clone();
+        async move {
+            let id = peer.agent_id().unwrap_or_default().to_owned();
+            sender.send((id, peer)).ok();
+            std::future::pending::<()>().await;
+        }
+    });
+    (proxy, streams)
+}
+
+#[tokio::test(start_paused = true)]
+async fn fodc_f1_an_agent_that_was_there_before_its_proxy_registers_when_that_comes() {
+    let proxy = Scripted::registering(Peer::hold);
+    proxy.refuse_dials(true);
+    let uplink = on(&proxy);
+    uplink.start();
+    sleep(SECOND * 12).await;
+    assert_eq!(uplink.status().state, State::Connecting);
+    proxy.refuse_dials(false);
+    let came = Instant::now();
+    someday("a registration", until(uplink.watch(), connected)).await;
+    assert!(came.elapsed() < SECOND * 10, "{:?}", came.elapsed());
+    assert_eq!(proxy.registered(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn fodc_f5_refused_for_ten_minutes_it_goes_on_with_growing_delays() {
+    let proxy = Scripted::registering(Peer::hold);
+    proxy.refuse_dials(true);
+    let uplink = on(&proxy);
+    let Err(ConnectError::Failed { attempts, .. }) = uplink.connect().await else {
+        panic!("three failed attempts are an answer");
+    };
+    assert_eq!(attempts, 3);
+    sleep(SECOND * 600).await;
+    let dials = proxy.dials();
+    assert_eq!(dials.len() as u64, uplink.link_counters().attempts);
+    let delays = dials.windows(2).map(|pair| pair[1] - pair[0]);
+    let delays: Vec<f64> = delays.map(|delay| delay.as_secs_f64()).collect();
+    for (delay, ideal) in delays
+        .iter()
+        .zip([5.0, 10.0, 20.0].into_iter().chain([30.0; 99]))
+    {
+        let longest = f64::min(1.2 * ideal, 30.0) + 0.1;
+        assert!((0.8 * ideal..=longest).contains(delay), "{delays:?}");
+    }
+    proxy.refuse_dials(false);
+    let back = timeout(SECOND * 31, until(uplink.watch(), connected)).await;
+    back.expect("back within the longest delay");
+    assert_eq!(proxy.registered(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn fodc_f2_fodc_o4_each_restart_of_the_proxy_is_one_registration_and_one_metrics_stream() {
+    let proxy = Scripted::registering(Peer::hold);
+    let uplink = on(&proxy);
+    uplink.start();
+    for restart in 1..=20 {
+        let mut registered = uplink.registered();
+        let id = format!("agent-{restart}");
+        let again = registered.wait_for(|now| now.as_ref().is_some_and(|now| now.agent_id == id));
+        someday("a registration", again).await.unwrap();
+        sleep(SECOND * 40).await;
+        assert_eq!(proxy.registered(), restart);
+        assert_eq!(proxy.opened("RegisterAgent").len() as u64, restart);
+        assert_eq!(proxy.opened("StreamMetrics").len() as u64, restart);
+        proxy.wire().cut();
+    }
+    assert_eq!(uplink.counters().registrations, 20);
+}
+
+#[tokio::test(start_paused = true)]
+async fn fodc_o2_a_proxy_that_implements_no_metrics_stream_is_asked_once_per_registration() {
+    let proxy = Scripted::registering(|peer| async move { peer.end(status(12, "unknown method")) });
+    let uplink = on(&proxy);
+    uplink.start();
+    someday("a registration", until(uplink.watch(), connected)).await;
+    sleep(SECOND * 600).await;
+    assert_eq!(proxy.registered(), 1, "registrations in ten minutes");
+    assert_eq!(proxy.opened("StreamMetrics").len(), 1);
+    assert_eq!(uplink.counters().switched_off, 1);
+    assert_eq!(uplink.metrics_status().unwrap().state, State::Disconnected);
+
+    proxy.wire().cut();
+    sleep(SECOND * 60).await;
+    assert_eq!(proxy.registered(), 2);
+    assert_eq!(proxy.opened("StreamMetrics").len(), 2, "asked again");
+}
+
+#[tokio::test(start_paused = true)]
+async fn fodc_o2_whatever_status_the_metrics_stream_ends_with_nothing_registers_anew() {
+    for code in [0, 1, 2, 3, 4, 5, 7, 8, 10, 12, 13, 14, 16] {
+        let proxy = Scripted::registering(move |peer| async move { peer.end(status(code, "no")) });
+        let uplink = on(&proxy);
+        uplink.start();
+        someday("a registration", until(uplink.watch(), connected)).await;
+        sleep(SECOND * 600).await;
+        assert_eq!(proxy.registered(), 1, "{code}");
+        let opened = proxy.opened("StreamMetrics").len();
+        let bound = if code == 12 { 1..=1 } else { 2..=30 };
+        assert!(
+            bound.contains(&opened),
+            "{code}: {opened} streams in ten minutes"
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn fodc_o2_a_proxy_that_refuses_every_registration_meets_the_backoff() {
+    for code in [0, 2, 3, 5, 7, 8, 12, 14, 16] {
+        let proxy = Scripted::new(move |peer: Peer| async move { peer.end(status(code, "no")) });
+        let uplink = on(&proxy);
+        uplink.start();
+        sleep(SECOND * 600).await;
+        let opened = proxy.opened("RegisterAgent").len();
+        assert!(
+            (15..=30).contains(&opened),
+            "{code}: {opened} in ten minutes"
+        );
+        assert_eq!(uplink.status().state, State::Connecting, "nothing is final");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_full_registry_is_a_failed_attempt_with_the_proxys_words() {
+    let full = Arc::new(AtomicU64::new(3));
+    let left = Arc::clone(&full);
+    let proxy = Scripted::new(move |mut peer: Peer| {
+        let left = Arc::clone(&left);
+        async move {
+            if left
+                .fetch_update(Ordering::AcqRel, Ordering::Acquire, |n| n.checked_sub(1))
+                .is_err()
+            {
+                if peer.is_registration() {
+                    return peer.register(RegisterAgentResponse::default()).await;
+                }
+                return peer.hold().await;
+            }
+            peer.hear::<steadfast_wire::fodc::RegisterAgentRequest>()
+                .await;
+            let why = "maximum number of agents (1) reached";
+            peer.say(&RegisterAgentResponse {
+                message: why.to_owned(),
+                ..RegisterAgentResponse::default()
+            });
+            peer.end(status(2, why));
+        }
+    });
+    let uplink = on(&proxy);
+    let Err(ConnectError::Failed { last, .. }) = uplink.connect().await else {
+        panic!("refused three times is an answer");
+    };
+    let why = "maximum number of agents (1) reached".to_owned();
+    let refused = End::retry(By::Peer, Reason::Refused(why));
+    assert_eq!(last, Cause::Ended(refused));
+    someday("room", until(uplink.watch(), connected)).await;
+    let counters = uplink.counters();
+    assert_eq!((counters.refused, counters.registrations), (3, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn fodc_o7_a_proxy_that_accepts_and_never_answers_costs_a_deadline_and_no_more() {
+    // It takes the connection alone, or the stream as well.
+    for takes_the_stream in [false, true] {
+        let asked = Arc::new(AtomicU64::new(0));
+        let proxy = Scripted::new(move |peer: Peer| {
+            let asked = Arc::clone(&asked);
+            async move {
+                if peer.is_registration() && asked.fetch_add(1, Ordering::AcqRel) >= 4 {
+                    return peer.register(RegisterAgentResponse::default()).await;
+                }
+                if takes_the_stream {
+                    peer.accept();
+                }
+                peer.hold().await;
+            }
+        });
+        let uplink = on(&proxy);
+        uplink.start();
+        sleep(SECOND * 9).await;
+        assert_eq!(proxy.dials().len(), 1, "it waits for the answer");
+        sleep(SECOND * 8).await;
+        assert_eq!(proxy.dials().len(), 2, "10 s and a first delay later");
+        someday("an answer", until(uplink.watch(), connected)).await;
+        let dials = proxy.dials();
+        assert_eq!(dials.len(), 5, "each attempt on a connection of its own");
+        assert!(dials[4] - dials[3] <= SECOND * 41);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn fodc_o11_an_idle_proxy_is_held_for_hours_and_a_dead_one_is_noticed_in_time() {
+    let proxy = Scripted::registering(Peer::hold);
+    let uplink = on(&proxy);
+    uplink.start();
+    someday("a registration", until(uplink.watch(), connected)).await;
+    sleep(SECOND * 6 * 3_600).await;
+    assert_eq!(proxy.registered(), 1);
+    assert_eq!(proxy.dials().len(), 1);
+    let beats = proxy.heartbeats().len();
+    assert!(
+        (2_159..=2_160).contains(&beats),
+        "{beats} heartbeats in six hours"
+    );
+    let probes = proxy.wire().probes();
+    assert!(
+        (719..=720).contains(&probes),
+        "{probes}: each 30 s, not more"
+    );
+
+    let holed = Instant::now();
+    proxy.wire().blackhole();
+    let lost = |status: &steadfast::session::Status| status.state == State::Reconnecting;
+    someday("a loss", until(uplink.watch(), lost)).await;
+    assert!(holed.elapsed() <= SECOND * 91, "{:?}", holed.elapsed());
+    timeout(SECOND * 2, until(uplink.watch(), connected))
+        .await
+        .expect("back at once");
+    assert_eq!(proxy.registered(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn fodc_o13_a_thousand_agents_that_lost_one_proxy_come_back_spread_over_a_second() {
+    let proxy = Scripted::registering(Peer::hold);
+    let mut uplinks = Vec::new();
+    for seed in 0..1_000 {
+        let identity = watch::Sender::new(identity());
+        let builder = Uplink::builder("", identity.subscribe(), Regular::of(0)).seed(seed);
+        let uplink = builder.build_on(proxy.clone()).unwrap();
+        uplink.start();
+        uplinks.push(uplink);
+    }
+    sleep(SECOND * 40).await;
+    assert_eq!(proxy.registered(), 1_000);
+    let lost = Instant::now();
+    for uplink in &uplinks {
+        assert!(connected(&uplink.status()));
+    }
+    proxy.cut_everything();
+    sleep(SECOND * 2).await;
+    assert_eq!(proxy.registered(), 2_000);
+    let dials = proxy.dials();
+    let mut tenths = [0; 10];
+    for dial in &dials[1_000..] {
+        let after = (*dial - lost).as_millis() as usize;
+        assert!(after <= 1_001, "{after} ms");
+        tenths[(after / 100).min(9)] += 1;
+    }
+    assert!(
+        tenths.iter().all(|count| (60..=140).contains(count)),
+        "{tenths:?}"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn req_f6_heartbeats_go_out_at_the_proxys_interval_or_at_ours() {
+    for (seconds, ours, expected) in [(3, 10, 3), (0, 7, 7), (0, 0, 10), (120, 10, 120)] {
+        let proxy = Scripted::new(move |peer: Peer| async move {
+            if peer.is_registration() {
+                let answer = RegisterAgentResponse {
+                    heartbeat_interval_seconds: seconds,
+                    ..RegisterAgentResponse::default()
+                };
+                peer.register(answer).await;
+            } else {
+                peer.hold().await;
+            }
+        });
+        let uplink = agent("", Regular::of(1))
+            .heartbeat_interval(SECOND * ours)
+            .build_on(proxy.clone())
+            .unwrap();
+        uplink.start();
+        someday("a registration", until(uplink.watch(), connected)).await;
+        let registered = Instant::now();
+        sleep(SECOND * 600).await;
+        let beats = proxy.heartbeats();
+        let wanted = 600 / expected;
+        assert!(
+            (wanted - 1..=wanted).contains(&(beats.len() as u64)),
+            "{}",
+            beats.len()
+        );
+        let first = beats[0].0 - registered;
+        assert_eq!(
+            first.as_secs(),
+            expected,
+            "the first after one whole interval"
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn fodc_f11_fodc_o16_a_role_and_labels_found_later_reach_the_proxy_without_a_reconnect() {
+    let proxy = Scripted::registering(Peer::hold);
+    let who = watch::Sender::new(steadfast_fodc_model::identity::Identity {
+        role: "ROLE_UNSPECIFIED".to_owned(),
+        ..identity()
+    });
+    let uplink = Uplink::builder("", who.subscribe(), Regular::of(1));
+    let uplink = uplink.build_on(proxy.clone()).unwrap();
+    uplink.start();
+    someday("a registration", until(uplink.watch(), connected)).await;
+    sleep(SECOND * 60).await;
+    who.send_modify(|who| who.role = "ROLE_LIAISON".to_owned());
+    sleep(SECOND).await;
+    let beats = proxy.heartbeats();
+    assert_eq!(beats.last().unwrap().1.node_role, "ROLE_LIAISON");
+    who.send_modify(|who| drop(who.labels.insert("zone".to_owned(), "b".to_owned())));
+    sleep(SECOND).await;
+    let told = proxy.heartbeats().last().unwrap().1.clone();
+    assert_eq!(told.labels["zone"], "b");
+    // What can not be registered is not taken over.
+    who.send_modify(|who| who.role.clear());
+    sleep(SECOND * 60).await;
+    assert_eq!(
+        proxy.heartbeats().last().unwrap().1.node_role,
+        "ROLE_LIAISON"
+    );
+    assert_eq!((proxy.registered(), proxy.dials().len()), (1, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_agent_that_the_registry_dropped_registers_once_more() {
+    let proxy = Scripted::new(|peer: Peer| async move {
+        if !peer.is_registration() {
+            return peer.hold().await;
+        }
+        let dropped = peer.registered_until(SECOND * 300).await;
+        dropped.end(status(2, "agent 1 not found"));
+    });
+    let uplink = on(&proxy);
+    uplink.start();
+    sleep(SECOND * 1_000).await;
+    assert_eq!(
+        proxy.registered(),
+        4,
+        "one, and one for each time it was dropped"
+    );
+    assert_eq!(proxy.opened("StreamMetrics").len(), 4);
+}
+
+#[tokio::test(start_paused = true)]
+async fn req_f9_disconnecting_is_idempotent_and_nothing_comes_after_it_until_it_is_started() {
+    let proxy = Scripted::registering(Peer::hold);
+    let uplink = on(&proxy);
+    someday("disconnected", uplink.disconnect()).await;
+    assert_eq!(proxy.dials().len(), 0, "there was nothing to end");
+    for round in 1..=3 {
+        uplink.start();
+        uplink.start();
+        someday("a registration", until(uplink.watch(), connected)).await;
+        let began = Instant::now();
+        uplink.disconnect().await;
+        uplink.disconnect().await;
+        assert!(began.elapsed() <= SECOND * 4, "{:?}", began.elapsed());
+        sleep(SECOND * 600).await;
+        assert_eq!(uplink.status().state, State::Disconnected);
+        assert_eq!(*uplink.registered().borrow(), None);
+        assert_eq!(uplink.metrics_status(), None);
+        assert_eq!(proxy.registered(), round);
+    }
+    someday("closed", uplink.close()).await;
+    uplink.start();
+    sleep(SECOND * 60).await;
+    assert_eq!(proxy.registered(), 3);
+    assert_eq!(uplink.connect().await, Err(ConnectError::Closed));
+}
+
+#[tokio::test(start_paused = true)]
+async fn req_f3_a_reconnect_keeps_a_healthy_registration_and_replaces_a_dead_one() {
+    let proxy = Scripted::registering(Peer::hold);
+    let uplink = on(&proxy);
+    uplink.connect().await.unwrap();
+    uplink.reconnect().await.unwrap();
+    sleep(SECOND).await;
+    assert_eq!((proxy.registered(), proxy.dials().len()), (1, 1));
+    assert_eq!(proxy.opened("StreamMetrics").len(), 1);
+    sleep(SECOND * 40).await;
+    proxy.wire().blackhole();
+    let began = Instant::now();
+    uplink.reconnect().await.unwrap();
+    assert!(began.elapsed() <= SECOND * 6, "{:?}", began.elapsed());
+    assert_eq!(proxy.registered(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn dropping_the_last_handle_ends_everything() {
+    let (proxy, mut streams) = asking();
+    let uplink = on(&proxy);
+    let other = uplink.clone();
+    uplink.start();
+    let (_, peer) = someday("a stream", streams.recv()).await.unwrap();
+    drop(uplink);
+    sleep(SECOND * 100).await;
+    assert_eq!(proxy.registered(), 1);
+    drop(other);
+    sleep(SECOND * 3).await;
+    drop(peer);
+    sleep(SECOND * 600).await;
+    assert_eq!(proxy.dials().len(), 1, "nobody is left to dial");
+    let metrics = tokio::runtime::Handle::current().metrics();
+    assert_eq!(metrics.num_alive_tasks(), 0);
+}
+
+#[tokio::test]
+async fn every_fault_of_the_settings_is_told_at_once() {
+    let nobody = watch::Sender::new(steadfast_fodc_model::identity::Identity::default());
+    let builder = Uplink::builder("nowhere", nobody.subscribe(), Regular::of(0))
+        .reconnect_interval(Duration::ZERO)
+        .tune(|config| Config {
+            open_timeout: Duration::ZERO,
+            ..config
+        });
+    let faults = builder.build().unwrap_err();
+    assert!(faults.address.is_some());
+    assert_eq!(faults.identity.as_ref().unwrap().faults().len(), 2);
+    assert_eq!(faults.config.as_ref().unwrap().faults().len(), 2);
+    let told = faults.to_string();
+    for part in [
+        "nowhere",
+        "role is empty",
+        "pod name",
+        "initial_backoff",
+        "open_timeout",
+    ] {
+        assert!(told.contains(part), "{told}");
+    }
+}

@@ -1,0 +1,354 @@
+//! Label matchers with the semantics of Prometheus.
+//!
+//! The same matchers come from a proxy and from remote read.
+//!
+//! ```
+//! use steadfast_fodc_model::matching::{MatchKind, MatcherSpec, Matchers};
+//!
+//! let spec = MatcherSpec {
+//!     label: "job",
+//!     kind: Ok(MatchKind::Regex),
+//!     value: "node|db",
+//! };
+//! let matchers = Matchers::compile([spec].into_iter())?;
+//! assert!(matchers.match_all(|label| if label == "job" { "node" } else { "" }));
+//! # Ok::<(), steadfast_fodc_model::matching::MatcherError>(())
+//! ```
+
+use regex_automata::meta::Regex;
+use regex_syntax::{
+    ParserBuilder,
+    hir::{Hir, Look},
+};
+
+/// Limit in bytes on a compiled expression, and again on its lazily built automaton.
+const COMPILED_BYTES: usize = 1 << 20;
+
+/// Limit in bytes on the text of an expression. Parsing takes some hundred times as much memory.
+const EXPRESSION_BYTES: usize = 64 << 10;
+
+/// Limit on the matchers of one query.
+const MATCHERS: usize = 64;
+
+/// Limit on the matchers with an expression; each may take [`COMPILED_BYTES`] twice.
+const EXPRESSIONS: usize = 16;
+
+/// Characters of an expression that an error repeats.
+const SHOWN: usize = 100;
+
+/// A set of matchers, all of which a series has to satisfy.
+#[derive(Debug, Default)]
+pub struct Matchers(Vec<Matcher>);
+
+#[derive(Debug)]
+struct Matcher {
+    label: String,
+    test: Test,
+}
+
+#[derive(Debug)]
+enum Test {
+    Equal(String),
+    NotEqual(String),
+    Regex(Regex),
+    NotRegex(Regex),
+}
+
+/// The comparison that a matcher makes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MatchKind {
+    /// The value equals the text.
+    Equal,
+    /// The value differs from the text.
+    NotEqual,
+    /// The whole value matches the expression.
+    Regex,
+    /// The whole value does not match the expression.
+    NotRegex,
+}
+
+/// One matcher as a peer sent it.
+#[derive(Clone, Copy, Debug)]
+pub struct MatcherSpec<'a> {
+    /// The name of the label.
+    pub label: &'a str,
+    /// The comparison, or the number on the wire if it is unknown.
+    pub kind: Result<MatchKind, i32>,
+    /// The text or the expression to compare with.
+    pub value: &'a str,
+}
+
+/// The reason why matchers were refused.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum MatcherError {
+    /// The type of a matcher is not one of [`MatchKind`].
+    #[error("unknown matcher type {kind} for label `{label}`")]
+    UnknownKind {
+        /// The label of the matcher.
+        label: String,
+        /// The number on the wire.
+        kind: i32,
+    },
+    /// An expression is invalid or exceeds a limit.
+    #[error("invalid expression `{expression}` for label `{label}`: {problem}")]
+    Expression {
+        /// The label of the matcher.
+        label: String,
+        /// The beginning of the expression.
+        expression: String,
+        /// The message of the parser or compiler.
+        problem: String,
+    },
+    /// A query has more matchers than are evaluated.
+    #[error("query has {0} matchers; the limit is {MATCHERS}")]
+    TooMany(usize),
+    /// A query has more expressions than are compiled.
+    #[error("query has {0} matchers with expressions; the limit is {EXPRESSIONS}")]
+    TooManyExpressions(usize),
+}
+
+impl Matchers {
+    /// Compiles the matchers of a query.
+    ///
+    /// # Errors
+    ///
+    /// The first fault. The counts are checked before any expression is compiled.
+    pub fn compile<'a>(
+        specs: impl ExactSizeIterator<Item = MatcherSpec<'a>> + Clone,
+    ) -> Result<Self, MatcherError> {
+        if specs.len() > MATCHERS {
+            return Err(MatcherError::TooMany(specs.len()));
+        }
+        let expressions = specs
+            .clone()
+            .filter(|spec| matches!(spec.kind, Ok(MatchKind::Regex | MatchKind::NotRegex)))
+            .count();
+        if expressions > EXPRESSIONS {
+            return Err(MatcherError::TooManyExpressions(expressions));
+        }
+        let compiled = specs.map(|spec| {
+            Ok(Matcher {
+                label: spec.label.to_owned(),
+                test: Test::new(spec)?,
+            })
+        });
+        compiled.collect::<Result<_, _>>().map(Self)
+    }
+
+    /// Returns the only value that `label` can have, if an equality fixes it.
+    ///
+    /// An equality with the empty text fixes nothing: it also matches a series without the label.
+    #[must_use]
+    pub fn only(&self, label: &str) -> Option<&str> {
+        self.0.iter().find_map(|matcher| match &matcher.test {
+            Test::Equal(value) if matcher.label == label && !value.is_empty() => {
+                Some(value.as_str())
+            }
+            Test::Equal(_) | Test::NotEqual(_) | Test::Regex(_) | Test::NotRegex(_) => None,
+        })
+    }
+
+    /// Returns true if a series satisfies all matchers.
+    ///
+    /// `value` returns the value of a label, and the empty text for a label that the series lacks.
+    pub fn match_all<'a>(&self, value: impl Fn(&str) -> &'a str) -> bool {
+        let mut all = self.0.iter();
+        all.all(|matcher| matcher.test.holds(value(&matcher.label)))
+    }
+}
+
+impl Test {
+    fn new(spec: MatcherSpec<'_>) -> Result<Self, MatcherError> {
+        let kind = spec.kind.map_err(|kind| MatcherError::UnknownKind {
+            label: spec.label.to_owned(),
+            kind,
+        })?;
+        let expression = || {
+            compile_anchored(spec.value).map_err(|problem| MatcherError::Expression {
+                label: spec.label.to_owned(),
+                expression: spec.value.chars().take(SHOWN).collect(),
+                problem,
+            })
+        };
+        Ok(match kind {
+            MatchKind::Equal => Self::Equal(spec.value.to_owned()),
+            MatchKind::NotEqual => Self::NotEqual(spec.value.to_owned()),
+            MatchKind::Regex => Self::Regex(expression()?),
+            MatchKind::NotRegex => Self::NotRegex(expression()?),
+        })
+    }
+
+    fn holds(&self, value: &str) -> bool {
+        match self {
+            Self::Equal(wanted) => value == wanted,
+            Self::NotEqual(unwanted) => value != unwanted,
+            Self::Regex(regex) => regex.is_match(value),
+            Self::NotRegex(regex) => !regex.is_match(value),
+        }
+    }
+}
+
+/// Compiles an expression that has to match a whole value. A dot matches a line feed too, as in
+/// Prometheus.
+fn compile_anchored(expression: &str) -> Result<Regex, String> {
+    if expression.len() > EXPRESSION_BYTES {
+        return Err(format!("it is longer than {EXPRESSION_BYTES} bytes"));
+    }
+    let mut parser = ParserBuilder::new().dot_matches_new_line(true).build();
+    let parsed = parser.parse(expression).map_err(|error| match error {
+        regex_syntax::Error::Parse(error) => error.kind().to_string(),
+        regex_syntax::Error::Translate(error) => error.kind().to_string(),
+        other => other.to_string(),
+    })?;
+    // The anchors are added to the parsed expression. In its text, `a)|(b` or a comment that
+    // swallows the rest of the line would escape them.
+    let anchored = Hir::concat(vec![Hir::look(Look::Start), parsed, Hir::look(Look::End)]);
+    let limits = Regex::config()
+        .nfa_size_limit(Some(COMPILED_BYTES))
+        .hybrid_cache_capacity(COMPILED_BYTES);
+    let built = Regex::builder().configure(limits).build_from_hir(&anchored);
+    built.map_err(|error| match error.size_limit() {
+        Some(bytes) => format!("compiled it is larger than {bytes} bytes"),
+        None => error.to_string(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spec<'a>(label: &'a str, kind: MatchKind, value: &'a str) -> MatcherSpec<'a> {
+        MatcherSpec {
+            label,
+            kind: Ok(kind),
+            value,
+        }
+    }
+
+    fn compile(specs: &[MatcherSpec<'_>]) -> Result<Matchers, MatcherError> {
+        Matchers::compile(specs.iter().copied())
+    }
+
+    /// Matches against a series with `job="node"`, `path="/a\nb"` and no other label.
+    fn holds(label: &str, kind: MatchKind, text: &str) -> bool {
+        let matchers = compile(&[spec(label, kind, text)]).unwrap();
+        matchers.match_all(|label| match label {
+            "job" => "node",
+            "path" => "/a\nb",
+            _ => "",
+        })
+    }
+
+    fn problem(text: &str) -> String {
+        let fault = compile(&[spec("job", MatchKind::Regex, text)]).unwrap_err();
+        assert!(matches!(fault, MatcherError::Expression { .. }), "{fault}");
+        fault.to_string()
+    }
+
+    #[test]
+    fn all_four_kinds_hold_where_they_should() {
+        use MatchKind::{Equal, NotEqual, NotRegex, Regex};
+        for (label, kind, text, expected) in [
+            ("job", Equal, "node", true),
+            ("job", Equal, "nod", false),
+            ("job", NotEqual, "node", false),
+            ("job", NotEqual, "other", true),
+            ("job", Regex, "no.e|x", true),
+            ("job", Regex, "no", false),
+            ("job", Regex, "ode", false),
+            ("job", Regex, "no|node", true),
+            ("job", NotRegex, "no", true),
+            ("job", NotRegex, "n.*", false),
+            ("path", Regex, "/a.b", true),
+            ("path", Regex, "/a", false),
+            ("path", Regex, "(?m)/a$", false),
+        ] {
+            assert_eq!(
+                holds(label, kind, text),
+                expected,
+                "{label} {kind:?} {text}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_label_that_is_not_there_is_empty() {
+        assert!(holds("absent", MatchKind::Equal, ""));
+        assert!(holds("absent", MatchKind::Regex, "x*"));
+        assert!(holds("absent", MatchKind::NotEqual, "x"));
+        assert!(!holds("absent", MatchKind::NotEqual, ""));
+        assert!(!holds("absent", MatchKind::NotRegex, ".*"));
+        assert!(!holds("absent", MatchKind::Regex, ".+"));
+    }
+
+    #[test]
+    fn nothing_in_an_expression_moves_its_ends() {
+        assert!(!holds("job", MatchKind::Regex, "x|n"));
+        assert!(holds("job", MatchKind::NotRegex, "x|n"));
+        // A comment ends with the line, and here with the expression.
+        for comment in ["(?x)no # )", "(?x) no #", "(?x: n o #\n)"] {
+            assert!(!holds("job", MatchKind::Regex, comment), "{comment}");
+        }
+        assert!(holds("job", MatchKind::Regex, "(?x)no de # )"));
+        assert!(holds("job", MatchKind::Regex, "(?x) node #"));
+        // Groups that close more than they open are invalid.
+        for (text, told) in [
+            ("n)|(x", "unopened group"),
+            ("x)|(?:n", "unopened group"),
+            ("node)", "unopened group"),
+            ("(node", "unclosed group"),
+            ("(?x)(node # )", "unclosed group"),
+            ("(?s:node", "unclosed group"),
+        ] {
+            let fault = problem(text);
+            assert!(fault.contains(told), "{text}: {fault}");
+        }
+    }
+
+    #[test]
+    fn what_can_not_be_compiled_is_told_with_its_label() {
+        for (text, told) in [
+            ("(", "unclosed group"),
+            (r"(?:.{1000}){1000}", "larger than"),
+            (r"\w{1000}{1000}", "larger than"),
+        ] {
+            let fault = problem(text);
+            assert!(fault.contains(told) && fault.contains("`job`"), "{fault}");
+            assert!(!fault.contains('\n'), "{fault}");
+        }
+        let odd = MatcherSpec {
+            kind: Err(7),
+            ..spec("job", MatchKind::Equal, "")
+        };
+        let fault = compile(&[odd]).unwrap_err();
+        assert_eq!(
+            fault,
+            MatcherError::UnknownKind {
+                label: "job".to_owned(),
+                kind: 7
+            }
+        );
+    }
+
+    #[test]
+    fn expressions_are_bounded_in_length_and_number_before_they_are_compiled() {
+        let long = "a|".repeat(EXPRESSION_BYTES / 2 + 1);
+        let text = problem(&long);
+        assert!(text.contains("longer than 65536 bytes"), "{text}");
+        assert!(text.len() < 300, "{text}");
+
+        let mut many = vec![spec("job", MatchKind::NotRegex, "a"); EXPRESSIONS];
+        many.push(spec("job", MatchKind::Equal, "node"));
+        assert!(compile(&many).is_ok());
+        // The invalid expression is not reported: the count is checked first.
+        many[0] = spec("job", MatchKind::Regex, "(");
+        many.push(spec("job", MatchKind::Regex, "b"));
+        let fault = compile(&many).unwrap_err();
+        assert_eq!(fault, MatcherError::TooManyExpressions(EXPRESSIONS + 1));
+
+        let many = vec![spec("job", MatchKind::Equal, ""); MATCHERS + 1];
+        let fault = compile(&many).unwrap_err();
+        assert_eq!(fault, MatcherError::TooMany(MATCHERS + 1));
+    }
+}

@@ -1,0 +1,240 @@
+//! The service that agents call: all seven streams, accepted at once and held.
+
+mod held;
+mod metrics;
+mod register;
+
+use std::{
+    convert::Infallible,
+    future::Future,
+    panic::AssertUnwindSafe,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use futures_util::FutureExt as _;
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
+use hyper::body::Incoming;
+use tonic::{Status, body::Body, service::Routes};
+use tower_service::Service as _;
+use tracing::error;
+
+use super::{
+    Tasks,
+    frames::{Inbound, Outgoing},
+    registry::AgentId,
+    state::{State, add},
+};
+
+/// Answers the calls of one connection.
+#[derive(Clone, Debug)]
+pub(super) struct Service {
+    state: Arc<State>,
+    tasks: Tasks,
+    /// Health and reflection.
+    others: Routes,
+    calls: Arc<Calls>,
+}
+
+/// The calls of one connection.
+#[derive(Debug, Default)]
+pub(super) struct Calls {
+    begun: AtomicU64,
+    ended: AtomicU64,
+}
+
+/// A call that is open.
+#[derive(Debug)]
+struct Open(Arc<Calls>);
+
+impl Calls {
+    fn begin(self: &Arc<Self>) -> Open {
+        add(&self.begun, 1);
+        Open(Arc::clone(self))
+    }
+
+    /// How many there have been; `None` while one is open.
+    pub(super) fn quiet(&self) -> Option<u64> {
+        let ended = self.ended.load(Ordering::Relaxed);
+        (ended == self.begun.load(Ordering::Relaxed)).then_some(ended)
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        add(&self.0.ended, 1);
+    }
+}
+
+/// One call.
+#[derive(Debug)]
+struct Call {
+    state: Arc<State>,
+    inbound: Inbound,
+    outgoing: Outgoing,
+}
+
+impl Service {
+    pub(super) fn new(state: Arc<State>, tasks: Tasks, others: Routes) -> Self {
+        Self {
+            state,
+            tasks,
+            others,
+            calls: Arc::default(),
+        }
+    }
+
+    /// The same for another connection, and its calls.
+    pub(super) fn connected(&self) -> (Self, Arc<Calls>) {
+        let calls = Arc::<Calls>::default();
+        let service = Self {
+            calls: Arc::clone(&calls),
+            ..self.clone()
+        };
+        (service, calls)
+    }
+
+    pub(super) async fn serve(
+        self,
+        request: Request<Incoming>,
+    ) -> Result<Response<Body>, Infallible> {
+        let open = self.calls.begin();
+        let path = request.uri().path();
+        let Some(method) = path.strip_prefix("/banyandb.fodc.v1.FODCService/") else {
+            let mut others = self.others;
+            return Box::pin(others.call(request.map(Body::new))).await;
+        };
+        if let Some(refusal) = refusal(&request) {
+            return Ok(refusal);
+        }
+        let name = METHODS.iter().copied().find(|known| *known == method);
+        let Some(name) = name else {
+            return Ok(Status::unimplemented("no such method").into_http());
+        };
+        if name == "RegisterAgent" {
+            return Ok(self.run(open, REGISTRATION_BYTES, request, register::run));
+        }
+        let Some(id) = agent_id(request.headers()) else {
+            let text =
+                "no agent id in the metadata: send the one from the registration as `agent_id`";
+            return Ok(Status::unauthenticated(text).into_http());
+        };
+        let limit = self.state.config.max_message_bytes;
+        Ok(if name == "StreamMetrics" {
+            self.run(open, limit, request, |call| metrics::run(call, id, name))
+        } else {
+            self.run(open, limit, request, |call| held::run(call, id, name))
+        })
+    }
+
+    /// Answers with headers at once; what follows is the work of a task of its own, whose panic costs
+    /// this call and nothing else.
+    fn run<F: Future<Output = Status> + Send + 'static>(
+        &self,
+        open: Open,
+        limit: usize,
+        request: Request<Incoming>,
+        serve: impl FnOnce(Call) -> F,
+    ) -> Response<Body> {
+        let (outgoing, responses) = Outgoing::new();
+        let state = Arc::clone(&self.state);
+        // Each layer around a future that is not boxed holds room for it twice.
+        let serving = Box::pin(serve(Call {
+            state: Arc::clone(&state),
+            inbound: Inbound::new(request.into_body(), limit),
+            outgoing: outgoing.clone(),
+        }));
+        self.tasks.spawn(async move {
+            let _open = open;
+            guarded(state, outgoing, serving).await;
+        });
+        let mut response = Response::new(Body::new(responses));
+        let grpc = HeaderValue::from_static("application/grpc");
+        response.headers_mut().insert(header::CONTENT_TYPE, grpc);
+        response
+    }
+}
+
+/// Runs a handler until it ends, panics, or the proxy stops, and ends its call accordingly.
+async fn guarded(state: Arc<State>, outgoing: Outgoing, serving: impl Future<Output = Status>) {
+    let stopping = state.stopping.clone();
+    let served = AssertUnwindSafe(serving).catch_unwind();
+    let status = tokio::select! {
+        biased;
+        () = stopping.cancelled() => Status::unavailable("the proxy is stopping"),
+        served = served => served.unwrap_or_else(|_| {
+            error!("the handler of a call panicked");
+            add(&state.counters.panics, 1);
+            Status::internal("the handler failed")
+        }),
+    };
+    outgoing.end(status);
+}
+
+const METHODS: [&str; 7] = [
+    "RegisterAgent",
+    "StreamMetrics",
+    "StreamClusterTopology",
+    "StreamLifecycle",
+    "StreamCrashDiagnostics",
+    "StreamPressureProfiles",
+    "StreamSchemaRegistry",
+];
+
+/// Longest registration or heartbeat. What it says is kept for as long as the agent.
+const REGISTRATION_BYTES: usize = 64 << 10;
+
+/// Longest id that is looked up.
+const ID_BYTES: usize = 128;
+
+fn agent_id(headers: &HeaderMap) -> Option<AgentId> {
+    let text = headers.get("agent_id")?.to_str().ok()?;
+    let usable = !text.is_empty() && text.len() <= ID_BYTES;
+    usable.then(|| AgentId::new(text))
+}
+
+/// The answer to what is not a gRPC call.
+fn refusal(request: &Request<Incoming>) -> Option<Response<Body>> {
+    let grpc = request
+        .headers()
+        .get(header::CONTENT_TYPE)
+        .is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"));
+    let status = if request.method() != Method::POST {
+        StatusCode::METHOD_NOT_ALLOWED
+    } else if !grpc {
+        StatusCode::UNSUPPORTED_MEDIA_TYPE
+    } else {
+        return None;
+    };
+    let mut response = Response::new(Body::default());
+    *response.status_mut() = status;
+    Some(response)
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::BodyExt as _;
+
+    use super::*;
+    use crate::config::Config;
+
+    #[tokio::test]
+    async fn fodc_o33_a_handler_that_panics_ends_its_call_and_nothing_else() {
+        let state = Arc::new(State::new(Config::default()));
+        let (outgoing, responses) = Outgoing::new();
+        let panicking = async { panic!("on purpose") };
+        guarded(Arc::clone(&state), outgoing, panicking).await;
+        let trailers = responses
+            .collect()
+            .await
+            .unwrap()
+            .trailers()
+            .cloned()
+            .unwrap();
+        assert_eq!(trailers["grpc-status"], "13");
+        let panics = state.counters.panics.load(Ordering::Relaxed);
+        assert_eq!(panics, 1);
+    }
+}

@@ -1,0 +1,334 @@
+//! What `/metrics` and its neighbours say of what agents answered.
+
+use steadfast_wire::fodc::{Metric, MetricType, RegisterAgentRequest};
+
+use crate::{
+    agent::{Action, Agent, Metrics, labels, metric, pod, seed, typed},
+    complete, config, eventually, http, start,
+};
+
+async fn agent(
+    proxy: &steadfast_fodc_proxy::Proxy,
+    first: RegisterAgentRequest,
+    samples: Vec<Metric>,
+) -> (Agent, Metrics) {
+    let agent = Agent::register(proxy.grpc_address(), first).await;
+    let metrics = agent.answering(samples).await;
+    (agent, metrics)
+}
+
+fn type_lines(body: &str) -> Vec<&str> {
+    body.lines()
+        .filter(|line| line.starts_with("# TYPE"))
+        .collect()
+}
+
+#[tokio::test]
+async fn fodc_f16_values_of_all_dialects_stand_in_one_answer_with_their_agents_labels() {
+    let proxy = start().await;
+    let own = [
+        ("node_role", "ROLE_DATA"),
+        ("pod_name", "db-0"),
+        ("container_name", "data"),
+    ];
+    let stamped = vec![metric("up", &own, 1.0)];
+    let _one = agent(&proxy, pod("db-0", "ROLE_DATA"), stamped).await;
+    let plain = vec![metric("up", &[("a", "b\"c\\d\ne")], 1e21)];
+    let _two = agent(&proxy, seed("10.0.0.1", 17912, "liaison"), plain).await;
+    let answer = complete(&proxy, "/metrics").await;
+    assert_eq!(
+        answer.header("content-type"),
+        Some("text/plain; version=0.0.4; charset=utf-8")
+    );
+    let lines = [
+        "# TYPE up gauge",
+        r#"up{a="b\"c\\d\ne",node_role="liaison",pod_name="10.0.0.1:17912"} 1000000000000000000000"#,
+        r#"up{container_name="data",node_role="ROLE_DATA",pod_name="db-0"} 1"#,
+    ];
+    assert_eq!(answer.body.lines().collect::<Vec<_>>(), lines);
+}
+
+#[tokio::test]
+async fn fodc_f13_a_label_of_the_node_never_overwrites_a_metrics_own() {
+    let proxy = start().await;
+    let first = RegisterAgentRequest {
+        labels: labels(&[("type", "hot"), ("pod_name", "x"), ("empty", "")]),
+        ..pod("db-0", "r")
+    };
+    let samples = vec![
+        metric("up", &[("type", "file")], 1.0),
+        metric("down", &[("node_type", "own")], 2.0),
+    ];
+    let _agent = agent(&proxy, first, samples).await;
+    let answer = complete(&proxy, "/metrics").await;
+    let both = r#"up{node_role="r",node_type="hot",pod_name="db-0",type="file"} 1"#;
+    assert!(answer.has_line(both), "{answer:?}");
+    let own = r#"down{node_role="r",node_type="own",pod_name="db-0"} 2"#;
+    assert!(answer.has_line(own), "{answer:?}");
+}
+
+#[tokio::test]
+async fn fodc_f15_one_name_has_one_type_whoever_knows_it() {
+    let proxy = start().await;
+    let knows = vec![
+        typed("jobs_count", &[], 1.0, MetricType::Counter),
+        typed("wait_bucket", &[("le", "+Inf")], 2.0, MetricType::Histogram),
+        typed("wait_sum", &[], 2.0, MetricType::Histogram),
+        typed("wait_count", &[], 2.0, MetricType::Histogram),
+        typed("lag", &[("quantile", "0.5")], 3.0, MetricType::Summary),
+        typed("lag_count", &[], 3.0, MetricType::Summary),
+    ];
+    let _knows = agent(&proxy, pod("new", "r"), knows).await;
+    let guesses = vec![
+        metric("jobs_count", &[], 1.0),
+        metric("wait_bucket", &[("le", "+Inf")], 2.0),
+        metric("wait_count", &[], 2.0),
+        metric("lag", &[("quantile", "0.5")], 3.0),
+        metric("lag_count", &[], 3.0),
+        metric("alone_count", &[], 4.0),
+        metric("old_bucket", &[("le", "1")], 5.0),
+        metric("old_sum", &[], 5.0),
+        metric("temperature", &[], 6.0),
+    ];
+    let _guesses = agent(&proxy, pod("old", "r"), guesses).await;
+    let answer = complete(&proxy, "/metrics").await;
+    let types = [
+        "# TYPE jobs_count counter",
+        "# TYPE lag summary",
+        "# TYPE wait histogram",
+        "# TYPE alone_count gauge",
+        "# TYPE old histogram",
+        "# TYPE temperature gauge",
+    ];
+    assert_eq!(type_lines(&answer.body), types, "{}", answer.body);
+    let mut family = "";
+    for line in answer.body.lines() {
+        if let Some(rest) = line.strip_prefix("# TYPE ") {
+            family = rest.split(' ').next().unwrap();
+        } else {
+            assert!(line.starts_with(family), "{line} under {family}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn fodc_f8_a_filter_by_role_asks_nobody_else() {
+    let proxy = start().await;
+    let _data = agent(
+        &proxy,
+        pod("db-0", "ROLE_DATA"),
+        vec![metric("up", &[], 1.0)],
+    )
+    .await;
+    complete(&proxy, "/metrics").await;
+    let silent = Agent::register(proxy.grpc_address(), pod("li-0", "ROLE_LIAISON")).await;
+    let silent = silent.metrics(|_| Action::Nothing).await;
+    let answer = http::get(proxy.http_address(), "/metrics?role=ROLE_DATA").await;
+    assert!(
+        answer.has_line(r#"up{node_role="ROLE_DATA",pod_name="db-0"} 1"#),
+        "{answer:?}"
+    );
+    assert_eq!(answer.header("x-steadfast-missing"), None);
+    assert_eq!(silent.asked(), 0);
+}
+
+#[tokio::test]
+async fn fodc_o39_a_filter_chooses_agents_and_samples_alike() {
+    let proxy = start().await;
+    let samples = vec![
+        metric("bare", &[], 1.0),
+        metric(
+            "stamped",
+            &[("pod_name", "db-0"), ("node_role", "ROLE_DATA")],
+            2.0,
+        ),
+        metric("foreign", &[("pod_name", "elsewhere")], 3.0),
+    ];
+    let _one = agent(&proxy, pod("db-0", "ROLE_DATA"), samples.clone()).await;
+    let _two = agent(&proxy, pod("db-1", "ROLE_DATA"), samples).await;
+    complete(&proxy, "/metrics").await;
+    let answer = http::get(proxy.http_address(), "/metrics?pod_name=DB-0").await;
+    let lines: Vec<&str> = answer
+        .body
+        .lines()
+        .filter(|line| !line.starts_with('#'))
+        .collect();
+    let identity = r#"{node_role="ROLE_DATA",pod_name="db-0"}"#;
+    assert_eq!(
+        lines,
+        [format!("bare{identity} 1"), format!("stamped{identity} 2")]
+    );
+    let wrong = http::get(proxy.http_address(), "/metrics?role=role_data").await;
+    assert_eq!(wrong.body, "", "roles are compared exactly");
+}
+
+#[tokio::test]
+async fn fodc_o39_the_same_series_of_every_node_never_collides() {
+    let proxy = start().await;
+    let foreign = || {
+        vec![
+            metric("kube_pod_info", &[("pod_name", "x")], 1.0),
+            metric("ktm", &[], 1.0),
+        ]
+    };
+    let _agents = [
+        agent(&proxy, seed("10.0.0.1", 1, "r"), foreign()).await,
+        agent(&proxy, seed("10.0.0.2", 1, "r"), foreign()).await,
+        agent(&proxy, pod("x", "r"), foreign()).await,
+    ];
+    let answer = complete(&proxy, "/metrics").await;
+    let mut series: Vec<&str> = answer
+        .body
+        .lines()
+        .filter(|line| !line.starts_with('#'))
+        .map(|line| line.rsplit_once(' ').unwrap().0)
+        .collect();
+    series.sort_unstable();
+    let all = series.len();
+    series.dedup();
+    assert_eq!((all, series.len()), (6, 6), "{}", answer.body);
+}
+
+#[tokio::test]
+async fn fodc_f6_twenty_thousand_long_series_arrive_and_the_agent_stays() {
+    let proxy = start().await;
+    let long = "x".repeat(400);
+    let samples = (0..20_000)
+        .map(|number| metric("long", &[("n", &number.to_string()), ("text", &long)], 1.0))
+        .collect();
+    let (agent, _metrics) = agent(&proxy, pod("db-0", "r"), samples).await;
+    let answer = complete(&proxy, "/metrics").await;
+    assert_eq!(answer.body.lines().count(), 20_001);
+    let agents = http::get(proxy.http_address(), "/agents").await.json();
+    assert_eq!(agents[0]["agent_id"], agent.id.as_str());
+    assert_eq!(agents[0]["status"], "online");
+}
+
+#[tokio::test]
+async fn an_address_chooses_agents_of_the_first_version_by_a_part_of_it() {
+    let proxy = start().await;
+    let _one = agent(
+        &proxy,
+        seed("10.0.0.1", 17912, "r"),
+        vec![metric("up", &[], 1.0)],
+    )
+    .await;
+    let _two = agent(
+        &proxy,
+        seed("10.0.0.2", 17912, "r"),
+        vec![metric("up", &[], 2.0)],
+    )
+    .await;
+    complete(&proxy, "/metrics").await;
+    let answer = http::get(proxy.http_address(), "/metrics?address=0.2%3A17912").await;
+    assert_eq!(answer.body.lines().count(), 2, "{answer:?}");
+    assert!(answer.body.contains("10.0.0.2"), "{answer:?}");
+}
+
+#[tokio::test]
+async fn methods_and_paths_that_are_not_there_are_refused_and_head_is_answered() {
+    let proxy = start().await;
+    let address = proxy.http_address();
+    let paths = [
+        "/metrics",
+        "/metrics-windows",
+        "/health",
+        "/ready",
+        "/readyz",
+        "/livez",
+        "/agents",
+        "/self-metrics",
+        "/cluster/topology",
+        "/cluster/lifecycle",
+        "/diagnostics",
+        "/pressure-profiles",
+    ];
+    for path in paths {
+        assert_eq!(http::get(address, path).await.status, 200, "{path}");
+        let head = http::request(address, "HEAD", path).await;
+        assert_eq!((head.status, head.body.as_str()), (200, ""), "{path}");
+        assert_eq!(
+            http::request(address, "POST", path).await.status,
+            405,
+            "{path}"
+        );
+    }
+    for path in ["/", "/metrics/", "/nothing", "/pressure-profiles/a/b/heap"] {
+        let answer = http::get(address, path).await;
+        assert_eq!(answer.status, 404, "{path}");
+        assert_eq!(
+            answer.header("content-type"),
+            Some("text/plain; charset=utf-8")
+        );
+    }
+}
+
+#[tokio::test]
+async fn fodc_f17_collections_that_nobody_was_asked_for_say_so() {
+    let proxy = start().await;
+    let topology = http::get(proxy.http_address(), "/cluster/topology")
+        .await
+        .json();
+    assert_eq!(topology, serde_json::json!({"nodes": [], "calls": []}));
+    let lifecycle = http::get(proxy.http_address(), "/cluster/lifecycle")
+        .await
+        .json();
+    assert!(
+        lifecycle["error"]
+            .as_str()
+            .unwrap()
+            .contains("no agent was asked")
+    );
+    assert_eq!(lifecycle["agent_summary"]["requested"], 0);
+    for path in ["/diagnostics", "/pressure-profiles"] {
+        let answer = http::get(proxy.http_address(), path).await;
+        assert_eq!(answer.json(), serde_json::json!([]));
+        assert_eq!(answer.header("content-type"), Some("application/json"));
+    }
+}
+
+#[tokio::test]
+async fn fodc_o44_a_proxy_that_answers_as_much_as_it_may_is_not_ready() {
+    let mut config = config();
+    config.max_http_requests = 1;
+    let proxy = steadfast_fodc_proxy::Proxy::start(config).await.unwrap();
+    let silent = Agent::register(proxy.grpc_address(), pod("db-0", "r")).await;
+    let _silent = silent.metrics(|_| Action::Nothing).await;
+    eventually(&proxy, "/agents", |agents| {
+        agents.body.contains("StreamMetrics")
+    })
+    .await;
+    assert_eq!(http::get(proxy.http_address(), "/ready").await.status, 200);
+    let address = proxy.http_address();
+    let asking = tokio::spawn(async move { http::get(address, "/metrics").await });
+    eventually(&proxy, "/ready", |ready| {
+        ready.status == 503 || asking.is_finished()
+    })
+    .await;
+    let refused = http::get(address, "/metrics").await;
+    assert_eq!(refused.status, 503, "asked once: {}", asking.is_finished());
+    assert_eq!(asking.await.unwrap().status, 200);
+    eventually(&proxy, "/ready", |ready| ready.status == 200).await;
+}
+
+#[tokio::test]
+async fn a_help_text_that_is_longer_than_a_piece_of_the_answer_is_written_once() {
+    let proxy = start().await;
+    let mut long = metric("up", &[], 1.0);
+    long.description = "help ".repeat(40_000);
+    let _one = agent(
+        &proxy,
+        pod("db-0", "r"),
+        vec![long.clone(), metric("zz", &[], 3.0)],
+    )
+    .await;
+    long.value = 2.0;
+    let _two = agent(&proxy, pod("db-1", "r"), vec![long]).await;
+    let answer = complete(&proxy, "/metrics").await;
+    assert_eq!(answer.body.matches("# HELP up ").count(), 1);
+    assert_eq!(
+        type_lines(&answer.body),
+        ["# TYPE up gauge", "# TYPE zz gauge"]
+    );
+    assert!(answer.has_line("up{node_role=\"r\",pod_name=\"db-1\"} 2"));
+}

@@ -1,0 +1,342 @@
+//! `/metrics-windows`.
+
+use serde_json::json;
+use steadfast_wire::fodc::{
+    AgentProfile, Columns, Metric, RegisterAgentRequest, SeriesColumn, StreamMetricsRequest,
+    StreamMetricsResponse, TimeColumn, Truncation,
+};
+
+use crate::{
+    agent::{Action, Agent, at, labels, metric, pod, reply, seed},
+    complete, config, eventually, http, start,
+};
+
+const HOUR: &str = "/metrics-windows?start_time=2026-01-01T00:00:00Z&end_time=2026-01-01T01:00:00Z";
+
+/// 2026-01-01T00:00:00Z.
+const MIDNIGHT: i64 = 1_767_225_600;
+
+fn seconds(question: &StreamMetricsResponse) -> (i64, i64) {
+    let (start, end) = (
+        question.start_time.as_ref().unwrap(),
+        question.end_time.as_ref().unwrap(),
+    );
+    // The first whole second at or after the start; the last at or before the end.
+    (start.seconds + i64::from(start.nanos > 0), end.seconds)
+}
+
+/// Answers as a Go agent does: a sample for each ten seconds within the window, both ends included.
+fn every_ten_seconds(question: &StreamMetricsResponse) -> Vec<Metric> {
+    let (start, end) = seconds(question);
+    (start..=end)
+        .filter(|second| second % 10 == 0)
+        .map(|second| at(second, "up", &[], second as f64))
+        .collect()
+}
+
+#[tokio::test]
+async fn a_window_has_the_shape_of_the_releases() {
+    let proxy = start().await;
+    let agent = Agent::register(proxy.grpc_address(), pod("db-0", "ROLE_DATA")).await;
+    let own = [
+        ("container_name", "data"),
+        ("node_role", "ROLE_DATA"),
+        ("pod_name", "db-0"),
+    ];
+    let samples = vec![
+        at(MIDNIGHT + 10, "jobs", &own, 9.5),
+        at(MIDNIGHT, "jobs", &own, 7.0),
+    ];
+    let mut samples = samples;
+    for sample in &mut samples {
+        sample.description = "queued <jobs>".to_owned();
+    }
+    let metrics = agent.metrics(move |question| {
+        let (start, end) = seconds(&question);
+        let inside = |sample: &&Metric| {
+            let at = sample.timestamp.as_ref().unwrap().seconds;
+            start <= at && at <= end
+        };
+        Action::Answer(reply(samples.iter().filter(inside).cloned().collect()))
+    });
+    let _metrics = metrics.await;
+    let answer = complete(&proxy, HOUR).await;
+    assert_eq!(answer.header("content-type"), Some("application/json"));
+    let expected = json!([{
+        "agent_id": agent.id,
+        "data": [
+            {"timestamp": "2026-01-01T00:00:00Z", "value": 7},
+            {"timestamp": "2026-01-01T00:00:10Z", "value": 9.5},
+        ],
+        "description": "queued <jobs>",
+        "labels": {"container_name": "data", "node_role": "ROLE_DATA", "pod_name": "db-0"},
+        "name": "jobs",
+        "pod_name": "db-0",
+    }]);
+    assert_eq!(answer.json(), expected);
+}
+
+#[tokio::test]
+async fn no_data_is_an_empty_array_and_without_both_times_it_is_the_latest() {
+    let proxy = start().await;
+    let empty = http::get(proxy.http_address(), HOUR).await;
+    assert_eq!((empty.status, empty.body.as_str()), (200, "[]\n"));
+    let agent = Agent::register(proxy.grpc_address(), seed("10.0.0.1", 17912, "r")).await;
+    let metrics = agent.answering(vec![metric("up", &[], 1.0)]).await;
+    let latest = complete(&proxy, "/metrics-windows?end_time=2026-01-01T00:00:00Z")
+        .await
+        .json();
+    assert_eq!(
+        latest[0]["data"],
+        json!([{"timestamp": "2023-11-14T22:13:20Z", "value": 1}])
+    );
+    assert_eq!(
+        (&latest[0]["ip"], &latest[0]["port"]),
+        (&json!("10.0.0.1"), &json!(17912))
+    );
+    assert_eq!(
+        metrics.questions.lock().unwrap()[0],
+        StreamMetricsResponse::default()
+    );
+}
+
+#[tokio::test]
+async fn fodc_o30_values_that_are_no_numbers_are_strings_and_cost_nothing_else() {
+    let proxy = start().await;
+    let agent = Agent::register(proxy.grpc_address(), pod("db-0", "r")).await;
+    let values = [f64::NAN, f64::INFINITY, f64::NEG_INFINITY, 1.5];
+    let samples: Vec<Metric> = (0..)
+        .zip(values)
+        .map(|(n, v)| at(MIDNIGHT + n, "up", &[], v))
+        .collect();
+    let mut once = Some(samples);
+    let _metrics = agent
+        .metrics(move |question| match question.start_time {
+            Some(_) => Action::Answer(reply(once.take().unwrap_or_default())),
+            None => Action::Answer(reply(vec![])),
+        })
+        .await;
+    eventually(&proxy, "/agents", |agents| {
+        agents.body.contains("StreamMetrics")
+    })
+    .await;
+    let answer = http::get(proxy.http_address(), HOUR).await.json();
+    let values: Vec<_> = answer[0]["data"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|one| &one["value"])
+        .collect();
+    assert_eq!(
+        values,
+        [&json!("NaN"), &json!("+Inf"), &json!("-Inf"), &json!(1.5)]
+    );
+}
+
+#[tokio::test]
+async fn fodc_o29_reversed_and_malformed_times_are_refused_and_nobody_is_asked() {
+    let proxy = start().await;
+    let agent = Agent::register(proxy.grpc_address(), pod("db-0", "r")).await;
+    let metrics = agent.answering(vec![]).await;
+    for query in [
+        "start_time=2026-01-01T01:00:00Z&end_time=2026-01-01T00:00:00Z",
+        "start_time=yesterday",
+        "end_time=2026-13-01T00:00:00Z",
+    ] {
+        let answer = http::get(proxy.http_address(), &format!("/metrics-windows?{query}")).await;
+        assert_eq!(answer.status, 400, "{query}");
+        assert_eq!(
+            answer.header("content-type"),
+            Some("text/plain; charset=utf-8")
+        );
+    }
+    assert_eq!(metrics.asked(), 0);
+}
+
+#[tokio::test]
+async fn fodc_o17_slices_of_a_plain_agents_window_are_merged_without_loss_or_repetition() {
+    let mut config = config();
+    config.max_message_bytes = 64 << 10;
+    let proxy = steadfast_fodc_proxy::Proxy::start(config).await.unwrap();
+    let agent = Agent::register(proxy.grpc_address(), pod("db-0", "r")).await;
+    let metrics = agent
+        .metrics(|question| match question.start_time {
+            Some(_) => {
+                let mut samples = every_ten_seconds(&question);
+                for sample in &mut samples {
+                    sample.description = "x".repeat(400);
+                }
+                Action::Answer(reply(samples))
+            }
+            None => Action::Answer(reply(vec![])),
+        })
+        .await;
+    complete(&proxy, "/metrics").await;
+    let answer = complete(&proxy, HOUR).await.json();
+    let times: Vec<i64> = answer[0]["data"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|one| one["value"].as_i64().unwrap() - MIDNIGHT)
+        .collect();
+    assert_eq!(times, (0..=360).map(|ten| 10 * ten).collect::<Vec<_>>());
+    assert!(
+        metrics.asked() > 5,
+        "361 samples of 400 bytes are more than one message"
+    );
+}
+
+#[tokio::test]
+async fn a_slice_that_is_not_answered_is_reported() {
+    let mut config = config();
+    config.window_deadline = std::time::Duration::from_secs(1);
+    let proxy = steadfast_fodc_proxy::Proxy::start(config).await.unwrap();
+    let agent = Agent::register(proxy.grpc_address(), pod("db-0", "r")).await;
+    let mut asked = 0;
+    let _metrics = agent
+        .metrics(move |question| {
+            asked += 1;
+            match asked {
+                1 => Action::Answer(reply(every_ten_seconds(&question))),
+                _ => Action::Nothing,
+            }
+        })
+        .await;
+    eventually(&proxy, "/agents", |agents| {
+        agents.body.contains("StreamMetrics")
+    })
+    .await;
+    let answer = http::get(proxy.http_address(), HOUR).await;
+    assert_eq!(
+        answer.header("x-steadfast-missing"),
+        Some("1; db-0=late(partly)")
+    );
+    assert!(!answer.json()[0]["data"].as_array().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn an_agent_of_ours_answers_in_columns_and_parts_and_says_what_it_left_out() {
+    let proxy = start().await;
+    let ours = RegisterAgentRequest {
+        profile: Some(AgentProfile {
+            version: 1,
+            instance: "one".to_owned(),
+        }),
+        ..pod("db-0", "r")
+    };
+    let agent = Agent::register(proxy.grpc_address(), ours).await;
+    let metrics = agent
+        .metrics(|question| {
+            assert!(question.columnar && question.request_id > 0);
+            let part = |first: i64, values: Vec<f64>| {
+                let steps = (1..values.len()).map(|_| 500);
+                let count = u32::try_from(values.len()).unwrap();
+                StreamMetricsRequest {
+                    request_id: question.request_id,
+                    columns: Some(Columns {
+                        times: vec![TimeColumn {
+                            deltas: std::iter::once(MIDNIGHT * 1_000 + first)
+                                .chain(steps)
+                                .collect(),
+                        }],
+                        series: vec![SeriesColumn {
+                            name: "up".to_owned(),
+                            labels: labels(&[("a", "b")]),
+                            runs: vec![steadfast_wire::fodc::Run { first: 0, count }],
+                            values,
+                            ..SeriesColumn::default()
+                        }],
+                    }),
+                    ..StreamMetricsRequest::default()
+                }
+            };
+            let mut stray = part(0, vec![99.0]);
+            stray.request_id += 1;
+            let mut one = part(0, vec![1.0, 2.0]);
+            one.more = true;
+            let mut two = part(1_000, vec![3.0]);
+            two.truncated = Some(Truncation {
+                from: question.start_time,
+                samples: 7,
+            });
+            Action::Several(vec![stray, one, two])
+        })
+        .await;
+    eventually(&proxy, "/agents", |agents| {
+        agents.body.contains("StreamMetrics")
+    })
+    .await;
+    let answer = http::get(proxy.http_address(), HOUR).await;
+    assert_eq!(
+        answer.header("x-steadfast-missing"),
+        Some("1; db-0=truncated(partly)")
+    );
+    let data = json!([
+        {"timestamp": "2026-01-01T00:00:00Z", "value": 1},
+        {"timestamp": "2026-01-01T00:00:00.5Z", "value": 2},
+        {"timestamp": "2026-01-01T00:00:01Z", "value": 3},
+    ]);
+    assert_eq!(answer.json()[0]["data"], data, "{answer:?}");
+    assert_eq!(metrics.asked(), 1, "one question for the whole window");
+}
+
+#[tokio::test]
+async fn names_are_asked_of_agents_of_ours_and_picked_from_what_others_answer() {
+    let proxy = start().await;
+    let samples = || {
+        ["jobs", "up", "u."]
+            .map(|name| at(MIDNIGHT, name, &[], 1.0))
+            .to_vec()
+    };
+    let ours = RegisterAgentRequest {
+        profile: Some(AgentProfile {
+            version: 1,
+            instance: "one".to_owned(),
+        }),
+        ..pod("db-0", "r")
+    };
+    let ours = Agent::register(proxy.grpc_address(), ours).await;
+    // It answers with all, and says what it was asked.
+    let ours = ours.metrics(move |question| {
+        let [matcher] = &*question.matchers else {
+            panic!("{question:?}")
+        };
+        assert_eq!(matcher.name, "__name__");
+        let asked = format!("{} {}", matcher.r#type().as_str_name(), matcher.value);
+        let mut all = samples();
+        all.push(at(MIDNIGHT, "up", &[("asked", &asked)], 1.0));
+        Action::Answer(StreamMetricsRequest {
+            request_id: question.request_id,
+            ..reply(all)
+        })
+    });
+    let _ours = ours.await;
+    let plain = Agent::register(proxy.grpc_address(), pod("db-1", "r")).await;
+    let plain = plain.metrics(move |question| {
+        assert!(question.matchers.is_empty(), "it would not understand them");
+        let first_slice = seconds(&question).0 == MIDNIGHT;
+        Action::Answer(reply(if first_slice { samples() } else { Vec::new() }))
+    });
+    let _plain = plain.await;
+    for (query, expected) in [
+        ("name=up", "db-0 up , db-0 up TYPE_EQUAL up, db-1 up "),
+        (
+            "name=up&name=u.",
+            r"db-0 u. , db-0 up , db-0 up TYPE_MATCHES u\.|up, db-1 u. , db-1 up ",
+        ),
+    ] {
+        let answer = complete(&proxy, &format!("{HOUR}&{query}")).await.json();
+        let mut seen: Vec<String> = answer
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|one| {
+                let text = |value: &serde_json::Value| value.as_str().unwrap_or("").to_owned();
+                let (pod, name) = (text(&one["pod_name"]), text(&one["name"]));
+                format!("{pod} {name} {}", text(&one["labels"]["asked"]))
+            })
+            .collect();
+        seen.sort();
+        assert_eq!(seen.join(", "), expected);
+    }
+}
