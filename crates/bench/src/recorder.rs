@@ -18,7 +18,7 @@ use steadfast_bench::{
     measure::{Comparison, compare, cpu_time},
 };
 use steadfast_recorder::{
-    Labels, Meta, NAME, Options, Recorder, Selector, SeriesId, Set, SourceId,
+    Labels, Meta, NAME, Options, Recorder, Selector, SeriesId, SetOutcome, SourceId,
 };
 
 use self::{busy::Busy, ring::Ring};
@@ -155,7 +155,7 @@ impl Filled {
         let mut scrape = self.recorder.scrape(self.source, time);
         for (id, value) in self.ids.iter().zip(row) {
             ensure!(
-                scrape.set(*id, *value, None) == Set::First,
+                scrape.set(*id, *value, None) == SetOutcome::Stored,
                 "an id went stale"
             );
         }
@@ -358,7 +358,7 @@ fn many(figures: &mut Figures) -> Result<()> {
                 n as f64
             };
             ensure!(
-                scrape.set(ids[n], value, None) == Set::First,
+                scrape.set(ids[n], value, None) == SetOutcome::Stored,
                 "an id went stale"
             );
         }

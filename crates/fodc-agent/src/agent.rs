@@ -23,7 +23,7 @@ mod views;
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
-use steadfast_recorder::{OpenError, Opened, Options, Reader, Recorders};
+use steadfast_recorder::{OpenError, OpenReport, Options, Reader, Recorders};
 use steadfast_session::Status;
 use tokio::{
     net::TcpListener,
@@ -56,7 +56,7 @@ use crate::{
 #[derive(Debug)]
 pub struct Agent {
     addresses: Addresses,
-    opened: Opened,
+    opened: OpenReport,
     board: Arc<Board>,
     stop: DropGuard,
     pollers: JoinSet<()>,
@@ -85,7 +85,7 @@ pub enum StartError {
     Record(#[from] OpenError),
     /// The record takes no more sources.
     #[error("the record can not take all endpoints: {0}")]
-    Sources(steadfast_recorder::Refused),
+    Sources(steadfast_recorder::LimitError),
     /// The uplink can not work like this.
     #[error("the uplink: {0}")]
     Uplink(#[from] BuildFaults),
@@ -190,7 +190,7 @@ impl Agent {
 
     /// What was found in the directory of the record; nothing of a record in memory.
     #[must_use]
-    pub fn opened(&self) -> &Opened {
+    pub fn opened(&self) -> &OpenReport {
         &self.opened
     }
 
@@ -288,7 +288,7 @@ fn uplink(
     Ok((uplink, identity))
 }
 
-async fn open(config: &Config) -> Result<(Recorders, Opened), StartError> {
+async fn open(config: &Config) -> Result<(Recorders, OpenReport), StartError> {
     let mut options = Options::default();
     options.budget = config.budget;
     options.sync_every = config.sync_every;
@@ -296,7 +296,7 @@ async fn open(config: &Config) -> Result<(Recorders, Opened), StartError> {
     let place = config.record.clone();
     let opened = spawn_blocking(move || match place {
         RecordPlace::Memory => {
-            Recorders::in_memory(options).map(|recorders| (recorders, Opened::default()))
+            Recorders::in_memory(options).map(|recorders| (recorders, OpenReport::default()))
         }
         RecordPlace::Directory(path) => Recorders::open(&path, options),
     });

@@ -65,7 +65,7 @@ pub enum WriteError {
 /// Why a series was not taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
-pub enum Refused {
+pub enum LimitError {
     /// The names of the series that are alive fill the part of the budget that is theirs.
     #[error("the budget has no room for another series; raise the budget or scrape less")]
     Budget,

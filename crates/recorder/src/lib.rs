@@ -26,15 +26,15 @@ mod stats;
 mod track;
 
 pub use self::{
-    error::{Damage, DamageKind, OpenError, Refused, WriteError},
+    error::{Damage, DamageKind, LimitError, OpenError, WriteError},
     labels::{HELP_BYTES_MAX, Kind, LABELS_BYTES_MAX, Labels, LabelsError, LabelsRef, Meta, NAME},
     options::{BUDGET_MIN, Options, SOURCES_MAX},
     reader::{Latest, LatestSeries, Reader, Sample, SeriesInfo, SeriesWindow, Windows},
     recorder::{
-        Committed, Opened, Recorder, Scrape, SealJob, Sealed, SeriesId, Set, SourceId, SyncJob,
-        Synced,
+        Committed, OpenReport, Recorder, Scrape, SealJob, SealOutcome, SeriesId, SetOutcome,
+        SourceId, SyncJob, SyncOutcome,
     },
-    recorders::{MemberId, Recorders, SyncJobs, SyncedAll, Turn, open_read_only},
+    recorders::{RecorderGuard, RecorderId, Recorders, SyncJobs, SyncOutcomes, open_read_only},
     selector::Selector,
-    stats::{Counts, Stats},
+    stats::{Counters, Stats},
 };

@@ -17,7 +17,7 @@ use std::{collections::BTreeMap, fs::File, sync::Arc, time::Instant};
 use crate::{
     catalog::{Catalog, Definition, MetaIndex, bounded_meta},
     disk::Disk,
-    error::{OpenError, Refused},
+    error::{LimitError, OpenError},
     frame::{FileKind, Log},
     labels::{Labels, Meta},
     live::{KeyHasher, Live},
@@ -26,7 +26,7 @@ use crate::{
     reader::{LatestOf, Reader, Snapshot},
     rows::GROUP,
     shelf::Shelf,
-    stats::{Counts, Stats},
+    stats::{Counters, Stats},
 };
 
 pub(crate) use self::{
@@ -37,10 +37,10 @@ pub(crate) use self::{
     write::{MISSED, NAMES, SCRAPE},
 };
 pub use self::{
-    open::Opened,
-    scrape::{Committed, Scrape, Set},
-    seal::{SealJob, Sealed},
-    sync::{SyncJob, Synced},
+    open::OpenReport,
+    scrape::{Committed, Scrape, SetOutcome},
+    seal::{SealJob, SealOutcome},
+    sync::{SyncJob, SyncOutcome},
 };
 
 /// Most series whose changed meta is remembered until the next catalog; others are told again then.
@@ -54,7 +54,7 @@ pub struct SourceId(u32);
 ///
 /// It is good as long as the series was in its source's newest scrape, and that was recorded and not
 /// missed, or the series was asked for since. Later it may be taken back; it never comes to mean another series
-/// ([`Set::Stale`]).
+/// ([`SetOutcome::Stale`]).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct SeriesId {
     source: u32,
@@ -100,7 +100,7 @@ pub struct Recorder {
     seal_pause: u32,
     last_sync: Option<Instant>,
     frame: Vec<u8>,
-    counts: Counts,
+    counters: Counters,
 }
 
 impl Recorder {
@@ -144,17 +144,17 @@ impl Recorder {
             seal_pause: 0,
             last_sync: None,
             frame: Vec::new(),
-            counts: Counts::default(),
+            counters: Counters::default(),
         })
     }
 
     /// Finds a source by its name, or adds it.
-    pub fn source(&mut self, name: &str) -> Result<SourceId, Refused> {
+    pub fn source(&mut self, name: &str) -> Result<SourceId, LimitError> {
         if let Some(at) = self.lives.iter().position(|live| &*live.name == name) {
             return Ok(SourceId(at as u32));
         }
         if self.lives.len() >= SOURCES_MAX {
-            return Err(Refused::Sources);
+            return Err(LimitError::Sources);
         }
         let name: Arc<str> = name.into();
         Arc::make_mut(&mut self.catalog).add_source(Arc::clone(&name));
@@ -174,7 +174,7 @@ impl Recorder {
         source: SourceId,
         labels: &Labels,
         meta: &Meta,
-    ) -> Result<SeriesId, Refused> {
+    ) -> Result<SeriesId, LimitError> {
         let hash = self.hasher.hash(labels.key());
         let live = &self.lives[source.0 as usize];
         let slot = if let Some(slot) = live.find(hash, labels.key(), &self.catalog) {
@@ -203,10 +203,10 @@ impl Recorder {
         hash: u32,
         labels: &Labels,
         meta: &Meta,
-    ) -> Result<u32, Refused> {
+    ) -> Result<u32, LimitError> {
         if !self.has_room_for_series(labels, meta) {
-            self.counts.series_refused += 1;
-            return Err(Refused::Budget);
+            self.counters.series_refused += 1;
+            return Err(LimitError::Budget);
         }
         let catalog = Arc::make_mut(&mut self.catalog);
         let meta = bounded_meta(meta);
@@ -321,7 +321,7 @@ impl Recorder {
                 .sum(),
             parts: self.shelf.parts().count() + 1,
             oldest: self.oldest(),
-            counts: self.counts,
+            counters: self.counters,
             evicted_parts: self.shelf.evicted_parts,
         }
     }

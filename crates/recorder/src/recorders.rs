@@ -25,13 +25,13 @@ use crate::{
     error::OpenError,
     options::{BUDGET_MIN, Grant, Options},
     reader::Reader,
-    recorder::{Opened, Recorder, SyncJob, Synced, lock, open_read_only_at},
+    recorder::{OpenReport, Recorder, SyncJob, SyncOutcome, lock, open_read_only_at},
     stats::Stats,
 };
 
 /// One of several [`Recorders`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct MemberId(usize);
+pub struct RecorderId(usize);
 
 /// Recorders that share one budget, one for each name; together they never have more.
 ///
@@ -64,18 +64,18 @@ struct Member {
 /// One recorder's turn. What it records meanwhile finds room, as much as was asked for from all of
 /// them, and more from its own oldest data.
 #[derive(Debug)]
-pub struct Turn<'a> {
+pub struct RecorderGuard<'a> {
     member: &'a mut Member,
 }
 
-/// What is to be made durable, on any thread. Give the result to [`Recorders::synced`].
+/// What is to be made durable, on any thread. Give the result to [`Recorders::finish_sync`].
 #[derive(Debug)]
 pub struct SyncJobs(Vec<(usize, SyncJob)>);
 
 /// What came out of [`SyncJobs`].
 #[derive(Debug)]
 #[must_use = "the recorders have to be told"]
-pub struct SyncedAll(Vec<(usize, Synced)>);
+pub struct SyncOutcomes(Vec<(usize, SyncOutcome)>);
 
 impl Recorders {
     /// Records in memory. The budget covers all of them.
@@ -92,10 +92,10 @@ impl Recorders {
 
     /// Opens the records in `dir`, which is made if it is not there, and goes on with them; see
     /// [`Recorder::open`].
-    pub fn open(dir: &Path, options: Options) -> Result<(Self, Opened), OpenError> {
+    pub fn open(dir: &Path, options: Options) -> Result<(Self, OpenReport), OpenError> {
         least(&options, 1)?;
         let lock = lock(dir)?;
-        let mut opened = Opened::default();
+        let mut opened = OpenReport::default();
         let mut left = Vec::new();
         for place in records_in(dir).map_err(|error| at(dir, error))? {
             let (recorder, found) = if place.is_empty() {
@@ -122,11 +122,11 @@ impl Recorders {
     /// # Errors
     ///
     /// When the budget is too small for one more, or its directory can not be opened.
-    pub fn member(&mut self, name: &str) -> Result<MemberId, OpenError> {
+    pub fn recorder(&mut self, name: &str) -> Result<RecorderId, OpenError> {
         let place = place_of(name);
         let named = |member: &Member| member.place == place;
         if let Some(at) = self.members.iter().position(named) {
-            return Ok(MemberId(at));
+            return Ok(RecorderId(at));
         }
         least(&self.options, self.members.len() + 1)?;
         let member = if let Some(at) = self.left.iter().position(named) {
@@ -143,7 +143,7 @@ impl Recorders {
             Member::new(place, recorder)
         };
         self.members.push(member);
-        Ok(MemberId(self.members.len() - 1))
+        Ok(RecorderId(self.members.len() - 1))
     }
 
     /// Gives a recorder its turn, with room for a scrape of about so many samples.
@@ -151,7 +151,7 @@ impl Recorders {
     /// # Panics
     ///
     /// When `member` is of other recorders.
-    pub fn turn(&mut self, member: MemberId, samples: usize) -> Turn<'_> {
+    pub fn reserve(&mut self, member: RecorderId, samples: usize) -> RecorderGuard<'_> {
         let share = self.options.budget / self.members.len() as u64;
         let limit = self.options.budget;
         let recorder = &mut self.members[member.0].recorder;
@@ -162,7 +162,7 @@ impl Recorders {
         let member = &mut self.members[member.0];
         let limit = limit.saturating_sub(others);
         member.recorder.grant(Grant { limit, share });
-        Turn { member }
+        RecorderGuard { member }
     }
 
     /// A reader of what all of them have recorded now. What is recorded later it does not see.
@@ -189,15 +189,15 @@ impl Recorders {
     ///
     /// When `member` is of other recorders.
     #[must_use]
-    pub fn stats_of(&self, member: MemberId) -> Stats {
+    pub fn stats_of(&self, member: RecorderId) -> Stats {
         self.members[member.0].recorder.stats()
     }
 
     /// Takes out what has to be done to make everything committed so far durable; see
-    /// [`Recorder::sync_job`]. Nothing in memory, and when everything is.
-    pub fn sync_job(&mut self, now: Instant) -> Option<SyncJobs> {
+    /// [`Recorder::begin_sync`]. Nothing in memory, and when everything is.
+    pub fn begin_sync(&mut self, now: Instant) -> Option<SyncJobs> {
         let members = self.members.iter_mut().enumerate();
-        let jobs = members.filter_map(|(at, member)| Some((at, member.recorder.sync_job(now)?)));
+        let jobs = members.filter_map(|(at, member)| Some((at, member.recorder.begin_sync(now)?)));
         let jobs: Vec<_> = jobs.filter(|(_, job)| !job.is_empty()).collect();
         (!jobs.is_empty()).then_some(SyncJobs(jobs))
     }
@@ -206,13 +206,13 @@ impl Recorders {
     ///
     /// # Errors
     ///
-    /// The first, with the record it is of; see [`Recorder::synced`]. The others are taken in all the
+    /// The first, with the record it is of; see [`Recorder::finish_sync`]. The others are taken in all the
     /// same.
-    pub fn synced(&mut self, synced: SyncedAll) -> io::Result<()> {
+    pub fn finish_sync(&mut self, synced: SyncOutcomes) -> io::Result<()> {
         let mut result = Ok(());
         for (at, synced) in synced.0 {
             let member = &mut self.members[at];
-            let taken = member.recorder.synced(synced);
+            let taken = member.recorder.finish_sync(synced);
             member.used = member.recorder.claim().used;
             let place = &member.place;
             let taken =
@@ -224,8 +224,8 @@ impl Recorders {
 
     /// Makes everything committed so far durable, on this thread.
     pub fn sync(&mut self, now: Instant) -> io::Result<()> {
-        match self.sync_job(now) {
-            Some(jobs) => self.synced(jobs.run()),
+        match self.begin_sync(now) {
+            Some(jobs) => self.finish_sync(jobs.run()),
             None => Ok(()),
         }
     }
@@ -302,13 +302,13 @@ impl Member {
 
 impl SyncJobs {
     /// Does the work; takes as long as the disk does.
-    pub fn run(self) -> SyncedAll {
+    pub fn run(self) -> SyncOutcomes {
         let run = |(at, job): (usize, SyncJob)| (at, job.run());
-        SyncedAll(self.0.into_iter().map(run).collect())
+        SyncOutcomes(self.0.into_iter().map(run).collect())
     }
 }
 
-impl Deref for Turn<'_> {
+impl Deref for RecorderGuard<'_> {
     type Target = Recorder;
 
     fn deref(&self) -> &Recorder {
@@ -316,13 +316,13 @@ impl Deref for Turn<'_> {
     }
 }
 
-impl DerefMut for Turn<'_> {
+impl DerefMut for RecorderGuard<'_> {
     fn deref_mut(&mut self) -> &mut Recorder {
         &mut self.member.recorder
     }
 }
 
-impl Drop for Turn<'_> {
+impl Drop for RecorderGuard<'_> {
     fn drop(&mut self) {
         self.member.used = self.member.recorder.claim().used;
     }
@@ -330,8 +330,8 @@ impl Drop for Turn<'_> {
 
 /// Opens the records in `dir` to read them, also while recorders write to it: what is committed by
 /// then is seen, and nothing is changed. It may also be the directory of one [`Recorder`].
-pub fn open_read_only(dir: &Path) -> Result<(Reader, Opened), OpenError> {
-    let mut opened = Opened::default();
+pub fn open_read_only(dir: &Path) -> Result<(Reader, OpenReport), OpenError> {
+    let mut opened = OpenReport::default();
     let mut snapshots = Vec::new();
     for place in records_in(dir).map_err(|error| at(dir, error))? {
         let (mut snapshot, found) = match open_read_only_at(&dir.join(&place)) {

@@ -25,13 +25,13 @@ pub struct Stats {
     /// Parts that left to make room.
     pub evicted_parts: u64,
     /// What happened since it was opened.
-    pub counts: Counts,
+    pub counters: Counters,
 }
 
 /// What happened since a recorder was opened.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Counts {
+pub struct Counters {
     /// Scrapes recorded.
     pub scrapes: u64,
     /// Scrapes recorded as missed.
@@ -57,7 +57,7 @@ pub struct Counts {
 impl Stats {
     /// Those of two records together.
     pub(crate) fn with(self, other: Self) -> Self {
-        let (a, b) = (self.counts, other.counts);
+        let (a, b) = (self.counters, other.counters);
         Self {
             budget: self.budget + other.budget,
             used: self.used + other.used,
@@ -69,7 +69,7 @@ impl Stats {
             parts: self.parts + other.parts,
             oldest: self.oldest.into_iter().chain(other.oldest).min(),
             evicted_parts: self.evicted_parts + other.evicted_parts,
-            counts: Counts {
+            counters: Counters {
                 scrapes: a.scrapes + b.scrapes,
                 missed: a.missed + b.missed,
                 samples: a.samples + b.samples,

@@ -82,7 +82,7 @@ fn fodc_o25_in_files_the_budget_holds_while_series_churn() {
                 on_disk <= 200 << 10 && on_disk <= used && used <= 200 << 10,
                 "{on_disk} of {used}"
             );
-            if recorder.stats().counts.scrapes % 5 == 0 {
+            if recorder.stats().counters.scrapes % 5 == 0 {
                 recorder.sync(Instant::now()).unwrap();
             }
         });
@@ -181,7 +181,7 @@ fn a_bomb_of_labels_costs_what_is_old_and_is_refused_when_it_is_too_much() {
         );
     }
     assert!(refused > 0);
-    assert_eq!(recorder.stats().counts.series_refused, refused);
+    assert_eq!(recorder.stats().counters.series_refused, refused);
     // Afterwards, or when the source is down, there is room for everybody again.
     recorder.missed(source, 40_000).unwrap();
     let mut model = Model::default();

@@ -154,11 +154,11 @@ fn req_f10_a_busy_service_costs_at_most_a_byte_per_sample() {
         }
         samples += scrape.commit().unwrap().samples;
     }
-    let job = recorder.seal_job().unwrap();
-    recorder.sealed(job.run());
+    let job = recorder.begin_seal().unwrap();
+    recorder.finish_seal(job.run());
     recorder.sync(now).unwrap();
     recorder.sync(now).unwrap();
-    assert_eq!(recorder.stats().counts.sealed, 1);
+    assert_eq!(recorder.stats().counters.sealed, 1);
     let (names, others) = bytes_of(dir.path());
     let (per_sample, per_series) = (
         others as f64 / samples as f64,

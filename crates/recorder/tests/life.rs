@@ -9,7 +9,8 @@ mod support;
 use std::{collections::BTreeMap, time::Instant};
 
 use steadfast_recorder::{
-    Kind, Labels, Meta, NAME, OpenError, Options, Recorder, Refused, Selector, Set, open_read_only,
+    Kind, Labels, LimitError, Meta, NAME, OpenError, Options, Recorder, Selector, SetOutcome,
+    open_read_only,
 };
 use support::{labels, latest, meta, windows};
 
@@ -28,12 +29,12 @@ fn the_first_value_of_a_series_in_a_scrape_wins_and_the_rest_is_counted() {
         Ok(id),
         "the same series has the same id"
     );
-    assert_eq!(scrape.set(id, 1.0, None), Set::First);
-    assert_eq!(scrape.set(id, 2.0, None), Set::Duplicate);
-    assert_eq!(scrape.set(id, 1.0, None), Set::Duplicate);
+    assert_eq!(scrape.set(id, 1.0, None), SetOutcome::Stored);
+    assert_eq!(scrape.set(id, 2.0, None), SetOutcome::Duplicate);
+    assert_eq!(scrape.set(id, 1.0, None), SetOutcome::Duplicate);
     let committed = scrape.commit().unwrap();
     assert_eq!((committed.samples, committed.duplicates), (1, 2));
-    assert_eq!(recorder.stats().counts.duplicates, 2);
+    assert_eq!(recorder.stats().counters.duplicates, 2);
     assert_eq!(
         windows(&recorder.reader(), "a", (0, 9_000))[&1].samples,
         [(1_000, 1.0_f64.to_bits())]
@@ -84,7 +85,7 @@ fn a_scrape_that_is_dropped_leaves_no_trace() {
     let mut scrape = recorder.scrape(source, 2_000);
     assert_eq!(
         scrape.set(id, 2.0, None),
-        Set::First,
+        SetOutcome::Stored,
         "the id is as good as before"
     );
     scrape.commit().unwrap();
@@ -107,23 +108,23 @@ fn an_id_whose_series_is_gone_is_stale_and_never_another_series() {
         let mut scrape = recorder.scrape(source, i64::from(n) * 1_000);
         assert_eq!(
             scrape.set(lasting, 0.0, None),
-            Set::First,
+            SetOutcome::Stored,
             "it was in every scrape"
         );
         let id = scrape.series(&labels(n), &meta(n)).unwrap();
-        assert_eq!(scrape.set(id, f64::from(n), None), Set::First);
+        assert_eq!(scrape.set(id, f64::from(n), None), SetOutcome::Stored);
         scrape.commit().unwrap();
         old.push(id);
     }
     assert!(
-        recorder.stats().counts.catalogs > 0,
+        recorder.stats().counters.catalogs > 0,
         "slots were taken again"
     );
     let mut scrape = recorder.scrape(source, 4_000_000);
     let stale = old
         .iter()
         .map(|id| scrape.set(*id, -1.0, None))
-        .filter(|set| *set == Set::Stale)
+        .filter(|set| *set == SetOutcome::Stale)
         .count();
     assert!(stale > 1_000, "{stale}");
     scrape.commit().unwrap();
@@ -137,7 +138,7 @@ fn an_id_whose_series_is_gone_is_stale_and_never_another_series() {
     let mut scrape = recorder.scrape(other, 5_000_000);
     assert_eq!(
         scrape.set(lasting, 1.0, None),
-        Set::Stale,
+        SetOutcome::Stale,
         "an id of another source"
     );
 }
@@ -392,23 +393,23 @@ fn sealing_and_syncing_can_be_done_on_other_threads() {
             scrape.set(id, n as f64, None);
         }
         scrape.commit().unwrap();
-        if let Some(job) = recorder.seal_job() {
-            assert!(recorder.seal_job().is_none(), "one at a time");
+        if let Some(job) = recorder.begin_seal() {
+            assert!(recorder.begin_seal().is_none(), "one at a time");
             // Every other job is lost with its thread.
             let sealed = std::thread::spawn(move || job.run()).join().unwrap();
             jobs += 1;
             if jobs % 2 == 0 {
-                recorder.sealed(sealed);
+                recorder.finish_seal(sealed);
             }
         }
-        if let Some(job) = recorder.sync_job(now) {
+        if let Some(job) = recorder.begin_sync(now) {
             recorder
-                .synced(std::thread::spawn(move || job.run()).join().unwrap())
+                .finish_sync(std::thread::spawn(move || job.run()).join().unwrap())
                 .unwrap();
         }
         assert!(!recorder.sync_due(now));
     }
-    assert!(recorder.stats().counts.sealed >= 4);
+    assert!(recorder.stats().counters.sealed >= 4);
     let (reader, opened) = open_read_only(dir.path()).unwrap();
     assert_eq!((&opened.damage, reader.check()), (&Vec::new(), Vec::new()));
     for reader in [reader, recorder.reader()] {
@@ -434,8 +435,8 @@ fn what_is_too_small_or_too_much_is_refused_by_name() {
     let mut recorder = Recorder::in_memory(options).unwrap();
     let source = recorder.source("a").unwrap();
     let refused = (0..10_000).find_map(|n| recorder.series(source, &labels(n), &meta(n)).err());
-    assert_eq!(refused, Some(Refused::Budget));
-    assert_eq!(recorder.stats().counts.series_refused, 1);
+    assert_eq!(refused, Some(LimitError::Budget));
+    assert_eq!(recorder.stats().counters.series_refused, 1);
     let refused = (0..2_000).find_map(|n| recorder.source(&n.to_string()).err());
-    assert_eq!(refused, Some(Refused::Sources));
+    assert_eq!(refused, Some(LimitError::Sources));
 }

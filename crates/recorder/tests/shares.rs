@@ -11,7 +11,7 @@ use std::{collections::BTreeMap, path::Path, time::Instant};
 
 use proptest::prelude::*;
 use steadfast_recorder::{
-    Labels, MemberId, Meta, NAME, OpenError, Options, Reader, Recorder, Recorders, Selector,
+    Labels, Meta, NAME, OpenError, Options, Reader, Recorder, RecorderId, Recorders, Selector,
     open_read_only,
 };
 use support::{Model, Random, Reading, on_disk, record, windows};
@@ -52,9 +52,9 @@ fn kept(reader: &Reader, model: &Model, source: &str) -> usize {
 }
 
 /// A page of new series with long labels, as nobody should have.
-fn bomb(recorders: &mut Recorders, member: MemberId, step: i64) {
+fn bomb(recorders: &mut Recorders, member: RecorderId, step: i64) {
     let padding = "x".repeat(300);
-    let mut turn = recorders.turn(member, usize::MAX);
+    let mut turn = recorders.reserve(member, usize::MAX);
     let source = turn.source("bomb").unwrap();
     let mut scrape = turn.scrape(source, step * 1_000);
     for n in 0..500 {
@@ -89,12 +89,17 @@ fn kept_alone(budget: u64, dir: Option<&Path>) -> usize {
 
 /// The calm recorder beside one that gets a bomb with each step.
 fn calm_beside_a_bomb(mut recorders: Recorders, dir: Option<&Path>) -> usize {
-    let calm = recorders.member("calm").unwrap();
-    let wild = recorders.member("wild").unwrap();
+    let calm = recorders.recorder("calm").unwrap();
+    let wild = recorders.recorder("wild").unwrap();
     let (mut random, mut model) = (Random(7), Model::default());
     for step in 0..STEPS {
         let reading = random_reading(&mut random, step, 0..60);
-        record(&mut recorders.turn(calm, 60), &mut model, "calm", &reading);
+        record(
+            &mut recorders.reserve(calm, 60),
+            &mut model,
+            "calm",
+            &reading,
+        );
         if step % 10 == 0 {
             bomb(&mut recorders, wild, step);
             recorders.sync(Instant::now()).unwrap();
@@ -107,7 +112,7 @@ fn calm_beside_a_bomb(mut recorders: Recorders, dir: Option<&Path>) -> usize {
         }
     }
     assert!(recorders.stats_of(wild).evicted_parts > 0);
-    assert!(recorders.stats_of(wild).counts.series_refused > 0 || dir.is_some());
+    assert!(recorders.stats_of(wild).counters.series_refused > 0 || dir.is_some());
     kept(&recorders.reader(), &model, "calm")
 }
 
@@ -135,12 +140,12 @@ fn what_nobody_is_guaranteed_goes_to_the_newest() {
     let (mut recorders, _) = Recorders::open(dir.path(), options(BUDGET)).unwrap();
     let names = ["large", "medium", "small"];
     let sizes = [120, 90, 3];
-    let members = names.map(|name| recorders.member(name).unwrap());
+    let members = names.map(|name| recorders.recorder(name).unwrap());
     let (mut random, mut model) = (Random(7), Model::default());
     for step in 0..1_500 {
         for ((name, size), member) in names.into_iter().zip(sizes).zip(members) {
             let reading = random_reading(&mut random, step, 0..size);
-            let mut turn = recorders.turn(member, size as usize);
+            let mut turn = recorders.reserve(member, size as usize);
             record(&mut turn, &mut model, name, &reading);
         }
         if step % 10 == 0 {
@@ -173,13 +178,18 @@ fn records_of_earlier_names_stay_until_room_is_needed_and_then_go_with_their_dir
     drop(lone);
     let (mut recorders, _) = Recorders::open(dir.path(), options(256 << 10)).unwrap();
     let (a, b) = (
-        recorders.member("a").unwrap(),
-        recorders.member("b").unwrap(),
+        recorders.recorder("a").unwrap(),
+        recorders.recorder("b").unwrap(),
     );
     for step in 50..100 {
         for (name, member) in [("a", a), ("b", b)] {
             let reading = random_reading(&mut random, step, 0..60);
-            record(&mut recorders.turn(member, 60), &mut model, name, &reading);
+            record(
+                &mut recorders.reserve(member, 60),
+                &mut model,
+                name,
+                &reading,
+            );
         }
     }
     drop(recorders);
@@ -192,14 +202,14 @@ fn records_of_earlier_names_stay_until_room_is_needed_and_then_go_with_their_dir
         assert_eq!(kept(&reader, &model, name), 50);
     }
     let (mut recorders, _) = Recorders::open(dir.path(), options(256 << 10)).unwrap();
-    let b = recorders.member("b").unwrap();
+    let b = recorders.recorder("b").unwrap();
     for name in ["lone", "a", "b"] {
         assert_eq!(kept(&recorders.reader(), &model, name), 50);
     }
     let mut order = Vec::new();
     for step in 100..1_200 {
         let reading = random_reading(&mut random, step, 0..60);
-        record(&mut recorders.turn(b, 60), &mut model, "b", &reading);
+        record(&mut recorders.reserve(b, 60), &mut model, "b", &reading);
         if step % 10 == 0 {
             recorders.sync(Instant::now()).unwrap();
             let reader = recorders.reader();
@@ -226,10 +236,15 @@ fn a_smaller_budget_holds_from_the_opening_on() {
     let (mut model, mut random) = (Model::default(), Random(7));
     let (mut recorders, _) = Recorders::open(dir.path(), options(BUDGET)).unwrap();
     for name in ["a", "b"] {
-        let member = recorders.member(name).unwrap();
+        let member = recorders.recorder(name).unwrap();
         for step in 0..600 {
             let reading = random_reading(&mut random, step, 0..60);
-            record(&mut recorders.turn(member, 60), &mut model, name, &reading);
+            record(
+                &mut recorders.reserve(member, 60),
+                &mut model,
+                name,
+                &reading,
+            );
             if step % 10 == 0 {
                 recorders.sync(Instant::now()).unwrap();
             }
@@ -242,9 +257,14 @@ fn a_smaller_budget_holds_from_the_opening_on() {
         assert!(recorders.stats().used <= budget);
         assert!(on_disk(dir.path()) <= budget);
         for name in ["a", "b"] {
-            let member = recorders.member(name).unwrap();
+            let member = recorders.recorder(name).unwrap();
             let reading = random_reading(&mut random, step, 0..60);
-            record(&mut recorders.turn(member, 60), &mut model, name, &reading);
+            record(
+                &mut recorders.reserve(member, 60),
+                &mut model,
+                name,
+                &reading,
+            );
             assert!(kept(&recorders.reader(), &model, name) > 0);
         }
         assert!(on_disk(dir.path()) <= budget);
@@ -255,10 +275,10 @@ fn a_smaller_budget_holds_from_the_opening_on() {
 fn a_budget_is_too_small_for_too_many() {
     let mut recorders = Recorders::in_memory(options(200 << 10)).unwrap();
     for n in 0..3 {
-        recorders.member(&n.to_string()).unwrap();
+        recorders.recorder(&n.to_string()).unwrap();
     }
-    recorders.member("0").unwrap();
-    let error = recorders.member("3").unwrap_err();
+    recorders.recorder("0").unwrap();
+    let error = recorders.recorder("3").unwrap_err();
     assert!(matches!(error, OpenError::Budget { least, .. } if least == 256 << 10));
     assert!(Recorders::in_memory(options(1)).is_err());
 }
@@ -279,10 +299,15 @@ fn damage_is_told_with_the_directory_it_is_in_and_spares_the_others() {
     let (mut model, mut random) = (Model::default(), Random(7));
     let (mut recorders, _) = Recorders::open(dir.path(), options(BUDGET)).unwrap();
     for name in ["a", "b"] {
-        let member = recorders.member(name).unwrap();
+        let member = recorders.recorder(name).unwrap();
         for step in 0..20 {
             let reading = random_reading(&mut random, step, 0..20);
-            record(&mut recorders.turn(member, 20), &mut model, name, &reading);
+            record(
+                &mut recorders.reserve(member, 20),
+                &mut model,
+                name,
+                &reading,
+            );
         }
     }
     drop(recorders);
@@ -304,9 +329,14 @@ fn damage_is_told_with_the_directory_it_is_in_and_spares_the_others() {
 
     let (mut recorders, again) = Recorders::open(dir.path(), options(BUDGET)).unwrap();
     assert_eq!(again.damage, opened.damage);
-    let member = recorders.member("a").unwrap();
+    let member = recorders.recorder("a").unwrap();
     let reading = random_reading(&mut random, 20, 0..20);
-    record(&mut recorders.turn(member, 20), &mut model, "a", &reading);
+    record(
+        &mut recorders.reserve(member, 20),
+        &mut model,
+        "a",
+        &reading,
+    );
     assert_eq!(whole(&recorders.reader()), 20);
 }
 
@@ -371,16 +401,16 @@ proptest! {
                         next += series;
                     }
                     let name = ["a", "b", "c", "d"][member];
-                    let member = recorders.member(name).unwrap();
+                    let member = recorders.recorder(name).unwrap();
                     let reading = random_reading(&mut random, time, next..next + series);
-                    let mut turn = recorders.turn(member, series as usize);
+                    let mut turn = recorders.reserve(member, series as usize);
                     record(&mut turn, &mut model, name, &reading);
                 }
                 Step::Missed { member } => {
                     let name = ["a", "b", "c", "d"][member];
-                    let member = recorders.member(name).unwrap();
+                    let member = recorders.recorder(name).unwrap();
                     let reading = Reading { time: time * 1_000, values: None };
-                    record(&mut recorders.turn(member, 0), &mut model, name, &reading);
+                    record(&mut recorders.reserve(member, 0), &mut model, name, &reading);
                 }
                 Step::Sync => recorders.sync(Instant::now()).unwrap(),
                 Step::Reopen if files => {

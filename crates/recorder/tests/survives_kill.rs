@@ -18,7 +18,7 @@ use std::{
 };
 
 use steadfast_recorder::{
-    Labels, MemberId, Meta, NAME, Options, Reader, Recorders, Selector, open_read_only,
+    Labels, Meta, NAME, Options, Reader, RecorderId, Recorders, Selector, open_read_only,
 };
 
 const DIR: &str = "STEADFAST_TEST_RECORD_DIR";
@@ -55,8 +55,8 @@ fn values(n: i64) -> BTreeMap<i64, u64> {
     values
 }
 
-fn record(recorders: &mut Recorders, (member, name): (MemberId, &str), n: i64) {
-    let mut turn = recorders.turn(member, 60);
+fn record(recorders: &mut Recorders, (member, name): (RecorderId, &str), n: i64) {
+    let mut turn = recorders.reserve(member, 60);
     let source = turn.source(name).unwrap();
     let mut scrape = turn.scrape(source, n);
     for (series, bits) in values(n) {
@@ -83,7 +83,7 @@ fn record_until_killed() {
     }
     let once = format!("once at {first}");
     let [always, sometimes, once] =
-        [ALWAYS, SOMETIMES, &once].map(|name| (recorders.member(name).unwrap(), name));
+        [ALWAYS, SOMETIMES, &once].map(|name| (recorders.recorder(name).unwrap(), name));
     let mut out = std::io::stdout().lock();
     for n in first..first + SCRAPES {
         for (source, due) in [(once, n == first), (sometimes, n % 3 == 0), (always, true)] {

@@ -7,7 +7,7 @@ use std::{path::PathBuf, process::ExitCode};
 
 use anyhow::{Context as _, bail};
 use jiff::{Span, Timestamp};
-use steadfast_recorder::{Opened, Selector, open_read_only};
+use steadfast_recorder::{OpenReport, Selector, open_read_only};
 
 use crate::{
     config::{Fault, Faults, Settings},
@@ -98,7 +98,7 @@ struct Wanted {
 }
 
 impl Wanted {
-    fn from_args(args: &Args, opened: &Opened) -> Result<Self, Faults> {
+    fn from_args(args: &Args, opened: &OpenReport) -> Result<Self, Faults> {
         let mut faults = Vec::new();
         let newest = opened.newest.unwrap_or_default();
         let mut time = |flag: &str, text: &Option<String>, default| match text {

@@ -76,8 +76,8 @@ impl Recording {
         let mut desks = Vec::with_capacity(config.endpoints.len());
         for endpoint in &config.endpoints {
             let url = endpoint.source();
-            let member = recorders.member(&url)?;
-            let mut turn = recorders.turn(member, 0);
+            let member = recorders.recorder(&url)?;
+            let mut turn = recorders.reserve(member, 0);
             let sources = (turn.source(&url)?, turn.source(&health_source(&url))?);
             desks.push(Desk::new(
                 url,
@@ -140,7 +140,7 @@ pub(super) enum RecordingError {
     #[error(transparent)]
     Open(#[from] OpenError),
     #[error(transparent)]
-    Refused(#[from] steadfast_recorder::Refused),
+    Refused(#[from] steadfast_recorder::LimitError),
     #[error("can not start the recording thread: {0}")]
     Thread(#[from] io::Error),
 }
@@ -181,7 +181,7 @@ impl Thread {
             } => {
                 let desk = &mut self.desks[endpoint];
                 let series = bytes.len() / LINE_BYTES;
-                desk.piece(&mut self.recorders.turn(desk.member, series), &bytes);
+                desk.piece(&mut self.recorders.reserve(desk.member, series), &bytes);
             }
             Message::End {
                 endpoint,
@@ -190,7 +190,7 @@ impl Thread {
             } => {
                 let desk = &mut self.desks[endpoint];
                 let samples = desk.samples() + HEALTH_SAMPLES;
-                let written = desk.end(&mut self.recorders.turn(desk.member, samples), reading);
+                let written = desk.end(&mut self.recorders.reserve(desk.member, samples), reading);
                 self.publish(endpoint, written);
                 done.send(()).ok();
             }
@@ -206,10 +206,10 @@ impl Thread {
                 to.send(snapshot).ok();
             }
             Message::SyncJob { to } => {
-                to.send(self.recorders.sync_job(Instant::now())).ok();
+                to.send(self.recorders.begin_sync(Instant::now())).ok();
             }
             Message::Synced { synced } => {
-                let synced = self.recorders.synced(synced);
+                let synced = self.recorders.finish_sync(synced);
                 self.judge(synced.map_err(|error| error.to_string()));
             }
         }

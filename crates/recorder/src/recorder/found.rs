@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, io, path::Path};
 
-use super::open::Opened;
+use super::open::OpenReport;
 use crate::{
     disk::{Disk, read_whole},
     error::{Damage, DamageKind, OpenError},
@@ -15,7 +15,7 @@ use crate::{
 /// The files of a record, read.
 #[derive(Debug, Default)]
 pub(super) struct Found {
-    pub(super) opened: Opened,
+    pub(super) opened: OpenReport,
     pub(super) parts: Vec<FoundPart>,
     pub(super) catalogs: BTreeMap<u64, u64>,
     /// Files of no use any more.

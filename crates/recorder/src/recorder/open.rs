@@ -27,7 +27,7 @@ use crate::{
 /// What was found in a directory.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Opened {
+pub struct OpenReport {
     /// Parts the record consists of.
     pub parts: usize,
     /// Time of the oldest data, Unix milliseconds.
@@ -44,7 +44,7 @@ pub struct Opened {
 /// The name of the file that is locked by who writes to a directory.
 pub(crate) const LOCK: &str = "lock";
 
-impl Opened {
+impl OpenReport {
     /// Adds what was found in the directory's own `place`.
     pub(crate) fn add(&mut self, found: Self, place: &str) {
         self.parts += found.parts;
@@ -87,7 +87,7 @@ impl Recorder {
     /// Opens the record in `dir`, which is made if it is not there, and goes on with it: every scrape
     /// that was committed is there, whatever ended the process that wrote it. Damage is told and
     /// costs what is damaged.
-    pub fn open(dir: &Path, options: Options) -> Result<(Self, Opened), OpenError> {
+    pub fn open(dir: &Path, options: Options) -> Result<(Self, OpenReport), OpenError> {
         let lock = lock(dir)?;
         Self::open_unlocked(dir, options, Some(lock))
     }
@@ -97,7 +97,7 @@ impl Recorder {
         dir: &Path,
         options: Options,
         lock: Option<File>,
-    ) -> Result<(Self, Opened), OpenError> {
+    ) -> Result<(Self, OpenReport), OpenError> {
         let disk: Arc<dyn Disk> = Arc::new(Directory::new(dir));
         let recorder = Self::new(options, Some(disk), lock)?;
         recorder.restored().map_err(|error| error.at(dir))
@@ -107,7 +107,7 @@ impl Recorder {
     pub(crate) fn open_on(
         disk: Arc<dyn Disk>,
         options: Options,
-    ) -> Result<(Self, Opened), OpenError> {
+    ) -> Result<(Self, OpenReport), OpenError> {
         let recorder = Self::new(options, Some(disk), None)?;
         recorder
             .restored()
@@ -115,9 +115,9 @@ impl Recorder {
     }
 
     /// Takes in what the disk has.
-    fn restored(mut self) -> Result<(Self, Opened), Failure> {
+    fn restored(mut self) -> Result<(Self, OpenReport), Failure> {
         let Some(disk) = self.disk.clone() else {
-            return Ok((self, Opened::default()));
+            return Ok((self, OpenReport::default()));
         };
         let mut found = Found::read(&*disk)?;
         for name in &found.leftovers {
@@ -197,7 +197,7 @@ impl Recorder {
         &mut self,
         part: FoundPart,
         disk: &dyn Disk,
-        opened: &mut Opened,
+        opened: &mut OpenReport,
     ) -> Result<(), Failure> {
         let Some(Content::Head(head)) = &part.content else {
             return Ok(());

@@ -4,7 +4,7 @@ use std::{path::Path, sync::Arc};
 
 use super::{
     found::{Content, Failure, Found},
-    open::Opened,
+    open::OpenReport,
 };
 use crate::{
     disk::{Directory, Disk},
@@ -17,12 +17,12 @@ use crate::{
 const TRIES: usize = 16;
 
 /// What is in the record in `dir`, which a recorder may be writing.
-pub(crate) fn open_read_only_at(dir: &Path) -> Result<(Snapshot, Opened), OpenError> {
+pub(crate) fn open_read_only_at(dir: &Path) -> Result<(Snapshot, OpenReport), OpenError> {
     let disk: Arc<dyn Disk> = Arc::new(Directory::new(dir));
     read_only(&disk).map_err(|failure| failure.at(dir))
 }
 
-fn read_only(disk: &Arc<dyn Disk>) -> Result<(Snapshot, Opened), Failure> {
+fn read_only(disk: &Arc<dyn Disk>) -> Result<(Snapshot, OpenReport), Failure> {
     let mut found = Found::read(&**disk)?;
     for _ in 1..TRIES {
         if !found.moved {
@@ -77,7 +77,7 @@ fn read_only(disk: &Arc<dyn Disk>) -> Result<(Snapshot, Opened), Failure> {
 #[cfg(test)]
 pub(crate) fn read_only_on(
     disk: &Arc<dyn Disk>,
-) -> Result<(crate::reader::Reader, Opened), OpenError> {
+) -> Result<(crate::reader::Reader, OpenReport), OpenError> {
     let read = read_only(disk).map_err(|failure| failure.at(Path::new("disk")));
     read.map(|(snapshot, opened)| (crate::reader::Reader::new(snapshot), opened))
 }

@@ -2,15 +2,15 @@
 
 use super::{Recorder, SeriesId, SourceId};
 use crate::{
-    error::{Refused, WriteError},
+    error::{LimitError, WriteError},
     labels::{Labels, Meta},
 };
 
 /// What became of a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Set {
+pub enum SetOutcome {
     /// It is the series' value in this scrape.
-    First,
+    Stored,
     /// The series has a value in this scrape; this one is counted and left out.
     Duplicate,
     /// The id is not good any more, or another source's: ask for the series again.
@@ -47,22 +47,22 @@ impl<'a> Scrape<'a> {
     }
 
     /// [`Recorder::series`] for this scrape's source.
-    pub fn series(&mut self, labels: &Labels, meta: &Meta) -> Result<SeriesId, Refused> {
+    pub fn series(&mut self, labels: &Labels, meta: &Meta) -> Result<SeriesId, LimitError> {
         self.recorder.series(self.source, labels, meta)
     }
 
     /// Gives a series its value, bit for bit, and the time its line brought along (Unix,
     /// milliseconds), which is kept only when timestamps are honoured.
-    pub fn set(&mut self, series: SeriesId, value: f64, time_ms: Option<i64>) -> Set {
+    pub fn set(&mut self, series: SeriesId, value: f64, time_ms: Option<i64>) -> SetOutcome {
         let live = &mut self.recorder.lives[self.source.0 as usize];
         if series.source != self.source.0 || live.generation(series.slot) != Some(series.generation)
         {
-            return Set::Stale;
+            return SetOutcome::Stale;
         }
         let (group, bit) = Recorder::slot_group(series.slot);
         if live.seen[group] & bit != 0 {
             self.duplicates += 1;
-            return Set::Duplicate;
+            return SetOutcome::Duplicate;
         }
         live.seen[group] |= bit;
         live.next[series.slot as usize] = value.to_bits();
@@ -72,13 +72,13 @@ impl<'a> Scrape<'a> {
             live.stamps
                 .push((series.slot, time.wrapping_sub(self.time)));
         }
-        Set::First
+        SetOutcome::Stored
     }
 
     /// Records the scrape, with one write (and one before it when there are new series). After an
     /// error nothing of it is recorded and the record is as it was; the next may succeed.
     pub fn commit(self) -> Result<Committed, WriteError> {
-        self.recorder.counts.duplicates += self.duplicates;
+        self.recorder.counters.duplicates += self.duplicates;
         let samples = self.recorder.write_scrape(self.source.0, self.time)?;
         Ok(Committed {
             samples,

@@ -80,7 +80,7 @@ pub(super) struct Elsewhere {
     job: Weak<()>,
 }
 
-/// A head to be sealed, on any thread. Give the result to [`Recorder::sealed`]; a job that is dropped
+/// A head to be sealed, on any thread. Give the result to [`Recorder::finish_seal`]; a job that is dropped
 /// is done again.
 #[derive(Debug)]
 pub struct SealJob {
@@ -96,7 +96,7 @@ pub struct SealJob {
 /// What came out of a [`SealJob`].
 #[derive(Debug)]
 #[must_use = "the recorder has to be told"]
-pub struct Sealed {
+pub struct SealOutcome {
     id: u64,
     outcome: Outcome,
     _alive: Arc<()>,
@@ -114,7 +114,7 @@ enum Outcome {
 
 impl SealJob {
     /// Does the work: encodes and writes; does not sync.
-    pub fn run(self) -> Sealed {
+    pub fn run(self) -> SealOutcome {
         let mut writer = Writer::new(self.id, self.catalog, self.names);
         let outcome = loop {
             match writer.step(&self.tracks) {
@@ -123,7 +123,7 @@ impl SealJob {
                 Err(_) => break Outcome::Stuck,
             }
         };
-        Sealed {
+        SealOutcome {
             id: self.id,
             outcome,
             _alive: self.alive,
@@ -159,7 +159,7 @@ fn write_segment(disk: &dyn Disk, id: u64, bytes: &[u8]) -> io::Result<Arc<dyn D
 impl Recorder {
     /// Takes out the sealing of the next closed head, to be done on another thread; while it is out,
     /// commits do none of it. Nothing when there is none, or one is out already.
-    pub fn seal_job(&mut self) -> Option<SealJob> {
+    pub fn begin_seal(&mut self) -> Option<SealJob> {
         if self.is_sealing_elsewhere() {
             return None;
         }
@@ -197,7 +197,7 @@ impl Recorder {
     }
 
     /// Takes in what a [`SealJob`] made.
-    pub fn sealed(&mut self, sealed: Sealed) {
+    pub fn finish_seal(&mut self, sealed: SealOutcome) {
         if self
             .sealing_elsewhere
             .as_ref()
@@ -270,9 +270,9 @@ impl Recorder {
             }
         };
         if done {
-            self.counts.sealed += 1;
+            self.counters.sealed += 1;
         } else {
-            self.counts.seal_errors += 1;
+            self.counters.seal_errors += 1;
             self.seal_pause = PAUSE;
         }
     }
@@ -295,7 +295,7 @@ impl Recorder {
         };
         match write_segment(&**disk, id, &bytes) {
             Ok(file) => {
-                self.counts.bytes_written += len;
+                self.counters.bytes_written += len;
                 self.shelf.directory_changed = true;
                 self.shelf.written(id, file, len)
             }

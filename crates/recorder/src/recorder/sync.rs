@@ -5,7 +5,7 @@ use std::{io, sync::Arc, time::Instant};
 use super::Recorder;
 use crate::disk::{Disk, DiskFile};
 
-/// What is to be made durable, on any thread. Give the result to [`Recorder::synced`].
+/// What is to be made durable, on any thread. Give the result to [`Recorder::finish_sync`].
 #[derive(Debug)]
 pub struct SyncJob {
     disk: Arc<dyn Disk>,
@@ -19,7 +19,7 @@ pub struct SyncJob {
 /// What came out of a [`SyncJob`].
 #[derive(Debug)]
 #[must_use = "the recorder has to be told"]
-pub struct Synced {
+pub struct SyncOutcome {
     result: io::Result<()>,
     segments: Vec<u64>,
     doomed: Vec<String>,
@@ -33,7 +33,7 @@ impl SyncJob {
     }
 
     /// Does the work; takes as long as the disk does.
-    pub fn run(self) -> Synced {
+    pub fn run(self) -> SyncOutcome {
         let mut files = self
             .files
             .iter()
@@ -46,7 +46,7 @@ impl SyncJob {
                 Ok(())
             }
         });
-        Synced {
+        SyncOutcome {
             result,
             segments: self.segments.iter().map(|(id, _)| *id).collect(),
             doomed: self.doomed,
@@ -69,7 +69,7 @@ impl Recorder {
     /// Takes out what has to be done to make everything committed so far durable. Nothing in memory.
     ///
     /// Segments take the place of their heads only after a sync: who never syncs keeps both.
-    pub fn sync_job(&mut self, now: Instant) -> Option<SyncJob> {
+    pub fn begin_sync(&mut self, now: Instant) -> Option<SyncJob> {
         let disk = Arc::clone(self.disk.as_ref()?);
         self.last_sync = Some(now);
         let (catalogs, heads) = self.shelf.take_unsynced();
@@ -89,7 +89,7 @@ impl Recorder {
     /// Takes in what a [`SyncJob`] did. After an error nobody knows what the disk has; the error is
     /// returned, and the next scrape begins a new head and a new catalog, while what is in memory of
     /// the old one is sealed.
-    pub fn synced(&mut self, synced: Synced) -> io::Result<()> {
+    pub fn finish_sync(&mut self, synced: SyncOutcome) -> io::Result<()> {
         let Some(disk) = self.disk.clone() else {
             return Ok(());
         };
@@ -104,7 +104,7 @@ impl Recorder {
             for id in &synced.segments {
                 self.shelf.discard_written(*id, &*disk);
             }
-            self.counts.seal_errors += 1;
+            self.counters.seal_errors += 1;
             self.shelf.directory_changed = true;
             self.renew = true;
         }
@@ -113,8 +113,8 @@ impl Recorder {
 
     /// Makes everything committed so far durable, on this thread.
     pub fn sync(&mut self, now: Instant) -> io::Result<()> {
-        match self.sync_job(now) {
-            Some(job) => self.synced(job.run()),
+        match self.begin_sync(now) {
+            Some(job) => self.finish_sync(job.run()),
             None => Ok(()),
         }
     }

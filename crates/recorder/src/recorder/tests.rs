@@ -107,11 +107,11 @@ fn small_record() -> (SimDisk, i64) {
     (disk, steps)
 }
 
-fn reopened(files: &Files) -> (Recorder, crate::Opened) {
+fn reopened(files: &Files) -> (Recorder, crate::OpenReport) {
     Recorder::open_on(Arc::new(SimDisk::with(files)), options(1 << 20, 8)).unwrap()
 }
 
-fn read(files: &Files) -> (Content, usize, crate::Opened) {
+fn read(files: &Files) -> (Content, usize, crate::OpenReport) {
     let disk: Arc<dyn crate::disk::Disk> = Arc::new(SimDisk::with(files));
     let (reader, opened) = read_only_on(&disk).unwrap();
     let (content, damaged) = content(&reader);

@@ -81,7 +81,7 @@ impl Recorder {
 
     fn finish_write<T>(&mut self, written: &Result<T, WriteError>) {
         if written.is_err() {
-            self.counts.write_errors += 1;
+            self.counters.write_errors += 1;
         }
         self.seal_step();
         self.alive = self.lives.iter().map(crate::live::Live::count_alive).sum();
@@ -193,7 +193,7 @@ impl Recorder {
         self.next_id += 1;
         // The one that was begun has nothing yet.
         self.head = Log::following(self.next_id - 1, self.catalog.id, &self.head);
-        self.counts.catalogs += 1;
+        self.counters.catalogs += 1;
         Ok(())
     }
 
@@ -312,8 +312,8 @@ impl Recorder {
         let samples = rows.samples;
         self.keep_frame(frame);
         written?;
-        self.counts.scrapes += 1;
-        self.counts.samples += samples as u64;
+        self.counters.scrapes += 1;
+        self.counters.samples += samples as u64;
         Ok(samples)
     }
 
@@ -328,7 +328,7 @@ impl Recorder {
             .get_or_insert_default()
             .push(Scraped { time, missed: true });
         self.lives[source as usize].last = Some((time, true));
-        self.counts.missed += 1;
+        self.counters.missed += 1;
         Ok(())
     }
 
@@ -369,7 +369,7 @@ impl Recorder {
                 log.attach(disk.create(&log.name()).map_err(failed)?);
                 self.shelf.directory_changed = true;
             }
-            self.counts.bytes_written += bytes;
+            self.counters.bytes_written += bytes;
         }
         let name = log.name();
         log.append(frame)

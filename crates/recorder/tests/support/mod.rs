@@ -11,7 +11,9 @@
 
 use std::{collections::BTreeMap, path::Path, sync::Arc};
 
-use steadfast_recorder::{Kind, Labels, Meta, NAME, Reader, Recorder, Selector, Set, SourceId};
+use steadfast_recorder::{
+    Kind, Labels, Meta, NAME, Reader, Recorder, Selector, SetOutcome, SourceId,
+};
 
 /// Labels of the series number `n`.
 pub fn labels(n: u32) -> Labels {
@@ -129,7 +131,10 @@ pub fn commit(recorder: &mut Recorder, source: SourceId, reading: &Reading) {
     let mut scrape = recorder.scrape(source, reading.time);
     for (series, bits) in values {
         let id = scrape.series(&labels(*series), &meta(*series)).unwrap();
-        assert_eq!(scrape.set(id, f64::from_bits(*bits), None), Set::First);
+        assert_eq!(
+            scrape.set(id, f64::from_bits(*bits), None),
+            SetOutcome::Stored
+        );
     }
     scrape.commit().unwrap();
 }

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use anyhow::Context as _;
 use comfy_table::{Cell, CellAlignment, Table, presets};
 use serde_json::json;
-use steadfast_recorder::{NAME, Opened, Reader, Selector, SeriesInfo};
+use steadfast_recorder::{NAME, OpenReport, Reader, Selector, SeriesInfo};
 
 use super::written;
 use crate::{
@@ -45,7 +45,7 @@ fn shown(series: &SeriesInfo) -> String {
 /// The sources with their numbers, and from when to when there is data.
 pub(super) fn overview(
     reader: &Reader,
-    opened: &Opened,
+    opened: &OpenReport,
     selector: &Selector,
     json: bool,
 ) -> anyhow::Result<()> {

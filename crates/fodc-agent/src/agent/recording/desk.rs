@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use bytes::Bytes;
 use steadfast_exposition::{Format, Limits, Parser};
-use steadfast_recorder::{MemberId, Recorder, Set, SourceId, WriteError};
+use steadfast_recorder::{Recorder, RecorderId, SetOutcome, SourceId, WriteError};
 use tracing::{info, warn};
 
 use super::{
@@ -21,7 +21,7 @@ use crate::{
 #[derive(Debug)]
 pub(super) struct Desk {
     /// Whose turn it is when a page of the endpoint is read.
-    pub(super) member: MemberId,
+    pub(super) member: RecorderId,
     source: SourceId,
     parser: Parser<PageSeries>,
     collected: Collected,
@@ -43,7 +43,7 @@ const ASKED_AGAIN: u64 = 60;
 impl Desk {
     pub(super) fn new(
         url: String,
-        member: MemberId,
+        member: RecorderId,
         (source, health): (SourceId, SourceId),
         limits: Limits,
         honor_timestamps: bool,
@@ -174,8 +174,8 @@ impl Desk {
         let mut scrape = recorder.scrape(self.source, time_ms);
         for (series, value, own) in self.collected.samples() {
             match series.map(|series| scrape.set(series, value, own)) {
-                Some(Set::First | Set::Duplicate) => {}
-                Some(Set::Stale) => totals.stale += 1,
+                Some(SetOutcome::Stored | SetOutcome::Duplicate) => {}
+                Some(SetOutcome::Stale) => totals.stale += 1,
                 None => totals.no_room += 1,
             }
         }

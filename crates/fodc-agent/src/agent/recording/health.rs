@@ -3,7 +3,7 @@
 use std::{collections::HashMap, time::Duration};
 
 use steadfast_exposition::Summary;
-use steadfast_recorder::{Kind, Labels, Meta, NAME, Recorder, Refused, SeriesId, SourceId};
+use steadfast_recorder::{Kind, Labels, LimitError, Meta, NAME, Recorder, SeriesId, SourceId};
 
 use crate::scrape::Miss;
 
@@ -101,7 +101,7 @@ impl Health {
         recorder: &mut Recorder,
         metric: &Metric,
         reason: &'static str,
-    ) -> Result<SeriesId, Refused> {
+    ) -> Result<SeriesId, LimitError> {
         if let Some(series) = self.series.get(&(metric.name, reason)) {
             return Ok(*series);
         }

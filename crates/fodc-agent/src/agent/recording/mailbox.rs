@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use steadfast_exposition::Format;
-use steadfast_recorder::{Reader, Stats, SyncJobs, SyncedAll};
+use steadfast_recorder::{Reader, Stats, SyncJobs, SyncOutcomes};
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot},
     task::spawn_blocking,
@@ -42,7 +42,7 @@ pub(super) enum Message {
         to: oneshot::Sender<Option<SyncJobs>>,
     },
     /// It was done.
-    Synced { synced: SyncedAll },
+    Synced { synced: SyncOutcomes },
     /// Hand out the record as it is now.
     Show { to: oneshot::Sender<Snapshot> },
 }

@@ -146,7 +146,7 @@ impl Sink for Page<'_> {
         named
             .map(PageSeries::Known)
             .map_err(|refused| match refused {
-                steadfast_recorder::Refused::Budget => Refused::Budget,
+                steadfast_recorder::LimitError::Budget => Refused::Budget,
                 _ => Refused::SeriesLimit,
             })
     }

@@ -56,8 +56,8 @@ async fn an_endpoint_whose_series_churn_leaves_the_history_of_another_alone() {
         ..
     } = recording.window().look().await.unwrap();
     assert!(stats.used <= BUDGET);
-    assert!(shares[1].evicted_parts > 0 && shares[1].counts.series_refused > 0);
-    assert_eq!(shares[0].counts.series_refused, 0);
+    assert!(shares[1].evicted_parts > 0 && shares[1].counters.series_refused > 0);
+    assert_eq!(shares[0].counters.series_refused, 0);
     let wanted = Selector::all().source(&sources[0]);
     let series: Vec<_> = reader.window(&wanted, i64::MIN..=i64::MAX).collect();
     assert_eq!(series.len(), 50);

@@ -28,7 +28,10 @@ fn a_full_disk_costs_the_scrapes_it_refuses_and_nothing_else() {
             recorder.sync(Instant::now()).ok();
         }
         assert!(kept.contains(&39));
-        assert_eq!(recorder.stats().counts.write_errors, 40 - kept.len() as u64);
+        assert_eq!(
+            recorder.stats().counters.write_errors,
+            40 - kept.len() as u64
+        );
         let (found, damaged) = content(&recorder.reader());
         assert_eq!(
             (found, damaged),
@@ -87,7 +90,7 @@ fn after_a_failed_sync_what_is_in_doubt_is_written_anew() {
         step(&mut recorder, n).unwrap();
         recorder.sync(Instant::now()).unwrap();
     }
-    assert_eq!(recorder.stats().counts.catalogs, 1);
+    assert_eq!(recorder.stats().counters.catalogs, 1);
     let (found, damaged, _) = read(&disk.durable());
     assert_eq!((found, damaged), (expected(0..8), 0));
 }
