@@ -269,7 +269,7 @@ impl Pending {
 }
 
 async fn trouble(mut status: watch::Receiver<Status>) -> String {
-    match status.wait_for(|status| status.failed > 0).await {
+    match status.wait_for(|status| status.failed_attempts > 0).await {
         Ok(status) => status.cause.to_string(),
         Err(_closed) => std::future::pending().await,
     }
@@ -292,7 +292,9 @@ fn follow(
                 told = transition.number;
                 if transition.to == State::Connected {
                     observer(Turn::Connected);
-                } else if transition.from == State::Connected && transition.cause != Cause::Asked {
+                } else if transition.from == State::Connected
+                    && transition.cause != Cause::Requested
+                {
                     observer(Turn::Lost {
                         reason: transition.cause.to_string(),
                     });

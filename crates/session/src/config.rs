@@ -82,7 +82,7 @@ pub enum Liveness {
     Received,
     /// By asking on the same connection after a third of the activity timeout has passed in
     /// silence: for peers that never speak unasked.
-    Asked,
+    Probed,
 }
 
 /// Every fault of a [`Config`].
@@ -178,7 +178,7 @@ impl Config {
                 ),
             );
         }
-        if self.liveness == Liveness::Asked && self.activity_timeout.is_none() {
+        if self.liveness == Liveness::Probed && self.activity_timeout.is_none() {
             fault(
                 "activity_timeout",
                 "must be set when the peer's life is asked for".to_owned(),

@@ -6,7 +6,7 @@ use std::{fmt, time::Duration};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct End {
     /// Who ended it.
-    pub by: By,
+    pub initiator: Initiator,
     /// What happened.
     pub reason: Reason,
     /// What to do next. Made once, where the reason is made.
@@ -15,9 +15,9 @@ pub struct End {
 
 /// Who ended a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum By {
+pub enum Initiator {
     /// This side.
-    Us,
+    Local,
     /// The peer's application, which answered with a status or an orderly end.
     Peer,
     /// Whatever lies between.
@@ -85,9 +85,9 @@ pub enum Advice {
 impl End {
     /// An end to retry after, by `by`.
     #[must_use]
-    pub fn retry(by: By, reason: Reason) -> Self {
+    pub fn retry(initiator: Initiator, reason: Reason) -> Self {
         Self {
-            by,
+            initiator,
             reason,
             advice: Advice::Retry,
         }
@@ -95,9 +95,9 @@ impl End {
 
     /// An end after which nothing is tried again.
     #[must_use]
-    pub fn stop(by: By, reason: Reason) -> Self {
+    pub fn stop(initiator: Initiator, reason: Reason) -> Self {
         Self {
-            by,
+            initiator,
             reason,
             advice: Advice::Stop,
         }
@@ -156,10 +156,10 @@ impl fmt::Display for Reason {
     }
 }
 
-impl fmt::Display for By {
+impl fmt::Display for Initiator {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Us => "us",
+            Self::Local => "us",
             Self::Peer => "peer",
             Self::Network => "network",
         })
@@ -168,7 +168,7 @@ impl fmt::Display for By {
 
 impl fmt::Display for End {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} (ended by {})", self.reason, self.by)
+        write!(f, "{} (ended by {})", self.reason, self.initiator)
     }
 }
 

@@ -19,7 +19,7 @@ mod timer;
 
 pub use crate::{
     config::{CheckedConfig, Config, ConfigFault, ConfigFaults, Jitter, Liveness, Ready, Recovery},
-    end::{Advice, By, End, Reason},
+    end::{Advice, End, Initiator, Reason},
     endpoint::Endpoint,
     protocol::{Context, Effect, Protocol, Signal},
     session::Session,

@@ -99,7 +99,7 @@ pub enum Signal {
     /// The peer has greeted. Restoration begins, if the link asks for it.
     Greeted,
     /// One more part of the restoration is answered; its deadline is armed anew.
-    Answered,
+    RestoreProgress,
     /// Everything restored is answered.
     Restored,
     /// A heartbeat of ours was acknowledged.

@@ -15,7 +15,7 @@ use crate::{
     Generation, Signal, Time,
     backoff::Backoff,
     config::{CheckedConfig, Config},
-    end::{By, End, Reason},
+    end::{End, Initiator, Reason},
     session::{attempts::Credentials, liveness::Probe},
     status::{Activity, Cause, State, Status, Transition},
     timer::{Deadline, Timer, Timers},
@@ -46,7 +46,7 @@ pub enum Input {
     Probed(Generation, bool),
     /// The application does not take what was received, so nothing more is read (`true`); it does
     /// again (`false`). A peer that may not send can not be called silent.
-    Held(Generation, bool),
+    ReadPaused(Generation, bool),
     /// The protocol has something to say.
     Signal(Generation, Signal),
     /// A deadline may have passed.
@@ -220,7 +220,7 @@ impl Session {
             }),
             Input::Ended(from, end) => self.if_current(from, |s| s.lose(now, end, out)),
             Input::Probed(from, alive) => self.if_current(from, |s| s.on_probed(now, alive, out)),
-            Input::Held(from, held) => self.if_current(from, |s| s.on_held(now, held)),
+            Input::ReadPaused(from, held) => self.if_current(from, |s| s.on_held(now, held)),
             Input::Signal(from, signal) => {
                 self.if_current(from, |s| s.on_signal(now, from, signal, out));
             }
@@ -237,7 +237,7 @@ impl Session {
     fn on_signal(&mut self, now: Time, from: Generation, signal: Signal, out: &mut Vec<Action>) {
         match signal {
             Signal::Greeted => self.on_greeted(now, from, out),
-            Signal::Answered => self.on_answered(now),
+            Signal::RestoreProgress => self.on_answered(now),
             Signal::Restored => self.on_restored(now, from, out),
             Signal::HeartbeatAcked => self.timers.disarm(Timer::Ack),
             Signal::ExpectAcks => self.expects_acks = true,
@@ -248,9 +248,13 @@ impl Session {
     }
 
     fn on_timer(&mut self, now: Time, timer: Timer, out: &mut Vec<Action>) {
-        let timed_out = |reason| End::retry(By::Peer, reason);
+        let timed_out = |reason| End::retry(Initiator::Peer, reason);
         match timer {
-            Timer::Open => self.lose(now, End::retry(By::Network, Reason::OpenTimeout), out),
+            Timer::Open => self.lose(
+                now,
+                End::retry(Initiator::Network, Reason::OpenTimeout),
+                out,
+            ),
             Timer::Greet => self.lose(now, timed_out(Reason::GreetingTimeout), out),
             Timer::Restore => self.lose(now, timed_out(Reason::RestoringTimeout), out),
             Timer::Activity => self.lose(now, timed_out(Reason::Silent), out),

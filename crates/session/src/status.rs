@@ -42,13 +42,13 @@ pub enum Activity {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Cause {
     /// The caller wished it.
-    Asked,
+    Requested,
     /// A stream became live.
     Live,
     /// A stream or an attempt ended.
     Ended(End),
     /// The peer announced that it stops; a new stream is on the way.
-    Moving(String),
+    PeerDraining(String),
 }
 
 /// One change of state.
@@ -82,13 +82,13 @@ pub struct Status {
     /// The newest attempt; counts from 1.
     pub generation: Generation,
     /// Failed attempts in a row.
-    pub failures: u32,
+    pub consecutive_failures: u32,
     /// Attempts that failed since the session was made.
-    pub failed: u64,
+    pub failed_attempts: u64,
     /// Streams that became live since the session was made.
-    pub lives: u64,
+    pub streams_established: u64,
     /// Probes that the peer answered since the session was made.
-    pub probed: u64,
+    pub probes_answered: u64,
     /// When the next attempt is due.
     pub next_retry_at: Option<Time>,
     /// How many transitions there have been.
@@ -105,13 +105,13 @@ impl Status {
         Self {
             state: State::Disconnected,
             activity: Activity::Idle,
-            cause: Cause::Asked,
+            cause: Cause::Requested,
             since: Time::ZERO,
             generation: Generation(0),
-            failures: 0,
-            failed: 0,
-            lives: 0,
-            probed: 0,
+            consecutive_failures: 0,
+            failed_attempts: 0,
+            streams_established: 0,
+            probes_answered: 0,
             next_retry_at: None,
             transitions: 0,
             recent: VecDeque::new(),
@@ -158,10 +158,10 @@ impl fmt::Display for State {
 impl fmt::Display for Cause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Asked => f.write_str("asked for"),
+            Self::Requested => f.write_str("asked for"),
             Self::Live => f.write_str("a stream is live"),
             Self::Ended(end) => end.fmt(f),
-            Self::Moving(why) => write!(f, "moving: {why}"),
+            Self::PeerDraining(why) => write!(f, "moving: {why}"),
         }
     }
 }

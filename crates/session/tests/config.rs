@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use steadfast_session::{
-    Activity, By, Config, End, Generation, Jitter, Liveness, Ready, Reason, Recovery, Session,
-    Signal, Time,
+    Activity, Config, End, Generation, Initiator, Jitter, Liveness, Ready, Reason, Recovery,
+    Session, Signal, Time,
     session::{Action, Input},
 };
 
@@ -72,7 +72,7 @@ fn what_is_no_number_is_a_fault() {
 #[test]
 fn a_peer_whose_life_is_asked_for_needs_a_limit_and_may_be_given_one_below_the_heartbeat() {
     let asked = Config {
-        liveness: Liveness::Asked,
+        liveness: Liveness::Probed,
         ..Config::default()
     };
     let without = Config {
@@ -116,7 +116,7 @@ fn configs() -> impl Strategy<Value = Config> {
         Just(Jitter::Full),
         (0.0..=1.0).prop_map(Jitter::Proportional)
     ];
-    let asked = prop::sample::select(vec![Liveness::Asked, Liveness::Received]);
+    let asked = prop::sample::select(vec![Liveness::Probed, Liveness::Received]);
     (
         prop::array::uniform11(spans()),
         jitter,
@@ -154,7 +154,7 @@ fn configs() -> impl Strategy<Value = Config> {
                 restoring_timeout,
                 probe_timeout,
                 drain_timeout,
-                heartbeat_interval: (liveness == Liveness::Asked || heartbeat < activity)
+                heartbeat_interval: (liveness == Liveness::Probed || heartbeat < activity)
                     .then_some(heartbeat),
                 activity_timeout: Some(activity),
                 liveness,
@@ -177,7 +177,7 @@ fn exercise(config: Config) {
     for turn in 0..30_u64 {
         let from = session.status().generation;
         let end = End {
-            by: By::Peer,
+            initiator: Initiator::Peer,
             reason: Reason::Finished,
             advice: if turn.is_multiple_of(2) {
                 wait

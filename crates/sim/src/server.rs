@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use steadfast_session::{Advice, By, End, Reason, Time};
+use steadfast_session::{Advice, End, Initiator, Reason, Time};
 use steadfast_streamer::{
     Epoch,
     hub::{EndCode, EndStatus, Hub, Limits, Origin, Ticket},
@@ -94,7 +94,7 @@ fn limits() -> Limits {
 /// What the client's transport makes of a status.
 pub(crate) fn to_end(status: EndStatus) -> End {
     let (code, advice) = match status.code {
-        EndCode::Ok => return End::retry(By::Peer, Reason::Finished),
+        EndCode::Ok => return End::retry(Initiator::Peer, Reason::Finished),
         EndCode::InvalidArgument => (3, Advice::Stop),
         EndCode::ResourceExhausted => (8, Advice::Wait(None)),
         EndCode::Aborted => (10, Advice::Retry),
@@ -102,7 +102,7 @@ pub(crate) fn to_end(status: EndStatus) -> End {
         EndCode::DataLoss => (15, Advice::Stop),
     };
     End {
-        by: By::Peer,
+        initiator: Initiator::Peer,
         reason: Reason::Status {
             code,
             message: status.text,

@@ -2,7 +2,7 @@
 
 use std::{future::Future, sync::Arc};
 
-use steadfast_session::{By, End, Reason};
+use steadfast_session::{End, Initiator, Reason};
 
 use crate::{
     outbound::Outbound,
@@ -35,7 +35,7 @@ impl<C: Connection> Transport for Borrowed<C> {
     ) -> impl Future<Output = Result<Shared<C>, End>> + Send + 'static {
         std::future::ready(if self.0.is_dead() {
             let why = "the connection it was borrowed from has ended".to_owned();
-            Err(End::stop(By::Network, Reason::Lost(why)))
+            Err(End::stop(Initiator::Network, Reason::Lost(why)))
         } else {
             Ok(Shared(self.0.clone()))
         })

@@ -14,7 +14,7 @@ use bytes::Bytes;
 use futures_util::{StreamExt as _, stream::FuturesUnordered};
 use prost::Message;
 use steadfast_session::{
-    Activity, By, Deadline, End, Generation, Protocol, Reason, State, Time,
+    Activity, Deadline, End, Generation, Initiator, Protocol, Reason, State, Time,
     endpoint::{Action, Input},
     session,
 };
@@ -194,7 +194,7 @@ where
             Ok(message) => self.step(Input::Message(from, message)),
             Err(error) => {
                 let what = format!("a message can not be decoded: {error}");
-                self.ended(from, End::retry(By::Peer, Reason::Protocol(what)));
+                self.ended(from, End::retry(Initiator::Peer, Reason::Protocol(what)));
             }
         }
     }
@@ -247,7 +247,7 @@ where
         if shut != self.held {
             self.held = shut;
             self.record().counters.held += u64::from(shut);
-            self.session(session::Input::Held(generation, shut));
+            self.session(session::Input::ReadPaused(generation, shut));
         }
     }
 
@@ -258,8 +258,8 @@ where
             let differs = shown.transitions != status.transitions
                 || shown.activity != status.activity
                 || shown.generation != status.generation
-                || shown.failures != status.failures
-                || shown.probed != status.probed
+                || shown.consecutive_failures != status.consecutive_failures
+                || shown.probes_answered != status.probes_answered
                 || shown.next_retry_at != status.next_retry_at
                 || shown.cause != status.cause;
             if differs {

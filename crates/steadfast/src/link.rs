@@ -264,7 +264,7 @@ impl<P: Protocol, C: Connection> Link<P, C> {
     /// After three failed attempts, when the link stops, or when ten requests wait already.
     pub async fn connect(&self) -> Result<(), ConnectError> {
         self.request(Command::Connect, |before, now| {
-            now.activity == Activity::Live || now.lives > before.lives
+            now.activity == Activity::Live || now.streams_established > before.streams_established
         })
         .await
     }
@@ -281,7 +281,8 @@ impl<P: Protocol, C: Connection> Link<P, C> {
     /// As [`Link::connect`].
     pub async fn reconnect(&self) -> Result<(), ConnectError> {
         self.request(Command::Reconnect, |before, now| {
-            now.lives > before.lives || now.probed > before.probed
+            now.streams_established > before.streams_established
+                || now.probes_answered > before.probes_answered
         })
         .await
     }
@@ -415,7 +416,7 @@ impl<P: Protocol, C: Connection> Link<P, C> {
             if now.state == State::Disconnected && now.transitions > before.transitions {
                 return Err(ConnectError::Stopped(now.cause.clone()));
             }
-            let attempts = now.failed - before.failed;
+            let attempts = now.failed_attempts - before.failed_attempts;
             if attempts >= REQUEST_ATTEMPTS {
                 return Err(ConnectError::Failed {
                     attempts,

@@ -14,7 +14,7 @@ use http_body_util::BodyExt as _;
 use steadfast::{
     Builder,
     grpc::{Grpc, Options},
-    session::{Advice, By, Config, End, Reason},
+    session::{Advice, Config, End, Initiator, Reason},
     transport::Call,
 };
 use steadfast_chaos::{Direction, Fault, Reach};
@@ -31,9 +31,9 @@ use tokio::{
 use tonic::{Code, Status, body::Body, metadata::MetadataValue};
 
 /// What a test says of an end: by whom, the reason's label, the advice.
-type Verdict = (By, &'static str, Advice);
+type Verdict = (Initiator, &'static str, Advice);
 
-const LOST: Verdict = (By::Network, "lost", Advice::Retry);
+const LOST: Verdict = (Initiator::Network, "lost", Advice::Retry);
 
 /// Patience that a test can wait out.
 fn impatient() -> Config {
@@ -69,7 +69,7 @@ async fn end_with(config: Config, address: &str, what: impl FnOnce()) -> End {
                     Told::Down(end) => return end,
                     Told::Note(_) | Told::Stopped(_) => {}
                 },
-                status = lives.wait_for(|status| status.lives > 0), if what.is_some() => {
+                status = lives.wait_for(|status| status.streams_established > 0), if what.is_some() => {
                     status.unwrap();
                     if let Some(what) = what.take() {
                         what();
@@ -89,7 +89,7 @@ async fn end_at(address: SocketAddr) -> End {
 }
 
 fn verdict(end: &End) -> Verdict {
-    (end.by, end.reason.label(), end.advice)
+    (end.initiator, end.reason.label(), end.advice)
 }
 
 fn text(end: &End) -> &str {
@@ -102,14 +102,20 @@ fn text(end: &End) -> &str {
 #[tokio::test]
 async fn a_refused_connection_is_unreachable() {
     let end = end_at(sockets::nobody()).await;
-    assert_eq!(verdict(&end), (By::Network, "unreachable", Advice::Retry));
+    assert_eq!(
+        verdict(&end),
+        (Initiator::Network, "unreachable", Advice::Retry)
+    );
     assert!(text(&end).contains("Connection refused"), "{end}");
 }
 
 #[tokio::test]
 async fn a_name_that_can_not_be_resolved_is_unreachable_and_named() {
     let end = end_after("no..such..host:1", || {}).await;
-    assert_eq!(verdict(&end), (By::Network, "unreachable", Advice::Retry));
+    assert_eq!(
+        verdict(&end),
+        (Initiator::Network, "unreachable", Advice::Retry)
+    );
     assert!(text(&end).starts_with("no..such..host:1: "), "{end}");
 }
 
@@ -117,14 +123,20 @@ async fn a_name_that_can_not_be_resolved_is_unreachable_and_named() {
 async fn i1_a_swallowed_connection_request_costs_the_open_timeout() {
     let hole = sockets::Unreachable::start().await;
     let end = end_with(impatient(), &hole.addr.to_string(), || {}).await;
-    assert_eq!(verdict(&end), (By::Network, "open_timeout", Advice::Retry));
+    assert_eq!(
+        verdict(&end),
+        (Initiator::Network, "open_timeout", Advice::Retry)
+    );
 }
 
 #[tokio::test]
 async fn i1_withheld_headers_cost_the_open_timeout() {
     let server = Server::start(|_| std::future::pending());
     let end = end_with(impatient(), &server.addr.to_string(), || {}).await;
-    assert_eq!(verdict(&end), (By::Network, "open_timeout", Advice::Retry));
+    assert_eq!(
+        verdict(&end),
+        (Initiator::Network, "open_timeout", Advice::Retry)
+    );
 }
 
 /// Every status that is not OK, with what it means for the next attempt.
@@ -149,7 +161,7 @@ const STATUSES: [(Code, Advice); 16] = [
 
 fn by_status(code: Code, advice: Advice) -> End {
     End {
-        by: By::Peer,
+        initiator: Initiator::Peer,
         reason: Reason::Status {
             code: code.into(),
             message: "the peer's words".to_owned(),
@@ -208,7 +220,7 @@ async fn i5_the_peers_pushback_is_heard_at_open_and_mid_stream() {
 async fn i6_an_orderly_end_is_retried() {
     let server = Server::start(|_| async { Ok(stream::iter([Ok(note(1))]).boxed() as Answers) });
     let end = end_at(server.addr).await;
-    assert_eq!(end, End::retry(By::Peer, Reason::Finished));
+    assert_eq!(end, End::retry(Initiator::Peer, Reason::Finished));
 }
 
 #[tokio::test]
@@ -232,7 +244,7 @@ async fn a_message_over_the_limit_is_our_own_end_and_says_which_setting() {
         Ok(answers.chain(stream::pending()).boxed() as Answers)
     });
     let end = end_at(server.addr).await;
-    assert_eq!(verdict(&end), (By::Us, "protocol", Advice::Stop));
+    assert_eq!(verdict(&end), (Initiator::Local, "protocol", Advice::Stop));
     assert!(text(&end).contains("the limit is: 1000 bytes"), "{end}");
     assert!(text(&end).contains("raise max_message_bytes"), "{end}");
 }
@@ -249,7 +261,7 @@ async fn a_message_that_can_not_be_decoded_breaks_the_protocol() {
             .unwrap()
     });
     let end = end_at(server.addr).await;
-    assert_eq!(verdict(&end), (By::Peer, "protocol", Advice::Retry));
+    assert_eq!(verdict(&end), (Initiator::Peer, "protocol", Advice::Retry));
     assert!(text(&end).contains("can not be decoded"), "{end}");
 }
 
@@ -299,7 +311,11 @@ async fn i7_a_black_hole_in_either_direction_is_silence() {
             .unwrap();
         within("live", link.connect()).await.unwrap();
         sleep(patience * 3 / 2).await;
-        assert_eq!(link.status().failed, 0, "its heartbeats are answered");
+        assert_eq!(
+            link.status().failed_attempts,
+            0,
+            "its heartbeats are answered"
+        );
 
         let _hole = proxy.inject(Fault::Blackhole(direction), Reach::Everything);
         let end = within("an end", async {
@@ -310,7 +326,11 @@ async fn i7_a_black_hole_in_either_direction_is_silence() {
             }
         })
         .await;
-        assert_eq!(end, End::retry(By::Peer, Reason::Silent), "{direction:?}");
+        assert_eq!(
+            end,
+            End::retry(Initiator::Peer, Reason::Silent),
+            "{direction:?}"
+        );
     }
 }
 
@@ -351,7 +371,7 @@ async fn goaway_is_a_loss_and_a_call_for_calm_waits_longest() {
     assert_eq!(verdict(&end_at(raw(NO_ERROR).await).await), LOST);
     assert_eq!(
         verdict(&end_at(raw(ENHANCE_YOUR_CALM).await).await),
-        (By::Network, "lost", Advice::Wait(None))
+        (Initiator::Network, "lost", Advice::Wait(None))
     );
 }
 
@@ -368,7 +388,11 @@ async fn an_http_2_answer_of_a_gateway_is_a_status_in_the_peers_stead() {
             response.body(Body::empty()).unwrap()
         });
         let end = end_at(server.addr).await;
-        assert_eq!((end.by, end.advice), (By::Peer, advice), "{http}");
+        assert_eq!(
+            (end.initiator, end.advice),
+            (Initiator::Peer, advice),
+            "{http}"
+        );
         assert!(
             matches!(end.reason, Reason::Status { code: c, .. } if c == i32::from(code)),
             "{http}: {end}"
@@ -427,7 +451,7 @@ async fn a_call_that_can_not_be_written_down_is_our_own_end() {
         let Some(Told::Down(end)) = within("an end", told.recv()).await else {
             panic!("an end comes first");
         };
-        assert_eq!(verdict(&end), (By::Us, "protocol", Advice::Stop));
+        assert_eq!(verdict(&end), (Initiator::Local, "protocol", Advice::Stop));
         assert!(text(&end).contains(what), "{end}");
     }
     assert_eq!(server.calls(), 0);

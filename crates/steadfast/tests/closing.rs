@@ -253,7 +253,7 @@ async fn c10_i23_from_backing_off() {
         let case = Case::on(server, builder(config()));
         let mut status = case.link.watch();
         until("the second backoff", &mut status, |status| {
-            status.activity == Activity::Backoff && status.failures >= 2
+            status.activity == Activity::Backoff && status.consecutive_failures >= 2
         })
         .await;
         case
@@ -346,7 +346,7 @@ async fn c11_closing_with_a_dead_peer_ends_a_consumer_that_waits() {
     let proxy = server.proxy();
     let mut notes = resumed(proxy.addr());
     let mut status = notes.link().watch();
-    until("live", &mut status, |status| status.lives > 0).await;
+    until("live", &mut status, |status| status.streams_established > 0).await;
     let _freeze = proxy.inject(Fault::Freeze, Reach::Everything);
     let link = notes.link().clone();
     let consumer = tokio::spawn(async move { notes.next().await });

@@ -64,7 +64,10 @@ async fn i25_each_transition_and_outage_is_logged_and_no_payload_is() {
     link.command(secret).unwrap();
     sleep(Duration::from_secs(40)).await;
     world.wires()[0].cut();
-    until("live again", &mut link.watch(), |status| status.lives == 2).await;
+    until("live again", &mut link.watch(), |status| {
+        status.streams_established == 2
+    })
+    .await;
     link.close().await;
 
     let log = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();

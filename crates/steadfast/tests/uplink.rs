@@ -21,7 +21,7 @@ use steadfast::{
     Borrowed, Builder, Link, Shared,
     grpc::Grpc,
     session::{
-        Advice, By, Cause, Config, End, Generation, Liveness, Ready, Reason, Recovery, State,
+        Advice, Cause, Config, End, Generation, Initiator, Liveness, Ready, Reason, Recovery, State,
     },
     transport::{Call, Connection, Transport},
 };
@@ -42,7 +42,7 @@ use tonic::Status;
 fn registration(unit: Duration) -> Config {
     Config {
         ready: Ready::FirstMessage,
-        liveness: Liveness::Asked,
+        liveness: Liveness::Probed,
         heartbeat_interval: Some(unit * 10),
         activity_timeout: Some(unit * 90),
         probe_timeout: unit * 25,
@@ -199,12 +199,15 @@ async fn i7_an_hour_of_silence_is_no_loss_and_a_black_hole_is_found_in_time() {
     let Told::Down(end) = registered.next().await else {
         panic!("the registration tells of its loss first")
     };
-    assert_eq!(end, End::retry(By::Peer, Reason::Silent));
+    assert_eq!(end, End::retry(Initiator::Peer, Reason::Silent));
     let found = holed.elapsed();
     assert!((SECOND * 60..=SECOND * 90).contains(&found), "{found:?}");
 
     let stopped = metrics.stopped().await;
-    assert_eq!((stopped.by, stopped.advice), (By::Network, Advice::Stop));
+    assert_eq!(
+        (stopped.initiator, stopped.advice),
+        (Initiator::Network, Advice::Stop)
+    );
     assert_eq!(metrics.link.status().state, State::Disconnected);
     let second = registered.connection().await;
     assert_eq!(world.opened()[3..], [(1, "Register".to_owned())]);
@@ -226,11 +229,11 @@ async fn i7_a_peer_whose_answers_to_probes_stop_is_dead_within_the_activity_time
     let wire = registered.connection().await;
     registered.next().await;
     for _ in 0..7 {
-        let before = registered.link.status().probed;
+        let before = registered.link.status().probes_answered;
         let mut status = registered.link.watch();
         timeout(
             SECOND * 31,
-            status.wait_for(|status| status.probed > before),
+            status.wait_for(|status| status.probes_answered > before),
         )
         .await
         .expect("a probe each third of the activity timeout")
@@ -288,7 +291,7 @@ async fn a_data_stream_that_ends_recovers_alone() {
         assert_eq!(metrics.next().await, Told::Note(note(generation)));
         assert_eq!(
             within("its end", metrics.next()).await,
-            Told::Down(End::retry(By::Peer, Reason::Finished))
+            Told::Down(End::retry(Initiator::Peer, Reason::Finished))
         );
         sleep(SECOND * 40).await;
     }
@@ -302,7 +305,7 @@ fn unimplemented() -> End {
         code: 12,
         message: String::new(),
     };
-    End::stop(By::Peer, reason)
+    End::stop(Initiator::Peer, reason)
 }
 
 #[tokio::test(start_paused = true)]
@@ -339,7 +342,7 @@ async fn a_dead_lender_stops_the_borrower_with_a_typed_end() {
     metrics.live().await;
     within("closed", registered.link.close()).await;
     let why = "the connection it was borrowed from has ended".to_owned();
-    let end = End::stop(By::Network, Reason::Lost(why));
+    let end = End::stop(Initiator::Network, Reason::Lost(why));
     assert_eq!(metrics.stopped().await, end);
     let status = metrics.link.status();
     assert_eq!(
@@ -381,7 +384,7 @@ async fn a_borrower_asks_for_life_on_the_lenders_connection_and_may_lend_it_on()
     let mut lent_on = Held::borrow(&shared, SECOND, "Lifecycle");
     lent_on.live().await;
     wire.cut();
-    assert_eq!(lent_on.stopped().await.by, By::Network);
+    assert_eq!(lent_on.stopped().await.initiator, Initiator::Network);
     let opened = world.opened();
     let on_the_first = opened.iter().filter(|(on, _)| *on == 0).count();
     assert_eq!(on_the_first, 3, "each once: {opened:?}");
@@ -426,12 +429,15 @@ async fn i7_on_real_sockets_silence_is_no_loss_and_a_black_hole_is_found_in_time
     let hole = proxy.inject(Fault::Blackhole(Direction::Both), Reach::Present);
     let holed = Instant::now();
     let lost = within("the loss", registered.next()).await;
-    assert_eq!(lost, Told::Down(End::retry(By::Peer, Reason::Silent)));
+    assert_eq!(
+        lost,
+        Told::Down(End::retry(Initiator::Peer, Reason::Silent))
+    );
     assert!(
         holed.elapsed() < TICK * 90 + SECOND,
         "and a second for a busy machine"
     );
-    assert_eq!(metrics.stopped().await.by, By::Network);
+    assert_eq!(metrics.stopped().await.initiator, Initiator::Network);
     let second = registered.connection().await;
     let mut anew = Held::borrow(&second, TICK, "Metrics");
     anew.live().await;

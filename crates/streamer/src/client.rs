@@ -19,7 +19,7 @@ mod subscription;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use steadfast_session::{By, Context, End, Generation, Protocol, Reason, Time};
+use steadfast_session::{Context, End, Generation, Initiator, Protocol, Reason, Time};
 use steadfast_wire::streamer::{self as wire, GatewayMessage, StreamerMessage};
 
 pub use self::{
@@ -301,7 +301,7 @@ impl Protocol for Core {
 
     fn on_message(&mut self, now: Time, message: StreamerMessage, cx: &mut Cx) {
         if let Err(what) = self.receive(now, message, cx) {
-            cx.fail(End::retry(By::Peer, Reason::Protocol(what)));
+            cx.fail(End::retry(Initiator::Peer, Reason::Protocol(what)));
         }
     }
 

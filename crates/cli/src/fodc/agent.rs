@@ -195,7 +195,11 @@ async fn tell_turns(mut status: watch::Receiver<Status>) {
     loop {
         let (state, failing, cause) = {
             let status = status.borrow_and_update();
-            (status.state, status.failures > 0, status.cause.to_string())
+            (
+                status.state,
+                status.consecutive_failures > 0,
+                status.cause.to_string(),
+            )
         };
         if before != Some((state, failing)) {
             match state {

@@ -239,7 +239,7 @@ impl Builder {
             ready: Ready::FirstMessage,
             heartbeat_interval: Some(self.heartbeat_interval),
             activity_timeout: Some(self.activity_timeout),
-            liveness: Liveness::Asked,
+            liveness: Liveness::Probed,
             drain_timeout: DRAIN_TIMEOUT,
             ..Config::default()
         })

@@ -103,8 +103,9 @@ fn refused<C: transport::Connection>(
     // Only a link that is closed can not be started, and this one is ours.
     link.start().ok();
     async move {
-        let over =
-            |now: &steadfast_session::Status| now.failed > 0 && now.state == State::Disconnected;
+        let over = |now: &steadfast_session::Status| {
+            now.failed_attempts > 0 && now.state == State::Disconnected
+        };
         let Ok(over) = status.wait_for(over).await else {
             return false;
         };
@@ -113,7 +114,7 @@ fn refused<C: transport::Connection>(
                 reason: Reason::Status { code, .. },
                 ..
             }) => *code == UNAUTHENTICATED,
-            Cause::Ended(_) | Cause::Asked | Cause::Live | Cause::Moving(_) => false,
+            Cause::Ended(_) | Cause::Requested | Cause::Live | Cause::PeerDraining(_) => false,
         }
     }
 }

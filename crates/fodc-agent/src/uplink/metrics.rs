@@ -5,7 +5,7 @@ use prost::{
     DecodeError, Message,
     encoding::{DecodeContext, WireType},
 };
-use steadfast_session::{By, Context, End, Generation, Protocol, Reason, Time};
+use steadfast_session::{Context, End, Generation, Initiator, Protocol, Reason, Time};
 use steadfast_wire::fodc::StreamMetricsResponse;
 
 /// An encoded `StreamMetricsRequest`: answers are made where they may take their time, and the
@@ -86,7 +86,7 @@ impl Protocol for Metrics {
             }
             Command::Abandon(generation) => {
                 if self.is_on(generation, cx) {
-                    cx.fail(End::retry(By::Peer, Reason::OutboxFull));
+                    cx.fail(End::retry(Initiator::Peer, Reason::OutboxFull));
                 }
             }
         }

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use steadfast_session::{By, Context, End, Generation, Protocol, Reason, Signal, Time};
+use steadfast_session::{Context, End, Generation, Initiator, Protocol, Reason, Signal, Time};
 use steadfast_wire::fodc::{
     AgentProfile, ProxyProfile, RegisterAgentRequest, RegisterAgentResponse,
 };
@@ -110,7 +110,7 @@ impl Registration {
                 (false, message) => message,
             };
             cx.emit(Event::Refused);
-            cx.fail(End::retry(By::Peer, Reason::Refused(why)));
+            cx.fail(End::retry(Initiator::Peer, Reason::Refused(why)));
             return;
         }
         // Less than a second arrives as 0, and 0 means that the proxy has no wish.

@@ -13,7 +13,7 @@ use futures_util::StreamExt as _;
 use prost::Message;
 use steadfast::{
     Outbound,
-    session::{By, End, Reason},
+    session::{End, Initiator, Reason},
     transport::{Call, Connection, Inbound, Tap, Transport},
 };
 use steadfast_wire::fodc::{RegisterAgentRequest, RegisterAgentResponse};
@@ -176,7 +176,7 @@ impl Transport for Scripted {
             sleep(ROUND_TRIP).await;
             if refuses {
                 let why = "refused by the script".to_owned();
-                return Err(End::retry(By::Network, Reason::Unreachable(why)));
+                return Err(End::retry(Initiator::Network, Reason::Unreachable(why)));
             }
             let wire = Wire {
                 world: Arc::clone(&world),
@@ -213,7 +213,7 @@ impl Wire {
     }
 
     fn lost() -> End {
-        End::retry(By::Network, Reason::Lost("cut".to_owned()))
+        End::retry(Initiator::Network, Reason::Lost("cut".to_owned()))
     }
 }
 
@@ -253,7 +253,7 @@ impl Connection for Wire {
                         tap,
                         first: Some(first).filter(|first| !matches!(first, Said::Headers)),
                     }),
-                    None => Err(End::retry(By::Peer, Reason::Finished)),
+                    None => Err(End::retry(Initiator::Peer, Reason::Finished)),
                 },
             }
         }
@@ -300,7 +300,7 @@ impl Inbound for Line {
             }
             Some(Said::End(end)) => Err(end),
             Some(Said::Headers) => panic!("headers come first, and once"),
-            None => Err(End::retry(By::Peer, Reason::Finished)),
+            None => Err(End::retry(Initiator::Peer, Reason::Finished)),
         })
     }
 }

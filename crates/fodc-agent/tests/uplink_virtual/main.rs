@@ -19,7 +19,7 @@ use std::{
 
 use steadfast::{
     ConnectError,
-    session::{Advice, By, Cause, Config, End, Reason, State},
+    session::{Advice, Cause, Config, End, Initiator, Reason, State},
 };
 use steadfast_fodc_agent::uplink::Uplink;
 use steadfast_wire::fodc::{RegisterAgentResponse, StreamMetricsRequest};
@@ -48,7 +48,7 @@ fn status(code: i32, message: &str) -> End {
     };
     // As the transport would advise.
     End {
-        by: By::Peer,
+        initiator: Initiator::Peer,
         reason,
         advice: match code {
             12 | 5 => Advice::Stop,
@@ -217,7 +217,7 @@ async fn a_full_registry_is_a_failed_attempt_with_the_proxys_words() {
         panic!("refused three times is an answer");
     };
     let why = "maximum number of agents (1) reached".to_owned();
-    let refused = End::retry(By::Peer, Reason::Refused(why));
+    let refused = End::retry(Initiator::Peer, Reason::Refused(why));
     assert_eq!(last, Cause::Ended(refused));
     someday("room", until(uplink.watch(), connected)).await;
     let counters = uplink.counters();

@@ -8,14 +8,14 @@ use script::{Bench, Play, seconds};
 
 use super::{Action, Input};
 use crate::{
-    Activity, By, End, Generation, Reason, Signal, Time, Timer, protocol::Effect, session,
+    Activity, End, Generation, Initiator, Reason, Signal, Time, Timer, protocol::Effect, session,
 };
 
 const FIRST: Generation = Generation(1);
 const SECOND: Generation = Generation(2);
 
 fn finished() -> End {
-    End::retry(By::Peer, Reason::Finished)
+    End::retry(Initiator::Peer, Reason::Finished)
 }
 
 #[test]
@@ -68,8 +68,8 @@ fn a_signal_that_ends_the_stream_voids_those_after_it() {
         ],
     );
     assert_eq!(bench.endpoint.status().activity, Activity::Backoff);
-    assert_eq!(bench.endpoint.status().lives, 0);
-    assert_eq!(bench.endpoint.status().failed, 1);
+    assert_eq!(bench.endpoint.status().streams_established, 0);
+    assert_eq!(bench.endpoint.status().failed_attempts, 1);
 }
 
 #[test]
@@ -157,7 +157,7 @@ fn commands_reach_the_protocol_whether_a_stream_is_open_or_not() {
 fn signals_while_no_stream_is_open_are_void() {
     let mut bench = Bench::new();
     bench.command(&[Play::Signal(Signal::Fail(End::stop(
-        By::Us,
+        Initiator::Local,
         Reason::Fenced,
     )))]);
     bench.go_live();

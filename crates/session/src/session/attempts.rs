@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::{
     Generation, Time,
-    end::{Advice, By, End, Reason},
+    end::{Advice, End, Initiator, Reason},
     session::{Action, Phase, Session, liveness::Probe},
     status::{Cause, State},
     timer::Timer,
@@ -75,8 +75,8 @@ impl Session {
         }
         let proven = matches!(self.phase, Phase::Live { proven: true, .. });
         if !proven {
-            self.status.failures = self.status.failures.saturating_add(1);
-            self.status.failed += 1;
+            self.status.consecutive_failures = self.status.consecutive_failures.saturating_add(1);
+            self.status.failed_attempts += 1;
         }
         out.push(Action::Kill(generation));
         out.push(Action::Down(generation, end.clone()));
@@ -101,7 +101,7 @@ impl Session {
     /// The peer stops: go elsewhere, or come back, without calling it an outage. Only a stream that
     /// has proved itself earns this; any other peer that says so meets the backoff.
     pub(super) fn move_on(&mut self, now: Time, why: String, out: &mut Vec<Action>) {
-        let end = End::retry(By::Peer, Reason::Drained(why.clone()));
+        let end = End::retry(Initiator::Peer, Reason::Drained(why.clone()));
         match self.phase {
             Phase::Live {
                 generation,
@@ -110,7 +110,7 @@ impl Session {
                 out.push(Action::Kill(generation));
                 out.push(Action::Down(generation, end));
                 self.enter(Phase::Backoff);
-                self.reach(now, State::Connected, Cause::Moving(why), out);
+                self.reach(now, State::Connected, Cause::PeerDraining(why), out);
                 self.attempt_after(now, Duration::ZERO, out);
             }
             Phase::Opening(_)
@@ -124,7 +124,8 @@ impl Session {
 
     fn next_after(&mut self, end: &End, proven: bool) -> Next {
         let config = self.config.settings();
-        let spent = config.max_retries > 0 && self.status.failures >= config.max_retries;
+        let spent =
+            config.max_retries > 0 && self.status.consecutive_failures >= config.max_retries;
         if spent && !proven {
             return Next::Never;
         }

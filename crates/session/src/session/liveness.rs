@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::{
     Generation, Time,
     config::Liveness,
-    end::{By, End, Reason},
+    end::{End, Initiator, Reason},
     session::{Action, Session},
     timer::Timer,
 };
@@ -65,7 +65,7 @@ impl Session {
     pub(super) fn on_heartbeat_interval(&mut self, now: Time, interval: Duration) {
         let longest = match (self.config().liveness, self.config().activity_timeout) {
             (Liveness::Received, Some(limit)) => limit / 2,
-            (Liveness::Received, None) | (Liveness::Asked, _) => Duration::MAX,
+            (Liveness::Received, None) | (Liveness::Probed, _) => Duration::MAX,
         };
         self.heartbeat_interval = Some(interval.min(longest).max(HEARTBEAT_INTERVAL_MIN));
         self.arm_heartbeat(now);
@@ -115,12 +115,12 @@ impl Session {
         let asked_for = std::mem::replace(&mut self.probe, Probe::None);
         self.timers.disarm(Timer::Probe);
         if alive {
-            self.status.probed += 1;
+            self.status.probes_answered += 1;
             self.on_received(now);
             return;
         }
         match asked_for {
-            Probe::Request => self.lose(now, End::retry(By::Peer, Reason::ProbeFailed), out),
+            Probe::Request => self.lose(now, End::retry(Initiator::Peer, Reason::ProbeFailed), out),
             Probe::Life | Probe::None => self.ask_again(now),
         }
     }
@@ -129,7 +129,7 @@ impl Session {
         if self.held || !Timer::Ask.belongs_to(&self.phase) {
             return;
         }
-        if let (Liveness::Asked, Some(limit)) =
+        if let (Liveness::Probed, Some(limit)) =
             (self.config().liveness, self.config().activity_timeout)
         {
             self.timers.arm(Timer::Ask, now + limit / 3);

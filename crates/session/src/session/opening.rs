@@ -86,7 +86,7 @@ impl Session {
         self.on_received(now);
         self.was_live = true;
         self.credentials.not_refused();
-        self.status.lives += 1;
+        self.status.streams_established += 1;
         out.push(Action::Up(generation));
         self.reach(now, State::Connected, Cause::Live, out);
     }
@@ -95,7 +95,7 @@ impl Session {
     pub(super) fn prove(&mut self) {
         if let Phase::Live { proven, .. } = &mut self.phase {
             *proven = true;
-            self.status.failures = 0;
+            self.status.consecutive_failures = 0;
             self.backoff.reset();
             self.credentials = Credentials::Good;
         }

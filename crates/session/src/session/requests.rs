@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::{
     Time,
-    end::{By, End, Reason},
+    end::{End, Initiator, Reason},
     session::{Action, Phase, Session, attempts::Credentials, liveness::Probe},
     status::{Cause, State},
     timer::Timer,
@@ -15,10 +15,10 @@ impl Session {
         match self.phase {
             Phase::Idle => {
                 self.was_live = false;
-                self.status.failures = 0;
+                self.status.consecutive_failures = 0;
                 self.backoff.reset();
                 self.credentials = Credentials::Good;
-                self.reach(now, State::Connecting, Cause::Asked, out);
+                self.reach(now, State::Connecting, Cause::Requested, out);
                 self.attempt_after(now, Duration::ZERO, out);
             }
             Phase::Backoff => self.attempt_after(now, Duration::ZERO, out),
@@ -76,7 +76,7 @@ impl Session {
 
     /// The caller's end of everything: to `Idle`, from where it can connect again, or to `Closed`.
     pub(super) fn stop(&mut self, now: Time, to: Phase, out: &mut Vec<Action>) {
-        let end = End::stop(By::Us, Reason::Left);
+        let end = End::stop(Initiator::Local, Reason::Left);
         let running = self.phase != Phase::Idle;
         let closing = to == Phase::Closed;
         let again = !closing && matches!(self.phase, Phase::Draining { again: true, .. });
@@ -88,7 +88,7 @@ impl Session {
         if running || closing {
             out.push(Action::Stopped(end));
         }
-        self.reach(now, State::Disconnected, Cause::Asked, out);
+        self.reach(now, State::Disconnected, Cause::Requested, out);
         if again {
             self.on_connect(now, out);
         }

@@ -1,7 +1,7 @@
 //! The clients' side of the world.
 
 use rand::RngExt as _;
-use steadfast_session::{By, End, Generation, Reason, endpoint, session};
+use steadfast_session::{End, Generation, Initiator, Reason, endpoint, session};
 use steadfast_streamer::client::{Command, Item, Notice, Start, SubscriptionId};
 use steadfast_wire::streamer::{GatewayMessage, StreamerMessage};
 
@@ -112,7 +112,7 @@ impl World {
         let refused = self.server.hub.is_none() || self.server.draining;
         if client.generation == generation && !client.dark && refused {
             let why = Reason::Unreachable("refused".to_owned());
-            let end = End::retry(By::Network, why);
+            let end = End::retry(Initiator::Network, why);
             self.session(number, session::Input::Ended(generation, end));
         }
     }

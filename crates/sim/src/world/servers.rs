@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use rand::RngExt as _;
-use steadfast_session::{By, End, Reason};
+use steadfast_session::{End, Initiator, Reason};
 use steadfast_streamer::{
     hub::{Action, Input, ReadFault, StreamId, Ticket},
     log::{Log as _, Outcome},
@@ -272,7 +272,7 @@ impl World {
             connection.server_open = false;
             connection.queue.clear();
             let lost = Reason::Lost("reset by the peer".to_owned());
-            let end = End::retry(By::Network, lost);
+            let end = End::retry(Initiator::Network, lost);
             let at = connection.down.send(now, delay, Down::Over(end));
             self.agenda.at(at, Event::AtClient(id));
         }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use rand::RngExt as _;
-use steadfast_session::{By, End, Reason};
+use steadfast_session::{End, Initiator, Reason};
 use steadfast_streamer::hub::{Input, StreamId};
 
 use super::World;
@@ -141,7 +141,7 @@ impl World {
         connection.queue.clear();
         connection.server_open = false;
         let lost = Reason::Lost("reset on the way".to_owned());
-        let end = End::retry(By::Network, lost);
+        let end = End::retry(Initiator::Network, lost);
         let at = connection.down.send(now, delay, Down::Over(end));
         self.agenda.at(at, Event::AtClient(id));
         self.bite(Fault::Reset);

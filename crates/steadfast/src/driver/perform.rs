@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use prost::Message;
 use steadfast_session::{
-    By, End, Generation, Protocol, Reason, Time, Transition, endpoint::Action,
+    End, Generation, Initiator, Protocol, Reason, Time, Transition, endpoint::Action,
 };
 use tracing::{debug, info};
 
@@ -80,7 +80,7 @@ where
         let bytes = Bytes::from(message.encode_to_vec());
         let length = bytes.len() as u64;
         if outbox.push(bytes).is_err() {
-            return Some((generation, End::retry(By::Us, Reason::OutboxFull)));
+            return Some((generation, End::retry(Initiator::Local, Reason::OutboxFull)));
         }
         let mut record = self.record();
         record.counters.messages_out += 1;

@@ -6,7 +6,7 @@
 
 use std::{error::Error, time::Duration};
 
-use steadfast_session::{Advice, By, End, Reason};
+use steadfast_session::{Advice, End, Initiator, Reason};
 use tonic::{Code, Status};
 
 /// What the server wants a client to wait before the next call (gRFC A6), milliseconds.
@@ -23,7 +23,7 @@ const CUT_SHORT: &str = "protocol error: missing grpc-status trailer";
 pub(super) fn end(status: &Status) -> End {
     if is_too_large(status) {
         let what = format!("{}; raise max_message_bytes", status.message());
-        End::stop(By::Us, Reason::Protocol(what))
+        End::stop(Initiator::Local, Reason::Protocol(what))
     } else if is_made_by_peer(status) {
         by_peer(status)
     } else {
@@ -53,7 +53,7 @@ fn starts(status: &Status, beginning: &str) -> bool {
 
 fn by_network(status: &Status) -> End {
     End {
-        by: By::Network,
+        initiator: Initiator::Network,
         reason: Reason::Lost(layers(status.message().to_owned(), status.source())),
         // The longest delay for a peer whose HTTP/2 wants calm, or it is met again.
         advice: if wants_calm(status) {
@@ -87,7 +87,7 @@ fn by_peer(status: &Status) -> End {
         None => advice(code),
     };
     End {
-        by: By::Peer,
+        initiator: Initiator::Peer,
         reason,
         advice,
     }

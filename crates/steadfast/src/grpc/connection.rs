@@ -13,7 +13,7 @@ use futures_core::Stream as _;
 use http::uri::PathAndQuery;
 use hyper::{body::Incoming, client::conn::http2};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use steadfast_session::{By, End, Reason};
+use steadfast_session::{End, Initiator, Reason};
 use tonic::{
     Streaming,
     body::Body,
@@ -65,7 +65,7 @@ const PROBE: &str = "/grpc.health.v1.Health/Check";
 
 impl Connection {
     pub(super) async fn dial(address: Address, options: Options) -> Result<Self, End> {
-        let unreachable = |why: String| End::retry(By::Network, Reason::Unreachable(why));
+        let unreachable = |why: String| End::retry(Initiator::Network, Reason::Unreachable(why));
         let origin = http::Uri::builder()
             .scheme("http")
             .authority(address.authority().clone())
@@ -193,7 +193,7 @@ impl transport::Inbound for GrpcInbound {
             .map(|next| match next {
                 Some(Ok(message)) => Ok(message),
                 Some(Err(status)) => Err(classify::end(&status)),
-                None => Err(End::retry(By::Peer, Reason::Finished)),
+                None => Err(End::retry(Initiator::Peer, Reason::Finished)),
             })
     }
 }
@@ -202,7 +202,7 @@ fn request(
     call: &Call,
     outbound: Outbound,
 ) -> Result<(PathAndQuery, tonic::Request<Outbound>), End> {
-    let invalid = |what: String| End::stop(By::Us, Reason::Protocol(what));
+    let invalid = |what: String| End::stop(Initiator::Local, Reason::Protocol(what));
     let path = PathAndQuery::try_from(call.path.as_str())
         .map_err(|error| invalid(format!("{:?} is not a method path: {error}", call.path)))?;
     let mut request = tonic::Request::new(outbound);

@@ -30,7 +30,10 @@ async fn a_message_that_can_not_be_decoded_ends_the_stream_as_a_broken_protocol(
     });
     let mut running = Running::start(world.clone(), Config::default());
     let end = running.down().await;
-    assert_eq!((end.by, end.advice), (By::Peer, Advice::Retry));
+    assert_eq!(
+        (end.initiator, end.advice),
+        (Initiator::Peer, Advice::Retry)
+    );
     assert!(
         matches!(&end.reason, Reason::Protocol(what) if what.contains("can not be decoded")),
         "{end}"
@@ -63,7 +66,10 @@ async fn i20_a_peer_that_takes_nothing_costs_the_outbox_limit_and_its_stream() {
         "below the limit"
     );
     running.link.command(large(9, 1_000)).unwrap();
-    assert_eq!(running.down().await, End::retry(By::Us, Reason::OutboxFull));
+    assert_eq!(
+        running.down().await,
+        End::retry(Initiator::Local, Reason::OutboxFull)
+    );
     running.live(2).await;
     for number in 0..100 {
         running.link.command(large(number, 1_000)).unwrap();
@@ -96,7 +102,7 @@ async fn i6_the_policy_of_the_link_has_the_last_word() {
     running.link.start().unwrap();
     assert_eq!(
         running.stopped().await,
-        End::stop(By::Peer, Reason::Finished)
+        End::stop(Initiator::Peer, Reason::Finished)
     );
     sleep(SECOND * 600).await;
     assert_eq!(ending.dials().len(), 1);
@@ -306,12 +312,15 @@ async fn i12_the_status_tells_state_cause_attempts_and_the_next_retry() {
     let running = Running::start(world.clone(), Config::default());
     let status = running
         .until("the third backoff", |status| {
-            status.failures == 3 && status.activity == Activity::Backoff
+            status.consecutive_failures == 3 && status.activity == Activity::Backoff
         })
         .await;
     assert_eq!(status.state, State::Connecting, "never live yet");
     assert_eq!(status.cause, Cause::Ended(finished()));
-    assert_eq!((status.generation, status.failed), (Generation(3), 3));
+    assert_eq!(
+        (status.generation, status.failed_attempts),
+        (Generation(3), 3)
+    );
     let retry = status.next_retry_at.unwrap();
     running
         .until("the next attempt", |status| {

@@ -149,7 +149,10 @@ async fn c13_a_full_application_queue_does_not_cost_the_next_stream_its_greeting
     assert_eq!(reconnected, Ok(()));
     sleep(SECOND * 120).await;
     let status = notes.link().status();
-    assert_eq!((status.state, status.failed), (State::Connected, 0));
+    assert_eq!(
+        (status.state, status.failed_attempts),
+        (State::Connected, 0)
+    );
     assert_eq!(world.dials().len(), 2);
     for number in 1..=1_000 {
         assert_eq!(next(&mut notes).await, note(number));

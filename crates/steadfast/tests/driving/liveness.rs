@@ -23,7 +23,7 @@ async fn c2_i7_a_silent_peer_is_found_after_the_activity_timeout_whatever_is_sen
     running.live(1).await;
     let live = Instant::now();
     let end = running.down().await;
-    assert_eq!(end, End::retry(By::Peer, Reason::Silent));
+    assert_eq!(end, End::retry(Initiator::Peer, Reason::Silent));
     let found = live.elapsed();
     assert!(
         (SECOND * 25..SECOND * 25 + Duration::from_millis(5)).contains(&found),
@@ -64,7 +64,7 @@ async fn i1_a_dial_that_hangs_costs_the_open_timeout_and_no_more() {
     let mut running = Running::start(world.clone(), Config::default());
     let began = Instant::now();
     let end = running.down().await;
-    assert_eq!(end, End::retry(By::Network, Reason::OpenTimeout));
+    assert_eq!(end, End::retry(Initiator::Network, Reason::OpenTimeout));
     assert_eq!(began.elapsed().as_secs(), 10);
     world.set_dialling(Dialling::Connects);
     running.live(1).await;
@@ -90,7 +90,7 @@ async fn i1_each_phase_before_live_has_its_own_deadline_and_reason() {
         };
         let mut running = Running::start(world, config);
         let began = Instant::now();
-        assert_eq!(running.down().await, End::retry(By::Peer, reason));
+        assert_eq!(running.down().await, End::retry(Initiator::Peer, reason));
         assert_eq!(began.elapsed().as_secs(), seconds);
     }
 }
@@ -106,7 +106,7 @@ async fn i1_a_connection_that_never_takes_the_request_costs_the_open_timeout() {
     let mut running = Running::start(world.clone(), config);
     assert_eq!(
         running.down().await,
-        End::retry(By::Network, Reason::OpenTimeout)
+        End::retry(Initiator::Network, Reason::OpenTimeout)
     );
 }
 
@@ -133,7 +133,7 @@ async fn i8_a_late_answer_of_an_older_connection_means_nothing_to_the_newer() {
 async fn i7_a_peer_that_is_asked_and_answers_lives_without_a_message() {
     let world = listening();
     let config = Config {
-        liveness: Liveness::Asked,
+        liveness: Liveness::Probed,
         heartbeat_interval: None,
         ..Config::default()
     };
@@ -149,7 +149,7 @@ async fn i7_a_peer_that_is_asked_and_answers_lives_without_a_message() {
 
 #[tokio::test(start_paused = true)]
 async fn c23_i3_a_tiny_activity_timeout_neither_panics_nor_storms() {
-    for liveness in [Liveness::Received, Liveness::Asked] {
+    for liveness in [Liveness::Received, Liveness::Probed] {
         let world = listening();
         let config = Config {
             liveness,
@@ -169,6 +169,9 @@ async fn c23_i3_a_tiny_activity_timeout_neither_panics_nor_storms() {
         for pair in dials.windows(2) {
             assert!(pair[1].at - pair[0].at >= Duration::from_millis(500));
         }
-        assert_eq!(running.link.status().lives, dials.len() as u64);
+        assert_eq!(
+            running.link.status().streams_established,
+            dials.len() as u64
+        );
     }
 }

@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use steadfast::{
     Builder, ConnectError, Link,
-    session::{By, Config, End, Reason, State, Status},
+    session::{Config, End, Initiator, Reason, State, Status},
     transport::{Call, Connection, Transport},
 };
 use support::{
@@ -63,7 +63,7 @@ impl<C: Connection> Running<C> {
     /// Waits for the stream of that number to be live, counted from 1.
     async fn live(&self, number: u64) -> Status {
         self.until("live", |status| {
-            status.state == State::Connected && status.lives >= number
+            status.state == State::Connected && status.streams_established >= number
         })
         .await
     }
@@ -123,13 +123,13 @@ fn echoing() -> Scripted {
 }
 
 fn finished() -> End {
-    End::retry(By::Peer, Reason::Finished)
+    End::retry(Initiator::Peer, Reason::Finished)
 }
 
 fn status(code: i32, advice: steadfast::session::Advice) -> End {
     let message = "the peer's words".to_owned();
     End {
-        by: By::Peer,
+        initiator: Initiator::Peer,
         reason: Reason::Status { code, message },
         advice,
     }

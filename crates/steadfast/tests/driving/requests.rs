@@ -118,7 +118,7 @@ async fn c3_reconnect_replaces_a_stream_whose_peer_does_not_answer() {
     assert!((SECOND * 5..SECOND * 6).contains(&taken), "{taken:?}");
     assert_eq!(
         running.down().await,
-        End::retry(By::Peer, Reason::ProbeFailed)
+        End::retry(Initiator::Peer, Reason::ProbeFailed)
     );
     assert_eq!(
         world.dials().len(),
@@ -139,7 +139,7 @@ async fn reconnect_without_a_stream_connects_and_while_backing_off_goes_at_once(
     world.wires()[0].cut();
     running
         .until("a long backoff", |status| {
-            status.failures >= 3 && status.activity == Activity::Backoff
+            status.consecutive_failures >= 3 && status.activity == Activity::Backoff
         })
         .await;
     world.set_dialling(Dialling::Connects);

@@ -61,7 +61,9 @@ async fn c20_a_client_that_starts_before_its_server_connects_when_it_comes() {
     let refused = proxy.inject(Fault::Refuse, Reach::Everything);
     let mut running = start(proxy.addr(), quick());
     running
-        .until("several attempts", |status| status.failures >= 4)
+        .until("several attempts", |status| {
+            status.consecutive_failures >= 4
+        })
         .await;
     assert_eq!(running.link.status().state, State::Connecting);
     drop(refused);
@@ -83,14 +85,14 @@ async fn c2_c3_a_black_holed_connection_is_replaced_by_another_within_the_activi
     assert_eq!(next(&mut running).await, Told::Note(note(1)));
     sleep(patience * 2).await;
     assert_eq!(
-        running.link.status().failed,
+        running.link.status().failed_attempts,
         0,
         "its heartbeats are answered"
     );
 
     let _hole = proxy.inject(Fault::Blackhole(Direction::Both), Reach::Present);
     let holed = Instant::now();
-    let lost = Told::Down(End::retry(By::Peer, Reason::Silent));
+    let lost = Told::Down(End::retry(Initiator::Peer, Reason::Silent));
     assert_eq!(next(&mut running).await, lost);
     running.live(2).await;
     let recovered = holed.elapsed();
@@ -125,7 +127,13 @@ async fn i9_a_reader_far_behind_on_small_messages_keeps_its_connection() {
         assert_eq!(next, Some(Ok(note(number))));
     }
     let link = notes.link();
-    assert_eq!((link.status().lives, link.status().failed), (1, 0));
+    assert_eq!(
+        (
+            link.status().streams_established,
+            link.status().failed_attempts
+        ),
+        (1, 0)
+    );
     assert!(link.counters().held > 0);
     assert_eq!(server.calls(), 1);
 }
@@ -147,7 +155,10 @@ async fn c6_i4_a_server_that_accepts_and_fails_meets_a_growing_backoff() {
     let taken = began.elapsed();
     assert!(taken >= MOMENT * 24 * 8 / 10, "{taken:?}");
     let status = running.link.status();
-    assert!(status.failures >= 5, "live for a moment proves nothing");
+    assert!(
+        status.consecutive_failures >= 5,
+        "live for a moment proves nothing"
+    );
 }
 
 #[tokio::test]
@@ -164,11 +175,11 @@ async fn c3_reconnect_keeps_a_healthy_connection_and_replaces_a_dead_one() {
     within("an answer", running.link.reconnect()).await.unwrap();
     // The probe's answer is UNIMPLEMENTED: made by the peer, and so a sign of life.
     assert_eq!((proxy.stats().accepted, server.calls()), (1, 1));
-    assert_eq!(running.link.status().lives, 1);
+    assert_eq!(running.link.status().streams_established, 1);
 
     let _hole = proxy.inject(Fault::Blackhole(Direction::Both), Reach::Present);
     within("an answer", running.link.reconnect()).await.unwrap();
-    let lost = Told::Down(End::retry(By::Peer, Reason::ProbeFailed));
+    let lost = Told::Down(End::retry(Initiator::Peer, Reason::ProbeFailed));
     assert_eq!(next(&mut running).await, lost);
     assert_eq!((proxy.stats().accepted, server.calls()), (2, 2));
 }

@@ -14,7 +14,7 @@ use futures_util::StreamExt as _;
 use prost::Message as _;
 use steadfast::{
     Outbound,
-    session::{By, End, Reason},
+    session::{End, Initiator, Reason},
     transport::{Call, Connection, Inbound, Tap, Transport},
 };
 use tokio::{
@@ -165,7 +165,7 @@ impl Transport for Scripted {
                 Dialling::Connects => {}
                 Dialling::Fails => {
                     let why = "refused by the script".to_owned();
-                    return Err(End::retry(By::Network, Reason::Unreachable(why)));
+                    return Err(End::retry(Initiator::Network, Reason::Unreachable(why)));
                 }
                 Dialling::Hangs => std::future::pending().await,
             }
@@ -215,7 +215,7 @@ impl Wire {
     }
 
     fn lost() -> End {
-        End::retry(By::Network, Reason::Lost("cut".to_owned()))
+        End::retry(Initiator::Network, Reason::Lost("cut".to_owned()))
     }
 }
 
@@ -258,7 +258,7 @@ impl Connection for Wire {
                     Some(Answer::Part(_) | Answer::Message(_)) => {
                         panic!("a script says something before its headers")
                     }
-                    None => Err(End::retry(By::Peer, Reason::Finished)),
+                    None => Err(End::retry(Initiator::Peer, Reason::Finished)),
                 },
             }
         }
@@ -307,7 +307,7 @@ impl Inbound for Line {
                 Some(Answer::Part(bytes)) => self.tap.receive(bytes),
                 Some(Answer::Message(bytes)) => return Poll::Ready(Ok(bytes)),
                 Some(Answer::End(end)) => return Poll::Ready(Err(end)),
-                None => return Poll::Ready(Err(End::retry(By::Peer, Reason::Finished))),
+                None => return Poll::Ready(Err(End::retry(Initiator::Peer, Reason::Finished))),
             }
         }
         Poll::Pending

@@ -2,7 +2,7 @@
 
 use std::{collections::VecDeque, time::Duration};
 
-use steadfast_session::{Advice, By, End, Generation, Reason, Signal, Time};
+use steadfast_session::{Advice, End, Generation, Initiator, Reason, Signal, Time};
 use steadfast_wire::streamer::{self as wire, gateway_message::Payload};
 
 use super::{Core, Cx, Malformed, Notice, Peer, position};
@@ -151,7 +151,7 @@ pub(super) fn on_final(last: &wire::Final, cx: &mut Cx) -> Result<(), Malformed>
         .map_err(|_| format!("a final message has the unknown code {}", last.code))?;
     let reason = match code {
         wire::FinalCode::Fenced => {
-            cx.fail(End::stop(By::Peer, Reason::Fenced));
+            cx.fail(End::stop(Initiator::Peer, Reason::Fenced));
             return Ok(());
         }
         wire::FinalCode::Drained => Reason::Drained(last.message.clone()),
@@ -166,7 +166,7 @@ pub(super) fn on_final(last: &wire::Final, cx: &mut Cx) -> Result<(), Malformed>
         ms => Advice::Wait(Some(Duration::from_millis(ms.into()))),
     };
     cx.fail(End {
-        by: By::Peer,
+        initiator: Initiator::Peer,
         reason,
         advice,
     });

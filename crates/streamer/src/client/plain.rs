@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use steadfast_session::{By, End, Reason, Time};
+use steadfast_session::{End, Initiator, Reason, Time};
 use steadfast_wire::streamer as wire;
 
 use super::{
@@ -192,7 +192,10 @@ impl Core {
                     }
                 }
                 let what = "it dropped subscriptions of a living stream without a word";
-                cx.fail(End::retry(By::Peer, Reason::Protocol(what.to_owned())));
+                cx.fail(End::retry(
+                    Initiator::Peer,
+                    Reason::Protocol(what.to_owned()),
+                ));
             }
         }
     }

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 
-use steadfast_session::{By, End, Reason, Signal};
+use steadfast_session::{End, Initiator, Reason, Signal};
 use steadfast_wire::streamer::{self as wire, gateway_message::Payload};
 
 use super::{
@@ -275,7 +275,7 @@ impl Core {
         }
         self.counters.refused += 1;
         let text = format!("subscription {}: {error}", self.subscription(id).wire_id);
-        cx.fail(End::retry(By::Peer, Reason::RestoreRefused(text)));
+        cx.fail(End::retry(Initiator::Peer, Reason::RestoreRefused(text)));
     }
 
     /// A refusal that ends a subscription.
@@ -293,7 +293,7 @@ impl Core {
         if let Some(unanswered) = &mut self.restoring
             && unanswered.remove(&id)
         {
-            cx.signal(Signal::Answered);
+            cx.signal(Signal::RestoreProgress);
             self.check_restored(cx);
         }
     }

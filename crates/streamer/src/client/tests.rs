@@ -81,7 +81,7 @@ impl Rig {
 
     fn cut(&mut self) {
         self.open = false;
-        let end = End::retry(By::Network, Reason::Lost("cut".to_owned()));
+        let end = End::retry(Initiator::Network, Reason::Lost("cut".to_owned()));
         self.call(|core, now, cx| core.on_down(now, &end, cx));
     }
 
@@ -263,7 +263,7 @@ impl Rig {
     fn fault(&mut self) -> String {
         match self.failure() {
             End {
-                by: By::Peer,
+                initiator: Initiator::Peer,
                 reason: Reason::Protocol(what),
                 advice: steadfast_session::Advice::Retry,
             } => what,

@@ -250,7 +250,7 @@ impl Sink {
 
 impl Drop for Sink {
     fn drop(&mut self) {
-        let end = End::stop(steadfast::session::By::Us, Reason::Left);
+        let end = End::stop(steadfast::session::Initiator::Local, Reason::Left);
         self.0.stop(&end);
     }
 }

@@ -236,7 +236,7 @@ async fn c13_a_slow_application_is_not_a_dead_peer() {
     }
     let hour = Duration::from_secs(3_600);
     tokio::time::timeout(hour, peer.attend()).await.ok();
-    assert_eq!(client.status().lives, 1);
+    assert_eq!(client.status().streams_established, 1);
     assert_eq!(client.status().state, State::Connected);
     assert_eq!(name(users.next().await), "1");
 }

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use steadfast_session::{By, Context, End, Generation, Protocol, Reason, Signal, Time};
+use steadfast_session::{Context, End, Generation, Initiator, Protocol, Reason, Signal, Time};
 use steadfast_wire::publisher::{
     Entry as WireEntry, Operation as WireOperation, Ping, PublishRequest, PublishResponse,
     PublisherHello, publish_request, publish_response,
@@ -164,7 +164,7 @@ impl Protocol for Core {
         self.said = 0;
         self.window = None;
         if let Some(end) = &self.stopped {
-            return cx.fail(End::stop(end.by, end.reason.clone()));
+            return cx.fail(End::stop(end.initiator, end.reason.clone()));
         }
         let hello = PublisherHello {
             producer_id: self.producer.clone(),
@@ -174,7 +174,7 @@ impl Protocol for Core {
 
     fn on_message(&mut self, _: Time, message: PublishResponse, cx: &mut Cx) {
         if let Err(what) = self.receive(message, cx) {
-            cx.fail(End::retry(By::Peer, Reason::Protocol(what)));
+            cx.fail(End::retry(Initiator::Peer, Reason::Protocol(what)));
         }
     }
 

@@ -66,7 +66,7 @@ fn fodc_o6_an_answer_goes_to_the_stream_that_asked_or_nowhere() {
     let nowhere = [Effect::Event(Event::Taken(false))];
     assert_eq!(give(&mut metrics, true, 1), nowhere, "of an older stream");
     assert_eq!(give(&mut metrics, false, 2), nowhere, "of no stream");
-    let end = End::retry(By::Peer, Reason::Finished);
+    let end = End::retry(Initiator::Peer, Reason::Finished);
     effects(&mut metrics, false, |metrics, cx| {
         metrics.on_down(AT, &end, cx);
     });
@@ -82,7 +82,7 @@ fn only_the_stream_that_is_meant_is_abandoned() {
         })
     };
     assert_eq!(abandon(1), []);
-    let end = End::retry(By::Peer, Reason::OutboxFull);
+    let end = End::retry(Initiator::Peer, Reason::OutboxFull);
     assert_eq!(abandon(2), [Effect::Signal(Signal::Fail(end))]);
 }
 

@@ -93,7 +93,7 @@ fn req_f14_fodc_f9_all_five_fields_are_sent_to_whomever() {
 
 #[test]
 fn req_f5_only_success_with_an_id_is_a_registration() {
-    let refused = |why: &str| End::retry(By::Peer, Reason::Refused(why.to_owned()));
+    let refused = |why: &str| End::retry(Initiator::Peer, Reason::Refused(why.to_owned()));
     let answer = |success, agent_id: &str, message: &str| RegisterAgentResponse {
         success,
         agent_id: agent_id.to_owned(),
@@ -199,7 +199,7 @@ fn fodc_f11_fodc_o16_a_change_of_role_or_labels_is_told_at_once_and_in_each_hear
 #[test]
 fn what_changes_while_there_is_no_stream_is_in_the_next_registration() {
     let mut rig = Rig::registered();
-    let end = End::retry(By::Peer, Reason::Finished);
+    let end = End::retry(Initiator::Peer, Reason::Finished);
     let down = rig.effects(|protocol, cx| protocol.on_down(AT, &end, cx));
     assert_eq!(down, [Effect::Event(Event::Down)]);
     let mut closed = Context::new(false);

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use crate::{
-    Activity, Advice, By, Config, End, Generation, Jitter, Ready, Reason, Signal, State, Time,
+    Activity, Advice, Config, End, Generation, Initiator, Jitter, Ready, Reason, Signal, State,
+    Time,
     session::{Action, Input, Phase, Session},
 };
 
@@ -38,16 +39,16 @@ pub(super) fn just_before(span: Duration) -> Duration {
 }
 
 pub(super) fn finished() -> End {
-    End::retry(By::Peer, Reason::Finished)
+    End::retry(Initiator::Peer, Reason::Finished)
 }
 
 pub(super) fn unreachable() -> End {
-    End::retry(By::Network, Reason::Unreachable("refused".into()))
+    End::retry(Initiator::Network, Reason::Unreachable("refused".into()))
 }
 
 pub(super) fn advised(advice: Advice) -> End {
     End {
-        by: By::Peer,
+        initiator: Initiator::Peer,
         reason: Reason::Status {
             code: 14,
             message: "no".into(),
@@ -278,13 +279,16 @@ pub(super) fn stops(actions: &[Action]) -> Vec<End> {
 pub(super) fn every_input(from: Generation) -> Vec<Input> {
     let signals = [
         Signal::Greeted,
-        Signal::Answered,
+        Signal::RestoreProgress,
         Signal::Restored,
         Signal::HeartbeatAcked,
         Signal::ExpectAcks,
         Signal::HeartbeatInterval(seconds(20)),
         Signal::Drain("restart".into()),
-        Signal::Fail(End::retry(By::Peer, Reason::Protocol("nonsense".into()))),
+        Signal::Fail(End::retry(
+            Initiator::Peer,
+            Reason::Protocol("nonsense".into()),
+        )),
     ];
     let advices = [
         Advice::Retry,
@@ -304,8 +308,8 @@ pub(super) fn every_input(from: Generation) -> Vec<Input> {
         Input::Message(from),
         Input::Probed(from, true),
         Input::Probed(from, false),
-        Input::Held(from, true),
-        Input::Held(from, false),
+        Input::ReadPaused(from, true),
+        Input::ReadPaused(from, false),
         Input::Tick,
     ];
     inputs.extend(advices.map(|advice| Input::Ended(from, advised(advice))));
@@ -324,7 +328,7 @@ pub(super) fn every_report(from: Generation) -> Vec<Input> {
         | Input::Message(_)
         | Input::Ended(..)
         | Input::Probed(..)
-        | Input::Held(..)
+        | Input::ReadPaused(..)
         | Input::Signal(..) => true,
     });
     inputs

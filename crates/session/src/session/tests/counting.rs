@@ -78,7 +78,7 @@ fn c7_a_failed_restoration_is_counted_and_spaced() {
         bench.signal(crate::Signal::Greeted);
         bench.wait(seconds(30));
         assert_eq!(
-            bench.session.status().failures as usize,
+            bench.session.status().consecutive_failures as usize,
             bench.attempts().len()
         );
     });
@@ -90,12 +90,16 @@ fn s4_an_attempt_counts_when_it_ends_before_it_was_stable_and_only_then() {
     let mut bench = Bench::live(at_most(2));
     bench.wait(just_before(Config::default().stable_after));
     bench.end(finished());
-    assert_eq!(bench.session.status().failures, 1);
+    assert_eq!(bench.session.status().consecutive_failures, 1);
     bench.wait_for_attempt();
     bench.go_live();
     bench.prove();
     bench.end(finished());
-    assert_eq!(bench.session.status().failures, 0, "the count began again");
+    assert_eq!(
+        bench.session.status().consecutive_failures,
+        0,
+        "the count began again"
+    );
     bench.wait_for_attempt();
     bench.end(unreachable());
     bench.wait_for_attempt();
@@ -119,6 +123,6 @@ fn zero_retries_never_give_up() {
         bench.end(unreachable());
         bench.wait_for_attempt();
     }
-    assert_eq!(bench.session.status().failures, 1_000);
-    assert_eq!(bench.session.status().failed, 1_000);
+    assert_eq!(bench.session.status().consecutive_failures, 1_000);
+    assert_eq!(bench.session.status().failed_attempts, 1_000);
 }

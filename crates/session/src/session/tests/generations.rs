@@ -3,14 +3,14 @@
 use super::bench::{ACTIVITIES, Bench, every_report, finished, plain, seconds, unreachable};
 use crate::{
     Activity, Config, End, Generation, Liveness, Reason, Signal,
-    end::By,
+    end::Initiator,
     session::{Action, Input},
 };
 
 /// A session that has had two attempts before it came to what it is busy with.
 fn third(activity: Activity) -> Bench {
     let mut bench = Bench::live(Config {
-        liveness: Liveness::Asked,
+        liveness: Liveness::Probed,
         ..plain()
     });
     bench.end(finished());
@@ -64,8 +64,8 @@ fn i10_late_reports_change_nothing_in_any_order() {
         Input::Signal(from, Signal::Restored),
         Input::Signal(from, Signal::Drain("late".into())),
         Input::Probed(from, false),
-        Input::Held(from, true),
-        Input::Ended(from, End::stop(By::Peer, Reason::Fenced)),
+        Input::ReadPaused(from, true),
+        Input::Ended(from, End::stop(Initiator::Peer, Reason::Fenced)),
     ];
     for activity in ACTIVITIES {
         let mut bench = third(activity);
@@ -118,7 +118,7 @@ fn i10_no_timer_of_a_stream_outlives_it() {
     bench.wait(seconds(5));
     bench.received();
     assert_eq!(
-        bench.session.status().failures,
+        bench.session.status().consecutive_failures,
         1,
         "the older stream's patience does not prove the newer one"
     );
@@ -148,7 +148,7 @@ fn i11_attempts_are_numbered_upwards_through_everything_that_happens() {
         match turn % 5 {
             0 => drop(bench.end(unreachable())),
             1 => drop(bench.feed(Input::Leave)),
-            2 => drop(bench.end(End::stop(By::Peer, Reason::Fenced))),
+            2 => drop(bench.end(End::stop(Initiator::Peer, Reason::Fenced))),
             3 => drop(bench.feed(Input::Reconnect)),
             _ => {
                 bench.headers();

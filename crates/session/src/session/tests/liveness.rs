@@ -10,7 +10,7 @@ use crate::{
 
 fn asked() -> Config {
     Config {
-        liveness: Liveness::Asked,
+        liveness: Liveness::Probed,
         ..plain()
     }
 }
@@ -118,7 +118,7 @@ fn i7_a_peer_that_never_speaks_unasked_is_held_for_an_hour_and_lost_in_time_when
     }
     let probes = moments(&bench, is_probe).len();
     assert!((110..=120).contains(&probes), "every 30 s: {probes}");
-    assert_eq!(bench.session.status().probed as usize, probes);
+    assert_eq!(bench.session.status().probes_answered as usize, probes);
 
     let dead = downs(&bench.wait(seconds(90)));
     assert_eq!(dead[0], (Generation(1), Reason::Silent));
@@ -251,8 +251,8 @@ fn i8_signs_of_life_of_an_older_stream_do_not_keep_the_newer() {
         Input::Received(Generation(1)),
         Input::Message(Generation(1)),
         Input::Probed(Generation(1), true),
-        Input::Held(Generation(1), true),
-        Input::Held(Generation(1), false),
+        Input::ReadPaused(Generation(1), true),
+        Input::ReadPaused(Generation(1), false),
     ] {
         assert_eq!(bench.feed(stale), []);
     }
@@ -267,7 +267,7 @@ fn i9_an_application_that_takes_nothing_for_ten_deadlines_keeps_its_stream() {
     for config in [plain(), asked()] {
         let mut bench = Bench::live(config);
         bench.signal(Signal::ExpectAcks);
-        bench.feed(Input::Held(Generation(1), true));
+        bench.feed(Input::ReadPaused(Generation(1), true));
         let out = bench.wait(seconds(900));
         assert_eq!(downs(&out), []);
         assert_eq!(
@@ -277,7 +277,7 @@ fn i9_an_application_that_takes_nothing_for_ten_deadlines_keeps_its_stream() {
         );
         assert_eq!(out.iter().filter(|action| is_probe(action)).count(), 0);
 
-        bench.feed(Input::Held(Generation(1), false));
+        bench.feed(Input::ReadPaused(Generation(1), false));
         assert_eq!(downs(&bench.wait(just_before(seconds(90)))), []);
         assert_eq!(downs(&bench.wait(MICRO)), [(Generation(1), Reason::Silent)]);
     }
@@ -288,7 +288,7 @@ fn i9_a_probe_that_fails_while_the_application_holds_back_starts_no_new_one() {
     let mut bench = Bench::live(asked());
     bench.wait(seconds(30));
     assert_eq!(moments(&bench, is_probe).len(), 1);
-    bench.feed(Input::Held(Generation(1), true));
+    bench.feed(Input::ReadPaused(Generation(1), true));
     bench.wait(seconds(900));
     assert_eq!(moments(&bench, is_probe).len(), 1);
     assert_eq!(bench.activity(), Activity::Live);
@@ -301,9 +301,9 @@ fn i9_a_peer_that_is_not_read_can_neither_greet_nor_answer_and_is_not_blamed_for
         (Activity::Restoring, seconds(30), Reason::RestoringTimeout),
     ] {
         let mut bench = Bench::busy_with(plain(), phase);
-        bench.feed(Input::Held(Generation(1), true));
+        bench.feed(Input::ReadPaused(Generation(1), true));
         assert_eq!(downs(&bench.wait(seconds(900))), []);
-        bench.feed(Input::Held(Generation(1), false));
+        bench.feed(Input::ReadPaused(Generation(1), false));
         assert_eq!(downs(&bench.wait(just_before(limit))), []);
         assert_eq!(downs(&bench.wait(MICRO)), [(Generation(1), reason)]);
     }
@@ -312,14 +312,14 @@ fn i9_a_peer_that_is_not_read_can_neither_greet_nor_answer_and_is_not_blamed_for
 #[test]
 fn i9_a_queue_still_full_from_before_the_cut_does_not_spoil_the_next_attempt() {
     let mut bench = Bench::proven(plain());
-    bench.feed(Input::Held(Generation(1), true));
+    bench.feed(Input::ReadPaused(Generation(1), true));
     bench.end(finished());
     bench.wait_for_attempt();
-    bench.feed(Input::Held(Generation(2), true));
+    bench.feed(Input::ReadPaused(Generation(2), true));
     bench.headers();
     assert_eq!(downs(&bench.wait(seconds(900))), []);
     assert_eq!(bench.activity(), Activity::Greeting);
-    bench.feed(Input::Held(Generation(2), false));
+    bench.feed(Input::ReadPaused(Generation(2), false));
     bench.signal(Signal::Greeted);
     bench.signal(Signal::Restored);
     assert_eq!(bench.activity(), Activity::Live);
@@ -329,7 +329,7 @@ fn i9_a_queue_still_full_from_before_the_cut_does_not_spoil_the_next_attempt() {
 fn i9_a_release_without_a_hold_is_no_life() {
     let mut bench = Bench::live(plain());
     bench.wait(seconds(80));
-    bench.feed(Input::Held(Generation(1), false));
+    bench.feed(Input::ReadPaused(Generation(1), false));
     assert_eq!(
         downs(&bench.wait(seconds(10))),
         [(Generation(1), Reason::Silent)]

@@ -49,7 +49,7 @@ static INPUTS: LazyLock<Vec<Input>> = LazyLock::new(|| {
             | Input::Accepted(_)
             | Input::Ended(..)
             | Input::Probed(..)
-            | Input::Held(..)
+            | Input::ReadPaused(..)
             | Input::Signal(..)
             | Input::Tick => 5,
         };
@@ -67,7 +67,7 @@ fn of(from: Generation, input: &Input) -> Input {
         Input::Message(_) => Input::Message(from),
         Input::Ended(_, end) => Input::Ended(from, end),
         Input::Probed(_, alive) => Input::Probed(from, alive),
-        Input::Held(_, held) => Input::Held(from, held),
+        Input::ReadPaused(_, held) => Input::ReadPaused(from, held),
         Input::Signal(_, signal) => Input::Signal(from, signal),
         Input::Connect => Input::Connect,
         Input::Reconnect => Input::Reconnect,
@@ -84,7 +84,7 @@ fn configs() -> impl Strategy<Value = Config> {
         Ready::FirstMessage,
         Ready::Restored,
     ]);
-    let liveness = prop::sample::select(vec![Liveness::Received, Liveness::Asked]);
+    let liveness = prop::sample::select(vec![Liveness::Received, Liveness::Probed]);
     let jitter = prop::sample::select(vec![Jitter::Proportional(0.2), Jitter::Full]);
     let spread = any::<bool>();
     let max_retries = prop::sample::select(vec![0, 0, 4]);
@@ -168,8 +168,8 @@ impl Model {
         let status = bench.session.status();
         assert_eq!(bench.session.current(), self.open);
         assert_eq!(status.generation.0, self.newest);
-        assert_eq!(status.lives, self.lives);
-        let moving = matches!(status.cause, Cause::Moving(_));
+        assert_eq!(status.streams_established, self.lives);
+        let moving = matches!(status.cause, Cause::PeerDraining(_));
         assert_eq!(
             status.state == State::Connected,
             self.up || moving,

@@ -74,7 +74,7 @@ fn i13_connected_is_not_told_before_the_whole_set_is_answered() {
     for _ in 0..50 {
         bench.wait(seconds(20));
         bench.feed(Input::Message(from));
-        bench.signal(Signal::Answered);
+        bench.signal(Signal::RestoreProgress);
         assert_eq!(bench.activity(), Activity::Restoring);
         assert_eq!(bench.state(), State::Connecting);
     }
@@ -93,7 +93,7 @@ fn i13_connected_is_not_told_before_the_whole_set_is_answered() {
 fn i13_an_answer_that_never_comes_ends_the_attempt_at_its_deadline() {
     let mut bench = Bench::busy_with(plain(), Activity::Restoring);
     bench.wait(seconds(29));
-    bench.signal(Signal::Answered);
+    bench.signal(Signal::RestoreProgress);
     assert_eq!(downs(&bench.wait(just_before(seconds(30)))), []);
     assert_eq!(bench.state(), State::Connecting);
     assert_eq!(
@@ -106,7 +106,11 @@ fn i13_an_answer_that_never_comes_ends_the_attempt_at_its_deadline() {
 
 #[test]
 fn i13_signals_out_of_their_phase_do_not_shorten_the_way() {
-    for signal in [Signal::Answered, Signal::Restored, Signal::HeartbeatAcked] {
+    for signal in [
+        Signal::RestoreProgress,
+        Signal::Restored,
+        Signal::HeartbeatAcked,
+    ] {
         for phase in [Activity::Opening, Activity::Greeting] {
             let mut bench = Bench::busy_with(plain(), phase);
             assert_eq!(bench.signal(signal.clone()), []);

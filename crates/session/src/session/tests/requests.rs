@@ -17,9 +17,13 @@ fn reconnect_keeps_a_stream_whose_peer_answers() {
     assert_eq!(bench.feed(Input::Probed(Generation(1), true)), []);
     assert_eq!(downs(&bench.wait(seconds(20))), []);
     assert_eq!(bench.generation(), Generation(1));
-    assert_eq!(bench.session.status().lives, 1, "nothing was rebuilt");
     assert_eq!(
-        bench.session.status().probed,
+        bench.session.status().streams_established,
+        1,
+        "nothing was rebuilt"
+    );
+    assert_eq!(
+        bench.session.status().probes_answered,
         1,
         "which answers the request"
     );
@@ -46,7 +50,7 @@ fn reconnect_replaces_at_once_a_stream_whose_peer_does_not_answer() {
 #[test]
 fn a_request_during_a_probe_for_life_decides_with_that_probe() {
     let mut bench = Bench::live(Config {
-        liveness: Liveness::Asked,
+        liveness: Liveness::Probed,
         ..plain()
     });
     bench.wait(seconds(32));
@@ -83,17 +87,17 @@ fn reconnect_while_waiting_goes_at_once_and_is_harmless_elsewhere() {
 fn a_request_that_gives_up_after_three_attempts_leaves_the_loop_alone() {
     let mut bench = Bench::new(plain());
     bench.feed(Input::Connect);
-    let before = bench.session.status().failed;
-    while bench.session.status().failed - before < 3 {
+    let before = bench.session.status().failed_attempts;
+    while bench.session.status().failed_attempts - before < 3 {
         assert_eq!(bench.state(), State::Connecting);
         bench.end(unreachable());
-        if bench.session.status().failed - before < 3 {
+        if bench.session.status().failed_attempts - before < 3 {
             bench.wait_for_attempt();
         }
     }
     assert_eq!(bench.wait_for_attempt(), seconds(4), "the loop goes on");
     bench.go_live();
-    assert_eq!(bench.session.status().lives, 1);
+    assert_eq!(bench.session.status().streams_established, 1);
 }
 
 #[test]
@@ -102,13 +106,16 @@ fn a_failed_attempt_is_told_to_requests_also_when_the_stream_had_been_stable() {
     let before = bench.session.status().clone();
     bench.end(finished());
     assert_eq!(
-        bench.session.status().failed,
-        before.failed,
+        bench.session.status().failed_attempts,
+        before.failed_attempts,
         "a loss is none"
     );
     bench.wait_for_attempt();
     bench.end(unreachable());
-    assert_eq!(bench.session.status().failed, before.failed + 1);
+    assert_eq!(
+        bench.session.status().failed_attempts,
+        before.failed_attempts + 1
+    );
 }
 
 #[test]

@@ -138,7 +138,7 @@ fn i12_connecting_lasts_until_the_first_live_stream_reconnecting_follows_it() {
 fn i12_a_peer_that_drains_is_no_outage_and_the_cause_says_so() {
     let mut bench = Bench::proven(plain());
     bench.signal(Signal::Drain("restart".into()));
-    let moving = Cause::Moving("restart".into());
+    let moving = Cause::PeerDraining("restart".into());
     assert_eq!(bench.state(), State::Connected);
     assert_eq!(bench.session.status().cause, moving);
     bench.headers();
@@ -147,7 +147,7 @@ fn i12_a_peer_that_drains_is_no_outage_and_the_cause_says_so() {
     bench.signal(Signal::Restored);
     assert_eq!(bench.session.status().cause, Cause::Live);
     assert_eq!(bench.session.status().transitions, 2);
-    assert_eq!(bench.session.status().lives, 2);
+    assert_eq!(bench.session.status().streams_established, 2);
 }
 
 #[test]
@@ -156,7 +156,7 @@ fn i12_a_move_that_fails_becomes_an_outage() {
     bench.signal(Signal::Drain("restart".into()));
     bench.end(unreachable());
     assert_eq!(bench.state(), State::Reconnecting);
-    assert_eq!(bench.session.status().failures, 1);
+    assert_eq!(bench.session.status().consecutive_failures, 1);
     assert_eq!(bench.wait_for_attempt(), seconds(1));
     assert_tells_its_history(&bench);
 }

@@ -5,17 +5,17 @@ use super::bench::{
     seconds, stops,
 };
 use crate::{
-    Activity, By, Config, End, Generation, Liveness, Reason, State,
+    Activity, Config, End, Generation, Initiator, Liveness, Reason, State,
     session::{Action, Input},
 };
 
 fn left() -> End {
-    End::stop(By::Us, Reason::Left)
+    End::stop(Initiator::Local, Reason::Left)
 }
 
 fn config() -> Config {
     Config {
-        liveness: Liveness::Asked,
+        liveness: Liveness::Probed,
         ..plain()
     }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::bench::{Bench, advised, finished, millis, plain, seconds, stops, unreachable};
 use crate::{
-    Activity, Advice, By, Config, End, Generation, Jitter, Ready, Reason, Signal,
+    Activity, Advice, Config, End, Generation, Initiator, Jitter, Ready, Reason, Signal,
     session::{Action, Input},
 };
 
@@ -45,7 +45,7 @@ const PEERS: [(&str, Peer); 14] = [
     ("restores all but the last and closes", |bench| {
         bench.headers();
         bench.signal(Signal::Greeted);
-        bench.signal(Signal::Answered);
+        bench.signal(Signal::RestoreProgress);
         bench.end(finished());
     }),
     ("becomes live and closes in order", |bench| {
@@ -84,7 +84,7 @@ const PEERS: [(&str, Peer); 14] = [
     ("breaks the protocol", |bench| {
         bench.headers();
         bench.signal(Signal::Fail(End::retry(
-            By::Peer,
+            Initiator::Peer,
             Reason::Protocol("nonsense".into()),
         )));
     }),

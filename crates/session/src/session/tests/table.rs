@@ -11,7 +11,7 @@ use crate::{
 /// Asked and acknowledged, so that every timer there is has its place.
 fn config() -> Config {
     Config {
-        liveness: Liveness::Asked,
+        liveness: Liveness::Probed,
         ..plain()
     }
 }
@@ -32,7 +32,7 @@ const PHASES: [(&str, Make); 11] = [
     ("proven", || Bench::proven(config())),
     ("held", || {
         let mut bench = Bench::live(config());
-        bench.feed(Input::Held(bench.generation(), true));
+        bench.feed(Input::ReadPaused(bench.generation(), true));
         bench
     }),
     ("draining", || {
@@ -100,7 +100,7 @@ fn each_ready_level_is_reached_by_its_own_sign() {
             Input::Headers(from),
             Input::Message(from),
             Input::Signal(from, Signal::Greeted),
-            Input::Signal(from, Signal::Answered),
+            Input::Signal(from, Signal::RestoreProgress),
             Input::Signal(from, Signal::Restored),
         ] {
             let actions = bench.feed(input.clone());
@@ -171,10 +171,10 @@ fn told(input: &Input) -> String {
         Input::Message(_) => "Message".into(),
         Input::Ended(_, end) => format!("Ended {:?}", end.advice),
         Input::Probed(_, alive) => format!("Probed {alive}"),
-        Input::Held(_, held) => format!("Held {held}"),
+        Input::ReadPaused(_, held) => format!("Held {held}"),
         Input::Signal(_, signal) => match signal {
             Signal::Greeted => "Greeted".into(),
-            Signal::Answered => "Answered".into(),
+            Signal::RestoreProgress => "Answered".into(),
             Signal::Restored => "Restored".into(),
             Signal::HeartbeatAcked => "HeartbeatAcked".into(),
             Signal::ExpectAcks => "ExpectAcks".into(),

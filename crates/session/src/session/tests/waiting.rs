@@ -6,7 +6,7 @@ use super::bench::{
     Bench, advised, finished, just_before, millis, plain, seconds, stops, unreachable,
 };
 use crate::{
-    Activity, Advice, By, Config, End, Jitter, Reason, Recovery, Signal, State,
+    Activity, Advice, Config, End, Initiator, Jitter, Reason, Recovery, Signal, State,
     session::{Action, Input},
 };
 
@@ -63,13 +63,13 @@ fn i4_one_stable_stream_forgives_everything_before_it() {
         bench.end(unreachable());
         bench.wait_for_attempt();
     }
-    assert_eq!(bench.session.status().failures, 6);
+    assert_eq!(bench.session.status().consecutive_failures, 6);
     bench.go_live();
-    assert_eq!(bench.session.status().failures, 6);
+    assert_eq!(bench.session.status().consecutive_failures, 6);
     bench.prove();
-    assert_eq!(bench.session.status().failures, 0);
+    assert_eq!(bench.session.status().consecutive_failures, 0);
     bench.end(finished());
-    assert_eq!(bench.session.status().failures, 0);
+    assert_eq!(bench.session.status().consecutive_failures, 0);
     assert_eq!(bench.wait_for_attempt(), seconds(1));
 }
 
@@ -139,7 +139,7 @@ fn i6_terminal_ends_are_told_once_and_nothing_follows() {
             },
         ] {
             let mut bench = Bench::busy_with(plain(), phase);
-            let end = End::stop(By::Peer, reason);
+            let end = End::stop(Initiator::Peer, reason);
             let out = bench.end(end.clone());
             assert_eq!(stops(&out), [end]);
             assert_eq!(bench.activity(), Activity::Idle);
@@ -159,9 +159,9 @@ fn i6_every_other_end_is_tried_again_a_clean_one_included() {
         finished(),
         unreachable(),
         advised(Advice::Retry),
-        End::retry(By::Network, Reason::Lost("reset".into())),
-        End::retry(By::Us, Reason::OutboxFull),
-        End::retry(By::Peer, Reason::RestoreRefused("busy".into())),
+        End::retry(Initiator::Network, Reason::Lost("reset".into())),
+        End::retry(Initiator::Local, Reason::OutboxFull),
+        End::retry(Initiator::Peer, Reason::RestoreRefused("busy".into())),
     ] {
         let mut bench = Bench::live(plain());
         bench.end(end.clone());
@@ -225,7 +225,7 @@ fn i6_a_new_connect_after_a_terminal_end_begins_anew() {
     bench.wait(seconds(1));
     bench.feed(Input::Connect);
     assert_eq!(bench.activity(), Activity::Opening);
-    assert_eq!(bench.session.status().failures, 0);
+    assert_eq!(bench.session.status().consecutive_failures, 0);
     bench.end(unreachable());
     assert_eq!(bench.wait_for_attempt(), seconds(1));
 }

@@ -84,7 +84,7 @@ fn i6_each_status_of_the_peer_has_its_advice() {
             },
         };
         let expected = End {
-            by: By::Peer,
+            initiator: Initiator::Peer,
             reason,
             advice,
         };
@@ -117,7 +117,7 @@ fn a_status_of_the_transport_is_a_loss_whatever_its_code() {
     for code in CODES {
         let lost = Reason::Lost("h2 protocol error: connection reset".to_owned());
         let ended = end(&of_transport(code, Layer("connection reset", None)));
-        assert_eq!(ended, End::retry(By::Network, lost), "{code:?}");
+        assert_eq!(ended, End::retry(Initiator::Network, lost), "{code:?}");
     }
 }
 
@@ -148,24 +148,30 @@ fn a_call_for_calm_waits_longest_however_deep_it_lies_and_whatever_the_code() {
 fn a_message_over_our_limit_is_our_own_end_and_not_retried() {
     let status = Status::out_of_range(format!("{TOO_LARGE}: found 9, the limit is: 8"));
     let ended = end(&status);
-    assert_eq!((ended.by, ended.advice), (By::Us, Advice::Stop));
+    assert_eq!(
+        (ended.initiator, ended.advice),
+        (Initiator::Local, Advice::Stop)
+    );
     assert!(
         matches!(&ended.reason, Reason::Protocol(what) if what.contains("max_message_bytes")),
         "{ended}"
     );
     assert!(!is_made_by_peer(&status));
     let of_peer = Status::out_of_range("the position is behind what is kept");
-    assert_eq!(end(&of_peer).by, By::Peer);
+    assert_eq!(end(&of_peer).initiator, Initiator::Peer);
 }
 
 #[test]
 fn a_stream_cut_short_without_a_status_is_a_loss_not_an_answer() {
     let status = Status::unknown(format!("{CUT_SHORT}, stream was terminated"));
     let ended = end(&status);
-    assert_eq!((ended.by, ended.advice), (By::Network, Advice::Retry));
+    assert_eq!(
+        (ended.initiator, ended.advice),
+        (Initiator::Network, Advice::Retry)
+    );
     assert_eq!(ended.reason.label(), "lost");
     assert!(!is_made_by_peer(&status));
-    assert_eq!(end(&Status::unknown("panicked")).by, By::Peer);
+    assert_eq!(end(&Status::unknown("panicked")).initiator, Initiator::Peer);
 }
 
 #[test]

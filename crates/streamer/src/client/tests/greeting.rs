@@ -175,7 +175,11 @@ fn i6_final_codes_say_what_to_do_next() {
         rig.open();
         rig.receive(last_words(code, retry_after_ms));
         let end = rig.failure();
-        assert_eq!((end.by, end.advice), (By::Peer, advice), "{code:?}");
+        assert_eq!(
+            (end.initiator, end.advice),
+            (Initiator::Peer, advice),
+            "{code:?}"
+        );
         let fenced = code == FinalCode::Fenced;
         assert_eq!(end.reason == Reason::Fenced, fenced, "{code:?}");
         let drained = code == FinalCode::Drained;

@@ -81,7 +81,10 @@ fn c1_an_id_still_held_by_a_dead_stream_is_reclaimed() {
     assert_eq!(again, &asked);
     assert_eq!(rig.take_signals(), [], "connected only once it is answered");
     rig.accept_plain(again);
-    assert_eq!(rig.take_signals(), [Signal::Answered, Signal::Restored]);
+    assert_eq!(
+        rig.take_signals(),
+        [Signal::RestoreProgress, Signal::Restored]
+    );
     rig.deliver_plain(&["s-1"], 1);
     assert_eq!(names(&rig.take_items(1)), ["Disconnected", "1"]);
 }
@@ -97,7 +100,10 @@ fn c1_an_id_that_can_not_be_reclaimed_is_replaced_and_the_caller_does_not_notice
     assert_ne!(renamed.subscription_id, asked.subscription_id);
     assert!(renamed.subscription_id.starts_with("s-1."));
     rig.accept_plain(&renamed);
-    assert_eq!(rig.take_signals(), [Signal::Answered, Signal::Restored]);
+    assert_eq!(
+        rig.take_signals(),
+        [Signal::RestoreProgress, Signal::Restored]
+    );
     rig.deliver_plain(&[&renamed.subscription_id], 1);
     rig.deliver_plain(&["s-1"], 2);
     assert_eq!(names(&rig.take_items(1)), ["Disconnected", "1"]);
@@ -247,7 +253,11 @@ fn a_permanent_refusal_ends_one_subscription_and_restores_the_rest() {
     rig.notices.clear();
     rig.refuse_plain(&asked[0], "failed to compile filters: value is nil");
     rig.accept_plain(&asked[1]);
-    let expected = [Signal::Answered, Signal::Answered, Signal::Restored];
+    let expected = [
+        Signal::RestoreProgress,
+        Signal::RestoreProgress,
+        Signal::Restored,
+    ];
     assert_eq!(rig.take_signals(), expected);
     assert!(matches!(
         &rig.notices[0],
@@ -263,7 +273,10 @@ fn a_temporary_refusal_of_what_is_relied_on_fails_the_restore() {
     rig.refuse_plain(&asked, "try later");
     let end = rig.failure();
     let text = "subscription s-1: try later".to_owned();
-    assert_eq!(end, End::retry(By::Peer, Reason::RestoreRefused(text)));
+    assert_eq!(
+        end,
+        End::retry(Initiator::Peer, Reason::RestoreRefused(text))
+    );
     assert_eq!(reopen(&mut rig).len(), 1, "still wanted");
 }
 

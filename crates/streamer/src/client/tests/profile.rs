@@ -163,7 +163,10 @@ fn i19_a_place_refused_three_times_is_given_up_but_a_full_server_refuses_no_plac
     assert_eq!(asked.resume, None);
     rig.accept_at(&asked, at(20));
     assert_eq!(names(&rig.take_items(1)), ["Refused 5..20"]);
-    assert_eq!(rig.take_signals(), [Signal::Answered, Signal::Restored]);
+    assert_eq!(
+        rig.take_signals(),
+        [Signal::RestoreProgress, Signal::Restored]
+    );
 }
 
 #[test]
@@ -299,11 +302,14 @@ fn i13_restored_is_signalled_when_everything_wanted_is_answered_and_not_before()
     rig.accept_at(&asked[0], at(0));
     rig.subscribe(4);
     rig.refuse(&asked[1], RefusalCode::Invalid, "bad filter");
-    assert_eq!(rig.take_signals(), [Signal::Answered, Signal::Answered]);
+    assert_eq!(
+        rig.take_signals(),
+        [Signal::RestoreProgress, Signal::RestoreProgress]
+    );
     rig.accept_at(&asked[2], at(0));
     assert_eq!(
         rig.take_signals(),
-        [Signal::Answered, Signal::Restored],
+        [Signal::RestoreProgress, Signal::Restored],
         "a subscription made meanwhile does not gate"
     );
     let late = rig.one_asked();
@@ -341,7 +347,10 @@ fn i13_unsubscribing_the_last_unanswered_one_restores() {
     rig.command(Command::Unsubscribe {
         id: SubscriptionId(1),
     });
-    assert_eq!(rig.take_signals(), [Signal::Answered, Signal::Restored]);
+    assert_eq!(
+        rig.take_signals(),
+        [Signal::RestoreProgress, Signal::Restored]
+    );
 }
 
 #[test]
@@ -538,7 +547,7 @@ fn a_stopped_session_wants_nothing_any_more() {
     rig.subscribe(2);
     rig.cut();
     rig.notices.clear();
-    let end = End::stop(By::Us, Reason::Left);
+    let end = End::stop(Initiator::Local, Reason::Left);
     for _ in 0..2 {
         let end = end.clone();
         rig.call(|core, now, cx| core.on_stop(now, &end, cx));

@@ -15,7 +15,7 @@ use futures_util::StreamExt as _;
 use prost::Message as _;
 use steadfast::{
     Outbound,
-    session::{By, End, Reason},
+    session::{End, Initiator, Reason},
     transport::{Call, Connection, Inbound, Tap, Transport},
 };
 use steadfast_wire::streamer::{
@@ -217,7 +217,7 @@ impl Peer {
     }
 
     pub(super) fn cut(self) {
-        let end = End::retry(By::Network, Reason::Lost("cut".to_owned()));
+        let end = End::retry(Initiator::Network, Reason::Lost("cut".to_owned()));
         self.inbound.send(Err(end)).ok();
     }
 
@@ -242,7 +242,7 @@ impl Transport for InMemory {
     fn connect(&self, _refresh: bool) -> impl Future<Output = Result<Pipe, End>> + Send + 'static {
         std::future::ready(if self.down.load(Ordering::Acquire) {
             let why = "down".to_owned();
-            Err(End::retry(By::Network, Reason::Unreachable(why)))
+            Err(End::retry(Initiator::Network, Reason::Unreachable(why)))
         } else {
             Ok(Pipe {
                 streams: self.streams.clone(),
@@ -267,7 +267,7 @@ impl Connection for Pipe {
             inbound,
             wire: Arc::clone(&self.wire),
         };
-        let gone = || End::retry(By::Network, Reason::Lost("no server".to_owned()));
+        let gone = || End::retry(Initiator::Network, Reason::Lost("no server".to_owned()));
         let opened = self.streams.send(peer);
         std::future::ready(opened.map(|()| Messages(messages)).map_err(|_| gone()))
     }
@@ -295,7 +295,7 @@ impl Inbound for Messages {
         self.0.poll_recv(cx).map(|message| {
             message.unwrap_or_else(|| {
                 let why = "the peer is gone".to_owned();
-                Err(End::retry(By::Network, Reason::Lost(why)))
+                Err(End::retry(Initiator::Network, Reason::Lost(why)))
             })
         })
     }

@@ -69,7 +69,7 @@ impl Script {
 
     fn cut(&mut self) {
         self.open = false;
-        let end = End::retry(By::Network, Reason::Lost("cut".to_owned()));
+        let end = End::retry(Initiator::Network, Reason::Lost("cut".to_owned()));
         self.call(|core, now, cx| core.on_down(now, &end, cx));
     }
 
@@ -111,7 +111,7 @@ impl Script {
 
     fn stop(&mut self) -> End {
         self.open = false;
-        let end = End::stop(By::Us, Reason::Left);
+        let end = End::stop(Initiator::Local, Reason::Left);
         self.call(|core, now, cx| core.on_stop(now, &end, cx));
         end
     }
@@ -141,7 +141,7 @@ impl Script {
         match &self.signals[..] {
             [
                 Signal::Fail(End {
-                    by: By::Peer,
+                    initiator: Initiator::Peer,
                     reason: Reason::Protocol(what),
                     ..
                 }),
@@ -347,7 +347,7 @@ fn i22_once_stopped_it_gives_no_sequence_away_that_may_be_in_the_log() {
     };
     assert_eq!(script.answers(), [Err(not_sent)]);
     script.open();
-    let fail = Signal::Fail(End::stop(end.by, end.reason));
+    let fail = Signal::Fail(End::stop(end.initiator, end.reason));
     assert_eq!(script.signals, [fail], "and it does not come back");
     assert_eq!(script.entries(), [] as [u64; 0]);
 }
