@@ -4,17 +4,17 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 
-use crate::{api, coverage, coverage_map, mutants, process, proto, sim, test, tidy};
+use crate::{api, coverage, coverage_map, mutants, process, proto, sim, spelling, test, tidy};
 
 struct Step {
     name: &'static str,
     run: fn(&mut test::Tally) -> Result<()>,
 }
 
-const STEPS: [Step; 11] = [
+const STEPS: [Step; 12] = [
     Step {
         name: "format",
-        run: |_| process::run(process::cargo().args(["fmt", "--all", "--check"])),
+        run: |_| format(),
     },
     Step {
         name: "proto",
@@ -25,16 +25,16 @@ const STEPS: [Step; 11] = [
         run: |_| tidy::run(),
     },
     Step {
+        name: "spelling",
+        run: |_| spelling::run(),
+    },
+    Step {
         name: "coverage-map",
         run: |_| coverage_map::run(false),
     },
     Step {
         name: "clippy",
-        run: |_| {
-            let mut clippy = process::cargo();
-            clippy.args(["clippy", "--locked", "--workspace", "--all-targets"]);
-            process::run(clippy.args(["--", "-D", "warnings"]))
-        },
+        run: |_| clippy(),
     },
     Step {
         name: "docs",
@@ -67,11 +67,47 @@ const STEPS: [Step; 11] = [
     },
 ];
 
-/// Runs every step, also after one has failed unless told to stop there.
-pub(crate) fn run(fail_fast: bool) -> Result<()> {
+/// The quick profile for work in progress: format, clippy, and the tests inside of the crates.
+const QUICK_STEPS: [Step; 3] = [
+    Step {
+        name: "format",
+        run: |_| format(),
+    },
+    Step {
+        name: "clippy",
+        run: |_| clippy(),
+    },
+    Step {
+        name: "unit tests",
+        run: test::unit,
+    },
+];
+
+fn format() -> Result<()> {
+    process::run(process::cargo().args(["fmt", "--all", "--check"]))
+}
+
+fn clippy() -> Result<()> {
+    let mut clippy = process::cargo();
+    clippy.args(["clippy", "--locked", "--workspace", "--all-targets"]);
+    process::run(clippy.args(["--", "-D", "warnings"]))
+}
+
+/// Runs every step.
+pub(crate) fn all(fail_fast: bool) -> Result<()> {
+    run(&STEPS, fail_fast)
+}
+
+/// Runs the steps of the quick profile.
+pub(crate) fn quick() -> Result<()> {
+    run(&QUICK_STEPS, false)
+}
+
+/// Runs the steps, also after one has failed unless told to stop there.
+fn run(steps: &[Step], fail_fast: bool) -> Result<()> {
     let mut tally = test::Tally::default();
     let mut results: Vec<(&str, Duration, bool)> = Vec::new();
-    for step in &STEPS {
+    for step in steps {
         println!("== {}", step.name);
         let began = Instant::now();
         let result = (step.run)(&mut tally);

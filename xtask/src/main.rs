@@ -8,9 +8,11 @@ mod coverage_map;
 mod mutants;
 mod process;
 mod proto;
+mod python;
 mod shim;
 mod sim;
 mod source;
+mod spelling;
 mod test;
 mod tidy;
 
@@ -32,6 +34,8 @@ enum Chore {
         #[arg(long)]
         fail_fast: bool,
     },
+    /// The quick profile while working: format, clippy, unit tests
+    Check,
     /// Run every test: unit, integration, documentation, and the Python peers
     Test {
         /// Leave the Python peers out
@@ -45,7 +49,16 @@ enum Chore {
         check: bool,
     },
     /// Check what holds across crates: dependencies, licences, lints, sizes, versions
-    Tidy,
+    Tidy {
+        /// Print the figures of language and import cycles, and check nothing
+        #[arg(long)]
+        report: bool,
+        /// Print every finding whose text contains this, and check nothing
+        #[arg(long, value_name = "TEXT")]
+        find: Option<String>,
+    },
+    /// Check the spelling with `typos`
+    Spelling,
     /// Check that docs/coverage.md names an existing test for each requirement and defect
     CoverageMap {
         /// Accept rows that are still `TODO`
@@ -95,7 +108,8 @@ fn main() -> Result<()> {
         std::process::exit(exit?);
     }
     match Args::parse().chore {
-        Chore::Ci { fail_fast } => ci::run(fail_fast),
+        Chore::Ci { fail_fast } => ci::all(fail_fast),
+        Chore::Check => ci::quick(),
         Chore::Test { no_interop } => {
             let mut tally = test::Tally::default();
             let result = test::run(!no_interop, &mut tally);
@@ -103,7 +117,12 @@ fn main() -> Result<()> {
             result
         }
         Chore::Proto { check } => proto::run(check),
-        Chore::Tidy => tidy::run(),
+        Chore::Tidy { report: true, .. } => tidy::report(),
+        Chore::Tidy {
+            find: Some(text), ..
+        } => tidy::find(&text),
+        Chore::Tidy { .. } => tidy::run(),
+        Chore::Spelling => spelling::run(),
         Chore::CoverageMap { allow_open } => coverage_map::run(allow_open),
         Chore::Api { check } => api::run(check),
         Chore::Mutants { only } => mutants::run(only.as_deref()),

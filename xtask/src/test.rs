@@ -4,7 +4,7 @@ use std::{path::PathBuf, process::Command};
 
 use anyhow::{Result, bail};
 
-use crate::process;
+use crate::{process, python};
 
 const INTEROP: &str = "tests/interop";
 
@@ -34,6 +34,23 @@ pub(crate) fn run(interop: bool, tally: &mut Tally) -> Result<()> {
         bail!("a test failed");
     }
     Ok(())
+}
+
+/// Runs the tests inside of the crates.
+pub(crate) fn unit(tally: &mut Tally) -> Result<()> {
+    let mut tests = process::cargo();
+    tests.args([
+        "test",
+        "--locked",
+        "--workspace",
+        "--no-fail-fast",
+        "--lib",
+        "--bins",
+    ]);
+    if process::watch(&mut tests, |line| tally.cargo_test(line))? {
+        return Ok(());
+    }
+    bail!("a test failed")
 }
 
 /// Runs the tests with Python peers against the binary, which is built first.
@@ -66,31 +83,17 @@ fn python_parsers(tally: &mut Tally) -> Result<bool> {
 
 /// Runs the Python tests of a folder, which find what they test in a variable.
 fn pytest(folder: &str, tested: (&str, PathBuf), tally: &mut Tally) -> Result<bool> {
-    let python = environment(folder)?;
+    let name = folder.rsplit('/').next().unwrap_or(folder);
+    let requirements = format!("{folder}/requirements.txt");
+    let bin = python::environment(name, &["--requirement", &requirements])?;
     process::watch(
-        Command::new(python)
+        Command::new(bin.join("python"))
             .current_dir(process::root())
             .args(["-m", "pytest", "-q", "-p", "no:cacheprovider", folder])
             .env(tested.0, tested.1)
             .env("PYTHONDONTWRITEBYTECODE", "1"),
         |line| tally.pytest(line),
     )
-}
-
-/// A Python environment below `target` that has what the folder's requirements.txt asks for.
-fn environment(folder: &str) -> Result<PathBuf> {
-    let name = folder.rsplit('/').next().unwrap_or(folder);
-    let venv = process::target().join(format!("{name}-venv"));
-    let python = venv.join("bin/python");
-    if !python.exists() {
-        process::run(Command::new("python3").args(["-m", "venv"]).arg(&venv))?;
-    }
-    process::run(
-        Command::new(&python)
-            .args(["-m", "pip", "install", "--quiet", "--requirement"])
-            .arg(process::root().join(folder).join("requirements.txt")),
-    )?;
-    Ok(python)
 }
 
 impl Tally {

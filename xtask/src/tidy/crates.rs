@@ -1,4 +1,4 @@
-//! Which crate may depend on which, and what the session must never reach.
+//! The direction of dependencies between crates, and what the pure crates must never reach.
 
 use std::{collections::BTreeMap, fs};
 
@@ -9,59 +9,45 @@ use toml::Value;
 use super::folder;
 use crate::process;
 
-/// For each crate, the crates of ours it may build upon. Nothing builds upon `sim`, `bench`, `cli` or xtask.
-const MAY_USE: [(&str, &[&str]); 13] = [
-    ("session", &[]),
-    ("wire", &[]),
-    ("chaos", &[]),
-    ("steadfast", &["session"]),
-    ("streamer", &["session", "steadfast", "wire"]),
-    ("exposition", &[]),
-    ("recorder", &[]),
-    ("fodc-model", &["wire"]),
+/// For each crate, the crates of ours that it may build upon. Nothing builds upon `sim`, `bench`, `cli` or xtask.
+const MAY_USE: [(&str, &str); 15] = [
+    ("session", ""),
+    ("wire", ""),
+    ("chaos", ""),
+    ("net", ""),
+    ("exposition", ""),
+    ("recorder", ""),
+    ("steadfast", "session net"),
+    ("streamer-core", "session wire"),
+    ("streamer", "session steadfast wire net streamer-core"),
+    ("fodc-model", "wire exposition"),
     (
         "fodc-agent",
-        &[
-            "session",
-            "steadfast",
-            "wire",
-            "exposition",
-            "recorder",
-            "fodc-model",
-        ],
+        "session steadfast wire net exposition recorder fodc-model",
     ),
-    (
-        "fodc-proxy",
-        &["session", "wire", "exposition", "fodc-model"],
-    ),
+    ("fodc-proxy", "session wire net exposition fodc-model"),
     (
         "cli",
-        &[
-            "session",
-            "steadfast",
-            "wire",
-            "streamer",
-            "exposition",
-            "recorder",
-            "fodc-agent",
-            "fodc-proxy",
-            "chaos",
-        ],
+        "session steadfast wire net streamer-core streamer exposition recorder fodc-model fodc-agent fodc-proxy chaos",
     ),
+    ("sim", "session steadfast wire streamer-core streamer chaos"),
     (
-        "sim",
-        &["session", "steadfast", "wire", "streamer", "chaos"],
+        "bench",
+        "wire exposition recorder fodc-model fodc-agent fodc-proxy",
     ),
-    ("bench", &["wire", "exposition", "recorder", "fodc-proxy"]),
 ];
 
-/// What tests may use on top of that.
-const TESTS_MAY_USE: [&str; 5] = ["session", "steadfast", "wire", "chaos", "fodc-proxy"];
+/// The crates that tests may use on top of that.
+const TESTS_MAY_USE: &str = "session steadfast wire chaos net streamer-core";
 
-/// No runtime, no transport, no entropy: a run of the session replays from its inputs.
-const FORBIDDEN_IN_SESSION: [&str; 7] = [
+/// The crates whose runs replay from their inputs.
+const PURE: [&str; 2] = ["session", "streamer-core"];
+
+/// Runtimes, transports, storage and entropy: a pure crate reaches none of them.
+const FORBIDDEN_IN_PURE: [&str; 8] = [
     "tokio",
     "tonic",
+    "redb",
     "hyper",
     "h2",
     "getrandom",
@@ -71,8 +57,8 @@ const FORBIDDEN_IN_SESSION: [&str; 7] = [
 
 const FORBIDDEN_FEATURES: [&str; 5] = ["thread_rng", "sys_rng", "os_rng", "getrandom", "default"];
 
-/// What `crates/session/clippy.toml` bans on top of the root's rules.
-const BANNED_IN_SESSION: [&str; 8] = [
+/// Calls that a pure crate's `clippy.toml` bans on top of the root's rules.
+const BANNED_IN_PURE: [&str; 8] = [
     "std::time::Instant::now",
     "std::time::SystemTime::now",
     "rand::rng",
@@ -85,8 +71,13 @@ const BANNED_IN_SESSION: [&str; 8] = [
 
 pub(super) fn check(metadata: &Metadata, faults: &mut Vec<String>) -> Result<()> {
     direction(metadata, faults);
-    session_reaches(faults)?;
-    session_bans(faults)?;
+    for name in PURE {
+        // The streamer's core may not have been split off yet.
+        if process::root().join("crates").join(name).is_dir() {
+            reaches(name, faults)?;
+            bans(name, faults)?;
+        }
+    }
     for package in metadata.workspace_packages() {
         lints(package, faults)?;
     }
@@ -113,24 +104,28 @@ fn direction(metadata: &Metadata, faults: &mut Vec<String>) {
             let Some(used) = ours.get(dependency.name.as_str()) else {
                 continue;
             };
-            let for_tests = dependency.kind == DependencyKind::Development
-                && TESTS_MAY_USE.contains(&used.as_str());
-            if !may_use.contains(&used.as_str()) && !for_tests {
+            let for_tests =
+                dependency.kind == DependencyKind::Development && lists(TESTS_MAY_USE, used);
+            if !lists(may_use, used) && !for_tests {
                 faults.push(format!(
-                    "crates/{name} depends on crates/{used}: dependencies point one way, session <- steadfast <- streamer <- cli, and none at sim"
+                    "crates/{name} depends on crates/{used}: dependencies point one way, see MAY_USE of xtask/src/tidy/crates.rs"
                 ));
             }
         }
     }
 }
 
-/// Reads what `cargo tree` resolves for the session alone: `cargo metadata` mixes in the features
+fn lists(crates: &str, name: &str) -> bool {
+    crates.split(' ').any(|listed| listed == name)
+}
+
+/// Reads what `cargo tree` resolves for the crate alone: `cargo metadata` mixes in the features
 /// that other members ask for.
-fn session_reaches(faults: &mut Vec<String>) -> Result<()> {
+fn reaches(pure: &str, faults: &mut Vec<String>) -> Result<()> {
     let tree = process::output(process::cargo().args([
         "tree",
         "--locked",
-        "--package=steadfast-session",
+        &format!("--package=steadfast-{pure}"),
         "--edges=normal",
         "--target=all",
         "--prefix=none",
@@ -139,9 +134,9 @@ fn session_reaches(faults: &mut Vec<String>) -> Result<()> {
     for line in tree.lines() {
         let (package, features) = line.split_once('|').unwrap_or((line, ""));
         let name = package.split(' ').next().unwrap_or_default();
-        if FORBIDDEN_IN_SESSION.contains(&name) {
+        if FORBIDDEN_IN_PURE.contains(&name) {
             faults.push(format!(
-                "steadfast-session reaches {name}: it has no runtime, transport or entropy"
+                "steadfast-{pure} reaches {name}: it has no runtime, transport, storage or entropy"
             ));
         }
         if name == "rand" || name.starts_with("rand_") {
@@ -149,7 +144,7 @@ fn session_reaches(faults: &mut Vec<String>) -> Result<()> {
                 let feature = feature.trim_end_matches("(*)").trim();
                 if FORBIDDEN_FEATURES.contains(&feature) {
                     faults.push(format!(
-                        "steadfast-session enables `{feature}` of {name}: its randomness is seeded by the caller"
+                        "steadfast-{pure} enables `{feature}` of {name}: its randomness is seeded by the caller"
                     ));
                 }
             }
@@ -158,11 +153,12 @@ fn session_reaches(faults: &mut Vec<String>) -> Result<()> {
     Ok(())
 }
 
-fn session_bans(faults: &mut Vec<String>) -> Result<()> {
+fn bans(pure: &str, faults: &mut Vec<String>) -> Result<()> {
     let root = read_toml("clippy.toml")?;
-    let session = read_toml("crates/session/clippy.toml")?;
+    let path = format!("crates/{pure}/clippy.toml");
+    let own = read_toml(&path)?;
     for (key, rule) in &root {
-        let repeated = match (rule, session.get(key)) {
+        let repeated = match (rule, own.get(key)) {
             (Value::Array(rules), Some(Value::Array(repeated))) => {
                 rules.iter().all(|rule| repeated.contains(rule))
             }
@@ -170,19 +166,19 @@ fn session_bans(faults: &mut Vec<String>) -> Result<()> {
         };
         if !repeated {
             faults.push(format!(
-                "crates/session/clippy.toml does not repeat `{key}` of the root's, which it replaces"
+                "{path} does not repeat `{key}` of the root's, which it replaces"
             ));
         }
     }
-    let banned: Vec<&str> = session
+    let banned: Vec<&str> = own
         .values()
         .filter_map(Value::as_array)
         .flatten()
         .filter_map(|ban| ban.get("path")?.as_str())
         .collect();
-    for path in BANNED_IN_SESSION {
-        if !banned.contains(&path) {
-            faults.push(format!("crates/session/clippy.toml does not ban {path}"));
+    for call in BANNED_IN_PURE {
+        if !banned.contains(&call) {
+            faults.push(format!("{path} does not ban {call}"));
         }
     }
     Ok(())
