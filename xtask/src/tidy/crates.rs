@@ -38,7 +38,7 @@ const MAY_USE: [(&str, &str); 15] = [
 ];
 
 /// The crates that tests may use on top of that.
-const TESTS_MAY_USE: &str = "session steadfast wire chaos net streamer-core";
+const TESTS_MAY_USE: &str = "session steadfast wire chaos net streamer-core fodc-proxy";
 
 /// The crates whose runs replay from their inputs.
 const PURE: [&str; 2] = ["session", "streamer-core"];
