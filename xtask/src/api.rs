@@ -15,7 +15,7 @@ struct Library {
     transport_in: &'static [&'static str],
 }
 
-const LIBRARIES: [Library; 8] = [
+const LIBRARIES: [Library; 9] = [
     Library {
         package: "steadfast-session",
         target: "steadfast_session",
@@ -40,6 +40,11 @@ const LIBRARIES: [Library; 8] = [
         package: "steadfast-recorder",
         target: "steadfast_recorder",
         transport_in: &[],
+    },
+    Library {
+        package: "steadfast-net",
+        target: "steadfast_net",
+        transport_in: &["steadfast_net::"],
     },
     Library {
         package: "steadfast-fodc-model",

@@ -1,0 +1,77 @@
+//! Serving HTTP/2.
+
+use std::{error::Error, time::Duration};
+
+use http_body::Body;
+use hyper::{
+    Request, Response, body::Incoming, rt::bounds::Http2ServerConnExec, server::conn::http2,
+    service::Service,
+};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tracing::debug;
+
+use crate::{Socket, Tasks};
+
+/// Settings of HTTP/2 connections.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Bytes that a peer may send on one call before they are read.
+    pub stream_window: u32,
+    /// Bytes that a peer may send on all calls of a connection before they are read.
+    pub connection_window: u32,
+    /// The number of calls that may be open on one connection.
+    pub max_calls: u32,
+    /// Pings that look for dead peers; `None` sends none.
+    pub ping: Option<Ping>,
+}
+
+/// HTTP/2 pings, sent while nothing arrives.
+#[derive(Clone, Copy, Debug)]
+pub struct Ping {
+    /// The time between two pings.
+    pub interval: Duration,
+    /// The longest wait for an acknowledgement; the connection is closed after it.
+    pub timeout: Duration,
+}
+
+/// Serves one connection until the peer leaves or the server drains. A draining connection takes no
+/// new call and ends with its last one.
+///
+/// Each call is a task of `tasks`.
+pub fn serve<S, B>(
+    socket: Socket,
+    service: S,
+    options: &Options,
+    tasks: &Tasks,
+) -> impl Future<Output = ()> + use<S, B>
+where
+    S: Service<Request<Incoming>, Response = Response<B>>,
+    S::Error: Into<Box<dyn Error + Send + Sync>>,
+    B: Body<Error: Into<Box<dyn Error + Send + Sync>>> + 'static,
+    Tasks: Http2ServerConnExec<S::Future, B>,
+{
+    let tasks = tasks.clone();
+    let mut http2 = http2::Builder::new(tasks.clone());
+    http2
+        .timer(TokioTimer::new())
+        .initial_stream_window_size(options.stream_window)
+        .initial_connection_window_size(options.connection_window)
+        .adaptive_window(false)
+        .max_concurrent_streams(options.max_calls);
+    if let Some(ping) = options.ping {
+        http2
+            .keep_alive_interval(ping.interval)
+            .keep_alive_timeout(ping.timeout);
+    }
+    let mut connection = Box::pin(http2.serve_connection(TokioIo::new(socket), service));
+    async move {
+        let ended = tokio::select! {
+            ended = &mut connection => ended,
+            () = tasks.draining() => {
+                connection.as_mut().graceful_shutdown();
+                connection.await
+            }
+        };
+        ended.unwrap_or_else(|error| debug!(%error, "HTTP/2 connection failed"));
+    }
+}

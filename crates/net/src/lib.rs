@@ -1,0 +1,15 @@
+#![doc = include_str!("../README.md")]
+
+pub mod http1;
+pub mod http2;
+mod listener;
+mod response_queue;
+mod socket;
+mod tasks;
+
+pub use self::{
+    listener::{AtLimit, Listener, ListenerOptions},
+    response_queue::{Dequeued, Observer, QueueFull, ResponseQueue, Responses},
+    socket::Socket,
+    tasks::Tasks,
+};

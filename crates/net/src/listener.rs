@@ -1,0 +1,291 @@
+//! Accepting connections within limits.
+
+use std::{future::Future, io, net::SocketAddr, sync::Arc, time::Duration};
+
+use socket2::{SockRef, TcpKeepalive};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::{Instant, sleep},
+};
+use tracing::{debug, warn};
+
+use crate::{Socket, Tasks};
+
+/// Settings of a listener and of its connections.
+#[derive(Clone, Debug)]
+pub struct ListenerOptions {
+    /// The number of connections that may be open at once.
+    pub max_connections: usize,
+    /// The fate of a connection beyond `max_connections`.
+    pub at_limit: AtLimit,
+    /// Longest time in which a peer may accept no byte of what is written; see [`Socket`]. `None`
+    /// leaves it to the protocol above.
+    pub write_timeout: Option<Duration>,
+    /// Time after which the system gives up a peer that acknowledges nothing, neither data nor
+    /// keepalive probes. `None` leaves it to the protocol above.
+    pub peer_timeout: Option<Duration>,
+}
+
+/// The fate of a connection that arrives when all permits are in use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AtLimit {
+    /// It is accepted and closed at once, so that the peer learns of it.
+    Close,
+    /// It waits in the system's backlog until another connection ends.
+    Wait,
+}
+
+/// A listening socket that accepts until its server drains.
+#[derive(Debug)]
+pub struct Listener {
+    tcp: TcpListener,
+    address: SocketAddr,
+    options: ListenerOptions,
+    tasks: Tasks,
+    permits: Arc<Semaphore>,
+    failures: LogLimiter,
+    refusals: LogLimiter,
+}
+
+/// Counts a repeated event and lets one log line per minute through.
+#[derive(Debug, Default)]
+struct LogLimiter {
+    /// Events since the last line.
+    times: u64,
+    logged: Option<Instant>,
+}
+
+/// Pause after a failed accept. Without descriptors or memory, the next attempt can only succeed once
+/// a connection has ended; retrying at once would take the CPU time that ending needs.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Shortest time between two log lines about the same thing.
+const LOG_INTERVAL: Duration = Duration::from_secs(60);
+
+/// Keepalive probes per `peer_timeout`: three may be lost before the fourth decides.
+const PROBES: u32 = 4;
+
+impl Listener {
+    /// Returns a listener whose connections belong to `tasks`.
+    ///
+    /// # Errors
+    ///
+    /// Returns the system's error if the address of `tcp` cannot be read.
+    pub fn new(tcp: TcpListener, options: ListenerOptions, tasks: &Tasks) -> io::Result<Self> {
+        let permits = options.max_connections.min(Semaphore::MAX_PERMITS);
+        Ok(Self {
+            address: tcp.local_addr()?,
+            tcp,
+            options,
+            tasks: tasks.clone(),
+            permits: Arc::new(Semaphore::new(permits)),
+            failures: LogLimiter::default(),
+            refusals: LogLimiter::default(),
+        })
+    }
+
+    /// The address that peers connect to.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Spawns `serve` as a task for each connection, and returns when the server drains.
+    pub async fn serve<F>(mut self, serve: impl Fn(Socket) -> F)
+    where
+        F: Future<Output: Send> + Send + 'static,
+    {
+        while let Some(socket) = self.accept().await {
+            self.tasks.spawn(serve(socket));
+        }
+    }
+
+    /// Returns the next connection, or `None` when the server drains. Failures to accept are logged
+    /// at most once a minute and retried.
+    ///
+    /// # Cancel safety
+    ///
+    /// No accepted connection is lost when the future is dropped.
+    pub async fn accept(&mut self) -> Option<Socket> {
+        loop {
+            let tasks = self.tasks.clone();
+            let (tcp, permit) = tokio::select! {
+                biased;
+                () = tasks.draining() => return None,
+                accepted = self.accept_one() => match accepted {
+                    Ok(accepted) => accepted,
+                    Err(error) if concerns_one_connection(&error) => continue,
+                    Err(error) => {
+                        if let Some(times) = self.failures.count(Instant::now()) {
+                            warn!(address = %self.address, %error, times, "cannot accept connections");
+                        }
+                        tokio::select! {
+                            () = tasks.draining() => return None,
+                            () = sleep(ACCEPT_PAUSE) => continue,
+                        }
+                    }
+                },
+            };
+            let Some(permit) = permit.or_else(|| self.try_permit()) else {
+                if let Some(times) = self.refusals.count(Instant::now()) {
+                    let (address, limit) = (self.address, self.options.max_connections);
+                    warn!(%address, limit, times, "connection limit reached; closing new connections");
+                }
+                continue;
+            };
+            match self.set_up(&tcp) {
+                Ok(()) => return Some(Socket::new(tcp, self.options.write_timeout, permit)),
+                Err(error) => debug!(%error, "cannot set up a connection"),
+            }
+        }
+    }
+
+    async fn accept_one(&self) -> io::Result<(TcpStream, Option<OwnedSemaphorePermit>)> {
+        let permit = match self.options.at_limit {
+            AtLimit::Close => None,
+            AtLimit::Wait => {
+                let permit = Arc::clone(&self.permits).acquire_owned().await;
+                Some(permit.expect("the semaphore is never closed"))
+            }
+        };
+        let (tcp, _) = self.tcp.accept().await?;
+        Ok((tcp, permit))
+    }
+
+    fn try_permit(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.permits).try_acquire_owned().ok()
+    }
+
+    fn set_up(&self, tcp: &TcpStream) -> io::Result<()> {
+        tcp.set_nodelay(true)?;
+        if let Some(timeout) = self.options.peer_timeout {
+            let socket = SockRef::from(tcp);
+            let interval = timeout / PROBES;
+            let keepalive = TcpKeepalive::new()
+                .with_time(interval)
+                .with_interval(interval);
+            socket.set_tcp_keepalive(&keepalive)?;
+            // Probes are sent only while nothing is unacknowledged; this covers the other case.
+            #[cfg(target_os = "linux")]
+            socket.set_tcp_user_timeout(Some(timeout))?;
+        }
+        Ok(())
+    }
+}
+
+/// Returns true if only the connection that was about to be accepted failed: its peer has left.
+fn concerns_one_connection(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::ConnectionRefused
+    )
+}
+
+impl LogLimiter {
+    /// Counts one event. Returns the number of events since the last line if a line is due.
+    fn count(&mut self, now: Instant) -> Option<u64> {
+        self.times += 1;
+        let due = self
+            .logged
+            .is_none_or(|logged| now >= logged + LOG_INTERVAL);
+        due.then(|| {
+            self.logged = Some(now);
+            std::mem::take(&mut self.times)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt as _;
+    use tokio::{
+        io::AsyncReadExt as _,
+        time::{error::Elapsed, timeout},
+    };
+
+    use super::*;
+
+    const SOON: Duration = Duration::from_secs(10);
+
+    async fn listener(at_limit: AtLimit, tasks: &Tasks) -> Listener {
+        let options = ListenerOptions {
+            max_connections: 1,
+            at_limit,
+            write_timeout: Some(SOON),
+            peer_timeout: Some(SOON),
+        };
+        let tcp = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        Listener::new(tcp, options, tasks).unwrap()
+    }
+
+    async fn soon<T>(future: impl Future<Output = T>) -> Result<T, Elapsed> {
+        timeout(SOON, future).await
+    }
+
+    #[tokio::test]
+    async fn connection_beyond_the_limit_is_closed_or_waits() {
+        for at_limit in [AtLimit::Close, AtLimit::Wait] {
+            let tasks = Tasks::new();
+            let mut listener = listener(at_limit, &tasks).await;
+            let _first = TcpStream::connect(listener.address()).await.unwrap();
+            let accepted = soon(listener.accept()).await.unwrap().unwrap();
+            let mut second = TcpStream::connect(listener.address()).await.unwrap();
+            if at_limit == AtLimit::Close {
+                let mut buffer = [0];
+                let closed = tokio::select! {
+                    _ = listener.accept() => unreachable!("there is no permit"),
+                    read = second.read(&mut buffer) => read,
+                };
+                assert_eq!(closed.unwrap_or_default(), 0);
+                second = TcpStream::connect(listener.address()).await.unwrap();
+            }
+            drop(accepted);
+            assert!(soon(listener.accept()).await.unwrap().is_some());
+            drop(second);
+        }
+    }
+
+    #[tokio::test]
+    async fn draining_ends_accept_while_it_waits_for_a_permit() {
+        let tasks = Tasks::new();
+        let mut listener = listener(AtLimit::Wait, &tasks).await;
+        let _peer = TcpStream::connect(listener.address()).await.unwrap();
+        let _held = soon(listener.accept()).await.unwrap();
+        assert!(listener.accept().now_or_never().is_none());
+        tasks.start_drain();
+        assert!(soon(listener.accept()).await.unwrap().is_none());
+    }
+
+    #[tokio::test]
+    async fn cut_ends_connections_whatever_they_wait_for() {
+        let tasks = Tasks::new();
+        let listener = listener(AtLimit::Close, &tasks).await;
+        let mut peer = TcpStream::connect(listener.address()).await.unwrap();
+        tasks.spawn(listener.serve(|socket| async move {
+            std::future::pending::<()>().await;
+            drop(socket);
+        }));
+        assert!(
+            timeout(Duration::from_millis(50), peer.read_u8())
+                .await
+                .is_err()
+        );
+        tasks.cut();
+        assert!(soon(peer.read_u8()).await.unwrap().is_err());
+        soon(tasks.drain(SOON)).await.unwrap();
+    }
+
+    #[test]
+    fn repeated_event_is_logged_once_a_minute_with_its_count() {
+        let mut limiter = LogLimiter::default();
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        assert_eq!(limiter.count(at(0)), Some(1));
+        assert_eq!([limiter.count(at(1)), limiter.count(at(59))], [None, None]);
+        assert_eq!(limiter.count(at(60)), Some(3));
+        assert_eq!(limiter.count(at(61)), None);
+    }
+}

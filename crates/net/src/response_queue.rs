@@ -1,0 +1,322 @@
+//! The queue between the code that produces a response stream and the transport that sends it.
+
+use std::{
+    collections::VecDeque,
+    pin::Pin,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::{Context, Poll, Waker},
+};
+
+use bytes::Bytes;
+use futures_core::Stream;
+use http::HeaderMap;
+use http_body::{Body, Frame};
+use tonic::{Code, Status};
+
+/// The producer's end: queues messages and ends the stream. Clones share the queue.
+///
+/// No method waits. A producer that must not lose messages looks at [`ResponseQueue::take_dequeued`] and
+/// stops before the queue is full.
+#[derive(Debug)]
+pub struct ResponseQueue<M>(Arc<Mutex<Queue<M>>>);
+
+#[derive(Debug)]
+struct Queue<M> {
+    messages: VecDeque<(M, usize)>,
+    /// The sum of the costs of `messages`.
+    queued: usize,
+    capacity: usize,
+    /// The status that follows the messages. Nothing is queued after it is set.
+    end: Option<Status>,
+    dequeued: Dequeued,
+    reader: Option<Waker>,
+}
+
+/// The transport's end: a stream of messages, and for encoded messages a response body with
+/// trailers. Dropping it ends the stream.
+#[derive(Debug)]
+pub struct Responses<M, O: Observer = ()> {
+    queue: ResponseQueue<M>,
+    observer: O,
+    /// The status was returned.
+    ended: bool,
+}
+
+/// Messages that the transport has taken, and the sum of their costs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Dequeued {
+    /// The number of messages.
+    pub messages: usize,
+    /// The sum of the costs given to [`ResponseQueue::push`].
+    pub cost: usize,
+}
+
+/// The queue has no capacity for a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct QueueFull;
+
+/// Receives word from the transport's end. Called by the task of the transport, which must not wait.
+pub trait Observer: Send {
+    /// Reacts to the first message taken since [`ResponseQueue::take_dequeued`] was called.
+    fn on_dequeued(&self) {}
+
+    /// Reacts to the end of the transport's interest: the call has ended, for whatever reason.
+    fn on_dropped(&self) {}
+}
+
+impl Observer for () {}
+
+impl<M> ResponseQueue<M> {
+    /// Returns both ends of an empty queue. Messages whose costs add up to `capacity` fit; a cost is
+    /// one, or a number of bytes, as the producer chooses.
+    pub fn new<O: Observer>(capacity: usize, observer: O) -> (Self, Responses<M, O>) {
+        let queue = Self(Arc::new(Mutex::new(Queue {
+            messages: VecDeque::new(),
+            queued: 0,
+            capacity,
+            end: None,
+            dequeued: Dequeued::default(),
+            reader: None,
+        })));
+        let responses = Responses {
+            queue: queue.clone(),
+            observer,
+            ended: false,
+        };
+        (queue, responses)
+    }
+
+    /// Queues a message. After the end it is dropped.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`QueueFull`] if the message does not fit; it is dropped.
+    pub fn push(&self, message: M, cost: usize) -> Result<(), QueueFull> {
+        let mut queue = self.lock();
+        if queue.end.is_some() {
+            return Ok(());
+        }
+        let queued = queue.queued.saturating_add(cost);
+        if queued > queue.capacity {
+            return Err(QueueFull);
+        }
+        queue.queued = queued;
+        queue.messages.push_back((message, cost));
+        wake(queue);
+        Ok(())
+    }
+
+    /// Ends the stream with `status`. With `flush` the queued messages go out first, otherwise they
+    /// are dropped. Then comes `last`, whatever the capacity, then the status. Only the first end counts.
+    pub fn end(&self, last: Option<M>, status: Status, flush: bool) {
+        let mut queue = self.lock();
+        if queue.end.is_some() {
+            return;
+        }
+        if !flush {
+            queue.messages.clear();
+        }
+        queue.messages.extend(last.map(|message| (message, 0)));
+        queue.end = Some(status);
+        wake(queue);
+    }
+
+    /// Returns what the transport has taken since the last call.
+    #[must_use]
+    pub fn take_dequeued(&self) -> Dequeued {
+        std::mem::take(&mut self.lock().dequeued)
+    }
+
+    /// No code panics while it holds the lock, so that a poisoned queue is still whole.
+    fn lock(&self) -> MutexGuard<'_, Queue<M>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<M> Clone for ResponseQueue<M> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+/// Wakes the transport after the lock is released, so that it does not run into it.
+fn wake<M>(mut queue: MutexGuard<'_, Queue<M>>) {
+    let reader = queue.reader.take();
+    drop(queue);
+    if let Some(reader) = reader {
+        reader.wake();
+    }
+}
+
+impl<M, O: Observer> Responses<M, O> {
+    /// Returns the next message, or the status that ends the stream.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<M, Status>> {
+        let mut queue = self.queue.lock();
+        if let Some((message, cost)) = queue.messages.pop_front() {
+            let first = queue.dequeued == Dequeued::default();
+            queue.queued = queue.queued.saturating_sub(cost);
+            queue.dequeued.cost += cost;
+            queue.dequeued.messages += 1;
+            drop(queue);
+            // Once is enough: the producer learns of later ones when it asks.
+            if first {
+                self.observer.on_dequeued();
+            }
+            return Poll::Ready(Ok(message));
+        }
+        if let Some(status) = &queue.end {
+            self.ended = true;
+            return Poll::Ready(Err(status.clone()));
+        }
+        queue.reader = Some(cx.waker().clone());
+        Poll::Pending
+    }
+}
+
+impl<M, O: Observer + Unpin> Stream for Responses<M, O> {
+    type Item = Result<M, Status>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        if self.ended {
+            return Poll::Ready(None);
+        }
+        self.poll(cx).map(|next| match next {
+            Err(status) if status.code() == Code::Ok => None,
+            next => Some(next),
+        })
+    }
+}
+
+/// A response body of framed gRPC messages, with the status as trailers.
+impl<O: Observer + Unpin> Body for Responses<Bytes, O> {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        if self.ended {
+            return Poll::Ready(None);
+        }
+        self.poll(cx).map(|next| match next {
+            Ok(message) => Some(Ok(Frame::data(message))),
+            Err(status) => {
+                let mut trailers = HeaderMap::with_capacity(2);
+                let added = status.add_header(&mut trailers);
+                Some(added.map(|()| Frame::trailers(trailers)))
+            }
+        })
+    }
+}
+
+impl<M, O: Observer> Drop for Responses<M, O> {
+    fn drop(&mut self) {
+        self.observer.on_dropped();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use futures_util::{FutureExt as _, StreamExt as _};
+    use http_body_util::BodyExt;
+
+    use super::*;
+
+    #[derive(Clone, Debug, Default)]
+    struct Calls(Arc<[AtomicUsize; 2]>);
+
+    impl Observer for Calls {
+        fn on_dequeued(&self) {
+            self.0[0].fetch_add(1, Ordering::Relaxed);
+        }
+
+        fn on_dropped(&self) {
+            self.0[1].fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    impl Calls {
+        fn counts(&self) -> [usize; 2] {
+            [&self.0[0], &self.0[1]].map(|count| count.load(Ordering::Relaxed))
+        }
+    }
+
+    /// Returns everything that can be taken now, and the code of the end if it has come.
+    fn take_all<O: Observer + Unpin>(
+        responses: &mut Responses<u32, O>,
+    ) -> (Vec<u32>, Option<Code>) {
+        let mut messages = Vec::new();
+        while let Some(next) = responses.next().now_or_never() {
+            match next {
+                Some(Ok(message)) => messages.push(message),
+                Some(Err(status)) => return (messages, Some(status.code())),
+                None => return (messages, Some(Code::Ok)),
+            }
+        }
+        (messages, None)
+    }
+
+    #[test]
+    fn messages_keep_their_order_and_are_counted_when_taken() {
+        let calls = Calls::default();
+        let (queue, mut responses) = ResponseQueue::new(30, calls.clone());
+        for number in 0..3 {
+            queue.push(number, 10).unwrap();
+        }
+        assert_eq!(queue.push(3, 1), Err(QueueFull));
+        assert_eq!(queue.take_dequeued(), Dequeued::default());
+        assert_eq!(take_all(&mut responses), (vec![0, 1, 2], None));
+        assert_eq!(calls.counts(), [1, 0], "one call for three messages");
+        let (messages, cost) = (3, 30);
+        assert_eq!(queue.take_dequeued(), Dequeued { messages, cost });
+        assert_eq!(queue.take_dequeued(), Dequeued::default(), "reported once");
+        queue.push(3, 30).unwrap();
+        drop(responses);
+        assert_eq!(calls.counts(), [1, 1]);
+    }
+
+    #[test]
+    fn end_follows_queued_messages_or_replaces_them() {
+        let cases = [
+            (true, Status::unavailable(""), vec![1, 9], Code::Unavailable),
+            (false, Status::aborted(""), vec![9], Code::Aborted),
+            (true, Status::ok(""), vec![1, 9], Code::Ok),
+        ];
+        for (flush, status, numbers, code) in cases {
+            let (queue, mut responses) = ResponseQueue::new(1, ());
+            queue.push(1, 1).unwrap();
+            queue.end(Some(9), status, flush);
+            queue.push(10, 1).unwrap();
+            queue.end(None, Status::data_loss("the first end counts"), false);
+            assert_eq!(take_all(&mut responses), (numbers, Some(code)));
+            assert!(matches!(responses.next().now_or_never(), Some(None)));
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn waiting_reader_is_woken_by_a_message_and_by_the_end() {
+        let (queue, mut responses) = ResponseQueue::new(1, ());
+        let reading = tokio::spawn(async move {
+            let first = responses.next().await;
+            (first.is_some(), responses.next().await.is_none())
+        });
+        tokio::task::yield_now().await;
+        queue.push(1, 1).unwrap();
+        tokio::task::yield_now().await;
+        queue.end(None, Status::ok(""), true);
+        assert_eq!(reading.await.unwrap(), (true, true));
+    }
+
+    #[tokio::test]
+    async fn body_ends_with_the_status_as_trailers() {
+        let (queue, responses) = ResponseQueue::new(1, ());
+        queue.push(Bytes::from_static(b"frame"), 1).unwrap();
+        queue.end(None, Status::aborted("fenced"), true);
+        let body = BodyExt::collect(responses).await.unwrap();
+        assert_eq!(body.trailers().unwrap()["grpc-status"], "10");
+        assert_eq!(body.to_bytes(), "frame");
+    }
+}
