@@ -1,7 +1,5 @@
 //! What the flight recorder's agent and proxy share, wire-compatible with FODC of Apache `SkyWalking` `BanyanDB`.
 
 pub mod columns;
-pub mod http1;
 pub mod identity;
 pub mod matching;
-pub mod write_timeout;

@@ -1,17 +1,9 @@
 //! gRPC's framing of messages, both ways.
 
-use std::{
-    collections::VecDeque,
-    pin::Pin,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    task::{Context, Poll, Waker},
-};
-
 use bytes::{BufMut as _, Bytes, BytesMut};
-use http::HeaderMap;
-use http_body::{Body, Frame};
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
+use steadfast_net::{ResponseQueue, Responses};
 use tonic::Status;
 
 /// The messages of a call's request, in pieces as they arrive.
@@ -36,28 +28,16 @@ pub(super) enum Piece {
     End,
 }
 
-/// The proxy's side of a call: what it sends, and how the call ends.
+/// The proxy's side of a call: encodes and queues messages, and ends the call.
 #[derive(Clone, Debug)]
-pub(super) struct Outgoing(Arc<Mutex<Queue>>);
-
-/// The response body of a call.
-#[derive(Debug)]
-pub(super) struct Responses(Outgoing);
-
-#[derive(Debug, Default)]
-struct Queue {
-    messages: VecDeque<Bytes>,
-    status: Option<Status>,
-    ended: bool,
-    reader: Option<Waker>,
-}
+pub(super) struct Outbound(ResponseQueue<Bytes>);
 
 /// The length of the head of a message: whether it is compressed, and its length.
 const HEAD: usize = 5;
 
 /// Messages that may wait for an agent that does not read. There is one question at a time, so that
 /// only streams that are opened over and over come near.
-const QUEUE: usize = 64;
+const MAX_QUEUED: usize = 64;
 
 impl Inbound {
     pub(super) fn new(body: Incoming, limit: usize) -> Self {
@@ -145,73 +125,29 @@ impl Inbound {
     }
 }
 
-impl Outgoing {
-    pub(super) fn new() -> (Self, Responses) {
-        let queue = Self(Arc::default());
-        (queue.clone(), Responses(queue))
+impl Outbound {
+    pub(super) fn new() -> (Self, Responses<Bytes>) {
+        let (queue, responses) = ResponseQueue::new(MAX_QUEUED, ());
+        (Self(queue), responses)
     }
 
+    /// Queues a message. The call ends if the agent has not read the last [`MAX_QUEUED`].
     pub(super) fn send(&self, message: &impl prost::Message) {
         let length = message.encoded_len();
         let mut frame = BytesMut::with_capacity(HEAD + length);
         frame.put_u8(0);
         frame.put_u32(u32::try_from(length).expect("the proxy's messages are short"));
-        message.encode(&mut frame).expect("there is room for it");
-        let mut queue = self.lock();
-        if queue.status.is_some() {
-            return;
+        message
+            .encode(&mut frame)
+            .expect("the buffer has the message's length");
+        if self.0.push(frame.freeze(), 1).is_err() {
+            let status = Status::resource_exhausted("the agent does not read");
+            self.0.end(None, status, false);
         }
-        if queue.messages.len() < QUEUE {
-            queue.messages.push_back(frame.freeze());
-        } else {
-            queue.messages.clear();
-            queue.status = Some(Status::resource_exhausted("the agent does not read"));
-        }
-        wake(queue);
     }
 
     /// Ends the call once everything is sent. Only the first status counts.
     pub(super) fn end(&self, status: Status) {
-        let mut queue = self.lock();
-        queue.status.get_or_insert(status);
-        wake(queue);
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Queue> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-fn wake(mut queue: MutexGuard<'_, Queue>) {
-    let reader = queue.reader.take();
-    drop(queue);
-    if let Some(reader) = reader {
-        reader.wake();
-    }
-}
-
-impl Body for Responses {
-    type Data = Bytes;
-    type Error = Status;
-
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        let mut queue = self.0.lock();
-        if let Some(message) = queue.messages.pop_front() {
-            return Poll::Ready(Some(Ok(Frame::data(message))));
-        }
-        if queue.ended {
-            return Poll::Ready(None);
-        }
-        if let Some(status) = &queue.status {
-            let mut trailers = HeaderMap::with_capacity(2);
-            let added = status.add_header(&mut trailers);
-            queue.ended = true;
-            return Poll::Ready(Some(added.map(|()| Frame::trailers(trailers))));
-        }
-        queue.reader = Some(cx.waker().clone());
-        Poll::Pending
+        self.0.end(None, status, true);
     }
 }

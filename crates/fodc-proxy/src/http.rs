@@ -99,7 +99,7 @@ async fn windows(
 async fn health(Shared(api): Shared<Api>) -> Response<Body> {
     let (online, total) = api.state.census();
     let uptime = api.state.now().as_micros() / 1_000_000;
-    let stopping = api.state.stopping.is_cancelled();
+    let stopping = api.state.tasks.is_draining();
     let status = if stopping { "stopping" } else { "healthy" };
     let body = format!(
         "{{\"agents_online\":{online},\"agents_total\":{total},\"status\":\"{status}\",\
@@ -115,7 +115,7 @@ async fn health(Shared(api): Shared<Api>) -> Response<Body> {
 /// Whether requests shall come here: not when the proxy is stopping, nor while as many questions are
 /// being answered as may be.
 async fn ready(Shared(api): Shared<Api>) -> (StatusCode, &'static str) {
-    if api.state.stopping.is_cancelled() {
+    if api.state.tasks.is_draining() {
         (StatusCode::SERVICE_UNAVAILABLE, "stopping\n")
     } else if api.room.available_permits() == 0 {
         (StatusCode::SERVICE_UNAVAILABLE, "busy\n")

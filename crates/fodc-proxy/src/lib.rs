@@ -18,7 +18,6 @@ mod frames;
 mod gather;
 mod http;
 mod labels;
-mod listen;
 mod moment;
 mod registry;
 mod reply;
@@ -28,93 +27,120 @@ mod state;
 mod text;
 mod windows;
 
-use std::{future::Future, io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use ::http::Request;
-use hyper::{body::Incoming, server::conn::http2, service::service_fn};
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper::{body::Incoming, service::service_fn};
+use hyper_util::service::TowerToHyperService;
+use steadfast_net::{AtLimit, Listener, ListenerOptions, Socket, Tasks, http1, http2};
 use tokio::{
     net::TcpListener,
-    time::{interval, sleep},
+    time::{MissedTickBehavior, interval, sleep},
 };
-use tokio_util::{future::FutureExt as _, sync::CancellationToken, task::TaskTracker};
 use tonic::service::Routes;
-use tracing::{debug, info, warn};
+use tracing::info;
 
 pub use self::config::{Config, ConfigFault, InvalidConfig};
 use self::{
-    listen::{Port, Socket, accept, bind},
     rpc::{Calls, Service},
     state::State,
 };
-use steadfast_fodc_model::http1;
 
-/// A running proxy. Dropping it cuts everything; [`Proxy::drain`] ends it in order.
+/// A running proxy. Dropping it cuts every connection; [`Proxy::drain`] ends it in order.
+///
+/// ```no_run
+/// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+/// use std::time::Duration;
+///
+/// use steadfast_fodc_proxy::{Config, Proxy};
+///
+/// let proxy = Proxy::start(Config::default()).await?;
+/// println!("metrics of all agents: http://{}/metrics", proxy.http_address());
+/// // ...
+/// proxy.drain(Duration::from_secs(5)).await;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct Proxy {
     state: Arc<State>,
     grpc: SocketAddr,
     http: SocketAddr,
-    /// No new connection is taken.
-    refuse: CancellationToken,
-    /// Every connection and task ends.
-    cut: CancellationToken,
-    tasks: TaskTracker,
 }
 
-/// Why a proxy did not start.
+/// The error returned when a proxy cannot start.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StartError {
-    /// The settings can not work.
+    /// The settings contradict each other or are out of range.
     #[error(transparent)]
     Config(#[from] InvalidConfig),
-    /// A port is taken, or not ours to take.
-    #[error("can not listen on {address} for {purpose}")]
+    /// An address is in use, or the process may not listen on it.
+    #[error("cannot listen on {address} for {purpose}")]
     Bind {
-        /// Which.
+        /// The address.
         address: SocketAddr,
-        /// What for.
+        /// The peers that would connect to it.
         purpose: &'static str,
-        /// What the system says.
+        /// The system's error.
         source: io::Error,
     },
     /// The reflection service could not be built.
-    #[error("can not describe the services")]
+    #[error("cannot describe the services")]
     Reflection(#[from] tonic_reflection::server::Error),
 }
 
-/// HTTP/2 windows (docs/decisions/0004).
-const STREAM_WINDOW: u32 = 64 << 10;
-const CONNECTION_WINDOW: u32 = 8 << 20;
+/// Flow control of agents' connections: small stream windows bound what one agent can make the proxy
+/// hold, the connection window never limits (docs/decisions/0004). An agent has seven calls open.
+const HTTP2: http2::Options = http2::Options {
+    stream_window: 64 << 10,
+    connection_window: 8 << 20,
+    max_calls: 64,
+    ping: None,
+};
 
-/// Calls that may be open on one connection: an agent has seven.
-const CALLS_PER_CONNECTION: u32 = 64;
+/// The service's name at the health service.
+const SERVICE: &str = "banyandb.fodc.v1.FODCService";
 
 /// A connection without calls is closed after one to two times this.
-const IDLE: Duration = Duration::from_secs(30);
+const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// How precisely deadlines are kept that nobody waits for.
+/// The time between two checks of deadlines that no task waits for.
 const TICK: Duration = Duration::from_millis(250);
 
-/// How long what was cut may take to be gone.
-const GRACE: Duration = Duration::from_secs(1);
+/// Time after which the system gives up an agent's host that acknowledges nothing. The proxy sends no
+/// HTTP/2 pings.
+const PEER_TIMEOUT: Duration = Duration::from_secs(60);
 
 impl Proxy {
-    /// Listens on both ports and serves.
+    /// Listens on both addresses and serves.
     ///
     /// # Errors
     ///
-    /// When the settings can not work, or one of the ports can not be bound; nothing is listening
-    /// then.
+    /// Returns an error if the settings are invalid or an address cannot be bound. The proxy then
+    /// listens on neither.
     ///
     /// # Panics
     ///
     /// Outside a tokio runtime.
     pub async fn start(config: Config) -> Result<Self, StartError> {
         config.check()?;
-        let (agents, grpc) = listen(config.grpc_listen, "agents").await?;
-        let (people, http) = listen(config.http_listen, "HTTP").await?;
+        let state = Arc::new(State::new(config));
+        let config = &state.config;
+        let agents = ListenerOptions {
+            max_connections: config.max_grpc_connections,
+            at_limit: AtLimit::Close,
+            write_timeout: Some(config.heartbeat_timeout),
+            peer_timeout: Some(PEER_TIMEOUT),
+        };
+        let clients = ListenerOptions {
+            max_connections: config.max_http_connections,
+            write_timeout: Some(config.http_write_timeout),
+            ..agents.clone()
+        };
+        let agents = listen(config.grpc_listen, "agents", agents, &state.tasks).await?;
+        let clients = listen(config.http_listen, "HTTP", clients, &state.tasks).await?;
+        let (grpc, http) = (agents.address(), clients.address());
         let reflection = tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(steadfast_wire::DESCRIPTORS)
             .build_v1()?;
@@ -123,200 +149,110 @@ impl Proxy {
             .set_service_status(SERVICE, tonic_health::ServingStatus::Serving)
             .await;
         let others = Routes::new(health_service).add_service(reflection);
-        let proxy = Self {
-            state: Arc::new(State::new(config)),
-            grpc,
-            http,
-            refuse: CancellationToken::new(),
-            cut: CancellationToken::new(),
-            tasks: TaskTracker::new(),
-        };
-        proxy.serve_agents(agents, others);
-        proxy.serve_people(people);
-        proxy.keep_time();
+        serve_agents(&state, agents, others);
+        serve_http(&state, clients);
+        state.tasks.spawn(tick(Arc::clone(&state)));
         info!(%grpc, %http, "proxy is up");
-        Ok(proxy)
+        Ok(Self { state, grpc, http })
     }
 
-    /// Where agents connect.
+    /// Returns the address that agents connect to.
     #[must_use]
     pub fn grpc_address(&self) -> SocketAddr {
         self.grpc
     }
 
-    /// Where people and Prometheus connect.
+    /// Returns the address of the HTTP interface.
     #[must_use]
     pub fn http_address(&self) -> SocketAddr {
         self.http
     }
 
-    /// Agents that are online, and all that are remembered.
+    /// Returns the number of online agents, and the number of all agents that are remembered.
     #[must_use]
     pub fn census(&self) -> (usize, usize) {
         self.state.census()
     }
 
-    /// Ends the proxy in order: takes no new connection, tells every agent that it stops, finishes
-    /// the HTTP responses under way for at most `grace`, and cuts what is left. At most a second
-    /// later no task and no socket of it is left.
+    /// Ends the proxy in order: it accepts no new connection, ends every agent's streams, finishes the
+    /// HTTP responses under way for at most `grace`, and cuts what is left. It returns at most a
+    /// second later.
     pub async fn drain(self, grace: Duration) {
         info!(grace_ms = grace.as_millis() as u64, "draining");
-        self.refuse.cancel();
-        self.state.stopping.cancel();
-        self.tasks.close();
-        if tokio::time::timeout(grace, self.tasks.wait())
-            .await
-            .is_err()
-        {
-            debug!("connections were still open at the drain deadline and are cut");
-        }
-        self.cut.cancel();
-        if tokio::time::timeout(GRACE, self.tasks.wait())
-            .await
-            .is_err()
-        {
-            warn!(tasks = self.tasks.len(), "tasks were left after a drain");
-        }
-    }
-
-    fn port(&self, connections: usize, stall: Duration) -> Port {
-        Port {
-            connections,
-            stall,
-            drain: self.refuse.clone(),
-            cut: self.cut.clone(),
-            tasks: self.tasks.clone(),
-        }
-    }
-
-    fn serve_agents(&self, listener: TcpListener, others: Routes) {
-        let config = &self.state.config;
-        let port = self.port(config.max_grpc_connections, config.heartbeat_timeout);
-        let tasks = Tasks {
-            tracker: self.tasks.clone(),
-            cut: self.cut.clone(),
-        };
-        let service = Service::new(Arc::clone(&self.state), tasks.clone(), others);
-        let refuse = self.refuse.clone();
-        let serve = move |socket: Socket| {
-            serve_agent(socket, tasks.clone(), service.connected(), refuse.clone())
-        };
-        self.tasks.spawn(accept(listener, port, serve));
-    }
-
-    fn serve_people(&self, listener: TcpListener) {
-        let config = &self.state.config;
-        let port = self.port(config.max_http_connections, config.http_write_timeout);
-        let router = http::router(Arc::clone(&self.state));
-        let refuse = self.refuse.clone();
-        let patience = config.http_read_timeout;
-        let serve =
-            move |socket: Socket| http1::serve(socket, router.clone(), patience, refuse.clone());
-        self.tasks.spawn(accept(listener, port, serve));
-    }
-
-    /// Lets deadlines pass that nobody waits for.
-    fn keep_time(&self) {
-        let (state, stop) = (Arc::clone(&self.state), self.refuse.clone());
-        self.tasks.spawn(async move {
-            let mut ticks = interval(TICK);
-            ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-            loop {
-                tokio::select! {
-                    () = stop.cancelled() => return,
-                    _ = ticks.tick() => {}
-                }
-                state.tick(state.now());
-                state.store.catalogue.sweep_when_grown();
-            }
-        });
+        self.state.tasks.drain(grace).await;
     }
 }
 
-/// One connection of an agent, until it ends, is idle for too long, or the proxy stops.
-fn serve_agent(
-    socket: Socket,
-    tasks: Tasks,
-    (service, calls): (Service, Arc<Calls>),
-    refuse: CancellationToken,
-) -> impl Future<Output = ()> + Send + 'static {
-    let service = service_fn(move |request: Request<Incoming>| service.clone().serve(request));
-    let mut http2 = http2::Builder::new(tasks);
-    http2
-        .timer(TokioTimer::new())
-        .initial_stream_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
-        .adaptive_window(false)
-        .max_concurrent_streams(CALLS_PER_CONNECTION);
-    let mut connection = Box::pin(http2.serve_connection(TokioIo::new(socket), service));
-    async move {
-        let ended = tokio::select! {
-            ended = &mut connection => ended,
-            () = until_idle(&calls) => Ok(()),
-            () = refuse.cancelled() => {
-                connection.as_mut().graceful_shutdown();
-                connection.await
-            }
-        };
-        ended.unwrap_or_else(|error| debug!(%error, "an agent's connection ended"));
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.state.tasks.cut();
     }
 }
 
-/// Resolves when no call has been open at the beginning and at the end of a stretch, nor between.
+async fn listen(
+    address: SocketAddr,
+    purpose: &'static str,
+    options: ListenerOptions,
+    tasks: &Tasks,
+) -> Result<Listener, StartError> {
+    let bound = TcpListener::bind(address).await;
+    bound
+        .and_then(|tcp| Listener::new(tcp, options, tasks))
+        .map_err(|source| StartError::Bind {
+            address,
+            purpose,
+            source,
+        })
+}
+
+fn serve_agents(state: &Arc<State>, listener: Listener, others: Routes) {
+    let service = Service::new(Arc::clone(state), others);
+    let tasks = state.tasks.clone();
+    state.tasks.spawn(listener.serve(move |socket: Socket| {
+        let (service, calls) = service.connected();
+        let service = service_fn(move |request: Request<Incoming>| service.clone().serve(request));
+        let connection = http2::serve(socket, service, &HTTP2, &tasks);
+        async move {
+            tokio::select! {
+                () = connection => {}
+                () = until_idle(&calls) => {}
+            }
+        }
+    }));
+}
+
+fn serve_http(state: &Arc<State>, listener: Listener) {
+    let router = http::router(Arc::clone(state));
+    let (tasks, head_timeout) = (state.tasks.clone(), state.config.http_read_timeout);
+    state.tasks.spawn(listener.serve(move |socket: Socket| {
+        let service = TowerToHyperService::new(router.clone());
+        http1::serve(socket, service, head_timeout, &tasks)
+    }));
+}
+
+/// Lets deadlines pass that no task waits for.
+async fn tick(state: Arc<State>) {
+    let mut ticks = interval(TICK);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = state.tasks.draining() => return,
+            _ = ticks.tick() => {}
+        }
+        state.tick(state.now());
+        state.store.catalogue.sweep_when_grown();
+    }
+}
+
+/// Resolves when no call was open at the beginning and at the end of [`IDLE_TIMEOUT`], nor between.
 async fn until_idle(calls: &Calls) {
     let mut before = None;
     loop {
-        sleep(IDLE).await;
+        sleep(IDLE_TIMEOUT).await;
         let now = calls.quiet();
         if now.is_some() && now == before {
             return;
         }
         before = now;
     }
-}
-
-impl Drop for Proxy {
-    fn drop(&mut self) {
-        self.refuse.cancel();
-        self.state.stopping.cancel();
-        self.cut.cancel();
-    }
-}
-
-/// The tasks of all calls: each ends with the proxy.
-#[derive(Clone, Debug)]
-struct Tasks {
-    tracker: TaskTracker,
-    cut: CancellationToken,
-}
-
-impl Tasks {
-    fn spawn(&self, task: impl Future<Output: Send> + Send + 'static) {
-        // An async block would hold room for the task twice, and there are five for each agent.
-        let task = task.with_cancellation_token_owned(self.cut.clone());
-        self.tracker.spawn(task);
-    }
-}
-
-impl<F> hyper::rt::Executor<F> for Tasks
-where
-    F: Future<Output: Send> + Send + 'static,
-{
-    fn execute(&self, task: F) {
-        self.spawn(task);
-    }
-}
-
-/// The service's name at the health service.
-const SERVICE: &str = "banyandb.fodc.v1.FODCService";
-
-async fn listen(
-    address: SocketAddr,
-    purpose: &'static str,
-) -> Result<(TcpListener, SocketAddr), StartError> {
-    bind(address).await.map_err(|source| StartError::Bind {
-        address,
-        purpose,
-        source,
-    })
 }

@@ -22,8 +22,7 @@ use tower_service::Service as _;
 use tracing::error;
 
 use super::{
-    Tasks,
-    frames::{Inbound, Outgoing},
+    frames::{Inbound, Outbound},
     registry::AgentId,
     state::{State, add},
 };
@@ -32,7 +31,6 @@ use super::{
 #[derive(Clone, Debug)]
 pub(super) struct Service {
     state: Arc<State>,
-    tasks: Tasks,
     /// Health and reflection.
     others: Routes,
     calls: Arc<Calls>,
@@ -73,14 +71,13 @@ impl Drop for Open {
 struct Call {
     state: Arc<State>,
     inbound: Inbound,
-    outgoing: Outgoing,
+    outbound: Outbound,
 }
 
 impl Service {
-    pub(super) fn new(state: Arc<State>, tasks: Tasks, others: Routes) -> Self {
+    pub(super) fn new(state: Arc<State>, others: Routes) -> Self {
         Self {
             state,
-            tasks,
             others,
             calls: Arc::default(),
         }
@@ -138,17 +135,17 @@ impl Service {
         request: Request<Incoming>,
         serve: impl FnOnce(Call) -> F,
     ) -> Response<Body> {
-        let (outgoing, responses) = Outgoing::new();
+        let (outbound, responses) = Outbound::new();
         let state = Arc::clone(&self.state);
         // Each layer around a future that is not boxed holds room for it twice.
         let serving = Box::pin(serve(Call {
             state: Arc::clone(&state),
             inbound: Inbound::new(request.into_body(), limit),
-            outgoing: outgoing.clone(),
+            outbound: outbound.clone(),
         }));
-        self.tasks.spawn(async move {
+        self.state.tasks.spawn(async move {
             let _open = open;
-            guarded(state, outgoing, serving).await;
+            guarded(state, outbound, serving).await;
         });
         let mut response = Response::new(Body::new(responses));
         let grpc = HeaderValue::from_static("application/grpc");
@@ -158,19 +155,18 @@ impl Service {
 }
 
 /// Runs a handler until it ends, panics, or the proxy stops, and ends its call accordingly.
-async fn guarded(state: Arc<State>, outgoing: Outgoing, serving: impl Future<Output = Status>) {
-    let stopping = state.stopping.clone();
+async fn guarded(state: Arc<State>, outbound: Outbound, serving: impl Future<Output = Status>) {
     let served = AssertUnwindSafe(serving).catch_unwind();
     let status = tokio::select! {
         biased;
-        () = stopping.cancelled() => Status::unavailable("the proxy is stopping"),
+        () = state.tasks.draining() => Status::unavailable("the proxy is stopping"),
         served = served => served.unwrap_or_else(|_| {
             error!("the handler of a call panicked");
             add(&state.counters.panics, 1);
             Status::internal("the handler failed")
         }),
     };
-    outgoing.end(status);
+    outbound.end(status);
 }
 
 const METHODS: [&str; 7] = [
@@ -223,9 +219,9 @@ mod tests {
     #[tokio::test]
     async fn fodc_o33_a_handler_that_panics_ends_its_call_and_nothing_else() {
         let state = Arc::new(State::new(Config::default()));
-        let (outgoing, responses) = Outgoing::new();
+        let (outbound, responses) = Outbound::new();
         let panicking = async { panic!("on purpose") };
-        guarded(Arc::clone(&state), outgoing, panicking).await;
+        guarded(Arc::clone(&state), outbound, panicking).await;
         let trailers = responses
             .collect()
             .await

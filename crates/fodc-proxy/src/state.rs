@@ -10,6 +10,7 @@ use std::{
     },
 };
 
+use steadfast_net::Tasks;
 use steadfast_session::Time;
 use steadfast_wire::fodc::{Matcher, RegisterAgentRequest, StreamMetricsResponse, matcher};
 use tokio::{sync::oneshot, time::Instant};
@@ -21,7 +22,7 @@ use super::{
     answer::{Answer, Memory, Store},
     asking::{Asking, Effect, Heritage, Names, Outcome, Patience, Question, Reply, Request},
     config::Config,
-    frames::Outgoing,
+    frames::Outbound,
     gather::spread,
     registry::{self, Agent, AgentId, Identity, Refusal, Registry, Unknown},
     series::Catalogue,
@@ -35,8 +36,7 @@ pub(super) struct State {
     pub(super) config: Config,
     pub(super) store: Store,
     pub(super) counters: Counters,
-    /// Set when the proxy is to stop.
-    pub(super) stopping: CancellationToken,
+    pub(super) tasks: Tasks,
     started: Instant,
     core: Mutex<Core>,
 }
@@ -70,7 +70,7 @@ struct Core {
 struct Desk {
     asking: Asking<Ticket, Answer>,
     /// The stream on which it is asked.
-    line: Option<Outgoing>,
+    line: Option<Outbound>,
     /// Open streams that were asked before the one that is, by generation. Two that an agent opens one
     /// after the other may get here in the wrong order.
     spare: BTreeMap<u64, Spare>,
@@ -83,7 +83,7 @@ struct Desk {
 /// A metrics stream that another took the place of.
 #[derive(Debug)]
 struct Spare {
-    line: Outgoing,
+    line: Outbound,
     /// What comes on it next answers a question that nobody remembers.
     owes: bool,
 }
@@ -145,7 +145,7 @@ impl State {
                 memory: Memory::new(config.answer_bytes),
             },
             counters: Counters::default(),
-            stopping: CancellationToken::new(),
+            tasks: Tasks::new(),
             started: Instant::now(),
             core: Mutex::new(Core {
                 registry,
@@ -244,7 +244,7 @@ impl State {
 
     /// A metrics stream, on which the agent is asked from now on: its generation. `None` when the
     /// agent is not known.
-    pub(super) fn open_metrics(&self, id: &AgentId, line: &Outgoing) -> Option<u64> {
+    pub(super) fn open_metrics(&self, id: &AgentId, line: &Outbound) -> Option<u64> {
         let now = self.now();
         let mut core = self.lock();
         core.generations += 1;

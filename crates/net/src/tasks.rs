@@ -57,6 +57,12 @@ impl Tasks {
         self.drain.cancelled().await;
     }
 
+    /// Returns true once the server drains or is cut.
+    #[must_use]
+    pub fn is_draining(&self) -> bool {
+        self.drain.is_cancelled()
+    }
+
     /// Tells every task that the server drains.
     pub fn start_drain(&self) {
         self.drain.cancel();

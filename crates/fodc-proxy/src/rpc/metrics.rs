@@ -51,7 +51,7 @@ pub(super) async fn run(mut call: Call, id: AgentId, method: &'static str) -> St
         return stranger(call).await;
     };
     let _held = Held::new(&state, &id, method);
-    let Some(generation) = state.open_metrics(&id, &call.outgoing) else {
+    let Some(generation) = state.open_metrics(&id, &call.outbound) else {
         return stranger(call).await;
     };
     let mut line = Line {

@@ -37,7 +37,7 @@ pub(super) async fn run(mut call: Call) -> Status {
     let end = match call.state.register(&id, &first) {
         Ok(end) => end,
         Err(refusal) => {
-            call.outgoing.send(&RegisterAgentResponse {
+            call.outbound.send(&RegisterAgentResponse {
                 success: false,
                 message: refusal.to_string(),
                 ..RegisterAgentResponse::default()
@@ -50,7 +50,7 @@ pub(super) async fn run(mut call: Call) -> Status {
         state: &state,
         id: &id,
     };
-    call.outgoing
+    call.outbound
         .send(&welcome(&state.config, &id, speaks_profile));
     loop {
         let message = tokio::select! {

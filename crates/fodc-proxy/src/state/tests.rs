@@ -1,12 +1,12 @@
 use std::time::Duration;
 
 use http_body_util::BodyExt as _;
+use steadfast_net::Responses;
 use steadfast_wire::fodc::AgentProfile;
 
 use super::*;
 use crate::{
     asking::Why,
-    frames::Responses,
     gather::{Filter, gather},
 };
 
@@ -47,7 +47,7 @@ fn is_nothing(outcome: &Outcome<Answer>, because: Why) -> bool {
 }
 
 /// Whether something was sent.
-async fn is_asked(responses: &mut Responses) -> bool {
+async fn is_asked(responses: &mut Responses<bytes::Bytes>) -> bool {
     let frame = tokio::time::timeout(Duration::from_millis(1), responses.frame()).await;
     matches!(frame, Ok(Some(Ok(frame))) if frame.is_data())
 }
@@ -56,7 +56,7 @@ async fn is_asked(responses: &mut Responses) -> bool {
 async fn silence_is_inherited_by_the_registration_that_replaces_and_ended_by_an_answer() {
     let state = State::new(Config::default());
     state.register(&id("a"), &pod("db-0", "i")).unwrap();
-    let (line, mut responses) = Outgoing::new();
+    let (line, mut responses) = Outbound::new();
     state.open_metrics(&id("a"), &line).unwrap();
     let late = asked(&state);
     assert!(is_asked(&mut responses).await);
@@ -64,7 +64,7 @@ async fn silence_is_inherited_by_the_registration_that_replaces_and_ended_by_an_
     assert!(is_nothing(&outcome(late), Why::Late));
 
     state.register(&id("b"), &pod("db-0", "i")).unwrap();
-    let (line, mut responses) = Outgoing::new();
+    let (line, mut responses) = Outbound::new();
     let generation = state.open_metrics(&id("b"), &line).unwrap();
     assert!(is_asked(&mut responses).await, "a probe, at once");
     assert!(is_nothing(&outcome(asked(&state)), Why::Silent));
@@ -89,7 +89,7 @@ async fn an_agent_that_makes_room_leaves_nothing_to_another() {
     let state = State::new(config);
     for name in ["a", "b"] {
         state.register(&id(name), &pod(name, "")).unwrap();
-        let (line, _responses) = Outgoing::new();
+        let (line, _responses) = Outbound::new();
         state.open_metrics(&id(name), &line).unwrap();
         asked(&state);
         after(&state, Duration::from_secs(3)).await;
@@ -132,7 +132,7 @@ async fn agents_that_were_asked_last_are_not_waited_for_a_second_time_either() {
         state
             .register(&agent, &pod(&format!("db-{number}"), ""))
             .unwrap();
-        let (line, responses) = Outgoing::new();
+        let (line, responses) = Outbound::new();
         state.open_metrics(&agent, &line).unwrap();
         held.push((line, responses));
     }

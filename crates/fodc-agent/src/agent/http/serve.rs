@@ -1,116 +1,59 @@
-//! Serves a router on a listener, and ends when told to.
+//! The agent's HTTP server.
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{io, net::SocketAddr, time::Duration};
 
 use axum::Router;
-use tokio::{
-    net::TcpListener,
-    sync::Semaphore,
-    time::{sleep, timeout},
-};
-use tokio_util::{
-    sync::{CancellationToken, DropGuard},
-    task::{AbortOnDropHandle, TaskTracker},
-};
-use tracing::debug;
+use hyper_util::service::TowerToHyperService;
+use steadfast_net::{AtLimit, Listener, ListenerOptions, Tasks, http1};
+use tokio::net::TcpListener;
 
-use steadfast_fodc_model::{http1, write_timeout::WriteTimeout};
+/// The number of open connections. Later ones wait: a scraper prefers a late page to a refusal.
+const MAX_CONNECTIONS: usize = 128;
 
-/// Connections held at once; more wait in the listener's backlog.
-const CONNECTIONS: usize = 128;
-
-/// Limit on the wait for a request, and on its head.
+/// Longest wait for a request and its head.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// How long a client may take nothing of an answer.
+/// Longest time in which a client may accept no byte of a response.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
-
-/// Pause after a connection could not be accepted because the system has no descriptors or no
-/// memory left: asking at once again would burn the processor that has to free them.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// A running HTTP server. Dropping it cuts every connection.
 #[derive(Debug)]
 pub(crate) struct Server {
     address: SocketAddr,
-    stop: CancellationToken,
-    connections: TaskTracker,
-    accepting: AbortOnDropHandle<()>,
-    /// Cancelled when connections have to end whatever they do, at the latest when this is dropped.
-    cut: DropGuard,
+    tasks: Tasks,
 }
 
 impl Server {
-    pub(crate) fn start(listener: TcpListener, router: Router) -> io::Result<Self> {
-        let address = listener.local_addr()?;
-        let (stop, cut) = (CancellationToken::new(), CancellationToken::new());
-        let connections = TaskTracker::new();
-        let accepting = tokio::spawn(accept(
-            listener,
-            router,
-            stop.clone(),
-            cut.clone(),
-            connections.clone(),
-        ));
-        Ok(Self {
-            address,
-            stop,
-            connections,
-            accepting: AbortOnDropHandle::new(accepting),
-            cut: cut.drop_guard(),
-        })
+    pub(crate) fn start(tcp: TcpListener, router: Router) -> io::Result<Self> {
+        let options = ListenerOptions {
+            max_connections: MAX_CONNECTIONS,
+            at_limit: AtLimit::Wait,
+            write_timeout: Some(WRITE_TIMEOUT),
+            peer_timeout: None,
+        };
+        let tasks = Tasks::new();
+        let listener = Listener::new(tcp, options, &tasks)?;
+        let address = listener.address();
+        let scope = tasks.clone();
+        tasks.spawn(listener.serve(move |socket| {
+            let service = TowerToHyperService::new(router.clone());
+            http1::serve(socket, service, HEAD_TIMEOUT, &scope)
+        }));
+        Ok(Self { address, tasks })
     }
 
     pub(crate) fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Takes no more requests, lets those under way end until `grace` is over, and cuts the rest.
-    /// Afterwards no task and no socket is left.
+    /// Accepts no more requests, lets those under way end until `grace` is over, and cuts the rest.
     pub(crate) async fn stop(self, grace: Duration) {
-        self.stop.cancel();
-        self.accepting.await.ok();
-        self.connections.close();
-        timeout(grace, self.connections.wait()).await.ok();
-        drop(self.cut);
-        self.connections.wait().await;
+        self.tasks.drain(grace).await;
     }
 }
 
-async fn accept(
-    listener: TcpListener,
-    router: Router,
-    stop: CancellationToken,
-    cut: CancellationToken,
-    connections: TaskTracker,
-) {
-    let slots = Arc::new(Semaphore::new(CONNECTIONS));
-    loop {
-        let next = async {
-            let slot = Arc::clone(&slots).acquire_owned().await;
-            (
-                slot.expect("the slots are never closed"),
-                listener.accept().await,
-            )
-        };
-        let Some((slot, accepted)) = stop.run_until_cancelled(next).await else {
-            return;
-        };
-        match accepted {
-            Ok((stream, _)) => {
-                stream.set_nodelay(true).ok();
-                let stream = WriteTimeout::new(stream, WRITE_TIMEOUT);
-                let connection = http1::serve(stream, router.clone(), HEAD_TIMEOUT, stop.clone());
-                let cut = cut.clone();
-                connections.spawn(async move {
-                    cut.run_until_cancelled(connection).await;
-                    drop(slot);
-                });
-            }
-            Err(error) => {
-                debug!(%error, "can not accept a connection");
-                stop.run_until_cancelled(sleep(ACCEPT_PAUSE)).await;
-            }
-        }
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.tasks.cut();
     }
 }
