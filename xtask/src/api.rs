@@ -32,6 +32,11 @@ const LIBRARIES: [Library; 9] = [
         transport_in: &["steadfast_streamer::server::"],
     },
     Library {
+        package: "steadfast-streamer-core",
+        target: "steadfast_streamer_core",
+        transport_in: &[],
+    },
+    Library {
         package: "steadfast-exposition",
         target: "steadfast_exposition",
         transport_in: &[],

@@ -23,10 +23,11 @@ use crate::{
 const PERCENT_MIN: f64 = 90.0;
 
 /// Packages whose tests are run. Those of the simulation drive the same machines.
-const PACKAGES: [&str; 4] = [
+const PACKAGES: [&str; 5] = [
     "steadfast-session",
     "steadfast",
     "steadfast-streamer",
+    "steadfast-streamer-core",
     "steadfast-sim",
 ];
 
@@ -36,7 +37,10 @@ const PARTS: [(&str, &[&str]); 3] = [
     ("steadfast", &["crates/steadfast/src/"]),
     (
         "Streamer client",
-        &["crates/streamer/src/client", "crates/streamer/src/connect"],
+        &[
+            "crates/streamer/src/client",
+            "crates/streamer-core/src/client",
+        ],
     ),
 ];
 

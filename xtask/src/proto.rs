@@ -17,6 +17,9 @@ const SOURCES: [&str; 7] = [
     "prometheus/remote.proto",
 ];
 
+/// The pure crates use the messages without tonic, which the services need.
+const GRPC: &str = "#[cfg(feature = \"grpc\")]";
+
 const GENERATED: &str = "crates/wire/src/generated";
 
 /// Writes the generated code, or with `check` compares it with what the repository has.
@@ -56,6 +59,8 @@ fn generate(out: &Path) -> Result<()> {
         .bytes(".")
         .btree_map(".")
         .build_transport(false)
+        .client_mod_attribute(".", GRPC)
+        .server_mod_attribute(".", GRPC)
         .out_dir(out)
         .compile_fds(descriptors)
         .context("generate code")

@@ -7,15 +7,12 @@ use steadfast::{
     grpc::Address,
     session::{Cause, Config, State, Status},
 };
+pub(crate) use steadfast_streamer::client::{Change, Item, Subscription};
 use steadfast_streamer::{
     Operation, Position,
-    connect::Client,
+    client::Client,
     filter::Filter,
     publisher::{self, Entry, PublishError},
-};
-pub(crate) use steadfast_streamer::{
-    client::{Change, Item},
-    connect::Subscription,
 };
 
 use tokio::{select, sync::watch};

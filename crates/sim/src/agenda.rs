@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use steadfast_session::{Generation, Time};
-use steadfast_streamer::hub::Ticket;
+use steadfast_streamer_core::hub::Ticket;
 
 use crate::{faults::Fault, net::ConnectionId};
 

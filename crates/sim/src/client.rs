@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use steadfast_session::{Config, Endpoint, Generation, Ready, Session, Time};
-use steadfast_streamer::client::{Config as CoreConfig, Core, Limits};
+use steadfast_streamer_core::client::{Config as CoreConfig, Core, Limits};
 
 use crate::{net::ConnectionId, pace::Pace, subscription::Subscription};
 

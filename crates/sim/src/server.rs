@@ -3,10 +3,10 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use steadfast_session::{Advice, End, Initiator, Reason, Time};
-use steadfast_streamer::{
+use steadfast_streamer::log::{Log as _, LogReader, MemoryLog};
+use steadfast_streamer_core::{
     Epoch,
     hub::{EndCode, EndStatus, Hub, Limits, Origin, Ticket},
-    log::{Log as _, LogReader, MemoryLog},
 };
 
 use crate::subscription::Payload;

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use steadfast_session::Time;
-use steadfast_streamer::{
+use steadfast_streamer_core::{
     client::{Item, SubscriptionId},
     filter::{Filter, FilterLimits},
 };

@@ -12,7 +12,7 @@ use std::{
 use rand::{RngExt as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 use steadfast_session::{Time, endpoint, session};
-use steadfast_streamer::{client::Command, hub};
+use steadfast_streamer_core::{client::Command, hub};
 
 use crate::{
     Fault, Outcome,

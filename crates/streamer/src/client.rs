@@ -1,382 +1,343 @@
-//! The client core: which subscriptions are wanted, where each of them is, and what the peer at the
-//! other end makes of that.
+//! The client as applications meet it: the core put onto a link.
 //!
-//! Sans-IO. The session below it decides when streams begin and end; [`Core`] gives them their
-//! meaning. What is wanted and where it is survives streams; how it stands on a stream does not.
+//! ```no_run
+//! use steadfast_streamer::{Client, Filter, Item};
+//!
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! let client = Client::builder("127.0.0.1:9000").build()?;
+//! let mut users = client.subscribe("default", "users", Filter::all()).await?;
+//! while let Some(item) = users.next().await {
+//!     match item? {
+//!         Item::Change(change) => println!("{:?} {}", change.operation, change.document_id),
+//!         // Changes may be missing: read again whatever was made of them.
+//!         gap => println!("{gap:?}"),
+//!     }
+//! }
+//! # Ok(())
+//! # }
+//! ```
 
-mod command;
-mod config;
-mod counters;
-mod credit;
-mod delivery;
-mod greeting;
-mod item;
-mod plain;
-mod positions;
-pub(crate) mod queue;
-mod restore;
+mod builder;
+mod registry;
 mod subscription;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    fmt,
+    future::{Future, IntoFuture},
+    pin::Pin,
+    sync::Arc,
+    time::Duration,
+};
 
-use steadfast_session::{Context, End, Generation, Initiator, Protocol, Reason, Time};
-use steadfast_wire::streamer::{self as wire, GatewayMessage, StreamerMessage};
+use steadfast::{
+    ConnectError, Link, Outage, grpc,
+    session::{End, Reason, Status},
+    transport::Connection,
+};
+use tokio::sync::watch;
 
+use self::registry::{Ask, Registry};
 pub use self::{
-    command::{Command, Notice, Refusal, Start, SubscriptionId},
-    config::Config,
-    counters::Counters,
-    credit::Limits,
-    item::{Change, Gap, GapReason, Item, Resync, ResyncReason},
+    builder::{BuildError, Builder},
+    subscription::{Ended, Subscription},
 };
-use self::{
-    credit::{Account, Load},
-    greeting::Heartbeats,
-    plain::Probing,
-    positions::Place,
-    subscription::{Standing, Subscription},
-};
-use crate::{
-    Epoch, Position,
-    filter::{Filter, Spelling},
+use steadfast_streamer_core::{
+    Position,
+    client::{Command, Core},
+    filter::Filter,
 };
 
-/// The meaning of a Streamer stream, client side.
-#[derive(Debug)]
-pub struct Core {
-    config: Config,
-    /// The wanted set.
-    subscriptions: BTreeMap<SubscriptionId, Subscription>,
-    wire_ids: BTreeMap<String, SubscriptionId>,
-    /// Number of the newest request of the session.
-    requests: u64,
-    /// Number of the newest delivery.
-    deliveries: u64,
-    heartbeats: Heartbeats,
-    /// The current stream's peer.
-    peer: Peer,
-    /// What must be answered before the current stream is restored; `None` once it is.
-    restoring: Option<BTreeSet<SubscriptionId>>,
-    /// The head that the current stream's peer greeted with.
-    head: Option<Position>,
-    /// Subscriptions that have not reached it.
-    catching_up: BTreeSet<SubscriptionId>,
-    /// The spelling that plain peers took last.
-    spelling: Spelling,
-    probing: Probing,
-    counters: Counters,
+pub use steadfast_streamer_core::client::{
+    Change, Counters, Gap, GapReason, Item, Limits, Refusal, Resync, ResyncReason, Start,
+};
+
+/// A connection to a Streamer server that stays up, and subscriptions on it that stay right.
+///
+/// Clones are handles of the same client, and so is every [`Subscription`]; when the last of them is
+/// dropped the client closes as with [`Client::close`], without anybody waiting for it. It may be
+/// used from many tasks.
+pub struct Client<C: Connection = grpc::Connection> {
+    inner: Arc<Inner<C>>,
 }
 
-/// Who is at the other end of the current stream.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Peer {
-    /// Nobody: there is no stream.
-    Away,
-    /// It has not greeted.
-    Unknown,
-    /// A peer without the resume profile.
-    Plain,
-    /// A peer that speaks the resume profile.
-    Profile,
+struct Inner<C: Connection> {
+    link: Link<Core, C>,
+    registry: Arc<Registry>,
 }
 
-/// What a message did wrong.
-type Malformed = String;
+/// The server at the other end of the newest stream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Server {
+    /// Its name for itself; empty with a plain peer.
+    pub id: String,
+    /// The newest place of its log when it greeted; `None` with a plain peer, which can not resume.
+    pub head: Option<Position>,
+}
 
-type Cx = Context<GatewayMessage, Notice>;
+/// A subscription on its way: await it.
+///
+/// # Cancel safety
+///
+/// Dropping the future cancels the subscription, wherever it is on its way.
+#[must_use = "nothing is asked for before it is awaited"]
+pub struct Subscribe<C: Connection = grpc::Connection> {
+    client: Client<C>,
+    database: String,
+    collection: String,
+    filter: Filter,
+    start: Start,
+}
 
-impl Core {
-    /// A core that wants nothing yet.
+/// Why there is no subscription.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum SubscribeError {
+    /// The server refused it.
+    #[error(transparent)]
+    Refused(Refusal),
+    /// The client stopped, before or meanwhile; it can be connected again.
+    #[error("the client stopped: {0}")]
+    Stopped(End),
+    /// The client is closed, or was left and not started again.
+    #[error("the client is closed, or was left")]
+    Closed,
+}
+
+impl SubscribeError {
+    fn stopped(end: End) -> Self {
+        if end.reason == Reason::Left {
+            Self::Closed
+        } else {
+            Self::Stopped(end)
+        }
+    }
+}
+
+impl Client {
+    /// A client of the server at `address`, `host:port`.
     #[must_use]
-    pub fn new(config: Config) -> Self {
+    pub fn builder(address: impl Into<String>) -> Builder {
+        Builder::new(address.into())
+    }
+}
+
+impl<C: Connection> Client<C> {
+    fn new(link: Link<Core, C>, registry: Arc<Registry>) -> Self {
         Self {
-            config,
-            subscriptions: BTreeMap::new(),
-            wire_ids: BTreeMap::new(),
-            requests: 0,
-            deliveries: 0,
-            heartbeats: Heartbeats::default(),
-            peer: Peer::Away,
-            restoring: None,
-            head: None,
-            catching_up: BTreeSet::new(),
-            spelling: Spelling::default(),
-            probing: Probing::default(),
-            counters: Counters::default(),
+            inner: Arc::new(Inner { link, registry }),
         }
     }
 
-    /// What was counted so far.
-    #[must_use]
-    pub fn counters(&self) -> &Counters {
-        &self.counters
-    }
-
-    /// How many subscriptions are wanted.
-    #[must_use]
-    pub fn subscriptions(&self) -> usize {
-        self.subscriptions.len()
-    }
-
-    fn want(
-        &mut self,
-        id: SubscriptionId,
-        database: String,
-        collection: String,
+    /// Asks for the changes in one collection of one database that the filter holds for. Await it
+    /// as it is to begin with the next change, or say first where to begin, with
+    /// [`Subscribe::after`].
+    ///
+    /// It may be awaited while there is no connection. It stays wanted through every loss of the
+    /// stream and resolves when some server has answered.
+    ///
+    /// # Errors
+    ///
+    /// When the server refuses it, or the client is closed or gives up.
+    pub fn subscribe(
+        &self,
+        database: impl Into<String>,
+        collection: impl Into<String>,
         filter: Filter,
-        start: Start,
-    ) {
-        let wire_id = format!("{}-{id}", self.config.session_id);
-        self.wire_ids.insert(wire_id.clone(), id);
-        let last = match start {
-            Start::Now => None,
-            Start::After(position) => Some(position),
-        };
-        let subscription = Subscription {
-            id,
-            wire_id,
-            database,
-            collection,
+    ) -> Subscribe<C> {
+        Subscribe {
+            client: self.clone(),
+            database: database.into(),
+            collection: collection.into(),
             filter,
-            place: Place::new(last),
-            acknowledged: false,
-            owed: None,
-            dropped: 0,
-            queued: Load::default(),
-            credit: Account::default(),
-            named_by: 0,
-            standing: Standing::Unasked,
+            start: Start::Now,
+        }
+    }
+
+    /// Begins to connect again after the client stopped or was left. Harmless otherwise; a closed
+    /// client stays closed.
+    pub fn start(&self) {
+        if !self.inner.link.is_closed() {
+            self.inner.registry.resume();
+        }
+        // A closed link says so to whoever subscribes.
+        self.inner.link.start().ok();
+    }
+
+    /// Waits until the client is connected: every subscription that was wanted is answered.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future gives up the answer; the client goes on.
+    ///
+    /// # Errors
+    ///
+    /// After three failed attempts, while the client goes on trying, or when it stops.
+    pub async fn connect(&self) -> Result<(), ConnectError> {
+        self.start();
+        self.inner.link.connect().await
+    }
+
+    /// Keeps the connection if the server answers a probe, replaces it otherwise.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future gives up the answer; the client goes on.
+    ///
+    /// # Errors
+    ///
+    /// As [`Client::connect`].
+    pub async fn reconnect(&self) -> Result<(), ConnectError> {
+        self.inner.registry.resume();
+        self.inner.link.reconnect().await
+    }
+
+    /// Ends the stream in order, and every subscription with it; nothing is attempted until
+    /// [`Client::start`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future gives up the wait, not the leaving.
+    pub async fn leave(&self) {
+        self.inner.link.leave().await;
+    }
+
+    /// Ends everything for good, and waits until no task and no socket is left, 2 s at most. Every
+    /// subscription yields what is queued, then `None`.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future gives up the wait, not the closing.
+    pub async fn close(&self) {
+        self.inner.link.close().await;
+    }
+
+    /// The state of the connection and why it is so.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        self.inner.link.status()
+    }
+
+    /// Follows the state; the newest value tells the whole.
+    #[must_use]
+    pub fn watch(&self) -> watch::Receiver<Status> {
+        self.inner.link.watch()
+    }
+
+    /// The server at the other end of the newest stream; `None` before the first greeting and after
+    /// the client stopped.
+    #[must_use]
+    pub fn server(&self) -> Option<Server> {
+        self.inner.registry.server()
+    }
+
+    /// The newest measured round trip of a heartbeat.
+    #[must_use]
+    pub fn rtt(&self) -> Option<Duration> {
+        self.inner.registry.rtt()
+    }
+
+    /// What the client counted, brought up to date; after it is closed, as it last was.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future has no effect.
+    pub async fn counters(&self) -> Counters {
+        let mut counters = self.inner.registry.counters();
+        if self.inner.link.command(Command::Report).is_ok() {
+            tokio::select! {
+                _ = counters.changed() => {}
+                () = self.inner.link.closed() => {}
+            }
+        }
+        *counters.borrow()
+    }
+
+    /// What the link below counted.
+    #[must_use]
+    pub fn link_counters(&self) -> steadfast::Counters {
+        self.inner.link.counters()
+    }
+
+    /// The newest outages and what they consisted of, at most 64, oldest first.
+    #[must_use]
+    pub fn outages(&self) -> Vec<Outage> {
+        self.inner.link.outages()
+    }
+}
+
+impl<C: Connection> Subscribe<C> {
+    /// Begins after this place, for example one stored by an earlier process, instead of now.
+    pub fn after(mut self, position: Position) -> Self {
+        self.start = Start::After(position);
+        self
+    }
+
+    async fn answered(self) -> Result<Subscription, SubscribeError> {
+        let Inner { link, registry } = &*self.client.inner;
+        if link.is_closed() {
+            return Err(SubscribeError::Closed);
+        }
+        let (id, slot) = registry.add().map_err(SubscribeError::stopped)?;
+        let asks: Arc<dyn Ask> = Arc::clone(&self.client.inner) as Arc<dyn Ask>;
+        // From here on a drop of the future cancels it.
+        let subscription = Subscription::new(id, slot, Arc::clone(registry), asks);
+        let command = Command::Subscribe {
+            id,
+            database: self.database,
+            collection: self.collection,
+            filter: self.filter,
+            start: self.start,
         };
-        let before = self.subscriptions.insert(id, subscription);
-        debug_assert!(before.is_none(), "subscription {id} was made twice");
-    }
-
-    fn unsubscribe(&mut self, id: SubscriptionId, cx: &mut Cx) {
-        let Some(subscription) = self.subscriptions.get(&id) else {
-            return;
-        };
-        if subscription.standing != Standing::Unasked {
-            self.send_unsubscribe(id, cx);
-        }
-        self.forget(id);
-        self.on_answered(id, cx);
-    }
-
-    fn on_taken(&mut self, id: SubscriptionId, changes: u64, bytes: u64, cx: &mut Cx) {
-        let share = self.config.limits.share(self.subscriptions.len());
-        let room = self.config.limits.room(self.subscriptions.len());
-        let Some(subscription) = self.subscriptions.get_mut(&id) else {
-            return;
-        };
-        subscription.queued.take(changes, bytes);
-        if subscription.queued.is_relieved(room) {
-            subscription.settle_overflow(&mut self.counters, cx);
-        }
-        if self.peer == Peer::Profile
-            && subscription.standing != Standing::Unasked
-            && let Some(total) = subscription.credit.grant(share, subscription.queued)
-        {
-            let credit = wire::Credit {
-                subscription_id: subscription.wire_id.clone(),
-                messages: total.messages,
-                bytes: total.bytes,
-            };
-            say(cx, gateway(wire::gateway_message::Payload::Credit(credit)));
-        }
-    }
-
-    /// Gives a subscription another name on the wire.
-    fn rename(&mut self, id: SubscriptionId) {
-        self.requests += 1;
-        let wire_id = format!("{}-{id}.{}", self.config.session_id, self.requests);
-        let subscription = self.subscription_mut(id);
-        let before = std::mem::replace(&mut subscription.wire_id, wire_id.clone());
-        self.wire_ids.remove(&before);
-        self.wire_ids.insert(wire_id, id);
-    }
-
-    fn forget(&mut self, id: SubscriptionId) {
-        if let Some(subscription) = self.subscriptions.remove(&id) {
-            self.wire_ids.remove(&subscription.wire_id);
-            self.catching_up.remove(&id);
-        }
-    }
-
-    /// The subscription of a wire id; one that nobody has is counted.
-    fn known(&mut self, wire_id: &str) -> Option<SubscriptionId> {
-        let id = self.wire_ids.get(wire_id).copied();
-        self.counters.unknown_ids += u64::from(id.is_none());
-        id
-    }
-
-    fn subscription(&self, id: SubscriptionId) -> &Subscription {
-        self.subscriptions
-            .get(&id)
-            .expect("ids come from the set and leave it last")
-    }
-
-    fn subscription_mut(&mut self, id: SubscriptionId) -> &mut Subscription {
-        self.subscriptions
-            .get_mut(&id)
-            .expect("ids come from the set and leave it last")
-    }
-
-    fn receive(
-        &mut self,
-        now: Time,
-        message: StreamerMessage,
-        cx: &mut Cx,
-    ) -> Result<(), Malformed> {
-        use wire::streamer_message::Payload;
-
-        match (message.payload, self.peer) {
-            (Some(Payload::HeartbeatAck(ack)), _) => self.on_heartbeat_ack(now, ack, cx),
-            (Some(Payload::Welcome(welcome)), _) => self.on_welcome(welcome, cx),
-            (Some(Payload::Final(last)), _) => greeting::on_final(&last, cx),
-            (Some(Payload::Drain(drain)), _) => {
-                greeting::on_drain(drain, cx);
-                Ok(())
-            }
-            (Some(Payload::Delivery(delivery)), Peer::Plain) => {
-                self.on_plain_delivery(delivery, cx)
-            }
-            (Some(Payload::Delivery(delivery)), Peer::Profile) => {
-                self.on_profile_delivery(delivery, cx)
-            }
-            (Some(Payload::Delivery(delivery)), Peer::Unknown | Peer::Away) => {
-                // Nothing was asked for yet.
-                self.counters.unknown_ids += delivery.subscription_ids.len() as u64;
-                Ok(())
-            }
-            (Some(Payload::SubscribeResponse(response)), Peer::Plain) => {
-                self.on_plain_response(now, &response, cx);
-                Ok(())
-            }
-            (Some(Payload::SubscribeResponse(response)), Peer::Profile) => {
-                self.on_profile_response(&response, cx)
-            }
-            (Some(Payload::SubscribeResponse(_)), Peer::Unknown | Peer::Away) => {
-                self.counters.stray_answers += 1;
-                Ok(())
-            }
-            (Some(Payload::Progress(progress)), Peer::Profile) => self.on_progress(&progress, cx),
-            // An unsubscribe is never waited for.
-            (Some(Payload::UnsubscribeAck(_)), Peer::Profile) => Ok(()),
-            (Some(Payload::Progress(_) | Payload::UnsubscribeAck(_)) | None, _) => {
-                self.counters.unknown_messages += 1;
-                Ok(())
-            }
-        }
-    }
-
-    /// Forgets how things stood on the stream that is gone.
-    fn leave_stream(&mut self) {
-        let cut_plain = self.peer == Peer::Plain;
-        for subscription in self.subscriptions.values_mut() {
-            subscription.standing = Standing::Unasked;
-            if cut_plain && subscription.acknowledged {
-                subscription.owe(GapReason::Disconnected);
-            }
-        }
-        self.peer = Peer::Away;
-        self.restoring = None;
-        self.head = None;
-        self.catching_up.clear();
-        self.probing = Probing::default();
-        self.heartbeats.clear();
-    }
-}
-
-impl Protocol for Core {
-    type Send = GatewayMessage;
-    type Receive = StreamerMessage;
-    type Command = Command;
-    type Event = Notice;
-
-    fn on_open(&mut self, now: Time, generation: Generation, cx: &mut Cx) {
-        self.leave_stream();
-        self.peer = Peer::Unknown;
-        self.greet(now, generation, cx);
-    }
-
-    fn on_message(&mut self, now: Time, message: StreamerMessage, cx: &mut Cx) {
-        if let Err(what) = self.receive(now, message, cx) {
-            cx.fail(End::retry(Initiator::Peer, Reason::Protocol(what)));
-        }
-    }
-
-    fn on_command(&mut self, _now: Time, command: Command, cx: &mut Cx) {
-        match command {
-            Command::Subscribe {
-                id,
-                database,
-                collection,
-                filter,
-                start,
-            } => {
-                self.want(id, database, collection, filter, start);
-                match self.peer {
-                    Peer::Plain | Peer::Profile => self.ask(id, cx),
-                    // It is asked for with everything else once a peer has greeted.
-                    Peer::Unknown | Peer::Away => {}
-                }
-            }
-            Command::Unsubscribe { id } => self.unsubscribe(id, cx),
-            Command::Taken { id, changes, bytes } => self.on_taken(id, changes, bytes, cx),
-            Command::Report => cx.emit(Notice::Counters(Box::new(self.counters))),
-        }
-    }
-
-    fn on_heartbeat(&mut self, now: Time, cx: &mut Cx) {
-        self.send_heartbeat(now, cx);
-    }
-
-    fn on_down(&mut self, _now: Time, _end: &End, _cx: &mut Cx) {
-        self.leave_stream();
-    }
-
-    fn on_stop(&mut self, _now: Time, end: &End, cx: &mut Cx) {
-        self.leave_stream();
-        self.wire_ids.clear();
-        self.subscriptions.clear();
-        cx.emit(Notice::Stopped(end.clone()));
-    }
-
-    fn caught_up(&self) -> bool {
-        self.restoring.is_none() && self.catching_up.is_empty()
-    }
-
-    fn deadline(&self) -> Option<Time> {
-        self.probing.next
-    }
-
-    fn on_timer(&mut self, now: Time, cx: &mut Cx) {
-        match (self.probing.next, self.config.activity_timeout) {
-            (Some(due), Some(interval)) if due <= now => self.on_probe_due(now, interval, cx),
-            (Some(_) | None, Some(_) | None) => {}
+        link.command(command).map_err(|_| SubscribeError::Closed)?;
+        let answer = std::future::poll_fn(|cx| subscription.slot().poll_answer(cx)).await;
+        match answer {
+            Ok(()) => Ok(subscription),
+            Err(Some(Ended::Refused(refusal))) => Err(SubscribeError::Refused(refusal)),
+            Err(Some(Ended::Stopped(end))) => Err(SubscribeError::stopped(end)),
+            Err(None) => Err(SubscribeError::Closed),
         }
     }
 }
 
-/// Sends, unless the session is leaving: it still receives then, but says nothing more.
-fn say(cx: &mut Cx, message: GatewayMessage) {
-    if cx.is_open() {
-        cx.send(message);
+impl<C: Connection> IntoFuture for Subscribe<C> {
+    type Output = Result<Subscription, SubscribeError>;
+    type IntoFuture = Pin<Box<dyn Future<Output = Self::Output> + Send>>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        Box::pin(self.answered())
     }
 }
 
-fn gateway(payload: wire::gateway_message::Payload) -> GatewayMessage {
-    GatewayMessage {
-        payload: Some(payload),
+impl<C: Connection> Ask for Inner<C> {
+    fn ask(&self, command: Command) {
+        // A closed link has forgotten every subscription.
+        self.link.command(command).ok();
     }
 }
 
-fn subscribe(request: wire::SubscribeRequest) -> GatewayMessage {
-    gateway(wire::gateway_message::Payload::Subscribe(request))
+impl<C: Connection> Clone for Client<C> {
+    fn clone(&self) -> Self {
+        Self {
+            inner: Arc::clone(&self.inner),
+        }
+    }
 }
 
-fn position(wire: wire::Position) -> Position {
-    Position::new(Epoch(wire.epoch), wire.offset)
+impl<C: Connection> fmt::Debug for Client<C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.inner.link.fmt(f)
+    }
+}
+
+impl<C: Connection> fmt::Debug for Subscribe<C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Subscribe")
+            .field("database", &self.database)
+            .field("collection", &self.collection)
+            .field("start", &self.start)
+            .finish_non_exhaustive()
+    }
 }
 
 #[cfg(test)]

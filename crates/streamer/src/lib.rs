@@ -1,17 +1,25 @@
-//! Realtime subscriptions to document changes: both ends.
+//! Realtime subscriptions to document changes: client, publisher and server.
 
+#[cfg(feature = "client")]
 pub mod client;
-pub mod connect;
-mod event;
-pub mod filter;
-pub mod hub;
+#[cfg(feature = "server")]
 pub mod log;
-pub mod matcher;
-mod position;
+#[cfg(feature = "client")]
 pub mod publisher;
+#[cfg(feature = "server")]
 pub mod server;
 
+#[cfg(feature = "server")]
+pub use steadfast_streamer_core::hub;
+pub use steadfast_streamer_core::{
+    Bounds, Epoch, Event, InvalidPosition, Operation, Position, filter,
+};
+
+#[cfg(feature = "server")]
+pub use crate::server::Server;
+#[cfg(feature = "client")]
 pub use crate::{
-    event::{Event, Operation},
-    position::{Epoch, InvalidPosition, Position},
+    client::{Client, Item, Subscription},
+    filter::Filter,
+    publisher::{Entry, Publisher},
 };

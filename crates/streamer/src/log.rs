@@ -16,7 +16,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::{Epoch, Event, Operation};
+pub use crate::Bounds;
+use crate::{Epoch, Event, Operation, hub::ReadFault};
 
 pub use self::{
     memory::MemoryLog,
@@ -203,13 +204,29 @@ pub enum LogError {
     },
 }
 
-/// What a log holds: everything after `first`, up to and with `head`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Bounds {
-    /// The oldest place that can be read from; 0 while nothing was trimmed.
-    pub first: u64,
-    /// Offset of the newest entry; 0 while the log is empty.
-    pub head: u64,
+impl From<LogError> for ReadFault {
+    fn from(error: LogError) -> Self {
+        match error {
+            // Reading never meets a full disk.
+            LogError::Storage(_)
+            | LogError::DamagedState { .. }
+            | LogError::Full { .. }
+            | LogError::Stopped { .. } => Self::Storage(chain(&error)),
+            LogError::Damaged { offset, .. } => Self::Damaged { offset },
+            LogError::Trimmed { first, .. } => Self::Trimmed { first },
+        }
+    }
+}
+
+/// An error with everything below it, for people.
+fn chain(error: &LogError) -> String {
+    let mut text = error.to_string();
+    let mut source = std::error::Error::source(error);
+    while let Some(below) = source {
+        text = format!("{text}: {below}");
+        source = below.source();
+    }
+    text
 }
 
 /// Names a document of a log. Ordered by database, collection, id.

@@ -7,8 +7,7 @@ use std::time::Duration;
 use steadfast_chaos::Proxy;
 use steadfast_streamer::{
     Epoch, Operation,
-    client::Item,
-    connect::Client,
+    client::{Client, Item},
     filter::Filter,
     log::MemoryLog,
     publisher::{Entry, PublishError, Publisher},
@@ -34,7 +33,7 @@ fn quick() -> steadfast::session::Config {
     }
 }
 
-async fn change(subscription: &mut steadfast_streamer::connect::Subscription) -> (u64, String) {
+async fn change(subscription: &mut steadfast_streamer::client::Subscription) -> (u64, String) {
     let item = timeout(SOON, subscription.next())
         .await
         .expect("an item in time");

@@ -10,8 +10,7 @@ use std::time::Duration;
 use steadfast_chaos::{Direction, Fault, Proxy, Reach};
 use steadfast_streamer::{
     Epoch, Position,
-    client::Item,
-    connect::Client,
+    client::{Client, Item},
     filter::Filter,
     publisher::{Entry, Pending, PublishError, Publisher},
     server::{Server, ServerOptions},

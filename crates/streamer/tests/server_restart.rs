@@ -8,8 +8,7 @@ use std::{net::SocketAddr, path::Path, time::Duration};
 
 use steadfast_streamer::{
     Epoch, Position,
-    client::Item,
-    connect::{Client, Subscription},
+    client::{Client, Item, Subscription},
     filter::Filter,
     log::{RedbLog, StoreOptions},
     publisher::{Entry, Publisher},

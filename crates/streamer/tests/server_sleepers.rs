@@ -9,8 +9,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::future::try_join_all;
 use steadfast_streamer::{
-    client::{GapReason, Item},
-    connect::{Client, Subscription},
+    client::{Client, GapReason, Item, Subscription},
     filter::{Condition, Filter, Op},
     publisher::{Entry, Pending, Publisher},
     server::Server,

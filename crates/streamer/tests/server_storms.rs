@@ -11,8 +11,7 @@ use futures_util::future::try_join_all;
 use steadfast::session::State;
 use steadfast_chaos::Proxy;
 use steadfast_streamer::{
-    client::Item,
-    connect::Client,
+    client::{Client, Item},
     filter::Filter,
     publisher::{Entry, Publisher},
     server::Server,

@@ -2,7 +2,7 @@
 
 use rand::RngExt as _;
 use steadfast_session::{End, Generation, Initiator, Reason, endpoint, session};
-use steadfast_streamer::client::{Command, Item, Notice, Start, SubscriptionId};
+use steadfast_streamer_core::client::{Command, Item, Notice, Start, SubscriptionId};
 use steadfast_wire::streamer::{GatewayMessage, StreamerMessage};
 
 use super::World;

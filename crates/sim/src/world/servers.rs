@@ -4,10 +4,8 @@ use std::sync::Arc;
 
 use rand::RngExt as _;
 use steadfast_session::{End, Initiator, Reason};
-use steadfast_streamer::{
-    hub::{Action, Input, ReadFault, StreamId, Ticket},
-    log::{Log as _, Outcome},
-};
+use steadfast_streamer::log::{Log as _, Outcome};
+use steadfast_streamer_core::hub::{Action, Input, ReadFault, StreamId, Ticket};
 
 use super::World;
 use crate::{
@@ -219,7 +217,7 @@ impl World {
     }
 
     /// Makes what is pending durable. `tell` is false when the process dies before it can answer.
-    pub(super) fn commit(&mut self, tell: bool) -> Vec<Arc<steadfast_streamer::Event>> {
+    pub(super) fn commit(&mut self, tell: bool) -> Vec<Arc<steadfast_streamer_core::Event>> {
         let pending = std::mem::take(&mut self.server.pending);
         let batch = pending
             .iter()

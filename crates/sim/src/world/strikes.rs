@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use rand::RngExt as _;
 use steadfast_session::{End, Initiator, Reason};
-use steadfast_streamer::hub::{Input, StreamId};
+use steadfast_streamer_core::hub::{Input, StreamId};
 
 use super::World;
 use crate::{

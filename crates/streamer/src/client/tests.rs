@@ -1,274 +1,69 @@
-//! A core with a scripted peer: no network, no clock.
+//! The client on a link, with a scripted server and a clock that jumps.
 
-mod credit;
-mod greeting;
-mod model;
-mod plain;
-mod profile;
+mod peer;
 
-use std::time::Duration;
-
-use steadfast_session::{Effect, Signal};
-use steadfast_wire::streamer::{
-    EventDelivery, Final, Progress, RefusalCode, StreamerEvent, SubscribeRequest,
-    SubscribeResponse, Welcome, gateway_message, streamer_message::Payload,
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, Mutex},
+    time::Duration,
 };
 
+use futures_util::FutureExt as _;
+use steadfast::{
+    Notice,
+    session::{Config, State},
+};
+use steadfast_wire::streamer::{FinalCode, RefusalCode, gateway_message::Payload as Asked, value};
+
+use self::peer::{EPOCH, InMemory, Pipe, Server, server};
 use super::*;
+use crate::{
+    Epoch,
+    filter::{Condition, Op},
+};
 
-const SESSION: &str = "s";
-const EPOCH: u64 = 7;
-
-/// A core, and everything it asked for since the last look.
-struct Rig {
-    core: Core,
-    now: Time,
-    open: bool,
-    generation: u64,
-    sent: Vec<gateway_message::Payload>,
-    notices: Vec<Notice>,
-    signals: Vec<Signal>,
+fn client() -> (Client<Pipe>, Server) {
+    client_with(|builder| builder)
 }
 
-impl Rig {
-    fn new() -> Self {
-        Self::with(|_| {})
-    }
+fn client_with(change: impl FnOnce(Builder) -> Builder) -> (Client<Pipe>, Server) {
+    let (transport, server) = server();
+    (build(change, transport), server)
+}
 
-    fn with(change: impl FnOnce(&mut Config)) -> Self {
-        let mut config = Config::new(SESSION, "gw", 1_700_000_000_000);
-        change(&mut config);
-        Self {
-            core: Core::new(config),
-            now: Time::ZERO,
-            open: false,
-            generation: 0,
-            sent: Vec::new(),
-            notices: Vec::new(),
-            signals: Vec::new(),
-        }
-    }
+fn build(change: impl FnOnce(Builder) -> Builder, transport: InMemory) -> Client<Pipe> {
+    change(Client::builder("unused").seed(1))
+        .build_on(transport)
+        .expect("good settings")
+}
 
-    fn call(&mut self, call: impl FnOnce(&mut Core, Time, &mut Cx)) {
-        let mut cx = Context::new(self.open);
-        call(&mut self.core, self.now, &mut cx);
-        for effect in cx.into_effects() {
-            match effect {
-                Effect::Send(message) => self.sent.push(message.payload.expect("a payload")),
-                Effect::Event(notice) => self.notices.push(notice),
-                Effect::Signal(signal) => self.signals.push(signal),
-            }
-        }
-    }
+fn users(client: &Client<Pipe>) -> Subscribe<Pipe> {
+    client.subscribe("default", "users", Filter::all())
+}
 
-    fn open(&mut self) {
-        self.open = true;
-        self.generation += 1;
-        let generation = Generation(self.generation);
-        self.call(|core, now, cx| core.on_open(now, generation, cx));
-    }
+/// A client and the server's end of a live stream, with one subscription at `at`.
+async fn subscribed(
+    at: u64,
+) -> (
+    Client<Pipe>,
+    Server,
+    peer::Peer,
+    steadfast_wire::streamer::SubscribeRequest,
+    Subscription,
+) {
+    let (client, mut server) = client();
+    let mut peer = server.greet(at).await;
+    let asked = tokio::spawn(users(&client).into_future());
+    let request = peer.subscribe().await;
+    peer.accept(&request, at);
+    let subscription = asked.await.expect("no panic").expect("accepted");
+    (client, server, peer, request, subscription)
+}
 
-    fn receive(&mut self, payload: Payload) {
-        let message = StreamerMessage {
-            payload: Some(payload),
-        };
-        self.call(|core, now, cx| core.on_message(now, message, cx));
-    }
-
-    fn command(&mut self, command: Command) {
-        self.call(|core, now, cx| core.on_command(now, command, cx));
-    }
-
-    fn cut(&mut self) {
-        self.open = false;
-        let end = End::retry(Initiator::Network, Reason::Lost("cut".to_owned()));
-        self.call(|core, now, cx| core.on_down(now, &end, cx));
-    }
-
-    fn wait(&mut self, span: Duration) {
-        self.now = self.now + span;
-        while self.core.deadline().is_some_and(|at| at <= self.now) {
-            self.call(Protocol::on_timer);
-        }
-    }
-
-    fn take_sent(&mut self) -> Vec<gateway_message::Payload> {
-        std::mem::take(&mut self.sent)
-    }
-
-    fn take_signals(&mut self) -> Vec<Signal> {
-        std::mem::take(&mut self.signals)
-    }
-
-    /// Items of one subscription since the last look; everything else is put aside.
-    fn take_items(&mut self, id: u64) -> Vec<Item> {
-        let of = |notice| match notice {
-            Notice::Item { id: of, item } if of == SubscriptionId(id) => Some(item),
-            _ => None,
-        };
-        std::mem::take(&mut self.notices)
-            .into_iter()
-            .filter_map(of)
-            .collect()
-    }
-
-    /// Subscribe requests sent since the last look.
-    fn take_asked(&mut self) -> Vec<SubscribeRequest> {
-        let asked = |payload| match payload {
-            gateway_message::Payload::Subscribe(request) => Some(request),
-            _ => None,
-        };
-        self.take_sent().into_iter().filter_map(asked).collect()
-    }
-
-    fn one_asked(&mut self) -> SubscribeRequest {
-        let mut asked = self.take_asked();
-        assert_eq!(asked.len(), 1, "{asked:?}");
-        asked.remove(0)
-    }
-
-    /// The timestamp of the newest heartbeat sent.
-    fn heartbeat(&self) -> i64 {
-        let timestamp = |payload: &gateway_message::Payload| match payload {
-            gateway_message::Payload::Heartbeat(heartbeat) => Some(heartbeat.timestamp),
-            _ => None,
-        };
-        self.sent
-            .iter()
-            .rev()
-            .find_map(timestamp)
-            .expect("a heartbeat")
-    }
-
-    fn ack(&mut self, timestamp: i64, progress: Option<Progress>) {
-        self.receive(Payload::HeartbeatAck(wire::HeartbeatAck {
-            timestamp,
-            progress,
-        }));
-    }
-
-    /// Opens a stream to a plain peer.
-    fn greet_plain(&mut self) {
-        self.open();
-        let timestamp = self.heartbeat();
-        self.ack(timestamp, None);
-    }
-
-    /// Opens a stream to a peer with the profile, whose log is at `head`.
-    fn greet_profile(&mut self, head: u64) {
-        self.open();
-        self.receive(welcome(head));
-    }
-
-    fn subscribe(&mut self, id: u64) {
-        self.subscribe_from(id, Start::Now);
-    }
-
-    fn subscribe_from(&mut self, id: u64, start: Start) {
-        self.command(Command::Subscribe {
-            id: SubscriptionId(id),
-            database: "default".to_owned(),
-            collection: "users".to_owned(),
-            filter: Filter::all(),
-            start,
-        });
-    }
-
-    fn accept_plain(&mut self, request: &SubscribeRequest) {
-        self.receive(Payload::SubscribeResponse(SubscribeResponse {
-            subscription_id: request.subscription_id.clone(),
-            success: true,
-            ..SubscribeResponse::default()
-        }));
-    }
-
-    fn refuse_plain(&mut self, request: &SubscribeRequest, error: &str) {
-        self.receive(Payload::SubscribeResponse(SubscribeResponse {
-            subscription_id: request.subscription_id.clone(),
-            error: error.to_owned(),
-            ..SubscribeResponse::default()
-        }));
-    }
-
-    fn accept_at(&mut self, request: &SubscribeRequest, at: Position) {
-        self.receive(Payload::SubscribeResponse(SubscribeResponse {
-            subscription_id: request.subscription_id.clone(),
-            success: true,
-            position: Some(on_wire(at)),
-            request: request.request,
-            ..SubscribeResponse::default()
-        }));
-    }
-
-    fn refuse(&mut self, request: &SubscribeRequest, code: RefusalCode, error: &str) {
-        self.receive(Payload::SubscribeResponse(SubscribeResponse {
-            subscription_id: request.subscription_id.clone(),
-            error: error.to_owned(),
-            code: code.into(),
-            request: request.request,
-            ..SubscribeResponse::default()
-        }));
-    }
-
-    fn resync(&mut self, request: &SubscribeRequest, reason: wire::ResyncReason, to: Position) {
-        self.receive(Payload::SubscribeResponse(SubscribeResponse {
-            subscription_id: request.subscription_id.clone(),
-            success: true,
-            resync: Some(wire::Resync {
-                reason: reason.into(),
-                resumes_at: Some(on_wire(to)),
-            }),
-            request: request.request,
-            ..SubscribeResponse::default()
-        }));
-    }
-
-    fn deliver_plain(&mut self, ids: &[&str], name: u64) {
-        self.receive(Payload::Delivery(EventDelivery {
-            subscription_ids: ids.iter().map(ToString::to_string).collect(),
-            event: Some(event(name)),
-            ..EventDelivery::default()
-        }));
-    }
-
-    fn deliver(&mut self, id: &str, previous: u64, offset: u64) {
-        self.deliver_at(&[id], &[previous], at(offset));
-    }
-
-    fn deliver_at(&mut self, ids: &[&str], previous: &[u64], at: Position) {
-        self.receive(Payload::Delivery(EventDelivery {
-            subscription_ids: ids.iter().map(ToString::to_string).collect(),
-            event: Some(event(at.offset)),
-            position: Some(on_wire(at)),
-            previous: previous.to_vec(),
-        }));
-    }
-
-    fn progress(&mut self, offset: u64, behind: &[&str]) {
-        self.receive(Payload::Progress(progress(offset, behind)));
-    }
-
-    /// The end that was signalled since the last look.
-    fn failure(&mut self) -> End {
-        let failed = |signal| match signal {
-            Signal::Fail(end) => Some(end),
-            _ => None,
-        };
-        let ends: Vec<_> = self.take_signals().into_iter().filter_map(failed).collect();
-        assert_eq!(ends.len(), 1, "{ends:?}");
-        ends.into_iter().next().expect("one end")
-    }
-
-    /// What the peer did wrong, as signalled since the last look.
-    fn fault(&mut self) -> String {
-        match self.failure() {
-            End {
-                initiator: Initiator::Peer,
-                reason: Reason::Protocol(what),
-                advice: steadfast_session::Advice::Retry,
-            } => what,
-            end => panic!("not a protocol fault: {end:?}"),
-        }
+fn name(item: Option<Result<Item, Ended>>) -> String {
+    match item.expect("an item").expect("no end") {
+        Item::Change(change) => change.event_id.to_string(),
+        item => format!("{item:?}"),
     }
 }
 
@@ -276,59 +71,472 @@ fn at(offset: u64) -> Position {
     Position::new(Epoch(EPOCH), offset)
 }
 
-fn on_wire(at: Position) -> wire::Position {
-    wire::Position {
-        epoch: at.epoch.0,
-        offset: at.offset,
+/// A wait that fails instead of lasting for ever.
+async fn soon<F: Future>(what: F) -> F::Output {
+    let hour = Duration::from_secs(3_600);
+    tokio::time::timeout(hour, what).await.expect("it ends")
+}
+
+async fn settle() {
+    for _ in 0..50 {
+        tokio::task::yield_now().await;
     }
 }
 
-fn welcome(head: u64) -> Payload {
-    Payload::Welcome(Welcome {
-        version: 1,
-        server_id: "srv".to_owned(),
-        head: Some(on_wire(at(head))),
-        heartbeat_interval_ms: 0,
-    })
+#[tokio::test(start_paused = true)]
+async fn items_arrive_in_order_across_a_cut() {
+    let (client, mut server, peer, request, mut users) = subscribed(5).await;
+    peer.deliver(&request, 5, 6);
+    assert_eq!(name(users.next().await), "6");
+    peer.deliver(&request, 6, 7);
+    settle().await;
+    peer.cut();
+    let mut peer = server.greet(9).await;
+    let request = peer.subscribe().await;
+    assert_eq!(
+        request.resume,
+        Some(peer::position(7)),
+        "7 is queued, not lost"
+    );
+    assert_eq!(client.status().state, State::Reconnecting);
+    peer.accept(&request, 7);
+    peer.deliver(&request, 7, 9);
+    assert_eq!(name(users.next().await), "7");
+    assert_eq!(users.position(), Some(at(7)));
+    assert_eq!(name(users.next().await), "9");
+    assert_eq!(client.status().state, State::Connected);
+    let counters = client.counters().await;
+    assert_eq!((counters.delivered, counters.acknowledged), (3, 2));
 }
 
-fn progress(offset: u64, behind: &[&str]) -> Progress {
-    Progress {
-        position: Some(on_wire(at(offset))),
-        behind: behind.iter().map(ToString::to_string).collect(),
+#[tokio::test(start_paused = true)]
+async fn c5_a_subscribe_in_flight_when_the_stream_drops_completes_on_the_next() {
+    let (client, mut server) = client();
+    let mut peer = server.greet(1).await;
+    let asked = tokio::spawn(users(&client).into_future());
+    peer.subscribe().await;
+    peer.cut();
+    let mut peer = server.greet(1).await;
+    let request = peer.subscribe().await;
+    peer.accept(&request, 1);
+    assert!(asked.await.expect("no panic").is_ok());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn c9_many_tasks_may_call_at_once_while_the_stream_is_cut_again_and_again() {
+    let (transport, mut server) = server();
+    let client = build(
+        |builder| {
+            builder.config(Config {
+                initial_backoff: Duration::from_millis(5),
+                ..Config::default()
+            })
+        },
+        transport,
+    );
+    let held = Arc::new(Mutex::new(BTreeSet::new()));
+    let theirs = Arc::clone(&held);
+    let serving = tokio::spawn(async move {
+        for round in 0_u32.. {
+            let mut peer = server.greet(0).await;
+            theirs.lock().unwrap().clear();
+            let life = Duration::from_millis(if round < 20 { 15 } else { 60_000 });
+            tokio::time::timeout(life, peer.serve(&theirs)).await.ok();
+            peer.cut();
+        }
+    });
+    let callers: Vec<_> = (0..8)
+        .map(|_| {
+            let client = client.clone();
+            tokio::spawn(async move {
+                let mut kept = Vec::new();
+                for round in 0..40 {
+                    let subscription = users(&client).await.expect("accepted");
+                    if round % 4 == 0 {
+                        kept.push(subscription);
+                    }
+                }
+                kept
+            })
+        })
+        .collect();
+    let mut kept = Vec::new();
+    for caller in callers {
+        let limit = Duration::from_secs(60);
+        let joined = tokio::time::timeout(limit, caller).await.expect("it ends");
+        kept.extend(joined.expect("no panic"));
     }
-}
-
-/// Weight 16 + 7 + 5 + the digits of the name.
-fn event(name: u64) -> StreamerEvent {
-    StreamerEvent {
-        event_id: name.to_string(),
-        database: "default".to_owned(),
-        collection: "users".to_owned(),
-        document_id: name.to_string(),
-        operation: wire::OperationType::Update.into(),
-        document_data: bytes::Bytes::from_static(b"{\"version\":12345"),
-        timestamp: 1,
+    assert_eq!(kept.len(), 80);
+    let mut tries = 0..3_000;
+    while tries.next().is_some() && held.lock().unwrap().len() != 80 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
     }
+    assert_eq!(
+        held.lock().unwrap().len(),
+        80,
+        "what is wanted and nothing else"
+    );
+    client.close().await;
+    serving.abort();
 }
 
-/// The names of the changes, and every other item as it is.
-fn names(items: &[Item]) -> Vec<String> {
-    let name = |item: &Item| match item {
-        Item::Change(change) => change.event_id.to_string(),
-        Item::Gap(gap) => format!("{:?}", gap.reason),
-        Item::Resync(resync) => format!(
-            "{:?} {}..{}",
-            resync.reason, resync.lost_from.offset, resync.resumes_at.offset
-        ),
+#[tokio::test(start_paused = true)]
+async fn c17_after_a_long_outage_nothing_is_waited_for_but_the_next_delay() {
+    let (client, mut server, peer, _, _users) = subscribed(0).await;
+    server.go_down(true);
+    peer.cut();
+    tokio::time::sleep(Duration::from_secs(7_200)).await;
+    server.go_down(false);
+    let back = tokio::time::Instant::now();
+    let mut peer = server.greet(0).await;
+    let request = peer.subscribe().await;
+    peer.accept(&request, 0);
+    client.connect().await.expect("connected");
+    assert!(
+        back.elapsed() <= Duration::from_secs(30),
+        "{:?}",
+        back.elapsed()
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn c10_close_during_backoff_ends_everything_and_nothing_is_attempted() {
+    let (client, mut server, peer, request, mut users) = subscribed(5).await;
+    peer.deliver(&request, 5, 6);
+    settle().await;
+    server.go_down(true);
+    peer.cut();
+    settle().await;
+    assert_eq!(client.status().state, State::Reconnecting);
+    client.close().await;
+    server.go_down(false);
+    tokio::time::sleep(Duration::from_secs(3_600)).await;
+    assert!(server.is_idle());
+    assert_eq!(name(users.next().await), "6", "what is queued is not lost");
+    assert!(soon(users.next()).await.is_none());
+    assert_eq!(client.status().state, State::Disconnected);
+}
+
+#[tokio::test(start_paused = true)]
+async fn c11_c12_close_ends_a_reader_that_waits_on_a_dead_peer() {
+    let (client, _server, peer, _, mut users) = subscribed(5).await;
+    let reader = tokio::spawn(async move { users.next().await });
+    settle().await;
+    client.close().await;
+    assert_eq!(soon(reader).await.expect("no panic"), None);
+    peer.dropped().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn c13_a_slow_application_is_not_a_dead_peer() {
+    let (client, _server, mut peer, request, mut users) = subscribed(0).await;
+    for offset in 1..=256 {
+        peer.deliver(&request, offset - 1, offset);
+    }
+    let hour = Duration::from_secs(3_600);
+    tokio::time::timeout(hour, peer.attend()).await.ok();
+    assert_eq!(client.status().streams_established, 1);
+    assert_eq!(client.status().state, State::Connected);
+    assert_eq!(name(users.next().await), "1");
+}
+
+#[tokio::test(start_paused = true)]
+async fn c14_a_reader_with_a_full_queue_can_subscribe() {
+    let (client, _server, mut peer, request, users) = subscribed(0).await;
+    for offset in 1..=256 {
+        peer.deliver(&request, offset - 1, offset);
+    }
+    settle().await;
+    assert_eq!(users.queued(), 256);
+    let another = client.subscribe("default", "rooms", Filter::all());
+    let another = tokio::spawn(another.into_future());
+    let request = peer.subscribe().await;
+    assert_eq!(
+        request.credit_messages, 256,
+        "a stalled one takes nothing from others"
+    );
+    peer.accept(&request, 256);
+    assert!(another.await.expect("no panic").is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn c15_both_calls_work_while_there_is_no_stream() {
+    let (client, mut server, peer, request, users) = subscribed(5).await;
+    server.go_down(true);
+    peer.cut();
+    settle().await;
+    users.unsubscribe();
+    let rooms = client.subscribe("default", "rooms", Filter::all());
+    let rooms = tokio::spawn(rooms.into_future());
+    settle().await;
+    assert!(!rooms.is_finished());
+    server.go_down(false);
+    let mut peer = server.greet(5).await;
+    let asked = peer.subscribe().await;
+    assert_eq!(asked.collection, "rooms", "the other one is not restored");
+    assert_ne!(asked.subscription_id, request.subscription_id);
+    peer.accept(&asked, 5);
+    assert!(rooms.await.expect("no panic").is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn c19_a_callback_may_call_the_client() {
+    let (transport, mut server) = server();
+    let client = Arc::new(Mutex::new(None::<Client<Pipe>>));
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let (theirs, told) = (Arc::clone(&client), Arc::clone(&seen));
+    let observer = move |notice| {
+        let Notice::Changed(transition) = notice else {
+            return;
+        };
+        let client = theirs.lock().unwrap();
+        let client = client
+            .as_ref()
+            .expect("it was set before anything happened");
+        client.start();
+        drop(users(client).into_future().now_or_never());
+        told.lock()
+            .unwrap()
+            .push((transition.to, client.status().state));
     };
-    items.iter().map(name).collect()
+    let built = build(|builder| builder.on_notice(observer), transport);
+    client.lock().unwrap().replace(built.clone());
+    let peer = server.greet(0).await;
+    settle().await;
+    let states = || {
+        seen.lock()
+            .unwrap()
+            .iter()
+            .map(|(to, _)| *to)
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(states(), [State::Connecting, State::Connected]);
+    client.lock().unwrap().take();
+    built.close().await;
+    drop(peer);
 }
 
-fn last_words(code: wire::FinalCode, retry_after_ms: u32) -> Payload {
-    Payload::Final(Final {
-        code: code.into(),
-        retry_after_ms,
-        message: "m".to_owned(),
-    })
+#[tokio::test(start_paused = true)]
+async fn c20_a_client_may_start_before_its_server() {
+    let (transport, mut server) = server();
+    server.go_down(true);
+    let client = build(|builder| builder, transport);
+    let asked = tokio::spawn(users(&client).into_future());
+    assert!(matches!(
+        client.connect().await,
+        Err(ConnectError::Failed { attempts: 3, .. })
+    ));
+    tokio::time::sleep(Duration::from_secs(600)).await;
+    server.go_down(false);
+    let mut peer = server.greet(0).await;
+    let request = peer.subscribe().await;
+    peer.accept(&request, 0);
+    assert!(asked.await.expect("no panic").is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn c22_giving_up_is_one_error_with_the_last_reason_and_then_nothing() {
+    let (transport, mut server) = server();
+    let client = build(|builder| builder.max_retries(3), transport);
+    let mut peer = server.greet(0).await;
+    let asked = tokio::spawn(users(&client).into_future());
+    let request = peer.subscribe().await;
+    peer.accept(&request, 0);
+    let mut subscription = asked.await.expect("no panic").expect("accepted");
+    server.go_down(true);
+    peer.cut();
+    let Some(Err(Ended::Stopped(end))) = soon(subscription.next()).await else {
+        panic!("no end");
+    };
+    assert_eq!(end.reason, Reason::Unreachable("down".to_owned()));
+    assert!(soon(subscription.next()).await.is_none());
+    assert!(soon(subscription.next()).await.is_none());
+    let refused = users(&client).await;
+    assert_eq!(refused.err(), Some(SubscribeError::Stopped(end)));
+    server.go_down(false);
+    client.start();
+    let asked = tokio::spawn(users(&client).into_future());
+    let mut peer = server.greet(0).await;
+    let request = peer.subscribe().await;
+    peer.accept(&request, 0);
+    assert!(asked.await.expect("no panic").is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn i11_a_fenced_client_stops_and_says_so() {
+    let (client, mut server, peer, _, mut users) = subscribed(0).await;
+    peer.last_words(FinalCode::Fenced);
+    let ended = soon(users.next()).await;
+    assert!(
+        matches!(&ended, Some(Err(Ended::Stopped(end))) if end.reason == Reason::Fenced),
+        "{ended:?}"
+    );
+    tokio::time::sleep(Duration::from_secs(600)).await;
+    assert!(server.is_idle());
+    assert_eq!(client.server(), None);
+}
+
+#[tokio::test]
+async fn c23_settings_that_make_no_sense_are_refused_and_never_panic() {
+    let tiny = |builder: Builder| builder.activity_timeout(Some(Duration::from_nanos(2)));
+    let refused = tiny(Client::builder("127.0.0.1:9000")).build();
+    assert!(matches!(refused, Err(BuildError::Config(_))), "{refused:?}");
+    let refused = Client::builder("nowhere").build();
+    assert!(
+        matches!(refused, Err(BuildError::Address(_))),
+        "{refused:?}"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn c24_every_value_reaches_the_wire_as_it_is() {
+    let (client, mut server) = client();
+    let mut peer = server.greet(0).await;
+    let tags = Condition::new("tag", Op::In, vec!["a".to_owned(), "b".to_owned()]);
+    let small = Condition::new("age", Op::Lt, 30_u8);
+    let filter = Filter::new([tags, small]).expect("a filter");
+    let _asked = tokio::spawn(client.subscribe("d", "c", filter).into_future());
+    let request = peer.subscribe().await;
+    let kinds: Vec<_> = request
+        .filters
+        .into_iter()
+        .filter_map(|filter| filter.value?.kind)
+        .collect();
+    assert!(
+        matches!(&kinds[..], [value::Kind::ListValue(list), value::Kind::IntValue(30)] if list.values.len() == 2),
+        "{kinds:?}"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn dropping_the_future_cancels_the_subscription() {
+    let (client, mut server) = client();
+    let mut peer = server.greet(0).await;
+    let asked = tokio::spawn(users(&client).into_future());
+    let request = peer.subscribe().await;
+    asked.abort();
+    let Asked::Unsubscribe(gone) = peer.asked().await else {
+        panic!("not unsubscribed");
+    };
+    assert_eq!(gone.subscription_id, request.subscription_id);
+}
+
+#[tokio::test(start_paused = true)]
+async fn i16_dropping_a_subscription_tells_the_server_and_frees_its_queue() {
+    let (_client, _server, mut peer, request, users) = subscribed(0).await;
+    peer.deliver(&request, 0, 1);
+    settle().await;
+    drop(users);
+    let Asked::Unsubscribe(gone) = peer.asked().await else {
+        panic!("not unsubscribed");
+    };
+    assert_eq!(gone.subscription_id, request.subscription_id);
+    peer.deliver(&request, 1, 2);
+    settle().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn i23_dropping_the_last_handle_closes_and_a_subscription_is_a_handle() {
+    let (client, mut server, peer, request, mut users) = subscribed(0).await;
+    drop(client);
+    settle().await;
+    peer.deliver(&request, 0, 1);
+    assert_eq!(name(users.next().await), "1");
+    drop(users);
+    peer.dropped().await;
+    tokio::time::sleep(Duration::from_secs(600)).await;
+    assert!(server.is_idle());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refusal_is_an_error_of_the_call_and_the_client_goes_on() {
+    let (client, mut server) = client();
+    let mut peer = server.greet(0).await;
+    let asked = tokio::spawn(users(&client).into_future());
+    let request = peer.subscribe().await;
+    peer.refuse(&request, RefusalCode::Limit.into(), "10 subscriptions");
+    let refused = asked.await.expect("no panic").expect_err("refused");
+    assert_eq!(
+        refused.to_string(),
+        "the server refused the subscription (try again later): 10 subscriptions"
+    );
+    assert_eq!(client.status().state, State::Connected);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refusal_when_restored_ends_the_stream_of_items_once() {
+    let (_client, mut server, peer, _, mut users) = subscribed(0).await;
+    peer.cut();
+    let mut peer = server.greet(0).await;
+    let request = peer.subscribe().await;
+    peer.refuse(&request, RefusalCode::Invalid.into(), "gone");
+    let ended = soon(users.next()).await;
+    assert!(matches!(ended, Some(Err(Ended::Refused(_)))), "{ended:?}");
+    assert!(soon(users.next()).await.is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn i13_connected_waits_for_what_was_wanted() {
+    let (client, mut server) = client();
+    let _asked = tokio::spawn(users(&client).into_future());
+    settle().await;
+    let mut peer = server.greet(0).await;
+    let request = peer.subscribe().await;
+    settle().await;
+    assert_eq!(client.status().state, State::Connecting);
+    peer.accept(&request, 0);
+    client.connect().await.expect("connected");
+    let server = client.server().expect("greeted");
+    assert_eq!((&*server.id, server.head), ("srv", Some(at(0))));
+    assert!(client.rtt().is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn taking_grants_credit_in_batches() {
+    let (transport, mut server) = server();
+    let limits = Limits {
+        messages: 4,
+        ..Limits::default()
+    };
+    let client = build(|builder| builder.limits(limits), transport);
+    let mut peer = server.greet(0).await;
+    let asked = tokio::spawn(users(&client).into_future());
+    let request = peer.subscribe().await;
+    peer.accept(&request, 0);
+    let mut subscription = asked.await.expect("no panic").expect("accepted");
+    for offset in 1..=4 {
+        peer.deliver(&request, offset - 1, offset);
+    }
+    settle().await;
+    for offset in 1..=4 {
+        assert_eq!(name(subscription.next().await), offset.to_string());
+    }
+    assert_eq!(peer.credit().await.messages, 6);
+    assert_eq!(peer.credit().await.messages, 8);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_position_of_an_earlier_process_is_where_it_begins() {
+    let (client, mut server) = client();
+    let mut peer = server.greet(50).await;
+    let _asked = tokio::spawn(users(&client).after(at(42)).into_future());
+    assert_eq!(peer.subscribe().await.resume, Some(peer::position(42)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn leaving_ends_subscriptions_quietly_and_the_client_can_start_again() {
+    let (client, mut server, peer, _, mut users) = subscribed(0).await;
+    let left = tokio::spawn({
+        let client = client.clone();
+        async move { client.leave().await }
+    });
+    assert!(soon(users.next()).await.is_none());
+    left.await.expect("no panic");
+    drop(peer);
+    assert_eq!(
+        self::users(&client).await.err(),
+        Some(SubscribeError::Closed)
+    );
+    client.start();
+    server.greet(0).await;
 }

@@ -17,7 +17,7 @@ use std::{
 
 use steadfast_streamer::{
     Epoch,
-    connect::Subscription,
+    client::Subscription,
     log::MemoryLog,
     publisher::{Entry, Publisher},
     server::{Server, ServerOptions},

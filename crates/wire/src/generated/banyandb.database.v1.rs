@@ -127,6 +127,7 @@ impl Role {
     }
 }
 /// Generated client implementations.
+#[cfg(feature = "grpc")]
 pub mod node_query_service_client {
     #![allow(
         unused_variables,
@@ -240,6 +241,7 @@ pub mod node_query_service_client {
     }
 }
 /// Generated server implementations.
+#[cfg(feature = "grpc")]
 pub mod node_query_service_server {
     #![allow(
         unused_variables,

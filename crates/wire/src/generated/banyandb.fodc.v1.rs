@@ -646,6 +646,7 @@ impl SchemaIssueType {
     }
 }
 /// Generated client implementations.
+#[cfg(feature = "grpc")]
 pub mod fodc_service_client {
     #![allow(
         unused_variables,
@@ -949,6 +950,7 @@ pub mod fodc_service_client {
     }
 }
 /// Generated server implementations.
+#[cfg(feature = "grpc")]
 pub mod fodc_service_server {
     #![allow(
         unused_variables,

@@ -194,6 +194,7 @@ impl RefusedCode {
     }
 }
 /// Generated client implementations.
+#[cfg(feature = "grpc")]
 pub mod publisher_service_client {
     #![allow(
         unused_variables,
@@ -304,6 +305,7 @@ pub mod publisher_service_client {
     }
 }
 /// Generated server implementations.
+#[cfg(feature = "grpc")]
 pub mod publisher_service_server {
     #![allow(
         unused_variables,

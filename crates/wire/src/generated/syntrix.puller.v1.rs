@@ -70,6 +70,7 @@ pub struct ClusterTime {
     pub i: u32,
 }
 /// Generated client implementations.
+#[cfg(feature = "grpc")]
 pub mod puller_service_client {
     #![allow(
         unused_variables,
@@ -178,6 +179,7 @@ pub mod puller_service_client {
     }
 }
 /// Generated server implementations.
+#[cfg(feature = "grpc")]
 pub mod puller_service_server {
     #![allow(
         unused_variables,

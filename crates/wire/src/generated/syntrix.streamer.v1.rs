@@ -525,6 +525,7 @@ impl FinalCode {
     }
 }
 /// Generated client implementations.
+#[cfg(feature = "grpc")]
 pub mod streamer_service_client {
     #![allow(
         unused_variables,
@@ -635,6 +636,7 @@ pub mod streamer_service_client {
     }
 }
 /// Generated server implementations.
+#[cfg(feature = "grpc")]
 pub mod streamer_service_server {
     #![allow(
         unused_variables,

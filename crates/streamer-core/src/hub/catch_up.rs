@@ -11,7 +11,7 @@ use std::{collections::BTreeMap, ops::Range, sync::Arc};
 use steadfast_wire::streamer::{ResyncReason, SubscribeResponse, streamer_message::Payload};
 
 use super::{Action, Cause, Hub, StreamId, Ticket};
-use crate::{Event, log::LogError};
+use crate::Event;
 
 /// Why a read gave nothing.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -31,31 +31,6 @@ pub enum ReadFault {
     /// The storage failed.
     #[error("{0}")]
     Storage(String),
-}
-
-impl From<LogError> for ReadFault {
-    fn from(error: LogError) -> Self {
-        match error {
-            // Reading never meets a full disk.
-            LogError::Storage(_)
-            | LogError::DamagedState { .. }
-            | LogError::Full { .. }
-            | LogError::Stopped { .. } => Self::Storage(chain(&error)),
-            LogError::Damaged { offset, .. } => Self::Damaged { offset },
-            LogError::Trimmed { first, .. } => Self::Trimmed { first },
-        }
-    }
-}
-
-/// An error with everything below it, for people.
-fn chain(error: &LogError) -> String {
-    let mut text = error.to_string();
-    let mut source = std::error::Error::source(error);
-    while let Some(below) = source {
-        text = format!("{text}: {below}");
-        source = below.source();
-    }
-    text
 }
 
 /// Whether a stream reads from the log.

@@ -17,7 +17,7 @@ use super::{
     Client,
     registry::{Registry, Sink},
 };
-use crate::client::{self, Core, Limits};
+use steadfast_streamer_core::client::{self, Core, Limits};
 
 /// How a client is made. Every setting has a default; what is wrong is told by [`Builder::build`].
 pub struct Builder {

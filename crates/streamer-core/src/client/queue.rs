@@ -10,7 +10,7 @@ use crate::Position;
 /// The bound on changes is kept by the core, through credit or by dropping. Between two changes
 /// there is at most one gap of each kind and one resync, because untaken ones of a kind are merged.
 #[derive(Debug, Default)]
-pub(crate) struct Queue {
+pub struct Queue {
     entries: VecDeque<Entry>,
     changes: u64,
     taken: Taken,
@@ -26,13 +26,16 @@ struct Entry {
 
 /// What was taken and not told to the core.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Taken {
-    pub(crate) changes: u64,
-    pub(crate) bytes: u64,
+pub struct Taken {
+    /// Changes.
+    pub changes: u64,
+    /// Their weight in bytes.
+    pub bytes: u64,
 }
 
 impl Queue {
-    pub(crate) fn push(&mut self, item: Item) {
+    /// Appends an item, merged with an untaken gap or resync of the same kind.
+    pub fn push(&mut self, item: Item) {
         self.changes += u64::from(matches!(item, Item::Change(_)));
         let merged = self
             .entries
@@ -47,14 +50,15 @@ impl Queue {
     }
 
     /// Nothing more belongs to the subscription up to this place.
-    pub(crate) fn mark(&mut self, at: Position) {
+    pub fn mark(&mut self, at: Position) {
         match self.entries.back_mut() {
             Some(entry) => entry.then = Some(at),
             None => self.position = Some(at),
         }
     }
 
-    pub(crate) fn pop(&mut self) -> Option<Item> {
+    /// Removes the oldest item.
+    pub fn pop(&mut self) -> Option<Item> {
         let Entry { item, then } = self.entries.pop_front()?;
         self.position = then.or(item.position());
         if let Item::Change(change) = &item {
@@ -67,22 +71,26 @@ impl Queue {
 
     /// What the core should be told was taken: not each change by itself, but before what is left
     /// is less than what is untold, so that the peer is let on in time.
-    pub(crate) fn take_taken(&mut self) -> Option<Taken> {
+    pub fn take_taken(&mut self) -> Option<Taken> {
         (self.taken.changes > 0 && self.taken.changes >= self.changes)
             .then(|| std::mem::take(&mut self.taken))
     }
 
     /// The place to continue from after everything popped; `None` if there is no such place.
-    pub(crate) fn position(&self) -> Option<Position> {
+    pub fn position(&self) -> Option<Position> {
         self.position
     }
 
     #[cfg(test)]
-    pub(crate) fn changes(&self) -> u64 {
+    /// The number of queued changes.
+    #[must_use]
+    pub fn changes(&self) -> u64 {
         self.changes
     }
 
-    pub(crate) fn len(&self) -> usize {
+    /// The number of queued items.
+    #[must_use]
+    pub fn len(&self) -> usize {
         self.entries.len()
     }
 }

@@ -65,6 +65,15 @@ impl FromStr for Position {
     }
 }
 
+/// What a log holds: everything after `first`, up to and with `head`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bounds {
+    /// The oldest place that can be read from; 0 while nothing was trimmed.
+    pub first: u64,
+    /// Offset of the newest entry; 0 while the log is empty.
+    pub head: u64,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -57,8 +57,7 @@ use self::{
     timers::{Agenda, Drain},
 };
 use crate::{
-    Epoch, Event, Position,
-    log::Bounds,
+    Bounds, Epoch, Event, Position,
     matcher::{Matcher, SubscriptionKey},
 };
 

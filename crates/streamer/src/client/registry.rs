@@ -11,7 +11,7 @@ use steadfast::session::{End, Reason};
 use tokio::sync::watch;
 
 use super::{Ended, Server};
-use crate::{
+use steadfast_streamer_core::{
     Position,
     client::{
         Command, Counters, Item, Notice, SubscriptionId,

@@ -1,0 +1,334 @@
+//! A core with a scripted peer: no network, no clock.
+
+mod credit;
+mod greeting;
+mod model;
+mod plain;
+mod profile;
+
+use std::time::Duration;
+
+use steadfast_session::{Effect, Signal};
+use steadfast_wire::streamer::{
+    EventDelivery, Final, Progress, RefusalCode, StreamerEvent, SubscribeRequest,
+    SubscribeResponse, Welcome, gateway_message, streamer_message::Payload,
+};
+
+use super::*;
+
+const SESSION: &str = "s";
+const EPOCH: u64 = 7;
+
+/// A core, and everything it asked for since the last look.
+struct Rig {
+    core: Core,
+    now: Time,
+    open: bool,
+    generation: u64,
+    sent: Vec<gateway_message::Payload>,
+    notices: Vec<Notice>,
+    signals: Vec<Signal>,
+}
+
+impl Rig {
+    fn new() -> Self {
+        Self::with(|_| {})
+    }
+
+    fn with(change: impl FnOnce(&mut Config)) -> Self {
+        let mut config = Config::new(SESSION, "gw", 1_700_000_000_000);
+        change(&mut config);
+        Self {
+            core: Core::new(config),
+            now: Time::ZERO,
+            open: false,
+            generation: 0,
+            sent: Vec::new(),
+            notices: Vec::new(),
+            signals: Vec::new(),
+        }
+    }
+
+    fn call(&mut self, call: impl FnOnce(&mut Core, Time, &mut Cx)) {
+        let mut cx = Context::new(self.open);
+        call(&mut self.core, self.now, &mut cx);
+        for effect in cx.into_effects() {
+            match effect {
+                Effect::Send(message) => self.sent.push(message.payload.expect("a payload")),
+                Effect::Event(notice) => self.notices.push(notice),
+                Effect::Signal(signal) => self.signals.push(signal),
+            }
+        }
+    }
+
+    fn open(&mut self) {
+        self.open = true;
+        self.generation += 1;
+        let generation = Generation(self.generation);
+        self.call(|core, now, cx| core.on_open(now, generation, cx));
+    }
+
+    fn receive(&mut self, payload: Payload) {
+        let message = StreamerMessage {
+            payload: Some(payload),
+        };
+        self.call(|core, now, cx| core.on_message(now, message, cx));
+    }
+
+    fn command(&mut self, command: Command) {
+        self.call(|core, now, cx| core.on_command(now, command, cx));
+    }
+
+    fn cut(&mut self) {
+        self.open = false;
+        let end = End::retry(Initiator::Network, Reason::Lost("cut".to_owned()));
+        self.call(|core, now, cx| core.on_down(now, &end, cx));
+    }
+
+    fn wait(&mut self, span: Duration) {
+        self.now = self.now + span;
+        while self.core.deadline().is_some_and(|at| at <= self.now) {
+            self.call(Protocol::on_timer);
+        }
+    }
+
+    fn take_sent(&mut self) -> Vec<gateway_message::Payload> {
+        std::mem::take(&mut self.sent)
+    }
+
+    fn take_signals(&mut self) -> Vec<Signal> {
+        std::mem::take(&mut self.signals)
+    }
+
+    /// Items of one subscription since the last look; everything else is put aside.
+    fn take_items(&mut self, id: u64) -> Vec<Item> {
+        let of = |notice| match notice {
+            Notice::Item { id: of, item } if of == SubscriptionId(id) => Some(item),
+            _ => None,
+        };
+        std::mem::take(&mut self.notices)
+            .into_iter()
+            .filter_map(of)
+            .collect()
+    }
+
+    /// Subscribe requests sent since the last look.
+    fn take_asked(&mut self) -> Vec<SubscribeRequest> {
+        let asked = |payload| match payload {
+            gateway_message::Payload::Subscribe(request) => Some(request),
+            _ => None,
+        };
+        self.take_sent().into_iter().filter_map(asked).collect()
+    }
+
+    fn one_asked(&mut self) -> SubscribeRequest {
+        let mut asked = self.take_asked();
+        assert_eq!(asked.len(), 1, "{asked:?}");
+        asked.remove(0)
+    }
+
+    /// The timestamp of the newest heartbeat sent.
+    fn heartbeat(&self) -> i64 {
+        let timestamp = |payload: &gateway_message::Payload| match payload {
+            gateway_message::Payload::Heartbeat(heartbeat) => Some(heartbeat.timestamp),
+            _ => None,
+        };
+        self.sent
+            .iter()
+            .rev()
+            .find_map(timestamp)
+            .expect("a heartbeat")
+    }
+
+    fn ack(&mut self, timestamp: i64, progress: Option<Progress>) {
+        self.receive(Payload::HeartbeatAck(wire::HeartbeatAck {
+            timestamp,
+            progress,
+        }));
+    }
+
+    /// Opens a stream to a plain peer.
+    fn greet_plain(&mut self) {
+        self.open();
+        let timestamp = self.heartbeat();
+        self.ack(timestamp, None);
+    }
+
+    /// Opens a stream to a peer with the profile, whose log is at `head`.
+    fn greet_profile(&mut self, head: u64) {
+        self.open();
+        self.receive(welcome(head));
+    }
+
+    fn subscribe(&mut self, id: u64) {
+        self.subscribe_from(id, Start::Now);
+    }
+
+    fn subscribe_from(&mut self, id: u64, start: Start) {
+        self.command(Command::Subscribe {
+            id: SubscriptionId(id),
+            database: "default".to_owned(),
+            collection: "users".to_owned(),
+            filter: Filter::all(),
+            start,
+        });
+    }
+
+    fn accept_plain(&mut self, request: &SubscribeRequest) {
+        self.receive(Payload::SubscribeResponse(SubscribeResponse {
+            subscription_id: request.subscription_id.clone(),
+            success: true,
+            ..SubscribeResponse::default()
+        }));
+    }
+
+    fn refuse_plain(&mut self, request: &SubscribeRequest, error: &str) {
+        self.receive(Payload::SubscribeResponse(SubscribeResponse {
+            subscription_id: request.subscription_id.clone(),
+            error: error.to_owned(),
+            ..SubscribeResponse::default()
+        }));
+    }
+
+    fn accept_at(&mut self, request: &SubscribeRequest, at: Position) {
+        self.receive(Payload::SubscribeResponse(SubscribeResponse {
+            subscription_id: request.subscription_id.clone(),
+            success: true,
+            position: Some(on_wire(at)),
+            request: request.request,
+            ..SubscribeResponse::default()
+        }));
+    }
+
+    fn refuse(&mut self, request: &SubscribeRequest, code: RefusalCode, error: &str) {
+        self.receive(Payload::SubscribeResponse(SubscribeResponse {
+            subscription_id: request.subscription_id.clone(),
+            error: error.to_owned(),
+            code: code.into(),
+            request: request.request,
+            ..SubscribeResponse::default()
+        }));
+    }
+
+    fn resync(&mut self, request: &SubscribeRequest, reason: wire::ResyncReason, to: Position) {
+        self.receive(Payload::SubscribeResponse(SubscribeResponse {
+            subscription_id: request.subscription_id.clone(),
+            success: true,
+            resync: Some(wire::Resync {
+                reason: reason.into(),
+                resumes_at: Some(on_wire(to)),
+            }),
+            request: request.request,
+            ..SubscribeResponse::default()
+        }));
+    }
+
+    fn deliver_plain(&mut self, ids: &[&str], name: u64) {
+        self.receive(Payload::Delivery(EventDelivery {
+            subscription_ids: ids.iter().map(ToString::to_string).collect(),
+            event: Some(event(name)),
+            ..EventDelivery::default()
+        }));
+    }
+
+    fn deliver(&mut self, id: &str, previous: u64, offset: u64) {
+        self.deliver_at(&[id], &[previous], at(offset));
+    }
+
+    fn deliver_at(&mut self, ids: &[&str], previous: &[u64], at: Position) {
+        self.receive(Payload::Delivery(EventDelivery {
+            subscription_ids: ids.iter().map(ToString::to_string).collect(),
+            event: Some(event(at.offset)),
+            position: Some(on_wire(at)),
+            previous: previous.to_vec(),
+        }));
+    }
+
+    fn progress(&mut self, offset: u64, behind: &[&str]) {
+        self.receive(Payload::Progress(progress(offset, behind)));
+    }
+
+    /// The end that was signalled since the last look.
+    fn failure(&mut self) -> End {
+        let failed = |signal| match signal {
+            Signal::Fail(end) => Some(end),
+            _ => None,
+        };
+        let ends: Vec<_> = self.take_signals().into_iter().filter_map(failed).collect();
+        assert_eq!(ends.len(), 1, "{ends:?}");
+        ends.into_iter().next().expect("one end")
+    }
+
+    /// What the peer did wrong, as signalled since the last look.
+    fn fault(&mut self) -> String {
+        match self.failure() {
+            End {
+                initiator: Initiator::Peer,
+                reason: Reason::Protocol(what),
+                advice: steadfast_session::Advice::Retry,
+            } => what,
+            end => panic!("not a protocol fault: {end:?}"),
+        }
+    }
+}
+
+fn at(offset: u64) -> Position {
+    Position::new(Epoch(EPOCH), offset)
+}
+
+fn on_wire(at: Position) -> wire::Position {
+    wire::Position {
+        epoch: at.epoch.0,
+        offset: at.offset,
+    }
+}
+
+fn welcome(head: u64) -> Payload {
+    Payload::Welcome(Welcome {
+        version: 1,
+        server_id: "srv".to_owned(),
+        head: Some(on_wire(at(head))),
+        heartbeat_interval_ms: 0,
+    })
+}
+
+fn progress(offset: u64, behind: &[&str]) -> Progress {
+    Progress {
+        position: Some(on_wire(at(offset))),
+        behind: behind.iter().map(ToString::to_string).collect(),
+    }
+}
+
+/// Weight 16 + 7 + 5 + the digits of the name.
+fn event(name: u64) -> StreamerEvent {
+    StreamerEvent {
+        event_id: name.to_string(),
+        database: "default".to_owned(),
+        collection: "users".to_owned(),
+        document_id: name.to_string(),
+        operation: wire::OperationType::Update.into(),
+        document_data: bytes::Bytes::from_static(b"{\"version\":12345"),
+        timestamp: 1,
+    }
+}
+
+/// The names of the changes, and every other item as it is.
+fn names(items: &[Item]) -> Vec<String> {
+    let name = |item: &Item| match item {
+        Item::Change(change) => change.event_id.to_string(),
+        Item::Gap(gap) => format!("{:?}", gap.reason),
+        Item::Resync(resync) => format!(
+            "{:?} {}..{}",
+            resync.reason, resync.lost_from.offset, resync.resumes_at.offset
+        ),
+    };
+    items.iter().map(name).collect()
+}
+
+fn last_words(code: wire::FinalCode, retry_after_ms: u32) -> Payload {
+    Payload::Final(Final {
+        code: code.into(),
+        retry_after_ms,
+        message: "m".to_owned(),
+    })
+}
