@@ -106,7 +106,7 @@ async fn bytes_pass_both_ways_and_are_counted() {
 }
 
 #[tokio::test]
-async fn an_orderly_end_of_one_side_leaves_the_other_direction_open() {
+async fn half_close_leaves_the_other_direction_open() {
     let (server, proxy) = setup().await;
     let (mut client, mut peer) = server.pair(&proxy).await;
     client.shutdown().await.unwrap();
@@ -115,7 +115,7 @@ async fn an_orderly_end_of_one_side_leaves_the_other_direction_open() {
 }
 
 #[tokio::test]
-async fn a_reset_reaches_both_sides_and_only_those_present() {
+async fn reset_reaches_both_sides_of_present_connections() {
     let (server, proxy) = setup().await;
     let (mut client, mut peer) = server.pair(&proxy).await;
     assert_eq!(proxy.reset().connections, 1);
@@ -126,7 +126,7 @@ async fn a_reset_reaches_both_sides_and_only_those_present() {
 }
 
 #[tokio::test]
-async fn a_reset_of_later_connections_spares_those_present_and_ends_with_its_guard() {
+async fn reset_of_later_connections_ends_with_its_guard() {
     let (server, proxy) = setup().await;
     let (mut client, mut peer) = server.pair(&proxy).await;
     let guard = proxy.inject(Fault::Reset, Reach::Later);
@@ -140,7 +140,7 @@ async fn a_reset_of_later_connections_spares_those_present_and_ends_with_its_gua
 }
 
 #[tokio::test]
-async fn a_close_is_an_orderly_end_on_both_sides_even_with_unread_bytes() {
+async fn close_is_orderly_on_both_sides_even_with_unread_bytes() {
     let (server, proxy) = setup().await;
     let (mut client, mut peer) = server.pair(&proxy).await;
     let freeze = proxy.inject(Fault::Freeze, Reach::Present);
@@ -154,7 +154,7 @@ async fn a_close_is_an_orderly_end_on_both_sides_even_with_unread_bytes() {
 }
 
 #[tokio::test]
-async fn a_black_hole_takes_one_direction_or_both() {
+async fn blackhole_takes_one_direction_or_both() {
     for (direction, up, down) in [
         (Direction::ToServer, false, true),
         (Direction::ToClient, true, false),
@@ -185,7 +185,7 @@ async fn a_black_hole_takes_one_direction_or_both() {
 }
 
 #[tokio::test]
-async fn a_black_hole_for_everything_swallows_connections_to_come() {
+async fn blackhole_for_everything_reaches_later_connections() {
     let (server, proxy) = setup().await;
     let (mut client, mut peer) = server.pair(&proxy).await;
     let guard = proxy.inject(Fault::Blackhole(Direction::Both), Reach::Everything);
@@ -198,7 +198,7 @@ async fn a_black_hole_for_everything_swallows_connections_to_come() {
 }
 
 #[tokio::test]
-async fn a_black_hole_lets_the_senders_buffers_fill() {
+async fn blackhole_lets_the_senders_buffers_fill() {
     let (server, proxy) = setup().await;
     let (mut client, _served) = server.pair(&proxy).await;
     let _guard = proxy.inject(Fault::Blackhole(Direction::ToServer), Reach::Present);
@@ -214,7 +214,7 @@ async fn a_black_hole_lets_the_senders_buffers_fill() {
 }
 
 #[tokio::test]
-async fn a_freeze_loses_nothing_and_counts_what_it_holds() {
+async fn freeze_loses_nothing_and_counts_held_bytes() {
     let (server, proxy) = setup().await;
     let (mut client, mut peer) = server.pair(&proxy).await;
     let freeze = proxy.inject(Fault::Freeze, Reach::Everything);
@@ -241,7 +241,7 @@ async fn a_freeze_loses_nothing_and_counts_what_it_holds() {
 }
 
 #[tokio::test]
-async fn a_refused_connection_fails_at_once_and_present_ones_live_on() {
+async fn refused_connection_fails_at_once_and_others_live_on() {
     let (server, proxy) = setup().await;
     let (mut client, mut peer) = server.pair(&proxy).await;
     let guard = proxy.inject(Fault::Refuse, Reach::Later);
@@ -265,7 +265,7 @@ async fn a_refused_connection_fails_at_once_and_present_ones_live_on() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_connection_made_right_after_the_refusal_never_reaches_the_server() {
+async fn connection_made_during_refusal_never_reaches_the_server() {
     let (server, proxy) = setup().await;
     for _ in 0..50 {
         let refused = proxy.inject(Fault::Refuse, Reach::Later);
@@ -295,7 +295,7 @@ async fn a_connection_made_right_after_the_refusal_never_reaches_the_server() {
 }
 
 #[tokio::test]
-async fn an_unaccepted_connection_waits_in_the_backlog() {
+async fn unaccepted_connection_waits_in_the_backlog() {
     let (server, proxy) = setup().await;
     let guard = proxy.inject(Fault::Unaccepted, Reach::Later);
     sleep(Duration::from_millis(20)).await;
@@ -308,7 +308,7 @@ async fn an_unaccepted_connection_waits_in_the_backlog() {
 }
 
 #[tokio::test]
-async fn a_delay_holds_every_byte_for_its_time() {
+async fn delay_holds_every_byte_for_its_duration() {
     let (server, proxy) = setup().await;
     let (mut client, mut peer) = server.pair(&proxy).await;
     let delay = Duration::from_millis(60);
@@ -342,7 +342,7 @@ async fn slices_arrive_one_by_one() {
 }
 
 #[tokio::test]
-async fn a_limit_passes_exactly_its_bytes_and_then_resets() {
+async fn limit_passes_exactly_its_bytes_then_resets() {
     let (server, proxy) = setup().await;
     let (mut client, mut peer) = server.pair(&proxy).await;
     let _guard = proxy.inject(Fault::Limit(Direction::ToServer, 4), Reach::Everything);
@@ -355,7 +355,7 @@ async fn a_limit_passes_exactly_its_bytes_and_then_resets() {
 }
 
 #[tokio::test]
-async fn a_bandwidth_stretches_a_transfer() {
+async fn bandwidth_stretches_a_transfer() {
     let (server, proxy) = setup().await;
     let (mut client, mut peer) = server.pair(&proxy).await;
     let _guard = proxy.inject(Fault::Bandwidth(20_000), Reach::Present);
@@ -375,7 +375,7 @@ async fn a_bandwidth_stretches_a_transfer() {
 }
 
 #[tokio::test]
-async fn a_new_upstream_takes_later_connections() {
+async fn new_upstream_takes_later_connections() {
     let (first, proxy) = setup().await;
     let (mut client, mut peer) = first.pair(&proxy).await;
     let (second, addr) = Server::start().await;
@@ -385,7 +385,7 @@ async fn a_new_upstream_takes_later_connections() {
 }
 
 #[tokio::test]
-async fn a_client_of_a_dead_upstream_is_reset() {
+async fn client_of_a_dead_upstream_is_reset() {
     let (server, proxy) = setup().await;
     drop(server);
     let mut client = TcpStream::connect(proxy.addr()).await.unwrap();
@@ -417,7 +417,7 @@ async fn shutdown_and_drop_leave_no_task_and_no_socket() {
 }
 
 #[tokio::test]
-async fn a_storm_of_connections_and_resets_leaves_the_books_balanced() {
+async fn counters_balance_after_a_storm_of_resets() {
     let (server, proxy) = setup().await;
     let accepting: JoinHandle<()> = tokio::spawn(async move {
         while let Ok((mut socket, _)) = server.listener.accept().await {

@@ -25,9 +25,9 @@ use self::{
     storm::Storm, subscribers::Subscribers,
 };
 use crate::{
+    config::Settings,
     output::{self, FAINT, styled},
     server_process::ServerProcess,
-    settings::Settings,
     units::{self, humane},
 };
 

@@ -11,7 +11,7 @@ use std::process::ExitCode;
 use clap::Subcommand;
 use tokio_util::sync::CancellationToken;
 
-use crate::settings::Settings;
+use crate::config::Settings;
 
 /// Arguments of `fodc`.
 #[derive(clap::Args)]

@@ -12,8 +12,8 @@ use tokio::select;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    config::Settings,
     output::{self, FAINT, styled},
-    settings::Settings,
     wiring::Turn,
 };
 

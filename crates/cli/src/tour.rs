@@ -30,9 +30,9 @@ use self::{
     writer::Writer,
 };
 use crate::{
+    config::Settings,
     output::{self, BAD, GOOD, styled},
     server_process::ServerProcess,
-    settings::Settings,
     units::humane,
     wiring::{Dial, Publisher, Subscriber, Turn},
 };

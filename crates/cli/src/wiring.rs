@@ -19,8 +19,8 @@ use tokio::{select, sync::watch};
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::{
+    config::{Setting, Settings, keys},
     document::{Action, Document},
-    settings::{Given, Setting, Settings},
 };
 
 /// How to reach a server, and with how much patience.
@@ -30,56 +30,30 @@ pub(crate) struct Dial {
     config: Config,
 }
 
-/// The address of a server as it was given, validated.
-#[derive(Clone)]
+/// An address as it was written, checked.
 pub(crate) struct Written(pub(crate) String);
 
 /// Arguments of every command that dials.
-#[derive(Clone, clap::Args)]
+#[derive(clap::Args)]
 pub(crate) struct DialArgs {
     /// Address of the server [default: 127.0.0.1:9000]
-    #[arg(long, env = "STEADFAST_ADDR", value_name = "HOST:PORT")]
-    addr: Option<Given<Written>>,
+    #[arg(long, value_name = "HOST:PORT")]
+    addr: Option<String>,
     /// How often to tell the server that we live; 0s is never [default: 30s]
-    #[arg(
-        long,
-        env = "STEADFAST_HEARTBEAT",
-        value_name = "DURATION",
-        hide_short_help = true
-    )]
-    heartbeat: Option<Given<Duration>>,
+    #[arg(long, value_name = "DURATION", hide_short_help = true)]
+    heartbeat: Option<String>,
     /// Silence after which the connection counts as dead; 0s is never [default: 90s]
-    #[arg(
-        long,
-        env = "STEADFAST_ACTIVITY_TIMEOUT",
-        value_name = "DURATION",
-        hide_short_help = true
-    )]
-    activity_timeout: Option<Given<Duration>>,
+    #[arg(long, value_name = "DURATION", hide_short_help = true)]
+    activity_timeout: Option<String>,
     /// Wait before the first attempt after a loss [default: 1s]
-    #[arg(
-        long,
-        env = "STEADFAST_INITIAL_BACKOFF",
-        value_name = "DURATION",
-        hide_short_help = true
-    )]
-    initial_backoff: Option<Given<Duration>>,
+    #[arg(long, value_name = "DURATION", hide_short_help = true)]
+    initial_backoff: Option<String>,
     /// Longest wait between attempts [default: 30s]
-    #[arg(
-        long,
-        env = "STEADFAST_MAX_BACKOFF",
-        value_name = "DURATION",
-        hide_short_help = true
-    )]
-    max_backoff: Option<Given<Duration>>,
+    #[arg(long, value_name = "DURATION", hide_short_help = true)]
+    max_backoff: Option<String>,
     /// Give up after so many failed attempts in a row; 0 is never [default: 0]
-    #[arg(
-        long,
-        env = "STEADFAST_MAX_RETRIES",
-        value_name = "N",
-        hide_short_help = true
-    )]
-    max_retries: Option<Given<u32>>,
+    #[arg(long, value_name = "N", hide_short_help = true)]
+    max_retries: Option<String>,
 }
 
 /// What becomes of a session.
@@ -108,26 +82,32 @@ impl Setting for Written {
 }
 
 impl Dial {
-    pub(crate) fn from_settings(args: DialArgs, settings: &mut Settings) -> Self {
-        let mut config = Config::default();
+    pub(crate) fn from_settings(args: &DialArgs, settings: &mut Settings) -> Self {
+        let default = Config::default();
+        let mut duration =
+            |key, flag: &Option<String>, default| settings.get_or(key, flag.as_deref(), default);
         // Zero is how a person writes "never".
         let unless_zero = |duration: Duration| Some(duration).filter(|d| !d.is_zero());
-        if let Some(interval) = settings.get(args.heartbeat) {
-            config.heartbeat_interval = unless_zero(interval);
-        }
-        if let Some(timeout) = settings.get(args.activity_timeout) {
-            config.activity_timeout = unless_zero(timeout);
-        }
-        settings.set(&mut config.initial_backoff, args.initial_backoff);
-        settings.set(&mut config.max_backoff, args.max_backoff);
-        config.max_retries = settings.get_or(args.max_retries, 0);
+        let heartbeat = default.heartbeat_interval.unwrap_or_default();
+        let silence = default.activity_timeout.unwrap_or_default();
+        let heartbeat = duration(keys::HEARTBEAT, &args.heartbeat, heartbeat);
+        let silence = duration(keys::ACTIVITY_TIMEOUT, &args.activity_timeout, silence);
+        let initial = default.initial_backoff;
+        let config = Config {
+            heartbeat_interval: unless_zero(heartbeat),
+            activity_timeout: unless_zero(silence),
+            initial_backoff: duration(keys::INITIAL_BACKOFF, &args.initial_backoff, initial),
+            max_backoff: duration(keys::MAX_BACKOFF, &args.max_backoff, default.max_backoff),
+            max_retries: settings.get_or(keys::MAX_RETRIES, args.max_retries.as_deref(), 0),
+            ..default
+        };
         if let Err(faults) = config.clone().check() {
             for fault in faults.faults() {
                 settings.fault("settings of the connection", fault.to_string());
             }
         }
         let here = Written("127.0.0.1:9000".to_owned());
-        let Written(addr) = settings.get_or(args.addr, here);
+        let Written(addr) = settings.get_or(keys::ADDR, args.addr.as_deref(), here);
         Self { addr, config }
     }
 
@@ -302,7 +282,7 @@ fn follow(
         let mut told = 0;
         loop {
             let recent = status.borrow_and_update().recent.clone();
-            for transition in recent {
+            for transition in recent.iter() {
                 if transition.number <= told {
                     continue;
                 }

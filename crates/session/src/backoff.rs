@@ -1,4 +1,4 @@
-//! The delays between attempts: pure, seeded, spread at every step, the cap included.
+//! Delays between attempts: pure, seeded, with jitter at every step, the cap included.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use rand_chacha::ChaCha8Rng;
 
 use crate::config::{Config, Jitter, Recovery};
 
-/// Chooses delays. Nothing but [`Backoff::reset`] makes them short again.
+/// The delays between attempts. They grow until [`Backoff::reset`].
 #[derive(Debug)]
 pub(crate) struct Backoff {
     rng: ChaCha8Rng,
@@ -22,12 +22,12 @@ impl Backoff {
         }
     }
 
-    /// The stream has proved itself.
+    /// Starts again with the initial delay.
     pub(crate) fn reset(&mut self) {
         self.step = 0;
     }
 
-    /// The next delay: `d = min(initial·multiplier^step, max)`, spread.
+    /// Returns the next delay: `d = min(initial·multiplier^step, max)`, with jitter.
     pub(crate) fn next(&mut self, config: &Config) -> Duration {
         let factor = config.backoff_multiplier.powf(f64::from(self.step));
         let initial = config.initial_backoff.as_secs_f64();
@@ -36,12 +36,12 @@ impl Backoff {
         self.spread(config, delay)
     }
 
-    /// The longest delay, spread: for a peer that is overloaded or refuses for now.
+    /// Returns the longest delay, with jitter, for a peer that is overloaded or refuses for now.
     pub(crate) fn longest(&mut self, config: &Config) -> Duration {
         self.spread(config, config.max_backoff)
     }
 
-    /// The first delay after the loss of a stable stream.
+    /// Returns the first delay after the loss of a stable stream.
     pub(crate) fn recovery(&mut self, config: &Config) -> Duration {
         match config.recovery {
             Recovery::Backoff => self.next(config),
@@ -49,8 +49,8 @@ impl Backoff {
         }
     }
 
-    /// A delay that the peer asked for, or a little more: every client of that peer may have been
-    /// told the same.
+    /// Returns the delay that the peer asked for, or a little more, because the peer may have asked all
+    /// its clients for the same.
     pub(crate) fn at_least(&mut self, config: &Config, wait: Duration) -> Duration {
         let fraction = match config.jitter {
             Jitter::Proportional(fraction) => fraction,
@@ -67,6 +67,7 @@ impl Backoff {
                 times(delay, 1.0 + fraction).min(config.max_backoff),
             ),
             Jitter::Full => {
+                // A window that begins at zero would break the minimum interval.
                 let floor = config.min_interval();
                 self.between(floor, delay.max(floor))
             }
@@ -83,7 +84,7 @@ fn times(span: Duration, factor: f64) -> Duration {
     seconds(span.as_secs_f64() * factor)
 }
 
-/// What is too long for a [`Duration`] is the longest one.
+/// Converts to a [`Duration`], saturating.
 fn seconds(seconds: f64) -> Duration {
     Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX)
 }
@@ -126,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn full_jitter_fills_its_window_from_the_least_interval() {
+    fn full_jitter_fills_its_window_from_the_minimum_interval() {
         let config = Config {
             jitter: Jitter::Full,
             ..Config::default()
@@ -137,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn a_huge_step_count_neither_overflows_nor_exceeds_the_cap() {
+    fn huge_step_count_neither_overflows_nor_exceeds_the_cap() {
         let config = Config {
             backoff_multiplier: 1e9,
             ..Config::default()

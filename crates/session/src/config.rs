@@ -1,54 +1,66 @@
-//! How a session behaves: plain fields with defaults, checked once.
+//! Settings of a session: plain fields with defaults, checked once.
 
 use std::{fmt, time::Duration};
 
-/// Settings of a session. [`Config::check`] turns it into the type a session accepts.
+/// The settings of a session. [`Config::check`] turns them into the type that [`Session::new`] accepts.
+///
+/// ```
+/// use std::time::Duration;
+/// use steadfast_session::Config;
+///
+/// let config = Config { max_backoff: Duration::from_millis(100), ..Config::default() };
+/// let faults = config.check().expect_err("shorter than initial_backoff");
+/// assert_eq!(faults.to_string(), "max_backoff: is 100ms, less than initial_backoff (1s)");
+/// ```
+///
+/// [`Session::new`]: crate::Session::new
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
-    /// Delay before the second attempt. Default 1 s.
+    /// The delay before the second attempt. Default 1 s.
     pub initial_backoff: Duration,
-    /// No delay of the backoff is longer, jitter included. Default 30 s.
+    /// The longest delay of the backoff, jitter included. Default 30 s.
     pub max_backoff: Duration,
-    /// Each delay is the one before times this, up to the maximum. Default 2.0.
+    /// The factor from one delay to the next, up to the maximum. Default 2.0.
     pub backoff_multiplier: f64,
-    /// How delays are spread. Default ±20 %.
+    /// The spread of delays. Default ±20 %.
     pub jitter: Jitter,
-    /// How the first delay after the loss of a stable stream is chosen. Default [`Recovery::Backoff`].
+    /// The first delay after the loss of a stable stream. Default [`Recovery::Backoff`].
     pub recovery: Recovery,
-    /// Give up after this many failed attempts in a row, the first included; 0 never gives up.
-    /// Default 0.
+    /// The number of consecutive failed attempts, the first included, after which the session gives up;
+    /// 0 never gives up. Default 0.
     pub max_retries: u32,
-    /// What must have happened for the stream to be live. Default [`Ready::Headers`].
+    /// The event that makes a stream live. Default [`Ready::Headers`].
     pub ready: Ready,
     /// Limit on dialling and opening together. Default 10 s.
     pub open_timeout: Duration,
     /// Limit on the wait for the peer's greeting. Default 10 s.
     pub greeting_timeout: Duration,
-    /// Limit on the wait for the next answer while restoring. Default 30 s.
+    /// Limit on the wait for the next response while restoring. Default 30 s.
     pub restoring_timeout: Duration,
-    /// Limit on the wait for the answer to a probe. Default 5 s.
+    /// Limit on the wait for the result of a probe. Default 5 s.
     pub probe_timeout: Duration,
     /// Limit on our own orderly end. Default 10 s.
     pub drain_timeout: Duration,
-    /// How often heartbeats are sent; `None` sends none. Default 30 s.
+    /// The interval of heartbeats; `None` sends none. Default 30 s.
     pub heartbeat_interval: Option<Duration>,
-    /// Silence that means the peer is dead; `None` waits for the transport to notice. Default 90 s.
+    /// The silence after which the peer counts as dead; `None` leaves it to the transport. Default 90 s.
+    /// Shorter values find a dead peer earlier and end more streams that were only slow.
     pub activity_timeout: Option<Duration>,
-    /// Whether silence is broken by asking. Default [`Liveness::Received`].
+    /// The source of signs of life. Default [`Liveness::Received`].
     pub liveness: Liveness,
-    /// A live stream that has lasted this long has proved itself. Default 30 s.
+    /// The duration after which a live stream counts as stable and resets the backoff. Default 30 s.
     pub stable_after: Duration,
-    /// Longest delay a peer can ask for, before jitter. Default 5 min.
+    /// The longest delay that a peer can ask for, before jitter. Default 5 min.
     pub retry_after_max: Duration,
 }
 
-/// How a delay `d` is spread.
+/// The spread of a delay `d`.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Jitter {
     /// Uniform in `[(1 − f)·d, min((1 + f)·d, max_backoff)]`; `f` is in `0..=1`. A delay `w` that
     /// the peer asked for is uniform in `[w, w + f·min(w, max_backoff)]`.
     Proportional(f64),
-    /// Uniform in `[min_interval, max(d, min_interval)]`: best against herds. A delay `w` that the
+    /// Uniform in `[min_interval, max(d, min_interval)]`; spreads many clients best. A delay `w` that the
     /// peer asked for is uniform in `[w, w + min(w, max_backoff)]`.
     Full,
 }
@@ -62,30 +74,30 @@ pub enum Recovery {
     Spread(Duration),
 }
 
-/// What must have happened for a stream to be live.
+/// The event that makes a stream live.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Ready {
     /// The connection has taken the request.
     Accepted,
     /// The response headers have arrived.
     Headers,
-    /// The protocol has been greeted.
+    /// The peer has greeted the protocol.
     FirstMessage,
-    /// Everything the protocol restored is answered.
+    /// The peer has acknowledged everything that the protocol restored.
     Restored,
 }
 
-/// How a session knows that the peer lives.
+/// The source of signs of life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Liveness {
-    /// By what it receives: the peer speaks by itself or answers heartbeats.
+    /// Received bytes: the peer sends by itself or acknowledges heartbeats.
     Received,
-    /// By asking on the same connection after a third of the activity timeout has passed in
-    /// silence: for peers that never speak unasked.
+    /// Received bytes and probes. A probe is sent on the same connection after a third of the activity
+    /// timeout without a byte, for peers that may rightly send nothing.
     Probed,
 }
 
-/// Every fault of a [`Config`].
+/// All faults of a [`Config`], at least one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigFaults(Vec<ConfigFault>);
 
@@ -93,9 +105,9 @@ pub struct ConfigFaults(Vec<ConfigFault>);
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{field}: {problem}")]
 pub struct ConfigFault {
-    /// Name of the setting.
+    /// The name of the setting.
     pub field: &'static str,
-    /// What is wrong, and what would be right.
+    /// The problem and the allowed values.
     pub problem: String,
 }
 
@@ -128,14 +140,15 @@ impl Default for Config {
 }
 
 impl Config {
-    /// Looks at every setting.
+    /// Checks every setting.
     ///
     /// # Errors
     ///
-    /// All faults at once.
+    /// Returns all faults at once.
     pub fn check(self) -> Result<CheckedConfig, ConfigFaults> {
         let mut faults = Vec::new();
         let mut fault = |field, problem: String| faults.push(ConfigFault { field, problem });
+        // `Time` counts microseconds: a shorter duration would be a deadline that is always due.
         for (field, span) in self.spans() {
             if span.is_some_and(|span| span < Duration::from_micros(1)) {
                 fault(field, "must be at least 1 µs".to_owned());
@@ -181,7 +194,7 @@ impl Config {
         if self.liveness == Liveness::Probed && self.activity_timeout.is_none() {
             fault(
                 "activity_timeout",
-                "must be set when the peer's life is asked for".to_owned(),
+                "must be set when liveness is Probed".to_owned(),
             );
         }
         if faults.is_empty() {
@@ -214,8 +227,8 @@ impl Config {
         ]
     }
 
-    /// The least time between the starts of two attempts, whatever the peer or the caller does:
-    /// `min(0.8·initial_backoff, 500 ms)`.
+    /// Returns the minimum time between the starts of two attempts, whatever the peer or the caller
+    /// does: `min(0.8·initial_backoff, 500 ms)`.
     #[must_use]
     pub fn min_interval(&self) -> Duration {
         self.initial_backoff
@@ -225,7 +238,7 @@ impl Config {
 }
 
 impl CheckedConfig {
-    /// The settings.
+    /// Returns the settings.
     #[must_use]
     pub fn settings(&self) -> &Config {
         &self.0
@@ -233,7 +246,7 @@ impl CheckedConfig {
 }
 
 impl ConfigFaults {
-    /// The faults, at least one.
+    /// Returns the faults.
     #[must_use]
     pub fn faults(&self) -> &[ConfigFault] {
         &self.0

@@ -1,89 +1,112 @@
-//! Why a stream ended: who, what, and what to do next.
+//! The end of a stream: its initiator, its reason, and the advice for the next attempt.
 
-use std::{fmt, time::Duration};
+use std::{error::Error, fmt, sync::Arc, time::Duration};
 
 /// The end of one attempt to hold a stream.
+///
+/// Callers match on [`End::reason`]. Its text is for people, and [`Error::source`] returns the error of
+/// the transport, if there is one.
+///
+/// ```
+/// use std::{error::Error as _, io};
+/// use steadfast_session::{Detail, End, Initiator, Reason};
+///
+/// let reset = io::Error::from(io::ErrorKind::ConnectionReset);
+/// let end = End::retry(Initiator::Network, Reason::Lost(Detail::from_error(reset)));
+/// assert_eq!(end.to_string(), "connection lost: connection reset (ended by network)");
+/// let source = end.source().and_then(|error| error.downcast_ref::<io::Error>());
+/// assert_eq!(source.map(io::Error::kind), Some(io::ErrorKind::ConnectionReset));
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct End {
-    /// Who ended it.
+    /// The side that ended the stream.
     pub initiator: Initiator,
-    /// What happened.
+    /// The event that ended it.
     pub reason: Reason,
-    /// What to do next. Made once, where the reason is made.
+    /// The advice for the next attempt. Set once, where the reason is set.
     pub advice: Advice,
 }
 
-/// Who ended a stream.
+/// The side that ended a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Initiator {
     /// This side.
     Local,
-    /// The peer's application, which answered with a status or an orderly end.
+    /// The peer's application, by a status or an orderly end.
     Peer,
-    /// Whatever lies between.
+    /// The network between the two, or a process on the way.
     Network,
 }
 
-/// What ended a stream.
+/// The reason of an end.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Reason {
     /// Dialling and opening took longer than `open_timeout`.
     OpenTimeout,
-    /// No greeting within `greeting_timeout`.
+    /// No greeting arrived within `greeting_timeout`.
     GreetingTimeout,
-    /// No answer to the restoration within `restoring_timeout`.
+    /// No response to the restoration arrived within `restoring_timeout`.
     RestoringTimeout,
     /// Nothing was received for `activity_timeout`.
     Silent,
-    /// Bytes came, but no heartbeat was acknowledged for `activity_timeout`.
+    /// Bytes arrived, but no heartbeat was acknowledged for `activity_timeout`.
     HeartbeatUnanswered,
     /// The peer did not answer a probe within `probe_timeout`.
     ProbeFailed,
-    /// The connection could not be made.
-    Unreachable(String),
+    /// The connection could not be established.
+    Unreachable(Detail),
     /// The connection broke.
-    Lost(String),
+    Lost(Detail),
     /// The peer ended the stream in order.
     Finished,
     /// The peer ended the stream with a status.
     Status {
-        /// gRPC status code.
+        /// The gRPC status code.
         code: i32,
-        /// The peer's text.
+        /// The peer's message.
         message: String,
     },
-    /// The peer broke the protocol.
-    Protocol(String),
-    /// The peer answered, and its answer was no.
+    /// One side broke the protocol.
+    Protocol(Detail),
+    /// The peer refused the session, with this message.
     Refused(String),
-    /// Something that was restored was refused for now.
+    /// The peer refused a part of the restoration for now, with this message.
     RestoreRefused(String),
     /// A newer attempt of the same session holds the stream.
     Fenced,
-    /// The peer announced that it stops.
+    /// The peer announced that it stops, with this message.
     Drained(String),
-    /// Our queue of unsent messages reached its limit.
+    /// The queue of unsent messages reached its limit.
     OutboxFull,
     /// The caller left.
     Left,
 }
 
-/// What to do after an end.
+/// The text of a failure, and the error that caused it where there is one.
+///
+/// Two details are equal if their texts are: errors cannot be compared.
+#[derive(Clone, Debug)]
+pub struct Detail {
+    text: String,
+    source: Option<Arc<dyn Error + Send + Sync>>,
+}
+
+/// The advice for the next attempt after an end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Advice {
-    /// Try again after the backoff's next delay.
+    /// Retry after the next delay of the backoff.
     Retry,
-    /// Try again, but not before this time has passed; `None` means the longest backoff.
+    /// Retry, but not before this time has passed; `None` stands for the longest backoff.
     Wait(Option<Duration>),
-    /// Obtain new credentials, then try again; a second refusal in a row stops.
+    /// Obtain new credentials and retry. A second refusal in a row stops the session.
     Refresh,
-    /// Do not try again.
+    /// Do not retry.
     Stop,
 }
 
 impl End {
-    /// An end to retry after, by `by`.
+    /// Creates an end to retry after.
     #[must_use]
     pub fn retry(initiator: Initiator, reason: Reason) -> Self {
         Self {
@@ -93,7 +116,7 @@ impl End {
         }
     }
 
-    /// An end after which nothing is tried again.
+    /// Creates an end that is not retried.
     #[must_use]
     pub fn stop(initiator: Initiator, reason: Reason) -> Self {
         Self {
@@ -105,7 +128,7 @@ impl End {
 }
 
 impl Reason {
-    /// A short fixed name, fit for a metric label.
+    /// Returns a short fixed name for metric labels.
     #[must_use]
     pub fn label(&self) -> &'static str {
         match self {
@@ -130,28 +153,77 @@ impl Reason {
     }
 }
 
+impl Detail {
+    /// Creates a detail with the text of `error` and the error as its source.
+    #[must_use]
+    pub fn from_error(error: impl Error + Send + Sync + 'static) -> Self {
+        Self::new(error.to_string(), error)
+    }
+
+    /// Creates a detail with a text of its own and `source` as its source.
+    #[must_use]
+    pub fn new(text: impl Into<String>, source: impl Error + Send + Sync + 'static) -> Self {
+        Self {
+            text: text.into(),
+            source: Some(Arc::new(source)),
+        }
+    }
+
+    /// Returns the text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+}
+
+impl From<String> for Detail {
+    fn from(text: String) -> Self {
+        Self { text, source: None }
+    }
+}
+
+impl From<&str> for Detail {
+    fn from(text: &str) -> Self {
+        text.to_owned().into()
+    }
+}
+
+impl PartialEq for Detail {
+    fn eq(&self, other: &Self) -> bool {
+        self.text == other.text
+    }
+}
+
+impl Eq for Detail {}
+
+impl fmt::Display for Detail {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::OpenTimeout => f.write_str("the stream did not open in time"),
-            Self::GreetingTimeout => f.write_str("the peer did not greet in time"),
-            Self::RestoringTimeout => f.write_str("the restoration was not answered in time"),
-            Self::Silent => f.write_str("the peer fell silent"),
-            Self::HeartbeatUnanswered => f.write_str("the peer stopped answering heartbeats"),
-            Self::ProbeFailed => f.write_str("the peer did not answer a probe"),
-            Self::Unreachable(why) => write!(f, "the peer can not be reached: {why}"),
-            Self::Lost(why) => write!(f, "the connection was lost: {why}"),
-            Self::Finished => f.write_str("the peer ended the stream"),
+            Self::OpenTimeout => f.write_str("stream did not open in time"),
+            Self::GreetingTimeout => f.write_str("peer did not greet in time"),
+            Self::RestoringTimeout => f.write_str("peer did not answer the restoration in time"),
+            Self::Silent => f.write_str("peer fell silent"),
+            Self::HeartbeatUnanswered => f.write_str("peer stopped acknowledging heartbeats"),
+            Self::ProbeFailed => f.write_str("peer did not answer a probe"),
+            Self::Unreachable(detail) => write!(f, "cannot reach the peer: {detail}"),
+            Self::Lost(detail) => write!(f, "connection lost: {detail}"),
+            Self::Finished => f.write_str("peer ended the stream"),
             Self::Status { code, message } => {
-                write!(f, "the peer ended the stream with status {code}: {message}")
+                write!(f, "peer ended the stream with status {code}: {message}")
             }
-            Self::Protocol(what) => write!(f, "the peer broke the protocol: {what}"),
-            Self::Refused(why) => write!(f, "the peer refused: {why}"),
-            Self::RestoreRefused(why) => write!(f, "the restoration was refused: {why}"),
+            Self::Protocol(detail) => write!(f, "protocol error: {detail}"),
+            Self::Refused(message) => write!(f, "peer refused the session: {message}"),
+            Self::RestoreRefused(message) => write!(f, "peer refused the restoration: {message}"),
             Self::Fenced => f.write_str("a newer attempt of this session took over"),
-            Self::Drained(why) => write!(f, "the peer is stopping: {why}"),
+            Self::Drained(message) => write!(f, "peer is draining: {message}"),
             Self::OutboxFull => f.write_str("too many unsent messages"),
-            Self::Left => f.write_str("the caller left"),
+            Self::Left => f.write_str("caller left"),
         }
     }
 }
@@ -172,4 +244,27 @@ impl fmt::Display for End {
     }
 }
 
-impl std::error::Error for End {}
+impl Error for End {
+    /// Returns the error behind [`Reason::Unreachable`], [`Reason::Lost`] or [`Reason::Protocol`].
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match &self.reason {
+            Reason::Unreachable(detail) | Reason::Lost(detail) | Reason::Protocol(detail) => {
+                detail.source.as_deref().map(|error| error as _)
+            }
+            Reason::OpenTimeout
+            | Reason::GreetingTimeout
+            | Reason::RestoringTimeout
+            | Reason::Silent
+            | Reason::HeartbeatUnanswered
+            | Reason::ProbeFailed
+            | Reason::Finished
+            | Reason::Status { .. }
+            | Reason::Refused(_)
+            | Reason::RestoreRefused(_)
+            | Reason::Fenced
+            | Reason::Drained(_)
+            | Reason::OutboxFull
+            | Reason::Left => None,
+        }
+    }
+}

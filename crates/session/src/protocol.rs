@@ -1,26 +1,26 @@
-//! What a layer above the session implements, and what it may ask for.
+//! The interface between a session and the protocol spoken on its stream.
 
 use std::time::Duration;
 
 use crate::{End, Generation, Time};
 
-/// The meaning of a stream: what is said on it, and what is made of the answers.
+/// The messages of a stream and their meaning.
 ///
-/// A protocol is pure like the session below it: it is told what happened and asks for effects
-/// through its [`Context`]. [`crate::Endpoint`] puts the two together, and both the driver and the
-/// simulation drive that one machine. Messages of older generations never reach a protocol.
+/// A protocol is pure, as the session is: it is called with events and requests effects through its
+/// [`Context`]. An [`Endpoint`](crate::Endpoint) combines the two, and both the driver and the
+/// simulation step that one machine. Messages of older generations never reach a protocol.
 pub trait Protocol {
-    /// Messages to the peer.
+    /// A message to the peer.
     type Send;
-    /// Messages from the peer.
+    /// A message from the peer.
     type Receive;
-    /// What handles ask of the protocol.
+    /// A request of a handle.
     type Command;
-    /// What the protocol tells its handles.
+    /// A notification for the handles.
     type Event;
 
-    /// A new stream begins. Everything sent here is queued before the call is awaited, because some
-    /// peers answer with headers only once they have something to answer.
+    /// Handles the start of a new stream. Messages sent here are queued before the call is awaited,
+    /// because some peers send their headers only with their first response.
     fn on_open(
         &mut self,
         now: Time,
@@ -28,7 +28,7 @@ pub trait Protocol {
         cx: &mut Context<Self::Send, Self::Event>,
     );
 
-    /// A message of the current stream.
+    /// Handles a message of the current stream.
     fn on_message(
         &mut self,
         now: Time,
@@ -36,7 +36,7 @@ pub trait Protocol {
         cx: &mut Context<Self::Send, Self::Event>,
     );
 
-    /// A handle asks for something; a stream may be open or not ([`Context::is_open`]).
+    /// Handles a command. A stream may be open or not; see [`Context::is_open`].
     fn on_command(
         &mut self,
         now: Time,
@@ -44,79 +44,81 @@ pub trait Protocol {
         cx: &mut Context<Self::Send, Self::Event>,
     );
 
-    /// A heartbeat is due on the current stream.
+    /// Sends a heartbeat on the current stream.
     fn on_heartbeat(&mut self, now: Time, cx: &mut Context<Self::Send, Self::Event>);
 
-    /// The session became live: restored, and announced as connected.
+    /// Handles the session's becoming live: everything is restored.
     fn on_live(&mut self, now: Time, cx: &mut Context<Self::Send, Self::Event>) {
         let _ = (now, cx);
     }
 
-    /// The current stream is gone. Another may follow.
+    /// Handles the end of the current stream. Another stream may follow.
     fn on_down(&mut self, now: Time, end: &End, cx: &mut Context<Self::Send, Self::Event>);
 
-    /// No stream will follow until the caller connects again: closed, left or given up.
+    /// Handles the end of all attempts, closed, left or given up. No stream follows until the caller
+    /// connects again.
     fn on_stop(&mut self, now: Time, end: &End, cx: &mut Context<Self::Send, Self::Event>);
 
-    /// Whether a live stream has brought everything that was missed while there was none. Asked
-    /// only while live; a protocol that misses nothing, or can not tell, leaves it at true.
+    /// Returns true once a live stream has delivered everything that was missed before it. Called only
+    /// while live. The default suits a protocol that misses nothing or cannot tell.
     fn caught_up(&self) -> bool {
         true
     }
 
-    /// When [`Protocol::on_timer`] is to be called next.
+    /// Returns the time of the next call of [`Protocol::on_timer`].
     fn deadline(&self) -> Option<Time> {
         None
     }
 
-    /// The deadline has passed. It must move, or be gone, when this returns.
+    /// Handles the passing of [`Protocol::deadline`], which must then be later or `None`.
     fn on_timer(&mut self, now: Time, cx: &mut Context<Self::Send, Self::Event>) {
         let _ = (now, cx);
     }
 }
 
-/// Collects what a protocol asks for during one call.
+/// Collects the effects that a protocol requests during one call.
 #[derive(Debug)]
 pub struct Context<S, E> {
     effects: Vec<Effect<S, E>>,
     open: bool,
 }
 
-/// One thing a protocol asked for.
+/// One effect that a protocol requests.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Effect<S, E> {
     /// Queue a message for the peer.
     Send(S),
-    /// Tell the handles.
+    /// Notify the handles.
     Event(E),
-    /// Tell the session.
+    /// Signal the session.
     Signal(Signal),
 }
 
-/// What a protocol can tell the session.
+/// A signal of a protocol to its session.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Signal {
-    /// The peer has greeted. Restoration begins, if the link asks for it.
+    /// The peer has greeted. The restoration begins if [`Ready::Restored`](crate::Ready::Restored) is
+    /// configured.
     Greeted,
-    /// One more part of the restoration is answered; its deadline is armed anew.
+    /// The peer answered one more part of the restoration. The deadline for the next part is armed.
     RestoreProgress,
-    /// Everything restored is answered.
+    /// Everything is restored.
     Restored,
-    /// A heartbeat of ours was acknowledged.
+    /// The peer acknowledged a heartbeat.
     HeartbeatAcked,
-    /// From here on the peer must acknowledge heartbeats within the activity timeout.
+    /// From now on the peer must acknowledge heartbeats within the activity timeout.
     ExpectAcks,
-    /// The peer wants heartbeats at this interval, for as long as this stream lasts. At most half
-    /// the activity timeout and at least 10 ms are granted.
+    /// The peer asks for heartbeats at this interval for the duration of this stream. The session
+    /// limits it to at least 10 ms and at most half the activity timeout.
     HeartbeatInterval(Duration),
-    /// The peer announced that it stops.
+    /// The peer announced that it stops, with this message.
     Drain(String),
-    /// The stream is no good and is to end.
+    /// The stream cannot be used any more and must end.
     Fail(End),
 }
 
 impl<S, E> Context<S, E> {
-    /// An empty context; `open` says whether messages can be sent.
+    /// Creates an empty context. With `open`, messages can be sent.
     #[must_use]
     pub fn new(open: bool) -> Self {
         Self {
@@ -125,7 +127,7 @@ impl<S, E> Context<S, E> {
         }
     }
 
-    /// Whether a stream is open, so that something can be sent.
+    /// Returns true if a stream is open, so that messages can be sent.
     #[must_use]
     pub fn is_open(&self) -> bool {
         self.open
@@ -133,9 +135,11 @@ impl<S, E> Context<S, E> {
 
     /// Queues a message for the peer.
     ///
+    /// Discards it if no stream is open, as nothing sent now would reach the next one.
+    ///
     /// # Panics
     ///
-    /// In debug builds, if no stream is open: state is restored, messages are not kept.
+    /// In debug builds, if no stream is open.
     pub fn send(&mut self, message: S) {
         debug_assert!(self.open, "sent while no stream is open");
         if self.open {
@@ -143,12 +147,12 @@ impl<S, E> Context<S, E> {
         }
     }
 
-    /// Tells the handles.
+    /// Notifies the handles.
     pub fn emit(&mut self, event: E) {
         self.effects.push(Effect::Event(event));
     }
 
-    /// Tells the session.
+    /// Signals the session.
     pub fn signal(&mut self, signal: Signal) {
         self.effects.push(Effect::Signal(signal));
     }
@@ -158,14 +162,20 @@ impl<S, E> Context<S, E> {
         self.signal(Signal::Fail(end));
     }
 
-    /// Everything asked for so far, in order.
+    /// Returns all requested effects, in order.
     #[must_use]
     pub fn into_effects(self) -> Vec<Effect<S, E>> {
         self.effects
     }
 
-    /// Takes everything asked for so far, in order, and leaves the context empty.
+    /// Removes and returns all requested effects, in order.
     pub fn drain(&mut self) -> impl Iterator<Item = Effect<S, E>> {
         self.effects.drain(..)
+    }
+
+    /// Prepares the empty context for the next call of the protocol.
+    pub(crate) fn set_open(&mut self, open: bool) {
+        debug_assert!(self.effects.is_empty(), "effects of the last call are left");
+        self.open = open;
     }
 }

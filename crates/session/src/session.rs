@@ -1,22 +1,22 @@
-//! The machine: one entry point, every effect out before it returns.
+//! The state machine, with one entry point: [`Session::step`].
 //!
-//! What an input does is told where it belongs: what callers ask for in `requests`, the way from a
-//! call to a live stream in `opening`, signs of life in `liveness`, ends and the attempts after
-//! them in `attempts`.
+//! The handlers are grouped by concern: requests of the caller in `requests`, the way from a call to a
+//! live stream in `opening`, signs of life in `liveness`, ends and the attempts after them in `retry`.
 
-mod attempts;
 mod liveness;
 mod opening;
+mod phase;
 mod requests;
+mod retry;
 
-use std::time::Duration;
-
+use self::{
+    phase::{Attempt, Phase, ProbePurpose, Stage},
+    retry::RetryState,
+};
 use crate::{
     Generation, Signal, Time,
-    backoff::Backoff,
     config::{CheckedConfig, Config},
     end::{End, Initiator, Reason},
-    session::{attempts::Credentials, liveness::Probe},
     status::{Activity, Cause, State, Status, Transition},
     timer::{Deadline, Timer, Timers},
 };
@@ -24,84 +24,65 @@ use crate::{
 /// Everything that can happen to a session.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Input {
-    /// The caller wants a live stream. Harmless when one is held or on the way.
+    /// The caller wants a live stream. Has no effect while one is held or being opened.
     Connect,
-    /// The caller doubts the stream: probe it, and replace it unless it answers.
+    /// The caller doubts the stream: it is probed, and replaced unless the peer responds.
     Reconnect,
-    /// The caller leaves: end the stream in order, attempt nothing afterwards. Can be connected again.
+    /// The caller leaves: the stream ends in order and no attempt follows until the next
+    /// [`Input::Connect`].
     Leave,
-    /// End everything now, for good.
+    /// The caller ends everything now and for good.
     Close,
     /// The connection has taken the request.
     Accepted(Generation),
     /// The response headers have arrived.
     Headers(Generation),
-    /// Bytes of the response have arrived, be it a part of a message.
+    /// Bytes of the response have arrived, possibly only a part of a message.
     Received(Generation),
-    /// A whole message has arrived and is about to be told to the protocol.
+    /// A whole message has arrived. The protocol receives it after this step.
     Message(Generation),
     /// The stream ended, or could not be opened.
     Ended(Generation, End),
-    /// The answer to a probe: whether the peer made one.
+    /// The result of a probe: true if the peer responded.
     Probed(Generation, bool),
-    /// The application does not take what was received, so nothing more is read (`true`); it does
-    /// again (`false`). A peer that may not send can not be called silent.
+    /// Reading was paused because the application's queue is full (`true`), or resumed (`false`).
+    /// While it is paused, no deadline for the peer runs.
     ReadPaused(Generation, bool),
-    /// The protocol has something to say.
+    /// The protocol signals something.
     Signal(Generation, Signal),
     /// A deadline may have passed.
     Tick,
 }
 
-/// Everything a session asks for.
+/// Everything a session asks of its driver.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// Dial and open a stream, with new credentials if `refresh`.
+    /// Dial and open a stream.
     Open {
-        /// Names the attempt.
+        /// The attempt.
         generation: Generation,
-        /// The peer refused the credentials of the last attempt.
+        /// True if the peer refused the last credentials, so that new ones are needed.
         refresh: bool,
     },
     /// End our half of the stream.
     Finish(Generation),
-    /// Drop the stream and the connection it dialled.
+    /// Drop the stream and the connection that was dialled for it.
     Kill(Generation),
-    /// Ask the peer whether it lives.
+    /// Probe the peer on the stream's connection.
     Probe(Generation),
     /// Have the protocol send a heartbeat.
     Heartbeat(Generation),
     /// The stream is live.
     Up(Generation),
-    /// The stream, or the attempt at it, is over.
+    /// The stream, or the attempt to open it, is over.
     Down(Generation, End),
-    /// Nothing more will be attempted unless the caller connects again.
+    /// No attempt follows until the caller connects again.
     Stopped(End),
     /// The state changed.
     Changed(Transition),
 }
 
-/// The phases, each with what is known in it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Phase {
-    Idle,
-    Backoff,
-    Opening(Generation),
-    Greeting(Generation),
-    Restoring(Generation),
-    Live {
-        generation: Generation,
-        proven: bool,
-    },
-    Draining {
-        generation: Generation,
-        /// The caller has asked for a stream again meanwhile.
-        again: bool,
-    },
-    Closed,
-}
-
-/// The machine of one resilient stream.
+/// The state machine of one resilient stream.
 ///
 /// ```text
 ///          Connect          Accepted/Headers        Greeted            Restored
@@ -114,49 +95,35 @@ pub(crate) enum Phase {
 ///   Close: from everywhere to Closed.
 /// ```
 ///
-/// [`Ready`](crate::Ready) says which of the middle phases there are. Each has its own deadline and its own
-/// [`Reason`].
+/// [`Ready`](crate::Ready) selects which of the middle phases exist. Each has its own deadline and its
+/// own [`Reason`].
 #[derive(Debug)]
 pub struct Session {
     config: CheckedConfig,
     phase: Phase,
     timers: Timers,
-    backoff: Backoff,
+    retry: RetryState,
     status: Status,
-    last_start: Option<Time>,
-    was_live: bool,
-    credentials: Credentials,
-    probe: Probe,
-    heartbeat_interval: Option<Duration>,
-    expects_acks: bool,
-    held: bool,
     now: Time,
 }
 
 impl Session {
-    /// A session that has done nothing yet. Equal seeds and inputs give equal outputs.
+    /// Creates an idle session. Equal seeds and inputs give equal outputs.
     #[must_use]
     pub fn new(config: CheckedConfig, seed: u64) -> Self {
-        let heartbeat_interval = config.settings().heartbeat_interval;
         Self {
             config,
             phase: Phase::Idle,
             timers: Timers::default(),
-            backoff: Backoff::new(seed),
+            retry: RetryState::new(seed),
             status: Status::new(),
-            last_start: None,
-            was_live: false,
-            credentials: Credentials::Good,
-            probe: Probe::None,
-            heartbeat_interval,
-            expects_acks: false,
-            held: false,
             now: Time::ZERO,
         }
     }
 
-    /// Feeds one input, then every timer that is due, and returns the next deadline. Everything the
-    /// driver must do is in `out` when this returns; nothing is left queued inside.
+    /// Handles one input, then every timer that is due, and returns the next deadline.
+    ///
+    /// All actions are appended to `out`; nothing stays queued inside.
     ///
     /// # Panics
     ///
@@ -164,6 +131,8 @@ impl Session {
     pub fn step(&mut self, now: Time, input: Input, out: &mut Vec<Action>) -> Option<Deadline> {
         debug_assert!(self.now <= now, "time must not run backwards");
         self.now = now;
+        // The input comes first: a driver that wakes late with a message in hand must not end a
+        // healthy stream for its silence.
         self.on_input(now, input, out);
         while let Some(timer) = self.timers.pop_due(now) {
             self.on_timer(now, timer, out);
@@ -173,32 +142,25 @@ impl Session {
         self.timers.next()
     }
 
-    /// When the session must be stepped again.
+    /// Returns the time by which the session must be stepped again; `None` while idle or closed.
     #[must_use]
     pub fn deadline(&self) -> Option<Deadline> {
         self.timers.next()
     }
 
-    /// The session as an observer sees it.
+    /// Returns the status of the session.
     #[must_use]
     pub fn status(&self) -> &Status {
         &self.status
     }
 
-    /// The stream that is being opened or held.
+    /// Returns the stream that is being opened, held or ended.
     #[must_use]
     pub fn current(&self) -> Option<Generation> {
-        match self.phase {
-            Phase::Idle | Phase::Backoff | Phase::Closed => None,
-            Phase::Opening(generation)
-            | Phase::Greeting(generation)
-            | Phase::Restoring(generation)
-            | Phase::Live { generation, .. }
-            | Phase::Draining { generation, .. } => Some(generation),
-        }
+        self.attempt().map(|attempt| attempt.generation)
     }
 
-    /// The settings in force.
+    /// Returns the settings in force.
     #[must_use]
     pub fn config(&self) -> &Config {
         self.config.settings()
@@ -211,120 +173,129 @@ impl Session {
             Input::Leave => self.on_leave(now, out),
             Input::Close => self.on_close(now, out),
             Input::Tick => {}
-            Input::Accepted(from) => self.if_current(from, |s| s.on_accepted(now, from, out)),
-            Input::Headers(from) => self.if_current(from, |s| s.on_headers(now, from, out)),
+            Input::Accepted(from) => self.if_current(from, |s| s.on_accepted(now, out)),
+            Input::Headers(from) => self.if_current(from, |s| s.on_headers(now, out)),
             Input::Received(from) => self.if_current(from, |s| s.on_received(now)),
             Input::Message(from) => self.if_current(from, |s| {
-                s.on_headers(now, from, out);
+                // A message implies the headers: a transport may report them together.
+                s.on_headers(now, out);
                 s.on_received(now);
             }),
-            Input::Ended(from, end) => self.if_current(from, |s| s.lose(now, end, out)),
+            Input::Ended(from, end) => self.if_current(from, |s| s.on_ended(now, end, out)),
             Input::Probed(from, alive) => self.if_current(from, |s| s.on_probed(now, alive, out)),
-            Input::ReadPaused(from, held) => self.if_current(from, |s| s.on_held(now, held)),
+            Input::ReadPaused(from, paused) => {
+                self.if_current(from, |s| s.on_read_paused(now, paused));
+            }
             Input::Signal(from, signal) => {
-                self.if_current(from, |s| s.on_signal(now, from, signal, out));
+                self.if_current(from, |s| s.on_signal(now, signal, out));
             }
         }
     }
 
-    /// Anything an older attempt still has to say is void.
-    fn if_current(&mut self, from: Generation, then: impl FnOnce(&mut Self)) {
+    /// Runs a handler unless the input belongs to another attempt than the current one.
+    fn if_current(&mut self, from: Generation, handle: impl FnOnce(&mut Self)) {
         if self.current() == Some(from) {
-            then(self);
+            handle(self);
         }
     }
 
-    fn on_signal(&mut self, now: Time, from: Generation, signal: Signal, out: &mut Vec<Action>) {
+    fn on_signal(&mut self, now: Time, signal: Signal, out: &mut Vec<Action>) {
         match signal {
-            Signal::Greeted => self.on_greeted(now, from, out),
-            Signal::RestoreProgress => self.on_answered(now),
-            Signal::Restored => self.on_restored(now, from, out),
+            Signal::Greeted => self.on_greeted(now, out),
+            Signal::RestoreProgress => self.on_restore_progress(now),
+            Signal::Restored => self.on_restored(now, out),
             Signal::HeartbeatAcked => self.timers.disarm(Timer::Ack),
-            Signal::ExpectAcks => self.expects_acks = true,
+            Signal::ExpectAcks => self.on_expect_acks(),
             Signal::HeartbeatInterval(interval) => self.on_heartbeat_interval(now, interval),
-            Signal::Drain(why) => self.move_on(now, why, out),
-            Signal::Fail(end) => self.lose(now, end, out),
+            Signal::Drain(message) => self.on_peer_drain(now, message, out),
+            Signal::Fail(end) => self.on_ended(now, end, out),
         }
     }
 
     fn on_timer(&mut self, now: Time, timer: Timer, out: &mut Vec<Action>) {
         let timed_out = |reason| End::retry(Initiator::Peer, reason);
         match timer {
-            Timer::Open => self.lose(
-                now,
-                End::retry(Initiator::Network, Reason::OpenTimeout),
-                out,
-            ),
-            Timer::Greet => self.lose(now, timed_out(Reason::GreetingTimeout), out),
-            Timer::Restore => self.lose(now, timed_out(Reason::RestoringTimeout), out),
-            Timer::Activity => self.lose(now, timed_out(Reason::Silent), out),
-            Timer::Ack => self.lose(now, timed_out(Reason::HeartbeatUnanswered), out),
-            Timer::Ask => {
-                if let Some(generation) = self.current() {
-                    self.probe_for(now, generation, Probe::Life, out);
-                }
+            Timer::Open => {
+                let end = End::retry(Initiator::Network, Reason::OpenTimeout);
+                self.on_ended(now, end, out);
             }
+            Timer::Greet => self.on_ended(now, timed_out(Reason::GreetingTimeout), out),
+            Timer::Restore => self.on_ended(now, timed_out(Reason::RestoringTimeout), out),
+            Timer::Activity => self.on_ended(now, timed_out(Reason::Silent), out),
+            Timer::Ack => self.on_ended(now, timed_out(Reason::HeartbeatUnanswered), out),
+            Timer::ProbeDue => self.probe(now, ProbePurpose::Liveness, out),
             Timer::Probe => self.on_probed(now, false, out),
-            Timer::Heartbeat => self.beat(now, out),
-            Timer::Stable => self.prove(),
-            Timer::Retry => self.attempt(now, out),
+            Timer::Heartbeat => self.on_heartbeat_due(now, out),
+            Timer::Stable => self.on_stable(),
+            Timer::Retry => self.start_attempt(now, out),
             Timer::Leave => self.stop(now, Phase::Idle, out),
-            Timer::Protocol => unreachable!("the endpoint keeps the protocol's timer"),
         }
     }
 
+    fn attempt(&self) -> Option<&Attempt> {
+        match &self.phase {
+            Phase::Attempt(attempt) => Some(attempt),
+            Phase::Idle | Phase::Backoff | Phase::Closed => None,
+        }
+    }
+
+    fn attempt_mut(&mut self) -> Option<&mut Attempt> {
+        match &mut self.phase {
+            Phase::Attempt(attempt) => Some(attempt),
+            Phase::Idle | Phase::Backoff | Phase::Closed => None,
+        }
+    }
+
+    fn stage(&self) -> Option<Stage> {
+        self.attempt().map(|attempt| attempt.stage)
+    }
+
     fn enter(&mut self, phase: Phase) {
-        self.timers.keep_for(&phase);
+        self.timers.retain(|timer| phase.uses(timer));
         self.status.activity = phase.activity();
         self.phase = phase;
     }
 
-    fn reach(&mut self, now: Time, state: State, cause: Cause, out: &mut Vec<Action>) {
-        if let Some(transition) = self.status.reach(now, state, cause) {
+    fn enter_stage(&mut self, stage: Stage) {
+        if let Some(attempt) = self.attempt_mut() {
+            attempt.stage = stage;
+            self.timers.retain(|timer| stage.uses(timer));
+            self.status.activity = self.phase.activity();
+        }
+    }
+
+    fn set_state(&mut self, now: Time, state: State, cause: Cause, out: &mut Vec<Action>) {
+        if let Some(transition) = self.status.set_state(now, state, cause) {
             out.push(Action::Changed(transition));
         }
     }
 
-    /// Invariants that hold between any two steps.
+    /// Asserts the invariants that hold between any two steps.
     fn check(&self) {
         debug_assert!(
-            Timer::SESSION
+            Timer::ALL
                 .into_iter()
-                .all(|timer| self.timers.armed(timer).is_none() || timer.belongs_to(&self.phase)),
+                .all(|timer| self.timers.armed(timer).is_none() || self.phase.uses(timer)),
             "{:?} in {:?}",
             self.timers,
             self.phase
         );
         let waiting = self.timers.next().is_some();
-        match self.phase {
-            Phase::Idle | Phase::Closed => {
+        let paused = self.attempt().is_some_and(|attempt| attempt.read_paused);
+        match self.phase.activity() {
+            Activity::Idle | Activity::Closed => {
                 debug_assert!(!waiting, "{:?} waits for nothing", self.phase);
                 debug_assert_eq!(self.status.state, State::Disconnected);
             }
-            Phase::Live { .. } => debug_assert_eq!(self.status.state, State::Connected),
-            Phase::Greeting(_) | Phase::Restoring(_) => {
-                debug_assert!(waiting || self.held, "{:?} waits for ever", self.phase);
+            Activity::Live => debug_assert_eq!(self.status.state, State::Connected),
+            Activity::Greeting | Activity::Restoring => {
+                debug_assert!(waiting || paused, "{:?} waits for ever", self.phase);
                 debug_assert_ne!(self.status.state, State::Disconnected);
             }
-            Phase::Backoff | Phase::Opening(_) | Phase::Draining { .. } => {
+            Activity::Backoff | Activity::Opening | Activity::Draining => {
                 debug_assert!(waiting, "{:?} waits for ever", self.phase);
                 debug_assert_ne!(self.status.state, State::Disconnected);
             }
-        }
-    }
-}
-
-impl Phase {
-    pub(crate) fn activity(&self) -> Activity {
-        match self {
-            Self::Idle => Activity::Idle,
-            Self::Backoff => Activity::Backoff,
-            Self::Opening(_) => Activity::Opening,
-            Self::Greeting(_) => Activity::Greeting,
-            Self::Restoring(_) => Activity::Restoring,
-            Self::Live { .. } => Activity::Live,
-            Self::Draining { .. } => Activity::Draining,
-            Self::Closed => Activity::Closed,
         }
     }
 }

@@ -1,26 +1,26 @@
-//! What a session shows of itself.
+//! The status of a session, as an observer sees it.
 
-use std::{collections::VecDeque, fmt};
+use std::{collections::VecDeque, fmt, sync::Arc};
 
 use crate::{End, Generation, Time};
 
-/// The four states people know.
+/// The connection state that users know.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum State {
-    /// Nothing is held and nothing is tried: not begun, left, closed or given up.
+    /// No stream is held and none is attempted: not connected yet, left, closed or given up.
     Disconnected,
     /// Working towards the first live stream.
     Connecting,
-    /// A stream is live: whatever was to be restored is restored and acknowledged.
+    /// A stream is live: everything to restore is restored and acknowledged.
     Connected,
     /// Working towards a live stream after the loss of one.
     Reconnecting,
 }
 
-/// What a session is busy with.
+/// The current activity of a session, finer than its [`State`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Activity {
-    /// Nothing.
+    /// None.
     Idle,
     /// Waiting for the next attempt.
     Backoff,
@@ -28,77 +28,77 @@ pub enum Activity {
     Opening,
     /// Waiting for the peer's greeting.
     Greeting,
-    /// Waiting for the answers to the restoration.
+    /// Waiting for the responses to the restoration.
     Restoring,
     /// Holding a live stream.
     Live,
     /// Ending its stream in order.
     Draining,
-    /// Nothing, for good.
+    /// None, for good.
     Closed,
 }
 
-/// Why a session is in its state.
+/// The cause of a state.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Cause {
-    /// The caller wished it.
+    /// The caller requested it.
     Requested,
     /// A stream became live.
     Live,
     /// A stream or an attempt ended.
     Ended(End),
-    /// The peer announced that it stops; a new stream is on the way.
+    /// The peer announced that it stops, with this message; a new stream is being opened.
     PeerDraining(String),
 }
 
 /// One change of state.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Transition {
-    /// Counts the transitions of the session from 1.
+    /// The number of the transition; the session's first is 1.
     pub number: u64,
-    /// When.
+    /// The time of the change.
     pub at: Time,
     /// The state before.
     pub from: State,
     /// The state after.
     pub to: State,
-    /// Why.
+    /// The cause of the change.
     pub cause: Cause,
-    /// The newest attempt at that moment.
+    /// The newest attempt at that time.
     pub generation: Generation,
 }
 
-/// A session as an observer sees it. The newest value always tells the whole.
+/// A snapshot of a session. Cheap to clone and to compare.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Status {
-    /// One of the four states.
+    /// The connection state.
     pub state: State,
-    /// What the session is busy with.
+    /// The current activity.
     pub activity: Activity,
-    /// Why it is in its state; while reconnecting, the newest failure.
+    /// The cause of the state; while reconnecting, the newest failure.
     pub cause: Cause,
-    /// Since when it is in its state.
+    /// The time since which the session is in its state.
     pub since: Time,
-    /// The newest attempt; counts from 1.
+    /// The newest attempt; the first is 1.
     pub generation: Generation,
-    /// Failed attempts in a row.
+    /// Failed attempts since a stream was last stable.
     pub consecutive_failures: u32,
-    /// Attempts that failed since the session was made.
+    /// Failed attempts since the session was created.
     pub failed_attempts: u64,
-    /// Streams that became live since the session was made.
+    /// Streams that became live since the session was created.
     pub streams_established: u64,
-    /// Probes that the peer answered since the session was made.
+    /// Probes that the peer answered since the session was created.
     pub probes_answered: u64,
-    /// When the next attempt is due.
+    /// The time of the next attempt, while one is scheduled.
     pub next_retry_at: Option<Time>,
-    /// How many transitions there have been.
+    /// The number of transitions since the session was created.
     pub transitions: u64,
     /// The newest transitions, at most [`Status::RECENT`], oldest first.
-    pub recent: VecDeque<Transition>,
+    pub recent: Arc<VecDeque<Transition>>,
 }
 
 impl Status {
-    /// How many transitions a status remembers.
+    /// The maximum number of transitions that a status keeps.
     pub const RECENT: usize = 64;
 
     pub(crate) fn new() -> Self {
@@ -114,12 +114,17 @@ impl Status {
             probes_answered: 0,
             next_retry_at: None,
             transitions: 0,
-            recent: VecDeque::new(),
+            recent: Arc::default(),
         }
     }
 
-    /// Records the state reached, and the transition if it is another one.
-    pub(crate) fn reach(&mut self, now: Time, state: State, cause: Cause) -> Option<Transition> {
+    /// Sets the state and its cause. Returns the transition if the state is a new one.
+    pub(crate) fn set_state(
+        &mut self,
+        now: Time,
+        state: State,
+        cause: Cause,
+    ) -> Option<Transition> {
         let from = self.state;
         self.cause = cause.clone();
         if from == state {
@@ -136,10 +141,13 @@ impl Status {
             cause,
             generation: self.generation,
         };
-        if self.recent.len() == Self::RECENT {
-            self.recent.pop_front();
+        // Copies the list only when an observer still holds the one before. Sharing it keeps equal
+        // statuses cheap to compare: an `Arc` is compared by its address first.
+        let recent = Arc::make_mut(&mut self.recent);
+        if recent.len() == Self::RECENT {
+            recent.pop_front();
         }
-        self.recent.push_back(transition.clone());
+        recent.push_back(transition.clone());
         Some(transition)
     }
 }
@@ -158,10 +166,10 @@ impl fmt::Display for State {
 impl fmt::Display for Cause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Requested => f.write_str("asked for"),
-            Self::Live => f.write_str("a stream is live"),
+            Self::Requested => f.write_str("requested"),
+            Self::Live => f.write_str("stream is live"),
             Self::Ended(end) => end.fmt(f),
-            Self::PeerDraining(why) => write!(f, "moving: {why}"),
+            Self::PeerDraining(message) => write!(f, "peer is draining: {message}"),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Time as the machines see it.
+//! Virtual time for the state machines.
 
 use std::{
     fmt,
@@ -6,30 +6,30 @@ use std::{
     time::Duration,
 };
 
-/// A moment: microseconds since the driver started.
+/// A point in time: microseconds since the driver started.
 ///
 /// Unlike [`std::time::Instant`] it can be printed, written into a script and replayed. Arithmetic
-/// saturates: a moment past the end of `u64` (584,000 years) is the end.
+/// saturates at the end of `u64` (584,000 years).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Time(u64);
 
 impl Time {
-    /// The moment the driver started.
+    /// The start of the driver.
     pub const ZERO: Self = Self(0);
 
-    /// The moment `micros` microseconds after the start.
+    /// Creates the time `micros` microseconds after the start.
     #[must_use]
     pub const fn from_micros(micros: u64) -> Self {
         Self(micros)
     }
 
-    /// Microseconds since the start.
+    /// Returns the microseconds since the start.
     #[must_use]
     pub const fn as_micros(self) -> u64 {
         self.0
     }
 
-    /// Time since `earlier`, zero if that is later.
+    /// Returns the time since `earlier`, or zero if that is later.
     #[must_use]
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_micros(self.0.saturating_sub(earlier.0))

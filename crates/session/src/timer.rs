@@ -1,85 +1,64 @@
 //! Named timers in one table.
 
-use crate::{Time, session::Phase};
+use crate::Time;
 
-/// What a deadline is for. One timer, one meaning.
+/// The purpose of a session's deadline.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Timer {
-    /// Dialling and opening.
+    /// Limit on dialling and opening.
     Open,
-    /// The peer's greeting.
+    /// Limit on the wait for the peer's greeting.
     Greet,
-    /// The next answer of the restoration.
+    /// Limit on the wait for the next response while restoring.
     Restore,
-    /// Silence of the peer.
+    /// Limit on the peer's silence.
     Activity,
-    /// A heartbeat that is not acknowledged.
+    /// Limit on the wait for a heartbeat's acknowledgement.
     Ack,
-    /// Silence after which the peer is asked.
-    Ask,
-    /// The answer to a probe.
+    /// Silence after which the peer is probed.
+    ProbeDue,
+    /// Limit on the wait for the result of a probe.
     Probe,
     /// The next heartbeat.
     Heartbeat,
-    /// The stream proves itself.
+    /// The time from which a live stream counts as stable.
     Stable,
     /// The next attempt.
     Retry,
-    /// Our own orderly end.
+    /// Limit on our own orderly end.
     Leave,
-    /// The protocol's own.
-    Protocol,
 }
 
-/// When the machine must be stepped again, and for what.
+/// The time by which a session must be stepped again, and the reason.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Deadline {
-    /// The moment.
+    /// The time.
     pub at: Time,
-    /// The timer that asked for it.
+    /// The timer that expires then.
     pub timer: Timer,
 }
 
 /// The armed timers of a session.
 #[derive(Debug, Default)]
-pub(crate) struct Timers([Option<Time>; Timer::SESSION.len()]);
+pub(crate) struct Timers([Option<Time>; Timer::ALL.len()]);
 
 impl Timer {
-    pub(crate) const SESSION: [Self; 11] = [
+    pub(crate) const ALL: [Self; 11] = [
         Self::Open,
         Self::Greet,
         Self::Restore,
         Self::Activity,
         Self::Ack,
-        Self::Ask,
+        Self::ProbeDue,
         Self::Probe,
         Self::Heartbeat,
         Self::Stable,
         Self::Retry,
         Self::Leave,
     ];
-
-    /// Whether the timer means something in the phase. A transition clears all that do not.
-    pub(crate) fn belongs_to(self, phase: &Phase) -> bool {
-        match self {
-            Self::Open => matches!(phase, Phase::Opening(_)),
-            Self::Greet => matches!(phase, Phase::Greeting(_)),
-            Self::Restore => matches!(phase, Phase::Restoring(_)),
-            Self::Activity | Self::Ack | Self::Heartbeat => matches!(
-                phase,
-                Phase::Greeting(_) | Phase::Restoring(_) | Phase::Live { .. }
-            ),
-            Self::Ask | Self::Probe | Self::Stable => {
-                matches!(phase, Phase::Live { .. })
-            }
-            Self::Retry => matches!(phase, Phase::Backoff),
-            Self::Leave => matches!(phase, Phase::Draining { .. }),
-            Self::Protocol => false,
-        }
-    }
 }
 
-const _: () = assert!(Timer::Leave as usize + 1 == Timer::SESSION.len());
+const _: () = assert!(Timer::Leave as usize + 1 == Timer::ALL.len());
 
 impl Timers {
     pub(crate) fn arm(&mut self, timer: Timer, at: Time) {
@@ -90,25 +69,23 @@ impl Timers {
         self.0[timer as usize] = None;
     }
 
+    /// Returns the time at which the timer expires, if it is armed.
     pub(crate) fn armed(&self, timer: Timer) -> Option<Time> {
         self.0[timer as usize]
     }
 
-    pub(crate) fn clear(&mut self) {
-        *self = Self::default();
-    }
-
-    /// Drops every timer that means nothing in the phase.
-    pub(crate) fn keep_for(&mut self, phase: &Phase) {
-        for timer in Timer::SESSION {
-            if !timer.belongs_to(phase) {
+    /// Disarms every timer for which `keep` returns false.
+    pub(crate) fn retain(&mut self, keep: impl Fn(Timer) -> bool) {
+        for timer in Timer::ALL {
+            if !keep(timer) {
                 self.disarm(timer);
             }
         }
     }
 
+    /// Returns the earliest deadline; of equal ones, that of the first timer in [`Timer::ALL`].
     pub(crate) fn next(&self) -> Option<Deadline> {
-        Timer::SESSION
+        Timer::ALL
             .into_iter()
             .filter_map(|timer| {
                 Some(Deadline {
@@ -119,6 +96,7 @@ impl Timers {
             .min_by_key(|deadline| deadline.at)
     }
 
+    /// Disarms and returns the earliest timer that has expired by `now`.
     pub(crate) fn pop_due(&mut self, now: Time) -> Option<Timer> {
         let due = self.next().filter(|deadline| deadline.at <= now)?;
         self.disarm(due.timer);

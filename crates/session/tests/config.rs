@@ -17,12 +17,12 @@ fn faults(config: Config) -> Vec<&'static str> {
 }
 
 #[test]
-fn the_defaults_have_no_fault() {
+fn default_settings_are_valid() {
     assert_eq!(faults(Config::default()), [""; 0]);
 }
 
 #[test]
-fn every_fault_is_told_at_once_with_what_would_be_right() {
+fn all_faults_of_the_settings_are_reported_at_once() {
     let config = Config {
         initial_backoff: Duration::from_secs(60),
         backoff_multiplier: 0.5,
@@ -54,7 +54,7 @@ fn every_fault_is_told_at_once_with_what_would_be_right() {
 }
 
 #[test]
-fn what_is_no_number_is_a_fault() {
+fn settings_that_are_not_finite_numbers_are_faults() {
     for multiplier in [f64::NAN, f64::INFINITY, -2.0, 0.99] {
         let config = Config {
             backoff_multiplier: multiplier,
@@ -70,7 +70,7 @@ fn what_is_no_number_is_a_fault() {
 }
 
 #[test]
-fn a_peer_whose_life_is_asked_for_needs_a_limit_and_may_be_given_one_below_the_heartbeat() {
+fn probing_needs_an_activity_timeout_of_any_length() {
     let asked = Config {
         liveness: Liveness::Probed,
         ..Config::default()
@@ -88,7 +88,7 @@ fn a_peer_whose_life_is_asked_for_needs_a_limit_and_may_be_given_one_below_the_h
 }
 
 #[test]
-fn the_least_interval_follows_the_formula() {
+fn minimum_interval_follows_its_formula() {
     let least = |initial_backoff| {
         Config {
             initial_backoff,
@@ -216,13 +216,13 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn c23_no_settings_however_small_or_large_make_a_session_panic(config in configs()) {
+    fn extreme_settings_never_make_a_session_panic(config in configs()) {
         exercise(config);
     }
 }
 
 #[test]
-fn c23_the_smallest_timeouts_of_all_end_attempts_and_nothing_else() {
+fn smallest_timeouts_end_attempts_and_nothing_else() {
     let tiny = Duration::from_micros(1);
     let config = Config {
         initial_backoff: tiny,

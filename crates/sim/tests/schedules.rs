@@ -16,7 +16,7 @@ fn two_hundred_schedules_lose_double_reorder_and_leak_nothing() {
 }
 
 #[test]
-fn x7_equal_seeds_give_equal_runs() {
+fn equal_seeds_give_equal_runs() {
     for seed in [3, 77, 1_234_567] {
         let (one, other) = (run(seed), run(seed));
         assert_eq!(one.trace, other.trace);

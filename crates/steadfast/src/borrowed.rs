@@ -34,8 +34,8 @@ impl<C: Connection> Transport for Borrowed<C> {
         _refresh: bool,
     ) -> impl Future<Output = Result<Shared<C>, End>> + Send + 'static {
         std::future::ready(if self.0.is_dead() {
-            let why = "the connection it was borrowed from has ended".to_owned();
-            Err(End::stop(Initiator::Network, Reason::Lost(why)))
+            let why = "the connection it was borrowed from has ended";
+            Err(End::stop(Initiator::Network, Reason::Lost(why.into())))
         } else {
             Ok(Shared(self.0.clone()))
         })

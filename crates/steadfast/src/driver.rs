@@ -14,8 +14,8 @@ use bytes::Bytes;
 use futures_util::{StreamExt as _, stream::FuturesUnordered};
 use prost::Message;
 use steadfast_session::{
-    Activity, Deadline, End, Generation, Initiator, Protocol, Reason, State, Time,
-    endpoint::{Action, Input},
+    Activity, Detail, End, Generation, Initiator, Protocol, Reason, State, Time,
+    endpoint::{Action, Deadline, Input},
     session,
 };
 use tokio::time::Instant;
@@ -193,8 +193,9 @@ where
         match P::Receive::decode(bytes.clone()) {
             Ok(message) => self.step(Input::Message(from, message)),
             Err(error) => {
-                let what = format!("a message can not be decoded: {error}");
-                self.ended(from, End::retry(Initiator::Peer, Reason::Protocol(what)));
+                let text = format!("a message can not be decoded: {error}");
+                let reason = Reason::Protocol(Detail::new(text, error));
+                self.ended(from, End::retry(Initiator::Peer, reason));
             }
         }
     }
@@ -255,13 +256,7 @@ where
     fn show(&mut self) {
         let status = self.parts.endpoint.status();
         self.parts.shown.status.send_if_modified(|shown| {
-            let differs = shown.transitions != status.transitions
-                || shown.activity != status.activity
-                || shown.generation != status.generation
-                || shown.consecutive_failures != status.consecutive_failures
-                || shown.probes_answered != status.probes_answered
-                || shown.next_retry_at != status.next_retry_at
-                || shown.cause != status.cause;
+            let differs = shown != status;
             if differs {
                 shown.clone_from(status);
             }

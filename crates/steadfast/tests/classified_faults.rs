@@ -94,7 +94,7 @@ fn verdict(end: &End) -> Verdict {
 
 fn text(end: &End) -> &str {
     match &end.reason {
-        Reason::Unreachable(text) | Reason::Lost(text) | Reason::Protocol(text) => text,
+        Reason::Unreachable(text) | Reason::Lost(text) | Reason::Protocol(text) => text.as_str(),
         other => panic!("no text: {other}"),
     }
 }

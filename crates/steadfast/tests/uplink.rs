@@ -342,7 +342,7 @@ async fn a_dead_lender_stops_the_borrower_with_a_typed_end() {
     metrics.live().await;
     within("closed", registered.link.close()).await;
     let why = "the connection it was borrowed from has ended".to_owned();
-    let end = End::stop(Initiator::Network, Reason::Lost(why));
+    let end = End::stop(Initiator::Network, Reason::Lost(why.into()));
     assert_eq!(metrics.stopped().await, end);
     let status = metrics.link.status();
     assert_eq!(

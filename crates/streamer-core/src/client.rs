@@ -301,7 +301,7 @@ impl Protocol for Core {
 
     fn on_message(&mut self, now: Time, message: StreamerMessage, cx: &mut Cx) {
         if let Err(what) = self.receive(now, message, cx) {
-            cx.fail(End::retry(Initiator::Peer, Reason::Protocol(what)));
+            cx.fail(End::retry(Initiator::Peer, Reason::Protocol(what.into())));
         }
     }
 

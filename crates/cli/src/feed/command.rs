@@ -10,8 +10,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Feed, Pace, generator::Generator, packages::Packages};
 use crate::{
+    config::Settings,
     output,
-    settings::Settings,
     streamer::{patiently, tell_turns},
     units::grouped,
     wiring::{Dial, DialArgs, Publisher, Taken},
@@ -33,18 +33,18 @@ enum Source {
         #[arg(long, default_value_t = 1)]
         seed: u64,
         #[command(flatten)]
-        limits: Limits,
+        wish: Wish,
     },
     /// The packages apt knows, or else those dpkg has installed
     Packages {
         #[command(flatten)]
-        limits: Limits,
+        wish: Wish,
     },
 }
 
 /// How much of a feed is wanted, how fast, and where.
 #[derive(clap::Args)]
-struct Limits {
+struct Wish {
     /// End after so many documents
     #[arg(long, value_name = "N")]
     count: Option<u64>,
@@ -91,22 +91,20 @@ pub(crate) async fn run(
     mut settings: Settings,
     stop: &CancellationToken,
 ) -> anyhow::Result<ExitCode> {
-    let (seed, limits) = match args.source {
-        Source::Generator { seed, limits } => (Some(seed), limits),
-        Source::Packages { limits } => (None, limits),
-    };
-    let dial = Dial::from_settings(limits.dial.clone(), &mut settings);
+    let (Source::Generator { wish, .. } | Source::Packages { wish }) = &args.source;
+    let dial = Dial::from_settings(&wish.dial, &mut settings);
     settings.finish()?;
-    let mut feed = if let Some(seed) = seed {
-        Feed::Generator(Generator::new(seed))
-    } else {
-        let packages = Packages::open().await?;
-        output::note(&format!("packages from {}", packages.origin()));
-        Feed::Packages(packages)
+    let mut feed = match &args.source {
+        Source::Generator { seed, .. } => Feed::Generator(Generator::new(*seed)),
+        Source::Packages { .. } => {
+            let packages = Packages::open().await?;
+            output::note(&format!("packages from {}", packages.origin()));
+            Feed::Packages(packages)
+        }
     };
-    match &limits.publish {
-        None => write(&mut feed, &limits, stop).await?,
-        Some(target) => publish(&mut feed, &limits, target, &dial, stop).await?,
+    match &wish.publish {
+        None => write(&mut feed, wish, stop).await?,
+        Some(target) => publish(&mut feed, wish, target, &dial, stop).await?,
     }
     let skipped = match &feed {
         Feed::Generator(_) => 0,
@@ -121,10 +119,10 @@ pub(crate) async fn run(
     Ok(ExitCode::SUCCESS)
 }
 
-async fn write(feed: &mut Feed, limits: &Limits, stop: &CancellationToken) -> anyhow::Result<()> {
-    let mut pace = Pace::new(limits.rate);
+async fn write(feed: &mut Feed, wish: &Wish, stop: &CancellationToken) -> anyhow::Result<()> {
+    let mut pace = Pace::new(wish.rate);
     let mut given = 0;
-    while limits.count.is_none_or(|count| given < count) {
+    while wish.count.is_none_or(|count| given < count) {
         select! {
             () = stop.cancelled() => break,
             () = pace.wait() => {}
@@ -140,7 +138,7 @@ async fn write(feed: &mut Feed, limits: &Limits, stop: &CancellationToken) -> an
 
 async fn publish(
     feed: &mut Feed,
-    limits: &Limits,
+    wish: &Wish,
     target: &Target,
     dial: &Dial,
     stop: &CancellationToken,
@@ -151,12 +149,12 @@ async fn publish(
         () = stop.cancelled() => return Ok(()),
         greeted = patiently(publisher.trouble(), publisher.greeted()) => greeted?,
     };
-    let mut pace = Pace::new(limits.rate);
+    let mut pace = Pace::new(wish.rate);
     let mut waiting = FuturesUnordered::new();
     let (mut given, mut durable) = (0_u64, 0_u64);
     let mut feeding = true;
     while feeding || !waiting.is_empty() {
-        feeding = feeding && limits.count.is_none_or(|count| given < count);
+        feeding = feeding && wish.count.is_none_or(|count| given < count);
         select! {
             () = stop.cancelled(), if feeding => feeding = false,
             Some(taken) = waiting.next(), if !waiting.is_empty() => match taken? {

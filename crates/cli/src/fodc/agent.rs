@@ -5,17 +5,17 @@ use std::{net::IpAddr, path::PathBuf, process::ExitCode, time::Duration};
 use anyhow::bail;
 use steadfast::session::{State, Status};
 use steadfast_fodc_agent::{
-    Agent, Config, RecordPlace, StartError, UplinkConfig, identity::Identity, scrape::Endpoint,
-    uplink::Uplink,
+    Agent, Config, ConfigFault, RecordPlace, StartError, UplinkConfig, identity::Identity,
+    scrape::Endpoint, uplink::Uplink,
 };
 use steadfast_recorder::OpenError;
 use tokio::{select, sync::watch};
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use crate::{
+    config::{Listen, Setting, Settings, Several, Size, keys},
     output::{self, FAINT, styled},
     own_process::{READY, orphaned},
-    settings::{Given, Listen, Setting, Settings, Several, Size},
     wiring::Written,
 };
 
@@ -24,142 +24,99 @@ use crate::{
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
     /// A page to record; several with commas or repeated
-    #[arg(long, env = "STEADFAST_METRICS_ENDPOINT", value_name = "URL")]
-    metrics_endpoint: Vec<Given<Several<Endpoint>>>,
+    #[arg(long, value_name = "URL", value_delimiter = ',')]
+    metrics_endpoint: Vec<String>,
     /// Ports of this machine whose /metrics to record [default: 2121, unless there is an endpoint]
-    #[arg(long, env = "STEADFAST_POLL_METRICS_PORTS", value_name = "PORT")]
-    poll_metrics_ports: Vec<Given<Several<Port>>>,
+    #[arg(long, value_name = "PORT", value_delimiter = ',')]
+    poll_metrics_ports: Vec<String>,
     /// Names of the containers behind the ports and then the endpoints, as many as there are
-    #[arg(long, env = "STEADFAST_CONTAINER_NAMES", value_name = "NAME")]
-    container_names: Vec<Given<Several<String>>>,
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    container_names: Vec<String>,
     /// How often [default: 1s]
-    #[arg(long, env = "STEADFAST_POLL_METRICS_INTERVAL", value_name = "DURATION")]
-    poll_metrics_interval: Option<Given<Duration>>,
+    #[arg(long, value_name = "DURATION")]
+    poll_metrics_interval: Option<String>,
     /// Directory of the record; made if it is not there, continued if it is
     /// [default: steadfast-record]
-    #[arg(long, env = "STEADFAST_RECORD", value_name = "DIR")]
-    data: Option<Given<String>>,
+    #[arg(long, value_name = "DIR")]
+    data: Option<String>,
     /// Keep the record in memory only; it ends with the process
-    #[arg(long, env = "STEADFAST_IN_MEMORY", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
-    in_memory: Option<Given<bool>>,
+    #[arg(long, conflicts_with = "data")]
+    in_memory: bool,
     /// Bytes of the record, in memory with what pages need; the oldest data leaves first
     /// [default: 64MiB]
-    #[arg(long, env = "STEADFAST_BUDGET", value_name = "SIZE")]
-    budget: Option<Given<Size>>,
+    #[arg(long, value_name = "SIZE")]
+    budget: Option<String>,
     /// Where to serve /metrics, /livez, /readyz and remote read [default: 127.0.0.1:9090]
-    #[arg(
-        long,
-        env = "STEADFAST_PROMETHEUS_LISTEN_ADDR",
-        value_name = "[IP]:PORT"
-    )]
-    prometheus_listen_addr: Option<Given<Listen>>,
+    #[arg(long, value_name = "[IP]:PORT")]
+    prometheus_listen_addr: Option<String>,
     /// The proxy to answer [default: 127.0.0.1:17912 if the node is named, else none]
-    #[arg(
-        long,
-        env = "STEADFAST_PROXY_ADDR",
-        value_name = "HOST:PORT",
-        help_heading = "Proxy"
-    )]
-    proxy_addr: Option<Given<Written>>,
+    #[arg(long, value_name = "HOST:PORT", help_heading = "Proxy")]
+    proxy_addr: Option<String>,
     /// Name of the pod or node [default: the host's name]
-    #[arg(
-        long,
-        env = "STEADFAST_POD_NAME",
-        value_name = "NAME",
-        help_heading = "Proxy"
-    )]
-    pod_name: Option<Given<String>>,
-    #[arg(long, env = "STEADFAST_NODE_ROLE", help = ROLE_HELP, value_name = "ROLE", help_heading = "Proxy")]
-    node_role: Option<Given<String>>,
+    #[arg(long, value_name = "NAME", help_heading = "Proxy")]
+    pod_name: Option<String>,
+    #[arg(long, help = ROLE_HELP, value_name = "ROLE", help_heading = "Proxy")]
+    node_role: Option<String>,
     /// Labels of the node
     #[arg(
         long,
-        env = "STEADFAST_NODE_LABELS",
         value_name = "KEY=VALUE",
+        value_delimiter = ',',
         help_heading = "Proxy"
     )]
-    node_labels: Vec<Given<Several<Label>>>,
+    node_labels: Vec<String>,
     /// Where the node listens, for proxies of the first version; with --node-port
     #[arg(
         long,
-        env = "STEADFAST_NODE_IP",
         value_name = "IP",
         hide_short_help = true,
         help_heading = "Proxy"
     )]
-    node_ip: Option<Given<Ip>>,
+    node_ip: Option<String>,
     /// See --node-ip
     #[arg(
         long,
-        env = "STEADFAST_NODE_PORT",
         value_name = "PORT",
         hide_short_help = true,
         help_heading = "Proxy"
     )]
-    node_port: Option<Given<Port>>,
+    node_port: Option<String>,
     /// How often to say that it lives, unless the proxy says how often [default: 10s]
     #[arg(
         long,
-        env = "STEADFAST_AGENT_HEARTBEAT_INTERVAL",
         value_name = "DURATION",
         hide_short_help = true,
         help_heading = "Proxy"
     )]
-    heartbeat_interval: Option<Given<Duration>>,
+    heartbeat_interval: Option<String>,
     /// First wait before the proxy is tried again; it doubles up to 30s [default: 5s]
     #[arg(
         long,
-        env = "STEADFAST_RECONNECT_INTERVAL",
         value_name = "DURATION",
         hide_short_help = true,
         help_heading = "Proxy"
     )]
-    reconnect_interval: Option<Given<Duration>>,
+    reconnect_interval: Option<String>,
     /// Limit on one reading [default: the interval, at most 5s]
-    #[arg(
-        long,
-        env = "STEADFAST_SCRAPE_TIMEOUT",
-        value_name = "DURATION",
-        hide_short_help = true
-    )]
-    scrape_timeout: Option<Given<Duration>>,
+    #[arg(long, value_name = "DURATION", hide_short_help = true)]
+    scrape_timeout: Option<String>,
     /// Bytes of a page, packed and unpacked; a longer one is missed [default: 64MiB]
-    #[arg(
-        long,
-        env = "STEADFAST_MAX_PAGE_SIZE",
-        value_name = "SIZE",
-        hide_short_help = true
-    )]
-    max_page_size: Option<Given<Size>>,
+    #[arg(long, value_name = "SIZE", hide_short_help = true)]
+    max_page_size: Option<String>,
     /// Samples taken of a page; what is beyond is counted and left out
     /// [default: as many as the memory for pages holds, at most 500000]
-    #[arg(
-        long,
-        env = "STEADFAST_MAX_PAGE_SAMPLES",
-        value_name = "N",
-        hide_short_help = true
-    )]
-    max_page_samples: Option<Given<usize>>,
+    #[arg(long, value_name = "N", hide_short_help = true)]
+    max_page_samples: Option<String>,
     /// Memory for the pages of all endpoints, in equal shares; with --in-memory part of the budget
     /// [default: an eighth of the budget; at least 1MiB for each endpoint, at most 64MiB]
-    #[arg(
-        long,
-        env = "STEADFAST_PAGE_MEMORY",
-        value_name = "SIZE",
-        hide_short_help = true
-    )]
-    page_memory: Option<Given<Size>>,
+    #[arg(long, value_name = "SIZE", hide_short_help = true)]
+    page_memory: Option<String>,
     /// Keep the times that stand on lines beside the time of the reading
-    #[arg(long, env = "STEADFAST_HONOR_TIMESTAMPS", hide_short_help = true, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
-    honor_timestamps: Option<Given<bool>>,
+    #[arg(long, hide_short_help = true)]
+    honor_timestamps: bool,
     /// How often the record is made safe against the loss of power [default: 5s]
-    #[arg(
-        long,
-        env = "STEADFAST_SYNC_EVERY",
-        value_name = "DURATION",
-        hide_short_help = true
-    )]
-    sync_every: Option<Given<Duration>>,
+    #[arg(long, value_name = "DURATION", hide_short_help = true)]
+    sync_every: Option<String>,
     /// Stop in order when standard input ends, so that an agent does not outlive its parent
     #[arg(long, hide = true)]
     stop_with_stdin: bool,
@@ -190,11 +147,10 @@ pub(crate) async fn run(
     mut settings: Settings,
     stop: &CancellationToken,
 ) -> anyhow::Result<ExitCode> {
-    let stop_with_stdin = args.stop_with_stdin;
-    let config = config(args, &mut settings);
+    let config = config(&args, &mut settings);
     if let Err(faults) = config.check() {
         for fault in faults.iter() {
-            settings.unusable(setting_of(fault.field), fault.problem.clone());
+            tell(fault, &mut settings);
         }
     }
     settings.finish()?;
@@ -215,7 +171,7 @@ pub(crate) async fn run(
     }));
     let reason = select! {
         () = stop.cancelled() => "interrupted",
-        () = orphaned(stop_with_stdin) => "the parent process ended",
+        () = orphaned(args.stop_with_stdin) => "the parent process ended",
         () = agent.failed() => bail!("recording ended by itself; the reason is above"),
     };
     output::note(&format!("stopping: {reason}"));
@@ -226,8 +182,8 @@ pub(crate) async fn run(
 /// What to do, where the error can not know how its setting is called.
 fn advised(error: StartError) -> anyhow::Error {
     let flag = match &error {
-        StartError::Listen { .. } => "--prometheus-listen-addr",
-        StartError::Record(OpenError::Io { .. } | OpenError::Locked { .. }) => "--data",
+        StartError::Listen { .. } => keys::AGENT_LISTEN.flag,
+        StartError::Record(OpenError::Io { .. } | OpenError::Locked { .. }) => keys::RECORD.flag,
         _ => return error.into(),
     };
     anyhow::anyhow!("{error}; {flag} names another place")
@@ -262,75 +218,72 @@ async fn tell_turns(mut status: watch::Receiver<Status>) {
     }
 }
 
-fn config(args: Args, settings: &mut Settings) -> Config {
-    let containers = settings.several(args.container_names);
-    let ports = settings.several(args.poll_metrics_ports);
-    let urls = settings.several(args.metrics_endpoint);
-    let mut config = Config::new(endpoints(ports, urls, containers.as_deref(), settings));
-    settings.set(&mut config.interval, args.poll_metrics_interval);
-    settings.set(&mut config.sync_every, args.sync_every);
-    config.timeout = settings.get(args.scrape_timeout);
-    let Size(page_bytes) = settings.get_or(args.max_page_size, Size(config.page_bytes));
-    config.page_bytes = page_bytes;
-    let Size(budget) = settings.get_or(args.budget, Size(config.budget));
-    config.budget = budget;
-    settings.set(&mut config.page.samples, args.max_page_samples);
-    config.page_memory = settings.get(args.page_memory).map(|Size(bytes)| bytes);
-    settings.set(&mut config.honor_timestamps, args.honor_timestamps);
-    if settings.is_flag("in_memory") && settings.is_flag("data") {
-        let what = "cannot be used with --data; give one of the two".to_owned();
-        settings.fault("--in-memory", what);
+fn config(args: &Args, settings: &mut Settings) -> Config {
+    let containers = several::<String>(settings, keys::CONTAINERS, &args.container_names);
+    let mut config = Config::new(endpoints(args, settings, containers.as_deref()));
+    let duration = |settings: &mut Settings, key, flag: &Option<String>, default| {
+        settings.get_or(key, flag.as_deref(), default)
+    };
+    let flag = &args.poll_metrics_interval;
+    config.interval = duration(settings, keys::POLL_INTERVAL, flag, config.interval);
+    config.sync_every = duration(
+        settings,
+        keys::SYNC_EVERY,
+        &args.sync_every,
+        config.sync_every,
+    );
+    config.timeout = settings.get(keys::SCRAPE_TIMEOUT, args.scrape_timeout.as_deref());
+    let size = |settings: &mut Settings, key, flag: &Option<String>, default| {
+        settings.get_or(key, flag.as_deref(), Size(default)).0
+    };
+    config.page_bytes = size(
+        settings,
+        keys::PAGE_SIZE,
+        &args.max_page_size,
+        config.page_bytes,
+    );
+    config.budget = size(settings, keys::BUDGET, &args.budget, config.budget);
+    if let Some(samples) = settings.get::<u32>(keys::PAGE_SAMPLES, args.max_page_samples.as_deref())
+    {
+        config.page.samples = samples as usize;
     }
-    let folder = settings.get_or(args.data, "steadfast-record".to_owned());
-    config.record = if settings.get_or(args.in_memory, false) {
+    let memory = settings.get(keys::PAGE_MEMORY, args.page_memory.as_deref());
+    config.page_memory = memory.map(|Size(bytes)| bytes);
+    let given = args.honor_timestamps.then_some("true");
+    config.honor_timestamps = settings.get_or(keys::HONOR_TIMESTAMPS, given, false);
+    let given = args.in_memory.then_some("true");
+    config.record = if settings.get_or(keys::IN_MEMORY, given, false) {
         RecordPlace::Memory
     } else {
+        let default = "steadfast-record".to_owned();
+        let folder = settings.get_or(keys::RECORD, args.data.as_deref(), default);
         RecordPlace::Directory(PathBuf::from(folder))
     };
-    if let Some(Listen(listen)) = settings.get(args.prometheus_listen_addr) {
-        config.listen = Some(listen);
-    }
-    let node = Node {
-        proxy: settings.get(args.proxy_addr),
-        role: settings.get(args.node_role),
-        pod: settings.get(args.pod_name),
-        labels: settings.several(args.node_labels),
-        ip: settings.get(args.node_ip),
-        port: settings.get(args.node_port),
-        heartbeat: settings.get_or(args.heartbeat_interval, Duration::from_secs(10)),
-        reconnect: settings.get_or(args.reconnect_interval, Duration::from_secs(5)),
-    };
-    if node.ip.is_some() != node.port.is_some() {
-        let missing = if node.ip.is_some() {
-            "--node-port"
-        } else {
-            "--node-ip"
-        };
-        settings.fault(missing, "is missing; an address needs both".to_owned());
-    }
-    config.uplink = node.uplink(containers);
+    let listen = settings.get(keys::AGENT_LISTEN, args.prometheus_listen_addr.as_deref());
+    config.listen = listen.map(|Listen(listen)| listen).or(config.listen);
+    config.uplink = uplink(args, settings, containers);
     config
 }
 
-/// Returns the ports, then the endpoints, with the names of the containers in that order.
-fn endpoints(
-    ports: Option<Vec<Port>>,
-    urls: Option<Vec<Endpoint>>,
-    names: Option<&[String]>,
-    settings: &mut Settings,
-) -> Vec<Endpoint> {
+/// The ports, then the endpoints, with the containers' names in that order.
+fn endpoints(args: &Args, settings: &mut Settings, names: Option<&[String]>) -> Vec<Endpoint> {
+    let ports = several::<Port>(settings, keys::POLL_PORTS, &args.poll_metrics_ports);
+    let urls = several::<Endpoint>(settings, keys::ENDPOINTS, &args.metrics_endpoint);
     let ports = match ports {
         None if urls.is_none() => vec![Port(DATABASE_PORT)],
         ports => ports.unwrap_or_default(),
     };
-    let ports = ports.into_iter().map(|Port(port)| Endpoint::local(port));
-    let endpoints: Vec<_> = ports.chain(urls.unwrap_or_default()).collect();
+    let endpoints: Vec<_> = ports
+        .into_iter()
+        .map(|Port(port)| Endpoint::local(port))
+        .chain(urls.unwrap_or_default())
+        .collect();
     let Some(names) = names else {
         return endpoints;
     };
     if names.len() != endpoints.len() {
         settings.fault(
-            "--container-names",
+            keys::CONTAINERS.flag,
             format!(
                 "names {} containers, but there are {} ports and endpoints; give as many names",
                 names.len(),
@@ -338,53 +291,72 @@ fn endpoints(
             ),
         );
     }
-    let pairs = endpoints.into_iter().zip(names);
-    pairs
+    endpoints
+        .into_iter()
+        .zip(names)
         .map(|(endpoint, name)| endpoint.container_name(name))
         .collect()
 }
 
-/// The settings of the proxy and of the node's identity.
-struct Node {
-    proxy: Option<Written>,
-    role: Option<String>,
-    pod: Option<String>,
-    labels: Option<Vec<Label>>,
-    ip: Option<Ip>,
-    port: Option<Port>,
-    heartbeat: Duration,
-    reconnect: Duration,
+/// The proxy and who the node is, if one of the two is given.
+fn uplink(
+    args: &Args,
+    settings: &mut Settings,
+    containers: Option<Vec<String>>,
+) -> Option<UplinkConfig> {
+    let proxy: Option<Written> = settings.get(keys::PROXY_ADDR, args.proxy_addr.as_deref());
+    let role: Option<String> = settings.get(keys::NODE_ROLE, args.node_role.as_deref());
+    let pod: Option<String> = settings.get(keys::POD_NAME, args.pod_name.as_deref());
+    let labels = several::<Label>(settings, keys::NODE_LABELS, &args.node_labels);
+    let ip: Option<Ip> = settings.get(keys::NODE_IP, args.node_ip.as_deref());
+    let port: Option<Port> = settings.get(keys::NODE_PORT, args.node_port.as_deref());
+    let heartbeat = Duration::from_secs(10);
+    let flag = args.heartbeat_interval.as_deref();
+    let heartbeat = settings.get_or(keys::AGENT_HEARTBEAT, flag, heartbeat);
+    let reconnect = Duration::from_secs(5);
+    let flag = args.reconnect_interval.as_deref();
+    let reconnect = settings.get_or(keys::RECONNECT, flag, reconnect);
+    if ip.is_some() != port.is_some() {
+        let flag = if ip.is_some() {
+            keys::NODE_PORT.flag
+        } else {
+            keys::NODE_IP.flag
+        };
+        settings.fault(flag, "is missing; an address needs both".to_owned());
+    }
+    let named = role.is_some() || pod.is_some() || ip.is_some() || labels.is_some();
+    if proxy.is_none() && !named {
+        return None;
+    }
+    let proxy = proxy.map_or_else(|| PROXY.to_owned(), |Written(proxy)| proxy);
+    Some(UplinkConfig {
+        proxy,
+        identity: Identity {
+            role: role.unwrap_or_else(|| Identity::ROLE_UNKNOWN.to_owned()),
+            labels: labels
+                .unwrap_or_default()
+                .into_iter()
+                .map(|Label(key, value)| (key, value))
+                .collect(),
+            address: ip.map(|Ip(ip)| ip).zip(port.map(|Port(port)| port)),
+            pod_name: pod.unwrap_or_else(host_name),
+            container_names: containers.unwrap_or_default(),
+        },
+        heartbeat_interval: heartbeat,
+        reconnect_interval: reconnect,
+    })
 }
 
-impl Node {
-    /// Returns the connection to the proxy, if the proxy or the node is named.
-    fn uplink(self, containers: Option<Vec<String>>) -> Option<UplinkConfig> {
-        let is_named =
-            self.role.is_some() || self.pod.is_some() || self.ip.is_some() || self.labels.is_some();
-        if self.proxy.is_none() && !is_named {
-            return None;
-        }
-        let labels = self.labels.unwrap_or_default().into_iter();
-        Some(UplinkConfig {
-            proxy: self
-                .proxy
-                .map_or_else(|| PROXY.to_owned(), |Written(proxy)| proxy),
-            identity: Identity {
-                role: self
-                    .role
-                    .unwrap_or_else(|| Identity::ROLE_UNKNOWN.to_owned()),
-                labels: labels.map(|Label(key, value)| (key, value)).collect(),
-                address: self
-                    .ip
-                    .map(|Ip(ip)| ip)
-                    .zip(self.port.map(|Port(port)| port)),
-                pod_name: self.pod.unwrap_or_else(host_name),
-                container_names: containers.unwrap_or_default(),
-            },
-            heartbeat_interval: self.heartbeat,
-            reconnect_interval: self.reconnect,
-        })
-    }
+/// All values of a setting; a flag that is repeated counts as one with commas.
+fn several<T: Setting>(
+    settings: &mut Settings,
+    key: crate::config::Key,
+    flags: &[String],
+) -> Option<Vec<T>> {
+    let joined = (!flags.is_empty()).then(|| flags.join(","));
+    settings
+        .get(key, joined.as_deref())
+        .map(|Several(values)| values)
 }
 
 /// What a pod's name is by default in a cluster: the host's.
@@ -401,8 +373,7 @@ impl Setting for Endpoint {
     }
 }
 
-/// The port of an endpoint.
-#[derive(Clone)]
+/// A port that somebody listens on.
 struct Port(u16);
 
 impl Setting for Port {
@@ -414,8 +385,7 @@ impl Setting for Port {
     }
 }
 
-/// The address of the node as it was given.
-#[derive(Clone)]
+/// An address of the node, as it was written.
 struct Ip(String);
 
 impl Setting for Ip {
@@ -430,7 +400,6 @@ impl Setting for Ip {
 }
 
 /// A label of the node.
-#[derive(Clone)]
 struct Label(String, String);
 
 impl Setting for Label {
@@ -448,18 +417,29 @@ impl Setting for Label {
     }
 }
 
-/// Returns the setting that holds a field of the agent's configuration.
-fn setting_of(field: &str) -> &str {
+/// Tells a fault of the agent's configuration where its setting stands.
+fn tell(fault: &ConfigFault, settings: &mut Settings) {
+    let key = match fault.field {
+        "endpoints" => keys::ENDPOINTS,
+        "interval" => keys::POLL_INTERVAL,
+        "timeout" => keys::SCRAPE_TIMEOUT,
+        "page_bytes" => keys::PAGE_SIZE,
+        "page.samples" => keys::PAGE_SAMPLES,
+        "page_memory" => keys::PAGE_MEMORY,
+        "budget" => keys::BUDGET,
+        "sync_every" => keys::SYNC_EVERY,
+        "uplink.proxy" => keys::PROXY_ADDR,
+        "uplink.heartbeat_interval" => keys::AGENT_HEARTBEAT,
+        "uplink.reconnect_interval" => keys::RECONNECT,
+        other => return settings.fault(place_of(other), fault.problem.clone()),
+    };
+    settings.unusable(key, fault.problem.clone());
+}
+
+/// What several settings are together.
+fn place_of(field: &'static str) -> &'static str {
     match field {
-        "endpoints" => "metrics_endpoint",
-        "interval" => "poll_metrics_interval",
-        "timeout" => "scrape_timeout",
-        "page_bytes" => "max_page_size",
-        "page.samples" => "max_page_samples",
-        "uplink.proxy" => "proxy_addr",
-        "uplink.heartbeat_interval" => "heartbeat_interval",
-        "uplink.reconnect_interval" => "reconnect_interval",
         "uplink.identity" => "name and address of the node",
-        same => same,
+        other => other,
     }
 }

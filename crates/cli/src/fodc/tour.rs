@@ -26,9 +26,9 @@ use self::{
 };
 use super::http;
 use crate::{
+    config::Settings,
     output::{self, BAD, GOOD, styled},
     own_process::OwnProcess,
-    settings::Settings,
     tour::telling::{head, note, rest},
     units::{grouped, humane},
 };

@@ -15,9 +15,9 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    config::Settings,
     document::Document,
     output::{self, BAD, styled},
-    settings::Settings,
     units::grouped,
     wiring::{Dial, DialArgs, Publisher, Taken},
 };
@@ -74,7 +74,7 @@ pub(crate) async fn run(
     mut settings: Settings,
     stop: &CancellationToken,
 ) -> anyhow::Result<ExitCode> {
-    let dial = Dial::from_settings(args.dial, &mut settings);
+    let dial = Dial::from_settings(&args.dial, &mut settings);
     settings.finish()?;
     let (reader, bytes): (Box<dyn AsyncBufRead + Send + Unpin>, u64) =
         if args.file.as_os_str() == "-" {

@@ -10,8 +10,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::{operation_name, patiently, tell_turns};
 use crate::{
+    config::Settings,
     output::{self, FAINT, STRONG, styled},
-    settings::Settings,
     wiring::{Change, Dial, DialArgs, Item, Subscriber},
 };
 
@@ -53,7 +53,7 @@ pub(crate) async fn run(
     stop: &CancellationToken,
 ) -> anyhow::Result<ExitCode> {
     let filter = filter(&args.filters, &mut settings);
-    let dial = Dial::from_settings(args.dial, &mut settings);
+    let dial = Dial::from_settings(&args.dial, &mut settings);
     settings.finish()?;
     if args.limit == Some(0) {
         return Ok(ExitCode::SUCCESS);

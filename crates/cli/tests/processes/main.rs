@@ -11,5 +11,4 @@ mod frames;
 #[cfg(target_os = "linux")]
 mod memory;
 mod process;
-mod settings;
 mod streamer;

@@ -176,7 +176,10 @@ impl Transport for Scripted {
             sleep(ROUND_TRIP).await;
             if refuses {
                 let why = "refused by the script".to_owned();
-                return Err(End::retry(Initiator::Network, Reason::Unreachable(why)));
+                return Err(End::retry(
+                    Initiator::Network,
+                    Reason::Unreachable(why.into()),
+                ));
             }
             let wire = Wire {
                 world: Arc::clone(&world),
@@ -213,7 +216,7 @@ impl Wire {
     }
 
     fn lost() -> End {
-        End::retry(Initiator::Network, Reason::Lost("cut".to_owned()))
+        End::retry(Initiator::Network, Reason::Lost("cut".into()))
     }
 }
 

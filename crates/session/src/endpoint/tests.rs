@@ -1,4 +1,4 @@
-//! What an endpoint adds to its session: the protocol is told, and what it says is heard.
+//! Forwarding between a session and its protocol.
 
 mod script;
 
@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use script::{Bench, Play, seconds};
 
-use super::{Action, Input};
+use super::{Action, Input, Timer};
 use crate::{
-    Activity, End, Generation, Initiator, Reason, Signal, Time, Timer, protocol::Effect, session,
+    Activity, End, Generation, Initiator, Reason, Signal, Time, protocol::Effect, session,
 };
 
 const FIRST: Generation = Generation(1);
@@ -19,7 +19,7 @@ fn finished() -> End {
 }
 
 #[test]
-fn what_a_protocol_says_on_opening_goes_out_with_the_call() {
+fn messages_sent_on_opening_go_out_with_the_call() {
     let mut bench = Bench::new();
     let out = bench.session(session::Input::Connect);
     assert_eq!(
@@ -35,7 +35,7 @@ fn what_a_protocol_says_on_opening_goes_out_with_the_call() {
 }
 
 #[test]
-fn signals_are_fed_back_within_the_same_step() {
+fn signals_reach_the_session_within_the_same_step() {
     let mut bench = Bench::new();
     bench.session(session::Input::Connect);
     bench.session(session::Input::Headers(FIRST));
@@ -55,7 +55,7 @@ fn signals_are_fed_back_within_the_same_step() {
 }
 
 #[test]
-fn a_signal_that_ends_the_stream_voids_those_after_it() {
+fn signals_after_one_that_ends_the_stream_are_void() {
     let mut bench = Bench::new();
     bench.session(session::Input::Connect);
     bench.session(session::Input::Headers(FIRST));
@@ -73,7 +73,7 @@ fn a_signal_that_ends_the_stream_voids_those_after_it() {
 }
 
 #[test]
-fn a_protocol_that_fails_every_opening_meets_the_backoff() {
+fn protocol_that_fails_every_opening_meets_the_backoff() {
     let mut bench = Bench::opening_with(&[Play::Signal(Signal::Fail(finished()))]);
     bench.session(session::Input::Connect);
     bench.wait(seconds(60));
@@ -81,7 +81,7 @@ fn a_protocol_that_fails_every_opening_meets_the_backoff() {
 }
 
 #[test]
-fn a_message_is_life_before_the_protocol_sees_it() {
+fn message_counts_as_activity_before_the_protocol_sees_it() {
     let mut bench = Bench::live();
     bench.wait(seconds(80));
     bench.message(FIRST, &[]);
@@ -90,7 +90,7 @@ fn a_message_is_life_before_the_protocol_sees_it() {
 }
 
 #[test]
-fn i14_sends_go_to_the_current_stream_only() {
+fn messages_are_sent_on_the_current_stream_only() {
     let mut bench = Bench::live();
     assert_eq!(
         bench.command(&[Play::Send("one")]),
@@ -107,7 +107,7 @@ fn i14_sends_go_to_the_current_stream_only() {
 }
 
 #[test]
-fn i14_what_was_wished_offline_is_not_replayed_by_the_endpoint() {
+fn messages_sent_offline_are_not_replayed() {
     let mut bench = Bench::new();
     bench.command(&[Play::Send("offline")]);
     bench.go_live();
@@ -115,19 +115,19 @@ fn i14_what_was_wished_offline_is_not_replayed_by_the_endpoint() {
 }
 
 #[test]
-fn i10_messages_of_older_streams_never_reach_the_protocol() {
+fn messages_of_other_generations_never_reach_the_protocol() {
     let mut bench = Bench::live();
     bench.session(session::Input::Ended(FIRST, finished()));
     bench.wait(seconds(1));
-    let heard = bench.endpoint.protocol().heard.clone();
+    let calls = bench.endpoint.protocol().calls.clone();
     for stale in [Generation(0), FIRST, Generation(3)] {
         assert_eq!(bench.message(stale, &[Play::Emit("late")]), []);
     }
-    assert_eq!(bench.endpoint.protocol().heard, heard);
+    assert_eq!(bench.endpoint.protocol().calls, calls);
 }
 
 #[test]
-fn i10_a_message_that_comes_with_the_deadline_of_its_stream_is_not_told_after_the_end() {
+fn message_due_with_the_deadline_of_its_stream_is_dropped() {
     let mut bench = Bench::new();
     bench.session(session::Input::Connect);
     bench.session(session::Input::Headers(FIRST));
@@ -138,7 +138,7 @@ fn i10_a_message_that_comes_with_the_deadline_of_its_stream_is_not_told_after_th
 }
 
 #[test]
-fn commands_reach_the_protocol_whether_a_stream_is_open_or_not() {
+fn commands_reach_the_protocol_with_and_without_a_stream() {
     let mut bench = Bench::new();
     assert_eq!(
         bench.command(&[Play::Emit("noted")]),
@@ -154,7 +154,7 @@ fn commands_reach_the_protocol_whether_a_stream_is_open_or_not() {
 }
 
 #[test]
-fn signals_while_no_stream_is_open_are_void() {
+fn signals_without_an_open_stream_are_void() {
     let mut bench = Bench::new();
     bench.command(&[Play::Signal(Signal::Fail(End::stop(
         Initiator::Local,
@@ -165,7 +165,7 @@ fn signals_while_no_stream_is_open_are_void() {
 }
 
 #[test]
-fn the_protocols_timer_is_one_of_the_endpoints_deadlines() {
+fn protocol_deadline_is_one_of_the_endpoints_deadlines() {
     let mut bench = Bench::live();
     bench.command(&[Play::Timer(Time::from_micros(5_000_000))]);
     let deadline = bench.endpoint.deadline().unwrap();
@@ -179,7 +179,7 @@ fn the_protocols_timer_is_one_of_the_endpoints_deadlines() {
 }
 
 #[test]
-fn the_protocols_timer_runs_offline_too_and_may_end_the_stream_when_there_is_one() {
+fn protocol_timer_runs_offline_and_may_end_a_stream() {
     let mut bench = Bench::new();
     bench.command(&[Play::Timer(Time::from_micros(1_000_000))]);
     assert_eq!(bench.wait(seconds(2)), [Action::Event("timer")]);
@@ -195,7 +195,7 @@ fn the_protocols_timer_runs_offline_too_and_may_end_the_stream_when_there_is_one
 }
 
 #[test]
-fn every_loss_is_told_to_the_protocol_after_the_stream_is_dropped() {
+fn protocol_learns_of_a_loss_after_the_stream_is_dropped() {
     let mut bench = Bench::live();
     let out = bench.session(session::Input::Ended(FIRST, finished()));
     assert_eq!(
@@ -213,14 +213,14 @@ fn every_loss_is_told_to_the_protocol_after_the_stream_is_dropped() {
 }
 
 #[test]
-fn a_protocol_is_told_of_heartbeats_on_its_stream() {
+fn protocol_sends_the_heartbeats_of_its_stream() {
     let mut bench = Bench::live();
     let out = bench.wait(seconds(30));
     assert_eq!(out, [Action::Send(FIRST, "heartbeat")]);
 }
 
 #[test]
-fn i23_nothing_is_sent_after_leave_though_the_peer_still_speaks() {
+fn nothing_is_sent_after_leave_while_the_peer_still_sends() {
     let mut bench = Bench::live();
     assert_eq!(
         bench.session(session::Input::Leave),
@@ -241,19 +241,19 @@ fn i23_nothing_is_sent_after_leave_though_the_peer_still_speaks() {
 }
 
 #[test]
-fn i23_a_protocol_is_told_once_that_nothing_follows() {
+fn protocol_is_stopped_exactly_once() {
     for how in [session::Input::Leave, session::Input::Close] {
         let mut bench = Bench::live();
         bench.session(how);
         bench.wait(seconds(10));
-        let heard = &bench.endpoint.protocol().heard;
-        assert_eq!(heard[heard.len() - 2..], ["down", "stop"]);
-        assert_eq!(heard.iter().filter(|what| **what == "stop").count(), 1);
+        let calls = &bench.endpoint.protocol().calls;
+        assert_eq!(calls[calls.len() - 2..], ["down", "stop"]);
+        assert_eq!(calls.iter().filter(|what| **what == "stop").count(), 1);
     }
 }
 
 #[test]
-fn i23_after_the_close_commands_are_answered_and_nothing_is_sent() {
+fn commands_after_close_emit_events_and_send_nothing() {
     let mut bench = Bench::live();
     bench.session(session::Input::Close);
     let told = bench.command(&[Play::Send("x"), Play::Emit("closed")]);
@@ -263,7 +263,7 @@ fn i23_after_the_close_commands_are_answered_and_nothing_is_sent() {
 }
 
 #[test]
-fn a_context_without_a_stream_says_so_and_keeps_what_else_was_asked() {
+fn context_without_a_stream_keeps_events_and_signals() {
     let mut cx: crate::Context<&str, &str> = crate::Context::new(false);
     assert!(!cx.is_open());
     cx.emit("event");
@@ -278,7 +278,7 @@ fn a_context_without_a_stream_says_so_and_keeps_what_else_was_asked() {
 }
 
 #[test]
-fn a_step_that_is_late_runs_everything_that_was_due() {
+fn late_step_runs_everything_that_was_due() {
     let mut bench = Bench::live();
     bench.command(&[Play::Timer(Time::from_micros(7_000_000))]);
     bench.now = bench.now + Duration::from_secs(60);

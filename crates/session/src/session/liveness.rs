@@ -1,85 +1,94 @@
-//! Whether the peer lives: what it sends, what it acknowledges, what it answers when asked.
+//! Signs of life: received bytes, acknowledged heartbeats, responses to probes.
 
 use std::time::Duration;
 
 use crate::{
-    Generation, Time,
+    Time,
     config::Liveness,
     end::{End, Initiator, Reason},
-    session::{Action, Session},
+    session::{Action, ProbePurpose, Session},
     timer::Timer,
 };
 
-/// What the outstanding probe is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Probe {
-    None,
-    Life,
-    Request,
-}
-
-/// Timers that blame the peer, and therefore rest while the application does not let it speak.
-pub(super) const WAITS_FOR_THE_PEER: [Timer; 5] = [
+/// The timers that blame the peer. They do not run while reading is paused.
+pub(super) const PEER_TIMERS: [Timer; 5] = [
     Timer::Greet,
     Timer::Restore,
     Timer::Activity,
     Timer::Ack,
-    Timer::Ask,
+    Timer::ProbeDue,
 ];
 
-/// A peer that asks for more heartbeats does not get them.
+/// The shortest interval of heartbeats that a peer can ask for.
 const HEARTBEAT_INTERVAL_MIN: Duration = Duration::from_millis(10);
 
 impl Session {
-    pub(super) fn begin_liveness(&mut self, now: Time) {
+    pub(super) fn start_liveness(&mut self, now: Time) {
         self.on_received(now);
         self.arm_heartbeat(now);
     }
 
     pub(super) fn on_received(&mut self, now: Time) {
-        if !Timer::Activity.belongs_to(&self.phase) || self.held {
+        let Some(attempt) = self.attempt() else {
+            return;
+        };
+        // Bytes received while opening are no greeting, and those read before a pause are not news.
+        if attempt.read_paused || !attempt.stage.uses(Timer::Activity) {
             return;
         }
         if let Some(limit) = self.config().activity_timeout {
             self.timers.arm(Timer::Activity, now + limit);
         }
-        self.ask_again(now);
+        self.schedule_probe(now);
     }
 
-    pub(super) fn on_held(&mut self, now: Time, held: bool) {
-        if self.held == held {
+    pub(super) fn on_read_paused(&mut self, now: Time, paused: bool) {
+        let Some(attempt) = self.attempt_mut() else {
+            return;
+        };
+        if attempt.read_paused == paused {
             return;
         }
-        self.held = held;
-        if held {
-            for timer in WAITS_FOR_THE_PEER {
-                self.timers.disarm(timer);
-            }
+        attempt.read_paused = paused;
+        if paused {
+            self.timers.retain(|timer| !PEER_TIMERS.contains(&timer));
         } else {
-            self.await_answer(now);
+            // The peer could not be heard during the pause, so it gets its full time again.
+            self.arm_response_timeout(now);
             self.on_received(now);
         }
     }
 
-    /// The peer chooses the interval, but neither a flood nor one that outlasts our patience.
+    pub(super) fn on_expect_acks(&mut self) {
+        if let Some(attempt) = self.attempt_mut() {
+            attempt.expects_acks = true;
+        }
+    }
+
+    /// Adopts the interval that the peer asks for, within bounds: no flood, and at least two
+    /// heartbeats per activity timeout where only their responses keep the stream alive.
     pub(super) fn on_heartbeat_interval(&mut self, now: Time, interval: Duration) {
         let longest = match (self.config().liveness, self.config().activity_timeout) {
             (Liveness::Received, Some(limit)) => limit / 2,
             (Liveness::Received, None) | (Liveness::Probed, _) => Duration::MAX,
         };
-        self.heartbeat_interval = Some(interval.min(longest).max(HEARTBEAT_INTERVAL_MIN));
+        if let Some(attempt) = self.attempt_mut() {
+            // The lower bound comes last: half of a tiny activity timeout would be a flood.
+            attempt.heartbeat_interval = Some(interval.min(longest).max(HEARTBEAT_INTERVAL_MIN));
+        }
         self.arm_heartbeat(now);
     }
 
-    pub(super) fn beat(&mut self, now: Time, out: &mut Vec<Action>) {
-        let Some(generation) = self.current() else {
+    pub(super) fn on_heartbeat_due(&mut self, now: Time, out: &mut Vec<Action>) {
+        let Some(attempt) = self.attempt() else {
             return;
         };
-        out.push(Action::Heartbeat(generation));
+        let ack_expected = attempt.expects_acks && !attempt.read_paused;
+        out.push(Action::Heartbeat(attempt.generation));
         self.arm_heartbeat(now);
+        // The oldest unacknowledged heartbeat counts: a newer one must not extend its deadline.
         if let Some(limit) = self.config().activity_timeout
-            && self.expects_acks
-            && !self.held
+            && ack_expected
             && self.timers.armed(Timer::Ack).is_none()
         {
             self.timers.arm(Timer::Ack, now + limit);
@@ -87,52 +96,60 @@ impl Session {
     }
 
     fn arm_heartbeat(&mut self, now: Time) {
-        if let Some(interval) = self.heartbeat_interval
-            && Timer::Heartbeat.belongs_to(&self.phase)
+        if let Some(attempt) = self.attempt()
+            && attempt.stage.uses(Timer::Heartbeat)
+            && let Some(interval) = attempt.heartbeat_interval
         {
             self.timers.arm(Timer::Heartbeat, now + interval);
         }
     }
 
-    pub(super) fn probe_for(
-        &mut self,
-        now: Time,
-        generation: Generation,
-        what: Probe,
-        out: &mut Vec<Action>,
-    ) {
-        if self.probe == Probe::None {
-            out.push(Action::Probe(generation));
-            self.timers
-                .arm(Timer::Probe, now + self.config().probe_timeout);
-            self.probe = what;
-        } else if what == Probe::Request {
-            self.probe = what;
+    /// Sends a probe unless one is outstanding. A probe for liveness that is already under way also
+    /// decides a request to reconnect.
+    pub(super) fn probe(&mut self, now: Time, purpose: ProbePurpose, out: &mut Vec<Action>) {
+        let timeout = self.config().probe_timeout;
+        let Some(attempt) = self.attempt_mut() else {
+            return;
+        };
+        match attempt.probe {
+            None => {
+                attempt.probe = Some(purpose);
+                out.push(Action::Probe(attempt.generation));
+                self.timers.arm(Timer::Probe, now + timeout);
+            }
+            Some(_) if purpose == ProbePurpose::Reconnect => attempt.probe = Some(purpose),
+            Some(_) => {}
         }
     }
 
     pub(super) fn on_probed(&mut self, now: Time, alive: bool, out: &mut Vec<Action>) {
-        let asked_for = std::mem::replace(&mut self.probe, Probe::None);
+        let purpose = self.attempt_mut().and_then(|attempt| attempt.probe.take());
         self.timers.disarm(Timer::Probe);
         if alive {
             self.status.probes_answered += 1;
             self.on_received(now);
             return;
         }
-        match asked_for {
-            Probe::Request => self.lose(now, End::retry(Initiator::Peer, Reason::ProbeFailed), out),
-            Probe::Life | Probe::None => self.ask_again(now),
+        match purpose {
+            Some(ProbePurpose::Reconnect) => {
+                let end = End::retry(Initiator::Peer, Reason::ProbeFailed);
+                self.on_ended(now, end, out);
+            }
+            // One lost probe proves nothing; the activity timeout decides.
+            Some(ProbePurpose::Liveness) | None => self.schedule_probe(now),
         }
     }
 
-    fn ask_again(&mut self, now: Time) {
-        if self.held || !Timer::Ask.belongs_to(&self.phase) {
-            return;
-        }
+    fn schedule_probe(&mut self, now: Time) {
+        let allowed = self
+            .attempt()
+            .is_some_and(|attempt| !attempt.read_paused && attempt.stage.uses(Timer::ProbeDue));
         if let (Liveness::Probed, Some(limit)) =
             (self.config().liveness, self.config().activity_timeout)
+            && allowed
         {
-            self.timers.arm(Timer::Ask, now + limit / 3);
+            // A third leaves time for a second probe before the activity timeout.
+            self.timers.arm(Timer::ProbeDue, now + limit / 3);
         }
     }
 }

@@ -1,103 +1,100 @@
-//! The way from a call to a live stream that has proved itself.
+//! The way from a call to a live, stable stream.
 
 use crate::{
-    Generation, Time,
+    Time,
     config::Ready,
-    session::{Action, Phase, Session, attempts::Credentials},
+    session::{Action, Session, Stage},
     status::{Cause, State},
     timer::Timer,
 };
 
 impl Session {
-    pub(super) fn on_accepted(&mut self, now: Time, from: Generation, out: &mut Vec<Action>) {
-        if matches!(self.phase, Phase::Opening(_)) && self.config().ready == Ready::Accepted {
-            self.go_live(now, from, out);
+    pub(super) fn on_accepted(&mut self, now: Time, out: &mut Vec<Action>) {
+        if self.stage() == Some(Stage::Opening) && self.config().ready == Ready::Accepted {
+            self.go_live(now, out);
         }
     }
 
-    pub(super) fn on_headers(&mut self, now: Time, from: Generation, out: &mut Vec<Action>) {
-        if !matches!(self.phase, Phase::Opening(_)) {
+    pub(super) fn on_headers(&mut self, now: Time, out: &mut Vec<Action>) {
+        if self.stage() != Some(Stage::Opening) {
             return;
         }
         match self.config().ready {
-            Ready::Accepted | Ready::Headers => self.go_live(now, from, out),
+            Ready::Accepted | Ready::Headers => self.go_live(now, out),
             Ready::FirstMessage | Ready::Restored => {
-                self.enter(Phase::Greeting(from));
-                self.await_answer(now);
-                self.begin_liveness(now);
+                self.enter_stage(Stage::Greeting);
+                self.arm_response_timeout(now);
+                self.start_liveness(now);
             }
         }
     }
 
-    pub(super) fn on_greeted(&mut self, now: Time, from: Generation, out: &mut Vec<Action>) {
-        if !matches!(self.phase, Phase::Greeting(_)) {
+    pub(super) fn on_greeted(&mut self, now: Time, out: &mut Vec<Action>) {
+        if self.stage() != Some(Stage::Greeting) {
             return;
         }
         if self.config().ready == Ready::Restored {
-            self.enter(Phase::Restoring(from));
-            self.await_answer(now);
+            self.enter_stage(Stage::Restoring);
+            self.arm_response_timeout(now);
         } else {
-            self.go_live(now, from, out);
+            self.go_live(now, out);
         }
     }
 
-    pub(super) fn on_answered(&mut self, now: Time) {
-        if matches!(self.phase, Phase::Restoring(_)) {
-            self.await_answer(now);
+    pub(super) fn on_restore_progress(&mut self, now: Time) {
+        if self.stage() == Some(Stage::Restoring) {
+            self.arm_response_timeout(now);
         }
     }
 
-    pub(super) fn on_restored(&mut self, now: Time, from: Generation, out: &mut Vec<Action>) {
-        if matches!(self.phase, Phase::Restoring(_)) {
-            self.go_live(now, from, out);
+    pub(super) fn on_restored(&mut self, now: Time, out: &mut Vec<Action>) {
+        if self.stage() == Some(Stage::Restoring) {
+            self.go_live(now, out);
         }
     }
 
-    /// Gives the peer its time to greet, or to answer the next part of the restoration. What the
-    /// application does not let through can not be answered.
-    pub(super) fn await_answer(&mut self, now: Time) {
-        if self.held {
+    /// Arms the deadline for the greeting, or for the next response while restoring. Without effect
+    /// while reading is paused, because no response could be read then.
+    pub(super) fn arm_response_timeout(&mut self, now: Time) {
+        let Some(attempt) = self.attempt().filter(|attempt| !attempt.read_paused) else {
             return;
-        }
-        let (timer, limit) = match self.phase {
-            Phase::Greeting(_) => (Timer::Greet, self.config().greeting_timeout),
-            Phase::Restoring(_) => (Timer::Restore, self.config().restoring_timeout),
-            Phase::Idle
-            | Phase::Backoff
-            | Phase::Opening(_)
-            | Phase::Live { .. }
-            | Phase::Draining { .. }
-            | Phase::Closed => return,
         };
-        self.timers.arm(timer, now + limit);
+        let (timer, timeout) = match attempt.stage {
+            Stage::Greeting => (Timer::Greet, self.config().greeting_timeout),
+            Stage::Restoring => (Timer::Restore, self.config().restoring_timeout),
+            Stage::Opening | Stage::Live { .. } | Stage::Draining { .. } => return,
+        };
+        self.timers.arm(timer, now + timeout);
     }
 
-    fn go_live(&mut self, now: Time, generation: Generation, out: &mut Vec<Action>) {
-        let began = Timer::Activity.belongs_to(&self.phase);
-        self.enter(Phase::Live {
-            generation,
-            proven: false,
-        });
+    fn go_live(&mut self, now: Time, out: &mut Vec<Action>) {
+        let Some(attempt) = self.attempt() else {
+            return;
+        };
+        let generation = attempt.generation;
+        // A greeting has started the heartbeats already; restarting them would delay the next one.
+        let liveness_started = attempt.stage.uses(Timer::Heartbeat);
+        self.enter_stage(Stage::Live { stable: false });
         self.timers
             .arm(Timer::Stable, now + self.config().stable_after);
-        if !began {
-            self.begin_liveness(now);
+        if liveness_started {
+            self.on_received(now);
+        } else {
+            self.start_liveness(now);
         }
-        self.on_received(now);
-        self.was_live = true;
-        self.credentials.not_refused();
+        self.retry.credentials_accepted();
         self.status.streams_established += 1;
         out.push(Action::Up(generation));
-        self.reach(now, State::Connected, Cause::Live, out);
+        self.set_state(now, State::Connected, Cause::Live, out);
     }
 
-    /// Nothing but time makes a stream trustworthy: only here the count and the delays begin anew.
-    pub(super) fn prove(&mut self) {
-        if let Phase::Live { proven, .. } = &mut self.phase {
-            *proven = true;
+    /// Resets the backoff. Being live is not enough: a peer that accepts every stream and then fails
+    /// must still meet growing delays.
+    pub(super) fn on_stable(&mut self) {
+        if self.stage() == Some(Stage::Live { stable: false }) {
+            self.enter_stage(Stage::Live { stable: true });
             self.status.consecutive_failures = 0;
-            self.backoff.reset();
-            self.credentials = Credentials::Good;
+            self.retry.reset();
         }
     }
 }

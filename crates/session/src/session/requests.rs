@@ -1,70 +1,56 @@
-//! What callers ask for: a stream, a look at it, an orderly end, the end of everything.
+//! Requests of the caller: a stream, a check of it, an orderly end, the end of everything.
 
 use std::time::Duration;
 
 use crate::{
     Time,
     end::{End, Initiator, Reason},
-    session::{Action, Phase, Session, attempts::Credentials, liveness::Probe},
-    status::{Cause, State},
+    session::{Action, Phase, ProbePurpose, Session, Stage},
+    status::{Activity, Cause, State},
     timer::Timer,
 };
 
 impl Session {
     pub(super) fn on_connect(&mut self, now: Time, out: &mut Vec<Action>) {
-        match self.phase {
-            Phase::Idle => {
-                self.was_live = false;
+        match self.phase.activity() {
+            Activity::Idle => {
                 self.status.consecutive_failures = 0;
-                self.backoff.reset();
-                self.credentials = Credentials::Good;
-                self.reach(now, State::Connecting, Cause::Requested, out);
-                self.attempt_after(now, Duration::ZERO, out);
+                self.retry.reset();
+                self.set_state(now, State::Connecting, Cause::Requested, out);
+                self.schedule_attempt(now, Duration::ZERO, out);
             }
-            Phase::Backoff => self.attempt_after(now, Duration::ZERO, out),
-            Phase::Draining { generation, .. } => {
-                self.phase = Phase::Draining {
-                    generation,
-                    again: true,
-                };
-            }
-            Phase::Opening(_)
-            | Phase::Greeting(_)
-            | Phase::Restoring(_)
-            | Phase::Live { .. }
-            | Phase::Closed => {}
+            Activity::Backoff => self.schedule_attempt(now, Duration::ZERO, out),
+            Activity::Draining => self.enter_stage(Stage::Draining { reconnect: true }),
+            Activity::Opening
+            | Activity::Greeting
+            | Activity::Restoring
+            | Activity::Live
+            | Activity::Closed => {}
         }
     }
 
     pub(super) fn on_reconnect(&mut self, now: Time, out: &mut Vec<Action>) {
-        match self.phase {
-            Phase::Live { generation, .. } => self.probe_for(now, generation, Probe::Request, out),
-            Phase::Idle | Phase::Backoff | Phase::Draining { .. } => self.on_connect(now, out),
-            Phase::Opening(_) | Phase::Greeting(_) | Phase::Restoring(_) | Phase::Closed => {}
+        match self.phase.activity() {
+            Activity::Live => self.probe(now, ProbePurpose::Reconnect, out),
+            Activity::Idle | Activity::Backoff | Activity::Draining => self.on_connect(now, out),
+            Activity::Opening | Activity::Greeting | Activity::Restoring | Activity::Closed => {}
         }
     }
 
     pub(super) fn on_leave(&mut self, now: Time, out: &mut Vec<Action>) {
-        match self.phase {
-            Phase::Live { generation, .. } => {
-                self.enter(Phase::Draining {
-                    generation,
-                    again: false,
-                });
+        match self.phase.activity() {
+            Activity::Live => {
+                self.enter_stage(Stage::Draining { reconnect: false });
                 self.timers
                     .arm(Timer::Leave, now + self.config().drain_timeout);
-                out.push(Action::Finish(generation));
+                out.extend(self.current().map(Action::Finish));
             }
-            Phase::Opening(_) | Phase::Greeting(_) | Phase::Restoring(_) | Phase::Backoff => {
+            // Nothing was delivered on such a stream yet, so there is nothing to end in order.
+            Activity::Opening | Activity::Greeting | Activity::Restoring | Activity::Backoff => {
                 self.stop(now, Phase::Idle, out);
             }
-            Phase::Draining { generation, .. } => {
-                self.phase = Phase::Draining {
-                    generation,
-                    again: false,
-                };
-            }
-            Phase::Idle | Phase::Closed => {}
+            Activity::Draining => self.enter_stage(Stage::Draining { reconnect: false }),
+            Activity::Idle | Activity::Closed => {}
         }
     }
 
@@ -74,12 +60,13 @@ impl Session {
         }
     }
 
-    /// The caller's end of everything: to `Idle`, from where it can connect again, or to `Closed`.
+    /// Ends everything because the caller asked for it: in `Idle`, from where the caller can connect
+    /// again, or in `Closed`.
     pub(super) fn stop(&mut self, now: Time, to: Phase, out: &mut Vec<Action>) {
         let end = End::stop(Initiator::Local, Reason::Left);
         let running = self.phase != Phase::Idle;
         let closing = to == Phase::Closed;
-        let again = !closing && matches!(self.phase, Phase::Draining { again: true, .. });
+        let reconnect = !closing && self.stage() == Some(Stage::Draining { reconnect: true });
         if let Some(generation) = self.current() {
             out.push(Action::Kill(generation));
             out.push(Action::Down(generation, end.clone()));
@@ -88,8 +75,8 @@ impl Session {
         if running || closing {
             out.push(Action::Stopped(end));
         }
-        self.reach(now, State::Disconnected, Cause::Requested, out);
-        if again {
+        self.set_state(now, State::Disconnected, Cause::Requested, out);
+        if reconnect {
             self.on_connect(now, out);
         }
     }

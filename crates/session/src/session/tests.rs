@@ -1,4 +1,4 @@
-//! What the machine promises, by concern.
+//! The promises of the state machine, by concern.
 
 mod bench;
 mod counting;

@@ -111,7 +111,7 @@ impl World {
         let client = &self.clients[number];
         let refused = self.server.hub.is_none() || self.server.draining;
         if client.generation == generation && !client.dark && refused {
-            let why = Reason::Unreachable("refused".to_owned());
+            let why = Reason::Unreachable("refused".into());
             let end = End::retry(Initiator::Network, why);
             self.session(number, session::Input::Ended(generation, end));
         }

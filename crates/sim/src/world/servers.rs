@@ -269,7 +269,7 @@ impl World {
             };
             connection.server_open = false;
             connection.queue.clear();
-            let lost = Reason::Lost("reset by the peer".to_owned());
+            let lost = Reason::Lost("reset by the peer".into());
             let end = End::retry(Initiator::Network, lost);
             let at = connection.down.send(now, delay, Down::Over(end));
             self.agenda.at(at, Event::AtClient(id));

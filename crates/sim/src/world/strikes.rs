@@ -140,7 +140,7 @@ impl World {
         connection.down.clear();
         connection.queue.clear();
         connection.server_open = false;
-        let lost = Reason::Lost("reset on the way".to_owned());
+        let lost = Reason::Lost("reset on the way".into());
         let end = End::retry(Initiator::Network, lost);
         let at = connection.down.send(now, delay, Down::Over(end));
         self.agenda.at(at, Event::AtClient(id));

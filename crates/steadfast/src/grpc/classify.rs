@@ -6,7 +6,7 @@
 
 use std::{error::Error, time::Duration};
 
-use steadfast_session::{Advice, End, Initiator, Reason};
+use steadfast_session::{Advice, Detail, End, Initiator, Reason};
 use tonic::{Code, Status};
 
 /// What the server wants a client to wait before the next call (gRFC A6), milliseconds.
@@ -23,7 +23,7 @@ const CUT_SHORT: &str = "protocol error: missing grpc-status trailer";
 pub(super) fn end(status: &Status) -> End {
     if is_too_large(status) {
         let what = format!("{}; raise max_message_bytes", status.message());
-        End::stop(Initiator::Local, Reason::Protocol(what))
+        End::stop(Initiator::Local, Reason::Protocol(what.into()))
     } else if is_made_by_peer(status) {
         by_peer(status)
     } else {
@@ -54,7 +54,10 @@ fn starts(status: &Status, beginning: &str) -> bool {
 fn by_network(status: &Status) -> End {
     End {
         initiator: Initiator::Network,
-        reason: Reason::Lost(layers(status.message().to_owned(), status.source())),
+        reason: Reason::Lost(Detail::new(
+            layers(status.message().to_owned(), status.source()),
+            status.clone(),
+        )),
         // The longest delay for a peer whose HTTP/2 wants calm, or it is met again.
         advice: if wants_calm(status) {
             Advice::Wait(None)

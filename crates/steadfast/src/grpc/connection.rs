@@ -13,7 +13,7 @@ use futures_core::Stream as _;
 use http::uri::PathAndQuery;
 use hyper::{body::Incoming, client::conn::http2};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use steadfast_session::{End, Initiator, Reason};
+use steadfast_session::{Detail, End, Initiator, Reason};
 use tonic::{
     Streaming,
     body::Body,
@@ -65,17 +65,17 @@ const PROBE: &str = "/grpc.health.v1.Health/Check";
 
 impl Connection {
     pub(super) async fn dial(address: Address, options: Options) -> Result<Self, End> {
-        let unreachable = |why: String| End::retry(Initiator::Network, Reason::Unreachable(why));
+        let unreachable = |why: Detail| End::retry(Initiator::Network, Reason::Unreachable(why));
         let origin = http::Uri::builder()
             .scheme("http")
             .authority(address.authority().clone())
             .path_and_query("/")
             .build()
-            .map_err(|error| unreachable(error.to_string()))?;
+            .map_err(|error| unreachable(Detail::from_error(error)))?;
         let switch = KillSwitch::default();
         let socket = Socket::dial(&address, &options, switch.clone())
             .await
-            .map_err(|error| unreachable(format!("{address}: {error}")))?;
+            .map_err(|error| unreachable(Detail::new(format!("{address}: {error}"), error)))?;
         let tasks = Tasks::default();
         let (requests, connection) = http2::Builder::new(tasks.clone())
             .timer(TokioTimer::new())
@@ -84,7 +84,7 @@ impl Connection {
             .adaptive_window(false)
             .handshake(TokioIo::new(socket))
             .await
-            .map_err(|error| unreachable(classify::chain(&error)))?;
+            .map_err(|error| unreachable(Detail::new(classify::chain(&error), error)))?;
         tasks.run(connection);
         let max_message_bytes = options.max_message_bytes;
         Ok(Self {
@@ -202,7 +202,7 @@ fn request(
     call: &Call,
     outbound: Outbound,
 ) -> Result<(PathAndQuery, tonic::Request<Outbound>), End> {
-    let invalid = |what: String| End::stop(Initiator::Local, Reason::Protocol(what));
+    let invalid = |what: String| End::stop(Initiator::Local, Reason::Protocol(what.into()));
     let path = PathAndQuery::try_from(call.path.as_str())
         .map_err(|error| invalid(format!("{:?} is not a method path: {error}", call.path)))?;
     let mut request = tonic::Request::new(outbound);

@@ -35,7 +35,7 @@ async fn a_message_that_can_not_be_decoded_ends_the_stream_as_a_broken_protocol(
         (Initiator::Peer, Advice::Retry)
     );
     assert!(
-        matches!(&end.reason, Reason::Protocol(what) if what.contains("can not be decoded")),
+        matches!(&end.reason, Reason::Protocol(what) if what.as_str().contains("can not be decoded")),
         "{end}"
     );
     running.live(2).await;

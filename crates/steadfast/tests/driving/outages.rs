@@ -132,7 +132,7 @@ async fn i12_i25_the_transitions_are_a_chain_without_holes() {
     sleep(SECOND * 600).await;
     running.link.close().await;
     let status = running.link.status();
-    let recent = Vec::from(status.recent);
+    let recent = Vec::from_iter(status.recent.iter().cloned());
     assert!(recent.len() > 20);
     assert_eq!(recent.len() as u64, status.transitions, "none is lost");
     assert_eq!(recent[0].from, State::Disconnected);

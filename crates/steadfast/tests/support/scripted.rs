@@ -165,7 +165,10 @@ impl Transport for Scripted {
                 Dialling::Connects => {}
                 Dialling::Fails => {
                     let why = "refused by the script".to_owned();
-                    return Err(End::retry(Initiator::Network, Reason::Unreachable(why)));
+                    return Err(End::retry(
+                        Initiator::Network,
+                        Reason::Unreachable(why.into()),
+                    ));
                 }
                 Dialling::Hangs => std::future::pending().await,
             }
@@ -215,7 +218,7 @@ impl Wire {
     }
 
     fn lost() -> End {
-        End::retry(Initiator::Network, Reason::Lost("cut".to_owned()))
+        End::retry(Initiator::Network, Reason::Lost("cut".into()))
     }
 }
 

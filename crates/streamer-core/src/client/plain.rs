@@ -192,10 +192,7 @@ impl Core {
                     }
                 }
                 let what = "it dropped subscriptions of a living stream without a word";
-                cx.fail(End::retry(
-                    Initiator::Peer,
-                    Reason::Protocol(what.to_owned()),
-                ));
+                cx.fail(End::retry(Initiator::Peer, Reason::Protocol(what.into())));
             }
         }
     }

@@ -81,7 +81,7 @@ impl Rig {
 
     fn cut(&mut self) {
         self.open = false;
-        let end = End::retry(Initiator::Network, Reason::Lost("cut".to_owned()));
+        let end = End::retry(Initiator::Network, Reason::Lost("cut".into()));
         self.call(|core, now, cx| core.on_down(now, &end, cx));
     }
 
@@ -266,7 +266,7 @@ impl Rig {
                 initiator: Initiator::Peer,
                 reason: Reason::Protocol(what),
                 advice: steadfast_session::Advice::Retry,
-            } => what,
+            } => what.to_string(),
             end => panic!("not a protocol fault: {end:?}"),
         }
     }

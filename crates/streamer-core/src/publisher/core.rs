@@ -174,7 +174,7 @@ impl Protocol for Core {
 
     fn on_message(&mut self, _: Time, message: PublishResponse, cx: &mut Cx) {
         if let Err(what) = self.receive(message, cx) {
-            cx.fail(End::retry(Initiator::Peer, Reason::Protocol(what)));
+            cx.fail(End::retry(Initiator::Peer, Reason::Protocol(what.into())));
         }
     }
 

@@ -348,7 +348,7 @@ async fn c22_giving_up_is_one_error_with_the_last_reason_and_then_nothing() {
     let Some(Err(Ended::Stopped(end))) = soon(subscription.next()).await else {
         panic!("no end");
     };
-    assert_eq!(end.reason, Reason::Unreachable("down".to_owned()));
+    assert_eq!(end.reason, Reason::Unreachable("down".into()));
     assert!(soon(subscription.next()).await.is_none());
     assert!(soon(subscription.next()).await.is_none());
     let refused = users(&client).await;

@@ -1,4 +1,4 @@
-//! A protocol that does what messages and commands say, and writes down what it is told.
+//! A protocol that follows instructions in messages and commands, and records its calls.
 
 use std::time::Duration;
 
@@ -9,23 +9,23 @@ use crate::{
     session,
 };
 
-/// One thing for the protocol to do.
+/// One instruction for the protocol.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Play {
     /// Send, if a stream is open.
     Send(&'static str),
     Emit(&'static str),
     Signal(Signal),
-    /// Be called at that moment.
+    /// Arm the timer.
     Timer(Time),
-    /// Signal this when that moment has come.
+    /// Signal this when the timer expires.
     OnTimer(Signal),
 }
 
 #[derive(Debug, Default)]
 pub(super) struct Script {
-    pub(super) heard: Vec<&'static str>,
-    /// Whether a stream was open when it was last told something.
+    pub(super) calls: Vec<&'static str>,
+    /// True if a stream was open at the last call.
     pub(super) open: bool,
     opening: Vec<Play>,
     timer: Option<Time>,
@@ -35,8 +35,8 @@ pub(super) struct Script {
 type Cx = Context<&'static str, &'static str>;
 
 impl Script {
-    fn hear(&mut self, what: &'static str, cx: &Cx) {
-        self.heard.push(what);
+    fn record(&mut self, what: &'static str, cx: &Cx) {
+        self.calls.push(what);
         self.open = cx.is_open();
     }
 
@@ -61,37 +61,37 @@ impl Protocol for Script {
     type Event = &'static str;
 
     fn on_open(&mut self, _: Time, _: Generation, cx: &mut Cx) {
-        self.hear("open", cx);
+        self.record("open", cx);
         self.play(self.opening.clone(), cx);
     }
 
     fn on_message(&mut self, _: Time, message: Vec<Play>, cx: &mut Cx) {
-        self.hear("message", cx);
+        self.record("message", cx);
         self.play(message, cx);
     }
 
     fn on_command(&mut self, _: Time, command: Vec<Play>, cx: &mut Cx) {
-        self.hear("command", cx);
+        self.record("command", cx);
         self.play(command, cx);
     }
 
     fn on_heartbeat(&mut self, _: Time, cx: &mut Cx) {
-        self.hear("heartbeat", cx);
+        self.record("heartbeat", cx);
         cx.send("heartbeat");
     }
 
     fn on_live(&mut self, _: Time, cx: &mut Cx) {
-        self.hear("live", cx);
+        self.record("live", cx);
         cx.emit("live");
     }
 
     fn on_down(&mut self, _: Time, _: &End, cx: &mut Cx) {
-        self.hear("down", cx);
+        self.record("down", cx);
         cx.emit("down");
     }
 
     fn on_stop(&mut self, _: Time, _: &End, cx: &mut Cx) {
-        self.hear("stop", cx);
+        self.record("stop", cx);
         self.timer = None;
     }
 
@@ -100,7 +100,7 @@ impl Protocol for Script {
     }
 
     fn on_timer(&mut self, _: Time, cx: &mut Cx) {
-        self.hear("timer", cx);
+        self.record("timer", cx);
         self.timer = None;
         cx.emit("timer");
         if cx.is_open()
@@ -111,13 +111,13 @@ impl Protocol for Script {
     }
 }
 
-pub(super) type Asked = Action<&'static str, &'static str>;
+pub(super) type Requested = Action<&'static str, &'static str>;
 
-/// An endpoint with a clock of its own, and everything it ever asked for.
+/// An endpoint with a virtual clock, and all its actions so far.
 pub(super) struct Bench {
     pub(super) endpoint: Endpoint<Script>,
     pub(super) now: Time,
-    done: Vec<Asked>,
+    done: Vec<Requested>,
 }
 
 pub(super) fn seconds(seconds: u64) -> Duration {
@@ -166,7 +166,7 @@ impl Bench {
         assert_eq!(self.endpoint.status().activity, Activity::Live);
     }
 
-    pub(super) fn step(&mut self, input: Input<Vec<Play>, Vec<Play>>) -> Vec<Asked> {
+    pub(super) fn step(&mut self, input: Input<Vec<Play>, Vec<Play>>) -> Vec<Requested> {
         let mut out = Vec::new();
         let deadline = self.endpoint.step(self.now, input, &mut out);
         assert_eq!(deadline, self.endpoint.deadline());
@@ -175,20 +175,20 @@ impl Bench {
         out
     }
 
-    pub(super) fn session(&mut self, input: session::Input) -> Vec<Asked> {
+    pub(super) fn session(&mut self, input: session::Input) -> Vec<Requested> {
         self.step(Input::Session(input))
     }
 
-    pub(super) fn message(&mut self, from: Generation, message: &[Play]) -> Vec<Asked> {
+    pub(super) fn message(&mut self, from: Generation, message: &[Play]) -> Vec<Requested> {
         self.step(Input::Message(from, message.to_vec()))
     }
 
-    pub(super) fn command(&mut self, command: &[Play]) -> Vec<Asked> {
+    pub(super) fn command(&mut self, command: &[Play]) -> Vec<Requested> {
         self.step(Input::Command(command.to_vec()))
     }
 
-    /// Lets time pass, and every deadline be met.
-    pub(super) fn wait(&mut self, span: Duration) -> Vec<Asked> {
+    /// Advances the time through every deadline on the way.
+    pub(super) fn wait(&mut self, span: Duration) -> Vec<Requested> {
         let end = self.now + span;
         let mut out = Vec::new();
         while let Some(deadline) = self.endpoint.deadline()
@@ -202,23 +202,17 @@ impl Bench {
     }
 
     pub(super) fn opened(&self) -> usize {
-        let opened = |action: &&Asked| matches!(action, Action::Open { .. });
+        let opened = |action: &&Requested| matches!(action, Action::Open { .. });
         self.done.iter().filter(opened).count()
     }
 
     pub(super) fn sent(&self) -> Vec<(Generation, &'static str)> {
-        let sent = |action: &Asked| match action {
-            Action::Send(generation, message) => Some((*generation, *message)),
-            Action::Open { .. }
-            | Action::Finish(_)
-            | Action::Kill(_)
-            | Action::Probe(_)
-            | Action::Event(_)
-            | Action::Up(_)
-            | Action::Down(..)
-            | Action::Stopped(_)
-            | Action::Changed(_) => None,
-        };
-        self.done.iter().filter_map(sent).collect()
+        let mut sent = Vec::new();
+        for action in &self.done {
+            if let Action::Send(generation, message) = action {
+                sent.push((*generation, *message));
+            }
+        }
+        sent
     }
 }

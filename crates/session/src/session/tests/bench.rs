@@ -1,11 +1,11 @@
-//! A session with a clock of its own, and everything it ever asked for.
+//! A session with a virtual clock, and all its actions so far.
 
 use std::time::Duration;
 
 use crate::{
     Activity, Advice, Config, End, Generation, Initiator, Jitter, Ready, Reason, Signal, State,
     Time,
-    session::{Action, Input, Phase, Session},
+    session::{Action, Input, Session, Stage},
 };
 
 pub(super) struct Bench {
@@ -14,7 +14,7 @@ pub(super) struct Bench {
     pub(super) done: Vec<(Time, Action)>,
 }
 
-/// The defaults, restoring, with delays that are not spread: 1, 2, 4, 8, 16, 30, 30, … seconds.
+/// The defaults with a restoration and without jitter: delays of 1, 2, 4, 8, 16, 30, 30, … seconds.
 pub(super) fn plain() -> Config {
     Config {
         jitter: Jitter::Proportional(0.0),
@@ -33,7 +33,7 @@ pub(super) fn millis(millis: u64) -> Duration {
 
 pub(super) const MICRO: Duration = Duration::from_micros(1);
 
-/// A microsecond less.
+/// One microsecond less than `span`.
 pub(super) fn just_before(span: Duration) -> Duration {
     span.saturating_sub(MICRO)
 }
@@ -46,7 +46,7 @@ pub(super) fn unreachable() -> End {
     End::retry(Initiator::Network, Reason::Unreachable("refused".into()))
 }
 
-pub(super) fn advised(advice: Advice) -> End {
+pub(super) fn ended_with(advice: Advice) -> End {
     End {
         initiator: Initiator::Peer,
         reason: Reason::Status {
@@ -70,8 +70,8 @@ impl Bench {
         }
     }
 
-    /// A session that was brought to what it is busy with in the ordinary way, just now.
-    pub(super) fn busy_with(config: Config, activity: Activity) -> Self {
+    /// Creates a session that has just reached `activity` in the ordinary way.
+    pub(super) fn in_activity(config: Config, activity: Activity) -> Self {
         let mut bench = Self::new(config);
         match activity {
             Activity::Idle => {}
@@ -107,13 +107,13 @@ impl Bench {
     }
 
     pub(super) fn live(config: Config) -> Self {
-        Self::busy_with(config, Activity::Live)
+        Self::in_activity(config, Activity::Live)
     }
 
-    /// A live session that has proved itself.
-    pub(super) fn proven(config: Config) -> Self {
+    /// Creates a session with a stable stream.
+    pub(super) fn stable(config: Config) -> Self {
         let mut bench = Self::live(config);
-        bench.prove();
+        bench.stabilize();
         bench
     }
 
@@ -130,7 +130,7 @@ impl Bench {
         out
     }
 
-    /// Lets time pass, and every timer fire when it is due.
+    /// Advances the time through every timer on the way.
     pub(super) fn wait(&mut self, span: Duration) -> Vec<Action> {
         let end = self.now + span;
         let mut out = Vec::new();
@@ -144,7 +144,7 @@ impl Bench {
         out
     }
 
-    /// Lets time pass until the next attempt begins; how long that took.
+    /// Advances the time to the next attempt and returns the wait.
     pub(super) fn wait_for_attempt(&mut self) -> Duration {
         let began = self.now;
         let due = self.session.status().next_retry_at.unwrap();
@@ -174,7 +174,7 @@ impl Bench {
         self.feed(Input::Ended(self.generation(), end))
     }
 
-    /// From opening to live, at once.
+    /// Completes the opening at once.
     pub(super) fn go_live(&mut self) {
         self.headers();
         self.feed(Input::Message(self.generation()));
@@ -183,17 +183,14 @@ impl Bench {
         assert_eq!(self.activity(), Activity::Live);
     }
 
-    /// Lets a stream prove itself, with a peer that speaks now and then.
-    pub(super) fn prove(&mut self) {
+    /// Advances the time until the stream is stable, with a peer that sends now and then.
+    pub(super) fn stabilize(&mut self) {
         let until = self.now + self.session.config().stable_after;
         while self.now < until {
             self.wait(until.since(self.now).min(seconds(10)));
             self.received();
         }
-        assert!(matches!(
-            self.session.phase,
-            Phase::Live { proven: true, .. }
-        ));
+        assert_eq!(self.session.stage(), Some(Stage::Live { stable: true }));
     }
 
     pub(super) fn generation(&self) -> Generation {
@@ -208,22 +205,20 @@ impl Bench {
         self.session.status().state
     }
 
-    /// When attempts began, and whether with new credentials.
+    /// All actions so far.
+    pub(super) fn actions(&self) -> Vec<Action> {
+        self.done.iter().map(|(_, action)| action.clone()).collect()
+    }
+
+    /// The starts of all attempts, each with its `refresh`.
     pub(super) fn attempts(&self) -> Vec<(Time, bool)> {
-        self.done
-            .iter()
-            .filter_map(|(at, action)| match action {
-                Action::Open { refresh, .. } => Some((*at, *refresh)),
-                Action::Finish(_)
-                | Action::Kill(_)
-                | Action::Probe(_)
-                | Action::Heartbeat(_)
-                | Action::Up(_)
-                | Action::Down(..)
-                | Action::Stopped(_)
-                | Action::Changed(_) => None,
-            })
-            .collect()
+        let mut attempts = Vec::new();
+        for (at, action) in &self.done {
+            if let Action::Open { refresh, .. } = action {
+                attempts.push((*at, *refresh));
+            }
+        }
+        attempts
     }
 
     /// The time from the beginning of each attempt to that of the next.
@@ -234,48 +229,35 @@ impl Bench {
             .collect()
     }
 
-    /// Everything but the generator, which has no readable state.
+    /// The whole state, for comparison.
     pub(super) fn snapshot(&self) -> String {
         format!("{:?}", self.session)
     }
 }
 
-/// The ends among the actions, each with the attempt it ended.
+/// The ends of streams and attempts among the actions.
 pub(super) fn downs(actions: &[Action]) -> Vec<(Generation, Reason)> {
-    actions
-        .iter()
-        .filter_map(|action| match action {
-            Action::Down(generation, end) => Some((*generation, end.reason.clone())),
-            Action::Open { .. }
-            | Action::Finish(_)
-            | Action::Kill(_)
-            | Action::Probe(_)
-            | Action::Heartbeat(_)
-            | Action::Up(_)
-            | Action::Stopped(_)
-            | Action::Changed(_) => None,
-        })
-        .collect()
+    let mut downs = Vec::new();
+    for action in actions {
+        if let Action::Down(generation, end) = action {
+            downs.push((*generation, end.reason.clone()));
+        }
+    }
+    downs
 }
 
+/// The final ends among the actions.
 pub(super) fn stops(actions: &[Action]) -> Vec<End> {
-    actions
-        .iter()
-        .filter_map(|action| match action {
-            Action::Stopped(end) => Some(end.clone()),
-            Action::Open { .. }
-            | Action::Finish(_)
-            | Action::Kill(_)
-            | Action::Probe(_)
-            | Action::Heartbeat(_)
-            | Action::Up(_)
-            | Action::Down(..)
-            | Action::Changed(_) => None,
-        })
-        .collect()
+    let mut stops = Vec::new();
+    for action in actions {
+        if let Action::Stopped(end) = action {
+            stops.push(end.clone());
+        }
+    }
+    stops
 }
 
-/// Every input there is, as attempt `from` would cause it.
+/// Every kind of input, from attempt `from`.
 pub(super) fn every_input(from: Generation) -> Vec<Input> {
     let signals = [
         Signal::Greeted,
@@ -312,25 +294,22 @@ pub(super) fn every_input(from: Generation) -> Vec<Input> {
         Input::ReadPaused(from, false),
         Input::Tick,
     ];
-    inputs.extend(advices.map(|advice| Input::Ended(from, advised(advice))));
+    inputs.extend(advices.map(|advice| Input::Ended(from, ended_with(advice))));
     inputs.extend(signals.map(|signal| Input::Signal(from, signal)));
     inputs
 }
 
-/// The inputs that a stream causes, not a caller.
+/// The inputs that a stream causes, without those of a caller.
 pub(super) fn every_report(from: Generation) -> Vec<Input> {
     let mut inputs = every_input(from);
-    inputs.retain(|input| match input {
-        Input::Connect | Input::Reconnect | Input::Leave | Input::Close | Input::Tick => false,
-        Input::Accepted(_)
-        | Input::Headers(_)
-        | Input::Received(_)
-        | Input::Message(_)
-        | Input::Ended(..)
-        | Input::Probed(..)
-        | Input::ReadPaused(..)
-        | Input::Signal(..) => true,
-    });
+    let requests = [
+        Input::Connect,
+        Input::Reconnect,
+        Input::Leave,
+        Input::Close,
+        Input::Tick,
+    ];
+    inputs.retain(|input| !requests.contains(input));
     inputs
 }
 

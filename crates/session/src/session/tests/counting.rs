@@ -1,10 +1,7 @@
-//! How attempts are counted, and when it is given up.
+//! Counting of attempts, and giving up.
 
 use super::bench::{Bench, finished, just_before, plain, seconds, stops, unreachable};
-use crate::{
-    Activity, Cause, Config, State,
-    session::{Action, Input},
-};
+use crate::{Activity, Cause, Config, State, session::Input};
 
 fn at_most(max_retries: u32) -> Config {
     Config {
@@ -13,28 +10,19 @@ fn at_most(max_retries: u32) -> Config {
     }
 }
 
-/// Fails every attempt until it is given up; how many were made.
+/// Fails every attempt until the session gives up. Returns the number of attempts.
 fn attempts_until_given_up(config: Config, fail: fn(&mut Bench)) -> usize {
     let mut bench = Bench::new(config);
     bench.feed(Input::Connect);
     while bench.activity() != Activity::Idle {
         assert!(bench.attempts().len() < 50, "never given up");
-        match bench.activity() {
-            Activity::Opening => fail(&mut bench),
-            Activity::Idle
-            | Activity::Backoff
-            | Activity::Greeting
-            | Activity::Restoring
-            | Activity::Live
-            | Activity::Draining
-            | Activity::Closed => drop(bench.wait_for_attempt()),
+        if bench.activity() == Activity::Opening {
+            fail(&mut bench);
+        } else {
+            bench.wait_for_attempt();
         }
     }
-    let told: Vec<Action> = bench
-        .done
-        .iter()
-        .map(|(_, action)| action.clone())
-        .collect();
+    let told = bench.actions();
     assert_eq!(stops(&told).len(), 1);
     assert_eq!(bench.state(), State::Disconnected);
     assert_eq!(
@@ -46,7 +34,7 @@ fn attempts_until_given_up(config: Config, fail: fn(&mut Bench)) -> usize {
 }
 
 #[test]
-fn c18_n_retries_are_n_attempts_that_were_really_made() {
+fn max_retries_is_the_number_of_attempts_made() {
     for max in [1, 2, 3, 7] {
         let made = attempts_until_given_up(at_most(max), |bench| drop(bench.end(unreachable())));
         assert_eq!(made, max as usize);
@@ -54,13 +42,13 @@ fn c18_n_retries_are_n_attempts_that_were_really_made() {
 }
 
 #[test]
-fn c6_a_peer_that_accepts_and_fails_uses_up_the_retries_and_the_delays_grow() {
+fn peer_that_accepts_and_fails_uses_up_the_retries() {
     let made = attempts_until_given_up(at_most(3), |bench| {
         bench.go_live();
         bench.end(finished());
     });
     assert_eq!(made, 3);
-    let mut bench = Bench::busy_with(plain(), Activity::Opening);
+    let mut bench = Bench::in_activity(plain(), Activity::Opening);
     let delays: Vec<u64> = (0..6)
         .map(|_| {
             bench.go_live();
@@ -72,7 +60,7 @@ fn c6_a_peer_that_accepts_and_fails_uses_up_the_retries_and_the_delays_grow() {
 }
 
 #[test]
-fn c7_a_failed_restoration_is_counted_and_spaced() {
+fn failed_restoration_counts_as_a_failed_attempt() {
     let made = attempts_until_given_up(at_most(4), |bench| {
         bench.headers();
         bench.signal(crate::Signal::Greeted);
@@ -86,14 +74,14 @@ fn c7_a_failed_restoration_is_counted_and_spaced() {
 }
 
 #[test]
-fn s4_an_attempt_counts_when_it_ends_before_it_was_stable_and_only_then() {
+fn only_ends_before_stable_count_as_failures() {
     let mut bench = Bench::live(at_most(2));
     bench.wait(just_before(Config::default().stable_after));
     bench.end(finished());
     assert_eq!(bench.session.status().consecutive_failures, 1);
     bench.wait_for_attempt();
     bench.go_live();
-    bench.prove();
+    bench.stabilize();
     bench.end(finished());
     assert_eq!(
         bench.session.status().consecutive_failures,
@@ -107,8 +95,8 @@ fn s4_an_attempt_counts_when_it_ends_before_it_was_stable_and_only_then() {
 }
 
 #[test]
-fn c20_the_first_connection_is_tried_again_like_any_other() {
-    let mut bench = Bench::busy_with(plain(), Activity::Opening);
+fn first_connection_is_retried_like_any_other() {
+    let mut bench = Bench::in_activity(plain(), Activity::Opening);
     for expected in [1, 2, 4] {
         bench.end(unreachable());
         assert_eq!(bench.state(), State::Connecting);
@@ -118,7 +106,7 @@ fn c20_the_first_connection_is_tried_again_like_any_other() {
 
 #[test]
 fn zero_retries_never_give_up() {
-    let mut bench = Bench::busy_with(plain(), Activity::Opening);
+    let mut bench = Bench::in_activity(plain(), Activity::Opening);
     for _ in 0..1_000 {
         bench.end(unreachable());
         bench.wait_for_attempt();

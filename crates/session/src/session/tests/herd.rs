@@ -1,21 +1,21 @@
-//! Many sessions that lose one server at the same moment do not come back at the same moment.
+//! Many sessions that lose one server at the same time do not return at the same time.
 
 use std::time::Duration;
 
-use super::bench::{Bench, advised, finished, seconds, unreachable};
+use super::bench::{Bench, ended_with, finished, seconds, unreachable};
 use crate::{Activity, Advice, Config, End, Jitter, Recovery, Time, session::Input};
 
 const BIN: f64 = 0.1;
 
-/// Each of many sessions has held a stable stream, loses it now with `end`, and fails from then on. The
-/// delays before its next `count` attempts, in seconds, one row per attempt.
+/// Ends the stable streams of many sessions with `end` and fails every later attempt. Returns the delays
+/// before the next `count` attempts, in seconds, one row per attempt.
 fn delays(config: &Config, end: &End, sessions: u64, count: usize) -> Vec<Vec<f64>> {
     let mut rows = vec![Vec::new(); count];
     for seed in 0..sessions {
         let mut bench = Bench::seeded(config.clone(), seed);
         bench.open();
         bench.headers();
-        bench.prove();
+        bench.stabilize();
         bench.end(end.clone());
         for row in &mut rows {
             row.push(bench.wait_for_attempt().as_secs_f64());
@@ -25,7 +25,7 @@ fn delays(config: &Config, end: &End, sessions: u64, count: usize) -> Vec<Vec<f6
     rows
 }
 
-/// Asserts that all delays are in the window and that no bin has more than three times the mean.
+/// Asserts that all delays are in the window and that no bin holds more than three times the mean.
 fn assert_spread(delays: &[f64], from: f64, to: f64) {
     let bins = ((to - from) / BIN).ceil() as usize;
     let mut counts = vec![0_usize; bins];
@@ -40,7 +40,7 @@ fn assert_spread(delays: &[f64], from: f64, to: f64) {
 }
 
 #[test]
-fn i2_the_first_attempt_is_made_at_once() {
+fn first_attempt_is_made_at_once() {
     for seed in 0..100 {
         let mut bench = Bench::seeded(Config::default(), seed);
         bench.wait(seconds(seed));
@@ -51,7 +51,7 @@ fn i2_the_first_attempt_is_made_at_once() {
 }
 
 #[test]
-fn i2_ten_thousand_sessions_spread_every_attempt_from_the_first_retry_to_the_cap() {
+fn ten_thousand_sessions_spread_every_attempt() {
     let windows = [
         (0.8, 1.2),
         (1.6, 2.4),
@@ -68,7 +68,7 @@ fn i2_ten_thousand_sessions_spread_every_attempt_from_the_first_retry_to_the_cap
 }
 
 #[test]
-fn i2_full_jitter_and_a_spread_recovery_fill_their_windows() {
+fn full_jitter_and_spread_recovery_fill_their_windows() {
     let full = Config {
         jitter: Jitter::Full,
         ..Config::default()
@@ -82,8 +82,8 @@ fn i2_full_jitter_and_a_spread_recovery_fill_their_windows() {
 }
 
 #[test]
-fn i2_clients_that_were_told_the_same_delay_do_not_return_together() {
-    let told = |advice| delays(&Config::default(), &advised(advice), 3_000, 1).remove(0);
+fn clients_with_the_same_delay_do_not_return_together() {
+    let told = |advice| delays(&Config::default(), &ended_with(advice), 3_000, 1).remove(0);
     let wait = |seconds| Advice::Wait(Some(Duration::from_secs(seconds)));
     assert_spread(&told(wait(10)), 10.0, 12.0);
     assert_spread(&told(wait(100_000)), 300.0, 306.0);
@@ -91,8 +91,8 @@ fn i2_clients_that_were_told_the_same_delay_do_not_return_together() {
 }
 
 #[test]
-fn i2_the_first_delay_after_an_explicit_connect_is_none() {
-    let mut bench = Bench::busy_with(Config::default(), Activity::Backoff);
+fn explicit_connect_during_backoff_attempts_at_once() {
+    let mut bench = Bench::in_activity(Config::default(), Activity::Backoff);
     bench.wait(Duration::from_millis(600));
     bench.feed(Input::Connect);
     assert_eq!(

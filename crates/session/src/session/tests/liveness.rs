@@ -1,4 +1,4 @@
-//! A dead peer is found in time, a living one is left alone.
+//! A dead peer is found in time, a living one is kept.
 
 use std::time::Duration;
 
@@ -8,15 +8,15 @@ use crate::{
     session::{Action, Input},
 };
 
-fn asked() -> Config {
+fn probing() -> Config {
     Config {
         liveness: Liveness::Probed,
         ..plain()
     }
 }
 
-/// When each of the actions that `which` names was asked for, counted from the first attempt.
-fn moments(bench: &Bench, which: fn(&Action) -> bool) -> Vec<Duration> {
+/// The times of the actions that `which` selects, counted from the first attempt.
+fn times(bench: &Bench, which: fn(&Action) -> bool) -> Vec<Duration> {
     let began = bench.attempts()[0].0;
     bench
         .done
@@ -35,7 +35,7 @@ fn is_probe(action: &Action) -> bool {
 }
 
 #[test]
-fn i7_a_silent_peer_is_found_when_the_activity_timeout_has_passed() {
+fn silent_peer_is_lost_at_the_activity_timeout() {
     let mut bench = Bench::live(plain());
     assert_eq!(downs(&bench.wait(just_before(seconds(90)))), []);
     bench.received();
@@ -44,13 +44,13 @@ fn i7_a_silent_peer_is_found_when_the_activity_timeout_has_passed() {
 }
 
 #[test]
-fn i7_silence_is_noticed_while_restoring_too() {
+fn silence_while_restoring_ends_the_attempt() {
     let config = Config {
         activity_timeout: Some(seconds(20)),
         heartbeat_interval: Some(seconds(5)),
         ..plain()
     };
-    let mut bench = Bench::busy_with(config, Activity::Restoring);
+    let mut bench = Bench::in_activity(config, Activity::Restoring);
     assert_eq!(
         downs(&bench.wait(seconds(20))),
         [(Generation(1), Reason::Silent)]
@@ -58,30 +58,30 @@ fn i7_silence_is_noticed_while_restoring_too() {
 }
 
 #[test]
-fn i7_a_peer_whose_application_hangs_is_found_behind_a_proxy_that_still_sends_bytes() {
+fn hung_application_is_found_although_bytes_still_arrive() {
     let mut bench = Bench::live(plain());
     bench.signal(Signal::ExpectAcks);
-    let answered_until = seconds(300);
+    let acked_until = seconds(300);
     let mut ends = Vec::new();
     let began = bench.now;
     while ends.is_empty() {
         ends = downs(&bench.wait(seconds(1)));
         assert!(bench.now - began < seconds(600), "never found");
         bench.received();
-        if bench.now - began <= answered_until {
+        if bench.now - began <= acked_until {
             bench.signal(Signal::HeartbeatAcked);
         }
     }
     assert_eq!(ends, [(Generation(1), Reason::HeartbeatUnanswered)]);
     let config = Config::default();
     let bound = config.heartbeat_interval.unwrap() + config.activity_timeout.unwrap();
-    let found_after = bench.now.since(began + answered_until);
+    let found_after = bench.now.since(began + acked_until);
     assert!(found_after <= bound, "{found_after:?}");
     assert!(found_after >= seconds(90), "{found_after:?}");
 }
 
 #[test]
-fn i7_acks_are_demanded_only_of_a_peer_that_promised_them() {
+fn acks_are_expected_only_from_a_peer_that_promised_them() {
     let mut bench = Bench::live(plain());
     for _ in 0..600 {
         assert_eq!(downs(&bench.wait(seconds(1))), []);
@@ -90,7 +90,7 @@ fn i7_acks_are_demanded_only_of_a_peer_that_promised_them() {
 }
 
 #[test]
-fn i7_a_promise_of_acks_ends_with_its_stream() {
+fn promise_of_acks_ends_with_its_stream() {
     let mut bench = Bench::live(plain());
     bench.signal(Signal::ExpectAcks);
     bench.end(finished());
@@ -103,8 +103,8 @@ fn i7_a_promise_of_acks_ends_with_its_stream() {
 }
 
 #[test]
-fn i7_a_peer_that_never_speaks_unasked_is_held_for_an_hour_and_lost_in_time_when_it_dies() {
-    let mut bench = Bench::live(asked());
+fn probed_silent_peer_is_held_for_an_hour_until_it_dies() {
+    let mut bench = Bench::live(probing());
     let hour = bench.now + seconds(3_600);
     let mut last_answer = bench.now;
     while bench.now < hour {
@@ -116,7 +116,7 @@ fn i7_a_peer_that_never_speaks_unasked_is_held_for_an_hour_and_lost_in_time_when
             last_answer = bench.now;
         }
     }
-    let probes = moments(&bench, is_probe).len();
+    let probes = times(&bench, is_probe).len();
     assert!((110..=120).contains(&probes), "every 30 s: {probes}");
     assert_eq!(bench.session.status().probes_answered as usize, probes);
 
@@ -131,30 +131,30 @@ fn i7_a_peer_that_never_speaks_unasked_is_held_for_an_hour_and_lost_in_time_when
 }
 
 #[test]
-fn i7_one_lost_probe_is_followed_by_another_before_the_verdict() {
-    let mut bench = Bench::live(asked());
+fn lost_probe_is_repeated_before_the_activity_timeout() {
+    let mut bench = Bench::live(probing());
     bench.wait(seconds(30));
     bench.feed(Input::Probed(Generation(1), false));
     bench.wait(seconds(30));
-    assert_eq!(moments(&bench, is_probe), [seconds(30), seconds(60)]);
+    assert_eq!(times(&bench, is_probe), [seconds(30), seconds(60)]);
     bench.feed(Input::Probed(Generation(1), true));
     assert_eq!(downs(&bench.wait(seconds(89))), []);
     assert_eq!(bench.activity(), Activity::Live);
 }
 
 #[test]
-fn i7_nobody_is_asked_while_the_peer_speaks() {
-    let mut bench = Bench::live(asked());
+fn peer_that_sends_is_not_probed() {
+    let mut bench = Bench::live(probing());
     for _ in 0..100 {
         bench.wait(seconds(29));
         bench.received();
     }
-    assert_eq!(moments(&bench, is_probe), []);
+    assert_eq!(times(&bench, is_probe), []);
 }
 
 #[test]
-fn i7_heartbeats_go_out_from_the_greeting_on_at_the_interval() {
-    let mut bench = Bench::busy_with(
+fn heartbeats_start_with_the_headers_and_keep_the_interval() {
+    let mut bench = Bench::in_activity(
         Config {
             heartbeat_interval: Some(seconds(4)),
             ..plain()
@@ -167,16 +167,16 @@ fn i7_heartbeats_go_out_from_the_greeting_on_at_the_interval() {
     bench.signal(Signal::Restored);
     bench.wait(seconds(7));
     let expected = [4, 8, 12, 16].map(seconds);
-    assert_eq!(moments(&bench, is_heartbeat), expected);
+    assert_eq!(times(&bench, is_heartbeat), expected);
 }
 
 #[test]
-fn i7_the_interval_a_peer_asks_for_is_neither_a_flood_nor_longer_than_our_patience() {
-    let beats = |asked_for: Duration, span: Duration| {
+fn heartbeat_interval_of_the_peer_is_bounded() {
+    let beats = |interval: Duration, span: Duration| {
         let mut bench = Bench::live(plain());
-        bench.signal(Signal::HeartbeatInterval(asked_for));
+        bench.signal(Signal::HeartbeatInterval(interval));
         bench.wait(span);
-        moments(&bench, is_heartbeat)
+        times(&bench, is_heartbeat)
     };
     assert_eq!(beats(seconds(7), seconds(20)), [seconds(7), seconds(14)]);
     assert_eq!(beats(seconds(86_400), seconds(89)), [seconds(45)]);
@@ -184,7 +184,7 @@ fn i7_the_interval_a_peer_asks_for_is_neither_a_flood_nor_longer_than_our_patien
 }
 
 #[test]
-fn i7_the_interval_a_peer_asked_for_ends_with_its_stream() {
+fn heartbeat_interval_of_the_peer_ends_with_its_stream() {
     let mut bench = Bench::live(plain());
     bench.signal(Signal::HeartbeatInterval(seconds(7)));
     bench.end(finished());
@@ -192,11 +192,11 @@ fn i7_the_interval_a_peer_asked_for_ends_with_its_stream() {
     bench.go_live();
     bench.done.retain(|(_, action)| !is_heartbeat(action));
     bench.wait(seconds(30));
-    assert_eq!(moments(&bench, is_heartbeat), [seconds(31)]);
+    assert_eq!(times(&bench, is_heartbeat), [seconds(31)]);
 }
 
 #[test]
-fn i8_what_is_sent_proves_nothing() {
+fn sent_heartbeats_are_no_activity() {
     let mut bench = Bench::live(Config {
         heartbeat_interval: Some(millis(100)),
         ..plain()
@@ -210,7 +210,7 @@ fn i8_what_is_sent_proves_nothing() {
 }
 
 #[test]
-fn i8_a_message_of_which_bytes_still_arrive_keeps_the_stream_for_as_long_as_it_takes() {
+fn bytes_of_a_long_message_keep_the_stream() {
     let mut bench = Bench::live(plain());
     for _ in 0..60 {
         assert_eq!(downs(&bench.wait(seconds(89))), []);
@@ -220,8 +220,8 @@ fn i8_a_message_of_which_bytes_still_arrive_keeps_the_stream_for_as_long_as_it_t
 }
 
 #[test]
-fn i8_acceptance_and_late_headers_are_no_life() {
-    let mut bench = Bench::busy_with(
+fn acceptance_and_late_headers_are_no_activity() {
+    let mut bench = Bench::in_activity(
         Config {
             ready: Ready::Accepted,
             ..plain()
@@ -241,8 +241,8 @@ fn i8_acceptance_and_late_headers_are_no_life() {
 }
 
 #[test]
-fn i8_signs_of_life_of_an_older_stream_do_not_keep_the_newer() {
-    let mut bench = Bench::live(asked());
+fn activity_of_an_older_stream_does_not_keep_the_newer() {
+    let mut bench = Bench::live(probing());
     bench.end(finished());
     bench.wait_for_attempt();
     bench.go_live();
@@ -263,8 +263,8 @@ fn i8_signs_of_life_of_an_older_stream_do_not_keep_the_newer() {
 }
 
 #[test]
-fn i9_an_application_that_takes_nothing_for_ten_deadlines_keeps_its_stream() {
-    for config in [plain(), asked()] {
+fn paused_reading_keeps_the_stream_for_ten_timeouts() {
+    for config in [plain(), probing()] {
         let mut bench = Bench::live(config);
         bench.signal(Signal::ExpectAcks);
         bench.feed(Input::ReadPaused(Generation(1), true));
@@ -284,23 +284,23 @@ fn i9_an_application_that_takes_nothing_for_ten_deadlines_keeps_its_stream() {
 }
 
 #[test]
-fn i9_a_probe_that_fails_while_the_application_holds_back_starts_no_new_one() {
-    let mut bench = Bench::live(asked());
+fn failed_probe_while_paused_starts_no_new_one() {
+    let mut bench = Bench::live(probing());
     bench.wait(seconds(30));
-    assert_eq!(moments(&bench, is_probe).len(), 1);
+    assert_eq!(times(&bench, is_probe).len(), 1);
     bench.feed(Input::ReadPaused(Generation(1), true));
     bench.wait(seconds(900));
-    assert_eq!(moments(&bench, is_probe).len(), 1);
+    assert_eq!(times(&bench, is_probe).len(), 1);
     assert_eq!(bench.activity(), Activity::Live);
 }
 
 #[test]
-fn i9_a_peer_that_is_not_read_can_neither_greet_nor_answer_and_is_not_blamed_for_it() {
+fn paused_reading_stops_the_timeouts_of_opening() {
     for (phase, limit, reason) in [
         (Activity::Greeting, seconds(10), Reason::GreetingTimeout),
         (Activity::Restoring, seconds(30), Reason::RestoringTimeout),
     ] {
-        let mut bench = Bench::busy_with(plain(), phase);
+        let mut bench = Bench::in_activity(plain(), phase);
         bench.feed(Input::ReadPaused(Generation(1), true));
         assert_eq!(downs(&bench.wait(seconds(900))), []);
         bench.feed(Input::ReadPaused(Generation(1), false));
@@ -310,8 +310,8 @@ fn i9_a_peer_that_is_not_read_can_neither_greet_nor_answer_and_is_not_blamed_for
 }
 
 #[test]
-fn i9_a_queue_still_full_from_before_the_cut_does_not_spoil_the_next_attempt() {
-    let mut bench = Bench::proven(plain());
+fn pause_from_before_a_loss_does_not_fail_the_next_attempt() {
+    let mut bench = Bench::stable(plain());
     bench.feed(Input::ReadPaused(Generation(1), true));
     bench.end(finished());
     bench.wait_for_attempt();
@@ -326,7 +326,7 @@ fn i9_a_queue_still_full_from_before_the_cut_does_not_spoil_the_next_attempt() {
 }
 
 #[test]
-fn i9_a_release_without_a_hold_is_no_life() {
+fn resumed_reading_without_a_pause_is_no_activity() {
     let mut bench = Bench::live(plain());
     bench.wait(seconds(80));
     bench.feed(Input::ReadPaused(Generation(1), false));
@@ -337,7 +337,7 @@ fn i9_a_release_without_a_hold_is_no_life() {
 }
 
 #[test]
-fn without_an_activity_timeout_silence_is_left_to_the_transport() {
+fn silence_never_ends_a_stream_without_an_activity_timeout() {
     let mut bench = Bench::live(Config {
         activity_timeout: None,
         heartbeat_interval: None,

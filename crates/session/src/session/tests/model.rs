@@ -1,4 +1,4 @@
-//! Any inputs in any order, beside a model that knows only what must hold.
+//! Random inputs beside a model that knows only the invariants.
 
 use std::{collections::BTreeSet, sync::LazyLock, time::Duration};
 
@@ -6,14 +6,14 @@ use proptest::{prelude::*, strategy::ValueTree as _, test_runner::TestRunner};
 
 use super::{
     bench::{Bench, every_input},
-    status::assert_tells_its_history,
+    status::assert_history_is_consistent,
 };
 use crate::{
     Activity, Cause, Config, Generation, Jitter, Liveness, Ready, Recovery, Signal, State, Time,
     session::{Action, Input},
 };
 
-/// One step of a script: an input of an attempt that may be up to three old, after some time.
+/// One step of a script: some time, then an input from an attempt up to three generations old.
 #[derive(Clone, Copy, Debug)]
 struct Step {
     micros: u64,
@@ -21,7 +21,7 @@ struct Step {
     input: usize,
 }
 
-/// Most reports come soon and from the stream there is, or nothing would ever become live.
+/// Most inputs come soon and from the current stream, or nothing would ever become live.
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let step = (0..20_000_000_u64, 0..4_u32, 0..20_u64, 0..INPUTS.len());
     let step = step.prop_map(|(micros, pace, age, input)| Step {
@@ -32,8 +32,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     prop::collection::vec(step, 1..300)
 }
 
-/// What a script chooses from: every input there is, those on the way to a live stream five times
-/// as often, the close once in a while.
+/// The inputs to choose from: those on the way to a live stream are five times as frequent, `Close` is
+/// rare.
 static INPUTS: LazyLock<Vec<Input>> = LazyLock::new(|| {
     let mut inputs = Vec::new();
     for input in every_input(Generation(0)) {
@@ -58,7 +58,7 @@ static INPUTS: LazyLock<Vec<Input>> = LazyLock::new(|| {
     inputs
 });
 
-/// The same input of another attempt.
+/// The same input from another attempt.
 fn of(from: Generation, input: &Input) -> Input {
     match input.clone() {
         Input::Accepted(_) => Input::Accepted(from),
@@ -105,7 +105,7 @@ fn configs() -> impl Strategy<Value = Config> {
     )
 }
 
-/// What there can be at most: one stream, which was opened once, may be up, and is killed once.
+/// At most one stream, opened once, possibly up, and killed once.
 #[derive(Default)]
 struct Model {
     newest: u64,
@@ -209,7 +209,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn whatever_happens_there_is_one_stream_in_order_and_nothing_after_the_close(
+    fn random_inputs_keep_one_ordered_stream_until_close(
         config in configs(),
         seed in any::<u64>(),
         script in steps(),
@@ -218,17 +218,17 @@ proptest! {
     }
 
     #[test]
-    fn i12_whatever_happens_every_transition_is_an_edge_and_none_is_lost(
+    fn random_inputs_give_valid_and_complete_transitions(
         config in configs(),
         seed in any::<u64>(),
         script in steps(),
     ) {
         let (bench, _) = play(&config, seed, &script);
-        assert_tells_its_history(&bench);
+        assert_history_is_consistent(&bench);
     }
 
     #[test]
-    fn the_same_seed_and_inputs_give_the_same_actions(
+    fn equal_seeds_and_inputs_give_equal_actions(
         config in configs(),
         seed in any::<u64>(),
         script in steps(),
@@ -240,7 +240,7 @@ proptest! {
 }
 
 #[test]
-fn the_random_scripts_reach_every_phase() {
+fn random_inputs_reach_every_phase() {
     let mut runner = TestRunner::deterministic();
     let mut reached = BTreeSet::new();
     let mut lives = 0;

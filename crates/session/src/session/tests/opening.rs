@@ -1,4 +1,4 @@
-//! From a call to a live stream: every phase has its own patience.
+//! Opening a stream: every phase has its own timeout.
 
 use super::bench::{Bench, MICRO, downs, finished, just_before, millis, plain, seconds};
 use crate::{
@@ -7,7 +7,7 @@ use crate::{
 };
 
 #[test]
-fn i1_each_phase_of_opening_ends_at_its_own_deadline_with_its_own_reason() {
+fn opening_phases_have_their_own_timeouts_and_reasons() {
     let config = Config {
         open_timeout: seconds(7),
         greeting_timeout: seconds(11),
@@ -19,7 +19,7 @@ fn i1_each_phase_of_opening_ends_at_its_own_deadline_with_its_own_reason() {
         (Activity::Greeting, seconds(11), Reason::GreetingTimeout),
         (Activity::Restoring, seconds(13), Reason::RestoringTimeout),
     ] {
-        let mut bench = Bench::busy_with(config.clone(), phase);
+        let mut bench = Bench::in_activity(config.clone(), phase);
         assert_eq!(downs(&bench.wait(just_before(limit))), [], "{phase:?}");
         assert_eq!(bench.activity(), phase);
         assert_eq!(downs(&bench.wait(MICRO)), [(Generation(1), reason)]);
@@ -28,12 +28,12 @@ fn i1_each_phase_of_opening_ends_at_its_own_deadline_with_its_own_reason() {
 }
 
 #[test]
-fn i1_a_peer_that_trickles_bytes_gains_no_time_to_greet_or_to_restore() {
+fn trickled_bytes_do_not_extend_the_opening_timeouts() {
     for (phase, limit, reason) in [
         (Activity::Greeting, seconds(10), Reason::GreetingTimeout),
         (Activity::Restoring, seconds(30), Reason::RestoringTimeout),
     ] {
-        let mut bench = Bench::busy_with(plain(), phase);
+        let mut bench = Bench::in_activity(plain(), phase);
         let began = bench.now;
         let mut ends = Vec::new();
         while ends.is_empty() {
@@ -47,8 +47,8 @@ fn i1_a_peer_that_trickles_bytes_gains_no_time_to_greet_or_to_restore() {
 }
 
 #[test]
-fn i1_acceptance_alone_gains_no_time_where_headers_are_awaited() {
-    let mut bench = Bench::busy_with(
+fn acceptance_does_not_extend_the_open_timeout() {
+    let mut bench = Bench::in_activity(
         Config {
             ready: Ready::Headers,
             ..plain()
@@ -64,7 +64,7 @@ fn i1_acceptance_alone_gains_no_time_where_headers_are_awaited() {
 }
 
 #[test]
-fn i13_connected_is_not_told_before_the_whole_set_is_answered() {
+fn connected_waits_for_the_whole_restoration() {
     let mut bench = Bench::new(plain());
     bench.open();
     let from = bench.generation();
@@ -90,8 +90,8 @@ fn i13_connected_is_not_told_before_the_whole_set_is_answered() {
 }
 
 #[test]
-fn i13_an_answer_that_never_comes_ends_the_attempt_at_its_deadline() {
-    let mut bench = Bench::busy_with(plain(), Activity::Restoring);
+fn missing_restoration_response_ends_the_attempt() {
+    let mut bench = Bench::in_activity(plain(), Activity::Restoring);
     bench.wait(seconds(29));
     bench.signal(Signal::RestoreProgress);
     assert_eq!(downs(&bench.wait(just_before(seconds(30)))), []);
@@ -105,14 +105,14 @@ fn i13_an_answer_that_never_comes_ends_the_attempt_at_its_deadline() {
 }
 
 #[test]
-fn i13_signals_out_of_their_phase_do_not_shorten_the_way() {
+fn signals_out_of_their_phase_have_no_effect() {
     for signal in [
         Signal::RestoreProgress,
         Signal::Restored,
         Signal::HeartbeatAcked,
     ] {
         for phase in [Activity::Opening, Activity::Greeting] {
-            let mut bench = Bench::busy_with(plain(), phase);
+            let mut bench = Bench::in_activity(plain(), phase);
             assert_eq!(bench.signal(signal.clone()), []);
             assert_eq!(bench.activity(), phase);
         }
@@ -120,8 +120,8 @@ fn i13_signals_out_of_their_phase_do_not_shorten_the_way() {
 }
 
 #[test]
-fn i13_after_an_outage_connected_waits_for_the_restoration_too() {
-    let mut bench = Bench::proven(plain());
+fn connected_waits_for_the_restoration_after_an_outage() {
+    let mut bench = Bench::stable(plain());
     bench.end(finished());
     assert_eq!(bench.state(), State::Reconnecting);
     bench.wait_for_attempt();

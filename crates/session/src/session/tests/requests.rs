@@ -1,4 +1,4 @@
-//! What callers ask for, and what a request that waits for an answer can read off the status.
+//! Requests of callers, and their outcome in the status.
 
 use super::bench::{
     Bench, MICRO, downs, finished, just_before, millis, plain, seconds, unreachable,
@@ -9,7 +9,7 @@ use crate::{
 };
 
 #[test]
-fn reconnect_keeps_a_stream_whose_peer_answers() {
+fn reconnect_keeps_a_stream_whose_peer_responds() {
     let mut bench = Bench::live(plain());
     bench.wait(seconds(10));
     assert_eq!(bench.feed(Input::Reconnect), [Action::Probe(Generation(1))]);
@@ -30,7 +30,7 @@ fn reconnect_keeps_a_stream_whose_peer_answers() {
 }
 
 #[test]
-fn reconnect_replaces_at_once_a_stream_whose_peer_does_not_answer() {
+fn reconnect_replaces_at_once_a_stream_whose_probe_fails() {
     let mut silent = Bench::live(plain());
     silent.wait(seconds(10));
     silent.feed(Input::Reconnect);
@@ -48,7 +48,7 @@ fn reconnect_replaces_at_once_a_stream_whose_peer_does_not_answer() {
 }
 
 #[test]
-fn a_request_during_a_probe_for_life_decides_with_that_probe() {
+fn reconnect_uses_a_probe_that_is_under_way() {
     let mut bench = Bench::live(Config {
         liveness: Liveness::Probed,
         ..plain()
@@ -62,8 +62,8 @@ fn a_request_during_a_probe_for_life_decides_with_that_probe() {
 }
 
 #[test]
-fn reconnect_while_waiting_goes_at_once_and_is_harmless_elsewhere() {
-    let mut waiting = Bench::busy_with(plain(), Activity::Opening);
+fn reconnect_ends_the_backoff_and_is_harmless_elsewhere() {
+    let mut waiting = Bench::in_activity(plain(), Activity::Opening);
     for _ in 0..5 {
         waiting.end(unreachable());
         waiting.wait_for_attempt();
@@ -75,7 +75,7 @@ fn reconnect_while_waiting_goes_at_once_and_is_harmless_elsewhere() {
 
     for activity in [Activity::Opening, Activity::Greeting, Activity::Restoring] {
         for request in [Input::Connect, Input::Reconnect] {
-            let mut bench = Bench::busy_with(plain(), activity);
+            let mut bench = Bench::in_activity(plain(), activity);
             let before = bench.snapshot();
             assert_eq!(bench.feed(request), []);
             assert_eq!(bench.snapshot(), before);
@@ -84,7 +84,7 @@ fn reconnect_while_waiting_goes_at_once_and_is_harmless_elsewhere() {
 }
 
 #[test]
-fn a_request_that_gives_up_after_three_attempts_leaves_the_loop_alone() {
+fn caller_can_count_attempts_without_ending_the_loop() {
     let mut bench = Bench::new(plain());
     bench.feed(Input::Connect);
     let before = bench.session.status().failed_attempts;
@@ -101,8 +101,8 @@ fn a_request_that_gives_up_after_three_attempts_leaves_the_loop_alone() {
 }
 
 #[test]
-fn a_failed_attempt_is_told_to_requests_also_when_the_stream_had_been_stable() {
-    let mut bench = Bench::proven(plain());
+fn loss_of_a_stable_stream_is_no_failed_attempt() {
+    let mut bench = Bench::stable(plain());
     let before = bench.session.status().clone();
     bench.end(finished());
     assert_eq!(
@@ -119,9 +119,9 @@ fn a_failed_attempt_is_told_to_requests_also_when_the_stream_had_been_stable() {
 }
 
 #[test]
-fn connect_while_leaving_is_heard_once_the_old_stream_is_gone() {
+fn connect_while_draining_takes_effect_after_the_end() {
     for request in [Input::Connect, Input::Reconnect] {
-        let mut bench = Bench::busy_with(plain(), Activity::Draining);
+        let mut bench = Bench::in_activity(plain(), Activity::Draining);
         bench.feed(request);
         assert_eq!(bench.activity(), Activity::Draining);
         bench.wait(seconds(1));
@@ -133,8 +133,8 @@ fn connect_while_leaving_is_heard_once_the_old_stream_is_gone() {
 }
 
 #[test]
-fn the_last_wish_counts_when_leaving_and_connecting_alternate() {
-    let mut bench = Bench::busy_with(plain(), Activity::Draining);
+fn last_of_alternating_requests_wins_while_draining() {
+    let mut bench = Bench::in_activity(plain(), Activity::Draining);
     bench.feed(Input::Connect);
     bench.feed(Input::Leave);
     bench.end(finished());
@@ -142,8 +142,8 @@ fn the_last_wish_counts_when_leaving_and_connecting_alternate() {
 }
 
 #[test]
-fn what_is_queued_may_still_go_out_when_the_peer_drains_while_we_leave() {
-    let mut bench = Bench::busy_with(plain(), Activity::Draining);
+fn drain_of_the_peer_is_ignored_while_leaving() {
+    let mut bench = Bench::in_activity(plain(), Activity::Draining);
     assert_eq!(bench.signal(Signal::Drain("restart".into())), []);
     assert_eq!(bench.activity(), Activity::Draining);
 }

@@ -1,12 +1,12 @@
-//! What an observer sees.
+//! The published status.
 
-use super::bench::{Bench, advised, finished, plain, seconds, unreachable};
+use super::bench::{Bench, ended_with, finished, plain, seconds, unreachable};
 use crate::{
     Activity, Advice, Cause, Generation, Signal, State, Status, Transition,
     session::{Action, Input},
 };
 
-/// Every transition there may be.
+/// The allowed transitions.
 pub(super) const EDGES: [(State, State); 7] = [
     (State::Disconnected, State::Connecting),
     (State::Connecting, State::Connected),
@@ -18,26 +18,18 @@ pub(super) const EDGES: [(State, State); 7] = [
 ];
 
 pub(super) fn transitions(bench: &Bench) -> Vec<Transition> {
-    bench
-        .done
-        .iter()
-        .filter_map(|(_, action)| match action {
-            Action::Changed(transition) => Some(transition.clone()),
-            Action::Open { .. }
-            | Action::Finish(_)
-            | Action::Kill(_)
-            | Action::Probe(_)
-            | Action::Heartbeat(_)
-            | Action::Up(_)
-            | Action::Down(..)
-            | Action::Stopped(_) => None,
-        })
-        .collect()
+    let mut transitions = Vec::new();
+    for (_, action) in &bench.done {
+        if let Action::Changed(transition) = action {
+            transitions.push(transition.clone());
+        }
+    }
+    transitions
 }
 
-/// What must hold of every history: each transition is an edge, numbered without a hole and joined
-/// to the one before; the status tells where they led, since when, and the newest of them.
-pub(super) fn assert_tells_its_history(bench: &Bench) {
+/// Asserts that all transitions are allowed, numbered without a hole and joined, and that the status
+/// agrees with them.
+pub(super) fn assert_history_is_consistent(bench: &Bench) {
     let told = transitions(bench);
     let status = bench.session.status();
     let mut state = State::Disconnected;
@@ -61,14 +53,14 @@ pub(super) fn assert_tells_its_history(bench: &Bench) {
 }
 
 #[test]
-fn i12_a_slow_observer_finds_the_last_sixty_four_transitions_in_the_newest_value() {
+fn status_keeps_the_newest_sixty_four_transitions() {
     let mut bench = Bench::live(plain());
     for _ in 0..60 {
-        bench.prove();
+        bench.stabilize();
         bench.end(finished());
         bench.wait_for_attempt();
         bench.go_live();
-        assert_tells_its_history(&bench);
+        assert_history_is_consistent(&bench);
     }
     assert_eq!(bench.session.status().transitions, 122);
     assert_eq!(bench.session.status().recent.len(), Status::RECENT);
@@ -76,8 +68,8 @@ fn i12_a_slow_observer_finds_the_last_sixty_four_transitions_in_the_newest_value
 }
 
 #[test]
-fn i12_an_outage_is_one_transition_however_many_attempts_it_takes() {
-    let mut bench = Bench::proven(plain());
+fn an_outage_of_many_attempts_is_one_transition() {
+    let mut bench = Bench::stable(plain());
     let lost_at = bench.now;
     bench.end(finished());
     for _ in 0..20 {
@@ -100,8 +92,8 @@ fn i12_an_outage_is_one_transition_however_many_attempts_it_takes() {
 }
 
 #[test]
-fn i12_the_next_retry_is_announced_and_kept() {
-    let mut bench = Bench::busy_with(plain(), Activity::Opening);
+fn status_announces_the_next_retry() {
+    let mut bench = Bench::in_activity(plain(), Activity::Opening);
     for _ in 0..10 {
         bench.wait(seconds(1));
         assert_eq!(bench.session.status().next_retry_at, None);
@@ -117,8 +109,8 @@ fn i12_the_next_retry_is_announced_and_kept() {
 }
 
 #[test]
-fn i12_connecting_lasts_until_the_first_live_stream_reconnecting_follows_it() {
-    let mut bench = Bench::busy_with(plain(), Activity::Opening);
+fn connecting_becomes_reconnecting_after_the_first_live_stream() {
+    let mut bench = Bench::in_activity(plain(), Activity::Opening);
     bench.end(unreachable());
     assert_eq!(bench.state(), State::Connecting);
     bench.wait_for_attempt();
@@ -126,17 +118,17 @@ fn i12_connecting_lasts_until_the_first_live_stream_reconnecting_follows_it() {
     bench.end(finished());
     assert_eq!(bench.state(), State::Reconnecting);
     bench.wait_for_attempt();
-    bench.end(advised(Advice::Stop));
+    bench.end(ended_with(Advice::Stop));
     assert_eq!(bench.state(), State::Disconnected);
     bench.wait(seconds(1));
     bench.feed(Input::Connect);
     assert_eq!(bench.state(), State::Connecting, "it begins anew");
-    assert_tells_its_history(&bench);
+    assert_history_is_consistent(&bench);
 }
 
 #[test]
-fn i12_a_peer_that_drains_is_no_outage_and_the_cause_says_so() {
-    let mut bench = Bench::proven(plain());
+fn drain_of_a_stable_stream_is_no_outage() {
+    let mut bench = Bench::stable(plain());
     bench.signal(Signal::Drain("restart".into()));
     let moving = Cause::PeerDraining("restart".into());
     assert_eq!(bench.state(), State::Connected);
@@ -151,12 +143,12 @@ fn i12_a_peer_that_drains_is_no_outage_and_the_cause_says_so() {
 }
 
 #[test]
-fn i12_a_move_that_fails_becomes_an_outage() {
-    let mut bench = Bench::proven(plain());
+fn failed_move_after_a_drain_becomes_an_outage() {
+    let mut bench = Bench::stable(plain());
     bench.signal(Signal::Drain("restart".into()));
     bench.end(unreachable());
     assert_eq!(bench.state(), State::Reconnecting);
     assert_eq!(bench.session.status().consecutive_failures, 1);
     assert_eq!(bench.wait_for_attempt(), seconds(1));
-    assert_tells_its_history(&bench);
+    assert_history_is_consistent(&bench);
 }

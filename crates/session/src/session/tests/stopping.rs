@@ -1,4 +1,4 @@
-//! Close and leave, from everywhere: told once, and nothing afterwards.
+//! Close and leave, from every phase: one final end and nothing after it.
 
 use super::bench::{
     ACTIVITIES, Bench, MICRO, downs, every_input, every_report, finished, just_before, plain,
@@ -21,9 +21,9 @@ fn config() -> Config {
 }
 
 #[test]
-fn i23_close_ends_everything_at_once_from_every_phase_and_for_good() {
+fn close_ends_every_phase_at_once_and_for_good() {
     for activity in ACTIVITIES {
-        let mut bench = Bench::busy_with(config(), activity);
+        let mut bench = Bench::in_activity(config(), activity);
         let held = bench.session.current();
         let out = bench.feed(Input::Close);
         let told = usize::from(activity != Activity::Closed);
@@ -47,10 +47,10 @@ fn i23_close_ends_everything_at_once_from_every_phase_and_for_good() {
 }
 
 #[test]
-fn i23_leave_ends_in_idle_from_every_phase_and_attempts_nothing_afterwards() {
+fn leave_ends_every_phase_in_idle_without_new_attempts() {
     for activity in ACTIVITIES {
-        let mut bench = Bench::busy_with(config(), activity);
-        let already = stops(&actions(&bench)).len();
+        let mut bench = Bench::in_activity(config(), activity);
+        let already = stops(&bench.actions()).len();
         bench.feed(Input::Leave);
         bench.wait(seconds(10));
         let told = match activity {
@@ -62,7 +62,7 @@ fn i23_leave_ends_in_idle_from_every_phase_and_attempts_nothing_afterwards() {
             | Activity::Live
             | Activity::Draining => 1,
         };
-        assert_eq!(stops(&actions(&bench)), vec![left(); told], "{activity:?}");
+        assert_eq!(stops(&bench.actions()), vec![left(); told], "{activity:?}");
         assert_eq!(bench.session.current(), None);
         assert_eq!(bench.session.deadline(), None, "{activity:?}: no timer");
         assert_eq!(bench.state(), State::Disconnected);
@@ -74,7 +74,7 @@ fn i23_leave_ends_in_idle_from_every_phase_and_attempts_nothing_afterwards() {
 }
 
 #[test]
-fn i23_an_orderly_end_waits_for_the_peer_but_not_for_ever() {
+fn orderly_end_waits_for_the_peer_until_its_timeout() {
     let mut bench = Bench::live(config());
     assert_eq!(bench.feed(Input::Leave), [Action::Finish(Generation(1))]);
     assert_eq!(bench.wait(just_before(seconds(10))), []);
@@ -91,8 +91,8 @@ fn i23_an_orderly_end_waits_for_the_peer_but_not_for_ever() {
 }
 
 #[test]
-fn i23_nothing_is_asked_of_a_stream_that_is_being_left() {
-    let mut bench = Bench::busy_with(config(), Activity::Live);
+fn draining_stream_gets_no_probe_and_no_heartbeat() {
+    let mut bench = Bench::in_activity(config(), Activity::Live);
     bench.wait(seconds(30));
     bench.feed(Input::Leave);
     let began = bench.done.len();
@@ -107,40 +107,12 @@ fn i23_nothing_is_asked_of_a_stream_that_is_being_left() {
 }
 
 #[test]
-fn c10_close_during_the_backoff_stops_the_loop() {
-    let mut bench = Bench::busy_with(plain(), Activity::Backoff);
-    bench.feed(Input::Close);
-    assert_eq!(bench.wait(seconds(3_600)), []);
-    assert_eq!(bench.attempts().len(), 1);
-}
-
-#[test]
-fn c22_the_end_that_is_told_does_not_depend_on_when_the_caller_left() {
-    for activity in ACTIVITIES {
-        for how in [Input::Leave, Input::Close] {
-            let mut bench = Bench::busy_with(plain(), activity);
-            bench.feed(how);
-            bench.wait(seconds(10));
-            assert!(stops(&actions(&bench)).iter().all(|end| *end == left()));
-        }
-    }
-}
-
-#[test]
-fn a_session_that_was_left_can_be_connected_again() {
-    let mut bench = Bench::proven(plain());
+fn left_session_can_connect_again() {
+    let mut bench = Bench::stable(plain());
     bench.feed(Input::Leave);
     bench.end(finished());
     assert_eq!(bench.activity(), Activity::Idle);
     bench.feed(Input::Connect);
     assert_eq!(bench.activity(), Activity::Opening);
     assert_eq!(bench.generation(), Generation(2));
-}
-
-fn actions(bench: &Bench) -> Vec<Action> {
-    bench
-        .done
-        .iter()
-        .map(|(_, action)| action.clone())
-        .collect()
 }

@@ -1,8 +1,8 @@
-//! Peers that accept and fail for ever, and callers that never stop asking.
+//! Peers that accept and fail for ever, and callers that never stop requesting.
 
 use std::time::Duration;
 
-use super::bench::{Bench, advised, finished, millis, plain, seconds, stops, unreachable};
+use super::bench::{Bench, ended_with, finished, millis, plain, seconds, stops, unreachable};
 use crate::{
     Activity, Advice, Config, End, Generation, Initiator, Jitter, Ready, Reason, Signal,
     session::{Action, Input},
@@ -10,7 +10,7 @@ use crate::{
 
 const TEN_MINUTES: Duration = Duration::from_secs(600);
 
-/// What a peer does with each attempt, at once.
+/// The behaviour of a peer at the start of each attempt.
 type Peer = fn(&mut Bench);
 
 fn live_then(end: End) -> impl Fn(&mut Bench) {
@@ -20,7 +20,7 @@ fn live_then(end: End) -> impl Fn(&mut Bench) {
     }
 }
 
-/// Peers that never stop and are never obeyed at once.
+/// Peers that fail every attempt in their own way.
 const PEERS: [(&str, Peer); 14] = [
     ("refuses to open", |bench| drop(bench.end(unreachable()))),
     ("opens and closes in order", |bench| {
@@ -29,7 +29,7 @@ const PEERS: [(&str, Peer); 14] = [
     }),
     ("opens and fails", |bench| {
         bench.headers();
-        bench.end(advised(Advice::Retry));
+        bench.end(ended_with(Advice::Retry));
     }),
     ("sends one message and closes", |bench| {
         bench.headers();
@@ -52,20 +52,20 @@ const PEERS: [(&str, Peer); 14] = [
         live_then(finished())(bench);
     }),
     ("becomes live and fails", |bench| {
-        live_then(advised(Advice::Retry))(bench);
+        live_then(ended_with(Advice::Retry))(bench);
     }),
     ("becomes live and asks to wait for nothing", |bench| {
-        live_then(advised(Advice::Wait(Some(Duration::ZERO))))(bench);
+        live_then(ended_with(Advice::Wait(Some(Duration::ZERO))))(bench);
     }),
     ("becomes live and refuses the credentials", |bench| {
-        live_then(advised(Advice::Refresh))(bench);
+        live_then(ended_with(Advice::Refresh))(bench);
     }),
     ("refuses the credentials or is away, by turns", |bench| {
         let away = bench.generation().0.is_multiple_of(2);
         bench.end(if away {
             unreachable()
         } else {
-            advised(Advice::Refresh)
+            ended_with(Advice::Refresh)
         });
     }),
     (
@@ -90,8 +90,8 @@ const PEERS: [(&str, Peer); 14] = [
     }),
 ];
 
-/// Ten minutes with a peer.
-fn suffer(config: Config, seed: u64, peer: Peer) -> Bench {
+/// Runs ten minutes with a peer.
+fn run_with(config: Config, seed: u64, peer: Peer) -> Bench {
     let mut bench = Bench::seeded(config, seed);
     bench.feed(Input::Connect);
     let end = bench.now + TEN_MINUTES;
@@ -108,14 +108,14 @@ fn suffer(config: Config, seed: u64, peer: Peer) -> Bench {
 }
 
 #[test]
-fn i3_no_peer_provokes_more_than_about_thirty_attempts_in_ten_minutes() {
+fn no_peer_provokes_more_than_33_attempts_in_ten_minutes() {
     for (name, peer) in PEERS {
         for seed in 0..20 {
             let config = Config {
                 ready: Ready::Restored,
                 ..Config::default()
             };
-            let bench = suffer(config, seed, peer);
+            let bench = run_with(config, seed, peer);
             let attempts = bench.attempts().len();
             assert!((20..=33).contains(&attempts), "{name}: {attempts}");
             let least = bench.distances().into_iter().min().unwrap();
@@ -125,13 +125,13 @@ fn i3_no_peer_provokes_more_than_about_thirty_attempts_in_ten_minutes() {
 }
 
 #[test]
-fn i3_the_bound_holds_at_every_ready_level() {
+fn attempts_are_bounded_at_every_ready_level() {
     for ready in [Ready::Accepted, Ready::Headers, Ready::FirstMessage] {
         let config = Config {
             ready,
             ..Config::default()
         };
-        let bench = suffer(config, 3, |bench| {
+        let bench = run_with(config, 3, |bench| {
             let from = bench.generation();
             bench.feed(Input::Accepted(from));
             bench.headers();
@@ -146,14 +146,14 @@ fn i3_the_bound_holds_at_every_ready_level() {
 }
 
 #[test]
-fn i3_full_jitter_keeps_the_least_interval_too() {
+fn full_jitter_keeps_the_minimum_interval() {
     for (name, peer) in PEERS {
         let config = Config {
             jitter: Jitter::Full,
             ready: Ready::Restored,
             ..Config::default()
         };
-        let bench = suffer(config, 11, peer);
+        let bench = run_with(config, 11, peer);
         assert!(bench.attempts().len() <= 66, "{name}");
         let least = bench.distances().into_iter().min().unwrap();
         assert!(least >= millis(500), "{name}: {least:?} apart");
@@ -161,19 +161,19 @@ fn i3_full_jitter_keeps_the_least_interval_too() {
 }
 
 #[test]
-fn i3_a_peer_that_only_refuses_credentials_is_left_after_the_second_refusal() {
-    let bench = suffer(plain(), 1, |bench| {
-        bench.end(advised(Advice::Refresh));
+fn second_refusal_of_credentials_stops_the_session() {
+    let bench = run_with(plain(), 1, |bench| {
+        bench.end(ended_with(Advice::Refresh));
     });
     assert_eq!(bench.attempts().len(), 2);
     assert_eq!(bench.distances(), [millis(500)]);
     assert_eq!(bench.activity(), Activity::Idle);
 }
 
-/// What a caller does in each turn.
+/// The behaviour of a caller in each turn.
 type Caller = fn(&mut Bench, u64);
 
-/// Ten minutes of a caller that asks every ten milliseconds, with a peer that always fails.
+/// Runs ten minutes of a caller that acts every ten milliseconds, with a peer that always fails.
 fn hammer(ask: Caller) -> Bench {
     let mut bench = Bench::new(plain());
     for turn in 0..60_000 {
@@ -187,7 +187,7 @@ fn hammer(ask: Caller) -> Bench {
 }
 
 #[test]
-fn i3_a_caller_that_hammers_makes_no_more_than_two_attempts_in_a_second() {
+fn hammering_caller_gets_at_most_two_attempts_per_second() {
     let callers: [(&str, Caller); 4] = [
         ("connect", |bench, _| drop(bench.feed(Input::Connect))),
         ("reconnect", |bench, _| drop(bench.feed(Input::Reconnect))),
@@ -213,7 +213,7 @@ fn i3_a_caller_that_hammers_makes_no_more_than_two_attempts_in_a_second() {
 }
 
 #[test]
-fn i3_reconnect_requests_to_a_peer_that_answers_no_probe_keep_the_least_interval() {
+fn failed_probes_on_request_keep_the_minimum_interval() {
     let mut bench = Bench::new(Config {
         probe_timeout: millis(1),
         ..plain()
@@ -232,8 +232,8 @@ fn i3_reconnect_requests_to_a_peer_that_answers_no_probe_keep_the_least_interval
 }
 
 #[test]
-fn i3_a_drain_by_a_proven_stream_is_followed_at_once_but_only_once() {
-    let mut bench = Bench::proven(plain());
+fn only_a_stable_stream_is_replaced_at_once_after_a_drain() {
+    let mut bench = Bench::stable(plain());
     let drained_at = bench.now;
     bench.signal(Signal::Drain("restart".into()));
     assert_eq!(bench.attempts().last().unwrap().0, drained_at);
@@ -244,7 +244,7 @@ fn i3_a_drain_by_a_proven_stream_is_followed_at_once_but_only_once() {
 }
 
 #[test]
-fn i3_attempts_that_take_long_are_not_followed_sooner_for_it() {
+fn long_attempts_do_not_shorten_the_delay_after_them() {
     let mut bench = Bench::new(plain());
     bench.open();
     for expected in [1, 2, 4, 8] {

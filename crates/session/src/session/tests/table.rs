@@ -1,14 +1,14 @@
-//! The whole transition table, pinned: every phase with every input and every timer of the phase.
+//! The whole transition table: every phase with every input and every timer of the phase.
 
 use std::fmt::Write as _;
 
 use super::bench::{Bench, every_input, plain};
 use crate::{
     Activity, Config, Liveness, Ready, Reason, Signal, Timer,
-    session::{Action, Input, Phase, liveness::WAITS_FOR_THE_PEER},
+    session::{Action, Input, Phase, Stage, liveness::PEER_TIMERS},
 };
 
-/// Asked and acknowledged, so that every timer there is has its place.
+/// Probing and acknowledging, so that every timer can be armed.
 fn config() -> Config {
     Config {
         liveness: Liveness::Probed,
@@ -19,41 +19,45 @@ fn config() -> Config {
 type Make = fn() -> Bench;
 
 const PHASES: [(&str, Make); 11] = [
-    ("idle", || Bench::busy_with(config(), Activity::Idle)),
-    ("backoff", || Bench::busy_with(config(), Activity::Backoff)),
-    ("opening", || Bench::busy_with(config(), Activity::Opening)),
+    ("idle", || Bench::in_activity(config(), Activity::Idle)),
+    ("backoff", || {
+        Bench::in_activity(config(), Activity::Backoff)
+    }),
+    ("opening", || {
+        Bench::in_activity(config(), Activity::Opening)
+    }),
     ("greeting", || {
-        Bench::busy_with(config(), Activity::Greeting)
+        Bench::in_activity(config(), Activity::Greeting)
     }),
     ("restoring", || {
-        Bench::busy_with(config(), Activity::Restoring)
+        Bench::in_activity(config(), Activity::Restoring)
     }),
-    ("live", || Bench::busy_with(config(), Activity::Live)),
-    ("proven", || Bench::proven(config())),
-    ("held", || {
+    ("live", || Bench::in_activity(config(), Activity::Live)),
+    ("stable", || Bench::stable(config())),
+    ("paused", || {
         let mut bench = Bench::live(config());
         bench.feed(Input::ReadPaused(bench.generation(), true));
         bench
     }),
     ("draining", || {
-        Bench::busy_with(config(), Activity::Draining)
+        Bench::in_activity(config(), Activity::Draining)
     }),
-    ("again", || {
-        let mut bench = Bench::busy_with(config(), Activity::Draining);
+    ("reconnect", || {
+        let mut bench = Bench::in_activity(config(), Activity::Draining);
         bench.feed(Input::Connect);
         bench
     }),
-    ("closed", || Bench::busy_with(config(), Activity::Closed)),
+    ("closed", || Bench::in_activity(config(), Activity::Closed)),
 ];
 
 #[test]
-fn every_phase_answers_every_input_as_written_down() {
+fn inputs_in_every_phase_match_the_table() {
     let mut table = String::new();
     for (name, make) in PHASES {
         for input in every_input(make().generation()) {
             let mut bench = make();
             let actions = bench.feed(input.clone());
-            row(&mut table, name, &told(&input), &bench, &actions);
+            row(&mut table, name, &input_text(&input), &bench, &actions);
         }
         table.push('\n');
     }
@@ -61,14 +65,18 @@ fn every_phase_answers_every_input_as_written_down() {
 }
 
 #[test]
-fn every_timer_does_in_its_phases_what_is_written_down() {
+fn timers_in_every_phase_match_the_table() {
     let mut table = String::new();
     for (name, make) in PHASES {
-        for timer in Timer::SESSION {
+        for timer in Timer::ALL {
             let mut bench = make();
-            let rests = bench.session.held && WAITS_FOR_THE_PEER.contains(&timer);
-            if timer.belongs_to(&bench.session.phase) && !rests {
-                bench.session.expects_acks = true;
+            let paused = bench
+                .session
+                .attempt()
+                .is_some_and(|attempt| attempt.read_paused);
+            let stopped = paused && PEER_TIMERS.contains(&timer);
+            if bench.session.phase.uses(timer) && !stopped {
+                bench.session.on_expect_acks();
                 bench.session.timers.arm(timer, bench.now);
                 let actions = bench.feed(Input::Tick);
                 row(
@@ -85,7 +93,7 @@ fn every_timer_does_in_its_phases_what_is_written_down() {
 }
 
 #[test]
-fn each_ready_level_is_reached_by_its_own_sign() {
+fn ready_levels_match_the_table() {
     let mut table = String::new();
     for ready in [
         Ready::Accepted,
@@ -93,7 +101,7 @@ fn each_ready_level_is_reached_by_its_own_sign() {
         Ready::FirstMessage,
         Ready::Restored,
     ] {
-        let mut bench = Bench::busy_with(Config { ready, ..config() }, Activity::Opening);
+        let mut bench = Bench::in_activity(Config { ready, ..config() }, Activity::Opening);
         let from = bench.generation();
         for input in [
             Input::Accepted(from),
@@ -107,7 +115,7 @@ fn each_ready_level_is_reached_by_its_own_sign() {
             row(
                 &mut table,
                 &format!("{ready:?}"),
-                &told(&input),
+                &input_text(&input),
                 &bench,
                 &actions,
             );
@@ -118,7 +126,7 @@ fn each_ready_level_is_reached_by_its_own_sign() {
 }
 
 fn row(table: &mut String, phase: &str, input: &str, bench: &Bench, actions: &[Action]) {
-    let done: Vec<String> = actions.iter().map(asked).collect();
+    let done: Vec<String> = actions.iter().map(action_text).collect();
     let done = if done.is_empty() {
         "-".to_owned()
     } else {
@@ -126,30 +134,32 @@ fn row(table: &mut String, phase: &str, input: &str, bench: &Bench, actions: &[A
     };
     let line = format!(
         "{phase:<12} {input:<26} {:<10} {done:<64} {}",
-        named(&bench.session.phase),
+        phase_name(&bench.session.phase),
         timers(bench)
     );
     writeln!(table, "{}", line.trim_end()).unwrap();
 }
 
-fn named(phase: &Phase) -> &'static str {
+fn phase_name(phase: &Phase) -> &'static str {
     match phase {
         Phase::Idle => "idle",
         Phase::Backoff => "backoff",
-        Phase::Opening(_) => "opening",
-        Phase::Greeting(_) => "greeting",
-        Phase::Restoring(_) => "restoring",
-        Phase::Live { proven: false, .. } => "live",
-        Phase::Live { proven: true, .. } => "proven",
-        Phase::Draining { again: false, .. } => "draining",
-        Phase::Draining { again: true, .. } => "again",
         Phase::Closed => "closed",
+        Phase::Attempt(attempt) => match attempt.stage {
+            Stage::Opening => "opening",
+            Stage::Greeting => "greeting",
+            Stage::Restoring => "restoring",
+            Stage::Live { stable: false } => "live",
+            Stage::Live { stable: true } => "stable",
+            Stage::Draining { reconnect: false } => "draining",
+            Stage::Draining { reconnect: true } => "reconnect",
+        },
     }
 }
 
-/// The armed timers and when they pass, counted from now.
+/// The armed timers with the time left.
 fn timers(bench: &Bench) -> String {
-    let armed: Vec<String> = Timer::SESSION
+    let armed: Vec<String> = Timer::ALL
         .into_iter()
         .filter_map(|timer| {
             let at = bench.session.timers.armed(timer)?;
@@ -159,7 +169,7 @@ fn timers(bench: &Bench) -> String {
     armed.join(" ")
 }
 
-fn told(input: &Input) -> String {
+fn input_text(input: &Input) -> String {
     match input {
         Input::Connect => "Connect".into(),
         Input::Reconnect => "Reconnect".into(),
@@ -171,10 +181,10 @@ fn told(input: &Input) -> String {
         Input::Message(_) => "Message".into(),
         Input::Ended(_, end) => format!("Ended {:?}", end.advice),
         Input::Probed(_, alive) => format!("Probed {alive}"),
-        Input::ReadPaused(_, held) => format!("Held {held}"),
+        Input::ReadPaused(_, paused) => format!("ReadPaused {paused}"),
         Input::Signal(_, signal) => match signal {
             Signal::Greeted => "Greeted".into(),
-            Signal::RestoreProgress => "Answered".into(),
+            Signal::RestoreProgress => "RestoreProgress".into(),
             Signal::Restored => "Restored".into(),
             Signal::HeartbeatAcked => "HeartbeatAcked".into(),
             Signal::ExpectAcks => "ExpectAcks".into(),
@@ -186,7 +196,7 @@ fn told(input: &Input) -> String {
     }
 }
 
-fn asked(action: &Action) -> String {
+fn action_text(action: &Action) -> String {
     let label = |reason: &Reason| reason.label();
     match action {
         Action::Open {

@@ -1,16 +1,16 @@
-//! How long is waited after an end: the backoff, its reset, and what the peer may ask for.
+//! Delays after an end: the backoff, its reset, and delays that the peer asks for.
 
 use std::time::Duration;
 
 use super::bench::{
-    Bench, advised, finished, just_before, millis, plain, seconds, stops, unreachable,
+    Bench, ended_with, finished, just_before, millis, plain, seconds, stops, unreachable,
 };
 use crate::{
     Activity, Advice, Config, End, Initiator, Jitter, Reason, Recovery, Signal, State,
     session::{Action, Input},
 };
 
-/// Delays between the ends of streams that each live for `life` and the attempts after them.
+/// The delays after streams that each live for `life`.
 fn delays_of_a_flapping_peer(life: Duration, count: usize) -> Vec<u64> {
     let mut bench = Bench::new(plain());
     bench.open();
@@ -25,19 +25,19 @@ fn delays_of_a_flapping_peer(life: Duration, count: usize) -> Vec<u64> {
 }
 
 #[test]
-fn i4_streams_that_end_just_before_they_were_stable_let_the_delay_grow() {
+fn delays_grow_if_streams_end_just_before_stable() {
     let life = just_before(Config::default().stable_after);
     assert_eq!(delays_of_a_flapping_peer(life, 7), [1, 2, 4, 8, 16, 30, 30]);
 }
 
 #[test]
-fn i4_streams_that_were_just_stable_begin_with_the_first_delay_again() {
+fn stable_streams_restart_the_backoff() {
     let life = Config::default().stable_after;
     assert_eq!(delays_of_a_flapping_peer(life, 7), [1; 7]);
 }
 
 #[test]
-fn i4_time_before_the_stream_was_live_proves_nothing() {
+fn time_before_live_does_not_count_towards_stable() {
     let mut bench = Bench::new(plain());
     bench.open();
     let mut delays = Vec::new();
@@ -56,7 +56,7 @@ fn i4_time_before_the_stream_was_live_proves_nothing() {
 }
 
 #[test]
-fn i4_one_stable_stream_forgives_everything_before_it() {
+fn one_stable_stream_resets_all_failures() {
     let mut bench = Bench::new(plain());
     bench.open();
     for _ in 0..6 {
@@ -66,7 +66,7 @@ fn i4_one_stable_stream_forgives_everything_before_it() {
     assert_eq!(bench.session.status().consecutive_failures, 6);
     bench.go_live();
     assert_eq!(bench.session.status().consecutive_failures, 6);
-    bench.prove();
+    bench.stabilize();
     assert_eq!(bench.session.status().consecutive_failures, 0);
     bench.end(finished());
     assert_eq!(bench.session.status().consecutive_failures, 0);
@@ -74,10 +74,10 @@ fn i4_one_stable_stream_forgives_everything_before_it() {
 }
 
 #[test]
-fn i5_the_delay_a_peer_asks_for_is_kept_and_clamped() {
+fn delay_of_the_peer_is_kept_and_clamped() {
     let after = |advice| {
-        let mut bench = Bench::busy_with(plain(), Activity::Opening);
-        bench.end(advised(advice));
+        let mut bench = Bench::in_activity(plain(), Activity::Opening);
+        bench.end(ended_with(advice));
         bench.wait_for_attempt()
     };
     let wait = |wait| Advice::Wait(Some(wait));
@@ -91,13 +91,13 @@ fn i5_the_delay_a_peer_asks_for_is_kept_and_clamped() {
 }
 
 #[test]
-fn i5_jitter_never_shortens_what_the_peer_asked_for() {
+fn jitter_never_shortens_the_delay_of_the_peer() {
     for jitter in [Jitter::Proportional(0.2), Jitter::Full] {
         for seed in 0..500 {
             let config = Config { jitter, ..plain() };
             let mut bench = Bench::seeded(config, seed);
             bench.open();
-            bench.end(advised(Advice::Wait(Some(seconds(45)))));
+            bench.end(ended_with(Advice::Wait(Some(seconds(45)))));
             let delay = bench.wait_for_attempt();
             assert!((seconds(45)..=seconds(75)).contains(&delay), "{delay:?}");
         }
@@ -105,11 +105,11 @@ fn i5_jitter_never_shortens_what_the_peer_asked_for() {
 }
 
 #[test]
-fn i5_a_wait_shorter_than_the_backoff_does_not_shorten_it() {
-    let mut bench = Bench::busy_with(plain(), Activity::Opening);
+fn delay_of_the_peer_never_shortens_the_backoff() {
+    let mut bench = Bench::in_activity(plain(), Activity::Opening);
     let delays: Vec<u64> = (0..6)
         .map(|_| {
-            bench.end(advised(Advice::Wait(Some(seconds(3)))));
+            bench.end(ended_with(Advice::Wait(Some(seconds(3)))));
             bench.wait_for_attempt().as_secs()
         })
         .collect();
@@ -117,14 +117,14 @@ fn i5_a_wait_shorter_than_the_backoff_does_not_shorten_it() {
 }
 
 #[test]
-fn i5_a_stable_stream_is_sent_away_for_as_long_as_the_peer_says() {
-    let mut bench = Bench::proven(plain());
-    bench.end(advised(Advice::Wait(Some(seconds(60)))));
+fn delay_of_the_peer_is_kept_after_a_stable_stream() {
+    let mut bench = Bench::stable(plain());
+    bench.end(ended_with(Advice::Wait(Some(seconds(60)))));
     assert_eq!(bench.wait_for_attempt(), seconds(60));
 }
 
 #[test]
-fn i6_terminal_ends_are_told_once_and_nothing_follows() {
+fn terminal_ends_stop_once_and_for_good() {
     for phase in [
         Activity::Opening,
         Activity::Greeting,
@@ -138,7 +138,7 @@ fn i6_terminal_ends_are_told_once_and_nothing_follows() {
                 message: "denied".into(),
             },
         ] {
-            let mut bench = Bench::busy_with(plain(), phase);
+            let mut bench = Bench::in_activity(plain(), phase);
             let end = End::stop(Initiator::Peer, reason);
             let out = bench.end(end.clone());
             assert_eq!(stops(&out), [end]);
@@ -154,11 +154,11 @@ fn i6_terminal_ends_are_told_once_and_nothing_follows() {
 }
 
 #[test]
-fn i6_every_other_end_is_tried_again_a_clean_one_included() {
+fn all_other_ends_are_retried() {
     for end in [
         finished(),
         unreachable(),
-        advised(Advice::Retry),
+        ended_with(Advice::Retry),
         End::retry(Initiator::Network, Reason::Lost("reset".into())),
         End::retry(Initiator::Local, Reason::OutboxFull),
         End::retry(Initiator::Peer, Reason::RestoreRefused("busy".into())),
@@ -170,10 +170,10 @@ fn i6_every_other_end_is_tried_again_a_clean_one_included() {
 }
 
 #[test]
-fn i6_refused_credentials_are_renewed_once_then_it_is_over() {
-    let mut bench = Bench::busy_with(plain(), Activity::Opening);
+fn refused_credentials_are_renewed_once() {
+    let mut bench = Bench::in_activity(plain(), Activity::Opening);
     bench.wait(seconds(1));
-    let refused = advised(Advice::Refresh);
+    let refused = ended_with(Advice::Refresh);
     let out = bench.end(refused.clone());
     assert!(matches!(
         out.last(),
@@ -184,8 +184,8 @@ fn i6_refused_credentials_are_renewed_once_then_it_is_over() {
 }
 
 #[test]
-fn i6_credentials_that_expire_during_a_long_outage_are_renewed_again() {
-    let mut bench = Bench::busy_with(plain(), Activity::Opening);
+fn credentials_expired_during_an_outage_are_renewed_again() {
+    let mut bench = Bench::in_activity(plain(), Activity::Opening);
     let renewals = |bench: &Bench| -> Vec<bool> {
         bench
             .attempts()
@@ -193,35 +193,35 @@ fn i6_credentials_that_expire_during_a_long_outage_are_renewed_again() {
             .map(|(_, refresh)| *refresh)
             .collect()
     };
-    bench.end(advised(Advice::Refresh));
+    bench.end(ended_with(Advice::Refresh));
     bench.wait_for_attempt();
     bench.end(unreachable());
     bench.wait_for_attempt();
-    bench.end(advised(Advice::Refresh));
+    bench.end(ended_with(Advice::Refresh));
     assert_eq!(bench.wait_for_attempt(), seconds(4), "not at once");
     assert_eq!(renewals(&bench), [false, true, false, true]);
 }
 
 #[test]
-fn i6_a_stable_stream_may_have_its_credentials_renewed_at_once_each_time() {
-    let mut bench = Bench::proven(plain());
+fn stable_stream_renews_credentials_at_once_each_time() {
+    let mut bench = Bench::stable(plain());
     for _ in 0..3 {
-        bench.end(advised(Advice::Refresh));
+        bench.end(ended_with(Advice::Refresh));
         assert_eq!(bench.activity(), Activity::Opening);
         assert!(bench.attempts().last().unwrap().1);
         bench.go_live();
-        bench.prove();
+        bench.stabilize();
     }
 }
 
 #[test]
-fn i6_a_new_connect_after_a_terminal_end_begins_anew() {
-    let mut bench = Bench::busy_with(plain(), Activity::Opening);
+fn connect_after_a_terminal_end_resets_the_failures() {
+    let mut bench = Bench::in_activity(plain(), Activity::Opening);
     for _ in 0..5 {
         bench.end(unreachable());
         bench.wait_for_attempt();
     }
-    bench.end(advised(Advice::Stop));
+    bench.end(ended_with(Advice::Stop));
     bench.wait(seconds(1));
     bench.feed(Input::Connect);
     assert_eq!(bench.activity(), Activity::Opening);
@@ -231,7 +231,7 @@ fn i6_a_new_connect_after_a_terminal_end_begins_anew() {
 }
 
 #[test]
-fn the_loss_of_a_stable_stream_can_be_followed_within_a_chosen_span() {
+fn recovery_spread_bounds_the_first_delay_after_stable() {
     let config = Config {
         recovery: Recovery::Spread(seconds(1)),
         ..plain()
@@ -240,7 +240,7 @@ fn the_loss_of_a_stable_stream_can_be_followed_within_a_chosen_span() {
         let mut bench = Bench::seeded(config.clone(), seed);
         bench.open();
         bench.go_live();
-        bench.prove();
+        bench.stabilize();
         bench.end(finished());
         let recovery = if bench.activity() == Activity::Opening {
             Duration::ZERO

@@ -115,7 +115,7 @@ fn a_negative_or_unreadable_pushback_means_never() {
 #[test]
 fn a_status_of_the_transport_is_a_loss_whatever_its_code() {
     for code in CODES {
-        let lost = Reason::Lost("h2 protocol error: connection reset".to_owned());
+        let lost = Reason::Lost("h2 protocol error: connection reset".into());
         let ended = end(&of_transport(code, Layer("connection reset", None)));
         assert_eq!(ended, End::retry(Initiator::Network, lost), "{code:?}");
     }
@@ -153,7 +153,7 @@ fn a_message_over_our_limit_is_our_own_end_and_not_retried() {
         (Initiator::Local, Advice::Stop)
     );
     assert!(
-        matches!(&ended.reason, Reason::Protocol(what) if what.contains("max_message_bytes")),
+        matches!(&ended.reason, Reason::Protocol(what) if what.as_str().contains("max_message_bytes")),
         "{ended}"
     );
     assert!(!is_made_by_peer(&status));

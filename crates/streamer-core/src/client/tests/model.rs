@@ -226,7 +226,7 @@ impl World {
         self.server.cut(|index| {
             (linger >> (index % 4) & 1 == 1).then_some(linger >> (4 + index % 4) & 1 == 1)
         });
-        let end = End::retry(Initiator::Network, Reason::Lost("cut".to_owned()));
+        let end = End::retry(Initiator::Network, Reason::Lost("cut".into()));
         self.call(|core, now, cx| core.on_down(now, &end, cx));
     }
 

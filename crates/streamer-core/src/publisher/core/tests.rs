@@ -69,7 +69,7 @@ impl Script {
 
     fn cut(&mut self) {
         self.open = false;
-        let end = End::retry(Initiator::Network, Reason::Lost("cut".to_owned()));
+        let end = End::retry(Initiator::Network, Reason::Lost("cut".into()));
         self.call(|core, now, cx| core.on_down(now, &end, cx));
     }
 
@@ -145,7 +145,7 @@ impl Script {
                     reason: Reason::Protocol(what),
                     ..
                 }),
-            ] => what.clone(),
+            ] => what.to_string(),
             other => panic!("not a fault of the peer: {other:?}"),
         }
     }

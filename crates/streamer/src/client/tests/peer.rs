@@ -217,7 +217,7 @@ impl Peer {
     }
 
     pub(super) fn cut(self) {
-        let end = End::retry(Initiator::Network, Reason::Lost("cut".to_owned()));
+        let end = End::retry(Initiator::Network, Reason::Lost("cut".into()));
         self.inbound.send(Err(end)).ok();
     }
 
@@ -242,7 +242,10 @@ impl Transport for InMemory {
     fn connect(&self, _refresh: bool) -> impl Future<Output = Result<Pipe, End>> + Send + 'static {
         std::future::ready(if self.down.load(Ordering::Acquire) {
             let why = "down".to_owned();
-            Err(End::retry(Initiator::Network, Reason::Unreachable(why)))
+            Err(End::retry(
+                Initiator::Network,
+                Reason::Unreachable(why.into()),
+            ))
         } else {
             Ok(Pipe {
                 streams: self.streams.clone(),
@@ -267,7 +270,7 @@ impl Connection for Pipe {
             inbound,
             wire: Arc::clone(&self.wire),
         };
-        let gone = || End::retry(Initiator::Network, Reason::Lost("no server".to_owned()));
+        let gone = || End::retry(Initiator::Network, Reason::Lost("no server".into()));
         let opened = self.streams.send(peer);
         std::future::ready(opened.map(|()| Messages(messages)).map_err(|_| gone()))
     }
@@ -295,7 +298,7 @@ impl Inbound for Messages {
         self.0.poll_recv(cx).map(|message| {
             message.unwrap_or_else(|| {
                 let why = "the peer is gone".to_owned();
-                Err(End::retry(Initiator::Network, Reason::Lost(why)))
+                Err(End::retry(Initiator::Network, Reason::Lost(why.into())))
             })
         })
     }

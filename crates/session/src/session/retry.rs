@@ -1,0 +1,220 @@
+//! Ends of streams and attempts, and the time of the next attempt.
+
+use std::time::Duration;
+
+use crate::{
+    Generation, Time,
+    backoff::Backoff,
+    config::Config,
+    end::{Advice, End, Initiator, Reason},
+    session::{Action, Attempt, Phase, Session, Stage},
+    status::{Cause, State},
+    timer::Timer,
+};
+
+/// The state that outlives an attempt and decides when the next one starts.
+#[derive(Debug)]
+pub(super) struct RetryState {
+    backoff: Backoff,
+    credentials: Credentials,
+    /// The start of the newest attempt.
+    last_start: Option<Time>,
+}
+
+/// The peer's verdicts on the credentials since a stream was last stable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Credentials {
+    /// Never refused.
+    Good,
+    /// Refused: the next attempt brings new ones.
+    Refused,
+    /// New, and not judged yet.
+    Renewed,
+    /// New, and not refused so far. They may expire as well, but a peer that refuses again and again
+    /// meets the backoff.
+    Doubtful,
+}
+
+/// The time of the attempt after an end.
+enum NextAttempt {
+    Now,
+    After(Duration),
+    Never,
+}
+
+impl Session {
+    /// Starts the next attempt after `delay`, or later if the minimum interval demands it.
+    pub(super) fn schedule_attempt(&mut self, now: Time, delay: Duration, out: &mut Vec<Action>) {
+        // Neither a peer that ends every stream at once nor a caller that asks without end can cause
+        // attempts in a tight loop.
+        let at = (now + delay).max(self.retry.earliest_start(self.config.settings()));
+        if at <= now {
+            self.start_attempt(now, out);
+        } else {
+            self.enter(Phase::Backoff);
+            self.timers.arm(Timer::Retry, at);
+        }
+    }
+
+    pub(super) fn start_attempt(&mut self, now: Time, out: &mut Vec<Action>) {
+        let generation = Generation(self.status.generation.0 + 1);
+        let refresh = self.retry.start(now);
+        self.status.generation = generation;
+        let heartbeat_interval = self.config().heartbeat_interval;
+        self.enter(Phase::Attempt(Attempt::new(generation, heartbeat_interval)));
+        self.timers
+            .arm(Timer::Open, now + self.config().open_timeout);
+        out.push(Action::Open {
+            generation,
+            refresh,
+        });
+    }
+
+    /// Handles every end of a stream, or of an attempt to open one, that the caller did not ask for.
+    pub(super) fn on_ended(&mut self, now: Time, end: End, out: &mut Vec<Action>) {
+        let Some(attempt) = self.attempt() else {
+            return;
+        };
+        let generation = attempt.generation;
+        let stable = match attempt.stage {
+            // The caller has left: its wish is the reason, however the peer ends the stream.
+            Stage::Draining { .. } => return self.stop(now, Phase::Idle, out),
+            Stage::Live { stable } => stable,
+            Stage::Opening | Stage::Greeting | Stage::Restoring => false,
+        };
+        if !stable {
+            self.status.consecutive_failures = self.status.consecutive_failures.saturating_add(1);
+            self.status.failed_attempts += 1;
+        }
+        out.push(Action::Kill(generation));
+        out.push(Action::Down(generation, end.clone()));
+        match self.next_attempt(&end, stable) {
+            NextAttempt::Never => self.give_up(now, end, out),
+            NextAttempt::Now => self.retry_after(now, Duration::ZERO, end, out),
+            NextAttempt::After(delay) => self.retry_after(now, delay, end, out),
+        }
+    }
+
+    fn retry_after(&mut self, now: Time, delay: Duration, end: End, out: &mut Vec<Action>) {
+        self.enter(Phase::Backoff);
+        let state = match self.status.state {
+            State::Disconnected | State::Connecting => State::Connecting,
+            State::Connected | State::Reconnecting => State::Reconnecting,
+        };
+        self.set_state(now, state, Cause::Ended(end), out);
+        self.schedule_attempt(now, delay, out);
+    }
+
+    /// Handles the peer's announcement that it stops: opens a new stream at once and stays connected
+    /// meanwhile. Only a stable stream earns this; from any other the announcement is a failure.
+    pub(super) fn on_peer_drain(&mut self, now: Time, message: String, out: &mut Vec<Action>) {
+        let Some(attempt) = self.attempt() else {
+            return;
+        };
+        let generation = attempt.generation;
+        let end = End::retry(Initiator::Peer, Reason::Drained(message.clone()));
+        match attempt.stage {
+            Stage::Live { stable: true } => {
+                out.push(Action::Kill(generation));
+                out.push(Action::Down(generation, end));
+                self.enter(Phase::Backoff);
+                self.set_state(now, State::Connected, Cause::PeerDraining(message), out);
+                self.schedule_attempt(now, Duration::ZERO, out);
+            }
+            Stage::Opening | Stage::Greeting | Stage::Restoring | Stage::Live { stable: false } => {
+                self.on_ended(now, end, out);
+            }
+            // Our own end is under way, and queued messages may still arrive.
+            Stage::Draining { .. } => {}
+        }
+    }
+
+    fn next_attempt(&mut self, end: &End, stable: bool) -> NextAttempt {
+        let config = self.config.settings();
+        let failures = self.status.consecutive_failures;
+        if config.max_retries > 0 && failures >= config.max_retries && !stable {
+            return NextAttempt::Never;
+        }
+        self.retry.next_attempt(config, end, stable)
+    }
+
+    fn give_up(&mut self, now: Time, end: End, out: &mut Vec<Action>) {
+        self.enter(Phase::Idle);
+        out.push(Action::Stopped(end.clone()));
+        self.set_state(now, State::Disconnected, Cause::Ended(end), out);
+    }
+}
+
+impl RetryState {
+    pub(super) fn new(seed: u64) -> Self {
+        Self {
+            backoff: Backoff::new(seed),
+            credentials: Credentials::Good,
+            last_start: None,
+        }
+    }
+
+    /// Forgets all failures. The time of the last attempt is kept: the minimum interval always holds.
+    pub(super) fn reset(&mut self) {
+        self.backoff.reset();
+        self.credentials = Credentials::Good;
+    }
+
+    /// Notes that the peer took the credentials, or refused something else.
+    pub(super) fn credentials_accepted(&mut self) {
+        if self.credentials == Credentials::Renewed {
+            self.credentials = Credentials::Doubtful;
+        }
+    }
+
+    fn earliest_start(&self, config: &Config) -> Time {
+        self.last_start
+            .map_or(Time::ZERO, |start| start + config.min_interval())
+    }
+
+    /// Notes the start of an attempt. Returns true if it must bring new credentials.
+    fn start(&mut self, now: Time) -> bool {
+        self.last_start = Some(now);
+        let refresh = self.credentials == Credentials::Refused;
+        if refresh {
+            self.credentials = Credentials::Renewed;
+        }
+        refresh
+    }
+
+    fn next_attempt(&mut self, config: &Config, end: &End, stable: bool) -> NextAttempt {
+        // The backoff advances whatever the advice is, so that a peer which alternates its reasons
+        // meets growing delays, too.
+        let ordinary = if stable {
+            self.backoff.recovery(config)
+        } else {
+            self.backoff.next(config)
+        };
+        if end.advice != Advice::Refresh {
+            self.credentials_accepted();
+        }
+        match (end.advice, &end.reason) {
+            (Advice::Stop, _) => NextAttempt::Never,
+            (Advice::Refresh, _) => self.credentials_refused(ordinary),
+            (Advice::Wait(None), _) => NextAttempt::After(self.backoff.longest(config)),
+            (Advice::Wait(Some(wait)), _) => {
+                let wait = wait.min(config.retry_after_max);
+                NextAttempt::After(self.backoff.at_least(config, wait).max(ordinary))
+            }
+            // The caller asked for a new stream and is waiting for it.
+            (Advice::Retry, Reason::ProbeFailed) => NextAttempt::Now,
+            (Advice::Retry, _) => NextAttempt::After(ordinary),
+        }
+    }
+
+    fn credentials_refused(&mut self, ordinary: Duration) -> NextAttempt {
+        let next = match self.credentials {
+            Credentials::Good => NextAttempt::Now,
+            Credentials::Doubtful => NextAttempt::After(ordinary),
+            // New credentials were refused at once: a third set would be, too.
+            Credentials::Refused | Credentials::Renewed => return NextAttempt::Never,
+        };
+        self.credentials = Credentials::Refused;
+        next
+    }
+}
