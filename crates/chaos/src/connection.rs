@@ -11,22 +11,24 @@ use tokio::{
 };
 
 use crate::{
-    conditions::{Conditions, Cut, Direction},
-    pump::{Meter, Pump, PumpEnd},
+    conditions::{Conditions, Cut},
+    fault::Direction,
+    pump::{Pump, PumpEnd},
+    stats::{ConnectionStats, Meter},
 };
 
-/// How long the upstream may take to accept.
+/// The longest wait for the upstream to accept.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long the peers may take to close after an orderly end.
+/// The longest wait for the peers to close after an orderly end.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A connection as the proxy sees it from outside.
+/// An open connection, as the registry sees it.
 #[derive(Debug)]
 pub(crate) struct Connection {
     pub(crate) number: u64,
-    pub(crate) conditions: watch::Sender<Conditions>,
-    pub(crate) to_server: Meter,
-    pub(crate) to_client: Meter,
+    conditions: watch::Sender<Conditions>,
+    to_server: Meter,
+    to_client: Meter,
 }
 
 impl Connection {
@@ -39,7 +41,7 @@ impl Connection {
         }
     }
 
-    /// Sets what holds; a cut once set stays, also when `cut` is `None`.
+    /// Changes the conditions. A cut is never cleared.
     pub(crate) fn set(&self, conditions: Conditions, cut: Option<Cut>) {
         self.conditions.send_if_modified(|current| {
             let cut = current.cut.or(cut).or(conditions.cut);
@@ -50,15 +52,25 @@ impl Connection {
         });
     }
 
-    /// Serves an accepted client until either side or a fault ends it. A client whose upstream does
-    /// not answer is reset.
+    pub(crate) fn stats(&self) -> ConnectionStats {
+        ConnectionStats {
+            number: self.number,
+            to_server: self.to_server.passed(),
+            to_client: self.to_client.passed(),
+            held_to_server: self.to_server.held(),
+            held_to_client: self.to_client.held(),
+        }
+    }
+
+    /// Copies between an accepted client and the upstream until either side or a fault ends it. Resets
+    /// the client if the upstream cannot be reached.
     pub(crate) async fn serve(&self, mut client: TcpStream, upstream: SocketAddr) {
         let dialled = timeout(CONNECT_TIMEOUT, TcpStream::connect(upstream)).await;
         let Ok(Ok(mut server)) = dialled else {
             arm_reset(&client);
             return;
         };
-        // Without delay, so that the proxy adds no waiting of its own; a failure costs only that.
+        // Nagle's algorithm would add delays of its own. A failure to disable it costs only those.
         client.set_nodelay(true).ok();
         server.set_nodelay(true).ok();
         match self.copy(&mut client, &mut server).await {
@@ -71,7 +83,7 @@ impl Connection {
         }
     }
 
-    /// Runs both directions until both have finished or one has not ended well.
+    /// Runs both directions until both have finished or one has failed.
     async fn copy(&self, client: &mut TcpStream, server: &mut TcpStream) -> PumpEnd {
         let (client_read, client_write) = client.split();
         let (server_read, server_write) = server.split();
@@ -108,14 +120,14 @@ impl Connection {
     }
 }
 
-/// Makes the coming close of the socket a reset instead of an orderly end.
+/// Turns the next close of the socket from an orderly end into a reset.
 pub(crate) fn arm_reset(socket: &TcpStream) {
-    // Fails only when the socket is dead already, and then there is nobody to reset.
+    // Fails only if the socket is dead already.
     SockRef::from(socket).set_linger(Some(Duration::ZERO)).ok();
 }
 
-/// Ends both sides in order. Closing a socket with unread bytes would be a reset, so what still comes
-/// is read and thrown away until both peers have ended.
+/// Ends both sides in order. Closing a socket with unread bytes would reset it, so all bytes that still
+/// arrive are discarded until both peers have ended.
 async fn close(mut client: TcpStream, mut server: TcpStream) {
     client.shutdown().await.ok();
     server.shutdown().await.ok();

@@ -1,11 +1,6 @@
-//! One direction of one connection: read, hold as the conditions say, write.
+//! One direction of one connection: read, hold as the conditions demand, write.
 
-use std::{
-    collections::VecDeque,
-    io,
-    sync::atomic::{AtomicU64, Ordering},
-    time::Duration,
-};
+use std::{collections::VecDeque, io, time::Duration};
 
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -15,25 +10,20 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-use crate::conditions::{Conditions, Cut, Direction, Lane};
+use crate::{
+    conditions::{Conditions, Cut, Shaping},
+    fault::Direction,
+    stats::Meter,
+};
 
-/// What one direction has done so far.
-#[derive(Debug, Default)]
-pub(crate) struct Meter {
-    /// Bytes passed on.
-    pub(crate) passed: AtomicU64,
-    /// Bytes read and not passed on.
-    pub(crate) held: AtomicU64,
-}
-
-/// Why a pump stopped.
+/// The end of a pump.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum PumpEnd {
-    /// The reading side ended and everything was passed on.
+    /// The reading side ended and all bytes were passed on.
     Finished,
-    /// A side failed; the other is to be told with a reset.
+    /// One side failed; the other must be reset.
     Broken,
-    /// The conditions say so.
+    /// A fault cuts the connection.
     Cut(Cut),
 }
 
@@ -43,15 +33,16 @@ pub(crate) struct Pump<'a> {
     writer: WriteHalf<'a>,
     conditions: watch::Receiver<Conditions>,
     meter: &'a Meter,
+    /// Bytes that are not passed on yet, with the time they were read.
     queue: VecDeque<(Instant, Vec<u8>)>,
-    /// Nothing is written before this time (rate and pauses).
-    gate: Instant,
-    /// The limit in force and what had been passed when it came.
+    /// The earliest time of the next write, from rate and pauses.
+    next_write: Instant,
+    /// The id of the limit in force and the bytes passed when it came.
     limit: Option<(u64, u64)>,
-    ended: bool,
+    reader_ended: bool,
 }
 
-/// How far a pump reads ahead of what it could pass on.
+/// The number of bytes that a pump reads ahead of those it can pass on.
 const HELD_MAX: u64 = 64 * 1024;
 const READ_MAX: usize = 16 * 1024;
 
@@ -70,13 +61,13 @@ impl<'a> Pump<'a> {
             conditions,
             meter,
             queue: VecDeque::new(),
-            gate: Instant::now(),
+            next_write: Instant::now(),
             limit: None,
-            ended: false,
+            reader_ended: false,
         }
     }
 
-    /// Copies until the reading side ends, something fails, or the connection is cut.
+    /// Copies until the reading side ends, one side fails, or the connection is cut.
     pub(crate) async fn run(mut self) -> PumpEnd {
         let mut buffer = vec![0; READ_MAX];
         loop {
@@ -84,29 +75,29 @@ impl<'a> Pump<'a> {
             if let Some(cut) = conditions.cut {
                 return PumpEnd::Cut(cut);
             }
-            let lane = match self.direction {
+            let shaping = match self.direction {
                 Direction::ToServer => conditions.to_server,
                 Direction::ToClient | Direction::Both => conditions.to_client,
             };
-            if self.ended && self.queue.is_empty() && !lane.stopped {
-                // The peer may have closed already; then there is nobody to tell.
+            if self.reader_ended && self.queue.is_empty() && !shaping.stopped {
+                // Fails only if the peer has closed already.
                 self.writer.shutdown().await.ok();
                 return PumpEnd::Finished;
             }
-            let allowance = self.allowance(lane);
+            let allowance = self.allowance(shaping);
             if allowance == Some(0) {
                 return PumpEnd::Cut(Cut::Reset);
             }
-            if let Err(_broken) = self.turn(lane, allowance, &mut buffer).await {
+            if let Err(_broken) = self.step(shaping, allowance, &mut buffer).await {
                 return PumpEnd::Broken;
             }
         }
     }
 
-    /// One thing that happens: the conditions change, bytes come, or bytes go.
-    async fn turn(
+    /// Waits for one event: a change of the conditions, bytes read, bytes written, or a time to write.
+    async fn step(
         &mut self,
-        lane: Lane,
+        shaping: Shaping,
         allowance: Option<u64>,
         buffer: &mut [u8],
     ) -> io::Result<()> {
@@ -114,31 +105,32 @@ impl<'a> Pump<'a> {
         let due = self
             .queue
             .front()
-            .map(|(read_at, _)| (*read_at + lane.delay).max(self.gate));
-        let writable = !lane.stopped && due.is_some_and(|due| due <= now);
-        let waiting = !lane.stopped && !writable && due.is_some();
-        let piece = piece_max(lane, allowance);
+            .map(|(read_at, _)| (*read_at + shaping.delay).max(self.next_write));
+        let writable = !shaping.stopped && due.is_some_and(|due| due <= now);
+        let waiting = !shaping.stopped && !writable && due.is_some();
+        let piece = piece_max(shaping, allowance);
         let front = match self.queue.front() {
             Some((_, bytes)) => &bytes[..bytes.len().min(piece)],
             None => &[],
         };
-        let room = HELD_MAX.saturating_sub(self.meter.held.load(Ordering::Relaxed));
-        let room = READ_MAX.min(room as usize);
+        let readable = HELD_MAX.saturating_sub(self.meter.held());
+        let readable = READ_MAX.min(readable as usize);
         select! {
+            // A change of the conditions goes first: a fault must hold back bytes that are due.
             biased;
             changed = self.conditions.changed() => {
                 changed.map_err(|_| io::Error::from(io::ErrorKind::Interrupted))?;
             }
             written = self.writer.write(front), if writable => {
                 let written = written?;
-                self.passed(written, lane);
+                self.on_written(written, shaping);
             }
-            read = self.reader.read(&mut buffer[..room]), if !self.ended && room > 0 => {
+            read = self.reader.read(&mut buffer[..readable]), if !self.reader_ended && readable > 0 => {
                 match read? {
-                    0 => self.ended = true,
+                    0 => self.reader_ended = true,
                     count => {
                         self.queue.push_back((Instant::now(), buffer[..count].to_vec()));
-                        self.meter.held.fetch_add(count as u64, Ordering::Relaxed);
+                        self.meter.add_read(count as u64);
                     }
                 }
             }
@@ -147,26 +139,26 @@ impl<'a> Pump<'a> {
         Ok(())
     }
 
-    fn passed(&mut self, count: usize, lane: Lane) {
-        self.meter.passed.fetch_add(count as u64, Ordering::Relaxed);
-        self.meter.held.fetch_sub(count as u64, Ordering::Relaxed);
+    fn on_written(&mut self, count: usize, shaping: Shaping) {
+        self.meter.add_passed(count as u64);
         if let Some((_, bytes)) = self.queue.front_mut() {
             bytes.drain(..count);
             if bytes.is_empty() {
                 self.queue.pop_front();
             }
         }
-        let pause = lane.slice.map_or(Duration::ZERO, |(_, pause)| pause);
-        let rate = lane.bytes_per_second.map_or(Duration::ZERO, |rate| {
+        let pause = shaping.slice.map_or(Duration::ZERO, |(_, pause)| pause);
+        let rate = shaping.bytes_per_second.map_or(Duration::ZERO, |rate| {
             Duration::from_secs_f64(count as f64 / rate as f64)
         });
-        self.gate = Instant::now() + pause.max(rate);
+        self.next_write = Instant::now() + pause.max(rate);
     }
 
-    /// Bytes that may still pass before the limit cuts; `None` without a limit.
-    fn allowance(&mut self, lane: Lane) -> Option<u64> {
-        let (id, bytes) = lane.limit?;
-        let passed = self.meter.passed.load(Ordering::Relaxed);
+    /// Returns the bytes that may still pass before the limit cuts; `None` without a limit.
+    fn allowance(&mut self, shaping: Shaping) -> Option<u64> {
+        let (id, bytes) = shaping.limit?;
+        let passed = self.meter.passed();
+        // A limit counts from its injection, so a new one starts at the bytes passed by then.
         let base = match self.limit {
             Some((known, base)) if known == id => base,
             _ => passed,
@@ -176,10 +168,10 @@ impl<'a> Pump<'a> {
     }
 }
 
-/// The largest piece to write at once: with a rate, what passes in 20 ms.
-fn piece_max(lane: Lane, allowance: Option<u64>) -> usize {
-    let sliced = lane.slice.map_or(usize::MAX, |(bytes, _)| bytes);
-    let rated = lane
+/// Returns the largest piece to write at once; with a rate, the bytes that pass in 20 ms.
+fn piece_max(shaping: Shaping, allowance: Option<u64>) -> usize {
+    let sliced = shaping.slice.map_or(usize::MAX, |(bytes, _)| bytes);
+    let rated = shaping
         .bytes_per_second
         .map_or(usize::MAX, |rate| (rate / 50).max(1) as usize);
     let allowed = allowance.map_or(usize::MAX, |bytes| bytes as usize);

@@ -1,4 +1,4 @@
-//! Each fault on real sockets: that it bites, whom it bites, and that it ends with its guard.
+//! Each fault on real sockets: its effect, its reach, and its end with its guard.
 #![expect(
     clippy::unwrap_used,
     reason = "a test stops at the first thing that is not as it should be"
@@ -15,12 +15,12 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
-/// Long enough that what is going to happen on loopback has happened.
+/// Longer than anything on loopback takes.
 const QUIET: Duration = Duration::from_millis(80);
-/// Nothing here takes this long.
+/// Longer than any step of a test takes.
 const LIMIT: Duration = Duration::from_secs(5);
 
-/// A server whose connections the test holds in its hands.
+/// A server whose connections the test accepts one by one.
 struct Server {
     listener: TcpListener,
 }
@@ -40,7 +40,7 @@ impl Server {
             .0
     }
 
-    /// A client behind the proxy and the server's end of it.
+    /// Connects a client through the proxy. Returns both ends.
     async fn pair(&self, proxy: &Proxy) -> (TcpStream, TcpStream) {
         let client = TcpStream::connect(proxy.addr()).await.unwrap();
         let mut pair = (client, self.accept().await);
@@ -54,7 +54,7 @@ async fn setup() -> (Server, Proxy) {
     (server, Proxy::start(addr).unwrap())
 }
 
-/// Whether one byte sent on one side arrives on the other; `None` when a side failed.
+/// Returns true if one byte sent on one side arrives on the other; `None` if a side failed.
 async fn passes(from: &mut TcpStream, to: &mut TcpStream) -> Option<bool> {
     from.write_all(b"x").await.ok()?;
     let mut byte = [0];
@@ -84,7 +84,7 @@ async fn until(proxy: &Proxy, what: impl Fn(Stats) -> bool) {
     };
     timeout(LIMIT, waited)
         .await
-        .unwrap_or_else(|_| panic!("never so: {:?}", proxy.stats()));
+        .unwrap_or_else(|_| panic!("timed out: {:?}", proxy.stats()));
 }
 
 #[tokio::test]
@@ -95,9 +95,9 @@ async fn bytes_pass_both_ways_and_are_counted() {
     assert_eq!(passes(&mut peer, &mut client).await, Some(true));
     let stats = proxy.stats();
     assert_eq!((stats.to_server, stats.to_client), (1, 2));
-    assert_eq!((stats.accepted, stats.alive, stats.held), (1, 1, 0));
+    assert_eq!((stats.accepted, stats.open, stats.held), (1, 1, 0));
     drop((client, peer));
-    until(&proxy, |stats| stats.alive == 0).await;
+    until(&proxy, |stats| stats.open == 0).await;
     assert_eq!(
         proxy.stats().to_client,
         2,
@@ -121,7 +121,7 @@ async fn reset_reaches_both_sides_of_present_connections() {
     assert_eq!(proxy.reset().connections, 1);
     assert!(is_reset(&read(&mut client).await));
     assert!(is_reset(&read(&mut peer).await));
-    until(&proxy, |stats| stats.alive == 0).await;
+    until(&proxy, |stats| stats.open == 0).await;
     server.pair(&proxy).await;
 }
 
@@ -130,7 +130,7 @@ async fn reset_of_later_connections_ends_with_its_guard() {
     let (server, proxy) = setup().await;
     let (mut client, mut peer) = server.pair(&proxy).await;
     let guard = proxy.inject(Fault::Reset, Reach::Later);
-    assert_eq!(guard.hit().connections, 0);
+    assert_eq!(guard.affected().connections, 0);
     let mut later = TcpStream::connect(proxy.addr()).await.unwrap();
     assert!(read(&mut later).await.is_err());
     server.accept().await;
@@ -150,7 +150,7 @@ async fn close_is_orderly_on_both_sides_even_with_unread_bytes() {
     assert_eq!(read(&mut client).await.unwrap(), 0);
     assert_eq!(read(&mut peer).await.unwrap(), 0);
     drop((client, peer, freeze));
-    until(&proxy, |stats| stats.alive == 0).await;
+    until(&proxy, |stats| stats.open == 0).await;
 }
 
 #[tokio::test]
@@ -230,7 +230,7 @@ async fn freeze_loses_nothing_and_counts_held_bytes() {
         Fault::Delay(Direction::Both, Duration::ZERO),
         Reach::Present,
     );
-    assert_eq!(second.hit().held, 14);
+    assert_eq!(second.affected().held, 14);
     drop(freeze);
     let mut text = [0; 8];
     peer.read_exact(&mut text).await.unwrap();
@@ -347,7 +347,7 @@ async fn limit_passes_exactly_its_bytes_then_resets() {
     let (mut client, mut peer) = server.pair(&proxy).await;
     let _guard = proxy.inject(Fault::Limit(Direction::ToServer, 4), Reach::Everything);
     client.write_all(b"limits").await.unwrap();
-    until(&proxy, |stats| stats.alive == 0).await;
+    until(&proxy, |stats| stats.open == 0).await;
     assert_eq!(proxy.stats().to_server, 1 + 4);
     assert!(is_reset(&read(&mut client).await));
     // A reset may overtake bytes the server has not read, so only its end is certain here.
@@ -390,7 +390,7 @@ async fn client_of_a_dead_upstream_is_reset() {
     drop(server);
     let mut client = TcpStream::connect(proxy.addr()).await.unwrap();
     assert!(is_reset(&read(&mut client).await));
-    until(&proxy, |stats| stats.alive == 0).await;
+    until(&proxy, |stats| stats.open == 0).await;
 }
 
 #[tokio::test]
@@ -436,6 +436,6 @@ async fn counters_balance_after_a_storm_of_resets() {
         }
         proxy.reset();
     }
-    until(&proxy, |stats| stats.accepted == 200 && stats.alive == 0).await;
+    until(&proxy, |stats| stats.accepted == 200 && stats.open == 0).await;
     accepting.abort();
 }

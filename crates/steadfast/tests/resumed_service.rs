@@ -52,7 +52,7 @@ async fn break_it(
     more().await;
 
     let hole = proxy.inject(Fault::Blackhole(Direction::Both), Reach::Present);
-    assert_eq!(hole.hit().connections, 1);
+    assert_eq!(hole.affected().connections, 1);
     more().await;
     drop(hole);
 

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use steadfast_chaos::{Direction, Fault, Guard, Proxy, Reach};
+use steadfast_chaos::{Direction, Fault, FaultGuard, Proxy, Reach};
 use tokio::{
     select,
     time::{Instant, MissedTickBehavior, interval, sleep, sleep_until, timeout},
@@ -134,8 +134,8 @@ impl Storm<'_> {
     /// A fault on the connections there are, for its time. Later connections are not touched, as
     /// with a path through the network that broke while another is whole.
     async fn hold(&mut self, fault: Fault, planned: &Planned) -> anyhow::Result<u64> {
-        let guard: Guard = self.proxy.inject(fault, Reach::Present);
-        let held = guard.hit().held;
+        let guard: FaultGuard = self.proxy.inject(fault, Reach::Present);
+        let held = guard.affected().held;
         let (name, lasts) = (
             planned.kind.as_str().replace('_', " "),
             humane(planned.lasts),
