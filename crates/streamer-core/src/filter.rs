@@ -18,7 +18,6 @@ mod wire;
 
 use std::{fmt, sync::Arc};
 
-pub(crate) use self::number::Number;
 pub use self::{
     condition::{Condition, Op, Spelling, UnknownOp},
     document::{Document, DocumentFault, InvalidDocument},
@@ -27,6 +26,10 @@ pub use self::{
     text::{InvalidText, TextFault},
     value::{InvalidValue, Value},
     wire::FilterLimits,
+};
+pub(crate) use self::{
+    evaluate::{equal, holds},
+    number::Number,
 };
 
 /// What a subscription asks of a document: every condition holds.

@@ -217,6 +217,7 @@ impl Hub {
     /// When the limits can not work together.
     pub fn new(origin: Origin, limits: Limits) -> Result<Self, InvalidLimits> {
         limits.check()?;
+        let (hash_seed, _) = origin.seed.as_chunks::<8>();
         Ok(Self {
             tail: Tail::new(limits.tail_events, limits.tail_bytes),
             limits,
@@ -230,7 +231,7 @@ impl Hub {
             streams: BTreeMap::new(),
             refused: BTreeSet::new(),
             subscriptions: BTreeMap::new(),
-            matcher: Matcher::new(),
+            matcher: Matcher::new(u64::from_le_bytes(hash_seed[0])),
             plain: BTreeMap::new(),
             sessions: BTreeMap::new(),
             reads: Reads::default(),

@@ -1,142 +1,139 @@
-//! Which subscriptions a change concerns.
+//! The index that finds the subscriptions an event satisfies.
 //!
 //! ```text
 //! database, collection ─┬─ document id ─> subscriptions
-//!                       ├─ subscriptions of the whole collection
-//!                       └─ groups of equal filters, found by a value they ask for (`index`)
+//!                       ├─ subscriptions without conditions
+//!                       └─ groups of equal filters, found through one access condition each
 //! ```
 //!
-//! The cost of an event follows the subscriptions it may concern, not all there are: other
-//! collections and documents are never looked at, equal filters are evaluated once for all their
-//! subscriptions, and a filter that asks for `==` or `in` is evaluated only for documents with such
-//! a value. What is left, filters with nothing but orders, `!=` and `contains`, is evaluated for
-//! each event of its collection, once per distinct filter.
+//! Subscriptions with equal filters share one *group*. Each group is listed under one of its
+//! conditions, its *access*: a value that a field must equal or contain, a range that the field must lie
+//! in, or the mere presence of the field. An event looks up its own values, which yields the
+//! *candidates*; only their remaining conditions are evaluated. The cost of an event therefore follows
+//! its candidates and never the number of subscriptions, collections or documents (decision 0014).
+//!
+//! Matching can stop and continue: [`Matcher::start`] looks up the candidates and [`Matching::run`]
+//! evaluates as many of them as its budget allows, so that a caller can do other work in between.
 
-mod form;
-mod index;
+mod access;
+mod collection;
+mod fields;
+mod group;
+mod intervals;
+mod lists;
+mod matching;
+mod members;
+mod postings;
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-};
+use std::{collections::BTreeMap, sync::Arc};
 
-use self::{form::Form, index::Index};
+use foldhash::quality::FixedState;
+use hashbrown::HashMap;
+use slab::Slab;
+
+use self::collection::{Collection, Slot};
+pub use self::matching::Matching;
 use crate::{
     Event,
-    filter::{Document, Filter, InvalidDocument, Selection, evaluate},
+    filter::{Filter, InvalidDocument},
 };
 
-/// Names a subscription within the server. Keys are given out in rising order, so their order is
-/// the order of registration.
+/// Names a subscription within the server. Keys are given out in rising order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SubscriptionKey(pub u64);
 
-/// Finds the subscriptions that a change concerns.
-#[derive(Debug, Default)]
+/// Finds the subscriptions that an event satisfies.
+#[derive(Debug)]
 pub struct Matcher {
-    databases: BTreeMap<Arc<str>, BTreeMap<Arc<str>, Collection>>,
-    homes: BTreeMap<SubscriptionKey, Home>,
-}
-
-/// Where a subscription stands.
-#[derive(Debug)]
-struct Home {
-    database: Arc<str>,
-    collection: Arc<str>,
-    place: Place,
-}
-
-#[derive(Debug)]
-enum Place {
-    Document(Arc<str>),
-    Collection,
-    Group(GroupId),
-}
-
-#[derive(Debug, Default)]
-struct Collection {
-    documents: BTreeMap<Arc<str>, BTreeSet<SubscriptionKey>>,
-    whole: BTreeSet<SubscriptionKey>,
-    groups: BTreeMap<GroupId, Group>,
-    group_of_form: BTreeMap<Arc<Form>, GroupId>,
-    next_group: GroupId,
-    index: Index,
-}
-
-/// Names a group within its collection; never given out twice.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-struct GroupId(u64);
-
-/// Subscriptions whose filters hold for the same documents.
-#[derive(Debug)]
-struct Group {
-    form: Arc<Form>,
-    /// The filter of the first of them.
-    filter: Filter,
-    members: BTreeSet<SubscriptionKey>,
+    /// The indices in `collections`.
+    names: BTreeMap<Arc<str>, BTreeMap<Arc<str>, usize>>,
+    collections: Slab<Collection>,
+    /// Only looked up, never iterated, so that its order cannot show.
+    slots: HashMap<SubscriptionKey, (u32, Slot), FixedState>,
+    /// The serial number of the next collection.
+    next_serial: u64,
+    seed: u64,
 }
 
 impl Matcher {
-    /// A matcher without subscriptions.
+    /// Creates a matcher without subscriptions.
+    ///
+    /// Clients choose the values that are hashed, so the seed should be secret where they are not
+    /// trusted. Two matchers of one seed behave alike.
     #[must_use]
-    pub fn new() -> Self {
-        Self::default()
+    pub fn new(seed: u64) -> Self {
+        Self {
+            names: BTreeMap::new(),
+            collections: Slab::new(),
+            slots: HashMap::with_hasher(FixedState::with_seed(seed)),
+            next_serial: 0,
+            seed,
+        }
     }
 
-    /// Subscriptions registered.
+    /// Returns the number of subscriptions.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.homes.len()
+        self.slots.len()
     }
 
-    /// Whether there is no subscription.
+    /// Returns whether there are no subscriptions.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.homes.is_empty()
+        self.slots.is_empty()
     }
 
-    /// Registers a subscription. One that is registered under the key is replaced, and keeps its
-    /// place in the order.
+    /// Inserts a subscription. A subscription of the same key is replaced.
     pub fn insert(
         &mut self,
         key: SubscriptionKey,
         database: &str,
         collection: &str,
-        filter: Filter,
+        filter: &Filter,
     ) {
         self.remove(key);
-        let (database, collections) = entry(&mut self.databases, database);
-        let (collection, inside) = entry(collections, collection);
-        let place = inside.insert(key, filter);
-        let home = Home {
-            database,
-            collection,
-            place,
-        };
-        self.homes.insert(key, home);
+        let index = self.collection_or_new(database, collection);
+        let slot = self.collections[index].insert(key, filter);
+        // The slab cannot hold 2^32 collections: each has a subscription, and those fill memory first.
+        self.slots.insert(key, (index as u32, slot));
     }
 
-    /// Forgets a subscription; whether it was there.
+    /// Removes a subscription and returns whether it was there.
     pub fn remove(&mut self, key: SubscriptionKey) -> bool {
-        let Some(home) = self.homes.remove(&key) else {
+        let Some((index, slot)) = self.slots.remove(&key) else {
             return false;
         };
-        if let Some(collections) = self.databases.get_mut(&home.database) {
-            if let Some(inside) = collections.get_mut(&home.collection) {
-                inside.remove(key, &home.place);
+        let index = index as usize;
+        let Some(collection) = self.collections.get_mut(index) else {
+            return false;
+        };
+        collection.remove(key, slot);
+        if collection.is_empty() {
+            let gone = self.collections.remove(index);
+            if let Some(inside) = self.names.get_mut(&gone.database) {
+                inside.remove(&gone.name);
                 if inside.is_empty() {
-                    collections.remove(&home.collection);
+                    self.names.remove(&gone.database);
                 }
-            }
-            if collections.is_empty() {
-                self.databases.remove(&home.database);
             }
         }
         true
     }
 
-    /// Appends the subscriptions that the event concerns, each once: those of the document, those
-    /// of the whole collection, then those with other filters; each kind in order of registration.
+    /// Looks up the candidates of an event. No condition is evaluated yet.
+    #[must_use]
+    pub fn start(&self, event: &Event) -> Matching {
+        let index = self
+            .names
+            .get(&event.database)
+            .and_then(|inside| inside.get(&event.collection));
+        index.map_or_else(Matching::nothing, |&index| {
+            Matching::start(index, &self.collections[index], event)
+        })
+    }
+
+    /// Appends the subscriptions that the event satisfies, each once: those of the document, those
+    /// of the whole collection, then those with other filters; each kind in the order of keys.
     ///
     /// # Errors
     ///
@@ -147,126 +144,36 @@ impl Matcher {
         event: &Event,
         out: &mut Vec<SubscriptionKey>,
     ) -> Result<(), InvalidDocument> {
-        let collections = self.databases.get(&event.database);
-        let Some(inside) = collections.and_then(|inside| inside.get(&event.collection)) else {
-            return Ok(());
-        };
-        out.extend(
-            inside
-                .documents
-                .get(&event.document_id)
-                .into_iter()
-                .flatten(),
-        );
-        out.extend(&inside.whole);
+        let mut matching = self.start(event);
+        matching.take_unconditional(out);
         let filtered = out.len();
-        inside.matching_groups(&Document::of(event), out)?;
-        // Groups are found in no particular order.
+        let mut unlimited = u64::MAX;
+        matching.run(self, &mut unlimited, out);
         out[filtered..].sort_unstable();
-        Ok(())
-    }
-}
-
-impl Collection {
-    fn is_empty(&self) -> bool {
-        self.documents.is_empty() && self.whole.is_empty() && self.groups.is_empty()
+        matching.into_fault().map_or(Ok(()), Err)
     }
 
-    fn insert(&mut self, key: SubscriptionKey, filter: Filter) -> Place {
-        match filter.selection() {
-            Selection::Collection => {
-                self.whole.insert(key);
-                Place::Collection
-            }
-            Selection::Document(id) => {
-                let (id, members) = entry(&mut self.documents, id);
-                members.insert(key);
-                Place::Document(id)
-            }
-            Selection::Conditions(_) => Place::Group(self.join_group(key, filter)),
+    fn collection_or_new(&mut self, database: &str, name: &str) -> usize {
+        let known = self.names.get(database).and_then(|inside| inside.get(name));
+        if let Some(&index) = known {
+            return index;
         }
+        let database: Arc<str> = self
+            .names
+            .get_key_value(database)
+            .map_or_else(|| database.into(), |(database, _)| Arc::clone(database));
+        let name: Arc<str> = name.into();
+        let collection = Collection::new(
+            Arc::clone(&database),
+            Arc::clone(&name),
+            self.next_serial,
+            self.seed,
+        );
+        self.next_serial += 1;
+        let index = self.collections.insert(collection);
+        self.names.entry(database).or_default().insert(name, index);
+        index
     }
-
-    fn join_group(&mut self, key: SubscriptionKey, filter: Filter) -> GroupId {
-        let form = Arc::new(Form::of(&filter));
-        if let Some(&id) = self.group_of_form.get(&form)
-            && let Some(group) = self.groups.get_mut(&id)
-        {
-            group.members.insert(key);
-            return id;
-        }
-        let id = self.next_group;
-        self.next_group.0 += 1;
-        self.index.insert(id, &filter);
-        self.group_of_form.insert(Arc::clone(&form), id);
-        let group = Group {
-            form,
-            filter,
-            members: BTreeSet::from([key]),
-        };
-        self.groups.insert(id, group);
-        id
-    }
-
-    fn remove(&mut self, key: SubscriptionKey, place: &Place) {
-        match place {
-            Place::Collection => {
-                self.whole.remove(&key);
-            }
-            Place::Document(id) => {
-                if let Some(members) = self.documents.get_mut(id) {
-                    members.remove(&key);
-                    if members.is_empty() {
-                        self.documents.remove(id);
-                    }
-                }
-            }
-            Place::Group(id) => self.leave_group(key, *id),
-        }
-    }
-
-    fn leave_group(&mut self, key: SubscriptionKey, id: GroupId) {
-        let Some(group) = self.groups.get_mut(&id) else {
-            return;
-        };
-        group.members.remove(&key);
-        if !group.members.is_empty() {
-            return;
-        }
-        if let Some(group) = self.groups.remove(&id) {
-            self.group_of_form.remove(&group.form);
-            self.index.remove(id, &group.filter);
-        }
-    }
-
-    fn matching_groups(
-        &self,
-        document: &Document<'_>,
-        out: &mut Vec<SubscriptionKey>,
-    ) -> Result<(), InvalidDocument> {
-        if self.groups.is_empty() {
-            return Ok(());
-        }
-        let mut candidates = Vec::new();
-        self.index.candidates(document, &mut candidates)?;
-        for id in candidates {
-            if let Some(group) = self.groups.get(&id)
-                && evaluate(&group.filter, document)?
-            {
-                out.extend(&group.members);
-            }
-        }
-        Ok(())
-    }
-}
-
-/// The entry of that name, made if need be, and the one allocation its name has.
-fn entry<'a, T: Default>(map: &'a mut BTreeMap<Arc<str>, T>, name: &str) -> (Arc<str>, &'a mut T) {
-    let name = map
-        .get_key_value(name)
-        .map_or_else(|| Arc::from(name), |(name, _)| Arc::clone(name));
-    let inside = map.entry(Arc::clone(&name)).or_default();
-    (name, inside)
 }
 
 #[cfg(test)]

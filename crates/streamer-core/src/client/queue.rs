@@ -77,6 +77,7 @@ impl Queue {
     }
 
     /// The place to continue from after everything popped; `None` if there is no such place.
+    #[must_use]
     pub fn position(&self) -> Option<Position> {
         self.position
     }
@@ -86,6 +87,12 @@ impl Queue {
     #[must_use]
     pub fn changes(&self) -> u64 {
         self.changes
+    }
+
+    /// Whether no item is queued.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
     }
 
     /// The number of queued items.

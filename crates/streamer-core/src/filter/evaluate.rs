@@ -4,7 +4,7 @@ use std::cmp::Ordering;
 
 use serde_json::Value as Json;
 
-use super::{Condition, Document, Filter, InvalidDocument, Number, Op, Selection, Value};
+use super::{Document, Filter, InvalidDocument, Number, Op, Selection, Value};
 
 /// Whether the filter holds for the document.
 ///
@@ -22,7 +22,7 @@ pub fn evaluate(filter: &Filter, document: &Document<'_>) -> Result<bool, Invali
         Selection::Conditions(conditions) => {
             for condition in conditions {
                 let field = document.field(&condition.field)?;
-                if !field.is_some_and(|field| holds(condition, field)) {
+                if !field.is_some_and(|field| holds(condition.op, &condition.value, field)) {
                     return Ok(false);
                 }
             }
@@ -31,9 +31,9 @@ pub fn evaluate(filter: &Filter, document: &Document<'_>) -> Result<bool, Invali
     }
 }
 
-fn holds(condition: &Condition, field: &Json) -> bool {
-    let value = &condition.value;
-    match condition.op {
+/// Returns whether a field that is present satisfies a condition.
+pub(crate) fn holds(op: Op, value: &Value, field: &Json) -> bool {
+    match op {
         Op::Eq => equal(field, value),
         Op::Ne => !equal(field, value),
         Op::Gt => order(field, value).is_some_and(Ordering::is_gt),
@@ -59,7 +59,8 @@ fn contains(field: &Json, value: &Value) -> bool {
     }
 }
 
-fn equal(field: &Json, value: &Value) -> bool {
+/// Returns whether a field equals a value; numbers by their value, lists element by element.
+pub(crate) fn equal(field: &Json, value: &Value) -> bool {
     match value {
         Value::List(values) => field.as_array().is_some_and(|elements| {
             elements.len() == values.len()

@@ -1,6 +1,9 @@
 //! Numbers, compared as numbers and not as machine words.
 
-use std::cmp::Ordering;
+use std::{
+    cmp::Ordering,
+    hash::{Hash, Hasher},
+};
 
 /// A finite number in the one form that its mathematical value has.
 ///
@@ -28,6 +31,15 @@ impl Number {
             .as_f64()
             .filter(|double| double.is_finite())
             .map(Self::from)
+    }
+
+    /// Returns the nearest double. Of two numbers the lesser never has the greater double, but two
+    /// numbers may share one.
+    pub(crate) fn to_f64(self) -> f64 {
+        match self {
+            Self::Whole(whole) => whole as f64,
+            Self::Double(double) => double,
+        }
     }
 }
 
@@ -73,6 +85,16 @@ impl PartialEq for Number {
 }
 
 impl Eq for Number {}
+
+impl Hash for Number {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        match self {
+            // Its value fits into 65 bits; the sign decides for the rest.
+            Self::Whole(whole) => (*whole as u64, *whole < 0).hash(state),
+            Self::Double(double) => double.to_bits().hash(state),
+        }
+    }
+}
 
 /// Compares by the double's whole part, then by what is left of it.
 fn whole_against_double(whole: i128, double: f64) -> Ordering {

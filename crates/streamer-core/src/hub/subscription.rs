@@ -223,7 +223,7 @@ impl Hub {
         let key = SubscriptionKey(self.next_key);
         self.next_key += 1;
         self.matcher
-            .insert(key, &request.database, &request.collection, filter.clone());
+            .insert(key, &request.database, &request.collection, &filter);
         let credit = if is_profile {
             Credit::new(request.credit_messages, request.credit_bytes)
         } else {

@@ -1,0 +1,169 @@
+//! The matching of one event, in slices.
+
+use serde_json::Value as Json;
+
+use super::{
+    Matcher, SubscriptionKey,
+    collection::Collection,
+    fields::{Roots, Values},
+    group::{Condition, Entry},
+    lists::Lists,
+};
+use crate::{
+    Event,
+    filter::{InvalidDocument, Op, holds},
+};
+
+/// The matching of one event, between its first and its last candidate.
+///
+/// Subscriptions may be inserted and removed between two slices. What is found then can name a
+/// subscription that is gone, or one that was inserted after the event: whoever delivers looks at
+/// where the subscription began. A subscription that stays is found exactly once.
+#[derive(Debug)]
+pub struct Matching {
+    collection: Option<(usize, u64)>,
+    unconditional: Vec<SubscriptionKey>,
+    roots: Roots,
+    candidates: Vec<Entry>,
+    next: usize,
+    lists: Lists,
+    fault: Option<InvalidDocument>,
+}
+
+/// Subscriptions that are copied for the cost of one candidate. Copying one takes some 2 ns, and
+/// evaluating a candidate some 30 ns.
+const COPIES_PER_COST: usize = 16;
+
+impl Matching {
+    /// A matching that finds nothing.
+    pub(super) fn nothing() -> Self {
+        Self {
+            collection: None,
+            unconditional: Vec::new(),
+            roots: Roots::new(),
+            candidates: Vec::new(),
+            next: 0,
+            lists: Lists::default(),
+            fault: None,
+        }
+    }
+
+    pub(super) fn start(index: usize, collection: &Collection, event: &Event) -> Self {
+        let mut matching = Self {
+            collection: Some((index, collection.serial)),
+            ..Self::nothing()
+        };
+        collection.unconditional(&event.document_id, &mut matching.unconditional);
+        if !collection.groups.is_empty() {
+            match collection.fields.extract(event) {
+                Ok(roots) => matching.roots = roots,
+                Err(fault) => matching.fault = Some(fault),
+            }
+            let values = collection.fields.resolve(&matching.roots);
+            collection.candidates(&values, &mut matching.candidates);
+        }
+        matching
+    }
+
+    /// Evaluates candidates until none is left or the budget is used up, appends the subscriptions
+    /// found, and returns whether it is done. At least one candidate is evaluated.
+    ///
+    /// The budget counts candidates, conditions and elements of lists, never time, so that a run can
+    /// be replayed. It is reduced by what was used.
+    pub fn run(
+        &mut self,
+        matcher: &Matcher,
+        budget: &mut u64,
+        out: &mut Vec<SubscriptionKey>,
+    ) -> bool {
+        self.take_unconditional(out);
+        let collection = self.collection.and_then(|(index, serial)| {
+            let collection = matcher.collections.get(index)?;
+            (collection.serial == serial).then_some(collection)
+        });
+        let Some(collection) = collection else {
+            return true;
+        };
+        if self.next == self.candidates.len() {
+            return true;
+        }
+        let values = collection.fields.resolve(&self.roots);
+        let mut used = 0;
+        while let Some(&candidate) = self.candidates.get(self.next) {
+            if used > 0 && used >= *budget {
+                break;
+            }
+            self.next += 1;
+            used += 1;
+            // It may be gone since the candidates were looked up.
+            let Some(group) = collection.groups.get(candidate.group().index()) else {
+                continue;
+            };
+            let satisfied = candidate.is_sole()
+                || all_hold(
+                    collection,
+                    &group.conditions,
+                    &values,
+                    &mut self.lists,
+                    &mut used,
+                );
+            if satisfied {
+                let length = out.len();
+                group.members.append_to(out);
+                used += ((out.len() - length) / COPIES_PER_COST) as u64;
+            }
+        }
+        *budget = budget.saturating_sub(used);
+        self.next == self.candidates.len()
+    }
+
+    /// Appends the subscriptions that need no evaluation, once. [`run`](Self::run) does this first.
+    pub(super) fn take_unconditional(&mut self, out: &mut Vec<SubscriptionKey>) {
+        out.append(&mut self.unconditional);
+    }
+
+    /// Returns the number of candidates, evaluated or not.
+    #[must_use]
+    pub fn candidates(&self) -> usize {
+        self.candidates.len()
+    }
+
+    /// Returns the reason why the data could not be looked into. Then no subscription with
+    /// conditions is found.
+    #[must_use]
+    pub fn fault(&self) -> Option<&InvalidDocument> {
+        self.fault.as_ref()
+    }
+
+    pub(super) fn into_fault(self) -> Option<InvalidDocument> {
+        self.fault
+    }
+}
+
+fn all_hold(
+    collection: &Collection,
+    conditions: &[Condition],
+    values: &Values<'_>,
+    lists: &mut Lists,
+    used: &mut u64,
+) -> bool {
+    conditions.iter().all(|condition| {
+        let Some(json) = values.get(condition.field) else {
+            return false;
+        };
+        *used += 1;
+        match (condition.op, json) {
+            (Op::Contains, Json::Array(elements)) => lists.contains(
+                condition.field,
+                elements,
+                &condition.value,
+                &collection.hasher,
+                used,
+            ),
+            (op, json) => {
+                *used += condition.value.elements() as u64;
+                holds(op, &condition.value, json)
+            }
+        }
+    })
+}
