@@ -1,69 +1,81 @@
-//! What a proxy is told before it starts.
+//! The settings of a proxy.
 
 use std::{fmt, net::SocketAddr, time::Duration};
 
-/// Settings of a proxy. [`Config::check`] names everything that can not work.
+use super::query_queue::QueryLimits;
+
+/// Settings of a proxy. [`Config::check`] reports every fault.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// let mut config = steadfast_fodc_proxy::Config::default();
+/// config.agent_deadline = Duration::from_secs(120);
+/// let fault = &config.check().unwrap_err().faults[0];
+/// assert_eq!(fault.field, "agent_deadline"); // It must be shorter than `abandon_after`.
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Config {
-    /// Where agents connect. Default 127.0.0.1:17912.
+    /// The address that agents connect to. Default 127.0.0.1:17912.
     pub grpc_listen: SocketAddr,
-    /// Where people and Prometheus connect. Default 127.0.0.1:17913.
+    /// The address of the HTTP interface. Default 127.0.0.1:17913.
     pub http_listen: SocketAddr,
-    /// How often agents shall show that they live; told to them in whole seconds, and below one
-    /// second not at all. Default 10 s.
+    /// The time between two heartbeats of an agent. Agents are told whole seconds, and an interval
+    /// below one second not at all. Default 10 s.
     pub heartbeat_interval: Duration,
-    /// An agent without a heartbeat for longer than this is not online. Default 30 s.
+    /// Time without a heartbeat after which an agent is not online. Default 30 s.
     pub heartbeat_timeout: Duration,
-    /// An agent without a heartbeat for longer than this is forgotten. Default 5 min.
+    /// Time without a heartbeat after which an agent is forgotten. Default 5 min.
     pub cleanup_timeout: Duration,
-    /// Agents that may be online. As many again are remembered that no longer are. Default 1,000.
+    /// The number of agents that may be online. As many again are remembered after they left. Default
+    /// 1,000.
     pub max_agents: usize,
-    /// Longest message taken from an agent, bytes. Default 32 MiB.
+    /// The longest message accepted from an agent, in bytes. Default 32 MiB.
     pub max_message_bytes: usize,
-    /// How long an answer to "latest" may take. Default 2 s.
+    /// Time limit of a query for the latest values. Default 2 s.
     pub agent_deadline: Duration,
-    /// How long the answers to a window may take. Default 5 s.
+    /// Time limit of a query for a window. Default 5 s.
     pub window_deadline: Duration,
-    /// A stream that has owed an answer for so long is ended. Default 60 s.
+    /// Time without a response after which the agent's stream is ended. Default 60 s.
     pub abandon_after: Duration,
-    /// What all answers that are held at one time may weigh, bytes. Default 1 GiB.
+    /// Memory budget for the responses held at one time, in bytes. Default 1 GiB.
     pub answer_bytes: usize,
-    /// Connections of agents that may be open. Default 4,096.
+    /// The number of open connections of agents. Default 4,096.
     pub max_grpc_connections: usize,
-    /// Connections to the HTTP interface that may be open. Default 256.
+    /// The number of open connections to the HTTP interface. Default 256.
     pub max_http_connections: usize,
-    /// Questions of the HTTP interface that are answered at one time; more are refused with 503.
-    /// Default 16.
+    /// The number of HTTP requests for metrics that are served at one time; more are refused with
+    /// status 503. Default 16.
     pub max_http_requests: usize,
-    /// How long the head of an HTTP request may take, and how long a connection may be idle.
+    /// Longest wait for the head of an HTTP request, and for the next request on a connection.
     /// Default 10 s.
     pub http_read_timeout: Duration,
-    /// How long the reader of an HTTP response may take nothing. Default 10 s.
+    /// Longest time in which a client may accept no byte of an HTTP response. Default 10 s.
     pub http_write_timeout: Duration,
 }
 
-/// Everything that is wrong with a [`Config`].
+/// All faults of a [`Config`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub struct InvalidConfig {
-    /// One for each fault.
+    /// The faults, at least one.
     pub faults: Vec<ConfigFault>,
 }
 
-/// One thing that is wrong with a [`Config`].
+/// One fault of a [`Config`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{field}: {problem}")]
 pub struct ConfigFault {
-    /// Name of the setting, as [`Config`] has it.
+    /// The name of the field.
     pub field: &'static str,
-    /// What is wrong, and what would be right.
+    /// The fault and its remedy.
     pub problem: String,
 }
 
 impl fmt::Display for InvalidConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let faults: Vec<String> = self.faults.iter().map(ConfigFault::to_string).collect();
-        write!(f, "the settings can not work: {}", faults.join("; "))
+        write!(f, "invalid settings: {}", faults.join("; "))
     }
 }
 
@@ -91,11 +103,11 @@ impl Default for Config {
 }
 
 impl Config {
-    /// Whether a proxy can work with these settings.
+    /// Checks that the settings are in range and do not contradict each other.
     ///
     /// # Errors
     ///
-    /// All faults together.
+    /// Returns every fault.
     pub fn check(&self) -> Result<(), InvalidConfig> {
         let mut faults = Vec::new();
         self.check_durations(&mut faults);
@@ -104,6 +116,17 @@ impl Config {
             Ok(())
         } else {
             Err(InvalidConfig { faults })
+        }
+    }
+
+    pub(super) fn query_limits(&self) -> QueryLimits {
+        QueryLimits {
+            // The agents that are queried last must be known as unresponsive at the deadline, too.
+            unresponsive_after: self
+                .agent_deadline
+                .saturating_sub(dispatch_time(self.agent_deadline)),
+            abandon_after: self.abandon_after,
+            slice_bytes: self.max_message_bytes / SLICE_SHARE,
         }
     }
 
@@ -116,7 +139,7 @@ impl Config {
             ("http_write_timeout", self.http_write_timeout),
         ] {
             if value.is_zero() {
-                let problem = "it is zero; give a time, like 10s".to_owned();
+                let problem = "is zero; give a duration such as 10s".to_owned();
                 faults.push(ConfigFault { field, problem });
             }
         }
@@ -137,8 +160,7 @@ impl Config {
         ] {
             if deadline >= self.abandon_after {
                 let problem = format!(
-                    "{deadline:?} must be shorter than the time after which a stream is ended that \
-                     owes an answer, {:?}",
+                    "{deadline:?} must be shorter than abandon_after, {:?}",
                     self.abandon_after
                 );
                 faults.push(ConfigFault { field, problem });
@@ -155,21 +177,21 @@ impl Config {
             ("max_http_requests", self.max_http_requests),
         ] {
             if value == 0 {
-                fault(field, "it is zero; give at least 1".to_owned());
+                fault(field, "is zero; give at least 1".to_owned());
             }
         }
         let longest = self.max_message_bytes;
         if longest < MESSAGE_FLOOR {
-            let problem = format!("{longest} bytes are too short; give at least {MESSAGE_FLOOR}");
+            let problem = format!("{longest} bytes are too few; give at least {MESSAGE_FLOOR}");
             fault("max_message_bytes", problem);
         }
         if u32::try_from(longest).is_err() {
-            let problem = format!("{longest} bytes can not be framed; give less than 4 GiB");
+            let problem = format!("{longest} bytes cannot be framed; give less than 4 GiB");
             fault("max_message_bytes", problem);
         } else if self.answer_bytes < longest {
-            // The longest message has a setting that people can reach.
+            // The command line has an option for the longest message, and none for `answer_bytes`.
             let problem = format!(
-                "{longest} bytes are more than all answers together may weigh, {}",
+                "{longest} bytes exceed the memory budget for all responses, {}",
                 self.answer_bytes
             );
             fault("max_message_bytes", problem);
@@ -177,7 +199,17 @@ impl Config {
     }
 }
 
-/// Room for a registration with all its labels.
+/// Longest time until the last agents are queried, in batches that each wait for the one before. It is
+/// taken from the time limit of the query, and the rest is for all agents.
+pub(super) fn dispatch_time(time_limit: Duration) -> Duration {
+    (time_limit / 4).min(Duration::from_millis(500))
+}
+
+/// A slice of a window aims at this share of the longest message: samples are spread unevenly, and
+/// a slice four times as dense as the one before still fits.
+const SLICE_SHARE: usize = 4;
+
+/// A registration with all its labels fits into this.
 const MESSAGE_FLOOR: usize = 64 << 10;
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! gRPC's framing of messages, both ways.
+//! The framing of gRPC messages in both directions.
 
 use bytes::{BufMut as _, Bytes, BytesMut};
 use http_body_util::BodyExt as _;
@@ -12,16 +12,16 @@ pub(super) struct Inbound {
     body: Incoming,
     limit: usize,
     chunk: Bytes,
-    /// The head of a message of which less than all has arrived.
+    /// The part of a message's head that has arrived.
     head: Vec<u8>,
-    /// What is missing of the message under way.
+    /// The bytes of the current message that have not arrived; `None` between messages.
     missing: Option<usize>,
 }
 
 /// A piece of a message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Piece {
-    /// A message begins that is so long.
+    /// A message of this length begins.
     Begin(usize),
     Data(Bytes),
     /// The message is complete.
@@ -32,11 +32,11 @@ pub(super) enum Piece {
 #[derive(Clone, Debug)]
 pub(super) struct Outbound(ResponseQueue<Bytes>);
 
-/// The length of the head of a message: whether it is compressed, and its length.
+/// The length of a message's head: a flag for compression, and the length in four bytes.
 const HEAD: usize = 5;
 
-/// Messages that may wait for an agent that does not read. There is one question at a time, so that
-/// only streams that are opened over and over come near.
+/// The number of messages that may wait for an agent that does not read. An agent has one request at
+/// a time, so that only a superseded stream that is returned to again and again comes near.
 const MAX_QUEUED: usize = 64;
 
 impl Inbound {
@@ -50,9 +50,11 @@ impl Inbound {
         }
     }
 
-    /// The next piece; `None` when the peer has said all.
+    /// Returns the next piece, or `None` at the end of the request.
     ///
-    /// Cancel safe: nothing is lost when it is dropped before it is ready.
+    /// # Cancel safety
+    ///
+    /// Dropping the future loses nothing.
     pub(super) async fn next(&mut self) -> Result<Option<Piece>, Status> {
         loop {
             if self.missing == Some(0) {
@@ -88,9 +90,11 @@ impl Inbound {
         }
     }
 
-    /// The next message as a whole.
+    /// Returns the next message as a whole, or `None` at the end of the request.
     ///
-    /// Not cancel safe.
+    /// # Cancel safety
+    ///
+    /// Dropping the future loses the part of the message that has arrived.
     pub(super) async fn message(&mut self) -> Result<Option<Bytes>, Status> {
         let mut whole = BytesMut::new();
         loop {

@@ -1,152 +1,162 @@
-//! Asks the agents that a question concerns, side by side, and waits no longer than the deadline.
+//! Queries all agents that a request selects, and collects their responses until a deadline.
 
 use std::{sync::Arc, time::Duration};
 
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::{
-    answer::Answer,
-    asking::{Names, Outcome, Question, Why},
+    agents::PendingResponse,
+    config::dispatch_time,
+    query::{MetricNames, Outcome, Query, Reason},
     registry::{AgentId, Identity},
-    state::{Asked, State},
+    samples::Samples,
+    state::State,
 };
 
-/// Whom a question concerns, and which samples answer it.
+/// The agents and the samples that a request selects.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Filter {
     pub(super) role: Option<String>,
     pub(super) pod: Option<String>,
     pub(super) address: Option<String>,
-    pub(super) names: Names,
+    pub(super) names: MetricNames,
 }
 
-/// What one agent had to say.
+/// The response of one agent.
 #[derive(Debug)]
-pub(super) struct Told {
+pub(super) struct AgentResponse {
     pub(super) id: AgentId,
     pub(super) identity: Arc<Identity>,
-    pub(super) parts: Arc<Vec<Answer>>,
+    pub(super) parts: Arc<Vec<Samples>>,
 }
 
-/// An agent whose answer is missing, or a part of it.
+/// An agent whose response, or a part of it, is missing.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Missing {
+pub(super) struct MissingResponse {
     pub(super) name: String,
-    pub(super) why: Why,
-    pub(super) partly: bool,
+    pub(super) reason: Reason,
+    /// A part of the response has arrived.
+    pub(super) partial: bool,
 }
 
-/// What all agents together had to say.
+/// The responses of all agents.
 #[derive(Debug, Default)]
 pub(super) struct Gathered {
-    pub(super) told: Vec<Told>,
-    pub(super) missing: Vec<Missing>,
+    pub(super) responses: Vec<AgentResponse>,
+    pub(super) missing: Vec<MissingResponse>,
 }
 
+/// The number of agents that are queried at once. A thousand at once would mean a thousand responses
+/// half read.
+const BATCH: usize = 32;
+
 impl Filter {
-    /// Roles are compared exactly, pods in any case, and an address is a part of `ip:port`.
-    pub(super) fn chooses(&self, identity: &Identity) -> bool {
-        let role = self.role.as_ref().is_none_or(|role| *role == identity.role);
-        let pod = self
-            .pod
-            .as_ref()
-            .is_none_or(|pod| pod.eq_ignore_ascii_case(&identity.name));
-        let address = self.address.as_ref().is_none_or(|wanted| {
-            identity
-                .address
-                .as_ref()
-                .is_some_and(|(ip, port)| format!("{ip}:{port}").contains(wanted))
-        });
-        role && pod && address
+    /// Returns true if the filter selects an agent: roles are compared exactly, pods without regard
+    /// to case, and an address is a part of `ip:port`.
+    pub(super) fn selects(&self, identity: &Identity) -> bool {
+        self.admits_role(&identity.role)
+            && self.admits_pod(&identity.name)
+            && self.address.as_ref().is_none_or(|wanted| {
+                identity
+                    .address
+                    .as_ref()
+                    .is_some_and(|(ip, port)| format!("{ip}:{port}").contains(wanted))
+            })
     }
 
-    /// Whether a sample whose own label contradicts its agent is wanted. The same comparisons: what
-    /// is chosen by its agent can not be lost by the case of its label.
-    pub(super) fn admits<'a>(&self, mut own: impl Iterator<Item = (&'a str, &'a str)>) -> bool {
-        own.all(|(name, value)| match name {
-            "node_role" => self.role.as_ref().is_none_or(|role| role == value),
-            "pod_name" => self
-                .pod
-                .as_ref()
-                .is_none_or(|pod| pod.eq_ignore_ascii_case(value)),
+    /// Returns true unless a label of the sample contradicts the filter. The comparisons are those of
+    /// [`Filter::selects`]: a selected agent must not lose samples by the case of a label.
+    pub(super) fn admits<'a>(&self, mut labels: impl Iterator<Item = (&'a str, &'a str)>) -> bool {
+        labels.all(|(name, value)| match name {
+            "node_role" => self.admits_role(value),
+            "pod_name" => self.admits_pod(value),
             _ => true,
         })
     }
+
+    fn admits_role(&self, role: &str) -> bool {
+        self.role.as_ref().is_none_or(|wanted| wanted == role)
+    }
+
+    fn admits_pod(&self, pod: &str) -> bool {
+        let wanted = self.pod.as_ref();
+        wanted.is_none_or(|wanted| wanted.eq_ignore_ascii_case(pod))
+    }
 }
 
-/// Agents that are asked at once. All of a thousand at once would mean a thousand answers half read.
-const BATCH: usize = 32;
-
-/// How long the last ones wait at most for half of those before them to have answered, batch by
-/// batch. It is taken from the deadline, of which the rest is everybody's.
-pub(super) fn spread(patience: Duration) -> Duration {
-    (patience / 4).min(Duration::from_millis(500))
-}
-
-/// Dropping the future leaves the questions with the agents; their answers are then discarded.
+/// Queries the agents that `filter` selects and waits for at most `time_limit`.
+///
+/// # Cancel safety
+///
+/// Dropping the future leaves the queries with the agents; their responses are then discarded.
 pub(super) async fn gather(
     state: &State,
-    question: Question,
+    query: Query,
     filter: &Filter,
-    patience: Duration,
+    time_limit: Duration,
 ) -> Gathered {
-    let (now, until) = (state.now(), Instant::now() + patience);
-    let deadline = now + patience;
-    let agents = state.chosen(|identity| filter.chooses(identity));
+    let (now, until) = (state.now(), Instant::now() + time_limit);
+    let deadline = now + time_limit;
+    let agents = state.agents().select(|identity| filter.selects(identity));
     let batches = u32::try_from(agents.len().div_ceil(BATCH)).unwrap_or(u32::MAX);
-    let pause = spread(patience) / batches.max(1);
-    let mut asked = Vec::with_capacity(agents.len());
+    let pause = dispatch_time(time_limit) / batches.max(1);
+    let mut pending = Vec::with_capacity(agents.len());
     for batch in agents.chunks(BATCH) {
-        let before = asked.len();
-        asked.extend(state.ask(question, &filter.names, deadline, batch));
-        let half = asked.len() - (asked.len() - before) / 2;
-        if asked.len() < agents.len() {
-            let some = settle(&mut asked[before..half]);
+        let first = pending.len();
+        let now = state.now();
+        let queried = state
+            .agents()
+            .query(now, query, &filter.names, deadline, batch);
+        pending.extend(queried);
+        // The next batch starts when half of this one has responded, so that about one batch is being
+        // read at any time, or when its share of the dispatch time is over.
+        let half = pending.len() - (pending.len() - first) / 2;
+        if pending.len() < agents.len() {
+            let some = settle(&mut pending[first..half]);
             timeout(pause, some).await.ok();
         }
     }
-    if timeout_at(until, settle(&mut asked)).await.is_err() {
-        // Whoever is late is told so.
-        state.tick(state.now().max(deadline));
+    if timeout_at(until, settle(&mut pending)).await.is_err() {
+        // `Time` is rounded down to microseconds, and the deadline must count as passed.
+        state.on_tick(state.now().max(deadline));
     }
     let mut gathered = Gathered::default();
-    for mut one in asked {
-        let outcome = one.outcome();
-        gathered.take(one, outcome);
+    for response in pending {
+        gathered.add(response);
     }
-    // Ids are random; whoever compares two answers shall find the same lines in the same place.
-    let name = |told: &Told| (told.identity.name.clone(), told.id.clone());
-    gathered.told.sort_by_cached_key(name);
+    // Ids are random. By name, the lines of two responses stand in the same order.
+    let name = |response: &AgentResponse| (response.identity.name.clone(), response.id.clone());
+    gathered.responses.sort_by_cached_key(name);
     gathered.missing.sort_by(|a, b| a.name.cmp(&b.name));
     gathered
 }
 
-async fn settle(asked: &mut [Asked]) {
-    for one in asked {
-        one.settle().await;
+async fn settle(pending: &mut [PendingResponse]) {
+    for response in pending {
+        response.settle().await;
     }
 }
 
 impl Gathered {
-    /// An answer that never came is that of an agent which was forgotten meanwhile.
-    fn take(&mut self, asked: Asked, outcome: Option<Outcome<Answer>>) {
-        let (parts, why) = match outcome {
-            Some(Outcome::Whole(parts)) => (Some(parts), None),
-            Some(Outcome::Part(parts, why)) => (Some(parts), Some(why)),
-            Some(Outcome::Nothing(why)) => (None, Some(why)),
-            None => (None, Some(Why::StreamEnded)),
+    fn add(&mut self, mut pending: PendingResponse) {
+        let (parts, reason) = match pending.outcome() {
+            Some(Outcome::Complete(parts)) => (Some(parts), None),
+            Some(Outcome::Partial(parts, reason)) => (Some(parts), Some(reason)),
+            Some(Outcome::Missing(reason)) => (None, Some(reason)),
+            // The agent was forgotten, and its queue with it.
+            None => (None, Some(Reason::StreamEnded)),
         };
-        if let Some(why) = why {
-            self.missing.push(Missing {
-                name: asked.identity.name.clone(),
-                why,
-                partly: parts.is_some(),
+        if let Some(reason) = reason {
+            self.missing.push(MissingResponse {
+                name: pending.identity.name.clone(),
+                reason,
+                partial: parts.is_some(),
             });
         }
         if let Some(parts) = parts {
-            self.told.push(Told {
-                id: asked.id,
-                identity: asked.identity,
+            self.responses.push(AgentResponse {
+                id: pending.id,
+                identity: pending.identity,
                 parts,
             });
         }

@@ -1,4 +1,4 @@
-//! The HTTP interface: paths, parameters and shapes of the releases, and `/agents`.
+//! The HTTP interface: the paths, parameters and shapes of the releases, and `/agents`.
 
 mod agents;
 mod parameters;
@@ -17,32 +17,32 @@ use bytes::Bytes;
 use futures_util::stream;
 use tokio::sync::Semaphore;
 
-use self::parameters::{Parameters, Refused};
+use self::parameters::{Parameters, RequestError};
 use super::{
-    asking::Question,
-    gather::{Filter, Gathered, Missing, gather},
+    gather::{Filter, Gathered, MissingResponse, gather},
+    query::Query,
     state::State,
     text::Text,
     windows::Windows,
 };
 
-/// What the handlers share.
+/// The state of the handlers.
 #[derive(Clone, Debug)]
 pub(super) struct Api {
     state: Arc<State>,
-    /// One permit for each question that is answered at this time.
-    room: Arc<Semaphore>,
+    /// One permit for each request for metrics that is being served.
+    permits: Arc<Semaphore>,
 }
 
-/// Names that the header for missing agents holds at most.
-const NAMED: usize = 50;
+/// The number of names in the header of missing responses.
+const MISSING_NAMES_MAX: usize = 50;
 
 const MISSING: &str = "x-steadfast-missing";
 const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
 const JSON: &str = "application/json";
 
 pub(super) fn router(state: Arc<State>) -> Router {
-    let room = Arc::new(Semaphore::new(state.config.max_http_requests));
+    let permits = Arc::new(Semaphore::new(state.config.max_http_requests));
     Router::new()
         .route("/metrics", get(metrics))
         .route("/metrics-windows", get(windows))
@@ -51,13 +51,13 @@ pub(super) fn router(state: Arc<State>) -> Router {
         .route("/ready", get(ready))
         .route("/readyz", get(ready))
         .route("/agents", get(agents::list))
-        .route("/self-metrics", get(agents::own_metrics))
+        .route("/self-metrics", get(agents::self_metrics))
         .route("/cluster/topology", get(topology))
         .route("/cluster/lifecycle", get(lifecycle))
         .route("/diagnostics", get(async || json("[]\n")))
         .route("/pressure-profiles", get(async || json("[]\n")))
         .route("/pressure-profiles/{pod}/{id}/{kind}", get(profile))
-        .with_state(Api { state, room })
+        .with_state(Api { state, permits })
         .method_not_allowed_fallback(async || {
             (StatusCode::METHOD_NOT_ALLOWED, "method not allowed\n")
         })
@@ -67,15 +67,15 @@ pub(super) fn router(state: Arc<State>) -> Router {
 async fn metrics(
     Shared(api): Shared<Api>,
     RawQuery(query): RawQuery,
-) -> Result<Response<Body>, Refused> {
-    let parameters = Parameters::read(query.as_deref())?;
+) -> Result<Response<Body>, RequestError> {
+    let parameters = Parameters::parse(query.as_deref())?;
     let gathered = api.gather(&parameters).await?;
     let missing = missing_header(&gathered);
     let filter = parameters.filter;
-    let text = prepare(move || {
-        let text = Text::new(gathered.told, &filter);
+    let text = run_blocking(move || {
+        let text = Text::new(gathered.responses, &filter);
         if filter == Filter::default() {
-            api.state.store.catalogue.rank(text.ranks());
+            api.state.store.catalog.set_ranks(text.ranks());
         }
         text
     });
@@ -86,16 +86,16 @@ async fn metrics(
 async fn windows(
     Shared(api): Shared<Api>,
     RawQuery(query): RawQuery,
-) -> Result<Response<Body>, Refused> {
-    let mut parameters = Parameters::read(query.as_deref())?;
-    parameters.take_window()?;
+) -> Result<Response<Body>, RequestError> {
+    let mut parameters = Parameters::parse(query.as_deref())?;
+    parameters.parse_window()?;
     let gathered = api.gather(&parameters).await?;
     let missing = missing_header(&gathered);
-    let windows = Windows::new(gathered.told, parameters.filter);
+    let windows = Windows::new(gathered.responses, parameters.filter);
     Ok(streamed(JSON, missing, windows))
 }
 
-/// What it says is meant: unhealthy is a proxy that is stopping.
+/// Unlike that of the original, the status is real: a draining proxy is not healthy.
 async fn health(Shared(api): Shared<Api>) -> Response<Body> {
     let (online, total) = api.state.census();
     let uptime = api.state.now().as_micros() / 1_000_000;
@@ -112,24 +112,23 @@ async fn health(Shared(api): Shared<Api>) -> Response<Body> {
     response
 }
 
-/// Whether requests shall come here: not when the proxy is stopping, nor while as many questions are
-/// being answered as may be.
+/// Returns 503 while the proxy drains, or serves as many requests as it may.
 async fn ready(Shared(api): Shared<Api>) -> (StatusCode, &'static str) {
     if api.state.tasks.is_draining() {
         (StatusCode::SERVICE_UNAVAILABLE, "stopping\n")
-    } else if api.room.available_permits() == 0 {
+    } else if api.permits.available_permits() == 0 {
         (StatusCode::SERVICE_UNAVAILABLE, "busy\n")
     } else {
         (StatusCode::OK, "ready\n")
     }
 }
 
-/// Not collected yet: the shape of a cluster without agents.
+/// Not collected yet: the response has the shape of a cluster without agents.
 async fn topology() -> Response<Body> {
     json("{\"nodes\":[],\"calls\":[]}\n")
 }
 
-/// Not collected yet, which the answer says: nobody was asked.
+/// Not collected yet, and the response says so.
 async fn lifecycle(Shared(api): Shared<Api>) -> Response<Body> {
     let (_, total) = api.state.census();
     json(format!(
@@ -144,35 +143,35 @@ async fn profile() -> (StatusCode, &'static str) {
 }
 
 impl Api {
-    async fn gather(&self, parameters: &Parameters) -> Result<Gathered, Refused> {
-        let _permit = self.room.try_acquire().map_err(|_| Refused::Busy)?;
+    async fn gather(&self, parameters: &Parameters) -> Result<Gathered, RequestError> {
+        let _permit = self.permits.try_acquire().map_err(|_| RequestError::Busy)?;
         let config = &self.state.config;
-        let (question, patience): (Question, Duration) = match parameters.window {
-            None => (Question::Latest, config.agent_deadline),
-            Some(window) => (Question::Window(window), config.window_deadline),
+        let (query, time_limit): (Query, Duration) = match parameters.window {
+            None => (Query::Latest, config.agent_deadline),
+            Some(window) => (Query::Window(window), config.window_deadline),
         };
-        Ok(gather(&self.state, question, &parameters.filter, patience).await)
+        Ok(gather(&self.state, query, &parameters.filter, time_limit).await)
     }
 }
 
-/// Sorting the answers of a thousand agents takes a while; nobody else shall wait for it.
-async fn prepare<T: Send + 'static>(
+/// Runs `work` on a thread of its own: sorting the responses of a thousand agents takes long.
+async fn run_blocking<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
-) -> Result<T, Refused> {
+) -> Result<T, RequestError> {
     tokio::task::spawn_blocking(work)
         .await
-        .map_err(|_| Refused::Failed)
+        .map_err(|_| RequestError::Failed)
 }
 
 fn streamed(
-    kind: &'static str,
+    content_type: &'static str,
     missing: Option<HeaderValue>,
     pieces: impl Iterator<Item = Bytes> + Send + 'static,
 ) -> Response<Body> {
     let pieces = stream::iter(pieces.map(Ok::<_, Infallible>));
     let mut response = Response::new(Body::from_stream(pieces));
     let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
     if let Some(missing) = missing {
         headers.insert(MISSING, missing);
     }
@@ -186,18 +185,18 @@ fn json(body: impl Into<Body>) -> Response<Body> {
     response
 }
 
-/// `2; db-0=late, db-1=truncated(partly)`.
+/// Returns a header value such as `2; db-0=late, db-1=truncated(partly)`.
 fn missing_header(gathered: &Gathered) -> Option<HeaderValue> {
     let missing = &gathered.missing;
     if missing.is_empty() {
         return None;
     }
-    let names: Vec<String> = missing.iter().take(NAMED).map(named).collect();
+    let names: Vec<String> = missing.iter().take(MISSING_NAMES_MAX).map(named).collect();
     let text = format!("{}; {}", missing.len(), names.join(", "));
     HeaderValue::try_from(text).ok()
 }
 
-fn named(missing: &Missing) -> String {
+fn named(missing: &MissingResponse) -> String {
     let name: String = missing
         .name
         .chars()
@@ -210,11 +209,11 @@ fn named(missing: &Missing) -> String {
             }
         })
         .collect();
-    let partly = if missing.partly { "(partly)" } else { "" };
-    format!("{name}={}{partly}", missing.why.as_str())
+    let partly = if missing.partial { "(partly)" } else { "" };
+    format!("{name}={}{partly}", missing.reason.as_str())
 }
 
-impl IntoResponse for Refused {
+impl IntoResponse for RequestError {
     fn into_response(self) -> Response<Body> {
         let status = match self {
             Self::Malformed(_) => StatusCode::BAD_REQUEST,

@@ -1,32 +1,35 @@
-//! Which labels say whose sample it is, and that no two samples of different agents look the same
-//! (`docs/protocol-fodc.md`, R-135 to R-137).
+//! The labels that say which agent a sample is from (`docs/protocol-fodc.md`, R-135 to R-137). They
+//! never replace a label of the series, and no two agents' samples have equal labels.
 
 use std::collections::BTreeMap;
 
 use super::{
-    gather::{Filter, Told},
+    catalog::{Labels, RenderedLabels, Series},
+    gather::{AgentResponse, Filter},
     registry::Identity,
-    series::{Labels, Rendered, Series},
 };
 
-/// The labels of one agent's samples that the series itself does not have.
+/// The labels that one agent's samples get in addition to those of their series.
 #[derive(Debug)]
-pub(super) struct Naming<'a> {
-    told: &'a Told,
-    /// Another agent says that it is the same one: its id tells them apart.
-    is_double: bool,
+pub(super) struct OriginLabels<'a> {
+    response: &'a AgentResponse,
+    /// Another agent has the same identity, so that only the id tells them apart.
+    is_duplicate: bool,
 }
 
-impl<'a> Naming<'a> {
-    pub(super) fn new(told: &'a Told, is_double: bool) -> Self {
-        Self { told, is_double }
+impl<'a> OriginLabels<'a> {
+    pub(super) fn new(response: &'a AgentResponse, is_duplicate: bool) -> Self {
+        Self {
+            response,
+            is_duplicate,
+        }
     }
 
-    /// Labels of samples stamped in this way, whether by the agent or by us. `own` are labels of the
-    /// series, which are never overwritten.
-    pub(super) fn labels(&self, stamp: &Labels, series: &Series) -> Vec<(String, String)> {
-        let identity = &self.told.identity;
-        let mut labels: Vec<(String, String)> = stamp
+    /// Returns the additional labels of a sample of this series, sorted: the agent's own origin labels,
+    /// and those of its identity that neither these nor the series have.
+    pub(super) fn labels(&self, origin: &Labels, series: &Series) -> Vec<(String, String)> {
+        let identity = &self.response.identity;
+        let mut labels: Vec<(String, String)> = origin
             .iter()
             .map(|(name, value)| (name.to_owned(), value.to_owned()))
             .collect();
@@ -40,54 +43,56 @@ impl<'a> Naming<'a> {
         add("node_role", &identity.role);
         add("pod_name", &identity.name);
         for (name, value) in &identity.labels {
+            // A node's label of these names would be taken for the pod's.
             if name != "pod_name" && name != "container_name" {
                 add(&format!("node_{name}"), value);
             }
         }
-        if series.foreign {
+        if series.names_pod {
             add("agent_pod_name", &identity.name);
         }
-        if self.is_double {
-            add("agent_id", self.told.id.as_str());
+        if self.is_duplicate {
+            add("agent_id", self.response.id.as_str());
         }
         labels.sort_unstable();
         labels
     }
 
-    pub(super) fn rendered(&self, stamp: &Labels, series: &Series) -> Rendered {
-        let labels = self.labels(stamp, series);
-        Rendered::of(labels.iter().map(|(name, value)| (&**name, &**value)))
+    pub(super) fn rendered(&self, origin: &Labels, series: &Series) -> RenderedLabels {
+        let labels = self.labels(origin, series);
+        RenderedLabels::of(labels.iter().map(|(name, value)| (&**name, &**value)))
     }
 
     pub(super) fn identity(&self) -> &'a Identity {
-        &self.told.identity
+        &self.response.identity
     }
 }
 
-/// Which of the agents of an answer say that they are the same one as another.
-pub(super) fn doubles(told: &[Told]) -> Vec<bool> {
-    let mut known: BTreeMap<(&str, &str), usize> = BTreeMap::new();
-    for one in told {
-        *known.entry(name(&one.identity)).or_default() += 1;
+/// Returns for each response whether another one has the same identity.
+pub(super) fn duplicates(responses: &[AgentResponse]) -> Vec<bool> {
+    let name = |response: &AgentResponse| {
+        (
+            response.identity.name.clone(),
+            response.identity.role.clone(),
+        )
+    };
+    let mut known: BTreeMap<(String, String), usize> = BTreeMap::new();
+    for response in responses {
+        *known.entry(name(response)).or_default() += 1;
     }
-    told.iter()
-        .map(|one| known[&name(&one.identity)] > 1)
-        .collect()
+    let duplicate = |response: &AgentResponse| known[&name(response)] > 1;
+    responses.iter().map(duplicate).collect()
 }
 
-fn name(identity: &Identity) -> (&str, &str) {
-    (&identity.name, &identity.role)
-}
-
-/// Whether a series has labels of its own that an agent could have, so that what is added depends on
-/// the series.
-pub(super) fn meddles(series: &Series) -> bool {
+/// Returns true if a series has labels that an agent adds, so that the additional labels of a sample
+/// depend on its series.
+pub(super) fn has_agent_labels(series: &Series) -> bool {
     series.labels.iter().any(|(name, _)| {
         name == "pod_name" || name.starts_with("node_") || name.starts_with("agent_")
     })
 }
 
-/// Whether the filter wants this series of an agent that it chose.
+/// Returns true if the filter admits this series of an agent that it selected.
 pub(super) fn admits(filter: &Filter, series: &Series) -> bool {
     filter.names.admit(&series.name) && filter.admits(series.labels.iter())
 }

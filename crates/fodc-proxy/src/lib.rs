@@ -1,30 +1,23 @@
-//! The proxy: knows the agents, asks them, and shows their metrics as one.
-//!
-//! ```text
-//!   agent ── RegisterAgent ──> rpc ──> registry: who they are, and which live
-//!         <─ StreamMetrics ──  rpc <── asking: one question at a time to each
-//!         ── answers ────────> reply ──> answer ──┐
-//!                                                 v
-//!   Prometheus, people <──── http <── text, windows <── gather
-//! ```
-//!
-//! `registry` and `asking` are machines without clock or sockets; `state` holds them under one lock
-//! and does what they say. What is promised to peers stands in `docs/protocol-fodc.md`.
+#![doc = include_str!("../README.md")]
 
-mod answer;
-mod asking;
+mod agent_entry;
+mod agents;
+mod catalog;
 mod config;
+mod counters;
+mod decode;
 mod frames;
 mod gather;
 mod http;
 mod labels;
-mod moment;
+mod query;
+mod query_queue;
 mod registry;
-mod reply;
 mod rpc;
-mod series;
+mod samples;
 mod state;
 mod text;
+mod time;
 mod windows;
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
@@ -47,20 +40,6 @@ use self::{
 };
 
 /// A running proxy. Dropping it cuts every connection; [`Proxy::drain`] ends it in order.
-///
-/// ```no_run
-/// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
-/// use std::time::Duration;
-///
-/// use steadfast_fodc_proxy::{Config, Proxy};
-///
-/// let proxy = Proxy::start(Config::default()).await?;
-/// println!("metrics of all agents: http://{}/metrics", proxy.http_address());
-/// // ...
-/// proxy.drain(Duration::from_secs(5)).await;
-/// # Ok(())
-/// # }
-/// ```
 #[derive(Debug)]
 pub struct Proxy {
     state: Arc<State>,
@@ -239,8 +218,8 @@ async fn tick(state: Arc<State>) {
             () = state.tasks.draining() => return,
             _ = ticks.tick() => {}
         }
-        state.tick(state.now());
-        state.store.catalogue.sweep_when_grown();
+        state.on_tick(state.now());
+        state.store.catalog.sweep_when_grown();
     }
 }
 

@@ -1,7 +1,7 @@
-//! Who the agents are, and which of them live.
+//! The registered agents and which of them are online (`docs/protocol-fodc.md`, R-103 to R-108).
 //!
-//! Nothing here waits for a sweep: whether an agent is online is computed from its last heartbeat at
-//! the moment of the question (`docs/protocol-fodc.md`, R-103 to R-108).
+//! A machine without clock or sockets. The status of an agent is computed from its last heartbeat when
+//! it is asked for, so that it never waits for a sweep.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -13,46 +13,49 @@ use std::{
 use steadfast_session::Time;
 use steadfast_wire::fodc::RegisterAgentRequest;
 
-/// The role an agent reports until it knows its own.
+/// The role that an agent reports until it has found out its own.
 pub(super) const UNRESOLVED: &str = "ROLE_UNSPECIFIED";
 
-/// What an agent was given at its registration.
+/// The id that the proxy gave an agent at its registration.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct AgentId(Arc<str>);
 
-/// What an agent says of itself.
+/// An agent's description of itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Identity {
     pub(super) role: String,
-    /// The pod, or `ip:port` of an agent that knows only its address.
+    /// The pod's name, or `ip:port` of an agent without one.
     pub(super) name: String,
     pub(super) labels: BTreeMap<String, String>,
     pub(super) containers: Vec<String>,
     pub(super) address: Option<(String, u16)>,
-    /// The agent speaks the dialect of the releases, which have pods.
+    /// The agent sent a pod's name, as the releases do; the first version sends an address only.
     pub(super) has_pod: bool,
-    /// Which process it is; ours say so.
+    /// The id of the agent's process; only agents with the profile send it.
     pub(super) instance: Option<String>,
 }
 
+/// One registration.
 #[derive(Clone, Debug)]
 pub(super) struct Agent {
     pub(super) id: AgentId,
     pub(super) identity: Arc<Identity>,
     pub(super) registered: Time,
+    /// The time of the last heartbeat, or of the registration.
     pub(super) heartbeat: Time,
     pub(super) heartbeats: u64,
-    /// When its registration stream ended.
+    /// The time at which the registration stream ended.
     pub(super) left: Option<Time>,
 }
 
+/// The liveness of an agent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Status {
     Online,
     Unconnected,
 }
 
-/// Why a registration was refused.
+/// The error returned when a registration is refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Refusal {
     #[error("the maximum number of agents ({0}) has been reached")]
@@ -63,20 +66,21 @@ pub(super) enum Refusal {
     NoName,
 }
 
-/// A heartbeat of an agent that is not, or no longer, known.
+/// The error returned for a heartbeat of an agent that is not, or no longer, registered.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("agent {0} not found")]
-pub(super) struct Unknown(pub(super) AgentId);
+pub(super) struct UnknownAgent(pub(super) AgentId);
 
-/// Who had to make way for a registration.
+/// The agents that a registration removed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Displaced {
-    /// The same agent, earlier.
+    /// Earlier registrations of the same agent.
     pub(super) replaced: Vec<AgentId>,
-    /// Another one that was only remembered.
+    /// An agent that was no longer online, removed for its slot.
     pub(super) forgotten: Option<AgentId>,
 }
 
+/// The agents that are online, and as many again that no longer are.
 #[derive(Debug)]
 pub(super) struct Registry {
     heartbeat_timeout: Duration,
@@ -99,20 +103,20 @@ impl Registry {
         }
     }
 
-    /// Enters an agent under a fresh id.
+    /// Registers an agent under a new id.
     pub(super) fn register(
         &mut self,
         now: Time,
         id: AgentId,
         request: &RegisterAgentRequest,
     ) -> Result<Displaced, Refusal> {
-        debug_assert!(!self.agents.contains_key(&id), "ids are never given twice");
+        debug_assert!(!self.agents.contains_key(&id), "ids are never reused");
         let identity = Identity::of(request);
         let replaced: Vec<AgentId> = match &identity {
             Ok(identity) => self.predecessors(now, identity),
             Err(_) => Vec::new(),
         };
-        if !self.has_room(now, &replaced, identity.as_ref().ok()) {
+        if !self.has_capacity(now, &replaced, identity.as_ref().ok()) {
             return Err(Refusal::Full(self.max_agents));
         }
         let identity = Arc::new(identity?);
@@ -139,28 +143,31 @@ impl Registry {
         })
     }
 
-    /// Any later message on the registration stream.
+    /// Takes a later message of the registration stream.
     pub(super) fn heartbeat(
         &mut self,
         now: Time,
         id: &AgentId,
         request: RegisterAgentRequest,
-    ) -> Result<(), Unknown> {
-        let agent = self.agents.get_mut(id).ok_or_else(|| Unknown(id.clone()))?;
+    ) -> Result<(), UnknownAgent> {
+        let agent = self
+            .agents
+            .get_mut(id)
+            .ok_or_else(|| UnknownAgent(id.clone()))?;
         agent.heartbeat = now;
         agent.heartbeats += 1;
         agent.refresh(request);
         Ok(())
     }
 
-    /// The registration stream of an agent has ended. It is remembered, but counts no more.
+    /// Marks an agent whose registration stream has ended. It is remembered, but not online.
     pub(super) fn leave(&mut self, now: Time, id: &AgentId) {
         if let Some(agent) = self.agents.get_mut(id) {
             agent.left.get_or_insert(now);
         }
     }
 
-    /// Forgets whoever has been silent for too long.
+    /// Removes the agents without a heartbeat for the cleanup timeout.
     pub(super) fn sweep(&mut self, now: Time) -> Vec<AgentId> {
         let gone: Vec<AgentId> = self
             .agents
@@ -174,8 +181,8 @@ impl Registry {
         gone
     }
 
-    /// Removes those that are offline while a later registration of the same one is online: it came
-    /// before its predecessor was seen to be gone.
+    /// Removes the agents that are offline while a later registration of the same agent is online. That
+    /// one came before the connection of its predecessor was known to be broken.
     pub(super) fn drop_outlived(&mut self, now: Time) -> Vec<AgentId> {
         if self.agents.values().all(|agent| self.is_online(now, agent)) {
             return Vec::new();
@@ -211,7 +218,7 @@ impl Registry {
         self.agents.get(id)
     }
 
-    /// All agents, those that left included, in the order of their ids.
+    /// Returns all agents, including those that left, in the order of their ids.
     pub(super) fn agents(&self) -> impl Iterator<Item = &Agent> {
         self.agents.values()
     }
@@ -224,8 +231,8 @@ impl Registry {
         }
     }
 
-    /// Online agents that share their identity with another one.
-    pub(super) fn doubles(&self, now: Time) -> Vec<AgentId> {
+    /// Returns the online agents that share their identity with another one, sorted.
+    pub(super) fn duplicates(&self, now: Time) -> Vec<AgentId> {
         let mut known: BTreeMap<&str, Vec<&Agent>> = BTreeMap::new();
         for agent in self
             .agents
@@ -234,26 +241,27 @@ impl Registry {
         {
             known.entry(&agent.identity.name).or_default().push(agent);
         }
-        let mut doubles = Vec::new();
+        let mut duplicates = Vec::new();
         for same in known.into_values().filter(|same| same.len() > 1) {
             for agent in &same {
                 let twin = |other: &&Agent| {
                     other.id != agent.id && other.identity.is_same(&agent.identity)
                 };
                 if same.iter().any(twin) {
-                    doubles.push(agent.id.clone());
+                    duplicates.push(agent.id.clone());
                 }
             }
         }
-        doubles.sort_unstable();
-        doubles
+        duplicates.sort_unstable();
+        duplicates
     }
 
     fn is_online(&self, now: Time, agent: &Agent) -> bool {
         agent.left.is_none() && now.since(agent.heartbeat) <= self.heartbeat_timeout
     }
 
-    /// Who is certainly the same agent, earlier: one that is not online, or the same process.
+    /// Returns the earlier registrations that this one certainly replaces: those of the same process,
+    /// and those of the same identity that are not online.
     fn predecessors(&self, now: Time, identity: &Identity) -> Vec<AgentId> {
         self.agents
             .values()
@@ -267,9 +275,9 @@ impl Registry {
             .collect()
     }
 
-    /// Whether one more may be online. What counts is who they are, not how often: an agent that
-    /// comes back takes no second place while its old connection still looks alive.
-    fn has_room(&self, now: Time, replaced: &[AgentId], newcomer: Option<&Identity>) -> bool {
+    /// Returns true if one more agent may be online. Identities count, not registrations: an agent that
+    /// comes back needs no second slot while its old connection still looks alive.
+    fn has_capacity(&self, now: Time, replaced: &[AgentId], newcomer: Option<&Identity>) -> bool {
         let online = self
             .agents
             .values()
@@ -280,7 +288,7 @@ impl Registry {
         let Some(newcomer) = newcomer else {
             return false;
         };
-        // An unresolved role is that of any other of the name.
+        // An agent with an unresolved role is taken for one of the same name whose role is known.
         let mut roles: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
         for one in online.map(|agent| &*agent.identity).chain([newcomer]) {
             let known = roles.entry(&one.name).or_default();
@@ -292,14 +300,14 @@ impl Registry {
         identities <= self.max_agents
     }
 
-    /// Of those that are not online; if all are, of those that are there more than once.
+    /// Removes the agent with the oldest heartbeat: of those offline, or if none is, of the duplicates.
     fn forget_oldest(&mut self, now: Time) -> Option<AgentId> {
-        let doubles = self.doubles(now);
+        let duplicates = self.duplicates(now);
         let oldest = self
             .agents
             .values()
             .map(|agent| (self.is_online(now, agent), agent))
-            .filter(|(online, agent)| !online || doubles.binary_search(&agent.id).is_ok())
+            .filter(|(online, agent)| !online || duplicates.binary_search(&agent.id).is_ok())
             .min_by_key(|(online, agent)| (*online, agent.heartbeat, agent.id.clone()))?
             .1
             .id
@@ -310,8 +318,8 @@ impl Registry {
 }
 
 impl Agent {
-    /// What a heartbeat says replaces what was said before, but a role once known is not lost to an
-    /// unresolved one, nor anything to an empty message.
+    /// Takes role and labels from a heartbeat. A known role is not replaced by an unresolved one, and an
+    /// empty message changes nothing.
     fn refresh(&mut self, request: RegisterAgentRequest) {
         let role = &request.node_role;
         if role.is_empty() || (role == UNRESOLVED && self.identity.role != UNRESOLVED) {
@@ -328,6 +336,11 @@ impl Agent {
 }
 
 impl Identity {
+    /// Returns true if the agent speaks the profile.
+    pub(super) fn has_profile(&self) -> bool {
+        self.instance.is_some()
+    }
+
     fn of(request: &RegisterAgentRequest) -> Result<Self, Refusal> {
         if request.node_role.is_empty() {
             return Err(Refusal::NoRole);
@@ -357,32 +370,32 @@ impl Identity {
         })
     }
 
-    /// Which of the agent's own labels this is: a bit for each that says no more than what the agent
-    /// said at its registration. `None` for any other label, and for what has no bit left.
-    pub(super) fn stamp(&self, name: &[u8], value: &[u8]) -> Option<u64> {
+    /// Returns the bit of a label that only repeats the agent's identity. `None` for any other label,
+    /// and for those beyond the 64th. [`Identity::origin_labels`] reverses it.
+    pub(super) fn origin_bit(&self, name: &[u8], value: &[u8]) -> Option<u64> {
         let index = match *name.first()? {
             b'p' => (name == b"pod_name" && value == self.name.as_bytes()).then_some(0),
             b'n' if name == b"node_role" => (value == self.role.as_bytes()).then_some(1),
             b'n' => {
                 let key = name.strip_prefix(b"node_")?;
                 let mut labels = self.labels.iter();
-                let place = labels.position(|(known, _)| known.as_bytes() == key)?;
-                let known = self.labels.values().nth(place)?;
-                (value == known.as_bytes()).then_some(2 + self.containers.len() + place)
+                let position = labels.position(|(known, _)| known.as_bytes() == key)?;
+                let known = self.labels.values().nth(position)?;
+                (value == known.as_bytes()).then_some(2 + self.containers.len() + position)
             }
             b'c' if name == b"container_name" => {
                 let mut containers = self.containers.iter();
                 containers
                     .position(|known| known.as_bytes() == value)
-                    .map(|place| 2 + place)
+                    .map(|position| 2 + position)
             }
             _ => None,
         };
         index.filter(|index| *index < 64).map(|index| 1 << index)
     }
 
-    /// The labels that these bits stand for.
-    pub(super) fn stamped(&self, mask: u64) -> Vec<(String, String)> {
+    /// Returns the labels of these bits, sorted.
+    pub(super) fn origin_labels(&self, mask: u64) -> Vec<(String, String)> {
         let own = [("pod_name", &self.name), ("node_role", &self.role)];
         let own = own
             .into_iter()
@@ -392,15 +405,15 @@ impl Identity {
         let labels = self.labels.iter();
         let labels = labels.map(|(name, value)| (format!("node_{name}"), value.clone()));
         let all = own.chain(containers).chain(labels).enumerate();
-        let mut stamped: Vec<(String, String)> = all
+        let mut selected: Vec<(String, String)> = all
             .filter(|(index, _)| *index < 64 && mask >> index & 1 == 1)
             .map(|(_, label)| label)
             .collect();
-        stamped.sort_unstable();
-        stamped
+        selected.sort_unstable();
+        selected
     }
 
-    /// The same place in the world. An unresolved role is compatible with any.
+    /// Returns true if both describe the same agent. An unresolved role is compatible with any.
     fn is_same(&self, other: &Self) -> bool {
         let roles = self.role == other.role || self.role == UNRESOLVED || other.role == UNRESOLVED;
         self.name == other.name && roles

@@ -1,18 +1,10 @@
-//! The service that agents call: all seven streams, accepted at once and held.
+//! The gRPC service that agents call. All seven streams are accepted at once and held open.
 
-mod held;
+mod idle;
 mod metrics;
 mod register;
 
-use std::{
-    convert::Infallible,
-    future::Future,
-    panic::AssertUnwindSafe,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-};
+use std::{convert::Infallible, panic::AssertUnwindSafe, sync::Arc};
 
 use futures_util::FutureExt as _;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
@@ -22,12 +14,13 @@ use tower_service::Service as _;
 use tracing::error;
 
 use super::{
+    counters::Counter,
     frames::{Inbound, Outbound},
     registry::AgentId,
-    state::{State, add},
+    state::State,
 };
 
-/// Answers the calls of one connection.
+/// Serves the calls of one connection.
 #[derive(Clone, Debug)]
 pub(super) struct Service {
     state: Arc<State>,
@@ -39,30 +32,30 @@ pub(super) struct Service {
 /// The calls of one connection.
 #[derive(Debug, Default)]
 pub(super) struct Calls {
-    begun: AtomicU64,
-    ended: AtomicU64,
+    begun: Counter,
+    ended: Counter,
 }
 
-/// A call that is open.
+/// Counts a call while it is open.
 #[derive(Debug)]
-struct Open(Arc<Calls>);
+struct CallGuard(Arc<Calls>);
 
 impl Calls {
-    fn begin(self: &Arc<Self>) -> Open {
-        add(&self.begun, 1);
-        Open(Arc::clone(self))
+    fn begin(self: &Arc<Self>) -> CallGuard {
+        self.begun.add(1);
+        CallGuard(Arc::clone(self))
     }
 
-    /// How many there have been; `None` while one is open.
+    /// Returns the number of calls so far, or `None` while one is open.
     pub(super) fn quiet(&self) -> Option<u64> {
-        let ended = self.ended.load(Ordering::Relaxed);
-        (ended == self.begun.load(Ordering::Relaxed)).then_some(ended)
+        let ended = self.ended.get();
+        (ended == self.begun.get()).then_some(ended)
     }
 }
 
-impl Drop for Open {
+impl Drop for CallGuard {
     fn drop(&mut self) {
-        add(&self.0.ended, 1);
+        self.0.ended.add(1);
     }
 }
 
@@ -83,7 +76,7 @@ impl Service {
         }
     }
 
-    /// The same for another connection, and its calls.
+    /// Returns the service for another connection, and the counts of its calls.
     pub(super) fn connected(&self) -> (Self, Arc<Calls>) {
         let calls = Arc::<Calls>::default();
         let service = Self {
@@ -103,7 +96,7 @@ impl Service {
             let mut others = self.others;
             return Box::pin(others.call(request.map(Body::new))).await;
         };
-        if let Some(refusal) = refusal(&request) {
+        if let Some(refusal) = refuse_non_grpc(&request) {
             return Ok(refusal);
         }
         let name = METHODS.iter().copied().find(|known| *known == method);
@@ -122,22 +115,22 @@ impl Service {
         Ok(if name == "StreamMetrics" {
             self.run(open, limit, request, |call| metrics::run(call, id, name))
         } else {
-            self.run(open, limit, request, |call| held::run(call, id, name))
+            self.run(open, limit, request, |call| idle::run(call, id, name))
         })
     }
 
-    /// Answers with headers at once; what follows is the work of a task of its own, whose panic costs
-    /// this call and nothing else.
+    /// Responds with headers at once and serves the call in its own task. A panic there ends this call
+    /// and nothing else.
     fn run<F: Future<Output = Status> + Send + 'static>(
         &self,
-        open: Open,
+        open: CallGuard,
         limit: usize,
         request: Request<Incoming>,
         serve: impl FnOnce(Call) -> F,
     ) -> Response<Body> {
         let (outbound, responses) = Outbound::new();
         let state = Arc::clone(&self.state);
-        // Each layer around a future that is not boxed holds room for it twice.
+        // Each layer around an unboxed future reserves space for it twice.
         let serving = Box::pin(serve(Call {
             state: Arc::clone(&state),
             inbound: Inbound::new(request.into_body(), limit),
@@ -162,7 +155,7 @@ async fn guarded(state: Arc<State>, outbound: Outbound, serving: impl Future<Out
         () = state.tasks.draining() => Status::unavailable("the proxy is stopping"),
         served = served => served.unwrap_or_else(|_| {
             error!("the handler of a call panicked");
-            add(&state.counters.panics, 1);
+            state.counters.panics.add(1);
             Status::internal("the handler failed")
         }),
     };
@@ -179,10 +172,10 @@ const METHODS: [&str; 7] = [
     "StreamSchemaRegistry",
 ];
 
-/// Longest registration or heartbeat. What it says is kept for as long as the agent.
+/// The longest registration or heartbeat. The proxy keeps its content for as long as the agent.
 const REGISTRATION_BYTES: usize = 64 << 10;
 
-/// Longest id that is looked up.
+/// The longest id that is looked up.
 const ID_BYTES: usize = 128;
 
 fn agent_id(headers: &HeaderMap) -> Option<AgentId> {
@@ -191,8 +184,8 @@ fn agent_id(headers: &HeaderMap) -> Option<AgentId> {
     usable.then(|| AgentId::new(text))
 }
 
-/// The answer to what is not a gRPC call.
-fn refusal(request: &Request<Incoming>) -> Option<Response<Body>> {
+/// Returns the response to a request that is not a gRPC call.
+fn refuse_non_grpc(request: &Request<Incoming>) -> Option<Response<Body>> {
     let grpc = request
         .headers()
         .get(header::CONTENT_TYPE)
@@ -230,7 +223,7 @@ mod tests {
             .cloned()
             .unwrap();
         assert_eq!(trailers["grpc-status"], "13");
-        let panics = state.counters.panics.load(Ordering::Relaxed);
+        let panics = state.counters.panics.get();
         assert_eq!(panics, 1);
     }
 }

@@ -1,7 +1,7 @@
-//! `/metrics`: the latest values of all agents in Prometheus' text format.
+//! The text of `/metrics`: the latest values of all agents in Prometheus' format.
 //!
-//! Everything that can fail is done before the first byte; the text itself is written while it is
-//! read, since that of a thousand agents is longer than the memory the proxy shall have.
+//! Everything that can fail is done before the first byte. The text itself is written while it is sent,
+//! because that of a thousand agents exceeds the memory that the proxy may take.
 
 mod families;
 
@@ -15,84 +15,88 @@ use steadfast_exposition::Numbers;
 
 use self::families::Families;
 use super::{
-    answer::{Answer, Layout},
-    gather::{Filter, Told},
-    labels::{Naming, admits, doubles, meddles},
-    series::{Rendered, Series, escape_help, metric_name},
+    catalog::{Layout, RenderedLabels, Series, metric_name},
+    gather::{AgentResponse, Filter},
+    labels::{OriginLabels, admits, duplicates, has_agent_labels},
+    samples::Samples,
 };
 
-/// The text, in pieces.
+/// The text, in pieces of about [`PIECE`] bytes.
 #[derive(Debug)]
 pub(super) struct Text {
-    told: Vec<Told>,
-    places: Places,
+    responses: Vec<AgentResponse>,
+    rows: Rows,
     headings: Vec<String>,
-    agents: Vec<Prepared>,
-    /// The family and the agent that come next.
+    agents: Vec<AgentText>,
+    /// The family that is written.
     family: usize,
+    /// The agent that is written next.
     agent: usize,
 }
 
-/// Where a series stands in the output. Series that look the same share one.
+/// A row of the output, before the agents' labels. Series that look the same share a row.
 #[derive(Debug)]
-struct Place {
+struct Row {
     family: u32,
     name: Arc<str>,
     series: Arc<Series>,
-    meddles: bool,
+    has_agent_labels: bool,
 }
 
-/// Places, and which of them each series has, by its id.
+/// All rows in the order of the output.
 #[derive(Debug, Default)]
-struct Places {
-    list: Vec<Place>,
+struct Rows {
+    list: Vec<Row>,
+    /// The row of each series, by its id; or [`EXCLUDED`] or [`UNSEEN`].
     by_id: Vec<u32>,
 }
 
-/// In which order samples are written.
+/// The order in which the samples of an agent are written.
 #[derive(Debug, Default)]
-struct Order {
-    /// Their numbers, counted through all parts; none twice.
+struct SampleOrder {
+    /// The samples' numbers, counted through all parts, without repetitions.
     numbers: Vec<u32>,
-    /// Whether some need labels of their own.
-    meddles: bool,
+    /// Some samples have rows with agent labels.
+    has_agent_labels: bool,
 }
 
-/// The orders of layouts that are shared.
-type Orders = HashMap<*const Layout, Arc<Order>>;
+/// The orders of the layouts that agents share.
+type Orders = HashMap<*const Layout, Arc<SampleOrder>>;
 
-/// One agent's samples.
+/// The text of one agent's samples.
 #[derive(Debug)]
-struct Prepared {
-    order: Arc<Order>,
+struct AgentText {
+    order: Arc<SampleOrder>,
     next: usize,
-    /// Labels by part and stamp.
-    stamps: Vec<Vec<Rendered>>,
-    /// Labels of series that have some of them already, by place, part and stamp.
-    special: BTreeMap<(u32, usize, u16), Rendered>,
+    /// The labels to add to a row, by part and origin.
+    labels: Vec<Vec<RenderedLabels>>,
+    /// The labels to add to rows with agent labels, by row, part and origin.
+    row_labels: BTreeMap<(u32, usize, u16), RenderedLabels>,
 }
 
-/// Length of a piece, from which it is passed on.
+/// The length from which a piece is sent.
 const PIECE: usize = 64 << 10;
 
-/// Stands for a series that the filter does not want.
-const NOWHERE: u32 = u32::MAX;
+/// The row of a series that the filter excludes.
+const EXCLUDED: u32 = u32::MAX;
 
-/// Stands for a series that is not in the answer.
+/// The row of a series that is in no response.
 const UNSEEN: u32 = u32::MAX - 1;
 
 impl Text {
-    pub(super) fn new(told: Vec<Told>, filter: &Filter) -> Self {
-        let (places, headings) = arrange(&told, filter);
+    pub(super) fn new(responses: Vec<AgentResponse>, filter: &Filter) -> Self {
+        let (rows, headings) = arrange(&responses, filter);
         let mut orders = Orders::new();
-        let agents = told
+        let agents = responses
             .iter()
-            .zip(doubles(&told))
-            .map(|(one, is_double)| Prepared::new(one, is_double, &places, &mut orders))
+            .zip(duplicates(&responses))
+            .map(|(response, is_duplicate)| {
+                AgentText::new(response, is_duplicate, &rows, &mut orders)
+            })
             .collect();
         Self {
-            told,
-            places,
+            responses,
+            rows,
             headings,
             agents,
             family: 0,
@@ -100,30 +104,30 @@ impl Text {
         }
     }
 
-    /// In which place each series stands, by its id.
+    /// Returns the row of each series, by its id.
     pub(super) fn ranks(&self) -> &[u32] {
-        &self.places.by_id
+        &self.rows.by_id
     }
 
-    /// Writes what the next agent has of the family.
+    /// Writes the samples that the next agent has of the family.
     fn write_agent(&mut self, out: &mut String) {
         let agent = &mut self.agents[self.agent];
-        let parts = &self.told[self.agent].parts;
+        let parts = &self.responses[self.agent].parts;
         while let Some(number) = agent.order.numbers.get(agent.next) {
             let (part, index) = locate(parts, *number);
-            let answer = &parts[part];
-            let at = self.places.by_id[answer.layout.series[index].id as usize];
-            let place = &self.places.list[at as usize];
-            if place.family as usize != self.family {
+            let samples = &parts[part];
+            let at = self.rows.by_id[samples.layout.series[index].id as usize];
+            let row = &self.rows.list[at as usize];
+            if row.family as usize != self.family {
                 break;
             }
-            let stamp = answer.layout.stamp[index];
-            let labels = if place.meddles {
-                &agent.special[&(at, part, stamp)]
+            let origin = samples.layout.origins[index];
+            let labels = if row.has_agent_labels {
+                &agent.row_labels[&(at, part, origin)]
             } else {
-                &agent.stamps[part][stamp as usize]
+                &agent.labels[part][origin as usize]
             };
-            line(place, labels, answer.values[index], out);
+            write_line(row, labels, samples.values[index], out);
             agent.next += 1;
         }
     }
@@ -138,7 +142,7 @@ impl Iterator for Text {
             if self.agent == 0 {
                 out.push_str(&self.headings[self.family]);
             }
-            // At least one, or a heading that is longer than a piece would be written for ever.
+            // At least one agent, or a heading longer than a piece would be written again and again.
             loop {
                 self.write_agent(&mut out);
                 self.agent += 1;
@@ -155,106 +159,111 @@ impl Iterator for Text {
     }
 }
 
-impl Prepared {
-    fn new(told: &Told, is_double: bool, places: &Places, orders: &mut Orders) -> Self {
-        let (naming, parts) = (Naming::new(told, is_double), &**told.parts);
-        let nothing = Series::default();
-        let stamps = parts.iter().map(|answer| {
-            let stamps = answer.stamps.iter();
-            stamps
-                .map(|stamp| naming.rendered(stamp, &nothing))
+impl AgentText {
+    fn new(response: &AgentResponse, is_duplicate: bool, rows: &Rows, orders: &mut Orders) -> Self {
+        let (origin_labels, parts) = (OriginLabels::new(response, is_duplicate), &**response.parts);
+        let no_series = Series::default();
+        let labels = parts.iter().map(|samples| {
+            let origins = samples.origins.iter();
+            origins
+                .map(|origin| origin_labels.rendered(origin, &no_series))
                 .collect()
         });
-        let order = || Arc::new(Order::new(parts, places));
+        let order = || Arc::new(SampleOrder::new(parts, rows));
         let order = match parts {
-            [answer] => {
-                let shared = orders.entry(Arc::as_ptr(&answer.layout));
+            [samples] => {
+                let shared = orders.entry(Arc::as_ptr(&samples.layout));
                 Arc::clone(shared.or_insert_with(order))
             }
             [..] => order(),
         };
         Self {
-            stamps: stamps.collect(),
-            special: special(parts, places, &order, &naming),
+            labels: labels.collect(),
+            row_labels: row_labels(parts, rows, &order, &origin_labels),
             order,
             next: 0,
         }
     }
 }
 
-/// Labels of samples that have some of them already.
-fn special(
-    parts: &[Answer],
-    places: &Places,
-    order: &Order,
-    naming: &Naming<'_>,
-) -> BTreeMap<(u32, usize, u16), Rendered> {
-    let mut special = BTreeMap::new();
-    let numbers = if order.meddles { &*order.numbers } else { &[] };
+/// Returns the labels to add to rows that have some of them already.
+fn row_labels(
+    parts: &[Samples],
+    rows: &Rows,
+    order: &SampleOrder,
+    origin_labels: &OriginLabels<'_>,
+) -> BTreeMap<(u32, usize, u16), RenderedLabels> {
+    let mut row_labels = BTreeMap::new();
+    let numbers = if order.has_agent_labels {
+        &*order.numbers
+    } else {
+        &[]
+    };
     for number in numbers {
         let (part, index) = locate(parts, *number);
         let layout = &parts[part].layout;
-        let (series, stamp) = (&layout.series[index], layout.stamp[index]);
-        let at = places.by_id[series.id as usize];
-        if places.list[at as usize].meddles {
-            let labels = || naming.rendered(&parts[part].stamps[stamp as usize], series);
-            special.entry((at, part, stamp)).or_insert_with(labels);
+        let (series, origin) = (&layout.series[index], layout.origins[index]);
+        let at = rows.by_id[series.id as usize];
+        if rows.list[at as usize].has_agent_labels {
+            let origins = &parts[part].origins;
+            let labels = || origin_labels.rendered(&origins[origin as usize], series);
+            row_labels.entry((at, part, origin)).or_insert_with(labels);
         }
     }
-    special
+    row_labels
 }
 
-impl Order {
-    fn new(parts: &[Answer], places: &Places) -> Self {
-        let series = parts.iter().flat_map(|answer| &answer.layout.series);
-        let places_of = series.map(|series| places.by_id[series.id as usize]);
-        let mut sorting: Vec<(u32, u32)> = places_of
+impl SampleOrder {
+    fn new(parts: &[Samples], rows: &Rows) -> Self {
+        let series = parts.iter().flat_map(|samples| &samples.layout.series);
+        let row_of = series.map(|series| rows.by_id[series.id as usize]);
+        let mut sorting: Vec<(u32, u32)> = row_of
             .zip(0u32..)
-            .filter(|(at, _)| *at != NOWHERE)
+            .filter(|(at, _)| *at != EXCLUDED)
             .collect();
         sorting.sort_unstable();
-        // One value each: of a series that stands twice in an answer, the first.
-        let stamp = |number: u32| {
+        // A series that an agent reports twice keeps its first value.
+        let origin = |number: u32| {
             let (part, index) = locate(parts, number);
-            &parts[part].stamps[parts[part].layout.stamp[index] as usize]
+            &parts[part].origins[parts[part].layout.origins[index] as usize]
         };
-        sorting.dedup_by(|later, kept| later.0 == kept.0 && stamp(later.1) == stamp(kept.1));
+        sorting.dedup_by(|later, kept| later.0 == kept.0 && origin(later.1) == origin(kept.1));
         Self {
-            meddles: sorting
+            has_agent_labels: sorting
                 .iter()
-                .any(|(at, _)| places.list[*at as usize].meddles),
+                .any(|(at, _)| rows.list[*at as usize].has_agent_labels),
             numbers: sorting.into_iter().map(|(_, number)| number).collect(),
         }
     }
 }
 
-/// Which part a sample is in, and where.
-fn locate(parts: &[Answer], number: u32) -> (usize, usize) {
+/// Returns the part that a sample is in, and its index there.
+fn locate(parts: &[Samples], number: u32) -> (usize, usize) {
     let mut index = number as usize;
-    for (part, answer) in parts.iter().enumerate() {
-        if index < answer.len() {
+    for (part, samples) in parts.iter().enumerate() {
+        if index < samples.len() {
             return (part, index);
         }
-        index -= answer.len();
+        index -= samples.len();
     }
-    unreachable!("numbers are given to samples that are there")
+    unreachable!("only existing samples are numbered")
 }
 
-/// Gives every series that the filter wants its place, and every family its heading.
-fn arrange(told: &[Told], filter: &Filter) -> (Places, Vec<String>) {
-    let mut places = Places::default();
+/// Assigns a row to every series that the filter admits, and writes the heading of every family.
+fn arrange(responses: &[AgentResponse], filter: &Filter) -> (Rows, Vec<String>) {
+    let mut rows = Rows::default();
     let mut distinct: Vec<&Arc<Series>> = Vec::new();
-    for series in told
+    for series in responses
         .iter()
-        .flat_map(|one| one.parts.iter())
-        .flat_map(|answer| &answer.layout.series)
+        .flat_map(|response| response.parts.iter())
+        .flat_map(|samples| &samples.layout.series)
     {
         let id = series.id as usize;
-        if places.by_id.len() <= id {
-            places.by_id.resize(id + 1, UNSEEN);
+        if rows.by_id.len() <= id {
+            rows.by_id.resize(id + 1, UNSEEN);
         }
-        if places.by_id[id] == UNSEEN {
-            places.by_id[id] = NOWHERE;
+        if rows.by_id[id] == UNSEEN {
+            rows.by_id[id] = EXCLUDED;
             distinct.push(series);
         }
     }
@@ -273,48 +282,48 @@ fn arrange(told: &[Told], filter: &Filter) -> (Places, Vec<String>) {
     order.sort_by(|a, b| key(*a).cmp(&key(*b)));
     for (family, index) in order {
         let (name, series) = (&names[index], distinct[index]);
-        let same = |last: &Place| last.name == *name && last.series.rendered == series.rendered;
-        if !places.list.last().is_some_and(same) {
-            places.list.push(Place {
+        let same = |last: &Row| last.name == *name && last.series.rendered == series.rendered;
+        if !rows.list.last().is_some_and(same) {
+            rows.list.push(Row {
                 family,
                 name: Arc::clone(name),
                 series: Arc::clone(series),
-                meddles: meddles(series),
+                has_agent_labels: has_agent_labels(series),
             });
         }
-        let place = u32::try_from(places.list.len() - 1).expect("ids are 32 bits");
-        places.by_id[series.id as usize] = place;
+        let row = u32::try_from(rows.list.len() - 1).expect("ids are 32 bits");
+        rows.by_id[series.id as usize] = row;
     }
-    (places, families.headings(escape_help))
+    (rows, families.headings())
 }
 
-/// Labels rarely begin with the same letter.
-fn stands_before(a: &str, b: &str) -> bool {
+/// Compares the first letters, which rarely are equal, before the rest.
+fn precedes(a: &str, b: &str) -> bool {
     match (a.as_bytes().first(), b.as_bytes().first()) {
         (Some(a), Some(b)) if a != b => a < b,
         _ => a <= b,
     }
 }
 
-fn line(place: &Place, labels: &Rendered, value: f64, out: &mut String) {
-    out.push_str(&place.name);
-    let mut own = place.series.rendered.pieces();
-    let mut added = labels.pieces();
+fn write_line(row: &Row, labels: &RenderedLabels, value: f64, out: &mut String) {
+    out.push_str(&row.name);
+    let mut own = row.series.rendered.iter();
+    let mut added = labels.iter();
     let (mut one, mut other) = (own.next(), added.next());
     let mut open = '{';
     loop {
         let own_first = match (one, other) {
-            (Some(a), Some(b)) => stands_before(a, b),
+            (Some(a), Some(b)) => precedes(a, b),
             (one, _) => one.is_some(),
         };
-        let piece = if own_first {
+        let label = if own_first {
             std::mem::replace(&mut one, own.next())
         } else {
             std::mem::replace(&mut other, added.next())
         };
-        let Some(piece) = piece else { break };
+        let Some(label) = label else { break };
         out.push(open);
-        out.push_str(piece);
+        out.push_str(label);
         open = ',';
     }
     out.push_str(if open == ',' { "} " } else { " " });

@@ -1,6 +1,6 @@
-//! `/metrics-windows`: samples with their times, as JSON.
+//! The JSON of `/metrics-windows`: samples with their times.
 //!
-//! JSON has no number for what is none: such values are the strings `"NaN"`, `"+Inf"` and `"-Inf"`.
+//! JSON has no number for NaN and infinities: they are the strings `"NaN"`, `"+Inf"` and `"-Inf"`.
 
 use std::{collections::BTreeMap, fmt::Write as _, sync::Arc};
 
@@ -8,66 +8,69 @@ use bytes::Bytes;
 use steadfast_exposition::Numbers;
 
 use super::{
-    answer::Answer,
-    gather::{Filter, Told},
-    labels::{Naming, admits, doubles},
-    moment::Moment,
-    series::{Labels, Series},
+    catalog::{Labels, Series},
+    gather::{AgentResponse, Filter},
+    labels::{OriginLabels, admits, duplicates},
+    registry::Identity,
+    samples::Samples,
+    time::UnixNanos,
 };
 
-/// The array, in pieces: one for each agent.
+/// The JSON array, in pieces: one for each agent.
 #[derive(Debug)]
 pub(super) struct Windows {
-    told: Vec<Told>,
-    doubles: Vec<bool>,
+    responses: Vec<AgentResponse>,
+    duplicates: Vec<bool>,
     filter: Filter,
     next: usize,
-    /// Whether an element has been written.
-    some: bool,
-    over: bool,
+    /// An element has been written.
+    has_elements: bool,
+    finished: bool,
 }
 
 /// One sample of an agent, ordered as it is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Sample {
-    /// Rank of the series, and whose stamp of those that the agent has put on it.
+    /// The index of the series.
     series: u32,
-    stamp: u32,
-    time: Moment,
+    /// The index of the origin labels, counted through all parts.
+    origin: u32,
+    time: UnixNanos,
     part: u32,
     index: u32,
 }
 
 impl Windows {
-    pub(super) fn new(told: Vec<Told>, filter: Filter) -> Self {
+    pub(super) fn new(responses: Vec<AgentResponse>, filter: Filter) -> Self {
         Self {
-            doubles: doubles(&told),
-            told,
+            duplicates: duplicates(&responses),
+            responses,
             filter,
             next: 0,
-            some: false,
-            over: false,
+            has_elements: false,
+            finished: false,
         }
     }
 
     fn write_agent(&mut self, agent: usize, out: &mut String) {
-        let told = &self.told[agent];
-        let naming = &Naming::new(told, self.doubles[agent]);
-        let (series, samples) = arrange(&told.parts, &self.filter);
-        for same in samples.chunk_by(|a, b| (a.series, a.stamp) == (b.series, b.stamp)) {
+        let response = &self.responses[agent];
+        let origin_labels = &OriginLabels::new(response, self.duplicates[agent]);
+        let (series, samples) = arrange(&response.parts, &self.filter);
+        for same in samples.chunk_by(|a, b| (a.series, a.origin) == (b.series, b.origin)) {
             let one = &series[same[0].series as usize];
-            let stamp = told.parts[same[0].part as usize].layout.stamp[same[0].index as usize];
-            let stamp = &told.parts[same[0].part as usize].stamps[stamp as usize];
+            let part = &response.parts[same[0].part as usize];
+            let origin = part.layout.origins[same[0].index as usize];
+            let origin = &part.origins[origin as usize];
             let mut labels: BTreeMap<String, String> =
-                naming.labels(stamp, one).into_iter().collect();
+                origin_labels.labels(origin, one).into_iter().collect();
             for (name, value) in one.labels.iter() {
                 labels.insert(name.to_owned(), value.to_owned());
             }
-            out.push_str(if self.some { "," } else { "" });
-            self.some = true;
-            write_head(told, out);
-            write_data(same, &told.parts, out);
-            write_tail(naming, one, &labels, out);
+            out.push_str(if self.has_elements { "," } else { "" });
+            self.has_elements = true;
+            write_head(response, out);
+            write_data(same, &response.parts, out);
+            write_tail(origin_labels.identity(), one, &labels, out);
         }
     }
 }
@@ -76,41 +79,41 @@ impl Iterator for Windows {
     type Item = Bytes;
 
     fn next(&mut self) -> Option<Bytes> {
-        if self.over {
+        if self.finished {
             return None;
         }
         let mut out = String::new();
         if self.next == 0 {
             out.push('[');
         }
-        if self.next < self.told.len() {
+        if self.next < self.responses.len() {
             self.write_agent(self.next, &mut out);
             self.next += 1;
         } else {
             out.push_str("]\n");
-            self.over = true;
+            self.finished = true;
         }
         Some(out.into())
     }
 }
 
-/// The distinct series in their order, and all samples in theirs; none twice.
-fn arrange<'a>(parts: &'a [Answer], filter: &Filter) -> (Vec<&'a Arc<Series>>, Vec<Sample>) {
+/// Returns the distinct series, and all samples in the order of the output without repetitions.
+fn arrange<'a>(parts: &'a [Samples], filter: &Filter) -> (Vec<&'a Arc<Series>>, Vec<Sample>) {
     let mut ranks: BTreeMap<(&str, &Labels), u32> = BTreeMap::new();
     let mut by_series: BTreeMap<*const Series, u32> = BTreeMap::new();
     let mut distinct: Vec<&Arc<Series>> = Vec::new();
-    let mut stamps: BTreeMap<Vec<(&str, &str)>, u32> = BTreeMap::new();
-    let mut samples = Vec::with_capacity(parts.iter().map(Answer::len).sum());
-    for (part, answer) in (0u32..).zip(parts) {
-        let stamp_of: Vec<u32> = answer
-            .stamps
+    let mut origins: BTreeMap<Vec<(&str, &str)>, u32> = BTreeMap::new();
+    let mut samples = Vec::with_capacity(parts.iter().map(Samples::len).sum());
+    for (part, from) in (0u32..).zip(parts) {
+        let origin_of: Vec<u32> = from
+            .origins
             .iter()
-            .map(|stamp| {
-                let next = stamps.len() as u32;
-                *stamps.entry(stamp.iter().collect()).or_insert(next)
+            .map(|origin| {
+                let next = origins.len() as u32;
+                *origins.entry(origin.iter().collect()).or_insert(next)
             })
             .collect();
-        for (index, series) in answer.layout.series.iter().enumerate() {
+        for (index, series) in from.layout.series.iter().enumerate() {
             if !admits(filter, series) {
                 continue;
             }
@@ -123,8 +126,8 @@ fn arrange<'a>(parts: &'a [Answer], filter: &Filter) -> (Vec<&'a Arc<Series>>, V
             });
             samples.push(Sample {
                 series: rank,
-                stamp: stamp_of[answer.layout.stamp[index] as usize],
-                time: answer.time(index),
+                origin: origin_of[from.layout.origins[index] as usize],
+                time: from.time(index),
                 part,
                 index: index as u32,
             });
@@ -134,19 +137,19 @@ fn arrange<'a>(parts: &'a [Answer], filter: &Filter) -> (Vec<&'a Arc<Series>>, V
     let value =
         |sample: &Sample| parts[sample.part as usize].values[sample.index as usize].to_bits();
     samples.dedup_by(|later, kept| {
-        (later.series, later.stamp, later.time) == (kept.series, kept.stamp, kept.time)
+        (later.series, later.origin, later.time) == (kept.series, kept.origin, kept.time)
             && value(later) == value(kept)
     });
     (distinct, samples)
 }
 
-fn write_head(told: &Told, out: &mut String) {
+fn write_head(response: &AgentResponse, out: &mut String) {
     out.push_str("{\"agent_id\":");
-    string(told.id.as_str(), out);
+    string(response.id.as_str(), out);
     out.push_str(",\"data\":[");
 }
 
-fn write_data(samples: &[Sample], parts: &[Answer], out: &mut String) {
+fn write_data(samples: &[Sample], parts: &[Samples], out: &mut String) {
     for (index, sample) in samples.iter().enumerate() {
         out.push_str(if index > 0 { "," } else { "" });
         out.push_str("{\"timestamp\":\"");
@@ -162,15 +165,14 @@ fn write_data(samples: &[Sample], parts: &[Answer], out: &mut String) {
 }
 
 fn write_tail(
-    naming: &Naming<'_>,
+    identity: &Identity,
     series: &Series,
     labels: &BTreeMap<String, String>,
     out: &mut String,
 ) {
     out.push_str("\"description\":");
     string(&series.help, out);
-    // The first version has no pods but addresses.
-    let identity = naming.identity();
+    // An agent of the first version has no pod, and is shown with its address.
     let address = identity.address.as_ref().filter(|_| !identity.has_pod);
     if let Some((ip, _)) = address {
         out.push_str(",\"ip\":");
@@ -188,13 +190,13 @@ fn write_tail(
     out.push_str(",\"pod_name\":");
     string(labels.get("pod_name").map_or("", String::as_str), out);
     if let Some((_, port)) = address {
-        write!(out, ",\"port\":{port}").expect("a string takes everything");
+        write!(out, ",\"port\":{port}").expect("writing to a string cannot fail");
     }
     out.push('}');
 }
 
 fn string(text: &str, out: &mut String) {
-    out.push_str(&serde_json::to_string(text).expect("text can be written as JSON"));
+    out.push_str(&serde_json::to_string(text).expect("every string has a JSON form"));
 }
 
 pub(super) fn json_number(value: f64, out: &mut String) {
@@ -207,8 +209,8 @@ pub(super) fn json_number(value: f64, out: &mut String) {
     }
 }
 
-fn time(moment: Moment, out: &mut String) {
-    let time = jiff::Timestamp::from_nanosecond(i128::from(moment.nanos()))
+fn time(time: UnixNanos, out: &mut String) {
+    let time = jiff::Timestamp::from_nanosecond(i128::from(time.nanos()))
         .expect("64 bits of nanoseconds are within ten thousand years");
-    write!(out, "{time}").expect("a string takes everything");
+    write!(out, "{time}").expect("writing to a string cannot fail");
 }

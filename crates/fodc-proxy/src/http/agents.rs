@@ -1,6 +1,6 @@
-//! `/agents`: who is known and how each is; `/self-metrics`: the proxy's own numbers.
+//! `/agents`: the agents and their state. `/self-metrics`: the proxy's own counters.
 
-use std::{collections::BTreeMap, fmt::Write as _, sync::atomic::Ordering};
+use std::{collections::BTreeMap, fmt::Write as _};
 
 use axum::{
     body::Body,
@@ -11,12 +11,9 @@ use serde::Serialize;
 use steadfast_session::Time;
 
 use super::{Api, TEXT, json};
-use crate::{
-    registry::Status,
-    state::{Portrait, State},
-};
+use crate::{agents::AgentSummary, registry::Status, state::State};
 
-/// One agent, as people read it.
+/// The JSON of one agent.
 #[derive(Serialize)]
 struct Entry<'a> {
     agent_id: &'a str,
@@ -26,7 +23,7 @@ struct Entry<'a> {
     container_names: &'a [String],
     #[serde(skip_serializing_if = "Option::is_none")]
     address: Option<String>,
-    /// What its registration looks like: `address` (the first version), `pod` (the releases), or
+    /// The form of its registration: `address` (the first version), `pod` (the releases) or
     /// `steadfast`.
     dialect: &'static str,
     status: &'static str,
@@ -36,19 +33,19 @@ struct Entry<'a> {
     streams: &'a BTreeMap<&'static str, usize>,
     answered_seconds_ago: Option<f64>,
     owes_an_answer: bool,
-    /// It is not waited for until it answers again.
+    /// Nobody waits for it until it responds again.
     silent: bool,
     discarded_answers: u64,
-    /// Another agent that is online says that it is the same one.
+    /// Another online agent has the same identity.
     duplicate: bool,
 }
 
 impl<'a> Entry<'a> {
-    fn of(portrait: &'a Portrait, now: Time) -> Self {
-        let identity = &portrait.agent.identity;
+    fn of(summary: &'a AgentSummary, now: Time) -> Self {
+        let identity = &summary.agent.identity;
         let ago = |time: Time| now.since(time).as_millis() as f64 / 1e3;
         Self {
-            agent_id: portrait.agent.id.as_str(),
+            agent_id: summary.agent.id.as_str(),
             name: &identity.name,
             role: &identity.role,
             labels: &identity.labels,
@@ -62,54 +59,57 @@ impl<'a> Entry<'a> {
                 (None, true) => "pod",
                 (None, false) => "address",
             },
-            status: match portrait.status {
+            status: match summary.status {
                 Status::Online => "online",
                 Status::Unconnected => "unconnected",
             },
-            registered_seconds_ago: ago(portrait.agent.registered),
-            heartbeat_seconds_ago: ago(portrait.agent.heartbeat),
-            heartbeats: portrait.agent.heartbeats,
-            streams: &portrait.streams,
-            answered_seconds_ago: portrait.answered.map(ago),
-            owes_an_answer: portrait.owes,
-            silent: portrait.silent,
-            discarded_answers: portrait.discarded,
-            duplicate: portrait.double,
+            registered_seconds_ago: ago(summary.agent.registered),
+            heartbeat_seconds_ago: ago(summary.agent.heartbeat),
+            heartbeats: summary.agent.heartbeats,
+            streams: &summary.streams,
+            answered_seconds_ago: summary.responded.map(ago),
+            owes_an_answer: summary.outstanding,
+            silent: summary.unresponsive,
+            discarded_answers: summary.discarded,
+            duplicate: summary.is_duplicate,
         }
     }
 }
 
 pub(super) async fn list(Shared(api): Shared<Api>) -> Response<Body> {
-    let portraits = api.state.portraits();
     let now = api.state.now();
-    let entries: Vec<Entry<'_>> = portraits.iter().map(|one| Entry::of(one, now)).collect();
-    let mut body = serde_json::to_string(&entries).expect("entries have nothing that JSON has not");
+    let summaries = api.state.agents().summaries(now);
+    let entries: Vec<Entry<'_>> = summaries
+        .iter()
+        .map(|summary| Entry::of(summary, now))
+        .collect();
+    let mut body = serde_json::to_string(&entries).expect("an entry has a JSON form");
     body.push('\n');
     json(body)
 }
 
-pub(super) async fn own_metrics(Shared(api): Shared<Api>) -> Response<Body> {
-    let mut response = Response::new(Body::from(own(&api.state)));
+pub(super) async fn self_metrics(Shared(api): Shared<Api>) -> Response<Body> {
+    let mut response = Response::new(Body::from(self_metrics_text(&api.state)));
     let kind = HeaderValue::from_static(TEXT);
     response.headers_mut().insert(header::CONTENT_TYPE, kind);
     response
 }
 
-fn own(state: &State) -> String {
+fn self_metrics_text(state: &State) -> String {
     let (online, total) = state.census();
     let counters = &state.counters;
     let mut text = String::new();
     let gauges = [
-        ("agents_online", "Agents whose heartbeats come.", online),
+        ("agents_online", "Agents that are online.", online),
         ("agents_known", "Agents that are remembered.", total),
         (
             "answer_bytes",
-            "Memory that answers take.",
+            "MemoryBudget that answers take.",
             state.store.memory.used(),
         ),
     ];
     for (name, help, value) in gauges {
-        one(&mut text, name, help, "gauge", value as u64);
+        write_metric(&mut text, name, help, "gauge", value as u64);
     }
     let counted = [
         (
@@ -135,45 +135,43 @@ fn own(state: &State) -> String {
         ("heartbeats_total", "Heartbeats.", &counters.heartbeats),
         (
             "requests_total",
-            "Questions sent to agents.",
+            "Requests sent to agents.",
             &counters.requests,
         ),
-        ("replies_total", "Messages with answers.", &counters.replies),
+        (
+            "replies_total",
+            "Messages with responses.",
+            &counters.response_parts,
+        ),
         ("samples_total", "Samples taken.", &counters.samples),
         (
             "samples_rejected_total",
-            "Metrics that were no metrics.",
+            "Metrics that were invalid.",
             &counters.rejected,
         ),
         (
             "messages_dropped_total",
-            "Messages on streams that are only held.",
-            &counters.dropped,
+            "Messages on streams that are only held open.",
+            &counters.ignored_messages,
         ),
         (
             "unknown_agents_total",
-            "Streams of agents that are not known.",
-            &counters.strangers,
+            "Streams of unknown agents.",
+            &counters.unknown_agents,
         ),
         ("panics_total", "Handlers that panicked.", &counters.panics),
     ];
     for (name, help, value) in counted {
-        one(
-            &mut text,
-            name,
-            help,
-            "counter",
-            value.load(Ordering::Relaxed),
-        );
+        write_metric(&mut text, name, help, "counter", value.get());
     }
     text
 }
 
-fn one(text: &mut String, name: &str, help: &str, kind: &str, value: u64) {
+fn write_metric(text: &mut String, name: &str, help: &str, kind: &str, value: u64) {
     let name = format!("steadfast_proxy_{name}");
     writeln!(
         text,
         "# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {value}"
     )
-    .expect("a string takes everything");
+    .expect("writing to a string cannot fail");
 }

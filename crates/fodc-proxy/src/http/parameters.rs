@@ -1,21 +1,21 @@
-//! The parameters of a question.
+//! The query parameters of requests for metrics.
 
 use jiff::{civil, fmt::temporal::Pieces};
 
-use super::super::{
-    asking::Names,
+use crate::{
     gather::Filter,
-    moment::{Moment, Window},
+    query::MetricNames,
+    time::{UnixNanos, Window},
 };
 
-/// Why a request is not answered.
+/// The error of a request that is not served.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum Refused {
+pub(super) enum RequestError {
     #[error("{0}")]
     Malformed(String),
-    #[error("too many questions are being answered at this time; try again")]
+    #[error("too many requests are being served; try again")]
     Busy,
-    #[error("the answer could not be put together")]
+    #[error("cannot build the response")]
     Failed,
 }
 
@@ -28,90 +28,95 @@ pub(super) struct Parameters {
 }
 
 impl Parameters {
-    /// Of a query string. What is not known is ignored; of several with one name the first counts,
-    /// but of metrics' names all; an empty one is none.
-    pub(super) fn read(query: Option<&str>) -> Result<Self, Refused> {
+    /// Parses a query string. Unknown parameters and empty values are ignored. Of several values of one
+    /// parameter the first counts, except that all metric names do.
+    pub(super) fn parse(query: Option<&str>) -> Result<Self, RequestError> {
         let mut parameters = Self::default();
         let mut names = Vec::new();
         for pair in query.unwrap_or_default().split('&') {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-            let place = match name {
+            let parameter = match name {
                 "role" => &mut parameters.filter.role,
                 "pod_name" => &mut parameters.filter.pod,
                 "address" => &mut parameters.filter.address,
                 "start_time" => &mut parameters.start,
                 "end_time" => &mut parameters.end,
                 "name" => {
-                    names.push(take(name, value)?);
+                    names.push(decode_parameter(name, value)?);
                     continue;
                 }
                 _ => continue,
             };
-            let value = take(name, value)?;
-            if place.is_none() && !value.is_empty() {
-                *place = Some(value);
+            let value = decode_parameter(name, value)?;
+            if parameter.is_none() && !value.is_empty() {
+                *parameter = Some(value);
             }
         }
         names.retain(|name| !name.is_empty());
         names.sort_unstable();
         names.dedup();
-        if names.len() > NAMES {
-            return Err(Refused::Malformed(format!(
-                "{} names; at most {NAMES} are looked for",
+        if names.len() > MAX_NAMES {
+            return Err(RequestError::Malformed(format!(
+                "{} names; at most {MAX_NAMES} are allowed",
                 names.len()
             )));
         }
-        parameters.filter.names = Names::new(names);
+        parameters.filter.names = MetricNames::new(names);
         Ok(parameters)
     }
 
-    /// Reads the times. Each must be right even when the other is missing; only both make a window.
-    pub(super) fn take_window(&mut self) -> Result<(), Refused> {
+    /// Parses the times. Each must be valid even if the other is missing; only both make a window.
+    pub(super) fn parse_window(&mut self) -> Result<(), RequestError> {
         let start = time("start_time", self.start.as_deref())?;
         let end = time("end_time", self.end.as_deref())?;
         if let (Some(start), Some(end)) = (start, end) {
-            let window = Window::new(start, end)
-                .ok_or_else(|| Refused::Malformed("start_time is after end_time".to_owned()))?;
+            let window = Window::new(start, end).ok_or_else(|| {
+                RequestError::Malformed("start_time is after end_time".to_owned())
+            })?;
             self.window = Some(window);
         }
         Ok(())
     }
 }
 
-/// Metrics that one question may name.
-const NAMES: usize = 64;
+/// The number of metric names in one request.
+const MAX_NAMES: usize = 64;
 
-fn take(name: &str, value: &str) -> Result<String, Refused> {
-    decoded(value)
-        .ok_or_else(|| Refused::Malformed(format!("the parameter {name} is not properly encoded")))
+fn decode_parameter(name: &str, value: &str) -> Result<String, RequestError> {
+    percent_decoded(value).ok_or_else(|| {
+        RequestError::Malformed(format!("parameter {name} is not percent-encoded correctly"))
+    })
 }
 
-fn time(name: &str, text: Option<&str>) -> Result<Option<Moment>, Refused> {
+fn time(name: &str, text: Option<&str>) -> Result<Option<UnixNanos>, RequestError> {
     let Some(text) = text else { return Ok(None) };
-    if let Some(moment) = rfc3339(text) {
-        return Ok(Some(moment));
+    if let Some(time) = rfc3339(text) {
+        return Ok(Some(time));
     }
-    let mut fault = format!("{name} is not a time of RFC 3339, as 2026-03-01T08:00:00Z");
+    let mut fault = format!("{name} is not an RFC 3339 time such as 2026-03-01T08:00:00Z");
     if rfc3339(&text.replace(' ', "+")).is_some() {
-        let remedy = "; a + in a query stands for a blank: write %2B before the offset";
+        let remedy = "; a + in a query string means a space: write %2B before the offset";
         fault.push_str(remedy);
     }
-    Err(Refused::Malformed(fault))
+    Err(RequestError::Malformed(fault))
 }
 
-/// Any that the standard has: from the year 0 to the end of 9999, whatever the offset. What lies
-/// outside of what a sample can have is the nearest that it can.
-fn rfc3339(text: &str) -> Option<Moment> {
+/// Parses any time of the standard, from year 0 to the end of 9999 with any offset. A time outside the
+/// range of samples becomes the nearest inside it.
+fn rfc3339(text: &str) -> Option<UnixNanos> {
     let pieces = Pieces::parse(text).ok()?;
     let local = pieces.date().to_datetime(pieces.time()?);
     let offset = pieces.to_numeric_offset()?;
     let local = local.duration_since(civil::date(1970, 1, 1).at(0, 0, 0, 0));
     let seconds = local.as_secs() - i64::from(offset.seconds());
-    Some(Moment::from_parts(seconds, i64::from(local.subsec_nanos())))
+    Some(UnixNanos::from_parts(
+        seconds,
+        i64::from(local.subsec_nanos()),
+    ))
 }
 
-/// Percent-decoded, with `+` for a blank.
-fn decoded(value: &str) -> Option<String> {
+/// Decodes percent escapes, and `+` as a space.
+fn percent_decoded(value: &str) -> Option<String> {
     let mut bytes = Vec::with_capacity(value.len());
     let mut rest = value.bytes();
     while let Some(byte) = rest.next() {
@@ -132,9 +137,9 @@ fn decoded(value: &str) -> Option<String> {
 mod tests {
     use super::*;
 
-    fn window(query: &str) -> Result<Option<(i64, i64)>, Refused> {
-        let mut parameters = Parameters::read(Some(query))?;
-        parameters.take_window()?;
+    fn window(query: &str) -> Result<Option<(i64, i64)>, RequestError> {
+        let mut parameters = Parameters::parse(Some(query))?;
+        parameters.parse_window()?;
         let edges = |window: Window| (window.start().nanos(), window.end().nanos());
         Ok(parameters.window.map(edges))
     }
@@ -157,7 +162,7 @@ mod tests {
             "start_time=%GG",
         ] {
             assert!(
-                matches!(window(query), Err(Refused::Malformed(_))),
+                matches!(window(query), Err(RequestError::Malformed(_))),
                 "{query}"
             );
         }
@@ -194,7 +199,7 @@ mod tests {
     #[test]
     fn names_are_all_taken_once() {
         let names = |query: &str| {
-            let read = Parameters::read(Some(query));
+            let read = Parameters::parse(Some(query));
             read.map(|read| read.filter.names.list().to_vec())
         };
         assert_eq!(names("name=b&name=&name=a&name=b").unwrap(), ["a", "b"]);
@@ -206,7 +211,7 @@ mod tests {
 
     #[test]
     fn filters_are_decoded_and_empty_ones_are_none() {
-        let read = Parameters::read(Some(
+        let read = Parameters::parse(Some(
             "role=a%20b&pod_name=&role=c&address=10.0.0.1%3a80&x=1",
         ));
         let filter = read.unwrap().filter;

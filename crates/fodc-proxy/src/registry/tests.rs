@@ -209,11 +209,11 @@ fn a_newer_registration_replaces_one_that_is_overdue_or_gone_and_no_live_one() {
         registry.register(at(1), id("b"), &pod("db-0", "r")),
         Ok(Displaced::default())
     );
-    assert_eq!(registry.doubles(at(1)), [id("a"), id("b")]);
+    assert_eq!(registry.duplicates(at(1)), [id("a"), id("b")]);
     registry
         .heartbeat(at(31), &id("b"), pod("db-0", "r"))
         .unwrap();
-    assert_eq!(registry.doubles(at(31)), [], "one of them is overdue");
+    assert_eq!(registry.duplicates(at(31)), [], "one of them is overdue");
     let replaced = registry.register(at(31), id("c"), &pod("db-0", "r"));
     assert_eq!(replaced, Ok(replacing("a")));
     registry.leave(at(32), &id("b"));
@@ -251,7 +251,7 @@ fn an_agent_that_comes_back_takes_no_second_place_while_its_old_connection_looks
         registry.register(at(1), id("b"), &pod("db-0", UNRESOLVED)),
         Ok(Displaced::default())
     );
-    assert_eq!(registry.doubles(at(1)), [id("a"), id("b")]);
+    assert_eq!(registry.duplicates(at(1)), [id("a"), id("b")]);
     let other_role = registry.register(at(1), id("c"), &pod("db-0", "s"));
     assert_eq!(other_role, Err(Refusal::Full(1)));
     // However often it comes back, no more than twice as many are known.

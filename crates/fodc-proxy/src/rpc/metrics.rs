@@ -1,60 +1,70 @@
-//! The metrics stream: questions go out, answers are read as they arrive.
+//! The metrics stream: requests go out, responses are decoded as they arrive.
 
 use std::{sync::Arc, time::SystemTime};
 
+use bytes::Bytes;
 use tonic::{Code, Status};
 
 use super::{
     Call,
-    held::{Held, stranger},
+    idle::{StreamGuard, hold_unknown},
 };
 use crate::{
-    answer::{Answer, Collector, Discard},
-    asking::Reply,
+    decode::{DecodeError, Decoder},
     frames::Piece,
-    moment::Moment,
+    query::ResponsePart,
     registry::{AgentId, Identity},
-    reply::{Malformed, Reader},
+    samples::{Discard, SampleCollector, Samples},
     state::State,
+    time::UnixNanos,
 };
 
-/// Closes the stream at the asking when it ends, however it ends.
-struct Line<'a> {
+/// Takes the stream from the agent's entry when the handler ends, for whatever reason.
+struct MetricsGuard<'a> {
     state: &'a State,
     id: &'a AgentId,
     generation: u64,
     oversized: bool,
 }
 
-impl Drop for Line<'_> {
+impl Drop for MetricsGuard<'_> {
     fn drop(&mut self) {
-        self.state
-            .close_metrics(self.id, self.generation, self.oversized);
+        let mut agents = self.state.agents();
+        let now = self.state.now();
+        agents.close_metrics(now, self.id, self.generation, self.oversized);
     }
 }
 
-/// A message on its way.
+/// A message that is being received.
 #[derive(Debug, Default)]
 struct Message {
-    reader: Reader,
-    answer: Answer,
+    decoder: Decoder,
+    samples: Samples,
     bytes: usize,
-    /// Whose it is, if somebody waits for it.
-    wanted: Option<Arc<Identity>>,
-    now: Option<Moment>,
-    full: bool,
+    /// The agent's identity if somebody waits for the message; otherwise it is decoded and dropped.
+    awaited: Option<Arc<Identity>>,
+    received: Option<UnixNanos>,
+    memory_exhausted: bool,
 }
+
+/// Hardly any sample takes fewer bytes of a message.
+const SAMPLE_BYTES_MIN: usize = 32;
+
+/// The number of samples for which capacity is reserved before they have arrived.
+const RESERVED_SAMPLES_MAX: usize = 16 << 10;
 
 pub(super) async fn run(mut call: Call, id: AgentId, method: &'static str) -> Status {
     let state = Arc::clone(&call.state);
-    let Some(end) = state.hold(&id, method) else {
-        return stranger(call).await;
+    let Some(end) = state.agents().open_stream(&id, method) else {
+        return hold_unknown(call).await;
     };
-    let _held = Held::new(&state, &id, method);
-    let Some(generation) = state.open_metrics(&id, &call.outbound) else {
-        return stranger(call).await;
+    let _open = StreamGuard::new(&state, &id, method);
+    let outbound = call.outbound.clone();
+    let opened = state.agents().open_metrics(state.now(), &id, outbound);
+    let Some(generation) = opened else {
+        return hold_unknown(call).await;
     };
-    let mut line = Line {
+    let mut guard = MetricsGuard {
         state: &state,
         id: &id,
         generation,
@@ -63,36 +73,36 @@ pub(super) async fn run(mut call: Call, id: AgentId, method: &'static str) -> St
     let status = tokio::select! {
         biased;
         () = end.cancelled() => Status::aborted("the registration has ended"),
-        status = read(&mut call, &state, &id, generation) => status,
+        status = receive(&mut call, &state, &id, generation) => status,
     };
-    line.oversized = status.code() == Code::ResourceExhausted;
+    guard.oversized = status.code() == Code::ResourceExhausted;
     status
 }
 
-async fn read(call: &mut Call, state: &State, id: &AgentId, generation: u64) -> Status {
+async fn receive(call: &mut Call, state: &State, id: &AgentId, generation: u64) -> Status {
     let mut message = Message::default();
-    // An answer is as long as the one before, in the main.
-    let mut usual = 0;
+    // Most responses have as many samples as the one before.
+    let mut last_len = 0;
     loop {
         let piece = match call.inbound.next().await {
             Ok(Some(piece)) => piece,
             Ok(None) => return Status::ok(""),
             Err(status) => return status,
         };
-        let read = match piece {
+        let decoded = match piece {
             Piece::Begin(bytes) => {
                 message = Message::begin(state, id, generation, bytes);
-                message.expect(usual);
+                message.reserve(last_len);
                 Ok(())
             }
-            Piece::Data(data) => message.read(state, &data),
+            Piece::Data(data) => message.decode(state, &data),
             Piece::End => {
-                usual = message.answer.len();
+                last_len = message.samples.len();
                 std::mem::take(&mut message).finish(state, id, generation)
             }
         };
-        if let Err(malformed) = read {
-            return Status::internal(malformed.to_string());
+        if let Err(error) = decoded {
+            return Status::internal(error.to_string());
         }
     }
 }
@@ -101,57 +111,52 @@ impl Message {
     fn begin(state: &State, id: &AgentId, generation: u64, bytes: usize) -> Self {
         Self {
             bytes,
-            wanted: state.expected(id, generation),
-            now: Some(wall_clock()),
+            awaited: state.agents().awaited(id, generation),
+            received: Some(wall_clock()),
             ..Self::default()
         }
     }
 
-    /// Makes room for so many samples, as far as so many may come.
-    fn expect(&mut self, samples: usize) {
-        if self.wanted.is_some() {
-            let fit = self.bytes / SAMPLE_BYTES;
-            self.answer.expect(samples.min(fit).min(EXPECTED));
+    /// Reserves capacity for this many samples, but for no more than can follow.
+    fn reserve(&mut self, samples: usize) {
+        if self.awaited.is_some() {
+            let fit = self.bytes / SAMPLE_BYTES_MIN;
+            self.samples
+                .reserve(samples.min(fit).min(RESERVED_SAMPLES_MAX));
         }
     }
 
-    fn read(&mut self, state: &State, data: &bytes::Bytes) -> Result<(), Malformed> {
-        let Some(identity) = &self.wanted else {
-            return self.reader.read(data, &mut Discard);
+    fn decode(&mut self, state: &State, data: &Bytes) -> Result<(), DecodeError> {
+        let Some(identity) = &self.awaited else {
+            return self.decoder.decode(data, &mut Discard);
         };
-        let mut collector = Collector::new(
-            &state.store.catalogue,
+        let mut collector = SampleCollector::new(
+            &state.store.catalog,
             identity,
             &state.store.memory,
-            &mut self.answer,
+            &mut self.samples,
         );
-        let read = self.reader.read(data, &mut collector);
-        self.full |= collector.is_full();
-        read
+        let decoded = self.decoder.decode(data, &mut collector);
+        self.memory_exhausted |= collector.is_memory_exhausted();
+        decoded
     }
 
-    fn finish(mut self, state: &State, id: &AgentId, generation: u64) -> Result<(), Malformed> {
-        let envelope = self.reader.finish()?;
-        self.answer
-            .seal(envelope.at.or(self.now), &state.store.catalogue);
-        let reply = Reply {
+    fn finish(mut self, state: &State, id: &AgentId, generation: u64) -> Result<(), DecodeError> {
+        let envelope = self.decoder.finish()?;
+        self.samples
+            .finish(envelope.at.or(self.received), &state.store.catalog);
+        let part = ResponsePart {
             request_id: envelope.request_id,
             bytes: self.bytes,
             more: envelope.more,
             from: envelope.from,
-            data: self.answer,
+            data: self.samples,
         };
-        state.reply(id, generation, reply, !self.full);
+        state.on_part(id, generation, part, !self.memory_exhausted);
         Ok(())
     }
 }
 
-/// A sample of a message is hardly ever shorter.
-const SAMPLE_BYTES: usize = 32;
-
-/// Room is made for no more samples before they have come.
-const EXPECTED: usize = 16 << 10;
-
-fn wall_clock() -> Moment {
-    jiff::Timestamp::try_from(SystemTime::now()).map_or(Moment::from_nanos(0), Moment::from)
+fn wall_clock() -> UnixNanos {
+    jiff::Timestamp::try_from(SystemTime::now()).map_or(UnixNanos::from_nanos(0), UnixNanos::from)
 }

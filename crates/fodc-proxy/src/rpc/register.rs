@@ -1,6 +1,6 @@
-//! The registration stream: the agent is known from its first message, and lives by each later one.
+//! The registration stream: its first message registers the agent, later ones are heartbeats.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use prost::Message as _;
 use steadfast_wire::fodc::{ProxyProfile, RegisterAgentRequest, RegisterAgentResponse};
@@ -10,30 +10,30 @@ use tonic::Status;
 use super::Call;
 use crate::{config::Config, registry::AgentId, state::State};
 
-/// How long the first message may take.
-const OPENING: Duration = Duration::from_secs(10);
+/// Longest wait for the first message.
+const FIRST_MESSAGE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Ends the registration with the stream, also when the handler is cut off.
-struct Registration<'a> {
+/// Ends the registration with the stream, also when the handler is dropped.
+struct RegistrationGuard<'a> {
     state: &'a State,
     id: &'a AgentId,
 }
 
-impl Drop for Registration<'_> {
+impl Drop for RegistrationGuard<'_> {
     fn drop(&mut self) {
         self.state.leave(self.id);
     }
 }
 
 pub(super) async fn run(mut call: Call) -> Status {
-    let first = match timeout(OPENING, next(&mut call)).await {
+    let first = match timeout(FIRST_MESSAGE_TIMEOUT, next_message(&mut call)).await {
         Ok(Ok(Some(first))) => first,
         Ok(Ok(None)) => return Status::ok(""),
         Ok(Err(status)) => return status,
         Err(_) => return Status::deadline_exceeded("no registration within 10 s"),
     };
     let id = AgentId::new(&uuid::Uuid::new_v4().to_string());
-    let speaks_profile = first.profile.is_some();
+    let has_profile = first.profile.is_some();
     let end = match call.state.register(&id, &first) {
         Ok(end) => end,
         Err(refusal) => {
@@ -45,18 +45,18 @@ pub(super) async fn run(mut call: Call) -> Status {
             return Status::unknown(refusal.to_string());
         }
     };
-    let state = std::sync::Arc::clone(&call.state);
-    let _registration = Registration {
+    let state = Arc::clone(&call.state);
+    let _registration = RegistrationGuard {
         state: &state,
         id: &id,
     };
     call.outbound
-        .send(&welcome(&state.config, &id, speaks_profile));
+        .send(&welcome(&state.config, &id, has_profile));
     loop {
         let message = tokio::select! {
             biased;
             () = end.cancelled() => return Status::unknown(format!("agent {id} not found")),
-            message = next(&mut call) => message,
+            message = next_message(&mut call) => message,
         };
         let heartbeat = match message {
             Ok(Some(heartbeat)) => heartbeat,
@@ -69,25 +69,25 @@ pub(super) async fn run(mut call: Call) -> Status {
     }
 }
 
-fn welcome(config: &Config, id: &AgentId, speaks_profile: bool) -> RegisterAgentResponse {
+fn welcome(config: &Config, id: &AgentId, has_profile: bool) -> RegisterAgentResponse {
     RegisterAgentResponse {
         success: true,
         message: "registered".to_owned(),
         heartbeat_interval_seconds: i64::try_from(config.heartbeat_interval.as_secs())
             .unwrap_or(i64::MAX),
         agent_id: id.as_str().to_owned(),
-        profile: speaks_profile.then_some(ProxyProfile {
+        profile: has_profile.then_some(ProxyProfile {
             version: 1,
             max_message_bytes: config.max_message_bytes as u64,
         }),
     }
 }
 
-async fn next(call: &mut Call) -> Result<Option<RegisterAgentRequest>, Status> {
+async fn next_message(call: &mut Call) -> Result<Option<RegisterAgentRequest>, Status> {
     let Some(message) = call.inbound.message().await? else {
         return Ok(None);
     };
     RegisterAgentRequest::decode(message)
         .map(Some)
-        .map_err(|error| Status::internal(format!("the message can not be decoded: {error}")))
+        .map_err(|error| Status::internal(format!("the message cannot be decoded: {error}")))
 }

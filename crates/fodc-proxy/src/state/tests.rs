@@ -6,8 +6,10 @@ use steadfast_wire::fodc::AgentProfile;
 
 use super::*;
 use crate::{
-    asking::Why,
+    agents::PendingResponse,
+    frames::Outbound,
     gather::{Filter, gather},
+    query::{MetricNames, Outcome, Query, Reason},
 };
 
 fn pod(name: &str, instance: &str) -> RegisterAgentRequest {
@@ -28,26 +30,28 @@ fn id(text: &str) -> AgentId {
 
 async fn after(state: &State, span: Duration) {
     tokio::time::advance(span).await;
-    state.tick(state.now());
+    state.on_tick(state.now());
 }
 
-fn asked(state: &State) -> Asked {
+fn query(state: &State) -> PendingResponse {
     let deadline = state.now() + Duration::from_secs(2);
-    let agents = state.chosen(|_| true);
-    let mut asked = state.ask(Question::Latest, &Names::default(), deadline, &agents);
-    asked.pop().expect("one agent")
+    let mut agents = state.agents();
+    let selected = agents.select(|_| true);
+    let (query, names) = (Query::Latest, MetricNames::default());
+    let mut queried = agents.query(state.now(), query, &names, deadline, &selected);
+    queried.pop().expect("one agent")
 }
 
-fn outcome(mut asked: Asked) -> Outcome<Answer> {
-    asked.answer.try_recv().expect("told")
+fn outcome(mut pending: PendingResponse) -> Outcome<Samples> {
+    pending.outcome().expect("an outcome")
 }
 
-fn is_nothing(outcome: &Outcome<Answer>, because: Why) -> bool {
-    matches!(outcome, Outcome::Nothing(why) if *why == because)
+fn is_missing(outcome: &Outcome<Samples>, reason: Reason) -> bool {
+    matches!(outcome, Outcome::Missing(why) if *why == reason)
 }
 
-/// Whether something was sent.
-async fn is_asked(responses: &mut Responses<bytes::Bytes>) -> bool {
+/// Returns true if a request was sent.
+async fn is_requested(responses: &mut Responses<bytes::Bytes>) -> bool {
     let frame = tokio::time::timeout(Duration::from_millis(1), responses.frame()).await;
     matches!(frame, Ok(Some(Ok(frame))) if frame.is_data())
 }
@@ -56,28 +60,34 @@ async fn is_asked(responses: &mut Responses<bytes::Bytes>) -> bool {
 async fn silence_is_inherited_by_the_registration_that_replaces_and_ended_by_an_answer() {
     let state = State::new(Config::default());
     state.register(&id("a"), &pod("db-0", "i")).unwrap();
-    let (line, mut responses) = Outbound::new();
-    state.open_metrics(&id("a"), &line).unwrap();
-    let late = asked(&state);
-    assert!(is_asked(&mut responses).await);
+    let (outbound, mut responses) = Outbound::new();
+    state
+        .agents()
+        .open_metrics(state.now(), &id("a"), outbound.clone())
+        .unwrap();
+    let late = query(&state);
+    assert!(is_requested(&mut responses).await);
     after(&state, Duration::from_secs(3)).await;
-    assert!(is_nothing(&outcome(late), Why::Late));
+    assert!(is_missing(&outcome(late), Reason::Late));
 
     state.register(&id("b"), &pod("db-0", "i")).unwrap();
-    let (line, mut responses) = Outbound::new();
-    let generation = state.open_metrics(&id("b"), &line).unwrap();
-    assert!(is_asked(&mut responses).await, "a probe, at once");
-    assert!(is_nothing(&outcome(asked(&state)), Why::Silent));
-    let answer = Reply {
+    let (outbound, mut responses) = Outbound::new();
+    let generation = state
+        .agents()
+        .open_metrics(state.now(), &id("b"), outbound.clone())
+        .unwrap();
+    assert!(is_requested(&mut responses).await, "a probe, at once");
+    assert!(is_missing(&outcome(query(&state)), Reason::Unresponsive));
+    let part = ResponsePart {
         request_id: 1,
         bytes: 0,
         more: false,
         from: None,
-        data: Answer::default(),
+        data: Samples::default(),
     };
-    state.reply(&id("b"), generation, answer, true);
-    let mut waiting = asked(&state);
-    assert!(waiting.answer.try_recv().is_err(), "it is waited for again");
+    state.on_part(&id("b"), generation, part, true);
+    let mut waiting = query(&state);
+    assert!(waiting.outcome().is_none(), "it is waited for again");
 }
 
 #[tokio::test(start_paused = true)]
@@ -89,17 +99,20 @@ async fn an_agent_that_makes_room_leaves_nothing_to_another() {
     let state = State::new(config);
     for name in ["a", "b"] {
         state.register(&id(name), &pod(name, "")).unwrap();
-        let (line, _responses) = Outbound::new();
-        state.open_metrics(&id(name), &line).unwrap();
-        asked(&state);
+        let (outbound, _responses) = Outbound::new();
+        state
+            .agents()
+            .open_metrics(state.now(), &id(name), outbound.clone())
+            .unwrap();
+        query(&state);
         after(&state, Duration::from_secs(3)).await;
         state.leave(&id(name));
     }
     state.register(&id("c"), &pod("c", "")).unwrap();
-    let portraits = state.portraits();
-    let known: Vec<(&str, bool)> = portraits
+    let summaries = state.agents().summaries(state.now());
+    let known: Vec<(&str, bool)> = summaries
         .iter()
-        .map(|one| (one.agent.id.as_str(), one.silent))
+        .map(|one| (one.agent.id.as_str(), one.unresponsive))
         .collect();
     assert_eq!(known, [("b", true), ("c", false)]);
 }
@@ -108,7 +121,10 @@ async fn an_agent_that_makes_room_leaves_nothing_to_another() {
 async fn an_agent_is_forgotten_after_its_cleanup_and_its_streams_end() {
     let state = State::new(Config::default());
     let end = state.register(&id("a"), &pod("db-0", "")).unwrap();
-    let held = state.hold(&id("a"), "StreamLifecycle").unwrap();
+    let held = state
+        .agents()
+        .open_stream(&id("a"), "StreamLifecycle")
+        .unwrap();
     after(&state, Duration::from_secs(300)).await;
     assert_eq!(state.census(), (0, 1));
     assert!(!end.is_cancelled());
@@ -120,7 +136,12 @@ async fn an_agent_is_forgotten_after_its_cleanup_and_its_streams_end() {
             .heartbeat(&id("a"), RegisterAgentRequest::default())
             .is_err()
     );
-    assert!(state.hold(&id("a"), "StreamLifecycle").is_none());
+    assert!(
+        state
+            .agents()
+            .open_stream(&id("a"), "StreamLifecycle")
+            .is_none()
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -132,17 +153,20 @@ async fn agents_that_were_asked_last_are_not_waited_for_a_second_time_either() {
         state
             .register(&agent, &pod(&format!("db-{number}"), ""))
             .unwrap();
-        let (line, responses) = Outbound::new();
-        state.open_metrics(&agent, &line).unwrap();
-        held.push((line, responses));
+        let (outbound, responses) = Outbound::new();
+        state
+            .agents()
+            .open_metrics(state.now(), &agent, outbound.clone())
+            .unwrap();
+        held.push((outbound, responses));
     }
-    let patience = state.config.agent_deadline;
+    let time_limit = state.config.agent_deadline;
     let took = async || {
         let began = Instant::now();
-        let gathered = gather(&state, Question::Latest, &Filter::default(), patience).await;
+        let gathered = gather(&state, Query::Latest, &Filter::default(), time_limit).await;
         assert_eq!(gathered.missing.len(), 100);
         began.elapsed()
     };
-    assert!(took().await >= patience);
-    assert!(took().await < patience / 2, "all are known to be silent");
+    assert!(took().await >= time_limit);
+    assert!(took().await < time_limit / 2, "all are known to be silent");
 }

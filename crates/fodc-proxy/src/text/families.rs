@@ -1,17 +1,20 @@
-//! Which samples stand under which `# TYPE`: one for each name, whoever knows it.
+//! Metric families: the samples that stand under one `# TYPE`.
 //!
-//! Agents before 0.10.3 send no types. Their samples join the family that others have typed. Where
-//! nobody knows, a name is a histogram or a summary only if it has what makes one: buckets with `le`,
-//! quantiles. The rest is a gauge, as in every release.
+//! A name has one type, whichever agent knows it. Agents before 0.10.3 send no types, and their samples
+//! join the family that others have typed. Where no agent sends a type, a name is a histogram or a
+//! summary only if it has the labels of one (`le`, `quantile`); every other name is a gauge, as in all
+//! releases.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
 };
 
-use super::super::series::{Kind, Series};
+use steadfast_wire::fodc::MetricType;
 
-/// The families of an answer, those with a known type first, each part by name.
+use super::super::catalog::{Series, escape};
+
+/// The families of a response: first those with a known type, then the others, each sorted by name.
 #[derive(Debug, Default)]
 pub(super) struct Families {
     list: Vec<Family>,
@@ -21,18 +24,18 @@ pub(super) struct Families {
 #[derive(Debug)]
 struct Family {
     name: String,
-    kind: Kind,
+    kind: MetricType,
     help: Option<Arc<Series>>,
 }
 
-/// Whether the type is only guessed, and the family's name: the order of the output.
+/// The sort key of a family: whether its type is guessed, and its name.
 type Key = (bool, String);
 
 const HISTOGRAM: [&str; 3] = ["_bucket", "_sum", "_count"];
 const SUMMARY: [&str; 2] = ["_sum", "_count"];
 
 impl Families {
-    /// Of all distinct series, each with its name as it stands in the text.
+    /// Groups all distinct series, each given with its name in the text.
     pub(super) fn of<'a>(
         series: impl Iterator<Item = (&'a Arc<Series>, &'a Arc<str>)> + Clone,
     ) -> Self {
@@ -45,7 +48,7 @@ impl Families {
                 Some((base, kind)) => (false, base, kind),
                 None => match find(name, &guessed) {
                     Some((base, kind)) => (true, base, kind),
-                    None => (true, &**name, Kind::Gauge),
+                    None => (true, &**name, MetricType::Gauge),
                 },
             };
             let key = (is_guess, base.to_owned());
@@ -68,54 +71,51 @@ impl Families {
         Self { list, by_sample }
     }
 
-    /// The place of the family of this sample's name.
+    /// Returns the index of the family of a sample name.
     pub(super) fn index(&self, sample: &str) -> u32 {
         self.by_sample.get(sample).copied().unwrap_or(u32::MAX)
     }
 
-    pub(super) fn headings(&self, escape: impl Fn(&str, &mut String)) -> Vec<String> {
-        self.list
-            .iter()
-            .map(|family| family.heading(&escape))
-            .collect()
+    pub(super) fn headings(&self) -> Vec<String> {
+        self.list.iter().map(Family::heading).collect()
     }
 }
 
 impl Family {
-    fn heading(&self, escape: impl Fn(&str, &mut String)) -> String {
+    fn heading(&self) -> String {
         let mut text = String::new();
         if let Some(series) = &self.help {
             text.push_str("# HELP ");
             text.push_str(&self.name);
             text.push(' ');
-            escape(&series.help, &mut text);
+            escape(&series.help, false, &mut text);
             text.push('\n');
         }
         text.push_str("# TYPE ");
         text.push_str(&self.name);
         text.push_str(match self.kind {
-            Kind::Unknown | Kind::Gauge => " gauge\n",
-            Kind::Counter => " counter\n",
-            Kind::Histogram => " histogram\n",
-            Kind::Summary => " summary\n",
-            Kind::Untyped => " untyped\n",
+            MetricType::Unspecified | MetricType::Gauge => " gauge\n",
+            MetricType::Counter => " counter\n",
+            MetricType::Histogram => " histogram\n",
+            MetricType::Summary => " summary\n",
+            MetricType::Untyped => " untyped\n",
         });
         text
     }
 }
 
-/// What agents say. Where they disagree, what is made of several names goes before what is not, and
-/// anything before untyped.
+/// Returns the types that agents send. Where agents disagree, the type with the higher [`precedence`]
+/// wins.
 fn typed<'a>(
     series: impl Iterator<Item = (&'a Arc<Series>, &'a Arc<str>)>,
-) -> BTreeMap<String, Kind> {
-    let mut typed: BTreeMap<String, Kind> = BTreeMap::new();
+) -> BTreeMap<String, MetricType> {
+    let mut typed: BTreeMap<String, MetricType> = BTreeMap::new();
     for (one, name) in series {
         let base = match one.kind {
-            Kind::Unknown => continue,
-            Kind::Gauge | Kind::Counter | Kind::Untyped => &**name,
-            Kind::Histogram => stripped(name, &HISTOGRAM).unwrap_or(name),
-            Kind::Summary => stripped(name, &SUMMARY).unwrap_or(name),
+            MetricType::Unspecified => continue,
+            MetricType::Gauge | MetricType::Counter | MetricType::Untyped => &**name,
+            MetricType::Histogram => stripped(name, &HISTOGRAM).unwrap_or(name),
+            MetricType::Summary => stripped(name, &SUMMARY).unwrap_or(name),
         };
         let known = typed.entry(base.to_owned()).or_insert(one.kind);
         if precedence(one.kind) > precedence(*known) {
@@ -125,13 +125,13 @@ fn typed<'a>(
     typed
 }
 
-/// What is certainly a histogram or a summary although no agent says so.
+/// Returns the histograms and summaries among the names without a type, by their labels.
 fn guessed<'a>(
     series: impl Iterator<Item = (&'a Arc<Series>, &'a Arc<str>)>,
-) -> BTreeMap<String, Kind> {
+) -> BTreeMap<String, MetricType> {
     let mut histograms: BTreeSet<&str> = BTreeSet::new();
     let mut summaries: BTreeSet<&str> = BTreeSet::new();
-    for (one, name) in series.filter(|(one, _)| one.kind == Kind::Unknown) {
+    for (one, name) in series.filter(|(one, _)| one.kind == MetricType::Unspecified) {
         match name.strip_suffix("_bucket") {
             Some(base) if one.rendered.has("le") => {
                 histograms.insert(base);
@@ -144,23 +144,23 @@ fn guessed<'a>(
     }
     let summaries = summaries
         .into_iter()
-        .map(|name| (name.to_owned(), Kind::Summary));
+        .map(|name| (name.to_owned(), MetricType::Summary));
     let histograms = histograms
         .into_iter()
-        .map(|name| (name.to_owned(), Kind::Histogram));
+        .map(|name| (name.to_owned(), MetricType::Histogram));
     summaries.chain(histograms).collect()
 }
 
-/// The family among `known` that a sample of this name belongs to. One that is made of several names
-/// goes first: a part of it must not stand alone.
-fn find<'a>(name: &'a str, known: &BTreeMap<String, Kind>) -> Option<(&'a str, Kind)> {
+/// Returns the family among `known` that a sample name belongs to. A histogram or summary goes first: its
+/// parts must not stand alone.
+fn find<'a>(name: &'a str, known: &BTreeMap<String, MetricType>) -> Option<(&'a str, MetricType)> {
     let histogram = stripped(name, &HISTOGRAM)
-        .filter(|base| known.get(*base) == Some(&Kind::Histogram))
-        .map(|base| (base, Kind::Histogram));
+        .filter(|base| known.get(*base) == Some(&MetricType::Histogram))
+        .map(|base| (base, MetricType::Histogram));
     let summary = || {
         stripped(name, &SUMMARY)
-            .filter(|base| known.get(*base) == Some(&Kind::Summary))
-            .map(|base| (base, Kind::Summary))
+            .filter(|base| known.get(*base) == Some(&MetricType::Summary))
+            .map(|base| (base, MetricType::Summary))
     };
     let own = || known.get(name).map(|kind| (name, *kind));
     histogram.or_else(summary).or_else(own)
@@ -173,13 +173,14 @@ fn stripped<'a>(name: &'a str, suffixes: &[&str]) -> Option<&'a str> {
         .filter(|base| !base.is_empty())
 }
 
-fn precedence(kind: Kind) -> u8 {
+/// Types with several sample names outrank those with one, and any type outranks untyped.
+fn precedence(kind: MetricType) -> u8 {
     match kind {
-        Kind::Unknown => 0,
-        Kind::Untyped => 1,
-        Kind::Gauge => 2,
-        Kind::Counter => 3,
-        Kind::Summary => 4,
-        Kind::Histogram => 5,
+        MetricType::Unspecified => 0,
+        MetricType::Untyped => 1,
+        MetricType::Gauge => 2,
+        MetricType::Counter => 3,
+        MetricType::Summary => 4,
+        MetricType::Histogram => 5,
     }
 }

@@ -1,5 +1,5 @@
 use proptest::prelude::*;
-use steadfast_wire::fodc::{Metric, MetricType, StreamMetricsRequest};
+use steadfast_wire::fodc::{Metric, StreamMetricsRequest};
 
 use super::*;
 
@@ -10,7 +10,7 @@ struct Read {
     columns: Vec<Columns>,
 }
 
-impl Taker for Read {
+impl Sink for Read {
     fn metric(&mut self, metric: &mut RawMetric<'_>) {
         let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap_or_default();
         self.metrics.push(Metric {
@@ -22,27 +22,27 @@ impl Taker for Read {
                 .collect(),
             value: metric.value,
             description: text(metric.help),
-            timestamp: metric.time.map(Moment::timestamp),
+            timestamp: metric.time.map(UnixNanos::timestamp),
             r#type: metric.kind as i32,
         });
     }
 
-    fn columns(&mut self, columns: &Columns) -> Result<(), Malformed> {
+    fn columns(&mut self, columns: &Columns) -> Result<(), DecodeError> {
         self.columns.push(columns.clone());
         Ok(())
     }
 }
 
 /// Reads a message that arrives in pieces of these lengths.
-fn read(bytes: &[u8], pieces: &[usize]) -> Result<(Read, Envelope), Malformed> {
-    let (mut reader, mut read) = (Reader::default(), Read::default());
+fn read(bytes: &[u8], pieces: &[usize]) -> Result<(Read, Envelope), DecodeError> {
+    let (mut decoder, mut read) = (Decoder::default(), Read::default());
     let mut rest = Bytes::copy_from_slice(bytes);
     let mut lengths = pieces.iter().copied().cycle();
     while !rest.is_empty() {
         let length = lengths.next().unwrap_or(rest.len()).clamp(1, rest.len());
-        reader.read(&rest.split_to(length), &mut read)?;
+        decoder.decode(&rest.split_to(length), &mut read)?;
     }
-    let envelope = reader.finish()?;
+    let envelope = decoder.finish()?;
     Ok((read, envelope))
 }
 
@@ -105,8 +105,8 @@ proptest! {
         prop_assert_eq!(read.metrics, message.metrics);
         prop_assert_eq!(envelope.request_id, message.request_id);
         prop_assert_eq!(envelope.more, message.more);
-        prop_assert_eq!(envelope.at.map(Moment::timestamp), message.timestamp);
-        let truncated = envelope.from.map(Moment::timestamp);
+        prop_assert_eq!(envelope.at.map(UnixNanos::timestamp), message.timestamp);
+        let truncated = envelope.from.map(UnixNanos::timestamp);
         let expected = message.truncated.map(|cut| cut.from.unwrap_or_default());
         prop_assert_eq!(truncated, expected);
     }
@@ -136,10 +136,10 @@ proptest! {
                     prop_assert_eq!(ours.value.to_bits(), theirs.value.to_bits());
                 }
             }
-            (Ok(_), Err(why)) => prop_assert_eq!(why, fields::GROUP),
+            (Ok(_), Err(reason)) => prop_assert_eq!(reason, fields::GROUP),
             (Err(error), Ok(_)) => {
-                let why = error.to_string();
-                prop_assert!(why.contains("UTF-8"), "taken, though {why}");
+                let reason = error.to_string();
+                prop_assert!(reason.contains("UTF-8"), "taken, though {reason}");
             }
             (Err(_), Err(_)) => {}
         }
@@ -175,8 +175,8 @@ fn columns_are_read_whole_however_they_arrive() {
 
 #[test]
 fn a_type_of_the_future_is_no_type() {
-    assert_eq!(kind(17), Kind::Unknown);
-    assert_eq!(kind(MetricType::Summary as u64), Kind::Summary);
+    assert_eq!(metric_type(17), MetricType::Unspecified);
+    assert_eq!(metric_type(MetricType::Summary as u64), MetricType::Summary);
 }
 
 #[test]

@@ -1,20 +1,19 @@
-//! Reads an agent's answer while it arrives.
+//! Decodes an agent's response while it arrives.
 //!
-//! A thousand agents answer with some 136 kB each. Held whole, that alone is more memory than the
-//! proxy shall have, and a generic decoder spends a microsecond on each of their metrics. Here a
-//! message is taken as it comes: of each field only as much is kept as has not arrived yet, and a
-//! metric is slices of the bytes received. What is accepted and refused is what `prost` accepts and
-//! refuses, held by test, but that text is checked only where it is kept.
+//! A thousand agents respond with about 136 kB each. Held whole, that alone would exceed the memory
+//! that the proxy may take, and a generic decoder needs a microsecond per metric. This decoder keeps
+//! only the field that has not arrived in full, and a metric borrows the bytes received. It accepts and
+//! rejects what `prost` does, which a test asserts, except that text is checked only where it is stored.
 
 mod fields;
 
 use bytes::Bytes;
 use prost::Message as _;
-use steadfast_wire::fodc::{Columns, Truncation};
+use steadfast_wire::fodc::{Columns, MetricType, Truncation};
 
-pub(super) use self::fields::Malformed;
+pub(super) use self::fields::DecodeError;
 use self::fields::{CUT, Field, fields, scan};
-use super::{moment::Moment, series::Kind};
+use super::time::UnixNanos;
 
 /// A label's name and value as they arrived.
 pub(super) type RawLabel<'a> = (&'a [u8], &'a [u8]);
@@ -23,33 +22,36 @@ pub(super) type RawLabel<'a> = (&'a [u8], &'a [u8]);
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct RawMetric<'a> {
     pub(super) name: &'a [u8],
-    /// As sent: unordered, perhaps repeated.
+    /// The labels as sent: unordered, possibly with repeated names.
     pub(super) labels: Vec<RawLabel<'a>>,
     pub(super) value: f64,
     pub(super) help: &'a [u8],
-    pub(super) time: Option<Moment>,
-    pub(super) kind: Kind,
+    pub(super) time: Option<UnixNanos>,
+    pub(super) kind: MetricType,
 }
 
-/// Who takes what is read.
-pub(super) trait Taker {
-    /// Whatever is left in the labels is not looked at again.
+/// Takes the content of a message in the order of its fields.
+pub(super) trait Sink {
+    /// Takes a metric. The sink may reorder or take the labels: the decoder clears them for the next
+    /// metric.
     fn metric(&mut self, metric: &mut RawMetric<'_>);
-    fn columns(&mut self, columns: &Columns) -> Result<(), Malformed>;
+    fn columns(&mut self, columns: &Columns) -> Result<(), DecodeError>;
 }
 
-/// What a message says beside its metrics.
+/// The fields of a message beside its metrics.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Envelope {
     pub(super) request_id: u64,
     pub(super) more: bool,
-    pub(super) from: Option<Moment>,
-    pub(super) at: Option<Moment>,
+    /// The agent left out everything before this time.
+    pub(super) from: Option<UnixNanos>,
+    /// The agent's clock when it responded.
+    pub(super) at: Option<UnixNanos>,
 }
 
-/// One message of which more may come.
+/// Decodes one message.
 #[derive(Debug, Default)]
-pub(super) struct Reader {
+pub(super) struct Decoder {
     /// The beginning of a field whose end has not arrived.
     pending: Vec<u8>,
     envelope: Envelope,
@@ -57,76 +59,80 @@ pub(super) struct Reader {
     from: (i64, i32),
 }
 
-impl Reader {
-    /// Takes the next bytes of the message.
-    pub(super) fn read(&mut self, bytes: &Bytes, taker: &mut impl Taker) -> Result<(), Malformed> {
+impl Decoder {
+    /// Decodes the next bytes of the message.
+    pub(super) fn decode(
+        &mut self,
+        bytes: &Bytes,
+        sink: &mut impl Sink,
+    ) -> Result<(), DecodeError> {
         if self.pending.is_empty() {
-            let used = self.take(bytes, taker)?;
-            self.keep(&bytes[used..]);
+            let used = self.decode_fields(bytes, sink)?;
+            self.pending.extend_from_slice(&bytes[used..]);
             return Ok(());
         }
         let mut pending = std::mem::take(&mut self.pending);
-        // Only the field that is cut in two is copied; what follows it is read where it is.
+        // Only the field that is cut in two is copied; the fields after it are decoded in place.
         let mut rest: &[u8] = bytes;
         while !rest.is_empty() {
             let missing = match scan(&pending)? {
-                Some((_, _)) => break,
+                Some(_) => break,
                 None => fields::missing(&pending)?.clamp(1, rest.len()),
             };
             pending.extend_from_slice(&rest[..missing]);
             rest = &rest[missing..];
         }
-        let used = self.take(&pending, taker)?;
+        let used = self.decode_fields(&pending, sink)?;
         pending.drain(..used);
         if pending.is_empty() {
-            let used = self.take(rest, taker)?;
+            let used = self.decode_fields(rest, sink)?;
             rest = &rest[used..];
-            pending.reserve(fields::missing(rest)?.min(KEPT) + rest.len());
+            pending.reserve(fields::missing(rest)?.min(RESERVED_BYTES_MAX) + rest.len());
         }
         pending.extend_from_slice(rest);
         self.pending = pending;
         Ok(())
     }
 
-    /// The message is complete.
-    pub(super) fn finish(&mut self) -> Result<Envelope, Malformed> {
+    /// Returns the envelope at the end of the message.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the message ended inside a field.
+    pub(super) fn finish(&mut self) -> Result<Envelope, DecodeError> {
         if !self.pending.is_empty() {
             return Err(CUT);
         }
         Ok(std::mem::take(self).envelope)
     }
 
-    fn keep(&mut self, rest: &[u8]) {
-        self.pending.extend_from_slice(rest);
-    }
-
-    /// Reads whole fields and says how many bytes they were.
-    fn take(&mut self, bytes: &[u8], taker: &mut impl Taker) -> Result<usize, Malformed> {
+    /// Decodes the fields that have arrived whole, and returns the number of their bytes.
+    fn decode_fields(&mut self, bytes: &[u8], sink: &mut impl Sink) -> Result<usize, DecodeError> {
         let mut used = 0;
-        // One for all, or each metric would have memory of its own for its labels.
+        // Reused, because each metric would otherwise allocate its list of labels.
         let mut metric = RawMetric::default();
         while let Some((field, length)) = scan(&bytes[used..])? {
             if field.number == METRIC {
-                metric.read(field.bytes()?)?;
-                taker.metric(&mut metric);
+                metric.decode(field.bytes()?)?;
+                sink.metric(&mut metric);
             } else {
-                self.field(&field, taker)?;
+                self.field(&field, sink)?;
             }
             used += length;
         }
         Ok(used)
     }
 
-    fn field(&mut self, field: &Field<'_>, taker: &mut impl Taker) -> Result<(), Malformed> {
+    fn field(&mut self, field: &Field<'_>, sink: &mut impl Sink) -> Result<(), DecodeError> {
         match field.number {
             2 => {
                 timestamp(field.bytes()?, &mut self.time)?;
-                self.envelope.at = Some(moment(self.time));
+                self.envelope.at = Some(unix_nanos(self.time));
             }
             100 => self.envelope.request_id = field.varint()?,
             101 => {
                 let columns = Columns::decode(field.bytes()?).map_err(|_| COLUMNS)?;
-                taker.columns(&columns)?;
+                sink.columns(&columns)?;
             }
             102 => self.envelope.more = field.varint()? != 0,
             103 => {
@@ -134,7 +140,7 @@ impl Reader {
                 if let Some(from) = truncation.from {
                     self.from = (from.seconds, from.nanos);
                 }
-                self.envelope.from = Some(moment(self.from));
+                self.envelope.from = Some(unix_nanos(self.from));
             }
             _ => {}
         }
@@ -142,17 +148,17 @@ impl Reader {
     }
 }
 
-pub(super) const COLUMNS: Malformed = Malformed("its columns are wrong");
-const TRUNCATION: Malformed = Malformed("what was left out is wrong");
+pub(super) const COLUMNS: DecodeError = DecodeError("invalid columns");
+const TRUNCATION: DecodeError = DecodeError("invalid truncation");
 
-/// The field that a message consists of, in the main.
+/// The number of the field that most of a message consists of.
 const METRIC: u32 = 1;
 
-/// How much is reserved for a field before it has come.
-const KEPT: usize = 64 << 10;
+/// The limit on the bytes reserved for a field before they have arrived: its length may be a lie.
+const RESERVED_BYTES_MAX: usize = 64 << 10;
 
 impl<'a> RawMetric<'a> {
-    fn read(&mut self, bytes: &'a [u8]) -> Result<(), Malformed> {
+    fn decode(&mut self, bytes: &'a [u8]) -> Result<(), DecodeError> {
         let mut labels = std::mem::take(&mut self.labels);
         labels.clear();
         *self = Self {
@@ -169,9 +175,9 @@ impl<'a> RawMetric<'a> {
                 4 => self.help = field.bytes()?,
                 5 => {
                     timestamp(field.bytes()?, &mut time)?;
-                    self.time = Some(moment(time));
+                    self.time = Some(unix_nanos(time));
                 }
-                6 => self.kind = kind(field.varint()?),
+                6 => self.kind = metric_type(field.varint()?),
                 _ => {}
             }
         }
@@ -179,7 +185,7 @@ impl<'a> RawMetric<'a> {
     }
 }
 
-fn pair(bytes: &[u8]) -> Result<RawLabel<'_>, Malformed> {
+fn pair(bytes: &[u8]) -> Result<RawLabel<'_>, DecodeError> {
     let mut pair: RawLabel<'_> = (b"", b"");
     for field in fields(bytes) {
         let field = field?;
@@ -192,7 +198,7 @@ fn pair(bytes: &[u8]) -> Result<RawLabel<'_>, Malformed> {
     Ok(pair)
 }
 
-fn timestamp(bytes: &[u8], time: &mut (i64, i32)) -> Result<(), Malformed> {
+fn timestamp(bytes: &[u8], time: &mut (i64, i32)) -> Result<(), DecodeError> {
     for field in fields(bytes) {
         let field = field?;
         match field.number {
@@ -204,20 +210,13 @@ fn timestamp(bytes: &[u8], time: &mut (i64, i32)) -> Result<(), Malformed> {
     Ok(())
 }
 
-fn moment((seconds, nanos): (i64, i32)) -> Moment {
-    Moment::from_parts(seconds, i64::from(nanos))
+fn unix_nanos((seconds, nanos): (i64, i32)) -> UnixNanos {
+    UnixNanos::from_parts(seconds, i64::from(nanos))
 }
 
-/// Numbers of the future are as good as none.
-fn kind(number: u64) -> Kind {
-    match number as u32 {
-        1 => Kind::Gauge,
-        2 => Kind::Counter,
-        3 => Kind::Histogram,
-        4 => Kind::Summary,
-        5 => Kind::Untyped,
-        _ => Kind::Unknown,
-    }
+/// Types of later versions count as unspecified.
+fn metric_type(number: u64) -> MetricType {
+    MetricType::try_from(number as i32).unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -1,22 +1,22 @@
-//! Times on samples, and windows of them.
+//! Times of samples, and windows of them.
 
 use prost_types::Timestamp;
 
-/// A time on a sample: nanoseconds since 1970. What lies outside of 1677 to 2262 is the nearest
-/// moment inside.
+/// The time of a sample in nanoseconds since 1970. A time outside the years 1677 to 2262 becomes the
+/// nearest one inside.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(super) struct Moment(i64);
+pub(super) struct UnixNanos(i64);
 
-/// From a moment to a later or the same one; both belong to it.
+/// A range of times, both ends included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Window {
-    start: Moment,
-    end: Moment,
+    start: UnixNanos,
+    end: UnixNanos,
 }
 
 const SECOND: i64 = 1_000_000_000;
 
-impl Moment {
+impl UnixNanos {
     pub(super) const fn from_nanos(nanos: i64) -> Self {
         Self(nanos)
     }
@@ -33,7 +33,7 @@ impl Moment {
         self.0
     }
 
-    /// Seconds and what is above them.
+    /// Returns the time as the wire has it.
     pub(super) fn timestamp(self) -> Timestamp {
         Timestamp {
             seconds: self.0.div_euclid(SECOND),
@@ -42,7 +42,7 @@ impl Moment {
     }
 }
 
-impl From<jiff::Timestamp> for Moment {
+impl From<jiff::Timestamp> for UnixNanos {
     fn from(time: jiff::Timestamp) -> Self {
         let nanos = time.as_nanosecond();
         let limit = if nanos < 0 { i64::MIN } else { i64::MAX };
@@ -51,28 +51,28 @@ impl From<jiff::Timestamp> for Moment {
 }
 
 impl Window {
-    /// `None` when the end is before the start.
-    pub(super) fn new(start: Moment, end: Moment) -> Option<Self> {
+    /// Returns `None` if the end is before the start.
+    pub(super) fn new(start: UnixNanos, end: UnixNanos) -> Option<Self> {
         (start <= end).then_some(Self { start, end })
     }
 
-    pub(super) fn start(self) -> Moment {
+    pub(super) fn start(self) -> UnixNanos {
         self.start
     }
 
-    pub(super) fn end(self) -> Moment {
+    pub(super) fn end(self) -> UnixNanos {
         self.end
     }
 
-    /// From the first moment to the last.
+    /// Returns the time from the start to the end.
     pub(super) fn nanos(self) -> i64 {
         self.end.0.saturating_sub(self.start.0)
     }
 
-    /// The first `nanos` of it, and the rest. The next slice begins one nanosecond after the end of
-    /// the one before: no time a sample can have lies between, and none in both.
+    /// Splits off the first `nanos`. The rest begins a nanosecond after the end of the first part, so that
+    /// each time is in exactly one of them.
     pub(super) fn split(self, nanos: i64) -> (Self, Option<Self>) {
-        let cut = Moment(self.start.0.saturating_add(nanos.max(0)));
+        let cut = UnixNanos(self.start.0.saturating_add(nanos.max(0)));
         if cut >= self.end {
             return (self, None);
         }
@@ -81,7 +81,7 @@ impl Window {
             end: cut,
         };
         let rest = Self {
-            start: Moment(cut.0 + 1),
+            start: UnixNanos(cut.0 + 1),
             end: self.end,
         };
         (first, Some(rest))

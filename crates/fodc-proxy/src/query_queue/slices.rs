@@ -1,23 +1,22 @@
-//! Into what pieces a window is cut for an agent whose whole answer is one message.
+//! Cutting a window into slices for an agent whose whole response is one message.
 
-use super::super::moment::Window;
+use super::super::time::Window;
 
-/// How much an agent's window weighs, as far as its answers have told.
+/// An estimate of the size of an agent's window, learned from its responses.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(in super::super) struct Density {
-    /// Bytes for each second of a window.
+    /// Bytes per second of a window.
     measured: Option<f64>,
-    /// Bytes of the last answer to "latest".
+    /// Bytes of the last response to [`Query::Latest`](super::Query::Latest).
     latest: usize,
-    /// How long the slice was that was measured, seconds.
+    /// The length of the measured slice in seconds.
     slice: f64,
 }
 
-/// What a sample weighs in a window more than in "latest": its time.
-const TIME_SHARE: f64 = 1.2;
+/// The size of a sample in a window relative to one in a response to "latest", which has no time.
+const TIME_FACTOR: f64 = 1.2;
 
-/// How much longer than the slice before a slice may be. A stretch that is nearly empty says little
-/// about what comes after it.
+/// The largest ratio of a slice to the one before. A nearly empty stretch says little about the next.
 const GROWTH: f64 = 8.0;
 
 /// The longest first slice.
@@ -38,23 +37,27 @@ impl Density {
         self.measured = Some(now.max(before / GROWTH));
     }
 
-    /// An answer was longer than a message may be.
-    pub(super) fn was_too_dense(&mut self) {
+    /// Reacts to a response that exceeded the message limit.
+    pub(super) fn on_oversized(&mut self) {
         let bytes = self.bytes_per_second().unwrap_or(1.0);
         self.measured = Some(bytes * GROWTH);
         self.slice = self.slice.clamp(1.0, FIRST_SECONDS);
     }
 
-    /// A guess that is rather too high: until a window was answered, one sample a second of each
-    /// series in "latest".
+    /// Returns an estimate that is rather too high. Before a window was measured, it assumes one
+    /// sample per second of each series in the latest response.
     fn bytes_per_second(&self) -> Option<f64> {
         self.measured
-            .or_else(|| (self.latest > 0).then_some(self.latest as f64 * TIME_SHARE))
+            .or_else(|| (self.latest > 0).then_some(self.latest as f64 * TIME_FACTOR))
     }
 }
 
-/// The first slice of `window` that is likely to weigh at most `bytes`, and what is left.
-pub(super) fn slice(window: Window, density: Density, bytes: usize) -> (Window, Option<Window>) {
+/// Returns the first slice of `window` that is likely to take at most `bytes`, and the rest.
+pub(super) fn first_slice(
+    window: Window,
+    density: Density,
+    bytes: usize,
+) -> (Window, Option<Window>) {
     let longest = match density.measured {
         Some(_) => GROWTH * density.slice,
         None => FIRST_SECONDS,
@@ -62,6 +65,7 @@ pub(super) fn slice(window: Window, density: Density, bytes: usize) -> (Window, 
     let fits = density
         .bytes_per_second()
         .map(|rate| bytes as f64 / rate.max(1.0));
+    // At least a second, however dense: otherwise an hour could become a million requests.
     let seconds = fits.unwrap_or(longest).min(longest).max(1.0);
     let nanos = (seconds * SECOND).min(i64::MAX as f64) as i64;
     window.split(nanos)
@@ -72,14 +76,17 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::moment::Moment;
+    use crate::time::UnixNanos;
 
     fn window(start: i64, end: i64) -> Window {
-        Window::new(Moment::from_nanos(start), Moment::from_nanos(end)).unwrap()
+        Window::new(UnixNanos::from_nanos(start), UnixNanos::from_nanos(end)).unwrap()
     }
 
     fn first(density: Density) -> i64 {
-        slice(window(0, i64::MAX), density, 8_000_000).0.nanos() / 1_000_000_000
+        first_slice(window(0, i64::MAX), density, 8_000_000)
+            .0
+            .nanos()
+            / 1_000_000_000
     }
 
     #[test]
@@ -87,7 +94,7 @@ mod tests {
         let mut density = Density::default();
         let mut lengths = Vec::new();
         for _ in 0..4 {
-            let (now, _) = slice(window(0, i64::MAX), density, 8_000_000);
+            let (now, _) = first_slice(window(0, i64::MAX), density, 8_000_000);
             lengths.push(now.nanos() / 1_000_000_000);
             density.learn(now, 50 * now.nanos() as usize / 1_000_000_000);
         }
@@ -114,13 +121,13 @@ mod tests {
         let mut density = Density::default();
         density.learn(window(0, 100_000_000_000), 10_000_000);
         assert_eq!(first(density), 80);
-        density.was_too_dense();
+        density.on_oversized();
         assert_eq!(first(density), 10);
     }
 
     proptest! {
-        /// Every moment is in exactly one slice, and each slice is at least a second long but for
-        /// the last.
+        /// Each time is in exactly one slice, and every slice except the last is at least a second
+        /// long.
         #[test]
         fn fodc_o17_slices_cover_a_window_without_hole_or_overlap(
             start in -1_000_000_000_000i64..1_000_000_000_000,
@@ -133,7 +140,7 @@ mod tests {
             let mut covered = start;
             for bytes in answers.into_iter().chain(std::iter::repeat(0)).take(10_000) {
                 let Some(left) = rest else { break };
-                let (now, later) = slice(left, density, 8 << 20);
+                let (now, later) = first_slice(left, density, 8 << 20);
                 prop_assert_eq!(now.start().nanos(), covered);
                 prop_assert!(now.nanos() >= 999_999_999 || later.is_none());
                 covered = now.end().nanos() + 1;

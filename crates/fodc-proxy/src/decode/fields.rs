@@ -1,16 +1,16 @@
 //! The fields of a protobuf message.
 
-/// Bytes that are no message.
+/// The error returned for bytes that are not a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the message can not be decoded: {0}")]
-pub(in super::super) struct Malformed(pub(super) &'static str);
+#[error("the message cannot be decoded: {0}")]
+pub(in super::super) struct DecodeError(pub(super) &'static str);
 
-/// No version has any, and to skip one that arrives in pieces is dear.
-pub(super) const GROUP: Malformed = Malformed("groups are not taken");
-const TYPE: Malformed = Malformed("a field is not of its type");
-const KEY: Malformed = Malformed("the key of a field is none");
-const NUMBER: Malformed = Malformed("a number is longer than numbers are");
-pub(super) const CUT: Malformed = Malformed("it ends inside a field");
+/// No version uses groups, and skipping one that arrives in pieces is expensive.
+pub(super) const GROUP: DecodeError = DecodeError("groups are not supported");
+const TYPE: DecodeError = DecodeError("a field has the wrong type");
+const KEY: DecodeError = DecodeError("a field has an invalid key");
+const NUMBER: DecodeError = DecodeError("a varint is too long");
+pub(super) const CUT: DecodeError = DecodeError("it ends inside a field");
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Field<'a> {
@@ -23,26 +23,26 @@ enum Value<'a> {
     Varint(u64),
     Fixed64(u64),
     Bytes(&'a [u8]),
-    /// A width that no field of ours has: only skipped.
+    /// A width that no field of the protocol has.
     Other,
 }
 
 impl<'a> Field<'a> {
-    pub(super) fn varint(&self) -> Result<u64, Malformed> {
+    pub(super) fn varint(&self) -> Result<u64, DecodeError> {
         match self.value {
             Value::Varint(value) => Ok(value),
             Value::Fixed64(_) | Value::Bytes(_) | Value::Other => Err(TYPE),
         }
     }
 
-    pub(super) fn fixed64(&self) -> Result<u64, Malformed> {
+    pub(super) fn fixed64(&self) -> Result<u64, DecodeError> {
         match self.value {
             Value::Fixed64(value) => Ok(value),
             Value::Varint(_) | Value::Bytes(_) | Value::Other => Err(TYPE),
         }
     }
 
-    pub(super) fn bytes(&self) -> Result<&'a [u8], Malformed> {
+    pub(super) fn bytes(&self) -> Result<&'a [u8], DecodeError> {
         match self.value {
             Value::Bytes(bytes) => Ok(bytes),
             Value::Varint(_) | Value::Fixed64(_) | Value::Other => Err(TYPE),
@@ -50,9 +50,9 @@ impl<'a> Field<'a> {
     }
 }
 
-/// The first field and its length in all; `None` when it has not arrived whole.
+/// Returns the first field and its length with the key, or `None` if it has not arrived whole.
 #[inline]
-pub(super) fn scan(bytes: &[u8]) -> Result<Option<(Field<'_>, usize)>, Malformed> {
+pub(super) fn scan(bytes: &[u8]) -> Result<Option<(Field<'_>, usize)>, DecodeError> {
     let Some((key, key_length)) = varint(bytes)? else {
         return Ok(None);
     };
@@ -92,8 +92,8 @@ pub(super) fn scan(bytes: &[u8]) -> Result<Option<(Field<'_>, usize)>, Malformed
     Ok(Some((field, key_length + length)))
 }
 
-/// How many bytes are certainly missing of a first field that is not whole; at least 1.
-pub(super) fn missing(bytes: &[u8]) -> Result<usize, Malformed> {
+/// Returns a lower bound, at least 1, of the bytes missing from a first field that is not whole.
+pub(super) fn missing(bytes: &[u8]) -> Result<usize, DecodeError> {
     let Some((key, key_length)) = varint(bytes)? else {
         return Ok(1);
     };
@@ -110,8 +110,8 @@ pub(super) fn missing(bytes: &[u8]) -> Result<usize, Malformed> {
     }
 }
 
-/// All fields of a message that is whole.
-pub(super) fn fields(mut bytes: &[u8]) -> impl Iterator<Item = Result<Field<'_>, Malformed>> {
+/// Iterates over the fields of a complete message.
+pub(super) fn fields(mut bytes: &[u8]) -> impl Iterator<Item = Result<Field<'_>, DecodeError>> {
     std::iter::from_fn(move || {
         if bytes.is_empty() {
             return None;
@@ -125,16 +125,16 @@ pub(super) fn fields(mut bytes: &[u8]) -> impl Iterator<Item = Result<Field<'_>,
 
 const LENGTH: u64 = 2;
 
-/// A number and its length; `None` when it has not arrived whole.
+/// Returns a varint and its length, or `None` if it has not arrived whole.
 #[inline]
-fn varint(bytes: &[u8]) -> Result<Option<(u64, usize)>, Malformed> {
+fn varint(bytes: &[u8]) -> Result<Option<(u64, usize)>, DecodeError> {
     match bytes.first() {
         Some(byte) if *byte < 0x80 => Ok(Some((u64::from(*byte), 1))),
         _ => long_varint(bytes),
     }
 }
 
-fn long_varint(bytes: &[u8]) -> Result<Option<(u64, usize)>, Malformed> {
+fn long_varint(bytes: &[u8]) -> Result<Option<(u64, usize)>, DecodeError> {
     let mut value = 0;
     for (index, byte) in bytes.iter().enumerate().take(10) {
         if index == 9 && *byte > 1 {

@@ -29,27 +29,27 @@ fn metric<'a>(name: &'a str, labels: &[(&'a str, &'a str)], value: f64) -> RawMe
 }
 
 /// Collects with so much memory, and says whether it was enough.
-fn collect(memory: &Memory, metrics: &[RawMetric<'_>]) -> (Answer, bool) {
-    let (catalogue, identity) = (Catalogue::default(), identity());
-    let mut answer = Answer::default();
-    let mut collector = Collector::new(&catalogue, &identity, memory, &mut answer);
+fn collect(memory: &MemoryBudget, metrics: &[RawMetric<'_>]) -> (Samples, bool) {
+    let (catalog, identity) = (Catalog::default(), identity());
+    let mut samples = Samples::default();
+    let mut collector = SampleCollector::new(&catalog, &identity, memory, &mut samples);
     for metric in metrics {
         collector.metric(&mut metric.clone());
     }
-    let full = collector.is_full();
+    let exhausted = collector.is_memory_exhausted();
     drop(collector);
-    (answer, !full)
+    (samples, !exhausted)
 }
 
 type Pairs<'a> = Vec<(&'a str, &'a str)>;
 
 /// Of the series, and of the agent.
-fn labels(answer: &Answer, index: usize) -> (Pairs<'_>, Pairs<'_>) {
-    let own = answer.growing.series[index].labels.iter().collect();
-    let stamp = answer.stamps[answer.growing.stamp[index] as usize]
+fn labels(samples: &Samples, index: usize) -> (Pairs<'_>, Pairs<'_>) {
+    let own = samples.growing.series[index].labels.iter().collect();
+    let origin = samples.origins[samples.growing.origins[index] as usize]
         .iter()
         .collect();
-    (own, stamp)
+    (own, origin)
 }
 
 #[test]
@@ -72,19 +72,19 @@ fn labels_that_only_say_which_agent_it_is_are_taken_out_and_no_others() {
         ),
         metric("m", &[("a", "1"), ("container_name", "other")], 4.0),
     ];
-    let (answer, _) = collect(&Memory::new(1 << 20), &metrics);
-    let stamp = vec![("node_type", "hot"), ("pod_name", "db-0")];
-    assert_eq!(labels(&answer, 0), (vec![("a", "1")], stamp.clone()));
-    assert_eq!(labels(&answer, 1), (vec![("a", "1")], stamp));
+    let (samples, _) = collect(&MemoryBudget::new(1 << 20), &metrics);
+    let origin = vec![("node_type", "hot"), ("pod_name", "db-0")];
+    assert_eq!(labels(&samples, 0), (vec![("a", "1")], origin.clone()));
+    assert_eq!(labels(&samples, 1), (vec![("a", "1")], origin));
     assert!(
-        Arc::ptr_eq(&answer.growing.series[0], &answer.growing.series[1]),
+        Arc::ptr_eq(&samples.growing.series[0], &samples.growing.series[1]),
         "whatever their order on the wire"
     );
     let own = vec![("a", "1"), ("node_type", "cold"), ("pod_name", "db-1")];
-    assert_eq!(labels(&answer, 2), (own, vec![]));
-    assert!(answer.growing.series[2].foreign && !answer.growing.series[3].foreign);
+    assert_eq!(labels(&samples, 2), (own, vec![]));
+    assert!(samples.growing.series[2].names_pod && !samples.growing.series[3].names_pod);
     assert_eq!(
-        labels(&answer, 3).0,
+        labels(&samples, 3).0,
         [("a", "1"), ("container_name", "other")]
     );
 }
@@ -92,8 +92,8 @@ fn labels_that_only_say_which_agent_it_is_are_taken_out_and_no_others() {
 #[test]
 fn of_a_label_that_comes_twice_the_last_counts() {
     let twice = metric("m", &[("a", "1"), ("b", "x"), ("a", "2")], 1.0);
-    let (answer, _) = collect(&Memory::new(1 << 20), &[twice]);
-    assert_eq!(labels(&answer, 0).0, [("a", "2"), ("b", "x")]);
+    let (samples, _) = collect(&MemoryBudget::new(1 << 20), &[twice]);
+    assert_eq!(labels(&samples, 0).0, [("a", "2"), ("b", "x")]);
 }
 
 #[test]
@@ -108,13 +108,16 @@ fn fodc_o20_a_metric_that_is_not_text_costs_that_metric_and_is_counted() {
         metric("", &[], 3.0),
         metric("m", &[("a", "ok")], 4.0),
     ];
-    let (answer, _) = collect(&Memory::new(1 << 20), &metrics);
-    assert_eq!((answer.values.as_slice(), answer.rejected), (&[4.0][..], 3));
+    let (samples, _) = collect(&MemoryBudget::new(1 << 20), &metrics);
+    assert_eq!(
+        (samples.values.as_slice(), samples.rejected),
+        (&[4.0][..], 3)
+    );
 }
 
 #[test]
 fn memory_is_bounded_over_all_answers_and_given_back() {
-    let memory = Memory::new(4_096);
+    let memory = MemoryBudget::new(4_096);
     let metrics: Vec<RawMetric<'_>> = (0..20).map(|_| metric("m", &[], 1.0)).collect();
     let (first, whole) = collect(&memory, &metrics);
     assert!(whole && memory.used() > 0);
@@ -128,10 +131,13 @@ fn memory_is_bounded_over_all_answers_and_given_back() {
 #[test]
 fn samples_have_their_own_times_or_that_of_the_answer() {
     let mut timed = metric("m", &[], 1.0);
-    timed.time = Some(Moment::from_nanos(5));
-    let (mut answer, _) = collect(&Memory::new(1 << 20), &[metric("m", &[], 0.0), timed]);
-    answer.seal(Some(Moment::from_nanos(9)), &Catalogue::default());
-    assert_eq!([answer.time(0), answer.time(1)].map(Moment::nanos), [9, 5]);
+    timed.time = Some(UnixNanos::from_nanos(5));
+    let (mut samples, _) = collect(&MemoryBudget::new(1 << 20), &[metric("m", &[], 0.0), timed]);
+    samples.finish(Some(UnixNanos::from_nanos(9)), &Catalog::default());
+    assert_eq!(
+        [samples.time(0), samples.time(1)].map(UnixNanos::nanos),
+        [9, 5]
+    );
 }
 
 #[test]
@@ -146,9 +152,9 @@ fn columns_become_samples_and_wrong_ones_nothing() {
     let times = vec![TimeColumn {
         deltas: vec![1_000, 10, 10],
     }];
-    let (catalogue, identity, memory) = (Catalogue::default(), identity(), Memory::new(1 << 20));
-    let mut answer = Answer::default();
-    let mut collector = Collector::new(&catalogue, &identity, &memory, &mut answer);
+    let (catalog, identity, memory) = (Catalog::default(), identity(), MemoryBudget::new(1 << 20));
+    let mut samples = Samples::default();
+    let mut collector = SampleCollector::new(&catalog, &identity, &memory, &mut samples);
     let wrong = Columns {
         times: times.clone(),
         series: vec![series(0), series(3)],
@@ -160,25 +166,25 @@ fn columns_become_samples_and_wrong_ones_nothing() {
     };
     assert!(collector.columns(&right).is_ok());
     drop(collector);
-    assert_eq!(answer.values, [7.0, 8.0]);
+    assert_eq!(samples.values, [7.0, 8.0]);
     assert_eq!(
-        [answer.time(0), answer.time(1)].map(Moment::nanos),
+        [samples.time(0), samples.time(1)].map(UnixNanos::nanos),
         [1_010_000_000, 1_020_000_000]
     );
 }
 
 #[test]
 fn equal_agents_share_one_layout_in_whatever_order_they_answer() {
-    let (catalogue, identity, memory) = (Catalogue::default(), identity(), Memory::new(1 << 20));
+    let (catalog, identity, memory) = (Catalog::default(), identity(), MemoryBudget::new(1 << 20));
     let sealed = |metrics: &[RawMetric<'_>]| {
-        let mut answer = Answer::default();
-        let mut collector = Collector::new(&catalogue, &identity, &memory, &mut answer);
+        let mut samples = Samples::default();
+        let mut collector = SampleCollector::new(&catalog, &identity, &memory, &mut samples);
         for metric in metrics {
             collector.metric(&mut metric.clone());
         }
         drop(collector);
-        answer.seal(None, &catalogue);
-        answer
+        samples.finish(None, &catalog);
+        samples
     };
     let metrics = [
         metric("a", &[], 1.0),
@@ -198,25 +204,25 @@ fn equal_agents_share_one_layout_in_whatever_order_they_answer() {
     let third = sealed(&[metric("a", &[], 1.0)]);
     assert!(!Arc::ptr_eq(&one.layout, &third.layout));
     drop((one, other, third));
-    catalogue.sweep_when_grown();
+    catalog.sweep_when_grown();
     assert_eq!(memory.used(), 0);
 }
 
 #[test]
 fn values_stand_in_the_order_in_which_they_were_last_written() {
-    let (catalogue, identity, memory) = (Catalogue::default(), identity(), Memory::new(1 << 20));
+    let (catalog, identity, memory) = (Catalog::default(), identity(), MemoryBudget::new(1 << 20));
     let values = || {
-        let mut answer = Answer::default();
-        let mut collector = Collector::new(&catalogue, &identity, &memory, &mut answer);
+        let mut samples = Samples::default();
+        let mut collector = SampleCollector::new(&catalog, &identity, &memory, &mut samples);
         for (name, value) in [("a", 1.0), ("b", 2.0), ("c", 3.0)] {
             collector.metric(&mut metric(name, &[], value));
         }
         drop(collector);
-        answer.seal(None, &catalogue);
-        answer.values
+        samples.finish(None, &catalog);
+        samples.values
     };
     assert_eq!(values(), [1.0, 2.0, 3.0]);
     // By id; of the last one nothing is known.
-    catalogue.rank(&[9, 4]);
+    catalog.set_ranks(&[9, 4]);
     assert_eq!(values(), [2.0, 1.0, 3.0]);
 }

@@ -1,0 +1,276 @@
+//! All agents that the proxy remembers.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use steadfast_session::Time;
+use steadfast_wire::fodc::RegisterAgentRequest;
+use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    agent_entry::AgentEntry,
+    counters::Counters,
+    frames::Outbound,
+    query::{MetricNames, Outcome, Query, ResponsePart},
+    query_queue::{CarriedState, QueryLimits},
+    registry::{Agent, AgentId, Displaced, Identity, Refusal, Registry, Status, UnknownAgent},
+    samples::Samples,
+};
+
+/// The registry, and beside each agent in it the entry that serves it.
+#[derive(Debug)]
+pub(super) struct Agents {
+    registry: Registry,
+    entries: BTreeMap<AgentId, AgentEntry>,
+    limits: QueryLimits,
+    counters: Arc<Counters>,
+    last_generation: u64,
+}
+
+/// A query to one agent whose outcome may be outstanding.
+#[derive(Debug)]
+pub(super) struct PendingResponse {
+    pub(super) id: AgentId,
+    pub(super) identity: Arc<Identity>,
+    receiver: oneshot::Receiver<Outcome<Samples>>,
+    outcome: Option<Outcome<Samples>>,
+}
+
+/// A copy of an agent's state, for `/agents`.
+#[derive(Debug)]
+pub(super) struct AgentSummary {
+    pub(super) agent: Agent,
+    pub(super) status: Status,
+    pub(super) streams: BTreeMap<&'static str, usize>,
+    pub(super) unresponsive: bool,
+    pub(super) outstanding: bool,
+    pub(super) responded: Option<Time>,
+    pub(super) discarded: u64,
+    pub(super) is_duplicate: bool,
+}
+
+/// The agents that a tick removed.
+#[derive(Debug)]
+pub(super) struct Removed {
+    /// Agents without a heartbeat for the cleanup timeout.
+    pub(super) forgotten: Vec<AgentId>,
+    /// Agents that a later registration of the same agent outlived.
+    pub(super) outlived: Vec<AgentId>,
+}
+
+impl Agents {
+    pub(super) fn new(registry: Registry, limits: QueryLimits, counters: Arc<Counters>) -> Self {
+        Self {
+            registry,
+            entries: BTreeMap::new(),
+            limits,
+            counters,
+            last_generation: 0,
+        }
+    }
+
+    /// Registers an agent. Returns the agents that it displaced, and the token that ends its streams.
+    pub(super) fn register(
+        &mut self,
+        now: Time,
+        id: &AgentId,
+        request: &RegisterAgentRequest,
+    ) -> Result<(Displaced, CancellationToken), Refusal> {
+        let displaced = self.registry.register(now, id.clone(), request)?;
+        let mut carried = CarriedState::default();
+        for old in &displaced.replaced {
+            if let Some(entry) = self.remove(old) {
+                carried = entry.queries.carried_state();
+            }
+        }
+        if let Some(old) = &displaced.forgotten {
+            self.remove(old);
+        }
+        let entry = AgentEntry::new(self.limits, carried, Arc::clone(&self.counters));
+        let end = entry.end.clone();
+        self.entries.insert(id.clone(), entry);
+        Ok((displaced, end))
+    }
+
+    pub(super) fn heartbeat(
+        &mut self,
+        now: Time,
+        id: &AgentId,
+        request: RegisterAgentRequest,
+    ) -> Result<(), UnknownAgent> {
+        self.registry.heartbeat(now, id, request)
+    }
+
+    /// Ends all streams of an agent whose registration stream has ended. Returns false if the agent
+    /// was replaced before.
+    pub(super) fn leave(&mut self, now: Time, id: &AgentId) -> bool {
+        self.registry.leave(now, id);
+        let entry = self.entries.get(id);
+        entry.inspect(|entry| entry.end.cancel()).is_some()
+    }
+
+    /// Counts a stream other than the registration's. Returns the token that ends it, or `None` for
+    /// an unknown agent.
+    pub(super) fn open_stream(
+        &mut self,
+        id: &AgentId,
+        method: &'static str,
+    ) -> Option<CancellationToken> {
+        let entry = self.entries.get_mut(id)?;
+        entry.open_stream(method);
+        Some(entry.end.clone())
+    }
+
+    pub(super) fn close_stream(&mut self, id: &AgentId, method: &'static str) {
+        if let Some(entry) = self.entries.get_mut(id) {
+            entry.close_stream(method);
+        }
+    }
+
+    /// Sends requests to the agent on this stream. Returns its generation, or `None` for an unknown
+    /// agent.
+    pub(super) fn open_metrics(
+        &mut self,
+        now: Time,
+        id: &AgentId,
+        outbound: Outbound,
+    ) -> Option<u64> {
+        let profile = self.registry.find(id)?.identity.has_profile();
+        let entry = self.entries.get_mut(id)?;
+        self.last_generation += 1;
+        entry.open_metrics(now, self.last_generation, profile, outbound);
+        Some(self.last_generation)
+    }
+
+    /// Takes note that the metrics stream of this generation has ended.
+    pub(super) fn close_metrics(
+        &mut self,
+        now: Time,
+        id: &AgentId,
+        generation: u64,
+        oversized: bool,
+    ) {
+        if let (Some(agent), Some(entry)) = (self.registry.find(id), self.entries.get_mut(id)) {
+            let profile = agent.identity.has_profile();
+            entry.close_metrics(now, generation, profile, oversized);
+        }
+    }
+
+    /// Returns the agent's identity if somebody waits for the message that begins now.
+    pub(super) fn awaited(&self, id: &AgentId, generation: u64) -> Option<Arc<Identity>> {
+        let awaited = self.entries.get(id)?.queries.is_waiting_on(generation);
+        let agent = self.registry.find(id)?;
+        awaited.then(|| Arc::clone(&agent.identity))
+    }
+
+    /// Takes a message of a metrics stream; `kept` is false if it did not fit into memory.
+    pub(super) fn on_part(
+        &mut self,
+        now: Time,
+        id: &AgentId,
+        generation: u64,
+        part: ResponsePart<Samples>,
+        kept: bool,
+    ) {
+        if let Some(entry) = self.entries.get_mut(id) {
+            entry.on_part(now, generation, part, kept);
+        }
+    }
+
+    /// Returns the agents whose identity satisfies `selects`.
+    pub(super) fn select(&self, selects: impl Fn(&Identity) -> bool) -> Vec<AgentId> {
+        let agents = self.registry.agents();
+        let selected = agents.filter(|agent| selects(&agent.identity));
+        selected.map(|agent| agent.id.clone()).collect()
+    }
+
+    /// Queues a query for each of these agents. Unknown ones are left out.
+    pub(super) fn query(
+        &mut self,
+        now: Time,
+        query: Query,
+        names: &MetricNames,
+        deadline: Time,
+        agents: &[AgentId],
+    ) -> Vec<PendingResponse> {
+        let known = agents.iter().filter_map(|id| {
+            let identity = Arc::clone(&self.registry.find(id)?.identity);
+            let entry = self.entries.get_mut(id)?;
+            Some(PendingResponse {
+                id: id.clone(),
+                identity,
+                receiver: entry.query(now, query, names, deadline),
+                outcome: None,
+            })
+        });
+        known.collect()
+    }
+
+    /// Acts on the deadlines that have passed, and removes the agents that were away for too long.
+    pub(super) fn on_tick(&mut self, now: Time) -> Removed {
+        for entry in self.entries.values_mut() {
+            entry.on_tick(now);
+        }
+        let removed = Removed {
+            forgotten: self.registry.sweep(now),
+            outlived: self.registry.drop_outlived(now),
+        };
+        for id in removed.forgotten.iter().chain(&removed.outlived) {
+            self.remove(id);
+        }
+        debug_assert!(self.entries.len() == self.registry.agents().count());
+        removed
+    }
+
+    /// Returns a summary of every agent, in the order of their ids.
+    pub(super) fn summaries(&self, now: Time) -> Vec<AgentSummary> {
+        let duplicates = self.registry.duplicates(now);
+        let summary = |agent: &Agent| {
+            let entry = self.entries.get(&agent.id)?;
+            Some(AgentSummary {
+                status: self.registry.status(now, agent),
+                streams: entry.streams.clone(),
+                unresponsive: entry.queries.is_unresponsive(),
+                outstanding: entry.queries.is_outstanding(),
+                responded: entry.queries.responded(),
+                discarded: entry.queries.discarded(),
+                is_duplicate: duplicates.binary_search(&agent.id).is_ok(),
+                agent: agent.clone(),
+            })
+        };
+        self.registry.agents().filter_map(summary).collect()
+    }
+
+    /// Returns the number of online agents, and of all.
+    pub(super) fn census(&self, now: Time) -> (usize, usize) {
+        let online = self
+            .registry
+            .agents()
+            .filter(|agent| self.registry.status(now, agent) == Status::Online);
+        (online.count(), self.registry.agents().count())
+    }
+
+    fn remove(&mut self, id: &AgentId) -> Option<AgentEntry> {
+        let entry = self.entries.remove(id);
+        entry.inspect(|entry| entry.end.cancel())
+    }
+}
+
+impl PendingResponse {
+    /// Waits for the outcome, which [`PendingResponse::outcome`] returns.
+    ///
+    /// # Cancel safety
+    ///
+    /// An outcome that has arrived is kept.
+    pub(super) async fn settle(&mut self) {
+        if !self.receiver.is_terminated() {
+            self.outcome = (&mut self.receiver).await.ok();
+        }
+    }
+
+    /// Returns the outcome that has arrived; `None` if the agent was forgotten meanwhile.
+    pub(super) fn outcome(&mut self) -> Option<Outcome<Samples>> {
+        let settled = self.outcome.take();
+        settled.or_else(|| self.receiver.try_recv().ok())
+    }
+}
