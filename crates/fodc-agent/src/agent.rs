@@ -1,4 +1,4 @@
-//! The agent: scrapes, records, answers.
+//! The agent: scrapes endpoints, records their samples and serves the record.
 //!
 //! ```text
 //!   endpoints ──> pollers (one task each) ──> recording thread ──> record
@@ -6,45 +6,45 @@
 //!                        /metrics, /readyz, remote read <───────────┼──> uplink ──> proxy
 //! ```
 //!
-//! It runs without a proxy as a recorder and exporter, and with one whatever the proxy does: none of
-//! these parts waits for another. Reading the record does not stop recording.
+//! Without a proxy it is a recorder and exporter, and with one it remains that whatever the proxy
+//! does: no part waits for another. Reading the record does not interrupt recording.
 
-mod attach;
-mod board;
-mod clock;
+mod app_state;
 mod config;
 mod http;
-mod record;
+mod memory_budget;
+mod record_queries;
 mod recording;
 mod remote_read;
-mod responder;
-mod room;
-mod views;
+mod sample_store;
+mod source_views;
+mod status;
+mod target_labels;
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
-use steadfast_recorder::{OpenError, OpenReport, Options, Reader, Recorders};
+use steadfast_recorder::{LimitError, OpenError, OpenReport, Options, Reader, Recorders};
 use steadfast_session::Status;
 use tokio::{
     net::TcpListener,
     sync::watch,
     task::{JoinSet, spawn_blocking},
-    time::{Instant, timeout, timeout_at},
+    time::{self, Instant, timeout_at},
 };
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use self::{
-    board::Board,
-    http::{Face, Server},
-    recording::{Recording, RecordingError, sync_regularly},
-    responder::RecordResponder,
-    room::Room,
-    views::Views,
+    app_state::AppState,
+    http::Server,
+    memory_budget::MemoryBudget,
+    recording::{Recording, RecordingError, RecordingQueue, sync_regularly},
+    sample_store::RecordSampleStore,
+    source_views::SourceViews,
+    status::AgentStatus,
 };
 pub use self::{
-    clock::{Clock, SystemClock},
-    config::{Config, ConfigFault, ConfigFaults, ReadLimits, RecordPlace, UplinkConfig},
-    record::page_kind,
+    config::{Config, ConfigFault, ConfigFaults, ConfigProblem, ReadLimits, Storage, UplinkConfig},
+    record_queries::page_kind,
 };
 use crate::{
     identity::{Identity, IdentityFaults},
@@ -53,11 +53,26 @@ use crate::{
 };
 
 /// A running agent. Dropping it cuts everything; [`Agent::stop`] ends it in order.
+///
+/// ```no_run
+/// use std::time::Duration;
+///
+/// use steadfast_fodc_agent::{Agent, Config, Storage, scrape::Endpoint};
+///
+/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// let mut config = Config::new(vec![Endpoint::new("http://localhost:9100/metrics")?]);
+/// config.record = Storage::Directory("record".into());
+/// let agent = Agent::start(config).await?;
+/// println!("metrics at {:?}", agent.addresses().http);
+/// agent.stop(Duration::from_secs(10)).await?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct Agent {
     addresses: Addresses,
     opened: OpenReport,
-    board: Arc<Board>,
+    status: Arc<AgentStatus>,
     stop: DropGuard,
     pollers: JoinSet<()>,
     server: Option<Server>,
@@ -65,115 +80,101 @@ pub struct Agent {
     recording: Recording,
 }
 
-/// Where an agent listens.
+/// The addresses on which an agent listens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Addresses {
-    /// Its HTTP server, with the port that port 0 became.
+    /// The address of the HTTP server, with the port that the system chose for port 0.
     pub http: Option<SocketAddr>,
 }
 
-/// Why an agent did not start.
+/// The reason why an agent did not start.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StartError {
-    /// The settings are wrong.
+    /// The settings are invalid.
     #[error(transparent)]
     Config(#[from] ConfigFaults),
-    /// The record can not be opened.
+    /// The record cannot be opened.
     #[error(transparent)]
     Record(#[from] OpenError),
-    /// The record takes no more sources.
-    #[error("the record can not take all endpoints: {0}")]
-    Sources(steadfast_recorder::LimitError),
-    /// The uplink can not work like this.
-    #[error("the uplink: {0}")]
+    /// The record has no capacity for the sources of all endpoints.
+    #[error("record cannot hold all endpoints: {0}")]
+    Sources(LimitError),
+    /// The settings of the uplink are invalid.
+    #[error("uplink: {0}")]
     Uplink(#[from] BuildFaults),
-    /// The address is taken, or not ours.
-    #[error("can not listen on {address}: {error}")]
+    /// The address is in use or not available.
+    #[error("cannot listen on {address}: {source}")]
     Listen {
-        /// Where it should have listened.
+        /// The configured address.
         address: SocketAddr,
-        /// What the system says.
-        #[source]
-        error: io::Error,
+        /// The error of the system.
+        source: io::Error,
     },
-    /// The system refused something else.
-    #[error("can not start the agent: {0}")]
+    /// Another operation of the system failed.
+    #[error("cannot start the agent: {0}")]
     Io(#[from] io::Error),
 }
 
-/// The deadline passed before the record was made durable: its disk does not answer. What is
-/// recorded is in the hands of the system.
+/// The error of a stop whose deadline passed before the record was durable. The system still has
+/// the recorded data and writes it when the disk responds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the record's disk did not answer within {0:?}")]
+#[error("disk of the record did not respond within {0:?}")]
 pub struct StopTimeout(pub Duration);
 
 impl Agent {
-    /// Starts everything. The listener is bound and the record open when it returns, and the first
-    /// readings are under way.
+    /// Starts an agent. When this returns, the listener is bound, the record is open and the first
+    /// scrapes are under way.
     ///
     /// # Errors
     ///
-    /// With all faults of the settings at once, or with what the system refused. Nothing runs then.
+    /// All faults of the settings at once, or an error of the system. Nothing runs then.
     ///
     /// # Panics
     ///
     /// Outside a tokio runtime with timers and sockets.
     pub async fn start(mut config: Config) -> Result<Self, StartError> {
         config.check()?;
-        let room = Room::of(&config);
-        config.page = room.limits(config.page);
-        config.budget = room.record;
+        let budget = MemoryBudget::new(&config);
+        config.page = budget.page_limits(config.page);
+        config.budget = budget.record;
+        // The port comes first: a second agent must not touch the record of the first.
         let listener = match config.listen {
             Some(address) => {
                 let bound = TcpListener::bind(address).await;
-                Some(bound.map_err(|error| StartError::Listen { address, error })?)
+                Some(bound.map_err(|source| StartError::Listen { address, source })?)
             }
             None => None,
         };
         let (recorders, opened) = open(&config).await?;
         let urls = config.endpoints.iter().map(Endpoint::source);
-        let board = Arc::new(Board::new(urls));
-        let (recording, mailboxes) = Recording::start(recorders, &config, Arc::clone(&board))?;
+        let status = Arc::new(AgentStatus::new(urls));
+        let (recording, queues) = Recording::start(recorders, &config, Arc::clone(&status))?;
 
-        let views = Arc::new(Views::new(&config.endpoints));
+        let views = Arc::new(SourceViews::new(&config.endpoints));
         let uplink = match &config.uplink {
             Some(settings) => {
-                let responder = RecordResponder::new(recording.window(), Arc::clone(&views));
-                Some(uplink(settings, responder)?)
+                let store = RecordSampleStore::new(recording.record(), Arc::clone(&views));
+                Some(start_uplink(settings, store)?)
             }
             None => None,
         };
         let server = match listener {
             Some(listener) => {
-                let face = Face::new(&config, views, recording.window(), Arc::clone(&board));
-                Some(Server::start(listener, face.router())?)
+                let state = AppState::new(&config, views, recording.record(), Arc::clone(&status));
+                Some(Server::start(listener, http::router(state))?)
             }
             None => None,
         };
         let stop = CancellationToken::new();
-        let mut pollers = JoinSet::new();
-        if let Some(mailbox) = mailboxes.first() {
-            let mailbox = mailbox.clone();
-            pollers.spawn(sync_regularly(mailbox, config.sync_every, stop.clone()));
-        }
-        for (endpoint, mailbox) in config.endpoints.iter().zip(mailboxes) {
-            let poller = Poller::new(
-                endpoint.clone(),
-                config.interval,
-                config.fetch_limits(),
-                Arc::clone(&config.clock),
-                mailbox,
-            );
-            pollers.spawn(poller.run(stop.clone()));
-        }
+        let pollers = start_pollers(&config, queues, &stop);
         Ok(Self {
             addresses: Addresses {
                 http: server.as_ref().map(Server::address),
             },
             opened,
-            board,
+            status,
             stop: stop.drop_guard(),
             pollers,
             server,
@@ -182,35 +183,35 @@ impl Agent {
         })
     }
 
-    /// Where it listens.
+    /// Returns the addresses on which it listens.
     #[must_use]
     pub fn addresses(&self) -> Addresses {
         self.addresses
     }
 
-    /// What was found in the directory of the record; nothing of a record in memory.
+    /// Returns the report of opening the record. It is empty for a record in memory.
     #[must_use]
     pub fn opened(&self) -> &OpenReport {
         &self.opened
     }
 
-    /// The uplink to the proxy, if there is to be one: its state, its counters.
+    /// Returns the uplink to the proxy, if one is configured.
     #[must_use]
     pub fn uplink(&self) -> Option<&Uplink> {
         self.uplink.as_ref().map(|(uplink, _)| uplink)
     }
 
-    /// How the registration with the proxy is and why; `None` without a proxy.
+    /// Returns the status of the registration with the proxy; `None` without one.
     #[must_use]
     pub fn uplink_state(&self) -> Option<Status> {
         self.uplink().map(Uplink::status)
     }
 
-    /// From now on the agent is this one to the proxy; without one nothing changes.
+    /// Replaces the identity under which the agent is registered. Without a proxy it does nothing.
     ///
     /// # Errors
     ///
-    /// All that is wrong with it. The agent stays who it was.
+    /// The faults of the identity, which is then not replaced.
     pub fn set_identity(&self, identity: Identity) -> Result<(), IdentityFaults> {
         identity.check()?;
         if let Some((_, current)) = &self.uplink {
@@ -219,19 +220,19 @@ impl Agent {
         Ok(())
     }
 
-    /// The record as it is now; `None` when recording has ended.
+    /// Returns the current record; `None` if recording has ended.
     pub async fn reader(&self) -> Option<Reader> {
-        let snapshot = self.recording.window().look().await;
+        let snapshot = self.recording.record().snapshot().await;
         snapshot.ok().map(|snapshot| snapshot.reader)
     }
 
-    /// Why the agent does not do its work, if it does not: what `/readyz` says.
+    /// Returns the reason why the agent is not ready, as `/readyz` does; `None` if it is.
     #[must_use]
     pub fn unready(&self) -> Option<String> {
-        self.board.read().unready()
+        self.status.snapshot().unready()
     }
 
-    /// Resolves when recording has ended by itself, which it does only by a fault of this program.
+    /// Waits until recording ends by itself, which only a bug of this program causes.
     ///
     /// # Cancel safety
     ///
@@ -240,47 +241,47 @@ impl Agent {
         self.recording.ended().await;
     }
 
-    /// Ends the agent in order: no endpoint is read any more, requests under way are answered, the
-    /// proxy is left, the record is made durable. Within `deadline` no task, thread or socket of it is left.
+    /// Stops the agent in order: stops scraping, answers the requests under way, leaves the proxy and
+    /// makes the record durable. No task, thread or socket is left within `timeout`.
     ///
     /// # Errors
     ///
-    /// If the record's disk does not answer in time.
+    /// If the disk of the record does not respond in time.
     ///
     /// # Cancel safety
     ///
-    /// Dropped in the middle, it goes on as dropping the agent does.
-    pub async fn stop(mut self, deadline: Duration) -> Result<(), StopTimeout> {
-        let until = Instant::now() + deadline;
+    /// Dropping the future cuts what is left, as dropping the agent does.
+    pub async fn stop(mut self, timeout: Duration) -> Result<(), StopTimeout> {
+        let deadline = Instant::now() + timeout;
         self.stop.disarm().cancel();
         let (server, uplink) = (self.server.take(), self.uplink.take());
-        let answering = async {
+        let serving = async {
             if let Some(server) = server {
-                server.stop(deadline / 2).await;
+                server.stop(timeout / 2).await;
             }
         };
         let leaving = async {
             if let Some((uplink, _identity)) = uplink {
-                timeout(deadline / 2, uplink.disconnect()).await.ok();
+                time::timeout(timeout / 2, uplink.disconnect()).await.ok();
                 uplink.close().await;
             }
         };
-        let reading = async { while self.pollers.join_next().await.is_some() {} };
-        // Whoever still gets an answer gets it from the record, and no empty one.
-        let ended = timeout_at(until, async {
-            tokio::join!(answering, leaving, reading);
+        let scraping = async { while self.pollers.join_next().await.is_some() {} };
+        // The record ends last: until then a response would otherwise be empty.
+        let ended = timeout_at(deadline, async {
+            tokio::join!(serving, leaving, scraping);
             self.recording.end().await;
         });
-        ended.await.map_err(|_| StopTimeout(deadline))
+        ended.await.map_err(|_| StopTimeout(timeout))
     }
 }
 
-fn uplink(
+fn start_uplink(
     settings: &UplinkConfig,
-    responder: RecordResponder,
+    store: RecordSampleStore,
 ) -> Result<(Uplink, watch::Sender<Identity>), StartError> {
     let identity = watch::Sender::new(settings.identity.clone());
-    let uplink = Uplink::builder(&settings.proxy, identity.subscribe(), responder)
+    let uplink = Uplink::builder(&settings.proxy, identity.subscribe(), store)
         .heartbeat_interval(settings.heartbeat_interval)
         .reconnect_interval(settings.reconnect_interval)
         .build()?;
@@ -288,17 +289,41 @@ fn uplink(
     Ok((uplink, identity))
 }
 
+/// Starts the task of each endpoint, and one that syncs the record.
+fn start_pollers(
+    config: &Config,
+    queues: Vec<RecordingQueue>,
+    stop: &CancellationToken,
+) -> JoinSet<()> {
+    let mut pollers = JoinSet::new();
+    if let Some(queue) = queues.first() {
+        let queue = queue.clone();
+        pollers.spawn(sync_regularly(queue, config.sync_every, stop.clone()));
+    }
+    for (endpoint, queue) in config.endpoints.iter().zip(queues) {
+        let poller = Poller::new(
+            endpoint.clone(),
+            config.interval,
+            config.scrape_limits(),
+            Arc::clone(&config.clock),
+            queue,
+        );
+        pollers.spawn(poller.run(stop.clone()));
+    }
+    pollers
+}
+
 async fn open(config: &Config) -> Result<(Recorders, OpenReport), StartError> {
     let mut options = Options::default();
     options.budget = config.budget;
     options.sync_every = config.sync_every;
     options.honor_timestamps = config.honor_timestamps;
-    let place = config.record.clone();
-    let opened = spawn_blocking(move || match place {
-        RecordPlace::Memory => {
+    let storage = config.record.clone();
+    let opened = spawn_blocking(move || match storage {
+        Storage::Memory => {
             Recorders::in_memory(options).map(|recorders| (recorders, OpenReport::default()))
         }
-        RecordPlace::Directory(path) => Recorders::open(&path, options),
+        Storage::Directory(path) => Recorders::open(&path, options),
     });
     let opened = opened.await.map_err(io::Error::other)?;
     Ok(opened?)
@@ -308,7 +333,7 @@ impl From<RecordingError> for StartError {
     fn from(error: RecordingError) -> Self {
         match error {
             RecordingError::Open(error) => Self::Record(error),
-            RecordingError::Refused(refused) => Self::Sources(refused),
+            RecordingError::Limit(error) => Self::Sources(error),
             RecordingError::Thread(error) => Self::Io(error),
         }
     }

@@ -1,32 +1,45 @@
-//! Reads endpoints into the record.
+//! Scrapes endpoints.
 //!
-//! One task for each endpoint: it waits for its tick (`schedule`), asks the endpoint
-//! (`fetch`), and hands what arrives, piece by piece, to whoever keeps the record (`Intake`). A
-//! page is never held whole, and a reading that did not come to its end is never a reading: it is
-//! missed, with the reason. The next tick is the retry; nothing is tried twice within one.
+//! Each endpoint has one task. It waits for the next tick ([`schedule`]), requests the page
+//! ([`fetch`]) and hands it piece by piece to a [`PageSink`], so that a page is never held whole. A
+//! scrape that does not reach the end of its page is missed, with the reason. It is not repeated:
+//! the next tick is the retry.
+//!
+//! ```
+//! use steadfast_fodc_agent::scrape::Endpoint;
+//!
+//! let endpoint = Endpoint::new("http://localhost:9100/metrics")?.label("job", "node");
+//! assert_eq!(endpoint.labels()["instance"], "localhost:9100");
+//! # Ok::<(), steadfast_fodc_agent::scrape::EndpointFault>(())
+//! ```
 
 mod address;
 mod body;
 mod connection;
 mod endpoint;
+mod error;
 mod fetch;
-mod miss;
 mod poll;
 mod schedule;
-
-pub(crate) use self::poll::{Intake, Poller, Reading};
-pub use self::{
-    endpoint::{Endpoint, EndpointFault},
-    miss::Miss,
-};
+mod sink;
 
 use std::time::Duration;
 
-/// What one reading of one endpoint may cost.
+pub(crate) use self::{
+    endpoint::HEALTH_PREFIX,
+    poll::Poller,
+    sink::{PageSink, ScrapeOutcome},
+};
+pub use self::{
+    endpoint::{Endpoint, EndpointFault},
+    error::ScrapeError,
+};
+
+/// The limits of one scrape.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct FetchLimits {
-    /// Limit on one reading, from looking up the address to the last byte.
-    pub timeout: Duration,
-    /// Bytes of a page, on the wire and unpacked alike. Default 64 MiB.
-    pub body_bytes: u64,
+pub(crate) struct ScrapeLimits {
+    /// The time from the lookup of the address to the last byte.
+    pub(crate) timeout: Duration,
+    /// The bytes of a page, on the wire and unpacked alike.
+    pub(crate) body_bytes: u64,
 }

@@ -1,20 +1,20 @@
-//! From the agent up to the proxy: registration, heartbeats, answers.
+//! The agent's connection to its proxy: registration, heartbeats and responses to queries.
 //!
-//! Two links and nothing beside them. The *registration* dials, and everything hangs on it; the
-//! *metrics stream* borrows its connection and begins again alone. There is no second loop that tries
-//! again anywhere, and nobody here sleeps.
+//! An uplink consists of two links. The *registration* opens the connection and sends heartbeats.
+//! The *metrics stream* shares that connection, carries queries and responses, and is reopened on
+//! its own. Only the sessions of these links retry; there is no other reconnect loop.
 //!
 //! ```no_run
-//! use steadfast_fodc_agent::{identity::Identity, uplink::{Responder, Uplink}};
+//! use steadfast_fodc_agent::{identity::Identity, uplink::{SampleStore, Uplink}};
 //! use tokio::sync::watch;
 //!
-//! # async fn example(record: impl Responder) -> Result<(), Box<dyn std::error::Error>> {
+//! # async fn example(store: impl SampleStore) -> Result<(), Box<dyn std::error::Error>> {
 //! let identity = watch::Sender::new(Identity {
 //!     role: "ROLE_DATA".to_owned(),
 //!     pod_name: "db-0".to_owned(),
 //!     ..Identity::default()
 //! });
-//! let uplink = Uplink::builder("127.0.0.1:17912", identity.subscribe(), record).build()?;
+//! let uplink = Uplink::builder("127.0.0.1:17912", identity.subscribe(), store).build()?;
 //! uplink.start();
 //! // … and when the agent stops:
 //! uplink.disconnect().await;
@@ -23,20 +23,21 @@
 //! # }
 //! ```
 
-mod answer;
-mod answerer;
 mod builder;
-mod limits;
-mod metrics;
-mod question;
+mod counters;
+mod message_limit;
+mod metrics_stream;
+mod query;
+mod query_responder;
 mod registration;
-mod responder;
+mod response;
+mod sample_store;
 mod supervisor;
-mod tally;
 
 use std::{fmt, sync::Arc, time::Duration};
 
 use steadfast::{ConnectError, Link, Outage, grpc, transport::Connection};
+use steadfast_fodc_model::identity::Identity;
 use steadfast_session::Status;
 use tokio::{sync::watch, time::timeout};
 use tokio_util::{
@@ -46,18 +47,17 @@ use tokio_util::{
 
 pub use self::{
     builder::{BuildFaults, Builder},
+    counters::Counters,
     registration::Registered,
-    responder::{Responder, Series, Unreadable, Visitor, Wanted},
-    tally::Counters,
+    sample_store::{SampleStore, Series, StoreError, Visit, Visitor},
 };
-use self::{registration::Registration, supervisor::Shown, tally::Tally};
-use steadfast_fodc_model::identity::Identity;
+use self::{counters::AtomicCounters, registration::Registration, supervisor::StreamStatus};
 
 /// An agent's connection to its proxy.
 ///
-/// Connected means that the proxy answered the registration with success and an id; the metrics stream
-/// has a state of its own and gates nothing. Clones are handles of the same uplink; when the last one is
-/// dropped it closes as with [`Uplink::close`], without anybody waiting for it.
+/// It is connected once the proxy has accepted the registration with an id; the metrics stream has a
+/// status of its own and delays nothing. Clones are handles of the same uplink. Dropping the last one
+/// closes the uplink as [`Uplink::close`] does, without waiting.
 pub struct Uplink<C: Connection = grpc::Connection> {
     inner: Arc<Inner<C>>,
 }
@@ -65,57 +65,56 @@ pub struct Uplink<C: Connection = grpc::Connection> {
 struct Inner<C: Connection> {
     link: Link<Registration, C>,
     registered: Arc<watch::Sender<Option<Registered>>>,
-    metrics: Arc<Shown>,
-    tally: Arc<Tally>,
+    metrics: Arc<StreamStatus>,
+    counters: Arc<AtomicCounters>,
     tasks: TaskTracker,
     cancel: CancellationToken,
     _cancel_on_drop: DropGuard,
 }
 
-/// For the end of the streams on a connection that is cut already.
+/// The time for streams to end on a connection that is already cut.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
 impl Uplink {
-    /// An uplink to the proxy at `address`, `host:port`, of the agent that `identity` says now and
-    /// later, answering from `responder`.
+    /// Returns a builder of an uplink to the proxy at `address` (`host:port`). The agent registers
+    /// with the current `identity` and follows its changes; responses are read from `store`.
     #[must_use]
     pub fn builder(
         address: impl Into<String>,
         identity: watch::Receiver<Identity>,
-        responder: impl Responder,
+        store: impl SampleStore,
     ) -> Builder {
-        Builder::new(address.into(), identity, Arc::new(responder))
+        Builder::new(address.into(), identity, Arc::new(store))
     }
 }
 
 impl<C: Connection> Uplink<C> {
-    /// Begins to work towards a registration, without waiting for it. Harmless when begun already;
-    /// after [`Uplink::disconnect`] it begins anew. A closed uplink stays closed.
+    /// Starts to register without waiting. It does nothing if started already or closed, and starts
+    /// again after [`Uplink::disconnect`].
     pub fn start(&self) {
-        // A closed link says so to whoever waits for it.
+        // A closed link reports that to callers of `connect`.
         self.inner.link.start().ok();
     }
 
-    /// Waits until the agent is registered, working towards it if nobody does yet.
+    /// Waits until the agent is registered, starting if necessary.
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future gives up the answer; the uplink goes on.
+    /// Dropping the future drops the result; the uplink continues.
     ///
     /// # Errors
     ///
-    /// After three failed attempts, while the uplink goes on trying; when it is disconnected or closed;
-    /// when ten requests wait already.
+    /// After three failed attempts, while the uplink continues to try; when it is disconnected or
+    /// closed; when ten requests wait already.
     pub async fn connect(&self) -> Result<(), ConnectError> {
         self.inner.link.connect().await
     }
 
-    /// Keeps the registration, and everything on it, if the proxy answers a probe within 5 s;
-    /// registers anew otherwise.
+    /// Probes the proxy, and registers again if it does not respond within 5 s.
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future gives up the answer; the uplink goes on.
+    /// Dropping the future drops the result; the uplink continues.
     ///
     /// # Errors
     ///
@@ -124,72 +123,72 @@ impl<C: Connection> Uplink<C> {
         self.inner.link.reconnect().await
     }
 
-    /// Ends the registration in order, and the metrics stream with it, 4 s at most. Nothing is attempted
-    /// until [`Uplink::start`]. Harmless when there is nothing to end.
+    /// Ends the registration and the metrics stream in order, within 4 s. The uplink is then idle
+    /// until [`Uplink::start`].
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future gives up the wait, not the ending.
+    /// Dropping the future stops waiting; the streams still end.
     pub async fn disconnect(&self) {
         self.inner.link.leave().await;
         let mut metrics = self.inner.metrics.subscribe();
         let ended = metrics.wait_for(Option::is_none);
-        // What is still ending is on a connection that is cut, and ends by itself.
+        // The connection is cut by now, so a stream that is still there ends by itself.
         timeout(CLOSE_TIMEOUT, ended).await.ok();
     }
 
-    /// Ends everything at once and for good, and waits until no task and no socket is left, 2 s at most. A
-    /// proxy that is to be told that the agent leaves is told by [`Uplink::disconnect`] before.
+    /// Closes the uplink for good and waits, at most 2 s, until no task and no socket is left. Call
+    /// [`Uplink::disconnect`] before to tell the proxy that the agent leaves.
     ///
-    /// A thread that is stuck in the record is not waited for.
+    /// A thread that is stuck in the store is not waited for.
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future gives up the wait, not the closing.
+    /// Dropping the future stops waiting; the uplink still closes.
     pub async fn close(&self) {
         self.inner.link.close().await;
         self.inner.cancel.cancel();
         timeout(CLOSE_TIMEOUT, self.inner.tasks.wait()).await.ok();
     }
 
-    /// The state of the registration and why it is so.
+    /// Returns the status of the registration.
     #[must_use]
     pub fn status(&self) -> Status {
         self.inner.link.status()
     }
 
-    /// Follows the state of the registration; the newest value tells the whole.
+    /// Subscribes to the status of the registration. The newest value is complete by itself.
     #[must_use]
     pub fn watch(&self) -> watch::Receiver<Status> {
         self.inner.link.watch()
     }
 
-    /// Follows the registration that holds.
+    /// Subscribes to the current registration.
     #[must_use]
     pub fn registered(&self) -> watch::Receiver<Option<Registered>> {
         self.inner.registered.subscribe()
     }
 
-    /// The state of the metrics stream, while a registration holds.
+    /// Returns the status of the metrics stream while the agent is registered.
     #[must_use]
     pub fn metrics_status(&self) -> Option<Status> {
         let metrics = self.inner.metrics.borrow().clone();
         metrics.map(|status| status.borrow().clone())
     }
 
-    /// What the uplink counted.
+    /// Returns the counters of the uplink.
     #[must_use]
     pub fn counters(&self) -> Counters {
-        self.inner.tally.now()
+        self.inner.counters.snapshot()
     }
 
-    /// What the registration's link counted: attempts, ends and their reasons.
+    /// Returns the counters of the registration's link: attempts, ends and their reasons.
     #[must_use]
     pub fn link_counters(&self) -> steadfast::Counters {
         self.inner.link.counters()
     }
 
-    /// The newest outages and what they consisted of, at most 64, oldest first.
+    /// Returns the newest outages, at most 64, oldest first.
     #[must_use]
     pub fn outages(&self) -> Vec<Outage> {
         self.inner.link.outages()

@@ -272,7 +272,7 @@ async fn get_and_head_and_readiness() {
     assert!(
         unready
             .text()
-            .contains("1 endpoints have not been read yet")
+            .contains("1 endpoints have not been scraped yet")
     );
     assert!(agent.unready().is_some());
     assert_eq!(http::get(address, "/livez").await.status, 200);

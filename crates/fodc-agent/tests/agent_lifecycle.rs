@@ -16,16 +16,14 @@ use agent_support::{
 };
 use steadfast::session::State;
 use steadfast_chaos::{Fault, Reach};
-use steadfast_fodc_agent::{
-    Agent, Config, RecordPlace, StartError, UplinkConfig, identity::Identity,
-};
+use steadfast_fodc_agent::{Agent, Config, StartError, Storage, UplinkConfig, identity::Identity};
 use steadfast_fodc_proxy::{self as proxy, Proxy};
 use steadfast_recorder::{OpenError, Selector};
 use tokio::time::{Instant, sleep};
 
 fn in_directory(url: &str, directory: &Path) -> Config {
     let mut config = config([url]);
-    config.record = RecordPlace::Directory(directory.to_owned());
+    config.record = Storage::Directory(directory.to_owned());
     config
 }
 

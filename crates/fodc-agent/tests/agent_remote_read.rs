@@ -270,10 +270,10 @@ async fn what_can_not_be_answered_is_refused_with_the_reason() {
         .compress_vec(b"\xff\xff\xff")
         .unwrap();
     for (body, status, told) in [
-        (b"not snappy".to_vec(), 400, "not one block of snappy"),
+        (b"not snappy".to_vec(), 400, "not one snappy block"),
         (not_proto, 400, "not a ReadRequest"),
-        (bomb, 400, "unpacks to 8388608 bytes"),
-        (packed(&chunks_only), 400, "only answers in chunks"),
+        (bomb, 400, "request has 8388608 bytes"),
+        (packed(&chunks_only), 400, "only streamed chunks"),
         (packed(&bad), 400, "unclosed group"),
         (packed(&escapes), 400, "unopened group"),
         (packed(&expressions), 400, "17 matchers with expressions"),

@@ -88,10 +88,7 @@ async fn a_gzip_bomb_is_cut_off_in_bounded_memory() {
     .await;
     let grown = resident().saturating_sub(before);
     assert!(grown < 64 << 20, "{grown} bytes more are resident");
-    assert!(
-        told.contains("the page is longer than 4194304 bytes"),
-        "{told}"
-    );
+    assert!(told.contains("page is longer than 4194304 bytes"), "{told}");
 }
 
 #[tokio::test]
@@ -119,7 +116,7 @@ async fn a_content_length_beyond_the_body_is_a_half_page() {
     let answer =
         raw_answer("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhostile 1\nhostile2 2\n");
     let told = missed(answer, "half_body", nothing).await;
-    assert!(told.contains("the answer ended before its end"), "{told}");
+    assert!(told.contains("response is incomplete"), "{told}");
 }
 
 #[tokio::test]
@@ -154,7 +151,7 @@ async fn an_endpoint_that_says_nothing_is_given_up() {
         config.timeout = Some(Duration::from_millis(300));
     })
     .await;
-    assert!(told.contains("no complete answer within 300ms"), "{told}");
+    assert!(told.contains("no complete response within 300ms"), "{told}");
 }
 
 #[tokio::test]

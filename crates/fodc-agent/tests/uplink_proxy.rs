@@ -57,7 +57,7 @@ fn hasty(proxy: &Proxy, record: Regular) -> Uplink {
     agent(proxy.grpc_address().to_string(), record)
         .reconnect_interval(Duration::from_millis(100))
         .clock(move || record.seconds.1 * 1_000)
-        .answer_within(Duration::from_secs(16))
+        .response_timeout(Duration::from_secs(16))
         .tune(|config| Config {
             stable_after: Duration::from_millis(20),
             recovery: Recovery::Spread(Duration::from_millis(50)),
@@ -198,7 +198,7 @@ async fn fodc_o17_a_window_far_larger_than_a_message_arrives_whole_at_our_proxy(
     let time = rfc3339(BEGAN + 1_800);
     let value = Regular::value(150, (BEGAN + 1_800) * 1_000);
     assert_eq!(samples[&(150, time)].to_bits(), value.to_bits());
-    assert_eq!(uplink.counters().cut, 0);
+    assert_eq!(uplink.counters().truncated, 0);
     assert_eq!(uplink.counters().registrations, 1);
 }
 

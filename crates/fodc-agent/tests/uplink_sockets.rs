@@ -23,7 +23,7 @@ use uplink_support::{
 /// An agent whose seconds are twentieths, so that a test sees many of them.
 fn hasty(
     address: impl Into<String>,
-    record: impl steadfast_fodc_agent::uplink::Responder,
+    record: impl steadfast_fodc_agent::uplink::SampleStore,
 ) -> Uplink {
     agent(address, record)
         .reconnect_interval(Duration::from_millis(100))
@@ -222,7 +222,7 @@ async fn fodc_f6_what_is_too_large_for_the_proxy_is_cut_and_the_agent_stays_who_
         };
         // A busy machine takes its time over so much, and this is not about time.
         let uplink = agent(proxy.addr.to_string(), record)
-            .answer_within(Duration::from_secs(30))
+            .response_timeout(Duration::from_secs(30))
             .build()
             .unwrap();
         uplink.start();
@@ -268,7 +268,7 @@ async fn fodc_o8_a_proxy_that_does_not_take_its_answer_delays_no_heartbeat() {
     );
     assert_eq!(proxy.books().registrations.len(), 1);
     // At most one answer waits, and one is on its way; the other questions were not even read.
-    assert!(uplink.counters().answers <= 3, "{:?}", uplink.counters());
+    assert!(uplink.counters().responses <= 3, "{:?}", uplink.counters());
     let began = Instant::now();
     within("disconnected", uplink.disconnect()).await;
     within("closed", uplink.close()).await;
@@ -342,7 +342,7 @@ async fn a_record_that_is_stuck_is_an_empty_answer_in_time_and_no_heartbeat_is_l
     record.set(true);
     let uplink = agent(proxy.addr.to_string(), record.clone())
         .heartbeat_interval(Duration::from_millis(50))
-        .answer_within(Duration::from_millis(400))
+        .response_timeout(Duration::from_millis(400))
         .build()
         .unwrap();
     uplink.start();

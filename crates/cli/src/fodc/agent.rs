@@ -5,7 +5,7 @@ use std::{net::IpAddr, path::PathBuf, process::ExitCode, time::Duration};
 use anyhow::bail;
 use steadfast::session::{State, Status};
 use steadfast_fodc_agent::{
-    Agent, Config, ConfigFault, RecordPlace, StartError, UplinkConfig, identity::Identity,
+    Agent, Config, ConfigFault, StartError, Storage, UplinkConfig, identity::Identity,
     scrape::Endpoint, uplink::Uplink,
 };
 use steadfast_recorder::OpenError;
@@ -253,11 +253,11 @@ fn config(args: &Args, settings: &mut Settings) -> Config {
     config.honor_timestamps = settings.get_or(keys::HONOR_TIMESTAMPS, given, false);
     let given = args.in_memory.then_some("true");
     config.record = if settings.get_or(keys::IN_MEMORY, given, false) {
-        RecordPlace::Memory
+        Storage::Memory
     } else {
         let default = "steadfast-record".to_owned();
         let folder = settings.get_or(keys::RECORD, args.data.as_deref(), default);
-        RecordPlace::Directory(PathBuf::from(folder))
+        Storage::Directory(PathBuf::from(folder))
     };
     let listen = settings.get(keys::AGENT_LISTEN, args.prometheus_listen_addr.as_deref());
     config.listen = listen.map(|Listen(listen)| listen).or(config.listen);
@@ -431,9 +431,9 @@ fn tell(fault: &ConfigFault, settings: &mut Settings) {
         "uplink.proxy" => keys::PROXY_ADDR,
         "uplink.heartbeat_interval" => keys::AGENT_HEARTBEAT,
         "uplink.reconnect_interval" => keys::RECONNECT,
-        other => return settings.fault(place_of(other), fault.problem.clone()),
+        other => return settings.fault(place_of(other), fault.problem.to_string()),
     };
-    settings.unusable(key, fault.problem.clone());
+    settings.unusable(key, fault.problem.to_string());
 }
 
 /// What several settings are together.

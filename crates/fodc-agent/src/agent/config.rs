@@ -9,118 +9,181 @@ use std::{
     time::Duration,
 };
 
-use steadfast::grpc::Address;
+use steadfast::grpc::{Address, InvalidAddress};
 use steadfast_exposition::Limits as PageLimits;
 
-use super::{Clock, SystemClock, room::EACH_MIN};
 use crate::{
-    identity::Identity,
-    scrape::{Endpoint, FetchLimits},
+    clock::{Clock, SystemClock},
+    identity::{Identity, IdentityFaults},
+    scrape::{Endpoint, ScrapeLimits},
 };
 
-/// Settings of an agent: plain fields with defaults. [`Config::check`] tells what is wrong with them.
+/// The settings of an agent. [`Config::check`] finds their faults.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Config {
-    /// What is scraped. At least one; each page once.
+    /// The endpoints to scrape: at least one, each once.
     pub endpoints: Vec<Endpoint>,
-    /// How often each endpoint is read. Default 1 s.
+    /// The time between two scrapes of an endpoint. Default 1 s.
     pub interval: Duration,
-    /// Limit on one reading; `None` is the interval, or 5 s if that is shorter. A longer one than
-    /// the interval is allowed: the ticks that pass meanwhile are recorded as missed.
+    /// The time limit of a scrape; `None` is the interval, at most 5 s. It may be longer than the
+    /// interval: the ticks that pass meanwhile are recorded as missed.
     pub timeout: Option<Duration>,
-    /// Bytes of one page, on the wire and unpacked alike; a longer one is missed. Default 64 MiB.
-    pub page_bytes: u64,
-    /// What is taken of one page at most: lines, labels and samples beyond it are counted and left
-    /// out. Less is taken where that would not fit the memory for pages.
-    pub page: PageLimits,
-    /// Bytes of memory that pages take while they are read, and from one to the next, of all
-    /// endpoints together; each has the same share. `None` is an eighth of the budget, but at least
-    /// 1 MiB for each endpoint and at most 64 MiB. A budget in memory includes it, up to a quarter.
-    pub page_memory: Option<u64>,
-    /// Whether timestamps on lines are kept beside the time of the reading. Default no: they are
-    /// counted.
-    pub honor_timestamps: bool,
-    /// Where the record is.
-    pub record: RecordPlace,
-    /// Bytes of the record on disk, or of record and pages in memory; the oldest data leaves first.
+    /// The limit on the bytes of a page, on the wire and unpacked alike. A longer page is missed.
     /// Default 64 MiB.
+    pub page_bytes: u64,
+    /// The limits on the contents of a page. Lines, labels and samples beyond them are counted and
+    /// left out. The limits are lowered where they exceed the memory for pages.
+    pub page: PageLimits,
+    /// The memory for pages while they are parsed and from one to the next, in bytes. The endpoints
+    /// share it equally. `None` is an eighth of the budget, at least 1 MiB per endpoint and at most
+    /// 64 MiB. With a record in memory it is part of the budget, at most a quarter.
+    pub page_memory: Option<u64>,
+    /// Keep the timestamps on lines beside the time of the scrape. By default they are counted and
+    /// dropped.
+    pub honor_timestamps: bool,
+    /// The storage of the record.
+    pub record: Storage,
+    /// The maximum size of the record in bytes; the oldest data is evicted first. With a record in
+    /// memory it includes the memory for pages. Default 64 MiB.
     pub budget: u64,
-    /// How often the record is made safe against the loss of power. Default 5 s.
+    /// The time between two syncs of the record to disk. Default 5 s.
     pub sync_every: Duration,
-    /// Where to serve `/metrics`, `/livez`, `/readyz` and remote read; `None` serves nothing.
-    /// Default 127.0.0.1:9090, the original's port on loopback.
+    /// The address that serves `/metrics`, `/livez`, `/readyz` and remote read; `None` serves
+    /// nothing. Default 127.0.0.1:9090: the original's port, on loopback.
     pub listen: Option<SocketAddr>,
-    /// What one remote read may cost.
+    /// The limits on remote reads.
     pub read: ReadLimits,
-    /// The proxy, and who the agent is to it; `None` runs without one.
+    /// The proxy and the identity of the agent; `None` runs without a proxy.
     pub uplink: Option<UplinkConfig>,
-    /// The time of day.
+    /// The clock that stamps scrapes.
     pub clock: Arc<dyn Clock>,
 }
 
-/// Where the record is.
+/// The storage of the record.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum RecordPlace {
-    /// In memory: it ends with the process.
+pub enum Storage {
+    /// Memory; the record ends with the process.
     Memory,
-    /// In files of this directory, which is made if it is not there; the record of an earlier
-    /// process is continued.
+    /// Files in this directory, which is created if it is missing. The record of an earlier process
+    /// is continued.
     Directory(PathBuf),
 }
 
-/// What one remote read may cost.
+/// The limits on remote reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ReadLimits {
-    /// Bytes of an answer before it is packed; a longer one is refused. Default 64 MiB.
+    /// The bytes of a response before compression; a longer one is refused. Default 64 MiB.
     pub bytes: usize,
-    /// How long an answer may take. Default 30 s.
+    /// The time for a response. Default 30 s.
     pub deadline: Duration,
-    /// Reads under way at once; more wait, within their deadline. Default 2.
+    /// The reads that run at once; more wait, within their deadline. Default 2.
     pub concurrent: usize,
 }
 
-/// The proxy, and who the agent is to it.
+/// The proxy and the identity of the agent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UplinkConfig {
-    /// Where the proxy is: `host:port`.
+    /// The address of the proxy: `host:port`.
     pub proxy: String,
-    /// Who the agent is.
+    /// The identity of the agent.
     pub identity: Identity,
-    /// How often it says that it lives, unless the proxy says how often. Default 10 s.
+    /// The heartbeat interval, unless the proxy sets one. Default 10 s.
     pub heartbeat_interval: Duration,
-    /// The first delay before it tries again. Default 5 s.
+    /// The delay before the first retry. Default 5 s.
     pub reconnect_interval: Duration,
 }
 
-/// Everything that is wrong with a [`Config`].
+/// The faults of a [`Config`], at least one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigFaults(Vec<ConfigFault>);
 
-/// One thing that is wrong with a [`Config`].
+/// One fault of a [`Config`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{field}: {problem}")]
 pub struct ConfigFault {
-    /// Name of the setting.
+    /// The path of the setting.
     pub field: &'static str,
-    /// What is wrong, and what would be right.
-    pub problem: String,
+    /// The problem with its value.
+    pub problem: ConfigProblem,
 }
 
-/// Endpoints of one agent.
-const ENDPOINTS_MAX: usize = steadfast_recorder::SOURCES_MAX / SOURCES_PER_ENDPOINT;
+/// The problem with the value of a setting.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConfigProblem {
+    /// No endpoint is configured.
+    #[error("no endpoint is configured")]
+    NoEndpoints,
+    /// More endpoints than an agent can scrape.
+    #[error("{0} endpoints are configured; the limit is {ENDPOINTS_MAX}")]
+    TooManyEndpoints(usize),
+    /// An endpoint is configured twice.
+    #[error("{0} is configured twice")]
+    DuplicateEndpoint(String),
+    /// Two endpoints cannot be told apart.
+    #[error("{0} and {1} have the same labels, so queries cannot tell them apart")]
+    SameLabels(String, String),
+    /// A label has a name that is empty or reserved.
+    #[error("{endpoint} has a label named `{label}`")]
+    LabelName {
+        /// The URL of the endpoint.
+        endpoint: String,
+        /// The name of the label.
+        label: String,
+    },
+    /// A value must not be zero.
+    #[error("must not be zero")]
+    Zero,
+    /// A duration is too short.
+    #[error("is {value:?}; must be at least {least:?}")]
+    TooShort {
+        /// The value.
+        value: Duration,
+        /// The least value.
+        least: Duration,
+    },
+    /// A size is too small for the number of endpoints.
+    #[error("is {bytes} bytes; must be at least {least} for {endpoints} endpoints")]
+    TooSmall {
+        /// The value.
+        bytes: u64,
+        /// The least value.
+        least: u64,
+        /// The number of endpoints.
+        endpoints: usize,
+    },
+    /// The memory for pages leaves too little for the record.
+    #[error("is {bytes} bytes; must be at most a quarter of the budget in memory, {most}")]
+    TooLarge {
+        /// The value.
+        bytes: u64,
+        /// The largest value.
+        most: u64,
+    },
+    /// The address of the proxy is invalid.
+    #[error(transparent)]
+    Address(InvalidAddress),
+    /// The identity of the agent is invalid.
+    #[error(transparent)]
+    Identity(IdentityFaults),
+}
 
-/// An endpoint's page, and what the agent says about reading it.
-const SOURCES_PER_ENDPOINT: usize = 2;
+/// The most endpoints of one agent. Each needs two sources of the record: one for its page and one
+/// for the health of its scrapes.
+const ENDPOINTS_MAX: usize = steadfast_recorder::SOURCES_MAX / 2;
 
 /// The shortest interval: ticks are timed in milliseconds.
 const INTERVAL_MIN: Duration = Duration::from_millis(10);
 
-/// A record smaller than this holds nothing worth having.
+/// The smallest record per endpoint that can hold a useful history, in bytes.
 pub(super) const BUDGET_MIN: u64 = 64 << 10;
 
+/// The smallest memory for the pages of an endpoint, enough for a page of a thousand series.
+pub(super) const PAGE_MEMORY_MIN: u64 = 1 << 20;
+
 impl Config {
-    /// Scrapes these, and is otherwise as the fields say by default.
+    /// Creates settings for these endpoints, with the defaults of the fields.
     #[must_use]
     pub fn new(endpoints: Vec<Endpoint>) -> Self {
         Self {
@@ -131,7 +194,7 @@ impl Config {
             page: PageLimits::default(),
             page_memory: None,
             honor_timestamps: false,
-            record: RecordPlace::Memory,
+            record: Storage::Memory,
             budget: 64 << 20,
             sync_every: Duration::from_secs(5),
             listen: Some(SocketAddr::from(([127, 0, 0, 1], 9_090))),
@@ -141,52 +204,33 @@ impl Config {
         }
     }
 
-    /// Looks at every setting.
+    /// Checks every setting.
     ///
     /// # Errors
     ///
     /// All faults at once.
     pub fn check(&self) -> Result<(), ConfigFaults> {
         let mut faults = Vec::new();
-        let mut fault = |field, problem: String| faults.push(ConfigFault { field, problem });
+        let mut fault = |field, problem| faults.push(ConfigFault { field, problem });
         self.check_endpoints(&mut fault);
-        if self.interval < INTERVAL_MIN {
-            fault(
-                "interval",
-                format!("is {:?}, must be at least {INTERVAL_MIN:?}", self.interval),
-            );
-        }
-        if self.timeout.is_some_and(|timeout| timeout.is_zero()) {
-            fault("timeout", "is zero: nothing could be read".to_owned());
-        }
-        if self.page_bytes == 0 {
-            fault("page_bytes", "is zero: nothing could be read".to_owned());
-        }
-        if self.page.samples == 0 {
-            fault(
-                "page.samples",
-                "is zero: nothing would be recorded".to_owned(),
-            );
+        check_interval("interval", self.interval, &mut fault);
+        check_interval("sync_every", self.sync_every, &mut fault);
+        for (field, zero) in [
+            (
+                "timeout",
+                self.timeout.is_some_and(|timeout| timeout.is_zero()),
+            ),
+            ("page_bytes", self.page_bytes == 0),
+            ("page.samples", self.page.samples == 0),
+            ("read.bytes", self.read.bytes == 0),
+            ("read.deadline", self.read.deadline.is_zero()),
+            ("read.concurrent", self.read.concurrent == 0),
+        ] {
+            if zero {
+                fault(field, ConfigProblem::Zero);
+            }
         }
         self.check_memory(&mut fault);
-        // Each endpoint has its share.
-        let least = BUDGET_MIN * self.endpoints.len().max(1) as u64;
-        if self.budget < least {
-            let (budget, count) = (self.budget, self.endpoints.len());
-            fault(
-                "budget",
-                format!("is {budget} bytes, must be at least {least} for {count} endpoints"),
-            );
-        }
-        if self.sync_every < INTERVAL_MIN {
-            fault("sync_every", format!("must be at least {INTERVAL_MIN:?}"));
-        }
-        if self.read.bytes == 0 || self.read.concurrent == 0 || self.read.deadline.is_zero() {
-            fault(
-                "read",
-                "no limit may be zero: nothing could be answered".to_owned(),
-            );
-        }
         if let Some(uplink) = &self.uplink {
             uplink.check(&mut fault);
         }
@@ -197,69 +241,68 @@ impl Config {
         }
     }
 
-    fn check_endpoints(&self, fault: &mut impl FnMut(&'static str, String)) {
+    fn check_endpoints(&self, fault: &mut impl FnMut(&'static str, ConfigProblem)) {
+        let mut fault = |problem| fault("endpoints", problem);
         if self.endpoints.is_empty() {
-            fault(
-                "endpoints",
-                "there is none: nothing could be recorded".to_owned(),
-            );
+            fault(ConfigProblem::NoEndpoints);
         }
         if self.endpoints.len() > ENDPOINTS_MAX {
-            let count = self.endpoints.len();
-            fault(
-                "endpoints",
-                format!("are {count}, at most {ENDPOINTS_MAX} are scraped"),
-            );
+            fault(ConfigProblem::TooManyEndpoints(self.endpoints.len()));
         }
         let (mut sources, mut labels) = (BTreeSet::new(), BTreeMap::new());
         for endpoint in &self.endpoints {
             let source = endpoint.source();
             if !sources.insert(source.clone()) {
-                fault("endpoints", format!("{source} stands there twice"));
+                fault(ConfigProblem::DuplicateEndpoint(source.clone()));
             } else if let Some(other) = labels.insert(endpoint.labels(), source.clone()) {
-                fault(
-                    "endpoints",
-                    format!(
-                        "{source} and {other} have the same labels: queries could not tell them apart"
-                    ),
-                );
+                fault(ConfigProblem::SameLabels(source.clone(), other));
             }
-            for name in endpoint.labels().keys() {
-                if name.is_empty() || name == steadfast_recorder::NAME {
-                    fault("endpoints", format!("{source} has a label named `{name}`"));
+            for label in endpoint.labels().keys() {
+                if label.is_empty() || label == steadfast_recorder::NAME {
+                    fault(ConfigProblem::LabelName {
+                        endpoint: source.clone(),
+                        label: label.clone(),
+                    });
                 }
             }
         }
     }
 
-    fn check_memory(&self, fault: &mut impl FnMut(&'static str, String)) {
+    fn check_memory(&self, fault: &mut impl FnMut(&'static str, ConfigProblem)) {
+        let endpoints = self.endpoints.len();
+        let mut at_least = |field, bytes, each, endpoints: usize| {
+            let least = each * endpoints as u64;
+            if bytes < least {
+                fault(
+                    field,
+                    ConfigProblem::TooSmall {
+                        bytes,
+                        least,
+                        endpoints,
+                    },
+                );
+            }
+        };
+        at_least("budget", self.budget, BUDGET_MIN, endpoints.max(1));
         let Some(memory) = self.page_memory else {
             return;
         };
-        let least = EACH_MIN * self.endpoints.len() as u64;
-        if memory < least {
-            let count = self.endpoints.len();
+        at_least("page_memory", memory, PAGE_MEMORY_MIN, endpoints);
+        let most = self.budget / 4;
+        if self.record == Storage::Memory && memory > most {
             fault(
                 "page_memory",
-                format!(
-                    "is {memory} bytes, must be at least {least}: {EACH_MIN} for each of {count} endpoints"
-                ),
-            );
-        }
-        if self.record == RecordPlace::Memory && memory > self.budget / 4 {
-            fault(
-                "page_memory",
-                format!(
-                    "is {memory} bytes, must be at most a quarter of the budget in memory, {}",
-                    self.budget / 4
-                ),
+                ConfigProblem::TooLarge {
+                    bytes: memory,
+                    most,
+                },
             );
         }
     }
 
-    pub(super) fn fetch_limits(&self) -> FetchLimits {
+    pub(super) fn scrape_limits(&self) -> ScrapeLimits {
         let usual = self.interval.min(Duration::from_secs(5));
-        FetchLimits {
+        ScrapeLimits {
             timeout: self.timeout.unwrap_or(usual),
             body_bytes: self.page_bytes,
         }
@@ -277,7 +320,7 @@ impl Default for ReadLimits {
 }
 
 impl UplinkConfig {
-    /// Registers there as `identity`.
+    /// Creates settings for this proxy and identity, with the defaults of the fields.
     #[must_use]
     pub fn new(proxy: impl Into<String>, identity: Identity) -> Self {
         Self {
@@ -288,26 +331,31 @@ impl UplinkConfig {
         }
     }
 
-    fn check(&self, fault: &mut impl FnMut(&'static str, String)) {
+    fn check(&self, fault: &mut impl FnMut(&'static str, ConfigProblem)) {
         if let Err(invalid) = self.proxy.parse::<Address>() {
-            fault("uplink.proxy", invalid.to_string());
+            fault("uplink.proxy", ConfigProblem::Address(invalid));
         }
         if let Err(faults) = self.identity.check() {
-            fault("uplink.identity", faults.to_string());
+            fault("uplink.identity", ConfigProblem::Identity(faults));
         }
-        for (field, span) in [
-            ("uplink.heartbeat_interval", self.heartbeat_interval),
-            ("uplink.reconnect_interval", self.reconnect_interval),
-        ] {
-            if span < INTERVAL_MIN {
-                fault(field, format!("must be at least {INTERVAL_MIN:?}"));
-            }
-        }
+        check_interval("uplink.heartbeat_interval", self.heartbeat_interval, fault);
+        check_interval("uplink.reconnect_interval", self.reconnect_interval, fault);
+    }
+}
+
+fn check_interval(
+    field: &'static str,
+    value: Duration,
+    fault: &mut impl FnMut(&'static str, ConfigProblem),
+) {
+    if value < INTERVAL_MIN {
+        let least = INTERVAL_MIN;
+        fault(field, ConfigProblem::TooShort { value, least });
     }
 }
 
 impl ConfigFaults {
-    /// Each of them.
+    /// Returns the faults.
     pub fn iter(&self) -> impl Iterator<Item = &ConfigFault> {
         self.0.iter()
     }
@@ -315,8 +363,8 @@ impl ConfigFaults {
 
 impl fmt::Display for ConfigFaults {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (place, fault) in self.0.iter().enumerate() {
-            let separator = if place == 0 { "" } else { "; " };
+        for (index, fault) in self.0.iter().enumerate() {
+            let separator = if index == 0 { "" } else { "; " };
             write!(f, "{separator}{fault}")?;
         }
         Ok(())

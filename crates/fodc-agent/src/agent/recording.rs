@@ -1,22 +1,23 @@
-//! The thread that owns the record.
+//! The recording thread, which owns the record.
 //!
 //! ```text
 //!   poller ── pieces ──┐
-//!   poller ── pieces ──┼──> mailbox (bounded in bytes) ──> parser and record, per endpoint
+//!   poller ── pieces ──┼──> queue (bounded in bytes) ──> parser and recorder, per endpoint
 //!   every few seconds: sync ──┘
 //! ```
 //!
-//! Each endpoint has a record of its own, and all of them one budget: what one brings does not push
-//! out the whole history of another.
+//! Each endpoint has a recorder of its own, and all of them share one budget: the churn of one does
+//! not evict the whole history of another.
 //!
-//! Parsing is done here too: the parser remembers the ids that the record gave its series, and
-//! nothing has to be handed over but the bytes of a page, piece by piece.
+//! The thread also parses the pages. The parser remembers the ids that the recorder gave its series,
+//! so only the bytes of a page cross the thread border.
 
-mod desk;
+mod endpoint_recorder;
+mod family_metadata;
 mod health;
-mod late;
-mod mailbox;
-mod page;
+mod pending_series;
+mod queue;
+mod staged_page;
 #[cfg(test)]
 mod tests;
 
@@ -27,7 +28,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use steadfast_recorder::{OpenError, Recorders, WriteError};
+use steadfast_recorder::{LimitError, OpenError, Recorders};
 use tokio::{
     sync::mpsc,
     time::{MissedTickBehavior, interval},
@@ -35,64 +36,60 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
 
-pub(crate) use self::mailbox::{Mailbox, Snapshot, Window};
+pub(crate) use self::queue::{RecordingQueue, Snapshot, SnapshotHandle};
 use self::{
-    desk::Desk,
-    mailbox::{Message, mailboxes},
+    endpoint_recorder::EndpointRecorder,
+    queue::{Message, queue},
 };
 use super::{
-    Config,
-    board::{Board, State},
+    config::Config,
+    status::{AgentStatus, StatusSnapshot},
 };
 
-/// Bytes of a line with a sample, when it is guessed how many a piece may have.
+/// The least bytes of a line with a sample, for an estimate of the samples in a piece.
 const LINE_BYTES: usize = 32;
 
-/// Samples of what the agent says about one reading, about.
+/// About the samples that describe the health of one scrape.
 const HEALTH_SAMPLES: usize = 32;
 
-/// The name of the source in which the agent says how it reads another.
-pub(super) fn health_source(source: &str) -> String {
-    format!("health:{source}")
-}
-
-/// The recording thread. It ends when it is told to and the last mailbox is gone; what stands in the
-/// mailboxes then is recorded, and everything is made durable.
+/// The handle of the recording thread. The thread ends when this and all queues are gone, after it
+/// has recorded what they held and made it durable.
 #[derive(Debug)]
 pub(super) struct Recording {
     ended: mpsc::Sender<()>,
-    window: Window,
-    /// Keeps the thread, so that the record can be seen when nothing is read any more.
-    open: Option<Mailbox>,
+    record: SnapshotHandle,
+    /// Keeps the thread alive, so that the record can be read after the last scrape.
+    open: Option<RecordingQueue>,
 }
 
 impl Recording {
-    /// Starts it. The mailbox is to be cloned for each endpoint with [`Mailbox::of`].
+    /// Starts the thread and returns a queue for each endpoint.
     pub(super) fn start(
         mut recorders: Recorders,
         config: &Config,
-        board: Arc<Board>,
-    ) -> Result<(Self, Vec<Mailbox>), RecordingError> {
-        let mut desks = Vec::with_capacity(config.endpoints.len());
+        status: Arc<AgentStatus>,
+    ) -> Result<(Self, Vec<RecordingQueue>), RecordingError> {
+        let mut endpoints = Vec::with_capacity(config.endpoints.len());
         for endpoint in &config.endpoints {
             let url = endpoint.source();
-            let member = recorders.recorder(&url)?;
-            let mut turn = recorders.reserve(member, 0);
-            let sources = (turn.source(&url)?, turn.source(&health_source(&url))?);
-            desks.push(Desk::new(
+            let id = recorders.recorder(&url)?;
+            let mut recorder = recorders.reserve(id, 0);
+            let page = recorder.source(&url)?;
+            let health = recorder.source(&endpoint.health_source())?;
+            endpoints.push(EndpointRecorder::new(
                 url,
-                member,
-                sources,
+                id,
+                (page, health),
                 config.page,
                 config.honor_timestamps,
             ));
         }
-        let (mailbox, messages) = mailboxes();
+        let (queue, messages) = queue();
         let (ended, end) = mpsc::channel(1);
-        let thread = Thread {
+        let thread = RecordingThread {
             recorders,
-            desks,
-            board,
+            endpoints,
+            status,
         };
         thread::Builder::new()
             .name("recording".to_owned())
@@ -100,134 +97,134 @@ impl Recording {
                 thread.run(messages);
                 drop(end);
             })?;
-        let mailboxes = (0..config.endpoints.len()).map(|endpoint| mailbox.of(endpoint));
-        let window = mailbox.window();
-        let mailboxes = mailboxes.collect();
-        let open = Some(mailbox);
+        let queues = (0..config.endpoints.len()).map(|endpoint| queue.for_endpoint(endpoint));
+        let queues = queues.collect();
         let recording = Self {
             ended,
-            window,
-            open,
+            record: queue.snapshot_handle(),
+            open: Some(queue),
         };
-        Ok((recording, mailboxes))
+        Ok((recording, queues))
     }
 
-    /// Where the record can be seen.
-    pub(super) fn window(&self) -> Window {
-        self.window.clone()
+    pub(super) fn record(&self) -> SnapshotHandle {
+        self.record.clone()
     }
 
-    /// Ends it, and resolves when everything is recorded and durable.
+    /// Ends the thread and waits until everything is recorded and durable.
     pub(super) async fn end(&mut self) {
         self.open = None;
         self.ended().await;
     }
 
-    /// Resolves when the thread has ended.
+    /// Waits until the thread has ended.
     ///
     /// # Cancel safety
     ///
     /// Dropping the future has no effect.
     pub(super) async fn ended(&mut self) {
-        // Nothing is ever sent: the receiver goes when the thread does.
+        // Nothing is ever sent: the receiver is dropped when the thread ends, also by a panic.
         self.ended.closed().await;
     }
 }
 
-/// Why recording did not start.
+/// The reason why recording did not start.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum RecordingError {
     #[error(transparent)]
     Open(#[from] OpenError),
     #[error(transparent)]
-    Refused(#[from] steadfast_recorder::LimitError),
-    #[error("can not start the recording thread: {0}")]
+    Limit(#[from] LimitError),
+    #[error("cannot start the recording thread: {0}")]
     Thread(#[from] io::Error),
 }
 
-/// Has the record made durable every so often. What is begun when it is stopped is brought to its
-/// end.
-pub(super) async fn sync_regularly(mailbox: Mailbox, every: Duration, stop: CancellationToken) {
+/// Makes the record durable at an interval. A sync under way when it is stopped is completed.
+pub(super) async fn sync_regularly(
+    queue: RecordingQueue,
+    every: Duration,
+    stop: CancellationToken,
+) {
     let mut ticks = interval(every);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    // The first tick is immediate, and there is nothing to sync yet.
     ticks.tick().await;
     while stop.run_until_cancelled(ticks.tick()).await.is_some() {
-        mailbox.sync().await;
+        queue.sync().await;
     }
 }
 
-struct Thread {
+struct RecordingThread {
     recorders: Recorders,
-    desks: Vec<Desk>,
-    board: Arc<Board>,
+    endpoints: Vec<EndpointRecorder>,
+    status: Arc<AgentStatus>,
 }
 
-impl Thread {
+impl RecordingThread {
     fn run(mut self, mut messages: mpsc::UnboundedReceiver<Message>) {
-        let board = Arc::clone(&self.board);
-        let _told = TellEnd(&board);
+        let status = Arc::clone(&self.status);
+        let _mark_ended = MarkEnded(&status);
         while let Some(message) = messages.blocking_recv() {
-            self.take(message);
+            self.handle(message);
         }
         let synced = self.recorders.sync(Instant::now());
-        self.judge(synced.map_err(|error| error.to_string()));
+        self.on_write(synced);
     }
 
-    fn take(&mut self, message: Message) {
+    fn handle(&mut self, message: Message) {
         match message {
-            Message::Begin { endpoint, format } => self.desks[endpoint].begin(format),
+            Message::Begin { endpoint, format } => self.endpoints[endpoint].begin(format),
             Message::Piece {
                 endpoint, bytes, ..
             } => {
-                let desk = &mut self.desks[endpoint];
+                let endpoint = &mut self.endpoints[endpoint];
                 let series = bytes.len() / LINE_BYTES;
-                desk.piece(&mut self.recorders.reserve(desk.member, series), &bytes);
+                let mut recorder = self.recorders.reserve(endpoint.id, series);
+                endpoint.piece(&mut recorder, &bytes);
             }
-            Message::End {
-                endpoint,
-                reading,
-                done,
+            Message::Finish {
+                endpoint: index,
+                outcome,
+                recorded,
             } => {
-                let desk = &mut self.desks[endpoint];
-                let samples = desk.samples() + HEALTH_SAMPLES;
-                let written = desk.end(&mut self.recorders.reserve(desk.member, samples), reading);
-                self.publish(endpoint, written);
-                done.send(()).ok();
+                let endpoint = &mut self.endpoints[index];
+                let samples = endpoint.staged_samples() + HEALTH_SAMPLES;
+                let mut recorder = self.recorders.reserve(endpoint.id, samples);
+                let written = endpoint.finish(&mut recorder, outcome);
+                drop(recorder);
+                let now = endpoint.status().clone();
+                self.status.update(|status| status.endpoints[index] = now);
+                self.on_write(written);
+                recorded.send(()).ok();
             }
-            Message::Show { to } => {
+            Message::Snapshot(reply) => {
                 let snapshot = Snapshot {
                     reader: self.recorders.reader(),
                     stats: self.recorders.stats(),
-                    shares: (self.desks.iter())
-                        .map(|desk| self.recorders.stats_of(desk.member))
+                    endpoint_stats: (self.endpoints.iter())
+                        .map(|endpoint| self.recorders.stats_of(endpoint.id))
                         .collect(),
-                    state: self.board.read(),
+                    status: self.status.snapshot(),
                 };
-                to.send(snapshot).ok();
+                reply.send(snapshot).ok();
             }
-            Message::SyncJob { to } => {
-                to.send(self.recorders.begin_sync(Instant::now())).ok();
+            Message::BeginSync { reply } => {
+                reply.send(self.recorders.begin_sync(Instant::now())).ok();
             }
-            Message::Synced { synced } => {
-                let synced = self.recorders.finish_sync(synced);
-                self.judge(synced.map_err(|error| error.to_string()));
+            Message::FinishSync(outcomes) => {
+                let synced = self.recorders.finish_sync(outcomes);
+                self.on_write(synced);
             }
         }
     }
 
-    fn publish(&mut self, endpoint: usize, written: Result<(), WriteError>) {
-        let now = self.desks[endpoint].state().clone();
-        self.board.write(|state| state.endpoints[endpoint] = now);
-        self.judge(written.map_err(|error| error.to_string()));
-    }
-
-    /// Tells once that the record can not be written, and once that it can again.
-    fn judge(&self, done: Result<(), String>) {
-        let failure = done.err();
-        self.board.write(|State { record, .. }| {
+    /// Updates the status after a write or sync. A failure is logged once, and so is its end.
+    fn on_write<E: ToString>(&self, result: Result<(), E>) {
+        let failure = result.err().map(|error| error.to_string());
+        self.status.update(|StatusSnapshot { record, .. }| {
             match (&record.failing, &failure) {
-                (None, Some(failure)) => error!(%failure, "the record can not be written"),
-                (Some(_), None) => warn!("the record is written again"),
+                (None, Some(failure)) => error!(%failure, "record cannot be written"),
+                (Some(_), None) => warn!("record is written again"),
                 (Some(_), Some(_)) | (None, None) => {}
             }
             record.write_errors += u64::from(failure.is_some());
@@ -236,11 +233,11 @@ impl Thread {
     }
 }
 
-/// Tells the board that the thread has ended, also by a panic.
-struct TellEnd<'a>(&'a Board);
+/// Sets the status to ended when the thread ends, also by a panic.
+struct MarkEnded<'a>(&'a AgentStatus);
 
-impl Drop for TellEnd<'_> {
+impl Drop for MarkEnded<'_> {
     fn drop(&mut self) {
-        self.0.write(|state| state.ended = true);
+        self.0.update(|status| status.ended = true);
     }
 }

@@ -1,10 +1,10 @@
-//! Prometheus remote read: the record as a Prometheus would have it that scraped the same
-//! endpoints.
+//! Prometheus remote read over the record.
 //!
-//! One block of snappy with a `ReadRequest` in it, answered by one with a `ReadResponse`; the
-//! answer holds samples, whatever else the reader would take.
+//! The series look as they would in a Prometheus that scraped the same endpoints. A request is one
+//! snappy block with a `ReadRequest`; its response is one with a `ReadResponse` of samples. Streamed
+//! chunks are not supported.
 
-mod encode;
+mod response;
 mod staleness;
 
 use std::{
@@ -22,6 +22,7 @@ use axum::{
 };
 use bytes::Bytes;
 use prost::Message as _;
+use steadfast_fodc_model::matching::{MatchKind, MatcherError, MatcherSpec, Matchers};
 use steadfast_recorder::Reader;
 use steadfast_wire::prometheus::{
     Label, Query, ReadRequest, Sample, TimeSeries, label_matcher::Type, read_request::ResponseType,
@@ -29,82 +30,81 @@ use steadfast_wire::prometheus::{
 use tokio::{task::spawn_blocking, time::timeout};
 
 use self::{
-    encode::{Answer, TooLong},
-    staleness::{Patience, mark},
+    response::{ResponseWriter, TooLong},
+    staleness::{StalenessRule, with_stale_markers},
 };
-use super::{http::Face, record};
-use steadfast_fodc_model::matching::{MatchKind, MatcherError, MatcherSpec, Matchers};
+use super::{app_state::AppState, record_queries};
 
-/// Bytes of a request, unpacked.
+/// The limit in bytes on an uncompressed request.
 const REQUEST_BYTES: usize = 4 << 20;
 
-/// Queries of one request.
+/// The most queries of one request.
 const QUERIES: usize = 64;
 
-/// Why a read has no answer.
+/// The reason why a read failed.
 #[derive(Debug, thiserror::Error)]
-enum Refusal {
-    #[error("the request is not one block of snappy: {0}")]
+enum ReadError {
+    #[error("request is not one snappy block: {0}")]
     Snappy(#[from] snap::Error),
-    #[error("the request unpacks to {0} bytes; at most {REQUEST_BYTES} are taken")]
-    Long(usize),
-    #[error("the request is not a ReadRequest: {0}")]
+    #[error("uncompressed request has {0} bytes; the limit is {REQUEST_BYTES}")]
+    RequestTooLong(usize),
+    #[error("request is not a ReadRequest: {0}")]
     Proto(#[from] prost::DecodeError),
-    #[error("the request has {0} queries; at most {QUERIES} are answered at once")]
+    #[error("request has {0} queries; the limit is {QUERIES}")]
     Queries(usize),
-    #[error("the reader takes only answers in chunks; this agent answers with samples")]
+    #[error("reader accepts only streamed chunks; this agent responds with samples")]
     ResponseType,
     #[error(transparent)]
     Matcher(#[from] MatcherError),
     #[error(
-        "the answer would be longer than {0} bytes: ask for fewer series or a shorter time, or \
-         raise the limit on the agent"
+        "response is longer than {0} bytes: query fewer series or a shorter time, or raise the limit \
+         of the agent"
     )]
     TooLong(usize),
-    #[error("the record can not be read: {0}")]
+    #[error("cannot read the record: {0}")]
     Record(#[from] io::Error),
-    #[error("nobody waits for the answer any more")]
+    #[error("client is gone")]
     Abandoned,
 }
 
-/// Answers a request within the limits of `face`.
-pub(super) async fn answer(face: Arc<Face>, request: Bytes) -> Response {
-    let deadline = face.read.deadline;
-    // Dropped with this future: when the client has gone, or at the deadline.
-    let unwanted = Arc::new(AtomicBool::new(false));
-    let _abandon = Abandon(Arc::clone(&unwanted));
+/// Responds to a request within the configured limits.
+pub(super) async fn respond(state: Arc<AppState>, request: Bytes) -> Response {
+    let deadline = state.read.deadline;
+    // Dropping this future, because the client is gone or the deadline has passed, stops the thread.
+    let cancelled = Arc::new(AtomicBool::new(false));
+    let _cancel = CancelOnDrop(Arc::clone(&cancelled));
     let work = async {
-        let turn = Arc::clone(&face.reads).acquire_owned().await;
-        let snapshot = face.window.look().await.map_err(io::Error::other)?;
+        let permit = Arc::clone(&state.reads).acquire_owned().await;
+        let snapshot = state.record.snapshot().await.map_err(io::Error::other)?;
         let work = spawn_blocking(move || {
-            let answered = read(&face, &snapshot.reader, &request, &unwanted);
-            drop(turn);
-            answered
+            let response = read(&state, &snapshot.reader, &request, &cancelled);
+            drop(permit);
+            response
         });
         work.await.map_err(io::Error::other)?
     };
     match timeout(deadline, work).await {
-        Ok(Ok(packed)) => (
+        Ok(Ok(compressed)) => (
             [
                 (header::CONTENT_TYPE, "application/x-protobuf"),
                 (header::CONTENT_ENCODING, "snappy"),
             ],
-            packed,
+            compressed,
         )
             .into_response(),
-        Ok(Err(refusal)) => (refusal.status(), format!("{refusal}\n")).into_response(),
+        Ok(Err(error)) => (error.status(), format!("{error}\n")).into_response(),
         Err(_) => {
-            let text = format!("the answer took longer than {deadline:?}: ask for less at once\n");
+            let text = format!("response took longer than {deadline:?}: query less at once\n");
             (StatusCode::SERVICE_UNAVAILABLE, text).into_response()
         }
     }
 }
 
-impl Refusal {
+impl ReadError {
     fn status(&self) -> StatusCode {
         match self {
             Self::Snappy(_)
-            | Self::Long(_)
+            | Self::RequestTooLong(_)
             | Self::Proto(_)
             | Self::Queries(_)
             | Self::ResponseType
@@ -115,35 +115,35 @@ impl Refusal {
     }
 }
 
-struct Abandon(Arc<AtomicBool>);
+struct CancelOnDrop(Arc<AtomicBool>);
 
-impl Drop for Abandon {
+impl Drop for CancelOnDrop {
     fn drop(&mut self) {
         self.0.store(true, Ordering::Relaxed);
     }
 }
 
 fn read(
-    face: &Face,
+    state: &AppState,
     reader: &Reader,
     request: &[u8],
-    unwanted: &AtomicBool,
-) -> Result<Vec<u8>, Refusal> {
+    cancelled: &AtomicBool,
+) -> Result<Vec<u8>, ReadError> {
     let request = decode(request)?;
-    let mut answer = Answer::new(face.read.bytes);
+    let mut response = ResponseWriter::new(state.read.bytes);
     for query in &request.queries {
-        if unwanted.load(Ordering::Relaxed) {
-            return Err(Refusal::Abandoned);
+        if cancelled.load(Ordering::Relaxed) {
+            return Err(ReadError::Abandoned);
         }
-        // One query's at a time: compiled expressions may be a thousand times as long as written.
+        // Compiled for one query at a time: an expression may grow a thousandfold.
         let matchers = Arc::new(matchers(query)?);
-        for series in select(face, reader, query, &matchers, unwanted)? {
-            let added = answer.series(&series);
-            added.map_err(|TooLong| Refusal::TooLong(face.read.bytes))?;
+        for series in select(state, reader, query, &matchers, cancelled)? {
+            let added = response.series(&series);
+            added.map_err(|TooLong| ReadError::TooLong(state.read.bytes))?;
         }
-        answer.end_query();
+        response.end_query();
     }
-    Ok(answer.pack()?)
+    Ok(response.finish()?)
 }
 
 fn matchers(query: &Query) -> Result<Matchers, MatcherError> {
@@ -160,49 +160,49 @@ fn matchers(query: &Query) -> Result<Matchers, MatcherError> {
     }))
 }
 
-fn decode(request: &[u8]) -> Result<ReadRequest, Refusal> {
+fn decode(request: &[u8]) -> Result<ReadRequest, ReadError> {
     let length = snap::raw::decompress_len(request)?;
     if length > REQUEST_BYTES {
-        return Err(Refusal::Long(length));
+        return Err(ReadError::RequestTooLong(length));
     }
     let unpacked = snap::raw::Decoder::new().decompress_vec(request)?;
     let request = ReadRequest::decode(unpacked.as_slice())?;
     if request.queries.len() > QUERIES {
-        return Err(Refusal::Queries(request.queries.len()));
+        return Err(ReadError::Queries(request.queries.len()));
     }
     let accepted = &request.accepted_response_types;
     if !accepted.is_empty() && !accepted.contains(&ResponseType::Samples.into()) {
-        return Err(Refusal::ResponseType);
+        return Err(ReadError::ResponseType);
     }
     Ok(request)
 }
 
-/// The series of one query in the order of their labels, each label set once.
+/// Returns the series of one query sorted by labels, each label set once.
 fn select(
-    face: &Face,
+    state: &AppState,
     reader: &Reader,
     query: &Query,
     matchers: &Arc<Matchers>,
-    unwanted: &AtomicBool,
-) -> Result<Vec<TimeSeries>, Refusal> {
+    cancelled: &AtomicBool,
+) -> Result<Vec<TimeSeries>, ReadError> {
     let range = (query.start_timestamp_ms, query.end_timestamp_ms);
-    let until = range.1.min(face.clock.now_ms());
-    let patience = Patience::new(face.interval, face.fetch.timeout);
-    // Bytes of what is held, as a first bound: a sample has at least as many in the answer.
-    let mut room = face.read.bytes;
+    let until = range.1.min(state.clock.now_ms());
+    let rule = StalenessRule::new(state.interval, state.scrape_timeout);
+    // Bounds the memory before the response is encoded: a sample takes at least as much there.
+    let mut capacity = state.read.bytes;
     let mut too_long = false;
     let mut found: Vec<TimeSeries> = Vec::new();
-    record::window(reader, &face.views, matchers, range, |view, series| {
-        if unwanted.load(Ordering::Relaxed) {
+    record_queries::window(reader, &state.views, matchers, range, |view, series| {
+        if cancelled.load(Ordering::Relaxed) {
             return ControlFlow::Break(());
         }
-        let samples = mark(&series.samples, &series.absences, until, patience);
-        let Some(rest) = room.checked_sub(samples.len() * size_of::<Sample>()) else {
+        let samples = with_stale_markers(&series.samples, &series.absences, until, rule);
+        let Some(rest) = capacity.checked_sub(samples.len() * size_of::<Sample>()) else {
             too_long = true;
             return ControlFlow::Break(());
         };
-        room = rest;
-        let labels = view.all(&series.labels).into_iter();
+        capacity = rest;
+        let labels = view.labels(&series.labels).into_iter();
         let labels = labels.map(|(name, value)| Label {
             name: name.into_owned(),
             value: value.to_owned(),
@@ -214,13 +214,13 @@ fn select(
         ControlFlow::Continue(())
     })?;
     if too_long {
-        return Err(Refusal::TooLong(face.read.bytes));
+        return Err(ReadError::TooLong(state.read.bytes));
     }
-    if unwanted.load(Ordering::Relaxed) {
-        return Err(Refusal::Abandoned);
+    if cancelled.load(Ordering::Relaxed) {
+        return Err(ReadError::Abandoned);
     }
     found.sort_by(|a, b| pairs(a).cmp(pairs(b)));
-    // Two sources with the same labels: the configuration forbids it, an older record may have it.
+    // The configuration forbids two sources with the same labels, but an older record may have them.
     found.dedup_by(|later, first| later.labels == first.labels);
     Ok(found)
 }

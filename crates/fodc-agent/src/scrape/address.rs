@@ -1,4 +1,4 @@
-//! From a host's name to a connection.
+//! Connects to a host by name.
 
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
@@ -10,38 +10,41 @@ use tokio::{
     time::timeout,
 };
 
-use super::Miss;
+use super::ScrapeError;
 
-/// Addresses of one name that are tried.
+/// The addresses of one name that are tried.
 const ADDRESSES: usize = 4;
 
-/// Connects to the first address that answers; each has its share of `within`. If none does, what
-/// each of them said is told.
-///
-/// `localhost` needs no lookup, and is 127.0.0.1 before it is `::1`: in a pod it often has a name
-/// for the latter and nobody who listens there, or no such interface at all.
-pub(super) async fn connect(host: &str, port: u16, within: Duration) -> Result<TcpStream, Miss> {
+/// Connects to the first address that accepts; each gets an equal share of `within`. The error lists
+/// the fault of every address.
+pub(super) async fn connect(
+    host: &str,
+    port: u16,
+    within: Duration,
+) -> Result<TcpStream, ScrapeError> {
     let addresses = resolve(host, port).await?;
     let share = within / addresses.len().try_into().unwrap_or(1);
     let mut failures = Vec::with_capacity(addresses.len());
     for address in addresses {
         failures.push(match timeout(share, TcpStream::connect(address)).await {
             Ok(Ok(stream)) => {
-                // Without it a request may wait for the acknowledgement of the one before.
+                // A request must not wait for the acknowledgement of the one before.
                 stream.set_nodelay(true).ok();
                 return Ok(stream);
             }
             Ok(Err(error)) => format!("{address}: {error}"),
-            Err(_) => format!("{address}: no answer within {share:?}"),
+            Err(_) => format!("{address}: no response within {share:?}"),
         });
     }
-    Err(Miss::Connect(failures.join("; ")))
+    Err(ScrapeError::Connect(failures.join("; ")))
 }
 
-async fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>, Miss> {
+async fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>, ScrapeError> {
     if let Ok(ip) = host.parse::<IpAddr>() {
         return Ok(vec![SocketAddr::new(ip, port)]);
     }
+    // In a pod, a lookup often returns `::1` although nobody listens there or the interface is
+    // missing, so 127.0.0.1 comes first and nothing is looked up.
     if host.eq_ignore_ascii_case("localhost") {
         return Ok(vec![
             SocketAddr::from((Ipv4Addr::LOCALHOST, port)),
@@ -50,10 +53,10 @@ async fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>, Miss> {
     }
     let found = lookup_host((host, port))
         .await
-        .map_err(|error| Miss::Resolve(format!("{host}: {error}")))?;
+        .map_err(|error| ScrapeError::Resolve(format!("{host}: {error}")))?;
     let mut addresses: Vec<_> = found.take(ADDRESSES).collect();
     if addresses.is_empty() {
-        return Err(Miss::Resolve(format!("{host} has none")));
+        return Err(ScrapeError::Resolve(format!("{host} has no address")));
     }
     addresses.dedup();
     Ok(addresses)
@@ -89,12 +92,12 @@ mod tests {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let port = listener.local_addr().unwrap().port();
         drop(listener);
-        let missed = connect("localhost", port, Duration::from_secs(10)).await;
-        let Err(Miss::Connect(told)) = missed else {
-            panic!("{missed:?}");
+        let failed = connect("localhost", port, Duration::from_secs(10)).await;
+        let Err(ScrapeError::Connect(text)) = failed else {
+            panic!("{failed:?}");
         };
-        assert!(told.contains(&format!("127.0.0.1:{port}: ")), "{told}");
-        assert!(told.contains(&format!("; [::1]:{port}: ")), "{told}");
+        assert!(text.contains(&format!("127.0.0.1:{port}: ")), "{text}");
+        assert!(text.contains(&format!("; [::1]:{port}: ")), "{text}");
     }
 
     #[tokio::test]
@@ -102,10 +105,10 @@ mod tests {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
         drop(listener);
-        let missed = connect("127.0.0.1", address.port(), Duration::from_secs(10)).await;
-        let Err(Miss::Connect(told)) = missed else {
-            panic!("{missed:?}");
+        let failed = connect("127.0.0.1", address.port(), Duration::from_secs(10)).await;
+        let Err(ScrapeError::Connect(text)) = failed else {
+            panic!("{failed:?}");
         };
-        assert!(told.contains(&address.to_string()), "{told}");
+        assert!(text.contains(&address.to_string()), "{text}");
     }
 }

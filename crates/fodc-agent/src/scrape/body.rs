@@ -1,120 +1,121 @@
-//! The body of an answer: unpacked, limited, in pieces.
+//! Decodes the body of a response piece by piece, within a limit.
 
 use std::io::Write as _;
 
 use bytes::{Bytes, BytesMut};
 use flate2::write::MultiGzDecoder;
 
-use super::Miss;
+use super::ScrapeError;
 
-/// Packed bytes that are unpacked at once. gzip makes at most 1,032 of one, so that there is never
-/// much more than was asked for.
+/// The compressed bytes that are unpacked at once. gzip expands a byte to at most 1,032, so a piece
+/// has at most 64 KiB.
 const PACKED_PIECE: usize = 64;
 
-/// Unpacks and counts the pieces of one body.
+/// The decoder of one body.
 #[derive(Debug)]
 pub(super) struct Body {
-    packing: Packing,
+    coding: Coding,
     limit: u64,
     received: u64,
     unpacked: u64,
 }
 
 #[derive(Debug)]
-enum Packing {
+enum Coding {
     None,
-    /// The decoder's writer holds what one packed piece became.
+    /// The inner buffer holds the output of one compressed piece.
     Gzip(Box<MultiGzDecoder<Vec<u8>>>),
 }
 
 impl Body {
-    /// A body with this `Content-Encoding`, of at most `limit` bytes on the wire and unpacked.
-    pub(super) fn new(encoding: Option<&str>, limit: u64) -> Result<Self, Miss> {
-        let packing = match encoding.map(str::trim) {
-            None | Some("" | "identity") => Packing::None,
+    /// Creates a decoder for a `Content-Encoding`. `limit` holds for the bytes on the wire and for the
+    /// unpacked bytes.
+    pub(super) fn new(encoding: Option<&str>, limit: u64) -> Result<Self, ScrapeError> {
+        let coding = match encoding.map(str::trim) {
+            None | Some("" | "identity") => Coding::None,
             Some(word) if word.eq_ignore_ascii_case("gzip") || word == "x-gzip" => {
-                Packing::Gzip(Box::new(MultiGzDecoder::new(Vec::new())))
+                Coding::Gzip(Box::new(MultiGzDecoder::new(Vec::new())))
             }
-            Some(other) => return Err(Miss::Encoding(other.chars().take(40).collect())),
+            Some(other) => return Err(ScrapeError::Encoding(other.chars().take(40).collect())),
         };
         Ok(Self {
-            packing,
+            coding,
             limit,
             received: 0,
             unpacked: 0,
         })
     }
 
-    /// Bytes unpacked so far.
+    /// Returns the bytes unpacked so far.
     pub(super) fn bytes(&self) -> u64 {
         self.unpacked
     }
 
-    /// Takes what arrived and says how it is cut: [`Self::unpack`] each of the pieces in turn.
-    pub(super) fn receive(&mut self, arrived: Bytes) -> Result<Cut, Miss> {
+    /// Takes received bytes and returns the pieces to pass to [`Self::unpack`] in turn.
+    pub(super) fn receive(&mut self, arrived: Bytes) -> Result<Pieces, ScrapeError> {
         self.received += arrived.len() as u64;
         if self.received > self.limit {
-            return Err(Miss::BodyTooLarge(self.limit));
+            return Err(ScrapeError::BodyTooLarge(self.limit));
         }
-        let size = match self.packing {
-            Packing::None => arrived.len().max(1),
-            Packing::Gzip(_) => PACKED_PIECE,
+        let size = match self.coding {
+            Coding::None => arrived.len().max(1),
+            Coding::Gzip(_) => PACKED_PIECE,
         };
-        Ok(Cut { arrived, size })
+        Ok(Pieces { arrived, size })
     }
 
-    /// Adds what a piece unpacks to.
-    pub(super) fn unpack(&mut self, piece: &[u8], to: &mut BytesMut) -> Result<(), Miss> {
+    /// Appends the unpacked bytes of a piece.
+    pub(super) fn unpack(&mut self, piece: &[u8], to: &mut BytesMut) -> Result<(), ScrapeError> {
         let before = to.len();
-        match &mut self.packing {
-            Packing::None => to.extend_from_slice(piece),
-            Packing::Gzip(decoder) => {
+        match &mut self.coding {
+            Coding::None => to.extend_from_slice(piece),
+            Coding::Gzip(decoder) => {
                 let written = decoder.write_all(piece);
-                written.map_err(|error| Miss::Gzip(error.to_string()))?;
+                written.map_err(|error| ScrapeError::Gzip(error.to_string()))?;
                 take(decoder, to);
             }
         }
         self.count(to.len() - before)
     }
 
-    /// Adds what is left when the last piece has been unpacked.
-    pub(super) fn finish(&mut self, to: &mut BytesMut) -> Result<(), Miss> {
+    /// Appends the remaining bytes after the last piece.
+    pub(super) fn finish(&mut self, to: &mut BytesMut) -> Result<(), ScrapeError> {
         let before = to.len();
-        match &mut self.packing {
-            Packing::None => {}
-            Packing::Gzip(decoder) => {
+        match &mut self.coding {
+            Coding::None => {}
+            Coding::Gzip(decoder) => {
                 let finished = decoder.try_finish();
-                finished.map_err(|error| Miss::Gzip(error.to_string()))?;
+                finished.map_err(|error| ScrapeError::Gzip(error.to_string()))?;
                 take(decoder, to);
             }
         }
         self.count(to.len() - before)
     }
 
-    fn count(&mut self, unpacked: usize) -> Result<(), Miss> {
+    fn count(&mut self, unpacked: usize) -> Result<(), ScrapeError> {
         self.unpacked += unpacked as u64;
         if self.unpacked > self.limit {
-            return Err(Miss::BodyTooLarge(self.limit));
+            return Err(ScrapeError::BodyTooLarge(self.limit));
         }
         Ok(())
     }
 }
 
-/// Moves what was unpacked; the decoder's buffer stays as large as one piece needs it.
+/// Moves the output of a decoder, keeping its buffer.
 fn take(decoder: &mut MultiGzDecoder<Vec<u8>>, to: &mut BytesMut) {
     let unpacked = decoder.get_mut();
     to.extend_from_slice(unpacked);
     unpacked.clear();
 }
 
-/// Pieces of what arrived, small enough to be unpacked at once.
+/// Received bytes in pieces that are small enough to be unpacked at once.
 #[derive(Debug)]
-pub(super) struct Cut {
+pub(super) struct Pieces {
     arrived: Bytes,
     size: usize,
 }
 
-impl Iterator for Cut {
+impl Iterator for Pieces {
     type Item = Bytes;
 
     fn next(&mut self) -> Option<Bytes> {
@@ -140,8 +141,8 @@ mod tests {
         encoder.finish().unwrap()
     }
 
-    /// Everything a body unpacks to, the longest piece, and what became of it.
-    fn run(body: &mut Body, arrivals: &[&[u8]]) -> (Vec<u8>, usize, Result<(), Miss>) {
+    /// Returns the unpacked body, the longest piece, and the result.
+    fn run(body: &mut Body, arrivals: &[&[u8]]) -> (Vec<u8>, usize, Result<(), ScrapeError>) {
         let (mut all, mut longest) = (Vec::new(), 0);
         let mut ready = BytesMut::new();
         let mut take = |ready: &mut BytesMut| {
@@ -186,7 +187,7 @@ mod tests {
         assert!(packed.len() < 128 << 10);
         let mut body = Body::new(Some("gzip"), 8 << 20).unwrap();
         let (unpacked, longest, result) = run(&mut body, &[&packed]);
-        assert_eq!(result, Err(Miss::BodyTooLarge(8 << 20)));
+        assert_eq!(result, Err(ScrapeError::BodyTooLarge(8 << 20)));
         assert!(unpacked.len() <= 8 << 20);
         assert!(longest <= PACKED_PIECE * 1_040 + (32 << 10), "{longest}");
     }
@@ -197,32 +198,41 @@ mod tests {
         let mut body = Body::new(Some("gzip"), 1 << 20).unwrap();
         assert!(matches!(
             run(&mut body, &[&packed[..packed.len() - 4]]).2,
-            Err(Miss::Gzip(_))
+            Err(ScrapeError::Gzip(_))
         ));
         let mut flipped = packed.clone();
         flipped[14] ^= 0x55;
         let mut body = Body::new(Some("gzip"), 1 << 20).unwrap();
-        assert!(matches!(run(&mut body, &[&flipped]).2, Err(Miss::Gzip(_))));
+        assert!(matches!(
+            run(&mut body, &[&flipped]).2,
+            Err(ScrapeError::Gzip(_))
+        ));
         let mut body = Body::new(Some("gzip"), 1 << 20).unwrap();
-        assert!(matches!(run(&mut body, &[b"m 1\n"]).2, Err(Miss::Gzip(_))));
+        assert!(matches!(
+            run(&mut body, &[b"m 1\n"]).2,
+            Err(ScrapeError::Gzip(_))
+        ));
     }
 
     #[test]
-    fn a_plain_page_is_limited_too_and_other_packings_are_refused() {
+    fn a_plain_page_is_limited_too_and_other_codings_are_refused() {
         let mut body = Body::new(None, 8).unwrap();
         assert_eq!(run(&mut body, &[b"m 1\n", b"m 2\n"]).2, Ok(()));
         let mut body = Body::new(Some("identity"), 7).unwrap();
         assert_eq!(
             run(&mut body, &[b"m 1\n", b"m 2\n"]).2,
-            Err(Miss::BodyTooLarge(7))
+            Err(ScrapeError::BodyTooLarge(7))
         );
-        assert!(matches!(Body::new(Some("br"), 8), Err(Miss::Encoding(_))));
+        assert!(matches!(
+            Body::new(Some("br"), 8),
+            Err(ScrapeError::Encoding(_))
+        ));
     }
 
     #[test]
     fn an_empty_gzip_body_is_damaged_and_an_empty_plain_one_is_a_page() {
         let mut body = Body::new(Some("gzip"), 8).unwrap();
-        assert!(matches!(run(&mut body, &[]).2, Err(Miss::Gzip(_))));
+        assert!(matches!(run(&mut body, &[]).2, Err(ScrapeError::Gzip(_))));
         let mut body = Body::new(None, 8).unwrap();
         assert_eq!(run(&mut body, &[]).2, Ok(()));
     }

@@ -11,9 +11,9 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::Miss;
+use super::ScrapeError;
 
-/// Bytes read ahead of us, and the longest head of an answer.
+/// The bytes of the read buffer, and the limit on the head of a response.
 const BUFFER: usize = 32 << 10;
 const HEADERS: usize = 100;
 
@@ -25,26 +25,26 @@ pub(super) struct Connection {
     used: bool,
 }
 
-/// Why there is no answer.
+/// The reason why a request got no response.
 #[derive(Debug)]
 pub(super) enum Failure {
-    /// The connection had been used before and ended without a byte of the answer: the endpoint
-    /// closed it as we asked. A new connection is no second try of the endpoint.
+    /// The endpoint closed a connection that had been used before, without a byte of the response.
+    /// It did so before it saw the request, so a new connection does not repeat the scrape.
     Stale,
-    /// Anything else.
-    Broken(Miss),
+    /// Any other fault.
+    Broken(ScrapeError),
 }
 
 impl Connection {
-    pub(super) async fn handshake(stream: TcpStream) -> Result<Self, Miss> {
+    pub(super) async fn handshake(stream: TcpStream) -> Result<Self, ScrapeError> {
         let (sender, connection) = Builder::new()
             .max_buf_size(BUFFER)
             .max_headers(HEADERS)
             .handshake(TokioIo::new(stream))
             .await
-            .map_err(|error| Miss::Broken(told(&error)))?;
+            .map_err(|error| ScrapeError::Broken(error_chain(&error)))?;
         let driver = tokio::spawn(async move {
-            // What goes wrong is told to whoever waits for the answer.
+            // Whoever waits for the response gets the same error.
             connection.await.ok();
         });
         Ok(Self {
@@ -54,7 +54,7 @@ impl Connection {
         })
     }
 
-    /// Whether another request can go out on it.
+    /// Waits until the connection can take a request, and returns false if it has ended.
     pub(super) async fn is_ready(&mut self) -> bool {
         self.sender.ready().await.is_ok()
     }
@@ -69,19 +69,19 @@ impl Connection {
             if used && closed {
                 Failure::Stale
             } else {
-                Failure::Broken(Miss::Broken(told(&error)))
+                Failure::Broken(ScrapeError::Broken(error_chain(&error)))
             }
         })
     }
 }
 
-/// An error with its causes.
-pub(super) fn told(error: &dyn std::error::Error) -> String {
-    let mut told = error.to_string();
+/// Returns the text of an error and its sources.
+pub(super) fn error_chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
-        told = format!("{told}: {error}");
+        text = format!("{text}: {error}");
         cause = error.source();
     }
-    told
+    text
 }

@@ -1,10 +1,10 @@
-//! What is scraped.
+//! The address and labels of a page of metrics.
 
 use std::{collections::BTreeMap, fmt};
 
 use http::{HeaderValue, Uri, uri::Scheme};
 
-/// One page of metrics, and how its series are told from those of other pages.
+/// The page of metrics at one URL, with the labels that its series get.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Endpoint {
     uri: Uri,
@@ -13,26 +13,35 @@ pub struct Endpoint {
     container_name: Option<String>,
 }
 
-/// Why a text names no endpoint.
+/// The reason why a text is not the URL of an endpoint.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum EndpointFault {
-    /// It is no URL.
+    /// The text is not a URL.
     #[error("`{0}` is not a URL: write it like http://localhost:9100/metrics")]
     Malformed(String),
-    /// Its port is none.
+    /// The port is out of range.
     #[error("`{0}` has a port that is not a number from 1 to 65535")]
     Port(String),
-    /// It is not plain HTTP.
+    /// The scheme is not `http`.
     #[error("`{0}` is not plain HTTP: only http:// can be scraped")]
     Scheme(String),
-    /// It carries a user or a password. They are not repeated here.
-    #[error("a URL carries credentials, which are not supported: remove what stands before `@`")]
+    /// The URL contains a user or password, which the error does not repeat.
+    #[error("URL contains credentials, which are not supported: remove the part before `@`")]
     Credentials,
 }
 
+/// The prefix of sources that hold the health of scrapes.
+pub(crate) const HEALTH_PREFIX: &str = "health:";
+
 impl Endpoint {
-    /// The page at `url`, like `http://localhost:9100/metrics`. Its labels are what a Prometheus
-    /// adds by default: `instance`, the host and port, and `job`, here `steadfast`.
+    /// Creates the endpoint at `url`, like `http://localhost:9100/metrics`.
+    ///
+    /// Its labels are those that Prometheus adds by default: `instance`, which is host and port, and
+    /// `job`, which is `steadfast`.
+    ///
+    /// # Errors
+    ///
+    /// If `url` is not the URL of an endpoint.
     pub fn new(url: &str) -> Result<Self, EndpointFault> {
         let before_path = url.split('/').nth(2).unwrap_or(url);
         if before_path.contains('@') {
@@ -49,7 +58,7 @@ impl Endpoint {
         if authority.host().is_empty() {
             return Err(malformed());
         }
-        // Digits that are too large for a port are none to `http`.
+        // `http` parses a port that is out of range as no port.
         let behind = &authority.as_str()[authority.host().len()..];
         if !behind.is_empty() && authority.port_u16().is_none_or(|port| port == 0) {
             return Err(EndpointFault::Port(url.to_owned()));
@@ -68,19 +77,19 @@ impl Endpoint {
         })
     }
 
-    /// The page `/metrics` of a port of this machine, as the original's `--poll-metrics-ports` has
-    /// it.
+    /// Creates the endpoint `/metrics` on a port of this machine, as the original's
+    /// `--poll-metrics-ports` does.
     ///
     /// # Panics
     ///
-    /// Never: such a URL is one.
+    /// Never.
     #[must_use]
     pub fn local(port: u16) -> Self {
         Self::new(&format!("http://localhost:{port}/metrics"))
-            .expect("a URL of digits and constants is one")
+            .expect("a constant with a port is a URL")
     }
 
-    /// Sets one of the labels by which queries know this endpoint; an empty value removes it.
+    /// Sets a label; an empty value removes it.
     #[must_use]
     pub fn label(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         let (name, value) = (name.into(), value.into());
@@ -92,36 +101,41 @@ impl Endpoint {
         self
     }
 
-    /// Names the container that serves the page, as `--container-names` does.
+    /// Sets the name of the container that serves the page, as `--container-names` does.
     #[must_use]
     pub fn container_name(mut self, name: impl Into<String>) -> Self {
         self.container_name = Some(name.into());
         self
     }
 
-    /// The name under which its readings stand in the record: its URL.
+    /// Returns the name of its source in the record: the URL.
     #[must_use]
     pub fn source(&self) -> String {
         self.uri.to_string()
     }
 
-    /// The labels by which queries know it, in the order of their names.
+    /// Returns the labels, sorted by name.
     #[must_use]
     pub fn labels(&self) -> &BTreeMap<String, String> {
         &self.labels
     }
 
-    /// The container that serves the page, if one was named.
+    /// Returns the name of the container that serves the page, if it was set.
     #[must_use]
     pub fn container(&self) -> Option<&str> {
         self.container_name.as_deref()
+    }
+
+    /// Returns the name of the source that holds the health of its scrapes.
+    pub(crate) fn health_source(&self) -> String {
+        format!("{HEALTH_PREFIX}{}", self.uri)
     }
 
     pub(crate) fn uri(&self) -> &Uri {
         &self.uri
     }
 
-    /// Host without brackets, and port.
+    /// Returns the host without brackets, and the port.
     pub(crate) fn host_and_port(&self) -> (&str, u16) {
         let host = self.uri.host().expect("an endpoint has a host");
         let host = host.trim_start_matches('[').trim_end_matches(']');

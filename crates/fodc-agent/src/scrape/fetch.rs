@@ -1,4 +1,4 @@
-//! One reading of one endpoint.
+//! Requests the page of one endpoint.
 
 use std::time::Duration;
 
@@ -16,102 +16,108 @@ use steadfast_exposition::Format;
 use tokio::{task::yield_now, time::Instant};
 
 use super::{
-    Endpoint, FetchLimits, Intake, Miss,
+    Endpoint, ScrapeError, ScrapeLimits,
     address::connect,
     body::Body,
-    connection::{Connection, Failure, told},
+    connection::{Connection, Failure, error_chain},
+    sink::PageSink,
 };
 
-/// Redirects that are followed, on the endpoint's own host and port.
+/// The most redirects that are followed, on the endpoint's own host and port.
 const REDIRECTS: usize = 3;
 
-/// Bytes of an unwanted answer that are read so that its connection can be used again.
-const RELEASED_BYTES: usize = 64 << 10;
+/// The most bytes of an unwanted body that are read to keep the connection.
+const DRAINED_BYTES: usize = 64 << 10;
 
-/// Bytes that are handed on at once.
+/// The bytes from which a piece is handed on.
 const PIECE_BYTES: usize = 32 << 10;
 
-/// Reads one endpoint, again and again, over one connection.
+/// Requests the page of one endpoint again and again, over one connection where possible.
 #[derive(Debug)]
 pub(super) struct Fetcher {
     endpoint: Endpoint,
-    limits: FetchLimits,
+    limits: ScrapeLimits,
     connection: Option<Connection>,
-    /// Since when a piece of the page has waited for room in front of the record.
-    waits_since: Option<Instant>,
+    /// The time since which the sink has not taken a piece of the page.
+    blocked_since: Option<Instant>,
 }
 
 impl Fetcher {
-    pub(super) fn new(endpoint: Endpoint, limits: FetchLimits) -> Self {
+    pub(super) fn new(endpoint: Endpoint, limits: ScrapeLimits) -> Self {
         Self {
             endpoint,
             limits,
             connection: None,
-            waits_since: None,
+            blocked_since: None,
         }
     }
 
-    /// Reads the page into `intake` and returns its bytes. The pieces that were handed over mean
-    /// nothing unless this succeeds.
+    /// Writes the page to `sink` and returns its unpacked bytes. The written pieces are void unless
+    /// this succeeds.
     ///
     /// # Cancel safety
     ///
     /// Dropping the future closes the connection.
-    pub(super) async fn fetch(&mut self, intake: &mut impl Intake) -> Result<u64, Miss> {
-        self.waits_since = None;
+    pub(super) async fn fetch(&mut self, sink: &mut impl PageSink) -> Result<u64, ScrapeError> {
+        self.blocked_since = None;
         let mut uri = self.endpoint.uri().clone();
         for _ in 0..=REDIRECTS {
-            let (connection, answer) = self.ask(&uri).await?;
-            if answer.status() == StatusCode::OK {
-                return self.read(connection, answer, intake).await;
+            let (connection, response) = self.request(&uri).await?;
+            if response.status() == StatusCode::OK {
+                return self.read_page(connection, response, sink).await;
             }
-            let status = answer.status();
-            let location = answer.headers().get(LOCATION).cloned();
-            self.release(connection, answer).await;
+            let status = response.status();
+            let location = response.headers().get(LOCATION).cloned();
+            self.drain(connection, response).await;
             match location {
                 Some(location) if status.is_redirection() => {
                     uri = self.follow(&String::from_utf8_lossy(location.as_bytes()))?;
                 }
-                Some(_) | None => return Err(Miss::Status(status.as_u16())),
+                Some(_) | None => return Err(ScrapeError::Status(status.as_u16())),
             }
         }
-        Err(Miss::Redirect(format!("{uri}, after {REDIRECTS} others")))
+        Err(ScrapeError::Redirect(format!(
+            "{uri}, after {REDIRECTS} others"
+        )))
     }
 
-    /// What to call a reading that was cut off by its deadline.
-    pub(super) fn late(&self, intake: &impl Intake) -> Miss {
+    /// Returns the error of a scrape that was cut off by its timeout.
+    pub(super) fn timeout_error(&self, sink: &impl PageSink) -> ScrapeError {
         let limit = self.limits.timeout;
-        match self.waits_since {
-            Some(since) => Miss::RecordBusy {
+        match self.blocked_since {
+            Some(since) => ScrapeError::RecordBusy {
                 limit,
                 waited: Duration::from_millis(since.elapsed().as_millis() as u64),
-                bytes: intake.waiting(),
+                bytes: sink.waiting_bytes(),
             },
-            None => Miss::Timeout(limit),
+            None => ScrapeError::Timeout(limit),
         }
     }
 
-    async fn ask(&mut self, uri: &Uri) -> Result<(Connection, Response<Incoming>), Miss> {
+    async fn request(
+        &mut self,
+        uri: &Uri,
+    ) -> Result<(Connection, Response<Incoming>), ScrapeError> {
         if let Some(mut connection) = self.connection.take()
             && connection.is_ready().await
         {
-            match connection.send(self.request(uri)).await {
-                Ok(answer) => return Ok((connection, answer)),
+            match connection.send(self.get(uri)).await {
+                Ok(response) => return Ok((connection, response)),
                 Err(Failure::Stale) => {}
-                Err(Failure::Broken(miss)) => return Err(miss),
+                Err(Failure::Broken(error)) => return Err(error),
             }
         }
         let (host, port) = self.endpoint.host_and_port();
         let stream = connect(host, port, self.limits.timeout).await?;
         let mut connection = Connection::handshake(stream).await?;
-        match connection.send(self.request(uri)).await {
-            Ok(answer) => Ok((connection, answer)),
+        match connection.send(self.get(uri)).await {
+            Ok(response) => Ok((connection, response)),
             Err(Failure::Stale) => unreachable!("a new connection has not been used before"),
-            Err(Failure::Broken(miss)) => Err(miss),
+            Err(Failure::Broken(error)) => Err(error),
         }
     }
 
-    fn request(&self, uri: &Uri) -> Request<Empty<Bytes>> {
+    fn get(&self, uri: &Uri) -> Request<Empty<Bytes>> {
         let target = uri.path_and_query().map_or("/", |target| target.as_str());
         Request::get(target)
             .header(HOST, self.endpoint.host_header())
@@ -126,54 +132,54 @@ impl Fetcher {
             .expect("the parts of a request were checked with the endpoint")
     }
 
-    async fn read(
+    async fn read_page(
         &mut self,
         connection: Connection,
-        answer: Response<Incoming>,
-        intake: &mut impl Intake,
-    ) -> Result<u64, Miss> {
-        let format = format(answer.headers())?;
-        let encoding = text(answer.headers(), CONTENT_ENCODING);
+        response: Response<Incoming>,
+        sink: &mut impl PageSink,
+    ) -> Result<u64, ScrapeError> {
+        let format = format(response.headers())?;
+        let encoding = text(response.headers(), CONTENT_ENCODING);
         let mut body = Body::new(encoding.as_deref(), self.limits.body_bytes)?;
-        let announced = text(answer.headers(), CONTENT_LENGTH).and_then(|text| text.parse().ok());
+        let announced = text(response.headers(), CONTENT_LENGTH).and_then(|text| text.parse().ok());
         if announced.is_some_and(|bytes: u64| bytes > self.limits.body_bytes) {
-            return Err(Miss::BodyTooLarge(self.limits.body_bytes));
+            return Err(ScrapeError::BodyTooLarge(self.limits.body_bytes));
         }
-        intake.begin(format);
-        let mut incoming = answer.into_body();
+        sink.begin(format);
+        let mut incoming = response.into_body();
         let mut ready = BytesMut::new();
         while let Some(frame) = incoming.frame().await {
-            let frame = frame.map_err(|error| Miss::HalfBody(told(&error)))?;
+            let frame = frame.map_err(|error| ScrapeError::HalfBody(error_chain(&error)))?;
             let Ok(arrived) = frame.into_data() else {
-                continue; // trailers
+                continue; // Trailers.
             };
             for piece in body.receive(arrived)? {
                 body.unpack(&piece, &mut ready)?;
                 if ready.len() >= PIECE_BYTES {
-                    self.hand_over(&mut ready, intake).await;
+                    self.flush(&mut ready, sink).await;
                 }
             }
         }
         body.finish(&mut ready)?;
-        self.hand_over(&mut ready, intake).await;
+        self.flush(&mut ready, sink).await;
         self.connection = Some(connection);
         Ok(body.bytes())
     }
 
-    async fn hand_over(&mut self, ready: &mut BytesMut, intake: &mut impl Intake) {
+    async fn flush(&mut self, ready: &mut BytesMut, sink: &mut impl PageSink) {
         if !ready.is_empty() {
-            self.waits_since = Some(Instant::now());
-            intake.piece(ready.split().freeze()).await;
-            self.waits_since = None;
-            // Unpacking is work between two arrivals; others have endpoints too.
+            self.blocked_since = Some(Instant::now());
+            sink.piece(ready.split().freeze()).await;
+            self.blocked_since = None;
+            // Data that is always ready would otherwise keep other endpoints from being scraped.
             yield_now().await;
         }
     }
 
-    /// Reads an answer that is not wanted to its end, if that is near, and keeps the connection.
-    async fn release(&mut self, connection: Connection, answer: Response<Incoming>) {
-        let mut body = answer.into_body();
-        let mut left = RELEASED_BYTES;
+    /// Reads a body that is not wanted, and keeps the connection if the body is short.
+    async fn drain(&mut self, connection: Connection, response: Response<Incoming>) {
+        let mut body = response.into_body();
+        let mut left = DRAINED_BYTES;
         while let Some(frame) = body.frame().await {
             let Ok(frame) = frame else { return };
             let bytes = frame.data_ref().map_or(0, Bytes::len);
@@ -185,21 +191,21 @@ impl Fetcher {
         self.connection = Some(connection);
     }
 
-    /// Where an answer sends us, if that is on the endpoint's own host and port: what another host
-    /// says is not what this source says.
-    fn follow(&self, location: &str) -> Result<Uri, Miss> {
+    /// Returns the target of a redirect if it is on the endpoint's own host and port. The page of
+    /// another host would be recorded as the wrong source.
+    fn follow(&self, location: &str) -> Result<Uri, ScrapeError> {
         let shown: String = location.escape_debug().take(200).collect();
-        let refused = || Miss::Redirect(shown.clone());
+        let refused = || ScrapeError::Redirect(shown.clone());
         let uri: Uri = location.parse().map_err(|_| refused())?;
         let own = self.endpoint.uri();
         let port = |uri: &Uri| uri.port_u16().unwrap_or(80);
-        let same_place = match (uri.scheme(), uri.host()) {
+        let same_origin = match (uri.scheme(), uri.host()) {
             (None, None) => uri.path().starts_with('/'),
             (scheme, host) => {
                 scheme == own.scheme() && host == own.host() && port(&uri) == port(own)
             }
         };
-        if same_place { Ok(uri) } else { Err(refused()) }
+        if same_origin { Ok(uri) } else { Err(refused()) }
     }
 }
 
@@ -208,13 +214,13 @@ fn text(headers: &HeaderMap, name: http::HeaderName) -> Option<String> {
     Some(String::from_utf8_lossy(value.as_bytes()).into_owned())
 }
 
-/// The format that the answer's type names. Exporters that state none, or a wrong one, write the
-/// Prometheus text format; only what is surely not text is not tried.
-fn format(headers: &HeaderMap) -> Result<Format, Miss> {
+/// Returns the format of the content type. Exporters that send none, or a wrong one, write the
+/// Prometheus text format, so only a type that is certainly not text is refused.
+fn format(headers: &HeaderMap) -> Result<Format, ScrapeError> {
     let stated = text(headers, CONTENT_TYPE).unwrap_or_default();
     let media_type = stated.split(';').next().unwrap_or_default().trim();
     if media_type.eq_ignore_ascii_case("application/vnd.google.protobuf") {
-        return Err(Miss::ContentType(media_type.to_owned()));
+        return Err(ScrapeError::ContentType(media_type.to_owned()));
     }
     Ok(Format::from_content_type(&stated))
 }

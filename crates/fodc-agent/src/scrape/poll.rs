@@ -1,71 +1,41 @@
 //! The task of one endpoint.
 
-use std::{future::Future, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
-use bytes::Bytes;
-use steadfast_exposition::Format;
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::{Endpoint, FetchLimits, Miss, fetch::Fetcher, schedule::Schedule};
-use crate::agent::Clock;
+use super::{
+    Endpoint, ScrapeLimits,
+    fetch::Fetcher,
+    schedule::Schedule,
+    sink::{PageSink, ScrapeOutcome},
+};
+use crate::clock::Clock;
 
-/// Takes the pages of one endpoint, piece by piece.
-pub(crate) trait Intake: Send {
-    /// A page begins; whatever came of one before it, if that did not end, is void.
-    fn begin(&mut self, format: Format);
+/// Skipped ticks that are listed with their time; further ones are only counted. A machine that
+/// slept for a night would otherwise list tens of thousands.
+const SKIPPED_LISTED: u64 = 64;
 
-    /// The next piece of the page. Resolves when there is room for it.
-    ///
-    /// # Cancel safety
-    ///
-    /// Dropped before it resolves, the piece is not taken, and the page can not be ended well.
-    fn piece(&mut self, piece: Bytes) -> impl Future<Output = ()> + Send;
-
-    /// Bytes of pages, of all endpoints, that wait to be taken.
-    fn waiting(&self) -> usize;
-
-    /// The reading is over. Resolves when it stands in the record.
-    fn end(&mut self, reading: Reading) -> impl Future<Output = ()> + Send;
-}
-
-/// What became of one reading.
+/// Scrapes one endpoint at its ticks.
 #[derive(Debug)]
-pub(crate) struct Reading {
-    /// When it began, in milliseconds since 1970: the time of its samples.
-    pub(crate) time_ms: i64,
-    /// How long it took.
-    pub(crate) duration: Duration,
-    /// Bytes of the page, unpacked; or why there is none.
-    pub(crate) page: Result<u64, Miss>,
-    /// Ticks that passed meanwhile, in milliseconds since 1970; of very many the first.
-    pub(crate) skipped: Vec<i64>,
-    /// How many did.
-    pub(crate) skipped_count: u64,
-}
-
-/// Skipped ticks that are named one by one; those after them are only counted.
-const SKIPPED_NAMED: u64 = 64;
-
-/// Reads one endpoint at its ticks.
-#[derive(Debug)]
-pub(crate) struct Poller<I> {
+pub(crate) struct Poller<S> {
     fetcher: Fetcher,
     schedule: Schedule,
     interval: Duration,
     timeout: Duration,
     clock: Arc<dyn Clock>,
     start: Instant,
-    intake: I,
+    sink: S,
 }
 
-impl<I: Intake> Poller<I> {
+impl<S: PageSink> Poller<S> {
     pub(crate) fn new(
         endpoint: Endpoint,
         interval: Duration,
-        limits: FetchLimits,
+        limits: ScrapeLimits,
         clock: Arc<dyn Clock>,
-        intake: I,
+        sink: S,
     ) -> Self {
         let wall = Duration::from_millis(clock.now_ms().max(0) as u64);
         Self {
@@ -75,46 +45,47 @@ impl<I: Intake> Poller<I> {
             timeout: limits.timeout,
             clock,
             start: Instant::now(),
-            intake,
+            sink,
         }
     }
 
-    /// Reads until it is stopped, at once and whatever it waits for.
+    /// Scrapes until it is stopped. A scrape under way is then dropped.
     pub(crate) async fn run(mut self, stop: CancellationToken) {
         stop.run_until_cancelled(async {
             loop {
                 sleep_until(self.start + self.schedule.next()).await;
-                self.read().await;
+                self.scrape().await;
             }
         })
         .await;
     }
 
-    async fn read(&mut self) {
+    async fn scrape(&mut self) {
         let time_ms = self.clock.now_ms();
         let began = Instant::now();
-        let fetched = timeout(self.timeout, self.fetcher.fetch(&mut self.intake)).await;
-        let page = fetched.unwrap_or_else(|_| Err(self.fetcher.late(&self.intake)));
+        let fetched = timeout(self.timeout, self.fetcher.fetch(&mut self.sink)).await;
+        let page = fetched.unwrap_or_else(|_| Err(self.fetcher.timeout_error(&self.sink)));
         let duration = began.elapsed();
-        let (skipped, skipped_count) = self.move_on();
-        let reading = Reading {
+        let (skipped, skipped_count) = self.advance();
+        let outcome = ScrapeOutcome {
             time_ms,
             duration,
             page,
             skipped,
             skipped_count,
         };
-        self.intake.end(reading).await;
+        self.sink.finish(outcome).await;
     }
 
-    /// Goes on to the next tick; tells which passed and how many.
-    fn move_on(&mut self) -> (Vec<i64>, u64) {
+    /// Advances to the next tick. Returns the times of the skipped ones, and their number.
+    fn advance(&mut self) -> (Vec<i64>, u64) {
         let now = self.start.elapsed();
         let Some(skipped) = self.schedule.advance(now) else {
             return (Vec::new(), 0);
         };
+        // Counted back from the current wall clock: it may have been set since the start.
         let wall = self.clock.now_ms();
-        let times = (0..skipped.count.min(SKIPPED_NAMED))
+        let times = (0..skipped.count.min(SKIPPED_LISTED))
             .map(|tick| {
                 let at = skipped.first + self.interval * tick as u32;
                 wall - now.saturating_sub(at).as_millis() as i64

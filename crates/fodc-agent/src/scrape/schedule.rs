@@ -1,31 +1,31 @@
-//! When an endpoint is read.
+//! The ticks at which an endpoint is scraped.
 
 use std::time::Duration;
 
-/// The ticks of one endpoint, as time since the agent's start.
+/// The ticks of one endpoint, as times since the agent's start.
 ///
-/// The first is at once. The others stand on the multiples of the interval of the wall clock as it
-/// was at the start, so that everything that is read at one interval is read at the same instants.
-/// A clock that is set later moves the times that readings are stamped with, not the ticks.
+/// The first tick is at the start. The others are at the multiples of the interval on the wall clock
+/// as it was at the start, so that all endpoints with one interval are scraped at the same instants.
+/// Setting the clock later changes the timestamps of scrapes, not the ticks.
 #[derive(Debug)]
 pub(crate) struct Schedule {
     interval: Duration,
-    /// Where the grid begins; at most one interval after the start.
+    /// The first multiple of the interval, at most one interval after the start.
     origin: Duration,
     next: Duration,
 }
 
-/// What the clock did while a reading was under way.
+/// The ticks that passed while a scrape was under way.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Skipped {
-    /// The first tick that passed unused.
+    /// The first of them.
     pub(crate) first: Duration,
-    /// How many did.
+    /// The number of them.
     pub(crate) count: u64,
 }
 
 impl Schedule {
-    /// `wall` is the wall clock at the start.
+    /// Creates a schedule. `wall` is the wall clock at the start.
     pub(crate) fn new(interval: Duration, wall: Duration) -> Self {
         let interval_ns = interval.as_nanos().max(1);
         let past = wall.as_nanos() % interval_ns;
@@ -37,18 +37,18 @@ impl Schedule {
         }
     }
 
-    /// The tick to wait for.
+    /// Returns the next tick.
     pub(crate) fn next(&self) -> Duration {
         self.next
     }
 
-    /// The tick was used, and it is `now`: moves to the next one that is not past, and tells which
-    /// were.
+    /// Advances to the next tick after a scrape that ended at `now`, and returns the skipped ones.
     ///
-    /// A tick is used late rather than not at all, as long as it comes before the one after it.
+    /// A tick that has passed is still used, late, until the one after it is due.
     pub(crate) fn advance(&mut self, now: Duration) -> Option<Skipped> {
         let used = self.next;
-        // The first reading is off the grid; a grid point right after it would read twice the same.
+        // The first tick is between two multiples. The next multiple is left out if it is so close
+        // that the scrape would find the same values.
         let first = if used < self.origin {
             if self.origin.saturating_sub(used) < self.interval / 2 {
                 self.origin + self.interval

@@ -1,16 +1,17 @@
-//! How an uplink is made.
+//! The builder of an uplink.
 
 use std::{
     fmt,
-    sync::Arc,
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    sync::{Arc, Weak},
+    time::Duration,
 };
 
 use steadfast::{
     Notice,
     grpc::{Address, Grpc, InvalidAddress, Options},
-    transport::{Call, Transport},
+    transport::{Call, Connection, Transport},
 };
+use steadfast_fodc_model::identity::{Identity, IdentityFaults};
 use steadfast_session::{
     Advice, CheckedConfig, Config, ConfigFaults, End, Liveness, Ready, Recovery,
 };
@@ -20,87 +21,88 @@ use tracing::warn;
 
 use super::{
     Inner, Uplink,
-    answerer::{Clock, Patience},
-    registration::{Command, Event, Registration},
-    responder::Responder,
+    counters::AtomicCounters,
+    query_responder::{Responding, Timeouts},
+    registration::{Command, Event, Registered, Registration},
+    sample_store::SampleStore,
     supervisor::Supervisor,
-    tally::Tally,
 };
-use steadfast_fodc_model::identity::{Identity, IdentityFaults};
+use crate::clock::{Clock, SystemClock};
 
 const METHOD: &str = "/banyandb.fodc.v1.FODCService/RegisterAgent";
 
-/// How an uplink is made. Every setting has a default; what is wrong is told by [`Builder::build`].
+/// The settings of an uplink. Each has a default; [`Builder::build`] checks them.
 pub struct Builder {
     address: String,
     identity: watch::Receiver<Identity>,
-    responder: Arc<dyn Responder>,
+    store: Arc<dyn SampleStore>,
     reconnect_interval: Duration,
     heartbeat_interval: Duration,
     activity_timeout: Duration,
     message_bytes: Option<usize>,
     tune: Box<dyn Fn(Config) -> Config + Send>,
-    patience: Patience,
-    clock: Clock,
+    timeouts: Timeouts,
+    clock: Arc<dyn Clock>,
     options: Options,
     link: steadfast::Builder,
 }
 
-/// Everything that is wrong with the settings of an uplink.
+/// The faults of an uplink's settings, at least one.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct BuildFaults {
-    /// The address of the proxy.
+    /// The fault of the proxy's address.
     pub address: Option<InvalidAddress>,
-    /// Who the agent is.
+    /// The faults of the agent's identity.
     pub identity: Option<IdentityFaults>,
-    /// How the session behaves.
+    /// The faults of the session settings.
     pub config: Option<ConfigFaults>,
 }
 
-/// Heartbeats if neither side says how often.
+/// The heartbeat interval if neither side sets one.
 const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(10);
 
 /// The longest wait between two attempts.
 const MAX_BACKOFF: Duration = Duration::from_secs(30);
 
-/// Everybody who lost the same proxy comes back within this time, not at once.
+/// The time over which agents that lost the same proxy spread their reconnects.
 const SPREAD: Duration = Duration::from_secs(1);
 
-/// For the orderly end of a registration, in which nobody has to say anything.
+/// The time for the orderly end of a registration, which needs no response.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
 
 impl Builder {
     pub(super) fn new(
         address: String,
         identity: watch::Receiver<Identity>,
-        responder: Arc<dyn Responder>,
+        store: Arc<dyn SampleStore>,
     ) -> Self {
         Self {
             address,
             identity,
-            responder,
+            store,
             reconnect_interval: Duration::from_secs(5),
             heartbeat_interval: HEARTBEAT_INTERVAL,
             activity_timeout: Duration::from_secs(90),
             message_bytes: None,
             tune: Box::new(|config| config),
-            patience: Patience::default(),
-            clock: Arc::new(unix_millis),
+            timeouts: Timeouts::default(),
+            clock: Arc::new(SystemClock),
             options: Options::default(),
             link: steadfast::Builder::new(Call::new(METHOD)).name("fodc registration"),
         }
     }
 
-    /// The delay after the first failed attempt; it doubles up to 30 s. The first attempt is made at
-    /// once, and a registration that held for 30 s is replaced within a second. Default 5 s.
+    /// Sets the delay after the first failed attempt; it doubles up to 30 s. Default 5 s.
+    ///
+    /// The first attempt is made at once. A registration that was stable for 30 s is replaced within
+    /// a second.
     #[must_use]
     pub fn reconnect_interval(mut self, interval: Duration) -> Self {
         self.reconnect_interval = interval;
         self
     }
 
-    /// How often heartbeats are sent to a proxy that does not say how often. Zero leaves it at the
-    /// default, 10 s.
+    /// Sets the heartbeat interval for a proxy that sets none. Zero keeps the default, 10 s.
     #[must_use]
     pub fn heartbeat_interval(mut self, interval: Duration) -> Self {
         self.heartbeat_interval = if interval.is_zero() {
@@ -111,8 +113,8 @@ impl Builder {
         self
     }
 
-    /// How long a dead proxy may go unnoticed. After a third of it in silence the proxy is asked for
-    /// life. Default 90 s.
+    /// Sets the time after which a silent proxy counts as dead. It is probed after a third of that.
+    /// Default 90 s.
     #[must_use]
     pub fn activity_timeout(mut self, limit: Duration) -> Self {
         self.activity_timeout = limit;
@@ -120,89 +122,84 @@ impl Builder {
         self
     }
 
-    /// The longest message a proxy takes that does not say so itself, bytes; between 64 KiB and
-    /// 32 MiB. Default: 4 MiB, as all releases have it, or 32 MiB where the proxy is found to be of
-    /// the version that has that.
+    /// Sets the longest message, in bytes, for a proxy that announces no limit: between 64 KiB and
+    /// 32 MiB. By default it is the 4 MiB of all releases, or 32 MiB if a probe finds the newest
+    /// version.
     #[must_use]
     pub fn message_bytes(mut self, limit: usize) -> Self {
         self.message_bytes = Some(limit);
         self
     }
 
-    /// Changes how the sessions of both streams behave, for tests and unusual networks.
+    /// Adjusts the session settings of both streams, for tests and unusual networks.
     #[must_use]
     pub fn tune(mut self, tune: impl Fn(Config) -> Config + Send + 'static) -> Self {
         self.tune = Box::new(tune);
         self
     }
 
-    /// How long an answer may take, in tests.
+    /// Sets the time limit of a response, for tests. Default 4 s.
     #[must_use]
-    pub fn answer_within(mut self, limit: Duration) -> Self {
-        self.patience = Patience {
-            hurry: limit / 2,
-            over: limit,
-            without: limit + limit / 8,
-            ..self.patience
+    pub fn response_timeout(mut self, limit: Duration) -> Self {
+        self.timeouts = Timeouts {
+            stop_reading: limit / 2,
+            stop_sending: limit,
+            give_up: limit + limit / 8,
+            ..self.timeouts
         };
         self
     }
 
-    /// The clock that answers are stamped with, Unix milliseconds. Default: the system's.
+    /// Sets the clock that responses are stamped with. Default: [`SystemClock`].
     #[must_use]
-    pub fn clock(mut self, clock: impl Fn() -> i64 + Send + Sync + 'static) -> Self {
+    pub fn clock(mut self, clock: impl Clock) -> Self {
         self.clock = Arc::new(clock);
         self
     }
 
-    /// Is told of every change of the state, on a task of its own. It may call back into the uplink.
+    /// Calls `observer` on every change of the state, from a task of its own. It may call back into
+    /// the uplink.
     #[must_use]
     pub fn on_notice(mut self, observer: impl FnMut(Notice) + Send + 'static) -> Self {
         self.link = self.link.on_notice(observer);
         self
     }
 
-    /// The seed of the jitter. Default: random.
+    /// Sets the seed of the jitter. Default: random.
     #[must_use]
     pub fn seed(mut self, seed: u64) -> Self {
         self.link = self.link.seed(seed);
         self
     }
 
-    /// Makes the uplink on the current tokio runtime. It attempts nothing before
-    /// [`Uplink::start`] or [`Uplink::connect`].
+    /// Creates the uplink on the current tokio runtime. It is idle until [`Uplink::start`] or
+    /// [`Uplink::connect`].
     ///
     /// # Errors
     ///
-    /// Everything that is wrong with the address, the identity and the settings, at once.
+    /// All faults of the address, the identity and the settings at once.
     ///
     /// # Panics
     ///
     /// Outside a tokio runtime.
     pub fn build(self) -> Result<Uplink, BuildFaults> {
-        let address = self.address.parse::<Address>();
-        let (address, fault) = match address {
-            Ok(address) => (Some(address), None),
-            Err(fault) => (None, Some(fault)),
-        };
-        let checked = self.check();
-        match (address, checked) {
-            (Some(address), Ok(checked)) => {
+        match (self.address.parse::<Address>(), self.check()) {
+            (Ok(address), Ok(checked)) => {
                 let transport = Grpc::new(address).with_options(self.options.clone());
-                Ok(self.assemble(transport, checked))
+                Ok(self.spawn(transport, checked))
             }
-            (_, checked) => Err(BuildFaults {
-                address: fault,
+            (address, checked) => Err(BuildFaults {
+                address: address.err(),
                 ..checked.err().unwrap_or_default()
             }),
         }
     }
 
-    /// As [`Builder::build`], on another transport; the address is not used.
+    /// Does the same as [`Builder::build`] over another transport; the address is not used.
     ///
     /// # Errors
     ///
-    /// Everything that is wrong with the identity and the settings, at once.
+    /// All faults of the identity and the settings at once.
     ///
     /// # Panics
     ///
@@ -212,7 +209,7 @@ impl Builder {
         transport: T,
     ) -> Result<Uplink<T::Connection>, BuildFaults> {
         let checked = self.check()?;
-        Ok(self.assemble(transport, checked))
+        Ok(self.spawn(transport, checked))
     }
 
     fn check(&self) -> Result<(CheckedConfig, CheckedConfig), BuildFaults> {
@@ -229,7 +226,6 @@ impl Builder {
         }
     }
 
-    /// A plain proxy never speaks unasked, so its life is asked for. Nothing it says is final.
     fn registration(&self) -> Config {
         (self.tune)(Config {
             initial_backoff: self.reconnect_interval,
@@ -239,21 +235,22 @@ impl Builder {
             ready: Ready::FirstMessage,
             heartbeat_interval: Some(self.heartbeat_interval),
             activity_timeout: Some(self.activity_timeout),
+            // A plain proxy sends nothing by itself, so it is probed.
             liveness: Liveness::Probed,
             drain_timeout: DRAIN_TIMEOUT,
             ..Config::default()
         })
     }
 
-    /// A new stream on a connection that is there costs little, so it begins again sooner; life is the
-    /// registration's business.
     fn metrics(&self) -> Config {
         (self.tune)(Config {
+            // A new stream on an open connection is cheap, so its first retry comes sooner.
             initial_backoff: self.reconnect_interval.min(SPREAD),
             max_backoff: MAX_BACKOFF.max(self.reconnect_interval),
             recovery: Recovery::Spread(SPREAD),
             max_retries: 0,
             ready: Ready::Accepted,
+            // The registration detects a dead proxy for both streams.
             heartbeat_interval: None,
             activity_timeout: None,
             liveness: Liveness::Received,
@@ -262,108 +259,110 @@ impl Builder {
         })
     }
 
-    fn assemble<T: Transport>(
+    fn spawn<T: Transport>(
         self,
         transport: T,
         (registration, metrics): (CheckedConfig, CheckedConfig),
     ) -> Uplink<T::Connection> {
-        let mut wished = self.identity;
-        let identity = watch::Sender::new(Arc::new(wished.borrow_and_update().clone()));
+        let counters = Arc::new(AtomicCounters::default());
         let registered = Arc::new(watch::Sender::new(None));
-        let tally = Arc::new(Tally::default());
+        let mut requested = self.identity;
+        let identity = watch::Sender::new(Arc::new(requested.borrow_and_update().clone()));
+
         let instance = uuid::Uuid::new_v4().simple().to_string();
-        let protocol = Registration::new(identity.borrow().clone(), instance);
-        let (told, counts) = (Arc::clone(&registered), Arc::clone(&tally));
-        let sink = move |event| match event {
-            Event::Registered(registered) => {
-                counts.registrations.count();
-                told.send_replace(Some(registered));
-            }
-            Event::Refused => counts.refused.count(),
-            Event::Beat => counts.heartbeats.count(),
-            Event::Down => {
-                told.send_if_modified(|told| told.take().is_some());
-            }
-        };
         let link = self
             .link
             .config(registration.settings().clone())
             .policy(advice)
-            .spawn(transport, protocol, sink)
+            .spawn(
+                transport,
+                Registration::new(identity.borrow().clone(), instance),
+                registration_sink(Arc::clone(&registered), Arc::clone(&counters)),
+            )
             .expect("the settings were checked");
-        let metrics_shown = Arc::new(watch::Sender::new(None));
+
+        let metrics_status = Arc::new(watch::Sender::new(None));
         let supervisor = Supervisor {
             registered: registered.subscribe(),
             connection: link.connection(),
-            identity: identity.subscribe(),
-            responder: self.responder,
             config: metrics,
-            message_bytes: self.message_bytes,
-            patience: self.patience,
-            clock: self.clock,
-            tally: Arc::clone(&tally),
-            shown: Arc::clone(&metrics_shown),
+            responding: Responding {
+                store: self.store,
+                identity: identity.subscribe(),
+                message_bytes: self.message_bytes,
+                timeouts: self.timeouts,
+                clock: self.clock,
+                counters: Arc::clone(&counters),
+            },
+            status: Arc::clone(&metrics_status),
         };
         let (tasks, cancel) = (TaskTracker::new(), CancellationToken::new());
         tasks.spawn(supervisor.run(cancel.clone()));
         let inner = Arc::new(Inner {
             link,
             registered,
-            metrics: metrics_shown,
-            tally,
+            metrics: metrics_status,
+            counters,
             tasks: tasks.clone(),
             cancel: cancel.clone(),
             _cancel_on_drop: cancel.clone().drop_guard(),
         });
-        let weak = Arc::downgrade(&inner);
-        let become_that = move |identity| match weak.upgrade() {
-            // A closed link is nobody any more.
-            Some(inner) => inner.link.command(Command::Become(identity)).is_ok(),
-            None => false,
-        };
-        let following = follow(wished, identity, become_that);
-        tasks.spawn(async move {
-            cancel.run_until_cancelled(following).await;
-        });
+        // A strong reference would keep the uplink alive after its last handle is dropped.
+        let following = follow_identity(requested, identity, Arc::downgrade(&inner));
+        tasks.spawn(cancel.run_until_cancelled_owned(following));
         tasks.close();
         Uplink { inner }
     }
 }
 
-/// Passes on who the agent is now. An identity with faults is not taken over.
-async fn follow(
-    mut wished: watch::Receiver<Identity>,
+/// Publishes the registration and counts its events.
+fn registration_sink(
+    registered: Arc<watch::Sender<Option<Registered>>>,
+    counters: Arc<AtomicCounters>,
+) -> impl FnMut(Event) + Send + 'static {
+    move |event| match event {
+        Event::Registered(registration) => {
+            counters.registrations.increment();
+            registered.send_replace(Some(registration));
+        }
+        Event::Refused => counters.refused.increment(),
+        Event::HeartbeatSent => counters.heartbeats.increment(),
+        Event::Down => {
+            registered.send_if_modified(|registered| registered.take().is_some());
+        }
+    }
+}
+
+/// Passes each change of the identity on to the streams. An invalid identity is ignored.
+async fn follow_identity<C: Connection>(
+    mut requested: watch::Receiver<Identity>,
     identity: watch::Sender<Arc<Identity>>,
-    become_that: impl Fn(Arc<Identity>) -> bool,
+    uplink: Weak<Inner<C>>,
 ) {
     // It may have changed since the link was given the first one.
-    wished.mark_changed();
-    while wished.changed().await.is_ok() {
-        let now = Arc::new(wished.borrow_and_update().clone());
+    requested.mark_changed();
+    while requested.changed().await.is_ok() {
+        let now = Arc::new(requested.borrow_and_update().clone());
         if let Err(faults) = now.check() {
-            warn!(%faults, "the new identity is not taken over");
+            warn!(%faults, "new identity is invalid; keeping the current one");
             continue;
         }
         identity.send_replace(Arc::clone(&now));
-        if !become_that(now) {
+        let Some(uplink) = uplink.upgrade() else {
+            return;
+        };
+        if uplink.link.command(Command::SetIdentity(now)).is_err() {
             return;
         }
     }
 }
 
-/// Nothing a proxy says is final: it may be replaced by a better one.
+/// Retries whatever the proxy says: it may be replaced by one that accepts the agent.
 fn advice(end: &End) -> Option<Advice> {
     match end.advice {
         Advice::Stop | Advice::Refresh => Some(Advice::Wait(None)),
         Advice::Retry | Advice::Wait(_) => None,
     }
-}
-
-fn unix_millis() -> i64 {
-    let since = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
-    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }
 
 impl fmt::Display for BuildFaults {

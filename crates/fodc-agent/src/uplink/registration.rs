@@ -1,58 +1,57 @@
-//! What is said on the registration stream: who we are, once and then as heartbeats.
+//! The protocol of the registration stream: the identity of the agent, once and then as heartbeats.
 
 use std::{sync::Arc, time::Duration};
 
+use steadfast_fodc_model::identity::Identity;
 use steadfast_session::{Context, End, Generation, Initiator, Protocol, Reason, Signal, Time};
 use steadfast_wire::fodc::{
     AgentProfile, ProxyProfile, RegisterAgentRequest, RegisterAgentResponse,
 };
 
-use steadfast_fodc_model::identity::Identity;
-
-/// The version of our own profile that is spoken here.
+/// The version of our own profile that this agent speaks.
 pub(crate) const PROFILE: u32 = 1;
 
-/// A registration that holds.
+/// An accepted registration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Registered {
-    /// The id the proxy gave. Every registration has another one.
+    /// The id that the proxy assigned. Each registration has a new one.
     pub agent_id: String,
     /// The attempt that made it.
     pub generation: Generation,
-    /// How often the proxy wants heartbeats; `None` leaves it to us.
+    /// The heartbeat interval that the proxy asks for; `None` leaves it to the agent.
     pub heartbeat_interval: Option<Duration>,
-    /// What the proxy speaks beyond the original; `None` for a plain one.
+    /// The extensions that the proxy supports; `None` for a plain proxy.
     pub profile: Option<ProxyProfile>,
 }
 
-/// What the registration tells.
+/// An event of the registration stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Event {
-    /// The proxy said yes, and the link is live.
+    /// The proxy accepted the registration, and the link is live.
     Registered(Registered),
-    /// The proxy said no.
+    /// The proxy refused the registration.
     Refused,
     /// A heartbeat was sent.
-    Beat,
-    /// The stream is gone.
+    HeartbeatSent,
+    /// The stream has ended.
     Down,
 }
 
-/// What handles ask of it.
+/// A command of the uplink.
 #[derive(Clone, Debug)]
 pub(crate) enum Command {
-    /// From now on the agent is this one.
-    Become(Arc<Identity>),
+    /// Replaces the identity of the agent.
+    SetIdentity(Arc<Identity>),
 }
 
 /// The protocol of the registration stream.
 ///
 /// ```text
-///   open: register ──> awaiting the answer ── yes ──> registered ── heartbeats
-///                              │ no, or no id
-///                              v
-///                         a failed attempt
+///   Idle ── on_open: send the request ──> Requested ── accepted ──> Registered ── heartbeats
+///                                             │ refused, or no id
+///                                             v
+///                                      a failed attempt
 /// ```
 #[derive(Debug)]
 pub(crate) struct Registration {
@@ -63,27 +62,27 @@ pub(crate) struct Registration {
 
 #[derive(Debug)]
 enum State {
-    /// No stream.
-    Away,
-    /// The request is out.
-    Asked(Generation),
-    /// The answer was yes.
+    /// No stream is open.
+    Idle,
+    /// The request was sent and its response is awaited.
+    Requested(Generation),
+    /// The proxy has accepted.
     Registered(Registered),
 }
 
 impl Registration {
-    /// `instance` is the same for all registrations of one process, and of no other.
+    /// Creates the protocol. `instance` identifies this process in all its registrations.
     pub(crate) fn new(identity: Arc<Identity>, instance: String) -> Self {
         Self {
             identity,
             instance,
-            state: State::Away,
+            state: State::Idle,
         }
     }
 
-    /// All five fields always, whoever the proxy is: the first version dies without the address, the
-    /// releases refuse what has no pod. R-150.
     fn request(&self) -> RegisterAgentRequest {
+        // Always all five fields (R-150): the first version crashes without the address, and the
+        // releases refuse a request without a pod name.
         RegisterAgentRequest {
             node_role: self.identity.role.clone(),
             labels: self.identity.labels.clone(),
@@ -97,30 +96,32 @@ impl Registration {
         }
     }
 
-    fn on_answer(
+    fn on_response(
         &mut self,
         generation: Generation,
-        answer: RegisterAgentResponse,
+        response: RegisterAgentResponse,
         cx: &mut Context<RegisterAgentRequest, Event>,
     ) {
-        if !answer.success || answer.agent_id.is_empty() {
-            let why = match (answer.success, answer.message) {
+        if !response.success || response.agent_id.is_empty() {
+            let reason = match (response.success, response.message) {
                 (true, _) => "registered, but without an agent id".to_owned(),
                 (false, message) if message.is_empty() => "no reason given".to_owned(),
                 (false, message) => message,
             };
             cx.emit(Event::Refused);
-            cx.fail(End::retry(Initiator::Peer, Reason::Refused(why)));
+            cx.fail(End::retry(Initiator::Peer, Reason::Refused(reason)));
             return;
         }
-        // Less than a second arrives as 0, and 0 means that the proxy has no wish.
-        let interval = u64::try_from(answer.heartbeat_interval_seconds).unwrap_or(0);
+        // 0 means that the proxy sets no interval; it also sends less than a second as 0.
+        let interval = u64::try_from(response.heartbeat_interval_seconds).unwrap_or(0);
         let heartbeat_interval = (interval > 0).then(|| Duration::from_secs(interval));
         self.state = State::Registered(Registered {
-            agent_id: answer.agent_id,
+            agent_id: response.agent_id,
             generation,
             heartbeat_interval,
-            profile: answer.profile.filter(|profile| profile.version >= PROFILE),
+            profile: response
+                .profile
+                .filter(|profile| profile.version >= PROFILE),
         });
         cx.signal(Signal::Greeted);
         if let Some(interval) = heartbeat_interval {
@@ -128,8 +129,8 @@ impl Registration {
         }
     }
 
-    fn gone(&mut self, cx: &mut Context<RegisterAgentRequest, Event>) {
-        self.state = State::Away;
+    fn on_gone(&mut self, cx: &mut Context<RegisterAgentRequest, Event>) {
+        self.state = State::Idle;
         cx.emit(Event::Down);
     }
 }
@@ -146,20 +147,20 @@ impl Protocol for Registration {
         generation: Generation,
         cx: &mut Context<RegisterAgentRequest, Event>,
     ) {
-        self.state = State::Asked(generation);
+        self.state = State::Requested(generation);
         cx.send(self.request());
     }
 
     fn on_message(
         &mut self,
         _now: Time,
-        answer: RegisterAgentResponse,
+        response: RegisterAgentResponse,
         cx: &mut Context<RegisterAgentRequest, Event>,
     ) {
         match self.state {
-            State::Asked(generation) => self.on_answer(generation, answer, cx),
-            // No proxy answers a heartbeat; one that does means nothing by it.
-            State::Registered(_) | State::Away => {}
+            State::Requested(generation) => self.on_response(generation, response, cx),
+            // No known proxy responds to a heartbeat, and such a response carries nothing new.
+            State::Registered(_) | State::Idle => {}
         }
     }
 
@@ -169,15 +170,15 @@ impl Protocol for Registration {
         command: Command,
         cx: &mut Context<RegisterAgentRequest, Event>,
     ) {
-        let Command::Become(identity) = command;
+        let Command::SetIdentity(identity) = command;
         if self.identity == identity {
             return;
         }
         self.identity = identity;
         match self.state {
-            // A change is told at once, not with the next heartbeat.
-            State::Registered(_) | State::Asked(_) if cx.is_open() => cx.send(self.request()),
-            State::Registered(_) | State::Asked(_) | State::Away => {}
+            // A heartbeat would deliver the change too, but up to one interval later.
+            State::Registered(_) | State::Requested(_) if cx.is_open() => cx.send(self.request()),
+            State::Registered(_) | State::Requested(_) | State::Idle => {}
         }
     }
 
@@ -185,25 +186,25 @@ impl Protocol for Registration {
         match self.state {
             State::Registered(_) => {
                 cx.send(self.request());
-                cx.emit(Event::Beat);
+                cx.emit(Event::HeartbeatSent);
             }
-            State::Asked(_) | State::Away => {}
+            State::Requested(_) | State::Idle => {}
         }
     }
 
     fn on_live(&mut self, _now: Time, cx: &mut Context<RegisterAgentRequest, Event>) {
         match &self.state {
             State::Registered(registered) => cx.emit(Event::Registered(registered.clone())),
-            State::Asked(_) | State::Away => unreachable!("only a registered agent greets"),
+            State::Requested(_) | State::Idle => unreachable!("only a registered agent greets"),
         }
     }
 
     fn on_down(&mut self, _now: Time, _end: &End, cx: &mut Context<RegisterAgentRequest, Event>) {
-        self.gone(cx);
+        self.on_gone(cx);
     }
 
     fn on_stop(&mut self, _now: Time, _end: &End, cx: &mut Context<RegisterAgentRequest, Event>) {
-        self.gone(cx);
+        self.on_gone(cx);
     }
 }
 

@@ -1,6 +1,7 @@
-//! Holds the metrics stream of each registration, on the registration's connection.
+//! Keeps one metrics stream for each registration, on the registration's connection.
 //!
-//! What holds now decides, not what happened: a registration that came and went unseen needs nothing.
+//! The supervisor acts on the current registration, not on its changes: one that came and went
+//! between two looks needs no stream.
 
 use std::sync::Arc;
 
@@ -12,22 +13,20 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{info, warn};
 
 use super::{
-    answerer::{Answerer, Clock, Inbox, Patience},
-    limits::{self, MessageBytes, RELEASES},
-    metrics::{Event, Metrics},
+    counters::AtomicCounters,
+    message_limit::{self, MessageLimit, RELEASE_LIMIT},
+    metrics_stream::{Event, MetricsProtocol},
+    query_responder::{Inbox, QueryResponder, Responding},
     registration::Registered,
-    responder::Responder,
-    tally::Tally,
 };
-use steadfast_fodc_model::identity::Identity;
 
 const METHOD: &str = "/banyandb.fodc.v1.FODCService/StreamMetrics";
 
-/// The metadata by which a proxy knows whose stream it is.
+/// The metadata that names the agent to the proxy.
 const AGENT_ID: &str = "agent_id";
 
-/// Questions that may wait; with more the stream is not read.
-const QUESTIONS: usize = 16;
+/// Queries that may wait; beyond that the stream is not read.
+const QUERIES_WAITING: usize = 16;
 
 /// gRPC's code for a message that is too large for the peer.
 const RESOURCE_EXHAUSTED: i32 = 8;
@@ -35,32 +34,27 @@ const RESOURCE_EXHAUSTED: i32 = 8;
 /// gRPC's code for a method that the peer does not know.
 const UNIMPLEMENTED: i32 = 12;
 
-/// What follows the metrics stream's status, while there is one.
-pub(crate) type Shown = watch::Sender<Option<watch::Receiver<Status>>>;
+/// The status of the metrics stream, while there is one.
+pub(crate) type StreamStatus = watch::Sender<Option<watch::Receiver<Status>>>;
 
+/// The task that opens and closes metrics streams.
 pub(crate) struct Supervisor<C> {
     pub(crate) registered: watch::Receiver<Option<Registered>>,
     pub(crate) connection: watch::Receiver<Option<C>>,
-    pub(crate) identity: watch::Receiver<Arc<Identity>>,
-    pub(crate) responder: Arc<dyn Responder>,
     pub(crate) config: CheckedConfig,
-    /// What a proxy takes in one message if it does not say so.
-    pub(crate) message_bytes: Option<usize>,
-    pub(crate) patience: Patience,
-    pub(crate) clock: Clock,
-    pub(crate) tally: Arc<Tally>,
-    pub(crate) shown: Arc<Shown>,
+    pub(crate) responding: Responding,
+    pub(crate) status: Arc<StreamStatus>,
 }
 
-/// A metrics stream and whoever answers on it.
+/// A metrics stream and the task that responds on it.
 struct Stream<C: transport::Connection> {
-    link: Link<Metrics, Shared<C>>,
-    answering: TaskTracker,
+    link: Link<MetricsProtocol, Shared<C>>,
+    responder: TaskTracker,
     cancel: CancellationToken,
 }
 
 impl<C: transport::Connection> Supervisor<C> {
-    /// Until `cancel`, or until the registration's link is gone.
+    /// Runs until `cancel`, or until the link of the registration is gone.
     pub(crate) async fn run(mut self, cancel: CancellationToken) {
         loop {
             let next = cancel.run_until_cancelled(self.next()).await;
@@ -68,20 +62,24 @@ impl<C: transport::Connection> Supervisor<C> {
                 return;
             };
             let stream = self.open(&registered, connection);
-            self.shown.send_replace(Some(stream.link.watch()));
+            self.status.send_replace(Some(stream.link.watch()));
+            // Not only its loss ends a registration: the next one may be here before this task
+            // has seen that.
             let over = self
                 .registered
                 .wait_for(|now| now.as_ref() != Some(&registered));
-            // An error is the end of the registration's link; the next turn ends then as well.
+            // An error says that the registration's link is gone, and `next` returns None then.
             cancel.run_until_cancelled(over).await;
             stream.close().await;
-            self.shown.send_replace(None);
+            self.status.send_replace(None);
         }
     }
 
-    /// The registration that holds, with its connection. The connection is shown before the
-    /// registration is told and taken back before that is told too, so what was read between two
-    /// equal registrations belongs to it.
+    /// Waits for a registration and returns it with its connection.
+    ///
+    /// The link publishes a connection before its registration and takes it back before the
+    /// registration ends. A connection read between two equal registrations therefore belongs to
+    /// them.
     async fn next(&mut self) -> Option<(Registered, C)> {
         loop {
             let registered = self.registered.borrow_and_update().clone();
@@ -100,86 +98,98 @@ impl<C: transport::Connection> Supervisor<C> {
     }
 
     fn open(&self, registered: &Registered, connection: C) -> Stream<C> {
-        let profile = registered.profile.as_ref();
-        let told = profile.map_or(0, |profile| profile.max_message_bytes);
-        let told = usize::try_from(told).ok().filter(|told| *told > 0);
-        let told = told.or(self.message_bytes);
-        let message_bytes = Arc::new(MessageBytes::new(told.unwrap_or(RELEASES)));
-        let version = told
-            .is_none()
-            .then(|| limits::ask(connection.clone()).boxed());
-        let (questions, asked) = mpsc::unbounded_channel();
-        let (queued, taken) = mpsc::unbounded_channel();
-        let stream = watch::Sender::new(None);
-        let open = stream.subscribe();
-        let gate = Gate::new(QUESTIONS);
-        let (waiting, tally) = (Arc::clone(&gate), Arc::clone(&self.tally));
-        let limit = Arc::clone(&message_bytes);
-        // The receivers are gone only when the stream is being closed.
-        let sink = move |event| match event {
-            Event::Asked(from, question) => {
-                waiting.put();
-                questions.send((from, question)).ok();
-            }
-            Event::Taken(on_its_way) => {
-                queued.send(on_its_way).ok();
-            }
-            Event::Stream(generation) => {
-                tally.metrics_streams.add(u64::from(generation.is_some()));
-                stream.send_replace(generation);
-            }
-            Event::Ended(end) => learn(&end, &limit, &tally),
+        let responding = &self.responding;
+        let announced = announced_limit(registered).or(responding.message_bytes);
+        let message_limit = Arc::new(MessageLimit::new(announced.unwrap_or(RELEASE_LIMIT)));
+        let probe = match announced {
+            Some(_) => None,
+            None => Some(message_limit::probe(connection.clone()).boxed()),
         };
+        let gate = Gate::new(QUERIES_WAITING);
+        let counters = Arc::clone(&responding.counters);
+        let (sink, inbox) = channel(Arc::clone(&gate), Arc::clone(&message_limit), counters);
         let call = transport::Call::new(METHOD).with_metadata(AGENT_ID, &registered.agent_id);
         let link = steadfast::Builder::new(call)
             .name("fodc metrics")
             .config(self.config.settings().clone())
             .policy(advice)
             .gate(Arc::clone(&gate))
-            .spawn(Borrowed::new(connection), Metrics::default(), sink)
+            .spawn(Borrowed::new(connection), MetricsProtocol::default(), sink)
             .expect("the settings were checked");
-        // Only a link that is closed can not be started, and this one is ours.
+        // Only a closed link fails to start, and nobody else holds this one.
         link.start().ok();
-        let inbox = Inbox {
-            questions: asked,
-            taken,
-            stream: open,
-        };
-        let answerer = Answerer {
+        let responder = QueryResponder {
             link: link.clone(),
             inbox,
-            responder: Arc::clone(&self.responder),
-            identity: self.identity.clone(),
-            message_bytes,
-            version,
-            profile: profile.is_some(),
-            patience: self.patience,
-            clock: Arc::clone(&self.clock),
-            tally: Arc::clone(&self.tally),
+            responding: responding.clone(),
+            message_limit,
+            probe,
+            profile: registered.profile.is_some(),
             gate,
-            thread: None,
+            reader: None,
         };
-        let (answering, cancel) = (TaskTracker::new(), CancellationToken::new());
-        answering.spawn(answerer.run(cancel.clone()));
-        answering.close();
+        let (tasks, cancel) = (TaskTracker::new(), CancellationToken::new());
+        tasks.spawn(responder.run(cancel.clone()));
+        tasks.close();
         Stream {
             link,
-            answering,
+            responder: tasks,
             cancel,
         }
     }
 }
 
 impl<C: transport::Connection> Stream<C> {
-    /// Ends it and whoever answers on it; the link bounds its own end, and the answerer ends at once.
+    /// Closes the link within its own limit. The responder ends at once.
     async fn close(self) {
         self.cancel.cancel();
         self.link.close().await;
-        self.answering.wait().await;
+        self.responder.wait().await;
     }
 }
 
-/// Only a proxy that does not implement the stream switches it off. Everything else may pass.
+/// Returns the longest message that the proxy announced in its registration.
+fn announced_limit(registered: &Registered) -> Option<usize> {
+    let profile = registered.profile.as_ref()?;
+    let bytes = usize::try_from(profile.max_message_bytes).ok()?;
+    (bytes > 0).then_some(bytes)
+}
+
+/// Creates the sink for a stream's events and the inbox in which the responder finds them.
+fn channel(
+    gate: Arc<Gate>,
+    message_limit: Arc<MessageLimit>,
+    counters: Arc<AtomicCounters>,
+) -> (impl FnMut(Event) + Send + 'static, Inbox) {
+    let (queries, received_queries) = mpsc::unbounded_channel();
+    let (queued, received_queued) = mpsc::unbounded_channel();
+    let stream = watch::Sender::new(None);
+    let inbox = Inbox {
+        queries: received_queries,
+        queued: received_queued,
+        stream: stream.subscribe(),
+    };
+    // The receivers are gone only while the stream is being closed.
+    let sink = move |event| match event {
+        Event::Query(from, query) => {
+            gate.put();
+            queries.send((from, query)).ok();
+        }
+        Event::Queued(queued_now) => {
+            queued.send(queued_now).ok();
+        }
+        Event::Stream(generation) => {
+            counters
+                .metrics_streams
+                .add(u64::from(generation.is_some()));
+            stream.send_replace(generation);
+        }
+        Event::Ended(end) => on_ended(&end, &message_limit, &counters),
+    };
+    (sink, inbox)
+}
+
+/// Stops only for a proxy that does not implement the stream; any other fault may pass.
 fn advice(end: &End) -> Option<Advice> {
     match (&end.reason, end.advice) {
         (
@@ -189,7 +199,7 @@ fn advice(end: &End) -> Option<Advice> {
             },
             _,
         ) => Some(Advice::Stop),
-        // The next answer is smaller, so there is no need to wait for better times.
+        // The next response is smaller, so waiting would gain nothing.
         (
             Reason::Status {
                 code: RESOURCE_EXHAUSTED,
@@ -204,18 +214,19 @@ fn advice(end: &End) -> Option<Advice> {
     }
 }
 
-/// A proxy that finds an answer too large gets smaller ones.
-fn learn(end: &End, message_bytes: &MessageBytes, tally: &Tally) {
+/// Reacts to the end of a stream: counts a proxy without the stream, and lowers the limit after a
+/// message that was too large.
+fn on_ended(end: &End, message_limit: &MessageLimit, counters: &AtomicCounters) {
     let Reason::Status { code, .. } = end.reason else {
         return;
     };
     if code == UNIMPLEMENTED {
-        tally.switched_off.count();
-        info!("the proxy does not ask for metrics; off until the next registration");
+        counters.switched_off.increment();
+        info!("proxy does not implement the metrics stream; off until the next registration");
     }
     if code == RESOURCE_EXHAUSTED {
-        let bytes = message_bytes.halve();
-        warn!(%end, bytes, "answers are smaller from now on");
+        let bytes = message_limit.halve();
+        warn!(%end, bytes, "proxy rejected a response as too large; limiting messages");
     }
 }
 

@@ -18,7 +18,7 @@ use prost_types::Timestamp;
 use steadfast::session::{State, Status};
 use steadfast_fodc_agent::{
     identity::Identity,
-    uplink::{Builder, Responder, Uplink},
+    uplink::{Builder, SampleStore, Uplink},
 };
 use steadfast_wire::fodc::StreamMetricsResponse;
 use tokio::{sync::watch, time::timeout};
@@ -65,7 +65,7 @@ pub(crate) fn identity() -> Identity {
 }
 
 /// Somebody who stays who it is.
-pub(crate) fn agent(address: impl Into<String>, record: impl Responder) -> Builder {
+pub(crate) fn agent(address: impl Into<String>, record: impl SampleStore) -> Builder {
     let identity = watch::Sender::new(identity());
     Uplink::builder(address, identity.subscribe(), record).seed(7)
 }

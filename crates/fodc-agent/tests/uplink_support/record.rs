@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Condvar, Mutex};
 
-use steadfast_fodc_agent::uplink::{Responder, Series, Unreadable, Visitor, Wanted};
+use steadfast_fodc_agent::uplink::{SampleStore, Series, StoreError, Visit, Visitor};
 use steadfast_wire::fodc::MetricType;
 
 /// `series` series with a value each second of a span.
@@ -51,9 +51,9 @@ impl Regular {
                 source: 1,
                 container: Some("data"),
             }) {
-                Wanted::Yes => {}
-                Wanted::No => continue,
-                Wanted::Stop => return,
+                Visit::Samples => {}
+                Visit::Skip => continue,
+                Visit::Stop => return,
             }
             let values: Vec<f64> = times.iter().map(|time| Self::value(index, *time)).collect();
             if visitor.samples(&times, &values).is_break() {
@@ -63,14 +63,14 @@ impl Regular {
     }
 }
 
-impl Responder for Regular {
-    fn latest(&self, visitor: &mut dyn Visitor) -> Result<(), Unreadable> {
+impl SampleStore for Regular {
+    fn latest(&self, visitor: &mut dyn Visitor) -> Result<(), StoreError> {
         let last = (self.seconds.1 - 1) * 1_000;
         self.tell(last, last, visitor);
         Ok(())
     }
 
-    fn window(&self, from: i64, to: i64, visitor: &mut dyn Visitor) -> Result<(), Unreadable> {
+    fn window(&self, from: i64, to: i64, visitor: &mut dyn Visitor) -> Result<(), StoreError> {
         self.tell(from, to, visitor);
         Ok(())
     }
@@ -102,13 +102,13 @@ impl Stuck {
     }
 }
 
-impl Responder for Stuck {
-    fn latest(&self, visitor: &mut dyn Visitor) -> Result<(), Unreadable> {
+impl SampleStore for Stuck {
+    fn latest(&self, visitor: &mut dyn Visitor) -> Result<(), StoreError> {
         self.wait();
         self.record.latest(visitor)
     }
 
-    fn window(&self, from: i64, to: i64, visitor: &mut dyn Visitor) -> Result<(), Unreadable> {
+    fn window(&self, from: i64, to: i64, visitor: &mut dyn Visitor) -> Result<(), StoreError> {
         self.wait();
         self.record.window(from, to, visitor)
     }
@@ -118,12 +118,12 @@ impl Responder for Stuck {
 #[derive(Clone, Debug)]
 pub(crate) struct Broken(pub(crate) Regular);
 
-impl Responder for Broken {
-    fn latest(&self, _: &mut dyn Visitor) -> Result<(), Unreadable> {
+impl SampleStore for Broken {
+    fn latest(&self, _: &mut dyn Visitor) -> Result<(), StoreError> {
         panic!("the record of a test broke, as it should")
     }
 
-    fn window(&self, from: i64, to: i64, visitor: &mut dyn Visitor) -> Result<(), Unreadable> {
+    fn window(&self, from: i64, to: i64, visitor: &mut dyn Visitor) -> Result<(), StoreError> {
         self.0.window(from, to, visitor)
     }
 }

@@ -31,7 +31,7 @@ async fn req_f7_each_question_has_one_answer_in_order_on_a_stream_with_the_agent
     assert_eq!(samples, [3, 33, 0, 30, 3]);
     let more = timeout(SECOND * 60, peer.hear::<StreamMetricsRequest>()).await;
     assert!(more.is_err(), "nothing that was not asked for");
-    assert_eq!(uplink.counters().answers, 5);
+    assert_eq!(uplink.counters().responses, 5);
 }
 
 #[tokio::test(start_paused = true)]
@@ -187,6 +187,6 @@ async fn fodc_f6_a_proxy_is_asked_for_its_version_once_and_only_when_something_d
     let uplink = on(&small);
     uplink.start();
     sleep(SECOND * 60).await;
-    assert_eq!(uplink.counters().answers, 1);
+    assert_eq!(uplink.counters().responses, 1);
     assert_eq!(small.opened("StreamSchemaRegistry").len(), 0);
 }

@@ -1,10 +1,10 @@
-//! The families of a page that is made of several sources.
+//! Groups the series of several sources into the families of one page.
 
 use std::collections::BTreeMap;
 
 use steadfast_exposition::{Kind, Numbers, Writer};
 
-/// Families in the order of their names, each with one type, whoever's series are in it.
+/// Families sorted by name, each with one type whatever its sources say.
 #[derive(Debug, Default)]
 pub(super) struct Families {
     families: BTreeMap<String, Family>,
@@ -14,8 +14,8 @@ pub(super) struct Families {
 #[derive(Debug, Default)]
 struct Family {
     kind: Kind,
-    /// Sources disagree about the kind: nothing is said about it.
-    disputed: bool,
+    /// The sources disagree about the kind, so the page states none.
+    conflicting: bool,
     help: String,
     lines: String,
 }
@@ -28,7 +28,7 @@ impl Families {
         }
     }
 
-    /// Adds a sample of a metric of this kind and help.
+    /// Adds a sample.
     pub(super) fn add<'a>(
         &mut self,
         (name, kind, help): (&str, Kind, &str),
@@ -42,14 +42,11 @@ impl Families {
         if !self.families.contains_key(family) {
             self.families.insert(family.to_owned(), Family::default());
         }
-        let family = self
-            .families
-            .get_mut(family)
-            .expect("it was just put there");
+        let family = self.families.get_mut(family).expect("it was just inserted");
         if family.kind == Kind::Unknown {
             family.kind = kind;
         } else if kind != Kind::Unknown && family.kind != kind {
-            family.disputed = true;
+            family.conflicting = true;
         }
         if family.help.is_empty() {
             family.help.push_str(help);
@@ -57,15 +54,15 @@ impl Families {
         family.lines.push_str(&line);
     }
 
-    /// The page.
+    /// Returns the page.
     pub(super) fn write(mut self) -> String {
-        self.fold();
+        self.merge_parts();
         let lines = self.families.values().map(|family| family.lines.len());
         let mut page = String::with_capacity(lines.sum());
         let mut head = Writer::new(Numbers::Shortest);
-        // Each family goes when it stands on the page: the page is not to be held twice.
+        // Each family is dropped once it is written, so that the page is not held twice.
         for (name, family) in self.families {
-            let kind = if family.disputed {
+            let kind = if family.conflicting {
                 Kind::Unknown
             } else {
                 family.kind
@@ -78,9 +75,9 @@ impl Families {
         page
     }
 
-    /// Series without a type whose name is that of a part of a histogram or a summary belong to it:
-    /// a name with two types is read by nobody.
-    fn fold(&mut self) {
+    /// Moves untyped series named like a part of a histogram or summary (`h_count`) into that family.
+    /// Readers refuse a page on which one name belongs to two families.
+    fn merge_parts(&mut self) {
         let untyped = self
             .families
             .iter()

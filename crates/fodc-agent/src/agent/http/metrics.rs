@@ -1,26 +1,26 @@
-//! The page of metrics: what each endpoint showed when it was last read, and the agent's own.
+//! The page of metrics: the last scrape of each endpoint, and the agent's own metrics.
 
 use steadfast_recorder::NAME;
 
-use super::{Face, exposition::Families, own};
-use crate::agent::{record, recording::Snapshot};
+use super::{exposition::Families, own};
+use crate::agent::{app_state::AppState, record_queries, recording::Snapshot};
 
 /// Builds the page.
 ///
-/// Of each endpoint that is scraped, exactly what its last reading showed, at the time of that
-/// reading: what was not there then, or could not be read then, is not on the page. With several
-/// endpoints each series carries its endpoint's labels; with one it looks as it did there.
-pub(super) fn page(face: &Face, snapshot: &Snapshot) -> String {
-    let state = &snapshot.state;
+/// It holds exactly the samples of each endpoint's last scrape, with the time of that scrape. If the
+/// scrape was missed, it holds none of that endpoint. With several endpoints each series carries the
+/// labels of its endpoint; with one it is as on the endpoint's page.
+pub(super) fn page(state: &AppState, snapshot: &Snapshot) -> String {
+    let status = &snapshot.status;
     let mut families = Families::new();
-    for series in record::latest(&snapshot.reader) {
-        let view = face.views.of(&series.source);
-        if !state.shows(&view) {
+    for series in record_queries::latest(&snapshot.reader) {
+        let view = state.views.get(&series.source);
+        if !view.is_current(status) {
             continue;
         }
-        let kind = record::page_kind(series.meta.kind);
+        let kind = record_queries::page_kind(series.meta.kind);
         let metric = (series.labels.name(), kind, series.meta.help.as_str());
-        let labels = view.told(&series.labels);
+        let labels = view.exported_labels(&series.labels);
         let labels = labels.iter().map(|(name, value)| (name.as_ref(), *value));
         let labels = labels.filter(|(name, _)| *name != NAME);
         families.add(
@@ -32,9 +32,9 @@ pub(super) fn page(face: &Face, snapshot: &Snapshot) -> String {
     }
     own::add(
         &mut families,
-        state,
-        &face.labels,
-        (&snapshot.stats, &snapshot.shares),
+        status,
+        &state.labels,
+        (&snapshot.stats, &snapshot.endpoint_stats),
     );
     families.write()
 }

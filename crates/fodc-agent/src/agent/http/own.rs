@@ -1,4 +1,4 @@
-//! What the agent says about itself on its page of metrics.
+//! The agent's own metrics on its page of metrics.
 
 use std::collections::BTreeMap;
 
@@ -6,12 +6,12 @@ use steadfast_exposition::Kind;
 use steadfast_recorder::Stats;
 
 use super::exposition::Families;
-use crate::agent::board::{EndpointState, State};
+use crate::agent::status::{EndpointStatus, StatusSnapshot};
 
 /// Adds the agent's own metrics. `labels` are those of each endpoint.
 pub(super) fn add(
     families: &mut Families,
-    state: &State,
+    status: &StatusSnapshot,
     labels: &[BTreeMap<String, String>],
     (record, shares): (&Stats, &[Stats]),
 ) {
@@ -20,21 +20,21 @@ pub(super) fn add(
     families.add(
         READY,
         [],
-        f64::from(u8::from(state.unready().is_none())),
+        f64::from(u8::from(status.unready().is_none())),
         None,
     );
-    families.add(WRITE_ERRORS, [], state.record.write_errors as f64, None);
+    families.add(WRITE_ERRORS, [], status.record.write_errors as f64, None);
     families.add(BUDGET, [], record.budget as f64, None);
     families.add(BYTES, [], record.used as f64, None);
     families.add(SERIES, [], record.series as f64, None);
-    for ((endpoint, labels), share) in state.endpoints.iter().zip(labels).zip(shares) {
+    for ((endpoint, labels), share) in status.endpoints.iter().zip(labels).zip(shares) {
         add_endpoint(families, endpoint, labels, share);
     }
 }
 
 fn add_endpoint(
     families: &mut Families,
-    endpoint: &EndpointState,
+    endpoint: &EndpointStatus,
     labels: &BTreeMap<String, String>,
     share: &Stats,
 ) {
@@ -71,7 +71,7 @@ const BUILD_INFO: Metric = (
 const READY: Metric = (
     "steadfast_agent_ready",
     Kind::Gauge,
-    "1 if every endpoint has been read at least once and the record can be written",
+    "1 if every endpoint has been scraped at least once and the record can be written",
 );
 const WRITE_ERRORS: Metric = (
     "steadfast_agent_record_write_errors_total",
@@ -81,52 +81,52 @@ const WRITE_ERRORS: Metric = (
 const BUDGET: Metric = (
     "steadfast_agent_record_budget_bytes",
     Kind::Gauge,
-    "Bytes the record may have",
+    "Maximum size of the record",
 );
 const BYTES: Metric = (
     "steadfast_agent_record_bytes",
     Kind::Gauge,
-    "Bytes the record has",
+    "Size of the record",
 );
 const SERIES: Metric = (
     "steadfast_agent_record_series",
     Kind::Gauge,
-    "Series that the record names",
+    "Series in the record",
 );
 const SHARE: Metric = (
     "steadfast_agent_endpoint_record_bytes",
     Kind::Gauge,
-    "Bytes of the record that are of the endpoint",
+    "Size of the endpoint's part of the record",
 );
 const SCRAPES: Metric = (
     "steadfast_agent_scrapes_total",
     Kind::Counter,
-    "Readings of the endpoint, the missed ones too",
+    "Scrapes of the endpoint, including missed ones",
 );
 const MISSED: Metric = (
     "steadfast_agent_scrapes_missed_total",
     Kind::Counter,
-    "Readings of the endpoint that were missed, by reason",
+    "Missed scrapes of the endpoint by reason",
 );
 const SKIPPED: Metric = (
     "steadfast_agent_scrape_ticks_skipped_total",
     Kind::Counter,
-    "Ticks that passed while a reading of the endpoint was under way",
+    "Ticks that passed while a scrape of the endpoint was under way",
 );
 const SAMPLES: Metric = (
     "steadfast_agent_samples_recorded_total",
     Kind::Counter,
-    "Samples of the endpoint that were recorded",
+    "Recorded samples of the endpoint",
 );
 const TIMESTAMPS: Metric = (
     "steadfast_agent_line_timestamps_ignored_total",
     Kind::Counter,
-    "Timestamps on lines of the endpoint that were not kept",
+    "Timestamps on lines of the endpoint that were dropped",
 );
 const REJECTED: Metric = (
     "steadfast_agent_lines_rejected_total",
     Kind::Counter,
-    "Lines of the endpoint that were not taken, by reason",
+    "Rejected lines of the endpoint by reason",
 );
 const REFUSED: Metric = (
     "steadfast_agent_samples_refused_total",

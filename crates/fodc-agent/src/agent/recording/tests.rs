@@ -5,23 +5,23 @@ use steadfast_exposition::Format;
 use steadfast_recorder::{Options, Selector};
 
 use super::*;
-use crate::scrape::{Endpoint, Intake as _, Reading};
+use crate::scrape::{Endpoint, PageSink as _, ScrapeOutcome};
 
 const BUDGET: u64 = 2 << 20;
 
-/// Hands in one whole page.
-async fn read(mailbox: &mut Mailbox, time_ms: i64, page: String) {
-    mailbox.begin(Format::Prometheus);
+/// Records one complete page.
+async fn scrape(queue: &mut RecordingQueue, time_ms: i64, page: String) {
+    queue.begin(Format::Prometheus);
     let bytes = page.len() as u64;
-    mailbox.piece(Bytes::from(page)).await;
-    let reading = Reading {
+    queue.piece(Bytes::from(page)).await;
+    let outcome = ScrapeOutcome {
         time_ms,
         duration: Duration::from_millis(1),
         page: Ok(bytes),
         skipped: Vec::new(),
         skipped_count: 0,
     };
-    mailbox.end(reading).await;
+    queue.finish(outcome).await;
 }
 
 fn page(series: RangeInclusive<u64>, padding: &str, value: u64) -> String {
@@ -38,23 +38,23 @@ async fn an_endpoint_whose_series_churn_leaves_the_history_of_another_alone() {
     let mut options = Options::default();
     options.budget = BUDGET;
     let recorders = Recorders::in_memory(options).unwrap();
-    let board = Arc::new(Board::new(sources.clone().into_iter()));
-    let (mut recording, mut mailboxes) = Recording::start(recorders, &config, board).unwrap();
+    let status = Arc::new(AgentStatus::new(sources.clone().into_iter()));
+    let (mut recording, mut queues) = Recording::start(recorders, &config, status).unwrap();
     let padding = "x".repeat(200);
     let readings = 120;
     for reading in 0..readings {
         let time_ms = i64::try_from(reading).unwrap() * 1_000;
-        read(&mut mailboxes[0], time_ms, page(1..=50, "", reading)).await;
+        scrape(&mut queues[0], time_ms, page(1..=50, "", reading)).await;
         let new = reading * 2_000..=reading * 2_000 + 1_999;
-        read(&mut mailboxes[1], time_ms, page(new, &padding, reading)).await;
+        scrape(&mut queues[1], time_ms, page(new, &padding, reading)).await;
     }
 
     let Snapshot {
         reader,
         stats,
-        shares,
+        endpoint_stats: shares,
         ..
-    } = recording.window().look().await.unwrap();
+    } = recording.record().snapshot().await.unwrap();
     assert!(stats.used <= BUDGET);
     assert!(shares[1].evicted_parts > 0 && shares[1].counters.series_refused > 0);
     assert_eq!(shares[0].counters.series_refused, 0);
@@ -65,7 +65,7 @@ async fn an_endpoint_whose_series_churn_leaves_the_history_of_another_alone() {
         let samples = series.unwrap().samples.len() as u64;
         assert_eq!(samples, readings);
     }
-    mailboxes.clear();
+    queues.clear();
     recording.end().await;
 }
 
@@ -73,14 +73,16 @@ async fn an_endpoint_whose_series_churn_leaves_the_history_of_another_alone() {
 async fn the_record_is_seen_until_recording_is_told_to_end() {
     let config = Config::new(vec![Endpoint::local(1)]);
     let recorders = Recorders::in_memory(Options::default()).unwrap();
-    let board = Arc::new(Board::new(config.endpoints.iter().map(Endpoint::source)));
-    let (mut recording, mut mailboxes) = Recording::start(recorders, &config, board).unwrap();
-    read(&mut mailboxes[0], 1_000, page(1..=3, "", 1)).await;
-    mailboxes.clear();
+    let status = Arc::new(AgentStatus::new(
+        config.endpoints.iter().map(Endpoint::source),
+    ));
+    let (mut recording, mut queues) = Recording::start(recorders, &config, status).unwrap();
+    scrape(&mut queues[0], 1_000, page(1..=3, "", 1)).await;
+    queues.clear();
 
-    let window = recording.window();
-    let snapshot = window.look().await.unwrap();
+    let record = recording.record();
+    let snapshot = record.snapshot().await.unwrap();
     assert_eq!(snapshot.reader.span(), Some((1_000, 1_000)));
     recording.end().await;
-    assert!(window.look().await.is_err());
+    assert!(record.snapshot().await.is_err());
 }

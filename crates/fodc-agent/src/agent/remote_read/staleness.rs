@@ -1,27 +1,28 @@
-//! Says where a series was not, in the language of Prometheus.
+//! Adds the stale markers of Prometheus to the samples of a series.
 //!
-//! A Prometheus shows the last value of a series for five minutes, unless it is told that the
-//! series has ended: by a sample that is a certain NaN. Our record knows when a series was absent
-//! and when a scrape was missed, so we can tell it.
+//! Prometheus shows the last value of a series for five minutes unless a stale marker, a certain
+//! NaN, ends it. The record knows when a series was absent and when a scrape was missed, so a marker
+//! goes where a Prometheus would have written one.
 
 use std::time::Duration;
 
 use steadfast_recorder::Sample as Recorded;
 use steadfast_wire::prometheus::Sample;
 
-/// The NaN by which Prometheus knows that a series was not there.
+/// The bits of the stale marker.
 pub(super) const STALE: u64 = 0x7ff0_0000_0000_0002;
 
-/// How long a source may be silent before its series count as gone: the agent did not run then.
+/// The rule for a gap between two samples of a series. The agent did not run during a long gap, so
+/// the series ended before it.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Patience {
-    /// How often the source is read, in milliseconds.
+pub(super) struct StalenessRule {
+    /// The time between two scrapes in milliseconds.
     pub(super) interval: i64,
-    /// How long one reading may take, in milliseconds.
+    /// The time limit of a scrape in milliseconds.
     pub(super) timeout: i64,
 }
 
-impl Patience {
+impl StalenessRule {
     pub(super) fn new(interval: Duration, timeout: Duration) -> Self {
         let ms = |span: Duration| i64::try_from(span.as_millis()).unwrap_or(i64::MAX / 8);
         Self {
@@ -31,21 +32,21 @@ impl Patience {
     }
 }
 
-/// The samples of one series, each time once, with a mark at the first moment after each stretch of
-/// them at which the series was known to be absent.
+/// Returns the samples of one series, each time once, with a stale marker after each run of samples
+/// at the first time at which the series was absent.
 ///
-/// `samples` are sorted by time; of those of one time, which a clock that was set back gives, the
-/// last recorded wins. `absences` are the times at which the source was read, or was to be read, and
-/// the series was not there. `until` is the last moment about which anything is known.
-pub(super) fn mark(
+/// `samples` are sorted by time. A clock that was set back gives several samples of one time, of
+/// which the last one counts. `absences` are the times of scrapes without the series, including
+/// missed scrapes. `until` is the last time for which the record can speak.
+pub(super) fn with_stale_markers(
     samples: &[Recorded],
     absences: &[i64],
     until: i64,
-    patience: Patience,
+    rule: StalenessRule,
 ) -> Vec<Sample> {
     let mut marked: Vec<Sample> = Vec::with_capacity(samples.len() + 1);
     let mut absent = absences.iter().copied().peekable();
-    let mut spacing = usual_spacing(samples, patience);
+    let mut spacing = initial_spacing(samples, rule);
     for (index, sample) in samples.iter().enumerate() {
         let next = samples.get(index + 1).map(|next| next.time_ms);
         if next == Some(sample.time_ms) {
@@ -58,7 +59,8 @@ pub(super) fn mark(
         while absent.next_if(|at| *at <= sample.time_ms).is_some() {}
         let end = next.unwrap_or(until.saturating_add(1));
         let known = absent.peek().copied().filter(|at| *at < end);
-        let silent = end.saturating_sub(sample.time_ms) > 3 * spacing + patience.timeout;
+        // A scrape may come a little late, and one may still be under way.
+        let silent = end.saturating_sub(sample.time_ms) > 3 * spacing + rule.timeout;
         let presumed = silent.then(|| sample.time_ms.saturating_add(spacing));
         if let Some(at) = [known, presumed].into_iter().flatten().min() {
             marked.push(Sample {
@@ -66,31 +68,29 @@ pub(super) fn mark(
                 timestamp: at,
             });
         } else if let Some(next) = next {
-            spacing = patience.interval.max(next - sample.time_ms);
+            spacing = rule.interval.max(next - sample.time_ms);
         }
     }
     marked
 }
 
-/// How far apart the source was read at the first of these samples: the record may be of an agent
-/// that read less often than this one does.
-fn usual_spacing(samples: &[Recorded], patience: Patience) -> i64 {
+/// Returns the interval at which the first samples were scraped. It may be longer than the current
+/// one, as an earlier agent may have scraped less often.
+fn initial_spacing(samples: &[Recorded], rule: StalenessRule) -> i64 {
     let spaces = samples.windows(2).take(3);
     let mut spaces: Vec<_> = spaces
         .map(|pair| pair[1].time_ms - pair[0].time_ms)
         .collect();
     spaces.sort_unstable();
     let middle = spaces.len().saturating_sub(1) / 2;
-    patience
-        .interval
-        .max(spaces.get(middle).copied().unwrap_or(0))
+    rule.interval.max(spaces.get(middle).copied().unwrap_or(0))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const PATIENCE: Patience = Patience {
+    const RULE: StalenessRule = StalenessRule {
         interval: 1_000,
         timeout: 1_000,
     };
@@ -102,11 +102,11 @@ mod tests {
         }
     }
 
-    /// Times of the answer in seconds, those of marks negative.
-    fn seconds(times: &[i64], absences: &[i64], until: i64, patience: Patience) -> Vec<i64> {
+    /// Returns the times in seconds, those of stale markers as negative numbers.
+    fn seconds(times: &[i64], absences: &[i64], until: i64, rule: StalenessRule) -> Vec<i64> {
         let samples: Vec<_> = times.iter().map(|time| recorded(*time, 1.0)).collect();
         let absences: Vec<_> = absences.iter().map(|time| time * 1_000).collect();
-        let marked = mark(&samples, &absences, until * 1_000, patience);
+        let marked = with_stale_markers(&samples, &absences, until * 1_000, rule);
         let time = |sample: &Sample| {
             let stale = sample.value.to_bits() == STALE;
             (if stale { -1 } else { 1 }) * sample.timestamp / 1_000
@@ -116,19 +116,19 @@ mod tests {
 
     #[test]
     fn a_series_that_is_always_there_has_no_mark() {
-        assert_eq!(seconds(&[1, 2, 3], &[], 4, PATIENCE), [1, 2, 3]);
-        assert_eq!(seconds(&[], &[1, 2], 9, PATIENCE), [] as [i64; 0]);
+        assert_eq!(seconds(&[1, 2, 3], &[], 4, RULE), [1, 2, 3]);
+        assert_eq!(seconds(&[], &[1, 2], 9, RULE), [] as [i64; 0]);
     }
 
     #[test]
     fn fodc_o22_a_series_that_vanished_ends_where_it_was_first_missing() {
-        assert_eq!(seconds(&[1, 2, 3], &[4, 5, 6], 6, PATIENCE), [1, 2, 3, -4]);
+        assert_eq!(seconds(&[1, 2, 3], &[4, 5, 6], 6, RULE), [1, 2, 3, -4]);
     }
 
     #[test]
     fn a_flapping_series_ends_each_time_and_once() {
         assert_eq!(
-            seconds(&[2, 3, 6, 8], &[1, 4, 5, 7], 8, PATIENCE),
+            seconds(&[2, 3, 6, 8], &[1, 4, 5, 7], 8, RULE),
             [2, 3, -4, 6, -7, 8]
         );
     }
@@ -136,26 +136,23 @@ mod tests {
     #[test]
     fn a_silence_of_the_agent_ends_what_was_before_it() {
         assert_eq!(
-            seconds(&[1, 2, 3, 60, 61], &[], 61, PATIENCE),
+            seconds(&[1, 2, 3, 60, 61], &[], 61, RULE),
             [1, 2, 3, -4, 60, 61]
         );
-        assert_eq!(seconds(&[1, 2, 3], &[], 60, PATIENCE), [1, 2, 3, -4]);
+        assert_eq!(seconds(&[1, 2, 3], &[], 60, RULE), [1, 2, 3, -4]);
         // What may still be under way is not gone.
-        assert_eq!(seconds(&[1, 2, 3], &[], 6, PATIENCE), [1, 2, 3]);
+        assert_eq!(seconds(&[1, 2, 3], &[], 6, RULE), [1, 2, 3]);
     }
 
     #[test]
     fn a_record_of_a_slower_agent_is_not_full_of_ends() {
         assert_eq!(
-            seconds(&[10, 20, 30, 31, 32], &[], 33, PATIENCE),
+            seconds(&[10, 20, 30, 31, 32], &[], 33, RULE),
             [10, 20, 30, 31, 32]
         );
+        assert_eq!(seconds(&[10, 20, 30], &[], 600, RULE), [10, 20, 30, -40]);
         assert_eq!(
-            seconds(&[10, 20, 30], &[], 600, PATIENCE),
-            [10, 20, 30, -40]
-        );
-        assert_eq!(
-            seconds(&[0, 600, 601, 602], &[], 602, PATIENCE),
+            seconds(&[0, 600, 601, 602], &[], 602, RULE),
             [0, -1, 600, 601, 602]
         );
     }
@@ -171,7 +168,7 @@ mod tests {
             (4, 40.0),
         ]
         .map(|(time, value)| recorded(time, value));
-        let marked = mark(&samples, &[], 4_000, PATIENCE);
+        let marked = with_stale_markers(&samples, &[], 4_000, RULE);
         let pairs: Vec<_> = marked
             .iter()
             .map(|s| (s.timestamp / 1_000, s.value))
@@ -182,7 +179,7 @@ mod tests {
     #[test]
     fn the_bits_of_a_nan_are_kept() {
         let odd = f64::from_bits(0x7ff8_0000_dead_beef);
-        let marked = mark(&[recorded(1, odd)], &[], 2, PATIENCE);
+        let marked = with_stale_markers(&[recorded(1, odd)], &[], 2, RULE);
         assert_eq!(marked[0].value.to_bits(), odd.to_bits());
     }
 }

@@ -174,13 +174,13 @@ fn fodc_f11_fodc_o16_a_change_of_role_or_labels_is_told_at_once_and_in_each_hear
     let beat = rig.effects(|protocol, cx| protocol.on_heartbeat(AT, cx));
     assert_eq!(sent(&beat)[0].node_role, "ROLE_UNSPECIFIED");
 
-    let same = Command::Become(identity("ROLE_UNSPECIFIED"));
+    let same = Command::SetIdentity(identity("ROLE_UNSPECIFIED"));
     assert_eq!(
         rig.effects(|protocol, cx| protocol.on_command(AT, same, cx)),
         [],
         "nothing new is nothing to tell"
     );
-    let resolved = Command::Become(identity("ROLE_LIAISON"));
+    let resolved = Command::SetIdentity(identity("ROLE_LIAISON"));
     let told = rig.effects(|protocol, cx| protocol.on_command(AT, resolved, cx));
     assert_eq!(sent(&told)[0].node_role, "ROLE_LIAISON");
     let labels = BTreeMap::from([("zone".to_owned(), "b".to_owned())]);
@@ -188,7 +188,7 @@ fn fodc_f11_fodc_o16_a_change_of_role_or_labels_is_told_at_once_and_in_each_hear
         labels: labels.clone(),
         ..(*identity("ROLE_LIAISON")).clone()
     });
-    let command = Command::Become(labelled);
+    let command = Command::SetIdentity(labelled);
     let told = rig.effects(|protocol, cx| protocol.on_command(AT, command, cx));
     assert_eq!(sent(&told)[0].labels, labels);
     let beat = rig.effects(|protocol, cx| protocol.on_heartbeat(AT, cx));
@@ -203,7 +203,7 @@ fn what_changes_while_there_is_no_stream_is_in_the_next_registration() {
     let down = rig.effects(|protocol, cx| protocol.on_down(AT, &end, cx));
     assert_eq!(down, [Effect::Event(Event::Down)]);
     let mut closed = Context::new(false);
-    let resolved = Command::Become(identity("ROLE_DATA"));
+    let resolved = Command::SetIdentity(identity("ROLE_DATA"));
     rig.0.on_command(AT, resolved, &mut closed);
     assert_eq!(closed.into_effects(), []);
     let again = rig.effects(|protocol, cx| protocol.on_open(AT, Generation(2), cx));

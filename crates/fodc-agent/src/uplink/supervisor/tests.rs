@@ -14,9 +14,15 @@ use steadfast_session::{Config, Generation, Ready};
 use tokio::time::sleep;
 
 use super::*;
-use crate::uplink::responder::{Unreadable, Visitor};
+use crate::{
+    identity::Identity,
+    uplink::{
+        query_responder::Timeouts,
+        sample_store::{SampleStore, StoreError, Visitor},
+    },
+};
 
-/// A connection whose streams are taken and stay, and which knows whose they are.
+/// A connection that accepts streams, keeps them open, and remembers the agent id of each.
 #[derive(Clone, Default)]
 struct Quiet(Arc<Mutex<Streams>>);
 
@@ -52,7 +58,7 @@ impl Inbound for Silence {
 impl Connection for Quiet {
     type Inbound = Silence;
 
-    /// Headers come with the first question, which never comes.
+    /// Accepts the stream but never sends a message.
     fn open(
         &self,
         call: &Call,
@@ -91,12 +97,12 @@ impl Connection for Quiet {
 
 struct Empty;
 
-impl Responder for Empty {
-    fn latest(&self, _: &mut dyn Visitor) -> Result<(), Unreadable> {
+impl SampleStore for Empty {
+    fn latest(&self, _: &mut dyn Visitor) -> Result<(), StoreError> {
         Ok(())
     }
 
-    fn window(&self, _: i64, _: i64, _: &mut dyn Visitor) -> Result<(), Unreadable> {
+    fn window(&self, _: i64, _: i64, _: &mut dyn Visitor) -> Result<(), StoreError> {
         Ok(())
     }
 }
@@ -110,7 +116,7 @@ fn by(attempt: u64) -> Registered {
     }
 }
 
-/// A supervisor that runs, and what it hears.
+/// A running supervisor with its inputs.
 struct Rig {
     registered: watch::Sender<Option<Registered>>,
     connection: watch::Sender<Option<Quiet>>,
@@ -133,14 +139,16 @@ impl Rig {
         let supervisor = Supervisor {
             registered: registered.subscribe(),
             connection: connection.subscribe(),
-            identity: identity.subscribe(),
-            responder: Arc::new(Empty),
             config: config.check().unwrap(),
-            message_bytes: None,
-            patience: Patience::default(),
-            clock: Arc::new(|| 0),
-            tally: Arc::default(),
-            shown: Arc::new(watch::Sender::new(None)),
+            responding: Responding {
+                store: Arc::new(Empty),
+                identity: identity.subscribe(),
+                message_bytes: None,
+                timeouts: Timeouts::default(),
+                clock: Arc::new(|| 0),
+                counters: Arc::default(),
+            },
+            status: Arc::new(watch::Sender::new(None)),
         };
         let cancel = CancellationToken::new();
         let running = tokio::spawn(supervisor.run(cancel.clone()));
@@ -153,7 +161,7 @@ impl Rig {
         }
     }
 
-    /// Another connection, on which another attempt is registered; what was before ends unseen.
+    /// Replaces connection and registration without giving the supervisor time to see the gap.
     fn replace(&self, attempt: u64) -> Quiet {
         let connection = Quiet::default();
         self.registered.send_replace(None);
@@ -174,7 +182,7 @@ async fn fodc_o3_a_registration_that_replaced_another_unseen_has_a_metrics_strea
     let mut before = rig.replace(1);
     sleep(Duration::from_secs(5)).await;
     for attempt in 2..=20 {
-        // Some are there and gone before anybody looks.
+        // Some registrations are gone before the supervisor runs.
         for brief in 0..attempt % 3 {
             let unseen = rig.replace(100 * attempt + brief);
             assert_eq!(unseen.streams().opened, [] as [String; 0]);

@@ -1,4 +1,4 @@
-//! Writes the answer of a remote read into one buffer, within a limit.
+//! Encodes the response of a remote read within a limit.
 
 use prost::{
     Message as _,
@@ -10,19 +10,19 @@ use steadfast_wire::prometheus::TimeSeries;
 const TIMESERIES: u32 = 1;
 const RESULTS: u32 = 1;
 
-/// A `prometheus.ReadResponse` in the making. It is built of bytes, so that no sample is held twice.
+/// A `prometheus.ReadResponse` that is encoded series by series, so that no sample is held twice.
 #[derive(Debug)]
-pub(super) struct Answer {
+pub(super) struct ResponseWriter {
     limit: usize,
     done: Vec<u8>,
     result: Vec<u8>,
 }
 
-/// The answer would be longer than it may.
+/// The response exceeds its limit.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct TooLong;
 
-impl Answer {
+impl ResponseWriter {
     pub(super) fn new(limit: usize) -> Self {
         Self {
             limit,
@@ -31,7 +31,7 @@ impl Answer {
         }
     }
 
-    /// The next series of the current query's result.
+    /// Adds a series to the result of the current query.
     pub(super) fn series(&mut self, series: &TimeSeries) -> Result<(), TooLong> {
         encode_key(TIMESERIES, WireType::LengthDelimited, &mut self.result);
         encode_varint(series.encoded_len() as u64, &mut self.result);
@@ -42,15 +42,15 @@ impl Answer {
         Ok(())
     }
 
-    /// The current query's result is complete; the next one begins.
+    /// Completes the result of the current query and begins the next.
     pub(super) fn end_query(&mut self) {
         encode_key(RESULTS, WireType::LengthDelimited, &mut self.done);
         encode_varint(self.result.len() as u64, &mut self.done);
         self.done.append(&mut self.result);
     }
 
-    /// The whole answer, packed as remote read wants it: one block of snappy.
-    pub(super) fn pack(self) -> Result<Vec<u8>, snap::Error> {
+    /// Returns the response as one snappy block.
+    pub(super) fn finish(self) -> Result<Vec<u8>, snap::Error> {
         snap::raw::Encoder::new().compress_vec(&self.done)
     }
 }
@@ -79,14 +79,14 @@ mod tests {
 
     #[test]
     fn what_is_written_is_the_message() {
-        let mut answer = Answer::new(1 << 20);
-        answer.end_query();
+        let mut response = ResponseWriter::new(1 << 20);
+        response.end_query();
         for samples in [0, 3, 1_000] {
-            answer.series(&series(samples)).unwrap();
+            response.series(&series(samples)).unwrap();
         }
-        answer.end_query();
+        response.end_query();
         let bytes = snap::raw::Decoder::new()
-            .decompress_vec(&answer.pack().unwrap())
+            .decompress_vec(&response.finish().unwrap())
             .unwrap();
         let expected = ReadResponse {
             results: vec![
@@ -103,11 +103,11 @@ mod tests {
     #[test]
     fn the_limit_holds_over_all_queries() {
         let one = series(100).encoded_len() + 3;
-        let mut answer = Answer::new(2 * one + 10);
-        assert_eq!(answer.series(&series(100)), Ok(()));
-        answer.end_query();
-        assert_eq!(answer.series(&series(100)), Ok(()));
-        answer.end_query();
-        assert_eq!(answer.series(&series(100)), Err(TooLong));
+        let mut response = ResponseWriter::new(2 * one + 10);
+        assert_eq!(response.series(&series(100)), Ok(()));
+        response.end_query();
+        assert_eq!(response.series(&series(100)), Ok(()));
+        response.end_query();
+        assert_eq!(response.series(&series(100)), Err(TooLong));
     }
 }

@@ -9,9 +9,9 @@ use steadfast_wire::fodc::{
 };
 
 use super::*;
-use crate::uplink::responder::{Visitor, Wanted};
+use crate::uplink::sample_store::{Visit, Visitor};
 
-/// A record of a test: series with their samples.
+/// A store of fixed series.
 #[derive(Default)]
 struct Fake {
     series: Vec<FakeSeries>,
@@ -26,7 +26,7 @@ struct FakeSeries {
 }
 
 impl Fake {
-    /// `count` series that were scraped each second of those.
+    /// Returns `count` series with a sample in each of the seconds.
     fn regular(count: usize, seconds: std::ops::Range<i64>) -> Self {
         let series = (0..count).map(|index| FakeSeries {
             name: format!("metric_{index}"),
@@ -43,11 +43,11 @@ impl Fake {
         }
     }
 
-    fn tell(
+    fn visit(
         &self,
         visitor: &mut dyn Visitor,
         within: impl Fn(&FakeSeries, i64) -> bool,
-    ) -> Result<(), Unreadable> {
+    ) -> Result<(), StoreError> {
         for series in &self.series {
             let labels: Vec<(&str, &str)> = series
                 .labels
@@ -62,9 +62,9 @@ impl Fake {
                 source: 1,
                 container: series.container.as_deref(),
             }) {
-                Wanted::Yes => {}
-                Wanted::No => continue,
-                Wanted::Stop => return Ok(()),
+                Visit::Samples => {}
+                Visit::Skip => continue,
+                Visit::Stop => return Ok(()),
             }
             let samples = series.samples.iter();
             let samples = samples.filter(|(time, _)| within(series, *time));
@@ -76,36 +76,36 @@ impl Fake {
             }
         }
         if self.unreadable {
-            return Err(Unreadable("the disk is gone".to_owned()));
+            return Err(StoreError("the disk is gone".to_owned()));
         }
         Ok(())
     }
 }
 
-impl Responder for Fake {
-    fn latest(&self, visitor: &mut dyn Visitor) -> Result<(), Unreadable> {
-        self.tell(visitor, |series, time| {
+impl SampleStore for Fake {
+    fn latest(&self, visitor: &mut dyn Visitor) -> Result<(), StoreError> {
+        self.visit(visitor, |series, time| {
             series.samples.last().is_some_and(|last| last.0 == time)
         })
     }
 
-    fn window(&self, from: i64, to: i64, visitor: &mut dyn Visitor) -> Result<(), Unreadable> {
-        self.tell(visitor, |_, time| (from..=to).contains(&time))
+    fn window(&self, from: i64, to: i64, visitor: &mut dyn Visitor) -> Result<(), StoreError> {
+        self.visit(visitor, |_, time| (from..=to).contains(&time))
     }
 }
 
-/// Gathers parts, and has only so much patience.
+/// A sink that gathers the parts.
 #[derive(Default)]
 struct Gathered {
     parts: Vec<StreamMetricsRequest>,
     lengths: Vec<usize>,
     lasts: usize,
-    /// Calls of `is_over` after which it is over.
-    patience: Option<Mutex<u32>>,
-    hurries: bool,
+    /// Calls of `must_stop_sending` until it returns true.
+    checks_left: Option<Mutex<u32>>,
+    stop_reading: bool,
 }
 
-impl Outlet for Gathered {
+impl ResponseSink for Gathered {
     fn part(&mut self, message: Bytes) -> ControlFlow<()> {
         assert_eq!(self.lasts, 0, "nothing follows the last part");
         self.lengths.push(message.len());
@@ -119,12 +119,12 @@ impl Outlet for Gathered {
         self.lasts += 1;
     }
 
-    fn hurries(&self) -> bool {
-        self.hurries || self.is_over()
+    fn must_stop_reading(&self) -> bool {
+        self.stop_reading || self.must_stop_sending()
     }
 
-    fn is_over(&self) -> bool {
-        self.patience.as_ref().is_some_and(|left| {
+    fn must_stop_sending(&self) -> bool {
+        self.checks_left.as_ref().is_some_and(|left| {
             let mut left = left.lock().unwrap();
             *left = left.saturating_sub(1);
             *left == 0
@@ -141,11 +141,11 @@ fn identity() -> Arc<Identity> {
     })
 }
 
-fn task(asked: &StreamMetricsResponse) -> Task {
-    let (question, fault) = Question::new(asked);
+fn context(query_message: &StreamMetricsResponse) -> ResponseContext {
+    let (query, fault) = Query::new(query_message);
     assert_eq!(fault, None);
-    Task {
-        question: Arc::new(question),
+    ResponseContext {
+        query: Arc::new(query),
         identity: identity(),
         message_bytes: 4 << 20,
         profile: false,
@@ -172,11 +172,11 @@ fn plain(from: Option<i64>, to: Option<i64>) -> StreamMetricsResponse {
     }
 }
 
-fn answered(task: &Task, record: &Fake) -> (Gathered, Outcome) {
+fn respond(context: &ResponseContext, store: &Fake) -> (Gathered, ResponseSummary) {
     let mut gathered = Gathered::default();
-    let outcome = answer(task, record, &mut gathered);
+    let summary = write(context, store, &mut gathered);
     assert_eq!(gathered.lasts, 1);
-    (gathered, outcome)
+    (gathered, summary)
 }
 
 fn only(gathered: &Gathered) -> &StreamMetricsRequest {
@@ -194,7 +194,7 @@ fn times(metrics: &[Metric]) -> Vec<i64> {
 
 #[test]
 fn req_f7_the_latest_values_have_no_times_and_the_answer_has_the_clock() {
-    let (gathered, outcome) = answered(&task(&plain(None, None)), &Fake::regular(3, 0..10));
+    let (gathered, summary) = respond(&context(&plain(None, None)), &Fake::regular(3, 0..10));
     let reply = only(&gathered);
     assert_eq!(reply.timestamp, Some(timestamp(1_000_000)));
     assert_eq!(reply.metrics.len(), 3);
@@ -204,8 +204,8 @@ fn req_f7_the_latest_values_have_no_times_and_the_answer_has_the_clock() {
         assert_eq!(metric.r#type(), MetricType::Counter);
         assert_eq!(metric.description, "help");
     }
-    assert_eq!(outcome.samples, 3);
-    assert!(!outcome.cut);
+    assert_eq!(summary.samples, 3);
+    assert!(!summary.truncated);
 }
 
 #[test]
@@ -220,7 +220,7 @@ fn req_f7_a_window_has_both_its_ends_and_a_time_for_each_value() {
         (Some(20_000), Some(10_000), 0),
         (Some(200_000), Some(300_000), 0),
     ] {
-        let (gathered, outcome) = answered(&task(&plain(from, to)), &record);
+        let (gathered, summary) = respond(&context(&plain(from, to)), &record);
         let metrics = &only(&gathered).metrics;
         assert_eq!(metrics.len(), 2 * count, "{from:?} {to:?}");
         let told = times(metrics);
@@ -233,32 +233,32 @@ fn req_f7_a_window_has_both_its_ends_and_a_time_for_each_value() {
                 ((time / 10) as f64 + index).to_bits()
             );
         }
-        assert!(!outcome.cut);
+        assert!(!summary.truncated);
     }
 }
 
 #[test]
 fn a_plain_proxy_is_sent_nothing_of_ours_and_ours_its_question_back() {
     let record = Fake::regular(1, 0..10);
-    let asked = StreamMetricsResponse {
+    let query_message = StreamMetricsResponse {
         columnar: false,
         ..ours(None, None)
     };
-    let (gathered, _) = answered(&task(&asked), &record);
+    let (gathered, _) = respond(&context(&query_message), &record);
     assert_eq!(only(&gathered).request_id, 0, "it did not show the profile");
-    let known = Task {
+    let known = ResponseContext {
         profile: true,
-        ..task(&asked)
+        ..context(&query_message)
     };
-    let (gathered, _) = answered(&known, &record);
+    let (gathered, _) = respond(&known, &record);
     assert_eq!(only(&gathered).request_id, 77);
 
-    let cut = Task {
+    let cut = ResponseContext {
         message_bytes: 70_000,
-        ..task(&plain(None, Some(i64::MAX)))
+        ..context(&plain(None, Some(i64::MAX)))
     };
-    let (gathered, outcome) = answered(&cut, &Fake::regular(10, 0..10_000));
-    assert!(outcome.cut);
+    let (gathered, summary) = respond(&cut, &Fake::regular(10, 0..10_000));
+    assert!(summary.truncated);
     assert_eq!(only(&gathered).truncated, None);
 }
 
@@ -266,14 +266,14 @@ fn a_plain_proxy_is_sent_nothing_of_ours_and_ours_its_question_back() {
 fn fodc_f6_fodc_o17_what_does_not_fit_is_left_out_oldest_first_and_said() {
     let record = Fake::regular(10, 0..1_000);
     for message_bytes in [70_000, 100_000, 200_000] {
-        let task = Task {
+        let context = ResponseContext {
             message_bytes,
             profile: true,
-            ..task(&plain(Some(0), None))
+            ..context(&plain(Some(0), None))
         };
-        let (gathered, outcome) = answered(&task, &record);
+        let (gathered, summary) = respond(&context, &record);
         let reply = only(&gathered);
-        assert!(outcome.cut);
+        assert!(summary.truncated);
         assert!(gathered.lengths[0] <= message_bytes);
         assert!(
             gathered.lengths[0] > message_bytes * 9 / 10,
@@ -299,12 +299,12 @@ struct Growing {
     looks: Mutex<usize>,
 }
 
-impl Responder for Growing {
-    fn latest(&self, visitor: &mut dyn Visitor) -> Result<(), Unreadable> {
+impl SampleStore for Growing {
+    fn latest(&self, visitor: &mut dyn Visitor) -> Result<(), StoreError> {
         self.records[0].latest(visitor)
     }
 
-    fn window(&self, from: i64, to: i64, visitor: &mut dyn Visitor) -> Result<(), Unreadable> {
+    fn window(&self, from: i64, to: i64, visitor: &mut dyn Visitor) -> Result<(), StoreError> {
         let mut looks = self.looks.lock().unwrap();
         let record = &self.records[(*looks).min(self.records.len() - 1)];
         *looks += 1;
@@ -312,15 +312,15 @@ impl Responder for Growing {
     }
 }
 
-fn answered_from(records: Vec<Fake>) -> Vec<Metric> {
+fn respond_from(records: Vec<Fake>) -> Vec<Metric> {
     let looks = Mutex::default();
     let mut gathered = Gathered::default();
-    let task = Task {
+    let context = ResponseContext {
         message_bytes: 7_700,
         profile: true,
-        ..task(&plain(Some(0), None))
+        ..context(&plain(Some(0), None))
     };
-    answer(&task, &Growing { records, looks }, &mut gathered);
+    write(&context, &Growing { records, looks }, &mut gathered);
     only(&gathered).metrics.clone()
 }
 
@@ -328,7 +328,7 @@ fn answered_from(records: Vec<Fake>) -> Vec<Metric> {
 fn fodc_f6_what_is_recorded_after_the_weighing_takes_nobodys_place() {
     // A second passes with each look, for longer than anybody would weigh again.
     let ends = 1_000..1_050;
-    let told = answered_from(ends.map(|end| Fake::regular(10, 990..end)).collect());
+    let told = respond_from(ends.map(|end| Fake::regular(10, 990..end)).collect());
     let times = times(&told);
     assert_eq!(times.iter().max(), Some(&999_000));
     let scrapes = (999_000 - times.iter().min().unwrap()) / 1_000 + 1;
@@ -343,7 +343,7 @@ fn fodc_f6_a_reading_that_is_recorded_late_takes_the_place_of_the_oldest() {
         name: format!("slow_{}", series.name),
         ..series
     }));
-    let told = answered_from(vec![first, second]);
+    let told = respond_from(vec![first, second]);
     let oldest = *times(&told).iter().min().unwrap();
     assert!(oldest > 990_000);
     let slow = told.iter().filter(|metric| metric.name.starts_with("slow"));
@@ -355,19 +355,19 @@ fn fodc_f6_a_reading_that_is_recorded_late_takes_the_place_of_the_oldest() {
 #[test]
 fn a_record_that_ended_long_ago_is_not_weighed_whole() {
     let record = Fake::regular(400, 0..2_000);
-    let asked = plain(Some(0), None);
+    let query_message = plain(Some(0), None);
     let told = Counting {
         record,
         told: Mutex::default(),
     };
-    let task = Task {
+    let context = ResponseContext {
         message_bytes: 100_000,
         // A year later.
         now: 31_536_000_000,
-        ..task(&asked)
+        ..context(&query_message)
     };
     let mut gathered = Gathered::default();
-    answer(&task, &told, &mut gathered);
+    write(&context, &told, &mut gathered);
     let sent = only(&gathered).metrics.len() as u64;
     assert!(sent > 400);
     assert_eq!(
@@ -393,7 +393,7 @@ struct CountingVisitor<'a> {
 }
 
 impl Visitor for CountingVisitor<'_> {
-    fn series(&mut self, series: &Series<'_>) -> Wanted {
+    fn series(&mut self, series: &Series<'_>) -> Visit {
         self.visitor.series(series)
     }
 
@@ -403,12 +403,12 @@ impl Visitor for CountingVisitor<'_> {
     }
 }
 
-impl Responder for Counting {
-    fn latest(&self, visitor: &mut dyn Visitor) -> Result<(), Unreadable> {
+impl SampleStore for Counting {
+    fn latest(&self, visitor: &mut dyn Visitor) -> Result<(), StoreError> {
         self.record.latest(visitor)
     }
 
-    fn window(&self, from: i64, to: i64, visitor: &mut dyn Visitor) -> Result<(), Unreadable> {
+    fn window(&self, from: i64, to: i64, visitor: &mut dyn Visitor) -> Result<(), StoreError> {
         let mut counting = CountingVisitor { visitor, told: 0 };
         let told = self.record.window(from, to, &mut counting);
         *self.told.lock().unwrap() += counting.told;
@@ -418,17 +418,17 @@ impl Responder for Counting {
 
 #[test]
 fn fodc_f6_a_single_scrape_that_does_not_fit_is_sent_as_far_as_it_does() {
-    for asked in [plain(None, None), plain(Some(0), None)] {
-        let task = Task {
+    for query_message in [plain(None, None), plain(Some(0), None)] {
+        let context = ResponseContext {
             message_bytes: 70_000,
             profile: true,
-            ..task(&asked)
+            ..context(&query_message)
         };
-        let (gathered, outcome) = answered(&task, &Fake::regular(2_000, 5..7));
+        let (gathered, summary) = respond(&context, &Fake::regular(2_000, 5..7));
         let reply = only(&gathered);
         assert!(gathered.lengths[0] <= 70_000);
         assert!(reply.metrics.len() > 400);
-        assert!(outcome.cut);
+        assert!(summary.truncated);
         let truncated = reply.truncated.as_ref().unwrap();
         assert_eq!(
             truncated.from,
@@ -439,7 +439,11 @@ fn fodc_f6_a_single_scrape_that_does_not_fit_is_sent_as_far_as_it_does() {
             truncated.samples,
             2_000 - reply.metrics.len() as u64 + {
                 // Of a window the older scrape is left out as well.
-                if asked.start_time.is_some() { 2_000 } else { 0 }
+                if query_message.start_time.is_some() {
+                    2_000
+                } else {
+                    0
+                }
             }
         );
     }
@@ -452,7 +456,7 @@ fn fodc_f13_stamps_name_the_node_and_never_replace_what_a_metric_says() {
         .map(|(name, value)| (name.to_owned(), value.to_owned()))
         .to_vec();
     record.series[1].container = Some("data".to_owned());
-    let (gathered, _) = answered(&task(&plain(None, None)), &record);
+    let (gathered, _) = respond(&context(&plain(None, None)), &record);
     let metrics = &only(&gathered).metrics;
     let told = |index: usize| {
         let labels = metrics[index].labels.iter();
@@ -475,7 +479,7 @@ fn fodc_f13_stamps_name_the_node_and_never_replace_what_a_metric_says() {
 fn fodc_o18_fodc_o20_any_text_arrives_as_it_is() {
     let mut record = Fake::regular(1, 0..1);
     record.series[0].labels = vec![("a".to_owned(), "x,y=\"z\"\n{日本}".to_owned())];
-    let (gathered, _) = answered(&task(&plain(None, None)), &record);
+    let (gathered, _) = respond(&context(&plain(None, None)), &record);
     let labels = &only(&gathered).metrics[0].labels;
     assert_eq!(labels["a"], "x,y=\"z\"\n{日本}");
     assert!(!labels.contains_key("y"));
@@ -495,60 +499,60 @@ fn matchers_see_the_labels_that_are_sent() {
             name: name.to_owned(),
             value: value.to_owned(),
         };
-        let asked = StreamMetricsResponse {
+        let query_message = StreamMetricsResponse {
             matchers: vec![matcher],
             ..plain(None, None)
         };
-        let (gathered, _) = answered(&task(&asked), &record);
+        let (gathered, _) = respond(&context(&query_message), &record);
         assert_eq!(only(&gathered).metrics.len(), count, "{name}={value}");
     }
 }
 
 #[test]
 fn nothing_to_tell_is_an_empty_answer() {
-    for asked in [ours(None, None), ours(Some(0), Some(1)), plain(None, None)] {
-        let task = Task {
+    for query_message in [ours(None, None), ours(Some(0), Some(1)), plain(None, None)] {
+        let context = ResponseContext {
             profile: true,
-            ..task(&asked)
+            ..context(&query_message)
         };
-        let (gathered, outcome) = answered(&task, &Fake::default());
+        let (gathered, summary) = respond(&context, &Fake::default());
         let reply = only(&gathered);
         assert_eq!(reply.timestamp, Some(timestamp(1_000_000)));
         assert_eq!((reply.metrics.len(), &reply.columns), (0, &None));
         assert_eq!(reply.truncated, None);
-        assert_eq!(outcome, Outcome::default());
+        assert_eq!(summary, ResponseSummary::default());
     }
 }
 
 #[test]
 fn out_of_time_the_answer_ends_at_once_and_says_so() {
     let record = Fake::regular(100, 0..100);
-    for asked in [
+    for query_message in [
         ours(Some(0), None),
         ours(None, None),
         plain(Some(0), None),
         plain(None, None),
     ] {
-        for patience in 1..300 {
-            let task = Task {
+        for checks_left in 1..300 {
+            let context = ResponseContext {
                 profile: true,
-                ..task(&asked)
+                ..context(&query_message)
             };
             let mut gathered = Gathered {
-                patience: Some(Mutex::new(patience)),
+                checks_left: Some(Mutex::new(checks_left)),
                 ..Gathered::default()
             };
-            let outcome = answer(&task, &record, &mut gathered);
+            let summary = write(&context, &record, &mut gathered);
             assert_eq!(gathered.lasts, 1);
             let last = gathered.parts.last().unwrap();
-            assert_eq!(last.truncated.is_some(), outcome.cut);
-            if !outcome.cut {
-                let wanted = if asked.start_time.is_some() {
+            assert_eq!(last.truncated.is_some(), summary.truncated);
+            if !summary.truncated {
+                let wanted = if query_message.start_time.is_some() {
                     10_000
                 } else {
                     100
                 };
-                assert_eq!(outcome.samples, wanted);
+                assert_eq!(summary.samples, wanted);
             }
         }
     }
@@ -558,36 +562,36 @@ fn out_of_time_the_answer_ends_at_once_and_says_so() {
 fn in_a_hurry_the_part_that_was_looked_at_is_sent() {
     let record = Fake::regular(5, 900..1_001);
     let mut gathered = Gathered {
-        patience: Some(Mutex::new(u32::MAX)),
+        checks_left: Some(Mutex::new(u32::MAX)),
         ..Gathered::default()
     };
-    let task = Task {
+    let context = ResponseContext {
         profile: true,
-        ..task(&plain(Some(0), None))
+        ..context(&plain(Some(0), None))
     };
     // In no hurry everything is sent; in a hurry nothing was looked at yet.
-    answer(&task, &record, &mut gathered);
+    write(&context, &record, &mut gathered);
     assert_eq!(only(&gathered).metrics.len(), 505);
-    let mut hurried = Gathered {
-        hurries: true,
+    let mut rushed = Gathered {
+        stop_reading: true,
         ..Gathered::default()
     };
-    let outcome = answer(&task, &record, &mut hurried);
-    assert!(outcome.cut);
-    assert!(only(&hurried).truncated.is_some());
+    let summary = write(&context, &record, &mut rushed);
+    assert!(summary.truncated);
+    assert!(only(&rushed).truncated.is_some());
 }
 
 #[test]
 fn what_can_not_be_read_is_told_as_missing() {
     let mut record = Fake::regular(1, 0..1);
     record.unreadable = true;
-    for asked in [ours(None, None), plain(None, None), plain(Some(0), None)] {
-        let task = Task {
+    for query_message in [ours(None, None), plain(None, None), plain(Some(0), None)] {
+        let context = ResponseContext {
             profile: true,
-            ..task(&asked)
+            ..context(&query_message)
         };
-        let (gathered, outcome) = answered(&task, &record);
-        assert!(outcome.unreadable.is_some());
+        let (gathered, summary) = respond(&context, &record);
+        assert!(summary.error.is_some());
         assert!(gathered.parts.last().unwrap().truncated.is_some());
     }
 }

@@ -23,12 +23,12 @@ fn read(gathered: &Gathered) -> BTreeMap<String, Vec<(i64, f64)>> {
 fn columns_say_the_same_in_parts_that_fit() {
     let record = Fake::regular(20, 0..3_000);
     for message_bytes in [64 << 10, 300_000, 4 << 20] {
-        let task = Task {
+        let context = ResponseContext {
             message_bytes,
             profile: true,
-            ..task(&ours(Some(100_000), None))
+            ..context(&ours(Some(100_000), None))
         };
-        let (gathered, outcome) = answered(&task, &record);
+        let (gathered, summary) = respond(&context, &record);
         assert!(
             gathered
                 .lengths
@@ -38,8 +38,8 @@ fn columns_say_the_same_in_parts_that_fit() {
         let (last, before) = gathered.parts.split_last().unwrap();
         assert!(before.iter().all(|part| part.more));
         assert!(!last.more);
-        assert_eq!((&last.truncated, outcome.cut), (&None, false));
-        assert_eq!(outcome.samples, 20 * 2_900);
+        assert_eq!((&last.truncated, summary.truncated), (&None, false));
+        assert_eq!(summary.samples, 20 * 2_900);
         let read = read(&gathered);
         assert_eq!(read.len(), 20);
         for series in &record.series {
@@ -51,23 +51,23 @@ fn columns_say_the_same_in_parts_that_fit() {
 #[test]
 fn a_series_longer_than_a_message_is_told_in_pieces() {
     let record = Fake::regular(1, 0..40_000);
-    let task = Task {
+    let context = ResponseContext {
         message_bytes: 64 << 10,
         profile: true,
-        ..task(&ours(None, Some(i64::MAX)))
+        ..context(&ours(None, Some(i64::MAX)))
     };
-    let (gathered, _) = answered(&task, &record);
+    let (gathered, _) = respond(&context, &record);
     assert!(gathered.lengths.iter().all(|length| *length <= 64 << 10));
     assert_eq!(read(&gathered)["metric_0"], record.series[0].samples);
 }
 
 #[test]
 fn columns_are_small() {
-    let task = Task {
+    let context = ResponseContext {
         profile: true,
-        ..task(&ours(Some(0), None))
+        ..context(&ours(Some(0), None))
     };
-    let (gathered, _) = answered(&task, &Fake::regular(50, 0..3_600));
+    let (gathered, _) = respond(&context, &Fake::regular(50, 0..3_600));
     let bytes: usize = gathered.lengths.iter().sum();
     let per_sample = bytes as f64 / (50.0 * 3_600.0);
     assert!(per_sample < 8.2, "{per_sample} bytes per sample");

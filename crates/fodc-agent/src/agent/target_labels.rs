@@ -1,34 +1,35 @@
-//! The labels of a series as a Prometheus that scraped the endpoint would have them.
+//! The labels of a series as a Prometheus that scrapes the endpoint has them.
 
 use std::{borrow::Cow, collections::BTreeMap};
 
-/// The labels of an endpoint, put on those of a series that its page has.
+/// The labels of an endpoint, which are added to those of each series.
 ///
-/// The endpoint's win, and a label of the page with the same name moves to `exported_` and its
-/// name, again and again until it is free: what Prometheus does without `honor_labels`.
+/// A label of the page with the name of one of them is renamed: `exported_` is put before its name
+/// until the name is free. Prometheus does the same without `honor_labels`.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Attached {
+pub(super) struct TargetLabels {
     own: BTreeMap<String, String>,
 }
 
-impl Attached {
+impl TargetLabels {
     pub(super) fn new(labels: &BTreeMap<String, String>) -> Self {
         Self {
             own: labels.clone(),
         }
     }
 
-    /// All labels in the order of their names. `page` are the series' own, `__name__` among them.
-    pub(super) fn all<'a>(
+    /// Returns the labels of a series sorted by name. `page` are those on the page, including
+    /// `__name__`.
+    pub(super) fn merge<'a>(
         &'a self,
         page: impl Iterator<Item = (&'a str, &'a str)>,
     ) -> Vec<(Cow<'a, str>, &'a str)> {
-        let (mut moved, mut all) = (Vec::new(), BTreeMap::new());
+        let (mut renamed, mut all) = (Vec::new(), BTreeMap::new());
         for (name, value) in page {
             if value.is_empty() {
-                // For Prometheus an empty label and a missing one are the same.
+                // To Prometheus an empty label is a missing one.
             } else if self.own.contains_key(name) {
-                moved.push((name, value));
+                renamed.push((name, value));
             } else {
                 all.insert(Cow::Borrowed(name), value);
             }
@@ -36,7 +37,7 @@ impl Attached {
         for (name, value) in &self.own {
             all.insert(Cow::Borrowed(name), value);
         }
-        for (name, value) in moved {
+        for (name, value) in renamed {
             let mut name = format!("exported_{name}");
             while all.contains_key(name.as_str()) {
                 name.insert_str(0, "exported_");
@@ -51,13 +52,13 @@ impl Attached {
 mod tests {
     use super::*;
 
-    fn all(own: &[(&str, &str)], page: &[(&str, &str)]) -> Vec<(String, String)> {
+    fn merge(own: &[(&str, &str)], page: &[(&str, &str)]) -> Vec<(String, String)> {
         let own = own
             .iter()
             .map(|(n, v)| ((*n).to_owned(), (*v).to_owned()))
             .collect();
-        let attached = Attached::new(&own);
-        let all = attached.all(page.iter().copied());
+        let labels = TargetLabels::new(&own);
+        let all = labels.merge(page.iter().copied());
         all.into_iter()
             .map(|(n, v)| (n.into_owned(), v.to_owned()))
             .collect()
@@ -73,7 +74,7 @@ mod tests {
     #[test]
     fn labels_of_the_endpoint_come_among_those_of_the_series() {
         assert_eq!(
-            all(
+            merge(
                 &[("instance", "a:1"), ("job", "j")],
                 &[("__name__", "m"), ("k", "v"), ("z", "")]
             ),
@@ -84,23 +85,29 @@ mod tests {
                 ("k", "v")
             ])
         );
-        assert_eq!(all(&[], &[("__name__", "m")]), pairs(&[("__name__", "m")]));
+        assert_eq!(
+            merge(&[], &[("__name__", "m")]),
+            pairs(&[("__name__", "m")])
+        );
     }
 
     #[test]
     fn a_label_of_the_page_makes_room() {
         assert_eq!(
-            all(&[("job", "j")], &[("job", "own")]),
+            merge(&[("job", "j")], &[("job", "own")]),
             pairs(&[("exported_job", "own"), ("job", "j")])
         );
         assert_eq!(
-            all(&[("job", "j")], &[("exported_job", "x"), ("job", "own")]),
+            merge(&[("job", "j")], &[("exported_job", "x"), ("job", "own")]),
             pairs(&[
                 ("exported_exported_job", "own"),
                 ("exported_job", "x"),
                 ("job", "j")
             ])
         );
-        assert_eq!(all(&[("job", "j")], &[("job", "")]), pairs(&[("job", "j")]));
+        assert_eq!(
+            merge(&[("job", "j")], &[("job", "")]),
+            pairs(&[("job", "j")])
+        );
     }
 }

@@ -1,4 +1,4 @@
-//! The record, as the uplink asks it.
+//! The record as the store of the uplink.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -7,89 +7,90 @@ use steadfast_wire::fodc::MetricType;
 use tracing::warn;
 
 use super::{
-    recording::{Snapshot, Window},
-    views::{View, Views},
+    record_queries,
+    recording::{Snapshot, SnapshotHandle},
+    source_views::{SourceView, SourceViews},
 };
-use crate::uplink::{Responder, Series, Unreadable, Visitor, Wanted};
+use crate::uplink::{SampleStore, Series, StoreError, Visit, Visitor};
 
-/// Answers from the record as it is when asked.
+/// Reads the record as it is at the time of each query.
 #[derive(Debug)]
-pub(super) struct RecordResponder {
-    window: Window,
-    views: Arc<Views>,
+pub(super) struct RecordSampleStore {
+    record: SnapshotHandle,
+    views: Arc<SourceViews>,
 }
 
-/// Where a series comes from.
+/// The source of a series.
 struct Source {
     number: u64,
-    view: View,
+    view: SourceView,
 }
 
-impl RecordResponder {
-    pub(super) fn new(window: Window, views: Arc<Views>) -> Self {
-        Self { window, views }
+impl RecordSampleStore {
+    pub(super) fn new(record: SnapshotHandle, views: Arc<SourceViews>) -> Self {
+        Self { record, views }
     }
 
-    fn look(&self) -> Result<Snapshot, Unreadable> {
-        let looked = self.window.blocking_look();
-        looked.map_err(|ended| Unreadable(ended.to_string()))
+    fn snapshot(&self) -> Result<Snapshot, StoreError> {
+        let snapshot = self.record.blocking_snapshot();
+        snapshot.map_err(|ended| StoreError(ended.to_string()))
     }
 
-    fn sources(&self, reader: &Reader) -> Result<BTreeMap<Arc<str>, Source>, Unreadable> {
+    fn sources(&self, reader: &Reader) -> Result<BTreeMap<Arc<str>, Source>, StoreError> {
         let names = reader.sources();
-        let names = names.map_err(|damage| Unreadable(damage.to_string()))?;
+        let names = names.map_err(|damage| StoreError(damage.to_string()))?;
         let sources = (0..).zip(names).map(|(number, name)| {
-            let view = self.views.of(&name);
+            let view = self.views.get(&name);
             (name, Source { number, view })
         });
         Ok(sources.collect())
     }
 }
 
-impl Responder for RecordResponder {
-    fn latest(&self, visitor: &mut dyn Visitor) -> Result<(), Unreadable> {
-        let snapshot = self.look()?;
+impl SampleStore for RecordSampleStore {
+    fn latest(&self, visitor: &mut dyn Visitor) -> Result<(), StoreError> {
+        let snapshot = self.snapshot()?;
         let sources = self.sources(&snapshot.reader)?;
-        for series in super::record::latest(&snapshot.reader) {
+        for series in record_queries::latest(&snapshot.reader) {
             let Some(source) = sources.get(&series.source) else {
                 continue;
             };
-            if !snapshot.state.shows(&source.view) {
+            if !source.view.is_current(&snapshot.status) {
                 continue;
             }
-            match tell(visitor, source, &series.labels, &series.meta) {
-                Wanted::Yes => {}
-                Wanted::No => continue,
-                Wanted::Stop => break,
+            match visit(visitor, source, &series.labels, &series.meta) {
+                Visit::Samples => {}
+                Visit::Skip => continue,
+                Visit::Stop => break,
             }
-            let told = visitor.samples(&[series.sample.time_ms], &[series.sample.value]);
-            if told.is_break() {
+            let visited = visitor.samples(&[series.sample.time_ms], &[series.sample.value]);
+            if visited.is_break() {
                 break;
             }
         }
         Ok(())
     }
 
-    fn window(&self, from: i64, to: i64, visitor: &mut dyn Visitor) -> Result<(), Unreadable> {
-        let snapshot = self.look()?;
+    fn window(&self, from: i64, to: i64, visitor: &mut dyn Visitor) -> Result<(), StoreError> {
+        let snapshot = self.snapshot()?;
         let sources = self.sources(&snapshot.reader)?;
         let (mut times, mut values) = (Vec::new(), Vec::new());
         for series in snapshot.reader.window(&Selector::all(), from..=to) {
             let series = match series {
                 Ok(series) => series,
                 Err(damage) => {
-                    // What it spared is told.
-                    warn!(%damage, "the record is damaged");
+                    // The undamaged parts are still a useful response.
+                    warn!(%damage, "record is damaged");
                     continue;
                 }
             };
             let Some(source) = sources.get(&series.source) else {
                 continue;
             };
-            match tell(visitor, source, &series.labels, &series.meta) {
-                Wanted::Yes => {}
-                Wanted::No => continue,
-                Wanted::Stop => break,
+            match visit(visitor, source, &series.labels, &series.meta) {
+                Visit::Samples => {}
+                Visit::Skip => continue,
+                Visit::Stop => break,
             }
             times.clear();
             values.clear();
@@ -103,21 +104,21 @@ impl Responder for RecordResponder {
     }
 }
 
-fn tell(
+fn visit(
     visitor: &mut dyn Visitor,
     source: &Source,
     labels: &steadfast_recorder::Labels,
     meta: &steadfast_recorder::Meta,
-) -> Wanted {
-    let told = source.view.told(labels);
-    let told: Vec<_> = told
+) -> Visit {
+    let exported = source.view.exported_labels(labels);
+    let exported: Vec<_> = exported
         .iter()
         .map(|(name, value)| (name.as_ref(), *value))
         .filter(|(name, _)| *name != NAME)
         .collect();
     visitor.series(&Series {
         name: labels.name(),
-        labels: &told,
+        labels: &exported,
         help: &meta.help,
         kind: metric_type(meta.kind),
         source: source.number,
@@ -131,7 +132,7 @@ fn metric_type(kind: Kind) -> MetricType {
         Kind::Gauge | Kind::Info | Kind::StateSet => MetricType::Gauge,
         Kind::Histogram => MetricType::Histogram,
         Kind::Summary => MetricType::Summary,
-        // Also what a later version of the record may know.
+        // A later version of the record may have more kinds.
         _ => MetricType::Untyped,
     }
 }

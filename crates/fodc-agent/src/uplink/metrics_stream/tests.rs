@@ -5,18 +5,18 @@ use super::*;
 const AT: Time = Time::ZERO;
 
 fn effects(
-    metrics: &mut Metrics,
+    metrics: &mut MetricsProtocol,
     open: bool,
-    call: impl FnOnce(&mut Metrics, &mut Context<Encoded, Event>),
-) -> Vec<Effect<Encoded, Event>> {
+    call: impl FnOnce(&mut MetricsProtocol, &mut Context<EncodedRequest, Event>),
+) -> Vec<Effect<EncodedRequest, Event>> {
     let mut cx = Context::new(open);
     call(metrics, &mut cx);
     cx.into_effects()
 }
 
 /// A protocol whose stream of that generation is open.
-fn on(generation: u64) -> Metrics {
-    let mut metrics = Metrics::default();
+fn on(generation: u64) -> MetricsProtocol {
+    let mut metrics = MetricsProtocol::default();
     effects(&mut metrics, true, |metrics, cx| {
         metrics.on_open(AT, Generation(generation), cx);
     });
@@ -24,15 +24,15 @@ fn on(generation: u64) -> Metrics {
 }
 
 fn answer(generation: u64) -> Command {
-    Command::Answer(
+    Command::Respond(
         Generation(generation),
-        Encoded(Bytes::from_static(b"answer")),
+        EncodedRequest(Bytes::from_static(b"answer")),
     )
 }
 
 #[test]
 fn nothing_is_said_before_a_question_comes() {
-    let mut metrics = Metrics::default();
+    let mut metrics = MetricsProtocol::default();
     let opened = effects(&mut metrics, true, |metrics, cx| {
         metrics.on_open(AT, Generation(1), cx);
     });
@@ -52,18 +52,18 @@ fn fodc_o6_an_answer_goes_to_the_stream_that_asked_or_nowhere() {
     let question = StreamMetricsResponse::default();
     assert_eq!(
         asked,
-        [Effect::Event(Event::Asked(Generation(2), question))]
+        [Effect::Event(Event::Query(Generation(2), question))]
     );
-    let give = |metrics: &mut Metrics, open, to| {
+    let give = |metrics: &mut MetricsProtocol, open, to| {
         effects(metrics, open, |metrics, cx| {
             metrics.on_command(AT, answer(to), cx);
         })
     };
     let sent = give(&mut metrics, true, 2);
-    let taken = Effect::Event(Event::Taken(true));
-    let bytes = Encoded(Bytes::from_static(b"answer"));
+    let taken = Effect::Event(Event::Queued(true));
+    let bytes = EncodedRequest(Bytes::from_static(b"answer"));
     assert_eq!(sent, [Effect::Send(bytes), taken]);
-    let nowhere = [Effect::Event(Event::Taken(false))];
+    let nowhere = [Effect::Event(Event::Queued(false))];
     assert_eq!(give(&mut metrics, true, 1), nowhere, "of an older stream");
     assert_eq!(give(&mut metrics, false, 2), nowhere, "of no stream");
     let end = End::retry(Initiator::Peer, Reason::Finished);
@@ -89,7 +89,7 @@ fn only_the_stream_that_is_meant_is_abandoned() {
 #[test]
 fn an_encoded_answer_is_itself_on_the_wire() {
     let bytes = Bytes::from_static(&[1, 2, 3]);
-    let encoded = Encoded(bytes.clone());
+    let encoded = EncodedRequest(bytes.clone());
     assert_eq!(encoded.encode_to_vec(), bytes);
     assert_eq!(encoded.encoded_len(), 3);
 }

@@ -1,64 +1,64 @@
-//! The record, as those parts of the agent see it that only read.
+//! Queries of the record that several readers share.
 
 use std::{io, ops::ControlFlow, sync::Arc};
 
 use steadfast_exposition::Kind;
+use steadfast_fodc_model::matching::Matchers;
 use steadfast_recorder::{Kind as Recorded, LatestSeries, NAME, Reader, Selector, SeriesWindow};
 use tracing::warn;
 
-use super::views::{View, Views};
-use steadfast_fodc_model::matching::Matchers;
+use super::source_views::{SourceView, SourceViews};
 
-/// The series of the newest reading of each source, and no others. A source of which the newest
-/// reading was missed has none.
+/// Returns the series of the newest scrape of each source. A source whose newest scrape was missed
+/// has none.
 pub(super) fn latest(reader: &Reader) -> Vec<LatestSeries> {
     let latest = reader.latest(&Selector::all());
     for damage in &latest.damage {
-        warn!(%damage, "the record is damaged");
+        warn!(%damage, "record is damaged");
     }
     latest.series
 }
 
-/// Shows every series that satisfies the matchers and has a sample from `from` to `to`, both
-/// included, source by source. Damaged parts of the record are told in the log, and what they spare
-/// is shown.
+/// Visits every series that satisfies the matchers and has a sample from `from` to `to`, both
+/// included, source by source. Damaged parts of the record are logged and skipped.
 pub(super) fn window(
     reader: &Reader,
-    views: &Views,
+    source_views: &SourceViews,
     matchers: &Arc<Matchers>,
     (from, to): (i64, i64),
-    mut show: impl FnMut(&View, SeriesWindow) -> ControlFlow<()>,
+    mut visit: impl FnMut(&SourceView, SeriesWindow) -> ControlFlow<()>,
 ) -> io::Result<()> {
     let sources = reader.sources().map_err(io::Error::other)?;
     for source in sources {
-        let view = views.of(&source);
+        let view = source_views.get(&source);
         let mut selector = Selector::all().source(&source);
+        // The record finds a name in its index, so only those series are decoded.
         if let Some(name) = matchers.only(NAME) {
             selector = selector.name(name);
         }
-        let (matchers, seen) = (Arc::clone(matchers), view.clone());
+        let (matchers, labelled) = (Arc::clone(matchers), view.clone());
         let selector = selector.filter(move |labels| {
-            let labels = seen.attached.all(labels.iter());
+            let labels = labelled.target_labels.merge(labels.iter());
             matchers.match_all(|name| {
-                let place = labels.binary_search_by(|(label, _)| label.as_ref().cmp(name));
-                place.map_or("", |place| labels[place].1)
+                let found = labels.binary_search_by(|(label, _)| label.as_ref().cmp(name));
+                found.map_or("", |index| labels[index].1)
             })
         });
         for series in reader.window(&selector, from..=to) {
             match series {
                 Ok(series) => {
-                    if show(&view, series).is_break() {
+                    if visit(&view, series).is_break() {
                         return Ok(());
                     }
                 }
-                Err(damage) => warn!(%damage, "the record is damaged"),
+                Err(damage) => warn!(%damage, "record is damaged"),
             }
         }
     }
     Ok(())
 }
 
-/// What the text formats call a kind that the record keeps.
+/// Returns the kind of the text formats for a kind of the record.
 #[must_use]
 pub fn page_kind(kind: Recorded) -> Kind {
     match kind {
@@ -69,7 +69,7 @@ pub fn page_kind(kind: Recorded) -> Kind {
         Recorded::Info => Kind::Info,
         Recorded::StateSet => Kind::StateSet,
         Recorded::GaugeHistogram => Kind::GaugeHistogram,
-        // Also what a later version of the record may know.
+        // A later version of the record may have more kinds.
         _ => Kind::Unknown,
     }
 }

@@ -1,0 +1,57 @@
+//! The state that HTTP handlers share.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use tokio::sync::Semaphore;
+
+use super::{
+    config::{Config, ReadLimits},
+    recording::SnapshotHandle,
+    source_views::SourceViews,
+    status::AgentStatus,
+};
+use crate::{clock::Clock, scrape::Endpoint};
+
+/// Pages of metrics that are built at once; further requests wait.
+const PAGES: usize = 2;
+
+/// The state that HTTP handlers share.
+#[derive(Debug)]
+pub(super) struct AppState {
+    pub(super) record: SnapshotHandle,
+    pub(super) status: Arc<AgentStatus>,
+    pub(super) views: Arc<SourceViews>,
+    /// The labels of each endpoint.
+    pub(super) labels: Vec<BTreeMap<String, String>>,
+    pub(super) read: ReadLimits,
+    pub(super) scrape_timeout: Duration,
+    pub(super) interval: Duration,
+    pub(super) clock: Arc<dyn Clock>,
+    /// The permits to build a page of metrics.
+    pub(super) pages: Arc<Semaphore>,
+    /// The permits to run a remote read.
+    pub(super) reads: Arc<Semaphore>,
+}
+
+impl AppState {
+    pub(super) fn new(
+        config: &Config,
+        views: Arc<SourceViews>,
+        record: SnapshotHandle,
+        status: Arc<AgentStatus>,
+    ) -> Self {
+        let labels = config.endpoints.iter().map(Endpoint::labels).cloned();
+        Self {
+            record,
+            status,
+            views,
+            labels: labels.collect(),
+            read: config.read,
+            scrape_timeout: config.scrape_limits().timeout,
+            interval: config.interval,
+            clock: Arc::clone(&config.clock),
+            pages: Arc::new(Semaphore::new(PAGES)),
+            reads: Arc::new(Semaphore::new(config.read.concurrent)),
+        }
+    }
+}

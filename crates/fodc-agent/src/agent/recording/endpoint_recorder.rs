@@ -1,0 +1,259 @@
+//! Records the scrapes of one endpoint.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use bytes::Bytes;
+use steadfast_exposition::{Format, Limits, Parser};
+use steadfast_recorder::{Recorder, RecorderId, SetOutcome, SourceId, WriteError};
+use tracing::{info, warn};
+
+use super::{
+    health::{Health, Totals, refusals},
+    pending_series::PageSeries,
+    staged_page::{StagedPage, Stager},
+};
+use crate::{
+    agent::status::{EndpointStatus, LastScrape},
+    scrape::{ScrapeError, ScrapeOutcome},
+};
+
+/// Records the scrapes of one endpoint.
+#[derive(Debug)]
+pub(super) struct EndpointRecorder {
+    /// The recorder that holds its pages and their health.
+    pub(super) id: RecorderId,
+    source: SourceId,
+    parser: Parser<PageSeries>,
+    staged: StagedPage,
+    honor_timestamps: bool,
+    /// All series have to be registered again with the next page: metadata has changed, the record
+    /// has evicted series, or it may have capacity again.
+    reset_parser: bool,
+    health: Health,
+    /// The last scrape succeeded; `None` before the first.
+    up: Option<bool>,
+    /// The last scrape was stored only in part because the budget was exhausted.
+    truncated: bool,
+    status: EndpointStatus,
+}
+
+/// The scrapes after which pending series that the record refused are registered again. The parser
+/// does so for all others with each scrape.
+const RETRY_REFUSED_EVERY: u64 = 60;
+
+impl EndpointRecorder {
+    pub(super) fn new(
+        url: String,
+        id: RecorderId,
+        (source, health): (SourceId, SourceId),
+        limits: Limits,
+        honor_timestamps: bool,
+    ) -> Self {
+        Self {
+            id,
+            source,
+            parser: Parser::new(limits),
+            staged: StagedPage::default(),
+            honor_timestamps,
+            reset_parser: false,
+            health: Health::new(health),
+            up: None,
+            truncated: false,
+            status: EndpointStatus {
+                url,
+                ..EndpointStatus::default()
+            },
+        }
+    }
+
+    pub(super) fn status(&self) -> &EndpointStatus {
+        &self.status
+    }
+
+    /// Returns the samples of the current page so far.
+    pub(super) fn staged_samples(&self) -> usize {
+        self.staged.len()
+    }
+
+    /// Begins a page. One before it that was not finished is dropped.
+    pub(super) fn begin(&mut self, format: Format) {
+        self.parser.begin(format);
+        self.staged.abandon();
+    }
+
+    /// Parses the next piece of the page.
+    pub(super) fn piece(&mut self, recorder: &mut Recorder, piece: &Bytes) {
+        let (parser, mut stager) = self.stager(recorder);
+        parser.push(piece, &mut stager);
+    }
+
+    /// Records a scrape, successful or not, and updates the status.
+    pub(super) fn finish(
+        &mut self,
+        recorder: &mut Recorder,
+        outcome: ScrapeOutcome,
+    ) -> Result<(), WriteError> {
+        let ScrapeOutcome {
+            time_ms, duration, ..
+        } = outcome;
+        self.status.ticks_skipped += outcome.skipped_count;
+        // The skipped ticks come after the beginning of the scrape, but are recorded before it: the
+        // newest entry of the record has to be the newest state of the endpoint.
+        let skipped = (outcome.skipped.into_iter())
+            .try_for_each(|tick_ms| recorder.missed(self.source, tick_ms));
+        let complete = outcome.page.is_ok();
+        let page = match outcome.page {
+            Ok(bytes) => self.complete_page(recorder, bytes),
+            Err(error) => {
+                self.parser.abandon();
+                Err(error)
+            }
+        };
+        let (written, page) = match page {
+            Ok(mut totals) => {
+                let written = self.record_samples(recorder, time_ms, &mut totals);
+                (written, Ok(totals))
+            }
+            Err(error) => (recorder.missed(self.source, time_ms), Err(error)),
+        };
+        let page = page.as_ref();
+        let health_written = self.health.record(recorder, time_ms, duration, page);
+        self.update_status(time_ms, duration, page);
+        if std::mem::take(&mut self.reset_parser) {
+            self.parser.forget();
+            self.staged.forget();
+        } else if complete {
+            self.staged.finish();
+        } else {
+            self.staged.abandon();
+        }
+        skipped.and(written).and(health_written)
+    }
+
+    fn stager<'a>(
+        &'a mut self,
+        recorder: &'a mut Recorder,
+    ) -> (&'a mut Parser<PageSeries>, Stager<'a>) {
+        let stager = Stager {
+            recorder,
+            source: self.source,
+            staged: &mut self.staged,
+            keep_times: self.honor_timestamps,
+        };
+        (&mut self.parser, stager)
+    }
+
+    /// Parses the end of the page and checks that it is one.
+    fn complete_page(
+        &mut self,
+        recorder: &mut Recorder,
+        bytes: u64,
+    ) -> Result<Totals, ScrapeError> {
+        let (parser, mut stager) = self.stager(recorder);
+        let summary = parser.finish(&mut stager);
+        self.reset_parser = stager.complete();
+        if summary.eof_missing {
+            return Err(ScrapeError::EofMissing);
+        }
+        let found = summary.samples + summary.refused.total();
+        // An empty page is a page; one of which every line is rejected is not.
+        if found == 0 && summary.rejected.total() > 0 {
+            return Err(ScrapeError::NotMetrics(summary.lines));
+        }
+        Ok(Totals {
+            bytes,
+            summary,
+            added: self.staged.added,
+            ..Totals::default()
+        })
+    }
+
+    fn record_samples(
+        &mut self,
+        recorder: &mut Recorder,
+        time_ms: i64,
+        totals: &mut Totals,
+    ) -> Result<(), WriteError> {
+        let mut scrape = recorder.scrape(self.source, time_ms);
+        for (series, value, own_time) in self.staged.samples() {
+            match series.map(|series| scrape.set(series, value, own_time)) {
+                Some(SetOutcome::Stored | SetOutcome::Duplicate) => {}
+                Some(SetOutcome::Stale) => totals.stale += 1,
+                None => totals.pending_refused += 1,
+            }
+        }
+        let committed = scrape.commit()?;
+        totals.recorded = committed.samples as u64;
+        totals.duplicates = committed.duplicates;
+        self.reset_parser |= totals.stale > 0;
+        self.reset_parser |=
+            totals.pending_refused > 0 && self.status.scrapes.is_multiple_of(RETRY_REFUSED_EVERY);
+        Ok(())
+    }
+
+    fn update_status(
+        &mut self,
+        time_ms: i64,
+        duration: Duration,
+        page: Result<&Totals, &ScrapeError>,
+    ) {
+        self.log_transition(page);
+        let status = &mut self.status;
+        status.scrapes += 1;
+        status.last = Some(LastScrape {
+            time_ms,
+            duration,
+            missed: page.err().map(ToString::to_string),
+        });
+        match page {
+            Ok(totals) => {
+                status.samples += totals.recorded;
+                let rejected = totals.summary.rejected.iter();
+                let rejected = rejected.map(|(reason, count)| (reason.word(), count));
+                add_by_reason(&mut status.lines_rejected, rejected);
+                add_by_reason(&mut status.samples_refused, refusals(totals));
+                if !self.honor_timestamps {
+                    status.timestamps_ignored += totals.summary.timestamps;
+                }
+            }
+            Err(error) => *status.missed.entry(error.reason()).or_default() += 1,
+        }
+        if let Some(rejected) = self.staged.last_rejected.take() {
+            status.last_rejected = Some(rejected);
+        }
+    }
+
+    /// Logs that the endpoint is up or down, or exceeds the budget, once per change.
+    fn log_transition(&mut self, page: Result<&Totals, &ScrapeError>) {
+        let url = &self.status.url;
+        let up = self.up.replace(page.is_ok());
+        match page {
+            Ok(_) if up == Some(true) => {}
+            // The loss was logged as a warning, so its end is too.
+            Ok(totals) if up == Some(false) => {
+                warn!(%url, samples = totals.recorded, "endpoint is scraped again");
+            }
+            Ok(totals) => info!(%url, samples = totals.recorded, "endpoint is scraped"),
+            Err(_) if up == Some(false) => {}
+            Err(error) => warn!(%url, %error, "endpoint cannot be scraped"),
+        }
+        if let Ok(totals) = page {
+            let samples = totals.over_budget();
+            let before = std::mem::replace(&mut self.truncated, samples > 0);
+            if samples > 0 && !before {
+                warn!(%url, samples, "budget of the record is too small for all series of the endpoint");
+            }
+        }
+    }
+}
+
+fn add_by_reason(
+    totals: &mut BTreeMap<&'static str, u64>,
+    counts: impl IntoIterator<Item = (&'static str, u64)>,
+) {
+    for (reason, count) in counts {
+        if count > 0 {
+            *totals.entry(reason).or_default() += count;
+        }
+    }
+}

@@ -1,0 +1,94 @@
+//! The metadata of families, which a page may state before, between or after their samples.
+
+use std::collections::HashMap;
+
+use steadfast_exposition::{FamilyRef, Kind as PageKind};
+use steadfast_recorder::{Kind, Meta};
+
+/// The kind and help text of a family.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Metadata {
+    kind: PageKind,
+    help: Box<str>,
+}
+
+/// The metadata of an endpoint's families, from one page to the next. The parser bounds its size.
+#[derive(Debug, Default)]
+pub(super) struct FamilyMetadata {
+    /// The metadata as of the last complete page.
+    families: HashMap<Box<str>, Metadata>,
+    /// What the current page states differently or for the first time.
+    changes: HashMap<Box<str>, Metadata>,
+}
+
+impl FamilyMetadata {
+    /// Takes what the current page states about a family.
+    pub(super) fn update(&mut self, family: &FamilyRef<'_>) {
+        if family.kind.is_none() && family.help.is_none() {
+            // The family has lost its metadata, mostly because it is not on the page any more.
+            self.changes.remove(family.name);
+            self.families.remove(family.name);
+            return;
+        }
+        let metadata = Metadata {
+            kind: family.kind.unwrap_or_default(),
+            help: family.help.unwrap_or_default().into(),
+        };
+        self.changes.insert(family.name.into(), metadata);
+    }
+
+    /// Drops what an abandoned page stated.
+    pub(super) fn abandon(&mut self) {
+        self.changes.clear();
+    }
+
+    /// Adopts what a complete page stated, and returns true if series were registered with other
+    /// metadata than that. `registered_early` says that some were registered with none.
+    pub(super) fn commit(&mut self, registered_early: bool) -> bool {
+        let mut outdated = false;
+        for (family, metadata) in std::mem::take(&mut self.changes) {
+            let before = self.families.insert(family, metadata.clone());
+            outdated |= before.map_or(registered_early, |before| before != metadata);
+        }
+        outdated
+    }
+
+    /// Returns the metadata of a sample by its name.
+    pub(super) fn of_sample(&self, sample: &str) -> Meta {
+        // A family with the whole name of the sample takes precedence over its suffixes.
+        if let Some(metadata) = self.families.get(sample) {
+            return meta(metadata.kind, &metadata.help, "");
+        }
+        let parts = sample
+            .rmatch_indices('_')
+            .map(|(at, _)| sample.split_at(at));
+        for (family, suffix) in parts {
+            if let Some(metadata) = self.families.get(family)
+                && metadata.kind.owns(family, sample)
+            {
+                return meta(metadata.kind, &metadata.help, suffix);
+            }
+        }
+        Meta::default()
+    }
+}
+
+/// Converts the metadata of a family to that of its sample with `suffix`.
+pub(super) fn meta(kind: PageKind, help: &str, suffix: &str) -> Meta {
+    let kind = match kind {
+        // The time of creation is a gauge whatever the kind of the metric.
+        _ if suffix == "_created" => Kind::Gauge,
+        PageKind::Unknown => Kind::Unknown,
+        PageKind::Gauge => Kind::Gauge,
+        PageKind::Counter => Kind::Counter,
+        PageKind::Histogram => Kind::Histogram,
+        PageKind::Summary => Kind::Summary,
+        PageKind::Info => Kind::Info,
+        PageKind::StateSet => Kind::StateSet,
+        PageKind::GaugeHistogram => Kind::GaugeHistogram,
+    };
+    Meta {
+        kind,
+        help: help.to_owned(),
+    }
+}
