@@ -1,27 +1,29 @@
-//! A client process: the machine the driver drives, and its applications.
+//! A client process: the state machine under test and its applications.
 
 use std::time::Duration;
 
 use steadfast_session::{Config, Endpoint, Generation, Ready, Session, Time};
 use steadfast_streamer_core::client::{Config as CoreConfig, Core, Limits};
 
-use crate::{net::ConnectionId, pace::Pace, subscription::Subscription};
+use crate::{net::ConnectionId, pace::PaceChecker, subscription::Subscription};
 
-/// One client.
+/// A client.
 #[derive(Debug)]
 pub(crate) struct Client {
     pub(crate) endpoint: Endpoint<Core>,
     pub(crate) config: Config,
+    /// True with the resume profile.
     pub(crate) profile: bool,
-    /// The agenda has this deadline of the machine.
-    pub(crate) due: Option<Time>,
+    /// The deadline that is scheduled.
+    pub(crate) scheduled_deadline: Option<Time>,
     pub(crate) connection: Option<ConnectionId>,
     pub(crate) generation: Generation,
     pub(crate) subscriptions: Vec<Subscription>,
-    pub(crate) pace: Pace,
+    pub(crate) pace: PaceChecker,
     pub(crate) attempts: u64,
-    /// What it dials is held up as well.
-    pub(crate) dark: bool,
+    /// New connections are blocked as well.
+    pub(crate) unreachable: bool,
+    /// The reason for which the session gave up.
     pub(crate) stopped: Option<String>,
 }
 
@@ -41,27 +43,29 @@ impl Client {
             bytes: 1 << 20,
             messages_per_subscription: 12,
         };
+        // A plain server cannot be slowed by credit, so its client needs room for every event.
         if !profile {
             core.limits.messages = 4_000;
         }
-        let checked = config.clone().check().expect("the settings fit together");
+        let checked = config.clone().check().expect("the settings are valid");
         let session = Session::new(checked, seed.wrapping_mul(31).wrapping_add(number as u64));
         Self {
             endpoint: Endpoint::new(session, Core::new(core)),
             config,
             profile,
-            due: None,
+            scheduled_deadline: None,
             connection: None,
             generation: Generation(0),
             subscriptions: Vec::new(),
-            pace: Pace::default(),
+            pace: PaceChecker::default(),
             attempts: 0,
-            dark: false,
+            unreachable: false,
             stopped: None,
         }
     }
 }
 
+/// Settings with short times, so that ninety seconds hold many attempts.
 fn session_config() -> Config {
     Config {
         initial_backoff: Duration::from_millis(200),

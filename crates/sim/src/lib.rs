@@ -1,20 +1,20 @@
-//! The deterministic world in which the machines are tested.
+//! A deterministic simulation of clients, publishers and a server under faults.
 //!
-//! A schedule is a seed. From it come the clients and what they subscribe, the publishers, and the
-//! faults; everything runs in virtual time, on one thread, over the very machines that the driver
-//! and the server run: [`steadfast_session::Endpoint`], the client core, the hub and a log. At the
-//! end every subscription must have got exactly what a naive filter over the acknowledged events
-//! says, and nothing may be left behind.
+//! A schedule is generated from a seed: the clients and their subscriptions, the publishers, and the
+//! faults. It runs in virtual time on one thread, over the same state machines as the driver and the
+//! server: [`steadfast_session::Endpoint`], the client core, the hub and a log. At the end every
+//! subscription must have received exactly the acknowledged events that a naive filter selects, and
+//! every resource must be free again.
 //!
 //! Equal seeds give equal runs, in any process. Nothing depends on this crate.
 
-mod agenda;
 mod client;
-mod faults;
+mod fault;
 mod net;
 mod oracle;
 mod pace;
 mod publisher;
+mod scheduler;
 mod server;
 mod subscription;
 mod world;
@@ -23,15 +23,15 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-pub use self::faults::Fault;
+pub use self::fault::Fault;
 
-/// What a schedule showed.
+/// The result of one schedule.
 #[derive(Clone, Debug, Default)]
 pub struct Outcome {
-    /// What must not happen and did; empty in a good run.
+    /// Violated promises; empty in a good run.
     pub violations: Vec<String>,
-    /// How often each kind of fault struck something: data in flight, or a stream in use.
-    pub bites: BTreeMap<Fault, u64>,
+    /// The number of times each kind of fault had an effect: on data in flight, or on an open stream.
+    pub fault_effects: BTreeMap<Fault, u64>,
     /// Events in the log at the end.
     pub events: u64,
     /// Changes delivered to applications.
@@ -42,18 +42,18 @@ pub struct Outcome {
     pub trace: u64,
 }
 
-/// What many schedules showed.
+/// The result of many schedules.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Report {
-    /// How many were run.
+    /// The number of schedules run.
     pub schedules: u64,
-    /// What must not happen and did, over all of them.
+    /// The number of violations over all schedules.
     pub violations: u64,
     /// The first seed with a violation.
     pub first_failing_seed: Option<u64>,
-    /// What happened there.
+    /// The first violation of that seed.
     pub first_violation: Option<String>,
-    /// How often each kind of fault struck something.
+    /// The number of times each kind of fault had an effect.
     pub faults: BTreeMap<String, u64>,
     /// Events published.
     pub events: u64,
@@ -64,12 +64,18 @@ pub struct Report {
 }
 
 /// Runs one schedule.
+///
+/// ```
+/// let outcome = steadfast_sim::run(7);
+/// assert_eq!(outcome.violations, Vec::<String>::new());
+/// ```
 #[must_use]
 pub fn run(seed: u64) -> Outcome {
     world::World::new(seed).run()
 }
 
-/// Runs `schedules` of them, from `first_seed` on; stops at the first violation if asked to.
+/// Runs `schedules` schedules with consecutive seeds. With `stop_at_violation`, stops at the first
+/// violation.
 #[must_use]
 pub fn run_many(first_seed: u64, schedules: u64, stop_at_violation: bool) -> Report {
     let mut report = Report::default();
@@ -82,7 +88,7 @@ pub fn run_many(first_seed: u64, schedules: u64, stop_at_violation: bool) -> Rep
         report.events += outcome.events;
         report.delivered += outcome.delivered;
         report.attempts += outcome.attempts;
-        for (fault, count) in outcome.bites {
+        for (fault, count) in outcome.fault_effects {
             *report.faults.entry(fault.name().to_owned()).or_default() += count;
         }
         if let Some(violation) = outcome.violations.first() {

@@ -1,4 +1,4 @@
-//! Runs schedules and reports.
+//! Runs schedules and prints a report.
 
 use std::process::ExitCode;
 
@@ -8,16 +8,16 @@ use clap::Parser;
 #[derive(Debug, Parser)]
 #[command(name = "steadfast-sim")]
 struct Args {
-    /// How many schedules
+    /// Number of schedules
     #[arg(long, default_value_t = 1_000)]
     schedules: u64,
-    /// The first seed
+    /// First seed
     #[arg(long, default_value_t = 1)]
     seed: u64,
     /// Stop at the first violation
     #[arg(long)]
     stop: bool,
-    /// One JSON object instead of text
+    /// Print one JSON object instead of text
     #[arg(long)]
     json: bool,
 }
@@ -33,12 +33,12 @@ fn main() -> ExitCode {
             report.schedules, report.events, report.delivered, report.attempts, report.violations
         );
         for (fault, count) in &report.faults {
-            println!("  {fault:16} struck {count} times");
+            println!("  {fault:16} took effect {count} times");
         }
         if let (Some(seed), Some(violation)) = (report.first_failing_seed, &report.first_violation)
         {
             println!("first failing seed {seed}: {violation}");
-            println!("again with: cargo xtask sim --seed {seed} --schedules 1");
+            println!("repeat with: cargo xtask sim --seed {seed} --schedules 1");
         }
     }
     if report.violations == 0 {

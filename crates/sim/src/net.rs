@@ -1,42 +1,42 @@
-//! Connections: two directions, each in order, each of which can be held up.
+//! Connections: two directions, each in order, each of which can be blocked.
 
 use std::{collections::VecDeque, time::Duration};
 
 use steadfast_session::{End, Generation, Time};
 use steadfast_wire::streamer::{GatewayMessage, StreamerMessage};
 
-/// Names a connection; also the stream on it, since there is one.
+/// The id of a connection and of the one stream on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct ConnectionId(pub(crate) u64);
 
-/// What travels to the server.
+/// An item on its way to the server.
 #[derive(Clone, Debug)]
-pub(crate) enum Up {
+pub(crate) enum ToServer {
     Open,
     Message(GatewayMessage),
-    /// The client wants to know whether the server lives.
+    /// A probe of the client.
     Probe,
     /// The client ended its half, or reset the connection.
-    Over,
+    Closed,
 }
 
-/// What travels to the client.
+/// An item on its way to the client.
 #[derive(Clone, Debug)]
-pub(crate) enum Down {
+pub(crate) enum ToClient {
     Headers,
-    /// A message and what it counts for in the server's queue.
+    /// A message and its weight in the server's queue.
     Message(StreamerMessage, usize),
-    /// The answer to a probe.
+    /// The response to a probe.
     Probed,
-    Over(End),
+    Closed(End),
 }
 
-/// One direction.
+/// One direction of a connection.
 #[derive(Debug)]
 pub(crate) struct Pipe<T> {
     items: VecDeque<(Time, T)>,
     last: Time,
-    pub(crate) held: bool,
+    pub(crate) blocked: bool,
 }
 
 /// A connection between a client and an incarnation of the server.
@@ -45,17 +45,17 @@ pub(crate) struct Connection {
     pub(crate) client: usize,
     pub(crate) generation: Generation,
     pub(crate) incarnation: u64,
-    pub(crate) up: Pipe<Up>,
-    pub(crate) down: Pipe<Down>,
-    /// What the server queued and the window has no room for.
-    pub(crate) queue: VecDeque<Down>,
+    pub(crate) to_server: Pipe<ToServer>,
+    pub(crate) to_client: Pipe<ToClient>,
+    /// Items that the server queued beyond the window.
+    pub(crate) queue: VecDeque<ToClient>,
     /// The client still uses it.
     pub(crate) client_open: bool,
     /// The server still uses it.
     pub(crate) server_open: bool,
 }
 
-/// Messages under way to a client before the rest waits in the server's queue.
+/// The number of items in flight to a client; further ones wait in the server's queue.
 pub(crate) const WINDOW: usize = 24;
 
 impl<T> Pipe<T> {
@@ -63,11 +63,11 @@ impl<T> Pipe<T> {
         Self {
             items: VecDeque::new(),
             last: Time::ZERO,
-            held: false,
+            blocked: false,
         }
     }
 
-    /// Sends an item; it arrives after `delay`, and not before those sent earlier.
+    /// Sends an item. Returns its arrival: after `delay`, and not before earlier items.
     pub(crate) fn send(&mut self, now: Time, delay: Duration, item: T) -> Time {
         let at = (now + delay).max(self.last);
         self.last = at;
@@ -75,18 +75,21 @@ impl<T> Pipe<T> {
         at
     }
 
-    /// The next item that has arrived.
+    /// Removes the next item that has arrived.
     pub(crate) fn receive(&mut self, now: Time) -> Option<T> {
         let (at, _) = self.items.front()?;
-        if self.held || *at > now {
+        if self.blocked || *at > now {
             return None;
         }
         self.items.pop_front().map(|(_, item)| item)
     }
 
-    /// When the next item arrives, if nothing holds it up.
+    /// Returns the arrival of the next item, unless the direction is blocked.
     pub(crate) fn next(&self) -> Option<Time> {
-        self.items.front().filter(|_| !self.held).map(|(at, _)| *at)
+        self.items
+            .front()
+            .filter(|_| !self.blocked)
+            .map(|(at, _)| *at)
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -104,16 +107,16 @@ impl Connection {
             client,
             generation,
             incarnation,
-            up: Pipe::new(),
-            down: Pipe::new(),
+            to_server: Pipe::new(),
+            to_client: Pipe::new(),
             queue: VecDeque::new(),
             client_open: true,
             server_open: true,
         }
     }
 
-    /// Whether something is under way or waiting, in either direction.
+    /// Returns true if items are in flight or queued.
     pub(crate) fn is_busy(&self) -> bool {
-        self.up.len() + self.down.len() + self.queue.len() > 0
+        self.to_server.len() + self.to_client.len() + self.queue.len() > 0
     }
 }

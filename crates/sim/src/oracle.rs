@@ -1,17 +1,17 @@
-//! What must be true at the end: judged from payloads and a naive filter, never from positions that
-//! the machines under test compute.
+//! The test oracle: judges a run from payloads and a naive filter, never from positions that the
+//! machines under test compute.
 
 use crate::{
     client::Client,
     publisher::Publisher,
-    subscription::{Payload, Subscription, Taken},
+    subscription::{Consumed, Payload, Subscription},
 };
 
-/// The log as it is at the end: offsets from 1.
+/// The events of the log at the end of the run; the first has offset 1.
 pub(crate) type Events = [Payload];
 
-/// Every acknowledged entry is in the log, once, in the order of its publisher.
-pub(crate) fn judge_log(events: &Events, publishers: &[Publisher], found: &mut Vec<String>) {
+/// Checks that every acknowledged entry is in the log, once, in the order of its publisher.
+pub(crate) fn check_log(events: &Events, publishers: &[Publisher], violations: &mut Vec<String>) {
     for publisher in publishers {
         let logged: Vec<u64> = events
             .iter()
@@ -19,14 +19,14 @@ pub(crate) fn judge_log(events: &Events, publishers: &[Publisher], found: &mut V
             .map(|payload| payload.sequence)
             .collect();
         if !logged.is_sorted_by(|before, after| before < after) {
-            found.push(format!(
+            violations.push(format!(
                 "publisher {}: out of order or twice in the log",
                 publisher.number
             ));
         }
         for payload in &publisher.acknowledged {
             if logged.binary_search(&payload.sequence).is_err() {
-                found.push(format!(
+                violations.push(format!(
                     "{payload:?} was acknowledged and is not in the log"
                 ));
             }
@@ -34,7 +34,7 @@ pub(crate) fn judge_log(events: &Events, publishers: &[Publisher], found: &mut V
     }
 }
 
-/// Whether a subscription has everything it can have by now.
+/// Returns true if the subscription has received everything that it can receive by now.
 pub(crate) fn is_caught_up(events: &Events, client: &Client, subscription: &Subscription) -> bool {
     if subscription.unsubscribed || subscription.refused.is_some() {
         return true;
@@ -42,96 +42,111 @@ pub(crate) fn is_caught_up(events: &Events, client: &Client, subscription: &Subs
     if !client.profile {
         let wanted = events
             .iter()
-            .rfind(|payload| subscription.wish.wants(**payload));
+            .rfind(|payload| subscription.selection.matches(**payload));
         let last = subscription
-            .taken
+            .consumed
             .iter()
             .rev()
-            .find_map(|taken| match taken {
-                Taken::Change(payload) => Some(payload),
-                Taken::Gap | Taken::Resync => None,
+            .find_map(|item| match item {
+                Consumed::Change(payload) => Some(payload),
+                Consumed::Gap | Consumed::Resync => None,
             });
-        let gap_last = matches!(subscription.taken.last(), Some(Taken::Gap) | None);
+        let gap_last = matches!(subscription.consumed.last(), Some(Consumed::Gap) | None);
         return gap_last || last == wanted;
     }
     let Some(start) = subscription.start else {
         return false;
     };
     let expected = expected(events, subscription, start).count();
-    subscription.taken.len() >= expected
+    subscription.consumed.len() >= expected
 }
 
-/// Judges one subscription.
-pub(crate) fn judge(
+/// Checks one subscription.
+pub(crate) fn check(
     events: &Events,
     client: &Client,
     subscription: &Subscription,
-    found: &mut Vec<String>,
+    violations: &mut Vec<String>,
 ) {
-    let name = format!("subscription {} ({:?})", subscription.id, subscription.wish);
+    let name = format!(
+        "subscription {} ({:?})",
+        subscription.id, subscription.selection
+    );
     if let Some(refused) = &subscription.refused {
-        found.push(format!("{name}: refused: {refused}"));
+        violations.push(format!("{name}: refused: {refused}"));
     } else if client.profile {
-        judge_profile(events, subscription, &name, found);
+        check_profile(events, subscription, &name, violations);
     } else {
-        judge_plain(events, subscription, &name, found);
+        check_plain(events, subscription, &name, violations);
     }
 }
 
-fn judge_profile(
+fn check_profile(
     events: &Events,
     subscription: &Subscription,
     name: &str,
-    found: &mut Vec<String>,
+    violations: &mut Vec<String>,
 ) {
     let Some(start) = subscription.start else {
         if !subscription.unsubscribed {
-            found.push(format!("{name}: never acknowledged"));
+            violations.push(format!("{name}: never acknowledged"));
         }
         return;
     };
     let mut expected = expected(events, subscription, start);
-    for taken in &subscription.taken {
-        match taken {
-            Taken::Gap => return found.push(format!("{name}: a gap towards a profile peer")),
-            Taken::Resync => return found.push(format!("{name}: a resync within retention")),
-            Taken::Change(payload) => match expected.next() {
+    for item in &subscription.consumed {
+        match item {
+            Consumed::Gap => return violations.push(format!("{name}: a gap with the profile")),
+            Consumed::Resync => {
+                return violations.push(format!("{name}: a resync within retention"));
+            }
+            Consumed::Change(payload) => match expected.next() {
                 Some(wanted) if wanted == *payload => {}
                 wanted => {
-                    return found.push(format!("{name}: expected {wanted:?}, got {payload:?}"));
+                    return violations
+                        .push(format!("{name}: expected {wanted:?}, got {payload:?}"));
                 }
             },
         }
     }
     let missing = expected.count();
     if missing > 0 && !subscription.unsubscribed {
-        found.push(format!("{name}: {missing} changes never came"));
+        violations.push(format!("{name}: {missing} changes are missing"));
     }
 }
 
-/// In order, nothing twice, and where something is missing there is a gap.
-fn judge_plain(events: &Events, subscription: &Subscription, name: &str, found: &mut Vec<String>) {
+/// Checks that events are in order and unique, and that a gap stands where some are missing.
+fn check_plain(
+    events: &Events,
+    subscription: &Subscription,
+    name: &str,
+    violations: &mut Vec<String>,
+) {
     let wanted: Vec<Payload> = events
         .iter()
         .copied()
-        .filter(|payload| subscription.wish.wants(*payload))
+        .filter(|payload| subscription.selection.matches(*payload))
         .collect();
     let mut next = None;
-    for taken in &subscription.taken {
-        match taken {
-            Taken::Resync => return found.push(format!("{name}: a resync from a plain peer")),
-            Taken::Gap => next = next.map(|(at, _)| (at, true)),
-            Taken::Change(payload) => {
+    for item in &subscription.consumed {
+        match item {
+            Consumed::Resync => {
+                return violations.push(format!("{name}: a resync without the profile"));
+            }
+            Consumed::Gap => next = next.map(|(at, _)| (at, true)),
+            Consumed::Change(payload) => {
                 let Some(at) = wanted.iter().position(|wanted| wanted == payload) else {
-                    return found.push(format!("{name}: {payload:?} was not asked for"));
+                    return violations.push(format!("{name}: {payload:?} does not match"));
                 };
                 match next {
                     Some((least, _)) if at < least => {
-                        return found.push(format!("{name}: {payload:?} twice or out of order"));
+                        return violations
+                            .push(format!("{name}: {payload:?} twice or out of order"));
                     }
                     Some((least, false)) if at > least => {
                         let lost = at - least;
-                        return found.push(format!("{name}: {lost} changes lost without a gap"));
+                        return violations
+                            .push(format!("{name}: {lost} changes lost without a gap"));
                     }
                     Some(_) | None => {}
                 }
@@ -143,8 +158,8 @@ fn judge_plain(events: &Events, subscription: &Subscription, name: &str, found: 
         && least < wanted.len()
         && !subscription.unsubscribed
     {
-        found.push(format!(
-            "{name}: {} changes never came, without a gap",
+        violations.push(format!(
+            "{name}: {} changes are missing without a gap",
             wanted.len() - least
         ));
     }
@@ -159,5 +174,5 @@ fn expected<'a>(
         .iter()
         .skip(usize::try_from(start).unwrap_or(usize::MAX))
         .copied()
-        .filter(|payload| subscription.wish.wants(*payload))
+        .filter(|payload| subscription.selection.matches(*payload))
 }

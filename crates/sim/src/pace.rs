@@ -1,69 +1,72 @@
-//! Checks the pace of a client's attempts against a model of its own.
+//! Checks the times of a client's attempts against a model of the backoff.
 
 use std::time::Duration;
 
 use steadfast_session::{Config, End, Reason, Time};
 
-/// Follows the attempts of one client.
+/// A model of one client's attempts.
 #[derive(Debug, Default)]
-pub(crate) struct Pace {
+pub(crate) struct PaceChecker {
     last_start: Option<Time>,
     live_since: Option<Time>,
-    /// Ends in a row that came before the stream had proved itself.
-    unproven: u32,
-    /// The earliest moment of the next attempt, unless the caller asks for one.
+    /// Ends in a row that came before the stream was stable.
+    failures: u32,
+    /// The earliest time of the next attempt, unless the caller requests one.
     not_before: Time,
-    asked: bool,
+    connect_requested: bool,
 }
 
-impl Pace {
-    /// The caller asked for a stream: only the least interval holds for the next attempt.
-    pub(crate) fn ask(&mut self) {
-        self.asked = true;
+/// Tolerance for times that both sides round to microseconds.
+const SLACK: Duration = Duration::from_micros(2);
+
+impl PaceChecker {
+    /// Notes that the caller requested a stream: only the minimum interval limits the next attempt.
+    pub(crate) fn on_connect_requested(&mut self) {
+        self.connect_requested = true;
     }
 
-    pub(crate) fn live(&mut self, now: Time) {
+    pub(crate) fn on_live(&mut self, now: Time) {
         self.live_since = Some(now);
     }
 
-    pub(crate) fn down(&mut self, now: Time, end: &End, config: &Config) {
-        let proven = self
+    pub(crate) fn on_down(&mut self, now: Time, end: &End, config: &Config) {
+        let stable = self
             .live_since
             .take()
             .is_some_and(|since| now.since(since) >= config.stable_after);
-        if proven {
-            self.unproven = 0;
+        if stable {
+            self.failures = 0;
         } else {
-            self.unproven += 1;
+            self.failures += 1;
         }
-        let exempt = proven && matches!(end.reason, Reason::Drained(_))
+        // The two ends after which the session may open a stream at once.
+        let exempt = stable && matches!(end.reason, Reason::Drained(_))
             || matches!(end.reason, Reason::ProbeFailed);
-        let step = self.unproven.saturating_sub(1);
+        let step = self.failures.saturating_sub(1);
         let ideal = config
             .initial_backoff
             .mul_f64(2_f64.powi(step.cast_signed()));
-        let least = ideal.min(config.max_backoff).mul_f64(0.8);
-        self.not_before = if exempt { now } else { now + least };
-        self.asked = false;
+        let shortest = ideal.min(config.max_backoff).mul_f64(0.8);
+        self.not_before = if exempt { now } else { now + shortest };
+        self.connect_requested = false;
     }
 
-    /// An attempt begins; says what is wrong with that.
-    pub(crate) fn attempt(&mut self, now: Time, config: &Config) -> Option<String> {
-        let slack = Duration::from_micros(2);
-        let least = config.min_interval();
+    /// Checks the start of an attempt. Returns the violation, if it is one.
+    pub(crate) fn on_attempt(&mut self, now: Time, config: &Config) -> Option<String> {
+        let minimum = config.min_interval();
         let before = self.last_start.replace(now);
         if let Some(before) = before
-            && now + slack < before + least
+            && now + SLACK < before + minimum
         {
             return Some(format!(
-                "two attempts within {:?}, at least {least:?}",
+                "two attempts within {:?}, the minimum is {minimum:?}",
                 now.since(before)
             ));
         }
-        if !self.asked && now + slack < self.not_before {
+        if !self.connect_requested && now + SLACK < self.not_before {
             return Some(format!(
-                "an attempt at {now} after {} unproven ends, not before {}",
-                self.unproven, self.not_before
+                "an attempt at {now} after {} failures, not allowed before {}",
+                self.failures, self.not_before
             ));
         }
         None

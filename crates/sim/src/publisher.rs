@@ -1,4 +1,4 @@
-//! Publishers: each has one entry under way, and submits it again until it is acknowledged.
+//! Publishers: each has one entry in flight and submits it again until it is acknowledged.
 
 use std::sync::Arc;
 
@@ -7,13 +7,13 @@ use steadfast_streamer::log::Submission;
 
 use crate::subscription::Payload;
 
-/// One producer.
+/// A publisher.
 #[derive(Debug)]
 pub(crate) struct Publisher {
     pub(crate) number: u64,
     name: Arc<str>,
     pub(crate) sequence: u64,
-    pub(crate) under_way: Option<Entry>,
+    pub(crate) in_flight: Option<Entry>,
     pub(crate) acknowledged: Vec<Payload>,
 }
 
@@ -21,8 +21,8 @@ pub(crate) struct Publisher {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Entry {
     pub(crate) payload: Payload,
-    /// Whether it has to be submitted (again).
-    pub(crate) idle: bool,
+    /// The entry must be submitted, or submitted again.
+    pub(crate) needs_submission: bool,
 }
 
 impl Publisher {
@@ -31,21 +31,21 @@ impl Publisher {
             number,
             name: format!("publisher-{number}").into(),
             sequence: 0,
-            under_way: None,
+            in_flight: None,
             acknowledged: Vec::new(),
         }
     }
 
-    pub(crate) fn begin(&mut self, value: u64) {
+    pub(crate) fn create_entry(&mut self, value: u64) {
         self.sequence += 1;
         let payload = Payload {
             publisher: self.number,
             sequence: self.sequence,
             value,
         };
-        self.under_way = Some(Entry {
+        self.in_flight = Some(Entry {
             payload,
-            idle: true,
+            needs_submission: true,
         });
     }
 
@@ -62,18 +62,18 @@ impl Publisher {
         }
     }
 
-    /// The server said it has the entry.
+    /// Handles the acknowledgement of an entry.
     pub(crate) fn acknowledge(&mut self, payload: Payload) {
-        if self.under_way.is_some_and(|entry| entry.payload == payload) {
-            self.under_way = None;
+        if self.in_flight.is_some_and(|entry| entry.payload == payload) {
+            self.in_flight = None;
             self.acknowledged.push(payload);
         }
     }
 
-    /// The submission or its answer was lost.
-    pub(crate) fn lose(&mut self) {
-        if let Some(entry) = &mut self.under_way {
-            entry.idle = true;
+    /// Handles the loss of the submission or of its acknowledgement.
+    pub(crate) fn mark_lost(&mut self) {
+        if let Some(entry) = &mut self.in_flight {
+            entry.needs_submission = true;
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The server's process: a hub on a log that outlives it.
+//! The server process: a hub on a log that outlives it.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -11,7 +11,7 @@ use steadfast_streamer_core::{
 
 use crate::subscription::Payload;
 
-/// The server. Its log survives it, the rest does not.
+/// A server. Only its log survives a restart.
 pub(crate) struct Server {
     pub(crate) incarnation: u64,
     pub(crate) hub: Option<Hub>,
@@ -20,10 +20,11 @@ pub(crate) struct Server {
     pub(crate) frozen_until: Option<Time>,
     pub(crate) flapping: bool,
     pub(crate) draining: bool,
-    /// The agenda has this deadline of the hub.
-    pub(crate) due: Option<Time>,
+    /// The deadline of the hub that is scheduled.
+    pub(crate) scheduled_deadline: Option<Time>,
+    /// Reads in progress: offset, events, bytes.
     pub(crate) reads: BTreeMap<Ticket, (u64, usize, usize)>,
-    /// Submissions that wait for the next commit, with their publishers.
+    /// Submissions for the next commit, with their publishers.
     pub(crate) pending: Vec<(usize, Payload)>,
 }
 
@@ -39,7 +40,7 @@ impl Server {
             frozen_until: None,
             flapping: false,
             draining: false,
-            due: None,
+            scheduled_deadline: None,
             reads: BTreeMap::new(),
             pending: Vec::new(),
         };
@@ -53,7 +54,7 @@ impl Server {
         self.log = self.log.reopen();
         self.reader = self.log.reader();
         self.draining = false;
-        self.due = None;
+        self.scheduled_deadline = None;
         let mut seed = [0; 32];
         seed[..8].copy_from_slice(&self.incarnation.to_le_bytes());
         let origin = Origin {
@@ -62,25 +63,25 @@ impl Server {
             bounds: self.reader.bounds(),
             seed,
         };
-        self.hub = Some(Hub::new(origin, limits()).expect("the limits fit together"));
+        self.hub = Some(Hub::new(origin, limits()).expect("the limits are valid"));
     }
 
-    /// The process is gone.
+    /// Discards the process.
     pub(crate) fn stop(&mut self) {
         self.hub = None;
         self.frozen_until = None;
         self.draining = false;
-        self.due = None;
+        self.scheduled_deadline = None;
         self.reads.clear();
     }
 
-    /// Whether it does anything now.
-    pub(crate) fn runs(&self) -> bool {
+    /// Returns true unless the process is stopped or frozen.
+    pub(crate) fn is_running(&self) -> bool {
         self.hub.is_some() && self.frozen_until.is_none()
     }
 }
 
-/// Small enough that every way of being slow is walked.
+/// Limits so small that every kind of slowness occurs.
 fn limits() -> Limits {
     let mut limits = Limits::default();
     limits.queue_messages = 16;
@@ -91,7 +92,7 @@ fn limits() -> Limits {
     limits
 }
 
-/// What the client's transport makes of a status.
+/// Converts a status as the client's transport does.
 pub(crate) fn to_end(status: EndStatus) -> End {
     let (code, advice) = match status.code {
         EndCode::Ok => return End::retry(Initiator::Peer, Reason::Finished),

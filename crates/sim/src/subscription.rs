@@ -1,4 +1,4 @@
-//! What a client subscribes to in a schedule, and what an application makes of it.
+//! Subscriptions of the simulated applications.
 
 use std::collections::VecDeque;
 
@@ -9,7 +9,7 @@ use steadfast_streamer_core::{
 };
 use steadfast_wire::streamer as wire;
 
-/// A payload: which publisher, and its number.
+/// The payload of an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Payload {
     pub(crate) publisher: u64,
@@ -17,18 +17,18 @@ pub(crate) struct Payload {
     pub(crate) value: u64,
 }
 
-/// What is wanted, in a form of its own: the oracle does not use the filter under test.
+/// The events that a subscription selects. The oracle evaluates it without the filter under test.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Wish {
+pub(crate) enum Selection {
     Everything,
     Publisher(u64),
     AtLeast(u64),
     Document(u64),
 }
 
-/// Something an application took.
+/// An item that an application consumed.
 #[derive(Clone, Debug)]
-pub(crate) enum Taken {
+pub(crate) enum Consumed {
     Change(Payload),
     Gap,
     Resync,
@@ -38,17 +38,17 @@ pub(crate) enum Taken {
 #[derive(Debug)]
 pub(crate) struct Subscription {
     pub(crate) id: SubscriptionId,
-    pub(crate) wish: Wish,
-    /// Offset after which its changes follow, once the server said so.
+    pub(crate) selection: Selection,
+    /// The offset after which its changes follow, once the server has acknowledged it.
     pub(crate) start: Option<u64>,
     pub(crate) queue: VecDeque<Item>,
-    pub(crate) taken: Vec<Taken>,
-    pub(crate) asleep_until: Time,
+    pub(crate) consumed: Vec<Consumed>,
+    pub(crate) paused_until: Time,
     pub(crate) unsubscribed: bool,
     pub(crate) refused: Option<String>,
 }
 
-/// Documents there are.
+/// The number of documents.
 pub(crate) const DOCUMENTS: u64 = 5;
 
 impl Payload {
@@ -74,8 +74,8 @@ impl Payload {
     }
 }
 
-impl Wish {
-    pub(crate) fn wants(self, payload: Payload) -> bool {
+impl Selection {
+    pub(crate) fn matches(self, payload: Payload) -> bool {
         match self {
             Self::Everything => true,
             Self::Publisher(publisher) => payload.publisher == publisher,
@@ -100,19 +100,19 @@ impl Wish {
                 vec![condition("_id", "==", id)]
             }
         };
-        Filter::parse(&conditions, &FilterLimits::default()).expect("the filters are well formed")
+        Filter::parse(&conditions, &FilterLimits::default()).expect("the filters are valid")
     }
 }
 
 impl Subscription {
-    pub(crate) fn new(id: SubscriptionId, wish: Wish) -> Self {
+    pub(crate) fn new(id: SubscriptionId, selection: Selection) -> Self {
         Self {
             id,
-            wish,
+            selection,
             start: None,
             queue: VecDeque::new(),
-            taken: Vec::new(),
-            asleep_until: Time::ZERO,
+            consumed: Vec::new(),
+            paused_until: Time::ZERO,
             unsubscribed: false,
             refused: None,
         }

@@ -1,8 +1,8 @@
-//! The world: takes the next event, steps the machine it is for, performs what that asks for.
+//! The world: runs the next task, steps the machine it concerns, and performs the machine's actions.
 
-mod clients;
-mod servers;
-mod strikes;
+mod client_side;
+mod injection;
+mod server_side;
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -16,37 +16,38 @@ use steadfast_streamer_core::{client::Command, hub};
 
 use crate::{
     Fault, Outcome,
-    agenda::{Agenda, Event},
     client::Client,
     net::{Connection, ConnectionId},
     oracle,
     publisher::Publisher,
+    scheduler::{Scheduler, Task},
     server::Server,
-    subscription::{Payload, Taken},
+    subscription::{Consumed, Payload},
 };
 
-/// Everything there is in one schedule.
+/// The state of one schedule.
 pub(crate) struct World {
     rng: ChaCha8Rng,
-    agenda: Agenda,
+    scheduler: Scheduler,
     server: Server,
     clients: Vec<Client>,
     publishers: Vec<Publisher>,
     connections: BTreeMap<ConnectionId, Connection>,
     next_connection: u64,
     next_subscription: u64,
-    heals: u64,
-    /// What a healing undoes.
-    struck: BTreeMap<u64, strikes::Struck>,
-    /// Inputs for the hub that came out of performing its actions.
-    for_hub: VecDeque<hub::Input>,
-    calm: bool,
+    faults_started: u64,
+    /// Faults in force, by number.
+    active_faults: BTreeMap<u64, injection::ActiveFault>,
+    /// Inputs for the hub that arose while its actions were performed.
+    hub_inputs: VecDeque<hub::Input>,
+    /// Faults and publishing have ended.
+    settling: bool,
     outcome: Outcome,
 }
 
-/// When faults and publishing end.
-const STORM: Time = Time::from_micros(9_000_000);
-/// By when everything must be well again.
+/// The end of faults and publishing.
+const FAULTS_END: Time = Time::from_micros(9_000_000);
+/// The deadline for everything to be delivered.
 const END: Time = Time::from_micros(90_000_000);
 
 impl World {
@@ -62,29 +63,29 @@ impl World {
             clients,
             publishers,
             rng,
-            agenda: Agenda::default(),
+            scheduler: Scheduler::default(),
             connections: BTreeMap::new(),
             next_connection: 0,
             next_subscription: 0,
-            heals: 0,
-            struck: BTreeMap::new(),
-            for_hub: VecDeque::new(),
-            calm: false,
+            faults_started: 0,
+            active_faults: BTreeMap::new(),
+            hub_inputs: VecDeque::new(),
+            settling: false,
             outcome: Outcome::default(),
         }
     }
 
     pub(crate) fn run(mut self) -> Outcome {
         self.begin();
-        self.run_until(STORM);
-        self.calm_down();
-        let mut limit = STORM;
+        self.run_until(FAULTS_END);
+        self.end_all_faults();
+        let mut limit = FAULTS_END;
         while limit < END && !self.is_settled() {
             limit = limit + Duration::from_millis(250);
             self.run_until(limit);
         }
         let settled = self.is_settled();
-        self.judge(settled);
+        self.check(settled);
         self.close();
         self.outcome.violations.truncate(8);
         self.outcome
@@ -97,126 +98,125 @@ impl World {
             }
             self.session(client, session::Input::Connect);
             let delay = self.millis(200, 2_000);
-            self.agenda.after(delay, Event::Act(client));
+            self.scheduler.after(delay, Task::Act(client));
         }
         for publisher in 0..self.publishers.len() {
-            self.agenda
-                .after(Duration::from_millis(5), Event::Publish(publisher));
+            self.scheduler
+                .after(Duration::from_millis(5), Task::Publish(publisher));
         }
         let faults = self.rng.random_range(3..=8);
         for _ in 0..faults {
-            let fault = Fault::STRIKING[self.rng.random_range(0..Fault::STRIKING.len())];
+            let fault = Fault::INJECTED[self.rng.random_range(0..Fault::INJECTED.len())];
             let at = self.rng.random_range(300_000..8_500_000);
-            self.agenda.at(Time::from_micros(at), Event::Strike(fault));
+            self.scheduler
+                .at(Time::from_micros(at), Task::StartFault(fault));
         }
     }
 
     fn run_until(&mut self, limit: Time) {
-        while let Some(event) = self.agenda.next(limit) {
-            self.happen(event);
+        while let Some(task) = self.scheduler.next(limit) {
+            self.run_task(task);
         }
     }
 
-    fn happen(&mut self, event: Event) {
-        match event {
-            Event::ClientDue(client) => self.on_client_due(client),
-            Event::HubDue(incarnation) => self.on_hub_due(incarnation),
-            Event::Dialled(client, generation) => self.on_dialled(client, generation),
-            Event::AtServer(connection) => self.on_server_side(connection),
-            Event::AtClient(connection) => self.on_client_side(connection),
-            Event::Publish(publisher) => self.on_publish(publisher),
-            Event::Commit(incarnation) => self.on_commit(incarnation),
-            Event::ReadDone(incarnation, ticket) => self.on_read_done(incarnation, ticket),
-            Event::Take(client, subscription) => self.on_take(client, subscription),
-            Event::Act(client) => self.on_act(client),
-            Event::Strike(fault) => self.strike(fault),
-            Event::Heal(fault, number) => self.heal(fault, number),
-            Event::Restart => self.restart(),
+    fn run_task(&mut self, task: Task) {
+        match task {
+            Task::ClientDue(client) => self.on_client_due(client),
+            Task::HubDue(incarnation) => self.on_hub_due(incarnation),
+            Task::Dialled(client, generation) => self.on_dialled(client, generation),
+            Task::ArriveAtServer(connection) => self.on_server_arrival(connection),
+            Task::ArriveAtClient(connection) => self.on_client_arrival(connection),
+            Task::Publish(publisher) => self.on_publish(publisher),
+            Task::Commit(incarnation) => self.on_commit(incarnation),
+            Task::ReadDone(incarnation, ticket) => self.on_read_done(incarnation, ticket),
+            Task::Consume(client, subscription) => self.on_consume(client, subscription),
+            Task::Act(client) => self.on_act(client),
+            Task::StartFault(fault) => self.start_fault(fault),
+            Task::EndFault(number) => self.end_fault(number),
+            Task::Restart => self.restart(),
         }
     }
-
-    // Publishers.
 
     fn on_publish(&mut self, number: usize) {
-        if self.calm && self.publishers[number].under_way.is_none() {
+        if self.settling && self.publishers[number].in_flight.is_none() {
             return;
         }
         let value = self.rng.random_range(0..20);
         let publisher = &mut self.publishers[number];
-        if publisher.under_way.is_none() {
-            publisher.begin(value);
+        if publisher.in_flight.is_none() {
+            publisher.create_entry(value);
         }
-        if self.server.runs()
+        if self.server.is_running()
             && !self.server.draining
-            && let Some(entry) = &mut publisher.under_way
-            && entry.idle
+            && let Some(entry) = &mut publisher.in_flight
+            && entry.needs_submission
         {
-            entry.idle = false;
+            entry.needs_submission = false;
             let payload = entry.payload;
             self.server.pending.push((number, payload));
             let delay = self.millis(1, 5);
-            self.agenda
-                .after(delay, Event::Commit(self.server.incarnation));
+            self.scheduler
+                .after(delay, Task::Commit(self.server.incarnation));
         }
         let delay = self.millis(2, 60);
-        self.agenda.after(delay, Event::Publish(number));
+        self.scheduler.after(delay, Task::Publish(number));
     }
-
-    // The end.
 
     fn events(&self) -> Vec<Payload> {
         let reader = &self.server.reader;
         let events = reader
             .read(0, usize::MAX, usize::MAX)
-            .expect("the log is in memory and whole");
-        let payload = |data: &[u8]| Payload::from_json(data).expect("we wrote it ourselves");
+            .expect("the log in memory does not fail");
+        let payload = |data: &[u8]| Payload::from_json(data).expect("the payload is ours");
         events.iter().map(|event| payload(&event.data)).collect()
     }
 
+    /// Returns true if all events are acknowledged and delivered.
     fn is_settled(&self) -> bool {
         let events = self.events();
         self.publishers
             .iter()
-            .all(|publisher| publisher.under_way.is_none())
+            .all(|publisher| publisher.in_flight.is_none())
             && self.clients.iter().all(|client| {
                 let caught_up = |subscription| oracle::is_caught_up(&events, client, subscription);
                 client.stopped.is_none() && client.subscriptions.iter().all(caught_up)
             })
     }
 
-    fn judge(&mut self, settled: bool) {
+    fn check(&mut self, settled: bool) {
         let events = self.events();
-        let found = &mut self.outcome.violations;
-        oracle::judge_log(&events, &self.publishers, found);
+        let violations = &mut self.outcome.violations;
+        oracle::check_log(&events, &self.publishers, violations);
         for client in &self.clients {
             if let Some(why) = &client.stopped {
-                found.push(format!("a client stopped: {why}"));
+                violations.push(format!("a client stopped: {why}"));
             }
             for subscription in &client.subscriptions {
-                oracle::judge(&events, client, subscription, found);
-                let changes = |taken: &&Taken| matches!(taken, Taken::Change(_));
-                self.outcome.delivered += subscription.taken.iter().filter(changes).count() as u64;
+                oracle::check(&events, client, subscription, violations);
+                let changes = |item: &&Consumed| matches!(item, Consumed::Change(_));
+                self.outcome.delivered +=
+                    subscription.consumed.iter().filter(changes).count() as u64;
             }
             self.outcome.attempts += client.attempts;
         }
-        if !settled && found.is_empty() {
-            found.push("it did not settle".to_owned());
+        if !settled && violations.is_empty() {
+            violations.push("not everything was delivered by the deadline".to_owned());
         }
         self.outcome.events = events.len() as u64;
     }
 
-    /// Everybody leaves; nothing may be left.
+    /// Closes all clients and checks that nothing is left.
     fn close(&mut self) {
         for client in 0..self.clients.len() {
             self.session(client, session::Input::Close);
         }
-        let limit = self.agenda.now() + Duration::from_secs(5);
+        let limit = self.scheduler.now() + Duration::from_secs(5);
         self.run_until(limit);
         for client in &self.clients {
             if client.endpoint.deadline().is_some() {
                 self.outcome
                     .violations
-                    .push("a closed client still waits".to_owned());
+                    .push("a closed client still has a deadline".to_owned());
             }
         }
         let held = self.server.hub.as_ref().map(|hub| hub.stats().held);
@@ -227,8 +227,6 @@ impl World {
         }
     }
 
-    // Small things.
-
     fn millis(&mut self, least: u64, most: u64) -> Duration {
         Duration::from_micros(self.rng.random_range(least * 1_000..=most * 1_000))
     }
@@ -237,15 +235,15 @@ impl World {
         self.millis(1, 12)
     }
 
-    fn bite(&mut self, fault: Fault) {
-        *self.outcome.bites.entry(fault).or_default() += 1;
+    fn count_effect(&mut self, fault: Fault) {
+        *self.outcome.fault_effects.entry(fault).or_default() += 1;
     }
 
     fn violation(&mut self, what: String) {
         self.outcome.violations.push(what);
     }
 
-    /// Mixes something into the digest of the run.
+    /// Mixes a value into the digest of the run.
     fn trace(&mut self, what: u64) {
         let mixed = self.outcome.trace.rotate_left(7) ^ what;
         self.outcome.trace = mixed.wrapping_mul(0x9e37_79b9_7f4a_7c15);

@@ -10,19 +10,29 @@ fn two_hundred_schedules_lose_double_reorder_and_leak_nothing() {
         (None, None)
     );
     for fault in Fault::ALL {
-        let struck = report.faults[fault.name()];
-        assert!(struck >= 20, "{} struck {struck} times", fault.name());
+        let count = report.faults[fault.name()];
+        assert!(count >= 20, "{} took effect {count} times", fault.name());
     }
 }
 
 #[test]
 fn equal_seeds_give_equal_runs() {
     for seed in [3, 77, 1_234_567] {
-        let (one, other) = (run(seed), run(seed));
-        assert_eq!(one.trace, other.trace);
+        let (first, second) = (run(seed), run(seed));
+        assert_eq!(first.trace, second.trace);
         assert_eq!(
-            (one.events, one.delivered, one.attempts, one.bites),
-            (other.events, other.delivered, other.attempts, other.bites)
+            (
+                first.events,
+                first.delivered,
+                first.attempts,
+                first.fault_effects
+            ),
+            (
+                second.events,
+                second.delivered,
+                second.attempts,
+                second.fault_effects
+            )
         );
     }
 }

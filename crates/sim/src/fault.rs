@@ -1,27 +1,27 @@
-//! What goes wrong.
+//! The kinds of faults.
 
 /// A kind of fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Fault {
-    /// A connection is reset: both ends learn of it, what is under way is lost.
+    /// A connection is reset: both ends learn of it, and items in flight are lost.
     Reset,
-    /// A connection is held up in both directions.
+    /// A connection is blocked in both directions.
     BlackHole,
-    /// A connection is held up towards the server.
+    /// A connection is blocked towards the server.
     BlackHoleUp,
-    /// A connection is held up towards the client.
+    /// A connection is blocked towards the client.
     BlackHoleDown,
-    /// The server does nothing for a while.
+    /// The server process is suspended for a while.
     Freeze,
     /// The server is killed and starts again on the same log.
     Kill,
     /// The server announces that it stops, stops, and starts again.
     Drain,
-    /// An application takes nothing for a while.
+    /// An application consumes nothing for a while.
     SlowConsumer,
-    /// The server accepts, greets, and ends every stream at once, for a while.
+    /// For a while, the server accepts and greets every stream and soon ends it.
     Flap,
-    /// Messages of a stream that is gone arrive after its successor was opened.
+    /// Messages of an ended stream arrive after its successor was opened.
     Late,
 }
 
@@ -40,8 +40,8 @@ impl Fault {
         Self::Late,
     ];
 
-    /// The kinds that strike by themselves; the others follow from them.
-    pub(crate) const STRIKING: [Self; 9] = [
+    /// The kinds that are injected; the others follow from them.
+    pub(crate) const INJECTED: [Self; 9] = [
         Self::Reset,
         Self::BlackHole,
         Self::BlackHoleUp,
@@ -53,7 +53,7 @@ impl Fault {
         Self::Flap,
     ];
 
-    /// Its name in reports.
+    /// Returns the name for reports.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {

@@ -1,4 +1,4 @@
-//! The server's side of the world.
+//! The server's side: the hub, its log, and its queues.
 
 use std::sync::Arc;
 
@@ -10,31 +10,34 @@ use steadfast_streamer_core::hub::{Action, Input, ReadFault, StreamId, Ticket};
 use super::World;
 use crate::{
     Fault,
-    agenda::Event,
-    net::{ConnectionId, Down, Up, WINDOW},
+    net::{ConnectionId, ToClient, ToServer, WINDOW},
+    scheduler::Task,
     server::to_end,
 };
 
 impl World {
-    /// Steps the hub, and again with whatever comes of performing its actions.
+    /// Steps the hub, then again with the inputs that its actions cause.
     pub(super) fn step_hub(&mut self, input: Input) {
-        self.for_hub.push_back(input);
-        while let Some(input) = self.for_hub.pop_front() {
-            let now = self.agenda.now();
+        self.hub_inputs.push_back(input);
+        while let Some(input) = self.hub_inputs.pop_front() {
+            let now = self.scheduler.now();
             let Some(hub) = &mut self.server.hub else {
-                self.for_hub.clear();
+                self.hub_inputs.clear();
                 return;
             };
             let mut actions = Vec::new();
             let deadline = hub.step(now, input, &mut actions);
             for action in actions {
-                self.perform_for_server(action);
+                self.perform_hub_action(action);
             }
             if let Some(at) = deadline
-                && self.server.due.is_none_or(|due| due <= now || at < due)
+                && self
+                    .server
+                    .scheduled_deadline
+                    .is_none_or(|due| due <= now || at < due)
             {
-                self.server.due = Some(at);
-                self.agenda.at(at, Event::HubDue(self.server.incarnation));
+                self.server.scheduled_deadline = Some(at);
+                self.scheduler.at(at, Task::HubDue(self.server.incarnation));
             }
         }
     }
@@ -44,21 +47,21 @@ impl World {
             return;
         }
         if let Some(thaw) = self.server.frozen_until {
-            self.agenda.at(thaw, Event::HubDue(incarnation));
+            self.scheduler.at(thaw, Task::HubDue(incarnation));
             return;
         }
-        self.server.due = None;
+        self.server.scheduled_deadline = None;
         self.step_hub(Input::Tick);
     }
 
-    fn perform_for_server(&mut self, action: Action) {
+    fn perform_hub_action(&mut self, action: Action) {
         match action {
             Action::Send {
                 stream,
                 message,
                 bytes,
             } => {
-                self.queue_down(ConnectionId(stream.0), Down::Message(message, bytes));
+                self.queue_for_client(ConnectionId(stream.0), ToClient::Message(message, bytes));
             }
             Action::End {
                 stream,
@@ -74,9 +77,9 @@ impl World {
                     }
                     connection
                         .queue
-                        .extend(last.map(|message| Down::Message(message, 0)));
-                    connection.queue.push_back(Down::Over(to_end(status)));
-                    self.pump(id);
+                        .extend(last.map(|message| ToClient::Message(message, 0)));
+                    connection.queue.push_back(ToClient::Closed(to_end(status)));
+                    self.send_queued(id);
                 }
             }
             Action::Read {
@@ -89,8 +92,8 @@ impl World {
                     .reads
                     .insert(ticket, (after, max_events, max_bytes));
                 let delay = self.millis(0, 3);
-                self.agenda
-                    .after(delay, Event::ReadDone(self.server.incarnation, ticket));
+                self.scheduler
+                    .after(delay, Task::ReadDone(self.server.incarnation, ticket));
             }
         }
     }
@@ -100,7 +103,7 @@ impl World {
             return;
         }
         if let Some(thaw) = self.server.frozen_until {
-            return self.agenda.at(thaw, Event::ReadDone(incarnation, ticket));
+            return self.scheduler.at(thaw, Task::ReadDone(incarnation, ticket));
         }
         let Some((after, events, bytes)) = self.server.reads.remove(&ticket) else {
             return;
@@ -113,90 +116,96 @@ impl World {
         self.step_hub(Input::ReadDone { ticket, result });
     }
 
-    fn queue_down(&mut self, id: ConnectionId, item: Down) {
+    fn queue_for_client(&mut self, id: ConnectionId, item: ToClient) {
         if let Some(connection) = self.connections.get_mut(&id) {
             connection.queue.push_back(item);
-            self.pump(id);
+            self.send_queued(id);
         }
     }
 
-    /// Moves what the window has room for from the server's queue onto the way.
-    pub(super) fn pump(&mut self, id: ConnectionId) {
-        let now = self.agenda.now();
+    /// Sends queued items as far as the window allows.
+    pub(super) fn send_queued(&mut self, id: ConnectionId) {
+        let now = self.scheduler.now();
         let (mut bytes, mut messages) = (0, 0);
         loop {
             let delay = self.latency();
             let Some(connection) = self.connections.get_mut(&id) else {
                 return;
             };
-            if connection.down.len() >= WINDOW {
+            if connection.to_client.len() >= WINDOW {
                 break;
             }
             let Some(item) = connection.queue.pop_front() else {
                 break;
             };
-            if let Down::Message(_, weight) = &item {
+            if let ToClient::Message(_, weight) = &item {
                 bytes += weight;
                 messages += 1;
             }
-            let at = connection.down.send(now, delay, item);
-            self.agenda.at(at, Event::AtClient(id));
+            let at = connection.to_client.send(now, delay, item);
+            self.scheduler.at(at, Task::ArriveAtClient(id));
         }
-        if messages > 0 && self.connections.get(&id).is_some_and(|it| it.server_open) {
-            self.for_hub.push_back(Input::Sent {
+        if messages > 0
+            && self
+                .connections
+                .get(&id)
+                .is_some_and(|connection| connection.server_open)
+        {
+            self.hub_inputs.push_back(Input::Sent {
                 stream: StreamId(id.0),
                 bytes,
                 messages,
             });
-            // Outside a step of the hub there is nobody else to take it.
-            self.agenda.at(now, Event::HubDue(self.server.incarnation));
+            // Outside a step of the hub, only its next step takes this input.
+            self.scheduler
+                .at(now, Task::HubDue(self.server.incarnation));
         }
     }
 
-    /// Whatever has arrived at the server's end of a connection.
-    pub(super) fn on_server_side(&mut self, id: ConnectionId) {
-        let now = self.agenda.now();
+    /// Delivers the next item that has arrived at the server.
+    pub(super) fn on_server_arrival(&mut self, id: ConnectionId) {
+        let now = self.scheduler.now();
         if let Some(thaw) = self.server.frozen_until {
-            return self.agenda.at(thaw, Event::AtServer(id));
+            return self.scheduler.at(thaw, Task::ArriveAtServer(id));
         }
         let Some(connection) = self.connections.get_mut(&id) else {
             return;
         };
-        let alive = connection.incarnation == self.server.incarnation && self.server.hub.is_some();
-        let Some(item) = connection.up.receive(now) else {
+        let served = connection.incarnation == self.server.incarnation && self.server.hub.is_some();
+        let Some(item) = connection.to_server.receive(now) else {
             return;
         };
         let open = connection.server_open;
         let stream = StreamId(id.0);
-        if let Some(at) = connection.up.next() {
-            self.agenda.at(at, Event::AtServer(id));
+        if let Some(at) = connection.to_server.next() {
+            self.scheduler.at(at, Task::ArriveAtServer(id));
         }
-        if alive {
+        if served {
             match item {
-                Up::Open => {
-                    self.queue_down(id, Down::Headers);
+                ToServer::Open => {
+                    self.queue_for_client(id, ToClient::Headers);
                     self.step_hub(Input::Opened { stream });
                 }
-                Up::Message(message) if open => {
+                ToServer::Message(message) if open => {
                     self.step_hub(Input::Message { stream, message });
                     self.flap(id);
                 }
-                Up::Message(_) => {}
-                Up::Probe => self.queue_down(id, Down::Probed),
-                Up::Over => self.step_hub(Input::Ended { stream }),
+                ToServer::Message(_) => {}
+                ToServer::Probe => self.queue_for_client(id, ToClient::Probed),
+                ToServer::Closed => self.step_hub(Input::Ended { stream }),
             }
         }
-        self.forget_if_over(id);
+        self.remove_if_closed(id);
     }
 
-    /// While the server flaps, every stream ends once it has greeted.
+    /// Ends a stream after a message, now and then, while the server flaps.
     fn flap(&mut self, id: ConnectionId) {
         let open = self
             .connections
             .get(&id)
             .is_some_and(|connection| connection.server_open);
         if self.server.flapping && open && self.rng.random_range(0..3) == 0 {
-            self.bite(Fault::Flap);
+            self.count_effect(Fault::Flap);
             self.step_hub(Input::Ended {
                 stream: StreamId(id.0),
             });
@@ -208,7 +217,7 @@ impl World {
             return;
         }
         if let Some(thaw) = self.server.frozen_until {
-            return self.agenda.at(thaw, Event::Commit(incarnation));
+            return self.scheduler.at(thaw, Task::Commit(incarnation));
         }
         let events = self.commit(true);
         if !events.is_empty() {
@@ -216,53 +225,56 @@ impl World {
         }
     }
 
-    /// Makes what is pending durable. `tell` is false when the process dies before it can answer.
-    pub(super) fn commit(&mut self, tell: bool) -> Vec<Arc<steadfast_streamer_core::Event>> {
+    /// Appends the pending submissions to the log. Without `acknowledge`, the process dies before it can
+    /// respond.
+    pub(super) fn commit(&mut self, acknowledge: bool) -> Vec<Arc<steadfast_streamer_core::Event>> {
         let pending = std::mem::take(&mut self.server.pending);
         let batch = pending
             .iter()
             .map(|(number, payload)| self.publishers[*number].submission(*payload));
-        let now_ms = (self.agenda.now().as_micros() / 1_000).cast_signed();
+        let now_ms = (self.scheduler.now().as_micros() / 1_000).cast_signed();
         let batch: Vec<_> = batch.collect();
         let outcomes = self
             .server
             .log
             .append(batch, now_ms)
-            .expect("memory does not fail");
+            .expect("the log in memory does not fail");
         let mut events = Vec::new();
         for ((number, payload), outcome) in pending.into_iter().zip(outcomes) {
             match outcome {
                 Outcome::Appended(event) => events.push(event),
                 Outcome::Duplicate => {}
                 Outcome::Refused(_) | Outcome::Jump { .. } => {
-                    self.violation(format!("{payload:?} was not taken: {outcome:?}"));
+                    self.violation(format!("{payload:?} was not appended: {outcome:?}"));
                 }
             }
-            let answered = tell && self.rng.random_range(0..20) > 0;
+            let acknowledged = acknowledge && self.rng.random_range(0..20) > 0;
             let publisher = &mut self.publishers[number];
-            if answered {
+            if acknowledged {
                 publisher.acknowledge(payload);
             } else {
-                publisher.lose();
+                publisher.mark_lost();
             }
         }
         events
     }
 
-    /// The process is gone: the kernel resets what it held.
+    /// Kills the process. The kernel resets its connections.
     pub(super) fn kill_server(&mut self) {
+        // A commit may survive a process that never acknowledges it: its publisher must submit again
+        // and meet a duplicate.
         if self.rng.random_bool(0.5) {
             self.commit(false);
         }
         self.server.pending.clear();
         for publisher in &mut self.publishers {
-            publisher.lose();
+            publisher.mark_lost();
         }
-        self.for_hub.clear();
+        self.hub_inputs.clear();
         self.server.stop();
         let ids: Vec<ConnectionId> = self.connections.keys().copied().collect();
         for id in ids {
-            let now = self.agenda.now();
+            let now = self.scheduler.now();
             let delay = self.latency();
             let Some(connection) = self.connections.get_mut(&id) else {
                 continue;
@@ -271,8 +283,8 @@ impl World {
             connection.queue.clear();
             let lost = Reason::Lost("reset by the peer".into());
             let end = End::retry(Initiator::Network, lost);
-            let at = connection.down.send(now, delay, Down::Over(end));
-            self.agenda.at(at, Event::AtClient(id));
+            let at = connection.to_client.send(now, delay, ToClient::Closed(end));
+            self.scheduler.at(at, Task::ArriveAtClient(id));
         }
     }
 
@@ -282,7 +294,7 @@ impl World {
         }
     }
 
-    pub(super) fn forget_if_over(&mut self, id: ConnectionId) {
+    pub(super) fn remove_if_closed(&mut self, id: ConnectionId) {
         if let Some(connection) = self.connections.get(&id)
             && !connection.client_open
             && !connection.server_open

@@ -1,4 +1,4 @@
-//! The clients' side of the world.
+//! The clients' side: dialling, sending, receiving, and their applications.
 
 use rand::RngExt as _;
 use steadfast_session::{End, Generation, Initiator, Reason, endpoint, session};
@@ -8,9 +8,9 @@ use steadfast_wire::streamer::{GatewayMessage, StreamerMessage};
 use super::World;
 use crate::{
     Fault,
-    agenda::Event,
-    net::{Connection, ConnectionId, Down, Up},
-    subscription::{DOCUMENTS, Payload, Subscription, Taken, Wish},
+    net::{Connection, ConnectionId, ToClient, ToServer},
+    scheduler::Task,
+    subscription::{Consumed, DOCUMENTS, Payload, Selection, Subscription},
 };
 
 type Action = endpoint::Action<GatewayMessage, Notice>;
@@ -19,32 +19,35 @@ type Input = endpoint::Input<StreamerMessage, Command>;
 impl World {
     pub(super) fn step_client(&mut self, number: usize, input: Input) {
         let mut actions = Vec::new();
-        let now = self.agenda.now();
+        let now = self.scheduler.now();
         let client = &mut self.clients[number];
         client.endpoint.step(now, input, &mut actions);
         for action in actions {
-            self.perform_for(number, action);
+            self.perform_client_action(number, action);
         }
         self.arm_client(number);
     }
 
     fn arm_client(&mut self, number: usize) {
-        let now = self.agenda.now();
+        let now = self.scheduler.now();
         let client = &mut self.clients[number];
         let Some(deadline) = client.endpoint.deadline() else {
             return;
         };
-        if client.due.is_none_or(|due| due <= now || deadline.at < due) {
-            client.due = Some(deadline.at);
-            self.agenda.at(deadline.at, Event::ClientDue(number));
+        if client
+            .scheduled_deadline
+            .is_none_or(|at| at <= now || deadline.at < at)
+        {
+            client.scheduled_deadline = Some(deadline.at);
+            self.scheduler.at(deadline.at, Task::ClientDue(number));
         }
     }
 
     pub(super) fn on_client_due(&mut self, number: usize) {
-        let now = self.agenda.now();
+        let now = self.scheduler.now();
         let client = &mut self.clients[number];
-        if client.due.is_some_and(|due| due <= now) {
-            client.due = None;
+        if client.scheduled_deadline.is_some_and(|at| at <= now) {
+            client.scheduled_deadline = None;
         }
         if client
             .endpoint
@@ -57,24 +60,24 @@ impl World {
         }
     }
 
-    fn perform_for(&mut self, number: usize, action: Action) {
-        let now = self.agenda.now();
+    fn perform_client_action(&mut self, number: usize, action: Action) {
+        let now = self.scheduler.now();
         match action {
             Action::Open { generation, .. } => self.dial(number, generation),
             Action::Send(generation, message) => {
-                self.send_up(number, generation, Up::Message(message));
+                self.send_to_server(number, generation, ToServer::Message(message));
             }
-            Action::Probe(generation) => self.send_up(number, generation, Up::Probe),
-            Action::Finish(generation) => self.send_up(number, generation, Up::Over),
-            Action::Kill(generation) => self.abandon(number, generation),
+            Action::Probe(generation) => self.send_to_server(number, generation, ToServer::Probe),
+            Action::Finish(generation) => self.send_to_server(number, generation, ToServer::Closed),
+            Action::Kill(generation) => self.cut(number, generation),
             Action::Event(notice) => self.on_notice(number, notice),
             Action::Up(generation) => {
                 self.trace(generation.0);
-                self.clients[number].pace.live(now);
+                self.clients[number].pace.on_live(now);
             }
             Action::Down(_, end) => {
                 let client = &mut self.clients[number];
-                client.pace.down(now, &end, &client.config);
+                client.pace.on_down(now, &end, &client.config);
             }
             Action::Stopped(end) => {
                 if end.reason != Reason::Left {
@@ -86,39 +89,40 @@ impl World {
     }
 
     fn dial(&mut self, number: usize, generation: Generation) {
-        let now = self.agenda.now();
+        let now = self.scheduler.now();
         let client = &mut self.clients[number];
         client.attempts += 1;
         client.generation = generation;
-        let wrong = client.pace.attempt(now, &client.config);
+        let violation = client.pace.on_attempt(now, &client.config);
         let id = ConnectionId(self.next_connection);
         self.next_connection += 1;
         client.connection = Some(id);
         let mut connection = Connection::new(number, generation, self.server.incarnation);
-        connection.up.held = client.dark;
-        connection.down.held = client.dark;
+        connection.to_server.blocked = client.unreachable;
+        connection.to_client.blocked = client.unreachable;
         self.connections.insert(id, connection);
-        if let Some(wrong) = wrong {
-            self.violation(format!("client {number}: {wrong}"));
+        if let Some(violation) = violation {
+            self.violation(format!("client {number}: {violation}"));
         }
         let delay = self.latency();
-        self.agenda.after(delay, Event::Dialled(number, generation));
-        self.send_up(number, generation, Up::Open);
+        self.scheduler
+            .after(delay, Task::Dialled(number, generation));
+        self.send_to_server(number, generation, ToServer::Open);
     }
 
-    /// The server's kernel takes a connection even while the process is frozen.
+    /// Completes dialling. The kernel accepts a connection even while the server process is frozen.
     pub(super) fn on_dialled(&mut self, number: usize, generation: Generation) {
         let client = &self.clients[number];
         let refused = self.server.hub.is_none() || self.server.draining;
-        if client.generation == generation && !client.dark && refused {
+        if client.generation == generation && !client.unreachable && refused {
             let why = Reason::Unreachable("refused".into());
             let end = End::retry(Initiator::Network, why);
             self.session(number, session::Input::Ended(generation, end));
         }
     }
 
-    fn send_up(&mut self, number: usize, generation: Generation, item: Up) {
-        let now = self.agenda.now();
+    fn send_to_server(&mut self, number: usize, generation: Generation, item: ToServer) {
+        let now = self.scheduler.now();
         let delay = self.latency();
         let Some(id) = self.clients[number].connection else {
             return;
@@ -126,14 +130,14 @@ impl World {
         if let Some(connection) = self.connections.get_mut(&id)
             && connection.generation == generation
         {
-            let at = connection.up.send(now, delay, item);
-            self.agenda.at(at, Event::AtServer(id));
+            let at = connection.to_server.send(now, delay, item);
+            self.scheduler.at(at, Task::ArriveAtServer(id));
         }
     }
 
-    /// The client cuts its connection. What is under way to it still comes, and must change nothing.
-    fn abandon(&mut self, number: usize, generation: Generation) {
-        self.send_up(number, generation, Up::Over);
+    /// Cuts the client's connection. Items in flight to the client still arrive and must change nothing.
+    fn cut(&mut self, number: usize, generation: Generation) {
+        self.send_to_server(number, generation, ToServer::Closed);
         let Some(id) = self.clients[number].connection.take() else {
             return;
         };
@@ -142,46 +146,46 @@ impl World {
         }
     }
 
-    /// Whatever has arrived at the client's end of a connection.
-    pub(super) fn on_client_side(&mut self, id: ConnectionId) {
-        let now = self.agenda.now();
+    /// Delivers the next item that has arrived at the client.
+    pub(super) fn on_client_arrival(&mut self, id: ConnectionId) {
+        let now = self.scheduler.now();
         let Some(connection) = self.connections.get_mut(&id) else {
             return;
         };
         let (number, generation) = (connection.client, connection.generation);
-        let Some(item) = connection.down.receive(now) else {
+        let Some(item) = connection.to_client.receive(now) else {
             return;
         };
         let current = connection.client_open;
-        if let Some(at) = connection.down.next() {
-            self.agenda.at(at, Event::AtClient(id));
+        if let Some(at) = connection.to_client.next() {
+            self.scheduler.at(at, Task::ArriveAtClient(id));
         }
         let input = match item {
-            Down::Headers => session_input(session::Input::Headers(generation)),
-            Down::Message(message, _) => endpoint::Input::Message(generation, message),
-            Down::Probed => session_input(session::Input::Probed(generation, true)),
-            Down::Over(end) => session_input(session::Input::Ended(generation, end)),
+            ToClient::Headers => session_input(session::Input::Headers(generation)),
+            ToClient::Message(message, _) => endpoint::Input::Message(generation, message),
+            ToClient::Probed => session_input(session::Input::Probed(generation, true)),
+            ToClient::Closed(end) => session_input(session::Input::Ended(generation, end)),
         };
-        self.pump(id);
+        self.send_queued(id);
         if current {
             self.step_client(number, input);
         } else {
             self.step_stale(number, generation, input);
         }
-        self.forget_if_over(id);
+        self.remove_if_closed(id);
     }
 
-    /// Something of a stream that is gone: it must have no effect at all.
+    /// Steps a client with input of an ended stream and checks that it has no effect.
     fn step_stale(&mut self, number: usize, generation: Generation, input: Input) {
-        let now = self.agenda.now();
-        // What is due is done first, so that nothing but the stale input is left to be done.
+        let now = self.scheduler.now();
+        // Due timers run first, so that every action below is an effect of the stale input.
         self.session(number, session::Input::Tick);
         let client = &mut self.clients[number];
         let succeeded = client.generation > generation;
         let mut actions = Vec::new();
         client.endpoint.step(now, input, &mut actions);
         if succeeded {
-            self.bite(Fault::Late);
+            self.count_effect(Fault::Late);
         }
         if !actions.is_empty() {
             self.violation(format!(
@@ -189,13 +193,13 @@ impl World {
             ));
         }
         for action in actions {
-            self.perform_for(number, action);
+            self.perform_client_action(number, action);
         }
         self.arm_client(number);
     }
 
     fn on_notice(&mut self, number: usize, notice: Notice) {
-        let now = self.agenda.now();
+        let now = self.scheduler.now();
         match notice {
             Notice::Subscribed { id, position, .. } => {
                 if let Some(subscription) = self.subscription(number, id) {
@@ -214,13 +218,14 @@ impl World {
                 };
                 let subscription = &mut self.clients[number].subscriptions[at];
                 if subscription.unsubscribed {
-                    return self.violation(format!("an item for {id} after its end"));
+                    return self.violation(format!("an item for {id} after its unsubscription"));
                 }
                 subscription.queue.push_back(item);
                 if subscription.queue.len() == 1 {
-                    let wake = subscription.asleep_until.max(now);
+                    let resume_at = subscription.paused_until.max(now);
                     let delay = self.millis(0, 20);
-                    self.agenda.at(wake + delay, Event::Take(number, at));
+                    self.scheduler
+                        .at(resume_at + delay, Task::Consume(number, at));
                 }
             }
             Notice::Greeted { .. }
@@ -243,38 +248,36 @@ impl World {
         Some(&mut self.clients[number].subscriptions[at])
     }
 
-    // Applications.
-
     pub(super) fn subscribe(&mut self, number: usize) {
         self.next_subscription += 1;
         let id = SubscriptionId(self.next_subscription);
-        let wish = match self.rng.random_range(0..4) {
-            0 => Wish::Everything,
-            1 => Wish::Publisher(self.rng.random_range(0..3)),
-            2 => Wish::AtLeast(self.rng.random_range(0..20)),
-            _ => Wish::Document(self.rng.random_range(0..DOCUMENTS)),
+        let selection = match self.rng.random_range(0..4) {
+            0 => Selection::Everything,
+            1 => Selection::Publisher(self.rng.random_range(0..3)),
+            2 => Selection::AtLeast(self.rng.random_range(0..20)),
+            _ => Selection::Document(self.rng.random_range(0..DOCUMENTS)),
         };
         self.clients[number]
             .subscriptions
-            .push(Subscription::new(id, wish));
+            .push(Subscription::new(id, selection));
         let command = Command::Subscribe {
             id,
             database: "default".to_owned(),
             collection: "things".to_owned(),
-            filter: wish.filter(),
+            filter: selection.filter(),
             start: Start::Now,
         };
         self.command(number, command);
     }
 
-    /// An application takes some of what waits.
-    pub(super) fn on_take(&mut self, number: usize, at: usize) {
-        let now = self.agenda.now();
+    /// Lets an application consume some items of its queue.
+    pub(super) fn on_consume(&mut self, number: usize, at: usize) {
+        let now = self.scheduler.now();
         let most = self.rng.random_range(1..=6);
         let subscription = &mut self.clients[number].subscriptions[at];
-        if subscription.asleep_until > now {
-            let wake = subscription.asleep_until;
-            return self.agenda.at(wake, Event::Take(number, at));
+        if subscription.paused_until > now {
+            let resume_at = subscription.paused_until;
+            return self.scheduler.at(resume_at, Task::Consume(number, at));
         }
         let (mut changes, mut bytes) = (0, 0);
         for _ in 0..most {
@@ -283,19 +286,19 @@ impl World {
                     changes += 1;
                     bytes += change.weight();
                     match Payload::from_json(&change.data) {
-                        Some(payload) => subscription.taken.push(Taken::Change(payload)),
-                        None => subscription.refused = Some("an unreadable payload".to_owned()),
+                        Some(payload) => subscription.consumed.push(Consumed::Change(payload)),
+                        None => subscription.refused = Some("unreadable payload".to_owned()),
                     }
                 }
-                Some(Item::Gap(_)) => subscription.taken.push(Taken::Gap),
-                Some(_) => subscription.taken.push(Taken::Resync),
+                Some(Item::Gap(_)) => subscription.consumed.push(Consumed::Gap),
+                Some(_) => subscription.consumed.push(Consumed::Resync),
                 None => break,
             }
         }
         let id = subscription.id;
         if !subscription.queue.is_empty() {
             let delay = self.millis(1, 25);
-            self.agenda.after(delay, Event::Take(number, at));
+            self.scheduler.after(delay, Task::Consume(number, at));
         }
         if changes > 0 {
             self.trace(id.0 ^ changes);
@@ -303,9 +306,9 @@ impl World {
         }
     }
 
-    /// A client does something by itself.
+    /// Lets a client act by itself.
     pub(super) fn on_act(&mut self, number: usize) {
-        if self.calm {
+        if self.settling {
             return;
         }
         match self.rng.random_range(0..6) {
@@ -321,16 +324,16 @@ impl World {
                 }
             }
             3 => {
-                self.clients[number].pace.ask();
+                self.clients[number].pace.on_connect_requested();
                 self.session(number, session::Input::Reconnect);
             }
             _ => {
-                self.clients[number].pace.ask();
+                self.clients[number].pace.on_connect_requested();
                 self.session(number, session::Input::Connect);
             }
         }
         let delay = self.millis(100, 2_500);
-        self.agenda.after(delay, Event::Act(number));
+        self.scheduler.after(delay, Task::Act(number));
     }
 }
 

@@ -1,0 +1,223 @@
+//! Injection of faults, and their end.
+
+use std::time::Duration;
+
+use rand::RngExt as _;
+use steadfast_session::{End, Initiator, Reason};
+use steadfast_streamer_core::hub::{Input, StreamId};
+
+use super::World;
+use crate::{
+    Fault,
+    net::{ConnectionId, ToClient},
+    scheduler::Task,
+};
+
+/// A fault in force, with its target.
+#[derive(Debug)]
+pub(crate) enum ActiveFault {
+    BlackHole(Fault, usize, ConnectionId),
+    SlowConsumer(usize, usize),
+    Freeze,
+    Drain,
+    Flap,
+}
+
+impl World {
+    /// Injects a fault and schedules its end. Without effect if it has no target now.
+    pub(super) fn start_fault(&mut self, fault: Fault) {
+        let started = match fault {
+            Fault::Reset => return self.reset(),
+            Fault::Kill => {
+                if self.server.hub.is_some() {
+                    if self.has_open_connection() {
+                        self.count_effect(fault);
+                    }
+                    self.kill_server();
+                    let delay = self.millis(50, 2_500);
+                    self.scheduler.after(delay, Task::Restart);
+                }
+                return;
+            }
+            Fault::BlackHole | Fault::BlackHoleUp | Fault::BlackHoleDown => self.black_hole(fault),
+            Fault::Freeze => self.freeze(),
+            Fault::Drain => self.drain(),
+            Fault::SlowConsumer => Some(self.pause_application()),
+            Fault::Flap => {
+                self.server.flapping = true;
+                Some((ActiveFault::Flap, self.millis(500, 3_000)))
+            }
+            Fault::Late => None,
+        };
+        if let Some((active, span)) = started {
+            self.faults_started += 1;
+            self.active_faults.insert(self.faults_started, active);
+            self.scheduler
+                .after(span, Task::EndFault(self.faults_started));
+        }
+    }
+
+    pub(super) fn end_fault(&mut self, number: u64) {
+        match self.active_faults.remove(&number) {
+            None => {}
+            Some(ActiveFault::BlackHole(fault, client, id)) => {
+                self.end_black_hole(fault, client, id)
+            }
+            Some(ActiveFault::SlowConsumer(client, at)) => {
+                let subscription = &self.clients[client].subscriptions[at];
+                if !subscription.queue.is_empty() {
+                    self.count_effect(Fault::SlowConsumer);
+                }
+            }
+            Some(ActiveFault::Freeze) => self.thaw(),
+            Some(ActiveFault::Flap) => self.server.flapping = false,
+            Some(ActiveFault::Drain) => {
+                if self.server.draining {
+                    self.kill_server();
+                    let delay = self.millis(20, 800);
+                    self.scheduler.after(delay, Task::Restart);
+                }
+            }
+        }
+    }
+
+    /// Ends all faults and prevents new ones.
+    pub(super) fn end_all_faults(&mut self) {
+        self.settling = true;
+        for number in 1..=self.faults_started {
+            self.end_fault(number);
+        }
+        if self.server.hub.is_none() {
+            self.scheduler
+                .after(Duration::from_millis(10), Task::Restart);
+        }
+    }
+
+    fn has_open_connection(&self) -> bool {
+        self.connections
+            .values()
+            .any(|connection| connection.server_open && connection.client_open)
+    }
+
+    /// Returns a random open connection and its client.
+    fn random_connection(&mut self) -> Option<(usize, ConnectionId)> {
+        let open: Vec<(usize, ConnectionId)> = self
+            .connections
+            .iter()
+            .filter(|(_, connection)| connection.client_open && connection.server_open)
+            .map(|(id, connection)| (connection.client, *id))
+            .collect();
+        if open.is_empty() {
+            return None;
+        }
+        let at = self.rng.random_range(0..open.len());
+        Some(open[at])
+    }
+
+    fn reset(&mut self) {
+        let Some((_, id)) = self.random_connection() else {
+            return;
+        };
+        let now = self.scheduler.now();
+        let delay = self.latency();
+        let Some(connection) = self.connections.get_mut(&id) else {
+            return;
+        };
+        connection.to_server.clear();
+        connection.to_client.clear();
+        connection.queue.clear();
+        connection.server_open = false;
+        let lost = Reason::Lost("reset on the way".into());
+        let end = End::retry(Initiator::Network, lost);
+        let at = connection.to_client.send(now, delay, ToClient::Closed(end));
+        self.scheduler.at(at, Task::ArriveAtClient(id));
+        self.count_effect(Fault::Reset);
+        if self.server.hub.is_some() {
+            self.step_hub(Input::Ended {
+                stream: StreamId(id.0),
+            });
+        }
+    }
+
+    fn black_hole(&mut self, fault: Fault) -> Option<(ActiveFault, Duration)> {
+        let (client, id) = self.random_connection()?;
+        let connection = self.connections.get_mut(&id)?;
+        connection.to_server.blocked |= fault != Fault::BlackHoleDown;
+        connection.to_client.blocked |= fault != Fault::BlackHoleUp;
+        self.clients[client].unreachable |= fault == Fault::BlackHole && self.rng.random_bool(0.4);
+        Some((
+            ActiveFault::BlackHole(fault, client, id),
+            self.millis(200, 4_000),
+        ))
+    }
+
+    /// Unblocks all connections of the client: a newer one may have been blocked as well.
+    fn end_black_hole(&mut self, fault: Fault, client: usize, id: ConnectionId) {
+        let now = self.scheduler.now();
+        self.clients[client].unreachable = false;
+        let effective = self
+            .connections
+            .get(&id)
+            .is_none_or(|connection| !connection.client_open || connection.is_busy());
+        if effective {
+            self.count_effect(fault);
+        }
+        for (id, connection) in &mut self.connections {
+            if connection.client == client {
+                connection.to_server.blocked = false;
+                connection.to_client.blocked = false;
+                self.scheduler.at(now, Task::ArriveAtServer(*id));
+                self.scheduler.at(now, Task::ArriveAtClient(*id));
+            }
+        }
+    }
+
+    fn freeze(&mut self) -> Option<(ActiveFault, Duration)> {
+        if !self.server.is_running() {
+            return None;
+        }
+        let span = self.millis(200, 4_000);
+        if self.has_open_connection() {
+            self.count_effect(Fault::Freeze);
+        }
+        self.server.frozen_until = Some(self.scheduler.now() + span);
+        Some((ActiveFault::Freeze, span))
+    }
+
+    fn thaw(&mut self) {
+        self.server.frozen_until = None;
+        let now = self.scheduler.now();
+        for id in self.connections.keys() {
+            self.scheduler.at(now, Task::ArriveAtServer(*id));
+        }
+        self.scheduler
+            .at(now, Task::HubDue(self.server.incarnation));
+    }
+
+    fn drain(&mut self) -> Option<(ActiveFault, Duration)> {
+        if !self.server.is_running() || self.server.draining {
+            return None;
+        }
+        if self.has_open_connection() {
+            self.count_effect(Fault::Drain);
+        }
+        self.server.draining = true;
+        let span = self.millis(100, 800);
+        let deadline = self.scheduler.now() + span;
+        self.step_hub(Input::Drain {
+            deadline,
+            reason: "upgrade".to_owned(),
+        });
+        Some((ActiveFault::Drain, span))
+    }
+
+    fn pause_application(&mut self) -> (ActiveFault, Duration) {
+        let client = self.rng.random_range(0..self.clients.len());
+        let count = self.clients[client].subscriptions.len();
+        let at = self.rng.random_range(0..count);
+        let span = self.millis(500, 5_000);
+        let until = self.scheduler.now() + span;
+        self.clients[client].subscriptions[at].paused_until = until;
+        (ActiveFault::SlowConsumer(client, at), span)
+    }
+}
