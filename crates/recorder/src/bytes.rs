@@ -1,10 +1,10 @@
-//! Numbers as bytes: variable-length integers, and a reader that never reads past its end.
+//! Encoding of integers, and a reader that never reads past its end.
 
-/// The bytes are not what a writer of this version would have written.
+/// The bytes are not the output of a writer of this version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Malformed;
 
-/// What is left to read.
+/// The bytes that are left to read.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Input<'a> {
     bytes: &'a [u8],
@@ -23,7 +23,6 @@ impl<'a> Input<'a> {
         self.bytes.len()
     }
 
-    /// What has not been taken yet.
     pub(crate) fn rest(&self) -> &'a [u8] {
         self.bytes
     }
@@ -66,12 +65,11 @@ impl<'a> Input<'a> {
         Err(Malformed)
     }
 
-    /// A count or an index.
     pub(crate) fn count(&mut self) -> Result<usize, Malformed> {
         usize::try_from(self.varint()?).map_err(|_| Malformed)
     }
 
-    /// A count of things of which at most `most` can be here; keeps damage from asking for memory.
+    /// Reads a count of at most `most`, so that damaged bytes cannot ask for memory.
     pub(crate) fn count_up_to(&mut self, most: usize) -> Result<usize, Malformed> {
         let count = self.count()?;
         if count > most {
@@ -101,7 +99,7 @@ pub(crate) fn put_signed(out: &mut Vec<u8>, value: i64) {
     put_varint(out, zigzag(value));
 }
 
-/// Bytes [`put_varint`] writes.
+/// Returns the number of bytes that [`put_varint`] writes.
 pub(crate) fn varint_len(value: u64) -> usize {
     (64 - (value | 1).leading_zeros() as usize).div_ceil(7)
 }
@@ -120,7 +118,7 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn a_number_comes_back_and_its_length_is_foretold(value: u64, signed: i64) {
+        fn integers_round_trip_and_lengths_are_predicted(value: u64, signed: i64) {
             let mut bytes = Vec::new();
             put_varint(&mut bytes, value);
             assert_eq!(bytes.len(), varint_len(value));
@@ -133,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn a_number_longer_than_64_bits_is_malformed() {
+    fn varint_of_more_than_64_bits_is_malformed() {
         assert_eq!(Input::new(&[0xff; 10]).varint(), Err(Malformed));
         assert_eq!(Input::new(&[0x80]).varint(), Err(Malformed));
     }

@@ -1,38 +1,38 @@
-//! Which series a slot stands for.
+//! Catalogs: the definitions of series by slot.
 //!
-//! A catalog is appended to and never changed otherwise: a slot is defined once in it. Heads and
-//! segments name the catalog their slots are defined in, and a catalog goes with the last of them.
-//! When too much of it is dead a new one is begun with the series that are alive, on the slots they
-//! have.
+//! A catalog is append-only, and defines each slot at most once. Every head and segment names the
+//! catalog that defines its slots, and a catalog is removed with the last part that needs it. When too
+//! many of the definitions are dead, a new catalog starts with the live series, which keep their slots.
 
 use std::{collections::HashMap, sync::Arc};
 
 use crate::{
     bytes::{Input, Malformed, put_count, put_signed},
-    error::{Damage, DamageKind},
-    frame::{FileKind, Frames, Header, Log, frame_start},
+    error::Damage,
+    frame::{FileKind, Frames, Header, Log, begin_frame},
     labels::{HELP_BYTES_MAX, Kind, LabelsRef, Meta},
 };
 
-/// Series per block. The first has its whole key, the others what differs from the one before.
+/// The maximum number of series in a block. Keys are prefix-compressed inside a block, so that a lookup
+/// decodes one block at most.
 const BLOCK_SERIES: usize = 16;
 
-/// Bytes of blocks after which a frame ends, so that damage does not take everything with it.
+/// The size of blocks at which a frame ends, which bounds the loss from one damaged frame.
 const FRAME_BYTES: usize = 4 << 10;
 
-/// What a block and a meta have in memory beside their bytes.
+/// The memory that a block and a meta take beside their bytes.
 const BLOCK_MEMORY: u64 = 32;
 const META_MEMORY: u64 = 96;
 
-/// How much of a catalog a file has.
+/// The size of a catalog or of its written part.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Written {
+pub(crate) struct Extent {
     sources: usize,
     metas: usize,
     blocks: usize,
 }
 
-/// One definition.
+/// The definition of a slot.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Definition<'a> {
     pub(crate) source: u32,
@@ -41,7 +41,7 @@ pub(crate) struct Definition<'a> {
     pub(crate) key: &'a [u8],
 }
 
-/// All definitions of one catalog, as they stand in its file.
+/// The definitions of one catalog, in the form that its file has.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Catalog {
     pub(crate) id: u64,
@@ -49,13 +49,13 @@ pub(crate) struct Catalog {
     metas: Vec<Arc<Meta>>,
     blocks: Vec<Arc<[u8]>>,
     bytes: u64,
-    /// How much of it the file has.
-    written: Written,
-    /// The last block, which is not in the file and may still grow.
+    /// The part that the file has.
+    written: Extent,
+    /// The last block as long as it is not written and may grow.
     open: BlockWriter,
 }
 
-/// What one frame adds.
+/// The content of one frame.
 #[derive(Debug, Default)]
 struct Addition {
     sources: Vec<Arc<str>>,
@@ -64,7 +64,6 @@ struct Addition {
 }
 
 impl Addition {
-    /// The payload of its frame.
     fn put(&self, out: &mut Vec<u8>) {
         put_count(out, self.sources.len());
         for source in &self.sources {
@@ -120,16 +119,11 @@ impl Catalog {
         }
     }
 
-    /// Reads a catalog's file, as far as it is good; and how far that is.
+    /// Reads the intact part of a catalog's file. Returns the length of that part, too.
     pub(crate) fn read(id: u64, bytes: &[u8]) -> (Self, u64, Option<Damage>) {
         let mut catalog = Self::new(id);
         if let Err(kind) = Header::read(bytes, FileKind::Catalog, id) {
-            let damage = Damage {
-                file: FileKind::Catalog.name(id),
-                offset: 0,
-                kind,
-            };
-            return (catalog, 0, Some(damage));
+            return (catalog, 0, Some(FileKind::Catalog.damage(id, 0, kind)));
         }
         let mut frames = Frames::new(FileKind::Catalog, id, bytes);
         while let Some(payload) = frames.next() {
@@ -140,7 +134,7 @@ impl Catalog {
                 Err(Malformed) => frames.reject(payload),
             }
         }
-        (catalog, frames.good(), frames.damage())
+        (catalog, frames.intact_len(), frames.damage())
     }
 
     fn check(&self, addition: &Addition) -> Result<(), Malformed> {
@@ -182,7 +176,7 @@ impl Catalog {
         self.metas.len() as u32 - 1
     }
 
-    /// Defines a slot that has no definition yet; tells in which block.
+    /// Defines a slot that has no definition yet. Returns the index of its block.
     pub(crate) fn define(&mut self, definition: Definition<'_>) -> usize {
         let open = self.blocks.len() > self.written.blocks && self.open.count > 0;
         if !open || self.open.count == BLOCK_SERIES || self.open.source != definition.source {
@@ -198,17 +192,17 @@ impl Catalog {
         index
     }
 
-    fn extent(&self) -> Written {
-        Written {
+    fn extent(&self) -> Extent {
+        Extent {
             sources: self.sources.len(),
             metas: self.metas.len(),
             blocks: self.blocks.len(),
         }
     }
 
-    /// Puts a good part of what a file that has `from` lacks into the payload of a frame, and tells
-    /// what it has then. Nothing when it has everything.
-    pub(crate) fn put_unwritten(&self, from: Written, out: &mut Vec<u8>) -> Option<Written> {
+    /// Appends the payload of the next frame of a file that has `from`. Returns the part that the file
+    /// has with the frame, or `None` if it is complete.
+    pub(crate) fn put_unwritten(&self, from: Extent, out: &mut Vec<u8>) -> Option<Extent> {
         if from == self.extent() {
             return None;
         }
@@ -224,19 +218,19 @@ impl Catalog {
             blocks: self.blocks[from.blocks..end].to_vec(),
         };
         addition.put(out);
-        Some(Written {
+        Some(Extent {
             blocks: end,
             ..self.extent()
         })
     }
 
-    /// What a file of it holds, as far as it is written.
+    /// Encodes the whole catalog as a file.
     pub(crate) fn to_file(&self) -> Vec<u8> {
         let mut bytes = Vec::new();
-        let mut log = Log::new(FileKind::Catalog, self.id, self.id);
-        let (mut from, mut frame) = (Written::default(), Vec::new());
+        let mut log = Log::new(self.header());
+        let (mut from, mut frame) = (Extent::default(), Vec::new());
         loop {
-            frame_start(&mut frame);
+            begin_frame(&mut frame);
             let Some(written) = self.put_unwritten(from, &mut frame) else {
                 return bytes;
             };
@@ -246,26 +240,31 @@ impl Catalog {
         }
     }
 
-    /// How many blocks there are.
+    /// Returns the header of the catalog's file.
+    pub(crate) fn header(&self) -> Header {
+        Header::new(FileKind::Catalog, self.id, self.id)
+    }
+
+    /// Returns the number of blocks.
     pub(crate) fn blocks(&self) -> u64 {
         self.blocks.len() as u64
     }
 
-    /// How many blocks the file has.
+    /// Returns the number of blocks in the file.
     pub(crate) fn written_blocks(&self) -> u64 {
         self.written.blocks as u64
     }
 
-    pub(crate) fn written(&self) -> Written {
+    pub(crate) fn written(&self) -> Extent {
         self.written
     }
 
-    /// The file now has this much of it.
-    pub(crate) fn mark_written(&mut self, written: Written) {
+    /// Notes that the file has this part.
+    pub(crate) fn mark_written(&mut self, written: Extent) {
         self.written = written;
     }
 
-    /// Bytes it has in memory.
+    /// Returns the memory it takes, in bytes.
     pub(crate) fn memory(&self) -> u64 {
         self.bytes
     }
@@ -278,33 +277,26 @@ impl Catalog {
         &self.metas
     }
 
-    /// Whether a meta is this one, as far as it is kept.
-    pub(crate) fn says(&self, index: u32, meta: &Meta) -> bool {
-        let kept = &self.metas[index as usize];
-        kept.kind == meta.kind && (kept.help == meta.help || kept.help == bounded_meta(meta).help)
+    /// Returns true if `meta`, cut to the stored length, is the meta with this index.
+    pub(crate) fn is_meta(&self, index: u32, meta: &Meta) -> bool {
+        let stored = &self.metas[index as usize];
+        // `truncated` copies the text: only texts that differ may need it.
+        stored.kind == meta.kind
+            && (stored.help == meta.help || stored.help == truncated(meta).help)
     }
 
-    /// True when the file has everything.
-    pub(crate) fn is_written(&self) -> bool {
-        self.written == self.extent()
-    }
-
-    /// Calls `visit` with the index of its block and every definition, in the order they were made.
+    /// Calls `visit` with the block's index and the definition, for each in the order of creation.
     pub(crate) fn walk(&self, mut visit: impl FnMut(usize, Definition<'_>)) {
         for (index, block) in self.blocks.iter().enumerate() {
             let walked = walk_block(block, |definition| {
                 visit(index, definition);
                 Ok(())
             });
-            debug_assert_eq!(
-                walked,
-                Ok(()),
-                "a block is looked through before it is kept"
-            );
+            debug_assert_eq!(walked, Ok(()), "blocks are checked before they are added");
         }
     }
 
-    /// The definition of a slot that stands in this block.
+    /// Calls `then` with the definition of a slot, if this block has it.
     pub(crate) fn with_slot<T>(
         &self,
         block: usize,
@@ -315,21 +307,21 @@ impl Catalog {
         let walked = walk_block(self.blocks.get(block)?, |definition| {
             if definition.slot == slot {
                 found = Some(then(definition));
-                // Stops the walk; what was looked for is found.
+                // Only an error ends the walk early.
                 return Err(Malformed);
             }
             Ok(())
         });
         debug_assert!(
             walked.is_err() == found.is_some(),
-            "a block is looked through before it is kept"
+            "blocks are checked before they are added"
         );
         found
     }
 }
 
-/// A help text of at most [`HELP_BYTES_MAX`] bytes.
-pub(crate) fn bounded_meta(meta: &Meta) -> Meta {
+/// Cuts the help text to [`HELP_BYTES_MAX`] bytes.
+pub(crate) fn truncated(meta: &Meta) -> Meta {
     let mut end = meta.help.len().min(HELP_BYTES_MAX);
     while !meta.help.is_char_boundary(end) {
         end -= 1;
@@ -340,7 +332,7 @@ pub(crate) fn bounded_meta(meta: &Meta) -> Meta {
     }
 }
 
-/// Metas by what they say, so that each is kept once.
+/// An index of metas, so that a catalog stores each once.
 #[derive(Debug, Default)]
 pub(crate) struct MetaIndex {
     by_meta: HashMap<Arc<Meta>, u32>,
@@ -356,13 +348,13 @@ impl MetaIndex {
         Self { by_meta }
     }
 
-    pub(crate) fn find(&self, meta: &Meta) -> Option<u32> {
-        self.by_meta.get(meta).copied()
-    }
-
-    pub(crate) fn insert(&mut self, meta: Arc<Meta>) -> u32 {
-        let index = self.by_meta.len() as u32;
-        self.by_meta.insert(meta, index);
+    /// Returns the index of a meta, which is added to the catalog if it is new.
+    pub(crate) fn find_or_add(&mut self, meta: &Arc<Meta>, catalog: &mut Catalog) -> u32 {
+        if let Some(index) = self.by_meta.get(meta) {
+            return *index;
+        }
+        let index = catalog.add_meta(Arc::clone(meta));
+        self.by_meta.insert(Arc::clone(meta), index);
         index
     }
 }
@@ -436,17 +428,4 @@ fn walk_block(
         next = i64::from(slot) + 1;
     }
     Ok(())
-}
-
-/// The damage of a catalog that is not there.
-pub(crate) fn unreadable(id: u64, error: &std::io::Error) -> Damage {
-    let kind = match error.kind() {
-        std::io::ErrorKind::NotFound => DamageKind::Missing,
-        kind => DamageKind::Unreadable(kind),
-    };
-    Damage {
-        file: FileKind::Catalog.name(id),
-        offset: 0,
-        kind,
-    }
 }

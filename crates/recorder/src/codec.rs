@@ -1,10 +1,14 @@
-//! One series' values over the scrapes of a chunk, in as few bytes as they need, bit for bit.
+//! Lossless compression of a column: the values of one series, bit for bit.
 //!
-//! First what does not change is left out: a column is the places of its changes and the values
-//! there. Those are integers whenever moving the decimal point makes all of them integers, and are
-//! then kept as the shortest of varint differences, packed values, packed differences and packed
-//! differences of differences; otherwise their bit patterns are kept as they are or as what changed
-//! in them. What stays large goes through pco as well, and the smaller one is kept.
+//! Repeated values are left out first: a chunk has the positions of changes and the values there.
+//! Values that a shift of the decimal point turns into integers are stored as the shortest of varint
+//! differences, packed values, packed differences and packed second differences. Other values are
+//! stored as bit patterns, XORed with the value before or raw. Chunks that stay large are compressed
+//! with pco as well, and the smaller result is stored.
+//!
+//! ```text
+//!   chunk := positions | method << 2, position list?, exponent?, values
+//! ```
 
 mod decimal;
 mod entropy;
@@ -13,54 +17,75 @@ mod xor;
 
 use crate::bytes::{Input, Malformed, put_count, put_signed, varint_len, zigzag};
 
-/// Where the values of a column stand. The low two bits of a chunk's first byte.
-mod places {
-    /// One value, everywhere.
-    pub(super) const ONE: u8 = 0;
-    /// At the changes; the distances between them follow.
+/// The positions that a chunk has values for. The low two bits of its first byte.
+mod positions {
+    /// One value for all positions.
+    pub(super) const CONSTANT: u8 = 0;
+    /// The first position and changes. The distances between changes follow.
     pub(super) const GAPS: u8 = 1;
-    /// At the changes; a bit per place follows.
+    /// The first position and changes. A bit per position follows.
     pub(super) const BITMAP: u8 = 2;
-    /// One at every place.
+    /// All positions.
     pub(super) const ALL: u8 = 3;
 }
 
-/// How the values are written. Bits 2 to 5 of the first byte.
+/// The form of the values. Bits 2 to 5 of the first byte.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Method {
-    Patterns = 0,
+    Raw = 0,
     Xor = 1,
-    FloatEntropy = 2,
+    FloatPco = 2,
     Varints = 3,
     Packed = 4,
-    Differences = 5,
-    SecondDifferences = 6,
-    IntegerEntropy = 7,
+    Deltas = 5,
+    DeltasOfDeltas = 6,
+    IntegerPco = 7,
+}
+
+/// The forms of integers that are compared by length.
+#[derive(Clone, Copy, Debug)]
+enum IntegerMethod {
+    Varints,
+    Packed,
+    Deltas,
+    DeltasOfDeltas,
+}
+
+impl From<IntegerMethod> for Method {
+    fn from(method: IntegerMethod) -> Self {
+        match method {
+            IntegerMethod::Varints => Self::Varints,
+            IntegerMethod::Packed => Self::Packed,
+            IntegerMethod::Deltas => Self::Deltas,
+            IntegerMethod::DeltasOfDeltas => Self::DeltasOfDeltas,
+        }
+    }
 }
 
 impl Method {
     const ALL: [Self; 8] = [
-        Self::Patterns,
+        Self::Raw,
         Self::Xor,
-        Self::FloatEntropy,
+        Self::FloatPco,
         Self::Varints,
         Self::Packed,
-        Self::Differences,
-        Self::SecondDifferences,
-        Self::IntegerEntropy,
+        Self::Deltas,
+        Self::DeltasOfDeltas,
+        Self::IntegerPco,
     ];
 }
 
-/// Below this many bytes pco is not asked; its fixed cost in time is not worth what it may save.
-const ENTROPY_FROM: usize = 64;
+/// The length from which pco is tried. Below it the saving is not worth pco's fixed cost in time.
+const PCO_BYTES_MIN: usize = 64;
 
-/// Encodes columns; holds the room it works in.
+/// An encoder of columns. It reuses its buffers.
 #[derive(Debug, Default)]
 pub(crate) struct Encoder {
     changes: Vec<u64>,
     gaps: Vec<i64>,
     integers: Vec<i64>,
-    differences: Vec<i64>,
+    deltas: Vec<i64>,
+    deltas_of_deltas: Vec<i64>,
     sparse: Vec<u8>,
     dense: Vec<u8>,
     floats: Vec<f64>,
@@ -68,7 +93,7 @@ pub(crate) struct Encoder {
 }
 
 impl Encoder {
-    /// Appends the chunk of `values`, of which there is at least one.
+    /// Appends the chunk of `values`, which are not empty.
     pub(crate) fn encode(&mut self, values: &[u64], out: &mut Vec<u8>) {
         let (mut changes, mut gaps) = (
             std::mem::take(&mut self.changes),
@@ -86,14 +111,14 @@ impl Encoder {
             }
         }
         if gaps.is_empty() {
-            self.put_values(places::ONE, &[], &changes, out);
+            self.put_values(positions::CONSTANT, &[], &changes, out);
         } else {
             self.put_shorter(values, &changes, &gaps, out);
         }
         (self.changes, self.gaps) = (changes, gaps);
     }
 
-    /// Changes only, or a value at every place.
+    /// Appends the shorter of two chunks: one with changes only, one with all values.
     fn put_shorter(&mut self, values: &[u64], changes: &[u64], gaps: &[i64], out: &mut Vec<u8>) {
         let (mut sparse, mut dense) = (
             std::mem::take(&mut self.sparse),
@@ -102,27 +127,27 @@ impl Encoder {
         sparse.clear();
         dense.clear();
         let bitmap = (values.len() - 1).div_ceil(8);
-        let mut positions = Vec::new();
-        let place = if varint_len(gaps.len() as u64) + pack::packed_len(gaps) <= bitmap {
-            put_count(&mut positions, gaps.len());
-            pack::put_packed(&mut positions, gaps);
-            places::GAPS
+        let mut list = Vec::new();
+        let kind = if varint_len(gaps.len() as u64) + pack::packed_len(gaps) <= bitmap {
+            put_count(&mut list, gaps.len());
+            pack::put_packed(&mut list, gaps);
+            positions::GAPS
         } else {
-            positions.resize(bitmap, 0);
+            list.resize(bitmap, 0);
             let mut at = 0;
             for gap in gaps {
                 at += *gap as usize;
-                positions[at / 8] |= 1 << (at % 8);
+                list[at / 8] |= 1 << (at % 8);
                 at += 1;
             }
-            places::BITMAP
+            positions::BITMAP
         };
-        // Looking at both costs twice; where one is clearly better the other is left out.
+        // Encoding both costs twice the time, so that the clearly longer one is skipped.
         if changes.len() * 8 <= values.len() * 7 {
-            self.put_values(place, &positions, changes, &mut sparse);
+            self.put_values(kind, &list, changes, &mut sparse);
         }
         if changes.len() * 4 > values.len() {
-            self.put_values(places::ALL, &[], values, &mut dense);
+            self.put_values(positions::ALL, &[], values, &mut dense);
         }
         let shorter = if dense.is_empty() || (!sparse.is_empty() && sparse.len() <= dense.len()) {
             &sparse
@@ -133,109 +158,97 @@ impl Encoder {
         (self.sparse, self.dense) = (sparse, dense);
     }
 
-    fn put_values(&mut self, place: u8, positions: &[u8], values: &[u64], out: &mut Vec<u8>) {
+    fn put_values(&mut self, kind: u8, list: &[u8], values: &[u64], out: &mut Vec<u8>) {
         let start = out.len();
-        out.push(place);
-        out.extend_from_slice(positions);
-        let body = out.len();
+        out.push(kind);
+        out.extend_from_slice(list);
         let exponent = decimal::to_integers(values, &mut self.integers);
         let method = if let Some(exponent) = exponent {
             out.push(exponent);
-            self.put_integers(body, out)
+            self.put_integers(out)
         } else {
-            self.put_patterns(values, body, out)
+            self.put_patterns(values, out)
         };
         out[start] |= (method as u8) << 2;
     }
 
-    fn put_integers(&mut self, body: usize, out: &mut Vec<u8>) -> Method {
-        let integers = &self.integers;
-        let first = integers[0];
-        self.differences.clear();
-        self.differences.extend(
-            integers
-                .windows(2)
-                .map(|pair| pair[1].wrapping_sub(pair[0])),
-        );
-        let differences = &mut self.differences;
-        let lead = varint_len(zigzag(first));
-        let varints = lead
-            + differences
-                .iter()
-                .map(|value| varint_len(zigzag(*value)))
-                .sum::<usize>();
-        let mut best = (varints, Method::Varints);
-        if integers.len() > 2 {
-            let packed = (pack::packed_len(integers), Method::Packed);
-            let packed_differences = (lead + pack::packed_len(differences), Method::Differences);
-            for candidate in [packed, packed_differences] {
-                if candidate.0 < best.0 {
-                    best = candidate;
-                }
-            }
-        }
-        let second_lead = differences
-            .first()
-            .map_or(0, |value| varint_len(zigzag(*value)));
-        let mut seconds = Vec::new();
-        if differences.len() > 2 && best.0 > 16 {
-            seconds.extend(
-                differences
-                    .windows(2)
-                    .map(|pair| pair[1].wrapping_sub(pair[0])),
-            );
-            let length = lead + second_lead + pack::packed_len(&seconds);
-            if length < best.0 {
-                best = (length, Method::SecondDifferences);
-            }
-        }
-        if best.0 >= ENTROPY_FROM && integers.len() >= entropy::NUMBERS_MIN {
+    /// Appends `self.integers` in the shortest form.
+    fn put_integers(&mut self, out: &mut Vec<u8>) -> Method {
+        let (method, len) = self.choose_integer_method();
+        if len >= PCO_BYTES_MIN && self.integers.len() >= entropy::NUMBERS_MIN {
             self.trial.clear();
-            if entropy::put(&mut self.trial, integers).is_some() && self.trial.len() < best.0 {
+            if entropy::put(&mut self.trial, &self.integers).is_some() && self.trial.len() < len {
                 out.extend_from_slice(&self.trial);
-                return Method::IntegerEntropy;
+                return Method::IntegerPco;
             }
         }
-        match best.1 {
-            Method::Packed => pack::put_packed(out, integers),
-            Method::Differences => {
+        let start = out.len();
+        let first = self.integers[0];
+        match method {
+            IntegerMethod::Packed => pack::put_packed(out, &self.integers),
+            IntegerMethod::Varints => {
                 put_signed(out, first);
-                pack::put_packed(out, differences);
-            }
-            Method::SecondDifferences => {
-                put_signed(out, first);
-                put_signed(out, differences[0]);
-                pack::put_packed(out, &seconds);
-            }
-            Method::Varints
-            | Method::Patterns
-            | Method::Xor
-            | Method::FloatEntropy
-            | Method::IntegerEntropy => {
-                put_signed(out, first);
-                for difference in differences.iter() {
-                    put_signed(out, *difference);
+                for delta in &self.deltas {
+                    put_signed(out, *delta);
                 }
             }
+            IntegerMethod::Deltas => {
+                put_signed(out, first);
+                pack::put_packed(out, &self.deltas);
+            }
+            IntegerMethod::DeltasOfDeltas => {
+                put_signed(out, first);
+                put_signed(out, self.deltas[0]);
+                pack::put_packed(out, &self.deltas_of_deltas);
+            }
         }
-        debug_assert_eq!(
-            out.len() - body - 1,
-            best.0,
-            "the length of {:?} was foretold",
-            best.1
-        );
-        best.1
+        debug_assert_eq!(out.len() - start, len, "the length of {method:?}");
+        method.into()
     }
 
-    fn put_patterns(&mut self, values: &[u64], body: usize, out: &mut Vec<u8>) -> Method {
+    /// Computes the differences, and the shortest form with its length. The first of several equally
+    /// short forms wins.
+    fn choose_integer_method(&mut self) -> (IntegerMethod, usize) {
+        let integers = &self.integers;
+        put_deltas(integers, &mut self.deltas);
+        let len_of = |integer: &i64| varint_len(zigzag(*integer));
+        let first = len_of(&integers[0]);
+        let varints = first + self.deltas.iter().map(len_of).sum::<usize>();
+        let mut best = (IntegerMethod::Varints, varints);
+        let mut consider = |method, len| {
+            if len < best.1 {
+                best = (method, len);
+            }
+            best.1
+        };
+        if integers.len() <= 2 {
+            return best;
+        }
+        consider(IntegerMethod::Packed, pack::packed_len(integers));
+        let len = consider(
+            IntegerMethod::Deltas,
+            first + pack::packed_len(&self.deltas),
+        );
+        // Second differences pay for themselves only where first ones vary.
+        if self.deltas.len() > 2 && len > 16 {
+            put_deltas(&self.deltas, &mut self.deltas_of_deltas);
+            let packed = pack::packed_len(&self.deltas_of_deltas);
+            let len = first + len_of(&self.deltas[0]) + packed;
+            consider(IntegerMethod::DeltasOfDeltas, len);
+        }
+        best
+    }
+
+    fn put_patterns(&mut self, values: &[u64], out: &mut Vec<u8>) -> Method {
+        let body = out.len();
         xor::put(out, values);
         let mut method = Method::Xor;
         if out.len() - body >= values.len() * 8 {
             out.truncate(body);
             out.extend(values.iter().flat_map(|value| value.to_le_bytes()));
-            method = Method::Patterns;
+            method = Method::Raw;
         }
-        if out.len() - body >= ENTROPY_FROM && values.len() >= entropy::NUMBERS_MIN {
+        if out.len() - body >= PCO_BYTES_MIN && values.len() >= entropy::NUMBERS_MIN {
             self.floats.clear();
             self.floats
                 .extend(values.iter().map(|bits| f64::from_bits(*bits)));
@@ -245,14 +258,14 @@ impl Encoder {
             {
                 out.truncate(body);
                 out.extend_from_slice(&self.trial);
-                method = Method::FloatEntropy;
+                method = Method::FloatPco;
             }
         }
         method
     }
 }
 
-/// Decodes columns; holds the room it works in.
+/// A decoder of columns. It reuses its buffers.
 #[derive(Debug, Default)]
 pub(crate) struct Decoder {
     gaps: Vec<i64>,
@@ -261,7 +274,7 @@ pub(crate) struct Decoder {
 }
 
 impl Decoder {
-    /// Appends the `count` values of the chunk `bytes`.
+    /// Appends the `count` values of a chunk.
     pub(crate) fn decode(
         &mut self,
         bytes: &[u8],
@@ -275,16 +288,16 @@ impl Decoder {
             return Err(Malformed);
         }
         match head & 0b11 {
-            places::ALL => self.read_values(method, input, count, values),
-            places::ONE => {
+            positions::ALL => self.read_values(method, input, count, values),
+            positions::CONSTANT => {
                 self.read_changes(method, input, 1)?;
                 values.resize(values.len() + count, self.changes[0]);
                 Ok(())
             }
-            place => {
+            list => {
                 let end = values.len() + count;
                 self.gaps.clear();
-                if place == places::GAPS {
+                if list == positions::GAPS {
                     let changes = input.count_up_to(count - 1)?;
                     pack::read_packed(&mut input, changes, &mut self.gaps)?;
                 } else {
@@ -325,13 +338,13 @@ impl Decoder {
         values: &mut Vec<u64>,
     ) -> Result<(), Malformed> {
         match method {
-            Method::Patterns => {
+            Method::Raw => {
                 let bytes = input.take(count.checked_mul(8).ok_or(Malformed)?)?;
                 let patterns = bytes.as_chunks::<8>().0.iter();
                 values.extend(patterns.map(|pattern| u64::from_le_bytes(*pattern)));
             }
             Method::Xor => return xor::read(input.rest(), count, values),
-            Method::FloatEntropy => {
+            Method::FloatPco => {
                 values.extend(
                     entropy::read::<f64>(input.rest(), count)?
                         .iter()
@@ -339,12 +352,12 @@ impl Decoder {
                 );
                 return Ok(());
             }
-            Method::IntegerEntropy => {
+            Method::IntegerPco => {
                 let exponent = input.byte()?;
                 let integers = entropy::read::<i64>(input.rest(), count)?;
                 return decimal::to_values(&integers, exponent, values).ok_or(Malformed);
             }
-            Method::Varints | Method::Packed | Method::Differences | Method::SecondDifferences => {
+            Method::Varints | Method::Packed | Method::Deltas | Method::DeltasOfDeltas => {
                 let exponent = input.byte()?;
                 self.read_integers(method, &mut input, count)?;
                 decimal::to_values(&self.integers, exponent, values).ok_or(Malformed)?;
@@ -374,31 +387,38 @@ impl Decoder {
                 for _ in 1..count {
                     integers.push(input.signed()?);
                 }
-                sum_up(integers);
+                integrate(integers);
             }
-            Method::SecondDifferences if count > 1 => {
+            Method::DeltasOfDeltas if count > 1 => {
                 integers.push(input.signed()?);
                 pack::read_packed(input, count - 2, integers)?;
-                sum_up(&mut integers[1..]);
-                sum_up(integers);
+                integrate(&mut integers[1..]);
+                integrate(integers);
             }
-            Method::Differences
-            | Method::SecondDifferences
+            Method::Deltas
+            | Method::DeltasOfDeltas
             | Method::Packed
-            | Method::Patterns
+            | Method::Raw
             | Method::Xor
-            | Method::FloatEntropy
-            | Method::IntegerEntropy => {
+            | Method::FloatPco
+            | Method::IntegerPco => {
                 pack::read_packed(input, count - 1, integers)?;
-                sum_up(integers);
+                integrate(integers);
             }
         }
         Ok(())
     }
 }
 
-/// Differences to sums, in place.
-fn sum_up(integers: &mut [i64]) {
+/// Appends the differences of neighbours in place of the content of `deltas`.
+fn put_deltas(integers: &[i64], deltas: &mut Vec<i64>) {
+    deltas.clear();
+    let pairs = integers.windows(2);
+    deltas.extend(pairs.map(|pair| pair[1].wrapping_sub(pair[0])));
+}
+
+/// Replaces differences by their running sums.
+fn integrate(integers: &mut [i64]) {
     let mut sum = 0_i64;
     for integer in integers {
         sum = sum.wrapping_add(*integer);
@@ -411,9 +431,9 @@ fn read_bitmap(bitmap: &[u8], gaps: &mut Vec<i64>) {
     for (at, byte) in bitmap.iter().enumerate() {
         let mut bits = *byte;
         while bits != 0 {
-            let place = at * 8 + bits.trailing_zeros() as usize;
-            gaps.push((place - next).cast_signed() as i64);
-            next = place + 1;
+            let position = at * 8 + bits.trailing_zeros() as usize;
+            gaps.push((position - next).cast_signed() as i64);
+            next = position + 1;
             bits &= bits - 1;
         }
     }

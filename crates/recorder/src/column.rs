@@ -1,36 +1,38 @@
-//! One series over the scrapes of a head or a segment: when it was there, and its values.
+//! One series in a head or a segment: the rows at which it was present, and its values.
 
 use crate::{
     bytes::{Input, Malformed, put_count, put_signed},
     codec::{Decoder, Encoder},
 };
 
+/// A flag of a chunk: one run covers all rows, and no runs follow.
 const WHOLE: u8 = 1;
-const STAMPED: u8 = 2;
+/// A flag of a chunk: times of lines follow.
+const TIMESTAMPS: u8 = 2;
 
-/// A series' scrapes. Rows count the scrapes of its source that succeeded.
+/// The values of a series. Rows count the successful scrapes of its source.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Column {
-    /// Rows at which it was there: half-open, ascending, apart from each other.
+    /// The rows at which the series was present: half-open, ascending, never adjacent.
     pub(crate) runs: Vec<(u32, u32)>,
-    /// Its values at these rows.
+    /// The values at these rows.
     pub(crate) values: Vec<u64>,
-    /// How much later than the scrape the line said it was, for rows where it said so.
-    pub(crate) stamps: Vec<(u32, i64)>,
+    /// The times of lines, by row, as an offset to the time of the scrape.
+    pub(crate) timestamps: Vec<(u32, i64)>,
 }
 
 impl Column {
     pub(crate) fn clear(&mut self) {
         self.runs.clear();
         self.values.clear();
-        self.stamps.clear();
+        self.timestamps.clear();
     }
 
-    /// Appends it as a chunk, over `rows` rows. It has one value at least.
+    /// Encodes the column as a chunk. `rows` are the rows of the source. There is at least one value.
     pub(crate) fn put(&self, encoder: &mut Encoder, rows: u32, out: &mut Vec<u8>) {
         let whole = self.runs == [(0, rows)];
-        let stamped = !self.stamps.is_empty();
-        out.push((u8::from(whole) * WHOLE) | (u8::from(stamped) * STAMPED));
+        let has_timestamps = !self.timestamps.is_empty();
+        out.push((u8::from(whole) * WHOLE) | (u8::from(has_timestamps) * TIMESTAMPS));
         if !whole {
             put_count(out, self.runs.len());
             let mut end = 0;
@@ -40,10 +42,10 @@ impl Column {
                 end = *to;
             }
         }
-        if stamped {
-            put_count(out, self.stamps.len());
+        if has_timestamps {
+            put_count(out, self.timestamps.len());
             let (mut next, mut before) = (0, 0);
-            for (row, offset) in &self.stamps {
+            for (row, offset) in &self.timestamps {
                 put_count(out, (row - next) as usize);
                 put_signed(out, offset.wrapping_sub(before));
                 (next, before) = (row + 1, *offset);
@@ -52,7 +54,7 @@ impl Column {
         encoder.encode(&self.values, out);
     }
 
-    /// Reads the chunk `bytes` over `rows` rows in place of what was here.
+    /// Replaces the column by the content of a chunk.
     pub(crate) fn read(
         &mut self,
         decoder: &mut Decoder,
@@ -62,7 +64,7 @@ impl Column {
         self.clear();
         let mut input = Input::new(bytes);
         let shape = input.byte()?;
-        if shape & !(WHOLE | STAMPED) != 0 || rows == 0 {
+        if shape & !(WHOLE | TIMESTAMPS) != 0 || rows == 0 {
             return Err(Malformed);
         }
         let row = |from: u32, by: usize| -> Result<u32, Malformed> {
@@ -86,12 +88,12 @@ impl Column {
                 count += (end - from) as usize;
             }
         }
-        if shape & STAMPED != 0 {
+        if shape & TIMESTAMPS != 0 {
             let (mut next, mut before) = (0, 0_i64);
             for _ in 0..input.count_up_to(rows as usize)? {
                 let at = row(next, input.count_up_to(rows as usize)?)?;
                 before = before.wrapping_add(input.signed()?);
-                self.stamps.push((at, before));
+                self.timestamps.push((at, before));
                 next = at + 1;
             }
         }
@@ -114,7 +116,7 @@ mod tests {
             any::<u64>(),
             prop::collection::btree_map(0..20_u32, any::<i64>(), 0..4),
         )
-            .prop_map(|(gaps, at_once, after, seed, stamps)| {
+            .prop_map(|(gaps, at_once, after, seed, timestamps)| {
                 let mut column = Column::default();
                 let mut end = 0;
                 for (index, (gap, length)) in gaps.into_iter().enumerate() {
@@ -125,14 +127,17 @@ mod tests {
                         .values
                         .extend((0..length).map(|step| seed.rotate_left(step)));
                 }
-                column.stamps = stamps.into_iter().filter(|(row, _)| *row < end).collect();
+                column.timestamps = timestamps
+                    .into_iter()
+                    .filter(|(row, _)| *row < end)
+                    .collect();
                 (column, end + after)
             })
     }
 
     proptest! {
         #[test]
-        fn a_column_comes_back((column, rows) in column()) {
+        fn columns_round_trip((column, rows) in column()) {
             let mut bytes = Vec::new();
             column.put(&mut Encoder::default(), rows, &mut bytes);
             let mut back = Column::default();
@@ -141,7 +146,7 @@ mod tests {
         }
 
         #[test]
-        fn a_damaged_column_is_no_panic((column, rows) in column(), at in any::<prop::sample::Index>(), mask in 1..=u8::MAX) {
+        fn damaged_column_does_not_panic((column, rows) in column(), at in any::<prop::sample::Index>(), mask in 1..=u8::MAX) {
             let mut bytes = Vec::new();
             column.put(&mut Encoder::default(), rows, &mut bytes);
             let at = at.index(bytes.len());

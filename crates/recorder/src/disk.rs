@@ -1,4 +1,4 @@
-//! What the record needs of a file system, so that tests can bring one that fails and forgets.
+//! The part of a file system that a record uses. Tests replace it by one that fails on demand.
 
 use std::{
     fmt::Debug,
@@ -10,31 +10,31 @@ use std::{
 
 /// A directory of files.
 pub(crate) trait Disk: Debug + Send + Sync {
-    /// Names and lengths of all files.
+    /// Returns the names and lengths of all files.
     fn list(&self) -> io::Result<Vec<(String, u64)>>;
-    /// A file to read from.
+    /// Opens a file for reading.
     fn open(&self, name: &str) -> io::Result<Arc<dyn DiskFile>>;
-    /// A file to go on writing.
+    /// Opens a file for reading and writing.
     fn open_to_write(&self, name: &str) -> io::Result<Arc<dyn DiskFile>>;
-    /// An empty file to write, in place of one that may be there.
+    /// Creates an empty file, which replaces one of the same name.
     fn create(&self, name: &str) -> io::Result<Arc<dyn DiskFile>>;
     fn rename(&self, from: &str, to: &str) -> io::Result<()>;
     fn remove(&self, name: &str) -> io::Result<()>;
-    /// Makes what was created, renamed and removed durable.
+    /// Makes the creation, renaming and removal of files durable.
     fn sync(&self) -> io::Result<()>;
 }
 
-/// An open file. One thread at a time reads or writes; syncing is possible beside it.
+/// An open file. Only one thread may read or write at a time, while another may sync.
 pub(crate) trait DiskFile: Debug + Send + Sync {
     fn len(&self) -> io::Result<u64>;
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()>;
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()>;
     fn set_len(&self, len: u64) -> io::Result<()>;
-    /// Makes what was written durable.
+    /// Makes the file's content durable.
     fn sync(&self) -> io::Result<()>;
 }
 
-/// A directory of the system.
+/// A directory of the operating system.
 #[derive(Debug)]
 pub(crate) struct Directory {
     path: PathBuf,
@@ -53,12 +53,12 @@ impl Disk for Directory {
         let mut files = Vec::new();
         for entry in fs::read_dir(&self.path)? {
             let entry = entry?;
-            // A file may go while the directory is read; a name that is not UTF-8 is not ours.
-            let Ok(about) = entry.metadata() else {
+            // A file may be removed while the directory is read, and our names are UTF-8.
+            let Ok(metadata) = entry.metadata() else {
                 continue;
             };
-            if let (true, Ok(name)) = (about.is_file(), entry.file_name().into_string()) {
-                files.push((name, about.len()));
+            if let (true, Ok(name)) = (metadata.is_file(), entry.file_name().into_string()) {
+                files.push((name, metadata.len()));
             }
         }
         files.sort();
@@ -97,7 +97,7 @@ impl Disk for Directory {
     }
 
     fn sync(&self) -> io::Result<()> {
-        // Only Unix has directories that can be synced; elsewhere the system orders this itself.
+        // Only Unix can sync directories; other systems order changes of names themselves.
         if cfg!(unix) {
             File::open(&self.path)?.sync_all()
         } else {
@@ -132,7 +132,7 @@ impl DiskFile for File {
     }
 }
 
-/// Reads a whole file.
+/// Reads a file to its end.
 pub(crate) fn read_whole(disk: &dyn Disk, name: &str) -> io::Result<Vec<u8>> {
     let file = disk.open(name)?;
     let mut bytes = vec![0; usize::try_from(file.len()?).map_err(io::Error::other)?];

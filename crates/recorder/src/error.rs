@@ -1,132 +1,152 @@
-//! What can go wrong, and what was found wrong.
+//! Errors, and damage found in a record.
 
 use std::{fmt, io, path::PathBuf};
 
-/// Why a record could not be opened.
+/// An error from opening a record.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum OpenError {
-    /// Another process, or another recorder of this one, writes to the directory.
-    #[error("the record in {path} is being written by somebody else; one recorder per directory")]
+    /// Another recorder, in this process or another, writes to the directory.
+    #[error(
+        "the record in {path} is in use by another recorder; stop that one or use another directory"
+    )]
     Locked {
         /// The directory.
         path: PathBuf,
     },
-    /// The directory or a file in it can not be read or written.
-    #[error("the record in {path} can not be opened: {error}")]
+    /// The directory or a file in it cannot be read or written.
+    #[error("cannot open the record in {path}")]
     Io {
         /// The directory.
         path: PathBuf,
-        /// What the system says.
+        /// The system's error.
         #[source]
         error: io::Error,
     },
-    /// A file was written by a newer version. Nothing was changed.
+    /// A newer version wrote a file. Nothing was changed.
     #[error(
-        "{file} has format {version}, which this version does not know; use the one that wrote it"
+        "{file} has format {version}, which this version cannot read; use the version that wrote it"
     )]
     Version {
         /// The file's name.
         file: String,
-        /// Its format.
+        /// The file's format.
         version: u8,
     },
-    /// The budget is below [`BUDGET_MIN`](crate::BUDGET_MIN).
-    #[error("a budget of {budget} bytes is too small for any record; give at least {least}")]
+    /// The budget is below [`BUDGET_MIN`](crate::BUDGET_MIN) per recorder.
+    #[error("the budget of {budget} bytes is too small; the minimum is {least} bytes")]
     Budget {
-        /// What was asked for.
+        /// The budget given.
         budget: u64,
-        /// The least.
+        /// The minimum.
         least: u64,
     },
 }
 
-/// Why a scrape was not recorded. Nothing of it is; the next may be.
+/// An error from committing a scrape. None of the scrape is recorded; the next one may succeed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum WriteError {
-    /// The system did not take it; a full disk, mostly.
-    #[error("{file} can not be written: {error}")]
+    /// A file cannot be written, mostly because the disk is full.
+    #[error("cannot write {file}")]
     Io {
         /// The file's name.
         file: String,
-        /// What the system says.
+        /// The system's error.
         #[source]
         error: io::Error,
     },
-    /// It does not fit the budget, not even alone.
-    #[error("the scrape needs {bytes} bytes and the budget has no room for it; raise the budget")]
+    /// The scrape does not fit the budget even after everything else was evicted.
+    #[error("the scrape needs {bytes} bytes, which the budget does not have; raise the budget")]
     Budget {
-        /// What it needs.
+        /// The bytes needed.
         bytes: u64,
     },
 }
 
-/// Why a series was not taken.
+/// An error from making a record durable.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot sync the record in {directory}")]
+pub struct SyncError {
+    /// The record's directory inside the recorders' directory.
+    pub directory: String,
+    /// The system's error.
+    #[source]
+    pub error: io::Error,
+}
+
+/// A limit that prevents a new series or source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum LimitError {
-    /// The names of the series that are alive fill the part of the budget that is theirs.
-    #[error("the budget has no room for another series; raise the budget or scrape less")]
+    /// The definitions of series fill their part of the budget.
+    #[error("the budget cannot hold another series; raise the budget or scrape fewer series")]
     Budget,
-    /// There are [`SOURCES_MAX`](crate::SOURCES_MAX) sources.
-    #[error("there are too many sources")]
+    /// The recorder has [`SOURCES_MAX`](crate::SOURCES_MAX) sources.
+    #[error(
+        "the recorder cannot take another source; the maximum is {}",
+        crate::SOURCES_MAX
+    )]
     Sources,
 }
 
-/// Something in the record that is not as it was written.
+/// A damaged part of a record.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{file} is damaged at byte {offset}: {kind}")]
 pub struct Damage {
     /// The file's name in the record's directory.
     pub file: String,
-    /// Where it begins.
+    /// The offset at which the damage begins.
     pub offset: u64,
-    /// What is wrong.
+    /// The kind of damage.
     pub kind: DamageKind,
 }
 
 impl Damage {
-    /// Seen from the directory that `place` is in.
-    pub(crate) fn inside(mut self, place: &str) -> Self {
-        if !place.is_empty() {
-            self.file = format!("{place}/{}", self.file);
+    /// Prefixes the file's name with the record's directory, unless that is empty.
+    pub(crate) fn inside(mut self, directory: &str) -> Self {
+        if !directory.is_empty() {
+            self.file = format!("{directory}/{}", self.file);
         }
         self
     }
+
+    pub(crate) fn is_truncation(&self) -> bool {
+        self.kind == DamageKind::Truncated
+    }
 }
 
-/// What is wrong with a damaged place.
+/// A kind of damage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum DamageKind {
-    /// It ends too early. At the end of the newest files this is what a killed process or a power
-    /// cut leaves, and only what was being written is missing.
-    Cut,
-    /// A checksum does not fit.
+    /// The file ends too early. A killed process or a power cut leaves the newest files like this;
+    /// only what was being written is missing then.
+    Truncated,
+    /// A checksum does not match.
     Checksum,
-    /// Whole, but not to be understood.
+    /// The checksum matches, but the content is invalid.
     Malformed,
-    /// Whole, but in the wrong place.
+    /// The content is that of another file.
     Misplaced,
-    /// The file is not there.
+    /// The file does not exist.
     Missing,
-    /// Of another version.
+    /// The file has another format.
     Version(u8),
-    /// The system can not read it.
+    /// The system cannot read the file.
     Unreadable(io::ErrorKind),
 }
 
 impl fmt::Display for DamageKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Cut => f.write_str("it ends too early"),
-            Self::Checksum => f.write_str("the checksum does not fit"),
-            Self::Malformed => f.write_str("it can not be understood"),
-            Self::Misplaced => f.write_str("it belongs elsewhere"),
-            Self::Missing => f.write_str("it is missing"),
-            Self::Version(version) => write!(f, "it has format {version}"),
-            Self::Unreadable(kind) => write!(f, "it can not be read: {kind}"),
+            Self::Truncated => f.write_str("the file ends too early"),
+            Self::Checksum => f.write_str("the checksum does not match"),
+            Self::Malformed => f.write_str("the content is invalid"),
+            Self::Misplaced => f.write_str("the content belongs to another file"),
+            Self::Missing => f.write_str("the file is missing"),
+            Self::Version(version) => write!(f, "the file has format {version}"),
+            Self::Unreadable(kind) => write!(f, "the file cannot be read ({kind})"),
         }
     }
 }

@@ -1,33 +1,33 @@
-//! Files of the record: the header each begins with, and the frames that logs are made of.
+//! The header of every file of a record, and the checksummed frames that logs consist of.
 //!
-//! Every checksum also covers which file it stands in and where, so that bytes that are whole but in
-//! the wrong place are noticed as well.
+//! A checksum also covers the file's kind and id and the offset, so that intact bytes in the wrong
+//! file or at the wrong offset are detected as well.
 
 use std::{io, sync::Arc};
 
 use crate::{
     bytes::{Input, Malformed},
-    disk::DiskFile,
+    disk::{Disk, DiskFile},
     error::{Damage, DamageKind},
 };
 
 const MAGIC: [u8; 4] = *b"SfFR";
 const VERSION: u8 = 1;
 
-/// Bytes of a header.
+/// The length of a header.
 pub(crate) const HEADER_BYTES: usize = 44;
 
-/// Bytes before a frame's payload: its length and its checksum.
+/// The length and the checksum in front of a frame's payload.
 const FRAME_BYTES: usize = 8;
 
-/// What a file is.
+/// The kind of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum FileKind {
     /// Definitions of series.
     Catalog = 1,
-    /// Scrapes as they come, one frame each.
+    /// Scrapes in the order of their commits, one frame per commit.
     Head = 2,
-    /// The same scrapes by series, never changed again.
+    /// The scrapes of a closed head, series by series. Immutable.
     Segment = 3,
 }
 
@@ -42,19 +42,35 @@ impl FileKind {
         }
     }
 
-    /// The file's name.
+    /// Returns the name of the file of this kind with this id.
     pub(crate) fn name(self, id: u64) -> String {
         format!("{id:016}.{}", self.extension())
     }
 
-    /// What a file of this name is, if it is ours.
+    /// Parses the name of a record's file. Returns `None` for the name of any other file.
     pub(crate) fn parse(name: &str) -> Option<(Self, u64)> {
         let (digits, extension) = name.split_once('.')?;
         let kind = Self::ALL
             .into_iter()
             .find(|kind| kind.extension() == extension)?;
         let id = digits.parse().ok()?;
+        // Rejects what `parse` accepts beyond our own spelling: a sign, other numbers of digits.
         (kind.name(id) == name).then_some((kind, id))
+    }
+
+    /// Damage of the file of this kind with this id.
+    pub(crate) fn damage(self, id: u64, offset: u64, kind: DamageKind) -> Damage {
+        let file = self.name(id);
+        Damage { file, offset, kind }
+    }
+
+    /// Damage of a file that cannot be opened or read at all.
+    pub(crate) fn unreadable(self, id: u64, error: &io::Error) -> Damage {
+        let kind = match error.kind() {
+            io::ErrorKind::NotFound => DamageKind::Missing,
+            kind => DamageKind::Unreadable(kind),
+        };
+        self.damage(id, 0, kind)
     }
 }
 
@@ -62,76 +78,71 @@ impl FileKind {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Header {
     pub(crate) kind: FileKind,
-    /// Which file of its kind.
     pub(crate) id: u64,
-    /// The catalog its slots are defined in; its own id for a catalog.
+    /// The catalog that defines the file's slots. A catalog has its own id here.
     pub(crate) catalog: u64,
-    pub(crate) knows: Knows,
-}
-
-/// What a file knows of others, so that their loss is noticed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Knows {
-    /// A head: the head before it.
-    pub(crate) head: u64,
-    /// A head: the length that one had. A segment: how many blocks of the catalog it needs.
+    /// In a head: the id of the head before it. 0 in other files.
+    pub(crate) previous_head: u64,
+    /// In a head: the length of the head before it. In a segment: the catalog blocks it needs. With
+    /// it a reader detects that the other file has lost its end.
     pub(crate) extent: u64,
 }
 
 impl Header {
+    pub(crate) fn new(kind: FileKind, id: u64, catalog: u64) -> Self {
+        Self {
+            kind,
+            id,
+            catalog,
+            previous_head: 0,
+            extent: 0,
+        }
+    }
+
     pub(crate) fn put(self, out: &mut Vec<u8>) {
         let start = out.len();
         out.extend_from_slice(&MAGIC);
         out.extend_from_slice(&[self.kind as u8, VERSION, 0, 0]);
-        out.extend_from_slice(&self.id.to_le_bytes());
-        for number in [self.catalog, self.knows.head, self.knows.extent] {
+        for number in [self.id, self.catalog, self.previous_head, self.extent] {
             out.extend_from_slice(&number.to_le_bytes());
         }
         let sum = crc32fast::hash(&out[start..]);
         out.extend_from_slice(&sum.to_le_bytes());
     }
 
-    /// Reads the header of the file called `name`, which says what has to be in it.
+    /// Reads the header of the file of this kind with this id.
     pub(crate) fn read(bytes: &[u8], kind: FileKind, id: u64) -> Result<Self, DamageKind> {
-        let mut input = Input::new(bytes.get(..HEADER_BYTES).ok_or(DamageKind::Cut)?);
+        let bytes = bytes.get(..HEADER_BYTES).ok_or(DamageKind::Truncated)?;
+        let mut input = Input::new(bytes);
         let mut read = || -> Result<_, Malformed> {
             let magic = input.take(4)?;
-            let (found, version) = (input.byte()?, input.byte()?);
+            let (found_kind, version) = (input.byte()?, input.byte()?);
             input.take(2)?;
-            Ok((
-                magic == MAGIC,
-                found,
-                version,
-                input.u64()?,
-                input.u64()?,
-                Knows {
-                    head: input.u64()?,
-                    extent: input.u64()?,
-                },
-                input.u32()?,
-            ))
+            let header = Self {
+                kind,
+                id: input.u64()?,
+                catalog: input.u64()?,
+                previous_head: input.u64()?,
+                extent: input.u64()?,
+            };
+            Ok((magic == MAGIC, found_kind, version, header, input.u32()?))
         };
-        let (ours, found, version, found_id, catalog, knows, sum) =
-            read().map_err(|Malformed| DamageKind::Cut)?;
-        if !ours || crc32fast::hash(&bytes[..HEADER_BYTES - 4]) != sum {
+        let (is_ours, found_kind, version, header, sum) =
+            read().map_err(|Malformed| DamageKind::Truncated)?;
+        if !is_ours || crc32fast::hash(&bytes[..HEADER_BYTES - 4]) != sum {
             return Err(DamageKind::Checksum);
         }
         if version != VERSION {
             return Err(DamageKind::Version(version));
         }
-        if found != kind as u8 || found_id != id {
+        if found_kind != kind as u8 || header.id != id {
             return Err(DamageKind::Misplaced);
         }
-        Ok(Self {
-            kind,
-            id,
-            catalog,
-            knows,
-        })
+        Ok(header)
     }
 }
 
-/// The checksum of bytes that stand at `offset` of a file.
+/// Returns the checksum of bytes at `offset` of a file.
 pub(crate) fn checksum(kind: FileKind, id: u64, offset: u64, bytes: &[u8]) -> u32 {
     let mut hasher = crc32fast::Hasher::new();
     hasher.update(&[kind as u8]);
@@ -141,62 +152,46 @@ pub(crate) fn checksum(kind: FileKind, id: u64, offset: u64, bytes: &[u8]) -> u3
     hasher.finalize()
 }
 
-/// A file that frames are appended to.
+/// A catalog or head that frames are appended to.
 #[derive(Debug)]
 pub(crate) struct Log {
-    kind: FileKind,
-    id: u64,
-    catalog: u64,
-    knows: Knows,
-    /// None in memory.
+    header: Header,
+    /// `None` in memory, and before the first frame.
     file: Option<Arc<dyn DiskFile>>,
     len: u64,
     unsynced: bool,
 }
 
 impl Log {
-    /// A log that has nothing yet; its header goes with the first frame.
-    pub(crate) fn new(kind: FileKind, id: u64, catalog: u64) -> Self {
+    /// Creates an empty log. Its header is written with the first frame.
+    pub(crate) fn new(header: Header) -> Self {
         Self {
-            kind,
-            id,
-            catalog,
-            knows: Knows::default(),
+            header,
             file: None,
             len: 0,
             unsynced: false,
         }
     }
 
-    /// The log of a head that follows `before`.
-    pub(crate) fn following(id: u64, catalog: u64, before: &Self) -> Self {
-        let knows = if before.len == 0 {
-            before.knows
+    /// Creates the head that follows `previous`.
+    pub(crate) fn following(id: u64, catalog: u64, previous: &Self) -> Self {
+        // A head without frames has no file: the next one still follows the head before that.
+        let (previous_head, extent) = if previous.is_empty() {
+            (previous.header.previous_head, previous.header.extent)
         } else {
-            Knows {
-                head: before.id,
-                extent: before.len,
-            }
+            (previous.id(), previous.len)
         };
-        Self {
-            knows,
-            ..Self::new(FileKind::Head, id, catalog)
-        }
+        Self::new(Header {
+            previous_head,
+            extent,
+            ..Header::new(FileKind::Head, id, catalog)
+        })
     }
 
-    /// A log whose first `len` bytes are good.
+    /// Continues a log of which the first `len` bytes are intact.
     pub(crate) fn resumed(header: Header, file: Arc<dyn DiskFile>, len: u64) -> Self {
-        let Header {
-            kind,
-            id,
-            catalog,
-            knows,
-        } = header;
         Self {
-            kind,
-            id,
-            catalog,
-            knows,
+            header,
             file: Some(file),
             len,
             unsynced: true,
@@ -204,48 +199,50 @@ impl Log {
     }
 
     pub(crate) fn id(&self) -> u64 {
-        self.id
+        self.header.id
     }
 
     pub(crate) fn catalog(&self) -> u64 {
-        self.catalog
+        self.header.catalog
     }
 
-    /// Bytes of the file.
+    /// The length of the file.
     pub(crate) fn len(&self) -> u64 {
         self.len
     }
 
-    pub(crate) fn name(&self) -> String {
-        self.kind.name(self.id)
-    }
-
-    /// Bytes the file gets longer by with a payload of `payload` bytes.
-    pub(crate) fn growth(&self, payload: usize) -> u64 {
-        let header = if self.len == 0 { HEADER_BYTES } else { 0 };
-        (header + FRAME_BYTES + payload) as u64
-    }
-
-    /// True while there is no file.
-    pub(crate) fn is_new(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.len == 0
     }
 
-    pub(crate) fn attach(&mut self, file: Arc<dyn DiskFile>) {
-        self.file = Some(file);
+    pub(crate) fn name(&self) -> String {
+        self.header.kind.name(self.id())
+    }
+
+    /// Returns the length of the file after the next frame, given the frame's payload with
+    /// [`begin_frame`]'s space in front.
+    pub(crate) fn len_with(&self, frame: &[u8]) -> u64 {
+        let header = if self.is_empty() { HEADER_BYTES } else { 0 };
+        self.len + (header + frame.len()) as u64
     }
 
     pub(crate) fn has_file(&self) -> bool {
         self.file.is_some()
     }
 
-    /// The file, if something was written since it was last taken to be synced.
+    /// Returns the file if it was written to since the last call.
     pub(crate) fn take_unsynced(&mut self) -> Option<Arc<dyn DiskFile>> {
         let unsynced = std::mem::take(&mut self.unsynced);
         self.file.clone().filter(|_| unsynced)
     }
 
-    /// Writes one frame, with one write. `frame` has [`frame_start`]'s room in front of the payload.
+    /// Creates the file, which replaces one of the same name.
+    pub(crate) fn create_file(&mut self, disk: &dyn Disk) -> io::Result<()> {
+        self.file = Some(disk.create(&self.name())?);
+        Ok(())
+    }
+
+    /// Appends one frame, with one write. `frame` has [`begin_frame`]'s space in front of the payload.
     /// After an error the log is as it was before.
     pub(crate) fn append(&mut self, frame: &mut Vec<u8>) -> io::Result<()> {
         let before = self.len;
@@ -253,8 +250,8 @@ impl Log {
         if let Some(file) = &self.file {
             self.unsynced = true;
             if let Err(error) = file.write_at(before, frame) {
-                // What stays behind when this fails too is overwritten by the next frame, and is
-                // no frame of its own: its checksum is not that of its place.
+                // Bytes stay behind if truncating fails too. The next frame overwrites their
+                // beginning, and the rest does not pass for a frame: checksums cover the offset.
                 self.len = before;
                 file.set_len(before).ok();
                 return Err(error);
@@ -263,35 +260,29 @@ impl Log {
         Ok(())
     }
 
-    /// Completes a frame that will be the log's next, with the file's header if it is the first.
+    /// Completes the log's next frame, with the file's header in front if it is the first.
     pub(crate) fn seal_frame(&mut self, frame: &mut Vec<u8>) {
         let mut header = Vec::new();
-        if self.len == 0 {
-            Header {
-                kind: self.kind,
-                id: self.id,
-                catalog: self.catalog,
-                knows: self.knows,
-            }
-            .put(&mut header);
+        if self.is_empty() {
+            self.header.put(&mut header);
         }
         let offset = self.len + header.len() as u64;
         let length = (frame.len() - FRAME_BYTES) as u32;
         frame[..4].copy_from_slice(&length.to_le_bytes());
-        let sum = checksum(self.kind, self.id, offset, &frame[FRAME_BYTES..]);
+        let sum = checksum(self.header.kind, self.id(), offset, &frame[FRAME_BYTES..]);
         frame[4..FRAME_BYTES].copy_from_slice(&sum.to_le_bytes());
         frame.splice(..0, header);
         self.len += frame.len() as u64;
     }
 }
 
-/// Room in front of a frame's payload.
-pub(crate) fn frame_start(out: &mut Vec<u8>) {
+/// Clears `out` and leaves space for a frame's length and checksum in front of the payload.
+pub(crate) fn begin_frame(out: &mut Vec<u8>) {
     out.clear();
     out.resize(FRAME_BYTES, 0);
 }
 
-/// Walks through the frames of a log's bytes. Stops at the first that is not whole.
+/// An iterator over the payloads of a log's frames. It stops at the first damaged frame.
 #[derive(Debug)]
 pub(crate) struct Frames<'a> {
     kind: FileKind,
@@ -302,7 +293,7 @@ pub(crate) struct Frames<'a> {
 }
 
 impl<'a> Frames<'a> {
-    /// The frames after the header.
+    /// The frames behind the header.
     pub(crate) fn new(kind: FileKind, id: u64, bytes: &'a [u8]) -> Self {
         Self {
             kind,
@@ -313,33 +304,29 @@ impl<'a> Frames<'a> {
         }
     }
 
-    /// Length of what is whole.
-    pub(crate) fn good(&self) -> u64 {
+    /// Returns the length of the intact part so far.
+    pub(crate) fn intact_len(&self) -> u64 {
         self.offset as u64
     }
 
-    /// Gives the last frame back as one that can not be understood.
+    /// Declares the last frame malformed, which ends the iteration in front of it.
     pub(crate) fn reject(&mut self, payload: &[u8]) {
         self.offset -= payload.len() + FRAME_BYTES;
         self.damage = Some(DamageKind::Malformed);
     }
 
-    /// Where and why the walk ended before the end.
+    /// Returns the damage that ended the iteration before the end of the file.
     pub(crate) fn damage(&self) -> Option<Damage> {
         let kind = self.damage?;
-        Some(Damage {
-            file: self.kind.name(self.id),
-            offset: self.offset as u64,
-            kind,
-        })
+        Some(self.kind.damage(self.id, self.offset as u64, kind))
     }
 
     fn read(&self) -> Result<&'a [u8], DamageKind> {
         let mut input = Input::new(&self.bytes[self.offset..]);
-        let cut = |Malformed| DamageKind::Cut;
-        let length = input.u32().map_err(cut)?;
-        let sum = input.u32().map_err(cut)?;
-        let payload = input.take(length as usize).map_err(cut)?;
+        let truncated = |Malformed| DamageKind::Truncated;
+        let length = input.u32().map_err(truncated)?;
+        let sum = input.u32().map_err(truncated)?;
+        let payload = input.take(length as usize).map_err(truncated)?;
         if length == 0 || checksum(self.kind, self.id, self.offset as u64, payload) != sum {
             return Err(DamageKind::Checksum);
         }

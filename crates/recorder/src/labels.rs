@@ -1,47 +1,59 @@
-//! What a series is called and what is said about it.
+//! Labels and metadata of a series.
 
 use std::fmt;
 
 use crate::bytes::{Input, Malformed, put_count};
 
-/// The label that carries a metric's name.
+/// The label that holds a metric's name.
 pub const NAME: &str = "__name__";
 
-/// Most bytes all names and values of one series may have together.
+/// The maximum total length of all names and values of one series.
 pub const LABELS_BYTES_MAX: usize = 64 << 10;
 
 /// The labels of a series, its name included as `__name__`: sorted by label name, each name once.
 ///
-/// Values are kept as they are given; an empty value is not the same as a missing label here, so
-/// whoever means the same by both leaves the label out.
+/// An empty value is stored and is not the same as a missing label. Callers to whom both mean the same
+/// leave the label out, as Prometheus does.
+///
+/// ```
+/// use steadfast_recorder::{Labels, NAME};
+///
+/// let labels = Labels::new([("zone", "east"), (NAME, "requests_total")])?;
+/// assert_eq!((labels.name(), labels.value("zone")), ("requests_total", Some("east")));
+/// # Ok::<(), steadfast_recorder::LabelsError>(())
+/// ```
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Labels {
     key: Box<[u8]>,
 }
 
-/// Labels that belong to somebody else.
+/// Borrowed [`Labels`].
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct LabelsRef<'a> {
     key: &'a [u8],
 }
 
-/// Why pairs are not the labels of a series.
+/// An error from [`Labels::new`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum LabelsError {
-    /// A name stands there twice.
-    #[error("label {0:?} is given twice")]
-    Twice(String),
+    /// Two labels have the same name.
+    #[error("label {0:?} occurs twice")]
+    Duplicate(String),
     /// Names and values together are longer than [`LABELS_BYTES_MAX`].
-    #[error("the labels have {bytes} bytes, the limit is {LABELS_BYTES_MAX}")]
+    #[error("the labels have {bytes} bytes; the limit is {LABELS_BYTES_MAX}")]
     TooLong {
-        /// Bytes of all names and values.
+        /// The length of all names and values.
         bytes: usize,
     },
 }
 
 impl Labels {
-    /// Takes pairs in any order.
+    /// Creates labels from pairs in any order.
+    ///
+    /// # Errors
+    ///
+    /// When a name occurs twice, or names and values together exceed [`LABELS_BYTES_MAX`].
     pub fn new<N, V>(pairs: impl IntoIterator<Item = (N, V)>) -> Result<Self, LabelsError>
     where
         N: AsRef<str>,
@@ -52,7 +64,7 @@ impl Labels {
             pairs.sort_by(|a, b| a.0.as_ref().cmp(b.0.as_ref()));
             for pair in pairs.windows(2) {
                 if pair[0].0.as_ref() == pair[1].0.as_ref() {
-                    return Err(LabelsError::Twice(pair[0].0.as_ref().to_owned()));
+                    return Err(LabelsError::Duplicate(pair[0].0.as_ref().to_owned()));
                 }
             }
         }
@@ -73,24 +85,24 @@ impl Labels {
         Ok(Self { key: key.into() })
     }
 
-    /// The same labels, borrowed.
+    /// Borrows the labels.
     #[must_use]
     pub fn borrowed(&self) -> LabelsRef<'_> {
         LabelsRef { key: &self.key }
     }
 
-    /// Every (name, value), sorted by name.
+    /// Iterates over the pairs of name and value, sorted by name.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
         self.borrowed().iter()
     }
 
-    /// The value of a label, if it is there.
+    /// Returns the value of a label.
     #[must_use]
     pub fn value(&self, name: &str) -> Option<&str> {
         self.borrowed().value(name)
     }
 
-    /// The metric's name; empty when the series has none.
+    /// Returns the metric's name, empty if the series has none.
     #[must_use]
     pub fn name(&self) -> &str {
         self.value(NAME).unwrap_or_default()
@@ -102,7 +114,7 @@ impl Labels {
 }
 
 impl<'a> LabelsRef<'a> {
-    /// Labels as they were kept, once looked through: every text is UTF-8 and complete.
+    /// Checks that stored bytes are complete pairs of UTF-8 texts.
     pub(crate) fn checked(key: &'a [u8]) -> Result<Self, Malformed> {
         let mut input = Input::new(key);
         while !input.is_empty() {
@@ -114,7 +126,7 @@ impl<'a> LabelsRef<'a> {
         Ok(Self { key })
     }
 
-    /// Every (name, value), sorted by name.
+    /// Iterates over the pairs of name and value, sorted by name.
     pub fn iter(self) -> impl Iterator<Item = (&'a str, &'a str)> {
         let mut input = Input::new(self.key);
         std::iter::from_fn(move || {
@@ -129,7 +141,7 @@ impl<'a> LabelsRef<'a> {
         })
     }
 
-    /// The value of a label, if it is there.
+    /// Returns the value of a label.
     #[must_use]
     pub fn value(self, name: &str) -> Option<&'a str> {
         self.iter()
@@ -137,13 +149,13 @@ impl<'a> LabelsRef<'a> {
             .map(|(_, value)| value)
     }
 
-    /// The metric's name; empty when the series has none.
+    /// Returns the metric's name, empty if the series has none.
     #[must_use]
     pub fn name(self) -> &'a str {
         self.value(NAME).unwrap_or_default()
     }
 
-    /// The same labels, kept.
+    /// Copies the labels.
     #[must_use]
     pub fn to_owned(self) -> Labels {
         Labels {
@@ -164,20 +176,20 @@ impl fmt::Debug for LabelsRef<'_> {
     }
 }
 
-/// What kind of metric a series belongs to.
+/// The type of a metric.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Kind {
-    /// Nothing was said, or `untyped`.
+    /// No type, or `untyped`.
     #[default]
     Unknown,
-    /// Only grows, but for resets.
+    /// A value that only grows, except for resets.
     Counter,
-    /// Goes up and down.
+    /// A value that goes up and down.
     Gauge,
-    /// Part of a histogram: a bucket, the sum or the count.
+    /// A bucket, the sum or the count of a histogram.
     Histogram,
-    /// Part of a summary: a quantile, the sum or the count.
+    /// A quantile, the sum or the count of a summary.
     Summary,
     /// `OpenMetrics` info.
     Info,
@@ -208,15 +220,15 @@ impl Kind {
     }
 }
 
-/// Most bytes of help that are kept; what is longer is cut at a character.
+/// The maximum length of a help text in bytes. Longer texts are cut between two characters.
 pub const HELP_BYTES_MAX: usize = 1 << 10;
 
-/// What an exporter says about a metric.
+/// The metadata of a metric.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Meta {
-    /// Its kind.
+    /// The metric's type.
     pub kind: Kind,
-    /// Its help text, unescaped; empty when there is none. At most [`HELP_BYTES_MAX`] are kept.
+    /// The help text, unescaped; empty if there is none. At most [`HELP_BYTES_MAX`] bytes are stored.
     pub help: String,
 }
 
@@ -225,7 +237,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn labels_are_sorted_and_read_back() {
+    fn labels_are_sorted_and_round_trip() {
         let labels = Labels::new([("b", "2"), (NAME, "up"), ("A", "")]).unwrap();
         let pairs: Vec<_> = labels.iter().collect();
         assert_eq!(pairs, [("A", ""), (NAME, "up"), ("b", "2")]);
@@ -235,11 +247,11 @@ mod tests {
     }
 
     #[test]
-    fn a_label_given_twice_or_too_long_is_refused() {
+    fn duplicate_and_too_long_labels_are_rejected() {
         let twice = Labels::new([("b", "1"), ("a", ""), ("b", "1")]);
-        assert_eq!(twice, Err(LabelsError::Twice("b".to_owned())));
+        assert_eq!(twice, Err(LabelsError::Duplicate("b".to_owned())));
         let twice_in_order = Labels::new([("b", "1"), ("b", "1")]);
-        assert_eq!(twice_in_order, Err(LabelsError::Twice("b".to_owned())));
+        assert_eq!(twice_in_order, Err(LabelsError::Duplicate("b".to_owned())));
         let long = Labels::new([("b", "x".repeat(LABELS_BYTES_MAX))]);
         assert_eq!(
             long,
@@ -250,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn bytes_that_are_not_labels_are_malformed() {
+    fn invalid_label_bytes_are_malformed() {
         for bytes in [&[1, b'a'][..], &[1, 0xff, 0], &[9], &[0]] {
             assert_eq!(LabelsRef::checked(bytes), Err(Malformed), "{bytes:?}");
         }

@@ -1,5 +1,4 @@
-//! A flight recorder of metrics: true times, explicit absence, a budget that holds, and a record that
-//! survives its process.
+#![doc = include_str!("../README.md")]
 
 mod bytes;
 mod catalog;
@@ -8,25 +7,25 @@ mod column;
 mod disk;
 mod error;
 mod frame;
+mod head_file;
 mod labels;
-mod live;
 mod options;
 mod part;
 mod reader;
 mod recorder;
 mod recorders;
-mod replay;
 mod rows;
 mod segment;
 mod selector;
-mod shelf;
 #[cfg(test)]
 mod sim_disk;
+mod snapshot;
+mod source;
+mod source_rows;
 mod stats;
-mod track;
 
 pub use self::{
-    error::{Damage, DamageKind, LimitError, OpenError, WriteError},
+    error::{Damage, DamageKind, LimitError, OpenError, SyncError, WriteError},
     labels::{HELP_BYTES_MAX, Kind, LABELS_BYTES_MAX, Labels, LabelsError, LabelsRef, Meta, NAME},
     options::{BUDGET_MIN, Options, SOURCES_MAX},
     reader::{Latest, LatestSeries, Reader, Sample, SeriesInfo, SeriesWindow, Windows},
@@ -34,7 +33,7 @@ pub use self::{
         Committed, OpenReport, Recorder, Scrape, SealJob, SealOutcome, SeriesId, SetOutcome,
         SourceId, SyncJob, SyncOutcome,
     },
-    recorders::{RecorderGuard, RecorderId, Recorders, SyncJobs, SyncOutcomes, open_read_only},
+    recorders::{RecorderGuard, RecorderId, Recorders, SyncJobs, SyncOutcomes},
     selector::Selector,
     stats::{Counters, Stats},
 };

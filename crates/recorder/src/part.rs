@@ -1,64 +1,83 @@
-//! A part of the record as readers see it: a head, or what became of it.
+//! A part of the record as readers see it: a head, or the segment made from it.
 
 use std::sync::Arc;
 
 use crate::{
     catalog::Catalog,
     segment::{Index, Segment, Store},
-    track::Track,
+    source_rows::SourceRows,
 };
 
-/// The tracks of a head, by source.
-pub(crate) type Tracks = Vec<Option<Track>>;
+/// The rows of a head, by source. `None` for a source without a scrape in the head.
+pub(crate) type HeadRows = Vec<Option<SourceRows>>;
+
+/// The least and the greatest time of any scrape or sample, in Unix milliseconds.
+pub(crate) type Span = (i64, i64);
 
 /// A part of the record.
 #[derive(Clone, Debug)]
 pub(crate) struct Part {
     pub(crate) id: u64,
-    /// The catalog its slots are defined in.
+    /// The catalog that defines the part's slots.
     pub(crate) catalog: u64,
-    /// How many blocks of it they need.
-    pub(crate) names: u64,
-    /// Least and greatest time of any sample or scrape.
-    pub(crate) span: (i64, i64),
-    pub(crate) form: Form,
+    /// Blocks of the catalog that the part needs.
+    pub(crate) catalog_blocks: u64,
+    pub(crate) span: Span,
+    pub(crate) data: PartData,
 }
 
-/// How a part is kept.
+/// The data of a part.
 #[derive(Clone, Debug)]
-pub(crate) enum Form {
-    /// By scrape, in memory.
-    Rows(Arc<Tracks>),
-    /// By series, in memory.
+pub(crate) enum PartData {
+    /// Scrape by scrape, in memory.
+    Rows(Arc<HeadRows>),
+    /// Series by series, in memory.
     Memory(Arc<Vec<u8>>, Arc<Index>),
-    /// By series, in the file of the part's id.
+    /// Series by series, in the segment file of the part's id.
     File,
 }
 
-/// A catalog as readers find it.
+/// The place from which readers take a catalog.
 #[derive(Clone, Debug)]
-pub(crate) enum CatalogForm {
+pub(crate) enum CatalogData {
     Memory(Arc<Catalog>),
-    /// In the file of its id.
+    /// The catalog file of its id.
     File,
 }
 
 impl Part {
-    /// A segment in memory.
-    pub(crate) fn in_memory(&self) -> Option<Segment> {
-        match &self.form {
-            Form::Memory(bytes, index) => Some(Segment::known(
+    /// Returns the rows of a part that is not sealed.
+    pub(crate) fn rows(&self) -> Option<&Arc<HeadRows>> {
+        match &self.data {
+            PartData::Rows(rows) => Some(rows),
+            PartData::Memory(..) | PartData::File => None,
+        }
+    }
+
+    /// Returns the segment of a part that is sealed in memory.
+    pub(crate) fn memory_segment(&self) -> Option<Segment> {
+        match &self.data {
+            PartData::Memory(bytes, index) => Some(Segment::with_index(
                 self.id,
                 Store::Memory(Arc::clone(bytes)),
                 Arc::clone(index),
             )),
-            Form::Rows(_) | Form::File => None,
+            PartData::Rows(_) | PartData::File => None,
         }
     }
 }
 
-/// What times the tracks cover; nothing when there is no scrape.
-pub(crate) fn span_of(tracks: &[Option<Track>]) -> Option<(i64, i64)> {
-    let spans = tracks.iter().flatten().filter_map(|track| track.span);
+/// Returns the span that covers all of these.
+pub(crate) fn union_of(spans: impl Iterator<Item = Span>) -> Option<Span> {
     spans.reduce(|a, b| (a.0.min(b.0), a.1.max(b.1)))
+}
+
+/// Returns the span of a head, `None` if it has no scrape.
+pub(crate) fn span_of(rows: &[Option<SourceRows>]) -> Option<Span> {
+    union_of(rows.iter().flatten().filter_map(|rows| rows.span))
+}
+
+/// Returns the memory that the rows of a head take.
+pub(crate) fn memory_of(rows: &[Option<SourceRows>]) -> u64 {
+    rows.iter().flatten().map(SourceRows::memory).sum()
 }

@@ -1,60 +1,66 @@
-//! The recorder: takes scrapes, keeps them within its budget, and hands out readers.
+//! The recorder of one record.
+//!
+//! ```text
+//!   scrape -> sources (staged) -- commit --> head -- full --> closed parts -- seal --> segment
+//!                   |                          |                    |
+//!                   +-- new series --> definitions        evicted, oldest first
+//! ```
 
-mod found;
+mod budget;
+mod closed_parts;
+mod commit;
+mod definitions;
+mod head;
+mod maintenance;
 mod open;
 mod read_only;
-mod room;
+mod recover;
 mod scrape;
 mod seal;
-mod shared;
+mod storage;
 mod sync;
 #[cfg(test)]
 mod tests;
-mod write;
 
-use std::{collections::BTreeMap, fs::File, sync::Arc, time::Instant};
+use std::{fs::File, io, sync::Arc, time::Instant};
 
+use self::{
+    closed_parts::ClosedParts, definitions::Definitions, head::Head, seal::Sealer, storage::Storage,
+};
 use crate::{
-    catalog::{Catalog, Definition, MetaIndex, bounded_meta},
     disk::Disk,
     error::{LimitError, OpenError},
-    frame::{FileKind, Log},
+    frame::FileKind,
     labels::{Labels, Meta},
-    live::{KeyHasher, Live},
-    options::{BUDGET_MIN, Grant, Options, SOURCES_MAX},
-    part::{CatalogForm, Form, Part, Tracks, span_of},
-    reader::{LatestOf, Reader, Snapshot},
-    rows::GROUP,
-    shelf::Shelf,
+    options::{BUDGET_MIN, Options, SOURCES_MAX},
+    part::memory_of,
+    reader::Reader,
+    snapshot::{NewestScrape, Snapshot},
+    source::Sources,
     stats::{Counters, Stats},
 };
 
 pub(crate) use self::{
-    found::cut,
+    budget::{Budget, Usage},
     open::{LOCK, lock},
-    read_only::open_read_only_at,
-    shared::Claim,
-    write::{MISSED, NAMES, SCRAPE},
+    read_only::read_snapshot,
 };
 pub use self::{
-    open::OpenReport,
+    recover::OpenReport,
     scrape::{Committed, Scrape, SetOutcome},
     seal::{SealJob, SealOutcome},
     sync::{SyncJob, SyncOutcome},
 };
 
-/// Most series whose changed meta is remembered until the next catalog; others are told again then.
-const META_CHANGES_MAX: usize = 1 << 14;
-
-/// One source of a recorder.
+/// The id of a source in its recorder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SourceId(u32);
 
-/// One series of a recorder.
+/// The id of a series in its recorder.
 ///
-/// It is good as long as the series was in its source's newest scrape, and that was recorded and not
-/// missed, or the series was asked for since. Later it may be taken back; it never comes to mean another series
-/// ([`SetOutcome::Stale`]).
+/// An id is valid as long as the series was in the newest scrape of its source, and that scrape did not
+/// fail, or the series was asked for since. An id that has become invalid never denotes another series:
+/// see [`SetOutcome::Stale`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct SeriesId {
     source: u32,
@@ -62,49 +68,63 @@ pub struct SeriesId {
     generation: u32,
 }
 
-/// Takes scrapes and keeps them, the oldest leaving first, within a budget of bytes.
+/// A recorder of scrapes. It evicts the oldest data to stay within a budget of bytes.
 ///
-/// One per directory; it writes, [`Reader`]s read beside it. It has no clock, no thread and no
-/// randomness that can be seen. Dropping it loses nothing that was committed, but syncs nothing.
+/// A directory has one recorder, which writes, and any number of [`Reader`]s beside it. The recorder has
+/// no clock and no thread. Dropping it keeps every committed scrape but does not sync.
+///
+/// ```
+/// use steadfast_recorder::{Labels, Meta, NAME, Options, Recorder, Selector};
+///
+/// let mut recorder = Recorder::in_memory(Options::default())?;
+/// let source = recorder.source("http://localhost:9100/metrics")?;
+/// for (time_ms, value) in [(1_000, 0.5), (2_000, 0.75)] {
+///     let mut scrape = recorder.scrape(source, time_ms);
+///     let load = scrape.series(&Labels::new([(NAME, "load")])?, &Meta::default())?;
+///     scrape.set(load, value, None);
+///     scrape.commit()?;
+/// }
+/// for series in recorder.reader().window(&Selector::all().name("load"), 0..=10_000) {
+///     assert_eq!(series?.samples.len(), 2);
+/// }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
 pub struct Recorder {
     options: Options,
-    grant: Grant,
-    disk: Option<Arc<dyn Disk>>,
-    /// Held as long as the recorder is.
+    budget: Budget,
+    storage: Storage,
+    /// Keeps the directory locked.
     _lock: Option<File>,
-    hasher: KeyHasher,
-    lives: Vec<Live>,
-    /// Series that are alive, as of the end of the last commit.
-    alive: usize,
-    /// Series defined since.
-    defined: usize,
-    catalog: Arc<Catalog>,
-    catalog_log: Log,
-    metas: MetaIndex,
-    /// Series, by source and slot, of which something else is said than their definition has. The next
-    /// catalog has it right.
-    meta_changes: BTreeMap<(u32, u32), Arc<Meta>>,
-    head: Log,
-    /// Blocks of the catalog that the head has said it needs.
-    head_names: u64,
-    tracks: Tracks,
-    /// What was written is in doubt: the next scrape begins a new head and a new catalog.
-    renew: bool,
+    sources: Sources,
+    definitions: Definitions,
+    head: Head,
+    closed: ClosedParts,
+    sealer: Sealer,
+    /// A sync failed, so that the content of files on disk is unknown. The next commit starts a new head
+    /// and a new catalog.
+    files_in_doubt: bool,
     next_id: u64,
-    shelf: Shelf,
-    sealing: Option<seal::Sealing>,
-    /// A segment that another thread is making.
-    sealing_elsewhere: Option<seal::Elsewhere>,
-    /// Commits before sealing is tried again after an error.
-    seal_pause: u32,
     last_sync: Option<Instant>,
+    /// The buffer of the next frame.
     frame: Vec<u8>,
     counters: Counters,
 }
 
+/// One source of a commit.
+#[derive(Clone, Copy, Debug)]
+struct Entry {
+    source: u32,
+    /// The scrape failed.
+    missed: bool,
+}
+
 impl Recorder {
-    /// A record in memory. The budget covers all of it.
+    /// Creates a record in memory. The budget covers all of its memory.
+    ///
+    /// # Errors
+    ///
+    /// When the budget is below [`BUDGET_MIN`].
     pub fn in_memory(options: Options) -> Result<Self, OpenError> {
         Self::new(options, None, None)
     }
@@ -121,219 +141,237 @@ impl Recorder {
             });
         }
         Ok(Self {
-            grant: Grant::whole(options.budget),
+            budget: Budget::whole(options.budget),
             options,
-            disk,
+            storage: Storage::new(disk),
             _lock: lock,
-            hasher: KeyHasher::default(),
-            lives: Vec::new(),
-            alive: 0,
-            defined: 0,
-            catalog: Arc::new(Catalog::new(1)),
-            catalog_log: Log::new(FileKind::Catalog, 1, 1),
-            metas: MetaIndex::default(),
-            meta_changes: BTreeMap::new(),
-            head: Log::new(FileKind::Head, 1, 1),
-            head_names: 0,
-            tracks: Vec::new(),
-            renew: false,
+            sources: Sources::default(),
+            definitions: Definitions::new(1),
+            head: Head::new(1, 1),
+            closed: ClosedParts::default(),
+            sealer: Sealer::default(),
+            files_in_doubt: false,
             next_id: 2,
-            shelf: Shelf::default(),
-            sealing: None,
-            sealing_elsewhere: None,
-            seal_pause: 0,
             last_sync: None,
             frame: Vec::new(),
             counters: Counters::default(),
         })
     }
 
-    /// Finds a source by its name, or adds it.
+    /// Finds or adds a source.
+    ///
+    /// # Errors
+    ///
+    /// When there are [`SOURCES_MAX`] sources.
     pub fn source(&mut self, name: &str) -> Result<SourceId, LimitError> {
-        if let Some(at) = self.lives.iter().position(|live| &*live.name == name) {
+        if let Some(at) = self.sources.position(name) {
             return Ok(SourceId(at as u32));
         }
-        if self.lives.len() >= SOURCES_MAX {
+        if self.sources.len() >= SOURCES_MAX {
             return Err(LimitError::Sources);
         }
         let name: Arc<str> = name.into();
-        Arc::make_mut(&mut self.catalog).add_source(Arc::clone(&name));
-        self.lives.push(Live::new(name));
-        self.tracks.push(None);
-        Ok(SourceId(self.lives.len() as u32 - 1))
+        self.definitions.add_source(Arc::clone(&name));
+        self.sources.add(name);
+        Ok(SourceId(self.sources.len() as u32 - 1))
     }
 
-    /// Finds a series of a source, or adds it. What `meta` says is kept with it; when it changes, the
-    /// record has the new one from the next catalog on.
+    /// Finds or adds a series of a source. A changed `meta` becomes visible with the next catalog, after
+    /// 64 scrapes at most.
+    ///
+    /// # Errors
+    ///
+    /// When the budget cannot hold the definition of another series.
     ///
     /// # Panics
     ///
-    /// When `source` is another recorder's.
+    /// When `source` is of another recorder.
     pub fn series(
         &mut self,
         source: SourceId,
         labels: &Labels,
         meta: &Meta,
     ) -> Result<SeriesId, LimitError> {
-        let hash = self.hasher.hash(labels.key());
-        let live = &self.lives[source.0 as usize];
-        let slot = if let Some(slot) = live.find(hash, labels.key(), &self.catalog) {
-            let known = live.definition(slot, &self.catalog, |definition| definition.meta);
-            if known.is_some_and(|known| !self.catalog.says(known, meta))
-                && self.meta_changes.len() < META_CHANGES_MAX
-            {
-                self.meta_changes
-                    .insert((source.0, slot), Arc::new(bounded_meta(meta)));
-            }
+        self.assert_own(source);
+        let source = source.0;
+        let hash = self.sources.hash(labels.key());
+        let (sources, catalog) = (&self.sources[source], self.definitions.catalog());
+        let slot = if let Some(slot) = sources.find(hash, labels.key(), catalog) {
+            let defined = sources.definition(slot, catalog, |definition| definition.meta);
+            self.definitions.update_meta(source, slot, defined, meta);
             slot
         } else {
-            self.add_series(source, hash, labels, meta)?
+            if !self.has_room_for_series(labels, meta) {
+                self.counters.series_refused += 1;
+                return Err(LimitError::Budget);
+            }
+            let define = |slot| self.definitions.define(source, slot, labels.key(), meta);
+            self.sources.add_series(source, hash, define)
         };
-        let generation = self.lives[source.0 as usize].generation(slot);
+        let generation = self.sources[source].generation(slot);
         Ok(SeriesId {
-            source: source.0,
+            source,
             slot,
             generation: generation.unwrap_or_default(),
         })
     }
 
-    fn add_series(
-        &mut self,
-        source: SourceId,
-        hash: u32,
-        labels: &Labels,
-        meta: &Meta,
-    ) -> Result<u32, LimitError> {
-        if !self.has_room_for_series(labels, meta) {
-            self.counters.series_refused += 1;
-            return Err(LimitError::Budget);
-        }
-        let catalog = Arc::make_mut(&mut self.catalog);
-        let meta = bounded_meta(meta);
-        let meta = if let Some(index) = self.metas.find(&meta) {
-            index
-        } else {
-            let meta = Arc::new(meta);
-            catalog.add_meta(Arc::clone(&meta));
-            self.metas.insert(meta)
-        };
-        let live = &mut self.lives[source.0 as usize];
-        let slot = live.next_slot();
-        let block = catalog.define(Definition {
-            source: source.0,
-            slot,
-            meta,
-            key: labels.key(),
-        });
-        self.defined += 1;
-        Ok(live.take_slot(hash, block))
+    fn assert_own(&self, source: SourceId) {
+        assert!(
+            (source.0 as usize) < self.sources.len(),
+            "the source is of another recorder"
+        );
     }
 
-    /// Begins a scrape that was made at `time_ms` (Unix, milliseconds). Dropped without
-    /// [`Scrape::commit`], nothing of it is recorded.
+    /// Sets the value of a series in the next scrape of its source, bit for bit. `time_ms` is the
+    /// timestamp of the line in Unix milliseconds, which is stored only if
+    /// [`Options::honor_timestamps`](crate::Options::honor_timestamps) is set.
+    ///
+    /// A page can be staged while it arrives, before the time and the outcome of the scrape are known:
+    /// values wait here until a [`Scrape`] of the source is committed, or until they are discarded.
+    pub fn stage(&mut self, series: SeriesId, value: f64, time_ms: Option<i64>) -> SetOutcome {
+        let source = self.sources.get_mut(series.source as usize);
+        let is_valid = |source: &&mut crate::source::Source| {
+            source.generation(series.slot) == Some(series.generation)
+        };
+        let Some(source) = source.filter(is_valid) else {
+            return SetOutcome::Stale;
+        };
+        let time_ms = time_ms.filter(|_| self.options.honor_timestamps);
+        if source.staged.set(series.slot, value.to_bits(), time_ms) {
+            SetOutcome::Stored
+        } else {
+            SetOutcome::Duplicate
+        }
+    }
+
+    /// Discards the values staged for the next scrape of a source.
     ///
     /// # Panics
     ///
-    /// When `source` is another recorder's.
+    /// When `source` is of another recorder.
+    pub fn discard(&mut self, source: SourceId) {
+        self.assert_own(source);
+        self.sources[source.0].staged.clear();
+    }
+
+    fn staged(&self, source: u32) -> Committed {
+        let staged = &self.sources[source].staged;
+        Committed {
+            samples: staged.samples(),
+            duplicates: staged.duplicates(),
+        }
+    }
+
+    /// Begins to record a scrape that was made at `time_ms` (Unix milliseconds). It starts with the
+    /// values staged so far; see [`Recorder::stage`].
+    ///
+    /// # Panics
+    ///
+    /// When `source` is of another recorder.
     pub fn scrape(&mut self, source: SourceId, time_ms: i64) -> Scrape<'_> {
-        assert!(
-            (source.0 as usize) < self.lives.len(),
-            "the source is another recorder's"
-        );
+        self.assert_own(source);
         Scrape::new(self, source, time_ms)
     }
 
-    /// A reader of what is recorded now. What is recorded later it does not see.
+    /// Records that a scrape failed at `time_ms` (Unix milliseconds): none of the source's series was
+    /// present. Staged values stay for the next scrape.
+    ///
+    /// # Errors
+    ///
+    /// See [`Scrape::commit`].
+    ///
+    /// # Panics
+    ///
+    /// When `source` is of another recorder.
+    pub fn missed(&mut self, source: SourceId, time_ms: i64) -> Result<(), crate::WriteError> {
+        self.assert_own(source);
+        let entry = Entry {
+            source: source.0,
+            missed: true,
+        };
+        self.commit(&[entry], time_ms)
+    }
+
+    /// Creates a reader of everything committed so far.
     #[must_use]
     pub fn reader(&self) -> Reader {
-        Reader::new(self.snapshot())
+        Reader::new([self.snapshot()])
     }
 
-    fn snapshot(&self) -> Snapshot {
-        let mut parts: Vec<Part> = self
-            .shelf
-            .parts()
-            .filter_map(|shelved| shelved.part.clone())
-            .collect();
-        if let Some(span) = span_of(&self.tracks) {
-            let form = Form::Rows(Arc::new(self.tracks.clone()));
-            parts.push(Part {
-                id: self.head.id(),
-                catalog: self.catalog.id,
-                names: self.head_names,
-                span,
-                form,
-            });
-        }
-        let mut catalogs: Vec<(u64, CatalogForm)> = Vec::new();
-        for part in &parts {
-            if catalogs.last().is_none_or(|(id, _)| *id != part.catalog) {
-                catalogs.push((
-                    part.catalog,
-                    self.shelf.catalog(part.catalog, &self.catalog),
-                ));
-            }
-        }
-        let latest = self.lives.iter().enumerate().map(|(index, live)| LatestOf {
-            source: index as u32,
-            name: Arc::clone(&live.name),
-            last: live.last,
-            newest: Arc::clone(&live.newest),
+    pub(crate) fn snapshot(&self) -> Snapshot {
+        let latest = (0..).zip(self.sources.iter());
+        let latest = latest.map(|(source, state)| NewestScrape {
+            source,
+            name: Arc::clone(&state.name),
+            last: state.last,
+            newest: Arc::clone(&state.newest),
         });
-        Snapshot {
-            place: String::new(),
-            sources: None,
-            disk: self.disk.clone(),
-            parts,
-            catalogs,
+        // A catalog has all sources of the catalogs before it. Only if the newest head could not be
+        // continued, the sources of older parts are not known here.
+        let is_known = self.sources.len() > 0 || self.closed.is_empty();
+        let names = self.sources.iter().map(|source| Arc::clone(&source.name));
+        let current = self.definitions.catalog();
+        let mut snapshot = Snapshot {
+            sources: is_known.then(|| names.collect()),
+            disk: self.storage.disk().cloned(),
             latest: latest.collect(),
-            current: Arc::clone(&self.catalog),
-            damage: Vec::new(),
+            current: Arc::clone(current),
+            ..Snapshot::default()
+        };
+        let parts = self.closed.parts().cloned();
+        for part in parts.chain(self.head.to_part()) {
+            let id = part.catalog;
+            snapshot.push(part, || self.closed.catalog(id, current));
         }
+        snapshot
     }
 
-    /// What there is, in numbers.
+    /// Returns statistics.
     #[must_use]
     pub fn stats(&self) -> Stats {
-        let tracks = self
-            .shelf
-            .rows()
-            .flat_map(|tracks| tracks.iter())
-            .chain(&self.tracks)
-            .flatten();
+        let unsealed = self.closed.parts().filter_map(|part| part.rows());
+        let unsealed: u64 = unsealed.map(|rows| memory_of(rows)).sum();
         Stats {
-            budget: self.grant.limit,
+            budget: self.budget.limit,
             used: self.used(),
             head: self.head.len(),
-            catalog: self.catalog_log.len().max(self.catalog.memory()),
-            memory: self.memory() + tracks.map(crate::track::Track::memory).sum::<u64>(),
-            sources: self.lives.len(),
-            series: self
-                .lives
-                .iter()
-                .map(|live| {
-                    live.newest
-                        .present
-                        .iter()
-                        .map(|word| word.count_ones() as usize)
-                        .sum::<usize>()
-                })
-                .sum(),
-            parts: self.shelf.parts().count() + 1,
+            catalog: self.definitions.len().max(self.definitions.memory()),
+            memory: self.memory() + unsealed + self.head.memory(),
+            sources: self.sources.len(),
+            series: self.sources.count_newest(),
+            parts: self.closed.len() + 1,
             oldest: self.oldest(),
-            counters: self.counters,
-            evicted_parts: self.shelf.evicted_parts,
+            evicted_parts: self.closed.evicted(),
+            counters: Counters {
+                bytes_written: self.storage.bytes_written(),
+                ..self.counters
+            },
         }
     }
 
-    /// Time of the oldest data, Unix milliseconds.
-    fn oldest(&self) -> Option<i64> {
-        let shelved = self.shelf.parts().filter_map(|part| part.part.as_ref());
-        let spans = shelved.map(|part| part.span).chain(span_of(&self.tracks));
-        spans.map(|span| span.0).min()
+    /// Returns true if nothing is recorded.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.closed.is_empty() && self.head.span().is_none()
     }
 
-    fn slot_group(slot: u32) -> (usize, u128) {
-        (slot as usize / GROUP, 1 << (slot as usize % GROUP))
+    /// Closes the head for good, so that all of the record can be evicted.
+    pub(crate) fn retire(&mut self) {
+        if self.head.span().is_some() {
+            self.close_head();
+        }
+    }
+
+    /// Removes the files of a record that is empty.
+    pub(crate) fn remove_files(&self) -> io::Result<()> {
+        let Some(disk) = self.storage.disk() else {
+            return Ok(());
+        };
+        for (name, _) in disk.list()? {
+            if FileKind::parse(name.strip_suffix(".tmp").unwrap_or(&name)).is_some() {
+                disk.remove(&name)?;
+            }
+        }
+        Ok(())
     }
 }

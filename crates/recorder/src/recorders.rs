@@ -1,16 +1,15 @@
 //! Recorders that share one budget.
 //!
-//! Each keeps a record of its own, so that what leaves to make room for one is not bound to be the
-//! history of another:
+//! Each recorder has a record of its own, so that one does not displace the history of another:
 //!
 //! ```text
-//!   DIR/lock                                 held as long as the recorders are
-//!   DIR/http%3A%2F%2Flocalhost%3A9100.record/     one recorder's files
-//!   DIR/http%3A%2F%2Flocalhost%3A9101.record/     another's
+//!   DIR/lock                                      locked as long as the recorders are open
+//!   DIR/http%3A%2F%2Flocalhost%3A9100.record/     the files of one recorder
+//!   DIR/http%3A%2F%2Flocalhost%3A9101.record/     the files of another
 //! ```
 
-mod place;
-mod share;
+mod directory;
+mod eviction;
 
 use std::{
     fs::{self, File},
@@ -20,181 +19,227 @@ use std::{
     time::Instant,
 };
 
-use self::place::{place_of, records_in};
+use self::directory::{directory_of, record_directories};
 use crate::{
-    error::OpenError,
-    options::{BUDGET_MIN, Grant, Options},
+    disk::{Directory, Disk as _},
+    error::{OpenError, SyncError},
+    options::{BUDGET_MIN, Options},
     reader::Reader,
-    recorder::{OpenReport, Recorder, SyncJob, SyncOutcome, lock, open_read_only_at},
+    recorder::{Budget, LOCK, OpenReport, Recorder, SyncJob, SyncOutcome, lock, read_snapshot},
     stats::Stats,
 };
 
-/// One of several [`Recorders`].
+/// The id of a recorder in its [`Recorders`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RecorderId(usize);
 
-/// Recorders that share one budget, one for each name; together they never have more.
+/// Recorders that share one budget, one per name.
 ///
-/// Half of the budget is theirs in equal shares: a recorder that has no more than its share loses
-/// nothing to the others, however much these write. The rest is whose data is newest: the oldest of
-/// all leaves first. What cannot leave, such as the names of the series there are, is bounded by an equal
-/// share of the whole budget.
+/// Half of the budget is reserved in equal shares: a recorder that does not exceed its share loses
+/// nothing to the others, however much they write. The other half goes to the newest data of any
+/// recorder. Data that cannot be evicted, such as the labels of current series, is limited to a part of
+/// an equal share of the whole budget.
 ///
-/// In a directory, records of names that nobody asks for any more stay readable until room is needed;
-/// they have no share, and they are removed with the last of their data.
+/// Records in the directory that no recorder continues stay readable until their space is needed. They
+/// have no share, and are removed with the last of their data.
+///
+/// ```
+/// use steadfast_recorder::{Options, Recorders};
+///
+/// let mut recorders = Recorders::in_memory(Options::default())?;
+/// let node = recorders.recorder("http://localhost:9100/metrics")?;
+/// let source = recorders.reserve(node, 0).source("http://localhost:9100/metrics")?;
+/// recorders.reserve(node, 0).missed(source, 1_700_000_000_000)?;
+/// assert_eq!(recorders.stats().counters.missed, 1);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
 pub struct Recorders {
     options: Options,
     directory: Option<PathBuf>,
+    /// Keeps the directory locked.
     _lock: Option<File>,
     members: Vec<Member>,
-    /// Records in the directory that nobody has asked for since it was opened.
-    left: Vec<Member>,
+    /// Records in the directory that no recorder continues.
+    orphans: Vec<Member>,
 }
 
+/// A recorder and its use of the budget.
 #[derive(Debug)]
 struct Member {
-    /// Its directory in that of all; empty if it is that. In memory the name it would have.
-    place: String,
+    /// The name of the record's directory, also in memory.
+    directory: String,
     recorder: Recorder,
-    /// What it has, as of its last turn.
+    /// The size of the record when the last guard was dropped.
     used: u64,
 }
 
-/// One recorder's turn. What it records meanwhile finds room, as much as was asked for from all of
-/// them, and more from its own oldest data.
+/// Exclusive access to one recorder, with space for one scrape. A larger scrape evicts the recorder's
+/// own oldest data.
 #[derive(Debug)]
 pub struct RecorderGuard<'a> {
     member: &'a mut Member,
 }
 
-/// What is to be made durable, on any thread. Give the result to [`Recorders::finish_sync`].
+/// The [`SyncJob`]s of several recorders. Run them on any thread, and give the outcomes to
+/// [`Recorders::finish_sync`].
 #[derive(Debug)]
 pub struct SyncJobs(Vec<(usize, SyncJob)>);
 
-/// What came out of [`SyncJobs`].
+/// The outcomes of [`SyncJobs`].
 #[derive(Debug)]
-#[must_use = "the recorders have to be told"]
+#[must_use = "the recorders wait for the outcomes"]
 pub struct SyncOutcomes(Vec<(usize, SyncOutcome)>);
 
 impl Recorders {
-    /// Records in memory. The budget covers all of them.
+    /// Creates records in memory. The budget covers the memory of all.
+    ///
+    /// # Errors
+    ///
+    /// When the budget is below [`BUDGET_MIN`].
     pub fn in_memory(options: Options) -> Result<Self, OpenError> {
-        least(&options, 1)?;
+        check_budget(&options, 1)?;
         Ok(Self {
             options,
             directory: None,
             _lock: None,
             members: Vec::new(),
-            left: Vec::new(),
+            orphans: Vec::new(),
         })
     }
 
-    /// Opens the records in `dir`, which is made if it is not there, and goes on with them; see
-    /// [`Recorder::open`].
+    /// Opens the records in `dir`, which is created if necessary. See [`Recorder::open`].
+    ///
+    /// # Errors
+    ///
+    /// See [`Recorder::open`].
     pub fn open(dir: &Path, options: Options) -> Result<(Self, OpenReport), OpenError> {
-        least(&options, 1)?;
+        check_budget(&options, 1)?;
         let lock = lock(dir)?;
-        let mut opened = OpenReport::default();
-        let mut left = Vec::new();
-        for place in records_in(dir).map_err(|error| at(dir, error))? {
-            let (recorder, found) = if place.is_empty() {
-                Recorder::open_unlocked(dir, options.clone(), None)?
-            } else {
-                Recorder::open(&dir.join(&place), options.clone())?
-            };
-            opened.add(found, &place);
-            left.push(Member::new(place, recorder));
+        let mut report = OpenReport::default();
+        let mut orphans = Vec::new();
+        for directory in record_directories(dir).map_err(|error| io_error(dir, error))? {
+            let (recorder, found) = Recorder::open(&dir.join(&directory), options.clone())?;
+            report.add(found, &directory);
+            orphans.push(Member::new(directory, recorder));
         }
         let mut recorders = Self {
             options,
             directory: Some(dir.to_owned()),
             _lock: Some(lock),
             members: Vec::new(),
-            left,
+            orphans,
         };
         recorders.make_room(0);
-        Ok((recorders, opened))
+        Ok((recorders, report))
     }
 
-    /// Finds the recorder of this name, or adds it.
+    /// Opens the records in `dir` for reading, also while recorders write to them. The reader sees
+    /// everything committed so far. Nothing is changed.
     ///
     /// # Errors
     ///
-    /// When the budget is too small for one more, or its directory can not be opened.
+    /// When a directory cannot be read, or a newer version wrote to it.
+    pub fn open_read_only(dir: &Path) -> Result<(Reader, OpenReport), OpenError> {
+        let mut report = OpenReport::default();
+        let mut snapshots = Vec::new();
+        for directory in record_directories(dir).map_err(|error| io_error(dir, error))? {
+            let (mut snapshot, found) = match read_snapshot(&dir.join(&directory)) {
+                // The recorders removed the record since.
+                Err(OpenError::Io { error, .. }) if error.kind() == io::ErrorKind::NotFound => {
+                    continue;
+                }
+                read => read?,
+            };
+            report.add(found, &directory);
+            snapshot.directory = directory;
+            snapshots.push(snapshot);
+        }
+        Ok((Reader::new(snapshots), report))
+    }
+
+    /// Finds the recorder of this name, or adds it. Its record continues if there is one.
+    ///
+    /// # Errors
+    ///
+    /// When the budget is below [`BUDGET_MIN`] per recorder, or the record cannot be opened.
     pub fn recorder(&mut self, name: &str) -> Result<RecorderId, OpenError> {
-        let place = place_of(name);
-        let named = |member: &Member| member.place == place;
-        if let Some(at) = self.members.iter().position(named) {
+        let directory = directory_of(name);
+        let is_named = |member: &Member| member.directory == directory;
+        if let Some(at) = self.members.iter().position(is_named) {
             return Ok(RecorderId(at));
         }
-        least(&self.options, self.members.len() + 1)?;
-        let member = if let Some(at) = self.left.iter().position(named) {
-            self.left.swap_remove(at)
+        check_budget(&self.options, self.members.len() + 1)?;
+        let member = if let Some(at) = self.orphans.iter().position(is_named) {
+            self.orphans.swap_remove(at)
         } else {
+            let options = self.options.clone();
             let recorder = match &self.directory {
                 Some(dir) => {
-                    let (recorder, _) = Recorder::open(&dir.join(&place), self.options.clone())?;
-                    sync_directory(dir).map_err(|error| at(dir, error))?;
+                    let (recorder, _) = Recorder::open(&dir.join(&directory), options)?;
+                    let synced = Directory::new(dir).sync();
+                    synced.map_err(|error| io_error(dir, error))?;
                     recorder
                 }
-                None => Recorder::in_memory(self.options.clone())?,
+                None => Recorder::in_memory(options)?,
             };
-            Member::new(place, recorder)
+            Member::new(directory, recorder)
         };
         self.members.push(member);
         Ok(RecorderId(self.members.len() - 1))
     }
 
-    /// Gives a recorder its turn, with room for a scrape of about so many samples.
+    /// Frees space for a scrape of about `samples` samples, and gives access to its recorder.
     ///
     /// # Panics
     ///
-    /// When `member` is of other recorders.
-    pub fn reserve(&mut self, member: RecorderId, samples: usize) -> RecorderGuard<'_> {
+    /// When `recorder` is of other recorders.
+    pub fn reserve(&mut self, recorder: RecorderId, samples: usize) -> RecorderGuard<'_> {
         let share = self.options.budget / self.members.len() as u64;
         let limit = self.options.budget;
-        let recorder = &mut self.members[member.0].recorder;
-        recorder.grant(Grant { limit, share });
-        let wants = recorder.wants(samples);
-        self.make_room(wants);
-        let others = self.used() - self.members[member.0].used;
-        let member = &mut self.members[member.0];
+        let own = &mut self.members[recorder.0].recorder;
+        own.set_budget(Budget { limit, share });
+        let bytes = own.estimate(samples);
+        self.make_room(bytes);
+        let others = self.used() - self.members[recorder.0].used;
+        let member = &mut self.members[recorder.0];
         let limit = limit.saturating_sub(others);
-        member.recorder.grant(Grant { limit, share });
+        member.recorder.set_budget(Budget { limit, share });
         RecorderGuard { member }
     }
 
-    /// A reader of what all of them have recorded now. What is recorded later it does not see.
+    /// Creates a reader of everything that all recorders have committed so far.
     #[must_use]
     pub fn reader(&self) -> Reader {
-        let all = self.members.iter().chain(&self.left);
-        Reader::of_all(all.map(|member| member.recorder.snapshot_in(&member.place)))
+        Reader::new(self.all().map(|member| {
+            let mut snapshot = member.recorder.snapshot();
+            snapshot.directory.clone_from(&member.directory);
+            snapshot
+        }))
     }
 
-    /// What all of them have and did, in numbers.
+    /// Returns the statistics of all recorders together.
     #[must_use]
     pub fn stats(&self) -> Stats {
-        let all = self.members.iter().chain(&self.left);
-        let stats = all.map(|member| member.recorder.stats());
+        let stats = self.all().map(|member| member.recorder.stats());
         Stats {
             budget: self.options.budget,
-            ..stats.fold(Stats::default(), Stats::with)
+            ..stats.fold(Stats::default(), Stats::merge)
         }
     }
 
-    /// What one of them has and did. Its budget is what it may have at the moment.
+    /// Returns the statistics of one recorder. Its budget is the space that it may use at the moment.
     ///
     /// # Panics
     ///
-    /// When `member` is of other recorders.
+    /// When `recorder` is of other recorders.
     #[must_use]
-    pub fn stats_of(&self, member: RecorderId) -> Stats {
-        self.members[member.0].recorder.stats()
+    pub fn stats_of(&self, recorder: RecorderId) -> Stats {
+        self.members[recorder.0].recorder.stats()
     }
 
-    /// Takes out what has to be done to make everything committed so far durable; see
-    /// [`Recorder::begin_sync`]. Nothing in memory, and when everything is.
+    /// Hands out the work of making everything committed so far durable. Returns `None` in memory, and
+    /// if everything is durable. See [`Recorder::begin_sync`].
     pub fn begin_sync(&mut self, now: Instant) -> Option<SyncJobs> {
         let members = self.members.iter_mut().enumerate();
         let jobs = members.filter_map(|(at, member)| Some((at, member.recorder.begin_sync(now)?)));
@@ -202,106 +247,112 @@ impl Recorders {
         (!jobs.is_empty()).then_some(SyncJobs(jobs))
     }
 
-    /// Takes in what [`SyncJobs`] did.
+    /// Completes a sync of all recorders.
     ///
     /// # Errors
     ///
-    /// The first, with the record it is of; see [`Recorder::finish_sync`]. The others are taken in all the
-    /// same.
-    pub fn finish_sync(&mut self, synced: SyncOutcomes) -> io::Result<()> {
+    /// The first error, after all syncs are completed. See [`Recorder::finish_sync`].
+    pub fn finish_sync(&mut self, outcomes: SyncOutcomes) -> Result<(), SyncError> {
         let mut result = Ok(());
-        for (at, synced) in synced.0 {
+        for (at, outcome) in outcomes.0 {
             let member = &mut self.members[at];
-            let taken = member.recorder.finish_sync(synced);
-            member.used = member.recorder.claim().used;
-            let place = &member.place;
-            let taken =
-                taken.map_err(|error| io::Error::new(error.kind(), format!("{place}: {error}")));
-            result = result.and(taken);
+            let finished = member.recorder.finish_sync(outcome);
+            member.update_usage();
+            result = result.and(finished.map_err(|error| SyncError {
+                directory: member.directory.clone(),
+                error,
+            }));
         }
         result
     }
 
     /// Makes everything committed so far durable, on this thread.
-    pub fn sync(&mut self, now: Instant) -> io::Result<()> {
+    ///
+    /// # Errors
+    ///
+    /// See [`Recorders::finish_sync`].
+    pub fn sync(&mut self, now: Instant) -> Result<(), SyncError> {
         match self.begin_sync(now) {
             Some(jobs) => self.finish_sync(jobs.run()),
             None => Ok(()),
         }
     }
 
+    fn all(&self) -> impl Iterator<Item = &Member> {
+        self.members.iter().chain(&self.orphans)
+    }
+
     fn used(&self) -> u64 {
-        let all = self.members.iter().chain(&self.left);
-        all.map(|member| member.used).sum()
+        self.all().map(|member| member.used).sum()
     }
 
-    /// Lets parts go until `bytes` more fit, or none is left that can.
+    /// Evicts parts until `bytes` more fit, as far as there are parts to evict.
     fn make_room(&mut self, bytes: u64) {
-        while self.used() + bytes > self.options.budget && self.spare() {}
+        while self.used() + bytes > self.options.budget && self.evict() {}
     }
 
-    /// Lets one part go, or an empty record. False when there is none.
-    fn spare(&mut self) -> bool {
+    /// Removes an empty record, or evicts one part. Returns false if there is neither.
+    fn evict(&mut self) -> bool {
         if self.remove_empty() {
             return true;
         }
-        for member in &mut self.left {
-            member.recorder.retire();
+        for orphan in &mut self.orphans {
+            orphan.recorder.retire();
         }
-        let guaranteed = share::guaranteed(self.options.budget, self.members.len());
-        let members = self.members.iter().map(|member| (member, guaranteed));
-        let all = members.chain(self.left.iter().map(|member| (member, 0)));
-        let claims: Vec<_> = all
-            .map(|(member, guaranteed)| (member.recorder.claim(), guaranteed))
+        let reserved = eviction::reserved(self.options.budget, self.members.len());
+        let members = self.members.iter().map(|member| (member, reserved));
+        let all = members.chain(self.orphans.iter().map(|orphan| (orphan, 0)));
+        let usages: Vec<_> = all
+            .map(|(member, reserved)| (member.recorder.usage(), reserved))
             .collect();
-        let Some(at) = share::sparing(&claims) else {
+        let Some(at) = eviction::choose(&usages) else {
             return false;
         };
-        let member = match at.checked_sub(self.members.len()) {
-            None => &mut self.members[at],
-            Some(at) => &mut self.left[at],
-        };
-        let spared = member.recorder.spare();
-        member.used = member.recorder.claim().used;
-        spared
+        let mut all = self.members.iter_mut().chain(&mut self.orphans);
+        all.nth(at).is_some_and(|member| {
+            let evicted = member.recorder.evict();
+            member.update_usage();
+            evicted
+        })
     }
 
-    /// Removes the records that nobody asks for and in which nothing is. False when none could be.
+    /// Removes the records without data that no recorder continues. Returns false if none was removed.
     fn remove_empty(&mut self) -> bool {
         let Some(directory) = &self.directory else {
             return false;
         };
-        let before = self.left.len();
-        self.left
-            .retain(|member| !member.recorder.is_bare() || member.remove(directory).is_err());
-        self.left.len() < before
+        let before = self.orphans.len();
+        self.orphans
+            .retain(|orphan| !orphan.recorder.is_empty() || orphan.remove(directory).is_err());
+        self.orphans.len() < before
     }
 }
 
 impl Member {
-    fn new(place: String, recorder: Recorder) -> Self {
-        let used = recorder.claim().used;
+    fn new(directory: String, recorder: Recorder) -> Self {
+        let used = recorder.usage().used;
         Self {
-            place,
+            directory,
             recorder,
             used,
         }
     }
 
-    /// Removes its directory. What is not the record's stays, and its directory with it.
+    fn update_usage(&mut self) {
+        self.used = self.recorder.usage().used;
+    }
+
+    /// Removes the record's files and its directory, except that foreign files and their directory stay.
     fn remove(&self, dir: &Path) -> io::Result<()> {
         self.recorder.remove_files()?;
-        if self.place.is_empty() {
-            return Ok(());
-        }
-        let own = dir.join(&self.place);
-        fs::remove_file(own.join(crate::recorder::LOCK))?;
+        let own = dir.join(&self.directory);
+        fs::remove_file(own.join(LOCK))?;
         fs::remove_dir(own)
     }
 }
 
 impl SyncJobs {
-    /// Does the work; takes as long as the disk does.
+    /// Does the work, which takes as long as the disk does.
     pub fn run(self) -> SyncOutcomes {
         let run = |(at, job): (usize, SyncJob)| (at, job.run());
         SyncOutcomes(self.0.into_iter().map(run).collect())
@@ -324,30 +375,12 @@ impl DerefMut for RecorderGuard<'_> {
 
 impl Drop for RecorderGuard<'_> {
     fn drop(&mut self) {
-        self.member.used = self.member.recorder.claim().used;
+        self.member.update_usage();
     }
 }
 
-/// Opens the records in `dir` to read them, also while recorders write to it: what is committed by
-/// then is seen, and nothing is changed. It may also be the directory of one [`Recorder`].
-pub fn open_read_only(dir: &Path) -> Result<(Reader, OpenReport), OpenError> {
-    let mut opened = OpenReport::default();
-    let mut snapshots = Vec::new();
-    for place in records_in(dir).map_err(|error| at(dir, error))? {
-        let (mut snapshot, found) = match open_read_only_at(&dir.join(&place)) {
-            // It was removed since.
-            Err(OpenError::Io { error, .. }) if error.kind() == io::ErrorKind::NotFound => continue,
-            read => read?,
-        };
-        snapshot.place.clone_from(&place);
-        opened.add(found, &place);
-        snapshots.push(snapshot);
-    }
-    Ok((Reader::of_all(snapshots), opened))
-}
-
-fn least(options: &Options, members: usize) -> Result<(), OpenError> {
-    let least = BUDGET_MIN * members as u64;
+fn check_budget(options: &Options, recorders: usize) -> Result<(), OpenError> {
+    let least = BUDGET_MIN * recorders as u64;
     if options.budget < least {
         let budget = options.budget;
         return Err(OpenError::Budget { budget, least });
@@ -355,13 +388,7 @@ fn least(options: &Options, members: usize) -> Result<(), OpenError> {
     Ok(())
 }
 
-fn at(dir: &Path, error: io::Error) -> OpenError {
+fn io_error(dir: &Path, error: io::Error) -> OpenError {
     let path = dir.to_owned();
     OpenError::Io { path, error }
-}
-
-/// Makes a new directory inside durable.
-fn sync_directory(dir: &Path) -> io::Result<()> {
-    use crate::disk::{Directory, Disk as _};
-    Directory::new(dir).sync()
 }

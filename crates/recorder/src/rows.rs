@@ -1,22 +1,28 @@
-//! The head's form: per scrape what changed against the scrape before, for a group of slots.
+//! Rows: the changes of a group of slots from one scrape to the next.
 //!
-//! A row is a count; then which slots came or went; then for each changed slot how far it is from
-//! the one before, and its value as a difference of integers or as the bytes that changed; then the
-//! times that lines brought along. Nothing changed: one zero byte.
+//! ```text
+//!   row        := 0                                       nothing changed
+//!               | 1 + (changes << 2 | has_timetimestamps << 1 | has_flips)
+//!                 flips? change* timetimestamps?
+//!   flips      := count, (gap to the slot)*               slots that appear or disappear
+//!   change     := gap << 1 | 0, integer difference
+//!               | gap << 1 | 1, low << 3 | count - 1, count bytes to XOR with, from byte `low` on
+//!   timetimestamps := count, (slot, offset to the scrape)*
+//! ```
 
 use crate::bytes::{Input, Malformed, put_count, put_signed, put_varint, zigzag};
 
-/// Slots of a group. A group is what is sealed in one step, and what a checksum covers in a segment.
+/// The number of slots of a group. A segment has one checksum per group.
 pub(crate) const GROUP: usize = 128;
 
-/// Most bytes a slot takes in a row, without a time of its own: two for coming or going, two for the
-/// way to it, nine for its value. Another twelve with a time.
+/// The maximum length of one slot in a row: two bytes for its flip, two for the gap, nine for the value.
+/// A timestamp adds up to twelve.
 pub(crate) const SLOT_ROW_BYTES_MAX: u64 = 13;
 
 const INTEGER: u64 = 0;
 const BYTES: u64 = 1;
 
-/// What a group looked like at a scrape.
+/// A group at one scrape.
 #[derive(Clone, Debug)]
 pub(crate) struct GroupState {
     pub(crate) values: [u64; GROUP],
@@ -32,29 +38,30 @@ impl Default for GroupState {
     }
 }
 
-/// One thing a row says.
+/// An item of a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Event {
-    /// The slot came if it was absent, and went otherwise.
+    /// The slot appeared if it was absent, and disappeared otherwise.
     Flip(u8),
-    /// The slot has another value.
+    /// The new value of the slot.
     Value(u8, u64),
-    /// The slot's line had a time of its own, this much after the scrape's.
-    Stamp(u8, i64),
+    /// The time of the slot's line, as an offset to the time of the scrape.
+    Timestamp(u8, i64),
 }
 
-/// Appends the row that leads from (`values`, `present`) to (`next`, `seen`). `stamps` are sorted by
+/// Appends the row that leads from (`values`, `present`) to (`next`, `seen`). `timetimestamps` are sorted by
 /// slot.
 pub(crate) fn put_row(
     out: &mut Vec<u8>,
     (values, present): (&[u64], u128),
     (next, seen): (&[u64], u128),
-    stamps: &[(u8, i64)],
+    timestamps: &[(u8, i64)],
 ) {
     let flips = present ^ seen;
     let mut changed = [0_u8; GROUP];
     let mut count = 0;
     if seen == u128::MAX {
+        // The usual case, without a branch per slot.
         for (slot, (old, new)) in values.iter().zip(next).enumerate() {
             changed[count] = slot as u8;
             count += usize::from(old != new);
@@ -67,13 +74,13 @@ pub(crate) fn put_row(
             }
         }
     }
-    if flips == 0 && count == 0 && stamps.is_empty() {
+    if flips == 0 && count == 0 && timestamps.is_empty() {
         out.push(0);
         return;
     }
     put_count(
         out,
-        1 + (count << 2 | usize::from(!stamps.is_empty()) << 1 | usize::from(flips != 0)),
+        1 + (count << 2 | usize::from(!timestamps.is_empty()) << 1 | usize::from(flips != 0)),
     );
     if flips != 0 {
         put_count(out, flips.count_ones() as usize);
@@ -89,9 +96,9 @@ pub(crate) fn put_row(
         put_change(out, (slot - from) as u64, values[slot], next[slot]);
         from = slot + 1;
     }
-    if !stamps.is_empty() {
-        put_count(out, stamps.len());
-        for (slot, offset) in stamps {
+    if !timestamps.is_empty() {
+        put_count(out, timestamps.len());
+        for (slot, offset) in timestamps {
             out.push(*slot);
             put_signed(out, *offset);
         }
@@ -101,7 +108,7 @@ pub(crate) fn put_row(
 fn put_change(out: &mut Vec<u8>, gap: u64, old: u64, new: u64) {
     if let (Some(old), Some(new)) = (integer(old), integer(new)) {
         let difference = zigzag(new - old);
-        // Seven bytes of a varint hold this; past that the bytes are shorter or as short.
+        // A varint of seven bytes holds 49 bits. Beyond that the changed bytes are at most as long.
         if difference < 1 << 49 {
             put_varint(out, gap << 1 | INTEGER);
             put_varint(out, difference);
@@ -112,35 +119,35 @@ fn put_change(out: &mut Vec<u8>, gap: u64, old: u64, new: u64) {
     let change = old ^ new;
     let low = change.trailing_zeros() / 8;
     let count = 8 - low - change.leading_zeros() / 8;
-    // A change has one byte at least, so that its count fits three bits.
+    // At least one byte changed, so that the count less one fits three bits.
     out.push((low << 3 | (count - 1)) as u8);
     out.extend_from_slice(&(change >> (8 * low)).to_le_bytes()[..count as usize]);
 }
 
-/// The integer a value is, if it can be told apart from every other value by it.
+/// Returns the integer that a value equals, if the integer determines the value bit for bit.
 fn integer(bits: u64) -> Option<i64> {
     let value = f64::from_bits(bits);
     let integer = value as i64;
     (integer.unsigned_abs() < 1 << 53 && (integer as f64).to_bits() == bits).then_some(integer)
 }
 
-/// The places of the ones.
+/// Iterates over the positions of the ones.
 pub(crate) fn bits(mut set: u128) -> impl Iterator<Item = usize> {
     std::iter::from_fn(move || {
         if set == 0 {
             return None;
         }
-        let place = set.trailing_zeros() as usize;
+        let at = set.trailing_zeros() as usize;
         set &= set - 1;
-        Some(place)
+        Some(at)
     })
 }
 
-/// Reads one row, brings `state` to it and tells what happened.
+/// Reads one row, applies it to `state` and passes its items to `on_event`.
 pub(crate) fn read_row(
     input: &mut Input<'_>,
     state: &mut GroupState,
-    mut tell: impl FnMut(Event),
+    mut on_event: impl FnMut(Event),
 ) -> Result<(), Malformed> {
     let Some(head) = input.count()?.checked_sub(1) else {
         return Ok(());
@@ -157,7 +164,7 @@ pub(crate) fn read_row(
                 return Err(Malformed);
             }
             state.present ^= 1 << slot;
-            tell(Event::Flip(slot as u8));
+            on_event(Event::Flip(slot as u8));
             slot += 1;
         }
     }
@@ -183,7 +190,7 @@ pub(crate) fn read_row(
                 .copy_from_slice(input.take(count as usize)?);
             *value ^= u64::from_le_bytes(bytes);
         }
-        tell(Event::Value(slot as u8, *value));
+        on_event(Event::Value(slot as u8, *value));
         slot += 1;
     }
     if head & 2 != 0 {
@@ -192,7 +199,7 @@ pub(crate) fn read_row(
             if usize::from(slot) >= GROUP {
                 return Err(Malformed);
             }
-            tell(Event::Stamp(slot, input.signed()?));
+            on_event(Event::Timestamp(slot, input.signed()?));
         }
     }
     Ok(())
@@ -223,21 +230,21 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_row_leads_from_each_state_to_the_next(
+        fn row_leads_from_each_state_to_the_next(
             rows in prop::collection::vec((states(), prop::collection::btree_map(0..GROUP as u8, any::<i64>(), 0..3)), 1..5),
         ) {
             let mut state = GroupState::default();
-            for ((next, seen), stamps) in rows {
-                let stamps: Vec<_> = stamps.into_iter().collect();
+            for ((next, seen), timestamps) in rows {
+                let timestamps: Vec<_> = timestamps.into_iter().collect();
                 let mut bytes = Vec::new();
-                put_row(&mut bytes, (&state.values, state.present), (&next, seen), &stamps);
-                let most = SLOT_ROW_BYTES_MAX * GROUP as u64 + stamps.len() as u64 * 12 + 8;
+                put_row(&mut bytes, (&state.values, state.present), (&next, seen), &timestamps);
+                let most = SLOT_ROW_BYTES_MAX * GROUP as u64 + timestamps.len() as u64 * 12 + 8;
                 assert!(bytes.len() as u64 <= most, "{} of {most}", bytes.len());
-                let mut told = Vec::new();
+                let mut found = Vec::new();
                 let mut input = Input::new(&bytes);
-                read_row(&mut input, &mut state, |event| if let Event::Stamp(slot, offset) = event { told.push((slot, offset)) }).unwrap();
+                read_row(&mut input, &mut state, |event| if let Event::Timestamp(slot, offset) = event { found.push((slot, offset)) }).unwrap();
                 assert!(input.is_empty());
-                assert_eq!(told, stamps);
+                assert_eq!(found, timestamps);
                 assert_eq!(state.present, seen);
                 for slot in bits(seen) {
                     assert_eq!(state.values[slot], next[slot]);
@@ -246,7 +253,7 @@ mod tests {
         }
 
         #[test]
-        fn bytes_that_are_no_row_are_no_panic(bytes in prop::collection::vec(any::<u8>(), 0..60)) {
+        fn invalid_row_does_not_panic(bytes in prop::collection::vec(any::<u8>(), 0..60)) {
             read_row(&mut Input::new(&bytes), &mut GroupState::default(), |_| ()).ok();
         }
     }

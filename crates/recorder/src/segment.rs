@@ -1,8 +1,12 @@
-//! A sealed part of the record: the scrapes of a head, by series.
+//! Segments: the scrapes of a closed head, series by series.
 //!
-//! A header; per group of slots one block with a chunk for each series; the index: per source its
-//! times and its blocks with their checksums; and at the end the index's length and checksum. What
-//! is damaged costs its block, or the segment when it is the index.
+//! ```text
+//!   segment := header, block*, index, length and checksum of the index
+//!   block   := one group of slots: the slots in it, the length of each chunk, a chunk per slot
+//!   index   := per source: times of scrapes, span, and the blocks with their checksums
+//! ```
+//!
+//! Damage costs the block it is in. Damage in the header or the index costs the segment.
 
 mod writer;
 
@@ -15,66 +19,65 @@ use crate::{
     disk::{Disk, DiskFile},
     error::{Damage, DamageKind},
     frame::{FileKind, HEADER_BYTES, Header, checksum},
+    part::Span,
     rows::{GROUP, bits},
-    track::{Scraped, Times},
+    source_rows::{ScrapeTime, ScrapeTimes},
 };
 
 pub(crate) use self::writer::{STEP_COLUMNS, Writer};
 
-/// Bytes at the end: length and checksum of the index.
+/// The length and the checksum of the index, at the end of the file.
 const TRAILER_BYTES: usize = 8;
 
-/// Where a block stands.
+/// The location of a block.
 #[derive(Clone, Copy, Debug)]
-struct Place {
+struct BlockLocation {
     group: u32,
     offset: u64,
     len: u32,
     sum: u32,
 }
 
-/// What a segment has of one source.
+/// The index entry of one source.
 #[derive(Debug)]
 pub(crate) struct Section {
     pub(crate) source: u32,
-    pub(crate) times: Times,
-    /// Least and greatest time of any sample or scrape.
-    pub(crate) span: (i64, i64),
-    blocks: Vec<Place>,
+    pub(crate) times: ScrapeTimes,
+    pub(crate) span: Span,
+    blocks: Vec<BlockLocation>,
 }
 
-/// What stands where.
+/// The index of a segment.
 #[derive(Debug)]
 pub(crate) struct Index {
     pub(crate) catalog: u64,
-    /// How many blocks of the catalog are needed.
-    pub(crate) names: u64,
+    /// Blocks of the catalog that the segment needs.
+    pub(crate) catalog_blocks: u64,
     pub(crate) sections: Vec<Section>,
 }
 
 impl Section {
-    /// The block a slot would be in.
-    fn block(&self, group: u32) -> Option<Place> {
+    fn block(&self, group: u32) -> Option<BlockLocation> {
         let at = self
             .blocks
-            .binary_search_by_key(&group, |place| place.group)
+            .binary_search_by_key(&group, |block| block.group)
             .ok()?;
         Some(self.blocks[at])
     }
 }
 
-/// Reads a section whose first block stands at `offset`.
+/// Reads a section of which the first block begins at `offset`, and advances that to the next section's.
 fn read_section(input: &mut Input<'_>, offset: &mut u64) -> Result<Section, Malformed> {
     let narrow = |count: usize| u32::try_from(count).map_err(|_| Malformed);
     let source = narrow(input.count()?)?;
-    // Every scrape has a byte at least.
+    // Every scrape has at least one byte, so that a damaged count cannot ask for more memory.
     let count = input.count_up_to(input.len())?;
     let mut scrapes = Vec::with_capacity(count);
     let (mut time, mut step) = (0_i64, 0_i64);
     for _ in 0..count {
         step = step.wrapping_add(input.signed()?);
         time = time.wrapping_add(step);
-        scrapes.push(Scraped {
+        scrapes.push(ScrapeTime {
             time,
             missed: false,
         });
@@ -85,7 +88,7 @@ fn read_section(input: &mut Input<'_>, offset: &mut u64) -> Result<Section, Malf
         scrapes.get_mut(at).ok_or(Malformed)?.missed = true;
         next = at + 1;
     }
-    let rows = scrapes.iter().filter(|scraped| !scraped.missed).count() as u32;
+    let rows = scrapes.iter().filter(|scrape| !scrape.missed).count() as u32;
     let span = (input.signed()?, input.signed()?);
     let mut blocks = Vec::new();
     for _ in 0..input.count_up_to(input.len())? {
@@ -94,7 +97,7 @@ fn read_section(input: &mut Input<'_>, offset: &mut u64) -> Result<Section, Malf
             narrow(input.count()?)?,
             input.u32()?,
         );
-        blocks.push(Place {
+        blocks.push(BlockLocation {
             group,
             offset: *offset,
             len,
@@ -107,20 +110,20 @@ fn read_section(input: &mut Input<'_>, offset: &mut u64) -> Result<Section, Malf
     }
     Ok(Section {
         source,
-        times: Times { scrapes, rows },
+        times: ScrapeTimes { scrapes, rows },
         span,
         blocks,
     })
 }
 
-/// Where a segment's bytes are.
+/// The bytes of a segment.
 #[derive(Clone, Debug)]
 pub(crate) enum Store {
     Memory(Arc<Vec<u8>>),
     File(Arc<dyn DiskFile>),
 }
 
-/// A segment being read.
+/// A segment opened for reading.
 #[derive(Debug)]
 pub(crate) struct Segment {
     id: u64,
@@ -136,14 +139,14 @@ impl Store {
                 let range = usize::try_from(offset)
                     .ok()
                     .and_then(|from| bytes.get(from..from.checked_add(len)?));
-                buffer.extend_from_slice(range.ok_or(DamageKind::Cut)?);
+                buffer.extend_from_slice(range.ok_or(DamageKind::Truncated)?);
                 Ok(())
             }
             Self::File(file) => {
                 buffer.resize(len, 0);
                 file.read_at(offset, buffer)
                     .map_err(|error| match error.kind() {
-                        std::io::ErrorKind::UnexpectedEof => DamageKind::Cut,
+                        std::io::ErrorKind::UnexpectedEof => DamageKind::Truncated,
                         kind => DamageKind::Unreadable(kind),
                     })
             }
@@ -161,73 +164,44 @@ impl Store {
 }
 
 impl Segment {
-    /// A segment whose index is at hand.
-    pub(crate) fn known(id: u64, store: Store, index: Arc<Index>) -> Self {
+    /// Opens a segment of which the index is known.
+    pub(crate) fn with_index(id: u64, store: Store, index: Arc<Index>) -> Self {
         Self { id, store, index }
     }
 
-    /// Opens a segment and reads its index.
-    pub(crate) fn open(id: u64, store: Store) -> Result<Self, Damage> {
-        let index = read_index(id, &store).map_err(|(offset, kind)| Damage {
-            file: FileKind::Segment.name(id),
-            offset,
-            kind,
-        })?;
-        Ok(Self {
-            id,
-            store,
-            index: Arc::new(index),
-        })
-    }
-
-    /// Opens a segment's file.
+    /// Opens a segment's file and reads the index.
     pub(crate) fn open_file(id: u64, disk: &dyn Disk) -> Result<Self, Damage> {
-        let name = FileKind::Segment.name(id);
-        match disk.open(&name) {
-            Ok(file) => Self::open(id, Store::File(file)),
-            Err(error) => {
-                let kind = match error.kind() {
-                    std::io::ErrorKind::NotFound => DamageKind::Missing,
-                    kind => DamageKind::Unreadable(kind),
-                };
-                Err(Damage {
-                    file: name,
-                    offset: 0,
-                    kind,
-                })
-            }
-        }
+        let file = disk
+            .open(&FileKind::Segment.name(id))
+            .map_err(|error| FileKind::Segment.unreadable(id, &error))?;
+        let store = Store::File(file);
+        let index = read_index(id, &store)
+            .map_err(|(offset, kind)| FileKind::Segment.damage(id, offset, kind))?;
+        Ok(Self::with_index(id, store, Arc::new(index)))
     }
 
-    /// Reads the block of a group, if the segment has one.
+    /// Reads the block of a group and checks it. Returns `None` if the segment has none.
     pub(crate) fn block(&self, section: &Section, group: u32) -> Result<Option<Block>, Damage> {
-        let Some(place) = section.block(group) else {
+        let Some(location) = section.block(group) else {
             return Ok(None);
         };
-        let damage = |kind| Damage {
-            file: FileKind::Segment.name(self.id),
-            offset: place.offset,
-            kind,
-        };
+        let offset = location.offset;
+        let damage = |kind| FileKind::Segment.damage(self.id, offset, kind);
         let mut bytes = Vec::new();
         self.store
-            .read(place.offset, place.len as usize, &mut bytes)
+            .read(offset, location.len as usize, &mut bytes)
             .map_err(damage)?;
-        if checksum(FileKind::Segment, self.id, place.offset, &bytes) != place.sum {
+        if checksum(FileKind::Segment, self.id, offset, &bytes) != location.sum {
             return Err(damage(DamageKind::Checksum));
         }
-        let block = Block::read(bytes, section.times.rows)
+        let block = Block::read((self.id, offset), bytes, section.times.rows)
             .map_err(|Malformed| damage(DamageKind::Malformed))?;
-        Ok(Some(Block {
-            file: self.id,
-            offset: place.offset,
-            ..block
-        }))
+        Ok(Some(block))
     }
 
-    /// The groups a section has blocks of.
+    /// Iterates over the groups of which a section has a block.
     pub(crate) fn groups(section: &Section) -> impl Iterator<Item = u32> {
-        section.blocks.iter().map(|place| place.group)
+        section.blocks.iter().map(|block| block.group)
     }
 }
 
@@ -235,7 +209,7 @@ fn read_index(id: u64, store: &Store) -> Result<Index, (u64, DamageKind)> {
     let len = store.len().map_err(|kind| (0, kind))?;
     let least = (HEADER_BYTES + TRAILER_BYTES) as u64;
     if len < least {
-        return Err((len, DamageKind::Cut));
+        return Err((len, DamageKind::Truncated));
     }
     let mut bytes = Vec::new();
     store
@@ -247,7 +221,11 @@ fn read_index(id: u64, store: &Store) -> Result<Index, (u64, DamageKind)> {
         .read(end, TRAILER_BYTES, &mut bytes)
         .map_err(|kind| (end, kind))?;
     let mut trailer = Input::new(&bytes);
-    let mut number = || trailer.u32().map_err(|Malformed| (end, DamageKind::Cut));
+    let mut number = || {
+        trailer
+            .u32()
+            .map_err(|Malformed| (end, DamageKind::Truncated))
+    };
     let (index_len, sum) = (number()?, number()?);
     let Some(start) = end
         .checked_sub(u64::from(index_len))
@@ -273,24 +251,24 @@ fn read_index(id: u64, store: &Store) -> Result<Index, (u64, DamageKind)> {
     }
     Ok(Index {
         catalog: header.catalog,
-        names: header.knows.extent,
+        catalog_blocks: header.extent,
         sections,
     })
 }
 
-/// A block, looked through: its checksum fits.
+/// A block with a valid checksum.
 #[derive(Debug)]
 pub(crate) struct Block {
-    file: u64,
-    offset: u64,
+    /// The id of the segment, and the block's offset in it.
+    location: (u64, u64),
     rows: u32,
     bytes: Vec<u8>,
-    /// Where each slot's chunk is; empty for a slot that has none.
+    /// The range of each slot's chunk in `bytes`, empty for a slot without one.
     chunks: Box<[(u32, u32); GROUP]>,
 }
 
 impl Block {
-    fn read(bytes: Vec<u8>, rows: u32) -> Result<Self, Malformed> {
+    fn read(location: (u64, u64), bytes: Vec<u8>, rows: u32) -> Result<Self, Malformed> {
         let mut input = Input::new(&bytes);
         let used = input.take(16)?;
         let used = u128::from_le_bytes(used.try_into().map_err(|_| Malformed)?);
@@ -310,34 +288,30 @@ impl Block {
             *to += start;
         }
         Ok(Self {
-            file: 0,
-            offset: 0,
+            location,
             rows,
             bytes,
             chunks,
         })
     }
 
-    /// Reads the column of a slot of the group; false when it has none here.
+    /// Reads the column of a slot of the group, which is empty if the block does not have the slot.
     pub(crate) fn column(
         &self,
         slot: usize,
         decoder: &mut Decoder,
         column: &mut Column,
-    ) -> Result<bool, Damage> {
+    ) -> Result<(), Damage> {
         let (from, to) = self.chunks[slot];
         if from == to {
             column.clear();
-            return Ok(false);
+            return Ok(());
         }
         let chunk = &self.bytes[from as usize..to as usize];
-        column
-            .read(decoder, self.rows, chunk)
-            .map_err(|Malformed| Damage {
-                file: FileKind::Segment.name(self.file),
-                offset: self.offset + u64::from(from),
-                kind: DamageKind::Malformed,
-            })?;
-        Ok(true)
+        column.read(decoder, self.rows, chunk).map_err(|Malformed| {
+            let (file, block) = self.location;
+            let offset = block + u64::from(from);
+            FileKind::Segment.damage(file, offset, DamageKind::Malformed)
+        })
     }
 }

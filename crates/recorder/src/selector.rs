@@ -1,15 +1,25 @@
-//! Which series are asked for.
+//! Selection of series.
 
 use std::{fmt, sync::Arc};
 
 use crate::labels::{LabelsRef, NAME};
 
-/// What the caller decides about labels.
+/// A condition on labels that the caller decides.
 type Filter = dyn Fn(LabelsRef<'_>) -> bool + Send + Sync;
 
-/// Which series are asked for: all of its conditions have to hold.
+/// A selection of series: those that meet all of its conditions.
 ///
-/// As in Prometheus, a label that is not there has the empty value.
+/// As in Prometheus, a missing label has the empty value.
+///
+/// ```
+/// use steadfast_recorder::Selector;
+///
+/// let slow = Selector::all()
+///     .name("request_seconds")
+///     .label_not("zone", "east")
+///     .filter(|labels| labels.value("path").is_some_and(|path| path.starts_with("/api/")));
+/// # drop(slow);
+/// ```
 #[derive(Clone, Default)]
 pub struct Selector {
     source: Option<String>,
@@ -18,26 +28,26 @@ pub struct Selector {
 }
 
 impl Selector {
-    /// Every series.
+    /// Selects every series.
     #[must_use]
     pub fn all() -> Self {
         Self::default()
     }
 
-    /// Series of this metric.
+    /// Requires the metric's name.
     #[must_use]
     pub fn name(self, name: &str) -> Self {
         self.label(NAME, name)
     }
 
-    /// Series of this source.
+    /// Requires the source.
     #[must_use]
     pub fn source(mut self, name: &str) -> Self {
         self.source = Some(name.to_owned());
         self
     }
 
-    /// Series whose label has this value.
+    /// Requires that the label has this value.
     #[must_use]
     pub fn label(mut self, name: &str, value: &str) -> Self {
         self.matchers
@@ -45,7 +55,7 @@ impl Selector {
         self
     }
 
-    /// Series whose label has any other value.
+    /// Requires that the label has any other value.
     #[must_use]
     pub fn label_not(mut self, name: &str, value: &str) -> Self {
         self.matchers
@@ -53,7 +63,8 @@ impl Selector {
         self
     }
 
-    /// Series of which the caller says so; regular expressions, for one. Asked after everything else.
+    /// Requires that `filter` returns true, for regular expressions for example. It is called only if
+    /// all other conditions hold.
     #[must_use]
     pub fn filter(
         mut self,
@@ -66,11 +77,11 @@ impl Selector {
         self
     }
 
-    pub(crate) fn takes_source(&self, name: &str) -> bool {
+    pub(crate) fn matches_source(&self, name: &str) -> bool {
         self.source.as_ref().is_none_or(|source| source == name)
     }
 
-    pub(crate) fn takes(&self, labels: LabelsRef<'_>) -> bool {
+    pub(crate) fn matches(&self, labels: LabelsRef<'_>) -> bool {
         let matches = |(name, value, equal): &(String, String, bool)| {
             (labels.value(name).unwrap_or_default() == value) == *equal
         };

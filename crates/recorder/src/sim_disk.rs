@@ -1,4 +1,4 @@
-//! A disk in memory that fails when told to, and knows what a crash or a power cut leaves.
+//! A disk in memory that fails on demand and tracks the state after a crash or a power cut.
 
 use std::{
     collections::BTreeMap,
@@ -8,7 +8,7 @@ use std::{
 
 use crate::disk::{Disk, DiskFile};
 
-/// A change of the disk, for replaying a crash at any point.
+/// A change of the disk. Replaying some of them simulates a crash.
 #[derive(Clone, Debug)]
 pub(crate) enum Change {
     Create(String),
@@ -23,12 +23,12 @@ pub(crate) type Files = BTreeMap<String, Vec<u8>>;
 #[derive(Debug, Default)]
 struct Inner {
     files: BTreeMap<String, Arc<Mutex<Content>>>,
-    /// What is durable: names and, per file, bytes.
+    /// The files that survive a power cut.
     durable_names: BTreeMap<String, Arc<Mutex<Content>>>,
     changes: Vec<Change>,
-    /// Bytes that may still be written.
-    room: Option<u64>,
-    /// Operations until one fails.
+    /// The free space in bytes, unlimited if `None`.
+    free: Option<u64>,
+    /// The number of operations until one fails.
     fail_in: Option<u32>,
     fail_sync: bool,
 }
@@ -40,7 +40,7 @@ struct Content {
     durable: Vec<u8>,
 }
 
-/// The disk.
+/// A simulated disk.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct SimDisk {
     inner: Arc<Mutex<Inner>>,
@@ -87,7 +87,7 @@ impl SimDisk {
             .collect()
     }
 
-    /// What a power cut leaves when nothing that was not synced reached the disk.
+    /// Returns the files after a power cut that lost everything not synced.
     pub(crate) fn durable(&self) -> Files {
         let inner = self.lock();
         let names = inner.durable_names.iter();
@@ -100,8 +100,8 @@ impl SimDisk {
         self.lock().changes.clone()
     }
 
-    pub(crate) fn set_room(&self, room: Option<u64>) {
-        self.lock().room = room;
+    pub(crate) fn set_free(&self, free: Option<u64>) {
+        self.lock().free = free;
     }
 
     pub(crate) fn fail_in(&self, operations: Option<u32>) {
@@ -126,7 +126,7 @@ impl SimDisk {
     }
 }
 
-/// What the disk is after these changes, and `cut` bytes of the next if it is a write.
+/// Applies a change to files. Of a write only the first `cut` bytes, if given.
 pub(crate) fn apply(files: &mut Files, change: &Change, cut: Option<usize>) {
     match change {
         Change::Create(name) => {
@@ -243,17 +243,17 @@ impl DiskFile for SimFile {
     }
 
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        // A full disk takes what fits and then refuses.
+        // A full disk writes the part that fits before it fails.
         let fits = self
             .disk
             .lock()
-            .room
-            .map_or(bytes.len(), |room| bytes.len().min(room as usize));
+            .free
+            .map_or(bytes.len(), |free| bytes.len().min(free as usize));
         let name = self.content.lock().unwrap().name.clone();
         self.disk
             .note(Change::Write(name.clone(), offset, bytes[..fits].to_vec()))?;
-        if let Some(room) = &mut self.disk.lock().room {
-            *room -= fits as u64;
+        if let Some(free) = &mut self.disk.lock().free {
+            *free -= fits as u64;
         }
         let mut files = Files::from([(
             name.clone(),

@@ -1,62 +1,62 @@
-//! The recorder in numbers.
+//! Statistics of a recorder.
 
-/// What a recorder has and did.
+/// The current size of a record, and counters.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Stats {
-    /// Bytes it may have.
+    /// Maximum size of the record in bytes.
     pub budget: u64,
-    /// Bytes it has: of files, as the file system counts them, or of memory. Never above the budget.
+    /// Bytes in use: whole file system blocks of files, or memory. Never above the budget.
     pub used: u64,
-    /// Bytes of the head's file; 0 in memory.
+    /// Bytes of the current head.
     pub head: u64,
     /// Bytes of the current catalog.
     pub catalog: u64,
-    /// Bytes in memory, by what is counted: slots, catalog, rows that are not sealed.
+    /// Bytes of memory: slots, catalog, and rows that are not sealed yet.
     pub memory: u64,
-    /// Sources there are.
+    /// Number of sources.
     pub sources: usize,
-    /// Series of each source's newest scrape.
+    /// Series in the newest scrapes of all sources.
     pub series: usize,
-    /// Parts the record consists of.
+    /// Parts that the record consists of, the head included.
     pub parts: usize,
     /// Time of the oldest data, Unix milliseconds.
     pub oldest: Option<i64>,
-    /// Parts that left to make room.
+    /// Parts evicted to free space since the record was opened.
     pub evicted_parts: u64,
-    /// What happened since it was opened.
+    /// Counters since the record was opened.
     pub counters: Counters,
 }
 
-/// What happened since a recorder was opened.
+/// Counters since a record was opened.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Counters {
     /// Scrapes recorded.
     pub scrapes: u64,
-    /// Scrapes recorded as missed.
+    /// Scrapes recorded as failed.
     pub missed: u64,
     /// Samples recorded.
     pub samples: u64,
-    /// Samples that came a second time in a scrape and were left out.
+    /// Values dropped because their series already had one in the scrape.
     pub duplicates: u64,
-    /// Series refused for want of room.
+    /// Series rejected because the budget could not hold their definitions.
     pub series_refused: u64,
-    /// Scrapes that could not be written.
+    /// Commits that failed.
     pub write_errors: u64,
-    /// Times a part could not be sealed, or not be made durable.
+    /// Failed attempts to seal a part or to make it durable.
     pub seal_errors: u64,
-    /// Segments made.
+    /// Heads sealed into segments.
     pub sealed: u64,
-    /// Catalogs begun anew.
+    /// Catalogs started to drop dead definitions.
     pub catalogs: u64,
     /// Bytes written to files.
     pub bytes_written: u64,
 }
 
 impl Stats {
-    /// Those of two records together.
-    pub(crate) fn with(self, other: Self) -> Self {
+    /// Adds the statistics of another record.
+    pub(crate) fn merge(self, other: Self) -> Self {
         let (a, b) = (self.counters, other.counters);
         Self {
             budget: self.budget + other.budget,

@@ -72,7 +72,7 @@ fn check_newest(recorder: &Recorder, model: &Model) {
 }
 
 #[test]
-fn fodc_o25_in_files_the_budget_holds_while_series_churn() {
+fn budget_holds_in_files_while_series_churn() {
     for (replaced, series) in [(0, 200), (2, 200), (30, 100), (100, 60)] {
         let dir = tempfile::tempdir().unwrap();
         let (mut recorder, _) = Recorder::open(dir.path(), options(200 << 10)).unwrap();
@@ -96,7 +96,7 @@ fn fodc_o25_in_files_the_budget_holds_while_series_churn() {
 }
 
 #[test]
-fn fodc_o25_in_memory_the_budget_holds_while_series_churn() {
+fn budget_holds_in_memory_while_series_churn() {
     for (replaced, series) in [(0, 200), (2, 200), (30, 100), (100, 60)] {
         let mut recorder = Recorder::in_memory(options(200 << 10)).unwrap();
         let model = churn(&mut recorder, 300, series, replaced, |recorder| {
@@ -108,7 +108,7 @@ fn fodc_o25_in_memory_the_budget_holds_while_series_churn() {
 }
 
 #[test]
-fn the_name_of_a_vanished_series_leaves_after_its_last_data() {
+fn definition_of_a_vanished_series_is_dropped_after_its_data() {
     let dir = tempfile::tempdir().unwrap();
     let (mut recorder, _) = Recorder::open(dir.path(), options(128 << 10)).unwrap();
     let mut model = Model::default();
@@ -151,7 +151,7 @@ fn the_name_of_a_vanished_series_leaves_after_its_last_data() {
 }
 
 #[test]
-fn a_bomb_of_labels_costs_what_is_old_and_is_refused_when_it_is_too_much() {
+fn label_bomb_evicts_old_data_and_is_then_rejected() {
     let dir = tempfile::tempdir().unwrap();
     let budget = 1 << 20;
     let (mut recorder, _) = Recorder::open(dir.path(), options(budget)).unwrap();

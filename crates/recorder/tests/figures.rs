@@ -12,7 +12,7 @@ mod dataset;
 
 use std::{path::Path, time::Instant};
 
-use steadfast_recorder::{Meta, Options, Recorder, Selector, SeriesId, open_read_only};
+use steadfast_recorder::{Meta, Options, Recorder, Selector, SeriesId};
 
 /// Bytes of a directory's files: of those that hold definitions, and of the others.
 fn bytes_of(dir: &Path) -> (u64, u64) {
@@ -33,7 +33,7 @@ fn bytes_of(dir: &Path) -> (u64, u64) {
 }
 
 #[test]
-fn req_f10_an_hour_of_real_exporters_costs_half_a_byte_per_sample_and_is_what_was_scraped() {
+fn hour_of_real_exporters_takes_half_a_byte_per_sample() {
     let sources = dataset::read(
         &std::fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/real.pco")).unwrap(),
     );
@@ -95,7 +95,7 @@ fn req_f10_an_hour_of_real_exporters_costs_half_a_byte_per_sample_and_is_what_wa
         "5,000 series at a second in 64 MiB: {hours} hours"
     );
     drop(recorder);
-    let (reader, opened) = open_read_only(dir.path()).unwrap();
+    let (reader, opened) = Recorder::open_read_only(dir.path()).unwrap();
     assert_eq!((&opened.damage, reader.check()), (&Vec::new(), Vec::new()));
     let mut found = 0;
     for (index, source) in sources.iter().enumerate() {
@@ -133,7 +133,7 @@ fn req_f10_an_hour_of_real_exporters_costs_half_a_byte_per_sample_and_is_what_wa
 }
 
 #[test]
-fn req_f10_a_busy_service_costs_at_most_a_byte_per_sample() {
+fn busy_service_takes_at_most_a_byte_per_sample() {
     let labels = busy::Busy::labels().unwrap();
     let mut busy = busy::Busy::new();
     let dir = tempfile::tempdir().unwrap();

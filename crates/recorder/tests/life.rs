@@ -10,7 +10,6 @@ use std::{collections::BTreeMap, time::Instant};
 
 use steadfast_recorder::{
     Kind, Labels, LimitError, Meta, NAME, OpenError, Options, Recorder, Selector, SetOutcome,
-    open_read_only,
 };
 use support::{labels, latest, meta, windows};
 
@@ -19,7 +18,7 @@ fn recorder() -> Recorder {
 }
 
 #[test]
-fn the_first_value_of_a_series_in_a_scrape_wins_and_the_rest_is_counted() {
+fn first_value_in_a_scrape_wins_and_others_are_counted() {
     let mut recorder = recorder();
     let source = recorder.source("a").unwrap();
     let id = recorder.series(source, &labels(1), &meta(1)).unwrap();
@@ -42,7 +41,7 @@ fn the_first_value_of_a_series_in_a_scrape_wins_and_the_rest_is_counted() {
 }
 
 #[test]
-fn fodc_o22_a_vanished_series_is_not_latest_and_a_missed_scrape_leaves_nothing_latest() {
+fn vanished_series_and_missed_scrapes_are_not_latest() {
     let mut recorder = recorder();
     let source = recorder.source("a").unwrap();
     for (time, series) in [(1_000, vec![1, 2]), (2_000, vec![2, 3])] {
@@ -74,7 +73,7 @@ fn fodc_o22_a_vanished_series_is_not_latest_and_a_missed_scrape_leaves_nothing_l
 }
 
 #[test]
-fn a_scrape_that_is_dropped_leaves_no_trace() {
+fn dropped_scrape_leaves_no_trace() {
     let mut recorder = recorder();
     let source = recorder.source("a").unwrap();
     let mut scrape = recorder.scrape(source, 1_000);
@@ -96,7 +95,7 @@ fn a_scrape_that_is_dropped_leaves_no_trace() {
 }
 
 #[test]
-fn an_id_whose_series_is_gone_is_stale_and_never_another_series() {
+fn id_of_a_vanished_series_never_denotes_another() {
     let mut options = Options::default();
     options.budget = 256 << 10;
     let mut recorder = Recorder::in_memory(options).unwrap();
@@ -144,7 +143,7 @@ fn an_id_whose_series_is_gone_is_stale_and_never_another_series() {
 }
 
 #[test]
-fn a_clock_that_is_set_back_leaves_every_value_at_its_time() {
+fn values_keep_their_time_when_the_clock_is_set_back() {
     let mut recorder = recorder();
     let source = recorder.source("a").unwrap();
     for (time, value) in [
@@ -188,7 +187,7 @@ fn a_clock_that_is_set_back_leaves_every_value_at_its_time() {
 }
 
 #[test]
-fn times_of_lines_are_kept_only_when_they_are_honoured() {
+fn line_timestamps_are_stored_only_if_honored() {
     for honored in [false, true] {
         let mut options = Options::default();
         options.honor_timestamps = honored;
@@ -223,7 +222,7 @@ fn times_of_lines_are_kept_only_when_they_are_honoured() {
 }
 
 #[test]
-fn what_is_said_about_a_metric_may_change() {
+fn changed_meta_becomes_visible() {
     let mut recorder = recorder();
     let source = recorder.source("a").unwrap();
     let before = Meta {
@@ -256,7 +255,7 @@ fn what_is_said_about_a_metric_may_change() {
 }
 
 #[test]
-fn a_selector_takes_what_prometheus_would() {
+fn selector_matches_like_prometheus() {
     let mut recorder = recorder();
     for name in ["a", "b"] {
         let source = recorder.source(name).unwrap();
@@ -312,7 +311,7 @@ fn a_selector_takes_what_prometheus_would() {
 }
 
 #[test]
-fn a_reader_sees_what_was_recorded_when_it_was_made() {
+fn reader_sees_the_state_of_its_creation() {
     let mut recorder = recorder();
     let source = recorder.source("a").unwrap();
     let mut readers = Vec::new();
@@ -347,7 +346,7 @@ fn a_reader_sees_what_was_recorded_when_it_was_made() {
 }
 
 #[test]
-fn a_directory_has_one_recorder_and_any_number_of_readers() {
+fn directory_has_one_recorder_and_many_readers() {
     let dir = tempfile::tempdir().unwrap();
     let (mut recorder, _) = Recorder::open(dir.path(), Options::default()).unwrap();
     let again = Recorder::open(dir.path(), Options::default());
@@ -358,7 +357,7 @@ fn a_directory_has_one_recorder_and_any_number_of_readers() {
         let id = scrape.series(&labels(1), &meta(1)).unwrap();
         scrape.set(id, n as f64, None);
         scrape.commit().unwrap();
-        let (reader, opened) = open_read_only(dir.path()).unwrap();
+        let (reader, opened) = Recorder::open_read_only(dir.path()).unwrap();
         assert_eq!(
             (opened.newest, &opened.damage),
             (Some(n * 1_000), &Vec::new())
@@ -377,7 +376,7 @@ fn a_directory_has_one_recorder_and_any_number_of_readers() {
 }
 
 #[test]
-fn sealing_and_syncing_can_be_done_on_other_threads() {
+fn sealing_and_syncing_run_on_other_threads() {
     let dir = tempfile::tempdir().unwrap();
     let mut options = Options::default();
     options.head_scrapes = 20;
@@ -410,7 +409,7 @@ fn sealing_and_syncing_can_be_done_on_other_threads() {
         assert!(!recorder.sync_due(now));
     }
     assert!(recorder.stats().counters.sealed >= 4);
-    let (reader, opened) = open_read_only(dir.path()).unwrap();
+    let (reader, opened) = Recorder::open_read_only(dir.path()).unwrap();
     assert_eq!((&opened.damage, reader.check()), (&Vec::new(), Vec::new()));
     for reader in [reader, recorder.reader()] {
         let windows = windows(&reader, "a", (0, i64::MAX));
@@ -424,7 +423,7 @@ fn sealing_and_syncing_can_be_done_on_other_threads() {
 }
 
 #[test]
-fn what_is_too_small_or_too_much_is_refused_by_name() {
+fn limits_are_reported_by_name() {
     let mut options = Options::default();
     options.budget = 1_000;
     assert!(matches!(

@@ -9,7 +9,7 @@ mod support;
 use std::{collections::BTreeMap, time::Instant};
 
 use proptest::{collection::vec, prelude::*};
-use steadfast_recorder::{Options, Recorder, open_read_only};
+use steadfast_recorder::{Options, Recorder};
 use support::{Model, Reading, latest, record, windows};
 
 /// What happens to a source at one scrape.
@@ -133,7 +133,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
 
     #[test]
-    fn fodc_o17_every_value_has_the_time_it_was_scraped_at(
+    fn recorded_values_have_the_time_of_their_scrape(
         story in story(), head in 1..40_u32, from in 0..120_000_i64, length in 0..60_000_i64,
     ) {
         let mut recorder = Recorder::in_memory(options(head)).unwrap();
@@ -147,7 +147,7 @@ proptest! {
     }
 
     #[test]
-    fn req_x9_a_record_in_files_is_the_same_read_beside_after_and_continued(
+    fn record_in_files_reads_the_same_during_and_after_writing(
         story in story(), head in 1..40_u32, again in vec(any::<bool>(), 120),
     ) {
         let dir = tempfile::tempdir().unwrap();
@@ -168,7 +168,7 @@ proptest! {
         }
         let recorder = recorder.unwrap();
         check(&recorder.reader(), &model, &[(1_700_000_030_000, 1_700_000_060_000)]);
-        let (reader, opened) = open_read_only(dir.path()).unwrap();
+        let (reader, opened) = Recorder::open_read_only(dir.path()).unwrap();
         prop_assert_eq!(&opened.damage, &[]);
         check(&reader, &model, &[(1_700_000_030_000, 1_700_000_060_000)]);
         let on_disk: u64 = std::fs::read_dir(dir.path()).unwrap().map(|file| file.unwrap().metadata().unwrap().len()).sum();

@@ -12,7 +12,6 @@ use std::{collections::BTreeMap, path::Path, time::Instant};
 use proptest::prelude::*;
 use steadfast_recorder::{
     Labels, Meta, NAME, OpenError, Options, Reader, Recorder, RecorderId, Recorders, Selector,
-    open_read_only,
 };
 use support::{Model, Random, Reading, on_disk, record, windows};
 
@@ -117,7 +116,7 @@ fn calm_beside_a_bomb(mut recorders: Recorders, dir: Option<&Path>) -> usize {
 }
 
 #[test]
-fn a_source_whose_series_churn_does_not_push_out_the_share_of_another_in_files() {
+fn churn_in_files_does_not_evict_the_share_of_another() {
     let (alone, together) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let alone = kept_alone(BUDGET / 4, Some(alone.path()));
     let (recorders, _) = Recorders::open(together.path(), options(BUDGET)).unwrap();
@@ -127,7 +126,7 @@ fn a_source_whose_series_churn_does_not_push_out_the_share_of_another_in_files()
 }
 
 #[test]
-fn a_source_whose_series_churn_does_not_push_out_the_share_of_another_in_memory() {
+fn churn_in_memory_does_not_evict_the_share_of_another() {
     let alone = kept_alone(BUDGET / 4, None);
     let recorders = Recorders::in_memory(options(BUDGET)).unwrap();
     let beside = calm_beside_a_bomb(recorders, None);
@@ -135,7 +134,7 @@ fn a_source_whose_series_churn_does_not_push_out_the_share_of_another_in_memory(
 }
 
 #[test]
-fn what_nobody_is_guaranteed_goes_to_the_newest() {
+fn unreserved_budget_goes_to_the_newest_data() {
     let dir = tempfile::tempdir().unwrap();
     let (mut recorders, _) = Recorders::open(dir.path(), options(BUDGET)).unwrap();
     let names = ["large", "medium", "small"];
@@ -165,17 +164,19 @@ fn what_nobody_is_guaranteed_goes_to_the_newest() {
 }
 
 #[test]
-fn records_of_earlier_names_stay_until_room_is_needed_and_then_go_with_their_directories() {
+fn records_of_earlier_names_are_evicted_oldest_first() {
     let dir = tempfile::tempdir().unwrap();
     let mut model = Model::default();
     let mut random = Random(7);
-    // One as a lone recorder left it, in the directory itself.
-    let (mut lone, _) = Recorder::open(dir.path(), options(256 << 10)).unwrap();
+    // The oldest record, of an endpoint that is not configured any more.
+    let (mut recorders, _) = Recorders::open(dir.path(), options(256 << 10)).unwrap();
+    let old = recorders.recorder("old").unwrap();
     for step in 0..50 {
         let reading = random_reading(&mut random, step, 0..60);
-        record(&mut lone, &mut model, "lone", &reading);
+        let mut guard = recorders.reserve(old, 60);
+        record(&mut guard, &mut model, "old", &reading);
     }
-    drop(lone);
+    drop(recorders);
     let (mut recorders, _) = Recorders::open(dir.path(), options(256 << 10)).unwrap();
     let (a, b) = (
         recorders.recorder("a").unwrap(),
@@ -194,16 +195,16 @@ fn records_of_earlier_names_stay_until_room_is_needed_and_then_go_with_their_dir
     }
     drop(recorders);
 
-    let (reader, opened) = open_read_only(dir.path()).unwrap();
+    let (reader, opened) = Recorders::open_read_only(dir.path()).unwrap();
     assert_eq!(opened.damage, []);
     assert!(opened.parts >= 3);
     assert_eq!((opened.oldest, opened.newest), (Some(0), Some(99_000)));
-    for name in ["lone", "a", "b"] {
+    for name in ["old", "a", "b"] {
         assert_eq!(kept(&reader, &model, name), 50);
     }
     let (mut recorders, _) = Recorders::open(dir.path(), options(256 << 10)).unwrap();
     let b = recorders.recorder("b").unwrap();
-    for name in ["lone", "a", "b"] {
+    for name in ["old", "a", "b"] {
         assert_eq!(kept(&recorders.reader(), &model, name), 50);
     }
     let mut order = Vec::new();
@@ -213,14 +214,14 @@ fn records_of_earlier_names_stay_until_room_is_needed_and_then_go_with_their_dir
         if step % 10 == 0 {
             recorders.sync(Instant::now()).unwrap();
             let reader = recorders.reader();
-            for name in ["lone", "a"] {
+            for name in ["old", "a"] {
                 if !order.contains(&name) && kept(&reader, &model, name) == 0 {
                     order.push(name);
                 }
             }
         }
     }
-    assert_eq!(order, ["lone", "a"], "the oldest first");
+    assert_eq!(order, ["old", "a"], "the oldest first");
     assert!(recorders.stats_of(b).evicted_parts > 0);
     let mut names: Vec<_> = std::fs::read_dir(dir.path())
         .unwrap()
@@ -231,7 +232,7 @@ fn records_of_earlier_names_stay_until_room_is_needed_and_then_go_with_their_dir
 }
 
 #[test]
-fn a_smaller_budget_holds_from_the_opening_on() {
+fn smaller_budget_holds_from_opening_on() {
     let dir = tempfile::tempdir().unwrap();
     let (mut model, mut random) = (Model::default(), Random(7));
     let (mut recorders, _) = Recorders::open(dir.path(), options(BUDGET)).unwrap();
@@ -272,7 +273,7 @@ fn a_smaller_budget_holds_from_the_opening_on() {
 }
 
 #[test]
-fn a_budget_is_too_small_for_too_many() {
+fn budget_limits_the_number_of_recorders() {
     let mut recorders = Recorders::in_memory(options(200 << 10)).unwrap();
     for n in 0..3 {
         recorders.recorder(&n.to_string()).unwrap();
@@ -284,7 +285,7 @@ fn a_budget_is_too_small_for_too_many() {
 }
 
 #[test]
-fn one_at_a_time_writes_to_a_directory() {
+fn second_recorders_in_a_directory_are_rejected() {
     let dir = tempfile::tempdir().unwrap();
     let (recorders, _) = Recorders::open(dir.path(), options(BUDGET)).unwrap();
     let second = Recorders::open(dir.path(), options(BUDGET)).unwrap_err();
@@ -294,7 +295,7 @@ fn one_at_a_time_writes_to_a_directory() {
 }
 
 #[test]
-fn damage_is_told_with_the_directory_it_is_in_and_spares_the_others() {
+fn damage_is_reported_with_its_directory() {
     let dir = tempfile::tempdir().unwrap();
     let (mut model, mut random) = (Model::default(), Random(7));
     let (mut recorders, _) = Recorders::open(dir.path(), options(BUDGET)).unwrap();
@@ -317,7 +318,7 @@ fn damage_is_told_with_the_directory_it_is_in_and_spares_the_others() {
     bytes[middle] ^= 1;
     std::fs::write(&head, bytes).unwrap();
 
-    let (reader, opened) = open_read_only(dir.path()).unwrap();
+    let (reader, opened) = Recorders::open_read_only(dir.path()).unwrap();
     let file = "a.record/0000000000000001.head";
     assert_eq!(opened.damage.len(), 1);
     assert_eq!(opened.damage[0].file, file);
@@ -384,7 +385,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(32))]
 
     #[test]
-    fn together_they_never_have_more_and_each_has_its_newest(steps in steps(), files in any::<bool>()) {
+    fn shared_budget_holds_and_newest_data_stays(steps in steps(), files in any::<bool>()) {
         let budget = 400 << 10;
         let dir = tempfile::tempdir().unwrap();
         let open = || if files {

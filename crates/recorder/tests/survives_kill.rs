@@ -17,9 +17,7 @@ use std::{
     time::Instant,
 };
 
-use steadfast_recorder::{
-    Labels, Meta, NAME, Options, Reader, RecorderId, Recorders, Selector, open_read_only,
-};
+use steadfast_recorder::{Labels, Meta, NAME, Options, Reader, RecorderId, Recorders, Selector};
 
 const DIR: &str = "STEADFAST_TEST_RECORD_DIR";
 /// Scraped each time.
@@ -124,7 +122,7 @@ fn record_and_kill(dir: &Path, after: u64) -> Option<i64> {
 }
 
 #[test]
-fn req_x9_killed_at_any_instant_the_record_has_every_scrape_that_was_finished() {
+fn kill_at_any_instant_keeps_every_committed_scrape() {
     let dir = tempfile::tempdir().unwrap();
     let kills = std::env::var("STEADFAST_KILLS").map_or(25, |kills| kills.parse().unwrap());
     let mut random = 0x9e37_79b9_7f4a_7c15_u64;
@@ -134,7 +132,7 @@ fn req_x9_killed_at_any_instant_the_record_has_every_scrape_that_was_finished() 
         random ^= random >> 7;
         random ^= random << 17;
         let finished = record_and_kill(dir.path(), 1 + random % 150).or(before);
-        let (reader, opened) = open_read_only(dir.path()).unwrap();
+        let (reader, opened) = Recorders::open_read_only(dir.path()).unwrap();
         assert_eq!(opened.damage, [], "kill {kill}");
         assert_eq!(reader.check(), [], "kill {kill}");
         let (_, most) = reader.span().unwrap();

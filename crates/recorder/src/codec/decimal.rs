@@ -1,17 +1,18 @@
-//! Values that were written as decimals, as the integers they are when the point is moved.
+//! Conversion of values that were written as decimals to integers, by a shift of the decimal point.
 
-/// Powers of ten that a double holds exactly, as far as exporters use them.
+/// The powers of ten that exporters use. A double holds each exactly.
 const POWERS: [f64; 13] = [
     1.0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12,
 ];
 
-/// Up to here every integer is a double.
+/// Every integer up to here is a double.
 const EXACT: f64 = 9_007_199_254_740_992.0;
 
-/// The integer `bits` is, when multiplied by ten to the `exponent`.
+/// Multiplies a value by ten to the `exponent`. Returns the integer if dividing it restores the value
+/// bit for bit.
 ///
-/// Exact both ways: a division of two exact doubles is the double nearest to their quotient, and so
-/// is a decimal that was parsed.
+/// This holds for every decimal of few digits: parsing yields the double nearest to the decimal, and so
+/// does dividing one exact double by another.
 fn scaled(bits: u64, exponent: usize) -> Option<i64> {
     let value = f64::from_bits(bits);
     let moved = (value * POWERS[exponent]).round();
@@ -22,13 +23,13 @@ fn scaled(bits: u64, exponent: usize) -> Option<i64> {
     }
 }
 
-/// The double of an integer and an exponent.
+/// Divides an integer by ten to the `exponent`.
 fn restored(integer: i64, exponent: usize) -> u64 {
     (integer as f64 / POWERS[exponent]).to_bits()
 }
 
-/// Finds the least exponent at which all values are integers and puts those into `integers`.
-/// Nothing when there is none: NaN, infinities, negative zero, or more digits.
+/// Finds the smallest exponent that turns all values into integers, and puts these into `integers`.
+/// Returns `None` if there is none: for NaN, infinities, negative zero, and too many digits.
 pub(super) fn to_integers(values: &[u64], integers: &mut Vec<i64>) -> Option<u8> {
     integers.clear();
     let mut exponent = 0;
@@ -46,7 +47,7 @@ pub(super) fn to_integers(values: &[u64], integers: &mut Vec<i64>) -> Option<u8>
     Some(exponent as u8)
 }
 
-/// Appends the doubles of `integers`; nothing for an exponent that is none.
+/// Appends the values of `integers`. Returns `None` if the exponent is invalid.
 pub(super) fn to_values(integers: &[i64], exponent: u8, values: &mut Vec<u64>) -> Option<()> {
     let exponent = usize::from(exponent);
     match exponent {

@@ -1,4 +1,4 @@
-//! The second stage: pco, for columns that stay large after the first.
+//! The second stage: pco, for chunks that stay large after the first.
 
 use pco::{
     ChunkConfig,
@@ -8,14 +8,13 @@ use pco::{
 
 use crate::bytes::Malformed;
 
-/// pco's own levels go to 12; 8 is its default, and what each level above it saves here is below
-/// a hundredth.
+/// pco's default. Each level above it, up to 12, saves less than 1 % here.
 const LEVEL: usize = 8;
 
-/// Fewer numbers than this do not pay for pco's own header.
+/// The count from which savings can exceed pco's own header.
 pub(super) const NUMBERS_MIN: usize = 48;
 
-/// Appends `values`; nothing when pco does not take them.
+/// Appends compressed `values`. Returns `None` if pco rejects them.
 pub(super) fn put<T: Number>(out: &mut Vec<u8>, values: &[T]) -> Option<()> {
     let start = out.len();
     let config = ChunkConfig::default().with_compression_level(LEVEL);
@@ -35,7 +34,7 @@ pub(super) fn put<T: Number>(out: &mut Vec<u8>, values: &[T]) -> Option<()> {
     Some(())
 }
 
-/// Reads `count` numbers, all of `bytes`.
+/// Decompresses all of `bytes`, which must be `count` numbers.
 pub(super) fn read<T: Number>(bytes: &[u8], count: usize) -> Result<Vec<T>, Malformed> {
     let read = || -> pco::errors::PcoResult<Option<Vec<T>>> {
         let (file, rest) = FileDecompressor::new(bytes)?;

@@ -1,12 +1,12 @@
-//! Integers in as few bits as a block of them needs: each block keeps its least value and the width
-//! of what the others are above it.
+//! Bit packing of integers by block: a block has its least value, and for each integer its distance to
+//! that, in as many bits as the largest distance needs.
 
 use crate::bytes::{Input, Malformed, put_signed, unzigzag, varint_len, zigzag};
 
-/// Integers per block. A burst widens its own block only.
+/// Integers per block. An outlier widens its own block only.
 const BLOCK: usize = 128;
 
-/// Bytes [`put_packed`] writes for `values`.
+/// Returns the number of bytes that [`put_packed`] writes for `values`.
 pub(super) fn packed_len(values: &[i64]) -> usize {
     values
         .chunks(BLOCK)
@@ -34,7 +34,7 @@ pub(super) fn put_packed(out: &mut Vec<u8>, values: &[i64]) {
     }
 }
 
-/// Reads `count` integers and appends them to `values`.
+/// Appends `count` integers to `values`.
 pub(super) fn read_packed(
     input: &mut Input<'_>,
     count: usize,
@@ -61,7 +61,7 @@ pub(super) fn read_packed(
     Ok(())
 }
 
-/// The least value of a block and the bits of the widest distance to it.
+/// Returns the least value of a block, and the bits of the largest distance to it.
 fn frame(block: &[i64]) -> (i64, u32) {
     let least = block.iter().copied().min().unwrap_or_default();
     let most = block.iter().copied().max().unwrap_or_default();
@@ -89,7 +89,7 @@ fn read_bits(bytes: &[u8], width: u32, count: usize, mut take: impl FnMut(u64)) 
     let mask = u64::MAX >> (64 - width);
     let mut index = 0;
     if width <= 56 {
-        // Eight bytes at any bit offset hold 56 bits or more of what begins there.
+        // Any eight bytes hold at least 57 bits from a bit offset in the first byte on.
         while index < count {
             let bit = index * width as usize;
             let Some(window) = bytes.get(bit / 8..bit / 8 + 8) else {
@@ -116,7 +116,7 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn integers_of_any_width_come_back(
+        fn integers_of_any_width_round_trip(
             values in proptest::collection::vec(proptest::prelude::any::<i64>(), 0..300),
             shift in 0..64_u32,
         ) {

@@ -22,7 +22,7 @@ fn bits(values: impl IntoIterator<Item = f64>) -> Vec<u64> {
     values.into_iter().map(f64::to_bits).collect()
 }
 
-/// Values as exporters have them, and such as nobody has.
+/// Values that exporters have, and extreme ones.
 fn value() -> impl Strategy<Value = u64> {
     prop_oneof![
         any::<u64>(),
@@ -37,7 +37,7 @@ fn value() -> impl Strategy<Value = u64> {
     ]
 }
 
-/// A column in which values stay for a while.
+/// A column in which values repeat.
 fn column() -> impl Strategy<Value = Vec<u64>> {
     let alike = prop_oneof![
         vec((value(), 1..20_usize), 1..40),
@@ -66,18 +66,18 @@ fn column() -> impl Strategy<Value = Vec<u64>> {
 
 proptest! {
     #[test]
-    fn every_value_comes_back_bit_for_bit(values in column()) {
+    fn values_round_trip_bit_for_bit(values in column()) {
         check(&values);
     }
 
     #[test]
-    fn a_counter_comes_back(steps in vec(0..100_000_u64, 1..1024), from in 0..(1_u64 << 52)) {
+    fn counters_round_trip(steps in vec(0..100_000_u64, 1..1024), from in 0..(1_u64 << 52)) {
         let mut counter = from;
         check(&bits(steps.iter().map(|step| { counter += step; counter as f64 })));
     }
 
     #[test]
-    fn damage_is_an_error_or_other_values_but_never_a_panic(values in column(), at in any::<prop::sample::Index>(), mask in 1..=u8::MAX) {
+    fn damaged_chunk_does_not_panic(values in column(), at in any::<prop::sample::Index>(), mask in 1..=u8::MAX) {
         let mut bytes = encoded(&values);
         let at = at.index(bytes.len());
         bytes[at] ^= mask;
@@ -92,7 +92,7 @@ proptest! {
 }
 
 #[test]
-fn what_is_constant_or_even_costs_next_to_nothing() {
+fn constant_and_linear_columns_take_few_bytes() {
     assert_eq!(check(&[f64::NAN.to_bits(); 1024]), 5);
     assert_eq!(check(&bits([0.0; 1024])), 3);
     assert!(check(&bits((0..1024).map(f64::from))) < 32);
@@ -104,7 +104,7 @@ fn what_is_constant_or_even_costs_next_to_nothing() {
 }
 
 #[test]
-fn a_single_value_of_any_kind_is_a_column() {
+fn single_value_of_any_kind_round_trips() {
     for value in [
         0.0,
         -0.0,

@@ -1,10 +1,9 @@
-//! Bit patterns as what changed against the one before, after the scheme of Gorilla (Pelkonen et
-//! al., VLDB 2015): a zero bit for no change, else the changed bits, in the window of the change
-//! before if they fit it.
+//! XOR compression of bit patterns, after Gorilla (Pelkonen et al., VLDB 2015): a zero bit for no
+//! change, otherwise the changed bits, in the window of the last change if they fit into it.
 
 use crate::bytes::Malformed;
 
-/// Writes bits, lowest first.
+/// A writer of bits, lowest first.
 #[derive(Default)]
 struct Bits {
     held: u128,
@@ -64,7 +63,7 @@ pub(super) fn put(out: &mut Vec<u8>, values: &[u64]) {
         }
         let (trailing, leading) = (change.trailing_zeros(), change.leading_zeros());
         let own = 64 - leading - trailing;
-        // A new window costs 12 bits; below that the old one may as well be used.
+        // A new window costs 12 bits, so that it must save more than that.
         if trailing >= low && 64 - leading <= low + width && width < own + 12 {
             bits.put(out, 0b01, 2);
         } else {
@@ -78,7 +77,7 @@ pub(super) fn put(out: &mut Vec<u8>, values: &[u64]) {
     bits.finish(out);
 }
 
-/// Reads `count` patterns, all of `bytes`, and appends them to `values`.
+/// Appends `count` patterns to `values`, which must be all of `bytes`.
 pub(super) fn read(bytes: &[u8], count: usize, values: &mut Vec<u64>) -> Result<(), Malformed> {
     let mut bits = Reader {
         bytes,
@@ -112,7 +111,7 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn patterns_come_back(values in proptest::collection::vec(
+        fn patterns_round_trip(values in proptest::collection::vec(
             proptest::prop_oneof![proptest::prelude::any::<u64>(), 0..3_u64, proptest::prelude::any::<u8>().prop_map(|v| f64::from(v).to_bits())],
             0..200,
         )) {

@@ -1,117 +1,102 @@
-//! The newest scrapes.
+//! Reading the newest scrapes.
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use super::{Sample, Snapshot, cursor::Cursor};
+use super::{Sample, part_cursor::PartCursor};
 use crate::{
-    catalog::Definition,
+    catalog::{Catalog, Definition},
     column::Column,
     error::Damage,
     labels::{Labels, LabelsRef, Meta},
     selector::Selector,
+    snapshot::Snapshot,
 };
 
-/// A series of a newest scrape.
+/// A series in the newest scrape of its source.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct LatestSeries {
-    /// Which source it is of.
+    /// The source of the series.
     pub source: Arc<str>,
-    /// Its name and labels.
+    /// The name and the labels.
     pub labels: Labels,
-    /// What is said about it.
+    /// The metadata.
     pub meta: Arc<Meta>,
-    /// Its value, and when it was scraped.
+    /// The value and its time.
     pub sample: Sample,
 }
 
-/// The newest scrapes.
+/// The newest scrapes of all sources.
 #[derive(Clone, Debug, Default, PartialEq)]
 #[non_exhaustive]
 pub struct Latest {
-    /// Their series, source by source.
+    /// The series, sorted by source.
     pub series: Vec<LatestSeries>,
-    /// Of each source: when it was last scraped, and whether that was missed.
+    /// The time of each source's newest scrape, and true if it failed.
     pub scrapes: BTreeMap<Arc<str>, (i64, bool)>,
-    /// What could not be read.
+    /// Damage that may hide series.
     pub damage: Vec<Damage>,
 }
 
-/// Of one record, in no particular order of sources.
+/// Returns the newest scrapes of one record.
 pub(super) fn latest(snapshot: &Snapshot, selector: &Selector) -> Latest {
     let mut latest = Latest::default();
-    let known = snapshot.latest.iter().filter_map(|of| Some((of, of.last?)));
-    for (of, last) in known {
-        latest.scrapes.insert(Arc::clone(&of.name), last);
+    for of in &snapshot.latest {
+        if let Some(last) = of.last {
+            latest.scrapes.insert(Arc::clone(&of.name), last);
+        }
     }
-    // In the order of definition; few sources, so that looking each up is cheap.
+    // A record has few sources, so that the search is cheap.
+    let find = |source| snapshot.latest.iter().find(|of| of.source == source);
     snapshot.current.walk(|_, definition| {
-        let Some(of) = snapshot
-            .latest
-            .iter()
-            .find(|of| of.source == definition.source)
+        let Some(of) = find(definition.source).filter(|of| selector.matches_source(&of.name))
         else {
             return;
         };
         let Some((time, false)) = of.last else { return };
-        let (group, bit) = (
-            definition.slot as usize / crate::rows::GROUP,
-            definition.slot as usize % crate::rows::GROUP,
-        );
-        let present = of
-            .newest
-            .present
-            .get(group)
-            .is_some_and(|word| word >> bit & 1 == 1);
-        if present && selector.takes_source(&of.name) {
-            let stamp = of
-                .newest
-                .stamps
-                .binary_search_by_key(&definition.slot, |(slot, _)| *slot);
-            let offset = stamp.map_or(0, |at| of.newest.stamps[at].1);
-            let value = f64::from_bits(of.newest.values[definition.slot as usize]);
-            let sample = Sample {
-                time_ms: time.wrapping_add(offset),
-                value,
-            };
-            let meta = &snapshot.current.metas()[definition.meta as usize];
-            latest.push(selector, &of.name, definition, meta, sample);
+        if let Some((bits, offset)) = of.newest.sample(definition.slot) {
+            let sample = sample(time, offset, bits);
+            latest.push(selector, &snapshot.current, definition, sample);
         }
     });
-    from_parts(snapshot, selector, &mut latest);
+    add_from_parts(snapshot, selector, &mut latest);
     latest
+}
+
+fn sample(time: i64, offset: i64, bits: u64) -> Sample {
+    Sample {
+        time_ms: time.wrapping_add(offset),
+        value: f64::from_bits(bits),
+    }
 }
 
 impl Latest {
     fn push(
         &mut self,
         selector: &Selector,
-        source: &Arc<str>,
+        catalog: &Catalog,
         definition: Definition<'_>,
-        meta: &Arc<Meta>,
         sample: Sample,
     ) {
-        let Ok(labels) = LabelsRef::checked(definition.key) else {
-            return;
-        };
-        if selector.takes(labels) {
-            let (source, labels, meta) = (Arc::clone(source), labels.to_owned(), Arc::clone(meta));
+        let labels = LabelsRef::checked(definition.key);
+        if let Some(labels) = labels.ok().filter(|labels| selector.matches(*labels)) {
             self.series.push(LatestSeries {
-                source,
-                labels,
-                meta,
+                source: Arc::clone(&catalog.sources()[definition.source as usize]),
+                labels: labels.to_owned(),
+                meta: Arc::clone(&catalog.metas()[definition.meta as usize]),
                 sample,
             });
         }
     }
 }
 
-/// Sources whose newest scrape is not at hand: it is the last one of the newest part that has any.
-fn from_parts(snapshot: &Snapshot, selector: &Selector, latest: &mut Latest) {
+/// Adds the sources of which only parts have the newest scrape: the last one of the newest part that has
+/// a scrape of the source.
+fn add_from_parts(snapshot: &Snapshot, selector: &Selector, latest: &mut Latest) {
     for part in snapshot.parts.iter().rev() {
         let read = snapshot.catalog(part.catalog).and_then(|read| {
             let Some(read) = read else { return Ok(None) };
-            let cursor = Cursor::new(snapshot, part, (0, &read.catalog))?;
+            let cursor = PartCursor::new(snapshot, part, (0, &read.catalog))?;
             Ok(Some((read.catalog, cursor)))
         });
         let (catalog, mut cursor) = match read {
@@ -135,7 +120,7 @@ fn from_parts(snapshot: &Snapshot, selector: &Selector, latest: &mut Latest) {
                 latest.scrapes.insert(Arc::clone(name), (time, true));
             } else if let Some(time) = timeline.rows.last() {
                 latest.scrapes.insert(Arc::clone(name), (*time, false));
-                wanted[source] = Some((rows - 1, *time)).filter(|_| selector.takes_source(name));
+                wanted[source] = Some((rows - 1, *time)).filter(|_| selector.matches_source(name));
             }
         }
         if wanted.iter().all(Option::is_none) {
@@ -153,20 +138,9 @@ fn from_parts(snapshot: &Snapshot, selector: &Selector, latest: &mut Latest) {
             } else if column.runs.last().is_some_and(|(_, end)| *end == row + 1)
                 && let Some(bits) = column.values.last()
             {
-                let offset = column
-                    .stamps
-                    .last()
-                    .filter(|(stamped, _)| *stamped == row)
-                    .map_or(0, |(_, offset)| *offset);
-                let sample = Sample {
-                    time_ms: time.wrapping_add(offset),
-                    value: f64::from_bits(*bits),
-                };
-                let (name, meta) = (
-                    &catalog.sources()[definition.source as usize],
-                    &catalog.metas()[definition.meta as usize],
-                );
-                latest.push(selector, name, definition, meta, sample);
+                let last = column.timestamps.last().filter(|(of, _)| *of == row);
+                let sample = sample(time, last.map_or(0, |(_, offset)| *offset), *bits);
+                latest.push(selector, &catalog, definition, sample);
             }
         });
     }

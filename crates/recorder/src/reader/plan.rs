@@ -1,4 +1,4 @@
-//! Which series a question is about, and where they are.
+//! The series of a query and their locations.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -7,32 +7,37 @@ use std::{
     sync::Arc,
 };
 
-use super::{ReadCatalog, SeriesInfo, Snapshot, cursor::Cursor};
+use super::{SeriesInfo, part_cursor::PartCursor};
 use crate::{
-    catalog::Definition, error::Damage, labels::LabelsRef, part::Part, selector::Selector,
+    catalog::Definition,
+    error::Damage,
+    labels::LabelsRef,
+    part::Part,
+    selector::Selector,
+    snapshot::{ReadCatalog, Snapshot},
 };
 
-/// A series in one catalog.
+/// The definition of a series in one catalog.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Entry {
-    /// Which of the plan's catalogs.
+    /// The index of the catalog in the plan.
     pub(super) catalog: u32,
     block: u32,
     pub(super) source: u32,
     pub(super) slot: u32,
 }
 
-/// The series a selector takes, and the parts that a range touches.
+/// The series that a selector matches, and the parts that overlap a range.
 #[derive(Debug, Default)]
 pub(super) struct Plan {
-    /// The parts, oldest first and without holes. What can not be read is left out of them.
-    pub(super) cursors: Vec<Cursor>,
+    /// The parts that can be read, oldest first.
+    pub(super) cursors: Vec<PartCursor>,
     catalogs: Vec<ReadCatalog>,
-    /// Where each catalog is in `catalogs`; nothing when it can not be read.
+    /// The index of each catalog in `catalogs`, `None` for one that cannot be read.
     indexes: BTreeMap<u64, Option<u32>>,
-    /// Entries of one series are neighbours, in the order of their catalogs.
+    /// The entries, grouped by series and then in the order of their catalogs.
     entries: Vec<Entry>,
-    /// Where each series' entries begin.
+    /// The index of each series' first entry.
     starts: Vec<usize>,
     pub(super) damage: Vec<Damage>,
 }
@@ -44,11 +49,11 @@ impl Plan {
         range: &RangeInclusive<i64>,
     ) -> Self {
         let mut plan = Self::default();
-        let touches = |part: &Part| part.span.0 <= *range.end() && *range.start() <= part.span.1;
+        let overlaps = |part: &Part| part.span.0 <= *range.end() && *range.start() <= part.span.1;
         let parts = &snapshot.parts;
         let (Some(first), Some(last)) = (
-            parts.iter().position(touches),
-            parts.iter().rposition(touches),
+            parts.iter().position(overlaps),
+            parts.iter().rposition(overlaps),
         ) else {
             return plan;
         };
@@ -57,7 +62,7 @@ impl Plan {
             plan.cursors.extend(cursor);
         }
         let mut before = parts[..first].iter().rev();
-        while plan.needs_what_was_before(range)
+        while plan.needs_earlier_part(range)
             && let Some(part) = before.next()
         {
             if let Some(cursor) = plan.cursor(snapshot, part) {
@@ -68,17 +73,17 @@ impl Plan {
         plan
     }
 
-    /// Whether a source's first scrape at hand is inside the range: then the one before it tells
-    /// which series had been there.
-    fn needs_what_was_before(&self, range: &RangeInclusive<i64>) -> bool {
-        let mut met = BTreeSet::new();
-        let timelines = self.cursors.iter().flat_map(Cursor::timelines);
+    /// Returns true if the first scrape of a source is in the range: only the one before it tells which
+    /// series disappeared with it.
+    fn needs_earlier_part(&self, range: &RangeInclusive<i64>) -> bool {
+        let mut seen = BTreeSet::new();
+        let timelines = self.cursors.iter().flat_map(PartCursor::timelines);
         timelines
-            .filter(|timeline| met.insert(&timeline.name))
+            .filter(|timeline| seen.insert(&timeline.name))
             .any(|timeline| range.contains(&timeline.first))
     }
 
-    fn cursor(&mut self, snapshot: &Snapshot, part: &Part) -> Option<Cursor> {
+    fn cursor(&mut self, snapshot: &Snapshot, part: &Part) -> Option<PartCursor> {
         let index = if let Some(index) = self.indexes.get(&part.catalog) {
             (*index)?
         } else {
@@ -87,8 +92,8 @@ impl Plan {
             index?
         };
         let read = &self.catalogs[index as usize];
-        self.damage.extend(read.lacks(part));
-        match Cursor::new(snapshot, part, (index, &read.catalog)) {
+        self.damage.extend(read.missing_end(part));
+        match PartCursor::new(snapshot, part, (index, &read.catalog)) {
             Ok(cursor) => Some(cursor),
             Err(damage) => {
                 self.damage.push(damage);
@@ -120,14 +125,14 @@ impl Plan {
             let wanted: Vec<bool> = catalog
                 .sources()
                 .iter()
-                .map(|name| selector.takes_source(name))
+                .map(|name| selector.matches_source(name))
                 .collect();
             catalog.walk(|block, definition| {
                 let Definition {
                     source, slot, key, ..
                 } = definition;
                 if wanted[source as usize]
-                    && LabelsRef::checked(key).is_ok_and(|labels| selector.takes(labels))
+                    && LabelsRef::checked(key).is_ok_and(|labels| selector.matches(labels))
                 {
                     let hash = hasher.hash_one((&*catalog.sources()[source as usize], key));
                     found.push((
@@ -147,11 +152,11 @@ impl Plan {
             self.starts = (0..self.entries.len()).collect();
             return;
         }
-        self.gather(&found);
+        self.group(&found);
     }
 
-    /// Puts the entries of one series together. Series stand in the order in which they are first met.
-    fn gather(&mut self, found: &[(u64, Entry)]) {
+    /// Groups the entries by series, which are in the order of their first entries.
+    fn group(&mut self, found: &[(u64, Entry)]) {
         let mut order: Vec<u32> = (0..found.len() as u32).collect();
         order.sort_by_key(|at| (found[*at as usize].0, *at));
         let same = |a: &u32, b: &u32| {
@@ -169,7 +174,7 @@ impl Plan {
         (self.entries, self.starts) = (entries, starts);
     }
 
-    /// Whether two entries with the same hash are one series, and not just alike by chance.
+    /// Returns true if two entries with the same hash define the same series.
     fn is_same(&self, a: &Entry, b: &Entry) -> bool {
         let key = |entry: &Entry| {
             let catalog = &self.catalogs[entry.catalog as usize].catalog;
@@ -185,7 +190,7 @@ impl Plan {
         self.starts.len()
     }
 
-    /// Where a series is, by catalog.
+    /// Returns the entries of a series, at most one per catalog.
     pub(super) fn entries(&self, index: usize) -> &[Entry] {
         let end = self
             .starts
@@ -195,12 +200,12 @@ impl Plan {
         &self.entries[self.starts[index]..end]
     }
 
-    /// The source of an entry.
+    /// Returns the source of an entry.
     pub(super) fn source(&self, entry: &Entry) -> &Arc<str> {
         &self.catalogs[entry.catalog as usize].catalog.sources()[entry.source as usize]
     }
 
-    /// What a series is called: by the newest catalog that has it.
+    /// Returns the labels and the metadata of a series, as the newest catalog defines them.
     pub(super) fn series(&self, index: usize) -> Option<SeriesInfo> {
         let entry = self.entries(index).last()?;
         let catalog = &self.catalogs[entry.catalog as usize].catalog;

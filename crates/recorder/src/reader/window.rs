@@ -1,64 +1,72 @@
-//! Windows: the samples of series inside a range of time.
+//! Windows: the samples of series in a range of time.
 
 use std::{collections::VecDeque, ops::RangeInclusive, sync::Arc};
 
-use super::{Reader, Sample, SeriesInfo, Snapshot, assemble::Assembly, cursor::Cursor, plan::Plan};
+use super::{
+    Sample, SeriesInfo, part_cursor::PartCursor, plan::Plan, series_builder::SeriesBuilder,
+};
 use crate::{
     column::Column,
     error::Damage,
     labels::{Labels, Meta},
     selector::Selector,
+    snapshot::Snapshot,
 };
 
-/// One series inside a range.
+/// The samples of one series in a range.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct WindowSeries {
-    /// Which source it is of.
+    /// The source of the series.
     pub source: Arc<str>,
-    /// Its name and labels.
+    /// The name and the labels.
     pub labels: Labels,
-    /// What is said about it.
+    /// The metadata.
     pub meta: Arc<Meta>,
-    /// What was scraped, sorted by time. One at least.
+    /// The samples, sorted by time. Never empty.
     pub samples: Vec<Sample>,
-    /// Times of scrapes of its source at which it was absent, or which were missed, and at the scrape
-    /// before which it had been there. Sorted.
+    /// The times of scrapes that failed or did not have the series, each right after one that had it.
+    /// Sorted.
     pub absences: Vec<i64>,
 }
 
-/// Goes through the series of a window, record by record.
+/// An iterator over the series of a window, record by record.
 #[derive(Debug)]
 pub struct Windows {
-    reader: Reader,
+    snapshots: Arc<[Snapshot]>,
     selector: Selector,
     range: RangeInclusive<i64>,
-    /// Which record is gone through, and how far.
-    place: usize,
-    current: Option<InRecord>,
+    /// The index of the current record's snapshot.
+    at: usize,
+    current: Option<RecordWindows>,
 }
 
 impl Windows {
-    pub(super) fn new(reader: Reader, selector: Selector, range: RangeInclusive<i64>) -> Self {
+    pub(super) fn new(
+        snapshots: Arc<[Snapshot]>,
+        selector: Selector,
+        range: RangeInclusive<i64>,
+    ) -> Self {
         let mut windows = Self {
-            reader,
+            snapshots,
             selector,
             range,
-            place: 0,
+            at: 0,
             current: None,
         };
         windows.enter();
         windows
     }
 
-    /// Begins with the first record from `place` on in which there may be something.
+    /// Starts with the first record from `at` on that may have a series of the window.
     fn enter(&mut self) {
-        let rest = self.reader.snapshots[self.place..].iter();
-        let passed = rest.take_while(|snapshot| !snapshot.may_have(&self.selector));
-        self.place += passed.count();
-        let snapshot = self.reader.snapshots.get(self.place);
-        self.current =
-            snapshot.map(|snapshot| InRecord::new(snapshot, &self.selector, self.range.clone()));
+        let rest = self.snapshots[self.at..].iter();
+        self.at += rest
+            .take_while(|next| !next.may_match(&self.selector))
+            .count();
+        let snapshot = self.snapshots.get(self.at);
+        self.current = snapshot
+            .map(|snapshot| RecordWindows::new(snapshot, &self.selector, self.range.clone()));
     }
 }
 
@@ -68,97 +76,90 @@ impl Iterator for Windows {
     fn next(&mut self) -> Option<Self::Item> {
         loop {
             if let Some(next) = self.current.as_mut()?.next() {
-                let snapshot = &self.reader.snapshots[self.place];
-                return Some(next.map_err(|damage| snapshot.placed(damage)));
+                let snapshot = &self.snapshots[self.at];
+                return Some(next.map_err(|damage| snapshot.located(damage)));
             }
-            self.place += 1;
+            self.at += 1;
             self.enter();
         }
     }
 }
 
-/// Goes through the series of a window in one record.
+/// An iterator over the series of a window in one record.
 #[derive(Debug)]
-struct InRecord {
+struct RecordWindows {
     plan: Plan,
     range: RangeInclusive<i64>,
-    cursors: Vec<Cursor>,
+    cursors: Vec<PartCursor>,
     next: usize,
     column: Column,
+    /// Damage that is not reported yet.
     damage: VecDeque<Damage>,
-    /// What has been told already.
-    told: Vec<Damage>,
+    /// All damage found so far.
+    found: Vec<Damage>,
 }
 
-impl InRecord {
+impl RecordWindows {
     fn new(snapshot: &Snapshot, selector: &Selector, range: RangeInclusive<i64>) -> Self {
         let mut plan = Plan::new(snapshot, selector, &range);
+        let damage = std::mem::take(&mut plan.damage);
         let mut windows = Self {
             range,
             cursors: std::mem::take(&mut plan.cursors),
             next: 0,
             column: Column::default(),
             damage: VecDeque::new(),
-            told: Vec::new(),
+            found: Vec::new(),
             plan,
         };
-        let found = snapshot
-            .damage
-            .iter()
-            .cloned()
-            .chain(std::mem::take(&mut windows.plan.damage));
-        for damage in found.collect::<Vec<_>>() {
-            windows.tell(damage);
+        for damage in snapshot.damage.iter().cloned().chain(damage) {
+            windows.report(damage);
         }
         windows
     }
 
-    fn tell(&mut self, damage: Damage) {
-        if !self.told.contains(&damage) {
-            self.told.push(damage.clone());
+    fn report(&mut self, damage: Damage) {
+        if !self.found.contains(&damage) {
+            self.found.push(damage.clone());
             self.damage.push_back(damage);
         }
     }
 
-    fn assemble(&mut self, index: usize) -> Assembly {
-        let mut assembly = Assembly::new(self.range.clone());
+    fn assemble(&mut self, index: usize) -> SeriesBuilder {
+        let mut series = SeriesBuilder::new(self.range.clone());
         for at in 0..self.cursors.len() {
             let cursor = &mut self.cursors[at];
-            if !cursor.is_readable() {
-                assembly.lose_track();
+            if cursor.is_evicted() {
+                series.skip_part();
                 continue;
             }
-            let entry = self
-                .plan
-                .entries(index)
-                .iter()
-                .find(|entry| entry.catalog == cursor.catalog);
-            let Some(entry) = entry else {
-                // Another catalog does not know the series: it was not there as long as that one held.
+            let mut entries = self.plan.entries(index).iter();
+            let Some(entry) = entries.find(|entry| entry.catalog == cursor.catalog) else {
+                // The part's catalog does not define the series: it was absent in the whole part.
                 let name = self.plan.source(&self.plan.entries(index)[0]);
                 let mut timelines = cursor.timelines().iter();
                 if let Some(timeline) = timelines.find(|timeline| timeline.name == *name) {
-                    assembly.add(timeline, &Column::default());
+                    series.add(timeline, &Column::default());
                 }
                 continue;
             };
             match cursor.column(entry.source, entry.slot, &mut self.column) {
                 Ok(()) => {
                     if let Some(timeline) = cursor.timeline(entry.source) {
-                        assembly.add(timeline, &self.column);
+                        series.add(timeline, &self.column);
                     }
                 }
                 Err(damage) => {
-                    assembly.lose_track();
-                    self.tell(damage);
+                    series.skip_part();
+                    self.report(damage);
                 }
             }
         }
-        assembly
+        series
     }
 }
 
-impl Iterator for InRecord {
+impl Iterator for RecordWindows {
     type Item = Result<WindowSeries, Damage>;
 
     fn next(&mut self) -> Option<Self::Item> {

@@ -1,83 +1,68 @@
-//! Reading a record that somebody else may be writing.
+//! Reading a record that a recorder may be writing.
 
 use std::{path::Path, sync::Arc};
 
 use super::{
-    found::{Content, Failure, Found},
-    open::OpenReport,
+    Recorder,
+    recover::{OpenReport, RecoverError, RecoveredContent, RecoveredRecord},
 };
 use crate::{
     disk::{Directory, Disk},
     error::OpenError,
-    part::{CatalogForm, Form, Part, span_of},
-    reader::Snapshot,
+    part::CatalogData,
+    reader::Reader,
+    snapshot::Snapshot,
 };
 
-/// How often a directory is read again because files left while it was read.
-const TRIES: usize = 16;
+/// The maximum number of times that a directory is read because files disappeared meanwhile.
+const ATTEMPTS_MAX: usize = 16;
 
-/// What is in the record in `dir`, which a recorder may be writing.
-pub(crate) fn open_read_only_at(dir: &Path) -> Result<(Snapshot, OpenReport), OpenError> {
-    let disk: Arc<dyn Disk> = Arc::new(Directory::new(dir));
-    read_only(&disk).map_err(|failure| failure.at(dir))
+impl Recorder {
+    /// Opens the record in `dir` for reading, also while a recorder writes to it. The reader sees
+    /// everything committed so far. Nothing is changed.
+    ///
+    /// # Errors
+    ///
+    /// When the directory cannot be read, or a newer version wrote to it.
+    pub fn open_read_only(dir: &Path) -> Result<(Reader, OpenReport), OpenError> {
+        let (snapshot, report) = read_snapshot(dir)?;
+        Ok((Reader::new([snapshot]), report))
+    }
 }
 
-fn read_only(disk: &Arc<dyn Disk>) -> Result<(Snapshot, OpenReport), Failure> {
-    let mut found = Found::read(&**disk)?;
-    for _ in 1..TRIES {
-        if !found.moved {
+/// Reads the record in `dir`.
+pub(crate) fn read_snapshot(dir: &Path) -> Result<(Snapshot, OpenReport), OpenError> {
+    let disk: Arc<dyn Disk> = Arc::new(Directory::new(dir));
+    read_disk(&disk).map_err(|error| error.at(dir))
+}
+
+fn read_disk(disk: &Arc<dyn Disk>) -> Result<(Snapshot, OpenReport), RecoverError> {
+    let mut record = RecoveredRecord::read(&**disk)?;
+    for _ in 1..ATTEMPTS_MAX {
+        if !record.is_changing {
             break;
         }
-        found = Found::read(&**disk)?;
+        record = RecoveredRecord::read(&**disk)?;
     }
+    let mut report = record.report;
     let mut snapshot = Snapshot {
         disk: Some(Arc::clone(disk)),
         ..Snapshot::default()
     };
-    for part in found.parts {
-        let (catalog, names, span, form) = match part.content {
-            Some(Content::Segment {
-                catalog,
-                names,
-                span,
-            }) => (catalog, names, span, Form::File),
-            Some(Content::Head(head)) => {
-                let Some(span) = span_of(&head.tracks) else {
-                    continue;
-                };
-                found.opened.unfinished += part.len.saturating_sub(head.good);
-                (
-                    head.header.catalog,
-                    head.names,
-                    span,
-                    Form::Rows(Arc::new(head.tracks)),
-                )
-            }
-            None => continue,
-        };
-        if snapshot
-            .catalogs
-            .last()
-            .is_none_or(|(id, _)| *id != catalog)
-        {
-            snapshot.catalogs.push((catalog, CatalogForm::File));
+    for part in record.parts {
+        if let Some(RecoveredContent::Head(head)) = &part.content {
+            report.unfinished += part.len.saturating_sub(head.intact_len);
         }
-        snapshot.parts.push(Part {
-            id: part.id,
-            catalog,
-            names,
-            span,
-            form,
-        });
+        if let Some(part) = part.into_part() {
+            snapshot.push(part, || CatalogData::File);
+        }
     }
-    snapshot.damage.clone_from(&found.opened.damage);
-    Ok((snapshot, found.opened))
+    snapshot.damage.clone_from(&report.damage);
+    Ok((snapshot, report))
 }
 
 #[cfg(test)]
-pub(crate) fn read_only_on(
-    disk: &Arc<dyn Disk>,
-) -> Result<(crate::reader::Reader, OpenReport), OpenError> {
-    let read = read_only(disk).map_err(|failure| failure.at(Path::new("disk")));
-    read.map(|(snapshot, opened)| (crate::reader::Reader::new(snapshot), opened))
+pub(super) fn read_only_on(disk: &Arc<dyn Disk>) -> Result<(Reader, OpenReport), OpenError> {
+    let read = read_disk(disk).map_err(|error| error.at(Path::new("disk")));
+    read.map(|(snapshot, report)| (Reader::new([snapshot]), report))
 }

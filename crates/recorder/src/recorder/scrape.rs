@@ -1,109 +1,161 @@
-//! One scrape being taken.
+//! A scrape that is being recorded.
 
-use super::{Recorder, SeriesId, SourceId};
+use super::{Entry, Recorder, SeriesId, SourceId};
 use crate::{
     error::{LimitError, WriteError},
     labels::{Labels, Meta},
 };
 
-/// What became of a value.
+/// The outcome of setting a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SetOutcome {
-    /// It is the series' value in this scrape.
+    /// The value is part of the scrape.
     Stored,
-    /// The series has a value in this scrape; this one is counted and left out.
+    /// The series has a value in the scrape already. This one is counted and dropped.
     Duplicate,
-    /// The id is not good any more, or another source's: ask for the series again.
+    /// The id is invalid now, or of another source. Get a new one from [`Recorder::series`].
     Stale,
 }
 
-/// What was recorded.
+/// The number of values in a scrape.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Committed {
     /// Series with a value.
     pub samples: usize,
-    /// Values left out because their series had one.
+    /// Values dropped because their series had one.
     pub duplicates: u64,
 }
 
-/// One scrape being taken. Nothing of it is recorded before [`Scrape::commit`].
+/// A scrape that is being recorded. Nothing is recorded before [`Scrape::commit`]; dropping it
+/// discards it.
+///
+/// A second source can be part of the scrape: what is known about the scrape itself, such as its
+/// duration, is then committed together with the values, in one frame. After a crash the record has
+/// both or neither.
+///
+/// ```
+/// use steadfast_recorder::{Labels, Meta, NAME, Options, Recorder};
+///
+/// let mut recorder = Recorder::in_memory(Options::default())?;
+/// let source = recorder.source("http://localhost:9100/metrics")?;
+/// let health = recorder.source("health:http://localhost:9100/metrics")?;
+/// let meta = Meta::default();
+///
+/// let mut scrape = recorder.scrape(source, 1_700_000_000_000);
+/// let load = scrape.series(&Labels::new([(NAME, "load")])?, &meta)?;
+/// scrape.set(load, 0.25, None);
+/// let samples = scrape.staged().samples;
+/// scrape.add_source(health);
+/// let count = scrape.series_of(health, &Labels::new([(NAME, "samples")])?, &meta)?;
+/// scrape.set(count, samples as f64, None);
+/// scrape.commit()?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
-#[must_use = "a scrape that is not committed is not recorded"]
+#[must_use = "a scrape is recorded by committing it"]
 pub struct Scrape<'a> {
     recorder: &'a mut Recorder,
-    source: SourceId,
     time: i64,
-    duplicates: u64,
+    /// The source that was scraped, and the sources added to the scrape.
+    entries: Vec<Entry>,
 }
 
 impl<'a> Scrape<'a> {
     pub(super) fn new(recorder: &'a mut Recorder, source: SourceId, time: i64) -> Self {
+        let entries = vec![Entry {
+            source: source.0,
+            missed: false,
+        }];
         Self {
             recorder,
-            source,
             time,
-            duplicates: 0,
+            entries,
         }
     }
 
-    /// [`Recorder::series`] for this scrape's source.
+    /// Finds or adds a series of the scraped source. See [`Recorder::series`].
     pub fn series(&mut self, labels: &Labels, meta: &Meta) -> Result<SeriesId, LimitError> {
-        self.recorder.series(self.source, labels, meta)
+        let source = SourceId(self.entries[0].source);
+        self.recorder.series(source, labels, meta)
     }
 
-    /// Gives a series its value, bit for bit, and the time its line brought along (Unix,
-    /// milliseconds), which is kept only when timestamps are honoured.
+    /// Finds or adds a series of any source. See [`Recorder::series`].
+    ///
+    /// # Panics
+    ///
+    /// When `source` is of another recorder.
+    pub fn series_of(
+        &mut self,
+        source: SourceId,
+        labels: &Labels,
+        meta: &Meta,
+    ) -> Result<SeriesId, LimitError> {
+        self.recorder.series(source, labels, meta)
+    }
+
+    /// Sets the value of a series of this scrape's sources. See [`Recorder::stage`].
     pub fn set(&mut self, series: SeriesId, value: f64, time_ms: Option<i64>) -> SetOutcome {
-        let live = &mut self.recorder.lives[self.source.0 as usize];
-        if series.source != self.source.0 || live.generation(series.slot) != Some(series.generation)
-        {
-            return SetOutcome::Stale;
+        let is_open = |entry: &Entry| entry.source == series.source && !entry.missed;
+        if self.entries.iter().any(is_open) {
+            self.recorder.stage(series, value, time_ms)
+        } else {
+            SetOutcome::Stale
         }
-        let (group, bit) = Recorder::slot_group(series.slot);
-        if live.seen[group] & bit != 0 {
-            self.duplicates += 1;
-            return SetOutcome::Duplicate;
-        }
-        live.seen[group] |= bit;
-        live.next[series.slot as usize] = value.to_bits();
-        if let Some(time) = time_ms
-            && self.recorder.options.honor_timestamps
-        {
-            live.stamps
-                .push((series.slot, time.wrapping_sub(self.time)));
-        }
-        SetOutcome::Stored
     }
 
-    /// Records the scrape, with one write (and one before it when there are new series). After an
-    /// error nothing of it is recorded and the record is as it was; the next may succeed.
+    /// Returns the number of values that the scraped source has in the scrape so far.
+    #[must_use]
+    pub fn staged(&self) -> Committed {
+        self.recorder.staged(self.entries[0].source)
+    }
+
+    /// Marks the scrape as failed. The values of the scraped source are discarded, and none of its
+    /// series is present at the time of the scrape. Sources that are added are not affected.
+    pub fn fail(&mut self) {
+        self.recorder.discard(SourceId(self.entries[0].source));
+        self.entries[0].missed = true;
+    }
+
+    /// Adds a source to the scrape. Its values are committed with those of the scraped source.
+    ///
+    /// # Panics
+    ///
+    /// When `source` is of another recorder.
+    pub fn add_source(&mut self, source: SourceId) {
+        self.recorder.assert_own(source);
+        if self.entries.iter().all(|entry| entry.source != source.0) {
+            self.entries.push(Entry {
+                source: source.0,
+                missed: false,
+            });
+        }
+    }
+
+    /// Records the scrape with one write, after one more write if there are new series. Returns the
+    /// number of values of all its sources.
+    ///
+    /// # Errors
+    ///
+    /// When the scrape cannot be written or exceeds the budget. Nothing of it is recorded then, and the
+    /// next may succeed.
     pub fn commit(self) -> Result<Committed, WriteError> {
-        self.recorder.counters.duplicates += self.duplicates;
-        let samples = self.recorder.write_scrape(self.source.0, self.time)?;
-        Ok(Committed {
-            samples,
-            duplicates: self.duplicates,
-        })
+        let mut committed = Committed::default();
+        for entry in &self.entries {
+            let staged = self.recorder.staged(entry.source);
+            committed.samples += staged.samples;
+            committed.duplicates += staged.duplicates;
+        }
+        self.recorder.counters.duplicates += committed.duplicates;
+        self.recorder.commit(&self.entries, self.time)?;
+        Ok(committed)
     }
 }
 
 impl Drop for Scrape<'_> {
     fn drop(&mut self) {
-        self.recorder.lives[self.source.0 as usize].abandon();
-    }
-}
-
-impl Recorder {
-    /// Records that a scrape at `time_ms` failed: none of the source's series was there.
-    ///
-    /// # Panics
-    ///
-    /// When `source` is another recorder's.
-    pub fn missed(&mut self, source: SourceId, time_ms: i64) -> Result<(), WriteError> {
-        assert!(
-            (source.0 as usize) < self.lives.len(),
-            "the source is another recorder's"
-        );
-        self.write_missed(source.0, time_ms)
+        // After a commit nothing is staged any more.
+        for entry in &self.entries {
+            self.recorder.discard(SourceId(entry.source));
+        }
     }
 }

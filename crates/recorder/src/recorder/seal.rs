@@ -1,305 +1,238 @@
-//! Turning heads that are closed into segments: a slice with every commit, or all of it on another
+//! Sealing: turning closed heads into segments, a slice with every commit or all of it on another
 //! thread.
 
-use std::{
-    io,
-    sync::{Arc, Weak},
-};
+use std::sync::{Arc, Weak};
 
-use super::Recorder;
+use super::storage::{file_cost, write_segment};
 use crate::{
     disk::{Disk, DiskFile},
-    part::{Form, Part, Tracks},
+    part::{HeadRows, Part, memory_of},
     rows::GROUP,
     segment::{Index, STEP_COLUMNS, Writer},
-    shelf::{file_cost, temporary_name},
+    source_rows::SourceRows,
 };
 
-/// Samples of one slice: some milliseconds of work.
+/// The samples of one slice, which take a few milliseconds.
 const SLICE_SAMPLES: usize = 32 << 10;
 
-/// Commits without a slice after a segment could not be written.
+/// The number of commits without a slice after a segment could not be written.
 const PAUSE: u32 = 64;
 
-/// A head that is being sealed slice by slice.
-#[derive(Debug)]
-pub(super) struct Sealing {
-    pub(super) id: u64,
-    tracks: Arc<Tracks>,
-    writer: Writer,
-    /// Steps per slice.
-    slice: usize,
+/// The sealing of closed heads, one at a time.
+///
+/// ```text
+///            step                 last step
+///   idle ------------> slicing -------------> idle
+///    |  begin_job                                ^
+///    +------------> job is out ------------------+
+///                       finish_job, or the job was dropped
+/// ```
+#[derive(Debug, Default)]
+pub(super) struct Sealer {
+    slicing: Option<Slicing>,
+    job: Option<JobOut>,
+    /// Commits until sealing is tried again after an error.
+    pause: u32,
 }
 
-impl Sealing {
-    fn new(part: &Part, tracks: Arc<Tracks>) -> Self {
-        let id = part.id;
-        let groups: usize = tracks
-            .iter()
-            .flatten()
-            .map(crate::track::Track::groups)
-            .sum();
-        let scrapes: usize = tracks
-            .iter()
-            .flatten()
-            .map(|track| track.times.scrapes.len())
-            .sum();
-        let rows = tracks
-            .iter()
-            .flatten()
-            .map(|track| track.times.rows as usize)
-            .max()
-            .unwrap_or(0);
-        // It is done in a quarter of the time the head took, or sooner.
+/// A head that is sealed slice by slice.
+#[derive(Debug)]
+struct Slicing {
+    id: u64,
+    rows: Arc<HeadRows>,
+    writer: Writer,
+    /// The number of steps per slice.
+    steps: usize,
+}
+
+/// A [`SealJob`] that was handed out.
+#[derive(Debug)]
+struct JobOut {
+    id: u64,
+    /// The space reserved for its segment.
+    reserved: u64,
+    /// Dropped with the job or its outcome.
+    handle: Weak<()>,
+}
+
+/// A head to be sealed on any thread. Give the outcome to
+/// [`Recorder::finish_seal`](crate::Recorder::finish_seal). A job that is dropped is done again.
+#[derive(Debug)]
+pub struct SealJob {
+    part: Part,
+    rows: Arc<HeadRows>,
+    disk: Option<Arc<dyn Disk>>,
+    reserved: u64,
+    handle: Arc<()>,
+}
+
+/// The outcome of a [`SealJob`].
+#[derive(Debug)]
+#[must_use = "the recorder waits for the outcome"]
+pub struct SealOutcome {
+    id: u64,
+    result: SealResult,
+    _handle: Arc<()>,
+}
+
+/// The result of sealing a head.
+#[derive(Debug)]
+pub(super) enum SealResult {
+    /// The segment is encoded. The recorder stores it.
+    Encoded(Vec<u8>, Index),
+    /// The segment is written under its temporary name.
+    Written(Arc<dyn DiskFile>, u64),
+    WriteFailed,
+    /// The rows cannot be read back. No writer produces such rows.
+    BadRows,
+}
+
+impl Slicing {
+    fn new(part: &Part, rows: &Arc<HeadRows>) -> Self {
+        let sources = || rows.iter().flatten();
+        let groups: usize = sources().map(SourceRows::groups).sum();
+        let scrapes: usize = sources().map(|rows| rows.times.scrapes.len()).sum();
+        let most_rows = sources().map(|rows| rows.times.rows as usize).max();
+        // A head is sealed in at most a quarter of the commits that it took to fill, so that sealing
+        // always catches up.
         let steps = groups * (GROUP / STEP_COLUMNS);
-        let in_time = (steps * 4).div_ceil(scrapes.max(1));
-        let slice = in_time
-            .max(SLICE_SAMPLES / (STEP_COLUMNS * rows.max(1)))
-            .max(1);
+        let to_catch_up = (steps * 4).div_ceil(scrapes.max(1));
+        let step_samples = STEP_COLUMNS * most_rows.unwrap_or(0).max(1);
         Self {
-            id,
-            tracks,
-            writer: Writer::new(id, part.catalog, part.names),
-            slice,
+            id: part.id,
+            rows: Arc::clone(rows),
+            writer: Writer::new(part),
+            steps: to_catch_up.max(SLICE_SAMPLES / step_samples).max(1),
+        }
+    }
+}
+
+impl Sealer {
+    /// Returns the memory of the segment that is being encoded.
+    pub(super) fn memory(&self) -> u64 {
+        let slicing = self.slicing.as_ref();
+        slicing.map_or(0, |slicing| slicing.writer.memory())
+    }
+
+    /// Returns the space reserved for the segment of a job.
+    pub(super) fn reserved(&self) -> u64 {
+        self.job.as_ref().map_or(0, |job| job.reserved)
+    }
+
+    /// Stops sealing a part that was evicted.
+    pub(super) fn stop_unless(&mut self, is_kept: impl Fn(u64) -> bool) {
+        self.slicing = self.slicing.take().filter(|slicing| is_kept(slicing.id));
+    }
+
+    /// Stops slicing: a job does all of the work.
+    pub(super) fn stop(&mut self) {
+        self.slicing = None;
+    }
+
+    pub(super) fn is_job_out(&mut self) -> bool {
+        let dropped = |job: &JobOut| job.handle.strong_count() == 0;
+        if self.job.as_ref().is_some_and(dropped) {
+            self.job = None;
+        }
+        self.job.is_some()
+    }
+
+    /// Hands out the sealing of a part. `reserved` bytes are free for its segment.
+    pub(super) fn begin_job(
+        &mut self,
+        part: Part,
+        rows: Arc<HeadRows>,
+        disk: Option<Arc<dyn Disk>>,
+        reserved: u64,
+    ) -> SealJob {
+        let handle = Arc::new(());
+        self.job = Some(JobOut {
+            id: part.id,
+            reserved,
+            handle: Arc::downgrade(&handle),
+        });
+        SealJob {
+            part,
+            rows,
+            disk,
+            reserved,
+            handle,
         }
     }
 
-    /// Bytes it holds beside the rows.
-    pub(super) fn memory(&self) -> u64 {
-        self.writer.memory()
+    /// Takes the outcome of the job. Returns `None` for a job that was given up.
+    pub(super) fn finish_job(&mut self, outcome: SealOutcome) -> Option<(u64, SealResult)> {
+        self.job.take_if(|job| job.id == outcome.id)?;
+        Some((outcome.id, outcome.result))
+    }
+
+    /// Encodes one slice of `next`, or of the head that is being sliced. Returns a result if that was
+    /// the last.
+    pub(super) fn step(&mut self, next: Option<&Part>) -> Option<(u64, SealResult)> {
+        if self.is_job_out() {
+            return None;
+        }
+        if self.pause > 0 {
+            self.pause -= 1;
+            return None;
+        }
+        let begin = || next.and_then(|part| Some(Slicing::new(part, part.rows()?)));
+        let mut slicing = self.slicing.take().or_else(begin)?;
+        for _ in 0..slicing.steps {
+            match slicing.writer.step(&slicing.rows) {
+                Ok(true) => {}
+                Ok(false) => {
+                    let (bytes, index) = slicing.writer.finish();
+                    return Some((slicing.id, SealResult::Encoded(bytes, index)));
+                }
+                Err(_) => return Some((slicing.id, SealResult::BadRows)),
+            }
+        }
+        self.slicing = Some(slicing);
+        None
+    }
+
+    /// Does nothing for a while, after an error that will probably repeat.
+    pub(super) fn pause(&mut self) {
+        self.pause = PAUSE;
     }
 }
 
-/// What is known of a [`SealJob`] that was handed out.
-#[derive(Debug)]
-pub(super) struct Elsewhere {
-    id: u64,
-    /// Bytes set aside for it.
-    pub(super) reserved: u64,
-    /// Gone when the job and its result are.
-    job: Weak<()>,
-}
-
-/// A head to be sealed, on any thread. Give the result to [`Recorder::finish_seal`]; a job that is dropped
-/// is done again.
-#[derive(Debug)]
-pub struct SealJob {
-    id: u64,
-    catalog: u64,
-    names: u64,
-    tracks: Arc<Tracks>,
-    disk: Option<Arc<dyn Disk>>,
-    reserved: u64,
-    alive: Arc<()>,
-}
-
-/// What came out of a [`SealJob`].
-#[derive(Debug)]
-#[must_use = "the recorder has to be told"]
-pub struct SealOutcome {
-    id: u64,
-    outcome: Outcome,
-    _alive: Arc<()>,
-}
-
-#[derive(Debug)]
-enum Outcome {
-    /// In memory, or more than was set aside for it.
-    Bytes(Vec<u8>, Index),
-    Written(Arc<dyn DiskFile>, u64),
-    Failed,
-    /// The rows can not be read back, which no writer of them makes.
-    Stuck,
+/// Returns the space to reserve for the segment of a head: a segment is smaller than the rows.
+pub(super) fn reservation(rows: &HeadRows) -> u64 {
+    file_cost(memory_of(rows))
 }
 
 impl SealJob {
-    /// Does the work: encodes and writes; does not sync.
+    /// Encodes and writes the segment. Does not sync.
     pub fn run(self) -> SealOutcome {
-        let mut writer = Writer::new(self.id, self.catalog, self.names);
-        let outcome = loop {
-            match writer.step(&self.tracks) {
+        let mut writer = Writer::new(&self.part);
+        let result = loop {
+            match writer.step(&self.rows) {
                 Ok(true) => {}
                 Ok(false) => break self.write(writer),
-                Err(_) => break Outcome::Stuck,
+                Err(_) => break SealResult::BadRows,
             }
         };
         SealOutcome {
-            id: self.id,
-            outcome,
-            _alive: self.alive,
+            id: self.part.id,
+            result,
+            _handle: self.handle,
         }
     }
 
-    fn write(&self, writer: Writer) -> Outcome {
+    fn write(&self, writer: Writer) -> SealResult {
         let (bytes, index) = writer.finish();
         let len = bytes.len() as u64;
         match &self.disk {
             Some(disk) if file_cost(len) <= self.reserved => {
-                match write_segment(&**disk, self.id, &bytes) {
-                    Ok(file) => Outcome::Written(file, len),
-                    Err(_) => Outcome::Failed,
-                }
+                let written = write_segment(&**disk, self.part.id, &bytes);
+                written.map_or(SealResult::WriteFailed, |file| {
+                    SealResult::Written(file, len)
+                })
             }
-            Some(_) | None => Outcome::Bytes(bytes, index),
-        }
-    }
-}
-
-fn write_segment(disk: &dyn Disk, id: u64, bytes: &[u8]) -> io::Result<Arc<dyn DiskFile>> {
-    let name = temporary_name(id);
-    let written = disk
-        .create(&name)
-        .and_then(|file| file.write_at(0, bytes).map(|()| file));
-    if written.is_err() {
-        disk.remove(&name).ok();
-    }
-    written
-}
-
-impl Recorder {
-    /// Takes out the sealing of the next closed head, to be done on another thread; while it is out,
-    /// commits do none of it. Nothing when there is none, or one is out already.
-    pub fn begin_seal(&mut self) -> Option<SealJob> {
-        if self.is_sealing_elsewhere() {
-            return None;
-        }
-        let part = self.shelf.unsealed()?;
-        let Form::Rows(tracks) = &part.form else {
-            return None;
-        };
-        let (id, catalog, names, tracks) = (part.id, part.catalog, part.names, Arc::clone(tracks));
-        let rows: u64 = tracks
-            .iter()
-            .flatten()
-            .map(crate::track::Track::memory)
-            .sum();
-        let reserved = file_cost(rows);
-        self.sealing = None;
-        self.make_room(reserved).ok()?;
-        if !self.shelf.holds(id) {
-            return None;
-        }
-        let alive = Arc::new(());
-        self.sealing_elsewhere = Some(Elsewhere {
-            id,
-            reserved,
-            job: Arc::downgrade(&alive),
-        });
-        Some(SealJob {
-            id,
-            catalog,
-            names,
-            tracks,
-            disk: self.disk.clone(),
-            reserved,
-            alive,
-        })
-    }
-
-    /// Takes in what a [`SealJob`] made.
-    pub fn finish_seal(&mut self, sealed: SealOutcome) {
-        if self
-            .sealing_elsewhere
-            .as_ref()
-            .is_some_and(|elsewhere| elsewhere.id == sealed.id)
-        {
-            self.sealing_elsewhere = None;
-            self.accept(sealed.id, sealed.outcome);
-        }
-    }
-
-    fn is_sealing_elsewhere(&mut self) -> bool {
-        if self
-            .sealing_elsewhere
-            .as_ref()
-            .is_some_and(|elsewhere| elsewhere.job.strong_count() == 0)
-        {
-            self.sealing_elsewhere = None;
-        }
-        self.sealing_elsewhere.is_some()
-    }
-
-    /// Does a bounded slice of sealing.
-    pub(super) fn seal_step(&mut self) {
-        if self.is_sealing_elsewhere() {
-            return;
-        }
-        if self.seal_pause > 0 {
-            self.seal_pause -= 1;
-            return;
-        }
-        let Some(mut sealing) = self.sealing.take().or_else(|| self.next_sealing()) else {
-            return;
-        };
-        for _ in 0..sealing.slice {
-            match sealing.writer.step(&sealing.tracks) {
-                Ok(true) => {}
-                Ok(false) => {
-                    let (bytes, index) = sealing.writer.finish();
-                    return self.accept(sealing.id, Outcome::Bytes(bytes, index));
-                }
-                Err(_) => return self.accept(sealing.id, Outcome::Stuck),
-            }
-        }
-        self.sealing = Some(sealing);
-    }
-
-    fn next_sealing(&self) -> Option<Sealing> {
-        let part = self.shelf.unsealed()?;
-        match &part.form {
-            Form::Rows(tracks) => Some(Sealing::new(part, Arc::clone(tracks))),
-            Form::Memory(..) | Form::File => None,
-        }
-    }
-
-    fn accept(&mut self, id: u64, outcome: Outcome) {
-        let done = match outcome {
-            Outcome::Bytes(bytes, index) => self.keep_segment(id, bytes, index),
-            Outcome::Written(file, len) => {
-                let kept = self.shelf.written(id, file, len);
-                if !kept && let Some(disk) = &self.disk {
-                    disk.remove(&temporary_name(id)).ok();
-                }
-                true
-            }
-            Outcome::Failed => false,
-            Outcome::Stuck => {
-                debug_assert!(false, "rows are read back as they were written");
-                self.shelf.give_up(id);
-                false
-            }
-        };
-        if done {
-            self.counters.sealed += 1;
-        } else {
-            self.counters.seal_errors += 1;
-            self.seal_pause = PAUSE;
-        }
-    }
-
-    /// False when it could not be written. A part that has left meanwhile is done with.
-    fn keep_segment(&mut self, id: u64, mut bytes: Vec<u8>, index: Index) -> bool {
-        let len = bytes.len() as u64;
-        let room = if self.disk.is_some() {
-            file_cost(len)
-        } else {
-            bytes.capacity() as u64
-        };
-        if self.make_room(room).is_err() || !self.shelf.holds(id) {
-            return true;
-        }
-        let Some(disk) = &self.disk else {
-            bytes.shrink_to_fit();
-            self.shelf.seal_in_memory(id, bytes, index);
-            return true;
-        };
-        match write_segment(&**disk, id, &bytes) {
-            Ok(file) => {
-                self.counters.bytes_written += len;
-                self.shelf.directory_changed = true;
-                self.shelf.written(id, file, len)
-            }
-            Err(_) => false,
+            // In memory, or larger than the reservation: only the recorder can free more space.
+            Some(_) | None => SealResult::Encoded(bytes, index),
         }
     }
 }

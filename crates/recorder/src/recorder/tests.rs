@@ -1,4 +1,4 @@
-//! What a crash, a power cut, damage and a full disk leave.
+//! Crashes, power cuts, damage and full disks.
 
 mod crash;
 mod damage;
@@ -8,13 +8,13 @@ use std::{collections::BTreeMap, sync::Arc, time::Instant};
 
 use crate::{
     Kind, Labels, Meta, NAME, Options, Reader, Recorder, Selector, WriteError,
-    recorder::read_only::read_only_on,
+    recorder::{OpenReport, read_only::read_only_on},
     sim_disk::{Files, SimDisk},
 };
 
 const SOURCE: &str = "http://127.0.0.1:9100/metrics";
 
-/// Every (series, time, value), and what is newest.
+/// The value of each series at each time.
 type Content = BTreeMap<(u32, i64), u64>;
 
 fn options(budget: u64, head_scrapes: u32) -> Options {
@@ -29,7 +29,7 @@ fn labels(series: u32) -> Labels {
     Labels::new([(NAME, "m"), ("series", &series.to_string())]).unwrap()
 }
 
-/// Step `n` of a small life: a few series, some of which come, go and change.
+/// The values of step `n`: a few series, some of which come, go and change.
 fn values(n: i64) -> BTreeMap<u32, f64> {
     let mut values: BTreeMap<u32, f64> = (0..4)
         .map(|series| (series, (n * i64::from(series)) as f64))
@@ -65,7 +65,7 @@ fn step(recorder: &mut Recorder, n: i64) -> Result<(), WriteError> {
     scrape.commit().map(|_| ())
 }
 
-/// What steps `steps` leave.
+/// The content of a record after these steps.
 fn expected(steps: impl IntoIterator<Item = i64>) -> Content {
     let scraped = steps.into_iter().filter(|n| n % 11 != 10);
     scraped
@@ -93,7 +93,7 @@ fn content(reader: &Reader) -> (Content, usize) {
     (content, damaged)
 }
 
-/// A record with segments, a head that waits to be sealed, and one that grows.
+/// A record with segments, a closed head and a current one.
 fn small_record() -> (SimDisk, i64) {
     let disk = SimDisk::default();
     let (mut recorder, _) = Recorder::open_on(Arc::new(disk.clone()), options(1 << 20, 8)).unwrap();
@@ -107,11 +107,11 @@ fn small_record() -> (SimDisk, i64) {
     (disk, steps)
 }
 
-fn reopened(files: &Files) -> (Recorder, crate::OpenReport) {
+fn reopened(files: &Files) -> (Recorder, OpenReport) {
     Recorder::open_on(Arc::new(SimDisk::with(files)), options(1 << 20, 8)).unwrap()
 }
 
-fn read(files: &Files) -> (Content, usize, crate::OpenReport) {
+fn read(files: &Files) -> (Content, usize, OpenReport) {
     let disk: Arc<dyn crate::disk::Disk> = Arc::new(SimDisk::with(files));
     let (reader, opened) = read_only_on(&disk).unwrap();
     let (content, damaged) = content(&reader);

@@ -1,63 +1,59 @@
-//! Making a segment of a head.
+//! Making a segment from a head.
 
-use super::{Index, Place, Section};
+use super::{BlockLocation, Index, Section};
 use crate::{
     bytes::{Malformed, put_count, put_signed},
     codec::Encoder,
     column::Column,
-    frame::{FileKind, Header, Knows, checksum},
+    frame::{FileKind, Header, checksum},
+    part::{HeadRows, Part},
     rows::bits,
-    track::{Expanded, Track},
+    source_rows::GroupColumns,
 };
 
-/// Columns of one step.
+/// The maximum number of columns in one step.
 pub(crate) const STEP_COLUMNS: usize = 32;
 
-/// Turns the tracks of a head into a segment, some columns at a time.
+/// An incremental writer of a segment.
 #[derive(Debug)]
 pub(crate) struct Writer {
     id: u64,
     catalog: u64,
-    names: u64,
+    catalog_blocks: u64,
     out: Vec<u8>,
     sections: Vec<Section>,
-    /// The next group to be written, of the last section.
+    /// The next group of the last section.
     group: usize,
-    /// Its rows as columns, once it has been begun.
-    expanded: Expanded,
-    /// Its slots that were there, and those whose columns are not written.
+    /// The columns of that group once it is started.
+    columns: GroupColumns,
+    /// The slots of that group.
     used: u128,
+    /// The slots of that group that are not encoded yet.
     left: u128,
     column: Column,
     encoder: Encoder,
-    /// What is written of it.
+    /// The encoded columns of that group.
     chunks: Vec<u8>,
     lengths: Vec<usize>,
 }
 
 impl Writer {
-    /// A segment in place of the head `id`, whose slots are defined in the first `names` blocks of
-    /// `catalog`.
-    pub(crate) fn new(id: u64, catalog: u64, names: u64) -> Self {
+    /// Starts the segment of a head.
+    pub(crate) fn new(part: &Part) -> Self {
         let mut out = Vec::new();
         Header {
-            kind: FileKind::Segment,
-            id,
-            catalog,
-            knows: Knows {
-                head: 0,
-                extent: names,
-            },
+            extent: part.catalog_blocks,
+            ..Header::new(FileKind::Segment, part.id, part.catalog)
         }
         .put(&mut out);
         Self {
-            id,
-            catalog,
-            names,
+            id: part.id,
+            catalog: part.catalog,
+            catalog_blocks: part.catalog_blocks,
             out,
             sections: Vec::new(),
             group: 0,
-            expanded: Expanded::default(),
+            columns: GroupColumns::default(),
             column: Column::default(),
             encoder: Encoder::default(),
             chunks: Vec::new(),
@@ -67,43 +63,41 @@ impl Writer {
         }
     }
 
-    /// Bytes it holds.
+    /// Returns the memory of the output so far.
     pub(crate) fn memory(&self) -> u64 {
         self.out.capacity() as u64
     }
 
-    /// Does a bounded step, of at most [`STEP_COLUMNS`] columns. False when there is none left.
-    pub(crate) fn step(&mut self, tracks: &[Option<Track>]) -> Result<bool, Malformed> {
+    /// Encodes up to [`STEP_COLUMNS`] columns. Returns false if all are encoded.
+    pub(crate) fn step(&mut self, head: &HeadRows) -> Result<bool, Malformed> {
         loop {
             let source = self.sections.last().map(|section| section.source as usize);
-            let track = source.and_then(|source| tracks.get(source)?.as_ref());
-            if let Some(track) = track
-                && self.group < track.groups()
+            let rows = source.and_then(|source| head.get(source)?.as_ref());
+            if let Some(rows) = rows
+                && self.group < rows.groups()
             {
                 if self.lengths.is_empty() {
-                    track.expand(self.group, &mut self.expanded)?;
-                    self.used = self.expanded.used();
+                    rows.read_group(self.group, &mut self.columns)?;
+                    self.used = self.columns.used();
                     self.left = self.used;
                 }
-                self.put_columns(track.times.rows);
+                self.put_columns(rows.times.rows);
                 if self.left == 0 {
                     self.finish_group();
                 }
                 return Ok(true);
             }
             let next = source.map_or(0, |source| source + 1);
-            let Some(source) = (next..tracks.len()).find(|source| tracks[*source].is_some()) else {
+            let mut rest = head.iter().enumerate().skip(next);
+            let Some((source, rows)) = rest.find_map(|(at, rows)| Some((at, rows.as_ref()?)))
+            else {
                 return Ok(false);
             };
-            let track = tracks[source].as_ref();
-            let (track, span) = track
-                .and_then(|track| Some((track, track.span?)))
-                .ok_or(Malformed)?;
             self.group = 0;
             self.sections.push(Section {
                 source: source as u32,
-                times: track.times.clone(),
-                span,
+                times: rows.times.clone(),
+                span: rows.span.ok_or(Malformed)?,
                 blocks: Vec::new(),
             });
         }
@@ -111,7 +105,7 @@ impl Writer {
 
     fn put_columns(&mut self, rows: u32) {
         for slot in bits(self.left).take(STEP_COLUMNS) {
-            self.expanded.column(slot, &mut self.column);
+            self.columns.column(slot, &mut self.column);
             let start = self.chunks.len();
             self.column.put(&mut self.encoder, rows, &mut self.chunks);
             self.left &= !(1 << slot);
@@ -131,18 +125,18 @@ impl Writer {
         }
         self.out.append(&mut self.chunks);
         let block = &self.out[offset..];
-        let place = Place {
+        let location = BlockLocation {
             group,
             offset: offset as u64,
             len: block.len() as u32,
             sum: checksum(FileKind::Segment, self.id, offset as u64, block),
         };
         if let Some(section) = self.sections.last_mut() {
-            section.blocks.push(place);
+            section.blocks.push(location);
         }
     }
 
-    /// The whole file, once there is no group left.
+    /// Returns the file and its index, once all columns are encoded.
     pub(crate) fn finish(mut self) -> (Vec<u8>, Index) {
         let start = self.out.len();
         put_count(&mut self.out, self.sections.len());
@@ -157,7 +151,7 @@ impl Writer {
             self.out,
             Index {
                 catalog: self.catalog,
-                names: self.names,
+                catalog_blocks: self.catalog_blocks,
                 sections: self.sections,
             },
         )
@@ -168,17 +162,13 @@ fn put_section(out: &mut Vec<u8>, section: &Section) {
     put_count(out, section.source as usize);
     put_count(out, section.times.scrapes.len());
     let (mut time, mut step) = (0_i64, 0_i64);
-    for scraped in &section.times.scrapes {
-        let next = scraped.time.wrapping_sub(time);
+    for scrape in &section.times.scrapes {
+        let next = scrape.time.wrapping_sub(time);
         put_signed(out, next.wrapping_sub(step));
-        (time, step) = (scraped.time, next);
+        (time, step) = (scrape.time, next);
     }
-    let missed = section
-        .times
-        .scrapes
-        .iter()
-        .enumerate()
-        .filter(|(_, scraped)| scraped.missed);
+    let scrapes = section.times.scrapes.iter().enumerate();
+    let missed = scrapes.filter(|(_, scrape)| scrape.missed);
     put_count(out, missed.clone().count());
     let mut next = 0;
     for (at, _) in missed {
@@ -188,9 +178,9 @@ fn put_section(out: &mut Vec<u8>, section: &Section) {
     put_signed(out, section.span.0);
     put_signed(out, section.span.1);
     put_count(out, section.blocks.len());
-    for place in &section.blocks {
-        put_count(out, place.group as usize);
-        put_count(out, place.len as usize);
-        out.extend_from_slice(&place.sum.to_le_bytes());
+    for block in &section.blocks {
+        put_count(out, block.group as usize);
+        put_count(out, block.len as usize);
+        out.extend_from_slice(&block.sum.to_le_bytes());
     }
 }

@@ -1,4 +1,4 @@
-//! The process or the machine ends at any point.
+//! Crashes and power cuts at any point.
 
 use std::{sync::Arc, time::Instant};
 
@@ -9,10 +9,10 @@ use crate::{
 };
 
 #[test]
-fn req_x9_killed_at_every_byte_written_the_record_has_every_scrape_that_was_finished() {
+fn crash_at_every_byte_keeps_every_committed_scrape() {
     let disk = SimDisk::default();
     let (mut recorder, _) = Recorder::open_on(Arc::new(disk.clone()), options(1 << 20, 6)).unwrap();
-    // How many changes of the disk had been made when each step was committed.
+    // The number of changes of the disk when each step was committed.
     let mut committed = Vec::new();
     for n in 0..20 {
         step(&mut recorder, n).unwrap();
@@ -54,20 +54,20 @@ fn req_x9_killed_at_every_byte_written_the_record_has_every_scrape_that_was_fini
                 "change {at} ({change:?}) cut at {cut}: {finished} steps were finished"
             );
         }
-        // A few of the cuts are also gone on from.
+        // Continuing takes longer, so that only a few cuts are tried.
         for cut in [0, bytes / 2, bytes] {
             let mut files = files.clone();
             if bytes > 0 {
                 apply(&mut files, change, Some(cut));
             }
-            goes_on(&files, finished);
+            continue_from(&files, finished);
         }
         apply(&mut files, change, None);
     }
 }
 
-/// A restarted recorder takes up the record, and it is whole again.
-fn goes_on(files: &Files, finished: i64) {
+/// A restarted recorder continues the record without a hole.
+fn continue_from(files: &Files, finished: i64) {
     let (mut recorder, opened) = reopened(files);
     assert_eq!(opened.damage, []);
     let (before, _) = content(&recorder.reader());
@@ -85,7 +85,7 @@ fn goes_on(files: &Files, finished: i64) {
 }
 
 #[test]
-fn req_x9_after_a_power_cut_only_what_was_not_synced_is_missing() {
+fn power_cut_loses_only_scrapes_since_the_last_sync() {
     let disk = SimDisk::default();
     let (mut recorder, _) = Recorder::open_on(Arc::new(disk.clone()), options(1 << 20, 6)).unwrap();
     let mut synced = 0;
@@ -98,6 +98,6 @@ fn req_x9_after_a_power_cut_only_what_was_not_synced_is_missing() {
         let (found, damaged, _) = read(&disk.durable());
         assert_eq!(damaged, 0);
         assert_eq!(found, expected(0..synced), "after step {n}");
-        goes_on(&disk.durable(), synced);
+        continue_from(&disk.durable(), synced);
     }
 }

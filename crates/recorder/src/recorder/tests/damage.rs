@@ -1,4 +1,4 @@
-//! Bytes that are not as they were written.
+//! Damaged files.
 
 use super::{content, expected, read, reopened, small_record, step};
 use crate::sim_disk::Files;
@@ -8,18 +8,22 @@ fn is_a(name: &str, extension: &str) -> bool {
         .is_some_and(|(_, found)| found == extension)
 }
 
-/// Nothing wrong is ever read, and what is missing is told, unless it is the unfinished end.
+/// No wrong value is read, and missing values are reported, unless they are at the unfinished end.
 fn check(files: &Files, steps: i64, what: &str, may_be_unfinished: bool) {
     let whole = expected(0..steps);
     let (found, damaged, opened) = read(files);
     for (at, bits) in &found {
-        assert_eq!(whole.get(at), Some(bits), "{what}: a value nobody scraped");
+        assert_eq!(
+            whole.get(at),
+            Some(bits),
+            "{what}: a value that was not scraped"
+        );
     }
     if found != whole {
-        let told = damaged > 0 || !opened.damage.is_empty() || may_be_unfinished;
+        let reported = damaged > 0 || !opened.damage.is_empty() || may_be_unfinished;
         assert!(
-            told,
-            "{what}: {} of {} samples are missing and nobody says so",
+            reported,
+            "{what}: {} of {} samples are missing without a report",
             whole.len() - found.len(),
             whole.len()
         );
@@ -27,7 +31,7 @@ fn check(files: &Files, steps: i64, what: &str, may_be_unfinished: bool) {
 }
 
 #[test]
-fn req_x9_every_byte_flipped_is_noticed_or_harmless() {
+fn every_flipped_byte_is_reported_or_harmless() {
     let (disk, steps) = small_record();
     let files = disk.files();
     let newest = files.keys().rfind(|name| is_a(name, "head")).unwrap();
@@ -37,7 +41,7 @@ fn req_x9_every_byte_flipped_is_noticed_or_harmless() {
                 let mut damaged = files.clone();
                 damaged.get_mut(name).unwrap()[at] ^= mask;
                 let what = format!("{name} flipped at {at} by {mask:#x}");
-                // A length that points past the end looks like an end that was never written.
+                // A length that points past the end looks like an unfinished frame.
                 let may = name == newest;
                 check(&damaged, steps, &what, may);
             }
@@ -46,7 +50,7 @@ fn req_x9_every_byte_flipped_is_noticed_or_harmless() {
 }
 
 #[test]
-fn req_x9_every_file_cut_at_every_byte_is_noticed_or_harmless() {
+fn every_truncated_file_is_reported_or_harmless() {
     let (disk, steps) = small_record();
     let files = disk.files();
     let newest = files.keys().rfind(|name| is_a(name, "head")).unwrap();
@@ -63,7 +67,7 @@ fn req_x9_every_file_cut_at_every_byte_is_noticed_or_harmless() {
         }
         let mut damaged = files.clone();
         damaged.remove(name);
-        // A part that is not there may have left to make room.
+        // A part that is missing may have been evicted.
         check(
             &damaged,
             steps,
@@ -74,7 +78,7 @@ fn req_x9_every_file_cut_at_every_byte_is_noticed_or_harmless() {
 }
 
 #[test]
-fn a_recorder_goes_on_after_any_damage_and_what_it_records_then_is_whole() {
+fn recorder_continues_after_any_damage() {
     let (disk, steps) = small_record();
     let files = disk.files();
     let later = steps..steps + 20;

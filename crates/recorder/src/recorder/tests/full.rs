@@ -1,4 +1,4 @@
-//! The disk takes no more, or fails.
+//! Full and failing disks.
 
 use std::{sync::Arc, time::Instant};
 
@@ -6,7 +6,7 @@ use super::{content, expected, options, read, step};
 use crate::{Recorder, WriteError, sim_disk::SimDisk};
 
 #[test]
-fn a_full_disk_costs_the_scrapes_it_refuses_and_nothing_else() {
+fn full_disk_costs_only_the_scrapes_that_fail() {
     for room in (0..2_000).step_by(13) {
         let disk = SimDisk::default();
         let (mut recorder, _) =
@@ -14,8 +14,8 @@ fn a_full_disk_costs_the_scrapes_it_refuses_and_nothing_else() {
         let mut kept = Vec::new();
         for n in 0..40 {
             match n {
-                10 => disk.set_room(Some(room)),
-                30 => disk.set_room(None),
+                10 => disk.set_free(Some(room)),
+                30 => disk.set_free(None),
                 _ => {}
             }
             match step(&mut recorder, n) {
@@ -45,7 +45,7 @@ fn a_full_disk_costs_the_scrapes_it_refuses_and_nothing_else() {
 }
 
 #[test]
-fn whatever_single_operation_fails_no_scrape_is_lost_that_was_said_to_be_recorded() {
+fn no_failed_operation_loses_a_committed_scrape() {
     for fail in 0..150 {
         let disk = SimDisk::default();
         let (mut recorder, _) =
@@ -76,7 +76,7 @@ fn whatever_single_operation_fails_no_scrape_is_lost_that_was_said_to_be_recorde
 }
 
 #[test]
-fn after_a_failed_sync_what_is_in_doubt_is_written_anew() {
+fn failed_sync_rewrites_files_in_doubt() {
     let disk = SimDisk::default();
     let (mut recorder, _) =
         Recorder::open_on(Arc::new(disk.clone()), options(1 << 20, 100)).unwrap();

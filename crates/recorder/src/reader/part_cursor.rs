@@ -1,54 +1,54 @@
-//! One part of the record, read series by series.
+//! Reading one part of the record series by series.
 
 use std::sync::Arc;
 
-use super::Snapshot;
 use crate::{
     catalog::Catalog,
     codec::Decoder,
     column::Column,
     error::{Damage, DamageKind},
     frame::FileKind,
-    part::{Form, Part, Tracks},
+    part::{HeadRows, Part},
     rows::GROUP,
-    segment::{Block, Section, Segment},
-    track::{Expanded, Times},
+    segment::{Block, Segment},
+    snapshot::Snapshot,
+    source_rows::{GroupColumns, ScrapeTimes},
 };
 
-/// A source's scrapes in a part, as the assembling of series needs them.
+/// The scrapes of a source in a part.
 #[derive(Debug)]
 pub(super) struct Timeline {
     pub(super) source: u32,
     pub(super) name: Arc<str>,
-    /// Time of the first scrape, missed or not.
+    /// The time of the first scrape, successful or not.
     pub(super) first: i64,
-    /// When each row was scraped.
+    /// The time of each successful scrape.
     pub(super) rows: Vec<i64>,
-    /// Missed scrapes: before which row the first of several in a row stands, and its time.
+    /// The first of each run of failed scrapes: the row behind the run, and its time.
     pub(super) missed: Vec<(u32, i64)>,
-    /// Time of the last scrape, if that was missed.
+    /// The time of the last scrape, if that failed.
     pub(super) missed_last: Option<i64>,
-    /// The rows' times only grow.
-    pub(super) ascends: bool,
+    /// The times of the rows ascend, which they do unless a clock was set back.
+    pub(super) is_sorted: bool,
 }
 
 impl Timeline {
-    /// Nothing when there is no scrape, or the catalog does not know the source.
-    fn new(source: u32, times: &Times, catalog: &Catalog) -> Option<Self> {
+    /// Returns `None` if there is no scrape, or the catalog does not define the source.
+    fn new(source: u32, times: &ScrapeTimes, catalog: &Catalog) -> Option<Self> {
         let name = Arc::clone(catalog.sources().get(source as usize)?);
         let (first, last) = (times.scrapes.first()?.time, times.scrapes.last()?);
         let missed_last = last.missed.then_some(last.time);
         let mut rows = Vec::with_capacity(times.rows as usize);
         let mut missed: Vec<(u32, i64)> = Vec::new();
-        for scraped in &times.scrapes {
+        for scrape in &times.scrapes {
             let row = rows.len() as u32;
-            if !scraped.missed {
-                rows.push(scraped.time);
+            if !scrape.missed {
+                rows.push(scrape.time);
             } else if missed.last().is_none_or(|(before, _)| *before != row) {
-                missed.push((row, scraped.time));
+                missed.push((row, scrape.time));
             }
         }
-        let ascends = rows.is_sorted();
+        let is_sorted = rows.is_sorted();
         Some(Self {
             source,
             name,
@@ -56,11 +56,11 @@ impl Timeline {
             rows,
             missed,
             missed_last,
-            ascends,
+            is_sorted,
         })
     }
 
-    /// The first missed scrape before this row and after the one before it.
+    /// Returns the time of the first failed scrape between this row and the one before it.
     pub(super) fn missed_before(&self, row: u32) -> Option<i64> {
         let at = self
             .missed
@@ -72,39 +72,39 @@ impl Timeline {
 
 #[derive(Debug)]
 enum Content {
-    Rows(Arc<Tracks>, Box<Expanded>),
+    Rows(Arc<HeadRows>, Box<GroupColumns>),
     Segment(Segment, Option<Block>),
-    /// It left the record, or is damaged.
-    Nothing,
+    /// The part was evicted since.
+    Evicted,
 }
 
-/// A part being read. Series of one group are read one after the other without reading it again.
+/// A cursor over the series of a part. It reads a group once for all series of it in a row.
 #[derive(Debug)]
-pub(super) struct Cursor {
+pub(super) struct PartCursor {
     id: u64,
-    /// Which of the plan's catalogs.
+    /// The index of the part's catalog in the plan.
     pub(super) catalog: u32,
     content: Content,
     timelines: Vec<Timeline>,
-    /// The source and the group that are at hand.
-    at_hand: Option<(u32, u32)>,
+    /// The source and the group that `content` has read.
+    loaded: Option<(u32, u32)>,
     decoder: Decoder,
 }
 
-impl Cursor {
-    /// Reads what a part has, of slots that `catalog`, the plan's number `index`, defines.
+impl PartCursor {
+    /// Opens a part of which `catalog`, number `index` in the plan, defines the slots.
     pub(super) fn new(
         snapshot: &Snapshot,
         part: &Part,
         (index, catalog): (u32, &Catalog),
     ) -> Result<Self, Damage> {
-        let (mut timelines, mut content) = (Vec::new(), Content::Nothing);
-        if let Form::Rows(tracks) = &part.form {
-            let sources = tracks.iter().enumerate();
-            timelines.extend(sources.filter_map(|(source, track)| {
-                Timeline::new(source as u32, &track.as_ref()?.times, catalog)
+        let (mut timelines, mut content) = (Vec::new(), Content::Evicted);
+        if let Some(head) = part.rows() {
+            let sources = head.iter().enumerate();
+            timelines.extend(sources.filter_map(|(source, rows)| {
+                Timeline::new(source as u32, &rows.as_ref()?.times, catalog)
             }));
-            content = Content::Rows(Arc::clone(tracks), Box::default());
+            content = Content::Rows(Arc::clone(head), Box::default());
         } else if let Some(segment) = snapshot.segment(part)? {
             let sections = segment.index.sections.iter();
             timelines.extend(
@@ -118,7 +118,7 @@ impl Cursor {
             catalog: index,
             content,
             timelines,
-            at_hand: None,
+            loaded: None,
             decoder: Decoder::default(),
         })
     }
@@ -127,19 +127,18 @@ impl Cursor {
         &self.timelines
     }
 
-    /// A source's scrapes, if the part has any.
+    /// Returns the scrapes of a source.
     pub(super) fn timeline(&self, source: u32) -> Option<&Timeline> {
         self.timelines
             .iter()
             .find(|timeline| timeline.source == source)
     }
 
-    /// Whether what the part says could be read.
-    pub(super) fn is_readable(&self) -> bool {
-        !matches!(self.content, Content::Nothing)
+    pub(super) fn is_evicted(&self) -> bool {
+        matches!(self.content, Content::Evicted)
     }
 
-    /// A slot's column; an empty one when it was never there.
+    /// Reads the column of a slot, which is empty if the slot was never present.
     pub(super) fn column(
         &mut self,
         source: u32,
@@ -148,32 +147,25 @@ impl Cursor {
     ) -> Result<(), Damage> {
         column.clear();
         let (group, slot) = (slot / GROUP as u32, slot as usize % GROUP);
-        let fresh = self.at_hand != Some((source, group));
+        let is_loaded = self.loaded == Some((source, group));
         match &mut self.content {
-            Content::Nothing => {}
-            Content::Rows(tracks, expanded) => {
-                let Some(Some(track)) = tracks.get(source as usize) else {
+            Content::Evicted => {}
+            Content::Rows(head, columns) => {
+                let Some(Some(rows)) = head.get(source as usize) else {
                     return Ok(());
                 };
-                if fresh {
-                    self.at_hand = None;
-                    track.expand(group as usize, expanded).map_err(|_| Damage {
-                        file: FileKind::Head.name(self.id),
-                        offset: 0,
-                        kind: DamageKind::Malformed,
-                    })?;
+                if !is_loaded {
+                    self.loaded = None;
+                    rows.read_group(group as usize, columns)
+                        .map_err(|_| FileKind::Head.damage(self.id, 0, DamageKind::Malformed))?;
                 }
-                expanded.column(slot, column);
+                columns.column(slot, column);
             }
             Content::Segment(segment, block) => {
-                if fresh {
-                    self.at_hand = None;
-                    let section: Option<&Section> = segment
-                        .index
-                        .sections
-                        .iter()
-                        .find(|section| section.source == source);
-                    *block = match section {
+                if !is_loaded {
+                    self.loaded = None;
+                    let mut sections = segment.index.sections.iter();
+                    *block = match sections.find(|section| section.source == source) {
                         Some(section) => segment.block(section, group)?,
                         None => None,
                     };
@@ -183,7 +175,7 @@ impl Cursor {
                 }
             }
         }
-        self.at_hand = Some((source, group));
+        self.loaded = Some((source, group));
         Ok(())
     }
 }

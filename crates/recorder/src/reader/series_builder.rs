@@ -1,21 +1,21 @@
-//! Putting one series together from its columns.
+//! SeriesBuilder of one series from its columns.
 
 use std::ops::RangeInclusive;
 
-use super::{Sample, cursor::Timeline};
+use super::{Sample, part_cursor::Timeline};
 use crate::column::Column;
 
-/// What is known of a series so far, part by part.
+/// A series that is assembled part by part.
 #[derive(Debug)]
-pub(super) struct Assembly {
+pub(super) struct SeriesBuilder {
     range: RangeInclusive<i64>,
     pub(super) samples: Vec<Sample>,
     pub(super) absences: Vec<i64>,
-    /// It was there at the scrape before.
+    /// The series was present at the last scrape.
     present: bool,
 }
 
-impl Assembly {
+impl SeriesBuilder {
     pub(super) fn new(range: RangeInclusive<i64>) -> Self {
         Self {
             range,
@@ -25,18 +25,18 @@ impl Assembly {
         }
     }
 
-    /// Nothing is known of what comes next.
-    pub(super) fn lose_track(&mut self) {
+    /// Skips a part that cannot be read: absences at its end are unknown.
+    pub(super) fn skip_part(&mut self) {
         self.present = false;
     }
 
-    /// Takes in a part: the source's scrapes and the series' column, which may be empty.
+    /// Adds a part: the source's scrapes and the series' column, which may be empty.
     pub(super) fn add(&mut self, timeline: &Timeline, column: &Column) {
         self.add_absences(timeline, &column.runs);
-        if column.stamps.is_empty() && timeline.ascends {
-            self.add_even(timeline, column);
+        if column.timestamps.is_empty() && timeline.is_sorted {
+            self.add_sorted(timeline, column);
         } else {
-            self.add_uneven(timeline, column);
+            self.add_unsorted(timeline, column);
         }
     }
 
@@ -49,14 +49,14 @@ impl Assembly {
                 let first =
                     first.or_else(|| timeline.rows[end as usize..from as usize].first().copied());
                 if let Some(time) = first {
-                    self.absent(time);
+                    self.push_absence(time);
                     self.present = false;
                 }
             }
             if from < to {
                 for &(before, time) in &timeline.missed {
                     if from < before && before < to {
-                        self.absent(time);
+                        self.push_absence(time);
                     }
                 }
                 self.present = true;
@@ -65,14 +65,14 @@ impl Assembly {
         }
     }
 
-    fn absent(&mut self, time: i64) {
+    fn push_absence(&mut self, time: i64) {
         if self.range.contains(&time) {
             self.absences.push(time);
         }
     }
 
-    /// Times ascend and are the scrapes': what is inside the range is one piece.
-    fn add_even(&mut self, timeline: &Timeline, column: &Column) {
+    /// Adds samples at the scrapes' times, which ascend: those in the range are contiguous.
+    fn add_sorted(&mut self, timeline: &Timeline, column: &Column) {
         let times = &timeline.rows;
         let first = times.partition_point(|time| time < self.range.start());
         let last = times.partition_point(|time| time <= self.range.end());
@@ -92,16 +92,16 @@ impl Assembly {
         }
     }
 
-    fn add_uneven(&mut self, timeline: &Timeline, column: &Column) {
+    fn add_unsorted(&mut self, timeline: &Timeline, column: &Column) {
         let rows = column.runs.iter().flat_map(|&(from, to)| from..to);
-        let mut stamps = column.stamps.iter().peekable();
+        let mut timestamps = column.timestamps.iter().peekable();
         for (row, bits) in rows.zip(&column.values) {
-            while stamps.next_if(|(stamped, _)| *stamped < row).is_some() {}
-            let stamp = stamps.next_if(|(stamped, _)| *stamped == row);
-            let time_ms =
-                timeline.rows[row as usize].wrapping_add(stamp.map_or(0, |(_, offset)| *offset));
-            // A line that keeps its time is the same sample, scraped again.
-            let again = stamp.is_some()
+            while timestamps.next_if(|(of, _)| *of < row).is_some() {}
+            let timestamp = timestamps.next_if(|(of, _)| *of == row);
+            let offset = timestamp.map_or(0, |(_, offset)| *offset);
+            let time_ms = timeline.rows[row as usize].wrapping_add(offset);
+            // An exporter repeats a line with its timestamp until it has a newer value.
+            let again = timestamp.is_some()
                 && self
                     .samples
                     .last()
@@ -115,7 +115,7 @@ impl Assembly {
         }
     }
 
-    /// Everything, sorted by time. The order of scrapes stays among equal times.
+    /// Returns samples and absences, sorted by time and then by scrape.
     pub(super) fn finish(mut self) -> (Vec<Sample>, Vec<i64>) {
         if !self.samples.is_sorted_by_key(|sample| sample.time_ms) {
             self.samples.sort_by_key(|sample| sample.time_ms);

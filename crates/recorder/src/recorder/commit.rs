@@ -1,0 +1,206 @@
+//! Committing scrapes: the definitions they need, then one frame with all of them; and starting new
+//! files when they are due.
+
+use super::{Entry, Recorder, definitions::Definitions, storage::file_cost};
+use crate::{error::WriteError, frame::begin_frame};
+
+/// The number of scrapes after which a head is closed if a meta has changed.
+const META_CHANGE_SCRAPES: usize = 64;
+
+/// The size of dead definitions that is never worth a new catalog.
+const DEAD_BYTES_MIN: u64 = 4 << 10;
+
+/// The capacity of the frame buffer that is kept between commits.
+const FRAME_CAPACITY_MAX: usize = 256 << 10;
+
+impl Recorder {
+    /// Commits the entries of a frame, with the staged values of their sources.
+    pub(super) fn commit(&mut self, entries: &[Entry], time: i64) -> Result<(), WriteError> {
+        let written = self
+            .prepare_files()
+            .and_then(|()| self.append_entries(entries, time));
+        self.counters.write_errors += u64::from(written.is_err());
+        self.seal_slice();
+        self.sources.recount();
+        if self.storage.is_memory() {
+            // What cannot be evicted has limits of its own, so that a failure here passes.
+            self.make_room(0).ok();
+        }
+        written
+    }
+
+    /// Starts a new head and a new catalog if they are due, and writes the definitions of new series.
+    fn prepare_files(&mut self) -> Result<(), WriteError> {
+        self.forget_evicted();
+        let dead = self.dead_bytes();
+        let is_over_limit = dead > DEAD_BYTES_MIN && self.exceeds_definition_limits();
+        if self.is_head_full() || is_over_limit || self.files_in_doubt {
+            // A catalog belongs to whole heads: it can change only between two.
+            self.close_head();
+            if is_over_limit || self.is_catalog_outdated(dead) || self.files_in_doubt {
+                self.renew_catalog()?;
+            }
+        }
+        self.write_definitions()
+    }
+
+    /// Returns true if the next commit starts a new head.
+    pub(super) fn is_head_full(&self) -> bool {
+        let scrapes = self.head.scrapes();
+        scrapes >= self.options.head_scrapes as usize
+            || self.head.len() > self.budget.head_max()
+            || self.definitions.has_meta_changes() && scrapes >= META_CHANGE_SCRAPES
+    }
+
+    fn exceeds_definition_limits(&self) -> bool {
+        let most = self.budget.definitions_max();
+        self.definitions.memory() > most || self.sources.memory() > most
+    }
+
+    /// Returns true if the catalog has changed metas or too many dead definitions.
+    fn is_catalog_outdated(&self, dead: u64) -> bool {
+        // Series that died before the catalog's first head have no data left once that is evicted.
+        let is_outlived = dead > 0 && self.definitions.id() < self.oldest_part_id();
+        let is_wasteful = dead > DEAD_BYTES_MIN && dead > self.definitions.memory() / 3;
+        is_outlived || is_wasteful || self.definitions.has_meta_changes()
+    }
+
+    /// Returns the size of definitions of dead series, assuming that all have the same length.
+    fn dead_bytes(&self) -> u64 {
+        let defined = self.sources.count_defined().max(1);
+        let dead = defined.saturating_sub(self.sources.count_alive());
+        self.definitions.memory() * dead as u64 / defined as u64
+    }
+
+    /// Declares the series of sources dead that have no data any more.
+    fn forget_evicted(&mut self) {
+        let oldest = self.oldest_part_id();
+        self.sources.forget_evicted(oldest);
+    }
+
+    fn oldest_part_id(&self) -> u64 {
+        self.closed.oldest_id().unwrap_or(self.head.id())
+    }
+
+    /// Closes the head and starts another. Writes nothing.
+    pub(super) fn close_head(&mut self) {
+        let next = self.head.next(self.next_id, self.definitions.id());
+        self.next_id += 1;
+        let head = std::mem::replace(&mut self.head, next);
+        if let Some((part, cost, log)) = head.close(&mut self.storage) {
+            self.closed.push(part, cost, Some(log));
+        }
+    }
+
+    /// Starts a catalog with the live series, right after the head was closed.
+    fn renew_catalog(&mut self) -> Result<(), WriteError> {
+        let (mut next, live_slots) = self.definitions.rebuild(self.next_id, &self.sources);
+        if !self.storage.is_memory()
+            && let Err(error) = self.write_catalog(&mut next)
+        {
+            next.discard(&mut self.storage);
+            return Err(error);
+        }
+        if self.files_in_doubt && self.definitions.has_file() {
+            // The segments of earlier heads still need the old catalog.
+            self.rewrite_catalog()?;
+        }
+        let old = std::mem::replace(&mut self.definitions, next);
+        let id = old.id();
+        let (data, cost, log) = old.close(&self.storage);
+        self.closed.add_catalog(id, data, cost, Some(log));
+        self.closed.remove_unneeded_catalogs(&mut self.storage);
+        self.sources.redefine(&live_slots);
+        self.files_in_doubt = false;
+        // The head that was just started is empty. Its replacement shares the catalog's id.
+        self.head = self.head.next(self.next_id, self.next_id);
+        self.next_id += 1;
+        self.counters.catalogs += 1;
+        Ok(())
+    }
+
+    /// Writes a new catalog, the size of which `used` does not include.
+    fn write_catalog(&mut self, catalog: &mut Definitions) -> Result<(), WriteError> {
+        while let Some(frame) = catalog.next_frame() {
+            self.make_room(catalog.file_cost_with(&frame))?;
+            catalog.append(frame, &mut self.storage)?;
+        }
+        Ok(())
+    }
+
+    /// Writes the definitions that the current catalog's file lacks.
+    fn write_definitions(&mut self) -> Result<(), WriteError> {
+        if self.storage.is_memory() {
+            return self.make_room(0);
+        }
+        while let Some(frame) = self.definitions.next_frame() {
+            let growth = self.definitions.file_cost_with(&frame) - self.definitions.file_cost();
+            self.make_room(growth)?;
+            self.definitions.append(frame, &mut self.storage)?;
+        }
+        Ok(())
+    }
+
+    /// Replaces the current catalog's file by a new one with the same content.
+    fn rewrite_catalog(&mut self) -> Result<(), WriteError> {
+        let bytes = self.definitions.to_file();
+        self.make_room(file_cost(bytes.len() as u64))?;
+        self.definitions.rewrite(&bytes, &mut self.storage)
+    }
+
+    fn append_entries(&mut self, entries: &[Entry], time: i64) -> Result<(), WriteError> {
+        let mut frame = std::mem::take(&mut self.frame);
+        let appended = self.append_frame(entries, time, &mut frame);
+        // The buffer is reused, except that a huge one is not worth its memory.
+        frame.clear();
+        frame.shrink_to(FRAME_CAPACITY_MAX);
+        self.frame = frame;
+        appended
+    }
+
+    fn append_frame(
+        &mut self,
+        entries: &[Entry],
+        time: i64,
+        frame: &mut Vec<u8>,
+    ) -> Result<(), WriteError> {
+        begin_frame(frame);
+        let mut catalog_blocks = Some(self.definitions.catalog().written_blocks());
+        let (mut encoded, mut samples) = (Vec::new(), 0);
+        for entry in entries {
+            let source = &mut self.sources[entry.source];
+            if !entry.missed {
+                source.staged.set_time(time);
+                samples += source.staged.samples();
+            }
+            let staged = (!entry.missed).then_some(&*source);
+            let blocks = catalog_blocks.take();
+            let head = &self.head;
+            encoded.push(head.encode_entry(entry.source, staged, time, blocks, frame));
+        }
+        let encoded_len = frame.len();
+        self.write_frame(frame)?;
+        let header_bytes = frame.len() - encoded_len;
+        for entry in &encoded {
+            let source = &mut self.sources[entry.source()];
+            self.head.apply(entry, time, (frame, header_bytes), source);
+        }
+        let missed = entries.iter().filter(|entry| entry.missed).count() as u64;
+        self.counters.missed += missed;
+        self.counters.scrapes += entries.len() as u64 - missed;
+        self.counters.samples += samples as u64;
+        Ok(())
+    }
+
+    fn write_frame(&mut self, frame: &mut Vec<u8>) -> Result<(), WriteError> {
+        let growth = if self.storage.is_memory() {
+            // Rows are copied to chunks with about as much unused capacity.
+            2 * frame.len() as u64
+        } else {
+            self.head.file_cost(Some(frame)) - self.head.file_cost(None)
+        };
+        self.make_room(growth)?;
+        let blocks = self.definitions.catalog().written_blocks();
+        self.head.append(frame, blocks, &mut self.storage)
+    }
+}

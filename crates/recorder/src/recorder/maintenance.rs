@@ -1,0 +1,160 @@
+//! Sealing and syncing as a recorder does them: the parts that touch several of its parts.
+
+use std::{io, sync::Arc, time::Instant};
+
+use super::{
+    Recorder,
+    seal::{self, SealJob, SealOutcome, SealResult},
+    storage::{file_cost, temporary_name},
+    sync::{SyncJob, SyncOutcome},
+};
+use crate::segment::Index;
+
+impl Recorder {
+    /// Hands out the sealing of the oldest closed head, to be done on another thread. Commits do
+    /// nothing of it meanwhile. Returns `None` if there is no closed head, or a job is out already.
+    pub fn begin_seal(&mut self) -> Option<SealJob> {
+        if self.sealer.is_job_out() {
+            return None;
+        }
+        let part = self.closed.unsealed()?.clone();
+        let rows = Arc::clone(part.rows()?);
+        let reserved = seal::reservation(&rows);
+        self.sealer.stop();
+        self.make_room(reserved).ok()?;
+        // Making room may have evicted the head.
+        if !self.closed.contains(part.id) {
+            return None;
+        }
+        let disk = self.storage.disk().cloned();
+        Some(self.sealer.begin_job(part, rows, disk, reserved))
+    }
+
+    /// Stores the segment that a [`SealJob`] made.
+    pub fn finish_seal(&mut self, outcome: SealOutcome) {
+        if let Some((id, result)) = self.sealer.finish_job(outcome) {
+            self.accept_segment(id, result);
+        }
+    }
+
+    /// Seals a bounded slice of the oldest closed head.
+    pub(super) fn seal_slice(&mut self) {
+        if let Some((id, result)) = self.sealer.step(self.closed.unsealed()) {
+            self.accept_segment(id, result);
+        }
+    }
+
+    fn accept_segment(&mut self, id: u64, result: SealResult) {
+        let is_sealed = match result {
+            SealResult::Encoded(bytes, index) => self.store_segment(id, bytes, index).is_ok(),
+            SealResult::Written(file, len) => {
+                if !self.closed.add_segment(id, file, len) {
+                    // The part was evicted meanwhile. A file that stays is removed when the record
+                    // is opened again.
+                    self.storage.remove(&temporary_name(id)).ok();
+                }
+                true
+            }
+            SealResult::WriteFailed => false,
+            SealResult::BadRows => {
+                debug_assert!(false, "rows can be read back");
+                self.closed.mark_unsealable(id);
+                false
+            }
+        };
+        if is_sealed {
+            self.counters.sealed += 1;
+        } else {
+            self.counters.seal_errors += 1;
+            self.sealer.pause();
+        }
+    }
+
+    /// Stores a segment, unless its part is evicted.
+    fn store_segment(&mut self, id: u64, mut bytes: Vec<u8>, index: Index) -> io::Result<()> {
+        let len = bytes.len() as u64;
+        let cost = if self.storage.is_memory() {
+            bytes.capacity() as u64
+        } else {
+            file_cost(len)
+        };
+        if self.make_room(cost).is_err() || !self.closed.contains(id) {
+            return Ok(());
+        }
+        if let Some(file) = self.storage.write_segment(id, &bytes)? {
+            self.closed.add_segment(id, file, len);
+        } else {
+            bytes.shrink_to_fit();
+            self.closed.seal_in_memory(id, bytes, index);
+        }
+        Ok(())
+    }
+
+    /// Returns true if [`Options::sync_every`](crate::Options::sync_every) has passed since the last
+    /// sync began. Always false in memory.
+    #[must_use]
+    pub fn sync_due(&self, now: Instant) -> bool {
+        let every = self.options.sync_every;
+        let elapsed = |last| now.saturating_duration_since(last) >= every;
+        !self.storage.is_memory() && self.last_sync.is_none_or(elapsed)
+    }
+
+    /// Hands out the work of making everything committed so far durable. Returns `None` in memory.
+    ///
+    /// A segment replaces its head only after a sync. Without any sync the record keeps both.
+    pub fn begin_sync(&mut self, now: Instant) -> Option<SyncJob> {
+        let disk = Arc::clone(self.storage.disk()?);
+        self.last_sync = Some(now);
+        let [catalogs, heads] = self.closed.take_unsynced();
+        let mut files = catalogs;
+        files.extend(self.definitions.take_unsynced());
+        files.extend(heads);
+        files.extend(self.head.take_unsynced());
+        Some(SyncJob {
+            disk,
+            files,
+            segments: self.closed.unsynced_segments(),
+            directory_changed: self.storage.take_directory_changed(),
+            obsolete: self.closed.obsolete(),
+        })
+    }
+
+    /// Completes a sync.
+    ///
+    /// # Errors
+    ///
+    /// When the sync failed. The content of the files on disk is unknown then, so that the next commit
+    /// starts a new head and a new catalog. The data of the old head is still in memory and is sealed.
+    pub fn finish_sync(&mut self, outcome: SyncOutcome) -> io::Result<()> {
+        if self.storage.is_memory() {
+            return Ok(());
+        }
+        let result = outcome.result.and_then(|()| {
+            let (closed, storage) = (&mut self.closed, &mut self.storage);
+            closed.remove_obsolete(&outcome.obsolete, storage);
+            let mut segments = outcome.segments.iter();
+            segments.try_for_each(|id| closed.publish_segment(*id, storage))
+        });
+        if result.is_err() {
+            for id in &outcome.segments {
+                self.closed.discard_segment(*id, &mut self.storage);
+            }
+            self.counters.seal_errors += 1;
+            self.storage.set_directory_changed();
+            self.files_in_doubt = true;
+        }
+        result
+    }
+
+    /// Makes everything committed so far durable, on this thread.
+    ///
+    /// # Errors
+    ///
+    /// See [`Recorder::finish_sync`].
+    pub fn sync(&mut self, now: Instant) -> io::Result<()> {
+        match self.begin_sync(now) {
+            Some(job) => self.finish_sync(job.run()),
+            None => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,74 @@
+//! The choice of the recorder that evicts when several share a budget.
+
+use crate::recorder::Usage;
+
+/// Returns the share of the budget that is reserved for each recorder.
+pub(super) fn reserved(budget: u64, recorders: usize) -> u64 {
+    budget / 2 / recorders.max(1) as u64
+}
+
+/// Chooses the recorder that evicts its oldest part, given the usage and the reserved share of each: of
+/// those that exceed their share, the one with the oldest data. `None` if no recorder does; the one that
+/// needs space then evicts its own data.
+pub(super) fn choose(usages: &[(Usage, u64)]) -> Option<usize> {
+    let all = usages.iter().enumerate();
+    let over = all.filter(|(_, (usage, reserved))| usage.can_evict && usage.used > *reserved);
+    let oldest = over.min_by_key(|(at, (usage, _))| (usage.oldest, *at));
+    oldest.map(|(at, _)| at)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn usage(used: u64, oldest: i64, reserved: u64) -> (Usage, u64) {
+        let usage = Usage {
+            used,
+            oldest: Some(oldest),
+            can_evict: true,
+        };
+        (usage, reserved)
+    }
+
+    #[test]
+    fn oldest_above_its_share_evicts_first() {
+        let usages = [usage(90, 5, 25), usage(20, 1, 25), usage(30, 4, 25)];
+        assert_eq!(choose(&usages), Some(2));
+        assert_eq!(choose(&usages[..2]), Some(0));
+    }
+
+    #[test]
+    fn reserved_share_is_never_evicted() {
+        let usages = [usage(25, 5, 25), usage(20, 1, 25)];
+        assert_eq!(choose(&usages), None);
+    }
+
+    #[test]
+    fn recorder_without_parts_is_skipped() {
+        let mut usages = [usage(90, 1, 25), usage(30, 2, 25)];
+        usages[0].0.can_evict = false;
+        assert_eq!(choose(&usages), Some(1));
+        usages[1].0.can_evict = false;
+        assert_eq!(choose(&usages), None);
+    }
+
+    #[test]
+    fn record_without_recorder_has_no_share() {
+        let usages = [usage(20, 1, 25), usage(1, 9, 0)];
+        assert_eq!(choose(&usages), Some(1));
+    }
+
+    #[test]
+    fn damaged_parts_without_time_go_first() {
+        let mut usages = [usage(90, i64::MIN, 25), usage(90, 2, 25)];
+        usages[1].0.oldest = None;
+        assert_eq!(choose(&usages), Some(1));
+    }
+
+    #[test]
+    fn half_of_the_budget_is_reserved_in_equal_shares() {
+        assert_eq!(reserved(1 << 20, 1), 1 << 19);
+        assert_eq!(reserved(1 << 20, 4), 1 << 17);
+        assert_eq!(reserved(1 << 20, 0), 1 << 19);
+    }
+}
