@@ -77,7 +77,7 @@ pub(crate) fn fail(error: &anyhow::Error) -> ExitCode {
 }
 
 /// What failed and why, without the causes that what they caused repeats.
-fn causes(error: &anyhow::Error) -> Vec<String> {
+pub(crate) fn causes(error: &anyhow::Error) -> Vec<String> {
     let mut told: Vec<String> = Vec::new();
     for cause in error.chain().map(ToString::to_string) {
         if told.last().is_none_or(|before| !before.ends_with(&cause)) {

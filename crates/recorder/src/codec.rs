@@ -3,7 +3,7 @@
 //! Repeated values are left out first: a chunk has the positions of changes and the values there.
 //! Values that a shift of the decimal point turns into integers are stored as the shortest of varint
 //! differences, packed values, packed differences and packed second differences. Other values are
-//! stored as bit patterns, XORed with the value before or raw. Chunks that stay large are compressed
+//! stored as bit patterns, raw or XOR with the value before. Chunks that stay large are compressed
 //! with pco as well, and the smaller result is stored.
 //!
 //! ```text

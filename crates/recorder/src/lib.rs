@@ -22,6 +22,7 @@ mod sim_disk;
 mod snapshot;
 mod source;
 mod source_rows;
+mod span;
 mod stats;
 
 pub use self::{

@@ -6,13 +6,11 @@ use crate::{
     catalog::Catalog,
     segment::{Index, Segment, Store},
     source_rows::SourceRows,
+    span::{Span, union_of},
 };
 
 /// The rows of a head, by source. `None` for a source without a scrape in the head.
 pub(crate) type HeadRows = Vec<Option<SourceRows>>;
-
-/// The least and the greatest time of any scrape or sample, in Unix milliseconds.
-pub(crate) type Span = (i64, i64);
 
 /// A part of the record.
 #[derive(Clone, Debug)]
@@ -65,11 +63,6 @@ impl Part {
             PartData::Rows(_) | PartData::File => None,
         }
     }
-}
-
-/// Returns the span that covers all of these.
-pub(crate) fn union_of(spans: impl Iterator<Item = Span>) -> Option<Span> {
-    spans.reduce(|a, b| (a.0.min(b.0), a.1.max(b.1)))
 }
 
 /// Returns the span of a head, `None` if it has no scrape.

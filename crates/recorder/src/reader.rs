@@ -11,9 +11,9 @@ use std::{collections::BTreeSet, ops::RangeInclusive, sync::Arc};
 use crate::{
     error::Damage,
     labels::{Labels, Meta},
-    part::union_of,
     selector::Selector,
     snapshot::Snapshot,
+    span::union_of,
 };
 
 pub use self::{

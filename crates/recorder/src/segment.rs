@@ -19,9 +19,9 @@ use crate::{
     disk::{Disk, DiskFile},
     error::{Damage, DamageKind},
     frame::{FileKind, HEADER_BYTES, Header, checksum},
-    part::Span,
     rows::{GROUP, bits},
     source_rows::{ScrapeTime, ScrapeTimes},
+    span::Span,
 };
 
 pub(crate) use self::writer::{STEP_COLUMNS, Writer};

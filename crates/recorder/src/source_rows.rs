@@ -5,8 +5,8 @@ use std::sync::Arc;
 use crate::{
     bytes::{Input, Malformed},
     column::Column,
-    part::{Span, union_of},
     rows::{Event, GROUP, GroupState, read_row},
+    span::{Span, union_of},
 };
 
 /// The size from which rows are frozen into a shared chunk. A clone, as every reader takes one,

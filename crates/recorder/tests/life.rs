@@ -95,6 +95,61 @@ fn dropped_scrape_leaves_no_trace() {
 }
 
 #[test]
+fn staged_values_wait_for_the_time_of_their_scrape() {
+    let mut options = Options::default();
+    options.honor_timestamps = true;
+    let mut recorder = Recorder::in_memory(options).unwrap();
+    let source = recorder.source("a").unwrap();
+    let ids = [1, 2].map(|n| recorder.series(source, &labels(n), &meta(n)).unwrap());
+    assert_eq!(recorder.stage(ids[0], 1.0, Some(700)), SetOutcome::Stored);
+    recorder.discard(source);
+    assert_eq!(recorder.stage(ids[0], 2.0, Some(800)), SetOutcome::Stored);
+    assert_eq!(recorder.stage(ids[0], 3.0, None), SetOutcome::Duplicate);
+    // A tick that was skipped is recorded first, and leaves the staged page alone.
+    recorder.missed(source, 900).unwrap();
+    let mut scrape = recorder.scrape(source, 1_000);
+    assert_eq!(scrape.set(ids[1], 4.0, None), SetOutcome::Stored);
+    let staged = scrape.staged();
+    assert_eq!((staged.samples, staged.duplicates), (2, 1));
+    assert_eq!(scrape.commit().unwrap(), staged);
+    let windows = windows(&recorder.reader(), "a", (0, 9_000));
+    assert_eq!(windows[&1].samples, [(800, 2.0_f64.to_bits())]);
+    assert_eq!(windows[&2].samples, [(1_000, 4.0_f64.to_bits())]);
+}
+
+#[test]
+fn failed_scrape_is_committed_with_its_health() {
+    let mut recorder = recorder();
+    let source = recorder.source("a").unwrap();
+    let health = recorder.source("health:a").unwrap();
+    for (time, fails) in [(1_000, false), (2_000, true)] {
+        let mut scrape = recorder.scrape(source, time);
+        let value = scrape.series(&labels(1), &meta(1)).unwrap();
+        let up = scrape.series_of(health, &labels(2), &meta(2)).unwrap();
+        assert_eq!(scrape.set(up, 1.0, None), SetOutcome::Stale, "not added");
+        scrape.set(value, 1.0, None);
+        if fails {
+            scrape.fail();
+            assert_eq!(scrape.set(value, 1.0, None), SetOutcome::Stale);
+        }
+        scrape.add_source(health);
+        let is_up = f64::from(u8::from(!fails));
+        assert_eq!(scrape.set(up, is_up, None), SetOutcome::Stored);
+        scrape.commit().unwrap();
+    }
+    let reader = recorder.reader();
+    let newest = reader.latest(&Selector::all());
+    assert_eq!(newest.scrapes["a"], (2_000, true));
+    assert_eq!(newest.scrapes["health:a"], (2_000, false));
+    assert_eq!(windows(&reader, "a", (0, 9_000))[&1].absences, [2_000]);
+    let health = &windows(&reader, "health:a", (0, 9_000))[&2];
+    let expected = [(1_000, 1.0_f64.to_bits()), (2_000, 0.0_f64.to_bits())];
+    assert_eq!(health.samples, expected);
+    let counters = recorder.stats().counters;
+    assert_eq!((counters.scrapes, counters.missed), (3, 1));
+}
+
+#[test]
 fn id_of_a_vanished_series_never_denotes_another() {
     let mut options = Options::default();
     options.budget = 256 << 10;

@@ -186,7 +186,8 @@ fn advised(error: StartError) -> anyhow::Error {
         StartError::Record(OpenError::Io { .. } | OpenError::Locked { .. }) => keys::RECORD.flag,
         _ => return error.into(),
     };
-    anyhow::anyhow!("{error}; {flag} names another place")
+    let causes = output::causes(&error.into()).join(": ");
+    anyhow::anyhow!("{causes}; {flag} names another place")
 }
 
 /// Tells on stderr what becomes of the registration: each turn, and the first failure before it.

@@ -7,7 +7,7 @@ use std::{path::PathBuf, process::ExitCode};
 
 use anyhow::{Context as _, bail};
 use jiff::{Span, Timestamp};
-use steadfast_recorder::{OpenReport, Selector, open_read_only};
+use steadfast_recorder::{OpenReport, Recorders, Selector};
 
 use crate::{
     config::{Fault, Faults, Settings},
@@ -62,7 +62,7 @@ pub(crate) async fn run(args: Args, settings: Settings) -> anyhow::Result<ExitCo
 }
 
 fn replay(args: &Args) -> anyhow::Result<ExitCode> {
-    let (reader, opened) = open_read_only(&args.record)?;
+    let (reader, opened) = Recorders::open_read_only(&args.record)?;
     if opened.parts == 0 {
         bail!(
             "there is no record in {}, or nothing in it yet; name the directory that `fodc agent` has as --data",

@@ -1,4 +1,4 @@
-//! SeriesBuilder of one series from its columns.
+//! Assembly of one series from its columns.
 
 use std::ops::RangeInclusive;
 

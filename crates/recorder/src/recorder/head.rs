@@ -8,10 +8,11 @@ use crate::{
     error::WriteError,
     frame::{FileKind, Header, Log},
     head_file::EntryStart,
-    part::{HeadRows, Part, PartData, Span, memory_of, span_of},
+    part::{HeadRows, Part, PartData, memory_of, span_of},
     rows::{GROUP, put_row},
     source::Source,
     source_rows::{ScrapeTime, SourceRows},
+    span::Span,
 };
 
 /// The head of a record.

@@ -7,8 +7,9 @@ use crate::{
     error::{Damage, DamageKind, OpenError},
     frame::FileKind,
     head_file::HeadFile,
-    part::{Part, PartData, Span, span_of, union_of},
+    part::{Part, PartData, span_of},
     segment::Segment,
+    span::{Span, union_of},
 };
 
 /// The content of a directory when it was opened.

@@ -2,9 +2,9 @@
 
 use std::{sync::Arc, time::Instant};
 
-use super::{content, expected, options, read, reopened, step};
+use super::{content, expected, labels, options, read, reopened, step};
 use crate::{
-    Recorder,
+    Meta, Recorder,
     sim_disk::{Change, Files, SimDisk, apply},
 };
 
@@ -99,5 +99,39 @@ fn power_cut_loses_only_scrapes_since_the_last_sync() {
         assert_eq!(damaged, 0);
         assert_eq!(found, expected(0..synced), "after step {n}");
         continue_from(&disk.durable(), synced);
+    }
+}
+
+#[test]
+fn crash_keeps_values_and_health_of_a_scrape_or_neither() {
+    let disk = SimDisk::default();
+    let (mut recorder, _) = Recorder::open_on(Arc::new(disk.clone()), options(1 << 20, 6)).unwrap();
+    let [source, health] = ["a", "health:a"].map(|name| recorder.source(name).unwrap());
+    for n in 0..4 {
+        let mut scrape = recorder.scrape(source, n);
+        let value = scrape.series(&labels(0), &Meta::default()).unwrap();
+        scrape.set(value, n as f64, None);
+        let up = scrape
+            .series_of(health, &labels(1), &Meta::default())
+            .unwrap();
+        scrape.add_source(health);
+        scrape.set(up, n as f64, None);
+        scrape.commit().unwrap();
+    }
+    let mut files = Files::new();
+    for change in disk.changes() {
+        if let Change::Write(_, _, bytes) = &change {
+            for cut in 0..=bytes.len() {
+                let mut files = files.clone();
+                apply(&mut files, &change, Some(cut));
+                let (found, damaged, opened) = read(&files);
+                assert_eq!((damaged, opened.damage), (0, vec![]));
+                let times = |series| found.keys().filter(move |(of, _)| *of == series);
+                let times = [0, 1].map(|series| times(series).map(|(_, time)| *time).collect());
+                let [values, health]: [Vec<i64>; 2] = times;
+                assert_eq!(values, health);
+            }
+        }
+        apply(&mut files, &change, None);
     }
 }
