@@ -62,7 +62,7 @@ def test_both_read_the_same_but_for_what_is_listed(kind, name, ours):
         assert not differs, DOCUMENTS[kind, name].decode(errors="replace")
 
 
-def test_every_listed_pattern_fits_a_document_of_each_of_its_formats():
+def test_each_listed_pattern_fits_documents_of_its_formats():
     for entry in LISTED:
         for pattern in entry["documents"]:
             for kind in entry["formats"]:

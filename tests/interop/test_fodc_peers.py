@@ -11,7 +11,7 @@ from peers import fodc_http
 from peers import fodc_wire as wire
 from peers.fodc_agent import REGISTRATIONS_MAX, Series
 from peers.fodc_beside import beside
-from peers.fodc_tap import GOAWAY, PING
+from peers.relay import GOAWAY, PING
 from peers.waiting import until
 
 T = 1_767_225_600
@@ -32,8 +32,8 @@ def test_vectors_of_the_go_runtime():
     )
     seed = node.registration(wire.SEED).SerializeToString().hex()
     assert seed.endswith("1a0e0a0831302e302e302e3110f88b01")
-    assert wire.question().SerializeToString() == b""
-    assert wire.question(T, T + 60).SerializeToString().hex() == "0a060880f2d6ca06120608bcf2d6ca06"
+    assert wire.query().SerializeToString() == b""
+    assert wire.query(T, T + 60).SerializeToString().hex() == "0a060880f2d6ca06120608bcf2d6ca06"
 
 
 def test_a_version_does_not_know_what_came_later():
@@ -41,13 +41,13 @@ def test_a_version_does_not_know_what_came_later():
     seed = wire.Node().registration(wire.SEED).SerializeToString()
     assert wire.strange(wire.SEED.registration.FromString(newest)) == {4, 5}
     assert wire.strange(wire.NEWEST.registration.FromString(seed)) == {3}
-    answer = wire.NEWEST.answer(metrics=[wire.NEWEST.metric(name="m", type=wire.COUNTER)])
-    assert wire.strange(wire.UNTYPED_RELEASE.answer.FromString(answer.SerializeToString())) == {6}
-    assert wire.strange(wire.TYPED_RELEASE.answer.FromString(answer.SerializeToString())) == set()
+    response = wire.NEWEST.response(metrics=[wire.NEWEST.metric(name="m", type=wire.COUNTER)])
+    assert wire.strange(wire.UNTYPED_RELEASE.response.FromString(response.SerializeToString())) == {6}
+    assert wire.strange(wire.TYPED_RELEASE.response.FromString(response.SerializeToString())) == set()
 
 
 @beside
-def test_an_agent_and_a_proxy_of_one_version_understand_each_other(stage):
+def test_agent_and_proxy_of_one_version_understand_each_other(stage):
     with concurrent.futures.ThreadPoolExecutor() as pool:
         list(pool.map(lambda version: understand(stage, version), wire.VERSIONS))
 
@@ -56,11 +56,11 @@ def understand(stage, version):
     proxy = stage.proxy(version)
     agent = stage.agent(version, proxy.address, series=[BUSY])
     proxy.registered()
-    [latest] = proxy.ask().metrics
+    [latest] = proxy.query().metrics
     assert (latest.name, latest.value, latest.HasField("timestamp")) == ("jobs_queued", 1.0, False)
     assert latest.labels == {"queue": "a,b"} | wire.Node().stamp(version)
     edges = [(T, T + 10), (T + 0.5, T + 20), (None, T), (T + 11, None), (T + 21, None)]
-    times = [[wire.seconds(m.timestamp) - T for m in proxy.ask(*window).metrics] for window in edges]
+    times = [[wire.seconds(m.timestamp) - T for m in proxy.query(*window).metrics] for window in edges]
     assert times == [[0, 10], [10, 20], [0], [20], []]
     assert proxy.heartbeats(2) == [agent.node.registration(version)] * len(proxy.heartbeats(2))
     assert len(proxy.registrations) == 1
@@ -70,7 +70,7 @@ def understand(stage, version):
 
 
 @beside
-def test_headers_come_with_the_first_message_and_heartbeats_get_no_answer(stage):
+def test_headers_come_with_the_first_message_only(stage):
     proxy = stage.proxy(wire.NEWEST)
     agent = stage.agent(wire.NEWEST, proxy.address)
     proxy.registered()
@@ -79,7 +79,7 @@ def test_headers_come_with_the_first_message_and_heartbeats_get_no_answer(stage)
     threading.Thread(target=lambda: (call.initial_metadata(), headers.set()), daemon=True).start()
     proxy.heartbeats(2)
     assert not headers.is_set()
-    proxy.ask()
+    proxy.query()
     assert headers.wait(20)
     assert agent.unasked == []
 
@@ -97,7 +97,7 @@ def test_a_refusal_is_a_message_and_then_unknown(stage):
     assert "node role cannot be empty" in nameless.refusals[0][0]
 
 
-def test_f9_a_seed_proxy_dies_of_a_release_and_a_release_refuses_a_seed(stage):
+def test_seed_proxy_dies_of_a_release_which_refuses_a_seed(stage):
     seed = stage.proxy(wire.SEED, dies=True)
     stage.agent(wire.NEWEST, seed.address)
     until(lambda: seed.faults, "the death of the seed")
@@ -108,7 +108,7 @@ def test_f9_a_seed_proxy_dies_of_a_release_and_a_release_refuses_a_seed(stage):
 
 
 @beside
-def test_o2_a_stream_that_is_not_implemented_makes_the_newest_agent_storm(stage):
+def test_unimplemented_stream_makes_the_newest_agent_storm(stage):
     proxy = stage.proxy(wire.TYPED_RELEASE)
     agent = stage.agent(wire.NEWEST, proxy.address)
     until(lambda: agent.gave_up, "the storm", 50)
@@ -122,28 +122,28 @@ def test_an_answer_above_the_limit_ends_the_stream(stage):
     huge = Series("m", {"text": "x" * (5 << 20)}, samples=[(T, 1.0)])
     agent = stage.agent(wire.TYPED_RELEASE, proxy.address, series=[huge])
     with pytest.raises(AssertionError):
-        proxy.ask(seconds=1)
+        proxy.query(seconds=1)
     until(lambda: agent.endings, "the end of the stream")
     assert agent.endings[0][:2] == (wire.METRICS, grpc.StatusCode.RESOURCE_EXHAUSTED)
     proxy.registered(2)
 
 
 @beside
-def test_a_proxy_without_health_service_says_unimplemented_and_pings_are_punished(stage):
+def test_proxy_without_health_service_punishes_pings(stage):
     proxy = stage.proxy(wire.SEED)
-    tap = stage.tap(proxy.address)
+    relay = stage.relay(proxy.address)
     options = [
         ("grpc.keepalive_time_ms", 50),
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.http2.max_pings_without_data", 0),
     ]
-    with grpc.insecure_channel(tap.address, options=options) as channel:
+    with grpc.insecure_channel(relay.address, options=options) as channel:
         check = channel.unary_unary("/grpc.health.v1.Health/Check", bytes, bytes)
         with pytest.raises(grpc.RpcError) as refused:
             check(b"", timeout=20)
         assert refused.value.code() == grpc.StatusCode.UNIMPLEMENTED
-        until(lambda: tap.came[GOAWAY], "GOAWAY")
-        assert tap.sent[PING] >= 2
+        until(lambda: relay.came[GOAWAY], "GOAWAY")
+        assert relay.sent[PING] >= 2
     assert proxy.calls == ["/grpc.health.v1.Health/Check"]
 
 

@@ -11,7 +11,7 @@ import pytest
 from peers import fodc_wire as wire
 from peers.fodc_agent import REGISTRATIONS_MAX, Call, Series
 from peers.fodc_beside import beside
-from peers.fodc_tap import GOAWAY, PING
+from peers.relay import GOAWAY, PING
 from peers.waiting import until
 
 # Two minutes ago, a whole second.
@@ -65,7 +65,7 @@ def end_of(call):
 
 
 @pytest.mark.parametrize("version", wire.VERSIONS, ids=str)
-def test_req_f14_each_version_registers_and_its_metrics_have_the_known_shapes(stage, version):
+def test_each_version_registers_and_sends_metrics_in_its_shapes(stage, version):
     proxy = stage.our_proxy()
     agent = stage.agent(version, proxy.address, series=SERIES)
     proxy.knows(agent)
@@ -121,7 +121,7 @@ def mixed(stage):
     return proxy, agents
 
 
-def test_fodc_f15_mixed_versions_have_one_type_for_each_family(mixed):
+def test_mixed_versions_have_one_type_for_each_family(mixed):
     proxy, agents = mixed
     page = proxy.page()
     assert {name: page.types[name] for name in ("jobs_queued", "jobs_done_total", "job_seconds")} == {
@@ -135,7 +135,7 @@ def test_fodc_f15_mixed_versions_have_one_type_for_each_family(mixed):
     unharmed(*agents.values())
 
 
-def test_fodc_o39_filters_choose_agents_by_what_they_registered(mixed):
+def test_filters_select_agents_by_their_registration(mixed):
     proxy, agents = mixed
     seed, untyped, typed, newest = (agent.node.name(version) for version, agent in agents.items())
     for parameters, pods in (
@@ -159,7 +159,7 @@ def test_fodc_o39_filters_choose_agents_by_what_they_registered(mixed):
             assert proxy.get("/metrics", **parameters).text == ""
             assert window == []
     # Nobody was asked whom the filter does not choose.
-    assert len(agents[wire.TYPED_RELEASE].questions) == 2
+    assert len(agents[wire.TYPED_RELEASE].queries) == 2
 
 
 def test_windows_have_inclusive_ends_and_need_both_times(stage):
@@ -195,19 +195,19 @@ def test_windows_have_inclusive_ends_and_need_both_times(stage):
             for element in proxy.windows(**{k: wire.rfc3339(T + v) for k, v in edges.items()})
             for point in element["data"]
         ] == [1]
-    assert not agent.questions[-1].HasField("start_time")
-    asked = len(agent.questions)
+    assert not agent.queries[-1].HasField("start_time")
+    asked = len(agent.queries)
     for bad in (
         {"start_time": "yesterday", "end_time": wire.rfc3339(T)},
         {"start_time": "yesterday"},
         {"end_time": "1767225600"},
-        # O29: a reversed window is no empty answer.
+        # O29: a reversed window is no empty response.
         {"start_time": wire.rfc3339(T + 1), "end_time": wire.rfc3339(T)},
     ):
-        answer = proxy.get("/metrics-windows", **bad)
-        assert answer.status == 400, bad
-        assert answer.headers["Content-Type"] == "text/plain; charset=utf-8"
-    assert len(agent.questions) == asked
+        response = proxy.get("/metrics-windows", **bad)
+        assert response.status == 400, bad
+        assert response.headers["Content-Type"] == "text/plain; charset=utf-8"
+    assert len(agent.queries) == asked
     unharmed(agent)
 
 
@@ -241,21 +241,21 @@ def test_methods_and_paths(stage):
 
 
 @pytest.mark.parametrize("version", wire.VERSIONS, ids=str)
-def test_fodc_f7_a_metrics_stream_that_is_reopened_alone_is_asked(stage, version):
+def test_a_metrics_stream_reopened_alone_receives_queries(stage, version):
     proxy = stage.our_proxy()
     agent = stage.agent(version, proxy.address, series=[QUEUED])
     proxy.knows(agent)
     assert proxy.page().one("jobs_queued")[1] == 1
     for _ in range(3):
         agent.reopen_metrics()
-        until(lambda: proxy.get("/metrics").missing is None, "an answer on the new stream")
+        until(lambda: proxy.get("/metrics").missing is None, "an response on the new stream")
         assert proxy.page().one("jobs_queued")[1] == 1
     assert proxy.health()["agents_total"] == 1
     unharmed(agent)
 
 
 @beside
-def test_fodc_o2_seven_streams_are_held_with_one_registration(stage):
+def test_seven_streams_are_held_with_one_registration(stage):
     proxy = stage.our_proxy()
     agents = [
         stage.agent(version, proxy.address, node=wire.Node(pod=version.name), series=[QUEUED])
@@ -279,29 +279,29 @@ def test_fodc_o2_seven_streams_are_held_with_one_registration(stage):
 
 
 @beside
-def test_fodc_o28_of_a_silent_agent_only_the_first_answer_is_late(stage):
+def test_a_silent_agent_delays_only_the_first_response(stage):
     proxy = stage.our_proxy(agent_deadline="6s", window_deadline="6s")
     silent = stage.agent(wire.NEWEST, proxy.address, node=wire.Node(pod="silent"), series=[QUEUED])
     other = stage.agent(
         wire.UNTYPED_RELEASE, proxy.address, node=wire.Node(pod="other", role="ROLE_LIAISON"), series=[QUEUED]
     )
     proxy.knows(silent, other)
-    silent.answers.clear()
+    silent.responses.clear()
     begun = time.monotonic()
     # F8: one that is not chosen is not waited for.
     assert proxy.page(role="ROLE_LIAISON").pods() == {"other"}
     assert time.monotonic() - begun < 5
     for which in ("first", "second", "third"):
         begun = time.monotonic()
-        answer = proxy.get("/metrics")
+        response = proxy.get("/metrics")
         took = time.monotonic() - begun
         assert (took > 5.5) == (which == "first"), (which, took)
         why = "late" if which == "first" else "silent"
-        assert (answer.status, answer.missing) == (200, f"1; silent={why}")
-        assert answer.text.count("\njobs_queued{") == 1
-    # O27: what it says late answers nobody else's question.
+        assert (response.status, response.missing) == (200, f"1; silent={why}")
+        assert response.text.count("\njobs_queued{") == 1
+    # O27: a late response does not answer another query.
     silent.series = [Series("jobs_queued", samples=[(T, 1), (T + 1, 42)])]
-    silent.answers.set()
+    silent.responses.set()
     until(lambda: proxy.get("/metrics").missing is None, "that it is waited for again")
     [(_, value)] = [
         sample for sample in proxy.page().named("jobs_queued") if sample[0]["pod_name"] == "silent"
@@ -311,11 +311,11 @@ def test_fodc_o28_of_a_silent_agent_only_the_first_answer_is_late(stage):
 
 
 @beside
-def test_fodc_o27_a_late_window_does_not_answer_the_next_question(stage):
+def test_a_late_window_does_not_answer_the_next_query(stage):
     proxy = stage.our_proxy(agent_deadline="1s", window_deadline="1s")
     agent = stage.agent(wire.UNTYPED_RELEASE, proxy.address, series=[QUEUED])
     proxy.knows(agent)
-    agent.answers.clear()
+    agent.responses.clear()
     late = proxy.get("/metrics-windows", start_time=wire.rfc3339(T), end_time=wire.rfc3339(T + 10))
     assert (late.missing, late.json) == ("1; db-0=late", [])
     with concurrent.futures.ThreadPoolExecutor() as pool:
@@ -324,7 +324,7 @@ def test_fodc_o27_a_late_window_does_not_answer_the_next_question(stage):
             proxy.get, "/metrics-windows", start_time=wire.rfc3339(T + 20), end_time=wire.rfc3339(T + 30)
         )
         time.sleep(0.2)
-        agent.answers.set()
+        agent.responses.set()
         for line in latest.result().text.splitlines():
             assert line.startswith("#") or line.endswith(" 1"), "the late window was served"
         for element in window.result().json:
@@ -335,13 +335,13 @@ def test_fodc_o27_a_late_window_does_not_answer_the_next_question(stage):
 
 
 @beside
-def test_fodc_o26_overlapping_requests_get_their_own_answers(stage):
+def test_overlapping_requests_get_their_own_responses(stage):
     proxy = stage.our_proxy(agent_deadline="30s", window_deadline="30s")
     agents = []
     for version in wire.VERSIONS:
         agent = stage.agent(version, proxy.address, node=wire.Node(pod=version.name), series=[QUEUED])
-        answer = agent.answer
-        agent.answer = lambda question, answer=answer: (time.sleep(0.1), answer(question))[1]
+        response = agent.response
+        agent.response = lambda query, response=response: (time.sleep(0.1), response(query))[1]
         agents.append(agent)
     proxy.knows(*agents)
 
@@ -361,7 +361,7 @@ def test_fodc_o26_overlapping_requests_get_their_own_answers(stage):
 
 
 @beside
-def test_an_agent_without_heartbeats_is_offline_and_then_forgotten(stage):
+def test_agent_without_heartbeats_is_offline_and_then_forgotten(stage):
     proxy = stage.our_proxy(agent_heartbeat_timeout="3s", agent_cleanup_timeout="12s")
     agent = stage.agent(wire.NEWEST, proxy.address, series=[QUEUED])
     proxy.knows(agent)
@@ -384,15 +384,15 @@ def test_a_forgotten_agent_hears_that_it_is_not_found(stage):
     )
     call = raw(stage, proxy.address, wire.REGISTER)
     call.send(wire.Node().registration(wire.UNTYPED_RELEASE))
-    answer = next(call.call)
+    response = next(call.call)
     # Less than a second is no wish.
-    assert answer.heartbeat_interval_seconds == 0
-    assert end_of(call) == (grpc.StatusCode.UNKNOWN, f"agent {answer.agent_id} not found")
+    assert response.heartbeat_interval_seconds == 0
+    assert end_of(call) == (grpc.StatusCode.UNKNOWN, f"agent {response.agent_id} not found")
     assert proxy.agents() == {}
 
 
 @beside
-def test_a_full_registry_refuses_as_the_original_and_takes_the_place_of_one_that_left(stage):
+def test_a_full_registry_refuses_until_an_agent_leaves(stage):
     proxy = stage.our_proxy(max_agents="1")
     first = stage.agent(wire.NEWEST, proxy.address, node=wire.Node(pod="first"))
     proxy.knows(first)
@@ -421,18 +421,18 @@ def test_a_full_registry_refuses_as_the_original_and_takes_the_place_of_one_that
         ),
     ],
 )
-def test_fodc_f9_a_registration_that_lacks_something_is_refused_and_the_proxy_lives(stage, request_, text):
+def test_an_incomplete_registration_is_refused(stage, request_, text):
     proxy = stage.our_proxy()
     call = raw(stage, proxy.address, wire.REGISTER)
     call.send(request_)
-    answer = next(call.call)
-    assert not answer.success and text in answer.message
-    assert end_of(call) == (grpc.StatusCode.UNKNOWN, answer.message)
+    response = next(call.call)
+    assert not response.success and text in response.message
+    assert end_of(call) == (grpc.StatusCode.UNKNOWN, response.message)
     stage.agent(wire.SEED, proxy.address).registered()
     assert proxy.health()["agents_total"] == 1
 
 
-def test_fodc_o36_a_stream_needs_the_id_in_its_metadata_and_an_unknown_one_is_held(stage):
+def test_a_stream_needs_an_agent_id_in_its_metadata(stage):
     proxy = stage.our_proxy()
     agent = stage.agent(wire.NEWEST, proxy.address, series=[QUEUED])
     proxy.knows(agent)
@@ -440,7 +440,7 @@ def test_fodc_o36_a_stream_needs_the_id_in_its_metadata_and_an_unknown_one_is_he
     code, details = end_of(nameless)
     assert code == grpc.StatusCode.UNAUTHENTICATED and "agent" in details.lower()
     stranger = raw(stage, proxy.address, wire.METRICS, agent_id="nobody")
-    stranger.send(wire.NEWEST.answer())
+    stranger.send(wire.NEWEST.response())
     for _ in range(3):
         assert proxy.page().one("jobs_queued")[1] == 1
     assert stranger.call.is_active()
@@ -453,19 +453,19 @@ def test_an_empty_heartbeat_is_one_and_gets_no_answer(stage):
     proxy = stage.our_proxy()
     call = raw(stage, proxy.address, wire.REGISTER)
     call.send(wire.Node().registration(wire.NEWEST))
-    answer = next(call.call)
-    assert (answer.success, answer.heartbeat_interval_seconds, len(answer.agent_id)) == (True, 1, 36)
+    response = next(call.call)
+    assert (response.success, response.heartbeat_interval_seconds, len(response.agent_id)) == (True, 1, 36)
     for _ in range(3):
         call.send(wire.messages.RegisterAgentRequest())
-    until(lambda: proxy.agents()[answer.agent_id]["heartbeats"] == 3, "three heartbeats")
-    assert proxy.agents()[answer.agent_id]["role"] == "ROLE_DATA"
+    until(lambda: proxy.agents()[response.agent_id]["heartbeats"] == 3, "three heartbeats")
+    assert proxy.agents()[response.agent_id]["role"] == "ROLE_DATA"
     call.half_close()
     assert list(call.call) == []
     assert call.call.code() == grpc.StatusCode.OK
 
 
 @pytest.mark.parametrize("version", [wire.TYPED_RELEASE, wire.NEWEST], ids=str)
-def test_fodc_o37_an_agent_that_comes_back_is_not_counted_twice(stage, version):
+def test_a_returning_agent_is_not_counted_twice(stage, version):
     proxy = stage.our_proxy()
     agent = stage.agent(version, proxy.address, series=[QUEUED])
     proxy.knows(agent)
@@ -480,7 +480,7 @@ def test_fodc_o37_an_agent_that_comes_back_is_not_counted_twice(stage, version):
 
 
 @beside
-def test_fodc_o43_an_agent_whose_connection_broke_unseen_is_not_shown_twice_for_long(stage):
+def test_a_torn_connection_shows_its_agent_twice_only_briefly(stage):
     proxy = stage.our_proxy(agent_heartbeat_timeout="3s")
     relay = stage.relay(proxy.address)
     agent = stage.agent(wire.NEWEST, relay.address, series=[QUEUED])
@@ -495,7 +495,7 @@ def test_fodc_o43_an_agent_whose_connection_broke_unseen_is_not_shown_twice_for_
 
 
 @pytest.mark.parametrize("asked", [False, True], ids=["idle", "asked"])
-def test_fodc_o31_sigterm_ends_the_proxy_with_agents_attached(stage, asked):
+def test_sigterm_ends_the_proxy_with_agents_attached(stage, asked):
     proxy = stage.our_proxy()
     agents = [
         stage.agent(version, proxy.address, node=wire.Node(pod=version.name), series=[QUEUED])
@@ -505,9 +505,9 @@ def test_fodc_o31_sigterm_ends_the_proxy_with_agents_attached(stage, asked):
     with concurrent.futures.ThreadPoolExecutor() as pool:
         if asked:
             for agent in agents:
-                agent.answers.clear()
+                agent.responses.clear()
             waiting = pool.submit(proxy.get, "/metrics")
-            until(lambda: all(agent.questions for agent in agents), "that all are asked")
+            until(lambda: all(agent.queries for agent in agents), "that all are asked")
         proxy.terminate()
         # At once, not when the time for an orderly stop is over.
         proxy.leaves(3)
@@ -520,34 +520,34 @@ def test_fodc_o31_sigterm_ends_the_proxy_with_agents_attached(stage, asked):
 @beside
 def test_our_proxy_sends_one_ping_and_that_when_it_goes(stage):
     proxy = stage.our_proxy()
-    tap = stage.tap(proxy.address)
-    agent = stage.agent(wire.NEWEST, tap.address, series=[QUEUED])
+    relay = stage.relay(proxy.address)
+    agent = stage.agent(wire.NEWEST, relay.address, series=[QUEUED])
     proxy.knows(agent)
     proxy.page()
     time.sleep(3)
-    assert (tap.came[PING], tap.came[GOAWAY]) == (0, 0)
-    connections = tap.connections
+    assert (relay.came[PING], relay.came[GOAWAY]) == (0, 0)
+    connections = relay.accepted
     proxy.terminate()
     proxy.leaves()
     until(lambda: agent.endings, "that the agent knows")
-    assert tap.came[GOAWAY] >= 1
+    assert relay.came[GOAWAY] >= 1
     # As a Go server that stops sends it.
-    assert tap.came[PING] == connections
+    assert relay.came[PING] == connections
 
 
 @beside
-def test_fodc_f6_an_answer_of_the_newest_agents_may_be_larger_than_four_mebibytes(stage):
+def test_a_response_of_the_newest_agents_may_exceed_4_mib(stage):
     proxy = stage.our_proxy(agent_deadline="40s")
     series = [
         Series("long", {"id": str(n), "text": "x" * 300}, "", wire.GAUGE, [(T, n)]) for n in range(20_000)
     ]
     agent = stage.agent(wire.NEWEST, proxy.address, series=series)
     proxy.knows(agent)
-    assert agent.answer(wire.question()).ByteSize() > 5 << 20
-    answer = proxy.get("/metrics", seconds=45)
-    assert answer.missing is None
+    assert agent.response(wire.query()).ByteSize() > 5 << 20
+    response = proxy.get("/metrics", seconds=45)
+    assert response.missing is None
     values = sorted(
-        float(line.rpartition(" ")[2]) for line in answer.text.splitlines() if line.startswith("long{")
+        float(line.rpartition(" ")[2]) for line in response.text.splitlines() if line.startswith("long{")
     )
     assert values == list(range(20_000))
     assert list(proxy.agents()) == agent.ids
@@ -555,7 +555,7 @@ def test_fodc_f6_an_answer_of_the_newest_agents_may_be_larger_than_four_mebibyte
 
 
 @beside
-def test_fodc_f11_a_role_that_is_known_later_is_shown_and_never_lost(stage):
+def test_a_role_known_later_is_shown_and_never_lost(stage):
     proxy = stage.our_proxy()
     unresolved = wire.Node(role="ROLE_UNSPECIFIED", labels={})
     agent = stage.agent(wire.NEWEST, proxy.address, node=unresolved, series=[QUEUED])
@@ -569,7 +569,7 @@ def test_fodc_f11_a_role_that_is_known_later_is_shown_and_never_lost(stage):
     unharmed(agent)
 
 
-def test_fodc_f28_a_question_right_after_the_registration_is_answered(stage):
+def test_a_query_right_after_the_registration_gets_a_response(stage):
     proxy = stage.our_proxy()
     agent = stage.agent(wire.NEWEST, proxy.address, series=[QUEUED])
     agent.registered()
@@ -596,7 +596,7 @@ def test_agents_come_back_once_to_a_proxy_that_restarts(stage):
 
 
 @beside
-def test_a_window_larger_than_a_message_is_asked_in_slices_and_whole(stage):
+def test_a_window_larger_than_a_message_is_queried_in_slices(stage):
     proxy = stage.our_proxy(grpc_max_msg_size="1MiB", window_deadline="40s", agent_deadline="40s")
     many = [
         Series(
@@ -610,7 +610,7 @@ def test_a_window_larger_than_a_message_is_asked_in_slices_and_whole(stage):
     ]
     agent = stage.agent(wire.NEWEST, proxy.address, series=many)
     proxy.knows(agent)
-    assert agent.answer(wire.question(T - 400, T)).ByteSize() > 3 << 20
+    assert agent.response(wire.query(T - 400, T)).ByteSize() > 3 << 20
     edges = {"start_time": wire.rfc3339(T - 400), "end_time": wire.rfc3339(T), "seconds": 45}
     # How dense its samples are, the proxy may have to find out.
     until(lambda: proxy.get("/metrics-windows", **edges).missing is None, "a whole window", 50)
@@ -649,7 +649,7 @@ def test_what_a_go_agent_lets_through_is_still_a_page(stage):
     unharmed(agent, plain)
 
 
-def test_two_agents_that_say_they_are_the_same_are_both_kept_and_told_apart(stage):
+def test_two_agents_with_one_identity_are_both_kept(stage):
     proxy = stage.our_proxy()
     agents = [stage.agent(wire.TYPED_RELEASE, proxy.address, series=[QUEUED]) for _ in range(2)]
     proxy.knows(*agents)
@@ -660,7 +660,7 @@ def test_two_agents_that_say_they_are_the_same_are_both_kept_and_told_apart(stag
 
 
 @beside
-def test_fodc_o37_an_agent_in_a_storm_fills_no_registry(stage):
+def test_an_agent_in_a_storm_does_not_fill_the_registry(stage):
     proxy = stage.our_proxy(max_agents="2")
     future = dataclasses.replace(wire.NEWEST, methods=(*wire.NEWEST.methods, "StreamOfTheFuture"))
     agent = stage.agent(future, proxy.address)

@@ -17,7 +17,7 @@ def test_vectors_of_the_go_runtime():
     assert wire.heartbeat("g", 1_700_000_000_123).SerializeToString().hex() == "1a0a0a016710fbd095ffbc31"
 
 
-def test_a_known_id_is_refused_on_any_stream_and_freed_with_its_own(plain_server, gateway_to):
+def test_a_known_id_is_refused_until_its_stream_ends(plain_server, gateway_to):
     first, second = gateway_to(plain_server.address), gateway_to(plain_server.address)
     assert first.subscribe("s1", "users").success
     for stream in (first, second):

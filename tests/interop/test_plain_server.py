@@ -37,7 +37,7 @@ def test_a_subscription_is_asked_for_and_its_changes_are_printed(plain_server, s
     assert items[0]["timestamp"] == 1_700_000_000_123
 
 
-def test_c21_heartbeats_carry_a_name_and_the_time(plain_server, subscriber_to):
+def test_heartbeats_carry_a_name_and_the_time(plain_server, subscriber_to):
     subscriber_to(plain_server.address, "users", heartbeat="100ms")
     beats = until(lambda: len(plain_server.heartbeats()) >= 5 and plain_server.heartbeats(), "five heartbeats")
     assert all(beat.gateway_id for beat in beats)
@@ -46,7 +46,7 @@ def test_c21_heartbeats_carry_a_name_and_the_time(plain_server, subscriber_to):
     assert all(abs(stamp - time.time() * 1000) < 60_000 for stamp in stamps)
 
 
-def test_a_plain_server_hears_of_the_profile_once_and_never_again(plain_server, subscriber_to):
+def test_a_plain_server_is_offered_the_profile_only_once(plain_server, subscriber_to):
     subscriber = subscriber_to(plain_server.address, "users")
     plain_server.wait_for_subscription("users")
     for number in range(600):
@@ -56,7 +56,7 @@ def test_a_plain_server_hears_of_the_profile_once_and_never_again(plain_server, 
     assert len(plain_server.unknown()) <= 1, "the hello, and no credit after it"
 
 
-def test_s4_a_subscription_named_twice_in_one_delivery_gets_one_change(plain_server, subscriber_to):
+def test_a_subscription_named_twice_gets_one_change(plain_server, subscriber_to):
     subscriber = subscriber_to(plain_server.address, "users")
     plain_server.wait_for_subscription("users")
     plain_server.publish("users", "u1", {}, repeat=2)
@@ -65,7 +65,7 @@ def test_s4_a_subscription_named_twice_in_one_delivery_gets_one_change(plain_ser
 
 
 @pytest.mark.parametrize("code", [grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.ABORTED, grpc.StatusCode.UNKNOWN])
-def test_c4_a_stream_ended_by_the_server_is_restored_with_one_gap(plain_server, subscriber_to, code):
+def test_a_stream_ended_by_the_server_is_restored_with_one_gap(plain_server, subscriber_to, code):
     subscriber = subscriber_to(plain_server.address, "users")
     first = plain_server.wait_for_subscription("users")
     subscriber.ready()
@@ -94,7 +94,7 @@ def test_a_cut_is_restored_on_a_new_connection_with_one_gap(plain_server, subscr
     assert relay.accepted == 4
 
 
-def test_c1_an_id_still_held_by_the_dead_stream_is_reclaimed(plain_server, subscriber_to, relay_to):
+def test_an_id_still_held_by_the_dead_stream_is_reclaimed(plain_server, subscriber_to, relay_to):
     relay = relay_to(plain_server.address)
     subscriber = subscriber_to(relay.address, "users")
     first = plain_server.wait_for_subscription("users")
@@ -106,7 +106,7 @@ def test_c1_an_id_still_held_by_the_dead_stream_is_reclaimed(plain_server, subsc
     assert [r.subscription_id for r in plain_server.subscribes("users")].count(first.subscription_id) >= 3
 
 
-def test_c3_a_black_holed_connection_is_replaced_by_another(plain_server, subscriber_to, relay_to):
+def test_a_black_holed_connection_is_replaced_by_another(plain_server, subscriber_to, relay_to):
     relay = relay_to(plain_server.address)
     subscriber = subscriber_to(relay.address, "users", activity_timeout="1s", heartbeat="300ms")
     plain_server.wait_for_subscription("users")
@@ -121,7 +121,7 @@ def test_c3_a_black_holed_connection_is_replaced_by_another(plain_server, subscr
     assert [subscriber.next()["type"] for _ in range(2)] == ["gap", "change"]
 
 
-def test_c2_a_server_that_falls_silent_is_left(plain_server, subscriber_to):
+def test_a_server_that_falls_silent_is_left(plain_server, subscriber_to):
     subscriber = subscriber_to(plain_server.address, "users", activity_timeout="1s")
     plain_server.wait_for_subscription("users")
     subscriber.ready()
@@ -133,7 +133,7 @@ def test_c2_a_server_that_falls_silent_is_left(plain_server, subscriber_to):
     assert [subscriber.next()["type"] for _ in range(2)] == ["gap", "change"]
 
 
-def test_s1_a_silent_eviction_is_found_and_told(plain_server, subscriber_to):
+def test_a_silent_eviction_is_found_and_reported(plain_server, subscriber_to):
     subscriber = subscriber_to(plain_server.address, "users", activity_timeout="1s")
     plain_server.wait_for_subscription("users")
     subscriber.ready()
@@ -175,7 +175,7 @@ def test_a_refusal_ends_the_program_with_the_servers_text(plain_server, subscrib
     subscriber.noted(text)
 
 
-def test_c20_a_server_that_starts_later_is_found(subscriber_to):
+def test_a_server_that_starts_later_is_found(subscriber_to):
     with socket.create_server(("127.0.0.1", 0)) as holder:
         port = holder.getsockname()[1]
     subscriber = subscriber_to(f"127.0.0.1:{port}", "users")

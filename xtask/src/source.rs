@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn finds_tests_behind_other_attributes_and_skips_plain_functions() {
+    fn finds_tests_behind_other_attributes() {
         let file = source(
             "#[test]\nfn a() {}\nfn b() {}\n#[tokio::test(start_paused = true)]\n#[ignore]\n\
              async fn c() {}\n    #[test]\n    fn d(x in 0..3) {}\n#[derive(Debug)]\nfn e() {}\n",

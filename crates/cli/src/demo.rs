@@ -1,17 +1,9 @@
-//! `steadfast demo`: real servers, real sockets, faults on purpose, and a judge that counts.
+//! `steadfast demo`: a real server and real sockets under injected faults, and a verdict.
 
-pub(crate) mod condition;
-mod figures;
-pub(crate) mod judge;
-mod naive;
+mod display;
+mod injector;
 mod plan;
-mod publishers;
-mod recovery;
 mod report;
-mod screen;
-mod storm;
-mod subscribers;
-pub(crate) mod workload;
 
 use std::{num::NonZeroU32, process::ExitCode, sync::Arc, time::Duration};
 
@@ -20,37 +12,38 @@ use steadfast_chaos::{Direction, Fault, Proxy, Reach};
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
-use self::{
-    figures::Figures, plan::Plan, publishers::Publishers, report::Report, screen::Screen,
-    storm::Storm, subscribers::Subscribers,
-};
+use self::{display::Display, injector::Injector, plan::Plan, report::Report};
 use crate::{
-    config::Settings,
+    clients::{Dial, Publisher, Subscriber},
+    load::{
+        author::Author, counters::Counters, judge, publishers::Publishers, subscribers::Subscribers,
+    },
     output::{self, FAINT, styled},
     server_process::ServerProcess,
-    units::{self, humane},
+    settings::Settings,
+    units::{self, readable},
 };
 
 /// Arguments of `demo`.
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
-    /// How long documents are published while faults come
+    /// Duration of the load and of the faults
     #[arg(long, default_value = "20s", value_parser = duration)]
     duration: Duration,
-    /// Decides subscriptions, documents, and which faults come when
+    /// Seed of subscriptions, documents and faults
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// Publishers, each on a connection of its own
+    /// Publishers, each with its own connection
     #[arg(long, default_value = "4", value_name = "N")]
     publishers: NonZeroU32,
-    /// Subscribing clients, each on a connection of its own with three subscriptions
+    /// Subscribing clients, each with its own connection and three subscriptions
     #[arg(long, default_value = "24", value_name = "N")]
     subscribers: NonZeroU32,
-    /// Documents per second, all publishers together
+    /// Documents per second of all publishers together
     #[arg(long, default_value = "400", value_name = "N")]
     rate: NonZeroU32,
-    /// One JSON object instead of the table
+    /// Print a JSON object instead of the table
     #[arg(long)]
     json: bool,
 }
@@ -59,30 +52,32 @@ const EXAMPLES: &str = "Examples:
   steadfast demo
   steadfast demo --duration 2m --seed 7 --subscribers 200 --json
 
-Status 1 if anything was lost, doubled, changed, or out of order.";
+Exits with status 1 if anything was lost, duplicated, altered or out of order.";
 
-/// The network between clients and server takes this long, one way. It also makes sure that there
-/// is something on the way when a fault comes.
+/// Network latency, one way. It also keeps data in flight, which the faults need.
 const LATENCY: Duration = Duration::from_millis(3);
-/// How long all subscriptions may take to be acknowledged.
-const START: Duration = Duration::from_secs(30);
+/// Longest wait for the acknowledgement of all subscriptions.
+const START_TIMEOUT: Duration = Duration::from_secs(30);
 
 fn duration(text: &str) -> Result<Duration, String> {
     let duration = units::duration(text)?;
     if duration < plan::SHORTEST {
-        return Err(format!("a demo takes at least {}", humane(plan::SHORTEST)));
+        return Err(format!(
+            "a demo takes at least {}",
+            readable(plan::SHORTEST)
+        ));
     }
     Ok(duration)
 }
 
-/// Runs the demo and tells what it found.
+/// Runs the demo and prints its report.
 pub(crate) async fn run(
     args: Args,
     settings: Settings,
     stop: &CancellationToken,
 ) -> anyhow::Result<ExitCode> {
     settings.finish()?;
-    let directory = tempfile::tempdir().context("make a directory for the log")?;
+    let directory = tempfile::tempdir().context("create a directory for the log")?;
     let mut server = ServerProcess::start(directory.path().to_owned()).await?;
     let proxy = Proxy::start(server.addr()).context("start the fault proxy")?;
     let report = demonstrate(&args, &mut server, &proxy, stop).await?;
@@ -95,11 +90,7 @@ pub(crate) async fn run(
         output::line(&report.to_table())?;
     }
     output::note(&report.conclusion());
-    Ok(if report.passed() {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    })
+    Ok(output::status(report.passed()))
 }
 
 async fn demonstrate(
@@ -110,18 +101,26 @@ async fn demonstrate(
 ) -> anyhow::Result<Report> {
     let _latency = proxy.inject(Fault::Delay(Direction::Both, LATENCY), Reach::Everything);
     let plan = Plan::new(args.seed, args.subscribers.get() as usize, args.duration);
-    let figures = Arc::new(Figures::default());
-    let starting = Subscribers::start(plan.clients, proxy.addr(), &figures);
-    let subscribers = timeout(START, starting)
+    let counters = Arc::new(Counters::default());
+    let dial = Dial::with_short_timeouts(proxy.addr());
+    let mut subscribers = Subscribers::new(&counters);
+    let starting = async {
+        for wanted in plan.clients {
+            let client = Subscriber::open(&dial, counters.observer())?;
+            subscribers.start(client, wanted, |_| Ok(())).await?;
+        }
+        anyhow::Ok(())
+    };
+    timeout(START_TIMEOUT, starting)
         .await
-        .context("the server did not take the subscriptions")??;
-    let publishers = Publishers::start(
-        args.publishers.get(),
-        args.rate,
-        args.seed,
-        proxy.addr(),
-        &figures,
-    )?;
+        .context("the server did not acknowledge the subscriptions in time")??;
+    let mut publishers = Publishers::new(&counters);
+    let count = args.publishers.get();
+    let share = NonZeroU32::new(args.rate.get() / count).unwrap_or(NonZeroU32::MIN);
+    for number in 0..count {
+        let publisher = Publisher::open(&dial, &format!("demo-{number}"), counters.observer())?;
+        publishers.start(publisher, Author::new(args.seed, number), share);
+    }
     output::note(&styled(
         FAINT,
         &format!(
@@ -130,46 +129,49 @@ async fn demonstrate(
             args.subscribers,
             subscribers.subscriptions(),
             plan.faults.len(),
-            humane(args.duration),
+            readable(args.duration),
             args.seed,
         ),
     ));
-    let storm = Storm {
+    let injector = Injector {
         server,
         proxy,
-        figures: Arc::clone(&figures),
-        screen: Screen::new(args.duration),
+        counters: Arc::clone(&counters),
+        display: Display::new(args.duration),
         sessions: (args.subscribers.get() + args.publishers.get()) as usize,
         began: Instant::now(),
     };
-    let mut faults = storm.run(&plan.faults, args.duration, stop).await?;
+    let mut faults = injector.run(&plan.faults, args.duration, stop).await?;
     output::note(&styled(
         FAINT,
-        "the faults are over, waiting for everybody to catch up",
+        "the faults are over; waiting for all subscriptions to catch up",
     ));
     let sent = publishers.stop().await?;
     let behind = subscribers.catch_up(&sent).await;
     if behind > 0 {
         output::note(&format!(
-            "{behind} subscriptions did not catch up; what they lack counts as lost"
+            "{behind} subscriptions did not catch up; their missing deliveries count as lost"
         ));
     }
     let subscriptions = subscribers.subscriptions();
-    let (ledgers, gaps) = subscribers.stop().await?;
-    let outages = figures.outages();
+    let deliveries = subscribers.stop().await?;
+    let outages = counters.outages();
     for (kind, injected) in &mut faults {
-        injected.recovery = outages.spread_of(*kind);
+        injected.recovery = outages.percentiles_of(*kind);
     }
     let mut report = Report {
-        verdict: judge::judge(&sent, &ledgers),
+        verdict: judge::judge(&sent, &deliveries),
         unacknowledged: sent.iter().filter(|sent| !sent.acknowledged).count() as u64,
-        gaps,
+        gaps: deliveries
+            .iter()
+            .map(|subscription| subscription.gaps)
+            .sum(),
         subscriptions,
         cuts: outages.cuts(),
-        recovery: outages.spread(),
+        recovery: outages.percentiles(),
         faults,
-        void: None,
+        inconclusive: None,
     };
-    report.look_for_voids();
+    report.check_conclusive();
     Ok(report)
 }

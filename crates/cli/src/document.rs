@@ -1,31 +1,24 @@
 //! A document and what is to be done to it, as a line of NDJSON.
 
 use serde_json::{Map, Value};
+use steadfast_streamer::Operation;
 
 /// A document on its way to a server.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Document {
     pub(crate) id: String,
-    pub(crate) op: Option<Action>,
+    /// Without one the server tells insert from update.
+    pub(crate) op: Option<Operation>,
     /// Its fields, without `id` and `op`; empty for a delete.
     pub(crate) data: Map<String, Value>,
 }
 
-/// What a line asks for. Without one the server tells insert from update by what it has.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Action {
-    Insert,
-    Update,
-    Delete,
-}
-
-impl Action {
-    pub(crate) fn as_str(self) -> &'static str {
-        match self {
-            Self::Insert => "insert",
-            Self::Update => "update",
-            Self::Delete => "delete",
-        }
+/// Returns the word for an operation in a line.
+pub(crate) fn operation_name(operation: Operation) -> &'static str {
+    match operation {
+        Operation::Insert => "insert",
+        Operation::Update => "update",
+        Operation::Delete => "delete",
     }
 }
 
@@ -42,7 +35,7 @@ impl Document {
     pub(crate) fn delete(id: impl Into<String>) -> Self {
         Self {
             id: id.into(),
-            op: Some(Action::Delete),
+            op: Some(Operation::Delete),
             data: Map::new(),
         }
     }
@@ -67,16 +60,16 @@ impl Document {
         };
         let op = match data.remove("op") {
             None => None,
-            Some(Value::String(op)) if op == "insert" => Some(Action::Insert),
-            Some(Value::String(op)) if op == "update" => Some(Action::Update),
-            Some(Value::String(op)) if op == "delete" => Some(Action::Delete),
+            Some(Value::String(op)) if op == "insert" => Some(Operation::Insert),
+            Some(Value::String(op)) if op == "update" => Some(Operation::Update),
+            Some(Value::String(op)) if op == "delete" => Some(Operation::Delete),
             Some(other) => {
                 return Err(format!(
                     "\"op\" is {other}; it must be insert, update or delete"
                 ));
             }
         };
-        if op == Some(Action::Delete) {
+        if op == Some(Operation::Delete) {
             data.clear();
         }
         Ok(Self { id, op, data })
@@ -87,7 +80,7 @@ impl Document {
         let mut whole = Map::new();
         whole.insert("id".to_owned(), self.id.as_str().into());
         if let Some(op) = self.op {
-            whole.insert("op".to_owned(), op.as_str().into());
+            whole.insert("op".to_owned(), operation_name(op).into());
         }
         whole.extend(
             self.data

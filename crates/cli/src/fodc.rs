@@ -11,7 +11,7 @@ use std::process::ExitCode;
 use clap::Subcommand;
 use tokio_util::sync::CancellationToken;
 
-use crate::config::Settings;
+use crate::settings::Settings;
 
 /// Arguments of `fodc`.
 #[derive(clap::Args)]

@@ -1,18 +1,20 @@
 //! The binary `steadfast`.
 
-mod config;
+mod chart;
+mod child_process;
+mod clients;
 mod demo;
 mod document;
 mod feed;
 mod fodc;
+mod load;
 mod output;
-mod own_process;
 mod server_process;
+mod settings;
 mod signals;
 mod streamer;
 mod tour;
 mod units;
-mod wiring;
 
 use std::{path::PathBuf, process::ExitCode, time::Duration};
 
@@ -20,7 +22,7 @@ use clap::{Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
 use crate::{
-    config::{Setting, Settings, keys},
+    settings::{Given, Setting, Settings},
     signals::Interrupts,
 };
 
@@ -30,12 +32,24 @@ use crate::{
 struct Args {
     #[command(subcommand)]
     command: Command,
-    /// File with settings (TOML); `STEADFAST_CONFIG` names one too
-    #[arg(long, global = true, value_name = "FILE", display_order = 100)]
+    /// File with settings (TOML)
+    #[arg(
+        long,
+        env = "STEADFAST_CONFIG",
+        global = true,
+        value_name = "FILE",
+        display_order = 100
+    )]
     config: Option<PathBuf>,
-    /// What is logged to stderr: error, warn, info, debug, or target=level [default: warn]
-    #[arg(long, global = true, value_name = "FILTER", display_order = 101)]
-    log: Option<String>,
+    /// Log level on stderr: error, warn, info, debug, or target=level [default: warn]
+    #[arg(
+        long,
+        env = "STEADFAST_LOG",
+        global = true,
+        value_name = "FILTER",
+        display_order = 101
+    )]
+    log: Option<Given<LogFilter>>,
 }
 
 #[derive(Subcommand)]
@@ -57,17 +71,16 @@ const EXAMPLES: &str = "Examples:
   steadfast streamer subscribe --database debian --collection packages 'section == games'";
 
 fn main() -> ExitCode {
-    let args = Args::parse();
-    match run(args) {
+    let (args, settings) = settings::parse();
+    match run(args, settings) {
         Ok(code) => code,
         Err(error) => output::fail(&error),
     }
 }
 
-fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let mut settings = Settings::load(args.config.as_deref());
-    let filter: Option<EnvFilter> = settings.get(keys::LOG, args.log.as_deref());
-    log_to_stderr(filter.unwrap_or_else(|| EnvFilter::new("warn")));
+fn run(args: Args, mut settings: Settings) -> anyhow::Result<ExitCode> {
+    let LogFilter(filter) = settings.get_or(args.log, LogFilter("warn".to_owned()));
+    log_to_stderr(EnvFilter::new(filter));
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;
@@ -82,20 +95,27 @@ fn run(args: Args) -> anyhow::Result<ExitCode> {
             Command::Feed(args) => feed::command::run(*args, settings, &stop).await,
         }
     });
-    // What still hangs in a call of the system, like writing to a disk that does not answer, shall
-    // not keep the process: it was given its time by the command.
-    runtime.shutdown_timeout(LEAVE);
+    // A thread may still be blocked in a system call, such as a write to a disk that does not answer.
+    // The command has had its own timeout for that work, so the process does not wait for it again.
+    runtime.shutdown_timeout(THREADS_TIMEOUT);
     ended
 }
 
-/// How long threads may take to be gone when a command has ended.
-const LEAVE: Duration = Duration::from_millis(500);
+/// The wait for blocked threads after a command has ended.
+const THREADS_TIMEOUT: Duration = Duration::from_millis(500);
 
-impl Setting for EnvFilter {
+/// The text of an [`EnvFilter`], validated.
+#[derive(Clone)]
+struct LogFilter(String);
+
+impl Setting for LogFilter {
     fn from_text(text: &str) -> Result<Self, String> {
-        EnvFilter::try_new(text).map_err(|error| {
-            format!("{text:?} is not a log filter ({error}); write info, or debug,h2=warn")
-        })
+        match EnvFilter::try_new(text) {
+            Ok(_) => Ok(Self(text.to_owned())),
+            Err(error) => Err(format!(
+                "{text:?} is not a log filter ({error}); write info, or debug,h2=warn"
+            )),
+        }
     }
 }
 

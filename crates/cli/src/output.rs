@@ -7,24 +7,24 @@ use std::{
 
 use anstyle::{AnsiColor, Style};
 
-use crate::config::Faults;
+use crate::settings::Faults;
 
 pub(crate) const GOOD: Style = AnsiColor::Green.on_default().bold();
 pub(crate) const BAD: Style = AnsiColor::Red.on_default().bold();
 pub(crate) const FAINT: Style = Style::new().dimmed();
 pub(crate) const STRONG: Style = Style::new().bold();
 
-/// The reader of stdout is gone: a reason to stop, not a failure (`… | head`).
+/// The reader of stdout is gone. This ends a command without a failure (`… | head`).
 #[derive(Clone, Copy, Debug, thiserror::Error)]
-#[error("nobody reads the output any more")]
+#[error("the reader of the output is gone")]
 pub(crate) struct OutputClosed;
 
-/// Writes a line of data to stdout at once.
+/// Writes a line of data to stdout and flushes it.
 pub(crate) fn line(line: &str) -> anyhow::Result<()> {
     text(&format!("{line}\n"))
 }
 
-/// Writes data to stdout at once, as it is.
+/// Writes data to stdout and flushes it.
 pub(crate) fn text(text: &str) -> anyhow::Result<()> {
     let mut out = anstream::stdout().lock();
     match write!(out, "{text}").and_then(|()| out.flush()) {
@@ -33,22 +33,32 @@ pub(crate) fn text(text: &str) -> anyhow::Result<()> {
     }
 }
 
-/// Writes a line for people to stderr. There is nobody to tell when that fails.
+/// Writes a line for people to stderr.
 pub(crate) fn note(text: &str) {
+    // A failure to write to stderr cannot be reported anywhere.
     writeln!(anstream::stderr(), "{text}").ok();
 }
 
-/// Text in a style, for the two functions above, which leave styles out where they do not belong.
+/// Returns the text in a style. The functions above drop the style if the stream is not a terminal.
 pub(crate) fn styled(style: Style, text: &str) -> String {
     format!("{style}{text}{style:#}")
 }
 
-/// Whether people watch stderr, so that a line may be painted over.
-pub(crate) fn is_watched() -> bool {
+/// Returns true if stderr is a terminal, where a line may be overwritten.
+pub(crate) fn is_terminal() -> bool {
     io::stderr().is_terminal()
 }
 
-/// Tells how a command failed and gives the status: 2 for what the caller wrote, else 1.
+/// Returns the exit status of a check.
+pub(crate) fn status(passed: bool) -> ExitCode {
+    if passed {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
+}
+
+/// Prints the error and returns the status: 2 for faults in settings and flags, else 1.
 pub(crate) fn fail(error: &anyhow::Error) -> ExitCode {
     if error.is::<OutputClosed>() {
         return ExitCode::SUCCESS;
@@ -76,15 +86,15 @@ pub(crate) fn fail(error: &anyhow::Error) -> ExitCode {
     ExitCode::FAILURE
 }
 
-/// What failed and why, without the causes that what they caused repeats.
+/// Returns the chain of causes without those whose text the one before ends with.
 pub(crate) fn causes(error: &anyhow::Error) -> Vec<String> {
-    let mut told: Vec<String> = Vec::new();
+    let mut causes: Vec<String> = Vec::new();
     for cause in error.chain().map(ToString::to_string) {
-        if told.last().is_none_or(|before| !before.ends_with(&cause)) {
-            told.push(cause);
+        if causes.last().is_none_or(|before| !before.ends_with(&cause)) {
+            causes.push(cause);
         }
     }
-    told
+    causes
 }
 
 #[cfg(test)]
@@ -92,7 +102,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_cause_that_its_effect_repeats_is_told_once() {
+    fn a_cause_that_its_effect_repeats_is_printed_once() {
         let root = io::Error::other("disk on fire");
         let error = anyhow::Error::new(root)
             .context("can not open it: disk on fire")

@@ -1,4 +1,4 @@
-//! Interrupts: the first asks for an orderly end, the second ends at once.
+//! Interrupts: the first starts an orderly stop, the second ends the process.
 
 use std::io;
 
@@ -10,7 +10,7 @@ use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use crate::output;
 
-/// Cancels its token at the first SIGINT or SIGTERM. Listens as long as it lives.
+/// Cancels its token at the first SIGINT or SIGTERM, until dropped.
 #[derive(Debug)]
 pub(crate) struct Interrupts {
     pub(crate) token: CancellationToken,
@@ -25,18 +25,18 @@ impl Interrupts {
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut terminate = signal(SignalKind::terminate())?;
         let token = CancellationToken::new();
-        let asked = token.clone();
+        let stop = token.clone();
         let task = tokio::spawn(async move {
             loop {
                 select! {
                     _ = interrupt.recv() => {}
                     _ = terminate.recv() => {}
                 }
-                if asked.is_cancelled() {
-                    output::note("interrupted again, stopping at once");
+                if stop.is_cancelled() {
+                    output::note("interrupted again: stopping at once");
                     std::process::exit(INTERRUPTED);
                 }
-                asked.cancel();
+                stop.cancel();
             }
         });
         Ok(Self {

@@ -7,14 +7,13 @@ mod subscribe;
 use std::{pin::pin, process::ExitCode};
 
 use clap::Subcommand;
-use steadfast_streamer::Operation;
 use tokio::select;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    config::Settings,
+    clients::ConnectionEvent,
     output::{self, FAINT, styled},
-    wiring::Turn,
+    settings::Settings,
 };
 
 /// Arguments of `streamer`.
@@ -26,7 +25,7 @@ pub(crate) struct Args {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Serve subscriptions and take documents
+    /// Serve subscriptions and store documents
     Serve(serve::Args),
     /// Print the changes of a collection as they happen
     Subscribe(subscribe::Args),
@@ -46,41 +45,32 @@ pub(crate) async fn run(
     }
 }
 
-/// Tells on stderr what becomes of the connection.
-pub(crate) fn tell_turns() -> impl FnMut(Turn) + Send + 'static {
+/// Returns an observer that prints changes of the connection to stderr.
+pub(crate) fn report_connection() -> impl FnMut(ConnectionEvent) + Send + 'static {
     let mut before = false;
-    move |turn| match turn {
-        Turn::Connected if before => {
+    move |event| match event {
+        ConnectionEvent::Connected if before => {
             output::note(&styled(FAINT, "connected again"));
         }
-        Turn::Connected => {
+        ConnectionEvent::Connected => {
             before = true;
             output::note(&styled(FAINT, "connected"));
         }
-        Turn::Lost { reason } => {
+        ConnectionEvent::Lost { reason } => {
             output::note(&styled(FAINT, &format!("connection lost: {reason}")));
         }
     }
 }
 
-/// Waits for what needs a connection, and tells once when there is none yet.
-pub(crate) async fn patiently<T>(
-    trouble: impl Future<Output = String>,
+/// Waits for a result that needs a connection. Prints the reason once if the first attempt fails.
+pub(crate) async fn with_progress<T>(
+    first_failure: impl Future<Output = String>,
     wanted: impl Future<Output = T>,
 ) -> T {
     let mut wanted = pin!(wanted);
     select! {
         done = &mut wanted => return done,
-        reason = trouble => output::note(&format!("not connected yet, still trying: {reason}")),
+        reason = first_failure => output::note(&format!("not connected yet, still trying: {reason}")),
     }
     wanted.await
-}
-
-/// The word for an operation, as a line that is published spells it.
-pub(crate) fn operation_name(operation: Operation) -> &'static str {
-    match operation {
-        Operation::Insert => "insert",
-        Operation::Update => "update",
-        Operation::Delete => "delete",
-    }
 }

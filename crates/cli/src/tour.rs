@@ -1,21 +1,19 @@
-//! `steadfast tour`: the main thing, seen in half a minute, with nothing else installed.
+//! `steadfast tour`: a server, a feed, a subscription and two cuts, in half a minute.
 
-mod account;
-mod reader;
 mod source;
-pub(crate) mod telling;
-mod writer;
+pub(crate) mod steps;
+mod summary;
 
 use std::{
     num::NonZeroU32,
     process::ExitCode,
-    sync::{Arc, atomic::AtomicU64},
+    sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 
 use anyhow::Context as _;
+use serde_json::Value;
 use steadfast_chaos::Proxy;
-use steadfast_streamer::filter::Filter;
 use tokio::{
     sync::mpsc,
     time::{Instant, sleep, timeout_at},
@@ -23,18 +21,18 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use self::{
-    account::Account,
-    reader::Reader,
     source::Source,
-    telling::{head, note, rest},
-    writer::Writer,
+    steps::{Steps, Stopped, note},
+    summary::Summary,
 };
 use crate::{
-    config::Settings,
-    output::{self, BAD, GOOD, styled},
+    clients::{Change, ConnectionEvent, Dial, Publisher, Subscriber},
+    document::operation_name,
+    load::{counters::Counters, publishers::Publishers, subscribers::Subscribers},
+    output::{self, BAD, FAINT, GOOD, STRONG, styled},
     server_process::ServerProcess,
-    units::humane,
-    wiring::{Dial, Publisher, Subscriber, Turn},
+    settings::Settings,
+    units::readable,
 };
 
 /// Arguments of `tour`.
@@ -44,12 +42,13 @@ pub(crate) struct Args {
     /// Documents per second
     #[arg(long, default_value = "600", value_name = "N")]
     rate: NonZeroU32,
-    /// Use the generator even where there is a package index
+    /// Use the generator even if this machine has a package index
     #[arg(long)]
     generator: bool,
 }
 
-const EXAMPLES: &str = "Status 0 if the subscription got every matching document exactly once.
+const EXAMPLES: &str =
+    "Exits with status 0 if the subscription received every matching document exactly once.
 
 Examples:
   steadfast tour
@@ -57,15 +56,14 @@ Examples:
 
 /// Undisturbed time before, between and after the cuts.
 const STAGE: Duration = Duration::from_secs(5);
-/// The killed server stays away so long.
-const AWAY: Duration = Duration::from_millis(700);
-/// Nothing takes longer to recover; beyond it the tour has failed.
-const PATIENCE: Duration = Duration::from_secs(15);
-/// Turns of the subscriber's session that may wait to be told; more are not told.
-const TURNS: usize = 64;
-
-/// A turn and its time.
-type Timed = (Instant, Turn);
+/// Time between the kill of the server and its restart.
+const DOWNTIME: Duration = Duration::from_millis(700);
+/// Longest recovery; after it the tour has failed.
+const RECOVERY_TIMEOUT: Duration = Duration::from_secs(15);
+/// Connection events that may wait to be printed; more are dropped.
+const EVENTS: usize = 64;
+/// Time between two changes that are printed; the others are only counted.
+const PRINT_INTERVAL: Duration = Duration::from_millis(350);
 
 /// Runs the tour.
 pub(crate) async fn run(
@@ -74,154 +72,201 @@ pub(crate) async fn run(
     stop: &CancellationToken,
 ) -> anyhow::Result<ExitCode> {
     settings.finish()?;
-    let directory = tempfile::tempdir().context("make a directory for the log")?;
+    let directory = tempfile::tempdir().context("create a directory for the log")?;
     let mut server = ServerProcess::start(directory.path().to_owned()).await?;
-    let proxy =
-        Proxy::start(server.addr()).context("start the proxy that will break connections")?;
-    head(
-        1,
-        "a server of its own",
-        &format!(
-            "{}, its log in {}",
-            server.addr(),
-            directory.path().display()
-        ),
-    );
-    let account = tour(&args, &mut server, &proxy, stop).await?;
+    let proxy = Proxy::start(server.addr()).context("start the proxy that breaks connections")?;
+    let mut steps = Steps::new(stop);
+    let log = directory.path().display();
+    steps.begin("a server", &format!("{}, its log in {log}", server.addr()));
+    let summary = tour(&args, &mut server, &proxy, &mut steps).await?;
     server.check()?;
     proxy.shutdown().await;
     server.kill().await?;
     output::line("")?;
-    output::line(&account.to_table())?;
-    let good = account.passed();
-    let style = if good { GOOD } else { BAD };
-    output::note(&styled(style, &account.conclusion()));
-    Ok(if good {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    })
+    output::line(&summary.to_table())?;
+    let style = if summary.passed() { GOOD } else { BAD };
+    output::note(&styled(style, &summary.conclusion()));
+    Ok(output::status(summary.passed()))
 }
 
 async fn tour(
     args: &Args,
     server: &mut ServerProcess,
     proxy: &Proxy,
-    stop: &CancellationToken,
-) -> anyhow::Result<Account> {
+    steps: &mut Steps<'_>,
+) -> anyhow::Result<Summary> {
     let source = Source::open(args.generator).await?;
-    let dial = Dial::impatient(proxy.addr());
-    let (turns, mut told) = mpsc::channel(TURNS);
-    let client = Subscriber::open(&dial, move |turn| {
-        // Nobody waits for the telling, so what does not fit is not told.
-        turns.try_send((Instant::now(), turn)).ok();
+    let dial = Dial::with_short_timeouts(proxy.addr());
+    let (sender, mut events) = mpsc::channel(EVENTS);
+    let client = Subscriber::open(&dial, move |event| {
+        // The session must not wait for the terminal.
+        sender.try_send((Instant::now(), event)).ok();
     })?;
-    let ledger = source.ledger();
-    let texts: Vec<String> = ledger.conditions.iter().map(ToString::to_string).collect();
-    let filter = Filter::from_text(&texts)?;
-    let subscription = client
-        .subscribe(ledger.database, ledger.collection, filter, None)
+    let wanted = source.wanted();
+    let conditions: Vec<String> = wanted.conditions.iter().map(ToString::to_string).collect();
+    let counters = Arc::new(Counters::default());
+    let mut subscribers = Subscribers::new(&counters);
+    let columns = source.columns();
+    subscribers
+        .start(client, vec![wanted.clone()], printer(columns))
         .await?;
-    head(
-        2,
+    steps.begin(
         "a subscription",
         &format!(
             "{}/{} where {}",
-            ledger.database,
-            ledger.collection,
-            texts.join(" and ")
+            wanted.database,
+            wanted.collection,
+            conditions.join(" and ")
         ),
     );
-    let newest = Arc::new(AtomicU64::new(0));
-    let publisher = Publisher::open(&dial, "tour", |_| {})?;
-    head(
-        3,
+    steps.begin(
         "a feed",
         &format!("{} documents a second from {}", args.rate, source.origin()),
     );
-    let reader = Reader::start(subscription, ledger.clone(), source.columns());
-    let writer = Writer::start(publisher, source, args.rate, Arc::clone(&newest));
+    output::line(&styled(FAINT, &layout("op", "id", columns)))?;
+    let mut publishers = Publishers::new(&counters);
+    publishers.start(Publisher::open(&dial, "tour", |_| {})?, source, args.rate);
 
-    let mut account = Account::new(ledger, Arc::clone(&newest));
+    let mut summary = Summary::new(wanted);
     let mut cuts = Cuts {
         server,
         proxy,
-        told: &mut told,
-        account: &mut account,
+        events: &mut events,
+        counters: &counters,
+        summary: &mut summary,
     };
-    let whole = cuts.all(stop).await?;
-    let sent = writer.stop().await?;
-    let received = reader.stop(&sent).await?;
-    client.close().await;
-    account.close(&sent, received, whole);
-    Ok(account)
+    let complete = match cuts.all(steps).await {
+        Ok(()) => true,
+        Err(error) if error.is::<Stopped>() => false,
+        Err(error) => return Err(error),
+    };
+    let sent = publishers.stop().await?;
+    subscribers.catch_up(&sent).await;
+    let deliveries = subscribers.stop().await?.remove(0);
+    summary.close(&sent, deliveries, complete);
+    Ok(summary)
 }
 
-/// The interruptions of the tour, told as they happen.
+/// The two interruptions of the tour.
 struct Cuts<'a> {
     server: &'a mut ServerProcess,
     proxy: &'a Proxy,
-    told: &'a mut mpsc::Receiver<Timed>,
-    account: &'a mut Account,
+    events: &'a mut mpsc::Receiver<(Instant, ConnectionEvent)>,
+    counters: &'a Counters,
+    summary: &'a mut Summary,
 }
 
 impl Cuts<'_> {
-    /// Both cuts with their stages; `false` when stopped before the end.
-    async fn all(&mut self, stop: &CancellationToken) -> anyhow::Result<bool> {
-        if !rest(STAGE, stop).await {
-            return Ok(false);
-        }
-        head(4, "a cut", "every connection is reset");
-        self.account.mark("until the reset");
+    async fn all(&mut self, steps: &mut Steps<'_>) -> anyhow::Result<()> {
+        steps.pause(STAGE).await?;
+        steps.begin("a cut", "every connection is reset");
+        self.end_stage("until the reset");
         let at = Instant::now();
         self.proxy.reset();
         self.recover(at).await;
-        if !rest(STAGE, stop).await {
-            return Ok(false);
-        }
-        head(
-            5,
-            "a worse one",
-            "the server is killed with -9, and started again on the same log",
+        steps.pause(STAGE).await?;
+        steps.begin(
+            "a crash",
+            "the server is killed with SIGKILL and restarted on the same log",
         );
-        self.account.mark("until the kill");
+        self.end_stage("until the kill");
         let at = Instant::now();
         self.server.kill().await?;
-        sleep(AWAY).await;
+        sleep(DOWNTIME).await;
         self.server.restart().await?;
         self.proxy.set_upstream(self.server.addr());
         self.recover(at).await;
-        let whole = rest(STAGE, stop).await;
-        self.account.mark("after the kill");
-        Ok(whole)
+        let rest = steps.pause(STAGE).await;
+        self.end_stage("after the kill");
+        Ok(rest?)
     }
 
-    /// Tells the session's turns until it is connected again.
-    async fn recover(&mut self, since: Instant) {
-        let deadline = since + PATIENCE;
+    fn end_stage(&mut self, name: &'static str) {
+        self.summary
+            .end_stage(name, self.counters.sent.load(Ordering::Relaxed));
+    }
+
+    /// Prints the events of the connection until it is connected again.
+    async fn recover(&mut self, cut: Instant) {
         let mut lost = false;
-        while let Ok(Some((at, turn))) = timeout_at(deadline, self.told.recv()).await {
-            match turn {
-                // Turns before the cut were waiting to be told; they say nothing of it.
-                _ if at < since => {}
-                Turn::Lost { reason } => {
+        while let Ok(Some((at, event))) =
+            timeout_at(cut + RECOVERY_TIMEOUT, self.events.recv()).await
+        {
+            match event {
+                // An event from before the cut that was still in the queue.
+                _ if at < cut => {}
+                ConnectionEvent::Lost { reason } => {
                     lost = true;
-                    let after = humane(at.duration_since(since));
-                    note(&format!("lost after {after}: {reason}"));
+                    note(&format!("lost after {}: {reason}", readable(at - cut)));
                 }
-                Turn::Connected if lost => {
-                    let took = at.duration_since(since);
-                    self.account.recovered(took);
-                    let text = format!("connected again {} after the cut, resuming", humane(took));
+                ConnectionEvent::Connected if lost => {
+                    self.summary.recovered(at - cut);
+                    let text = format!(
+                        "connected again {} after the cut, resuming",
+                        readable(at - cut)
+                    );
                     note(&styled(GOOD, &text));
                     return;
                 }
-                Turn::Connected => {}
+                ConnectionEvent::Connected => {}
             }
         }
-        note(&styled(
-            BAD,
-            &format!("not connected again within {}", humane(PATIENCE)),
-        ));
+        let text = format!("not connected again within {}", readable(RECOVERY_TIMEOUT));
+        note(&styled(BAD, &text));
+    }
+}
+
+/// Returns an observer that prints the first change and then one per interval.
+fn printer(columns: [&'static str; 3]) -> impl FnMut(&Change) -> anyhow::Result<()> + Clone {
+    let mut printed: Option<Instant> = None;
+    move |change| {
+        if printed.is_some_and(|at| at.elapsed() < PRINT_INTERVAL) {
+            return Ok(());
+        }
+        printed = Some(Instant::now());
+        let document: Value = serde_json::from_slice(&change.data).unwrap_or_default();
+        let cells = columns.map(|column| text(&document[column]));
+        let cells = [cells[0].as_str(), &cells[1], &cells[2]];
+        output::line(&layout(
+            operation_name(change.operation),
+            &change.document_id,
+            cells,
+        ))
+    }
+}
+
+fn layout(operation: &str, id: &str, [first, second, third]: [&str; 3]) -> String {
+    let id = styled(STRONG, &fit(id, 26));
+    let (first, second, third) = (fit(first, 10), fit(second, 20), fit(third, 34));
+    format!("   {operation:<6}  {id}  {first}  {second}  {third}")
+}
+
+fn text(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        Value::Array(items) => items.iter().map(text).collect::<Vec<_>>().join(" "),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::Object(_) => value.to_string(),
+    }
+}
+
+/// Returns the text, cut or padded to that many characters.
+fn fit(text: &str, width: usize) -> String {
+    let mut fitted: String = text.chars().take(width).collect();
+    if text.chars().count() > width {
+        fitted.pop();
+        fitted.push('…');
+    }
+    format!("{fitted:<width$}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_column_has_its_width_for_any_text() {
+        assert_eq!(fit("abc", 5), "abc  ");
+        assert_eq!(fit("abcdef", 5), "abcd…");
+        assert_eq!(fit("äöüäöü", 6), "äöüäöü");
     }
 }

@@ -49,7 +49,7 @@ const UNITS: [(&str, u64); 10] = [
 ];
 
 /// A duration with the precision a reader needs: `840 µs`, `12 ms`, `1.4 s`, `2 min 5 s`.
-pub(crate) fn humane(duration: Duration) -> String {
+pub(crate) fn readable(duration: Duration) -> String {
     let micros = duration.as_micros();
     match micros {
         0..1_000 => format!("{micros} µs"),
@@ -132,10 +132,10 @@ mod tests {
 
     #[test]
     fn figures_are_written_for_readers() {
-        assert_eq!(humane(Duration::from_micros(999)), "999 µs");
-        assert_eq!(humane(Duration::from_micros(12_345)), "12 ms");
-        assert_eq!(humane(Duration::from_millis(1_449)), "1.4 s");
-        assert_eq!(humane(Duration::from_secs(125)), "2 min 5 s");
+        assert_eq!(readable(Duration::from_micros(999)), "999 µs");
+        assert_eq!(readable(Duration::from_micros(12_345)), "12 ms");
+        assert_eq!(readable(Duration::from_millis(1_449)), "1.4 s");
+        assert_eq!(readable(Duration::from_secs(125)), "2 min 5 s");
         assert_eq!(grouped(7), "7");
         assert_eq!(grouped(1_234_567), "1 234 567");
         assert_eq!(grouped(100), "100");

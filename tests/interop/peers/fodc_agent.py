@@ -1,5 +1,5 @@
 """A plain FODC agent that behaves as the Go programs do: it opens its streams in the order of its
-version, sends whole registrations as heartbeats, answers one question after the other in one message
+version, sends whole registrations as heartbeats, answers one query after the other in one message
 each, and tears everything down when any of its streams ends."""
 
 import contextlib
@@ -67,16 +67,16 @@ class Agent:
         self.ids = []
         self.refusals = []
         self.endings = []
-        # The questions it read.
-        self.questions = []
+        # The queries it read.
+        self.queries = []
         # Messages of the proxy that this version does not understand, by field number.
         self.strange = set()
-        # What came on the registration's stream after the first answer.
+        # What came on the registration's stream after the first response.
         self.unasked = []
         self.beats = threading.Event()
         self.beats.set()
-        self.answers = threading.Event()
-        self.answers.set()
+        self.responses = threading.Event()
+        self.responses.set()
         self.gave_up = False
         self._address = address
         self._cut = False
@@ -137,27 +137,27 @@ class Agent:
         self._calls[wire.REGISTER] = registration
         registration.send(self.node.registration(self.version))
         try:
-            answer = next(registration.call)
+            response = next(registration.call)
         except (grpc.RpcError, StopIteration) as error:
             self.refusals.append(str(error))
             return None
-        self.strange |= wire.strange(answer)
-        if not answer.success or not answer.agent_id:
+        self.strange |= wire.strange(response)
+        if not response.success or not response.agent_id:
             with contextlib.suppress(grpc.RpcError):
                 list(registration.call)
-            self.refusals.append((answer.message, registration.call.code(), registration.call.details()))
+            self.refusals.append((response.message, registration.call.code(), registration.call.details()))
             return None
-        self.ids.append(answer.agent_id)
+        self.ids.append(response.agent_id)
         self._follow(registration, self.unasked.append)
         for method in self.version.methods[1:]:
             self._open(method)
-        return answer.heartbeat_interval_seconds or self.heartbeat
+        return response.heartbeat_interval_seconds or self.heartbeat
 
     def _open(self, method):
         reads = wire.messages.StreamMetricsResponse if method == wire.METRICS else None
         call = Call(self._channel, method, reads, self.ids[-1])
         self._calls[method] = call
-        on_message = (lambda question: self._answer(call, question)) if reads else (lambda _: None)
+        on_message = (lambda query: self._respond(call, query)) if reads else (lambda _: None)
         self._follow(call, on_message)
 
     def _follow(self, call, on_message):
@@ -171,27 +171,27 @@ class Agent:
             self.endings.append((call.method, call.call.code(), call.call.details()))
             self._broken.set()
 
-    def _answer(self, call, question):
-        self.strange |= wire.strange(question)
-        self.questions.append(question)
-        while not self.answers.wait(0.1):
+    def _respond(self, call, query):
+        self.strange |= wire.strange(query)
+        self.queries.append(query)
+        while not self.responses.wait(0.1):
             if self._closed.is_set():
                 return
-        call.send(self.answer(question))
+        call.send(self.response(query))
 
-    def answer(self, question):
-        """What it says to that question."""
-        answer = self.version.answer(timestamp=wire.moment(time.time()))
-        start, end = question.HasField("start_time"), question.HasField("end_time")
+    def response(self, query):
+        """What it says to that query."""
+        response = self.version.response(timestamp=wire.moment(time.time()))
+        start, end = query.HasField("start_time"), query.HasField("end_time")
         for series in self.series:
             if not (start or end):
                 metrics = [self._metric(series, value) for _, value in series.samples[-1:]]
             else:
-                first = wire.seconds(question.start_time) if start else float("-inf")
-                last = wire.seconds(question.end_time) if end else float("inf")
+                first = wire.seconds(query.start_time) if start else float("-inf")
+                last = wire.seconds(query.end_time) if end else float("inf")
                 metrics = [self._metric(series, v, t) for t, v in series.samples if first <= t <= last]
-            answer.metrics.extend(metrics)
-        return answer
+            response.metrics.extend(metrics)
+        return response
 
     def _metric(self, series, value, time_of=None):
         metric = self.version.metric(

@@ -72,22 +72,22 @@ class OurProxy(_Process):
 
     def page(self, path="/metrics", /, **parameters):
         """What /metrics says, read strictly, with nobody missing."""
-        answer = self.get(path, **parameters)
-        assert (answer.status, answer.missing) == (200, None), answer
-        assert answer.headers["Content-Type"] == "text/plain; version=0.0.4; charset=utf-8"
-        return fodc_http.Page(answer.text)
+        response = self.get(path, **parameters)
+        assert (response.status, response.missing) == (200, None), response
+        assert response.headers["Content-Type"] == "text/plain; version=0.0.4; charset=utf-8"
+        return fodc_http.Page(response.text)
 
     def windows(self, **parameters):
         """What /metrics-windows says, with nobody missing."""
-        answer = self.get("/metrics-windows", **parameters)
-        assert (answer.status, answer.missing) == (200, None), answer
-        assert answer.headers["Content-Type"] == "application/json"
-        return answer.json
+        response = self.get("/metrics-windows", **parameters)
+        assert (response.status, response.missing) == (200, None), response
+        assert response.headers["Content-Type"] == "application/json"
+        return response.json
 
     def health(self):
-        answer = self.get("/health")
-        assert answer.status == 200, answer
-        return answer.json
+        response = self.get("/health")
+        assert response.status == 200, response
+        return response.json
 
     def agents(self):
         """The agents by id."""

@@ -21,7 +21,7 @@ _PLAIN = {r"\\": "\\", r"\"": '"', r"\n": "\n"}
 
 
 @dataclasses.dataclass
-class Answer:
+class Response:
     status: int
     headers: object
     body: bytes
@@ -44,16 +44,16 @@ def _no_json(name):
 
 
 def fetch(address, path, /, method="GET", seconds=PATIENCE, **parameters):
-    """Asks, and returns whatever the answer is."""
+    """Sends a request and returns its response, whatever the status."""
     query = urllib.parse.urlencode(parameters)
     url = f"http://{address}{path}" + (f"?{query}" if query else "")
     request = urllib.request.Request(url, method=method)
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
         with opener.open(request, timeout=seconds) as response:
-            return Answer(response.status, response.headers, response.read())
+            return Response(response.status, response.headers, response.read())
     except urllib.error.HTTPError as error:
-        return Answer(error.code, error.headers, error.read())
+        return Response(error.code, error.headers, error.read())
 
 
 class Page:

@@ -1,5 +1,5 @@
 """A plain FODC proxy that behaves as the Go programs do, faults included where agents must live with
-them: no headers before the first message, no answer to a heartbeat, nothing said by itself, UNKNOWN
+them: no headers before the first message, no response to a heartbeat, nothing said by itself, UNKNOWN
 at a refusal, and a seed dies of a registration without an address.
 
 Run as a program it is a proxy in a process of its own, which can be frozen:
@@ -91,7 +91,7 @@ class Proxy(grpc.GenericRpcHandler):
         self.ends = None
         # A registration is answered with success, and without an id.
         self.nameless = False
-        # While it is not set, no answer of an agent is taken.
+        # While it is not set, no response of an agent is taken.
         self.takes = threading.Event()
         self.takes.set()
         # Registrations that were asked for, in whatever way they were answered.
@@ -117,7 +117,7 @@ class Proxy(grpc.GenericRpcHandler):
         known = service == wire.SERVICE and method in self.version.methods
         if not known or method in self.lacks:
             return None
-        reads = {wire.REGISTER: self.version.registration, wire.METRICS: self.version.answer}.get(method)
+        reads = {wire.REGISTER: self.version.registration, wire.METRICS: self.version.response}.get(method)
         return grpc.stream_stream_rpc_method_handler(
             lambda requests, context: self._serve(method, requests, context),
             request_deserializer=reads.FromString if reads else bytes,
@@ -225,10 +225,10 @@ class Proxy(grpc.GenericRpcHandler):
 
         return until(newest, "a metrics stream of the registered agent", seconds)[-1]
 
-    def ask(self, start=None, end=None, seconds=PATIENCE):
-        """One question and its answer: whatever the agent says next on that stream."""
+    def query(self, start=None, end=None, seconds=PATIENCE):
+        """One query and its response: whatever the agent says next on that stream."""
         stream = self.metrics_stream(seconds)
-        stream.send(wire.question(start, end))
+        stream.send(wire.query(start, end))
         return stream.next(seconds)
 
     def connections(self):

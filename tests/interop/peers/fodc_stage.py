@@ -9,7 +9,6 @@ from .fodc_agent import Agent
 from .fodc_binary import OurAgent, OurProxy
 from .fodc_exporter import Exporter
 from .fodc_proxy import Proxy
-from .fodc_tap import Tap
 from .relay import Relay
 from .waiting import until
 
@@ -72,11 +71,6 @@ class Stage(contextlib.ExitStack):
         agent = OurAgent(self._binary, self._log("agent"), exporters, proxy, **settings)
         self.callback(agent.kill)
         return agent
-
-    def tap(self, target):
-        tap = Tap(target)
-        self.callback(tap.close)
-        return tap
 
     def relay(self, target):
         relay = Relay(target)

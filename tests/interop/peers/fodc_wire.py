@@ -25,7 +25,7 @@ class Version:
     # Every method, in the order in which an agent opens them.
     methods: tuple
     registration: type
-    answer: type
+    response: type
     metric: type
     # Bytes that a proxy takes in one message.
     limit: int
@@ -53,7 +53,7 @@ SEED = Version(
     name="seed",
     methods=(REGISTER, METRICS),
     registration=messages.SeedRegisterAgentRequest,
-    answer=messages.SeedStreamMetricsRequest,
+    response=messages.SeedStreamMetricsRequest,
     metric=messages.SeedMetric,
     limit=4 << 20,
     stamps=frozenset(),
@@ -68,7 +68,7 @@ UNTYPED_RELEASE = dataclasses.replace(
     recovers="once",
 )
 TYPED_RELEASE = dataclasses.replace(
-    UNTYPED_RELEASE, name="0.10.3", answer=messages.StreamMetricsRequest, metric=messages.Metric
+    UNTYPED_RELEASE, name="0.10.3", response=messages.StreamMetricsRequest, metric=messages.Metric
 )
 NEWEST = dataclasses.replace(
     TYPED_RELEASE,
@@ -134,7 +134,7 @@ def rfc3339(unix):
     return text.removesuffix("+00:00") + "Z"
 
 
-def question(start=None, end=None):
+def query(start=None, end=None):
     """The latest values without times; one time alone leaves the other end open."""
     message = messages.StreamMetricsResponse()
     if start is not None:

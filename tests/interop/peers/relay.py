@@ -1,8 +1,14 @@
-"""A TCP relay that can stop copying, or let go of one side, while both ends believe in the rest."""
+"""A TCP relay that can stop copying, break one side, and count the HTTP/2 frames it copies."""
 
+import collections
 import contextlib
 import socket
+import struct
 import threading
+
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+PING, GOAWAY = 6, 7
+ACK = 1
 
 
 class _Link:
@@ -11,34 +17,29 @@ class _Link:
     def __init__(self, near, far):
         self.near = near
         self.far = far
-        # What arrives is thrown away.
+        # Arriving bytes are discarded.
         self.swallows = False
         # The end of one side is not passed on to the other.
         self.torn = False
 
-    def copy(self, source, sink):
-        with contextlib.suppress(OSError):
-            while data := source.recv(65536):
-                if not self.swallows:
-                    sink.sendall(data)
-        if not (self.swallows or self.torn):
-            _shut(source)
-            _shut(sink)
-
-
-def _shut(end):
-    with contextlib.suppress(OSError):
-        end.shutdown(socket.SHUT_RDWR)
+    def cut(self):
+        _shut(self.near)
+        _shut(self.far)
 
 
 class Relay:
-    """Listens on a port of its own and relays to `target`, a `host:port` that may change."""
+    """Listens on its own port and relays to `target`, a `host:port` that may change."""
 
     def __init__(self, target):
         self.target = target
+        # Connections that reached the target.
         self.accepted = 0
+        # Frames from the dialling side and from the target, by type, without PING acknowledgements.
+        self.sent, self.came = collections.Counter(), collections.Counter()
+        # While cleared, nothing is read from the dialling side.
+        self.takes = threading.Event()
+        self.takes.set()
         self._links = []
-        self._lock = threading.Lock()
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.address = f"127.0.0.1:{self._listener.getsockname()[1]}"
         threading.Thread(target=self._accept, daemon=True).start()
@@ -55,39 +56,64 @@ class Relay:
                     continue
                 far.settimeout(None)
                 link = _Link(near, far)
-                with self._lock:
-                    self.accepted += 1
-                    self._links.append(link)
-                for ends in ((near, far), (far, near)):
-                    threading.Thread(target=link.copy, args=ends, daemon=True).start()
+                self.accepted += 1
+                self._links.append(link)
+                for copy in ((link, near, far, self.sent), (link, far, near, self.came)):
+                    threading.Thread(target=self._copy, args=copy, daemon=True).start()
 
-    def _all(self):
-        with self._lock:
-            return list(self._links)
+    def _copy(self, link, source, sink, frames):
+        unread, preface = b"", len(PREFACE) if frames is self.sent else 0
+        with contextlib.suppress(OSError):
+            while data := source.recv(65536):
+                if frames is self.sent:
+                    self.takes.wait()
+                if not link.swallows:
+                    sink.sendall(data)
+                skipped = min(preface, len(data))
+                preface -= skipped
+                unread = _count(unread + data[skipped:], frames)
+        if not (link.swallows or link.torn):
+            link.cut()
 
     def swallow(self):
-        """From now on the connections there are carry nothing, in either direction, and stay open.
-        Later ones work."""
-        for link in self._all():
+        """Makes the present connections carry nothing and stay open. Later ones work."""
+        for link in list(self._links):
             link.swallows = True
 
     def cut(self):
         """Breaks every connection on both sides."""
-        for link in self._all():
-            _shut(link.near)
-            _shut(link.far)
+        for link in list(self._links):
+            link.cut()
 
     def cut_near(self):
-        """Breaks the side of the one who dialled; the other side stays open and hears nothing."""
-        for link in self._all():
+        """Breaks the dialling side; the other side stays open and receives nothing."""
+        for link in list(self._links):
             link.torn = True
             _shut(link.near)
 
     def close(self):
+        self.takes.set()
         _shut(self._listener)
         self._listener.close()
-        for link in self._all():
-            _shut(link.near)
-            _shut(link.far)
+        self.cut()
+        for link in list(self._links):
             link.near.close()
             link.far.close()
+
+
+def _shut(end):
+    with contextlib.suppress(OSError):
+        end.shutdown(socket.SHUT_RDWR)
+
+
+def _count(unread, frames):
+    """Counts the complete frames and returns the rest."""
+    while len(unread) >= 9:
+        length = int.from_bytes(unread[:3], "big")
+        kind, flags = struct.unpack("BB", unread[3:5])
+        if len(unread) < 9 + length:
+            break
+        if not (kind == PING and flags & ACK):
+            frames[kind] += 1
+        unread = unread[9 + length :]
+    return unread

@@ -1,4 +1,4 @@
-//! What the demo does, all of it from the seed: who subscribes to what, which faults come when.
+//! The plan of a demo, derived from its seed: the subscriptions, and the faults with their times.
 
 use std::time::Duration;
 
@@ -6,86 +6,38 @@ use rand::{RngExt as _, SeedableRng as _, seq::SliceRandom as _};
 use rand_chacha::ChaCha8Rng;
 use serde_json::json;
 
-use super::{
+use crate::load::{
+    author::{CITIES, COLLECTIONS, DATABASES, HOT_DOCUMENTS, KINDS, LABELS, PRICES},
     condition::{Condition, Op},
-    judge::Ledger,
-    workload::{CITIES, COLLECTIONS, DATABASES, HOT_DOCUMENTS, KINDS, LABELS, PRICES},
+    fault::Kind,
+    judge::Deliveries,
 };
-
-/// A kind of fault.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Kind {
-    /// Every connection gets a TCP reset.
-    Reset,
-    /// Nothing passes either way.
-    BlackHole,
-    /// Nothing reaches the server.
-    BlackHoleToServer,
-    /// Nothing reaches the clients.
-    BlackHoleToClient,
-    /// Everything stops and goes on, shorter than anybody's patience.
-    Freeze,
-    /// The server is killed with SIGKILL and started again.
-    Kill,
-}
 
 /// A fault and its time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Planned {
-    /// Since the beginning of the load.
+    /// Time since the start of the load.
     pub(crate) at: Duration,
     pub(crate) kind: Kind,
-    /// How long it holds; for a kill, how long the server stays away.
+    /// Duration of the fault; for a kill, the time until the restart.
     pub(crate) lasts: Duration,
 }
 
-/// Everything the seed decides about the subscribers and the faults.
+/// The subscribers and the faults of a demo.
 #[derive(Clone, Debug)]
 pub(crate) struct Plan {
-    /// Per client, its subscriptions.
-    pub(crate) clients: Vec<Vec<Ledger>>,
+    /// The subscriptions of each client.
+    pub(crate) clients: Vec<Vec<Deliveries>>,
     pub(crate) faults: Vec<Planned>,
 }
 
-/// The load runs this long before the first fault and after the last one.
+/// Undisturbed load before the first fault and after the last one.
 const CALM: Duration = Duration::from_millis(1_200);
-/// Time from one fault to the next: a black hole takes 1 s to be noticed.
+/// Time from one fault to the next. A black hole is noticed after 1 s.
 const SLOT: Duration = Duration::from_millis(2_400);
-/// Shortest load that has room for a fault.
+/// Shortest load with time for a fault.
 pub(crate) const SHORTEST: Duration = Duration::from_secs(5);
 const SUBSCRIPTIONS_PER_CLIENT: usize = 3;
-
-impl Kind {
-    pub(crate) const ALL: [Self; 6] = [
-        Self::Reset,
-        Self::BlackHole,
-        Self::BlackHoleToServer,
-        Self::BlackHoleToClient,
-        Self::Freeze,
-        Self::Kill,
-    ];
-
-    /// The name in tables and in JSON.
-    pub(crate) fn as_str(self) -> &'static str {
-        match self {
-            Self::Reset => "reset",
-            Self::BlackHole => "black_hole",
-            Self::BlackHoleToServer => "black_hole_to_server",
-            Self::BlackHoleToClient => "black_hole_to_client",
-            Self::Freeze => "freeze",
-            Self::Kill => "kill_9",
-        }
-    }
-
-    fn lasts(self) -> Duration {
-        Duration::from_millis(match self {
-            Self::Reset => 0,
-            Self::BlackHole | Self::BlackHoleToServer | Self::BlackHoleToClient => 1_800,
-            Self::Freeze => 500,
-            Self::Kill => 250,
-        })
-    }
-}
 
 impl Plan {
     pub(crate) fn new(seed: u64, clients: usize, duration: Duration) -> Self {
@@ -104,7 +56,7 @@ impl Plan {
     }
 }
 
-/// One fault per slot; every kind comes once before one comes again.
+/// Returns one fault per slot. Each kind occurs once before any is repeated.
 fn faults(rng: &mut ChaCha8Rng, duration: Duration) -> Vec<Planned> {
     let mut faults = Vec::new();
     let mut kinds = Vec::new();
@@ -125,8 +77,8 @@ fn faults(rng: &mut ChaCha8Rng, duration: Duration) -> Vec<Planned> {
     faults
 }
 
-/// The kinds of subscription take turns, so that every kind has as many.
-fn subscription(rng: &mut ChaCha8Rng, number: usize) -> Ledger {
+/// Returns one of eight kinds of subscriptions, in turn, so that all kinds are equally frequent.
+fn subscription(rng: &mut ChaCha8Rng, number: usize) -> Deliveries {
     let mut pick = |from: &[&'static str]| from[rng.random_range(0..from.len())];
     let (database, collection) = (pick(&DATABASES), pick(&COLLECTIONS));
     let conditions = match number % 8 {
@@ -157,12 +109,7 @@ fn subscription(rng: &mut ChaCha8Rng, number: usize) -> Ledger {
             Condition::new("rating", Op::LessOrEqual, 4),
         ],
     };
-    Ledger {
-        database,
-        collection,
-        conditions,
-        received: Vec::new(),
-    }
+    Deliveries::new(database, collection, conditions)
 }
 
 #[cfg(test)]
@@ -179,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn twenty_seconds_have_every_kind_of_fault_and_they_do_not_overlap() {
+    fn twenty_seconds_have_every_kind_of_fault_without_overlap() {
         for seed in 0..50 {
             let duration = Duration::from_secs(20);
             let faults = Plan::new(seed, 0, duration).faults;
@@ -201,11 +148,11 @@ mod tests {
     #[test]
     fn every_kind_of_subscription_is_there() {
         let plan = Plan::new(1, 8, SHORTEST);
-        let ledgers: Vec<_> = plan.clients.iter().flatten().collect();
+        let deliveries: Vec<_> = plan.clients.iter().flatten().collect();
         let with = |op| {
-            ledgers
+            deliveries
                 .iter()
-                .any(|ledger| ledger.conditions.iter().any(|c| c.op == op))
+                .any(|wanted| wanted.conditions.iter().any(|c| c.op == op))
         };
         for op in [
             Op::Equal,
@@ -217,9 +164,9 @@ mod tests {
         ] {
             assert!(with(op), "{op:?}");
         }
-        assert!(ledgers.iter().any(|ledger| ledger.conditions.is_empty()));
+        assert!(deliveries.iter().any(|wanted| wanted.conditions.is_empty()));
         assert!(
-            ledgers
+            deliveries
                 .iter()
                 .any(|l| l.conditions.iter().any(|c| c.field == "_id"))
         );

@@ -1,66 +1,72 @@
-//! What the demo found, as a table and as JSON.
+//! The result of a demo, as a table and as JSON.
 
 use std::{collections::BTreeMap, time::Duration};
 
-use comfy_table::{Cell, CellAlignment, Table, presets};
+use comfy_table::presets;
 use serde_json::{Value, json};
 
-use super::{judge::Verdict, plan::Kind, recovery::Spread};
 use crate::{
+    chart,
+    load::{fault::Kind, judge::Verdict, outages::Percentiles},
     output::{BAD, GOOD, styled},
-    units::{grouped, humane},
+    units::{grouped, readable},
 };
 
-/// How often a kind of fault was injected, and how often bytes were on their way when it came.
+/// The injections of one kind of fault, and those with bytes in flight.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Injected {
     pub(crate) count: u64,
     pub(crate) in_flight: u64,
-    /// Of the sessions it cut.
-    pub(crate) recovery: Option<Spread>,
+    /// Recovery times of the sessions it cut.
+    pub(crate) recovery: Option<Percentiles>,
 }
 
 /// The outcome of a demo.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Report {
     pub(crate) verdict: Verdict,
-    /// Entries the server never answered for; they may have come or not.
+    /// Entries without a response; they may have been delivered or not.
     pub(crate) unacknowledged: u64,
-    /// Gaps and resyncs the subscriptions told of. Here the server keeps everything, so there
-    /// should be none.
+    /// Gaps and resyncs of all subscriptions.
     pub(crate) gaps: u64,
     pub(crate) subscriptions: usize,
     /// Sessions lost, of subscribers and publishers.
     pub(crate) cuts: u64,
-    pub(crate) recovery: Spread,
+    pub(crate) recovery: Percentiles,
     pub(crate) faults: BTreeMap<Kind, Injected>,
-    /// Why the demo proves nothing, where it does not.
-    pub(crate) void: Option<String>,
+    /// The reason, if the demo proves nothing.
+    pub(crate) inconclusive: Option<String>,
 }
 
 impl Report {
-    /// Whether nothing was lost, doubled, reordered, changed or uncertain.
+    /// Returns true if every delivery was right and every entry acknowledged.
     pub(crate) fn passed(&self) -> bool {
-        self.verdict.is_clean() && self.gaps == 0 && self.unacknowledged == 0 && self.void.is_none()
+        self.verdict.is_clean()
+            && self.gaps == 0
+            && self.unacknowledged == 0
+            && self.inconclusive.is_none()
     }
 
-    /// Notes what takes the demo its meaning: nothing published, or a kind of fault that never met
-    /// data on its way.
-    pub(crate) fn look_for_voids(&mut self) {
+    /// Notes that the demo proves nothing if nothing was delivered, or if a kind of fault was never
+    /// injected while data was in flight.
+    pub(crate) fn check_conclusive(&mut self) {
         if self.verdict.delivered == 0 {
-            self.void = Some("nothing was delivered".to_owned());
+            self.inconclusive = Some("nothing was delivered".to_owned());
         }
         let idle = self
             .faults
             .iter()
             .find(|(_, injected)| injected.in_flight == 0);
         if let Some((kind, _)) = idle {
-            self.void = Some(format!("no {} met data on its way", kind.as_str()));
+            self.inconclusive = Some(format!(
+                "no {} was injected while data was in flight",
+                kind.as_str()
+            ));
         }
     }
 
     pub(crate) fn to_json(&self) -> Value {
-        let millis = |Spread { p50, p99, max }| {
+        let millis = |Percentiles { p50, p99, max }| {
             let millis = |duration: Duration| duration.as_millis() as u64;
             json!({ "p50": millis(p50), "p99": millis(p99), "max": millis(max) })
         };
@@ -96,11 +102,14 @@ impl Report {
     }
 
     pub(crate) fn to_table(&self) -> String {
-        let mut table = Table::new();
-        table.load_style(presets::UTF8_BORDERS_ONLY);
+        let mut table = chart::table(presets::UTF8_BORDERS_ONLY, &[]);
         let mut row = |name: &str, value: String, meaning: &str| {
-            let value = Cell::new(value).set_alignment(CellAlignment::Right);
-            table.add_row(vec![Cell::new(name), value, Cell::new(meaning)]);
+            let cells = [
+                (name.to_owned(), false),
+                (value, true),
+                (meaning.to_owned(), false),
+            ];
+            chart::row(&mut table, cells);
         };
         let Verdict {
             published,
@@ -139,34 +148,34 @@ impl Report {
             grouped(altered),
             "another payload than was published",
         );
-        row("gaps", grouped(self.gaps), "told by a subscription");
+        row("gaps", grouped(self.gaps), "reported by a subscription");
         row(
             "unacknowledged",
             grouped(self.unacknowledged),
-            "never answered by the server",
+            "without a response of the server",
         );
         row(
             "cuts",
             grouped(self.cuts),
             "sessions lost, of subscribers and publishers",
         );
-        let Spread { p50, p99, max } = self.recovery;
+        let Percentiles { p50, p99, max } = self.recovery;
         let what = "from the fault to the session connected, all restored";
-        row("recovery, median", humane(p50), what);
-        row("recovery, 99 %", humane(p99), "");
-        row("recovery, longest", humane(max), "");
+        row("recovery, median", readable(p50), what);
+        row("recovery, 99 %", readable(p99), "");
+        row("recovery, longest", readable(max), "");
         for (kind, injected) in &self.faults {
             let in_flight = injected.in_flight;
             let recovery = injected
                 .recovery
-                .map_or("nothing was cut".to_owned(), |spread| {
+                .map_or("nothing was cut".to_owned(), |percentiles| {
                     format!(
                         "recovery {}, longest {}",
-                        humane(spread.p50),
-                        humane(spread.max)
+                        readable(percentiles.p50),
+                        readable(percentiles.max)
                     )
                 });
-            let meaning = format!("{in_flight} with data on its way; {recovery}");
+            let meaning = format!("{in_flight} with data in flight; {recovery}");
             row(
                 &format!("fault {}", kind.as_str()),
                 grouped(injected.count),
@@ -176,17 +185,20 @@ impl Report {
         table.to_string()
     }
 
-    /// One line, for people.
+    /// Returns the result in one line.
     pub(crate) fn conclusion(&self) -> String {
-        if let Some(void) = &self.void {
-            return format!("{} {void}", styled(BAD, "The demo shows nothing:"));
+        if let Some(reason) = &self.inconclusive {
+            return format!("{} {reason}", styled(BAD, "The demo proves nothing:"));
         }
         if self.passed() {
-            styled(GOOD, "Nothing lost, nothing doubled, nothing out of order.")
+            styled(
+                GOOD,
+                "Nothing lost, nothing duplicated, nothing out of order.",
+            )
         } else {
             styled(
                 BAD,
-                "Something was lost, doubled, changed or out of order: see the table.",
+                "Something was lost, duplicated, altered or out of order: see the table.",
             )
         }
     }
@@ -238,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn a_demo_without_deliveries_or_without_data_in_flight_is_void() {
+    fn a_demo_without_deliveries_or_data_in_flight_is_inconclusive() {
         let mut idle = report();
         idle.faults.insert(
             Kind::Kill,
@@ -247,11 +259,11 @@ mod tests {
                 ..Injected::default()
             },
         );
-        idle.look_for_voids();
+        idle.check_conclusive();
         assert!(!idle.passed() && idle.conclusion().contains("kill_9"));
         let mut silent = report();
         silent.verdict.delivered = 0;
-        silent.look_for_voids();
+        silent.check_conclusive();
         assert!(!silent.passed());
     }
 

@@ -10,11 +10,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Feed, Pace, generator::Generator, packages::Packages};
 use crate::{
-    config::Settings,
+    clients::{Dial, DialArgs, PublishOutcome, Publisher},
     output,
-    streamer::{patiently, tell_turns},
+    settings::Settings,
+    streamer::{report_connection, with_progress},
     units::grouped,
-    wiring::{Dial, DialArgs, Publisher, Taken},
 };
 
 /// Arguments of `feed`.
@@ -33,18 +33,18 @@ enum Source {
         #[arg(long, default_value_t = 1)]
         seed: u64,
         #[command(flatten)]
-        wish: Wish,
+        limits: Limits,
     },
     /// The packages apt knows, or else those dpkg has installed
     Packages {
         #[command(flatten)]
-        wish: Wish,
+        limits: Limits,
     },
 }
 
 /// How much of a feed is wanted, how fast, and where.
 #[derive(clap::Args)]
-struct Wish {
+struct Limits {
     /// End after so many documents
     #[arg(long, value_name = "N")]
     count: Option<u64>,
@@ -91,20 +91,22 @@ pub(crate) async fn run(
     mut settings: Settings,
     stop: &CancellationToken,
 ) -> anyhow::Result<ExitCode> {
-    let (Source::Generator { wish, .. } | Source::Packages { wish }) = &args.source;
-    let dial = Dial::from_settings(&wish.dial, &mut settings);
-    settings.finish()?;
-    let mut feed = match &args.source {
-        Source::Generator { seed, .. } => Feed::Generator(Generator::new(*seed)),
-        Source::Packages { .. } => {
-            let packages = Packages::open().await?;
-            output::note(&format!("packages from {}", packages.origin()));
-            Feed::Packages(packages)
-        }
+    let (seed, limits) = match args.source {
+        Source::Generator { seed, limits } => (Some(seed), limits),
+        Source::Packages { limits } => (None, limits),
     };
-    match &wish.publish {
-        None => write(&mut feed, wish, stop).await?,
-        Some(target) => publish(&mut feed, wish, target, &dial, stop).await?,
+    let dial = Dial::from_settings(limits.dial.clone(), &mut settings);
+    settings.finish()?;
+    let mut feed = if let Some(seed) = seed {
+        Feed::Generator(Generator::new(seed))
+    } else {
+        let packages = Packages::open().await?;
+        output::note(&format!("packages from {}", packages.origin()));
+        Feed::Packages(packages)
+    };
+    match &limits.publish {
+        None => write(&mut feed, &limits, stop).await?,
+        Some(target) => publish(&mut feed, &limits, target, &dial, stop).await?,
     }
     let skipped = match &feed {
         Feed::Generator(_) => 0,
@@ -119,10 +121,10 @@ pub(crate) async fn run(
     Ok(ExitCode::SUCCESS)
 }
 
-async fn write(feed: &mut Feed, wish: &Wish, stop: &CancellationToken) -> anyhow::Result<()> {
-    let mut pace = Pace::new(wish.rate);
+async fn write(feed: &mut Feed, limits: &Limits, stop: &CancellationToken) -> anyhow::Result<()> {
+    let mut pace = Pace::new(limits.rate);
     let mut given = 0;
-    while wish.count.is_none_or(|count| given < count) {
+    while limits.count.is_none_or(|count| given < count) {
         select! {
             () = stop.cancelled() => break,
             () = pace.wait() => {}
@@ -138,28 +140,28 @@ async fn write(feed: &mut Feed, wish: &Wish, stop: &CancellationToken) -> anyhow
 
 async fn publish(
     feed: &mut Feed,
-    wish: &Wish,
+    limits: &Limits,
     target: &Target,
     dial: &Dial,
     stop: &CancellationToken,
 ) -> anyhow::Result<()> {
     let producer = format!("feed-{}", uuid::Uuid::new_v4());
-    let publisher = Publisher::open(dial, &producer, tell_turns())?;
+    let publisher = Publisher::open(dial, &producer, report_connection())?;
     select! {
         () = stop.cancelled() => return Ok(()),
-        greeted = patiently(publisher.trouble(), publisher.greeted()) => greeted?,
+        greeted = with_progress(publisher.first_failure(), publisher.greeted()) => greeted?,
     };
-    let mut pace = Pace::new(wish.rate);
+    let mut pace = Pace::new(limits.rate);
     let mut waiting = FuturesUnordered::new();
     let (mut given, mut durable) = (0_u64, 0_u64);
     let mut feeding = true;
     while feeding || !waiting.is_empty() {
-        feeding = feeding && wish.count.is_none_or(|count| given < count);
+        feeding = feeding && limits.count.is_none_or(|count| given < count);
         select! {
             () = stop.cancelled(), if feeding => feeding = false,
             Some(taken) = waiting.next(), if !waiting.is_empty() => match taken? {
-                Taken::Durable(_) => durable += 1,
-                Taken::Refused(reason) => bail!("a document was refused: {reason}"),
+                PublishOutcome::Durable(_) => durable += 1,
+                PublishOutcome::Refused(reason) => bail!("a document was refused: {reason}"),
             },
             () = pace.wait(), if feeding && waiting.len() < IN_FLIGHT => {
                 match feed.next().await.context("read the feed")? {
@@ -168,7 +170,7 @@ async fn publish(
                         given += 1;
                         let Target { database, collection } = target;
                         let pending = publisher.publish(database, collection, &document).await?;
-                        waiting.push(pending.taken());
+                        waiting.push(pending.outcome());
                     }
                 }
             }

@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn the_feed_inserts_updates_and_deletes_and_every_line_reads_back() {
+    fn the_feed_has_all_operations_and_each_line_parses() {
         let mut seen = BTreeSet::new();
         let (mut inserts, mut updates, mut deletes) = (0, 0, 0);
         for line in lines(1) {

@@ -5,18 +5,18 @@ use std::{net::IpAddr, path::PathBuf, process::ExitCode, time::Duration};
 use anyhow::bail;
 use steadfast::session::{State, Status};
 use steadfast_fodc_agent::{
-    Agent, Config, ConfigFault, StartError, Storage, UplinkConfig, identity::Identity,
-    scrape::Endpoint, uplink::Uplink,
+    Agent, Config, StartError, Storage, UplinkConfig, identity::Identity, scrape::Endpoint,
+    uplink::Uplink,
 };
 use steadfast_recorder::OpenError;
 use tokio::{select, sync::watch};
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use crate::{
-    config::{Listen, Setting, Settings, Several, Size, keys},
+    child_process::{READY, parent_gone},
+    clients::ServerAddress,
     output::{self, FAINT, styled},
-    own_process::{READY, orphaned},
-    wiring::Written,
+    settings::{Given, Listen, Setting, Settings, Several, Size},
 };
 
 /// Arguments of `fodc agent`.
@@ -24,99 +24,142 @@ use crate::{
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
     /// A page to record; several with commas or repeated
-    #[arg(long, value_name = "URL", value_delimiter = ',')]
-    metrics_endpoint: Vec<String>,
+    #[arg(long, env = "STEADFAST_METRICS_ENDPOINT", value_name = "URL")]
+    metrics_endpoint: Vec<Given<Several<Endpoint>>>,
     /// Ports of this machine whose /metrics to record [default: 2121, unless there is an endpoint]
-    #[arg(long, value_name = "PORT", value_delimiter = ',')]
-    poll_metrics_ports: Vec<String>,
+    #[arg(long, env = "STEADFAST_POLL_METRICS_PORTS", value_name = "PORT")]
+    poll_metrics_ports: Vec<Given<Several<Port>>>,
     /// Names of the containers behind the ports and then the endpoints, as many as there are
-    #[arg(long, value_name = "NAME", value_delimiter = ',')]
-    container_names: Vec<String>,
+    #[arg(long, env = "STEADFAST_CONTAINER_NAMES", value_name = "NAME")]
+    container_names: Vec<Given<Several<String>>>,
     /// How often [default: 1s]
-    #[arg(long, value_name = "DURATION")]
-    poll_metrics_interval: Option<String>,
+    #[arg(long, env = "STEADFAST_POLL_METRICS_INTERVAL", value_name = "DURATION")]
+    poll_metrics_interval: Option<Given<Duration>>,
     /// Directory of the record; made if it is not there, continued if it is
     /// [default: steadfast-record]
-    #[arg(long, value_name = "DIR")]
-    data: Option<String>,
+    #[arg(long, env = "STEADFAST_RECORD", value_name = "DIR")]
+    data: Option<Given<String>>,
     /// Keep the record in memory only; it ends with the process
-    #[arg(long, conflicts_with = "data")]
-    in_memory: bool,
+    #[arg(long, env = "STEADFAST_IN_MEMORY", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
+    in_memory: Option<Given<bool>>,
     /// Bytes of the record, in memory with what pages need; the oldest data leaves first
     /// [default: 64MiB]
-    #[arg(long, value_name = "SIZE")]
-    budget: Option<String>,
+    #[arg(long, env = "STEADFAST_BUDGET", value_name = "SIZE")]
+    budget: Option<Given<Size>>,
     /// Where to serve /metrics, /livez, /readyz and remote read [default: 127.0.0.1:9090]
-    #[arg(long, value_name = "[IP]:PORT")]
-    prometheus_listen_addr: Option<String>,
+    #[arg(
+        long,
+        env = "STEADFAST_PROMETHEUS_LISTEN_ADDR",
+        value_name = "[IP]:PORT"
+    )]
+    prometheus_listen_addr: Option<Given<Listen>>,
     /// The proxy to answer [default: 127.0.0.1:17912 if the node is named, else none]
-    #[arg(long, value_name = "HOST:PORT", help_heading = "Proxy")]
-    proxy_addr: Option<String>,
+    #[arg(
+        long,
+        env = "STEADFAST_PROXY_ADDR",
+        value_name = "HOST:PORT",
+        help_heading = "Proxy"
+    )]
+    proxy_addr: Option<Given<ServerAddress>>,
     /// Name of the pod or node [default: the host's name]
-    #[arg(long, value_name = "NAME", help_heading = "Proxy")]
-    pod_name: Option<String>,
-    #[arg(long, help = ROLE_HELP, value_name = "ROLE", help_heading = "Proxy")]
-    node_role: Option<String>,
+    #[arg(
+        long,
+        env = "STEADFAST_POD_NAME",
+        value_name = "NAME",
+        help_heading = "Proxy"
+    )]
+    pod_name: Option<Given<String>>,
+    #[arg(long, env = "STEADFAST_NODE_ROLE", help = ROLE_HELP, value_name = "ROLE", help_heading = "Proxy")]
+    node_role: Option<Given<String>>,
     /// Labels of the node
     #[arg(
         long,
+        env = "STEADFAST_NODE_LABELS",
         value_name = "KEY=VALUE",
-        value_delimiter = ',',
         help_heading = "Proxy"
     )]
-    node_labels: Vec<String>,
+    node_labels: Vec<Given<Several<Label>>>,
     /// Where the node listens, for proxies of the first version; with --node-port
     #[arg(
         long,
+        env = "STEADFAST_NODE_IP",
         value_name = "IP",
         hide_short_help = true,
         help_heading = "Proxy"
     )]
-    node_ip: Option<String>,
+    node_ip: Option<Given<Ip>>,
     /// See --node-ip
     #[arg(
         long,
+        env = "STEADFAST_NODE_PORT",
         value_name = "PORT",
         hide_short_help = true,
         help_heading = "Proxy"
     )]
-    node_port: Option<String>,
+    node_port: Option<Given<Port>>,
     /// How often to say that it lives, unless the proxy says how often [default: 10s]
     #[arg(
         long,
+        env = "STEADFAST_AGENT_HEARTBEAT_INTERVAL",
         value_name = "DURATION",
         hide_short_help = true,
         help_heading = "Proxy"
     )]
-    heartbeat_interval: Option<String>,
+    heartbeat_interval: Option<Given<Duration>>,
     /// First wait before the proxy is tried again; it doubles up to 30s [default: 5s]
     #[arg(
         long,
+        env = "STEADFAST_RECONNECT_INTERVAL",
         value_name = "DURATION",
         hide_short_help = true,
         help_heading = "Proxy"
     )]
-    reconnect_interval: Option<String>,
+    reconnect_interval: Option<Given<Duration>>,
     /// Limit on one reading [default: the interval, at most 5s]
-    #[arg(long, value_name = "DURATION", hide_short_help = true)]
-    scrape_timeout: Option<String>,
+    #[arg(
+        long,
+        env = "STEADFAST_SCRAPE_TIMEOUT",
+        value_name = "DURATION",
+        hide_short_help = true
+    )]
+    scrape_timeout: Option<Given<Duration>>,
     /// Bytes of a page, packed and unpacked; a longer one is missed [default: 64MiB]
-    #[arg(long, value_name = "SIZE", hide_short_help = true)]
-    max_page_size: Option<String>,
+    #[arg(
+        long,
+        env = "STEADFAST_MAX_PAGE_SIZE",
+        value_name = "SIZE",
+        hide_short_help = true
+    )]
+    max_page_size: Option<Given<Size>>,
     /// Samples taken of a page; what is beyond is counted and left out
     /// [default: as many as the memory for pages holds, at most 500000]
-    #[arg(long, value_name = "N", hide_short_help = true)]
-    max_page_samples: Option<String>,
+    #[arg(
+        long,
+        env = "STEADFAST_MAX_PAGE_SAMPLES",
+        value_name = "N",
+        hide_short_help = true
+    )]
+    max_page_samples: Option<Given<usize>>,
     /// Memory for the pages of all endpoints, in equal shares; with --in-memory part of the budget
     /// [default: an eighth of the budget; at least 1MiB for each endpoint, at most 64MiB]
-    #[arg(long, value_name = "SIZE", hide_short_help = true)]
-    page_memory: Option<String>,
+    #[arg(
+        long,
+        env = "STEADFAST_PAGE_MEMORY",
+        value_name = "SIZE",
+        hide_short_help = true
+    )]
+    page_memory: Option<Given<Size>>,
     /// Keep the times that stand on lines beside the time of the reading
-    #[arg(long, hide_short_help = true)]
-    honor_timestamps: bool,
+    #[arg(long, env = "STEADFAST_HONOR_TIMESTAMPS", hide_short_help = true, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
+    honor_timestamps: Option<Given<bool>>,
     /// How often the record is made safe against the loss of power [default: 5s]
-    #[arg(long, value_name = "DURATION", hide_short_help = true)]
-    sync_every: Option<String>,
+    #[arg(
+        long,
+        env = "STEADFAST_SYNC_EVERY",
+        value_name = "DURATION",
+        hide_short_help = true
+    )]
+    sync_every: Option<Given<Duration>>,
     /// Stop in order when standard input ends, so that an agent does not outlive its parent
     #[arg(long, hide = true)]
     stop_with_stdin: bool,
@@ -147,10 +190,11 @@ pub(crate) async fn run(
     mut settings: Settings,
     stop: &CancellationToken,
 ) -> anyhow::Result<ExitCode> {
-    let config = config(&args, &mut settings);
+    let stop_with_stdin = args.stop_with_stdin;
+    let config = config(args, &mut settings);
     if let Err(faults) = config.check() {
         for fault in faults.iter() {
-            tell(fault, &mut settings);
+            settings.unusable(setting_of(fault.field), fault.problem.to_string());
         }
     }
     settings.finish()?;
@@ -166,12 +210,12 @@ pub(crate) async fn run(
     let status = agent.uplink().map(Uplink::watch);
     let _told = AbortOnDropHandle::new(tokio::spawn(async move {
         if let Some(status) = status {
-            tell_turns(status).await;
+            report_connection(status).await;
         }
     }));
     let reason = select! {
         () = stop.cancelled() => "interrupted",
-        () = orphaned(args.stop_with_stdin) => "the parent process ended",
+        () = parent_gone(stop_with_stdin) => "the parent process ended",
         () = agent.failed() => bail!("recording ended by itself; the reason is above"),
     };
     output::note(&format!("stopping: {reason}"));
@@ -182,8 +226,8 @@ pub(crate) async fn run(
 /// What to do, where the error can not know how its setting is called.
 fn advised(error: StartError) -> anyhow::Error {
     let flag = match &error {
-        StartError::Listen { .. } => keys::AGENT_LISTEN.flag,
-        StartError::Record(OpenError::Io { .. } | OpenError::Locked { .. }) => keys::RECORD.flag,
+        StartError::Listen { .. } => "--prometheus-listen-addr",
+        StartError::Record(OpenError::Io { .. } | OpenError::Locked { .. }) => "--data",
         _ => return error.into(),
     };
     let causes = output::causes(&error.into()).join(": ");
@@ -191,7 +235,7 @@ fn advised(error: StartError) -> anyhow::Error {
 }
 
 /// Tells on stderr what becomes of the registration: each turn, and the first failure before it.
-async fn tell_turns(mut status: watch::Receiver<Status>) {
+async fn report_connection(mut status: watch::Receiver<Status>) {
     let mut before = None;
     loop {
         let (state, failing, cause) = {
@@ -219,72 +263,75 @@ async fn tell_turns(mut status: watch::Receiver<Status>) {
     }
 }
 
-fn config(args: &Args, settings: &mut Settings) -> Config {
-    let containers = several::<String>(settings, keys::CONTAINERS, &args.container_names);
-    let mut config = Config::new(endpoints(args, settings, containers.as_deref()));
-    let duration = |settings: &mut Settings, key, flag: &Option<String>, default| {
-        settings.get_or(key, flag.as_deref(), default)
-    };
-    let flag = &args.poll_metrics_interval;
-    config.interval = duration(settings, keys::POLL_INTERVAL, flag, config.interval);
-    config.sync_every = duration(
-        settings,
-        keys::SYNC_EVERY,
-        &args.sync_every,
-        config.sync_every,
-    );
-    config.timeout = settings.get(keys::SCRAPE_TIMEOUT, args.scrape_timeout.as_deref());
-    let size = |settings: &mut Settings, key, flag: &Option<String>, default| {
-        settings.get_or(key, flag.as_deref(), Size(default)).0
-    };
-    config.page_bytes = size(
-        settings,
-        keys::PAGE_SIZE,
-        &args.max_page_size,
-        config.page_bytes,
-    );
-    config.budget = size(settings, keys::BUDGET, &args.budget, config.budget);
-    if let Some(samples) = settings.get::<u32>(keys::PAGE_SAMPLES, args.max_page_samples.as_deref())
-    {
-        config.page.samples = samples as usize;
+fn config(args: Args, settings: &mut Settings) -> Config {
+    let containers = settings.several(args.container_names);
+    let ports = settings.several(args.poll_metrics_ports);
+    let urls = settings.several(args.metrics_endpoint);
+    let mut config = Config::new(endpoints(ports, urls, containers.as_deref(), settings));
+    settings.set(&mut config.interval, args.poll_metrics_interval);
+    settings.set(&mut config.sync_every, args.sync_every);
+    config.timeout = settings.get(args.scrape_timeout);
+    let Size(page_bytes) = settings.get_or(args.max_page_size, Size(config.page_bytes));
+    config.page_bytes = page_bytes;
+    let Size(budget) = settings.get_or(args.budget, Size(config.budget));
+    config.budget = budget;
+    settings.set(&mut config.page.samples, args.max_page_samples);
+    config.page_memory = settings.get(args.page_memory).map(|Size(bytes)| bytes);
+    settings.set(&mut config.honor_timestamps, args.honor_timestamps);
+    if settings.is_flag("in_memory") && settings.is_flag("data") {
+        let what = "cannot be used with --data; give one of the two".to_owned();
+        settings.fault("--in-memory", what);
     }
-    let memory = settings.get(keys::PAGE_MEMORY, args.page_memory.as_deref());
-    config.page_memory = memory.map(|Size(bytes)| bytes);
-    let given = args.honor_timestamps.then_some("true");
-    config.honor_timestamps = settings.get_or(keys::HONOR_TIMESTAMPS, given, false);
-    let given = args.in_memory.then_some("true");
-    config.record = if settings.get_or(keys::IN_MEMORY, given, false) {
+    let folder = settings.get_or(args.data, "steadfast-record".to_owned());
+    config.record = if settings.get_or(args.in_memory, false) {
         Storage::Memory
     } else {
-        let default = "steadfast-record".to_owned();
-        let folder = settings.get_or(keys::RECORD, args.data.as_deref(), default);
         Storage::Directory(PathBuf::from(folder))
     };
-    let listen = settings.get(keys::AGENT_LISTEN, args.prometheus_listen_addr.as_deref());
-    config.listen = listen.map(|Listen(listen)| listen).or(config.listen);
-    config.uplink = uplink(args, settings, containers);
+    if let Some(Listen(listen)) = settings.get(args.prometheus_listen_addr) {
+        config.listen = Some(listen);
+    }
+    let node = Node {
+        proxy: settings.get(args.proxy_addr),
+        role: settings.get(args.node_role),
+        pod: settings.get(args.pod_name),
+        labels: settings.several(args.node_labels),
+        ip: settings.get(args.node_ip),
+        port: settings.get(args.node_port),
+        heartbeat: settings.get_or(args.heartbeat_interval, Duration::from_secs(10)),
+        reconnect: settings.get_or(args.reconnect_interval, Duration::from_secs(5)),
+    };
+    if node.ip.is_some() != node.port.is_some() {
+        let missing = if node.ip.is_some() {
+            "--node-port"
+        } else {
+            "--node-ip"
+        };
+        settings.fault(missing, "is missing; an address needs both".to_owned());
+    }
+    config.uplink = node.uplink(containers);
     config
 }
 
-/// The ports, then the endpoints, with the containers' names in that order.
-fn endpoints(args: &Args, settings: &mut Settings, names: Option<&[String]>) -> Vec<Endpoint> {
-    let ports = several::<Port>(settings, keys::POLL_PORTS, &args.poll_metrics_ports);
-    let urls = several::<Endpoint>(settings, keys::ENDPOINTS, &args.metrics_endpoint);
+/// Returns the ports, then the endpoints, with the names of the containers in that order.
+fn endpoints(
+    ports: Option<Vec<Port>>,
+    urls: Option<Vec<Endpoint>>,
+    names: Option<&[String]>,
+    settings: &mut Settings,
+) -> Vec<Endpoint> {
     let ports = match ports {
         None if urls.is_none() => vec![Port(DATABASE_PORT)],
         ports => ports.unwrap_or_default(),
     };
-    let endpoints: Vec<_> = ports
-        .into_iter()
-        .map(|Port(port)| Endpoint::local(port))
-        .chain(urls.unwrap_or_default())
-        .collect();
+    let ports = ports.into_iter().map(|Port(port)| Endpoint::local(port));
+    let endpoints: Vec<_> = ports.chain(urls.unwrap_or_default()).collect();
     let Some(names) = names else {
         return endpoints;
     };
     if names.len() != endpoints.len() {
         settings.fault(
-            keys::CONTAINERS.flag,
+            "--container-names",
             format!(
                 "names {} containers, but there are {} ports and endpoints; give as many names",
                 names.len(),
@@ -292,72 +339,53 @@ fn endpoints(args: &Args, settings: &mut Settings, names: Option<&[String]>) -> 
             ),
         );
     }
-    endpoints
-        .into_iter()
-        .zip(names)
+    let pairs = endpoints.into_iter().zip(names);
+    pairs
         .map(|(endpoint, name)| endpoint.container_name(name))
         .collect()
 }
 
-/// The proxy and who the node is, if one of the two is given.
-fn uplink(
-    args: &Args,
-    settings: &mut Settings,
-    containers: Option<Vec<String>>,
-) -> Option<UplinkConfig> {
-    let proxy: Option<Written> = settings.get(keys::PROXY_ADDR, args.proxy_addr.as_deref());
-    let role: Option<String> = settings.get(keys::NODE_ROLE, args.node_role.as_deref());
-    let pod: Option<String> = settings.get(keys::POD_NAME, args.pod_name.as_deref());
-    let labels = several::<Label>(settings, keys::NODE_LABELS, &args.node_labels);
-    let ip: Option<Ip> = settings.get(keys::NODE_IP, args.node_ip.as_deref());
-    let port: Option<Port> = settings.get(keys::NODE_PORT, args.node_port.as_deref());
-    let heartbeat = Duration::from_secs(10);
-    let flag = args.heartbeat_interval.as_deref();
-    let heartbeat = settings.get_or(keys::AGENT_HEARTBEAT, flag, heartbeat);
-    let reconnect = Duration::from_secs(5);
-    let flag = args.reconnect_interval.as_deref();
-    let reconnect = settings.get_or(keys::RECONNECT, flag, reconnect);
-    if ip.is_some() != port.is_some() {
-        let flag = if ip.is_some() {
-            keys::NODE_PORT.flag
-        } else {
-            keys::NODE_IP.flag
-        };
-        settings.fault(flag, "is missing; an address needs both".to_owned());
-    }
-    let named = role.is_some() || pod.is_some() || ip.is_some() || labels.is_some();
-    if proxy.is_none() && !named {
-        return None;
-    }
-    let proxy = proxy.map_or_else(|| PROXY.to_owned(), |Written(proxy)| proxy);
-    Some(UplinkConfig {
-        proxy,
-        identity: Identity {
-            role: role.unwrap_or_else(|| Identity::ROLE_UNKNOWN.to_owned()),
-            labels: labels
-                .unwrap_or_default()
-                .into_iter()
-                .map(|Label(key, value)| (key, value))
-                .collect(),
-            address: ip.map(|Ip(ip)| ip).zip(port.map(|Port(port)| port)),
-            pod_name: pod.unwrap_or_else(host_name),
-            container_names: containers.unwrap_or_default(),
-        },
-        heartbeat_interval: heartbeat,
-        reconnect_interval: reconnect,
-    })
+/// The settings of the proxy and of the node's identity.
+struct Node {
+    proxy: Option<ServerAddress>,
+    role: Option<String>,
+    pod: Option<String>,
+    labels: Option<Vec<Label>>,
+    ip: Option<Ip>,
+    port: Option<Port>,
+    heartbeat: Duration,
+    reconnect: Duration,
 }
 
-/// All values of a setting; a flag that is repeated counts as one with commas.
-fn several<T: Setting>(
-    settings: &mut Settings,
-    key: crate::config::Key,
-    flags: &[String],
-) -> Option<Vec<T>> {
-    let joined = (!flags.is_empty()).then(|| flags.join(","));
-    settings
-        .get(key, joined.as_deref())
-        .map(|Several(values)| values)
+impl Node {
+    /// Returns the connection to the proxy, if the proxy or the node is named.
+    fn uplink(self, containers: Option<Vec<String>>) -> Option<UplinkConfig> {
+        let is_named =
+            self.role.is_some() || self.pod.is_some() || self.ip.is_some() || self.labels.is_some();
+        if self.proxy.is_none() && !is_named {
+            return None;
+        }
+        let labels = self.labels.unwrap_or_default().into_iter();
+        Some(UplinkConfig {
+            proxy: self
+                .proxy
+                .map_or_else(|| PROXY.to_owned(), |ServerAddress(proxy)| proxy),
+            identity: Identity {
+                role: self
+                    .role
+                    .unwrap_or_else(|| Identity::ROLE_UNKNOWN.to_owned()),
+                labels: labels.map(|Label(key, value)| (key, value)).collect(),
+                address: self
+                    .ip
+                    .map(|Ip(ip)| ip)
+                    .zip(self.port.map(|Port(port)| port)),
+                pod_name: self.pod.unwrap_or_else(host_name),
+                container_names: containers.unwrap_or_default(),
+            },
+            heartbeat_interval: self.heartbeat,
+            reconnect_interval: self.reconnect,
+        })
+    }
 }
 
 /// What a pod's name is by default in a cluster: the host's.
@@ -374,7 +402,8 @@ impl Setting for Endpoint {
     }
 }
 
-/// A port that somebody listens on.
+/// The port of an endpoint.
+#[derive(Clone)]
 struct Port(u16);
 
 impl Setting for Port {
@@ -386,7 +415,8 @@ impl Setting for Port {
     }
 }
 
-/// An address of the node, as it was written.
+/// The address of the node as it was given.
+#[derive(Clone)]
 struct Ip(String);
 
 impl Setting for Ip {
@@ -401,6 +431,7 @@ impl Setting for Ip {
 }
 
 /// A label of the node.
+#[derive(Clone)]
 struct Label(String, String);
 
 impl Setting for Label {
@@ -418,29 +449,18 @@ impl Setting for Label {
     }
 }
 
-/// Tells a fault of the agent's configuration where its setting stands.
-fn tell(fault: &ConfigFault, settings: &mut Settings) {
-    let key = match fault.field {
-        "endpoints" => keys::ENDPOINTS,
-        "interval" => keys::POLL_INTERVAL,
-        "timeout" => keys::SCRAPE_TIMEOUT,
-        "page_bytes" => keys::PAGE_SIZE,
-        "page.samples" => keys::PAGE_SAMPLES,
-        "page_memory" => keys::PAGE_MEMORY,
-        "budget" => keys::BUDGET,
-        "sync_every" => keys::SYNC_EVERY,
-        "uplink.proxy" => keys::PROXY_ADDR,
-        "uplink.heartbeat_interval" => keys::AGENT_HEARTBEAT,
-        "uplink.reconnect_interval" => keys::RECONNECT,
-        other => return settings.fault(place_of(other), fault.problem.to_string()),
-    };
-    settings.unusable(key, fault.problem.to_string());
-}
-
-/// What several settings are together.
-fn place_of(field: &'static str) -> &'static str {
+/// Returns the setting that holds a field of the agent's configuration.
+fn setting_of(field: &str) -> &str {
     match field {
+        "endpoints" => "metrics_endpoint",
+        "interval" => "poll_metrics_interval",
+        "timeout" => "scrape_timeout",
+        "page_bytes" => "max_page_size",
+        "page.samples" => "max_page_samples",
+        "uplink.proxy" => "proxy_addr",
+        "uplink.heartbeat_interval" => "heartbeat_interval",
+        "uplink.reconnect_interval" => "reconnect_interval",
         "uplink.identity" => "name and address of the node",
-        other => other,
+        same => same,
     }
 }

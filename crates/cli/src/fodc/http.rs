@@ -1,4 +1,4 @@
-//! One GET over HTTP/1, with a bound on its time.
+//! A GET request over HTTP/1 with a timeout.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -9,7 +9,7 @@ use hyper_util::rt::TokioIo;
 use tokio::{net::TcpStream, time::timeout};
 use tokio_util::task::AbortOnDropHandle;
 
-/// The body of a successful answer.
+/// Returns the body of a successful response.
 pub(super) async fn fetch(
     server: SocketAddr,
     target: &str,
@@ -17,8 +17,8 @@ pub(super) async fn fetch(
 ) -> anyhow::Result<Bytes> {
     timeout(limit, exchange(server, target))
         .await
-        .with_context(|| format!("http://{server}{target} did not answer in time"))?
-        .with_context(|| format!("ask http://{server}{target}"))
+        .with_context(|| format!("http://{server}{target} did not respond in time"))?
+        .with_context(|| format!("get http://{server}{target}"))
 }
 
 async fn exchange(server: SocketAddr, target: &str) -> anyhow::Result<Bytes> {

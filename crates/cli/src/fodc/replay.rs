@@ -10,8 +10,8 @@ use jiff::{Span, Timestamp};
 use steadfast_recorder::{OpenReport, Recorders, Selector};
 
 use crate::{
-    config::{Fault, Faults, Settings},
     output::{self, BAD, styled},
+    settings::{Fault, Faults, Settings},
 };
 
 /// Arguments of `fodc replay`.

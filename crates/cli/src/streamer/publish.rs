@@ -15,11 +15,11 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    config::Settings,
+    clients::{Dial, DialArgs, PublishOutcome, Publisher},
     document::Document,
     output::{self, BAD, styled},
+    settings::Settings,
     units::grouped,
-    wiring::{Dial, DialArgs, Publisher, Taken},
 };
 
 /// Arguments of `streamer publish`.
@@ -74,7 +74,7 @@ pub(crate) async fn run(
     mut settings: Settings,
     stop: &CancellationToken,
 ) -> anyhow::Result<ExitCode> {
-    let dial = Dial::from_settings(&args.dial, &mut settings);
+    let dial = Dial::from_settings(args.dial, &mut settings);
     settings.finish()?;
     let (reader, bytes): (Box<dyn AsyncBufRead + Send + Unpin>, u64) =
         if args.file.as_os_str() == "-" {
@@ -94,10 +94,10 @@ pub(crate) async fn run(
     let producer = args
         .producer
         .unwrap_or_else(|| format!("cli-{}", uuid::Uuid::new_v4()));
-    let publisher = Publisher::open(&dial, &producer, super::tell_turns())?;
+    let publisher = Publisher::open(&dial, &producer, super::report_connection())?;
     let known = select! {
         () = stop.cancelled() => return Ok(ExitCode::FAILURE),
-        known = super::patiently(publisher.trouble(), publisher.greeted()) => known?,
+        known = super::with_progress(publisher.first_failure(), publisher.greeted()) => known?,
     };
     let mut session = Session {
         publisher: &publisher,
@@ -157,7 +157,7 @@ struct Session<'a> {
 }
 
 /// A document's line, and what the server says of it.
-type Answers<'a> = FuturesOrdered<BoxFuture<'a, (u64, anyhow::Result<Taken>)>>;
+type Answers<'a> = FuturesOrdered<BoxFuture<'a, (u64, anyhow::Result<PublishOutcome>)>>;
 
 impl Session<'_> {
     /// Reads and publishes to the end, or until stopped, and waits for the answers.
@@ -225,15 +225,17 @@ impl Session<'_> {
                 return Ok(false);
             }
         };
-        waiting.push_back(Box::pin(async move { (number, pending.taken().await) }));
+        waiting.push_back(Box::pin(async move { (number, pending.outcome().await) }));
         Ok(true)
     }
 
-    fn take(&mut self, line: u64, taken: Taken) {
+    fn take(&mut self, line: u64, taken: PublishOutcome) {
         match taken {
-            Taken::Durable(sequence) if sequence <= self.known => self.counts.duplicates += 1,
-            Taken::Durable(_) => self.counts.published += 1,
-            Taken::Refused(reason) => {
+            PublishOutcome::Durable(sequence) if sequence <= self.known => {
+                self.counts.duplicates += 1;
+            }
+            PublishOutcome::Durable(_) => self.counts.published += 1,
+            PublishOutcome::Refused(reason) => {
                 self.counts.refused += 1;
                 self.tell(line, &format!("refused: {reason}"), self.counts.refused);
             }
@@ -254,7 +256,7 @@ impl Session<'_> {
 
 /// A bar for a file, a count for standard input, nothing when nobody watches.
 fn bar(bytes: u64) -> ProgressBar {
-    if !output::is_watched() {
+    if !output::is_terminal() {
         return ProgressBar::hidden();
     }
     let (bar, template) = if bytes > 0 {

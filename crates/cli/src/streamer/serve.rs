@@ -17,9 +17,9 @@ use tokio::{net::TcpListener, select};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    config::{Settings, Size, keys},
+    child_process::{READY, parent_gone},
     output,
-    own_process::{READY, orphaned},
+    settings::{Given, Settings, Size},
 };
 
 /// Arguments of `streamer serve`.
@@ -27,20 +27,20 @@ use crate::{
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
     /// Directory of the log; made if it is not there
-    #[arg(long, value_name = "DIR")]
-    data: Option<String>,
+    #[arg(long, env = "STEADFAST_DATA", value_name = "DIR")]
+    data: Option<Given<String>>,
     /// Where to listen; port 0 takes a free one [default: 127.0.0.1:9000]
-    #[arg(long, value_name = "IP:PORT")]
-    listen: Option<String>,
+    #[arg(long, env = "STEADFAST_LISTEN", value_name = "IP:PORT")]
+    listen: Option<Given<SocketAddr>>,
     /// Drop changes that are older, like 7d [default: keep]
-    #[arg(long, value_name = "DURATION")]
-    retain_age: Option<String>,
+    #[arg(long, env = "STEADFAST_RETAIN_AGE", value_name = "DURATION")]
+    retain_age: Option<Given<Duration>>,
     /// Drop the oldest changes beyond so many bytes, like 4GiB [default: keep]
-    #[arg(long, value_name = "SIZE")]
-    retain_size: Option<String>,
+    #[arg(long, env = "STEADFAST_RETAIN_SIZE", value_name = "SIZE")]
+    retain_size: Option<Given<Size>>,
     /// How long an orderly stop may take [default: 10s]
-    #[arg(long, value_name = "DURATION")]
-    drain: Option<String>,
+    #[arg(long, env = "STEADFAST_DRAIN", value_name = "DURATION")]
+    drain: Option<Given<Duration>>,
     /// Stop in order when standard input ends, so that a server does not outlive its parent
     #[arg(long, hide = true)]
     stop_with_stdin: bool,
@@ -59,19 +59,18 @@ pub(crate) async fn run(
     mut settings: Settings,
     stop: &CancellationToken,
 ) -> anyhow::Result<ExitCode> {
-    let data: Option<String> = settings.require(keys::DATA, args.data.as_deref());
+    let data = settings.require("data", args.data);
     let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 9000));
-    let listen = settings.get_or(keys::LISTEN, args.listen.as_deref(), listen);
-    let drain = settings.get_or(keys::DRAIN, args.drain.as_deref(), Duration::from_secs(10));
+    let listen = settings.get_or(args.listen, listen);
+    let drain = settings.get_or(args.drain, Duration::from_secs(10));
     let mut store = StoreOptions::new(Epoch(uuid::Uuid::new_v4().as_u64_pair().0));
-    store.retention_age = settings.get(keys::RETAIN_AGE, args.retain_age.as_deref());
-    let retain_size: Option<Size> = settings.get(keys::RETAIN_SIZE, args.retain_size.as_deref());
-    store.retention_bytes = retain_size.map(|size| size.0);
+    store.retention_age = settings.get(args.retain_age);
+    store.retention_bytes = settings.get(args.retain_size).map(|Size(bytes)| bytes);
     settings.finish()?;
-    let data = PathBuf::from(data.expect("a missing directory is a fault, told above"));
+    let data = PathBuf::from(data.expect("a missing directory is among the faults"));
 
     let listener = TcpListener::bind(listen).await.with_context(|| {
-        format!("can not listen on {listen}; choose another address with --listen")
+        format!("cannot listen on {listen}; choose another address with --listen")
     })?;
     let log = tokio::task::spawn_blocking(move || RedbLog::open(&data, &store))
         .await
@@ -80,7 +79,7 @@ pub(crate) async fn run(
     output::line(&format!("{READY}{}", server.address()))?;
     let reason = select! {
         () = stop.cancelled() => "the operator stops the server",
-        () = orphaned(args.stop_with_stdin) => "the parent process ended",
+        () = parent_gone(args.stop_with_stdin) => "the parent process ended",
         failure = server.failed() => bail!("the server stopped: {failure}"),
     };
     output::note(&format!("draining: {reason}"));

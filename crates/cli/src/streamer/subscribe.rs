@@ -8,11 +8,12 @@ use steadfast_streamer::{Position, filter::Filter};
 use tokio::select;
 use tokio_util::sync::CancellationToken;
 
-use super::{operation_name, patiently, tell_turns};
+use super::{report_connection, with_progress};
 use crate::{
-    config::Settings,
+    clients::{Change, Dial, DialArgs, Item, Subscriber},
+    document::operation_name,
     output::{self, FAINT, STRONG, styled},
-    wiring::{Change, Dial, DialArgs, Item, Subscriber},
+    settings::Settings,
 };
 
 /// Arguments of `streamer subscribe`.
@@ -53,16 +54,16 @@ pub(crate) async fn run(
     stop: &CancellationToken,
 ) -> anyhow::Result<ExitCode> {
     let filter = filter(&args.filters, &mut settings);
-    let dial = Dial::from_settings(&args.dial, &mut settings);
+    let dial = Dial::from_settings(args.dial, &mut settings);
     settings.finish()?;
     if args.limit == Some(0) {
         return Ok(ExitCode::SUCCESS);
     }
-    let client = Subscriber::open(&dial, tell_turns())?;
+    let client = Subscriber::open(&dial, report_connection())?;
     let opening = client.subscribe(&args.database, &args.collection, filter, args.from);
     let opened = select! {
         () = stop.cancelled() => None,
-        opened = patiently(client.trouble(), opening) => Some(opened?),
+        opened = with_progress(client.first_failure(), opening) => Some(opened?),
     };
     let Some(mut subscription) = opened else {
         client.close().await;

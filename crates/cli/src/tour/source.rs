@@ -1,16 +1,17 @@
-//! What the tour publishes: packages where there are some, else what the generator makes up.
+//! The documents of the tour: packages if this machine has an index, else the generator's.
 
 use serde_json::json;
 
 use crate::{
-    demo::{
-        condition::{Condition, Op},
-        judge::{Ledger, Mark, Sent},
-    },
     feed::{Feed, generator::Generator, packages::Packages},
+    load::{
+        condition::{Condition, Op},
+        judge::{Deliveries, EntryId, Sent},
+        publishers::Entries,
+    },
 };
 
-/// A feed, and what the tour's subscription asks of it.
+/// The feed of the tour.
 pub(crate) struct Source {
     feed: Feed,
     origin: &'static str,
@@ -20,7 +21,7 @@ pub(crate) struct Source {
 const SEED: u64 = 1;
 
 impl Source {
-    /// The package index of the machine if it has one and it is wanted, else the generator.
+    /// Opens the package index, unless this machine has none or `generator` is set.
     pub(crate) async fn open(generator: bool) -> anyhow::Result<Self> {
         let packages = if generator {
             None
@@ -44,8 +45,8 @@ impl Source {
         self.origin
     }
 
-    /// The subscription, with nothing received.
-    pub(crate) fn ledger(&self) -> Ledger {
+    /// Returns the tour's subscription, with nothing received.
+    pub(crate) fn wanted(&self) -> Deliveries {
         let (database, collection, conditions) = match self.feed {
             Feed::Packages(_) => (
                 "debian",
@@ -64,48 +65,44 @@ impl Source {
                 ],
             ),
         };
-        Ledger {
-            database,
-            collection,
-            conditions,
-            received: Vec::new(),
-        }
+        Deliveries::new(database, collection, conditions)
     }
 
-    /// Fields worth showing.
+    /// Returns the fields to print.
     pub(crate) fn columns(&self) -> [&'static str; 3] {
         match self.feed {
             Feed::Packages(_) => ["section", "packageVersion", "description"],
             Feed::Generator(_) => ["category", "price", "labels"],
         }
     }
+}
 
-    /// The next document, marked with its number so that it can be told from its delivery. `None`
-    /// at the end of the feed.
-    pub(crate) async fn next(&mut self) -> anyhow::Result<Option<Sent>> {
+impl Entries for Source {
+    /// Adds the entry's id to the document, so that a delivery can be matched with its entry.
+    async fn next(&mut self) -> anyhow::Result<Option<Sent>> {
         loop {
             let Some(document) = self.feed.next().await? else {
                 return Ok(None);
             };
-            // A delete has no fields to carry the mark.
+            // A delete has no fields that could carry the entry's id.
             if document.op.is_some() {
                 continue;
             }
             self.sequence += 1;
-            let mark = Mark {
+            let entry = EntryId {
                 publisher: 0,
                 sequence: self.sequence,
             };
             let mut fields = document.data;
-            fields.insert("publisher".to_owned(), json!(mark.publisher));
-            fields.insert("sequence".to_owned(), json!(mark.sequence));
-            let Ledger {
+            fields.insert("publisher".to_owned(), json!(entry.publisher));
+            fields.insert("sequence".to_owned(), json!(entry.sequence));
+            let Deliveries {
                 database,
                 collection,
                 ..
-            } = self.ledger();
+            } = self.wanted();
             return Ok(Some(Sent {
-                mark,
+                entry,
                 database,
                 collection,
                 id: document.id,

@@ -4,7 +4,7 @@ use crate::process::run;
 use serde_json::Value;
 
 #[tokio::test]
-async fn x1_a_short_demo_loses_nothing_and_says_so() {
+async fn a_short_demo_loses_nothing_and_reports_it() {
     let size = [
         "--publishers",
         "2",

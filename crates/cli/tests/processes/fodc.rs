@@ -184,7 +184,7 @@ pub(crate) async fn terminate(mut ready: Ready) {
 }
 
 #[tokio::test]
-async fn req_x9_a_record_goes_on_after_kill_9_and_reads_the_same_from_proxy_and_disk() {
+async fn a_record_survives_kill_9_and_reads_the_same_everywhere() {
     let folder = tempfile::tempdir().unwrap();
     let record = folder.path().join("record");
     let exporter = Exporter::start().await;
@@ -242,7 +242,7 @@ async fn req_x9_a_record_goes_on_after_kill_9_and_reads_the_same_from_proxy_and_
 }
 
 #[tokio::test]
-async fn every_fault_of_the_agents_settings_is_told_at_once_with_status_2() {
+async fn all_faults_of_agent_settings_are_reported_at_once() {
     let args = [
         "fodc",
         "agent",
@@ -282,7 +282,7 @@ async fn every_fault_of_the_agents_settings_is_told_at_once_with_status_2() {
 }
 
 #[tokio::test]
-async fn an_address_that_is_none_is_told_with_its_flag() {
+async fn an_invalid_address_is_reported_with_its_flag() {
     for (flags, told) in [
         (
             ["--node-ip", "banana", "--node-port", "1"],
@@ -309,7 +309,7 @@ async fn an_address_that_is_none_is_told_with_its_flag() {
 }
 
 #[tokio::test]
-async fn fodc_o38_a_proxy_whose_port_is_taken_ends_and_says_how_to_name_another() {
+async fn a_proxy_with_a_taken_port_ends_and_names_the_flag() {
     let taken = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let (taken, free) = (taken.local_addr().unwrap().to_string(), "127.0.0.1:0");
     for (grpc, http) in [(taken.as_str(), free), (free, &taken)] {
@@ -323,7 +323,7 @@ async fn fodc_o38_a_proxy_whose_port_is_taken_ends_and_says_how_to_name_another(
 }
 
 #[tokio::test]
-async fn a_directory_without_a_record_is_an_error_and_so_is_a_window_that_ends_before_it_begins() {
+async fn replay_refuses_an_empty_directory_and_a_reversed_window() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().to_str().unwrap();
     let ended = run(&["fodc", "replay", path], None).await;

@@ -143,7 +143,7 @@ async fn an_agent_leaves(stuck: impl AsyncFn(TcpListener) -> TcpStream) {
 }
 
 #[tokio::test]
-async fn fodc_f3_fodc_f4_fodc_o8_sigterm_leaves_a_frozen_proxy_with_a_full_socket() {
+async fn sigterm_leaves_a_frozen_proxy_with_a_full_socket() {
     an_agent_leaves(async |listener| {
         let proxy = deaf_proxy(&listener, NO_WINDOW, 1).await;
         let agent = proxy.peer_addr().unwrap();
@@ -155,8 +155,7 @@ async fn fodc_f3_fodc_f4_fodc_o8_sigterm_leaves_a_frozen_proxy_with_a_full_socke
 }
 
 #[tokio::test]
-async fn fodc_f3_fodc_f4_fodc_o8_sigterm_leaves_a_frozen_proxy_with_a_full_window_and_a_full_socket()
- {
+async fn sigterm_leaves_a_frozen_proxy_with_all_buffers_full() {
     an_agent_leaves(async |listener| {
         // Room for the window, and not for one byte more.
         let mut proxy = deaf_proxy(&listener, USUAL_WINDOW, USUAL_WINDOW as usize).await;
@@ -199,7 +198,7 @@ async fn deaf_agent(proxy: SocketAddr) -> TcpStream {
 }
 
 #[tokio::test]
-async fn fodc_o31_sigterm_ends_a_proxy_whose_agents_are_frozen_with_full_buffers() {
+async fn sigterm_ends_a_proxy_with_frozen_agents_and_full_buffers() {
     let folder = tempfile::tempdir().unwrap();
     let record = folder.path().join("record");
     let exporter = Exporter::with(large()).await;

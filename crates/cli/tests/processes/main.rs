@@ -11,4 +11,5 @@ mod frames;
 #[cfg(target_os = "linux")]
 mod memory;
 mod process;
+mod settings;
 mod streamer;

@@ -141,7 +141,7 @@ async fn a_million_series_cost_no_more_than_the_budget_and_8_mib() {
 }
 
 #[tokio::test]
-async fn series_that_are_new_each_time_cost_no_more_than_the_budget_and_8_mib() {
+async fn new_series_in_each_scrape_stay_within_budget_plus_8_mib() {
     let long = "x".repeat(150);
     let page = move |number: u64| {
         let mut page = String::new();

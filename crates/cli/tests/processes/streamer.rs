@@ -24,7 +24,7 @@ fn numbers(lines: &[String]) -> Vec<u64> {
 }
 
 #[tokio::test]
-async fn a_subscription_outlives_kill_9_of_its_server_and_a_publisher_its_own_repetition() {
+async fn a_subscription_outlives_kill_9_of_its_server() {
     let data = tempfile::tempdir().unwrap();
     let mut server = Server::start(data.path(), "127.0.0.1:0").await;
     let addr = server.addr.to_string();

@@ -24,7 +24,7 @@ pub(super) fn series(reader: &Reader, selector: &Selector, json: bool) -> anyhow
             let labels: BTreeMap<_, _> = one.labels.iter().collect();
             json!({"source": *one.source, "labels": labels, "help": one.meta.help}).to_string()
         } else {
-            format!("{} {}", one.source, shown(one))
+            format!("{} {}", one.source, findings(one))
         };
         output::line(&line)?;
     }
@@ -32,7 +32,7 @@ pub(super) fn series(reader: &Reader, selector: &Selector, json: bool) -> anyhow
 }
 
 /// Name and labels as people write them.
-fn shown(series: &SeriesInfo) -> String {
+fn findings(series: &SeriesInfo) -> String {
     let labels: Vec<_> = series
         .labels
         .iter()

@@ -1,35 +1,38 @@
-//! The seconds around the incident, one row for each scrape.
+//! The chart of an incident: one row per scrape.
 
 use std::time::Duration;
 
-use comfy_table::{Cell, CellAlignment, Table, presets};
+use comfy_table::presets;
 use jiff::{Timestamp, tz::TimeZone};
 
 use super::window::{Window, rates};
-use crate::units::{grouped, humane};
+use crate::{
+    chart,
+    units::{grouped, readable},
+};
 
-/// Names of the endpoints, as the agent labels what it records of them.
+/// The labels of the two endpoints in the record.
 pub(super) const NODE: &str = "node";
 pub(super) const PROMETHEUS: &str = "prometheus";
 
-/// What happened and when.
+/// An event of the tour, with its time.
 #[derive(Clone, Debug)]
-pub(super) struct Happening {
+pub(super) struct Incident {
     pub(super) at: Timestamp,
     pub(super) what: &'static str,
 }
 
-/// A row for each scrape of the node exporter.
+/// The scrapes of the node exporter.
 #[derive(Debug)]
 pub(super) struct Chart {
     rows: Vec<Row>,
 }
 
-/// One row: a scrape of the node exporter, and what holds then.
+/// A scrape of the node exporter, and the state of Prometheus at its time.
 #[derive(Clone, Debug, PartialEq)]
 struct Row {
     at: Timestamp,
-    /// Time since the scrape before, where that is more than a scrape is apart.
+    /// Time since the scrape before, if it exceeds [`GAP`].
     silence: Option<Duration>,
     /// Share of all processors, 0 to 1.
     busy: Option<f64>,
@@ -37,7 +40,7 @@ struct Row {
     prometheus: Option<bool>,
 }
 
-/// Longest time between scrapes of each second that is no gap.
+/// Longest time between two scrapes, one per second, that is not a gap.
 pub(super) const GAP: Duration = Duration::from_millis(1_600);
 /// Width of a full bar.
 const BAR: usize = 20;
@@ -72,11 +75,11 @@ impl Chart {
         }
     }
 
-    /// What the seconds show of what was done: busy processors, and that Prometheus was down.
-    pub(super) fn shown(&self) -> Shown {
+    /// Returns the effects of the incidents that the record shows.
+    pub(super) fn findings(&self) -> Findings {
         let busy = self.rows.iter().filter_map(|row| row.busy);
         let down = self.rows.iter().filter(|row| row.prometheus == Some(false));
-        Shown {
+        Findings {
             rows: self.rows.len(),
             busiest: busy.fold(0.0, f64::max),
             prometheus_down: down.count(),
@@ -84,31 +87,28 @@ impl Chart {
         }
     }
 
-    /// The rows, each with what happened since the one before.
-    pub(super) fn table(&self, happenings: &[Happening]) -> String {
-        let mut table = Table::new();
-        table.load_style(presets::NOTHING);
-        table.set_header([
+    /// Returns the rows, each with the incidents since the one before.
+    pub(super) fn table(&self, incidents: &[Incident]) -> String {
+        let header = [
             "time",
             "processors busy",
             "",
             "switches/s",
             "prometheus",
             "",
-        ]);
+        ];
+        let mut table = chart::table(presets::NOTHING, &header);
         let mut before: Option<Timestamp> = None;
         for row in &self.rows {
             if let Some(silence) = row.silence {
-                let text = format!("{} without a scrape", humane(silence));
+                let text = format!("{} without a scrape", readable(silence));
                 table.add_row(["…", &text]);
             }
             let before = before.replace(row.at);
-            let marks = happenings
+            let marks = incidents
                 .iter()
-                .filter(|happening| {
-                    happening.at <= row.at && before.is_none_or(|t| t < happening.at)
-                })
-                .map(|happening| happening.what);
+                .filter(|incident| incident.at <= row.at && before.is_none_or(|t| t < incident.at))
+                .map(|incident| incident.what);
             let marks: Vec<_> = marks.collect();
             let share = |busy: f64| format!("{:>3.0} %", busy * 100.0);
             let bar = row
@@ -116,32 +116,32 @@ impl Chart {
                 .map(|busy| "█".repeat((busy * BAR as f64).round() as usize));
             let switches = row.switches.map(|rate| grouped(rate as u64));
             let up = row.prometheus.map(|up| if up { "up" } else { "DOWN" });
-            let right = |text: Option<String>| {
-                Cell::new(text.unwrap_or_default()).set_alignment(CellAlignment::Right)
-            };
-            table.add_row([
-                Cell::new(clock(row.at)),
-                right(row.busy.map(share)),
-                Cell::new(bar.unwrap_or_default()),
-                right(switches),
-                Cell::new(up.unwrap_or_default()),
-                Cell::new(marks.join("; ")),
-            ]);
+            chart::row(
+                &mut table,
+                [
+                    (clock(row.at), false),
+                    (row.busy.map(share).unwrap_or_default(), true),
+                    (bar.unwrap_or_default(), false),
+                    (switches.unwrap_or_default(), true),
+                    (up.unwrap_or_default().to_owned(), false),
+                    (marks.join("; "), false),
+                ],
+            );
         }
         table.trim_fmt()
     }
 }
 
-/// The incident as the record has it.
+/// The effects of the incidents in the record.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Shown {
+pub(super) struct Findings {
     pub(super) rows: usize,
     pub(super) busiest: f64,
     pub(super) prometheus_down: usize,
     pub(super) longest_silence: Option<Duration>,
 }
 
-/// Time of day with tenths, where the machine is.
+/// Returns the local time of day with tenths of a second.
 fn clock(at: Timestamp) -> String {
     let local = at.to_zoned(TimeZone::system());
     local.strftime("%H:%M:%S%.1f").to_string()
@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn each_scrape_is_a_row_and_a_gap_is_told() {
+    fn each_scrape_is_a_row_and_a_gap_is_marked() {
         let cpu = "node_cpu_seconds_total";
         let window = window(&[
             (
@@ -185,7 +185,7 @@ mod tests {
             (cpu, "idle", "other", &[(10, 5.0), (11, 5.0)]),
             ("up", "", PROMETHEUS, &[(10, 1.0), (12, 0.0), (15, 1.0)]),
         ]);
-        let happenings = [Happening {
+        let incidents = [Incident {
             at: Timestamp::from_second(11).unwrap() + Duration::from_millis(300),
             what: "trouble",
         }];
@@ -197,12 +197,12 @@ mod tests {
         assert_eq!(up, [true, true, false, true]);
         assert_eq!(rows[3].silence, Some(Duration::from_secs(3)));
         assert!(rows[1].silence.is_none());
-        let shown = chart.shown();
+        let shown = chart.findings();
         assert_eq!((shown.rows, shown.prometheus_down), (4, 1));
         assert!((shown.busiest - 0.5).abs() < 1e-9);
-        let text = chart.table(&happenings);
+        let text = chart.table(&incidents);
         let marked: Vec<_> = text.lines().map(|line| line.contains("trouble")).collect();
-        // The head, two rows, the one it is told at, the gap and the last row.
+        // The header, two rows, the row of the incident, the gap and the last row.
         assert_eq!(marked, [false, false, false, true, false, false], "{text}");
         assert!(text.contains("3.0 s without a scrape"), "{text}");
         assert!(text.contains("DOWN"), "{text}");

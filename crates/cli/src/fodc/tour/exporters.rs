@@ -1,4 +1,4 @@
-//! Real exporters from the system's packages, as child processes.
+//! Exporters from the system's packages, as child processes.
 
 use std::{
     net::{Ipv4Addr, TcpListener},
@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context as _, bail};
 use tokio::process::{Child, Command};
 
-/// An exporter that runs. Dies with this value.
+/// A running exporter. It ends with this value.
 #[derive(Debug)]
 pub(super) struct Exporter {
     program: PathBuf,
@@ -21,7 +21,7 @@ pub(super) struct Exporter {
 const NODE_EXPORTER: &str = "prometheus-node-exporter";
 const PROMETHEUS: &str = "prometheus";
 
-/// Where both programs are, or which packages bring what is missing.
+/// Returns the paths of both programs. The error names the packages of missing ones.
 pub(super) fn find() -> anyhow::Result<(PathBuf, PathBuf)> {
     match (on_path(NODE_EXPORTER), on_path(PROMETHEUS)) {
         (Some(node), Some(prometheus)) => Ok((node, prometheus)),
@@ -47,15 +47,15 @@ fn on_path(name: &str) -> Option<PathBuf> {
 }
 
 impl Exporter {
-    /// The node exporter: what the machine does.
+    /// Starts the node exporter.
     pub(super) fn node(program: PathBuf) -> anyhow::Result<Self> {
         let port = free_port()?;
         let args = vec![format!("--web.listen-address=127.0.0.1:{port}")];
         Self::start(program, args, port)
     }
 
-    /// Prometheus as an exporter of its own metrics; it has work, as it scrapes itself and the node
-    /// exporter every second.
+    /// Starts Prometheus as an exporter of its own metrics. It scrapes itself and the node exporter
+    /// every second, so that its metrics change.
     pub(super) fn prometheus(program: PathBuf, node: u16, folder: &Path) -> anyhow::Result<Self> {
         let port = free_port()?;
         let config = folder.join("prometheus.yml");
@@ -83,12 +83,12 @@ impl Exporter {
         })
     }
 
-    /// SIGKILL, and waits until the process is gone.
+    /// Sends SIGKILL and waits for the end of the process.
     pub(super) async fn kill(&mut self) -> anyhow::Result<()> {
         self.child.kill().await.context("kill an exporter")
     }
 
-    /// Starts it again on the same port.
+    /// Restarts it on the same port.
     pub(super) fn restart(&mut self) -> anyhow::Result<()> {
         self.child = spawn(&self.program, &self.args)?;
         Ok(())
@@ -107,7 +107,7 @@ fn spawn(program: &Path, args: &[String]) -> anyhow::Result<Child> {
         .with_context(|| format!("start {}", program.display()))
 }
 
-/// A port that was free a moment ago.
+/// Returns a port that was free a moment ago.
 fn free_port() -> anyhow::Result<u16> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("find a free port")?;
     Ok(listener.local_addr()?.port())

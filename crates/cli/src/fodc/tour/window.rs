@@ -1,4 +1,4 @@
-//! What the proxy answered: series with their samples, and what the chart needs of them.
+//! A window as the proxy returns it, and the sums and rates that the chart needs.
 
 use std::collections::BTreeMap;
 
@@ -22,7 +22,7 @@ pub(super) struct Point {
     pub(super) value: f64,
 }
 
-/// JSON has no word for what is not a number; it comes as a text.
+/// Parses a number. JSON has no NaN and infinities, so these are texts.
 fn value<'de, D: serde::Deserializer<'de>>(from: D) -> Result<f64, D::Error> {
     #[derive(Deserialize)]
     #[serde(untagged)]
@@ -36,7 +36,7 @@ fn value<'de, D: serde::Deserializer<'de>>(from: D) -> Result<f64, D::Error> {
     }
 }
 
-/// Everything that was recorded between two times, by time.
+/// The samples recorded between two times.
 #[derive(Debug)]
 pub(super) struct Window {
     series: Vec<Series>,
@@ -45,9 +45,9 @@ pub(super) struct Window {
 impl Window {
     pub(super) fn from_json(body: &[u8]) -> anyhow::Result<Self> {
         let mut series: Vec<Series> =
-            serde_json::from_slice(body).context("read the proxy's answer")?;
+            serde_json::from_slice(body).context("read the proxy's response")?;
         if series.is_empty() {
-            bail!("the proxy knows of no samples in that time");
+            bail!("the proxy has no samples in that time");
         }
         for series in &mut series {
             series.data.sort_by_key(|point| point.timestamp);
@@ -63,7 +63,7 @@ impl Window {
         self.series.iter().map(|series| series.data.len()).sum()
     }
 
-    /// Name, time and value of every sample, in an order that does not depend on labels.
+    /// Returns name, time and bits of every sample, sorted; labels differ between proxy and disk.
     pub(super) fn triples(&self) -> Vec<(&str, Timestamp, u64)> {
         let samples = self.series.iter().flat_map(|series| {
             let triple =
@@ -75,7 +75,7 @@ impl Window {
         triples
     }
 
-    /// The series of that name which have all these labels.
+    /// Returns the series with that name and all these labels.
     pub(super) fn of<'a>(
         &'a self,
         name: &'a str,
@@ -89,7 +89,7 @@ impl Window {
         })
     }
 
-    /// Sum over the series of that name and labels at each time at which there are any.
+    /// Returns the sum over these series at each time with a sample.
     pub(super) fn sum(&self, name: &str, labels: &[(&str, &str)]) -> BTreeMap<Timestamp, Sum> {
         let mut sums: BTreeMap<Timestamp, Sum> = BTreeMap::new();
         for series in self.of(name, labels) {
@@ -103,14 +103,14 @@ impl Window {
     }
 }
 
-/// A sum and of how many series it is.
+/// A sum, and its number of series.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(super) struct Sum {
     pub(super) value: f64,
     pub(super) series: u32,
 }
 
-/// Increase per second from each time to the next, told at the later one.
+/// Returns the increase per second between consecutive times, at the later one.
 pub(super) fn rates(sums: &BTreeMap<Timestamp, Sum>) -> BTreeMap<Timestamp, f64> {
     sums.iter()
         .zip(sums.iter().skip(1))
@@ -126,7 +126,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn rates_are_told_at_the_later_time() {
+    fn a_rate_has_the_later_time() {
         let body = br#"[
             {"name": "cpu", "labels": {"mode": "idle", "cpu": "0"}, "data": [
                 {"timestamp": "2026-03-01T08:00:02.5Z", "value": 13},
@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_without_samples_is_an_error() {
+    fn a_response_without_samples_is_an_error() {
         assert!(Window::from_json(b"[]").is_err());
         assert!(Window::from_json(b"").is_err());
     }

@@ -1,4 +1,4 @@
-//! Another `steadfast` as a child process, so that it can be killed.
+//! Another `steadfast` as a child process that can be killed.
 
 use std::{ffi::OsStr, process::Stdio, time::Duration};
 
@@ -9,41 +9,38 @@ use tokio::{
     time::timeout,
 };
 
-/// A running child. Dies with this value, and also when this process dies: it stops when its standard
-/// input ends.
+/// A running child. It ends with this value. It also ends with this process, because it stops when
+/// its standard input ends.
 #[derive(Debug)]
-pub(crate) struct OwnProcess {
+pub(crate) struct ChildProcess {
     child: Child,
 }
 
-/// What a server prints before its addresses once it takes connections.
+/// The prefix of the line that a server prints, with its addresses, once it accepts connections.
 pub(crate) const READY: &str = "ready ";
-/// Opening a log or a record after a kill checks it; on a slow disk that takes seconds.
+/// A log or a record is checked when it is opened after a kill; on a slow disk that takes seconds.
 const START_TIMEOUT: Duration = Duration::from_secs(20);
-/// An orderly stop may take so long before it is a failure.
+/// Longest orderly stop.
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 
-impl OwnProcess {
+impl ChildProcess {
     /// Starts a child with these arguments and `--stop-with-stdin`, and waits until it is ready.
-    /// Returns what it printed after [`READY`], too.
+    /// Returns the child and the text after [`READY`].
     pub(crate) async fn start<A: AsRef<OsStr>>(
         args: impl IntoIterator<Item = A>,
     ) -> anyhow::Result<(Self, String)> {
-        let program = std::env::current_exe().context("find our own program")?;
+        let program = std::env::current_exe().context("find this program")?;
         let mut child = Command::new(program)
             .args(args)
             .arg("--stop-with-stdin")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
-            // An interrupt from the terminal is for us; the child is told by us.
+            // ctrl-c in the terminal must reach this process only, which then stops its children.
             .process_group(0)
             .kill_on_drop(true)
             .spawn()
             .context("start a child process")?;
-        let output = child
-            .stdout
-            .take()
-            .context("the child's output is not ours")?;
+        let output = child.stdout.take().context("the child has no output")?;
         let mut lines = BufReader::new(output).lines();
         let first = timeout(START_TIMEOUT, lines.next_line())
             .await
@@ -55,24 +52,20 @@ impl OwnProcess {
         }
     }
 
-    /// An error when it has ended although nobody ended it.
+    /// Returns an error if the child has ended by itself.
     pub(crate) fn check(&mut self, name: &str) -> anyhow::Result<()> {
-        match self
-            .child
-            .try_wait()
-            .context("look after a child process")?
-        {
+        match self.child.try_wait().context("check a child process")? {
             None => Ok(()),
-            Some(status) => bail!("{name} ended by itself ({status}); what it said is above"),
+            Some(status) => bail!("{name} ended by itself ({status}); its output is above"),
         }
     }
 
-    /// SIGKILL, and waits until the process is gone.
+    /// Sends SIGKILL and waits for the end of the process.
     pub(crate) async fn kill(&mut self) -> anyhow::Result<()> {
         self.child.kill().await.context("kill a child process")
     }
 
-    /// Asks it to stop in order and waits until it has.
+    /// Stops the child in order and waits for its end.
     pub(crate) async fn stop(mut self) -> anyhow::Result<()> {
         drop(self.child.stdin.take());
         let status = timeout(STOP_TIMEOUT, self.child.wait())
@@ -82,14 +75,15 @@ impl OwnProcess {
         if status.success() {
             Ok(())
         } else {
-            bail!("a child process stopped with {status}; what it said is above")
+            bail!("a child process stopped with {status}; its output is above")
         }
     }
 }
 
-/// Returns when standard input ends: with `wanted`, the parent process is gone then; without, never.
-pub(crate) async fn orphaned(wanted: bool) {
-    if wanted {
+/// Returns when standard input ends, which means that the parent process is gone. Without `watch` it
+/// never returns.
+pub(crate) async fn parent_gone(watch: bool) {
+    if watch {
         let mut buffer = [0; 64];
         while matches!(stdin().read(&mut buffer).await, Ok(count) if count > 0) {}
     } else {

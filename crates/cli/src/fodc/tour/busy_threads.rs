@@ -1,4 +1,4 @@
-//! Trouble on purpose: every processor busy for a while.
+//! Threads that keep every processor busy.
 
 use std::{
     hint::black_box,
@@ -6,14 +6,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Threads that spin. They end by themselves.
+/// Threads that spin until their time is over.
 #[derive(Debug)]
-pub(super) struct Burn {
+pub(super) struct BusyThreads {
     threads: Vec<JoinHandle<()>>,
 }
 
-impl Burn {
-    /// Keeps every processor busy for so long.
+impl BusyThreads {
+    /// Keeps every processor busy for that time.
     pub(super) fn start(duration: Duration) -> Self {
         let count = thread::available_parallelism().map_or(1, usize::from);
         let until = Instant::now() + duration;
@@ -30,10 +30,10 @@ impl Burn {
         }
     }
 
-    /// Waits for the end, which has come when its time is over.
+    /// Waits for their end.
     pub(super) fn join(self) {
         for thread in self.threads {
-            // A spinning thread has nothing that panics.
+            // The loop above cannot panic.
             thread.join().ok();
         }
     }

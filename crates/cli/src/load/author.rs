@@ -1,4 +1,4 @@
-//! What the demo's publishers write. Every payload says who wrote it and as which of its entries.
+//! The entries of the demo's publishers. Each payload carries its publisher and its number there.
 
 use std::ops::Range;
 
@@ -6,8 +6,12 @@ use rand::{RngExt as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 use serde_json::{Map, Value, json};
 
-use super::judge::{Digest, Mark, Received, Sent};
-use crate::document::Action;
+use steadfast_streamer::Operation;
+
+use super::{
+    judge::{Digest, EntryId, Received, Sent},
+    publishers::Entries,
+};
 
 pub(crate) const DATABASES: [&str; 2] = ["north", "south"];
 pub(crate) const COLLECTIONS: [&str; 3] = ["orders", "sensors", "rooms/r1/messages"];
@@ -15,7 +19,7 @@ pub(crate) const KINDS: [&str; 5] = ["alert", "book", "lamp", "order", "seat"];
 pub(crate) const LABELS: [&str; 5] = ["blue", "heavy", "new", "spare", "urgent"];
 pub(crate) const CITIES: [&str; 3] = ["Lima", "Osaka", "Turku"];
 pub(crate) const PRICES: Range<u32> = 0..1_000;
-/// Documents that are written again and again, by everybody.
+/// Documents that all publishers write again and again.
 pub(crate) const HOT_DOCUMENTS: u32 = 12;
 
 /// Writes the entries of one publisher; the same seed and number give the same entries.
@@ -24,8 +28,8 @@ pub(crate) struct Author {
     publisher: u32,
     sequence: u64,
     rng: ChaCha8Rng,
-    /// Inserted last, to be deleted next.
-    doomed: Option<Sent>,
+    /// The insert that the next entry deletes.
+    to_delete: Option<Sent>,
 }
 
 impl Author {
@@ -36,36 +40,36 @@ impl Author {
             publisher,
             sequence: 0,
             rng,
-            doomed: None,
+            to_delete: None,
         }
     }
 
-    /// The next entry, not acknowledged yet.
+    /// Returns the next entry, not acknowledged yet.
     pub(crate) fn write(&mut self) -> Sent {
         self.sequence += 1;
-        let mark = Mark {
+        let entry = EntryId {
             publisher: self.publisher,
             sequence: self.sequence,
         };
-        if let Some(doomed) = self.doomed.take() {
+        if let Some(inserted) = self.to_delete.take() {
             return Sent {
-                mark,
+                entry,
                 document: json!({}),
-                ..doomed
+                ..inserted
             };
         }
         let database = self.pick(&DATABASES);
         let collection = self.pick(&COLLECTIONS);
-        let document = self.document(mark);
+        let document = self.document(entry);
         let chance = self.rng.random_range(0..20);
         let id = match chance {
-            // Its delete is the next entry, and its id is all a delete has to say whose it is.
-            0 => format!("gone-{}-{}", mark.publisher, mark.sequence + 1),
+            // The next entry deletes it. A delete carries no fields, so its id names that entry.
+            0 => format!("gone-{}-{}", entry.publisher, entry.sequence + 1),
             1..=8 => format!("hot-{}", self.rng.random_range(0..HOT_DOCUMENTS)),
             _ => format!("doc-{}", self.rng.random_range(0..5_000)),
         };
         let sent = Sent {
-            mark,
+            entry,
             database,
             collection,
             id,
@@ -73,19 +77,19 @@ impl Author {
             acknowledged: false,
         };
         if chance == 0 {
-            self.doomed = Some(sent.clone());
+            self.to_delete = Some(sent.clone());
         }
         sent
     }
 
-    fn document(&mut self, mark: Mark) -> Value {
+    fn document(&mut self, entry: EntryId) -> Value {
         let labels: Vec<&str> = LABELS
             .into_iter()
             .filter(|_| self.rng.random_range(0..3) == 0)
             .collect();
         json!({
-            "publisher": mark.publisher,
-            "sequence": mark.sequence,
+            "publisher": entry.publisher,
+            "sequence": entry.sequence,
             "kind": self.pick(&KINDS),
             "price": self.rng.random_range(PRICES),
             "rating": f64::from(self.rng.random_range(2..=10_u8)) / 2.0,
@@ -99,16 +103,22 @@ impl Author {
     }
 }
 
-impl Sent {
-    /// What the server is asked to do; left to it but for deletes.
-    pub(crate) fn action(&self) -> Option<Action> {
-        let empty = self.document.as_object().is_some_and(Map::is_empty);
-        empty.then_some(Action::Delete)
+impl Entries for Author {
+    async fn next(&mut self) -> anyhow::Result<Option<Sent>> {
+        Ok(Some(self.write()))
     }
 }
 
-/// Reads a delivery back: the fields the server adds are taken out, the mark is taken from the
-/// payload, or from the id of a document that is gone.
+impl Sent {
+    /// Returns a delete, or nothing where the server tells insert from update.
+    pub(crate) fn operation(&self) -> Option<Operation> {
+        let empty = self.document.as_object().is_some_and(Map::is_empty);
+        empty.then_some(Operation::Delete)
+    }
+}
+
+/// Parses a delivery. The fields that the server adds are left out. The entry id is in the payload,
+/// and in the document id of a delete.
 pub(crate) fn read(id: &str, deleted: bool, payload: &[u8]) -> Received {
     let mut document: Value = serde_json::from_slice(payload).unwrap_or_default();
     if let Some(fields) = document.as_object_mut() {
@@ -119,28 +129,28 @@ pub(crate) fn read(id: &str, deleted: bool, payload: &[u8]) -> Received {
             fields.remove("deleted");
         }
     }
-    let mark = if deleted {
-        mark_of_id(id)
+    let entry = if deleted {
+        entry_of_id(id)
     } else {
-        mark_of_payload(&document)
+        entry_of_payload(&document)
     };
     Received {
-        mark,
+        entry,
         digest: Digest::of(id, &document),
     }
 }
 
-fn mark_of_payload(document: &Value) -> Option<Mark> {
+fn entry_of_payload(document: &Value) -> Option<EntryId> {
     let publisher = document.get("publisher")?.as_u64()?.try_into().ok()?;
-    Some(Mark {
+    Some(EntryId {
         publisher,
         sequence: document.get("sequence")?.as_u64()?,
     })
 }
 
-fn mark_of_id(id: &str) -> Option<Mark> {
+fn entry_of_id(id: &str) -> Option<EntryId> {
     let (publisher, sequence) = id.strip_prefix("gone-")?.split_once('-')?;
-    Some(Mark {
+    Some(EntryId {
         publisher: publisher.parse().ok()?,
         sequence: sequence.parse().ok()?,
     })
@@ -169,10 +179,10 @@ mod tests {
         let all = entries(5, 3);
         let deletes = all
             .iter()
-            .filter(|sent| sent.action() == Some(Action::Delete));
+            .filter(|sent| sent.operation() == Some(Operation::Delete));
         assert!(deletes.count() > 10);
         for sent in all {
-            let gone = sent.action() == Some(Action::Delete);
+            let gone = sent.operation() == Some(Operation::Delete);
             let mut payload = sent.document.clone();
             payload["createdAt"] = json!(1);
             payload["updatedAt"] = json!(2);
@@ -181,16 +191,16 @@ mod tests {
                 payload["deleted"] = json!(true);
             }
             let received = read(&sent.id, gone, payload.to_string().as_bytes());
-            assert_eq!(received.mark, Some(sent.mark));
+            assert_eq!(received.entry, Some(sent.entry));
             assert_eq!(received.digest, Digest::of(&sent.id, &sent.document));
         }
     }
 
     #[test]
-    fn a_payload_that_names_nobody_has_no_mark() {
+    fn a_payload_without_an_entry_id_has_none() {
         for payload in [&b""[..], b"[]", b"{}", b"{\"publisher\":-1,\"sequence\":1}"] {
-            assert_eq!(read("doc-1", false, payload).mark, None);
+            assert_eq!(read("doc-1", false, payload).entry, None);
         }
-        assert_eq!(read("doc-1", true, b"{}").mark, None);
+        assert_eq!(read("doc-1", true, b"{}").entry, None);
     }
 }

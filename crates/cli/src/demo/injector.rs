@@ -1,4 +1,4 @@
-//! The demo's faults: each at its time, at a moment when data is on its way.
+//! Injects the demo's faults, each at its time and while data is in flight.
 
 use std::{
     collections::BTreeMap,
@@ -14,31 +14,33 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    figures::Figures,
-    plan::{Kind, Planned},
+    display::{Display, Progress},
+    plan::Planned,
     report::Injected,
-    screen::{Moment, Screen},
 };
-use crate::{server_process::ServerProcess, units::humane};
+use crate::{
+    load::{counters::Counters, fault::Kind},
+    server_process::ServerProcess,
+    units::readable,
+};
 
-/// Everything the faults are done to, and where they are told.
-pub(crate) struct Storm<'a> {
+/// The targets of the faults, and the display that reports them.
+pub(crate) struct Injector<'a> {
     pub(crate) server: &'a mut ServerProcess,
     pub(crate) proxy: &'a Proxy,
-    pub(crate) figures: Arc<Figures>,
-    pub(crate) screen: Screen,
+    pub(crate) counters: Arc<Counters>,
+    pub(crate) display: Display,
     /// Sessions of subscribers and publishers together.
     pub(crate) sessions: usize,
     pub(crate) began: Instant,
 }
 
-/// How long to wait for a moment with data on its way.
-const MOMENT_TIMEOUT: Duration = Duration::from_millis(400);
-const SHOW_EVERY: Duration = Duration::from_millis(100);
+/// Longest wait for data in flight.
+const IN_FLIGHT_TIMEOUT: Duration = Duration::from_millis(400);
+const DISPLAY_INTERVAL: Duration = Duration::from_millis(100);
 
-impl Storm<'_> {
-    /// Lets the faults come, until the load's time is over or `stop` is cancelled. None is in force
-    /// afterwards.
+impl Injector<'_> {
+    /// Injects the faults until `duration` is over or `stop` is cancelled. No fault is active afterwards.
     pub(crate) async fn run(
         mut self,
         faults: &[Planned],
@@ -50,19 +52,19 @@ impl Storm<'_> {
             if !self.wait(self.began + fault.at, stop).await? {
                 break;
             }
-            let held = self.strike(fault).await?;
+            let held = self.inject(fault).await?;
             let entry = injected.entry(fault.kind).or_default();
             entry.count += 1;
             entry.in_flight += u64::from(held > 0);
         }
         self.wait(self.began + duration, stop).await?;
-        self.screen.finish();
+        self.display.finish();
         Ok(injected)
     }
 
-    /// Shows the figures and looks after the server until that time; `false` when stopped before.
+    /// Updates the display and checks the server until that time. Returns false if stopped before.
     async fn wait(&mut self, until: Instant, stop: &CancellationToken) -> anyhow::Result<bool> {
-        let mut ticks = interval(SHOW_EVERY);
+        let mut ticks = interval(DISPLAY_INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
         loop {
             select! {
@@ -71,11 +73,11 @@ impl Storm<'_> {
                 _ = ticks.tick() => {
                     self.server.check()?;
                     let load = |count: &std::sync::atomic::AtomicU64| count.load(Ordering::Relaxed);
-                    self.screen.show(&Moment {
+                    self.display.show(&Progress {
                         elapsed: self.began.elapsed(),
-                        acknowledged: load(&self.figures.acknowledged),
-                        delivered: load(&self.figures.delivered),
-                        connected: self.figures.connected.load(Ordering::Relaxed),
+                        acknowledged: load(&self.counters.acknowledged),
+                        delivered: load(&self.counters.delivered),
+                        connected: self.counters.connected.load(Ordering::Relaxed),
                         clients: self.sessions,
                     });
                 }
@@ -83,10 +85,10 @@ impl Storm<'_> {
         }
     }
 
-    /// Does one fault and tells of it. Gives the bytes that were on their way when it came.
-    async fn strike(&mut self, fault: &Planned) -> anyhow::Result<u64> {
-        self.moment().await;
-        self.figures.outages().fault(fault.kind, Instant::now());
+    /// Injects one fault and returns the bytes that were in flight at that time.
+    async fn inject(&mut self, fault: &Planned) -> anyhow::Result<u64> {
+        self.wait_for_data().await;
+        self.counters.outages().fault(fault.kind, Instant::now());
         let held = match fault.kind {
             Kind::Reset => self.proxy.reset().held,
             Kind::BlackHole => self.hold(Fault::Blackhole(Direction::Both), fault).await?,
@@ -102,52 +104,50 @@ impl Storm<'_> {
             Kind::Kill => {
                 let held = self.proxy.stats().held;
                 self.server.kill().await?;
-                self.tell(&format!(
-                    "kill -9 of the server ({held} bytes on their way)"
-                ));
+                self.report(&format!("kill -9 of the server ({held} bytes in flight)"));
                 sleep(fault.lasts).await;
                 self.server.restart().await?;
                 self.proxy.set_upstream(self.server.addr());
-                self.tell("the server is back");
+                self.report("the server is back");
                 held
             }
         };
         if fault.kind == Kind::Reset {
-            self.tell(&format!(
-                "reset of every connection ({held} bytes on their way)"
+            self.report(&format!(
+                "reset of every connection ({held} bytes in flight)"
             ));
         }
         Ok(held)
     }
 
-    /// Waits for a moment with data on its way, so that the fault means something.
-    async fn moment(&self) {
+    /// Waits until data is in flight, so that the fault can do harm.
+    async fn wait_for_data(&self) {
         let busy = async {
             while self.proxy.stats().held == 0 {
                 sleep(Duration::from_millis(1)).await;
             }
         };
-        // Without such a moment the fault comes all the same, and is not counted as one in flight.
-        timeout(MOMENT_TIMEOUT, busy).await.ok();
+        // After the timeout the fault is injected anyway, and is not counted as one in flight.
+        timeout(IN_FLIGHT_TIMEOUT, busy).await.ok();
     }
 
-    /// A fault on the connections there are, for its time. Later connections are not touched, as
-    /// with a path through the network that broke while another is whole.
+    /// Holds a fault on the present connections for its time. Later connections are not affected, as
+    /// if one of several network paths were broken.
     async fn hold(&mut self, fault: Fault, planned: &Planned) -> anyhow::Result<u64> {
         let guard: FaultGuard = self.proxy.inject(fault, Reach::Present);
         let held = guard.affected().held;
         let (name, lasts) = (
             planned.kind.as_str().replace('_', " "),
-            humane(planned.lasts),
+            readable(planned.lasts),
         );
-        self.tell(&format!("{name} for {lasts} ({held} bytes on their way)"));
+        self.report(&format!("{name} for {lasts} ({held} bytes in flight)"));
         let never = CancellationToken::new();
         self.wait(Instant::now() + planned.lasts, &never).await?;
         drop(guard);
         Ok(held)
     }
 
-    fn tell(&self, text: &str) {
-        self.screen.tell(self.began.elapsed(), text);
+    fn report(&self, text: &str) {
+        self.display.report(self.began.elapsed(), text);
     }
 }

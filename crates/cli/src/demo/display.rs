@@ -1,4 +1,4 @@
-//! What one sees while the demo runs: a line that is painted over for people, plain lines otherwise.
+//! Progress of the demo: a line that is overwritten on a terminal, plain lines elsewhere.
 
 use std::time::Duration;
 
@@ -6,12 +6,12 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::{
     output,
-    units::{grouped, humane},
+    units::{grouped, readable},
 };
 
-/// The figures of a moment.
+/// The counters at one time.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Moment {
+pub(crate) struct Progress {
     pub(crate) elapsed: Duration,
     pub(crate) acknowledged: u64,
     pub(crate) delivered: u64,
@@ -19,18 +19,19 @@ pub(crate) struct Moment {
     pub(crate) clients: usize,
 }
 
-/// Where the demo shows itself.
-pub(crate) struct Screen {
+/// The progress line on stderr.
+pub(crate) struct Display {
     bar: Option<ProgressBar>,
-    said: Duration,
+    /// The elapsed time of the last plain line.
+    printed: Duration,
 }
 
-/// Without a terminal the figures are told this often.
-const PLAIN_EVERY: Duration = Duration::from_secs(5);
+/// Interval of plain lines.
+const PLAIN_INTERVAL: Duration = Duration::from_secs(5);
 
-impl Screen {
+impl Display {
     pub(crate) fn new(total: Duration) -> Self {
-        let bar = output::is_watched().then(|| {
+        let bar = output::is_terminal().then(|| {
             let bar = ProgressBar::new(total.as_millis() as u64);
             let style = ProgressStyle::with_template("{bar:24} {wide_msg}");
             bar.set_style(style.expect("the template above is well formed"));
@@ -38,43 +39,43 @@ impl Screen {
         });
         Self {
             bar,
-            said: Duration::ZERO,
+            printed: Duration::ZERO,
         }
     }
 
-    /// Shows the figures.
-    pub(crate) fn show(&mut self, moment: &Moment) {
+    /// Updates the line.
+    pub(crate) fn show(&mut self, progress: &Progress) {
         let text = format!(
             "{:>4.1} s  {} acknowledged  {} delivered  {} of {} clients connected",
-            moment.elapsed.as_secs_f64(),
-            grouped(moment.acknowledged),
-            grouped(moment.delivered),
-            moment.connected,
-            moment.clients,
+            progress.elapsed.as_secs_f64(),
+            grouped(progress.acknowledged),
+            grouped(progress.delivered),
+            progress.connected,
+            progress.clients,
         );
         match &self.bar {
             Some(bar) => {
-                bar.set_position(moment.elapsed.as_millis() as u64);
+                bar.set_position(progress.elapsed.as_millis() as u64);
                 bar.set_message(text);
             }
-            None if moment.elapsed >= self.said + PLAIN_EVERY => {
-                self.said = moment.elapsed;
+            None if progress.elapsed >= self.printed + PLAIN_INTERVAL => {
+                self.printed = progress.elapsed;
                 output::note(&text);
             }
             None => {}
         }
     }
 
-    /// Tells of something that happened, above the figures.
-    pub(crate) fn tell(&self, elapsed: Duration, text: &str) {
-        let line = format!("{:>7}  {text}", humane(elapsed));
+    /// Prints an event above the line.
+    pub(crate) fn report(&self, elapsed: Duration, text: &str) {
+        let line = format!("{:>7}  {text}", readable(elapsed));
         match &self.bar {
             Some(bar) => bar.suspend(|| output::note(&line)),
             None => output::note(&line),
         }
     }
 
-    /// Takes the figures away.
+    /// Removes the line.
     pub(crate) fn finish(self) {
         if let Some(bar) = self.bar {
             bar.finish_and_clear();

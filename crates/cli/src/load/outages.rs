@@ -1,12 +1,12 @@
-//! How long clients were cut off: from the fault to the session connected again.
+//! Outages of clients: from a fault until the session is connected again.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::plan::Kind;
+use super::fault::Kind;
 
-/// The faults so far, to hold outages against.
+/// The faults and the recoveries so far.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Outages {
     faults: Vec<(Instant, Kind)>,
@@ -16,26 +16,26 @@ pub(crate) struct Outages {
 
 /// Median, 99th percentile and maximum.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Spread {
+pub(crate) struct Percentiles {
     pub(crate) p50: Duration,
     pub(crate) p99: Duration,
     pub(crate) max: Duration,
 }
 
 impl Outages {
-    /// A fault begins.
+    /// Notes the start of a fault.
     pub(crate) fn fault(&mut self, kind: Kind, at: Instant) {
         self.faults.push((at, kind));
     }
 
-    /// A session was lost.
+    /// Notes the loss of a session.
     pub(crate) fn lost(&mut self) {
         self.cuts += 1;
     }
 
-    /// A session that was lost at `lost` is connected again. It counts from the last fault before
-    /// the loss, so that the time until the loss was noticed is in the figure; a loss without a
-    /// fault before it counts from itself.
+    /// Notes that a session lost at `lost` is connected again. The outage starts at the last fault
+    /// before the loss, which includes the time until the loss was noticed. Without such a fault it
+    /// starts at the loss.
     pub(crate) fn recovered(&mut self, lost: Instant, connected: Instant) {
         let fault = self.faults.iter().rfind(|(at, _)| *at <= lost);
         let (since, kind) = fault.map_or((lost, None), |(at, kind)| (*at, Some(*kind)));
@@ -43,34 +43,34 @@ impl Outages {
             .push((kind, connected.duration_since(since)));
     }
 
-    /// Sessions lost so far.
+    /// Returns the number of sessions lost so far.
     pub(crate) fn cuts(&self) -> u64 {
         self.cuts
     }
 
-    /// Over all recoveries so far.
-    pub(crate) fn spread(&self) -> Spread {
-        Spread::of(self.recoveries.iter().map(|(_, took)| *took))
+    /// Returns the percentiles of all recoveries so far.
+    pub(crate) fn percentiles(&self) -> Percentiles {
+        Percentiles::of(self.recoveries.iter().map(|(_, took)| *took))
     }
 
-    /// Over the recoveries from one kind of fault; `None` when there was none.
-    pub(crate) fn spread_of(&self, kind: Kind) -> Option<Spread> {
+    /// Returns the percentiles of the recoveries from one kind of fault; `None` if there are none.
+    pub(crate) fn percentiles_of(&self, kind: Kind) -> Option<Percentiles> {
         let mut those = self
             .recoveries
             .iter()
             .filter(|(from, _)| *from == Some(kind))
             .peekable();
         those.peek()?;
-        Some(Spread::of(those.map(|(_, took)| *took)))
+        Some(Percentiles::of(those.map(|(_, took)| *took)))
     }
 }
 
-impl Spread {
-    /// Zero when there is nothing.
+impl Percentiles {
+    /// Returns zeros if there are no durations.
     fn of(durations: impl Iterator<Item = Duration>) -> Self {
         let mut sorted: Vec<Duration> = durations.collect();
         sorted.sort_unstable();
-        // Nearest rank: the smallest value that at least that share of the values does not exceed.
+        // The nearest-rank method: no interpolation, so each figure is a measured value.
         let rank = |percent: usize| {
             let rank = (sorted.len() * percent).div_ceil(100);
             sorted
@@ -100,7 +100,11 @@ mod tests {
         outages.recovered(at(2_000), at(2_500));
         outages.recovered(at(3_000), at(3_200));
         outages.recovered(at(500), at(600));
-        let longest = |kind| outages.spread_of(kind).map(|spread| spread.max.as_millis());
+        let longest = |kind| {
+            outages
+                .percentiles_of(kind)
+                .map(|percentiles| percentiles.max.as_millis())
+        };
         assert_eq!(longest(Kind::Reset), Some(1_500));
         assert_eq!(longest(Kind::Kill), Some(200));
         assert_eq!(longest(Kind::Freeze), None);
@@ -113,11 +117,11 @@ mod tests {
     #[test]
     fn percentiles_are_nearest_ranks() {
         let mut outages = Outages::default();
-        assert_eq!(outages.spread(), Spread::default());
+        assert_eq!(outages.percentiles(), Percentiles::default());
         outages.recoveries = (1..=200)
             .map(|at| (None, Duration::from_millis(at)))
             .collect();
         let [p50, p99, max] = [100, 198, 200].map(Duration::from_millis);
-        assert_eq!(outages.spread(), Spread { p50, p99, max });
+        assert_eq!(outages.percentiles(), Percentiles { p50, p99, max });
     }
 }

@@ -1,0 +1,321 @@
+//! The Streamer's clients as the commands use them: settings in, connection events and items out.
+
+use std::{net::SocketAddr, time::Duration};
+
+use anyhow::{Context as _, bail};
+use steadfast::{
+    grpc::Address,
+    session::{Cause, Config, State, Status},
+};
+pub(crate) use steadfast_streamer::client::{Change, Item, Subscription};
+use steadfast_streamer::{
+    Operation, Position,
+    client::Client,
+    filter::Filter,
+    publisher::{self, Entry, PublishError},
+};
+
+use tokio::{select, sync::watch};
+use tokio_util::task::AbortOnDropHandle;
+
+use crate::{
+    document::Document,
+    settings::{Given, Setting, Settings},
+};
+
+/// The address of a server, and the timeouts of a session with it.
+#[derive(Clone, Debug)]
+pub(crate) struct Dial {
+    addr: String,
+    config: Config,
+}
+
+/// The address of a server as it was given, validated.
+#[derive(Clone)]
+pub(crate) struct ServerAddress(pub(crate) String);
+
+/// Arguments of the commands that connect to a server.
+#[derive(Clone, clap::Args)]
+pub(crate) struct DialArgs {
+    /// Address of the server [default: 127.0.0.1:9000]
+    #[arg(long, env = "STEADFAST_ADDR", value_name = "HOST:PORT")]
+    addr: Option<Given<ServerAddress>>,
+    /// Heartbeat interval; 0s sends none [default: 30s]
+    #[arg(
+        long,
+        env = "STEADFAST_HEARTBEAT",
+        value_name = "DURATION",
+        hide_short_help = true
+    )]
+    heartbeat: Option<Given<Duration>>,
+    /// Time without a message after which the connection is replaced; 0s is never [default: 90s]
+    #[arg(
+        long,
+        env = "STEADFAST_ACTIVITY_TIMEOUT",
+        value_name = "DURATION",
+        hide_short_help = true
+    )]
+    activity_timeout: Option<Given<Duration>>,
+    /// Delay before the first attempt after a loss [default: 1s]
+    #[arg(
+        long,
+        env = "STEADFAST_INITIAL_BACKOFF",
+        value_name = "DURATION",
+        hide_short_help = true
+    )]
+    initial_backoff: Option<Given<Duration>>,
+    /// Longest delay between attempts [default: 30s]
+    #[arg(
+        long,
+        env = "STEADFAST_MAX_BACKOFF",
+        value_name = "DURATION",
+        hide_short_help = true
+    )]
+    max_backoff: Option<Given<Duration>>,
+    /// Give up after this number of failed attempts in a row; 0 is never [default: 0]
+    #[arg(
+        long,
+        env = "STEADFAST_MAX_RETRIES",
+        value_name = "N",
+        hide_short_help = true
+    )]
+    max_retries: Option<Given<u32>>,
+}
+
+/// A change of a session's connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum ConnectionEvent {
+    Connected,
+    Lost { reason: String },
+}
+
+/// The server's response to an entry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum PublishOutcome {
+    /// The entry is durable. Its number among the producer's entries.
+    Durable(u64),
+    /// The entry is not in the log and never will be.
+    Refused(String),
+}
+
+impl Setting for ServerAddress {
+    fn from_text(text: &str) -> Result<Self, String> {
+        match text.parse::<Address>() {
+            Ok(_) => Ok(Self(text.to_owned())),
+            Err(invalid) => Err(invalid.to_string()),
+        }
+    }
+}
+
+impl Dial {
+    pub(crate) fn from_settings(args: DialArgs, settings: &mut Settings) -> Self {
+        let mut config = Config::default();
+        // Zero is how a person writes "never".
+        let unless_zero = |duration: Duration| Some(duration).filter(|d| !d.is_zero());
+        if let Some(interval) = settings.get(args.heartbeat) {
+            config.heartbeat_interval = unless_zero(interval);
+        }
+        if let Some(timeout) = settings.get(args.activity_timeout) {
+            config.activity_timeout = unless_zero(timeout);
+        }
+        settings.set(&mut config.initial_backoff, args.initial_backoff);
+        settings.set(&mut config.max_backoff, args.max_backoff);
+        config.max_retries = settings.get_or(args.max_retries, 0);
+        if let Err(faults) = config.clone().check() {
+            for fault in faults.faults() {
+                settings.fault("settings of the connection", fault.to_string());
+            }
+        }
+        let here = ServerAddress("127.0.0.1:9000".to_owned());
+        let ServerAddress(addr) = settings.get_or(args.addr, here);
+        Self { addr, config }
+    }
+
+    /// Returns settings for demonstrations: a dead connection is noticed after 1 s, not after 90 s.
+    pub(crate) fn with_short_timeouts(addr: SocketAddr) -> Self {
+        let config = Config {
+            heartbeat_interval: Some(Duration::from_millis(300)),
+            activity_timeout: Some(Duration::from_secs(1)),
+            initial_backoff: Duration::from_millis(100),
+            max_backoff: Duration::from_secs(1),
+            stable_after: Duration::from_secs(1),
+            ..Config::default()
+        };
+        Self {
+            addr: addr.to_string(),
+            config,
+        }
+    }
+}
+
+/// A client that subscribes.
+#[derive(Debug)]
+pub(crate) struct Subscriber {
+    client: Client,
+    _events: AbortOnDropHandle<()>,
+}
+
+/// A client that publishes.
+#[derive(Debug)]
+pub(crate) struct Publisher {
+    publisher: publisher::Publisher,
+    _events: AbortOnDropHandle<()>,
+}
+
+/// An entry on its way to the server.
+#[derive(Debug)]
+pub(crate) struct Pending(publisher::Pending);
+
+impl Subscriber {
+    /// Starts to connect. The observer sees each change of the connection.
+    pub(crate) fn open(
+        dial: &Dial,
+        observer: impl FnMut(ConnectionEvent) + Send + 'static,
+    ) -> anyhow::Result<Self> {
+        let client = Client::builder(&dial.addr)
+            .config(dial.config.clone())
+            .build()?;
+        let events = follow(client.watch(), observer);
+        Ok(Self {
+            client,
+            _events: events,
+        })
+    }
+
+    /// Resolves when a server has acknowledged the subscription, however long that takes.
+    pub(crate) async fn subscribe(
+        &self,
+        database: &str,
+        collection: &str,
+        filter: Filter,
+        from: Option<Position>,
+    ) -> anyhow::Result<Subscription> {
+        let subscribe = self.client.subscribe(database, collection, filter);
+        let subscription = match from {
+            None => subscribe.await,
+            Some(position) => subscribe.after(position).await,
+        };
+        subscription.with_context(|| format!("cannot subscribe to {database}/{collection}"))
+    }
+
+    /// Resolves with the reason when an attempt fails.
+    pub(crate) fn first_failure(&self) -> impl Future<Output = String> + use<> {
+        first_failure(self.client.watch())
+    }
+
+    pub(crate) async fn close(self) {
+        self.client.close().await;
+    }
+}
+
+impl Publisher {
+    /// Starts to connect. The observer sees each change of the connection. Entries are numbered from
+    /// 1, so a producer that publishes the same entries again adds nothing to the log.
+    pub(crate) fn open(
+        dial: &Dial,
+        producer: &str,
+        observer: impl FnMut(ConnectionEvent) + Send + 'static,
+    ) -> anyhow::Result<Self> {
+        let builder = publisher::Publisher::builder(&dial.addr).producer(producer);
+        let publisher = builder.config(dial.config.clone()).build()?;
+        let events = follow(publisher.watch(), observer);
+        Ok(Self {
+            publisher,
+            _events: events,
+        })
+    }
+
+    /// Waits for the server's greeting and returns the number of this producer's entries in the log.
+    pub(crate) async fn greeted(&self) -> anyhow::Result<u64> {
+        let mut status = self.publisher.watch();
+        let gave_up = status.wait_for(|status| {
+            status.state == State::Disconnected && matches!(status.cause, Cause::Ended(_))
+        });
+        select! {
+            known = self.publisher.last_sequence() => Ok(known.unwrap_or_default()),
+            status = gave_up => match status {
+                Ok(status) => bail!("cannot connect: {}", status.cause),
+                Err(_closed) => bail!("the publisher is closed"),
+            },
+        }
+    }
+
+    /// Enqueues a document; waits only while the queue is full. Cancel safe: if dropped before it is
+    /// ready, the document is not published.
+    pub(crate) async fn publish(
+        &self,
+        database: &str,
+        collection: &str,
+        document: &Document,
+    ) -> anyhow::Result<Pending> {
+        let id = document.id.as_str();
+        let mut entry = match document.op {
+            Some(Operation::Delete) => Entry::delete(database, collection, id),
+            None | Some(Operation::Insert | Operation::Update) => {
+                let data = serde_json::to_vec(&document.data).context("write a document")?;
+                Entry::upsert(database, collection, id, data)
+            }
+        };
+        entry.operation = document.op;
+        Ok(Pending(self.publisher.enqueue(entry).await?))
+    }
+
+    /// Resolves with the reason when an attempt fails.
+    pub(crate) fn first_failure(&self) -> impl Future<Output = String> + use<> {
+        first_failure(self.publisher.watch())
+    }
+
+    pub(crate) async fn close(self) {
+        self.publisher.close().await;
+    }
+}
+
+impl Pending {
+    /// Resolves when the server has responded.
+    pub(crate) async fn outcome(self) -> anyhow::Result<PublishOutcome> {
+        match self.0.await {
+            Ok(published) => Ok(PublishOutcome::Durable(published.sequence)),
+            Err(PublishError::Refused { message, .. }) => Ok(PublishOutcome::Refused(message)),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+async fn first_failure(mut status: watch::Receiver<Status>) -> String {
+    match status.wait_for(|status| status.failed_attempts > 0).await {
+        Ok(status) => status.cause.to_string(),
+        Err(_closed) => std::future::pending().await,
+    }
+}
+
+/// Reports each change of the connection once.
+fn follow(
+    mut status: watch::Receiver<Status>,
+    mut observer: impl FnMut(ConnectionEvent) + Send + 'static,
+) -> AbortOnDropHandle<()> {
+    AbortOnDropHandle::new(tokio::spawn(async move {
+        // A status carries the newest 64 transitions, far more than happen between two wake-ups.
+        let mut reported = 0;
+        loop {
+            let recent = status.borrow_and_update().recent.clone();
+            for transition in recent.iter() {
+                if transition.number <= reported {
+                    continue;
+                }
+                reported = transition.number;
+                if transition.to == State::Connected {
+                    observer(ConnectionEvent::Connected);
+                } else if transition.from == State::Connected
+                    && transition.cause != Cause::Requested
+                {
+                    observer(ConnectionEvent::Lost {
+                        reason: transition.cause.to_string(),
+                    });
+                }
+            }
+            if status.changed().await.is_err() {
+                return;
+            }
+        }
+    }))
+}

@@ -1,0 +1,135 @@
+//! Publishers that remember each entry and whether the server acknowledged it.
+
+use std::{
+    num::NonZeroU32,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use anyhow::{Context as _, bail};
+use futures_util::{StreamExt as _, stream::FuturesUnordered};
+use tokio::{select, task::JoinSet, time::timeout};
+use tokio_util::sync::CancellationToken;
+
+use super::{counters::Counters, judge::Sent};
+use crate::{
+    clients::{PublishOutcome, Publisher},
+    document::Document,
+    feed::Pace,
+};
+
+/// The entries of one publisher, in order.
+pub(crate) trait Entries: Send + 'static {
+    /// Returns the next entry, not acknowledged yet; `None` at the end. Cancel safe.
+    fn next(&mut self) -> impl Future<Output = anyhow::Result<Option<Sent>>> + Send;
+}
+
+/// The running publishers.
+#[derive(Debug)]
+pub(crate) struct Publishers {
+    counters: Arc<Counters>,
+    tasks: JoinSet<anyhow::Result<Vec<Sent>>>,
+    stop: CancellationToken,
+}
+
+/// Entries of one publisher that may wait for their acknowledgement.
+const IN_FLIGHT: usize = 512;
+/// Longest wait for outstanding acknowledgements at the end.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(60);
+
+impl Publishers {
+    pub(crate) fn new(counters: &Arc<Counters>) -> Self {
+        Self {
+            counters: Arc::clone(counters),
+            tasks: JoinSet::new(),
+            stop: CancellationToken::new(),
+        }
+    }
+
+    /// Starts a publisher that writes `rate` entries a second until it is stopped.
+    pub(crate) fn start(&mut self, publisher: Publisher, entries: impl Entries, rate: NonZeroU32) {
+        let writer = Writer {
+            publisher,
+            sent: Vec::new(),
+            counters: Arc::clone(&self.counters),
+        };
+        let pace = Pace::new(Some(rate));
+        self.tasks
+            .spawn(writer.run(entries, pace, self.stop.clone()));
+    }
+
+    /// Stops writing, waits for outstanding acknowledgements, and returns all entries.
+    pub(crate) async fn stop(mut self) -> anyhow::Result<Vec<Sent>> {
+        self.stop.cancel();
+        let mut sent = Vec::new();
+        while let Some(joined) = self.tasks.join_next().await {
+            sent.extend(joined.context("a publisher's task")??);
+        }
+        Ok(sent)
+    }
+}
+
+struct Writer {
+    publisher: Publisher,
+    sent: Vec<Sent>,
+    counters: Arc<Counters>,
+}
+
+impl Writer {
+    async fn run(
+        mut self,
+        mut entries: impl Entries,
+        mut pace: Pace,
+        stop: CancellationToken,
+    ) -> anyhow::Result<Vec<Sent>> {
+        let mut waiting = FuturesUnordered::new();
+        loop {
+            select! {
+                () = stop.cancelled() => break,
+                Some(outcome) = waiting.next(), if !waiting.is_empty() => self.on_outcome(outcome)?,
+                () = pace.wait(), if waiting.len() < IN_FLIGHT => {
+                    let Some(sent) = entries.next().await? else {
+                        // A source that ends early does not end the run early.
+                        stop.cancelled().await;
+                        break;
+                    };
+                    let at = self.sent.len();
+                    let fields = sent.document.as_object().cloned().unwrap_or_default();
+                    let document = Document { id: sent.id.clone(), op: sent.operation(), data: fields };
+                    let pending =
+                        self.publisher.publish(sent.database, sent.collection, &document).await?;
+                    waiting.push(async move { (at, pending.outcome().await) });
+                    self.sent.push(sent);
+                    self.counters.sent.fetch_add(1, Ordering::Relaxed);
+                }
+            }
+        }
+        let flush = async {
+            while let Some(outcome) = waiting.next().await {
+                self.on_outcome(outcome)?;
+            }
+            anyhow::Ok(())
+        };
+        // The report lists what is still unacknowledged after the timeout.
+        if let Ok(flushed) = timeout(FLUSH_TIMEOUT, flush).await {
+            flushed?;
+        }
+        drop(waiting);
+        self.publisher.close().await;
+        Ok(self.sent)
+    }
+
+    fn on_outcome(
+        &mut self,
+        (at, outcome): (usize, anyhow::Result<PublishOutcome>),
+    ) -> anyhow::Result<()> {
+        match outcome? {
+            PublishOutcome::Durable(_) => {
+                self.sent[at].acknowledged = true;
+                self.counters.acknowledged.fetch_add(1, Ordering::Relaxed);
+                Ok(())
+            }
+            PublishOutcome::Refused(reason) => bail!("{} was refused: {reason}", self.sent[at].id),
+        }
+    }
+}

@@ -1,0 +1,120 @@
+//! The kinds of values that settings have.
+
+use std::{
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    time::Duration,
+};
+
+use crate::units;
+
+/// A type that a setting can have.
+pub(crate) trait Setting: Clone + Send + Sync + Sized + 'static {
+    /// Parses the text; the error says what is wrong and what to write.
+    fn from_text(text: &str) -> Result<Self, String>;
+
+    /// Parses the items of a list in the file.
+    fn from_list(_items: &[&str]) -> Result<Self, String> {
+        Err("it is a list; write one value".to_owned())
+    }
+}
+
+impl Setting for Duration {
+    fn from_text(text: &str) -> Result<Self, String> {
+        units::duration(text)
+    }
+}
+
+/// A number of bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Size(pub(crate) u64);
+
+impl Setting for Size {
+    fn from_text(text: &str) -> Result<Self, String> {
+        units::size(text).map(Self)
+    }
+}
+
+impl Setting for String {
+    fn from_text(text: &str) -> Result<Self, String> {
+        if text.is_empty() {
+            Err("it is empty; give a value".into())
+        } else {
+            Ok(text.to_owned())
+        }
+    }
+}
+
+impl Setting for u32 {
+    fn from_text(text: &str) -> Result<Self, String> {
+        text.parse()
+            .map_err(|_| format!("{text:?} is not a whole number; write one, like 5"))
+    }
+}
+
+impl Setting for usize {
+    fn from_text(text: &str) -> Result<Self, String> {
+        u32::from_text(text).map(|number| number as Self)
+    }
+}
+
+impl Setting for bool {
+    fn from_text(text: &str) -> Result<Self, String> {
+        text.parse()
+            .map_err(|_| format!("{text:?} is not a truth value; write true or false"))
+    }
+}
+
+impl Setting for u16 {
+    fn from_text(text: &str) -> Result<Self, String> {
+        text.parse()
+            .map_err(|_| format!("{text:?} is not a port; write a number up to 65535"))
+    }
+}
+
+/// Several values, with commas between them or as a list in the file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Several<T>(pub(crate) Vec<T>);
+
+impl<T: Setting> Setting for Several<T> {
+    fn from_text(text: &str) -> Result<Self, String> {
+        let items = text.split(',').map(str::trim);
+        let items = items.filter(|item| !item.is_empty()).map(T::from_text);
+        items.collect::<Result<_, _>>().map(Self)
+    }
+
+    fn from_list(items: &[&str]) -> Result<Self, String> {
+        let items = items.iter().map(|item| T::from_text(item));
+        items.collect::<Result<_, _>>().map(Self)
+    }
+}
+
+/// An address to listen on. Without a host, like `:9090`, it is every IPv4 address of the machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Listen(pub(crate) SocketAddr);
+
+impl Setting for Listen {
+    fn from_text(text: &str) -> Result<Self, String> {
+        if let Some(port) = text.strip_prefix(':') {
+            let address = |port: u16| Self((Ipv4Addr::UNSPECIFIED, port).into());
+            return u16::from_text(port).map(address);
+        }
+        let text = text.replacen("localhost:", "127.0.0.1:", 1);
+        SocketAddr::from_text(&text).map(Self)
+    }
+}
+
+impl Setting for SocketAddr {
+    fn from_text(text: &str) -> Result<Self, String> {
+        text.parse().map_err(|_| {
+            let is_address = |host: &str| host.trim_matches(['[', ']']).parse::<IpAddr>().is_ok();
+            let digits = |port: &str| !port.is_empty() && port.bytes().all(|c| c.is_ascii_digit());
+            // If the host is right, the fault is in the port, and the error speaks of the port.
+            text.rsplit_once(':')
+                .filter(|(host, port)| is_address(host) && digits(port))
+                .and_then(|(_, port)| u16::from_text(port).err())
+                .unwrap_or_else(|| {
+                    format!("{text:?} is not an address; write IP:PORT, like 127.0.0.1:9000")
+                })
+        })
+    }
+}
