@@ -2,9 +2,9 @@
 
 use std::{future::Future, time::Duration};
 
-use tokio::time::timeout;
+use tokio::{task::JoinHandle, time::timeout};
 use tokio_util::{future::FutureExt as _, sync::CancellationToken, task::TaskTracker};
-use tracing::{debug, warn};
+use tracing::{info, warn};
 
 /// The tasks of one server and the two signals that end them.
 ///
@@ -33,19 +33,19 @@ impl Tasks {
         Self::default()
     }
 
-    /// Spawns a task that is dropped when the server is cut.
+    /// Spawns a task that is dropped when the server is cut; its output is then `None`.
     ///
     /// # Panics
     ///
     /// Outside a tokio runtime.
-    pub fn spawn<F>(&self, task: F)
+    pub fn spawn<F>(&self, task: F) -> JoinHandle<Option<F::Output>>
     where
         F: Future<Output: Send> + Send + 'static,
     {
         // A combinator, not an async block: a block would reserve space for the task twice, and a
         // proxy runs five tasks for each of its agents.
         self.tracker
-            .spawn(task.with_cancellation_token_owned(self.cut.clone()));
+            .spawn(task.with_cancellation_token_owned(self.cut.clone()))
     }
 
     /// Resolves when the server drains or is cut.
@@ -63,10 +63,18 @@ impl Tasks {
         self.drain.is_cancelled()
     }
 
+    /// Returns the token that is cancelled when the server drains or is cut.
+    ///
+    /// Cancelling it starts the drain. Its `drop_guard` drains the server when a part ends that the server
+    /// cannot do without.
+    #[must_use]
+    pub fn drain_token(&self) -> CancellationToken {
+        self.drain.clone()
+    }
+
     /// Tells every task that the server drains.
     pub fn start_drain(&self) {
         self.drain.cancel();
-        self.tracker.close();
     }
 
     /// Ends every task now. Also the tasks spawned later end at their first await.
@@ -78,9 +86,10 @@ impl Tasks {
     /// Drains for at most `grace`, then cuts, and returns at most one second after that.
     pub async fn drain(&self, grace: Duration) {
         self.start_drain();
+        self.tracker.close();
         if timeout(grace, self.tracker.wait()).await.is_err() {
             let tasks = self.tracker.len();
-            debug!(tasks, "drain deadline passed; cutting what is still open");
+            info!(tasks, "drain deadline passed; cutting what is still open");
         }
         self.cut();
         if timeout(CUT_TIMEOUT, self.tracker.wait()).await.is_err() {

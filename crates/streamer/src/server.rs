@@ -13,31 +13,25 @@ mod hub_task;
 mod incoming;
 mod outgoing;
 mod publish_service;
-mod socket;
 mod stream_service;
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
-use futures_util::{
-    StreamExt as _,
-    future::{Fuse, FusedFuture as _, FutureExt as _},
-};
+use futures_util::future::{Fuse, FusedFuture as _, FutureExt as _};
+use hyper_util::service::TowerToHyperService;
+use steadfast_net::{AtLimit, Listener, ListenerOptions, Tasks, http2};
 use steadfast_wire::{
     publisher::publisher_service_server::PublisherServiceServer,
     streamer::streamer_service_server::StreamerServiceServer,
 };
-use tokio::{
-    net::TcpListener,
-    task::{AbortHandle, JoinHandle},
-};
+use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
-use tonic::transport::server::TcpIncoming;
-use tracing::{info, warn};
+use tonic::service::Routes;
+use tracing::info;
 
 use self::{
     hub_task::{HubHandle, HubTask},
     publish_service::PublishService,
-    socket::Socket,
     stream_service::StreamService,
 };
 use crate::{
@@ -53,6 +47,8 @@ pub struct ServerOptions {
     pub limits: Limits,
     /// How its log is written.
     pub writer: WriterOptions,
+    /// The number of open connections; more are closed at once. Default 65,536.
+    pub max_connections: usize,
     /// How often HTTP/2 pings look for peers that are gone. Default 30 s.
     pub ping_interval: Duration,
     /// How long a ping may go unanswered. Default 20 s.
@@ -69,12 +65,10 @@ pub struct Server {
     address: SocketAddr,
     hub: HubHandle,
     writer: LogWriter,
-    refuse: CancellationToken,
-    stop: CancellationToken,
-    /// Cuts every connection. A peer that does not read keeps one open for as long as it likes.
-    cut: CancellationToken,
-    transport: Fuse<JoinHandle<Result<(), tonic::transport::Error>>>,
-    accepting: AbortHandle,
+    /// The listener, and all connections and calls.
+    tasks: Tasks,
+    listening: Fuse<JoinHandle<Option<()>>>,
+    stop_hub: CancellationToken,
     hub_task: Fuse<JoinHandle<&'static str>>,
 }
 
@@ -82,23 +76,24 @@ pub struct Server {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StartError {
-    /// The limits can not work together.
+    /// The limits cannot work together.
     #[error(transparent)]
     Limits(#[from] InvalidLimits),
     /// The system refused something.
-    #[error("can not start the server")]
+    #[error("cannot start the server")]
     Io(#[from] io::Error),
     /// The reflection service could not be built.
-    #[error("can not describe the services")]
+    #[error("cannot describe the services")]
     Reflection(#[from] tonic_reflection::server::Error),
 }
 
-/// HTTP/2 windows (docs/decisions/0004).
+/// Flow control: small stream windows bound what one peer can make the server hold, and the connection
+/// window never limits (docs/decisions/0004).
 const STREAM_WINDOW: u32 = 64 << 10;
 const CONNECTION_WINDOW: u32 = 8 << 20;
 
-/// Calls that may be open on one connection.
-const CALLS_PER_CONNECTION: u32 = 4_096;
+/// The number of calls that may be open on one connection.
+const MAX_CALLS: u32 = 4_096;
 
 /// What is left to do after the last stream has been told to end.
 const GRACE: Duration = Duration::from_millis(500);
@@ -108,6 +103,7 @@ impl Default for ServerOptions {
         Self {
             limits: Limits::default(),
             writer: WriterOptions::default(),
+            max_connections: 65_536,
             ping_interval: Duration::from_secs(30),
             ping_timeout: Duration::from_secs(20),
             publisher_in_flight: 1_024,
@@ -121,7 +117,7 @@ impl Server {
     ///
     /// # Errors
     ///
-    /// When the limits can not work together, or the system refuses a thread.
+    /// Returns an error if the limits cannot work together, or the system refuses a thread.
     ///
     /// # Panics
     ///
@@ -131,84 +127,51 @@ impl Server {
         log: Box<dyn Log>,
         options: ServerOptions,
     ) -> Result<Self, StartError> {
-        let address = listener.local_addr()?;
+        let tasks = Tasks::new();
+        let listener = Listener::new(listener, listener_options(&options), &tasks)?;
+        let address = listener.address();
+        let http2 = http2_options(&options);
+        let (publisher_in_flight, message_bytes) =
+            (options.publisher_in_flight, options.limits.message_bytes);
+
         let reader = log.reader();
         let origin = Origin {
-            server_id: options.server_id.clone(),
+            server_id: options.server_id,
             epoch: reader.epoch(),
             bounds: reader.bounds(),
             seed: seed(),
         };
-        let message_bytes = options.limits.message_bytes;
         let hub = Hub::new(origin, options.limits)?;
         let (handle, task, commits) = HubTask::new(hub, Arc::clone(&reader));
         let writer = LogWriter::spawn(log, options.writer, move |events| commits.tell(events))?;
-        let (refuse, stop) = (CancellationToken::new(), CancellationToken::new());
-        let cut = CancellationToken::new();
-        let (stopping, without_hub) = (stop.clone(), refuse.clone());
-        let hub_task = tokio::spawn(async move {
-            let _refuse = without_hub.drop_guard();
-            task.run(stopping).await
-        });
-
-        let (health, health_service) = tonic_health::server::health_reporter();
-        let reflection = tonic_reflection::server::Builder::configure()
-            .register_encoded_file_descriptor_set(steadfast_wire::DESCRIPTORS)
-            .build_v1()?;
-        let streams = StreamerServiceServer::new(StreamService::new(handle.clone()))
-            .max_decoding_message_size(message_bytes);
-        let publishing = PublisherServiceServer::new(PublishService::new(
+        let streams = StreamService::new(handle.clone());
+        let publishing = PublishService::new(
             writer.clone(),
-            Arc::clone(&reader),
-            options.publisher_in_flight,
-            refuse.clone(),
-        ))
-        .max_decoding_message_size(message_bytes);
-        let router = tonic::transport::Server::builder()
-            .initial_stream_window_size(STREAM_WINDOW)
-            .initial_connection_window_size(CONNECTION_WINDOW)
-            .http2_adaptive_window(Some(false))
-            .http2_keepalive_interval(Some(options.ping_interval))
-            .http2_keepalive_timeout(Some(options.ping_timeout))
-            .max_concurrent_streams(CALLS_PER_CONNECTION)
-            .add_service(health_service)
-            .add_service(reflection)
-            .add_service(streams)
-            .add_service(publishing);
-        let switch = cut.clone();
-        let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
-        let incoming =
-            incoming.map(move |accepted| accepted.map(|tcp| Socket::new(tcp, switch.clone())));
-        let until = refuse.clone();
-        let transport = tokio::spawn(async move {
-            health
-                .set_serving::<StreamerServiceServer<StreamService>>()
-                .await;
-            health
-                .set_serving::<PublisherServiceServer<PublishService>>()
-                .await;
-            let not_serving = async {
-                until.cancelled_owned().await;
-                health
-                    .set_not_serving::<StreamerServiceServer<StreamService>>()
-                    .await;
-                health
-                    .set_not_serving::<PublisherServiceServer<PublishService>>()
-                    .await;
-            };
-            router
-                .serve_with_incoming_shutdown(incoming, not_serving)
-                .await
+            reader,
+            publisher_in_flight,
+            tasks.drain_token(),
+        );
+        let routes = routes(streams, publishing, message_bytes, &tasks)?;
+
+        let stop_hub = CancellationToken::new();
+        let (stopped, drain) = (stop_hub.clone(), tasks.drain_token().drop_guard());
+        let hub_task = tokio::spawn(async move {
+            // However the hub ends, by a panic too, no new connection is accepted.
+            let _drain = drain;
+            task.run(stopped).await
         });
+        let scope = tasks.clone();
+        let listening = tasks.spawn(listener.serve(move |socket| {
+            let service = TowerToHyperService::new(routes.clone());
+            http2::serve(socket, service, &http2, &scope)
+        }));
         Ok(Self {
             address,
             hub: handle,
             writer,
-            refuse,
-            stop,
-            cut,
-            accepting: transport.abort_handle(),
-            transport: transport.fuse(),
+            tasks,
+            listening: listening.fuse(),
+            stop_hub,
             hub_task: hub_task.fuse(),
         })
     }
@@ -237,10 +200,9 @@ impl Server {
                 Ok(why) => why.to_owned(),
                 Err(error) => format!("its hub panicked: {error}"),
             },
-            ended = &mut self.transport => match ended {
-                Ok(Ok(())) => "its transport ended".to_owned(),
-                Ok(Err(error)) => format!("its transport failed: {error}"),
-                Err(error) => format!("its transport panicked: {error}"),
+            ended = &mut self.listening => match ended {
+                Ok(_) => "its listener ended".to_owned(),
+                Err(error) => format!("its listener panicked: {error}"),
             },
         }
     }
@@ -254,17 +216,11 @@ impl Server {
     /// When the log did not close well; everything acknowledged is in it all the same.
     pub async fn drain(mut self, grace: Duration, reason: &str) -> Result<(), WriteError> {
         info!(reason, grace_ms = grace.as_millis() as u64, "draining");
-        self.refuse.cancel();
+        self.tasks.start_drain();
         self.hub.drain(grace, reason);
-        if !self.transport.is_terminated() {
-            let ended = tokio::time::timeout(grace + GRACE, &mut self.transport).await;
-            if ended.is_err() {
-                warn!("connections were still open at the drain deadline and were cut");
-            }
-        }
-        self.cut.cancel();
+        self.tasks.drain(grace + GRACE).await;
         let closed = self.writer.shutdown(grace.max(GRACE)).await;
-        self.stop.cancel();
+        self.stop_hub.cancel();
         if !self.hub_task.is_terminated() {
             (&mut self.hub_task).await.ok();
         }
@@ -274,11 +230,68 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        self.refuse.cancel();
-        self.stop.cancel();
-        self.cut.cancel();
-        self.accepting.abort();
+        self.tasks.cut();
+        self.stop_hub.cancel();
     }
+}
+
+fn listener_options(options: &ServerOptions) -> ListenerOptions {
+    ListenerOptions {
+        max_connections: options.max_connections,
+        at_limit: AtLimit::Close,
+        // HTTP/2 pings find dead peers, and the hub ends a stream whose queue is left untouched
+        // (`Limits::stall_timeout`): a slow application is not dead.
+        write_timeout: None,
+        peer_timeout: None,
+    }
+}
+
+fn http2_options(options: &ServerOptions) -> http2::Options {
+    http2::Options {
+        stream_window: STREAM_WINDOW,
+        connection_window: CONNECTION_WINDOW,
+        max_calls: MAX_CALLS,
+        ping: Some(http2::Ping {
+            interval: options.ping_interval,
+            timeout: options.ping_timeout,
+        }),
+    }
+}
+
+/// Returns all services. Health reports both as serving until the server drains.
+fn routes(
+    streams: StreamService,
+    publishing: PublishService,
+    message_bytes: usize,
+    tasks: &Tasks,
+) -> Result<Routes, StartError> {
+    let (health, health_service) = tonic_health::server::health_reporter();
+    let reflection = tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(steadfast_wire::DESCRIPTORS)
+        .build_v1()?;
+    let draining = tasks.drain_token();
+    tasks.spawn(async move {
+        health
+            .set_serving::<StreamerServiceServer<StreamService>>()
+            .await;
+        health
+            .set_serving::<PublisherServiceServer<PublishService>>()
+            .await;
+        draining.cancelled().await;
+        health
+            .set_not_serving::<StreamerServiceServer<StreamService>>()
+            .await;
+        health
+            .set_not_serving::<PublisherServiceServer<PublishService>>()
+            .await;
+    });
+    let streams = StreamerServiceServer::new(streams).max_decoding_message_size(message_bytes);
+    let publishing =
+        PublisherServiceServer::new(publishing).max_decoding_message_size(message_bytes);
+    Ok(Routes::new(health_service)
+        .add_service(reflection)
+        .add_service(streams)
+        .add_service(publishing))
 }
 
 fn seed() -> [u8; 32] {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use futures_util::FutureExt as _;
+use futures_util::{FutureExt as _, StreamExt as _};
 use steadfast_wire::streamer::{HeartbeatAck, StreamerMessage, streamer_message::Payload};
 use tonic::{Code, Status};
 
