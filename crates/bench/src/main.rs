@@ -1,5 +1,6 @@
 //! `cargo xtask bench SUBJECT [--json]`: measures one part of the project.
 
+mod matcher;
 mod parser;
 mod proxy;
 mod recorder;
@@ -16,6 +17,9 @@ struct Args {
     /// Print one JSON object: figure name to value, unit, baseline, ratio
     #[arg(long)]
     json: bool,
+    /// Leave out what takes long: a million subscriptions
+    #[arg(long)]
+    quick: bool,
     /// Seconds for an agent's answer, of the proxy that is measured
     #[arg(long, default_value_t = 2, hide = true)]
     deadline: u64,
@@ -23,6 +27,8 @@ struct Args {
 
 #[derive(Clone, Copy, ValueEnum)]
 enum Subject {
+    /// Finding the subscriptions of an event
+    Matcher,
     /// Reading the text formats
     Parser,
     /// Storing what was read, and reading it back
@@ -40,6 +46,7 @@ enum Subject {
 fn main() -> Result<()> {
     let args = Args::parse();
     let figures = match args.subject {
+        Subject::Matcher => matcher::run(args.quick)?,
         Subject::Parser => parser::run(),
         Subject::Recorder => recorder::run()?,
         Subject::RecorderProcess => return recorder::resident::process(),

@@ -1,11 +1,11 @@
-//! Filters: what a subscription asks of a document, as plain data.
+//! Filters: the conditions of a subscription, as plain data.
 //!
-//! A [`Filter`] is read once, from the wire ([`Filter::parse`]), from text ([`Filter::from_text`])
-//! or from values ([`Filter::new`]), and then evaluated against many documents. Whatever made it,
-//! it passed the same checks, so evaluation has no errors of its own. Fields and values are data:
-//! nothing in them is ever interpreted.
+//! A [`Filter`] is made once, from the wire ([`Filter::parse`]), from text ([`Filter::from_text`]) or
+//! from values ([`Filter::new`]), and then evaluated against many documents. All three apply the same
+//! checks, so that evaluation has no errors of its own. Fields and values are data; neither is ever
+//! interpreted as an expression.
 //!
-//! This module never reads a clock and never allocates while it evaluates.
+//! Evaluation never allocates.
 
 mod condition;
 mod document;
@@ -32,7 +32,7 @@ pub(crate) use self::{
     number::Number,
 };
 
-/// What a subscription asks of a document: every condition holds.
+/// The conditions of a subscription, all of which a document must satisfy.
 ///
 /// Clones share the conditions.
 #[derive(Clone, Debug, PartialEq)]
@@ -40,19 +40,19 @@ pub struct Filter {
     conditions: Arc<[Condition]>,
 }
 
-/// The three ways in which a filter chooses.
+/// The three kinds of filters.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Selection<'a> {
     /// Every document of the collection.
     Collection,
     /// The one document with this id.
     Document(&'a str),
-    /// The documents for which all of these hold; there is at least one.
+    /// The documents that satisfy all of these conditions; there is at least one.
     Conditions(&'a [Condition]),
 }
 
 impl Filter {
-    /// The filter that holds for every document.
+    /// Creates a filter that every document satisfies.
     #[must_use]
     pub fn all() -> Self {
         Self {
@@ -60,12 +60,12 @@ impl Filter {
         }
     }
 
-    /// A filter of these conditions, all of which must hold; none of them means every document.
+    /// Creates a filter of conditions that must all hold. Every document satisfies an empty filter.
     ///
     /// # Errors
     ///
-    /// At the first condition that could not be sent or would not mean what it says: a number that
-    /// is not finite, `in` without a list, an order asked of a list, a document id that is no id.
+    /// At the first condition that could never match or not be sent: a number that is not finite, `in`
+    /// without a list, an order of lists, a document id that is empty or not a string.
     pub fn new(conditions: impl IntoIterator<Item = Condition>) -> Result<Self, InvalidFilter> {
         let conditions: Arc<[Condition]> = conditions.into_iter().collect();
         for (index, condition) in conditions.iter().enumerate() {
@@ -80,16 +80,16 @@ impl Filter {
         Ok(Self { conditions })
     }
 
-    /// The conditions, in the order in which they were given.
+    /// Returns the conditions, in the order in which they were given.
     #[must_use]
     pub fn conditions(&self) -> &[Condition] {
         &self.conditions
     }
 
-    /// How the filter chooses.
+    /// Returns the kind of the filter.
     ///
-    /// The field `_id` stands for the document's id only in a filter of exactly one `==`; beside
-    /// other conditions or with another operator it is a field like any other.
+    /// The field `_id` stands for the document's id only in a filter of a single `==`. With other
+    /// conditions or another operator it is an ordinary field.
     #[must_use]
     pub fn selection(&self) -> Selection<'_> {
         match &*self.conditions {
@@ -106,7 +106,7 @@ impl Filter {
     }
 }
 
-/// The text form, conditions joined by commas; for people and logs of tests.
+/// Writes the text form of the conditions, separated by commas.
 impl fmt::Display for Filter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (index, condition) in self.conditions.iter().enumerate() {

@@ -33,7 +33,7 @@ const MAY_USE: [(&str, &str); 15] = [
     ("sim", "session steadfast wire streamer-core streamer chaos"),
     (
         "bench",
-        "wire exposition recorder fodc-model fodc-agent fodc-proxy",
+        "session wire streamer-core streamer exposition recorder fodc-model fodc-agent fodc-proxy",
     ),
 ];
 

@@ -4,26 +4,26 @@ use std::{fmt, str::FromStr};
 
 use super::{FilterFault, Value};
 
-/// The field that names a document when it is the only condition.
+/// The field that stands for the document's id when it is the only condition.
 pub(super) const DOCUMENT_ID: &str = "_id";
 
 /// One condition on one field.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Condition {
-    /// Path of the field; each `.` separates two segments, and there is no way to escape one.
+    /// The path of the field. Each `.` separates two segments and cannot be escaped.
     pub field: String,
-    /// How to compare.
+    /// The operator.
     pub op: Op,
-    /// What to compare with.
+    /// The value that the field is compared with.
     pub value: Value,
 }
 
-/// How a field is compared with a value.
+/// An operator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Op {
     /// Equal.
     Eq,
-    /// Present and not equal.
+    /// Present and not equal: a missing field satisfies no condition.
     Ne,
     /// Greater.
     Gt,
@@ -33,30 +33,30 @@ pub enum Op {
     Lt,
     /// Less or equal.
     Le,
-    /// Equal to an element of the value, which is a list.
+    /// Equal to an element of the value, which must be a list.
     In,
     /// A list with an element equal to the value, or an object with the value as a key.
     Contains,
 }
 
-/// Which of the two spellings of operators goes onto the wire. Peers of one spelling refuse the
-/// other; both are always understood when read.
+/// The spelling of operators on the wire. Plain servers understand one spelling and refuse the other;
+/// we read both.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Spelling {
     /// `== != > >= < <= in contains`.
     #[default]
     Symbols,
-    /// `eq ne gt gte lt lte in contains`, the older one.
+    /// `eq ne gt gte lt lte in contains`, the older spelling.
     Words,
 }
 
-/// A text that is no operator in either spelling.
+/// A text that is not an operator in either spelling.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("unsupported operator: {0}")]
 pub struct UnknownOp(pub String);
 
 impl Condition {
-    /// A condition; whether it makes sense is checked by [`Filter::new`](super::Filter::new).
+    /// Creates a condition. [`Filter::new`](super::Filter::new) checks it.
     pub fn new(field: impl Into<String>, op: Op, value: impl Into<Value>) -> Self {
         Self {
             field: field.into(),
@@ -79,7 +79,7 @@ impl Condition {
         }
     }
 
-    /// To be asked of the only condition of a filter.
+    /// Checks a condition that is the only one of its filter.
     pub(super) fn check_document_id(&self) -> Result<(), FilterFault> {
         if self.field != DOCUMENT_ID || self.op != Op::Eq {
             return Ok(());
@@ -96,7 +96,7 @@ impl Condition {
     }
 }
 
-/// The text form, as [`Filter::from_text`](super::Filter::from_text) reads it.
+/// Writes the text that [`Filter::from_text`](super::Filter::from_text) reads.
 impl fmt::Display for Condition {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let plain = |c: char| c.is_alphanumeric() || "._-$@/:".contains(c);
@@ -110,7 +110,7 @@ impl fmt::Display for Condition {
 }
 
 impl Op {
-    /// Every operator.
+    /// All operators.
     pub const ALL: [Self; 8] = [
         Self::Eq,
         Self::Ne,
@@ -122,7 +122,7 @@ impl Op {
         Self::Contains,
     ];
 
-    /// The operator as it is written.
+    /// Returns the operator in the given spelling.
     #[must_use]
     pub const fn spelled(self, spelling: Spelling) -> &'static str {
         let (symbol, word) = match self {
@@ -151,7 +151,7 @@ impl fmt::Display for Op {
 impl FromStr for Op {
     type Err = UnknownOp;
 
-    /// Takes both spellings, letter for letter.
+    /// Reads both spellings; case matters.
     fn from_str(text: &str) -> Result<Self, UnknownOp> {
         Self::ALL
             .into_iter()

@@ -1,4 +1,4 @@
-//! A changed document as filters see it.
+//! The document of an event, as filters see it.
 
 use std::cell::OnceCell;
 
@@ -6,50 +6,49 @@ use serde_json::{Map, Value as Json};
 
 use crate::Event;
 
-/// A changed document as filters see it: the fields of the event's data, plus `id` and
-/// `collection` of the event itself, which win over fields of the same name.
+/// The document of an event, as filters see it: the fields of the event's data, plus `id` and
+/// `collection` of the event itself, which replace fields of the same name.
 ///
-/// The JSON is read when the first field is asked for, and once, however many filters look.
-/// Whole numbers between `i64::MIN` and `u64::MAX` are kept exactly, others are doubles. Data of
-/// no bytes is a document without fields of its own.
+/// The JSON is parsed once, when the first field is read. Integers between `i64::MIN` and `u64::MAX`
+/// are exact; other numbers are doubles. Empty data is a document without fields of its own.
 #[derive(Debug)]
 pub struct Document<'a> {
     event: &'a Event,
     fields: OnceCell<Result<Map<String, Json>, InvalidDocument>>,
 }
 
-/// The data of an event is not a document.
+/// The data of an event is not a JSON object.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the data of the event at offset {offset} can not be filtered: {fault}")]
+#[error("filters cannot read the event at offset {offset}: {fault}")]
 pub struct InvalidDocument {
-    /// Offset of the event.
+    /// The offset of the event.
     pub offset: u64,
-    /// What is wrong.
+    /// The reason.
     pub fault: DocumentFault,
 }
 
-/// What is wrong with bytes that should be a JSON object. Never contains any of the data.
+/// The reason why bytes are not a JSON object. Never contains any of the data.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum DocumentFault {
-    /// Not JSON, or JSON beyond what is read: deeper than 128 levels, or with a number that no
-    /// double reaches.
+    /// Not JSON, or JSON that is nested deeper than 128 levels or has a number beyond the range of a
+    /// double.
     #[error("{what} (line {line}, column {column})")]
     Syntax {
-        /// What was noticed.
+        /// The parser's message.
         what: String,
-        /// Where, from 1.
+        /// The line, from 1.
         line: usize,
-        /// Where in the line, bytes from 1.
+        /// The byte in the line, from 1.
         column: usize,
     },
     /// JSON, but not an object.
-    #[error("it is not a JSON object")]
+    #[error("the data is not a JSON object")]
     NotAnObject,
 }
 
 impl<'a> Document<'a> {
-    /// The document of this event. Reads nothing yet.
+    /// Creates the document of an event, without parsing it.
     #[must_use]
     pub const fn of(event: &'a Event) -> Self {
         Self {
@@ -58,7 +57,7 @@ impl<'a> Document<'a> {
         }
     }
 
-    /// Reads data as filters will read it; what is taken here, filters can look into.
+    /// Parses data in the way that filters do.
     ///
     /// # Errors
     ///
@@ -70,30 +69,30 @@ impl<'a> Document<'a> {
                 Err(DocumentFault::NotAnObject)
             }
             Err(error) => Err(DocumentFault::Syntax {
-                what: without_place(&error),
+                what: without_location(&error),
                 line: error.line(),
                 column: error.column(),
             }),
         }
     }
 
-    /// The event.
+    /// Returns the event.
     #[must_use]
     pub const fn event(&self) -> &'a Event {
         self.event
     }
 
-    /// The fields.
+    /// Returns the fields.
     ///
     /// # Errors
     ///
-    /// When the data is not a JSON object; then every time.
+    /// When the data is not a JSON object.
     pub fn fields(&self) -> Result<&Map<String, Json>, InvalidDocument> {
         let fields = self.fields.get_or_init(|| flatten(self.event));
         fields.as_ref().map_err(Clone::clone)
     }
 
-    /// The field at a path, `None` if it is missing. The path is split at every `.`; it leads
+    /// Returns the field at a path, `None` if it is missing. The path is split at every `.` and leads
     /// through objects only.
     ///
     /// # Errors
@@ -124,9 +123,9 @@ fn flatten(event: &Event) -> Result<Map<String, Json>, InvalidDocument> {
     Ok(fields)
 }
 
-/// The parser's words without its " at line 1 column 7", which callers tell in their own way.
-pub(super) fn without_place(error: &serde_json::Error) -> String {
+/// Returns the parser's message without " at line 1 column 7"; callers give the location in their own way.
+pub(super) fn without_location(error: &serde_json::Error) -> String {
     let text = error.to_string();
-    let place = format!(" at line {} column {}", error.line(), error.column());
-    text.strip_suffix(&place).unwrap_or(&text).to_owned()
+    let location = format!(" at line {} column {}", error.line(), error.column());
+    text.strip_suffix(&location).unwrap_or(&text).to_owned()
 }

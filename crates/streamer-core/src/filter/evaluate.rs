@@ -1,4 +1,4 @@
-//! Whether a filter holds for a document.
+//! Evaluation of filters.
 
 use std::cmp::Ordering;
 
@@ -6,15 +6,15 @@ use serde_json::Value as Json;
 
 use super::{Document, Filter, InvalidDocument, Number, Op, Selection, Value};
 
-/// Whether the filter holds for the document.
+/// Returns whether the document satisfies the filter.
 ///
-/// A condition on a missing field does not hold, whatever the operator. Kinds that can not be
+/// A missing field satisfies no condition, whatever the operator. Values of types that cannot be
 /// compared are unequal and have no order.
 ///
 /// # Errors
 ///
-/// When the document has to be looked into and is not a JSON object. Filters without conditions
-/// and those on the document's id never look.
+/// When the document must be read and is not a JSON object. Filters without conditions and those on
+/// the document's id do not read it.
 pub fn evaluate(filter: &Filter, document: &Document<'_>) -> Result<bool, InvalidDocument> {
     match filter.selection() {
         Selection::Collection => Ok(true),
@@ -75,7 +75,7 @@ pub(crate) fn equal(field: &Json, value: &Value) -> bool {
     }
 }
 
-/// `None` if the two have no order: other kinds, and lists.
+/// Returns `None` if the two have no order: values of different types, and lists.
 fn order(field: &Json, value: &Value) -> Option<Ordering> {
     let number = || field.as_number().and_then(Number::of_json);
     match value {

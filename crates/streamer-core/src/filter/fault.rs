@@ -1,82 +1,82 @@
-//! What can be wrong with a filter.
+//! The faults of filters.
 
 use std::fmt;
 
 use super::Op;
 
-/// A filter that can not be used, and why.
+/// A filter that is not allowed.
 ///
-/// The text is what a server puts after `failed to compile filters: `. Where the original server
-/// has a text of its own it is exactly that; in other cases the condition is named as well.
+/// A server writes the text after `failed to compile filters: `. If the original server has a text for
+/// the fault, ours is the same; otherwise the text also names the condition.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InvalidFilter {
-    /// Index of the condition, from 0.
+    /// The index of the condition, from 0.
     pub index: usize,
-    /// Its field, cut after 64 characters.
+    /// The field, cut after 64 characters.
     pub field: String,
-    /// What is wrong with it.
+    /// The reason.
     pub fault: FilterFault,
 }
 
-/// What is wrong with a condition.
+/// The reason why a condition is not allowed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum FilterFault {
-    /// The operator is none.
+    /// The operator does not exist.
     #[error("unsupported operator: {0}")]
     UnsupportedOperator(String),
-    /// There is no value.
+    /// The value is missing.
     #[error("value is nil")]
     NoValue,
-    /// There is a value, or an element of a list, without a kind.
+    /// The value or an element of a list has no type.
     #[error("unsupported proto value type: <nil>")]
     NoKind,
-    /// A number is infinite or not a number.
-    #[error("the value is not a finite number; nothing compares with it")]
+    /// A number is infinite or NaN.
+    #[error("filter value must be finite: NaN and infinities never match")]
     NotFinite,
-    /// `in` with something that is not a list.
-    #[error("the operator in needs a list, the value is {found}; for equality use ==")]
+    /// The value of `in` is not a list.
+    #[error("operator in requires a list and the value is {found}; use == for equality")]
     NotAList {
-        /// Kind of the value.
+        /// The type of the value.
         found: &'static str,
     },
-    /// An order was asked of a list.
-    #[error("the operator {op} has no meaning for a list; lists are equal or not")]
+    /// The operator orders values, and the value is a list.
+    #[error("operator {op} does not apply to a list; use == or !=")]
     NoOrder {
         /// The operator.
         op: Op,
     },
-    /// `_id` is compared with something that no id can be.
-    #[error("a document id is a string, the value is {found}")]
+    /// `_id` is compared with a value that is not a string.
+    #[error("a document id is a string and the value is {found}")]
     DocumentIdNotText {
-        /// Kind of the value.
+        /// The type of the value.
         found: &'static str,
     },
-    /// `_id` is compared with an empty text.
-    #[error("a document id is not empty; to see the whole collection leave the filter out")]
+    /// `_id` is compared with an empty string.
+    #[error("a document id cannot be empty; omit the filter to subscribe to the whole collection")]
     EmptyDocumentId,
-    /// More conditions than the receiver takes.
+    /// There are more conditions than the limit.
     #[error("more than {limit} filters in one subscription")]
     TooManyConditions {
-        /// The most that are taken.
+        /// The limit.
         limit: usize,
     },
-    /// More elements of lists than the receiver takes.
+    /// There are more list elements than the limit.
     #[error("more than {limit} elements in the lists of one subscription")]
     TooManyElements {
-        /// The most that are taken.
+        /// The limit.
         limit: usize,
     },
-    /// More bytes than the receiver takes.
+    /// The filter is larger than the limit.
     #[error("more than {limit} bytes of filters in one subscription")]
     TooManyBytes {
-        /// The most that are taken.
+        /// The limit.
         limit: usize,
     },
-    /// Lists nested deeper than the receiver takes.
+    /// Lists are nested deeper than the limit.
     #[error("lists nested deeper than {limit}")]
     TooDeep {
-        /// The deepest that is taken.
+        /// The limit.
         limit: usize,
     },
 }
@@ -120,5 +120,5 @@ impl std::error::Error for InvalidFilter {
     }
 }
 
-/// A field is the client's text and goes back to it in an error; this much of it names it.
+/// A field is text of the client and returns to it in an error. This many characters identify it.
 const FIELD_CHARS_MAX: usize = 64;

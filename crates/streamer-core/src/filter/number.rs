@@ -1,25 +1,24 @@
-//! Numbers, compared as numbers and not as machine words.
+//! Numbers, compared by their mathematical value.
 
 use std::{
     cmp::Ordering,
     hash::{Hash, Hasher},
 };
 
-/// A finite number in the one form that its mathematical value has.
+/// A finite number, with one representation for each mathematical value.
 ///
-/// Equal numbers are equal here whether they came as `i64`, `u64` or `f64`, so the type can be the
-/// key of an ordered map. A cast to `f64` would make 2⁵³ and 2⁵³ + 1 equal; nothing here casts an
-/// integer to a double.
+/// Numbers are equal whether they came as `i64`, `u64` or `f64`. Comparison never casts an integer to
+/// `f64`: that would make 2⁵³ and 2⁵³ + 1 equal.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Number {
-    /// A whole number of at most 2⁶⁴ in magnitude.
+    /// An integer of at most 2⁶⁴ in magnitude.
     Whole(i128),
-    /// Any other: it has a fraction or is larger than every `u64`.
+    /// Any other number: it has a fraction or is larger than every `u64`.
     Double(f64),
 }
 
 impl Number {
-    /// `None` if the number is not finite, which no JSON number is.
+    /// Returns `None` if the number is not finite, which no JSON number is.
     pub(crate) fn of_json(number: &serde_json::Number) -> Option<Self> {
         if let Some(whole) = number.as_i64() {
             return Some(whole.into());
@@ -52,7 +51,7 @@ impl From<i64> for Number {
 impl From<f64> for Number {
     fn from(double: f64) -> Self {
         if double.fract() == 0.0 && double.abs() <= WHOLE_MAX {
-            // Whole and far inside an i128, so the cast is exact; −0.0 becomes 0.
+            // An integer far inside the range of i128: the cast is exact, and −0.0 becomes 0.
             Self::Whole(double as i128)
         } else {
             Self::Double(double)
@@ -64,7 +63,7 @@ impl Ord for Number {
     fn cmp(&self, other: &Self) -> Ordering {
         match (*self, *other) {
             (Self::Whole(a), Self::Whole(b)) => a.cmp(&b),
-            // Neither is a zero, so the total order is the mathematical one.
+            // Neither is zero, so the total order is the mathematical order.
             (Self::Double(a), Self::Double(b)) => a.total_cmp(&b),
             (Self::Whole(a), Self::Double(b)) => whole_against_double(a, b),
             (Self::Double(a), Self::Whole(b)) => whole_against_double(b, a).reverse(),
@@ -96,10 +95,10 @@ impl Hash for Number {
     }
 }
 
-/// Compares by the double's whole part, then by what is left of it.
+/// Compares with the integral part of the double, then with its fraction.
 fn whole_against_double(whole: i128, double: f64) -> Ordering {
     let whole_part = double.trunc();
-    // The cast saturates, beyond every `whole` there is, so a saturated value still compares right.
+    // The cast saturates beyond every `whole` there is, so that a saturated value compares correctly.
     whole
         .cmp(&(whole_part as i128))
         .then_with(|| 0.0_f64.total_cmp(&(double - whole_part)))

@@ -1,67 +1,67 @@
-//! Filters as people write them: `age >= 18`.
+//! The text form of filters: `age >= 18`.
 
 use std::fmt;
 
 use serde_json::Value as Json;
 
-use super::{Condition, Filter, FilterFault, InvalidValue, Op, Value, document::without_place};
+use super::{Condition, Filter, FilterFault, InvalidValue, Op, Value, document::without_location};
 
-/// A text that is no condition: which one, where, and why.
+/// A text that is not a condition.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InvalidText {
-    /// Index of the text, from 0.
+    /// The index of the text, from 0.
     pub index: usize,
     /// The text.
     pub text: String,
-    /// Character of the text at which the fault is, from 1.
+    /// The character at which the fault is, from 1.
     pub column: usize,
-    /// What is wrong there.
+    /// The reason.
     pub fault: TextFault,
 }
 
-/// What is wrong with the text of a condition.
+/// The reason why a text is not a condition.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum TextFault {
-    /// It does not begin with a field.
+    /// The text does not begin with a field.
     #[error("expected a field, as in `age >= 18`")]
     NoField,
-    /// There is no operator where one should be, but this.
+    /// An operator was expected and this was found.
     #[error("expected one of == != > >= < <= in contains, found {0:?}")]
     NoOperator(String),
-    /// It ends after the operator.
+    /// The text ends after the operator.
     #[error("expected a value: a JSON string, number, boolean or list, or one plain word")]
     NoValue,
-    /// Text of several words stands without quotes.
+    /// A value of several words has no quotes.
     #[error("a text of several words needs double quotes")]
     Unquoted,
-    /// It looks like a number and is none that JSON has.
+    /// The value looks like a number but is not a JSON number.
     #[error("this is not a JSON number; put it in double quotes if text is meant")]
     NotANumber,
-    /// It begins like JSON and is not.
+    /// The value begins like JSON but is not JSON.
     #[error("this is not JSON: {0}")]
     NotJson(String),
-    /// It is JSON that no filter can carry.
+    /// The value is JSON that a filter cannot hold.
     #[error(transparent)]
     Value(#[from] InvalidValue),
-    /// The condition was understood, and is refused.
+    /// The condition is well formed but not allowed.
     #[error(transparent)]
     Filter(FilterFault),
 }
 
 impl Filter {
-    /// Reads conditions of the form `field op value`, one per text; all must hold.
+    /// Reads conditions of the form `field op value`, one per text.
     ///
     /// * The field ends at the first blank or at one of `= ! < >`; a field with such characters is
     ///   written as a JSON string.
-    /// * The operator is taken in both spellings.
+    /// * Both spellings of operators are read.
     /// * The value is JSON (a string, number, boolean, or list). One word that is not JSON and
     ///   does not look like a number is a string.
     ///
     /// # Errors
     ///
-    /// At the first text that is no condition, or is one that [`Filter::new`] refuses. The error
-    /// points at the character.
+    /// At the first text that is not a condition, or whose condition [`Filter::new`] refuses. The error
+    /// names the character.
     pub fn from_text<T: AsRef<str>>(
         texts: impl IntoIterator<Item = T>,
     ) -> Result<Self, InvalidText> {
@@ -114,10 +114,10 @@ impl std::error::Error for InvalidText {
     }
 }
 
-/// A fault and the byte at which it is.
+/// The byte at which a fault is, and the fault.
 type Fault = (usize, TextFault);
 
-/// The condition, and the byte at which its value begins.
+/// Reads a condition; returns it and the byte at which its value begins.
 fn condition(text: &str) -> Result<(Condition, usize), Fault> {
     let field_at = skip_blanks(text, 0);
     let (field, field_end) = field(text, field_at)?;
@@ -137,7 +137,7 @@ fn field(text: &str, at: usize) -> Result<(String, usize), Fault> {
         let mut strings = serde_json::Deserializer::from_str(rest).into_iter::<String>();
         return match strings.next() {
             Some(Ok(field)) => Ok((field, at + strings.byte_offset())),
-            Some(Err(error)) => Err((at, TextFault::NotJson(without_place(&error)))),
+            Some(Err(error)) => Err((at, TextFault::NotJson(without_location(&error)))),
             None => Err((at, TextFault::NoField)),
         };
     }
@@ -162,20 +162,21 @@ fn value(text: &str) -> Result<Value, Fault> {
     if text.starts_with(['"', '[', '{']) {
         return Err((
             byte_of(text, &error),
-            TextFault::NotJson(without_place(&error)),
+            TextFault::NotJson(without_location(&error)),
         ));
     }
     if let Some(blank) = text.find(char::is_whitespace) {
         return Err((blank, TextFault::Unquoted));
     }
-    // `1e999` and `.5` are numbers to whoever writes them; as text they would quietly never match.
+    // The author of `1e999` or `.5` means a number. As text, the condition would silently never match.
     if text.parse::<f64>().is_ok() {
         return Err((0, TextFault::NotANumber));
     }
     Ok(Value::Text(text.to_owned()))
 }
 
-/// Symbols stand alone, so `age>=18` needs no blanks; words end where a value can begin.
+/// Returns the length of the operator. Symbols end at the first other character, so that `age>=18`
+/// needs no blanks; words end where a value can begin.
 fn op_length(text: &str) -> usize {
     let end = if text.starts_with(is_symbol) {
         text.find(|c| !is_symbol(c))
@@ -193,7 +194,7 @@ fn skip_blanks(text: &str, at: usize) -> usize {
     text.len() - text[at..].trim_start().len()
 }
 
-/// The byte the JSON parser complains about, moved to the beginning of its character.
+/// Returns the byte that the parser's error is about, moved to the beginning of its character.
 fn byte_of(text: &str, error: &serde_json::Error) -> usize {
     let line = text
         .split_inclusive('\n')

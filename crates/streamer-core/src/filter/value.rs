@@ -1,4 +1,4 @@
-//! What a field is compared with.
+//! The values of conditions.
 
 use std::{
     cmp::Ordering,
@@ -10,46 +10,46 @@ use serde_json::Value as Json;
 
 use super::Number;
 
-/// What a field is compared with: everything a filter can carry, and nothing else.
+/// A value that a field is compared with.
 ///
-/// There is no null and no object. A double that is not finite can be made but not be used:
-/// [`Filter::new`](super::Filter::new) refuses it.
+/// There is no null and no object. [`Filter::new`](super::Filter::new) refuses doubles that are not
+/// finite.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Value {
     /// Text, compared byte by byte.
     Text(String),
-    /// Whole number.
+    /// An integer.
     Int(i64),
-    /// Floating-point number.
+    /// A floating-point number.
     Double(f64),
-    /// Truth value; false is less than true.
+    /// A boolean; false is less than true.
     Bool(bool),
-    /// List; kinds may be mixed.
+    /// A list; types may be mixed.
     List(Vec<Value>),
 }
 
-/// Why a value can not stand in a filter.
+/// The reason why a JSON value cannot be the value of a condition.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum InvalidValue {
-    /// It is null.
-    #[error("null can not be compared with: filters have strings, numbers, booleans and lists")]
+    /// The value is null.
+    #[error("a filter value cannot be null; use a string, a number, a boolean or a list")]
     Null,
-    /// It is an object.
-    #[error("an object can not be compared with: name a field inside it, as in `a.b == 1`")]
+    /// The value is an object.
+    #[error("a filter value cannot be an object; name a field inside it, as in `a.b == 1`")]
     Object,
-    /// It is above the largest whole number a filter carries, and no double equals it.
-    #[error("{0} is above the largest whole number of a filter, {max}", max = i64::MAX)]
+    /// The integer is larger than a filter can hold, and no double equals it.
+    #[error("{0} is too large: the largest integer of a filter is {max}", max = i64::MAX)]
     TooLarge(u64),
 }
 
 impl Value {
-    /// Name of the kind, as errors tell it.
+    /// Returns the name of the type, for error messages.
     #[must_use]
     pub const fn kind(&self) -> &'static str {
         match self {
             Self::Text(_) => "a string",
-            Self::Int(_) => "a whole number",
+            Self::Int(_) => "an integer",
             Self::Double(_) => "a double",
             Self::Bool(_) => "a boolean",
             Self::List(_) => "a list",
@@ -125,7 +125,7 @@ impl Value {
     }
 }
 
-/// As JSON, so that text and numbers can be told apart.
+/// Writes JSON, so that text and numbers differ.
 impl fmt::Display for Value {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -149,7 +149,7 @@ impl fmt::Display for Value {
 impl TryFrom<u64> for Value {
     type Error = InvalidValue;
 
-    /// Above `i64::MAX` only the numbers that a double equals exactly.
+    /// Above `i64::MAX`, only numbers that a double represents exactly are allowed.
     fn try_from(number: u64) -> Result<Self, InvalidValue> {
         if let Ok(int) = i64::try_from(number) {
             return Ok(Self::Int(int));
@@ -229,7 +229,7 @@ impl<T: Into<Self>, const N: usize> From<[T; N]> for Value {
     }
 }
 
-macro_rules! from_whole_numbers {
+macro_rules! from_integers {
     ($($whole:ty)*) => {$(
         impl From<$whole> for Value {
             fn from(int: $whole) -> Self {
@@ -239,4 +239,4 @@ macro_rules! from_whole_numbers {
     )*};
 }
 
-from_whole_numbers!(i8 i16 i32 i64 u8 u16 u32);
+from_integers!(i8 i16 i32 i64 u8 u16 u32);

@@ -1,25 +1,25 @@
-//! Filters from and to protobuf messages.
+//! Filters as protobuf messages.
 
 use steadfast_wire::streamer::{self as wire, value::Kind};
 
 use super::{Condition, Filter, FilterFault, InvalidFilter, Op, Spelling, Value};
 
-/// How much of a filter a receiver takes from a peer. All bounds are inclusive.
+/// Limits on the filter of one subscription, all inclusive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FilterLimits {
-    /// Conditions of one subscription.
+    /// The number of conditions.
     pub max_filters: usize,
-    /// Elements in all lists of one subscription, nested ones counted.
+    /// The number of elements in all lists, nested ones included.
     pub max_list: usize,
-    /// Bytes of one subscription: fields, operators and texts, and 8 for each other value.
+    /// The size in bytes: fields, operators and texts, and 8 for each other value.
     pub max_bytes: usize,
-    /// Nesting of lists; 1 allows flat lists only.
+    /// The nesting of lists; 1 allows flat lists only.
     pub max_depth: usize,
 }
 
 impl Default for FilterLimits {
-    /// 64 conditions, 1,000 elements, 64 KiB, 4 levels: more than people write, and little enough
-    /// that evaluating it takes microseconds.
+    /// 64 conditions, 1,000 elements, 64 KiB, 4 levels: more than people write, and few enough to be
+    /// evaluated within microseconds.
     fn default() -> Self {
         Self {
             max_filters: 64,
@@ -31,12 +31,11 @@ impl Default for FilterLimits {
 }
 
 impl Filter {
-    /// Reads the filters of a subscribe request. Operators are taken in both spellings.
+    /// Reads the filters of a subscribe request, in both spellings of operators.
     ///
     /// # Errors
     ///
-    /// At the first condition that is beyond the limits, incomplete, or refused by
-    /// [`Filter::new`].
+    /// At the first condition that exceeds a limit, is incomplete, or is refused by [`Filter::new`].
     pub fn parse(filters: &[wire::Filter], limits: &FilterLimits) -> Result<Self, InvalidFilter> {
         let mut reader = Reader {
             limits,
@@ -58,7 +57,7 @@ impl Filter {
         Self::new(conditions)
     }
 
-    /// The messages for a subscribe request.
+    /// Returns the messages for a subscribe request.
     #[must_use]
     pub fn to_wire(&self, spelling: Spelling) -> Vec<wire::Filter> {
         let message = |condition: &Condition| wire::Filter {
@@ -70,7 +69,7 @@ impl Filter {
     }
 }
 
-/// Counts what it reads, and stops before it would read more than it may.
+/// Reads conditions and stops at the first that would exceed a limit.
 struct Reader<'a> {
     limits: &'a FilterLimits,
     elements: usize,

@@ -58,7 +58,7 @@ fn subscriptions_come_by_kind_and_then_as_registered() {
 }
 
 #[test]
-fn only_the_exact_database_and_collection_are_concerned() {
+fn only_the_exact_database_and_collection_match() {
     let mut matcher = Matcher::new(7);
     for (key, database, collection) in [
         (1, "default", "users"),
@@ -84,7 +84,7 @@ fn a_subscription_under_a_known_key_replaces_it() {
 }
 
 #[test]
-fn removing_tells_whether_there_was_something_and_leaves_nothing() {
+fn removing_returns_whether_it_was_there() {
     let mut matcher = Matcher::new(7);
     subscribe(
         &mut matcher,
@@ -103,7 +103,7 @@ fn removing_tells_whether_there_was_something_and_leaves_nothing() {
 }
 
 #[test]
-fn filters_that_ask_the_same_are_evaluated_once() {
+fn equal_filters_share_one_group() {
     let mut matcher = Matcher::new(7);
     let n = |kind| message("n", "==", kind);
     let tag = |kinds: [Kind; 2]| message("tag", "in", list(kinds));
@@ -135,7 +135,7 @@ fn filters_that_ask_the_same_are_evaluated_once() {
 }
 
 #[test]
-fn filters_that_ask_differently_are_kept_apart() {
+fn different_filters_have_different_groups() {
     let mut matcher = Matcher::new(7);
     let several = [
         vec![message("a", "==", text("b"))],
@@ -218,7 +218,7 @@ fn filters_with_lists_for_values_are_found() {
 }
 
 #[test]
-fn the_last_subscription_of_a_filter_takes_every_trace_of_it_along() {
+fn the_last_subscription_of_a_filter_removes_its_group() {
     let mut matcher = Matcher::new(7);
     let filters = [
         vec![message("n", "==", Kind::IntValue(1))],
@@ -240,7 +240,7 @@ fn the_last_subscription_of_a_filter_takes_every_trace_of_it_along() {
 }
 
 #[test]
-fn damaged_data_still_reaches_those_who_need_none_of_it() {
+fn damaged_data_still_reaches_unfiltered_subscriptions() {
     let mut matcher = Matcher::new(7);
     subscribe(&mut matcher, 1, &[]);
     subscribe(&mut matcher, 2, &[message("_id", "==", text("u1"))]);
@@ -257,7 +257,7 @@ fn damaged_data_still_reaches_those_who_need_none_of_it() {
 }
 
 #[test]
-fn what_the_caller_had_collected_stays_in_front() {
+fn matches_are_appended() {
     let mut matcher = Matcher::new(7);
     subscribe(&mut matcher, 1, &[message("n", ">", Kind::IntValue(0))]);
     let mut out = vec![SubscriptionKey(9)];
@@ -472,7 +472,7 @@ proptest! {
     }
 
     #[test]
-    fn a_matcher_finds_what_asking_everybody_finds(steps in vec(any_step(), 1..60)) {
+    fn a_matcher_agrees_with_evaluating_every_filter(steps in vec(any_step(), 1..60)) {
         let mut matcher = Matcher::new(7);
         let mut registered: Vec<(u64, &str, Vec<wire::Filter>)> = Vec::new();
         for (key, step) in (1..).zip(steps) {
