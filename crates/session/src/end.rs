@@ -247,24 +247,11 @@ impl fmt::Display for End {
 impl Error for End {
     /// Returns the error behind [`Reason::Unreachable`], [`Reason::Lost`] or [`Reason::Protocol`].
     fn source(&self) -> Option<&(dyn Error + 'static)> {
-        match &self.reason {
-            Reason::Unreachable(detail) | Reason::Lost(detail) | Reason::Protocol(detail) => {
-                detail.source.as_deref().map(|error| error as _)
-            }
-            Reason::OpenTimeout
-            | Reason::GreetingTimeout
-            | Reason::RestoringTimeout
-            | Reason::Silent
-            | Reason::HeartbeatUnanswered
-            | Reason::ProbeFailed
-            | Reason::Finished
-            | Reason::Status { .. }
-            | Reason::Refused(_)
-            | Reason::RestoreRefused(_)
-            | Reason::Fenced
-            | Reason::Drained(_)
-            | Reason::OutboxFull
-            | Reason::Left => None,
-        }
+        let (Reason::Unreachable(detail) | Reason::Lost(detail) | Reason::Protocol(detail)) =
+            &self.reason
+        else {
+            return None;
+        };
+        detail.source.as_deref().map(|error| error as _)
     }
 }

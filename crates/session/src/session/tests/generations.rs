@@ -2,8 +2,7 @@
 
 use super::bench::{ACTIVITIES, Bench, every_report, finished, plain, seconds, unreachable};
 use crate::{
-    Activity, Config, End, Generation, Liveness, Reason, Signal,
-    end::Initiator,
+    Activity, Config, Generation, Liveness, Signal,
     session::{Action, Input},
 };
 
@@ -56,46 +55,6 @@ fn input_of_another_generation_changes_nothing() {
 }
 
 #[test]
-fn late_input_changes_nothing_in_any_order() {
-    let from = Generation(2);
-    let mut stale = [
-        Input::Headers(from),
-        Input::Message(from),
-        Input::Signal(from, Signal::Restored),
-        Input::Signal(from, Signal::Drain("late".into())),
-        Input::Probed(from, false),
-        Input::ReadPaused(from, true),
-        Input::Ended(from, End::stop(Initiator::Peer, Reason::Fenced)),
-    ];
-    for activity in ACTIVITIES {
-        let mut bench = third(activity);
-        let before = bench.snapshot();
-        let mut orders = 0;
-        permute(&mut stale, 0, &mut |order| {
-            for input in order {
-                assert_eq!(bench.feed(input.clone()), [], "{activity:?} {order:?}");
-            }
-            orders += 1;
-        });
-        assert_eq!(orders, 5_040);
-        assert_eq!(bench.snapshot(), before, "{activity:?}");
-    }
-}
-
-/// Calls `see` with every order of `items[from..]`.
-fn permute(items: &mut [Input], from: usize, see: &mut impl FnMut(&[Input])) {
-    if from + 1 >= items.len() {
-        see(items);
-        return;
-    }
-    for other in from..items.len() {
-        items.swap(from, other);
-        permute(items, from + 1, see);
-        items.swap(from, other);
-    }
-}
-
-#[test]
 fn timers_end_with_their_stream() {
     let mut bench = Bench::live(plain());
     bench.signal(Signal::ExpectAcks);
@@ -124,39 +83,4 @@ fn late_result_of_an_older_probe_is_ignored() {
     assert_eq!(bench.feed(Input::Reconnect), [Action::Probe(Generation(2))]);
     assert_eq!(bench.feed(Input::Probed(Generation(1), false)), []);
     assert_eq!(bench.activity(), Activity::Live);
-}
-
-#[test]
-fn generations_grow_through_all_kinds_of_ends() {
-    let mut bench = Bench::new(plain());
-    let mut newest = 0;
-    for turn in 0..40 {
-        bench.feed(Input::Connect);
-        bench.wait(seconds(40));
-        match turn % 5 {
-            0 => drop(bench.end(unreachable())),
-            1 => drop(bench.feed(Input::Leave)),
-            2 => drop(bench.end(End::stop(Initiator::Peer, Reason::Fenced))),
-            3 => drop(bench.feed(Input::Reconnect)),
-            _ => {
-                bench.headers();
-                bench.signal(Signal::Drain("restart".into()));
-            }
-        }
-        assert!(bench.generation().0 >= newest);
-        newest = bench.generation().0;
-    }
-    let opened: Vec<u64> = bench
-        .done
-        .iter()
-        .filter_map(|(_, action)| {
-            if let Action::Open { generation, .. } = action {
-                Some(generation.0)
-            } else {
-                None
-            }
-        })
-        .collect();
-    assert_eq!(opened, (1..=newest).collect::<Vec<_>>());
-    assert!(newest > 40, "{newest}");
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::bench::{Bench, ended_with, finished, seconds, unreachable};
-use crate::{Activity, Advice, Config, End, Jitter, Recovery, Time, session::Input};
+use crate::{Advice, Config, End, Jitter, Recovery};
 
 const BIN: f64 = 0.1;
 
@@ -88,15 +88,4 @@ fn clients_with_the_same_delay_do_not_return_together() {
     assert_spread(&told(wait(10)), 10.0, 12.0);
     assert_spread(&told(wait(100_000)), 300.0, 306.0);
     assert_spread(&told(Advice::Wait(None)), 24.0, 30.0);
-}
-
-#[test]
-fn explicit_connect_during_backoff_attempts_at_once() {
-    let mut bench = Bench::in_activity(Config::default(), Activity::Backoff);
-    bench.wait(Duration::from_millis(600));
-    bench.feed(Input::Connect);
-    assert_eq!(
-        bench.attempts().last().unwrap().0,
-        Time::from_micros(600_000)
-    );
 }

@@ -63,15 +63,17 @@ fn reconnect_uses_a_probe_that_is_under_way() {
 
 #[test]
 fn reconnect_ends_the_backoff_and_is_harmless_elsewhere() {
-    let mut waiting = Bench::in_activity(plain(), Activity::Opening);
-    for _ in 0..5 {
+    for request in [Input::Connect, Input::Reconnect] {
+        let mut waiting = Bench::in_activity(plain(), Activity::Opening);
+        for _ in 0..5 {
+            waiting.end(unreachable());
+            waiting.wait_for_attempt();
+        }
         waiting.end(unreachable());
-        waiting.wait_for_attempt();
+        waiting.wait(millis(600));
+        waiting.feed(request);
+        assert_eq!(waiting.attempts().last().unwrap().0, waiting.now, "at once");
     }
-    waiting.end(unreachable());
-    waiting.wait(seconds(1));
-    waiting.feed(Input::Reconnect);
-    assert_eq!(waiting.activity(), Activity::Opening);
 
     for activity in [Activity::Opening, Activity::Greeting, Activity::Restoring] {
         for request in [Input::Connect, Input::Reconnect] {
