@@ -1,10 +1,8 @@
 //! Subscriptions of the simulated applications.
 
-use std::collections::VecDeque;
-
 use steadfast_session::Time;
 use steadfast_streamer_core::{
-    client::{Item, SubscriptionId},
+    client::{SubscriptionId, queue::Queue},
     filter::{Filter, FilterLimits},
 };
 use steadfast_wire::streamer as wire;
@@ -41,7 +39,7 @@ pub(crate) struct Subscription {
     pub(crate) selection: Selection,
     /// The offset after which its changes follow, once the server has acknowledged it.
     pub(crate) start: Option<u64>,
-    pub(crate) queue: VecDeque<Item>,
+    pub(crate) queue: Queue,
     pub(crate) consumed: Vec<Consumed>,
     pub(crate) paused_until: Time,
     pub(crate) unsubscribed: bool,
@@ -110,7 +108,7 @@ impl Subscription {
             id,
             selection,
             start: None,
-            queue: VecDeque::new(),
+            queue: Queue::default(),
             consumed: Vec::new(),
             paused_until: Time::ZERO,
             unsubscribed: false,

@@ -1,224 +1,192 @@
-//! The client core: which subscriptions are wanted, where each of them is, and what the peer at the
-//! other end makes of that.
+//! The client core: the wanted subscriptions, and the streams on which they are served.
 //!
-//! Sans-IO. The session below it decides when streams begin and end; [`Core`] gives them their
-//! meaning. What is wanted and where it is survives streams; how it stands on a stream does not.
+//! [`Core`] is the [`Protocol`] of a Streamer client. The session below it decides when a stream
+//! begins and ends. The core restores the wanted subscriptions on each stream and turns the messages
+//! of the peer into events for the handles. It does no I/O and reads no clock.
+//!
+//! Its state is split by lifetime: `Subscriptions` outlives streams, while `PlainStream` or
+//! `ProfileStream` belongs to one stream, depending on the peer, and is dropped with it.
 
+mod backlog;
+mod catch_up;
 mod command;
 mod config;
 mod counters;
 mod credit;
-mod delivery;
+mod cursor;
 mod greeting;
+mod heartbeats;
 mod item;
 mod plain;
-mod positions;
+mod probes;
+mod profile;
 pub mod queue;
+mod refusal;
 mod restore;
 mod subscription;
+mod subscriptions;
+mod violation;
 
-use std::collections::{BTreeMap, BTreeSet};
-
-use steadfast_session::{Context, End, Generation, Initiator, Protocol, Reason, Time};
-use steadfast_wire::streamer::{self as wire, GatewayMessage, StreamerMessage};
+use steadfast_session::{Context, End, Generation, Initiator, Protocol, Reason, Signal, Time};
+use steadfast_wire::streamer::{
+    self as wire, GatewayMessage, StreamerMessage, gateway_message, streamer_message::Payload,
+};
 
 pub use self::{
-    command::{Command, Notice, Refusal, Start, SubscriptionId},
+    command::{Command, Event, Refusal, Start, SubscriptionId},
     config::Config,
     counters::Counters,
     credit::Limits,
     item::{Change, Gap, GapReason, Item, Resync, ResyncReason},
 };
 use self::{
-    credit::{Account, Load},
-    greeting::Heartbeats,
-    plain::Probing,
-    positions::Place,
-    subscription::{Standing, Subscription},
+    heartbeats::Heartbeats, plain::PlainStream, profile::ProfileStream,
+    subscriptions::Subscriptions, violation::Violation,
 };
-use crate::{
-    Epoch, Position,
-    filter::{Filter, Spelling},
-};
+use crate::{Epoch, Position};
 
-/// The meaning of a Streamer stream, client side.
+/// The protocol of a Streamer client.
 #[derive(Debug)]
 pub struct Core {
     config: Config,
-    /// The wanted set.
-    subscriptions: BTreeMap<SubscriptionId, Subscription>,
-    wire_ids: BTreeMap<String, SubscriptionId>,
-    /// Number of the newest request of the session.
-    requests: u64,
-    /// Number of the newest delivery.
-    deliveries: u64,
+    subscriptions: Subscriptions,
     heartbeats: Heartbeats,
-    /// The current stream's peer.
-    peer: Peer,
-    /// What must be answered before the current stream is restored; `None` once it is.
-    restoring: Option<BTreeSet<SubscriptionId>>,
-    /// The head that the current stream's peer greeted with.
-    head: Option<Position>,
-    /// Subscriptions that have not reached it.
-    catching_up: BTreeSet<SubscriptionId>,
-    /// The spelling that plain peers took last.
-    spelling: Spelling,
-    probing: Probing,
-    counters: Counters,
+    stream: Stream,
 }
 
-/// Who is at the other end of the current stream.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Peer {
-    /// Nobody: there is no stream.
-    Away,
-    /// It has not greeted.
-    Unknown,
-    /// A peer without the resume profile.
-    Plain,
-    /// A peer that speaks the resume profile.
-    Profile,
+/// The current stream, by what is known of its peer.
+#[derive(Debug)]
+enum Stream {
+    /// No stream is open.
+    Closed,
+    /// The peer has not greeted.
+    Greeting,
+    /// The peer does not speak the resume profile.
+    Plain(PlainStream),
+    /// The peer speaks the resume profile.
+    Profile(ProfileStream),
 }
 
-/// What a message did wrong.
-type Malformed = String;
-
-type Cx = Context<GatewayMessage, Notice>;
+type Cx = Context<GatewayMessage, Event>;
 
 impl Core {
-    /// A core that wants nothing yet.
+    /// Creates a core that wants no subscription.
     #[must_use]
     pub fn new(config: Config) -> Self {
         Self {
+            subscriptions: Subscriptions::new(&config),
+            heartbeats: Heartbeats::new(config.client_id.clone(), config.unix_ms),
+            stream: Stream::Closed,
             config,
-            subscriptions: BTreeMap::new(),
-            wire_ids: BTreeMap::new(),
-            requests: 0,
-            deliveries: 0,
-            heartbeats: Heartbeats::default(),
-            peer: Peer::Away,
-            restoring: None,
-            head: None,
-            catching_up: BTreeSet::new(),
-            spelling: Spelling::default(),
-            probing: Probing::default(),
-            counters: Counters::default(),
         }
     }
 
-    /// What was counted so far.
+    /// Returns the counters.
     #[must_use]
     pub fn counters(&self) -> &Counters {
-        &self.counters
+        &self.subscriptions.counters
     }
 
-    /// How many subscriptions are wanted.
+    /// Returns the number of wanted subscriptions.
     #[must_use]
     pub fn subscriptions(&self) -> usize {
         self.subscriptions.len()
     }
 
-    fn want(
-        &mut self,
-        id: SubscriptionId,
-        database: String,
-        collection: String,
-        filter: Filter,
-        start: Start,
-    ) {
-        let wire_id = format!("{}-{id}", self.config.session_id);
-        self.wire_ids.insert(wire_id.clone(), id);
-        let last = match start {
-            Start::Now => None,
-            Start::After(position) => Some(position),
-        };
-        let subscription = Subscription {
-            id,
-            wire_id,
-            database,
-            collection,
-            filter,
-            place: Place::new(last),
-            acknowledged: false,
-            owed: None,
-            dropped: 0,
-            queued: Load::default(),
-            credit: Account::default(),
-            named_by: 0,
-            standing: Standing::Unasked,
-        };
-        let before = self.subscriptions.insert(id, subscription);
-        debug_assert!(before.is_none(), "subscription {id} was made twice");
+    fn subscribe(&mut self, id: SubscriptionId, cx: &mut Cx) {
+        match &mut self.stream {
+            // It is subscribed with everything else once the peer has greeted.
+            Stream::Closed | Stream::Greeting => {}
+            Stream::Plain(stream) => stream.subscribe(id, &mut self.subscriptions, cx),
+            Stream::Profile(stream) => stream.subscribe(id, &mut self.subscriptions, cx),
+        }
     }
 
     fn unsubscribe(&mut self, id: SubscriptionId, cx: &mut Cx) {
-        let Some(subscription) = self.subscriptions.get(&id) else {
+        if !self.subscriptions.contains(id) {
             return;
-        };
-        if subscription.standing != Standing::Unasked {
-            self.send_unsubscribe(id, cx);
         }
-        self.forget(id);
-        self.on_answered(id, cx);
+        match &mut self.stream {
+            Stream::Closed | Stream::Greeting => self.subscriptions.remove(id),
+            Stream::Plain(stream) => stream.unsubscribe(id, &mut self.subscriptions, cx),
+            Stream::Profile(stream) => stream.unsubscribe(id, &mut self.subscriptions, cx),
+        }
     }
 
-    fn on_taken(&mut self, id: SubscriptionId, changes: u64, bytes: u64, cx: &mut Cx) {
-        let share = self.config.limits.share(self.subscriptions.len());
-        let room = self.config.limits.room(self.subscriptions.len());
-        let Some(subscription) = self.subscriptions.get_mut(&id) else {
+    fn on_taken(&mut self, id: SubscriptionId, through: u64, cx: &mut Cx) {
+        if !self.subscriptions.contains(id) {
             return;
-        };
-        subscription.queued.take(changes, bytes);
-        if subscription.queued.is_relieved(room) {
-            subscription.settle_overflow(&mut self.counters, cx);
         }
-        if self.peer == Peer::Profile
-            && subscription.standing != Standing::Unasked
-            && let Some(total) = subscription.credit.grant(share, subscription.queued)
-        {
-            let credit = wire::Credit {
-                subscription_id: subscription.wire_id.clone(),
-                messages: total.messages,
-                bytes: total.bytes,
-            };
-            say(cx, gateway(wire::gateway_message::Payload::Credit(credit)));
+        match &mut self.stream {
+            Stream::Closed | Stream::Greeting => {
+                let (subscription, counters) = self.subscriptions.with_counters(id);
+                subscription.on_taken(through, counters, cx);
+            }
+            Stream::Plain(stream) => stream.on_taken(id, through, &mut self.subscriptions, cx),
+            Stream::Profile(stream) => stream.on_taken(id, through, &mut self.subscriptions, cx),
         }
     }
 
-    /// Gives a subscription another name on the wire.
-    fn rename(&mut self, id: SubscriptionId) {
-        self.requests += 1;
-        let wire_id = format!("{}-{id}.{}", self.config.session_id, self.requests);
-        let subscription = self.subscription_mut(id);
-        let before = std::mem::replace(&mut subscription.wire_id, wire_id.clone());
-        self.wire_ids.remove(&before);
-        self.wire_ids.insert(wire_id, id);
+    fn send_heartbeat(&mut self, now: Time, cx: &mut Cx) {
+        let heartbeat = self.heartbeats.next(now);
+        send(cx, gateway_message::Payload::Heartbeat(heartbeat));
     }
 
-    fn forget(&mut self, id: SubscriptionId) {
-        if let Some(subscription) = self.subscriptions.remove(&id) {
-            self.wire_ids.remove(&subscription.wire_id);
-            self.catching_up.remove(&id);
+    fn on_heartbeat_ack(
+        &mut self,
+        now: Time,
+        ack: wire::HeartbeatAck,
+        cx: &mut Cx,
+    ) -> Result<(), Violation> {
+        match self.heartbeats.acknowledge(ack.timestamp) {
+            None => self.subscriptions.counters.stray_acks += 1,
+            Some(sent_at) => {
+                // A peer with the profile sends its welcome before its first acknowledgement.
+                if matches!(self.stream, Stream::Greeting) {
+                    self.enter_plain(cx);
+                }
+                cx.signal(Signal::HeartbeatAcked);
+                cx.emit(Event::Rtt(now.since(sent_at)));
+            }
+        }
+        match (ack.progress, &mut self.stream) {
+            (Some(progress), Stream::Profile(stream)) => {
+                stream.on_progress(&progress, &mut self.subscriptions, cx)
+            }
+            (
+                Some(_) | None,
+                Stream::Closed | Stream::Greeting | Stream::Plain(_) | Stream::Profile(_),
+            ) => Ok(()),
         }
     }
 
-    /// The subscription of a wire id; one that nobody has is counted.
-    fn known(&mut self, wire_id: &str) -> Option<SubscriptionId> {
-        let id = self.wire_ids.get(wire_id).copied();
-        self.counters.unknown_ids += u64::from(id.is_none());
-        id
+    fn enter_plain(&mut self, cx: &mut Cx) {
+        cx.emit(Event::Greeted {
+            server_id: String::new(),
+            head: None,
+        });
+        cx.signal(Signal::Greeted);
+        let stream = PlainStream::start(&self.config, &mut self.subscriptions, cx);
+        self.stream = Stream::Plain(stream);
     }
 
-    fn subscription(&self, id: SubscriptionId) -> &Subscription {
-        self.subscriptions
-            .get(&id)
-            .expect("ids come from the set and leave it last")
-    }
-
-    fn subscription_mut(&mut self, id: SubscriptionId) -> &mut Subscription {
-        self.subscriptions
-            .get_mut(&id)
-            .expect("ids come from the set and leave it last")
+    fn on_welcome(&mut self, welcome: wire::Welcome, cx: &mut Cx) -> Result<(), Violation> {
+        match &self.stream {
+            Stream::Greeting if self.config.offer_profile => {}
+            Stream::Greeting => return Err(Violation::UnexpectedWelcome),
+            Stream::Plain(_) => return Err(Violation::LateWelcome),
+            Stream::Profile(_) => return Err(Violation::SecondWelcome),
+            Stream::Closed => return Ok(()),
+        }
+        let head = greeting::read_welcome(&welcome)?;
+        greeting::apply_welcome(&welcome, cx);
+        cx.emit(Event::Greeted {
+            server_id: welcome.server_id,
+            head: Some(head),
+        });
+        let stream = ProfileStream::start(head, &mut self.subscriptions, cx);
+        self.stream = Stream::Profile(stream);
+        Ok(())
     }
 
     fn receive(
@@ -226,64 +194,52 @@ impl Core {
         now: Time,
         message: StreamerMessage,
         cx: &mut Cx,
-    ) -> Result<(), Malformed> {
-        use wire::streamer_message::Payload;
-
-        match (message.payload, self.peer) {
-            (Some(Payload::HeartbeatAck(ack)), _) => self.on_heartbeat_ack(now, ack, cx),
-            (Some(Payload::Welcome(welcome)), _) => self.on_welcome(welcome, cx),
-            (Some(Payload::Final(last)), _) => greeting::on_final(&last, cx),
-            (Some(Payload::Drain(drain)), _) => {
-                greeting::on_drain(drain, cx);
-                Ok(())
+    ) -> Result<(), Violation> {
+        let subscriptions = &mut self.subscriptions;
+        match (message.payload, &mut self.stream) {
+            (Some(Payload::HeartbeatAck(ack)), _) => self.on_heartbeat_ack(now, ack, cx)?,
+            (Some(Payload::Welcome(welcome)), _) => self.on_welcome(welcome, cx)?,
+            (Some(Payload::Final(last)), _) => cx.fail(greeting::read_final(last)?),
+            (Some(Payload::Drain(drain)), _) => cx.signal(Signal::Drain(drain.reason)),
+            (Some(Payload::Delivery(delivery)), Stream::Plain(stream)) => {
+                stream.on_delivery(delivery, subscriptions, cx)?;
             }
-            (Some(Payload::Delivery(delivery)), Peer::Plain) => {
-                self.on_plain_delivery(delivery, cx)
+            (Some(Payload::Delivery(delivery)), Stream::Profile(stream)) => {
+                stream.on_delivery(delivery, subscriptions, cx)?;
             }
-            (Some(Payload::Delivery(delivery)), Peer::Profile) => {
-                self.on_profile_delivery(delivery, cx)
+            // Nothing was requested on this stream yet.
+            (Some(Payload::Delivery(delivery)), Stream::Greeting | Stream::Closed) => {
+                subscriptions.counters.unknown_ids += delivery.subscription_ids.len() as u64;
             }
-            (Some(Payload::Delivery(delivery)), Peer::Unknown | Peer::Away) => {
-                // Nothing was asked for yet.
-                self.counters.unknown_ids += delivery.subscription_ids.len() as u64;
-                Ok(())
+            (Some(Payload::SubscribeResponse(response)), Stream::Plain(stream)) => {
+                stream.on_response(now, &response, subscriptions, cx)?;
             }
-            (Some(Payload::SubscribeResponse(response)), Peer::Plain) => {
-                self.on_plain_response(now, &response, cx);
-                Ok(())
+            (Some(Payload::SubscribeResponse(response)), Stream::Profile(stream)) => {
+                stream.on_response(&response, subscriptions, cx)?;
             }
-            (Some(Payload::SubscribeResponse(response)), Peer::Profile) => {
-                self.on_profile_response(&response, cx)
+            (Some(Payload::SubscribeResponse(_)), Stream::Greeting | Stream::Closed) => {
+                subscriptions.counters.stray_responses += 1;
             }
-            (Some(Payload::SubscribeResponse(_)), Peer::Unknown | Peer::Away) => {
-                self.counters.stray_answers += 1;
-                Ok(())
+            (Some(Payload::Progress(progress)), Stream::Profile(stream)) => {
+                stream.on_progress(&progress, subscriptions, cx)?;
             }
-            (Some(Payload::Progress(progress)), Peer::Profile) => self.on_progress(&progress, cx),
-            // An unsubscribe is never waited for.
-            (Some(Payload::UnsubscribeAck(_)), Peer::Profile) => Ok(()),
+            // Nothing waits for the acknowledgement: the subscription is gone already.
+            (Some(Payload::UnsubscribeAck(_)), Stream::Profile(_)) => {}
             (Some(Payload::Progress(_) | Payload::UnsubscribeAck(_)) | None, _) => {
-                self.counters.unknown_messages += 1;
-                Ok(())
+                subscriptions.counters.unknown_messages += 1;
             }
         }
+        Ok(())
     }
 
-    /// Forgets how things stood on the stream that is gone.
-    fn leave_stream(&mut self) {
-        let cut_plain = self.peer == Peer::Plain;
-        for subscription in self.subscriptions.values_mut() {
-            subscription.standing = Standing::Unasked;
-            if cut_plain && subscription.acknowledged {
-                subscription.owe(GapReason::Disconnected);
-            }
+    fn on_stream_gone(&mut self) {
+        // A plain peer cannot resume, so each outage may have lost changes.
+        if matches!(self.stream, Stream::Plain(_)) {
+            self.subscriptions.set_pending_gaps(GapReason::Disconnected);
         }
-        self.peer = Peer::Away;
-        self.restoring = None;
-        self.head = None;
-        self.catching_up.clear();
-        self.probing = Probing::default();
+        self.subscriptions.on_stream_gone();
         self.heartbeats.clear();
+        self.stream = Stream::Closed;
     }
 }
 
@@ -291,17 +247,24 @@ impl Protocol for Core {
     type Send = GatewayMessage;
     type Receive = StreamerMessage;
     type Command = Command;
-    type Event = Notice;
+    type Event = Event;
 
     fn on_open(&mut self, now: Time, generation: Generation, cx: &mut Cx) {
-        self.leave_stream();
-        self.peer = Peer::Unknown;
-        self.greet(now, generation, cx);
+        self.on_stream_gone();
+        self.stream = Stream::Greeting;
+        if self.config.offer_profile {
+            let hello = greeting::hello(&self.config, generation.0);
+            send(cx, gateway_message::Payload::Hello(hello));
+        }
+        // A plain server ignores the hello, and some send no headers before they have something to
+        // answer. The acknowledgement of this heartbeat tells such a peer.
+        self.send_heartbeat(now, cx);
     }
 
     fn on_message(&mut self, now: Time, message: StreamerMessage, cx: &mut Cx) {
-        if let Err(what) = self.receive(now, message, cx) {
-            cx.fail(End::retry(Initiator::Peer, Reason::Protocol(what.into())));
+        if let Err(violation) = self.receive(now, message, cx) {
+            let reason = Reason::Protocol(violation.to_string().into());
+            cx.fail(End::retry(Initiator::Peer, reason));
         }
     }
 
@@ -314,16 +277,17 @@ impl Protocol for Core {
                 filter,
                 start,
             } => {
-                self.want(id, database, collection, filter, start);
-                match self.peer {
-                    Peer::Plain | Peer::Profile => self.ask(id, cx),
-                    // It is asked for with everything else once a peer has greeted.
-                    Peer::Unknown | Peer::Away => {}
-                }
+                let from = match start {
+                    Start::Now => None,
+                    Start::After(position) => Some(position),
+                };
+                self.subscriptions
+                    .add(id, database, collection, filter, from);
+                self.subscribe(id, cx);
             }
             Command::Unsubscribe { id } => self.unsubscribe(id, cx),
-            Command::Taken { id, changes, bytes } => self.on_taken(id, changes, bytes, cx),
-            Command::Report => cx.emit(Notice::Counters(Box::new(self.counters))),
+            Command::Taken { id, through } => self.on_taken(id, through, cx),
+            Command::Report => cx.emit(Event::Counters(Box::new(*self.counters()))),
         }
     }
 
@@ -332,47 +296,44 @@ impl Protocol for Core {
     }
 
     fn on_down(&mut self, _now: Time, _end: &End, _cx: &mut Cx) {
-        self.leave_stream();
+        self.on_stream_gone();
     }
 
     fn on_stop(&mut self, _now: Time, end: &End, cx: &mut Cx) {
-        self.leave_stream();
-        self.wire_ids.clear();
+        self.on_stream_gone();
         self.subscriptions.clear();
-        cx.emit(Notice::Stopped(end.clone()));
+        cx.emit(Event::Stopped(end.clone()));
     }
 
     fn caught_up(&self) -> bool {
-        self.restoring.is_none() && self.catching_up.is_empty()
+        match &self.stream {
+            Stream::Closed | Stream::Greeting => true,
+            Stream::Plain(stream) => stream.is_restored(),
+            Stream::Profile(stream) => stream.is_caught_up(),
+        }
     }
 
     fn deadline(&self) -> Option<Time> {
-        self.probing.next
+        match &self.stream {
+            Stream::Plain(stream) => stream.deadline(),
+            Stream::Closed | Stream::Greeting | Stream::Profile(_) => None,
+        }
     }
 
     fn on_timer(&mut self, now: Time, cx: &mut Cx) {
-        match (self.probing.next, self.config.activity_timeout) {
-            (Some(due), Some(interval)) if due <= now => self.on_probe_due(now, interval, cx),
-            (Some(_) | None, Some(_) | None) => {}
+        if let Stream::Plain(stream) = &mut self.stream {
+            stream.on_timer(now, &mut self.subscriptions, cx);
         }
     }
 }
 
-/// Sends, unless the session is leaving: it still receives then, but says nothing more.
-fn say(cx: &mut Cx, message: GatewayMessage) {
+/// Sends a message, unless the session is leaving: it still receives then, but sends nothing more.
+fn send(cx: &mut Cx, payload: gateway_message::Payload) {
     if cx.is_open() {
-        cx.send(message);
+        cx.send(GatewayMessage {
+            payload: Some(payload),
+        });
     }
-}
-
-fn gateway(payload: wire::gateway_message::Payload) -> GatewayMessage {
-    GatewayMessage {
-        payload: Some(payload),
-    }
-}
-
-fn subscribe(request: wire::SubscribeRequest) -> GatewayMessage {
-    gateway(wire::gateway_message::Payload::Subscribe(request))
 }
 
 fn position(wire: wire::Position) -> Position {

@@ -2,7 +2,7 @@
 
 use rand::RngExt as _;
 use steadfast_session::{End, Generation, Initiator, Reason, endpoint, session};
-use steadfast_streamer_core::client::{Command, Item, Notice, Start, SubscriptionId};
+use steadfast_streamer_core::client::{self, Command, Item, Start, SubscriptionId, queue::Queue};
 use steadfast_wire::streamer::{GatewayMessage, StreamerMessage};
 
 use super::World;
@@ -13,7 +13,7 @@ use crate::{
     subscription::{Consumed, DOCUMENTS, Payload, Selection, Subscription},
 };
 
-type Action = endpoint::Action<GatewayMessage, Notice>;
+type Action = endpoint::Action<GatewayMessage, client::Event>;
 type Input = endpoint::Input<StreamerMessage, Command>;
 
 impl World {
@@ -70,7 +70,7 @@ impl World {
             Action::Probe(generation) => self.send_to_server(number, generation, ToServer::Probe),
             Action::Finish(generation) => self.send_to_server(number, generation, ToServer::Closed),
             Action::Kill(generation) => self.cut(number, generation),
-            Action::Event(notice) => self.on_notice(number, notice),
+            Action::Event(event) => self.on_event(number, event),
             Action::Up(generation) => {
                 self.trace(generation.0);
                 self.clients[number].pace.on_live(now);
@@ -198,21 +198,21 @@ impl World {
         self.arm_client(number);
     }
 
-    fn on_notice(&mut self, number: usize, notice: Notice) {
+    fn on_event(&mut self, number: usize, event: client::Event) {
         let now = self.scheduler.now();
-        match notice {
-            Notice::Subscribed { id, position, .. } => {
+        match event {
+            client::Event::Subscribed { id, position, .. } => {
                 if let Some(subscription) = self.subscription(number, id) {
                     let offset = position.map(|position| position.offset);
                     subscription.start = subscription.start.or(offset);
                 }
             }
-            Notice::Refused { id, refusal } => {
+            client::Event::Refused { id, refusal } => {
                 if let Some(subscription) = self.subscription(number, id) {
                     subscription.refused = Some(refusal.to_string());
                 }
             }
-            Notice::Item { id, item } => {
+            client::Event::Item { id, item } => {
                 let Some(at) = self.index(number, id) else {
                     return;
                 };
@@ -220,7 +220,7 @@ impl World {
                 if subscription.unsubscribed {
                     return self.violation(format!("an item for {id} after its unsubscription"));
                 }
-                subscription.queue.push_back(item);
+                subscription.queue.push(item);
                 if subscription.queue.len() == 1 {
                     let resume_at = subscription.paused_until.max(now);
                     let delay = self.millis(0, 20);
@@ -228,11 +228,16 @@ impl World {
                         .at(resume_at + delay, Task::Consume(number, at));
                 }
             }
-            Notice::Greeted { .. }
-            | Notice::Marker { .. }
-            | Notice::Rtt(_)
-            | Notice::Counters(_)
-            | Notice::Stopped { .. } => {}
+            client::Event::Discard { id, from } => {
+                if let Some(subscription) = self.subscription(number, id) {
+                    subscription.queue.discard(from);
+                }
+            }
+            client::Event::Greeted { .. }
+            | client::Event::Marker { .. }
+            | client::Event::Rtt(_)
+            | client::Event::Counters(_)
+            | client::Event::Stopped { .. } => {}
         }
     }
 
@@ -279,30 +284,26 @@ impl World {
             let resume_at = subscription.paused_until;
             return self.scheduler.at(resume_at, Task::Consume(number, at));
         }
-        let (mut changes, mut bytes) = (0, 0);
         for _ in 0..most {
-            match subscription.queue.pop_front() {
-                Some(Item::Change(change)) => {
-                    changes += 1;
-                    bytes += change.weight();
-                    match Payload::from_json(&change.data) {
-                        Some(payload) => subscription.consumed.push(Consumed::Change(payload)),
-                        None => subscription.refused = Some("unreadable payload".to_owned()),
-                    }
-                }
+            match subscription.queue.pop() {
+                Some(Item::Change(change)) => match Payload::from_json(&change.data) {
+                    Some(payload) => subscription.consumed.push(Consumed::Change(payload)),
+                    None => subscription.refused = Some("unreadable payload".to_owned()),
+                },
                 Some(Item::Gap(_)) => subscription.consumed.push(Consumed::Gap),
                 Some(_) => subscription.consumed.push(Consumed::Resync),
                 None => break,
             }
         }
         let id = subscription.id;
+        let report = subscription.queue.take_report();
         if !subscription.queue.is_empty() {
             let delay = self.millis(1, 25);
             self.scheduler.after(delay, Task::Consume(number, at));
         }
-        if changes > 0 {
-            self.trace(id.0 ^ changes);
-            self.command(number, Command::Taken { id, changes, bytes });
+        if let Some(through) = report {
+            self.trace(id.0 ^ through);
+            self.command(number, Command::Taken { id, through });
         }
     }
 
@@ -318,7 +319,7 @@ impl World {
                 let at = self.rng.random_range(0..count);
                 let subscription = &mut self.clients[number].subscriptions[at];
                 if !std::mem::replace(&mut subscription.unsubscribed, true) {
-                    subscription.queue.clear();
+                    subscription.queue = Queue::default();
                     let id = subscription.id;
                     self.command(number, Command::Unsubscribe { id });
                 }

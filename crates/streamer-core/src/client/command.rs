@@ -1,4 +1,4 @@
-//! What handles ask of the core, and what it tells them.
+//! Commands from the handles to the core, and events from the core to the handles.
 
 use std::{fmt, time::Duration};
 
@@ -7,112 +7,119 @@ use steadfast_session::End;
 use super::{Counters, Item};
 use crate::{Position, filter::Filter};
 
-/// Names a subscription between handle and core. Never used twice in one client.
+/// The name of a subscription between handle and core. Unique within a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SubscriptionId(pub u64);
 
-/// Where a subscription begins.
+/// The position at which a subscription begins.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Start {
-    /// With the first change after the server took the subscription.
+    /// The first change after the server accepted the subscription.
     #[default]
     Now,
-    /// With the first change after this place, for example one stored by an earlier process.
+    /// The first change after a position, for example one that an earlier process stored.
     After(Position),
 }
 
-/// What a handle asks for.
+/// A command of a handle.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Command {
-    /// Adds a subscription to the wanted set. Answered by [`Notice::Subscribed`],
-    /// [`Notice::Refused`] or [`Notice::Stopped`], however many streams that takes.
+    /// Adds a subscription to the wanted set. [`Event::Subscribed`], [`Event::Refused`] or
+    /// [`Event::Stopped`] follows, however many streams that takes.
     Subscribe {
-        /// Its name; must be new.
+        /// The id of the subscription; must be new.
         id: SubscriptionId,
-        /// Exact name of the database.
+        /// The exact name of the database.
         database: String,
-        /// Exact name of the collection.
+        /// The exact name of the collection.
         collection: String,
-        /// What is asked of a document.
+        /// The conditions that a document must meet.
         filter: Filter,
-        /// Where to begin.
+        /// The position at which the subscription begins.
         start: Start,
     },
-    /// Takes a subscription out of the wanted set, at once and for good, connected or not. No
-    /// notice for it follows.
+    /// Removes a subscription from the wanted set, at once and for good, connected or not. No event
+    /// for it follows.
     Unsubscribe {
-        /// Which.
+        /// The subscription.
         id: SubscriptionId,
     },
-    /// The application took changes from the queue of a subscription, which makes room for more.
+    /// The application took changes from the queue of a subscription, which frees capacity.
     Taken {
-        /// Of which subscription.
+        /// The subscription.
         id: SubscriptionId,
-        /// How many changes; gaps and resyncs do not count.
-        changes: u64,
-        /// The sum of their weights.
-        bytes: u64,
+        /// The number of the newest change taken, as [`super::queue::Queue`] counts them.
+        through: u64,
     },
-    /// Asks for [`Notice::Counters`].
+    /// Requests [`Event::Counters`].
     Report,
 }
 
-/// What the core tells the handles, in order.
+/// An event of the core, in order.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Notice {
-    /// A stream's peer is known.
+pub enum Event {
+    /// The peer of a stream is known.
     Greeted {
         /// The server's name for itself; empty with a plain peer.
         server_id: String,
-        /// The newest place of its log; `None` with a plain peer.
+        /// The newest position of its log; `None` with a plain peer.
         head: Option<Position>,
     },
-    /// The server acknowledged a subscription; told once per stream.
+    /// The server acknowledged a subscription; emitted once per stream.
     Subscribed {
-        /// Which.
+        /// The subscription.
         id: SubscriptionId,
-        /// Deliveries follow this place; `None` with a plain peer.
+        /// The position that deliveries follow; `None` with a plain peer.
         position: Option<Position>,
-        /// An older stream held the subscription until now.
+        /// The subscription was taken over from an older stream.
         taken_over: bool,
     },
     /// The server refused a subscription, which has left the wanted set.
     Refused {
-        /// Which.
+        /// The subscription.
         id: SubscriptionId,
-        /// Why.
+        /// The reason.
         refusal: Refusal,
     },
     /// An item for the queue of a subscription.
     Item {
-        /// Of which subscription.
+        /// The subscription.
         id: SubscriptionId,
         /// The item.
         item: Item,
     },
-    /// Everything up to this place was looked at; it takes its place in the queue like an item.
+    /// Nothing more belongs to the subscription up to a position. The marker is queued like an
+    /// item, behind the items before it.
     Marker {
-        /// For which subscription.
+        /// The subscription.
         id: SubscriptionId,
-        /// The place.
+        /// The position.
         position: Position,
     },
-    /// A heartbeat came back.
+    /// The newest queued changes of a subscription are to be dropped, because too many changes are
+    /// queued in all. A [`super::GapReason::Overflow`] reports them later.
+    Discard {
+        /// The subscription.
+        id: SubscriptionId,
+        /// The number of the first change to drop, as [`super::queue::Queue`] counts them.
+        from: u64,
+    },
+    /// A heartbeat was acknowledged after this time.
     Rtt(Duration),
-    /// The session stopped, and every subscription with it: nothing is wanted any more.
+    /// The session stopped. The wanted set is empty.
     Stopped(End),
-    /// The counters, as asked for.
+    /// The requested counters.
     Counters(Box<Counters>),
 }
 
-/// Why a server refused a subscription.
+/// The refusal of a subscription by a server.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub struct Refusal {
-    /// The same request will be refused again.
+    /// The same request would be refused again.
     pub permanent: bool,
-    /// The server's text.
+    /// The text of the server.
     pub message: String,
 }
 

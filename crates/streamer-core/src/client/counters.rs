@@ -1,6 +1,6 @@
-//! What a core counted.
+//! The counters of a client.
 
-/// Totals since the client began. Every message that was not delivered is in one of them.
+/// Totals since the client began. Each message that was not delivered is counted in one of them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Counters {
@@ -8,43 +8,43 @@ pub struct Counters {
     pub delivered: u64,
     /// Changes dropped because they had been queued before.
     pub duplicates: u64,
-    /// Deliveries before which something was missing.
+    /// Deliveries with a hole before them.
     pub holes: u64,
-    /// Deliveries dropped because the subscription had just been asked for anew.
+    /// Deliveries dropped because a newer subscribe request was pending.
     pub premature: u64,
-    /// Ids of deliveries and answers that no subscription has: cancelled, or never made.
+    /// Ids in deliveries and responses that no subscription has: cancelled, or never made.
     pub unknown_ids: u64,
-    /// Ids that stood twice in one delivery.
+    /// Ids that were repeated within one delivery.
     pub repeated_ids: u64,
-    /// Answers to requests that are no longer current.
-    pub stray_answers: u64,
-    /// Messages with no payload, or one unknown to this version.
+    /// Responses to requests that are no longer current.
+    pub stray_responses: u64,
+    /// Messages with no payload, or with one unknown to this version.
     pub unknown_messages: u64,
-    /// Heartbeat acks that answer no heartbeat of the stream.
+    /// Acknowledgements that match no heartbeat of the stream.
     pub stray_acks: u64,
     /// Subscriptions acknowledged.
     pub acknowledged: u64,
-    /// Of these, taken over from an older stream.
+    /// Acknowledged subscriptions that were taken over from an older stream.
     pub taken_over: u64,
-    /// Subscriptions refused for good, or for now.
+    /// Subscriptions refused, for good or for now.
     pub refused: u64,
     /// Resync items.
     pub resyncs: u64,
-    /// Gap items after a cut.
+    /// Gap items after an outage.
     pub gaps_disconnected: u64,
     /// Gap items after an overflow.
     pub gaps_overflow: u64,
     /// Gap items after a silent eviction.
     pub gaps_evicted: u64,
-    /// Gap items because a position could not be used.
+    /// Gap items for positions that a plain peer cannot use.
     pub gaps_left_profile: u64,
-    /// Changes dropped because a queue was full.
+    /// Changes dropped because too many were queued.
     pub overflowed: u64,
-    /// Subscriptions sent again because their id was still taken.
+    /// Subscriptions requested again because their id was still taken.
     pub reclaimed: u64,
-    /// Subscriptions sent again under another wire id.
+    /// Subscriptions requested again under another wire id.
     pub renamed: u64,
-    /// Subscriptions sent again in the other spelling of operators.
+    /// Subscriptions requested again in the other operator spelling.
     pub respelled: u64,
     /// Subscriptions repeated to find out whether the peer still has them.
     pub probes: u64,

@@ -1,22 +1,25 @@
-//! How much may be on its way to, and waiting in, each subscription.
+//! Credit: how much a peer with the resume profile may send to each subscription.
 //!
 //! Totals on the wire count from the subscribe request and only grow, as QUIC's `MAX_DATA` does, so
 //! that a grant can be neither lost nor applied twice.
 
-/// Bounds on what is on its way and waiting, of one stream.
+use super::backlog::Load;
+
+/// Bounds on the changes that are on their way or queued for the application, over all
+/// subscriptions of a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Changes in all.
+    /// Number of changes in all.
     pub messages: u64,
-    /// Weight in all.
+    /// Weight of all changes, in bytes.
     pub bytes: u64,
-    /// Changes of one subscription, however few there are. Not for plain peers, where a larger
-    /// queue is the only defence against overflow.
+    /// Number of changes of one subscription. It holds for credit only: a plain peer cannot be held
+    /// back, so one subscription may use the whole total there.
     pub messages_per_subscription: u64,
 }
 
 impl Default for Limits {
-    /// 16,384 changes and 8 MiB in all, 256 changes of one.
+    /// 16,384 changes and 8 MiB in all, 256 changes per subscription.
     fn default() -> Self {
         Self {
             messages: 16_384,
@@ -27,75 +30,31 @@ impl Default for Limits {
 }
 
 impl Limits {
-    /// The share of one of `subscriptions` towards a peer that keeps to credit.
+    /// Returns the capacity of one of `subscriptions`, at least one change and one byte.
     ///
-    /// Shares shrink as subscriptions come, but what was granted stays granted: until deliveries
+    /// Shares shrink as subscriptions are added, but a grant is never taken back: until deliveries
     /// use it up, n subscriptions made one after another on one stream can hold up to
-    /// 1 + ln(n / 64) times the total. The next restore deals out even shares.
-    pub(super) fn share(&self, subscriptions: usize) -> Share {
-        let all = self.room(subscriptions);
-        Share {
-            messages: all.messages.min(self.messages_per_subscription.max(1)),
-            ..all
-        }
-    }
-
-    /// The part of the queue space of one of `subscriptions` with a peer that knows no credit.
-    pub(super) fn room(&self, subscriptions: usize) -> Share {
-        let of = (subscriptions as u64).max(1);
-        Share {
-            messages: (self.messages / of).max(1),
-            bytes: (self.bytes / of).max(1),
+    /// 1 + ln(n / 64) times the total. The next restore grants even shares.
+    pub(super) fn share(&self, subscriptions: usize) -> Load {
+        let count = (subscriptions as u64).max(1);
+        let messages = (self.messages / count).min(self.messages_per_subscription);
+        Load {
+            messages: messages.max(1),
+            bytes: (self.bytes / count).max(1),
         }
     }
 }
 
-/// What one subscription may hold.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Share {
-    pub(super) messages: u64,
-    pub(super) bytes: u64,
-}
-
-/// Changes waiting in the queue of a subscription.
+/// The credit of one subscription since its subscribe request.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Load {
-    pub(super) messages: u64,
-    pub(super) bytes: u64,
-}
-
-impl Load {
-    pub(super) fn add(&mut self, weight: u64) {
-        self.messages += 1;
-        self.bytes = self.bytes.saturating_add(weight);
-    }
-
-    pub(super) fn take(&mut self, messages: u64, bytes: u64) {
-        self.messages = self.messages.saturating_sub(messages);
-        self.bytes = self.bytes.saturating_sub(bytes);
-    }
-
-    /// Whether one more change may be queued; a change larger than the share fits an empty queue.
-    pub(super) fn has_room(&self, share: Share) -> bool {
-        self.messages < share.messages && self.bytes < share.bytes
-    }
-
-    /// Whether at least half of the share is free.
-    pub(super) fn is_relieved(&self, share: Share) -> bool {
-        self.messages <= share.messages / 2 && self.bytes <= share.bytes / 2
-    }
-}
-
-/// Credit of one subscription since its subscribe request: what was granted, what was used.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Account {
+pub(super) struct Credit {
     pub(super) granted: Load,
-    pub(super) used: Load,
+    used: Load,
 }
 
-impl Account {
-    /// The first grant: capacity less what is still queued.
-    pub(super) fn open(share: Share, queued: Load) -> Self {
+impl Credit {
+    /// Returns the first grant: the share less the changes that are still queued.
+    pub(super) fn new(share: Load, queued: Load) -> Self {
         Self {
             granted: Load {
                 messages: share.messages.saturating_sub(queued.messages),
@@ -105,18 +64,21 @@ impl Account {
         }
     }
 
-    /// Counts a delivery. `false` if it should not have been sent.
+    /// Counts a delivery. Returns `false` if the credit did not allow it.
     pub(super) fn spend(&mut self, weight: u64) -> bool {
+        // One byte left is enough: the peer cannot split a change to fit the rest.
         let allowed =
             self.used.messages < self.granted.messages && self.used.bytes < self.granted.bytes;
         self.used.add(weight);
         allowed
     }
 
-    /// Grants what the queue has room for, if that is worth a message: half a share of either kind.
-    /// Never takes back. Whoever has used up everything and whose queue is empty is always granted,
-    /// so that nothing stalls.
-    pub(super) fn grant(&mut self, share: Share, queued: Load) -> Option<Load> {
+    /// Grants the free capacity of the queue, and returns the new totals if they are worth a
+    /// message: half a share of either kind.
+    ///
+    /// A grant is never taken back. A subscription that has used up everything and whose queue is
+    /// empty always gets a grant, so that nothing stalls.
+    pub(super) fn grant(&mut self, share: Load, queued: Load) -> Option<Load> {
         let target = Load {
             messages: self.used.messages + share.messages.saturating_sub(queued.messages),
             bytes: self.used.bytes + share.bytes.saturating_sub(queued.bytes),
@@ -136,7 +98,7 @@ impl Account {
 mod tests {
     use super::*;
 
-    const SHARE: Share = Share {
+    const SHARE: Load = Load {
         messages: 4,
         bytes: 100,
     };
@@ -150,7 +112,6 @@ mod tests {
         assert_eq!(limits.share(6_000).messages, 2);
         assert_eq!(limits.share(100_000).messages, 1);
         assert_eq!(limits.share(usize::MAX).bytes, 1);
-        assert_eq!(limits.room(1).messages, 16_384);
     }
 
     #[test]
@@ -159,22 +120,22 @@ mod tests {
             messages: 3,
             bytes: 250,
         };
-        let account = Account::open(SHARE, queued);
-        assert_eq!((account.granted.messages, account.granted.bytes), (1, 0));
+        let credit = Credit::new(SHARE, queued);
+        assert_eq!((credit.granted.messages, credit.granted.bytes), (1, 0));
     }
 
     #[test]
     fn grants_come_in_batches_of_half_a_share() {
-        let mut account = Account::open(SHARE, Load::default());
+        let mut credit = Credit::new(SHARE, Load::default());
         for _ in 0..2 {
-            assert!(account.spend(1));
+            assert!(credit.spend(1));
         }
         let one_left = Load {
             messages: 1,
             bytes: 1,
         };
-        assert_eq!(account.grant(SHARE, one_left), None);
-        let granted = account
+        assert_eq!(credit.grant(SHARE, one_left), None);
+        let granted = credit
             .grant(SHARE, Load::default())
             .expect("two were taken");
         assert_eq!((granted.messages, granted.bytes), (6, 102));
@@ -182,43 +143,41 @@ mod tests {
 
     #[test]
     fn at_a_share_of_one_each_change_is_granted_by_itself() {
-        let share = Share {
+        let share = Load {
             messages: 1,
             bytes: 1,
         };
-        let mut account = Account::open(share, Load::default());
+        let mut credit = Credit::new(share, Load::default());
         for round in 1..=3 {
-            assert!(account.spend(1_000), "round {round}");
-            assert!(!account.clone().spend(1), "round {round}");
-            let granted = account
-                .grant(share, Load::default())
-                .expect("all was taken");
+            assert!(credit.spend(1_000), "round {round}");
+            assert!(!credit.clone().spend(1), "round {round}");
+            let granted = credit.grant(share, Load::default()).expect("all was taken");
             assert_eq!(granted.messages, round + 1);
-            assert!(granted.bytes > account.used.bytes);
+            assert!(granted.bytes > credit.used.bytes);
         }
     }
 
     #[test]
     fn a_shrunken_share_withholds_grants_until_it_is_met() {
-        let mut account = Account::open(SHARE, Load::default());
-        let smaller = Share {
+        let mut credit = Credit::new(SHARE, Load::default());
+        let smaller = Load {
             messages: 2,
             bytes: 50,
         };
-        account.spend(10);
-        account.spend(10);
-        assert_eq!(account.grant(smaller, Load::default()), None);
-        account.spend(10);
-        account.spend(10);
-        let granted = account.grant(smaller, Load::default()).expect("used up");
+        credit.spend(10);
+        credit.spend(10);
+        assert_eq!(credit.grant(smaller, Load::default()), None);
+        credit.spend(10);
+        credit.spend(10);
+        let granted = credit.grant(smaller, Load::default()).expect("used up");
         assert_eq!((granted.messages, granted.bytes), (6, 100));
     }
 
     #[test]
     fn one_byte_left_is_enough_to_send_and_none_is_not() {
-        let mut account = Account::open(SHARE, Load::default());
-        assert!(account.spend(99));
-        assert!(account.spend(5_000));
-        assert!(!account.spend(1));
+        let mut credit = Credit::new(SHARE, Load::default());
+        assert!(credit.spend(99));
+        assert!(credit.spend(5_000));
+        assert!(!credit.spend(1));
     }
 }

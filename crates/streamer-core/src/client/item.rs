@@ -1,29 +1,30 @@
-//! What a subscription yields.
+//! The items that a subscription yields.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 use steadfast_wire::streamer as wire;
 
+use super::Violation;
 use crate::{Operation, Position};
 
-/// One item of a subscription, in the order of the log.
+/// An item of a subscription, in the order of the log.
 ///
-/// An enum, so that whoever consumes it decides what a gap means to them.
+/// It is an enum so that the consumer decides what a gap means.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum Item {
     /// A document changed.
     Change(Change),
-    /// Changes may be missing here, and nobody can say which: the peer has no positions.
+    /// Changes may be missing here. The server has no positions, so that nobody knows which.
     Gap(Gap),
-    /// Changes are missing here, and it is known between which places.
+    /// Changes are missing here, between two known positions.
     Resync(Resync),
 }
 
 impl Item {
-    /// The place to continue from once this item has had its effect; an application stores it
-    /// together with that effect. `None` with a peer that has no positions.
+    /// Returns the position to resume from once this item has had its effect. An application stores
+    /// it together with that effect. `None` with a server that has no positions.
     #[must_use]
     pub fn position(&self) -> Option<Position> {
         match self {
@@ -38,47 +39,47 @@ impl Item {
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Change {
-    /// The place after this change; `None` with a peer that has no positions.
+    /// The position after this change; `None` with a server that has no positions.
     pub position: Option<Position>,
-    /// Names the change; opaque.
+    /// The id of the event; opaque.
     pub event_id: Arc<str>,
-    /// Database of the document.
+    /// The database of the document.
     pub database: Arc<str>,
-    /// Full path of the collection.
+    /// The full path of the collection.
     pub collection: Arc<str>,
-    /// Id of the document within the collection.
+    /// The id of the document within the collection.
     pub document_id: Arc<str>,
-    /// What happened.
+    /// The kind of change.
     pub operation: Operation,
     /// The document as a JSON object, without `id` and `collection`.
     pub data: Bytes,
-    /// When the server took it, Unix milliseconds.
+    /// The time at which the server stored the change, in Unix milliseconds.
     pub timestamp: i64,
 }
 
 impl Change {
-    /// Bytes this change counts for in queues and credit; the same sum as
-    /// [`crate::Event::weight`], since the two ends of a stream count alike.
+    /// Returns the bytes that this change counts for in queues and credit.
+    ///
+    /// The sum equals [`crate::Event::weight`], because both ends of a stream must count alike.
     #[must_use]
     pub fn weight(&self) -> u64 {
         let names = self.database.len() + self.collection.len() + self.document_id.len();
         (self.data.len() + names) as u64
     }
 
-    /// The change in a delivery, or what is wrong with it.
-    pub(super) fn read(
+    pub(super) fn from_wire(
         event: wire::StreamerEvent,
         position: Option<Position>,
-    ) -> Result<Self, String> {
+    ) -> Result<Self, Violation> {
         let operation = match wire::OperationType::try_from(event.operation) {
             Ok(wire::OperationType::Insert) => Operation::Insert,
             Ok(wire::OperationType::Update) => Operation::Update,
             Ok(wire::OperationType::Delete) => Operation::Delete,
             Ok(wire::OperationType::Unspecified) | Err(_) => {
-                return Err(format!(
-                    "event {:?} has the unknown operation {}",
-                    event.event_id, event.operation
-                ));
+                return Err(Violation::UnknownOperation {
+                    event_id: event.event_id,
+                    operation: event.operation,
+                });
             }
         };
         Ok(Self {
@@ -94,71 +95,74 @@ impl Change {
     }
 }
 
-/// Changes may be missing from here on backwards.
+/// Changes may be missing before this item.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Gap {
-    /// Why.
+    /// The cause.
     pub reason: GapReason,
 }
 
-/// Why changes may be missing.
+/// The cause of a gap.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum GapReason {
-    /// The stream was cut, and the peer can not continue where it ended.
+    /// The stream was lost, and the server cannot resume where it ended.
     Disconnected,
-    /// The application did not take items fast enough, and the peer can not be held back.
+    /// The application did not take items fast enough, and the server cannot be held back.
     Overflow {
-        /// How many changes were dropped.
+        /// The number of changes that were dropped.
         dropped: u64,
     },
-    /// The peer was found to have dropped the subscription without a word.
+    /// The server had dropped the subscription without notice.
     Evicted,
-    /// A position was held, and the peer now connected has no positions.
+    /// The subscription had a position, and the server now connected has no positions.
     LeftProfile,
 }
 
-/// Changes between two places are missing.
+/// The changes between two positions are missing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Resync {
-    /// Why.
+    /// The cause.
     pub reason: ResyncReason,
-    /// The last place up to which nothing is missing.
+    /// The last position up to which nothing is missing.
     pub lost_from: Position,
-    /// The place from which on nothing is missing again.
+    /// The position from which on nothing is missing again.
     pub resumes_at: Position,
 }
 
-/// Why a place could not be continued from.
+/// The reason why a subscription could not continue from its position.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ResyncReason {
     /// The server gave no reason.
     Unstated,
-    /// The log of that epoch is not the log of this server.
+    /// The position belongs to another log.
     Epoch,
-    /// Changes after that place have left the log.
+    /// Changes after the position have left the log.
     Trimmed,
-    /// The log has not reached that place.
+    /// The log has not reached the position.
     Future,
-    /// A part of the log after that place can not be read.
+    /// A part of the log after the position cannot be read.
     Damaged,
-    /// The place was refused again and again, whatever the reasons given.
+    /// Servers refused the position repeatedly.
     Refused,
 }
 
 impl ResyncReason {
-    /// The reason a server gave, or what is wrong with it.
-    pub(super) fn read(reason: i32) -> Result<Self, String> {
+    pub(super) fn from_wire(reason: i32) -> Result<Self, Violation> {
         match wire::ResyncReason::try_from(reason) {
             Ok(wire::ResyncReason::Unspecified) => Ok(Self::Unstated),
             Ok(wire::ResyncReason::Epoch) => Ok(Self::Epoch),
             Ok(wire::ResyncReason::Trimmed) => Ok(Self::Trimmed),
             Ok(wire::ResyncReason::Future) => Ok(Self::Future),
             Ok(wire::ResyncReason::Damaged) => Ok(Self::Damaged),
-            Err(_) => Err(format!("a resync has the unknown reason {reason}")),
+            Err(_) => Err(Violation::Unknown {
+                message: "a resync",
+                field: "reason",
+                value: reason,
+            }),
         }
     }
 }

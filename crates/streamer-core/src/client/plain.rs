@@ -1,18 +1,315 @@
-//! Peers without the resume profile: how they spell, how they refuse, and how one finds out that
-//! they dropped a subscription.
+//! A stream whose peer does not speak the resume profile.
+//!
+//! Such a peer has no positions, so that each outage is a gap. It cannot be held back either: when
+//! too many changes are queued, some are dropped and reported as a gap. Its refusals are texts, and
+//! it may evict subscriptions without notice.
 
-use std::time::Duration;
-
-use steadfast_session::{End, Initiator, Reason, Time};
-use steadfast_wire::streamer as wire;
+use steadfast_session::Time;
+use steadfast_wire::streamer::{self as wire, gateway_message::Payload};
 
 use super::{
-    Core, Cx, GapReason, SubscriptionId,
-    subscription::{Claim, Question, Standing},
+    Change, Config, Cx, GapReason, SubscriptionId, Violation,
+    backlog::{Backlog, Load},
+    probes::Probes,
+    refusal::RefusalKind,
+    restore::Restore,
+    send,
+    subscription::{IdClaim, Request, SubscribeState},
+    subscriptions::Subscriptions,
+    violation::required,
 };
 use crate::filter::{Filter, Op, Spelling};
 
-/// The spelling to try when a peer refuses one.
+/// The state of a stream to a plain peer.
+#[derive(Debug)]
+pub(super) struct PlainStream {
+    restore: Restore,
+    backlog: Backlog,
+    probes: Probes,
+}
+
+impl PlainStream {
+    /// Subscribes to everything wanted.
+    pub(super) fn start(config: &Config, subscriptions: &mut Subscriptions, cx: &mut Cx) -> Self {
+        let mut backlog = Backlog::new(config.limits);
+        for subscription in subscriptions.iter() {
+            backlog.update(subscription.id, Load::default(), subscription.queued.load());
+        }
+        let ids = subscriptions.ids();
+        for id in &ids {
+            let request = Request::first(subscriptions.spelling);
+            subscribe(*id, request, subscriptions, cx);
+        }
+        Self {
+            restore: Restore::begin(&ids, cx),
+            backlog,
+            probes: Probes::new(config.activity_timeout),
+        }
+    }
+
+    pub(super) fn is_restored(&self) -> bool {
+        self.restore.is_finished()
+    }
+
+    pub(super) fn deadline(&self) -> Option<Time> {
+        self.probes.deadline()
+    }
+
+    pub(super) fn on_timer(&mut self, now: Time, subscriptions: &mut Subscriptions, cx: &mut Cx) {
+        if let Some(probe) = self.probes.on_timer(now, subscriptions) {
+            send(cx, Payload::Subscribe(probe));
+        }
+    }
+
+    pub(super) fn subscribe(
+        &mut self,
+        id: SubscriptionId,
+        subscriptions: &mut Subscriptions,
+        cx: &mut Cx,
+    ) {
+        subscribe(
+            id,
+            Request::first(subscriptions.spelling),
+            subscriptions,
+            cx,
+        );
+    }
+
+    pub(super) fn unsubscribe(
+        &mut self,
+        id: SubscriptionId,
+        subscriptions: &mut Subscriptions,
+        cx: &mut Cx,
+    ) {
+        send_unsubscribe(id, subscriptions, cx);
+        self.forget(id, subscriptions);
+        subscriptions.remove(id);
+        self.restore.on_answered(id, cx);
+    }
+
+    pub(super) fn on_taken(
+        &mut self,
+        id: SubscriptionId,
+        through: u64,
+        subscriptions: &mut Subscriptions,
+        cx: &mut Cx,
+    ) {
+        let before = subscriptions[id].queued.load();
+        let (subscription, counters) = subscriptions.with_counters(id);
+        subscription.on_taken(through, counters, cx);
+        self.backlog.update(id, before, subscription.queued.load());
+    }
+
+    /// Queues a delivered event. The peer may deliver before it answers the request.
+    pub(super) fn on_delivery(
+        &mut self,
+        delivery: wire::EventDelivery,
+        subscriptions: &mut Subscriptions,
+        cx: &mut Cx,
+    ) -> Result<(), Violation> {
+        let event = required(delivery.event, "a delivery", "event")?;
+        let change = Change::from_wire(event, None)?;
+        let number = subscriptions.next_delivery();
+        for wire_id in &delivery.subscription_ids {
+            let Some(id) = subscriptions.find(wire_id) else {
+                continue;
+            };
+            let (subscription, counters) = subscriptions.with_counters(id);
+            if subscription.state == SubscribeState::NotSent {
+                counters.premature += 1;
+            } else if !subscription.is_first_mention(number) {
+                counters.repeated_ids += 1;
+            } else {
+                // It may precede the acknowledgement, and the application relies on what follows.
+                subscription.acknowledged = true;
+                subscription.report_gap(counters, cx);
+                self.queue(id, change.clone(), subscriptions, cx);
+            }
+        }
+        Ok(())
+    }
+
+    /// Queues a change for a subscription, or drops one where the backlog is largest.
+    fn queue(
+        &mut self,
+        id: SubscriptionId,
+        change: Change,
+        subscriptions: &mut Subscriptions,
+        cx: &mut Cx,
+    ) {
+        let (subscription, counters) = subscriptions.with_counters(id);
+        if subscription.is_overflowing() {
+            return subscription.drop_received(counters);
+        }
+        let load = subscription.queued.load();
+        while let Some(loser) = self.backlog.loser(id, load) {
+            let (subscription, counters) = subscriptions.with_counters(loser);
+            if loser == id {
+                return subscription.drop_received(counters);
+            }
+            let before = subscription.queued.load();
+            subscription.drop_newest(counters, cx);
+            let after = subscription.queued.load();
+            self.backlog.update(loser, before, after);
+        }
+        let (subscription, counters) = subscriptions.with_counters(id);
+        subscription.queue_change(change, counters, cx);
+        self.backlog.update(id, load, subscription.queued.load());
+    }
+
+    pub(super) fn on_response(
+        &mut self,
+        now: Time,
+        response: &wire::SubscribeResponse,
+        subscriptions: &mut Subscriptions,
+        cx: &mut Cx,
+    ) -> Result<(), Violation> {
+        let Some(id) = subscriptions.find(&response.subscription_id) else {
+            return Ok(());
+        };
+        match &mut subscriptions[id].state {
+            SubscribeState::NotSent | SubscribeState::Active { probed: false, .. } => {
+                subscriptions.counters.stray_responses += 1;
+            }
+            SubscribeState::Pending(request) => {
+                let request = *request;
+                if response.success {
+                    self.on_accepted(now, id, request, subscriptions, cx);
+                } else {
+                    self.on_refused(id, request, &response.error, subscriptions, cx);
+                }
+            }
+            SubscribeState::Active { probed, .. } => {
+                *probed = false;
+                let answer = self.probes.on_response(response);
+                if answer.is_err() {
+                    // A Go server evicts the whole stream and goes on acknowledging on it, but
+                    // delivers nothing any more (S1), so that every subscription has a gap.
+                    subscriptions.counters.evictions += 1;
+                    subscriptions.set_pending_gaps(GapReason::Evicted);
+                }
+                return answer;
+            }
+        }
+        Ok(())
+    }
+
+    fn on_accepted(
+        &mut self,
+        now: Time,
+        id: SubscriptionId,
+        request: Request,
+        subscriptions: &mut Subscriptions,
+        cx: &mut Cx,
+    ) {
+        if has_two_spellings(&subscriptions[id].filter) {
+            subscriptions.spelling = request.spelling;
+        }
+        subscriptions.acknowledge(id, request, None, false, cx);
+        self.restore.on_answered(id, cx);
+        if let Some(probe) = self.probes.on_acknowledged(now, id, subscriptions) {
+            send(cx, Payload::Subscribe(probe));
+        }
+    }
+
+    fn on_refused(
+        &mut self,
+        id: SubscriptionId,
+        request: Request,
+        error: &str,
+        subscriptions: &mut Subscriptions,
+        cx: &mut Cx,
+    ) {
+        match RefusalKind::classify(error) {
+            RefusalKind::IdTaken => {
+                let claim = match request.claim {
+                    IdClaim::Original => {
+                        // The stream that held the id is dead, and a Go server lets any stream
+                        // unsubscribe it.
+                        subscriptions.counters.reclaimed += 1;
+                        send_unsubscribe(id, subscriptions, cx);
+                        IdClaim::Reclaimed
+                    }
+                    IdClaim::Reclaimed => {
+                        subscriptions.counters.renamed += 1;
+                        subscriptions.rename(id);
+                        IdClaim::Renamed
+                    }
+                    IdClaim::Renamed => {
+                        return self.on_temporary_refusal(id, error, subscriptions, cx);
+                    }
+                };
+                subscribe(id, Request { claim, ..request }, subscriptions, cx);
+            }
+            RefusalKind::UnknownOperator
+                if !request.respelled && has_two_spellings(&subscriptions[id].filter) =>
+            {
+                subscriptions.counters.respelled += 1;
+                let request = Request {
+                    spelling: other(request.spelling),
+                    respelled: true,
+                    ..request
+                };
+                subscribe(id, request, subscriptions, cx);
+            }
+            RefusalKind::UnknownOperator | RefusalKind::Permanent => {
+                self.refuse(id, true, error, subscriptions, cx);
+            }
+            RefusalKind::Temporary => self.on_temporary_refusal(id, error, subscriptions, cx),
+        }
+    }
+
+    fn on_temporary_refusal(
+        &mut self,
+        id: SubscriptionId,
+        error: &str,
+        subscriptions: &mut Subscriptions,
+        cx: &mut Cx,
+    ) {
+        if subscriptions[id].acknowledged {
+            subscriptions.fail_restore(id, error, cx);
+        } else {
+            self.refuse(id, false, error, subscriptions, cx);
+        }
+    }
+
+    fn refuse(
+        &mut self,
+        id: SubscriptionId,
+        permanent: bool,
+        error: &str,
+        subscriptions: &mut Subscriptions,
+        cx: &mut Cx,
+    ) {
+        self.forget(id, subscriptions);
+        subscriptions.refuse(id, permanent, error, cx);
+        self.restore.on_answered(id, cx);
+    }
+
+    fn forget(&mut self, id: SubscriptionId, subscriptions: &Subscriptions) {
+        let load = subscriptions[id].queued.load();
+        self.backlog.update(id, load, Load::default());
+    }
+}
+
+/// Sends a subscribe request without anything of the profile.
+fn subscribe(id: SubscriptionId, request: Request, subscriptions: &mut Subscriptions, cx: &mut Cx) {
+    let number = subscriptions.next_request();
+    let subscription = &mut subscriptions[id];
+    if subscription.cursor.clear() {
+        subscription.set_pending_gap(GapReason::LeftProfile);
+    }
+    subscription.state = SubscribeState::Pending(Request { number, ..request });
+    let message = subscription.to_wire(request.spelling);
+    send(cx, Payload::Subscribe(message));
+}
+
+fn send_unsubscribe(id: SubscriptionId, subscriptions: &mut Subscriptions, cx: &mut Cx) {
+    let request = subscriptions.unsubscribe_request(id, false);
+    send(cx, Payload::Unsubscribe(request));
+}
+
+/// Returns the spelling to try when a peer refuses one.
 fn other(spelling: Spelling) -> Spelling {
     match spelling {
         Spelling::Symbols => Spelling::Words,
@@ -20,247 +317,11 @@ fn other(spelling: Spelling) -> Spelling {
     }
 }
 
-/// Whether the filter looks different in the two spellings.
+/// Returns whether the filter differs between the two spellings.
 fn has_two_spellings(filter: &Filter) -> bool {
     let differs = |op: Op| op.spelled(Spelling::Symbols) != op.spelled(Spelling::Words);
     filter
         .conditions()
         .iter()
         .any(|condition| differs(condition.op))
-}
-
-/// What a plain peer's refusal means. It is known by its text only (wire/streamer.md §2.1).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Verdict {
-    /// Some stream, perhaps a dead one, holds the id.
-    IdTaken,
-    /// An operator is not known, at least not in this spelling.
-    UnknownOperator,
-    /// The filters are wrong and stay wrong.
-    Permanent,
-    /// Anything else may pass.
-    Temporary,
-}
-
-impl Verdict {
-    pub(super) fn read(error: &str) -> Self {
-        if error.contains("subscription ID already exists") {
-            Self::IdTaken
-        } else if error.contains("unsupported operator") {
-            Self::UnknownOperator
-        } else if PERMANENT.iter().any(|text| error.contains(text)) {
-            Self::Permanent
-        } else {
-            Self::Temporary
-        }
-    }
-}
-
-const PERMANENT: [&str; 5] = [
-    "failed to compile filters",
-    "value is nil",
-    "filter is nil",
-    "unsupported proto value type",
-    "CEL compile error",
-];
-
-/// Repeats one subscription per interval: a server that still has it says that it exists.
-///
-/// A success proves an eviction only with a server that refuses known ids at all, so the first
-/// repetition follows the first acknowledgement at once, while nothing can have been evicted.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Probing {
-    /// When the next repetition is due.
-    pub(super) next: Option<Time>,
-    /// Which subscription was repeated last.
-    last: Option<SubscriptionId>,
-    /// Whether a success proves anything; `None` until the first answer.
-    telling: Option<bool>,
-}
-
-impl Core {
-    /// A plain peer answered a subscribe request.
-    pub(super) fn on_plain_response(
-        &mut self,
-        now: Time,
-        response: &wire::SubscribeResponse,
-        cx: &mut Cx,
-    ) {
-        let Some(id) = self.known(&response.subscription_id) else {
-            return;
-        };
-        match self.subscription(id).standing.clone() {
-            Standing::Unasked | Standing::Active { probed: false, .. } => {
-                self.counters.stray_answers += 1;
-            }
-            Standing::Asked(question) if response.success => {
-                self.on_plain_success(now, id, question, cx);
-            }
-            Standing::Asked(question) => {
-                self.on_plain_refusal(id, question, &response.error, cx);
-            }
-            Standing::Active {
-                request, spelling, ..
-            } => {
-                self.subscription_mut(id).standing = Standing::Active {
-                    request,
-                    spelling,
-                    probed: false,
-                };
-                self.on_probe_answered(response, cx);
-            }
-        }
-    }
-
-    fn on_plain_success(&mut self, now: Time, id: SubscriptionId, question: Question, cx: &mut Cx) {
-        let spelling = question.spelling;
-        if has_two_spellings(&self.subscription(id).filter) {
-            self.spelling = spelling;
-        }
-        self.on_acknowledged(id, question, None, false, cx);
-        if let Some(interval) = self.config.activity_timeout
-            && self.probing == Probing::default()
-        {
-            self.probing.next = Some(now + interval.max(PROBE_INTERVAL_MIN));
-            self.probe(id, cx);
-        }
-    }
-
-    fn on_plain_refusal(
-        &mut self,
-        id: SubscriptionId,
-        question: Question,
-        error: &str,
-        cx: &mut Cx,
-    ) {
-        match Verdict::read(error) {
-            Verdict::IdTaken => match question.claim {
-                Claim::Plain => {
-                    self.counters.reclaimed += 1;
-                    self.send_unsubscribe(id, cx);
-                    let claim = Claim::Reclaimed;
-                    self.ask_again(id, Question { claim, ..question }, cx);
-                }
-                Claim::Reclaimed => {
-                    self.counters.renamed += 1;
-                    self.rename(id);
-                    let claim = Claim::Renamed;
-                    self.ask_again(id, Question { claim, ..question }, cx);
-                }
-                Claim::Renamed => self.on_temporary_refusal(id, error, cx),
-            },
-            Verdict::UnknownOperator => {
-                let has_other = has_two_spellings(&self.subscription(id).filter);
-                if question.respelled || !has_other {
-                    self.refuse(id, true, error, cx);
-                    return;
-                }
-                self.counters.respelled += 1;
-                let question = Question {
-                    spelling: other(question.spelling),
-                    respelled: true,
-                    ..question
-                };
-                self.ask_again(id, question, cx);
-            }
-            Verdict::Permanent => self.refuse(id, true, error, cx),
-            Verdict::Temporary => self.on_temporary_refusal(id, error, cx),
-        }
-    }
-
-    /// A repetition of a known id was answered.
-    fn on_probe_answered(&mut self, response: &wire::SubscribeResponse, cx: &mut Cx) {
-        if !response.success {
-            if Verdict::read(&response.error) == Verdict::IdTaken {
-                self.probing.telling = Some(true);
-            }
-            return;
-        }
-        match self.probing.telling {
-            None | Some(false) => {
-                // It takes a known id for a replacement, so a repetition tells nothing.
-                self.probing.telling = Some(false);
-                self.probing.next = None;
-            }
-            Some(true) => {
-                // A Go server evicts the whole stream and goes on acknowledging on it, but delivers
-                // nothing any more (S1), so the stream is of no use.
-                self.counters.evictions += 1;
-                for subscription in self.subscriptions.values_mut() {
-                    if subscription.acknowledged {
-                        subscription.owe(GapReason::Evicted);
-                    }
-                }
-                let what = "it dropped subscriptions of a living stream without a word";
-                cx.fail(End::retry(Initiator::Peer, Reason::Protocol(what.into())));
-            }
-        }
-    }
-
-    /// The next repetition is due.
-    pub(super) fn on_probe_due(&mut self, now: Time, interval: Duration, cx: &mut Cx) {
-        self.probing.next = Some(now + interval.max(PROBE_INTERVAL_MIN));
-        let can_be_probed = |id: &SubscriptionId| {
-            matches!(
-                self.subscription(*id).standing,
-                Standing::Active { probed: false, .. }
-            )
-        };
-        let ids = || self.subscriptions.keys().copied();
-        let after = |last| ids().find(|id| Some(*id) > last && can_be_probed(id));
-        if let Some(id) = after(self.probing.last).or_else(|| after(None)) {
-            self.probe(id, cx);
-        }
-    }
-
-    fn probe(&mut self, id: SubscriptionId, cx: &mut Cx) {
-        let Standing::Active {
-            request: accepted,
-            spelling,
-            ..
-        } = self.subscription(id).standing
-        else {
-            return;
-        };
-        self.counters.probes += 1;
-        self.probing.last = Some(id);
-        let request = self.subscription(id).request(spelling);
-        self.subscription_mut(id).standing = Standing::Active {
-            request: accepted,
-            spelling,
-            probed: true,
-        };
-        super::say(cx, super::subscribe(request));
-    }
-}
-
-/// However short the activity timeout is.
-const PROBE_INTERVAL_MIN: Duration = Duration::from_millis(1);
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_known_refusal_is_classified() {
-        for (error, verdict) in [
-            ("subscription ID already exists", Verdict::IdTaken),
-            (
-                "failed to compile filters: unsupported operator: ==",
-                Verdict::UnknownOperator,
-            ),
-            (
-                "failed to compile filters: value is nil",
-                Verdict::Permanent,
-            ),
-            (
-                "failed to compile filters: CEL compile error: ERROR",
-                Verdict::Permanent,
-            ),
-            ("too many subscriptions", Verdict::Temporary),
-            ("", Verdict::Temporary),
-        ] {
-            assert_eq!(Verdict::read(error), verdict, "{error}");
-        }
-    }
 }

@@ -1,42 +1,59 @@
-//! What waits for the application, of one subscription.
+//! The items of one subscription that wait for the application.
 
 use std::collections::VecDeque;
 
 use super::{Gap, GapReason, Item, Resync};
 use crate::Position;
 
-/// Items in order, and the places that follow them.
+/// Items in order, and the positions that follow them.
 ///
-/// The bound on changes is kept by the core, through credit or by dropping. Between two changes
-/// there is at most one gap of each kind and one resync, because untaken ones of a kind are merged.
+/// The core bounds the number of changes, through credit or by dropping. Between two changes there
+/// is at most one gap of each kind and one resync, because waiting ones of a kind are merged.
+///
+/// Changes are numbered from 1 in the order in which they are pushed, as the core numbers them.
 #[derive(Debug, Default)]
 pub struct Queue {
     entries: VecDeque<Entry>,
+    /// The number of the newest change pushed.
+    pushed: u64,
+    /// The number of the newest change popped.
+    popped: u64,
+    /// The changes that wait.
     changes: u64,
-    taken: Taken,
+    unreported: Unreported,
     position: Option<Position>,
 }
 
 #[derive(Debug)]
 struct Entry {
     item: Item,
-    /// A place further on, up to which nothing more belongs to the subscription.
+    /// The number of the change; of the newest change before it for another item.
+    number: u64,
+    /// A later position, up to which nothing more belongs to the subscription.
     then: Option<Position>,
 }
 
-/// What was taken and not told to the core.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Taken {
-    /// Changes.
-    pub changes: u64,
-    /// Their weight in bytes.
-    pub bytes: u64,
+/// Changes that were popped and not reported to the core.
+#[derive(Debug, Default)]
+struct Unreported {
+    changes: u64,
+    bytes: u64,
 }
 
+/// The core is told at the latest after so many changes or bytes, so that its account of a long
+/// queue is not far from the truth.
+const MAX_UNREPORTED: Unreported = Unreported {
+    changes: 128,
+    bytes: 64 << 10,
+};
+
 impl Queue {
-    /// Appends an item, merged with an untaken gap or resync of the same kind.
+    /// Appends an item. A gap or resync is merged with a waiting one of its kind.
     pub fn push(&mut self, item: Item) {
-        self.changes += u64::from(matches!(item, Item::Change(_)));
+        if matches!(item, Item::Change(_)) {
+            self.pushed += 1;
+            self.changes += 1;
+        }
         let merged = self
             .entries
             .iter_mut()
@@ -45,11 +62,15 @@ impl Queue {
             .find_map(|entry| Some((merge(&entry.item, &item)?, entry)));
         match merged {
             Some((item, entry)) => entry.item = item,
-            None => self.entries.push_back(Entry { item, then: None }),
+            None => self.entries.push_back(Entry {
+                item,
+                number: self.pushed,
+                then: None,
+            }),
         }
     }
 
-    /// Nothing more belongs to the subscription up to this place.
+    /// Notes that nothing more belongs to the subscription up to a position.
     pub fn mark(&mut self, at: Position) {
         match self.entries.back_mut() {
             Some(entry) => entry.then = Some(at),
@@ -57,52 +78,72 @@ impl Queue {
         }
     }
 
+    /// Drops the waiting changes whose number is `from` or higher. Other items stay.
+    pub fn discard(&mut self, from: u64) {
+        let mut kept = Vec::new();
+        while let Some(entry) = self.entries.pop_back_if(|entry| entry.number >= from) {
+            if matches!(entry.item, Item::Change(_)) {
+                self.changes -= 1;
+            } else {
+                kept.push(entry);
+            }
+        }
+        self.entries.extend(kept.into_iter().rev());
+    }
+
     /// Removes the oldest item.
     pub fn pop(&mut self) -> Option<Item> {
-        let Entry { item, then } = self.entries.pop_front()?;
+        let Entry { item, number, then } = self.entries.pop_front()?;
         self.position = then.or(item.position());
         if let Item::Change(change) = &item {
+            self.popped = number;
             self.changes -= 1;
-            self.taken.changes += 1;
-            self.taken.bytes += change.weight();
+            self.unreported.changes += 1;
+            self.unreported.bytes += change.weight();
         }
         Some(item)
     }
 
-    /// What the core should be told was taken: not each change by itself, but before what is left
-    /// is less than what is untold, so that the peer is let on in time.
-    pub fn take_taken(&mut self) -> Option<Taken> {
-        (self.taken.changes > 0 && self.taken.changes >= self.changes)
-            .then(|| std::mem::take(&mut self.taken))
+    /// Returns the number of the newest change taken, when the core should be told.
+    ///
+    /// That is not for each change, but before fewer are left than are unreported, so that the peer
+    /// gets new credit in time.
+    pub fn take_report(&mut self) -> Option<u64> {
+        let Unreported { changes, bytes } = self.unreported;
+        let due = changes >= self.changes
+            || changes >= MAX_UNREPORTED.changes
+            || bytes >= MAX_UNREPORTED.bytes;
+        if changes == 0 || !due {
+            return None;
+        }
+        self.unreported = Unreported::default();
+        Some(self.popped)
     }
 
-    /// The place to continue from after everything popped; `None` if there is no such place.
-    #[must_use]
+    /// Returns the position to resume from after everything popped; `None` if there is none.
     pub fn position(&self) -> Option<Position> {
         self.position
     }
 
-    #[cfg(test)]
-    /// The number of queued changes.
+    /// Returns the number of waiting items.
     #[must_use]
-    pub fn changes(&self) -> u64 {
-        self.changes
+    pub fn len(&self) -> usize {
+        self.entries.len()
     }
 
-    /// Whether no item is queued.
+    /// Returns whether no item waits.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
 
-    /// The number of queued items.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.entries.len()
+    #[cfg(test)]
+    pub(super) fn changes(&self) -> u64 {
+        self.changes
     }
 }
 
-/// Two signs of one kind with no change between them say no more than one.
+/// Two gaps or resyncs with no change between them say no more than one.
 fn merge(earlier: &Item, later: &Item) -> Option<Item> {
     match (earlier, later) {
         (Item::Gap(earlier), Item::Gap(later)) => {
@@ -227,8 +268,8 @@ mod tests {
         }
         let mut told = Vec::new();
         while queue.pop().is_some() {
-            told.extend(queue.take_taken().map(|taken| taken.changes));
+            told.extend(queue.take_report());
         }
-        assert_eq!(told, [4, 2, 1, 1]);
+        assert_eq!(told, [4, 6, 7, 8]);
     }
 }

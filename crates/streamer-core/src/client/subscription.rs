@@ -1,84 +1,132 @@
-//! One wanted subscription: what it is, where it is, and how it stands on the current stream.
+//! One wanted subscription: its definition, its cursor, its queue and its state on the stream.
 
 use steadfast_wire::streamer as wire;
 
 use super::{
-    Change, Counters, Cx, Gap, GapReason, Item, Notice, Resync, SubscriptionId,
-    credit::{Account, Load},
-    positions::Place,
+    Change, Counters, Cx, Event, Gap, GapReason, Item, Resync, SubscriptionId,
+    backlog::{Load, QueuedChanges},
+    credit::Credit,
+    cursor::Cursor,
 };
 use crate::{
     Position,
     filter::{Filter, Spelling},
 };
 
+/// A subscription that the application wants. It outlives streams, except for its `state` and
+/// `credit`.
 #[derive(Debug)]
 pub(super) struct Subscription {
     pub(super) id: SubscriptionId,
-    /// Its name on the wire; with a plain peer it may have to change.
+    /// The id on the wire. With a plain peer it may have to change.
     pub(super) wire_id: String,
-    pub(super) database: String,
-    pub(super) collection: String,
+    database: String,
+    collection: String,
     pub(super) filter: Filter,
-    pub(super) place: Place,
-    /// Some server acknowledged it, or delivered to it, at some time, so its owner relies on it.
+    pub(super) cursor: Cursor,
+    /// Some server acknowledged it or delivered to it, so the application relies on it.
     pub(super) acknowledged: bool,
-    /// A gap to be told before the next delivery or with the next acknowledgement.
-    pub(super) owed: Option<GapReason>,
-    /// Changes dropped since the queue was full; while there are any, more are dropped.
-    pub(super) dropped: u64,
-    /// What the application has not taken yet.
-    pub(super) queued: Load,
-    pub(super) credit: Account,
-    /// The newest delivery that named it, since some peers name an id twice.
-    pub(super) named_by: u64,
-    pub(super) standing: Standing,
+    /// The gap to report before the next delivery or with the next acknowledgement.
+    pending_gap: Option<GapReason>,
+    overflow: Option<Overflow>,
+    pub(super) queued: QueuedChanges,
+    pub(super) credit: Credit,
+    /// The newest delivery that named it; some peers name an id twice in one delivery.
+    last_delivery: u64,
+    pub(super) state: SubscribeState,
 }
 
-/// How a subscription stands on the current stream.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Standing {
-    /// Nothing was sent for it.
-    Unasked,
-    /// The newest request for it is not answered.
-    Asked(Question),
-    /// The server has it.
+/// The state of a subscription on the current stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum SubscribeState {
+    /// No request was sent.
+    NotSent,
+    /// The newest request is not answered.
+    Pending(Request),
+    /// The server accepted it.
     Active {
-        /// The request that was accepted.
+        /// The number of the accepted request.
         request: u64,
-        /// Spelling in which it was accepted.
+        /// The spelling in which it was accepted.
         spelling: Spelling,
-        /// A repetition is on its way, to see whether the server still has it.
+        /// The request was repeated to find out whether the server still has the subscription.
         probed: bool,
     },
 }
 
 /// A subscribe request that is not answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Question {
-    pub(super) request: u64,
-    /// The place asked for.
+pub(super) struct Request {
+    pub(super) number: u64,
+    /// The position to resume from.
     pub(super) from: Option<Position>,
     pub(super) spelling: Spelling,
-    /// The other spelling was refused on this stream.
+    /// The peer refused the other spelling on this stream.
     pub(super) respelled: bool,
-    pub(super) claim: Claim,
+    pub(super) claim: IdClaim,
 }
 
-/// What was done about an id that a plain peer says is taken.
+/// The last measure against "subscription ID already exists" from a plain peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Claim {
-    /// Nothing yet.
-    Plain,
-    /// It was unsubscribed first.
+pub(super) enum IdClaim {
+    /// None was needed.
+    Original,
+    /// The id was unsubscribed and subscribed again.
     Reclaimed,
-    /// It got another wire id.
+    /// The subscription got another id on the wire.
     Renamed,
 }
 
+/// Changes of a subscription are being dropped.
+#[derive(Clone, Copy, Debug)]
+struct Overflow {
+    dropped: u64,
+    /// The load at which changes are queued again. Half of what was left, so that an application
+    /// that stays slow sees one gap and not one for each change it takes.
+    resume_at: Load,
+}
+
+impl Request {
+    /// A request that no peer has refused.
+    pub(super) fn first(spelling: Spelling) -> Self {
+        Self {
+            number: 0,
+            from: None,
+            spelling,
+            respelled: false,
+            claim: IdClaim::Original,
+        }
+    }
+}
+
 impl Subscription {
-    /// A request for it, without anything of the profile.
-    pub(super) fn request(&self, spelling: Spelling) -> wire::SubscribeRequest {
+    pub(super) fn new(
+        id: SubscriptionId,
+        wire_id: String,
+        database: String,
+        collection: String,
+        filter: Filter,
+        start: Option<Position>,
+    ) -> Self {
+        Self {
+            id,
+            wire_id,
+            database,
+            collection,
+            filter,
+            cursor: Cursor::new(start),
+            acknowledged: false,
+            pending_gap: None,
+            overflow: None,
+            queued: QueuedChanges::default(),
+            credit: Credit::default(),
+            last_delivery: 0,
+            state: SubscribeState::NotSent,
+        }
+    }
+
+    /// Returns a subscribe request without the fields of the resume profile.
+    pub(super) fn to_wire(&self, spelling: Spelling) -> wire::SubscribeRequest {
         wire::SubscribeRequest {
             subscription_id: self.wire_id.clone(),
             collection: self.collection.clone(),
@@ -88,53 +136,96 @@ impl Subscription {
         }
     }
 
-    /// Queues an item.
-    pub(super) fn queue(&mut self, item: Item, counters: &mut Counters, cx: &mut Cx) {
-        match &item {
-            Item::Change(change) => {
-                counters.delivered += 1;
-                self.queued.add(change.weight());
-            }
-            Item::Gap(gap) => match gap.reason {
-                GapReason::Disconnected => counters.gaps_disconnected += 1,
-                GapReason::Overflow { .. } => counters.gaps_overflow += 1,
-                GapReason::Evicted => counters.gaps_evicted += 1,
-                GapReason::LeftProfile => counters.gaps_left_profile += 1,
-            },
-            Item::Resync(_) => counters.resyncs += 1,
-        }
-        cx.emit(Notice::Item { id: self.id, item });
+    /// Notes that a delivery named this subscription. Returns `false` if it did so before.
+    pub(super) fn is_first_mention(&mut self, delivery: u64) -> bool {
+        std::mem::replace(&mut self.last_delivery, delivery) != delivery
     }
 
+    /// Queues a change for the application.
     pub(super) fn queue_change(&mut self, change: Change, counters: &mut Counters, cx: &mut Cx) {
-        self.queue(Item::Change(change), counters, cx);
+        counters.delivered += 1;
+        self.queued.push(change.weight());
+        self.emit(Item::Change(change), cx);
     }
 
+    /// Queues a resync.
     pub(super) fn queue_resync(&mut self, resync: Resync, counters: &mut Counters, cx: &mut Cx) {
-        self.queue(Item::Resync(resync), counters, cx);
+        counters.resyncs += 1;
+        self.emit(Item::Resync(resync), cx);
     }
 
-    /// Remembers that a gap must be told. One per outage: what is owed already stays.
-    pub(super) fn owe(&mut self, reason: GapReason) {
-        self.owed.get_or_insert(reason);
+    fn queue_gap(&mut self, reason: GapReason, counters: &mut Counters, cx: &mut Cx) {
+        *match reason {
+            GapReason::Disconnected => &mut counters.gaps_disconnected,
+            GapReason::Overflow { .. } => &mut counters.gaps_overflow,
+            GapReason::Evicted => &mut counters.gaps_evicted,
+            GapReason::LeftProfile => &mut counters.gaps_left_profile,
+        } += 1;
+        self.emit(Item::Gap(Gap { reason }), cx);
     }
 
-    /// Tells the gap that is owed, if any. An overflow before it comes first, in its place.
-    pub(super) fn settle_gap(&mut self, counters: &mut Counters, cx: &mut Cx) {
-        if let Some(reason) = self.owed.take() {
-            self.settle_overflow(counters, cx);
-            self.queue(Item::Gap(Gap { reason }), counters, cx);
+    fn emit(&self, item: Item, cx: &mut Cx) {
+        cx.emit(Event::Item { id: self.id, item });
+    }
+
+    /// Schedules a gap for later. One per outage: a gap that is already pending stays.
+    pub(super) fn set_pending_gap(&mut self, reason: GapReason) {
+        self.pending_gap.get_or_insert(reason);
+    }
+
+    /// Reports the pending gap, if any.
+    pub(super) fn report_gap(&mut self, counters: &mut Counters, cx: &mut Cx) {
+        if let Some(reason) = self.pending_gap.take() {
+            // The overflow happened before the outage, so its gap stands before the other.
+            self.report_overflow(counters, cx);
+            self.queue_gap(reason, counters, cx);
         }
     }
 
-    /// Tells how many changes were dropped, if any; the queue takes changes again.
-    pub(super) fn settle_overflow(&mut self, counters: &mut Counters, cx: &mut Cx) {
-        if self.dropped > 0 {
-            let reason = GapReason::Overflow {
-                dropped: self.dropped,
-            };
-            self.dropped = 0;
-            self.queue(Item::Gap(Gap { reason }), counters, cx);
+    fn report_overflow(&mut self, counters: &mut Counters, cx: &mut Cx) {
+        if let Some(Overflow { dropped, .. }) = self.overflow.take() {
+            self.queue_gap(GapReason::Overflow { dropped }, counters, cx);
+        }
+    }
+
+    /// Returns whether changes are being dropped until the application has taken more.
+    pub(super) fn is_overflowing(&self) -> bool {
+        self.overflow.is_some()
+    }
+
+    /// Drops a change that was just received.
+    pub(super) fn drop_received(&mut self, counters: &mut Counters) {
+        counters.overflowed += 1;
+        let overflow = self.overflow.get_or_insert(Overflow {
+            dropped: 0,
+            resume_at: self.queued.load().half(),
+        });
+        overflow.dropped += 1;
+    }
+
+    /// Drops the newest queued change, to make room for another subscription.
+    pub(super) fn drop_newest(&mut self, counters: &mut Counters, cx: &mut Cx) {
+        let Some(from) = self.queued.discard_newest() else {
+            return;
+        };
+        cx.emit(Event::Discard { id: self.id, from });
+        counters.overflowed += 1;
+        let dropped = self.overflow.map_or(0, |overflow| overflow.dropped) + 1;
+        // What is discarded here is no progress of the application: only taking ends an overflow.
+        let resume_at = self.queued.load().half();
+        self.overflow = Some(Overflow { dropped, resume_at });
+        if self.queued.load() == Load::default() {
+            self.report_overflow(counters, cx);
+        }
+    }
+
+    /// Notes that the application took the changes up to a number.
+    pub(super) fn on_taken(&mut self, through: u64, counters: &mut Counters, cx: &mut Cx) {
+        self.queued.take_through(through);
+        if let Some(overflow) = self.overflow
+            && self.queued.load().is_within(overflow.resume_at)
+        {
+            self.report_overflow(counters, cx);
         }
     }
 }

@@ -6,7 +6,10 @@ mod model;
 mod plain;
 mod profile;
 
-use std::time::Duration;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use steadfast_session::{Effect, Signal};
 use steadfast_wire::streamer::{
@@ -15,6 +18,7 @@ use steadfast_wire::streamer::{
 };
 
 use super::*;
+use crate::filter::Filter;
 
 const SESSION: &str = "s";
 const EPOCH: u64 = 7;
@@ -26,8 +30,10 @@ struct Rig {
     open: bool,
     generation: u64,
     sent: Vec<gateway_message::Payload>,
-    notices: Vec<Notice>,
+    events: Vec<Event>,
     signals: Vec<Signal>,
+    /// The number of the newest change taken, by subscription.
+    taken: BTreeMap<u64, u64>,
 }
 
 impl Rig {
@@ -44,8 +50,9 @@ impl Rig {
             open: false,
             generation: 0,
             sent: Vec::new(),
-            notices: Vec::new(),
+            events: Vec::new(),
             signals: Vec::new(),
+            taken: BTreeMap::new(),
         }
     }
 
@@ -55,7 +62,7 @@ impl Rig {
         for effect in cx.into_effects() {
             match effect {
                 Effect::Send(message) => self.sent.push(message.payload.expect("a payload")),
-                Effect::Event(notice) => self.notices.push(notice),
+                Effect::Event(event) => self.events.push(event),
                 Effect::Signal(signal) => self.signals.push(signal),
             }
         }
@@ -77,6 +84,14 @@ impl Rig {
 
     fn command(&mut self, command: Command) {
         self.call(|core, now, cx| core.on_command(now, command, cx));
+    }
+
+    /// The application takes `changes` more changes of a subscription.
+    fn take(&mut self, id: u64, changes: u64) {
+        let through = self.taken.entry(id).or_default();
+        *through += changes;
+        let (id, through) = (SubscriptionId(id), *through);
+        self.command(Command::Taken { id, through });
     }
 
     fn cut(&mut self) {
@@ -102,11 +117,11 @@ impl Rig {
 
     /// Items of one subscription since the last look; everything else is put aside.
     fn take_items(&mut self, id: u64) -> Vec<Item> {
-        let of = |notice| match notice {
-            Notice::Item { id: of, item } if of == SubscriptionId(id) => Some(item),
+        let of = |event| match event {
+            Event::Item { id: of, item } if of == SubscriptionId(id) => Some(item),
             _ => None,
         };
-        std::mem::take(&mut self.notices)
+        std::mem::take(&mut self.events)
             .into_iter()
             .filter_map(of)
             .collect()

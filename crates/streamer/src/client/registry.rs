@@ -13,10 +13,7 @@ use tokio::sync::watch;
 use super::{Ended, Server};
 use steadfast_streamer_core::{
     Position,
-    client::{
-        Command, Counters, Item, Notice, SubscriptionId,
-        queue::{Queue, Taken},
-    },
+    client::{Command, Counters, Event, Item, SubscriptionId, queue::Queue},
 };
 
 /// Everything the sink of one link fills.
@@ -106,33 +103,34 @@ impl Registry {
     }
 
     /// Takes what the core tells. Never blocks on a reader.
-    fn take(&self, notice: Notice) {
-        match notice {
-            Notice::Greeted { server_id, head } => {
+    fn take(&self, event: Event) {
+        match event {
+            Event::Greeted { server_id, head } => {
                 self.lock().server = Some(Server {
                     id: server_id,
                     head,
                 });
             }
-            Notice::Rtt(rtt) => self.lock().rtt = Some(rtt),
-            Notice::Counters(counters) => {
+            Event::Rtt(rtt) => self.lock().rtt = Some(rtt),
+            Event::Counters(counters) => {
                 self.counters.send_replace(*counters);
             }
-            Notice::Subscribed { id, position, .. } => self.with(id, |mailbox| {
+            Event::Subscribed { id, position, .. } => self.with(id, |mailbox| {
                 mailbox.phase = Phase::Active;
                 if let Some(position) = position {
                     mailbox.queue.mark(position);
                 }
             }),
-            Notice::Item { id, item } => self.with(id, |mailbox| mailbox.queue.push(item)),
-            Notice::Marker { id, position } => {
+            Event::Item { id, item } => self.with(id, |mailbox| mailbox.queue.push(item)),
+            Event::Discard { id, from } => self.with(id, |mailbox| mailbox.queue.discard(from)),
+            Event::Marker { id, position } => {
                 self.with(id, |mailbox| mailbox.queue.mark(position));
             }
-            Notice::Refused { id, refusal } => {
+            Event::Refused { id, refusal } => {
                 self.with(id, |mailbox| mailbox.end(Some(Ended::Refused(refusal))));
                 self.remove(id);
             }
-            Notice::Stopped(end) => self.stop(&end),
+            Event::Stopped(end) => self.stop(&end),
         }
     }
 
@@ -194,8 +192,8 @@ impl Slot {
         }
     }
 
-    pub(super) fn take_taken(&self) -> Option<Taken> {
-        self.lock().queue.take_taken()
+    pub(super) fn take_report(&self) -> Option<u64> {
+        self.lock().queue.take_report()
     }
 
     pub(super) fn position(&self) -> Option<Position> {
@@ -243,8 +241,8 @@ impl Mailbox {
 pub(super) struct Sink(pub(super) Arc<Registry>);
 
 impl Sink {
-    pub(super) fn take(&self, notice: Notice) {
-        self.0.take(notice);
+    pub(super) fn take(&self, event: Event) {
+        self.0.take(event);
     }
 }
 

@@ -96,12 +96,9 @@ impl Stream for Subscription {
 
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let next = self.slot.poll_next(cx);
-        if let Some(taken) = self.slot.take_taken() {
-            self.link.ask(Command::Taken {
-                id: self.id,
-                changes: taken.changes,
-                bytes: taken.bytes,
-            });
+        if let Some(through) = self.slot.take_report() {
+            let id = self.id;
+            self.link.ask(Command::Taken { id, through });
         }
         next
     }

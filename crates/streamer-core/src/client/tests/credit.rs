@@ -2,14 +2,6 @@ use gateway_message::Payload as Sent;
 
 use super::*;
 
-fn taken(id: u64, changes: u64) -> Command {
-    Command::Taken {
-        id: SubscriptionId(id),
-        changes,
-        bytes: changes * 29,
-    }
-}
-
 /// Totals granted since the last look.
 fn grants(rig: &mut Rig) -> Vec<(u64, u64)> {
     let credit = |payload| match payload {
@@ -40,11 +32,11 @@ fn credit_comes_back_in_batches_as_the_application_takes() {
         rig.deliver("s-1", offset - 1, offset);
     }
     assert_eq!(grants(&mut rig), [], "nothing was taken");
-    rig.command(taken(1, 1));
+    rig.take(1, 1);
     assert_eq!(grants(&mut rig), []);
-    rig.command(taken(1, 1));
+    rig.take(1, 1);
     assert_eq!(grants(&mut rig), [(6, 1_058)]);
-    rig.command(taken(1, 2));
+    rig.take(1, 2);
     assert_eq!(grants(&mut rig), [(8, 1_116)]);
     assert_eq!(names(&rig.take_items(1)).len(), 4);
 }
@@ -56,7 +48,7 @@ fn a_delivery_beyond_its_credit_ends_the_stream() {
     for offset in 1..=5 {
         rig.deliver("s-1", offset - 1, offset);
     }
-    assert!(rig.fault().contains("beyond its credit"));
+    assert!(rig.fault().contains("exceeds its credit"));
     assert_eq!(rig.take_items(1).len(), 4);
 }
 
@@ -67,7 +59,7 @@ fn duplicates_use_credit_and_it_is_given_back() {
     for _ in 0..3 {
         rig.deliver("s-1", 0, 1);
     }
-    rig.command(taken(1, 1));
+    rig.take(1, 1);
     assert_eq!(grants(&mut rig), [(8, 1_116)]);
 }
 
@@ -87,7 +79,7 @@ fn after_a_cut_credit_is_capacity_less_what_is_still_queued() {
     rig.greet_profile(9);
     let asked = rig.one_asked();
     assert_eq!(asked.credit_messages, 0, "a full queue gets nothing");
-    rig.command(taken(1, 4));
+    rig.take(1, 4);
     assert_eq!(
         grants(&mut rig),
         [(4, 1_000)],
@@ -102,9 +94,9 @@ fn taking_while_there_is_no_stream_makes_room_on_the_next() {
         rig.deliver("s-1", offset - 1, offset);
     }
     rig.cut();
-    rig.command(taken(1, 3));
+    rig.take(1, 3);
     rig.open();
-    rig.command(taken(1, 1));
+    rig.take(1, 1);
     assert_eq!(grants(&mut rig), []);
     rig.receive(welcome(9));
     assert_eq!(rig.one_asked().credit_messages, 4);
@@ -126,11 +118,11 @@ fn i21_a_stalled_subscription_uses_up_its_own_share_only() {
             rig.deliver("s-1", offset - 1, offset);
         }
         rig.deliver("s-2", offset - 1, offset);
-        rig.command(taken(2, 1));
+        rig.take(2, 1);
     }
-    let notices = rig.notices.clone();
+    let events = rig.events.clone();
     assert_eq!(rig.take_items(2).len(), 100);
-    rig.notices = notices;
+    rig.events = events;
     assert_eq!(rig.take_items(1).len(), 4);
     assert!(
         !rig.take_signals()

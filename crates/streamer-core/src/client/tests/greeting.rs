@@ -28,7 +28,7 @@ fn hello_and_a_heartbeat_are_the_first_words_and_nothing_follows_them_unanswered
 fn c21_heartbeats_name_the_gateway_and_their_time_and_measure_the_way() {
     let mut rig = Rig::new();
     rig.greet_plain();
-    rig.notices.clear();
+    rig.events.clear();
     rig.wait(Duration::from_secs(30));
     rig.call(Protocol::on_heartbeat);
     let sent = rig.take_sent();
@@ -40,7 +40,7 @@ fn c21_heartbeats_name_the_gateway_and_their_time_and_measure_the_way() {
     rig.wait(Duration::from_micros(250));
     rig.take_signals();
     rig.ack(heartbeat.timestamp, None);
-    assert_eq!(rig.notices, [Notice::Rtt(Duration::from_micros(250))]);
+    assert_eq!(rig.events, [Event::Rtt(Duration::from_micros(250))]);
     assert_eq!(rig.take_signals(), [Signal::HeartbeatAcked]);
 }
 
@@ -83,11 +83,11 @@ fn a_welcome_makes_a_profile_peer_whose_acks_are_expected() {
         Signal::Restored,
     ];
     assert_eq!(signals, expected);
-    let greeted = Notice::Greeted {
+    let greeted = Event::Greeted {
         server_id: "srv".to_owned(),
         head: Some(at(9)),
     };
-    assert_eq!(rig.notices, [greeted]);
+    assert_eq!(rig.events, [greeted]);
 }
 
 #[test]
@@ -104,7 +104,7 @@ fn without_an_offer_every_peer_is_plain() {
     rig.open();
     assert!(matches!(rig.sent[..], [Sent::Heartbeat(_)]));
     rig.receive(welcome(0));
-    assert_eq!(rig.fault(), "a welcome, but there was no hello");
+    assert_eq!(rig.fault(), "a welcome without a hello");
 }
 
 #[test]
@@ -120,7 +120,7 @@ fn a_malformed_greeting_ends_the_stream_with_the_reason() {
                 version: 2,
                 ..good.clone()
             },
-            "a welcome to version 2 of the resume profile, this side speaks 1",
+            "a welcome to version 2 of the resume profile; this client speaks 1",
         ),
         (
             Welcome {
@@ -144,7 +144,10 @@ fn a_malformed_greeting_ends_the_stream_with_the_reason() {
     rig.greet_plain();
     rig.take_signals();
     rig.receive(welcome(0));
-    assert_eq!(rig.fault(), "a welcome after the first heartbeat's ack");
+    assert_eq!(
+        rig.fault(),
+        "a welcome after the first heartbeat's acknowledgement"
+    );
 }
 
 #[test]
@@ -221,8 +224,8 @@ fn messages_that_mean_nothing_here_are_counted_and_harmless() {
     rig.deliver_plain(&["x"], 1);
     rig.receive(Payload::SubscribeResponse(SubscribeResponse::default()));
     assert_eq!(rig.take_signals(), []);
-    assert_eq!(rig.notices, []);
+    assert_eq!(rig.events, []);
     let counters = rig.core.counters();
     assert_eq!(counters.unknown_messages, 2);
-    assert_eq!((counters.unknown_ids, counters.stray_answers), (1, 1));
+    assert_eq!((counters.unknown_ids, counters.stray_responses), (1, 1));
 }

@@ -96,7 +96,7 @@ impl World {
                     self.to_server
                         .push_back(message.payload.expect("a payload"));
                 }
-                Effect::Event(notice) => self.notice(notice),
+                Effect::Event(event) => self.on_event(event),
                 Effect::Signal(Signal::Fail(end)) => failed = Some(end),
                 Effect::Signal(signal) => self.signal(&signal),
             }
@@ -124,39 +124,48 @@ impl World {
         }
     }
 
-    fn notice(&mut self, notice: Notice) {
+    fn on_event(&mut self, event: Event) {
         let (stream, epoch) = (self.stream, self.server.epoch);
-        match notice {
-            Notice::Subscribed { id, position, .. } => {
+        match event {
+            Event::Subscribed { id, position, .. } => {
                 let owner = self.owners.get_mut(&id).expect("an owner");
                 owner.acknowledged(stream, position, &self.logs);
                 if let Some(position) = position {
                     self.queues.get_mut(&id).expect("a queue").mark(position);
                 }
             }
-            Notice::Item { id, item } => {
+            Event::Item { id, item } => {
                 let owner = self.owners.get_mut(&id).expect("an owner");
                 owner.told(&item, stream, epoch, &self.logs);
                 let queue = self.queues.get_mut(&id).expect("a queue");
+                let plain = matches!(&item, Item::Change(change) if change.position.is_none());
                 queue.push(item);
                 // Changes keep to their bound; a gap of each kind and a resync may stand between.
                 assert!(
                     queue.changes() <= LIMITS.messages,
                     "a queue without a bound"
                 );
+                let total: u64 = self.queues.values().map(Queue::changes).sum();
+                assert!(
+                    !plain || total <= LIMITS.messages,
+                    "{total} are queued in all"
+                );
             }
-            Notice::Marker { id, position } => {
+            Event::Discard { id, from } => {
+                self.queues.get_mut(&id).expect("a queue").discard(from);
+            }
+            Event::Marker { id, position } => {
                 let owner = self.owners.get_mut(&id).expect("an owner");
                 owner.moved(position, &self.logs);
                 self.queues.get_mut(&id).expect("a queue").mark(position);
             }
-            Notice::Refused { id, .. } => {
+            Event::Refused { id, .. } => {
                 let owner = self.owners.remove(&id).expect("an owner");
                 assert_eq!(owner.answered, None, "what is relied on is not given up");
                 self.queues.remove(&id);
             }
-            Notice::Greeted { .. } | Notice::Rtt(_) => {}
-            notice @ (Notice::Stopped(_) | Notice::Counters(_)) => panic!("{notice:?}"),
+            Event::Greeted { .. } | Event::Rtt(_) => {}
+            event @ (Event::Stopped(_) | Event::Counters(_)) => panic!("{event:?}"),
         }
     }
 
@@ -192,9 +201,8 @@ impl World {
             if queue.pop().is_none() {
                 return;
             }
-            if let Some(taken) = queue.take_taken() {
-                let (changes, bytes) = (taken.changes, taken.bytes);
-                let command = Command::Taken { id, changes, bytes };
+            if let Some(through) = queue.take_report() {
+                let command = Command::Taken { id, through };
                 self.call(|core, now, cx| core.on_command(now, command, cx));
             }
         }
@@ -340,7 +348,12 @@ impl World {
             .server
             .held
             .keys()
-            .map(|id| *self.core.wire_ids.get(id).expect("an orphan at the server"))
+            .map(|id| {
+                self.core
+                    .subscriptions
+                    .find_uncounted(id)
+                    .expect("an orphan at the server")
+            })
             .collect();
         at_server.sort();
         assert_eq!(at_server, wanted, "the server has what is wanted");

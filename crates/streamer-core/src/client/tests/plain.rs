@@ -1,6 +1,7 @@
 use gateway_message::Payload as Sent;
 
 use super::*;
+use crate::client::queue::Queue;
 use crate::filter::{Condition, Op};
 
 const TAKEN: &str = "subscription ID already exists";
@@ -15,7 +16,7 @@ fn active(count: u64) -> Rig {
         let asked = rig.one_asked();
         rig.accept_plain(&asked);
     }
-    rig.notices.clear();
+    rig.events.clear();
     rig.signals.clear();
     rig
 }
@@ -53,11 +54,7 @@ fn nothing_of_the_profile_is_sent_to_a_plain_peer() {
     assert_eq!(asked, plain);
     rig.accept_plain(&asked);
     rig.take_sent();
-    rig.command(Command::Taken {
-        id: SubscriptionId(1),
-        changes: 0,
-        bytes: 0,
-    });
+    rig.take(1, 0);
     rig.command(Command::Unsubscribe {
         id: SubscriptionId(1),
     });
@@ -133,9 +130,9 @@ fn c4_each_outage_is_one_gap_before_the_acknowledgement_is_used() {
             rig.accept_plain(asked);
         }
     }
-    let notices = rig.notices.clone();
+    let events = rig.events.clone();
     assert_eq!(names(&rig.take_items(1)), ["Disconnected"; 3]);
-    rig.notices = notices;
+    rig.events = events;
     assert_eq!(names(&rig.take_items(2)), ["Disconnected"; 3]);
 }
 
@@ -250,7 +247,7 @@ fn an_operator_refused_in_both_spellings_is_refused_for_good() {
 fn a_permanent_refusal_ends_one_subscription_and_restores_the_rest() {
     let mut rig = active(2);
     let asked = reopen(&mut rig);
-    rig.notices.clear();
+    rig.events.clear();
     rig.refuse_plain(&asked[0], "failed to compile filters: value is nil");
     rig.accept_plain(&asked[1]);
     let expected = [
@@ -260,8 +257,8 @@ fn a_permanent_refusal_ends_one_subscription_and_restores_the_rest() {
     ];
     assert_eq!(rig.take_signals(), expected);
     assert!(matches!(
-        &rig.notices[0],
-        Notice::Refused { id: SubscriptionId(1), refusal } if refusal.permanent
+        &rig.events[0],
+        Event::Refused { id: SubscriptionId(1), refusal } if refusal.permanent
     ));
     assert_eq!(reopen(&mut rig).len(), 1);
 }
@@ -290,19 +287,19 @@ fn a_full_queue_drops_the_newest_and_tells_how_many_once_it_is_relieved() {
     rig.subscribe(1);
     let asked = rig.one_asked();
     rig.accept_plain(&asked);
-    rig.notices.clear();
+    rig.events.clear();
     for name in 1..=6 {
         rig.deliver_plain(&["s-1"], name);
     }
     assert_eq!(names(&rig.take_items(1)), ["1", "2", "3", "4"]);
-    take(&mut rig, 1);
+    rig.take(1, 1);
     rig.deliver_plain(&["s-1"], 7);
     assert_eq!(
         rig.take_items(1),
         [],
         "a single free place ends no overflow"
     );
-    take(&mut rig, 1);
+    rig.take(1, 1);
     rig.deliver_plain(&["s-1"], 8);
     let expected = ["Overflow { dropped: 3 }", "8"];
     assert_eq!(names(&rig.take_items(1)), expected);
@@ -325,6 +322,145 @@ fn an_overflow_is_told_before_the_outage_that_follows_it() {
     rig.accept_plain(&asked);
     let expected = ["1", "Overflow { dropped: 1 }", "Disconnected"];
     assert_eq!(names(&rig.take_items(1)), expected);
+}
+
+/// Subscriptions 1 to `count` on a plain peer with these limits, and a queue for each.
+struct Applications {
+    rig: Rig,
+    queues: Vec<Queue>,
+}
+
+impl Applications {
+    fn new(count: u64, messages: u64, bytes: u64) -> Self {
+        let mut rig = active(0);
+        rig.core = {
+            let mut config = Config::new(SESSION, "gw", 0);
+            config.activity_timeout = None;
+            config.limits = Limits {
+                messages,
+                bytes,
+                ..Limits::default()
+            };
+            Core::new(config)
+        };
+        for id in 1..=count {
+            rig.subscribe(id);
+        }
+        rig.greet_plain();
+        for request in rig.take_asked() {
+            rig.accept_plain(&request);
+        }
+        rig.events.clear();
+        let queues = (0..count).map(|_| Queue::default()).collect();
+        Self { rig, queues }
+    }
+
+    fn deliver(&mut self, ids: &[u64], name: u64, bytes: usize) {
+        let event = StreamerEvent {
+            document_data: vec![b'x'; bytes].into(),
+            ..event(name)
+        };
+        self.rig.receive(Payload::Delivery(EventDelivery {
+            subscription_ids: ids.iter().map(|id| format!("s-{id}")).collect(),
+            event: Some(event),
+            ..EventDelivery::default()
+        }));
+        for event in std::mem::take(&mut self.rig.events) {
+            match event {
+                Event::Item { id, item } => self.queues[id.0 as usize - 1].push(item),
+                Event::Discard { id, from } => self.queues[id.0 as usize - 1].discard(from),
+                _ => {}
+            }
+        }
+    }
+
+    /// Takes up to `count` items of a subscription, as its handle does.
+    fn read(&mut self, id: u64, count: usize) -> Vec<String> {
+        let mut items = Vec::new();
+        for _ in 0..count {
+            let queue = &mut self.queues[id as usize - 1];
+            let Some(item) = queue.pop() else {
+                break;
+            };
+            items.push(item);
+            if let Some(through) = queue.take_report() {
+                let id = SubscriptionId(id);
+                self.rig.command(Command::Taken { id, through });
+            }
+            for event in std::mem::take(&mut self.rig.events) {
+                if let Event::Item { id, item } = event {
+                    self.queues[id.0 as usize - 1].push(item);
+                }
+            }
+        }
+        names(&items)
+    }
+}
+
+#[test]
+fn one_of_a_thousand_plain_subscriptions_may_use_the_whole_queue() {
+    let limits = Limits::default();
+    let mut apps = Applications::new(1_000, limits.messages, limits.bytes);
+    apps.deliver(&[7], 1, 10_000);
+    apps.deliver(&[7], 2, 10_000);
+    assert_eq!(apps.read(7, 9), ["1", "2"]);
+    let burst = limits.messages;
+    (1..=burst).for_each(|name| apps.deliver(&[7], name, 1));
+    assert_eq!(apps.rig.core.counters().overflowed, 0);
+    assert_eq!(apps.queues[6].changes(), burst);
+}
+
+#[test]
+fn a_burst_over_20000_plain_subscriptions_loses_nothing_while_they_read() {
+    let limits = Limits::default();
+    let mut apps = Applications::new(20_000, limits.messages, limits.bytes);
+    for name in 1..=2_000 {
+        // Ten subscriptions, some of them again and again, read a little later.
+        let ids: Vec<_> = (0..10)
+            .map(|k| 1 + (name / 50 + k * 1_999) % 20_000)
+            .collect();
+        apps.deliver(&ids, name, 200);
+        if name % 100 == 0 {
+            let taken: usize = (1..=20_000).map(|id| apps.read(id, 200).len()).sum();
+            assert_eq!(taken, 1_000);
+        }
+    }
+    assert_eq!(apps.rig.core.counters().overflowed, 0);
+}
+
+#[test]
+fn the_largest_plain_queue_pays_when_the_total_is_short() {
+    let mut apps = Applications::new(3, 10, 1 << 20);
+    (1..=9).for_each(|name| apps.deliver(&[1], name, 1));
+    (10..=13).for_each(|name| apps.deliver(&[2], name, 1));
+    apps.deliver(&[3], 14, 1);
+    assert_eq!(apps.queues.iter().map(Queue::changes).sum::<u64>(), 10);
+    assert_eq!(apps.read(2, 9), ["10", "11", "12", "13"]);
+    assert_eq!(apps.read(3, 9), ["14"]);
+    apps.deliver(&[1], 15, 1);
+    let read = apps.read(1, 9);
+    assert_eq!(read, ["1", "2", "3", "4", "5", "Overflow { dropped: 5 }"]);
+    apps.deliver(&[1], 16, 1);
+    assert_eq!(apps.read(1, 9), ["16"]);
+}
+
+#[test]
+fn the_total_of_plain_queues_is_bounded_in_bytes_too() {
+    let mut apps = Applications::new(2, 1_000, 10_000);
+    (1..=3).for_each(|name| apps.deliver(&[1], name, 4_000));
+    (4..=20).for_each(|name| apps.deliver(&[2], name, 100));
+    assert_eq!(apps.queues[1].changes(), 17, "the small one loses nothing");
+    assert_eq!(apps.read(1, 2), ["1", "2"]);
+    assert_eq!(apps.read(1, 2), ["Overflow { dropped: 1 }"]);
+}
+
+#[test]
+fn a_plain_queue_that_loses_its_last_change_reports_the_gap_at_once() {
+    let mut apps = Applications::new(2, 10, 100);
+    apps.deliver(&[1], 1, 1_000);
+    apps.deliver(&[2], 2, 10);
+    assert_eq!(apps.read(1, 2), ["Overflow { dropped: 1 }"]);
+    assert_eq!(apps.read(2, 2), ["2"]);
 }
 
 #[test]
@@ -367,13 +503,37 @@ fn a_position_lost_to_a_plain_peer_that_never_answered_is_told_later() {
 }
 
 #[test]
+fn a_given_up_position_is_one_gap_on_a_plain_peer() {
+    let mut rig = Rig::with(|config| {
+        config.activity_timeout = None;
+        config.max_rejections = 1;
+    });
+    rig.greet_profile(5);
+    rig.subscribe(1);
+    let request = rig.one_asked();
+    rig.accept_at(&request, at(5));
+    rig.deliver("s-1", 7, 8);
+    assert_eq!(rig.one_asked().resume, None, "given up");
+    rig.cut();
+    rig.greet_plain();
+    let request = rig.take_asked().pop().expect("a request");
+    rig.accept_plain(&request);
+    assert_eq!(names(&rig.take_items(1)), ["LeftProfile"]);
+    rig.cut();
+    rig.greet_profile(20);
+    let request = rig.take_asked().pop().expect("a request");
+    rig.accept_at(&request, at(20));
+    assert_eq!(names(&rig.take_items(1)), ["Disconnected"], "and no resync");
+}
+
+#[test]
 fn a_position_asked_for_on_a_plain_peer_is_told_to_be_lost() {
     let mut rig = active(0);
     rig.subscribe_from(1, Start::After(at(5)));
     let asked = rig.one_asked();
     rig.accept_plain(&asked);
     assert_eq!(names(&rig.take_items(1)), ["LeftProfile"]);
-    assert!(rig.notices.is_empty());
+    assert!(rig.events.is_empty());
 }
 
 /// A rig whose plain peer is asked each 90 s, with subscriptions 1 and 2 active.
@@ -392,7 +552,7 @@ fn probed(first_answer: Option<&str>) -> Rig {
     rig.subscribe(2);
     let asked = rig.one_asked();
     rig.accept_plain(&asked);
-    rig.notices.clear();
+    rig.events.clear();
     rig.signals.clear();
     rig
 }
@@ -416,9 +576,9 @@ fn s1_a_silent_eviction_is_found_by_asking_once_per_activity_timeout() {
     for asked in &asked {
         rig.accept_plain(asked);
     }
-    let notices = rig.notices.clone();
+    let events = rig.events.clone();
     assert_eq!(names(&rig.take_items(1)), ["Evicted"]);
-    rig.notices = notices;
+    rig.events = events;
     assert_eq!(names(&rig.take_items(2)), ["Evicted"]);
     assert_eq!(rig.core.counters().evictions, 1);
 }
@@ -439,12 +599,4 @@ fn a_probe_that_is_not_answered_is_not_repeated_for_the_same_subscription() {
         rig.wait(Duration::from_secs(90));
         assert_eq!(rig.take_asked().len(), expected);
     }
-}
-
-fn take(rig: &mut Rig, changes: u64) {
-    rig.command(Command::Taken {
-        id: SubscriptionId(1),
-        changes,
-        bytes: changes * 29,
-    });
 }

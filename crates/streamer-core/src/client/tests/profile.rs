@@ -10,7 +10,7 @@ fn active_at(offset: u64) -> Rig {
     rig.subscribe(1);
     let asked = rig.one_asked();
     rig.accept_at(&asked, at(offset));
-    rig.notices.clear();
+    rig.events.clear();
     rig.signals.clear();
     rig
 }
@@ -98,7 +98,7 @@ fn an_answer_to_an_older_request_is_not_taken_for_the_newer_one() {
     rig.accept_at(&asked, at(5));
     rig.deliver("s-1", 5, 7);
     assert_eq!(names(&rig.take_items(1)), ["7"]);
-    assert_eq!(rig.core.counters().stray_answers, 1);
+    assert_eq!(rig.core.counters().stray_responses, 1);
 }
 
 #[test]
@@ -210,7 +210,7 @@ fn i19_what_is_lost_on_a_living_stream_is_told_too() {
     rig.deliver("s-1", 9, 14);
     assert_eq!(names(&rig.take_items(1)), ["6", "Damaged 6..9", "14"]);
     assert_eq!(rig.take_sent(), []);
-    assert_eq!(rig.core.counters().stray_answers, 2);
+    assert_eq!(rig.core.counters().stray_responses, 2);
     rig.take_signals();
     rig.resync(&asked, Why::Damaged, at(3));
     assert!(rig.fault().starts_with("a resync from"));
@@ -253,13 +253,13 @@ fn i17_progress_moves_a_quiet_subscription_but_not_one_that_is_behind() {
     rig.subscribe(2);
     let asked = rig.one_asked();
     rig.accept_at(&asked, at(5));
-    rig.notices.clear();
+    rig.events.clear();
     rig.progress(30, &["s-2", "somebody"]);
-    let moved = Notice::Marker {
+    let moved = Event::Marker {
         id: SubscriptionId(1),
         position: at(30),
     };
-    assert_eq!(rig.notices, [moved]);
+    assert_eq!(rig.events, [moved]);
     rig.progress(30, &[]);
     rig.progress(20, &[]);
     rig.cut();
@@ -284,9 +284,9 @@ fn progress_says_nothing_for_a_subscription_that_is_not_answered() {
     let mut rig = active_at(5);
     rig.cut();
     rig.greet_profile(20);
-    rig.notices.clear();
+    rig.events.clear();
     rig.progress(20, &[]);
-    assert_eq!(rig.notices, []);
+    assert_eq!(rig.events, []);
 }
 
 #[test]
@@ -365,7 +365,7 @@ fn c15_i16_unsubscribing_offline_holds_at_once_and_for_good() {
     assert_eq!(rig.take_asked(), []);
     assert!(rig.take_signals().contains(&Signal::Restored));
     rig.deliver("s-1", 5, 6);
-    assert_eq!(rig.notices.iter().filter(|n| is_item(n)).count(), 0);
+    assert_eq!(rig.events.iter().filter(|n| is_item(n)).count(), 0);
     assert_eq!(rig.core.counters().unknown_ids, 1);
 }
 
@@ -383,9 +383,9 @@ fn c16_a_subscription_ended_while_it_is_restored_is_ended_at_the_server_too() {
         matches!(&sent[..], [Sent::Unsubscribe(request)] if request.subscription_id == "s-1"),
         "{sent:?}"
     );
-    rig.notices.clear();
+    rig.events.clear();
     rig.accept_at(&asked, at(5));
-    assert_eq!(rig.notices, []);
+    assert_eq!(rig.events, []);
 }
 
 #[test]
@@ -400,12 +400,12 @@ fn c5_a_subscribe_in_flight_when_the_stream_drops_is_asked_for_again() {
     assert_eq!(asked.subscription_id, lost.subscription_id);
     assert!(asked.request > lost.request);
     rig.accept_at(&asked, at(3));
-    let answered = Notice::Subscribed {
+    let answered = Event::Subscribed {
         id: SubscriptionId(1),
         position: Some(at(3)),
         taken_over: false,
     };
-    assert!(rig.notices.contains(&answered));
+    assert!(rig.events.contains(&answered));
 }
 
 #[test]
@@ -414,14 +414,14 @@ fn a_new_subscription_refused_for_now_ends_alone_and_the_stream_stays() {
     rig.subscribe(2);
     let asked = rig.one_asked();
     rig.refuse(&asked, RefusalCode::Limit, "full");
-    let refused = Notice::Refused {
+    let refused = Event::Refused {
         id: SubscriptionId(2),
         refusal: Refusal {
             permanent: false,
             message: "full".to_owned(),
         },
     };
-    assert_eq!(rig.notices, [refused]);
+    assert_eq!(rig.events, [refused]);
     assert_eq!(rig.take_signals(), []);
     assert_eq!(rig.core.subscriptions(), 1);
 }
@@ -490,7 +490,7 @@ fn malformed_messages_end_the_stream_with_the_reason_and_never_panic() {
         (response(|_| {}), "an accepted subscription has no position"),
         (
             response(|r| r.resync = Some(wire::Resync::default())),
-            "no position was asked for",
+            "no position was requested",
         ),
         (
             response(|r| {
@@ -515,7 +515,7 @@ fn malformed_messages_end_the_stream_with_the_reason_and_never_panic() {
 fn malformed_resyncs_end_the_stream_with_the_reason() {
     let resync = |reason: i32, resumes_at| wire::Resync { reason, resumes_at };
     for (resync, position, fault) in [
-        (resync(1, None), None, "does not say where to"),
+        (resync(1, None), None, "no position to resume at"),
         (resync(9, Some(on_wire(at(8)))), None, "unknown reason 9"),
         (
             resync(1, Some(on_wire(at(8)))),
@@ -546,15 +546,15 @@ fn a_stopped_session_wants_nothing_any_more() {
     let mut rig = active_at(5);
     rig.subscribe(2);
     rig.cut();
-    rig.notices.clear();
+    rig.events.clear();
     let end = End::stop(Initiator::Local, Reason::Left);
     for _ in 0..2 {
         let end = end.clone();
         rig.call(|core, now, cx| core.on_stop(now, &end, cx));
     }
     assert_eq!(
-        rig.notices,
-        [Notice::Stopped(end.clone()), Notice::Stopped(end)]
+        rig.events,
+        [Event::Stopped(end.clone()), Event::Stopped(end)]
     );
     assert_eq!(rig.core.subscriptions(), 0);
 }
@@ -587,11 +587,11 @@ fn a_stream_has_caught_up_when_every_subscription_reached_the_head_it_greeted_wi
 fn the_counters_are_told_when_asked_for() {
     let mut rig = active_at(5);
     rig.deliver("s-1", 5, 6);
-    rig.notices.clear();
+    rig.events.clear();
     rig.command(Command::Report);
     let counters = Box::new(*rig.core.counters());
     assert_eq!(counters.delivered, 1);
-    assert_eq!(rig.notices, [Notice::Counters(counters)]);
+    assert_eq!(rig.events, [Event::Counters(counters)]);
 }
 
 #[test]
@@ -608,6 +608,6 @@ fn a_session_that_is_leaving_receives_but_says_nothing() {
     assert_eq!(names(&rig.take_items(1)), ["6"]);
 }
 
-fn is_item(notice: &Notice) -> bool {
-    matches!(notice, Notice::Item { .. })
+fn is_item(event: &Event) -> bool {
+    matches!(event, Event::Item { .. })
 }

@@ -275,7 +275,7 @@ impl Server {
 
 /// Weight of the event at this offset.
 pub(super) fn weight(offset: u64) -> u64 {
-    Change::read(event(offset), None)
+    Change::from_wire(event(offset), None)
         .expect("a change")
         .weight()
 }

@@ -1,0 +1,435 @@
+//! A stream whose peer speaks the resume profile: positions, credit and progress.
+
+use std::collections::BTreeSet;
+
+use steadfast_wire::streamer::{self as wire, gateway_message::Payload};
+
+use super::{
+    Change, Cx, Event, Resync, ResyncReason, SubscriptionId, Violation,
+    catch_up::CatchUp,
+    credit::Credit,
+    cursor::{Continuity, Rejected},
+    position,
+    restore::Restore,
+    send,
+    subscription::{Request, SubscribeState},
+    subscriptions::Subscriptions,
+    violation::required,
+};
+use crate::Position;
+
+/// The state of a stream to a peer with the resume profile.
+#[derive(Debug)]
+pub(super) struct ProfileStream {
+    restore: Restore,
+    catch_up: CatchUp,
+}
+
+impl ProfileStream {
+    /// Resumes everything wanted. `head` is the newest position of the peer's log.
+    pub(super) fn start(head: Position, subscriptions: &mut Subscriptions, cx: &mut Cx) -> Self {
+        let ids = subscriptions.ids();
+        for id in &ids {
+            let request = Request::first(subscriptions.spelling);
+            subscribe(*id, request, subscriptions, cx);
+        }
+        Self {
+            restore: Restore::begin(&ids, cx),
+            catch_up: CatchUp::new(head),
+        }
+    }
+
+    pub(super) fn is_caught_up(&self) -> bool {
+        self.restore.is_finished() && self.catch_up.is_done()
+    }
+
+    pub(super) fn subscribe(
+        &mut self,
+        id: SubscriptionId,
+        subscriptions: &mut Subscriptions,
+        cx: &mut Cx,
+    ) {
+        subscribe(
+            id,
+            Request::first(subscriptions.spelling),
+            subscriptions,
+            cx,
+        );
+    }
+
+    pub(super) fn unsubscribe(
+        &mut self,
+        id: SubscriptionId,
+        subscriptions: &mut Subscriptions,
+        cx: &mut Cx,
+    ) {
+        let request = subscriptions.unsubscribe_request(id, true);
+        send(cx, Payload::Unsubscribe(request));
+        self.catch_up.remove(id);
+        subscriptions.remove(id);
+        self.restore.on_answered(id, cx);
+    }
+
+    pub(super) fn on_taken(
+        &mut self,
+        id: SubscriptionId,
+        through: u64,
+        subscriptions: &mut Subscriptions,
+        cx: &mut Cx,
+    ) {
+        let share = subscriptions.limits.share(subscriptions.len());
+        let (subscription, counters) = subscriptions.with_counters(id);
+        subscription.on_taken(through, counters, cx);
+        let queued = subscription.queued.load();
+        if let Some(total) = subscription.credit.grant(share, queued) {
+            let credit = wire::Credit {
+                subscription_id: subscription.wire_id.clone(),
+                messages: total.messages,
+                bytes: total.bytes,
+            };
+            send(cx, Payload::Credit(credit));
+        }
+    }
+
+    pub(super) fn on_delivery(
+        &mut self,
+        delivery: wire::EventDelivery,
+        subscriptions: &mut Subscriptions,
+        cx: &mut Cx,
+    ) -> Result<(), Violation> {
+        let at = position(required(delivery.position, "a delivery", "position")?);
+        let ids = &delivery.subscription_ids;
+        if ids.len() != delivery.previous.len() {
+            return Err(Violation::UnpairedIds {
+                at,
+                ids: ids.len(),
+                previous: delivery.previous.len(),
+            });
+        }
+        let event = required(delivery.event, "a delivery", "event")?;
+        let change = Change::from_wire(event, Some(at))?;
+        let number = subscriptions.next_delivery();
+        for (wire_id, previous) in ids.iter().zip(delivery.previous) {
+            if previous >= at.offset {
+                return Err(Violation::PreviousNotBefore { at, previous });
+            }
+            if let Some(id) = subscriptions.find(wire_id) {
+                let delivered = Delivered {
+                    number,
+                    previous,
+                    at,
+                    change: &change,
+                };
+                self.deliver(id, &delivered, subscriptions, cx)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn deliver(
+        &mut self,
+        id: SubscriptionId,
+        delivered: &Delivered<'_>,
+        subscriptions: &mut Subscriptions,
+        cx: &mut Cx,
+    ) -> Result<(), Violation> {
+        let Delivered { at, change, .. } = *delivered;
+        let (subscription, counters) = subscriptions.with_counters(id);
+        let SubscribeState::Active { spelling, .. } = subscription.state else {
+            // It follows an older request. The response to the newer one says where it continues.
+            counters.premature += 1;
+            return Ok(());
+        };
+        if !subscription.is_first_mention(delivered.number) {
+            counters.repeated_ids += 1;
+            return Ok(());
+        }
+        if !subscription.credit.spend(change.weight()) {
+            let wire_id = subscription.wire_id.clone();
+            return Err(Violation::CreditExceeded { at, wire_id });
+        }
+        match subscription.cursor.check(delivered.previous, at) {
+            Continuity::Next => {
+                subscription.cursor.advance(at);
+                subscription.queue_change(change.clone(), counters, cx);
+                self.catch_up.on_moved(id, at);
+            }
+            Continuity::Duplicate => counters.duplicates += 1,
+            Continuity::OtherEpoch => {
+                let wire_id = subscription.wire_id.clone();
+                return Err(Violation::OtherEpoch { at, wire_id });
+            }
+            Continuity::Hole => {
+                counters.holes += 1;
+                // Whether the position is kept or given up, the next request says so.
+                let (Rejected::Kept | Rejected::GivenUp) = subscriptions.reject(id);
+                subscribe(id, Request::first(spelling), subscriptions, cx);
+            }
+        }
+        Ok(())
+    }
+
+    /// Moves every quiet subscription to the position up to which the peer has looked.
+    pub(super) fn on_progress(
+        &mut self,
+        progress: &wire::Progress,
+        subscriptions: &mut Subscriptions,
+        cx: &mut Cx,
+    ) -> Result<(), Violation> {
+        let to = position(required(progress.position, "progress", "position")?);
+        let behind: BTreeSet<_> = progress
+            .behind
+            .iter()
+            .filter_map(|wire_id| subscriptions.find_uncounted(wire_id))
+            .collect();
+        for subscription in subscriptions.iter_mut() {
+            let Some(at) = subscription.cursor.last() else {
+                continue;
+            };
+            let active = matches!(subscription.state, SubscribeState::Active { .. });
+            if !active || behind.contains(&subscription.id) {
+                continue;
+            }
+            if at.epoch != to.epoch {
+                let wire_id = subscription.wire_id.clone();
+                return Err(Violation::ProgressOfOtherEpoch { to, at, wire_id });
+            }
+            if to.offset > at.offset {
+                subscription.cursor.advance(to);
+                self.catch_up.on_moved(subscription.id, to);
+                cx.emit(Event::Marker {
+                    id: subscription.id,
+                    position: to,
+                });
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn on_response(
+        &mut self,
+        response: &wire::SubscribeResponse,
+        subscriptions: &mut Subscriptions,
+        cx: &mut Cx,
+    ) -> Result<(), Violation> {
+        let Some(id) = subscriptions.find(&response.subscription_id) else {
+            return Ok(());
+        };
+        match subscriptions[id].state {
+            SubscribeState::Pending(request) if request.number == response.request => {
+                if response.success {
+                    self.on_accepted(id, request, response, subscriptions, cx)
+                } else {
+                    self.on_refused(id, request, response, subscriptions, cx)
+                }
+            }
+            SubscribeState::Active { request, .. } if request == response.request => {
+                self.on_late_resync(id, response, subscriptions, cx)
+            }
+            SubscribeState::Pending(_)
+            | SubscribeState::Active { .. }
+            | SubscribeState::NotSent => {
+                subscriptions.counters.stray_responses += 1;
+                Ok(())
+            }
+        }
+    }
+
+    fn on_accepted(
+        &mut self,
+        id: SubscriptionId,
+        request: Request,
+        response: &wire::SubscribeResponse,
+        subscriptions: &mut Subscriptions,
+        cx: &mut Cx,
+    ) -> Result<(), Violation> {
+        let (resumes_at, resync) = match (request.from, &response.resync) {
+            (None, Some(_)) => return Err(Violation::UnrequestedResync),
+            (Some(lost_from), Some(resync)) => {
+                let (reason, resumes_at) = read_resync(resync, response.position)?;
+                (resumes_at, Some((reason, lost_from)))
+            }
+            (from, None) => {
+                let accepted = required(response.position, "an accepted subscription", "position")?;
+                let accepted = position(accepted);
+                if from.is_some_and(|from| !continues(from, accepted)) {
+                    // To accept it would skip what lies between without a resync.
+                    subscriptions.reject(id);
+                    subscribe(id, request, subscriptions, cx);
+                    return Ok(());
+                }
+                let lost = subscriptions[id].cursor.take_lost();
+                let resync = lost.map(|lost_from| (ResyncReason::Refused, lost_from));
+                (from.unwrap_or(accepted), resync)
+            }
+        };
+        // The resync is queued before the acknowledged position is announced: an application that
+        // stores that position has seen the resync.
+        match resync {
+            Some((reason, lost_from)) => {
+                let resync = Resync {
+                    reason,
+                    lost_from,
+                    resumes_at,
+                };
+                self.resync(id, resync, subscriptions, cx);
+            }
+            None => self.advance(id, resumes_at, subscriptions),
+        }
+        subscriptions.acknowledge(id, request, Some(resumes_at), response.taken_over, cx);
+        self.restore.on_answered(id, cx);
+        Ok(())
+    }
+
+    /// Handles a second response to an accepted request: the server cannot deliver what it
+    /// accepted, for example because a part of its log is damaged.
+    fn on_late_resync(
+        &mut self,
+        id: SubscriptionId,
+        response: &wire::SubscribeResponse,
+        subscriptions: &mut Subscriptions,
+        cx: &mut Cx,
+    ) -> Result<(), Violation> {
+        let (true, Some(resync)) = (response.success, &response.resync) else {
+            subscriptions.counters.stray_responses += 1;
+            return Ok(());
+        };
+        let (reason, resumes_at) = read_resync(resync, response.position)?;
+        let from = subscriptions[id].cursor.last();
+        let lost_from = required(from, "a resynced subscription", "position")?;
+        if resumes_at.epoch == lost_from.epoch && resumes_at.offset < lost_from.offset {
+            return Err(Violation::ResyncBackwards {
+                from: lost_from,
+                to: resumes_at,
+            });
+        }
+        let resync = Resync {
+            reason,
+            lost_from,
+            resumes_at,
+        };
+        self.resync(id, resync, subscriptions, cx);
+        Ok(())
+    }
+
+    fn resync(
+        &mut self,
+        id: SubscriptionId,
+        resync: Resync,
+        subscriptions: &mut Subscriptions,
+        cx: &mut Cx,
+    ) {
+        self.advance(id, resync.resumes_at, subscriptions);
+        let (subscription, counters) = subscriptions.with_counters(id);
+        subscription.queue_resync(resync, counters, cx);
+    }
+
+    fn advance(&mut self, id: SubscriptionId, to: Position, subscriptions: &mut Subscriptions) {
+        subscriptions[id].cursor.advance(to);
+        self.catch_up.on_moved(id, to);
+    }
+
+    fn on_refused(
+        &mut self,
+        id: SubscriptionId,
+        request: Request,
+        response: &wire::SubscribeResponse,
+        subscriptions: &mut Subscriptions,
+        cx: &mut Cx,
+    ) -> Result<(), Violation> {
+        let code = wire::RefusalCode::try_from(response.code).map_err(|_| Violation::Unknown {
+            message: "a refusal",
+            field: "code",
+            value: response.code,
+        })?;
+        let relied_on = subscriptions[id].acknowledged;
+        let rejects_position = match code {
+            wire::RefusalCode::Invalid => {
+                self.refuse(id, true, &response.error, subscriptions, cx);
+                return Ok(());
+            }
+            // A full server says nothing about the position.
+            wire::RefusalCode::Limit => false,
+            wire::RefusalCode::Unspecified | wire::RefusalCode::Unavailable => {
+                relied_on && request.from.is_some()
+            }
+        };
+        if rejects_position && subscriptions.reject(id) == Rejected::GivenUp {
+            subscribe(id, request, subscriptions, cx);
+        } else if relied_on {
+            subscriptions.fail_restore(id, &response.error, cx);
+        } else {
+            self.refuse(id, false, &response.error, subscriptions, cx);
+        }
+        Ok(())
+    }
+
+    fn refuse(
+        &mut self,
+        id: SubscriptionId,
+        permanent: bool,
+        error: &str,
+        subscriptions: &mut Subscriptions,
+        cx: &mut Cx,
+    ) {
+        self.catch_up.remove(id);
+        subscriptions.refuse(id, permanent, error, cx);
+        self.restore.on_answered(id, cx);
+    }
+}
+
+/// One delivery, as it concerns one subscription.
+#[derive(Clone, Copy)]
+struct Delivered<'a> {
+    /// The number of the delivery.
+    number: u64,
+    /// The offset that the server sent to the subscription before it.
+    previous: u64,
+    at: Position,
+    change: &'a Change,
+}
+
+/// Sends a request to resume from the cursor, with the credit for what the queue has room for.
+fn subscribe(id: SubscriptionId, request: Request, subscriptions: &mut Subscriptions, cx: &mut Cx) {
+    let number = subscriptions.next_request();
+    let share = subscriptions.limits.share(subscriptions.len());
+    let subscription = &mut subscriptions[id];
+    let from = subscription.cursor.last();
+    subscription.credit = Credit::new(share, subscription.queued.load());
+    subscription.state = SubscribeState::Pending(Request {
+        number,
+        from,
+        ..request
+    });
+    let message = wire::SubscribeRequest {
+        resume: from.map(|from| wire::Position {
+            epoch: from.epoch.0,
+            offset: from.offset,
+        }),
+        credit_messages: subscription.credit.granted.messages,
+        credit_bytes: subscription.credit.granted.bytes,
+        request: number,
+        ..subscription.to_wire(request.spelling)
+    };
+    send(cx, Payload::Subscribe(message));
+}
+
+/// Returns whether deliveries after `accepted` omit nothing after `from`.
+fn continues(from: Position, accepted: Position) -> bool {
+    accepted.epoch == from.epoch && accepted.offset <= from.offset
+}
+
+/// Reads why the requested position cannot be resumed, and where deliveries continue instead.
+fn read_resync(
+    resync: &wire::Resync,
+    accepted: Option<wire::Position>,
+) -> Result<(ResyncReason, Position), Violation> {
+    let resumes_at = required(resync.resumes_at, "a resync", "position to resume at")?;
+    if accepted.is_some_and(|accepted| accepted != resumes_at) {
+        return Err(Violation::ResyncMismatch);
+    }
+    Ok((
+        ResyncReason::from_wire(resync.reason)?,
+        position(resumes_at),
+    ))
+}
