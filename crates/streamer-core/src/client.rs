@@ -27,7 +27,7 @@ mod subscription;
 mod subscriptions;
 mod violation;
 
-use steadfast_session::{Context, End, Generation, Initiator, Protocol, Reason, Signal, Time};
+use steadfast_session::{Context, Detail, End, Generation, Initiator, Protocol, Reason, Signal, Time};
 use steadfast_wire::streamer::{
     self as wire, GatewayMessage, StreamerMessage, gateway_message, streamer_message::Payload,
 };
@@ -263,7 +263,7 @@ impl Protocol for Core {
 
     fn on_message(&mut self, now: Time, message: StreamerMessage, cx: &mut Cx) {
         if let Err(violation) = self.receive(now, message, cx) {
-            let reason = Reason::Protocol(violation.to_string().into());
+            let reason = Reason::Protocol(Detail::from_error(violation));
             cx.fail(End::retry(Initiator::Peer, reason));
         }
     }

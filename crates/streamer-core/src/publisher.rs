@@ -1,4 +1,4 @@
-//! Publishing into a Streamer server, through every loss of the stream, once each.
+//! The publisher core: entries on their way into the log, each stored once across every reconnect.
 
 mod core;
 
@@ -7,70 +7,70 @@ use steadfast_session::End;
 
 use crate::{Operation, Position};
 
-pub use self::core::{Command, Core, Notice};
+pub use self::core::{Command, Core, Event};
 
-/// A change to publish.
+/// A document on its way into the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
-    /// Database of the document.
+    /// The database of the document.
     pub database: String,
-    /// Full path of the collection.
+    /// The full path of the collection.
     pub collection: String,
-    /// Id of the document.
+    /// The id of the document.
     pub document_id: String,
-    /// What is to be done; `None` lets the server decide between insert and update.
+    /// The kind of change; `None` lets the server decide between insert and update.
     pub operation: Option<Operation>,
     /// The document as a JSON object; empty for a delete.
     pub data: Bytes,
 }
 
-/// What became of an entry: it is durable.
+/// The acknowledgement of an entry: it is durable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Published {
-    /// Its sequence.
+    /// The sequence of the entry.
     pub sequence: u64,
-    /// A place in the log at or after the entry, the end of the commit it was acknowledged with;
-    /// `None` when the log had it already.
+    /// The end of the commit that was acknowledged, at or after the entry. `None` if the log
+    /// contained the entry before.
     pub position: Option<Position>,
 }
 
-/// Why an entry is not known to be durable.
+/// The error of an entry that is not known to be durable.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum PublishError {
-    /// The server refused it, and would again. It is not in the log.
+    /// The server refused the entry, and would again. It is not in the log.
     #[error("entry {sequence} was refused: {message}")]
     Refused {
-        /// Its sequence.
+        /// The sequence of the entry.
         sequence: u64,
-        /// Why, and what to do.
+        /// The reason, and what to do.
         message: String,
     },
-    /// The publisher stopped before the entry was sent, or had stopped before. It is not in the log.
+    /// The publisher stopped before it sent the entry. It is not in the log.
     #[error("entry {sequence} was not sent: {end}")]
     NotSent {
-        /// Its sequence.
+        /// The sequence of the entry.
         sequence: u64,
-        /// Why the publisher stopped.
+        /// The reason why the publisher stopped.
         end: End,
     },
-    /// The publisher stopped after the entry was sent and before an answer. It may be in the log;
-    /// published again with the same producer and sequence it will be there once.
-    #[error("entry {sequence} was sent and not acknowledged: {end}")]
+    /// The publisher stopped after it sent the entry and before a response. The entry may be in the
+    /// log. Publish it again with the same producer and sequence to have it there exactly once.
+    #[error("entry {sequence} was sent but not acknowledged: {end}")]
     Unknown {
-        /// Its sequence.
+        /// The sequence of the entry.
         sequence: u64,
-        /// Why the publisher stopped.
+        /// The reason why the publisher stopped.
         end: End,
     },
-    /// The publisher is closed, and the entry was not sent. It is not in the log.
+    /// The publisher is closed and did not send the entry. It is not in the log.
     #[error("the publisher is closed; the entry was not sent")]
     Closed,
 }
 
 impl Entry {
-    /// The document is to be as `data` says; the server decides whether that is an insert.
+    /// Creates an entry that stores a document. The server decides whether it is an insert.
     pub fn upsert(
         database: impl Into<String>,
         collection: impl Into<String>,
@@ -86,7 +86,7 @@ impl Entry {
         }
     }
 
-    /// The document is to be gone.
+    /// Creates an entry that deletes a document.
     pub fn delete(
         database: impl Into<String>,
         collection: impl Into<String>,
@@ -99,7 +99,7 @@ impl Entry {
         }
     }
 
-    /// Bytes it counts for in queues.
+    /// Returns the bytes that the entry counts for in queues.
     #[must_use]
     pub fn weight(&self) -> usize {
         64 + self.data.len() + self.database.len() + self.collection.len() + self.document_id.len()

@@ -29,7 +29,7 @@ use steadfast::{
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 
-use steadfast_streamer_core::publisher::{Command, Core, Notice};
+use steadfast_streamer_core::publisher::{Command, Core, Event};
 
 use crate::client::BuildError;
 pub use steadfast_streamer_core::publisher::{Entry, PublishError, Published};
@@ -150,7 +150,7 @@ impl Builder {
             .spawn(
                 Grpc::new(address),
                 Core::new(producer, self.first_sequence),
-                move |notice| sink.take(notice),
+                move |event| sink.on_event(event),
             )?;
         link.start().ok();
         Ok(Publisher { link, shared })
@@ -270,16 +270,16 @@ impl Shared {
         self.waiters.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn take(&self, notice: Notice) {
-        match notice {
-            Notice::Greeted { last_sequence } => {
+    fn on_event(&self, event: Event) {
+        match event {
+            Event::Greeted { last_sequence } => {
                 self.last_sequence.send_replace(Some(last_sequence));
             }
-            Notice::Answered(answer) => {
+            Event::Settled(result) => {
                 let waiter = self.waiters().pop_front();
                 if let Some(waiter) = waiter {
                     // Whoever gave up the answer does not want it.
-                    waiter.tell.send(answer).ok();
+                    waiter.tell.send(result).ok();
                 }
             }
         }

@@ -197,7 +197,7 @@ impl Subscriptions {
     pub(super) fn fail_restore(&mut self, id: SubscriptionId, error: &str, cx: &mut Cx) {
         self.counters.refused += 1;
         let text = format!("subscription {}: {error}", self[id].wire_id);
-        cx.fail(End::retry(Initiator::Peer, Reason::RestoreRefused(text.into())));
+        cx.fail(End::retry(Initiator::Peer, Reason::RestoreRefused(text)));
     }
 
     /// Returns an unsubscribe request. Only a peer with the profile answers it, by its number.

@@ -1,8 +1,8 @@
-//! The publisher's core: what is not acknowledged is said again, in order, on every new stream.
+//! The protocol of a publisher: it sends unacknowledged entries again, in order, on every new stream.
 
 use std::collections::VecDeque;
 
-use steadfast_session::{Context, End, Generation, Initiator, Protocol, Reason, Signal, Time};
+use steadfast_session::{Context, Detail, End, Generation, Initiator, Protocol, Reason, Signal, Time};
 use steadfast_wire::publisher::{
     Entry as WireEntry, Operation as WireOperation, Ping, PublishRequest, PublishResponse,
     PublisherHello, publish_request, publish_response,
@@ -11,109 +11,122 @@ use steadfast_wire::publisher::{
 use super::{Entry, PublishError, Published};
 use crate::{Epoch, Operation, Position};
 
-/// What a handle asks for.
+/// A command of a handle.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Command {
-    /// Publish an entry; its sequence is one more than that of the entry before.
+    /// Publishes an entry. Its sequence is one more than that of the entry before.
     Publish(Entry),
 }
 
-/// What the core tells its handles.
+/// An event of the core, in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Notice {
-    /// The server greeted: the newest sequence it knows of this producer.
+pub enum Event {
+    /// The server greeted.
     Greeted {
-        /// The sequence; 0 when it knows none.
+        /// The newest sequence it knows of this producer; 0 if it knows none.
         last_sequence: u64,
     },
-    /// The oldest entry that was not answered is answered.
-    Answered(Result<Published, PublishError>),
+    /// The oldest pending entry is settled.
+    Settled(Result<Published, PublishError>),
 }
 
-/// The protocol of a publisher. Bounded by its handle, which waits for room.
+/// The protocol of a publisher. Its handle bounds the pending entries.
 #[derive(Debug)]
 pub struct Core {
     producer: String,
     next_sequence: u64,
-    /// Not answered yet, oldest first; sequences without holes.
-    unanswered: VecDeque<Unanswered>,
-    /// How many of them were said on the current stream.
-    said: usize,
-    /// What the current stream's server takes at a time; `None` before it greeted.
+    /// The entries without a response, oldest first; their sequences have no holes.
+    pending: VecDeque<PendingEntry>,
+    /// The number of pending entries that were sent on the current stream.
+    sent: usize,
+    /// The number of entries that the server accepts at a time; `None` before it greeted.
     window: Option<usize>,
-    /// Why the publisher stopped. It stays stopped: an entry whose fate is unknown may be committed
-    /// at any later time, so that no other one can be given its sequence.
+    /// The reason why the publisher stopped. It never starts again: an entry without a response may
+    /// be committed at any later time, so that its sequence cannot be given to another one.
     stopped: Option<End>,
 }
 
 #[derive(Debug)]
-struct Unanswered {
+struct PendingEntry {
     sequence: u64,
     entry: Entry,
-    /// Said on some stream, so that a server may have it.
-    was_said: bool,
+    /// It was sent on some stream, so that a server may have it.
+    was_sent: bool,
 }
 
-type Cx = Context<PublishRequest, Notice>;
+/// A response that breaks the protocol. It ends the stream.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+enum Violation {
+    #[error("a second welcome")]
+    SecondWelcome,
+    #[error("a response before the welcome")]
+    BeforeWelcome,
+    #[error("a response to sequence {0}, which was not sent")]
+    NotSent(u64),
+}
+
+type Cx = Context<PublishRequest, Event>;
 
 impl Core {
-    /// A core for `producer` whose first entry has the sequence `first_sequence`.
+    /// Creates a core for `producer` whose first entry has the sequence `first_sequence`.
     #[must_use]
     pub fn new(producer: impl Into<String>, first_sequence: u64) -> Self {
         Self {
             producer: producer.into(),
             next_sequence: first_sequence.max(1),
-            unanswered: VecDeque::new(),
-            said: 0,
+            pending: VecDeque::new(),
+            sent: 0,
             window: None,
             stopped: None,
         }
     }
 
-    fn say_more(&mut self, cx: &mut Cx) {
+    /// Sends pending entries up to the window of the server.
+    fn send_pending(&mut self, cx: &mut Cx) {
         let Some(window) = self.window else { return };
-        while self.said < self.unanswered.len().min(window) {
-            let next = &mut self.unanswered[self.said];
-            next.was_said = true;
+        while self.sent < self.pending.len().min(window) {
+            let next = &mut self.pending[self.sent];
+            next.was_sent = true;
             cx.send(request(publish_request::Payload::Entry(to_wire(next))));
-            self.said += 1;
+            self.sent += 1;
         }
     }
 
-    /// Takes the oldest unanswered entry out if it has the sequence.
-    fn answer(&mut self, sequence: u64) -> Option<u64> {
-        self.unanswered
-            .front()
-            .filter(|oldest| oldest.sequence <= sequence)?;
-        self.said = self.said.saturating_sub(1);
-        self.unanswered.pop_front().map(|oldest| oldest.sequence)
+    /// Removes the oldest pending entry, if its sequence is at most `sequence`, and returns its
+    /// sequence.
+    fn pop_through(&mut self, sequence: u64) -> Option<u64> {
+        let oldest = self
+            .pending
+            .pop_front_if(|oldest| oldest.sequence <= sequence)?;
+        self.sent = self.sent.saturating_sub(1);
+        Some(oldest.sequence)
     }
 
-    fn receive(&mut self, message: PublishResponse, cx: &mut Cx) -> Result<(), String> {
+    fn receive(&mut self, message: PublishResponse, cx: &mut Cx) -> Result<(), Violation> {
         use publish_response::Payload;
 
         match (message.payload, self.window) {
             (Some(Payload::Welcome(welcome)), None) => {
                 self.window = Some(welcome.max_in_flight.max(1) as usize);
-                cx.emit(Notice::Greeted {
+                cx.emit(Event::Greeted {
                     last_sequence: welcome.last_sequence,
                 });
                 cx.signal(Signal::Greeted);
-                self.say_more(cx);
+                self.send_pending(cx);
             }
-            (Some(Payload::Welcome(_)), Some(_)) => return Err("a second welcome".to_owned()),
+            (Some(Payload::Welcome(_)), Some(_)) => return Err(Violation::SecondWelcome),
             (Some(Payload::Pong(_)), _) => cx.signal(Signal::HeartbeatAcked),
             (Some(Payload::Ack(_) | Payload::Refused(_)), None) => {
-                return Err("an answer before the welcome".to_owned());
+                return Err(Violation::BeforeWelcome);
             }
             (Some(Payload::Ack(ack)), Some(_)) => {
                 self.check_sequence(ack.sequence)?;
                 let position =
                     (ack.offset > 0).then(|| Position::new(Epoch(ack.epoch), ack.offset));
-                while let Some(sequence) = self.answer(ack.sequence) {
-                    cx.emit(Notice::Answered(Ok(Published { sequence, position })));
+                while let Some(sequence) = self.pop_through(ack.sequence) {
+                    cx.emit(Event::Settled(Ok(Published { sequence, position })));
                 }
-                self.say_more(cx);
+                self.send_pending(cx);
             }
             (Some(Payload::Refused(refused)), Some(_)) => {
                 self.check_sequence(refused.sequence)?;
@@ -124,31 +137,34 @@ impl Core {
         Ok(())
     }
 
-    /// An entry in the middle of a commit is told before the others of it are acknowledged.
+    /// Settles a refused entry. The server reports a refusal before it acknowledges the commit that
+    /// the entry would have been part of, so that the entries before it are durable.
     fn on_refused(&mut self, sequence: u64, message: &str, cx: &mut Cx) {
-        while let Some(answered) = self.answer(sequence) {
-            cx.emit(Notice::Answered(if answered == sequence {
+        while let Some(settled) = self.pop_through(sequence) {
+            cx.emit(Event::Settled(if settled == sequence {
                 Err(PublishError::Refused {
                     sequence,
                     message: message.to_owned(),
                 })
             } else {
                 Ok(Published {
-                    sequence: answered,
+                    sequence: settled,
                     position: None,
                 })
             }));
         }
-        self.say_more(cx);
+        self.send_pending(cx);
     }
 
-    /// Answers about what was answered before are harmless: an acknowledgement follows the refusal
-    /// of the last entry of its commit. One about what was not sent on this stream is not.
-    fn check_sequence(&self, sequence: u64) -> Result<(), String> {
-        let oldest = self.unanswered.front();
+    /// Checks that an entry with this sequence was sent on this stream.
+    ///
+    /// A response to an entry that is settled already is harmless: an acknowledgement follows the
+    /// refusal of the last entry of its commit.
+    fn check_sequence(&self, sequence: u64) -> Result<(), Violation> {
+        let oldest = self.pending.front();
         let first = oldest.map_or(self.next_sequence, |oldest| oldest.sequence);
-        if sequence >= first + self.said as u64 {
-            return Err(format!("sequence {sequence} was answered and not sent"));
+        if sequence >= first + self.sent as u64 {
+            return Err(Violation::NotSent(sequence));
         }
         Ok(())
     }
@@ -158,10 +174,10 @@ impl Protocol for Core {
     type Send = PublishRequest;
     type Receive = PublishResponse;
     type Command = Command;
-    type Event = Notice;
+    type Event = Event;
 
     fn on_open(&mut self, _: Time, _: Generation, cx: &mut Cx) {
-        self.said = 0;
+        self.sent = 0;
         self.window = None;
         if let Some(end) = &self.stopped {
             return cx.fail(End::stop(end.initiator, end.reason.clone()));
@@ -173,8 +189,9 @@ impl Protocol for Core {
     }
 
     fn on_message(&mut self, _: Time, message: PublishResponse, cx: &mut Cx) {
-        if let Err(what) = self.receive(message, cx) {
-            cx.fail(End::retry(Initiator::Peer, Reason::Protocol(what.into())));
+        if let Err(violation) = self.receive(message, cx) {
+            let reason = Reason::Protocol(Detail::from_error(violation));
+            cx.fail(End::retry(Initiator::Peer, reason));
         }
     }
 
@@ -184,15 +201,15 @@ impl Protocol for Core {
         self.next_sequence += 1;
         if let Some(end) = self.stopped.clone() {
             let not_sent = PublishError::NotSent { sequence, end };
-            return cx.emit(Notice::Answered(Err(not_sent)));
+            return cx.emit(Event::Settled(Err(not_sent)));
         }
-        self.unanswered.push_back(Unanswered {
+        self.pending.push_back(PendingEntry {
             sequence,
             entry,
-            was_said: false,
+            was_sent: false,
         });
         if cx.is_open() {
-            self.say_more(cx);
+            self.send_pending(cx);
         }
     }
 
@@ -202,18 +219,15 @@ impl Protocol for Core {
     }
 
     fn on_down(&mut self, _: Time, _: &End, _: &mut Cx) {
-        self.said = 0;
+        self.sent = 0;
         self.window = None;
     }
 
     fn on_stop(&mut self, _: Time, end: &End, cx: &mut Cx) {
         self.stopped = Some(end.clone());
-        for Unanswered {
-            sequence, was_said, ..
-        } in self.unanswered.drain(..)
-        {
-            let end = end.clone();
-            cx.emit(Notice::Answered(Err(if was_said {
+        for entry in self.pending.drain(..) {
+            let (sequence, end) = (entry.sequence, end.clone());
+            cx.emit(Event::Settled(Err(if entry.was_sent {
                 PublishError::Unknown { sequence, end }
             } else {
                 PublishError::NotSent { sequence, end }
@@ -221,7 +235,7 @@ impl Protocol for Core {
         }
     }
 
-    /// What was not answered has been said again when the server has greeted.
+    /// Pending entries are sent again as soon as the server has greeted.
     fn caught_up(&self) -> bool {
         self.window.is_some()
     }
@@ -233,8 +247,8 @@ fn request(payload: publish_request::Payload) -> PublishRequest {
     }
 }
 
-fn to_wire(unanswered: &Unanswered) -> WireEntry {
-    let entry = &unanswered.entry;
+fn to_wire(pending: &PendingEntry) -> WireEntry {
+    let entry = &pending.entry;
     let operation = match entry.operation {
         None => WireOperation::Unspecified,
         Some(Operation::Insert) => WireOperation::Insert,
@@ -242,7 +256,7 @@ fn to_wire(unanswered: &Unanswered) -> WireEntry {
         Some(Operation::Delete) => WireOperation::Delete,
     };
     WireEntry {
-        sequence: unanswered.sequence,
+        sequence: pending.sequence,
         database: entry.database.clone(),
         collection: entry.collection.clone(),
         document_id: entry.document_id.clone(),

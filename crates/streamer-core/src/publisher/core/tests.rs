@@ -1,4 +1,4 @@
-//! The publisher's core against a server that is a script.
+//! The publisher core against a scripted server.
 
 use std::time::Duration;
 
@@ -8,18 +8,18 @@ use steadfast_wire::publisher::{Ack, PublisherWelcome, Refused};
 
 use super::*;
 
-use publish_request::Payload as Said;
-use publish_response::Payload as Answer;
+use publish_request::Payload as Sent;
+use publish_response::Payload as Response;
 
 const EPOCH: u64 = 7;
 
-/// A core and everything it asked for that the test has not looked at.
+/// A core, and its effects since the last look.
 struct Script {
     core: Core,
     open: bool,
     now: Time,
-    said: Vec<Said>,
-    answered: Vec<Result<Published, PublishError>>,
+    sent: Vec<Sent>,
+    settled: Vec<Result<Published, PublishError>>,
     greeted: Vec<u64>,
     signals: Vec<Signal>,
 }
@@ -30,19 +30,19 @@ impl Script {
             core: Core::new("p", first_sequence),
             open: false,
             now: Time::ZERO,
-            said: Vec::new(),
-            answered: Vec::new(),
+            sent: Vec::new(),
+            settled: Vec::new(),
             greeted: Vec::new(),
             signals: Vec::new(),
         }
     }
 
-    /// A core on a stream whose server greeted, knowing `last` and taking `window` at a time.
+    /// A core whose server greeted with the newest sequence `last` and this window.
     fn greeted(last: u64, window: u32) -> Self {
         let mut script = Self::new(last + 1);
         script.open();
         script.welcome(last, window);
-        script.said.clear();
+        script.sent.clear();
         script.signals.clear();
         script
     }
@@ -52,9 +52,9 @@ impl Script {
         what(&mut self.core, self.now, &mut cx);
         for effect in cx.into_effects() {
             match effect {
-                Effect::Send(request) => self.said.extend(request.payload),
-                Effect::Event(Notice::Answered(answer)) => self.answered.push(answer),
-                Effect::Event(Notice::Greeted { last_sequence }) => {
+                Effect::Send(request) => self.sent.extend(request.payload),
+                Effect::Event(Event::Settled(result)) => self.settled.push(result),
+                Effect::Event(Event::Greeted { last_sequence }) => {
                     self.greeted.push(last_sequence);
                 }
                 Effect::Signal(signal) => self.signals.push(signal),
@@ -80,20 +80,20 @@ impl Script {
         }
     }
 
-    fn hear(&mut self, answer: Answer) {
-        let payload = Some(answer);
+    fn receive(&mut self, response: Response) {
+        let payload = Some(response);
         self.call(|core, now, cx| core.on_message(now, PublishResponse { payload }, cx));
     }
 
     fn welcome(&mut self, last_sequence: u64, max_in_flight: u32) {
-        self.hear(Answer::Welcome(PublisherWelcome {
+        self.receive(Response::Welcome(PublisherWelcome {
             last_sequence,
             max_in_flight,
         }));
     }
 
     fn ack(&mut self, sequence: u64, offset: u64) {
-        self.hear(Answer::Ack(Ack {
+        self.receive(Response::Ack(Ack {
             sequence,
             epoch: EPOCH,
             offset,
@@ -102,7 +102,7 @@ impl Script {
     }
 
     fn refuse(&mut self, sequence: u64) {
-        self.hear(Answer::Refused(Refused {
+        self.receive(Response::Refused(Refused {
             sequence,
             message: "no".to_owned(),
             ..Refused::default()
@@ -116,27 +116,27 @@ impl Script {
         end
     }
 
-    /// Sequences of the entries said since the last look, which must be nothing else.
+    /// The sequences of the entries sent since the last look. Nothing else was sent.
     fn entries(&mut self) -> Vec<u64> {
-        let sequence = |said| match said {
-            Said::Entry(entry) => {
+        let sequence = |sent| match sent {
+            Sent::Entry(entry) => {
                 assert_eq!(entry.document_id, format!("u{}", entry.sequence));
                 entry.sequence
             }
             other => panic!("not an entry: {other:?}"),
         };
-        std::mem::take(&mut self.said)
+        std::mem::take(&mut self.sent)
             .into_iter()
             .map(sequence)
             .collect()
     }
 
-    /// What was answered since the last look.
-    fn answers(&mut self) -> Vec<Result<Published, PublishError>> {
-        std::mem::take(&mut self.answered)
+    /// The entries settled since the last look.
+    fn settled(&mut self) -> Vec<Result<Published, PublishError>> {
+        std::mem::take(&mut self.settled)
     }
 
-    /// What the stream was failed for.
+    /// The violation that ended the stream.
     fn fault(&mut self) -> String {
         match &self.signals[..] {
             [
@@ -151,7 +151,10 @@ impl Script {
     }
 }
 
-#[expect(clippy::unnecessary_wraps, reason = "it is compared with answers")]
+#[expect(
+    clippy::unnecessary_wraps,
+    reason = "it is compared with settled entries"
+)]
 fn durable(sequence: u64, offset: u64) -> Result<Published, PublishError> {
     let position = (offset > 0).then(|| Position::new(Epoch(EPOCH), offset));
     Ok(Published { sequence, position })
@@ -166,7 +169,7 @@ fn nothing_but_hello_is_said_before_the_welcome_and_then_everything_in_order() {
     let hello = PublisherHello {
         producer_id: "p".to_owned(),
     };
-    assert_eq!(std::mem::take(&mut script.said), [Said::Hello(hello)]);
+    assert_eq!(std::mem::take(&mut script.sent), [Sent::Hello(hello)]);
     assert!(!script.core.caught_up());
     script.welcome(0, 10);
     assert_eq!(script.entries(), [1, 2, 3]);
@@ -181,15 +184,15 @@ fn i22_what_was_not_answered_when_the_stream_was_cut_is_said_again_in_order() {
     script.publish(1..=5);
     assert_eq!(script.entries(), [1, 2, 3, 4, 5]);
     script.ack(2, 2);
-    assert_eq!(script.answers(), [durable(1, 2), durable(2, 2)]);
+    assert_eq!(script.settled(), [durable(1, 2), durable(2, 2)]);
     script.cut();
     script.publish(6..=6);
-    assert_eq!(script.said, [], "there is no stream");
+    assert_eq!(script.sent, [], "there is no stream");
     script.open();
-    script.said.clear();
+    script.sent.clear();
     script.welcome(4, 10);
     assert_eq!(script.entries(), [3, 4, 5, 6]);
-    assert_eq!(script.answers(), [], "a welcome answers nothing");
+    assert_eq!(script.settled(), [], "a welcome answers nothing");
 }
 
 #[test]
@@ -200,15 +203,15 @@ fn i22_entries_the_log_had_already_are_durable_at_a_place_nobody_knows() {
     script.open();
     script.welcome(2, 10);
     // Two commits: the first was there before the cut.
-    script.hear(Answer::Ack(Ack {
+    script.receive(Response::Ack(Ack {
         sequence: 2,
         epoch: EPOCH,
         offset: 0,
         duplicates: 2,
     }));
-    assert_eq!(script.answers(), [durable(1, 0), durable(2, 0)]);
+    assert_eq!(script.settled(), [durable(1, 0), durable(2, 0)]);
     script.ack(3, 3);
-    assert_eq!(script.answers(), [durable(3, 3)]);
+    assert_eq!(script.settled(), [durable(3, 3)]);
 }
 
 #[test]
@@ -220,9 +223,9 @@ fn a_refusal_in_the_middle_of_a_commit_is_of_that_entry_only() {
         sequence: 2,
         message: "no".to_owned(),
     });
-    assert_eq!(script.answers(), [durable(1, 0), refused]);
+    assert_eq!(script.settled(), [durable(1, 0), refused]);
     script.ack(4, 3);
-    assert_eq!(script.answers(), [durable(3, 3), durable(4, 3)]);
+    assert_eq!(script.settled(), [durable(3, 3), durable(4, 3)]);
     assert_eq!(script.signals, []);
 }
 
@@ -231,12 +234,12 @@ fn the_acknowledgement_after_the_refusal_of_its_newest_entry_answers_nothing_twi
     let mut script = Script::greeted(0, 10);
     script.publish(1..=2);
     script.refuse(2);
-    assert_eq!(script.answers().len(), 2);
+    assert_eq!(script.settled().len(), 2);
     script.ack(2, 1);
-    assert_eq!((script.answers(), &*script.signals), (Vec::new(), &[][..]));
+    assert_eq!((script.settled(), &*script.signals), (Vec::new(), &[][..]));
     script.publish(3..=3);
     script.ack(3, 2);
-    assert_eq!(script.answers(), [durable(3, 2)]);
+    assert_eq!(script.settled(), [durable(3, 2)]);
 }
 
 #[test]
@@ -251,13 +254,13 @@ fn no_more_are_unanswered_than_the_server_takes() {
     // Another server may take another number.
     script.cut();
     script.open();
-    script.said.clear();
+    script.sent.clear();
     script.welcome(3, 1);
     assert_eq!(script.entries(), [4]);
     // None at all would be for ever.
     script.cut();
     script.open();
-    script.said.clear();
+    script.sent.clear();
     script.welcome(3, 0);
     assert_eq!(script.entries(), [4]);
 }
@@ -266,20 +269,20 @@ fn no_more_are_unanswered_than_the_server_takes() {
 fn answers_nobody_asked_for_end_the_stream() {
     type Case = (&'static str, fn(&mut Script));
     let cases: [Case; 7] = [
-        ("sequence 3 was answered", |script| script.ack(3, 3)),
-        ("sequence 3 was answered", |script| script.refuse(3)),
-        ("sequence 9 was answered", |script| script.ack(9, 9)),
-        ("sequence 3 was answered", |script| {
+        ("a response to sequence 3", |script| script.ack(3, 3)),
+        ("a response to sequence 3", |script| script.refuse(3)),
+        ("a response to sequence 9", |script| script.ack(9, 9)),
+        ("a response to sequence 3", |script| {
             script.ack(2, 2);
             script.ack(3, 3);
         }),
         ("a second welcome", |script| script.welcome(2, 1)),
-        ("an answer before the welcome", |script| {
+        ("a response before the welcome", |script| {
             script.cut();
             script.open();
             script.ack(1, 1);
         }),
-        ("an answer before the welcome", |script| {
+        ("a response before the welcome", |script| {
             script.cut();
             script.open();
             script.refuse(1);
@@ -298,15 +301,15 @@ fn an_answer_about_an_entry_that_waits_for_the_window_ends_the_stream() {
     let mut script = Script::greeted(0, 2);
     script.publish(1..=4);
     script.ack(3, 3);
-    assert!(script.fault().contains("sequence 3 was answered"));
-    assert_eq!(script.answers(), [], "nothing is durable by that");
+    assert!(script.fault().contains("a response to sequence 3"));
+    assert_eq!(script.settled(), [], "nothing is durable by that");
 }
 
 #[test]
 fn a_message_without_a_payload_is_skipped() {
     let mut script = Script::greeted(0, 2);
     script.call(|core, now, cx| core.on_message(now, PublishResponse { payload: None }, cx));
-    assert_eq!((&*script.said, &*script.signals), (&[][..], &[][..]));
+    assert_eq!((&*script.sent, &*script.signals), (&[][..], &[][..]));
 }
 
 #[test]
@@ -314,7 +317,7 @@ fn i22_when_it_stops_each_entry_was_either_not_sent_or_is_unknown() {
     let mut script = Script::greeted(0, 2);
     script.publish(1..=4);
     script.ack(1, 1);
-    script.answers();
+    script.settled();
     script.cut();
     let end = script.stop();
     let unknown = |sequence| {
@@ -330,7 +333,7 @@ fn i22_when_it_stops_each_entry_was_either_not_sent_or_is_unknown() {
         })
     };
     // 2 and 3 were in the window, 4 was not.
-    assert_eq!(script.answers(), [unknown(2), unknown(3), not_sent(4)]);
+    assert_eq!(script.settled(), [unknown(2), unknown(3), not_sent(4)]);
 }
 
 #[test]
@@ -339,13 +342,13 @@ fn i22_once_stopped_it_gives_no_sequence_away_that_may_be_in_the_log() {
     script.publish(1..=1);
     assert_eq!(script.entries(), [1]);
     let end = script.stop();
-    script.answers();
+    script.settled();
     script.publish(2..=2);
     let not_sent = PublishError::NotSent {
         sequence: 2,
         end: end.clone(),
     };
-    assert_eq!(script.answers(), [Err(not_sent)]);
+    assert_eq!(script.settled(), [Err(not_sent)]);
     script.open();
     let fail = Signal::Fail(End::stop(end.initiator, end.reason));
     assert_eq!(script.signals, [fail], "and it does not come back");
@@ -358,8 +361,8 @@ fn a_ping_carries_the_time_and_its_answer_is_life() {
     script.now = Time::ZERO + Duration::from_millis(1_234);
     script.call(Core::on_heartbeat);
     let ping = Ping { timestamp: 1_234 };
-    assert_eq!(script.said, [Said::Ping(ping)]);
-    script.hear(Answer::Pong(ping));
+    assert_eq!(script.sent, [Sent::Ping(ping)]);
+    script.receive(Response::Pong(ping));
     assert_eq!(script.signals, [Signal::HeartbeatAcked]);
 }
 
@@ -372,7 +375,7 @@ fn an_entry_travels_as_it_was_given() {
         ..Entry::upsert("d", "c", "i", "")
     };
     script.call(|core, now, cx| core.on_command(now, Command::Publish(entry), cx));
-    let said = WireEntry {
+    let sent = WireEntry {
         sequence: 42,
         database: "d".to_owned(),
         collection: "c".to_owned(),
@@ -380,5 +383,5 @@ fn an_entry_travels_as_it_was_given() {
         operation: WireOperation::Delete.into(),
         data: Bytes::from_static(b"{ }"),
     };
-    assert_eq!(script.said, [Said::Entry(said)]);
+    assert_eq!(script.sent, [Sent::Entry(sent)]);
 }
