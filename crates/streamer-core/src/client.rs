@@ -27,7 +27,9 @@ mod subscription;
 mod subscriptions;
 mod violation;
 
-use steadfast_session::{Context, Detail, End, Generation, Initiator, Protocol, Reason, Signal, Time};
+use steadfast_session::{
+    Context, Detail, End, Generation, Initiator, Protocol, Reason, Signal, Time,
+};
 use steadfast_wire::streamer::{
     self as wire, GatewayMessage, StreamerMessage, gateway_message, streamer_message::Payload,
 };

@@ -2,7 +2,9 @@
 
 use std::collections::VecDeque;
 
-use steadfast_session::{Context, Detail, End, Generation, Initiator, Protocol, Reason, Signal, Time};
+use steadfast_session::{
+    Context, Detail, End, Generation, Initiator, Protocol, Reason, Signal, Time,
+};
 use steadfast_wire::publisher::{
     Entry as WireEntry, Operation as WireOperation, Ping, PublishRequest, PublishResponse,
     PublisherHello, publish_request, publish_response,
