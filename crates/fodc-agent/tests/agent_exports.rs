@@ -37,7 +37,7 @@ fn recorded(page: &str) -> Vec<&str> {
 }
 
 #[tokio::test]
-async fn req_f11_a_page_is_exported_as_it_was_read_with_the_time_of_the_reading() {
+async fn page_is_exported_as_scraped_with_its_time() {
     let exporter = Exporter::page(
         "# HELP h Times \\\"so\\\" far\n# TYPE h histogram\nh_bucket{le=\"1.0\"} 1\n\
          h_bucket{le=\"+Inf\"} 2\nh_sum 3.5\nh_count 2\n# TYPE c counter\nc{path=\"/a{b}, \\\"c\\\"\"} 7\n\
@@ -74,7 +74,7 @@ async fn req_f11_a_page_is_exported_as_it_was_read_with_the_time_of_the_reading(
 }
 
 #[tokio::test]
-async fn fodc_o22_a_series_that_vanished_is_not_exported() {
+async fn vanished_series_is_not_exported() {
     let exporter = Exporter::page("stays 1\nleaves 2\n");
     let agent = Agent::start(config([exporter.url().as_str()]))
         .await
@@ -90,7 +90,7 @@ async fn fodc_o22_a_series_that_vanished_is_not_exported() {
 }
 
 #[tokio::test]
-async fn fodc_o22_the_series_of_a_dead_endpoint_are_not_exported_and_the_others_are() {
+async fn series_of_a_dead_endpoint_are_not_exported() {
     let (dies, lives) = (Exporter::page("dies 1\n"), Exporter::page("lives 1\n"));
     let urls = [dies.url(), lives.url()];
     let agent = Agent::start(config(urls.iter().map(String::as_str)))
@@ -114,7 +114,7 @@ async fn fodc_o22_the_series_of_a_dead_endpoint_are_not_exported_and_the_others_
 }
 
 #[tokio::test]
-async fn fodc_o23_sources_with_the_same_metric_and_other_labels_do_not_collide() {
+async fn same_metric_of_two_sources_does_not_collide() {
     let (first, second) = (
         Exporter::page("# TYPE m counter\nm{a=\"1\"} 1\nm 2\n"),
         Exporter::page("# TYPE m counter\nm{b=\"1\",instance=\"own\"} 3\nm 4\n"),
@@ -143,7 +143,7 @@ async fn fodc_o23_sources_with_the_same_metric_and_other_labels_do_not_collide()
 }
 
 #[tokio::test]
-async fn a_type_that_comes_after_its_samples_or_changes_is_exported() {
+async fn late_or_changed_type_is_exported() {
     let exporter = Exporter::page("m_total 1\n# TYPE m_total counter\n# HELP m_total Late.\n");
     let mut config = config([exporter.url().as_str()]);
     // The record takes up to 64 readings to call a series something else.
@@ -163,7 +163,7 @@ async fn a_type_that_comes_after_its_samples_or_changes_is_exported() {
 }
 
 #[tokio::test]
-async fn fodc_o19_one_odd_line_costs_that_line_and_timestamps_are_counted() {
+async fn malformed_line_costs_only_that_line() {
     let exporter = Exporter::page(
         "good 1\nstamped 2 1767225600000\nbad{ 3\nm{a=\"1\" b} 4\nworse 1e\n\u{1}\nlast 5\n",
     );
@@ -190,7 +190,7 @@ async fn fodc_o19_one_odd_line_costs_that_line_and_timestamps_are_counted() {
 }
 
 #[tokio::test]
-async fn duplicate_series_the_first_wins_and_the_rest_are_counted() {
+async fn first_of_duplicate_series_wins() {
     let exporter =
         Exporter::page("m{a=\"1\",b=\"2\"} 1\nm{b=\"2\",a=\"1\"} 2\nm{a=\"1\",b=\"2\"} 3\n");
     let agent = Agent::start(config([exporter.url().as_str()]))
@@ -204,7 +204,7 @@ async fn duplicate_series_the_first_wins_and_the_rest_are_counted() {
 }
 
 #[tokio::test]
-async fn fodc_o21_an_endpoint_that_answers_404_costs_one_connection() {
+async fn endpoint_with_status_404_costs_one_connection() {
     let exporter = Exporter::new(Arc::new(|_, stream| {
         respond(stream, "404 Not Found", "", b"no such page\n")
     }));
@@ -217,7 +217,7 @@ async fn fodc_o21_an_endpoint_that_answers_404_costs_one_connection() {
 }
 
 #[tokio::test]
-async fn an_endpoint_that_closes_after_each_page_is_read_at_each_tick() {
+async fn closing_endpoint_is_scraped_at_each_tick() {
     let exporter = Exporter::new(Arc::new(|_, stream| {
         respond(stream, "200 OK", "", b"m 1\n");
         false
@@ -234,7 +234,7 @@ async fn an_endpoint_that_closes_after_each_page_is_read_at_each_tick() {
 }
 
 #[tokio::test]
-async fn fodc_o21_a_slow_endpoint_delays_no_other_and_its_lost_ticks_are_counted() {
+async fn slow_endpoint_delays_no_other() {
     let slow = Exporter::new(Arc::new(|_, stream| {
         pause(stream, Duration::from_millis(900));
         respond(stream, "200 OK", "", b"slow 1\n")
@@ -309,7 +309,7 @@ async fn get_and_head_and_readiness() {
 }
 
 #[tokio::test]
-async fn a_page_is_packed_for_who_takes_it() {
+async fn page_is_gzipped_if_the_client_accepts_it() {
     use std::io::Read as _;
 
     let exporter = Exporter::page("m 1\n");
@@ -345,7 +345,7 @@ async fn a_page_is_packed_for_who_takes_it() {
 }
 
 #[tokio::test]
-async fn what_the_endpoint_is_asked_for() {
+async fn request_carries_accept_timeout_and_user_agent() {
     let (head, seen) = (
         Arc::new(std::sync::Mutex::new(String::new())),
         AtomicU64::new(0),
@@ -377,7 +377,7 @@ async fn what_the_endpoint_is_asked_for() {
 }
 
 #[tokio::test]
-async fn a_wrong_configuration_is_told_whole_and_a_taken_port_by_its_address() {
+async fn start_reports_all_faults_and_a_taken_port() {
     let mut wrong = Config::new(vec![Endpoint::local(1), Endpoint::local(1)]);
     wrong.interval = Duration::ZERO;
     wrong.budget = 1;
@@ -398,7 +398,7 @@ async fn a_wrong_configuration_is_told_whole_and_a_taken_port_by_its_address() {
 }
 
 #[tokio::test]
-async fn times_on_lines_are_kept_with_their_samples_where_they_are_asked_for() {
+async fn line_timestamps_are_kept_if_honored() {
     let exporter = Exporter::page("a 1\nb 2 1700000000000\nc 3\nd 4 1700000001000\n");
     let mut config = config([exporter.url().as_str()]);
     config.honor_timestamps = true;

@@ -44,7 +44,7 @@ async fn recorded(agent: &Agent) -> Vec<f64> {
 }
 
 #[tokio::test]
-async fn req_x9_a_restarted_agent_goes_on_with_its_record() {
+async fn restarted_agent_continues_its_record() {
     let directory = tempfile::tempdir().unwrap();
     let exporter = Exporter::page("m 1\n");
     let agent = Agent::start(in_directory(&exporter.url(), directory.path()))
@@ -84,7 +84,7 @@ async fn req_x9_a_restarted_agent_goes_on_with_its_record() {
 }
 
 #[tokio::test]
-async fn an_agent_that_is_dropped_leaves_its_record_to_the_next() {
+async fn dropped_agent_releases_its_record() {
     let directory = tempfile::tempdir().unwrap();
     let exporter = Exporter::page("m 1\n");
     let agent = Agent::start(in_directory(&exporter.url(), directory.path()))
@@ -114,7 +114,7 @@ async fn an_agent_that_is_dropped_leaves_its_record_to_the_next() {
 }
 
 #[tokio::test]
-async fn fodc_o1_an_agent_without_its_proxy_records_exports_and_leaves() {
+async fn agent_works_while_its_proxy_is_away() {
     let exporter = Exporter::page("m 1\n");
     let mut config = config([exporter.url().as_str()]);
     let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
@@ -191,7 +191,7 @@ async fn the_proxy_shows_what_the_agent_recorded_under_its_identity() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn fodc_f4_a_frozen_proxy_does_not_keep_an_agent_from_leaving() {
+async fn frozen_proxy_does_not_delay_disconnect() {
     let exporter = Exporter::page("m 1\n");
     let (agent, between, proxy) = registered(&exporter).await;
     proxy_page(&proxy, |page| page.contains("\nm{")).await;

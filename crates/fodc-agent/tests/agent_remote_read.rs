@@ -131,7 +131,7 @@ impl Stage {
 }
 
 #[tokio::test]
-async fn series_have_the_labels_of_their_endpoint_and_are_sorted() {
+async fn read_series_are_sorted_and_have_endpoint_labels() {
     let page = "m{z=\"1\"} 1\nm{instance=\"own\",a=\"\"} 2\nm 3\n";
     let stage = Stage::new(|_| Some(page.to_owned())).await;
     stage.answered(0).await;
@@ -169,7 +169,7 @@ async fn series_have_the_labels_of_their_endpoint_and_are_sorted() {
 }
 
 #[tokio::test]
-async fn fodc_o22_a_series_that_vanished_or_whose_scrape_was_missed_ends_with_a_mark() {
+async fn vanished_series_ends_with_a_stale_marker() {
     let stage = Stage::new(|number| match number {
         2 => Some("stays 2\n".to_owned()),
         3 => None,
@@ -196,7 +196,7 @@ async fn fodc_o22_a_series_that_vanished_or_whose_scrape_was_missed_ends_with_a_
 }
 
 #[tokio::test]
-async fn a_range_has_both_its_ends_and_several_queries_their_answers() {
+async fn ranges_include_both_ends_in_each_query() {
     let stage = Stage::new(|number| Some(format!("m {number}\nn NaN\n"))).await;
     stage.answered(3).await;
     let m = [matcher("__name__", Type::Eq, "m")];
@@ -227,7 +227,7 @@ async fn a_range_has_both_its_ends_and_several_queries_their_answers() {
 }
 
 #[tokio::test]
-async fn what_can_not_be_answered_is_refused_with_the_reason() {
+async fn refused_read_names_the_reason() {
     let exporter = Exporter::page("m 1\n");
     let mut config = config([exporter.url().as_str()]);
     config.read.bytes = 100;

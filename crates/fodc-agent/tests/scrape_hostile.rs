@@ -92,7 +92,7 @@ async fn a_gzip_bomb_is_cut_off_in_bounded_memory() {
 }
 
 #[tokio::test]
-async fn a_page_that_says_it_is_too_long_is_not_begun() {
+async fn page_with_too_long_content_length_is_not_read() {
     let answer = raw_answer("HTTP/1.1 200 OK\r\nContent-Length: 999999999999\r\n\r\nhostile 1\n");
     missed(answer, "body_too_large", nothing).await;
 }
@@ -146,7 +146,7 @@ async fn gzip_that_is_damaged_or_cut_is_no_page() {
 }
 
 #[tokio::test]
-async fn an_endpoint_that_says_nothing_is_given_up() {
+async fn silent_endpoint_is_given_up() {
     let told = missed(silence(), "timeout", |config| {
         config.timeout = Some(Duration::from_millis(300));
     })
@@ -155,7 +155,7 @@ async fn an_endpoint_that_says_nothing_is_given_up() {
 }
 
 #[tokio::test]
-async fn an_endpoint_that_drips_is_given_up() {
+async fn slow_body_is_given_up() {
     let answer: Answer = Arc::new(|_, stream| {
         stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n").ok();
         for _ in 0..600 {
@@ -192,7 +192,7 @@ async fn what_is_not_http_is_refused() {
 }
 
 #[tokio::test]
-async fn nobody_there_is_missed() {
+async fn unreachable_endpoint_is_missed() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}/metrics", listener.local_addr().unwrap());
     drop(listener);
@@ -245,7 +245,7 @@ async fn redirects_on_the_same_host_are_followed_and_no_others() {
 }
 
 #[tokio::test]
-async fn content_types_decide_and_odd_ones_are_read_as_text() {
+async fn content_type_selects_the_format() {
     for content_type in ["", "Content-Type: text/html\r\n", "Content-Type: \u{1}\r\n"] {
         if content_type.contains('\u{1}') {
             continue;
@@ -290,7 +290,7 @@ async fn a_page_of_gzip_is_read() {
 }
 
 #[tokio::test]
-async fn lines_of_ten_megabytes_and_invalid_utf8_cost_those_lines() {
+async fn huge_and_invalid_lines_cost_only_themselves() {
     let mut page = b"good 1\nlong{a=\"".to_vec();
     page.resize(10 << 20, b'x');
     page.extend_from_slice(b"\"} 1\nbad{a=\"\xff\xfe\"} 2\nlast 3\n");

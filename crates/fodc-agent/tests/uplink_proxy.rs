@@ -137,7 +137,7 @@ fn samples(body: &str) -> BTreeMap<(usize, String), f64> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn req_f7_our_proxy_shows_the_latest_values_of_an_agent_as_they_are() {
+async fn proxy_shows_the_latest_values_unchanged() {
     let proxy = proxy_anywhere().await;
     let uplink = hasty(&proxy, record(3, 100));
     within("registered", uplink.connect()).await.unwrap();
@@ -163,7 +163,7 @@ async fn req_f7_our_proxy_shows_the_latest_values_of_an_agent_as_they_are() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn req_f7_windows_of_our_proxy_hold_exactly_what_was_recorded() {
+async fn proxy_windows_hold_exactly_the_record() {
     let proxy = proxy_anywhere().await;
     let uplink = hasty(&proxy, record(5, 1_000));
     within("registered", uplink.connect()).await.unwrap();
@@ -187,7 +187,7 @@ async fn req_f7_windows_of_our_proxy_hold_exactly_what_was_recorded() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn fodc_o17_a_window_far_larger_than_a_message_arrives_whole_at_our_proxy() {
+async fn window_larger_than_a_message_arrives_whole() {
     let proxy = proxy_anywhere().await;
     let record = record(200, 3_600);
     let uplink = hasty(&proxy, record);
@@ -203,7 +203,7 @@ async fn fodc_o17_a_window_far_larger_than_a_message_arrives_whole_at_our_proxy(
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn fodc_f2_fodc_f3_our_proxy_restarted_ten_times_has_the_agent_once_each_time() {
+async fn proxy_restarted_ten_times_has_the_agent_each_time() {
     let mut proxy = proxy_anywhere().await;
     let uplink = hasty(&proxy, record(2, 10));
     uplink.start();

@@ -321,15 +321,14 @@ async fn soak(span: Duration) {
 
 #[test]
 #[ignore = "takes a minute, or as many seconds as STEADFAST_SOAK_SECONDS says"]
-fn fodc_f1_f5_o2_o7_whatever_happens_registrations_are_restarts_and_evictions_and_nothing_is_left()
-{
+fn soak_registers_only_after_restarts_and_evictions() {
     let seconds = std::env::var("STEADFAST_SOAK_SECONDS");
     let seconds = seconds.map_or(60, |seconds| seconds.parse().unwrap());
     run(Duration::from_secs(seconds));
 }
 
 #[test]
-fn each_trouble_once_leaves_one_registration_each_and_nothing_else() {
+fn each_fault_once_costs_one_registration_each() {
     run(Duration::ZERO);
 }
 

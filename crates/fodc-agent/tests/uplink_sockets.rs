@@ -45,7 +45,7 @@ fn plain(dialect: Dialect) -> Behaviour {
 }
 
 #[tokio::test]
-async fn req_f14_fodc_f9_proxies_of_three_versions_register_it_and_get_their_answers() {
+async fn three_proxy_versions_register_and_query() {
     for dialect in [Dialect::Seed, Dialect::Release, Dialect::Newest] {
         let mut proxy = Proxy::start(plain(dialect));
         let uplink = hasty(proxy.addr.to_string(), Regular::of(3));
@@ -80,14 +80,14 @@ async fn req_f14_fodc_f9_proxies_of_three_versions_register_it_and_get_their_ans
 }
 
 #[tokio::test]
-async fn fodc_f14_localhost_is_found_where_only_ipv4_listens() {
+async fn localhost_endpoint_is_scraped_over_ipv4_only() {
     let proxy = Proxy::start(plain(Dialect::Newest));
     let uplink = hasty(format!("localhost:{}", proxy.addr.port()), Regular::of(1));
     within("registered", uplink.connect()).await.unwrap();
 }
 
 #[tokio::test]
-async fn fodc_o1_req_f4_connected_is_not_said_before_the_proxy_registered_it() {
+async fn connected_only_after_registration() {
     let port = std::net::TcpListener::bind("127.0.0.1:0")
         .unwrap()
         .local_addr()
@@ -114,7 +114,7 @@ async fn fodc_o1_req_f4_connected_is_not_said_before_the_proxy_registered_it() {
 }
 
 #[tokio::test]
-async fn fodc_f2_fodc_f3_twenty_restarts_are_twenty_registrations() {
+async fn twenty_restarts_are_twenty_registrations() {
     let mut proxy = Proxy::start(plain(Dialect::Release));
     let uplink = hasty(proxy.addr.to_string(), Regular::of(2));
     uplink.start();
@@ -136,7 +136,7 @@ async fn fodc_f2_fodc_f3_twenty_restarts_are_twenty_registrations() {
 }
 
 #[tokio::test]
-async fn fodc_o2_where_metrics_are_not_implemented_heartbeats_go_on_and_nothing_registers_anew() {
+async fn heartbeats_continue_without_metrics_stream() {
     let proxy = Proxy::start(Behaviour {
         metrics_unimplemented: true,
         ..plain(Dialect::Release)
@@ -152,7 +152,7 @@ async fn fodc_o2_where_metrics_are_not_implemented_heartbeats_go_on_and_nothing_
 }
 
 #[tokio::test]
-async fn fodc_f7_only_the_metrics_stream_is_lost_and_only_it_comes_back() {
+async fn lost_metrics_stream_is_reopened_alone() {
     let mut proxy = Proxy::start(plain(Dialect::Newest));
     let uplink = hasty(proxy.addr.to_string(), Regular::of(2));
     uplink.start();
@@ -177,7 +177,7 @@ async fn fodc_f7_only_the_metrics_stream_is_lost_and_only_it_comes_back() {
 }
 
 #[tokio::test]
-async fn an_agent_that_the_proxy_forgot_registers_once_more() {
+async fn forgotten_agent_registers_once_more() {
     let mut proxy = Proxy::start(plain(Dialect::Newest));
     let uplink = hasty(proxy.addr.to_string(), Regular::of(2));
     uplink.start();
@@ -193,7 +193,7 @@ async fn an_agent_that_the_proxy_forgot_registers_once_more() {
 }
 
 #[tokio::test]
-async fn a_full_registry_is_tried_again_until_there_is_room() {
+async fn full_registry_is_retried_until_it_has_room() {
     let full = Behaviour {
         capacity: 0,
         ..plain(Dialect::Release)
@@ -213,7 +213,7 @@ async fn a_full_registry_is_tried_again_until_there_is_room() {
 }
 
 #[tokio::test]
-async fn fodc_f6_what_is_too_large_for_the_proxy_is_cut_and_the_agent_stays_who_it_is() {
+async fn response_too_large_for_the_proxy_is_cut() {
     for (dialect, whole) in [(Dialect::Release, false), (Dialect::Newest, true)] {
         let mut proxy = Proxy::start(plain(dialect));
         let record = Regular {
@@ -242,7 +242,7 @@ async fn fodc_f6_what_is_too_large_for_the_proxy_is_cut_and_the_agent_stays_who_
 }
 
 #[tokio::test]
-async fn fodc_o8_a_proxy_that_does_not_take_its_answer_delays_no_heartbeat() {
+async fn unread_response_delays_no_heartbeat() {
     let proxy = Proxy::start(Behaviour {
         reads_no_answers: true,
         ..plain(Dialect::Newest)
@@ -280,7 +280,7 @@ async fn fodc_o8_a_proxy_that_does_not_take_its_answer_delays_no_heartbeat() {
 }
 
 #[tokio::test]
-async fn fodc_f3_fodc_f4_frozen_with_a_full_send_buffer_it_still_stops_in_five_seconds() {
+async fn close_with_a_full_send_buffer_ends_in_time() {
     let proxy = Proxy::start(Behaviour {
         reads_no_answers: true,
         ..plain(Dialect::Release)
@@ -307,7 +307,7 @@ async fn fodc_f3_fodc_f4_frozen_with_a_full_send_buffer_it_still_stops_in_five_s
 }
 
 #[tokio::test]
-async fn fodc_o11_a_proxy_that_never_speaks_is_held_and_one_that_is_dead_is_noticed_in_time() {
+async fn silent_proxy_is_kept_and_dead_one_detected() {
     const ACTIVITY: Duration = Duration::from_secs(3);
     let proxy = Proxy::start(Behaviour {
         heartbeat_seconds: 1,
@@ -336,7 +336,7 @@ async fn fodc_o11_a_proxy_that_never_speaks_is_held_and_one_that_is_dead_is_noti
 }
 
 #[tokio::test]
-async fn a_record_that_is_stuck_is_an_empty_answer_in_time_and_no_heartbeat_is_late() {
+async fn stuck_record_gives_an_empty_response_in_time() {
     let mut proxy = Proxy::start(plain(Dialect::Newest));
     let record = Stuck::new(Regular::of(3));
     record.set(true);

@@ -189,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn req_f14_each_dialect_is_derived_from_the_other() {
+    fn pod_name_and_address_derive_from_each_other() {
         let by_address = Identity {
             role: "data".to_owned(),
             address: Some(("10.0.0.1".to_owned(), 17_912)),
@@ -211,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn every_fault_of_an_identity_is_told_at_once() {
+    fn identity_reports_all_faults_at_once() {
         use IdentityFault::{NoHost, NoPort, NoRole, Nobody, UnnamedContainer, UnnamedLabel};
         let wrong = Identity {
             labels: BTreeMap::from([(String::new(), "x".to_owned())]),
@@ -228,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn stamps_name_the_node_and_leave_out_what_is_not_known() {
+    fn identity_labels_leave_out_unknown_values() {
         let identity = Identity {
             role: "ROLE_DATA".to_owned(),
             pod_name: "db-0".to_owned(),

@@ -247,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn all_four_kinds_hold_where_they_should() {
+    fn all_four_matcher_kinds() {
         use MatchKind::{Equal, NotEqual, NotRegex, Regex};
         for (label, kind, text, expected) in [
             ("job", Equal, "node", true),
@@ -273,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn a_label_that_is_not_there_is_empty() {
+    fn missing_label_matches_as_empty() {
         assert!(holds("absent", MatchKind::Equal, ""));
         assert!(holds("absent", MatchKind::Regex, "x*"));
         assert!(holds("absent", MatchKind::NotEqual, "x"));
@@ -283,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_in_an_expression_moves_its_ends() {
+    fn expression_cannot_escape_its_anchors() {
         assert!(!holds("job", MatchKind::Regex, "x|n"));
         assert!(holds("job", MatchKind::NotRegex, "x|n"));
         // A comment ends with the line, and here with the expression.
@@ -307,7 +307,7 @@ mod tests {
     }
 
     #[test]
-    fn what_can_not_be_compiled_is_told_with_its_label() {
+    fn invalid_expression_error_names_its_label() {
         for (text, told) in [
             ("(", "unclosed group"),
             (r"(?:.{1000}){1000}", "larger than"),
@@ -332,7 +332,7 @@ mod tests {
     }
 
     #[test]
-    fn expressions_are_bounded_in_length_and_number_before_they_are_compiled() {
+    fn limits_apply_before_compilation() {
         let long = "a|".repeat(EXPRESSION_BYTES / 2 + 1);
         let text = problem(&long);
         assert!(text.contains("longer than 65536 bytes"), "{text}");

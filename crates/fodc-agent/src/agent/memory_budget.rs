@@ -99,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn pages_have_an_eighth_of_the_budget_and_the_record_in_memory_has_the_rest() {
+    fn pages_take_an_eighth_of_the_budget() {
         let mut config = config(1, 64 * MIB);
         let parts = |config: &Config| {
             (
@@ -113,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn a_share_has_a_least_and_a_most() {
+    fn endpoint_share_is_bounded_below_and_above() {
         let parts = |endpoints, budget| {
             let budget = MemoryBudget::new(&config(endpoints, budget));
             (budget.each, budget.record)

@@ -101,7 +101,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_source_of_an_earlier_agent_has_the_labels_of_its_url() {
+    fn unknown_source_has_the_labels_of_its_url() {
         let source_views = SourceViews::new(&[Endpoint::local(1).label("job", "node")]);
         let labels = |source: &str| {
             let view = source_views.get(source);

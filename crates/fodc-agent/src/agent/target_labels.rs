@@ -72,7 +72,7 @@ mod tests {
     }
 
     #[test]
-    fn labels_of_the_endpoint_come_among_those_of_the_series() {
+    fn endpoint_labels_are_merged_in_order() {
         assert_eq!(
             merge(
                 &[("instance", "a:1"), ("job", "j")],
@@ -92,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn a_label_of_the_page_makes_room() {
+    fn page_label_is_renamed_when_it_collides() {
         assert_eq!(
             merge(&[("job", "j")], &[("job", "own")]),
             pairs(&[("exported_job", "own"), ("job", "j")])

@@ -69,7 +69,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn fodc_f14_localhost_reaches_a_listener_that_has_only_ipv4() {
+    async fn localhost_reaches_a_listener_on_ipv4_only() {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let stream = connect("localhost", port, Duration::from_secs(10)).await;
@@ -77,7 +77,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn localhost_reaches_a_listener_that_has_only_ipv6() {
+    async fn localhost_reaches_a_listener_on_ipv6_only() {
         let Ok(listener) = TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).await else {
             // The machine has no IPv6: there is nothing to reach.
             return;
@@ -88,7 +88,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn of_several_addresses_where_nobody_is_each_is_told() {
+    async fn connect_error_lists_every_address() {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let port = listener.local_addr().unwrap().port();
         drop(listener);
@@ -101,7 +101,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn nobody_there_is_told_with_the_address() {
+    async fn connect_error_names_the_address() {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
         drop(listener);

@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn what_names_no_endpoint_is_told() {
+    fn invalid_endpoint_url_names_the_fault() {
         for (url, fault) in [
             ("", "not a URL"),
             ("localhost:9100", "not a URL"),

@@ -83,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_reading_is_at_once_and_the_others_stand_on_the_grid() {
+    fn first_scrape_is_immediate_and_others_on_the_grid() {
         let mut schedule = Schedule::new(SECOND, ms(5_300));
         assert_eq!(schedule.next(), ms(0));
         assert_eq!(schedule.advance(ms(20)), None);
@@ -93,21 +93,21 @@ mod tests {
     }
 
     #[test]
-    fn a_grid_point_right_after_the_start_is_not_used() {
+    fn tick_right_after_the_start_is_left_out() {
         let mut schedule = Schedule::new(SECOND, ms(5_900));
         assert_eq!(schedule.advance(ms(20)), None);
         assert_eq!(schedule.next(), ms(1_100));
     }
 
     #[test]
-    fn a_start_on_the_grid_reads_a_whole_interval_later() {
+    fn start_on_the_grid_waits_one_interval() {
         let mut schedule = Schedule::new(SECOND, ms(5_000));
         assert_eq!(schedule.advance(ms(1)), None);
         assert_eq!(schedule.next(), ms(1_000));
     }
 
     #[test]
-    fn a_slow_reading_skips_ticks_and_never_makes_up_for_them() {
+    fn slow_scrape_skips_ticks_for_good() {
         let mut schedule = Schedule::new(SECOND, ms(5_000));
         schedule.advance(ms(1));
         // The tick at 1 s took until 4.2 s: 2 s and 3 s are lost, 4 s is used late.
@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reading_that_ends_in_the_tick_after_it_skips_none() {
+    fn scrape_into_the_next_tick_skips_none() {
         let mut schedule = Schedule::new(SECOND, ms(5_000));
         schedule.advance(ms(1));
         assert_eq!(schedule.advance(ms(2_999)), None);

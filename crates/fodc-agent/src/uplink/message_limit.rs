@@ -149,7 +149,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_the_proxy_itself_found_too_long_is_not_forgotten() {
+    fn halved_limit_is_not_raised_again() {
         let limit = MessageLimit::new(RELEASE_LIMIT);
         assert!(limit.raise(NEWEST_LIMIT));
         assert!(!limit.raise(NEWEST_LIMIT), "it is known already");
@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn no_proxy_is_believed_to_take_next_to_nothing_or_everything() {
+    fn message_limit_is_clamped() {
         assert_eq!(MessageLimit::new(0).bytes(), 64 << 10);
         assert_eq!(MessageLimit::new(0).halve(), 64 << 10);
         assert_eq!(MessageLimit::new(usize::MAX).bytes(), NEWEST_LIMIT);

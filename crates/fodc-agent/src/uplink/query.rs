@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn req_f7_without_times_it_is_the_latest_and_either_end_may_be_open() {
+    fn query_without_times_asks_for_the_latest() {
         let window = |from, to| Scope::Window { from, to };
         assert_eq!(scope(None, None), Scope::Latest);
         assert_eq!(scope(Some((1, 0)), Some((2, 0))), window(1_000, 2_000));
@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn req_f7_both_ends_are_included_to_the_nanosecond() {
+    fn window_includes_both_ends_to_the_nanosecond() {
         let window = |from, to| Scope::Window { from, to };
         // Half a millisecond after 1 s the sample of 1 s is out; half before 2.001 s that of 2 s is in.
         let narrow = scope(Some((1, 500_000)), Some((2, 500_000)));
@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn a_matcher_means_what_it_means_to_prometheus() {
+    fn matchers_agree_with_prometheus() {
         use matcher::Type::{Equal, Matches, NotEqual, NotMatches};
         let labels = [("job", "db"), ("pod", "db-0")];
         for (kind, name, value, wanted) in [
@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn what_can_not_be_made_out_is_told_and_never_panics() {
+    fn invalid_matchers_are_reported() {
         let long = "a".repeat(65_537);
         for bad in ["(", "a)|(b", "(?x)(a # )", r"\w{1000}{1000}", &long] {
             let (_, error) = Query::new(&matching(matcher::Type::Matches, "pod", bad));

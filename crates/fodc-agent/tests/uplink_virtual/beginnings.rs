@@ -86,7 +86,7 @@ fn fragile(when: When, times: u64, open: &Open) -> Scripted {
 }
 
 #[tokio::test(start_paused = true)]
-async fn fodc_o4_whatever_breaks_at_the_start_leaves_one_registration_and_its_one_metrics_stream() {
+async fn fault_at_any_step_of_the_start_recovers() {
     for when in [
         When::BeforeTheAnswer,
         When::WithTheAnswer,

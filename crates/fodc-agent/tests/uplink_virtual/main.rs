@@ -74,7 +74,7 @@ fn asking() -> (Scripted, mpsc::UnboundedReceiver<(String, Peer)>) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn fodc_f1_an_agent_that_was_there_before_its_proxy_registers_when_that_comes() {
+async fn agent_started_before_its_proxy_registers() {
     let proxy = Scripted::registering(Peer::hold);
     proxy.refuse_dials(true);
     let uplink = on(&proxy);
@@ -89,7 +89,7 @@ async fn fodc_f1_an_agent_that_was_there_before_its_proxy_registers_when_that_co
 }
 
 #[tokio::test(start_paused = true)]
-async fn fodc_f5_refused_for_ten_minutes_it_goes_on_with_growing_delays() {
+async fn refusals_for_minutes_grow_the_delay() {
     let proxy = Scripted::registering(Peer::hold);
     proxy.refuse_dials(true);
     let uplink = on(&proxy);
@@ -116,7 +116,7 @@ async fn fodc_f5_refused_for_ten_minutes_it_goes_on_with_growing_delays() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn fodc_f2_fodc_o4_each_restart_of_the_proxy_is_one_registration_and_one_metrics_stream() {
+async fn each_proxy_restart_costs_one_registration() {
     let proxy = Scripted::registering(Peer::hold);
     let uplink = on(&proxy);
     uplink.start();
@@ -135,7 +135,7 @@ async fn fodc_f2_fodc_o4_each_restart_of_the_proxy_is_one_registration_and_one_m
 }
 
 #[tokio::test(start_paused = true)]
-async fn fodc_o2_a_proxy_that_implements_no_metrics_stream_is_asked_once_per_registration() {
+async fn unimplemented_metrics_are_tried_once() {
     let proxy = Scripted::registering(|peer| async move { peer.end(status(12, "unknown method")) });
     let uplink = on(&proxy);
     uplink.start();
@@ -153,7 +153,7 @@ async fn fodc_o2_a_proxy_that_implements_no_metrics_stream_is_asked_once_per_reg
 }
 
 #[tokio::test(start_paused = true)]
-async fn fodc_o2_whatever_status_the_metrics_stream_ends_with_nothing_registers_anew() {
+async fn metrics_status_never_causes_a_registration() {
     for code in [0, 1, 2, 3, 4, 5, 7, 8, 10, 12, 13, 14, 16] {
         let proxy = Scripted::registering(move |peer| async move { peer.end(status(code, "no")) });
         let uplink = on(&proxy);
@@ -171,7 +171,7 @@ async fn fodc_o2_whatever_status_the_metrics_stream_ends_with_nothing_registers_
 }
 
 #[tokio::test(start_paused = true)]
-async fn fodc_o2_a_proxy_that_refuses_every_registration_meets_the_backoff() {
+async fn refused_registrations_back_off() {
     for code in [0, 2, 3, 5, 7, 8, 12, 14, 16] {
         let proxy = Scripted::new(move |peer: Peer| async move { peer.end(status(code, "no")) });
         let uplink = on(&proxy);
@@ -187,7 +187,7 @@ async fn fodc_o2_a_proxy_that_refuses_every_registration_meets_the_backoff() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_full_registry_is_a_failed_attempt_with_the_proxys_words() {
+async fn full_registry_fails_an_attempt_with_its_message() {
     let full = Arc::new(AtomicU64::new(3));
     let left = Arc::clone(&full);
     let proxy = Scripted::new(move |mut peer: Peer| {
@@ -225,7 +225,7 @@ async fn a_full_registry_is_a_failed_attempt_with_the_proxys_words() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn fodc_o7_a_proxy_that_accepts_and_never_answers_costs_a_deadline_and_no_more() {
+async fn silent_proxy_costs_one_timeout_per_attempt() {
     // It takes the connection alone, or the stream as well.
     for takes_the_stream in [false, true] {
         let asked = Arc::new(AtomicU64::new(0));
@@ -255,7 +255,7 @@ async fn fodc_o7_a_proxy_that_accepts_and_never_answers_costs_a_deadline_and_no_
 }
 
 #[tokio::test(start_paused = true)]
-async fn fodc_o11_an_idle_proxy_is_held_for_hours_and_a_dead_one_is_noticed_in_time() {
+async fn idle_proxy_is_kept_and_dead_one_detected() {
     let proxy = Scripted::registering(Peer::hold);
     let uplink = on(&proxy);
     uplink.start();
@@ -286,7 +286,7 @@ async fn fodc_o11_an_idle_proxy_is_held_for_hours_and_a_dead_one_is_noticed_in_t
 }
 
 #[tokio::test(start_paused = true)]
-async fn fodc_o13_a_thousand_agents_that_lost_one_proxy_come_back_spread_over_a_second() {
+async fn thousand_agents_spread_their_reconnects() {
     let proxy = Scripted::registering(Peer::hold);
     let mut uplinks = Vec::new();
     for seed in 0..1_000 {
@@ -319,7 +319,7 @@ async fn fodc_o13_a_thousand_agents_that_lost_one_proxy_come_back_spread_over_a_
 }
 
 #[tokio::test(start_paused = true)]
-async fn req_f6_heartbeats_go_out_at_the_proxys_interval_or_at_ours() {
+async fn heartbeats_follow_the_effective_interval() {
     for (seconds, ours, expected) in [(3, 10, 3), (0, 7, 7), (0, 0, 10), (120, 10, 120)] {
         let proxy = Scripted::new(move |peer: Peer| async move {
             if peer.is_registration() {
@@ -357,7 +357,7 @@ async fn req_f6_heartbeats_go_out_at_the_proxys_interval_or_at_ours() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn fodc_f11_fodc_o16_a_role_and_labels_found_later_reach_the_proxy_without_a_reconnect() {
+async fn later_identity_reaches_the_proxy() {
     let proxy = Scripted::registering(Peer::hold);
     let who = watch::Sender::new(steadfast_fodc_model::identity::Identity {
         role: "ROLE_UNSPECIFIED".to_owned(),
@@ -387,7 +387,7 @@ async fn fodc_f11_fodc_o16_a_role_and_labels_found_later_reach_the_proxy_without
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_agent_that_the_registry_dropped_registers_once_more() {
+async fn evicted_agent_registers_once_more() {
     let proxy = Scripted::new(|peer: Peer| async move {
         if !peer.is_registration() {
             return peer.hold().await;
@@ -407,7 +407,7 @@ async fn an_agent_that_the_registry_dropped_registers_once_more() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn req_f9_disconnecting_is_idempotent_and_nothing_comes_after_it_until_it_is_started() {
+async fn disconnect_is_idempotent_and_final_until_start() {
     let proxy = Scripted::registering(Peer::hold);
     let uplink = on(&proxy);
     someday("disconnected", uplink.disconnect()).await;
@@ -434,7 +434,7 @@ async fn req_f9_disconnecting_is_idempotent_and_nothing_comes_after_it_until_it_
 }
 
 #[tokio::test(start_paused = true)]
-async fn req_f3_a_reconnect_keeps_a_healthy_registration_and_replaces_a_dead_one() {
+async fn reconnect_replaces_only_a_dead_registration() {
     let proxy = Scripted::registering(Peer::hold);
     let uplink = on(&proxy);
     uplink.connect().await.unwrap();
@@ -470,7 +470,7 @@ async fn dropping_the_last_handle_ends_everything() {
 }
 
 #[tokio::test]
-async fn every_fault_of_the_settings_is_told_at_once() {
+async fn builder_reports_all_faults_at_once() {
     let nobody = watch::Sender::new(steadfast_fodc_model::identity::Identity::default());
     let builder = Uplink::builder("nowhere", nobody.subscribe(), Regular::of(0))
         .reconnect_interval(Duration::ZERO)

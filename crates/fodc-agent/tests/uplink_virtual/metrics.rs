@@ -3,7 +3,7 @@
 use super::*;
 
 #[tokio::test(start_paused = true)]
-async fn req_f7_each_question_has_one_answer_in_order_on_a_stream_with_the_agents_id() {
+async fn each_query_has_one_response_in_order() {
     let (proxy, mut streams) = asking();
     let uplink = agent("", Regular::of(3))
         .clock(|| 99_500)
@@ -35,7 +35,7 @@ async fn req_f7_each_question_has_one_answer_in_order_on_a_stream_with_the_agent
 }
 
 #[tokio::test(start_paused = true)]
-async fn fodc_f7_a_metrics_stream_that_ends_begins_again_alone_with_the_same_id() {
+async fn metrics_stream_reopens_with_the_same_agent_id() {
     let (proxy, mut streams) = asking();
     let uplink = on(&proxy);
     uplink.start();
@@ -52,8 +52,7 @@ async fn fodc_f7_a_metrics_stream_that_ends_begins_again_alone_with_the_same_id(
 }
 
 #[tokio::test(start_paused = true)]
-async fn fodc_o3_fodc_o5_a_metrics_stream_lost_together_with_its_registration_is_back_with_the_next()
- {
+async fn both_streams_lost_together_come_back() {
     let (proxy, mut streams) = asking();
     let uplink = on(&proxy);
     uplink.start();
@@ -80,7 +79,7 @@ async fn fodc_o3_fodc_o5_a_metrics_stream_lost_together_with_its_registration_is
 }
 
 #[tokio::test(start_paused = true)]
-async fn fodc_o12_a_record_that_panics_is_an_empty_answer_and_the_next_question_is_answered() {
+async fn panicking_store_gives_an_empty_response() {
     let (proxy, mut streams) = asking();
     let uplink = agent("", Broken(Regular::of(3)))
         .build_on(proxy.clone())
@@ -103,7 +102,7 @@ async fn fodc_o12_a_record_that_panics_is_an_empty_answer_and_the_next_question_
 }
 
 #[tokio::test(start_paused = true)]
-async fn fodc_f6_a_proxy_that_finds_answers_too_large_gets_smaller_ones_and_no_new_registration() {
+async fn rejected_response_halves_the_next_ones() {
     let accepted = Arc::new(AtomicU64::new(0));
     let took = Arc::clone(&accepted);
     // Its operator lowered the limit, and nobody can know.
@@ -132,7 +131,7 @@ async fn fodc_f6_a_proxy_that_finds_answers_too_large_gets_smaller_ones_and_no_n
 }
 
 #[tokio::test(start_paused = true)]
-async fn fodc_f6_a_proxy_is_asked_for_its_version_once_and_only_when_something_does_not_fit() {
+async fn version_is_probed_once_when_needed() {
     // What becomes of a stream that only the newest version has, and how many answers are whole.
     let newest = Some(status(16, "agent ID not found"));
     for (end, whole) in [

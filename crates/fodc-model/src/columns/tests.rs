@@ -22,7 +22,7 @@ fn samples(columns: &Columns) -> Vec<(String, Vec<(i64, f64)>)> {
 }
 
 #[test]
-fn each_time_of_a_source_is_written_once_and_absence_stays_absence() {
+fn times_of_a_source_are_written_once() {
     let mut builder = ColumnsBuilder::new();
     builder.push(named("whole"), 7, &[1_000, 2_000, 3_000, 4_500], &[1.0; 4]);
     builder.push(named("holed"), 7, &[1_000, 3_000, 4_500], &[1.0, 3.0, 4.0]);
@@ -41,7 +41,7 @@ fn each_time_of_a_source_is_written_once_and_absence_stays_absence() {
 }
 
 #[test]
-fn times_that_do_not_fit_their_source_are_kept_as_they_are() {
+fn times_out_of_order_get_their_own_column() {
     let mut builder = ColumnsBuilder::new();
     builder.push(named("first"), 1, &[10, 20], &[1.0, 2.0]);
     builder.push(named("back"), 1, &[20, 10], &[2.0, 1.0]);
@@ -60,7 +60,7 @@ fn times_that_do_not_fit_their_source_are_kept_as_they_are() {
 }
 
 #[test]
-fn each_part_has_the_times_it_needs_and_no_others() {
+fn each_part_holds_only_the_times_it_needs() {
     let mut builder = ColumnsBuilder::new();
     builder.push(named("first"), 1, &[10, 20], &[1.0, 2.0]);
     builder.push(named("other"), 2, &[30], &[3.0]);
@@ -73,7 +73,7 @@ fn each_part_has_the_times_it_needs_and_no_others() {
 }
 
 #[test]
-fn what_a_peer_sent_is_refused_with_what_is_wrong_and_never_panics() {
+fn invalid_columns_are_refused_with_the_fault() {
     let right = Columns {
         times: vec![TimeColumn {
             deltas: vec![100, 1, 1],
@@ -123,7 +123,7 @@ fn what_a_peer_sent_is_refused_with_what_is_wrong_and_never_panics() {
 
 proptest! {
     #[test]
-    fn whatever_is_pushed_is_read_back_and_the_bytes_are_not_underestimated(
+    fn columns_round_trip_within_their_size_estimate(
         pushed in prop::collection::vec(prop::collection::vec((0_i64..50, any::<f64>()), 1..12), 0..6),
     ) {
         let mut builder = ColumnsBuilder::new();

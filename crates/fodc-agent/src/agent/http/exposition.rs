@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn one_family_of_two_sources_has_one_type_and_one_help() {
+    fn family_of_two_sources_has_one_type_and_help() {
         assert_eq!(
             page(&[
                 ("b", Kind::Counter, ""),
@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn fodc_f15_a_source_without_types_does_not_add_a_second_one() {
+    fn untyped_source_adds_no_second_type() {
         let folded = page(&[
             ("h_bucket", Kind::Histogram, ""),
             ("h_count", Kind::Unknown, ""),
@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn sources_that_disagree_leave_a_family_without_type() {
+    fn conflicting_kinds_make_a_family_untyped() {
         let page = page(&[
             ("m", Kind::Gauge, ""),
             ("m", Kind::Counter, ""),

@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn late_series_are_held_as_long_as_they_fit_and_make_room_when_they_are_gone() {
+    fn pending_series_are_bounded_and_freed() {
         let mut pending = PendingSeries::default();
         let fill = |pending: &mut PendingSeries| {
             let fit = |number: &usize| pending.add(labels(*number), 1_000).is_ok();

@@ -32,7 +32,7 @@ fn page(series: RangeInclusive<u64>, padding: &str, value: u64) -> String {
 }
 
 #[tokio::test]
-async fn an_endpoint_whose_series_churn_leaves_the_history_of_another_alone() {
+async fn churn_of_one_endpoint_spares_another() {
     let config = Config::new(vec![Endpoint::local(1), Endpoint::local(2)]);
     let sources: Vec<_> = config.endpoints.iter().map(Endpoint::source).collect();
     let mut options = Options::default();
@@ -70,7 +70,7 @@ async fn an_endpoint_whose_series_churn_leaves_the_history_of_another_alone() {
 }
 
 #[tokio::test]
-async fn the_record_is_seen_until_recording_is_told_to_end() {
+async fn record_is_readable_until_recording_ends() {
     let config = Config::new(vec![Endpoint::local(1)]);
     let recorders = Recorders::in_memory(Options::default()).unwrap();
     let status = Arc::new(AgentStatus::new(

@@ -78,7 +78,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_is_the_message() {
+    fn written_response_decodes_to_the_message() {
         let mut response = ResponseWriter::new(1 << 20);
         response.end_query();
         for samples in [0, 3, 1_000] {

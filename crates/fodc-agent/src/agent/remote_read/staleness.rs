@@ -115,18 +115,18 @@ mod tests {
     }
 
     #[test]
-    fn a_series_that_is_always_there_has_no_mark() {
+    fn series_without_gaps_has_no_marker() {
         assert_eq!(seconds(&[1, 2, 3], &[], 4, RULE), [1, 2, 3]);
         assert_eq!(seconds(&[], &[1, 2], 9, RULE), [] as [i64; 0]);
     }
 
     #[test]
-    fn fodc_o22_a_series_that_vanished_ends_where_it_was_first_missing() {
+    fn vanished_series_ends_where_first_missing() {
         assert_eq!(seconds(&[1, 2, 3], &[4, 5, 6], 6, RULE), [1, 2, 3, -4]);
     }
 
     #[test]
-    fn a_flapping_series_ends_each_time_and_once() {
+    fn flapping_series_gets_one_marker_per_gap() {
         assert_eq!(
             seconds(&[2, 3, 6, 8], &[1, 4, 5, 7], 8, RULE),
             [2, 3, -4, 6, -7, 8]
@@ -134,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn a_silence_of_the_agent_ends_what_was_before_it() {
+    fn gap_of_the_agent_ends_the_series() {
         assert_eq!(
             seconds(&[1, 2, 3, 60, 61], &[], 61, RULE),
             [1, 2, 3, -4, 60, 61]
@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn a_record_of_a_slower_agent_is_not_full_of_ends() {
+    fn record_of_a_slower_agent_has_no_extra_markers() {
         assert_eq!(
             seconds(&[10, 20, 30, 31, 32], &[], 33, RULE),
             [10, 20, 30, 31, 32]
@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_set_back_repeats_no_time_and_the_later_recording_wins() {
+    fn clock_set_back_keeps_the_last_sample_of_a_time() {
         let samples = [
             (1, 1.0),
             (2, 2.0),

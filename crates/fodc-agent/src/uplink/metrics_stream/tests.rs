@@ -31,7 +31,7 @@ fn answer(generation: u64) -> Command {
 }
 
 #[test]
-fn nothing_is_said_before_a_question_comes() {
+fn nothing_is_sent_before_the_first_query() {
     let mut metrics = MetricsProtocol::default();
     let opened = effects(&mut metrics, true, |metrics, cx| {
         metrics.on_open(AT, Generation(1), cx);
@@ -44,7 +44,7 @@ fn nothing_is_said_before_a_question_comes() {
 }
 
 #[test]
-fn fodc_o6_an_answer_goes_to_the_stream_that_asked_or_nowhere() {
+fn response_goes_to_the_stream_of_its_query() {
     let mut metrics = on(2);
     let asked = effects(&mut metrics, true, |metrics, cx| {
         metrics.on_message(AT, StreamMetricsResponse::default(), cx);
@@ -74,7 +74,7 @@ fn fodc_o6_an_answer_goes_to_the_stream_that_asked_or_nowhere() {
 }
 
 #[test]
-fn only_the_stream_that_is_meant_is_abandoned() {
+fn abandon_ends_only_the_named_stream() {
     let mut metrics = on(2);
     let mut abandon = |generation| {
         effects(&mut metrics, true, |metrics, cx| {
@@ -87,7 +87,7 @@ fn only_the_stream_that_is_meant_is_abandoned() {
 }
 
 #[test]
-fn an_encoded_answer_is_itself_on_the_wire() {
+fn encoded_request_is_written_verbatim() {
     let bytes = Bytes::from_static(&[1, 2, 3]);
     let encoded = EncodedRequest(bytes.clone());
     assert_eq!(encoded.encode_to_vec(), bytes);

@@ -76,7 +76,7 @@ fn sent(effects: &[Effect<RegisterAgentRequest, Event>]) -> Vec<&RegisterAgentRe
 }
 
 #[test]
-fn req_f14_fodc_f9_all_five_fields_are_sent_to_whomever() {
+fn request_always_has_all_five_fields() {
     let effects = Rig::new().effects(|protocol, cx| protocol.on_open(AT, FIRST, cx));
     let [request] = sent(&effects)[..] else {
         panic!("{effects:?}")
@@ -92,7 +92,7 @@ fn req_f14_fodc_f9_all_five_fields_are_sent_to_whomever() {
 }
 
 #[test]
-fn req_f5_only_success_with_an_id_is_a_registration() {
+fn registration_needs_success_and_an_id() {
     let refused = |why: &str| End::retry(Initiator::Peer, Reason::Refused(why.to_owned()));
     let answer = |success, agent_id: &str, message: &str| RegisterAgentResponse {
         success,
@@ -125,7 +125,7 @@ fn req_f5_only_success_with_an_id_is_a_registration() {
 }
 
 #[test]
-fn req_f6_fodc_o15_the_proxys_interval_wins_if_it_is_one() {
+fn proxy_heartbeat_interval_wins_if_positive() {
     for (seconds, interval) in [
         (7, Some(Duration::from_secs(7))),
         (0, None),
@@ -146,7 +146,7 @@ fn req_f6_fodc_o15_the_proxys_interval_wins_if_it_is_one() {
 }
 
 #[test]
-fn the_registration_is_told_when_it_is_live_with_what_the_proxy_speaks() {
+fn registration_event_carries_the_profile() {
     for (sent, taken) in [(Some(1), Some(1)), (Some(0), None), (None, None)] {
         let mut rig = Rig::asked();
         let profile = |version| ProxyProfile {
@@ -169,7 +169,7 @@ fn the_registration_is_told_when_it_is_live_with_what_the_proxy_speaks() {
 }
 
 #[test]
-fn fodc_f11_fodc_o16_a_change_of_role_or_labels_is_told_at_once_and_in_each_heartbeat() {
+fn identity_change_is_sent_at_once() {
     let mut rig = Rig::registered();
     let beat = rig.effects(|protocol, cx| protocol.on_heartbeat(AT, cx));
     assert_eq!(sent(&beat)[0].node_role, "ROLE_UNSPECIFIED");
@@ -197,7 +197,7 @@ fn fodc_f11_fodc_o16_a_change_of_role_or_labels_is_told_at_once_and_in_each_hear
 }
 
 #[test]
-fn what_changes_while_there_is_no_stream_is_in_the_next_registration() {
+fn offline_identity_change_is_in_the_next_request() {
     let mut rig = Rig::registered();
     let end = End::retry(Initiator::Peer, Reason::Finished);
     let down = rig.effects(|protocol, cx| protocol.on_down(AT, &end, cx));
@@ -211,7 +211,7 @@ fn what_changes_while_there_is_no_stream_is_in_the_next_registration() {
 }
 
 #[test]
-fn a_proxy_that_answers_heartbeats_means_nothing_by_it() {
+fn response_to_a_heartbeat_is_ignored() {
     let mut rig = Rig::registered();
     let no = RegisterAgentResponse::default();
     assert_eq!(rig.answer(yes()), []);
@@ -219,7 +219,7 @@ fn a_proxy_that_answers_heartbeats_means_nothing_by_it() {
 }
 
 #[test]
-fn nothing_is_said_between_the_request_and_its_answer() {
+fn nothing_is_sent_before_the_registration_response() {
     let mut rig = Rig::asked();
     let beat = rig.effects(|protocol, cx| protocol.on_heartbeat(AT, cx));
     assert_eq!(beat, []);

@@ -193,7 +193,7 @@ fn times(metrics: &[Metric]) -> Vec<i64> {
 }
 
 #[test]
-fn req_f7_the_latest_values_have_no_times_and_the_answer_has_the_clock() {
+fn latest_values_have_no_times() {
     let (gathered, summary) = respond(&context(&plain(None, None)), &Fake::regular(3, 0..10));
     let reply = only(&gathered);
     assert_eq!(reply.timestamp, Some(timestamp(1_000_000)));
@@ -209,7 +209,7 @@ fn req_f7_the_latest_values_have_no_times_and_the_answer_has_the_clock() {
 }
 
 #[test]
-fn req_f7_a_window_has_both_its_ends_and_a_time_for_each_value() {
+fn window_has_both_ends_and_sample_times() {
     let record = Fake::regular(2, 0..100);
     for (from, to, count) in [
         (Some(10_000), Some(20_000), 11),
@@ -238,7 +238,7 @@ fn req_f7_a_window_has_both_its_ends_and_a_time_for_each_value() {
 }
 
 #[test]
-fn a_plain_proxy_is_sent_nothing_of_ours_and_ours_its_question_back() {
+fn profile_fields_are_sent_only_with_the_profile() {
     let record = Fake::regular(1, 0..10);
     let query_message = StreamMetricsResponse {
         columnar: false,
@@ -263,7 +263,7 @@ fn a_plain_proxy_is_sent_nothing_of_ours_and_ours_its_question_back() {
 }
 
 #[test]
-fn fodc_f6_fodc_o17_what_does_not_fit_is_left_out_oldest_first_and_said() {
+fn oldest_samples_are_left_out_and_reported() {
     let record = Fake::regular(10, 0..1_000);
     for message_bytes in [70_000, 100_000, 200_000] {
         let context = ResponseContext {
@@ -325,7 +325,7 @@ fn respond_from(records: Vec<Fake>) -> Vec<Metric> {
 }
 
 #[test]
-fn fodc_f6_what_is_recorded_after_the_weighing_takes_nobodys_place() {
+fn newer_samples_do_not_displace_measured_ones() {
     // A second passes with each look, for longer than anybody would weigh again.
     let ends = 1_000..1_050;
     let told = respond_from(ends.map(|end| Fake::regular(10, 990..end)).collect());
@@ -336,7 +336,7 @@ fn fodc_f6_what_is_recorded_after_the_weighing_takes_nobodys_place() {
 }
 
 #[test]
-fn fodc_f6_a_reading_that_is_recorded_late_takes_the_place_of_the_oldest() {
+fn late_scrape_displaces_the_oldest() {
     let (first, mut second) = (Fake::regular(10, 990..1_000), Fake::regular(10, 990..1_000));
     let slow = Fake::regular(10, 998..999).series.into_iter();
     second.series.extend(slow.map(|series| FakeSeries {
@@ -353,7 +353,7 @@ fn fodc_f6_a_reading_that_is_recorded_late_takes_the_place_of_the_oldest() {
 }
 
 #[test]
-fn a_record_that_ended_long_ago_is_not_weighed_whole() {
+fn record_that_ended_long_ago_is_not_measured_whole() {
     let record = Fake::regular(400, 0..2_000);
     let query_message = plain(Some(0), None);
     let told = Counting {
@@ -417,7 +417,7 @@ impl SampleStore for Counting {
 }
 
 #[test]
-fn fodc_f6_a_single_scrape_that_does_not_fit_is_sent_as_far_as_it_does() {
+fn single_large_scrape_is_sent_in_part() {
     for query_message in [plain(None, None), plain(Some(0), None)] {
         let context = ResponseContext {
             message_bytes: 70_000,
@@ -450,7 +450,7 @@ fn fodc_f6_a_single_scrape_that_does_not_fit_is_sent_as_far_as_it_does() {
 }
 
 #[test]
-fn fodc_f13_stamps_name_the_node_and_never_replace_what_a_metric_says() {
+fn identity_labels_never_replace_metric_labels() {
     let mut record = Fake::regular(2, 0..1);
     record.series[0].labels = [("type", "file"), ("node_type", "a"), ("pod_name", "a")]
         .map(|(name, value)| (name.to_owned(), value.to_owned()))
@@ -476,7 +476,7 @@ fn fodc_f13_stamps_name_the_node_and_never_replace_what_a_metric_says() {
 }
 
 #[test]
-fn fodc_o18_fodc_o20_any_text_arrives_as_it_is() {
+fn any_text_in_labels_arrives_unchanged() {
     let mut record = Fake::regular(1, 0..1);
     record.series[0].labels = vec![("a".to_owned(), "x,y=\"z\"\n{日本}".to_owned())];
     let (gathered, _) = respond(&context(&plain(None, None)), &record);
@@ -509,7 +509,7 @@ fn matchers_see_the_labels_that_are_sent() {
 }
 
 #[test]
-fn nothing_to_tell_is_an_empty_answer() {
+fn no_samples_give_an_empty_response() {
     for query_message in [ours(None, None), ours(Some(0), Some(1)), plain(None, None)] {
         let context = ResponseContext {
             profile: true,
@@ -525,7 +525,7 @@ fn nothing_to_tell_is_an_empty_answer() {
 }
 
 #[test]
-fn out_of_time_the_answer_ends_at_once_and_says_so() {
+fn response_out_of_time_ends_marked_as_truncated() {
     let record = Fake::regular(100, 0..100);
     for query_message in [
         ours(Some(0), None),
@@ -559,7 +559,7 @@ fn out_of_time_the_answer_ends_at_once_and_says_so() {
 }
 
 #[test]
-fn in_a_hurry_the_part_that_was_looked_at_is_sent() {
+fn measured_part_is_sent_when_time_runs_out() {
     let record = Fake::regular(5, 900..1_001);
     let mut gathered = Gathered {
         checks_left: Some(Mutex::new(u32::MAX)),
@@ -582,7 +582,7 @@ fn in_a_hurry_the_part_that_was_looked_at_is_sent() {
 }
 
 #[test]
-fn what_can_not_be_read_is_told_as_missing() {
+fn unreadable_store_gives_a_truncated_response() {
     let mut record = Fake::regular(1, 0..1);
     record.unreadable = true;
     for query_message in [ours(None, None), plain(None, None), plain(Some(0), None)] {

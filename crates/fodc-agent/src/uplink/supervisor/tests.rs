@@ -177,7 +177,7 @@ impl Rig {
 }
 
 #[tokio::test(start_paused = true)]
-async fn fodc_o3_a_registration_that_replaced_another_unseen_has_a_metrics_stream_of_its_own() {
+async fn unseen_new_registration_gets_its_own_stream() {
     let rig = Rig::start();
     let mut before = rig.replace(1);
     sleep(Duration::from_secs(5)).await;
@@ -199,7 +199,7 @@ async fn fodc_o3_a_registration_that_replaced_another_unseen_has_a_metrics_strea
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_registration_waits_for_its_connection_and_without_one_has_no_stream() {
+async fn metrics_stream_needs_registration_and_connection() {
     let rig = Rig::start();
     rig.registered.send_replace(Some(by(1)));
     sleep(Duration::from_secs(5)).await;

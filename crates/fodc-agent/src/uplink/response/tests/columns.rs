@@ -20,7 +20,7 @@ fn read(gathered: &Gathered) -> BTreeMap<String, Vec<(i64, f64)>> {
 }
 
 #[test]
-fn columns_say_the_same_in_parts_that_fit() {
+fn columns_in_parts_hold_the_same_samples() {
     let record = Fake::regular(20, 0..3_000);
     for message_bytes in [64 << 10, 300_000, 4 << 20] {
         let context = ResponseContext {
@@ -49,7 +49,7 @@ fn columns_say_the_same_in_parts_that_fit() {
 }
 
 #[test]
-fn a_series_longer_than_a_message_is_told_in_pieces() {
+fn series_longer_than_a_message_is_split() {
     let record = Fake::regular(1, 0..40_000);
     let context = ResponseContext {
         message_bytes: 64 << 10,
