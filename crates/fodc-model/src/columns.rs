@@ -1,16 +1,31 @@
-//! Many samples of many series with each time written once: made, and read with every index checked.
+//! Samples of many series in columns, with each time encoded once per source.
 //!
-//! Both sides of our own metrics stream share this. Nothing here knows a stream, a clock or a record.
+//! The agent encodes with [`ColumnsBuilder`]; the proxy checks and decodes with [`Decoded`].
+//!
+//! ```
+//! use steadfast_fodc_model::columns::{ColumnsBuilder, Decoded};
+//! use steadfast_wire::fodc::SeriesColumn;
+//!
+//! let mut builder = ColumnsBuilder::new();
+//! let up = SeriesColumn { name: "up".to_owned(), ..SeriesColumn::default() };
+//! builder.push(up, 1, &[1_000, 2_000], &[1.0, 0.0]);
+//! let columns = builder.take();
+//!
+//! let decoded = Decoded::new(&columns)?;
+//! let samples: Vec<_> = decoded.series().flat_map(|series| series.samples()).collect();
+//! assert_eq!(samples, [(1_000, 1.0), (2_000, 0.0)]);
+//! # Ok::<(), steadfast_fodc_model::columns::ColumnsFault>(())
+//! ```
 
 use std::{collections::BTreeMap, ops::Range};
 
 use steadfast_wire::fodc::{Columns, Run, SeriesColumn, TimeColumn};
 
-/// Makes [`Columns`] of series that come one after another.
+/// Encodes [`Columns`] series by series.
 ///
-/// The times of a source are written once; each of its series names where in them it is present. What
-/// does not fit them in their order gets a column of its own, which serves the series after it if it
-/// is the longer one; no pair of time and value is ever changed or lost.
+/// The times of a source are encoded once, and each of its series refers to the runs of times at
+/// which it has samples. A series whose times are not a subsequence of those gets a time column of
+/// its own; later series use the longer one. No sample is changed or lost.
 #[derive(Debug, Default)]
 pub struct ColumnsBuilder {
     sources: BTreeMap<u64, Source>,
@@ -21,41 +36,41 @@ pub struct ColumnsBuilder {
 #[derive(Debug, Default)]
 struct Source {
     times: Vec<i64>,
-    /// Where it was written, once something has used it.
-    written: Option<u32>,
+    /// The index of their column, once a series has used it.
+    column: Option<u32>,
 }
 
 impl ColumnsBuilder {
-    /// Nothing yet.
+    /// Creates an empty builder.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Adds samples of one series: `values[i]` was read at `times[i]`. Of `series` only its name,
-    /// labels, description and type are used. More samples of the same series may follow in another
-    /// call, which makes another column of it.
+    /// Adds samples of one series: `values[i]` was read at `times[i]`. Only the name, labels,
+    /// description and type of `series` are used. Another call with the same series adds another
+    /// column.
     ///
     /// # Panics
     ///
-    /// If there are not as many times as values, or none.
+    /// If the numbers of times and values differ, or are zero.
     pub fn push(&mut self, series: SeriesColumn, source: u64, times: &[i64], values: &[f64]) {
-        assert_eq!(times.len(), values.len(), "each value has its time");
-        assert!(!times.is_empty(), "a series without samples is not told");
+        assert_eq!(times.len(), values.len(), "each value needs a time");
+        assert!(!times.is_empty(), "a column needs a sample");
         let source = self.sources.entry(source).or_default();
         let (time_column, runs) = if let Some(runs) = runs(&source.times, times) {
-            let column = source.written.unwrap_or_else(|| {
-                self.bytes += write(&mut self.columns, &source.times);
+            let column = source.column.unwrap_or_else(|| {
+                self.bytes += push_times(&mut self.columns, &source.times);
                 last_index(&self.columns)
             });
-            source.written = Some(column);
+            source.column = Some(column);
             (column, runs)
         } else {
-            self.bytes += write(&mut self.columns, times);
+            self.bytes += push_times(&mut self.columns, times);
             let column = last_index(&self.columns);
             if times.len() > source.times.len() {
                 source.times = times.to_vec();
-                source.written = Some(column);
+                source.column = Some(column);
             }
             let count = u32::try_from(times.len()).unwrap_or(u32::MAX);
             (column, vec![Run { first: 0, count }])
@@ -66,78 +81,78 @@ impl ColumnsBuilder {
             values: values.to_vec(),
             ..series
         };
-        self.bytes += FIELD + prost::Message::encoded_len(&series);
+        self.bytes += FIELD_HEAD + prost::Message::encoded_len(&series);
         self.columns.series.push(series);
     }
 
-    /// No fewer bytes than the columns take on the wire, and few more.
+    /// Returns an upper bound of the encoded size, close to it.
     #[must_use]
     pub fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// Whether no series was added.
+    /// Returns true if no series was added.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.columns.series.is_empty()
     }
 
-    /// What was made so far. The times of the sources are remembered for what comes next.
+    /// Returns the columns and starts new ones, for which the times of the sources are remembered.
     pub fn take(&mut self) -> Columns {
         for source in self.sources.values_mut() {
-            source.written = None;
+            source.column = None;
         }
         self.bytes = 0;
         std::mem::take(&mut self.columns)
     }
 }
 
-/// One series of [`Columns`] whose indices are all right.
+/// One series of [`Decoded`] columns.
 #[derive(Clone, Copy, Debug)]
 pub struct DecodedSeries<'a> {
     column: &'a SeriesColumn,
     times: &'a [i64],
 }
 
-/// Columns that were checked, with their times written out.
+/// [`Columns`] with valid indices and absolute times.
 #[derive(Debug)]
 pub struct Decoded<'a> {
     columns: &'a Columns,
     times: Vec<Vec<i64>>,
 }
 
-/// What is wrong with columns that a peer sent.
+/// The fault of columns that a peer sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ColumnsFault {
-    /// A time is beyond what can be counted.
-    #[error("time column {column} leaves the range of times")]
+    /// A time overflows.
+    #[error("columns are damaged: time column {column} overflows")]
     Time {
-        /// Which one.
+        /// The index of the time column.
         column: usize,
     },
-    /// A series names a time column that is not there.
-    #[error("series {series} has its times in a column that does not exist")]
+    /// A series refers to a missing time column.
+    #[error("columns are damaged: series {series} refers to a missing time column")]
     Column {
-        /// Which one.
+        /// The index of the series.
         series: usize,
     },
-    /// Runs that are empty, overlap, go backwards or leave their column.
-    #[error("series {series} is present where its time column is not, or twice")]
+    /// The runs of a series are empty, overlap, go backwards or exceed the time column.
+    #[error("columns are damaged: series {series} has a sample without a time, or two at one")]
     Runs {
-        /// Which one.
+        /// The index of the series.
         series: usize,
     },
-    /// More or fewer values than times.
-    #[error("series {series} has not as many values as times")]
+    /// The numbers of values and times differ.
+    #[error("columns are damaged: series {series} has unequal numbers of values and times")]
     Values {
-        /// Which one.
+        /// The index of the series.
         series: usize,
     },
 }
 
 impl<'a> Decoded<'a> {
-    /// Checks every index, so that what is read later can not be wrong.
+    /// Checks every index and computes the times.
     ///
     /// # Errors
     ///
@@ -152,7 +167,8 @@ impl<'a> Decoded<'a> {
                 .get(column.time_column as usize)
                 .ok_or(ColumnsFault::Column { series })?
                 .len();
-            let present = check(&column.runs, length).ok_or(ColumnsFault::Runs { series })?;
+            let present =
+                count_samples(&column.runs, length).ok_or(ColumnsFault::Runs { series })?;
             if present != column.values.len() {
                 return Err(ColumnsFault::Values { series });
             }
@@ -160,8 +176,7 @@ impl<'a> Decoded<'a> {
         Ok(Self { columns, times })
     }
 
-    /// Every series, in the order in which they were written. One series may come several times,
-    /// with other samples.
+    /// Returns the series in encoded order. A series may occur several times, with other samples.
     pub fn series(&self) -> impl Iterator<Item = DecodedSeries<'_>> {
         self.columns.series.iter().map(|column| DecodedSeries {
             column,
@@ -171,14 +186,14 @@ impl<'a> Decoded<'a> {
 }
 
 impl<'a> DecodedSeries<'a> {
-    /// Name, labels, description and type.
+    /// Returns the column with name, labels, description and type.
     #[must_use]
     pub fn column(&self) -> &'a SeriesColumn {
         self.column
     }
 
-    /// Time in Unix milliseconds, and value.
-    pub fn samples(&self) -> impl Iterator<Item = (i64, f64)> + 'a {
+    /// Returns the samples: time in Unix milliseconds, and value.
+    pub fn samples(&self) -> impl Iterator<Item = (i64, f64)> + use<'a> {
         let times = self.times;
         let runs = self.column.runs.iter();
         runs.flat_map(move |run| times[range(*run)].iter().copied())
@@ -186,10 +201,10 @@ impl<'a> DecodedSeries<'a> {
     }
 }
 
-/// Tag and length of a field whose number is below 16 and whose length is below 2 GiB.
-const FIELD: usize = 6;
+/// The most bytes for the tag and length of a field with a number below 16 and less than 2 GiB.
+const FIELD_HEAD: usize = 6;
 
-fn write(columns: &mut Columns, times: &[i64]) -> usize {
+fn push_times(columns: &mut Columns, times: &[i64]) -> usize {
     let mut before = 0_i64;
     let deltas = times.iter().map(|time| {
         let delta = time.wrapping_sub(before);
@@ -199,7 +214,7 @@ fn write(columns: &mut Columns, times: &[i64]) -> usize {
     let column = TimeColumn {
         deltas: deltas.collect(),
     };
-    let bytes = FIELD + prost::Message::encoded_len(&column);
+    let bytes = FIELD_HEAD + prost::Message::encoded_len(&column);
     columns.times.push(column);
     bytes
 }
@@ -208,13 +223,13 @@ fn last_index(columns: &Columns) -> u32 {
     u32::try_from(columns.times.len() - 1).expect("a message has fewer than 2^32 columns")
 }
 
-/// Where in `column` the `times` are, in that order; `None` if they are not.
+/// Returns the runs of `column` that are equal to `times`; `None` if it is not a subsequence.
 fn runs(column: &[i64], times: &[i64]) -> Option<Vec<Run>> {
     let mut runs: Vec<Run> = Vec::new();
     let mut next = 0;
     for time in times {
         let rest = &column[next..];
-        // Nearly always it is the very next one.
+        // Nearly always it is the next one, so this search is short.
         let at = next + rest.iter().position(|there| there == time)?;
         match runs.last_mut() {
             Some(run) if range(*run).end == at => run.count += 1,
@@ -243,8 +258,8 @@ fn absolute(times: &TimeColumn) -> Option<Vec<i64>> {
         .collect()
 }
 
-/// How many samples the runs stand for, if they are in order and within a column of that length.
-fn check(runs: &[Run], length: usize) -> Option<usize> {
+/// Returns the number of samples in runs that are in order and within a column of `length` times.
+fn count_samples(runs: &[Run], length: usize) -> Option<usize> {
     let mut end = 0;
     let mut present = 0;
     for run in runs {

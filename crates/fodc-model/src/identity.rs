@@ -1,68 +1,77 @@
-//! Who an agent is: what it registers as, and what it stamps on its samples.
+//! The identity of an agent.
+//!
+//! ```
+//! use steadfast_fodc_model::identity::Identity;
+//!
+//! let identity = Identity {
+//!     role: "ROLE_DATA".to_owned(),
+//!     pod_name: "db-0".to_owned(),
+//!     ..Identity::default()
+//! };
+//! assert!(identity.check().is_ok());
+//! assert_eq!(identity.stamps(None)[0], ("node_role".to_owned(), "ROLE_DATA".to_owned()));
+//! ```
 
 use std::{collections::BTreeMap, fmt};
 
 use steadfast_wire::fodc::Address;
 
-/// Who an agent is.
+/// The identity under which an agent registers.
 ///
-/// It speaks both dialects at once: the first version knows an agent by `address`, every release by
-/// `pod_name`. One of the two is enough; the other is derived from it.
+/// A registration carries the names of both dialects: the first version of the proxy knows an agent
+/// by `address`, every release by `pod_name`. One of them is enough; the other is derived.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Identity {
-    /// What the node does: free text, as `ROLE_DATA`. Never empty; [`Identity::ROLE_UNKNOWN`] while
-    /// it is not known.
+    /// The role of the node as free text, like `ROLE_DATA`; [`Identity::ROLE_UNKNOWN`] until it is
+    /// known. Must not be empty.
     pub role: String,
-    /// Labels of the node. Samples carry them as `node_` and their name.
+    /// The labels of the node. Samples carry them with the prefix `node_`.
     pub labels: BTreeMap<String, String>,
-    /// Where the node listens: host, as an IP address, and port.
+    /// The address on which the node listens: an IP address and a port.
     pub address: Option<(String, u16)>,
-    /// Name of the pod, or of the node.
+    /// The name of the pod or node.
     pub pod_name: String,
-    /// Names of the containers whose metrics are recorded.
+    /// The names of the containers whose metrics are recorded.
     pub container_names: Vec<String>,
 }
 
-/// Everything that is wrong with an [`Identity`].
+/// The faults of an [`Identity`], at least one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IdentityFaults(Vec<IdentityFault>);
 
-/// One thing that is wrong with an [`Identity`].
+/// One fault of an [`Identity`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum IdentityFault {
-    /// Every proxy refuses it.
-    #[error(
-        "the role is empty, and {} stands for one that is not known",
-        Identity::ROLE_UNKNOWN
-    )]
+    /// The role is empty; every proxy refuses that.
+    #[error("role is empty (use {} if it is unknown)", Identity::ROLE_UNKNOWN)]
     NoRole,
-    /// Neither dialect has anything to know the agent by.
-    #[error("there is neither a pod name nor an address, and one of the two is needed")]
-    Nobody,
-    /// The first version refuses it.
-    #[error("the address has an empty host")]
+    /// The identity has neither a pod name nor an address.
+    #[error("neither pod name nor address is set, and one of them is required")]
+    NoName,
+    /// The host of the address is empty; the first version refuses that.
+    #[error("address has an empty host")]
     NoHost,
-    /// The first version refuses it.
-    #[error("the address has port 0")]
+    /// The port of the address is 0; the first version refuses that.
+    #[error("address has port 0")]
     NoPort,
-    /// A label without a name can not be written.
+    /// A label has an empty name.
     #[error("a label has an empty name")]
     UnnamedLabel,
-    /// A container without a name can not be told.
-    #[error("the name of container {0} is empty")]
+    /// The container at this index has an empty name.
+    #[error("name of container {0} is empty")]
     UnnamedContainer(usize),
 }
 
-/// The port that stands in the address of an agent that was given none: the first version dies
-/// without an address and refuses one without a port.
+/// The port of a derived address: the first version crashes without an address and refuses one
+/// without a port. It is the default port of a node.
 const PORT_UNKNOWN: u16 = 17_912;
 
 impl Identity {
-    /// What the originals register as while the role is not known.
+    /// The role under which the original registers until it knows its role.
     pub const ROLE_UNKNOWN: &'static str = "ROLE_UNSPECIFIED";
 
-    /// Looks at everything.
+    /// Checks the identity.
     ///
     /// # Errors
     ///
@@ -73,7 +82,7 @@ impl Identity {
             faults.push(IdentityFault::NoRole);
         }
         match &self.address {
-            None if self.pod_name.is_empty() => faults.push(IdentityFault::Nobody),
+            None if self.pod_name.is_empty() => faults.push(IdentityFault::NoName),
             None => {}
             Some((host, port)) => {
                 if host.is_empty() {
@@ -99,7 +108,7 @@ impl Identity {
         }
     }
 
-    /// The name in the releases' dialect: the pod's, or made of the address.
+    /// Returns the name in the dialect of the releases: the pod's, or one derived from the address.
     #[must_use]
     pub fn pod(&self) -> String {
         match &self.address {
@@ -108,7 +117,8 @@ impl Identity {
         }
     }
 
-    /// The name in the first version's dialect: the address, or made of the pod's name.
+    /// Returns the name in the dialect of the first version: the address, or one derived from the
+    /// pod's name.
     #[must_use]
     pub fn primary_address(&self) -> Address {
         let (ip, port) = match &self.address {
@@ -121,8 +131,8 @@ impl Identity {
         }
     }
 
-    /// The labels that say whose samples these are, of a source in that container if it is known.
-    /// Nothing of them replaces a label that the metric itself has.
+    /// Returns the labels that identify the node on samples from `container`, if known. They must not
+    /// replace labels of the metric itself.
     #[must_use]
     pub fn stamps(&self, container: Option<&str>) -> Vec<(String, String)> {
         let own = [
@@ -131,11 +141,11 @@ impl Identity {
             ("container_name", container.unwrap_or_default().to_owned()),
         ];
         let own = own.map(|(name, value)| (name.to_owned(), value));
-        // Of these the agent speaks for itself, whatever the node says.
-        let spoken_for = ["role", "pod_name", "container_name"];
+        // Labels of the node with these names would contradict the ones above.
+        let reserved = ["role", "pod_name", "container_name"];
         let node = self.labels.iter();
         let node = node
-            .filter(|(name, _)| !spoken_for.contains(&name.as_str()))
+            .filter(|(name, _)| !reserved.contains(&name.as_str()))
             .map(|(name, value)| (format!("node_{}", as_label_name(name)), value.clone()));
         let mut stamps: Vec<_> = own.into_iter().chain(node).collect();
         stamps.retain(|(_, value)| !value.is_empty());
@@ -143,7 +153,8 @@ impl Identity {
     }
 }
 
-/// Labels of nodes have names as `app.kubernetes.io/name`, which no exposition may carry.
+/// Replaces the characters that a label name of Prometheus must not have, as in
+/// `app.kubernetes.io/name`.
 fn as_label_name(name: &str) -> String {
     let fit = |c: char| {
         if c.is_ascii_alphanumeric() || c == '_' {
@@ -156,7 +167,7 @@ fn as_label_name(name: &str) -> String {
 }
 
 impl IdentityFaults {
-    /// The faults, at least one.
+    /// Returns the faults.
     #[must_use]
     pub fn faults(&self) -> &[IdentityFault] {
         &self.0
@@ -212,7 +223,7 @@ mod tests {
 
     #[test]
     fn identity_reports_all_faults_at_once() {
-        use IdentityFault::{NoHost, NoPort, NoRole, Nobody, UnnamedContainer, UnnamedLabel};
+        use IdentityFault::{NoHost, NoName, NoPort, NoRole, UnnamedContainer, UnnamedLabel};
         let wrong = Identity {
             labels: BTreeMap::from([(String::new(), "x".to_owned())]),
             address: Some((String::new(), 0)),
@@ -224,7 +235,7 @@ mod tests {
         assert_eq!(faults.faults(), all);
         assert_eq!(faults.to_string().matches("; ").count(), 4);
         let nobody = Identity::default().check().unwrap_err();
-        assert_eq!(nobody.faults(), [NoRole, Nobody]);
+        assert_eq!(nobody.faults(), [NoRole, NoName]);
     }
 
     #[test]
@@ -245,14 +256,14 @@ mod tests {
             ),
             ..Identity::default()
         };
-        let told = [
+        let expected = [
             ("node_role", "ROLE_DATA"),
             ("pod_name", "db-0"),
             ("container_name", "data"),
             ("node_app_name", "x"),
             ("node_type", "hot"),
         ];
-        assert_eq!(identity.stamps(Some("data")), pairs(&told));
+        assert_eq!(identity.stamps(Some("data")), pairs(&expected));
         let without = identity.stamps(None);
         assert!(without.iter().all(|(name, _)| name != "container_name"));
     }

@@ -1,4 +1,9 @@
-//! What the flight recorder's agent and proxy share, wire-compatible with FODC of Apache `SkyWalking` `BanyanDB`.
+//! Types that the flight recorder's agent and proxy share, wire-compatible with FODC of Apache
+//! `SkyWalking` `BanyanDB`.
+//!
+//! - [`identity`]: the identity under which an agent registers, and the labels it adds to samples.
+//! - [`columns`]: samples of many series with each time encoded once.
+//! - [`matching`]: label matchers with the semantics of Prometheus.
 
 pub mod columns;
 pub mod identity;

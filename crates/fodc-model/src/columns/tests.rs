@@ -48,14 +48,14 @@ fn times_out_of_order_get_their_own_column() {
     builder.push(named("longer"), 1, &[10, 15, 20], &[1.0, 1.5, 2.0]);
     builder.push(named("like the longer"), 1, &[15, 20], &[1.5, 2.0]);
     let columns = builder.take();
-    let told = samples(&columns);
-    assert_eq!(told[1].1, [(20, 2.0), (10, 1.0)]);
-    assert_eq!(told[2].1, [(10, 1.0), (15, 1.5), (20, 2.0)]);
-    assert_eq!(told[3].1, [(15, 1.5), (20, 2.0)]);
+    let read = samples(&columns);
+    assert_eq!(read[1].1, [(20, 2.0), (10, 1.0)]);
+    assert_eq!(read[2].1, [(10, 1.0), (15, 1.5), (20, 2.0)]);
+    assert_eq!(read[3].1, [(15, 1.5), (20, 2.0)]);
     assert_eq!(
         columns.times.len(),
         3,
-        "the longest serves what comes after it"
+        "the longest column is used by later series"
     );
 }
 
@@ -138,10 +138,10 @@ proptest! {
         let bits = |samples: &[(i64, f64)]| -> Vec<(i64, u64)> {
             samples.iter().map(|(time, value)| (*time, value.to_bits())).collect()
         };
-        let told = samples(&columns);
-        prop_assert_eq!(told.len(), pushed.len());
-        for ((_, told), pushed) in told.iter().zip(&pushed) {
-            prop_assert_eq!(bits(told), bits(pushed));
+        let read = samples(&columns);
+        prop_assert_eq!(read.len(), pushed.len());
+        for ((_, read), pushed) in read.iter().zip(&pushed) {
+            prop_assert_eq!(bits(read), bits(pushed));
         }
     }
 
