@@ -1,7 +1,7 @@
-//! What a record costs: bytes, and time to store and to read.
+//! The cost of a record: bytes, and the time to store and to read.
 //!
 //! The real scrapes are the recorder's own data set, 66 minutes of three exporters at one second; the
-//! busy ones are made up. Baselines are what a plain recorder does: one ring of doubles per series.
+//! busy ones are synthetic. The baseline is a plain recorder with one ring of doubles per series.
 
 #[path = "../../recorder/tests/support/busy.rs"]
 mod busy;
@@ -26,19 +26,19 @@ use self::{busy::Busy, ring::Ring};
 const PAIRS: usize = 15;
 const BUDGET: u64 = 64 << 20;
 
-/// Scrapes of a hundred thousand series after which something must have left the record.
+/// The number of scrapes of 100,000 series after which parts must have been evicted.
 const MANY_SCRAPES_MAX: usize = 6_000;
 
-/// Values of a number of series, scrape by scrape, again and again.
+/// An endless feed of scrapes of some series.
 struct Feed {
     labels: Vec<Labels>,
-    /// One value per series; NaN with a mark of our own where it is absent.
+    /// One value per series, scrape by scrape.
     rows: Vec<Vec<f64>>,
     next: usize,
     time: i64,
 }
 
-/// A recorder fill by one source.
+/// A recorder with one source.
 struct Filled {
     recorder: Recorder,
     source: SourceId,
@@ -62,7 +62,7 @@ pub(crate) fn run() -> Result<Figures> {
 }
 
 impl Feed {
-    /// All series of the data set as one source, so that every one of them is in every row.
+    /// The series of the data set that are in every scrape, as one source.
     fn real() -> Result<Self> {
         let path = concat!(
             env!("CARGO_MANIFEST_DIR"),
@@ -78,7 +78,7 @@ impl Feed {
         let mut columns = Vec::new();
         for (index, source) in sources.iter().enumerate() {
             for series in &source.series {
-                // A series that is not there throughout would leave holes in the plain rings.
+                // The plain rings cannot represent absence.
                 if series.values[..rows].iter().all(Option::is_some) {
                     labels.push(with_label(&series.labels, "job", &index.to_string())?);
                     columns.push(&series.values);
@@ -98,7 +98,7 @@ impl Feed {
         })
     }
 
-    /// The same series so often that there are `count`.
+    /// Repeats the series until there are `count`.
     fn widened(&self, count: usize) -> Result<Self> {
         let mut labels = Vec::with_capacity(count);
         for n in 0..count {
@@ -178,7 +178,28 @@ fn options() -> Options {
     options
 }
 
-/// Bytes per sample and per series of what is in files, sealed and not.
+fn put(figures: &mut Figures, name: &str, value: f64, unit: &'static str) {
+    figures.insert(name.to_owned(), Figure::alone(value, unit));
+}
+
+fn put_against(
+    figures: &mut Figures,
+    name: &str,
+    value: f64,
+    baseline: f64,
+    unit: &'static str,
+    ratio: f64,
+) {
+    let figure = Figure {
+        value,
+        unit,
+        baseline: Some(baseline),
+        ratio: Some(ratio),
+    };
+    figures.insert(name.to_owned(), figure);
+}
+
+/// Measures bytes per sample and per series in files.
 fn file_bytes(name: &str, mut feed: Feed, scrapes: usize, figures: &mut Figures) -> Result<()> {
     let dir = tempfile::tempdir()?;
     let mut fill = Filled::new(Recorder::open(dir.path(), options())?.0, &feed.labels)?;
@@ -200,30 +221,36 @@ fn file_bytes(name: &str, mut feed: Feed, scrapes: usize, figures: &mut Figures)
             .is_some_and(|extension| extension == "names");
         *(if is_names { &mut names } else { &mut others }) += entry.metadata()?.len();
     }
-    let against = |value: f64, baseline: f64, unit| Figure {
-        value,
-        unit,
-        baseline: Some(baseline),
-        ratio: Some(baseline / value),
-    };
     let per_sample = others as f64 / fill.samples as f64;
-    figures.insert(
-        format!("{name}/bytes per sample"),
-        against(per_sample, 8.0, "bytes"),
+    put_against(
+        figures,
+        &format!("{name}/bytes per sample"),
+        per_sample,
+        8.0,
+        "bytes",
+        8.0 / per_sample,
     );
     let per_series = names as f64 / feed.labels.len() as f64;
-    figures.insert(
-        format!("{name}/bytes per series"),
-        against(per_series, 213.0, "bytes"),
+    put_against(
+        figures,
+        &format!("{name}/bytes per series"),
+        per_series,
+        213.0,
+        "bytes",
+        213.0 / per_series,
     );
-    figures.insert(
-        format!("{name}/series"),
-        Figure::alone(feed.labels.len() as f64, "series"),
+    put(
+        figures,
+        &format!("{name}/series"),
+        feed.labels.len() as f64,
+        "series",
     );
     let memory = fill.recorder.stats().memory as f64 / f64::from(1 << 20);
-    figures.insert(
-        format!("{name}/memory beside the files"),
-        Figure::alone(memory, "MiB"),
+    put(
+        figures,
+        &format!("{name}/memory beside the files"),
+        memory,
+        "MiB",
     );
     Ok(())
 }
@@ -253,14 +280,16 @@ fn busy_bytes(figures: &mut Figures) -> Result<()> {
             .count();
         all += pair[0].len();
     }
-    figures.insert(
-        "busy/changed".to_owned(),
-        Figure::alone(100.0 * changed as f64 / all as f64, "%"),
+    put(
+        figures,
+        "busy/changed",
+        100.0 * changed as f64 / all as f64,
+        "%",
     );
     file_bytes("busy", feed, 1_200, figures)
 }
 
-/// How far back 5,000 series at a second reach in 64 MiB of memory.
+/// Measures the history of 5,000 series at one second in 64 MiB of memory.
 fn history(real: &Feed, figures: &mut Figures) -> Result<()> {
     let mut feed = real.widened(5_000)?;
     let mut fill = Filled::in_memory(&feed.labels)?;
@@ -277,26 +306,26 @@ fn history(real: &Feed, figures: &mut Figures) -> Result<()> {
     let (least, most) = fill.recorder.reader().span().context("there is a record")?;
     let hours = (most - least) as f64 / 3_600_000.0;
     let ring = Ring::capacity(5_000, BUDGET) as f64 / 3_600.0;
-    let figure = Figure {
-        value: hours,
-        unit: "hours",
-        baseline: Some(ring),
-        ratio: Some(hours / ring),
-    };
-    figures.insert("5000 series/history in 64 MiB".to_owned(), figure);
-    let each = 1e9 * spent / fill.samples as f64;
-    figures.insert(
-        "5000 series/store and seal per sample".to_owned(),
-        Figure::alone(each, "ns"),
+    put_against(
+        figures,
+        "5000 series/history in 64 MiB",
+        hours,
+        ring,
+        "hours",
+        hours / ring,
     );
-    figures.insert(
-        "5000 series/slowest commit".to_owned(),
-        Figure::alone(1e3 * fill.slowest, "ms"),
+    let each = 1e9 * spent / fill.samples as f64;
+    put(figures, "5000 series/store and seal per sample", each, "ns");
+    put(
+        figures,
+        "5000 series/slowest commit",
+        1e3 * fill.slowest,
+        "ms",
     );
     query(&fill, most, figures)
 }
 
-/// One hour of all of them.
+/// Measures reading one hour of all series.
 fn query(fill: &Filled, most: i64, figures: &mut Figures) -> Result<()> {
     let reader = fill.recorder.reader();
     let (mut best, mut samples) = (f64::MAX, 0);
@@ -312,19 +341,13 @@ fn query(fill: &Filled, most: i64, figures: &mut Figures) -> Result<()> {
         samples == 18_000_000,
         "an hour of 5,000 series has {samples} samples"
     );
-    figures.insert(
-        "5000 series/window of an hour".to_owned(),
-        Figure::alone(1e3 * best, "ms"),
-    );
+    put(figures, "5000 series/window of an hour", 1e3 * best, "ms");
     let each = 1e9 * best / samples as f64;
-    figures.insert(
-        "5000 series/window per sample".to_owned(),
-        Figure::alone(each, "ns"),
-    );
+    put(figures, "5000 series/window per sample", each, "ns");
     Ok(())
 }
 
-/// A hundred thousand series, of which some come and go, until old data leaves for new.
+/// Measures 100,000 series with some churn until old parts are evicted.
 fn many(figures: &mut Figures) -> Result<()> {
     let labels = |n: usize| {
         Labels::new([
@@ -370,25 +393,25 @@ fn many(figures: &mut Figures) -> Result<()> {
             break;
         }
     }
-    ensure!(recorder.stats().evicted_parts == 2, "nothing had to leave");
+    ensure!(recorder.stats().evicted_parts == 2, "nothing was evicted");
     let (least, newest) = recorder.reader().span().context("there is a record")?;
-    figures.insert(
-        "100000 series/most used".to_owned(),
-        Figure::alone(most as f64 / f64::from(1 << 20), "MiB"),
+    put(
+        figures,
+        "100000 series/most used",
+        most as f64 / f64::from(1 << 20),
+        "MiB",
     );
     let minutes = (newest - least) as f64 / 60_000.0;
     let ring = Ring::capacity(100_000, BUDGET) as f64 / 60.0;
-    let figure = Figure {
-        value: minutes,
-        unit: "minutes",
-        baseline: Some(ring),
-        ratio: Some(minutes / ring),
-    };
-    figures.insert("100000 series/history in 64 MiB".to_owned(), figure);
-    figures.insert(
-        "100000 series/slowest scrape".to_owned(),
-        Figure::alone(1e3 * slowest, "ms"),
+    put_against(
+        figures,
+        "100000 series/history in 64 MiB",
+        minutes,
+        ring,
+        "minutes",
+        minutes / ring,
     );
+    put(figures, "100000 series/slowest scrape", 1e3 * slowest, "ms");
     Ok(())
 }
 
@@ -402,7 +425,7 @@ fn compared(comparison: &Comparison, samples: usize) -> Figure {
     }
 }
 
-/// Storing a scrape of 5,000 series, against writing each value into its ring.
+/// Compares storing a scrape of 5,000 series with writing each value into its ring.
 fn store(real: &Feed, figures: &mut Figures) -> Result<()> {
     let (mut ours, mut theirs) = (real.widened(5_000)?, real.widened(5_000)?);
     let mut fill = Filled::in_memory(&ours.labels)?;
@@ -431,7 +454,7 @@ fn store(real: &Feed, figures: &mut Figures) -> Result<()> {
     Ok(())
 }
 
-/// Reading sealed series, against copying pairs out of rings.
+/// Compares reading sealed series with copying pairs out of rings.
 fn read(real: &Feed, figures: &mut Figures) -> Result<()> {
     let mut feed = real.widened(real.labels.len())?;
     let mut fill = Filled::in_memory(&feed.labels)?;

@@ -1,7 +1,8 @@
-//! The recorded data set: an hour of three real exporters, value by value.
+//! The recorded data set: 66 minutes of `node_exporter`, Prometheus and `VictoriaMetrics`, scraped once a
+//! second on a machine under load.
 //!
-//! The file is columns of [pco](https://docs.rs/pco): made by `examples/distil.rs`, read here, and of
-//! no other use. It has nothing in common with the record's own format but that library.
+//! The file consists of [pco](https://docs.rs/pco) columns of changes. It has nothing in common with the
+//! record's own format except that library.
 
 #![allow(
     dead_code,
@@ -25,7 +26,7 @@ pub const KINDS: [Kind; 5] = [
 #[derive(Debug)]
 pub struct Source {
     pub name: String,
-    /// When each scrape was made, Unix milliseconds, and whether it was missed.
+    /// The time of each scrape in Unix milliseconds, and true if it failed.
     pub scrapes: Vec<(i64, bool)>,
     pub series: Vec<Series>,
 }
@@ -35,11 +36,11 @@ pub struct Source {
 pub struct Series {
     pub labels: Labels,
     pub meta: Meta,
-    /// Its bits at each scrape that succeeded; none where it was absent.
+    /// The bits at each successful scrape, `None` where the series was absent.
     pub values: Vec<Option<u64>>,
 }
 
-/// Takes the file apart.
+/// A reader of the file.
 struct Pieces<'a> {
     rest: &'a [u8],
 }
@@ -103,7 +104,7 @@ fn read_series(pieces: &mut Pieces<'_>, rows: usize) -> Series {
     let pairs: Vec<(&str, &str)> = (0..pieces.number())
         .map(|_| (pieces.text(), pieces.text()))
         .collect();
-    // Where it comes, goes or changes: by how far from the last, and to what.
+    // The distances between changes, the changes that are a disappearance, and the values of others.
     let steps: Vec<u32> = pieces.column();
     let gone: Vec<u32> = pieces.column();
     let mut changes = pieces.column::<f64>().into_iter();
@@ -125,7 +126,7 @@ fn read_series(pieces: &mut Pieces<'_>, rows: usize) -> Series {
     }
 }
 
-/// Scrapes of all sources in the order of time: source, time, and its row if it was not missed.
+/// The scrapes of all sources by time: source, time, and the row of a successful one.
 pub fn in_order(sources: &[Source]) -> Vec<(usize, i64, Option<usize>)> {
     let mut scrapes = Vec::new();
     for (index, source) in sources.iter().enumerate() {
