@@ -1,5 +1,4 @@
-//! The budget holds at every moment, whatever comes, and what is read is what was recorded, up to the
-//! newest.
+//! The budget holds at every moment, and the newest data is complete.
 #![allow(
     clippy::unwrap_used,
     reason = "a test stops at the first thing that is not as it should be"
@@ -18,7 +17,7 @@ fn options(budget: u64) -> Options {
     options
 }
 
-/// Steps of series that come and go: at each, some of those there are replaced by new ones.
+/// Records scrapes with churn: at each step some percent of the series are replaced by new ones.
 fn churn(
     recorder: &mut Recorder,
     steps: i64,
@@ -50,7 +49,7 @@ fn churn(
     model
 }
 
-/// The newest part of the model, without a hole, is what the recorder has.
+/// Checks that the record is the newest part of the model without a hole.
 fn check_newest(recorder: &Recorder, model: &Model) {
     let reader = recorder.reader();
     assert_eq!(reader.check(), []);
@@ -121,7 +120,7 @@ fn definition_of_a_vanished_series_is_dropped_after_its_data() {
     };
     let (mut left, mut forgotten) = (None, None);
     for step in 0..800 {
-        // The first series is there once, all others always.
+        // The first series is in the first scrape only, the others in all others.
         let series = if step == 0 { 0..1 } else { 1..100 };
         let values = series
             .map(|n| (n, (random.below(1 << 40) as f64).to_bits()))
@@ -146,7 +145,7 @@ fn definition_of_a_vanished_series_is_dropped_after_its_data() {
     let (left, forgotten) = (left.unwrap(), forgotten.unwrap());
     assert!(
         left <= forgotten && forgotten <= 3 * left,
-        "data left by {left}, the name by {forgotten}"
+        "data was evicted by step {left}, the definition by {forgotten}"
     );
 }
 
@@ -182,7 +181,7 @@ fn label_bomb_evicts_old_data_and_is_then_rejected() {
     }
     assert!(refused > 0);
     assert_eq!(recorder.stats().counters.series_refused, refused);
-    // Afterwards, or when the source is down, there is room for everybody again.
+    // Once the source is down, the budget has room for others again.
     recorder.missed(source, 40_000).unwrap();
     let mut model = Model::default();
     for step in 40..50 {

@@ -1,5 +1,5 @@
-//! What a record costs, in bytes, on an hour of real exporters and on a busy made-up one. The figures
-//! are deterministic, so that they are bounds and not wishes.
+//! The size of a record on an hour of real exporters, and on a synthetic busy one. The figures are
+//! deterministic, so that the bounds are tight.
 #![allow(
     clippy::unwrap_used,
     reason = "a test stops at the first thing that is not as it should be"
@@ -14,7 +14,7 @@ use std::{path::Path, time::Instant};
 
 use steadfast_recorder::{Meta, Options, Recorder, Selector, SeriesId};
 
-/// Bytes of a directory's files: of those that hold definitions, and of the others.
+/// Returns the size of the catalogs in a directory, and that of all other files.
 fn bytes_of(dir: &Path) -> (u64, u64) {
     let (mut names, mut others) = (0, 0);
     for file in std::fs::read_dir(dir).unwrap() {

@@ -1,4 +1,4 @@
-//! Series and sources as they come, go and misbehave.
+//! Series and sources that come, go and misbehave.
 #![allow(
     clippy::unwrap_used,
     reason = "a test stops at the first thing that is not as it should be"
@@ -10,8 +10,24 @@ use std::{collections::BTreeMap, time::Instant};
 
 use steadfast_recorder::{
     Kind, Labels, LimitError, Meta, NAME, OpenError, Options, Recorder, Selector, SetOutcome,
+    SourceId,
 };
 use support::{labels, latest, meta, windows};
+
+/// Commits a scrape with these values.
+fn scrape(
+    recorder: &mut Recorder,
+    source: SourceId,
+    time: i64,
+    values: impl IntoIterator<Item = (u32, f64)>,
+) {
+    let mut scrape = recorder.scrape(source, time);
+    for (n, value) in values {
+        let id = scrape.series(&labels(n), &meta(n)).unwrap();
+        scrape.set(id, value, None);
+    }
+    scrape.commit().unwrap();
+}
 
 fn recorder() -> Recorder {
     Recorder::in_memory(Options::default()).unwrap()
@@ -45,12 +61,8 @@ fn vanished_series_and_missed_scrapes_are_not_latest() {
     let mut recorder = recorder();
     let source = recorder.source("a").unwrap();
     for (time, series) in [(1_000, vec![1, 2]), (2_000, vec![2, 3])] {
-        let mut scrape = recorder.scrape(source, time);
-        for n in series {
-            let id = scrape.series(&labels(n), &meta(n)).unwrap();
-            scrape.set(id, f64::from(n), None);
-        }
-        scrape.commit().unwrap();
+        let values = series.into_iter().map(|n| (n, f64::from(n)));
+        scrape(&mut recorder, source, time, values);
     }
     let newest = latest(&recorder.reader());
     let times: Vec<_> = newest
@@ -208,10 +220,7 @@ fn values_keep_their_time_when_the_clock_is_set_back() {
         (10_000, 4.0),
         (12_000, 5.0),
     ] {
-        let mut scrape = recorder.scrape(source, time);
-        let id = scrape.series(&labels(1), &meta(1)).unwrap();
-        scrape.set(id, value, None);
-        scrape.commit().unwrap();
+        scrape(&mut recorder, source, time, [(1, value)]);
     }
     let reader = recorder.reader();
     let samples = |range| {
@@ -371,12 +380,10 @@ fn reader_sees_the_state_of_its_creation() {
     let source = recorder.source("a").unwrap();
     let mut readers = Vec::new();
     for n in 0..50 {
-        let mut scrape = recorder.scrape(source, n * 1_000);
-        for series in [1, 100 + n as u32] {
-            let id = scrape.series(&labels(series), &meta(series)).unwrap();
-            scrape.set(id, n as f64, None);
-        }
-        scrape.commit().unwrap();
+        let values = [1, 100 + n as u32]
+            .into_iter()
+            .map(|series| (series, n as f64));
+        scrape(&mut recorder, source, n * 1_000, values);
         readers.push(recorder.reader());
     }
     let seen = std::thread::scope(|scope| {
@@ -408,10 +415,7 @@ fn directory_has_one_recorder_and_many_readers() {
     assert!(matches!(again, Err(OpenError::Locked { .. })));
     let source = recorder.source("a").unwrap();
     for n in 0..5 {
-        let mut scrape = recorder.scrape(source, n * 1_000);
-        let id = scrape.series(&labels(1), &meta(1)).unwrap();
-        scrape.set(id, n as f64, None);
-        scrape.commit().unwrap();
+        scrape(&mut recorder, source, n * 1_000, [(1, n as f64)]);
         let (reader, opened) = Recorder::open_read_only(dir.path()).unwrap();
         assert_eq!(
             (opened.newest, &opened.damage),
@@ -441,12 +445,8 @@ fn sealing_and_syncing_run_on_other_threads() {
     let source = recorder.source("a").unwrap();
     let mut jobs = 0;
     for n in 0..200 {
-        let mut scrape = recorder.scrape(source, n * 1_000);
-        for series in 0..300 {
-            let id = scrape.series(&labels(series), &meta(series)).unwrap();
-            scrape.set(id, n as f64, None);
-        }
-        scrape.commit().unwrap();
+        let values = (0..300).map(|series| (series, n as f64));
+        scrape(&mut recorder, source, n * 1_000, values);
         if let Some(job) = recorder.begin_seal() {
             assert!(recorder.begin_seal().is_none(), "one at a time");
             // Every other job is lost with its thread.

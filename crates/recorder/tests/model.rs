@@ -1,4 +1,4 @@
-//! What is read is what was recorded, whatever came and went.
+//! Random scrapes read back as they were recorded.
 #![allow(
     clippy::unwrap_used,
     reason = "a test stops at the first thing that is not as it should be"
@@ -12,16 +12,16 @@ use proptest::{collection::vec, prelude::*};
 use steadfast_recorder::{Options, Recorder};
 use support::{Model, Reading, latest, record, windows};
 
-/// What happens to a source at one scrape.
+/// The change of a source from one scrape to the next.
 #[derive(Clone, Debug)]
-enum Happening {
+enum Step {
     /// Values change, by series.
     Change(Vec<(u32, u64)>),
     /// Series come or go.
     Flip(Vec<u32>),
     Miss,
-    /// The clock is set.
-    Step(i64),
+    /// The clock is set forward or back.
+    SetClock(i64),
     Nothing,
 }
 
@@ -36,42 +36,42 @@ fn value() -> impl Strategy<Value = u64> {
     ]
 }
 
-fn happening() -> impl Strategy<Value = Happening> {
+fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
-        6 => vec((0..300_u32, value()), 1..30).prop_map(Happening::Change),
-        3 => vec(0..300_u32, 1..20).prop_map(Happening::Flip),
-        1 => Just(Happening::Miss),
-        1 => (-20_000_i64..20_000).prop_map(Happening::Step),
-        4 => Just(Happening::Nothing),
+        6 => vec((0..300_u32, value()), 1..30).prop_map(Step::Change),
+        3 => vec(0..300_u32, 1..20).prop_map(Step::Flip),
+        1 => Just(Step::Miss),
+        1 => (-20_000_i64..20_000).prop_map(Step::SetClock),
+        4 => Just(Step::Nothing),
     ]
 }
 
-/// Readings of two sources, in turn.
+/// Scrapes of two sources in random order.
 fn story() -> impl Strategy<Value = Vec<(bool, Reading)>> {
-    vec((any::<bool>(), happening()), 1..120).prop_map(|happenings| {
+    vec((any::<bool>(), step()), 1..120).prop_map(|steps| {
         let mut readings = Vec::new();
         let mut now = 1_700_000_000_000_i64;
         let mut states: [BTreeMap<u32, u64>; 2] = Default::default();
-        for (second, happening) in happenings {
+        for (second, step) in steps {
             now += 1_000;
             let state = &mut states[usize::from(second)];
             let mut missed = false;
-            match happening {
-                Happening::Change(changes) => {
+            match step {
+                Step::Change(changes) => {
                     for (series, bits) in changes {
                         state.insert(series, bits);
                     }
                 }
-                Happening::Flip(series) => {
+                Step::Flip(series) => {
                     for series in series {
                         if state.remove(&series).is_none() {
                             state.insert(series, f64::from(series).to_bits());
                         }
                     }
                 }
-                Happening::Miss => missed = true,
-                Happening::Step(by) => now += by,
-                Happening::Nothing => {}
+                Step::Miss => missed = true,
+                Step::SetClock(by) => now += by,
+                Step::Nothing => {}
             }
             let values = (!missed).then(|| state.clone());
             readings.push((second, Reading { time: now, values }));
@@ -94,7 +94,7 @@ fn options(head_scrapes: u32) -> Options {
     options
 }
 
-/// Everything a reader can be asked is as the model has it.
+/// Checks that windows and newest scrapes equal the model's.
 fn check(reader: &steadfast_recorder::Reader, model: &Model, ranges: &[(i64, i64)]) {
     assert_eq!(reader.check(), []);
     for (source, readings) in &model.sources {

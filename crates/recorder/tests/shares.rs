@@ -1,5 +1,4 @@
-//! Recorders that share a budget: it holds for all of them together, and none loses its share of the
-//! history to another.
+//! Recorders that share a budget: it holds for all together, and each keeps its share of history.
 #![allow(
     clippy::unwrap_used,
     reason = "a test stops at the first thing that is not as it should be"
@@ -29,8 +28,8 @@ fn random_reading(random: &mut Random, step: i64, series: std::ops::Range<u32>) 
     }
 }
 
-/// What is there of a source is what was recorded, from some reading on to the newest. How many
-/// readings that are.
+/// Checks that the record of a source is the newest part of the model without a hole. Returns the
+/// number of scrapes in it.
 fn kept(reader: &Reader, model: &Model, source: &str) -> usize {
     let all = (i64::MIN, i64::MAX);
     let found = windows(reader, source, all);
@@ -50,7 +49,7 @@ fn kept(reader: &Reader, model: &Model, source: &str) -> usize {
     readings.len() - first
 }
 
-/// A page of new series with long labels, as nobody should have.
+/// Records a scrape of new series with long labels.
 fn bomb(recorders: &mut Recorders, member: RecorderId, step: i64) {
     let padding = "x".repeat(300);
     let mut turn = recorders.reserve(member, usize::MAX);
@@ -69,7 +68,7 @@ fn bomb(recorders: &mut Recorders, member: RecorderId, step: i64) {
 const BUDGET: u64 = 512 << 10;
 const STEPS: i64 = 800;
 
-/// How many readings of sixty series a recorder keeps that is alone with `budget`.
+/// Returns the number of scrapes of sixty series that a recorder keeps alone with `budget`.
 fn kept_alone(budget: u64, dir: Option<&Path>) -> usize {
     let mut recorder = match dir {
         Some(dir) => Recorder::open(dir, options(budget)).unwrap().0,
@@ -86,7 +85,7 @@ fn kept_alone(budget: u64, dir: Option<&Path>) -> usize {
     kept(&recorder.reader(), &model, "calm")
 }
 
-/// The calm recorder beside one that gets a bomb with each step.
+/// Returns the number of scrapes that the same recorder keeps beside one with label bombs.
 fn calm_beside_a_bomb(mut recorders: Recorders, dir: Option<&Path>) -> usize {
     let calm = recorders.recorder("calm").unwrap();
     let wild = recorders.recorder("wild").unwrap();
@@ -121,7 +120,7 @@ fn churn_in_files_does_not_evict_the_share_of_another() {
     let alone = kept_alone(BUDGET / 4, Some(alone.path()));
     let (recorders, _) = Recorders::open(together.path(), options(BUDGET)).unwrap();
     let beside = calm_beside_a_bomb(recorders, Some(together.path()));
-    // A part more or less: they are closed at other places.
+    // Parts end at other scrapes, which may cost one part.
     assert!(beside * 10 >= alone * 9, "{beside} readings of {alone}");
 }
 
@@ -341,14 +340,14 @@ fn damage_is_reported_with_its_directory() {
     assert_eq!(whole(&recorders.reader()), 20);
 }
 
-/// Series of `b` with twenty samples, whatever else is damaged.
+/// Returns the number of series of `b` that have all twenty samples.
 fn whole(reader: &Reader) -> usize {
     let windows = reader.window(&Selector::all().source("b"), i64::MIN..=i64::MAX);
     let whole = windows.filter_map(Result::ok);
     whole.filter(|series| series.samples.len() == 20).count()
 }
 
-/// One step of a run of several recorders.
+/// A step of several recorders.
 #[derive(Clone, Debug)]
 enum Step {
     Scrape {

@@ -1,7 +1,7 @@
-//! The record under `kill -9`: a process records and says what it finished, is killed at any instant,
-//! and the record must have all of it.
+//! A process records and prints what it has committed, until it is killed with SIGKILL at a random
+//! instant. The record must have everything printed.
 //!
-//! `STEADFAST_KILLS` says how often; 25 without it.
+//! `STEADFAST_KILLS` sets the number of kills, by default 25.
 #![allow(
     clippy::unwrap_used,
     reason = "a test stops at the first thing that is not as it should be"
@@ -24,7 +24,7 @@ const DIR: &str = "STEADFAST_TEST_RECORD_DIR";
 const ALWAYS: &str = "http://127.0.0.1:9100/metrics";
 /// Scraped every third time.
 const SOMETIMES: &str = "http://127.0.0.1:9101/metrics";
-/// Scrapes after which the child ends by itself, in case nobody kills it.
+/// The number of scrapes after which the child ends by itself.
 const SCRAPES: i64 = 20_000;
 
 fn options() -> Options {
@@ -38,7 +38,7 @@ fn labels(series: i64) -> Labels {
     Labels::new([(NAME, "m"), ("series", &series.to_string())]).unwrap()
 }
 
-/// What the scrape of millisecond `n` has: counters, noise, and series that come and go.
+/// The values at millisecond `n`: counters, noise, and series that come and go.
 fn values(n: i64) -> BTreeMap<i64, u64> {
     let mut values = BTreeMap::new();
     for series in 0..40 {
@@ -64,15 +64,15 @@ fn record(recorders: &mut Recorders, (member, name): (RecorderId, &str), n: i64)
     scrape.commit().unwrap();
 }
 
-/// The process that is killed. Each has a source of its own beside those of all, so that records
-/// are made and removed.
+/// The process that is killed. Each has one source of its own, so that records are created and
+/// removed.
 #[test]
 #[ignore = "started by the other test"]
 fn record_until_killed() {
     let dir = std::env::var_os(DIR).unwrap();
     let (mut recorders, opened) = Recorders::open(Path::new(&dir), options()).unwrap();
     assert_eq!(opened.damage, []);
-    // What was killed may have got to one of its sources but not to the next: it is brought to its end.
+    // The last process may have committed only some of its sources: the others are completed.
     let first = opened.newest.unwrap_or(0);
     let latest = recorders.reader().latest(&Selector::all());
     let mut last = BTreeMap::new();
@@ -98,7 +98,7 @@ fn record_until_killed() {
     }
 }
 
-/// Starts the process, kills it after so many scrapes, and tells the last it said was finished.
+/// Starts the process and kills it after some scrapes. Returns the last scrape it printed.
 fn record_and_kill(dir: &Path, after: u64) -> Option<i64> {
     let mut child = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "record_until_killed", "--ignored", "--nocapture"])
@@ -167,7 +167,7 @@ fn kill_at_any_instant_keeps_every_committed_scrape() {
     assert!(support::on_disk(dir.path()) <= options().budget);
 }
 
-/// What each scrape of a source had.
+/// Returns the values of each scrape of a source.
 fn scrapes(reader: &Reader, source: &str) -> BTreeMap<i64, BTreeMap<i64, u64>> {
     let mut found: BTreeMap<i64, BTreeMap<i64, u64>> = BTreeMap::new();
     for window in reader.window(&Selector::all().source(source), i64::MIN..=i64::MAX) {

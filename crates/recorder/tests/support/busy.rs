@@ -1,4 +1,4 @@
-//! A service under load, made up: histograms, counters that count calls, and gauges.
+//! A synthetic service under load: histograms, counters of calls, and gauges.
 
 #![allow(dead_code, unreachable_pub, reason = "shared by tests and benchmarks")]
 
@@ -40,7 +40,7 @@ impl Busy {
         busy
     }
 
-    /// In [0, 1), the same numbers every time.
+    /// Returns a number in [0, 1), the same sequence every time.
     fn uniform(&mut self) -> f64 {
         self.state ^= self.state << 13;
         self.state ^= self.state >> 7;
@@ -48,7 +48,7 @@ impl Busy {
         (self.state >> 11) as f64 / (1_u64 << 53) as f64
     }
 
-    /// How many calls there were, at this rate.
+    /// Returns a random number of calls, given their rate.
     fn calls(&mut self, rate: f64) -> u32 {
         let (end, mut product, mut count) = ((-rate).exp(), self.uniform(), 0);
         while product > end {
@@ -118,7 +118,7 @@ impl Busy {
             row.push(self.counters[counter]);
         }
         for gauge in 0..GAUGES {
-            // Whole numbers that go up and down, shares of two digits, and some that hardly move.
+            // Integers that go up and down, ratios of two digits, and values that rarely change.
             let step = self.uniform();
             let level = &mut self.gauges[gauge];
             match gauge % 3 {

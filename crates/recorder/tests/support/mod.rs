@@ -1,4 +1,4 @@
-//! A recorder with a plain list of everything beside it.
+//! A model of a record: a plain list of all scrapes.
 #![allow(
     clippy::unwrap_used,
     reason = "this is test code, outside of test functions"
@@ -15,7 +15,7 @@ use steadfast_recorder::{
     Kind, Labels, Meta, NAME, Reader, Recorder, Selector, SetOutcome, SourceId,
 };
 
-/// Labels of the series number `n`.
+/// The labels of series `n`.
 pub fn labels(n: u32) -> Labels {
     let number = n.to_string();
     Labels::new([
@@ -44,21 +44,21 @@ pub fn meta(n: u32) -> Meta {
     }
 }
 
-/// One reading: what was in it, or that it failed.
+/// One scrape.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Reading {
     pub time: i64,
-    /// Series and the bits of their values; none when it was missed.
+    /// The bits of each series' value, `None` if the scrape failed.
     pub values: Option<BTreeMap<u32, u64>>,
 }
 
-/// Everything that was recorded, by source.
+/// All scrapes, by source.
 #[derive(Clone, Debug, Default)]
 pub struct Model {
     pub sources: BTreeMap<String, Vec<Reading>>,
 }
 
-/// What a window says of one series.
+/// The window of one series.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Expected {
     pub samples: Vec<(i64, u64)>,
@@ -73,7 +73,7 @@ impl Model {
             .push(reading);
     }
 
-    /// What the windows of `source` have to be, of readings from `first` on.
+    /// Returns the windows of a source, given the index of the oldest scrape that is kept.
     pub fn windows(
         &self,
         source: &str,
@@ -117,7 +117,7 @@ impl Model {
     }
 }
 
-/// Records a reading and notes it.
+/// Records a scrape in the recorder and the model.
 pub fn record(recorder: &mut Recorder, model: &mut Model, name: &str, reading: &Reading) {
     let source = recorder.source(name).unwrap();
     commit(recorder, source, reading);
@@ -139,7 +139,7 @@ pub fn commit(recorder: &mut Recorder, source: SourceId, reading: &Reading) {
     scrape.commit().unwrap();
 }
 
-/// What a reader says about a source.
+/// Reads the windows of a source.
 pub fn windows(reader: &Reader, source: &str, range: (i64, i64)) -> BTreeMap<u32, Expected> {
     let mut windows = BTreeMap::new();
     for series in reader.window(&Selector::all().source(source), range.0..=range.1) {
@@ -164,7 +164,7 @@ pub fn windows(reader: &Reader, source: &str, range: (i64, i64)) -> BTreeMap<u32
     windows
 }
 
-/// What a reader says is newest, by source and series.
+/// Reads the newest scrapes, by source and series.
 pub fn latest(reader: &Reader) -> BTreeMap<(Arc<str>, u32), (i64, u64)> {
     let latest = reader.latest(&Selector::all());
     assert_eq!(latest.damage, []);
@@ -180,7 +180,7 @@ pub fn latest(reader: &Reader) -> BTreeMap<(Arc<str>, u32), (i64, u64)> {
         .collect()
 }
 
-/// What the files in a directory take, in whole blocks as file systems give them out.
+/// Returns the size of all files in a directory, in whole blocks.
 pub fn on_disk(dir: &Path) -> u64 {
     let cost = |entry: std::fs::DirEntry| {
         let about = entry.metadata().unwrap();
@@ -196,7 +196,7 @@ pub fn on_disk(dir: &Path) -> u64 {
         .sum()
 }
 
-/// A plain generator: the same numbers every time.
+/// A generator of the same numbers every time.
 pub struct Random(pub u64);
 
 impl Random {
