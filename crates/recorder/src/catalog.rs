@@ -131,6 +131,7 @@ impl Catalog {
                 .and_then(|addition| catalog.check(&addition).map(|()| addition))
             {
                 Ok(addition) => catalog.add(addition),
+                // Later frames may refer to this one, so that the intact part ends here.
                 Err(Malformed) => frames.reject(payload),
             }
         }
@@ -141,6 +142,7 @@ impl Catalog {
         let sources = self.sources.len() + addition.sources.len();
         let metas = self.metas.len() + addition.metas.len();
         for block in &addition.blocks {
+            // Readers index sources and metas, and decode keys, without checking again.
             walk_block(block, |definition| {
                 LabelsRef::checked(definition.key)?;
                 let known =
@@ -178,6 +180,7 @@ impl Catalog {
 
     /// Defines a slot that has no definition yet. Returns the index of its block.
     pub(crate) fn define(&mut self, definition: Definition<'_>) -> usize {
+        // A block that is in the file is closed for good, even if it is not full.
         let open = self.blocks.len() > self.written.blocks && self.open.count > 0;
         if !open || self.open.count == BLOCK_SERIES || self.open.source != definition.source {
             self.open.clear();
@@ -188,6 +191,7 @@ impl Catalog {
         self.open.put(definition);
         self.bytes += (self.open.bytes.len() - before) as u64;
         let index = self.blocks.len() - 1;
+        // Snapshots share blocks, so that the open block is replaced and never changed.
         self.blocks[index] = Arc::from(&self.open.bytes[..]);
         index
     }
@@ -212,6 +216,7 @@ impl Catalog {
             bytes += self.blocks[end].len();
             end += 1;
         }
+        // All sources and metas go first: the blocks of later frames refer to them.
         let addition = Addition {
             sources: self.sources[from.sources..].to_vec(),
             metas: self.metas[from.metas..].to_vec(),
@@ -415,6 +420,7 @@ fn walk_block(
         let slot = next.checked_add(input.signed()?).ok_or(Malformed)?;
         let slot = u32::try_from(slot).map_err(|_| Malformed)?;
         let meta = index(input.count()?)?;
+        // The first key of a block has no prefix, because `key` is empty then.
         let shared = input.count_up_to(key.len())?;
         let length = input.count()?;
         key.truncate(shared);

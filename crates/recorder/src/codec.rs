@@ -104,6 +104,7 @@ impl Encoder {
         changes.push(values[0]);
         let mut last = 0;
         for (at, pair) in values.windows(2).enumerate() {
+            // Bit patterns are compared: NaN equals itself, and 0.0 differs from -0.0.
             if pair[0] != pair[1] {
                 changes.push(pair[1]);
                 gaps.push((at - last).cast_signed() as i64);
@@ -162,6 +163,7 @@ impl Encoder {
         let start = out.len();
         out.push(kind);
         out.extend_from_slice(list);
+        // Integers compress better than any form of bit patterns, so that the latter are not tried.
         let exponent = decimal::to_integers(values, &mut self.integers);
         let method = if let Some(exponent) = exponent {
             out.push(exponent);
@@ -243,6 +245,7 @@ impl Encoder {
         let body = out.len();
         xor::put(out, values);
         let mut method = Method::Xor;
+        // XOR makes unrelated patterns longer.
         if out.len() - body >= values.len() * 8 {
             out.truncate(body);
             out.extend(values.iter().flat_map(|value| value.to_le_bytes()));
@@ -306,6 +309,7 @@ impl Decoder {
                 self.read_changes(method, input, self.gaps.len() + 1)?;
                 for (gap, value) in self.gaps.iter().zip(&self.changes) {
                     let run = usize::try_from(*gap).map_err(|_| Malformed)?;
+                    // Each run must leave space for the next change, or a damaged gap could ask for memory.
                     if run >= end - values.len() {
                         return Err(Malformed);
                     }

@@ -38,6 +38,7 @@ impl Column {
             let mut end = 0;
             for (from, to) in &self.runs {
                 put_count(out, (from - end) as usize);
+                // A run is never empty.
                 put_count(out, (to - from - 1) as usize);
                 end = *to;
             }

@@ -112,6 +112,7 @@ impl DiskFile for File {
     }
 
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        // The standard library has positioned reads for Unix only.
         let mut file = self;
         file.seek(SeekFrom::Start(offset))?;
         file.read_exact(buffer)

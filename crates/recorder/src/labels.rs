@@ -53,7 +53,7 @@ impl Labels {
     ///
     /// # Errors
     ///
-    /// When a name occurs twice, or names and values together exceed [`LABELS_BYTES_MAX`].
+    /// If a name occurs twice, or names and values together exceed [`LABELS_BYTES_MAX`].
     pub fn new<N, V>(pairs: impl IntoIterator<Item = (N, V)>) -> Result<Self, LabelsError>
     where
         N: AsRef<str>,

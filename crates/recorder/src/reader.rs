@@ -72,7 +72,7 @@ impl Reader {
     ///
     /// # Errors
     ///
-    /// When a catalog cannot be read.
+    /// If a catalog cannot be read.
     pub fn sources(&self) -> Result<Vec<Arc<str>>, Damage> {
         let mut names = BTreeSet::new();
         for snapshot in &*self.snapshots {

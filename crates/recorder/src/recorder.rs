@@ -124,7 +124,7 @@ impl Recorder {
     ///
     /// # Errors
     ///
-    /// When the budget is below [`BUDGET_MIN`].
+    /// If the budget is below [`BUDGET_MIN`].
     pub fn in_memory(options: Options) -> Result<Self, OpenError> {
         Self::new(options, None, None)
     }
@@ -162,7 +162,7 @@ impl Recorder {
     ///
     /// # Errors
     ///
-    /// When there are [`SOURCES_MAX`] sources.
+    /// If there are [`SOURCES_MAX`] sources.
     pub fn source(&mut self, name: &str) -> Result<SourceId, LimitError> {
         if let Some(at) = self.sources.position(name) {
             return Ok(SourceId(at as u32));
@@ -181,11 +181,11 @@ impl Recorder {
     ///
     /// # Errors
     ///
-    /// When the budget cannot hold the definition of another series.
+    /// If the budget cannot hold the definition of another series.
     ///
     /// # Panics
     ///
-    /// When `source` is of another recorder.
+    /// If `source` is of another recorder.
     pub fn series(
         &mut self,
         source: SourceId,
@@ -249,7 +249,7 @@ impl Recorder {
     ///
     /// # Panics
     ///
-    /// When `source` is of another recorder.
+    /// If `source` is of another recorder.
     pub fn discard(&mut self, source: SourceId) {
         self.assert_own(source);
         self.sources[source.0].staged.clear();
@@ -268,7 +268,7 @@ impl Recorder {
     ///
     /// # Panics
     ///
-    /// When `source` is of another recorder.
+    /// If `source` is of another recorder.
     pub fn scrape(&mut self, source: SourceId, time_ms: i64) -> Scrape<'_> {
         self.assert_own(source);
         Scrape::new(self, source, time_ms)
@@ -283,7 +283,7 @@ impl Recorder {
     ///
     /// # Panics
     ///
-    /// When `source` is of another recorder.
+    /// If `source` is of another recorder.
     pub fn missed(&mut self, source: SourceId, time_ms: i64) -> Result<(), crate::WriteError> {
         self.assert_own(source);
         let entry = Entry {

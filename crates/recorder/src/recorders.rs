@@ -96,7 +96,7 @@ impl Recorders {
     ///
     /// # Errors
     ///
-    /// When the budget is below [`BUDGET_MIN`].
+    /// If the budget is below [`BUDGET_MIN`].
     pub fn in_memory(options: Options) -> Result<Self, OpenError> {
         check_budget(&options, 1)?;
         Ok(Self {
@@ -139,7 +139,7 @@ impl Recorders {
     ///
     /// # Errors
     ///
-    /// When a directory cannot be read, or a newer version wrote to it.
+    /// If a directory cannot be read, or a newer version wrote to it.
     pub fn open_read_only(dir: &Path) -> Result<(Reader, OpenReport), OpenError> {
         let mut report = OpenReport::default();
         let mut snapshots = Vec::new();
@@ -162,13 +162,14 @@ impl Recorders {
     ///
     /// # Errors
     ///
-    /// When the budget is below [`BUDGET_MIN`] per recorder, or the record cannot be opened.
+    /// If the budget is below [`BUDGET_MIN`] per recorder, or the record cannot be opened.
     pub fn recorder(&mut self, name: &str) -> Result<RecorderId, OpenError> {
         let directory = directory_of(name);
         let is_named = |member: &Member| member.directory == directory;
         if let Some(at) = self.members.iter().position(is_named) {
             return Ok(RecorderId(at));
         }
+        // A share below the minimum could not hold the current series of all recorders.
         check_budget(&self.options, self.members.len() + 1)?;
         let member = if let Some(at) = self.orphans.iter().position(is_named) {
             self.orphans.swap_remove(at)
@@ -177,6 +178,7 @@ impl Recorders {
             let recorder = match &self.directory {
                 Some(dir) => {
                     let (recorder, _) = Recorder::open(&dir.join(&directory), options)?;
+                    // A power cut must not lose the new directory with the synced files in it.
                     let synced = Directory::new(dir).sync();
                     synced.map_err(|error| io_error(dir, error))?;
                     recorder
@@ -193,7 +195,7 @@ impl Recorders {
     ///
     /// # Panics
     ///
-    /// When `recorder` is of other recorders.
+    /// If `recorder` is of other recorders.
     pub fn reserve(&mut self, recorder: RecorderId, samples: usize) -> RecorderGuard<'_> {
         let share = self.options.budget / self.members.len() as u64;
         let limit = self.options.budget;
@@ -201,6 +203,7 @@ impl Recorders {
         own.set_budget(Budget { limit, share });
         let bytes = own.estimate(samples);
         self.make_room(bytes);
+        // What the estimate missed is evicted from the recorder's own data, never from others'.
         let others = self.used() - self.members[recorder.0].used;
         let member = &mut self.members[recorder.0];
         let limit = limit.saturating_sub(others);
@@ -232,7 +235,7 @@ impl Recorders {
     ///
     /// # Panics
     ///
-    /// When `recorder` is of other recorders.
+    /// If `recorder` is of other recorders.
     #[must_use]
     pub fn stats_of(&self, recorder: RecorderId) -> Stats {
         self.members[recorder.0].recorder.stats()
@@ -297,6 +300,7 @@ impl Recorders {
             return true;
         }
         for orphan in &mut self.orphans {
+            // No commit will ever close the head of an orphan, and only closed parts can be evicted.
             orphan.recorder.retire();
         }
         let reserved = eviction::reserved(self.options.budget, self.members.len());

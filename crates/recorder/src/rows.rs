@@ -78,6 +78,7 @@ pub(crate) fn put_row(
         out.push(0);
         return;
     }
+    // One is added so that a zero byte alone means an unchanged row.
     put_count(
         out,
         1 + (count << 2 | usize::from(!timestamps.is_empty()) << 1 | usize::from(flips != 0)),
@@ -153,6 +154,7 @@ pub(crate) fn read_row(
         return Ok(());
     };
     let changes = head >> 2;
+    // Bounds the work that a damaged count can cause.
     if changes > GROUP {
         return Err(Malformed);
     }
@@ -177,6 +179,7 @@ pub(crate) fn read_row(
             .ok_or(Malformed)?;
         let value = state.values.get_mut(slot).ok_or(Malformed)?;
         if token & 1 == INTEGER {
+            // The writer takes this form only between two exact integers.
             let old = integer(*value).ok_or(Malformed)?;
             *value = (old.wrapping_add(input.signed()?) as f64).to_bits();
         } else {

@@ -105,6 +105,7 @@ fn read_section(input: &mut Input<'_>, offset: &mut u64) -> Result<Section, Malf
         });
         *offset += u64::from(len);
     }
+    // Lookups use binary search.
     if !blocks.is_sorted_by(|a, b| a.group < b.group) {
         return Err(Malformed);
     }
@@ -234,6 +235,7 @@ fn read_index(id: u64, store: &Store) -> Result<Index, (u64, DamageKind)> {
         return Err((end, DamageKind::Checksum));
     };
     store
+        // The checksum covers the index and its length.
         .read(start, index_len as usize + 4, &mut bytes)
         .map_err(|kind| (start, kind))?;
     if checksum(FileKind::Segment, id, start, &bytes) != sum {
@@ -246,6 +248,7 @@ fn read_index(id: u64, store: &Store) -> Result<Index, (u64, DamageKind)> {
     for _ in 0..input.count_up_to(input.len()).map_err(malformed)? {
         sections.push(read_section(&mut input, &mut offset).map_err(malformed)?);
     }
+    // Blocks fill the file between header and index without a hole.
     if !input.is_empty() || offset != start {
         return Err((start, DamageKind::Malformed));
     }

@@ -92,6 +92,7 @@ impl StagedValues {
         for (_, timestamp) in &mut self.timestamps {
             *timestamp = timestamp.wrapping_sub(time);
         }
+        // Lines are in page order, rows in slot order.
         self.timestamps.sort_unstable();
     }
 
@@ -163,6 +164,7 @@ impl Source {
 
     /// Finds the slot of a key.
     pub(crate) fn find(&self, hash: u32, key: &[u8], catalog: &Catalog) -> Option<u32> {
+        // Hashes have 32 bits: two keys may share one, so that the keys are compared as well.
         self.table.find(hash, |slot| {
             self.definition(slot, catalog, |definition| definition.key == key) == Some(true)
         })
@@ -210,6 +212,7 @@ impl Source {
         let slots = slot as usize + 1;
         if slots > self.blocks.len() {
             self.blocks.resize(slots, UNDEFINED);
+            // Generations are never truncated and may be longer.
             let generations = slots.max(self.generations.len());
             self.generations.resize(generations, 0);
             let groups = slots.div_ceil(GROUP);
@@ -223,6 +226,7 @@ impl Source {
     }
 
     fn alive(&self, group: usize) -> u128 {
+        // A failed scrape ends the presence of all series, although their last values are kept.
         let missed = self.last.is_some_and(|(_, missed)| missed);
         let newest = if missed {
             0
@@ -290,6 +294,7 @@ impl Source {
         newest.present.truncate(groups);
         for values in [&mut self.staged.values, &mut newest.values] {
             values.truncate(groups * GROUP);
+            // Some spare capacity stays, or a churning source would reallocate with every catalog.
             values.shrink_to(values.len() * 2);
         }
     }
@@ -305,6 +310,7 @@ impl Source {
                 &self.staged.values[slots],
             );
             if group >= first_new_group {
+                // The next row is encoded against what readers of the head know.
                 values.fill(0);
             }
             if *present == u128::MAX {
@@ -338,6 +344,7 @@ impl Source {
             values.copy_from_slice(&group_state.values);
             newest.present[group] = group_state.present;
         }
+        // The source was just created, so that it has none yet.
         newest.timestamps.extend_from_slice(&state.timestamps);
         Some(())
     }

@@ -112,6 +112,7 @@ fn add_from_parts(snapshot: &Snapshot, selector: &Selector, latest: &mut Latest)
             let Some(timeline) = cursor.timeline(source as u32) else {
                 continue;
             };
+            // A newer part, or the recorder itself, has a newer scrape of the source.
             if latest.scrapes.contains_key(name) {
                 continue;
             }

@@ -155,6 +155,7 @@ impl PartCursor {
                     return Ok(());
                 };
                 if !is_loaded {
+                    // After an error the columns are incomplete.
                     self.loaded = None;
                     rows.read_group(group as usize, columns)
                         .map_err(|_| FileKind::Head.damage(self.id, 0, DamageKind::Malformed))?;

@@ -57,6 +57,8 @@ impl Plan {
         ) else {
             return plan;
         };
+        // Parts in between count even if a clock that was set back puts them outside of the range: a
+        // series that is absent there was not present throughout.
         for part in &parts[first..=last] {
             let cursor = plan.cursor(snapshot, part);
             plan.cursors.extend(cursor);
@@ -88,6 +90,7 @@ impl Plan {
             (*index)?
         } else {
             let index = self.read_catalog(snapshot, part.catalog);
+            // A catalog that cannot be read is remembered, too: its damage is reported once.
             self.indexes.insert(part.catalog, index);
             index?
         };
@@ -147,6 +150,7 @@ impl Plan {
                 }
             });
         }
+        // One catalog defines a series once, so that there is nothing to group.
         if self.catalogs.len() <= 1 {
             self.entries = found.into_iter().map(|(_, entry)| entry).collect();
             self.starts = (0..self.entries.len()).collect();

@@ -43,6 +43,7 @@ impl SeriesBuilder {
     fn add_absences(&mut self, timeline: &Timeline, runs: &[(u32, u32)]) {
         let mut end = 0;
         let rows = timeline.rows.len() as u32;
+        // An empty run behind the last row ends the series' presence in this part.
         for &(from, to) in runs.iter().chain([&(rows, rows)]) {
             if self.present {
                 let first = timeline.missed_before(end);

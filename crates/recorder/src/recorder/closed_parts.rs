@@ -161,6 +161,7 @@ impl ClosedParts {
         let id = evicted.id;
         self.cost -= evicted.cost;
         self.evicted += 1;
+        // A head stays beside its segment until the next sync, so that either or both exist.
         let mut names = vec![FileKind::Segment.name(id), FileKind::Head.name(id)];
         if let Some(segment) = &evicted.segment {
             self.cost -= file_cost(segment.len);
@@ -205,6 +206,7 @@ impl ClosedParts {
         let Some(closed) = self.get_mut(id) else {
             return;
         };
+        // Only parts that can be read are sealed.
         let Some(part) = &mut closed.part else { return };
         part.data = PartData::Memory(Arc::new(bytes), Arc::new(index));
         let before = std::mem::replace(&mut closed.cost, cost);

@@ -174,6 +174,7 @@ impl Recorder {
                 samples += source.staged.samples();
             }
             let staged = (!entry.missed).then_some(&*source);
+            // One statement per frame is enough: definitions are written before it.
             let blocks = catalog_blocks.take();
             let head = &self.head;
             encoded.push(head.encode_entry(entry.source, staged, time, blocks, frame));

@@ -131,6 +131,7 @@ impl Definitions {
             if !sources[source].is_alive(slot) {
                 return;
             }
+            // A new catalog is the only chance to correct a meta: definitions are never changed.
             let changed = self.meta_changes.get(&(source, slot));
             let meta = changed.unwrap_or(&self.catalog.metas()[definition.meta as usize]);
             let meta = metas.find_or_add(meta, &mut catalog);

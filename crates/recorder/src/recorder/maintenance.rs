@@ -106,6 +106,7 @@ impl Recorder {
         let disk = Arc::clone(self.storage.disk()?);
         self.last_sync = Some(now);
         let [catalogs, heads] = self.closed.take_unsynced();
+        // In this order, so that a durable head never needs a catalog that is not.
         let mut files = catalogs;
         files.extend(self.definitions.take_unsynced());
         files.extend(heads);
@@ -123,7 +124,7 @@ impl Recorder {
     ///
     /// # Errors
     ///
-    /// When the sync failed. The content of the files on disk is unknown then, so that the next commit
+    /// If the sync failed. The content of the files on disk is unknown then, so that the next commit
     /// starts a new head and a new catalog. The data of the old head is still in memory and is sealed.
     pub fn finish_sync(&mut self, outcome: SyncOutcome) -> io::Result<()> {
         if self.storage.is_memory() {
@@ -140,6 +141,7 @@ impl Recorder {
                 self.closed.discard_segment(*id, &mut self.storage);
             }
             self.counters.seal_errors += 1;
+            // The failed sync has taken this flag.
             self.storage.set_directory_changed();
             self.files_in_doubt = true;
         }

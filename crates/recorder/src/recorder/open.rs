@@ -75,7 +75,7 @@ impl Recorder {
     ///
     /// # Errors
     ///
-    /// When the budget is too small, another recorder uses the directory, it cannot be read or written,
+    /// If the budget is too small, another recorder uses the directory, it cannot be read or written,
     /// or a newer version wrote to it.
     pub fn open(dir: &Path, options: Options) -> Result<(Self, OpenReport), OpenError> {
         let lock = lock(dir)?;
@@ -100,6 +100,7 @@ impl Recorder {
             return Ok((self, OpenReport::default()));
         };
         let mut record = RecoveredRecord::read(&*disk)?;
+        // Leftovers are removed first: their names may be needed again.
         for name in &record.leftovers {
             disk.remove(name)?;
         }
@@ -121,6 +122,7 @@ impl Recorder {
             self.start_files();
         }
         self.closed.remove_unneeded_catalogs(&mut self.storage);
+        // The budget may be smaller than before.
         if self.make_room(0).is_err() {
             self.start_over();
         }

@@ -23,7 +23,7 @@ impl Recorder {
     ///
     /// # Errors
     ///
-    /// When the directory cannot be read, or a newer version wrote to it.
+    /// If the directory cannot be read, or a newer version wrote to it.
     pub fn open_read_only(dir: &Path) -> Result<(Reader, OpenReport), OpenError> {
         let (snapshot, report) = read_snapshot(dir)?;
         Ok((Reader::new([snapshot]), report))

@@ -155,6 +155,7 @@ impl RecoveredRecord {
             record.read_segment(id, len, disk, &mut heads)?;
         }
         let ids = record.parts.iter().map(|part| &part.id);
+        // A head older than a segment was closed, so that it cannot be unfinished.
         let newest = heads.keys().chain(ids).max().copied();
         for (id, len) in heads {
             record.read_head(id, len, disk, newest == Some(id))?;
@@ -178,6 +179,7 @@ impl RecoveredRecord {
     ) -> Result<(), RecoverError> {
         let content = match Segment::open_file(id, disk) {
             Ok(segment) => {
+                // The process ended between the renaming of the segment and the removal of the head.
                 if heads.remove(&id).is_some() {
                     self.leftovers.push(FileKind::Head.name(id));
                 }

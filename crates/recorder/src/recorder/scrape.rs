@@ -83,7 +83,7 @@ impl<'a> Scrape<'a> {
     ///
     /// # Panics
     ///
-    /// When `source` is of another recorder.
+    /// If `source` is of another recorder.
     pub fn series_of(
         &mut self,
         source: SourceId,
@@ -120,7 +120,7 @@ impl<'a> Scrape<'a> {
     ///
     /// # Panics
     ///
-    /// When `source` is of another recorder.
+    /// If `source` is of another recorder.
     pub fn add_source(&mut self, source: SourceId) {
         self.recorder.assert_own(source);
         if self.entries.iter().all(|entry| entry.source != source.0) {
@@ -136,7 +136,7 @@ impl<'a> Scrape<'a> {
     ///
     /// # Errors
     ///
-    /// When the scrape cannot be written or exceeds the budget. Nothing of it is recorded then, and the
+    /// If the scrape cannot be written or exceeds the budget. Nothing of it is recorded then, and the
     /// next may succeed.
     pub fn commit(self) -> Result<Committed, WriteError> {
         let mut committed = Committed::default();

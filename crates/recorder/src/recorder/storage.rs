@@ -133,6 +133,7 @@ impl Storage {
         let temporary = format!("{name}.tmp");
         let replaced = write_file(&**disk, &temporary, bytes).and_then(|file| {
             let renamed = disk.rename(&temporary, name);
+            // The old file is still in place.
             if renamed.is_err() {
                 disk.remove(&temporary).ok();
             }

@@ -104,6 +104,7 @@ impl Writer {
     }
 
     fn put_columns(&mut self, rows: u32) {
+        // `left` loses slots in the loop, while the iterator goes over a copy.
         for slot in bits(self.left).take(STEP_COLUMNS) {
             self.columns.column(slot, &mut self.column);
             let start = self.chunks.len();
@@ -116,6 +117,7 @@ impl Writer {
     fn finish_group(&mut self) {
         let (group, offset) = (self.group as u32, self.out.len());
         self.group += 1;
+        // Slots were assigned in the group, but no scrape with them was committed to this head.
         if self.used == 0 {
             return;
         }
