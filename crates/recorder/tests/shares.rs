@@ -6,7 +6,7 @@
 
 mod support;
 
-use std::{collections::BTreeMap, path::Path, time::Instant};
+use std::{collections::BTreeMap, ops::Range, path::Path, time::Instant};
 
 use proptest::prelude::*;
 use steadfast_recorder::{
@@ -20,11 +20,63 @@ fn options(budget: u64) -> Options {
     options
 }
 
-fn random_reading(random: &mut Random, step: i64, series: std::ops::Range<u32>) -> Reading {
+fn random_reading(random: &mut Random, step: i64, series: Range<u32>) -> Reading {
     let values = series.map(|n| (n, (random.below(1 << 40) as f64 / 7.0).to_bits()));
     Reading {
         time: step * 1_000,
         values: Some(values.collect()),
+    }
+}
+
+/// Recorders, and the model of their records.
+struct Run {
+    recorders: Recorders,
+    model: Model,
+    random: Random,
+}
+
+impl Run {
+    fn new(recorders: Recorders) -> Self {
+        Self {
+            recorders,
+            model: Model::default(),
+            random: Random(7),
+        }
+    }
+
+    fn open(dir: &Path, budget: u64) -> Self {
+        Self::new(Recorders::open(dir, options(budget)).unwrap().0)
+    }
+
+    /// Closes the recorders and opens them again.
+    fn reopen(self, dir: &Path, budget: u64) -> Self {
+        drop(self.recorders);
+        let (recorders, _) = Recorders::open(dir, options(budget)).unwrap();
+        Self { recorders, ..self }
+    }
+
+    /// Records a scrape of these series, or a failed one, and syncs with every tenth.
+    fn scrape(&mut self, name: &str, step: i64, series: Option<Range<u32>>) {
+        let recorder = self.recorders.recorder(name).unwrap();
+        let samples = series.clone().map_or(0, |series| series.len());
+        let reading = match series {
+            Some(series) => random_reading(&mut self.random, step, series),
+            None => Reading {
+                time: step * 1_000,
+                values: None,
+            },
+        };
+        let mut recorder = self.recorders.reserve(recorder, samples);
+        record(&mut recorder, &mut self.model, name, &reading);
+        drop(recorder);
+        if step % 10 == 0 {
+            self.recorders.sync(Instant::now()).unwrap();
+        }
+    }
+
+    /// Returns the number of scrapes that are kept of a source.
+    fn kept(&self, name: &str) -> usize {
+        kept(&self.recorders.reader(), &self.model, name)
     }
 }
 
@@ -68,12 +120,11 @@ fn bomb(recorders: &mut Recorders, member: RecorderId, step: i64) {
 const BUDGET: u64 = 512 << 10;
 const STEPS: i64 = 800;
 
+/// The recorders of random runs.
+const NAMES: [&str; 4] = ["a", "b", "c", "d"];
+
 /// Returns the number of scrapes of sixty series that a recorder keeps alone with `budget`.
-fn kept_alone(budget: u64, dir: Option<&Path>) -> usize {
-    let mut recorder = match dir {
-        Some(dir) => Recorder::open(dir, options(budget)).unwrap().0,
-        None => Recorder::in_memory(options(budget)).unwrap(),
-    };
+fn kept_alone(mut recorder: Recorder) -> usize {
     let (mut random, mut model) = (Random(7), Model::default());
     for step in 0..STEPS {
         let reading = random_reading(&mut random, step, 0..60);
@@ -86,142 +137,109 @@ fn kept_alone(budget: u64, dir: Option<&Path>) -> usize {
 }
 
 /// Returns the number of scrapes that the same recorder keeps beside one with label bombs.
-fn calm_beside_a_bomb(mut recorders: Recorders, dir: Option<&Path>) -> usize {
-    let calm = recorders.recorder("calm").unwrap();
-    let wild = recorders.recorder("wild").unwrap();
-    let (mut random, mut model) = (Random(7), Model::default());
+fn calm_beside_a_bomb(recorders: Recorders, dir: Option<&Path>) -> usize {
+    let mut run = Run::new(recorders);
+    run.recorders.recorder("calm").unwrap();
+    let wild = run.recorders.recorder("wild").unwrap();
     for step in 0..STEPS {
-        let reading = random_reading(&mut random, step, 0..60);
-        record(
-            &mut recorders.reserve(calm, 60),
-            &mut model,
-            "calm",
-            &reading,
-        );
+        run.scrape("calm", step, Some(0..60));
         if step % 10 == 0 {
-            bomb(&mut recorders, wild, step);
-            recorders.sync(Instant::now()).unwrap();
+            bomb(&mut run.recorders, wild, step);
+            run.recorders.sync(Instant::now()).unwrap();
         }
-        let used = recorders.stats().used;
+        let used = run.recorders.stats().used;
         assert!(used <= BUDGET, "{used} bytes at step {step}");
         if let Some(dir) = dir {
             let on_disk = on_disk(dir);
             assert!(on_disk <= used, "{on_disk} on disk, {used} counted");
         }
     }
-    assert!(recorders.stats_of(wild).evicted_parts > 0);
-    assert!(recorders.stats_of(wild).counters.series_refused > 0 || dir.is_some());
-    kept(&recorders.reader(), &model, "calm")
+    let stats = run.recorders.stats_of(wild);
+    assert!(stats.evicted_parts > 0);
+    assert!(stats.counters.series_refused > 0 || dir.is_some());
+    run.kept("calm")
 }
 
 #[test]
 fn churn_in_files_does_not_evict_the_share_of_another() {
     let (alone, together) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    let alone = kept_alone(BUDGET / 4, Some(alone.path()));
+    let (recorder, _) = Recorder::open(alone.path(), options(BUDGET / 4)).unwrap();
+    let alone = kept_alone(recorder);
     let (recorders, _) = Recorders::open(together.path(), options(BUDGET)).unwrap();
     let beside = calm_beside_a_bomb(recorders, Some(together.path()));
     // Parts end at other scrapes, which may cost one part.
-    assert!(beside * 10 >= alone * 9, "{beside} readings of {alone}");
+    assert!(beside * 10 >= alone * 9, "{beside} scrapes of {alone}");
 }
 
 #[test]
 fn churn_in_memory_does_not_evict_the_share_of_another() {
-    let alone = kept_alone(BUDGET / 4, None);
-    let recorders = Recorders::in_memory(options(BUDGET)).unwrap();
-    let beside = calm_beside_a_bomb(recorders, None);
-    assert!(beside * 10 >= alone * 9, "{beside} readings of {alone}");
+    let alone = kept_alone(Recorder::in_memory(options(BUDGET / 4)).unwrap());
+    let beside = calm_beside_a_bomb(Recorders::in_memory(options(BUDGET)).unwrap(), None);
+    assert!(beside * 10 >= alone * 9, "{beside} scrapes of {alone}");
 }
 
 #[test]
 fn unreserved_budget_goes_to_the_newest_data() {
     let dir = tempfile::tempdir().unwrap();
-    let (mut recorders, _) = Recorders::open(dir.path(), options(BUDGET)).unwrap();
-    let names = ["large", "medium", "small"];
-    let sizes = [120, 90, 3];
-    let members = names.map(|name| recorders.recorder(name).unwrap());
-    let (mut random, mut model) = (Random(7), Model::default());
+    let mut run = Run::open(dir.path(), BUDGET);
+    let sizes = [("large", 120), ("medium", 90), ("small", 3)];
+    for (name, _) in sizes {
+        run.recorders.recorder(name).unwrap();
+    }
     for step in 0..1_500 {
-        for ((name, size), member) in names.into_iter().zip(sizes).zip(members) {
-            let reading = random_reading(&mut random, step, 0..size);
-            let mut turn = recorders.reserve(member, size as usize);
-            record(&mut turn, &mut model, name, &reading);
-        }
-        if step % 10 == 0 {
-            recorders.sync(Instant::now()).unwrap();
+        for (name, size) in sizes {
+            run.scrape(name, step, Some(0..size));
         }
     }
-    let reader = recorders.reader();
-    let kept = names.map(|name| kept(&reader, &model, name));
+    let kept = sizes.map(|(name, _)| run.kept(name));
     assert_eq!(kept[2], 1_500, "the small one has not filled its share");
     let (most, least) = (kept[0].max(kept[1]), kept[0].min(kept[1]));
-    assert!(
-        most * 3 <= least * 4,
-        "{kept:?} readings, by size {sizes:?}"
-    );
-    let used = recorders.stats().used;
+    assert!(most * 3 <= least * 4, "{kept:?} scrapes of {sizes:?}");
+    let used = run.recorders.stats().used;
     assert!(used > BUDGET * 3 / 4, "{used} of {BUDGET}");
 }
 
 #[test]
 fn records_of_earlier_names_are_evicted_oldest_first() {
     let dir = tempfile::tempdir().unwrap();
-    let mut model = Model::default();
-    let mut random = Random(7);
+    let budget = 256 << 10;
     // The oldest record, of an endpoint that is not configured any more.
-    let (mut recorders, _) = Recorders::open(dir.path(), options(256 << 10)).unwrap();
-    let old = recorders.recorder("old").unwrap();
+    let mut run = Run::open(dir.path(), budget);
     for step in 0..50 {
-        let reading = random_reading(&mut random, step, 0..60);
-        let mut guard = recorders.reserve(old, 60);
-        record(&mut guard, &mut model, "old", &reading);
+        run.scrape("old", step, Some(0..60));
     }
-    drop(recorders);
-    let (mut recorders, _) = Recorders::open(dir.path(), options(256 << 10)).unwrap();
-    let (a, b) = (
-        recorders.recorder("a").unwrap(),
-        recorders.recorder("b").unwrap(),
-    );
+    let mut run = run.reopen(dir.path(), budget);
+    for name in ["a", "b"] {
+        run.recorders.recorder(name).unwrap();
+    }
     for step in 50..100 {
-        for (name, member) in [("a", a), ("b", b)] {
-            let reading = random_reading(&mut random, step, 0..60);
-            record(
-                &mut recorders.reserve(member, 60),
-                &mut model,
-                name,
-                &reading,
-            );
+        for name in ["a", "b"] {
+            run.scrape(name, step, Some(0..60));
         }
     }
-    drop(recorders);
-
     let (reader, opened) = Recorders::open_read_only(dir.path()).unwrap();
     assert_eq!(opened.damage, []);
     assert!(opened.parts >= 3);
     assert_eq!((opened.oldest, opened.newest), (Some(0), Some(99_000)));
+    let mut run = run.reopen(dir.path(), budget);
+    let b = run.recorders.recorder("b").unwrap();
     for name in ["old", "a", "b"] {
-        assert_eq!(kept(&reader, &model, name), 50);
-    }
-    let (mut recorders, _) = Recorders::open(dir.path(), options(256 << 10)).unwrap();
-    let b = recorders.recorder("b").unwrap();
-    for name in ["old", "a", "b"] {
-        assert_eq!(kept(&recorders.reader(), &model, name), 50);
+        assert_eq!(kept(&reader, &run.model, name), 50);
+        assert_eq!(run.kept(name), 50);
     }
     let mut order = Vec::new();
     for step in 100..1_200 {
-        let reading = random_reading(&mut random, step, 0..60);
-        record(&mut recorders.reserve(b, 60), &mut model, "b", &reading);
+        run.scrape("b", step, Some(0..60));
         if step % 10 == 0 {
-            recorders.sync(Instant::now()).unwrap();
-            let reader = recorders.reader();
             for name in ["old", "a"] {
-                if !order.contains(&name) && kept(&reader, &model, name) == 0 {
+                if !order.contains(&name) && run.kept(name) == 0 {
                     order.push(name);
                 }
             }
         }
     }
     assert_eq!(order, ["old", "a"], "the oldest first");
-    assert!(recorders.stats_of(b).evicted_parts > 0);
+    assert!(run.recorders.stats_of(b).evicted_parts > 0);
     let mut names: Vec<_> = std::fs::read_dir(dir.path())
         .unwrap()
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
@@ -233,39 +251,20 @@ fn records_of_earlier_names_are_evicted_oldest_first() {
 #[test]
 fn smaller_budget_holds_from_opening_on() {
     let dir = tempfile::tempdir().unwrap();
-    let (mut model, mut random) = (Model::default(), Random(7));
-    let (mut recorders, _) = Recorders::open(dir.path(), options(BUDGET)).unwrap();
+    let mut run = Run::open(dir.path(), BUDGET);
     for name in ["a", "b"] {
-        let member = recorders.recorder(name).unwrap();
         for step in 0..600 {
-            let reading = random_reading(&mut random, step, 0..60);
-            record(
-                &mut recorders.reserve(member, 60),
-                &mut model,
-                name,
-                &reading,
-            );
-            if step % 10 == 0 {
-                recorders.sync(Instant::now()).unwrap();
-            }
+            run.scrape(name, step, Some(0..60));
         }
     }
-    assert!(recorders.stats().used > 300 << 10);
-    drop(recorders);
+    assert!(run.recorders.stats().used > 300 << 10);
     for (budget, step) in [(200 << 10, 600), (128 << 10, 601)] {
-        let (mut recorders, _) = Recorders::open(dir.path(), options(budget)).unwrap();
-        assert!(recorders.stats().used <= budget);
+        run = run.reopen(dir.path(), budget);
+        assert!(run.recorders.stats().used <= budget);
         assert!(on_disk(dir.path()) <= budget);
         for name in ["a", "b"] {
-            let member = recorders.recorder(name).unwrap();
-            let reading = random_reading(&mut random, step, 0..60);
-            record(
-                &mut recorders.reserve(member, 60),
-                &mut model,
-                name,
-                &reading,
-            );
-            assert!(kept(&recorders.reader(), &model, name) > 0);
+            run.scrape(name, step, Some(0..60));
+            assert!(run.kept(name) > 0);
         }
         assert!(on_disk(dir.path()) <= budget);
     }
@@ -296,20 +295,17 @@ fn second_recorders_in_a_directory_are_rejected() {
 #[test]
 fn damage_is_reported_with_its_directory() {
     let dir = tempfile::tempdir().unwrap();
-    let (mut model, mut random) = (Model::default(), Random(7));
-    let (mut recorders, _) = Recorders::open(dir.path(), options(BUDGET)).unwrap();
+    let mut run = Run::open(dir.path(), BUDGET);
     for name in ["a", "b"] {
-        let member = recorders.recorder(name).unwrap();
         for step in 0..20 {
-            let reading = random_reading(&mut random, step, 0..20);
-            record(
-                &mut recorders.reserve(member, 20),
-                &mut model,
-                name,
-                &reading,
-            );
+            run.scrape(name, step, Some(0..20));
         }
     }
+    let Run {
+        recorders,
+        model,
+        random,
+    } = run;
     drop(recorders);
     let head = dir.path().join("a.record/0000000000000001.head");
     let mut bytes = std::fs::read(&head).unwrap();
@@ -327,17 +323,15 @@ fn damage_is_reported_with_its_directory() {
     assert_eq!(told, opened.damage);
     assert_eq!(whole(&reader), 20);
 
-    let (mut recorders, again) = Recorders::open(dir.path(), options(BUDGET)).unwrap();
+    let (recorders, again) = Recorders::open(dir.path(), options(BUDGET)).unwrap();
     assert_eq!(again.damage, opened.damage);
-    let member = recorders.recorder("a").unwrap();
-    let reading = random_reading(&mut random, 20, 0..20);
-    record(
-        &mut recorders.reserve(member, 20),
-        &mut model,
-        "a",
-        &reading,
-    );
-    assert_eq!(whole(&recorders.reader()), 20);
+    let mut run = Run {
+        recorders,
+        model,
+        random,
+    };
+    run.scrape("a", 20, Some(0..20));
+    assert_eq!(whole(&run.recorders.reader()), 20);
 }
 
 /// Returns the number of series of `b` that have all twenty samples.
@@ -387,46 +381,34 @@ proptest! {
     fn shared_budget_holds_and_newest_data_stays(steps in steps(), files in any::<bool>()) {
         let budget = 400 << 10;
         let dir = tempfile::tempdir().unwrap();
-        let open = || if files {
-            Recorders::open(dir.path(), options(budget)).unwrap().0
+        let mut run = if files {
+            Run::open(dir.path(), budget)
         } else {
-            Recorders::in_memory(options(budget)).unwrap()
+            Run::new(Recorders::in_memory(options(budget)).unwrap())
         };
-        let mut recorders = open();
-        let (mut model, mut random, mut next) = (Model::default(), Random(11), 1_000);
+        let mut next = 1_000;
         for (time, step) in (0_i64..).zip(steps) {
+            // The steps decide about syncs: no time is a multiple of ten.
+            let time = time * 10 + 1;
             match step {
                 Step::Scrape { member, series, new } => {
                     if new {
                         next += series;
                     }
-                    let name = ["a", "b", "c", "d"][member];
-                    let member = recorders.recorder(name).unwrap();
-                    let reading = random_reading(&mut random, time, next..next + series);
-                    let mut turn = recorders.reserve(member, series as usize);
-                    record(&mut turn, &mut model, name, &reading);
+                    run.scrape(NAMES[member], time, Some(next..next + series));
                 }
-                Step::Missed { member } => {
-                    let name = ["a", "b", "c", "d"][member];
-                    let member = recorders.recorder(name).unwrap();
-                    let reading = Reading { time: time * 1_000, values: None };
-                    record(&mut recorders.reserve(member, 0), &mut model, name, &reading);
-                }
-                Step::Sync => recorders.sync(Instant::now()).unwrap(),
-                Step::Reopen if files => {
-                    drop(recorders);
-                    recorders = open();
-                }
+                Step::Missed { member } => run.scrape(NAMES[member], time, None),
+                Step::Sync => run.recorders.sync(Instant::now()).unwrap(),
+                Step::Reopen if files => run = run.reopen(dir.path(), budget),
                 Step::Reopen => {}
             }
-            let used = recorders.stats().used;
+            let used = run.recorders.stats().used;
             prop_assert!(used <= budget, "{used}");
             prop_assert!(!files || on_disk(dir.path()) <= used);
         }
-        let reader = recorders.reader();
-        prop_assert_eq!(reader.check(), vec![]);
-        for name in model.sources.keys() {
-            kept(&reader, &model, name);
+        prop_assert_eq!(run.recorders.reader().check(), vec![]);
+        for name in run.model.sources.keys() {
+            run.kept(name);
         }
     }
 }
