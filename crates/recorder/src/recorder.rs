@@ -230,13 +230,12 @@ impl Recorder {
     /// A page can be staged while it arrives, before the time and the outcome of the scrape are known:
     /// values wait here until a [`Scrape`] of the source is committed, or until they are discarded.
     pub fn stage(&mut self, series: SeriesId, value: f64, time_ms: Option<i64>) -> SetOutcome {
-        let source = self.sources.get_mut(series.source as usize);
-        let is_valid = |source: &&mut crate::source::Source| {
-            source.generation(series.slot) == Some(series.generation)
-        };
-        let Some(source) = source.filter(is_valid) else {
+        let Some(source) = self.sources.get_mut(series.source as usize) else {
             return SetOutcome::Stale;
         };
+        if source.generation(series.slot) != Some(series.generation) {
+            return SetOutcome::Stale;
+        }
         let time_ms = time_ms.filter(|_| self.options.honor_timestamps);
         if source.staged.set(series.slot, value.to_bits(), time_ms) {
             SetOutcome::Stored
@@ -255,8 +254,8 @@ impl Recorder {
         self.sources[source.0].staged.clear();
     }
 
-    fn staged(&self, source: u32) -> Committed {
-        let staged = &self.sources[source].staged;
+    fn staged(&self, source: SourceId) -> Committed {
+        let staged = &self.sources[source.0].staged;
         Committed {
             samples: staged.samples(),
             duplicates: staged.duplicates(),

@@ -74,7 +74,9 @@ impl StagedValues {
         }
         self.present[group] |= bit;
         self.values[slot as usize] = value;
-        self.timestamps.extend(time_ms.map(|time| (slot, time)));
+        if let Some(time) = time_ms {
+            self.timestamps.push((slot, time));
+        }
         true
     }
 

@@ -56,27 +56,27 @@ pub struct Committed {
 pub struct Scrape<'a> {
     recorder: &'a mut Recorder,
     time: i64,
-    /// The source that was scraped, and the sources added to the scrape.
-    entries: Vec<Entry>,
+    source: SourceId,
+    /// The scrape failed.
+    missed: bool,
+    /// Further sources.
+    added: Vec<SourceId>,
 }
 
 impl<'a> Scrape<'a> {
     pub(super) fn new(recorder: &'a mut Recorder, source: SourceId, time: i64) -> Self {
-        let entries = vec![Entry {
-            source: source.0,
-            missed: false,
-        }];
         Self {
             recorder,
             time,
-            entries,
+            source,
+            missed: false,
+            added: Vec::new(),
         }
     }
 
     /// Finds or adds a series of the scraped source. See [`Recorder::series`].
     pub fn series(&mut self, labels: &Labels, meta: &Meta) -> Result<SeriesId, LimitError> {
-        let source = SourceId(self.entries[0].source);
-        self.recorder.series(source, labels, meta)
+        self.recorder.series(self.source, labels, meta)
     }
 
     /// Finds or adds a series of any source. See [`Recorder::series`].
@@ -95,8 +95,13 @@ impl<'a> Scrape<'a> {
 
     /// Sets the value of a series of this scrape's sources. See [`Recorder::stage`].
     pub fn set(&mut self, series: SeriesId, value: f64, time_ms: Option<i64>) -> SetOutcome {
-        let is_open = |entry: &Entry| entry.source == series.source && !entry.missed;
-        if self.entries.iter().any(is_open) {
+        let source = SourceId(series.source);
+        let is_open = if source == self.source {
+            !self.missed
+        } else {
+            self.added.contains(&source)
+        };
+        if is_open {
             self.recorder.stage(series, value, time_ms)
         } else {
             SetOutcome::Stale
@@ -106,14 +111,14 @@ impl<'a> Scrape<'a> {
     /// Returns the number of values that the scraped source has in the scrape so far.
     #[must_use]
     pub fn staged(&self) -> Committed {
-        self.recorder.staged(self.entries[0].source)
+        self.recorder.staged(self.source)
     }
 
     /// Marks the scrape as failed. The values of the scraped source are discarded, and none of its
     /// series is present at the time of the scrape. Sources that are added are not affected.
     pub fn fail(&mut self) {
-        self.recorder.discard(SourceId(self.entries[0].source));
-        self.entries[0].missed = true;
+        self.recorder.discard(self.source);
+        self.missed = true;
     }
 
     /// Adds a source to the scrape. Its values are committed with those of the scraped source.
@@ -123,11 +128,8 @@ impl<'a> Scrape<'a> {
     /// If `source` is of another recorder.
     pub fn add_source(&mut self, source: SourceId) {
         self.recorder.assert_own(source);
-        if self.entries.iter().all(|entry| entry.source != source.0) {
-            self.entries.push(Entry {
-                source: source.0,
-                missed: false,
-            });
+        if source != self.source && !self.added.contains(&source) {
+            self.added.push(source);
         }
     }
 
@@ -140,22 +142,32 @@ impl<'a> Scrape<'a> {
     /// next may succeed.
     pub fn commit(self) -> Result<Committed, WriteError> {
         let mut committed = Committed::default();
-        for entry in &self.entries {
-            let staged = self.recorder.staged(entry.source);
+        let mut entries = Vec::with_capacity(1 + self.added.len());
+        for source in self.sources() {
+            let staged = self.recorder.staged(source);
             committed.samples += staged.samples;
             committed.duplicates += staged.duplicates;
+            entries.push(Entry {
+                source: source.0,
+                missed: self.missed && source == self.source,
+            });
         }
         self.recorder.counters.duplicates += committed.duplicates;
-        self.recorder.commit(&self.entries, self.time)?;
+        self.recorder.commit(&entries, self.time)?;
         Ok(committed)
+    }
+
+    fn sources(&self) -> impl Iterator<Item = SourceId> {
+        std::iter::once(self.source).chain(self.added.iter().copied())
     }
 }
 
 impl Drop for Scrape<'_> {
     fn drop(&mut self) {
         // After a commit nothing is staged any more.
-        for entry in &self.entries {
-            self.recorder.discard(SourceId(entry.source));
+        self.recorder.discard(self.source);
+        for source in &self.added {
+            self.recorder.discard(*source);
         }
     }
 }
