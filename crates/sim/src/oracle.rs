@@ -51,6 +51,7 @@ pub(crate) fn is_caught_up(events: &Events, client: &Client, subscription: &Subs
                 Consumed::Change(payload) => Some(payload),
                 Consumed::Gap | Consumed::Resync => None,
             });
+        // A plain peer gets no replay: after a gap there may be nothing more to receive.
         let gap_last = matches!(subscription.consumed.last(), Some(Consumed::Gap) | None);
         return gap_last || last == wanted;
     }
@@ -127,6 +128,8 @@ fn check_plain(
         .copied()
         .filter(|payload| subscription.selection.matches(*payload))
         .collect();
+    // The index of the next expected event, and true if a gap allows a later one. The first event is
+    // free: a plain subscription starts wherever the server is.
     let mut next = None;
     for item in &subscription.consumed {
         match item {

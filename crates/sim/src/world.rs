@@ -210,6 +210,7 @@ impl World {
         for client in 0..self.clients.len() {
             self.session(client, session::Input::Close);
         }
+        // The server frees the streams only when the ends of the connections have arrived.
         let limit = self.scheduler.now() + Duration::from_secs(5);
         self.run_until(limit);
         for client in &self.clients {
@@ -227,6 +228,7 @@ impl World {
         }
     }
 
+    /// Draws a duration between two numbers of milliseconds.
     fn millis(&mut self, least: u64, most: u64) -> Duration {
         Duration::from_micros(self.rng.random_range(least * 1_000..=most * 1_000))
     }

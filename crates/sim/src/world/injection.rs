@@ -59,9 +59,8 @@ impl World {
 
     pub(super) fn end_fault(&mut self, number: u64) {
         match self.active_faults.remove(&number) {
-            None => {}
             Some(ActiveFault::BlackHole(fault, client, id)) => {
-                self.end_black_hole(fault, client, id)
+                self.end_black_hole(fault, client, id);
             }
             Some(ActiveFault::SlowConsumer(client, at)) => {
                 let subscription = &self.clients[client].subscriptions[at];
@@ -71,13 +70,12 @@ impl World {
             }
             Some(ActiveFault::Freeze) => self.thaw(),
             Some(ActiveFault::Flap) => self.server.flapping = false,
-            Some(ActiveFault::Drain) => {
-                if self.server.draining {
-                    self.kill_server();
-                    let delay = self.millis(20, 800);
-                    self.scheduler.after(delay, Task::Restart);
-                }
+            Some(ActiveFault::Drain) if self.server.draining => {
+                self.kill_server();
+                let delay = self.millis(20, 800);
+                self.scheduler.after(delay, Task::Restart);
             }
+            Some(ActiveFault::Drain) | None => {}
         }
     }
 
@@ -144,6 +142,7 @@ impl World {
         let connection = self.connections.get_mut(&id)?;
         connection.to_server.blocked |= fault != Fault::BlackHoleDown;
         connection.to_client.blocked |= fault != Fault::BlackHoleUp;
+        // Now and then new connections are swallowed as well, so that the open timeout is exercised.
         self.clients[client].unreachable |= fault == Fault::BlackHole && self.rng.random_bool(0.4);
         Some((
             ActiveFault::BlackHole(fault, client, id),
@@ -155,6 +154,7 @@ impl World {
     fn end_black_hole(&mut self, fault: Fault, client: usize, id: ConnectionId) {
         let now = self.scheduler.now();
         self.clients[client].unreachable = false;
+        // Without items in flight and with the stream still open, nobody noticed the fault.
         let effective = self
             .connections
             .get(&id)

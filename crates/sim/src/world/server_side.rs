@@ -248,6 +248,7 @@ impl World {
                     self.violation(format!("{payload:?} was not appended: {outcome:?}"));
                 }
             }
+            // One acknowledgement in twenty is lost, so that publishers submit duplicates.
             let acknowledged = acknowledge && self.rng.random_range(0..20) > 0;
             let publisher = &mut self.publishers[number];
             if acknowledged {
