@@ -1,4 +1,4 @@
-//! Generates `crates/wire/src/generated` from `proto/`, without protoc.
+//! Generates the code of `crates/wire` from `proto/`, and that of an example, without protoc.
 
 use std::{collections::BTreeMap, fs, path::Path};
 
@@ -20,50 +20,88 @@ const SOURCES: [&str; 7] = [
 /// The pure crates use the messages without tonic, which the services need.
 const GRPC: &str = "#[cfg(feature = \"grpc\")]";
 
-const GENERATED: &str = "crates/wire/src/generated";
+/// The generated code of `crates/wire`.
+const WIRE: Generated = Generated {
+    root: "proto",
+    sources: &SOURCES,
+    out: "crates/wire/src/generated",
+    reflection: true,
+};
+
+/// The generated code of the example of `crates/steadfast`, as its user would have it.
+const EXAMPLE: Generated = Generated {
+    root: "crates/steadfast/examples/resume_watch",
+    sources: &["meter.proto"],
+    out: "crates/steadfast/examples/resume_watch/generated",
+    reflection: false,
+};
+
+struct Generated {
+    /// The folder of the sources.
+    root: &'static str,
+    sources: &'static [&'static str],
+    out: &'static str,
+    /// A descriptor set is written too, for server reflection.
+    reflection: bool,
+}
 
 /// Writes the generated code, or with `check` compares it with what the repository has.
 pub(crate) fn run(check: bool) -> Result<()> {
-    let generated = process::root().join(GENERATED);
-    if !check {
-        fs::create_dir_all(&generated)?;
-        return generate(&generated);
-    }
-    let fresh = tempfile::tempdir()?;
-    generate(fresh.path())?;
-    let (have, want) = (read(&generated)?, read(fresh.path())?);
-    let mut names: Vec<_> = have.keys().chain(want.keys()).collect();
-    names.sort();
-    names.dedup();
-    let stale: Vec<_> = names
-        .into_iter()
-        .filter(|name| have.get(*name) != want.get(*name))
-        .cloned()
-        .collect();
-    if !stale.is_empty() {
-        bail!(
-            "{GENERATED} is not what proto/ says ({}); run `cargo xtask proto` and commit",
-            stale.join(", ")
-        );
-    }
-    println!("proto: {} generated files agree with proto/", want.len());
-    Ok(())
+    WIRE.write_or_check(check)?;
+    EXAMPLE.write_or_check(check)
 }
 
-/// Writes one Rust file per package and one descriptor set for server reflection.
-fn generate(out: &Path) -> Result<()> {
-    let descriptors =
-        protox::compile(SOURCES, [process::root().join("proto")]).context("compile proto/")?;
-    fs::write(out.join("descriptors.bin"), descriptors.encode_to_vec())?;
-    tonic_prost_build::configure()
-        .bytes(".")
-        .btree_map(".")
-        .build_transport(false)
-        .client_mod_attribute(".", GRPC)
-        .server_mod_attribute(".", GRPC)
-        .out_dir(out)
-        .compile_fds(descriptors)
-        .context("generate code")
+impl Generated {
+    fn write_or_check(&self, check: bool) -> Result<()> {
+        let generated = process::root().join(self.out);
+        if !check {
+            fs::create_dir_all(&generated)?;
+            return self.generate(&generated);
+        }
+        let fresh = tempfile::tempdir()?;
+        self.generate(fresh.path())?;
+        let (have, want) = (read(&generated)?, read(fresh.path())?);
+        let mut names: Vec<_> = have.keys().chain(want.keys()).collect();
+        names.sort();
+        names.dedup();
+        let stale: Vec<_> = names
+            .into_iter()
+            .filter(|name| have.get(*name) != want.get(*name))
+            .cloned()
+            .collect();
+        if !stale.is_empty() {
+            bail!(
+                "{} does not match {} ({}); run `cargo xtask proto` and commit",
+                self.out,
+                self.root,
+                stale.join(", ")
+            );
+        }
+        println!(
+            "proto: {} generated files agree with {}",
+            want.len(),
+            self.root
+        );
+        Ok(())
+    }
+
+    /// Writes one Rust file per package.
+    fn generate(&self, out: &Path) -> Result<()> {
+        let descriptors = protox::compile(self.sources, [process::root().join(self.root)])
+            .with_context(|| format!("compile {}", self.root))?;
+        if self.reflection {
+            fs::write(out.join("descriptors.bin"), descriptors.encode_to_vec())?;
+        }
+        tonic_prost_build::configure()
+            .bytes(".")
+            .btree_map(".")
+            .build_transport(false)
+            .client_mod_attribute(".", GRPC)
+            .server_mod_attribute(".", GRPC)
+            .out_dir(out)
+            .compile_fds(descriptors)
+            .context("generate code")
+    }
 }
 
 fn read(folder: &Path) -> Result<BTreeMap<String, Vec<u8>>> {

@@ -153,7 +153,7 @@ impl Subscriber {
         observer: impl FnMut(Turn) + Send + 'static,
     ) -> anyhow::Result<Self> {
         let client = Client::builder(&dial.addr)
-            .config(dial.config.clone())
+            .link(dial.config.clone())
             .build()?;
         let turns = follow(client.watch(), observer);
         Ok(Self {
@@ -197,7 +197,7 @@ impl Publisher {
         observer: impl FnMut(Turn) + Send + 'static,
     ) -> anyhow::Result<Self> {
         let builder = publisher::Publisher::builder(&dial.addr).producer(producer);
-        let publisher = builder.config(dial.config.clone()).build()?;
+        let publisher = builder.link(dial.config.clone()).build()?;
         let turns = follow(publisher.watch(), observer);
         Ok(Self {
             publisher,

@@ -1,4 +1,4 @@
-//! The one loop: wait, step, perform.
+//! The event loop of a link: wait for one event, step the endpoint, perform its actions.
 
 mod parts;
 mod perform;
@@ -21,34 +21,39 @@ use steadfast_session::{
 use tokio::time::Instant;
 use tracing::{debug, info};
 
-pub(crate) use self::parts::{Command, Parts, Policy, Record, Shown};
+pub(crate) use self::parts::{Command, Parts, SharedState, Statistics};
 use crate::{
     outage::Outage,
     stream::{Stream, Wake},
     transport::{Connection as _, Transport},
 };
 
-/// Drives one endpoint over one transport. Nothing in its loop awaits a dial, a send or a delay.
+/// Drives one endpoint over one transport.
+///
+/// The loop never awaits a dial, a send or a delay: they are polled beside everything else, so that
+/// a command or a cancellation is handled at any time.
 pub(crate) struct Driver<P: Protocol, T: Transport> {
     parts: Parts<P, T>,
     started: Instant,
+    /// The newest attempt, if it holds anything.
     stream: Option<Stream<T::Connection>>,
-    /// Connections that were killed and whose tasks and sockets are not gone yet.
-    departing: FuturesUnordered<Pin<Box<dyn Future<Output = ()> + Send>>>,
+    /// Killed connections whose tasks and sockets are not gone yet.
+    closing: FuturesUnordered<Pin<Box<dyn Future<Output = ()> + Send>>>,
+    /// A buffer, empty between steps.
     actions: Vec<Action<P::Send, P::Event>>,
     deadline: Option<Deadline>,
-    held: bool,
+    read_paused: bool,
     turn: u64,
 }
 
-/// What a turn of the loop is about.
+/// The event that one turn of the loop handles.
 enum Event<C> {
     Cancelled,
     Command(C),
     Stream(Generation, Wake),
-    Room,
-    Departed,
-    Due,
+    QueueBelowLimit,
+    ConnectionClosed,
+    Deadline,
 }
 
 impl<P, T> Driver<P, T>
@@ -63,71 +68,64 @@ where
             parts,
             started: Instant::now(),
             stream: None,
-            departing: FuturesUnordered::new(),
+            closing: FuturesUnordered::new(),
             actions: Vec::new(),
             deadline: None,
-            held: false,
+            read_paused: false,
             turn: 0,
         }
     }
 
-    /// Runs until cancelled, then until nothing is left or the close deadline has passed.
+    /// Runs until cancelled, then until every connection is closed or the close timeout has passed.
     pub(crate) async fn run(mut self) {
         loop {
-            match self.next().await {
+            match self.next_event().await {
                 Event::Cancelled => break,
                 Event::Command(command) => self.on_command(command),
                 Event::Stream(from, wake) => self.on_wake(from, wake),
-                Event::Room | Event::Departed => {}
-                Event::Due => self.session(session::Input::Tick),
+                // The turn itself resumes reading, and `next_event` has removed the connection.
+                Event::QueueBelowLimit | Event::ConnectionClosed => {}
+                Event::Deadline => self.step_session(session::Input::Tick),
             }
-            self.hold_or_release();
-            self.show();
+            self.pause_or_resume_reading();
+            self.publish();
         }
-        self.session(session::Input::Close);
-        self.show();
-        let gone = async { while self.departing.next().await.is_some() {} };
-        if tokio::time::timeout(self.parts.close_timeout, gone)
+        self.step_session(session::Input::Close);
+        self.publish();
+        let closed = async { while self.closing.next().await.is_some() {} };
+        if tokio::time::timeout(self.parts.close_timeout, closed)
             .await
             .is_err()
         {
-            info!(link = %self.parts.name, "connections were still departing at the close deadline");
+            info!(link = %self.parts.name, "close timeout passed before every connection was closed");
         }
     }
 
-    /// Waits for the next event. Commands and the stream take turns at going first, so that neither
-    /// starves the other; timers can not be starved, because every step runs those that are due.
-    async fn next(&mut self) -> Event<Command<P::Command>> {
+    async fn next_event(&mut self) -> Event<Command<P::Command>> {
         self.turn = self.turn.wrapping_add(1);
+        // Commands and the stream take turns at being polled first, so that neither starves the
+        // other. Timers cannot starve, because every step runs those that are due.
         let commands_first = self.turn.is_multiple_of(2);
-        let due = self.deadline.map(|deadline| {
-            tokio::time::sleep_until(self.started + Duration::from_micros(deadline.at.as_micros()))
-        });
-        let due = async {
-            match due {
-                Some(sleep) => sleep.await,
-                None => std::future::pending().await,
-            }
-        };
-        let gate = self.parts.gate.clone().filter(|_| self.held);
-        let room = async {
-            match gate {
-                Some(gate) => gate.room().await,
-                None => std::future::pending().await,
-            }
-        };
-        let (stream, commands, held) = (&mut self.stream, &mut self.parts.commands, self.held);
+        let started = self.started;
+        let deadline = optional(self.deadline.map(|deadline| {
+            tokio::time::sleep_until(started + Duration::from_micros(deadline.at.as_micros()))
+        }));
+        let paused_by = self.parts.backpressure.clone().filter(|_| self.read_paused);
+        let below_limit =
+            optional(paused_by.map(|backpressure| async move { backpressure.below_limit().await }));
+        let (stream, commands) = (&mut self.stream, &mut self.parts.commands);
+        let read_paused = self.read_paused;
         let work = std::future::poll_fn(|cx| {
             let mut command = |cx: &mut Context<'_>| match commands.poll_recv(cx) {
                 Poll::Ready(Some(command)) => Poll::Ready(Event::Command(command)),
-                // The last handle is gone; its drop cancels.
+                // The last handle is gone. Its drop has cancelled the driver.
                 Poll::Ready(None) | Poll::Pending => Poll::Pending,
             };
             if commands_first && let Poll::Ready(event) = command(cx) {
                 return Poll::Ready(event);
             }
             if let Some(stream) = stream
-                && let Poll::Ready(wake) = stream.poll_wake(held, cx)
+                && let Poll::Ready(wake) = stream.poll_wake(read_paused, cx)
             {
                 return Poll::Ready(Event::Stream(stream.generation, wake));
             }
@@ -141,18 +139,19 @@ where
             biased;
             () = self.parts.cancel.cancelled() => Event::Cancelled,
             event = work => event,
-            () = room => Event::Room,
-            Some(()) = self.departing.next() => Event::Departed,
-            () = due => Event::Due,
+            () = below_limit => Event::QueueBelowLimit,
+            Some(()) = self.closing.next() => Event::ConnectionClosed,
+            () = deadline => Event::Deadline,
         }
     }
 
     fn on_command(&mut self, command: Command<P::Command>) {
         match command {
-            Command::Protocol(command) => self.step(Input::Command(command)),
-            Command::Connect => self.session(session::Input::Connect),
-            Command::Reconnect => self.session(session::Input::Reconnect),
-            Command::Leave => self.session(session::Input::Leave),
+            // Dropping the permit frees the command's capacity: it is off the queue.
+            Command::Protocol(command, _permit) => self.step(Input::Command(command)),
+            Command::Connect => self.step_session(session::Input::Connect),
+            Command::Reconnect => self.step_session(session::Input::Reconnect),
+            Command::Leave => self.step_session(session::Input::Leave),
         }
     }
 
@@ -160,58 +159,58 @@ where
         let now = self.now();
         match wake {
             Wake::Dialled => {
-                debug!(link = %self.parts.name, generation = from.0, "dialled");
+                debug!(link = %self.parts.name, generation = from.0, "connected, opening the stream");
             }
             Wake::Opened => {
-                self.record().outages.opened(now);
-                self.session(session::Input::Headers(from));
+                self.parts.state.statistics().outages.on_opened(now);
+                self.step_session(session::Input::Headers(from));
             }
-            Wake::Accepted => self.session(session::Input::Accepted(from)),
+            Wake::Accepted => self.step_session(session::Input::Accepted(from)),
             Wake::Received => {
-                self.record().outages.life(now);
-                self.session(session::Input::Received(from));
+                self.parts.state.statistics().outages.on_received(now);
+                self.step_session(session::Input::Received(from));
             }
             Wake::Message(bytes) => self.on_message(from, &bytes),
             Wake::Probed(alive) => {
                 if alive {
-                    self.record().outages.life(now);
+                    self.parts.state.statistics().outages.on_received(now);
                 }
-                self.session(session::Input::Probed(from, alive));
+                self.step_session(session::Input::Probed(from, alive));
             }
-            Wake::Ended(end) => self.ended(from, end),
+            Wake::Ended(end) => self.on_ended(from, end),
         }
     }
 
     fn on_message(&mut self, from: Generation, bytes: &Bytes) {
         let now = self.now();
         {
-            let mut record = self.record();
-            record.outages.life(now);
-            record.counters.messages_in += 1;
-            record.counters.bytes_in += bytes.len() as u64;
+            let mut statistics = self.parts.state.statistics();
+            statistics.outages.on_received(now);
+            statistics.counters.messages_in += 1;
+            statistics.counters.bytes_in += bytes.len() as u64;
         }
         match P::Receive::decode(bytes.clone()) {
             Ok(message) => self.step(Input::Message(from, message)),
             Err(error) => {
-                let text = format!("a message can not be decoded: {error}");
-                let reason = Reason::Protocol(Detail::new(text, error));
-                self.ended(from, End::retry(Initiator::Peer, reason));
+                let what = format!("cannot decode a message: {error}");
+                let reason = Reason::Protocol(Detail::new(what, error));
+                self.on_ended(from, End::retry(Initiator::Peer, reason));
             }
         }
     }
 
-    fn ended(&mut self, from: Generation, mut end: End) {
-        if let Some(advice) = (self.parts.policy)(&end) {
+    fn on_ended(&mut self, from: Generation, mut end: End) {
+        if let Some(advice) = (self.parts.retry_policy)(&end) {
             end.advice = advice;
         }
-        self.session(session::Input::Ended(from, end));
+        self.step_session(session::Input::Ended(from, end));
     }
 
-    fn session(&mut self, input: session::Input) {
+    fn step_session(&mut self, input: session::Input) {
         self.step(Input::Session(input));
     }
 
-    /// The only place where the machine is stepped.
+    /// Steps the endpoint and performs its actions. Nothing else steps it.
     fn step(&mut self, input: Input<P::Receive, P::Command>) {
         let now = self.now();
         let mut actions = std::mem::take(&mut self.actions);
@@ -223,15 +222,17 @@ where
             }
         }
         self.actions = actions;
+        // Only after all actions of the step: an end makes new ones, which must come later.
         if let Some((from, end)) = failed {
-            self.session(session::Input::Ended(from, end));
+            self.step_session(session::Input::Ended(from, end));
         }
     }
 
-    /// Stops reading while the application's queue is full, and tells the session, which must not
-    /// call a peer silent that may not send. A stream that is not live yet is read all the same: its
-    /// greeting and its answers have deadlines, which a slow application is not to miss for the peer.
-    fn hold_or_release(&mut self) {
+    /// Pauses reading while the application's queue is full. The session is told, because a peer
+    /// that is not read must not be declared silent.
+    fn pause_or_resume_reading(&mut self) {
+        // A stream that is not live yet is always read. Its greeting and its restoration have
+        // timeouts, and the peer must not be blamed for the slowness of the application.
         let live = match self.parts.endpoint.status().activity {
             Activity::Live | Activity::Draining => true,
             Activity::Idle
@@ -241,32 +242,33 @@ where
             | Activity::Restoring
             | Activity::Closed => false,
         };
-        let shut = live && self.parts.gate.as_ref().is_some_and(|gate| gate.is_shut());
+        let backpressure = self.parts.backpressure.as_ref();
+        let pause = live && backpressure.is_some_and(|backpressure| backpressure.is_full());
         let Some(generation) = self.stream.as_ref().map(|stream| stream.generation) else {
             return;
         };
-        if shut != self.held {
-            self.held = shut;
-            self.record().counters.held += u64::from(shut);
-            self.session(session::Input::ReadPaused(generation, shut));
+        if pause != self.read_paused {
+            self.read_paused = pause;
+            self.parts.state.statistics().counters.read_pauses += u64::from(pause);
+            self.step_session(session::Input::ReadPaused(generation, pause));
         }
     }
 
-    /// Publishes the status if it changed, and closes an outage that is over.
-    fn show(&mut self) {
+    /// Publishes the status if it changed, and records an outage that is over.
+    fn publish(&mut self) {
         let status = self.parts.endpoint.status();
-        self.parts.shown.status.send_if_modified(|shown| {
-            let differs = shown != status;
+        self.parts.state.status.send_if_modified(|published| {
+            let differs = published != status;
             if differs {
-                shown.clone_from(status);
+                published.clone_from(status);
             }
             differs
         });
         if self.parts.endpoint.protocol().caught_up() {
             let now = self.now();
-            let ended = self.record().outages.caught_up(now);
+            let ended = self.parts.state.statistics().outages.on_caught_up(now);
             if let Some(outage) = ended {
-                report(&self.parts.name, &outage);
+                log_outage(&self.parts.name, &outage);
             }
         }
     }
@@ -277,38 +279,38 @@ where
             .filter(|stream| stream.generation == generation)
     }
 
-    fn record(&self) -> std::sync::MutexGuard<'_, Record> {
-        self.parts
-            .shown
-            .record
-            .lock()
-            .expect("nothing panics while it holds the record")
-    }
-
     fn now(&self) -> Time {
         let elapsed = self.started.elapsed().as_micros();
         Time::from_micros(u64::try_from(elapsed).unwrap_or(u64::MAX))
     }
 }
 
-/// Cuts what is left when the loop did not end by itself: a panic of the application in it, or a
-/// runtime that stops. A link that is driven no more is closed, whatever it was before.
+/// Cleans up when the loop did not end by itself: the sink panicked, or the runtime was shut down.
+/// The link is then closed, whatever its status said before.
 impl<P: Protocol, T: Transport> Drop for Driver<P, T> {
     fn drop(&mut self) {
         if let Some(connection) = self.stream.take().and_then(|stream| stream.connection) {
             connection.kill();
         }
-        self.parts.shown.connection.send_replace(None);
-        self.parts.shown.status.send_if_modified(|shown| {
-            let open = shown.activity != Activity::Closed;
-            shown.activity = Activity::Closed;
-            shown.state = State::Disconnected;
+        self.parts.state.connection.send_replace(None);
+        self.parts.state.status.send_if_modified(|published| {
+            let open = published.activity != Activity::Closed;
+            published.activity = Activity::Closed;
+            published.state = State::Disconnected;
             open
         });
     }
 }
 
-fn report(name: &str, outage: &Outage) {
+/// Resolves with `future`, or never if there is none.
+async fn optional(future: Option<impl Future<Output = ()>>) {
+    match future {
+        Some(future) => future.await,
+        None => std::future::pending().await,
+    }
+}
+
+fn log_outage(name: &str, outage: &Outage) {
     info!(
         link = %name,
         reason = %outage.reason.label(),

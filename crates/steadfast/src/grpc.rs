@@ -1,16 +1,16 @@
-//! The gRPC transport: tonic's framing on a hyper connection that is ours to cut.
+//! The gRPC transport: tonic's framing on a hyper connection of our own.
 //!
-//! A tonic `Channel` redials behind its user's back and leaves its tasks behind. Here a
-//! [`Connection`] is one socket, one HTTP/2 connection and the tasks of both, which
-//! [`transport::Connection::kill`] ends together.
+//! A tonic `Channel` redials on its own and leaves its tasks behind. A [`Connection`] here is one
+//! socket, one HTTP/2 connection and their tasks, and [`transport::Connection::kill`] ends them
+//! together.
 
 mod address;
 mod classify;
 mod codec;
 mod connection;
-mod lifeline;
+mod observed_body;
+mod request_body_guard;
 mod socket;
-mod tap;
 mod tasks;
 
 use std::{future::Future, time::Duration};
@@ -24,25 +24,38 @@ pub use self::{
     connection::{Connection, GrpcInbound},
 };
 
-/// Dials gRPC servers in plain text (HTTP/2 with prior knowledge).
+/// A transport to a gRPC server in plain text (HTTP/2 with prior knowledge).
+///
+/// ```
+/// use steadfast::grpc::{Grpc, Options};
+///
+/// let mut options = Options::default();
+/// options.max_message_bytes = 16 << 20;
+/// let server = Grpc::new("127.0.0.1:9000".parse()?).with_options(options);
+/// # Ok::<(), steadfast::grpc::InvalidAddress>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct Grpc {
     address: Address,
     options: Options,
 }
 
-/// Settings of a [`Grpc`] transport.
+/// The settings of a [`Grpc`] transport.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Options {
-    /// HTTP/2 window of a stream, bytes. Default 1 MiB.
+    /// The HTTP/2 window of a stream, in bytes. Default 1 MiB.
     pub stream_window: u32,
-    /// HTTP/2 window of the connection, bytes. At least 101 times the stream's, or a reader that
-    /// falls behind on small messages loses its connection (docs/decisions/0004). Default 128 MiB.
+    /// The HTTP/2 window of the connection, in bytes. Default 128 MiB.
+    ///
+    /// Keep it at least 101 times the window of a stream. Otherwise a reader that falls behind on
+    /// small messages loses its connection (docs/decisions/0004).
     pub connection_window: u32,
-    /// Largest message taken, bytes. Default 4 MiB, as grpc-go has it.
+    /// The largest message accepted, in bytes. Default 4 MiB, as in grpc-go.
     pub max_message_bytes: usize,
-    /// Unacknowledged data that old means the connection is dead (`TCP_USER_TIMEOUT`, Linux); the
-    /// second line behind the session's own deadlines. `None` leaves it to the system. Default 90 s.
+    /// The age of unacknowledged data at which Linux declares the connection dead
+    /// (`TCP_USER_TIMEOUT`). It backs up the timeouts of the session. `None` leaves it to the
+    /// system. Default 90 s.
     pub user_timeout: Option<Duration>,
 }
 
@@ -58,7 +71,7 @@ impl Default for Options {
 }
 
 impl Grpc {
-    /// A transport to `address`.
+    /// Creates a transport to `address`.
     #[must_use]
     pub fn new(address: Address) -> Self {
         Self {
@@ -67,7 +80,7 @@ impl Grpc {
         }
     }
 
-    /// Changes the settings.
+    /// Replaces the settings.
     #[must_use]
     pub fn with_options(mut self, options: Options) -> Self {
         self.options = options;

@@ -1,63 +1,74 @@
 //! Keeps a gRPC stream up.
 //!
-//! A [`Link`] drives a session ([`steadfast_session`]) over a [`transport::Transport`]: it dials,
-//! opens, greets, restores, notices when the peer is dead, and tries again, with one backoff, in
-//! one loop. What is spoken on the stream is a [`steadfast_session::Protocol`]; for services that
-//! are not ours there is [`Resume`]: what to say at the beginning of every stream, and what to
-//! remember of the answers.
+//! A [`Link`] drives a session ([`steadfast_session`]) over a [`transport::Transport`]. It connects,
+//! opens the stream, restores the state of the application on it, detects a dead peer, and
+//! reconnects. One loop with one backoff does all of this.
+//!
+//! The meaning of the messages is up to a [`session::Protocol`]. For a service that knows nothing of
+//! this library, implement the smaller [`Resume`]: the requests to send first on every stream, and
+//! the position to remember from the responses.
 //!
 //! ```no_run
-//! use steadfast::{Builder, Resume, grpc::Grpc, transport::Call};
+//! use steadfast::{LinkOptions, Observed, Resume, grpc::Grpc, transport::Call};
 //! # #[derive(Clone, Copy, PartialEq, prost::Message)]
-//! # struct Watch { #[prost(uint64, tag = "1")] after: u64 }
+//! # struct WatchRequest { #[prost(uint64, tag = "1")] after: u64 }
 //! # #[derive(Clone, Copy, PartialEq, prost::Message)]
-//! # struct Event { #[prost(uint64, tag = "1")] number: u64 }
+//! # struct Reading { #[prost(uint64, tag = "1")] sequence: u64 }
 //!
-//! struct After(u64); // the number of the last event that was seen
+//! struct Watch { after: u64 } // the sequence number seen last
 //!
-//! impl Resume for After {
-//!     type Request = Watch;
-//!     type Response = Event;
-//!     fn requests(&mut self) -> Vec<Watch> { vec![Watch { after: self.0 }] }
-//!     fn observe(&mut self, event: &Event) -> bool { self.0 = event.number; true }
+//! impl Resume for Watch {
+//!     type Request = WatchRequest;
+//!     type Response = Reading;
+//!     fn requests(&mut self) -> Vec<WatchRequest> {
+//!         vec![WatchRequest { after: self.after }]
+//!     }
+//!     fn observe(&mut self, reading: &Reading) -> Observed {
+//!         self.after = reading.sequence;
+//!         Observed::New
+//!     }
 //! }
 //!
 //! # async fn follow() -> Result<(), Box<dyn std::error::Error>> {
 //! let server = Grpc::new("127.0.0.1:9000".parse()?);
-//! let call = Call::new("/tally.v1.Tally/Watch");
-//! let mut events = Builder::new(call).resume(server, After(0))?;
-//! while let Some(event) = events.next().await {
-//!     println!("{}", event?.number); // goes on through whatever happens to the server
+//! let call = Call::new("/temperature.v1.Sensors/Watch");
+//! let mut readings = LinkOptions::new().resume(call, server, Watch { after: 0 })?;
+//! while let Some(reading) = readings.next().await {
+//!     println!("{}", reading?.sequence); // continues across restarts of the server
 //! }
 //! # Ok(())
 //! # }
 //! ```
 //!
-//! `cargo run -p steadfast --example tally` shows it with a server that is killed twice.
+//! `cargo run -p steadfast --example resume_watch` runs this against a server that is killed twice.
 
-mod borrowed;
+mod backpressure;
 mod counters;
 mod driver;
-mod gate;
 #[cfg(feature = "grpc")]
 pub mod grpc;
 mod link;
-mod notice;
+mod options;
 mod outage;
 mod outbound;
 mod resume;
+mod shared;
+mod state_event;
 mod stream;
+#[cfg(feature = "testing")]
+pub mod testing;
 pub mod transport;
 
 pub use steadfast_session as session;
 
 pub use crate::{
-    borrowed::{Borrowed, Shared},
+    backpressure::Backpressure,
     counters::Counters,
-    gate::Gate,
-    link::{Builder, Closed, ConnectError, Link},
-    notice::Notice,
+    link::{Closed, CommandError, CommandPermit, ConnectError, Link},
+    options::LinkOptions,
     outage::Outage,
     outbound::Outbound,
-    resume::{Resume, Resumed, Resuming, Told},
+    resume::{Observed, Resume, ResumeEvent, Resumed, Resuming},
+    shared::{SharedConnection, SharedTransport},
+    state_event::StateEvent,
 };

@@ -1,66 +1,55 @@
-//! The handle of a link, and how one is made.
+//! The handle of a link.
 
-use std::{
-    fmt,
-    hash::{BuildHasher as _, Hasher as _, RandomState},
-    sync::Arc,
-    time::Duration,
-};
+use std::{fmt, sync::Arc};
 
 use prost::Message;
 use steadfast_session::{
-    Activity, Advice, Cause, CheckedConfig, Config, ConfigFaults, End, Endpoint, Protocol, Session,
-    State, Status,
+    Activity, Cause, ConfigFaults, Endpoint, Protocol, Session, State, Status,
 };
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::{
     Counters, Outage,
-    driver::{Command, Driver, Parts, Policy, Record, Shown},
-    gate::Gate,
-    notice::{Notice, Notices},
+    driver::{Command, Driver, Parts, SharedState, Statistics},
+    options::LinkOptions,
+    state_event::StateEvents,
     transport::{Call, Connection, Transport},
 };
 
-/// A handle of a running link. Clones are handles of the same one; when the last is dropped the
-/// link closes as with [`Link::close`], without anybody waiting for it.
+/// A handle of a running link.
+///
+/// Clones are handles of the same link. Dropping the last one closes the link as [`Link::close`]
+/// does, without waiting for it.
 pub struct Link<P: Protocol, C> {
     inner: Arc<Inner<P::Command, C>>,
 }
 
 struct Inner<M, C> {
     commands: mpsc::UnboundedSender<Command<M>>,
-    shown: Arc<Shown<C>>,
+    /// A permit per protocol command that may be queued. It travels with the command.
+    command_permits: Arc<Semaphore>,
+    max_commands: usize,
+    /// A permit per call of `connect` or `reconnect` that may wait.
     requests: Semaphore,
+    max_requests: usize,
+    request_attempts: u64,
+    state: Arc<SharedState<C>>,
     finished: CancellationToken,
     cancel: CancellationToken,
     _close_on_drop: DropGuard,
 }
 
-/// How a link is made.
-pub struct Builder {
-    name: Arc<str>,
-    config: Config,
-    call: Call,
-    policy: Policy,
-    outbox_bytes: usize,
-    close_timeout: Duration,
-    seed: Option<u64>,
-    gate: Option<Arc<Gate>>,
-    observer: Option<Box<dyn FnMut(Notice) + Send>>,
-}
-
-/// Why a request to connect was not fulfilled. The link itself goes on trying, unless it stopped.
+/// The error of a request to connect. The link keeps trying unless it stopped or is closed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConnectError {
     /// Attempts failed while the request waited.
-    #[error("{attempts} attempts failed, the link goes on trying; the last: {last}")]
+    #[error("{attempts} attempts failed, the link keeps trying; last failure: {last}")]
     Failed {
-        /// How many.
+        /// The number of failed attempts.
         attempts: u64,
-        /// How the last one ended.
+        /// The end of the last attempt.
         last: Cause,
     },
     /// The link stopped trying.
@@ -69,199 +58,193 @@ pub enum ConnectError {
     /// The link is closed.
     #[error("the link is closed")]
     Closed,
-    /// Too many requests are waiting already.
-    #[error("{0} requests are waiting already")]
+    /// The limit of waiting requests, [`LinkOptions::max_requests`], is reached.
+    #[error("{0} requests to connect are waiting already (max_requests)")]
     Busy(usize),
 }
 
-/// The link is closed.
+/// The error of a command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum CommandError {
+    /// The command queue holds its limit, [`LinkOptions::max_commands`].
+    #[error("the command queue is full: {0} commands are waiting (max_commands)")]
+    Full(usize),
+    /// The link is closed.
+    #[error("the link is closed")]
+    Closed,
+}
+
+/// The error of a call on a closed link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the link is closed")]
 pub struct Closed;
 
-/// Requests to connect or reconnect that may wait at a time.
-const REQUESTS: usize = 10;
-
-/// Failed attempts after which a waiting request is answered.
-const REQUEST_ATTEMPTS: u64 = 3;
-
-impl Builder {
-    /// A link that opens `call`.
-    #[must_use]
-    pub fn new(call: Call) -> Self {
-        Self {
-            name: call.path.as_str().into(),
-            config: Config::default(),
-            call,
-            policy: Box::new(|_| None),
-            outbox_bytes: 64 << 20,
-            close_timeout: Duration::from_secs(2),
-            seed: None,
-            gate: None,
-            observer: None,
-        }
+impl From<Closed> for CommandError {
+    fn from(_: Closed) -> Self {
+        Self::Closed
     }
+}
 
-    /// The name in logs. Default: the path of the call.
-    #[must_use]
-    pub fn name(mut self, name: impl Into<Arc<str>>) -> Self {
-        self.name = name.into();
-        self
-    }
+/// The capacity for one command. Dropping it gives the capacity back.
+#[must_use = "it holds capacity of the command queue until it is used or dropped"]
+pub struct CommandPermit<'a, P: Protocol, C: Connection> {
+    link: &'a Link<P, C>,
+    permit: OwnedSemaphorePermit,
+}
 
-    /// How the session behaves.
-    #[must_use]
-    pub fn config(mut self, config: Config) -> Self {
-        self.config = config;
-        self
-    }
-
-    /// Decides again what is to be done after an end; `None` leaves it as the transport advised.
-    #[must_use]
-    pub fn policy(mut self, policy: impl Fn(&End) -> Option<Advice> + Send + 'static) -> Self {
-        self.policy = Box::new(policy);
-        self
-    }
-
-    /// Unsent bytes at which a stream is given up, as one whose peer does not read. Default 64 MiB.
-    #[must_use]
-    pub fn outbox_bytes(mut self, limit: usize) -> Self {
-        self.outbox_bytes = limit;
-        self
-    }
-
-    /// Limit on the wait for tasks and sockets when closing. Default 2 s.
-    #[must_use]
-    pub fn close_timeout(mut self, limit: Duration) -> Self {
-        self.close_timeout = limit;
-        self
-    }
-
-    /// The seed of the jitter. Default: random.
-    #[must_use]
-    pub fn seed(mut self, seed: u64) -> Self {
-        self.seed = Some(seed);
-        self
-    }
-
-    /// Holds reading back while the gate is shut.
-    #[must_use]
-    pub fn gate(mut self, gate: Arc<Gate>) -> Self {
-        self.gate = Some(gate);
-        self
-    }
-
-    /// Is told of every transition, on a task of its own. It may call back into the handle.
-    #[must_use]
-    pub fn on_notice(mut self, observer: impl FnMut(Notice) + Send + 'static) -> Self {
-        self.observer = Some(Box::new(observer));
-        self
-    }
-
-    /// Starts the link on the current tokio runtime. It attempts nothing before
-    /// [`Link::connect`] or [`Link::start`]. `sink` takes what the protocol tells; it must not block.
+impl<P: Protocol, C: Connection> CommandPermit<'_, P, C> {
+    /// Sends the command. Never fails for lack of capacity.
     ///
     /// # Errors
     ///
-    /// Every fault of the configuration at once.
-    ///
-    /// # Panics
-    ///
-    /// Outside a tokio runtime.
-    pub fn spawn<P, T>(
-        self,
+    /// Returns an error if the link was closed meanwhile.
+    pub fn send(self, command: P::Command) -> Result<(), Closed> {
+        let Self { link, permit } = self;
+        link.queue(Command::Protocol(command, permit))
+    }
+}
+
+impl<P: Protocol, C: Connection> Link<P, C> {
+    pub(crate) fn spawn<T: Transport<Connection = C>>(
+        options: LinkOptions,
+        call: Call,
         transport: T,
         protocol: P,
-        sink: impl FnMut(P::Event) + Send + 'static,
-    ) -> Result<Link<P, T::Connection>, ConfigFaults>
+        sink: Box<dyn FnMut(P::Event) + Send>,
+    ) -> Result<Self, ConfigFaults>
     where
         P: Protocol + Send + 'static,
         P::Send: Message + Send + 'static,
         P::Receive: Message + Default,
         P::Command: Send + 'static,
         P::Event: Send + 'static,
-        T: Transport,
     {
-        let config: CheckedConfig = self.config.check()?;
-        let seed = self
-            .seed
-            .unwrap_or_else(|| RandomState::new().build_hasher().finish());
-        let session = Session::new(config, seed);
+        let seed = options.take_seed();
+        let session = Session::new(options.config.check()?, seed);
         let (commands, inbox) = mpsc::unbounded_channel();
         let cancel = CancellationToken::new();
         let finished = CancellationToken::new();
-        let shown = Arc::new(Shown {
-            status: watch::Sender::new(session.status().clone()),
-            connection: watch::Sender::new(None),
-            record: std::sync::Mutex::new(Record::default()),
-            unsent: Arc::default(),
-        });
+        let state = Arc::new(SharedState::new(session.status().clone()));
         let driver = Driver::new(Parts {
-            name: self.name,
+            name: options.name.unwrap_or_else(|| call.path.as_str().into()),
             endpoint: Endpoint::new(session, protocol),
             transport,
-            call: self.call,
-            policy: self.policy,
-            outbox_bytes: self.outbox_bytes,
-            close_timeout: self.close_timeout,
-            gate: self.gate,
-            notices: self.observer.map(Notices::to),
-            sink: Box::new(sink),
+            call,
+            retry_policy: options.retry_policy,
+            outbox_bytes: options.outbox_bytes,
+            close_timeout: options.close_timeout,
+            backpressure: options.backpressure,
+            state_events: options.observer.map(StateEvents::spawn),
+            sink,
             commands: inbox,
-            shown: Arc::clone(&shown),
+            state: Arc::clone(&state),
             cancel: cancel.clone(),
         });
-        // The task's owner is the last handle: dropping it cancels, and `finished` is its join.
+        // The task is owned by the last handle: dropping it cancels the task, and `finished` is
+        // cancelled when the task is gone, by a panic too.
         let guard = finished.clone().drop_guard();
         tokio::spawn(async move {
             driver.run().await;
             drop(guard);
         });
-        Ok(Link {
+        Ok(Self {
             inner: Arc::new(Inner {
                 commands,
-                shown,
-                requests: Semaphore::new(REQUESTS),
+                command_permits: Arc::new(Semaphore::new(options.max_commands)),
+                max_commands: options.max_commands,
+                requests: Semaphore::new(options.max_requests),
+                max_requests: options.max_requests,
+                request_attempts: options.request_attempts,
+                state,
                 finished,
                 cancel: cancel.clone(),
                 _close_on_drop: cancel.drop_guard(),
             }),
         })
     }
-}
 
-impl<P: Protocol, C: Connection> Link<P, C> {
-    /// Asks the protocol for something. What is asked after [`Link::close`] is not heard.
+    /// Sends a command to the protocol without waiting.
     ///
-    /// Never waits. The driver takes commands without ever waiting either, and what they make it send is
-    /// bounded by [`Builder::outbox_bytes`]; a protocol whose commands can come faster than they are worked
-    /// off bounds them in its handle, as the Streamer's publisher does.
+    /// The queue holds [`LinkOptions::max_commands`]. Bytes that commands cause to be sent are
+    /// bounded by [`LinkOptions::outbox_bytes`].
     ///
     /// # Errors
     ///
-    /// When the link is closed.
-    pub fn command(&self, command: P::Command) -> Result<(), Closed> {
-        self.tell(Command::Protocol(command))
+    /// Returns [`CommandError::Full`] if the queue is full and [`CommandError::Closed`] if the link
+    /// is closed.
+    pub fn command(&self, command: P::Command) -> Result<(), CommandError> {
+        Ok(self.try_reserve_command()?.send(command)?)
     }
 
-    /// Begins to work towards a live stream, without waiting for it. Harmless when begun already.
+    /// Reserves capacity in the command queue without waiting.
     ///
     /// # Errors
     ///
-    /// When the link is closed.
-    pub fn start(&self) -> Result<(), Closed> {
-        self.tell(Command::Connect)
+    /// As [`Link::command`].
+    pub fn try_reserve_command(&self) -> Result<CommandPermit<'_, P, C>, CommandError> {
+        if self.is_closed() {
+            return Err(CommandError::Closed);
+        }
+        match Arc::clone(&self.inner.command_permits).try_acquire_owned() {
+            Ok(permit) => Ok(CommandPermit { link: self, permit }),
+            Err(_) => Err(CommandError::Full(self.inner.max_commands)),
+        }
     }
 
-    /// Waits for a live stream, working towards one if the link does not yet.
+    /// Waits for capacity in the command queue.
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future gives up the answer; the link goes on.
+    /// Dropping the future has no effect.
     ///
     /// # Errors
     ///
-    /// After three failed attempts, when the link stops, or when ten requests wait already.
+    /// Returns an error if the link is closed.
+    pub async fn reserve_command(&self) -> Result<CommandPermit<'_, P, C>, Closed> {
+        let permits = Arc::clone(&self.inner.command_permits);
+        tokio::select! {
+            biased;
+            () = self.inner.finished.cancelled() => Err(Closed),
+            permit = permits.acquire_owned() => {
+                let permit = permit.expect("the semaphore is never closed");
+                Ok(CommandPermit { link: self, permit })
+            }
+        }
+    }
+
+    /// Sends a command to the protocol, after waiting for capacity in the command queue.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future before it resolves may leave the command out.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the link is closed.
+    pub async fn send_command(&self, command: P::Command) -> Result<(), Closed> {
+        self.reserve_command().await?.send(command)
+    }
+
+    /// Starts to work towards a live stream, without waiting for it. Has no effect if started.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the link is closed.
+    pub fn start(&self) -> Result<(), Closed> {
+        self.queue(Command::Connect)
+    }
+
+    /// Waits for a live stream, after starting the link if needed.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future ends the wait; the link keeps trying.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error after [`LinkOptions::request_attempts`] failed attempts, if the link stops
+    /// or closes, or if too many requests wait already.
     pub async fn connect(&self) -> Result<(), ConnectError> {
         self.request(Command::Connect, |before, now| {
             now.activity == Activity::Live || now.streams_established > before.streams_established
@@ -269,12 +252,12 @@ impl<P: Protocol, C: Connection> Link<P, C> {
         .await
     }
 
-    /// Probes the live stream and keeps it, with everything on it, when the peer answers; replaces
-    /// it otherwise. Without a live stream it is [`Link::connect`].
+    /// Probes the live stream. If the peer responds, the stream is kept with everything on it;
+    /// otherwise it is replaced. Without a live stream this is [`Link::connect`].
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future gives up the answer; the link goes on.
+    /// Dropping the future ends the wait; the link keeps trying.
     ///
     /// # Errors
     ///
@@ -287,13 +270,13 @@ impl<P: Protocol, C: Connection> Link<P, C> {
         .await
     }
 
-    /// Ends the stream in order and attempts nothing afterwards, until asked to connect again.
+    /// Ends the stream in order. The link then stays idle until it is started again.
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future gives up the wait, not the leaving.
+    /// Dropping the future ends the wait; the link leaves all the same.
     pub async fn leave(&self) {
-        if self.tell(Command::Leave).is_err() {
+        if self.queue(Command::Leave).is_err() {
             return;
         }
         let mut status = self.watch();
@@ -304,86 +287,88 @@ impl<P: Protocol, C: Connection> Link<P, C> {
         }
     }
 
-    /// Ends everything for good and waits until no task and no socket is left, at most the close
-    /// timeout.
+    /// Closes the link for good and waits until no task and no socket of it is left, or until the
+    /// close timeout has passed.
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future gives up the wait, not the closing.
+    /// Dropping the future ends the wait; the link closes all the same.
     pub async fn close(&self) {
         self.inner.cancel.cancel();
         self.inner.finished.cancelled().await;
     }
 
-    /// Whether the link is closed, or closing.
+    /// Returns true if the link is closed or closing.
     #[must_use]
     pub fn is_closed(&self) -> bool {
         self.inner.cancel.is_cancelled()
     }
 
-    /// Resolves when the link is closed and nothing of it is left.
+    /// Waits until the link is closed and its task has ended.
     pub async fn closed(&self) {
         self.inner.finished.cancelled().await;
     }
 
-    /// The status now.
+    /// Returns the current status.
     #[must_use]
     pub fn status(&self) -> Status {
-        self.inner.shown.status.borrow().clone()
+        self.inner.state.status.borrow().clone()
     }
 
-    /// Follows the status. The newest value tells the whole; none is lost to a slow observer but
-    /// those that a newer one has replaced.
+    /// Subscribes to the status. A slow reader skips values, but each value is complete and lists
+    /// the most recent transitions.
     #[must_use]
     pub fn watch(&self) -> watch::Receiver<Status> {
-        self.inner.shown.status.subscribe()
+        self.inner.state.status.subscribe()
     }
 
-    /// Follows the connection of the live stream, to borrow streams on it.
+    /// Subscribes to the connection of the live stream, on which a [`crate::SharedTransport`] opens
+    /// further streams. `None` while no stream is live.
     #[must_use]
     pub fn connection(&self) -> watch::Receiver<Option<C>> {
-        self.inner.shown.connection.subscribe()
+        self.inner.state.connection.subscribe()
     }
 
-    /// Waits until at most `bytes` of what was sent still wait to be taken by the connection, 32 of
-    /// them counted for each message. Whoever has more to send than one wants to hold in memory
-    /// waits here between the pieces; the end of a stream makes room as well. It sets no limit in time.
+    /// Waits until at most `bytes` of the sent messages are not yet taken by the connection. Each
+    /// message counts 32 bytes more than its length. The end of a stream discards its messages, so
+    /// it ends the wait too. There is no timeout.
+    ///
+    /// A sender of large data waits here between its messages to bound the memory they take.
     ///
     /// # Cancel safety
     ///
     /// Dropping the future has no effect.
-    pub async fn room(&self, bytes: usize) {
-        self.inner.shown.unsent.at_most(bytes).await;
+    pub async fn unsent_at_most(&self, bytes: usize) {
+        self.inner.state.unsent.at_most(bytes).await;
     }
 
-    /// What the link has done.
+    /// Returns the totals since the link was made.
     #[must_use]
     pub fn counters(&self) -> Counters {
-        self.record().counters.clone()
+        self.statistics().counters.clone()
     }
 
-    /// The newest outages, at most 64, oldest first.
+    /// Returns the most recent outages, at most 64, oldest first.
     #[must_use]
     pub fn outages(&self) -> Vec<Outage> {
-        self.record().outages.recent().cloned().collect()
+        self.statistics().outages.recent().cloned().collect()
     }
 
-    fn record(&self) -> std::sync::MutexGuard<'_, Record> {
-        self.inner
-            .shown
-            .record
-            .lock()
-            .expect("nothing panics while it holds the record")
+    fn statistics(&self) -> std::sync::MutexGuard<'_, Statistics> {
+        self.inner.state.statistics()
     }
 
-    fn tell(&self, command: Command<P::Command>) -> Result<(), Closed> {
+    // Requests to start or leave carry no data and the driver takes them without waiting, so only
+    // protocol commands are counted against the capacity. One queue keeps all of them in order.
+    fn queue(&self, command: Command<P::Command>) -> Result<(), Closed> {
         if self.is_closed() {
             return Err(Closed);
         }
         self.inner.commands.send(command).map_err(|_| Closed)
     }
 
-    /// Observes the one loop: it never changes what the loop would do after the request.
+    /// Sends `command` and waits until the status satisfies `fulfilled(before, now)`. It only
+    /// observes: cancelling it changes nothing in the driver.
     async fn request(
         &self,
         command: Command<P::Command>,
@@ -393,10 +378,10 @@ impl<P: Protocol, C: Connection> Link<P, C> {
             .inner
             .requests
             .try_acquire()
-            .map_err(|_| ConnectError::Busy(REQUESTS))?;
+            .map_err(|_| ConnectError::Busy(self.inner.max_requests))?;
         let mut status = self.watch();
         let before = status.borrow_and_update().clone();
-        self.tell(command).map_err(|Closed| ConnectError::Closed)?;
+        self.queue(command).map_err(|Closed| ConnectError::Closed)?;
         if before.activity == Activity::Live && fulfilled(&before, &before) {
             return Ok(());
         }
@@ -413,11 +398,13 @@ impl<P: Protocol, C: Connection> Link<P, C> {
             if now.activity == Activity::Closed {
                 return Err(ConnectError::Closed);
             }
+            // A link that was idle is disconnected until it has taken the command; only a later
+            // transition to disconnected means that it stopped.
             if now.state == State::Disconnected && now.transitions > before.transitions {
                 return Err(ConnectError::Stopped(now.cause.clone()));
             }
             let attempts = now.failed_attempts - before.failed_attempts;
-            if attempts >= REQUEST_ATTEMPTS {
+            if attempts >= self.inner.request_attempts {
                 return Err(ConnectError::Failed {
                     attempts,
                     last: now.cause.clone(),
@@ -437,7 +424,7 @@ impl<P: Protocol, C> Clone for Link<P, C> {
 
 impl<P: Protocol, C> fmt::Debug for Link<P, C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let status = self.inner.shown.status.borrow();
+        let status = self.inner.state.status.borrow();
         f.debug_struct("Link")
             .field("state", &status.state)
             .field("generation", &status.generation)
@@ -445,11 +432,8 @@ impl<P: Protocol, C> fmt::Debug for Link<P, C> {
     }
 }
 
-impl fmt::Debug for Builder {
+impl<P: Protocol, C: Connection> fmt::Debug for CommandPermit<'_, P, C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Builder")
-            .field("call", &self.call)
-            .field("config", &self.config)
-            .finish_non_exhaustive()
+        f.debug_struct("CommandPermit").finish_non_exhaustive()
     }
 }

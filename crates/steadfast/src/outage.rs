@@ -1,32 +1,33 @@
-//! Measures what an outage consists of.
+//! Measures the parts of an outage.
 
 use std::{collections::VecDeque, time::Duration};
 
 use steadfast_session::{Reason, Time};
 
-/// One outage, from the last sign of life before it until the protocol had caught up.
+/// One outage, from the last sign of life before it until the protocol has caught up.
 ///
-/// The four parts add up to the whole.
+/// The four durations add up to the whole.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Outage {
-    /// Why the stream was lost.
+    /// The reason the stream was lost for.
     pub reason: Reason,
-    /// When the last sign of life was received before it.
+    /// The time of the last sign of life before the loss.
     pub began: Time,
-    /// From the last sign of life to the verdict that the stream is lost.
+    /// From the last sign of life until the stream was declared lost.
     pub detection: Duration,
-    /// From the verdict to the opening of the stream that became live, failed attempts included.
+    /// From the loss until the next live stream was opened, including failed attempts.
     pub redial: Duration,
-    /// From its opening to its being live.
+    /// From the opening of that stream until it was live.
     pub restore: Duration,
-    /// From its being live until the protocol had what it had missed.
+    /// From live until the protocol had everything it had missed.
     pub catch_up: Duration,
-    /// Attempts it took, the last included.
+    /// The number of attempts, including the successful one.
     pub attempts: u32,
 }
 
 impl Outage {
-    /// The sum of the parts.
+    /// Returns the sum of the four parts.
     #[must_use]
     pub fn duration(&self) -> Duration {
         self.detection + self.redial + self.restore + self.catch_up
@@ -36,8 +37,9 @@ impl Outage {
 /// Follows a link from loss to recovery.
 #[derive(Debug, Default)]
 pub(crate) struct Outages {
+    /// The outage that is not over.
     current: Option<Current>,
-    last_life: Time,
+    last_received: Time,
     live: bool,
     recent: VecDeque<Outage>,
 }
@@ -52,45 +54,45 @@ struct Current {
     attempts: u32,
 }
 
-/// How many outages are remembered.
+/// The number of outages kept for [`crate::Link::outages`].
 const RECENT: usize = 64;
 
 impl Outages {
-    pub(crate) fn life(&mut self, now: Time) {
+    pub(crate) fn on_received(&mut self, now: Time) {
         if self.live {
-            self.last_life = now;
+            self.last_received = now;
         }
     }
 
-    pub(crate) fn attempt(&mut self) {
+    pub(crate) fn on_attempt(&mut self) {
         if let Some(current) = &mut self.current {
             current.attempts += 1;
         }
     }
 
-    /// Headers that come when the stream is live already, on the word of the connection, change
-    /// nothing about when it opened.
-    pub(crate) fn opened(&mut self, now: Time) {
+    pub(crate) fn on_opened(&mut self, now: Time) {
         if let Some(current) = &mut self.current
+            // With `Ready::Accepted` a stream is live before its headers arrive. They must not move
+            // the opening behind the time it was live.
             && current.live.is_none()
         {
             current.opened = Some(now);
         }
     }
 
-    pub(crate) fn up(&mut self, now: Time) {
+    pub(crate) fn on_up(&mut self, now: Time) {
         self.live = true;
-        self.last_life = now;
+        self.last_received = now;
         if let Some(current) = &mut self.current {
             current.opened.get_or_insert(now);
             current.live = Some(now);
         }
     }
 
-    pub(crate) fn down(&mut self, now: Time, reason: &Reason) {
+    pub(crate) fn on_down(&mut self, now: Time, reason: &Reason) {
         let was_live = std::mem::replace(&mut self.live, false);
         match &mut self.current {
-            // Lost again before it had caught up: still the same outage for the application.
+            // Lost again before it had caught up: for the application this is the same outage.
             Some(current) => {
                 current.opened = None;
                 current.live = None;
@@ -98,7 +100,7 @@ impl Outages {
             None if was_live => {
                 self.current = Some(Current {
                     reason: reason.clone(),
-                    began: self.last_life,
+                    began: self.last_received,
                     lost: now,
                     opened: None,
                     live: None,
@@ -109,8 +111,8 @@ impl Outages {
         }
     }
 
-    /// The protocol has what it had missed. Returns the outage that this ends.
-    pub(crate) fn caught_up(&mut self, now: Time) -> Option<Outage> {
+    /// Ends the current outage, if a stream is live, and returns it.
+    pub(crate) fn on_caught_up(&mut self, now: Time) -> Option<Outage> {
         let live = self.current.as_ref()?.live?;
         let current = self.current.take()?;
         let opened = current.opened.unwrap_or(live);
@@ -130,6 +132,7 @@ impl Outages {
         Some(outage)
     }
 
+    /// Forgets the current outage, because the link stopped and no stream will end it.
     pub(crate) fn abandon(&mut self) {
         self.current = None;
         self.live = false;
@@ -145,50 +148,50 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_parts_of_an_outage_add_up_to_it() {
+    fn parts_of_an_outage_add_up_to_its_duration() {
         let at = |ms: u64| Time::from_micros(ms * 1_000);
         let mut outages = Outages::default();
-        outages.up(at(0));
-        outages.life(at(500));
-        outages.down(at(1_500), &Reason::Silent);
-        outages.attempt();
-        outages.down(at(1_800), &Reason::OpenTimeout);
-        outages.attempt();
-        outages.opened(at(2_000));
-        outages.up(at(2_300));
-        let outage = outages.caught_up(at(2_900)).unwrap();
+        outages.on_up(at(0));
+        outages.on_received(at(500));
+        outages.on_down(at(1_500), &Reason::Silent);
+        outages.on_attempt();
+        outages.on_down(at(1_800), &Reason::OpenTimeout);
+        outages.on_attempt();
+        outages.on_opened(at(2_000));
+        outages.on_up(at(2_300));
+        let outage = outages.on_caught_up(at(2_900)).unwrap();
         assert_eq!(outage.duration(), at(2_900).since(at(500)));
         assert_eq!(outage.detection, Duration::from_secs(1));
         assert_eq!(outage.redial, Duration::from_millis(500));
         assert_eq!(outage.restore, Duration::from_millis(300));
         assert_eq!(outage.catch_up, Duration::from_millis(600));
         assert_eq!((outage.attempts, outage.reason), (2, Reason::Silent));
-        assert_eq!(outages.caught_up(at(3_000)), None);
+        assert_eq!(outages.on_caught_up(at(3_000)), None);
     }
 
     #[test]
-    fn i25_headers_that_come_after_the_stream_is_live_do_not_count_time_twice() {
+    fn headers_after_live_do_not_count_time_twice() {
         let at = |ms: u64| Time::from_micros(ms * 1_000);
         let mut outages = Outages::default();
-        outages.up(at(0));
-        outages.down(at(100), &Reason::Silent);
-        outages.up(at(200));
-        outages.opened(at(700));
-        let outage = outages.caught_up(at(900)).unwrap();
+        outages.on_up(at(0));
+        outages.on_down(at(100), &Reason::Silent);
+        outages.on_up(at(200));
+        outages.on_opened(at(700));
+        let outage = outages.on_caught_up(at(900)).unwrap();
         assert_eq!(outage.redial, Duration::from_millis(100));
         assert_eq!(outage.duration(), Duration::from_millis(900));
     }
 
     #[test]
-    fn a_loss_while_catching_up_prolongs_the_outage() {
+    fn loss_during_catch_up_prolongs_the_outage() {
         let at = |ms: u64| Time::from_micros(ms * 1_000);
         let mut outages = Outages::default();
-        outages.up(at(0));
-        outages.down(at(100), &Reason::Finished);
-        outages.up(at(200));
-        outages.down(at(300), &Reason::Silent);
-        outages.up(at(400));
-        let outage = outages.caught_up(at(500)).unwrap();
+        outages.on_up(at(0));
+        outages.on_down(at(100), &Reason::Finished);
+        outages.on_up(at(200));
+        outages.on_down(at(300), &Reason::Silent);
+        outages.on_up(at(400));
+        let outage = outages.on_caught_up(at(500)).unwrap();
         assert_eq!(outage.duration(), Duration::from_millis(500));
         assert_eq!(outage.reason, Reason::Finished);
     }

@@ -1,4 +1,4 @@
-//! The queue of messages not yet taken by the connection.
+//! The queue of messages that the connection has not taken yet.
 
 use std::{
     pin::Pin,
@@ -13,13 +13,13 @@ use bytes::Bytes;
 use futures_core::Stream;
 use tokio::sync::{Notify, mpsc};
 
-/// The reading end, drained by the transport. It ends when the link has finished its half.
+/// The messages to send on one stream, read by the transport. Ends when the link ends its half.
 #[derive(Debug)]
 pub struct Outbound {
     queue: mpsc::UnboundedReceiver<Queued>,
 }
 
-/// The writing end, owned by the driver alone.
+/// The sender of an [`Outbound`], owned by the driver.
 #[derive(Debug)]
 pub(crate) struct Outbox {
     queue: mpsc::UnboundedSender<Queued>,
@@ -27,34 +27,35 @@ pub(crate) struct Outbox {
     limit: usize,
 }
 
-/// What waits to be taken by the connection, counted.
+/// The number of bytes that wait for the connection.
 #[derive(Debug, Default)]
 pub(crate) struct Unsent {
     bytes: AtomicUsize,
-    less: Notify,
-    /// The sum over all streams of the link, of which this is one.
-    link: Option<Arc<Unsent>>,
+    decreased: Notify,
+    /// The sum over all streams of the link; `None` in the sum itself.
+    total: Option<Arc<Unsent>>,
 }
 
-/// A message in the queue. Wherever it ends, taken or thrown away, it is unsent no more.
+/// A queued message. It counts as unsent until it is dropped, whether it was sent or discarded.
 #[derive(Debug)]
 struct Queued {
     message: Bytes,
     unsent: Arc<Unsent>,
 }
 
-/// The queue holds as much as it may.
+/// The error of a push that would exceed the limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Full;
 
-/// What an empty message counts for: its frame and its place in the queue.
+/// The bytes each message counts for beside its own: its frame header and its entry in the queue.
+/// Without them a flood of empty messages would have no bound.
 const OVERHEAD: usize = 32;
 
-/// A queue of at most `limit` bytes, one of those that `link` counts.
-pub(crate) fn queue(limit: usize, link: &Arc<Unsent>) -> (Outbox, Outbound) {
+/// Creates a queue of at most `limit` bytes that also counts towards `total`.
+pub(crate) fn queue(limit: usize, total: &Arc<Unsent>) -> (Outbox, Outbound) {
     let (sender, queue) = mpsc::unbounded_channel();
     let unsent = Arc::new(Unsent {
-        link: Some(Arc::clone(link)),
+        total: Some(Arc::clone(total)),
         ..Unsent::default()
     });
     let outbox = Outbox {
@@ -66,7 +67,8 @@ pub(crate) fn queue(limit: usize, link: &Arc<Unsent>) -> (Outbox, Outbound) {
 }
 
 impl Outbox {
-    /// Queues a message. A connection that is gone swallows it: its end is on the way.
+    /// Queues a message. If the receiver is gone the message is discarded, because the end of the
+    /// stream is already on its way to the driver.
     pub(crate) fn push(&self, message: Bytes) -> Result<(), Full> {
         if self.unsent.now() + weight(&message) > self.limit {
             return Err(Full);
@@ -85,27 +87,28 @@ impl Unsent {
 
     fn add(&self, weight: usize) {
         self.bytes.fetch_add(weight, Ordering::AcqRel);
-        if let Some(link) = &self.link {
-            link.add(weight);
+        if let Some(total) = &self.total {
+            total.add(weight);
         }
     }
 
     fn subtract(&self, weight: usize) {
         self.bytes.fetch_sub(weight, Ordering::AcqRel);
-        self.less.notify_waiters();
-        if let Some(link) = &self.link {
-            link.subtract(weight);
+        self.decreased.notify_waiters();
+        if let Some(total) = &self.total {
+            total.subtract(weight);
         }
     }
 
     /// Resolves when at most `bytes` wait.
     pub(crate) async fn at_most(&self, bytes: usize) {
         loop {
-            let less = self.less.notified();
+            // Created before the check: `notify_waiters` wakes only futures that exist already.
+            let decreased = self.decreased.notified();
             if self.now() <= bytes {
                 return;
             }
-            less.await;
+            decreased.await;
         }
     }
 }
@@ -136,7 +139,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn the_queue_is_bounded_in_bytes_and_room_returns() {
+    async fn queue_is_bounded_in_bytes_and_frees_them_when_read() {
         let (outbox, mut outbound) = queue(100, &Arc::default());
         assert_eq!(outbox.push(Bytes::from_static(&[1; 60])), Ok(()));
         assert_eq!(outbox.push(Bytes::new()), Err(Full));
@@ -148,22 +151,25 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn whoever_waits_for_room_is_told_when_messages_are_taken_or_thrown_away() {
-        let link = Arc::default();
-        let (first, mut outbound) = queue(1_000, &link);
+    async fn waiter_resumes_when_messages_are_sent_or_discarded() {
+        let total = Arc::default();
+        let (first, mut outbound) = queue(1_000, &total);
         first.push(Bytes::from_static(&[1; 60])).unwrap();
         first.push(Bytes::from_static(&[1; 60])).unwrap();
-        let (second, thrown_away) = queue(1_000, &link);
+        let (second, discarded) = queue(1_000, &total);
         second.push(Bytes::from_static(&[1; 60])).unwrap();
-        let mut room = std::pin::pin!(link.at_most(2 * OVERHEAD));
-        assert!(futures_util::poll!(&mut room).is_pending());
+        let mut waiter = std::pin::pin!(total.at_most(2 * OVERHEAD));
+        assert!(futures_util::poll!(&mut waiter).is_pending());
         outbound.next().await;
-        drop(thrown_away);
-        assert!(futures_util::poll!(&mut room).is_pending(), "one is left");
+        drop(discarded);
+        assert!(
+            futures_util::poll!(&mut waiter).is_pending(),
+            "one message is left"
+        );
         outbound.next().await;
-        room.await;
-        // What is pushed to a connection that is gone does not wait.
+        waiter.await;
+        // A message pushed after the receiver is gone does not count.
         second.push(Bytes::from_static(&[1; 60])).unwrap();
-        link.at_most(0).await;
+        total.at_most(0).await;
     }
 }

@@ -1,4 +1,4 @@
-//! A protocol for streams that are not ours: say again what was said, from where one was.
+//! Resumption of any service's stream: send the requests again, from the position reached.
 
 use std::{
     fmt,
@@ -9,98 +9,135 @@ use std::{
 
 use futures_core::Stream;
 use prost::Message;
-use steadfast_session::{ConfigFaults, Context, End, Generation, Protocol, Signal, Time};
+use steadfast_session::{ConfigFaults, Context, End, Generation, Protocol, Reason, Signal, Time};
 use tokio::sync::mpsc;
 
 use crate::{
-    gate::Gate,
-    link::{Builder, Closed, Link},
-    transport::Transport,
+    backpressure::Backpressure,
+    link::{CommandError, Link},
+    options::LinkOptions,
+    transport::{Call, Connection, Transport},
 };
 
-/// How a stream of some service is resumed. This is all a user of the library has to write.
+/// The rules for resuming a stream of some service. A user of the library writes only this.
+///
+/// ```
+/// use steadfast::{Observed, Resume};
+/// # #[derive(Clone, Copy, PartialEq, prost::Message)]
+/// # struct WatchRequest { #[prost(uint64, tag = "1")] after: u64 }
+/// # #[derive(Clone, Copy, PartialEq, prost::Message)]
+/// # struct Reading { #[prost(uint64, tag = "1")] sequence: u64 }
+///
+/// /// Watches readings, after the sequence number seen last.
+/// struct Watch { after: u64 }
+///
+/// impl Resume for Watch {
+///     type Request = WatchRequest;
+///     type Response = Reading;
+///
+///     fn requests(&mut self) -> Vec<WatchRequest> {
+///         vec![WatchRequest { after: self.after }]
+///     }
+///
+///     fn observe(&mut self, reading: &Reading) -> Observed {
+///         if reading.sequence <= self.after {
+///             return Observed::Duplicate;
+///         }
+///         self.after = reading.sequence;
+///         Observed::New
+///     }
+/// }
+///
+/// let mut watch = Watch { after: 0 };
+/// assert_eq!(watch.observe(&Reading { sequence: 1 }), Observed::New);
+/// assert_eq!(watch.requests(), [WatchRequest { after: 1 }]);
+/// ```
 pub trait Resume: Send + 'static {
-    /// What the client sends.
+    /// The message the client sends.
     type Request: Message + Send + 'static;
-    /// What the server sends.
+    /// The message the server sends.
     type Response: Message + Default + Send + 'static;
 
-    /// What is said at the beginning of every stream: the wishes, from where one was.
+    /// Returns the requests to send first on every stream, with the position reached.
     fn requests(&mut self) -> Vec<Self::Request>;
 
-    /// Sees every response, in order, before the application gets it: the place to remember from
-    /// where to go on. False drops it, as one that was seen before.
-    fn observe(&mut self, response: &Self::Response) -> bool;
+    /// Inspects a response before the application receives it, in order. Store here the position to
+    /// resume from.
+    fn observe(&mut self, response: &Self::Response) -> Observed;
 
-    /// What is sent when a heartbeat is due; `None` sends nothing.
+    /// Returns the message to send as a heartbeat; `None` sends nothing.
     fn heartbeat(&mut self) -> Option<Self::Request> {
         None
     }
 }
 
-/// A stream that goes on: the responses in order, across every reconnect, until it is closed.
-pub struct Resumed<R: Resume, C: crate::transport::Connection> {
-    responses: mpsc::UnboundedReceiver<Told<R::Response>>,
-    gate: Arc<Gate>,
+/// The verdict of [`Resume::observe`] on a response.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Observed {
+    /// Passed on to the application.
+    New,
+    /// Dropped, because the application has received it already.
+    Duplicate,
+}
+
+/// A stream of responses in order, across every reconnect, until it is closed.
+pub struct Resumed<R: Resume, C: Connection> {
+    events: mpsc::UnboundedReceiver<ResumeEvent<R::Response>>,
+    backpressure: Arc<Backpressure>,
     link: Link<Resuming<R>, C>,
 }
 
-/// The protocol behind [`Resumed`].
+/// The protocol of a [`Resumed`] stream.
 #[derive(Debug)]
 pub struct Resuming<R> {
     resume: R,
 }
 
-/// What [`Resuming`] tells.
+/// An event of [`Resuming`].
 #[derive(Debug)]
-pub enum Told<T> {
-    /// A response.
+#[non_exhaustive]
+pub enum ResumeEvent<T> {
+    /// A new response.
     Response(T),
-    /// The link stopped.
+    /// The link stopped trying.
     Stopped(End),
 }
 
-/// Responses that wait for the application before reading is held back.
-const QUEUE: usize = 256;
-
-impl Builder {
-    /// Starts a link that resumes a stream of some service, and connects it.
-    ///
-    /// # Errors
-    ///
-    /// Every fault of the configuration at once.
-    ///
-    /// # Panics
-    ///
-    /// Outside a tokio runtime.
-    pub fn resume<R: Resume, T: Transport>(
-        self,
+impl<R: Resume, C: Connection> Resumed<R, C> {
+    pub(crate) fn spawn<T: Transport<Connection = C>>(
+        options: LinkOptions,
+        call: Call,
         transport: T,
         resume: R,
-    ) -> Result<Resumed<R, T::Connection>, ConfigFaults> {
-        let gate = Gate::new(QUEUE);
-        let (sender, responses) = mpsc::unbounded_channel();
-        let entry = Arc::clone(&gate);
-        let link =
-            self.gate(Arc::clone(&gate))
-                .spawn(transport, Resuming { resume }, move |told| {
-                    entry.put();
-                    if sender.send(told).is_err() {
-                        // Only handles of the link are left; nothing waits for anybody to take it.
-                        entry.take();
-                    }
-                })?;
+    ) -> Result<Self, ConfigFaults> {
+        let backpressure = Backpressure::new(options.max_queued_responses);
+        // Unbounded, but reading pauses at the limit of `backpressure`.
+        let (sender, events) = mpsc::unbounded_channel();
+        let queued = Arc::clone(&backpressure);
+        let sink = move |event| {
+            queued.enqueued();
+            if sender.send(event).is_err() {
+                // Only handles of the link are left. Nobody will ever dequeue, and reading must go
+                // on for the link to notice the end of the stream.
+                queued.dequeued();
+            }
+        };
+        let link = options.backpressure(Arc::clone(&backpressure)).spawn(
+            call,
+            transport,
+            Resuming { resume },
+            sink,
+        )?;
+        // Fails only if the runtime is shutting down; `next` then returns `None`.
         link.start().ok();
-        Ok(Resumed {
-            responses,
-            gate,
+        Ok(Self {
+            events,
+            backpressure,
             link,
         })
     }
-}
 
-impl<R: Resume, C: crate::transport::Connection> Resumed<R, C> {
-    /// The next response; `None` after [`Link::close`], an error once when the link gave up.
+    /// Returns the next response; `None` after [`Link::close`].
     ///
     /// # Cancel safety
     ///
@@ -108,47 +145,44 @@ impl<R: Resume, C: crate::transport::Connection> Resumed<R, C> {
     ///
     /// # Errors
     ///
-    /// How the link ended, when it will not try again.
+    /// Returns the end of the last attempt, once, when the link stops trying.
     pub async fn next(&mut self) -> Option<Result<R::Response, End>> {
-        std::future::poll_fn(|cx| self.poll_response(cx)).await
+        std::future::poll_fn(|cx| self.poll_event(cx)).await
     }
 
-    /// Sends a request on the live stream. It is lost if the stream is lost before the peer got
-    /// it: wishes that must survive belong into [`Resume::requests`].
+    /// Sends a request on the live stream. It is lost if the stream ends before the peer has
+    /// received it; a request that must survive belongs in [`Resume::requests`].
     ///
     /// # Errors
     ///
-    /// When the link is closed.
-    pub fn send(&self, request: R::Request) -> Result<(), Closed> {
+    /// Returns an error if the command queue is full or the link is closed.
+    pub fn send(&self, request: R::Request) -> Result<(), CommandError> {
         self.link.command(request)
     }
 
-    /// The link below: its state, counters, outages; connect, leave and close.
+    /// Returns the link, for its state, counters and outages, and to leave or close it.
     #[must_use]
     pub fn link(&self) -> &Link<Resuming<R>, C> {
         &self.link
     }
 
-    fn poll_response(
-        &mut self,
-        cx: &mut TaskContext<'_>,
-    ) -> Poll<Option<Result<R::Response, End>>> {
-        let told = std::task::ready!(self.responses.poll_recv(cx));
-        if told.is_some() {
-            self.gate.take();
+    fn poll_event(&mut self, cx: &mut TaskContext<'_>) -> Poll<Option<Result<R::Response, End>>> {
+        let event = std::task::ready!(self.events.poll_recv(cx));
+        if event.is_some() {
+            self.backpressure.dequeued();
         }
-        Poll::Ready(told.map(|told| match told {
-            Told::Response(response) => Ok(response),
-            Told::Stopped(end) => Err(end),
+        Poll::Ready(event.map(|event| match event {
+            ResumeEvent::Response(response) => Ok(response),
+            ResumeEvent::Stopped(end) => Err(end),
         }))
     }
 }
 
-impl<R: Resume, C: crate::transport::Connection> Stream for Resumed<R, C> {
+impl<R: Resume, C: Connection> Stream for Resumed<R, C> {
     type Item = Result<R::Response, End>;
 
     fn poll_next(self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<Option<Self::Item>> {
-        self.get_mut().poll_response(cx)
+        self.get_mut().poll_event(cx)
     }
 }
 
@@ -156,7 +190,7 @@ impl<R: Resume> Protocol for Resuming<R> {
     type Send = R::Request;
     type Receive = R::Response;
     type Command = R::Request;
-    type Event = Told<R::Response>;
+    type Event = ResumeEvent<R::Response>;
 
     fn on_open(&mut self, _: Time, _: Generation, cx: &mut Context<Self::Send, Self::Event>) {
         for request in self.resume.requests() {
@@ -170,10 +204,12 @@ impl<R: Resume> Protocol for Resuming<R> {
         message: Self::Receive,
         cx: &mut Context<Self::Send, Self::Event>,
     ) {
+        // The service has no greeting of its own: its first response proves that it works.
         cx.signal(Signal::Greeted);
         cx.signal(Signal::Restored);
-        if self.resume.observe(&message) {
-            cx.emit(Told::Response(message));
+        match self.resume.observe(&message) {
+            Observed::New => cx.emit(ResumeEvent::Response(message)),
+            Observed::Duplicate => {}
         }
     }
 
@@ -197,13 +233,14 @@ impl<R: Resume> Protocol for Resuming<R> {
     fn on_down(&mut self, _: Time, _: &End, _: &mut Context<Self::Send, Self::Event>) {}
 
     fn on_stop(&mut self, _: Time, end: &End, cx: &mut Context<Self::Send, Self::Event>) {
-        if end.reason != steadfast_session::Reason::Left {
-            cx.emit(Told::Stopped(end.clone()));
+        // A stream that its owner has left ends with `None`, not with an error.
+        if end.reason != Reason::Left {
+            cx.emit(ResumeEvent::Stopped(end.clone()));
         }
     }
 }
 
-impl<R: Resume, C: crate::transport::Connection> fmt::Debug for Resumed<R, C> {
+impl<R: Resume, C: Connection> fmt::Debug for Resumed<R, C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Resumed")
             .field("link", &self.link)

@@ -1,10 +1,10 @@
-//! One attempt: from the dial to the last message, whatever it waits for, in one place to poll.
+//! One attempt, from the dial to the last message, as one thing to poll.
 
 use std::{
     future::Future,
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
 };
 
 use bytes::Bytes;
@@ -12,39 +12,42 @@ use steadfast_session::{End, Generation};
 
 use crate::{
     outbound::{Outbound, Outbox},
-    transport::{Call, Connection, Inbound, News, Seen, Tap},
+    transport::{Call, Connection, Inbound, StreamActivity},
 };
 
-type Boxed<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
-/// What a stream woke the driver for.
+/// An event of a stream, for the driver.
 #[derive(Debug)]
 pub(crate) enum Wake {
     Dialled,
     Opened,
+    /// The connection has sent the request.
     Accepted,
+    /// Bytes arrived that are not a whole message yet.
     Received,
     Message(Bytes),
+    /// The result of a probe: true if the peer responded.
     Probed(bool),
     Ended(End),
 }
 
-/// The attempt the driver is busy with.
+/// The newest attempt.
 pub(crate) struct Stream<C: Connection> {
     pub(crate) generation: Generation,
+    /// The sending half; `None` after the link has ended it.
     pub(crate) outbox: Option<Outbox>,
     pub(crate) connection: Option<C>,
     step: Step<C>,
-    probe: Option<Boxed<bool>>,
-    tap: Arc<Tap>,
-    seen: Seen,
+    probe: Option<BoxFuture<bool>>,
+    activity: Arc<StreamActivity>,
 }
 
 enum Step<C: Connection> {
-    Dialling(Boxed<Result<C, End>>, Call, Option<Outbound>),
-    Opening(Boxed<Result<C::Inbound, End>>),
+    Dialling(BoxFuture<Result<C, End>>, Call, Option<Outbound>),
+    Opening(BoxFuture<Result<C::Inbound, End>>),
     Open(C::Inbound),
-    Over,
+    Ended,
 }
 
 impl<C: Connection> Stream<C> {
@@ -60,12 +63,11 @@ impl<C: Connection> Stream<C> {
             connection: None,
             step: Step::Dialling(Box::pin(dial), call, Some(outbound)),
             probe: None,
-            tap: Arc::default(),
-            seen: Seen::default(),
+            activity: Arc::default(),
         }
     }
 
-    /// Asks the peer for life; without a connection there is nobody to ask.
+    /// Starts a probe. Without a connection it fails at once.
     pub(crate) fn probe(&mut self) {
         self.probe = Some(match &self.connection {
             Some(connection) => Box::pin(connection.probe()),
@@ -73,58 +75,50 @@ impl<C: Connection> Stream<C> {
         });
     }
 
-    /// The next thing to happen. While `held`, messages stay where they are; life, answers to
-    /// probes and acceptance are still seen.
-    pub(crate) fn poll_wake(&mut self, held: bool, cx: &mut Context<'_>) -> Poll<Wake> {
+    /// Polls for the next event. While `read_paused`, messages stay in the connection; activity,
+    /// probe results and acceptance are still returned.
+    pub(crate) fn poll_wake(&mut self, read_paused: bool, cx: &mut Context<'_>) -> Poll<Wake> {
         if let Some(probe) = &mut self.probe
             && let Poll::Ready(alive) = probe.as_mut().poll(cx)
         {
             self.probe = None;
             return Poll::Ready(Wake::Probed(alive));
         }
-        if let Poll::Ready(wake) = self.poll_step(held, cx) {
+        if let Poll::Ready(wake) = self.poll_step(read_paused, cx) {
             return Poll::Ready(wake);
         }
-        self.tap
-            .poll_news(&mut self.seen, cx)
-            .map(|news| match news {
-                News::Accepted => Wake::Accepted,
-                News::Received => Wake::Received,
-            })
+        self.activity.register(cx);
+        if self.activity.take_accepted() {
+            Poll::Ready(Wake::Accepted)
+        } else if self.activity.take_received() {
+            Poll::Ready(Wake::Received)
+        } else {
+            Poll::Pending
+        }
     }
 
-    fn poll_step(&mut self, held: bool, cx: &mut Context<'_>) -> Poll<Wake> {
-        let ended = |end| Poll::Ready((Step::Over, Wake::Ended(end)));
-        let reached = match &mut self.step {
-            Step::Dialling(dial, call, outbound) => match dial.as_mut().poll(cx) {
-                Poll::Pending => Poll::Pending,
-                Poll::Ready(Err(end)) => ended(end),
-                Poll::Ready(Ok(connection)) => {
+    fn poll_step(&mut self, read_paused: bool, cx: &mut Context<'_>) -> Poll<Wake> {
+        let (step, wake) = match &mut self.step {
+            Step::Dialling(dial, call, outbound) => match ready!(dial.as_mut().poll(cx)) {
+                Err(end) => (Step::Ended, Wake::Ended(end)),
+                Ok(connection) => {
                     let outbound = outbound.take().expect("a stream is dialled once");
-                    let open = connection.open(call, outbound, Arc::clone(&self.tap));
+                    let open = connection.open(call, outbound, Arc::clone(&self.activity));
                     self.connection = Some(connection);
-                    Poll::Ready((Step::Opening(Box::pin(open)), Wake::Dialled))
+                    (Step::Opening(Box::pin(open)), Wake::Dialled)
                 }
             },
-            Step::Opening(open) => match open.as_mut().poll(cx) {
-                Poll::Pending => Poll::Pending,
-                Poll::Ready(Err(end)) => ended(end),
-                Poll::Ready(Ok(inbound)) => Poll::Ready((Step::Open(inbound), Wake::Opened)),
+            Step::Opening(open) => match ready!(open.as_mut().poll(cx)) {
+                Err(end) => (Step::Ended, Wake::Ended(end)),
+                Ok(inbound) => (Step::Open(inbound), Wake::Opened),
             },
-            Step::Open(inbound) if !held => {
-                return inbound.poll_next(cx).map(|next| match next {
-                    Ok(message) => Wake::Message(message),
-                    Err(end) => {
-                        self.step = Step::Over;
-                        Wake::Ended(end)
-                    }
-                });
-            }
-            Step::Open(_) | Step::Over => Poll::Pending,
+            Step::Open(inbound) if !read_paused => match ready!(inbound.poll_next(cx)) {
+                Err(end) => (Step::Ended, Wake::Ended(end)),
+                Ok(message) => return Poll::Ready(Wake::Message(message)),
+            },
+            Step::Open(_) | Step::Ended => return Poll::Pending,
         };
-        reached.map(|(step, wake)| {
-            self.step = step;
-            wake
-        })
+        self.step = step;
+        Poll::Ready(wake)
     }
 }

@@ -1,10 +1,13 @@
-//! The smallest interface a transport must have: connect once, open streams, probe, kill.
+//! The interface between a link and whatever carries its streams.
+//!
+//! A transport dials one connection at a time and never redials by itself: the link above decides
+//! when to try again. [`crate::grpc`] has the one for gRPC; feature `testing` has one for tests.
 
 use std::{
     future::Future,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU8, Ordering},
     },
     task::{Context, Poll},
 };
@@ -17,61 +20,76 @@ use crate::outbound::Outbound;
 
 /// Makes connections.
 pub trait Transport: Send + Sync + 'static {
-    /// What it makes.
+    /// The connections it makes.
     type Connection: Connection;
 
-    /// Dials once and returns one connection, which never dials again by itself. `refresh` asks for
-    /// new credentials first. Dropping the future abandons the dial and leaves nothing behind.
+    /// Dials once. `refresh` asks for new credentials first.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future abandons the dial and leaves no task or socket behind.
     fn connect(
         &self,
         refresh: bool,
     ) -> impl Future<Output = Result<Self::Connection, End>> + Send + 'static;
 }
 
-/// One connection. Clones are handles of the same one; dropping the last one kills it.
+/// A handle of one connection. Dropping the last clone kills the connection.
 pub trait Connection: Clone + Send + Sync + 'static {
     /// The receiving half of a stream.
     type Inbound: Inbound;
 
-    /// Opens a stream and resolves when the peer's headers arrive. Whatever is in `outbound` goes
-    /// out before that. Dropping the future abandons the stream.
+    /// Opens a stream and resolves when the peer's headers arrive. Messages in `outbound` are sent
+    /// without waiting for the headers.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future abandons the stream.
     fn open(
         &self,
         call: &Call,
         outbound: Outbound,
-        tap: Arc<Tap>,
+        activity: Arc<StreamActivity>,
     ) -> impl Future<Output = Result<Self::Inbound, End>> + Send + 'static;
 
-    /// Asks the peer whether it lives: true when it made an answer, whatever it was.
+    /// Asks the peer for a sign of life. Resolves to true if the peer responded, with an error or
+    /// without.
     fn probe(&self) -> impl Future<Output = bool> + Send + 'static;
 
-    /// Cuts the connection. Everything on it ends, a full send buffer notwithstanding.
+    /// Cuts the connection and every stream on it at once, even if its send buffer is full.
     fn kill(&self);
 
-    /// Whether it has been cut, or broke.
-    fn is_dead(&self) -> bool;
+    /// Returns true once the connection was killed or has broken.
+    fn is_closed(&self) -> bool;
 
     /// Resolves when no task and no socket of the connection is left.
-    fn gone(&self) -> impl Future<Output = ()> + Send + 'static;
+    fn closed(&self) -> impl Future<Output = ()> + Send + 'static;
 }
 
 /// The receiving half of a stream. Dropping it abandons the stream.
 pub trait Inbound: Send + 'static {
-    /// The next whole message, or how the stream ended. Not called again after an end.
+    /// Polls for the next whole message, or for the end of the stream. Not called after an end.
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Bytes, End>>;
 }
 
-/// What to open.
+/// The method to call, and the metadata to call it with.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Call {
-    /// Path of the method, `/package.Service/Method`.
+    /// The path of the method, `/package.Service/Method`.
     pub path: String,
-    /// Metadata sent with the call: names in lower case, values in ASCII.
+    /// The metadata sent with the call: names in lower case, values in ASCII.
     pub metadata: Vec<(String, String)>,
 }
 
 impl Call {
-    /// A call of the method at `path`.
+    /// Creates a call of the method at `path`.
+    ///
+    /// ```
+    /// let call = steadfast::transport::Call::new("/temperature.v1.Sensors/Watch")
+    ///     .with_metadata("tenant", "north");
+    /// assert_eq!(call.metadata.len(), 1);
+    /// ```
     #[must_use]
     pub fn new(path: impl Into<String>) -> Self {
         Self {
@@ -80,7 +98,7 @@ impl Call {
         }
     }
 
-    /// Adds metadata.
+    /// Adds one entry of metadata.
     #[must_use]
     pub fn with_metadata(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.metadata.push((name.into(), value.into()));
@@ -88,62 +106,50 @@ impl Call {
     }
 }
 
-/// What a transport tells about a stream besides its messages.
+/// The signs of life of one stream that are not whole messages: a transport reports them here, the
+/// link takes them. There is one reader.
 #[derive(Debug, Default)]
-pub struct Tap {
-    accepted: AtomicBool,
-    received: AtomicU64,
+pub struct StreamActivity {
+    acceptance: AtomicU8,
+    received: AtomicBool,
     reader: AtomicWaker,
 }
 
-/// News from a [`Tap`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum News {
-    /// The connection has taken the request.
-    Accepted,
-    /// Bytes of the response arrived.
-    Received,
-}
+const UNTAKEN: u8 = 1;
+const TAKEN: u8 = 2;
 
-/// What a reader of a [`Tap`] has seen.
-#[derive(Debug, Default)]
-pub(crate) struct Seen {
-    accepted: bool,
-    received: u64,
-}
-
-impl Tap {
-    /// The connection has taken the request.
-    pub fn accept(&self) {
-        if !self.accepted.swap(true, Ordering::AcqRel) {
+impl StreamActivity {
+    /// Reports that the connection has sent the request. Later calls have no effect.
+    pub fn request_accepted(&self) {
+        let first =
+            self.acceptance
+                .compare_exchange(0, UNTAKEN, Ordering::AcqRel, Ordering::Acquire);
+        if first.is_ok() {
             self.reader.wake();
         }
     }
 
-    /// Bytes of the response arrived, be it a part of a message.
-    pub fn receive(&self, bytes: u64) {
-        self.received.fetch_add(bytes, Ordering::AcqRel);
+    /// Reports that bytes of the response arrived, even if they are only part of a message.
+    pub fn bytes_received(&self) {
+        self.received.store(true, Ordering::Release);
         self.reader.wake();
     }
 
-    /// Bytes received so far.
-    #[must_use]
-    pub fn received(&self) -> u64 {
-        self.received.load(Ordering::Acquire)
+    /// Wakes this task at the next report. Called before the reports are taken, so that none is
+    /// missed in between.
+    pub(crate) fn register(&self, cx: &Context<'_>) {
+        self.reader.register(cx.waker());
     }
 
-    /// What happened since `seen`. There is one reader.
-    pub(crate) fn poll_news(&self, seen: &mut Seen, cx: &mut Context<'_>) -> Poll<News> {
-        self.reader.register(cx.waker());
-        if !seen.accepted && self.accepted.load(Ordering::Acquire) {
-            seen.accepted = true;
-            return Poll::Ready(News::Accepted);
-        }
-        let received = self.received();
-        if seen.received != received {
-            seen.received = received;
-            return Poll::Ready(News::Received);
-        }
-        Poll::Pending
+    /// Returns true once, after the request was accepted.
+    pub(crate) fn take_accepted(&self) -> bool {
+        self.acceptance
+            .compare_exchange(UNTAKEN, TAKEN, Ordering::AcqRel, Ordering::Acquire)
+            .is_ok()
+    }
+
+    /// Returns true if bytes were received since the last call.
+    pub(crate) fn take_received(&self) -> bool {
+        self.received.swap(false, Ordering::AcqRel)
     }
 }

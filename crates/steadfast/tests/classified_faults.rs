@@ -12,15 +12,15 @@ use std::{net::SocketAddr, time::Duration};
 use futures_util::{StreamExt as _, stream};
 use http_body_util::BodyExt as _;
 use steadfast::{
-    Builder,
+    LinkOptions,
     grpc::{Grpc, Options},
     session::{Advice, Config, End, Initiator, Reason},
     transport::Call,
 };
 use steadfast_chaos::{Direction, Fault, Reach};
 use support::{
-    note::{Notes, Told, large, note, told},
-    server::{self, Answers, Server, path},
+    note::{NoteEvent, Notes, large, note, note_sink},
+    server::{self, Answers, Server, talk},
     sockets, within,
 };
 use tokio::{
@@ -49,14 +49,13 @@ async fn end_after(address: &str, what: impl FnOnce()) -> End {
 }
 
 async fn end_with(config: Config, address: &str, what: impl FnOnce()) -> End {
-    let (sink, mut told) = told();
-    let transport = Grpc::new(address.parse().unwrap()).with_options(Options {
-        max_message_bytes: 1_000,
-        ..Options::default()
-    });
-    let link = Builder::new(Call::new(path("Talk")))
+    let (sink, mut told) = note_sink();
+    let mut connection = Options::default();
+    connection.max_message_bytes = 1_000;
+    let transport = Grpc::new(address.parse().unwrap()).with_options(connection);
+    let link = LinkOptions::new()
         .config(config)
-        .spawn(transport, Notes::saying(1), sink)
+        .spawn(talk(), transport, Notes::saying(1), sink)
         .unwrap();
     link.start().unwrap();
     let mut what = Some(what);
@@ -66,8 +65,8 @@ async fn end_with(config: Config, address: &str, what: impl FnOnce()) -> End {
             tokio::select! {
                 biased;
                 event = told.recv() => match event.unwrap() {
-                    Told::Down(end) => return end,
-                    Told::Note(_) | Told::Stopped(_) => {}
+                    NoteEvent::Down(end) => return end,
+                    NoteEvent::Note(_) | NoteEvent::Stopped(_) => {}
                 },
                 status = lives.wait_for(|status| status.streams_established > 0), if what.is_some() => {
                     status.unwrap();
@@ -262,7 +261,7 @@ async fn a_message_that_can_not_be_decoded_breaks_the_protocol() {
     });
     let end = end_at(server.addr).await;
     assert_eq!(verdict(&end), (Initiator::Peer, "protocol", Advice::Retry));
-    assert!(text(&end).contains("can not be decoded"), "{end}");
+    assert!(text(&end).contains("cannot decode a message"), "{end}");
 }
 
 #[tokio::test]
@@ -296,18 +295,18 @@ async fn i7_a_black_hole_in_either_direction_is_silence() {
         // It answers what it gets, heartbeats too, so either direction is enough to silence it.
         let server = Server::start(server::echo);
         let proxy = server.proxy();
-        let (sink, mut told) = told();
+        let (sink, mut told) = note_sink();
         let protocol = Notes {
             heartbeat: Some(note(0)),
             ..Notes::default()
         };
-        let link = Builder::new(Call::new(path("Talk")))
+        let link = LinkOptions::new()
             .config(Config {
                 heartbeat_interval: Some(Duration::from_millis(50)),
                 activity_timeout: Some(patience),
                 ..Config::default()
             })
-            .spawn(Grpc::new(proxy.addr().into()), protocol, sink)
+            .spawn(talk(), Grpc::new(proxy.addr().into()), protocol, sink)
             .unwrap();
         within("live", link.connect()).await.unwrap();
         sleep(patience * 3 / 2).await;
@@ -320,7 +319,7 @@ async fn i7_a_black_hole_in_either_direction_is_silence() {
         let _hole = proxy.inject(Fault::Blackhole(direction), Reach::Everything);
         let end = within("an end", async {
             loop {
-                if let Told::Down(end) = told.recv().await.unwrap() {
+                if let NoteEvent::Down(end) = told.recv().await.unwrap() {
                     return end;
                 }
             }
@@ -442,13 +441,13 @@ async fn a_call_that_can_not_be_written_down_is_our_own_end() {
         ),
         (Call::new("/a/b").with_metadata("x", "ä\n"), "is not ASCII"),
     ] {
-        let (sink, mut told) = told();
+        let (sink, mut told) = note_sink();
         let transport = Grpc::new(server.addr.into());
-        let link = Builder::new(call)
-            .spawn(transport, Notes::default(), sink)
+        let link = LinkOptions::new()
+            .spawn(call, transport, Notes::default(), sink)
             .unwrap();
         link.start().unwrap();
-        let Some(Told::Down(end)) = within("an end", told.recv()).await else {
+        let Some(NoteEvent::Down(end)) = within("an end", told.recv()).await else {
             panic!("an end comes first");
         };
         assert_eq!(verdict(&end), (Initiator::Local, "protocol", Advice::Stop));

@@ -12,15 +12,14 @@ use std::{any::Any, future::Future, net::SocketAddr, time::Duration};
 
 use futures_util::{StreamExt as _, stream};
 use steadfast::{
-    Builder, ConnectError, Gate, Link,
+    Backpressure, ConnectError, Link, LinkOptions,
     grpc::{Connection, Grpc},
     session::{Activity, Config, Ready, State},
-    transport::Call,
 };
 use steadfast_chaos::{Fault, Reach};
 use support::{
-    note::{After, Notes, Told, large, note, told},
-    server::{self, Answers, Server, path},
+    note::{After, NoteEvent, Notes, large, note, note_sink},
+    server::{self, Answers, Server, talk},
     sockets::{self, Unreachable, nobody, towards, until_towards},
     until, within,
 };
@@ -39,7 +38,7 @@ const QUIET: Duration = Duration::from_millis(200);
 /// A link in some state, and what is needed to keep it there.
 struct Case {
     link: Link<Notes, Connection>,
-    told: UnboundedReceiver<Told>,
+    told: UnboundedReceiver<NoteEvent>,
     peer: SocketAddr,
     /// Sockets and tasks that are not the link's.
     sockets: usize,
@@ -69,11 +68,11 @@ fn tasks() -> usize {
 }
 
 impl Case {
-    fn new(peer: SocketAddr, builder: Builder) -> Self {
+    fn new(peer: SocketAddr, options: LinkOptions) -> Self {
         let (sockets, tasks) = (towards(peer), tasks());
-        let (sink, told) = told();
-        let link = builder
-            .spawn(Grpc::new(peer.into()), Notes::saying(1), sink)
+        let (sink, told) = note_sink();
+        let link = options
+            .spawn(talk(), Grpc::new(peer.into()), Notes::saying(1), sink)
             .unwrap();
         Self {
             link,
@@ -87,8 +86,8 @@ impl Case {
     }
 
     /// A started link to the server.
-    fn on(server: Server, builder: Builder) -> Self {
-        let mut case = Self::new(server.addr, builder);
+    fn on(server: Server, options: LinkOptions) -> Self {
+        let mut case = Self::new(server.addr, options);
         case.link.start().unwrap();
         case.server = Some(server);
         case
@@ -150,7 +149,7 @@ impl Case {
         drop(link);
         let mut stops = 0;
         while let Some(told) = within("the last of what it tells", self.told.recv()).await {
-            stops += u32::from(matches!(told, Told::Stopped(_)));
+            stops += u32::from(matches!(told, NoteEvent::Stopped(_)));
         }
         // Whoever left has been told so already, unless there was nothing to leave.
         let expected = if way == Way::Leave && !idle { 2 } else { 1 };
@@ -169,15 +168,15 @@ async fn each_way<F: Future<Output = Case>>(make: impl Fn() -> F) {
     }
 }
 
-fn builder(config: Config) -> Builder {
-    Builder::new(Call::new(path("Talk"))).config(config)
+fn options(config: Config) -> LinkOptions {
+    LinkOptions::new().config(config)
 }
 
 #[tokio::test]
 async fn i23_from_idle() {
     each_way(async || {
         let server = Server::start(server::silent);
-        let mut case = Case::new(server.addr, builder(config()));
+        let mut case = Case::new(server.addr, options(config()));
         case.server = Some(server);
         case
     })
@@ -188,7 +187,7 @@ async fn i23_from_idle() {
 async fn i23_from_dialling_an_address_that_swallows_everything() {
     each_way(async || {
         let hole = Unreachable::start().await;
-        let mut case = Case::new(hole.addr, builder(config()));
+        let mut case = Case::new(hole.addr, options(config()));
         case.link.start().unwrap();
         until_towards(hole.addr, hole.fillers + 1).await;
         case.kept = Some(Box::new(hole));
@@ -201,7 +200,7 @@ async fn i23_from_dialling_an_address_that_swallows_everything() {
 async fn i23_from_opening_against_a_server_that_withholds_its_headers() {
     each_way(async || {
         let server = Server::start(|_| std::future::pending());
-        let case = Case::on(server, builder(config()));
+        let case = Case::on(server, options(config()));
         while case.server.as_ref().unwrap().calls() == 0 {
             sleep(Duration::from_millis(2)).await;
         }
@@ -217,7 +216,7 @@ async fn i23_from_greeting() {
             ready: Ready::FirstMessage,
             ..config()
         };
-        let case = Case::on(Server::start(server::silent), builder(config));
+        let case = Case::on(Server::start(server::silent), options(config));
         case.until(Activity::Greeting).await
     })
     .await;
@@ -231,7 +230,7 @@ async fn i23_from_restoring() {
             ..config()
         };
         // The greeting comes back, and nothing completes what was to be restored.
-        let case = Case::on(Server::start(server::echo), builder(config));
+        let case = Case::on(Server::start(server::echo), options(config));
         case.until(Activity::Restoring).await
     })
     .await;
@@ -240,7 +239,7 @@ async fn i23_from_restoring() {
 #[tokio::test]
 async fn i23_from_live() {
     each_way(async || {
-        let case = Case::on(Server::start(server::silent), builder(config()));
+        let case = Case::on(Server::start(server::silent), options(config()));
         case.until(Activity::Live).await
     })
     .await;
@@ -250,7 +249,7 @@ async fn i23_from_live() {
 async fn c10_i23_from_backing_off() {
     each_way(async || {
         let server = Server::start(|_| async { Err(Status::unavailable("not now")) });
-        let case = Case::on(server, builder(config()));
+        let case = Case::on(server, options(config()));
         let mut status = case.link.watch();
         until("the second backoff", &mut status, |status| {
             status.activity == Activity::Backoff && status.consecutive_failures >= 2
@@ -264,15 +263,15 @@ async fn c10_i23_from_backing_off() {
 #[tokio::test]
 async fn i23_from_being_held_by_a_full_application_queue() {
     each_way(async || {
-        let gate = Gate::new(1);
-        gate.put();
-        let builder = builder(config()).gate(gate);
+        let backpressure = Backpressure::new(1);
+        backpressure.enqueued();
+        let options = options(config()).backpressure(backpressure);
         let server = Server::start(|_| async {
             let notes = stream::iter(1..).map(|number| Ok(large(number, 1_000)));
             Ok(notes.boxed() as Answers)
         });
-        let case = Case::on(server, builder);
-        while case.link.counters().held == 0 {
+        let case = Case::on(server, options);
+        while case.link.counters().read_pauses == 0 {
             sleep(Duration::from_millis(2)).await;
         }
         case.until(Activity::Live).await
@@ -285,7 +284,7 @@ async fn frozen() -> Case {
     // Windows so wide that the sockets' buffers are full before them.
     let server = Server::with_windows(1 << 26, server::silent);
     let proxy = server.proxy();
-    let mut case = Case::new(proxy.addr(), builder(config()));
+    let mut case = Case::new(proxy.addr(), options(config()));
     case.link.start().unwrap();
     case.server = Some(server);
     let case = case.until(Activity::Live).await;
@@ -318,8 +317,8 @@ async fn c11_i23_from_a_frozen_peer_with_a_full_send_buffer() {
 
 /// A stream of notes after the last one seen, told by its consumer.
 fn resumed(peer: SocketAddr) -> steadfast::Resumed<After, Connection> {
-    builder(config())
-        .resume(Grpc::new(peer.into()), After::default())
+    options(config())
+        .resume(talk(), Grpc::new(peer.into()), After::default())
         .unwrap()
 }
 

@@ -14,11 +14,13 @@ use std::{
     time::Duration,
 };
 
-use steadfast::{Builder, transport::Call};
+use steadfast::{
+    LinkOptions,
+    testing::{Peer, ScriptedTransport},
+};
 use support::{
-    note::{Note, Notes, told},
-    scripted::{Peer, Scripted},
-    server::path,
+    note::{Note, Notes, note_sink},
+    server::talk,
     until, within,
 };
 use tokio::time::sleep;
@@ -47,14 +49,14 @@ async fn i25_each_transition_and_outage_is_logged_and_no_payload_is() {
         .with_ansi(false)
         .with_writer(move || writer.clone());
     let _logging = tracing::subscriber::set_default(subscriber.finish());
-    let world = Scripted::new(async |peer: Peer| {
-        peer.headers();
-        peer.listen().await;
+    let world = ScriptedTransport::new(async |peer: Peer| {
+        peer.send_headers();
+        peer.receive_until_end().await;
     });
-    let (sink, _told) = told();
-    let link = Builder::new(Call::new(path("Talk")))
+    let (sink, _told) = note_sink();
+    let link = LinkOptions::new()
         .name("orders")
-        .spawn(world.clone(), Notes::saying(1), sink)
+        .spawn(talk(), world.clone(), Notes::saying(1), sink)
         .unwrap();
     within("live", link.connect()).await.unwrap();
     let secret = Note {
@@ -63,7 +65,7 @@ async fn i25_each_transition_and_outage_is_logged_and_no_payload_is() {
     };
     link.command(secret).unwrap();
     sleep(Duration::from_secs(40)).await;
-    world.wires()[0].cut();
+    world.connections()[0].cut();
     until("live again", &mut link.watch(), |status| {
         status.streams_established == 2
     })

@@ -6,15 +6,18 @@
     reason = "a test stops at the first thing that is not as it should be"
 )]
 
-#[path = "../examples/tally.rs"]
+#[path = "../examples/resume_watch.rs"]
 #[expect(dead_code, reason = "the example's own main, and what only it uses")]
-mod tally;
+mod resume_watch;
 
 use std::{cell::Cell, time::Duration};
 
-use steadfast::{Builder, Resume, grpc::Grpc, session::Config, transport::Call};
+use resume_watch::{
+    meter::{Reading, WatchRequest},
+    service::{Server, Store, value},
+};
+use steadfast::{LinkOptions, Observed, Resume, grpc::Grpc, session::Config, transport::Call};
 use steadfast_chaos::{Direction, Fault, Proxy, Reach};
-use tally::service::{Event, Log, Server, WatchRequest, amount};
 use tokio::{
     sync::watch,
     time::{sleep, timeout},
@@ -37,18 +40,18 @@ fn config() -> Config {
 async fn break_it(
     server: Server,
     proxy: &Proxy,
-    log: Log,
+    store: Store,
     mut seen: watch::Receiver<u64>,
 ) -> Server {
     let mut more = async || {
-        let enough = log.newest() + 50;
+        let enough = store.newest() + 50;
         seen.wait_for(|number| *number >= enough).await.unwrap();
     };
     more().await;
     let addr = server.addr;
     server.kill().await;
     sleep(Duration::from_millis(150)).await;
-    let server = Server::start(addr, log.clone()).await.unwrap();
+    let server = Server::start(addr, store.clone()).await.unwrap();
     more().await;
 
     let hole = proxy.inject(Fault::Blackhole(Direction::Both), Reach::Present);
@@ -63,8 +66,8 @@ async fn break_it(
 
 #[tokio::test]
 async fn i18_a_resumed_service_counts_each_event_once_through_a_kill_a_black_hole_and_a_reset() {
-    let log = Log::growing(Duration::from_millis(4));
-    let server = Server::start(([127, 0, 0, 1], 0).into(), log.clone())
+    let store = Store::growing(Duration::from_millis(4));
+    let server = Server::start(([127, 0, 0, 1], 0).into(), store.clone())
         .await
         .unwrap();
     let proxy = Proxy::start(server.addr).unwrap();
@@ -72,14 +75,14 @@ async fn i18_a_resumed_service_counts_each_event_once_through_a_kill_a_black_hol
     let mut total = 0;
     let mut last = 0;
     let broken = Cell::new(false);
-    let following = tally::follow(proxy.addr().into(), config(), |event| {
-        total += event.amount;
-        last = event.number;
+    let following = resume_watch::follow(proxy.addr().into(), config(), |reading| {
+        total += reading.value;
+        last = reading.sequence;
         seen.send_replace(last);
         !broken.get()
     });
     let breaking = async {
-        let server = break_it(server, &proxy, log, seeing).await;
+        let server = break_it(server, &proxy, store, seeing).await;
         broken.set(true);
         server
     };
@@ -92,43 +95,47 @@ async fn i18_a_resumed_service_counts_each_event_once_through_a_kill_a_black_hol
     };
     assert!(of("lost") >= 2 && of("silent") >= 1, "{outages:?}");
     assert!(last >= 200);
-    assert_eq!(total, (1..=last).map(amount).sum::<u64>());
+    assert_eq!(total, (1..=last).map(value).sum::<u64>());
     server.kill().await;
 }
 
 /// As the example, but each stream begins where the server is now.
-struct FromNow(Log);
+struct FromNow(Store);
 
 impl Resume for FromNow {
     type Request = WatchRequest;
-    type Response = Event;
+    type Response = Reading;
 
     fn requests(&mut self) -> Vec<WatchRequest> {
         let after = self.0.newest();
         vec![WatchRequest { after }]
     }
 
-    fn observe(&mut self, _: &Event) -> bool {
-        true
+    fn observe(&mut self, _: &Reading) -> Observed {
+        Observed::New
     }
 }
 
 #[tokio::test]
 async fn the_total_is_wrong_without_resumption() {
-    let log = Log::growing(Duration::from_millis(4));
-    let server = Server::start(([127, 0, 0, 1], 0).into(), log.clone())
+    let store = Store::growing(Duration::from_millis(4));
+    let server = Server::start(([127, 0, 0, 1], 0).into(), store.clone())
         .await
         .unwrap();
     let addr = server.addr;
-    let mut events = Builder::new(Call::new("/tally.v1.Tally/Watch"))
+    let mut readings = LinkOptions::new()
         .config(config())
-        .resume(Grpc::new(addr.into()), FromNow(log.clone()))
+        .resume(
+            Call::new("/meter.v1.Meter/Watch"),
+            Grpc::new(addr.into()),
+            FromNow(store.clone()),
+        )
         .unwrap();
     let (seen, mut seeing) = watch::channel(0);
     let counting = async {
         let mut numbers = Vec::new();
         while numbers.last() < Some(&200) {
-            numbers.push(events.next().await.unwrap().unwrap().number);
+            numbers.push(readings.next().await.unwrap().unwrap().sequence);
             seen.send_replace(numbers.len());
         }
         numbers
@@ -137,7 +144,7 @@ async fn the_total_is_wrong_without_resumption() {
         seeing.wait_for(|seen| *seen >= 20).await.unwrap();
         server.kill().await;
         sleep(Duration::from_millis(100)).await;
-        Server::start(addr, log).await.unwrap()
+        Server::start(addr, store).await.unwrap()
     };
     let both = async { tokio::join!(counting, restarting) };
     let (numbers, server) = timeout(LIMIT, both).await.expect("200 events in time");
@@ -150,7 +157,7 @@ async fn the_total_is_wrong_without_resumption() {
 
 #[test]
 fn the_users_part_of_the_example_is_less_than_thirty_lines() {
-    let example = include_str!("../examples/tally.rs");
+    let example = include_str!("../examples/resume_watch.rs");
     let lines: Vec<&str> = example
         .lines()
         .skip_while(|line| *line != "// begin user code")

@@ -18,17 +18,17 @@ use std::{
 
 use futures_util::{StreamExt as _, stream};
 use steadfast::{
-    Borrowed, Builder, Link, Shared,
+    Link, LinkOptions, SharedConnection, SharedTransport,
     grpc::Grpc,
     session::{
         Advice, Cause, Config, End, Generation, Initiator, Liveness, Ready, Reason, Recovery, State,
     },
+    testing::{Peer, ScriptedConnection, ScriptedTransport},
     transport::{Call, Connection, Transport},
 };
 use steadfast_chaos::{Direction, Fault, Reach};
 use support::{
-    note::{Notes, Told, large, note, told},
-    scripted::{Peer, Scripted, Wire},
+    note::{Note, NoteEvent, Notes, large, note, note_sink},
     server::{Answers, Incoming, Server, path},
     someday, until, within,
 };
@@ -68,7 +68,7 @@ fn data(unit: Duration) -> Config {
 /// A link with what it told.
 struct Held<C> {
     link: Link<Notes, C>,
-    told: UnboundedReceiver<Told>,
+    told: UnboundedReceiver<NoteEvent>,
 }
 
 impl<C: Connection> Held<C> {
@@ -77,11 +77,11 @@ impl<C: Connection> Held<C> {
     where
         T: Transport<Connection = C>,
     {
-        let (sink, told) = told();
+        let (sink, told) = note_sink();
         let call = Call::new(path(method)).with_metadata("agent_id", "agent-7");
-        let link = Builder::new(call)
+        let link = LinkOptions::new()
             .config(config)
-            .spawn(transport, protocol, sink)
+            .spawn(call, transport, protocol, sink)
             .unwrap();
         link.start().unwrap();
         Self { link, told }
@@ -103,7 +103,7 @@ impl<C: Connection> Held<C> {
     }
 
     /// What it tells next.
-    async fn next(&mut self) -> Told {
+    async fn next(&mut self) -> NoteEvent {
         let told = someday("something it tells", self.told.recv()).await;
         told.expect("the link is there")
     }
@@ -111,16 +111,16 @@ impl<C: Connection> Held<C> {
     /// The ends it tells until it stops.
     async fn stopped(&mut self) -> End {
         loop {
-            if let Told::Stopped(end) = within("a stop", self.next()).await {
+            if let NoteEvent::Stopped(end) = within("a stop", self.next()).await {
                 return end;
             }
         }
     }
 }
 
-impl<C: Connection> Held<Shared<C>> {
+impl<C: Connection> Held<SharedConnection<C>> {
     fn borrow(connection: &C, unit: Duration, method: &str) -> Self {
-        let transport = Borrowed::new(connection.clone());
+        let transport = SharedTransport::new(connection.clone());
         Self::start(transport, data(unit), method, Notes::default())
     }
 }
@@ -138,21 +138,21 @@ const SECOND: Duration = Duration::from_secs(1);
 
 /// Confirms a registration and then says nothing; answers a data stream's first request, with
 /// headers that come no earlier.
-fn proxy(heartbeats: &Arc<AtomicU64>) -> Scripted {
+fn proxy(heartbeats: &Arc<AtomicU64>) -> ScriptedTransport {
     let heartbeats = Arc::clone(heartbeats);
-    Scripted::new(move |mut peer: Peer| {
+    ScriptedTransport::new(move |mut peer: Peer| {
         let heartbeats = Arc::clone(&heartbeats);
         async move {
             assert_eq!(
-                peer.call.metadata,
+                peer.call().metadata,
                 [("agent_id".to_owned(), "agent-7".to_owned())]
             );
             let registering = peer.method() == "Register";
-            if let Some(first) = peer.hear().await {
-                peer.headers();
-                peer.say(&first);
+            if let Some(first) = peer.receive::<Note>().await {
+                peer.send_headers();
+                peer.send(&first);
             }
-            while peer.hear().await.is_some() {
+            while peer.receive::<Note>().await.is_some() {
                 heartbeats.fetch_add(u64::from(registering), Ordering::AcqRel);
             }
         }
@@ -169,12 +169,12 @@ async fn i7_an_hour_of_silence_is_no_loss_and_a_black_hole_is_found_in_time() {
     let lifecycle = Held::borrow(&first, SECOND, "Lifecycle");
     metrics.live().await;
     lifecycle.live().await;
-    assert_eq!(registered.next().await, Told::Note(note(1)));
+    assert_eq!(registered.next().await, NoteEvent::Note(note(1)));
 
     sleep(Duration::from_secs(3_600)).await;
     assert_eq!(world.dials().len(), 1);
     assert_eq!(
-        world.opened(),
+        opened(&world),
         [(0, "Register"), (0, "Metrics"), (0, "Lifecycle")].map(|(on, what)| (on, what.to_owned()))
     );
     assert_eq!(registered.link.status().generation, Generation(1));
@@ -192,11 +192,15 @@ async fn i7_an_hour_of_silence_is_no_loss_and_a_black_hole_is_found_in_time() {
     assert!((119..=120).contains(&probes), "{probes} probes");
 
     metrics.link.command(note(5)).unwrap();
-    assert_eq!(metrics.next().await, Told::Note(note(5)), "after the hour");
+    assert_eq!(
+        metrics.next().await,
+        NoteEvent::Note(note(5)),
+        "after the hour"
+    );
 
     let holed = Instant::now();
-    first.blackhole();
-    let Told::Down(end) = registered.next().await else {
+    first.black_hole();
+    let NoteEvent::Down(end) = registered.next().await else {
         panic!("the registration tells of its loss first")
     };
     assert_eq!(end, End::retry(Initiator::Peer, Reason::Silent));
@@ -210,16 +214,16 @@ async fn i7_an_hour_of_silence_is_no_loss_and_a_black_hole_is_found_in_time() {
     );
     assert_eq!(metrics.link.status().state, State::Disconnected);
     let second = registered.connection().await;
-    assert_eq!(world.opened()[3..], [(1, "Register".to_owned())]);
+    assert_eq!(opened(&world)[3..], [(1, "Register".to_owned())]);
     let mut anew = Held::borrow(&second, SECOND, "Metrics");
     anew.live().await;
     anew.link.command(note(6)).unwrap();
-    assert_eq!(anew.next().await, Told::Note(note(6)));
-    assert_eq!(world.opened()[4..], [(1, "Metrics".to_owned())]);
+    assert_eq!(anew.next().await, NoteEvent::Note(note(6)));
+    assert_eq!(opened(&world)[4..], [(1, "Metrics".to_owned())]);
 
     sleep(Duration::from_secs(600)).await;
     assert_eq!(world.dials().len(), 2, "one loss, one dial");
-    assert!(first.is_cut(), "the dead connection is gone");
+    assert!(first.is_closed(), "the dead connection is gone");
 }
 
 #[tokio::test(start_paused = true)]
@@ -240,8 +244,8 @@ async fn i7_a_peer_whose_answers_to_probes_stop_is_dead_within_the_activity_time
         .unwrap();
     }
     let last_life = Instant::now();
-    wire.blackhole();
-    assert!(matches!(registered.next().await, Told::Down(_)));
+    wire.black_hole();
+    assert!(matches!(registered.next().await, NoteEvent::Down(_)));
     let found = last_life.elapsed();
     assert!(
         (SECOND * 89..=SECOND * 91).contains(&found),
@@ -250,22 +254,22 @@ async fn i7_a_peer_whose_answers_to_probes_stop_is_dead_within_the_activity_time
 }
 
 /// A proxy whose data streams do something, and which counts registrations.
-fn with_data<F>(data: impl Fn(Peer) -> F + Send + Sync + 'static) -> Scripted
+fn with_data<F>(data: impl Fn(Peer) -> F + Send + Sync + 'static) -> ScriptedTransport
 where
     F: Future<Output = ()> + Send + 'static,
 {
     let data = Arc::new(data);
-    Scripted::new(move |mut peer: Peer| {
+    ScriptedTransport::new(move |mut peer: Peer| {
         let data = Arc::clone(&data);
         async move {
             if peer.method() != "Register" {
                 return data(peer).await;
             }
-            if let Some(asked) = peer.hear().await {
-                peer.headers();
-                peer.say(&asked);
+            if let Some(asked) = peer.receive::<Note>().await {
+                peer.send_headers();
+                peer.send(&asked);
             }
-            peer.listen().await;
+            peer.receive_until_end().await;
         }
     })
 }
@@ -273,9 +277,9 @@ where
 #[tokio::test(start_paused = true)]
 async fn a_data_stream_that_ends_recovers_alone() {
     let world = with_data(|mut peer| async move {
-        peer.headers();
-        if let Some(asked) = peer.hear().await {
-            peer.say(&asked);
+        peer.send_headers();
+        if let Some(asked) = peer.receive::<Note>().await {
+            peer.send(&asked);
         }
     });
     let registered = register(world.clone(), SECOND);
@@ -288,10 +292,10 @@ async fn a_data_stream_that_ends_recovers_alone() {
         });
         live.await;
         metrics.link.command(note(generation)).unwrap();
-        assert_eq!(metrics.next().await, Told::Note(note(generation)));
+        assert_eq!(metrics.next().await, NoteEvent::Note(note(generation)));
         assert_eq!(
             within("its end", metrics.next()).await,
-            Told::Down(End::retry(Initiator::Peer, Reason::Finished))
+            NoteEvent::Down(End::retry(Initiator::Peer, Reason::Finished))
         );
         sleep(SECOND * 40).await;
     }
@@ -314,7 +318,7 @@ async fn i6_unimplemented_on_a_data_stream_stops_that_link_and_no_other() {
         if peer.method() == "Diagnostics" {
             peer.end(unimplemented());
         } else {
-            peer.listen().await;
+            peer.receive_until_end().await;
         }
     });
     let registered = register(world.clone(), SECOND);
@@ -323,7 +327,7 @@ async fn i6_unimplemented_on_a_data_stream_stops_that_link_and_no_other() {
     let mut diagnostics = Held::borrow(&wire, SECOND, "Diagnostics");
     assert_eq!(diagnostics.stopped().await, unimplemented());
     sleep(Duration::from_secs(600)).await;
-    let opened = world.opened();
+    let opened = opened(&world);
     let of = |method: &str| opened.iter().filter(|(_, what)| what == method).count();
     assert_eq!(
         (of("Diagnostics"), of("Metrics"), of("Register")),
@@ -335,13 +339,13 @@ async fn i6_unimplemented_on_a_data_stream_stops_that_link_and_no_other() {
 
 #[tokio::test(start_paused = true)]
 async fn a_dead_lender_stops_the_borrower_with_a_typed_end() {
-    let world = with_data(Peer::listen);
+    let world = with_data(Peer::receive_until_end);
     let registered = register(world.clone(), SECOND);
     let wire = registered.connection().await;
     let mut metrics = Held::borrow(&wire, SECOND, "Metrics");
     metrics.live().await;
     within("closed", registered.link.close()).await;
-    let why = "the connection it was borrowed from has ended".to_owned();
+    let why = "the shared connection has ended";
     let end = End::stop(Initiator::Network, Reason::Lost(why.into()));
     assert_eq!(metrics.stopped().await, end);
     let status = metrics.link.status();
@@ -354,23 +358,23 @@ async fn a_dead_lender_stops_the_borrower_with_a_typed_end() {
 
 #[tokio::test(start_paused = true)]
 async fn closing_a_borrower_leaves_the_lender_and_its_other_borrowers_alone() {
-    let world = with_data(Peer::listen);
+    let world = with_data(Peer::receive_until_end);
     let registered = register(world.clone(), SECOND);
-    let wire: Wire = registered.connection().await;
+    let wire: ScriptedConnection = registered.connection().await;
     let metrics = Held::borrow(&wire, SECOND, "Metrics");
     let lifecycle = Held::borrow(&wire, SECOND, "Lifecycle");
     metrics.live().await;
     lifecycle.live().await;
     within("closed", metrics.link.close()).await;
     sleep(SECOND * 200).await;
-    assert!(!wire.is_cut());
+    assert!(!wire.is_closed());
     assert_eq!(lifecycle.link.status().generation, Generation(1));
     assert_eq!(registered.link.status().generation, Generation(1));
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_borrower_asks_for_life_on_the_lenders_connection_and_may_lend_it_on() {
-    let world = with_data(Peer::listen);
+    let world = with_data(Peer::receive_until_end);
     let registered = register(world.clone(), SECOND);
     let wire = registered.connection().await;
     let metrics = Held::borrow(&wire, SECOND, "Metrics");
@@ -383,9 +387,9 @@ async fn a_borrower_asks_for_life_on_the_lenders_connection_and_may_lend_it_on()
     let shared = metrics.connection().await;
     let mut lent_on = Held::borrow(&shared, SECOND, "Lifecycle");
     lent_on.live().await;
-    wire.cut();
+    wire.kill();
     assert_eq!(lent_on.stopped().await.initiator, Initiator::Network);
-    let opened = world.opened();
+    let opened = opened(&world);
     let on_the_first = opened.iter().filter(|(on, _)| *on == 0).count();
     assert_eq!(on_the_first, 3, "each once: {opened:?}");
 }
@@ -414,7 +418,7 @@ async fn i7_on_real_sockets_silence_is_no_loss_and_a_black_hole_is_found_in_time
     let mut metrics = Held::borrow(&first, TICK, "Metrics");
     metrics.live().await;
     let confirmed = within("the confirmation", registered.next()).await;
-    assert_eq!(confirmed, Told::Note(note(1)));
+    assert_eq!(confirmed, NoteEvent::Note(note(1)));
 
     sleep(TICK * 90 * 2).await;
     assert_eq!(proxy.stats().accepted, 1);
@@ -423,7 +427,7 @@ async fn i7_on_real_sockets_silence_is_no_loss_and_a_black_hole_is_found_in_time
     metrics.link.command(note(5)).unwrap();
     assert_eq!(
         within("an answer", metrics.next()).await,
-        Told::Note(note(5))
+        NoteEvent::Note(note(5))
     );
 
     let hole = proxy.inject(Fault::Blackhole(Direction::Both), Reach::Present);
@@ -431,7 +435,7 @@ async fn i7_on_real_sockets_silence_is_no_loss_and_a_black_hole_is_found_in_time
     let lost = within("the loss", registered.next()).await;
     assert_eq!(
         lost,
-        Told::Down(End::retry(Initiator::Peer, Reason::Silent))
+        NoteEvent::Down(End::retry(Initiator::Peer, Reason::Silent))
     );
     assert!(
         holed.elapsed() < TICK * 90 + SECOND,
@@ -442,7 +446,10 @@ async fn i7_on_real_sockets_silence_is_no_loss_and_a_black_hole_is_found_in_time
     let mut anew = Held::borrow(&second, TICK, "Metrics");
     anew.live().await;
     anew.link.command(note(6)).unwrap();
-    assert_eq!(within("an answer", anew.next()).await, Told::Note(note(6)));
+    assert_eq!(
+        within("an answer", anew.next()).await,
+        NoteEvent::Note(note(6))
+    );
     drop(hole);
     sleep(TICK * 20).await;
     assert_eq!(proxy.stats().accepted, 2, "one loss, one dial");
@@ -482,6 +489,15 @@ async fn a_borrowed_stream_that_is_closed_ends_at_the_peer_that_never_read_it() 
     sleep(TICK * 5).await;
     within("closed", metrics.link.close()).await;
     within("the end of the call at the peer", holders(1)).await;
-    assert!(!connection.is_dead());
+    assert!(!connection.is_closed());
     assert_eq!(registered.link.status().generation, Generation(1));
+}
+
+/// The connection and the method of every stream.
+fn opened(world: &ScriptedTransport) -> Vec<(usize, String)> {
+    let method = |path: &str| path.rsplit('/').next().unwrap().to_owned();
+    let streams = world.streams().into_iter();
+    streams
+        .map(|stream| (stream.connection, method(&stream.call.path)))
+        .collect()
 }

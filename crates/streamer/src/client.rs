@@ -30,11 +30,11 @@ use std::{
 };
 
 use steadfast::{
-    ConnectError, Link, Outage, grpc,
+    CommandError, ConnectError, Link, Outage, grpc,
     session::{End, Reason, Status},
     transport::Connection,
 };
-use tokio::sync::watch;
+use tokio::{runtime::Handle, sync::watch};
 
 use self::registry::{Ask, Registry};
 pub use self::{
@@ -63,6 +63,7 @@ pub struct Client<C: Connection = grpc::Connection> {
 struct Inner<C: Connection> {
     link: Link<Core, C>,
     registry: Arc<Registry>,
+    runtime: Handle,
 }
 
 /// The server at the other end of the newest stream.
@@ -125,7 +126,11 @@ impl Client {
 impl<C: Connection> Client<C> {
     fn new(link: Link<Core, C>, registry: Arc<Registry>) -> Self {
         Self {
-            inner: Arc::new(Inner { link, registry }),
+            inner: Arc::new(Inner {
+                link,
+                registry,
+                runtime: Handle::current(),
+            }),
         }
     }
 
@@ -244,7 +249,7 @@ impl<C: Connection> Client<C> {
     /// Dropping the future has no effect.
     pub async fn counters(&self) -> Counters {
         let mut counters = self.inner.registry.counters();
-        if self.inner.link.command(Command::Report).is_ok() {
+        if self.inner.link.send_command(Command::Report).await.is_ok() {
             tokio::select! {
                 _ = counters.changed() => {}
                 () = self.inner.link.closed() => {}
@@ -274,7 +279,7 @@ impl<C: Connection> Subscribe<C> {
     }
 
     async fn answered(self) -> Result<Subscription, SubscribeError> {
-        let Inner { link, registry } = &*self.client.inner;
+        let Inner { link, registry, .. } = &*self.client.inner;
         if link.is_closed() {
             return Err(SubscribeError::Closed);
         }
@@ -289,7 +294,8 @@ impl<C: Connection> Subscribe<C> {
             filter: self.filter,
             start: self.start,
         };
-        link.command(command).map_err(|_| SubscribeError::Closed)?;
+        let sent = link.send_command(command).await;
+        sent.map_err(|_| SubscribeError::Closed)?;
         let answer = std::future::poll_fn(|cx| subscription.slot().poll_answer(cx)).await;
         match answer {
             Ok(()) => Ok(subscription),
@@ -310,9 +316,22 @@ impl<C: Connection> IntoFuture for Subscribe<C> {
 }
 
 impl<C: Connection> Ask for Inner<C> {
-    fn ask(&self, command: Command) {
-        // A closed link has forgotten every subscription.
-        self.link.command(command).ok();
+    fn ask(self: Arc<Self>, command: Command) {
+        let permit = match self.link.try_reserve_command() {
+            Ok(permit) => permit,
+            // Neither a drop nor a poll can wait, and both commands must arrive. At most one per
+            // subscription and per change in flight waits here, because credit bounds the changes.
+            Err(CommandError::Full(_)) => {
+                let inner = Arc::clone(&self);
+                self.runtime.spawn(async move {
+                    inner.link.send_command(command).await.ok();
+                });
+                return;
+            }
+            // A closed link has forgotten every subscription.
+            Err(_) => return,
+        };
+        permit.send(command).ok();
     }
 }
 

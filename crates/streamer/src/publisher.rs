@@ -22,9 +22,9 @@ use std::{
 };
 
 use steadfast::{
-    ConnectError, Link,
+    ConnectError, Link, LinkOptions,
     grpc::{self, Address, Grpc},
-    session::{Config, Ready, Status},
+    session::{Ready, Status},
     transport::{Call, Connection},
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
@@ -69,12 +69,12 @@ struct Waiter {
 pub struct Pending(oneshot::Receiver<Result<Published, PublishError>>);
 
 /// How a [`Publisher`] is made.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Builder {
     address: String,
     producer: Option<String>,
     first_sequence: u64,
-    config: Config,
+    link: LinkOptions,
     max_entries: usize,
     max_bytes: usize,
 }
@@ -97,10 +97,11 @@ impl Builder {
         self
     }
 
-    /// How the session behaves. What must have happened to be connected is the publisher's own.
+    /// Sets the options of the link: backoff, heartbeats, timeouts, the observer of its state. The
+    /// ready level is always [`Ready::FirstMessage`].
     #[must_use]
-    pub fn config(mut self, config: Config) -> Self {
-        self.config = config;
+    pub fn link(mut self, options: impl Into<LinkOptions>) -> Self {
+        self.link = options.into();
         self
     }
 
@@ -140,14 +141,13 @@ impl Builder {
             last_sequence: watch::Sender::new(None),
         });
         let sink = Arc::clone(&shared);
-        let link = steadfast::Builder::new(Call::new(METHOD))
-            .name("publisher")
-            .config(Config {
-                ready: Ready::FirstMessage,
-                ..self.config
-            })
+        let link = self
+            .link
+            .default_name("publisher")
+            .ready(Ready::FirstMessage)
             .outbox_bytes(2 * self.max_bytes + (16 << 20))
             .spawn(
+                Call::new(METHOD),
                 Grpc::new(address),
                 Core::new(producer, self.first_sequence),
                 move |event| sink.on_event(event),
@@ -165,7 +165,7 @@ impl Publisher {
             address: address.into(),
             producer: None,
             first_sequence: 1,
-            config: Config::default(),
+            link: LinkOptions::new(),
             max_entries: 4_096,
             max_bytes: 16 << 20,
         }
@@ -210,10 +210,11 @@ impl<C: Connection> Publisher<C> {
             .await
             .map_err(closed)?;
         let (tell, told) = oneshot::channel();
+        let closed = |_| PublishError::Closed;
+        // Reserved before the lock: a wait for capacity must not hold it.
+        let permit = self.link.reserve_command().await.map_err(closed)?;
         let mut waiters = self.shared.waiters();
-        self.link
-            .command(Command::Publish(entry))
-            .map_err(|_| PublishError::Closed)?;
+        permit.send(Command::Publish(entry)).map_err(closed)?;
         waiters.push_back(Waiter {
             tell,
             _room: (one, bytes),

@@ -77,13 +77,10 @@ async fn nothing_is_lost_doubled_or_reordered_when_the_connections_are_cut() {
     let server = serve(MemoryLog::with_epoch(Epoch(9))).await;
     let proxy = Proxy::start(server.address()).unwrap();
     let address = proxy.addr().to_string();
-    let client = Client::builder(&address).config(quick()).build().unwrap();
+    let client = Client::builder(&address).link(quick()).build().unwrap();
     let all = client.subscribe("default", "users", Filter::all());
     let mut all = timeout(SOON, all).await.unwrap().unwrap();
-    let publisher = Publisher::builder(&address)
-        .config(quick())
-        .build()
-        .unwrap();
+    let publisher = Publisher::builder(&address).link(quick()).build().unwrap();
     let mut pending = Vec::new();
     for number in 0..300 {
         let entry = Entry::upsert("default", "users", format!("u{number}"), "{}");

@@ -30,7 +30,7 @@ impl Scene {
         let server = serve_plainly().await;
         let proxy = Proxy::start(server.address()).unwrap();
         let publisher = Publisher::builder(proxy.addr().to_string())
-            .config(quick())
+            .link(quick())
             .build()
             .unwrap();
         let scene = Self {
@@ -176,7 +176,7 @@ async fn i22_closing_tells_which_entries_may_be_in_the_log() {
 
     let refused = scene.proxy.inject(Fault::Refuse, Reach::Later);
     let publisher = Publisher::builder(scene.proxy.addr().to_string());
-    let publisher = publisher.config(quick()).build().unwrap();
+    let publisher = publisher.link(quick()).build().unwrap();
     let entry = Entry::upsert(DATABASE, "rooms", "u1", "{}");
     let never = soon(publisher.enqueue(entry)).await.unwrap();
     assert!(soon(publisher.connect()).await.is_err(), "it is refused");

@@ -59,11 +59,11 @@ async fn survives(stops: impl AsyncFn(Server)) {
     let directory = tempfile::tempdir().unwrap();
     let mut server = serve(directory.path(), "127.0.0.1:0".parse().unwrap()).await;
     let address = server.address();
-    let client = Client::builder(address.to_string()).config(quick());
+    let client = Client::builder(address.to_string()).link(quick());
     let client = client.build().unwrap();
     let all = client.subscribe(DATABASE, "rooms", Filter::all());
     let mut all = soon(all.into_future()).await.unwrap();
-    let publisher = Publisher::builder(address.to_string()).config(quick());
+    let publisher = Publisher::builder(address.to_string()).link(quick());
     let publisher = publisher.build().unwrap();
     let enqueue = async |numbers: std::ops::Range<u64>| {
         let mut pending = Vec::new();

@@ -62,9 +62,11 @@ struct Sleeper {
 impl Sleeper {
     async fn new(server: &Server, load: Load, many: bool, profile: bool) -> Self {
         let client = Client::builder(server.address().to_string())
-            .config(quick())
-            .heartbeat_interval(Some(Duration::from_secs(5)))
-            .activity_timeout(Some(Duration::from_secs(20)))
+            .link(steadfast::session::Config {
+                heartbeat_interval: Some(Duration::from_secs(5)),
+                activity_timeout: Some(Duration::from_secs(20)),
+                ..quick()
+            })
             .offer_profile(profile);
         let client = client.build().unwrap();
         let filters = if many {

@@ -69,7 +69,7 @@ async fn s12_a_server_whose_log_fails_ends_its_streams_and_says_so() {
 
     fails.store(true, Ordering::Relaxed);
     let publisher = Publisher::builder(server.address().to_string());
-    let publisher = publisher.config(quick()).build().unwrap();
+    let publisher = publisher.link(quick()).build().unwrap();
     let entry = Entry::upsert(DATABASE, "rooms", "u1", "{}");
     let _pending = soon(publisher.enqueue(entry)).await.unwrap();
     let status = peer.end().await.unwrap_err();

@@ -38,7 +38,7 @@ async fn subscribed(server: &Server, count: usize) {
 async fn req_s5_twenty_thousand_subscriptions_are_restored_and_nothing_is_lost() {
     let server = serve_plainly().await;
     let proxy = Proxy::start(server.address()).unwrap();
-    let client = Client::builder(proxy.addr().to_string()).config(quick());
+    let client = Client::builder(proxy.addr().to_string()).link(quick());
     let client = client.build().unwrap();
     let begun = Instant::now();
     let asked = (0..SUBSCRIPTIONS).map(|index| {
@@ -55,7 +55,7 @@ async fn req_s5_twenty_thousand_subscriptions_are_restored_and_nothing_is_lost()
     let publisher = publisher.build().unwrap();
     let some = (0..SUBSCRIPTIONS).step_by(401);
     for round in 0..2 {
-        let lives = client.link_counters().lives;
+        let lives = client.link_counters().streams_established;
         let begun = Instant::now();
         proxy.reset();
         for index in some.clone() {
@@ -64,7 +64,8 @@ async fn req_s5_twenty_thousand_subscriptions_are_restored_and_nothing_is_lost()
         }
         let mut status = client.watch();
         let restored = async {
-            while client.link_counters().lives == lives || client.status().state != State::Connected
+            while client.link_counters().streams_established == lives
+                || client.status().state != State::Connected
             {
                 status.changed().await.unwrap();
             }

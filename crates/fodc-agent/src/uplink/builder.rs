@@ -7,7 +7,7 @@ use std::{
 };
 
 use steadfast::{
-    Notice,
+    LinkOptions,
     grpc::{Address, Grpc, InvalidAddress, Options},
     transport::{Call, Connection, Transport},
 };
@@ -44,7 +44,7 @@ pub struct Builder {
     timeouts: Timeouts,
     clock: Arc<dyn Clock>,
     options: Options,
-    link: steadfast::Builder,
+    link: LinkOptions,
 }
 
 /// The faults of an uplink's settings, at least one.
@@ -88,7 +88,7 @@ impl Builder {
             timeouts: Timeouts::default(),
             clock: Arc::new(SystemClock),
             options: Options::default(),
-            link: steadfast::Builder::new(Call::new(METHOD)).name("fodc registration"),
+            link: LinkOptions::new(),
         }
     }
 
@@ -157,18 +157,11 @@ impl Builder {
         self
     }
 
-    /// Calls `observer` on every change of the state, from a task of its own. It may call back into
-    /// the uplink.
+    /// Sets the options of the link that registers: the seed of its jitter, the observer of its
+    /// state. The session configuration and the retry policy are always the uplink's own.
     #[must_use]
-    pub fn on_notice(mut self, observer: impl FnMut(Notice) + Send + 'static) -> Self {
-        self.link = self.link.on_notice(observer);
-        self
-    }
-
-    /// Sets the seed of the jitter. Default: random.
-    #[must_use]
-    pub fn seed(mut self, seed: u64) -> Self {
-        self.link = self.link.seed(seed);
+    pub fn link(mut self, options: LinkOptions) -> Self {
+        self.link = options;
         self
     }
 
@@ -273,8 +266,10 @@ impl Builder {
         let link = self
             .link
             .config(registration.settings().clone())
-            .policy(advice)
+            .default_name("fodc registration")
+            .retry_policy(advice)
             .spawn(
+                Call::new(METHOD),
                 transport,
                 Registration::new(identity.borrow().clone(), instance),
                 registration_sink(Arc::clone(&registered), Arc::clone(&counters)),
@@ -351,7 +346,8 @@ async fn follow_identity<C: Connection>(
         let Some(uplink) = uplink.upgrade() else {
             return;
         };
-        if uplink.link.command(Command::SetIdentity(now)).is_err() {
+        let sent = uplink.link.send_command(Command::SetIdentity(now)).await;
+        if sent.is_err() {
             return;
         }
     }

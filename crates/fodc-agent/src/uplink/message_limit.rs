@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use steadfast::{Borrowed, Link, transport};
+use steadfast::{Link, LinkOptions, SharedTransport, transport};
 use steadfast_session::{
     Cause, Config, Context, End, Generation, Protocol, Ready, Reason, State, Time,
 };
@@ -86,10 +86,10 @@ pub(crate) async fn probe<C: transport::Connection>(connection: C) -> Option<usi
         ..Config::default()
     };
     let call = transport::Call::new(METHOD);
-    let link: Link<Silent, _> = steadfast::Builder::new(call)
+    let link: Link<Silent, _> = LinkOptions::new()
         .name("fodc version")
         .config(config)
-        .spawn(Borrowed::new(connection), Silent, |()| {})
+        .spawn(call, SharedTransport::new(connection), Silent, |()| {})
         .expect("these settings have no fault");
     let newest = timeout(PROBE_TIMEOUT, is_unauthenticated(&link)).await == Ok(true);
     link.close().await;

@@ -22,7 +22,7 @@ use std::{
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use steadfast::{Gate, Link, transport::Connection};
+use steadfast::{Backpressure, Link, transport::Connection};
 use steadfast_fodc_model::identity::Identity;
 use steadfast_session::Generation;
 use steadfast_wire::fodc::StreamMetricsResponse;
@@ -109,7 +109,7 @@ pub(crate) struct QueryResponder<C: Connection> {
     /// The proxy has the profile.
     pub(crate) profile: bool,
     /// Stops the stream from receiving more queries than may wait.
-    pub(crate) gate: Arc<Gate>,
+    pub(crate) backpressure: Arc<Backpressure>,
     /// The thread that reads for the newest response.
     pub(crate) reader: Option<JoinHandle<ResponseSummary>>,
 }
@@ -156,7 +156,7 @@ impl<C: Connection> QueryResponder<C> {
             if cancel.run_until_cancelled(responding).await.is_none() {
                 return;
             }
-            self.gate.take();
+            self.backpressure.dequeued();
         }
     }
 
@@ -192,7 +192,7 @@ impl<C: Connection> QueryResponder<C> {
             Err(SendError::TimedOut) => {
                 warn!(generation = from.0, "proxy does not accept the response");
                 // A closed link has no stream to end.
-                self.link.command(Command::Abandon(from)).ok();
+                self.link.send_command(Command::Abandon(from)).await.ok();
             }
         }
     }
@@ -330,7 +330,10 @@ impl<C: Connection> QueryResponder<C> {
 
     /// Waits until the link can take a message and queues it.
     async fn send(&mut self, from: Generation, message: Bytes) -> Result<(), SendError> {
-        let capacity = timeout(self.responding.timeouts.send, self.link.room(UNSENT_MAX));
+        let capacity = timeout(
+            self.responding.timeouts.send,
+            self.link.unsent_at_most(UNSENT_MAX),
+        );
         tokio::select! {
             biased;
             _ = self.inbox.stream.wait_for(|stream| *stream != Some(from)) => {
@@ -340,7 +343,8 @@ impl<C: Connection> QueryResponder<C> {
         }
         let command = Command::Respond(from, EncodedRequest(message));
         self.link
-            .command(command)
+            .send_command(command)
+            .await
             .map_err(|_| SendError::StreamGone)?;
         match self.inbox.queued.recv().await {
             Some(true) => Ok(()),

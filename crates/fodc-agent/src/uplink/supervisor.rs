@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use futures_util::FutureExt as _;
-use steadfast::{Borrowed, Gate, Link, Shared, transport};
+use steadfast::{Backpressure, Link, LinkOptions, SharedConnection, SharedTransport, transport};
 use steadfast_session::{Advice, CheckedConfig, End, Reason, Status};
 use tokio::sync::{mpsc, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -48,7 +48,7 @@ pub(crate) struct Supervisor<C> {
 
 /// A metrics stream and the task that responds on it.
 struct Stream<C: transport::Connection> {
-    link: Link<MetricsProtocol, Shared<C>>,
+    link: Link<MetricsProtocol, SharedConnection<C>>,
     responder: TaskTracker,
     cancel: CancellationToken,
 }
@@ -105,16 +105,25 @@ impl<C: transport::Connection> Supervisor<C> {
             Some(_) => None,
             None => Some(message_limit::probe(connection.clone()).boxed()),
         };
-        let gate = Gate::new(QUERIES_WAITING);
+        let backpressure = Backpressure::new(QUERIES_WAITING);
         let counters = Arc::clone(&responding.counters);
-        let (sink, inbox) = channel(Arc::clone(&gate), Arc::clone(&message_limit), counters);
+        let (sink, inbox) = channel(
+            Arc::clone(&backpressure),
+            Arc::clone(&message_limit),
+            counters,
+        );
         let call = transport::Call::new(METHOD).with_metadata(AGENT_ID, &registered.agent_id);
-        let link = steadfast::Builder::new(call)
+        let link = LinkOptions::new()
             .name("fodc metrics")
             .config(self.config.settings().clone())
-            .policy(advice)
-            .gate(Arc::clone(&gate))
-            .spawn(Borrowed::new(connection), MetricsProtocol::default(), sink)
+            .retry_policy(advice)
+            .backpressure(Arc::clone(&backpressure))
+            .spawn(
+                call,
+                SharedTransport::new(connection),
+                MetricsProtocol::default(),
+                sink,
+            )
             .expect("the settings were checked");
         // Only a closed link fails to start, and nobody else holds this one.
         link.start().ok();
@@ -125,7 +134,7 @@ impl<C: transport::Connection> Supervisor<C> {
             message_limit,
             probe,
             profile: registered.profile.is_some(),
-            gate,
+            backpressure,
             reader: None,
         };
         let (tasks, cancel) = (TaskTracker::new(), CancellationToken::new());
@@ -157,7 +166,7 @@ fn announced_limit(registered: &Registered) -> Option<usize> {
 
 /// Creates the sink for a stream's events and the inbox in which the responder finds them.
 fn channel(
-    gate: Arc<Gate>,
+    backpressure: Arc<Backpressure>,
     message_limit: Arc<MessageLimit>,
     counters: Arc<AtomicCounters>,
 ) -> (impl FnMut(Event) + Send + 'static, Inbox) {
@@ -172,7 +181,7 @@ fn channel(
     // The receivers are gone only while the stream is being closed.
     let sink = move |event| match event {
         Event::Query(from, query) => {
-            gate.put();
+            backpressure.enqueued();
             queries.send((from, query)).ok();
         }
         Event::Queued(queued_now) => {

@@ -15,7 +15,10 @@ pub(crate) mod server;
 use std::{future::Future, time::Duration};
 
 use prost_types::Timestamp;
-use steadfast::session::{State, Status};
+use steadfast::{
+    LinkOptions,
+    session::{State, Status},
+};
 use steadfast_fodc_agent::{
     identity::Identity,
     uplink::{Builder, SampleStore, Uplink},
@@ -67,7 +70,7 @@ pub(crate) fn identity() -> Identity {
 /// Somebody who stays who it is.
 pub(crate) fn agent(address: impl Into<String>, record: impl SampleStore) -> Builder {
     let identity = watch::Sender::new(identity());
-    Uplink::builder(address, identity.subscribe(), record).seed(7)
+    Uplink::builder(address, identity.subscribe(), record).link(LinkOptions::new().seed(7))
 }
 
 /// The question about the newest values.

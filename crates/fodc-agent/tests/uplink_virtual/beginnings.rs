@@ -80,7 +80,7 @@ fn fragile(when: When, times: u64, open: &Open) -> Scripted {
                 return peer.end(status(14, "not yet"));
             }
             let _held = open.hold(id);
-            peer.hear_heartbeats().await;
+            peer.receive_heartbeats().await;
         }
     })
 }

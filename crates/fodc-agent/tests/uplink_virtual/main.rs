@@ -18,8 +18,9 @@ use std::{
 };
 
 use steadfast::{
-    ConnectError,
+    ConnectError, LinkOptions,
     session::{Advice, Cause, Config, End, Initiator, Reason, State},
+    testing::ScriptedConnection,
 };
 use steadfast_fodc_agent::uplink::Uplink;
 use steadfast_wire::fodc::{RegisterAgentResponse, StreamMetricsRequest};
@@ -30,14 +31,14 @@ use tokio::{
 use uplink_support::{
     agent, connected, identity, latest,
     record::{Broken, Regular},
-    scripted::{Peer, Scripted, Wire},
+    scripted::{Peer, Scripted},
     someday, until, window,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
 
 /// How a test with a record of its own begins.
-fn on(proxy: &Scripted) -> Uplink<Wire> {
+fn on(proxy: &Scripted) -> Uplink<ScriptedConnection> {
     agent("", Regular::of(3)).build_on(proxy.clone()).unwrap()
 }
 
@@ -129,7 +130,7 @@ async fn each_proxy_restart_costs_one_registration() {
         assert_eq!(proxy.registered(), restart);
         assert_eq!(proxy.opened("RegisterAgent").len() as u64, restart);
         assert_eq!(proxy.opened("StreamMetrics").len() as u64, restart);
-        proxy.wire().cut();
+        proxy.connection().cut();
     }
     assert_eq!(uplink.counters().registrations, 20);
 }
@@ -146,7 +147,7 @@ async fn unimplemented_metrics_are_tried_once() {
     assert_eq!(uplink.counters().switched_off, 1);
     assert_eq!(uplink.metrics_status().unwrap().state, State::Disconnected);
 
-    proxy.wire().cut();
+    proxy.connection().cut();
     sleep(SECOND * 60).await;
     assert_eq!(proxy.registered(), 2);
     assert_eq!(proxy.opened("StreamMetrics").len(), 2, "asked again");
@@ -202,10 +203,10 @@ async fn full_registry_fails_an_attempt_with_its_message() {
                 }
                 return peer.hold().await;
             }
-            peer.hear::<steadfast_wire::fodc::RegisterAgentRequest>()
+            peer.receive::<steadfast_wire::fodc::RegisterAgentRequest>()
                 .await;
             let why = "maximum number of agents (1) reached";
-            peer.say(&RegisterAgentResponse {
+            peer.send(&RegisterAgentResponse {
                 message: why.to_owned(),
                 ..RegisterAgentResponse::default()
             });
@@ -236,7 +237,7 @@ async fn silent_proxy_costs_one_timeout_per_attempt() {
                     return peer.register(RegisterAgentResponse::default()).await;
                 }
                 if takes_the_stream {
-                    peer.accept();
+                    peer.send_headers();
                 }
                 peer.hold().await;
             }
@@ -268,14 +269,14 @@ async fn idle_proxy_is_kept_and_dead_one_detected() {
         (2_159..=2_160).contains(&beats),
         "{beats} heartbeats in six hours"
     );
-    let probes = proxy.wire().probes();
+    let probes = proxy.connection().probes();
     assert!(
         (719..=720).contains(&probes),
         "{probes}: each 30 s, not more"
     );
 
     let holed = Instant::now();
-    proxy.wire().blackhole();
+    proxy.connection().black_hole();
     let lost = |status: &steadfast::session::Status| status.state == State::Reconnecting;
     someday("a loss", until(uplink.watch(), lost)).await;
     assert!(holed.elapsed() <= SECOND * 91, "{:?}", holed.elapsed());
@@ -291,7 +292,8 @@ async fn thousand_agents_spread_their_reconnects() {
     let mut uplinks = Vec::new();
     for seed in 0..1_000 {
         let identity = watch::Sender::new(identity());
-        let builder = Uplink::builder("", identity.subscribe(), Regular::of(0)).seed(seed);
+        let builder = Uplink::builder("", identity.subscribe(), Regular::of(0))
+            .link(LinkOptions::new().seed(seed));
         let uplink = builder.build_on(proxy.clone()).unwrap();
         uplink.start();
         uplinks.push(uplink);
@@ -443,7 +445,7 @@ async fn reconnect_replaces_only_a_dead_registration() {
     assert_eq!((proxy.registered(), proxy.dials().len()), (1, 1));
     assert_eq!(proxy.opened("StreamMetrics").len(), 1);
     sleep(SECOND * 40).await;
-    proxy.wire().blackhole();
+    proxy.connection().black_hole();
     let began = Instant::now();
     uplink.reconnect().await.unwrap();
     assert!(began.elapsed() <= SECOND * 6, "{:?}", began.elapsed());

@@ -20,16 +20,16 @@ async fn each_query_has_one_response_in_order() {
         window(90, None),
         latest(),
     ] {
-        peer.say(&question);
+        peer.send(&question);
     }
     let mut samples = Vec::new();
     for _ in 0..5 {
-        let answer: StreamMetricsRequest = someday("an answer", peer.hear()).await.unwrap();
+        let answer: StreamMetricsRequest = someday("an answer", peer.receive()).await.unwrap();
         assert_eq!(answer.timestamp.unwrap().seconds, 99);
         samples.push(answer.metrics.len());
     }
     assert_eq!(samples, [3, 33, 0, 30, 3]);
-    let more = timeout(SECOND * 60, peer.hear::<StreamMetricsRequest>()).await;
+    let more = timeout(SECOND * 60, peer.receive::<StreamMetricsRequest>()).await;
     assert!(more.is_err(), "nothing that was not asked for");
     assert_eq!(uplink.counters().responses, 5);
 }
@@ -42,8 +42,8 @@ async fn metrics_stream_reopens_with_the_same_agent_id() {
     for _ in 0..10 {
         let (id, mut peer) = someday("a stream", streams.recv()).await.unwrap();
         assert_eq!(id, "agent-1");
-        peer.say(&latest());
-        let answer: Option<StreamMetricsRequest> = someday("an answer", peer.hear()).await;
+        peer.send(&latest());
+        let answer: Option<StreamMetricsRequest> = someday("an answer", peer.receive()).await;
         assert_eq!(answer.unwrap().metrics.len(), 3);
         sleep(SECOND * 31).await;
         peer.end(status(13, "gone"));
@@ -59,17 +59,17 @@ async fn both_streams_lost_together_come_back() {
     for registration in 1..=30 {
         let (id, mut peer) = someday("a stream", streams.recv()).await.unwrap();
         assert_eq!(id, format!("agent-{registration}"));
-        peer.say(&latest());
-        let answer: Option<StreamMetricsRequest> = someday("an answer", peer.hear()).await;
+        peer.send(&latest());
+        let answer: Option<StreamMetricsRequest> = someday("an answer", peer.receive()).await;
         assert!(answer.is_some());
         // Every other time the stream goes first, and every third one it goes while it is asked.
         if registration % 2 == 0 {
             peer.end(status(14, "stopping"));
         }
         if registration % 3 == 0 {
-            peer.say(&latest());
+            peer.send(&latest());
         }
-        proxy.wire().cut();
+        proxy.connection().cut();
     }
     assert!(proxy.registered() >= 30);
     assert_eq!(
@@ -87,14 +87,14 @@ async fn panicking_store_gives_an_empty_response() {
     uplink.start();
     let (_, mut peer) = someday("a stream", streams.recv()).await.unwrap();
     for _ in 0..3 {
-        peer.say(&latest());
-        peer.say(&window(0, 10));
-        let broken: StreamMetricsRequest = someday("an answer", peer.hear()).await.unwrap();
+        peer.send(&latest());
+        peer.send(&window(0, 10));
+        let broken: StreamMetricsRequest = someday("an answer", peer.receive()).await.unwrap();
         assert_eq!(
             (broken.metrics.len(), broken.timestamp.is_some()),
             (0, true)
         );
-        let whole: StreamMetricsRequest = someday("an answer", peer.hear()).await.unwrap();
+        let whole: StreamMetricsRequest = someday("an answer", peer.receive()).await.unwrap();
         assert_eq!(whole.metrics.len(), 33);
     }
     assert_eq!(uplink.counters().failed, 3);
@@ -109,8 +109,8 @@ async fn rejected_response_halves_the_next_ones() {
     let proxy = Scripted::registering(move |mut peer| {
         let took = Arc::clone(&took);
         async move {
-            peer.say(&window(0, None));
-            while let Some(answer) = peer.hear::<StreamMetricsRequest>().await {
+            peer.send(&window(0, None));
+            while let Some(answer) = peer.receive::<StreamMetricsRequest>().await {
                 if prost::Message::encoded_len(&answer) > 1 << 20 {
                     return peer.end(status(8, "received message larger than max"));
                 }
@@ -143,7 +143,7 @@ async fn version_is_probed_once_when_needed() {
         let proxy = Scripted::registering(move |mut peer| {
             let (sender, end) = (sender.clone(), end.clone());
             async move {
-                if peer.call.path.ends_with("/StreamSchemaRegistry") {
+                if peer.call().path.ends_with("/StreamSchemaRegistry") {
                     assert_eq!(peer.agent_id(), None, "it leaves no trace of the agent");
                     if let Some(end) = end {
                         peer.end(end);
@@ -151,8 +151,8 @@ async fn version_is_probed_once_when_needed() {
                     return peer.hold().await;
                 }
                 for question in [window(99, None), latest(), latest(), latest()] {
-                    peer.say(&question);
-                    let answer: StreamMetricsRequest = peer.hear().await.unwrap();
+                    peer.send(&question);
+                    let answer: StreamMetricsRequest = peer.receive().await.unwrap();
                     sender.send(answer.metrics.len()).ok();
                     sleep(SECOND).await;
                 }
@@ -179,8 +179,8 @@ async fn version_is_probed_once_when_needed() {
         assert_eq!((proxy.registered(), proxy.dials().len()), (1, 1));
     }
     let small = Scripted::registering(|mut peer| async move {
-        peer.say(&latest());
-        peer.hear::<StreamMetricsRequest>().await;
+        peer.send(&latest());
+        peer.receive::<StreamMetricsRequest>().await;
         peer.hold().await;
     });
     let uplink = on(&small);

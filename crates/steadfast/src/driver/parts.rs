@@ -1,64 +1,81 @@
-//! What a driver is made of, and what it shares with the handles.
+//! The parts of a driver, and the state it shares with the handles of its link.
 
 use std::{
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, MutexGuard},
     time::Duration,
 };
 
-use steadfast_session::{Advice, End, Endpoint, Protocol, Status};
-use tokio::sync::{mpsc, watch};
+use steadfast_session::{Endpoint, Protocol, Status};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    backpressure::Backpressure,
     counters::Counters,
-    gate::Gate,
-    notice::Notices,
+    options::RetryPolicy,
     outage::Outages,
     outbound::Unsent,
+    state_event::StateEvents,
     transport::{Call, Transport},
 };
 
-/// What handles ask of a driver.
+/// A message from a handle to the driver.
 #[derive(Debug)]
 pub(crate) enum Command<C> {
-    Protocol(C),
+    /// A command of the protocol, with its permit of the queue.
+    Protocol(C, OwnedSemaphorePermit),
     Connect,
     Reconnect,
     Leave,
 }
 
-/// Decides again what is to be done after an end; `None` leaves it as the transport advised.
-pub(crate) type Policy = Box<dyn Fn(&End) -> Option<Advice> + Send>;
-
-/// What the driver shows to its handles.
+/// The state that the driver writes and the handles read.
 #[derive(Debug)]
-pub(crate) struct Shown<C> {
+pub(crate) struct SharedState<C> {
     pub(crate) status: watch::Sender<Status>,
+    /// The connection of the live stream.
     pub(crate) connection: watch::Sender<Option<C>>,
-    pub(crate) record: Mutex<Record>,
     pub(crate) unsent: Arc<Unsent>,
+    statistics: Mutex<Statistics>,
 }
 
-/// What the driver writes down.
+/// The measurements of a link.
 #[derive(Debug, Default)]
-pub(crate) struct Record {
+pub(crate) struct Statistics {
     pub(crate) counters: Counters,
     pub(crate) outages: Outages,
 }
 
-/// What a driver is made of.
+/// The parts of a driver.
 pub(crate) struct Parts<P: Protocol, T: Transport> {
     pub(crate) name: Arc<str>,
     pub(crate) endpoint: Endpoint<P>,
     pub(crate) transport: T,
     pub(crate) call: Call,
-    pub(crate) policy: Policy,
+    pub(crate) retry_policy: RetryPolicy,
     pub(crate) outbox_bytes: usize,
     pub(crate) close_timeout: Duration,
-    pub(crate) gate: Option<Arc<Gate>>,
-    pub(crate) notices: Option<Notices>,
+    pub(crate) backpressure: Option<Arc<Backpressure>>,
+    pub(crate) state_events: Option<StateEvents>,
     pub(crate) sink: Box<dyn FnMut(P::Event) + Send>,
     pub(crate) commands: mpsc::UnboundedReceiver<Command<P::Command>>,
-    pub(crate) shown: Arc<Shown<T::Connection>>,
+    pub(crate) state: Arc<SharedState<T::Connection>>,
     pub(crate) cancel: CancellationToken,
+}
+
+impl<C> SharedState<C> {
+    pub(crate) fn new(status: Status) -> Self {
+        Self {
+            status: watch::Sender::new(status),
+            connection: watch::Sender::new(None),
+            unsent: Arc::default(),
+            statistics: Mutex::default(),
+        }
+    }
+
+    pub(crate) fn statistics(&self) -> MutexGuard<'_, Statistics> {
+        self.statistics
+            .lock()
+            .expect("nothing panics while it holds the statistics")
+    }
 }

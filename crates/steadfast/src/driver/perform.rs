@@ -1,4 +1,4 @@
-//! What the machine asks for, done.
+//! Performs the actions of the endpoint.
 
 use bytes::Bytes;
 use prost::Message;
@@ -21,7 +21,7 @@ where
     P::Receive: Message + Default,
     T: Transport,
 {
-    /// Performs one action. A failure to do so is the end of the stream it concerns.
+    /// Performs one action. Returns the end of the stream that could not perform it.
     pub(super) fn perform(
         &mut self,
         now: Time,
@@ -40,39 +40,35 @@ where
             }
             Action::Kill(generation) => self.kill(generation),
             Action::Probe(generation) => {
-                self.record().counters.probes += 1;
+                self.parts.state.statistics().counters.probes += 1;
                 if let Some(stream) = self.stream_of(generation) {
                     stream.probe();
                 }
             }
             Action::Event(event) => (self.parts.sink)(event),
-            Action::Up(generation) => self.up(now, generation),
-            Action::Down(generation, end) => self.down(now, generation, &end),
+            Action::Up(generation) => self.on_up(now, generation),
+            Action::Down(generation, end) => self.on_down(now, generation, &end),
             Action::Stopped(end) => {
-                self.record().outages.abandon();
+                self.parts.state.statistics().outages.abandon();
                 info!(link = %self.parts.name, %end, "stopped");
             }
-            Action::Changed(transition) => self.changed(transition),
+            Action::Changed(transition) => self.on_transition(transition),
         }
         None
     }
 
     fn open(&mut self, generation: Generation, refresh: bool) {
         {
-            let mut record = self.record();
-            record.counters.attempts += 1;
-            record.outages.attempt();
+            let mut statistics = self.parts.state.statistics();
+            statistics.counters.attempts += 1;
+            statistics.outages.on_attempt();
         }
-        debug!(link = %self.parts.name, generation = generation.0, refresh, "attempt");
+        debug!(link = %self.parts.name, generation = generation.0, refresh, "connecting");
         let dial = self.parts.transport.connect(refresh);
-        let queue = outbound::queue(self.parts.outbox_bytes, &self.parts.shown.unsent);
-        self.stream = Some(Stream::dial(
-            generation,
-            dial,
-            self.parts.call.clone(),
-            queue,
-        ));
-        self.held = false;
+        let queue = outbound::queue(self.parts.outbox_bytes, &self.parts.state.unsent);
+        let call = self.parts.call.clone();
+        self.stream = Some(Stream::dial(generation, dial, call, queue));
+        self.read_paused = false;
     }
 
     fn send(&mut self, generation: Generation, message: &P::Send) -> Option<(Generation, End)> {
@@ -82,9 +78,9 @@ where
         if outbox.push(bytes).is_err() {
             return Some((generation, End::retry(Initiator::Local, Reason::OutboxFull)));
         }
-        let mut record = self.record();
-        record.counters.messages_out += 1;
-        record.counters.bytes_out += length;
+        let mut statistics = self.parts.state.statistics();
+        statistics.counters.messages_out += 1;
+        statistics.counters.bytes_out += length;
         None
     }
 
@@ -94,35 +90,36 @@ where
         }
         if let Some(connection) = self.stream.take().and_then(|stream| stream.connection) {
             connection.kill();
-            self.departing.push(Box::pin(connection.gone()));
+            self.closing.push(Box::pin(connection.closed()));
         }
-        self.held = false;
+        self.read_paused = false;
         self.parts
-            .shown
+            .state
             .connection
-            .send_if_modified(|shown| shown.take().is_some());
+            .send_if_modified(|connection| connection.take().is_some());
     }
 
-    fn up(&mut self, now: Time, generation: Generation) {
+    fn on_up(&mut self, now: Time, generation: Generation) {
         {
-            let mut record = self.record();
-            record.counters.lives += 1;
-            record.outages.up(now);
+            let mut statistics = self.parts.state.statistics();
+            statistics.counters.streams_established += 1;
+            statistics.outages.on_up(now);
         }
         let connection = self
             .stream_of(generation)
             .and_then(|stream| stream.connection.clone());
-        self.parts.shown.connection.send_replace(connection);
+        self.parts.state.connection.send_replace(connection);
     }
 
-    fn down(&mut self, now: Time, generation: Generation, end: &End) {
+    fn on_down(&mut self, now: Time, generation: Generation, end: &End) {
         debug!(link = %self.parts.name, generation = generation.0, %end, "attempt ended");
-        let mut record = self.record();
-        *record.counters.ends.entry(end.reason.label()).or_default() += 1;
-        record.outages.down(now, &end.reason);
+        let mut statistics = self.parts.state.statistics();
+        let ends = &mut statistics.counters.ends;
+        *ends.entry(end.reason.label()).or_default() += 1;
+        statistics.outages.on_down(now, &end.reason);
     }
 
-    fn changed(&mut self, transition: Transition) {
+    fn on_transition(&mut self, transition: Transition) {
         info!(
             link = %self.parts.name,
             from = %transition.from,
@@ -131,8 +128,8 @@ where
             generation = transition.generation.0,
             "state"
         );
-        if let Some(notices) = &mut self.parts.notices {
-            notices.tell(transition);
+        if let Some(events) = &mut self.parts.state_events {
+            events.send(transition);
         }
     }
 }

@@ -1,17 +1,17 @@
-//! Where a server is.
+//! The address of a server.
 
 use std::{fmt, str::FromStr};
 
 use http::uri::Authority;
 
-/// A server's host and port.
+/// The host and port of a server.
 ///
-/// Written `host:port`; the forms `http://host:port` and `dns:///host:port` are taken too. The name
-/// is resolved at every dial.
+/// Written as `host:port`, `http://host:port` or `dns:///host:port`. The name is resolved at every
+/// attempt to connect.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Address(Authority);
 
-/// Why a text is not an address.
+/// The error of parsing an [`Address`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{text:?} is not an address: {problem}; expected host:port, as in 127.0.0.1:9000")]
 pub struct InvalidAddress {
@@ -56,12 +56,12 @@ impl FromStr for Address {
             return Err(invalid("the host is missing"));
         }
         if bare.contains('@') {
-            return Err(invalid("user information has no place in it"));
+            return Err(invalid("user information is not supported"));
         }
         match authority.port_u16() {
-            Some(0) => Err(invalid("port 0 can not be dialled")),
+            Some(0) => Err(invalid("port 0 cannot be connected to")),
             Some(_) => Ok(Self(authority)),
-            // Digits that are too large for a port are none to `http`.
+            // The `http` crate reports a port over 65535 as absent.
             None => match authority.as_str().rsplit_once(':') {
                 Some((_, port)) if !port.is_empty() && !port.ends_with(']') => {
                     Err(invalid("the port is not a number up to 65535"))
@@ -94,7 +94,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_usual_forms_of_a_target_are_taken() {
+    fn usual_address_forms_are_accepted() {
         for (text, host, port) in [
             ("localhost:9000", "localhost", 9000),
             ("http://127.0.0.1:9000/", "127.0.0.1", 9000),
@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn a_malformed_address_says_what_is_wrong() {
+    fn malformed_address_error_names_the_problem() {
         for (text, problem) in [
             ("localhost", "the port is missing"),
             ("https://localhost:1", "TLS"),

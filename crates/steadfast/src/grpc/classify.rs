@@ -1,25 +1,25 @@
-//! Why a gRPC call ended, in one exhaustive place.
+//! Classifies the end of a gRPC call.
 //!
-//! A status code alone does not tell: a killed server arrives as UNKNOWN, a panicking handler as
-//! CANCELLED, an oversized message as `OUT_OF_RANGE`. What tells is the status' source: a status that
-//! the peer made has none.
+//! The status code alone is not enough: a killed server arrives as UNKNOWN, a panic in a handler as
+//! CANCELLED, an oversized message as `OUT_OF_RANGE`. The source of the status decides: a status
+//! sent by the peer has none.
 
-use std::{error::Error, time::Duration};
+use std::{error::Error, io, time::Duration};
 
 use steadfast_session::{Advice, Detail, End, Initiator, Reason};
 use tonic::{Code, Status};
 
-/// What the server wants a client to wait before the next call (gRFC A6), milliseconds.
+/// The metadata with the delay that a server wants before the next call, in ms (gRFC A6).
 const PUSHBACK: &str = "grpc-retry-pushback-ms";
 
-/// How tonic begins the status it makes itself for a message over the size limit.
+/// The beginning of the status that tonic makes for a message over the size limit.
 const TOO_LARGE: &str = "Error, decoded message length too large";
 
-/// How tonic begins the status it makes itself for a stream that stopped without one: a handler
-/// that panicked, or somebody between who cut it.
+/// The beginning of the status that tonic makes for a stream that stopped without one, because a
+/// handler panicked or a proxy cut it.
 const CUT_SHORT: &str = "protocol error: missing grpc-status trailer";
 
-/// Why the call ended, and what to do.
+/// Returns the end that `status` means.
 pub(super) fn end(status: &Status) -> End {
     if is_too_large(status) {
         let what = format!("{}; raise max_message_bytes", status.message());
@@ -31,7 +31,7 @@ pub(super) fn end(status: &Status) -> End {
     }
 }
 
-/// Whether the peer's application, or a proxy in its stead, made the status.
+/// Returns true if the peer, or a proxy on its behalf, made the status.
 pub(super) fn is_made_by_peer(status: &Status) -> bool {
     let made_by_tonic =
         is_too_large(status) || is_bare(status, Code::Unknown) && starts(status, CUT_SHORT);
@@ -42,7 +42,7 @@ fn is_too_large(status: &Status) -> bool {
     is_bare(status, Code::OutOfRange) && starts(status, TOO_LARGE)
 }
 
-/// Whether it has that code and came without metadata, as those do that tonic makes.
+/// Returns true if the status has that code and no metadata, as every status made by tonic.
 fn is_bare(status: &Status, code: Code) -> bool {
     status.code() == code && status.metadata().is_empty()
 }
@@ -54,12 +54,9 @@ fn starts(status: &Status, beginning: &str) -> bool {
 fn by_network(status: &Status) -> End {
     End {
         initiator: Initiator::Network,
-        reason: Reason::Lost(Detail::new(
-            layers(status.message().to_owned(), status.source()),
-            status.clone(),
-        )),
-        // The longest delay for a peer whose HTTP/2 wants calm, or it is met again.
+        reason: Reason::Lost(Detail::new(loss(status), status.clone())),
         advice: if wants_calm(status) {
+            // A client that returned sooner would be cut off for the same reason.
             Advice::Wait(None)
         } else {
             Advice::Retry
@@ -67,12 +64,40 @@ fn by_network(status: &Status) -> End {
     }
 }
 
-/// Looks for the HTTP/2 error itself: whether tonic translates it depends on the features that some
-/// other crate of the program asked of it.
+// tonic translates this HTTP/2 error to a code only with certain features, which any other crate of
+// the program may enable. So the error itself is looked for.
 fn wants_calm(status: &Status) -> bool {
-    std::iter::successors(status.source(), |&error| error.source())
+    sources(status)
         .filter_map(|error| error.downcast_ref::<h2::Error>())
         .any(|error| error.reason() == Some(h2::Reason::ENHANCE_YOUR_CALM))
+}
+
+/// Describes a loss by its cause alone. The layers between (tonic, hyper, h2) only say that an error
+/// occurred below them.
+fn loss(status: &Status) -> String {
+    sources(status)
+        .find_map(cause)
+        .or_else(|| sources(status).last().map(ToString::to_string))
+        .unwrap_or_else(|| status.message().to_owned())
+}
+
+fn cause(error: &(dyn Error + 'static)) -> Option<String> {
+    if let Some(error) = error.downcast_ref::<io::Error>() {
+        return Some(error.to_string());
+    }
+    let error = error.downcast_ref::<h2::Error>()?;
+    match (error.get_io(), error.reason()) {
+        (Some(error), _) => Some(error.to_string()),
+        (None, Some(reason)) if error.is_remote() => {
+            Some(format!("ended by the peer (h2: {})", reason.description()))
+        }
+        (None, Some(reason)) => Some(format!("h2: {}", reason.description())),
+        (None, None) => None,
+    }
+}
+
+fn sources(status: &Status) -> impl Iterator<Item = &(dyn Error + 'static)> {
+    std::iter::successors(status.source(), |&error| error.source())
 }
 
 fn by_peer(status: &Status) -> End {
@@ -96,9 +121,10 @@ fn by_peer(status: &Status) -> End {
     }
 }
 
-/// What a status of the peer means for the next attempt.
+/// Returns the advice for a status of the peer.
 fn advice(code: Code) -> Advice {
     match code {
+        // Any of these may pass: servers, proxies and libraries send them for temporary faults.
         Code::Ok
         | Code::Cancelled
         | Code::Unknown
@@ -108,6 +134,7 @@ fn advice(code: Code) -> Advice {
         | Code::Unavailable => Advice::Retry,
         Code::ResourceExhausted => Advice::Wait(None),
         Code::Unauthenticated => Advice::Refresh,
+        // The same request would get the same response.
         Code::InvalidArgument
         | Code::NotFound
         | Code::AlreadyExists
@@ -124,7 +151,7 @@ enum Pushback {
     Never,
 }
 
-/// A value that is no number, or a negative one, means: do not retry (gRFC A6).
+/// Reads the pushback. A value that is negative or not a number means: do not retry (gRFC A6).
 fn pushback(status: &Status) -> Option<Pushback> {
     let value = status.metadata().get(PUSHBACK)?;
     let wait = value
@@ -136,19 +163,15 @@ fn pushback(status: &Status) -> Option<Pushback> {
     }))
 }
 
-/// An error and everything below it, each layer once.
+/// Joins the texts of an error and its sources, each text once.
 pub(super) fn chain(error: &dyn Error) -> String {
-    layers(error.to_string(), error.source())
-}
-
-fn layers(mut text: String, mut next: Option<&(dyn Error + 'static)>) -> String {
-    while let Some(error) = next {
+    let mut text = error.to_string();
+    for error in std::iter::successors(error.source(), |&error| error.source()) {
         let layer = error.to_string();
         if !text.contains(&layer) {
             text.push_str(": ");
             text.push_str(&layer);
         }
-        next = error.source();
     }
     text
 }

@@ -1,4 +1,4 @@
-//! Passes messages through as bytes: what is in them is the protocol's business.
+//! A codec that passes messages through as bytes. The link encodes and decodes them.
 
 use bytes::{Buf as _, BufMut as _, Bytes};
 use tonic::{

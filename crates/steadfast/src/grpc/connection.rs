@@ -1,4 +1,4 @@
-//! One connection: a socket, HTTP/2 on it, and the tasks of both.
+//! One connection: a socket, HTTP/2 on it, and their tasks.
 
 use std::{
     fmt,
@@ -27,14 +27,14 @@ use super::{
     address::Address,
     classify,
     codec::Raw,
-    lifeline::{Lifeline, Sending},
-    socket::{KillSwitch, Socket},
-    tap::{self, Tapped},
+    observed_body::{self, ObservedBody},
+    request_body_guard::{BodyCancellation, RequestBodyGuard},
+    socket::{ResetOnDrop, Socket},
     tasks::Tasks,
 };
 use crate::{
     outbound::Outbound,
-    transport::{self, Call, Tap},
+    transport::{self, Call, StreamActivity},
 };
 
 /// One connection to a gRPC server.
@@ -44,23 +44,23 @@ pub struct Connection {
 }
 
 struct Inner {
-    requests: http2::SendRequest<Tapped<Body>>,
+    requests: http2::SendRequest<ObservedBody<Body>>,
     origin: http::Uri,
     max_message_bytes: usize,
     tasks: Tasks,
-    switch: KillSwitch,
+    reset_on_drop: ResetOnDrop,
 }
 
 /// The receiving half of a gRPC stream.
 #[derive(Debug)]
 pub struct GrpcInbound {
     messages: Streaming<Bytes>,
-    _lifeline: Lifeline,
-    /// Keeps the connection as long as something is received on it.
+    _guard: RequestBodyGuard,
+    /// Keeps the connection open while something is received on it.
     _connection: Connection,
 }
 
-/// Any answer to this call is life, whatever the peer makes of it.
+/// The method a probe calls. Any response is a sign of life, `UNIMPLEMENTED` included.
 const PROBE: &str = "/grpc.health.v1.Health/Check";
 
 impl Connection {
@@ -72,8 +72,8 @@ impl Connection {
             .path_and_query("/")
             .build()
             .map_err(|error| unreachable(Detail::from_error(error)))?;
-        let switch = KillSwitch::default();
-        let socket = Socket::dial(&address, &options, switch.clone())
+        let reset_on_drop = ResetOnDrop::default();
+        let socket = Socket::connect(&address, &options, reset_on_drop.clone())
             .await
             .map_err(|error| unreachable(Detail::new(format!("{address}: {error}"), error)))?;
         let tasks = Tasks::default();
@@ -85,7 +85,7 @@ impl Connection {
             .handshake(TokioIo::new(socket))
             .await
             .map_err(|error| unreachable(Detail::new(classify::chain(&error), error)))?;
-        tasks.run(connection);
+        tasks.spawn_connection(connection);
         let max_message_bytes = options.max_message_bytes;
         Ok(Self {
             inner: Arc::new(Inner {
@@ -93,16 +93,20 @@ impl Connection {
                 origin,
                 max_message_bytes,
                 tasks,
-                switch,
+                reset_on_drop,
             }),
         })
     }
 
-    fn framing(&self, tap: Arc<Tap>, sending: Sending) -> Framing<Requests> {
+    fn framing(
+        &self,
+        activity: Arc<StreamActivity>,
+        cancellation: BodyCancellation,
+    ) -> Framing<Requests> {
         let requests = Requests {
             send: self.inner.requests.clone(),
-            tap,
-            sending,
+            activity,
+            cancellation,
         };
         Framing::with_origin(requests, self.inner.origin.clone())
             .max_decoding_message_size(self.inner.max_message_bytes)
@@ -116,31 +120,31 @@ impl transport::Connection for Connection {
         &self,
         call: &Call,
         outbound: Outbound,
-        tap: Arc<Tap>,
+        activity: Arc<StreamActivity>,
     ) -> impl Future<Output = Result<GrpcInbound, End>> + Send + 'static {
         let connection = self.clone();
         let request = request(call, outbound);
         async move {
             let (path, request) = request?;
-            let lifeline = Lifeline::default();
-            let mut framing = connection.framing(tap, lifeline.sending());
+            let guard = RequestBodyGuard::default();
+            let mut framing = connection.framing(activity, guard.cancellation());
             let response = framing.streaming(request, path, Raw).await;
             let messages = response
                 .map_err(|status| classify::end(&status))?
                 .into_inner();
             Ok(GrpcInbound {
                 messages,
-                _lifeline: lifeline,
+                _guard: guard,
                 _connection: connection,
             })
         }
     }
 
     fn probe(&self) -> impl Future<Output = bool> + Send + 'static {
-        let lifeline = Lifeline::default();
-        let mut framing = self.framing(Arc::default(), lifeline.sending());
+        let guard = RequestBodyGuard::default();
+        let mut framing = self.framing(Arc::default(), guard.cancellation());
         async move {
-            let _lifeline = lifeline;
+            let _guard = guard;
             let path = PathAndQuery::from_static(PROBE);
             match framing
                 .unary(tonic::Request::new(Bytes::new()), path, Raw)
@@ -156,18 +160,18 @@ impl transport::Connection for Connection {
         self.inner.kill();
     }
 
-    fn is_dead(&self) -> bool {
-        self.inner.switch.is_pulled() || self.inner.requests.is_closed()
+    fn is_closed(&self) -> bool {
+        self.inner.reset_on_drop.is_set() || self.inner.requests.is_closed()
     }
 
-    fn gone(&self) -> impl Future<Output = ()> + Send + 'static {
-        self.inner.tasks.gone()
+    fn closed(&self) -> impl Future<Output = ()> + Send + 'static {
+        self.inner.tasks.closed()
     }
 }
 
 impl Inner {
     fn kill(&self) {
-        self.switch.pull();
+        self.reset_on_drop.set();
         self.tasks.cancel();
     }
 }
@@ -209,22 +213,25 @@ fn request(
     for (name, value) in &call.metadata {
         let key = MetadataKey::from_bytes(name.as_bytes())
             .map_err(|error| invalid(format!("{name:?} is not a metadata name: {error}")))?;
-        let value = AsciiMetadataValue::try_from(value.as_str())
-            .map_err(|error| invalid(format!("the metadata {name:?} is not ASCII: {error}")))?;
+        let value = AsciiMetadataValue::try_from(value.as_str()).map_err(|error| {
+            invalid(format!(
+                "the value of metadata {name:?} is not ASCII: {error}"
+            ))
+        })?;
         request.metadata_mut().insert(key, value);
     }
     Ok((path, request))
 }
 
-/// hyper's request sender as a service for one call, with a tap on both bodies.
+/// The request sender of hyper as a service for one call. It observes both bodies.
 struct Requests {
-    send: http2::SendRequest<Tapped<Body>>,
-    tap: Arc<Tap>,
-    sending: Sending,
+    send: http2::SendRequest<ObservedBody<Body>>,
+    activity: Arc<StreamActivity>,
+    cancellation: BodyCancellation,
 }
 
 impl Service<http::Request<Body>> for Requests {
-    type Response = http::Response<Tapped<Incoming>>;
+    type Response = http::Response<ObservedBody<Incoming>>;
     type Error = hyper::Error;
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, hyper::Error>> + Send>>;
 
@@ -233,14 +240,15 @@ impl Service<http::Request<Body>> for Requests {
     }
 
     fn call(&mut self, request: http::Request<Body>) -> Self::Future {
-        let tap = Arc::clone(&self.tap);
-        let sending = self.sending.clone();
-        let request = request.map(|body| Tapped::request(body, Arc::clone(&tap), sending));
+        let activity = Arc::clone(&self.activity);
+        let cancellation = self.cancellation.clone();
+        let request =
+            request.map(|body| ObservedBody::request(body, Arc::clone(&activity), cancellation));
         let response = self.send.send_request(request);
         Box::pin(async move {
             let mut response = response.await?;
-            tap::without_details(response.headers_mut());
-            Ok(response.map(|body| Tapped::response(body, tap)))
+            observed_body::remove_status_details(response.headers_mut());
+            Ok(response.map(|body| ObservedBody::response(body, activity)))
         })
     }
 }

@@ -1,4 +1,4 @@
-//! A TCP socket with a kill switch.
+//! A TCP socket that can be reset.
 
 use std::{
     io,
@@ -20,43 +20,45 @@ use tokio::{
 
 use super::{Options, address::Address};
 
-/// Says that a socket is to be reset, not closed in order, when it is dropped.
+/// A flag that makes a socket reset its connection, instead of closing it in order, when dropped.
 #[derive(Clone, Debug, Default)]
-pub(super) struct KillSwitch(Arc<AtomicBool>);
+pub(super) struct ResetOnDrop(Arc<AtomicBool>);
 
-impl KillSwitch {
-    pub(super) fn pull(&self) {
+impl ResetOnDrop {
+    pub(super) fn set(&self) {
         self.0.store(true, Ordering::Release);
     }
 
-    pub(super) fn is_pulled(&self) -> bool {
+    pub(super) fn is_set(&self) -> bool {
         self.0.load(Ordering::Acquire)
     }
 }
 
-/// The socket. When it is dropped after the switch was pulled, what it had not sent is thrown away
-/// and the peer gets a reset: otherwise the system would go on sending to a frozen peer for minutes.
+/// The socket of one connection.
 #[derive(Debug)]
 pub(super) struct Socket {
     stream: TcpStream,
-    switch: KillSwitch,
+    reset_on_drop: ResetOnDrop,
 }
 
 impl Socket {
-    pub(super) async fn dial(
+    pub(super) async fn connect(
         address: &Address,
         options: &Options,
-        switch: KillSwitch,
+        reset_on_drop: ResetOnDrop,
     ) -> io::Result<Self> {
-        let stream = connect(address).await?;
+        let stream = connect_to_any(address).await?;
         stream.set_nodelay(true)?;
-        user_timeout(&stream, options.user_timeout)?;
-        Ok(Self { stream, switch })
+        set_user_timeout(&stream, options.user_timeout)?;
+        Ok(Self {
+            stream,
+            reset_on_drop,
+        })
     }
 }
 
-/// Connects to the first address of the host that answers; if none does, each is told.
-async fn connect(address: &Address) -> io::Result<TcpStream> {
+/// Connects to the first IP address of the host that accepts. If none does, the error lists all.
+async fn connect_to_any(address: &Address) -> io::Result<TcpStream> {
     let mut failures: Vec<(SocketAddr, io::Error)> = Vec::new();
     for candidate in lookup_host((address.host(), address.port())).await? {
         match TcpStream::connect(candidate).await {
@@ -64,33 +66,34 @@ async fn connect(address: &Address) -> io::Result<TcpStream> {
             Err(error) => failures.push((candidate, error)),
         }
     }
-    let kind = failures.last().map(|(_, error)| error.kind());
-    let told = failures
+    let list: Vec<_> = failures
         .iter()
-        .map(|(candidate, error)| format!("{candidate}: {error}"));
-    let told: Vec<_> = told.collect();
-    Err(match (failures.pop(), kind) {
-        (Some((_, only)), Some(_)) if told.len() == 1 => only,
-        (Some(_), Some(kind)) => io::Error::new(kind, told.join("; ")),
-        _ => io::Error::new(io::ErrorKind::NotFound, "the host has no address"),
+        .map(|(candidate, error)| format!("{candidate}: {error}"))
+        .collect();
+    Err(match failures.pop() {
+        Some((_, only)) if failures.is_empty() => only,
+        Some((_, last)) => io::Error::new(last.kind(), list.join("; ")),
+        None => io::Error::new(io::ErrorKind::NotFound, "the host has no address"),
     })
 }
 
 #[cfg(target_os = "linux")]
-fn user_timeout(stream: &TcpStream, timeout: Option<Duration>) -> io::Result<()> {
+fn set_user_timeout(stream: &TcpStream, timeout: Option<Duration>) -> io::Result<()> {
     timeout.map_or(Ok(()), |timeout| {
         SockRef::from(stream).set_tcp_user_timeout(Some(timeout))
     })
 }
 
 #[cfg(not(target_os = "linux"))]
-fn user_timeout(_: &TcpStream, _: Option<Duration>) -> io::Result<()> {
+fn set_user_timeout(_: &TcpStream, _: Option<Duration>) -> io::Result<()> {
     Ok(())
 }
 
 impl Drop for Socket {
     fn drop(&mut self) {
-        if self.switch.is_pulled() {
+        if self.reset_on_drop.is_set() {
+            // Discards unsent data and resets the connection. After an orderly close the system
+            // would keep sending to a frozen peer for minutes.
             SockRef::from(&self.stream)
                 .set_linger(Some(Duration::ZERO))
                 .ok();

@@ -4,9 +4,10 @@ use std::future::Future;
 
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::lifeline;
+use super::request_body_guard;
 
-/// An executor whose tasks all end when it is cancelled, and each with the stream it serves.
+/// An executor for hyper. Cancelling it ends all of its tasks; dropping the receiving half of a
+/// stream ends that stream's task.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Tasks {
     tracker: TaskTracker,
@@ -14,8 +15,8 @@ pub(super) struct Tasks {
 }
 
 impl Tasks {
-    /// Runs the task that all others of the connection serve.
-    pub(super) fn run(&self, connection: impl Future + Send + 'static) {
+    /// Spawns the task of the connection itself.
+    pub(super) fn spawn_connection(&self, connection: impl Future + Send + 'static) {
         self.spawn(self.cancel.clone(), connection);
     }
 
@@ -23,18 +24,18 @@ impl Tasks {
         self.cancel.cancel();
     }
 
-    /// Resolves when the tasks are cancelled, or have ended, and none is left.
-    pub(super) fn gone(&self) -> impl Future<Output = ()> + Send + 'static {
+    /// Resolves when no task is left.
+    pub(super) fn closed(&self) -> impl Future<Output = ()> + Send + 'static {
         self.tracker.close();
         let tracker = self.tracker.clone();
         async move { tracker.wait().await }
     }
 
-    fn spawn(&self, end: CancellationToken, task: impl Future + Send + 'static) {
+    fn spawn(&self, cancel: CancellationToken, task: impl Future + Send + 'static) {
         self.tracker.spawn(async move {
             tokio::select! {
                 biased;
-                () = end.cancelled() => {}
+                () = cancel.cancelled() => {}
                 _ = task => {}
             }
         });
@@ -47,7 +48,7 @@ where
     F::Output: Send,
 {
     fn execute(&self, task: F) {
-        let end = self.cancel.child_token();
-        self.spawn(end.clone(), lifeline::scoped(end, task));
+        let cancel = self.cancel.child_token();
+        self.spawn(cancel.clone(), request_body_guard::scope(cancel, task));
     }
 }

@@ -8,7 +8,7 @@ use std::sync::{
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 use steadfast::{
-    Notice, Resumed,
+    Resumed, StateEvent,
     session::{Activity, Advice, Cause, ConfigFaults, Generation},
 };
 use tokio::{
@@ -21,12 +21,12 @@ use crate::support::note::{After, large, note};
 
 #[tokio::test(start_paused = true)]
 async fn a_message_that_can_not_be_decoded_ends_the_stream_as_a_broken_protocol() {
-    let world = Scripted::new(async |peer: Peer| {
-        peer.headers();
-        if peer.connection() == 0 {
-            peer.say_bytes(Bytes::from_static(&[0]));
+    let world = ScriptedTransport::new(async |peer: Peer| {
+        peer.send_headers();
+        if peer.connection_number() == 0 {
+            peer.send_bytes(Bytes::from_static(&[0]));
         }
-        peer.listen().await;
+        peer.receive_until_end().await;
     });
     let mut running = Running::start(world.clone(), Config::default());
     let end = running.down().await;
@@ -35,7 +35,7 @@ async fn a_message_that_can_not_be_decoded_ends_the_stream_as_a_broken_protocol(
         (Initiator::Peer, Advice::Retry)
     );
     assert!(
-        matches!(&end.reason, Reason::Protocol(what) if what.as_str().contains("can not be decoded")),
+        matches!(&end.reason, Reason::Protocol(what) if what.as_str().contains("cannot decode a message")),
         "{end}"
     );
     running.live(2).await;
@@ -45,15 +45,15 @@ async fn a_message_that_can_not_be_decoded_ends_the_stream_as_a_broken_protocol(
 #[tokio::test(start_paused = true)]
 async fn i20_a_peer_that_takes_nothing_costs_the_outbox_limit_and_its_stream() {
     // The first connection's peer never reads.
-    let world = Scripted::new(async |peer: Peer| {
-        peer.headers();
-        if peer.connection() == 0 {
+    let world = ScriptedTransport::new(async |peer: Peer| {
+        peer.send_headers();
+        if peer.connection_number() == 0 {
             std::future::pending::<()>().await;
         }
-        peer.listen().await;
+        peer.receive_until_end().await;
     });
-    let builder = builder(Config::default()).outbox_bytes(10_000);
-    let mut running = Running::idle(world.clone(), builder, Notes::saying(1));
+    let options = options(Config::default()).outbox_bytes(10_000);
+    let mut running = Running::idle(world.clone(), options, Notes::saying(1));
     running.link.start().unwrap();
     running.live(1).await;
     for number in 0..9 {
@@ -84,10 +84,10 @@ async fn i20_a_peer_that_takes_nothing_costs_the_outbox_limit_and_its_stream() {
 
 #[tokio::test(start_paused = true)]
 async fn i6_the_policy_of_the_link_has_the_last_word() {
-    let world = Scripted::new(async |peer: Peer| peer.end(status(7, Advice::Stop)));
+    let world = ScriptedTransport::new(async |peer: Peer| peer.end(status(7, Advice::Stop)));
     // For this link nothing is fatal.
-    let lenient = builder(Config::default())
-        .policy(|end| (end.advice == Advice::Stop).then_some(Advice::Wait(None)));
+    let lenient = options(Config::default())
+        .retry_policy(|end| (end.advice == Advice::Stop).then_some(Advice::Wait(None)));
     let mut running = Running::idle(world.clone(), lenient, Notes::saying(1));
     running.link.start().unwrap();
     assert_eq!(running.down().await, status(7, Advice::Wait(None)));
@@ -96,8 +96,8 @@ async fn i6_the_policy_of_the_link_has_the_last_word() {
     sleep(SECOND * 8).await;
     assert_eq!(world.dials().len(), 2);
 
-    let strict = builder(Config::default()).policy(|_| Some(Advice::Stop));
-    let ending = Scripted::new(async |peer: Peer| peer.end(finished()));
+    let strict = options(Config::default()).retry_policy(|_| Some(Advice::Stop));
+    let ending = ScriptedTransport::new(async |peer: Peer| peer.end(finished()));
     let mut running = Running::idle(ending.clone(), strict, Notes::saying(1));
     running.link.start().unwrap();
     assert_eq!(
@@ -110,7 +110,7 @@ async fn i6_the_policy_of_the_link_has_the_last_word() {
 
 #[tokio::test(start_paused = true)]
 async fn i6_refused_credentials_are_refreshed_once_and_then_terminal() {
-    let world = Scripted::new(async |peer: Peer| peer.end(status(16, Advice::Refresh)));
+    let world = ScriptedTransport::new(async |peer: Peer| peer.end(status(16, Advice::Refresh)));
     let mut running = Running::start(world.clone(), Config::default());
     assert_eq!(running.stopped().await, status(16, Advice::Refresh));
     let refreshed: Vec<bool> = world.dials().iter().map(|dial| dial.refresh).collect();
@@ -128,14 +128,14 @@ async fn i6_refused_credentials_are_refreshed_once_and_then_terminal() {
 async fn leaving_sends_what_is_queued_and_takes_what_still_comes() {
     let heard = Arc::new(AtomicU64::new(0));
     let count = Arc::clone(&heard);
-    let world = Scripted::new(move |mut peer: Peer| {
+    let world = ScriptedTransport::new(move |mut peer: Peer| {
         let heard = Arc::clone(&count);
         async move {
-            peer.headers();
-            while peer.hear().await.is_some() {
+            peer.send_headers();
+            while peer.receive::<Note>().await.is_some() {
                 heard.fetch_add(1, Ordering::AcqRel);
             }
-            peer.say(&note(77));
+            peer.send(&note(77));
             peer.end(finished());
         }
     });
@@ -148,7 +148,7 @@ async fn leaving_sends_what_is_queued_and_takes_what_still_comes() {
     running.leave().await;
     assert_eq!(left.elapsed(), Duration::ZERO, "the peer ended at once");
     assert_eq!(heard.load(Ordering::Acquire), 51);
-    assert_eq!(running.next().await, Told::Note(note(77)));
+    assert_eq!(running.next().await, NoteEvent::Note(note(77)));
     assert_eq!(running.stopped().await.reason, Reason::Left);
     // Heard, and without a stream to send it on.
     running.link.command(note(1)).unwrap();
@@ -158,8 +158,8 @@ async fn leaving_sends_what_is_queued_and_takes_what_still_comes() {
 
 #[tokio::test(start_paused = true)]
 async fn i23_leaving_a_peer_that_does_not_end_takes_the_drain_timeout() {
-    let world = Scripted::new(async |peer: Peer| {
-        peer.headers();
+    let world = ScriptedTransport::new(async |peer: Peer| {
+        peer.send_headers();
         std::future::pending::<()>().await;
     });
     let running = Running::start(world.clone(), Config::default());
@@ -167,17 +167,17 @@ async fn i23_leaving_a_peer_that_does_not_end_takes_the_drain_timeout() {
     let began = Instant::now();
     running.leave().await;
     assert_eq!(began.elapsed().as_secs(), 10);
-    assert!(world.wires()[0].is_cut());
+    assert!(world.connections()[0].is_closed());
 }
 
 #[tokio::test(start_paused = true)]
 async fn i23_closing_waits_no_longer_than_its_limit_for_what_does_not_go() {
     let world = listening();
-    let builder = builder(Config::default()).close_timeout(SECOND * 3);
-    let running = Running::idle(world.clone(), builder, Notes::saying(1));
+    let options = options(Config::default()).close_timeout(SECOND * 3);
+    let running = Running::idle(world.clone(), options, Notes::saying(1));
     running.link.start().unwrap();
     running.live(1).await;
-    world.wires()[0].linger();
+    world.connections()[0].never_close();
     let began = Instant::now();
     running.link.close().await;
     assert_eq!(began.elapsed().as_secs(), 3);
@@ -185,15 +185,15 @@ async fn i23_closing_waits_no_longer_than_its_limit_for_what_does_not_go() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 3)]
 async fn c19_a_callback_may_call_back_into_the_handle_even_to_close_it() {
-    let slot: Arc<OnceLock<Link<Notes, Wire>>> = Arc::default();
+    let slot: Arc<OnceLock<Link<Notes, ScriptedConnection>>> = Arc::default();
     let within = Arc::clone(&slot);
     let (sender, mut notices) = tokio::sync::mpsc::unbounded_channel();
-    let builder = builder(Config::default()).on_notice(move |notice| {
+    let options = options(Config::default()).on_state_change(move |notice| {
         let link = within.wait();
         let seen = (link.status(), link.counters(), link.outages());
         let to = match &notice {
-            Notice::Changed(transition) => transition.to,
-            Notice::Missed(_) => panic!("nothing is missed"),
+            StateEvent::Changed(transition) => transition.to,
+            StateEvent::Missed(_) => panic!("nothing is missed"),
         };
         if to == State::Connected {
             link.command(note(5)).unwrap();
@@ -208,7 +208,7 @@ async fn c19_a_callback_may_call_back_into_the_handle_even_to_close_it() {
         }
         sender.send((to, seen)).unwrap();
     });
-    let running = Running::idle(echoing(), builder, Notes::saying(1));
+    let running = Running::idle(echoing(), options, Notes::saying(1));
     assert!(slot.set(running.link.clone()).is_ok());
     running.link.start().unwrap();
     let mut states = Vec::new();
@@ -223,14 +223,14 @@ async fn c19_a_callback_may_call_back_into_the_handle_even_to_close_it() {
 #[tokio::test(start_paused = true)]
 async fn a_panic_in_the_application_closes_the_link_and_cuts_its_connection() {
     let world = echoing();
-    let link = builder(Config::default())
-        .spawn(world.clone(), Notes::saying(1), |told| {
-            assert!(!matches!(told, Told::Note(_)), "on purpose");
+    let link = options(Config::default())
+        .spawn(talk(), world.clone(), Notes::saying(1), |told| {
+            assert!(!matches!(told, NoteEvent::Note(_)), "on purpose");
         })
         .unwrap();
     link.start().unwrap();
     within("closed", link.closed()).await;
-    assert!(world.wires()[0].is_cut());
+    assert!(world.connections()[0].is_closed());
     assert!(link.command(note(1)).is_err());
     assert_eq!(link.connect().await, Err(ConnectError::Closed));
     let status = link.status();
@@ -241,21 +241,21 @@ async fn a_panic_in_the_application_closes_the_link_and_cuts_its_connection() {
     assert!(link.connection().borrow().is_none());
 }
 
-fn resumed(world: &Scripted, config: Config) -> Resumed<After, Wire> {
-    builder(config)
+fn resumed(world: &ScriptedTransport, config: Config) -> Resumed<After, ScriptedConnection> {
+    options(config)
         .name("counting")
-        .resume(world.clone(), After::default())
+        .resume(talk(), world.clone(), After::default())
         .unwrap()
 }
 
 #[tokio::test(start_paused = true)]
 async fn i18_a_resumed_stream_goes_on_where_it_was_and_drops_what_it_had() {
     // Each stream sends three notes, the first of them again, and ends.
-    let world = Scripted::new(async |mut peer: Peer| {
-        peer.headers();
-        let after = peer.hear().await.unwrap().number;
+    let world = ScriptedTransport::new(async |mut peer: Peer| {
+        peer.send_headers();
+        let after = peer.receive::<Note>().await.unwrap().number;
         for number in [after, after + 1, after + 2, after + 3] {
-            peer.say(&note(number));
+            peer.send(&note(number));
         }
         peer.end(finished());
     });
@@ -271,7 +271,7 @@ async fn i18_a_resumed_stream_goes_on_where_it_was_and_drops_what_it_had() {
 
 #[tokio::test(start_paused = true)]
 async fn a_resumed_stream_tells_once_why_it_gave_up_and_nothing_of_being_left() {
-    let world = Scripted::new(async |peer: Peer| peer.end(status(7, Advice::Stop)));
+    let world = ScriptedTransport::new(async |peer: Peer| peer.end(status(7, Advice::Stop)));
     let mut notes = resumed(&world, Config::default());
     assert_eq!(notes.next().await, Some(Err(status(7, Advice::Stop))));
     notes.link().leave().await;
@@ -297,18 +297,18 @@ async fn every_fault_of_the_configuration_is_told_at_once() {
         open_timeout: Duration::ZERO,
         ..Config::default()
     };
-    let (sink, _told) = told();
-    let builder = builder(config);
-    assert!(format!("{builder:?}").contains("/test.Notary/Talk"));
-    let faults: ConfigFaults = builder
-        .spawn(listening(), Notes::default(), sink)
+    let (sink, _told) = note_sink();
+    let options = options(config).name("faulty");
+    assert!(format!("{options:?}").contains("faulty"));
+    let faults: ConfigFaults = options
+        .spawn(talk(), listening(), Notes::default(), sink)
         .unwrap_err();
     assert_eq!(faults.faults().len(), 2, "{faults}");
 }
 
 #[tokio::test(start_paused = true)]
 async fn i12_the_status_tells_state_cause_attempts_and_the_next_retry() {
-    let world = Scripted::new(async |peer: Peer| peer.end(finished()));
+    let world = ScriptedTransport::new(async |peer: Peer| peer.end(finished()));
     let running = Running::start(world.clone(), Config::default());
     let status = running
         .until("the third backoff", |status| {

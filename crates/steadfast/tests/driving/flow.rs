@@ -6,16 +6,13 @@ use std::sync::{
 };
 
 use steadfast::{
-    Gate, Resumed,
+    Backpressure, CommandError, Resumed,
     session::{Generation, Ready},
 };
 use tokio::time::sleep;
 
 use super::*;
-use crate::support::{
-    note::{After, Note, note},
-    scripted::Dialling,
-};
+use crate::support::note::{After, Note, note};
 
 #[tokio::test(start_paused = true)]
 async fn commands_are_heard_while_messages_flood() {
@@ -23,23 +20,23 @@ async fn commands_are_heard_while_messages_flood() {
     let delivered = Arc::new(AtomicU64::new(0));
     let at_command = Arc::new(AtomicU64::new(u64::MAX));
     let (seen, noted) = (Arc::clone(&delivered), Arc::clone(&at_command));
-    let world = Scripted::new(move |mut peer: Peer| {
+    let world = ScriptedTransport::new(move |mut peer: Peer| {
         let (seen, noted) = (Arc::clone(&seen), Arc::clone(&noted));
         async move {
-            peer.headers();
-            peer.hear().await;
-            peer.hear().await;
+            peer.send_headers();
+            peer.receive::<Note>().await;
+            peer.receive::<Note>().await;
             for number in 0..FLOOD {
-                peer.say(&note(number));
+                peer.send(&note(number));
             }
-            peer.hear().await;
+            peer.receive::<Note>().await;
             noted.store(seen.load(Ordering::Acquire), Ordering::Release);
-            peer.listen().await;
+            peer.receive_until_end().await;
         }
     });
     let count = Arc::clone(&delivered);
-    let link = builder(Config::default())
-        .spawn(world, Notes::saying(1), move |_| {
+    let link = options(Config::default())
+        .spawn(talk(), world, Notes::saying(1), move |_| {
             count.fetch_add(1, Ordering::AcqRel);
         })
         .unwrap();
@@ -59,7 +56,7 @@ async fn commands_are_heard_while_messages_flood() {
 #[tokio::test(start_paused = true)]
 async fn commands_are_heard_while_dialling_and_go_out_with_the_call() {
     let world = echoing();
-    world.set_dialling(Dialling::Hangs);
+    world.set_dial_outcome(DialOutcome::Pending);
     let mut running = Running::start(world.clone(), Config::default());
     sleep(SECOND).await;
     running.link.command(note(2)).unwrap();
@@ -72,12 +69,12 @@ async fn commands_are_heard_while_dialling_and_go_out_with_the_call() {
     running.leave().await;
     assert_eq!(running.link.status().state, State::Disconnected);
 
-    world.set_dialling(Dialling::Connects);
+    world.set_dial_outcome(DialOutcome::Connected);
     running.link.start().unwrap();
     running.link.command(note(3)).unwrap();
     let mut notes = Vec::new();
     while notes.len() < 2 {
-        if let Told::Note(note) = running.next().await {
+        if let NoteEvent::Note(note) = running.next().await {
             notes.push(note);
         }
     }
@@ -89,12 +86,12 @@ async fn commands_are_heard_while_dialling_and_go_out_with_the_call() {
 }
 
 /// Sends the notes after the one asked for, without end, and as fast as they are taken.
-fn endless() -> Scripted {
-    Scripted::new(async |mut peer: Peer| {
-        peer.headers();
-        let after = peer.hear().await.unwrap().number;
+fn endless() -> ScriptedTransport {
+    ScriptedTransport::new(async |mut peer: Peer| {
+        peer.send_headers();
+        let after = peer.receive::<Note>().await.unwrap().number;
         for number in after + 1.. {
-            peer.say(&note(number));
+            peer.send(&note(number));
             if number % 100 == 0 {
                 sleep(SECOND).await;
             }
@@ -102,19 +99,19 @@ fn endless() -> Scripted {
     })
 }
 
-fn resume(world: &Scripted, ready: Ready) -> Resumed<After, Wire> {
+fn resume(world: &ScriptedTransport, ready: Ready) -> Resumed<After, ScriptedConnection> {
     let config = Config {
         ready,
         heartbeat_interval: Some(SECOND * 5),
         activity_timeout: Some(SECOND * 10),
         ..Config::default()
     };
-    builder(config)
-        .resume(world.clone(), After::default())
+    options(config)
+        .resume(talk(), world.clone(), After::default())
         .unwrap()
 }
 
-async fn next(notes: &mut Resumed<After, Wire>) -> Note {
+async fn next(notes: &mut Resumed<After, ScriptedConnection>) -> Note {
     let next = someday("a note", notes.next()).await;
     next.expect("the link is there").unwrap()
 }
@@ -134,7 +131,7 @@ async fn c13_i9_a_slow_application_is_not_a_dead_peer_and_loses_nothing() {
     }
     assert_eq!(world.dials().len(), 1);
     assert_eq!(notes.link().status().generation, Generation(1));
-    assert!(notes.link().counters().held >= 5);
+    assert!(notes.link().counters().read_pauses >= 5);
 }
 
 #[tokio::test(start_paused = true)]
@@ -143,8 +140,8 @@ async fn c13_a_full_application_queue_does_not_cost_the_next_stream_its_greeting
     let mut notes = resume(&world, Ready::FirstMessage);
     notes.link().connect().await.unwrap();
     sleep(SECOND * 40).await;
-    assert_eq!(notes.link().counters().held, 1);
-    world.wires()[0].blackhole();
+    assert_eq!(notes.link().counters().read_pauses, 1);
+    world.connections()[0].black_hole();
     let reconnected = someday("an answer", notes.link().reconnect()).await;
     assert_eq!(reconnected, Ok(()));
     sleep(SECOND * 120).await;
@@ -163,24 +160,24 @@ async fn c13_a_full_application_queue_does_not_cost_the_next_stream_its_greeting
 async fn i9_i21_a_peer_is_not_silent_while_reading_is_held_back_and_still_gets_heartbeats() {
     let heartbeats = Arc::new(AtomicU64::new(0));
     let count = Arc::clone(&heartbeats);
-    let world = Scripted::new(move |mut peer: Peer| {
+    let world = ScriptedTransport::new(move |mut peer: Peer| {
         let heartbeats = Arc::clone(&count);
         async move {
-            peer.headers();
-            peer.say(&note(1));
-            peer.hear().await;
-            while peer.hear().await.is_some() {
+            peer.send_headers();
+            peer.send(&note(1));
+            peer.receive::<Note>().await;
+            while peer.receive::<Note>().await.is_some() {
                 heartbeats.fetch_add(1, Ordering::AcqRel);
             }
         }
     });
-    let gate = Gate::new(1);
-    gate.put();
+    let backpressure = Backpressure::new(1);
+    backpressure.enqueued();
     let protocol = Notes {
         heartbeat: Some(note(0)),
         ..Notes::saying(1)
     };
-    let held = builder(Config::default()).gate(Arc::clone(&gate));
+    let held = options(Config::default()).backpressure(Arc::clone(&backpressure));
     let mut running = Running::idle(world.clone(), held, protocol);
     running.link.start().unwrap();
     running.live(1).await;
@@ -188,8 +185,8 @@ async fn i9_i21_a_peer_is_not_silent_while_reading_is_held_back_and_still_gets_h
     assert_eq!(heartbeats.load(Ordering::Acquire), 3_600 / 30);
     assert_eq!(running.link.status().generation, Generation(1));
     assert!(running.told.try_recv().is_err(), "held back");
-    gate.take();
-    assert_eq!(running.next().await, Told::Note(note(1)));
+    backpressure.dequeued();
+    assert_eq!(running.next().await, NoteEvent::Note(note(1)));
     assert_eq!(running.down().await.reason, Reason::Silent);
 }
 
@@ -202,7 +199,7 @@ async fn a_link_whose_consumer_is_gone_is_not_held_back_by_it() {
     drop(notes);
     sleep(SECOND * 60).await;
     let counters = link.counters();
-    assert_eq!(counters.held, 0);
+    assert_eq!(counters.read_pauses, 0);
     assert!(
         counters.messages_in >= 5_900,
         "{} notes",
@@ -219,9 +216,30 @@ async fn the_connection_of_the_live_stream_is_shown_and_no_other() {
         .await
         .unwrap();
     assert!(running.link.status().state == State::Connected || shown.borrow().is_some());
-    world.set_dialling(Dialling::Hangs);
-    world.wires()[0].cut();
+    world.set_dial_outcome(DialOutcome::Pending);
+    world.connections()[0].kill();
     within("gone", shown.wait_for(Option::is_none))
         .await
         .unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn full_command_queue_is_an_error_and_a_reservation_waits() {
+    let options = options(Config::default()).max_commands(2);
+    let running = Running::idle(listening(), options, Notes::saying(1));
+    running.link.start().unwrap();
+    // The driver takes nothing before the test yields.
+    running.link.command(note(2)).unwrap();
+    running.link.command(note(3)).unwrap();
+    let full = running.link.command(note(4));
+    assert_eq!(full, Err(CommandError::Full(2)));
+    running.link.start().unwrap();
+    let permit = within("capacity", running.link.reserve_command()).await;
+    permit.unwrap().send(note(5)).unwrap();
+    running.live(1).await;
+    assert_eq!(running.link.counters().messages_out, 4);
+    running.link.close().await;
+    assert_eq!(running.link.command(note(6)), Err(CommandError::Closed));
+    let reserved = within("closed", running.link.reserve_command()).await;
+    assert!(matches!(reserved, Err(steadfast::Closed)));
 }

@@ -4,7 +4,7 @@ use steadfast::session::{Generation, Liveness, Ready};
 use tokio::time::{Instant, sleep};
 
 use super::*;
-use crate::support::{note::note, scripted::Dialling};
+use crate::support::note::note;
 
 #[tokio::test(start_paused = true)]
 async fn c2_i7_a_silent_peer_is_found_after_the_activity_timeout_whatever_is_sent_to_it() {
@@ -18,7 +18,7 @@ async fn c2_i7_a_silent_peer_is_found_after_the_activity_timeout_whatever_is_sen
         heartbeat: Some(note(0)),
         ..Notes::saying(1)
     };
-    let mut running = Running::idle(world.clone(), builder(config), protocol);
+    let mut running = Running::idle(world.clone(), options(config), protocol);
     running.link.start().unwrap();
     running.live(1).await;
     let live = Instant::now();
@@ -36,13 +36,13 @@ async fn c2_i7_a_silent_peer_is_found_after_the_activity_timeout_whatever_is_sen
 
 #[tokio::test(start_paused = true)]
 async fn i8_pieces_of_a_message_that_is_never_whole_are_life() {
-    let world = Scripted::new(async |peer: Peer| {
-        peer.headers();
+    let world = ScriptedTransport::new(async |peer: Peer| {
+        peer.send_headers();
         for _ in 0..100 {
             sleep(SECOND * 80).await;
-            peer.part(1);
+            peer.send_part();
         }
-        peer.listen().await;
+        peer.receive_until_end().await;
     });
     let mut running = Running::start(world.clone(), Config::default());
     running.live(1).await;
@@ -60,13 +60,13 @@ async fn i8_pieces_of_a_message_that_is_never_whole_are_life() {
 #[tokio::test(start_paused = true)]
 async fn i1_a_dial_that_hangs_costs_the_open_timeout_and_no_more() {
     let world = listening();
-    world.set_dialling(Dialling::Hangs);
+    world.set_dial_outcome(DialOutcome::Pending);
     let mut running = Running::start(world.clone(), Config::default());
     let began = Instant::now();
     let end = running.down().await;
     assert_eq!(end, End::retry(Initiator::Network, Reason::OpenTimeout));
     assert_eq!(began.elapsed().as_secs(), 10);
-    world.set_dialling(Dialling::Connects);
+    world.set_dial_outcome(DialOutcome::Connected);
     running.live(1).await;
 }
 
@@ -77,12 +77,12 @@ async fn i1_each_phase_before_live_has_its_own_deadline_and_reason() {
         (Ready::Restored, 0, Reason::GreetingTimeout, 10),
         (Ready::Restored, 1, Reason::RestoringTimeout, 30),
     ] {
-        let world = Scripted::new(move |peer: Peer| async move {
-            peer.headers();
+        let world = ScriptedTransport::new(move |peer: Peer| async move {
+            peer.send_headers();
             for number in 0..answers {
-                peer.say(&note(number));
+                peer.send(&note(number));
             }
-            peer.listen().await;
+            peer.receive_until_end().await;
         });
         let config = Config {
             ready,
@@ -97,7 +97,7 @@ async fn i1_each_phase_before_live_has_its_own_deadline_and_reason() {
 
 #[tokio::test(start_paused = true)]
 async fn i1_a_connection_that_never_takes_the_request_costs_the_open_timeout() {
-    let world = Scripted::new(async |peer: Peer| peer.listen().await);
+    let world = ScriptedTransport::new(async |peer: Peer| peer.receive_until_end().await);
     world.withhold_acceptance();
     let config = Config {
         ready: Ready::Accepted,
@@ -112,20 +112,20 @@ async fn i1_a_connection_that_never_takes_the_request_costs_the_open_timeout() {
 
 #[tokio::test(start_paused = true)]
 async fn i8_a_late_answer_of_an_older_connection_means_nothing_to_the_newer() {
-    let world = Scripted::new(async |mut peer: Peer| {
-        peer.headers();
-        if peer.connection() == 0 {
+    let world = ScriptedTransport::new(async |mut peer: Peer| {
+        peer.send_headers();
+        if peer.connection_number() == 0 {
             peer.end(finished());
             sleep(SECOND * 5).await;
-            peer.say(&note(99));
+            peer.send(&note(99));
         }
-        while peer.hear().await.is_some() {}
+        while peer.receive::<Note>().await.is_some() {}
     });
     let mut running = Running::start(world.clone(), Config::default());
     running.live(2).await;
     sleep(SECOND * 20).await;
     assert_eq!(running.link.status().generation, Generation(2));
-    assert_eq!(running.next().await, Told::Down(finished()));
+    assert_eq!(running.next().await, NoteEvent::Down(finished()));
     assert!(running.told.try_recv().is_err(), "nothing of the older one");
 }
 
@@ -141,7 +141,7 @@ async fn i7_a_peer_that_is_asked_and_answers_lives_without_a_message() {
     running.live(1).await;
     sleep(SECOND * 3_600).await;
     assert_eq!(running.link.status().generation, Generation(1));
-    world.wires()[0].blackhole();
+    world.connections()[0].black_hole();
     let holed = Instant::now();
     assert_eq!(running.down().await.reason, Reason::Silent);
     assert!(holed.elapsed() <= SECOND * 90);

@@ -18,14 +18,14 @@ mod sockets;
 use std::time::Duration;
 
 use steadfast::{
-    Builder, ConnectError, Link,
+    ConnectError, Link, LinkOptions,
     session::{Config, End, Initiator, Reason, State, Status},
-    transport::{Call, Connection, Transport},
+    testing::{DialOutcome, Peer, ScriptedConnection, ScriptedTransport},
+    transport::{Connection, Transport},
 };
 use support::{
-    note::{Notes, Told, told},
-    scripted::{Peer, Scripted, Wire},
-    server::path,
+    note::{Note, NoteEvent, Notes, note_sink},
+    server::talk,
     someday, within,
 };
 use tokio::sync::mpsc::UnboundedReceiver;
@@ -35,23 +35,27 @@ const SECOND: Duration = Duration::from_secs(1);
 /// A link with what it tells.
 struct Running<C> {
     link: Link<Notes, C>,
-    told: UnboundedReceiver<Told>,
+    told: UnboundedReceiver<NoteEvent>,
 }
 
-fn builder(config: Config) -> Builder {
-    Builder::new(Call::new(path("Talk"))).config(config).seed(7)
+fn options(config: Config) -> LinkOptions {
+    LinkOptions::new().config(config).seed(7)
 }
 
 impl<C: Connection> Running<C> {
     /// A link that has begun nothing yet.
-    fn idle<T: Transport<Connection = C>>(transport: T, builder: Builder, protocol: Notes) -> Self {
-        let (sink, told) = told();
-        let link = builder.spawn(transport, protocol, sink).unwrap();
+    fn idle<T: Transport<Connection = C>>(
+        transport: T,
+        options: LinkOptions,
+        protocol: Notes,
+    ) -> Self {
+        let (sink, told) = note_sink();
+        let link = options.spawn(talk(), transport, protocol, sink).unwrap();
         Self { link, told }
     }
 
     fn start<T: Transport<Connection = C>>(transport: T, config: Config) -> Self {
-        let running = Self::idle(transport, builder(config), Notes::saying(1));
+        let running = Self::idle(transport, options(config), Notes::saying(1));
         running.link.start().unwrap();
         running
     }
@@ -81,7 +85,7 @@ impl<C: Connection> Running<C> {
     }
 
     /// What it tells next.
-    async fn next(&mut self) -> Told {
+    async fn next(&mut self) -> NoteEvent {
         let told = someday("something it tells", self.told.recv()).await;
         told.expect("the link is there")
     }
@@ -89,7 +93,7 @@ impl<C: Connection> Running<C> {
     /// The next end it tells.
     async fn down(&mut self) -> End {
         loop {
-            if let Told::Down(end) = self.next().await {
+            if let NoteEvent::Down(end) = self.next().await {
                 return end;
             }
         }
@@ -97,7 +101,7 @@ impl<C: Connection> Running<C> {
 
     async fn stopped(&mut self) -> End {
         loop {
-            if let Told::Stopped(end) = self.next().await {
+            if let NoteEvent::Stopped(end) = self.next().await {
                 return end;
             }
         }
@@ -105,19 +109,19 @@ impl<C: Connection> Running<C> {
 }
 
 /// A peer that sends its headers and then listens.
-fn listening() -> Scripted {
-    Scripted::new(async |peer: Peer| {
-        peer.headers();
-        peer.listen().await;
+fn listening() -> ScriptedTransport {
+    ScriptedTransport::new(async |peer: Peer| {
+        peer.send_headers();
+        peer.receive_until_end().await;
     })
 }
 
 /// Says back what it hears.
-fn echoing() -> Scripted {
-    Scripted::new(async |mut peer: Peer| {
-        peer.headers();
-        while let Some(note) = peer.hear().await {
-            peer.say(&note);
+fn echoing() -> ScriptedTransport {
+    ScriptedTransport::new(async |mut peer: Peer| {
+        peer.send_headers();
+        while let Some(note) = peer.receive::<Note>().await {
+            peer.send(&note);
         }
     })
 }

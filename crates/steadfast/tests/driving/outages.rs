@@ -4,22 +4,22 @@ use steadfast::session::Ready;
 use tokio::time::{Instant, sleep};
 
 use super::*;
-use crate::support::{note::note, scripted::Dialling};
+use crate::support::note::note;
 
 const TENTH: Duration = Duration::from_millis(100);
 
 /// Greets, completes what was restored and brings what was missed, each a while after the other;
 /// speaks once a second until its connection is cut.
-fn unhurried() -> Scripted {
-    Scripted::new(async |peer: Peer| {
-        peer.headers();
+fn unhurried() -> ScriptedTransport {
+    ScriptedTransport::new(async |peer: Peer| {
+        peer.send_headers();
         for (number, wait) in [(1, TENTH), (2, TENTH * 2), (3, TENTH * 4)] {
             sleep(wait).await;
-            peer.say(&note(number));
+            peer.send(&note(number));
         }
         loop {
             sleep(SECOND).await;
-            peer.say(&note(4));
+            peer.send(&note(4));
         }
     })
 }
@@ -37,7 +37,7 @@ async fn i25_the_parts_of_an_outage_are_measured_and_add_up_to_it() {
         missed: 3,
         ..Notes::saying(1)
     };
-    let running = Running::idle(world.clone(), builder(config), protocol);
+    let running = Running::idle(world.clone(), options(config), protocol);
     running.link.start().unwrap();
     running.live(1).await;
     sleep(SECOND * 60).await;
@@ -48,12 +48,12 @@ async fn i25_the_parts_of_an_outage_are_measured_and_add_up_to_it() {
     );
 
     let last_heard = Instant::now();
-    world.wires()[0].blackhole();
-    world.set_dialling(Dialling::Fails);
+    world.connections()[0].black_hole();
+    world.set_dial_outcome(DialOutcome::Refused);
     sleep(SECOND * 21).await;
     assert_eq!(running.link.status().state, State::Reconnecting);
     assert_eq!(running.link.outages(), [], "not over yet");
-    world.set_dialling(Dialling::Connects);
+    world.set_dial_outcome(DialOutcome::Connected);
     running.live(2).await;
     let live = Instant::now();
     sleep(SECOND * 2).await;
@@ -84,10 +84,10 @@ async fn i25_the_parts_of_an_outage_are_measured_and_add_up_to_it() {
 
 #[tokio::test(start_paused = true)]
 async fn i25_the_counts_agree_with_what_happened() {
-    let world = Scripted::new(async |mut peer: Peer| {
-        peer.headers();
-        while let Some(heard) = peer.hear().await {
-            peer.say(&heard);
+    let world = ScriptedTransport::new(async |mut peer: Peer| {
+        peer.send_headers();
+        while let Some(heard) = peer.receive::<Note>().await {
+            peer.send(&heard);
             if heard.number == 2 {
                 peer.end(finished());
             }
@@ -99,14 +99,14 @@ async fn i25_the_counts_agree_with_what_happened() {
         running.link.command(note(2)).unwrap();
         sleep(SECOND * 60).await;
     }
-    world.set_dialling(Dialling::Fails);
-    world.wires().last().unwrap().cut();
+    world.set_dial_outcome(DialOutcome::Refused);
+    world.connections().last().unwrap().kill();
     sleep(SECOND * 20).await;
     running.link.close().await;
 
     let counters = running.link.counters();
     assert_eq!(counters.attempts, world.dials().len() as u64);
-    assert_eq!(counters.lives, 4);
+    assert_eq!(counters.streams_established, 4);
     let ended: u64 = counters.ends.values().sum();
     // Each attempt ended once, and only an attempt can end; the last one ended before the close.
     assert_eq!(ended, counters.attempts);
@@ -117,14 +117,14 @@ async fn i25_the_counts_agree_with_what_happened() {
     assert_eq!(counters.messages_out, counters.attempts + 3);
     assert_eq!((counters.messages_in, counters.bytes_in), (7, 7 * 2));
     assert_eq!(counters.bytes_out, counters.messages_out * 2);
-    assert_eq!((counters.probes, counters.held), (0, 0));
+    assert_eq!((counters.probes, counters.read_pauses), (0, 0));
     assert_eq!(running.link.outages().len(), 3, "the fourth was never over");
 }
 
 #[tokio::test(start_paused = true)]
 async fn i12_i25_the_transitions_are_a_chain_without_holes() {
-    let world = Scripted::new(async |peer: Peer| {
-        peer.headers();
+    let world = ScriptedTransport::new(async |peer: Peer| {
+        peer.send_headers();
         sleep(SECOND * 31).await;
         peer.end(finished());
     });

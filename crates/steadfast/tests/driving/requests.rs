@@ -5,12 +5,12 @@ use steadfast::session::{Activity, Cause, Generation};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::*;
-use crate::support::{note::note, scripted::Dialling};
+use crate::support::note::note;
 
 #[tokio::test(start_paused = true)]
 async fn connect_resolves_at_the_first_live_and_at_once_when_there_is_one() {
     let world = listening();
-    let running = Running::idle(world.clone(), builder(Config::default()), Notes::saying(1));
+    let running = Running::idle(world.clone(), options(Config::default()), Notes::saying(1));
     assert_eq!(running.link.status().state, State::Disconnected);
     assert_eq!(running.connect().await, Ok(()));
     assert_eq!(running.link.status().state, State::Connected);
@@ -22,8 +22,8 @@ async fn connect_resolves_at_the_first_live_and_at_once_when_there_is_one() {
 #[tokio::test(start_paused = true)]
 async fn connect_tells_of_three_failed_attempts_and_the_loop_goes_on() {
     let world = listening();
-    world.set_dialling(Dialling::Fails);
-    let running = Running::idle(world.clone(), builder(Config::default()), Notes::saying(1));
+    world.set_dial_outcome(DialOutcome::Refused);
+    let running = Running::idle(world.clone(), options(Config::default()), Notes::saying(1));
     let error = running.connect().await.unwrap_err();
     let ConnectError::Failed { attempts: 3, last } = &error else {
         panic!("three attempts failed: {error:?}")
@@ -32,11 +32,11 @@ async fn connect_tells_of_three_failed_attempts_and_the_loop_goes_on() {
     assert!(
         error
             .to_string()
-            .starts_with("3 attempts failed, the link goes on trying; the last: "),
+            .starts_with("3 attempts failed, the link keeps trying; last failure: "),
         "{error}"
     );
     assert_eq!(world.dials().len(), 3);
-    world.set_dialling(Dialling::Connects);
+    world.set_dial_outcome(DialOutcome::Connected);
     running.live(1).await;
     assert_eq!(world.dials().len(), 4, "nobody had to ask again");
 }
@@ -44,8 +44,8 @@ async fn connect_tells_of_three_failed_attempts_and_the_loop_goes_on() {
 #[tokio::test(start_paused = true)]
 async fn each_request_counts_the_failures_it_saw_itself() {
     let world = listening();
-    world.set_dialling(Dialling::Fails);
-    let running = Running::idle(world.clone(), builder(Config::default()), Notes::saying(1));
+    world.set_dial_outcome(DialOutcome::Refused);
+    let running = Running::idle(world.clone(), options(Config::default()), Notes::saying(1));
     for _ in 0..2 {
         let answer = running.connect().await;
         assert!(matches!(
@@ -59,26 +59,26 @@ async fn each_request_counts_the_failures_it_saw_itself() {
 #[tokio::test(start_paused = true)]
 async fn a_cancelled_request_gives_up_its_answer_and_not_the_loop() {
     let world = listening();
-    world.set_dialling(Dialling::Fails);
-    let running = Running::idle(world.clone(), builder(Config::default()), Notes::saying(1));
+    world.set_dial_outcome(DialOutcome::Refused);
+    let running = Running::idle(world.clone(), options(Config::default()), Notes::saying(1));
     timeout(Duration::from_millis(100), running.link.connect())
         .await
         .expect_err("still trying");
-    world.set_dialling(Dialling::Connects);
+    world.set_dial_outcome(DialOutcome::Connected);
     running.live(1).await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn ten_requests_wait_and_the_eleventh_is_busy() {
     let world = listening();
-    world.set_dialling(Dialling::Hangs);
-    let running = Running::idle(world.clone(), builder(Config::default()), Notes::saying(1));
+    world.set_dial_outcome(DialOutcome::Pending);
+    let running = Running::idle(world.clone(), options(Config::default()), Notes::saying(1));
     let ten = join_all((0..10).map(|_| running.link.connect()));
     let late = async {
         sleep(SECOND).await;
         let busy = running.connect().await;
         assert_eq!(busy, Err(ConnectError::Busy(10)));
-        world.set_dialling(Dialling::Connects);
+        world.set_dial_outcome(DialOutcome::Connected);
     };
     let (answers, ()) = tokio::join!(ten, late);
     assert_eq!(answers, vec![Ok(()); 10]);
@@ -96,14 +96,17 @@ async fn reconnect_keeps_a_healthy_stream_with_everything_on_it() {
         (after.generation, after.transitions),
         (Generation(1), before.transitions)
     );
-    assert_eq!((world.dials().len(), world.opened().len()), (1, 1));
+    assert_eq!((world.dials().len(), world.streams().len()), (1, 1));
     assert_eq!(
-        (world.wires()[0].probes(), running.link.counters().probes),
+        (
+            world.connections()[0].probes(),
+            running.link.counters().probes
+        ),
         (1, 1)
     );
     running.link.command(note(2)).unwrap();
-    assert_eq!(running.next().await, Told::Note(note(1)));
-    assert_eq!(running.next().await, Told::Note(note(2)));
+    assert_eq!(running.next().await, NoteEvent::Note(note(1)));
+    assert_eq!(running.next().await, NoteEvent::Note(note(2)));
 }
 
 #[tokio::test(start_paused = true)]
@@ -111,7 +114,7 @@ async fn c3_reconnect_replaces_a_stream_whose_peer_does_not_answer() {
     let world = listening();
     let mut running = Running::start(world.clone(), Config::default());
     running.live(1).await;
-    world.wires()[0].blackhole();
+    world.connections()[0].black_hole();
     let asked = Instant::now();
     assert_eq!(running.reconnect().await, Ok(()));
     let taken = asked.elapsed();
@@ -125,24 +128,24 @@ async fn c3_reconnect_replaces_a_stream_whose_peer_does_not_answer() {
         2,
         "a fresh connection, not a stream on the dead one"
     );
-    assert!(world.wires()[0].is_cut());
+    assert!(world.connections()[0].is_closed());
 }
 
 #[tokio::test(start_paused = true)]
 async fn reconnect_without_a_stream_connects_and_while_backing_off_goes_at_once() {
     let world = listening();
-    let running = Running::idle(world.clone(), builder(Config::default()), Notes::saying(1));
+    let running = Running::idle(world.clone(), options(Config::default()), Notes::saying(1));
     assert_eq!(running.reconnect().await, Ok(()));
     assert_eq!(running.link.counters().probes, 0);
 
-    world.set_dialling(Dialling::Fails);
-    world.wires()[0].cut();
+    world.set_dial_outcome(DialOutcome::Refused);
+    world.connections()[0].kill();
     running
         .until("a long backoff", |status| {
             status.consecutive_failures >= 3 && status.activity == Activity::Backoff
         })
         .await;
-    world.set_dialling(Dialling::Connects);
+    world.set_dial_outcome(DialOutcome::Connected);
     let asked = Instant::now();
     assert_eq!(running.reconnect().await, Ok(()));
     assert!(
@@ -155,12 +158,12 @@ async fn reconnect_without_a_stream_connects_and_while_backing_off_goes_at_once(
 #[tokio::test(start_paused = true)]
 async fn a_request_tells_when_the_link_gave_up_and_a_new_one_begins_anew() {
     let world = listening();
-    world.set_dialling(Dialling::Fails);
+    world.set_dial_outcome(DialOutcome::Refused);
     let config = Config {
         max_retries: 2,
         ..Config::default()
     };
-    let mut running = Running::idle(world.clone(), builder(config), Notes::saying(1));
+    let mut running = Running::idle(world.clone(), options(config), Notes::saying(1));
     let error = running.connect().await.unwrap_err();
     assert!(
         matches!(&error, ConnectError::Stopped(Cause::Ended(_))),
@@ -170,7 +173,7 @@ async fn a_request_tells_when_the_link_gave_up_and_a_new_one_begins_anew() {
     assert_eq!(world.dials().len(), 2, "the first attempt counts");
     sleep(SECOND * 120).await;
     assert_eq!(world.dials().len(), 2, "terminal is terminal");
-    world.set_dialling(Dialling::Connects);
+    world.set_dial_outcome(DialOutcome::Connected);
     assert_eq!(running.connect().await, Ok(()));
 }
 

@@ -36,17 +36,17 @@ fn start(addr: SocketAddr, config: Config) -> Running<Connection> {
         heartbeat: Some(note(HEARTBEAT)),
         ..Notes::saying(1)
     };
-    let running = Running::idle(Grpc::new(addr.into()), builder(config), protocol);
+    let running = Running::idle(Grpc::new(addr.into()), options(config), protocol);
     running.link.start().unwrap();
     running
 }
 
 /// What it tells next, but for answers to heartbeats.
-async fn next(running: &mut Running<Connection>) -> Told {
+async fn next(running: &mut Running<Connection>) -> NoteEvent {
     let told = async {
         loop {
             let told = running.next().await;
-            if told != Told::Note(note(HEARTBEAT)) {
+            if told != NoteEvent::Note(note(HEARTBEAT)) {
                 return told;
             }
         }
@@ -68,7 +68,7 @@ async fn c20_a_client_that_starts_before_its_server_connects_when_it_comes() {
     assert_eq!(running.link.status().state, State::Connecting);
     drop(refused);
     running.live(1).await;
-    while next(&mut running).await != Told::Note(note(1)) {}
+    while next(&mut running).await != NoteEvent::Note(note(1)) {}
 }
 
 #[tokio::test]
@@ -82,7 +82,7 @@ async fn c2_c3_a_black_holed_connection_is_replaced_by_another_within_the_activi
     };
     let mut running = start(proxy.addr(), config);
     running.live(1).await;
-    assert_eq!(next(&mut running).await, Told::Note(note(1)));
+    assert_eq!(next(&mut running).await, NoteEvent::Note(note(1)));
     sleep(patience * 2).await;
     assert_eq!(
         running.link.status().failed_attempts,
@@ -92,13 +92,13 @@ async fn c2_c3_a_black_holed_connection_is_replaced_by_another_within_the_activi
 
     let _hole = proxy.inject(Fault::Blackhole(Direction::Both), Reach::Present);
     let holed = Instant::now();
-    let lost = Told::Down(End::retry(Initiator::Peer, Reason::Silent));
+    let lost = NoteEvent::Down(End::retry(Initiator::Peer, Reason::Silent));
     assert_eq!(next(&mut running).await, lost);
     running.live(2).await;
     let recovered = holed.elapsed();
     // A second for a busy machine; the system itself would take a quarter of an hour.
     assert!(recovered < patience * 4 / 3 + MOMENT * 100, "{recovered:?}");
-    assert_eq!(next(&mut running).await, Told::Note(note(1)));
+    assert_eq!(next(&mut running).await, NoteEvent::Note(note(1)));
     let stats = proxy.stats();
     assert_eq!((stats.accepted, stats.open), (2, 1), "the dead one is gone");
 }
@@ -113,8 +113,8 @@ async fn i9_a_reader_far_behind_on_small_messages_keeps_its_connection() {
         let notes = stream::iter(after + 1..=NOTES).map(|number| Ok(note(number)));
         Ok(notes.chain(stream::pending()).boxed() as Answers)
     });
-    let mut notes = builder(quick())
-        .resume(Grpc::new(server.addr.into()), After::default())
+    let mut notes = options(quick())
+        .resume(talk(), Grpc::new(server.addr.into()), After::default())
         .unwrap();
     within("live", notes.link().connect()).await.unwrap();
     sleep(MOMENT * 100).await;
@@ -130,7 +130,7 @@ async fn i9_a_reader_far_behind_on_small_messages_keeps_its_connection() {
         ),
         (1, 0)
     );
-    assert!(link.counters().held > 0);
+    assert!(link.counters().read_pauses > 0);
     assert_eq!(server.calls(), 1);
 }
 
@@ -143,8 +143,8 @@ async fn c6_i4_a_server_that_accepts_and_fails_meets_a_growing_backoff() {
     let mut running = start(server.addr, quick());
     let began = Instant::now();
     for _ in 0..5 {
-        assert_eq!(next(&mut running).await, Told::Note(note(1)));
-        let failed = Told::Down(status(14, Advice::Retry));
+        assert_eq!(next(&mut running).await, NoteEvent::Note(note(1)));
+        let failed = NoteEvent::Down(status(14, Advice::Retry));
         assert_eq!(next(&mut running).await, failed);
     }
     // 20, 40, 80 and 100 ms, each at least 0.8 of it.
@@ -167,7 +167,7 @@ async fn c3_reconnect_keeps_a_healthy_connection_and_replaces_a_dead_one() {
     };
     let mut running = start(proxy.addr(), config);
     running.live(1).await;
-    assert_eq!(next(&mut running).await, Told::Note(note(1)));
+    assert_eq!(next(&mut running).await, NoteEvent::Note(note(1)));
     within("an answer", running.link.reconnect()).await.unwrap();
     // The probe's answer is UNIMPLEMENTED: made by the peer, and so a sign of life.
     assert_eq!((proxy.stats().accepted, server.calls()), (1, 1));
@@ -175,7 +175,7 @@ async fn c3_reconnect_keeps_a_healthy_connection_and_replaces_a_dead_one() {
 
     let _hole = proxy.inject(Fault::Blackhole(Direction::Both), Reach::Present);
     within("an answer", running.link.reconnect()).await.unwrap();
-    let lost = Told::Down(End::retry(Initiator::Peer, Reason::ProbeFailed));
+    let lost = NoteEvent::Down(End::retry(Initiator::Peer, Reason::ProbeFailed));
     assert_eq!(next(&mut running).await, lost);
     assert_eq!((proxy.stats().accepted, server.calls()), (2, 2));
 }

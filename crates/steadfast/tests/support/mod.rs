@@ -9,7 +9,6 @@
 )]
 
 pub(crate) mod note;
-pub(crate) mod scripted;
 pub(crate) mod server;
 pub(crate) mod sockets;
 

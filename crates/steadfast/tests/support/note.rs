@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use steadfast::{
-    Resume,
+    Observed, Resume,
     session::{Context, End, Generation, Protocol, Signal, Time},
 };
 use tokio::sync::mpsc;
@@ -30,7 +30,7 @@ pub(crate) struct Notes {
 
 /// What the protocol tells.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) enum Told {
+pub(crate) enum NoteEvent {
     Note(Note),
     Down(End),
     Stopped(End),
@@ -52,9 +52,9 @@ pub(crate) fn large(number: u64, bytes: usize) -> Note {
 }
 
 /// A sink, and what comes out of it.
-pub(crate) fn told() -> (
-    impl FnMut(Told) + Send + 'static,
-    mpsc::UnboundedReceiver<Told>,
+pub(crate) fn note_sink() -> (
+    impl FnMut(NoteEvent) + Send + 'static,
+    mpsc::UnboundedReceiver<NoteEvent>,
 ) {
     let (sender, receiver) = mpsc::unbounded_channel();
     let sink = move |told| {
@@ -85,10 +85,12 @@ impl Resume for After {
         vec![note(self.0)]
     }
 
-    fn observe(&mut self, response: &Note) -> bool {
-        let new = response.number > self.0;
-        self.0 = self.0.max(response.number);
-        new
+    fn observe(&mut self, response: &Note) -> Observed {
+        if response.number <= self.0 {
+            return Observed::Duplicate;
+        }
+        self.0 = response.number;
+        Observed::New
     }
 }
 
@@ -96,43 +98,43 @@ impl Protocol for Notes {
     type Send = Note;
     type Receive = Note;
     type Command = Note;
-    type Event = Told;
+    type Event = NoteEvent;
 
-    fn on_open(&mut self, _: Time, _: Generation, cx: &mut Context<Note, Told>) {
+    fn on_open(&mut self, _: Time, _: Generation, cx: &mut Context<Note, NoteEvent>) {
         self.heard = 0;
         for note in &self.hello {
             cx.send(note.clone());
         }
     }
 
-    fn on_message(&mut self, _: Time, message: Note, cx: &mut Context<Note, Told>) {
+    fn on_message(&mut self, _: Time, message: Note, cx: &mut Context<Note, NoteEvent>) {
         self.heard += 1;
         cx.signal(if self.heard == 1 {
             Signal::Greeted
         } else {
             Signal::Restored
         });
-        cx.emit(Told::Note(message));
+        cx.emit(NoteEvent::Note(message));
     }
 
-    fn on_command(&mut self, _: Time, command: Note, cx: &mut Context<Note, Told>) {
+    fn on_command(&mut self, _: Time, command: Note, cx: &mut Context<Note, NoteEvent>) {
         if cx.is_open() {
             cx.send(command);
         }
     }
 
-    fn on_heartbeat(&mut self, _: Time, cx: &mut Context<Note, Told>) {
+    fn on_heartbeat(&mut self, _: Time, cx: &mut Context<Note, NoteEvent>) {
         if let Some(note) = &self.heartbeat {
             cx.send(note.clone());
         }
     }
 
-    fn on_down(&mut self, _: Time, end: &End, cx: &mut Context<Note, Told>) {
-        cx.emit(Told::Down(end.clone()));
+    fn on_down(&mut self, _: Time, end: &End, cx: &mut Context<Note, NoteEvent>) {
+        cx.emit(NoteEvent::Down(end.clone()));
     }
 
-    fn on_stop(&mut self, _: Time, end: &End, cx: &mut Context<Note, Told>) {
-        cx.emit(Told::Stopped(end.clone()));
+    fn on_stop(&mut self, _: Time, end: &End, cx: &mut Context<Note, NoteEvent>) {
+        cx.emit(NoteEvent::Stopped(end.clone()));
     }
 
     fn caught_up(&self) -> bool {

@@ -14,6 +14,7 @@ use std::{
 };
 
 use futures_util::{Stream, StreamExt as _};
+use steadfast::transport::Call;
 use steadfast_chaos::Proxy;
 use tokio::{net::TcpListener, runtime::Runtime};
 use tokio_stream::wrappers::TcpListenerStream;
@@ -41,6 +42,11 @@ type Handler = Arc<dyn Fn(http::Request<Body>) -> Boxed<http::Response<Body>> + 
 /// The path of the method called `name`.
 pub(crate) fn path(name: &str) -> String {
     format!("/{}/{name}", Notary::NAME)
+}
+
+/// The call of the method that most tests use.
+pub(crate) fn talk() -> Call {
+    Call::new(path("Talk"))
 }
 
 /// The server. Its tasks are on a runtime of its own, so that killing it is like killing a process

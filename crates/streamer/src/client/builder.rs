@@ -2,13 +2,13 @@
 
 use std::{
     fmt,
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{SystemTime, UNIX_EPOCH},
 };
 
 use steadfast::{
-    Notice,
+    LinkOptions,
     grpc::{Address, Grpc, InvalidAddress, Options},
-    session::{Config, ConfigFaults, Ready},
+    session::{ConfigFaults, Ready},
     transport::{Call, Transport},
 };
 use uuid::Uuid;
@@ -23,11 +23,10 @@ use steadfast_streamer_core::client::{self, Core, Limits};
 pub struct Builder {
     address: String,
     client_id: String,
-    config: Config,
     limits: Limits,
     offer_profile: bool,
     options: Options,
-    link: steadfast::Builder,
+    link: LinkOptions,
 }
 
 /// What is wrong with the settings of a client, or of a publisher.
@@ -47,11 +46,10 @@ impl Builder {
         Self {
             address,
             client_id: format!("steadfast-{}", std::process::id()),
-            config: Config::default(),
             limits: Limits::default(),
             offer_profile: true,
             options: Options::default(),
-            link: steadfast::Builder::new(Call::new(METHOD)).name("streamer"),
+            link: LinkOptions::new(),
         }
     }
 
@@ -63,33 +61,11 @@ impl Builder {
         self
     }
 
-    /// How the session behaves: backoff, retries, heartbeats, deadlines. Its ready level is always
-    /// [`Ready::Restored`], whatever this says.
+    /// Sets the options of the link: backoff, heartbeats, timeouts, the observer of its state. The
+    /// ready level is always [`Ready::Restored`].
     #[must_use]
-    pub fn config(mut self, config: Config) -> Self {
-        self.config = config;
-        self
-    }
-
-    /// How often heartbeats are sent; `None` sends none. Default 30 s.
-    #[must_use]
-    pub fn heartbeat_interval(mut self, interval: Option<Duration>) -> Self {
-        self.config.heartbeat_interval = interval;
-        self
-    }
-
-    /// Silence that means the peer is dead; `None` waits for the system to notice. Default 90 s.
-    #[must_use]
-    pub fn activity_timeout(mut self, limit: Option<Duration>) -> Self {
-        self.config.activity_timeout = limit;
-        self
-    }
-
-    /// Give up after this many failed attempts in a row, the first included; 0 never gives up.
-    /// Default 0.
-    #[must_use]
-    pub fn max_retries(mut self, retries: u32) -> Self {
-        self.config.max_retries = retries;
+    pub fn link(mut self, options: impl Into<LinkOptions>) -> Self {
+        self.link = options.into();
         self
     }
 
@@ -112,21 +88,6 @@ impl Builder {
     #[must_use]
     pub fn transport_options(mut self, options: Options) -> Self {
         self.options = options;
-        self
-    }
-
-    /// Is told of every change of the connection state, on a task of its own. It may call back into
-    /// the client.
-    #[must_use]
-    pub fn on_notice(mut self, observer: impl FnMut(Notice) + Send + 'static) -> Self {
-        self.link = self.link.on_notice(observer);
-        self
-    }
-
-    /// The seed of the jitter. Default: random.
-    #[must_use]
-    pub fn seed(mut self, seed: u64) -> Self {
-        self.link = self.link.seed(seed);
         self
     }
 
@@ -161,22 +122,20 @@ impl Builder {
     ) -> Result<Client<T::Connection>, ConfigFaults> {
         let session_id = Uuid::new_v4().simple().to_string();
         let core = Core::new(client::Config {
-            heartbeat_interval: self.config.heartbeat_interval,
-            activity_timeout: self.config.activity_timeout,
+            heartbeat_interval: self.link.session_config().heartbeat_interval,
+            activity_timeout: self.link.session_config().activity_timeout,
             limits: self.limits,
             offer_profile: self.offer_profile,
             ..client::Config::new(session_id, self.client_id, unix_ms())
         });
         let registry = Registry::new();
         let sink = Sink(std::sync::Arc::clone(&registry));
-        let config = Config {
-            ready: Ready::Restored,
-            ..self.config
-        };
-        let link = self
-            .link
-            .config(config)
-            .spawn(transport, core, move |notice| sink.take(notice))?;
+        let link = self.link.ready(Ready::Restored).spawn(
+            Call::new(METHOD),
+            transport,
+            core,
+            move |notice| sink.take(notice),
+        )?;
         let client = Client::new(link, registry);
         client.start();
         Ok(client)
@@ -188,7 +147,7 @@ impl fmt::Debug for Builder {
         f.debug_struct("Builder")
             .field("address", &self.address)
             .field("client_id", &self.client_id)
-            .field("config", &self.config)
+            .field("link", &self.link)
             .finish_non_exhaustive()
     }
 }

@@ -256,5 +256,5 @@ impl Drop for Sink {
 /// Where handles of subscriptions send their commands, whatever the transport below is.
 pub(super) trait Ask: Send + Sync {
     /// What is asked of a closed link is not heard, and need not be.
-    fn ask(&self, command: Command);
+    fn ask(self: Arc<Self>, command: Command);
 }

@@ -98,7 +98,7 @@ impl Stream for Subscription {
         let next = self.slot.poll_next(cx);
         if let Some(through) = self.slot.take_report() {
             let id = self.id;
-            self.link.ask(Command::Taken { id, through });
+            Arc::clone(&self.link).ask(Command::Taken { id, through });
         }
         next
     }
@@ -107,7 +107,7 @@ impl Stream for Subscription {
 impl Drop for Subscription {
     fn drop(&mut self) {
         self.registry.remove(self.id);
-        self.link.ask(Command::Unsubscribe { id: self.id });
+        Arc::clone(&self.link).ask(Command::Unsubscribe { id: self.id });
     }
 }
 

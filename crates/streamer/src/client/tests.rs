@@ -10,34 +10,42 @@ use std::{
 
 use futures_util::FutureExt as _;
 use steadfast::{
-    Notice,
+    LinkOptions, StateEvent,
     session::{Config, State},
+    testing::{ScriptedConnection, ScriptedTransport},
 };
 use steadfast_wire::streamer::{FinalCode, RefusalCode, gateway_message::Payload as Asked, value};
 
-use self::peer::{EPOCH, InMemory, Pipe, Server, server};
+use self::peer::{EPOCH, Server, server};
 use super::*;
 use crate::{
     Epoch,
     filter::{Condition, Op},
 };
 
-fn client() -> (Client<Pipe>, Server) {
+fn client() -> (Client<ScriptedConnection>, Server) {
     client_with(|builder| builder)
 }
 
-fn client_with(change: impl FnOnce(Builder) -> Builder) -> (Client<Pipe>, Server) {
+fn client_with(change: impl FnOnce(Builder) -> Builder) -> (Client<ScriptedConnection>, Server) {
     let (transport, server) = server();
     (build(change, transport), server)
 }
 
-fn build(change: impl FnOnce(Builder) -> Builder, transport: InMemory) -> Client<Pipe> {
-    change(Client::builder("unused").seed(1))
+fn build(
+    change: impl FnOnce(Builder) -> Builder,
+    transport: ScriptedTransport,
+) -> Client<ScriptedConnection> {
+    change(Client::builder("unused").link(options()))
         .build_on(transport)
         .expect("good settings")
 }
 
-fn users(client: &Client<Pipe>) -> Subscribe<Pipe> {
+fn options() -> LinkOptions {
+    LinkOptions::new().seed(1)
+}
+
+fn users(client: &Client<ScriptedConnection>) -> Subscribe<ScriptedConnection> {
     client.subscribe("default", "users", Filter::all())
 }
 
@@ -45,7 +53,7 @@ fn users(client: &Client<Pipe>) -> Subscribe<Pipe> {
 async fn subscribed(
     at: u64,
 ) -> (
-    Client<Pipe>,
+    Client<ScriptedConnection>,
     Server,
     peer::Peer,
     steadfast_wire::streamer::SubscribeRequest,
@@ -127,7 +135,7 @@ async fn c9_many_tasks_may_call_at_once_while_the_stream_is_cut_again_and_again(
     let (transport, mut server) = server();
     let client = build(
         |builder| {
-            builder.config(Config {
+            builder.link(Config {
                 initial_backoff: Duration::from_millis(5),
                 ..Config::default()
             })
@@ -282,11 +290,11 @@ async fn c15_both_calls_work_while_there_is_no_stream() {
 #[tokio::test(start_paused = true)]
 async fn c19_a_callback_may_call_the_client() {
     let (transport, mut server) = server();
-    let client = Arc::new(Mutex::new(None::<Client<Pipe>>));
+    let client = Arc::new(Mutex::new(None::<Client<ScriptedConnection>>));
     let seen = Arc::new(Mutex::new(Vec::new()));
     let (theirs, told) = (Arc::clone(&client), Arc::clone(&seen));
     let observer = move |notice| {
-        let Notice::Changed(transition) = notice else {
+        let StateEvent::Changed(transition) = notice else {
             return;
         };
         let client = theirs.lock().unwrap();
@@ -299,7 +307,10 @@ async fn c19_a_callback_may_call_the_client() {
             .unwrap()
             .push((transition.to, client.status().state));
     };
-    let built = build(|builder| builder.on_notice(observer), transport);
+    let built = build(
+        |builder| builder.link(options().on_state_change(observer)),
+        transport,
+    );
     client.lock().unwrap().replace(built.clone());
     let peer = server.greet(0).await;
     settle().await;
@@ -337,7 +348,11 @@ async fn c20_a_client_may_start_before_its_server() {
 #[tokio::test(start_paused = true)]
 async fn c22_giving_up_is_one_error_with_the_last_reason_and_then_nothing() {
     let (transport, mut server) = server();
-    let client = build(|builder| builder.max_retries(3), transport);
+    let config = Config {
+        max_retries: 3,
+        ..Config::default()
+    };
+    let client = build(|builder| builder.link(options().config(config)), transport);
     let mut peer = server.greet(0).await;
     let asked = tokio::spawn(users(&client).into_future());
     let request = peer.subscribe().await;
@@ -348,7 +363,10 @@ async fn c22_giving_up_is_one_error_with_the_last_reason_and_then_nothing() {
     let Some(Err(Ended::Stopped(end))) = soon(subscription.next()).await else {
         panic!("no end");
     };
-    assert_eq!(end.reason, Reason::Unreachable("down".into()));
+    assert_eq!(
+        end.reason,
+        Reason::Unreachable("refused by the script".into())
+    );
     assert!(soon(subscription.next()).await.is_none());
     assert!(soon(subscription.next()).await.is_none());
     let refused = users(&client).await;
@@ -378,8 +396,11 @@ async fn i11_a_fenced_client_stops_and_says_so() {
 
 #[tokio::test]
 async fn c23_settings_that_make_no_sense_are_refused_and_never_panic() {
-    let tiny = |builder: Builder| builder.activity_timeout(Some(Duration::from_nanos(2)));
-    let refused = tiny(Client::builder("127.0.0.1:9000")).build();
+    let config = Config {
+        activity_timeout: Some(Duration::from_nanos(2)),
+        ..Config::default()
+    };
+    let refused = Client::builder("127.0.0.1:9000").link(config).build();
     assert!(matches!(refused, Err(BuildError::Config(_))), "{refused:?}");
     let refused = Client::builder("nowhere").build();
     assert!(

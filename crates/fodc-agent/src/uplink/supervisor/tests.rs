@@ -8,7 +8,7 @@ use std::{
 use bytes::Bytes;
 use steadfast::{
     Outbound,
-    transport::{Call, Connection, Inbound, Tap},
+    transport::{Call, Connection, Inbound, StreamActivity},
 };
 use steadfast_session::{Config, Generation, Ready};
 use tokio::time::sleep;
@@ -63,7 +63,7 @@ impl Connection for Quiet {
         &self,
         call: &Call,
         outbound: Outbound,
-        tap: Arc<Tap>,
+        activity: Arc<StreamActivity>,
     ) -> impl Future<Output = Result<Silence, End>> + Send + 'static {
         let whose = call.metadata.iter().find(|(name, _)| name == AGENT_ID);
         let whose = whose.map(|(_, id)| id.clone());
@@ -73,7 +73,7 @@ impl Connection for Quiet {
         drop(streams);
         let held = Held(self.clone());
         async move {
-            tap.accept();
+            activity.request_accepted();
             std::future::pending::<()>().await;
             drop((held, outbound));
             Ok(Silence)
@@ -86,11 +86,11 @@ impl Connection for Quiet {
 
     fn kill(&self) {}
 
-    fn is_dead(&self) -> bool {
+    fn is_closed(&self) -> bool {
         false
     }
 
-    fn gone(&self) -> impl Future<Output = ()> + Send + 'static {
+    fn closed(&self) -> impl Future<Output = ()> + Send + 'static {
         std::future::ready(())
     }
 }

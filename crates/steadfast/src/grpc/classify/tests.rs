@@ -115,7 +115,7 @@ fn a_negative_or_unreadable_pushback_means_never() {
 #[test]
 fn a_status_of_the_transport_is_a_loss_whatever_its_code() {
     for code in CODES {
-        let lost = Reason::Lost("h2 protocol error: connection reset".into());
+        let lost = Reason::Lost("connection reset".into());
         let ended = end(&of_transport(code, Layer("connection reset", None)));
         assert_eq!(ended, End::retry(Initiator::Network, lost), "{code:?}");
     }

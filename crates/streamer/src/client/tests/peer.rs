@@ -1,78 +1,44 @@
 //! A server in the same process, spoken to over a transport without sockets.
 
-use std::{
-    collections::BTreeSet,
-    future::Future,
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicBool, Ordering},
-    },
-    task::{Context, Poll},
-};
+use std::{collections::BTreeSet, sync::Mutex, time::Duration};
 
-use bytes::Bytes;
-use futures_util::StreamExt as _;
-use prost::Message as _;
 use steadfast::{
-    Outbound,
-    session::{End, Initiator, Reason},
-    transport::{Call, Connection, Inbound, Tap, Transport},
+    testing::{self, DialOutcome, ScriptedTransport},
+    transport::Connection as _,
 };
 use steadfast_wire::streamer::{
     Credit, EventDelivery, Final, FinalCode, GatewayMessage, HeartbeatAck, OperationType, Position,
     StreamerEvent, StreamerMessage, SubscribeRequest, SubscribeResponse, Welcome,
     gateway_message::Payload as Asked, streamer_message::Payload,
 };
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::mpsc;
 
 pub(super) const EPOCH: u64 = 7;
 
-/// Where streams arrive; dials fail while it is down.
+/// The server of a scripted transport.
 pub(super) struct Server {
-    streams: mpsc::UnboundedReceiver<Peer>,
-    down: Arc<AtomicBool>,
+    transport: ScriptedTransport,
+    streams: mpsc::UnboundedReceiver<testing::Peer>,
 }
 
 /// The server's end of one stream.
-pub(super) struct Peer {
-    outbound: Outbound,
-    inbound: mpsc::UnboundedSender<Result<Bytes, End>>,
-    wire: Arc<Wire>,
-}
+pub(super) struct Peer(testing::Peer);
 
-#[derive(Default)]
-pub(super) struct Wire {
-    dead: AtomicBool,
-    cut: Notify,
-}
-
-#[derive(Clone)]
-pub(super) struct InMemory {
-    streams: mpsc::UnboundedSender<Peer>,
-    down: Arc<AtomicBool>,
-}
-
-#[derive(Clone)]
-pub(super) struct Pipe {
-    streams: mpsc::UnboundedSender<Peer>,
-    wire: Arc<Wire>,
-}
-
-pub(super) struct Messages(mpsc::UnboundedReceiver<Result<Bytes, End>>);
-
-pub(super) fn server() -> (InMemory, Server) {
-    let (sender, streams) = mpsc::unbounded_channel();
-    let down = Arc::<AtomicBool>::default();
-    let transport = InMemory {
-        streams: sender,
-        down: Arc::clone(&down),
+pub(super) fn server() -> (ScriptedTransport, Server) {
+    let (transport, streams) = ScriptedTransport::channel();
+    let transport = transport.with_round_trip(Duration::ZERO);
+    let server = Server {
+        transport: transport.clone(),
+        streams,
     };
-    (transport, Server { streams, down })
+    (transport, server)
 }
 
 impl Server {
     pub(super) async fn accept(&mut self) -> Peer {
-        self.streams.recv().await.expect("the client lives")
+        let peer = self.streams.recv().await.expect("the client lives");
+        peer.send_headers();
+        Peer(peer)
     }
 
     /// The next stream, after a greeting with the profile.
@@ -97,8 +63,13 @@ impl Server {
         self.streams.try_recv().is_err()
     }
 
+    /// Refuses connections while down.
     pub(super) fn go_down(&self, down: bool) {
-        self.down.store(down, Ordering::Release);
+        self.transport.set_dial_outcome(if down {
+            DialOutcome::Refused
+        } else {
+            DialOutcome::Connected
+        });
     }
 }
 
@@ -129,8 +100,7 @@ impl Peer {
 
     /// Accepts whatever is asked for until the stream ends; tells which ids are held then.
     pub(super) async fn serve(&mut self, held: &Mutex<BTreeSet<String>>) {
-        while let Some(bytes) = self.outbound.next().await {
-            let message = GatewayMessage::decode(bytes).expect("a message");
+        while let Some(message) = self.0.receive::<GatewayMessage>().await {
             match message.payload.expect("a payload") {
                 Asked::Subscribe(request) => {
                     let mut held = held.lock().unwrap();
@@ -147,15 +117,14 @@ impl Peer {
     }
 
     pub(super) async fn next(&mut self) -> Asked {
-        let bytes = self.outbound.next().await.expect("the stream is open");
-        let message = GatewayMessage::decode(bytes).expect("a message");
+        let message = self.0.receive::<GatewayMessage>().await;
+        let message = message.expect("the stream is open");
         message.payload.expect("a payload")
     }
 
     /// Acknowledges heartbeats for ever, and ignores everything else.
     pub(super) async fn attend(&mut self) {
-        while let Some(bytes) = self.outbound.next().await {
-            let message = GatewayMessage::decode(bytes).expect("a message");
+        while let Some(message) = self.0.receive::<GatewayMessage>().await {
             if let Some(Asked::Heartbeat(heartbeat)) = message.payload {
                 self.ack(heartbeat.timestamp);
             }
@@ -163,10 +132,9 @@ impl Peer {
     }
 
     pub(super) fn say(&self, payload: Payload) {
-        let message = StreamerMessage {
+        self.0.send(&StreamerMessage {
             payload: Some(payload),
-        };
-        self.inbound.send(Ok(message.encode_to_vec().into())).ok();
+        });
     }
 
     pub(super) fn ack(&self, timestamp: i64) {
@@ -217,15 +185,12 @@ impl Peer {
     }
 
     pub(super) fn cut(self) {
-        let end = End::retry(Initiator::Network, Reason::Lost("cut".into()));
-        self.inbound.send(Err(end)).ok();
+        self.0.connection().kill();
     }
 
     /// Resolves when the client has let go of the connection.
     pub(super) async fn dropped(&self) {
-        while !self.wire.dead.load(Ordering::Acquire) {
-            self.wire.cut.notified().await;
-        }
+        self.0.connection().closed().await;
     }
 }
 
@@ -233,73 +198,5 @@ pub(super) fn position(offset: u64) -> Position {
     Position {
         epoch: EPOCH,
         offset,
-    }
-}
-
-impl Transport for InMemory {
-    type Connection = Pipe;
-
-    fn connect(&self, _refresh: bool) -> impl Future<Output = Result<Pipe, End>> + Send + 'static {
-        std::future::ready(if self.down.load(Ordering::Acquire) {
-            let why = "down".to_owned();
-            Err(End::retry(
-                Initiator::Network,
-                Reason::Unreachable(why.into()),
-            ))
-        } else {
-            Ok(Pipe {
-                streams: self.streams.clone(),
-                wire: Arc::default(),
-            })
-        })
-    }
-}
-
-impl Connection for Pipe {
-    type Inbound = Messages;
-
-    fn open(
-        &self,
-        _call: &Call,
-        outbound: Outbound,
-        _tap: Arc<Tap>,
-    ) -> impl Future<Output = Result<Messages, End>> + Send + 'static {
-        let (inbound, messages) = mpsc::unbounded_channel();
-        let peer = Peer {
-            outbound,
-            inbound,
-            wire: Arc::clone(&self.wire),
-        };
-        let gone = || End::retry(Initiator::Network, Reason::Lost("no server".into()));
-        let opened = self.streams.send(peer);
-        std::future::ready(opened.map(|()| Messages(messages)).map_err(|_| gone()))
-    }
-
-    fn probe(&self) -> impl Future<Output = bool> + Send + 'static {
-        std::future::ready(!self.is_dead())
-    }
-
-    fn kill(&self) {
-        self.wire.dead.store(true, Ordering::Release);
-        self.wire.cut.notify_one();
-    }
-
-    fn is_dead(&self) -> bool {
-        self.wire.dead.load(Ordering::Acquire)
-    }
-
-    fn gone(&self) -> impl Future<Output = ()> + Send + 'static {
-        std::future::ready(())
-    }
-}
-
-impl Inbound for Messages {
-    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Bytes, End>> {
-        self.0.poll_recv(cx).map(|message| {
-            message.unwrap_or_else(|| {
-                let why = "the peer is gone".to_owned();
-                Err(End::retry(Initiator::Network, Reason::Lost(why.into())))
-            })
-        })
     }
 }

@@ -1,0 +1,265 @@
+//! The settings of a link.
+
+use std::{
+    fmt,
+    hash::{BuildHasher as _, Hasher as _, RandomState},
+    sync::Arc,
+    time::Duration,
+};
+
+use prost::Message;
+use steadfast_session::{Advice, Config, ConfigFaults, End, Protocol, Ready};
+
+use crate::{
+    backpressure::Backpressure,
+    link::Link,
+    resume::{Resume, Resumed},
+    state_event::StateEvent,
+    transport::{Call, Transport},
+};
+
+/// The settings of a link. Every setting has a default.
+///
+/// [`LinkOptions::spawn`] and [`LinkOptions::resume`] start a link with them. Clients that are built
+/// on a link take a `LinkOptions` instead of repeating its setters.
+///
+/// ```no_run
+/// use std::time::Duration;
+/// use steadfast::{LinkOptions, StateEvent, session::Config};
+///
+/// let options = LinkOptions::new()
+///     .name("orders")
+///     .config(Config {
+///         max_backoff: Duration::from_secs(10),
+///         ..Config::default()
+///     })
+///     .on_state_change(|event| {
+///         if let StateEvent::Changed(transition) = event {
+///             println!("{} -> {}", transition.from, transition.to);
+///         }
+///     });
+/// ```
+pub struct LinkOptions {
+    pub(crate) name: Option<Arc<str>>,
+    pub(crate) config: Config,
+    pub(crate) retry_policy: RetryPolicy,
+    pub(crate) outbox_bytes: usize,
+    pub(crate) close_timeout: Duration,
+    pub(crate) max_commands: usize,
+    pub(crate) max_requests: usize,
+    pub(crate) request_attempts: u64,
+    pub(crate) max_queued_responses: usize,
+    pub(crate) seed: Option<u64>,
+    pub(crate) backpressure: Option<Arc<Backpressure>>,
+    pub(crate) observer: Option<Box<dyn FnMut(StateEvent) + Send>>,
+}
+
+/// Replaces the advice of an end; `None` keeps it.
+pub(crate) type RetryPolicy = Box<dyn Fn(&End) -> Option<Advice> + Send>;
+
+impl Default for LinkOptions {
+    fn default() -> Self {
+        Self {
+            name: None,
+            config: Config::default(),
+            retry_policy: Box::new(|_| None),
+            outbox_bytes: 64 << 20,
+            close_timeout: Duration::from_secs(2),
+            max_commands: 1_024,
+            max_requests: 10,
+            request_attempts: 3,
+            max_queued_responses: 256,
+            seed: None,
+            backpressure: None,
+            observer: None,
+        }
+    }
+}
+
+impl LinkOptions {
+    /// Returns the default settings.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Sets the name in log lines. Default: the path of the call.
+    #[must_use]
+    pub fn name(mut self, name: impl Into<Arc<str>>) -> Self {
+        self.name = Some(name.into());
+        self
+    }
+
+    /// Sets the name if none is set. A client that is built on a link uses it.
+    #[must_use]
+    pub fn default_name(mut self, name: &str) -> Self {
+        self.name.get_or_insert_with(|| name.into());
+        self
+    }
+
+    /// Sets the behaviour of the session: backoff, heartbeats, timeouts.
+    #[must_use]
+    pub fn config(mut self, config: Config) -> Self {
+        self.config = config;
+        self
+    }
+
+    /// Sets what must have happened for a stream to count as live. It depends on the protocol, so a
+    /// client that is built on a link sets it last.
+    #[must_use]
+    pub fn ready(mut self, ready: Ready) -> Self {
+        self.config.ready = ready;
+        self
+    }
+
+    /// Returns the behaviour of the session.
+    #[must_use]
+    pub fn session_config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Sets a function that may replace the advice of an end: retry, wait or stop. `None` keeps the
+    /// advice of the transport or the protocol.
+    #[must_use]
+    pub fn retry_policy(
+        mut self,
+        policy: impl Fn(&End) -> Option<Advice> + Send + 'static,
+    ) -> Self {
+        self.retry_policy = Box::new(policy);
+        self
+    }
+
+    /// Sets the limit of unsent bytes. A stream that exceeds it is ended, because its peer does not
+    /// read. Default 64 MiB.
+    #[must_use]
+    pub fn outbox_bytes(mut self, limit: usize) -> Self {
+        self.outbox_bytes = limit;
+        self
+    }
+
+    /// Sets the longest wait for tasks and sockets in [`Link::close`]. Default 2 s.
+    #[must_use]
+    pub fn close_timeout(mut self, timeout: Duration) -> Self {
+        self.close_timeout = timeout;
+        self
+    }
+
+    /// Sets how many commands may wait for the driver. Default 1,024; 0 counts as 1.
+    #[must_use]
+    pub fn max_commands(mut self, limit: usize) -> Self {
+        self.max_commands = limit.max(1);
+        self
+    }
+
+    /// Sets how many calls of [`Link::connect`] and [`Link::reconnect`] may wait at a time.
+    /// Default 10.
+    #[must_use]
+    pub fn max_requests(mut self, limit: usize) -> Self {
+        self.max_requests = limit;
+        self
+    }
+
+    /// Sets how many failed attempts end a call of [`Link::connect`] or [`Link::reconnect`] with an
+    /// error. The link itself keeps trying. Default 3; 0 counts as 1.
+    #[must_use]
+    pub fn request_attempts(mut self, attempts: u64) -> Self {
+        self.request_attempts = attempts.max(1);
+        self
+    }
+
+    /// Sets how many responses of a [`Resumed`] stream may wait for the application before reading
+    /// pauses. Default 256.
+    #[must_use]
+    pub fn max_queued_responses(mut self, limit: usize) -> Self {
+        self.max_queued_responses = limit;
+        self
+    }
+
+    /// Sets the seed of the backoff's jitter. Default: random.
+    #[must_use]
+    pub fn seed(mut self, seed: u64) -> Self {
+        self.seed = Some(seed);
+        self
+    }
+
+    /// Pauses reading while `backpressure` is at its limit.
+    #[must_use]
+    pub fn backpressure(mut self, backpressure: Arc<Backpressure>) -> Self {
+        self.backpressure = Some(backpressure);
+        self
+    }
+
+    /// Calls `observer` for every state transition, on a task of its own. The observer may call back
+    /// into the link.
+    #[must_use]
+    pub fn on_state_change(mut self, observer: impl FnMut(StateEvent) + Send + 'static) -> Self {
+        self.observer = Some(Box::new(observer));
+        self
+    }
+
+    /// Spawns a link on the current tokio runtime. It stays idle until [`Link::connect`] or
+    /// [`Link::start`]. `sink` receives the events of the protocol; it must not block.
+    ///
+    /// # Errors
+    ///
+    /// Returns every fault of the configuration at once.
+    ///
+    /// # Panics
+    ///
+    /// Panics outside a tokio runtime.
+    pub fn spawn<P, T>(
+        self,
+        call: Call,
+        transport: T,
+        protocol: P,
+        sink: impl FnMut(P::Event) + Send + 'static,
+    ) -> Result<Link<P, T::Connection>, ConfigFaults>
+    where
+        P: Protocol + Send + 'static,
+        P::Send: Message + Send + 'static,
+        P::Receive: Message + Default,
+        P::Command: Send + 'static,
+        P::Event: Send + 'static,
+        T: Transport,
+    {
+        Link::spawn(self, call, transport, protocol, Box::new(sink))
+    }
+
+    /// Spawns and starts a link that resumes a stream of any service.
+    ///
+    /// # Errors
+    ///
+    /// Returns every fault of the configuration at once.
+    ///
+    /// # Panics
+    ///
+    /// Panics outside a tokio runtime.
+    pub fn resume<R: Resume, T: Transport>(
+        self,
+        call: Call,
+        transport: T,
+        resume: R,
+    ) -> Result<Resumed<R, T::Connection>, ConfigFaults> {
+        Resumed::spawn(self, call, transport, resume)
+    }
+
+    pub(crate) fn take_seed(&self) -> u64 {
+        self.seed
+            .unwrap_or_else(|| RandomState::new().build_hasher().finish())
+    }
+}
+
+impl From<Config> for LinkOptions {
+    fn from(config: Config) -> Self {
+        Self::new().config(config)
+    }
+}
+
+impl fmt::Debug for LinkOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LinkOptions")
+            .field("name", &self.name)
+            .field("config", &self.config)
+            .finish_non_exhaustive()
+    }
+}
