@@ -173,7 +173,7 @@ impl Subscriber {
         observer: impl FnMut(ConnectionEvent) + Send + 'static,
     ) -> anyhow::Result<Self> {
         let client = Client::builder(&dial.addr)
-            .config(dial.config.clone())
+            .link(dial.config.clone())
             .build()?;
         let events = follow(client.watch(), observer);
         Ok(Self {
@@ -217,7 +217,7 @@ impl Publisher {
         observer: impl FnMut(ConnectionEvent) + Send + 'static,
     ) -> anyhow::Result<Self> {
         let builder = publisher::Publisher::builder(&dial.addr).producer(producer);
-        let publisher = builder.config(dial.config.clone()).build()?;
+        let publisher = builder.link(dial.config.clone()).build()?;
         let events = follow(publisher.watch(), observer);
         Ok(Self {
             publisher,
