@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use steadfast_session::{Generation, Time};
-use steadfast_streamer_core::hub::Ticket;
+use steadfast_streamer_core::hub::ReadId;
 
 use crate::{fault::Fault, net::ConnectionId};
 
@@ -25,7 +25,7 @@ pub(crate) enum Task {
     /// Commit the pending submissions of an incarnation of the server.
     Commit(u64),
     /// Complete a read of the log.
-    ReadDone(u64, Ticket),
+    ReadDone(u64, ReadId),
     /// Let an application consume items of a subscription.
     Consume(usize, usize),
     /// Let a client act by itself: subscribe, unsubscribe, reconnect or connect.

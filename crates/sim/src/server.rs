@@ -6,7 +6,7 @@ use steadfast_session::{Advice, End, Initiator, Reason, Time};
 use steadfast_streamer::log::{Log as _, LogReader, MemoryLog};
 use steadfast_streamer_core::{
     Epoch,
-    hub::{EndCode, EndStatus, Hub, Limits, Origin, Ticket},
+    hub::{EndCode, EndStatus, Hub, InitialState, Limits, ReadId},
 };
 
 use crate::subscription::Payload;
@@ -23,7 +23,7 @@ pub(crate) struct Server {
     /// The deadline of the hub that is scheduled.
     pub(crate) scheduled_deadline: Option<Time>,
     /// Reads in progress: offset, events, bytes.
-    pub(crate) reads: BTreeMap<Ticket, (u64, usize, usize)>,
+    pub(crate) reads: BTreeMap<ReadId, (u64, usize, usize)>,
     /// Submissions for the next commit, with their publishers.
     pub(crate) pending: Vec<(usize, Payload)>,
 }
@@ -57,13 +57,13 @@ impl Server {
         self.scheduled_deadline = None;
         let mut seed = [0; 32];
         seed[..8].copy_from_slice(&self.incarnation.to_le_bytes());
-        let origin = Origin {
+        let initial = InitialState {
             server_id: format!("server-{}", self.incarnation),
             epoch: self.reader.epoch(),
             bounds: self.reader.bounds(),
             seed,
         };
-        self.hub = Some(Hub::new(origin, limits()).expect("the limits are valid"));
+        self.hub = Some(Hub::new(initial, limits()).expect("the limits are valid"));
     }
 
     /// Discards the process.

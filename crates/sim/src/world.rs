@@ -128,7 +128,7 @@ impl World {
             Task::ArriveAtClient(connection) => self.on_client_arrival(connection),
             Task::Publish(publisher) => self.on_publish(publisher),
             Task::Commit(incarnation) => self.on_commit(incarnation),
-            Task::ReadDone(incarnation, ticket) => self.on_read_done(incarnation, ticket),
+            Task::ReadDone(incarnation, read) => self.on_read_done(incarnation, read),
             Task::Consume(client, subscription) => self.on_consume(client, subscription),
             Task::Act(client) => self.on_act(client),
             Task::StartFault(fault) => self.start_fault(fault),
@@ -220,8 +220,8 @@ impl World {
                     .push("a closed client still has a deadline".to_owned());
             }
         }
-        let held = self.server.hub.as_ref().map(|hub| hub.stats().held);
-        if held.is_some_and(|held| held != hub::Held::default()) {
+        let held = self.server.hub.as_ref().map(|hub| hub.stats().gauges);
+        if held.is_some_and(|held| held != hub::Gauges::default()) {
             self.outcome
                 .violations
                 .push(format!("the server still holds {held:?}"));

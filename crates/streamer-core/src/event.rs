@@ -1,42 +1,42 @@
-//! A change of a document, as the log keeps it and the hub delivers it.
+//! An event: one change of one document, as the log stores it.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 
-/// What happened to a document.
+/// The kind of a change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Operation {
-    /// It came into being, or came back after a delete.
+    /// The document was created, or created again after a delete.
     Insert,
-    /// It changed.
+    /// The document was changed.
     Update,
-    /// It is gone.
+    /// The document was deleted.
     Delete,
 }
 
-/// One committed change.
+/// One committed change of a document.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Event {
-    /// Its offset in the log, from 1, without holes.
+    /// The offset in the log. Offsets start at 1 and have no holes.
     pub offset: u64,
-    /// Database of the document.
+    /// The database of the document.
     pub database: Arc<str>,
-    /// Full path of the collection.
+    /// The full path of the collection.
     pub collection: Arc<str>,
-    /// Id of the document within the collection.
+    /// The id of the document within the collection.
     pub document_id: Arc<str>,
-    /// What happened.
+    /// The kind of the change.
     pub operation: Operation,
-    /// The document as a JSON object with `createdAt`, `updatedAt`, `version`, and `deleted` when it
-    /// is; without `id` and `collection`, which stand beside it.
+    /// The document as a JSON object, with `createdAt`, `updatedAt`, `version`, and `deleted` if it
+    /// is deleted. `id` and `collection` are not part of it; they are fields of the event.
     pub data: Bytes,
-    /// When the server took it, Unix milliseconds.
+    /// The time at which the server accepted the change, in Unix milliseconds.
     pub timestamp: i64,
 }
 
 impl Event {
-    /// Bytes this event counts for in queues and credit: its payload and its names.
+    /// Returns the bytes that the event counts for in queues and credit: payload and names.
     #[must_use]
     pub fn weight(&self) -> usize {
         self.data.len() + self.database.len() + self.collection.len() + self.document_id.len()

@@ -1,432 +1,568 @@
-//! The server without its sockets: streams, subscriptions, and who gets which change.
+//! The server without its sockets: streams, subscriptions, and the delivery of events to them.
 //!
 //! ```text
 //!   driver ── Input ──> Hub::step ── Action ──> driver
 //!   (gRPC, log, clock)                 Send, End, Read
 //! ```
 //!
-//! The hub never reads a clock, never waits and never touches a socket or the log; it is told what
-//! happened and answers with what to do. Two runs with the same inputs give the same actions.
+//! The hub never reads a clock, never waits, and never touches a socket or the log. The same inputs
+//! give the same actions.
 //!
-//! Each subscription is either *live*, and gets a change when it is committed, or *behind* one place
-//! of the log, because its credit was used up, its stream's queue was full, or it began in the past.
-//! What it is behind of stays in the log and is read from there, a page at a time per stream; a slow
-//! subscriber costs a place, never queued changes, and nobody waits for it.
+//! A subscription is either *live* or *behind*. A live subscription receives each event when it is
+//! committed. A subscription falls behind when it runs out of credit, when its stream's queue is full,
+//! or when it starts at an older position; the hub then stores only its offset and reads the missed
+//! events back from the log, one page at a time per stream. A slow subscriber therefore costs an
+//! offset, not a queue, and delays no one.
 //!
-//! With a peer that began with `hello` every subscription id belongs to its session, and a newer
-//! attempt of the session ends the older stream (R-31). All other peers share one namespace of ids,
-//! in which the newest stream that subscribed an id holds it (R-21).
+//! A peer that begins with `hello` speaks the resume profile: its subscription ids belong to its
+//! session, and a newer attempt of the session ends the older stream (R-31). All other peers are
+//! *plain* and share one namespace of ids, in which the newest stream that subscribed an id holds it
+//! (R-21).
 
 mod backlog;
 mod catch_up;
+mod context;
 mod credit;
 mod delivery;
-mod end;
+mod end_cause;
 mod limits;
+mod live;
+mod log_state;
+mod outbox;
 mod page;
 mod progress;
-mod session;
+mod requests;
 mod stats;
 mod stream;
+mod streams;
 mod subscription;
-mod timers;
+mod subscriptions;
+mod timer_queue;
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
-use rand_chacha::{ChaCha12Rng, rand_core::SeedableRng};
 use steadfast_session::Time;
-use steadfast_wire::streamer::{GatewayMessage, StreamerMessage, gateway_message};
+use steadfast_wire::streamer::{
+    self as wire, GatewayMessage, ResyncReason, StreamerMessage, SubscribeResponse,
+    streamer_message::Payload,
+};
 
 pub use self::{
     catch_up::ReadFault,
-    end::{EndCode, EndStatus},
+    end_cause::{EndCode, EndStatus},
     limits::{InvalidLimits, Limits},
-    stats::{Counters, Held, Stats},
+    stats::{Counters, Gauges, Stats},
 };
 use self::{
-    catch_up::{Reading, Reads},
-    delivery::Tail,
-    end::{Cause, Misuse},
-    session::Fence,
-    stream::{Peer, Stream},
-    subscription::Subscription,
-    timers::{Agenda, Drain},
+    catch_up::{CatchUp, check_page},
+    context::Context,
+    end_cause::EndCause,
+    log_state::LogState,
+    page::Page,
+    stream::{Peer, ReadState},
+    streams::Streams,
+    subscriptions::Subscriptions,
 };
-use crate::{
-    Bounds, Epoch, Event, Position,
-    matcher::{Matcher, SubscriptionKey},
-};
+use crate::{Bounds, Epoch, Event, Position, convert::millis_to_wire};
 
-/// Names one stream. The driver counts them up, so that the greater of two was opened later.
+/// The id of a stream. The driver assigns ids in the order in which streams open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct StreamId(pub u64);
 
-/// Names one read of the log.
+/// The id of a read of the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Ticket(pub u64);
+pub struct ReadId(pub u64);
 
-/// Where a hub begins.
+/// The initial state of a hub.
 #[derive(Clone, Debug)]
-pub struct Origin {
-    /// Names the server process to its peers; informative.
+pub struct InitialState {
+    /// The name of the server process, told to peers for information.
     pub server_id: String,
-    /// Names the log.
+    /// The name of the log.
     pub epoch: Epoch,
-    /// What the log holds now; everything later comes as [`Input::Committed`].
+    /// The current bounds of the log. Later events arrive as [`Input::Committed`].
     pub bounds: Bounds,
-    /// Makes the ids of subscriptions that came without one: UUIDs of version 4 whose bits are a
-    /// `ChaCha12` keystream of this seed. Random per process in earnest, fixed in a test.
+    /// The seed of the ids of subscriptions that come without one: UUIDs of version 4 made of a
+    /// `ChaCha12` keystream. Must be random in production.
     pub seed: [u8; 32],
 }
 
-/// What happened.
+/// An input of the hub.
 #[derive(Debug)]
 pub enum Input {
     /// A peer opened a stream.
     Opened {
-        /// Which.
+        /// The stream.
         stream: StreamId,
     },
-    /// A message came.
+    /// A message was received.
     Message {
-        /// On which stream.
+        /// The stream.
         stream: StreamId,
-        /// What.
+        /// The message.
         message: GatewayMessage,
     },
-    /// The peer sends no more: it ended its half, or the connection is gone.
+    /// The peer sends no more: it ended its half of the stream, or the connection is lost.
     Ended {
-        /// Which stream.
+        /// The stream.
         stream: StreamId,
     },
-    /// Changes are durable in the log. In order, without holes.
+    /// Events are durable in the log.
     Committed {
-        /// The changes.
+        /// The events, ordered by offset. The hub reads events that are missing from the log.
         events: Vec<Arc<Event>>,
     },
-    /// The log gave up its oldest changes.
+    /// The log dropped its oldest events.
     Trimmed {
-        /// The oldest place that can be read from.
+        /// The oldest offset that can be read after.
         first: u64,
     },
-    /// A read is done.
+    /// A read is complete.
     ReadDone {
-        /// Which.
-        ticket: Ticket,
-        /// The changes after the wanted place, or why there are none.
+        /// The read.
+        read: ReadId,
+        /// The events after the offset of the read.
         result: Result<Vec<Arc<Event>>, ReadFault>,
     },
     /// Messages left the queue of a stream.
     Sent {
-        /// Which stream.
+        /// The stream.
         stream: StreamId,
-        /// The sum of what [`Action::Send`] said of them.
+        /// The sum of their sizes, as given in [`Action::Send`].
         bytes: usize,
-        /// How many.
+        /// The number of messages.
         messages: usize,
     },
-    /// The server is to stop.
+    /// The server must stop.
     Drain {
-        /// When the last stream ends.
+        /// The time at which the remaining streams are ended.
         deadline: Time,
-        /// Why, for people.
+        /// The reason, for people.
         reason: String,
     },
-    /// Time has passed. Only this input ends what is overdue. Messages that came earlier must be told
-    /// earlier, or a peer that the driver had no time for is taken for a silent one.
+    /// Time has passed. Only this input ends streams that are overdue, so messages that were received
+    /// earlier must be passed on earlier; otherwise a peer looks silent because the driver is late.
     Tick,
 }
 
-/// What to do.
+/// An action for the driver.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Action {
-    /// Queue a message; one stream's messages are sent in the order of their actions.
+    /// Queue a message. The messages of a stream are sent in the order of their actions.
     Send {
-        /// On which stream.
+        /// The stream.
         stream: StreamId,
-        /// What.
+        /// The message.
         message: StreamerMessage,
-        /// Its encoded size, to be told again with [`Input::Sent`].
+        /// The encoded size, to be passed back in [`Input::Sent`].
         bytes: usize,
     },
-    /// End a stream. There is exactly one for each stream opened, and nothing of the stream after it.
+    /// End a stream. Exactly one `End` is given for each open stream, and nothing after it.
     End {
-        /// Which.
+        /// The stream.
         stream: StreamId,
         /// One more message before the status, for peers that understand it.
         last: Option<StreamerMessage>,
         /// The status.
         status: EndStatus,
-        /// Whether what is queued is to be sent before, as far as it can be in a short time;
-        /// otherwise it is thrown away and only `last` and the status are tried.
+        /// Send the queued messages first, for a short time. If false, drop them and send only
+        /// `last` and the status.
         flush: bool,
     },
-    /// Read from the log and answer with [`Input::ReadDone`], also when the stream it is for has
-    /// ended meanwhile.
+    /// Read from the log and pass on the result as [`Input::ReadDone`], even if the stream that needs
+    /// it has ended.
     Read {
-        /// Names the read.
-        ticket: Ticket,
-        /// The place to read after.
+        /// The id of the read.
+        read: ReadId,
+        /// The offset to read after.
         after: u64,
-        /// At most so many events.
+        /// The maximum number of events.
         max_events: usize,
-        /// About so many bytes.
+        /// The approximate maximum size in bytes.
         max_bytes: usize,
     },
 }
 
-/// The server's streams and subscriptions as one machine.
+/// The state machine of the server: all streams and subscriptions.
 #[derive(Debug)]
 pub struct Hub {
-    limits: Limits,
     server_id: String,
-    epoch: Epoch,
-    bounds: Bounds,
-    /// The newest entry of the log that was found damaged; 0 for none.
-    damaged: u64,
-    now: Time,
-    ids: ChaCha12Rng,
-    next_key: u64,
-    streams: BTreeMap<StreamId, Stream>,
-    /// Streams that are only told that they are not taken; not counted among the others.
-    refused: BTreeSet<StreamId>,
-    subscriptions: BTreeMap<SubscriptionKey, Subscription>,
-    matcher: Matcher,
-    /// Ids of plain peers and the subscription that owns each.
-    plain: BTreeMap<Arc<str>, SubscriptionKey>,
-    sessions: BTreeMap<Arc<str>, Fence>,
-    tail: Tail,
-    reads: Reads,
-    agenda: Agenda,
+    cx: Context,
+    streams: Streams,
+    subscriptions: Subscriptions,
+    catch_up: CatchUp,
     drain: Option<Drain>,
-    counters: Counters,
-    /// Room for one event's matches, kept to spare allocations.
-    matched: Vec<SubscriptionKey>,
-    grouped: Vec<(StreamId, SubscriptionKey)>,
+}
+
+/// A stop in progress.
+#[derive(Debug)]
+struct Drain {
+    deadline: Time,
+    reason: String,
 }
 
 impl Hub {
-    /// A hub without streams.
+    /// Creates a hub without streams.
     ///
     /// # Errors
     ///
-    /// When the limits can not work together.
-    pub fn new(origin: Origin, limits: Limits) -> Result<Self, InvalidLimits> {
+    /// Returns [`InvalidLimits`] if the limits are inconsistent.
+    pub fn new(initial: InitialState, limits: Limits) -> Result<Self, InvalidLimits> {
         limits.check()?;
-        let (hash_seed, _) = origin.seed.as_chunks::<8>();
         Ok(Self {
-            tail: Tail::new(limits.tail_events, limits.tail_bytes),
-            limits,
-            server_id: origin.server_id,
-            epoch: origin.epoch,
-            bounds: origin.bounds,
-            damaged: 0,
-            now: Time::ZERO,
-            ids: ChaCha12Rng::from_seed(origin.seed),
-            next_key: 0,
-            streams: BTreeMap::new(),
-            refused: BTreeSet::new(),
-            subscriptions: BTreeMap::new(),
-            matcher: Matcher::new(u64::from_le_bytes(hash_seed[0])),
-            plain: BTreeMap::new(),
-            sessions: BTreeMap::new(),
-            reads: Reads::default(),
-            agenda: Agenda::default(),
+            server_id: initial.server_id,
+            cx: Context {
+                now: Time::ZERO,
+                log: LogState::new(initial.epoch, initial.bounds, &limits),
+                limits,
+                counters: Counters::default(),
+                actions: Vec::new(),
+            },
+            streams: Streams::default(),
+            subscriptions: Subscriptions::new(initial.seed),
+            catch_up: CatchUp::default(),
             drain: None,
-            counters: Counters::default(),
-            matched: Vec::new(),
-            grouped: Vec::new(),
         })
     }
 
-    /// Takes one input, adds what is to be done to `out`, and says when the next
-    /// [`Input::Tick`] is due; that may be now, or be past.
+    /// Handles one input, appends the resulting actions to `out`, and returns the time at which the
+    /// next [`Input::Tick`] is due, which may be in the past.
     ///
-    /// Inputs about streams that have ended are ignored: they were under way. Time never goes back;
-    /// an earlier `now` counts as the latest one.
+    /// Inputs for streams that have ended are ignored: they crossed the end. Time never goes back; an
+    /// earlier `now` counts as the latest one.
     pub fn step(&mut self, now: Time, input: Input, out: &mut Vec<Action>) -> Option<Time> {
-        self.now = self.now.max(now);
+        self.cx.now = self.cx.now.max(now);
+        std::mem::swap(&mut self.cx.actions, out);
         match input {
-            Input::Opened { stream } => self.on_opened(stream, out),
-            Input::Message { stream, message } => self.on_message(stream, message, out),
-            Input::Ended { stream } => self.end(stream, &Cause::Finished, out),
-            Input::Committed { events } => self.on_committed(events, out),
-            Input::Trimmed { first } => self.bounds.first = self.bounds.first.max(first),
-            Input::ReadDone { ticket, result } => self.on_read_done(ticket, result, out),
+            Input::Opened { stream } => self.on_opened(stream),
+            Input::Message { stream, message } => self.on_message(stream, message),
+            Input::Ended { stream } => self.end(stream, &EndCause::Finished),
+            Input::Committed { events } => self.on_committed(&events),
+            Input::Trimmed { first } => self.cx.log.trim(first),
+            Input::ReadDone { read, result } => self.on_read_done(read, result),
             Input::Sent {
                 stream,
                 bytes,
                 messages,
-            } => self.on_sent(stream, bytes, messages, out),
-            Input::Drain { deadline, reason } => self.on_drain(deadline, reason, out),
-            Input::Tick => self.fire(out),
+            } => self.on_sent(stream, bytes, messages),
+            Input::Drain { deadline, reason } => self.on_drain(deadline, reason),
+            Input::Tick => self.on_tick(),
         }
-        self.start_reads(out);
+        self.catch_up.start(&mut self.streams, &mut self.cx);
+        std::mem::swap(&mut self.cx.actions, out);
         self.deadline()
     }
 
-    /// The newest place.
+    /// Returns the position of the newest event.
     #[must_use]
     pub fn head(&self) -> Position {
-        Position::new(self.epoch, self.bounds.head)
+        self.cx.log.position(self.cx.log.head())
     }
 
-    /// What it was set up with.
+    /// Returns the limits.
     #[must_use]
     pub fn limits(&self) -> &Limits {
-        &self.limits
+        &self.cx.limits
     }
 
-    fn on_opened(&mut self, id: StreamId, out: &mut Vec<Action>) {
-        debug_assert!(
-            !self.streams.contains_key(&id),
-            "a stream id was used again"
-        );
-        let refusal = if let Some(drain) = &self.drain {
-            Some(Cause::Drained(drain.reason.clone()))
-        } else if self.streams.len() - self.refused.len() >= self.limits.streams {
-            Some(Cause::Full {
-                limit: self.limits.streams,
-            })
+    fn on_opened(&mut self, id: StreamId) {
+        let served = self.streams.len() - self.streams.refused();
+        let limit = self.cx.limits.streams;
+        self.streams.open(id, self.cx.now);
+        self.cx.counters.opened += 1;
+        if let Some(drain) = &self.drain {
+            let cause = EndCause::Drained(drain.reason.clone());
+            self.refuse(id, &cause);
+        } else if served >= limit {
+            self.refuse(id, &EndCause::ServerFull { limit });
+        }
+    }
+
+    /// Refuses a stream. It stays open until its first message, for a moment at most: a profile peer
+    /// needs a final message with the time to come back at, and a plain peer must not get one.
+    fn refuse(&mut self, id: StreamId, cause: &EndCause) {
+        let until = self.cx.now + REFUSAL_TIME;
+        if self.streams.refuse(id, cause.clone(), until) {
+            self.streams.arm(id, &self.cx.limits);
         } else {
-            None
-        };
-        self.streams.insert(id, Stream::new(self.now));
-        self.counters.opened += 1;
-        if let Some(cause) = refusal {
-            self.refuse(id, cause, out);
+            self.end(id, cause);
         }
     }
 
-    /// Turns a stream away. It is heard for a moment more, because a peer that begins with hello is
-    /// owed a final message with the time to come back at, and another must not be sent one.
-    fn refuse(&mut self, id: StreamId, cause: Cause, out: &mut Vec<Action>) {
-        if self.refused.len() >= REFUSED_AT_ONCE {
-            return self.end(id, &cause, out);
-        }
-        if let Some(stream) = self.streams.get_mut(&id) {
-            stream.peer = Peer::Refused {
-                cause,
-                until: self.now + REFUSAL_TIME,
-            };
-            self.refused.insert(id);
-            self.arm(id);
+    fn on_committed(&mut self, events: &[Arc<Event>]) {
+        for event in events {
+            let head = self.cx.log.head();
+            if event.offset <= head {
+                continue;
+            }
+            if event.offset > head + 1 {
+                self.skip_to(event.offset - 1);
+            }
+            self.cx.log.append(event);
+            self.cx.counters.events += 1;
+            live::deliver(
+                event,
+                &mut self.streams,
+                &mut self.subscriptions,
+                &mut self.cx,
+            );
         }
     }
 
-    fn on_message(&mut self, id: StreamId, message: GatewayMessage, out: &mut Vec<Action>) {
-        use gateway_message::Payload;
+    /// Moves the head past events that the hub did not receive. All subscriptions read them from the
+    /// log.
+    fn skip_to(&mut self, head: u64) {
+        let offset = self.cx.log.head();
+        self.cx.log.skip_to(head);
+        live::fall_behind_all(
+            offset,
+            &mut self.streams,
+            &mut self.subscriptions,
+            &mut self.cx,
+        );
+        for stream in self.streams.iter_mut() {
+            self.catch_up.enqueue(stream);
+        }
+    }
 
-        let Some(stream) = self.streams.get_mut(&id) else {
+    fn on_sent(&mut self, id: StreamId, bytes: usize, messages: usize) {
+        if let Some(stream) = self.streams.get_mut(id) {
+            stream
+                .outbox
+                .sent(self.cx.now, bytes, messages, &self.cx.limits);
+            self.after_input(id);
+        }
+    }
+
+    fn on_read_done(&mut self, read: ReadId, result: Result<Vec<Arc<Event>>, ReadFault>) {
+        let Some(range) = self.catch_up.finish(read) else {
             return;
         };
-        stream.heard = self.now;
-        let Some(payload) = message.payload else {
+        let Some(stream) = self.streams.get_mut(range.stream) else {
             return;
         };
-        match &payload {
-            Payload::Hello(_) | Payload::Credit(_) => stream.speaks_profile = true,
-            Payload::Subscribe(_) | Payload::Unsubscribe(_) | Payload::Heartbeat(_) => {
-                stream.peer.settle_plain();
+        stream.read_state = ReadState::Idle;
+        self.cx.counters.pages += 1;
+        let after = range.after;
+        let mut ids = vec![range.stream];
+        match result.and_then(|events| check_page(after, self.cx.log.head(), events)) {
+            Ok(events) => {
+                let offsets = after..after + events.len() as u64;
+                for id in self.catch_up.take_within(&offsets) {
+                    if let Some(stream) = self.streams.get_mut(id) {
+                        stream.read_state = ReadState::Idle;
+                        ids.push(id);
+                    }
+                }
+                let page = Page::new(after, &ids, &self.streams);
+                page.deliver(
+                    &events,
+                    &mut self.streams,
+                    &mut self.subscriptions,
+                    &mut self.cx,
+                );
+            }
+            Err(fault) => {
+                if let Err(cause) = self.on_read_fault(range.stream, after, &fault) {
+                    self.end(range.stream, &cause);
+                }
             }
         }
-        if let Peer::Refused { cause, .. } = &stream.peer {
-            let cause = cause.clone();
-            return self.end(id, &cause, out);
+        for id in ids {
+            self.after_input(id);
         }
-        match payload {
-            Payload::Hello(hello) => self.on_hello(id, hello, out),
-            Payload::Credit(credit) => self.on_credit(id, &credit, out),
-            Payload::Heartbeat(heartbeat) => self.on_heartbeat(id, &heartbeat, out),
-            Payload::Subscribe(request) => self.on_subscribe(id, request, out),
-            Payload::Unsubscribe(request) => self.on_unsubscribe(id, request, out),
-        }
-        self.check_queue(id, out);
-        self.arm(id);
     }
 
-    fn on_sent(&mut self, id: StreamId, bytes: usize, messages: usize, out: &mut Vec<Action>) {
-        let Some(stream) = self.streams.get_mut(&id) else {
-            return;
+    /// Continues at the head after events that cannot be read. A profile peer gets a resync for each
+    /// subscription that misses events; a plain peer can only learn it from the end of its stream.
+    fn on_read_fault(
+        &mut self,
+        id: StreamId,
+        after: u64,
+        fault: &ReadFault,
+    ) -> Result<(), EndCause> {
+        let cx = &mut self.cx;
+        cx.counters.read_faults += 1;
+        let (affected, reason) = match fault {
+            ReadFault::Storage(error) => return Err(EndCause::Storage(error.clone())),
+            ReadFault::Trimmed { first } => {
+                cx.log.trim(*first);
+                (0..(*first).max(after + 1), ResyncReason::Trimmed)
+            }
+            ReadFault::Damaged { offset } => {
+                cx.log.mark_damaged(*offset);
+                (after..(*offset).max(after + 1), ResyncReason::Damaged)
+            }
         };
-        stream.outbox.sent(self.now, bytes, messages, &self.limits);
-        self.want_read(id);
-        self.end_if_settled(id, out);
+        let Some(stream) = self.streams.get_mut(id) else {
+            return Ok(());
+        };
+        if !stream.is_profile() {
+            return Err(EndCause::EventsLost(fault.to_string()));
+        }
+        let head = cx.log.head();
+        for key in stream.backlog.ready_within(affected) {
+            let Some(subscription) = self.subscriptions.get_mut(key) else {
+                continue;
+            };
+            stream.backlog.remove(key);
+            subscription.restart_at(head);
+            subscription.go_live(&stream.progress);
+            let response = SubscribeResponse {
+                subscription_id: subscription.id().to_string(),
+                success: true,
+                position: Some(cx.wire_position(head)),
+                resync: Some(cx.resync(reason)),
+                request: subscription.request(),
+                ..SubscribeResponse::default()
+            };
+            stream.send(Payload::SubscribeResponse(response), cx);
+        }
+        Ok(())
     }
 
-    /// Ends a stream whose peer asks faster than it reads. Its answers are never dropped one by one,
-    /// and reading from it never waits for them.
-    fn check_queue(&mut self, id: StreamId, out: &mut Vec<Action>) {
-        let limit = self.limits.outbound_bytes;
-        if let Some(stream) = self.streams.get(&id)
-            && stream.outbox.bytes() > limit
+    /// Announces the stop.
+    ///
+    /// Profile peers get an announcement and leave by themselves. Plain peers do not understand one;
+    /// each of their streams ends when everything for it was sent, so that the peer looks for another
+    /// server early. The rest ends at the deadline.
+    fn on_drain(&mut self, deadline: Time, reason: String) {
+        let deadline = self
+            .drain
+            .as_ref()
+            .map_or(deadline, |older| older.deadline.min(deadline));
+        let announcement = wire::Drain {
+            deadline_ms: millis_to_wire(deadline - self.cx.now),
+            reason: reason.clone(),
+        };
+        let cause = EndCause::Drained(reason.clone());
+        self.drain = Some(Drain { deadline, reason });
+        for id in self.streams.ids() {
+            let Some(stream) = self.streams.get_mut(id) else {
+                continue;
+            };
+            match stream.peer() {
+                Peer::Profile(_) => {
+                    stream.send(Payload::Drain(announcement.clone()), &mut self.cx);
+                    self.streams.arm(id, &self.cx.limits);
+                }
+                Peer::Plain => self.end_if_settled(id),
+                Peer::Unknown => self.refuse(id, &cause),
+                Peer::Refused { .. } => {}
+            }
+        }
+    }
+
+    fn on_tick(&mut self) {
+        if let Some(drain) = &self.drain
+            && drain.deadline <= self.cx.now
         {
-            let unsent = stream.outbox.bytes();
-            self.end(id, &Cause::Unread { unsent, limit }, out);
+            let cause = EndCause::Drained(drain.reason.clone());
+            for id in self.streams.ids() {
+                self.end(id, &cause);
+            }
+        }
+        while let Some(id) = self.streams.pop_due(self.cx.now) {
+            self.on_timer(id);
+            self.streams.arm(id, &self.cx.limits);
         }
     }
 
-    /// Ends a stream and frees everything it holds. Nothing happens if it has ended.
-    fn end(&mut self, id: StreamId, cause: &Cause, out: &mut Vec<Action>) {
-        let Some(stream) = self.release(id) else {
+    fn on_timer(&mut self, id: StreamId) {
+        let now = self.cx.now;
+        let Some(stream) = self.streams.get_mut(id) else {
             return;
         };
-        self.counters.count_end(cause);
-        out.push(Action::End {
+        if let Some(cause) = stream.overdue(now, &self.cx.limits) {
+            self.end(id, &cause);
+        } else if stream.progress.next_check() <= now
+            && !matches!(stream.peer(), Peer::Refused { .. })
+        {
+            self.check_progress(id);
+        }
+    }
+
+    /// Tells a profile peer that the head moved, unless its queue is full. Ends the stream of a
+    /// subscription that is too far behind.
+    fn check_progress(&mut self, id: StreamId) {
+        let Some(stream) = self.streams.get_mut(id) else {
+            return;
+        };
+        let head = self.cx.log.head();
+        stream
+            .progress
+            .schedule(self.cx.now, self.cx.limits.progress_interval);
+        if let (Some(limit), Some(lowest)) = (self.cx.limits.max_lag, stream.backlog.lowest())
+            && head - lowest > limit
+        {
+            let lag = head - lowest;
+            return self.end(id, &EndCause::Lagging { lag, limit });
+        }
+        if stream.wants_progress(head)
+            && let Some(progress) = stream.report_progress(head, &self.subscriptions, &mut self.cx)
+        {
+            stream.send(Payload::Progress(progress), &mut self.cx);
+        }
+    }
+
+    fn deadline(&self) -> Option<Time> {
+        let drain = self.drain.as_ref().filter(|_| !self.streams.is_empty());
+        let drain = drain.map(|drain| drain.deadline);
+        [self.streams.next_due(), drain].into_iter().flatten().min()
+    }
+
+    /// Does what may have become necessary when an input changed a stream: ends it if its queue is too
+    /// long, queues a read, sets its timer, and ends it if it is drained.
+    fn after_input(&mut self, id: StreamId) {
+        let Some(stream) = self.streams.get_mut(id) else {
+            return;
+        };
+        // Responses are never dropped one by one and receiving never waits for sending, so a peer
+        // that sends requests and reads nothing can only be ended.
+        let (unsent, limit) = (stream.outbox.bytes(), self.cx.limits.outbound_bytes);
+        if unsent > limit {
+            return self.end(id, &EndCause::Unread { unsent, limit });
+        }
+        self.catch_up.enqueue(stream);
+        self.streams.arm(id, &self.cx.limits);
+        self.end_if_settled(id);
+    }
+
+    /// During a drain, ends a plain stream to which everything was sent.
+    fn end_if_settled(&mut self, id: StreamId) {
+        if let Some(drain) = &self.drain
+            && let Some(stream) = self.streams.get(id)
+            && matches!(stream.peer(), Peer::Plain)
+            && stream.is_settled()
+        {
+            let cause = EndCause::Drained(drain.reason.clone());
+            self.end(id, &cause);
+        }
+    }
+
+    /// Ends a stream and frees everything that it holds. Does nothing if it has ended.
+    fn end(&mut self, id: StreamId, cause: &EndCause) {
+        let Some(stream) = self.streams.remove(id) else {
+            return;
+        };
+        for (_, key) in stream.subscriptions() {
+            self.subscriptions.remove(key);
+        }
+        self.catch_up.forget(&stream);
+        self.cx.counters.count_end(cause);
+        let last = stream
+            .understands_final()
+            .then(|| cause.final_message(&self.cx.limits));
+        self.cx.actions.push(Action::End {
             stream: id,
-            last: stream
-                .speaks_profile
-                .then(|| cause.last(&self.limits))
-                .flatten(),
+            last: last.flatten(),
             status: cause.status(),
             flush: cause.flushes(),
         });
     }
-
-    /// Takes a stream out of everything that knows it.
-    fn release(&mut self, id: StreamId) -> Option<Stream> {
-        let stream = self.streams.remove(&id)?;
-        for (name, key) in &stream.ids {
-            self.subscriptions.remove(key);
-            self.matcher.remove(*key);
-            if self.plain.get(name) == Some(key) {
-                self.plain.remove(name);
-            }
-        }
-        match &stream.peer {
-            Peer::Profile(profile) => {
-                if self
-                    .sessions
-                    .get(&profile.session)
-                    .is_some_and(|fence| fence.stream == id)
-                {
-                    self.sessions.remove(&profile.session);
-                }
-            }
-            Peer::Refused { .. } => {
-                self.refused.remove(&id);
-            }
-            Peer::Unknown | Peer::Plain => {}
-        }
-        if let Reading::Waiting(turn) = stream.reading {
-            self.reads.forget(turn);
-        }
-        self.agenda.disarm(id, stream.armed);
-        Some(stream)
-    }
-
-    fn misuse(&mut self, id: StreamId, misuse: Misuse, out: &mut Vec<Action>) {
-        self.end(id, &Cause::Misuse(misuse), out);
-    }
 }
 
-/// Streams that are being turned away at one time; more are ended before they have said anything.
-const REFUSED_AT_ONCE: usize = 256;
-/// How long a stream that is turned away has for its first message.
+/// The longest time for which a refused stream waits for its first message.
 const REFUSAL_TIME: Duration = Duration::from_secs(5);
 
 #[cfg(test)]

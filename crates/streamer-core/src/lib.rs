@@ -10,6 +10,7 @@
 //! outputs, so that the simulation can replay a run from its seed.
 
 pub mod client;
+mod convert;
 mod event;
 pub mod filter;
 pub mod hub;

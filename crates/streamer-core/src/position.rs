@@ -1,24 +1,24 @@
-//! A place in a log.
+//! Positions in a log.
 
 use std::{fmt, str::FromStr};
 
-/// Names a log. Another epoch is another log, whatever the offsets.
+/// The name of a log. Offsets of different epochs are unrelated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Epoch(pub u64);
 
-/// A place between two changes of a log: after the change at `offset`, before the next.
+/// A position in a log: after the event at `offset` and before the next one.
 ///
-/// Offsets count from 1, so offset 0 is the place before everything. The epoch belongs to the
-/// offset: positions of different epochs have no order, and the type has none.
+/// The first event has offset 1, so offset 0 is the beginning of the log. `Position` does not
+/// implement `Ord` because positions of different epochs have no order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Position {
-    /// The log.
+    /// The log that the offset belongs to.
     pub epoch: Epoch,
-    /// Offset of the last change before this place.
+    /// The offset of the last event before this position.
     pub offset: u64,
 }
 
-/// Why a text is not a position.
+/// An error: the text is not a position.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "{text:?} is not a position: expected 16 hexadecimal digits, a dash and a number, as in 00c0ffee00c0ffee-42"
@@ -28,7 +28,7 @@ pub struct InvalidPosition {
 }
 
 impl Position {
-    /// The place after the change at `offset` of the log named `epoch`.
+    /// Returns the position after the event at `offset` of the log `epoch`.
     #[must_use]
     pub const fn new(epoch: Epoch, offset: u64) -> Self {
         Self { epoch, offset }
@@ -65,12 +65,12 @@ impl FromStr for Position {
     }
 }
 
-/// What a log holds: everything after `first`, up to and with `head`.
+/// The range of events that a log holds: from `first`, exclusive, to `head`, inclusive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bounds {
-    /// The oldest place that can be read from; 0 while nothing was trimmed.
+    /// The oldest offset that can be read after; 0 until the log is trimmed.
     pub first: u64,
-    /// Offset of the newest entry; 0 while the log is empty.
+    /// The offset of the newest event; 0 while the log is empty.
     pub head: u64,
 }
 

@@ -3,15 +3,15 @@
 //! ```text
 //!   gateway ──> stream_service (one receiving task a stream) ──┐
 //!                                                              v
-//!   publisher ──> publish_service ──> LogWriter ── commits ──> hub task ──> outgoing ──> gateway
+//!   publisher ──> publish_service ──> LogWriter ── commits ──> hub task ──> ResponseQueue ──> gateway
 //!                                                              │  ^
 //!                                                              v  │
 //!                                                            log reads
 //! ```
 
+mod hub_handle;
 mod hub_task;
 mod incoming;
-mod outgoing;
 mod publish_service;
 mod stream_service;
 
@@ -30,12 +30,11 @@ use tonic::service::Routes;
 use tracing::info;
 
 use self::{
-    hub_task::{HubHandle, HubTask},
-    publish_service::PublishService,
+    hub_handle::HubHandle, hub_task::HubTask, publish_service::PublishService,
     stream_service::StreamService,
 };
 use crate::{
-    hub::{Hub, InvalidLimits, Limits, Origin, Stats},
+    hub::{Hub, InitialState, InvalidLimits, Limits, Stats},
     log::{Log, LogWriter, WriteError, WriterOptions},
 };
 
@@ -135,15 +134,15 @@ impl Server {
             (options.publisher_in_flight, options.limits.message_bytes);
 
         let reader = log.reader();
-        let origin = Origin {
+        let initial = InitialState {
             server_id: options.server_id,
             epoch: reader.epoch(),
             bounds: reader.bounds(),
             seed: seed(),
         };
-        let hub = Hub::new(origin, options.limits)?;
+        let hub = Hub::new(initial, options.limits)?;
         let (handle, task, commits) = HubTask::new(hub, Arc::clone(&reader));
-        let writer = LogWriter::spawn(log, options.writer, move |events| commits.tell(events))?;
+        let writer = LogWriter::spawn(log, options.writer, move |events| commits.send(events))?;
         let streams = StreamService::new(handle.clone());
         let publishing = PublishService::new(
             writer.clone(),

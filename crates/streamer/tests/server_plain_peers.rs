@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use rand::{RngExt as _, SeedableRng as _};
 use steadfast_chaos::{Direction, Fault, Proxy, Reach};
 use steadfast_streamer::{
-    hub::Held,
+    hub::Gauges,
     publisher::{Entry, PublishError, Publisher},
     server::{Server, ServerOptions},
 };
@@ -29,7 +29,7 @@ const MANY: u64 = 3_000;
 /// Waits until the server holds nothing that belongs to a stream.
 async fn free(server: &Server) {
     until("everything is freed", || async {
-        server.stats().await.unwrap().held == Held::default()
+        server.stats().await.unwrap().gauges == Gauges::default()
     })
     .await;
 }
@@ -56,9 +56,12 @@ async fn s1_a_stream_that_stops_reading_gets_everything_when_it_reads_again() {
     let mut peer = Plain::connect(&server).await;
     assert!(peer.subscribe("a", "rooms").await.success);
     publish(server.address(), "rooms", 0..MANY, 1_000).await;
-    let held = server.stats().await.unwrap().held;
-    assert_eq!(held.behind, 1, "the queue is not what holds it: {held:?}");
-    assert!(held.queued_bytes < 2 << 20, "{held:?}");
+    let gauges = server.stats().await.unwrap().gauges;
+    assert_eq!(
+        gauges.behind, 1,
+        "the queue is not what holds it: {gauges:?}"
+    );
+    assert!(gauges.queued_bytes < 2 << 20, "{gauges:?}");
     // It is not deaf meanwhile.
     peer.beat(1);
     peer.ask("b", "elsewhere");
@@ -118,7 +121,7 @@ async fn s2_a_slow_stream_delays_no_other() {
         )
         .await;
     }
-    assert_eq!(server.stats().await.unwrap().held.behind, 1);
+    assert_eq!(server.stats().await.unwrap().gauges.behind, 1);
     for expected in 0..MANY + 20 {
         assert_eq!(slow.number().await, expected);
     }
@@ -181,7 +184,7 @@ async fn s7_a_stream_can_not_end_anothers_subscription() {
     assert_eq!(owner.number().await, 0);
     owner.unsubscribe("a");
     assert!(owner.subscribe("c", "users").await.success);
-    assert_eq!(server.stats().await.unwrap().held.subscriptions, 2);
+    assert_eq!(server.stats().await.unwrap().gauges.subscriptions, 2);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -206,14 +209,17 @@ async fn s8_a_stream_cancelled_at_any_moment_leaves_no_id_behind() {
     }
     free(&server).await;
     tokio::time::sleep(Duration::from_secs(1)).await;
-    assert_eq!(server.stats().await.unwrap().held, Held::default());
+    assert_eq!(server.stats().await.unwrap().gauges, Gauges::default());
     let mut peer = Plain::connect(&server).await;
     for stream in 0..STREAMS {
         let response = peer.subscribe(&format!("id-{stream}"), "rooms").await;
         assert!(response.success, "{response:?}");
     }
     let stats = server.stats().await.unwrap();
-    assert_eq!(stats.held.subscriptions, usize::try_from(STREAMS).unwrap());
+    assert_eq!(
+        stats.gauges.subscriptions,
+        usize::try_from(STREAMS).unwrap()
+    );
     assert_eq!(stats.counters.taken_over, 0, "every id was free");
     assert_eq!(stats.counters.opened, STREAMS + 1);
 }
@@ -235,7 +241,7 @@ async fn s9_a_known_id_is_taken_again_on_its_stream_and_moves_to_a_newer_one() {
     // The end of the older one takes nothing from the newer.
     drop(older);
     until("the older one is gone", || async {
-        server.stats().await.unwrap().held.streams == 1
+        server.stats().await.unwrap().gauges.streams == 1
     })
     .await;
     publish(server.address(), "rooms", 2..3, 0).await;
@@ -278,11 +284,11 @@ async fn s10_a_vanished_peer_that_never_sent_heartbeats_is_found_by_pings() {
     assert!(quiet.subscribe("b", "rooms").await.success);
     assert!(vanishing.subscribe("a", "rooms").await.success);
     tokio::time::sleep(Duration::from_secs(4)).await;
-    let held = server.stats().await.unwrap().held;
-    assert_eq!(held.streams, 2, "silence alone is no reason: {held:?}");
+    let gauges = server.stats().await.unwrap().gauges;
+    assert_eq!(gauges.streams, 2, "silence alone is no reason: {gauges:?}");
     let _hole = proxy.inject(Fault::Blackhole(Direction::Both), Reach::Present);
     until("one is gone", || async {
-        server.stats().await.unwrap().held.streams == 1
+        server.stats().await.unwrap().gauges.streams == 1
     })
     .await;
     publish(server.address(), "rooms", 0..1, 0).await;

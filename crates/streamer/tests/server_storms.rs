@@ -29,7 +29,7 @@ const PATIENCE: Duration = Duration::from_secs(240);
 
 async fn subscribed(server: &Server, count: usize) {
     let all = until("all are subscribed", || async {
-        server.stats().await.unwrap().held.subscriptions == count
+        server.stats().await.unwrap().gauges.subscriptions == count
     });
     timeout(PATIENCE, all).await.expect("in time");
 }
@@ -82,9 +82,9 @@ async fn req_s5_twenty_thousand_subscriptions_are_restored_and_nothing_is_lost()
             }
         }
     }
-    let held = server.stats().await.unwrap().held;
+    let gauges = server.stats().await.unwrap().gauges;
     assert_eq!(
-        (held.subscriptions, held.behind, held.streams),
+        (gauges.subscriptions, gauges.behind, gauges.streams),
         (SUBSCRIPTIONS, 0, 1)
     );
     assert_eq!(client.link_counters().attempts, 3, "one for each cut");

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use rand::RngExt as _;
 use steadfast_session::{End, Initiator, Reason};
 use steadfast_streamer::log::{Log as _, Outcome};
-use steadfast_streamer_core::hub::{Action, Input, ReadFault, StreamId, Ticket};
+use steadfast_streamer_core::hub::{Action, Input, ReadFault, ReadId, StreamId};
 
 use super::World;
 use crate::{
@@ -83,29 +83,29 @@ impl World {
                 }
             }
             Action::Read {
-                ticket,
+                read,
                 after,
                 max_events,
                 max_bytes,
             } => {
                 self.server
                     .reads
-                    .insert(ticket, (after, max_events, max_bytes));
+                    .insert(read, (after, max_events, max_bytes));
                 let delay = self.millis(0, 3);
                 self.scheduler
-                    .after(delay, Task::ReadDone(self.server.incarnation, ticket));
+                    .after(delay, Task::ReadDone(self.server.incarnation, read));
             }
         }
     }
 
-    pub(super) fn on_read_done(&mut self, incarnation: u64, ticket: Ticket) {
+    pub(super) fn on_read_done(&mut self, incarnation: u64, read: ReadId) {
         if incarnation != self.server.incarnation {
             return;
         }
         if let Some(thaw) = self.server.frozen_until {
-            return self.scheduler.at(thaw, Task::ReadDone(incarnation, ticket));
+            return self.scheduler.at(thaw, Task::ReadDone(incarnation, read));
         }
-        let Some((after, events, bytes)) = self.server.reads.remove(&ticket) else {
+        let Some((after, events, bytes)) = self.server.reads.remove(&read) else {
             return;
         };
         let result = self
@@ -113,7 +113,7 @@ impl World {
             .reader
             .read(after, events, bytes)
             .map_err(ReadFault::from);
-        self.step_hub(Input::ReadDone { ticket, result });
+        self.step_hub(Input::ReadDone { read, result });
     }
 
     fn queue_for_client(&mut self, id: ConnectionId, item: ToClient) {

@@ -1,31 +1,33 @@
-//! Subscriptions that are behind, and how they come back.
+//! The reads of the log for streams that are behind.
 //!
-//! A stream has at most one read of the log under way. The page is for all of its subscriptions that
-//! are behind and have credit, from the lowest of their places on, so that twenty thousand of them
-//! restored at similar places cost one pass and not twenty thousand. It is also for other streams
-//! that wait for a page of the same part of the log, as all do after the server came back. Streams
-//! take turns by pages.
+//! A stream has at most one read in progress. Its page is for all subscriptions of the stream that
+//! are behind and have credit, from the lowest offset on: 20,000 subscriptions restored at similar
+//! offsets cost one pass over the log. The page is also for other streams that wait for the same part
+//! of the log, as all of them do after a restart of the server. Streams take turns by pages.
 
 use std::{collections::BTreeMap, ops::Range, sync::Arc};
 
-use steadfast_wire::streamer::{ResyncReason, SubscribeResponse, streamer_message::Payload};
-
-use super::{Action, Cause, Hub, StreamId, Ticket};
+use super::{
+    Action, ReadId, StreamId,
+    context::Context,
+    stream::{ReadState, Stream},
+    streams::Streams,
+};
 use crate::Event;
 
-/// Why a read gave nothing.
+/// The reason for which a read returned nothing.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ReadFault {
-    /// The place is before the log's beginning.
-    #[error("the changes up to offset {first} are no longer in the log")]
+    /// The offset is before the beginning of the log.
+    #[error("the events up to offset {first} are no longer in the log")]
     Trimmed {
-        /// The oldest place that can be read from.
+        /// The oldest offset that can be read after.
         first: u64,
     },
-    /// The first change after the place can not be read back.
-    #[error("the change at offset {offset} can not be read back")]
+    /// The first event after the offset cannot be decoded.
+    #[error("the event at offset {offset} is damaged")]
     Damaged {
-        /// Which.
+        /// The offset of the event.
         offset: u64,
     },
     /// The storage failed.
@@ -33,250 +35,161 @@ pub enum ReadFault {
     Storage(String),
 }
 
-/// Whether a stream reads from the log.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Reading {
-    Idle,
-    /// It has this place in the row.
-    Waiting(u64),
-    UnderWay,
-}
-
-/// Reads of all streams, under way and waiting.
+/// The reads in progress and the streams that wait for one.
 #[derive(Debug, Default)]
-pub(super) struct Reads {
-    next_ticket: u64,
-    /// For whom, and after which place.
-    under_way: BTreeMap<Ticket, (StreamId, u64)>,
-    next_turn: u64,
-    /// Who, and its lowest place when it got in the row.
-    waiting: BTreeMap<u64, (StreamId, u64)>,
-    /// Whether anything changed since reads were last begun.
+pub(super) struct CatchUp {
+    next_read: u64,
+    in_progress: BTreeMap<ReadId, ReadRange>,
+    next_number: u64,
+    waiting: BTreeMap<u64, ReadRange>,
+    /// Reads may be startable that were not when `start` last looked.
     changed: bool,
 }
 
-impl Reads {
-    pub(super) fn under_way(&self) -> usize {
-        self.under_way.len()
-    }
-
-    pub(super) fn forget(&mut self, turn: u64) {
-        self.waiting.remove(&turn);
-    }
-
-    fn enqueue(&mut self, stream: StreamId, lowest: u64) -> Reading {
-        let turn = self.next_turn;
-        self.next_turn += 1;
-        self.waiting.insert(turn, (stream, lowest));
-        self.changed = true;
-        Reading::Waiting(turn)
-    }
-
-    fn begin(&mut self, stream: StreamId, after: u64) -> Ticket {
-        let ticket = Ticket(self.next_ticket);
-        self.next_ticket += 1;
-        self.under_way.insert(ticket, (stream, after));
-        ticket
-    }
-
-    fn done(&mut self, ticket: Ticket) -> Option<(StreamId, u64)> {
-        self.changed = true;
-        self.under_way.remove(&ticket)
-    }
-
-    /// Whether a page under way is likely to reach beyond this place.
-    fn covers(&self, place: u64, page_events: u64) -> bool {
-        let pages = self.under_way.values();
-        let mut pages = pages.map(|(_, after)| *after..after.saturating_add(page_events));
-        pages.any(|page| page.contains(&place))
-    }
-
-    /// Takes those out of the row whose lowest place is in the range, the first ones of them.
-    fn take_within(&mut self, range: &Range<u64>) -> Vec<StreamId> {
-        let within = self
-            .waiting
-            .iter()
-            .filter(|(_, (_, lowest))| range.contains(lowest));
-        let turns: Vec<_> = within.map(|(turn, _)| *turn).take(SHARED_BY).collect();
-        let streams = turns.iter().filter_map(|turn| self.waiting.remove(turn));
-        streams.map(|(stream, _)| stream).collect()
-    }
+/// A read for a stream, of the events after an offset.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct ReadRange {
+    pub(super) stream: StreamId,
+    pub(super) after: u64,
 }
 
-impl Hub {
-    /// Puts a stream in the row of readers if it has something to read and room for it.
-    pub(super) fn want_read(&mut self, id: StreamId) {
-        if let Some(stream) = self.streams.get_mut(&id)
-            && stream.reading == Reading::Idle
+impl CatchUp {
+    /// Returns the number of reads in progress.
+    pub(super) fn reads(&self) -> usize {
+        self.in_progress.len()
+    }
+
+    /// Queues a stream for a read if it has something to read and its outbound queue is not full.
+    pub(super) fn enqueue(&mut self, stream: &mut Stream) {
+        if stream.read_state == ReadState::Idle
             && !stream.outbox.is_full()
-            && let Some(lowest) = stream.backlog.lowest_ready()
+            && let Some(after) = stream.backlog.lowest_ready()
         {
-            stream.reading = self.reads.enqueue(id, lowest);
+            let stream_id = stream.id();
+            stream.read_state = ReadState::Waiting(self.next_number);
+            self.waiting.insert(
+                self.next_number,
+                ReadRange {
+                    stream: stream_id,
+                    after,
+                },
+            );
+            self.next_number += 1;
+            self.changed = true;
         }
     }
 
-    /// Begins as many of the waiting reads as may be under way, in the order of the row. A stream
-    /// for which a page under way is likely good as well waits for that one.
-    pub(super) fn start_reads(&mut self, out: &mut Vec<Action>) {
-        if !std::mem::take(&mut self.reads.changed) {
+    /// Removes a stream that has ended from the queue. Its read in progress, if any, is kept: the
+    /// driver will complete it.
+    pub(super) fn forget(&mut self, stream: &Stream) {
+        if let ReadState::Waiting(number) = stream.read_state {
+            self.waiting.remove(&number);
+        }
+    }
+
+    /// Starts waiting reads, in order, until as many as allowed are in progress. A stream whose
+    /// events are likely part of a page in progress waits for that page.
+    pub(super) fn start(&mut self, streams: &mut Streams, cx: &mut Context) {
+        if !std::mem::take(&mut self.changed) {
             return;
         }
-        let page_events = self.limits.page_events as u64;
         let mut from = 0;
-        while self.reads.under_way.len() < self.limits.reads {
-            let Some((&turn, &(id, lowest))) = self.reads.waiting.range(from..).next() else {
+        while self.in_progress.len() < cx.limits.reads {
+            let Some((&number, &range)) = self.waiting.range(from..).next() else {
                 return;
             };
-            from = turn + 1;
-            if self.reads.covers(lowest, page_events) {
+            from = number + 1;
+            if self.covers(range.after, cx.limits.page_events as u64) {
                 continue;
             }
-            self.reads.forget(turn);
-            self.start_read(id, out);
+            self.waiting.remove(&number);
+            if let Some(stream) = streams.get_mut(range.stream) {
+                self.start_read(stream, cx);
+            }
         }
     }
 
-    fn start_read(&mut self, id: StreamId, out: &mut Vec<Action>) {
-        let Some(stream) = self.streams.get_mut(&id) else {
-            return;
-        };
-        stream.reading = Reading::Idle;
+    fn start_read(&mut self, stream: &mut Stream, cx: &mut Context) {
+        stream.read_state = ReadState::Idle;
+        // The stream's state may have changed while it waited.
         let Some(after) = stream.backlog.lowest_ready() else {
             return;
         };
         if stream.outbox.is_full() {
             return;
         }
-        stream.reading = Reading::UnderWay;
-        let page = self.limits.page_bytes;
-        out.push(Action::Read {
-            ticket: self.reads.begin(id, after),
+        stream.read_state = ReadState::InProgress;
+        let read = ReadId(self.next_read);
+        self.next_read += 1;
+        let range = ReadRange {
+            stream: stream.id(),
             after,
-            max_events: self.limits.page_events,
-            // What does not fit into the queue would be read once more.
+        };
+        self.in_progress.insert(read, range);
+        let page_bytes = cx.limits.page_bytes;
+        cx.actions.push(Action::Read {
+            read,
+            after,
+            max_events: cx.limits.page_events,
+            // Events that do not fit into the queue would have to be read again.
             max_bytes: stream
                 .outbox
-                .room(&self.limits)
-                .clamp(page.div_ceil(16), page),
+                .capacity_left(&cx.limits)
+                .clamp(page_bytes.div_ceil(16), page_bytes),
         });
     }
 
-    pub(super) fn on_read_done(
-        &mut self,
-        ticket: Ticket,
-        result: Result<Vec<Arc<Event>>, ReadFault>,
-        out: &mut Vec<Action>,
-    ) {
-        let Some((id, after)) = self.reads.done(ticket) else {
-            return;
-        };
-        let Some(stream) = self.streams.get_mut(&id) else {
-            return;
-        };
-        stream.reading = Reading::Idle;
-        self.counters.pages += 1;
-        let mut streams = vec![id];
-        match result.and_then(|events| self.check_page(after, events)) {
-            Ok(events) => {
-                let page = after..after + events.len() as u64;
-                for other in self.reads.take_within(&page) {
-                    if let Some(stream) = self.streams.get_mut(&other) {
-                        stream.reading = Reading::Idle;
-                        streams.push(other);
-                    }
-                }
-                self.feed(&streams, after, &events, out);
-            }
-            Err(fault) => self.on_read_fault(id, after, &fault, out),
-        }
-        for id in streams {
-            self.want_read(id);
-            self.check_queue(id, out);
-            self.arm(id);
-            self.end_if_settled(id, out);
-        }
+    /// Ends a read and returns what it was for.
+    pub(super) fn finish(&mut self, read: ReadId) -> Option<ReadRange> {
+        self.changed = true;
+        self.in_progress.remove(&read)
     }
 
-    /// What of a page can be used: without holes, and not beyond what is known to be committed,
-    /// because that comes as committed yet.
-    fn check_page(
-        &self,
-        after: u64,
-        mut events: Vec<Arc<Event>>,
-    ) -> Result<Vec<Arc<Event>>, ReadFault> {
-        let head = self.bounds.head;
-        let expected = (after + 1)..=head;
-        let sound = events
+    /// Removes from the queue the first streams that can use a page with these offsets.
+    pub(super) fn take_within(&mut self, page: &Range<u64>) -> Vec<StreamId> {
+        let within = self
+            .waiting
             .iter()
-            .zip(expected)
-            .take_while(|(event, offset)| event.offset == *offset)
-            .count();
-        match events.first() {
-            None => Err(ReadFault::Storage(format!(
-                "it gave nothing after offset {after}, its newest is {head}"
-            ))),
-            Some(_) if sound == 0 => Err(ReadFault::Damaged { offset: after + 1 }),
-            Some(_) => {
-                events.truncate(sound);
-                Ok(events)
-            }
-        }
+            .filter(|(_, range)| page.contains(&range.after));
+        let numbers: Vec<_> = within.map(|(number, _)| *number).take(MAX_SHARED).collect();
+        let ranges = numbers
+            .iter()
+            .filter_map(|number| self.waiting.remove(number));
+        ranges.map(|range| range.stream).collect()
     }
 
-    /// What was to come next can not be read. A profile peer hears where it goes on, once for each
-    /// subscription that misses something; another can not be told but by ending its stream.
-    fn on_read_fault(
-        &mut self,
-        id: StreamId,
-        after: u64,
-        fault: &ReadFault,
-        out: &mut Vec<Action>,
-    ) {
-        self.counters.read_faults += 1;
-        let (missing, reason) = match fault {
-            ReadFault::Storage(what) => {
-                return self.end(id, &Cause::Storage(what.clone()), out);
-            }
-            ReadFault::Trimmed { first } => {
-                self.bounds.first = self.bounds.first.max(*first);
-                (0..(*first).max(after + 1), ResyncReason::Trimmed)
-            }
-            ReadFault::Damaged { offset } => {
-                self.damaged = self.damaged.max(*offset);
-                (after..(*offset).max(after + 1), ResyncReason::Damaged)
-            }
-        };
-        let Some(stream) = self.streams.get_mut(&id) else {
-            return;
-        };
-        if !stream.peer.is_profile() {
-            return self.end(id, &Cause::Lost(fault.to_string()), out);
-        }
-        let missing = stream.backlog.ready_within(missing);
-        let position = self.wire_position(self.bounds.head);
-        for key in missing {
-            let resync = self.resync(reason);
-            let (Some(stream), Some(subscription)) =
-                (self.streams.get_mut(&id), self.subscriptions.get_mut(&key))
-            else {
-                continue;
-            };
-            stream.backlog.remove(key);
-            subscription.told(self.bounds.head);
-            subscription.go_live(&stream.progress);
-            let response = SubscribeResponse {
-                subscription_id: subscription.id.to_string(),
-                success: true,
-                position: Some(position),
-                resync: Some(resync),
-                request: subscription.request,
-                ..SubscribeResponse::default()
-            };
-            let response = Payload::SubscribeResponse(response);
-            stream.send(self.now, id, response, &self.limits, out);
-        }
+    /// Returns true if a page in progress likely has the events after this offset.
+    fn covers(&self, offset: u64, page_events: u64) -> bool {
+        self.in_progress
+            .values()
+            .any(|range| (range.after..range.after.saturating_add(page_events)).contains(&offset))
     }
 }
 
-/// Streams that one page is given to at once, besides the one that asked for it.
-const SHARED_BY: usize = 255;
+/// Returns the usable part of a page: up to the first hole and to the head. Events after the head
+/// will arrive as committed.
+pub(super) fn check_page(
+    after: u64,
+    head: u64,
+    mut events: Vec<Arc<Event>>,
+) -> Result<Vec<Arc<Event>>, ReadFault> {
+    let expected = (after + 1)..=head;
+    let usable = events
+        .iter()
+        .zip(expected)
+        .take_while(|(event, offset)| event.offset == *offset)
+        .count();
+    if events.is_empty() {
+        return Err(ReadFault::Storage(format!(
+            "the log returned no events after offset {after}; its head is {head}"
+        )));
+    }
+    if usable == 0 {
+        return Err(ReadFault::Damaged { offset: after + 1 });
+    }
+    events.truncate(usable);
+    Ok(events)
+}
+
+/// The maximum number of other streams that share one page.
+const MAX_SHARED: usize = 255;

@@ -1,37 +1,31 @@
-//! How much more a peer lets come.
+//! The flow control of one subscription.
 
-/// How much more may be sent.
+/// The number of messages and bytes that a peer still accepts.
 #[derive(Debug)]
 pub(super) enum Credit {
-    /// The peer grants none; its stream's queue is the only bound.
+    /// The peer grants no credit; only its stream's queue bounds it.
     Unlimited,
     /// Totals since the subscribe request.
     Limited { messages: Meter, bytes: Meter },
 }
 
-/// Something counted against a total that only grows.
-#[derive(Debug)]
+/// An amount used of a total that only grows.
+#[derive(Debug, Default)]
 pub(super) struct Meter {
     used: u64,
     allowed: u64,
 }
 
 impl Credit {
-    /// What a subscribe request allows.
-    pub(super) fn new(messages: u64, bytes: u64) -> Self {
+    pub(super) fn limited(messages: u64, bytes: u64) -> Self {
+        let meter = |allowed| Meter { used: 0, allowed };
         Self::Limited {
-            messages: Meter {
-                used: 0,
-                allowed: messages,
-            },
-            bytes: Meter {
-                used: 0,
-                allowed: bytes,
-            },
+            messages: meter(messages),
+            bytes: meter(bytes),
         }
     }
 
-    /// Whether one more delivery may go, of whatever size.
+    /// Returns true if one more delivery, of any size, may be sent.
     pub(super) fn is_open(&self) -> bool {
         match self {
             Self::Unlimited => true,
@@ -41,7 +35,7 @@ impl Credit {
         }
     }
 
-    /// A delivery goes.
+    /// Uses the credit of one delivery.
     pub(super) fn charge(&mut self, weight: usize) {
         debug_assert!(self.is_open(), "a delivery without credit");
         match self {
@@ -53,7 +47,7 @@ impl Credit {
         }
     }
 
-    /// Takes new totals; a total never shrinks.
+    /// Takes new totals. A smaller total than before has no effect.
     pub(super) fn grant(&mut self, total_messages: u64, total_bytes: u64) {
         match self {
             Self::Unlimited => {}

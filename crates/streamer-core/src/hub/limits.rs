@@ -1,65 +1,67 @@
-//! What one server takes on, and for how long it waits.
+//! The limits of one hub.
 
 use std::{fmt, time::Duration};
 
 use crate::filter::FilterLimits;
 
-/// Bounds of one hub. The defaults fit a server with a few GiB of memory.
+/// The limits of one hub. The defaults suit a server with a few GiB of memory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Limits {
-    /// Streams open at once; 10,000. One more is refused with `RESOURCE_EXHAUSTED`.
+    /// Maximum number of open streams; 10,000. Further streams end with `RESOURCE_EXHAUSTED`.
     pub streams: usize,
-    /// Subscriptions of one stream; 100,000. One more is refused, the stream goes on.
+    /// Maximum number of subscriptions of one stream; 100,000. Further requests are refused and the
+    /// stream goes on.
     pub subscriptions_per_stream: usize,
-    /// Subscriptions of all streams; 1,000,000. One more is refused.
+    /// Maximum number of subscriptions of all streams; 1,000,000. Further requests are refused.
     pub subscriptions: usize,
-    /// Length of a subscription id and of a session id, bytes; 256.
+    /// Maximum length of a subscription id or session id, in bytes; 256.
     pub id_bytes: usize,
-    /// Filters of one subscription. More are refused.
+    /// Maximum size of the filters of one subscription. Larger requests are refused.
     pub filters: FilterLimits,
-    /// Largest message taken from a peer, bytes; 4 MiB. The transport holds it, before the hub.
+    /// Maximum size of a message from a peer, in bytes; 4 MiB. The transport enforces it.
     pub message_bytes: usize,
-    /// Largest delivery sent; 4 MiB, which is what gRPC peers take unless told otherwise. The ids of
-    /// more subscriptions go out in further messages; each has at least one.
+    /// Maximum size of a delivery, in bytes; 4 MiB, the default of gRPC receivers. An event for more
+    /// subscriptions than fit is sent in several messages, each with at least one id.
     pub delivery_bytes: usize,
-    /// Unsent bytes of one stream from which on deliveries wait in the log instead; 1 MiB. They
-    /// start again at half of it. A larger value smooths bursts and costs this much per slow peer.
+    /// Unsent bytes at which a stream's deliveries wait in the log; 1 MiB. They resume at half of
+    /// it. A larger value absorbs longer bursts and costs that much memory per slow peer.
     pub queue_bytes: usize,
-    /// Unsent messages of one stream from which on deliveries wait in the log; 1,024.
+    /// Unsent messages at which a stream's deliveries wait in the log; 1,024.
     pub queue_messages: usize,
-    /// Unsent bytes of one stream at which it is ended; 16 MiB. Deliveries stop long before, so only
-    /// answers get there: those to a peer which asks and never reads.
+    /// Unsent bytes at which a stream is ended; 16 MiB. Deliveries stop long before, so only a peer
+    /// that sends requests and never reads the responses reaches it.
     pub outbound_bytes: usize,
-    /// How long a stream may leave what was queued for it untouched; 15 minutes. An application that
-    /// sleeps for a minute is not dead.
+    /// Maximum time for which a peer may read nothing of a nonempty queue; 15 minutes, so that the
+    /// stream of an application that sleeps for a minute survives.
     pub stall_timeout: Duration,
-    /// How many events a subscription may be behind the head before its stream is ended; `None`, the
-    /// default, leaves it to the log's retention.
+    /// Maximum number of events between a subscription and the head before its stream is ended.
+    /// With `None`, the default, only the log's retention limits it.
     pub max_lag: Option<u64>,
-    /// Shortest silence after which a plain peer that has sent heartbeats is given up; 90 seconds.
-    /// One that sends them more rarely is given three times its own interval.
+    /// Shortest silence after which a plain peer that has sent heartbeats is ended; 90 seconds. A
+    /// peer with a longer interval gets three of its own intervals.
     pub plain_silence: Duration,
     /// Shortest heartbeat interval of a profile peer; 100 ms.
     pub heartbeat_min: Duration,
-    /// Longest heartbeat interval of a profile peer; 60 seconds. A peer that is silent for three of
-    /// its intervals is given up.
+    /// Longest heartbeat interval of a profile peer; 60 seconds. A peer is ended after three
+    /// intervals of silence.
     pub heartbeat_max: Duration,
-    /// How often a profile peer hears of a head that moved without anything for it; 10 seconds.
+    /// Interval at which a profile peer learns that the head moved without events for it; 10 seconds.
     pub progress_interval: Duration,
-    /// Events of one page read from the log for a stream that catches up; 1,000.
+    /// Maximum number of events of one page of a catch-up read; 1,000.
     pub page_events: usize,
-    /// Bytes of one page; 1 MiB.
+    /// Maximum size of one page, in bytes; 1 MiB.
     pub page_bytes: usize,
-    /// Pages being read at once, one per stream at most; 16.
+    /// Maximum number of pages being read or matched at once; 16. A stream has at most one.
     pub reads: usize,
-    /// Newest events kept in memory, so that catching up has an end while others publish; 4,096.
+    /// Maximum number of newest events kept in memory; 4,096. They let a catch-up finish while
+    /// others publish.
     pub tail_events: usize,
-    /// Bytes of the newest events kept in memory; 4 MiB.
+    /// Maximum size of the newest events kept in memory, in bytes; 4 MiB.
     pub tail_bytes: usize,
-    /// When a refused profile peer may come back; 5 seconds.
+    /// Delay after which a refused profile peer may reconnect; 5 seconds.
     pub retry_after: Duration,
-    /// When a profile peer of a server that stops may come back; 1 second.
+    /// Delay after which a profile peer of a stopping server may reconnect; 1 second.
     pub drain_retry_after: Duration,
 }
 
@@ -94,11 +96,11 @@ impl Default for Limits {
 }
 
 impl Limits {
-    /// Checks that the limits can work together.
+    /// Checks that the limits are consistent.
     ///
     /// # Errors
     ///
-    /// With every fault at once.
+    /// Returns every inconsistency at once.
     pub fn check(&self) -> Result<(), InvalidLimits> {
         let mut faults = Vec::new();
         let mut require = |holds: bool, fault: String| {
@@ -127,32 +129,32 @@ impl Limits {
             ("heartbeat_min", self.heartbeat_min),
             ("progress_interval", self.progress_interval),
         ] {
-            require(!value.is_zero(), format!("{name} must be longer than 0"));
+            require(!value.is_zero(), format!("{name} must be greater than 0"));
         }
         require(
             self.id_bytes >= UUID_BYTES,
             format!(
-                "id_bytes is {}, ids made by the server need {UUID_BYTES}",
+                "id_bytes ({}) must be at least {UUID_BYTES}, the length of an id that the server assigns",
                 self.id_bytes
             ),
         );
         require(
             self.outbound_bytes > self.queue_bytes,
             format!(
-                "outbound_bytes ({}) must be more than queue_bytes ({})",
+                "outbound_bytes ({}) must be greater than queue_bytes ({})",
                 self.outbound_bytes, self.queue_bytes
             ),
         );
         require(
             self.heartbeat_max >= self.heartbeat_min,
             format!(
-                "heartbeat_max ({:?}) must not be below heartbeat_min ({:?})",
+                "heartbeat_max ({:?}) must be at least heartbeat_min ({:?})",
                 self.heartbeat_max, self.heartbeat_min
             ),
         );
         require(
             self.max_lag != Some(0),
-            "max_lag must be at least 1, or absent".to_owned(),
+            "max_lag must be at least 1, or unset".to_owned(),
         );
         if faults.is_empty() {
             Ok(())
@@ -162,10 +164,10 @@ impl Limits {
     }
 }
 
-/// Limits that can not work, every fault of them.
+/// An error: the limits are inconsistent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InvalidLimits {
-    /// One sentence each.
+    /// One sentence for each inconsistency.
     pub faults: Vec<String>,
 }
 
@@ -178,7 +180,7 @@ impl fmt::Display for InvalidLimits {
 impl std::error::Error for InvalidLimits {}
 
 const MIB: usize = 1024 * 1024;
-/// Length of a UUID as text.
+/// The length of a UUID as text.
 const UUID_BYTES: usize = 36;
 
 #[cfg(test)]
@@ -186,12 +188,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_defaults_work_together() {
+    fn default_limits_are_consistent() {
         assert_eq!(Limits::default().check(), Ok(()));
     }
 
     #[test]
-    fn every_fault_is_named_at_once() {
+    fn check_reports_every_inconsistency() {
         let limits = Limits {
             streams: 0,
             reads: 0,

@@ -1,175 +1,187 @@
-//! A page of the log on its way to the subscriptions that are behind.
+//! The delivery of a page of the log to the subscriptions that are behind.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
 };
 
-use super::{Action, Hub, StreamId, backlog::Backlog, delivery::wire_event};
-use crate::{
-    Event,
-    filter::{Document, Selection, evaluate},
-    matcher::SubscriptionKey,
+use super::{
+    StreamId, backlog::Backlog, context::Context, delivery::OutgoingEvent, streams::Streams,
+    subscription::Subscription, subscriptions::Subscriptions,
 };
+use crate::{Event, filter::Document, matcher::SubscriptionKey};
 
-/// A page, and how far it got.
-struct Page {
-    /// The place it was read after.
+/// A page being delivered.
+#[derive(Debug)]
+pub(super) struct Page {
+    /// The offset that the page was read after.
     after: u64,
-    /// Whom it is given to.
+    /// The streams that the page is for.
     streams: BTreeSet<StreamId>,
-    /// Their subscriptions with credit, if they are few.
+    /// The subscriptions that the page is for, if they are few.
     few: Option<Vec<SubscriptionKey>>,
-    /// What was looked at.
-    upto: u64,
-    /// Streams without room for what matched, and the place they got to.
+    /// The offset of the last event that was matched.
+    matched: u64,
+    /// The streams whose queues are full, each with the offset that it reached.
     stopped: BTreeMap<StreamId, u64>,
-    /// Deliveries so far.
     deliveries: usize,
 }
 
 impl Page {
+    pub(super) fn new(after: u64, ids: &[StreamId], streams: &Streams) -> Self {
+        Self {
+            after,
+            streams: ids.iter().copied().collect(),
+            few: few(after, ids, streams),
+            matched: after,
+            stopped: BTreeMap::new(),
+            deliveries: 0,
+        }
+    }
+
+    /// Delivers the events of the page and then those in memory, if the page reaches so far. Without
+    /// the latter a catch-up would never finish while others publish.
+    pub(super) fn deliver(
+        mut self,
+        events: &[Arc<Event>],
+        streams: &mut Streams,
+        subscriptions: &mut Subscriptions,
+        cx: &mut Context,
+    ) {
+        self.deliver_all(events, streams, subscriptions, cx);
+        if self.goes_on() {
+            let recent = cx.log.recent_after(self.matched);
+            self.deliver_all(&recent, streams, subscriptions, cx);
+        }
+        self.finish(streams, subscriptions, cx);
+    }
+
     fn goes_on(&self) -> bool {
         self.deliveries < DELIVERIES_PER_PAGE && self.stopped.len() < self.streams.len()
     }
-}
 
-impl Hub {
-    /// Gives a page to the streams' subscriptions that are behind, and then, if it reaches so far,
-    /// what is still in memory: otherwise catching up would never end while others publish.
-    pub(super) fn feed(
+    fn deliver_all(
         &mut self,
-        streams: &[StreamId],
-        after: u64,
         events: &[Arc<Event>],
-        out: &mut Vec<Action>,
+        streams: &mut Streams,
+        subscriptions: &mut Subscriptions,
+        cx: &mut Context,
     ) {
-        let mut page = Page {
-            after,
-            streams: streams.iter().copied().collect(),
-            few: self.few(streams, after),
-            upto: after,
-            stopped: BTreeMap::new(),
-            deliveries: 0,
-        };
         for event in events {
-            if page.goes_on() {
-                self.offer(&mut page, event, out);
+            if !self.goes_on() {
+                return;
             }
+            self.deliver_event(event, streams, subscriptions, cx);
         }
-        if page.goes_on() {
-            for event in self.tail.after(page.upto).unwrap_or_default() {
-                if page.goes_on() {
-                    self.offer(&mut page, &event, out);
+    }
+
+    /// Delivers the next event.
+    ///
+    /// A stream whose queue cannot take it, or not for all subscriptions, stops before the event. The
+    /// subscriptions that got it are moved past it, and the others read it again.
+    fn deliver_event(
+        &mut self,
+        event: &Event,
+        streams: &mut Streams,
+        subscriptions: &mut Subscriptions,
+        cx: &mut Context,
+    ) {
+        let mut keys = Vec::new();
+        self.find(event, streams, subscriptions, &mut keys);
+        let mut grouped = Vec::new();
+        subscriptions.group(&keys, &mut grouped);
+        let outgoing = (!grouped.is_empty()).then(|| OutgoingEvent::new(event, cx.log.epoch()));
+        for group in grouped.chunk_by(|one, other| one.0 == other.0) {
+            let id = group[0].0;
+            let (Some(outgoing), Some(stream)) = (&outgoing, streams.get_mut(id)) else {
+                continue;
+            };
+            if self.stopped.contains_key(&id) {
+                continue;
+            }
+            if stream.outbox.is_full() {
+                self.stopped.insert(id, event.offset - 1);
+                continue;
+            }
+            keys.clear();
+            keys.extend(group.iter().map(|(_, key)| *key));
+            self.deliveries += 1;
+            let sent = outgoing.deliver(stream, &mut keys, subscriptions, cx);
+            if sent < keys.len() {
+                self.stopped.insert(id, event.offset - 1);
+                for key in &keys[..sent] {
+                    stream.backlog.insert(*key, event.offset, true);
                 }
             }
         }
-        self.counters.page_events += page.upto - after;
-        for id in streams {
-            let upto = page.stopped.get(id).copied().unwrap_or(page.upto);
-            let Some(stream) = self.streams.get_mut(id) else {
+        self.matched = event.offset;
+    }
+
+    /// Finds the subscriptions that get an event of the page.
+    ///
+    /// Few subscriptions are evaluated one by one, which costs nothing for all others of the server;
+    /// many are found through the matcher.
+    fn find(
+        &self,
+        event: &Event,
+        streams: &Streams,
+        subscriptions: &Subscriptions,
+        keys: &mut Vec<SubscriptionKey>,
+    ) {
+        let wanting = |key: &SubscriptionKey| {
+            let subscription = subscriptions.get(*key)?;
+            let id = subscription.stream();
+            let wants = self.streams.contains(&id)
+                && streams
+                    .get(id)?
+                    .backlog
+                    .wants(*key, self.after, event.offset);
+            wants.then_some(subscription)
+        };
+        let Some(few) = &self.few else {
+            // An unreadable event was counted when it was committed.
+            subscriptions
+                .matcher()
+                .matches(event, keys)
+                .unwrap_or_default();
+            keys.retain(|key| wanting(key).is_some());
+            return;
+        };
+        let document = Document::of(event);
+        keys.extend(few.iter().filter(|key| {
+            wanting(key).is_some_and(|subscription| subscription.matches(event, &document))
+        }));
+        // The order of the matcher: by kind of filter, then by age.
+        keys.sort_by_key(|key| (subscriptions.get(*key).map(Subscription::rank), *key));
+    }
+
+    /// Moves the cursors of all streams to where the page was delivered.
+    fn finish(self, streams: &mut Streams, subscriptions: &mut Subscriptions, cx: &mut Context) {
+        cx.counters.page_events += self.matched - self.after;
+        for id in &self.streams {
+            let reached = self.stopped.get(id).copied().unwrap_or(self.matched);
+            let Some(stream) = streams.get_mut(*id) else {
                 continue;
             };
-            for key in stream.backlog.advance(after, upto, self.bounds.head) {
-                self.counters.caught_up += 1;
-                if let Some(subscription) = self.subscriptions.get_mut(&key) {
+            for key in stream.backlog.advance(self.after, reached, cx.log.head()) {
+                cx.counters.caught_up += 1;
+                if let Some(subscription) = subscriptions.get_mut(key) {
                     subscription.go_live(&stream.progress);
                 }
             }
         }
     }
-
-    /// Delivers the next event of a page. A stream that has no room for it, or not for all that it is
-    /// for, stops before it: those that got it are put behind it, and the others read it again.
-    fn offer(&mut self, page: &mut Page, event: &Arc<Event>, out: &mut Vec<Action>) {
-        let mut keys = std::mem::take(&mut self.matched);
-        let mut grouped = std::mem::take(&mut self.grouped);
-        keys.clear();
-        self.collect(page, event, &mut keys);
-        self.group(&keys, &mut grouped);
-        let wire = (!grouped.is_empty()).then(|| wire_event(self.epoch, event));
-        for group in grouped.chunk_by(|one, other| one.0 == other.0) {
-            let id = group[0].0;
-            if page.stopped.contains_key(&id) {
-                continue;
-            }
-            if self.is_full(id) {
-                page.stopped.insert(id, event.offset - 1);
-                continue;
-            }
-            keys.clear();
-            keys.extend(group.iter().map(|(_, key)| *key));
-            let Some(wire) = &wire else {
-                continue;
-            };
-            page.deliveries += 1;
-            let sent = self.deliver(id, event, wire, &mut keys, out);
-            if sent < keys.len() {
-                page.stopped.insert(id, event.offset - 1);
-                if let Some(stream) = self.streams.get_mut(&id) {
-                    for key in &keys[..sent] {
-                        stream.backlog.insert(*key, event.offset, true);
-                    }
-                }
-            }
-        }
-        page.upto = event.offset;
-        self.matched = keys;
-        self.grouped = grouped;
-    }
-
-    /// The subscriptions that a page is for, if they are few.
-    fn few(&self, streams: &[StreamId], after: u64) -> Option<Vec<SubscriptionKey>> {
-        let backlogs = || {
-            streams
-                .iter()
-                .filter_map(|id| Some(&self.streams.get(id)?.backlog))
-        };
-        let count: usize = backlogs().map(Backlog::ready_count).sum();
-        let within = || backlogs().flat_map(|backlog| backlog.ready_within(after..u64::MAX));
-        (count <= ONE_BY_ONE).then(|| within().collect())
-    }
-
-    /// Finds the subscriptions that an event of a page is for.
-    ///
-    /// A few are looked at one by one, which costs nothing for all the others of the server; many are
-    /// found through the matcher.
-    fn collect(&self, page: &Page, event: &Event, keys: &mut Vec<SubscriptionKey>) {
-        let takes = |key: &SubscriptionKey| {
-            let subscription = self.subscriptions.get(key)?;
-            let stream = self.streams.get(&subscription.stream)?;
-            let takes = page.streams.contains(&subscription.stream)
-                && stream.backlog.takes(*key, page.after, event.offset);
-            takes.then_some(subscription)
-        };
-        let Some(few) = &page.few else {
-            // Counted when it was committed, if it can not be looked into.
-            self.matcher.matches(event, keys).unwrap_or_default();
-            keys.retain(|key| takes(key).is_some());
-            return;
-        };
-        let document = Document::of(event);
-        keys.extend(few.iter().filter(|key| {
-            takes(key).is_some_and(|subscription| {
-                subscription.collection == event.collection
-                    && subscription.database == event.database
-                    && evaluate(&subscription.filter, &document).unwrap_or(false)
-            })
-        }));
-        // The order of the matcher: by kind, then by age.
-        keys.sort_by_key(|key| {
-            let filter = self.subscriptions.get(key).map(|it| it.filter.selection());
-            let kind = match filter {
-                Some(Selection::Document(_)) => 0,
-                Some(Selection::Collection) => 1,
-                Some(Selection::Conditions(_)) | None => 2,
-            };
-            (kind, *key)
-        });
-    }
 }
 
-/// Up to so many subscriptions are looked at one by one.
-const ONE_BY_ONE: usize = 64;
-/// Deliveries made of one page, after which it is cut: the hub does nothing else meanwhile.
+/// Returns the subscriptions that a page read after `after` is for, if they are few.
+fn few(after: u64, ids: &[StreamId], streams: &Streams) -> Option<Vec<SubscriptionKey>> {
+    let backlogs = || ids.iter().filter_map(|id| Some(&streams.get(*id)?.backlog));
+    let count: usize = backlogs().map(Backlog::ready_count).sum();
+    let within = || backlogs().flat_map(|backlog| backlog.ready_within(after..u64::MAX));
+    (count <= MAX_FEW).then(|| within().collect())
+}
+
+/// The maximum number of subscriptions that are evaluated one by one.
+const MAX_FEW: usize = 64;
+/// The number of deliveries after which a page is cut: the hub does nothing else meanwhile.
 const DELIVERIES_PER_PAGE: usize = 4_096;

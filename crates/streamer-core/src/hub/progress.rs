@@ -1,22 +1,32 @@
-//! How a quiet subscription learns that the log moved on, and heartbeats, which carry it.
+//! The progress of quiet subscriptions.
 
 use std::time::Duration;
 
 use steadfast_session::Time;
-use steadfast_wire::streamer::{self as wire, Heartbeat, HeartbeatAck, streamer_message::Payload};
+use steadfast_wire::streamer as wire;
 
-use super::{Action, Cause, Hub, StreamId, session::SILENT_INTERVALS};
+use super::{context::Context, stream::Stream, subscriptions::Subscriptions};
 
-/// The progress told on one stream. It holds for every subscription that was live at the time, so
-/// that telling it costs nothing per subscription.
+/// The progress told on one stream.
+///
+/// It holds for every subscription that is live when it is told, so that telling it costs nothing per
+/// subscription.
 #[derive(Debug)]
 pub(super) struct Progress {
-    /// How often it was told.
-    pub(super) count: u64,
-    /// The last place told.
-    pub(super) offset: u64,
-    /// When to look whether there is something to tell.
-    pub(super) next: Time,
+    /// The number of times that progress was told.
+    count: u64,
+    /// The offset told last.
+    offset: u64,
+    next_check: Time,
+}
+
+/// The offset that the client knows for one subscription.
+#[derive(Debug)]
+pub(super) struct KnownOffset {
+    /// The offset of the last delivery or response.
+    told: u64,
+    /// The stream's progress told after this count holds for the subscription as well.
+    live_since: u64,
 }
 
 impl Progress {
@@ -24,86 +34,88 @@ impl Progress {
         Self {
             count: 0,
             offset: 0,
-            next: now,
+            next_check: now,
         }
+    }
+
+    pub(super) fn next_check(&self) -> Time {
+        self.next_check
+    }
+
+    pub(super) fn schedule(&mut self, now: Time, interval: Duration) {
+        self.next_check = now + interval;
     }
 }
 
-impl Hub {
-    pub(super) fn on_heartbeat(
+impl KnownOffset {
+    /// Returns the state of a subscription that is behind and whose start was told as `offset`.
+    pub(super) fn new(offset: u64) -> Self {
+        Self {
+            told: offset,
+            live_since: NEVER,
+        }
+    }
+
+    /// Returns the last offset that the client was told by a delivery, a response, or progress.
+    pub(super) fn get(&self, progress: &Progress) -> u64 {
+        if progress.count > self.live_since {
+            self.told.max(progress.offset)
+        } else {
+            self.told
+        }
+    }
+
+    /// Notes that the client was told an offset for this subscription.
+    pub(super) fn told(&mut self, offset: u64) {
+        self.told = offset;
+    }
+
+    /// Ends the effect of the stream's progress.
+    pub(super) fn fall_behind(&mut self, progress: &Progress) {
+        self.told = self.get(progress);
+        self.live_since = NEVER;
+    }
+
+    /// Begins the effect of the stream's progress.
+    pub(super) fn go_live(&mut self, progress: &Progress) {
+        self.live_since = progress.count;
+    }
+}
+
+impl Stream {
+    /// Returns true if progress to `offset` would tell something new and can be sent.
+    pub(super) fn wants_progress(&self, offset: u64) -> bool {
+        self.subscriptions().len() > 0 && !self.outbox.is_full() && self.progress.offset < offset
+    }
+
+    /// Counts progress to `offset` as told and returns its message.
+    ///
+    /// Returns `None` for a plain peer, and if so many subscriptions are behind that their names would
+    /// cost more than the progress is worth.
+    pub(super) fn report_progress(
         &mut self,
-        id: StreamId,
-        heartbeat: &Heartbeat,
-        out: &mut Vec<Action>,
-    ) {
-        let progress = self.tell_progress(id);
-        let Some(stream) = self.streams.get_mut(&id) else {
-            return;
-        };
-        if !stream.peer.is_profile() {
-            // A plain peer does not say how often it means to send them: see how often it does.
-            let own = stream
-                .heartbeat
-                .map_or(Duration::ZERO, |last| self.now - last);
-            let own = (own * SILENT_INTERVALS).min(PLAIN_SILENCE_MAX);
-            stream.silence = Some(own.max(self.limits.plain_silence));
-        }
-        stream.heartbeat = Some(self.now);
-        let ack = Payload::HeartbeatAck(HeartbeatAck {
-            timestamp: heartbeat.timestamp,
-            progress,
-        });
-        stream.send(self.now, id, ack, &self.limits, out);
-    }
-
-    /// Tells a profile peer of a head that moved, unless its queue is full: it will be told of a
-    /// later one. Ends the stream of a subscription that is too far behind.
-    pub(super) fn look(&mut self, id: StreamId, out: &mut Vec<Action>) {
-        let head = self.bounds.head;
-        let Some(stream) = self.streams.get_mut(&id) else {
-            return;
-        };
-        stream.progress.next = self.now + self.limits.progress_interval;
-        if let (Some(limit), Some(lowest)) = (self.limits.max_lag, stream.backlog.lowest())
-            && head - lowest > limit
-        {
-            let lag = head - lowest;
-            return self.end(id, &Cause::Lagging { lag, limit }, out);
-        }
-        if stream.ids.is_empty() || stream.outbox.is_full() || stream.progress.offset >= head {
-            return;
-        }
-        if let Some(progress) = self.tell_progress(id)
-            && let Some(stream) = self.streams.get_mut(&id)
-        {
-            let progress = Payload::Progress(progress);
-            stream.send(self.now, id, progress, &self.limits, out);
-        }
-    }
-
-    /// The progress to tell a profile peer, counted as told. None if so many subscriptions are behind
-    /// that naming them would cost more than it is worth.
-    fn tell_progress(&mut self, id: StreamId) -> Option<wire::Progress> {
-        let position = self.wire_position(self.bounds.head);
-        let stream = self.streams.get_mut(&id)?;
-        let behind = stream.backlog.len();
-        if !stream.peer.is_profile() || behind > BEHIND_MAX || behind * 2 > stream.ids.len() {
+        offset: u64,
+        subscriptions: &Subscriptions,
+        cx: &mut Context,
+    ) -> Option<wire::Progress> {
+        let behind = self.backlog.len();
+        if !self.is_profile() || behind > MAX_BEHIND || behind * 2 > self.subscriptions().len() {
             return None;
         }
-        stream.progress.count += 1;
-        stream.progress.offset = position.offset;
-        self.counters.progress += 1;
-        let names = stream.backlog.keys();
+        self.progress.count += 1;
+        self.progress.offset = offset;
+        cx.counters.progress += 1;
+        let keys = self.backlog.keys();
         Some(wire::Progress {
-            position: Some(position),
-            behind: names
-                .filter_map(|key| Some(self.subscriptions.get(&key)?.id.to_string()))
+            position: Some(cx.wire_position(offset)),
+            behind: keys
+                .filter_map(|key| Some(subscriptions.get(key)?.id().to_string()))
                 .collect(),
         })
     }
 }
 
-/// Names in one progress; 256 of the longest are 64 KiB.
-const BEHIND_MAX: usize = 256;
-/// Longest silence granted to a plain peer, however rare its heartbeats.
-const PLAIN_SILENCE_MAX: Duration = Duration::from_secs(15 * 60);
+/// A count that no progress exceeds.
+const NEVER: u64 = u64::MAX;
+/// The maximum number of names in one progress message; 256 of the longest are 64 KiB.
+const MAX_BEHIND: usize = 256;

@@ -1,32 +1,34 @@
-//! Figures of a hub.
+//! The metrics of a hub.
 
-use super::{Cause, Hub, Peer};
+use super::{Hub, end_cause::EndCause};
 
-/// What a hub holds and what it has done.
+/// A snapshot of a hub's metrics.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stats {
-    /// What it holds now.
-    pub held: Held,
-    /// What it has done since it began.
+    /// The current amounts.
+    pub gauges: Gauges,
+    /// The totals since the hub was created.
     pub counters: Counters,
 }
 
-/// What a hub holds. All of it is zero when no stream is open and no read is under way; anything else
-/// is a leak.
+/// The amounts that a hub holds now.
+///
+/// All of them are zero when no stream is open and no read is in progress; otherwise something
+/// leaked.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Held {
-    /// Open streams, those being turned away included.
+pub struct Gauges {
+    /// Open streams, including those being refused.
     pub streams: usize,
-    /// Of them, those that speak the resume profile.
+    /// Open streams that speak the resume profile.
     pub profile_streams: usize,
-    /// Of them, those being turned away.
+    /// Open streams that are being refused.
     pub refused_streams: usize,
-    /// Sessions with a fence.
+    /// Sessions held by a stream.
     pub sessions: usize,
     /// Subscriptions.
     pub subscriptions: usize,
-    /// Of them, those that are behind.
+    /// Subscriptions that are behind.
     pub behind: usize,
     /// Ids taken in the namespace of plain peers.
     pub plain_ids: usize,
@@ -34,104 +36,106 @@ pub struct Held {
     pub queued_bytes: usize,
     /// Messages queued and not sent.
     pub queued_messages: usize,
-    /// Reads of the log under way.
+    /// Reads of the log in progress.
     pub reads: usize,
     /// Timers.
     pub timers: usize,
 }
 
-/// What a hub has done. Counts only grow.
+/// Totals of a hub since it was created.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Counters {
     /// Streams opened.
     pub opened: u64,
-    /// Streams ended, for whatever reason.
+    /// Streams ended, for any cause.
     pub ended: u64,
-    /// Of them, those ended for a newer stream of the same session.
+    /// Streams ended because a newer stream of the session took over.
     pub fenced: u64,
-    /// Of them, those that were themselves the older ones.
+    /// Streams ended because the session had a newer stream already.
     pub late: u64,
-    /// Of them, those that could not be kept within their limits.
+    /// Streams ended because they exceeded a limit.
     pub evicted: u64,
-    /// Of them, those for which there was no place.
+    /// Streams ended because the server had too many.
     pub full: u64,
-    /// Of them, those that were silent for too long.
+    /// Streams ended because the peer was silent.
     pub silent: u64,
-    /// Of them, those that broke the protocol.
+    /// Streams ended because the peer broke the protocol.
     pub misused: u64,
-    /// Of them, those ended by a drain.
+    /// Streams ended by a drain.
     pub drained: u64,
-    /// Of them, those ended by the log.
+    /// Streams ended because the log failed.
     pub failed: u64,
     /// Subscribe requests refused.
     pub refused_subscriptions: u64,
     /// Subscriptions that moved from an older stream to a newer one.
     pub taken_over: u64,
-    /// Committed changes seen.
+    /// Committed events received.
     pub events: u64,
-    /// Of them, those whose data is no JSON object, so that no filter could look into them.
+    /// Committed events whose data is not a JSON object, so that no condition was evaluated.
     pub unreadable: u64,
     /// Deliveries queued.
     pub deliveries: u64,
-    /// Subscription ids in them.
+    /// Subscription ids in the deliveries.
     pub delivered_ids: u64,
-    /// Times a subscription fell behind.
+    /// Times that a subscription fell behind.
     pub fell_behind: u64,
-    /// Times a subscription came back to the head.
+    /// Times that a subscription became live again.
     pub caught_up: u64,
-    /// Times progress was told.
+    /// Progress reports sent.
     pub progress: u64,
     /// Pages read.
     pub pages: u64,
-    /// Changes looked at for streams that catch up.
+    /// Events matched for catch-up.
     pub page_events: u64,
     /// Reads that failed.
     pub read_faults: u64,
-    /// Times a subscription had to go on at the head.
+    /// Times that a subscription lost events and continued at the head.
     pub resyncs: u64,
 }
 
 impl Counters {
-    pub(super) fn count_end(&mut self, cause: &Cause) {
+    pub(super) fn count_end(&mut self, cause: &EndCause) {
         self.ended += 1;
         match cause {
-            Cause::Finished => {}
-            Cause::Late { .. } => self.late += 1,
-            Cause::Fenced { .. } => self.fenced += 1,
-            Cause::Unread { .. } | Cause::Stalled(_) | Cause::Lagging { .. } => self.evicted += 1,
-            Cause::Full { .. } => self.full += 1,
-            Cause::Drained(_) => self.drained += 1,
-            Cause::Misuse(_) => self.misused += 1,
-            Cause::Silent(_) => self.silent += 1,
-            Cause::Storage(_) | Cause::Lost(_) => self.failed += 1,
+            EndCause::Finished => {}
+            EndCause::StaleAttempt { .. } => self.late += 1,
+            EndCause::Fenced { .. } => self.fenced += 1,
+            EndCause::Unread { .. } | EndCause::Stalled(_) | EndCause::Lagging { .. } => {
+                self.evicted += 1;
+            }
+            EndCause::ServerFull { .. } => self.full += 1,
+            EndCause::Drained(_) => self.drained += 1,
+            EndCause::Misuse(_) => self.misused += 1,
+            EndCause::Silent(_) => self.silent += 1,
+            EndCause::Storage(_) | EndCause::EventsLost(_) => self.failed += 1,
         }
     }
 }
 
 impl Hub {
-    /// What it holds and what it has done. Costs a look at each stream.
+    /// Returns a snapshot of the metrics. Visits every stream.
     #[must_use]
     pub fn stats(&self) -> Stats {
-        let mut held = Held {
+        let mut gauges = Gauges {
             streams: self.streams.len(),
-            refused_streams: self.refused.len(),
-            sessions: self.sessions.len(),
+            refused_streams: self.streams.refused(),
+            sessions: self.streams.sessions(),
+            timers: self.streams.timers(),
             subscriptions: self.subscriptions.len(),
-            plain_ids: self.plain.len(),
-            reads: self.reads.under_way(),
-            timers: self.agenda.len(),
-            ..Held::default()
+            plain_ids: self.subscriptions.plain_ids(),
+            reads: self.catch_up.reads(),
+            ..Gauges::default()
         };
-        for stream in self.streams.values() {
-            held.profile_streams += usize::from(matches!(stream.peer, Peer::Profile(_)));
-            held.behind += stream.backlog.len();
-            held.queued_bytes += stream.outbox.bytes();
-            held.queued_messages += stream.outbox.messages();
+        for stream in self.streams.iter() {
+            gauges.profile_streams += usize::from(stream.is_profile());
+            gauges.behind += stream.backlog.len();
+            gauges.queued_bytes += stream.outbox.bytes();
+            gauges.queued_messages += stream.outbox.messages();
         }
         Stats {
-            held,
-            counters: self.counters,
+            gauges,
+            counters: self.cx.counters,
         }
     }
 }

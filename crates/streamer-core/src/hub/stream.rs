@@ -1,4 +1,4 @@
-//! What is known of one stream.
+//! One open stream.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -11,190 +11,228 @@ use steadfast_session::Time;
 use steadfast_wire::streamer::{StreamerMessage, streamer_message::Payload};
 
 use super::{
-    Action, Limits, StreamId, backlog::Backlog, catch_up::Reading, end::Cause, progress::Progress,
+    Action, Limits, StreamId, backlog::Backlog, context::Context, end_cause::EndCause,
+    outbox::Outbox, progress::Progress,
 };
 use crate::matcher::SubscriptionKey;
 
-/// One open stream.
+/// One open stream: its peer, its subscriptions, and its outbound queue.
 #[derive(Debug)]
 pub(super) struct Stream {
-    pub(super) peer: Peer,
-    /// Whether anything of the profile came from it, so that a final message may go to it.
-    pub(super) speaks_profile: bool,
-    /// Its subscriptions.
-    pub(super) ids: BTreeMap<Arc<str>, SubscriptionKey>,
+    id: StreamId,
+    peer: Peer,
+    /// The peer sent a message of the profile, so that it understands a final message.
+    understands_final: bool,
+    ids: BTreeMap<Arc<str>, SubscriptionKey>,
+    liveness: Liveness,
     pub(super) outbox: Outbox,
-    /// Those of its subscriptions that are behind.
     pub(super) backlog: Backlog,
-    pub(super) reading: Reading,
     pub(super) progress: Progress,
-    /// When the peer was last heard.
-    pub(super) heard: Time,
-    /// How long it may be silent; none before its first heartbeat or hello.
-    pub(super) silence: Option<Duration>,
-    /// When the last heartbeat came.
-    pub(super) heartbeat: Option<Time>,
-    /// When this stream is looked at next.
+    pub(super) read_state: ReadState,
+    /// The time at which the stream's timer fires.
     pub(super) armed: Option<Time>,
 }
 
-/// Who is at the other end. The first message decides.
+/// The kind of peer. The first message decides.
 #[derive(Debug)]
 pub(super) enum Peer {
-    /// It has said nothing yet.
+    /// No message was received.
     Unknown,
-    /// It does not speak the resume profile, and is never sent any of it.
+    /// A peer without the resume profile. It is never sent any message of the profile.
     Plain,
-    /// It began with hello.
+    /// A peer that began with hello.
     Profile(Profile),
-    /// It is not taken; waits for the first message, to know which answer it understands.
-    Refused { cause: Cause, until: Time },
+    /// The stream is being refused. Its first message tells which ending the peer understands.
+    Refused { cause: EndCause, until: Time },
 }
 
-/// What hello said.
+/// The state of a profile peer.
 #[derive(Debug)]
 pub(super) struct Profile {
     pub(super) session: Arc<str>,
-    /// Ids that the stream fenced by this one held and this one has not asked for yet.
+    /// The ids of the fenced stream that were not subscribed again yet.
     pub(super) inherited: BTreeSet<Arc<str>>,
 }
 
-/// What is queued for a peer and not sent: figures only, the messages are with the driver.
+/// The part of a catch-up read that a stream takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum ReadState {
+    Idle,
+    /// The stream waits for a read, at this number of the queue.
+    Waiting(u64),
+    /// A page is being read or matched for the stream.
+    InProgress,
+}
+
+/// The signs of life of a peer.
 #[derive(Debug)]
-pub(super) struct Outbox {
-    bytes: usize,
-    messages: usize,
-    full: bool,
-    /// When something was last sent, or queued behind nothing.
-    moved: Time,
+struct Liveness {
+    last_message: Time,
+    last_heartbeat: Option<Time>,
+    /// The longest silence allowed; `None` before the first heartbeat or hello.
+    silence_limit: Option<Duration>,
 }
 
 impl Stream {
-    pub(super) fn new(now: Time) -> Self {
+    pub(super) fn new(id: StreamId, now: Time) -> Self {
         Self {
+            id,
             peer: Peer::Unknown,
-            speaks_profile: false,
+            understands_final: false,
             ids: BTreeMap::new(),
-            outbox: Outbox {
-                bytes: 0,
-                messages: 0,
-                full: false,
-                moved: now,
+            liveness: Liveness {
+                last_message: now,
+                last_heartbeat: None,
+                silence_limit: None,
             },
+            outbox: Outbox::new(now),
             backlog: Backlog::default(),
-            reading: Reading::Idle,
             progress: Progress::new(now),
-            heard: now,
-            silence: None,
-            heartbeat: None,
+            read_state: ReadState::Idle,
             armed: None,
         }
     }
 
+    pub(super) fn id(&self) -> StreamId {
+        self.id
+    }
+
+    pub(super) fn peer(&self) -> &Peer {
+        &self.peer
+    }
+
+    pub(super) fn set_peer(&mut self, peer: Peer) {
+        self.peer = peer;
+    }
+
+    pub(super) fn is_profile(&self) -> bool {
+        matches!(self.peer, Peer::Profile(_))
+    }
+
+    pub(super) fn understands_final(&self) -> bool {
+        self.understands_final
+    }
+
     /// Queues a message.
-    pub(super) fn send(
-        &mut self,
-        now: Time,
-        stream: StreamId,
-        payload: Payload,
-        limits: &Limits,
-        out: &mut Vec<Action>,
-    ) {
+    pub(super) fn send(&mut self, payload: Payload, cx: &mut Context) {
         let message = StreamerMessage {
             payload: Some(payload),
         };
         let bytes = message.encoded_len();
-        self.outbox.queue(now, bytes, limits);
-        out.push(Action::Send {
-            stream,
+        self.outbox.enqueued(cx.now, bytes, &cx.limits);
+        cx.actions.push(Action::Send {
+            stream: self.id,
             message,
             bytes,
         });
     }
 
-    /// The earliest moment at which something may be due.
+    /// Returns the key of the subscription with this id.
+    pub(super) fn subscription(&self, id: &str) -> Option<SubscriptionKey> {
+        self.ids.get(id).copied()
+    }
+
+    /// Returns the subscriptions, ordered by id.
+    pub(super) fn subscriptions(
+        &self,
+    ) -> impl ExactSizeIterator<Item = (&Arc<str>, SubscriptionKey)> {
+        self.ids.iter().map(|(id, key)| (id, *key))
+    }
+
+    pub(super) fn attach(&mut self, id: Arc<str>, key: SubscriptionKey) {
+        self.ids.insert(id, key);
+    }
+
+    pub(super) fn detach(&mut self, id: &str) {
+        if let Some(key) = self.ids.remove(id) {
+            self.backlog.remove(key);
+        }
+    }
+
+    /// Removes an id from those of the fenced stream. Returns false if it was not one of them.
+    pub(super) fn claim_inherited(&mut self, id: &str) -> bool {
+        match &mut self.peer {
+            Peer::Profile(profile) => profile.inherited.remove(id),
+            Peer::Unknown | Peer::Plain | Peer::Refused { .. } => false,
+        }
+    }
+
+    /// Notes that the peer is alive.
+    pub(super) fn heard(&mut self, now: Time) {
+        self.liveness.last_message = now;
+    }
+
+    /// Learns the kind of peer from a message. `of_profile` is true for one that no plain peer sends.
+    pub(super) fn identify(&mut self, of_profile: bool) {
+        if of_profile {
+            self.understands_final = true;
+        } else if matches!(self.peer, Peer::Unknown) {
+            self.peer = Peer::Plain;
+        }
+    }
+
+    pub(super) fn on_heartbeat(&mut self, now: Time, plain_silence: Duration) {
+        if !self.is_profile() {
+            // A plain peer does not tell its interval, so that it is measured.
+            let interval = self
+                .liveness
+                .last_heartbeat
+                .map_or(Duration::ZERO, |last| now - last);
+            let own = (interval * SILENT_INTERVALS).min(PLAIN_SILENCE_MAX);
+            self.liveness.silence_limit = Some(own.max(plain_silence));
+        }
+        self.liveness.last_heartbeat = Some(now);
+    }
+
+    pub(super) fn set_heartbeat_interval(&mut self, interval: Duration) {
+        self.liveness.silence_limit = Some(interval * SILENT_INTERVALS);
+    }
+
+    /// Returns the earliest time at which something may be due.
     pub(super) fn deadline(&self, limits: &Limits) -> Option<Time> {
-        let looks = match &self.peer {
+        let checks_progress = match &self.peer {
             Peer::Refused { until, .. } => return Some(*until),
             Peer::Unknown => false,
             Peer::Profile(_) => true,
+            // Progress is not told to plain peers, but the same check enforces max_lag.
             Peer::Plain => limits.max_lag.is_some(),
         };
         [
-            self.silence.map(|silence| self.heard + silence),
+            self.silent_at().map(|(at, _)| at),
             self.outbox.stalls_at(limits),
-            looks.then_some(self.progress.next),
+            checks_progress.then(|| self.progress.next_check()),
         ]
         .into_iter()
         .flatten()
         .min()
     }
 
-    /// Whether nothing that was committed is still to be sent.
+    /// Returns the cause for which the stream must end now, if there is one.
+    pub(super) fn overdue(&self, now: Time, limits: &Limits) -> Option<EndCause> {
+        if let Peer::Refused { cause, until } = &self.peer {
+            return (*until <= now).then(|| cause.clone());
+        }
+        if let Some((at, limit)) = self.silent_at()
+            && at <= now
+        {
+            return Some(EndCause::Silent(limit));
+        }
+        let stalled = self.outbox.stalls_at(limits).is_some_and(|at| at <= now);
+        stalled.then_some(EndCause::Stalled(limits.stall_timeout))
+    }
+
+    /// Returns true if every event for the stream was sent.
     pub(super) fn is_settled(&self) -> bool {
-        self.outbox.messages == 0 && self.backlog.is_empty()
+        self.outbox.messages() == 0 && self.backlog.is_empty()
+    }
+
+    fn silent_at(&self) -> Option<(Time, Duration)> {
+        let limit = self.liveness.silence_limit?;
+        Some((self.liveness.last_message + limit, limit))
     }
 }
 
-impl Peer {
-    pub(super) fn is_profile(&self) -> bool {
-        matches!(self, Self::Profile(_))
-    }
-
-    /// A message that plain peers send as well came: without a hello before it, this is one.
-    pub(super) fn settle_plain(&mut self) {
-        if matches!(self, Self::Unknown) {
-            *self = Self::Plain;
-        }
-    }
-}
-
-impl Outbox {
-    pub(super) fn bytes(&self) -> usize {
-        self.bytes
-    }
-
-    pub(super) fn messages(&self) -> usize {
-        self.messages
-    }
-
-    /// Whether deliveries are to wait in the log.
-    pub(super) fn is_full(&self) -> bool {
-        self.full
-    }
-
-    /// Bytes that may still be queued.
-    pub(super) fn room(&self, limits: &Limits) -> usize {
-        limits.queue_bytes.saturating_sub(self.bytes)
-    }
-
-    pub(super) fn sent(&mut self, now: Time, bytes: usize, messages: usize, limits: &Limits) {
-        debug_assert!(
-            bytes <= self.bytes && messages <= self.messages,
-            "more was sent than was queued"
-        );
-        self.bytes = self.bytes.saturating_sub(bytes);
-        self.messages = self.messages.saturating_sub(messages);
-        self.moved = now;
-        // Starting again only at half of it spares a read of the log per message.
-        if self.bytes <= limits.queue_bytes / 2 && self.messages <= limits.queue_messages / 2 {
-            self.full = false;
-        }
-    }
-
-    /// When the peer has left its queue untouched for too long.
-    pub(super) fn stalls_at(&self, limits: &Limits) -> Option<Time> {
-        (self.messages > 0).then(|| self.moved + limits.stall_timeout)
-    }
-
-    fn queue(&mut self, now: Time, bytes: usize, limits: &Limits) {
-        if self.messages == 0 {
-            self.moved = now;
-        }
-        self.bytes += bytes;
-        self.messages += 1;
-        if self.bytes >= limits.queue_bytes || self.messages >= limits.queue_messages {
-            self.full = true;
-        }
-    }
-}
+/// The number of heartbeat intervals without a message after which a peer is ended.
+const SILENT_INTERVALS: u32 = 3;
+/// The longest silence allowed for a plain peer, however rare its heartbeats are.
+const PLAIN_SILENCE_MAX: Duration = Duration::from_secs(15 * 60);

@@ -1,177 +1,74 @@
-//! The one task that steps the hub and performs what it asks for.
+//! The task that steps the hub and performs its actions.
 
-use std::{
-    collections::BTreeMap,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::Duration,
-};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use steadfast_session::Time;
-use tokio::{
-    sync::{mpsc, oneshot},
-    time::Instant,
-};
+use tokio::{sync::mpsc, time::Instant};
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status};
 use tracing::debug;
 
-use super::{incoming::Received, outgoing::Outgoing};
+use super::hub_handle::{HubHandle, HubMessage, StreamHandle};
 use crate::{
     Event,
-    hub::{Action, EndCode, EndStatus, Hub, Input, ReadFault, Stats, StreamId, Ticket},
+    hub::{Action, EndCode, EndStatus, Hub, Input, ReadFault, StreamId},
     log::LogReader,
 };
 
-/// What reaches the hub. Bounded per stream: receipts by the stream's backlog, the rest by one each.
+/// The sender of committed events to the hub. Its queue is bounded: a log that commits faster than
+/// the hub handles has to wait.
 #[derive(Debug)]
-enum Letter {
-    Opened(StreamId, Outgoing, CancellationToken),
-    Received(StreamId, Received),
-    Taken(StreamId),
-    Ended(StreamId),
-    Read(Ticket, Result<Vec<Arc<Event>>, ReadFault>),
-    Drain(Duration, String),
-    Stats(oneshot::Sender<Stats>),
-}
+pub(super) struct CommitSender(mpsc::Sender<Vec<Arc<Event>>>);
 
-/// A handle of the hub's task.
-#[derive(Clone, Debug)]
-pub(super) struct HubHandle {
-    letters: mpsc::UnboundedSender<Letter>,
-    streams: Arc<AtomicU64>,
-}
-
-/// The way of commits to the hub. Bounded: a log that commits faster than the hub looks waits.
-#[derive(Debug)]
-pub(super) struct Commits(mpsc::Sender<Vec<Arc<Event>>>);
-
-/// The task.
+/// The task of a hub.
 pub(super) struct HubTask {
     hub: Hub,
     reader: Arc<dyn LogReader>,
     handle: HubHandle,
-    letters: mpsc::UnboundedReceiver<Letter>,
+    messages: mpsc::UnboundedReceiver<HubMessage>,
     commits: mpsc::Receiver<Vec<Arc<Event>>>,
-    streams: BTreeMap<StreamId, Held>,
+    streams: BTreeMap<StreamId, StreamHandle>,
     started: Instant,
     deadline: Option<Time>,
+    /// An empty buffer, kept to save allocations.
     actions: Vec<Action>,
 }
 
-#[derive(Debug)]
-struct Held {
-    outgoing: Outgoing,
-    over: CancellationToken,
-}
-
-/// Commits that may wait for the hub.
+/// The maximum number of commits queued for the hub.
 const COMMITS: usize = 16;
 
-/// Letters looked at before commits and the clock have their turn.
+/// The maximum number of messages handled before commits and the clock get their turn.
 const BATCH: usize = 256;
 
-impl HubHandle {
-    pub(super) fn next_stream(&self) -> StreamId {
-        StreamId(self.streams.fetch_add(1, Ordering::Relaxed))
-    }
-
-    /// Returns a token that is cancelled when the hub has ended the stream.
-    pub(super) fn opened(&self, stream: StreamId, outgoing: Outgoing) -> CancellationToken {
-        let over = CancellationToken::new();
-        let letter = Letter::Opened(stream, outgoing, over.clone());
-        if let Err(unheard) = self.letters.send(letter) {
-            unheard.0.turn_away();
-        }
-        over
-    }
-
-    pub(super) fn received(&self, stream: StreamId, received: Received) {
-        self.send(Letter::Received(stream, received));
-    }
-
-    pub(super) fn taken(&self, stream: StreamId) {
-        self.send(Letter::Taken(stream));
-    }
-
-    pub(super) fn ended(&self, stream: StreamId) {
-        self.send(Letter::Ended(stream));
-    }
-
-    pub(super) fn drain(&self, grace: Duration, reason: &str) {
-        self.send(Letter::Drain(grace, reason.to_owned()));
-    }
-
-    pub(super) async fn stats(&self) -> Option<Stats> {
-        let (tell, stats) = oneshot::channel();
-        self.send(Letter::Stats(tell));
-        stats.await.ok()
-    }
-
-    /// A hub that has stopped hears nothing; its streams were ended before.
-    fn send(&self, letter: Letter) {
-        self.letters.send(letter).ok();
-    }
-}
-
-impl Letter {
-    /// What a hub that has stopped does with it: nobody may wait for it for ever.
-    fn turn_away(self) {
-        match self {
-            Self::Opened(_, outgoing, over) => Held { outgoing, over }.cut_short(),
-            Self::Received(..)
-            | Self::Taken(_)
-            | Self::Ended(_)
-            | Self::Read(..)
-            | Self::Drain(..)
-            | Self::Stats(_) => {}
-        }
-    }
-}
-
-impl Held {
-    fn cut_short(self) {
-        let stopped = Status::unavailable("the server has stopped");
-        self.outgoing.end(None, stopped, true);
-        self.over.cancel();
-    }
-}
-
-impl Commits {
-    /// Called on the log's own thread, which may wait.
-    pub(super) fn tell(&self, events: &[Arc<Event>]) {
+impl CommitSender {
+    /// Sends events to the hub and waits if its queue is full. Must run on a thread that may block.
+    pub(super) fn send(&self, events: &[Arc<Event>]) {
         self.0.blocking_send(events.to_vec()).ok();
     }
 }
 
 impl HubTask {
-    pub(super) fn new(hub: Hub, reader: Arc<dyn LogReader>) -> (HubHandle, Self, Commits) {
-        let (sender, letters) = mpsc::unbounded_channel();
-        let (commit, commits) = mpsc::channel(COMMITS);
-        let handle = HubHandle {
-            letters: sender,
-            streams: Arc::default(),
-        };
+    pub(super) fn new(hub: Hub, reader: Arc<dyn LogReader>) -> (HubHandle, Self, CommitSender) {
+        let (handle, messages) = HubHandle::new();
+        let (commit_sender, commits) = mpsc::channel(COMMITS);
         let task = Self {
             hub,
             reader,
             handle: handle.clone(),
-            letters,
+            messages,
             commits,
             streams: BTreeMap::new(),
             started: Instant::now(),
             deadline: None,
             actions: Vec::new(),
         };
-        (handle, task, Commits(commit))
+        (handle, task, CommitSender(commit_sender))
     }
 
-    /// Runs until it is stopped, or the log is, and says which. Dropped, it ends every stream that is
-    /// left.
+    /// Runs until `stop` is cancelled or the log stops, and returns which. Dropping the future ends
+    /// every stream.
     pub(super) async fn run(mut self, stop: CancellationToken) -> &'static str {
-        let mut letters = Vec::with_capacity(BATCH);
+        let mut messages = Vec::with_capacity(BATCH);
         loop {
             let due = self
                 .deadline
@@ -184,22 +81,22 @@ impl HubTask {
             };
             tokio::select! {
                 () = stop.cancelled() => return "it was stopped",
-                _ = self.letters.recv_many(&mut letters, BATCH) => {
-                    for letter in letters.drain(..) {
-                        self.open(letter);
+                _ = self.messages.recv_many(&mut messages, BATCH) => {
+                    for message in messages.drain(..) {
+                        self.on_message(message);
                     }
                 }
                 events = self.commits.recv() => match events {
                     Some(events) => self.step(Input::Committed { events }),
-                    // Streams to which nothing will ever come again look healthy from outside.
+                    // Without a log no event comes, and to peers the streams would look healthy.
                     None => return "its log has stopped",
                 },
                 () = tick => {
-                    // What came before the deadline is told before it, or a peer this task had no
-                    // time for would be taken for a silent one.
-                    for _ in 0..self.letters.len() {
-                        match self.letters.try_recv() {
-                            Ok(letter) => self.open(letter),
+                    // Messages received before the deadline are handled before it. Otherwise a peer
+                    // would look silent because this task was busy.
+                    for _ in 0..self.messages.len() {
+                        match self.messages.try_recv() {
+                            Ok(message) => self.on_message(message),
                             Err(_) => break,
                         }
                     }
@@ -209,31 +106,31 @@ impl HubTask {
         }
     }
 
-    fn open(&mut self, letter: Letter) {
-        match letter {
-            Letter::Opened(stream, outgoing, over) => {
-                self.streams.insert(stream, Held { outgoing, over });
+    fn on_message(&mut self, message: HubMessage) {
+        match message {
+            HubMessage::Opened(stream, handle) => {
+                self.streams.insert(stream, handle);
                 self.step(Input::Opened { stream });
             }
-            Letter::Received(stream, mut received) => {
+            HubMessage::Received(stream, mut received) => {
                 let message = std::mem::take(&mut received.message);
                 self.step(Input::Message { stream, message });
             }
-            Letter::Taken(stream) => {
-                if let Some(held) = self.streams.get(&stream) {
-                    let (bytes, messages) = held.outgoing.taken();
+            HubMessage::Dequeued(stream) => {
+                if let Some(handle) = self.streams.get(&stream) {
+                    let dequeued = handle.queue.take_dequeued();
                     self.step(Input::Sent {
                         stream,
-                        bytes,
-                        messages,
+                        bytes: dequeued.cost,
+                        messages: dequeued.messages,
                     });
                 }
             }
-            Letter::Ended(stream) => self.step(Input::Ended { stream }),
-            Letter::Read(ticket, result) => self.step(Input::ReadDone { ticket, result }),
-            Letter::Drain(grace, reason) => {
-                // A commit is on its way to the hub before its publisher hears of it: what was
-                // acknowledged before the drain is still delivered.
+            HubMessage::Ended(stream) => self.step(Input::Ended { stream }),
+            HubMessage::ReadDone(read, result) => self.step(Input::ReadDone { read, result }),
+            HubMessage::Drain(grace, reason) => {
+                // The log commits before the publisher gets its acknowledgement: events that were
+                // acknowledged before the drain are in this queue and are still delivered.
                 for _ in 0..self.commits.len() {
                     match self.commits.try_recv() {
                         Ok(events) => self.step(Input::Committed { events }),
@@ -243,8 +140,8 @@ impl HubTask {
                 let deadline = self.now() + grace;
                 self.step(Input::Drain { deadline, reason });
             }
-            Letter::Stats(tell) => {
-                tell.send(self.hub.stats()).ok();
+            HubMessage::Stats(sender) => {
+                sender.send(self.hub.stats()).ok();
             }
         }
     }
@@ -266,8 +163,9 @@ impl HubTask {
                 message,
                 bytes,
             } => {
-                if let Some(held) = self.streams.get(&stream) {
-                    held.outgoing.push(message, bytes);
+                if let Some(handle) = self.streams.get(&stream) {
+                    // The queue has no bound of its own, so that this cannot fail.
+                    handle.queue.push(message, bytes).ok();
                 }
             }
             Action::End {
@@ -276,14 +174,14 @@ impl HubTask {
                 status,
                 flush,
             } => {
-                if let Some(held) = self.streams.remove(&stream) {
-                    debug!(stream = stream.0, code = ?status.code, why = %status.text, "stream ended");
-                    held.outgoing.end(last, to_status(status), flush);
-                    held.over.cancel();
+                if let Some(handle) = self.streams.remove(&stream) {
+                    debug!(stream = stream.0, code = ?status.code, cause = %status.text, "stream ended");
+                    handle.queue.end(last, to_status(status), flush);
+                    handle.ended.cancel();
                 }
             }
             Action::Read {
-                ticket,
+                read,
                 after,
                 max_events,
                 max_bytes,
@@ -293,7 +191,7 @@ impl HubTask {
                     let result = reader
                         .read(after, max_events, max_bytes)
                         .map_err(ReadFault::from);
-                    handle.send(Letter::Read(ticket, result));
+                    handle.send(HubMessage::ReadDone(read, result));
                 });
             }
         }
@@ -304,15 +202,15 @@ impl HubTask {
     }
 }
 
-/// However the task ends, by a panic too, its streams end and later ones do not begin.
+/// Ends every stream, also when the task panics, and rejects later ones.
 impl Drop for HubTask {
     fn drop(&mut self) {
-        self.letters.close();
-        while let Ok(letter) = self.letters.try_recv() {
-            letter.turn_away();
+        self.messages.close();
+        while let Ok(message) = self.messages.try_recv() {
+            message.reject();
         }
-        for held in std::mem::take(&mut self.streams).into_values() {
-            held.cut_short();
+        for handle in std::mem::take(&mut self.streams).into_values() {
+            handle.abort();
         }
     }
 }

@@ -1,90 +1,70 @@
-//! The receiving task of one stream: it reads, hands over, and never waits for work or writing.
+//! The task that receives the messages of one stream.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering},
-};
+use std::sync::{Arc, atomic::AtomicUsize};
 
 use futures_util::StreamExt as _;
 use prost::Message as _;
-use steadfast_wire::streamer::GatewayMessage;
+use steadfast_net::ResponseQueue;
+use steadfast_wire::streamer::{GatewayMessage, StreamerMessage};
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status, Streaming};
 
-use super::{hub_task::HubHandle, outgoing::Outgoing};
+use super::hub_handle::{HubHandle, HubMessage, Received};
 use crate::hub::StreamId;
 
-/// Bytes received on one stream that the hub has not looked at yet. Past that the stream ends: its
-/// peer sends faster than anything can be answered.
+/// The maximum size of the messages of one stream that the hub has not handled yet, in bytes. A peer
+/// that exceeds it sends faster than anything can be answered.
 const BACKLOG_BYTES: usize = 64 << 20;
 
-/// What a message counts for besides its length.
+/// The weight of a message besides its encoded length.
 const OVERHEAD: usize = 128;
 
-/// A message the hub has not looked at yet. Dropping it makes room.
-#[derive(Debug)]
-pub(super) struct Received {
-    pub(super) message: GatewayMessage,
-    weight: usize,
-    backlog: Arc<AtomicUsize>,
-}
-
-impl Drop for Received {
-    fn drop(&mut self) {
-        self.backlog.fetch_sub(self.weight, Ordering::AcqRel);
-    }
-}
-
-/// Reads until the peer ends its half, the stream breaks, or the hub has ended it.
+/// Receives until the peer ends its half, the stream breaks, or the hub has ended it. Never waits for
+/// the hub or for sending.
 pub(super) async fn receive(
     stream: StreamId,
     mut messages: Streaming<GatewayMessage>,
     hub: HubHandle,
-    outgoing: Outgoing,
-    over: CancellationToken,
+    queue: ResponseQueue<StreamerMessage>,
+    ended: CancellationToken,
 ) {
     let backlog = Arc::new(AtomicUsize::new(0));
     loop {
         let next = tokio::select! {
             biased;
-            () = over.cancelled() => break,
+            () = ended.cancelled() => break,
             next = messages.next() => next,
         };
         match next {
             Some(Ok(message)) => {
                 let weight = message.encoded_len() + OVERHEAD;
-                if backlog.fetch_add(weight, Ordering::AcqRel) + weight > BACKLOG_BYTES {
-                    outgoing.end(None, overrun(), false);
-                    break;
+                match Received::new(message, weight, &backlog, BACKLOG_BYTES) {
+                    Some(received) => hub.send(HubMessage::Received(stream, received)),
+                    None => {
+                        queue.end(None, backlog_exceeded(), false);
+                        break;
+                    }
                 }
-                let backlog = Arc::clone(&backlog);
-                hub.received(
-                    stream,
-                    Received {
-                        message,
-                        weight,
-                        backlog,
-                    },
-                );
             }
             Some(Err(status)) => {
-                outgoing.end(None, refusal(&status), true);
+                queue.end(None, receive_failed(&status), true);
                 break;
             }
             None => break,
         }
     }
-    hub.ended(stream);
+    hub.send(HubMessage::Ended(stream));
 }
 
-fn overrun() -> Status {
+fn backlog_exceeded() -> Status {
     Status::resource_exhausted(format!(
-        "more than {BACKLOG_BYTES} bytes of requests are waiting: send fewer at a time"
+        "more than {BACKLOG_BYTES} bytes of requests are queued; send fewer at a time"
     ))
 }
 
-/// What a peer is told of a message that could not be read. When the transport failed nobody hears it.
-fn refusal(status: &Status) -> Status {
+/// Returns the status for a peer whose message could not be received. No one reads it if the transport
+/// failed.
+fn receive_failed(status: &Status) -> Status {
     match status.code() {
         Code::OutOfRange => Status::resource_exhausted(status.message()),
         Code::Internal => {

@@ -1,61 +1,67 @@
-//! What holds between two steps, whatever happened.
+//! Invariants that hold between any two steps.
 
 use super::super::*;
 
 impl Hub {
-    /// Checks everything that is kept in two places against each other.
+    /// Checks everything that is stored in two places.
     pub(super) fn audit(&self) {
-        let mut subscriptions = 0;
-        for (id, stream) in &self.streams {
-            subscriptions += stream.ids.len();
-            for (name, key) in &stream.ids {
-                let subscription = &self.subscriptions[key];
-                assert_eq!((subscription.stream, &subscription.id), (*id, name));
-                let owns = self.plain.get(name) == Some(key);
+        let (mut subscriptions, mut refused, mut profiles, mut armed) = (0, 0, 0, 0);
+        for stream in self.streams.iter() {
+            let id = stream.id();
+            subscriptions += stream.subscriptions().len();
+            for (name, key) in stream.subscriptions() {
+                let subscription = self.subscriptions.get(key).expect("a subscription");
+                assert_eq!((subscription.stream(), subscription.id()), (id, name));
                 assert_eq!(
-                    owns,
-                    !stream.peer.is_profile(),
+                    self.subscriptions.plain_owner(name) == Some(key),
+                    !stream.is_profile(),
                     "{name} in the plain namespace"
                 );
             }
-            self.audit_backlog(*id, stream);
-            match &stream.peer {
+            self.audit_backlog(stream);
+            match stream.peer() {
                 Peer::Profile(profile) => {
-                    assert_eq!(self.sessions[&profile.session].stream, *id);
+                    profiles += 1;
+                    let holder = self.streams.holder(&profile.session);
+                    assert_eq!(holder.map(|it| it.stream), Some(id));
                 }
-                Peer::Unknown | Peer::Refused { .. } => assert!(stream.ids.is_empty()),
+                Peer::Refused { .. } => {
+                    refused += 1;
+                    assert_eq!(stream.subscriptions().len(), 0);
+                }
+                Peer::Unknown => assert_eq!(stream.subscriptions().len(), 0),
                 Peer::Plain => {}
             }
-            let refused = matches!(stream.peer, Peer::Refused { .. });
-            assert_eq!(self.refused.contains(id), refused);
-            if let Some(due) = stream.deadline(&self.limits) {
+            armed += usize::from(stream.armed.is_some());
+            if let Some(due) = stream.deadline(&self.cx.limits) {
                 let armed = stream.armed.expect("a deadline without a timer");
                 assert!(armed <= due, "a timer after its deadline");
             }
         }
         assert_eq!(subscriptions, self.subscriptions.len());
-        let profiles = self.streams.values().filter(|it| it.peer.is_profile());
-        assert_eq!(profiles.count(), self.sessions.len());
-        let armed = self.streams.values().filter(|it| it.armed.is_some());
-        assert_eq!(armed.count(), self.agenda.len());
+        assert_eq!(refused, self.streams.refused());
+        assert_eq!(profiles, self.streams.sessions());
+        assert_eq!(armed, self.streams.timers());
+        assert_eq!(self.cx.actions, [], "actions are left");
     }
 
-    fn audit_backlog(&self, id: StreamId, stream: &Stream) {
+    fn audit_backlog(&self, stream: &stream::Stream) {
         for key in stream.backlog.keys() {
-            let subscription = &self.subscriptions[&key];
-            assert_eq!(subscription.stream, id);
-            if subscription.credit.is_open() {
+            let subscription = self.subscriptions.get(key).expect("a subscription");
+            assert_eq!(subscription.stream(), stream.id());
+            if subscription.has_credit() {
                 assert!(stream.backlog.is_ready(key), "credit without a reader");
             }
         }
         if let Some(lowest) = stream.backlog.lowest() {
-            assert!(lowest < self.bounds.head, "behind nothing");
+            assert!(lowest < self.cx.log.head(), "behind nothing");
         }
         if stream.backlog.ready_count() > 0 && !stream.outbox.is_full() {
             assert_ne!(
-                stream.reading,
-                Reading::Idle,
-                "nobody reads for stream {id:?}"
+                stream.read_state,
+                ReadState::Idle,
+                "nobody reads for stream {:?}",
+                stream.id()
             );
         }
     }

@@ -33,7 +33,7 @@ fn a_page_serves_every_subscription_of_the_stream_in_one_message_per_event() {
         ids[4..],
         ["b", "b", "b", "b", "b", "b", "ab", "ab", "abc", "abc"]
     );
-    assert_eq!(server.hub.stats().held.behind, 0);
+    assert_eq!(server.hub.stats().gauges.behind, 0);
 }
 
 #[test]
@@ -63,7 +63,7 @@ fn catching_up_ends_although_every_page_is_old_when_it_comes() {
         server.commit("rooms", "r1", 1);
         server.answer(0);
     }
-    assert_eq!(server.hub.stats().held.behind, 0);
+    assert_eq!(server.hub.stats().gauges.behind, 0);
     assert_eq!(server.offsets(stream), (1..=102).collect::<Vec<_>>());
 }
 
@@ -349,7 +349,7 @@ fn a_page_that_is_not_what_was_asked_for_is_not_delivered() {
         server.subscribe(stream, want("a", "rooms").after(0));
         server.reads.clear();
         server.step(Input::ReadDone {
-            ticket: Ticket(0),
+            read: ReadId(0),
             result: Ok(page),
         });
         assert_eq!(server.code(stream), code);

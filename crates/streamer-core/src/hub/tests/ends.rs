@@ -69,7 +69,7 @@ fn i20_streams_being_turned_away_are_bounded_too() {
     let mut server = room_for(1);
     server.welcomed("s");
     let flood: Vec<_> = (0..1_000).map(|_| server.open()).collect();
-    assert_eq!(server.hub.stats().held.streams, 1 + 256);
+    assert_eq!(server.hub.stats().gauges.streams, 1 + 256);
     assert_eq!(server.code(flood[256]), Some(EndCode::ResourceExhausted));
     server.assert_frees_everything();
 }

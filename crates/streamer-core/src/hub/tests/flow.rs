@@ -22,7 +22,7 @@ fn i20_credit_is_a_total_and_bounds_messages() {
         server.commit("rooms", "r1", 1);
     }
     assert_eq!(server.offsets(stream), [1, 2]);
-    assert_eq!(server.hub.stats().held.behind, 1);
+    assert_eq!(server.hub.stats().gauges.behind, 1);
     server.credit(stream, "a", 1, 0);
     server.settle();
     assert_eq!(
@@ -36,7 +36,7 @@ fn i20_credit_is_a_total_and_bounds_messages() {
     server.credit(stream, "a", 100, 0);
     server.settle();
     assert_eq!(server.offsets(stream), [6]);
-    assert_eq!(server.hub.stats().held.behind, 0, "live again");
+    assert_eq!(server.hub.stats().gauges.behind, 0, "live again");
     server.commit("rooms", "r1", 1);
     assert_eq!(server.offsets(stream), [7]);
 }
@@ -96,7 +96,7 @@ fn s2_a_stream_that_does_not_read_delays_no_other() {
         assert_eq!(server.offsets(fast), [expected], "at once");
         server.send_all(fast);
     }
-    let held = server.hub.stats().held;
+    let held = server.hub.stats().gauges;
     assert_eq!((held.queued_messages, held.behind), (2, 1));
 }
 
@@ -108,7 +108,7 @@ fn s1_a_plain_stream_that_reads_again_gets_everything_it_left() {
     for _ in 0..3_000 {
         server.commit("rooms", "r1", 1);
     }
-    let queued = server.hub.stats().held.queued_messages;
+    let queued = server.hub.stats().gauges.queued_messages;
     assert_eq!(queued, 2, "no queue grows behind a slow peer");
     server.heartbeat_later(stream);
     assert!(server.subscribe_later(stream), "it still answers");
@@ -163,7 +163,7 @@ fn s1_a_stream_that_never_reads_is_ended_with_a_real_status() {
         Some(steadfast_wire::streamer::FinalCode::Evicted)
     );
     assert!(!ended.flush);
-    assert_eq!(server.hub.stats().held, Held::default());
+    assert_eq!(server.hub.stats().gauges, Gauges::default());
 }
 
 #[test]
@@ -180,7 +180,7 @@ fn i20_answers_to_a_peer_that_never_reads_are_bounded() {
             break;
         }
         server.beat(stream, beat);
-        assert!(server.hub.stats().held.queued_bytes <= 10_000);
+        assert!(server.hub.stats().gauges.queued_bytes <= 10_000);
     }
     assert_eq!(server.code(stream), Some(EndCode::ResourceExhausted));
     assert_eq!(server.hub.stats().counters.evicted, 1);

@@ -476,7 +476,7 @@ impl Model {
         }
         self.server.settle();
         self.hear();
-        assert_eq!(self.server.hub.stats().held.behind, 0);
+        assert_eq!(self.server.hub.stats().gauges.behind, 0);
         for (stream, client) in &self.clients {
             assert!(client.asked.is_empty(), "a request without an answer");
             self.check(*stream, client.known.keys(), self.head());

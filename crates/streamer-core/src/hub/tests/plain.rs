@@ -114,7 +114,7 @@ fn s8_a_stream_that_ends_gives_its_ids_back_even_with_a_subscribe_under_way() {
         server.ask(stream, want("late", "rooms"));
         assert_eq!(server.code(stream), Some(EndCode::Ok));
         assert_eq!(server.take(stream), [], "nothing is answered after the end");
-        assert_eq!(server.hub.stats().held, Held::default());
+        assert_eq!(server.hub.stats().gauges, Gauges::default());
     }
     server.assert_frees_everything();
 }
@@ -193,7 +193,7 @@ fn s10_a_peer_that_fell_silent_is_ended_and_its_ids_are_free() {
         server.ended[&stream].final_code, None,
         "a plain peer knows no final message"
     );
-    assert_eq!(server.hub.stats().held, Held::default());
+    assert_eq!(server.hub.stats().gauges, Gauges::default());
 }
 
 #[test]

@@ -171,7 +171,7 @@ fn a_refused_request_changes_nothing_and_says_why() {
         (
             want(&long, "rooms"),
             RefusalCode::Invalid,
-            "257 bytes, the limit id_bytes is 256",
+            "257 bytes; the limit is 256 (id_bytes)",
         ),
         (
             want("c", "rooms"),

@@ -20,7 +20,10 @@ fn s18_twenty_thousand_restored_subscriptions_cost_about_one_pass_over_the_log()
     server.settle();
     server.hub.audit();
     let stats = server.hub.stats();
-    assert_eq!((stats.held.subscriptions, stats.held.behind), (20_000, 0));
+    assert_eq!(
+        (stats.gauges.subscriptions, stats.gauges.behind),
+        (20_000, 0)
+    );
     let passes = stats.counters.page_events as f64 / 5_000.0;
     assert!(passes < 2.5, "{passes} passes");
 }
@@ -37,7 +40,7 @@ fn i20_limits_hold_for_streams_that_ask_for_more() {
         server.ask(streams[index % 2], want(&format!("sub-{index}"), "rooms"));
     }
     let stats = server.hub.stats();
-    assert_eq!(stats.held.subscriptions, 100);
+    assert_eq!(stats.gauges.subscriptions, 100);
     assert_eq!(stats.counters.refused_subscriptions, 200);
     server.assert_frees_everything();
 }
@@ -88,6 +91,6 @@ fn s15_a_change_for_a_hundred_thousand_subscriptions_of_a_stream_fits_into_what_
             }
         }
         assert_eq!(wanted.len(), 0, "left out");
-        assert_eq!(server.hub.stats().held.behind, 0);
+        assert_eq!(server.hub.stats().gauges.behind, 0);
     }
 }

@@ -32,7 +32,7 @@ pub(super) struct Ended {
 /// A read that the log has not answered yet.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Pending {
-    ticket: Ticket,
+    id: ReadId,
     pub(super) after: u64,
     max_events: usize,
     pub(super) max_bytes: usize,
@@ -71,7 +71,7 @@ impl Server {
 
     /// A server that begins on a log with these events.
     pub(super) fn holding(log: Vec<Arc<Event>>, limits: Limits) -> Self {
-        let origin = Origin {
+        let initial = InitialState {
             server_id: "test".to_owned(),
             epoch: Epoch(EPOCH),
             bounds: Bounds {
@@ -81,7 +81,7 @@ impl Server {
             seed: [7; 32],
         };
         Self {
-            hub: Hub::new(origin, limits).unwrap(),
+            hub: Hub::new(initial, limits).unwrap(),
             now: Time::ZERO,
             log,
             inbox: BTreeMap::new(),
@@ -146,14 +146,14 @@ impl Server {
                 assert_eq!(before, None, "ended twice");
             }
             Action::Read {
-                ticket,
+                read,
                 after,
                 max_events,
                 max_bytes,
             } => {
                 self.reads_seen += 1;
                 self.reads.push(Pending {
-                    ticket,
+                    id: read,
                     after,
                     max_events,
                     max_bytes,
@@ -280,16 +280,16 @@ impl Server {
             Ok(page.cloned().collect())
         };
         self.step(Input::ReadDone {
-            ticket: read.ticket,
+            read: read.id,
             result,
         });
     }
 
     /// Answers the oldest read with a fault.
     pub(super) fn fail_read(&mut self, fault: ReadFault) {
-        let ticket = self.reads.remove(0).ticket;
+        let read = self.reads.remove(0).id;
         self.step(Input::ReadDone {
-            ticket,
+            read,
             result: Err(fault),
         });
     }
@@ -391,14 +391,14 @@ impl Server {
 
     /// Ends every stream and looks for anything left.
     pub(super) fn assert_frees_everything(&mut self) {
-        let open: Vec<_> = self.hub.streams.keys().copied().collect();
+        let open = self.hub.streams.ids();
         for stream in open {
             self.end(stream);
         }
         while !self.reads.is_empty() {
             self.answer(0);
         }
-        assert_eq!(self.hub.stats().held, Held::default());
+        assert_eq!(self.hub.stats().gauges, Gauges::default());
         assert_eq!(self.next_tick, None);
     }
 }

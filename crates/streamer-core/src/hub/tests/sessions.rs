@@ -64,7 +64,7 @@ fn i11_a_newer_attempt_ends_the_older_stream_and_its_subscriptions() {
         !server.ended[&older].flush,
         "the newer stream asks for it again"
     );
-    assert_eq!(server.hub.stats().held.subscriptions, 0);
+    assert_eq!(server.hub.stats().gauges.subscriptions, 0);
     server.take(newer);
     assert!(server.subscribe(newer, want("a", "rooms")).taken_over);
     assert!(!server.subscribe(newer, want("b", "rooms")).taken_over);
@@ -178,7 +178,7 @@ fn i16_an_unsubscribe_is_acknowledged_with_its_number_known_or_not() {
     }
     server.commit("rooms", "r1", 1);
     assert_eq!(server.take(stream), []);
-    assert_eq!(server.hub.stats().held.subscriptions, 0);
+    assert_eq!(server.hub.stats().gauges.subscriptions, 0);
     server.assert_frees_everything();
 }
 
@@ -198,7 +198,7 @@ fn i14_a_repeated_id_leaves_one_subscription_with_the_newest_definition() {
         [1],
         "the place of the new request, not of the old one"
     );
-    assert_eq!(server.hub.stats().held.subscriptions, 1);
+    assert_eq!(server.hub.stats().gauges.subscriptions, 1);
 }
 
 impl Server {

@@ -1,0 +1,33 @@
+//! The state that every part of the hub works with.
+
+use steadfast_session::Time;
+use steadfast_wire::streamer::{self as wire, ResyncReason};
+
+use super::{Action, Counters, Limits, log_state::LogState};
+
+/// The time, the limits, the log, the counters, and the actions of the current step.
+#[derive(Debug)]
+pub(super) struct Context {
+    pub(super) now: Time,
+    pub(super) limits: Limits,
+    pub(super) log: LogState,
+    pub(super) counters: Counters,
+    /// The actions of the current step; empty between steps.
+    pub(super) actions: Vec<Action>,
+}
+
+impl Context {
+    pub(super) fn wire_position(&self, offset: u64) -> wire::Position {
+        self.log.position(offset).into()
+    }
+
+    /// Returns the resync of a subscription that continues at the head although it wanted earlier
+    /// events.
+    pub(super) fn resync(&mut self, reason: ResyncReason) -> wire::Resync {
+        self.counters.resyncs += 1;
+        wire::Resync {
+            reason: reason.into(),
+            resumes_at: Some(self.wire_position(self.log.head())),
+        }
+    }
+}

@@ -1,0 +1,126 @@
+//! The hub's knowledge of the log.
+
+use std::{collections::VecDeque, sync::Arc};
+
+use steadfast_wire::streamer::{self as wire, ResyncReason};
+
+use super::Limits;
+use crate::{Bounds, Epoch, Event, Position};
+
+/// The bounds of the log, its damage, and its newest events.
+#[derive(Debug)]
+pub(super) struct LogState {
+    epoch: Epoch,
+    bounds: Bounds,
+    /// The newest offset that was found damaged; 0 if none was.
+    damaged: u64,
+    recent: RecentEvents,
+}
+
+/// The newest events, in memory, without holes and up to the head.
+#[derive(Debug)]
+struct RecentEvents {
+    events: VecDeque<Arc<Event>>,
+    bytes: usize,
+    max_events: usize,
+    max_bytes: usize,
+}
+
+impl LogState {
+    pub(super) fn new(epoch: Epoch, bounds: Bounds, limits: &Limits) -> Self {
+        Self {
+            epoch,
+            bounds,
+            damaged: 0,
+            recent: RecentEvents {
+                events: VecDeque::new(),
+                bytes: 0,
+                max_events: limits.tail_events,
+                max_bytes: limits.tail_bytes,
+            },
+        }
+    }
+
+    pub(super) fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
+    pub(super) fn head(&self) -> u64 {
+        self.bounds.head
+    }
+
+    pub(super) fn position(&self, offset: u64) -> Position {
+        Position::new(self.epoch, offset)
+    }
+
+    /// Takes the event after the head.
+    pub(super) fn append(&mut self, event: &Arc<Event>) {
+        debug_assert_eq!(event.offset, self.bounds.head + 1, "a hole in the log");
+        self.bounds.head = event.offset;
+        self.recent.push(event);
+    }
+
+    /// Moves the head past events that are only in the log.
+    pub(super) fn skip_to(&mut self, head: u64) {
+        self.bounds.head = head;
+        self.recent.clear();
+    }
+
+    pub(super) fn trim(&mut self, first: u64) {
+        self.bounds.first = self.bounds.first.max(first);
+    }
+
+    pub(super) fn mark_damaged(&mut self, offset: u64) {
+        self.damaged = self.damaged.max(offset);
+    }
+
+    /// Returns the events after an offset that are in memory, up to the head. Empty if the first of
+    /// them is no longer in memory.
+    pub(super) fn recent_after(&self, offset: u64) -> Vec<Arc<Event>> {
+        self.recent.after(offset).unwrap_or_default()
+    }
+
+    /// Returns the offset at which a subscription starts, and the reason if it is not the one it
+    /// asked for.
+    pub(super) fn start(&self, resume: Option<&wire::Position>) -> (u64, Option<ResyncReason>) {
+        let head = self.bounds.head;
+        let Some(resume) = resume else {
+            return (head, None);
+        };
+        if resume.epoch != self.epoch.0 {
+            (head, Some(ResyncReason::Epoch))
+        } else if resume.offset > head {
+            (head, Some(ResyncReason::Future))
+        } else if resume.offset < self.bounds.first {
+            (head, Some(ResyncReason::Trimmed))
+        } else if resume.offset < self.damaged {
+            (head, Some(ResyncReason::Damaged))
+        } else {
+            (resume.offset, None)
+        }
+    }
+}
+
+impl RecentEvents {
+    fn after(&self, offset: u64) -> Option<Vec<Arc<Event>>> {
+        let first = self.events.front()?.offset;
+        let skipped = usize::try_from((offset + 1).checked_sub(first)?).ok()?;
+        Some(self.events.iter().skip(skipped).cloned().collect())
+    }
+
+    fn push(&mut self, event: &Arc<Event>) {
+        self.events.push_back(Arc::clone(event));
+        self.bytes += event.weight();
+        while self.events.len() > self.max_events || self.bytes > self.max_bytes {
+            let Some(oldest) = self.events.pop_front() else {
+                return;
+            };
+            self.bytes -= oldest.weight();
+        }
+    }
+
+    fn clear(&mut self) {
+        self.events.clear();
+        self.bytes = 0;
+    }
+}

@@ -1,0 +1,283 @@
+//! The messages of peers.
+
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
+
+use steadfast_wire::streamer::{
+    Credit as CreditGrant, GatewayMessage, Heartbeat, HeartbeatAck, Hello, RefusalCode,
+    SubscribeRequest, SubscribeResponse, UnsubscribeAck, UnsubscribeRequest, Welcome,
+    gateway_message::Payload as Request, streamer_message::Payload,
+};
+
+use super::{
+    Hub, StreamId,
+    credit::Credit,
+    end_cause::{EndCause, Misuse},
+    stream::{Peer, Profile, Stream},
+    subscription::Subscription,
+};
+use crate::{convert::millis_to_wire, filter::Filter};
+
+impl Hub {
+    pub(super) fn on_message(&mut self, id: StreamId, message: GatewayMessage) {
+        let Some(stream) = self.streams.get_mut(id) else {
+            return;
+        };
+        stream.heard(self.cx.now);
+        let Some(request) = message.payload else {
+            return;
+        };
+        stream.identify(matches!(request, Request::Hello(_) | Request::Credit(_)));
+        let done = if let Peer::Refused { cause, .. } = stream.peer() {
+            Err(cause.clone())
+        } else {
+            match request {
+                Request::Hello(hello) => self.on_hello(id, hello),
+                Request::Credit(grant) => self.on_credit(id, &grant),
+                Request::Heartbeat(heartbeat) => {
+                    self.on_heartbeat(id, &heartbeat);
+                    Ok(())
+                }
+                Request::Subscribe(request) => {
+                    self.on_subscribe(id, request);
+                    Ok(())
+                }
+                Request::Unsubscribe(request) => {
+                    self.on_unsubscribe(id, request);
+                    Ok(())
+                }
+            }
+        };
+        match done {
+            Ok(()) => self.after_input(id),
+            Err(cause) => self.end(id, &cause),
+        }
+    }
+
+    /// Begins a profile stream and ends the older stream of the same session.
+    fn on_hello(&mut self, id: StreamId, hello: Hello) -> Result<(), EndCause> {
+        let Some(stream) = self.streams.get(id) else {
+            return Ok(());
+        };
+        check_hello(stream, &hello, self.cx.limits.id_bytes)?;
+        let session: Arc<str> = hello.session_id.into();
+        let attempt = hello.attempt;
+        let mut inherited = BTreeSet::new();
+        if let Some(holder) = self.streams.holder(&session) {
+            if attempt <= holder.attempt {
+                return Err(EndCause::StaleAttempt {
+                    attempt,
+                    current: holder.attempt,
+                });
+            }
+            if let Some(older) = self.streams.get(holder.stream) {
+                inherited = older.subscriptions().map(|(id, _)| id.clone()).collect();
+            }
+            self.end(holder.stream, &EndCause::Fenced { by: attempt });
+        }
+        self.streams.hold(Arc::clone(&session), id, attempt);
+
+        let requested = Duration::from_millis(hello.heartbeat_interval_ms.into());
+        let interval = if requested.is_zero() {
+            HEARTBEAT_DEFAULT
+        } else {
+            requested
+        };
+        let limits = &self.cx.limits;
+        let interval = interval.clamp(limits.heartbeat_min, limits.heartbeat_max);
+        let welcome = Welcome {
+            version: VERSION,
+            server_id: self.server_id.clone(),
+            head: Some(self.cx.wire_position(self.cx.log.head())),
+            heartbeat_interval_ms: if interval == requested {
+                0
+            } else {
+                millis_to_wire(interval)
+            },
+        };
+        if let Some(stream) = self.streams.get_mut(id) {
+            stream.set_peer(Peer::Profile(Profile { session, inherited }));
+            stream.set_heartbeat_interval(interval);
+            stream
+                .progress
+                .schedule(self.cx.now, self.cx.limits.progress_interval);
+            stream.send(Payload::Welcome(welcome), &mut self.cx);
+        }
+        Ok(())
+    }
+
+    fn on_heartbeat(&mut self, id: StreamId, heartbeat: &Heartbeat) {
+        let Some(stream) = self.streams.get_mut(id) else {
+            return;
+        };
+        stream.on_heartbeat(self.cx.now, self.cx.limits.plain_silence);
+        let head = self.cx.log.head();
+        let ack = HeartbeatAck {
+            timestamp: heartbeat.timestamp,
+            progress: stream.report_progress(head, &self.subscriptions, &mut self.cx),
+        };
+        stream.send(Payload::HeartbeatAck(ack), &mut self.cx);
+    }
+
+    fn on_credit(&mut self, id: StreamId, grant: &CreditGrant) -> Result<(), EndCause> {
+        let Some(stream) = self.streams.get_mut(id) else {
+            return Ok(());
+        };
+        if !stream.is_profile() {
+            return Err(Misuse::CreditWithoutHello.into());
+        }
+        // A grant that crosses the end of its subscription is normal.
+        if let Some(key) = stream.subscription(&grant.subscription_id)
+            && let Some(subscription) = self.subscriptions.get_mut(key)
+        {
+            subscription.grant(grant.messages, grant.bytes);
+            if subscription.has_credit() {
+                stream.backlog.set_ready(key);
+            }
+        }
+        Ok(())
+    }
+
+    fn on_subscribe(&mut self, id: StreamId, mut request: SubscribeRequest) {
+        if request.subscription_id.is_empty() {
+            request.subscription_id = self.subscriptions.generate_id();
+        }
+        let subscription_id = request.subscription_id.clone();
+        let number = request.request;
+        let Some(stream) = self.streams.get(id) else {
+            return;
+        };
+        let admitted = self.subscriptions.admit(stream, &request, &self.cx.limits);
+        let mut response = match admitted {
+            Ok(filter) => {
+                self.replace(id, &subscription_id);
+                self.subscribe(id, request, filter)
+            }
+            Err(refusal) => {
+                self.cx.counters.refused_subscriptions += 1;
+                SubscribeResponse {
+                    error: refusal.to_string(),
+                    code: refusal.code().into(),
+                    ..SubscribeResponse::default()
+                }
+            }
+        };
+        response.subscription_id = subscription_id;
+        let Some(stream) = self.streams.get_mut(id) else {
+            return;
+        };
+        if stream.is_profile() {
+            response.request = number;
+        } else {
+            response.code = RefusalCode::Unspecified.into();
+        }
+        stream.send(Payload::SubscribeResponse(response), &mut self.cx);
+    }
+
+    /// Removes the subscription that a new one with the same id replaces: one of the same profile
+    /// stream, or one of any plain stream.
+    fn replace(&mut self, id: StreamId, subscription_id: &str) {
+        let Some(stream) = self.streams.get(id) else {
+            return;
+        };
+        let older = if stream.is_profile() {
+            stream.subscription(subscription_id)
+        } else {
+            self.subscriptions.plain_owner(subscription_id)
+        };
+        if let Some(older) = older.and_then(|key| self.subscriptions.remove(key)) {
+            self.cx.counters.taken_over += u64::from(older.stream() != id);
+            if let Some(stream) = self.streams.get_mut(older.stream()) {
+                stream.detach(older.id());
+            }
+        }
+    }
+
+    /// Creates a subscription. It is live if it starts at the head, and behind otherwise.
+    fn subscribe(
+        &mut self,
+        id: StreamId,
+        request: SubscribeRequest,
+        filter: Filter,
+    ) -> SubscribeResponse {
+        let Some(stream) = self.streams.get_mut(id) else {
+            return SubscribeResponse::default();
+        };
+        let cx = &mut self.cx;
+        let is_profile = stream.is_profile();
+        let (start, resync, credit) = if is_profile {
+            let (start, resync) = cx.log.start(request.resume.as_ref());
+            let credit = Credit::limited(request.credit_messages, request.credit_bytes);
+            (start, resync, credit)
+        } else {
+            (cx.log.head(), None, Credit::Unlimited)
+        };
+        let subscription_id: Arc<str> = Arc::from(&*request.subscription_id);
+        let mut subscription = Subscription::new(
+            id,
+            Arc::clone(&subscription_id),
+            request,
+            filter,
+            credit,
+            start,
+        );
+        let is_live = start >= cx.log.head();
+        if is_live {
+            subscription.go_live(&stream.progress);
+        }
+        let has_credit = subscription.has_credit();
+        let key = self.subscriptions.insert(subscription, !is_profile);
+        if !is_live {
+            stream.backlog.insert(key, start, has_credit);
+        }
+        let taken_over = stream.claim_inherited(&subscription_id);
+        cx.counters.taken_over += u64::from(taken_over);
+        stream.attach(subscription_id, key);
+        SubscribeResponse {
+            success: true,
+            taken_over,
+            position: is_profile.then(|| cx.wire_position(start)),
+            resync: resync.map(|reason| cx.resync(reason)),
+            ..SubscribeResponse::default()
+        }
+    }
+
+    fn on_unsubscribe(&mut self, id: StreamId, request: UnsubscribeRequest) {
+        let Some(stream) = self.streams.get_mut(id) else {
+            return;
+        };
+        // Only the stream's own ids: a peer must not end the subscriptions of others.
+        if let Some(key) = stream.subscription(&request.subscription_id) {
+            stream.detach(&request.subscription_id);
+            self.subscriptions.remove(key);
+        }
+        if stream.is_profile() {
+            stream.claim_inherited(&request.subscription_id);
+            let ack = UnsubscribeAck {
+                subscription_id: request.subscription_id,
+                request: request.request,
+            };
+            stream.send(Payload::UnsubscribeAck(ack), &mut self.cx);
+        }
+    }
+}
+
+fn check_hello(stream: &Stream, hello: &Hello, max_id_bytes: usize) -> Result<(), Misuse> {
+    if !matches!(stream.peer(), Peer::Unknown) {
+        Err(Misuse::HelloNotFirst)
+    } else if hello.version == 0 {
+        Err(Misuse::Version)
+    } else if hello.session_id.is_empty() || hello.session_id.len() > max_id_bytes {
+        Err(Misuse::Session {
+            limit: max_id_bytes,
+        })
+    } else if hello.attempt == 0 {
+        Err(Misuse::Attempt)
+    } else {
+        Ok(())
+    }
+}
+
+/// The version of the profile that this server speaks, also to peers with a newer one.
+const VERSION: u32 = 1;
+/// The heartbeat interval of a peer that names none.
+const HEARTBEAT_DEFAULT: Duration = Duration::from_secs(30);

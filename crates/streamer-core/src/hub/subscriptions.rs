@@ -1,0 +1,175 @@
+//! The subscriptions of all streams.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use rand_chacha::{
+    ChaCha12Rng,
+    rand_core::{Rng as _, SeedableRng as _},
+};
+use steadfast_wire::streamer::{RefusalCode, SubscribeRequest};
+
+use super::{Limits, StreamId, stream::Stream, subscription::Subscription};
+use crate::{
+    filter::{Filter, InvalidFilter},
+    matcher::{Matcher, SubscriptionKey},
+};
+
+/// The table of subscriptions, with the matcher that finds them and the ids of plain peers.
+#[derive(Debug)]
+pub(super) struct Subscriptions {
+    by_key: BTreeMap<SubscriptionKey, Subscription>,
+    /// The owner of each id in the one namespace of all plain peers.
+    plain: BTreeMap<Arc<str>, SubscriptionKey>,
+    matcher: Matcher,
+    next_key: u64,
+    id_generator: ChaCha12Rng,
+}
+
+/// The reason to refuse a subscribe request. A refused request changes nothing, not even an older
+/// subscription with the same id.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Refusal {
+    #[error("the subscription id has {bytes} bytes; the limit is {limit} (id_bytes)")]
+    IdTooLong { bytes: usize, limit: usize },
+    #[error("failed to compile filters: {0}")]
+    Filters(#[from] InvalidFilter),
+    /// A stream opened later has the id; the request was delayed on an older stream.
+    #[error("subscription ID already exists")]
+    HeldByNewer,
+    #[error("the stream has {limit} subscriptions, which is its limit (subscriptions_per_stream)")]
+    StreamFull { limit: usize },
+    #[error(
+        "the server has {limit} subscriptions, which is its limit (subscriptions); try again later"
+    )]
+    ServerFull { limit: usize },
+}
+
+impl Subscriptions {
+    pub(super) fn new(seed: [u8; 32]) -> Self {
+        let (hash_seed, _) = seed.as_chunks::<8>();
+        Self {
+            by_key: BTreeMap::new(),
+            plain: BTreeMap::new(),
+            matcher: Matcher::new(u64::from_le_bytes(hash_seed[0])),
+            next_key: 0,
+            id_generator: ChaCha12Rng::from_seed(seed),
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.by_key.len()
+    }
+
+    pub(super) fn plain_ids(&self) -> usize {
+        self.plain.len()
+    }
+
+    pub(super) fn matcher(&self) -> &Matcher {
+        &self.matcher
+    }
+
+    pub(super) fn get(&self, key: SubscriptionKey) -> Option<&Subscription> {
+        self.by_key.get(&key)
+    }
+
+    pub(super) fn get_mut(&mut self, key: SubscriptionKey) -> Option<&mut Subscription> {
+        self.by_key.get_mut(&key)
+    }
+
+    /// Returns the subscription of a plain peer that has this id.
+    pub(super) fn plain_owner(&self, id: &str) -> Option<SubscriptionKey> {
+        self.plain.get(id).copied()
+    }
+
+    /// Adds a subscription.
+    pub(super) fn insert(&mut self, subscription: Subscription, is_plain: bool) -> SubscriptionKey {
+        let key = SubscriptionKey(self.next_key);
+        self.next_key += 1;
+        self.matcher.insert(
+            key,
+            subscription.database(),
+            subscription.collection(),
+            subscription.filter(),
+        );
+        if is_plain {
+            self.plain.insert(Arc::clone(subscription.id()), key);
+        }
+        self.by_key.insert(key, subscription);
+        key
+    }
+
+    /// Removes a subscription. Its stream still knows it.
+    pub(super) fn remove(&mut self, key: SubscriptionKey) -> Option<Subscription> {
+        let subscription = self.by_key.remove(&key)?;
+        self.matcher.remove(key);
+        if self.plain.get(subscription.id()) == Some(&key) {
+            self.plain.remove(subscription.id());
+        }
+        Some(subscription)
+    }
+
+    /// Sorts matches by stream and keeps their order within a stream.
+    pub(super) fn group(
+        &self,
+        keys: &[SubscriptionKey],
+        grouped: &mut Vec<(StreamId, SubscriptionKey)>,
+    ) {
+        let with_stream = |key: &SubscriptionKey| Some((self.by_key.get(key)?.stream(), *key));
+        grouped.clear();
+        grouped.extend(keys.iter().filter_map(with_stream));
+        grouped.sort_by_key(|(stream, _)| *stream);
+    }
+
+    /// Checks a subscribe request and returns its filter.
+    pub(super) fn admit(
+        &self,
+        stream: &Stream,
+        request: &SubscribeRequest,
+        limits: &Limits,
+    ) -> Result<Filter, Refusal> {
+        let id = request.subscription_id.as_str();
+        if id.len() > limits.id_bytes {
+            return Err(Refusal::IdTooLong {
+                bytes: id.len(),
+                limit: limits.id_bytes,
+            });
+        }
+        let filter = Filter::parse(&request.filters, &limits.filters)?;
+        let own = stream.subscription(id).is_some();
+        let owner = self.plain_owner(id).filter(|_| !stream.is_profile());
+        let owner = owner.and_then(|key| self.get(key));
+        if owner.is_some_and(|owner| owner.stream() > stream.id()) {
+            return Err(Refusal::HeldByNewer);
+        }
+        if !own && stream.subscriptions().len() >= limits.subscriptions_per_stream {
+            return Err(Refusal::StreamFull {
+                limit: limits.subscriptions_per_stream,
+            });
+        }
+        // A subscription that replaces another one takes no additional capacity.
+        if !own && owner.is_none() && self.len() >= limits.subscriptions {
+            return Err(Refusal::ServerFull {
+                limit: limits.subscriptions,
+            });
+        }
+        Ok(filter)
+    }
+
+    /// Returns an id for a subscription that came without one.
+    pub(super) fn generate_id(&mut self) -> String {
+        let mut bits = [0; 16];
+        self.id_generator.fill_bytes(&mut bits);
+        uuid::Builder::from_random_bytes(bits)
+            .into_uuid()
+            .to_string()
+    }
+}
+
+impl Refusal {
+    pub(super) fn code(&self) -> RefusalCode {
+        match self {
+            Self::IdTooLong { .. } | Self::Filters(_) | Self::HeldByNewer => RefusalCode::Invalid,
+            Self::StreamFull { .. } | Self::ServerFull { .. } => RefusalCode::Limit,
+        }
+    }
+}

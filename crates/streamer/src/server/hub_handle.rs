@@ -1,0 +1,155 @@
+//! The handle of the hub's task, and the messages that reach the task.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use steadfast_net::ResponseQueue;
+use steadfast_wire::streamer::{GatewayMessage, StreamerMessage};
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+use tonic::Status;
+
+use crate::{
+    Event,
+    hub::{ReadFault, ReadId, Stats, StreamId},
+};
+
+/// A message to the hub's task.
+///
+/// The queue needs no bound of its own: received messages are bounded per stream by their backlog,
+/// and of the other kinds at most one per stream or read is queued.
+#[derive(Debug)]
+pub(super) enum HubMessage {
+    Opened(StreamId, StreamHandle),
+    Received(StreamId, Received),
+    /// The transport took messages from the stream's queue.
+    Dequeued(StreamId),
+    Ended(StreamId),
+    ReadDone(ReadId, Result<Vec<Arc<Event>>, ReadFault>),
+    Drain(Duration, String),
+    Stats(oneshot::Sender<Stats>),
+}
+
+/// The driver's side of one stream.
+#[derive(Debug)]
+pub(super) struct StreamHandle {
+    pub(super) queue: ResponseQueue<StreamerMessage>,
+    /// Cancelled when the hub has ended the stream.
+    pub(super) ended: CancellationToken,
+}
+
+/// A message that the hub has not handled yet. Dropping it frees its share of the backlog.
+#[derive(Debug)]
+pub(super) struct Received {
+    pub(super) message: GatewayMessage,
+    weight: usize,
+    backlog: Arc<AtomicUsize>,
+}
+
+/// A handle of the hub's task. A task that has stopped ignores all messages; it has ended its streams.
+#[derive(Clone, Debug)]
+pub(super) struct HubHandle {
+    messages: mpsc::UnboundedSender<HubMessage>,
+    next_stream: Arc<AtomicU64>,
+}
+
+impl HubHandle {
+    pub(super) fn new() -> (Self, mpsc::UnboundedReceiver<HubMessage>) {
+        let (messages, receiver) = mpsc::unbounded_channel();
+        let handle = Self {
+            messages,
+            next_stream: Arc::default(),
+        };
+        (handle, receiver)
+    }
+
+    pub(super) fn next_stream(&self) -> StreamId {
+        StreamId(self.next_stream.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// Opens a stream and returns a token that is cancelled when the hub has ended it.
+    pub(super) fn open(
+        &self,
+        stream: StreamId,
+        queue: ResponseQueue<StreamerMessage>,
+    ) -> CancellationToken {
+        let ended = CancellationToken::new();
+        let handle = StreamHandle {
+            queue,
+            ended: ended.clone(),
+        };
+        if let Err(unsent) = self.messages.send(HubMessage::Opened(stream, handle)) {
+            unsent.0.reject();
+        }
+        ended
+    }
+
+    pub(super) fn drain(&self, grace: Duration, reason: &str) {
+        self.send(HubMessage::Drain(grace, reason.to_owned()));
+    }
+
+    /// Returns the hub's metrics, or `None` if the task has stopped.
+    pub(super) async fn stats(&self) -> Option<Stats> {
+        let (sender, stats) = oneshot::channel();
+        self.send(HubMessage::Stats(sender));
+        stats.await.ok()
+    }
+
+    pub(super) fn send(&self, message: HubMessage) {
+        self.messages.send(message).ok();
+    }
+}
+
+impl HubMessage {
+    /// Handles a message in place of a task that has stopped: no stream may wait for it forever.
+    pub(super) fn reject(self) {
+        match self {
+            Self::Opened(_, stream) => stream.abort(),
+            Self::Received(..)
+            | Self::Dequeued(_)
+            | Self::Ended(_)
+            | Self::ReadDone(..)
+            | Self::Drain(..)
+            | Self::Stats(_) => {}
+        }
+    }
+}
+
+impl StreamHandle {
+    /// Ends the stream because the hub's task has stopped.
+    pub(super) fn abort(self) {
+        let status = Status::unavailable("the server has stopped");
+        self.queue.end(None, status, true);
+        self.ended.cancel();
+    }
+}
+
+impl Received {
+    /// Adds a message of `weight` bytes to a stream's backlog. Returns `None` if it would exceed
+    /// `limit`.
+    pub(super) fn new(
+        message: GatewayMessage,
+        weight: usize,
+        backlog: &Arc<AtomicUsize>,
+        limit: usize,
+    ) -> Option<Self> {
+        let received = Self {
+            message,
+            weight,
+            backlog: Arc::clone(backlog),
+        };
+        let queued = backlog.fetch_add(weight, Ordering::AcqRel) + weight;
+        (queued <= limit).then_some(received)
+    }
+}
+
+impl Drop for Received {
+    fn drop(&mut self) {
+        self.backlog.fetch_sub(self.weight, Ordering::AcqRel);
+    }
+}
