@@ -79,7 +79,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_position_reads_back_as_written() {
+    fn position_text_round_trips() {
         for position in [
             Position::new(Epoch(0), 0),
             Position::new(Epoch(u64::MAX), u64::MAX),
@@ -89,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn a_malformed_position_is_refused() {
+    fn malformed_position_text_is_refused() {
         for text in [
             "",
             "-",

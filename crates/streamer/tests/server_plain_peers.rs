@@ -172,7 +172,7 @@ async fn s3_deliveries_go_on_while_heartbeats_are_answered_between_them() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn s7_a_stream_can_not_end_anothers_subscription() {
+async fn unsubscribe_ignores_ids_of_other_streams() {
     let server = serve_plainly().await;
     let mut owner = Plain::connect(&server).await;
     let mut stranger = Plain::connect(&server).await;

@@ -1,4 +1,4 @@
-//! The hub, driven by scripts. Time, the log and the peers are plain values here.
+//! Tests of the hub. Time, the log and the peers are values of the test.
 
 mod audit;
 mod catching_up;

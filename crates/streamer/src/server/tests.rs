@@ -49,7 +49,7 @@ fn end_code(responses: &mut Queued) -> Option<Code> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn s12_no_stream_outlives_the_hub_and_none_begins_after_it() {
+async fn streams_end_with_the_hub_and_none_opens_later() {
     let mut ends = BTreeMap::new();
     for case in ["running", "not begun", "after it"] {
         let (handle, task, commits) = hub();

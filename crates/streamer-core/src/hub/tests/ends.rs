@@ -1,15 +1,15 @@
-//! Ends that the server makes: full, draining, silent.
+//! Streams ended by the server: full, draining, silent.
 
 use std::time::Duration;
 
 use steadfast_wire::streamer::{
-    Drain, FinalCode, gateway_message::Payload as Ask, streamer_message::Payload as Answer,
+    Drain, FinalCode, gateway_message::Payload as Request, streamer_message::Payload,
 };
 
 use super::server::*;
 use crate::hub::*;
 
-fn room_for(streams: usize) -> Server {
+fn limited_to(streams: usize) -> Server {
     let limits = Limits {
         streams,
         ..Limits::default()
@@ -24,11 +24,11 @@ fn drain(server: &mut Server, within: Duration) {
 }
 
 #[test]
-fn a_stream_too_many_is_told_so_in_the_words_it_understands() {
-    let mut server = room_for(1);
+fn stream_over_limit_gets_ending_its_peer_understands() {
+    let mut server = limited_to(1);
     let first = server.welcomed("s");
     let (profile, plain, mute) = (server.open(), server.open(), server.open());
-    server.say(profile, Ask::Hello(hello("t", 1)));
+    server.send(profile, Request::Hello(hello("t", 1)));
     server.subscribe_refused(plain);
     server.pass(seconds(5));
     for stream in [profile, plain, mute] {
@@ -54,10 +54,10 @@ fn a_stream_too_many_is_told_so_in_the_words_it_understands() {
 
 impl Server {
     fn subscribe_refused(&mut self, stream: StreamId) {
-        self.ask(stream, want("a", "rooms"));
+        self.send_subscribe(stream, want("a", "rooms"));
     }
 
-    /// Whether there is room for one more stream.
+    /// Returns true if one more stream is served.
     fn subscribe_accepted(&mut self) -> bool {
         let stream = self.open();
         self.subscribe(stream, want("a", "rooms")).success
@@ -65,8 +65,8 @@ impl Server {
 }
 
 #[test]
-fn i20_streams_being_turned_away_are_bounded_too() {
-    let mut server = room_for(1);
+fn streams_being_refused_are_bounded() {
+    let mut server = limited_to(1);
     server.welcomed("s");
     let flood: Vec<_> = (0..1_000).map(|_| server.open()).collect();
     assert_eq!(server.hub.stats().gauges.streams, 1 + 256);
@@ -75,7 +75,7 @@ fn i20_streams_being_turned_away_are_bounded_too() {
 }
 
 #[test]
-fn s17_a_drain_is_announced_and_ends_every_stream_by_its_deadline() {
+fn drain_is_announced_and_ends_streams_at_deadline() {
     let mut server = Server::new();
     let (profile, plain, unknown) = (server.welcomed("s"), server.open(), server.open());
     server.subscribe(profile, want("a", "rooms"));
@@ -85,12 +85,12 @@ fn s17_a_drain_is_announced_and_ends_every_stream_by_its_deadline() {
         deadline_ms: 20_000,
         reason: "an upgrade".to_owned(),
     };
-    assert_eq!(server.take(profile), [Answer::Drain(announcement)]);
+    assert_eq!(server.take(profile), [Payload::Drain(announcement)]);
     assert_eq!(server.take(plain), []);
     server.commit("rooms", "r1", 1);
     assert_eq!(server.offsets(profile), [1], "service goes on meanwhile");
     assert_eq!(server.offsets(plain), [1]);
-    server.say(unknown, Ask::Hello(hello("t", 1)));
+    server.send(unknown, Request::Hello(hello("t", 1)));
     assert_eq!(server.ended[&unknown].final_code, Some(FinalCode::Drained));
     server.pass(Duration::from_micros(19_999_999));
     assert_eq!((server.code(profile), server.code(plain)), (None, None));
@@ -105,7 +105,7 @@ fn s17_a_drain_is_announced_and_ends_every_stream_by_its_deadline() {
 }
 
 #[test]
-fn s17_a_plain_stream_ends_as_soon_as_everything_for_it_was_sent() {
+fn draining_ends_plain_stream_once_everything_is_sent() {
     let limits = Limits {
         queue_messages: 2,
         ..Limits::default()
@@ -114,7 +114,7 @@ fn s17_a_plain_stream_ends_as_soon_as_everything_for_it_was_sent() {
     let (idle, busy) = (server.open(), server.open());
     for (stream, id) in [(idle, "idle"), (busy, "busy")] {
         server.subscribe(stream, want(id, id));
-        server.send_all(stream);
+        server.transport_takes_all(stream);
     }
     for _ in 0..5 {
         server.commit("busy", "b1", 1);
@@ -123,17 +123,17 @@ fn s17_a_plain_stream_ends_as_soon_as_everything_for_it_was_sent() {
     assert_eq!(server.code(idle), Some(EndCode::Unavailable));
     assert_eq!(server.code(busy), None);
     for _ in 0..2 {
-        server.send_all(busy);
+        server.transport_takes_all(busy);
         assert_eq!(server.code(busy), None, "the rest is being read");
-        server.answer(0);
+        server.complete_read(0);
     }
-    server.send_all(busy);
+    server.transport_takes_all(busy);
     assert_eq!(server.offsets(busy), [1, 2, 3, 4, 5]);
     assert_eq!(server.code(busy), Some(EndCode::Unavailable));
 }
 
 #[test]
-fn a_stream_opened_during_a_drain_is_sent_away() {
+fn stream_opened_during_drain_is_refused() {
     let mut server = Server::new();
     drain(&mut server, seconds(20));
     let (profile, plain) = (server.hello("s", 1), server.open());
@@ -147,20 +147,20 @@ fn a_stream_opened_during_a_drain_is_sent_away() {
 
 impl Server {
     fn heartbeat_refused(&mut self, stream: StreamId) {
-        self.beat(stream, 1);
+        self.send_heartbeat(stream, 1);
         assert_eq!(self.take(stream), []);
     }
 }
 
 #[test]
-fn a_second_drain_can_only_shorten_the_first() {
+fn second_drain_only_shortens_the_first() {
     let mut server = Server::new();
     let stream = server.welcomed("s");
     drain(&mut server, seconds(20));
     drain(&mut server, seconds(60));
     drain(&mut server, seconds(5));
     let left = server.take(stream).into_iter().map(|it| match it {
-        Answer::Drain(drain) => drain.deadline_ms,
+        Payload::Drain(drain) => drain.deadline_ms,
         other => panic!("not a drain: {other:?}"),
     });
     assert_eq!(left.collect::<Vec<_>>(), [20_000, 20_000, 5_000]);
@@ -169,10 +169,10 @@ fn a_second_drain_can_only_shorten_the_first() {
 }
 
 #[test]
-fn s10_a_profile_peer_has_three_of_its_intervals() {
+fn profile_peer_is_ended_after_three_silent_intervals() {
     let mut server = Server::new();
     let stream = server.welcomed("s");
-    server.send_all(stream);
+    server.transport_takes_all(stream);
     server.pass(seconds(60));
     server.credit(stream, "any message will do", 1, 1);
     server.pass(Duration::from_micros(89_999_999));
@@ -184,19 +184,19 @@ fn s10_a_profile_peer_has_three_of_its_intervals() {
 }
 
 #[test]
-fn a_message_told_before_a_late_tick_saves_its_stream() {
+fn message_before_late_tick_keeps_stream_alive() {
     let mut server = Server::new();
     let stream = server.welcomed("s");
     server.now = server.now + seconds(600);
     server.commit("rooms", "r1", 1);
     assert_eq!(server.next_tick.map(|at| at <= server.now), Some(true));
-    server.beat(stream, 1);
+    server.send_heartbeat(stream, 1);
     server.step(Input::Tick);
     assert_eq!(server.code(stream), None);
 }
 
 #[test]
-fn the_end_of_a_peer_is_answered_with_an_orderly_end() {
+fn stream_ended_by_peer_ends_with_ok() {
     let mut server = Server::new();
     let stream = server.welcomed("s");
     server.end(stream);
@@ -206,7 +206,7 @@ fn the_end_of_a_peer_is_answered_with_an_orderly_end() {
         (EndCode::Ok, None, true)
     );
     server.end(stream);
-    server.send_all(stream);
+    server.transport_takes_all(stream);
     server.step(Input::Sent {
         stream,
         bytes: 10,

@@ -1,11 +1,11 @@
-//! Credit and queues: who is slow waits alone.
+//! Flow control: a slow stream delays no other.
 
-use steadfast_wire::streamer::streamer_message::Payload as Answer;
+use steadfast_wire::streamer::streamer_message::Payload;
 
 use super::server::*;
 use crate::hub::*;
 
-/// A queue of two messages, so that a third waits in the log.
+/// Returns limits with a queue of two messages; a third waits in the log.
 fn narrow() -> Limits {
     Limits {
         queue_messages: 2,
@@ -14,7 +14,7 @@ fn narrow() -> Limits {
 }
 
 #[test]
-fn i20_credit_is_a_total_and_bounds_messages() {
+fn credit_is_a_total_that_bounds_messages() {
     let mut server = Server::new();
     let stream = server.welcomed("s");
     server.subscribe(stream, want("a", "rooms").credit(2, 1_000_000));
@@ -24,17 +24,17 @@ fn i20_credit_is_a_total_and_bounds_messages() {
     assert_eq!(server.offsets(stream), [1, 2]);
     assert_eq!(server.hub.stats().gauges.behind, 1);
     server.credit(stream, "a", 1, 0);
-    server.settle();
+    server.run_until_idle();
     assert_eq!(
         server.offsets(stream),
         [0; 0],
         "a smaller total takes nothing back and gives nothing"
     );
     server.credit(stream, "a", 5, 0);
-    server.settle();
+    server.run_until_idle();
     assert_eq!(server.offsets(stream), [3, 4, 5]);
     server.credit(stream, "a", 100, 0);
-    server.settle();
+    server.run_until_idle();
     assert_eq!(server.offsets(stream), [6]);
     assert_eq!(server.hub.stats().gauges.behind, 0, "live again");
     server.commit("rooms", "r1", 1);
@@ -42,7 +42,7 @@ fn i20_credit_is_a_total_and_bounds_messages() {
 }
 
 #[test]
-fn i20_credit_bounds_bytes_and_the_last_delivery_may_go_over() {
+fn credit_bounds_bytes_up_to_one_delivery_over() {
     let mut server = Server::new();
     let stream = server.welcomed("s");
     let weight = event(1, "rooms", "r1", 1).weight() as u64;
@@ -52,15 +52,15 @@ fn i20_credit_bounds_bytes_and_the_last_delivery_may_go_over() {
     }
     assert_eq!(server.offsets(stream), [1, 2, 3]);
     server.credit(stream, "a", 0, 3 * weight);
-    server.settle();
+    server.run_until_idle();
     assert_eq!(server.offsets(stream), [0; 0], "all of it is used");
     server.credit(stream, "a", 0, 3 * weight + 1);
-    server.settle();
+    server.run_until_idle();
     assert_eq!(server.offsets(stream), [4]);
 }
 
 #[test]
-fn credit_for_an_unknown_subscription_is_ignored() {
+fn credit_for_unknown_subscription_is_ignored() {
     let mut server = Server::new();
     let stream = server.welcomed("s");
     server.credit(stream, "gone", 5, 5);
@@ -68,7 +68,7 @@ fn credit_for_an_unknown_subscription_is_ignored() {
 }
 
 #[test]
-fn i21_a_subscription_without_credit_delays_no_other_and_no_heartbeat() {
+fn subscription_without_credit_delays_nothing_else() {
     let mut server = Server::new();
     let stream = server.welcomed("s");
     server.subscribe(stream, want("stalled", "rooms").credit(0, 0));
@@ -84,24 +84,24 @@ fn i21_a_subscription_without_credit_delays_no_other_and_no_heartbeat() {
 }
 
 #[test]
-fn s2_a_stream_that_does_not_read_delays_no_other() {
+fn stream_that_does_not_read_delays_no_other() {
     let mut server = Server::with(narrow());
     let (slow, fast) = (server.open(), server.open());
     server.subscribe(slow, want("slow", "rooms"));
     server.subscribe(fast, want("fast", "rooms"));
-    server.send_all(slow);
-    server.send_all(fast);
+    server.transport_takes_all(slow);
+    server.transport_takes_all(fast);
     for expected in 1..=100 {
         server.commit("rooms", "r1", 1);
         assert_eq!(server.offsets(fast), [expected], "at once");
-        server.send_all(fast);
+        server.transport_takes_all(fast);
     }
     let held = server.hub.stats().gauges;
     assert_eq!((held.queued_messages, held.behind), (2, 1));
 }
 
 #[test]
-fn s1_a_plain_stream_that_reads_again_gets_everything_it_left() {
+fn plain_stream_that_reads_again_gets_every_event() {
     let mut server = Server::with(narrow());
     let stream = server.open();
     server.subscribe(stream, want("a", "rooms"));
@@ -111,22 +111,25 @@ fn s1_a_plain_stream_that_reads_again_gets_everything_it_left() {
     let queued = server.hub.stats().gauges.queued_messages;
     assert_eq!(queued, 2, "no queue grows behind a slow peer");
     server.heartbeat_later(stream);
-    assert!(server.subscribe_later(stream), "it still answers");
-    server.settle();
+    assert!(
+        server.subscribe_later(stream),
+        "requests still get responses"
+    );
+    server.run_until_idle();
     let offsets = server.offsets(stream);
     assert_eq!(offsets, (1..=3_000).collect::<Vec<_>>());
     assert_eq!(server.code(stream), None);
 }
 
 impl Server {
-    /// A heartbeat whose ack is found behind what was delivered before; both are put back.
+    /// Sends a heartbeat behind earlier deliveries, which are put back.
     fn heartbeat_later(&mut self, stream: StreamId) {
         let before = self.take(stream);
         self.heartbeat(stream, 9);
         self.put_back(stream, before);
     }
 
-    /// Whether a subscribe is answered with success behind what was delivered before.
+    /// Returns true if a subscribe behind earlier deliveries, which are put back, succeeds.
     fn subscribe_later(&mut self, stream: StreamId) -> bool {
         let before = self.take(stream);
         let success = self.subscribe(stream, want("b", "users")).success;
@@ -136,7 +139,7 @@ impl Server {
 }
 
 #[test]
-fn s1_a_stream_that_never_reads_is_ended_with_a_real_status() {
+fn stream_that_never_reads_is_ended_after_stall_timeout() {
     let limits = Limits {
         stall_timeout: seconds(120),
         ..narrow()
@@ -144,11 +147,11 @@ fn s1_a_stream_that_never_reads_is_ended_with_a_real_status() {
     let mut server = Server::with(limits);
     let stream = server.welcomed("s");
     server.subscribe(stream, want("a", "rooms"));
-    server.send_all(stream);
+    server.transport_takes_all(stream);
     server.commit("rooms", "r1", 1);
     for _ in 0..4 {
         server.pass(seconds(29));
-        server.beat(stream, 1);
+        server.send_heartbeat(stream, 1);
     }
     assert_eq!(
         server.code(stream),
@@ -167,7 +170,7 @@ fn s1_a_stream_that_never_reads_is_ended_with_a_real_status() {
 }
 
 #[test]
-fn i20_answers_to_a_peer_that_never_reads_are_bounded() {
+fn responses_to_peer_that_never_reads_are_bounded() {
     let limits = Limits {
         queue_bytes: 1_000,
         outbound_bytes: 10_000,
@@ -179,7 +182,7 @@ fn i20_answers_to_a_peer_that_never_reads_are_bounded() {
         if server.code(stream).is_some() {
             break;
         }
-        server.beat(stream, beat);
+        server.send_heartbeat(stream, beat);
         assert!(server.hub.stats().gauges.queued_bytes <= 10_000);
     }
     assert_eq!(server.code(stream), Some(EndCode::ResourceExhausted));
@@ -187,22 +190,22 @@ fn i20_answers_to_a_peer_that_never_reads_are_bounded() {
 }
 
 #[test]
-fn c8_thousands_of_requests_are_answered_to_a_peer_that_does_not_read_meanwhile() {
+fn peer_may_send_6000_requests_before_reading() {
     let mut server = Server::new();
     server.audited = false;
     let stream = server.open();
     for index in 0..6_000 {
-        server.ask(stream, want(&format!("sub-{index}"), "rooms"));
+        server.send_subscribe(stream, want(&format!("sub-{index}"), "rooms"));
     }
     assert_eq!(server.code(stream), None);
-    server.settle();
-    let answers = server.take(stream);
-    let success = |it: &&Answer| matches!(it, Answer::SubscribeResponse(it) if it.success);
-    assert_eq!(answers.iter().filter(success).count(), 6_000);
+    server.run_until_idle();
+    let messages = server.take(stream);
+    let success = |it: &&Payload| matches!(it, Payload::SubscribeResponse(it) if it.success);
+    assert_eq!(messages.iter().filter(success).count(), 6_000);
 }
 
 #[test]
-fn a_lag_beyond_the_limit_ends_the_stream_if_there_is_a_limit() {
+fn lag_beyond_max_lag_ends_stream() {
     let limits = Limits {
         max_lag: Some(10),
         ..Limits::default()
@@ -213,7 +216,7 @@ fn a_lag_beyond_the_limit_ends_the_stream_if_there_is_a_limit() {
     for _ in 0..11 {
         server.commit("rooms", "r1", 1);
     }
-    server.send_all(stream);
+    server.transport_takes_all(stream);
     server.pass(seconds(10));
     assert_eq!(server.code(stream), None, "ten behind");
     server.commit("rooms", "r1", 1);

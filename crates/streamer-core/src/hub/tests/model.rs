@@ -10,14 +10,14 @@ use std::{
 
 use proptest::{prelude::*, test_runner::Config};
 use steadfast_wire::streamer::{
-    EventDelivery, Progress, SubscribeResponse, gateway_message::Payload as Ask,
-    streamer_message::Payload as Answer, value::Kind,
+    EventDelivery, Progress, SubscribeResponse, gateway_message::Payload as Request,
+    streamer_message::Payload, value::Kind,
 };
 
 use super::server::*;
 use crate::hub::*;
 
-/// One step of a script. Small numbers choose among what there is, so that scripts shrink well.
+/// One step of a script. Small numbers choose among what exists, so that scripts shrink well.
 #[derive(Clone, Debug)]
 enum Op {
     OpenPlain,
@@ -50,7 +50,7 @@ enum Op {
         document: u8,
         n: u8,
     },
-    Answer {
+    CompleteRead {
         which: u8,
     },
     Send {
@@ -88,7 +88,7 @@ fn op() -> impl Strategy<Value = Op> {
         14 => (1..5_u8, 0..2_u8, 0..2_u8, 0..8_u8).prop_map(
             |(count, collection, document, n)| Op::Commit { count, collection, document, n }
         ),
-        12 => any::<u8>().prop_map(|which| Op::Answer { which }),
+        12 => any::<u8>().prop_map(|which| Op::CompleteRead { which }),
         12 => (any::<u8>(), 1..6_u8).prop_map(|(stream, count)| Op::Send { stream, count }),
         3 => any::<u8>().prop_map(|stream| Op::Heartbeat { stream }),
         3 => (1..25_u8).prop_map(|seconds| Op::Pass { seconds }),
@@ -97,19 +97,19 @@ fn op() -> impl Strategy<Value = Op> {
     ]
 }
 
-/// What a client knows of one of its subscriptions.
+/// A client's state of one of its subscriptions.
 #[derive(Debug)]
 struct Known {
     filter: u8,
-    /// Order of registration within the whole script.
+    /// The order of registration within the whole script.
     age: usize,
-    /// Where it began, or had to begin again.
+    /// The offset of its start or of its last resync.
     began: u64,
-    /// The last place told.
+    /// The last offset told.
     last: u64,
-    /// Offsets received since it began.
+    /// The offsets received since `began`.
     received: Vec<u64>,
-    /// Totals since the subscribe request; none for plain peers.
+    /// The credit since the subscribe request; `None` for plain peers.
     credit: Option<Totals>,
 }
 
@@ -123,8 +123,8 @@ struct Totals {
 struct Client {
     session: Option<u8>,
     known: BTreeMap<String, Known>,
-    /// Definitions asked for and not answered yet, in order.
-    asked: Vec<(String, Known)>,
+    /// The requests without a response, in order.
+    requested: Vec<(String, Known)>,
 }
 
 struct Model {
@@ -137,7 +137,7 @@ struct Model {
 impl Model {
     fn new() -> Self {
         let limits = Limits {
-            // Room for about two ids, so that an event of more goes out in pieces.
+            // About two ids fit, so that an event for more is sent in parts.
             delivery_bytes: 150,
             queue_messages: 4,
             page_events: 3,
@@ -180,7 +180,7 @@ impl Model {
                 if let Some(stream) = self.pick(stream) {
                     let id = name(id);
                     self.server.unsubscribe(stream, &id, 1);
-                    self.hear();
+                    self.receive_all();
                     if let Some(client) = self.clients.get_mut(&stream) {
                         client.known.remove(&id);
                     }
@@ -197,20 +197,20 @@ impl Model {
                 document,
                 n,
             } => self.commit(count, collection, document, n),
-            Op::Answer { which } => {
+            Op::CompleteRead { which } => {
                 if !self.server.reads.is_empty() {
                     let which = usize::from(which) % self.server.reads.len();
-                    self.server.answer(which);
+                    self.server.complete_read(which);
                 }
             }
             Op::Send { stream, count } => {
                 if let Some(stream) = self.pick(stream) {
-                    self.server.send_some(stream, count.into());
+                    self.server.transport_takes(stream, count.into());
                 }
             }
             Op::Heartbeat { stream } => {
                 if let Some(stream) = self.pick(stream) {
-                    self.server.beat(stream, 1);
+                    self.server.send_heartbeat(stream, 1);
                 }
             }
             Op::Pass { seconds: count } => self.server.pass(seconds(count.into())),
@@ -226,14 +226,14 @@ impl Model {
                 self.server.damaged = Some(self.head().saturating_sub(back.into()).max(1));
             }
         }
-        self.hear();
+        self.receive_all();
     }
 
     fn head(&self) -> u64 {
         self.server.log.len() as u64
     }
 
-    /// One of the streams that are open, plain or profile.
+    /// Returns one of the open streams.
     fn pick(&self, choice: u8) -> Option<StreamId> {
         let count = self.clients.len();
         let index = usize::from(choice).checked_rem(count)?;
@@ -244,7 +244,7 @@ impl Model {
         let client = Client {
             session,
             known: BTreeMap::new(),
-            asked: Vec::new(),
+            requested: Vec::new(),
         };
         self.clients.insert(stream, client);
     }
@@ -261,8 +261,11 @@ impl Model {
         };
         assert_eq!(self.server.ended.contains_key(&stream), late && held);
         if !(late && held) {
-            assert!(matches!(self.server.next(stream), Some(Answer::Welcome(_))));
-            self.hear();
+            assert!(matches!(
+                self.server.next(stream),
+                Some(Payload::Welcome(_))
+            ));
+            self.receive_all();
             assert!(
                 !self.clients.values().any(|it| it.session == Some(session)),
                 "not fenced"
@@ -306,9 +309,9 @@ impl Model {
             }
         }
         if let Some(client) = self.clients.get_mut(&stream) {
-            client.asked.push((id, known));
+            client.requested.push((id, known));
         }
-        self.server.ask(stream, wanted);
+        self.server.send_subscribe(stream, wanted);
     }
 
     fn grant(&mut self, stream: u8, id: u8, messages: u64) {
@@ -340,12 +343,12 @@ impl Model {
         self.server.step(Input::Committed { events });
     }
 
-    /// Takes in everything that was sent and every stream that was ended.
-    fn hear(&mut self) {
+    /// Handles every message sent and every stream ended.
+    fn receive_all(&mut self) {
         let streams: Vec<_> = self.clients.keys().copied().collect();
         for stream in streams {
-            for answer in self.server.take(stream) {
-                self.on_answer(stream, answer);
+            for payload in self.server.take(stream) {
+                self.on_payload(stream, payload);
             }
             if self.server.ended.contains_key(&stream) {
                 self.clients.remove(&stream);
@@ -353,20 +356,20 @@ impl Model {
         }
     }
 
-    fn on_answer(&mut self, stream: StreamId, answer: Answer) {
+    fn on_payload(&mut self, stream: StreamId, payload: Payload) {
         let profile = self.clients[&stream].session.is_some();
-        match answer {
-            Answer::Delivery(delivery) => self.on_delivery(stream, &delivery),
-            Answer::SubscribeResponse(response) => self.on_response(stream, &response),
-            Answer::HeartbeatAck(ack) => {
+        match payload {
+            Payload::Delivery(delivery) => self.on_delivery(stream, &delivery),
+            Payload::SubscribeResponse(response) => self.on_response(stream, &response),
+            Payload::HeartbeatAck(ack) => {
                 assert!(profile || ack.progress.is_none());
                 if let Some(progress) = ack.progress {
                     self.on_progress(stream, &progress);
                 }
             }
-            Answer::Progress(progress) => self.on_progress(stream, &progress),
-            Answer::UnsubscribeAck(_) | Answer::Drain(_) => assert!(profile),
-            Answer::Welcome(_) | Answer::Final(_) => panic!("{answer:?} in the stream"),
+            Payload::Progress(progress) => self.on_progress(stream, &progress),
+            Payload::UnsubscribeAck(_) | Payload::Drain(_) => assert!(profile),
+            Payload::Welcome(_) | Payload::Final(_) => panic!("{payload:?} in the stream"),
         }
     }
 
@@ -378,29 +381,32 @@ impl Model {
             .skip(1)
             .any(|(_, newer)| newer.session.is_none() && newer.known.contains_key(id));
         let client = self.clients.get_mut(&stream).expect("an open stream");
-        let asked = client.asked.first().is_some_and(|(first, _)| first == id);
-        let refused = asked && client.session.is_none() && held_by_newer;
+        let requested = client
+            .requested
+            .first()
+            .is_some_and(|(first, _)| first == id);
+        let refused = requested && client.session.is_none() && held_by_newer;
         assert_eq!(response.success, !refused, "{response:?}");
         if refused {
-            client.asked.remove(0);
+            client.requested.remove(0);
             return;
         }
-        if asked {
-            let (id, known) = client.asked.remove(0);
+        if requested {
+            let (id, known) = client.requested.remove(0);
             client.known.insert(id, known);
         } else {
-            assert!(response.resync.is_some(), "an answer nobody asked for");
+            assert!(response.resync.is_some(), "an payload nobody requested for");
         }
         let known = client
             .known
             .get_mut(&response.subscription_id)
             .expect("a subscription");
         match response.position {
-            Some(place) => {
+            Some(at) => {
                 assert!(known.credit.is_some());
-                assert_eq!(place.epoch, EPOCH);
-                known.began = place.offset;
-                known.last = place.offset;
+                assert_eq!(at.epoch, EPOCH);
+                known.began = at.offset;
+                known.last = at.offset;
                 known.received.clear();
             }
             None => assert!(known.credit.is_none() && response.resync.is_none()),
@@ -438,20 +444,20 @@ impl Model {
     }
 
     fn on_progress(&mut self, stream: StreamId, progress: &Progress) {
-        let place = progress.position.expect("progress has a position");
-        assert_eq!(place, position(self.head()));
+        let at = progress.position.expect("progress has a position");
+        assert_eq!(at, position(self.head()));
         let client = self.clients.get_mut(&stream).expect("an open stream");
         let mut quiet = Vec::new();
         for (id, known) in &mut client.known {
             if !progress.behind.contains(id) {
-                known.last = place.offset;
+                known.last = at.offset;
                 quiet.push(id.clone());
             }
         }
-        self.check(stream, quiet.iter(), place.offset);
+        self.check(stream, quiet.iter(), at.offset);
     }
 
-    /// Whether these subscriptions received exactly what they had to, up to a place.
+    /// Checks that the subscriptions received exactly what they had to, up to an offset.
     fn check<'a>(&self, stream: StreamId, ids: impl Iterator<Item = &'a String>, upto: u64) {
         for id in ids {
             let known = &self.clients[&stream].known[id];
@@ -463,22 +469,22 @@ impl Model {
         }
     }
 
-    /// Lets everything come to rest with credit for all, and checks that nothing is missing.
+    /// Grants credit to all, runs until idle, and checks that nothing is missing.
     fn finish(mut self) {
         for stream in self.clients.keys().copied().collect::<Vec<_>>() {
             for id in 0..4 {
                 let choice = self.clients.keys().position(|it| *it == stream);
                 if let Some(choice) = choice {
                     self.grant(u8::try_from(choice).unwrap(), id, 1_000);
-                    self.hear();
+                    self.receive_all();
                 }
             }
         }
-        self.server.settle();
-        self.hear();
+        self.server.run_until_idle();
+        self.receive_all();
         assert_eq!(self.server.hub.stats().gauges.behind, 0);
         for (stream, client) in &self.clients {
-            assert!(client.asked.is_empty(), "a request without an answer");
+            assert!(client.requested.is_empty(), "a request without an payload");
             self.check(*stream, client.known.keys(), self.head());
         }
         self.server.assert_frees_everything();
@@ -498,7 +504,7 @@ fn few() -> steadfast_wire::streamer::ListValue {
     }
 }
 
-/// Whether a filter of the model holds, judged by the bytes of the event.
+/// Evaluates a filter of the model on the bytes of the event.
 fn holds(filter: u8, event: &Event) -> bool {
     let digit = event.data[5] - b'0';
     &*event.collection == "rooms"
@@ -514,7 +520,7 @@ proptest! {
     #![proptest_config(Config { cases: 400, failure_persistence: None, ..Config::default() })]
 
     #[test]
-    fn i18_every_subscription_gets_what_it_must_once_and_in_order(
+    fn deliveries_of_random_scripts_match_the_model(
         script in prop::collection::vec(op(), 1..120)
     ) {
         let mut model = Model::new();
@@ -526,13 +532,13 @@ proptest! {
 }
 
 #[test]
-fn the_same_script_gives_the_same_actions() {
+fn same_inputs_give_same_actions() {
     let run = || {
-        let mut server = Server::holding(rooms(20), Limits::default());
+        let mut server = Server::with_log(rooms(20), Limits::default());
         let (stream, plain) = (server.welcomed("s"), server.open());
-        server.say(plain, Ask::Subscribe(want("", "rooms").0));
-        server.ask(stream, want("", "rooms").after(3));
-        server.settle();
+        server.send(plain, Request::Subscribe(want("", "rooms").0));
+        server.send_subscribe(stream, want("", "rooms").after(3));
+        server.run_until_idle();
         server.commit("rooms", "r1", 1);
         (server.take(stream), server.take(plain))
     };

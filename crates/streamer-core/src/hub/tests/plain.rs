@@ -1,4 +1,4 @@
-//! Plain peers: one namespace, nothing of the profile, and the original server's defects.
+//! Plain peers: one namespace, no profile messages, and the original server's defects.
 
 use std::time::Duration;
 
@@ -16,8 +16,8 @@ fn accepted(id: &str) -> SubscribeResponse {
 }
 
 #[test]
-fn a_plain_peer_is_never_sent_anything_of_the_profile() {
-    let mut server = Server::holding(rooms(2), Limits::default());
+fn plain_peer_gets_no_profile_message() {
+    let mut server = Server::with_log(rooms(2), Limits::default());
     let stream = server.open();
     let wanted = want("a", "rooms").after(1).credit(1, 1);
     assert_eq!(server.subscribe(stream, wanted), accepted("a"));
@@ -43,7 +43,7 @@ fn a_plain_peer_is_never_sent_anything_of_the_profile() {
 }
 
 #[test]
-fn an_empty_message_is_ignored() {
+fn empty_message_from_plain_peer_is_ignored() {
     let mut server = Server::new();
     let stream = server.open();
     let message = GatewayMessage { payload: None };
@@ -52,7 +52,7 @@ fn an_empty_message_is_ignored() {
 }
 
 #[test]
-fn filters_are_taken_in_both_spellings_and_refused_with_the_original_text() {
+fn both_operator_spellings_work_and_refusals_keep_their_text() {
     let mut server = Server::new();
     let stream = server.open();
     for op in ["==", "eq"] {
@@ -72,7 +72,7 @@ fn filters_are_taken_in_both_spellings_and_refused_with_the_original_text() {
 }
 
 #[test]
-fn s4_an_event_reaches_each_subscription_once_and_in_one_message_per_stream() {
+fn event_is_delivered_once_in_one_message_per_stream() {
     let mut server = Server::new();
     let (stream, other) = (server.open(), server.open());
     server.subscribe(
@@ -94,7 +94,7 @@ fn s4_an_event_reaches_each_subscription_once_and_in_one_message_per_stream() {
 }
 
 #[test]
-fn s7_a_stream_can_not_end_anothers_subscription() {
+fn unsubscribe_ignores_ids_of_other_streams() {
     let mut server = Server::new();
     let (owner, stranger) = (server.open(), server.open());
     server.subscribe(owner, want("a", "rooms"));
@@ -105,22 +105,22 @@ fn s7_a_stream_can_not_end_anothers_subscription() {
 }
 
 #[test]
-fn s8_a_stream_that_ends_gives_its_ids_back_even_with_a_subscribe_under_way() {
+fn ended_stream_frees_its_ids_despite_late_subscribe() {
     let mut server = Server::new();
     for _ in 0..100 {
         let stream = server.open();
         server.subscribe(stream, want("a", "rooms"));
         server.end(stream);
-        server.ask(stream, want("late", "rooms"));
+        server.send_subscribe(stream, want("late", "rooms"));
         assert_eq!(server.code(stream), Some(EndCode::Ok));
-        assert_eq!(server.take(stream), [], "nothing is answered after the end");
+        assert_eq!(server.take(stream), [], "nothing is sent after the end");
         assert_eq!(server.hub.stats().gauges, Gauges::default());
     }
     server.assert_frees_everything();
 }
 
 #[test]
-fn s9_subscribing_again_with_a_known_id_succeeds_on_the_same_stream() {
+fn resubscribe_of_known_id_replaces_definition() {
     let mut server = Server::new();
     let stream = server.open();
     for _ in 0..2 {
@@ -135,7 +135,7 @@ fn s9_subscribing_again_with_a_known_id_succeeds_on_the_same_stream() {
 }
 
 #[test]
-fn a_subscribe_that_was_held_up_on_an_older_stream_does_not_take_the_id_back() {
+fn delayed_subscribe_on_older_stream_does_not_take_id_back() {
     let mut server = Server::new();
     let (older, newer) = (server.open(), server.open());
     assert!(server.subscribe(newer, want("a", "rooms")).success);
@@ -150,7 +150,7 @@ fn a_subscribe_that_was_held_up_on_an_older_stream_does_not_take_the_id_back() {
 }
 
 #[test]
-fn s9_subscribing_on_a_newer_stream_moves_that_id_and_no_other() {
+fn subscribe_on_newer_stream_moves_only_that_id() {
     let mut server = Server::new();
     let (older, newer) = (server.open(), server.open());
     server.subscribe(older, want("a", "rooms"));
@@ -170,18 +170,14 @@ fn s9_subscribing_on_a_newer_stream_moves_that_id_and_no_other() {
 }
 
 #[test]
-fn s10_a_peer_that_fell_silent_is_ended_and_its_ids_are_free() {
+fn silent_plain_peer_is_ended_and_frees_its_ids() {
     let mut server = Server::new();
     let stream = server.open();
     server.subscribe(stream, want("a", "rooms"));
     server.take(stream);
-    server.send_all(stream);
+    server.transport_takes_all(stream);
     server.pass(seconds(3_600));
-    assert_eq!(
-        server.code(stream),
-        None,
-        "it never said that it sends heartbeats"
-    );
+    assert_eq!(server.code(stream), None, "it has sent no heartbeat");
     server.heartbeat(stream, 1);
     server.pass(seconds(30));
     server.heartbeat(stream, 2);
@@ -191,13 +187,13 @@ fn s10_a_peer_that_fell_silent_is_ended_and_its_ids_are_free() {
     assert_eq!(server.code(stream), Some(EndCode::Unavailable));
     assert_eq!(
         server.ended[&stream].final_code, None,
-        "a plain peer knows no final message"
+        "a plain peer does not understand a final message"
     );
     assert_eq!(server.hub.stats().gauges, Gauges::default());
 }
 
 #[test]
-fn s10_any_message_shows_that_a_peer_lives() {
+fn any_message_keeps_plain_peer_alive() {
     let mut server = Server::new();
     let stream = server.open();
     server.heartbeat(stream, 1);
@@ -209,7 +205,7 @@ fn s10_any_message_shows_that_a_peer_lives() {
 }
 
 #[test]
-fn s10_a_plain_peer_with_rare_heartbeats_has_three_of_its_own_intervals() {
+fn plain_peer_is_allowed_three_of_its_own_intervals() {
     let mut server = Server::new();
     let stream = server.open();
     server.heartbeat(stream, 1);
@@ -217,7 +213,7 @@ fn s10_a_plain_peer_with_rare_heartbeats_has_three_of_its_own_intervals() {
         server.pass(seconds(80));
         server.heartbeat(stream, beat);
     }
-    server.send_all(stream);
+    server.transport_takes_all(stream);
     server.pass(seconds(239));
     assert_eq!(server.code(stream), None);
     server.pass(seconds(1));

@@ -1,43 +1,43 @@
-//! Where a subscription begins, and how its position moves.
+//! Positions: the start of a subscription, and its progress.
 
 use steadfast_wire::streamer::{
     HeartbeatAck, Position, Progress, RefusalCode, ResyncReason, SubscribeResponse,
-    streamer_message::Payload as Answer, value::Kind,
+    streamer_message::Payload, value::Kind,
 };
 
 use super::server::*;
 use crate::hub::*;
 
 #[test]
-fn i17_from_now_is_fixed_by_the_answer_at_the_head() {
-    let mut server = Server::holding(rooms(5), Limits::default());
+fn subscription_without_position_starts_at_head() {
+    let mut server = Server::with_log(rooms(5), Limits::default());
     let stream = server.welcomed("s");
     let response = server.subscribe(stream, want("a", "rooms"));
     assert_eq!(
         (response.position, response.resync),
         (Some(position(5)), None)
     );
-    server.settle();
+    server.run_until_idle();
     server.commit("rooms", "r1", 1);
     let deliveries = server.deliveries(stream);
     assert_eq!(deliveries[0].position, Some(position(6)));
     assert_eq!(deliveries[0].previous, [5]);
 }
 
-/// Subscribes at a place of a log of ten events, the first four of which were trimmed.
-fn begin_at(place: Position) -> (SubscribeResponse, Vec<u64>) {
-    let mut server = Server::holding(rooms(10), Limits::default());
+/// Subscribes at a position of a log of ten events of which the first four are trimmed.
+fn begin_at(position: Position) -> (SubscribeResponse, Vec<u64>) {
+    let mut server = Server::with_log(rooms(10), Limits::default());
     server.first = 4;
     server.step(Input::Trimmed { first: 4 });
     let stream = server.welcomed("s");
-    let response = server.subscribe(stream, want("a", "rooms").resume(place));
-    server.settle();
+    let response = server.subscribe(stream, want("a", "rooms").resume(position));
+    server.run_until_idle();
     server.commit("rooms", "r1", 1);
     (response, server.offsets(stream))
 }
 
 #[test]
-fn i19_every_place_in_the_log_is_honoured() {
+fn every_position_in_the_log_is_honoured() {
     for offset in 4..=10 {
         let (response, offsets) = begin_at(position(offset));
         assert_eq!(response.position, Some(position(offset)));
@@ -47,35 +47,35 @@ fn i19_every_place_in_the_log_is_honoured() {
 }
 
 #[test]
-fn i19_the_place_before_everything_is_honoured_while_nothing_was_trimmed() {
-    let mut server = Server::holding(rooms(3), Limits::default());
+fn offset_zero_is_honoured_in_untrimmed_log() {
+    let mut server = Server::with_log(rooms(3), Limits::default());
     let stream = server.welcomed("s");
     let response = server.subscribe(stream, want("a", "rooms").after(0));
     assert_eq!(
         (response.position, response.resync),
         (Some(position(0)), None)
     );
-    server.settle();
+    server.run_until_idle();
     assert_eq!(server.offsets(stream), [1, 2, 3]);
 }
 
 #[test]
-fn i19_a_place_that_can_not_be_honoured_is_told_with_its_reason() {
+fn unusable_position_yields_resync_with_reason() {
     let elsewhere = Position {
         epoch: EPOCH + 1,
         offset: 7,
     };
-    for (place, reason) in [
+    for (resume, reason) in [
         (position(3), ResyncReason::Trimmed),
         (position(0), ResyncReason::Trimmed),
         (position(11), ResyncReason::Future),
         (position(u64::MAX), ResyncReason::Future),
         (elsewhere, ResyncReason::Epoch),
     ] {
-        let (response, offsets) = begin_at(place);
-        assert!(response.success, "it is active all the same");
+        let (response, offsets) = begin_at(resume);
+        assert!(response.success, "the subscription is active");
         let resync = response.resync.expect("a resync");
-        assert_eq!(resync.reason(), reason, "{place:?}");
+        assert_eq!(resync.reason(), reason, "{resume:?}");
         assert_eq!(resync.resumes_at, Some(position(10)));
         assert_eq!(response.position, Some(position(10)));
         assert_eq!(offsets, [11]);
@@ -83,7 +83,7 @@ fn i19_a_place_that_can_not_be_honoured_is_told_with_its_reason() {
 }
 
 #[test]
-fn i17_progress_moves_a_quiet_subscription_and_is_the_previous_of_the_next_delivery() {
+fn progress_becomes_previous_of_next_delivery() {
     let mut server = Server::new();
     let stream = server.welcomed("s");
     server.subscribe(stream, want("a", "rooms"));
@@ -95,7 +95,7 @@ fn i17_progress_moves_a_quiet_subscription_and_is_the_previous_of_the_next_deliv
         position: Some(position(1)),
         behind: vec![],
     };
-    assert_eq!(server.take(stream), [Answer::Progress(progress)]);
+    assert_eq!(server.take(stream), [Payload::Progress(progress)]);
     server.pass(seconds(25));
     assert_eq!(server.take(stream), [], "nothing new to tell");
     server.commit("other", "o1", 1);
@@ -114,7 +114,7 @@ fn i17_progress_moves_a_quiet_subscription_and_is_the_previous_of_the_next_deliv
 }
 
 #[test]
-fn progress_names_what_it_does_not_hold_for() {
+fn progress_names_subscriptions_that_are_behind() {
     let mut server = Server::new();
     let stream = server.welcomed("s");
     server.subscribe(stream, want("stalled", "rooms").credit(1, 1_000));
@@ -127,23 +127,23 @@ fn progress_names_what_it_does_not_hold_for() {
     assert_eq!(progress.position, Some(position(3)));
     assert_eq!(progress.behind, ["stalled"]);
     server.credit(stream, "stalled", 10, 10_000);
-    server.settle();
+    server.run_until_idle();
     let previous: Vec<_> = server
         .deliveries(stream)
         .into_iter()
         .map(|it| it.previous)
         .collect();
-    assert_eq!(previous, [[1], [2]], "that progress was not for it");
+    assert_eq!(previous, [[1], [2]], "progress was not for the stalled one");
     server.commit("users", "u1", 1);
     assert_eq!(
         server.deliveries(stream)[0].previous,
         [3],
-        "but for the other"
+        "progress was for the other"
     );
 }
 
 #[test]
-fn no_progress_is_told_when_most_subscriptions_are_behind() {
+fn no_progress_while_most_subscriptions_are_behind() {
     let mut server = Server::new();
     let stream = server.welcomed("s");
     server.subscribe(stream, want("a", "rooms").credit(0, 0));
@@ -154,7 +154,7 @@ fn no_progress_is_told_when_most_subscriptions_are_behind() {
 }
 
 #[test]
-fn a_refused_request_changes_nothing_and_says_why() {
+fn refused_subscribe_changes_nothing_and_says_why() {
     let limits = Limits {
         subscriptions_per_stream: 2,
         subscriptions: 3,
@@ -187,7 +187,7 @@ fn a_refused_request_changes_nothing_and_says_why() {
     }
     assert!(
         server.subscribe(stream, want("b", "rooms")).success,
-        "a repeated id takes no place"
+        "a repeated id takes no capacity"
     );
     let other = server.welcomed("t");
     assert!(server.subscribe(other, want("a", "rooms")).success);

@@ -1,23 +1,23 @@
-//! Many subscriptions: work that must be shared, counted and not timed.
+//! Many subscriptions: shared work, counted and not timed.
 
 use std::collections::BTreeSet;
 
 use prost::Message as _;
-use steadfast_wire::streamer::{StreamerMessage, streamer_message::Payload as Answer};
+use steadfast_wire::streamer::{StreamerMessage, streamer_message::Payload};
 
 use super::server::*;
 use crate::hub::*;
 
 #[test]
-fn s18_twenty_thousand_restored_subscriptions_cost_about_one_pass_over_the_log() {
-    let mut server = Server::holding(rooms(5_000), Limits::default());
+fn restoring_20000_subscriptions_costs_about_one_pass() {
+    let mut server = Server::with_log(rooms(5_000), Limits::default());
     server.audited = false;
     let stream = server.welcomed("s");
     for index in 0..20_000 {
         let wanted = want(&format!("sub-{index}"), "users").after(index % 50);
-        server.ask(stream, wanted);
+        server.send_subscribe(stream, wanted);
     }
-    server.settle();
+    server.run_until_idle();
     server.hub.audit();
     let stats = server.hub.stats();
     assert_eq!(
@@ -29,7 +29,7 @@ fn s18_twenty_thousand_restored_subscriptions_cost_about_one_pass_over_the_log()
 }
 
 #[test]
-fn i20_limits_hold_for_streams_that_ask_for_more() {
+fn subscription_limit_holds_across_streams() {
     let limits = Limits {
         subscriptions: 100,
         ..Limits::default()
@@ -37,7 +37,7 @@ fn i20_limits_hold_for_streams_that_ask_for_more() {
     let mut server = Server::with(limits);
     let streams = [server.welcomed("s"), server.open()];
     for index in 0..300 {
-        server.ask(streams[index % 2], want(&format!("sub-{index}"), "rooms"));
+        server.send_subscribe(streams[index % 2], want(&format!("sub-{index}"), "rooms"));
     }
     let stats = server.hub.stats();
     assert_eq!(stats.gauges.subscriptions, 100);
@@ -46,7 +46,7 @@ fn i20_limits_hold_for_streams_that_ask_for_more() {
 }
 
 #[test]
-fn s15_a_change_for_a_hundred_thousand_subscriptions_of_a_stream_fits_into_what_its_peer_takes() {
+fn event_for_100000_subscriptions_fits_message_limit() {
     const SUBSCRIPTIONS: usize = 100_000;
     for profile in [false, true] {
         let mut server = Server::new();
@@ -59,15 +59,15 @@ fn s15_a_change_for_a_hundred_thousand_subscriptions_of_a_stream_fits_into_what_
         let mut wanted = BTreeSet::new();
         for index in 0..SUBSCRIPTIONS {
             let id = format!("{index:0>60}");
-            server.ask(stream, want(&id, "rooms"));
+            server.send_subscribe(stream, want(&id, "rooms"));
             wanted.insert(id);
         }
-        server.send_all(stream);
+        server.transport_takes_all(stream);
         server.take(stream);
         server.commit("rooms", "r1", 1);
         let queued: usize = server.unsent[&stream].iter().sum();
         assert!(queued < 6 << 20, "{queued} bytes are queued at once");
-        server.settle();
+        server.run_until_idle();
         assert_eq!(server.code(stream), None);
         let deliveries = server.deliveries(stream);
         assert!(deliveries.len() > 1, "it does not fit into one");
@@ -79,12 +79,12 @@ fn s15_a_change_for_a_hundred_thousand_subscriptions_of_a_stream_fits_into_what_
             };
             assert_eq!(delivery.previous.len(), previous);
             let message = StreamerMessage {
-                payload: Some(Answer::Delivery(delivery)),
+                payload: Some(Payload::Delivery(delivery)),
             };
             let bytes = message.encoded_len();
             assert!(bytes <= 4 << 20, "{bytes} bytes in one message");
-            let Some(Answer::Delivery(delivery)) = message.payload else {
-                unreachable!("it was put in");
+            let Some(Payload::Delivery(delivery)) = message.payload else {
+                unreachable!("the payload is a delivery");
             };
             for id in delivery.subscription_ids {
                 assert!(wanted.remove(&id), "{id} twice");

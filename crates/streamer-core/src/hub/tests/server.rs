@@ -1,4 +1,4 @@
-//! A hub with a log and peers around it, all of them values of the test.
+//! A hub with a log and peers, all of them values of the test.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -11,16 +11,16 @@ use steadfast_session::Time;
 use steadfast_wire::streamer::{
     Credit, EventDelivery, Filter, Final, FinalCode, GatewayMessage, Heartbeat, HeartbeatAck,
     Hello, Position, StreamerMessage, SubscribeRequest, SubscribeResponse, UnsubscribeRequest,
-    Value, gateway_message::Payload as Ask, streamer_message::Payload as Answer, value::Kind,
+    Value, gateway_message::Payload as Request, streamer_message::Payload, value::Kind,
 };
 
 use super::super::*;
 use crate::Operation;
 
-/// The log's name.
+/// The epoch of the log.
 pub(super) const EPOCH: u64 = 0xe1;
 
-/// How a stream ended.
+/// The end of a stream.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Ended {
     pub(super) status: EndStatus,
@@ -29,7 +29,7 @@ pub(super) struct Ended {
     pub(super) flush: bool,
 }
 
-/// A read that the log has not answered yet.
+/// A read in progress.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Pending {
     id: ReadId,
@@ -42,19 +42,19 @@ pub(super) struct Server {
     pub(super) hub: Hub,
     pub(super) now: Time,
     pub(super) log: Vec<Arc<Event>>,
-    /// What was sent on a stream and not looked at by the test.
-    inbox: BTreeMap<StreamId, VecDeque<Answer>>,
-    /// Sizes of what has not left the queue of a stream.
+    /// The messages that the test has not taken yet.
+    inbox: BTreeMap<StreamId, VecDeque<Payload>>,
+    /// The sizes of the messages in each stream's queue.
     pub(super) unsent: BTreeMap<StreamId, VecDeque<usize>>,
     pub(super) ended: BTreeMap<StreamId, Ended>,
     pub(super) reads: Vec<Pending>,
     pub(super) reads_seen: u64,
     pub(super) next_tick: Option<Time>,
-    /// The oldest place that can be read from.
+    /// The oldest offset that can be read after.
     pub(super) first: u64,
-    /// The only entry that can not be read.
+    /// The offset of the only damaged event.
     pub(super) damaged: Option<u64>,
-    /// Whether to look at everything after each step.
+    /// The hub is audited after each step.
     pub(super) audited: bool,
     next_stream: u64,
     next_request: u64,
@@ -66,11 +66,11 @@ impl Server {
     }
 
     pub(super) fn with(limits: Limits) -> Self {
-        Self::holding(Vec::new(), limits)
+        Self::with_log(Vec::new(), limits)
     }
 
-    /// A server that begins on a log with these events.
-    pub(super) fn holding(log: Vec<Arc<Event>>, limits: Limits) -> Self {
+    /// Creates a server on a log with these events.
+    pub(super) fn with_log(log: Vec<Arc<Event>>, limits: Limits) -> Self {
         let initial = InitialState {
             server_id: "test".to_owned(),
             epoch: Epoch(EPOCH),
@@ -106,7 +106,7 @@ impl Server {
             self.hub.audit();
         }
         let overdue = self.next_tick.is_some_and(|at| at <= self.now);
-        assert!(!(is_tick && overdue), "a tick that does not do what is due");
+        assert!(!(is_tick && overdue), "a tick left something overdue");
         for action in out {
             self.on_action(action);
         }
@@ -122,7 +122,7 @@ impl Server {
                 assert!(!self.ended.contains_key(&stream), "sent after the end");
                 assert_eq!(bytes, prost::Message::encoded_len(&message));
                 self.unsent.entry(stream).or_default().push_back(bytes);
-                let payload = message.payload.expect("every message says something");
+                let payload = message.payload.expect("every message has a payload");
                 self.inbox.entry(stream).or_default().push_back(payload);
             }
             Action::End {
@@ -133,7 +133,7 @@ impl Server {
             } => {
                 self.unsent.remove(&stream);
                 let last = last.map(|StreamerMessage { payload }| match payload {
-                    Some(Answer::Final(last)) => last,
+                    Some(Payload::Final(last)) => last,
                     other => panic!("the last message is {other:?}"),
                 });
                 let ended = Ended {
@@ -162,7 +162,7 @@ impl Server {
         }
     }
 
-    /// A peer that has said nothing yet.
+    /// Opens a stream without a message.
     pub(super) fn open(&mut self) -> StreamId {
         let stream = StreamId(self.next_stream);
         self.next_stream += 1;
@@ -170,47 +170,51 @@ impl Server {
         stream
     }
 
-    /// A peer that began with hello. Its welcome is still to be looked at.
+    /// Opens a profile stream. Its welcome is the next message.
     pub(super) fn hello(&mut self, session: &str, attempt: u64) -> StreamId {
         let stream = self.open();
-        self.say(stream, Ask::Hello(hello(session, attempt)));
+        self.send(stream, Request::Hello(hello(session, attempt)));
         stream
     }
 
-    /// A peer of the profile that was welcomed.
+    /// Opens a profile stream and takes its welcome.
     pub(super) fn welcomed(&mut self, session: &str) -> StreamId {
         let stream = self.hello(session, 1);
-        assert!(matches!(self.next(stream), Some(Answer::Welcome(_))));
+        assert!(matches!(self.next(stream), Some(Payload::Welcome(_))));
         stream
     }
 
-    pub(super) fn say(&mut self, stream: StreamId, payload: Ask) {
+    pub(super) fn send(&mut self, stream: StreamId, payload: Request) {
         let message = GatewayMessage {
             payload: Some(payload),
         };
         self.step(Input::Message { stream, message });
     }
 
-    /// Subscribes and returns the answer, which is the next message.
-    pub(super) fn subscribe(&mut self, stream: StreamId, wanted: Wanted) -> SubscribeResponse {
-        let request = self.ask(stream, wanted);
+    /// Subscribes and returns the response, which must be the next message.
+    pub(super) fn subscribe(
+        &mut self,
+        stream: StreamId,
+        wanted: NewSubscription,
+    ) -> SubscribeResponse {
+        let request = self.send_subscribe(stream, wanted);
         match self.next(stream) {
-            Some(Answer::SubscribeResponse(response)) => {
+            Some(Payload::SubscribeResponse(response)) => {
                 assert!(response.request == 0 || response.request == request);
                 response
             }
-            other => panic!("not an answer to subscribe: {other:?}"),
+            other => panic!("not a response to subscribe: {other:?}"),
         }
     }
 
-    /// Asks for a subscription and looks at nothing. Returns the request's number.
-    pub(super) fn ask(&mut self, stream: StreamId, wanted: Wanted) -> u64 {
+    /// Sends a subscribe request and returns its number.
+    pub(super) fn send_subscribe(&mut self, stream: StreamId, wanted: NewSubscription) -> u64 {
         self.next_request += 1;
         let request = SubscribeRequest {
             request: self.next_request,
             ..wanted.0
         };
-        self.say(stream, Ask::Subscribe(request));
+        self.send(stream, Request::Subscribe(request));
         self.next_request
     }
 
@@ -219,7 +223,7 @@ impl Server {
             subscription_id: id.to_owned(),
             request,
         };
-        self.say(stream, Ask::Unsubscribe(unsubscribe));
+        self.send(stream, Request::Unsubscribe(unsubscribe));
     }
 
     pub(super) fn credit(&mut self, stream: StreamId, id: &str, messages: u64, bytes: u64) {
@@ -228,27 +232,27 @@ impl Server {
             messages,
             bytes,
         };
-        self.say(stream, Ask::Credit(credit));
+        self.send(stream, Request::Credit(credit));
     }
 
-    /// A heartbeat, whose ack must be the next message.
+    /// Sends a heartbeat and returns the ack, which must be the next message.
     pub(super) fn heartbeat(&mut self, stream: StreamId, timestamp: i64) -> HeartbeatAck {
-        self.beat(stream, timestamp);
+        self.send_heartbeat(stream, timestamp);
         match self.next(stream) {
-            Some(Answer::HeartbeatAck(ack)) => ack,
+            Some(Payload::HeartbeatAck(ack)) => ack,
             other => panic!("not an ack: {other:?}"),
         }
     }
 
-    pub(super) fn beat(&mut self, stream: StreamId, timestamp: i64) {
+    pub(super) fn send_heartbeat(&mut self, stream: StreamId, timestamp: i64) {
         let heartbeat = Heartbeat {
             gateway_id: "gateway".to_owned(),
             timestamp,
         };
-        self.say(stream, Ask::Heartbeat(heartbeat));
+        self.send(stream, Request::Heartbeat(heartbeat));
     }
 
-    /// Commits one event of `n` to a document and returns its offset.
+    /// Commits one event with the field `n` and returns its offset.
     pub(super) fn commit(&mut self, collection: &str, document: &str, n: i64) -> u64 {
         let offset = self.log.len() as u64 + 1;
         let event = event(offset, collection, document, n);
@@ -259,8 +263,8 @@ impl Server {
         offset
     }
 
-    /// Answers the read at this place of the row, as the log would.
-    pub(super) fn answer(&mut self, index: usize) {
+    /// Completes a read in progress, as the log would.
+    pub(super) fn complete_read(&mut self, index: usize) {
         let read = self.reads.remove(index);
         let after = usize::try_from(read.after).unwrap();
         let result = if read.after < self.first {
@@ -285,7 +289,7 @@ impl Server {
         });
     }
 
-    /// Answers the oldest read with a fault.
+    /// Completes the oldest read with a fault.
     pub(super) fn fail_read(&mut self, fault: ReadFault) {
         let read = self.reads.remove(0).id;
         self.step(Input::ReadDone {
@@ -294,8 +298,8 @@ impl Server {
         });
     }
 
-    /// Lets up to `count` messages leave the queue of a stream.
-    pub(super) fn send_some(&mut self, stream: StreamId, count: usize) {
+    /// Removes up to `count` messages from a stream's queue.
+    pub(super) fn transport_takes(&mut self, stream: StreamId, count: usize) {
         let Some(unsent) = self.unsent.get_mut(&stream) else {
             return;
         };
@@ -310,30 +314,30 @@ impl Server {
         }
     }
 
-    pub(super) fn send_all(&mut self, stream: StreamId) {
-        self.send_some(stream, usize::MAX);
+    pub(super) fn transport_takes_all(&mut self, stream: StreamId) {
+        self.transport_takes(stream, usize::MAX);
     }
 
-    /// Sends everything and answers every read until nothing is left to do.
-    pub(super) fn settle(&mut self) {
+    /// Sends everything and completes every read until nothing is left to do.
+    pub(super) fn run_until_idle(&mut self) {
         for _ in 0..1_000_000 {
             let waiting = self.unsent.iter().find(|(_, unsent)| !unsent.is_empty());
             if let Some(stream) = waiting.map(|(stream, _)| *stream) {
-                self.send_all(stream);
+                self.transport_takes_all(stream);
             } else if self.reads.is_empty() {
                 return;
             } else {
-                self.answer(0);
+                self.complete_read(0);
             }
         }
-        panic!("the hub never comes to rest");
+        panic!("the hub never becomes idle");
     }
 
     pub(super) fn end(&mut self, stream: StreamId) {
         self.step(Input::Ended { stream });
     }
 
-    /// Lets time pass, with a tick whenever the hub asked for one.
+    /// Advances the time, with a tick at each deadline.
     pub(super) fn pass(&mut self, span: Duration) {
         let until = self.now + span;
         while let Some(at) = self.next_tick.filter(|at| *at <= until) {
@@ -344,33 +348,33 @@ impl Server {
         self.step(Input::Tick);
     }
 
-    pub(super) fn next(&mut self, stream: StreamId) -> Option<Answer> {
+    pub(super) fn next(&mut self, stream: StreamId) -> Option<Payload> {
         self.inbox.get_mut(&stream)?.pop_front()
     }
 
-    /// Puts answers before everything that came since they were taken.
-    pub(super) fn put_back(&mut self, stream: StreamId, before: Vec<Answer>) {
+    /// Puts messages back in front of those sent since they were taken.
+    pub(super) fn put_back(&mut self, stream: StreamId, before: Vec<Payload>) {
         let inbox = self.inbox.entry(stream).or_default();
-        for answer in before.into_iter().rev() {
-            inbox.push_front(answer);
+        for payload in before.into_iter().rev() {
+            inbox.push_front(payload);
         }
     }
 
-    /// Everything sent on a stream since the last look.
-    pub(super) fn take(&mut self, stream: StreamId) -> Vec<Answer> {
+    /// Takes all messages of a stream.
+    pub(super) fn take(&mut self, stream: StreamId) -> Vec<Payload> {
         self.inbox.remove(&stream).unwrap_or_default().into()
     }
 
-    /// The deliveries among everything sent since the last look, which must be nothing else.
+    /// Takes all messages of a stream, which must be deliveries.
     pub(super) fn deliveries(&mut self, stream: StreamId) -> Vec<EventDelivery> {
-        let delivery = |answer| match answer {
-            Answer::Delivery(delivery) => delivery,
+        let delivery = |payload| match payload {
+            Payload::Delivery(delivery) => delivery,
             other => panic!("not a delivery: {other:?}"),
         };
         self.take(stream).into_iter().map(delivery).collect()
     }
 
-    /// Offset and subscription ids of each delivery since the last look. For any peer.
+    /// Takes all deliveries and returns the offset and subscription ids of each.
     pub(super) fn delivered(&mut self, stream: StreamId) -> Vec<(u64, Vec<String>)> {
         let row = |delivery: EventDelivery| {
             let event = delivery.event.expect("a delivery has an event");
@@ -379,7 +383,7 @@ impl Server {
         self.deliveries(stream).into_iter().map(row).collect()
     }
 
-    /// Offsets delivered since the last look, to the one subscription there is.
+    /// Takes all deliveries and returns their offsets.
     pub(super) fn offsets(&mut self, stream: StreamId) -> Vec<u64> {
         let rows = self.delivered(stream);
         rows.into_iter().map(|(offset, _)| offset).collect()
@@ -389,27 +393,27 @@ impl Server {
         self.ended.get(&stream).map(|ended| ended.status.code)
     }
 
-    /// Ends every stream and looks for anything left.
+    /// Ends every stream and checks that nothing is left.
     pub(super) fn assert_frees_everything(&mut self) {
         let open = self.hub.streams.ids();
         for stream in open {
             self.end(stream);
         }
         while !self.reads.is_empty() {
-            self.answer(0);
+            self.complete_read(0);
         }
         assert_eq!(self.hub.stats().gauges, Gauges::default());
         assert_eq!(self.next_tick, None);
     }
 }
 
-/// A subscribe request in the making.
+/// A builder of subscribe requests.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Wanted(pub(super) SubscribeRequest);
+pub(super) struct NewSubscription(pub(super) SubscribeRequest);
 
-/// A subscription to a whole collection, with credit for a million.
-pub(super) fn want(id: &str, collection: &str) -> Wanted {
-    Wanted(SubscribeRequest {
+/// Returns a request for a whole collection with credit for a million events.
+pub(super) fn want(id: &str, collection: &str) -> NewSubscription {
+    NewSubscription(SubscribeRequest {
         subscription_id: id.to_owned(),
         database: "db".to_owned(),
         collection: collection.to_owned(),
@@ -419,7 +423,7 @@ pub(super) fn want(id: &str, collection: &str) -> Wanted {
     })
 }
 
-impl Wanted {
+impl NewSubscription {
     pub(super) fn filter(mut self, field: &str, op: &str, value: Kind) -> Self {
         self.0.filters.push(Filter {
             field: field.to_owned(),
@@ -438,8 +442,8 @@ impl Wanted {
         self
     }
 
-    pub(super) fn resume(mut self, place: Position) -> Self {
-        self.0.resume = Some(place);
+    pub(super) fn resume(mut self, position: Position) -> Self {
+        self.0.resume = Some(position);
         self
     }
 
@@ -479,7 +483,7 @@ pub(super) fn event(offset: u64, collection: &str, document: &str, n: i64) -> Ar
     })
 }
 
-/// So many events in `rooms`.
+/// Returns `count` events in `rooms`.
 pub(super) fn rooms(count: u64) -> Vec<Arc<Event>> {
     (1..=count)
         .map(|offset| event(offset, "rooms", "r1", 1))

@@ -1,8 +1,8 @@
-//! The profile: hello, the fence, and who owns which id.
+//! Sessions: hello, fencing, and the ownership of ids.
 
 use steadfast_wire::streamer::{
-    FinalCode, GatewayMessage, Hello, UnsubscribeAck, Welcome, gateway_message::Payload as Ask,
-    streamer_message::Payload as Answer,
+    FinalCode, GatewayMessage, Hello, UnsubscribeAck, Welcome, gateway_message::Payload as Request,
+    streamer_message::Payload,
 };
 
 use super::server::*;
@@ -15,24 +15,24 @@ fn ended_by_fence(server: &Server, stream: StreamId) -> bool {
 }
 
 #[test]
-fn welcome_comes_before_the_ack_of_the_heartbeat_behind_hello() {
-    let mut server = Server::holding(rooms(3), Limits::default());
+fn welcome_precedes_ack_of_heartbeat_sent_after_hello() {
+    let mut server = Server::with_log(rooms(3), Limits::default());
     let stream = server.hello("s", 1);
-    server.beat(stream, 77);
+    server.send_heartbeat(stream, 77);
     let welcome = Welcome {
         version: 1,
         server_id: "test".to_owned(),
         head: Some(position(3)),
         heartbeat_interval_ms: 0,
     };
-    let answers = server.take(stream);
-    assert_eq!(answers[0], Answer::Welcome(welcome));
-    assert!(matches!(&answers[1], Answer::HeartbeatAck(ack) if ack.timestamp == 77));
+    let messages = server.take(stream);
+    assert_eq!(messages[0], Payload::Welcome(welcome));
+    assert!(matches!(&messages[1], Payload::HeartbeatAck(ack) if ack.timestamp == 77));
 }
 
 #[test]
-fn a_heartbeat_interval_out_of_bounds_is_answered_with_the_nearest() {
-    for (asked, told) in [
+fn heartbeat_interval_is_clamped_to_limits() {
+    for (requested, told) in [
         (0, 30_000),
         (1, 100),
         (100, 0),
@@ -42,19 +42,19 @@ fn a_heartbeat_interval_out_of_bounds_is_answered_with_the_nearest() {
         let mut server = Server::new();
         let stream = server.open();
         let hello = Hello {
-            heartbeat_interval_ms: asked,
+            heartbeat_interval_ms: requested,
             ..hello("s", 1)
         };
-        server.say(stream, Ask::Hello(hello));
+        server.send(stream, Request::Hello(hello));
         match server.next(stream) {
-            Some(Answer::Welcome(welcome)) => assert_eq!(welcome.heartbeat_interval_ms, told),
+            Some(Payload::Welcome(welcome)) => assert_eq!(welcome.heartbeat_interval_ms, told),
             other => panic!("no welcome: {other:?}"),
         }
     }
 }
 
 #[test]
-fn i11_a_newer_attempt_ends_the_older_stream_and_its_subscriptions() {
+fn newer_attempt_ends_older_stream_and_its_subscriptions() {
     let mut server = Server::new();
     let older = server.welcomed("s");
     server.subscribe(older, want("a", "rooms"));
@@ -62,7 +62,7 @@ fn i11_a_newer_attempt_ends_the_older_stream_and_its_subscriptions() {
     assert!(ended_by_fence(&server, older));
     assert!(
         !server.ended[&older].flush,
-        "the newer stream asks for it again"
+        "the newer stream subscribes again"
     );
     assert_eq!(server.hub.stats().gauges.subscriptions, 0);
     server.take(newer);
@@ -75,7 +75,7 @@ fn i11_a_newer_attempt_ends_the_older_stream_and_its_subscriptions() {
 }
 
 #[test]
-fn i11_an_older_attempt_that_comes_late_is_refused_and_changes_nothing() {
+fn late_older_attempt_is_refused_and_changes_nothing() {
     let mut server = Server::new();
     let newer = server.hello("s", 8);
     server.take(newer);
@@ -91,7 +91,7 @@ fn i11_an_older_attempt_that_comes_late_is_refused_and_changes_nothing() {
 }
 
 #[test]
-fn the_end_of_a_fenced_stream_does_not_touch_its_successor() {
+fn end_of_fenced_stream_leaves_successor_alone() {
     let mut server = Server::new();
     let older = server.hello("s", 1);
     let newer = server.hello("s", 2);
@@ -102,7 +102,7 @@ fn the_end_of_a_fenced_stream_does_not_touch_its_successor() {
 }
 
 #[test]
-fn sessions_do_not_see_each_others_ids() {
+fn subscription_ids_are_scoped_by_session() {
     let mut server = Server::new();
     let (one, other, plain) = (
         server.welcomed("one"),
@@ -121,7 +121,7 @@ fn sessions_do_not_see_each_others_ids() {
 }
 
 #[test]
-fn hello_must_be_the_first_message_and_complete() {
+fn hello_must_be_first_message_and_complete() {
     let wrong = [
         Hello {
             version: 0,
@@ -134,16 +134,16 @@ fn hello_must_be_the_first_message_and_complete() {
     for hello in wrong {
         let mut server = Server::new();
         let stream = server.open();
-        server.say(stream, Ask::Hello(hello));
+        server.send(stream, Request::Hello(hello));
         assert_eq!(server.code(stream), Some(EndCode::InvalidArgument));
         assert_eq!(server.ended[&stream].final_code, Some(FinalCode::Protocol));
     }
     let mut server = Server::new();
     let twice = server.welcomed("s");
-    server.say(twice, Ask::Hello(hello("s", 2)));
+    server.send(twice, Request::Hello(hello("s", 2)));
     let behind_a_heartbeat = server.open();
     server.heartbeat(behind_a_heartbeat, 1);
-    server.say(behind_a_heartbeat, Ask::Hello(hello("t", 1)));
+    server.send(behind_a_heartbeat, Request::Hello(hello("t", 1)));
     let only_credit = server.open();
     server.credit(only_credit, "a", 1, 1);
     for stream in [twice, behind_a_heartbeat, only_credit] {
@@ -154,17 +154,17 @@ fn hello_must_be_the_first_message_and_complete() {
 }
 
 #[test]
-fn an_empty_message_before_hello_does_no_harm() {
+fn empty_message_before_hello_is_ignored() {
     let mut server = Server::new();
     let stream = server.open();
     let message = GatewayMessage { payload: None };
     server.step(Input::Message { stream, message });
-    server.say(stream, Ask::Hello(hello("s", 1)));
-    assert!(matches!(server.next(stream), Some(Answer::Welcome(_))));
+    server.send(stream, Request::Hello(hello("s", 1)));
+    assert!(matches!(server.next(stream), Some(Payload::Welcome(_))));
 }
 
 #[test]
-fn i16_an_unsubscribe_is_acknowledged_with_its_number_known_or_not() {
+fn unsubscribe_is_acknowledged_for_known_and_unknown_ids() {
     let mut server = Server::new();
     let stream = server.welcomed("s");
     server.subscribe(stream, want("a", "rooms"));
@@ -174,7 +174,7 @@ fn i16_an_unsubscribe_is_acknowledged_with_its_number_known_or_not() {
             subscription_id: "a".to_owned(),
             request,
         };
-        assert_eq!(server.take(stream), [Answer::UnsubscribeAck(ack)]);
+        assert_eq!(server.take(stream), [Payload::UnsubscribeAck(ack)]);
     }
     server.commit("rooms", "r1", 1);
     assert_eq!(server.take(stream), []);
@@ -183,7 +183,7 @@ fn i16_an_unsubscribe_is_acknowledged_with_its_number_known_or_not() {
 }
 
 #[test]
-fn i14_a_repeated_id_leaves_one_subscription_with_the_newest_definition() {
+fn repeated_id_keeps_only_newest_definition() {
     let mut server = Server::new();
     let stream = server.welcomed("s");
     server.subscribe(stream, want("a", "rooms").credit(1, 1_000));
@@ -193,16 +193,12 @@ fn i14_a_repeated_id_leaves_one_subscription_with_the_newest_definition() {
     let offset = server.commit("users", "u1", 3);
     let delivery = &server.deliveries(stream)[0];
     assert_eq!(delivery.position, Some(position(offset)));
-    assert_eq!(
-        delivery.previous,
-        [1],
-        "the place of the new request, not of the old one"
-    );
+    assert_eq!(delivery.previous, [1], "the position of the new request");
     assert_eq!(server.hub.stats().gauges.subscriptions, 1);
 }
 
 impl Server {
-    /// Subscribes `a` to another collection and looks past what the older definition brought.
+    /// Subscribes `a` to another collection and drops the older definition's deliveries.
     fn subscribe_again(&mut self, stream: StreamId) {
         self.take(stream);
         let response = self.subscribe(stream, want("a", "users").credit(1, 1_000));
@@ -212,7 +208,7 @@ impl Server {
 }
 
 #[test]
-fn ids_made_by_the_server_are_uuids_that_follow_from_the_seed() {
+fn assigned_ids_are_uuids_derived_from_the_seed() {
     let made = || {
         let mut server = Server::new();
         let stream = server.welcomed("s");
