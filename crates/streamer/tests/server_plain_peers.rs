@@ -95,7 +95,10 @@ async fn s1_a_stream_that_is_given_up_ends_with_a_real_status() {
     peer.beat(1);
     let status = peer.end().await.unwrap_err();
     assert_eq!(status.code(), Code::ResourceExhausted, "{status}");
-    assert!(status.message().contains("the peer read nothing"), "{status}");
+    assert!(
+        status.message().contains("the peer read nothing"),
+        "{status}"
+    );
     free(&server).await;
 }
 
