@@ -168,7 +168,7 @@ impl AgentEntry {
                 Action::EndStream(generation) => {
                     debug!(generation, "ending a metrics stream without a response");
                     if let Some(outbound) = self.outbound.take() {
-                        outbound.end(Status::deadline_exceeded("an answer is owed for too long"));
+                        outbound.end(Status::deadline_exceeded("no response for too long"));
                     }
                 }
                 // The receiver is gone when the HTTP client disconnected.

@@ -383,20 +383,20 @@ mod tests {
     }
 
     #[test]
-    fn fodc_f16_quotes_backslashes_and_newlines_are_escaped() {
+    fn quotes_backslashes_and_newlines_are_escaped() {
         let labels = rendered(&[("b", "a\"b\\c\n"), ("a", "x")]);
         assert_eq!(labels, ["a=\"x\"", r#"b="a\"b\\c\n""#]);
     }
 
     #[test]
-    fn names_that_would_break_the_text_are_mended() {
+    fn names_that_the_text_format_forbids_are_changed() {
         let labels = rendered(&[("zone/a", "1"), ("zone.a", "2"), ("9", "3"), ("e", "")]);
         assert_eq!(labels, ["_9=\"3\"", "zone_a=\"1\""]);
         assert_eq!(metric_name("job:rate-5m"), "job:rate_5m");
     }
 
     #[test]
-    fn what_nobody_holds_is_forgotten() {
+    fn series_that_nobody_holds_are_removed() {
         let catalog = Catalog::default();
         let metric = RawMetric {
             name: b"up",

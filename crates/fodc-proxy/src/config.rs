@@ -40,7 +40,7 @@ pub struct Config {
     /// Time without a response after which the agent's stream is ended. Default 60 s.
     pub abandon_after: Duration,
     /// Memory budget for the responses held at one time, in bytes. Default 1 GiB.
-    pub answer_bytes: usize,
+    pub response_bytes: usize,
     /// The number of open connections of agents. Default 4,096.
     pub max_grpc_connections: usize,
     /// The number of open connections to the HTTP interface. Default 256.
@@ -92,7 +92,7 @@ impl Default for Config {
             agent_deadline: Duration::from_secs(2),
             window_deadline: Duration::from_secs(5),
             abandon_after: Duration::from_secs(60),
-            answer_bytes: 1 << 30,
+            response_bytes: 1 << 30,
             max_grpc_connections: 4_096,
             max_http_connections: 256,
             max_http_requests: 16,
@@ -188,11 +188,11 @@ impl Config {
         if u32::try_from(longest).is_err() {
             let problem = format!("{longest} bytes cannot be framed; give less than 4 GiB");
             fault("max_message_bytes", problem);
-        } else if self.answer_bytes < longest {
-            // The command line has an option for the longest message, and none for `answer_bytes`.
+        } else if self.response_bytes < longest {
+            // The command line has an option for the longest message, and none for `response_bytes`.
             let problem = format!(
                 "{longest} bytes exceed the memory budget for all responses, {}",
-                self.answer_bytes
+                self.response_bytes
             );
             fault("max_message_bytes", problem);
         }
@@ -217,12 +217,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_defaults_work() {
+    fn default_config_is_valid() {
         assert_eq!(Config::default().check(), Ok(()));
     }
 
     #[test]
-    fn fodc_o45_a_heartbeat_interval_that_reaches_its_timeout_is_refused() {
+    fn heartbeat_interval_must_be_shorter_than_its_timeout() {
         let equal = Config {
             heartbeat_interval: Duration::from_secs(30),
             ..Config::default()
@@ -238,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn every_fault_is_named_together() {
+    fn all_config_faults_are_reported_together() {
         let hopeless = Config {
             heartbeat_interval: Duration::ZERO,
             cleanup_timeout: Duration::from_secs(30),
@@ -246,7 +246,7 @@ mod tests {
             window_deadline: Duration::from_secs(60),
             max_agents: 0,
             max_message_bytes: 1_000,
-            answer_bytes: 10,
+            response_bytes: 10,
             ..Config::default()
         };
         let faults = hopeless.check().unwrap_err().faults;

@@ -210,7 +210,7 @@ mod tests {
     use crate::config::Config;
 
     #[tokio::test]
-    async fn fodc_o33_a_handler_that_panics_ends_its_call_and_nothing_else() {
+    async fn panicking_handler_ends_only_its_call() {
         let state = Arc::new(State::new(Config::default()));
         let (outbound, responses) = Outbound::new();
         let panicking = async { panic!("on purpose") };

@@ -41,7 +41,7 @@ impl State {
         Self {
             store: Store {
                 catalog: Catalog::default(),
-                memory: MemoryBudget::new(config.answer_bytes),
+                memory: MemoryBudget::new(config.response_bytes),
             },
             tasks: Tasks::new(),
             started: Instant::now(),

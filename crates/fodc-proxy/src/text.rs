@@ -297,7 +297,7 @@ fn arrange(responses: &[AgentResponse], filter: &Filter) -> (Rows, Vec<String>) 
     (rows, families.headings())
 }
 
-/// Compares the first letters, which rarely are equal, before the rest.
+/// Returns true if `a` does not sort after `b`. Comparing the first bytes decides most cases.
 fn precedes(a: &str, b: &str) -> bool {
     match (a.as_bytes().first(), b.as_bytes().first()) {
         (Some(a), Some(b)) if a != b => a < b,

@@ -97,7 +97,7 @@ prop_compose! {
 
 proptest! {
     #[test]
-    fn what_prost_writes_is_read_as_it_was_in_whatever_pieces_it_arrives(
+    fn decoder_reads_what_prost_writes_in_any_pieces(
         message in message(),
         pieces in prop::collection::vec(1usize..300, 1..6),
     ) {
@@ -113,7 +113,7 @@ proptest! {
 
     /// Only text that is not UTF-8 is looked at later than prost does.
     #[test]
-    fn what_prost_takes_of_broken_bytes_is_taken_and_what_it_refuses_is_refused(
+    fn decoder_accepts_broken_bytes_exactly_as_prost_does(
         message in message(),
         changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4),
         pieces in prop::collection::vec(1usize..300, 1..4),
@@ -146,13 +146,13 @@ proptest! {
     }
 
     #[test]
-    fn no_bytes_make_the_reader_panic(bytes in prop::collection::vec(any::<u8>(), 0..400)) {
+    fn decoder_never_panics(bytes in prop::collection::vec(any::<u8>(), 0..400)) {
         read(&bytes, &[7, 1, 30]).ok();
     }
 }
 
 #[test]
-fn columns_are_read_whole_however_they_arrive() {
+fn columns_are_decoded_in_any_pieces() {
     let columns = Columns {
         times: vec![steadfast_wire::fodc::TimeColumn {
             deltas: vec![1_700_000_000_000, 1_000, 1_000],
@@ -174,12 +174,12 @@ fn columns_are_read_whole_however_they_arrive() {
 }
 
 #[test]
-fn a_type_of_the_future_is_no_type() {
+fn unknown_metric_type_is_unspecified() {
     assert_eq!(metric_type(17), MetricType::Unspecified);
     assert_eq!(metric_type(MetricType::Summary as u64), MetricType::Summary);
 }
 
 #[test]
-fn a_field_that_is_longer_than_the_message_is_refused_at_its_end() {
+fn field_longer_than_its_message_is_rejected() {
     assert_eq!(read(&[0x0a, 0x7f, 1, 2], &[1]).unwrap_err(), CUT);
 }

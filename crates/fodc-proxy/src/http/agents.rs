@@ -104,7 +104,7 @@ fn self_metrics_text(state: &State) -> String {
         ("agents_known", "Agents that are remembered.", total),
         (
             "answer_bytes",
-            "MemoryBudget that answers take.",
+            "Memory that responses take.",
             state.store.memory.used(),
         ),
     ];
@@ -129,7 +129,7 @@ fn self_metrics_text(state: &State) -> String {
         ),
         (
             "agents_forgotten_total",
-            "Agents silent for too long.",
+            "Agents without a heartbeat for too long.",
             &counters.forgotten,
         ),
         ("heartbeats_total", "Heartbeats.", &counters.heartbeats),

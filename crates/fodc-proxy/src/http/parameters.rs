@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn times_have_fractions_and_offsets() {
+    fn times_may_have_fractions_and_offsets() {
         let both =
             "start_time=1970-01-01T00:00:01.000000001Z&end_time=1970-01-01T01%3A00%3A02%2B01:00";
         assert_eq!(window(both), Ok(Some((1_000_000_001, 2_000_000_000))));
@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn fodc_o29_malformed_and_reversed_times_are_refused() {
+    fn malformed_and_reversed_times_are_rejected() {
         for query in [
             "start_time=yesterday",
             "end_time=1970-01-01&start_time=1970-01-01T00:00:00Z",
@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn every_time_of_rfc_3339_is_taken() {
+    fn every_rfc_3339_time_is_accepted() {
         let ends = |start: &str, end: &str| {
             let query = format!("start_time={start}&end_time={end}");
             window(&query).unwrap().unwrap()
@@ -189,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn a_plus_that_became_a_blank_is_told_with_its_remedy() {
+    fn error_explains_a_plus_that_became_a_space() {
         let fault = window("end_time=1970-01-01T01:00:00+01:00").unwrap_err();
         assert!(fault.to_string().contains("%2B"), "{fault}");
         let other = window("end_time=1970-01-01").unwrap_err();
@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn names_are_all_taken_once() {
+    fn repeated_names_are_accepted_once() {
         let names = |query: &str| {
             let read = Parameters::parse(Some(query));
             read.map(|read| read.filter.names.list().to_vec())
@@ -210,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn filters_are_decoded_and_empty_ones_are_none() {
+    fn filters_are_decoded_and_empty_ones_ignored() {
         let read = Parameters::parse(Some(
             "role=a%20b&pod_name=&role=c&address=10.0.0.1%3a80&x=1",
         ));

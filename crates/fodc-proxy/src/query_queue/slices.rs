@@ -90,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn slices_begin_short_and_grow_eightfold_at_most() {
+    fn slices_start_short_and_grow_eightfold_at_most() {
         let mut density = Density::default();
         let mut lengths = Vec::new();
         for _ in 0..4 {
@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_measured_and_what_latest_suggests_keep_slices_short() {
+    fn slices_shrink_with_measured_and_estimated_density() {
         let mut density = Density::default();
         density.learn_latest(4_000_000);
         assert_eq!(first(density), 1);
@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn fodc_f6_an_answer_that_was_too_long_makes_the_next_slices_shorter() {
+    fn oversized_response_shortens_the_next_slices() {
         let mut density = Density::default();
         density.learn(window(0, 100_000_000_000), 10_000_000);
         assert_eq!(first(density), 80);
@@ -129,16 +129,16 @@ mod tests {
         /// Each time is in exactly one slice, and every slice except the last is at least a second
         /// long.
         #[test]
-        fn fodc_o17_slices_cover_a_window_without_hole_or_overlap(
+        fn slices_cover_a_window_without_gap_or_overlap(
             start in -1_000_000_000_000i64..1_000_000_000_000,
             length in 0i64..4_000_000_000_000,
-            answers in prop::collection::vec(0usize..50_000_000, 1..40),
+            sizes in prop::collection::vec(0usize..50_000_000, 1..40),
         ) {
             let whole = window(start, start + length);
             let mut density = Density::default();
             let mut rest = Some(whole);
             let mut covered = start;
-            for bytes in answers.into_iter().chain(std::iter::repeat(0)).take(10_000) {
+            for bytes in sizes.into_iter().chain(std::iter::repeat(0)).take(10_000) {
                 let Some(left) = rest else { break };
                 let (now, later) = first_slice(left, density, 8 << 20);
                 prop_assert_eq!(now.start().nanos(), covered);

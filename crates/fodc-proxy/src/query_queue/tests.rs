@@ -123,7 +123,7 @@ fn complete(data: &[Data]) -> Outcome<Data> {
 }
 
 #[test]
-fn an_agent_that_was_asked_shortly_before_the_deadline_is_silent_when_its_time_is_over() {
+fn agent_becomes_unresponsive_after_its_own_time_limit() {
     let mut queue = Tester::plain();
     queue.enqueue(0, Query::Latest, &MetricNames::default(), 1, 500);
     let out = queue.tick(500);
@@ -134,7 +134,7 @@ fn an_agent_that_was_asked_shortly_before_the_deadline_is_silent_when_its_time_i
 }
 
 #[test]
-fn questions_for_different_names_are_different_ones() {
+fn queries_for_different_names_do_not_share_a_response() {
     let mut queue = Tester::with_profile();
     let names =
         |names: &[&str]| MetricNames::new(names.iter().map(|name| (*name).to_owned()).collect());
@@ -154,7 +154,7 @@ fn questions_for_different_names_are_different_ones() {
 }
 
 #[test]
-fn fodc_o26_equal_questions_share_one_answer_and_others_wait_their_turn() {
+fn equal_queries_share_one_response_and_others_queue() {
     let mut queue = Tester::plain();
     let latest = sent(&queue.query(0, Query::Latest, 1));
     assert_eq!(queue.query(1, Query::Latest, 2), []);
@@ -178,7 +178,7 @@ fn fodc_o26_equal_questions_share_one_answer_and_others_wait_their_turn() {
 }
 
 #[test]
-fn fodc_o27_a_late_answer_satisfies_nobody() {
+fn late_response_is_discarded() {
     let mut queue = Tester::plain();
     let old = Query::Window(window(0, 5));
     let late = sent(&queue.query(0, old, 1));
@@ -200,7 +200,7 @@ fn fodc_o27_a_late_answer_satisfies_nobody() {
 }
 
 #[test]
-fn a_stream_that_owes_for_a_minute_is_ended_and_the_next_begins_with_a_probe() {
+fn abandoned_stream_ends_and_the_next_starts_with_a_probe() {
     let mut queue = Tester::plain();
     let stale = sent(&queue.query(0, Query::Latest, 1));
     queue.tick(2_000);
@@ -225,7 +225,7 @@ fn a_stream_that_owes_for_a_minute_is_ended_and_the_next_begins_with_a_probe() {
 }
 
 #[test]
-fn a_newer_stream_takes_over_what_the_older_one_owes() {
+fn newer_stream_restarts_the_outstanding_query() {
     let mut queue = Tester::plain();
     let old = sent(&queue.query(0, Query::Latest, 1));
     let new = sent(&queue.open(1, 2, false));
@@ -241,7 +241,7 @@ fn a_newer_stream_takes_over_what_the_older_one_owes() {
 }
 
 #[test]
-fn the_end_of_the_stream_is_told_at_once() {
+fn queries_fail_when_the_stream_ends() {
     let mut queue = Tester::plain();
     queue.query(0, Query::Latest, 1);
     queue.query(0, Query::Window(window(0, 1)), 2);
@@ -251,7 +251,7 @@ fn the_end_of_the_stream_is_told_at_once() {
 }
 
 #[test]
-fn fodc_f6_fodc_o17_a_plain_agents_window_is_asked_in_slices_that_fit() {
+fn window_of_a_plain_agent_is_queried_in_slices_that_fit() {
     let mut queue = Tester::plain();
     let hour = window(0, 3_600);
     let mut request = sent(&queue.query(0, Query::Window(hour), 1));
@@ -287,7 +287,7 @@ fn fodc_f6_fodc_o17_a_plain_agents_window_is_asked_in_slices_that_fit() {
 }
 
 #[test]
-fn what_came_before_the_deadline_is_told_as_a_part() {
+fn parts_before_the_deadline_are_a_partial_response() {
     let mut queue = Tester::plain();
     let first = sent(&queue.query(0, Query::Window(window(0, 3_600)), 1));
     queue.part(1, 1, part_for(&first, 1_000));
@@ -297,7 +297,7 @@ fn what_came_before_the_deadline_is_told_as_a_part() {
 }
 
 #[test]
-fn an_agent_of_ours_answers_in_parts_and_only_to_the_question_it_was_asked() {
+fn profile_agent_responds_in_parts_matched_by_id() {
     let mut queue = Tester::with_profile();
     let hour = Query::Window(window(0, 3_600));
     let request = sent(&queue.query(0, hour, 1));
@@ -319,7 +319,7 @@ fn an_agent_of_ours_answers_in_parts_and_only_to_the_question_it_was_asked() {
 }
 
 #[test]
-fn an_answer_without_room_is_reported_and_the_agent_is_not_blamed() {
+fn dropped_part_is_reported_and_agent_stays_responsive() {
     let mut queue = Tester::plain();
     let request = sent(&queue.query(0, Query::Latest, 1));
     let out = queue.dropped_part(1, 1, part_for(&request, 5));
@@ -329,7 +329,7 @@ fn an_answer_without_room_is_reported_and_the_agent_is_not_blamed() {
 }
 
 #[test]
-fn messages_that_nobody_asked_for_end_the_stream_in_the_end() {
+fn too_many_unrequested_messages_end_the_stream() {
     let mut queue = Tester::plain();
     let request = Request {
         generation: 1,
@@ -347,7 +347,7 @@ fn messages_that_nobody_asked_for_end_the_stream_in_the_end() {
 }
 
 #[test]
-fn the_queue_of_different_questions_has_an_end() {
+fn queue_of_different_queries_is_bounded() {
     let mut queue = Tester::plain();
     for number in 0..=MAX_WAITING {
         let query = Query::Window(window(0, i64::try_from(number).unwrap()));
@@ -449,7 +449,7 @@ fn check(asked: Query, outcome: &Outcome<Data>) -> Result<(), TestCaseError> {
 
 proptest! {
     #[test]
-    fn whatever_happens_everybody_is_told_once_in_time_and_the_truth(
+    fn every_waiter_is_resolved_once_in_time_with_its_own_data(
         steps in prop::collection::vec(step(), 1..200),
     ) {
         let mut queue = Tester::new();

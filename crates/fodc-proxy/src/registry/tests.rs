@@ -64,7 +64,7 @@ fn identity(registry: &Registry) -> (String, Option<String>) {
 }
 
 #[test]
-fn a_role_and_one_of_two_names_make_an_agent() {
+fn registration_needs_a_role_and_a_pod_or_address() {
     let mut registry = registry(10);
     let address = |ip: &str, port| RegisterAgentRequest {
         node_role: "liaison".to_owned(),
@@ -89,7 +89,7 @@ fn a_role_and_one_of_two_names_make_an_agent() {
 }
 
 #[test]
-fn an_agent_is_online_to_the_moment_of_its_timeout_and_known_to_that_of_its_cleanup() {
+fn agent_is_online_until_its_timeout_and_known_until_cleanup() {
     let mut registry = registry(10);
     registry
         .register(at(0), id("a"), &pod("db-0", "r"))
@@ -110,7 +110,7 @@ fn an_agent_is_online_to_the_moment_of_its_timeout_and_known_to_that_of_its_clea
 }
 
 #[test]
-fn a_late_heartbeat_makes_an_agent_online_again() {
+fn late_heartbeat_makes_an_agent_online_again() {
     let mut registry = registry(10);
     registry
         .register(at(0), id("a"), &pod("db-0", "r"))
@@ -122,7 +122,7 @@ fn a_late_heartbeat_makes_an_agent_online_again() {
 }
 
 #[test]
-fn fodc_o37_one_that_came_back_unseen_takes_the_place_of_its_former_self_later() {
+fn returning_agent_replaces_its_overdue_registration() {
     let mut registry = registry(10);
     let mut register = |name: &str, now, request| {
         registry.register(at(now), id(name), &request).unwrap();
@@ -147,7 +147,7 @@ fn fodc_o37_one_that_came_back_unseen_takes_the_place_of_its_former_self_later()
 }
 
 #[test]
-fn fodc_o37_agents_that_are_gone_do_not_count_and_do_not_pile_up() {
+fn offline_agents_do_not_count_and_stay_bounded() {
     let mut registry = registry(2);
     registry
         .register(at(0), id("a"), &pod("db-0", "r"))
@@ -182,7 +182,7 @@ fn fodc_o37_agents_that_are_gone_do_not_count_and_do_not_pile_up() {
 }
 
 #[test]
-fn fodc_o37_after_a_flap_of_all_agents_each_is_known_once() {
+fn each_agent_is_known_once_after_all_reconnect() {
     let mut registry = registry(3);
     for number in 0..3 {
         let name = format!("db-{number}");
@@ -200,7 +200,7 @@ fn fodc_o37_after_a_flap_of_all_agents_each_is_known_once() {
 }
 
 #[test]
-fn a_newer_registration_replaces_one_that_is_overdue_or_gone_and_no_live_one() {
+fn registration_replaces_an_overdue_or_gone_one_but_no_live_one() {
     let mut registry = registry(10);
     registry
         .register(at(0), id("a"), &pod("db-0", "r"))
@@ -228,7 +228,7 @@ fn a_newer_registration_replaces_one_that_is_overdue_or_gone_and_no_live_one() {
 }
 
 #[test]
-fn a_registration_of_the_same_process_replaces_its_own_at_once() {
+fn registration_of_the_same_process_replaces_its_own_at_once() {
     let mut registry = registry(1);
     registry
         .register(at(0), id("a"), &ours("db-0", "i1"))
@@ -240,7 +240,7 @@ fn a_registration_of_the_same_process_replaces_its_own_at_once() {
 }
 
 #[test]
-fn an_agent_that_comes_back_takes_no_second_place_while_its_old_connection_looks_alive() {
+fn returning_agent_takes_no_second_slot() {
     let mut registry = registry(1);
     registry
         .register(at(0), id("a"), &pod("db-0", "r"))
@@ -261,7 +261,7 @@ fn an_agent_that_comes_back_takes_no_second_place_while_its_old_connection_looks
 }
 
 #[test]
-fn fodc_f11_a_role_that_becomes_known_is_taken_and_never_lost_again() {
+fn resolved_role_is_kept_when_a_heartbeat_loses_it() {
     let mut registry = registry(10);
     registry
         .register(at(0), id("a"), &labelled(UNRESOLVED, ""))
@@ -277,7 +277,7 @@ fn fodc_f11_a_role_that_becomes_known_is_taken_and_never_lost_again() {
 }
 
 #[test]
-fn fodc_o16_labels_that_change_without_the_role_are_taken() {
+fn heartbeat_updates_labels_without_a_new_role() {
     let mut registry = registry(10);
     registry
         .register(at(0), id("a"), &labelled("ROLE_DATA", "hot"))
@@ -328,7 +328,7 @@ impl Model {
 
 proptest! {
     #[test]
-    fn whatever_happens_the_registry_knows_who_lives(steps in prop::collection::vec(step(), 1..120)) {
+    fn registry_agrees_with_its_model(steps in prop::collection::vec(step(), 1..120)) {
         let mut registry = registry(4);
         let mut model = Model::default();
         let mut now = 0;

@@ -53,7 +53,7 @@ fn labels(samples: &Samples, index: usize) -> (Pairs<'_>, Pairs<'_>) {
 }
 
 #[test]
-fn labels_that_only_say_which_agent_it_is_are_taken_out_and_no_others() {
+fn only_labels_of_the_agents_identity_are_taken_out() {
     let metrics = [
         metric(
             "m",
@@ -90,14 +90,14 @@ fn labels_that_only_say_which_agent_it_is_are_taken_out_and_no_others() {
 }
 
 #[test]
-fn of_a_label_that_comes_twice_the_last_counts() {
+fn last_value_of_a_repeated_label_counts() {
     let twice = metric("m", &[("a", "1"), ("b", "x"), ("a", "2")], 1.0);
     let (samples, _) = collect(&MemoryBudget::new(1 << 20), &[twice]);
     assert_eq!(labels(&samples, 0).0, [("a", "2"), ("b", "x")]);
 }
 
 #[test]
-fn fodc_o20_a_metric_that_is_not_text_costs_that_metric_and_is_counted() {
+fn metric_with_invalid_utf8_is_dropped_alone_and_counted() {
     let mut broken = metric("m", &[], 1.0);
     broken.name = b"m\xff";
     let mut value = metric("m", &[], 2.0);
@@ -116,7 +116,7 @@ fn fodc_o20_a_metric_that_is_not_text_costs_that_metric_and_is_counted() {
 }
 
 #[test]
-fn memory_is_bounded_over_all_answers_and_given_back() {
+fn memory_of_all_responses_is_bounded_and_returned() {
     let memory = MemoryBudget::new(4_096);
     let metrics: Vec<RawMetric<'_>> = (0..20).map(|_| metric("m", &[], 1.0)).collect();
     let (first, whole) = collect(&memory, &metrics);
@@ -129,7 +129,7 @@ fn memory_is_bounded_over_all_answers_and_given_back() {
 }
 
 #[test]
-fn samples_have_their_own_times_or_that_of_the_answer() {
+fn samples_have_their_own_time_or_the_responses() {
     let mut timed = metric("m", &[], 1.0);
     timed.time = Some(UnixNanos::from_nanos(5));
     let (mut samples, _) = collect(&MemoryBudget::new(1 << 20), &[metric("m", &[], 0.0), timed]);
@@ -141,7 +141,7 @@ fn samples_have_their_own_times_or_that_of_the_answer() {
 }
 
 #[test]
-fn columns_become_samples_and_wrong_ones_nothing() {
+fn valid_columns_become_samples_and_invalid_ones_nothing() {
     let series = |time_column| SeriesColumn {
         name: "m".to_owned(),
         time_column,
@@ -174,7 +174,7 @@ fn columns_become_samples_and_wrong_ones_nothing() {
 }
 
 #[test]
-fn equal_agents_share_one_layout_in_whatever_order_they_answer() {
+fn equal_agents_share_one_layout_in_any_order() {
     let (catalog, identity, memory) = (Catalog::default(), identity(), MemoryBudget::new(1 << 20));
     let sealed = |metrics: &[RawMetric<'_>]| {
         let mut samples = Samples::default();
@@ -209,7 +209,7 @@ fn equal_agents_share_one_layout_in_whatever_order_they_answer() {
 }
 
 #[test]
-fn values_stand_in_the_order_in_which_they_were_last_written() {
+fn values_are_sorted_by_rank_of_the_last_output() {
     let (catalog, identity, memory) = (Catalog::default(), identity(), MemoryBudget::new(1 << 20));
     let values = || {
         let mut samples = Samples::default();

@@ -57,7 +57,7 @@ async fn is_requested(responses: &mut Responses<bytes::Bytes>) -> bool {
 }
 
 #[tokio::test(start_paused = true)]
-async fn silence_is_inherited_by_the_registration_that_replaces_and_ended_by_an_answer() {
+async fn unresponsiveness_survives_reregistration_until_a_response() {
     let state = State::new(Config::default());
     state.register(&id("a"), &pod("db-0", "i")).unwrap();
     let (outbound, mut responses) = Outbound::new();
@@ -91,7 +91,7 @@ async fn silence_is_inherited_by_the_registration_that_replaces_and_ended_by_an_
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_agent_that_makes_room_leaves_nothing_to_another() {
+async fn evicted_agent_passes_no_state_to_another() {
     let config = Config {
         max_agents: 1,
         ..Config::default()
@@ -118,7 +118,7 @@ async fn an_agent_that_makes_room_leaves_nothing_to_another() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_agent_is_forgotten_after_its_cleanup_and_its_streams_end() {
+async fn cleanup_timeout_forgets_the_agent_and_ends_its_streams() {
     let state = State::new(Config::default());
     let end = state.register(&id("a"), &pod("db-0", "")).unwrap();
     let held = state
@@ -145,7 +145,7 @@ async fn an_agent_is_forgotten_after_its_cleanup_and_its_streams_end() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn agents_that_were_asked_last_are_not_waited_for_a_second_time_either() {
+async fn agents_queried_last_also_become_unresponsive() {
     let state = State::new(Config::default());
     let mut held = Vec::new();
     for number in 0..100 {

@@ -1,4 +1,4 @@
-//! A scripted agent: speaks as any of the originals' versions does, and misbehaves on request.
+//! A scripted agent that speaks as any version of the originals does, and misbehaves on request.
 
 use std::{
     collections::BTreeMap,
@@ -10,6 +10,7 @@ use std::{
     time::Duration,
 };
 
+use steadfast_fodc_proxy::Proxy;
 use steadfast_wire::fodc::{
     Address, Metric, MetricType, RegisterAgentRequest, RegisterAgentResponse, StreamMetricsRequest,
     StreamMetricsResponse, fodc_service_client::FodcServiceClient,
@@ -25,8 +26,8 @@ use tonic::{
     transport::{Channel, Endpoint},
 };
 
-/// Longer than anything takes on the busiest machine.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+/// Longer than any step takes on the busiest machine.
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A registered agent. Dropping it breaks its connection.
 pub(crate) struct Agent {
@@ -38,44 +39,41 @@ pub(crate) struct Agent {
     pub(crate) client: FodcServiceClient<Channel>,
 }
 
-/// What a scripted agent does with a question.
+/// The reaction of a scripted agent to a query.
 pub(crate) enum Action {
-    Answer(StreamMetricsRequest),
-    Late(Duration, StreamMetricsRequest),
-    Several(Vec<StreamMetricsRequest>),
-    Nothing,
+    Respond(StreamMetricsRequest),
+    RespondLate(Duration, StreamMetricsRequest),
+    RespondInParts(Vec<StreamMetricsRequest>),
+    Ignore,
 }
 
 /// A metrics stream under way.
 pub(crate) struct Metrics {
-    pub(crate) questions: Arc<Mutex<Vec<StreamMetricsResponse>>>,
-    /// Questions that were asked before the one before was answered.
+    pub(crate) queries: Arc<Mutex<Vec<StreamMetricsResponse>>>,
+    /// The number of queries that arrived while another was outstanding.
     pub(crate) overlapping: Arc<AtomicUsize>,
-    /// How the stream ended.
+    /// Ends with the stream; the status is the stream's.
     pub(crate) task: JoinHandle<Status>,
-    pub(crate) answers: Sender<StreamMetricsRequest>,
+    pub(crate) responses: Sender<StreamMetricsRequest>,
 }
 
 pub(crate) async fn dial(address: SocketAddr) -> FodcServiceClient<Channel> {
     let endpoint = Endpoint::from_shared(format!("http://{address}")).unwrap();
-    let channel = timeout(PATIENCE, endpoint.connect())
-        .await
-        .unwrap()
-        .unwrap();
+    let channel = timeout(TIMEOUT, endpoint.connect()).await.unwrap().unwrap();
     FodcServiceClient::new(channel)
         .max_decoding_message_size(64 << 20)
         .max_encoding_message_size(64 << 20)
 }
 
 impl Agent {
-    pub(crate) async fn register(address: SocketAddr, first: RegisterAgentRequest) -> Self {
-        Self::try_register(dial(address).await, first)
+    pub(crate) async fn register(proxy: &Proxy, first: RegisterAgentRequest) -> Self {
+        Self::try_register(dial(proxy.grpc_address()).await, first)
             .await
             .map_err(|(message, status)| format!("{message:?} {status}"))
             .unwrap()
     }
 
-    /// The refusal is the answer and the status that the stream ended with.
+    /// A refusal is the response and the status that the stream ended with.
     pub(crate) async fn try_register(
         mut client: FodcServiceClient<Channel>,
         first: RegisterAgentRequest,
@@ -83,23 +81,23 @@ impl Agent {
         let (heartbeats, outgoing) = channel(64);
         heartbeats.send(first).await.unwrap();
         let call = client.register_agent(ReceiverStream::new(outgoing));
-        let mut registration = timeout(PATIENCE, call).await.unwrap().unwrap().into_inner();
-        let answer = timeout(PATIENCE, registration.message()).await.unwrap();
-        let answer = answer.unwrap().expect("an answer to the registration");
-        if !answer.success {
-            return Err((answer, end_of(&mut registration).await));
+        let mut registration = timeout(TIMEOUT, call).await.unwrap().unwrap().into_inner();
+        let response = timeout(TIMEOUT, registration.message()).await.unwrap();
+        let response = response.unwrap().expect("an response to the registration");
+        if !response.success {
+            return Err((response, end_of(&mut registration).await));
         }
         Ok(Self {
-            id: answer.agent_id,
-            heartbeat_seconds: answer.heartbeat_interval_seconds,
-            profile: answer.profile,
+            id: response.agent_id,
+            heartbeat_seconds: response.heartbeat_interval_seconds,
+            profile: response.profile,
             heartbeats,
             registration,
             client,
         })
     }
 
-    /// Opens a metrics stream and answers each question by the script.
+    /// Opens a metrics stream and reacts to each query by the script.
     pub(crate) async fn metrics(
         &self,
         script: impl FnMut(StreamMetricsResponse) -> Action + Send + 'static,
@@ -107,9 +105,9 @@ impl Agent {
         metrics(self.client.clone(), &self.id, script).await
     }
 
-    /// Answers every question with these.
-    pub(crate) async fn answering(&self, samples: Vec<Metric>) -> Metrics {
-        self.metrics(move |_| Action::Answer(reply(samples.clone())))
+    /// Opens a metrics stream and responds to every query with these samples.
+    pub(crate) async fn responding(&self, samples: Vec<Metric>) -> Metrics {
+        self.metrics(move |_| Action::Respond(message(samples.clone())))
             .await
     }
 }
@@ -119,60 +117,60 @@ pub(crate) async fn metrics(
     id: &str,
     mut script: impl FnMut(StreamMetricsResponse) -> Action + Send + 'static,
 ) -> Metrics {
-    let (answers, outgoing) = channel(64);
+    let (responses, outgoing) = channel(64);
     let call = client.stream_metrics(with_id(id, outgoing));
-    let mut asked = timeout(PATIENCE, call).await.unwrap().unwrap().into_inner();
-    let questions = Arc::new(Mutex::new(Vec::new()));
+    let mut inbound = timeout(TIMEOUT, call).await.unwrap().unwrap().into_inner();
+    let queries = Arc::new(Mutex::new(Vec::new()));
     let overlapping = Arc::new(AtomicUsize::new(0));
     let (log, overlaps, sender) = (
-        Arc::clone(&questions),
+        Arc::clone(&queries),
         Arc::clone(&overlapping),
-        answers.clone(),
+        responses.clone(),
     );
     let task = tokio::spawn(async move {
-        let unanswered = Arc::new(AtomicUsize::new(0));
+        let outstanding = Arc::new(AtomicUsize::new(0));
         loop {
-            let question = match asked.message().await {
-                Ok(Some(question)) => question,
+            let query = match inbound.message().await {
+                Ok(Some(query)) => query,
                 Ok(None) => return Status::ok(""),
                 Err(status) => return status,
             };
-            overlaps.fetch_add(unanswered.fetch_add(1, Ordering::SeqCst), Ordering::SeqCst);
-            log.lock().unwrap().push(question.clone());
-            match script(question) {
-                Action::Answer(reply) => {
-                    unanswered.fetch_sub(1, Ordering::SeqCst);
-                    sender.send(reply).await.ok();
+            overlaps.fetch_add(outstanding.fetch_add(1, Ordering::SeqCst), Ordering::SeqCst);
+            log.lock().unwrap().push(query.clone());
+            match script(query) {
+                Action::Respond(response) => {
+                    outstanding.fetch_sub(1, Ordering::SeqCst);
+                    sender.send(response).await.ok();
                 }
-                Action::Several(replies) => {
-                    unanswered.fetch_sub(1, Ordering::SeqCst);
-                    for reply in replies {
-                        sender.send(reply).await.ok();
+                Action::RespondInParts(parts) => {
+                    outstanding.fetch_sub(1, Ordering::SeqCst);
+                    for response in parts {
+                        sender.send(response).await.ok();
                     }
                 }
-                Action::Late(by, reply) => {
-                    let (sender, unanswered) = (sender.clone(), Arc::clone(&unanswered));
+                Action::RespondLate(by, response) => {
+                    let (sender, outstanding) = (sender.clone(), Arc::clone(&outstanding));
                     tokio::spawn(async move {
                         sleep(by).await;
-                        unanswered.fetch_sub(1, Ordering::SeqCst);
-                        sender.send(reply).await.ok();
+                        outstanding.fetch_sub(1, Ordering::SeqCst);
+                        sender.send(response).await.ok();
                     });
                 }
-                Action::Nothing => {}
+                Action::Ignore => {}
             }
         }
     });
     Metrics {
-        questions,
+        queries,
         overlapping,
         task,
-        answers,
+        responses,
     }
 }
 
 impl Metrics {
-    pub(crate) fn asked(&self) -> usize {
-        self.questions.lock().unwrap().len()
+    pub(crate) fn query_count(&self) -> usize {
+        self.queries.lock().unwrap().len()
     }
 }
 
@@ -187,7 +185,7 @@ pub(crate) fn with_id<T: Send + 'static>(
     request
 }
 
-/// The status with which a stream ends, whatever comes before.
+/// Returns the status that a stream ends with, whatever comes before.
 pub(crate) async fn end_of<T>(stream: &mut Streaming<T>) -> Status {
     let end = async {
         loop {
@@ -198,7 +196,7 @@ pub(crate) async fn end_of<T>(stream: &mut Streaming<T>) -> Status {
             }
         }
     };
-    timeout(PATIENCE, end).await.expect("the stream ends")
+    timeout(TIMEOUT, end).await.expect("the stream ends")
 }
 
 /// A registration as the releases send it.
@@ -254,7 +252,7 @@ pub(crate) fn at(seconds: i64, name: &str, pairs: &[(&str, &str)], value: f64) -
     }
 }
 
-pub(crate) fn reply(metrics: Vec<Metric>) -> StreamMetricsRequest {
+pub(crate) fn message(metrics: Vec<Metric>) -> StreamMetricsRequest {
     StreamMetricsRequest {
         metrics,
         timestamp: Some(prost_types::Timestamp {

@@ -1,4 +1,4 @@
-//! The plainest HTTP client: one request on a connection, the answer read to its end.
+//! The plainest HTTP client: one request on a connection, the response read to its end.
 
 use std::net::SocketAddr;
 
@@ -8,17 +8,17 @@ use tokio::{
     time::timeout,
 };
 
-use crate::agent::PATIENCE;
+use crate::agent::TIMEOUT;
 
 #[derive(Debug)]
-pub(crate) struct Answer {
+pub(crate) struct Response {
     pub(crate) status: u16,
     /// Names in lower case.
     pub(crate) headers: Vec<(String, String)>,
     pub(crate) body: String,
 }
 
-impl Answer {
+impl Response {
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
         self.headers
             .iter()
@@ -30,23 +30,23 @@ impl Answer {
         serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error}: {}", self.body))
     }
 
-    /// The lines that are samples, without the labels of the agent being looked at.
+    /// Returns true if the body has this line.
     pub(crate) fn has_line(&self, line: &str) -> bool {
         self.body.lines().any(|one| one == line)
     }
 }
 
-pub(crate) async fn get(address: SocketAddr, path: &str) -> Answer {
+pub(crate) async fn get(address: SocketAddr, path: &str) -> Response {
     request(address, "GET", path).await
 }
 
-pub(crate) async fn request(address: SocketAddr, method: &str, path: &str) -> Answer {
-    timeout(PATIENCE, exchange(address, method, path))
+pub(crate) async fn request(address: SocketAddr, method: &str, path: &str) -> Response {
+    timeout(TIMEOUT, exchange(address, method, path))
         .await
-        .unwrap_or_else(|_| panic!("no answer to {method} {path}"))
+        .unwrap_or_else(|_| panic!("no response to {method} {path}"))
 }
 
-async fn exchange(address: SocketAddr, method: &str, path: &str) -> Answer {
+async fn exchange(address: SocketAddr, method: &str, path: &str) -> Response {
     let mut socket = TcpStream::connect(address).await.unwrap();
     let head = format!("{method} {path} HTTP/1.1\r\nhost: proxy\r\nconnection: close\r\n\r\n");
     socket.write_all(head.as_bytes()).await.unwrap();
@@ -75,7 +75,7 @@ async fn exchange(address: SocketAddr, method: &str, path: &str) -> Answer {
     } else {
         body.to_owned()
     };
-    Answer {
+    Response {
         status,
         headers,
         body,

@@ -2,13 +2,13 @@
 #![allow(
     clippy::unwrap_used,
     clippy::float_cmp,
-    reason = "a test that can not go on shall say where; values pass through unchanged"
+    reason = "a test that cannot go on shows where; values pass through unchanged"
 )]
 
 mod agent;
-mod answers;
-mod asking;
 mod http;
+mod pages;
+mod queries;
 mod registration;
 mod stopping;
 mod streams;
@@ -19,9 +19,9 @@ use std::{net::SocketAddr, time::Duration};
 use steadfast_fodc_proxy::{Config, Proxy};
 use tokio::time::{Instant, sleep};
 
-use crate::agent::PATIENCE;
+use crate::agent::TIMEOUT;
 
-/// Ports of the system's choice.
+/// A configuration whose ports the system chooses.
 pub(crate) fn config() -> Config {
     let mut config = Config::default();
     config.grpc_listen = SocketAddr::from(([127, 0, 0, 1], 0));
@@ -30,28 +30,52 @@ pub(crate) fn config() -> Config {
 }
 
 pub(crate) async fn start() -> Proxy {
-    Proxy::start(config()).await.unwrap()
+    start_with(config()).await
 }
 
-/// Waits until `condition` holds for an answer to `path`.
+pub(crate) async fn start_with(config: Config) -> Proxy {
+    Proxy::start(config).await.unwrap()
+}
+
+/// Waits until `condition` holds for a response to `path`.
 pub(crate) async fn eventually(
     proxy: &Proxy,
     path: &str,
-    mut condition: impl FnMut(&http::Answer) -> bool,
-) -> http::Answer {
-    let until = Instant::now() + PATIENCE;
+    mut condition: impl FnMut(&http::Response) -> bool,
+) -> http::Response {
+    let until = Instant::now() + TIMEOUT;
     loop {
-        let answer = http::get(proxy.http_address(), path).await;
-        if condition(&answer) {
-            return answer;
+        let response = get(proxy, path).await;
+        if condition(&response) {
+            return response;
         }
-        assert!(Instant::now() < until, "never: {path} {answer:?}");
+        assert!(Instant::now() < until, "never: {path} {response:?}");
         sleep(Duration::from_millis(20)).await;
     }
 }
 
-/// The answer to `path` once every agent has had its say.
-pub(crate) async fn complete(proxy: &Proxy, path: &str) -> http::Answer {
-    let all = |answer: &http::Answer| answer.header("x-steadfast-missing").is_none();
+/// Returns the response to `path` once no agent is missing.
+pub(crate) async fn complete(proxy: &Proxy, path: &str) -> http::Response {
+    let all = |response: &http::Response| response.header("x-steadfast-missing").is_none();
     eventually(proxy, path, all).await
+}
+
+/// Waits until an agent has a metrics stream.
+pub(crate) async fn metrics_stream_opens(proxy: &Proxy) {
+    eventually(proxy, "/agents", |agents| {
+        agents.body.contains("StreamMetrics")
+    })
+    .await;
+}
+
+/// Waits until this many agents are online.
+pub(crate) async fn agents_online(proxy: &Proxy, count: u64) {
+    eventually(proxy, "/health", |health| {
+        health.json()["agents_online"] == count
+    })
+    .await;
+}
+
+pub(crate) async fn get(proxy: &Proxy, path: &str) -> http::Response {
+    http::get(proxy.http_address(), path).await
 }

@@ -1,4 +1,4 @@
-//! Starting where somebody else is, and stopping with agents attached.
+//! Starting on a port in use, and stopping with agents attached.
 
 use std::time::Duration;
 
@@ -11,12 +11,12 @@ use tokio::{
 use tonic::Code;
 
 use crate::{
-    agent::{Action, Agent, PATIENCE, end_of, metric, pod},
-    complete, config, eventually, start,
+    agent::{Action, Agent, TIMEOUT, end_of, metric, pod},
+    complete, config, metrics_stream_opens, start,
 };
 
 #[tokio::test]
-async fn fodc_o38_a_port_that_is_taken_is_an_error_whichever_it_is() {
+async fn either_port_in_use_is_a_start_error() {
     let taken = TcpListener::bind("127.0.0.1:0").await.unwrap();
     for is_http in [false, true] {
         let mut config = config();
@@ -39,19 +39,19 @@ async fn fodc_o38_a_port_that_is_taken_is_an_error_whichever_it_is() {
 }
 
 #[tokio::test]
-async fn fodc_o31_a_drain_with_agents_attached_tells_them_and_ends() {
+async fn drain_ends_the_streams_of_attached_agents() {
     let proxy = start().await;
     let mut agents = Vec::new();
     for number in 0..5 {
-        let agent = Agent::register(proxy.grpc_address(), pod(&format!("db-{number}"), "r")).await;
-        let metrics = agent.answering(vec![metric("up", &[], 1.0)]).await;
+        let agent = Agent::register(&proxy, pod(&format!("db-{number}"), "r")).await;
+        let metrics = agent.responding(vec![metric("up", &[], 1.0)]).await;
         agents.push((agent, metrics));
     }
     complete(&proxy, "/metrics").await;
     let mut silent = TcpStream::connect(proxy.grpc_address()).await.unwrap();
     let (grpc, http) = (proxy.grpc_address(), proxy.http_address());
     let started = Instant::now();
-    timeout(PATIENCE, proxy.drain(Duration::from_secs(2)))
+    timeout(TIMEOUT, proxy.drain(Duration::from_secs(2)))
         .await
         .unwrap();
     assert!(
@@ -64,11 +64,11 @@ async fn fodc_o31_a_drain_with_agents_attached_tells_them_and_ends() {
             end_of(&mut agent.registration).await.code(),
             Code::Unavailable
         );
-        let end = timeout(PATIENCE, &mut metrics.task).await.unwrap().unwrap();
+        let end = timeout(TIMEOUT, &mut metrics.task).await.unwrap().unwrap();
         assert_eq!(end.code(), Code::Unavailable);
     }
     let mut rest = Vec::new();
-    timeout(PATIENCE, silent.read_to_end(&mut rest))
+    timeout(TIMEOUT, silent.read_to_end(&mut rest))
         .await
         .unwrap()
         .ok();
@@ -81,39 +81,36 @@ async fn fodc_o31_a_drain_with_agents_attached_tells_them_and_ends() {
 }
 
 #[tokio::test]
-async fn an_answer_that_is_being_made_is_finished_by_a_drain() {
+async fn drain_finishes_an_http_response_under_way() {
     let proxy = start().await;
-    let agent = Agent::register(proxy.grpc_address(), pod("db-0", "r")).await;
-    let metrics = agent.metrics(|_| Action::Nothing).await;
-    eventually(&proxy, "/agents", |agents| {
-        agents.body.contains("StreamMetrics")
-    })
-    .await;
+    let agent = Agent::register(&proxy, pod("db-0", "r")).await;
+    let metrics = agent.metrics(|_| Action::Ignore).await;
+    metrics_stream_opens(&proxy).await;
     let address = proxy.http_address();
-    let asking = tokio::spawn(async move { crate::http::get(address, "/metrics").await });
-    let until = Instant::now() + PATIENCE;
-    while metrics.asked() == 0 {
-        assert!(Instant::now() < until, "never asked");
+    let request = tokio::spawn(async move { crate::http::get(address, "/metrics").await });
+    let until = Instant::now() + TIMEOUT;
+    while metrics.query_count() == 0 {
+        assert!(Instant::now() < until, "no query arrived");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     proxy.drain(Duration::from_secs(20)).await;
-    let answer = asking.await.unwrap();
-    assert_eq!(answer.status, 200);
+    let response = request.await.unwrap();
+    assert_eq!(response.status, 200);
     assert_eq!(
-        answer.header("x-steadfast-missing"),
+        response.header("x-steadfast-missing"),
         Some("1; db-0=stream ended")
     );
 }
 
 #[tokio::test]
-async fn dropping_a_proxy_closes_every_socket() {
+async fn dropping_the_proxy_closes_every_socket() {
     let proxy = start().await;
-    let mut agent = Agent::register(proxy.grpc_address(), pod("db-0", "r")).await;
+    let mut agent = Agent::register(&proxy, pod("db-0", "r")).await;
     let mut reader = TcpStream::connect(proxy.http_address()).await.unwrap();
     drop(proxy);
     assert_ne!(end_of(&mut agent.registration).await.code(), Code::Ok);
     let mut rest = Vec::new();
-    timeout(PATIENCE, reader.read_to_end(&mut rest))
+    timeout(TIMEOUT, reader.read_to_end(&mut rest))
         .await
         .unwrap()
         .ok();

@@ -7,8 +7,8 @@ use steadfast_wire::fodc::{
 };
 
 use crate::{
-    agent::{Action, Agent, at, labels, metric, pod, reply, seed},
-    complete, config, eventually, http, start,
+    agent::{Action, Agent, at, labels, message, metric, pod, seed},
+    complete, config, get, metrics_stream_opens, start, start_with,
 };
 
 const HOUR: &str = "/metrics-windows?start_time=2026-01-01T00:00:00Z&end_time=2026-01-01T01:00:00Z";
@@ -16,18 +16,18 @@ const HOUR: &str = "/metrics-windows?start_time=2026-01-01T00:00:00Z&end_time=20
 /// 2026-01-01T00:00:00Z.
 const MIDNIGHT: i64 = 1_767_225_600;
 
-fn seconds(question: &StreamMetricsResponse) -> (i64, i64) {
+fn seconds(query: &StreamMetricsResponse) -> (i64, i64) {
     let (start, end) = (
-        question.start_time.as_ref().unwrap(),
-        question.end_time.as_ref().unwrap(),
+        query.start_time.as_ref().unwrap(),
+        query.end_time.as_ref().unwrap(),
     );
     // The first whole second at or after the start; the last at or before the end.
     (start.seconds + i64::from(start.nanos > 0), end.seconds)
 }
 
-/// Answers as a Go agent does: a sample for each ten seconds within the window, both ends included.
-fn every_ten_seconds(question: &StreamMetricsResponse) -> Vec<Metric> {
-    let (start, end) = seconds(question);
+/// Responds as a Go agent does: a sample per ten seconds of the window, both ends included.
+fn every_ten_seconds(query: &StreamMetricsResponse) -> Vec<Metric> {
+    let (start, end) = seconds(query);
     (start..=end)
         .filter(|second| second % 10 == 0)
         .map(|second| at(second, "up", &[], second as f64))
@@ -35,9 +35,9 @@ fn every_ten_seconds(question: &StreamMetricsResponse) -> Vec<Metric> {
 }
 
 #[tokio::test]
-async fn a_window_has_the_shape_of_the_releases() {
+async fn window_has_the_json_shape_of_the_releases() {
     let proxy = start().await;
-    let agent = Agent::register(proxy.grpc_address(), pod("db-0", "ROLE_DATA")).await;
+    let agent = Agent::register(&proxy, pod("db-0", "ROLE_DATA")).await;
     let own = [
         ("container_name", "data"),
         ("node_role", "ROLE_DATA"),
@@ -51,17 +51,17 @@ async fn a_window_has_the_shape_of_the_releases() {
     for sample in &mut samples {
         sample.description = "queued <jobs>".to_owned();
     }
-    let metrics = agent.metrics(move |question| {
-        let (start, end) = seconds(&question);
+    let metrics = agent.metrics(move |query| {
+        let (start, end) = seconds(&query);
         let inside = |sample: &&Metric| {
             let at = sample.timestamp.as_ref().unwrap().seconds;
             start <= at && at <= end
         };
-        Action::Answer(reply(samples.iter().filter(inside).cloned().collect()))
+        Action::Respond(message(samples.iter().filter(inside).cloned().collect()))
     });
     let _metrics = metrics.await;
-    let answer = complete(&proxy, HOUR).await;
-    assert_eq!(answer.header("content-type"), Some("application/json"));
+    let response = complete(&proxy, HOUR).await;
+    assert_eq!(response.header("content-type"), Some("application/json"));
     let expected = json!([{
         "agent_id": agent.id,
         "data": [
@@ -73,16 +73,16 @@ async fn a_window_has_the_shape_of_the_releases() {
         "name": "jobs",
         "pod_name": "db-0",
     }]);
-    assert_eq!(answer.json(), expected);
+    assert_eq!(response.json(), expected);
 }
 
 #[tokio::test]
-async fn no_data_is_an_empty_array_and_without_both_times_it_is_the_latest() {
+async fn window_without_both_times_is_latest_and_may_be_empty() {
     let proxy = start().await;
-    let empty = http::get(proxy.http_address(), HOUR).await;
+    let empty = get(&proxy, HOUR).await;
     assert_eq!((empty.status, empty.body.as_str()), (200, "[]\n"));
-    let agent = Agent::register(proxy.grpc_address(), seed("10.0.0.1", 17912, "r")).await;
-    let metrics = agent.answering(vec![metric("up", &[], 1.0)]).await;
+    let agent = Agent::register(&proxy, seed("10.0.0.1", 17912, "r")).await;
+    let metrics = agent.responding(vec![metric("up", &[], 1.0)]).await;
     let latest = complete(&proxy, "/metrics-windows?end_time=2026-01-01T00:00:00Z")
         .await
         .json();
@@ -95,15 +95,15 @@ async fn no_data_is_an_empty_array_and_without_both_times_it_is_the_latest() {
         (&json!("10.0.0.1"), &json!(17912))
     );
     assert_eq!(
-        metrics.questions.lock().unwrap()[0],
+        metrics.queries.lock().unwrap()[0],
         StreamMetricsResponse::default()
     );
 }
 
 #[tokio::test]
-async fn fodc_o30_values_that_are_no_numbers_are_strings_and_cost_nothing_else() {
+async fn nan_and_infinities_are_json_strings() {
     let proxy = start().await;
-    let agent = Agent::register(proxy.grpc_address(), pod("db-0", "r")).await;
+    let agent = Agent::register(&proxy, pod("db-0", "r")).await;
     let values = [f64::NAN, f64::INFINITY, f64::NEG_INFINITY, 1.5];
     let samples: Vec<Metric> = (0..)
         .zip(values)
@@ -111,17 +111,14 @@ async fn fodc_o30_values_that_are_no_numbers_are_strings_and_cost_nothing_else()
         .collect();
     let mut once = Some(samples);
     let _metrics = agent
-        .metrics(move |question| match question.start_time {
-            Some(_) => Action::Answer(reply(once.take().unwrap_or_default())),
-            None => Action::Answer(reply(vec![])),
+        .metrics(move |query| match query.start_time {
+            Some(_) => Action::Respond(message(once.take().unwrap_or_default())),
+            None => Action::Respond(message(vec![])),
         })
         .await;
-    eventually(&proxy, "/agents", |agents| {
-        agents.body.contains("StreamMetrics")
-    })
-    .await;
-    let answer = http::get(proxy.http_address(), HOUR).await.json();
-    let values: Vec<_> = answer[0]["data"]
+    metrics_stream_opens(&proxy).await;
+    let response = get(&proxy, HOUR).await.json();
+    let values: Vec<_> = response[0]["data"]
         .as_array()
         .unwrap()
         .iter()
@@ -134,46 +131,46 @@ async fn fodc_o30_values_that_are_no_numbers_are_strings_and_cost_nothing_else()
 }
 
 #[tokio::test]
-async fn fodc_o29_reversed_and_malformed_times_are_refused_and_nobody_is_asked() {
+async fn reversed_and_malformed_times_query_no_agent() {
     let proxy = start().await;
-    let agent = Agent::register(proxy.grpc_address(), pod("db-0", "r")).await;
-    let metrics = agent.answering(vec![]).await;
+    let agent = Agent::register(&proxy, pod("db-0", "r")).await;
+    let metrics = agent.responding(vec![]).await;
     for query in [
         "start_time=2026-01-01T01:00:00Z&end_time=2026-01-01T00:00:00Z",
         "start_time=yesterday",
         "end_time=2026-13-01T00:00:00Z",
     ] {
-        let answer = http::get(proxy.http_address(), &format!("/metrics-windows?{query}")).await;
-        assert_eq!(answer.status, 400, "{query}");
+        let response = get(&proxy, &format!("/metrics-windows?{query}")).await;
+        assert_eq!(response.status, 400, "{query}");
         assert_eq!(
-            answer.header("content-type"),
+            response.header("content-type"),
             Some("text/plain; charset=utf-8")
         );
     }
-    assert_eq!(metrics.asked(), 0);
+    assert_eq!(metrics.query_count(), 0);
 }
 
 #[tokio::test]
-async fn fodc_o17_slices_of_a_plain_agents_window_are_merged_without_loss_or_repetition() {
+async fn slices_are_merged_without_loss_or_repetition() {
     let mut config = config();
     config.max_message_bytes = 64 << 10;
-    let proxy = steadfast_fodc_proxy::Proxy::start(config).await.unwrap();
-    let agent = Agent::register(proxy.grpc_address(), pod("db-0", "r")).await;
+    let proxy = start_with(config).await;
+    let agent = Agent::register(&proxy, pod("db-0", "r")).await;
     let metrics = agent
-        .metrics(|question| match question.start_time {
+        .metrics(|query| match query.start_time {
             Some(_) => {
-                let mut samples = every_ten_seconds(&question);
+                let mut samples = every_ten_seconds(&query);
                 for sample in &mut samples {
                     sample.description = "x".repeat(400);
                 }
-                Action::Answer(reply(samples))
+                Action::Respond(message(samples))
             }
-            None => Action::Answer(reply(vec![])),
+            None => Action::Respond(message(vec![])),
         })
         .await;
     complete(&proxy, "/metrics").await;
-    let answer = complete(&proxy, HOUR).await.json();
-    let times: Vec<i64> = answer[0]["data"]
+    let response = complete(&proxy, HOUR).await.json();
+    let times: Vec<i64> = response[0]["data"]
         .as_array()
         .unwrap()
         .iter()
@@ -181,41 +178,38 @@ async fn fodc_o17_slices_of_a_plain_agents_window_are_merged_without_loss_or_rep
         .collect();
     assert_eq!(times, (0..=360).map(|ten| 10 * ten).collect::<Vec<_>>());
     assert!(
-        metrics.asked() > 5,
+        metrics.query_count() > 5,
         "361 samples of 400 bytes are more than one message"
     );
 }
 
 #[tokio::test]
-async fn a_slice_that_is_not_answered_is_reported() {
+async fn missing_slice_is_reported() {
     let mut config = config();
     config.window_deadline = std::time::Duration::from_secs(1);
-    let proxy = steadfast_fodc_proxy::Proxy::start(config).await.unwrap();
-    let agent = Agent::register(proxy.grpc_address(), pod("db-0", "r")).await;
-    let mut asked = 0;
+    let proxy = start_with(config).await;
+    let agent = Agent::register(&proxy, pod("db-0", "r")).await;
+    let mut count = 0;
     let _metrics = agent
-        .metrics(move |question| {
-            asked += 1;
-            match asked {
-                1 => Action::Answer(reply(every_ten_seconds(&question))),
-                _ => Action::Nothing,
+        .metrics(move |query| {
+            count += 1;
+            match count {
+                1 => Action::Respond(message(every_ten_seconds(&query))),
+                _ => Action::Ignore,
             }
         })
         .await;
-    eventually(&proxy, "/agents", |agents| {
-        agents.body.contains("StreamMetrics")
-    })
-    .await;
-    let answer = http::get(proxy.http_address(), HOUR).await;
+    metrics_stream_opens(&proxy).await;
+    let response = get(&proxy, HOUR).await;
     assert_eq!(
-        answer.header("x-steadfast-missing"),
+        response.header("x-steadfast-missing"),
         Some("1; db-0=late(partly)")
     );
-    assert!(!answer.json()[0]["data"].as_array().unwrap().is_empty());
+    assert!(!response.json()[0]["data"].as_array().unwrap().is_empty());
 }
 
 #[tokio::test]
-async fn an_agent_of_ours_answers_in_columns_and_parts_and_says_what_it_left_out() {
+async fn profile_agent_responds_in_columns_and_reports_truncation() {
     let proxy = start().await;
     let ours = RegisterAgentRequest {
         profile: Some(AgentProfile {
@@ -224,15 +218,15 @@ async fn an_agent_of_ours_answers_in_columns_and_parts_and_says_what_it_left_out
         }),
         ..pod("db-0", "r")
     };
-    let agent = Agent::register(proxy.grpc_address(), ours).await;
+    let agent = Agent::register(&proxy, ours).await;
     let metrics = agent
-        .metrics(|question| {
-            assert!(question.columnar && question.request_id > 0);
+        .metrics(|query| {
+            assert!(query.columnar && query.request_id > 0);
             let part = |first: i64, values: Vec<f64>| {
                 let steps = (1..values.len()).map(|_| 500);
                 let count = u32::try_from(values.len()).unwrap();
                 StreamMetricsRequest {
-                    request_id: question.request_id,
+                    request_id: query.request_id,
                     columns: Some(Columns {
                         times: vec![TimeColumn {
                             deltas: std::iter::once(MIDNIGHT * 1_000 + first)
@@ -256,19 +250,16 @@ async fn an_agent_of_ours_answers_in_columns_and_parts_and_says_what_it_left_out
             one.more = true;
             let mut two = part(1_000, vec![3.0]);
             two.truncated = Some(Truncation {
-                from: question.start_time,
+                from: query.start_time,
                 samples: 7,
             });
-            Action::Several(vec![stray, one, two])
+            Action::RespondInParts(vec![stray, one, two])
         })
         .await;
-    eventually(&proxy, "/agents", |agents| {
-        agents.body.contains("StreamMetrics")
-    })
-    .await;
-    let answer = http::get(proxy.http_address(), HOUR).await;
+    metrics_stream_opens(&proxy).await;
+    let response = get(&proxy, HOUR).await;
     assert_eq!(
-        answer.header("x-steadfast-missing"),
+        response.header("x-steadfast-missing"),
         Some("1; db-0=truncated(partly)")
     );
     let data = json!([
@@ -276,12 +267,12 @@ async fn an_agent_of_ours_answers_in_columns_and_parts_and_says_what_it_left_out
         {"timestamp": "2026-01-01T00:00:00.5Z", "value": 2},
         {"timestamp": "2026-01-01T00:00:01Z", "value": 3},
     ]);
-    assert_eq!(answer.json()[0]["data"], data, "{answer:?}");
-    assert_eq!(metrics.asked(), 1, "one question for the whole window");
+    assert_eq!(response.json()[0]["data"], data, "{response:?}");
+    assert_eq!(metrics.query_count(), 1, "one query for the whole window");
 }
 
 #[tokio::test]
-async fn names_are_asked_of_agents_of_ours_and_picked_from_what_others_answer() {
+async fn names_are_sent_to_profile_agents_and_filtered_for_others() {
     let proxy = start().await;
     let samples = || {
         ["jobs", "up", "u."]
@@ -295,27 +286,27 @@ async fn names_are_asked_of_agents_of_ours_and_picked_from_what_others_answer() 
         }),
         ..pod("db-0", "r")
     };
-    let ours = Agent::register(proxy.grpc_address(), ours).await;
-    // It answers with all, and says what it was asked.
-    let ours = ours.metrics(move |question| {
-        let [matcher] = &*question.matchers else {
-            panic!("{question:?}")
+    let ours = Agent::register(&proxy, ours).await;
+    // It responds with all metrics, one of which tells the matcher.
+    let ours = ours.metrics(move |query| {
+        let [matcher] = &*query.matchers else {
+            panic!("{query:?}")
         };
         assert_eq!(matcher.name, "__name__");
-        let asked = format!("{} {}", matcher.r#type().as_str_name(), matcher.value);
+        let matcher_text = format!("{} {}", matcher.r#type().as_str_name(), matcher.value);
         let mut all = samples();
-        all.push(at(MIDNIGHT, "up", &[("asked", &asked)], 1.0));
-        Action::Answer(StreamMetricsRequest {
-            request_id: question.request_id,
-            ..reply(all)
+        all.push(at(MIDNIGHT, "up", &[("matcher", &matcher_text)], 1.0));
+        Action::Respond(StreamMetricsRequest {
+            request_id: query.request_id,
+            ..message(all)
         })
     });
     let _ours = ours.await;
-    let plain = Agent::register(proxy.grpc_address(), pod("db-1", "r")).await;
-    let plain = plain.metrics(move |question| {
-        assert!(question.matchers.is_empty(), "it would not understand them");
-        let first_slice = seconds(&question).0 == MIDNIGHT;
-        Action::Answer(reply(if first_slice { samples() } else { Vec::new() }))
+    let plain = Agent::register(&proxy, pod("db-1", "r")).await;
+    let plain = plain.metrics(move |query| {
+        assert!(query.matchers.is_empty(), "it would not understand them");
+        let first_slice = seconds(&query).0 == MIDNIGHT;
+        Action::Respond(message(if first_slice { samples() } else { Vec::new() }))
     });
     let _plain = plain.await;
     for (query, expected) in [
@@ -325,15 +316,15 @@ async fn names_are_asked_of_agents_of_ours_and_picked_from_what_others_answer() 
             r"db-0 u. , db-0 up , db-0 up TYPE_MATCHES u\.|up, db-1 u. , db-1 up ",
         ),
     ] {
-        let answer = complete(&proxy, &format!("{HOUR}&{query}")).await.json();
-        let mut seen: Vec<String> = answer
+        let response = complete(&proxy, &format!("{HOUR}&{query}")).await.json();
+        let mut seen: Vec<String> = response
             .as_array()
             .unwrap()
             .iter()
             .map(|one| {
                 let text = |value: &serde_json::Value| value.as_str().unwrap_or("").to_owned();
                 let (pod, name) = (text(&one["pod_name"]), text(&one["name"]));
-                format!("{pod} {name} {}", text(&one["labels"]["asked"]))
+                format!("{pod} {name} {}", text(&one["labels"]["matcher"]))
             })
             .collect();
         seen.sort();

@@ -1,10 +1,10 @@
-//! What `/metrics` and its neighbours say of what agents answered.
+//! `/metrics` and its neighbours.
 
 use steadfast_wire::fodc::{Metric, MetricType, RegisterAgentRequest};
 
 use crate::{
     agent::{Action, Agent, Metrics, labels, metric, pod, seed, typed},
-    complete, config, eventually, http, start,
+    complete, config, eventually, get, http, metrics_stream_opens, start, start_with,
 };
 
 async fn agent(
@@ -12,8 +12,8 @@ async fn agent(
     first: RegisterAgentRequest,
     samples: Vec<Metric>,
 ) -> (Agent, Metrics) {
-    let agent = Agent::register(proxy.grpc_address(), first).await;
-    let metrics = agent.answering(samples).await;
+    let agent = Agent::register(proxy, first).await;
+    let metrics = agent.responding(samples).await;
     (agent, metrics)
 }
 
@@ -24,7 +24,7 @@ fn type_lines(body: &str) -> Vec<&str> {
 }
 
 #[tokio::test]
-async fn fodc_f16_values_of_all_dialects_stand_in_one_answer_with_their_agents_labels() {
+async fn all_dialects_share_one_page_with_their_agents_labels() {
     let proxy = start().await;
     let own = [
         ("node_role", "ROLE_DATA"),
@@ -35,9 +35,9 @@ async fn fodc_f16_values_of_all_dialects_stand_in_one_answer_with_their_agents_l
     let _one = agent(&proxy, pod("db-0", "ROLE_DATA"), stamped).await;
     let plain = vec![metric("up", &[("a", "b\"c\\d\ne")], 1e21)];
     let _two = agent(&proxy, seed("10.0.0.1", 17912, "liaison"), plain).await;
-    let answer = complete(&proxy, "/metrics").await;
+    let response = complete(&proxy, "/metrics").await;
     assert_eq!(
-        answer.header("content-type"),
+        response.header("content-type"),
         Some("text/plain; version=0.0.4; charset=utf-8")
     );
     let lines = [
@@ -45,11 +45,11 @@ async fn fodc_f16_values_of_all_dialects_stand_in_one_answer_with_their_agents_l
         r#"up{a="b\"c\\d\ne",node_role="liaison",pod_name="10.0.0.1:17912"} 1000000000000000000000"#,
         r#"up{container_name="data",node_role="ROLE_DATA",pod_name="db-0"} 1"#,
     ];
-    assert_eq!(answer.body.lines().collect::<Vec<_>>(), lines);
+    assert_eq!(response.body.lines().collect::<Vec<_>>(), lines);
 }
 
 #[tokio::test]
-async fn fodc_f13_a_label_of_the_node_never_overwrites_a_metrics_own() {
+async fn node_label_never_replaces_a_metrics_own() {
     let proxy = start().await;
     let first = RegisterAgentRequest {
         labels: labels(&[("type", "hot"), ("pod_name", "x"), ("empty", "")]),
@@ -60,15 +60,15 @@ async fn fodc_f13_a_label_of_the_node_never_overwrites_a_metrics_own() {
         metric("down", &[("node_type", "own")], 2.0),
     ];
     let _agent = agent(&proxy, first, samples).await;
-    let answer = complete(&proxy, "/metrics").await;
+    let response = complete(&proxy, "/metrics").await;
     let both = r#"up{node_role="r",node_type="hot",pod_name="db-0",type="file"} 1"#;
-    assert!(answer.has_line(both), "{answer:?}");
+    assert!(response.has_line(both), "{response:?}");
     let own = r#"down{node_role="r",node_type="own",pod_name="db-0"} 2"#;
-    assert!(answer.has_line(own), "{answer:?}");
+    assert!(response.has_line(own), "{response:?}");
 }
 
 #[tokio::test]
-async fn fodc_f15_one_name_has_one_type_whoever_knows_it() {
+async fn metric_name_has_one_type_across_agents() {
     let proxy = start().await;
     let knows = vec![
         typed("jobs_count", &[], 1.0, MetricType::Counter),
@@ -91,7 +91,7 @@ async fn fodc_f15_one_name_has_one_type_whoever_knows_it() {
         metric("temperature", &[], 6.0),
     ];
     let _guesses = agent(&proxy, pod("old", "r"), guesses).await;
-    let answer = complete(&proxy, "/metrics").await;
+    let response = complete(&proxy, "/metrics").await;
     let types = [
         "# TYPE jobs_count counter",
         "# TYPE lag summary",
@@ -100,9 +100,9 @@ async fn fodc_f15_one_name_has_one_type_whoever_knows_it() {
         "# TYPE old histogram",
         "# TYPE temperature gauge",
     ];
-    assert_eq!(type_lines(&answer.body), types, "{}", answer.body);
+    assert_eq!(type_lines(&response.body), types, "{}", response.body);
     let mut family = "";
-    for line in answer.body.lines() {
+    for line in response.body.lines() {
         if let Some(rest) = line.strip_prefix("# TYPE ") {
             family = rest.split(' ').next().unwrap();
         } else {
@@ -112,7 +112,7 @@ async fn fodc_f15_one_name_has_one_type_whoever_knows_it() {
 }
 
 #[tokio::test]
-async fn fodc_f8_a_filter_by_role_asks_nobody_else() {
+async fn filter_by_role_queries_no_other_agent() {
     let proxy = start().await;
     let _data = agent(
         &proxy,
@@ -121,19 +121,19 @@ async fn fodc_f8_a_filter_by_role_asks_nobody_else() {
     )
     .await;
     complete(&proxy, "/metrics").await;
-    let silent = Agent::register(proxy.grpc_address(), pod("li-0", "ROLE_LIAISON")).await;
-    let silent = silent.metrics(|_| Action::Nothing).await;
-    let answer = http::get(proxy.http_address(), "/metrics?role=ROLE_DATA").await;
+    let silent = Agent::register(&proxy, pod("li-0", "ROLE_LIAISON")).await;
+    let silent = silent.metrics(|_| Action::Ignore).await;
+    let response = get(&proxy, "/metrics?role=ROLE_DATA").await;
     assert!(
-        answer.has_line(r#"up{node_role="ROLE_DATA",pod_name="db-0"} 1"#),
-        "{answer:?}"
+        response.has_line(r#"up{node_role="ROLE_DATA",pod_name="db-0"} 1"#),
+        "{response:?}"
     );
-    assert_eq!(answer.header("x-steadfast-missing"), None);
-    assert_eq!(silent.asked(), 0);
+    assert_eq!(response.header("x-steadfast-missing"), None);
+    assert_eq!(silent.query_count(), 0);
 }
 
 #[tokio::test]
-async fn fodc_o39_a_filter_chooses_agents_and_samples_alike() {
+async fn filter_selects_agents_and_samples_alike() {
     let proxy = start().await;
     let samples = vec![
         metric("bare", &[], 1.0),
@@ -147,8 +147,8 @@ async fn fodc_o39_a_filter_chooses_agents_and_samples_alike() {
     let _one = agent(&proxy, pod("db-0", "ROLE_DATA"), samples.clone()).await;
     let _two = agent(&proxy, pod("db-1", "ROLE_DATA"), samples).await;
     complete(&proxy, "/metrics").await;
-    let answer = http::get(proxy.http_address(), "/metrics?pod_name=DB-0").await;
-    let lines: Vec<&str> = answer
+    let response = get(&proxy, "/metrics?pod_name=DB-0").await;
+    let lines: Vec<&str> = response
         .body
         .lines()
         .filter(|line| !line.starts_with('#'))
@@ -158,12 +158,12 @@ async fn fodc_o39_a_filter_chooses_agents_and_samples_alike() {
         lines,
         [format!("bare{identity} 1"), format!("stamped{identity} 2")]
     );
-    let wrong = http::get(proxy.http_address(), "/metrics?role=role_data").await;
+    let wrong = get(&proxy, "/metrics?role=role_data").await;
     assert_eq!(wrong.body, "", "roles are compared exactly");
 }
 
 #[tokio::test]
-async fn fodc_o39_the_same_series_of_every_node_never_collides() {
+async fn equal_series_of_different_nodes_never_collide() {
     let proxy = start().await;
     let foreign = || {
         vec![
@@ -176,8 +176,8 @@ async fn fodc_o39_the_same_series_of_every_node_never_collides() {
         agent(&proxy, seed("10.0.0.2", 1, "r"), foreign()).await,
         agent(&proxy, pod("x", "r"), foreign()).await,
     ];
-    let answer = complete(&proxy, "/metrics").await;
-    let mut series: Vec<&str> = answer
+    let response = complete(&proxy, "/metrics").await;
+    let mut series: Vec<&str> = response
         .body
         .lines()
         .filter(|line| !line.starts_with('#'))
@@ -186,26 +186,26 @@ async fn fodc_o39_the_same_series_of_every_node_never_collides() {
     series.sort_unstable();
     let all = series.len();
     series.dedup();
-    assert_eq!((all, series.len()), (6, 6), "{}", answer.body);
+    assert_eq!((all, series.len()), (6, 6), "{}", response.body);
 }
 
 #[tokio::test]
-async fn fodc_f6_twenty_thousand_long_series_arrive_and_the_agent_stays() {
+async fn twenty_thousand_long_series_arrive_in_one_response() {
     let proxy = start().await;
     let long = "x".repeat(400);
     let samples = (0..20_000)
         .map(|number| metric("long", &[("n", &number.to_string()), ("text", &long)], 1.0))
         .collect();
     let (agent, _metrics) = agent(&proxy, pod("db-0", "r"), samples).await;
-    let answer = complete(&proxy, "/metrics").await;
-    assert_eq!(answer.body.lines().count(), 20_001);
-    let agents = http::get(proxy.http_address(), "/agents").await.json();
+    let response = complete(&proxy, "/metrics").await;
+    assert_eq!(response.body.lines().count(), 20_001);
+    let agents = get(&proxy, "/agents").await.json();
     assert_eq!(agents[0]["agent_id"], agent.id.as_str());
     assert_eq!(agents[0]["status"], "online");
 }
 
 #[tokio::test]
-async fn an_address_chooses_agents_of_the_first_version_by_a_part_of_it() {
+async fn address_filter_matches_a_part_of_ip_and_port() {
     let proxy = start().await;
     let _one = agent(
         &proxy,
@@ -220,13 +220,13 @@ async fn an_address_chooses_agents_of_the_first_version_by_a_part_of_it() {
     )
     .await;
     complete(&proxy, "/metrics").await;
-    let answer = http::get(proxy.http_address(), "/metrics?address=0.2%3A17912").await;
-    assert_eq!(answer.body.lines().count(), 2, "{answer:?}");
-    assert!(answer.body.contains("10.0.0.2"), "{answer:?}");
+    let response = get(&proxy, "/metrics?address=0.2%3A17912").await;
+    assert_eq!(response.body.lines().count(), 2, "{response:?}");
+    assert!(response.body.contains("10.0.0.2"), "{response:?}");
 }
 
 #[tokio::test]
-async fn methods_and_paths_that_are_not_there_are_refused_and_head_is_answered() {
+async fn unknown_methods_and_paths_are_rejected_and_head_works() {
     let proxy = start().await;
     let address = proxy.http_address();
     let paths = [
@@ -254,25 +254,21 @@ async fn methods_and_paths_that_are_not_there_are_refused_and_head_is_answered()
         );
     }
     for path in ["/", "/metrics/", "/nothing", "/pressure-profiles/a/b/heap"] {
-        let answer = http::get(address, path).await;
-        assert_eq!(answer.status, 404, "{path}");
+        let response = http::get(address, path).await;
+        assert_eq!(response.status, 404, "{path}");
         assert_eq!(
-            answer.header("content-type"),
+            response.header("content-type"),
             Some("text/plain; charset=utf-8")
         );
     }
 }
 
 #[tokio::test]
-async fn fodc_f17_collections_that_nobody_was_asked_for_say_so() {
+async fn uncollected_pages_say_that_no_agent_was_queried() {
     let proxy = start().await;
-    let topology = http::get(proxy.http_address(), "/cluster/topology")
-        .await
-        .json();
+    let topology = get(&proxy, "/cluster/topology").await.json();
     assert_eq!(topology, serde_json::json!({"nodes": [], "calls": []}));
-    let lifecycle = http::get(proxy.http_address(), "/cluster/lifecycle")
-        .await
-        .json();
+    let lifecycle = get(&proxy, "/cluster/lifecycle").await.json();
     assert!(
         lifecycle["error"]
             .as_str()
@@ -281,38 +277,35 @@ async fn fodc_f17_collections_that_nobody_was_asked_for_say_so() {
     );
     assert_eq!(lifecycle["agent_summary"]["requested"], 0);
     for path in ["/diagnostics", "/pressure-profiles"] {
-        let answer = http::get(proxy.http_address(), path).await;
-        assert_eq!(answer.json(), serde_json::json!([]));
-        assert_eq!(answer.header("content-type"), Some("application/json"));
+        let response = get(&proxy, path).await;
+        assert_eq!(response.json(), serde_json::json!([]));
+        assert_eq!(response.header("content-type"), Some("application/json"));
     }
 }
 
 #[tokio::test]
-async fn fodc_o44_a_proxy_that_answers_as_much_as_it_may_is_not_ready() {
+async fn proxy_at_its_request_limit_is_not_ready() {
     let mut config = config();
     config.max_http_requests = 1;
-    let proxy = steadfast_fodc_proxy::Proxy::start(config).await.unwrap();
-    let silent = Agent::register(proxy.grpc_address(), pod("db-0", "r")).await;
-    let _silent = silent.metrics(|_| Action::Nothing).await;
-    eventually(&proxy, "/agents", |agents| {
-        agents.body.contains("StreamMetrics")
-    })
-    .await;
-    assert_eq!(http::get(proxy.http_address(), "/ready").await.status, 200);
+    let proxy = start_with(config).await;
+    let silent = Agent::register(&proxy, pod("db-0", "r")).await;
+    let _silent = silent.metrics(|_| Action::Ignore).await;
+    metrics_stream_opens(&proxy).await;
+    assert_eq!(get(&proxy, "/ready").await.status, 200);
     let address = proxy.http_address();
-    let asking = tokio::spawn(async move { http::get(address, "/metrics").await });
+    let request = tokio::spawn(async move { http::get(address, "/metrics").await });
     eventually(&proxy, "/ready", |ready| {
-        ready.status == 503 || asking.is_finished()
+        ready.status == 503 || request.is_finished()
     })
     .await;
     let refused = http::get(address, "/metrics").await;
-    assert_eq!(refused.status, 503, "asked once: {}", asking.is_finished());
-    assert_eq!(asking.await.unwrap().status, 200);
+    assert_eq!(refused.status, 503, "queried: {}", request.is_finished());
+    assert_eq!(request.await.unwrap().status, 200);
     eventually(&proxy, "/ready", |ready| ready.status == 200).await;
 }
 
 #[tokio::test]
-async fn a_help_text_that_is_longer_than_a_piece_of_the_answer_is_written_once() {
+async fn help_text_longer_than_a_piece_is_written_once() {
     let proxy = start().await;
     let mut long = metric("up", &[], 1.0);
     long.description = "help ".repeat(40_000);
@@ -324,11 +317,11 @@ async fn a_help_text_that_is_longer_than_a_piece_of_the_answer_is_written_once()
     .await;
     long.value = 2.0;
     let _two = agent(&proxy, pod("db-1", "r"), vec![long]).await;
-    let answer = complete(&proxy, "/metrics").await;
-    assert_eq!(answer.body.matches("# HELP up ").count(), 1);
+    let response = complete(&proxy, "/metrics").await;
+    assert_eq!(response.body.matches("# HELP up ").count(), 1);
     assert_eq!(
-        type_lines(&answer.body),
+        type_lines(&response.body),
         ["# TYPE up gauge", "# TYPE zz gauge"]
     );
-    assert!(answer.has_line("up{node_role=\"r\",pod_name=\"db-1\"} 2"));
+    assert!(response.has_line("up{node_role=\"r\",pod_name=\"db-1\"} 2"));
 }
