@@ -22,6 +22,7 @@ mod staged_page;
 mod tests;
 
 use std::{
+    error::Error,
     io,
     sync::Arc,
     thread,
@@ -219,8 +220,11 @@ impl RecordingThread {
     }
 
     /// Updates the status after a write or sync. A failure is logged once, and so is its end.
-    fn on_write<E: ToString>(&self, result: Result<(), E>) {
-        let failure = result.err().map(|error| error.to_string());
+    fn on_write<E: Error>(&self, result: Result<(), E>) {
+        let failure = result.err().map(|error| match error.source() {
+            Some(cause) => format!("{error}: {cause}"),
+            None => error.to_string(),
+        });
         self.status.update(|StatusSnapshot { record, .. }| {
             match (&record.failing, &failure) {
                 (None, Some(failure)) => error!(%failure, "record cannot be written"),

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use bytes::Bytes;
 use steadfast_exposition::{Format, Limits, Parser};
-use steadfast_recorder::{Recorder, RecorderId, SetOutcome, SourceId, WriteError};
+use steadfast_recorder::{Recorder, RecorderId, Scrape, SetOutcome, SourceId, WriteError};
 use tracing::{info, warn};
 
 use super::{
@@ -102,23 +102,24 @@ impl EndpointRecorder {
         let skipped = (outcome.skipped.into_iter())
             .try_for_each(|tick_ms| recorder.missed(self.source, tick_ms));
         let complete = outcome.page.is_ok();
-        let page = match outcome.page {
+        let mut page = match outcome.page {
             Ok(bytes) => self.complete_page(recorder, bytes),
             Err(error) => {
                 self.parser.abandon();
                 Err(error)
             }
         };
-        let (written, page) = match page {
-            Ok(mut totals) => {
-                let written = self.record_samples(recorder, time_ms, &mut totals);
-                (written, Ok(totals))
-            }
-            Err(error) => (recorder.missed(self.source, time_ms), Err(error)),
-        };
-        let page = page.as_ref();
-        let health_written = self.health.record(recorder, time_ms, duration, page);
-        self.update_status(time_ms, duration, page);
+        let mut scrape = recorder.scrape(self.source, time_ms);
+        match &mut page {
+            Ok(totals) => self.set_samples(&mut scrape, totals),
+            Err(_) => scrape.fail(),
+        }
+        self.health.add(&mut scrape, duration, page.as_ref());
+        let written = scrape.commit();
+        if let (Err(_), Ok(totals)) = (&written, &mut page) {
+            totals.recorded = 0;
+        }
+        self.update_status(time_ms, duration, page.as_ref());
         if std::mem::take(&mut self.reset_parser) {
             self.parser.forget();
             self.staged.forget();
@@ -127,7 +128,7 @@ impl EndpointRecorder {
         } else {
             self.staged.abandon();
         }
-        skipped.and(written).and(health_written)
+        skipped.and(written.map(|_| ()))
     }
 
     fn stager<'a>(
@@ -168,13 +169,8 @@ impl EndpointRecorder {
         })
     }
 
-    fn record_samples(
-        &mut self,
-        recorder: &mut Recorder,
-        time_ms: i64,
-        totals: &mut Totals,
-    ) -> Result<(), WriteError> {
-        let mut scrape = recorder.scrape(self.source, time_ms);
+    /// Sets the values of the page, and completes its totals.
+    fn set_samples(&mut self, scrape: &mut Scrape<'_>, totals: &mut Totals) {
         for (series, value, own_time) in self.staged.samples() {
             match series.map(|series| scrape.set(series, value, own_time)) {
                 Some(SetOutcome::Stored | SetOutcome::Duplicate) => {}
@@ -182,13 +178,12 @@ impl EndpointRecorder {
                 None => totals.pending_refused += 1,
             }
         }
-        let committed = scrape.commit()?;
-        totals.recorded = committed.samples as u64;
-        totals.duplicates = committed.duplicates;
+        let staged = scrape.staged();
+        totals.recorded = staged.samples as u64;
+        totals.duplicates = staged.duplicates;
         self.reset_parser |= totals.stale > 0;
         self.reset_parser |=
             totals.pending_refused > 0 && self.status.scrapes.is_multiple_of(RETRY_REFUSED_EVERY);
-        Ok(())
     }
 
     fn update_status(

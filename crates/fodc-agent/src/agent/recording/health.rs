@@ -3,9 +3,7 @@
 use std::{collections::HashMap, time::Duration};
 
 use steadfast_exposition::Summary;
-use steadfast_recorder::{
-    Kind, Labels, LimitError, Meta, NAME, Recorder, SeriesId, SourceId, WriteError,
-};
+use steadfast_recorder::{Kind, Labels, LimitError, Meta, NAME, Scrape, SeriesId, SourceId};
 
 use crate::scrape::ScrapeError;
 
@@ -57,14 +55,13 @@ impl Health {
         }
     }
 
-    /// Records the health of one scrape.
-    pub(super) fn record(
+    /// Adds the health of a scrape to it, so that both are committed together.
+    pub(super) fn add(
         &mut self,
-        recorder: &mut Recorder,
-        time_ms: i64,
+        scrape: &mut Scrape<'_>,
         duration: Duration,
         page: Result<&Totals, &ScrapeError>,
-    ) -> Result<(), WriteError> {
+    ) {
         let mut values = vec![
             (UP, "", f64::from(u8::from(page.is_ok()))),
             (DURATION, "", duration.as_secs_f64()),
@@ -91,20 +88,21 @@ impl Health {
                 values.push((MISSED, error.reason(), 1.0));
             }
         }
-        let mut scrape = recorder.scrape(self.source, time_ms);
+        scrape.add_source(self.source);
         for (metric, reason, value) in values {
             // A refused series is left out: the record is then full to its last byte.
             let known = self.series.get(&(metric.name, reason)).copied();
             let series = match known {
                 Some(series) => Ok(series),
-                None => register(metric, reason, |labels, meta| scrape.series(labels, meta)),
+                None => register(metric, reason, |labels, meta| {
+                    scrape.series_of(self.source, labels, meta)
+                }),
             };
             if let Ok(series) = series {
                 self.series.insert((metric.name, reason), series);
                 scrape.set(series, value, None);
             }
         }
-        scrape.commit().map(|_| ())
     }
 }
 
