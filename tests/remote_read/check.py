@@ -59,7 +59,7 @@ def within(value, candidates, asked):
 
 
 def compare(asked, reference, through_agent, during, disturbed):
-    """Points compared, points that can not be, and what is wrong."""
+    """Points compared, points that cannot be, and what is wrong."""
     start, end = during
     reach = 2 + (asked.window if asked.ranged else 0)
     clear = [at for at in range(start, end + 1) if disturbed.isdisjoint(range(at - reach, at + 3))]

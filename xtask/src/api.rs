@@ -156,7 +156,7 @@ fn interface(library: &Library) -> Result<String> {
     Ok(lines.join("\n") + "\n")
 }
 
-/// What one has and the other has not, as lines of a diff.
+/// Returns the lines that only one of the two has, as in a diff.
 fn difference(path: &str, written: &str, actual: &str) -> Vec<String> {
     let lines = |text: &str| -> BTreeSet<String> { text.lines().map(str::to_owned).collect() };
     let (before, after) = (lines(written), lines(actual));

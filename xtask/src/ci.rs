@@ -1,17 +1,17 @@
-//! Everything that must hold before a change lands, with the time each part took.
+//! Every check that a change must pass, with the time of each.
 
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 
-use crate::{api, coverage, coverage_map, mutants, process, proto, sim, spelling, test, tidy};
+use crate::{api, coverage, coverage_map, mutants, process, proto, python, sim, test, tidy};
 
 struct Step {
     name: &'static str,
-    run: fn(&mut test::Tally) -> Result<()>,
+    run: fn(&mut test::Counts) -> Result<()>,
 }
 
-const STEPS: [Step; 12] = [
+const STEPS: [Step; 13] = [
     Step {
         name: "format",
         run: |_| format(),
@@ -26,7 +26,11 @@ const STEPS: [Step; 12] = [
     },
     Step {
         name: "spelling",
-        run: |_| spelling::run(),
+        run: |_| python::spelling(),
+    },
+    Step {
+        name: "licences",
+        run: |_| python::licences(),
     },
     Step {
         name: "coverage-map",
@@ -50,7 +54,7 @@ const STEPS: [Step; 12] = [
     },
     Step {
         name: "test",
-        run: |tally| test::run(true, tally),
+        run: |counts| test::run(true, counts),
     },
     Step {
         name: "sim",
@@ -58,7 +62,7 @@ const STEPS: [Step; 12] = [
     },
     Step {
         name: "mutants",
-        // The whole tables take longer than all else together; they are for a quiet hour.
+        // All tables together take longer than all other steps, so they are run by hand.
         run: |_| mutants::run(Some("sim_")),
     },
     Step {
@@ -67,7 +71,7 @@ const STEPS: [Step; 12] = [
     },
 ];
 
-/// The quick profile for work in progress: format, clippy, and the tests inside of the crates.
+/// The checks for work in progress: three minutes with a warm target.
 const QUICK_STEPS: [Step; 3] = [
     Step {
         name: "format",
@@ -103,14 +107,14 @@ pub(crate) fn quick() -> Result<()> {
     run(&QUICK_STEPS, false)
 }
 
-/// Runs the steps, also after one has failed unless told to stop there.
+/// Runs the steps. A failed one ends the run only with `fail_fast`, so that one run shows all faults.
 fn run(steps: &[Step], fail_fast: bool) -> Result<()> {
-    let mut tally = test::Tally::default();
+    let mut counts = test::Counts::default();
     let mut results: Vec<(&str, Duration, bool)> = Vec::new();
     for step in steps {
         println!("== {}", step.name);
         let began = Instant::now();
-        let result = (step.run)(&mut tally);
+        let result = (step.run)(&mut counts);
         if let Err(error) = &result {
             println!("{}: {error:#}", step.name);
         }
@@ -121,11 +125,11 @@ fn run(steps: &[Step], fail_fast: bool) -> Result<()> {
     }
     println!("== summary");
     for (name, took, passed) in &results {
-        let word = if *passed { "ok" } else { "FAILED" };
-        println!("{name:<14} {word:<7} {:>7.1} s", took.as_secs_f64());
+        let result = if *passed { "ok" } else { "FAILED" };
+        println!("{name:<14} {result:<7} {:>7.1} s", took.as_secs_f64());
     }
     let failed = results.iter().filter(|(_, _, passed)| !passed).count();
-    println!("{} passed, {} failed", tally.passed, tally.failed);
+    println!("{} passed, {} failed", counts.passed, counts.failed);
     if failed > 0 {
         bail!("{failed} of {} steps failed", results.len());
     }

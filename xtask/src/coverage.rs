@@ -2,7 +2,7 @@
 //!
 //! The compiler counts (`-C instrument-coverage`), LLVM's own tools read the counts. They come with
 //! the toolchain (`rustup component add llvm-tools`) or with the system (`llvm-22` for a rustc on
-//! LLVM 22); the format is tied to LLVM's major version, so an older one can not be used instead.
+//! LLVM 22); the format is tied to LLVM's major version, so an older one cannot be used.
 
 use std::{
     collections::BTreeMap,
@@ -31,7 +31,7 @@ const PACKAGES: [&str; 5] = [
     "steadfast-sim",
 ];
 
-/// What is measured, and the beginnings of the paths that belong to it.
+/// The measured parts, and the path prefixes of each.
 const PARTS: [(&str, &[&str]); 3] = [
     ("session", &["crates/session/src/"]),
     ("steadfast", &["crates/steadfast/src/"]),
@@ -57,7 +57,7 @@ pub(crate) fn run(uncovered: bool) -> Result<()> {
     tests.env("LLVM_PROFILE_FILE", folder.join("%p-%8m.profraw"));
     Role::CountingRustc.assign(&mut tests)?;
     if let Err(error) = process::run(&mut tests) {
-        // Whether tests pass is another step's business; a line that ran did run.
+        // The test step reports failing tests; the counts of executed lines are right all the same.
         println!("coverage: {error:#}");
     }
 

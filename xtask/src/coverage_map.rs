@@ -93,7 +93,7 @@ fn compare<'a>(
     summary
 }
 
-/// Whether the place (`session`, `streamer/log`, `interop`) has a test of that name in or below it.
+/// Returns true if the place (`session`, `streamer/log`, `interop`) contains a test of that name.
 fn exists(test: &str, tests: &BTreeMap<String, BTreeSet<String>>) -> bool {
     let Some((place, name)) = test.split_once("::") else {
         return false;

@@ -1,4 +1,4 @@
-//! The project's chores. Each is a module; this file only tells them apart.
+//! The project's tasks. Each is a module; this file parses the command line.
 
 mod api;
 mod bench;
@@ -12,7 +12,6 @@ mod python;
 mod shim;
 mod sim;
 mod source;
-mod spelling;
 mod test;
 mod tidy;
 
@@ -20,45 +19,50 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 
 #[derive(Parser)]
-#[command(name = "cargo xtask", about = "The project's chores")]
+#[command(
+    name = "cargo xtask",
+    about = "The project's tasks: code generation, checks, tests, measurements"
+)]
 struct Args {
     #[command(subcommand)]
-    chore: Chore,
+    task: Task,
 }
 
 #[derive(Subcommand)]
-enum Chore {
-    /// Everything that must hold before a change lands; what .ci/run runs
+enum Task {
+    /// Run every check that a change must pass; .ci/run calls this
     Ci {
         /// Stop at the first step that fails
         #[arg(long)]
         fail_fast: bool,
     },
-    /// The quick profile while working: format, clippy, unit tests
+    /// Run the quick checks for work in progress: format, clippy, unit tests
     Check,
-    /// Run every test: unit, integration, documentation, and the Python peers
+    /// Run all tests: unit, integration, documentation, and the Python peers
     Test {
-        /// Leave the Python peers out
+        /// Skip the Python peers
         #[arg(long)]
         no_interop: bool,
     },
-    /// Generate the protobuf code of `steadfast-wire` anew
+    /// Generate the protobuf code of `steadfast-wire`
     Proto {
-        /// Write nothing; fail if the code in the repository differs
+        /// Compare with the code in the repository instead of writing it
         #[arg(long)]
         check: bool,
     },
-    /// Check what holds across crates: dependencies, licences, lints, sizes, versions
+    /// Check dependencies between crates, lints, sizes, versions, language and import cycles
     Tidy {
-        /// Print the figures of language and import cycles, and check nothing
+        /// Print the figures of language and import cycles instead
         #[arg(long)]
         report: bool,
-        /// Print every finding whose text contains this, and check nothing
+        /// Print the findings that contain this text instead
         #[arg(long, value_name = "TEXT")]
         find: Option<String>,
     },
     /// Check the spelling with `typos`
     Spelling,
+    /// Check licences, bans and sources of the dependencies with `cargo deny`
+    Licences,
     /// Check that docs/coverage.md names an existing test for each requirement and defect
     CoverageMap {
         /// Accept rows that are still `TODO`
@@ -67,68 +71,70 @@ enum Chore {
     },
     /// Write the public interface of the libraries to docs/api
     Api {
-        /// Write nothing; fail if docs/api differs
+        /// Compare with docs/api instead of writing it
         #[arg(long)]
         check: bool,
     },
-    /// Plant each fault of xtask/mutants in a copy and see that its tests fail
+    /// Plant each fault of xtask/mutants in a copy and check that its tests fail
     Mutants {
-        /// Only the mutants of whose `table/name` this is a part
+        /// Only the mutants whose `table/name` contains this text
         #[arg(long)]
         only: Option<String>,
     },
     /// Run seeded fault schedules over the machines in virtual time (--schedules N, --seed N, --json)
     Sim {
-        /// What the simulation takes; see `cargo xtask sim -- --help`
+        /// Arguments of the simulation; see `cargo xtask sim -- --help`
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<String>,
     },
-    /// Measure one part of the project (recorder|parser|proxy, --json)
+    /// Measure a part of the project (recorder|parser|proxy, --json)
     Bench {
-        /// What the measurements take; see `cargo xtask bench -- --help`
+        /// Arguments of the measurements; see `cargo xtask bench -- --help`
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<String>,
     },
-    /// Compare remote read with what a Prometheus scraped for itself; two minutes, needs its packages
+    /// Compare remote read with a Prometheus of the system's packages (two minutes)
     RemoteRead {
-        /// What the comparison takes, like --seed N, or --raw for one where both scrape by themselves
+        /// Arguments of the comparison: --seed N; --raw lets both scrape by themselves
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<String>,
     },
-    /// Measure the line coverage of session, link and the Streamer client
+    /// Measure the line coverage of the session, the link and the Streamer client
     Coverage {
-        /// List the lines that no test reached
+        /// List the lines that no test reaches
         #[arg(long)]
         uncovered: bool,
     },
 }
 
 fn main() -> Result<()> {
+    // Cargo calls this program in place of rustc or rustdoc, see `shim`.
     if let Some(exit) = shim::stand_in() {
         std::process::exit(exit?);
     }
-    match Args::parse().chore {
-        Chore::Ci { fail_fast } => ci::all(fail_fast),
-        Chore::Check => ci::quick(),
-        Chore::Test { no_interop } => {
-            let mut tally = test::Tally::default();
-            let result = test::run(!no_interop, &mut tally);
-            println!("{} passed, {} failed", tally.passed, tally.failed);
+    match Args::parse().task {
+        Task::Ci { fail_fast } => ci::all(fail_fast),
+        Task::Check => ci::quick(),
+        Task::Test { no_interop } => {
+            let mut counts = test::Counts::default();
+            let result = test::run(!no_interop, &mut counts);
+            println!("{} passed, {} failed", counts.passed, counts.failed);
             result
         }
-        Chore::Proto { check } => proto::run(check),
-        Chore::Tidy { report: true, .. } => tidy::report(),
-        Chore::Tidy {
+        Task::Proto { check } => proto::run(check),
+        Task::Tidy { report: true, .. } => tidy::report(),
+        Task::Tidy {
             find: Some(text), ..
         } => tidy::find(&text),
-        Chore::Tidy { .. } => tidy::run(),
-        Chore::Spelling => spelling::run(),
-        Chore::CoverageMap { allow_open } => coverage_map::run(allow_open),
-        Chore::Api { check } => api::run(check),
-        Chore::Mutants { only } => mutants::run(only.as_deref()),
-        Chore::Sim { args } => sim::run(&args),
-        Chore::Bench { args } => bench::run(&args),
-        Chore::RemoteRead { args } => test::remote_read(&args),
-        Chore::Coverage { uncovered } => coverage::run(uncovered),
+        Task::Tidy { .. } => tidy::run(),
+        Task::Spelling => python::spelling(),
+        Task::Licences => python::licences(),
+        Task::CoverageMap { allow_open } => coverage_map::run(allow_open),
+        Task::Api { check } => api::run(check),
+        Task::Mutants { only } => mutants::run(only.as_deref()),
+        Task::Sim { args } => sim::run(&args),
+        Task::Bench { args } => bench::run(&args),
+        Task::RemoteRead { args } => test::remote_read(&args),
+        Task::Coverage { uncovered } => coverage::run(uncovered),
     }
 }

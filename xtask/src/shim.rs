@@ -14,7 +14,7 @@ use anyhow::{Context as _, Result};
 
 const ROLE: &str = "STEADFAST_XTASK_ROLE";
 
-/// What this program is called as.
+/// The program that xtask stands in for.
 #[derive(Clone, Copy)]
 pub(crate) enum Role {
     /// The compiler, with coverage counters in what it makes.

@@ -38,7 +38,7 @@ pub(crate) fn paths() -> Result<Vec<String>> {
     Ok(paths)
 }
 
-/// Whether the path has that extension.
+/// Returns true if the path has that extension.
 pub(crate) fn is(path: &str, extension: &str) -> bool {
     Path::new(path)
         .extension()

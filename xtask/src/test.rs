@@ -1,4 +1,4 @@
-//! Every test there is.
+//! Runs the tests and counts their results.
 
 use std::{path::PathBuf, process::Command};
 
@@ -8,36 +8,36 @@ use crate::{process, python};
 
 const INTEROP: &str = "tests/interop";
 
-/// Where our parser of the text formats is compared with that of another project.
+/// Compares the agent's remote read with a Prometheus.
 const REMOTE_READ: &str = "tests/remote_read/check.py";
+/// Compares our parser of the text formats with that of another project.
 const EXPOSITION: &str = "tests/exposition";
 
-/// What a run of tests counted.
+/// Results of tests so far.
 #[derive(Clone, Copy, Default)]
-pub(crate) struct Tally {
+pub(crate) struct Counts {
     pub(crate) passed: usize,
     pub(crate) failed: usize,
 }
 
-/// Runs the tests of the workspace and, unless told not to, those with Python peers, and adds them
-/// to the tally.
-pub(crate) fn run(interop: bool, tally: &mut Tally) -> Result<()> {
-    let mut whole = process::watch(
+/// Runs the tests of the workspace and, with `interop`, those with Python peers.
+pub(crate) fn run(interop: bool, counts: &mut Counts) -> Result<()> {
+    let mut passed = process::watch(
         process::cargo().args(["test", "--locked", "--workspace", "--no-fail-fast"]),
-        |line| tally.cargo_test(line),
+        |line| counts.cargo_test(line),
     )?;
     if interop {
-        whole &= python_peers(tally)?;
-        whole &= python_parsers(tally)?;
+        passed &= python_peers(counts)?;
+        passed &= python_parsers(counts)?;
     }
-    if !whole {
+    if !passed {
         bail!("a test failed");
     }
     Ok(())
 }
 
-/// Runs the tests inside of the crates.
-pub(crate) fn unit(tally: &mut Tally) -> Result<()> {
+/// Runs the unit tests of all crates.
+pub(crate) fn unit(counts: &mut Counts) -> Result<()> {
     let mut tests = process::cargo();
     tests.args([
         "test",
@@ -47,17 +47,17 @@ pub(crate) fn unit(tally: &mut Tally) -> Result<()> {
         "--lib",
         "--bins",
     ]);
-    if process::watch(&mut tests, |line| tally.cargo_test(line))? {
+    if process::watch(&mut tests, |line| counts.cargo_test(line))? {
         return Ok(());
     }
     bail!("a test failed")
 }
 
 /// Runs the tests with Python peers against the binary, which is built first.
-fn python_peers(tally: &mut Tally) -> Result<bool> {
+fn python_peers(counts: &mut Counts) -> Result<bool> {
     process::run(process::cargo().args(["build", "--locked", "--package", "steadfast-cli"]))?;
     let binary = process::target().join("debug/steadfast");
-    pytest(INTEROP, ("STEADFAST_BINARY", binary), tally)
+    pytest(INTEROP, ("STEADFAST_BINARY", binary), counts)
 }
 
 /// Compares the agent's remote read with a Prometheus of the system's packages.
@@ -73,16 +73,16 @@ pub(crate) fn remote_read(args: &[String]) -> Result<()> {
 }
 
 /// Compares our parser with a Python one, through an example that is built first.
-fn python_parsers(tally: &mut Tally) -> Result<bool> {
+fn python_parsers(counts: &mut Counts) -> Result<bool> {
     let mut build = process::cargo();
     build.args(["build", "--locked", "--package", "steadfast-exposition"]);
     process::run(build.args(["--example", "dump"]))?;
     let dump = process::target().join("debug/examples/dump");
-    pytest(EXPOSITION, ("STEADFAST_DUMP", dump), tally)
+    pytest(EXPOSITION, ("STEADFAST_DUMP", dump), counts)
 }
 
-/// Runs the Python tests of a folder, which find what they test in a variable.
-fn pytest(folder: &str, tested: (&str, PathBuf), tally: &mut Tally) -> Result<bool> {
+/// Runs the Python tests of a folder. The variable names the program under test.
+fn pytest(folder: &str, tested: (&str, PathBuf), counts: &mut Counts) -> Result<bool> {
     let name = folder.rsplit('/').next().unwrap_or(folder);
     let requirements = format!("{folder}/requirements.txt");
     let bin = python::environment(name, &["--requirement", &requirements])?;
@@ -92,11 +92,11 @@ fn pytest(folder: &str, tested: (&str, PathBuf), tally: &mut Tally) -> Result<bo
             .args(["-m", "pytest", "-q", "-p", "no:cacheprovider", folder])
             .env(tested.0, tested.1)
             .env("PYTHONDONTWRITEBYTECODE", "1"),
-        |line| tally.pytest(line),
+        |line| counts.pytest(line),
     )
 }
 
-impl Tally {
+impl Counts {
     /// `test result: ok. 3 passed; 0 failed; …`
     fn cargo_test(&mut self, line: &str) {
         if let Some(result) = line.strip_prefix("test result: ") {
@@ -134,13 +134,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn counts_what_the_runners_print() {
-        let mut tally = Tally::default();
-        tally.cargo_test(
+    fn results_of_both_test_runners_are_counted() {
+        let mut counts = Counts::default();
+        counts.cargo_test(
             "test result: FAILED. 3 passed; 2 failed; 1 ignored; 0 measured; finished in 0.01s",
         );
-        tally.cargo_test("test it_passed ... ok");
-        tally.pytest("4 failed, 10 passed, 1 error in 12.30s");
-        assert_eq!((tally.passed, tally.failed), (13, 7));
+        counts.cargo_test("test it_passed ... ok");
+        counts.pytest("4 failed, 10 passed, 1 error in 12.30s");
+        assert_eq!((counts.passed, counts.failed), (13, 7));
     }
 }

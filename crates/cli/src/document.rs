@@ -1,4 +1,4 @@
-//! A document and what is to be done to it, as a line of NDJSON.
+//! A document and its operation, as a line of NDJSON.
 
 use serde_json::{Map, Value};
 use steadfast_streamer::Operation;
@@ -9,7 +9,7 @@ pub(crate) struct Document {
     pub(crate) id: String,
     /// Without one the server tells insert from update.
     pub(crate) op: Option<Operation>,
-    /// Its fields, without `id` and `op`; empty for a delete.
+    /// The fields without `id` and `op`; empty for a delete.
     pub(crate) data: Map<String, Value>,
 }
 
@@ -23,7 +23,7 @@ pub(crate) fn operation_name(operation: Operation) -> &'static str {
 }
 
 impl Document {
-    /// A document to be inserted or updated, whichever it is.
+    /// Returns a document to insert or update.
     pub(crate) fn new(id: impl Into<String>, data: Map<String, Value>) -> Self {
         Self {
             id: id.into(),
@@ -40,7 +40,7 @@ impl Document {
         }
     }
 
-    /// Reads a line: an object with a text `id`, perhaps an `op`, and the fields of the document.
+    /// Parses a line: an object with a text `id`, optionally an `op`, and the fields.
     pub(crate) fn parse(line: &str) -> Result<Self, String> {
         let value: Value = serde_json::from_str(line)
             .map_err(|error| format!("not JSON (column {}): {}", error.column(), reason(&error)))?;
@@ -75,7 +75,7 @@ impl Document {
         Ok(Self { id, op, data })
     }
 
-    /// The line that reads back as this document.
+    /// Returns the line that parses to this document.
     pub(crate) fn to_line(&self) -> String {
         let mut whole = Map::new();
         whole.insert("id".to_owned(), self.id.as_str().into());
@@ -91,7 +91,7 @@ impl Document {
     }
 }
 
-/// The error without its place, which is counted from the start of the line and told apart.
+/// Returns the error without its position, which the caller prints.
 fn reason(error: &serde_json::Error) -> String {
     let text = error.to_string();
     text.split(" at line ").next().unwrap_or(&text).to_owned()

@@ -1,4 +1,4 @@
-//! Sources of documents: a generator, and the package index of the machine.
+//! Sources of documents: a generator, and the package index of this machine.
 
 pub(crate) mod command;
 mod dumpavail;
@@ -12,14 +12,14 @@ use tokio::time::{Instant, sleep_until};
 use self::{generator::Generator, packages::Packages};
 use crate::document::Document;
 
-/// A source of documents, one after the other.
+/// A source of documents.
 pub(crate) enum Feed {
     Generator(Generator),
     Packages(Packages),
 }
 
 impl Feed {
-    /// The next document; `None` at the end of a source that has one.
+    /// Returns the next document; `None` at the end. The generator never ends.
     pub(crate) async fn next(&mut self) -> io::Result<Option<Document>> {
         match self {
             Self::Generator(generator) => Ok(generator.next()),
@@ -35,11 +35,11 @@ pub(crate) struct Pace {
     next: Instant,
 }
 
-/// A feed that was held up makes up for so much of it, not for all of it in one burst.
-const ARREARS_MAX: Duration = Duration::from_millis(100);
+/// A delayed feed catches up at most this time at once, so that it sends no long burst.
+const BURST_MAX: Duration = Duration::from_millis(100);
 
 impl Pace {
-    /// So many documents a second, or as fast as they are taken.
+    /// Limits a feed to `rate` documents a second, or not at all.
     pub(crate) fn new(rate: Option<NonZeroU32>) -> Self {
         let period = rate.map_or(Duration::ZERO, |rate| Duration::from_secs(1) / rate.get());
         Self {
@@ -48,13 +48,13 @@ impl Pace {
         }
     }
 
-    /// Waits until the next document may go. Cancel safe.
+    /// Waits until the next document is due. Cancel safe.
     pub(crate) async fn wait(&mut self) {
         if self.period.is_zero() {
             return;
         }
         let now = Instant::now();
-        self.next = self.next.max(now.checked_sub(ARREARS_MAX).unwrap_or(now));
+        self.next = self.next.max(now.checked_sub(BURST_MAX).unwrap_or(now));
         if self.next > now {
             sleep_until(self.next).await;
         }

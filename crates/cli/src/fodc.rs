@@ -22,13 +22,13 @@ pub(crate) struct Args {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Record the metrics of endpoints, serve them, and answer a proxy
+    /// Record the metrics of endpoints and serve them, also to a proxy
     Agent(Box<agent::Args>),
-    /// Keep in touch with agents and serve what they recorded
+    /// Serve the records of many agents
     Proxy(Box<proxy::Args>),
-    /// Read a record, also one whose agent was killed or is running
+    /// Read a record from disk, even while its agent runs or after it was killed
     Replay(replay::Args),
-    /// See it work: real exporters, an incident on purpose, and its seconds read back
+    /// Show it at work: real exporters, an incident, and its record
     Tour(tour::Args),
 }
 

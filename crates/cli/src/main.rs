@@ -26,7 +26,7 @@ use crate::{
     signals::Interrupts,
 };
 
-/// Streams that stay up: realtime subscriptions to document changes, without loss and without doubles.
+/// Streams that stay up: realtime subscriptions to document changes, without loss or duplicates.
 #[derive(Parser)]
 #[command(version, max_term_width = 100, after_help = EXAMPLES)]
 struct Args {
@@ -54,15 +54,15 @@ struct Args {
 
 #[derive(Subcommand)]
 enum Command {
-    /// See it work: a server, a feed, a subscription, two cuts, and equal counts; half a minute
+    /// Show it at work in half a minute: a server, a feed, a subscription, two cuts
     Tour(tour::Args),
-    /// The server, and clients that subscribe and publish
+    /// Run the server, or a client that subscribes or publishes
     Streamer(Box<streamer::Args>),
-    /// The flight recorder of metrics: its agent and the proxy of many agents
+    /// Run the flight recorder of metrics: an agent, or the proxy of many agents
     Fodc(Box<fodc::Args>),
-    /// Publish and subscribe while connections break and the server is killed, and count what came
+    /// Publish and subscribe under injected faults, and count losses and duplicates
     Demo(demo::Args),
-    /// Give documents from a generator or from the package index of this machine
+    /// Print or publish documents from a generator or from the package index
     Feed(Box<feed::command::Args>),
 }
 

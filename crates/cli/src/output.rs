@@ -105,11 +105,8 @@ mod tests {
     fn a_cause_that_its_effect_repeats_is_printed_once() {
         let root = io::Error::other("disk on fire");
         let error = anyhow::Error::new(root)
-            .context("can not open it: disk on fire")
+            .context("cannot open it: disk on fire")
             .context("no start");
-        assert_eq!(
-            causes(&error),
-            ["no start", "can not open it: disk on fire"]
-        );
+        assert_eq!(causes(&error), ["no start", "cannot open it: disk on fire"]);
     }
 }

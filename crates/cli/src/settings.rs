@@ -37,7 +37,7 @@ pub(crate) struct Given<T> {
     value: Result<T, String>,
 }
 
-/// Where the settings of the command come from, and the faults found so far.
+/// The sources of the command's settings, and the faults found so far.
 #[derive(Debug, Default)]
 pub(crate) struct Settings {
     sources: BTreeMap<String, Source>,

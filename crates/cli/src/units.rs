@@ -1,4 +1,4 @@
-//! Durations and sizes as people write them.
+//! Durations and sizes as people write them, and figures as people read them.
 
 use std::time::Duration;
 
@@ -48,7 +48,7 @@ const UNITS: [(&str, u64); 10] = [
     ("TiB", 1 << 40),
 ];
 
-/// A duration with the precision a reader needs: `840 µs`, `12 ms`, `1.4 s`, `2 min 5 s`.
+/// Returns a duration with the precision that a reader needs: `840 µs`, `12 ms`, `1.4 s`, `2 min 5 s`.
 pub(crate) fn readable(duration: Duration) -> String {
     let micros = duration.as_micros();
     match micros {
@@ -63,7 +63,7 @@ pub(crate) fn readable(duration: Duration) -> String {
     }
 }
 
-/// A count with its thousands apart: `1 234 567`.
+/// Returns a number with its thousands apart: `1 234 567`.
 pub(crate) fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::with_capacity(digits.len() * 4 / 3);

@@ -2,15 +2,15 @@
 
 /// One row.
 pub(super) struct Row {
-    /// Where it stands, from 1.
+    /// The line number, from 1.
     pub(super) line: usize,
-    /// The ids it speaks for.
+    /// The ids of the row.
     pub(super) ids: Vec<String>,
-    /// What holds them.
+    /// The tests, or the reason for none.
     pub(super) cover: Cover,
 }
 
-/// What holds an id.
+/// The coverage of an id.
 pub(super) enum Cover {
     /// These tests, each `place::name`.
     Tests(Vec<String>),

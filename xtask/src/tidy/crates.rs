@@ -6,7 +6,6 @@ use anyhow::{Context as _, Result};
 use cargo_metadata::{DependencyKind, Metadata, Package};
 use toml::Value;
 
-use super::folder;
 use crate::process;
 
 /// For each crate, the crates of ours that it may build upon. Nothing builds upon `sim`, `bench`, `cli` or xtask.
@@ -110,6 +109,18 @@ fn direction(metadata: &Metadata, faults: &mut Vec<String>) {
             }
         }
     }
+}
+
+/// Returns a member's short name: `session` for `steadfast-session` in `crates/session`.
+fn folder(metadata: &Metadata, package: &Package) -> String {
+    let folder = package
+        .manifest_path
+        .parent()
+        .unwrap_or(&metadata.workspace_root);
+    folder
+        .strip_prefix(metadata.workspace_root.join("crates"))
+        .unwrap_or(folder)
+        .to_string()
 }
 
 fn lists(crates: &str, name: &str) -> bool {

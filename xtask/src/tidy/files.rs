@@ -1,4 +1,4 @@
-//! What single files must keep to: size, crate-wide lint attributes, stated versions.
+//! Rules for single files: size, lint attributes, stated versions.
 
 use std::fs;
 

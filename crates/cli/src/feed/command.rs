@@ -27,28 +27,28 @@ pub(crate) struct Args {
 
 #[derive(Subcommand)]
 enum Source {
-    /// Changes of a small shop, made up from a seed; endless without --count
+    /// Changes of a made-up shop; endless without --count
     Generator {
-        /// The same seed gives the same documents
+        /// Seed of the documents
         #[arg(long, default_value_t = 1)]
         seed: u64,
         #[command(flatten)]
         limits: Limits,
     },
-    /// The packages apt knows, or else those dpkg has installed
+    /// The package index of apt, or the installed packages of dpkg
     Packages {
         #[command(flatten)]
         limits: Limits,
     },
 }
 
-/// How much of a feed is wanted, how fast, and where.
+/// Number, rate and destination of the documents.
 #[derive(clap::Args)]
 struct Limits {
-    /// End after so many documents
+    /// Stop after this number of documents
     #[arg(long, value_name = "N")]
     count: Option<u64>,
-    /// Documents per second [default: as fast as they are taken]
+    /// Documents per second [default: unlimited]
     #[arg(long, value_name = "N")]
     rate: Option<NonZeroU32>,
     /// Publish to a server instead of writing lines
@@ -58,7 +58,7 @@ struct Limits {
     dial: DialArgs,
 }
 
-/// Where documents are published.
+/// The destination of published documents.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Target {
     database: String,
@@ -114,7 +114,7 @@ pub(crate) async fn run(
     };
     if skipped > 0 {
         output::note(&format!(
-            "{} faulty paragraphs were passed over",
+            "{} invalid paragraphs were skipped",
             grouped(skipped)
         ));
     }

@@ -7,16 +7,16 @@ use crate::document::Document;
 /// Longest line taken; the index of Debian stays below 64 KiB.
 const LINE_MAX: usize = 1 << 20;
 
-/// Reads paragraphs from lines and makes a document of each.
+/// Turns paragraphs, line by line, into documents.
 #[derive(Debug, Default)]
 pub(crate) struct Parser {
     line: u64,
     fields: Vec<(String, String)>,
-    /// The paragraph has a fault and is passed over.
-    spoiled: bool,
+    /// The paragraph has an invalid line and is skipped.
+    invalid: bool,
 }
 
-/// What is wrong with a line, and which it is. Its paragraph is lost, the next one is not.
+/// An invalid line. Its paragraph is skipped; the next one is read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("line {line}: {what}")]
 pub(crate) struct ParseError {
@@ -25,16 +25,16 @@ pub(crate) struct ParseError {
 }
 
 impl Parser {
-    /// Takes the next line, without its end. Gives a document at the end of each paragraph.
+    /// Parses the next line, without its end. Returns a document at the end of each paragraph.
     pub(crate) fn line(&mut self, line: &[u8]) -> Result<Option<Document>, ParseError> {
         self.line += 1;
         if line.len() > LINE_MAX {
-            return Err(self.spoil(format!("it is longer than {LINE_MAX} bytes")));
+            return Err(self.reject(format!("it is longer than {LINE_MAX} bytes")));
         }
         let text = match std::str::from_utf8(line) {
             Ok(text) => text.trim_end(),
             Err(error) => {
-                return Err(self.spoil(format!(
+                return Err(self.reject(format!(
                     "it is not UTF-8 after byte {}",
                     error.valid_up_to()
                 )));
@@ -50,30 +50,30 @@ impl Parser {
                     value.push_str(text.trim_start());
                     Ok(None)
                 }
-                None if self.spoiled => Ok(None),
-                None => Err(self.spoil("it continues a field, and there is none".to_owned())),
+                None if self.invalid => Ok(None),
+                None => Err(self.reject("it continues a field, and there is none".to_owned())),
             };
         }
         match text.split_once(':') {
             Some((name, _)) if name.is_empty() || name.contains(char::is_whitespace) => {
-                Err(self.spoil(format!("{name:?} is not the name of a field")))
+                Err(self.reject(format!("{name:?} is not the name of a field")))
             }
             Some((name, value)) => {
                 self.fields
                     .push((name.to_ascii_lowercase(), value.trim().to_owned()));
                 Ok(None)
             }
-            None => Err(self.spoil("it is neither `Name: value` nor a continuation".to_owned())),
+            None => Err(self.reject("it is neither `Name: value` nor a continuation".to_owned())),
         }
     }
 
-    /// Takes the end of the text, which may end a paragraph.
+    /// Ends the text, and with it the last paragraph.
     pub(crate) fn finish(&mut self) -> Result<Option<Document>, ParseError> {
         self.paragraph()
     }
 
-    fn spoil(&mut self, what: String) -> ParseError {
-        self.spoiled = true;
+    fn reject(&mut self, what: String) -> ParseError {
+        self.invalid = true;
         self.fields.clear();
         ParseError {
             line: self.line,
@@ -83,8 +83,8 @@ impl Parser {
 
     fn paragraph(&mut self) -> Result<Option<Document>, ParseError> {
         let fields = std::mem::take(&mut self.fields);
-        let spoiled = std::mem::take(&mut self.spoiled);
-        if spoiled || fields.is_empty() {
+        let invalid = std::mem::take(&mut self.invalid);
+        if invalid || fields.is_empty() {
             return Ok(None);
         }
         let field = |name: &str| {
@@ -126,7 +126,7 @@ impl Parser {
     }
 }
 
-/// `version` is a field of the server's own, so the package's has another name.
+/// The server sets a field `version` itself, so that of the package has another name.
 const TEXTS: [(&str, &str); 7] = [
     ("version", "packageVersion"),
     ("section", "section"),
@@ -140,8 +140,7 @@ const TEXTS: [(&str, &str); 7] = [
 const NUMBERS: [(&str, &str); 2] = [("installed-size", "installedSize"), ("size", "size")];
 const RELATIONS: [(&str, &str); 2] = [("depends", "depends"), ("recommends", "recommends")];
 
-/// The names in a relation field, without versions and architectures, alternatives side by side,
-/// each once.
+/// Returns the names in a relation field, each once, without versions and architectures.
 fn relations(text: &str) -> Value {
     let mut names: Vec<&str> = Vec::new();
     for item in text.split([',', '|']) {

@@ -1,4 +1,4 @@
-//! The package index of a Debian machine: what `apt-cache` knows, or else what `dpkg` has installed.
+//! The package index of a Debian machine: that of `apt-cache`, or the installed packages of `dpkg`.
 
 use std::{io, process::Stdio};
 
@@ -11,24 +11,24 @@ use tokio::{
 use super::dumpavail::Parser;
 use crate::document::Document;
 
-/// A document per package, read as they are asked for.
+/// A document per package, read on demand.
 pub(crate) struct Packages {
     reader: Box<dyn AsyncBufRead + Send + Unpin>,
     parser: Parser,
     origin: &'static str,
     skipped: u64,
     ended: bool,
-    /// Ends with this value when the feed is dropped early.
+    /// The running `apt-cache`; it ends with this value.
     _child: Option<Child>,
 }
 
 const INDEX: &str = "apt-cache dumpavail";
 const STATUS: &str = "/var/lib/dpkg/status";
-/// One byte more than the parser takes, so that it sees what is too long.
+/// One byte more than the parser accepts, so that it can reject a longer line.
 const READ_MAX: u64 = (1 << 20) + 1;
 
 impl Packages {
-    /// Opens the index, or the list of what is installed where the index is absent or empty.
+    /// Opens the index, or the list of installed packages if the index is absent or empty.
     pub(crate) async fn open() -> io::Result<Self> {
         if let Some((reader, child)) = index().await {
             return Ok(Self::new(reader, INDEX, Some(child)));
@@ -38,7 +38,7 @@ impl Packages {
             Err(error) => Err(io::Error::new(
                 error.kind(),
                 format!(
-                    "there is no package index: `{INDEX}` gives nothing and {STATUS} can not be \
+                    "there is no package index: `{INDEX}` prints nothing and {STATUS} cannot be \
                      read ({error}); use `steadfast feed generator` instead"
                 ),
             )),
@@ -61,17 +61,17 @@ impl Packages {
         }
     }
 
-    /// Where the packages come from.
+    /// Returns the source of the packages.
     pub(crate) fn origin(&self) -> &'static str {
         self.origin
     }
 
-    /// Paragraphs passed over because of a faulty line.
+    /// Returns the number of paragraphs skipped because of an invalid line.
     pub(crate) fn skipped(&self) -> u64 {
         self.skipped
     }
 
-    /// The next package. Faulty paragraphs are logged with their line and passed over.
+    /// Returns the next package. Invalid paragraphs are logged and skipped.
     pub(crate) async fn next(&mut self) -> io::Result<Option<Document>> {
         let mut line = Vec::new();
         while !self.ended {
@@ -91,7 +91,7 @@ impl Packages {
                 Ok(None) => {}
                 Err(error) => {
                     self.skipped += 1;
-                    tracing::warn!(origin = self.origin, %error, "a paragraph was passed over");
+                    tracing::warn!(origin = self.origin, %error, "an invalid paragraph is skipped");
                 }
             }
         }
@@ -99,7 +99,7 @@ impl Packages {
     }
 }
 
-/// What `apt-cache` prints, if it exists and prints anything.
+/// Starts `apt-cache`; `None` if it is missing or prints nothing.
 async fn index() -> Option<(Box<dyn AsyncBufRead + Send + Unpin>, Child)> {
     let mut child = Command::new("apt-cache")
         .arg("dumpavail")

@@ -23,37 +23,37 @@ use crate::{
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
-    /// A page to record; several with commas or repeated
+    /// URL of a metrics page to record; comma-separated or repeated
     #[arg(long, env = "STEADFAST_METRICS_ENDPOINT", value_name = "URL")]
     metrics_endpoint: Vec<Given<Several<Endpoint>>>,
-    /// Ports of this machine whose /metrics to record [default: 2121, unless there is an endpoint]
+    /// Local ports with a /metrics page to record [default: 2121, unless there is an endpoint]
     #[arg(long, env = "STEADFAST_POLL_METRICS_PORTS", value_name = "PORT")]
     poll_metrics_ports: Vec<Given<Several<Port>>>,
-    /// Names of the containers behind the ports and then the endpoints, as many as there are
+    /// One container name for each port and then for each endpoint
     #[arg(long, env = "STEADFAST_CONTAINER_NAMES", value_name = "NAME")]
     container_names: Vec<Given<Several<String>>>,
-    /// How often [default: 1s]
+    /// Scrape interval [default: 1s]
     #[arg(long, env = "STEADFAST_POLL_METRICS_INTERVAL", value_name = "DURATION")]
     poll_metrics_interval: Option<Given<Duration>>,
-    /// Directory of the record; made if it is not there, continued if it is
+    /// Directory of the record; created if missing, continued if present
     /// [default: steadfast-record]
     #[arg(long, env = "STEADFAST_RECORD", value_name = "DIR")]
     data: Option<Given<String>>,
-    /// Keep the record in memory only; it ends with the process
+    /// Keep the record in memory only
     #[arg(long, env = "STEADFAST_IN_MEMORY", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
     in_memory: Option<Given<bool>>,
-    /// Bytes of the record, in memory with what pages need; the oldest data leaves first
-    /// [default: 64MiB]
+    /// Maximum size of the record; the oldest data is evicted first. With --in-memory it includes
+    /// scrape buffers [default: 64MiB]
     #[arg(long, env = "STEADFAST_BUDGET", value_name = "SIZE")]
     budget: Option<Given<Size>>,
-    /// Where to serve /metrics, /livez, /readyz and remote read [default: 127.0.0.1:9090]
+    /// Address for /metrics, /livez, /readyz and remote read [default: 127.0.0.1:9090]
     #[arg(
         long,
         env = "STEADFAST_PROMETHEUS_LISTEN_ADDR",
         value_name = "[IP]:PORT"
     )]
     prometheus_listen_addr: Option<Given<Listen>>,
-    /// The proxy to answer [default: 127.0.0.1:17912 if the node is named, else none]
+    /// Address of the proxy [default: 127.0.0.1:17912 if the node is named, else none]
     #[arg(
         long,
         env = "STEADFAST_PROXY_ADDR",
@@ -79,7 +79,7 @@ pub(crate) struct Args {
         help_heading = "Proxy"
     )]
     node_labels: Vec<Given<Several<Label>>>,
-    /// Where the node listens, for proxies of the first version; with --node-port
+    /// Address of the node, for proxies of the first version; requires --node-port
     #[arg(
         long,
         env = "STEADFAST_NODE_IP",
@@ -88,7 +88,7 @@ pub(crate) struct Args {
         help_heading = "Proxy"
     )]
     node_ip: Option<Given<Ip>>,
-    /// See --node-ip
+    /// Port of the node; requires --node-ip
     #[arg(
         long,
         env = "STEADFAST_NODE_PORT",
@@ -97,7 +97,7 @@ pub(crate) struct Args {
         help_heading = "Proxy"
     )]
     node_port: Option<Given<Port>>,
-    /// How often to say that it lives, unless the proxy says how often [default: 10s]
+    /// Heartbeat interval, unless the proxy sets it [default: 10s]
     #[arg(
         long,
         env = "STEADFAST_AGENT_HEARTBEAT_INTERVAL",
@@ -106,7 +106,7 @@ pub(crate) struct Args {
         help_heading = "Proxy"
     )]
     heartbeat_interval: Option<Given<Duration>>,
-    /// First wait before the proxy is tried again; it doubles up to 30s [default: 5s]
+    /// First delay before a new connection to the proxy; doubles up to 30s [default: 5s]
     #[arg(
         long,
         env = "STEADFAST_RECONNECT_INTERVAL",
@@ -115,7 +115,7 @@ pub(crate) struct Args {
         help_heading = "Proxy"
     )]
     reconnect_interval: Option<Given<Duration>>,
-    /// Limit on one reading [default: the interval, at most 5s]
+    /// Timeout of one scrape [default: the interval, at most 5s]
     #[arg(
         long,
         env = "STEADFAST_SCRAPE_TIMEOUT",
@@ -123,7 +123,7 @@ pub(crate) struct Args {
         hide_short_help = true
     )]
     scrape_timeout: Option<Given<Duration>>,
-    /// Bytes of a page, packed and unpacked; a longer one is missed [default: 64MiB]
+    /// Maximum size of a page, compressed and decompressed; a larger one fails [default: 64MiB]
     #[arg(
         long,
         env = "STEADFAST_MAX_PAGE_SIZE",
@@ -131,8 +131,8 @@ pub(crate) struct Args {
         hide_short_help = true
     )]
     max_page_size: Option<Given<Size>>,
-    /// Samples taken of a page; what is beyond is counted and left out
-    /// [default: as many as the memory for pages holds, at most 500000]
+    /// Maximum number of samples of a page; further ones are counted and dropped
+    /// [default: as many as --page-memory holds, at most 500000]
     #[arg(
         long,
         env = "STEADFAST_MAX_PAGE_SAMPLES",
@@ -140,7 +140,7 @@ pub(crate) struct Args {
         hide_short_help = true
     )]
     max_page_samples: Option<Given<usize>>,
-    /// Memory for the pages of all endpoints, in equal shares; with --in-memory part of the budget
+    /// Memory for scraped pages, shared equally by the endpoints; with --in-memory part of the budget
     /// [default: an eighth of the budget; at least 1MiB for each endpoint, at most 64MiB]
     #[arg(
         long,
@@ -149,10 +149,10 @@ pub(crate) struct Args {
         hide_short_help = true
     )]
     page_memory: Option<Given<Size>>,
-    /// Keep the times that stand on lines beside the time of the reading
+    /// Store the timestamps on lines in addition to the time of the scrape
     #[arg(long, env = "STEADFAST_HONOR_TIMESTAMPS", hide_short_help = true, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
     honor_timestamps: Option<Given<bool>>,
-    /// How often the record is made safe against the loss of power [default: 5s]
+    /// Interval of syncs to disk; a power failure loses at most this [default: 5s]
     #[arg(
         long,
         env = "STEADFAST_SYNC_EVERY",
@@ -160,16 +160,16 @@ pub(crate) struct Args {
         hide_short_help = true
     )]
     sync_every: Option<Given<Duration>>,
-    /// Stop in order when standard input ends, so that an agent does not outlive its parent
+    /// Stop when standard input ends, so that an agent does not outlive its parent
     #[arg(long, hide = true)]
     stop_with_stdin: bool,
 }
 
-/// Words of the wire, which are no links.
-const ROLE_HELP: &str = "What the node does, like ROLE_DATA [default: ROLE_UNSPECIFIED]";
+/// Not a doc comment, because rustdoc would read the brackets as a link.
+const ROLE_HELP: &str = "Role of the node, like ROLE_DATA [default: ROLE_UNSPECIFIED]";
 
 const EXAMPLES: &str =
-    "Prints `ready IP:PORT` once it records. SIGTERM and ctrl-c stop it within 5 s.
+    "Prints `ready IP:PORT` when it records. SIGTERM and ctrl-c stop it within 5 s.
 
 Examples:
   steadfast fodc agent --poll-metrics-ports 9100 --data ./record
@@ -177,11 +177,11 @@ Examples:
       --node-role ROLE_DATA --pod-name db-0
   steadfast fodc replay ./record";
 
-/// Port of a database node's metrics, where nothing else is named.
+/// The port of a database node's metrics: the default endpoint.
 const DATABASE_PORT: u16 = 2121;
-/// Where our proxy listens unless told otherwise.
+/// The default address of our proxy.
 const PROXY: &str = "127.0.0.1:17912";
-/// An orderly stop takes no longer; with what a process needs besides it is gone within 5 s.
+/// Longest orderly stop. The whole process ends within 5 s.
 const STOP: Duration = Duration::from_secs(4);
 
 /// Records until interrupted.
@@ -201,29 +201,29 @@ pub(crate) async fn run(
     let mut agent = Agent::start(config).await.map_err(advised)?;
     for damage in &agent.opened().damage {
         output::note(&format!(
-            "the record is damaged, and goes on without this: {damage}"
+            "the record is damaged; this part is skipped: {damage}"
         ));
     }
     let listens = agent.addresses().http;
     let listens = listens.map_or_else(|| "-".to_owned(), |address| address.to_string());
     output::line(&format!("{READY}{listens}"))?;
     let status = agent.uplink().map(Uplink::watch);
-    let _told = AbortOnDropHandle::new(tokio::spawn(async move {
+    let _reports = AbortOnDropHandle::new(tokio::spawn(async move {
         if let Some(status) = status {
-            report_connection(status).await;
+            report_registration(status).await;
         }
     }));
     let reason = select! {
         () = stop.cancelled() => "interrupted",
         () = parent_gone(stop_with_stdin) => "the parent process ended",
-        () = agent.failed() => bail!("recording ended by itself; the reason is above"),
+        () = agent.failed() => bail!("recording stopped; the reason is above"),
     };
     output::note(&format!("stopping: {reason}"));
     agent.stop(STOP).await?;
     Ok(ExitCode::SUCCESS)
 }
 
-/// What to do, where the error can not know how its setting is called.
+/// Adds the name of the setting, which the agent's error does not know.
 fn advised(error: StartError) -> anyhow::Error {
     let flag = match &error {
         StartError::Listen { .. } => "--prometheus-listen-addr",
@@ -231,11 +231,11 @@ fn advised(error: StartError) -> anyhow::Error {
         _ => return error.into(),
     };
     let causes = output::causes(&error.into()).join(": ");
-    anyhow::anyhow!("{causes}; {flag} names another place")
+    anyhow::anyhow!("{causes}; choose another with {flag}")
 }
 
-/// Tells on stderr what becomes of the registration: each turn, and the first failure before it.
-async fn report_connection(mut status: watch::Receiver<Status>) {
+/// Prints each change of the registration to stderr, and the first failure before it.
+async fn report_registration(mut status: watch::Receiver<Status>) {
     let mut before = None;
     loop {
         let (state, failing, cause) = {
@@ -388,7 +388,7 @@ impl Node {
     }
 }
 
-/// What a pod's name is by default in a cluster: the host's.
+/// Returns the host's name, which in a cluster is the pod's.
 fn host_name() -> String {
     rustix::system::uname()
         .nodename()
@@ -409,7 +409,7 @@ struct Port(u16);
 impl Setting for Port {
     fn from_text(text: &str) -> Result<Self, String> {
         match u16::from_text(text)? {
-            0 => Err("nobody listens on port 0; write the port of the endpoint".to_owned()),
+            0 => Err("port 0 is never open; write the port of the endpoint".to_owned()),
             port => Ok(Self(port)),
         }
     }

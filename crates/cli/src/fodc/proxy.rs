@@ -16,33 +16,33 @@ use crate::{
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
-    /// Where agents connect; port 0 takes a free one [default: 127.0.0.1:17912]
+    /// Address for agents; port 0 takes a free one [default: 127.0.0.1:17912]
     #[arg(long, env = "STEADFAST_GRPC_LISTEN_ADDR", value_name = "[IP]:PORT")]
     grpc_listen_addr: Option<Given<Listen>>,
-    /// Where to serve /metrics, /metrics-windows, /health, /agents [default: 127.0.0.1:17913]
+    /// Address for /metrics, /metrics-windows, /health, /agents [default: 127.0.0.1:17913]
     #[arg(long, env = "STEADFAST_HTTP_LISTEN_ADDR", value_name = "[IP]:PORT")]
     http_listen_addr: Option<Given<Listen>>,
-    /// Agents that may be online [default: 1000]
+    /// Maximum number of online agents [default: 1000]
     #[arg(long, env = "STEADFAST_MAX_AGENTS", value_name = "N")]
     max_agents: Option<Given<usize>>,
-    /// How often agents shall show that they live [default: 10s]
+    /// Heartbeat interval of agents [default: 10s]
     #[arg(
         long,
         env = "STEADFAST_PROXY_HEARTBEAT_INTERVAL",
         value_name = "DURATION"
     )]
     heartbeat_interval: Option<Given<Duration>>,
-    /// Without a heartbeat for longer, an agent is not online [default: 30s]
+    /// Time without a heartbeat after which an agent is offline [default: 30s]
     #[arg(
         long,
         env = "STEADFAST_AGENT_HEARTBEAT_TIMEOUT",
         value_name = "DURATION"
     )]
     agent_heartbeat_timeout: Option<Given<Duration>>,
-    /// Without a heartbeat for longer, an agent is forgotten [default: 5m]
+    /// Time without a heartbeat after which an agent is removed [default: 5m]
     #[arg(long, env = "STEADFAST_AGENT_CLEANUP_TIMEOUT", value_name = "DURATION")]
     agent_cleanup_timeout: Option<Given<Duration>>,
-    /// Longest message taken from an agent [default: 32MiB]
+    /// Maximum size of a message from an agent [default: 32MiB]
     #[arg(
         long,
         env = "STEADFAST_GRPC_MAX_MSG_SIZE",
@@ -50,7 +50,7 @@ pub(crate) struct Args {
         hide_short_help = true
     )]
     grpc_max_msg_size: Option<Given<Size>>,
-    /// How long an agent may take to answer for its latest values [default: 2s]
+    /// Timeout of a query for the latest values [default: 2s]
     #[arg(
         long,
         env = "STEADFAST_AGENT_DEADLINE",
@@ -58,7 +58,7 @@ pub(crate) struct Args {
         hide_short_help = true
     )]
     agent_deadline: Option<Given<Duration>>,
-    /// How long agents may take to answer for a window [default: 5s]
+    /// Timeout of a query for a window [default: 5s]
     #[arg(
         long,
         env = "STEADFAST_WINDOW_DEADLINE",
@@ -66,7 +66,7 @@ pub(crate) struct Args {
         hide_short_help = true
     )]
     window_deadline: Option<Given<Duration>>,
-    /// How long the head of an HTTP request may take [default: 10s]
+    /// Timeout of the head of an HTTP request [default: 10s]
     #[arg(
         long,
         env = "STEADFAST_HTTP_READ_TIMEOUT",
@@ -74,7 +74,7 @@ pub(crate) struct Args {
         hide_short_help = true
     )]
     http_read_timeout: Option<Given<Duration>>,
-    /// How long the reader of an HTTP response may take nothing [default: 10s]
+    /// Longest time without progress in an HTTP response [default: 10s]
     #[arg(
         long,
         env = "STEADFAST_HTTP_WRITE_TIMEOUT",
@@ -82,21 +82,21 @@ pub(crate) struct Args {
         hide_short_help = true
     )]
     http_write_timeout: Option<Given<Duration>>,
-    /// Stop in order when standard input ends, so that a proxy does not outlive its parent
+    /// Stop when standard input ends, so that a proxy does not outlive its parent
     #[arg(long, hide = true)]
     stop_with_stdin: bool,
 }
 
 const EXAMPLES: &str =
-    "Prints `ready GRPC HTTP` with its addresses once it takes connections. SIGTERM and ctrl-c stop it,
-also with agents connected.
+    "Prints `ready GRPC HTTP` with its addresses when it accepts connections. SIGTERM and ctrl-c stop
+it, also with agents connected.
 
 Examples:
   steadfast fodc proxy
   steadfast fodc proxy --grpc-listen-addr :17912 --http-listen-addr :17913
   curl 'http://127.0.0.1:17913/metrics?role=ROLE_DATA'";
 
-/// An orderly stop takes no longer.
+/// Longest orderly stop.
 const DRAIN: Duration = Duration::from_secs(3);
 
 /// Serves until interrupted.
@@ -138,7 +138,7 @@ fn setting_of(field: &str) -> &str {
     }
 }
 
-/// What to do, where the error can not know how its setting is called.
+/// Adds the names of the settings, which the proxy's error does not know.
 fn advised(error: StartError) -> anyhow::Error {
     match &error {
         StartError::Bind { .. } => anyhow::Error::new(error).context(

@@ -1,4 +1,4 @@
-//! `steadfast fodc replay`: what a record holds, without its agent.
+//! `steadfast fodc replay`: reads a record without its agent.
 
 mod contents;
 mod export;
@@ -21,31 +21,30 @@ pub(crate) struct Args {
     /// Directory of the record
     #[arg(value_name = "DIR")]
     record: PathBuf,
-    /// Begin of the window: a time like 2026-03-01T08:00:00Z, or like -5m before the newest data
+    /// Start of the window: a time like 2026-03-01T08:00:00Z, or -5m relative to the newest data
     #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
     from: Option<String>,
-    /// End of the window, which belongs to it
+    /// End of the window, inclusive
     #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
     to: Option<String>,
     /// Only series of this metric
     #[arg(long, value_name = "METRIC")]
     name: Option<String>,
-    /// Only series with this label; repeated: with all of them
+    /// Only series with this label; repeat it to require several
     #[arg(long, value_name = "LABEL=VALUE")]
     label: Vec<String>,
-    /// List the series instead of samples
+    /// List the series instead of the samples
     #[arg(long, conflicts_with_all = ["from", "to"])]
     series: bool,
-    /// JSON instead of the text format or a table
+    /// Print JSON instead of the text format or a table
     #[arg(long)]
     json: bool,
 }
 
 const EXAMPLES: &str =
-    "Without a time it tells what the record holds; with one it writes the samples of the window, in the
-text format with the time of each, or as JSON like the proxy's /metrics-windows. The agent may be
-running, or may have been killed. Status 1 if something in the record is damaged; what the damage
-spared is written.
+    "Without a time it prints the sources of the record. With one it prints the samples of the window, in
+the text format with timestamps, or as JSON in the form of the proxy's /metrics-windows. The agent may
+be running or killed. Exits with status 1 if a part is damaged; the other parts are printed.
 
 Examples:
   steadfast fodc replay ./record
@@ -65,39 +64,35 @@ fn replay(args: &Args) -> anyhow::Result<ExitCode> {
     let (reader, opened) = Recorders::open_read_only(&args.record)?;
     if opened.parts == 0 {
         bail!(
-            "there is no record in {}, or nothing in it yet; name the directory that `fodc agent` has as --data",
+            "there is no record in {}, or nothing in it yet; name the directory given to `fodc agent --data`",
             args.record.display()
         );
     }
-    let wanted = Wanted::from_args(args, &opened)?;
+    let wanted = Request::from_args(args, &opened)?;
     match &wanted.range {
         _ if args.series => contents::series(&reader, &wanted.selector, args.json)?,
         None => contents::overview(&reader, &opened, &wanted.selector, args.json)?,
         Some(range) => export::window(&reader, &wanted.selector, range.clone(), args.json)?,
     }
     if reader.series(&wanted.selector)?.is_empty() {
-        output::note("no series is like this; --series lists those that there are");
+        output::note("no series matches; --series lists all");
     }
     let damage = reader.check();
     for damage in &damage {
         let word = styled(BAD, "damage:");
         output::note(&format!("{word} {damage}"));
     }
-    Ok(if damage.is_empty() {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    })
+    Ok(output::status(damage.is_empty()))
 }
 
-/// What is asked for.
-struct Wanted {
+/// The requested part of the record.
+struct Request {
     selector: Selector,
     /// Unix, milliseconds.
     range: Option<std::ops::RangeInclusive<i64>>,
 }
 
-impl Wanted {
+impl Request {
     fn from_args(args: &Args, opened: &OpenReport) -> Result<Self, Faults> {
         let mut faults = Vec::new();
         let newest = opened.newest.unwrap_or_default();
@@ -142,7 +137,7 @@ impl Wanted {
     }
 }
 
-/// A time as it is written, or so long before the newest data. Unix, milliseconds.
+/// Parses a time, absolute or relative to the newest data. Unix, milliseconds.
 fn moment(text: &str, newest: i64) -> Result<i64, String> {
     let wanted = || {
         format!(
@@ -159,8 +154,8 @@ fn moment(text: &str, newest: i64) -> Result<i64, String> {
     Ok(time.as_millisecond())
 }
 
-/// A time of the record, as it is shown.
-fn written(time_ms: i64) -> String {
+/// Returns a time of the record as text.
+fn timestamp(time_ms: i64) -> String {
     Timestamp::from_millisecond(time_ms)
         .map_or_else(|_| time_ms.to_string(), |time| time.to_string())
 }
@@ -190,6 +185,6 @@ mod tests {
             moment("-1month", newest).is_err(),
             "a month has no fixed length"
         );
-        assert_eq!(written(1_767_225_600_250), "2026-01-01T00:00:00.25Z");
+        assert_eq!(timestamp(1_767_225_600_250), "2026-01-01T00:00:00.25Z");
     }
 }

@@ -1,4 +1,4 @@
-//! A filter's condition as the demo plans it: for the server as text, for the judge as values.
+//! A condition of a filter: the server gets it as text, the judge as values.
 
 use std::fmt;
 
@@ -12,7 +12,7 @@ pub(crate) struct Condition {
     pub(crate) value: Value,
 }
 
-/// How a field is compared with the value.
+/// The comparison of a field with the value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Op {
     Equal,
@@ -35,7 +35,7 @@ impl Condition {
     }
 }
 
-/// The text a person would give to `subscribe`.
+/// The text for `steadfast streamer subscribe`.
 impl fmt::Display for Condition {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let op = match self.op {

@@ -1,5 +1,5 @@
-//! The filter the judge uses. It shares nothing with the server's: it works on JSON values, tries
-//! every document against every condition, and follows the protocol's table case by case.
+//! The filter of the judge. It shares no code with the server's: it works on JSON values, applies
+//! every condition to every document, and follows the protocol's table case by case.
 
 use std::cmp::Ordering;
 
@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::condition::{Condition, Op};
 
-/// Whether a document satisfies all conditions. `_id` stands for the document's id, which is not
+/// Returns true if the document satisfies all conditions. `_id` is the document's id, which is not
 /// among its fields.
 pub(crate) fn matches(conditions: &[Condition], id: &str, document: &Value) -> bool {
     conditions.iter().all(|condition| {
@@ -15,7 +15,7 @@ pub(crate) fn matches(conditions: &[Condition], id: &str, document: &Value) -> b
             return condition.op == Op::Equal && condition.value == id;
         }
         match find(document, condition.field) {
-            // A field that is not there satisfies nothing, not even `!=`.
+            // A missing field satisfies no condition, not even `!=`.
             None => false,
             Some(field) => holds(field, condition.op, &condition.value),
         }
@@ -56,7 +56,7 @@ fn equal(left: &Value, right: &Value) -> bool {
     }
 }
 
-/// The order of two values of one kind. Numbers here are small enough for `f64` to hold.
+/// Returns the order of two values of one kind. Numbers in a run are small enough for `f64`.
 fn order(left: &Value, right: &Value) -> Option<Ordering> {
     match (left, right) {
         (Value::Number(left), Value::Number(right)) => left.as_f64()?.partial_cmp(&right.as_f64()?),

@@ -35,15 +35,16 @@ pub(crate) struct Args {
     /// Collection of the documents
     #[arg(long, short, value_parser = NonEmptyStringValueParser::new())]
     collection: String,
-    /// Names this input, so that publishing it again adds only what the server does not have yet;
-    /// stops at the first faulty line, since lines are counted [default: a new name each time]
+    /// Name of this input. Publishing it again adds only the missing documents. Stops at the first
+    /// invalid line, because lines are counted [default: a new name each time]
     #[arg(long, value_name = "ID")]
     producer: Option<String>,
     #[command(flatten)]
     dial: DialArgs,
 }
 
-const EXAMPLES: &str = "Lines that are no documents are told with their number and not published; the status is then 1.
+const EXAMPLES: &str =
+    "Invalid lines are reported with their number and skipped; the exit status is then 1.
 
 Examples:
   steadfast feed packages | steadfast streamer publish -d debian -c packages
@@ -51,24 +52,24 @@ Examples:
 
 /// Entries that may wait for their acknowledgement.
 const IN_FLIGHT: usize = 1_024;
-/// How long the answers for what was sent may take after an interrupt.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
-/// Faulty lines told one by one; more are only counted.
-const FAULTS_TOLD: u64 = 20;
+/// Longest wait for outstanding responses after an interrupt.
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Invalid lines that are reported one by one; more are only counted.
+const FAULTS_REPORTED: u64 = 20;
 
-/// What became of the lines.
+/// The results of the lines so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Counts {
     published: u64,
     duplicates: u64,
     refused: u64,
-    /// Lines that are no documents.
+    /// Invalid lines.
     faulty: u64,
-    /// Documents the server had not answered for when we stopped.
+    /// Documents without a response at the end.
     unanswered: u64,
 }
 
-/// Publishes every line, waits for every acknowledgement, and reports.
+/// Publishes every line, waits for the acknowledgements, and prints the counts.
 pub(crate) async fn run(
     args: Args,
     mut settings: Settings,
@@ -127,7 +128,7 @@ pub(crate) async fn run(
     if counts.unanswered > 0 {
         let unanswered = grouped(counts.unanswered);
         output::note(&format!(
-            "{unanswered} were not answered; they may be published or not"
+            "{unanswered} got no response; they may be published or not"
         ));
     }
     if partial {
@@ -148,32 +149,32 @@ struct Session<'a> {
     stop: &'a CancellationToken,
     counts: Counts,
     bar: ProgressBar,
-    /// Documents the server had of this producer before.
+    /// Documents of this producer that the server had before.
     known: u64,
-    /// A faulty line ends the reading.
+    /// An invalid line ends the reading.
     strict: bool,
-    /// Not everything was read, or not everything was answered.
+    /// Some lines were not read, or some documents got no response.
     partial: bool,
 }
 
-/// A document's line, and what the server says of it.
-type Answers<'a> = FuturesOrdered<BoxFuture<'a, (u64, anyhow::Result<PublishOutcome>)>>;
+/// The line of each document, and the server's response.
+type Responses<'a> = FuturesOrdered<BoxFuture<'a, (u64, anyhow::Result<PublishOutcome>)>>;
 
 impl Session<'_> {
-    /// Reads and publishes to the end, or until stopped, and waits for the answers.
+    /// Publishes all lines, or those until stopped, and waits for the responses.
     async fn publish(
         &mut self,
         reader: Box<dyn AsyncBufRead + Send + Unpin>,
     ) -> anyhow::Result<()> {
         let mut lines = reader.lines();
-        let mut waiting = Answers::new();
+        let mut waiting = Responses::new();
         let mut number = 0;
         let mut reading = true;
         let mut deadline = None;
         while reading || !waiting.is_empty() {
             select! {
                 () = self.stop.cancelled(), if deadline.is_none() => {
-                    deadline = Some(Instant::now() + ANSWER_TIMEOUT);
+                    deadline = Some(Instant::now() + RESPONSE_TIMEOUT);
                     self.partial |= reading;
                     reading = false;
                 }
@@ -183,7 +184,7 @@ impl Session<'_> {
                     return Ok(());
                 }
                 Some((line, taken)) = waiting.next(), if !waiting.is_empty() => {
-                    self.take(line, taken?);
+                    self.on_outcome(line, taken?);
                 }
                 line = lines.next_line(), if reading && waiting.len() < IN_FLIGHT => {
                     number += 1;
@@ -197,12 +198,12 @@ impl Session<'_> {
         Ok(())
     }
 
-    /// Publishes a line. False ends the reading.
+    /// Publishes a line. Returns false to end the reading.
     async fn line(
         &mut self,
         number: u64,
         line: &str,
-        waiting: &mut Answers<'_>,
+        waiting: &mut Responses<'_>,
     ) -> anyhow::Result<bool> {
         self.bar.inc(line.len() as u64 + 1);
         if line.trim().is_empty() {
@@ -212,7 +213,7 @@ impl Session<'_> {
             Ok(document) => document,
             Err(fault) => {
                 self.counts.faulty += 1;
-                self.tell(number, &fault, self.counts.faulty);
+                self.report(number, &fault, self.counts.faulty);
                 self.partial |= self.strict;
                 return Ok(!self.strict);
             }
@@ -229,7 +230,7 @@ impl Session<'_> {
         Ok(true)
     }
 
-    fn take(&mut self, line: u64, taken: PublishOutcome) {
+    fn on_outcome(&mut self, line: u64, taken: PublishOutcome) {
         match taken {
             PublishOutcome::Durable(sequence) if sequence <= self.known => {
                 self.counts.duplicates += 1;
@@ -237,24 +238,24 @@ impl Session<'_> {
             PublishOutcome::Durable(_) => self.counts.published += 1,
             PublishOutcome::Refused(reason) => {
                 self.counts.refused += 1;
-                self.tell(line, &format!("refused: {reason}"), self.counts.refused);
+                self.report(line, &format!("refused: {reason}"), self.counts.refused);
             }
         }
         self.bar
             .set_message(format!("{} acknowledged", grouped(self.counts.published)));
     }
 
-    fn tell(&self, line: u64, what: &str, so_many: u64) {
-        let text = match so_many {
-            0..FAULTS_TOLD => format!("{} line {line}: {what}", styled(BAD, "error:")),
-            FAULTS_TOLD => "more such lines are only counted".to_owned(),
+    fn report(&self, line: u64, what: &str, count: u64) {
+        let text = match count {
+            0..FAULTS_REPORTED => format!("{} line {line}: {what}", styled(BAD, "error:")),
+            FAULTS_REPORTED => "more such lines are only counted".to_owned(),
             _ => return,
         };
         self.bar.suspend(|| output::note(&text));
     }
 }
 
-/// A bar for a file, a count for standard input, nothing when nobody watches.
+/// Returns a progress bar for a file, a counter for standard input, and nothing without a terminal.
 fn bar(bytes: u64) -> ProgressBar {
     if !output::is_terminal() {
         return ProgressBar::hidden();

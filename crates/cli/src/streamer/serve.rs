@@ -26,28 +26,28 @@ use crate::{
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
-    /// Directory of the log; made if it is not there
+    /// Directory of the log; created if missing
     #[arg(long, env = "STEADFAST_DATA", value_name = "DIR")]
     data: Option<Given<String>>,
-    /// Where to listen; port 0 takes a free one [default: 127.0.0.1:9000]
+    /// Address to listen on; port 0 takes a free one [default: 127.0.0.1:9000]
     #[arg(long, env = "STEADFAST_LISTEN", value_name = "IP:PORT")]
     listen: Option<Given<SocketAddr>>,
-    /// Drop changes that are older, like 7d [default: keep]
+    /// Remove events that are older, like 7d [default: keep all]
     #[arg(long, env = "STEADFAST_RETAIN_AGE", value_name = "DURATION")]
     retain_age: Option<Given<Duration>>,
-    /// Drop the oldest changes beyond so many bytes, like 4GiB [default: keep]
+    /// Remove the oldest events beyond this size, like 4GiB [default: keep all]
     #[arg(long, env = "STEADFAST_RETAIN_SIZE", value_name = "SIZE")]
     retain_size: Option<Given<Size>>,
-    /// How long an orderly stop may take [default: 10s]
+    /// Longest orderly stop [default: 10s]
     #[arg(long, env = "STEADFAST_DRAIN", value_name = "DURATION")]
     drain: Option<Given<Duration>>,
-    /// Stop in order when standard input ends, so that a server does not outlive its parent
+    /// Stop when standard input ends, so that a server does not outlive its parent
     #[arg(long, hide = true)]
     stop_with_stdin: bool,
 }
 
 const EXAMPLES: &str =
-    "Prints `ready IP:PORT` once it takes connections. SIGTERM and ctrl-c drain it.
+    "Prints `ready IP:PORT` when it accepts connections. SIGTERM and ctrl-c drain it.
 
 Examples:
   steadfast streamer serve --data ./data

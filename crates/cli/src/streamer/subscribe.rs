@@ -30,13 +30,13 @@ pub(crate) struct Args {
     /// OP is one of == != > >= < <= in contains
     #[arg(value_name = "FILTER")]
     filters: Vec<String>,
-    /// One JSON object per line, with the position after each change
+    /// Print one JSON object per line, with the position of each change
     #[arg(long)]
     json: bool,
-    /// Begin after this position, as --json prints it [default: now]
+    /// Start after this position, as --json prints it [default: now]
     #[arg(long, value_name = "POSITION")]
     from: Option<Position>,
-    /// End after so many changes
+    /// Stop after this number of changes
     #[arg(long, value_name = "N")]
     limit: Option<u64>,
     #[command(flatten)]
@@ -47,7 +47,7 @@ const EXAMPLES: &str = "Examples:
   steadfast streamer subscribe -d debian -c packages 'section == games' 'installedSize > 100000'
   steadfast streamer subscribe -d debian -c packages 'depends contains libc6' --json --limit 10";
 
-/// Prints changes until interrupted, at the limit, or when the server refuses.
+/// Prints changes until it is interrupted, reaches the limit, or the server refuses.
 pub(crate) async fn run(
     args: Args,
     mut settings: Settings,
@@ -69,8 +69,8 @@ pub(crate) async fn run(
         client.close().await;
         return Ok(ExitCode::SUCCESS);
     };
-    let place = format!("subscribed to {}/{}", args.database, args.collection);
-    output::note(&styled(FAINT, &place));
+    let subscribed = format!("subscribed to {}/{}", args.database, args.collection);
+    output::note(&styled(FAINT, &subscribed));
     let mut printed = 0;
     let outcome = loop {
         let item = select! {
@@ -95,7 +95,7 @@ pub(crate) async fn run(
     outcome.map(|()| ExitCode::SUCCESS)
 }
 
-/// Every text is read on its own, so that all their faults are told at once.
+/// Parses each text by itself, so that the faults of all are reported at once.
 fn filter(texts: &[String], settings: &mut Settings) -> Filter {
     let mut faulty = false;
     for text in texts {
@@ -154,7 +154,7 @@ fn to_json(item: &Item) -> Value {
 }
 
 fn change_to_json(change: &Change, object: &mut Map<String, Value>) {
-    // A server of another make may send what is no JSON; it is shown as the text it is.
+    // Another implementation of the server may send data that is not JSON; it is printed as text.
     let data = serde_json::from_slice(&change.data)
         .unwrap_or_else(|_| json!(String::from_utf8_lossy(&change.data)));
     let fields = [

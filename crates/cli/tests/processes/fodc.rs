@@ -161,7 +161,7 @@ fn counted(json: &str) -> BTreeMap<Timestamp, u64> {
         .collect()
 }
 
-/// What is on the disk; nothing while there is no record yet.
+/// Returns the samples on disk; none while there is no record yet.
 pub(crate) async fn replay(record: &Path) -> BTreeMap<Timestamp, u64> {
     let record = record.to_str().unwrap();
     let all = ["--from", "2020-01-01T00:00:00Z", "--json"];

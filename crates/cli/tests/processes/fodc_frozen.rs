@@ -93,7 +93,7 @@ async fn deaf_to(socket: &mut TcpStream, window: u32, until: usize) -> Option<()
     Some(())
 }
 
-/// How long it takes from SIGTERM to the end, which is one in order.
+/// Sends SIGTERM and returns the time until the end, which must be in order.
 async fn leaves(ready: &mut Ready) -> Duration {
     let began = Instant::now();
     ready.signal("TERM");

@@ -25,7 +25,7 @@ const END_HEADERS: u8 = 4;
 const INITIAL_WINDOW: [u8; 2] = [0, 4];
 pub(crate) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// What has come, whole.
+/// A complete frame.
 pub(crate) struct Frame {
     pub(crate) kind: u8,
     flags: u8,
@@ -50,7 +50,7 @@ pub(crate) fn message(stream: u32, message: &[u8]) -> Vec<u8> {
     )
 }
 
-/// Settings and room on the connection for everything; streams begin with `window`.
+/// Returns settings with the streams' initial window, and a large window for the connection.
 pub(crate) fn greeting(window: u32) -> Vec<u8> {
     let setting = [INITIAL_WINDOW.as_slice(), &window.to_be_bytes()].concat();
     let room = (1_u32 << 30).to_be_bytes();
@@ -61,13 +61,13 @@ pub(crate) fn greeting(window: u32) -> Vec<u8> {
     frames.concat()
 }
 
-/// A header that no table is asked for.
+/// Returns a header field that uses no table.
 fn literal(name: &str, value: &str) -> Vec<u8> {
     let text = |text: &str| [&[u8::try_from(text.len()).unwrap()], text.as_bytes()].concat();
     [vec![0], text(name), text(value)].concat()
 }
 
-/// What a call begins with.
+/// Returns the frame that opens a call.
 pub(crate) fn call(stream: u32, method: &str, more: &[(&str, &str)]) -> Vec<u8> {
     // POST and http are in every table.
     let mut block = vec![0x83, 0x86];
@@ -84,14 +84,14 @@ pub(crate) fn call(stream: u32, method: &str, more: &[(&str, &str)]) -> Vec<u8> 
     frame(HEADERS, END_HEADERS, stream, &block)
 }
 
-/// What an answer begins with.
+/// Returns the frame that opens a response.
 pub(crate) fn accepted(stream: u32) -> Vec<u8> {
     // 0x88 is status 200.
     let block = [vec![0x88], literal("content-type", "application/grpc")];
     frame(HEADERS, END_HEADERS, stream, &block.concat())
 }
 
-/// An answer that is a status alone.
+/// Returns a response that is only a status.
 pub(crate) fn unimplemented(stream: u32) -> Vec<u8> {
     let block = [
         vec![0x88],
@@ -129,8 +129,7 @@ pub(crate) async fn next(socket: &mut TcpStream) -> Option<Frame> {
     }
 }
 
-/// Asks for signs of life, and takes none of the answers, until the peer reads no more: it can not
-/// write, then.
+/// Sends pings and reads no acknowledgement until the peer stops reading, because its writes block.
 pub(crate) async fn flood(socket: &mut TcpStream) {
     let pings = frame(PING, 0, 0, b"are you?").repeat(64);
     let end = Instant::now() + LIMIT;

@@ -1,4 +1,4 @@
-//! What an agent holds in memory, whatever its endpoints send.
+//! The memory of an agent under hostile endpoints.
 
 use std::{
     fmt::Write as _,

@@ -8,10 +8,10 @@ use tokio::{
     time::timeout,
 };
 
-/// Nothing here takes this long.
+/// Longest wait for anything.
 pub(crate) const LIMIT: Duration = Duration::from_secs(60);
 
-/// How a process ended and what it said.
+/// The exit code and the output of a process.
 #[derive(Debug)]
 pub(crate) struct Ended {
     pub(crate) code: Option<i32>,
@@ -73,7 +73,7 @@ impl Server {
 pub(crate) struct Subscription {
     pub(crate) child: Child,
     pub(crate) out: Lines<BufReader<ChildStdout>>,
-    /// Held so that it can go on writing.
+    /// Kept open so that the process can write.
     _err: Lines<BufReader<ChildStderr>>,
 }
 

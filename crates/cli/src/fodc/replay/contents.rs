@@ -1,19 +1,20 @@
-//! What a record holds: its sources, and its series.
+//! The sources and the series of a record.
 
 use std::{collections::BTreeMap, sync::Arc};
 
 use anyhow::Context as _;
-use comfy_table::{Cell, CellAlignment, Table, presets};
+use comfy_table::presets;
 use serde_json::json;
 use steadfast_recorder::{NAME, OpenReport, Reader, Selector, SeriesInfo};
 
-use super::written;
+use super::timestamp;
 use crate::{
+    chart,
     output::{self, FAINT, styled},
     units::grouped,
 };
 
-/// The series, one a line.
+/// Prints the series, one per line.
 pub(super) fn series(reader: &Reader, selector: &Selector, json: bool) -> anyhow::Result<()> {
     let mut all = reader.series(selector).context("list the series")?;
     all.sort_by(|a, b| {
@@ -24,15 +25,15 @@ pub(super) fn series(reader: &Reader, selector: &Selector, json: bool) -> anyhow
             let labels: BTreeMap<_, _> = one.labels.iter().collect();
             json!({"source": *one.source, "labels": labels, "help": one.meta.help}).to_string()
         } else {
-            format!("{} {}", one.source, findings(one))
+            format!("{} {}", one.source, text_of(one))
         };
         output::line(&line)?;
     }
     Ok(())
 }
 
-/// Name and labels as people write them.
-fn findings(series: &SeriesInfo) -> String {
+/// Returns name and labels in the notation of a query.
+fn text_of(series: &SeriesInfo) -> String {
     let labels: Vec<_> = series
         .labels
         .iter()
@@ -42,7 +43,7 @@ fn findings(series: &SeriesInfo) -> String {
     format!("{}{{{}}}", series.labels.name(), labels.join(","))
 }
 
-/// The sources with their numbers, and from when to when there is data.
+/// Prints the sources with their numbers of series, and the time span.
 pub(super) fn overview(
     reader: &Reader,
     opened: &OpenReport,
@@ -59,7 +60,7 @@ pub(super) fn overview(
             .iter()
             .map(|(source, series)| json!({"source": **source, "series": series}))
             .collect();
-        let time = |time: Option<i64>| time.map(written);
+        let time = |time: Option<i64>| time.map(timestamp);
         return output::line(
             &json!({
                 "oldest": time(span.map(|span| span.0)),
@@ -74,24 +75,22 @@ pub(super) fn overview(
     let Some((oldest, newest)) = span else {
         return output::line("The record is empty.");
     };
-    let mut table = Table::new();
-    table.load_style(presets::NOTHING);
-    table.set_header(["source", "series"]);
+    let mut table = chart::table(presets::NOTHING, &["source", "series"]);
     for (source, series) in &count {
-        table.add_row([
-            Cell::new(source),
-            Cell::new(grouped(*series)).set_alignment(CellAlignment::Right),
-        ]);
+        chart::row(
+            &mut table,
+            [(source.to_string(), false), (grouped(*series), true)],
+        );
     }
     output::line(&table.trim_fmt())?;
     output::line("")?;
-    output::line(&format!("oldest  {}", written(oldest)))?;
-    output::line(&format!("newest  {}", written(newest)))?;
+    output::line(&format!("oldest  {}", timestamp(oldest)))?;
+    output::line(&format!("newest  {}", timestamp(newest)))?;
     if opened.unfinished > 0 {
         output::note(&styled(
             FAINT,
             &format!(
-                "{} bytes at the end belong to a scrape that was not finished",
+                "{} bytes at the end belong to an unfinished scrape",
                 opened.unfinished
             ),
         ));

@@ -11,11 +11,11 @@ use steadfast_exposition::{Numbers, Writer};
 use steadfast_fodc_agent::page_kind;
 use steadfast_recorder::{NAME, Reader, Selector, SeriesInfo, SeriesWindow};
 
-use super::written;
+use super::timestamp;
 use crate::output;
 
-/// Writes the samples of the window, family by family. Damage is left to who looks for it; what it
-/// spared is written.
+/// Prints the samples of the window, family by family. Damaged parts are skipped; the caller
+/// reports them.
 pub(super) fn window(
     reader: &Reader,
     selector: &Selector,
@@ -40,15 +40,15 @@ pub(super) fn window(
     out.end()
 }
 
-/// The family under which a sample's type is told.
+/// Returns the name that carries the type of the series on a page.
 fn family(series: &SeriesInfo) -> &str {
     page_kind(series.meta.kind).prometheus_family(series.labels.name())
 }
 
-/// What is written so far.
+/// The state of the output.
 enum Out {
     Text(Writer),
-    /// Whether an element has been written.
+    /// True after the first element.
     Json(bool),
 }
 
@@ -95,7 +95,7 @@ impl Out {
     }
 }
 
-/// One series as the proxy's `/metrics-windows` has it.
+/// Returns a series in the form of the proxy's `/metrics-windows`.
 fn element(one: &SeriesWindow) -> serde_json::Value {
     let labels: BTreeMap<_, _> = one
         .labels
@@ -105,7 +105,9 @@ fn element(one: &SeriesWindow) -> serde_json::Value {
     let data: Vec<_> = one
         .samples
         .iter()
-        .map(|sample| json!({"timestamp": written(sample.time_ms), "value": number(sample.value)}))
+        .map(
+            |sample| json!({"timestamp": timestamp(sample.time_ms), "value": number(sample.value)}),
+        )
         .collect();
     json!({
         "name": one.labels.name(),
@@ -113,11 +115,11 @@ fn element(one: &SeriesWindow) -> serde_json::Value {
         "description": one.meta.help,
         "source": *one.source,
         "data": data,
-        "absent": one.absences.iter().map(|time| written(*time)).collect::<Vec<_>>(),
+        "absent": one.absences.iter().map(|time| timestamp(*time)).collect::<Vec<_>>(),
     })
 }
 
-/// JSON has no number for what is none.
+/// Returns a text for NaN and infinities, which JSON has no numbers for.
 fn number(value: f64) -> serde_json::Value {
     if value.is_nan() {
         json!("NaN")
