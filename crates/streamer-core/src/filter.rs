@@ -12,6 +12,7 @@ mod document;
 mod evaluate;
 mod fault;
 mod number;
+mod op;
 mod text;
 mod value;
 mod wire;
@@ -19,10 +20,11 @@ mod wire;
 use std::{fmt, sync::Arc};
 
 pub use self::{
-    condition::{Condition, Op, Spelling, UnknownOp},
+    condition::Condition,
     document::{Document, DocumentFault, InvalidDocument},
     evaluate::evaluate,
     fault::{FilterFault, InvalidFilter},
+    op::{Op, Spelling, UnknownOp},
     text::{InvalidText, TextFault},
     value::{InvalidValue, Value},
     wire::FilterLimits,

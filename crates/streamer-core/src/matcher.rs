@@ -16,9 +16,13 @@
 //! evaluates as many of them as its budget allows, so that a caller can do other work in between.
 
 mod access;
+mod choice;
 mod collection;
+mod condition;
+mod field_index;
 mod fields;
 mod group;
+mod ids;
 mod intervals;
 mod lists;
 mod matching;

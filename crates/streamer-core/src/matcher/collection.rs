@@ -8,11 +8,14 @@ use slab::Slab;
 
 use super::{
     SubscriptionKey,
-    access::{Access, Scalar, listed_values},
-    fields::{FieldId, FieldTable, Values},
-    group::{self, Condition, Entry, Group, GroupId},
+    access::Access,
+    choice::{canonical, choose},
+    condition::{self, Condition, Kind, Scalar, listed_values},
+    fields::{FieldTable, Values},
+    group::Group,
+    ids::{Entry, FieldId, GroupId},
     members::Members,
-    postings::{Kind, Postings, spread},
+    postings::{Postings, spread},
 };
 use crate::filter::{Condition as NamedCondition, Filter, Selection};
 
@@ -194,11 +197,11 @@ impl Collection {
     }
 
     fn join_group(&mut self, key: SubscriptionKey, conditions: &[NamedCondition]) -> GroupId {
-        let conditions = group::canonical(conditions, &mut self.fields);
-        let hash = group::hash(&conditions, &self.hasher);
+        let conditions = canonical(conditions, &mut self.fields);
+        let hash = condition::hash(&conditions, &self.hasher);
         let groups = &mut self.groups;
         let same = |(known, id): &(u32, GroupId)| {
-            *known == hash && group::equal(&groups[id.index()].conditions, &conditions)
+            *known == hash && condition::equal(&groups[id.index()].conditions, &conditions)
         };
         if let Some(&(_, id)) = self.forms.find(spread(hash), same) {
             groups[id.index()].members.insert(key);
@@ -207,7 +210,7 @@ impl Collection {
             }
             return id;
         }
-        let access = Access::choose(&conditions, &self.fields, &self.postings, groups);
+        let access = choose(&conditions, &self.fields, &self.postings, groups);
         let id = GroupId::new(groups.insert(Group {
             members: Members::One(key),
             conditions,
@@ -228,7 +231,7 @@ impl Collection {
         }
         self.unlist(id);
         let group = self.groups.remove(id.index());
-        let hash = group::hash(&group.conditions, &self.hasher);
+        let hash = condition::hash(&group.conditions, &self.hasher);
         let form = self
             .forms
             .find_entry(spread(hash), |(_, known)| *known == id);

@@ -6,15 +6,11 @@ use serde::de::{self, DeserializeSeed, IgnoredAny, MapAccess, Visitor};
 use serde_json::Value as Json;
 use slab::Slab;
 
-use super::access::FieldIndex;
+use super::{field_index::FieldIndex, ids::FieldId};
 use crate::{
     Event,
     filter::{Document, InvalidDocument},
 };
-
-/// The index of a field within its collection. It may be given out again once no filter names it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(super) struct FieldId(u32);
 
 /// Paths of fields as a tree, so that an event's document is walked once, along the paths that both
 /// have. The root is the document itself.
@@ -44,13 +40,8 @@ pub(super) struct Values<'a> {
     pub(super) present: Vec<FieldId>,
 }
 
-const ROOT: FieldId = FieldId(0);
-
-impl FieldId {
-    fn index(self) -> usize {
-        self.0 as usize
-    }
-}
+/// The node of the whole document, which is inserted first.
+const ROOT: FieldId = FieldId::ROOT;
 
 impl FieldTable {
     pub(super) fn new() -> Self {
@@ -78,8 +69,7 @@ impl FieldTable {
     fn add(&mut self, parent: FieldId, segment: &str) -> FieldId {
         let name: Arc<str> = segment.into();
         let node = Node::new(Arc::clone(&name), parent);
-        // Each path has a condition, and those fill memory before there are 2^32 of them.
-        let child = FieldId(self.nodes.insert(node) as u32);
+        let child = FieldId::new(self.nodes.insert(node));
         self.nodes[parent.index()].children.insert(name, child);
         child
     }

@@ -1,6 +1,6 @@
 //! Ranges of keys, and the ranges that a key lies in.
 
-use super::group::Entry;
+use super::ids::Entry;
 
 /// A range of keys, both ends included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

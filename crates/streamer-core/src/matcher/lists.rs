@@ -6,7 +6,7 @@ use foldhash::quality::FixedState;
 use hashbrown::HashTable;
 use serde_json::Value as Json;
 
-use super::{fields::FieldId, postings::spread};
+use super::{ids::FieldId, postings::spread};
 use crate::filter::{Number, Value, equal};
 
 /// The elements of the event's long lists by hash, made when the first condition asks. Without them, a

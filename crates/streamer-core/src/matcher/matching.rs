@@ -5,8 +5,9 @@ use serde_json::Value as Json;
 use super::{
     Matcher, SubscriptionKey,
     collection::Collection,
+    condition::Condition,
     fields::{Roots, Values},
-    group::{Condition, Entry},
+    ids::Entry,
     lists::Lists,
 };
 use crate::{

@@ -5,21 +5,11 @@ use hashbrown::HashTable;
 use slab::Slab;
 
 use super::{
-    access::{Scalar, listed_values},
-    fields::FieldId,
-    group::{Entry, Group},
+    condition::{Kind, Scalar, listed_values},
+    group::Group,
+    ids::{Entry, FieldId},
     members::Members,
 };
-use crate::filter::Op;
-
-/// Two ways of asking for a value.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) enum Kind {
-    /// The field is the value.
-    Equals,
-    /// The field is a list with the value as an element, or an object with it as a key.
-    Contains,
-}
 
 /// The groups that ask for one value of one field. The value itself stands in their conditions.
 #[derive(Debug)]
@@ -34,16 +24,6 @@ struct Posting {
 pub(super) struct Postings {
     table: HashTable<Posting>,
     hasher: FixedState,
-}
-
-impl Kind {
-    pub(super) fn of(op: Op) -> Self {
-        if op == Op::Contains {
-            Self::Contains
-        } else {
-            Self::Equals
-        }
-    }
 }
 
 impl Postings {

@@ -454,7 +454,7 @@ proptest! {
         let mut naive = std::collections::BTreeSet::new();
         for (at, (insert, low, high, group)) in steps.into_iter().enumerate() {
             let group = if insert { at } else { group };
-            let entry = group::Entry::new(group::GroupId::new(group), false);
+            let entry = ids::Entry::new(ids::GroupId::new(group), false);
             let interval = Interval { low, high, entry };
             if insert {
                 intervals.insert(interval);
