@@ -245,7 +245,7 @@ async fn everything_acknowledged_survives_kill_9_at_any_instant() {
 }
 
 #[tokio::test]
-async fn a_log_in_use_by_another_process_is_refused_until_that_one_is_killed() {
+async fn log_is_locked_against_a_second_process() {
     let dir = tempfile::tempdir().unwrap();
     open_and_close(dir.path());
     let mut child = start(dir.path());

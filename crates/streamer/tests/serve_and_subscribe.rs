@@ -73,7 +73,7 @@ async fn an_event_finds_its_way_through_a_filter() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nothing_is_lost_doubled_or_reordered_when_the_connections_are_cut() {
+async fn cut_connections_lose_and_repeat_nothing() {
     let server = serve(MemoryLog::with_epoch(Epoch(9))).await;
     let proxy = Proxy::start(server.address()).unwrap();
     let address = proxy.addr().to_string();

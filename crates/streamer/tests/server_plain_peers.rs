@@ -35,7 +35,7 @@ async fn free(server: &Server) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn headers_come_at_once_and_half_closing_ends_the_call_in_order() {
+async fn headers_come_at_once_and_half_close_ends_the_call() {
     let server = serve_plainly().await;
     let begun = Instant::now();
     let mut peer = Plain::connect(&server).await;
@@ -51,7 +51,7 @@ async fn headers_come_at_once_and_half_closing_ends_the_call_in_order() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn s1_a_stream_that_stops_reading_gets_everything_when_it_reads_again() {
+async fn paused_plain_stream_gets_everything_later() {
     let server = serve_plainly().await;
     let mut peer = Plain::connect(&server).await;
     assert!(peer.subscribe("a", "rooms").await.success);
@@ -81,7 +81,7 @@ async fn s1_a_stream_that_stops_reading_gets_everything_when_it_reads_again() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn s1_a_stream_that_is_given_up_ends_with_a_real_status() {
+async fn abandoned_stream_ends_with_a_real_status() {
     let mut options = ServerOptions::default();
     options.limits.stall_timeout = Duration::from_secs(1);
     let server = serve(options).await;
@@ -103,7 +103,7 @@ async fn s1_a_stream_that_is_given_up_ends_with_a_real_status() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn s2_a_slow_stream_delays_no_other() {
+async fn slow_stream_delays_no_other() {
     let server = serve_plainly().await;
     let mut slow = Plain::connect(&server).await;
     let mut fast = Plain::connect(&server).await;
@@ -131,7 +131,7 @@ async fn s2_a_slow_stream_delays_no_other() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn s3_deliveries_go_on_while_heartbeats_are_answered_between_them() {
+async fn deliveries_continue_between_heartbeat_acks() {
     const EVENTS: u64 = 20_000;
     let server = serve_plainly().await;
     let mut peer = Plain::connect(&server).await;
@@ -191,7 +191,7 @@ async fn unsubscribe_ignores_ids_of_other_streams() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn s8_a_stream_cancelled_at_any_moment_leaves_no_id_behind() {
+async fn cancelled_stream_leaves_no_id_behind() {
     const STREAMS: u64 = 1_000;
     let server = serve_plainly().await;
     let channels = [
@@ -228,7 +228,7 @@ async fn s8_a_stream_cancelled_at_any_moment_leaves_no_id_behind() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn s9_a_known_id_is_taken_again_on_its_stream_and_moves_to_a_newer_one() {
+async fn known_id_is_replaced_and_moves_to_a_newer_stream() {
     let server = serve_plainly().await;
     let mut older = Plain::connect(&server).await;
     assert!(older.subscribe("a", "rooms").await.success);
@@ -252,7 +252,7 @@ async fn s9_a_known_id_is_taken_again_on_its_stream_and_moves_to_a_newer_one() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn s10_the_ids_of_a_peer_that_vanished_are_free_by_the_silence_deadline() {
+async fn silence_deadline_frees_ids_of_a_vanished_peer() {
     let mut options = ServerOptions::default();
     options.limits.plain_silence = Duration::from_secs(2);
     let server = serve(options).await;
@@ -276,7 +276,7 @@ async fn s10_the_ids_of_a_peer_that_vanished_are_free_by_the_silence_deadline() 
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn s10_a_vanished_peer_that_never_sent_heartbeats_is_found_by_pings() {
+async fn pings_find_a_vanished_peer_without_heartbeats() {
     let mut options = ServerOptions::default();
     options.ping_interval = Duration::from_millis(500);
     options.ping_timeout = Duration::from_secs(2);
@@ -299,7 +299,7 @@ async fn s10_a_vanished_peer_that_never_sent_heartbeats_is_found_by_pings() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn s15_what_is_taken_can_be_delivered_and_what_is_too_large_is_refused() {
+async fn accepted_documents_fit_a_delivery() {
     const NAMES: usize = "default".len() + "rooms".len() + "u0".len();
     let server = serve_plainly().await;
     let mut peer = Plain::connect(&server).await;
@@ -327,7 +327,7 @@ async fn s15_what_is_taken_can_be_delivered_and_what_is_too_large_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn s16_numbers_beyond_2_to_the_53_arrive_digit_by_digit() {
+async fn numbers_beyond_2_to_the_53_arrive_exactly() {
     let server = serve_plainly().await;
     let mut peer = Plain::connect(&server).await;
     let exact = Filter {
@@ -358,7 +358,7 @@ async fn s16_numbers_beyond_2_to_the_53_arrive_digit_by_digit() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn s17_a_drain_ends_plain_streams_promptly_and_then_everything() {
+async fn drain_ends_plain_streams_promptly() {
     let server = serve_plainly().await;
     let address = server.address();
     let mut peer = Plain::connect(&server).await;
@@ -384,7 +384,7 @@ async fn s17_a_drain_ends_plain_streams_promptly_and_then_everything() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_drain_that_meets_a_peer_which_does_not_read_ends_at_its_deadline() {
+async fn drain_with_an_unreading_peer_ends_at_its_deadline() {
     let server = serve_plainly().await;
     let mut peer = Plain::connect(&server).await;
     assert!(peer.subscribe("a", "rooms").await.success);
@@ -399,7 +399,7 @@ async fn a_drain_that_meets_a_peer_which_does_not_read_ends_at_its_deadline() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn operators_are_taken_in_both_spellings_and_refusals_leave_the_stream_open() {
+async fn both_spellings_are_accepted_and_refusals_keep_stream() {
     let server = serve_plainly().await;
     let mut peer = Plain::connect(&server).await;
     let filter = |op: &str| Filter {

@@ -93,7 +93,7 @@ impl Scene {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn i22_entries_enqueued_while_there_is_no_connection_are_there_once() {
+async fn entries_enqueued_offline_are_stored_once() {
     let scene = Scene::new().await;
     let refused = scene.proxy.inject(Fault::Refuse, Reach::Later);
     scene.proxy.reset();
@@ -104,7 +104,7 @@ async fn i22_entries_enqueued_while_there_is_no_connection_are_there_once() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn i22_entries_lost_on_their_way_are_there_once() {
+async fn entries_lost_on_their_way_are_stored_once() {
     let scene = Scene::new().await;
     let hole = Fault::Blackhole(Direction::ToServer);
     let hole = scene.proxy.inject(hole, Reach::Present);
@@ -116,7 +116,7 @@ async fn i22_entries_lost_on_their_way_are_there_once() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn i22_entries_whose_acknowledgement_was_lost_are_there_once() {
+async fn entries_with_a_lost_acknowledgement_are_stored_once() {
     let scene = Scene::new().await;
     let hole = Fault::Blackhole(Direction::ToClient);
     let hole = scene.proxy.inject(hole, Reach::Present);
@@ -137,7 +137,7 @@ async fn i22_entries_whose_acknowledgement_was_lost_are_there_once() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn i22_a_refusal_that_was_lost_is_told_again_and_not_taken_for_success() {
+async fn lost_refusal_is_reported_again() {
     let scene = Scene::new().await;
     let hole = Fault::Blackhole(Direction::ToClient);
     let hole = scene.proxy.inject(hole, Reach::Present);
@@ -159,7 +159,7 @@ async fn i22_a_refusal_that_was_lost_is_told_again_and_not_taken_for_success() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn i22_closing_tells_which_entries_may_be_in_the_log() {
+async fn closing_reports_which_entries_may_be_stored() {
     let scene = Scene::new().await;
     let hole = Fault::Blackhole(Direction::ToServer);
     let _hole = scene.proxy.inject(hole, Reach::Present);
@@ -191,7 +191,7 @@ async fn i22_closing_tells_which_entries_may_be_in_the_log() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn i22_another_publisher_goes_on_for_the_same_producer() {
+async fn another_publisher_continues_for_the_same_producer() {
     let server = serve_plainly().await;
     let build = |first| {
         Publisher::builder(server.address().to_string())
@@ -231,7 +231,7 @@ async fn i22_another_publisher_goes_on_for_the_same_producer() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn no_more_entries_are_unanswered_than_the_server_takes_and_all_arrive() {
+async fn pending_entries_keep_to_the_window_and_all_arrive() {
     let mut options = ServerOptions::default();
     options.publisher_in_flight = 3;
     let server = serve(options).await;

@@ -105,12 +105,12 @@ async fn survives(stops: impl AsyncFn(Server)) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn s11_a_server_dropped_and_started_again_on_its_directory_goes_on_without_loss() {
+async fn dropped_server_restarts_without_loss() {
     survives(async |server| drop(server)).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn s17_a_server_drained_and_started_again_on_its_directory_goes_on_without_loss() {
+async fn drained_server_restarts_without_loss() {
     survives(async |server: Server| {
         let grace = Duration::from_secs(2);
         soon(server.drain(grace, "update")).await.unwrap();

@@ -174,7 +174,7 @@ fn resident() -> Option<u64> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn i9_applications_asleep_for_a_minute_keep_their_connections_and_lose_nothing_unsaid() {
+async fn paused_applications_keep_connections_for_a_minute() {
     let server = serve_plainly().await;
     let mut sleepers = Vec::new();
     for load in LOADS {
@@ -213,7 +213,7 @@ async fn i9_applications_asleep_for_a_minute_keep_their_connections_and_lose_not
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn i9_a_plain_peer_that_reads_no_byte_for_a_while_gets_everything_afterwards() {
+async fn plain_peer_that_pauses_reading_gets_everything() {
     const EVENTS: u64 = 20_000;
     let server = serve_plainly().await;
     let mut peer = Frames::open(server.address()).await;

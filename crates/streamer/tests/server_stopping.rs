@@ -54,7 +54,7 @@ impl Log for Failing {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn s12_a_server_whose_log_fails_ends_its_streams_and_says_so() {
+async fn failing_log_ends_streams_with_the_reason() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let fails = Arc::new(AtomicBool::new(false));
     let log = Failing {
@@ -83,7 +83,7 @@ async fn s12_a_server_whose_log_fails_ends_its_streams_and_says_so() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn i23_dropping_a_server_cuts_peers_that_do_not_read_too() {
+async fn dropping_a_server_cuts_unreading_peers() {
     let server = serve_plainly().await;
     let mut peer = Frames::open(server.address()).await;
     let mut quiet = Plain::connect(&server).await;

@@ -35,7 +35,7 @@ async fn subscribed(server: &Server, count: usize) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn req_s5_twenty_thousand_subscriptions_are_restored_and_nothing_is_lost() {
+async fn storm_restores_20000_subscriptions_without_loss() {
     let server = serve_plainly().await;
     let proxy = Proxy::start(server.address()).unwrap();
     let client = Client::builder(proxy.addr().to_string()).link(quick());
@@ -91,7 +91,7 @@ async fn req_s5_twenty_thousand_subscriptions_are_restored_and_nothing_is_lost()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn c8_twenty_thousand_subscribes_are_answered_to_a_peer_that_reads_nothing_meanwhile() {
+async fn server_answers_20000_subscribes_of_an_unreading_peer() {
     let server = serve_plainly().await;
     let mut peer = Frames::open(server.address()).await;
     let begun = Instant::now();
@@ -128,7 +128,7 @@ async fn c8_twenty_thousand_subscribes_are_answered_to_a_peer_that_reads_nothing
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn twenty_thousand_subscribes_through_grpc_are_answered_to_a_peer_that_reads_late() {
+async fn grpc_answers_20000_subscribes_of_a_late_reader() {
     let server = serve_plainly().await;
     let mut peer = Plain::connect(&server).await;
     for index in 0..SUBSCRIPTIONS {

@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn a_position_is_given_up_after_repeated_rejections_without_a_move() {
+    fn repeated_rejections_give_up_a_position() {
         let mut cursor = Cursor::new(Some(at(5)));
         assert_eq!(cursor.reject(3), Rejected::Kept);
         assert_eq!(cursor.reject(3), Rejected::Kept);

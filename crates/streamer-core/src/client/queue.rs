@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn i17_the_position_moves_with_what_is_taken_and_with_marks_in_their_turn() {
+    fn position_moves_with_taken_items_and_their_markers() {
         let mut queue = Queue::default();
         assert_eq!(queue.position(), None);
         queue.mark(at(3));
@@ -210,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn i17_no_position_leads_past_a_resync_or_gap_that_was_not_taken() {
+    fn position_never_passes_an_untaken_resync_or_gap() {
         let mut queue = Queue::default();
         queue.push(change(4));
         queue.push(Item::Resync(Resync {
@@ -229,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn i20_signs_that_nobody_takes_do_not_pile_up() {
+    fn untaken_gaps_and_resyncs_are_merged() {
         let mut queue = Queue::default();
         for round in 0..100 {
             queue.push(gap(GapReason::Disconnected));
@@ -252,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn signs_on_both_sides_of_a_change_stay_apart() {
+    fn gaps_on_both_sides_of_a_change_stay_apart() {
         let mut queue = Queue::default();
         queue.push(gap(GapReason::Disconnected));
         queue.push(change(1));
@@ -261,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_taken_is_told_in_batches_and_never_withheld() {
+    fn taken_changes_are_reported_in_batches() {
         let mut queue = Queue::default();
         for offset in 1..=8 {
             queue.push(change(offset));

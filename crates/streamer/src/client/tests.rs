@@ -118,7 +118,7 @@ async fn items_arrive_in_order_across_a_cut() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn c5_a_subscribe_in_flight_when_the_stream_drops_completes_on_the_next() {
+async fn subscribe_in_flight_completes_on_the_next_stream() {
     let (client, mut server) = client();
     let mut peer = server.greet(1).await;
     let asked = tokio::spawn(users(&client).into_future());
@@ -131,7 +131,7 @@ async fn c5_a_subscribe_in_flight_when_the_stream_drops_completes_on_the_next() 
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn c9_many_tasks_may_call_at_once_while_the_stream_is_cut_again_and_again() {
+async fn many_tasks_may_call_while_streams_are_cut() {
     let (transport, mut server) = server();
     let client = build(
         |builder| {
@@ -189,7 +189,7 @@ async fn c9_many_tasks_may_call_at_once_while_the_stream_is_cut_again_and_again(
 }
 
 #[tokio::test(start_paused = true)]
-async fn c17_after_a_long_outage_nothing_is_waited_for_but_the_next_delay() {
+async fn long_outage_ends_within_one_backoff_delay() {
     let (client, mut server, peer, _, _users) = subscribed(0).await;
     server.go_down(true);
     peer.cut();
@@ -208,7 +208,7 @@ async fn c17_after_a_long_outage_nothing_is_waited_for_but_the_next_delay() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn c10_close_during_backoff_ends_everything_and_nothing_is_attempted() {
+async fn close_during_backoff_ends_all_attempts() {
     let (client, mut server, peer, request, mut users) = subscribed(5).await;
     peer.deliver(&request, 5, 6);
     settle().await;
@@ -226,7 +226,7 @@ async fn c10_close_during_backoff_ends_everything_and_nothing_is_attempted() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn c11_c12_close_ends_a_reader_that_waits_on_a_dead_peer() {
+async fn close_wakes_a_reader_of_a_dead_peer() {
     let (client, _server, peer, _, mut users) = subscribed(5).await;
     let reader = tokio::spawn(async move { users.next().await });
     settle().await;
@@ -236,7 +236,7 @@ async fn c11_c12_close_ends_a_reader_that_waits_on_a_dead_peer() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn c13_a_slow_application_is_not_a_dead_peer() {
+async fn slow_application_is_not_a_dead_peer() {
     let (client, _server, mut peer, request, mut users) = subscribed(0).await;
     for offset in 1..=256 {
         peer.deliver(&request, offset - 1, offset);
@@ -249,7 +249,7 @@ async fn c13_a_slow_application_is_not_a_dead_peer() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn c14_a_reader_with_a_full_queue_can_subscribe() {
+async fn full_queue_does_not_block_another_subscribe() {
     let (client, _server, mut peer, request, users) = subscribed(0).await;
     for offset in 1..=256 {
         peer.deliver(&request, offset - 1, offset);
@@ -268,7 +268,7 @@ async fn c14_a_reader_with_a_full_queue_can_subscribe() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn c15_both_calls_work_while_there_is_no_stream() {
+async fn subscribe_and_unsubscribe_work_offline() {
     let (client, mut server, peer, request, users) = subscribed(5).await;
     server.go_down(true);
     peer.cut();
@@ -288,7 +288,7 @@ async fn c15_both_calls_work_while_there_is_no_stream() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn c19_a_callback_may_call_the_client() {
+async fn state_callback_may_call_the_client() {
     let (transport, mut server) = server();
     let client = Arc::new(Mutex::new(None::<Client<ScriptedConnection>>));
     let seen = Arc::new(Mutex::new(Vec::new()));
@@ -328,7 +328,7 @@ async fn c19_a_callback_may_call_the_client() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn c20_a_client_may_start_before_its_server() {
+async fn client_may_start_before_its_server() {
     let (transport, mut server) = server();
     server.go_down(true);
     let client = build(|builder| builder, transport);
@@ -346,7 +346,7 @@ async fn c20_a_client_may_start_before_its_server() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn c22_giving_up_is_one_error_with_the_last_reason_and_then_nothing() {
+async fn giving_up_yields_one_error_with_the_last_reason() {
     let (transport, mut server) = server();
     let config = Config {
         max_retries: 3,
@@ -381,7 +381,7 @@ async fn c22_giving_up_is_one_error_with_the_last_reason_and_then_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn i11_a_fenced_client_stops_and_says_so() {
+async fn fenced_client_stops_with_the_reason() {
     let (client, mut server, peer, _, mut users) = subscribed(0).await;
     peer.last_words(FinalCode::Fenced);
     let ended = soon(users.next()).await;
@@ -395,7 +395,7 @@ async fn i11_a_fenced_client_stops_and_says_so() {
 }
 
 #[tokio::test]
-async fn c23_settings_that_make_no_sense_are_refused_and_never_panic() {
+async fn invalid_settings_are_errors() {
     let config = Config {
         activity_timeout: Some(Duration::from_nanos(2)),
         ..Config::default()
@@ -410,7 +410,7 @@ async fn c23_settings_that_make_no_sense_are_refused_and_never_panic() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn c24_every_value_reaches_the_wire_as_it_is() {
+async fn filter_values_reach_the_wire_unchanged() {
     let (client, mut server) = client();
     let mut peer = server.greet(0).await;
     let tags = Condition::new("tag", Op::In, vec!["a".to_owned(), "b".to_owned()]);
@@ -443,7 +443,7 @@ async fn dropping_the_future_cancels_the_subscription() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn i16_dropping_a_subscription_tells_the_server_and_frees_its_queue() {
+async fn dropping_a_subscription_unsubscribes() {
     let (_client, _server, mut peer, request, users) = subscribed(0).await;
     peer.deliver(&request, 0, 1);
     settle().await;
@@ -457,7 +457,7 @@ async fn i16_dropping_a_subscription_tells_the_server_and_frees_its_queue() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn i23_dropping_the_last_handle_closes_and_a_subscription_is_a_handle() {
+async fn dropping_the_last_handle_closes_the_client() {
     let (client, mut server, peer, request, mut users) = subscribed(0).await;
     drop(client);
     settle().await;
@@ -497,7 +497,7 @@ async fn a_refusal_when_restored_ends_the_stream_of_items_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn i13_connected_waits_for_what_was_wanted() {
+async fn connected_waits_for_wanted_subscriptions() {
     let (client, mut server) = client();
     let _asked = tokio::spawn(users(&client).into_future());
     settle().await;
@@ -545,7 +545,7 @@ async fn a_position_of_an_earlier_process_is_where_it_begins() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn leaving_ends_subscriptions_quietly_and_the_client_can_start_again() {
+async fn client_can_start_again_after_leaving() {
     let (client, mut server, peer, _, mut users) = subscribed(0).await;
     let left = tokio::spawn({
         let client = client.clone();

@@ -103,7 +103,7 @@ fn taking_while_there_is_no_stream_makes_room_on_the_next() {
 }
 
 #[test]
-fn i21_a_stalled_subscription_uses_up_its_own_share_only() {
+fn stalled_subscription_uses_only_its_own_credit() {
     let mut rig = Rig::with(|config| config.limits.messages = 8);
     rig.subscribe(1);
     rig.subscribe(2);

@@ -4,7 +4,7 @@ use steadfast_session::Advice;
 use super::*;
 
 #[test]
-fn hello_and_a_heartbeat_are_the_first_words_and_nothing_follows_them_unanswered() {
+fn hello_and_a_heartbeat_open_every_stream() {
     let mut rig = Rig::new();
     rig.subscribe(1);
     rig.open();
@@ -25,7 +25,7 @@ fn hello_and_a_heartbeat_are_the_first_words_and_nothing_follows_them_unanswered
 }
 
 #[test]
-fn c21_heartbeats_name_the_gateway_and_their_time_and_measure_the_way() {
+fn heartbeats_carry_gateway_and_time_and_measure_rtt() {
     let mut rig = Rig::new();
     rig.greet_plain();
     rig.events.clear();
@@ -45,7 +45,7 @@ fn c21_heartbeats_name_the_gateway_and_their_time_and_measure_the_way() {
 }
 
 #[test]
-fn an_ack_that_answers_nothing_is_no_life_and_no_greeting() {
+fn stray_ack_is_neither_life_nor_greeting() {
     let mut rig = Rig::new();
     rig.open();
     rig.ack(0, None);
@@ -55,7 +55,7 @@ fn an_ack_that_answers_nothing_is_no_life_and_no_greeting() {
 }
 
 #[test]
-fn a_heartbeat_of_an_older_stream_does_not_greet_for_a_newer_one() {
+fn ack_of_an_older_stream_does_not_greet() {
     let mut rig = Rig::new();
     rig.open();
     let old = rig.heartbeat();
@@ -151,7 +151,7 @@ fn a_malformed_greeting_ends_the_stream_with_the_reason() {
 }
 
 #[test]
-fn i6_final_codes_say_what_to_do_next() {
+fn final_codes_map_to_reason_and_advice() {
     use wire::FinalCode;
 
     for (code, retry_after_ms, advice) in [
@@ -215,7 +215,7 @@ fn an_announced_drain_is_passed_on() {
 }
 
 #[test]
-fn messages_that_mean_nothing_here_are_counted_and_harmless() {
+fn unexpected_messages_are_counted_and_ignored() {
     let mut rig = Rig::new();
     rig.open();
     let empty = StreamerMessage { payload: None };

@@ -419,7 +419,7 @@ proptest! {
     #![proptest_config(runs())]
 
     #[test]
-    fn i14_i18_i19_nothing_is_lost_repeated_or_silent_whatever_happens(
+    fn random_operations_lose_and_repeat_nothing_silently(
         ops in prop::collection::vec(op(), 0..300),
         profile in any::<bool>(),
     ) {

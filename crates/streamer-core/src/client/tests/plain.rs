@@ -66,7 +66,7 @@ fn nothing_of_the_profile_is_sent_to_a_plain_peer() {
 }
 
 #[test]
-fn c1_an_id_still_held_by_a_dead_stream_is_reclaimed() {
+fn id_held_by_a_dead_stream_is_reclaimed() {
     let mut rig = active(1);
     let asked = reopen(&mut rig).remove(0);
     rig.refuse_plain(&asked, TAKEN);
@@ -87,7 +87,7 @@ fn c1_an_id_still_held_by_a_dead_stream_is_reclaimed() {
 }
 
 #[test]
-fn c1_an_id_that_can_not_be_reclaimed_is_replaced_and_the_caller_does_not_notice() {
+fn unreclaimable_id_is_replaced_transparently() {
     let mut rig = active(1);
     let asked = reopen(&mut rig).remove(0);
     rig.refuse_plain(&asked, TAKEN);
@@ -110,7 +110,7 @@ fn c1_an_id_that_can_not_be_reclaimed_is_replaced_and_the_caller_does_not_notice
 }
 
 #[test]
-fn c1_an_id_taken_even_under_a_new_name_fails_the_restore() {
+fn id_taken_under_its_new_name_fails_the_restore() {
     let mut rig = active(1);
     let asked = reopen(&mut rig).remove(0);
     rig.refuse_plain(&asked, TAKEN);
@@ -122,7 +122,7 @@ fn c1_an_id_taken_even_under_a_new_name_fails_the_restore() {
 }
 
 #[test]
-fn c4_each_outage_is_one_gap_before_the_acknowledgement_is_used() {
+fn each_plain_outage_is_one_gap() {
     let mut rig = active(2);
     for _ in 0..3 {
         let asked = reopen(&mut rig);
@@ -137,7 +137,7 @@ fn c4_each_outage_is_one_gap_before_the_acknowledgement_is_used() {
 }
 
 #[test]
-fn c4_a_delivery_that_overtakes_its_acknowledgement_comes_after_the_gap() {
+fn gap_precedes_a_delivery_before_the_acknowledgement() {
     let mut rig = active(1);
     let asked = reopen(&mut rig).remove(0);
     rig.deliver_plain(&["s-1"], 1);
@@ -147,7 +147,7 @@ fn c4_a_delivery_that_overtakes_its_acknowledgement_comes_after_the_gap() {
 }
 
 #[test]
-fn c4_a_delivery_without_an_acknowledgement_is_enough_to_owe_a_gap() {
+fn unacknowledged_delivery_is_enough_for_a_later_gap() {
     let mut rig = Rig::with(|config| config.activity_timeout = None);
     rig.greet_plain();
     rig.subscribe(1);
@@ -158,7 +158,7 @@ fn c4_a_delivery_without_an_acknowledgement_is_enough_to_owe_a_gap() {
 }
 
 #[test]
-fn attempts_that_fail_in_one_outage_make_one_gap() {
+fn failed_attempts_of_one_outage_make_one_gap() {
     let mut rig = active(1);
     for _ in 0..5 {
         rig.cut();
@@ -181,7 +181,7 @@ fn a_subscription_never_acknowledged_has_no_gap() {
 }
 
 #[test]
-fn s4_an_id_named_twice_in_one_delivery_gets_the_change_once() {
+fn id_repeated_in_a_delivery_gets_the_change_once() {
     let mut rig = active(2);
     rig.deliver_plain(&["s-1", "s-2", "s-1", "other"], 1);
     rig.deliver_plain(&["s-1"], 2);
@@ -192,7 +192,7 @@ fn s4_an_id_named_twice_in_one_delivery_gets_the_change_once() {
 }
 
 #[test]
-fn operators_are_respelled_once_and_the_spelling_is_kept() {
+fn refused_operator_is_respelled_and_spelling_kept() {
     let mut rig = Rig::with(|config| config.activity_timeout = None);
     rig.greet_plain();
     filtered(&mut rig, 1, Op::Eq);
@@ -226,7 +226,7 @@ fn operators_are_respelled_once_and_the_spelling_is_kept() {
 }
 
 #[test]
-fn an_operator_refused_in_both_spellings_is_refused_for_good() {
+fn operator_refused_in_both_spellings_is_permanent() {
     let mut rig = Rig::new();
     rig.greet_plain();
     filtered(&mut rig, 1, Op::Eq);
@@ -244,7 +244,7 @@ fn an_operator_refused_in_both_spellings_is_refused_for_good() {
 }
 
 #[test]
-fn a_permanent_refusal_ends_one_subscription_and_restores_the_rest() {
+fn permanent_refusal_ends_only_that_subscription() {
     let mut rig = active(2);
     let asked = reopen(&mut rig);
     rig.events.clear();
@@ -264,7 +264,7 @@ fn a_permanent_refusal_ends_one_subscription_and_restores_the_rest() {
 }
 
 #[test]
-fn a_temporary_refusal_of_what_is_relied_on_fails_the_restore() {
+fn temporary_refusal_of_a_live_subscription_fails_restore() {
     let mut rig = active(1);
     let asked = reopen(&mut rig).remove(0);
     rig.refuse_plain(&asked, "try later");
@@ -278,7 +278,7 @@ fn a_temporary_refusal_of_what_is_relied_on_fails_the_restore() {
 }
 
 #[test]
-fn a_full_queue_drops_the_newest_and_tells_how_many_once_it_is_relieved() {
+fn full_plain_queue_drops_newest_and_reports_one_gap() {
     let mut rig = Rig::with(|config| {
         config.activity_timeout = None;
         config.limits.messages = 4;
@@ -307,7 +307,7 @@ fn a_full_queue_drops_the_newest_and_tells_how_many_once_it_is_relieved() {
 }
 
 #[test]
-fn an_overflow_is_told_before_the_outage_that_follows_it() {
+fn overflow_gap_precedes_the_gap_of_a_later_outage() {
     let mut rig = Rig::with(|config| {
         config.activity_timeout = None;
         config.limits.messages = 1;
@@ -398,7 +398,7 @@ impl Applications {
 }
 
 #[test]
-fn one_of_a_thousand_plain_subscriptions_may_use_the_whole_queue() {
+fn one_of_1000_plain_subscriptions_may_use_the_whole_queue() {
     let limits = Limits::default();
     let mut apps = Applications::new(1_000, limits.messages, limits.bytes);
     apps.deliver(&[7], 1, 10_000);
@@ -411,7 +411,7 @@ fn one_of_a_thousand_plain_subscriptions_may_use_the_whole_queue() {
 }
 
 #[test]
-fn a_burst_over_20000_plain_subscriptions_loses_nothing_while_they_read() {
+fn burst_over_20000_plain_subscriptions_loses_nothing() {
     let limits = Limits::default();
     let mut apps = Applications::new(20_000, limits.messages, limits.bytes);
     for name in 1..=2_000 {
@@ -429,7 +429,7 @@ fn a_burst_over_20000_plain_subscriptions_loses_nothing_while_they_read() {
 }
 
 #[test]
-fn the_largest_plain_queue_pays_when_the_total_is_short() {
+fn largest_plain_queue_loses_when_the_total_is_short() {
     let mut apps = Applications::new(3, 10, 1 << 20);
     (1..=9).for_each(|name| apps.deliver(&[1], name, 1));
     (10..=13).for_each(|name| apps.deliver(&[2], name, 1));
@@ -445,7 +445,7 @@ fn the_largest_plain_queue_pays_when_the_total_is_short() {
 }
 
 #[test]
-fn the_total_of_plain_queues_is_bounded_in_bytes_too() {
+fn plain_queues_are_bounded_by_total_bytes() {
     let mut apps = Applications::new(2, 1_000, 10_000);
     (1..=3).for_each(|name| apps.deliver(&[1], name, 4_000));
     (4..=20).for_each(|name| apps.deliver(&[2], name, 100));
@@ -455,7 +455,7 @@ fn the_total_of_plain_queues_is_bounded_in_bytes_too() {
 }
 
 #[test]
-fn a_plain_queue_that_loses_its_last_change_reports_the_gap_at_once() {
+fn emptied_plain_queue_reports_its_gap_at_once() {
     let mut apps = Applications::new(2, 10, 100);
     apps.deliver(&[1], 1, 1_000);
     apps.deliver(&[2], 2, 10);
@@ -464,7 +464,7 @@ fn a_plain_queue_that_loses_its_last_change_reports_the_gap_at_once() {
 }
 
 #[test]
-fn positions_are_discarded_on_a_plain_peer_with_one_gap_and_not_offered_again() {
+fn plain_peer_discards_positions_with_one_gap() {
     let mut rig = Rig::with(|config| config.activity_timeout = None);
     rig.greet_profile(5);
     rig.subscribe(1);
@@ -490,7 +490,7 @@ fn positions_are_discarded_on_a_plain_peer_with_one_gap_and_not_offered_again() 
 }
 
 #[test]
-fn a_position_lost_to_a_plain_peer_that_never_answered_is_told_later() {
+fn position_lost_to_a_silent_plain_peer_is_reported_later() {
     let mut rig = Rig::new();
     rig.subscribe_from(1, Start::After(at(5)));
     rig.greet_plain();
@@ -503,7 +503,7 @@ fn a_position_lost_to_a_plain_peer_that_never_answered_is_told_later() {
 }
 
 #[test]
-fn a_given_up_position_is_one_gap_on_a_plain_peer() {
+fn given_up_position_is_one_gap_on_a_plain_peer() {
     let mut rig = Rig::with(|config| {
         config.activity_timeout = None;
         config.max_rejections = 1;
@@ -527,7 +527,7 @@ fn a_given_up_position_is_one_gap_on_a_plain_peer() {
 }
 
 #[test]
-fn a_position_asked_for_on_a_plain_peer_is_told_to_be_lost() {
+fn position_requested_of_a_plain_peer_is_a_gap() {
     let mut rig = active(0);
     rig.subscribe_from(1, Start::After(at(5)));
     let asked = rig.one_asked();
@@ -558,7 +558,7 @@ fn probed(first_answer: Option<&str>) -> Rig {
 }
 
 #[test]
-fn s1_a_silent_eviction_is_found_by_asking_once_per_activity_timeout() {
+fn probes_find_a_silent_eviction() {
     let mut rig = probed(Some(TAKEN));
     for id in ["s-2", "s-1", "s-2"] {
         rig.wait(Duration::from_secs(89));
@@ -584,7 +584,7 @@ fn s1_a_silent_eviction_is_found_by_asking_once_per_activity_timeout() {
 }
 
 #[test]
-fn s9_a_peer_that_takes_known_ids_is_not_suspected_of_evicting() {
+fn peer_that_accepts_known_ids_is_not_suspected() {
     let mut rig = probed(None);
     rig.wait(Duration::from_secs(900));
     assert_eq!(rig.take_asked(), []);
@@ -593,7 +593,7 @@ fn s9_a_peer_that_takes_known_ids_is_not_suspected_of_evicting() {
 }
 
 #[test]
-fn a_probe_that_is_not_answered_is_not_repeated_for_the_same_subscription() {
+fn unanswered_probe_is_not_repeated() {
     let mut rig = probed(Some(TAKEN));
     for expected in [1, 1, 0, 0] {
         rig.wait(Duration::from_secs(90));

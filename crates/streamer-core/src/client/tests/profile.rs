@@ -16,7 +16,7 @@ fn active_at(offset: u64) -> Rig {
 }
 
 #[test]
-fn i17_from_now_is_fixed_by_the_acknowledgement_and_used_after_a_cut() {
+fn acknowledgement_fixes_the_start_from_now() {
     let mut rig = Rig::new();
     rig.greet_profile(41);
     rig.subscribe(1);
@@ -29,7 +29,7 @@ fn i17_from_now_is_fixed_by_the_acknowledgement_and_used_after_a_cut() {
 }
 
 #[test]
-fn c4_i18_after_a_cut_each_subscription_resumes_after_the_last_item_queued() {
+fn subscription_resumes_after_its_last_queued_item() {
     let mut rig = active_at(5);
     rig.deliver("s-1", 5, 6);
     rig.deliver("s-1", 6, 9);
@@ -68,7 +68,7 @@ fn a_repeated_delivery_is_dropped_and_counted() {
 }
 
 #[test]
-fn i19_a_hole_is_asked_for_again_and_nothing_is_taken_until_the_answer() {
+fn hole_is_requested_again_and_blocks_later_deliveries() {
     let mut rig = active_at(5);
     rig.deliver("s-1", 7, 8);
     let asked = rig.one_asked();
@@ -85,7 +85,7 @@ fn i19_a_hole_is_asked_for_again_and_nothing_is_taken_until_the_answer() {
 }
 
 #[test]
-fn an_answer_to_an_older_request_is_not_taken_for_the_newer_one() {
+fn response_to_an_older_request_is_ignored() {
     let mut rig = active_at(5);
     rig.deliver("s-1", 7, 8);
     let asked = rig.one_asked();
@@ -102,7 +102,7 @@ fn an_answer_to_an_older_request_is_not_taken_for_the_newer_one() {
 }
 
 #[test]
-fn i19_the_third_hole_at_one_place_gives_it_up_with_one_resync() {
+fn third_hole_at_a_position_gives_it_up_with_one_resync() {
     let mut rig = active_at(5);
     for _ in 0..2 {
         rig.deliver("s-1", 7, 8);
@@ -119,7 +119,7 @@ fn i19_the_third_hole_at_one_place_gives_it_up_with_one_resync() {
 }
 
 #[test]
-fn i19_a_resync_owed_survives_a_cut_before_the_answer() {
+fn pending_resync_survives_a_lost_stream() {
     let mut rig = active_at(5);
     for _ in 0..3 {
         rig.deliver("s-1", 7, 8);
@@ -137,7 +137,7 @@ fn i19_a_resync_owed_survives_a_cut_before_the_answer() {
 }
 
 #[test]
-fn i19_a_place_refused_three_times_is_given_up_but_a_full_server_refuses_no_place() {
+fn position_refused_three_times_is_given_up() {
     let mut rig = active_at(5);
     for _ in 0..5 {
         rig.cut();
@@ -170,7 +170,7 @@ fn i19_a_place_refused_three_times_is_given_up_but_a_full_server_refuses_no_plac
 }
 
 #[test]
-fn i19_a_resync_is_one_item_before_every_later_one() {
+fn resync_is_one_item_before_every_later_one() {
     for (reason, name) in [
         (Why::Epoch, "Epoch"),
         (Why::Trimmed, "Trimmed"),
@@ -192,7 +192,7 @@ fn i19_a_resync_is_one_item_before_every_later_one() {
 }
 
 #[test]
-fn i19_what_is_lost_on_a_living_stream_is_told_too() {
+fn loss_on_a_living_stream_is_a_resync() {
     let mut rig = Rig::new();
     rig.greet_profile(20);
     rig.subscribe_from(1, Start::After(at(5)));
@@ -217,7 +217,7 @@ fn i19_what_is_lost_on_a_living_stream_is_told_too() {
 }
 
 #[test]
-fn i19_an_answer_that_would_skip_changes_is_not_believed() {
+fn acceptance_that_would_skip_changes_is_rejected() {
     let mut rig = active_at(5);
     rig.cut();
     rig.greet_profile(20);
@@ -236,7 +236,7 @@ fn i19_an_answer_that_would_skip_changes_is_not_believed() {
 }
 
 #[test]
-fn an_answer_from_further_back_only_repeats() {
+fn acceptance_from_further_back_only_repeats() {
     let mut rig = active_at(5);
     rig.cut();
     rig.greet_profile(20);
@@ -248,7 +248,7 @@ fn an_answer_from_further_back_only_repeats() {
 }
 
 #[test]
-fn i17_progress_moves_a_quiet_subscription_but_not_one_that_is_behind() {
+fn progress_moves_quiet_subscriptions_only() {
     let mut rig = active_at(5);
     rig.subscribe(2);
     let asked = rig.one_asked();
@@ -269,7 +269,7 @@ fn i17_progress_moves_a_quiet_subscription_but_not_one_that_is_behind() {
 }
 
 #[test]
-fn progress_in_a_heartbeat_ack_counts_and_a_delivery_may_follow_it() {
+fn progress_in_a_heartbeat_ack_precedes_a_delivery() {
     let mut rig = active_at(5);
     rig.call(Protocol::on_heartbeat);
     let timestamp = rig.heartbeat();
@@ -280,7 +280,7 @@ fn progress_in_a_heartbeat_ack_counts_and_a_delivery_may_follow_it() {
 }
 
 #[test]
-fn progress_says_nothing_for_a_subscription_that_is_not_answered() {
+fn progress_ignores_a_pending_subscription() {
     let mut rig = active_at(5);
     rig.cut();
     rig.greet_profile(20);
@@ -290,7 +290,7 @@ fn progress_says_nothing_for_a_subscription_that_is_not_answered() {
 }
 
 #[test]
-fn i13_restored_is_signalled_when_everything_wanted_is_answered_and_not_before() {
+fn restored_is_signalled_after_the_last_response() {
     let mut rig = Rig::new();
     for id in 1..=3 {
         rig.subscribe(id);
@@ -318,7 +318,7 @@ fn i13_restored_is_signalled_when_everything_wanted_is_answered_and_not_before()
 }
 
 #[test]
-fn i15_ten_thousand_are_asked_for_in_one_round_trip() {
+fn ten_thousand_are_requested_in_one_round_trip() {
     for greet in [Rig::greet_plain, |rig: &mut Rig| rig.greet_profile(0)] {
         let mut rig = Rig::new();
         for id in 1..=10_000 {
@@ -339,7 +339,7 @@ fn i15_ten_thousand_are_asked_for_in_one_round_trip() {
 }
 
 #[test]
-fn i13_unsubscribing_the_last_unanswered_one_restores() {
+fn unsubscribing_the_last_pending_one_restores() {
     let mut rig = Rig::new();
     rig.subscribe(1);
     rig.greet_profile(0);
@@ -354,7 +354,7 @@ fn i13_unsubscribing_the_last_unanswered_one_restores() {
 }
 
 #[test]
-fn c15_i16_unsubscribing_offline_holds_at_once_and_for_good() {
+fn unsubscribing_offline_holds_at_once() {
     let mut rig = active_at(5);
     rig.cut();
     rig.command(Command::Unsubscribe {
@@ -370,7 +370,7 @@ fn c15_i16_unsubscribing_offline_holds_at_once_and_for_good() {
 }
 
 #[test]
-fn c16_a_subscription_ended_while_it_is_restored_is_ended_at_the_server_too() {
+fn unsubscribing_during_restore_reaches_the_server() {
     let mut rig = active_at(5);
     rig.cut();
     rig.greet_profile(20);
@@ -389,7 +389,7 @@ fn c16_a_subscription_ended_while_it_is_restored_is_ended_at_the_server_too() {
 }
 
 #[test]
-fn c5_a_subscribe_in_flight_when_the_stream_drops_is_asked_for_again() {
+fn subscribe_in_flight_at_a_loss_is_requested_again() {
     let mut rig = Rig::new();
     rig.greet_profile(0);
     rig.subscribe(1);
@@ -409,7 +409,7 @@ fn c5_a_subscribe_in_flight_when_the_stream_drops_is_asked_for_again() {
 }
 
 #[test]
-fn a_new_subscription_refused_for_now_ends_alone_and_the_stream_stays() {
+fn temporary_refusal_of_a_new_subscription_ends_it_alone() {
     let mut rig = active_at(5);
     rig.subscribe(2);
     let asked = rig.one_asked();
@@ -427,7 +427,7 @@ fn a_new_subscription_refused_for_now_ends_alone_and_the_stream_stays() {
 }
 
 #[test]
-fn i14_an_id_refused_for_good_leaves_the_wanted_set() {
+fn permanently_refused_id_leaves_the_wanted_set() {
     let mut rig = active_at(5);
     rig.cut();
     rig.greet_profile(20);
@@ -439,7 +439,7 @@ fn i14_an_id_refused_for_good_leaves_the_wanted_set() {
 }
 
 #[test]
-fn malformed_messages_end_the_stream_with_the_reason_and_never_panic() {
+fn malformed_messages_end_the_stream_with_the_reason() {
     let delivery = |change: fn(&mut EventDelivery)| {
         let mut delivery = EventDelivery {
             subscription_ids: vec!["s-1".to_owned()],
@@ -560,7 +560,7 @@ fn a_stopped_session_wants_nothing_any_more() {
 }
 
 #[test]
-fn a_stream_has_caught_up_when_every_subscription_reached_the_head_it_greeted_with() {
+fn caught_up_when_all_reach_the_greeting_head() {
     let mut rig = active_at(5);
     rig.subscribe(2);
     let asked = rig.one_asked();
@@ -595,7 +595,7 @@ fn the_counters_are_told_when_asked_for() {
 }
 
 #[test]
-fn a_session_that_is_leaving_receives_but_says_nothing() {
+fn leaving_session_receives_but_sends_nothing() {
     let mut rig = active_at(5);
     rig.open = false;
     rig.deliver("s-1", 5, 6);

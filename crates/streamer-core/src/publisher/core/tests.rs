@@ -161,7 +161,7 @@ fn durable(sequence: u64, offset: u64) -> Result<Published, PublishError> {
 }
 
 #[test]
-fn nothing_but_hello_is_said_before_the_welcome_and_then_everything_in_order() {
+fn entries_are_sent_in_order_after_the_welcome() {
     let mut script = Script::new(1);
     script.publish(1..=2);
     script.open();
@@ -179,7 +179,7 @@ fn nothing_but_hello_is_said_before_the_welcome_and_then_everything_in_order() {
 }
 
 #[test]
-fn i22_what_was_not_answered_when_the_stream_was_cut_is_said_again_in_order() {
+fn pending_entries_are_sent_again_in_order() {
     let mut script = Script::greeted(0, 10);
     script.publish(1..=5);
     assert_eq!(script.entries(), [1, 2, 3, 4, 5]);
@@ -196,7 +196,7 @@ fn i22_what_was_not_answered_when_the_stream_was_cut_is_said_again_in_order() {
 }
 
 #[test]
-fn i22_entries_the_log_had_already_are_durable_at_a_place_nobody_knows() {
+fn duplicate_entries_are_durable_without_a_position() {
     let mut script = Script::greeted(0, 10);
     script.publish(1..=3);
     script.cut();
@@ -215,7 +215,7 @@ fn i22_entries_the_log_had_already_are_durable_at_a_place_nobody_knows() {
 }
 
 #[test]
-fn a_refusal_in_the_middle_of_a_commit_is_of_that_entry_only() {
+fn refusal_within_a_commit_concerns_one_entry() {
     let mut script = Script::greeted(0, 10);
     script.publish(1..=4);
     script.refuse(2);
@@ -230,7 +230,7 @@ fn a_refusal_in_the_middle_of_a_commit_is_of_that_entry_only() {
 }
 
 #[test]
-fn the_acknowledgement_after_the_refusal_of_its_newest_entry_answers_nothing_twice() {
+fn ack_after_a_refusal_settles_nothing_twice() {
     let mut script = Script::greeted(0, 10);
     script.publish(1..=2);
     script.refuse(2);
@@ -243,7 +243,7 @@ fn the_acknowledgement_after_the_refusal_of_its_newest_entry_answers_nothing_twi
 }
 
 #[test]
-fn no_more_are_unanswered_than_the_server_takes() {
+fn pending_entries_keep_to_the_server_window() {
     let mut script = Script::greeted(0, 2);
     script.publish(1..=5);
     assert_eq!(script.entries(), [1, 2]);
@@ -266,7 +266,7 @@ fn no_more_are_unanswered_than_the_server_takes() {
 }
 
 #[test]
-fn answers_nobody_asked_for_end_the_stream() {
+fn unexpected_responses_end_the_stream() {
     type Case = (&'static str, fn(&mut Script));
     let cases: [Case; 7] = [
         ("a response to sequence 3", |script| script.ack(3, 3)),
@@ -297,7 +297,7 @@ fn answers_nobody_asked_for_end_the_stream() {
 }
 
 #[test]
-fn an_answer_about_an_entry_that_waits_for_the_window_ends_the_stream() {
+fn response_to_an_unsent_entry_ends_the_stream() {
     let mut script = Script::greeted(0, 2);
     script.publish(1..=4);
     script.ack(3, 3);
@@ -313,7 +313,7 @@ fn a_message_without_a_payload_is_skipped() {
 }
 
 #[test]
-fn i22_when_it_stops_each_entry_was_either_not_sent_or_is_unknown() {
+fn stopping_settles_entries_as_not_sent_or_unknown() {
     let mut script = Script::greeted(0, 2);
     script.publish(1..=4);
     script.ack(1, 1);
@@ -337,7 +337,7 @@ fn i22_when_it_stops_each_entry_was_either_not_sent_or_is_unknown() {
 }
 
 #[test]
-fn i22_once_stopped_it_gives_no_sequence_away_that_may_be_in_the_log() {
+fn stopped_publisher_reuses_no_sequence() {
     let mut script = Script::greeted(0, 2);
     script.publish(1..=1);
     assert_eq!(script.entries(), [1]);
@@ -356,7 +356,7 @@ fn i22_once_stopped_it_gives_no_sequence_away_that_may_be_in_the_log() {
 }
 
 #[test]
-fn a_ping_carries_the_time_and_its_answer_is_life() {
+fn ping_carries_the_time_and_pong_is_life() {
     let mut script = Script::greeted(0, 2);
     script.now = Time::ZERO + Duration::from_millis(1_234);
     script.call(Core::on_heartbeat);
