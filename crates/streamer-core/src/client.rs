@@ -297,6 +297,13 @@ impl Protocol for Core {
         self.send_heartbeat(now, cx);
     }
 
+    fn on_live(&mut self, now: Time, cx: &mut Cx) {
+        if let Stream::Profile(stream) = &mut self.stream {
+            stream.on_live(now);
+            self.on_timer(now, cx);
+        }
+    }
+
     fn on_down(&mut self, _now: Time, _end: &End, _cx: &mut Cx) {
         self.on_stream_gone();
     }
@@ -317,14 +324,21 @@ impl Protocol for Core {
 
     fn deadline(&self) -> Option<Time> {
         match &self.stream {
+            Stream::Closed | Stream::Greeting => None,
             Stream::Plain(stream) => stream.deadline(),
-            Stream::Closed | Stream::Greeting | Stream::Profile(_) => None,
+            Stream::Profile(stream) => stream.deadline(),
         }
     }
 
     fn on_timer(&mut self, now: Time, cx: &mut Cx) {
-        if let Stream::Plain(stream) = &mut self.stream {
-            stream.on_timer(now, &mut self.subscriptions, cx);
+        match &mut self.stream {
+            Stream::Closed | Stream::Greeting => {}
+            Stream::Plain(stream) => stream.on_timer(now, &mut self.subscriptions, cx),
+            Stream::Profile(stream) => {
+                if stream.needs_progress(now) {
+                    self.send_heartbeat(now, cx);
+                }
+            }
         }
     }
 }

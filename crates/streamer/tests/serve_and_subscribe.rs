@@ -103,6 +103,32 @@ async fn cut_connections_lose_and_repeat_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn outage_of_a_quiet_subscription_is_known_at_once() {
+    let server = serve(MemoryLog::with_epoch(Epoch(9))).await;
+    let proxy = Proxy::start(server.address()).unwrap();
+    let client = Client::builder(proxy.addr().to_string()).build().unwrap();
+    let quiet = client.subscribe("default", "quiet", Filter::all());
+    let _quiet = timeout(SOON, quiet).await.unwrap().unwrap();
+    let publisher = Publisher::builder(server.address().to_string())
+        .build()
+        .unwrap();
+    for number in 0..3 {
+        let entry = Entry::upsert("default", "users", format!("u{number}"), "{}");
+        timeout(SOON, publisher.publish(entry))
+            .await
+            .unwrap()
+            .unwrap();
+    }
+    proxy.reset();
+    let mut status = client.watch();
+    let restored = status.wait_for(|status| status.streams_established == 2);
+    timeout(SOON, restored).await.unwrap().unwrap();
+    // The default heartbeat interval is 30 s, and servers send progress every 10 s.
+    tokio::time::sleep(Duration::from_millis(1_500)).await;
+    assert_eq!(client.outages().len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_refused_entry_is_told_and_the_next_one_is_taken() {
     let server = serve(MemoryLog::with_epoch(Epoch(1))).await;
     let publisher = Publisher::builder(server.address().to_string())

@@ -1,22 +1,37 @@
 //! Whether the subscriptions of a stream have reached the head that its peer greeted with.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Duration};
+
+use steadfast_session::Time;
 
 use super::SubscriptionId;
 use crate::Position;
 
 /// The subscriptions that are still behind the head of the greeting.
+///
+/// A subscription that nothing is delivered to reaches the head by progress. A server sends that on
+/// its own only every few seconds, so until all have arrived it is requested by heartbeats, whose
+/// acknowledgements carry it. Otherwise the end of an outage would be noticed too late.
 #[derive(Debug)]
 pub(super) struct CatchUp {
     head: Position,
     behind: BTreeSet<SubscriptionId>,
+    /// The next request for progress; `None` before the stream is live.
+    next: Option<Time>,
+    delay: Duration,
 }
+
+/// The delay after the first request. It doubles up to the longest one.
+const MIN_DELAY: Duration = Duration::from_millis(50);
+const MAX_DELAY: Duration = Duration::from_secs(1);
 
 impl CatchUp {
     pub(super) fn new(head: Position) -> Self {
         Self {
             head,
             behind: BTreeSet::new(),
+            next: None,
+            delay: MIN_DELAY,
         }
     }
 
@@ -36,5 +51,25 @@ impl CatchUp {
 
     pub(super) fn is_done(&self) -> bool {
         self.behind.is_empty()
+    }
+
+    /// Begins to request progress: everything wanted is answered.
+    pub(super) fn on_live(&mut self, now: Time) {
+        self.next = Some(now);
+    }
+
+    /// Returns when [`CatchUp::on_timer`] is due.
+    pub(super) fn deadline(&self) -> Option<Time> {
+        self.next.filter(|_| !self.is_done())
+    }
+
+    /// Returns whether progress is to be requested now.
+    pub(super) fn on_timer(&mut self, now: Time) -> bool {
+        let due = self.deadline().is_some_and(|due| due <= now);
+        if due {
+            self.next = Some(now + self.delay);
+            self.delay = (self.delay * 2).min(MAX_DELAY);
+        }
+        due
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use steadfast_session::Time;
 use steadfast_wire::streamer::{self as wire, gateway_message::Payload};
 
 use super::{
@@ -41,6 +42,19 @@ impl ProfileStream {
 
     pub(super) fn is_caught_up(&self) -> bool {
         self.restore.is_finished() && self.catch_up.is_done()
+    }
+
+    pub(super) fn on_live(&mut self, now: Time) {
+        self.catch_up.on_live(now);
+    }
+
+    pub(super) fn deadline(&self) -> Option<Time> {
+        self.catch_up.deadline()
+    }
+
+    /// Returns whether a heartbeat is to be sent for the progress in its acknowledgement.
+    pub(super) fn needs_progress(&mut self, now: Time) -> bool {
+        self.catch_up.on_timer(now)
     }
 
     pub(super) fn subscribe(

@@ -584,6 +584,44 @@ fn caught_up_when_all_reach_the_greeting_head() {
 }
 
 #[test]
+fn progress_is_requested_until_quiet_subscriptions_caught_up() {
+    let mut rig = active_at(5);
+    rig.cut();
+    rig.greet_profile(8);
+    let request = rig.one_asked();
+    rig.accept_at(&request, at(5));
+    assert_eq!(rig.take_sent(), [], "nothing before the stream is live");
+    rig.call(Protocol::on_live);
+    for (wait, expected) in [
+        (0, 1),
+        (49, 0),
+        (1, 1),
+        (100, 1),
+        (200, 1),
+        (399, 0),
+        (1, 1),
+    ] {
+        rig.wait(Duration::from_millis(wait));
+        let sent = rig.sent.len();
+        assert_eq!(sent, expected, "after {wait} ms");
+        if sent > 0 {
+            let timestamp = rig.heartbeat();
+            rig.take_sent();
+            rig.ack(timestamp, None);
+        }
+    }
+    rig.wait(Duration::from_secs(600));
+    assert!(rig.take_sent().len() <= 600, "at most one a second");
+    rig.progress(8, &[]);
+    assert!(rig.core.caught_up());
+    assert_eq!(rig.core.deadline(), None);
+    rig.subscribe(2);
+    rig.take_sent();
+    rig.call(Protocol::on_live);
+    assert_eq!(rig.take_sent(), [], "there is nothing to wait for");
+}
+
+#[test]
 fn the_counters_are_told_when_asked_for() {
     let mut rig = active_at(5);
     rig.deliver("s-1", 5, 6);
