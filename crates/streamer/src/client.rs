@@ -36,7 +36,7 @@ use steadfast::{
 };
 use tokio::{runtime::Handle, sync::watch};
 
-use self::registry::{Ask, Registry};
+use self::registry::{CommandSender, Registry};
 pub use self::{
     builder::{BuildError, Builder},
     subscription::{Ended, Subscription},
@@ -284,9 +284,9 @@ impl<C: Connection> Subscribe<C> {
             return Err(SubscribeError::Closed);
         }
         let (id, slot) = registry.add().map_err(SubscribeError::stopped)?;
-        let asks: Arc<dyn Ask> = Arc::clone(&self.client.inner) as Arc<dyn Ask>;
+        let commands = Arc::clone(&self.client.inner) as Arc<dyn CommandSender>;
         // From here on a drop of the future cancels it.
-        let subscription = Subscription::new(id, slot, Arc::clone(registry), asks);
+        let subscription = Subscription::new(id, slot, Arc::clone(registry), commands);
         let command = Command::Subscribe {
             id,
             database: self.database,
@@ -296,7 +296,7 @@ impl<C: Connection> Subscribe<C> {
         };
         let sent = link.send_command(command).await;
         sent.map_err(|_| SubscribeError::Closed)?;
-        let answer = std::future::poll_fn(|cx| subscription.slot().poll_answer(cx)).await;
+        let answer = std::future::poll_fn(|cx| subscription.slot().poll_response(cx)).await;
         match answer {
             Ok(()) => Ok(subscription),
             Err(Some(Ended::Refused(refusal))) => Err(SubscribeError::Refused(refusal)),
@@ -315,8 +315,8 @@ impl<C: Connection> IntoFuture for Subscribe<C> {
     }
 }
 
-impl<C: Connection> Ask for Inner<C> {
-    fn ask(self: Arc<Self>, command: Command) {
+impl<C: Connection> CommandSender for Inner<C> {
+    fn send(self: Arc<Self>, command: Command) {
         let permit = match self.link.try_reserve_command() {
             Ok(permit) => permit,
             // Neither a drop nor a poll can wait, and both commands must arrive. At most one per

@@ -23,7 +23,7 @@ use crate::filter::Filter;
 const SESSION: &str = "s";
 const EPOCH: u64 = 7;
 
-/// A core, and everything it asked for since the last look.
+/// A core, and its effects since the last look.
 struct Rig {
     core: Core,
     now: Time,
@@ -128,18 +128,18 @@ impl Rig {
     }
 
     /// Subscribe requests sent since the last look.
-    fn take_asked(&mut self) -> Vec<SubscribeRequest> {
-        let asked = |payload| match payload {
+    fn take_requests(&mut self) -> Vec<SubscribeRequest> {
+        let request = |payload| match payload {
             gateway_message::Payload::Subscribe(request) => Some(request),
             _ => None,
         };
-        self.take_sent().into_iter().filter_map(asked).collect()
+        self.take_sent().into_iter().filter_map(request).collect()
     }
 
-    fn one_asked(&mut self) -> SubscribeRequest {
-        let mut asked = self.take_asked();
-        assert_eq!(asked.len(), 1, "{asked:?}");
-        asked.remove(0)
+    fn one_request(&mut self) -> SubscribeRequest {
+        let mut requests = self.take_requests();
+        assert_eq!(requests.len(), 1, "{requests:?}");
+        requests.remove(0)
     }
 
     /// The timestamp of the newest heartbeat sent.

@@ -134,7 +134,7 @@ impl Builder {
             Call::new(METHOD),
             transport,
             core,
-            move |notice| sink.take(notice),
+            move |event| sink.on_event(event),
         )?;
         let client = Client::new(link, registry);
         client.start();

@@ -1,4 +1,4 @@
-//! What the link's task and the handles share: the queues, and the latest news.
+//! The state that the task of the link shares with the handles: queues, and the latest values.
 
 use std::{
     collections::BTreeMap,
@@ -16,7 +16,7 @@ use steadfast_streamer_core::{
     client::{Command, Counters, Event, Item, SubscriptionId, queue::Queue},
 };
 
-/// Everything the sink of one link fills.
+/// The queues of a client's subscriptions, filled by the event sink of its link.
 #[derive(Debug)]
 pub(super) struct Registry {
     shared: Mutex<Shared>,
@@ -27,33 +27,33 @@ pub(super) struct Registry {
 struct Shared {
     slots: BTreeMap<SubscriptionId, Arc<Slot>>,
     newest: u64,
-    /// Why nothing is attempted, if the link stopped by itself or was left.
+    /// The end after which nothing is attempted: the link stopped by itself, or was left.
     stopped: Option<End>,
     server: Option<Server>,
     rtt: Option<Duration>,
 }
 
-/// One subscription's place between the link's task and its handle.
+/// The queue between the task of the link and the handle of one subscription.
 #[derive(Debug, Default)]
-pub(super) struct Slot(Mutex<Mailbox>);
+pub(super) struct Slot(Mutex<SlotState>);
 
 #[derive(Debug, Default)]
-struct Mailbox {
+struct SlotState {
     queue: Queue,
     phase: Phase,
     reader: Option<Waker>,
 }
 
-/// How far a subscription is, as its handle sees it.
+/// The phase of a subscription, as its handle sees it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 enum Phase {
     /// No server has answered.
     #[default]
-    Asked,
+    Pending,
     /// Some server has acknowledged it.
     Active,
-    /// It ended; the reason is told once, if there is one worth telling.
-    Over(Option<Ended>),
+    /// It ended. The reason is yielded once; `None` if the owner ended it.
+    Ended(Option<Ended>),
 }
 
 impl Registry {
@@ -64,11 +64,11 @@ impl Registry {
         })
     }
 
-    /// A place for a new subscription.
+    /// Adds a subscription.
     ///
     /// # Errors
     ///
-    /// Why there will be none until somebody connects again.
+    /// Returns the end after which nothing is attempted until the client is started again.
     pub(super) fn add(&self) -> Result<(SubscriptionId, Arc<Slot>), End> {
         let mut shared = self.lock();
         if let Some(end) = &shared.stopped {
@@ -85,7 +85,7 @@ impl Registry {
         self.lock().slots.remove(&id);
     }
 
-    /// Somebody wants a stream again.
+    /// Accepts subscriptions again, after the client was started.
     pub(super) fn resume(&self) {
         self.lock().stopped = None;
     }
@@ -102,8 +102,8 @@ impl Registry {
         self.counters.subscribe()
     }
 
-    /// Takes what the core tells. Never blocks on a reader.
-    fn take(&self, event: Event) {
+    /// Applies an event of the core. Never waits for a reader.
+    fn on_event(&self, event: Event) {
         match event {
             Event::Greeted { server_id, head } => {
                 self.lock().server = Some(Server {
@@ -115,26 +115,26 @@ impl Registry {
             Event::Counters(counters) => {
                 self.counters.send_replace(*counters);
             }
-            Event::Subscribed { id, position, .. } => self.with(id, |mailbox| {
-                mailbox.phase = Phase::Active;
+            Event::Subscribed { id, position, .. } => self.with(id, |slot| {
+                slot.phase = Phase::Active;
                 if let Some(position) = position {
-                    mailbox.queue.mark(position);
+                    slot.queue.mark(position);
                 }
             }),
-            Event::Item { id, item } => self.with(id, |mailbox| mailbox.queue.push(item)),
-            Event::Discard { id, from } => self.with(id, |mailbox| mailbox.queue.discard(from)),
+            Event::Item { id, item } => self.with(id, |slot| slot.queue.push(item)),
+            Event::Discard { id, from } => self.with(id, |slot| slot.queue.discard(from)),
             Event::Marker { id, position } => {
-                self.with(id, |mailbox| mailbox.queue.mark(position));
+                self.with(id, |slot| slot.queue.mark(position));
             }
             Event::Refused { id, refusal } => {
-                self.with(id, |mailbox| mailbox.end(Some(Ended::Refused(refusal))));
+                self.with(id, |slot| slot.end(Some(Ended::Refused(refusal))));
                 self.remove(id);
             }
             Event::Stopped(end) => self.stop(&end),
         }
     }
 
-    /// Ends every subscription: those the core knows and those it is about to be told of.
+    /// Ends every subscription, including those whose command the core has not received yet.
     fn stop(&self, end: &End) {
         let slots = {
             let mut shared = self.lock();
@@ -142,15 +142,15 @@ impl Registry {
             shared.server = None;
             std::mem::take(&mut shared.slots)
         };
-        let told = (end.reason != Reason::Left).then(|| Ended::Stopped(end.clone()));
+        let ended = (end.reason != Reason::Left).then(|| Ended::Stopped(end.clone()));
         for slot in slots.into_values() {
-            slot.change(|mailbox| mailbox.end(told.clone()));
+            slot.change(|slot| slot.end(ended.clone()));
         }
     }
 
-    fn with(&self, id: SubscriptionId, change: impl FnOnce(&mut Mailbox)) {
+    fn with(&self, id: SubscriptionId, change: impl FnOnce(&mut SlotState)) {
         let slot = self.lock().slots.get(&id).cloned();
-        // A handle that was dropped is gone from here at once, and from the core soon.
+        // A dropped handle leaves the registry at once, and the core with the next command.
         if let Some(slot) = slot {
             slot.change(change);
         }
@@ -159,36 +159,37 @@ impl Registry {
     fn lock(&self) -> MutexGuard<'_, Shared> {
         self.shared
             .lock()
-            .expect("nothing panics while it holds the registry")
+            .expect("no code panics while it holds the registry")
     }
 }
 
 impl Slot {
-    /// The next item, then why there will be no more, then nothing.
+    /// Polls for the next item, then for the reason of the end, then for `None`.
     pub(super) fn poll_next(&self, cx: &mut Context<'_>) -> Poll<Option<Result<Item, Ended>>> {
-        let mut mailbox = self.lock();
-        if let Some(item) = mailbox.queue.pop() {
+        let mut slot = self.lock();
+        if let Some(item) = slot.queue.pop() {
             return Poll::Ready(Some(Ok(item)));
         }
-        match &mut mailbox.phase {
-            Phase::Over(why) => Poll::Ready(why.take().map(Err)),
-            Phase::Asked | Phase::Active => {
-                mailbox.wake_later(cx);
+        match &mut slot.phase {
+            Phase::Ended(reason) => Poll::Ready(reason.take().map(Err)),
+            Phase::Pending | Phase::Active => {
+                slot.wake_later(cx);
                 Poll::Pending
             }
         }
     }
 
-    /// The first answer: that it is active, or why it never will be (`None`: it was closed).
-    pub(super) fn poll_answer(&self, cx: &mut Context<'_>) -> Poll<Result<(), Option<Ended>>> {
-        let mut mailbox = self.lock();
-        match &mut mailbox.phase {
-            Phase::Asked => {
-                mailbox.wake_later(cx);
+    /// Polls for the first response: the subscription is active, or it ended (`None` if the client
+    /// was closed).
+    pub(super) fn poll_response(&self, cx: &mut Context<'_>) -> Poll<Result<(), Option<Ended>>> {
+        let mut slot = self.lock();
+        match &mut slot.phase {
+            Phase::Pending => {
+                slot.wake_later(cx);
                 Poll::Pending
             }
             Phase::Active => Poll::Ready(Ok(())),
-            Phase::Over(why) => Poll::Ready(Err(why.take())),
+            Phase::Ended(reason) => Poll::Ready(Err(reason.take())),
         }
     }
 
@@ -204,27 +205,25 @@ impl Slot {
         self.lock().queue.len()
     }
 
-    fn change(&self, change: impl FnOnce(&mut Mailbox)) {
+    fn change(&self, change: impl FnOnce(&mut SlotState)) {
         let reader = {
-            let mut mailbox = self.lock();
-            change(&mut mailbox);
-            mailbox.reader.take()
+            let mut slot = self.lock();
+            change(&mut slot);
+            slot.reader.take()
         };
         if let Some(reader) = reader {
             reader.wake();
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Mailbox> {
-        self.0
-            .lock()
-            .expect("nothing panics while it holds a mailbox")
+    fn lock(&self) -> MutexGuard<'_, SlotState> {
+        self.0.lock().expect("no code panics while it holds a slot")
     }
 }
 
-impl Mailbox {
-    fn end(&mut self, why: Option<Ended>) {
-        self.phase = Phase::Over(why);
+impl SlotState {
+    fn end(&mut self, reason: Option<Ended>) {
+        self.phase = Phase::Ended(reason);
     }
 
     fn wake_later(&mut self, cx: &Context<'_>) {
@@ -235,14 +234,15 @@ impl Mailbox {
     }
 }
 
-/// The sink of a link. When it is dropped the link's task is gone, however that came, and nobody
-/// waits for it any longer.
+/// The event sink of a link.
+///
+/// It is dropped with the task of the link, even when that panics. Readers then stop waiting.
 #[derive(Debug)]
 pub(super) struct Sink(pub(super) Arc<Registry>);
 
 impl Sink {
-    pub(super) fn take(&self, event: Event) {
-        self.0.take(event);
+    pub(super) fn on_event(&self, event: Event) {
+        self.0.on_event(event);
     }
 }
 
@@ -253,8 +253,8 @@ impl Drop for Sink {
     }
 }
 
-/// Where handles of subscriptions send their commands, whatever the transport below is.
-pub(super) trait Ask: Send + Sync {
-    /// What is asked of a closed link is not heard, and need not be.
-    fn ask(self: Arc<Self>, command: Command);
+/// Sends the commands of subscriptions, whatever the transport is.
+pub(super) trait CommandSender: Send + Sync {
+    /// Sends a command. A closed link ignores it: it has no subscriptions.
+    fn send(self: Arc<Self>, command: Command);
 }

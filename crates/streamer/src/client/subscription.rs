@@ -9,33 +9,54 @@ use std::{
 
 use futures_core::Stream;
 
-use super::registry::{Ask, Registry, Slot};
+use super::registry::{CommandSender, Registry, Slot};
 use steadfast::session::End;
 use steadfast_streamer_core::{
     Position,
     client::{Command, Item, Refusal, SubscriptionId},
 };
 
-/// A subscription: its items in order, across every reconnect.
+/// A subscription: a stream of its items in order, across every reconnect.
 ///
-/// Yields `None` after it was unsubscribed from or the client was closed. When the server ends it,
-/// or the client gives up, what is queued is yielded first, then one error, then `None`.
+/// It yields `None` after the client was closed. When the server ends the subscription, or the client
+/// gives up, the queued items are yielded first, then one error, then `None`.
 ///
-/// Dropping it unsubscribes, at once and for good, connected or not. Items that nobody takes hold
-/// back the server (with a plain peer: are dropped, which a gap tells), never another subscription.
+/// Dropping it unsubscribes, at once and for good, connected or not.
+///
+/// An application that takes items slowly holds back the server for this subscription only. A server
+/// without the resume profile cannot be held back: when the client's limit is reached, the longest
+/// queue loses its newest changes and yields a gap.
+///
+/// ```no_run
+/// use steadfast_streamer::{Client, Filter, Item};
+///
+/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// let client = Client::builder("127.0.0.1:9000").build()?;
+/// let adults = Filter::from_text(["age >= 18"])?;
+/// let mut users = client.subscribe("default", "users", adults).await?;
+/// while let Some(item) = users.next().await.transpose()? {
+///     if let Item::Change(change) = &item {
+///         println!("{:?} {}", change.operation, change.document_id);
+///     }
+///     // Store the position together with the effect of the item, to resume after a restart.
+///     println!("resume at {:?}", item.position());
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[must_use = "dropping it unsubscribes"]
 pub struct Subscription {
     id: SubscriptionId,
     slot: Arc<Slot>,
     registry: Arc<Registry>,
-    link: Arc<dyn Ask>,
+    commands: Arc<dyn CommandSender>,
 }
 
-/// Why a subscription ended other than by its owner's wish.
+/// The reason of the end of a subscription that its owner did not end.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Ended {
-    /// The server refused it.
+    /// The server refused the subscription.
     #[error(transparent)]
     Refused(Refusal),
     /// The client gave up: the server fenced it, or too many attempts failed.
@@ -48,40 +69,41 @@ impl Subscription {
         id: SubscriptionId,
         slot: Arc<Slot>,
         registry: Arc<Registry>,
-        link: Arc<dyn Ask>,
+        commands: Arc<dyn CommandSender>,
     ) -> Self {
         Self {
             id,
             slot,
             registry,
-            link,
+            commands,
         }
     }
 
-    /// The next item; as the stream, without needing an extension trait.
+    /// Returns the next item, as the stream does, without an extension trait.
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future loses nothing: an item is taken only when it is returned.
+    /// Dropping the future loses no item.
     pub async fn next(&mut self) -> Option<Result<Item, Ended>> {
         std::future::poll_fn(|cx| Pin::new(&mut *self).poll_next(cx)).await
     }
 
-    /// The place to continue from once everything taken so far has had its effect. It moves with
-    /// what is taken, and past it when the server says that nothing more belonged to the
-    /// subscription. `None` with a peer that has no positions.
+    /// Returns the position to resume from once the items taken so far have had their effect.
+    ///
+    /// It moves with each item taken, and further when the server reports that nothing more belongs
+    /// to the subscription. `None` with a server that has no positions.
     #[must_use]
     pub fn position(&self) -> Option<Position> {
         self.slot.position()
     }
 
-    /// How many items wait to be taken.
+    /// Returns the number of queued items.
     #[must_use]
     pub fn queued(&self) -> usize {
         self.slot.queued()
     }
 
-    /// Ends the subscription, at once and for good, connected or not. The same as dropping it.
+    /// Ends the subscription, as dropping it does.
     pub fn unsubscribe(self) {
         drop(self);
     }
@@ -98,7 +120,7 @@ impl Stream for Subscription {
         let next = self.slot.poll_next(cx);
         if let Some(through) = self.slot.take_report() {
             let id = self.id;
-            Arc::clone(&self.link).ask(Command::Taken { id, through });
+            Arc::clone(&self.commands).send(Command::Taken { id, through });
         }
         next
     }
@@ -107,7 +129,7 @@ impl Stream for Subscription {
 impl Drop for Subscription {
     fn drop(&mut self) {
         self.registry.remove(self.id);
-        Arc::clone(&self.link).ask(Command::Unsubscribe { id: self.id });
+        Arc::clone(&self.commands).send(Command::Unsubscribe { id: self.id });
     }
 }
 

@@ -19,9 +19,9 @@ fn four() -> Rig {
     });
     rig.greet_profile(0);
     rig.subscribe(1);
-    let asked = rig.one_asked();
-    assert_eq!((asked.credit_messages, asked.credit_bytes), (4, 1_000));
-    rig.accept_at(&asked, at(0));
+    let request = rig.one_request();
+    assert_eq!((request.credit_messages, request.credit_bytes), (4, 1_000));
+    rig.accept_at(&request, at(0));
     rig
 }
 
@@ -71,14 +71,17 @@ fn after_a_cut_credit_is_capacity_less_what_is_still_queued() {
     }
     rig.cut();
     rig.greet_profile(9);
-    let asked = rig.one_asked();
-    assert_eq!((asked.credit_messages, asked.credit_bytes), (1, 1_000 - 87));
-    rig.accept_at(&asked, at(3));
+    let request = rig.one_request();
+    assert_eq!(
+        (request.credit_messages, request.credit_bytes),
+        (1, 1_000 - 87)
+    );
+    rig.accept_at(&request, at(3));
     rig.deliver("s-1", 3, 4);
     rig.cut();
     rig.greet_profile(9);
-    let asked = rig.one_asked();
-    assert_eq!(asked.credit_messages, 0, "a full queue gets nothing");
+    let request = rig.one_request();
+    assert_eq!(request.credit_messages, 0, "a full queue gets nothing");
     rig.take(1, 4);
     assert_eq!(
         grants(&mut rig),
@@ -99,7 +102,7 @@ fn taking_while_there_is_no_stream_makes_room_on_the_next() {
     rig.take(1, 1);
     assert_eq!(grants(&mut rig), []);
     rig.receive(welcome(9));
-    assert_eq!(rig.one_asked().credit_messages, 4);
+    assert_eq!(rig.one_request().credit_messages, 4);
 }
 
 #[test]
@@ -108,10 +111,10 @@ fn stalled_subscription_uses_only_its_own_credit() {
     rig.subscribe(1);
     rig.subscribe(2);
     rig.greet_profile(0);
-    let asked = rig.take_asked();
-    assert!(asked.iter().all(|asked| asked.credit_messages == 4));
-    for asked in &asked {
-        rig.accept_at(asked, at(0));
+    let requests = rig.take_requests();
+    assert!(requests.iter().all(|request| request.credit_messages == 4));
+    for request in &requests {
+        rig.accept_at(request, at(0));
     }
     for offset in 1..=100 {
         if offset <= 4 {
@@ -136,10 +139,10 @@ fn a_new_request_counts_credit_anew() {
     let mut rig = four();
     rig.deliver("s-1", 0, 1);
     rig.deliver("s-1", 2, 3);
-    let asked = rig.one_asked();
-    assert_eq!(asked.credit_messages, 3, "one is queued");
+    let request = rig.one_request();
+    assert_eq!(request.credit_messages, 3, "one is queued");
     rig.deliver("s-1", 3, 4);
-    rig.accept_at(&asked, at(1));
+    rig.accept_at(&request, at(1));
     for offset in 2..=4 {
         rig.deliver("s-1", offset - 1, offset);
     }

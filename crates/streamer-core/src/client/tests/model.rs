@@ -1,4 +1,4 @@
-//! Random operations against a model server, and owners who check what they are told.
+//! Random operations against a model server; an owner per subscription checks its items.
 
 mod owner;
 mod server;
@@ -136,7 +136,7 @@ impl World {
             }
             Event::Item { id, item } => {
                 let owner = self.owners.get_mut(&id).expect("an owner");
-                owner.told(&item, stream, epoch, &self.logs);
+                owner.on_item(&item, stream, epoch, &self.logs);
                 let queue = self.queues.get_mut(&id).expect("a queue");
                 let plain = matches!(&item, Item::Change(change) if change.position.is_none());
                 queue.push(item);
@@ -161,7 +161,7 @@ impl World {
             }
             Event::Refused { id, .. } => {
                 let owner = self.owners.remove(&id).expect("an owner");
-                assert_eq!(owner.answered, None, "what is relied on is not given up");
+                assert_eq!(owner.answered, None, "an active subscription was refused");
                 self.queues.remove(&id);
             }
             Event::Greeted { .. } | Event::Rtt(_) => {}
@@ -239,10 +239,10 @@ impl World {
     }
 
     fn server_takes(&mut self, late: bool) -> bool {
-        let Some(asked) = self.to_server.pop_front() else {
+        let Some(request) = self.to_server.pop_front() else {
             return false;
         };
-        self.server.take(asked, late, &mut self.to_client);
+        self.server.take(request, late, &mut self.to_client);
         true
     }
 
@@ -273,8 +273,8 @@ impl World {
             Op::SubscribeAfter(collection, back) => {
                 let head = self.server.head();
                 let offset = head.offset.saturating_sub(back);
-                let place = Position::new(head.epoch, offset);
-                self.subscribe(collection, Start::After(place));
+                let position = Position::new(head.epoch, offset);
+                self.subscribe(collection, Start::After(position));
             }
             Op::Unsubscribe(index) => self.unsubscribe(index),
             Op::Take(index, count) => self.take(index, count),
@@ -356,7 +356,7 @@ impl World {
             })
             .collect();
         at_server.sort();
-        assert_eq!(at_server, wanted, "the server has what is wanted");
+        assert_eq!(at_server, wanted, "the server holds the wanted set");
         let head = self.server.head();
         for owner in self.owners.values() {
             assert_eq!(owner.answered, Some(self.stream));
@@ -364,7 +364,7 @@ impl World {
         }
         let counters = self.core.counters();
         let faults = self.server.lost + self.server.refused;
-        assert!(counters.holes <= self.server.lost, "a hole nobody made");
+        assert!(counters.holes <= self.server.lost, "a hole without a loss");
         if faults == 0 {
             assert_eq!(counters.holes + counters.premature, 0);
         }

@@ -13,20 +13,20 @@ fn active(count: u64) -> Rig {
     rig.greet_plain();
     for id in 1..=count {
         rig.subscribe(id);
-        let asked = rig.one_asked();
-        rig.accept_plain(&asked);
+        let request = rig.one_request();
+        rig.accept_plain(&request);
     }
     rig.events.clear();
     rig.signals.clear();
     rig
 }
 
-/// Cuts, reopens, and returns what is asked for.
+/// Cuts the stream, opens another, and returns the subscribe requests.
 fn reopen(rig: &mut Rig) -> Vec<SubscribeRequest> {
     rig.cut();
     rig.greet_plain();
     rig.signals.clear();
-    rig.take_asked()
+    rig.take_requests()
 }
 
 fn filtered(rig: &mut Rig, id: u64, op: Op) {
@@ -44,15 +44,15 @@ fn nothing_of_the_profile_is_sent_to_a_plain_peer() {
     let mut rig = Rig::new();
     rig.subscribe_from(1, Start::After(at(5)));
     rig.greet_plain();
-    let asked = rig.one_asked();
+    let request = rig.one_request();
     let plain = SubscribeRequest {
         subscription_id: "s-1".to_owned(),
         collection: "users".to_owned(),
         database: "default".to_owned(),
         ..SubscribeRequest::default()
     };
-    assert_eq!(asked, plain);
-    rig.accept_plain(&asked);
+    assert_eq!(request, plain);
+    rig.accept_plain(&request);
     rig.take_sent();
     rig.take(1, 0);
     rig.command(Command::Unsubscribe {
@@ -68,14 +68,14 @@ fn nothing_of_the_profile_is_sent_to_a_plain_peer() {
 #[test]
 fn id_held_by_a_dead_stream_is_reclaimed() {
     let mut rig = active(1);
-    let asked = reopen(&mut rig).remove(0);
-    rig.refuse_plain(&asked, TAKEN);
+    let request = reopen(&mut rig).remove(0);
+    rig.refuse_plain(&request, TAKEN);
     let sent = rig.take_sent();
     let [Sent::Unsubscribe(gone), Sent::Subscribe(again)] = &sent[..] else {
         panic!("{sent:?}");
     };
-    assert_eq!(gone.subscription_id, asked.subscription_id);
-    assert_eq!(again, &asked);
+    assert_eq!(gone.subscription_id, request.subscription_id);
+    assert_eq!(again, &request);
     assert_eq!(rig.take_signals(), [], "connected only once it is answered");
     rig.accept_plain(again);
     assert_eq!(
@@ -89,12 +89,12 @@ fn id_held_by_a_dead_stream_is_reclaimed() {
 #[test]
 fn unreclaimable_id_is_replaced_transparently() {
     let mut rig = active(1);
-    let asked = reopen(&mut rig).remove(0);
-    rig.refuse_plain(&asked, TAKEN);
+    let request = reopen(&mut rig).remove(0);
+    rig.refuse_plain(&request, TAKEN);
     rig.take_sent();
-    rig.refuse_plain(&asked, TAKEN);
-    let renamed = rig.one_asked();
-    assert_ne!(renamed.subscription_id, asked.subscription_id);
+    rig.refuse_plain(&request, TAKEN);
+    let renamed = rig.one_request();
+    assert_ne!(renamed.subscription_id, request.subscription_id);
     assert!(renamed.subscription_id.starts_with("s-1."));
     rig.accept_plain(&renamed);
     assert_eq!(
@@ -112,10 +112,10 @@ fn unreclaimable_id_is_replaced_transparently() {
 #[test]
 fn id_taken_under_its_new_name_fails_the_restore() {
     let mut rig = active(1);
-    let asked = reopen(&mut rig).remove(0);
-    rig.refuse_plain(&asked, TAKEN);
-    rig.refuse_plain(&asked, TAKEN);
-    let renamed = rig.take_asked().pop().expect("asked again");
+    let request = reopen(&mut rig).remove(0);
+    rig.refuse_plain(&request, TAKEN);
+    rig.refuse_plain(&request, TAKEN);
+    let renamed = rig.take_requests().pop().expect("a second request");
     rig.refuse_plain(&renamed, TAKEN);
     assert!(matches!(rig.failure().reason, Reason::RestoreRefused(_)));
     assert_eq!(rig.core.subscriptions(), 1, "still wanted");
@@ -125,9 +125,9 @@ fn id_taken_under_its_new_name_fails_the_restore() {
 fn each_plain_outage_is_one_gap() {
     let mut rig = active(2);
     for _ in 0..3 {
-        let asked = reopen(&mut rig);
-        for asked in &asked {
-            rig.accept_plain(asked);
+        let requests = reopen(&mut rig);
+        for request in &requests {
+            rig.accept_plain(request);
         }
     }
     let events = rig.events.clone();
@@ -139,9 +139,9 @@ fn each_plain_outage_is_one_gap() {
 #[test]
 fn gap_precedes_a_delivery_before_the_acknowledgement() {
     let mut rig = active(1);
-    let asked = reopen(&mut rig).remove(0);
+    let request = reopen(&mut rig).remove(0);
     rig.deliver_plain(&["s-1"], 1);
-    rig.accept_plain(&asked);
+    rig.accept_plain(&request);
     rig.deliver_plain(&["s-1"], 2);
     assert_eq!(names(&rig.take_items(1)), ["Disconnected", "1", "2"]);
 }
@@ -152,8 +152,8 @@ fn unacknowledged_delivery_is_enough_for_a_later_gap() {
     rig.greet_plain();
     rig.subscribe(1);
     rig.deliver_plain(&["s-1"], 1);
-    let asked = reopen(&mut rig).pop().expect("asked");
-    rig.accept_plain(&asked);
+    let request = reopen(&mut rig).pop().expect("request");
+    rig.accept_plain(&request);
     assert_eq!(names(&rig.take_items(1)), ["1", "Disconnected"]);
 }
 
@@ -165,8 +165,8 @@ fn failed_attempts_of_one_outage_make_one_gap() {
         rig.open();
     }
     rig.cut();
-    let asked = reopen(&mut rig).remove(0);
-    rig.accept_plain(&asked);
+    let request = reopen(&mut rig).remove(0);
+    rig.accept_plain(&request);
     assert_eq!(names(&rig.take_items(1)), ["Disconnected"]);
 }
 
@@ -175,8 +175,8 @@ fn a_subscription_never_acknowledged_has_no_gap() {
     let mut rig = Rig::new();
     rig.subscribe(1);
     rig.greet_plain();
-    let asked = reopen(&mut rig).remove(0);
-    rig.accept_plain(&asked);
+    let request = reopen(&mut rig).remove(0);
+    rig.accept_plain(&request);
     assert_eq!(rig.take_items(1), []);
 }
 
@@ -196,30 +196,30 @@ fn refused_operator_is_respelled_and_spelling_kept() {
     let mut rig = Rig::with(|config| config.activity_timeout = None);
     rig.greet_plain();
     filtered(&mut rig, 1, Op::Eq);
-    let asked = rig.one_asked();
-    assert_eq!(asked.filters[0].op, "==");
-    rig.refuse_plain(&asked, OPERATOR);
-    let asked = rig.one_asked();
-    assert_eq!(asked.filters[0].op, "eq");
-    rig.accept_plain(&asked);
+    let request = rig.one_request();
+    assert_eq!(request.filters[0].op, "==");
+    rig.refuse_plain(&request, OPERATOR);
+    let request = rig.one_request();
+    assert_eq!(request.filters[0].op, "eq");
+    rig.accept_plain(&request);
     filtered(&mut rig, 2, Op::Ne);
-    let asked = rig.one_asked();
-    assert_eq!(asked.filters[0].op, "ne", "kept for the peer");
-    rig.accept_plain(&asked);
+    let request = rig.one_request();
+    assert_eq!(request.filters[0].op, "ne", "kept for the peer");
+    rig.accept_plain(&request);
     let ops: Vec<_> = reopen(&mut rig)
         .iter()
-        .map(|asked| asked.filters[0].op.clone())
+        .map(|request| request.filters[0].op.clone())
         .collect();
     assert_eq!(ops, ["eq", "ne"]);
     rig.cut();
     rig.greet_plain();
-    let asked = rig.take_asked().remove(0);
+    let request = rig.take_requests().remove(0);
     rig.refuse_plain(
-        &asked,
+        &request,
         "failed to compile filters: unsupported operator: eq",
     );
     assert_eq!(
-        rig.one_asked().filters[0].op,
+        rig.one_request().filters[0].op,
         "==",
         "and given up for another"
     );
@@ -231,25 +231,25 @@ fn operator_refused_in_both_spellings_is_permanent() {
     rig.greet_plain();
     filtered(&mut rig, 1, Op::Eq);
     for _ in 0..2 {
-        let asked = rig.one_asked();
-        rig.refuse_plain(&asked, OPERATOR);
+        let request = rig.one_request();
+        rig.refuse_plain(&request, OPERATOR);
     }
-    assert_eq!(rig.take_asked(), []);
+    assert_eq!(rig.take_requests(), []);
     assert_eq!(rig.core.subscriptions(), 0);
     filtered(&mut rig, 2, Op::In);
-    let asked = rig.one_asked();
-    rig.refuse_plain(&asked, "unsupported operator: in");
-    assert_eq!(rig.take_asked(), [], "it has one spelling only");
+    let request = rig.one_request();
+    rig.refuse_plain(&request, "unsupported operator: in");
+    assert_eq!(rig.take_requests(), [], "it has one spelling only");
     assert_eq!(rig.core.counters().refused, 2);
 }
 
 #[test]
 fn permanent_refusal_ends_only_that_subscription() {
     let mut rig = active(2);
-    let asked = reopen(&mut rig);
+    let requests = reopen(&mut rig);
     rig.events.clear();
-    rig.refuse_plain(&asked[0], "failed to compile filters: value is nil");
-    rig.accept_plain(&asked[1]);
+    rig.refuse_plain(&requests[0], "failed to compile filters: value is nil");
+    rig.accept_plain(&requests[1]);
     let expected = [
         Signal::RestoreProgress,
         Signal::RestoreProgress,
@@ -266,8 +266,8 @@ fn permanent_refusal_ends_only_that_subscription() {
 #[test]
 fn temporary_refusal_of_a_live_subscription_fails_restore() {
     let mut rig = active(1);
-    let asked = reopen(&mut rig).remove(0);
-    rig.refuse_plain(&asked, "try later");
+    let request = reopen(&mut rig).remove(0);
+    rig.refuse_plain(&request, "try later");
     let end = rig.failure();
     let text = "subscription s-1: try later".to_owned();
     assert_eq!(
@@ -285,8 +285,8 @@ fn full_plain_queue_drops_newest_and_reports_one_gap() {
     });
     rig.greet_plain();
     rig.subscribe(1);
-    let asked = rig.one_asked();
-    rig.accept_plain(&asked);
+    let request = rig.one_request();
+    rig.accept_plain(&request);
     rig.events.clear();
     for name in 1..=6 {
         rig.deliver_plain(&["s-1"], name);
@@ -294,11 +294,7 @@ fn full_plain_queue_drops_newest_and_reports_one_gap() {
     assert_eq!(names(&rig.take_items(1)), ["1", "2", "3", "4"]);
     rig.take(1, 1);
     rig.deliver_plain(&["s-1"], 7);
-    assert_eq!(
-        rig.take_items(1),
-        [],
-        "a single free place ends no overflow"
-    );
+    assert_eq!(rig.take_items(1), [], "one taken change ends no overflow");
     rig.take(1, 1);
     rig.deliver_plain(&["s-1"], 8);
     let expected = ["Overflow { dropped: 3 }", "8"];
@@ -314,12 +310,12 @@ fn overflow_gap_precedes_the_gap_of_a_later_outage() {
     });
     rig.greet_plain();
     rig.subscribe(1);
-    let asked = rig.one_asked();
-    rig.accept_plain(&asked);
+    let request = rig.one_request();
+    rig.accept_plain(&request);
     rig.deliver_plain(&["s-1"], 1);
     rig.deliver_plain(&["s-1"], 2);
-    let asked = reopen(&mut rig).remove(0);
-    rig.accept_plain(&asked);
+    let request = reopen(&mut rig).remove(0);
+    rig.accept_plain(&request);
     let expected = ["1", "Overflow { dropped: 1 }", "Disconnected"];
     assert_eq!(names(&rig.take_items(1)), expected);
 }
@@ -347,7 +343,7 @@ impl Applications {
             rig.subscribe(id);
         }
         rig.greet_plain();
-        for request in rig.take_asked() {
+        for request in rig.take_requests() {
             rig.accept_plain(&request);
         }
         rig.events.clear();
@@ -468,25 +464,25 @@ fn plain_peer_discards_positions_with_one_gap() {
     let mut rig = Rig::with(|config| config.activity_timeout = None);
     rig.greet_profile(5);
     rig.subscribe(1);
-    let asked = rig.one_asked();
-    rig.accept_at(&asked, at(5));
+    let request = rig.one_request();
+    rig.accept_at(&request, at(5));
     rig.deliver("s-1", 5, 6);
     rig.cut();
     rig.greet_plain();
-    let asked = rig.one_asked();
-    rig.accept_plain(&asked);
+    let request = rig.one_request();
+    rig.accept_plain(&request);
     rig.deliver_plain(&["s-1"], 8);
     rig.cut();
     rig.greet_profile(20);
-    let asked = rig.one_asked();
-    assert_eq!(asked.resume, None);
-    rig.accept_at(&asked, at(20));
+    let request = rig.one_request();
+    assert_eq!(request.resume, None);
+    rig.accept_at(&request, at(20));
     rig.deliver("s-1", 20, 21);
     let expected = ["6", "LeftProfile", "8", "Disconnected", "21"];
     assert_eq!(names(&rig.take_items(1)), expected);
     rig.cut();
     rig.greet_profile(30);
-    assert_eq!(rig.one_asked().resume, Some(on_wire(at(21))));
+    assert_eq!(rig.one_request().resume, Some(on_wire(at(21))));
 }
 
 #[test]
@@ -496,9 +492,9 @@ fn position_lost_to_a_silent_plain_peer_is_reported_later() {
     rig.greet_plain();
     rig.cut();
     rig.greet_profile(20);
-    let asked = rig.take_asked().pop().expect("asked");
-    assert_eq!(asked.resume, None);
-    rig.accept_at(&asked, at(20));
+    let request = rig.take_requests().pop().expect("request");
+    assert_eq!(request.resume, None);
+    rig.accept_at(&request, at(20));
     assert_eq!(names(&rig.take_items(1)), ["LeftProfile"]);
 }
 
@@ -510,18 +506,18 @@ fn given_up_position_is_one_gap_on_a_plain_peer() {
     });
     rig.greet_profile(5);
     rig.subscribe(1);
-    let request = rig.one_asked();
+    let request = rig.one_request();
     rig.accept_at(&request, at(5));
     rig.deliver("s-1", 7, 8);
-    assert_eq!(rig.one_asked().resume, None, "given up");
+    assert_eq!(rig.one_request().resume, None, "given up");
     rig.cut();
     rig.greet_plain();
-    let request = rig.take_asked().pop().expect("a request");
+    let request = rig.take_requests().pop().expect("a request");
     rig.accept_plain(&request);
     assert_eq!(names(&rig.take_items(1)), ["LeftProfile"]);
     rig.cut();
     rig.greet_profile(20);
-    let request = rig.take_asked().pop().expect("a request");
+    let request = rig.take_requests().pop().expect("a request");
     rig.accept_at(&request, at(20));
     assert_eq!(names(&rig.take_items(1)), ["Disconnected"], "and no resync");
 }
@@ -530,28 +526,28 @@ fn given_up_position_is_one_gap_on_a_plain_peer() {
 fn position_requested_of_a_plain_peer_is_a_gap() {
     let mut rig = active(0);
     rig.subscribe_from(1, Start::After(at(5)));
-    let asked = rig.one_asked();
-    rig.accept_plain(&asked);
+    let request = rig.one_request();
+    rig.accept_plain(&request);
     assert_eq!(names(&rig.take_items(1)), ["LeftProfile"]);
     assert!(rig.events.is_empty());
 }
 
-/// A rig whose plain peer is asked each 90 s, with subscriptions 1 and 2 active.
+/// A rig whose plain peer is request each 90 s, with subscriptions 1 and 2 active.
 fn probed(first_answer: Option<&str>) -> Rig {
     let mut rig = Rig::new();
     rig.greet_plain();
     rig.subscribe(1);
-    let asked = rig.one_asked();
-    rig.accept_plain(&asked);
-    let probe = rig.one_asked();
-    assert_eq!(probe, asked);
+    let request = rig.one_request();
+    rig.accept_plain(&request);
+    let probe = rig.one_request();
+    assert_eq!(probe, request);
     match first_answer {
         Some(error) => rig.refuse_plain(&probe, error),
         None => rig.accept_plain(&probe),
     }
     rig.subscribe(2);
-    let asked = rig.one_asked();
-    rig.accept_plain(&asked);
+    let request = rig.one_request();
+    rig.accept_plain(&request);
     rig.events.clear();
     rig.signals.clear();
     rig
@@ -562,19 +558,19 @@ fn probes_find_a_silent_eviction() {
     let mut rig = probed(Some(TAKEN));
     for id in ["s-2", "s-1", "s-2"] {
         rig.wait(Duration::from_secs(89));
-        assert_eq!(rig.take_asked(), []);
+        assert_eq!(rig.take_requests(), []);
         rig.wait(Duration::from_secs(1));
-        let probe = rig.one_asked();
+        let probe = rig.one_request();
         assert_eq!(probe.subscription_id, id);
         rig.refuse_plain(&probe, TAKEN);
     }
     rig.wait(Duration::from_secs(90));
-    let probe = rig.one_asked();
+    let probe = rig.one_request();
     rig.accept_plain(&probe);
     assert!(matches!(rig.failure().reason, Reason::Protocol(_)));
-    let asked = reopen(&mut rig);
-    for asked in &asked {
-        rig.accept_plain(asked);
+    let requests = reopen(&mut rig);
+    for request in &requests {
+        rig.accept_plain(request);
     }
     let events = rig.events.clone();
     assert_eq!(names(&rig.take_items(1)), ["Evicted"]);
@@ -587,7 +583,7 @@ fn probes_find_a_silent_eviction() {
 fn peer_that_accepts_known_ids_is_not_suspected() {
     let mut rig = probed(None);
     rig.wait(Duration::from_secs(900));
-    assert_eq!(rig.take_asked(), []);
+    assert_eq!(rig.take_requests(), []);
     assert_eq!(rig.take_signals(), []);
     assert_eq!(rig.core.deadline(), None);
 }
@@ -597,6 +593,6 @@ fn unanswered_probe_is_not_repeated() {
     let mut rig = probed(Some(TAKEN));
     for expected in [1, 1, 0, 0] {
         rig.wait(Duration::from_secs(90));
-        assert_eq!(rig.take_asked().len(), expected);
+        assert_eq!(rig.take_requests().len(), expected);
     }
 }

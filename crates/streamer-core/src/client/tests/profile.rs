@@ -8,8 +8,8 @@ fn active_at(offset: u64) -> Rig {
     let mut rig = Rig::new();
     rig.greet_profile(offset);
     rig.subscribe(1);
-    let asked = rig.one_asked();
-    rig.accept_at(&asked, at(offset));
+    let request = rig.one_request();
+    rig.accept_at(&request, at(offset));
     rig.events.clear();
     rig.signals.clear();
     rig
@@ -20,12 +20,12 @@ fn acknowledgement_fixes_the_start_from_now() {
     let mut rig = Rig::new();
     rig.greet_profile(41);
     rig.subscribe(1);
-    let asked = rig.one_asked();
-    assert_eq!(asked.resume, None);
-    rig.accept_at(&asked, at(42));
+    let request = rig.one_request();
+    assert_eq!(request.resume, None);
+    rig.accept_at(&request, at(42));
     rig.cut();
     rig.greet_profile(50);
-    assert_eq!(rig.one_asked().resume, Some(on_wire(at(42))));
+    assert_eq!(rig.one_request().resume, Some(on_wire(at(42))));
 }
 
 #[test]
@@ -35,9 +35,9 @@ fn subscription_resumes_after_its_last_queued_item() {
     rig.deliver("s-1", 6, 9);
     rig.cut();
     rig.greet_profile(20);
-    let asked = rig.one_asked();
-    assert_eq!(asked.resume, Some(on_wire(at(9))));
-    rig.accept_at(&asked, at(9));
+    let request = rig.one_request();
+    assert_eq!(request.resume, Some(on_wire(at(9))));
+    rig.accept_at(&request, at(9));
     rig.deliver("s-1", 9, 12);
     assert_eq!(names(&rig.take_items(1)), ["6", "9", "12"], "and no gap");
 }
@@ -49,7 +49,7 @@ fn a_position_of_an_earlier_process_is_offered() {
     rig.greet_profile(20);
     let elsewhere = Position::new(Epoch(99), 3);
     assert_eq!(
-        rig.one_asked().resume,
+        rig.one_request().resume,
         Some(on_wire(elsewhere)),
         "only the server judges epochs"
     );
@@ -71,10 +71,10 @@ fn a_repeated_delivery_is_dropped_and_counted() {
 fn hole_is_requested_again_and_blocks_later_deliveries() {
     let mut rig = active_at(5);
     rig.deliver("s-1", 7, 8);
-    let asked = rig.one_asked();
-    assert_eq!(asked.resume, Some(on_wire(at(5))));
+    let request = rig.one_request();
+    assert_eq!(request.resume, Some(on_wire(at(5))));
     rig.deliver("s-1", 8, 9);
-    rig.accept_at(&asked, at(5));
+    rig.accept_at(&request, at(5));
     rig.deliver("s-1", 5, 7);
     rig.deliver("s-1", 7, 8);
     rig.deliver("s-1", 8, 9);
@@ -88,14 +88,14 @@ fn hole_is_requested_again_and_blocks_later_deliveries() {
 fn response_to_an_older_request_is_ignored() {
     let mut rig = active_at(5);
     rig.deliver("s-1", 7, 8);
-    let asked = rig.one_asked();
+    let request = rig.one_request();
     let older = SubscribeRequest {
-        request: asked.request - 1,
-        ..asked.clone()
+        request: request.request - 1,
+        ..request.clone()
     };
     rig.accept_at(&older, at(8));
     rig.deliver("s-1", 8, 9);
-    rig.accept_at(&asked, at(5));
+    rig.accept_at(&request, at(5));
     rig.deliver("s-1", 5, 7);
     assert_eq!(names(&rig.take_items(1)), ["7"]);
     assert_eq!(rig.core.counters().stray_responses, 1);
@@ -106,14 +106,14 @@ fn third_hole_at_a_position_gives_it_up_with_one_resync() {
     let mut rig = active_at(5);
     for _ in 0..2 {
         rig.deliver("s-1", 7, 8);
-        let asked = rig.one_asked();
-        assert_eq!(asked.resume, Some(on_wire(at(5))));
-        rig.accept_at(&asked, at(5));
+        let request = rig.one_request();
+        assert_eq!(request.resume, Some(on_wire(at(5))));
+        rig.accept_at(&request, at(5));
     }
     rig.deliver("s-1", 7, 8);
-    let asked = rig.one_asked();
-    assert_eq!(asked.resume, None);
-    rig.accept_at(&asked, at(10));
+    let request = rig.one_request();
+    assert_eq!(request.resume, None);
+    rig.accept_at(&request, at(10));
     rig.deliver("s-1", 10, 11);
     assert_eq!(names(&rig.take_items(1)), ["Refused 5..10", "11"]);
 }
@@ -123,16 +123,16 @@ fn pending_resync_survives_a_lost_stream() {
     let mut rig = active_at(5);
     for _ in 0..3 {
         rig.deliver("s-1", 7, 8);
-        let asked = rig.one_asked();
-        if asked.resume.is_some() {
-            rig.accept_at(&asked, at(5));
+        let request = rig.one_request();
+        if request.resume.is_some() {
+            rig.accept_at(&request, at(5));
         }
     }
     rig.cut();
     rig.greet_profile(30);
-    let asked = rig.one_asked();
-    assert_eq!(asked.resume, None);
-    rig.accept_at(&asked, at(30));
+    let request = rig.one_request();
+    assert_eq!(request.resume, None);
+    rig.accept_at(&request, at(30));
     assert_eq!(names(&rig.take_items(1)), ["Refused 5..30"]);
 }
 
@@ -143,25 +143,25 @@ fn position_refused_three_times_is_given_up() {
         rig.cut();
         rig.greet_profile(20);
         rig.take_signals();
-        let asked = rig.one_asked();
-        rig.refuse(&asked, RefusalCode::Limit, "full");
+        let request = rig.one_request();
+        rig.refuse(&request, RefusalCode::Limit, "full");
         assert!(matches!(rig.failure().reason, Reason::RestoreRefused(_)));
     }
     for round in 1..=3 {
         rig.cut();
         rig.greet_profile(20);
         rig.take_signals();
-        let asked = rig.one_asked();
-        assert_eq!(asked.resume, Some(on_wire(at(5))));
-        rig.refuse(&asked, RefusalCode::Unavailable, "disk");
+        let request = rig.one_request();
+        assert_eq!(request.resume, Some(on_wire(at(5))));
+        rig.refuse(&request, RefusalCode::Unavailable, "disk");
         if round < 3 {
             assert!(matches!(rig.failure().reason, Reason::RestoreRefused(_)));
         }
     }
     assert_eq!(rig.take_signals(), [], "it is not restored yet, nor failed");
-    let asked = rig.one_asked();
-    assert_eq!(asked.resume, None);
-    rig.accept_at(&asked, at(20));
+    let request = rig.one_request();
+    assert_eq!(request.resume, None);
+    rig.accept_at(&request, at(20));
     assert_eq!(names(&rig.take_items(1)), ["Refused 5..20"]);
     assert_eq!(
         rig.take_signals(),
@@ -181,8 +181,8 @@ fn resync_is_one_item_before_every_later_one() {
         let mut rig = active_at(5);
         rig.cut();
         rig.greet_profile(20);
-        let asked = rig.one_asked();
-        rig.resync(&asked, reason, at(15));
+        let request = rig.one_request();
+        rig.resync(&request, reason, at(15));
         rig.deliver("s-1", 15, 16);
         let items = rig.take_items(1);
         assert_eq!(names(&items), [format!("{name} 5..15"), "16".to_owned()]);
@@ -196,23 +196,23 @@ fn loss_on_a_living_stream_is_a_resync() {
     let mut rig = Rig::new();
     rig.greet_profile(20);
     rig.subscribe_from(1, Start::After(at(5)));
-    let asked = rig.one_asked();
-    rig.accept_at(&asked, at(5));
+    let request = rig.one_request();
+    rig.accept_at(&request, at(5));
     rig.deliver("s-1", 5, 6);
     let older = SubscribeRequest {
-        request: asked.request + 1,
-        ..asked.clone()
+        request: request.request + 1,
+        ..request.clone()
     };
     rig.resync(&older, Why::Damaged, at(9));
-    rig.accept_at(&asked, at(5));
-    rig.resync(&asked, Why::Damaged, at(9));
+    rig.accept_at(&request, at(5));
+    rig.resync(&request, Why::Damaged, at(9));
     rig.progress(12, &[]);
     rig.deliver("s-1", 9, 14);
     assert_eq!(names(&rig.take_items(1)), ["6", "Damaged 6..9", "14"]);
     assert_eq!(rig.take_sent(), []);
     assert_eq!(rig.core.counters().stray_responses, 2);
     rig.take_signals();
-    rig.resync(&asked, Why::Damaged, at(3));
+    rig.resync(&request, Why::Damaged, at(3));
     assert!(rig.fault().starts_with("a resync from"));
 }
 
@@ -222,16 +222,16 @@ fn acceptance_that_would_skip_changes_is_rejected() {
     rig.cut();
     rig.greet_profile(20);
     for _ in 0..2 {
-        let asked = rig.one_asked();
-        rig.accept_at(&asked, at(20));
+        let request = rig.one_request();
+        rig.accept_at(&request, at(20));
         rig.deliver("s-1", 20, 21);
     }
-    let asked = rig.one_asked();
-    assert_eq!(asked.resume, Some(on_wire(at(5))));
-    rig.accept_at(&asked, Position::new(Epoch(8), 5));
-    let asked = rig.one_asked();
-    assert_eq!(asked.resume, None, "the third time it is given up");
-    rig.accept_at(&asked, at(21));
+    let request = rig.one_request();
+    assert_eq!(request.resume, Some(on_wire(at(5))));
+    rig.accept_at(&request, Position::new(Epoch(8), 5));
+    let request = rig.one_request();
+    assert_eq!(request.resume, None, "the third time it is given up");
+    rig.accept_at(&request, at(21));
     assert_eq!(names(&rig.take_items(1)), ["Refused 5..21"]);
 }
 
@@ -240,8 +240,8 @@ fn acceptance_from_further_back_only_repeats() {
     let mut rig = active_at(5);
     rig.cut();
     rig.greet_profile(20);
-    let asked = rig.one_asked();
-    rig.accept_at(&asked, at(3));
+    let request = rig.one_request();
+    rig.accept_at(&request, at(3));
     rig.deliver("s-1", 3, 4);
     rig.deliver("s-1", 4, 6);
     assert_eq!(names(&rig.take_items(1)), ["6"]);
@@ -251,8 +251,8 @@ fn acceptance_from_further_back_only_repeats() {
 fn progress_moves_quiet_subscriptions_only() {
     let mut rig = active_at(5);
     rig.subscribe(2);
-    let asked = rig.one_asked();
-    rig.accept_at(&asked, at(5));
+    let request = rig.one_request();
+    rig.accept_at(&request, at(5));
     rig.events.clear();
     rig.progress(30, &["s-2", "somebody"]);
     let moved = Event::Marker {
@@ -264,7 +264,11 @@ fn progress_moves_quiet_subscriptions_only() {
     rig.progress(20, &[]);
     rig.cut();
     rig.greet_profile(40);
-    let resumes: Vec<_> = rig.take_asked().iter().map(|asked| asked.resume).collect();
+    let resumes: Vec<_> = rig
+        .take_requests()
+        .iter()
+        .map(|request| request.resume)
+        .collect();
     assert_eq!(resumes, [Some(on_wire(at(30))), Some(on_wire(at(30)))]);
 }
 
@@ -296,23 +300,23 @@ fn restored_is_signalled_after_the_last_response() {
         rig.subscribe(id);
     }
     rig.greet_profile(0);
-    let asked = rig.take_asked();
-    assert_eq!(asked.len(), 3, "all at once");
+    let requests = rig.take_requests();
+    assert_eq!(requests.len(), 3, "all at once");
     rig.take_signals();
-    rig.accept_at(&asked[0], at(0));
+    rig.accept_at(&requests[0], at(0));
     rig.subscribe(4);
-    rig.refuse(&asked[1], RefusalCode::Invalid, "bad filter");
+    rig.refuse(&requests[1], RefusalCode::Invalid, "bad filter");
     assert_eq!(
         rig.take_signals(),
         [Signal::RestoreProgress, Signal::RestoreProgress]
     );
-    rig.accept_at(&asked[2], at(0));
+    rig.accept_at(&requests[2], at(0));
     assert_eq!(
         rig.take_signals(),
         [Signal::RestoreProgress, Signal::Restored],
         "a subscription made meanwhile does not gate"
     );
-    let late = rig.one_asked();
+    let late = rig.one_request();
     rig.accept_at(&late, at(0));
     assert_eq!(rig.take_signals(), []);
 }
@@ -326,9 +330,9 @@ fn ten_thousand_are_requested_in_one_round_trip() {
         }
         greet(&mut rig);
         let ids: BTreeSet<_> = rig
-            .take_asked()
+            .take_requests()
             .into_iter()
-            .map(|asked| asked.subscription_id)
+            .map(|request| request.subscription_id)
             .collect();
         assert_eq!(
             ids.len(),
@@ -362,7 +366,7 @@ fn unsubscribing_offline_holds_at_once() {
     });
     assert_eq!(rig.core.subscriptions(), 0);
     rig.greet_profile(20);
-    assert_eq!(rig.take_asked(), []);
+    assert_eq!(rig.take_requests(), []);
     assert!(rig.take_signals().contains(&Signal::Restored));
     rig.deliver("s-1", 5, 6);
     assert_eq!(rig.events.iter().filter(|n| is_item(n)).count(), 0);
@@ -374,7 +378,7 @@ fn unsubscribing_during_restore_reaches_the_server() {
     let mut rig = active_at(5);
     rig.cut();
     rig.greet_profile(20);
-    let asked = rig.one_asked();
+    let request = rig.one_request();
     rig.command(Command::Unsubscribe {
         id: SubscriptionId(1),
     });
@@ -384,7 +388,7 @@ fn unsubscribing_during_restore_reaches_the_server() {
         "{sent:?}"
     );
     rig.events.clear();
-    rig.accept_at(&asked, at(5));
+    rig.accept_at(&request, at(5));
     assert_eq!(rig.events, []);
 }
 
@@ -393,13 +397,13 @@ fn subscribe_in_flight_at_a_loss_is_requested_again() {
     let mut rig = Rig::new();
     rig.greet_profile(0);
     rig.subscribe(1);
-    let lost = rig.one_asked();
+    let lost = rig.one_request();
     rig.cut();
     rig.greet_profile(3);
-    let asked = rig.one_asked();
-    assert_eq!(asked.subscription_id, lost.subscription_id);
-    assert!(asked.request > lost.request);
-    rig.accept_at(&asked, at(3));
+    let request = rig.one_request();
+    assert_eq!(request.subscription_id, lost.subscription_id);
+    assert!(request.request > lost.request);
+    rig.accept_at(&request, at(3));
     let answered = Event::Subscribed {
         id: SubscriptionId(1),
         position: Some(at(3)),
@@ -412,8 +416,8 @@ fn subscribe_in_flight_at_a_loss_is_requested_again() {
 fn temporary_refusal_of_a_new_subscription_ends_it_alone() {
     let mut rig = active_at(5);
     rig.subscribe(2);
-    let asked = rig.one_asked();
-    rig.refuse(&asked, RefusalCode::Limit, "full");
+    let request = rig.one_request();
+    rig.refuse(&request, RefusalCode::Limit, "full");
     let refused = Event::Refused {
         id: SubscriptionId(2),
         refusal: Refusal {
@@ -431,11 +435,11 @@ fn permanently_refused_id_leaves_the_wanted_set() {
     let mut rig = active_at(5);
     rig.cut();
     rig.greet_profile(20);
-    let asked = rig.one_asked();
-    rig.refuse(&asked, RefusalCode::Invalid, "no such collection");
+    let request = rig.one_request();
+    rig.refuse(&request, RefusalCode::Invalid, "no such collection");
     rig.cut();
     rig.greet_profile(20);
-    assert_eq!(rig.take_asked(), []);
+    assert_eq!(rig.take_requests(), []);
 }
 
 #[test]
@@ -503,10 +507,10 @@ fn malformed_messages_end_the_stream_with_the_reason() {
     for (payload, fault) in cases {
         let mut rig = active_at(5);
         rig.subscribe(2);
-        assert_eq!(rig.one_asked().request, 2);
+        assert_eq!(rig.one_request().request, 2);
         rig.receive(payload.clone());
-        let told = rig.fault();
-        assert!(told.contains(fault), "{told:?} for {payload:?}");
+        let text = rig.fault();
+        assert!(text.contains(fault), "{text:?} for {payload:?}");
         assert_eq!(names(&rig.take_items(1)), [""; 0]);
     }
 }
@@ -527,17 +531,17 @@ fn malformed_resyncs_end_the_stream_with_the_reason() {
         rig.cut();
         rig.greet_profile(20);
         rig.take_signals();
-        let asked = rig.one_asked();
+        let request = rig.one_request();
         rig.receive(Payload::SubscribeResponse(SubscribeResponse {
-            subscription_id: asked.subscription_id,
+            subscription_id: request.subscription_id,
             success: true,
             position,
             resync: Some(resync),
-            request: asked.request,
+            request: request.request,
             ..SubscribeResponse::default()
         }));
-        let told = rig.fault();
-        assert!(told.contains(fault), "{told:?}");
+        let text = rig.fault();
+        assert!(text.contains(fault), "{text:?}");
     }
 }
 
@@ -563,13 +567,13 @@ fn a_stopped_session_wants_nothing_any_more() {
 fn caught_up_when_all_reach_the_greeting_head() {
     let mut rig = active_at(5);
     rig.subscribe(2);
-    let asked = rig.one_asked();
-    rig.accept_at(&asked, at(5));
+    let request = rig.one_request();
+    rig.accept_at(&request, at(5));
     rig.cut();
     rig.greet_profile(8);
     assert!(!rig.core.caught_up(), "not restored");
-    for asked in rig.take_asked() {
-        rig.accept_at(&asked, at(5));
+    for request in rig.take_requests() {
+        rig.accept_at(&request, at(5));
     }
     assert!(!rig.core.caught_up());
     rig.deliver("s-1", 5, 8);
@@ -580,7 +584,7 @@ fn caught_up_when_all_reach_the_greeting_head() {
     rig.progress(8, &["s-1"]);
     assert!(rig.core.caught_up());
     rig.deliver("s-1", 8, 9);
-    assert!(rig.core.caught_up(), "what is new is not what was missed");
+    assert!(rig.core.caught_up(), "later changes were not missed");
 }
 
 #[test]
@@ -588,7 +592,7 @@ fn progress_is_requested_until_quiet_subscriptions_caught_up() {
     let mut rig = active_at(5);
     rig.cut();
     rig.greet_profile(8);
-    let request = rig.one_asked();
+    let request = rig.one_request();
     rig.accept_at(&request, at(5));
     assert_eq!(rig.take_sent(), [], "nothing before the stream is live");
     rig.call(Protocol::on_live);
@@ -622,7 +626,7 @@ fn progress_is_requested_until_quiet_subscriptions_caught_up() {
 }
 
 #[test]
-fn the_counters_are_told_when_asked_for() {
+fn report_returns_the_counters() {
     let mut rig = active_at(5);
     rig.deliver("s-1", 5, 6);
     rig.events.clear();

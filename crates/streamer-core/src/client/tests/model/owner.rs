@@ -1,16 +1,16 @@
-//! The owner of one subscription, who knows the log and believes nothing.
+//! The owner of one subscription, which checks every item against the log.
 
 use super::super::*;
 
-/// What the owner of a subscription has been told, and so knows.
+/// The knowledge of the owner of a subscription, from its items and events alone.
 #[derive(Debug)]
 pub(super) struct Owner {
     collection: u64,
-    /// The place after everything told, with the stream it was told on for a plain peer.
+    /// The position after the newest item; for a plain peer with the stream of that item.
     at: Option<At>,
     /// The stream that acknowledged it last.
     pub(super) answered: Option<u64>,
-    /// Acknowledged by a plain peer on this stream, gaps told since.
+    /// The stream on which a plain peer acknowledged it, and the gaps since.
     plain: Option<u64>,
     gaps: u64,
     pub(super) resyncs: u64,
@@ -18,7 +18,7 @@ pub(super) struct Owner {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum At {
-    Place(Position),
+    Position(Position),
     /// A plain change at this offset, on this stream.
     Plain(u64, u64),
 }
@@ -32,7 +32,7 @@ impl Owner {
             collection,
             at: match start {
                 Start::Now => None,
-                Start::After(place) => Some(At::Place(place)),
+                Start::After(position) => Some(At::Position(position)),
             },
             answered: None,
             plain: None,
@@ -44,7 +44,7 @@ impl Owner {
     /// Nothing of the collection lies between the two offsets.
     fn nothing_between(&self, logs: &Logs, epoch: u64, after: u64, before: u64) {
         assert!(after <= before, "back from {after} to {before}");
-        // A place beyond the log was never anybody's; the server says so by a resync.
+        // A position beyond the log never existed; the server answers it with a resync.
         let log = &logs[&epoch];
         let range = (after as usize).min(log.len())..(before as usize).min(log.len());
         assert!(
@@ -54,12 +54,12 @@ impl Owner {
         );
     }
 
-    pub(super) fn acknowledged(&mut self, stream: u64, place: Option<Position>, logs: &Logs) {
-        if let Some(place) = place {
+    pub(super) fn acknowledged(&mut self, stream: u64, position: Option<Position>, logs: &Logs) {
+        if let Some(position) = position {
             if self.at.is_none() {
-                self.at = Some(At::Place(place));
+                self.at = Some(At::Position(position));
             }
-            self.moved(place, logs);
+            self.moved(position, logs);
             (self.plain, self.gaps) = (None, 0);
         } else {
             if let Some(before) = self.plain
@@ -68,8 +68,8 @@ impl Owner {
                 assert!(self.gaps > 0, "a plain outage without a gap");
             }
             assert!(
-                !matches!(self.at, Some(At::Place(_))),
-                "a place kept for a plain peer"
+                !matches!(self.at, Some(At::Position(_))),
+                "a position kept for a plain peer"
             );
             if self.plain != Some(stream) {
                 (self.plain, self.gaps) = (Some(stream), 0);
@@ -78,19 +78,19 @@ impl Owner {
         self.answered = Some(stream);
     }
 
-    /// The place moved without an item.
+    /// The position moved without an item.
     pub(super) fn moved(&mut self, to: Position, logs: &Logs) {
-        let Some(At::Place(at)) = self.at else {
+        let Some(At::Position(at)) = self.at else {
             panic!("{to} after {:?} without a gap", self.at);
         };
         assert_eq!(at.epoch, to.epoch, "another log without a resync");
         self.nothing_between(logs, to.epoch.0, at.offset, to.offset);
-        self.at = Some(At::Place(to));
+        self.at = Some(At::Position(to));
     }
 
-    pub(super) fn told(&mut self, item: &Item, stream: u64, epoch: u64, logs: &Logs) {
+    pub(super) fn on_item(&mut self, item: &Item, stream: u64, epoch: u64, logs: &Logs) {
         match item {
-            Item::Change(change) => self.changed(change, stream, epoch, logs),
+            Item::Change(change) => self.on_change(change, stream, epoch, logs),
             Item::Gap(gap) => {
                 let overflow = matches!(gap.reason, GapReason::Overflow { .. });
                 if !overflow {
@@ -105,16 +105,16 @@ impl Owner {
                     self.moved(resync.lost_from, logs);
                 }
                 assert_ne!(resync.lost_from, resync.resumes_at, "nothing is lost");
-                self.at = Some(At::Place(resync.resumes_at));
+                self.at = Some(At::Position(resync.resumes_at));
             }
         }
     }
 
-    fn changed(&mut self, change: &Change, stream: u64, epoch: u64, logs: &Logs) {
+    fn on_change(&mut self, change: &Change, stream: u64, epoch: u64, logs: &Logs) {
         let offset: u64 = change.event_id.parse().expect("a number");
         assert_eq!(logs[&epoch][offset as usize - 1], self.collection);
         let after = match (self.at, change.position) {
-            (Some(At::Place(at)), Some(position)) => {
+            (Some(At::Position(at)), Some(position)) => {
                 assert_eq!(position, Position::new(Epoch(epoch), offset));
                 assert_eq!(at.epoch, position.epoch, "another log without a resync");
                 Some(at.offset)
@@ -131,7 +131,7 @@ impl Owner {
             self.nothing_between(logs, epoch, after, offset - 1);
         }
         self.at = Some(match change.position {
-            Some(position) => At::Place(position),
+            Some(position) => At::Position(position),
             None => At::Plain(offset, stream),
         });
         if change.position.is_none() {
@@ -143,7 +143,7 @@ impl Owner {
     /// Everything was delivered and taken.
     pub(super) fn is_complete(&self, logs: &Logs, epoch: u64, head: u64) {
         match self.at {
-            Some(At::Place(at)) => {
+            Some(At::Position(at)) => {
                 assert_eq!(at.epoch.0, epoch);
                 self.nothing_between(logs, epoch, at.offset, head);
             }

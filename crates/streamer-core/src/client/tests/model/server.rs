@@ -1,8 +1,8 @@
-//! A small server, correct but for the faults it is told to make. It lives as long as a run.
+//! A small server, correct except for the faults of a test. It lives as long as a run.
 
 use std::collections::{BTreeMap, VecDeque};
 
-use gateway_message::Payload as Asked;
+use gateway_message::Payload as Request;
 use wire::{Credit, HeartbeatAck};
 
 use super::super::*;
@@ -12,7 +12,7 @@ pub(super) struct Server {
     pub(super) epoch: u64,
     /// Collections of the events; the event at index i has offset i + 1.
     pub(super) log: Vec<u64>,
-    /// Places before this one can not be resumed from.
+    /// The offset before which nothing can be resumed.
     pub(super) trimmed: u64,
     pub(super) profile: bool,
     pub(super) held: BTreeMap<String, Held>,
@@ -74,7 +74,7 @@ impl Server {
         self.late.clear();
     }
 
-    /// Another log takes the place of this one.
+    /// Replaces the log by an empty one of another epoch.
     pub(super) fn replace_log(&mut self) {
         self.epoch += 1;
         self.log.clear();
@@ -82,20 +82,20 @@ impl Server {
     }
 
     /// Takes one message.
-    pub(super) fn take(&mut self, asked: Asked, late: bool, out: &mut VecDeque<Payload>) {
-        match asked {
-            Asked::Hello(_) if self.profile => out.push_back(Payload::Welcome(Welcome {
+    pub(super) fn take(&mut self, message: Request, late: bool, out: &mut VecDeque<Payload>) {
+        match message {
+            Request::Hello(_) if self.profile => out.push_back(Payload::Welcome(Welcome {
                 version: 1,
                 server_id: "model".to_owned(),
                 head: Some(on_wire(self.head())),
                 heartbeat_interval_ms: 0,
             })),
-            Asked::Hello(_) => {}
-            Asked::Heartbeat(heartbeat) => out.push_back(Payload::HeartbeatAck(HeartbeatAck {
+            Request::Hello(_) => {}
+            Request::Heartbeat(heartbeat) => out.push_back(Payload::HeartbeatAck(HeartbeatAck {
                 timestamp: heartbeat.timestamp,
                 progress: None,
             })),
-            Asked::Subscribe(request) => {
+            Request::Subscribe(request) => {
                 let response = if self.profile {
                     self.subscribe(&request)
                 } else {
@@ -113,14 +113,14 @@ impl Server {
                     out.push_back(response);
                 }
             }
-            Asked::Unsubscribe(request) => {
+            Request::Unsubscribe(request) => {
                 self.flush(out);
                 self.held.remove(&request.subscription_id);
                 if self.lingering.get(&request.subscription_id) == Some(&false) {
                     self.lingering.remove(&request.subscription_id);
                 }
             }
-            Asked::Credit(credit) => self.credit(&credit),
+            Request::Credit(credit) => self.credit(&credit),
         }
     }
 
@@ -151,7 +151,10 @@ impl Server {
 
     fn subscribe(&mut self, request: &SubscribeRequest) -> SubscribeResponse {
         if let Some(held) = self.held.get(&request.subscription_id) {
-            assert!(held.excused, "asked twice on one stream without a reason");
+            assert!(
+                held.excused,
+                "requested twice on one stream without a reason"
+            );
         }
         if self.refusals > 0 {
             self.refusals -= 1;
@@ -176,13 +179,13 @@ impl Server {
             Some(resume) => (resume.offset, None),
         };
         self.hold(request, from);
-        let place = on_wire(Position::new(head.epoch, from));
+        let position = on_wire(Position::new(head.epoch, from));
         SubscribeResponse {
             success: true,
-            position: Some(place),
+            position: Some(position),
             resync: resync.map(|reason| wire::Resync {
                 reason: reason.into(),
-                resumes_at: Some(place),
+                resumes_at: Some(position),
             }),
             ..SubscribeResponse::default()
         }
