@@ -69,6 +69,8 @@ pub enum Reason {
     },
     /// One side broke the protocol.
     Protocol(Detail),
+    /// A message of the peer exceeds the limit of this side.
+    MessageTooLarge(Detail),
     /// The peer refused the session, with this message.
     Refused(String),
     /// The peer refused a part of the restoration for now, with this message.
@@ -143,6 +145,7 @@ impl Reason {
             Self::Finished => "finished",
             Self::Status { .. } => "status",
             Self::Protocol(_) => "protocol",
+            Self::MessageTooLarge(_) => "message_too_large",
             Self::Refused(_) => "refused",
             Self::RestoreRefused(_) => "restore_refused",
             Self::Fenced => "fenced",
@@ -218,6 +221,7 @@ impl fmt::Display for Reason {
                 write!(f, "peer ended the stream with status {code}: {message}")
             }
             Self::Protocol(detail) => write!(f, "protocol error: {detail}"),
+            Self::MessageTooLarge(detail) => write!(f, "message too large: {detail}"),
             Self::Refused(message) => write!(f, "peer refused the session: {message}"),
             Self::RestoreRefused(message) => write!(f, "peer refused the restoration: {message}"),
             Self::Fenced => f.write_str("a newer attempt of this session took over"),
@@ -245,10 +249,12 @@ impl fmt::Display for End {
 }
 
 impl Error for End {
-    /// Returns the error behind [`Reason::Unreachable`], [`Reason::Lost`] or [`Reason::Protocol`].
+    /// Returns the error behind the reason, if the reason has a [`Detail`] with one.
     fn source(&self) -> Option<&(dyn Error + 'static)> {
-        let (Reason::Unreachable(detail) | Reason::Lost(detail) | Reason::Protocol(detail)) =
-            &self.reason
+        let (Reason::Unreachable(detail)
+        | Reason::Lost(detail)
+        | Reason::Protocol(detail)
+        | Reason::MessageTooLarge(detail)) = &self.reason
         else {
             return None;
         };

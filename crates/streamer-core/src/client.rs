@@ -54,6 +54,18 @@ pub struct Core {
     subscriptions: Subscriptions,
     heartbeats: Heartbeats,
     stream: Stream,
+    oversized: Oversized,
+}
+
+/// Ends in a row because of a message that exceeds the limit, from peers with the resume profile.
+///
+/// Such a peer sends the event again on every stream, so that only a larger limit helps.
+#[derive(Debug, Default)]
+struct Oversized {
+    count: u32,
+    /// The changes delivered when the current stream opened.
+    delivered: u64,
+    newest: Option<End>,
 }
 
 /// The current stream, by what is known of its peer.
@@ -79,6 +91,7 @@ impl Core {
             subscriptions: Subscriptions::new(&config),
             heartbeats: Heartbeats::new(config.client_id.clone(), config.unix_ms),
             stream: Stream::Closed,
+            oversized: Oversized::default(),
             config,
         }
     }
@@ -234,10 +247,27 @@ impl Core {
         Ok(())
     }
 
-    fn on_stream_gone(&mut self) {
-        // A plain peer cannot resume, so each outage may have lost changes.
-        if matches!(self.stream, Stream::Plain(_)) {
-            self.subscriptions.set_pending_gaps(GapReason::Disconnected);
+    fn on_stream_gone(&mut self, end: Option<&End>) {
+        let too_large = end.filter(|end| matches!(end.reason, Reason::MessageTooLarge(_)));
+        match (&self.stream, too_large) {
+            // A plain peer cannot resume, so each outage may have lost changes.
+            (Stream::Plain(_), None) => {
+                self.subscriptions.set_pending_gaps(GapReason::Disconnected);
+            }
+            (Stream::Plain(_), Some(_)) => {
+                self.subscriptions.set_pending_gaps(GapReason::TooLarge);
+            }
+            (Stream::Profile(_), Some(end)) => {
+                let delivered = self.counters().delivered;
+                let progressed = self.oversized.delivered != delivered;
+                self.oversized.count = if progressed {
+                    1
+                } else {
+                    self.oversized.count + 1
+                };
+                self.oversized.newest = Some(end.clone());
+            }
+            (Stream::Profile(_) | Stream::Greeting | Stream::Closed, _) => {}
         }
         self.subscriptions.on_stream_gone();
         self.heartbeats.clear();
@@ -252,8 +282,14 @@ impl Protocol for Core {
     type Event = Event;
 
     fn on_open(&mut self, now: Time, generation: Generation, cx: &mut Cx) {
-        self.on_stream_gone();
+        self.on_stream_gone(None);
         self.stream = Stream::Greeting;
+        self.oversized.delivered = self.counters().delivered;
+        if self.oversized.count >= self.config.max_rejections.max(1)
+            && let Some(end) = self.oversized.newest.take()
+        {
+            return cx.fail(End::stop(end.initiator, end.reason));
+        }
         if self.config.offer_profile {
             let hello = greeting::hello(&self.config, generation.0);
             send(cx, gateway_message::Payload::Hello(hello));
@@ -304,12 +340,13 @@ impl Protocol for Core {
         }
     }
 
-    fn on_down(&mut self, _now: Time, _end: &End, _cx: &mut Cx) {
-        self.on_stream_gone();
+    fn on_down(&mut self, _now: Time, end: &End, _cx: &mut Cx) {
+        self.on_stream_gone(Some(end));
     }
 
     fn on_stop(&mut self, _now: Time, end: &End, cx: &mut Cx) {
-        self.on_stream_gone();
+        self.on_stream_gone(Some(end));
+        self.oversized = Oversized::default();
         self.subscriptions.clear();
         cx.emit(Event::Stopped(end.clone()));
     }

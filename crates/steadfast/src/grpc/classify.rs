@@ -23,7 +23,7 @@ const CUT_SHORT: &str = "protocol error: missing grpc-status trailer";
 pub(super) fn end(status: &Status) -> End {
     if is_too_large(status) {
         let what = format!("{}; raise max_message_bytes", status.message());
-        End::stop(Initiator::Local, Reason::Protocol(what.into()))
+        End::stop(Initiator::Local, Reason::MessageTooLarge(what.into()))
     } else if is_made_by_peer(status) {
         by_peer(status)
     } else {

@@ -38,6 +38,8 @@ pub struct Counters {
     pub gaps_evicted: u64,
     /// Gap items for positions that a plain peer cannot use.
     pub gaps_left_profile: u64,
+    /// Gap items after a message that exceeded the limit.
+    pub gaps_too_large: u64,
     /// Changes dropped because too many were queued.
     pub overflowed: u64,
     /// Subscriptions requested again because their id was still taken.

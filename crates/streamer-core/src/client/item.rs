@@ -118,6 +118,10 @@ pub enum GapReason {
     Evicted,
     /// The subscription had a position, and the server now connected has no positions.
     LeftProfile,
+    /// A message exceeded the client's limit, `max_message_bytes`, and the server cannot send the
+    /// rest without it. Each subscription may have missed the event, and those sent until the
+    /// stream was replaced.
+    TooLarge,
 }
 
 /// The changes between two positions are missing.

@@ -160,6 +160,7 @@ impl Subscription {
             GapReason::Overflow { .. } => &mut counters.gaps_overflow,
             GapReason::Evicted => &mut counters.gaps_evicted,
             GapReason::LeftProfile => &mut counters.gaps_left_profile,
+            GapReason::TooLarge => &mut counters.gaps_too_large,
         } += 1;
         self.emit(Item::Gap(Gap { reason }), cx);
     }

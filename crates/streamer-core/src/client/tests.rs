@@ -95,8 +95,12 @@ impl Rig {
     }
 
     fn cut(&mut self) {
+        self.cut_by(Reason::Lost("cut".into()));
+    }
+
+    fn cut_by(&mut self, reason: Reason) {
         self.open = false;
-        let end = End::retry(Initiator::Network, Reason::Lost("cut".into()));
+        let end = End::retry(Initiator::Network, reason);
         self.call(|core, now, cx| core.on_down(now, &end, cx));
     }
 

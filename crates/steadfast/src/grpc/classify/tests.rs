@@ -153,7 +153,7 @@ fn a_message_over_our_limit_is_our_own_end_and_not_retried() {
         (Initiator::Local, Advice::Stop)
     );
     assert!(
-        matches!(&ended.reason, Reason::Protocol(what) if what.as_str().contains("max_message_bytes")),
+        matches!(&ended.reason, Reason::MessageTooLarge(what) if what.as_str().contains("max_message_bytes")),
         "{ended}"
     );
     assert!(!is_made_by_peer(&status));

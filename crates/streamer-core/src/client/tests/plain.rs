@@ -122,6 +122,22 @@ fn id_taken_under_its_new_name_fails_the_restore() {
 }
 
 #[test]
+fn too_large_event_of_a_plain_peer_costs_one_gap() {
+    let mut rig = active(2);
+    rig.cut_by(Reason::MessageTooLarge("5 MiB".into()));
+    rig.greet_plain();
+    for request in rig.take_requests() {
+        rig.accept_plain(&request);
+    }
+    rig.deliver_plain(&["s-1"], 1);
+    let events = rig.events.clone();
+    assert_eq!(names(&rig.take_items(1)), ["TooLarge", "1"]);
+    rig.events = events;
+    assert_eq!(names(&rig.take_items(2)), ["TooLarge"]);
+    assert_eq!(rig.core.counters().gaps_too_large, 2);
+}
+
+#[test]
 fn each_plain_outage_is_one_gap() {
     let mut rig = active(2);
     for _ in 0..3 {

@@ -588,6 +588,37 @@ fn caught_up_when_all_reach_the_greeting_head() {
 }
 
 #[test]
+fn too_large_event_that_is_resent_stops_the_client() {
+    let too_large = || Reason::MessageTooLarge("5 MiB".into());
+    let mut rig = active_at(5);
+    for offset in 6..12 {
+        // Each stream delivers something before it fails, so that the next one is further on.
+        rig.deliver("s-1", offset - 1, offset);
+        rig.cut_by(too_large());
+        rig.greet_profile(20);
+        let request = rig.one_request();
+        rig.accept_at(&request, at(offset));
+    }
+    for _ in 0..2 {
+        rig.cut_by(too_large());
+        rig.greet_profile(20);
+        let request = rig.one_request();
+        rig.accept_at(&request, at(11));
+    }
+    rig.take_signals();
+    rig.cut_by(too_large());
+    rig.open();
+    assert_eq!(rig.failure(), End::stop(Initiator::Network, too_large()));
+    assert_eq!(rig.take_sent(), [], "no hello");
+    rig.call(|core, now, cx| core.on_stop(now, &End::stop(Initiator::Local, Reason::Left), cx));
+    rig.greet_profile(20);
+    assert!(
+        rig.take_signals().contains(&Signal::Restored),
+        "after a start"
+    );
+}
+
+#[test]
 fn progress_is_requested_until_quiet_subscriptions_caught_up() {
     let mut rig = active_at(5);
     rig.cut();
