@@ -129,6 +129,18 @@ impl LinkOptions {
         self
     }
 
+    /// Sets a policy for the ends whose advice [`LinkOptions::retry_policy`] keeps. A client that is
+    /// built on a link uses it.
+    #[must_use]
+    pub fn default_retry_policy(
+        mut self,
+        default: impl Fn(&End) -> Option<Advice> + Send + 'static,
+    ) -> Self {
+        let policy = self.retry_policy;
+        self.retry_policy = Box::new(move |end| policy(end).or_else(|| default(end)));
+        self
+    }
+
     /// Sets the limit of unsent bytes. A stream that exceeds it is ended, because its peer does not
     /// read. Default 64 MiB.
     #[must_use]

@@ -45,7 +45,6 @@ use self::{
     heartbeats::Heartbeats, plain::PlainStream, profile::ProfileStream,
     subscriptions::Subscriptions, violation::Violation,
 };
-use crate::{Epoch, Position};
 
 /// The protocol of a Streamer client.
 #[derive(Debug)]
@@ -387,10 +386,6 @@ fn send(cx: &mut Cx, payload: gateway_message::Payload) {
             payload: Some(payload),
         });
     }
-}
-
-fn position(wire: wire::Position) -> Position {
-    Position::new(Epoch(wire.epoch), wire.offset)
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! The client as applications meet it: the core put onto a link.
+//! The client: subscriptions to document changes that survive every loss of the connection.
 //!
 //! ```no_run
 //! use steadfast_streamer::{Client, Filter, Item};
@@ -51,11 +51,24 @@ pub use steadfast_streamer_core::client::{
     Change, Counters, Gap, GapReason, Item, Limits, Refusal, Resync, ResyncReason, Start,
 };
 
-/// A connection to a Streamer server that stays up, and subscriptions on it that stay right.
+/// A client of a Streamer server. It reconnects and restores its subscriptions by itself.
 ///
-/// Clones are handles of the same client, and so is every [`Subscription`]; when the last of them is
-/// dropped the client closes as with [`Client::close`], without anybody waiting for it. It may be
-/// used from many tasks.
+/// Clones and every [`Subscription`] are handles of the same client and may be used from many tasks.
+/// When the last handle is dropped, the client closes as [`Client::close`] does, in the background.
+///
+/// ```no_run
+/// use steadfast_streamer::{Client, Filter};
+///
+/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// let client = Client::builder("127.0.0.1:9000").build()?;
+/// client.connect().await?;
+/// println!("connected to {:?}", client.server());
+/// let rooms = client.subscribe("default", "rooms", Filter::all()).await?;
+/// println!("subscribed at {:?}", rooms.position());
+/// client.close().await;
+/// # Ok(())
+/// # }
+/// ```
 pub struct Client<C: Connection = grpc::Connection> {
     inner: Arc<Inner<C>>,
 }
@@ -66,22 +79,22 @@ struct Inner<C: Connection> {
     runtime: Handle,
 }
 
-/// The server at the other end of the newest stream.
+/// The server of the newest stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Server {
-    /// Its name for itself; empty with a plain peer.
+    /// The server's name for itself; empty without the resume profile.
     pub id: String,
-    /// The newest place of its log when it greeted; `None` with a plain peer, which can not resume.
+    /// The newest position of its log when it greeted; `None` without the resume profile.
     pub head: Option<Position>,
 }
 
-/// A subscription on its way: await it.
+/// A subscribe request. Awaiting it sends the request and resolves with the server's response.
 ///
 /// # Cancel safety
 ///
-/// Dropping the future cancels the subscription, wherever it is on its way.
-#[must_use = "nothing is asked for before it is awaited"]
+/// Dropping the future cancels the subscription, whether the server has the request or not.
+#[must_use = "the request is sent when it is awaited"]
 pub struct Subscribe<C: Connection = grpc::Connection> {
     client: Client<C>,
     database: String,
@@ -90,14 +103,14 @@ pub struct Subscribe<C: Connection = grpc::Connection> {
     start: Start,
 }
 
-/// Why there is no subscription.
+/// The error of a subscribe request.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum SubscribeError {
-    /// The server refused it.
+    /// The server refused the subscription.
     #[error(transparent)]
     Refused(Refusal),
-    /// The client stopped, before or meanwhile; it can be connected again.
+    /// The client stopped. It can be started again.
     #[error("the client stopped: {0}")]
     Stopped(End),
     /// The client is closed, or was left and not started again.
@@ -116,7 +129,7 @@ impl SubscribeError {
 }
 
 impl Client {
-    /// A client of the server at `address`, `host:port`.
+    /// Returns a builder of a client for the server at `address`, `host:port`.
     #[must_use]
     pub fn builder(address: impl Into<String>) -> Builder {
         Builder::new(address.into())
@@ -134,16 +147,15 @@ impl<C: Connection> Client<C> {
         }
     }
 
-    /// Asks for the changes in one collection of one database that the filter holds for. Await it
-    /// as it is to begin with the next change, or say first where to begin, with
-    /// [`Subscribe::after`].
+    /// Subscribes to the changes in a collection of a database that match the filter. The
+    /// subscription begins with the next change, unless [`Subscribe::after`] sets a position.
     ///
-    /// It may be awaited while there is no connection. It stays wanted through every loss of the
-    /// stream and resolves when some server has answered.
+    /// It may be awaited while there is no connection. The request is repeated on every stream until
+    /// a server has responded.
     ///
     /// # Errors
     ///
-    /// When the server refuses it, or the client is closed or gives up.
+    /// Returns an error if the server refuses the subscription, or if the client stops or is closed.
     pub fn subscribe(
         &self,
         database: impl Into<String>,
@@ -159,35 +171,36 @@ impl<C: Connection> Client<C> {
         }
     }
 
-    /// Begins to connect again after the client stopped or was left. Harmless otherwise; a closed
-    /// client stays closed.
+    /// Starts the client again after it stopped or left. Has no effect otherwise; a closed client
+    /// stays closed.
     pub fn start(&self) {
         if !self.inner.link.is_closed() {
             self.inner.registry.resume();
         }
-        // A closed link says so to whoever subscribes.
+        // A subscribe on a closed link fails, so that the error is not lost.
         self.inner.link.start().ok();
     }
 
-    /// Waits until the client is connected: every subscription that was wanted is answered.
+    /// Waits until the client is connected and every wanted subscription is restored.
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future gives up the answer; the client goes on.
+    /// Dropping the future ends the wait; the client keeps trying.
     ///
     /// # Errors
     ///
-    /// After three failed attempts, while the client goes on trying, or when it stops.
+    /// Returns an error after three failed attempts, while the client keeps trying, or if the client
+    /// stops.
     pub async fn connect(&self) -> Result<(), ConnectError> {
         self.start();
         self.inner.link.connect().await
     }
 
-    /// Keeps the connection if the server answers a probe, replaces it otherwise.
+    /// Probes the connection, and replaces it if the server does not answer.
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future gives up the answer; the client goes on.
+    /// Dropping the future ends the wait; the client keeps trying.
     ///
     /// # Errors
     ///
@@ -197,52 +210,52 @@ impl<C: Connection> Client<C> {
         self.inner.link.reconnect().await
     }
 
-    /// Ends the stream in order, and every subscription with it; nothing is attempted until
+    /// Ends the stream in order, and every subscription with it. The client stays idle until
     /// [`Client::start`].
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future gives up the wait, not the leaving.
+    /// Dropping the future ends the wait; the client leaves all the same.
     pub async fn leave(&self) {
         self.inner.link.leave().await;
     }
 
-    /// Ends everything for good, and waits until no task and no socket is left, 2 s at most. Every
-    /// subscription yields what is queued, then `None`.
+    /// Closes the client for good and waits until no task and no socket is left, at most 2 s. Every
+    /// subscription yields its queued items, then `None`.
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future gives up the wait, not the closing.
+    /// Dropping the future ends the wait; the client closes all the same.
     pub async fn close(&self) {
         self.inner.link.close().await;
     }
 
-    /// The state of the connection and why it is so.
+    /// Returns the state of the connection and its reason.
     #[must_use]
     pub fn status(&self) -> Status {
         self.inner.link.status()
     }
 
-    /// Follows the state; the newest value tells the whole.
+    /// Subscribes to the state. Each value is complete, so that a slow reader may skip values.
     #[must_use]
     pub fn watch(&self) -> watch::Receiver<Status> {
         self.inner.link.watch()
     }
 
-    /// The server at the other end of the newest stream; `None` before the first greeting and after
-    /// the client stopped.
+    /// Returns the server of the newest stream; `None` before the first greeting and after the client
+    /// stopped.
     #[must_use]
     pub fn server(&self) -> Option<Server> {
         self.inner.registry.server()
     }
 
-    /// The newest measured round trip of a heartbeat.
+    /// Returns the newest measured round-trip time of a heartbeat.
     #[must_use]
     pub fn rtt(&self) -> Option<Duration> {
         self.inner.registry.rtt()
     }
 
-    /// What the client counted, brought up to date; after it is closed, as it last was.
+    /// Returns the current counters of the client; the last known ones after it closed.
     ///
     /// # Cancel safety
     ///
@@ -258,13 +271,13 @@ impl<C: Connection> Client<C> {
         *counters.borrow()
     }
 
-    /// What the link below counted.
+    /// Returns the counters of the link.
     #[must_use]
     pub fn link_counters(&self) -> steadfast::Counters {
         self.inner.link.counters()
     }
 
-    /// The newest outages and what they consisted of, at most 64, oldest first.
+    /// Returns the newest outages with their parts, at most 64, oldest first.
     #[must_use]
     pub fn outages(&self) -> Vec<Outage> {
         self.inner.link.outages()
@@ -272,20 +285,20 @@ impl<C: Connection> Client<C> {
 }
 
 impl<C: Connection> Subscribe<C> {
-    /// Begins after this place, for example one stored by an earlier process, instead of now.
+    /// Begins after a position, for example one that an earlier process stored, instead of now.
     pub fn after(mut self, position: Position) -> Self {
         self.start = Start::After(position);
         self
     }
 
-    async fn answered(self) -> Result<Subscription, SubscribeError> {
+    async fn run(self) -> Result<Subscription, SubscribeError> {
         let Inner { link, registry, .. } = &*self.client.inner;
         if link.is_closed() {
             return Err(SubscribeError::Closed);
         }
         let (id, slot) = registry.add().map_err(SubscribeError::stopped)?;
         let commands = Arc::clone(&self.client.inner) as Arc<dyn CommandSender>;
-        // From here on a drop of the future cancels it.
+        // From here on, dropping the future drops the handle, which unsubscribes.
         let subscription = Subscription::new(id, slot, Arc::clone(registry), commands);
         let command = Command::Subscribe {
             id,
@@ -296,8 +309,8 @@ impl<C: Connection> Subscribe<C> {
         };
         let sent = link.send_command(command).await;
         sent.map_err(|_| SubscribeError::Closed)?;
-        let answer = std::future::poll_fn(|cx| subscription.slot().poll_response(cx)).await;
-        match answer {
+        let response = std::future::poll_fn(|cx| subscription.slot().poll_response(cx)).await;
+        match response {
             Ok(()) => Ok(subscription),
             Err(Some(Ended::Refused(refusal))) => Err(SubscribeError::Refused(refusal)),
             Err(Some(Ended::Stopped(end))) => Err(SubscribeError::stopped(end)),
@@ -311,7 +324,7 @@ impl<C: Connection> IntoFuture for Subscribe<C> {
     type IntoFuture = Pin<Box<dyn Future<Output = Self::Output> + Send>>;
 
     fn into_future(self) -> Self::IntoFuture {
-        Box::pin(self.answered())
+        Box::pin(self.run())
     }
 }
 
@@ -319,8 +332,8 @@ impl<C: Connection> CommandSender for Inner<C> {
     fn send(self: Arc<Self>, command: Command) {
         let permit = match self.link.try_reserve_command() {
             Ok(permit) => permit,
-            // Neither a drop nor a poll can wait, and both commands must arrive. At most one per
-            // subscription and per change in flight waits here, because credit bounds the changes.
+            // Neither a drop nor a poll can wait, and both commands must arrive. The tasks are
+            // bounded: one per dropped subscription, and one per report of taken changes.
             Err(CommandError::Full(_)) => {
                 let inner = Arc::clone(&self);
                 self.runtime.spawn(async move {
@@ -328,7 +341,7 @@ impl<C: Connection> CommandSender for Inner<C> {
                 });
                 return;
             }
-            // A closed link has forgotten every subscription.
+            // A closed link has no subscriptions.
             Err(_) => return,
         };
         permit.send(command).ok();

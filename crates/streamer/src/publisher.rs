@@ -1,7 +1,7 @@
-//! Publishing into a Streamer server, through every loss of the stream, once each.
+//! The publisher: it stores entries in the log of a Streamer server, each once, across every reconnect.
 //!
 //! ```no_run
-//! use steadfast_streamer::publisher::{Entry, Publisher};
+//! use steadfast_streamer::{Entry, Publisher};
 //!
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
 //! let publisher = Publisher::builder("127.0.0.1:9000").build()?;
@@ -34,14 +34,31 @@ use steadfast_streamer_core::publisher::{Command, Core, Event};
 use crate::client::BuildError;
 pub use steadfast_streamer_core::publisher::{Entry, PublishError, Published};
 
-/// Publishes entries in order, each once, through every loss of the stream. Clones share it.
+/// A publisher: stores entries in order, each once, across every reconnect. Clones share it.
 ///
-/// At most [`Builder::max_entries`] entries and [`Builder::max_bytes`] bytes are unanswered at a
-/// time; more wait for room.
+/// At most [`Builder::max_entries`] entries and [`Builder::max_bytes`] bytes are pending at a time;
+/// [`Publisher::publish`] and [`Publisher::enqueue`] wait for capacity.
 ///
-/// A publisher that has stopped for good, by a fatal status or after the retries it was given, says
-/// so for every entry from then on. To go on, build another one with the same producer, beginning
-/// with the first sequence that was not acknowledged.
+/// After a fatal status, or after its last retry, a publisher fails every further entry. To continue,
+/// build another one with the same producer that begins with the first unacknowledged sequence.
+///
+/// ```no_run
+/// use steadfast_streamer::{Entry, Publisher};
+///
+/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// let publisher = Publisher::builder("127.0.0.1:9000").producer("import").build()?;
+/// let mut pending = Vec::new();
+/// for number in 0..1_000 {
+///     let entry = Entry::upsert("default", "users", format!("u{number}"), r#"{"age":36}"#);
+///     pending.push(publisher.enqueue(entry).await?);
+/// }
+/// for entry in pending {
+///     entry.await?;
+/// }
+/// publisher.close().await;
+/// # Ok(())
+/// # }
+/// ```
 pub struct Publisher<C: Connection = grpc::Connection> {
     link: Link<Core, C>,
     shared: Arc<Shared>,
@@ -52,23 +69,42 @@ struct Shared {
     entries: Arc<Semaphore>,
     bytes: Arc<Semaphore>,
     max_bytes: usize,
-    /// Held while an entry is queued, so that waiters stand in the order of sequences.
+    /// The lock is held while an entry is queued, so that waiters are in the order of sequences.
     waiters: Mutex<VecDeque<Waiter>>,
     last_sequence: watch::Sender<Option<u64>>,
 }
 
 #[derive(Debug)]
 struct Waiter {
-    tell: oneshot::Sender<Result<Published, PublishError>>,
-    _room: (OwnedSemaphorePermit, OwnedSemaphorePermit),
+    sender: oneshot::Sender<Result<Published, PublishError>>,
+    _capacity: (OwnedSemaphorePermit, OwnedSemaphorePermit),
 }
 
-/// An entry on its way. Dropping it gives up the answer, not the entry.
+/// An entry on its way. Awaiting it returns whether the entry is durable.
+///
+/// # Cancel safety
+///
+/// Dropping it drops the result; the entry is published all the same.
 #[derive(Debug)]
-#[must_use = "the answer tells whether the entry is durable"]
+#[must_use = "the result says whether the entry is durable"]
 pub struct Pending(oneshot::Receiver<Result<Published, PublishError>>);
 
-/// How a [`Publisher`] is made.
+/// Builds a [`Publisher`]. Every setting has a default; [`Builder::build`] checks them.
+///
+/// ```no_run
+/// use steadfast_streamer::Publisher;
+///
+/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// // Continues behind the entries of an earlier process.
+/// let stored = 42;
+/// let publisher = Publisher::builder("127.0.0.1:9000")
+///     .producer("import")
+///     .first_sequence(stored + 1)
+///     .build()?;
+/// # publisher.close().await;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct Builder {
     address: String,
@@ -82,15 +118,16 @@ pub struct Builder {
 const METHOD: &str = "/steadfast.streamer.v1.PublisherService/Publish";
 
 impl Builder {
-    /// Names the producer, so that another process can go on where this one ended. Default: random.
+    /// Sets the name of the producer. Another process can continue under the same name. Default:
+    /// random.
     #[must_use]
     pub fn producer(mut self, producer: impl Into<String>) -> Self {
         self.producer = Some(producer.into());
         self
     }
 
-    /// Sequence of the first entry. Default 1. A producer that says again what it said before, with
-    /// the same sequences, has each entry in the log once.
+    /// Sets the sequence of the first entry. Default 1. Entries that a producer publishes again with
+    /// the same sequences are stored once.
     #[must_use]
     pub fn first_sequence(mut self, sequence: u64) -> Self {
         self.first_sequence = sequence;
@@ -105,14 +142,14 @@ impl Builder {
         self
     }
 
-    /// Entries that may be unanswered. Default 4,096.
+    /// Sets the limit of pending entries. Default 4,096.
     #[must_use]
     pub fn max_entries(mut self, entries: usize) -> Self {
         self.max_entries = entries.max(1);
         self
     }
 
-    /// Bytes that may be unanswered; one larger entry goes alone. Default 16 MiB.
+    /// Sets the limit of pending bytes. A larger entry is pending alone. Default 16 MiB.
     #[must_use]
     pub fn max_bytes(mut self, bytes: usize) -> Self {
         self.max_bytes = bytes.clamp(1, Semaphore::MAX_PERMITS.min(u32::MAX as usize));
@@ -123,11 +160,11 @@ impl Builder {
     ///
     /// # Errors
     ///
-    /// What is wrong with the address or the settings.
+    /// Returns an error if the address or a setting is invalid.
     ///
     /// # Panics
     ///
-    /// Outside a tokio runtime.
+    /// Panics outside a tokio runtime.
     pub fn build(self) -> Result<Publisher, BuildError> {
         let address: Address = self.address.parse()?;
         let producer = self
@@ -158,7 +195,7 @@ impl Builder {
 }
 
 impl Publisher {
-    /// A publisher to the server at `address`, `host:port`.
+    /// Returns a builder of a publisher to the server at `address`, `host:port`.
     #[must_use]
     pub fn builder(address: impl Into<String>) -> Builder {
         Builder {
@@ -177,26 +214,26 @@ impl<C: Connection> Publisher<C> {
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future before the entry had room leaves it out; after that it is published all
-    /// the same. [`Publisher::enqueue`] tells the two apart.
+    /// Dropping the future while it waits for capacity omits the entry; later, the entry is published
+    /// all the same. [`Publisher::enqueue`] separates the two.
     ///
     /// # Errors
     ///
-    /// When the entry is refused, or the publisher stops before an answer.
+    /// Returns an error if the server refuses the entry, or if the publisher stops before a response.
     pub async fn publish(&self, entry: Entry) -> Result<Published, PublishError> {
         self.enqueue(entry).await?.await
     }
 
-    /// Waits for room and puts the entry in its place. Entries are published in the order in which
-    /// these calls return.
+    /// Waits for capacity and queues the entry. Entries are published in the order in which these
+    /// calls return.
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future before it is ready leaves the entry out.
+    /// Dropping the future before it is ready omits the entry.
     ///
     /// # Errors
     ///
-    /// When the publisher is closed.
+    /// Returns an error if the publisher is closed.
     pub async fn enqueue(&self, entry: Entry) -> Result<Pending, PublishError> {
         let weight = entry.weight().min(self.shared.max_bytes);
         let weight = u32::try_from(weight).unwrap_or(u32::MAX);
@@ -209,34 +246,34 @@ impl<C: Connection> Publisher<C> {
             .acquire_many_owned(weight)
             .await
             .map_err(closed)?;
-        let (tell, told) = oneshot::channel();
+        let (sender, result) = oneshot::channel();
         let closed = |_| PublishError::Closed;
-        // Reserved before the lock: a wait for capacity must not hold it.
+        // Before the lock, which must not be held during a wait.
         let permit = self.link.reserve_command().await.map_err(closed)?;
         let mut waiters = self.shared.waiters();
         permit.send(Command::Publish(entry)).map_err(closed)?;
         waiters.push_back(Waiter {
-            tell,
-            _room: (one, bytes),
+            sender,
+            _capacity: (one, bytes),
         });
-        Ok(Pending(told))
+        Ok(Pending(result))
     }
 
     /// Waits for a live stream.
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future gives up the answer; the publisher goes on.
+    /// Dropping the future ends the wait; the publisher keeps trying.
     ///
     /// # Errors
     ///
-    /// After three failed attempts, or when the publisher stops.
+    /// Returns an error after three failed attempts, or if the publisher stops.
     pub async fn connect(&self) -> Result<(), ConnectError> {
         self.link.connect().await
     }
 
-    /// The newest sequence the server knew of this producer when it greeted last; waits for the
-    /// first greeting. `None` when the publisher is closed.
+    /// Waits for the first greeting and returns the newest sequence that the server knew of this
+    /// producer in its last greeting. `None` if the publisher is closed.
     pub async fn last_sequence(&self) -> Option<u64> {
         let mut last = self.shared.last_sequence.subscribe();
         tokio::select! {
@@ -245,19 +282,19 @@ impl<C: Connection> Publisher<C> {
         }
     }
 
-    /// The state of the publisher's stream.
+    /// Returns the state of the publisher's stream.
     #[must_use]
     pub fn status(&self) -> Status {
         self.link.status()
     }
 
-    /// Follows the state of the publisher's stream.
+    /// Subscribes to the state of the publisher's stream.
     #[must_use]
     pub fn watch(&self) -> watch::Receiver<Status> {
         self.link.watch()
     }
 
-    /// Ends everything; what is not answered is answered with an error.
+    /// Closes the publisher. Pending entries fail with an error that says whether they were sent.
     pub async fn close(&self) {
         self.link.close().await;
         self.shared.entries.close();
@@ -279,8 +316,8 @@ impl Shared {
             Event::Settled(result) => {
                 let waiter = self.waiters().pop_front();
                 if let Some(waiter) = waiter {
-                    // Whoever gave up the answer does not want it.
-                    waiter.tell.send(result).ok();
+                    // The caller may have dropped the result.
+                    waiter.sender.send(result).ok();
                 }
             }
         }
@@ -293,7 +330,7 @@ impl Future for Pending {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         Pin::new(&mut self.0)
             .poll(cx)
-            .map(|told| told.unwrap_or(Err(PublishError::Closed)))
+            .map(|result| result.unwrap_or(Err(PublishError::Closed)))
     }
 }
 

@@ -5,18 +5,17 @@ use std::time::Duration;
 use steadfast_session::{Advice, End, Initiator, Reason, Signal};
 use steadfast_wire::streamer as wire;
 
-use super::{Config, Cx, Violation, position, violation::required};
-use crate::Position;
+use super::{Config, Cx, Violation, violation::required};
+use crate::{Position, convert::millis_to_wire};
 
 /// Returns the hello that offers the resume profile.
 pub(super) fn hello(config: &Config, attempt: u64) -> wire::Hello {
-    let interval = config.heartbeat_interval.unwrap_or_default();
     wire::Hello {
         version: PROFILE_VERSION,
         client_id: config.client_id.clone(),
         session_id: config.session_id.clone(),
         attempt,
-        heartbeat_interval_ms: u32::try_from(interval.as_millis()).unwrap_or(u32::MAX),
+        heartbeat_interval_ms: millis_to_wire(config.heartbeat_interval.unwrap_or_default()),
     }
 }
 
@@ -28,11 +27,7 @@ pub(super) fn read_welcome(welcome: &wire::Welcome) -> Result<Position, Violatio
             own: PROFILE_VERSION,
         });
     }
-    Ok(position(required(
-        welcome.head,
-        "a welcome",
-        "head position",
-    )?))
+    Ok(required(welcome.head, "a welcome", "head position")?.into())
 }
 
 /// Signals the settings of a welcome to the session.

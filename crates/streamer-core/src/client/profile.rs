@@ -10,7 +10,6 @@ use super::{
     catch_up::CatchUp,
     credit::Credit,
     cursor::{Continuity, Rejected},
-    position,
     restore::Restore,
     send,
     subscription::{Request, SubscribeState},
@@ -111,7 +110,7 @@ impl ProfileStream {
         subscriptions: &mut Subscriptions,
         cx: &mut Cx,
     ) -> Result<(), Violation> {
-        let at = position(required(delivery.position, "a delivery", "position")?);
+        let at = Position::from(required(delivery.position, "a delivery", "position")?);
         let ids = &delivery.subscription_ids;
         if ids.len() != delivery.previous.len() {
             return Err(Violation::UnpairedIds {
@@ -190,7 +189,7 @@ impl ProfileStream {
         subscriptions: &mut Subscriptions,
         cx: &mut Cx,
     ) -> Result<(), Violation> {
-        let to = position(required(progress.position, "progress", "position")?);
+        let to = Position::from(required(progress.position, "progress", "position")?);
         let behind: BTreeSet<_> = progress
             .behind
             .iter()
@@ -265,7 +264,7 @@ impl ProfileStream {
             }
             (from, None) => {
                 let accepted = required(response.position, "an accepted subscription", "position")?;
-                let accepted = position(accepted);
+                let accepted = Position::from(accepted);
                 if from.is_some_and(|from| !continues(from, accepted)) {
                     // To accept it would skip what lies between without a resync.
                     subscriptions.reject(id);
@@ -416,10 +415,7 @@ fn subscribe(id: SubscriptionId, request: Request, subscriptions: &mut Subscript
         ..request
     });
     let message = wire::SubscribeRequest {
-        resume: from.map(|from| wire::Position {
-            epoch: from.epoch.0,
-            offset: from.offset,
-        }),
+        resume: from.map(wire::Position::from),
         credit_messages: subscription.credit.granted.messages,
         credit_bytes: subscription.credit.granted.bytes,
         request: number,
@@ -442,8 +438,5 @@ fn read_resync(
     if accepted.is_some_and(|accepted| accepted != resumes_at) {
         return Err(Violation::ResyncMismatch);
     }
-    Ok((
-        ResyncReason::from_wire(resync.reason)?,
-        position(resumes_at),
-    ))
+    Ok((ResyncReason::from_wire(resync.reason)?, resumes_at.into()))
 }

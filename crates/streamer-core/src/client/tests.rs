@@ -18,7 +18,7 @@ use steadfast_wire::streamer::{
 };
 
 use super::*;
-use crate::filter::Filter;
+use crate::{Epoch, Position, filter::Filter};
 
 const SESSION: &str = "s";
 const EPOCH: u64 = 7;
@@ -296,10 +296,7 @@ fn at(offset: u64) -> Position {
 }
 
 fn on_wire(at: Position) -> wire::Position {
-    wire::Position {
-        epoch: at.epoch.0,
-        offset: at.offset,
-    }
+    at.into()
 }
 
 fn welcome(head: u64) -> Payload {

@@ -1,4 +1,4 @@
-//! How a client is made.
+//! The builder of a client.
 
 use std::{
     fmt,
@@ -8,7 +8,7 @@ use std::{
 use steadfast::{
     LinkOptions,
     grpc::{Address, Grpc, InvalidAddress, Options},
-    session::{ConfigFaults, Ready},
+    session::{Advice, ConfigFaults, End, Liveness, Ready, Reason},
     transport::{Call, Transport},
 };
 use uuid::Uuid;
@@ -19,7 +19,27 @@ use super::{
 };
 use steadfast_streamer_core::client::{self, Core, Limits};
 
-/// How a client is made. Every setting has a default; what is wrong is told by [`Builder::build`].
+/// Builds a [`Client`]. Every setting has a default; [`Builder::build`] checks them.
+///
+/// ```no_run
+/// use steadfast::{LinkOptions, StateEvent};
+/// use steadfast_streamer::Client;
+///
+/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// let link = LinkOptions::new().on_state_change(|event| {
+///     if let StateEvent::Changed(transition) = event {
+///         println!("{} -> {}", transition.from, transition.to);
+///     }
+/// });
+/// let client = Client::builder("127.0.0.1:9000")
+///     .client_id("billing-7")
+///     .max_message_bytes(16 << 20)
+///     .link(link)
+///     .build()?;
+/// # client.close().await;
+/// # Ok(())
+/// # }
+/// ```
 pub struct Builder {
     address: String,
     client_id: String,
@@ -29,15 +49,15 @@ pub struct Builder {
     link: LinkOptions,
 }
 
-/// What is wrong with the settings of a client, or of a publisher.
+/// The error of invalid settings of a client or a publisher.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum BuildError {
-    /// The address.
+    /// The address is invalid.
     #[error(transparent)]
     Address(#[from] InvalidAddress),
-    /// The session's settings; all faults at once.
-    #[error("settings of the session: {0}")]
+    /// Settings of the session are invalid; all of them are listed.
+    #[error("invalid session settings: {0}")]
     Config(#[from] ConfigFaults),
 }
 
@@ -53,8 +73,8 @@ impl Builder {
         }
     }
 
-    /// Names this client to people; the gateway id of heartbeats. Default: `steadfast-` and the
-    /// number of the process.
+    /// Sets the name of this client for people, which is also the gateway id of its heartbeats.
+    /// Default: `steadfast-` and the process id.
     #[must_use]
     pub fn client_id(mut self, client_id: impl Into<String>) -> Self {
         self.client_id = client_id.into();
@@ -69,25 +89,35 @@ impl Builder {
         self
     }
 
-    /// Bounds on what waits for the application, over all subscriptions. Default 16,384 changes and
-    /// 8 MiB.
+    /// Sets the bounds on queued changes, over all subscriptions. Default 16,384 changes and 8 MiB.
     #[must_use]
     pub fn limits(mut self, limits: Limits) -> Self {
         self.limits = limits;
         self
     }
 
-    /// Whether the resume profile is offered. Default true; without it every server is a plain one.
+    /// Offers the resume profile, or not. Default true; without it every server is a plain one.
     #[must_use]
     pub fn offer_profile(mut self, offer: bool) -> Self {
         self.offer_profile = offer;
         self
     }
 
-    /// Settings of the connection.
+    /// Sets the options of the connection.
     #[must_use]
     pub fn transport_options(mut self, options: Options) -> Self {
         self.options = options;
+        self
+    }
+
+    /// Sets the largest message to receive, in bytes. Default 4 MiB.
+    ///
+    /// A larger one ends the stream. A server without the resume profile then continues behind it,
+    /// and each subscription yields a gap. A server with the profile would send it again, so that
+    /// the client stops after the third time.
+    #[must_use]
+    pub fn max_message_bytes(mut self, bytes: usize) -> Self {
+        self.options.max_message_bytes = bytes;
         self
     }
 
@@ -95,47 +125,55 @@ impl Builder {
     ///
     /// # Errors
     ///
-    /// What is wrong with the address or the settings.
+    /// Returns an error if the address or a setting is invalid.
     ///
     /// # Panics
     ///
-    /// Outside a tokio runtime.
+    /// Panics outside a tokio runtime.
     pub fn build(self) -> Result<Client, BuildError> {
         let address: Address = self.address.parse()?;
         let transport = Grpc::new(address).with_options(self.options.clone());
         Ok(self.build_on(transport)?)
     }
 
-    /// As [`Builder::build`], on another transport; the address and the transport's options are not
-    /// used.
+    /// Starts the client on another transport, without the address and the options of the connection.
     ///
     /// # Errors
     ///
-    /// What is wrong with the settings.
+    /// Returns an error if a setting is invalid.
     ///
     /// # Panics
     ///
-    /// Outside a tokio runtime.
+    /// Panics outside a tokio runtime.
     pub fn build_on<T: Transport>(
         self,
         transport: T,
     ) -> Result<Client<T::Connection>, ConfigFaults> {
         let session_id = Uuid::new_v4().simple().to_string();
+        let mut config = self.link.session_config().clone();
+        config.ready = Ready::Restored;
+        if config.heartbeat_interval.is_none() && config.activity_timeout.is_some() {
+            // Without heartbeats a healthy server may be silent for longer than the timeout, and a
+            // plain one always is, so that the session asks for a sign of life.
+            config.liveness = Liveness::Probed;
+        }
         let core = Core::new(client::Config {
-            heartbeat_interval: self.link.session_config().heartbeat_interval,
-            activity_timeout: self.link.session_config().activity_timeout,
+            heartbeat_interval: config.heartbeat_interval,
+            activity_timeout: config.activity_timeout,
             limits: self.limits,
             offer_profile: self.offer_profile,
             ..client::Config::new(session_id, self.client_id, unix_ms())
         });
         let registry = Registry::new();
         let sink = Sink(std::sync::Arc::clone(&registry));
-        let link = self.link.ready(Ready::Restored).spawn(
-            Call::new(METHOD),
-            transport,
-            core,
-            move |event| sink.on_event(event),
-        )?;
+        let link = self
+            .link
+            .config(config)
+            .default_name("streamer")
+            .default_retry_policy(retry_policy)
+            .spawn(Call::new(METHOD), transport, core, move |event| {
+                sink.on_event(event);
+            })?;
         let client = Client::new(link, registry);
         client.start();
         Ok(client)
@@ -152,7 +190,12 @@ impl fmt::Debug for Builder {
     }
 }
 
-/// The wall clock, Unix milliseconds; only ever sent, for people and for round trips.
+/// Retries after a message that exceeded the limit: the core knows whether it is sent again.
+fn retry_policy(end: &End) -> Option<Advice> {
+    matches!(end.reason, Reason::MessageTooLarge(_)).then_some(Advice::Retry)
+}
+
+/// Returns the wall clock in Unix milliseconds. Heartbeats carry it; nothing depends on it.
 fn unix_ms() -> i64 {
     let since = SystemTime::now()
         .duration_since(UNIX_EPOCH)

@@ -1,4 +1,4 @@
-//! The client on a link, with a scripted server and a clock that jumps.
+//! The client on a link, with a scripted server and a paused clock.
 
 mod peer;
 
@@ -11,10 +11,12 @@ use std::{
 use futures_util::FutureExt as _;
 use steadfast::{
     LinkOptions, StateEvent,
-    session::{Config, State},
+    session::{Config, Initiator, State},
     testing::{ScriptedConnection, ScriptedTransport},
 };
-use steadfast_wire::streamer::{FinalCode, RefusalCode, gateway_message::Payload as Asked, value};
+use steadfast_wire::streamer::{
+    FinalCode, RefusalCode, gateway_message::Payload as Request, value,
+};
 
 use self::peer::{EPOCH, Server, server};
 use super::*;
@@ -61,10 +63,10 @@ async fn subscribed(
 ) {
     let (client, mut server) = client();
     let mut peer = server.greet(at).await;
-    let asked = tokio::spawn(users(&client).into_future());
+    let subscribing = tokio::spawn(users(&client).into_future());
     let request = peer.subscribe().await;
     peer.accept(&request, at);
-    let subscription = asked.await.expect("no panic").expect("accepted");
+    let subscription = subscribing.await.expect("no panic").expect("accepted");
     (client, server, peer, request, subscription)
 }
 
@@ -79,7 +81,7 @@ fn at(offset: u64) -> Position {
     Position::new(Epoch(EPOCH), offset)
 }
 
-/// A wait that fails instead of lasting for ever.
+/// Waits for a future, and fails after an hour of virtual time.
 async fn soon<F: Future>(what: F) -> F::Output {
     let hour = Duration::from_secs(3_600);
     tokio::time::timeout(hour, what).await.expect("it ends")
@@ -121,13 +123,13 @@ async fn items_arrive_in_order_across_a_cut() {
 async fn subscribe_in_flight_completes_on_the_next_stream() {
     let (client, mut server) = client();
     let mut peer = server.greet(1).await;
-    let asked = tokio::spawn(users(&client).into_future());
+    let subscribing = tokio::spawn(users(&client).into_future());
     peer.subscribe().await;
     peer.cut();
     let mut peer = server.greet(1).await;
     let request = peer.subscribe().await;
     peer.accept(&request, 1);
-    assert!(asked.await.expect("no panic").is_ok());
+    assert!(subscribing.await.expect("no panic").is_ok());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -332,7 +334,7 @@ async fn client_may_start_before_its_server() {
     let (transport, mut server) = server();
     server.go_down(true);
     let client = build(|builder| builder, transport);
-    let asked = tokio::spawn(users(&client).into_future());
+    let subscribing = tokio::spawn(users(&client).into_future());
     assert!(matches!(
         client.connect().await,
         Err(ConnectError::Failed { attempts: 3, .. })
@@ -342,7 +344,7 @@ async fn client_may_start_before_its_server() {
     let mut peer = server.greet(0).await;
     let request = peer.subscribe().await;
     peer.accept(&request, 0);
-    assert!(asked.await.expect("no panic").is_ok());
+    assert!(subscribing.await.expect("no panic").is_ok());
 }
 
 #[tokio::test(start_paused = true)]
@@ -354,10 +356,10 @@ async fn giving_up_yields_one_error_with_the_last_reason() {
     };
     let client = build(|builder| builder.link(options().config(config)), transport);
     let mut peer = server.greet(0).await;
-    let asked = tokio::spawn(users(&client).into_future());
+    let subscribing = tokio::spawn(users(&client).into_future());
     let request = peer.subscribe().await;
     peer.accept(&request, 0);
-    let mut subscription = asked.await.expect("no panic").expect("accepted");
+    let mut subscription = subscribing.await.expect("no panic").expect("accepted");
     server.go_down(true);
     peer.cut();
     let Some(Err(Ended::Stopped(end))) = soon(subscription.next()).await else {
@@ -373,17 +375,82 @@ async fn giving_up_yields_one_error_with_the_last_reason() {
     assert_eq!(refused.err(), Some(SubscribeError::Stopped(end)));
     server.go_down(false);
     client.start();
-    let asked = tokio::spawn(users(&client).into_future());
+    let subscribing = tokio::spawn(users(&client).into_future());
     let mut peer = server.greet(0).await;
     let request = peer.subscribe().await;
     peer.accept(&request, 0);
-    assert!(asked.await.expect("no panic").is_ok());
+    assert!(subscribing.await.expect("no panic").is_ok());
+}
+
+/// A client and a plain server on a live stream, with one subscription.
+async fn subscribed_plain(
+    link: LinkOptions,
+) -> (Client<ScriptedConnection>, Server, peer::Peer, Subscription) {
+    let (client, mut server) = client_with(|builder| builder.link(link));
+    let subscribing = tokio::spawn(users(&client).into_future());
+    let mut peer = server.greet_plain().await;
+    let request = peer.subscribe().await;
+    peer.accept_plain(&request);
+    let subscription = subscribing.await.expect("no panic").expect("accepted");
+    (client, server, peer, subscription)
+}
+
+#[tokio::test(start_paused = true)]
+async fn idle_plain_server_is_kept_without_heartbeats() {
+    let config = Config {
+        heartbeat_interval: None,
+        ..Config::default()
+    };
+    let link = options().config(config);
+    let (client, server, _peer, mut users) = subscribed_plain(link).await;
+    // The peer never sends another byte. The connection answers probes.
+    tokio::time::sleep(Duration::from_secs(7_200)).await;
+    assert_eq!(client.status().streams_established, 1);
+    assert!(users.next().now_or_never().is_none(), "no gap");
+    // A connection that does not answer is dead.
+    server.black_hole();
+    tokio::time::sleep(Duration::from_secs(100)).await;
+    assert_eq!(client.status().state, State::Reconnecting);
+}
+
+fn too_large() -> End {
+    let text = "message length too large: found 5, the limit is: 4; raise max_message_bytes";
+    End::stop(Initiator::Local, Reason::MessageTooLarge(text.into()))
+}
+
+#[tokio::test(start_paused = true)]
+async fn too_large_event_of_a_plain_server_is_a_gap() {
+    let (_client, mut server, peer, mut users) = subscribed_plain(options()).await;
+    peer.end(too_large());
+    let mut peer = server.greet_plain().await;
+    let request = peer.subscribe().await;
+    peer.accept_plain(&request);
+    assert!(name(users.next().await).contains("TooLarge"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn too_large_event_of_a_profile_server_stops_in_the_end() {
+    let (client, mut server, peer, _, mut users) = subscribed(5).await;
+    peer.end(too_large());
+    for _ in 0..2 {
+        let mut peer = server.greet(9).await;
+        let request = peer.subscribe().await;
+        peer.accept(&request, 5);
+        settle().await;
+        peer.end(too_large());
+    }
+    let ended = soon(users.next()).await;
+    let Some(Err(Ended::Stopped(end))) = ended else {
+        panic!("{ended:?}");
+    };
+    assert!(end.to_string().contains("raise max_message_bytes"), "{end}");
+    assert_eq!(client.status().state, State::Disconnected);
 }
 
 #[tokio::test(start_paused = true)]
 async fn fenced_client_stops_with_the_reason() {
     let (client, mut server, peer, _, mut users) = subscribed(0).await;
-    peer.last_words(FinalCode::Fenced);
+    peer.finish_with(FinalCode::Fenced);
     let ended = soon(users.next()).await;
     assert!(
         matches!(&ended, Some(Err(Ended::Stopped(end))) if end.reason == Reason::Fenced),
@@ -416,7 +483,7 @@ async fn filter_values_reach_the_wire_unchanged() {
     let tags = Condition::new("tag", Op::In, vec!["a".to_owned(), "b".to_owned()]);
     let small = Condition::new("age", Op::Lt, 30_u8);
     let filter = Filter::new([tags, small]).expect("a filter");
-    let _asked = tokio::spawn(client.subscribe("d", "c", filter).into_future());
+    let _subscribing = tokio::spawn(client.subscribe("d", "c", filter).into_future());
     let request = peer.subscribe().await;
     let kinds: Vec<_> = request
         .filters
@@ -433,10 +500,10 @@ async fn filter_values_reach_the_wire_unchanged() {
 async fn dropping_the_future_cancels_the_subscription() {
     let (client, mut server) = client();
     let mut peer = server.greet(0).await;
-    let asked = tokio::spawn(users(&client).into_future());
+    let subscribing = tokio::spawn(users(&client).into_future());
     let request = peer.subscribe().await;
-    asked.abort();
-    let Asked::Unsubscribe(gone) = peer.asked().await else {
+    subscribing.abort();
+    let Request::Unsubscribe(gone) = peer.request().await else {
         panic!("not unsubscribed");
     };
     assert_eq!(gone.subscription_id, request.subscription_id);
@@ -448,7 +515,7 @@ async fn dropping_a_subscription_unsubscribes() {
     peer.deliver(&request, 0, 1);
     settle().await;
     drop(users);
-    let Asked::Unsubscribe(gone) = peer.asked().await else {
+    let Request::Unsubscribe(gone) = peer.request().await else {
         panic!("not unsubscribed");
     };
     assert_eq!(gone.subscription_id, request.subscription_id);
@@ -473,10 +540,10 @@ async fn dropping_the_last_handle_closes_the_client() {
 async fn a_refusal_is_an_error_of_the_call_and_the_client_goes_on() {
     let (client, mut server) = client();
     let mut peer = server.greet(0).await;
-    let asked = tokio::spawn(users(&client).into_future());
+    let subscribing = tokio::spawn(users(&client).into_future());
     let request = peer.subscribe().await;
     peer.refuse(&request, RefusalCode::Limit.into(), "10 subscriptions");
-    let refused = asked.await.expect("no panic").expect_err("refused");
+    let refused = subscribing.await.expect("no panic").expect_err("refused");
     assert_eq!(
         refused.to_string(),
         "the server refused the subscription (try again later): 10 subscriptions"
@@ -499,7 +566,7 @@ async fn a_refusal_when_restored_ends_the_stream_of_items_once() {
 #[tokio::test(start_paused = true)]
 async fn connected_waits_for_wanted_subscriptions() {
     let (client, mut server) = client();
-    let _asked = tokio::spawn(users(&client).into_future());
+    let _subscribing = tokio::spawn(users(&client).into_future());
     settle().await;
     let mut peer = server.greet(0).await;
     let request = peer.subscribe().await;
@@ -521,10 +588,10 @@ async fn taking_grants_credit_in_batches() {
     };
     let client = build(|builder| builder.limits(limits), transport);
     let mut peer = server.greet(0).await;
-    let asked = tokio::spawn(users(&client).into_future());
+    let subscribing = tokio::spawn(users(&client).into_future());
     let request = peer.subscribe().await;
     peer.accept(&request, 0);
-    let mut subscription = asked.await.expect("no panic").expect("accepted");
+    let mut subscription = subscribing.await.expect("no panic").expect("accepted");
     for offset in 1..=4 {
         peer.deliver(&request, offset - 1, offset);
     }
@@ -540,7 +607,7 @@ async fn taking_grants_credit_in_batches() {
 async fn a_position_of_an_earlier_process_is_where_it_begins() {
     let (client, mut server) = client();
     let mut peer = server.greet(50).await;
-    let _asked = tokio::spawn(users(&client).after(at(42)).into_future());
+    let _subscribing = tokio::spawn(users(&client).after(at(42)).into_future());
     assert_eq!(peer.subscribe().await.resume, Some(peer::position(42)));
 }
 

@@ -1,15 +1,16 @@
-//! A server in the same process, spoken to over a transport without sockets.
+//! A scripted Streamer server.
 
 use std::{collections::BTreeSet, sync::Mutex, time::Duration};
 
 use steadfast::{
+    session::End,
     testing::{self, DialOutcome, ScriptedTransport},
     transport::Connection as _,
 };
 use steadfast_wire::streamer::{
     Credit, EventDelivery, Final, FinalCode, GatewayMessage, HeartbeatAck, OperationType, Position,
     StreamerEvent, StreamerMessage, SubscribeRequest, SubscribeResponse, Welcome,
-    gateway_message::Payload as Asked, streamer_message::Payload,
+    gateway_message::Payload as Request, streamer_message::Payload,
 };
 use tokio::sync::mpsc;
 
@@ -44,11 +45,11 @@ impl Server {
     /// The next stream, after a greeting with the profile.
     pub(super) async fn greet(&mut self, head: u64) -> Peer {
         let mut peer = self.accept().await;
-        assert!(matches!(peer.next().await, Asked::Hello(_)));
-        let Asked::Heartbeat(heartbeat) = peer.next().await else {
+        assert!(matches!(peer.next().await, Request::Hello(_)));
+        let Request::Heartbeat(heartbeat) = peer.next().await else {
             panic!("no heartbeat");
         };
-        peer.say(Payload::Welcome(Welcome {
+        peer.send(Payload::Welcome(Welcome {
             version: 1,
             server_id: "srv".to_owned(),
             head: Some(position(head)),
@@ -58,9 +59,27 @@ impl Server {
         peer
     }
 
-    /// Whether no stream has arrived that was not accepted.
+    /// Accepts the next stream as a server without the profile.
+    pub(super) async fn greet_plain(&mut self) -> Peer {
+        let mut peer = self.accept().await;
+        assert!(matches!(peer.next().await, Request::Hello(_)));
+        let Request::Heartbeat(heartbeat) = peer.next().await else {
+            panic!("no heartbeat");
+        };
+        peer.ack(heartbeat.timestamp);
+        peer
+    }
+
+    /// Returns whether every stream was accepted.
     pub(super) fn is_idle(&mut self) -> bool {
         self.streams.try_recv().is_err()
+    }
+
+    /// Lets every connection lose what is sent on it.
+    pub(super) fn black_hole(&self) {
+        for connection in self.transport.connections() {
+            connection.black_hole();
+        }
     }
 
     /// Refuses connections while down.
@@ -75,77 +94,77 @@ impl Server {
 
 impl Peer {
     /// The next message; heartbeats in between are acknowledged.
-    pub(super) async fn asked(&mut self) -> Asked {
+    pub(super) async fn request(&mut self) -> Request {
         loop {
             match self.next().await {
-                Asked::Heartbeat(heartbeat) => self.ack(heartbeat.timestamp),
-                asked => return asked,
+                Request::Heartbeat(heartbeat) => self.ack(heartbeat.timestamp),
+                request => return request,
             }
         }
     }
 
     pub(super) async fn subscribe(&mut self) -> SubscribeRequest {
-        match self.asked().await {
-            Asked::Subscribe(request) => request,
-            asked => panic!("not a subscribe request: {asked:?}"),
+        match self.request().await {
+            Request::Subscribe(request) => request,
+            request => panic!("not a subscribe request: {request:?}"),
         }
     }
 
     pub(super) async fn credit(&mut self) -> Credit {
-        match self.asked().await {
-            Asked::Credit(credit) => credit,
-            asked => panic!("not credit: {asked:?}"),
+        match self.request().await {
+            Request::Credit(credit) => credit,
+            request => panic!("not credit: {request:?}"),
         }
     }
 
-    /// Accepts whatever is asked for until the stream ends; tells which ids are held then.
+    /// Accepts every subscription until the stream ends, and keeps `held` up to date.
     pub(super) async fn serve(&mut self, held: &Mutex<BTreeSet<String>>) {
         while let Some(message) = self.0.receive::<GatewayMessage>().await {
             match message.payload.expect("a payload") {
-                Asked::Subscribe(request) => {
+                Request::Subscribe(request) => {
                     let mut held = held.lock().unwrap();
                     held.insert(request.subscription_id.clone());
                     self.accept(&request, 0);
                 }
-                Asked::Unsubscribe(request) => {
+                Request::Unsubscribe(request) => {
                     held.lock().unwrap().remove(&request.subscription_id);
                 }
-                Asked::Heartbeat(heartbeat) => self.ack(heartbeat.timestamp),
-                Asked::Hello(_) | Asked::Credit(_) => {}
+                Request::Heartbeat(heartbeat) => self.ack(heartbeat.timestamp),
+                Request::Hello(_) | Request::Credit(_) => {}
             }
         }
     }
 
-    pub(super) async fn next(&mut self) -> Asked {
+    pub(super) async fn next(&mut self) -> Request {
         let message = self.0.receive::<GatewayMessage>().await;
         let message = message.expect("the stream is open");
         message.payload.expect("a payload")
     }
 
-    /// Acknowledges heartbeats for ever, and ignores everything else.
+    /// Acknowledges heartbeats for ever and ignores other messages.
     pub(super) async fn attend(&mut self) {
         while let Some(message) = self.0.receive::<GatewayMessage>().await {
-            if let Some(Asked::Heartbeat(heartbeat)) = message.payload {
+            if let Some(Request::Heartbeat(heartbeat)) = message.payload {
                 self.ack(heartbeat.timestamp);
             }
         }
     }
 
-    pub(super) fn say(&self, payload: Payload) {
+    pub(super) fn send(&self, payload: Payload) {
         self.0.send(&StreamerMessage {
             payload: Some(payload),
         });
     }
 
     pub(super) fn ack(&self, timestamp: i64) {
-        self.say(Payload::HeartbeatAck(HeartbeatAck {
+        self.send(Payload::HeartbeatAck(HeartbeatAck {
             timestamp,
             progress: None,
         }));
     }
 
     pub(super) fn accept(&self, request: &SubscribeRequest, at: u64) {
-        self.say(Payload::SubscribeResponse(SubscribeResponse {
+        self.send(Payload::SubscribeResponse(SubscribeResponse {
             subscription_id: request.subscription_id.clone(),
             success: true,
             position: Some(position(at)),
@@ -155,7 +174,7 @@ impl Peer {
     }
 
     pub(super) fn refuse(&self, request: &SubscribeRequest, code: i32, error: &str) {
-        self.say(Payload::SubscribeResponse(SubscribeResponse {
+        self.send(Payload::SubscribeResponse(SubscribeResponse {
             subscription_id: request.subscription_id.clone(),
             error: error.to_owned(),
             code,
@@ -165,7 +184,7 @@ impl Peer {
     }
 
     pub(super) fn deliver(&self, request: &SubscribeRequest, previous: u64, offset: u64) {
-        self.say(Payload::Delivery(EventDelivery {
+        self.send(Payload::Delivery(EventDelivery {
             subscription_ids: vec![request.subscription_id.clone()],
             event: Some(StreamerEvent {
                 event_id: offset.to_string(),
@@ -177,8 +196,20 @@ impl Peer {
         }));
     }
 
-    pub(super) fn last_words(&self, code: FinalCode) {
-        self.say(Payload::Final(Final {
+    pub(super) fn accept_plain(&self, request: &SubscribeRequest) {
+        self.send(Payload::SubscribeResponse(SubscribeResponse {
+            subscription_id: request.subscription_id.clone(),
+            success: true,
+            ..SubscribeResponse::default()
+        }));
+    }
+
+    pub(super) fn end(&self, end: End) {
+        self.0.end(end);
+    }
+
+    pub(super) fn finish_with(&self, code: FinalCode) {
+        self.send(Payload::Final(Final {
             code: code.into(),
             ..Final::default()
         }));
