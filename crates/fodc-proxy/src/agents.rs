@@ -77,6 +77,7 @@ impl Agents {
         request: &RegisterAgentRequest,
     ) -> Result<(Displaced, CancellationToken), Refusal> {
         let displaced = self.registry.register(now, id.clone(), request)?;
+        // Carried over, or an agent that registers every minute would delay a page every minute.
         let mut carried = CarriedState::default();
         for old in &displaced.replaced {
             if let Some(entry) = self.remove(old) {

@@ -87,6 +87,7 @@ impl Decoder {
         if pending.is_empty() {
             let used = self.decode_fields(rest, sink)?;
             rest = &rest[used..];
+            // Columns are one long field: growing step by step would copy it again and again.
             pending.reserve(fields::missing(rest)?.min(RESERVED_BYTES_MAX) + rest.len());
         }
         pending.extend_from_slice(rest);

@@ -74,6 +74,7 @@ async fn metrics(
     let filter = parameters.filter;
     let text = run_blocking(move || {
         let text = Text::new(gathered.responses, &filter);
+        // Only a page of all agents and metrics ranks every series.
         if filter == Filter::default() {
             api.state.store.catalog.set_ranks(text.ranks());
         }

@@ -184,6 +184,7 @@ impl Registry {
     /// Removes the agents that are offline while a later registration of the same agent is online. That
     /// one came before the connection of its predecessor was known to be broken.
     pub(super) fn drop_outlived(&mut self, now: Time) -> Vec<AgentId> {
+        // The usual case, checked four times a second.
         if self.agents.values().all(|agent| self.is_online(now, agent)) {
             return Vec::new();
         }

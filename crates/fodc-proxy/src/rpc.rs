@@ -90,6 +90,7 @@ impl Service {
         self,
         request: Request<Incoming>,
     ) -> Result<Response<Body>, Infallible> {
+        // Counted before the first await, so that an idle connection is not closed under a new call.
         let open = self.calls.begin();
         let path = request.uri().path();
         let Some(method) = path.strip_prefix("/banyandb.fodc.v1.FODCService/") else {

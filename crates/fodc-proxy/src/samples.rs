@@ -127,10 +127,12 @@ impl Samples {
             let growing = std::mem::take(&mut self.growing);
             let (layout, known) = catalog.write().share(growing);
             self.layout = layout;
+            // The first holder has paid for a shared layout.
             if known && let Some(reservation) = &mut self.reservation {
                 reservation.release(self.values.len() * LAYOUT_BYTES);
             }
         } else {
+            // The samples of a window are never the same again: looking for an equal layout is in vain.
             self.layout = Arc::new(std::mem::take(&mut self.growing));
         }
         self.values.shrink_to_fit();
@@ -247,6 +249,7 @@ impl<'a> SampleCollector<'a> {
     fn push(&mut self, series: Arc<Series>, origin: u16, value: f64, time: Option<UnixNanos>) {
         let samples = &mut *self.samples;
         if let Some(time) = time {
+            // Earlier samples of the message may have had no time.
             samples.times.resize(samples.values.len(), TIMELESS);
             samples.times.push(time);
         }
@@ -260,6 +263,7 @@ impl<'a> SampleCollector<'a> {
         if let Some(known) = self.table.as_ref().and_then(|table| table.find(metric)) {
             return Ok((known, 0));
         }
+        // The read lock goes first: the same thread takes the write lock.
         self.table = None;
         let interned = self.catalog.write().intern(metric);
         self.table = Some(self.catalog.read());

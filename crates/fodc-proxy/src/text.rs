@@ -117,6 +117,7 @@ impl Text {
             let (part, index) = locate(parts, *number);
             let samples = &parts[part];
             let at = self.rows.by_id[samples.layout.series[index].id as usize];
+            // The samples are sorted by row, and rows by family: the rest belongs to later families.
             let row = &self.rows.list[at as usize];
             if row.family as usize != self.family {
                 break;

@@ -52,6 +52,7 @@ impl Parameters {
                 *parameter = Some(value);
             }
         }
+        // In one order, so that requests for the same names share a query.
         names.retain(|name| !name.is_empty());
         names.sort_unstable();
         names.dedup();
