@@ -131,6 +131,7 @@ impl<C: Connection> Uplink<C> {
     /// Dropping the future stops waiting; the streams still end.
     pub async fn disconnect(&self) {
         self.inner.link.leave().await;
+        // The supervisor closes the metrics stream once it sees the registration end.
         let mut metrics = self.inner.metrics.subscribe();
         let ended = metrics.wait_for(Option::is_none);
         // The connection is cut by now, so a stream that is still there ends by itself.
@@ -146,6 +147,7 @@ impl<C: Connection> Uplink<C> {
     ///
     /// Dropping the future stops waiting; the uplink still closes.
     pub async fn close(&self) {
+        // The link first: its connection carries the metrics stream, which then ends by itself.
         self.inner.link.close().await;
         self.inner.cancel.cancel();
         timeout(CLOSE_TIMEOUT, self.inner.tasks.wait()).await.ok();

@@ -17,7 +17,7 @@ use std::{
 
 use agent_support::{
     config,
-    exporter::{Exporter, page_answer, pause, raw_answer, respond},
+    exporter::{Exporter, page_response, pause, raw_response, respond},
     http, page_when, stop, value,
 };
 use steadfast_fodc_agent::{Agent, Config, StartError, scrape::Endpoint};
@@ -83,7 +83,7 @@ async fn vanished_series_is_not_exported() {
         page.contains("\nleaves 2 ")
     })
     .await;
-    exporter.set(page_answer("stays 1\n"));
+    exporter.set(page_response("stays 1\n"));
     let page = page_when(&agent, "one is gone", |page| !page.contains("leaves")).await;
     assert!(page.contains("\nstays 1 "), "{page}");
     stop(agent).await;
@@ -100,7 +100,9 @@ async fn series_of_a_dead_endpoint_are_not_exported() {
         page.contains("\ndies{") && page.contains("\nlives{")
     })
     .await;
-    dies.set(raw_answer("HTTP/1.1 503 Gone\r\nContent-Length: 0\r\n\r\n"));
+    dies.set(raw_response(
+        "HTTP/1.1 503 Gone\r\nContent-Length: 0\r\n\r\n",
+    ));
     let page = page_when(&agent, "the dead one is gone", |page| {
         !page.contains("\ndies{")
     })
@@ -146,7 +148,7 @@ async fn same_metric_of_two_sources_does_not_collide() {
 async fn late_or_changed_type_is_exported() {
     let exporter = Exporter::page("m_total 1\n# TYPE m_total counter\n# HELP m_total Late.\n");
     let mut config = config([exporter.url().as_str()]);
-    // The record takes up to 64 readings to call a series something else.
+    // The record takes up to 64 scrapes to call a series something else.
     config.interval = Duration::from_millis(20);
     let agent = Agent::start(config).await.unwrap();
     let page = page_when(&agent, "it is read", |page| page.contains("\nm_total 1 ")).await;
@@ -154,7 +156,7 @@ async fn late_or_changed_type_is_exported() {
         page.contains("# HELP m_total Late.\n# TYPE m_total counter\n"),
         "{page}"
     );
-    exporter.set(page_answer(
+    exporter.set(page_response(
         "# TYPE m_total gauge\n# HELP m_total Other.\nm_total 2\n",
     ));
     let other = "# HELP m_total Other.\n# TYPE m_total gauge\nm_total 2 ";
@@ -182,10 +184,10 @@ async fn malformed_line_costs_only_that_line() {
         "{page}"
     );
     assert_eq!(value(&page, "scrape_samples_scraped"), Some(3.0), "{page}");
-    let told = http::get(agent.addresses().http.unwrap(), "/endpoints")
+    let text = http::get(agent.addresses().http.unwrap(), "/endpoints")
         .await
         .text();
-    assert!(told.contains("\"last_rejected\":\"line "), "{told}");
+    assert!(text.contains("\"last_rejected\":\"line "), "{text}");
     stop(agent).await;
 }
 
@@ -276,7 +278,7 @@ async fn get_and_head_and_readiness() {
     );
     assert!(agent.unready().is_some());
     assert_eq!(http::get(address, "/livez").await.status, 200);
-    silent.set(page_answer("m 1\n"));
+    silent.set(page_response("m 1\n"));
     for (path, status) in [
         ("/metrics", 200),
         ("/livez", 200),
@@ -390,10 +392,10 @@ async fn start_reports_all_faults_and_a_taken_port() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let mut config = config(["http://127.0.0.1:1/metrics"]);
     config.listen = Some(taken.local_addr().unwrap());
-    let told = Agent::start(config).await.unwrap_err().to_string();
+    let text = Agent::start(config).await.unwrap_err().to_string();
     assert!(
-        told.contains(&taken.local_addr().unwrap().to_string()),
-        "{told}"
+        text.contains(&taken.local_addr().unwrap().to_string()),
+        "{text}"
     );
 }
 

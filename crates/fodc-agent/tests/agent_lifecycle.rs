@@ -10,8 +10,8 @@ mod agent_support;
 use std::{path::Path, time::Duration};
 
 use agent_support::{
-    PATIENCE, config,
-    exporter::{Exporter, page_answer, silence},
+    LIMIT, config,
+    exporter::{Exporter, page_response, silence},
     http, page_when, stop, value,
 };
 use steadfast::session::State;
@@ -69,7 +69,7 @@ async fn restarted_agent_continues_its_record() {
     assert!(agent.opened().newest.is_some() && agent.opened().damage.is_empty());
     stop(agent).await;
 
-    exporter.set(page_answer("m 2\n"));
+    exporter.set(page_response("m 2\n"));
     let agent = Agent::start(in_directory(&exporter.url(), directory.path()))
         .await
         .unwrap();
@@ -92,14 +92,14 @@ async fn dropped_agent_releases_its_record() {
         .unwrap();
     page_when(&agent, "it is read", |_| exporter.requests() > 3).await;
     let second = Agent::start(in_directory(&exporter.url(), directory.path())).await;
-    let told = second.unwrap_err();
+    let text = second.unwrap_err();
     assert!(
-        matches!(told, StartError::Record(OpenError::Locked { .. })),
-        "{told}"
+        matches!(text, StartError::Record(OpenError::Locked { .. })),
+        "{text}"
     );
     let before = recorded(&agent).await.len();
     drop(agent);
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + LIMIT;
     let agent = loop {
         match Agent::start(in_directory(&exporter.url(), directory.path())).await {
             Ok(agent) => break agent,
@@ -139,7 +139,7 @@ async fn registered(exporter: &Exporter) -> (Agent, steadfast_chaos::Proxy, Prox
     let uplink = UplinkConfig::new(between.addr().to_string(), identity());
     config.uplink = Some(uplink);
     let agent = Agent::start(config).await.unwrap();
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + LIMIT;
     while agent.uplink_state().unwrap().state != State::Connected {
         assert!(Instant::now() < deadline, "never registered");
         sleep(Duration::from_millis(20)).await;
@@ -148,7 +148,7 @@ async fn registered(exporter: &Exporter) -> (Agent, steadfast_chaos::Proxy, Prox
 }
 
 async fn proxy_page(proxy: &Proxy, holds: impl Fn(&str) -> bool) -> String {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + LIMIT;
     loop {
         let page = http::get(proxy.http_address(), "/metrics").await.text();
         if holds(&page) {
@@ -174,7 +174,7 @@ async fn the_proxy_shows_what_the_agent_recorded_under_its_identity() {
     }
     assert_eq!(value(&page, "m{"), Some(7.0));
     assert!(page.contains("\nup{"), "{page}");
-    exporter.set(page_answer("m{a=\"1\"} 8\n"));
+    exporter.set(page_response("m{a=\"1\"} 8\n"));
     proxy_page(&proxy, |page| {
         !page.contains("\ngone{") && value(page, "m{") == Some(8.0)
     })

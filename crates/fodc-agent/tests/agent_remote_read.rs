@@ -1,4 +1,4 @@
-//! Remote read answers as a Prometheus would that scraped the same endpoints.
+//! Remote read responses as a Prometheus would that scraped the same endpoints.
 
 #![allow(
     clippy::unwrap_used,
@@ -45,20 +45,20 @@ fn packed(request: &ReadRequest) -> Vec<u8> {
 }
 
 async fn ask(address: SocketAddr, request: &ReadRequest) -> Vec<QueryResult> {
-    let answer = http::send(address, "POST", "/api/v1/read", "", &packed(request)).await;
+    let response = http::send(address, "POST", "/api/v1/read", "", &packed(request)).await;
     assert_eq!(
-        answer.status,
+        response.status,
         200,
         "{}",
-        String::from_utf8_lossy(&answer.body)
+        String::from_utf8_lossy(&response.body)
     );
     assert_eq!(
-        answer.header("content-type"),
+        response.header("content-type"),
         Some("application/x-protobuf")
     );
-    assert_eq!(answer.header("content-encoding"), Some("snappy"));
+    assert_eq!(response.header("content-encoding"), Some("snappy"));
     let bytes = snap::raw::Decoder::new()
-        .decompress_vec(&answer.body)
+        .decompress_vec(&response.body)
         .unwrap();
     ReadResponse::decode(bytes.as_slice()).unwrap().results
 }
@@ -100,7 +100,7 @@ struct Stage {
 }
 
 impl Stage {
-    /// `None` is an answer that is no page. The request's number is from 0.
+    /// `None` is a response that is no page. The request's number is from 0.
     async fn new(page: impl Fn(u64) -> Option<String> + Send + Sync + 'static) -> Self {
         let exporter = Exporter::new(Arc::new(move |request, stream| {
             match page(request.number) {
@@ -111,13 +111,13 @@ impl Stage {
         let endpoint = Endpoint::new(&exporter.url()).unwrap();
         let mut config = config([]);
         config.endpoints = vec![endpoint.label("job", "node").label("instance", "here:1")];
-        // Ticks that are lost on a busy machine would be marks in the answers.
+        // Ticks that are lost on a busy machine would be marks in the responses.
         config.interval = Duration::from_millis(500);
         let agent = Agent::start(config).await.unwrap();
         Self { agent, exporter }
     }
 
-    /// Waits until the answer with this number is recorded.
+    /// Waits until the response with this number is recorded.
     async fn answered(&self, number: u64) {
         page_when(&self.agent, "it is asked", |_| {
             self.exporter.requests() > number + 1
@@ -235,8 +235,8 @@ async fn refused_read_names_the_reason() {
     page_when(&agent, "it is read", |page| page.contains("\nm 1 ")).await;
     let address = agent.addresses().http.unwrap();
     let post = async |body: Vec<u8>| {
-        let answer = http::send(address, "POST", "/api/v1/read", "", &body).await;
-        (answer.status, answer.text())
+        let response = http::send(address, "POST", "/api/v1/read", "", &body).await;
+        (response.status, response.text())
     };
     let bomb = snap::raw::Encoder::new()
         .compress_vec(&vec![0; 8 << 20])
@@ -269,7 +269,7 @@ async fn refused_read_names_the_reason() {
     let not_proto = snap::raw::Encoder::new()
         .compress_vec(b"\xff\xff\xff")
         .unwrap();
-    for (body, status, told) in [
+    for (body, status, reason) in [
         (b"not snappy".to_vec(), 400, "not one snappy block"),
         (not_proto, 400, "not a ReadRequest"),
         (bomb, 400, "request has 8388608 bytes"),
@@ -282,8 +282,8 @@ async fn refused_read_names_the_reason() {
         (vec![0; 2 << 20], 413, "longer than 1048576 bytes"),
     ] {
         let (got, text) = post(body).await;
-        assert_eq!(got, status, "{told}: {text}");
-        assert!(text.contains(told), "{told}: {text}");
+        assert_eq!(got, status, "{reason}: {text}");
+        assert!(text.contains(reason), "{reason}: {text}");
     }
     assert_eq!(http::get(address, "/api/v1/read").await.status, 405);
     stop(agent).await;

@@ -1,4 +1,4 @@
-//! Endpoints that do everything wrong: each costs its own reading, with a reason, and no other.
+//! Endpoints that do everything wrong: each costs its own scrape, with a reason, and no other.
 
 #![allow(
     clippy::unwrap_used,
@@ -11,7 +11,7 @@ use std::{io::Write as _, sync::Arc, time::Duration};
 
 use agent_support::{
     config,
-    exporter::{Answer, Exporter, page_answer, pause, raw_answer, respond, silence},
+    exporter::{Exporter, Script, page_response, pause, raw_response, respond, silence},
     http, page_when, stop, value,
 };
 use flate2::{Compression, write::GzEncoder};
@@ -23,7 +23,7 @@ fn gzip(data: &[u8]) -> Vec<u8> {
     encoder.finish().unwrap()
 }
 
-fn gzipped(page: &[u8]) -> Answer {
+fn gzipped(page: &[u8]) -> Script {
     let packed = gzip(page);
     Arc::new(move |_, stream| respond(stream, "200 OK", "Content-Encoding: gzip\r\n", &packed))
 }
@@ -41,8 +41,8 @@ fn resident() -> u64 {
 
 /// Reads the hostile endpoint beside a good one until the hostile one was missed for the reason,
 /// and the good one was read after that. Returns what the agent tells of the hostile one.
-async fn missed(answer: Answer, reason: &str, adjust: impl Fn(&mut Config)) -> String {
-    let (hostile, good) = (Exporter::new(answer), Exporter::page("good 1\n"));
+async fn missed(response: Script, reason: &str, adjust: impl Fn(&mut Config)) -> String {
+    let (hostile, good) = (Exporter::new(response), Exporter::page("good 1\n"));
     let urls = [hostile.url(), good.url()];
     let mut config = config(urls.iter().map(String::as_str));
     adjust(&mut config);
@@ -65,11 +65,11 @@ async fn missed(answer: Answer, reason: &str, adjust: impl Fn(&mut Config)) -> S
         !page.contains("\nhostile"),
         "nothing of a missed page is shown: {page}"
     );
-    let told = http::get(agent.addresses().http.unwrap(), "/endpoints")
+    let text = http::get(agent.addresses().http.unwrap(), "/endpoints")
         .await
         .text();
     stop(agent).await;
-    told
+    text
 }
 
 fn nothing(_: &mut Config) {}
@@ -79,33 +79,34 @@ async fn a_gzip_bomb_is_cut_off_in_bounded_memory() {
     // A gigabyte in a megabyte.
     let part = gzip(&vec![b'\n'; 64 << 20]);
     let bomb: Vec<u8> = part.iter().copied().cycle().take(16 * part.len()).collect();
-    let answer: Answer =
+    let response: Script =
         Arc::new(move |_, stream| respond(stream, "200 OK", "Content-Encoding: gzip\r\n", &bomb));
     let before = resident();
-    let told = missed(answer, "body_too_large", |config| {
+    let text = missed(response, "body_too_large", |config| {
         config.page_bytes = 4 << 20;
     })
     .await;
     let grown = resident().saturating_sub(before);
     assert!(grown < 64 << 20, "{grown} bytes more are resident");
-    assert!(told.contains("page is longer than 4194304 bytes"), "{told}");
+    assert!(text.contains("page is longer than 4194304 bytes"), "{text}");
 }
 
 #[tokio::test]
 async fn page_with_too_long_content_length_is_not_read() {
-    let answer = raw_answer("HTTP/1.1 200 OK\r\nContent-Length: 999999999999\r\n\r\nhostile 1\n");
-    missed(answer, "body_too_large", nothing).await;
+    let response =
+        raw_response("HTTP/1.1 200 OK\r\nContent-Length: 999999999999\r\n\r\nhostile 1\n");
+    missed(response, "body_too_large", nothing).await;
 }
 
 #[tokio::test]
 async fn a_page_without_an_end_is_cut_off() {
-    let answer: Answer = Arc::new(|_, stream| {
+    let response: Script = Arc::new(|_, stream| {
         stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n").ok();
         let piece = b"hostile 1\n".repeat(10_000);
         while stream.write_all(&piece).is_ok() {}
         false
     });
-    missed(answer, "body_too_large", |config| {
+    missed(response, "body_too_large", |config| {
         config.page_bytes = 1 << 20;
     })
     .await;
@@ -113,28 +114,28 @@ async fn a_page_without_an_end_is_cut_off() {
 
 #[tokio::test]
 async fn a_content_length_beyond_the_body_is_a_half_page() {
-    let answer =
-        raw_answer("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhostile 1\nhostile2 2\n");
-    let told = missed(answer, "half_body", nothing).await;
-    assert!(told.contains("response is incomplete"), "{told}");
+    let response =
+        raw_response("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhostile 1\nhostile2 2\n");
+    let text = missed(response, "half_body", nothing).await;
+    assert!(text.contains("response is incomplete"), "{text}");
 }
 
 #[tokio::test]
 async fn a_chunked_body_that_breaks_off_is_a_half_page() {
-    let answer = raw_answer(
+    let response = raw_response(
         "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\na\r\nhostile 1\n\r\n64\r\nhos",
     );
-    missed(answer, "half_body", nothing).await;
+    missed(response, "half_body", nothing).await;
 }
 
 #[tokio::test]
 async fn gzip_that_is_damaged_or_cut_is_no_page() {
     let packed = gzip(b"hostile 1\n");
     let cut = packed[..packed.len() - 6].to_vec();
-    let answer: Answer =
+    let response: Script =
         Arc::new(move |_, stream| respond(stream, "200 OK", "Content-Encoding: gzip\r\n", &cut));
-    missed(answer, "gzip", nothing).await;
-    let answer: Answer = Arc::new(|_, stream| {
+    missed(response, "gzip", nothing).await;
+    let response: Script = Arc::new(|_, stream| {
         respond(
             stream,
             "200 OK",
@@ -142,21 +143,21 @@ async fn gzip_that_is_damaged_or_cut_is_no_page() {
             b"hostile 1\n",
         )
     });
-    missed(answer, "gzip", nothing).await;
+    missed(response, "gzip", nothing).await;
 }
 
 #[tokio::test]
 async fn silent_endpoint_is_given_up() {
-    let told = missed(silence(), "timeout", |config| {
+    let text = missed(silence(), "timeout", |config| {
         config.timeout = Some(Duration::from_millis(300));
     })
     .await;
-    assert!(told.contains("no complete response within 300ms"), "{told}");
+    assert!(text.contains("no complete response within 300ms"), "{text}");
 }
 
 #[tokio::test]
 async fn slow_body_is_given_up() {
-    let answer: Answer = Arc::new(|_, stream| {
+    let response: Script = Arc::new(|_, stream| {
         stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n").ok();
         for _ in 0..600 {
             if stream.write_all(b"hostile 1\n").is_err() {
@@ -166,7 +167,7 @@ async fn slow_body_is_given_up() {
         }
         false
     });
-    missed(answer, "timeout", |config| {
+    missed(response, "timeout", |config| {
         config.timeout = Some(Duration::from_secs(1));
     })
     .await;
@@ -174,7 +175,7 @@ async fn slow_body_is_given_up() {
 
 #[tokio::test]
 async fn headers_without_end_are_refused() {
-    let answer: Answer = Arc::new(|_, stream| {
+    let response: Script = Arc::new(|_, stream| {
         stream.write_all(b"HTTP/1.1 200 OK\r\n").ok();
         for number in 0.. {
             if write!(stream, "X-{number}: {}\r\n", "x".repeat(1_000)).is_err() {
@@ -183,12 +184,12 @@ async fn headers_without_end_are_refused() {
         }
         false
     });
-    missed(answer, "broken", nothing).await;
+    missed(response, "broken", nothing).await;
 }
 
 #[tokio::test]
 async fn what_is_not_http_is_refused() {
-    missed(raw_answer("SSH-2.0-OpenSSH_9.2\r\n"), "broken", nothing).await;
+    missed(raw_response("SSH-2.0-OpenSSH_9.2\r\n"), "broken", nothing).await;
 }
 
 #[tokio::test]
@@ -206,7 +207,7 @@ async fn unreachable_endpoint_is_missed() {
 
 #[tokio::test]
 async fn redirects_on_the_same_host_are_followed_and_no_others() {
-    let here: Answer = Arc::new(|request, stream| {
+    let here: Script = Arc::new(|request, stream| {
         if request.head.starts_with("GET /metrics/ ") {
             respond(stream, "200 OK", "", b"good 1\n")
         } else {
@@ -225,14 +226,14 @@ async fn redirects_on_the_same_host_are_followed_and_no_others() {
     page_when(&agent, "it is followed", |page| page.contains("\ngood 1 ")).await;
     stop(agent).await;
 
-    let circle: Answer =
+    let circle: Script =
         Arc::new(|_, stream| respond(stream, "302 Found", "Location: /metrics\r\n", b""));
-    let told = missed(circle, "redirect", nothing).await;
-    assert!(told.contains("which is not followed"), "{told}");
+    let text = missed(circle, "redirect", nothing).await;
+    assert!(text.contains("which is not followed"), "{text}");
 
     let other = Exporter::page("hostile 1\n");
     let away = format!("Location: http://{}/elsewhere\r\n", other.address());
-    let away: Answer = Arc::new(move |request, stream| {
+    let away: Script = Arc::new(move |request, stream| {
         if request.head.starts_with("GET /elsewhere ") {
             // Not what the redirect meant: that was another host's page of this name.
             respond(stream, "200 OK", "", b"hostile 1\n")
@@ -250,16 +251,16 @@ async fn content_type_selects_the_format() {
         if content_type.contains('\u{1}') {
             continue;
         }
-        let answer: Answer =
+        let response: Script =
             Arc::new(move |_, stream| respond(stream, "200 OK", content_type, b"good 1\n"));
-        let exporter = Exporter::new(answer);
+        let exporter = Exporter::new(response);
         let agent = Agent::start(config([exporter.url().as_str()]))
             .await
             .unwrap();
         page_when(&agent, content_type, |page| page.contains("\ngood 1 ")).await;
         stop(agent).await;
     }
-    let typed = |content_type: &str, body: &'static str| -> Answer {
+    let typed = |content_type: &str, body: &'static str| -> Script {
         let header = format!("Content-Type: {content_type}\r\n");
         Arc::new(move |_, stream| respond(stream, "200 OK", &header, body.as_bytes()))
     };
@@ -317,7 +318,7 @@ async fn huge_and_invalid_lines_cost_only_themselves() {
 
 #[tokio::test]
 async fn a_million_series_are_bounded_by_the_limit_and_the_budget() {
-    let answer: Answer = Arc::new(|_, stream| {
+    let response: Script = Arc::new(|_, stream| {
         stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n").ok();
         let mut piece = Vec::new();
         for number in 0..1_000_000 {
@@ -332,7 +333,7 @@ async fn a_million_series_are_bounded_by_the_limit_and_the_budget() {
         stream.write_all(&piece).ok();
         false
     });
-    let (hostile, good) = (Exporter::new(answer), Exporter::page("good 1\n"));
+    let (hostile, good) = (Exporter::new(response), Exporter::page("good 1\n"));
     let urls = [hostile.url(), good.url()];
     let before = resident();
     let mut config = config(urls.iter().map(String::as_str));
@@ -367,7 +368,7 @@ async fn label_bombs_cost_their_lines() {
     let page = format!(
         "good 1\nmany{{{labels}}} 1\nvalue{{a=\"{value}\"}} 1\n{name}{{a=\"1\"}} 1\nlast 1\n"
     );
-    let exporter = Exporter::new(page_answer(page));
+    let exporter = Exporter::new(page_response(page));
     let agent = Agent::start(config([exporter.url().as_str()]))
         .await
         .unwrap();

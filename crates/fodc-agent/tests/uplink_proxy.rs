@@ -53,7 +53,7 @@ async fn proxy_anywhere() -> Proxy {
     proxy_at("127.0.0.1:0".parse().unwrap()).await
 }
 
-fn hasty(proxy: &Proxy, record: Regular) -> Uplink {
+fn fast_uplink(proxy: &Proxy, record: Regular) -> Uplink {
     agent(proxy.grpc_address().to_string(), record)
         .reconnect_interval(Duration::from_millis(100))
         .clock(move || record.seconds.1 * 1_000)
@@ -97,7 +97,7 @@ async fn whole(proxy: &Proxy, path: &str) -> String {
             sleep(Duration::from_millis(20)).await;
         }
     };
-    within("an answer that is whole", fetched).await
+    within("a response that is whole", fetched).await
 }
 
 fn window_path(from: i64, to: i64) -> String {
@@ -130,7 +130,11 @@ fn samples(body: &str) -> BTreeMap<(usize, String), f64> {
         for sample in element["data"].as_array().unwrap() {
             let time = sample["timestamp"].as_str().unwrap().to_owned();
             let value = sample["value"].as_f64().unwrap();
-            assert_eq!(samples.insert((index, time), value), None, "told twice");
+            assert_eq!(
+                samples.insert((index, time), value),
+                None,
+                "sample sent twice"
+            );
         }
     }
     samples
@@ -139,7 +143,7 @@ fn samples(body: &str) -> BTreeMap<(usize, String), f64> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn proxy_shows_the_latest_values_unchanged() {
     let proxy = proxy_anywhere().await;
-    let uplink = hasty(&proxy, record(3, 100));
+    let uplink = fast_uplink(&proxy, record(3, 100));
     within("registered", uplink.connect()).await.unwrap();
     let registered = uplink.registered().borrow().clone().unwrap();
     assert!(registered.profile.is_some(), "it speaks our profile");
@@ -147,7 +151,10 @@ async fn proxy_shows_the_latest_values_unchanged() {
     for index in 0..3 {
         let value = Regular::value(index, (BEGAN + 99) * 1_000);
         let line = format!("index=\"{index}\"");
-        let found = body.lines().find(|told| told.contains(&line)).unwrap();
+        let found = body
+            .lines()
+            .find(|line_of_body| line_of_body.contains(&line))
+            .unwrap();
         assert!(found.ends_with(&format!(" {value}")), "{found}");
         for stamp in [
             "pod_name=\"db-0\"",
@@ -165,7 +172,7 @@ async fn proxy_shows_the_latest_values_unchanged() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn proxy_windows_hold_exactly_the_record() {
     let proxy = proxy_anywhere().await;
-    let uplink = hasty(&proxy, record(5, 1_000));
+    let uplink = fast_uplink(&proxy, record(5, 1_000));
     within("registered", uplink.connect()).await.unwrap();
     for (from, to, count) in [
         (100, 199, 100),
@@ -190,7 +197,7 @@ async fn proxy_windows_hold_exactly_the_record() {
 async fn window_larger_than_a_message_arrives_whole() {
     let proxy = proxy_anywhere().await;
     let record = record(200, 3_600);
-    let uplink = hasty(&proxy, record);
+    let uplink = fast_uplink(&proxy, record);
     within("registered", uplink.connect()).await.unwrap();
     let body = whole(&proxy, &window_path(BEGAN, BEGAN + 3_599)).await;
     let samples = samples(&body);
@@ -205,7 +212,7 @@ async fn window_larger_than_a_message_arrives_whole() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn proxy_restarted_ten_times_has_the_agent_each_time() {
     let mut proxy = proxy_anywhere().await;
-    let uplink = hasty(&proxy, record(2, 10));
+    let uplink = fast_uplink(&proxy, record(2, 10));
     uplink.start();
     for restart in 1..=10 {
         within("registered", until(uplink.watch(), connected)).await;
@@ -229,7 +236,7 @@ async fn proxy_restarted_ten_times_has_the_agent_each_time() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_agents_and_one_of_them_leaves() {
     let proxy = proxy_anywhere().await;
-    let first = hasty(&proxy, record(2, 10));
+    let first = fast_uplink(&proxy, record(2, 10));
     let identity = steadfast_fodc_model::identity::Identity {
         pod_name: "db-1".to_owned(),
         ..uplink_support::identity()

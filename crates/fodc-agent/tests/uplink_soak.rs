@@ -47,7 +47,7 @@ enum Trouble {
     FrozenShortly,
     /// Nothing passes for longer than the agent believes in it.
     FrozenLong,
-    /// There again, but it accepts and never answers.
+    /// There again, but it accepts and never responses.
     Mute,
     /// There again, with a registry that is full.
     Full,
@@ -78,7 +78,7 @@ struct World {
     /// Registrations there must have been.
     expected: u64,
     longest: Duration,
-    /// Registrations asked for whose answer nobody waited for any more.
+    /// Registration requests whose response nobody waited for any more.
     may_be_ghosts: bool,
 }
 
@@ -127,11 +127,11 @@ impl World {
                     .proxy
                     .take()
                     .expect("there is always one between troubles");
-                let (addr, books) = (proxy.addr, Arc::clone(&proxy.books));
+                let (addr, log) = (proxy.addr, Arc::clone(&proxy.log));
                 drop(proxy);
                 sleep(span).await;
-                books.lock().unwrap().online.clear();
-                self.proxy = Some(Proxy::start_at(addr, normal(), books));
+                log.lock().unwrap().online.clear();
+                self.proxy = Some(Proxy::start_at(addr, normal(), log));
                 self.expected += 1;
             }
             Trouble::Refused => {
@@ -208,10 +208,10 @@ impl World {
         };
         let bound = MAX_BACKOFF + OPEN_TIMEOUT + SLACK;
         let back = tokio::time::timeout(bound, registered).await;
-        let told = (uplink.status(), uplink.counters(), uplink.link_counters());
+        let state = (uplink.status(), uplink.counters(), uplink.link_counters());
         assert!(
             back.is_ok(),
-            "not back {bound:?} after {trouble:?}: {told:?}"
+            "not back {bound:?} after {trouble:?}: {state:?}"
         );
         self.longest = self.longest.max(over.elapsed());
     }
@@ -222,8 +222,8 @@ impl World {
             .proxy
             .as_mut()
             .expect("there is always one between troubles");
-        proxy.ask(latest()).await;
-        let (_, reply) = proxy.answer().await;
+        proxy.query(latest()).await;
+        let (_, reply) = proxy.response().await;
         assert_eq!(reply.metrics.len(), 20, "{trouble:?}");
         let counters = self.uplink.counters();
         assert_eq!(counters.registrations, self.expected, "after {trouble:?}");
@@ -233,12 +233,12 @@ impl World {
             accepted <= attempts,
             "{accepted} connections, {attempts} attempts"
         );
-        let seen = proxy.books().registrations.len() as u64;
+        let seen = proxy.log().registrations.len() as u64;
         assert!((self.expected..=attempts).contains(&seen));
         if !self.may_be_ghosts {
             assert_eq!(seen, self.expected, "after {trouble:?}");
         }
-        assert_eq!(proxy.books().crashes, 0);
+        assert_eq!(proxy.log().crashes, 0);
     }
 }
 
@@ -258,13 +258,13 @@ async fn soak(span: Duration) {
         steadfast_chaos::Proxy::start(proxy.addr).unwrap()
     };
     // The agent is there before its proxy.
-    let (addr, books) = (proxy.addr, Arc::clone(&proxy.books));
+    let (addr, log) = (proxy.addr, Arc::clone(&proxy.log));
     drop(proxy);
     let uplink = uplink(&between.addr().to_string());
     uplink.start();
     sleep(Duration::from_secs(1)).await;
     let mut world = World {
-        proxy: Some(Proxy::start_at(addr, normal(), books)),
+        proxy: Some(Proxy::start_at(addr, normal(), log)),
         between,
         uplink,
         expected: 1,

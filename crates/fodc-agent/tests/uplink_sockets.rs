@@ -12,7 +12,6 @@ use steadfast::session::{Config, Recovery, State};
 use steadfast_chaos::{Fault, Reach};
 use steadfast_fodc_agent::uplink::Uplink;
 use tokio::time::sleep;
-use tonic::Status;
 use uplink_support::{
     agent, connected, latest,
     record::{Regular, Stuck},
@@ -20,8 +19,8 @@ use uplink_support::{
     until, window, within,
 };
 
-/// An agent whose seconds are twentieths, so that a test sees many of them.
-fn hasty(
+/// Returns an uplink with intervals a twentieth as long, so that a test sees many of them.
+fn fast_uplink(
     address: impl Into<String>,
     record: impl steadfast_fodc_agent::uplink::SampleStore,
 ) -> Uplink {
@@ -48,41 +47,39 @@ fn plain(dialect: Dialect) -> Behaviour {
 async fn three_proxy_versions_register_and_query() {
     for dialect in [Dialect::Seed, Dialect::Release, Dialect::Newest] {
         let mut proxy = Proxy::start(plain(dialect));
-        let uplink = hasty(proxy.addr.to_string(), Regular::of(3));
+        let uplink = fast_uplink(proxy.addr.to_string(), Regular::of(3));
         within("registered", uplink.connect()).await.unwrap();
         let id = uplink.registered().borrow().clone().unwrap().agent_id;
-        // Before the first question there are no headers, and nothing hangs on them.
-        proxy
-            .until("heartbeats", |books| books.heartbeats >= 3)
-            .await;
-        proxy.ask(latest()).await;
-        let (whose, reply) = proxy.answer().await;
-        assert_eq!((whose.as_str(), reply.metrics.len()), (id.as_str(), 3));
+        // Before the first query there are no headers, and nothing hangs on them.
+        proxy.until("heartbeats", |log| log.heartbeats >= 3).await;
+        proxy.query(latest()).await;
+        let (agent_id, reply) = proxy.response().await;
+        assert_eq!((agent_id.as_str(), reply.metrics.len()), (id.as_str(), 3));
         assert_eq!(reply.metrics[0].labels["pod_name"], "db-0");
-        proxy.ask(window(10, 19)).await;
-        assert_eq!(proxy.answer().await.1.metrics.len(), 30);
-        proxy.ask(window(500, 600)).await;
-        let empty = proxy.answer().await.1;
+        proxy.query(window(10, 19)).await;
+        assert_eq!(proxy.response().await.1.metrics.len(), 30);
+        proxy.query(window(500, 600)).await;
+        let empty = proxy.response().await.1;
         assert_eq!(
             (empty.metrics.len(), empty.timestamp.unwrap().seconds),
             (0, 99)
         );
         {
-            let books = proxy.books();
+            let log = proxy.log();
             assert_eq!(
-                (books.registrations.len(), books.refusals, books.crashes),
+                (log.registrations.len(), log.refusals, log.crashes),
                 (1, 0, 0)
             );
         }
         within("left", uplink.disconnect()).await;
-        proxy.until("gone", |books| books.online.is_empty()).await;
+        proxy.until("gone", |log| log.online.is_empty()).await;
     }
 }
 
 #[tokio::test]
-async fn localhost_endpoint_is_scraped_over_ipv4_only() {
+async fn localhost_proxy_is_reached_over_ipv4_only() {
     let proxy = Proxy::start(plain(Dialect::Newest));
-    let uplink = hasty(format!("localhost:{}", proxy.addr.port()), Regular::of(1));
+    let uplink = fast_uplink(format!("localhost:{}", proxy.addr.port()), Regular::of(1));
     within("registered", uplink.connect()).await.unwrap();
 }
 
@@ -92,8 +89,8 @@ async fn connected_only_after_registration() {
         .unwrap()
         .local_addr()
         .unwrap();
-    let uplink = hasty(port.to_string(), Regular::of(1));
-    let failed = within("an answer", uplink.connect()).await;
+    let uplink = fast_uplink(port.to_string(), Regular::of(1));
+    let failed = within("a response", uplink.connect()).await;
     assert!(failed.is_err());
     assert_eq!(uplink.status().state, State::Connecting);
     assert_eq!(*uplink.registered().borrow(), None);
@@ -103,113 +100,14 @@ async fn connected_only_after_registration() {
         ..plain(Dialect::Newest)
     };
     let proxy = Proxy::start(mute);
-    let uplink = hasty(proxy.addr.to_string(), Regular::of(1));
+    let uplink = fast_uplink(proxy.addr.to_string(), Regular::of(1));
     uplink.start();
     sleep(Duration::from_millis(500)).await;
     assert_eq!(uplink.status().state, State::Connecting);
     // O7: the proxy is well again behind the same address.
     let proxy = proxy.restart(plain(Dialect::Newest));
     within("registered", until(uplink.watch(), connected)).await;
-    assert_eq!(proxy.books().registrations.len(), 1);
-}
-
-#[tokio::test]
-async fn twenty_restarts_are_twenty_registrations() {
-    let mut proxy = Proxy::start(plain(Dialect::Release));
-    let uplink = hasty(proxy.addr.to_string(), Regular::of(2));
-    uplink.start();
-    for restart in 1..=20 {
-        let known = |books: &uplink_support::server::Books| {
-            books.online.len() == 1 && books.registrations.len() >= restart
-        };
-        proxy.until("a registration", known).await;
-        proxy.ask(latest()).await;
-        let (whose, _) = proxy.answer().await;
-        assert_eq!(proxy.books().online, [whose]);
-        assert_eq!(proxy.books().registrations.len(), restart);
-        proxy = proxy.restart(plain(Dialect::Release));
-    }
-    let attempts = uplink.link_counters().attempts;
-    let counters = uplink.counters();
-    assert!(counters.registrations <= attempts);
-    assert!(counters.metrics_streams >= 20);
-}
-
-#[tokio::test]
-async fn heartbeats_continue_without_metrics_stream() {
-    let proxy = Proxy::start(Behaviour {
-        metrics_unimplemented: true,
-        ..plain(Dialect::Release)
-    });
-    let uplink = hasty(proxy.addr.to_string(), Regular::of(2));
-    within("registered", uplink.connect()).await.unwrap();
-    proxy
-        .until("heartbeats", |books| books.heartbeats >= 20)
-        .await;
-    assert_eq!(proxy.books().registrations.len(), 1);
-    assert_eq!(uplink.counters().switched_off, 1);
-    assert_eq!(uplink.counters().metrics_streams, 1);
-}
-
-#[tokio::test]
-async fn lost_metrics_stream_is_reopened_alone() {
-    let mut proxy = Proxy::start(plain(Dialect::Newest));
-    let uplink = hasty(proxy.addr.to_string(), Regular::of(2));
-    uplink.start();
-    for status in [
-        Status::internal("lost"),
-        Status::cancelled("lost"),
-        Status::unknown("lost"),
-        Status::unavailable("lost"),
-    ] {
-        proxy.ask(latest()).await;
-        proxy.answer().await;
-        let streams = uplink.counters().metrics_streams;
-        proxy.end_metrics(status);
-        let again = async {
-            while uplink.counters().metrics_streams == streams {
-                sleep(Duration::from_millis(5)).await;
-            }
-        };
-        within("another stream", again).await;
-    }
-    assert_eq!(proxy.books().registrations.len(), 1);
-}
-
-#[tokio::test]
-async fn forgotten_agent_registers_once_more() {
-    let mut proxy = Proxy::start(plain(Dialect::Newest));
-    let uplink = hasty(proxy.addr.to_string(), Regular::of(2));
-    uplink.start();
-    for registration in 1..=5 {
-        proxy.ask(latest()).await;
-        proxy.answer().await;
-        assert_eq!(proxy.books().registrations.len(), registration);
-        proxy.forget_agents();
-        proxy
-            .until("another", |books| books.registrations.len() > registration)
-            .await;
-    }
-}
-
-#[tokio::test]
-async fn full_registry_is_retried_until_it_has_room() {
-    let full = Behaviour {
-        capacity: 0,
-        ..plain(Dialect::Release)
-    };
-    let proxy = Proxy::start(full);
-    let uplink = hasty(proxy.addr.to_string(), Regular::of(2));
-    let refused = within("an answer", uplink.connect()).await.unwrap_err();
-    let told = refused.to_string();
-    assert!(
-        told.contains("maximum number of agents (0) reached"),
-        "{told}"
-    );
-    let proxy = proxy.restart(plain(Dialect::Release));
-    within("room", until(uplink.watch(), connected)).await;
-    assert_eq!(proxy.books().registrations.len(), 1);
-    assert!(proxy.books().refusals <= uplink.link_counters().attempts);
+    assert_eq!(proxy.log().registrations.len(), 1);
 }
 
 #[tokio::test]
@@ -226,17 +124,17 @@ async fn response_too_large_for_the_proxy_is_cut() {
             .build()
             .unwrap();
         uplink.start();
-        for (question, latest) in [(latest(), true), (window(0, None), false), (latest(), true)] {
-            proxy.ask(question).await;
-            let (whose, reply) = proxy.answer().await;
+        for (query, latest) in [(latest(), true), (window(0, None), false), (latest(), true)] {
+            proxy.query(query).await;
+            let (agent_id, reply) = proxy.response().await;
             let count = reply.metrics.len();
             assert!(count > 4_000, "{count}");
             if latest {
                 assert_eq!(count == 8_000, whole, "{count} of {dialect:?}");
             }
-            assert_eq!(proxy.books().online, [whose]);
+            assert_eq!(proxy.log().online, [agent_id]);
         }
-        assert_eq!(proxy.books().registrations.len(), 1);
+        assert_eq!(proxy.log().registrations.len(), 1);
         assert_eq!(uplink.counters().metrics_streams, 1);
     }
 }
@@ -244,21 +142,21 @@ async fn response_too_large_for_the_proxy_is_cut() {
 #[tokio::test]
 async fn unread_response_delays_no_heartbeat() {
     let proxy = Proxy::start(Behaviour {
-        reads_no_answers: true,
+        ignores_responses: true,
         ..plain(Dialect::Newest)
     });
     let record = Regular {
         padding: 1_000,
         ..Regular::of(3_000)
     };
-    let uplink = hasty(proxy.addr.to_string(), record);
+    let uplink = fast_uplink(proxy.addr.to_string(), record);
     uplink.start();
     for _ in 0..40 {
-        proxy.ask(latest()).await;
+        proxy.query(latest()).await;
     }
-    let before = proxy.books().heartbeats;
+    let before = proxy.log().heartbeats;
     let began = Instant::now();
-    let beats = move |books: &uplink_support::server::Books| books.heartbeats >= before + 30;
+    let beats = move |log: &uplink_support::server::ProxyLog| log.heartbeats >= before + 30;
     proxy.until("heartbeats", beats).await;
     // Long before the stream is given up, which would make way for them.
     assert!(
@@ -266,8 +164,8 @@ async fn unread_response_delays_no_heartbeat() {
         "{:?}",
         began.elapsed()
     );
-    assert_eq!(proxy.books().registrations.len(), 1);
-    // At most one answer waits, and one is on its way; the other questions were not even read.
+    assert_eq!(proxy.log().registrations.len(), 1);
+    // At most one response waits, and one is on its way; the other queries were not even read.
     assert!(uplink.counters().responses <= 3, "{:?}", uplink.counters());
     let began = Instant::now();
     within("disconnected", uplink.disconnect()).await;
@@ -282,7 +180,7 @@ async fn unread_response_delays_no_heartbeat() {
 #[tokio::test]
 async fn close_with_a_full_send_buffer_ends_in_time() {
     let proxy = Proxy::start(Behaviour {
-        reads_no_answers: true,
+        ignores_responses: true,
         ..plain(Dialect::Release)
     });
     let between = proxy.behind();
@@ -290,9 +188,9 @@ async fn close_with_a_full_send_buffer_ends_in_time() {
         padding: 1_000,
         ..Regular::of(4_000)
     };
-    let uplink = hasty(between.addr().to_string(), record);
+    let uplink = fast_uplink(between.addr().to_string(), record);
     uplink.start();
-    proxy.ask(latest()).await;
+    proxy.query(latest()).await;
     let _frozen = between.inject(Fault::Freeze, Reach::Everything);
     sleep(Duration::from_millis(500)).await;
     assert!(connected(&uplink.status()), "nobody knows yet");
@@ -323,7 +221,7 @@ async fn silent_proxy_is_kept_and_dead_one_detected() {
     sleep(3 * ACTIVITY).await;
     assert!(connected(&uplink.status()), "{:?}", uplink.status());
     assert_eq!(between.stats().accepted, 1);
-    assert_eq!(proxy.books().registrations.len(), 1);
+    assert_eq!(proxy.log().registrations.len(), 1);
 
     let _frozen = between.inject(Fault::Freeze, Reach::Everything);
     let began = Instant::now();
@@ -347,25 +245,25 @@ async fn stuck_record_gives_an_empty_response_in_time() {
         .unwrap();
     uplink.start();
     for _ in 0..3 {
-        proxy.ask(latest()).await;
+        proxy.query(latest()).await;
         let began = Instant::now();
-        let (_, reply) = proxy.answer().await;
+        let (_, reply) = proxy.response().await;
         assert_eq!((reply.metrics.len(), reply.timestamp.is_some()), (0, true));
         assert!(began.elapsed() < Duration::from_secs(10));
     }
-    let before = proxy.books().heartbeats;
+    let before = proxy.log().heartbeats;
     proxy
-        .until("heartbeats", move |books| books.heartbeats > before + 5)
+        .until("heartbeats", move |log| log.heartbeats > before + 5)
         .await;
     record.set(false);
     let well = async {
         loop {
-            proxy.ask(latest()).await;
-            if proxy.answer().await.1.metrics.len() == 3 {
+            proxy.query(latest()).await;
+            if proxy.response().await.1.metrics.len() == 3 {
                 break;
             }
         }
     };
     within("the record again", well).await;
-    assert_eq!(proxy.books().registrations.len(), 1);
+    assert_eq!(proxy.log().registrations.len(), 1);
 }

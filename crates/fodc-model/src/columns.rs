@@ -68,6 +68,7 @@ impl ColumnsBuilder {
         } else {
             self.bytes += push_times(&mut self.columns, times);
             let column = last_index(&self.columns);
+            // Later series of the source more likely match the longer column.
             if times.len() > source.times.len() {
                 source.times = times.to_vec();
                 source.column = Some(column);
@@ -100,6 +101,7 @@ impl ColumnsBuilder {
     /// Returns the columns and starts new ones, for which the times of the sources are remembered.
     pub fn take(&mut self) -> Columns {
         for source in self.sources.values_mut() {
+            // A column index is valid in one message only.
             source.column = None;
         }
         self.bytes = 0;
@@ -264,6 +266,7 @@ fn count_samples(runs: &[Run], length: usize) -> Option<usize> {
     let mut present = 0;
     for run in runs {
         let range = range(*run);
+        // A peer sent these indices; nothing after this check verifies them again.
         if range.is_empty() || range.start < end || range.end > length {
             return None;
         }

@@ -301,6 +301,7 @@ impl Config {
     }
 
     pub(super) fn scrape_limits(&self) -> ScrapeLimits {
+        // Prometheus limits a scrape to the interval, too; 5 s keeps a long interval responsive.
         let usual = self.interval.min(Duration::from_secs(5));
         ScrapeLimits {
             timeout: self.timeout.unwrap_or(usual),

@@ -62,8 +62,10 @@ async fn metrics_page(State(state): State<Arc<AppState>>, headers: HeaderMap) ->
         let permit = Arc::clone(&state.pages).acquire_owned().await;
         let snapshot = state.record.snapshot().await.map_err(io::Error::other)?;
         let built = spawn_blocking(move || {
+            // Building a page of a hundred thousand series takes too long for an async thread.
             let page = metrics::page(&state, &snapshot).into_bytes();
             drop(permit);
+            // The permit bounds pages in memory; compressing needs little beside the page.
             if compress { gzip(&page) } else { Ok(page) }
         });
         built.await.map_err(io::Error::other)?

@@ -70,6 +70,7 @@ impl MemoryBudget {
         // A quarter each for series that the parser remembers and for families, half for samples.
         let share = self.each - PENDING_BYTES as u64;
         let (samples, families) = (share / 2, share / 4);
+        // Two fifths for the texts and three for the entries: some 100 bytes of text per family.
         let metadata = families as f64 * 0.4 / METADATA_FACTOR;
         let least = |configured: usize, derived: u64| {
             configured.min(usize::try_from(derived).unwrap_or(configured))

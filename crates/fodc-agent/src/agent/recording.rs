@@ -74,6 +74,7 @@ impl Recording {
         for endpoint in &config.endpoints {
             let url = endpoint.source();
             let id = recorders.recorder(&url)?;
+            // Registering sources takes no capacity of other endpoints.
             let mut recorder = recorders.reserve(id, 0);
             let page = recorder.source(&url)?;
             let health = recorder.source(&endpoint.health_source())?;
@@ -168,6 +169,7 @@ impl RecordingThread {
         while let Some(message) = messages.blocking_recv() {
             self.handle(message);
         }
+        // All queues are gone, so nothing can follow: this is the end of the record.
         let synced = self.recorders.sync(Instant::now());
         self.on_write(synced);
     }
@@ -179,6 +181,7 @@ impl RecordingThread {
                 endpoint, bytes, ..
             } => {
                 let endpoint = &mut self.endpoints[endpoint];
+                // In the worst case every line of the piece is a new series.
                 let series = bytes.len() / LINE_BYTES;
                 let mut recorder = self.recorders.reserve(endpoint.id, series);
                 endpoint.piece(&mut recorder, &bytes);
@@ -192,6 +195,7 @@ impl RecordingThread {
                 let samples = endpoint.staged_samples() + HEALTH_SAMPLES;
                 let mut recorder = self.recorders.reserve(endpoint.id, samples);
                 let written = endpoint.finish(&mut recorder, outcome);
+                // The status must be current before the poller goes on: `/readyz` reads it.
                 drop(recorder);
                 let now = endpoint.status().clone();
                 self.status.update(|status| status.endpoints[index] = now);

@@ -74,6 +74,7 @@ pub(super) async fn respond(state: Arc<AppState>, request: Bytes) -> Response {
     let cancelled = Arc::new(AtomicBool::new(false));
     let _cancel = CancelOnDrop(Arc::clone(&cancelled));
     let work = async {
+        // The wait for a permit counts towards the deadline.
         let permit = Arc::clone(&state.reads).acquire_owned().await;
         let snapshot = state.record.snapshot().await.map_err(io::Error::other)?;
         let work = spawn_blocking(move || {
@@ -161,6 +162,7 @@ fn matchers(query: &Query) -> Result<Matchers, MatcherError> {
 }
 
 fn decode(request: &[u8]) -> Result<ReadRequest, ReadError> {
+    // The header of a snappy block states its length, so a bomb is refused before it is unpacked.
     let length = snap::raw::decompress_len(request)?;
     if length > REQUEST_BYTES {
         return Err(ReadError::RequestTooLong(length));
@@ -186,6 +188,7 @@ fn select(
     cancelled: &AtomicBool,
 ) -> Result<Vec<TimeSeries>, ReadError> {
     let range = (query.start_timestamp_ms, query.end_timestamp_ms);
+    // Nothing is known of the future: no series ends there.
     let until = range.1.min(state.clock.now_ms());
     let rule = StalenessRule::new(state.interval, state.scrape_timeout);
     // Bounds the memory before the response is encoded: a sample takes at least as much there.

@@ -39,6 +39,7 @@ impl TargetLabels {
         }
         for (name, value) in renamed {
             let mut name = format!("exported_{name}");
+            // The page may have a label `exported_job` beside `job`.
             while all.contains_key(name.as_str()) {
                 name.insert_str(0, "exported_");
             }

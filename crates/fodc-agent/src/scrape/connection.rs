@@ -65,6 +65,7 @@ impl Connection {
     ) -> Result<Response<Incoming>, Failure> {
         let used = std::mem::replace(&mut self.used, true);
         self.sender.send_request(request).await.map_err(|error| {
+            // hyper reports a close before the response in three ways, depending on when it sees it.
             let closed = error.is_incomplete_message() || error.is_canceled() || error.is_closed();
             if used && closed {
                 Failure::Stale

@@ -68,6 +68,7 @@ impl Fetcher {
             }
             let status = response.status();
             let location = response.headers().get(LOCATION).cloned();
+            // The next request of this scrape, or the next scrape, can then use the connection.
             self.drain(connection, response).await;
             match location {
                 Some(location) if status.is_redirection() => {
@@ -103,6 +104,7 @@ impl Fetcher {
         {
             match connection.send(self.get(uri)).await {
                 Ok(response) => return Ok((connection, response)),
+                // The endpoint closed it while it was idle: a new one is needed.
                 Err(Failure::Stale) => {}
                 Err(Failure::Broken(error)) => return Err(error),
             }
@@ -118,6 +120,7 @@ impl Fetcher {
     }
 
     fn get(&self, uri: &Uri) -> Request<Empty<Bytes>> {
+        // A server expects the path only: the absolute form is for HTTP proxies.
         let target = uri.path_and_query().map_or("/", |target| target.as_str());
         Request::get(target)
             .header(HOST, self.endpoint.host_header())
@@ -142,6 +145,7 @@ impl Fetcher {
         let encoding = text(response.headers(), CONTENT_ENCODING);
         let mut body = Body::new(encoding.as_deref(), self.limits.body_bytes)?;
         let announced = text(response.headers(), CONTENT_LENGTH).and_then(|text| text.parse().ok());
+        // Nothing is read of a page that cannot fit; the decoder checks the same for chunked bodies.
         if announced.is_some_and(|bytes: u64| bytes > self.limits.body_bytes) {
             return Err(ScrapeError::BodyTooLarge(self.limits.body_bytes));
         }
@@ -168,6 +172,7 @@ impl Fetcher {
 
     async fn flush(&mut self, ready: &mut BytesMut, sink: &mut impl PageSink) {
         if !ready.is_empty() {
+            // A timeout during this wait is the fault of the recording thread, not of the endpoint.
             self.blocked_since = Some(Instant::now());
             sink.piece(ready.split().freeze()).await;
             self.blocked_since = None;
@@ -181,6 +186,7 @@ impl Fetcher {
         let mut body = response.into_body();
         let mut left = DRAINED_BYTES;
         while let Some(frame) = body.frame().await {
+            // A connection that is dropped here closes; the status of the response is the error.
             let Ok(frame) = frame else { return };
             let bytes = frame.data_ref().map_or(0, Bytes::len);
             match left.checked_sub(bytes) {
@@ -194,6 +200,7 @@ impl Fetcher {
     /// Returns the target of a redirect if it is on the endpoint's own host and port. The page of
     /// another host would be recorded as the wrong source.
     fn follow(&self, location: &str) -> Result<Uri, ScrapeError> {
+        // The text goes to logs and to `/endpoints`, and the endpoint chooses it.
         let shown: String = location.escape_debug().take(200).collect();
         let refused = || ScrapeError::Redirect(shown.clone());
         let uri: Uri = location.parse().map_err(|_| refused())?;

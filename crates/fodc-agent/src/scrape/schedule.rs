@@ -63,6 +63,7 @@ impl Schedule {
             return None;
         }
         let count = now.saturating_sub(first).as_nanos() / self.interval.as_nanos().max(1);
+        // `Duration` multiplies by `u32`; more ticks than that pass in no realistic sleep.
         let count = count.min(u128::from(u32::MAX)) as u32;
         self.next = first + self.interval * count;
         Some(Skipped {

@@ -242,6 +242,7 @@ impl Builder {
             max_backoff: MAX_BACKOFF.max(self.reconnect_interval),
             recovery: Recovery::Spread(SPREAD),
             max_retries: 0,
+            // A plain proxy sends headers with its first query, which may come hours later.
             ready: Ready::Accepted,
             // The registration detects a dead proxy for both streams.
             heartbeat_interval: None,
@@ -262,6 +263,7 @@ impl Builder {
         let mut requested = self.identity;
         let identity = watch::Sender::new(Arc::new(requested.borrow_and_update().clone()));
 
+        // Lets a proxy with the profile tell a restarted agent from one that reconnects.
         let instance = uuid::Uuid::new_v4().simple().to_string();
         let link = self
             .link

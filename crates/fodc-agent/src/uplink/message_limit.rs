@@ -79,6 +79,7 @@ impl MessageLimit {
 pub(crate) async fn probe<C: transport::Connection>(connection: C) -> Option<usize> {
     let config = Config {
         max_retries: 1,
+        // Both outcomes come as the status of the call, so its headers are enough.
         ready: Ready::Headers,
         open_timeout: PROBE_TIMEOUT,
         heartbeat_interval: None,
@@ -106,6 +107,7 @@ fn is_unauthenticated<C: transport::Connection>(
     link.start().ok();
     async move {
         let over = |status: &steadfast_session::Status| {
+            // One attempt is configured, so its failure is the end.
             status.failed_attempts > 0 && status.state == State::Disconnected
         };
         let Ok(over) = status.wait_for(over).await else {

@@ -50,6 +50,7 @@ impl MetricsProtocol {
     }
 
     fn on_gone(&mut self, cx: &mut Context<EncodedRequest, Event>) {
+        // The responder stops waiting for this stream, and its queued queries are void.
         self.generation = None;
         cx.emit(Event::Stream(None));
     }
@@ -90,14 +91,18 @@ impl Protocol for MetricsProtocol {
     ) {
         match command {
             Command::Respond(generation, response) => {
+                // A response to a query of an older stream must not reach a newer one: a plain proxy
+                // matches responses to queries by order (O6).
                 let open = self.is_open(generation, cx);
                 if open {
                     cx.send(response);
                 }
+                // The responder waits for this before it sends the next part.
                 cx.emit(Event::Queued(open));
             }
             Command::Abandon(generation) => {
                 if self.is_open(generation, cx) {
+                    // A new stream starts with an empty outbox and a fresh flow-control window.
                     cx.fail(End::retry(Initiator::Peer, Reason::OutboxFull));
                 }
             }

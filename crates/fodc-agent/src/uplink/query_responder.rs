@@ -156,11 +156,13 @@ impl<C: Connection> QueryResponder<C> {
             if cancel.run_until_cancelled(responding).await.is_none() {
                 return;
             }
+            // Only now may the stream receive another query in its place.
             self.backpressure.dequeued();
         }
     }
 
     async fn respond(&mut self, from: Generation, message: &StreamMetricsResponse) {
+        // A query that waited behind a slow response may have lost its stream.
         if *self.inbox.stream.borrow_and_update() != Some(from) {
             return;
         }
@@ -301,6 +303,7 @@ impl<C: Connection> QueryResponder<C> {
 
     /// Probes the proxy's limit on messages, once, and returns true if it is higher than was known.
     async fn raise_limit(&mut self) -> bool {
+        // One probe per stream: its result does not change, and a query waits for it.
         let Some(probe) = self.probe.take() else {
             return false;
         };
@@ -330,6 +333,7 @@ impl<C: Connection> QueryResponder<C> {
 
     /// Waits until the link can take a message and queues it.
     async fn send(&mut self, from: Generation, message: Bytes) -> Result<(), SendError> {
+        // Waiting for capacity first keeps the memory at one part, however slowly the proxy reads (O8).
         let capacity = timeout(
             self.responding.timeouts.send,
             self.link.unsent_at_most(UNSENT_MAX),

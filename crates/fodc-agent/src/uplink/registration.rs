@@ -104,6 +104,7 @@ impl Registration {
     ) {
         if !response.success || response.agent_id.is_empty() {
             let reason = match (response.success, response.message) {
+                // Without an id the metrics stream could not be attributed to the agent.
                 (true, _) => "registered, but without an agent id".to_owned(),
                 (false, message) if message.is_empty() => "no reason given".to_owned(),
                 (false, message) => message,
@@ -123,6 +124,8 @@ impl Registration {
                 .profile
                 .filter(|profile| profile.version >= PROFILE),
         });
+        // The session is live from here on, not from the response headers: a proxy that accepts the
+        // stream and refuses the agent must meet a growing backoff.
         cx.signal(Signal::Greeted);
         if let Some(interval) = heartbeat_interval {
             cx.signal(Signal::HeartbeatInterval(interval));
@@ -178,6 +181,7 @@ impl Protocol for Registration {
         match self.state {
             // A heartbeat would deliver the change too, but up to one interval later.
             State::Registered(_) | State::Requested(_) if cx.is_open() => cx.send(self.request()),
+            // The request that opens the next stream carries the new identity.
             State::Registered(_) | State::Requested(_) | State::Idle => {}
         }
     }
@@ -188,6 +192,7 @@ impl Protocol for Registration {
                 cx.send(self.request());
                 cx.emit(Event::HeartbeatSent);
             }
+            // A heartbeat repeats the request, whose response is still awaited.
             State::Requested(_) | State::Idle => {}
         }
     }

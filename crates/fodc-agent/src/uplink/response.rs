@@ -124,6 +124,7 @@ impl<'t> SeriesSelector<'t> {
     /// Returns the labels that a series is sent with if the query selects it. A label of the
     /// metric itself is never replaced.
     fn labels(&mut self, series: &Series<'_>) -> Option<BTreeMap<String, String>> {
+        // Most stores have one or two containers, so this map stays tiny.
         let container = series.container.map(str::to_owned);
         let identity = &self.context.identity;
         let stamps = self.stamps.entry(container);
@@ -134,6 +135,7 @@ impl<'t> SeriesSelector<'t> {
                 labels.push((name, value));
             }
         }
+        // Matchers see the labels as they are sent, so `pod_name` can be matched too.
         labels.sort_unstable();
         if !self.context.query.selects(series.name, &labels) {
             return None;

@@ -1,4 +1,4 @@
-//! An endpoint that says what it is told to say, however wrong.
+//! An endpoint with scripted responses, valid or not.
 
 use std::{
     io::{Read, Write},
@@ -11,32 +11,32 @@ use std::{
     time::Duration,
 };
 
-/// Answers one request. `false` closes the connection.
-pub(crate) type Answer = Arc<dyn Fn(&Request, &mut TcpStream) -> bool + Send + Sync>;
+/// Responds to one request. `false` closes the connection.
+pub(crate) type Script = Arc<dyn Fn(&Request, &mut TcpStream) -> bool + Send + Sync>;
 
 /// The head of a request.
 pub(crate) struct Request {
     pub(crate) head: String,
-    /// Counted over all connections, from 0.
+    /// The number of the request over all connections, from 0.
     pub(crate) number: u64,
 }
 
 /// A scripted endpoint on a free port. Its threads end with their connections.
 pub(crate) struct Exporter {
     address: SocketAddr,
-    answer: Arc<Mutex<Answer>>,
+    response: Arc<Mutex<Script>>,
     connections: Arc<AtomicU64>,
     requests: Arc<AtomicU64>,
 }
 
 impl Exporter {
-    pub(crate) fn new(answer: Answer) -> Self {
+    pub(crate) fn new(response: Script) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
-        let answer = Arc::new(Mutex::new(answer));
+        let response = Arc::new(Mutex::new(response));
         let (connections, requests) = (Arc::<AtomicU64>::default(), Arc::<AtomicU64>::default());
         let (script, accepted, asked) = (
-            Arc::clone(&answer),
+            Arc::clone(&response),
             Arc::clone(&connections),
             Arc::clone(&requests),
         );
@@ -50,7 +50,7 @@ impl Exporter {
         });
         Self {
             address,
-            answer,
+            response,
             connections,
             requests,
         }
@@ -58,12 +58,12 @@ impl Exporter {
 
     /// Serves this page with status 200.
     pub(crate) fn page(page: impl Into<String>) -> Self {
-        Self::new(page_answer(page))
+        Self::new(page_response(page))
     }
 
-    /// From now on it answers like this.
-    pub(crate) fn set(&self, answer: Answer) {
-        *self.answer.lock().unwrap() = answer;
+    /// Replaces the script.
+    pub(crate) fn set(&self, response: Script) {
+        *self.response.lock().unwrap() = response;
     }
 
     pub(crate) fn address(&self) -> SocketAddr {
@@ -83,7 +83,7 @@ impl Exporter {
     }
 }
 
-fn converse(mut stream: TcpStream, script: &Mutex<Answer>, asked: &AtomicU64) {
+fn converse(mut stream: TcpStream, script: &Mutex<Script>, asked: &AtomicU64) {
     stream.set_read_timeout(Some(Duration::from_secs(60))).ok();
     stream.set_write_timeout(Some(Duration::from_secs(60))).ok();
     let mut pending = Vec::new();
@@ -100,21 +100,21 @@ fn converse(mut stream: TcpStream, script: &Mutex<Answer>, asked: &AtomicU64) {
             }
         };
         let number = asked.fetch_add(1, Ordering::SeqCst);
-        let answer = Arc::clone(&script.lock().unwrap());
-        if !answer(&Request { head, number }, &mut stream) {
+        let response = Arc::clone(&script.lock().unwrap());
+        if !response(&Request { head, number }, &mut stream) {
             return;
         }
     }
 }
 
-/// Status 200 and this page.
-pub(crate) fn page_answer(page: impl Into<String>) -> Answer {
+/// Responds with status 200 and this page.
+pub(crate) fn page_response(page: impl Into<String>) -> Script {
     let page = page.into();
     Arc::new(move |_, stream| respond(stream, "200 OK", "", page.as_bytes()))
 }
 
-/// Exactly these bytes, and the end of the connection.
-pub(crate) fn raw_answer(bytes: impl Into<Vec<u8>>) -> Answer {
+/// Sends exactly these bytes and closes the connection.
+pub(crate) fn raw_response(bytes: impl Into<Vec<u8>>) -> Script {
     let bytes = bytes.into();
     Arc::new(move |_, stream| {
         stream.write_all(&bytes).ok();
@@ -122,12 +122,12 @@ pub(crate) fn raw_answer(bytes: impl Into<Vec<u8>>) -> Answer {
     })
 }
 
-/// Takes the request and says nothing.
-pub(crate) fn silence() -> Answer {
+/// Reads the request and never responds.
+pub(crate) fn silence() -> Script {
     Arc::new(|_, _| true)
 }
 
-/// A well-formed answer. `headers` are whole lines.
+/// Sends a well-formed response. `headers` are whole lines.
 pub(crate) fn respond(stream: &mut TcpStream, status: &str, headers: &str, body: &[u8]) -> bool {
     let head = format!(
         "HTTP/1.1 {status}\r\nContent-Length: {}\r\n{headers}\r\n",
@@ -136,7 +136,7 @@ pub(crate) fn respond(stream: &mut TcpStream, status: &str, headers: &str, body:
     stream.write_all(head.as_bytes()).is_ok() && stream.write_all(body).is_ok()
 }
 
-/// Lets some time pass, or less if the agent closes the connection.
+/// Waits for a time, or until the agent closes the connection.
 pub(crate) fn pause(stream: &mut TcpStream, span: Duration) {
     stream.set_read_timeout(Some(span)).unwrap();
     let nothing = stream.read(&mut [0]);

@@ -1,4 +1,4 @@
-//! The simplest HTTP client there is.
+//! A minimal HTTP client.
 
 use std::net::SocketAddr;
 
@@ -8,7 +8,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::PATIENCE;
+use super::LIMIT;
 
 pub(crate) struct Response {
     pub(crate) status: u16,
@@ -33,7 +33,7 @@ pub(crate) async fn get(address: SocketAddr, path: &str) -> Response {
     send(address, "GET", path, "", b"").await
 }
 
-/// Sends a request and reads the answer to the end of the connection. `headers` are whole lines.
+/// Sends a request and reads the response to the end of the connection. `headers` are whole lines.
 pub(crate) async fn send(
     address: SocketAddr,
     method: &str,
@@ -50,20 +50,18 @@ pub(crate) async fn send(
         );
         stream.write_all(head.as_bytes()).await.unwrap();
         stream.write_all(body).await.unwrap();
-        let mut answer = Vec::new();
-        stream.read_to_end(&mut answer).await.unwrap();
-        answer
+        let mut response = Vec::new();
+        stream.read_to_end(&mut response).await.unwrap();
+        response
     };
-    let answer = timeout(PATIENCE, exchange)
-        .await
-        .expect("the agent answers");
-    let end = answer
+    let response = timeout(LIMIT, exchange).await.expect("the agent responses");
+    let end = response
         .windows(4)
         .position(|four| four == b"\r\n\r\n")
-        .expect("an answer has a head");
-    let head = String::from_utf8(answer[..end].to_vec()).unwrap();
+        .expect("a response has a head");
+    let head = String::from_utf8(response[..end].to_vec()).unwrap();
     let status = head.split(' ').nth(1).unwrap().parse().unwrap();
-    let body = answer[end + 4..].to_vec();
+    let body = response[end + 4..].to_vec();
     let body = if head
         .to_ascii_lowercase()
         .contains("transfer-encoding: chunked")

@@ -1,4 +1,4 @@
-//! What the tests of the agent share.
+//! Shared by the tests of the agent.
 
 #![allow(dead_code, reason = "each test uses its part")]
 
@@ -10,10 +10,10 @@ use std::time::Duration;
 use steadfast_fodc_agent::{Agent, Config, scrape::Endpoint};
 use tokio::time::{Instant, sleep};
 
-/// Longer than anything takes on a machine that is busy with everything else.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+/// The time limit of a wait, long enough for a busy machine.
+pub(crate) const LIMIT: Duration = Duration::from_secs(60);
 
-/// An agent in memory, on a free port, that reads these pages five times a second.
+/// Returns settings that scrape these pages five times a second, in memory and on a free port.
 pub(crate) fn config<'a>(urls: impl IntoIterator<Item = &'a str>) -> Config {
     let endpoints = urls.into_iter().map(|url| Endpoint::new(url).unwrap());
     let mut config = Config::new(endpoints.collect());
@@ -23,10 +23,10 @@ pub(crate) fn config<'a>(urls: impl IntoIterator<Item = &'a str>) -> Config {
     config
 }
 
-/// The agent's page of metrics, once it satisfies the condition.
+/// Returns the agent's page of metrics once it satisfies the condition.
 pub(crate) async fn page_when(agent: &Agent, what: &str, holds: impl Fn(&str) -> bool) -> String {
     let address = agent.addresses().http.expect("the agent listens");
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + LIMIT;
     loop {
         let page = http::get(address, "/metrics").await;
         assert_eq!(page.status, 200, "{}", page.text());
@@ -39,7 +39,7 @@ pub(crate) async fn page_when(agent: &Agent, what: &str, holds: impl Fn(&str) ->
     }
 }
 
-/// The value of the first sample on a page whose line begins so.
+/// Returns the value of the first line of a page that begins with `line`.
 pub(crate) fn value(page: &str, line: &str) -> Option<f64> {
     let line = page.lines().find(|candidate| candidate.starts_with(line))?;
     let rest = line.rsplit_once('}').map_or_else(
@@ -49,9 +49,9 @@ pub(crate) fn value(page: &str, line: &str) -> Option<f64> {
     rest.split_whitespace().next()?.parse().ok()
 }
 
-/// Stops an agent, which has to be quick about it.
+/// Stops an agent in time.
 pub(crate) async fn stop(agent: Agent) {
     let started = Instant::now();
     agent.stop(Duration::from_secs(5)).await.unwrap();
-    assert!(started.elapsed() < PATIENCE);
+    assert!(started.elapsed() < LIMIT);
 }

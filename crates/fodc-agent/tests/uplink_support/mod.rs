@@ -1,4 +1,4 @@
-//! What the tests of the uplink share: a record, and proxies that do as they are told.
+//! Shared by the tests of the uplink: stores of samples, and scripted proxies.
 #![allow(
     dead_code,
     reason = "each test file is a crate of its own and uses its part"
@@ -26,24 +26,24 @@ use steadfast_fodc_agent::{
 use steadfast_wire::fodc::StreamMetricsResponse;
 use tokio::{sync::watch, time::timeout};
 
-/// No wait on real sockets takes longer than this, on however busy a machine.
+/// The time limit of a wait on real sockets, long enough for a busy machine.
 pub(crate) const LIMIT: Duration = Duration::from_secs(40);
 
-/// Waits for something that must come.
+/// Waits for a future that must complete in time.
 pub(crate) async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
     timeout(LIMIT, future)
         .await
         .unwrap_or_else(|_| panic!("not within {LIMIT:?}: {what}"))
 }
 
-/// Waits in virtual time for something that must come, however long it takes: a day.
+/// Waits for a future that must complete within a day of virtual time.
 pub(crate) async fn someday<T>(what: &str, future: impl Future<Output = T>) -> T {
     timeout(Duration::from_secs(86_400), future)
         .await
         .unwrap_or_else(|_| panic!("not within a day: {what}"))
 }
 
-/// Waits until the state is as wanted.
+/// Waits for a status that satisfies `wanted`.
 pub(crate) async fn until(
     mut status: watch::Receiver<Status>,
     wanted: impl FnMut(&Status) -> bool,
@@ -56,7 +56,7 @@ pub(crate) fn connected(status: &Status) -> bool {
     status.state == State::Connected
 }
 
-/// An agent that both dialects know.
+/// Returns an identity that is valid in both dialects.
 pub(crate) fn identity() -> Identity {
     Identity {
         role: "ROLE_DATA".to_owned(),
@@ -67,18 +67,18 @@ pub(crate) fn identity() -> Identity {
     }
 }
 
-/// Somebody who stays who it is.
+/// Returns a builder of an uplink with that identity and a fixed seed.
 pub(crate) fn agent(address: impl Into<String>, record: impl SampleStore) -> Builder {
     let identity = watch::Sender::new(identity());
     Uplink::builder(address, identity.subscribe(), record).link(LinkOptions::new().seed(7))
 }
 
-/// The question about the newest values.
+/// Returns the query for the newest values.
 pub(crate) fn latest() -> StreamMetricsResponse {
     StreamMetricsResponse::default()
 }
 
-/// The question about a window, in seconds.
+/// Returns the query for a window in seconds.
 pub(crate) fn window(
     from: impl Into<Option<i64>>,
     to: impl Into<Option<i64>>,

@@ -1,22 +1,22 @@
-//! A record that a test makes.
+//! Stores of samples for tests.
 
 use std::sync::{Arc, Condvar, Mutex};
 
 use steadfast_fodc_agent::uplink::{SampleStore, Series, StoreError, Visit, Visitor};
 use steadfast_wire::fodc::MetricType;
 
-/// `series` series with a value each second of a span.
+/// A store of `series` series with a sample in each second of a span.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Regular {
     pub(crate) series: usize,
-    /// Unix seconds of the first scrape and after the last.
+    /// The Unix seconds of the first scrape and after the last.
     pub(crate) seconds: (i64, i64),
-    /// Bytes of a long label that each has.
+    /// The length in bytes of a label that each series has.
     pub(crate) padding: usize,
 }
 
 impl Regular {
-    /// That many series, scraped in the seconds before 100.
+    /// Returns a store of that many series, scraped in the seconds before 100.
     pub(crate) fn of(series: usize) -> Self {
         Self {
             series,
@@ -25,12 +25,12 @@ impl Regular {
         }
     }
 
-    /// What series `index` had at a time, milliseconds.
+    /// Returns the value of series `index` at a time in milliseconds.
     pub(crate) fn value(index: usize, time: i64) -> f64 {
         index as f64 * 1e6 + (time / 1_000) as f64
     }
 
-    fn tell(&self, from: i64, to: i64, visitor: &mut dyn Visitor) {
+    fn visit(&self, from: i64, to: i64, visitor: &mut dyn Visitor) {
         let (first, after) = self.seconds;
         let times: Vec<i64> = (first.max(from.div_euclid(1_000))..after)
             .map(|second| second * 1_000)
@@ -66,17 +66,17 @@ impl Regular {
 impl SampleStore for Regular {
     fn latest(&self, visitor: &mut dyn Visitor) -> Result<(), StoreError> {
         let last = (self.seconds.1 - 1) * 1_000;
-        self.tell(last, last, visitor);
+        self.visit(last, last, visitor);
         Ok(())
     }
 
     fn window(&self, from: i64, to: i64, visitor: &mut dyn Visitor) -> Result<(), StoreError> {
-        self.tell(from, to, visitor);
+        self.visit(from, to, visitor);
         Ok(())
     }
 }
 
-/// A record that stops answering and goes on when it is told to.
+/// A store that blocks while it is set to stuck.
 #[derive(Clone, Debug)]
 pub(crate) struct Stuck {
     pub(crate) record: Regular,
@@ -114,13 +114,13 @@ impl SampleStore for Stuck {
     }
 }
 
-/// A record that panics when it is asked for the latest values.
+/// A store that panics when the latest values are read.
 #[derive(Clone, Debug)]
 pub(crate) struct Broken(pub(crate) Regular);
 
 impl SampleStore for Broken {
     fn latest(&self, _: &mut dyn Visitor) -> Result<(), StoreError> {
-        panic!("the record of a test broke, as it should")
+        panic!("the store of a test panicked, as it should")
     }
 
     fn window(&self, from: i64, to: i64, visitor: &mut dyn Visitor) -> Result<(), StoreError> {

@@ -1,5 +1,5 @@
-//! Proxies on real sockets, as the originals behave: headers only with the first message, a nested
-//! message that must not be missing, limits of their versions.
+//! Proxies on real sockets that behave like the originals: headers only with the first message, a
+//! crash without the nested address, and the message limits of their versions.
 
 use std::{
     collections::BTreeMap,
@@ -22,32 +22,32 @@ use tokio::{net::TcpListener, runtime::Runtime, sync::mpsc, time::timeout};
 use tokio_stream::wrappers::{TcpListenerStream, UnboundedReceiverStream};
 use tonic::{Request, Response, Status, Streaming};
 
-type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+type Responses<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
-/// A version of the original.
+/// A version of the original proxy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Dialect {
-    /// The first: knows addresses, and dies without one.
+    /// The first version: knows agents by address, and crashes without one.
     Seed,
-    /// The releases: know pods.
+    /// The releases: know agents by pod name.
     Release,
-    /// The newest: as the releases, with larger messages and live roles.
+    /// The newest version: as the releases, with larger messages.
     Newest,
 }
 
-/// How a proxy behaves.
+/// The behaviour of a proxy.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Behaviour {
     pub(crate) dialect: Dialect,
     pub(crate) heartbeat_seconds: i64,
-    /// Registrations that may be held.
+    /// The most agents that may be registered.
     pub(crate) capacity: usize,
-    /// Nothing is ever answered.
+    /// Never responds.
     pub(crate) mute: bool,
     /// The metrics stream is not implemented.
     pub(crate) metrics_unimplemented: bool,
-    /// Answers are not read.
-    pub(crate) reads_no_answers: bool,
+    /// Does not read responses.
+    pub(crate) ignores_responses: bool,
 }
 
 impl Behaviour {
@@ -58,20 +58,20 @@ impl Behaviour {
             capacity: usize::MAX,
             mute: false,
             metrics_unimplemented: false,
-            reads_no_answers: false,
+            ignores_responses: false,
         }
     }
 }
 
-/// What proxies have seen, over all their restarts.
+/// The events that proxies at one address have seen, over all restarts.
 #[derive(Debug, Default)]
-pub(crate) struct Books {
+pub(crate) struct ProxyLog {
     pub(crate) registrations: Vec<RegisterAgentRequest>,
     pub(crate) refusals: u64,
     pub(crate) heartbeats: u64,
-    /// What would have killed the original.
+    /// Requests that would have crashed the original.
     pub(crate) crashes: u64,
-    /// Agents whose registration stream is open.
+    /// The agents whose registration stream is open.
     pub(crate) online: Vec<String>,
     streams: BTreeMap<String, mpsc::UnboundedSender<Result<StreamMetricsResponse, Status>>>,
     registry: BTreeMap<String, mpsc::UnboundedSender<Status>>,
@@ -80,29 +80,29 @@ pub(crate) struct Books {
 /// A proxy on a runtime of its own, so that killing it is like killing a process.
 pub(crate) struct Proxy {
     pub(crate) addr: SocketAddr,
-    pub(crate) books: Arc<Mutex<Books>>,
-    pub(crate) answers: mpsc::UnboundedReceiver<(String, StreamMetricsRequest)>,
+    pub(crate) log: Arc<Mutex<ProxyLog>>,
+    pub(crate) responses: mpsc::UnboundedReceiver<(String, StreamMetricsRequest)>,
     runtime: Option<Runtime>,
 }
 
 #[derive(Clone)]
 struct Service {
     behaviour: Behaviour,
-    books: Arc<Mutex<Books>>,
-    answers: mpsc::UnboundedSender<(String, StreamMetricsRequest)>,
+    log: Arc<Mutex<ProxyLog>>,
+    responses: mpsc::UnboundedSender<(String, StreamMetricsRequest)>,
 }
 
 impl Proxy {
-    /// On a free port of the IPv4 loopback.
+    /// Starts a proxy on a free port of the IPv4 loopback.
     pub(crate) fn start(behaviour: Behaviour) -> Self {
         Self::start_at("127.0.0.1:0".parse().unwrap(), behaviour, Arc::default())
     }
 
-    /// Where the one before was, with what that one knew.
+    /// Starts a proxy at an address, with the log of the one before it.
     pub(crate) fn start_at(
         addr: SocketAddr,
         behaviour: Behaviour,
-        books: Arc<Mutex<Books>>,
+        log: Arc<Mutex<ProxyLog>>,
     ) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
@@ -116,11 +116,11 @@ impl Proxy {
             socket.bind(addr).unwrap();
             socket
         };
-        let (sender, answers) = mpsc::unbounded_channel();
+        let (sender, responses) = mpsc::unbounded_channel();
         let service = Service {
             behaviour,
-            books: Arc::clone(&books),
-            answers: sender,
+            log: Arc::clone(&log),
+            responses: sender,
         };
         let message_bytes = match behaviour.dialect {
             Dialect::Seed | Dialect::Release => 4 << 20,
@@ -134,7 +134,7 @@ impl Proxy {
         runtime.spawn(async move {
             let service = FodcServiceServer::new(service).max_decoding_message_size(message_bytes);
             let incoming = TcpListenerStream::new(listener);
-            // A Go server gives room back on the connection whoever reads its streams.
+            // A Go server returns connection credit whether or not its streams are read.
             let server = tonic::transport::Server::builder()
                 .initial_stream_window_size(1 << 16)
                 .initial_connection_window_size(64 << 20)
@@ -143,39 +143,39 @@ impl Proxy {
         });
         Self {
             addr,
-            books,
-            answers,
+            log,
+            responses,
             runtime: Some(runtime),
         }
     }
 
-    /// Kills it and starts another one in its place.
+    /// Kills the proxy and starts another one at its address.
     pub(crate) fn restart(self, behaviour: Behaviour) -> Self {
-        let (addr, books) = (self.addr, Arc::clone(&self.books));
+        let (addr, log) = (self.addr, Arc::clone(&self.log));
         drop(self);
         {
-            let mut books = books.lock().unwrap();
-            books.online.clear();
-            books.streams.clear();
-            books.registry.clear();
+            let mut log = log.lock().unwrap();
+            log.online.clear();
+            log.streams.clear();
+            log.registry.clear();
         }
-        Self::start_at(addr, behaviour, books)
+        Self::start_at(addr, behaviour, log)
     }
 
-    /// Something between agents and it that can go wrong.
+    /// Starts a chaos proxy in front of this one.
     pub(crate) fn behind(&self) -> steadfast_chaos::Proxy {
         let _entered = self.runtime.as_ref().expect("not killed").enter();
         steadfast_chaos::Proxy::start(self.addr).unwrap()
     }
 
-    pub(crate) fn books(&self) -> MutexGuard<'_, Books> {
-        self.books.lock().unwrap()
+    pub(crate) fn log(&self) -> MutexGuard<'_, ProxyLog> {
+        self.log.lock().unwrap()
     }
 
-    /// Waits until what was seen is as wanted.
-    pub(crate) async fn until(&self, what: &str, wanted: impl Fn(&Books) -> bool) {
+    /// Waits until the log satisfies `wanted`.
+    pub(crate) async fn until(&self, what: &str, wanted: impl Fn(&ProxyLog) -> bool) {
         let seen = async {
-            while !wanted(&self.books()) {
+            while !wanted(&self.log()) {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         };
@@ -184,45 +184,44 @@ impl Proxy {
             came,
             "not within {:?}: {what}: {:?}",
             super::LIMIT,
-            self.books()
+            self.log()
         );
     }
 
-    /// Asks the newest agent as soon as its metrics stream is there.
-    pub(crate) async fn ask(&self, question: StreamMetricsResponse) {
-        let newest = |books: &Books| {
-            let newest = books.online.last()?;
-            books
-                .streams
+    /// Sends a query to the newest agent as soon as its metrics stream is open.
+    pub(crate) async fn query(&self, query: StreamMetricsResponse) {
+        let newest = |log: &ProxyLog| {
+            let newest = log.online.last()?;
+            log.streams
                 .get(newest)
                 .filter(|stream| !stream.is_closed())
                 .cloned()
         };
-        self.until("a metrics stream", |books| newest(books).is_some())
+        self.until("a metrics stream", |log| newest(log).is_some())
             .await;
-        let stream = newest(&self.books()).unwrap();
-        stream.send(Ok(question)).unwrap();
+        let stream = newest(&self.log()).unwrap();
+        stream.send(Ok(query)).unwrap();
     }
 
     /// Ends the newest agent's metrics stream.
     pub(crate) fn end_metrics(&self, status: Status) {
-        let mut books = self.books();
-        let newest = books.online.last().unwrap().clone();
-        let stream = books.streams.remove(&newest).unwrap();
+        let mut log = self.log();
+        let newest = log.online.last().unwrap().clone();
+        let stream = log.streams.remove(&newest).unwrap();
         stream.send(Err(status)).ok();
     }
 
     /// Forgets every agent, as the registry does after a long silence.
     pub(crate) fn forget_agents(&self) {
-        for (id, end) in &self.books().registry {
+        for (id, end) in &self.log().registry {
             end.send(Status::unknown(format!("agent {id} not found")))
                 .ok();
         }
     }
 
-    /// The next answer, and whose it is.
-    pub(crate) async fn answer(&mut self) -> (String, StreamMetricsRequest) {
-        super::within("an answer", self.answers.recv())
+    /// Returns the next response with the id of its agent.
+    pub(crate) async fn response(&mut self) -> (String, StreamMetricsRequest) {
+        super::within("a response", self.responses.recv())
             .await
             .unwrap()
     }
@@ -231,7 +230,7 @@ impl Proxy {
 impl Drop for Proxy {
     fn drop(&mut self) {
         if let Some(runtime) = self.runtime.take() {
-            // Its port is free when this returns. A runtime does not wait inside another one.
+            // The port must be free afterwards, and a runtime cannot wait inside another one.
             let stop = std::thread::spawn(|| runtime.shutdown_timeout(Duration::from_secs(5)));
             stop.join().ok();
         }
@@ -239,13 +238,13 @@ impl Drop for Proxy {
 }
 
 impl Service {
-    fn books(&self) -> MutexGuard<'_, Books> {
-        self.books.lock().unwrap()
+    fn log(&self) -> MutexGuard<'_, ProxyLog> {
+        self.log.lock().unwrap()
     }
 
-    /// Why the original would refuse it.
+    /// Returns the reason why the original would refuse a request.
     fn refusal(&self, request: &RegisterAgentRequest) -> Option<String> {
-        if self.books().online.len() >= self.behaviour.capacity {
+        if self.log().online.len() >= self.behaviour.capacity {
             return Some(format!(
                 "maximum number of agents ({}) reached",
                 self.behaviour.capacity
@@ -262,7 +261,7 @@ impl Service {
                 Some("primary address port must be positive".to_owned())
             }
             (Dialect::Seed, None) => {
-                self.books().crashes += 1;
+                self.log().crashes += 1;
                 Some("nil pointer dereference".to_owned())
             }
             (Dialect::Seed, Some(_)) => None,
@@ -273,20 +272,20 @@ impl Service {
         }
     }
 
-    async fn mute<T>(&self) -> Result<Response<Answers<T>>, Status> {
+    async fn mute<T>(&self) -> Result<Response<Responses<T>>, Status> {
         std::future::pending().await
     }
 }
 
 #[tonic::async_trait]
 impl FodcService for Service {
-    type RegisterAgentStream = Answers<RegisterAgentResponse>;
-    type StreamMetricsStream = Answers<StreamMetricsResponse>;
-    type StreamClusterTopologyStream = Answers<StreamClusterTopologyResponse>;
-    type StreamLifecycleStream = Answers<StreamLifecycleResponse>;
-    type StreamCrashDiagnosticsStream = Answers<StreamCrashDiagnosticsResponse>;
-    type StreamPressureProfilesStream = Answers<StreamPressureProfilesResponse>;
-    type StreamSchemaRegistryStream = Answers<StreamSchemaRegistryResponse>;
+    type RegisterAgentStream = Responses<RegisterAgentResponse>;
+    type StreamMetricsStream = Responses<StreamMetricsResponse>;
+    type StreamClusterTopologyStream = Responses<StreamClusterTopologyResponse>;
+    type StreamLifecycleStream = Responses<StreamLifecycleResponse>;
+    type StreamCrashDiagnosticsStream = Responses<StreamCrashDiagnosticsResponse>;
+    type StreamPressureProfilesStream = Responses<StreamPressureProfilesResponse>;
+    type StreamSchemaRegistryStream = Responses<StreamSchemaRegistryResponse>;
 
     async fn register_agent(
         &self,
@@ -301,7 +300,7 @@ impl FodcService for Service {
             return Ok(Response::new(stream::empty().boxed()));
         };
         if let Some(why) = self.refusal(&first) {
-            self.books().refusals += 1;
+            self.log().refusals += 1;
             let refused = RegisterAgentResponse {
                 message: why.clone(),
                 ..RegisterAgentResponse::default()
@@ -312,12 +311,12 @@ impl FodcService for Service {
         let id = uuid::Uuid::new_v4().to_string();
         let (end, mut ends) = mpsc::unbounded_channel();
         {
-            let mut books = self.books();
-            books.registrations.push(first);
-            books.online.push(id.clone());
-            books.registry.insert(id.clone(), end);
+            let mut log = self.log();
+            log.registrations.push(first);
+            log.online.push(id.clone());
+            log.registry.insert(id.clone(), end);
         }
-        let answer = RegisterAgentResponse {
+        let response = RegisterAgentResponse {
             success: true,
             message: "Agent registered successfully".to_owned(),
             heartbeat_interval_seconds: self.behaviour.heartbeat_seconds,
@@ -329,19 +328,19 @@ impl FodcService for Service {
             let status = loop {
                 tokio::select! {
                     heard = requests.message() => match heard {
-                        Ok(Some(_)) => service.books().heartbeats += 1,
+                        Ok(Some(_)) => service.log().heartbeats += 1,
                         Ok(None) => break None,
                         Err(status) => break Some(status),
                     },
                     end = ends.recv() => break end,
                 }
             };
-            service.books().online.retain(|online| *online != id);
+            service.log().online.retain(|online| *online != id);
             status
         });
         let rest = rest.filter_map(async |status| status.map(Err));
         Ok(Response::new(
-            stream::iter([Ok(answer)]).chain(rest).boxed(),
+            stream::iter([Ok(response)]).chain(rest).boxed(),
         ))
     }
 
@@ -356,30 +355,30 @@ impl FodcService for Service {
         let Some(id) = id.and_then(|id| id.to_str().ok()).map(str::to_owned) else {
             return Err(Status::unauthenticated("agent ID not found"));
         };
-        let (sender, questions) = mpsc::unbounded_channel();
-        self.books().streams.insert(id.clone(), sender);
-        let mut questions = UnboundedReceiverStream::new(questions);
-        // Headers go with the first question, however late that is.
-        let first = questions.next().await;
+        let (sender, queries) = mpsc::unbounded_channel();
+        self.log().streams.insert(id.clone(), sender);
+        let mut queries = UnboundedReceiverStream::new(queries);
+        // The original sends headers with its first query only.
+        let first = queries.next().await;
         let mut requests = request.into_inner();
-        if self.behaviour.reads_no_answers {
-            let rest = questions.map(move |question| {
+        if self.behaviour.ignores_responses {
+            let rest = queries.map(move |query| {
                 let _unread = &requests;
-                question
+                query
             });
             return Ok(Response::new(stream::iter(first).chain(rest).boxed()));
         }
-        let answers = self.answers.clone();
+        let responses = self.responses.clone();
         tokio::spawn(async move {
-            while let Ok(Some(answer)) = requests.message().await {
-                answers.send((id.clone(), answer)).ok();
+            while let Ok(Some(response)) = requests.message().await {
+                responses.send((id.clone(), response)).ok();
             }
         });
         let mut ended = false;
-        let said = stream::iter(first).chain(questions);
-        let said = said.take_while(move |question| {
+        let said = stream::iter(first).chain(queries);
+        let said = said.take_while(move |query| {
             let goes_on = !ended;
-            ended = question.is_err();
+            ended = query.is_err();
             std::future::ready(goes_on)
         });
         Ok(Response::new(said.boxed()))
@@ -413,7 +412,7 @@ impl FodcService for Service {
         self.mute().await
     }
 
-    /// Only the newest has it.
+    /// Implemented by the newest version only.
     async fn stream_schema_registry(
         &self,
         _: Request<Streaming<StreamSchemaRegistryRequest>>,

@@ -9,7 +9,7 @@ use super::*;
 enum When {
     /// The connection, before the registration is answered.
     BeforeTheAnswer,
-    /// The connection, with the answer.
+    /// The connection, with the response.
     WithTheAnswer,
     /// The connection, while the metrics stream opens.
     WithTheMetrics,
@@ -25,21 +25,21 @@ struct Open(Arc<Mutex<Vec<String>>>);
 
 struct Held {
     open: Open,
-    whose: String,
+    agent_id: String,
 }
 
 impl Open {
-    fn hold(&self, whose: String) -> Held {
-        self.0.lock().unwrap().push(whose.clone());
+    fn hold(&self, agent_id: String) -> Held {
+        self.0.lock().unwrap().push(agent_id.clone());
         let open = self.clone();
-        Held { open, whose }
+        Held { open, agent_id }
     }
 }
 
 impl Drop for Held {
     fn drop(&mut self) {
         let mut open = self.open.0.lock().unwrap();
-        let at = open.iter().position(|whose| *whose == self.whose);
+        let at = open.iter().position(|agent_id| *agent_id == self.agent_id);
         open.remove(at.expect("it is held"));
     }
 }
@@ -101,8 +101,8 @@ async fn fault_at_any_step_of_the_start_recovers() {
             uplink.start();
             sleep(SECOND * 300).await;
             let id = format!("agent-{}", proxy.registered());
-            let told = open.0.lock().unwrap().clone();
-            assert_eq!(told, [id.clone(), id], "{when:?}, {times} times");
+            let opened = open.0.lock().unwrap().clone();
+            assert_eq!(opened, [id.clone(), id], "{when:?}, {times} times");
             assert!(proxy.registered() <= times + 1, "{when:?}, {times} times");
             let beats = proxy.heartbeats();
             let (last, _) = beats.last().unwrap();

@@ -60,7 +60,7 @@ fn status(code: i32, message: &str) -> End {
     }
 }
 
-/// A proxy whose metrics streams pass questions in and answers out, by agent id.
+/// A proxy that passes queries in and responses out of its metrics streams, by agent id.
 fn asking() -> (Scripted, mpsc::UnboundedReceiver<(String, Peer)>) {
     let (sender, streams) = mpsc::unbounded_channel();
     let proxy = Scripted::registering(move |peer| {
@@ -95,7 +95,7 @@ async fn refusals_for_minutes_grow_the_delay() {
     proxy.refuse_dials(true);
     let uplink = on(&proxy);
     let Err(ConnectError::Failed { attempts, .. }) = uplink.connect().await else {
-        panic!("three failed attempts are an answer");
+        panic!("three failed attempts are a response");
     };
     assert_eq!(attempts, 3);
     sleep(SECOND * 600).await;
@@ -215,7 +215,7 @@ async fn full_registry_fails_an_attempt_with_its_message() {
     });
     let uplink = on(&proxy);
     let Err(ConnectError::Failed { last, .. }) = uplink.connect().await else {
-        panic!("refused three times is an answer");
+        panic!("refused three times is a response");
     };
     let why = "maximum number of agents (1) reached".to_owned();
     let refused = End::retry(Initiator::Peer, Reason::Refused(why));
@@ -245,10 +245,10 @@ async fn silent_proxy_costs_one_timeout_per_attempt() {
         let uplink = on(&proxy);
         uplink.start();
         sleep(SECOND * 9).await;
-        assert_eq!(proxy.dials().len(), 1, "it waits for the answer");
+        assert_eq!(proxy.dials().len(), 1, "it waits for the response");
         sleep(SECOND * 8).await;
         assert_eq!(proxy.dials().len(), 2, "10 s and a first delay later");
-        someday("an answer", until(uplink.watch(), connected)).await;
+        someday("a response", until(uplink.watch(), connected)).await;
         let dials = proxy.dials();
         assert_eq!(dials.len(), 5, "each attempt on a connection of its own");
         assert!(dials[4] - dials[3] <= SECOND * 41);
@@ -325,11 +325,11 @@ async fn heartbeats_follow_the_effective_interval() {
     for (seconds, ours, expected) in [(3, 10, 3), (0, 7, 7), (0, 0, 10), (120, 10, 120)] {
         let proxy = Scripted::new(move |peer: Peer| async move {
             if peer.is_registration() {
-                let answer = RegisterAgentResponse {
+                let response = RegisterAgentResponse {
                     heartbeat_interval_seconds: seconds,
                     ..RegisterAgentResponse::default()
                 };
-                peer.register(answer).await;
+                peer.register(response).await;
             } else {
                 peer.hold().await;
             }
@@ -376,9 +376,9 @@ async fn later_identity_reaches_the_proxy() {
     assert_eq!(beats.last().unwrap().1.node_role, "ROLE_LIAISON");
     who.send_modify(|who| drop(who.labels.insert("zone".to_owned(), "b".to_owned())));
     sleep(SECOND).await;
-    let told = proxy.heartbeats().last().unwrap().1.clone();
-    assert_eq!(told.labels["zone"], "b");
-    // What can not be registered is not taken over.
+    let heartbeat = proxy.heartbeats().last().unwrap().1.clone();
+    assert_eq!(heartbeat.labels["zone"], "b");
+    // What cannot be registered is not taken over.
     who.send_modify(|who| who.role.clear());
     sleep(SECOND * 60).await;
     assert_eq!(
@@ -484,7 +484,7 @@ async fn builder_reports_all_faults_at_once() {
     assert!(faults.address.is_some());
     assert_eq!(faults.identity.as_ref().unwrap().faults().len(), 2);
     assert_eq!(faults.config.as_ref().unwrap().faults().len(), 2);
-    let told = faults.to_string();
+    let text = faults.to_string();
     for part in [
         "nowhere",
         "role is empty",
@@ -492,6 +492,6 @@ async fn builder_reports_all_faults_at_once() {
         "initial_backoff",
         "open_timeout",
     ] {
-        assert!(told.contains(part), "{told}");
+        assert!(text.contains(part), "{text}");
     }
 }

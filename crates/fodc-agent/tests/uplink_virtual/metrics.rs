@@ -1,4 +1,4 @@
-//! The metrics stream: questions, answers, and what becomes of it when it ends.
+//! The metrics stream: queries, responses, and what becomes of it when it ends.
 
 use super::*;
 
@@ -13,20 +13,20 @@ async fn each_query_has_one_response_in_order() {
     let (id, mut peer) = someday("a stream", streams.recv()).await.unwrap();
     assert_eq!(id, "agent-1");
     assert!(connected(&uplink.status()));
-    for question in [
+    for query in [
         latest(),
         window(10, 20),
         window(500, 600),
         window(90, None),
         latest(),
     ] {
-        peer.send(&question);
+        peer.send(&query);
     }
     let mut samples = Vec::new();
     for _ in 0..5 {
-        let answer: StreamMetricsRequest = someday("an answer", peer.receive()).await.unwrap();
-        assert_eq!(answer.timestamp.unwrap().seconds, 99);
-        samples.push(answer.metrics.len());
+        let response: StreamMetricsRequest = someday("a response", peer.receive()).await.unwrap();
+        assert_eq!(response.timestamp.unwrap().seconds, 99);
+        samples.push(response.metrics.len());
     }
     assert_eq!(samples, [3, 33, 0, 30, 3]);
     let more = timeout(SECOND * 60, peer.receive::<StreamMetricsRequest>()).await;
@@ -43,8 +43,8 @@ async fn metrics_stream_reopens_with_the_same_agent_id() {
         let (id, mut peer) = someday("a stream", streams.recv()).await.unwrap();
         assert_eq!(id, "agent-1");
         peer.send(&latest());
-        let answer: Option<StreamMetricsRequest> = someday("an answer", peer.receive()).await;
-        assert_eq!(answer.unwrap().metrics.len(), 3);
+        let response: Option<StreamMetricsRequest> = someday("a response", peer.receive()).await;
+        assert_eq!(response.unwrap().metrics.len(), 3);
         sleep(SECOND * 31).await;
         peer.end(status(13, "gone"));
     }
@@ -60,8 +60,8 @@ async fn both_streams_lost_together_come_back() {
         let (id, mut peer) = someday("a stream", streams.recv()).await.unwrap();
         assert_eq!(id, format!("agent-{registration}"));
         peer.send(&latest());
-        let answer: Option<StreamMetricsRequest> = someday("an answer", peer.receive()).await;
-        assert!(answer.is_some());
+        let response: Option<StreamMetricsRequest> = someday("a response", peer.receive()).await;
+        assert!(response.is_some());
         // Every other time the stream goes first, and every third one it goes while it is asked.
         if registration % 2 == 0 {
             peer.end(status(14, "stopping"));
@@ -89,12 +89,12 @@ async fn panicking_store_gives_an_empty_response() {
     for _ in 0..3 {
         peer.send(&latest());
         peer.send(&window(0, 10));
-        let broken: StreamMetricsRequest = someday("an answer", peer.receive()).await.unwrap();
+        let broken: StreamMetricsRequest = someday("a response", peer.receive()).await.unwrap();
         assert_eq!(
             (broken.metrics.len(), broken.timestamp.is_some()),
             (0, true)
         );
-        let whole: StreamMetricsRequest = someday("an answer", peer.receive()).await.unwrap();
+        let whole: StreamMetricsRequest = someday("a response", peer.receive()).await.unwrap();
         assert_eq!(whole.metrics.len(), 33);
     }
     assert_eq!(uplink.counters().failed, 3);
@@ -110,11 +110,11 @@ async fn rejected_response_halves_the_next_ones() {
         let took = Arc::clone(&took);
         async move {
             peer.send(&window(0, None));
-            while let Some(answer) = peer.receive::<StreamMetricsRequest>().await {
-                if prost::Message::encoded_len(&answer) > 1 << 20 {
+            while let Some(response) = peer.receive::<StreamMetricsRequest>().await {
+                if prost::Message::encoded_len(&response) > 1 << 20 {
                     return peer.end(status(8, "received message larger than max"));
                 }
-                took.fetch_add(answer.metrics.len() as u64, Ordering::AcqRel);
+                took.fetch_add(response.metrics.len() as u64, Ordering::AcqRel);
             }
         }
     });
@@ -132,7 +132,7 @@ async fn rejected_response_halves_the_next_ones() {
 
 #[tokio::test(start_paused = true)]
 async fn version_is_probed_once_when_needed() {
-    // What becomes of a stream that only the newest version has, and how many answers are whole.
+    // What becomes of a stream that only the newest version has, and how many responses are whole.
     let newest = Some(status(16, "agent ID not found"));
     for (end, whole) in [
         (newest, 3),
@@ -150,10 +150,10 @@ async fn version_is_probed_once_when_needed() {
                     }
                     return peer.hold().await;
                 }
-                for question in [window(99, None), latest(), latest(), latest()] {
-                    peer.send(&question);
-                    let answer: StreamMetricsRequest = peer.receive().await.unwrap();
-                    sender.send(answer.metrics.len()).ok();
+                for query in [window(99, None), latest(), latest(), latest()] {
+                    peer.send(&query);
+                    let response: StreamMetricsRequest = peer.receive().await.unwrap();
+                    sender.send(response.metrics.len()).ok();
                     sleep(SECOND).await;
                 }
                 peer.hold().await;
@@ -168,13 +168,13 @@ async fn version_is_probed_once_when_needed() {
             .build_on(proxy.clone())
             .unwrap();
         uplink.start();
-        let mut told = Vec::new();
+        let mut counts = Vec::new();
         for _ in 0..4 {
-            told.push(someday("an answer", lengths.recv()).await.unwrap());
+            counts.push(someday("a response", lengths.recv()).await.unwrap());
         }
-        let complete = told[1..].iter().filter(|count| **count == 6_000).count();
-        assert_eq!(complete, whole, "{told:?}");
-        assert!(told.iter().all(|count| *count > 3_000), "{told:?}");
+        let complete = counts[1..].iter().filter(|count| **count == 6_000).count();
+        assert_eq!(complete, whole, "{counts:?}");
+        assert!(counts.iter().all(|count| *count > 3_000), "{counts:?}");
         assert_eq!(proxy.opened("StreamSchemaRegistry").len(), 1);
         assert_eq!((proxy.registered(), proxy.dials().len()), (1, 1));
     }

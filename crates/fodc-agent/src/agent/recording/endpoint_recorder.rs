@@ -121,6 +121,7 @@ impl EndpointRecorder {
         }
         self.update_status(time_ms, duration, page.as_ref());
         if std::mem::take(&mut self.reset_parser) {
+            // Not earlier: the ids of this page were still needed above.
             self.parser.forget();
             self.staged.forget();
         } else if complete {
@@ -181,6 +182,7 @@ impl EndpointRecorder {
         let staged = scrape.staged();
         totals.recorded = staged.samples as u64;
         totals.duplicates = staged.duplicates;
+        // The parser remembers the ids of evicted series and would use them for ever.
         self.reset_parser |= totals.stale > 0;
         self.reset_parser |=
             totals.pending_refused > 0 && self.status.scrapes.is_multiple_of(RETRY_REFUSED_EVERY);

@@ -88,6 +88,7 @@ impl Health {
                 values.push((MISSED, error.reason(), 1.0));
             }
         }
+        // A source of its own: a missed scrape ends all series of the page, but not its health.
         scrape.add_source(self.source);
         for (metric, reason, value) in values {
             // A refused series is left out: the record is then full to its last byte.

@@ -87,6 +87,7 @@ impl SnapshotHandle {
 
     fn request(&self) -> Result<oneshot::Receiver<Snapshot>, RecordingEnded> {
         let (reply, snapshot) = oneshot::channel();
+        // A strong sender here would keep the thread alive after the agent has stopped.
         let messages = self.0.upgrade().ok_or(RecordingEnded)?;
         messages
             .send(Message::Snapshot(reply))
@@ -155,6 +156,7 @@ impl PageSink for RecordingQueue {
     }
 
     async fn piece(&mut self, bytes: Bytes) {
+        // A piece larger than the whole capacity could otherwise never be sent.
         let size = bytes.len().min(WAITING_BYTES) as u32;
         let permit = Arc::clone(&self.capacity).acquire_many_owned(size).await;
         let message = Message::Piece {

@@ -113,6 +113,7 @@ impl Sink for Stager<'_> {
         let name = std::iter::once((NAME, series.name));
         let mut labels =
             Labels::new(name.chain(series.labels.iter())).map_err(|_| Refused::Unwanted)?;
+        // The parser calls this only for series that it does not remember from the last page.
         self.staged.added += 1;
         let FamilyRef {
             name, kind, help, ..
@@ -133,6 +134,7 @@ impl Sink for Stager<'_> {
         let registered = self.recorder.series(self.source, &labels, &meta);
         registered
             .map(PageSeries::Registered)
+            // The parser counts the refused samples by reason.
             .map_err(|error| match error {
                 LimitError::Budget => Refused::Budget,
                 _ => Refused::SeriesLimit,

@@ -50,6 +50,7 @@ pub(super) fn with_stale_markers(
     for (index, sample) in samples.iter().enumerate() {
         let next = samples.get(index + 1).map(|next| next.time_ms);
         if next == Some(sample.time_ms) {
+            // Prometheus refuses two samples of one time; the last recorded one counts.
             continue;
         }
         marked.push(Sample {
@@ -68,6 +69,7 @@ pub(super) fn with_stale_markers(
                 timestamp: at,
             });
         } else if let Some(next) = next {
+            // An agent that was restarted with another interval changes the spacing for good.
             spacing = rule.interval.max(next - sample.time_ms);
         }
     }
@@ -82,6 +84,7 @@ fn initial_spacing(samples: &[Recorded], rule: StalenessRule) -> i64 {
         .map(|pair| pair[1].time_ms - pair[0].time_ms)
         .collect();
     spaces.sort_unstable();
+    // The median: one of the first samples may have been missed.
     let middle = spaces.len().saturating_sub(1) / 2;
     rule.interval.max(spaces.get(middle).copied().unwrap_or(0))
 }

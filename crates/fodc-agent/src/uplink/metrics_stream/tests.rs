@@ -23,10 +23,10 @@ fn on(generation: u64) -> MetricsProtocol {
     metrics
 }
 
-fn answer(generation: u64) -> Command {
+fn response(generation: u64) -> Command {
     Command::Respond(
         Generation(generation),
-        EncodedRequest(Bytes::from_static(b"answer")),
+        EncodedRequest(Bytes::from_static(b"response")),
     )
 }
 
@@ -49,19 +49,16 @@ fn response_goes_to_the_stream_of_its_query() {
     let asked = effects(&mut metrics, true, |metrics, cx| {
         metrics.on_message(AT, StreamMetricsResponse::default(), cx);
     });
-    let question = StreamMetricsResponse::default();
-    assert_eq!(
-        asked,
-        [Effect::Event(Event::Query(Generation(2), question))]
-    );
+    let query = StreamMetricsResponse::default();
+    assert_eq!(asked, [Effect::Event(Event::Query(Generation(2), query))]);
     let give = |metrics: &mut MetricsProtocol, open, to| {
         effects(metrics, open, |metrics, cx| {
-            metrics.on_command(AT, answer(to), cx);
+            metrics.on_command(AT, response(to), cx);
         })
     };
     let sent = give(&mut metrics, true, 2);
     let taken = Effect::Event(Event::Queued(true));
-    let bytes = EncodedRequest(Bytes::from_static(b"answer"));
+    let bytes = EncodedRequest(Bytes::from_static(b"response"));
     assert_eq!(sent, [Effect::Send(bytes), taken]);
     let nowhere = [Effect::Event(Event::Queued(false))];
     assert_eq!(give(&mut metrics, true, 1), nowhere, "of an older stream");

@@ -37,7 +37,7 @@ impl Rig {
 
     fn registered() -> Self {
         let mut rig = Self::asked();
-        rig.answer(yes());
+        rig.response(yes());
         rig.effects(|protocol, cx| protocol.on_live(AT, cx));
         rig
     }
@@ -51,11 +51,11 @@ impl Rig {
         cx.into_effects()
     }
 
-    fn answer(
+    fn response(
         &mut self,
-        answer: RegisterAgentResponse,
+        response: RegisterAgentResponse,
     ) -> Vec<Effect<RegisterAgentRequest, Event>> {
-        self.effects(|protocol, cx| protocol.on_message(AT, answer, cx))
+        self.effects(|protocol, cx| protocol.on_message(AT, response, cx))
     }
 }
 
@@ -94,33 +94,33 @@ fn request_always_has_all_five_fields() {
 #[test]
 fn registration_needs_success_and_an_id() {
     let refused = |why: &str| End::retry(Initiator::Peer, Reason::Refused(why.to_owned()));
-    let answer = |success, agent_id: &str, message: &str| RegisterAgentResponse {
+    let response = |success, agent_id: &str, message: &str| RegisterAgentResponse {
         success,
         agent_id: agent_id.to_owned(),
         message: message.to_owned(),
         ..RegisterAgentResponse::default()
     };
-    for (answer, why) in [
+    for (response, why) in [
         (
-            answer(false, "id", "max agents (1000)"),
+            response(false, "id", "max agents (1000)"),
             "max agents (1000)",
         ),
-        (answer(false, "", ""), "no reason given"),
+        (response(false, "", ""), "no reason given"),
         (
-            answer(true, "", "ok"),
+            response(true, "", "ok"),
             "registered, but without an agent id",
         ),
     ] {
-        let effects = Rig::asked().answer(answer);
+        let effects = Rig::asked().response(response);
         let end = refused(why);
         assert_eq!(end.advice, Advice::Retry);
-        let told = [
+        let expected = [
             Effect::Event(Event::Refused),
             Effect::Signal(Signal::Fail(end)),
         ];
-        assert_eq!(effects, told);
+        assert_eq!(effects, expected);
     }
-    let effects = Rig::asked().answer(yes());
+    let effects = Rig::asked().response(yes());
     assert_eq!(effects, [Effect::Signal(Signal::Greeted)]);
 }
 
@@ -133,7 +133,7 @@ fn proxy_heartbeat_interval_wins_if_positive() {
         (i64::MIN, None),
         (i64::MAX, Some(Duration::from_secs(i64::MAX as u64))),
     ] {
-        let effects = Rig::asked().answer(RegisterAgentResponse {
+        let effects = Rig::asked().response(RegisterAgentResponse {
             heartbeat_interval_seconds: seconds,
             ..yes()
         });
@@ -153,18 +153,18 @@ fn registration_event_carries_the_profile() {
             version,
             max_message_bytes: 9,
         };
-        rig.answer(RegisterAgentResponse {
+        rig.response(RegisterAgentResponse {
             profile: sent.map(profile),
             ..yes()
         });
-        let told = rig.effects(|protocol, cx| protocol.on_live(AT, cx));
+        let effects = rig.effects(|protocol, cx| protocol.on_live(AT, cx));
         let registered = Registered {
             agent_id: "id-1".to_owned(),
             generation: FIRST,
             heartbeat_interval: None,
             profile: taken.map(profile),
         };
-        assert_eq!(told, [Effect::Event(Event::Registered(registered))]);
+        assert_eq!(effects, [Effect::Event(Event::Registered(registered))]);
     }
 }
 
@@ -181,16 +181,16 @@ fn identity_change_is_sent_at_once() {
         "nothing new is nothing to tell"
     );
     let resolved = Command::SetIdentity(identity("ROLE_LIAISON"));
-    let told = rig.effects(|protocol, cx| protocol.on_command(AT, resolved, cx));
-    assert_eq!(sent(&told)[0].node_role, "ROLE_LIAISON");
+    let effects = rig.effects(|protocol, cx| protocol.on_command(AT, resolved, cx));
+    assert_eq!(sent(&effects)[0].node_role, "ROLE_LIAISON");
     let labels = BTreeMap::from([("zone".to_owned(), "b".to_owned())]);
     let labelled = Arc::new(Identity {
         labels: labels.clone(),
         ..(*identity("ROLE_LIAISON")).clone()
     });
     let command = Command::SetIdentity(labelled);
-    let told = rig.effects(|protocol, cx| protocol.on_command(AT, command, cx));
-    assert_eq!(sent(&told)[0].labels, labels);
+    let effects = rig.effects(|protocol, cx| protocol.on_command(AT, command, cx));
+    assert_eq!(sent(&effects)[0].labels, labels);
     let beat = rig.effects(|protocol, cx| protocol.on_heartbeat(AT, cx));
     assert_eq!(sent(&beat)[0].labels, labels);
     assert_eq!(sent(&beat)[0].node_role, "ROLE_LIAISON");
@@ -214,8 +214,8 @@ fn offline_identity_change_is_in_the_next_request() {
 fn response_to_a_heartbeat_is_ignored() {
     let mut rig = Rig::registered();
     let no = RegisterAgentResponse::default();
-    assert_eq!(rig.answer(yes()), []);
-    assert_eq!(rig.answer(no), []);
+    assert_eq!(rig.response(yes()), []);
+    assert_eq!(rig.response(no), []);
 }
 
 #[test]

@@ -27,6 +27,7 @@ pub(super) fn write(
     store: &dyn SampleStore,
     sink: &mut dyn ResponseSink,
 ) -> ResponseSummary {
+    // A chunk is not split again, so the largest one has to fit into a message with its labels.
     let chunk = CHUNK_MAX.min(context.message_bytes / BYTES_PER_SAMPLE);
     let mut writer = Writer {
         context,
@@ -61,6 +62,7 @@ pub(super) fn write(
             let last = context.envelope(encode(writer.builder.take()), false, truncated);
             writer.sink.last(last, summary.truncated);
         }
+        // The receiver is gone, so there is nobody to send a last part to.
         End::Unwanted => summary.truncated = true,
     }
     summary
@@ -106,6 +108,7 @@ impl Writer<'_> {
         self.samples += self.times.len() as u64;
         self.times.clear();
         self.values.clear();
+        // Several small series share a part; the estimate is never below the encoded size.
         if self.builder.bytes() < self.part_bytes {
             return ControlFlow::Continue(());
         }
@@ -156,6 +159,7 @@ impl Visitor for Writer<'_> {
             if self.sink.must_stop_sending() {
                 return self.stop(End::OutOfTime);
             }
+            // The store may hand out a series in pieces of any size; they are merged up to a chunk.
             if self.times.len() + times.len() > self.chunk && self.flush().is_break() {
                 return self.stop(End::Unwanted);
             }

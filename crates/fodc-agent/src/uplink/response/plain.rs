@@ -58,6 +58,7 @@ pub(super) fn write(
     // Samples are missing at times that are not known.
     let unknown = written.left_out > 0 || written.stopped || error.is_some();
     let truncation = match fit.range {
+        // Not even a first range could be measured in time.
         None if fit.truncated => Some(context.truncated_throughout()),
         _ if unknown => Some(context.truncated_throughout()),
         Some(range) if fit.truncated => Some(Truncation {
@@ -151,11 +152,13 @@ fn find_fit(
     if from > to {
         return fit;
     }
+    // An open window ends at the clock: no sample is newer, unless the clock was set back.
     let mut anchor = to.min(context.now).max(from);
     let mut span = FIRST_SPAN;
     let mut abandon_above = Some(context.message_bytes.saturating_mul(ABANDON_FACTOR));
     loop {
         let start = match span {
+            // The multiplication below saturated: the span exceeds all times.
             i64::MAX => from,
             _ => anchor.saturating_sub(span).max(from),
         };
@@ -263,6 +266,7 @@ impl Visitor for Writer<'_> {
             self.metric.value = *value;
             self.metric.timestamp = self.timed.then(|| timestamp(*time));
             if self.fields.len() + framed(self.metric.encoded_len()) > self.capacity {
+                // A later, shorter sample may still fit.
                 self.left_out += 1;
                 continue;
             }

@@ -223,10 +223,10 @@ fn window_has_both_ends_and_sample_times() {
         let (gathered, summary) = respond(&context(&plain(from, to)), &record);
         let metrics = &only(&gathered).metrics;
         assert_eq!(metrics.len(), 2 * count, "{from:?} {to:?}");
-        let told = times(metrics);
+        let sent_times = times(metrics);
         let within = from.unwrap_or(i64::MIN)..=to.unwrap_or(i64::MAX);
-        assert!(told.iter().all(|time| within.contains(time)));
-        for (metric, time) in metrics.iter().zip(told) {
+        assert!(sent_times.iter().all(|time| within.contains(time)));
+        for (metric, time) in metrics.iter().zip(sent_times) {
             let index: f64 = metric.labels["index"].parse().unwrap();
             assert_eq!(
                 metric.value.to_bits(),
@@ -279,9 +279,13 @@ fn oldest_samples_are_left_out_and_reported() {
             gathered.lengths[0] > message_bytes * 9 / 10,
             "little is wasted"
         );
-        let told = times(&reply.metrics);
-        let oldest = *told.iter().min().unwrap();
-        assert_eq!(told.iter().max(), Some(&999_000), "the newest are there");
+        let sent_times = times(&reply.metrics);
+        let oldest = *sent_times.iter().min().unwrap();
+        assert_eq!(
+            sent_times.iter().max(),
+            Some(&999_000),
+            "the newest are there"
+        );
         // From the oldest on each series has each second.
         let seconds = (999_000 - oldest) / 1_000 + 1;
         assert_eq!(Ok(reply.metrics.len()), usize::try_from(10 * seconds));
@@ -328,8 +332,8 @@ fn respond_from(records: Vec<Fake>) -> Vec<Metric> {
 fn newer_samples_do_not_displace_measured_ones() {
     // A second passes with each look, for longer than anybody would weigh again.
     let ends = 1_000..1_050;
-    let told = respond_from(ends.map(|end| Fake::regular(10, 990..end)).collect());
-    let times = times(&told);
+    let metrics = respond_from(ends.map(|end| Fake::regular(10, 990..end)).collect());
+    let times = times(&metrics);
     assert_eq!(times.iter().max(), Some(&999_000));
     let scrapes = (999_000 - times.iter().min().unwrap()) / 1_000 + 1;
     assert_eq!(Ok(times.len()), usize::try_from(10 * scrapes));
@@ -343,22 +347,24 @@ fn late_scrape_displaces_the_oldest() {
         name: format!("slow_{}", series.name),
         ..series
     }));
-    let told = respond_from(vec![first, second]);
-    let oldest = *times(&told).iter().min().unwrap();
+    let metrics = respond_from(vec![first, second]);
+    let oldest = *times(&metrics).iter().min().unwrap();
     assert!(oldest > 990_000);
-    let slow = told.iter().filter(|metric| metric.name.starts_with("slow"));
+    let slow = metrics
+        .iter()
+        .filter(|metric| metric.name.starts_with("slow"));
     assert_eq!(slow.count(), 10);
     let scrapes = (999_000 - oldest) / 1_000 + 1;
-    assert_eq!(Ok(told.len() - 10), usize::try_from(10 * scrapes));
+    assert_eq!(Ok(metrics.len() - 10), usize::try_from(10 * scrapes));
 }
 
 #[test]
 fn record_that_ended_long_ago_is_not_measured_whole() {
     let record = Fake::regular(400, 0..2_000);
     let query_message = plain(Some(0), None);
-    let told = Counting {
+    let store = Counting {
         record,
-        told: Mutex::default(),
+        visited: Mutex::default(),
     };
     let context = ResponseContext {
         message_bytes: 100_000,
@@ -367,29 +373,29 @@ fn record_that_ended_long_ago_is_not_measured_whole() {
         ..context(&query_message)
     };
     let mut gathered = Gathered::default();
-    write(&context, &told, &mut gathered);
+    write(&context, &store, &mut gathered);
     let sent = only(&gathered).metrics.len() as u64;
     assert!(sent > 400);
     assert_eq!(
         times(&only(&gathered).metrics).iter().max(),
         Some(&1_999_000)
     );
-    let told = *told.told.lock().unwrap();
+    let visited = *store.visited.lock().unwrap();
     assert!(
-        told < 40 * sent,
-        "{told} samples told for {sent}, of 800,000"
+        visited < 40 * sent,
+        "{visited} samples visited for {sent}, of 800,000"
     );
 }
 
-/// Counts what it tells.
+/// A store that counts the samples it visits.
 struct Counting {
     record: Fake,
-    told: Mutex<u64>,
+    visited: Mutex<u64>,
 }
 
 struct CountingVisitor<'a> {
     visitor: &'a mut dyn Visitor,
-    told: u64,
+    visited: u64,
 }
 
 impl Visitor for CountingVisitor<'_> {
@@ -398,7 +404,7 @@ impl Visitor for CountingVisitor<'_> {
     }
 
     fn samples(&mut self, times: &[i64], values: &[f64]) -> ControlFlow<()> {
-        self.told += times.len() as u64;
+        self.visited += times.len() as u64;
         self.visitor.samples(times, values)
     }
 }
@@ -409,10 +415,13 @@ impl SampleStore for Counting {
     }
 
     fn window(&self, from: i64, to: i64, visitor: &mut dyn Visitor) -> Result<(), StoreError> {
-        let mut counting = CountingVisitor { visitor, told: 0 };
-        let told = self.record.window(from, to, &mut counting);
-        *self.told.lock().unwrap() += counting.told;
-        told
+        let mut counting = CountingVisitor {
+            visitor,
+            visited: 0,
+        };
+        let result = self.record.window(from, to, &mut counting);
+        *self.visited.lock().unwrap() += counting.visited;
+        result
     }
 }
 
@@ -458,19 +467,19 @@ fn identity_labels_never_replace_metric_labels() {
     record.series[1].container = Some("data".to_owned());
     let (gathered, _) = respond(&context(&plain(None, None)), &record);
     let metrics = &only(&gathered).metrics;
-    let told = |index: usize| {
+    let text = |index: usize| {
         let labels = metrics[index].labels.iter();
-        let told: Vec<_> = labels
+        let text: Vec<_> = labels
             .map(|(name, value)| format!("{name}={value}"))
             .collect();
-        told.join(" ")
+        text.join(" ")
     };
     assert_eq!(
-        told(0),
+        text(0),
         "node_role=ROLE_DATA node_type=a pod_name=a type=file"
     );
     assert_eq!(
-        told(1),
+        text(1),
         "container_name=data index=1 node_role=ROLE_DATA node_type=hot pod_name=db-0"
     );
 }

@@ -1,4 +1,4 @@
-//! Answers by column.
+//! Responses by column.
 
 use super::*;
 
