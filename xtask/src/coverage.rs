@@ -1,4 +1,4 @@
-//! Line coverage of session, link and the Streamer client.
+//! Line coverage of session, steadfast and the Streamer client.
 //!
 //! The compiler counts (`-C instrument-coverage`), LLVM's own tools read the counts. They come with
 //! the toolchain (`rustup component add llvm-tools`) or with the system (`llvm-22` for a rustc on

@@ -207,7 +207,7 @@ impl<P: Protocol, C: Connection> Link<P, C> {
             biased;
             () = self.inner.finished.cancelled() => Err(Closed),
             permit = permits.acquire_owned() => {
-                let permit = permit.expect("the semaphore is never closed");
+                let permit = permit.map_err(|_| Closed)?;
                 Ok(CommandPermit { link: self, permit })
             }
         }

@@ -99,7 +99,7 @@ fn text(end: &End) -> &str {
 }
 
 #[tokio::test]
-async fn a_refused_connection_is_unreachable() {
+async fn refused_connection_is_unreachable() {
     let end = end_at(sockets::nobody()).await;
     assert_eq!(
         verdict(&end),
@@ -109,7 +109,7 @@ async fn a_refused_connection_is_unreachable() {
 }
 
 #[tokio::test]
-async fn a_name_that_can_not_be_resolved_is_unreachable_and_named() {
+async fn unresolvable_name_is_unreachable_and_named() {
     let end = end_after("no..such..host:1", || {}).await;
     assert_eq!(
         verdict(&end),
@@ -119,7 +119,7 @@ async fn a_name_that_can_not_be_resolved_is_unreachable_and_named() {
 }
 
 #[tokio::test]
-async fn i1_a_swallowed_connection_request_costs_the_open_timeout() {
+async fn unanswered_syn_ends_at_open_timeout() {
     let hole = sockets::Unreachable::start().await;
     let end = end_with(impatient(), &hole.addr.to_string(), || {}).await;
     assert_eq!(
@@ -129,7 +129,7 @@ async fn i1_a_swallowed_connection_request_costs_the_open_timeout() {
 }
 
 #[tokio::test]
-async fn i1_withheld_headers_cost_the_open_timeout() {
+async fn withheld_headers_end_at_open_timeout() {
     let server = Server::start(|_| std::future::pending());
     let end = end_with(impatient(), &server.addr.to_string(), || {}).await;
     assert_eq!(
@@ -170,7 +170,7 @@ fn by_status(code: Code, advice: Advice) -> End {
 }
 
 #[tokio::test]
-async fn i6_each_status_at_open_is_the_peers_word() {
+async fn status_at_open_is_by_peer_for_every_code() {
     for (code, advice) in STATUSES {
         let server =
             Server::start(move |_| async move { Err(Status::new(code, "the peer's words")) });
@@ -179,7 +179,7 @@ async fn i6_each_status_at_open_is_the_peers_word() {
 }
 
 #[tokio::test]
-async fn i6_each_status_mid_stream_is_the_peers_word() {
+async fn status_mid_stream_is_by_peer_for_every_code() {
     for (code, advice) in STATUSES {
         let server = Server::start(move |_| async move {
             let failed = Err(Status::new(code, "the peer's words"));
@@ -190,7 +190,7 @@ async fn i6_each_status_mid_stream_is_the_peers_word() {
 }
 
 #[tokio::test]
-async fn i5_the_peers_pushback_is_heard_at_open_and_mid_stream() {
+async fn pushback_is_honored_at_open_and_mid_stream() {
     for (value, advice) in [
         ("0", Advice::Wait(Some(Duration::ZERO))),
         ("2500", Advice::Wait(Some(Duration::from_millis(2_500)))),
@@ -216,14 +216,14 @@ async fn i5_the_peers_pushback_is_heard_at_open_and_mid_stream() {
 }
 
 #[tokio::test]
-async fn i6_an_orderly_end_is_retried() {
+async fn orderly_end_is_retried() {
     let server = Server::start(|_| async { Ok(stream::iter([Ok(note(1))]).boxed() as Answers) });
     let end = end_at(server.addr).await;
     assert_eq!(end, End::retry(Initiator::Peer, Reason::Finished));
 }
 
 #[tokio::test]
-async fn a_panic_of_the_handler_is_a_loss() {
+async fn panic_in_server_handler_is_a_loss() {
     let at_open = Server::start(|_| async { panic!("on purpose, before the headers") });
     assert_eq!(verdict(&end_at(at_open.addr).await), LOST);
     let mid_stream = Server::start(|_| async {
@@ -237,7 +237,7 @@ async fn a_panic_of_the_handler_is_a_loss() {
 }
 
 #[tokio::test]
-async fn a_message_over_the_limit_is_our_own_end_and_says_which_setting() {
+async fn message_over_limit_names_the_setting_to_raise() {
     let server = Server::start(|_| async {
         let answers = stream::iter([Ok(note(1)), Ok(large(2, 2_000))]);
         Ok(answers.chain(stream::pending()).boxed() as Answers)
@@ -249,7 +249,7 @@ async fn a_message_over_the_limit_is_our_own_end_and_says_which_setting() {
 }
 
 #[tokio::test]
-async fn a_message_that_can_not_be_decoded_breaks_the_protocol() {
+async fn undecodable_message_is_a_protocol_violation() {
     let server = Server::answering(|| {
         // A frame of one byte that is no message: field 0 does not exist.
         let frame: &[u8] = &[0, 0, 0, 0, 1, 0];
@@ -265,7 +265,7 @@ async fn a_message_that_can_not_be_decoded_breaks_the_protocol() {
 }
 
 #[tokio::test]
-async fn a_reset_and_a_silent_fin_of_the_socket_are_losses() {
+async fn socket_reset_and_fin_are_losses() {
     for reset in [true, false] {
         let server = Server::start(server::silent);
         let proxy = server.proxy();
@@ -279,7 +279,7 @@ async fn a_reset_and_a_silent_fin_of_the_socket_are_losses() {
 }
 
 #[tokio::test]
-async fn a_killed_server_is_a_loss() {
+async fn killed_server_is_a_loss() {
     let server = Server::start(server::silent);
     let address = server.addr.to_string();
     let end = end_after(&address, || {
@@ -289,7 +289,7 @@ async fn a_killed_server_is_a_loss() {
 }
 
 #[tokio::test]
-async fn i7_a_black_hole_in_either_direction_is_silence() {
+async fn black_hole_in_either_direction_is_silence() {
     let patience = Duration::from_millis(600);
     for direction in [Direction::ToClient, Direction::ToServer, Direction::Both] {
         // It answers what it gets, heartbeats too, so either direction is enough to silence it.
@@ -348,7 +348,7 @@ async fn raw(answer: &'static [u8]) -> SocketAddr {
 }
 
 #[tokio::test]
-async fn an_http_1_answer_of_something_between_is_a_loss() {
+async fn http1_response_is_a_loss() {
     let addr = raw(b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\n\r\n").await;
     assert_eq!(verdict(&end_at(addr).await), LOST);
 }
@@ -364,7 +364,7 @@ macro_rules! goaway {
 }
 
 #[tokio::test]
-async fn goaway_is_a_loss_and_a_call_for_calm_waits_longest() {
+async fn goaway_is_a_loss_and_enhance_your_calm_waits_longest() {
     const NO_ERROR: &[u8] = goaway!(0);
     const ENHANCE_YOUR_CALM: &[u8] = goaway!(11);
     assert_eq!(verdict(&end_at(raw(NO_ERROR).await).await), LOST);
@@ -375,7 +375,7 @@ async fn goaway_is_a_loss_and_a_call_for_calm_waits_longest() {
 }
 
 #[tokio::test]
-async fn an_http_2_answer_of_a_gateway_is_a_status_in_the_peers_stead() {
+async fn http2_response_of_gateway_is_a_status_of_the_peer() {
     for (http, code, advice) in [
         (503, Code::Unavailable, Advice::Retry),
         (429, Code::Unavailable, Advice::Retry),
@@ -400,7 +400,7 @@ async fn an_http_2_answer_of_a_gateway_is_a_status_in_the_peers_stead() {
 }
 
 #[tokio::test]
-async fn details_of_a_status_that_are_no_base64_do_not_take_the_link_down() {
+async fn malformed_status_details_do_not_panic() {
     let status = || {
         let pairs = [
             ("grpc-status", "14"),
@@ -431,7 +431,7 @@ async fn details_of_a_status_that_are_no_base64_do_not_take_the_link_down() {
 }
 
 #[tokio::test]
-async fn a_call_that_can_not_be_written_down_is_our_own_end() {
+async fn invalid_call_ends_locally() {
     let server = Server::start(server::silent);
     for (call, what) in [
         (Call::new("not a path"), "is not a method path"),

@@ -173,7 +173,7 @@ fn options(config: Config) -> LinkOptions {
 }
 
 #[tokio::test]
-async fn i23_from_idle() {
+async fn ends_from_idle_leave_nothing() {
     each_way(async || {
         let server = Server::start(server::silent);
         let mut case = Case::new(server.addr, options(config()));
@@ -184,7 +184,7 @@ async fn i23_from_idle() {
 }
 
 #[tokio::test]
-async fn i23_from_dialling_an_address_that_swallows_everything() {
+async fn ends_from_dial_to_black_hole_leave_nothing() {
     each_way(async || {
         let hole = Unreachable::start().await;
         let mut case = Case::new(hole.addr, options(config()));
@@ -197,7 +197,7 @@ async fn i23_from_dialling_an_address_that_swallows_everything() {
 }
 
 #[tokio::test]
-async fn i23_from_opening_against_a_server_that_withholds_its_headers() {
+async fn ends_from_opening_without_headers_leave_nothing() {
     each_way(async || {
         let server = Server::start(|_| std::future::pending());
         let case = Case::on(server, options(config()));
@@ -210,7 +210,7 @@ async fn i23_from_opening_against_a_server_that_withholds_its_headers() {
 }
 
 #[tokio::test]
-async fn i23_from_greeting() {
+async fn ends_from_greeting_leave_nothing() {
     each_way(async || {
         let config = Config {
             ready: Ready::FirstMessage,
@@ -223,7 +223,7 @@ async fn i23_from_greeting() {
 }
 
 #[tokio::test]
-async fn i23_from_restoring() {
+async fn ends_from_restoring_leave_nothing() {
     each_way(async || {
         let config = Config {
             ready: Ready::Restored,
@@ -237,7 +237,7 @@ async fn i23_from_restoring() {
 }
 
 #[tokio::test]
-async fn i23_from_live() {
+async fn ends_from_live_leave_nothing() {
     each_way(async || {
         let case = Case::on(Server::start(server::silent), options(config()));
         case.until(Activity::Live).await
@@ -246,7 +246,7 @@ async fn i23_from_live() {
 }
 
 #[tokio::test]
-async fn c10_i23_from_backing_off() {
+async fn ends_from_backoff_leave_nothing() {
     each_way(async || {
         let server = Server::start(|_| async { Err(Status::unavailable("not now")) });
         let case = Case::on(server, options(config()));
@@ -261,7 +261,7 @@ async fn c10_i23_from_backing_off() {
 }
 
 #[tokio::test]
-async fn i23_from_being_held_by_a_full_application_queue() {
+async fn ends_while_reading_is_paused_leave_nothing() {
     each_way(async || {
         let backpressure = Backpressure::new(1);
         backpressure.enqueued();
@@ -311,7 +311,7 @@ async fn frozen() -> Case {
 }
 
 #[tokio::test]
-async fn c11_i23_from_a_frozen_peer_with_a_full_send_buffer() {
+async fn ends_with_frozen_peer_and_full_send_buffer_leave_nothing() {
     each_way(frozen).await;
 }
 
@@ -323,7 +323,7 @@ fn resumed(peer: SocketAddr) -> steadfast::Resumed<After, Connection> {
 }
 
 #[tokio::test]
-async fn c10_closing_while_down_ends_the_consumers_stream() {
+async fn close_during_backoff_ends_resumed_stream() {
     let mut notes = resumed(nobody());
     let mut status = notes.link().watch();
     until("backoff", &mut status, |status| {
@@ -340,7 +340,7 @@ async fn c10_closing_while_down_ends_the_consumers_stream() {
 }
 
 #[tokio::test]
-async fn c11_closing_with_a_dead_peer_ends_a_consumer_that_waits() {
+async fn close_with_frozen_peer_ends_waiting_consumer() {
     let server = Server::start(server::silent);
     let proxy = server.proxy();
     let mut notes = resumed(proxy.addr());
@@ -356,7 +356,7 @@ async fn c11_closing_with_a_dead_peer_ends_a_consumer_that_waits() {
 }
 
 #[tokio::test]
-async fn c12_closing_one_handle_ends_the_others_and_what_waits_on_them() {
+async fn close_of_one_handle_ends_waits_on_all_handles() {
     let before = tasks();
     let server = Server::start(|_| std::future::pending());
     let mut notes = resumed(server.addr);

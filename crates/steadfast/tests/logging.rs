@@ -41,7 +41,7 @@ impl Write for Log {
 }
 
 #[tokio::test(start_paused = true)]
-async fn i25_each_transition_and_outage_is_logged_and_no_payload_is() {
+async fn transitions_and_outages_are_logged_without_payload() {
     let log = Log::default();
     let writer = log.clone();
     let subscriber = tracing_subscriber::fmt()

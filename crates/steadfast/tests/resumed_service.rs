@@ -65,7 +65,7 @@ async fn break_it(
 }
 
 #[tokio::test]
-async fn i18_a_resumed_service_counts_each_event_once_through_a_kill_a_black_hole_and_a_reset() {
+async fn example_counts_each_reading_once_through_all_faults() {
     let store = Store::growing(Duration::from_millis(4));
     let server = Server::start(([127, 0, 0, 1], 0).into(), store.clone())
         .await
@@ -117,7 +117,7 @@ impl Resume for FromNow {
 }
 
 #[tokio::test]
-async fn the_total_is_wrong_without_resumption() {
+async fn total_is_wrong_without_resumption() {
     let store = Store::growing(Duration::from_millis(4));
     let server = Server::start(([127, 0, 0, 1], 0).into(), store.clone())
         .await
@@ -156,7 +156,7 @@ async fn the_total_is_wrong_without_resumption() {
 }
 
 #[test]
-fn the_users_part_of_the_example_is_less_than_thirty_lines() {
+fn user_part_of_example_is_under_thirty_lines() {
     let example = include_str!("../examples/resume_watch.rs");
     let lines: Vec<&str> = example
         .lines()

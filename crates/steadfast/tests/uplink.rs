@@ -160,7 +160,7 @@ fn proxy(heartbeats: &Arc<AtomicU64>) -> ScriptedTransport {
 }
 
 #[tokio::test(start_paused = true)]
-async fn i7_an_hour_of_silence_is_no_loss_and_a_black_hole_is_found_in_time() {
+async fn probed_hour_of_silence_is_no_loss_and_black_hole_is_found() {
     let heartbeats = Arc::default();
     let world = proxy(&heartbeats);
     let mut registered = register(world.clone(), SECOND);
@@ -227,7 +227,7 @@ async fn i7_an_hour_of_silence_is_no_loss_and_a_black_hole_is_found_in_time() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn i7_a_peer_whose_answers_to_probes_stop_is_dead_within_the_activity_timeout_of_the_last() {
+async fn peer_is_dead_an_activity_timeout_after_last_probe_response() {
     let world = proxy(&Arc::default());
     let mut registered = register(world.clone(), SECOND);
     let wire = registered.connection().await;
@@ -275,7 +275,7 @@ where
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_data_stream_that_ends_recovers_alone() {
+async fn ended_data_stream_recovers_alone() {
     let world = with_data(|mut peer| async move {
         peer.send_headers();
         if let Some(asked) = peer.receive::<Note>().await {
@@ -313,7 +313,7 @@ fn unimplemented() -> End {
 }
 
 #[tokio::test(start_paused = true)]
-async fn i6_unimplemented_on_a_data_stream_stops_that_link_and_no_other() {
+async fn unimplemented_data_stream_stops_only_its_link() {
     let world = with_data(|peer| async move {
         if peer.method() == "Diagnostics" {
             peer.end(unimplemented());
@@ -338,7 +338,7 @@ async fn i6_unimplemented_on_a_data_stream_stops_that_link_and_no_other() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_dead_lender_stops_the_borrower_with_a_typed_end() {
+async fn loss_of_shared_connection_stops_the_links_on_it() {
     let world = with_data(Peer::receive_until_end);
     let registered = register(world.clone(), SECOND);
     let wire = registered.connection().await;
@@ -357,7 +357,7 @@ async fn a_dead_lender_stops_the_borrower_with_a_typed_end() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn closing_a_borrower_leaves_the_lender_and_its_other_borrowers_alone() {
+async fn close_on_shared_connection_leaves_other_links_alone() {
     let world = with_data(Peer::receive_until_end);
     let registered = register(world.clone(), SECOND);
     let wire: ScriptedConnection = registered.connection().await;
@@ -373,7 +373,7 @@ async fn closing_a_borrower_leaves_the_lender_and_its_other_borrowers_alone() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_borrower_asks_for_life_on_the_lenders_connection_and_may_lend_it_on() {
+async fn shared_connection_is_probed_and_can_be_shared_again() {
     let world = with_data(Peer::receive_until_end);
     let registered = register(world.clone(), SECOND);
     let wire = registered.connection().await;
@@ -409,7 +409,7 @@ async fn serve(incoming: Incoming) -> Result<Answers, Status> {
 }
 
 #[tokio::test]
-async fn i7_on_real_sockets_silence_is_no_loss_and_a_black_hole_is_found_in_time() {
+async fn on_sockets_silence_is_no_loss_and_black_hole_is_found() {
     let server = Server::start(serve);
     let proxy = server.proxy();
     let transport = Grpc::new(proxy.addr().into());
@@ -457,7 +457,7 @@ async fn i7_on_real_sockets_silence_is_no_loss_and_a_black_hole_is_found_in_time
 }
 
 #[tokio::test]
-async fn a_borrowed_stream_that_is_closed_ends_at_the_peer_that_never_read_it() {
+async fn closed_stream_on_shared_connection_ends_at_unreading_peer() {
     let held = Arc::new(());
     let holding = Arc::clone(&held);
     let server = Server::start(move |incoming| {

@@ -72,7 +72,7 @@ async fn connect_to_any(address: &Address) -> io::Result<TcpStream> {
         .collect();
     Err(match failures.pop() {
         Some((_, only)) if failures.is_empty() => only,
-        Some((_, last)) => io::Error::new(last.kind(), list.join("; ")),
+        Some((_, error)) => io::Error::new(error.kind(), list.join("; ")),
         None => io::Error::new(io::ErrorKind::NotFound, "the host has no address"),
     })
 }

@@ -20,7 +20,7 @@ use super::*;
 use crate::support::note::{After, large, note};
 
 #[tokio::test(start_paused = true)]
-async fn a_message_that_can_not_be_decoded_ends_the_stream_as_a_broken_protocol() {
+async fn undecodable_message_ends_the_stream_and_is_retried() {
     let world = ScriptedTransport::new(async |peer: Peer| {
         peer.send_headers();
         if peer.connection_number() == 0 {
@@ -43,7 +43,7 @@ async fn a_message_that_can_not_be_decoded_ends_the_stream_as_a_broken_protocol(
 }
 
 #[tokio::test(start_paused = true)]
-async fn i20_a_peer_that_takes_nothing_costs_the_outbox_limit_and_its_stream() {
+async fn unreading_peer_costs_outbox_limit_and_its_stream() {
     // The first connection's peer never reads.
     let world = ScriptedTransport::new(async |peer: Peer| {
         peer.send_headers();
@@ -83,7 +83,7 @@ async fn i20_a_peer_that_takes_nothing_costs_the_outbox_limit_and_its_stream() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn i6_the_policy_of_the_link_has_the_last_word() {
+async fn retry_policy_overrides_advice() {
     let world = ScriptedTransport::new(async |peer: Peer| peer.end(status(7, Advice::Stop)));
     // For this link nothing is fatal.
     let lenient = options(Config::default())
@@ -109,7 +109,7 @@ async fn i6_the_policy_of_the_link_has_the_last_word() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn i6_refused_credentials_are_refreshed_once_and_then_terminal() {
+async fn refused_credentials_are_refreshed_once_then_stop() {
     let world = ScriptedTransport::new(async |peer: Peer| peer.end(status(16, Advice::Refresh)));
     let mut running = Running::start(world.clone(), Config::default());
     assert_eq!(running.stopped().await, status(16, Advice::Refresh));
@@ -125,7 +125,7 @@ async fn i6_refused_credentials_are_refreshed_once_and_then_terminal() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn leaving_sends_what_is_queued_and_takes_what_still_comes() {
+async fn leave_sends_queued_and_receives_remaining_messages() {
     let heard = Arc::new(AtomicU64::new(0));
     let count = Arc::clone(&heard);
     let world = ScriptedTransport::new(move |mut peer: Peer| {
@@ -157,7 +157,7 @@ async fn leaving_sends_what_is_queued_and_takes_what_still_comes() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn i23_leaving_a_peer_that_does_not_end_takes_the_drain_timeout() {
+async fn leave_with_unresponsive_peer_takes_drain_timeout() {
     let world = ScriptedTransport::new(async |peer: Peer| {
         peer.send_headers();
         std::future::pending::<()>().await;
@@ -171,7 +171,7 @@ async fn i23_leaving_a_peer_that_does_not_end_takes_the_drain_timeout() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn i23_closing_waits_no_longer_than_its_limit_for_what_does_not_go() {
+async fn close_waits_at_most_the_close_timeout() {
     let world = listening();
     let options = options(Config::default()).close_timeout(SECOND * 3);
     let running = Running::idle(world.clone(), options, Notes::saying(1));
@@ -184,7 +184,7 @@ async fn i23_closing_waits_no_longer_than_its_limit_for_what_does_not_go() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 3)]
-async fn c19_a_callback_may_call_back_into_the_handle_even_to_close_it() {
+async fn state_callback_may_use_and_close_the_link() {
     let slot: Arc<OnceLock<Link<Notes, ScriptedConnection>>> = Arc::default();
     let within = Arc::clone(&slot);
     let (sender, mut notices) = tokio::sync::mpsc::unbounded_channel();
@@ -221,7 +221,7 @@ async fn c19_a_callback_may_call_back_into_the_handle_even_to_close_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_panic_in_the_application_closes_the_link_and_cuts_its_connection() {
+async fn panic_in_sink_closes_link_and_connection() {
     let world = echoing();
     let link = options(Config::default())
         .spawn(talk(), world.clone(), Notes::saying(1), |told| {
@@ -249,7 +249,7 @@ fn resumed(world: &ScriptedTransport, config: Config) -> Resumed<After, Scripted
 }
 
 #[tokio::test(start_paused = true)]
-async fn i18_a_resumed_stream_goes_on_where_it_was_and_drops_what_it_had() {
+async fn resumed_stream_continues_and_drops_duplicates() {
     // Each stream sends three notes, the first of them again, and ends.
     let world = ScriptedTransport::new(async |mut peer: Peer| {
         peer.send_headers();
@@ -270,7 +270,7 @@ async fn i18_a_resumed_stream_goes_on_where_it_was_and_drops_what_it_had() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_resumed_stream_tells_once_why_it_gave_up_and_nothing_of_being_left() {
+async fn resumed_stream_yields_stop_once_and_nothing_on_leave() {
     let world = ScriptedTransport::new(async |peer: Peer| peer.end(status(7, Advice::Stop)));
     let mut notes = resumed(&world, Config::default());
     assert_eq!(notes.next().await, Some(Err(status(7, Advice::Stop))));
@@ -291,7 +291,7 @@ async fn a_resumed_stream_tells_once_why_it_gave_up_and_nothing_of_being_left() 
 }
 
 #[tokio::test]
-async fn every_fault_of_the_configuration_is_told_at_once() {
+async fn all_configuration_faults_are_returned_at_once() {
     let config = Config {
         backoff_multiplier: 0.5,
         open_timeout: Duration::ZERO,
@@ -307,7 +307,7 @@ async fn every_fault_of_the_configuration_is_told_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn i12_the_status_tells_state_cause_attempts_and_the_next_retry() {
+async fn status_has_state_cause_attempts_and_next_retry() {
     let world = ScriptedTransport::new(async |peer: Peer| peer.end(finished()));
     let running = Running::start(world.clone(), Config::default());
     let status = running

@@ -15,7 +15,7 @@ use super::*;
 use crate::support::note::{After, Note, note};
 
 #[tokio::test(start_paused = true)]
-async fn commands_are_heard_while_messages_flood() {
+async fn commands_are_handled_during_message_flood() {
     const FLOOD: u64 = 20_000;
     let delivered = Arc::new(AtomicU64::new(0));
     let at_command = Arc::new(AtomicU64::new(u64::MAX));
@@ -54,7 +54,7 @@ async fn commands_are_heard_while_messages_flood() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn commands_are_heard_while_dialling_and_go_out_with_the_call() {
+async fn commands_during_dial_are_sent_with_the_call() {
     let world = echoing();
     world.set_dial_outcome(DialOutcome::Pending);
     let mut running = Running::start(world.clone(), Config::default());
@@ -117,7 +117,7 @@ async fn next(notes: &mut Resumed<After, ScriptedConnection>) -> Note {
 }
 
 #[tokio::test(start_paused = true)]
-async fn c13_i9_a_slow_application_is_not_a_dead_peer_and_loses_nothing() {
+async fn slow_application_keeps_stream_and_loses_nothing() {
     let world = endless();
     let mut notes = resume(&world, Ready::Headers);
     notes.link().connect().await.unwrap();
@@ -135,7 +135,7 @@ async fn c13_i9_a_slow_application_is_not_a_dead_peer_and_loses_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn c13_a_full_application_queue_does_not_cost_the_next_stream_its_greeting() {
+async fn full_application_queue_does_not_delay_next_greeting() {
     let world = endless();
     let mut notes = resume(&world, Ready::FirstMessage);
     notes.link().connect().await.unwrap();
@@ -157,7 +157,7 @@ async fn c13_a_full_application_queue_does_not_cost_the_next_stream_its_greeting
 }
 
 #[tokio::test(start_paused = true)]
-async fn i9_i21_a_peer_is_not_silent_while_reading_is_held_back_and_still_gets_heartbeats() {
+async fn paused_reading_is_not_silence_and_heartbeats_continue() {
     let heartbeats = Arc::new(AtomicU64::new(0));
     let count = Arc::clone(&heartbeats);
     let world = ScriptedTransport::new(move |mut peer: Peer| {
@@ -191,7 +191,7 @@ async fn i9_i21_a_peer_is_not_silent_while_reading_is_held_back_and_still_gets_h
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_link_whose_consumer_is_gone_is_not_held_back_by_it() {
+async fn dropped_consumer_does_not_pause_reading() {
     let world = endless();
     let notes = resume(&world, Ready::Headers);
     let link = notes.link().clone();
@@ -208,7 +208,7 @@ async fn a_link_whose_consumer_is_gone_is_not_held_back_by_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_connection_of_the_live_stream_is_shown_and_no_other() {
+async fn only_connection_of_live_stream_is_published() {
     let world = listening();
     let running = Running::start(world.clone(), Config::default());
     let mut shown = running.link.connection();

@@ -7,7 +7,7 @@ use super::*;
 use crate::support::note::note;
 
 #[tokio::test(start_paused = true)]
-async fn c2_i7_a_silent_peer_is_found_after_the_activity_timeout_whatever_is_sent_to_it() {
+async fn sent_heartbeats_do_not_hide_a_silent_peer() {
     let world = listening();
     let config = Config {
         heartbeat_interval: Some(SECOND * 10),
@@ -35,7 +35,7 @@ async fn c2_i7_a_silent_peer_is_found_after_the_activity_timeout_whatever_is_sen
 }
 
 #[tokio::test(start_paused = true)]
-async fn i8_pieces_of_a_message_that_is_never_whole_are_life() {
+async fn parts_of_an_incomplete_message_are_signs_of_life() {
     let world = ScriptedTransport::new(async |peer: Peer| {
         peer.send_headers();
         for _ in 0..100 {
@@ -58,7 +58,7 @@ async fn i8_pieces_of_a_message_that_is_never_whole_are_life() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn i1_a_dial_that_hangs_costs_the_open_timeout_and_no_more() {
+async fn hanging_dial_ends_at_open_timeout() {
     let world = listening();
     world.set_dial_outcome(DialOutcome::Pending);
     let mut running = Running::start(world.clone(), Config::default());
@@ -71,7 +71,7 @@ async fn i1_a_dial_that_hangs_costs_the_open_timeout_and_no_more() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn i1_each_phase_before_live_has_its_own_deadline_and_reason() {
+async fn each_phase_before_live_has_its_timeout_and_reason() {
     for (ready, answers, reason, seconds) in [
         (Ready::FirstMessage, 0, Reason::GreetingTimeout, 10),
         (Ready::Restored, 0, Reason::GreetingTimeout, 10),
@@ -96,7 +96,7 @@ async fn i1_each_phase_before_live_has_its_own_deadline_and_reason() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn i1_a_connection_that_never_takes_the_request_costs_the_open_timeout() {
+async fn unaccepted_request_ends_at_open_timeout() {
     let world = ScriptedTransport::new(async |peer: Peer| peer.receive_until_end().await);
     world.withhold_acceptance();
     let config = Config {
@@ -111,7 +111,7 @@ async fn i1_a_connection_that_never_takes_the_request_costs_the_open_timeout() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn i8_a_late_answer_of_an_older_connection_means_nothing_to_the_newer() {
+async fn late_probe_response_of_older_connection_is_ignored() {
     let world = ScriptedTransport::new(async |mut peer: Peer| {
         peer.send_headers();
         if peer.connection_number() == 0 {
@@ -130,7 +130,7 @@ async fn i8_a_late_answer_of_an_older_connection_means_nothing_to_the_newer() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn i7_a_peer_that_is_asked_and_answers_lives_without_a_message() {
+async fn probed_peer_stays_live_without_messages() {
     let world = listening();
     let config = Config {
         liveness: Liveness::Probed,
@@ -148,7 +148,7 @@ async fn i7_a_peer_that_is_asked_and_answers_lives_without_a_message() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn c23_i3_a_tiny_activity_timeout_neither_panics_nor_storms() {
+async fn tiny_activity_timeout_neither_panics_nor_storms() {
     for liveness in [Liveness::Received, Liveness::Probed] {
         let world = listening();
         let config = Config {

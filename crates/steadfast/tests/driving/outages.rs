@@ -25,7 +25,7 @@ fn unhurried() -> ScriptedTransport {
 }
 
 #[tokio::test(start_paused = true)]
-async fn i25_the_parts_of_an_outage_are_measured_and_add_up_to_it() {
+async fn measured_outage_parts_add_up_to_its_duration() {
     let world = unhurried();
     let config = Config {
         ready: Ready::Restored,
@@ -83,7 +83,7 @@ async fn i25_the_parts_of_an_outage_are_measured_and_add_up_to_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn i25_the_counts_agree_with_what_happened() {
+async fn counters_agree_with_events() {
     let world = ScriptedTransport::new(async |mut peer: Peer| {
         peer.send_headers();
         while let Some(heard) = peer.receive::<Note>().await {
@@ -122,7 +122,7 @@ async fn i25_the_counts_agree_with_what_happened() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn i12_i25_the_transitions_are_a_chain_without_holes() {
+async fn transitions_form_a_chain_without_holes() {
     let world = ScriptedTransport::new(async |peer: Peer| {
         peer.send_headers();
         sleep(SECOND * 31).await;
@@ -132,7 +132,7 @@ async fn i12_i25_the_transitions_are_a_chain_without_holes() {
     sleep(SECOND * 600).await;
     running.link.close().await;
     let status = running.link.status();
-    let recent = Vec::from_iter(status.recent.iter().cloned());
+    let recent: Vec<_> = status.recent.iter().cloned().collect();
     assert!(recent.len() > 20);
     assert_eq!(recent.len() as u64, status.transitions, "none is lost");
     assert_eq!(recent[0].from, State::Disconnected);

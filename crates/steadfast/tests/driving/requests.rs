@@ -8,7 +8,7 @@ use super::*;
 use crate::support::note::note;
 
 #[tokio::test(start_paused = true)]
-async fn connect_resolves_at_the_first_live_and_at_once_when_there_is_one() {
+async fn connect_resolves_at_live_and_at_once_if_live() {
     let world = listening();
     let running = Running::idle(world.clone(), options(Config::default()), Notes::saying(1));
     assert_eq!(running.link.status().state, State::Disconnected);
@@ -20,7 +20,7 @@ async fn connect_resolves_at_the_first_live_and_at_once_when_there_is_one() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn connect_tells_of_three_failed_attempts_and_the_loop_goes_on() {
+async fn connect_fails_after_three_attempts_and_link_keeps_trying() {
     let world = listening();
     world.set_dial_outcome(DialOutcome::Refused);
     let running = Running::idle(world.clone(), options(Config::default()), Notes::saying(1));
@@ -42,7 +42,7 @@ async fn connect_tells_of_three_failed_attempts_and_the_loop_goes_on() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn each_request_counts_the_failures_it_saw_itself() {
+async fn each_connect_counts_only_its_own_failures() {
     let world = listening();
     world.set_dial_outcome(DialOutcome::Refused);
     let running = Running::idle(world.clone(), options(Config::default()), Notes::saying(1));
@@ -57,7 +57,7 @@ async fn each_request_counts_the_failures_it_saw_itself() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_cancelled_request_gives_up_its_answer_and_not_the_loop() {
+async fn cancelled_connect_does_not_stop_the_link() {
     let world = listening();
     world.set_dial_outcome(DialOutcome::Refused);
     let running = Running::idle(world.clone(), options(Config::default()), Notes::saying(1));
@@ -69,7 +69,7 @@ async fn a_cancelled_request_gives_up_its_answer_and_not_the_loop() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn ten_requests_wait_and_the_eleventh_is_busy() {
+async fn eleventh_waiting_request_is_busy() {
     let world = listening();
     world.set_dial_outcome(DialOutcome::Pending);
     let running = Running::idle(world.clone(), options(Config::default()), Notes::saying(1));
@@ -86,7 +86,7 @@ async fn ten_requests_wait_and_the_eleventh_is_busy() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn reconnect_keeps_a_healthy_stream_with_everything_on_it() {
+async fn reconnect_keeps_a_healthy_stream() {
     let world = echoing();
     let mut running = Running::start(world.clone(), Config::default());
     let before = running.live(1).await;
@@ -110,7 +110,7 @@ async fn reconnect_keeps_a_healthy_stream_with_everything_on_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn c3_reconnect_replaces_a_stream_whose_peer_does_not_answer() {
+async fn reconnect_replaces_stream_of_unresponsive_peer() {
     let world = listening();
     let mut running = Running::start(world.clone(), Config::default());
     running.live(1).await;
@@ -132,7 +132,7 @@ async fn c3_reconnect_replaces_a_stream_whose_peer_does_not_answer() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn reconnect_without_a_stream_connects_and_while_backing_off_goes_at_once() {
+async fn reconnect_without_stream_connects_and_skips_backoff() {
     let world = listening();
     let running = Running::idle(world.clone(), options(Config::default()), Notes::saying(1));
     assert_eq!(running.reconnect().await, Ok(()));
@@ -156,7 +156,7 @@ async fn reconnect_without_a_stream_connects_and_while_backing_off_goes_at_once(
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_request_tells_when_the_link_gave_up_and_a_new_one_begins_anew() {
+async fn connect_reports_stop_and_next_connect_starts_anew() {
     let world = listening();
     world.set_dial_outcome(DialOutcome::Refused);
     let config = Config {
@@ -178,7 +178,7 @@ async fn a_request_tells_when_the_link_gave_up_and_a_new_one_begins_anew() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn after_leaving_nothing_is_attempted_until_somebody_asks() {
+async fn left_link_stays_idle_until_connect() {
     let world = listening();
     let running = Running::start(world.clone(), Config::default());
     running.live(1).await;

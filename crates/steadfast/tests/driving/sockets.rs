@@ -55,7 +55,7 @@ async fn next(running: &mut Running<Connection>) -> NoteEvent {
 }
 
 #[tokio::test]
-async fn c20_a_client_that_starts_before_its_server_connects_when_it_comes() {
+async fn client_started_before_server_connects_later() {
     let server = Server::start(server::echo);
     let proxy = server.proxy();
     let refused = proxy.inject(Fault::Refuse, Reach::Everything);
@@ -72,7 +72,7 @@ async fn c20_a_client_that_starts_before_its_server_connects_when_it_comes() {
 }
 
 #[tokio::test]
-async fn c2_c3_a_black_holed_connection_is_replaced_by_another_within_the_activity_timeout() {
+async fn black_holed_connection_is_replaced_within_activity_timeout() {
     let patience = MOMENT * 60;
     let server = Server::start(server::echo);
     let proxy = server.proxy();
@@ -104,7 +104,7 @@ async fn c2_c3_a_black_holed_connection_is_replaced_by_another_within_the_activi
 }
 
 #[tokio::test]
-async fn i9_a_reader_far_behind_on_small_messages_keeps_its_connection() {
+async fn reader_far_behind_on_small_messages_keeps_connection() {
     // More than a connection with ordinary windows survives: h2 calls for calm at half of it.
     const NOTES: u64 = 25_000;
     let server = Server::start(|incoming| async move {
@@ -135,7 +135,7 @@ async fn i9_a_reader_far_behind_on_small_messages_keeps_its_connection() {
 }
 
 #[tokio::test]
-async fn c6_i4_a_server_that_accepts_and_fails_meets_a_growing_backoff() {
+async fn server_that_accepts_and_fails_meets_growing_backoff() {
     let server = Server::start(|_| async {
         let failed = tonic::Status::unavailable("the peer's words");
         Ok(stream::iter([Ok(note(1)), Err(failed)]).boxed() as Answers)
@@ -158,7 +158,7 @@ async fn c6_i4_a_server_that_accepts_and_fails_meets_a_growing_backoff() {
 }
 
 #[tokio::test]
-async fn c3_reconnect_keeps_a_healthy_connection_and_replaces_a_dead_one() {
+async fn reconnect_on_sockets_keeps_healthy_and_replaces_dead() {
     let server = Server::start(server::echo);
     let proxy = server.proxy();
     let config = Config {

@@ -54,7 +54,7 @@ fn of_transport(code: Code, source: impl Error + Send + Sync + 'static) -> Statu
 }
 
 #[test]
-fn i6_each_status_of_the_peer_has_its_advice() {
+fn each_status_of_the_peer_has_its_advice() {
     use Advice::{Refresh, Retry, Stop, Wait};
     let advice = [
         Retry,      // OK
@@ -93,7 +93,7 @@ fn i6_each_status_of_the_peer_has_its_advice() {
 }
 
 #[test]
-fn pushback_of_the_peer_overrides_what_its_status_would_mean() {
+fn pushback_overrides_advice_of_the_status() {
     let wait = |millis| Advice::Wait(Some(Duration::from_millis(millis)));
     for code in CODES {
         assert_eq!(pushed_back(code, "0"), wait(0), "{code:?}");
@@ -104,7 +104,7 @@ fn pushback_of_the_peer_overrides_what_its_status_would_mean() {
 }
 
 #[test]
-fn a_negative_or_unreadable_pushback_means_never() {
+fn negative_or_malformed_pushback_stops() {
     for value in ["-1", "soon", "", "1.5", "0x10", "18446744073709551616"] {
         for code in CODES {
             assert_eq!(pushed_back(code, value), Advice::Stop, "{value:?} {code:?}");
@@ -113,7 +113,7 @@ fn a_negative_or_unreadable_pushback_means_never() {
 }
 
 #[test]
-fn a_status_of_the_transport_is_a_loss_whatever_its_code() {
+fn status_made_by_transport_is_a_loss_for_every_code() {
     for code in CODES {
         let lost = Reason::Lost("connection reset".into());
         let ended = end(&of_transport(code, Layer("connection reset", None)));
@@ -122,7 +122,7 @@ fn a_status_of_the_transport_is_a_loss_whatever_its_code() {
 }
 
 #[test]
-fn a_status_of_the_transport_is_never_taken_for_an_answer() {
+fn status_made_by_transport_is_not_a_response() {
     for code in CODES {
         assert!(!is_made_by_peer(&of_transport(code, Layer("broken", None))));
         assert!(is_made_by_peer(&Status::new(code, "broken")));
@@ -130,7 +130,7 @@ fn a_status_of_the_transport_is_never_taken_for_an_answer() {
 }
 
 #[test]
-fn a_call_for_calm_waits_longest_however_deep_it_lies_and_whatever_the_code() {
+fn enhance_your_calm_waits_longest_at_any_depth_and_code() {
     for code in CODES {
         let calm = h2::Error::from(h2::Reason::ENHANCE_YOUR_CALM);
         let deep = Layer("body", Some(Arc::new(calm)));
@@ -145,7 +145,7 @@ fn a_call_for_calm_waits_longest_however_deep_it_lies_and_whatever_the_code() {
 }
 
 #[test]
-fn a_message_over_our_limit_is_our_own_end_and_not_retried() {
+fn message_over_limit_ends_locally_without_retry() {
     let status = Status::out_of_range(format!("{TOO_LARGE}: found 9, the limit is: 8"));
     let ended = end(&status);
     assert_eq!(
@@ -162,7 +162,7 @@ fn a_message_over_our_limit_is_our_own_end_and_not_retried() {
 }
 
 #[test]
-fn a_stream_cut_short_without_a_status_is_a_loss_not_an_answer() {
+fn stream_without_status_is_a_loss_not_a_response() {
     let status = Status::unknown(format!("{CUT_SHORT}, stream was terminated"));
     let ended = end(&status);
     assert_eq!(
@@ -175,7 +175,7 @@ fn a_stream_cut_short_without_a_status_is_a_loss_not_an_answer() {
 }
 
 #[test]
-fn a_chain_of_errors_names_each_layer_once() {
+fn error_chain_names_each_layer_once() {
     let lowest = Layer("connection reset by peer", None);
     let middle = Layer("connection reset by peer", Some(Arc::new(lowest)));
     let error = Layer("transport error", Some(Arc::new(middle)));
