@@ -39,11 +39,11 @@ def test_vectors_of_the_go_runtime():
 def test_a_version_does_not_know_what_came_later():
     newest = wire.Node().registration(wire.NEWEST).SerializeToString()
     seed = wire.Node().registration(wire.SEED).SerializeToString()
-    assert wire.strange(wire.SEED.registration.FromString(newest)) == {4, 5}
-    assert wire.strange(wire.NEWEST.registration.FromString(seed)) == {3}
+    assert wire.unknown_fields(wire.SEED.registration.FromString(newest)) == {4, 5}
+    assert wire.unknown_fields(wire.NEWEST.registration.FromString(seed)) == {3}
     response = wire.NEWEST.response(metrics=[wire.NEWEST.metric(name="m", type=wire.COUNTER)])
-    assert wire.strange(wire.UNTYPED_RELEASE.response.FromString(response.SerializeToString())) == {6}
-    assert wire.strange(wire.TYPED_RELEASE.response.FromString(response.SerializeToString())) == set()
+    assert wire.unknown_fields(wire.UNTYPED_RELEASE.response.FromString(response.SerializeToString())) == {6}
+    assert wire.unknown_fields(wire.TYPED_RELEASE.response.FromString(response.SerializeToString())) == set()
 
 
 @beside
@@ -66,7 +66,7 @@ def understand(stage, version):
     assert len(proxy.registrations) == 1
     assert [proxy.open_streams(method) != [] for method in version.methods] == [True] * len(version.methods)
     assert len(proxy.connections()) == 1
-    assert (agent.unasked, agent.endings, agent.strange) == ([], [], set())
+    assert (agent.unasked, agent.endings, agent.unknown_fields) == ([], [], set())
 
 
 @beside

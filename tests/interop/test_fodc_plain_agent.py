@@ -40,7 +40,7 @@ def unharmed(*agents):
     """Each registered once, lost no stream, and heard nothing its version does not know."""
     for agent in agents:
         assert (len(agent.ids), agent.endings, agent.refusals) == (1, [], [])
-        assert (agent.strange, agent.unasked) == (set(), [])
+        assert (agent.unknown_fields, agent.unasked) == (set(), [])
 
 
 def told(version):

@@ -75,7 +75,7 @@ def test_registration_and_heartbeats_carry_both_identities(stage, version):
     expected = wire.Node(container="c0").registration(version)
     for request in (registration.request, *beats):
         # What is left, the version does not know.
-        unknown = wire.strange(request)
+        unknown = wire.unknown_fields(request)
         request.DiscardUnknownFields()
         assert request == expected
         assert unknown == ({3, 100} if version.has_pods else {4, 5, 100})
@@ -133,7 +133,7 @@ def test_latest_values_and_windows_are_true(stage, version):
         assert types["jobs_done_total"] == wire.COUNTER
         assert {types[f"job_seconds_{part}"] for part in ("bucket", "sum", "count")} == {wire.HISTOGRAM}
     # The oldest version knows no types; nobody is told more than the original says.
-    assert wire.strange(latest) == (set() if version.has_types else {6})
+    assert wire.unknown_fields(latest) == (set() if version.has_types else {6})
 
     times = [at for at, _ in recorded]
     for start, end, kept in (
@@ -148,7 +148,7 @@ def test_latest_values_and_windows_are_true(stage, version):
         response = proxy.query(start, end)
         assert points(response) == kept, (start, end)
         assert response.HasField("timestamp")
-        assert wire.strange(response) <= {6}
+        assert wire.unknown_fields(response) <= {6}
     open_end = points(proxy.query(start=times[4]))
     assert open_end[: len(recorded) - 4] == recorded[4:]
     true(open_end, exporter)

@@ -18,7 +18,7 @@ INSERT, UPDATE, DELETE = (
 def gateway(our_server, gateway_to):
     stream = gateway_to(our_server.address)
     yield stream
-    assert stream.strange == 0, "the profile was sent to a peer that never asked for it"
+    assert stream.unknown_fields == 0, "the profile was sent to a peer that never asked for it"
 
 
 def test_changes_arrive_with_their_kind_and_document(our_server, gateway):

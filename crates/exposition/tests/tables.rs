@@ -442,7 +442,7 @@ fn metadata_may_be_repeated_and_not_contradicted() {
 }
 
 #[test]
-fn a_unit_is_the_end_of_its_familys_name() {
+fn a_unit_is_the_end_of_the_family_name() {
     let page = read(
         OpenMetrics,
         "# UNIT a_seconds seconds\n# UNIT b \n# UNIT c seconds\n# UNIT seconds seconds\n# EOF\n",

@@ -5,7 +5,7 @@ import queue
 import subprocess
 import threading
 
-from .waiting import PATIENCE, until
+from .waiting import TIMEOUT, until
 
 
 class OurServer:
@@ -37,20 +37,20 @@ class OurServer:
             input=lines,
             capture_output=True,
             text=True,
-            timeout=PATIENCE,
+            timeout=TIMEOUT,
         )
 
     def terminate(self):
         """Asks for an orderly stop."""
         self._process.terminate()
 
-    def wait(self, seconds=PATIENCE):
+    def wait(self, seconds=TIMEOUT):
         """The exit status."""
         return self._process.wait(seconds)
 
     def kill(self):
         self._process.kill()
-        self._process.wait(PATIENCE)
+        self._process.wait(TIMEOUT)
         self._process.stdout.close()
 
 
@@ -89,7 +89,7 @@ class OurSubscriber:
         for line in self._process.stderr:
             self.notes.append(line.rstrip())
 
-    def next(self, seconds=PATIENCE):
+    def next(self, seconds=TIMEOUT):
         """The next item."""
         try:
             return self._items.get(timeout=seconds)
@@ -113,7 +113,7 @@ class OurSubscriber:
         self.noted("subscribed to")
         self.noted("connected")
 
-    def wait(self, seconds=PATIENCE):
+    def wait(self, seconds=TIMEOUT):
         """The exit status."""
         return self._process.wait(seconds)
 
@@ -122,4 +122,4 @@ class OurSubscriber:
 
     def kill(self):
         self._process.kill()
-        self._process.wait(PATIENCE)
+        self._process.wait(TIMEOUT)

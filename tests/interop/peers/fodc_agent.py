@@ -11,7 +11,7 @@ import time
 import grpc
 
 from . import fodc_wire as wire
-from .waiting import PATIENCE, until
+from .waiting import TIMEOUT, until
 
 _END = object()
 
@@ -70,7 +70,7 @@ class Agent:
         # The queries it read.
         self.queries = []
         # Messages of the proxy that this version does not understand, by field number.
-        self.strange = set()
+        self.unknown_fields = set()
         # What came on the registration's stream after the first response.
         self.unasked = []
         self.beats = threading.Event()
@@ -141,7 +141,7 @@ class Agent:
         except (grpc.RpcError, StopIteration) as error:
             self.refusals.append(str(error))
             return None
-        self.strange |= wire.strange(response)
+        self.unknown_fields |= wire.unknown_fields(response)
         if not response.success or not response.agent_id:
             with contextlib.suppress(grpc.RpcError):
                 list(registration.call)
@@ -172,7 +172,7 @@ class Agent:
             self._broken.set()
 
     def _respond(self, call, query):
-        self.strange |= wire.strange(query)
+        self.unknown_fields |= wire.unknown_fields(query)
         self.queries.append(query)
         while not self.responses.wait(0.1):
             if self._closed.is_set():
@@ -216,7 +216,7 @@ class Agent:
 
     # What a test does with it.
 
-    def registered(self, count=1, seconds=PATIENCE):
+    def registered(self, count=1, seconds=TIMEOUT):
         """Waits for so many registrations and returns the newest id."""
         until(lambda: len(self.ids) >= count, f"{count} registrations; {self.refusals}", seconds)
         return self.ids[-1]
@@ -244,5 +244,5 @@ class Agent:
         # A registration that is never answered has no deadline.
         if wire.REGISTER in self._calls and not self.ids:
             self._calls[wire.REGISTER].call.cancel()
-        self._thread.join(PATIENCE)
+        self._thread.join(TIMEOUT)
         assert not self._thread.is_alive(), "the plain agent does not end"

@@ -1,8 +1,7 @@
-"""Tests that mostly wait, run beside each other.
+"""Runs the tests of a module that mostly wait in parallel.
 
-A test that is marked with `beside` takes a stage and nothing else. The first one of a module starts
-all of them that were chosen, each on a thread; each then only takes its own result, so the run shows
-them one by one, with their names."""
+A test marked with `beside` has a stage as its only parameter. The first such test of a module starts all
+selected ones, each on a thread. Each test then reports its own result, so the run lists them by name."""
 
 import concurrent.futures
 import functools
@@ -24,7 +23,7 @@ def beside(scenario):
         side_by_side.result(scenario)
 
     test.scenario = scenario
-    # What pytest would follow to the scenario's own parameters.
+    # pytest follows this to the parameters of the scenario.
     del test.__wrapped__
     return test
 
@@ -61,7 +60,7 @@ def _run(scenario, future, binary, folder):
 
 @pytest.fixture(scope="module")
 def side_by_side(request, binary, tmp_path_factory):
-    """The tests of this module that were chosen and run beside each other."""
+    """The selected tests of this module that run in parallel."""
     functions = (item.function for item in request.session.items if item.module is request.module)
     scenarios = [one.scenario for one in functions if hasattr(one, "scenario")]
     running = SideBySide(

@@ -5,7 +5,7 @@ import subprocess
 import threading
 
 from . import fodc_http
-from .waiting import PATIENCE, until
+from .waiting import TIMEOUT, until
 
 # A stop in order takes no longer, whatever the peers do.
 STOP = 5.0
@@ -27,7 +27,7 @@ class _Process:
 
     def _read(self):
         self._ready = self._process.stdout.readline()
-        # It shall not stand still because nobody reads.
+        # A full pipe would block the program.
         while self._process.stdout.read(4096):
             pass
 
@@ -48,13 +48,13 @@ class _Process:
 
     def leaves(self, seconds=STOP):
         """Waits for the end after `terminate`, which must be in order."""
-        # Some more than it takes by itself, as the machine is busy.
+        # One second more, because the machine is busy with other tests.
         status = self._process.wait(seconds + 1)
         assert status == 0, f"it ended with {status}\n{self.said()}"
 
     def kill(self):
         self._process.kill()
-        self._process.wait(PATIENCE)
+        self._process.wait(TIMEOUT)
 
 
 class OurProxy(_Process):
@@ -124,7 +124,7 @@ class OurAgent(_Process):
             "prometheus_listen_addr": "127.0.0.1:0",
             "heartbeat_interval": "1s",
             "reconnect_interval": "1s",
-            # What is served shall be recorded, on a busy machine too.
+            # Long, so that a busy machine misses no scrape.
             "scrape_timeout": "10s",
         }
         super().__init__([binary, "fodc", "agent", *_flags(usual | settings)], log)

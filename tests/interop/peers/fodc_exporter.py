@@ -1,4 +1,4 @@
-"""A /metrics page whose values tell when they were read."""
+"""A /metrics page whose values are the times of the scrapes."""
 
 import http.server
 import sys
@@ -10,7 +10,7 @@ class _Server(http.server.ThreadingHTTPServer):
     daemon_threads = True
 
     def handle_error(self, request, client_address):
-        # Who asked may have given up.
+        # The client may have given up.
         if not isinstance(sys.exc_info()[1], ConnectionError):
             super().handle_error(request, client_address)
 

@@ -7,7 +7,7 @@ import urllib.error
 import urllib.parse
 import urllib.request
 
-from .waiting import PATIENCE
+from .waiting import TIMEOUT
 
 MISSING = "X-Steadfast-Missing"
 
@@ -43,7 +43,7 @@ def _no_json(name):
     raise AssertionError(f"{name} is not JSON")
 
 
-def fetch(address, path, /, method="GET", seconds=PATIENCE, **parameters):
+def fetch(address, path, /, method="GET", seconds=TIMEOUT, **parameters):
     """Sends a request and returns its response, whatever the status."""
     query = urllib.parse.urlencode(parameters)
     url = f"http://{address}{path}" + (f"?{query}" if query else "")

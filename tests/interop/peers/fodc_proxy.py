@@ -15,7 +15,7 @@ from concurrent import futures
 import grpc
 
 from . import fodc_wire as wire
-from .waiting import PATIENCE, until
+from .waiting import TIMEOUT, until
 
 _END = object()
 
@@ -48,7 +48,7 @@ class _Stream:
         self.open = False
         self.outgoing.put(_END)
 
-    def next(self, seconds=PATIENCE):
+    def next(self, seconds=TIMEOUT):
         """The next message of the agent."""
         try:
             return self._incoming.get(timeout=seconds)
@@ -78,23 +78,23 @@ class Proxy(grpc.GenericRpcHandler):
         self.lock = threading.Lock()
         self.registrations = []
         self.streams = []
-        # Every call: its method and the connection it came on, refused ones included.
+        # The method of every call, refused ones included.
         self.calls = []
         self.faults = []
-        # Methods that are answered with UNIMPLEMENTED although the version has them.
+        # Methods of the version that respond with UNIMPLEMENTED.
         self.lacks = set()
-        # The text of the refusal, if all are refused.
+        # The text with which all registrations are refused.
         self.refusal = None
-        # A registration is taken, and nothing is said.
+        # A registration is accepted without a response.
         self.mute = False
         # A method whose streams end right after they were accepted.
         self.ends = None
         # A registration is answered with success, and without an id.
         self.nameless = False
-        # While it is not set, no response of an agent is taken.
+        # While cleared, no response of an agent is read.
         self.takes = threading.Event()
         self.takes.set()
-        # Registrations that were asked for, in whatever way they were answered.
+        # All registration requests, accepted or not.
         self.asked = 0
         options = [
             ("grpc.max_receive_message_length", version.limit),
@@ -201,12 +201,12 @@ class Proxy(grpc.GenericRpcHandler):
 
     # What a test does with it.
 
-    def registered(self, count=1, seconds=PATIENCE):
+    def registered(self, count=1, seconds=TIMEOUT):
         """Waits for so many accepted registrations and returns the newest."""
         until(lambda: len(self.registrations) >= count, f"{count} registrations", seconds)
         return self.registrations[-1]
 
-    def heartbeats(self, count, seconds=PATIENCE):
+    def heartbeats(self, count, seconds=TIMEOUT):
         """Waits until the newest registration has sent so many heartbeats and returns their messages."""
         registration = self.registered()
         until(lambda: len(registration.heartbeats) >= count, f"{count} heartbeats", seconds)
@@ -216,7 +216,7 @@ class Proxy(grpc.GenericRpcHandler):
         with self.lock:
             return [stream for stream in self.streams if stream.open and stream.method == method]
 
-    def metrics_stream(self, seconds=PATIENCE):
+    def metrics_stream(self, seconds=TIMEOUT):
         """The stream on which the newest registration is asked: a newer one takes the place of an older."""
 
         def newest():
@@ -225,7 +225,7 @@ class Proxy(grpc.GenericRpcHandler):
 
         return until(newest, "a metrics stream of the registered agent", seconds)[-1]
 
-    def query(self, start=None, end=None, seconds=PATIENCE):
+    def query(self, start=None, end=None, seconds=TIMEOUT):
         """One query and its response: whatever the agent says next on that stream."""
         stream = self.metrics_stream(seconds)
         stream.send(wire.query(start, end))

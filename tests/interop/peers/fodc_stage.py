@@ -1,4 +1,4 @@
-"""What one test puts up, and takes down at its end."""
+"""The peers and programs of one test."""
 
 import contextlib
 import pathlib
@@ -14,8 +14,8 @@ from .waiting import until
 
 
 class Stage(contextlib.ExitStack):
-    """Starts peers and our programs. At its end all are gone, and what a Go program would have
-    punished fails the test."""
+    """Starts peers and our programs, and stops them at the end of the test. Behaviour that a Go program
+    punishes fails the test."""
 
     def __init__(self, binary, folder):
         super().__init__()
@@ -33,7 +33,7 @@ class Stage(contextlib.ExitStack):
         return suppressed
 
     def said(self):
-        """What the processes said."""
+        """The output of all processes."""
         logs = sorted(self._folder.glob("*.log"))
         return "".join(f"--- {log.name}\n{log.read_text(errors='replace')[-4000:]}" for log in logs)
 
@@ -50,7 +50,7 @@ class Stage(contextlib.ExitStack):
         return exporter
 
     def proxy(self, version, dies=False, **settings):
-        """A plain proxy; with `dies` its faults are what the test wants to see."""
+        """A plain proxy; with `dies` the test expects its faults."""
         proxy = Proxy(version, **settings)
         self.callback(proxy.kill)
         if not dies:
@@ -85,7 +85,7 @@ class Stage(contextlib.ExitStack):
 
 
 class ProxyProcess:
-    """A plain proxy that can be frozen."""
+    """A plain proxy in its own process, which can be frozen."""
 
     def __init__(self, version, log):
         self._log = log

@@ -1,13 +1,12 @@
-"""What each version of FODC says: its messages, its streams, its limits."""
+"""The versions of FODC: their messages, streams and limits."""
 
 import dataclasses
 import datetime
 import math
 
 from google.protobuf.timestamp_pb2 import Timestamp
-from google.protobuf.unknown_fields import UnknownFieldSet
 
-from .wire import generated
+from .wire import generated, unknown_fields
 
 SERVICE = "banyandb.fodc.v1.FODCService"
 REGISTER, METRICS = "RegisterAgent", "StreamMetrics"
@@ -27,11 +26,11 @@ class Version:
     registration: type
     response: type
     metric: type
-    # Bytes that a proxy takes in one message.
+    # Maximum bytes of a message at a proxy.
     limit: int
-    # What an agent puts on its samples.
+    # The labels that an agent adds to its samples.
     stamps: frozenset
-    # What an agent does after it lost a stream: nothing, one attempt, or attempts for ever.
+    # Attempts of an agent after the loss of a stream: none, one, or unlimited.
     recovers: str
 
     @property
@@ -83,7 +82,7 @@ VERSIONS = (SEED, UNTYPED_RELEASE, TYPED_RELEASE, NEWEST)
 
 @dataclasses.dataclass(frozen=True)
 class Node:
-    """Who an agent says it is."""
+    """The identity of an agent."""
 
     pod: str = "db-0"
     role: str = "ROLE_DATA"
@@ -115,7 +114,7 @@ class Node:
         return stamp
 
     def name(self, version):
-        """What a proxy calls it."""
+        """The name that a proxy uses."""
         return self.pod if version.has_pods else f"{self.ip}:{self.port}"
 
 
@@ -142,14 +141,3 @@ def query(start=None, end=None):
     if end is not None:
         message.end_time.CopyFrom(moment(end))
     return message
-
-
-def strange(message):
-    """The numbers of the fields that this version does not know, those of messages inside included."""
-    numbers = {field.field_number for field in UnknownFieldSet(message)}
-    for field, found in message.ListFields():
-        if field.message_type is None or field.message_type.GetOptions().map_entry:
-            continue
-        for one in found if field.is_repeated else [found]:
-            numbers |= strange(one)
-    return numbers

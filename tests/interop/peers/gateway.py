@@ -2,27 +2,19 @@
 
 import queue
 import threading
-from collections.abc import Sequence
 
 import grpc
-from google.protobuf.unknown_fields import UnknownFieldSet
 
 from . import wire
-from .waiting import PATIENCE
+from .waiting import TIMEOUT
 
 _END = object()
 
 
-def _strange(message):
-    """How many fields of the message and of those inside it are unknown."""
-    count = len(UnknownFieldSet(message))
-    for field, found in message.ListFields():
-        if field.message_type is not None:
-            many = found if isinstance(found, Sequence) else [found]
-            count += sum(_strange(one) for one in many)
-    if isinstance(message, wire.messages.StreamerMessage) and message.WhichOneof("payload") is None:
-        count += 1
-    return count
+def _unknown(message):
+    """The number of fields that a plain peer does not know; an unknown payload is one."""
+    payload = isinstance(message, wire.messages.StreamerMessage) and message.WhichOneof("payload") is None
+    return len(wire.unknown_fields(message)) + payload
 
 
 class Gateway:
@@ -35,7 +27,7 @@ class Gateway:
         self._incoming = queue.SimpleQueue()
         self._pending = []
         self.status = None
-        self.strange = 0
+        self.unknown_fields = 0
         self._call = wire.service.StreamerServiceStub(self._channel).Stream(iter(self._outgoing.get, _END))
         self._headers = threading.Event()
         threading.Thread(target=self._receive, daemon=True).start()
@@ -48,7 +40,7 @@ class Gateway:
     def _receive(self):
         try:
             for message in self._call:
-                self.strange += _strange(message)
+                self.unknown_fields += _unknown(message)
                 self._incoming.put(message)
         except grpc.RpcError:
             pass
@@ -61,7 +53,7 @@ class Gateway:
     def half_close(self):
         self._outgoing.put(_END)
 
-    def next(self, kind=None, seconds=PATIENCE):
+    def next(self, kind=None, seconds=TIMEOUT):
         """The next message, or the next of that kind; others stay for later calls."""
         for at, message in enumerate(self._pending):
             if kind in (None, message.WhichOneof("payload")):
@@ -89,7 +81,7 @@ class Gateway:
         self.send(wire.heartbeat("plain-gateway", timestamp))
         return self.next("heartbeat_ack").heartbeat_ack.timestamp
 
-    def delivery(self, seconds=PATIENCE):
+    def delivery(self, seconds=TIMEOUT):
         return self.next("delivery", seconds).delivery
 
     def deliveries_so_far(self):
@@ -104,7 +96,7 @@ class Gateway:
         self._pending = [m for m in self._pending if m.WhichOneof("payload") != "delivery"]
         return found
 
-    def end(self, seconds=PATIENCE):
+    def end(self, seconds=TIMEOUT):
         """Waits for the end of the stream and returns its status: (code, details)."""
         while True:
             try:

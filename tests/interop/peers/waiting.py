@@ -1,12 +1,12 @@
-"""Waiting with a bound."""
+"""Waiting with a timeout."""
 
 import time
 
-# Long enough for two slow cores, short enough that a failing run is not tedious.
-PATIENCE = 25.0
+# Seconds. Enough for two slow cores; a failing run still ends soon.
+TIMEOUT = 25.0
 
 
-def until(happened, what, seconds=PATIENCE):
+def until(happened, what, seconds=TIMEOUT):
     """Returns the first true value of `happened()`; fails the test when none comes in time."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:

@@ -6,6 +6,7 @@ import sys
 import tempfile
 
 import grpc_tools
+from google.protobuf.unknown_fields import UnknownFieldSet
 from grpc_tools import protoc
 
 HERE = pathlib.Path(__file__).parent.parent
@@ -39,6 +40,17 @@ def generated(proto: str):
 
 
 messages, service = generated("plain.proto")
+
+
+def unknown_fields(message):
+    """The numbers of the fields that this version does not define, in the message and inside it."""
+    numbers = {field.field_number for field in UnknownFieldSet(message)}
+    for field, found in message.ListFields():
+        if field.message_type is None or field.message_type.GetOptions().map_entry:
+            continue
+        for one in found if field.is_repeated else [found]:
+            numbers |= unknown_fields(one)
+    return numbers
 
 
 def value(of):

@@ -272,7 +272,7 @@ pub(super) fn every_input(from: Generation) -> Vec<Input> {
             Reason::Protocol("nonsense".into()),
         )),
     ];
-    let advices = [
+    let advice = [
         Advice::Retry,
         Advice::Wait(Some(seconds(40))),
         Advice::Wait(None),
@@ -294,7 +294,7 @@ pub(super) fn every_input(from: Generation) -> Vec<Input> {
         Input::ReadPaused(from, false),
         Input::Tick,
     ];
-    inputs.extend(advices.map(|advice| Input::Ended(from, ended_with(advice))));
+    inputs.extend(advice.map(|advice| Input::Ended(from, ended_with(advice))));
     inputs.extend(signals.map(|signal| Input::Signal(from, signal)));
     inputs
 }
