@@ -6,7 +6,7 @@
 //! ```
 //!
 //! Both formats are read by this one grammar. Where `OpenMetrics` asks for exactly one space, any
-//! number of spaces and tabs is taken, since it can not mean anything else.
+//! number of spaces and tabs is taken, since it cannot mean anything else.
 
 use crate::{
     fault::Reason,

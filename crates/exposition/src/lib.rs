@@ -2,7 +2,7 @@
 //!
 //! [`Parser`] reads the Prometheus text format (0.0.4, and 1.0.0 with names in quotes) and
 //! `OpenMetrics` text 1.0. A page arrives in pieces of any size and is never held whole; what is
-//! held is bounded by [`Limits`]. A line that can not be read costs that line: it is counted,
+//! held is bounded by [`Limits`]. A line that cannot be read costs that line: it is counted,
 //! shown to the [`Sink`], and the next one is read.
 //!
 //! An exporter repeats nearly the same lines every second. A parser is therefore kept per endpoint

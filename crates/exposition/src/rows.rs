@@ -152,7 +152,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn rows_are_what_was_put_there_and_what_is_left_of_them_takes_no_more_memory() {
+    fn rows_keep_their_content_and_release_memory() {
         let mut rows = Rows::default();
         let mut expected = Vec::new();
         for len in [0, 1, 15, 16, 17, 511, 512, 513, 5_000] {

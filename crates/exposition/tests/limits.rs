@@ -127,7 +127,7 @@ fn of_samples_beyond_the_limit_one_is_shown() {
 }
 
 #[test]
-fn of_samples_on_lines_that_look_alike_no_more_are_taken_than_of_others() {
+fn sample_limit_covers_lines_with_a_cached_shape() {
     let mut limits = narrow();
     limits.samples = 3;
     let mut reader = Reader::new(Format::Prometheus, limits);
@@ -138,7 +138,7 @@ fn of_samples_on_lines_that_look_alike_no_more_are_taken_than_of_others() {
 }
 
 #[test]
-fn of_samples_that_are_remembered_no_more_are_taken_than_of_others() {
+fn sample_limit_covers_cached_lines() {
     let mut limits = narrow();
     limits.samples = 3;
     let mut reader = Reader::new(Format::Prometheus, limits);

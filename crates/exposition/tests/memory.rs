@@ -183,7 +183,7 @@ fn lines_as_long_as_may_be_that_come_in_pieces() {
 }
 
 #[test]
-fn of_a_page_that_loses_most_of_its_lines_the_others_are_still_remembered() {
+fn a_page_that_loses_most_lines_keeps_the_others_cached() {
     let mut watched = Watched::new(Limits::default());
     let page = |every: usize| {
         let numbers = (0..60_000).step_by(every);

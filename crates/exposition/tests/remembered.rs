@@ -60,7 +60,7 @@ fn a_line_whose_value_was_refused_is_forgotten() {
 }
 
 #[test]
-fn a_scrape_given_up_in_the_middle_leaves_what_was_remembered_before() {
+fn an_aborted_scrape_keeps_the_cache_of_the_one_before() {
     let mut reader = reader();
     scrape(&mut reader, "a 1\nb 1\nc 1\n");
     abandon(&mut reader, "a 1\nnew 1\nb 1\nsome");
@@ -145,7 +145,7 @@ fn a_parser_that_forgot_is_new() {
 }
 
 #[test]
-fn a_family_is_reported_when_it_changes_and_when_it_is_no_longer_stated() {
+fn a_family_is_reported_when_it_changes_or_disappears() {
     let mut reader = reader();
     scrape(
         &mut reader,
@@ -175,7 +175,7 @@ fn a_family_is_reported_when_it_changes_and_when_it_is_no_longer_stated() {
 }
 
 #[test]
-fn a_family_that_is_stated_among_its_samples_is_known_from_there_on() {
+fn a_family_declared_among_its_samples_applies_from_there_on() {
     let mut reader = reader();
     let page = "a{x=\"1\"} 1\na{x=\"2\"} 1\n# TYPE a gauge\na{x=\"3\"} 1\na{x=\"4\"} 1\n";
     scrape(&mut reader, page);
@@ -211,7 +211,7 @@ fn families_that_stay_are_known_when_others_go() {
 }
 
 #[test]
-fn which_of_two_statements_counts_does_not_depend_on_the_scrape_before() {
+fn precedence_of_two_declarations_ignores_the_scrape_before() {
     let mut reader = reader();
     let read = scrape(&mut reader, "# TYPE a gauge\n# TYPE a counter\n");
     assert_eq!(read.families["a"].1, Some(Kind::Gauge));

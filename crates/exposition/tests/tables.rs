@@ -30,7 +30,7 @@ fn rejected(format: Format, lines: &[(&str, Reason, usize)]) {
 }
 
 #[test]
-fn fodc_o19_usual_lines_are_taken_with_tabs_blanks_and_line_ends_of_any_sort() {
+fn usual_lines_may_have_tabs_blanks_and_any_line_end() {
     accepted(
         Prometheus,
         &[
@@ -44,7 +44,7 @@ fn fodc_o19_usual_lines_are_taken_with_tabs_blanks_and_line_ends_of_any_sort() {
 }
 
 #[test]
-fn fodc_o19_empty_braces_are_no_labels() {
+fn empty_braces_are_no_labels() {
     accepted(
         Prometheus,
         &[("m{} 1", "m 1"), ("m{ } 1", "m 1"), ("m {}1", "m 1")],
@@ -52,7 +52,7 @@ fn fodc_o19_empty_braces_are_no_labels() {
 }
 
 #[test]
-fn fodc_o19_colons_belong_to_names_and_other_signs_need_quotes() {
+fn colons_belong_to_names_and_other_signs_need_quotes() {
     accepted(
         Prometheus,
         &[
@@ -81,7 +81,7 @@ fn fodc_o19_colons_belong_to_names_and_other_signs_need_quotes() {
 }
 
 #[test]
-fn fodc_o19_a_name_does_not_begin_with_a_digit() {
+fn a_name_does_not_begin_with_a_digit() {
     rejected(
         Prometheus,
         &[
@@ -92,7 +92,7 @@ fn fodc_o19_a_name_does_not_begin_with_a_digit() {
 }
 
 #[test]
-fn fodc_o19_braces_in_a_value_are_part_of_it() {
+fn braces_in_a_value_are_part_of_it() {
     accepted(
         Prometheus,
         &[
@@ -108,7 +108,7 @@ fn fodc_o19_braces_in_a_value_are_part_of_it() {
 }
 
 #[test]
-fn fodc_o19_an_empty_value_is_no_label_and_costs_no_other() {
+fn an_empty_value_is_no_label_and_keeps_the_others() {
     accepted(
         Prometheus,
         &[
@@ -119,8 +119,7 @@ fn fodc_o19_an_empty_value_is_no_label_and_costs_no_other() {
 }
 
 #[test]
-fn fodc_o19_blanks_around_an_equals_sign_keep_the_label_and_a_value_without_quotes_costs_the_line()
-{
+fn blanks_around_equals_are_allowed_but_quotes_are_required() {
     accepted(
         Prometheus,
         &[("m{ a = \"x\" , b\t=\"y\" } 1", "m a=\"x\" b=\"y\" 1")],
@@ -136,7 +135,7 @@ fn fodc_o19_blanks_around_an_equals_sign_keep_the_label_and_a_value_without_quot
 }
 
 #[test]
-fn fodc_o19_escapes_are_resolved_once_and_others_stay_as_written() {
+fn escapes_are_resolved_once_and_unknown_ones_are_kept() {
     accepted(
         Prometheus,
         &[
@@ -156,7 +155,7 @@ fn fodc_o19_escapes_are_resolved_once_and_others_stay_as_written() {
 }
 
 #[test]
-fn fodc_o19_a_comma_may_stand_behind_the_last_label_and_nowhere_else() {
+fn a_comma_may_follow_the_last_label_only() {
     accepted(
         Prometheus,
         &[("m{a=\"x\",} 1", "m a=\"x\" 1"), ("{\"m\",} 1", "m 1")],
@@ -173,7 +172,7 @@ fn fodc_o19_a_comma_may_stand_behind_the_last_label_and_nowhere_else() {
 }
 
 #[test]
-fn fodc_o19_every_number_of_go_is_one() {
+fn every_number_of_go_is_accepted() {
     accepted(
         Prometheus,
         &[
@@ -201,7 +200,7 @@ fn fodc_o19_every_number_of_go_is_one() {
 }
 
 #[test]
-fn fodc_o19_what_follows_a_value_costs_at_most_its_own_line() {
+fn text_after_a_value_rejects_only_its_own_line() {
     let page = read(
         Prometheus,
         "a 1 1700000000000\nb 1e400\nc word\nd 1 2 3\ne 1 # {t=\"x\"} 0.5\nf 1 -5\ng 1 1.5\nh 2\n",
@@ -225,7 +224,7 @@ fn fodc_o19_what_follows_a_value_costs_at_most_its_own_line() {
 }
 
 #[test]
-fn fodc_o19_help_is_resolved_and_reaches_the_parts_of_a_histogram_wherever_it_stands() {
+fn help_is_unescaped_and_applies_to_all_histogram_series() {
     let page = read(
         Prometheus,
         "h_bucket{le=\"1\"} 1\n# HELP h of \\\\ and \\n and \\\"\n# TYPE h histogram\nh_sum 1\nh_count 1\n",
@@ -244,7 +243,7 @@ fn fodc_o19_help_is_resolved_and_reaches_the_parts_of_a_histogram_wherever_it_st
 }
 
 #[test]
-fn fodc_o19_a_type_after_an_error_is_known_all_the_same() {
+fn a_type_after_an_error_is_still_applied() {
     let page = read(
         Prometheus,
         "what is this\n# TYPE a counter\n# TYPE b nothing\n# TYPE c gauge\na 1\n",
@@ -259,7 +258,7 @@ fn fodc_o19_a_type_after_an_error_is_known_all_the_same() {
 }
 
 #[test]
-fn fodc_o19_the_family_of_a_suffix_is_the_exact_name_first() {
+fn the_family_of_a_suffix_is_the_exact_name_first() {
     let mut reader = Reader::new(Prometheus, Limits::default());
     reader.scrape([
         b"# TYPE a summary\n# TYPE a_sum gauge\na_sum 1\na_count 1\na_bucket 1\na_total 1\n"
@@ -277,7 +276,7 @@ fn fodc_o19_the_family_of_a_suffix_is_the_exact_name_first() {
 }
 
 #[test]
-fn fodc_o19_series_differ_by_labels_in_order_of_names_whatever_is_in_them() {
+fn series_differ_by_their_sorted_labels() {
     accepted(
         Prometheus,
         &[
@@ -297,7 +296,7 @@ fn fodc_o19_series_differ_by_labels_in_order_of_names_whatever_is_in_them() {
 }
 
 #[test]
-fn fodc_o19_two_labels_of_one_name_cost_the_line() {
+fn two_labels_with_one_name_reject_the_line() {
     rejected(
         Prometheus,
         &[
@@ -315,7 +314,7 @@ fn fodc_o19_two_labels_of_one_name_cost_the_line() {
 }
 
 #[test]
-fn fodc_o20_invalid_utf8_costs_its_line_wherever_it_stands() {
+fn invalid_utf8_anywhere_rejects_its_line() {
     let page = read(
         Prometheus,
         b"a{b=\"\xff\"} 1\n# HELP a \xc3\x28\n# \xff\na\xff 1\na 1 # {b=\"\xff\"} 1\nb 1\n",
@@ -328,7 +327,7 @@ fn fodc_o20_invalid_utf8_costs_its_line_wherever_it_stands() {
 }
 
 #[test]
-fn fodc_o20_invalid_utf8_behind_a_remembered_line_costs_it_too() {
+fn invalid_utf8_after_a_cached_line_rejects_it() {
     let mut reader = Reader::new(OpenMetrics, Limits::default());
     reader.scrape([b"a_total 1 # {b=\"x\"} 1\n# EOF\n".as_slice()]);
     let page = reader.scrape([b"a_total 1 # {b=\"\xff\"} 1\n# EOF\n".as_slice()]);

@@ -123,7 +123,7 @@ fn read_from_streamer(payload: streamer_message::Payload) -> Option<plain::FromS
 }
 
 #[test]
-fn a_subscribe_with_position_credit_and_number_keeps_its_plain_fields() {
+fn a_subscribe_with_profile_fields_keeps_its_plain_fields() {
     let request = streamer::SubscribeRequest {
         subscription_id: "s1".into(),
         collection: "users".into(),
@@ -186,7 +186,7 @@ fn a_response_with_position_resync_and_code_keeps_its_verdict() {
 }
 
 #[test]
-fn a_delivery_with_its_place_and_predecessors_keeps_ids_and_event() {
+fn a_delivery_with_profile_fields_keeps_ids_and_event() {
     let delivery = streamer::EventDelivery {
         subscription_ids: vec!["s1".into(), "s2".into()],
         event: Some(streamer::StreamerEvent {
@@ -280,7 +280,7 @@ fn payloads_of_the_profile_read_as_messages_without_payload() {
 }
 
 #[test]
-fn what_a_plain_peer_sends_reads_with_nothing_of_the_profile_set() {
+fn messages_of_a_plain_peer_have_no_profile_fields() {
     let plain = plain::GatewayMessage {
         payload: Some(plain::FromGateway::Subscribe(plain::SubscribeRequest {
             subscription_id: "s1".into(),
