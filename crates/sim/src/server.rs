@@ -88,6 +88,8 @@ fn limits() -> Limits {
     limits.page_events = 8;
     limits.tail_events = 4;
     limits.reads = 2;
+    // Two or three events of one collection, so that matching is interrupted.
+    limits.slice = 12;
     limits.progress_interval = std::time::Duration::from_millis(700);
     limits
 }

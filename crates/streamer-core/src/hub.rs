@@ -25,9 +25,10 @@ mod context;
 mod credit;
 mod delivery;
 mod end_cause;
+mod event_match;
 mod limits;
-mod live;
 mod log_state;
+mod match_queue;
 mod outbox;
 mod page;
 mod progress;
@@ -39,7 +40,7 @@ mod subscription;
 mod subscriptions;
 mod timer_queue;
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use steadfast_session::Time;
 use steadfast_wire::streamer::{
@@ -58,6 +59,7 @@ use self::{
     context::Context,
     end_cause::EndCause,
     log_state::LogState,
+    match_queue::MatchQueue,
     page::Page,
     stream::{Peer, ReadState},
     streams::Streams,
@@ -190,6 +192,7 @@ pub struct Hub {
     cx: Context,
     streams: Streams,
     subscriptions: Subscriptions,
+    matching: MatchQueue,
     catch_up: CatchUp,
     drain: Option<Drain>,
 }
@@ -199,6 +202,10 @@ pub struct Hub {
 struct Drain {
     deadline: Time,
     reason: String,
+    /// The head at the start. Later events need not be delivered.
+    head: u64,
+    /// Everything up to `head` was matched.
+    matched: bool,
 }
 
 impl Hub {
@@ -210,6 +217,7 @@ impl Hub {
     pub fn new(initial: InitialState, limits: Limits) -> Result<Self, InvalidLimits> {
         limits.check()?;
         Ok(Self {
+            matching: MatchQueue::new(limits.slice),
             server_id: initial.server_id,
             cx: Context {
                 now: Time::ZERO,
@@ -228,11 +236,19 @@ impl Hub {
     /// Handles one input, appends the resulting actions to `out`, and returns the time at which the
     /// next [`Input::Tick`] is due, which may be in the past.
     ///
+    /// [`Input::Committed`], [`Input::ReadDone`] and [`Input::Tick`] match events for at most one slice
+    /// ([`Limits::slice`]). While events are left, the next tick is due at once; the driver handles what
+    /// else has arrived before it.
+    ///
     /// Inputs for streams that have ended are ignored: they crossed the end. Time never goes back; an
     /// earlier `now` counts as the latest one.
     pub fn step(&mut self, now: Time, input: Input, out: &mut Vec<Action>) -> Option<Time> {
         self.cx.now = self.cx.now.max(now);
         std::mem::swap(&mut self.cx.actions, out);
+        let matches = matches!(
+            input,
+            Input::Committed { .. } | Input::ReadDone { .. } | Input::Tick
+        );
         match input {
             Input::Opened { stream } => self.on_opened(stream),
             Input::Message { stream, message } => self.on_message(stream, message),
@@ -247,6 +263,9 @@ impl Hub {
             } => self.on_sent(stream, bytes, messages),
             Input::Drain { deadline, reason } => self.on_drain(deadline, reason),
             Input::Tick => self.on_tick(),
+        }
+        if matches {
+            self.run_slice();
         }
         self.catch_up.start(&mut self.streams, &mut self.cx);
         std::mem::swap(&mut self.cx.actions, out);
@@ -263,6 +282,15 @@ impl Hub {
     #[must_use]
     pub fn limits(&self) -> &Limits {
         &self.cx.limits
+    }
+
+    /// Returns true if the hub takes committed events. Otherwise the driver keeps them back until
+    /// earlier ones are matched.
+    #[must_use]
+    pub fn accepts_commits(&self) -> bool {
+        let limits = &self.cx.limits;
+        self.matching.events() < limits.unmatched_events
+            && self.matching.bytes() < limits.unmatched_bytes
     }
 
     fn on_opened(&mut self, id: StreamId) {
@@ -300,28 +328,44 @@ impl Hub {
             }
             self.cx.log.append(event);
             self.cx.counters.events += 1;
-            live::deliver(
-                event,
-                &mut self.streams,
-                &mut self.subscriptions,
-                &mut self.cx,
-            );
+            self.matching.push(event);
         }
     }
 
     /// Moves the head past events that the hub did not receive. All subscriptions read them from the
     /// log.
     fn skip_to(&mut self, head: u64) {
-        let offset = self.cx.log.head();
+        self.matching
+            .fall_back_to_log(&mut self.streams, &mut self.subscriptions, &mut self.cx);
         self.cx.log.skip_to(head);
-        live::fall_behind_all(
-            offset,
-            &mut self.streams,
-            &mut self.subscriptions,
-            &mut self.cx,
-        );
         for stream in self.streams.iter_mut() {
             self.catch_up.enqueue(stream);
+        }
+    }
+
+    /// Matches events and delivers them, as many as fit into one slice.
+    fn run_slice(&mut self) {
+        let done =
+            self.matching
+                .run_slice(&mut self.streams, &mut self.subscriptions, &mut self.cx);
+        for page in done {
+            self.catch_up.finish_page();
+            for id in page.into_streams() {
+                if let Some(stream) = self.streams.get_mut(id) {
+                    stream.read_state = ReadState::Idle;
+                    self.after_input(id);
+                }
+            }
+        }
+        let matched = self.matching.matched(self.cx.log.head());
+        if let Some(drain) = &mut self.drain
+            && !drain.matched
+            && matched >= drain.head
+        {
+            drain.matched = true;
+            for id in self.streams.ids() {
+                self.end_if_settled(id);
+            }
         }
     }
 
@@ -335,41 +379,36 @@ impl Hub {
     }
 
     fn on_read_done(&mut self, read: ReadId, result: Result<Vec<Arc<Event>>, ReadFault>) {
-        let Some(range) = self.catch_up.finish(read) else {
+        let Some(range) = self.catch_up.finish_read(read) else {
             return;
         };
-        let Some(stream) = self.streams.get_mut(range.stream) else {
+        if self.streams.get(range.stream).is_none() {
             return;
-        };
-        stream.read_state = ReadState::Idle;
+        }
         self.cx.counters.pages += 1;
         let after = range.after;
-        let mut ids = vec![range.stream];
         match result.and_then(|events| check_page(after, self.cx.log.head(), events)) {
             Ok(events) => {
                 let offsets = after..after + events.len() as u64;
+                let mut ids = BTreeSet::from([range.stream]);
                 for id in self.catch_up.take_within(&offsets) {
                     if let Some(stream) = self.streams.get_mut(id) {
-                        stream.read_state = ReadState::Idle;
-                        ids.push(id);
+                        stream.read_state = ReadState::InProgress;
+                        ids.insert(id);
                     }
                 }
-                let page = Page::new(after, &ids, &self.streams);
-                page.deliver(
-                    &events,
-                    &mut self.streams,
-                    &mut self.subscriptions,
-                    &mut self.cx,
-                );
+                self.catch_up.start_page();
+                self.matching.push_page(Page::new(after, ids, events));
             }
             Err(fault) => {
                 if let Err(cause) = self.on_read_fault(range.stream, after, &fault) {
                     self.end(range.stream, &cause);
                 }
+                if let Some(stream) = self.streams.get_mut(range.stream) {
+                    stream.read_state = ReadState::Idle;
+                    self.after_input(range.stream);
+                }
             }
-        }
-        for id in ids {
-            self.after_input(id);
         }
     }
 
@@ -407,7 +446,8 @@ impl Hub {
             };
             stream.backlog.remove(key);
             subscription.restart_at(head);
-            subscription.go_live(&stream.progress);
+            subscription.go_live(head, &stream.progress);
+            stream.progress.note_told(head);
             let response = SubscribeResponse {
                 subscription_id: subscription.id().to_string(),
                 success: true,
@@ -436,7 +476,13 @@ impl Hub {
             reason: reason.clone(),
         };
         let cause = EndCause::Drained(reason.clone());
-        self.drain = Some(Drain { deadline, reason });
+        let head = self.cx.log.head();
+        self.drain = Some(Drain {
+            deadline,
+            reason,
+            head,
+            matched: self.matching.matched(head) >= head,
+        });
         for id in self.streams.ids() {
             let Some(stream) = self.streams.get_mut(id) else {
                 continue;
@@ -489,6 +535,7 @@ impl Hub {
             return;
         };
         let head = self.cx.log.head();
+        let matched = self.matching.matched_for(stream, &self.subscriptions, head);
         stream
             .progress
             .schedule(self.cx.now, self.cx.limits.progress_interval);
@@ -498,8 +545,9 @@ impl Hub {
             let lag = head - lowest;
             return self.end(id, &EndCause::Lagging { lag, limit });
         }
-        if stream.wants_progress(head)
-            && let Some(progress) = stream.report_progress(head, &self.subscriptions, &mut self.cx)
+        if stream.wants_progress(matched)
+            && let Some(progress) =
+                stream.report_progress(matched, &self.subscriptions, &mut self.cx)
         {
             stream.send(Payload::Progress(progress), &mut self.cx);
         }
@@ -508,6 +556,9 @@ impl Hub {
     fn deadline(&self) -> Option<Time> {
         let drain = self.drain.as_ref().filter(|_| !self.streams.is_empty());
         let drain = drain.map(|drain| drain.deadline);
+        if !self.matching.is_empty() {
+            return Some(self.cx.now);
+        }
         [self.streams.next_due(), drain].into_iter().flatten().min()
     }
 
@@ -533,6 +584,7 @@ impl Hub {
         if let Some(drain) = &self.drain
             && let Some(stream) = self.streams.get(id)
             && matches!(stream.peer(), Peer::Plain)
+            && drain.matched
             && stream.is_settled()
         {
             let cause = EndCause::Drained(drain.reason.clone());

@@ -1,6 +1,6 @@
 //! The server's side: the hub, its log, and its queues.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use rand::RngExt as _;
 use steadfast_session::{End, Initiator, Reason};
@@ -30,6 +30,8 @@ impl World {
             for action in actions {
                 self.perform_hub_action(action);
             }
+            // A slice of matching takes a moment, in which messages arrive.
+            let deadline = deadline.map(|at| at.max(now + Duration::from_micros(100)));
             if let Some(at) = deadline
                 && self
                     .server

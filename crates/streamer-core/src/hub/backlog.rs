@@ -99,11 +99,17 @@ impl Backlog {
     }
 
     /// Moves the cursors from `after` or later to `offset` at least, of the subscriptions that have
-    /// credit. Removes and returns those that reach the head.
-    pub(super) fn advance(&mut self, after: u64, offset: u64, head: u64) -> Vec<SubscriptionKey> {
+    /// credit and a key below `bound`. Removes and returns those that reach the head.
+    pub(super) fn advance(
+        &mut self,
+        after: u64,
+        offset: u64,
+        head: u64,
+        bound: SubscriptionKey,
+    ) -> Vec<SubscriptionKey> {
         let mut arrived = Vec::new();
         self.cursors.retain(|key, cursor| {
-            if cursor.ready && cursor.offset >= after {
+            if cursor.ready && cursor.offset >= after && *key < bound {
                 cursor.offset = cursor.offset.max(offset);
                 if cursor.offset >= head {
                     arrived.push(*key);

@@ -40,6 +40,8 @@ pub enum ReadFault {
 pub(super) struct CatchUp {
     next_read: u64,
     in_progress: BTreeMap<ReadId, ReadRange>,
+    /// The number of pages that were read and are being matched.
+    pages: usize,
     next_number: u64,
     waiting: BTreeMap<u64, ReadRange>,
     /// Reads may be startable that were not when `start` last looked.
@@ -54,9 +56,9 @@ pub(super) struct ReadRange {
 }
 
 impl CatchUp {
-    /// Returns the number of reads in progress.
-    pub(super) fn reads(&self) -> usize {
-        self.in_progress.len()
+    /// Returns the number of pages being read or matched.
+    pub(super) fn pages(&self) -> usize {
+        self.in_progress.len() + self.pages
     }
 
     /// Queues a stream for a read if it has something to read and its outbound queue is not full.
@@ -94,7 +96,7 @@ impl CatchUp {
             return;
         }
         let mut from = 0;
-        while self.in_progress.len() < cx.limits.reads {
+        while self.pages() < cx.limits.reads {
             let Some((&number, &range)) = self.waiting.range(from..).next() else {
                 return;
             };
@@ -140,9 +142,20 @@ impl CatchUp {
     }
 
     /// Ends a read and returns what it was for.
-    pub(super) fn finish(&mut self, read: ReadId) -> Option<ReadRange> {
+    pub(super) fn finish_read(&mut self, read: ReadId) -> Option<ReadRange> {
         self.changed = true;
         self.in_progress.remove(&read)
+    }
+
+    /// Notes that a page is being matched.
+    pub(super) fn start_page(&mut self) {
+        self.pages += 1;
+    }
+
+    /// Notes that a page was matched.
+    pub(super) fn finish_page(&mut self) {
+        self.changed = true;
+        self.pages -= 1;
     }
 
     /// Removes from the queue the first streams that can use a page with these offsets.

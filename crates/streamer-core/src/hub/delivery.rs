@@ -88,6 +88,7 @@ impl<'a> OutgoingEvent<'a> {
                 delivery.previous.push(previous);
             }
         }
+        stream.progress.note_told(self.event.offset);
         let sent = delivery.subscription_ids.len();
         cx.counters.deliveries += 1;
         cx.counters.delivered_ids += sent as u64;

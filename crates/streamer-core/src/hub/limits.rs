@@ -59,6 +59,15 @@ pub struct Limits {
     pub tail_events: usize,
     /// Maximum size of the newest events kept in memory, in bytes; 4 MiB.
     pub tail_bytes: usize,
+    /// Budget of one slice of matching, in candidates; 16,384, a few milliseconds. The driver handles
+    /// messages between slices, so it bounds how long heartbeats and requests wait.
+    pub slice: u64,
+    /// Number of committed events waiting to be matched at which the hub accepts no more; 16,384. The
+    /// log's writer then waits.
+    pub unmatched_events: usize,
+    /// Size of the committed events waiting to be matched, in bytes, at which the hub accepts no more;
+    /// 16 MiB.
+    pub unmatched_bytes: usize,
     /// Delay after which a refused profile peer may reconnect; 5 seconds.
     pub retry_after: Duration,
     /// Delay after which a profile peer of a stopping server may reconnect; 1 second.
@@ -89,6 +98,9 @@ impl Default for Limits {
             reads: 16,
             tail_events: 4_096,
             tail_bytes: 4 * MIB,
+            slice: 16_384,
+            unmatched_events: 16_384,
+            unmatched_bytes: 16 * MIB,
             retry_after: Duration::from_secs(5),
             drain_retry_after: Duration::from_secs(1),
         }
@@ -120,6 +132,8 @@ impl Limits {
             ("reads", self.reads),
             ("tail_events", self.tail_events),
             ("tail_bytes", self.tail_bytes),
+            ("unmatched_events", self.unmatched_events),
+            ("unmatched_bytes", self.unmatched_bytes),
         ] {
             require(value > 0, format!("{name} must be at least 1"));
         }
@@ -152,6 +166,7 @@ impl Limits {
                 self.heartbeat_max, self.heartbeat_min
             ),
         );
+        require(self.slice > 0, "slice must be at least 1".to_owned());
         require(
             self.max_lag != Some(0),
             "max_lag must be at least 1, or unset".to_owned(),

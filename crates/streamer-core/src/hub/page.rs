@@ -1,95 +1,224 @@
-//! The delivery of a page of the log to the subscriptions that are behind.
+//! A page of the log, on its way to the subscriptions that are behind.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     sync::Arc,
 };
 
 use super::{
-    StreamId, backlog::Backlog, context::Context, delivery::OutgoingEvent, streams::Streams,
-    subscription::Subscription, subscriptions::Subscriptions,
+    StreamId, backlog::Backlog, context::Context, delivery::OutgoingEvent, event_match::EventMatch,
+    streams::Streams, subscription::Subscription, subscriptions::Subscriptions,
 };
 use crate::{Event, filter::Document, matcher::SubscriptionKey};
 
-/// A page being delivered.
+/// A page being matched and delivered.
 #[derive(Debug)]
 pub(super) struct Page {
-    /// The offset that the page was read after.
-    after: u64,
-    /// The streams that the page is for.
+    /// The streams that the page is for and that can still take events.
     streams: BTreeSet<StreamId>,
-    /// The subscriptions that the page is for, if they are few.
+    /// The streams that the page is no longer for.
+    released: Vec<StreamId>,
+    /// The offset up to which the page was delivered.
+    after: u64,
+    /// The events after that offset.
+    events: VecDeque<Arc<Event>>,
+    /// The matching of the first event, if it has begun.
+    current: Option<EventMatch>,
+}
+
+/// The part of a page that is delivered in one slice.
+#[derive(Debug)]
+struct Turn {
+    /// Subscriptions at this offset or later take part.
+    after: u64,
+    /// Subscriptions with lower keys take part.
+    bound: SubscriptionKey,
+    /// The subscriptions that take part, if they are few.
     few: Option<Vec<SubscriptionKey>>,
-    /// The offset of the last event that was matched.
-    matched: u64,
     /// The streams whose queues are full, each with the offset that it reached.
     stopped: BTreeMap<StreamId, u64>,
-    deliveries: usize,
 }
 
 impl Page {
-    pub(super) fn new(after: u64, ids: &[StreamId], streams: &Streams) -> Self {
+    /// Creates a page of the events after an offset.
+    pub(super) fn new(after: u64, streams: BTreeSet<StreamId>, events: Vec<Arc<Event>>) -> Self {
         Self {
+            streams,
+            released: Vec::new(),
             after,
-            streams: ids.iter().copied().collect(),
-            few: few(after, ids, streams),
-            matched: after,
-            stopped: BTreeMap::new(),
-            deliveries: 0,
+            events: events.into(),
+            current: None,
         }
     }
 
-    /// Delivers the events of the page and then those in memory, if the page reaches so far. Without
-    /// the latter a catch-up would never finish while others publish.
-    pub(super) fn deliver(
-        mut self,
-        events: &[Arc<Event>],
-        streams: &mut Streams,
-        subscriptions: &mut Subscriptions,
-        cx: &mut Context,
-    ) {
-        self.deliver_all(events, streams, subscriptions, cx);
-        if self.goes_on() {
-            let recent = cx.log.recent_after(self.matched);
-            self.deliver_all(&recent, streams, subscriptions, cx);
-        }
-        self.finish(streams, subscriptions, cx);
+    /// Returns true if nothing is left to deliver.
+    pub(super) fn is_done(&self) -> bool {
+        self.streams.is_empty()
     }
 
-    fn goes_on(&self) -> bool {
-        self.deliveries < DELIVERIES_PER_PAGE && self.stopped.len() < self.streams.len()
+    /// Returns the streams that the page was for.
+    pub(super) fn into_streams(self) -> Vec<StreamId> {
+        self.released
     }
 
-    fn deliver_all(
+    /// Delivers events until the budget is used up, the streams' queues are full, or the head is
+    /// reached.
+    ///
+    /// After the events of the page come those in memory, if the page reaches so far. Without them a
+    /// catch-up would never finish while others publish.
+    pub(super) fn run(
         &mut self,
-        events: &[Arc<Event>],
+        budget: &mut u64,
         streams: &mut Streams,
         subscriptions: &mut Subscriptions,
         cx: &mut Context,
     ) {
-        for event in events {
-            if !self.goes_on() {
-                return;
+        let mut turn = self.start_turn(budget, streams);
+        let mut keys = Vec::new();
+        while *budget > 0 && turn.stopped.len() < self.streams.len() {
+            if self.events.is_empty() {
+                self.events = cx.log.recent_after(self.after).into();
             }
-            self.deliver_event(event, streams, subscriptions, cx);
+            let Some(event) = self.events.front().cloned() else {
+                // The head is reached, or the next events must be read.
+                for id in &self.streams {
+                    turn.stopped.entry(*id).or_insert(self.after);
+                }
+                break;
+            };
+            if !self.find(&event, &turn, budget, streams, subscriptions, &mut keys) {
+                break;
+            }
+            turn.deliver(&event, &mut keys, budget, streams, subscriptions, cx);
+            self.events.pop_front();
+            self.after = event.offset;
+        }
+        self.finish_turn(turn, streams, subscriptions, cx);
+    }
+
+    fn start_turn(&mut self, budget: &mut u64, streams: &Streams) -> Turn {
+        let ended = |id: &StreamId| streams.get(*id).is_none();
+        self.released
+            .extend(self.streams.extract_if(.., |id| ended(id)));
+        let backlogs = || {
+            let ids = self.streams.iter();
+            ids.filter_map(|id| Some(&streams.get(*id)?.backlog))
+        };
+        let behind: usize = backlogs().map(Backlog::len).sum();
+        // Each turn visits every cursor once or twice.
+        *budget = budget.saturating_sub((behind / CURSORS_PER_COST) as u64);
+        let ready: usize = backlogs().map(Backlog::ready_count).sum();
+        let few = (self.current.is_none() && ready <= MAX_FEW).then(|| {
+            let within = |backlog: &Backlog| backlog.ready_within(self.after..u64::MAX);
+            backlogs().flat_map(within).collect()
+        });
+        Turn {
+            after: self.after,
+            bound: self
+                .current
+                .as_ref()
+                .map_or(SubscriptionKey(u64::MAX), EventMatch::bound),
+            few,
+            stopped: BTreeMap::new(),
         }
     }
 
-    /// Delivers the next event.
+    /// Finds the subscriptions that get an event, or returns false if the budget does not suffice.
+    ///
+    /// Few subscriptions are evaluated one by one, which costs nothing for all others of the server;
+    /// many are found through the matcher.
+    fn find(
+        &mut self,
+        event: &Arc<Event>,
+        turn: &Turn,
+        budget: &mut u64,
+        streams: &Streams,
+        subscriptions: &Subscriptions,
+        keys: &mut Vec<SubscriptionKey>,
+    ) -> bool {
+        let taking_part = |key: &SubscriptionKey| {
+            let subscription = subscriptions.get(*key)?;
+            let id = subscription.stream();
+            let backlog = &streams.get(id)?.backlog;
+            let takes_part = *key < turn.bound
+                && self.streams.contains(&id)
+                && backlog.wants(*key, turn.after, event.offset);
+            takes_part.then_some(subscription)
+        };
+        if let Some(few) = &turn.few {
+            let cost = 1 + few.len() + event.weight() / BYTES_PER_COST;
+            *budget = budget.saturating_sub(cost as u64);
+            let document = Document::of(event);
+            keys.clear();
+            keys.extend(few.iter().filter(|key| {
+                taking_part(key).is_some_and(|subscription| subscription.matches(event, &document))
+            }));
+            // The order of the matcher: by kind of filter, then by age.
+            keys.sort_by_key(|key| (subscriptions.get(*key).map(Subscription::rank), *key));
+            return true;
+        }
+        let mut current = self
+            .current
+            .take()
+            .unwrap_or_else(|| EventMatch::start(event, subscriptions, budget));
+        if !current.run(subscriptions, budget) {
+            self.current = Some(current);
+            return false;
+        }
+        *keys = current.take_keys();
+        keys.retain(|key| taking_part(key).is_some());
+        true
+    }
+
+    /// Moves the cursors of all streams to where the page was delivered.
+    fn finish_turn(
+        &mut self,
+        turn: Turn,
+        streams: &mut Streams,
+        subscriptions: &mut Subscriptions,
+        cx: &mut Context,
+    ) {
+        cx.counters.page_events += self.after - turn.after;
+        let head = cx.log.head();
+        for id in &self.streams {
+            let reached = turn.stopped.get(id).copied().unwrap_or(self.after);
+            let Some(stream) = streams.get_mut(*id) else {
+                continue;
+            };
+            for key in stream
+                .backlog
+                .advance(turn.after, reached, head, turn.bound)
+            {
+                cx.counters.caught_up += 1;
+                if let Some(subscription) = subscriptions.get_mut(key) {
+                    subscription.go_live(head, &stream.progress);
+                }
+            }
+        }
+        for id in turn.stopped.into_keys() {
+            if self.streams.remove(&id) {
+                self.released.push(id);
+            }
+        }
+    }
+}
+
+impl Turn {
+    /// Delivers an event.
     ///
     /// A stream whose queue cannot take it, or not for all subscriptions, stops before the event. The
     /// subscriptions that got it are moved past it, and the others read it again.
-    fn deliver_event(
+    fn deliver(
         &mut self,
         event: &Event,
+        keys: &mut Vec<SubscriptionKey>,
+        budget: &mut u64,
         streams: &mut Streams,
         subscriptions: &mut Subscriptions,
         cx: &mut Context,
     ) {
-        let mut keys = Vec::new();
-        self.find(event, streams, subscriptions, &mut keys);
-        let mut grouped = Vec::new();
-        subscriptions.group(&keys, &mut grouped);
+        let grouped = subscriptions.group(keys);
+        *budget = budget.saturating_sub(grouped.len() as u64);
         let outgoing = (!grouped.is_empty()).then(|| OutgoingEvent::new(event, cx.log.epoch()));
         for group in grouped.chunk_by(|one, other| one.0 == other.0) {
             let id = group[0].0;
@@ -105,8 +234,7 @@ impl Page {
             }
             keys.clear();
             keys.extend(group.iter().map(|(_, key)| *key));
-            self.deliveries += 1;
-            let sent = outgoing.deliver(stream, &mut keys, subscriptions, cx);
+            let sent = outgoing.deliver(stream, keys, subscriptions, cx);
             if sent < keys.len() {
                 self.stopped.insert(id, event.offset - 1);
                 for key in &keys[..sent] {
@@ -114,74 +242,12 @@ impl Page {
                 }
             }
         }
-        self.matched = event.offset;
     }
-
-    /// Finds the subscriptions that get an event of the page.
-    ///
-    /// Few subscriptions are evaluated one by one, which costs nothing for all others of the server;
-    /// many are found through the matcher.
-    fn find(
-        &self,
-        event: &Event,
-        streams: &Streams,
-        subscriptions: &Subscriptions,
-        keys: &mut Vec<SubscriptionKey>,
-    ) {
-        let wanting = |key: &SubscriptionKey| {
-            let subscription = subscriptions.get(*key)?;
-            let id = subscription.stream();
-            let wants = self.streams.contains(&id)
-                && streams
-                    .get(id)?
-                    .backlog
-                    .wants(*key, self.after, event.offset);
-            wants.then_some(subscription)
-        };
-        let Some(few) = &self.few else {
-            // An unreadable event was counted when it was committed.
-            subscriptions
-                .matcher()
-                .matches(event, keys)
-                .unwrap_or_default();
-            keys.retain(|key| wanting(key).is_some());
-            return;
-        };
-        let document = Document::of(event);
-        keys.extend(few.iter().filter(|key| {
-            wanting(key).is_some_and(|subscription| subscription.matches(event, &document))
-        }));
-        // The order of the matcher: by kind of filter, then by age.
-        keys.sort_by_key(|key| (subscriptions.get(*key).map(Subscription::rank), *key));
-    }
-
-    /// Moves the cursors of all streams to where the page was delivered.
-    fn finish(self, streams: &mut Streams, subscriptions: &mut Subscriptions, cx: &mut Context) {
-        cx.counters.page_events += self.matched - self.after;
-        for id in &self.streams {
-            let reached = self.stopped.get(id).copied().unwrap_or(self.matched);
-            let Some(stream) = streams.get_mut(*id) else {
-                continue;
-            };
-            for key in stream.backlog.advance(self.after, reached, cx.log.head()) {
-                cx.counters.caught_up += 1;
-                if let Some(subscription) = subscriptions.get_mut(key) {
-                    subscription.go_live(&stream.progress);
-                }
-            }
-        }
-    }
-}
-
-/// Returns the subscriptions that a page read after `after` is for, if they are few.
-fn few(after: u64, ids: &[StreamId], streams: &Streams) -> Option<Vec<SubscriptionKey>> {
-    let backlogs = || ids.iter().filter_map(|id| Some(&streams.get(*id)?.backlog));
-    let count: usize = backlogs().map(Backlog::ready_count).sum();
-    let within = || backlogs().flat_map(|backlog| backlog.ready_within(after..u64::MAX));
-    (count <= MAX_FEW).then(|| within().collect())
 }
 
 /// The maximum number of subscriptions that are evaluated one by one.
 const MAX_FEW: usize = 64;
-/// The number of deliveries after which a page is cut: the hub does nothing else meanwhile.
-const DELIVERIES_PER_PAGE: usize = 4_096;
+/// The bytes of an event that cost as much to decode as one candidate costs to evaluate.
+const BYTES_PER_COST: usize = 64;
+/// The number of cursors that cost as much to move as one candidate costs to evaluate.
+const CURSORS_PER_COST: usize = 8;

@@ -17,6 +17,8 @@ pub(super) struct Progress {
     count: u64,
     /// The offset told last.
     offset: u64,
+    /// The highest offset told on the stream, by progress or for a single subscription.
+    highest_told: u64,
     next_check: Time,
 }
 
@@ -34,12 +36,18 @@ impl Progress {
         Self {
             count: 0,
             offset: 0,
+            highest_told: 0,
             next_check: now,
         }
     }
 
     pub(super) fn next_check(&self) -> Time {
         self.next_check
+    }
+
+    /// Notes that an offset was told for a single subscription.
+    pub(super) fn note_told(&mut self, offset: u64) {
+        self.highest_told = self.highest_told.max(offset);
     }
 
     pub(super) fn schedule(&mut self, now: Time, interval: Duration) {
@@ -91,7 +99,8 @@ impl Stream {
     /// Counts progress to `offset` as told and returns its message.
     ///
     /// Returns `None` for a plain peer, and if so many subscriptions are behind that their names would
-    /// cost more than the progress is worth.
+    /// cost more than the progress is worth. Also returns `None` while `offset` is lower than one that
+    /// was told before: progress never goes back, whatever the peer makes of it.
     pub(super) fn report_progress(
         &mut self,
         offset: u64,
@@ -99,11 +108,16 @@ impl Stream {
         cx: &mut Context,
     ) -> Option<wire::Progress> {
         let behind = self.backlog.len();
-        if !self.is_profile() || behind > MAX_BEHIND || behind * 2 > self.subscriptions().len() {
+        if !self.is_profile()
+            || behind > MAX_BEHIND
+            || behind * 2 > self.subscriptions().len()
+            || offset < self.progress.highest_told
+        {
             return None;
         }
         self.progress.count += 1;
         self.progress.offset = offset;
+        self.progress.highest_told = offset;
         cx.counters.progress += 1;
         let keys = self.backlog.keys();
         Some(wire::Progress {

@@ -110,10 +110,12 @@ impl Hub {
             return;
         };
         stream.on_heartbeat(self.cx.now, self.cx.limits.plain_silence);
-        let head = self.cx.log.head();
+        let matched = self
+            .matching
+            .matched_for(stream, &self.subscriptions, self.cx.log.head());
         let ack = HeartbeatAck {
             timestamp: heartbeat.timestamp,
-            progress: stream.report_progress(head, &self.subscriptions, &mut self.cx),
+            progress: stream.report_progress(matched, &self.subscriptions, &mut self.cx),
         };
         stream.send(Payload::HeartbeatAck(ack), &mut self.cx);
     }
@@ -222,7 +224,7 @@ impl Hub {
         );
         let is_live = start >= cx.log.head();
         if is_live {
-            subscription.go_live(&stream.progress);
+            subscription.go_live(start, &stream.progress);
         }
         let has_credit = subscription.has_credit();
         let key = self.subscriptions.insert(subscription, !is_profile);
@@ -232,6 +234,7 @@ impl Hub {
         let taken_over = stream.claim_inherited(&subscription_id);
         cx.counters.taken_over += u64::from(taken_over);
         stream.attach(subscription_id, key);
+        stream.progress.note_told(start);
         SubscribeResponse {
             success: true,
             taken_over,

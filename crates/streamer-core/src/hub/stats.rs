@@ -13,8 +13,8 @@ pub struct Stats {
 
 /// The amounts that a hub holds now.
 ///
-/// All of them are zero when no stream is open and no read is in progress; otherwise something
-/// leaked.
+/// All of them are zero when no stream is open, no read is in progress, and everything is matched;
+/// otherwise something leaked.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Gauges {
@@ -36,8 +36,10 @@ pub struct Gauges {
     pub queued_bytes: usize,
     /// Messages queued and not sent.
     pub queued_messages: usize,
-    /// Reads of the log in progress.
+    /// Pages of the log being read or matched.
     pub reads: usize,
+    /// Committed events that are not matched yet.
+    pub unmatched: usize,
     /// Timers.
     pub timers: usize,
 }
@@ -84,6 +86,10 @@ pub struct Counters {
     pub caught_up: u64,
     /// Progress reports sent.
     pub progress: u64,
+    /// Slices of matching.
+    pub slices: u64,
+    /// The cost of all matching, in candidates and what costs as much as one.
+    pub match_cost: u64,
     /// Pages read.
     pub pages: u64,
     /// Events matched for catch-up.
@@ -124,7 +130,8 @@ impl Hub {
             timers: self.streams.timers(),
             subscriptions: self.subscriptions.len(),
             plain_ids: self.subscriptions.plain_ids(),
-            reads: self.catch_up.reads(),
+            reads: self.catch_up.pages(),
+            unmatched: self.matching.events(),
             ..Gauges::default()
         };
         for stream in self.streams.iter() {

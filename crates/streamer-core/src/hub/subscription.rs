@@ -26,6 +26,9 @@ pub(super) struct Subscription {
     request: u64,
     credit: Credit,
     known: KnownOffset,
+    /// The offset of the last event that was delivered or read from the log. Matching may be behind
+    /// it.
+    handled: u64,
 }
 
 impl Subscription {
@@ -47,6 +50,7 @@ impl Subscription {
             request: request.request,
             credit,
             known: KnownOffset::new(start),
+            handled: start,
         }
     }
 
@@ -86,6 +90,7 @@ impl Subscription {
     pub(super) fn on_delivery(&mut self, event: &Event, progress: &Progress) -> u64 {
         let previous = self.known.get(progress);
         self.known.told(event.offset);
+        self.handled = event.offset;
         self.credit.charge(event.weight());
         previous
     }
@@ -99,8 +104,15 @@ impl Subscription {
         self.known.fall_behind(progress);
     }
 
-    pub(super) fn go_live(&mut self, progress: &Progress) {
+    /// Makes the subscription live. Everything up to `offset` was delivered or did not match.
+    pub(super) fn go_live(&mut self, offset: u64, progress: &Progress) {
+        self.handled = offset;
         self.known.go_live(progress);
+    }
+
+    /// Returns the offset up to which a live subscription has nothing more to get.
+    pub(super) fn handled(&self) -> u64 {
+        self.handled
     }
 
     /// Returns true if the event satisfies the filter, evaluated without the matcher.

@@ -108,16 +108,17 @@ impl Subscriptions {
         Some(subscription)
     }
 
-    /// Sorts matches by stream and keeps their order within a stream.
-    pub(super) fn group(
-        &self,
-        keys: &[SubscriptionKey],
-        grouped: &mut Vec<(StreamId, SubscriptionKey)>,
-    ) {
+    /// Returns the key of the next subscription.
+    pub(super) fn next_key(&self) -> SubscriptionKey {
+        SubscriptionKey(self.next_key)
+    }
+
+    /// Returns matches sorted by stream, in their order within each stream.
+    pub(super) fn group(&self, keys: &[SubscriptionKey]) -> Vec<(StreamId, SubscriptionKey)> {
         let with_stream = |key: &SubscriptionKey| Some((self.by_key.get(key)?.stream(), *key));
-        grouped.clear();
-        grouped.extend(keys.iter().filter_map(with_stream));
+        let mut grouped: Vec<_> = keys.iter().filter_map(with_stream).collect();
         grouped.sort_by_key(|(stream, _)| *stream);
+        grouped
     }
 
     /// Checks a subscribe request and returns its filter.

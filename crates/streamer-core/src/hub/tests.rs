@@ -10,3 +10,4 @@ mod positions;
 mod scale;
 mod server;
 mod sessions;
+mod slices;

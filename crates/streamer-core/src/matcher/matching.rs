@@ -119,7 +119,7 @@ impl Matching {
     }
 
     /// Appends the subscriptions that need no evaluation, once. [`run`](Self::run) does this first.
-    pub(super) fn take_unconditional(&mut self, out: &mut Vec<SubscriptionKey>) {
+    pub(crate) fn take_unconditional(&mut self, out: &mut Vec<SubscriptionKey>) {
         out.append(&mut self.unconditional);
     }
 

@@ -70,15 +70,7 @@ impl HubTask {
     pub(super) async fn run(mut self, stop: CancellationToken) -> &'static str {
         let mut messages = Vec::with_capacity(BATCH);
         loop {
-            let due = self
-                .deadline
-                .map(|at| self.started + Duration::from_micros(at.as_micros()));
-            let tick = async {
-                match due {
-                    Some(due) => tokio::time::sleep_until(due).await,
-                    None => std::future::pending().await,
-                }
-            };
+            let tick = wait_until(self.started, self.deadline);
             tokio::select! {
                 () = stop.cancelled() => return "it was stopped",
                 _ = self.messages.recv_many(&mut messages, BATCH) => {
@@ -86,7 +78,7 @@ impl HubTask {
                         self.on_message(message);
                     }
                 }
-                events = self.commits.recv() => match events {
+                events = self.commits.recv(), if self.hub.accepts_commits() => match events {
                     Some(events) => self.step(Input::Committed { events }),
                     // Without a log no event comes, and to peers the streams would look healthy.
                     None => return "its log has stopped",
@@ -101,6 +93,9 @@ impl HubTask {
                         }
                     }
                     self.step(Input::Tick);
+                    // The tick may have matched a slice of events, and the next one may be due at
+                    // once: give the tasks that send and receive their turn.
+                    tokio::task::yield_now().await;
                 }
             }
         }
@@ -199,6 +194,15 @@ impl HubTask {
 
     fn now(&self) -> Time {
         Time::from_micros(u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX))
+    }
+}
+
+/// Waits until a deadline, without a detour through the timer if it has passed.
+async fn wait_until(started: Instant, deadline: Option<Time>) {
+    match deadline.map(|at| started + Duration::from_micros(at.as_micros())) {
+        Some(due) if due <= Instant::now() => {}
+        Some(due) => tokio::time::sleep_until(due).await,
+        None => std::future::pending().await,
     }
 }
 

@@ -60,6 +60,8 @@ enum Op {
     Heartbeat {
         stream: u8,
     },
+    /// A tick without time passing, which matches one slice.
+    Slice,
     Pass {
         seconds: u8,
     },
@@ -91,6 +93,7 @@ fn op() -> impl Strategy<Value = Op> {
         12 => any::<u8>().prop_map(|which| Op::CompleteRead { which }),
         12 => (any::<u8>(), 1..6_u8).prop_map(|(stream, count)| Op::Send { stream, count }),
         3 => any::<u8>().prop_map(|stream| Op::Heartbeat { stream }),
+        12 => Just(Op::Slice),
         3 => (1..25_u8).prop_map(|seconds| Op::Pass { seconds }),
         1 => (0..6_u8).prop_map(|keep| Op::Trim { keep }),
         1 => (0..4_u8).prop_map(|back| Op::Damage { back }),
@@ -135,8 +138,9 @@ struct Model {
 }
 
 impl Model {
-    fn new() -> Self {
+    fn new(slice: u64) -> Self {
         let limits = Limits {
+            slice,
             // About two ids fit, so that an event for more is sent in parts.
             delivery_bytes: 150,
             queue_messages: 4,
@@ -213,6 +217,7 @@ impl Model {
                     self.server.send_heartbeat(stream, 1);
                 }
             }
+            Op::Slice => self.server.step(Input::Tick),
             Op::Pass { seconds: count } => self.server.pass(seconds(count.into())),
             Op::Trim { keep } => {
                 let first = self
@@ -445,11 +450,13 @@ impl Model {
 
     fn on_progress(&mut self, stream: StreamId, progress: &Progress) {
         let at = progress.position.expect("progress has a position");
-        assert_eq!(at, position(self.head()));
+        assert_eq!(at.epoch, EPOCH);
+        assert!(at.offset <= self.head());
         let client = self.clients.get_mut(&stream).expect("an open stream");
         let mut quiet = Vec::new();
         for (id, known) in &mut client.known {
             if !progress.behind.contains(id) {
+                assert!(known.last <= at.offset, "progress goes back");
                 known.last = at.offset;
                 quiet.push(id.clone());
             }
@@ -521,9 +528,10 @@ proptest! {
 
     #[test]
     fn deliveries_of_random_scripts_match_the_model(
-        script in prop::collection::vec(op(), 1..120)
+        script in prop::collection::vec(op(), 1..120),
+        slice in prop_oneof![1..6_u64, Just(16_384)],
     ) {
-        let mut model = Model::new();
+        let mut model = Model::new(slice);
         for op in &script {
             model.play(op);
         }

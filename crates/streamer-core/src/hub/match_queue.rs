@@ -1,0 +1,328 @@
+//! The events that wait to be matched.
+//!
+//! Matching an event can take long: it may have a hundred thousand candidates. The hub therefore
+//! matches in slices with a budget, and its driver handles messages between the slices. Each
+//! collection has a queue of its own. The queue with the lowest offset is served first, so that
+//! deliveries follow the log, until it has used its share of the round; then the others get theirs. A
+//! collection whose events are expensive to match thus delays only itself.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+};
+
+use super::{
+    StreamId,
+    context::Context,
+    delivery::{OutgoingEvent, fall_behind},
+    event_match::EventMatch,
+    page::Page,
+    stream::Stream,
+    streams::Streams,
+    subscription::Subscription,
+    subscriptions::Subscriptions,
+};
+use crate::{Event, matcher::SubscriptionKey};
+
+/// The committed events and the pages that are not matched yet.
+#[derive(Debug)]
+pub(super) struct MatchQueue {
+    /// The budget of one collection in one round: a part of a slice, so that one slice serves several
+    /// collections.
+    share: u64,
+    collections: BTreeMap<CollectionName, CollectionQueue>,
+    /// The collections that have a share of this round left, by the offset of their first event.
+    ready: BTreeMap<u64, CollectionName>,
+    /// The collections that have used their share of this round.
+    parked: BTreeMap<u64, CollectionName>,
+    pages: VecDeque<Page>,
+    /// The number of pages at the front that have a turn in this round.
+    page_turns: usize,
+    events: usize,
+    bytes: usize,
+}
+
+/// A database and a collection.
+type CollectionName = (Arc<str>, Arc<str>);
+
+/// The events of one collection, ordered by offset. The first one may be partly matched.
+#[derive(Debug)]
+struct CollectionQueue {
+    events: VecDeque<Arc<Event>>,
+    current: Option<LiveMatch>,
+    /// The budget left in this round.
+    share: u64,
+}
+
+/// The matching and delivery of one event.
+#[derive(Debug)]
+struct LiveMatch {
+    matching: EventMatch,
+    /// The matches that are not delivered yet, in descending order of streams; `None` while the
+    /// matching is incomplete.
+    undelivered: Option<Vec<(StreamId, SubscriptionKey)>>,
+}
+
+impl MatchQueue {
+    /// Creates an empty queue that is served in slices of this budget.
+    pub(super) fn new(slice: u64) -> Self {
+        Self {
+            share: slice.div_ceil(4),
+            collections: BTreeMap::new(),
+            ready: BTreeMap::new(),
+            parked: BTreeMap::new(),
+            pages: VecDeque::new(),
+            page_turns: 0,
+            events: 0,
+            bytes: 0,
+        }
+    }
+
+    /// Adds a committed event.
+    pub(super) fn push(&mut self, event: &Arc<Event>) {
+        self.events += 1;
+        self.bytes += event.weight();
+        let name = (Arc::clone(&event.database), Arc::clone(&event.collection));
+        match self.collections.get_mut(&name) {
+            Some(queue) => queue.events.push_back(Arc::clone(event)),
+            None => {
+                self.ready.insert(event.offset, name.clone());
+                let queue = CollectionQueue {
+                    events: VecDeque::from([Arc::clone(event)]),
+                    current: None,
+                    share: self.share,
+                };
+                self.collections.insert(name, queue);
+            }
+        }
+    }
+
+    /// Adds a page of a catch-up read.
+    pub(super) fn push_page(&mut self, page: Page) {
+        self.pages.push_back(page);
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.events == 0 && self.pages.is_empty()
+    }
+
+    /// Returns the number of committed events.
+    pub(super) fn events(&self) -> usize {
+        self.events
+    }
+
+    /// Returns the size of the committed events in bytes.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Returns the offset up to which every event of every collection was matched.
+    pub(super) fn matched(&self, head: u64) -> u64 {
+        let first = |order: &BTreeMap<u64, _>| order.keys().next().map(|first| first - 1);
+        let firsts = first(&self.ready).into_iter().chain(first(&self.parked));
+        firsts.min().unwrap_or(head)
+    }
+
+    /// Returns the offset up to which every event of a subscription's collection was matched.
+    pub(super) fn matched_of(&self, subscription: &Subscription, head: u64) -> u64 {
+        let name = (
+            Arc::clone(subscription.database()),
+            Arc::clone(subscription.collection()),
+        );
+        let first = self
+            .collections
+            .get(&name)
+            .and_then(|queue| queue.events.front());
+        first.map_or(head, |first| first.offset - 1)
+    }
+
+    /// Returns the offset up to which every event for a stream was matched. Not exact, but never too
+    /// high, for a stream with many subscriptions.
+    pub(super) fn matched_for(
+        &self,
+        stream: &Stream,
+        subscriptions: &Subscriptions,
+        head: u64,
+    ) -> u64 {
+        if self.events == 0 || stream.subscriptions().len() > MAX_EXACT {
+            return self.matched(head);
+        }
+        let found = stream.subscriptions().filter_map(|(_, key)| {
+            let subscription = subscriptions.get(key)?;
+            Some(self.matched_of(subscription, head))
+        });
+        found.min().unwrap_or(head)
+    }
+
+    /// Makes every live subscription read from the log the events that it was not offered, and drops
+    /// all committed events.
+    pub(super) fn fall_back_to_log(
+        &mut self,
+        streams: &mut Streams,
+        subscriptions: &mut Subscriptions,
+        cx: &mut Context,
+    ) {
+        let head = cx.log.head();
+        for stream in streams.iter_mut() {
+            let keys: Vec<_> = stream.subscriptions().map(|(_, key)| key).collect();
+            for key in keys {
+                if !stream.backlog.contains(key)
+                    && let Some(subscription) = subscriptions.get(key)
+                {
+                    let matched = self.matched_of(subscription, head);
+                    let offset = matched.max(subscription.handled());
+                    fall_behind(stream, key, offset, subscriptions, cx);
+                }
+            }
+        }
+        self.collections.clear();
+        self.ready.clear();
+        self.parked.clear();
+        (self.events, self.bytes) = (0, 0);
+    }
+
+    /// Matches events and delivers them until the budget of one slice is used up. Returns the pages
+    /// that are done.
+    pub(super) fn run_slice(
+        &mut self,
+        streams: &mut Streams,
+        subscriptions: &mut Subscriptions,
+        cx: &mut Context,
+    ) -> Vec<Page> {
+        let mut done = Vec::new();
+        let mut budget = cx.limits.slice;
+        cx.counters.slices += u64::from(!self.is_empty());
+        while budget > 0 && !self.is_empty() {
+            let before = budget;
+            if let Some((_, name)) = self.ready.pop_first() {
+                self.run_collection(name, &mut budget, streams, subscriptions, cx);
+            } else if self.page_turns > 0
+                && let Some(mut page) = self.pages.pop_front()
+            {
+                self.page_turns -= 1;
+                let mut left = budget.min(2 * self.share);
+                let given = left;
+                page.run(&mut left, streams, subscriptions, cx);
+                budget -= given - left;
+                if page.is_done() {
+                    done.push(page);
+                } else {
+                    self.pages.push_back(page);
+                }
+            } else {
+                self.start_round();
+            }
+            cx.counters.match_cost += before - budget;
+        }
+        done
+    }
+
+    fn start_round(&mut self) {
+        std::mem::swap(&mut self.ready, &mut self.parked);
+        for name in self.ready.values() {
+            if let Some(queue) = self.collections.get_mut(name) {
+                queue.share = self.share;
+            }
+        }
+        self.page_turns = self.pages.len();
+    }
+
+    /// Works on the first event of a collection.
+    fn run_collection(
+        &mut self,
+        name: CollectionName,
+        budget: &mut u64,
+        streams: &mut Streams,
+        subscriptions: &mut Subscriptions,
+        cx: &mut Context,
+    ) {
+        let Some(queue) = self.collections.get_mut(&name) else {
+            return;
+        };
+        let Some(event) = queue.events.front() else {
+            return;
+        };
+        let before = queue.share.min(*budget);
+        let mut left = before;
+        let current = queue.current.get_or_insert_with(|| LiveMatch {
+            matching: EventMatch::start(event, subscriptions, &mut left),
+            undelivered: None,
+        });
+        let done = current.run(&mut left, streams, subscriptions, cx);
+        queue.share -= before - left;
+        *budget -= before - left;
+        if done {
+            self.events -= 1;
+            self.bytes -= event.weight();
+            queue.current = None;
+            queue.events.pop_front();
+        }
+        match queue.events.front() {
+            None => {
+                self.collections.remove(&name);
+            }
+            Some(first) if queue.share == 0 => {
+                self.parked.insert(first.offset, name);
+            }
+            Some(first) => {
+                self.ready.insert(first.offset, name);
+            }
+        }
+    }
+}
+
+impl LiveMatch {
+    /// Continues and returns whether the event was delivered to all.
+    fn run(
+        &mut self,
+        budget: &mut u64,
+        streams: &mut Streams,
+        subscriptions: &mut Subscriptions,
+        cx: &mut Context,
+    ) -> bool {
+        let undelivered = match &mut self.undelivered {
+            Some(undelivered) => undelivered,
+            None => {
+                if !self.matching.run(subscriptions, budget) {
+                    return false;
+                }
+                // A condition is false for an event that cannot be decoded. The log accepts none.
+                cx.counters.unreadable += u64::from(self.matching.is_unreadable());
+                let mut grouped = subscriptions.group(&self.matching.take_keys());
+                grouped.reverse();
+                self.undelivered.insert(grouped)
+            }
+        };
+        if undelivered.is_empty() {
+            return true;
+        }
+        let event = self.matching.event();
+        let outgoing = OutgoingEvent::new(event, cx.log.epoch());
+        let mut keys = Vec::new();
+        while let Some((id, _)) = undelivered.last().copied() {
+            if *budget == 0 {
+                return false;
+            }
+            keys.clear();
+            while let Some((_, key)) = undelivered.pop_if(|(other, _)| *other == id) {
+                keys.push(key);
+            }
+            *budget = budget.saturating_sub(keys.len() as u64);
+            if let Some(stream) = streams.get_mut(id) {
+                // Subscriptions may have been removed, have fallen behind, or have read the event
+                // from the log since the event was matched.
+                keys.retain(|key| {
+                    let subscription = subscriptions.get(*key);
+                    subscription.is_some_and(|it| it.handled() < event.offset)
+                        && !stream.backlog.contains(*key)
+                });
+                outgoing.deliver(stream, &mut keys, subscriptions, cx);
+                streams.arm(id, &cx.limits);
+            }
+        }
+        true
+    }
+}
+
+/// The maximum number of subscriptions of a stream that are looked at one by one.
+const MAX_EXACT: usize = 64;

@@ -1,0 +1,188 @@
+//! Matching in slices: counted in budget, never in time.
+
+use steadfast_wire::streamer::{streamer_message::Payload, value::Kind};
+
+use super::server::*;
+use crate::hub::*;
+
+const FILTERS: i64 = 20_000;
+const BURST: u64 = 4_000;
+
+/// Commits without an audit or a step per event, as one burst.
+fn burst(server: &mut Server, collection: &str, n: i64, count: u64) {
+    let head = server.log.len() as u64;
+    let events: Vec<_> = (1..=count)
+        .map(|step| event(head + step, collection, "d", n))
+        .collect();
+    server.log.extend(events.iter().map(Arc::clone));
+    server.step(Input::Committed { events });
+}
+
+/// Returns a server with one stream of `FILTERS` subscriptions `n > i` in `heavy`, and one stream
+/// that subscribes `light`.
+fn server_with_heavy_filters() -> (Server, StreamId, StreamId) {
+    let mut server = Server::new();
+    server.audited = false;
+    let (heavy, light) = (server.welcomed("heavy"), server.welcomed("light"));
+    for i in 0..FILTERS {
+        let wanted = want(&format!("sub-{i}"), "heavy").filter("n", ">", Kind::IntValue(i));
+        server.send_subscribe(heavy, wanted);
+    }
+    server.subscribe(light, want("light", "light"));
+    server.take(heavy);
+    server.transport_takes_all(heavy);
+    (server, heavy, light)
+}
+
+#[test]
+fn burst_on_heavy_filters_delays_light_event_by_one_slice() {
+    let (mut server, heavy, light) = server_with_heavy_filters();
+    burst(&mut server, "heavy", FILTERS / 2, BURST);
+    let mut expected = 1;
+    for round in 0..100 {
+        let before = server.hub.stats().counters;
+        let offset = server.commit("light", "d", 1);
+        assert_eq!(server.offsets(light), [offset], "in the next slice");
+        // Neither an ack nor a subscription needs a slice.
+        server.heartbeat(light, round);
+        assert!(server.subscribe(light, want("other", "other")).success);
+        server.step(Input::Tick);
+        let after = server.hub.stats().counters;
+        assert_eq!(after.slices - before.slices, 2, "one per step");
+        let cost = after.match_cost - before.match_cost;
+        assert!(cost <= 4 * server.hub.limits().slice, "slices of {cost}");
+        for delivery in server.deliveries(heavy) {
+            assert_eq!(delivery.subscription_ids.len() as i64, FILTERS / 2);
+            let offset = offset_of(&delivery.event.unwrap().event_id);
+            assert_eq!(offset, expected, "in the order of the log");
+            expected += 1;
+        }
+        server.transport_takes_all(light);
+        server.transport_takes_all(heavy);
+    }
+    assert!(expected > 50, "{expected} events in 200 slices");
+    let unmatched = server.hub.stats().gauges.unmatched as u64;
+    assert!(
+        (BURST - expected..=BURST - expected + 1).contains(&unmatched),
+        "{unmatched} events are left"
+    );
+}
+
+#[test]
+fn catch_up_on_heavy_filters_is_sliced_too() {
+    let log = (1..=20)
+        .map(|offset| event(offset, "heavy", "d", 10))
+        .collect();
+    let mut server = Server::with_log(log, Limits::default());
+    server.audited = false;
+    let (heavy, light) = (server.welcomed("heavy"), server.welcomed("light"));
+    server.subscribe(light, want("light", "light"));
+    for i in 0..FILTERS {
+        let wanted = want(&format!("sub-{i}"), "heavy").filter("n", "!=", Kind::IntValue(i));
+        server.send_subscribe(heavy, wanted.after(0));
+    }
+    server.transport_takes_all(heavy);
+    while server.hub.stats().gauges.behind > 0 {
+        let before = server.hub.stats().counters.match_cost;
+        if server.hub.matching.is_empty() {
+            server.complete_read(0);
+        } else {
+            server.step(Input::Tick);
+        }
+        let cost = server.hub.stats().counters.match_cost - before;
+        let bound = server.hub.limits().slice + 2 * FILTERS as u64;
+        assert!(cost <= bound, "a slice of {cost}");
+        let offset = server.commit("light", "d", 1);
+        assert_eq!(server.offsets(light), [offset]);
+        server.transport_takes_all(light);
+        server.transport_takes_all(heavy);
+    }
+    let received: usize = server
+        .take(heavy)
+        .into_iter()
+        .map(|payload| match payload {
+            Payload::Delivery(delivery) => delivery.subscription_ids.len(),
+            _ => 0,
+        })
+        .sum();
+    assert_eq!(received, 20 * (FILTERS as usize - 1));
+}
+
+#[test]
+fn progress_never_passes_an_unmatched_event() {
+    let limits = Limits {
+        slice: 1,
+        ..Limits::default()
+    };
+    let mut server = Server::with(limits);
+    let (stream, light) = (server.welcomed("s"), server.welcomed("t"));
+    server.subscribe(stream, want("a", "rooms"));
+    server.subscribe(stream, want("b", "users"));
+    server.subscribe(light, want("c", "users"));
+    burst(&mut server, "rooms", 1, 5);
+    // The first event was matched by the step of the commit.
+    let matched = server.hub.matching.matched(5);
+    assert!(matched < 5, "everything was matched at once");
+    let delivered = server.offsets(stream);
+    assert!(delivered.len() as u64 <= matched + 1, "{delivered:?}");
+    let progress = server.heartbeat(stream, 1).progress;
+    assert!(progress.is_none_or(|it| it.position.unwrap().offset <= matched));
+    let progress = server.heartbeat(light, 1).progress.expect("progress");
+    assert_eq!(
+        progress.position,
+        Some(position(5)),
+        "nothing is left for it"
+    );
+    let late = server.subscribe(light, want("d", "rooms"));
+    assert_eq!(late.position, Some(position(5)));
+    server.run_until_idle();
+    assert_eq!(server.take(light), [], "it began after the burst");
+    server.offsets(stream);
+    let progress = server.heartbeat(stream, 2);
+    assert_eq!(progress.progress.unwrap().position, Some(position(5)));
+}
+
+#[test]
+fn hub_accepts_commits_until_its_queue_is_full() {
+    let limits = Limits {
+        slice: 1,
+        unmatched_events: 3,
+        ..Limits::default()
+    };
+    let mut server = Server::with(limits);
+    let stream = server.welcomed("s");
+    server.subscribe(stream, want("a", "rooms"));
+    burst(&mut server, "rooms", 1, 6);
+    assert!(!server.hub.accepts_commits());
+    while server.hub.stats().gauges.unmatched >= 3 {
+        assert!(!server.hub.accepts_commits());
+        server.step(Input::Tick);
+    }
+    assert!(server.hub.accepts_commits());
+    server.run_until_idle();
+    assert_eq!(server.offsets(stream), [1, 2, 3, 4, 5, 6]);
+}
+
+#[test]
+fn drain_waits_until_earlier_events_are_matched() {
+    let limits = Limits {
+        slice: 1,
+        ..Limits::default()
+    };
+    let mut server = Server::with(limits);
+    let stream = server.open();
+    server.subscribe(stream, want("a", "rooms"));
+    server.transport_takes_all(stream);
+    burst(&mut server, "rooms", 1, 4);
+    server.transport_takes_all(stream);
+    let deadline = server.now + seconds(20);
+    let reason = "an upgrade".to_owned();
+    server.step(Input::Drain { deadline, reason });
+    assert_eq!(server.code(stream), None, "events are left for it");
+    while server.code(stream).is_none() {
+        server.step(Input::Tick);
+        server.transport_takes_all(stream);
+    }
+    assert_eq!(server.offsets(stream), [1, 2, 3, 4]);
+    assert!(server.now < deadline);
+}
