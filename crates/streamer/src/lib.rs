@@ -1,4 +1,11 @@
-//! Realtime subscriptions to document changes: client, publisher and server.
+#![cfg_attr(
+    all(feature = "client", feature = "server"),
+    doc = include_str!("../README.md")
+)]
+#![cfg_attr(
+    not(all(feature = "client", feature = "server")),
+    doc = "Realtime subscriptions to document changes."
+)]
 
 #[cfg(feature = "client")]
 pub mod client;
@@ -15,11 +22,14 @@ pub use steadfast_streamer_core::{
     Bounds, Epoch, Event, InvalidPosition, Operation, Position, filter,
 };
 
-#[cfg(feature = "server")]
-pub use crate::server::Server;
+pub use crate::filter::Filter;
 #[cfg(feature = "client")]
 pub use crate::{
-    client::{Client, Item, Subscription},
-    filter::Filter,
-    publisher::{Entry, Publisher},
+    client::{Change, Client, Gap, GapReason, Item, Resync, ResyncReason, Subscription},
+    publisher::{Entry, PublishError, Published, Publisher},
+};
+#[cfg(feature = "server")]
+pub use crate::{
+    log::{MemoryLog, RedbLog, StoreOptions},
+    server::{Server, ServerOptions},
 };

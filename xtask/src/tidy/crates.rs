@@ -56,6 +56,9 @@ const FORBIDDEN_IN_PURE: [&str; 8] = [
 
 const FORBIDDEN_FEATURES: [&str; 5] = ["thread_rng", "sys_rng", "os_rng", "getrandom", "default"];
 
+/// Parts of the server: `steadfast-streamer` with the feature `client` alone reaches none of them.
+const FORBIDDEN_IN_CLIENT: [&str; 3] = ["redb", "tonic-health", "tonic-reflection"];
+
 /// Calls that a pure crate's `clippy.toml` bans on top of the root's rules.
 const BANNED_IN_PURE: [&str; 8] = [
     "std::time::Instant::now",
@@ -74,6 +77,7 @@ pub(super) fn check(metadata: &Metadata, faults: &mut Vec<String>) -> Result<()>
         reaches(name, faults)?;
         bans(name, faults)?;
     }
+    client_feature(faults)?;
     for package in metadata.workspace_packages() {
         lints(package, faults)?;
     }
@@ -156,6 +160,28 @@ fn reaches(pure: &str, faults: &mut Vec<String>) -> Result<()> {
                     ));
                 }
             }
+        }
+    }
+    Ok(())
+}
+
+fn client_feature(faults: &mut Vec<String>) -> Result<()> {
+    let tree = process::output(process::cargo().args([
+        "tree",
+        "--locked",
+        "--package=steadfast-streamer",
+        "--no-default-features",
+        "--features=client",
+        "--edges=normal",
+        "--prefix=none",
+        "--format={lib}",
+    ]))?;
+    for name in FORBIDDEN_IN_CLIENT {
+        let library = name.replace('-', "_");
+        if tree.lines().any(|line| line.trim() == library) {
+            faults.push(format!(
+                "steadfast-streamer with the feature `client` alone reaches {name}"
+            ));
         }
     }
     Ok(())
