@@ -2,8 +2,7 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
-use steadfast_streamer::log::Submission;
+use steadfast_streamer::log::{DocumentKey, Submission};
 
 use crate::subscription::Payload;
 
@@ -50,16 +49,10 @@ impl Publisher {
     }
 
     pub(crate) fn submission(&self, payload: Payload) -> Submission {
-        Submission {
-            producer: Arc::clone(&self.name),
-            sequence: payload.sequence,
-            database: "default".into(),
-            collection: "things".into(),
-            document_id: format!("d{}", payload.document()).into(),
-            operation: None,
-            data: Bytes::from(payload.to_json()),
-            origin: None,
-        }
+        let id = format!("d{}", payload.document());
+        let document = DocumentKey::new("default", "things", id);
+        let producer = Arc::clone(&self.name);
+        Submission::new(producer, payload.sequence, document, payload.to_json())
     }
 
     /// Handles the acknowledgement of an entry.

@@ -1,11 +1,12 @@
-//! How many entries a second the file-backed log makes durable, by entries per commit, and through
-//! the writer thread with many submitters.
+//! Measures the durable append rate of the log in a file, for several commit sizes, and through the
+//! writer thread with many submitters.
 //!
 //! ```text
 //! cargo run --release -p steadfast-streamer --example append_rate [DIRECTORY]
 //! ```
 //!
-//! Without a directory it measures the temporary one, which may be memory and then says nothing.
+//! Without a directory it uses the system's temporary one. If that is in memory, the figures are
+//! meaningless.
 
 use std::{
     error::Error,
@@ -13,14 +14,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bytes::Bytes;
 use steadfast_streamer::{
     Epoch,
-    log::{Log, LogWriter, RedbLog, StoreOptions, Submission, WriterOptions},
+    log::{DocumentKey, Log, LogWriter, RedbLog, StoreOptions, Submission, WriterOptions},
 };
 
 const PER_ROUND: Duration = Duration::from_secs(4);
-/// A document has about 300 bytes, and there are many of them, so that their table is large.
+/// Number of documents of about 300 bytes; many, so that their table is large.
 const DOCUMENTS: u64 = 100_000;
 const TEXT: &str = "Lorem ipsum dolor sit amet, consectetur adipiscing elit, sed do eiusmod tempor \
     incididunt ut labore et dolore magna aliqua. Ut enim ad minim veniam, quis nostrud exercitation \
@@ -29,18 +29,11 @@ const TEXT: &str = "Lorem ipsum dolor sit amet, consectetur adipiscing elit, sed
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
 fn entry(producer: &str, sequence: u64) -> Submission {
-    // Any order that is not the one of the keys.
+    // A multiplicative hash: consecutive entries change documents far apart.
     let document = sequence.wrapping_mul(0x9e37_79b9_7f4a_7c15) % DOCUMENTS;
-    Submission {
-        producer: producer.into(),
-        sequence,
-        database: "default".into(),
-        collection: "users".into(),
-        document_id: format!("user-{document}").into(),
-        operation: None,
-        data: Bytes::from(format!("{{\"n\":{sequence},\"text\":\"{TEXT}\"}}")),
-        origin: None,
-    }
+    let document = DocumentKey::new("default", "users", format!("user-{document}"));
+    let data = format!("{{\"n\":{sequence},\"text\":\"{TEXT}\"}}");
+    Submission::new(producer, sequence, document, data)
 }
 
 fn percentile(times: &mut [Duration], part: f64) -> Duration {
@@ -52,7 +45,7 @@ fn open(dir: &Path, name: &str) -> Result<RedbLog> {
     Ok(RedbLog::open(dir.join(name), &StoreOptions::new(Epoch(1)))?)
 }
 
-/// One thread, so many entries in each commit, maintenance in between as the writer does it.
+/// Measures commits of this many entries, with maintenance in between as the writer does it.
 fn commits_of(dir: &Path, entries: u64) -> Result<()> {
     let mut log = open(dir, &format!("commits-of-{entries}"))?;
     let mut times = Vec::new();
@@ -79,7 +72,7 @@ fn commits_of(dir: &Path, entries: u64) -> Result<()> {
     Ok(())
 }
 
-/// So many submitters with one entry at a time, through the writer thread.
+/// Measures this many submitters, each with one entry at a time.
 async fn submitters(dir: &Path, count: usize) -> Result<()> {
     let log = open(dir, &format!("submitters-{count}"))?;
     let writer = LogWriter::spawn(Box::new(log), WriterOptions::default(), |_| ())?;

@@ -1,18 +1,18 @@
-//! The append-only log of changes: what the server needs of it, and the logs there are.
+//! The append-only log of events: its traits, [`Log`] and [`LogReader`], and two implementations.
 //!
-//! [`MemoryLog`] keeps everything in memory and is deterministic; [`RedbLog`] keeps a file. Both
-//! take submissions by the same rules ([`ingest`]), and one [`LogWriter`] thread owns the writing
-//! side and commits for everybody at once.
+//! [`MemoryLog`] keeps everything in memory and is deterministic. [`RedbLog`] keeps one file. Both
+//! apply the same rules to submissions (`ingest`, `plan`). One [`LogWriter`] thread owns the log and
+//! commits the submissions of all publishers together.
 
-pub mod ingest;
+mod encoding;
+mod ingest;
 mod memory;
 mod page;
 mod plan;
-mod record;
 mod store;
 mod writer;
 
-use std::sync::Arc;
+use std::{error::Error, sync::Arc};
 
 use bytes::Bytes;
 
@@ -20,22 +20,24 @@ pub use crate::Bounds;
 use crate::{Epoch, Event, Operation, hub::ReadFault};
 
 pub use self::{
+    encoding::DecodeError,
     memory::MemoryLog,
     store::{OpenError, RedbLog, StoreOptions},
     writer::{LogWriter, PendingCommit, WriteError, WriterOptions},
 };
 
-/// How long an idle producer is remembered, in milliseconds: 7 days. One without a marker that comes back later and
-/// goes on counting is told of a jump, and has to begin again from 1.
+/// The time after which an idle producer without a marker is forgotten, in milliseconds: 7 days. If
+/// it then continues its sequence, the outcome is [`Outcome::Jump`], and it must restart from 1.
 pub const PRODUCER_LIFETIME_MS: i64 = 7 * 24 * 60 * 60 * 1000;
 
-/// What a log takes of one entry.
+/// Size limits of one entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Largest payload together with its names, in bytes. Default 1 MiB: it has to fit, with what
-    /// goes around it, into the 4 MiB a gRPC peer accepts by default.
+    /// Maximum size of the payload and the names together, in bytes. Default 1 MiB: the event must
+    /// fit, with its envelope, into the 4 MiB that a gRPC peer accepts by default.
     pub entry_bytes: usize,
-    /// Longest name (producer, database, collection, document id), in bytes. Default 4 KiB.
+    /// Maximum length of a name (producer, database, collection, document id), in bytes. Default
+    /// 4 KiB.
     pub name_bytes: usize,
 }
 
@@ -48,188 +50,7 @@ impl Default for Limits {
     }
 }
 
-/// An entry a producer wants in the log.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Submission {
-    /// Who; sequences are counted per producer.
-    pub producer: Arc<str>,
-    /// Counts the producer's entries from 1.
-    pub sequence: u64,
-    /// Database of the document.
-    pub database: Arc<str>,
-    /// Full path of the collection.
-    pub collection: Arc<str>,
-    /// Id of the document.
-    pub document_id: Arc<str>,
-    /// What is to be done; `None` lets the log decide between insert and update.
-    pub operation: Option<Operation>,
-    /// The document as a JSON object; empty for a delete.
-    pub data: Bytes,
-    /// What the entry brings along when the document lives elsewhere; `None` when this log is where
-    /// it is changed.
-    pub origin: Option<Origin>,
-}
-
-/// What an entry brings along from the system that holds the document.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Origin {
-    /// Where to go on reading that system after this entry. It is kept with the producer's sequence
-    /// in the commit that holds the entry, so that neither is ever ahead of the other. Counts
-    /// towards the entry's size.
-    pub marker: Bytes,
-    /// The document's version there.
-    pub version: u64,
-    /// When it came into being there, Unix milliseconds.
-    pub created_at: i64,
-    /// When it changed there, Unix milliseconds.
-    pub updated_at: i64,
-}
-
-/// What a log remembers of a producer.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ProducerState {
-    /// The newest sequence taken; 0 for a producer nothing is known of.
-    pub last_sequence: u64,
-    /// The newest [`Origin::marker`]. A producer that has one is never forgotten.
-    pub marker: Option<Bytes>,
-}
-
-impl Submission {
-    /// Bytes this submission counts for in queues and limits: its payload and its names.
-    #[must_use]
-    pub fn weight(&self) -> usize {
-        self.data.len()
-            + self.producer.len()
-            + self.database.len()
-            + self.collection.len()
-            + self.document_id.len()
-            + self.origin.as_ref().map_or(0, |origin| origin.marker.len())
-    }
-}
-
-/// What became of a submission. All of them are durable when they are told.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Outcome {
-    /// It is in the log.
-    Appended(Arc<Event>),
-    /// Its sequence was taken before; nothing was appended.
-    Duplicate,
-    /// It is wrong and stays wrong; its sequence counts as taken. Sent again it is refused again.
-    Refused(RefusedEntry),
-    /// Its sequence does not follow the last one, or is 0; nothing was taken.
-    Jump {
-        /// The newest sequence taken of this producer.
-        last: u64,
-    },
-}
-
-/// Why an entry was refused.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum RefusedEntry {
-    /// The payload is not a JSON object that every receiver can read: malformed, nested deeper than
-    /// 128 levels, a number beyond what a double holds, or half of a surrogate pair.
-    #[error("the document is not a JSON object: {0}")]
-    NotAnObject(String),
-    /// A name is empty. Without a producer there is no sequence that could count as taken.
-    #[error("{0} must not be empty")]
-    Empty(&'static str),
-    /// A name is longer than the log takes. The sequence of a producer with such a name is not
-    /// kept.
-    #[error("{name} has {bytes} bytes, the limit is {limit}")]
-    NameTooLong {
-        /// Which name.
-        name: &'static str,
-        /// Its length.
-        bytes: usize,
-        /// The longest taken.
-        limit: usize,
-    },
-    /// The entry is larger than the log takes.
-    #[error("the entry has {bytes} bytes, the limit is {limit}")]
-    TooLarge {
-        /// Its size.
-        bytes: usize,
-        /// The largest size taken.
-        limit: usize,
-    },
-}
-
-/// What can go wrong with a log.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum LogError {
-    /// The storage failed.
-    #[error("the log's storage failed")]
-    Storage(#[source] Box<dyn std::error::Error + Send + Sync>),
-    /// An entry can not be read back as it was written.
-    #[error("the entry at offset {offset} is damaged: {what}")]
-    Damaged {
-        /// Which.
-        offset: u64,
-        /// How it was noticed.
-        what: String,
-    },
-    /// Something the log keeps beside its entries can not be read back as it was written.
-    #[error("the log's {what} is damaged; restore the log from a copy, or start a new one")]
-    DamagedState {
-        /// What.
-        what: String,
-    },
-    /// The disk is too full for the batch. Nothing of it was tried: the log goes on, reading works,
-    /// and so does writing as soon as there is room.
-    #[error(
-        "the disk has {free} bytes left, the log needs {needed} to be safe; make room, or give it a larger disk"
-    )]
-    Full {
-        /// What is left, in bytes.
-        free: u64,
-        /// What the batch needs at most, and what is always kept free.
-        needed: u64,
-    },
-    /// An earlier failure stopped the writing. What could not be written then may or may not be in
-    /// the log; opening it anew tells.
-    #[error("the log stopped after an earlier failure and must be opened anew: {cause}")]
-    Stopped {
-        /// That failure.
-        cause: String,
-    },
-    /// Entries after this offset are no longer in the log.
-    #[error("the entries after offset {after} are gone, the log begins after {first}")]
-    Trimmed {
-        /// The wanted place.
-        after: u64,
-        /// The oldest place that can be read from.
-        first: u64,
-    },
-}
-
-impl From<LogError> for ReadFault {
-    fn from(error: LogError) -> Self {
-        match error {
-            // Reading never meets a full disk.
-            LogError::Storage(_)
-            | LogError::DamagedState { .. }
-            | LogError::Full { .. }
-            | LogError::Stopped { .. } => Self::Storage(chain(&error)),
-            LogError::Damaged { offset, .. } => Self::Damaged { offset },
-            LogError::Trimmed { first, .. } => Self::Trimmed { first },
-        }
-    }
-}
-
-/// An error with everything below it, for people.
-fn chain(error: &LogError) -> String {
-    let mut text = error.to_string();
-    let mut source = std::error::Error::source(error);
-    while let Some(below) = source {
-        text = format!("{text}: {below}");
-        source = below.source();
-    }
-    text
-}
-
-/// Names a document of a log. Ordered by database, collection, id.
+/// The name of a document. Ordered by database, collection, id.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct DocumentKey {
     /// Database of the document.
@@ -241,7 +62,20 @@ pub struct DocumentKey {
 }
 
 impl DocumentKey {
-    /// Names the document an event changed.
+    /// Returns the key of a document.
+    pub fn new(
+        database: impl Into<Arc<str>>,
+        collection: impl Into<Arc<str>>,
+        document_id: impl Into<Arc<str>>,
+    ) -> Self {
+        Self {
+            database: database.into(),
+            collection: collection.into(),
+            document_id: document_id.into(),
+        }
+    }
+
+    /// Returns the key of the document that an event changed.
     #[must_use]
     pub fn of(event: &Event) -> Self {
         Self {
@@ -251,79 +85,285 @@ impl DocumentKey {
         }
     }
 
-    /// A key that is not after any document of the collection, or of the database.
-    fn least(database: &str, collection: Option<&str>) -> Self {
-        Self {
-            database: database.into(),
-            collection: collection.unwrap_or_default().into(),
-            document_id: "".into(),
-        }
+    /// Returns a key that sorts before every document of the collection, or of the database.
+    fn lower_bound(database: &str, collection: Option<&str>) -> Self {
+        Self::new(database, collection.unwrap_or_default(), "")
     }
 
     fn belongs_to(&self, database: &str, collection: Option<&str>) -> bool {
         *self.database == *database && collection.is_none_or(|it| *self.collection == *it)
     }
+
+    fn as_tuple(&self) -> (&str, &str, &str) {
+        (&self.database, &self.collection, &self.document_id)
+    }
+
+    fn bytes(&self) -> usize {
+        self.database.len() + self.collection.len() + self.document_id.len()
+    }
 }
 
-/// Some of the documents a log holds, in the order of their keys.
+/// An entry that a producer submits to the log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Submission {
+    /// Name of the producer. Each producer has its own sequence.
+    pub producer: Arc<str>,
+    /// Number of the entry, counted per producer from 1.
+    pub sequence: u64,
+    /// The document that the entry changes.
+    pub document: DocumentKey,
+    /// The operation; with `None` the log chooses insert or update.
+    pub operation: Option<Operation>,
+    /// The document as a JSON object; empty for a delete.
+    pub data: Bytes,
+    /// Metadata from the system that holds the document; `None` if this log is that system.
+    pub origin: Option<Origin>,
+}
+
+/// Metadata of an entry from the external system that holds the document.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Origin {
+    /// The position in that system after this entry, opaque to the log. It is committed together
+    /// with the entry and the producer's sequence, so that none is ever ahead of the others. Counts
+    /// towards the size of the entry.
+    pub marker: Bytes,
+    /// The version of the document in that system.
+    pub version: u64,
+    /// The creation time in that system, Unix milliseconds.
+    pub created_at: i64,
+    /// The modification time in that system, Unix milliseconds.
+    pub updated_at: i64,
+}
+
+/// The state that the log keeps of a producer.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ProducerState {
+    /// The newest committed sequence; 0 for an unknown producer.
+    pub last_sequence: u64,
+    /// The newest [`Origin::marker`]. A producer with a marker is never forgotten.
+    pub marker: Option<Bytes>,
+}
+
+impl Submission {
+    /// Returns an insert or update of `document` without an [`Origin`].
+    pub fn new(
+        producer: impl Into<Arc<str>>,
+        sequence: u64,
+        document: DocumentKey,
+        data: impl Into<Bytes>,
+    ) -> Self {
+        Self {
+            producer: producer.into(),
+            sequence,
+            document,
+            operation: None,
+            data: data.into(),
+            origin: None,
+        }
+    }
+
+    /// Returns the size that counts towards queues and limits: payload, names and marker, in bytes.
+    #[must_use]
+    pub fn weight(&self) -> usize {
+        self.data.len()
+            + self.producer.len()
+            + self.document.bytes()
+            + self.origin.as_ref().map_or(0, |origin| origin.marker.len())
+    }
+}
+
+/// The result of a submission. It is durable before it is returned.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The entry was appended as this event.
+    Appended(Arc<Event>),
+    /// The sequence was committed before; nothing was appended.
+    Duplicate,
+    /// The entry is invalid. Its sequence counts as committed; resubmitted, it is refused again.
+    Refused(RefusedEntry),
+    /// The sequence is 0 or skips numbers; nothing changed.
+    Jump {
+        /// The newest committed sequence of the producer.
+        last: u64,
+    },
+}
+
+/// The reason why an entry was refused.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum RefusedEntry {
+    /// The payload is not a JSON object that every receiver can parse: it is malformed, nested deeper
+    /// than 128 levels, or contains a number outside the range of a double or a lone surrogate.
+    #[error("the document is not a JSON object: {0}")]
+    NotAnObject(String),
+    /// A name is empty. Without a producer name, no sequence is recorded.
+    #[error("{0} must not be empty")]
+    Empty(&'static str),
+    /// A name is too long. If it is the producer's, no sequence is recorded.
+    #[error("{name} has {bytes} bytes, the limit is {limit}")]
+    NameTooLong {
+        /// The field.
+        name: &'static str,
+        /// Its length.
+        bytes: usize,
+        /// The maximum length.
+        limit: usize,
+    },
+    /// The entry is too large.
+    #[error("the entry has {bytes} bytes, the limit is {limit}")]
+    TooLarge {
+        /// Its size.
+        bytes: usize,
+        /// The maximum size.
+        limit: usize,
+    },
+}
+
+/// A failure of a log.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LogError {
+    /// The storage failed.
+    #[error("the log's storage failed")]
+    Storage(#[source] Arc<dyn Error + Send + Sync>),
+    /// An event cannot be read back as it was written.
+    #[error("the event at offset {offset} is damaged")]
+    Damaged {
+        /// The offset of the event.
+        offset: u64,
+        /// The defect.
+        source: DecodeError,
+    },
+    /// Another part of the log cannot be read back as it was written.
+    #[error("the log is damaged at its {what}; restore it from a backup, or start a new one")]
+    DamagedState {
+        /// The damaged part.
+        what: String,
+        /// The defect.
+        source: DecodeError,
+    },
+    /// The disk has too little space for the batch. Nothing was written. Reads continue to work, and
+    /// writes work again when space is freed.
+    #[error(
+        "the disk has {free} bytes left, the log needs {needed}; free space, or use a larger disk"
+    )]
+    Full {
+        /// Free space, in bytes.
+        free: u64,
+        /// Upper bound of what the batch needs, plus the reserve that is always kept free.
+        needed: u64,
+    },
+    /// An earlier failure stopped all writes. The batch that failed then may or may not be in the
+    /// log; reopening the log shows which.
+    #[error("the log stopped after an earlier failure and must be reopened")]
+    Stopped {
+        /// The earlier failure.
+        #[source]
+        cause: Box<LogError>,
+    },
+    /// The requested events have been trimmed.
+    #[error("the events after offset {after} were trimmed, the log begins after {first}")]
+    Trimmed {
+        /// The requested offset.
+        after: u64,
+        /// The oldest offset that can be read from.
+        first: u64,
+    },
+}
+
+impl LogError {
+    /// Wraps an error of the storage.
+    pub fn storage(error: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self::Storage(Arc::from(error.into()))
+    }
+}
+
+impl From<LogError> for ReadFault {
+    fn from(error: LogError) -> Self {
+        match error {
+            // `Full` is here for completeness: only writes return it.
+            LogError::Storage(_)
+            | LogError::DamagedState { .. }
+            | LogError::Full { .. }
+            | LogError::Stopped { .. } => Self::Storage(with_sources(&error)),
+            LogError::Damaged { offset, .. } => Self::Damaged { offset },
+            LogError::Trimmed { first, .. } => Self::Trimmed { first },
+        }
+    }
+}
+
+/// Formats an error and its source chain in one line.
+fn with_sources(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text = format!("{text}: {error}");
+        source = error.source();
+    }
+    text
+}
+
+/// One page of the documents in a log, in the order of their keys.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DocumentPage {
-    /// The last change of each, deleted documents left out.
+    /// The last event of each document. Deleted documents are omitted.
     pub documents: Vec<Arc<Event>>,
-    /// The page shows every document as of this offset.
+    /// The offset at which the page shows every document.
     pub as_of: u64,
-    /// Where the next page begins; `None` at the end.
+    /// The key to continue after; `None` on the last page.
     pub next: Option<DocumentKey>,
 }
 
-/// The writing side. There is one, and it belongs to one thread.
+/// The writing side of a log. It has one owner, on one thread.
 pub trait Log: Send {
-    /// Commits the submissions in order, all in one durable step, and tells what became of each.
+    /// Commits the submissions in order, in one durable step, and returns one outcome for each.
     ///
     /// # Errors
     ///
-    /// After [`LogError::Full`] nothing has happened, and the same batch may be tried again. After any
-    /// other error no reader of this log ever sees any of them, and the log takes no more: it must
-    /// be opened anew. Whether they are in it then is not known before, because a disk that
-    /// failed to confirm may still have written; all of them are, or none.
+    /// After [`LogError::Full`] nothing has changed, and the same batch may be retried. After any
+    /// other error, no reader of this handle ever sees any event of the batch, and the log must be
+    /// reopened before it accepts more. Only then is it known if the batch was stored, because a disk
+    /// that reported a failure may still have written; the batch is stored entirely or not at all.
     fn append(&mut self, batch: Vec<Submission>, now_ms: i64) -> Result<Vec<Outcome>, LogError>;
 
-    /// Does a slice of the work that need not hold up a commit: retention, forgetting producers,
-    /// and the like. Tells whether more is due at once.
+    /// Does one slice of the work that must not delay a commit, such as retention. Returns `true` if
+    /// more work is due now.
     ///
     /// # Errors
     ///
-    /// When the storage fails; the log must then be opened anew.
+    /// Returns an error if the storage fails; the log must then be reopened.
     fn maintain(&mut self, now_ms: i64) -> Result<bool, LogError>;
 
-    /// Drops the entries up to and with `upto`, never beyond the head. Readers that are behind it
-    /// get [`LogError::Trimmed`]; documents stay as they are.
+    /// Removes the events up to and including `upto`, or up to the head if that is smaller. Readers
+    /// behind it get [`LogError::Trimmed`]. Documents are unaffected.
     ///
     /// # Errors
     ///
-    /// When the storage fails; the log must then be opened anew.
+    /// Returns an error if the storage fails; the log must then be reopened.
     fn trim(&mut self, upto: u64) -> Result<(), LogError>;
 
-    /// A reader of the same log.
+    /// Returns a reader of the same log.
     fn reader(&self) -> Arc<dyn LogReader>;
 }
 
-/// The reading side. Sees only what is committed; may be called from any thread; blocks.
+/// The reading side of a log. It sees only committed events. Its methods block, and may be called
+/// from any thread.
 pub trait LogReader: Send + Sync {
-    /// Names the log.
+    /// Returns the epoch, which identifies the log.
     fn epoch(&self) -> Epoch;
 
-    /// What the log holds now.
+    /// Returns the range of offsets that the log holds now.
     fn bounds(&self) -> Bounds;
 
-    /// The events after `after`, in order and without holes, at most `max_events` of them and about
-    /// `max_bytes` of weight, at least one if there is one and `max_events` is not 0. Nothing when
-    /// `after` is the head or beyond it.
+    /// Returns the events after `after`, in order and without holes: at most `max_events` of them
+    /// with about `max_bytes` of weight, and at least one if there is one and `max_events` is not 0.
+    /// Returns nothing when `after` is the head or beyond.
     ///
     /// # Errors
     ///
-    /// [`LogError::Trimmed`] when the place is before the log's beginning, [`LogError::Damaged`] at
-    /// the first entry that can not be read when it is the first one asked for.
+    /// Returns [`LogError::Trimmed`] if `after` is before the beginning of the log, and
+    /// [`LogError::Damaged`] if the first requested event cannot be decoded. A later damaged event
+    /// ends the page instead.
     fn read(
         &self,
         after: u64,
@@ -331,25 +371,24 @@ pub trait LogReader: Send + Sync {
         max_bytes: usize,
     ) -> Result<Vec<Arc<Event>>, LogError>;
 
-    /// What the log remembers of a producer: where it goes on.
+    /// Returns the state of a producer, from which it resumes.
     ///
     /// # Errors
     ///
-    /// When the storage fails or is damaged.
+    /// Returns an error if the storage fails or is damaged.
     fn producer(&self, name: &str) -> Result<ProducerState, LogError>;
 
-    /// The living documents of a collection, or of a whole database when `collection` is `None`,
-    /// after the key `after`: at most `max_documents` of them, 0 counting
-    /// as 1, and about `max_bytes` of weight. A page may hold fewer, even none, and not be the last.
+    /// Returns the existing documents of a collection, or of a database if `collection` is `None`,
+    /// after the key `after`: at most `max_documents` (0 counts as 1) with about `max_bytes` of
+    /// weight. A page may hold fewer documents, even none, and still not be the last.
     ///
-    /// A log may keep its documents behind its head: [`DocumentPage::as_of`] tells how far. Pages
-    /// are taken one by one, and each may be newer than the one before. The whole as of the last
-    /// page is the pages in order, and on top of them the log from the first page's `as_of` to the
-    /// last page's.
+    /// The documents may lag behind the head; [`DocumentPage::as_of`] is their offset. Each page is
+    /// read separately and may be newer than the one before. A snapshot as of the last page is all
+    /// pages in order, followed by the events from the first page's `as_of` to the last page's.
     ///
     /// # Errors
     ///
-    /// When the storage fails or is damaged.
+    /// Returns an error if the storage fails or is damaged.
     fn documents(
         &self,
         database: &str,

@@ -1,9 +1,6 @@
-//! The file-backed log under `kill -9`: a process appends and says what was acknowledged, is killed
-//! at any instant, and the log must have all of it.
-#![expect(
-    clippy::unwrap_used,
-    reason = "a test stops at the first thing that is not as it should be"
-)]
+//! The log in a file under `kill -9`: a process appends and prints what was acknowledged, is killed at
+//! a random instant, and the log must contain all of it.
+#![expect(clippy::unwrap_used, reason = "tests")]
 
 use std::{
     collections::BTreeMap,
@@ -13,12 +10,14 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use bytes::Bytes;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use steadfast_streamer::{
     Epoch, Event,
-    log::{Log, LogWriter, OpenError, Outcome, RedbLog, StoreOptions, Submission, WriterOptions},
+    log::{
+        DocumentKey, Log, LogWriter, OpenError, Outcome, RedbLog, StoreOptions, Submission,
+        WriterOptions,
+    },
 };
 use tokio::{
     io::{AsyncBufReadExt, BufReader},
@@ -33,17 +32,17 @@ const DOCUMENTS: u64 = 40;
 const DIR: &str = "STEADFAST_TEST_LOG_DIR";
 const CYCLES: usize = 40;
 
-/// Held while this process has a log open, and while it starts another process. Between its birth and
-/// its program a child holds every file of its parent, and with a log's file the lock on it; a test
-/// beside this one would find its own log locked.
-fn alone() -> MutexGuard<'static, ()> {
-    static ALONE: Mutex<()> = Mutex::new(());
-    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+/// Locked while this process has a log open, and while it starts a child. Between fork and exec, a
+/// child holds every open file of its parent, and thus the lock of any open log; a test that runs in
+/// parallel would find its own log locked.
+fn exclusive() -> MutexGuard<'static, ()> {
+    static EXCLUSIVE: Mutex<()> = Mutex::new(());
+    EXCLUSIVE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Opens the log, makes it if it is not there, and closes it.
+/// Opens the log, creates it if it does not exist, and closes it.
 fn open_and_close(dir: &Path) {
-    let _alone = alone();
+    let _exclusive = exclusive();
     drop(open(dir).unwrap());
 }
 
@@ -52,25 +51,18 @@ fn open(dir: &Path) -> Result<RedbLog, OpenError> {
 }
 
 fn entry(producer: &str, sequence: u64) -> Submission {
-    Submission {
-        producer: producer.into(),
-        sequence,
-        database: "default".into(),
-        collection: "users".into(),
-        document_id: format!("d{}", sequence % DOCUMENTS).into(),
-        operation: None,
-        data: Bytes::from(format!("{{\"n\":{sequence},\"p\":\"{producer}\"}}")),
-        origin: None,
-    }
+    let document = DocumentKey::new("default", "users", format!("d{}", sequence % DOCUMENTS));
+    let data = format!("{{\"n\":{sequence},\"p\":\"{producer}\"}}");
+    Submission::new(producer, sequence, document, data)
 }
 
-/// A clock a thousand times as fast, so that documents are written many times a second.
+/// A clock that runs a thousand times as fast, so that documents are written many times a second.
 fn fast_clock() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
     i64::try_from(since.as_micros()).unwrap()
 }
 
-/// The process that is killed. It ends by itself after a while, in case nobody does.
+/// The process that is killed. It ends by itself after 10 s if it is not.
 #[tokio::test]
 #[ignore = "started by the other test"]
 async fn append_until_killed() {
@@ -93,7 +85,7 @@ async fn append_until_killed() {
                     let Outcome::Appended(event) = outcome else {
                         panic!("{outcome:?}");
                     };
-                    // The dot tells a whole line from one that was cut off.
+                    // The dot marks a line that was printed completely.
                     println!("acknowledged {producer} {sequence} {} .", event.offset);
                 }
                 next += count;
@@ -104,7 +96,7 @@ async fn append_until_killed() {
 }
 
 fn start(dir: &Path) -> Child {
-    let _alone = alone();
+    let _exclusive = exclusive();
     Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "append_until_killed", "--ignored", "--nocapture"])
         .env(DIR, dir)
@@ -114,10 +106,10 @@ fn start(dir: &Path) -> Child {
         .unwrap()
 }
 
-/// What was acknowledged, by offset.
+/// Producer and sequence of each acknowledged entry, by offset.
 type Acknowledged = BTreeMap<u64, (String, u64)>;
 
-/// Collects what the process says, kills it at `end`, and takes the rest of what it said.
+/// Collects the output of the process, kills it at `end`, and collects the rest of its output.
 async fn listen_and_kill(mut child: Child, end: Duration, acknowledged: &mut Acknowledged) {
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
     let end = Instant::now() + end;
@@ -138,38 +130,38 @@ async fn listen_and_kill(mut child: Child, end: Duration, acknowledged: &mut Ack
         if let ["acknowledged", producer, sequence, offset, "."] =
             line.split(' ').collect::<Vec<_>>()[..]
         {
-            let said = (producer.to_owned(), sequence.parse().unwrap());
-            assert_eq!(acknowledged.insert(offset.parse().unwrap(), said), None);
+            let entry = (producer.to_owned(), sequence.parse().unwrap());
+            assert_eq!(acknowledged.insert(offset.parse().unwrap(), entry), None);
         }
     }
     assert!(killed, "the process ended by itself");
 }
 
-/// What the checks so far have seen of the log.
+/// The part of the log that was checked.
 #[derive(Default)]
-struct Seen {
+struct Checked {
     head: u64,
     sequences: BTreeMap<String, u64>,
     versions: BTreeMap<String, u64>,
 }
 
-impl Seen {
-    fn take(&mut self, event: &Event, acknowledged: &Acknowledged) {
+impl Checked {
+    fn add(&mut self, event: &Event, acknowledged: &Acknowledged) {
         self.head += 1;
         assert_eq!(event.offset, self.head, "no holes");
         let data: serde_json::Value = serde_json::from_slice(&event.data).unwrap();
         let producer = data["p"].as_str().unwrap().to_owned();
         let sequence = data["n"].as_u64().unwrap();
-        if let Some(said) = acknowledged.get(&event.offset) {
+        if let Some(entry) = acknowledged.get(&event.offset) {
             assert_eq!(
-                *said,
+                *entry,
                 (producer.clone(), sequence),
-                "it is what was acknowledged"
+                "the acknowledged entry"
             );
         }
         let last = self.sequences.entry(producer).or_default();
         *last += 1;
-        assert_eq!(sequence, *last, "every sequence once and in order");
+        assert_eq!(sequence, *last, "each sequence once, in order");
         let version = self
             .versions
             .entry(event.document_id.to_string())
@@ -178,12 +170,12 @@ impl Seen {
         assert_eq!(
             data["version"].as_u64(),
             Some(*version),
-            "versions count on"
+            "versions continue"
         );
     }
 
     fn check(&mut self, dir: &Path, acknowledged: &Acknowledged) {
-        let _alone = alone();
+        let _exclusive = exclusive();
         let log = open(dir).unwrap();
         assert_eq!(log.epoch(), EPOCH);
         let reader = log.reader();
@@ -193,7 +185,7 @@ impl Seen {
                 break;
             }
             for event in events {
-                self.take(&event, acknowledged);
+                self.add(&event, acknowledged);
             }
         }
         assert_eq!(reader.bounds().head, self.head);
@@ -202,7 +194,7 @@ impl Seen {
             .map_or(0, |(offset, _)| *offset);
         assert!(
             newest <= self.head,
-            "{newest} was acknowledged, {} is the last",
+            "offset {newest} was acknowledged, the head is {}",
             self.head
         );
         for producer in PRODUCERS {
@@ -222,26 +214,26 @@ async fn everything_acknowledged_survives_kill_9_at_any_instant() {
     open_and_close(dir);
     let mut rng = ChaCha8Rng::seed_from_u64(9);
     let mut acknowledged = Acknowledged::new();
-    let mut seen = Seen::default();
-    let mut cycles_with_news = 0;
+    let mut checked = Checked::default();
+    let mut cycles_that_wrote = 0;
     for _ in 0..CYCLES {
         let before = acknowledged.len();
         let life = Duration::from_micros(rng.random_range(5_000..350_000));
         listen_and_kill(start(dir), life, &mut acknowledged).await;
-        seen.check(dir, &acknowledged);
-        cycles_with_news += usize::from(acknowledged.len() > before);
+        checked.check(dir, &acknowledged);
+        cycles_that_wrote += usize::from(acknowledged.len() > before);
     }
     assert!(
-        cycles_with_news > CYCLES / 2,
-        "only {cycles_with_news} cycles wrote"
+        cycles_that_wrote > CYCLES / 2,
+        "only {cycles_that_wrote} cycles wrote"
     );
     println!(
         "{CYCLES} kills, {} entries acknowledged, {} in the log",
         acknowledged.len(),
-        seen.head
+        checked.head
     );
-    // All of it once more, by eyes that saw nothing yet.
-    Seen::default().check(dir, &acknowledged);
+    // Earlier events must still be the same.
+    Checked::default().check(dir, &acknowledged);
 }
 
 #[tokio::test]

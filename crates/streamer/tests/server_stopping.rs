@@ -1,5 +1,4 @@
-//! A server whose parts fail, and one that is dropped: nobody is left on a stream to which nothing
-//! will come.
+//! A server whose log fails, and one that is dropped: all its streams end.
 
 #![allow(clippy::unwrap_used, reason = "the support of tests is test code")]
 
@@ -23,7 +22,7 @@ use support::{
 use tokio::net::TcpListener;
 use tonic::Code;
 
-/// A log that fails when it is told to.
+/// A log whose appends fail on demand.
 #[derive(Debug)]
 struct Failing {
     log: MemoryLog,
@@ -33,9 +32,7 @@ struct Failing {
 impl Log for Failing {
     fn append(&mut self, batch: Vec<Submission>, now_ms: i64) -> Result<Vec<Outcome>, LogError> {
         if self.fails.load(Ordering::Relaxed) {
-            return Err(LogError::Stopped {
-                cause: "the disk is gone".to_owned(),
-            });
+            return Err(LogError::storage("the disk is gone"));
         }
         self.log.append(batch, now_ms)
     }
@@ -77,7 +74,7 @@ async fn failing_log_ends_streams_with_the_reason() {
     assert_eq!(soon(server.failed()).await, "its log has stopped");
     assert!(server.stats().await.is_none());
     publisher.close().await;
-    // Ending it in order is still possible, and says that the log did not close well.
+    // It can still be drained, and reports that the log did not close cleanly.
     let grace = std::time::Duration::from_secs(1);
     assert!(soon(server.drain(grace, "it failed")).await.is_err());
 }

@@ -1,4 +1,6 @@
-//! What every log must do, checked on each of them.
+//! The contract of [`Log`] and [`LogReader`]: each test runs on every implementation.
+//!
+//! To test another implementation, add a variant to [`TestLog`] and a module to `on_every_log!`.
 
 use std::sync::Arc;
 
@@ -18,12 +20,12 @@ const LIMITS: Limits = Limits {
 };
 
 macro_rules! on_every_log {
-    ($($situation:ident),* $(,)?) => {
+    ($($test:ident),* $(,)?) => {
         mod memory {
-            $(#[test] fn $situation() { super::$situation(super::Subject::memory()); })*
+            $(#[test] fn $test() { super::$test(super::TestLog::memory()); })*
         }
         mod file {
-            $(#[test] fn $situation() { super::$situation(super::Subject::file()); })*
+            $(#[test] fn $test() { super::$test(super::TestLog::file()); })*
         }
     };
 }
@@ -51,13 +53,13 @@ on_every_log!(
     a_reader_of_another_thread_sees_only_whole_prefixes,
 );
 
-/// A log under test, and how a new process would open it.
-enum Subject {
+/// A log under test, with the means to reopen it as a new process would.
+enum TestLog {
     Memory(MemoryLog),
     File { dir: TempDir, log: Option<RedbLog> },
 }
 
-impl Subject {
+impl TestLog {
     fn memory() -> Self {
         Self::Memory(MemoryLog::with_limits(EPOCH, LIMITS))
     }
@@ -68,7 +70,7 @@ impl Subject {
         Self::File { dir, log }
     }
 
-    fn log(&mut self) -> &mut dyn Log {
+    fn writer(&mut self) -> &mut dyn Log {
         match self {
             Self::Memory(log) => log,
             Self::File { log, .. } => log.as_mut().unwrap(),
@@ -76,7 +78,7 @@ impl Subject {
     }
 
     fn reader(&mut self) -> Arc<dyn LogReader> {
-        self.log().reader()
+        self.writer().reader()
     }
 
     fn reopen(&mut self) {
@@ -90,7 +92,7 @@ impl Subject {
     }
 
     fn append(&mut self, batch: Vec<Submission>) -> Vec<Outcome> {
-        self.log().append(batch, 1_000).unwrap()
+        self.writer().append(batch, 1_000).unwrap()
     }
 
     fn last_sequence(&mut self, producer: &str) -> u64 {
@@ -103,14 +105,13 @@ impl Subject {
         reader.read(first, usize::MAX, usize::MAX).unwrap()
     }
 
-    /// Lets the log do all it has to do.
+    /// Maintains the log until no work is due.
     fn maintain(&mut self, now_ms: i64) {
-        while self.log().maintain(now_ms).unwrap() {}
+        while self.writer().maintain(now_ms).unwrap() {}
     }
 }
 
 fn open(dir: &TempDir) -> RedbLog {
-    // Another name than at creation would be a fault that has to be seen.
     let mut options = StoreOptions::new(EPOCH);
     options.limits = LIMITS;
     RedbLog::open(dir.path(), &options).unwrap()
@@ -121,16 +122,13 @@ fn entry(producer: &str, sequence: u64) -> Submission {
 }
 
 fn entry_of(producer: &str, sequence: u64, document: &str) -> Submission {
-    Submission {
-        producer: producer.into(),
+    let document = DocumentKey::new("default", "users", document);
+    Submission::new(
+        producer,
         sequence,
-        database: "default".into(),
-        collection: "users".into(),
-        document_id: document.into(),
-        operation: None,
-        data: Bytes::from(format!("{{\"n\":{sequence}}}")),
-        origin: None,
-    }
+        document,
+        format!("{{\"n\":{sequence}}}"),
+    )
 }
 
 fn delete_of(producer: &str, sequence: u64, document: &str) -> Submission {
@@ -156,64 +154,57 @@ fn text(event: &Event) -> &str {
     std::str::from_utf8(&event.data).unwrap()
 }
 
-fn a_new_log_is_empty(mut subject: Subject) {
-    let reader = subject.reader();
+fn a_new_log_is_empty(mut log: TestLog) {
+    let reader = log.reader();
     assert_eq!(reader.epoch(), EPOCH);
     assert_eq!(reader.bounds(), Bounds { first: 0, head: 0 });
     assert_eq!(reader.read(0, 10, 1_000).unwrap(), []);
-    assert_eq!(subject.last_sequence("p"), 0);
+    assert_eq!(log.last_sequence("p"), 0);
 }
 
-fn entries_get_offsets_in_order_without_holes(mut subject: Subject) {
-    let mut outcomes = subject.append(vec![entry("p", 1), entry("p", 2)]);
-    outcomes.extend(subject.append(vec![entry("q", 1)]));
-    let told: Vec<u64> = outcomes.iter().map(|it| appended(it).offset).collect();
-    assert_eq!(told, [1, 2, 3]);
+fn entries_get_offsets_in_order_without_holes(mut log: TestLog) {
+    let mut outcomes = log.append(vec![entry("p", 1), entry("p", 2)]);
+    outcomes.extend(log.append(vec![entry("q", 1)]));
+    let returned: Vec<_> = outcomes.iter().map(appended).collect();
 
-    let read = subject.read_all();
+    let read = log.read_all();
     assert_eq!(offsets(&read), [1, 2, 3]);
-    for (event, outcome) in read.iter().zip(&outcomes) {
-        assert_eq!(**event, *appended(outcome), "read back as it was told");
-    }
-    assert_eq!(subject.reader().bounds(), Bounds { first: 0, head: 3 });
-    assert_eq!(subject.last_sequence("p"), 2);
-    assert_eq!(subject.last_sequence("q"), 1);
+    assert!(read.iter().map(|event| &**event).eq(returned), "{read:?}");
+    assert_eq!(log.reader().bounds(), Bounds { first: 0, head: 3 });
+    assert_eq!(log.last_sequence("p"), 2);
+    assert_eq!(log.last_sequence("q"), 1);
 }
 
-fn a_taken_sequence_is_a_duplicate(mut subject: Subject) {
-    subject.append(vec![entry("p", 1), entry("p", 2)]);
-    let outcomes = subject.append(vec![entry("p", 1), entry("p", 2), entry("p", 3)]);
+fn a_taken_sequence_is_a_duplicate(mut log: TestLog) {
+    log.append(vec![entry("p", 1), entry("p", 2)]);
+    let outcomes = log.append(vec![entry("p", 1), entry("p", 2), entry("p", 3)]);
     assert_eq!(outcomes[..2], [Outcome::Duplicate, Outcome::Duplicate]);
     assert_eq!(appended(&outcomes[2]).offset, 3);
-    assert_eq!(subject.read_all().len(), 3);
+    assert_eq!(log.read_all().len(), 3);
 }
 
-fn a_jump_takes_nothing(mut subject: Subject) {
-    assert_eq!(
-        subject.append(vec![entry("p", 2)]),
-        [Outcome::Jump { last: 0 }]
-    );
-    assert_eq!(
-        subject.append(vec![entry("p", 0)]),
-        [Outcome::Jump { last: 0 }]
-    );
-    subject.append(vec![entry("p", 1)]);
-    assert_eq!(
-        subject.append(vec![entry("p", 3)]),
-        [Outcome::Jump { last: 1 }]
-    );
-    assert_eq!(
-        subject.append(vec![entry("p", u64::MAX)]),
-        [Outcome::Jump { last: 1 }]
-    );
-    assert_eq!(subject.last_sequence("p"), 1);
-    appended(&subject.append(vec![entry("p", 2)])[0]);
+fn a_jump_takes_nothing(mut log: TestLog) {
+    for sequence in [2, 0] {
+        assert_eq!(
+            log.append(vec![entry("p", sequence)]),
+            [Outcome::Jump { last: 0 }]
+        );
+    }
+    log.append(vec![entry("p", 1)]);
+    for sequence in [3, u64::MAX] {
+        assert_eq!(
+            log.append(vec![entry("p", sequence)]),
+            [Outcome::Jump { last: 1 }]
+        );
+    }
+    assert_eq!(log.last_sequence("p"), 1);
+    appended(&log.append(vec![entry("p", 2)])[0]);
 }
 
-fn a_refused_entry_takes_its_sequence(mut subject: Subject) {
+fn a_refused_entry_takes_its_sequence(mut log: TestLog) {
     let mut large = entry("p", 1);
     large.data = Bytes::from(vec![b' '; 2_000]);
-    let refused = subject.append(vec![large]);
+    let refused = log.append(vec![large]);
     assert!(
         matches!(
             refused[..],
@@ -224,18 +215,18 @@ fn a_refused_entry_takes_its_sequence(mut subject: Subject) {
         ),
         "{refused:?}"
     );
-    assert_eq!(subject.last_sequence("p"), 1);
-    subject.reopen();
-    assert_eq!(subject.append(vec![entry("p", 1)]), [Outcome::Duplicate]);
-    assert_eq!(appended(&subject.append(vec![entry("p", 2)])[0]).offset, 1);
+    assert_eq!(log.last_sequence("p"), 1);
+    log.reopen();
+    assert_eq!(log.append(vec![entry("p", 1)]), [Outcome::Duplicate]);
+    assert_eq!(appended(&log.append(vec![entry("p", 2)])[0]).offset, 1);
 }
 
-fn one_batch_may_hold_everything_at_once(mut subject: Subject) {
+fn one_batch_may_hold_everything_at_once(mut log: TestLog) {
     let broken = Submission {
         data: Bytes::from_static(b"[]"),
         ..entry("p", 3)
     };
-    let outcomes = subject.append(vec![
+    let outcomes = log.append(vec![
         entry_of("p", 1, "a"),
         entry_of("p", 1, "a"),
         entry_of("p", 5, "a"),
@@ -254,24 +245,24 @@ fn one_batch_may_hold_everything_at_once(mut subject: Subject) {
     let back = appended(&outcomes[5]);
     assert_eq!((back.offset, back.operation), (3, Operation::Insert));
     assert!(text(back).contains(r#""version":3"#), "{}", text(back));
-    assert_eq!(subject.last_sequence("p"), 3);
+    assert_eq!(log.last_sequence("p"), 3);
 }
 
-fn an_entry_without_a_producer_is_refused_and_leaves_no_trace(mut subject: Subject) {
+fn an_entry_without_a_producer_is_refused_and_leaves_no_trace(mut log: TestLog) {
     let refused = [Outcome::Refused(RefusedEntry::Empty("producer"))];
-    assert_eq!(subject.append(vec![entry("", 1)]), refused);
-    assert_eq!(subject.append(vec![entry("", 1)]), refused);
+    assert_eq!(log.append(vec![entry("", 1)]), refused);
+    assert_eq!(log.append(vec![entry("", 1)]), refused);
 
     let long = "p".repeat(LIMITS.name_bytes + 1);
-    let outcomes = subject.append(vec![entry(&long, 1)]);
+    let outcomes = log.append(vec![entry(&long, 1)]);
     assert!(matches!(
         outcomes[..],
         [Outcome::Refused(RefusedEntry::NameTooLong { .. })]
     ));
-    assert_eq!(subject.last_sequence(&long), 0);
+    assert_eq!(log.last_sequence(&long), 0);
 }
 
-fn versions_count_per_document_across_a_delete(mut subject: Subject) {
+fn versions_count_per_document_across_a_delete(mut log: TestLog) {
     let steps = [
         (entry_of("p", 1, "a"), Operation::Insert, 1_000, 1),
         (entry_of("p", 2, "a"), Operation::Update, 1_000, 2),
@@ -282,7 +273,7 @@ fn versions_count_per_document_across_a_delete(mut subject: Subject) {
     ];
     for (submission, operation, created_at, version) in steps {
         let now_ms = i64::try_from(submission.sequence).unwrap() * 1_000;
-        let outcomes = subject.log().append(vec![submission], now_ms).unwrap();
+        let outcomes = log.writer().append(vec![submission], now_ms).unwrap();
         let event = appended(&outcomes[0]);
         assert_eq!(event.operation, operation);
         assert_eq!(event.timestamp, now_ms);
@@ -290,15 +281,14 @@ fn versions_count_per_document_across_a_delete(mut subject: Subject) {
         assert_eq!(data["version"], version, "{data}");
         assert_eq!(data["createdAt"], created_at, "{data}");
         assert_eq!(data["updatedAt"], now_ms, "{data}");
-        // A new process must know as much as the old one did.
-        subject.reopen();
-        subject.maintain(now_ms);
+        log.reopen();
+        log.maintain(now_ms);
     }
 }
 
-fn a_page_keeps_to_its_limits(mut subject: Subject) {
-    subject.append((1..=10).map(|sequence| entry("p", sequence)).collect());
-    let reader = subject.reader();
+fn a_page_keeps_to_its_limits(mut log: TestLog) {
+    log.append((1..=10).map(|sequence| entry("p", sequence)).collect());
+    let reader = log.reader();
     assert_eq!(offsets(&reader.read(0, 3, usize::MAX).unwrap()), [1, 2, 3]);
     assert_eq!(offsets(&reader.read(8, 3, usize::MAX).unwrap()), [9, 10]);
     assert_eq!(reader.read(0, 0, usize::MAX).unwrap(), []);
@@ -308,85 +298,81 @@ fn a_page_keeps_to_its_limits(mut subject: Subject) {
     assert_eq!(offsets(&reader.read(0, 10, weight + 1).unwrap()), [1, 2]);
 }
 
-fn a_page_holds_one_event_however_heavy(mut subject: Subject) {
-    subject.append(vec![entry("p", 1), entry("p", 2)]);
-    let reader = subject.reader();
+fn a_page_holds_one_event_however_heavy(mut log: TestLog) {
+    log.append(vec![entry("p", 1), entry("p", 2)]);
+    let reader = log.reader();
     assert_eq!(offsets(&reader.read(0, 10, 0).unwrap()), [1]);
     assert_eq!(offsets(&reader.read(1, 10, 0).unwrap()), [2]);
 }
 
-fn reading_at_and_beyond_the_head_gives_nothing(mut subject: Subject) {
-    subject.append(vec![entry("p", 1)]);
-    let reader = subject.reader();
+fn reading_at_and_beyond_the_head_gives_nothing(mut log: TestLog) {
+    log.append(vec![entry("p", 1)]);
+    let reader = log.reader();
     for after in [1, 2, u64::MAX] {
         assert_eq!(reader.read(after, 10, 1_000).unwrap(), []);
     }
 }
 
-fn a_trimmed_place_is_refused_and_the_rest_is_readable(mut subject: Subject) {
-    subject.append((1..=10).map(|sequence| entry("p", sequence)).collect());
-    subject.log().trim(4).unwrap();
-    subject.log().trim(2).unwrap();
+fn a_trimmed_place_is_refused_and_the_rest_is_readable(mut log: TestLog) {
+    log.append((1..=10).map(|sequence| entry("p", sequence)).collect());
+    log.writer().trim(4).unwrap();
+    log.writer().trim(2).unwrap();
     for reopened in [false, true] {
         if reopened {
-            subject.reopen();
+            log.reopen();
         }
-        let reader = subject.reader();
+        let reader = log.reader();
         assert_eq!(reader.bounds(), Bounds { first: 4, head: 10 });
         for after in [0, 3] {
             assert!(matches!(
                 reader.read(after, 10, 1_000),
-                Err(LogError::Trimmed { after: told, first: 4 }) if told == after
+                Err(LogError::Trimmed { after: trimmed, first: 4 }) if trimmed == after
             ));
         }
         assert_eq!(offsets(&reader.read(4, 2, 1_000).unwrap()), [5, 6]);
     }
 }
 
-fn a_log_trimmed_to_its_head_goes_on_counting(mut subject: Subject) {
-    subject.append(vec![entry("p", 1), entry("p", 2)]);
-    subject.log().trim(u64::MAX).unwrap();
-    assert_eq!(subject.reader().bounds(), Bounds { first: 2, head: 2 });
-    assert_eq!(subject.reader().read(2, 10, 1_000).unwrap(), []);
-    subject.reopen();
-    let outcomes = subject.append(vec![entry("p", 3), entry_of("q", 1, "d1")]);
+fn a_log_trimmed_to_its_head_goes_on_counting(mut log: TestLog) {
+    log.append(vec![entry("p", 1), entry("p", 2)]);
+    log.writer().trim(u64::MAX).unwrap();
+    assert_eq!(log.reader().bounds(), Bounds { first: 2, head: 2 });
+    assert_eq!(log.reader().read(2, 10, 1_000).unwrap(), []);
+    log.reopen();
+    let outcomes = log.append(vec![entry("p", 3), entry_of("q", 1, "d1")]);
     assert_eq!(appended(&outcomes[0]).offset, 3);
     assert_eq!(appended(&outcomes[1]).operation, Operation::Update);
-    assert_eq!(offsets(&subject.read_all()), [3, 4]);
+    assert_eq!(offsets(&log.read_all()), [3, 4]);
 }
 
-fn everything_committed_is_there_after_reopening(mut subject: Subject) {
-    subject.append((1..=100).map(|sequence| entry("p", sequence)).collect());
-    subject.append(vec![entry_of("q", 1, "d7")]);
-    let before = subject.read_all();
-    subject.reopen();
-    assert_eq!(subject.read_all(), before);
-    assert_eq!(subject.reader().epoch(), EPOCH);
-    assert_eq!(subject.last_sequence("p"), 100);
-    let outcomes = subject.append(vec![entry_of("q", 2, "d7")]);
+fn everything_committed_is_there_after_reopening(mut log: TestLog) {
+    log.append((1..=100).map(|sequence| entry("p", sequence)).collect());
+    log.append(vec![entry_of("q", 1, "d7")]);
+    let before = log.read_all();
+    log.reopen();
+    assert_eq!(log.read_all(), before);
+    assert_eq!(log.reader().epoch(), EPOCH);
+    assert_eq!(log.last_sequence("p"), 100);
+    let outcomes = log.append(vec![entry_of("q", 2, "d7")]);
     let event = appended(&outcomes[0]);
     assert_eq!(event.offset, 102);
     assert!(text(event).contains(r#""version":3"#), "{}", text(event));
 }
 
-fn documents_are_listed_as_of_one_offset(mut subject: Subject) {
-    let elsewhere = Submission {
-        collection: "usersX".into(),
-        ..entry_of("q", 1, "x")
+fn documents_are_listed_as_of_one_offset(mut log: TestLog) {
+    let other_document = |sequence, database, collection| Submission {
+        document: DocumentKey::new(database, collection, "x"),
+        ..entry_of("q", sequence, "x")
     };
-    let other_database = Submission {
-        database: "other".into(),
-        ..entry_of("q", 2, "x")
-    };
-    subject.append((1..=5).map(|sequence| entry("p", sequence)).collect());
-    subject.append(vec![
-        elsewhere,
-        other_database,
+    log.append((1..=5).map(|sequence| entry("p", sequence)).collect());
+    log.append(vec![
+        other_document(1, "default", "usersX"),
+        other_document(2, "other", "users"),
         delete_of("p", 6, "d2"),
         entry_of("p", 7, "d4"),
     ]);
-    subject.maintain(100_000);
-    let reader = subject.reader();
+    log.maintain(100_000);
+    let reader = log.reader();
 
     let mut ids = Vec::new();
     let mut after: Option<DocumentKey> = None;
@@ -416,57 +402,57 @@ fn documents_are_listed_as_of_one_offset(mut subject: Subject) {
     assert_eq!((none.documents, none.next), (Vec::new(), None));
 }
 
-fn documents_outlive_their_events(mut subject: Subject) {
-    subject.append(vec![
+fn documents_outlive_their_events(mut log: TestLog) {
+    log.append(vec![
         entry_of("p", 1, "a"),
         entry_of("p", 2, "b"),
         delete_of("p", 3, "b"),
         entry_of("p", 4, "c"),
         entry_of("p", 5, "c"),
     ]);
-    subject.maintain(100_000);
-    let documents = |subject: &mut Subject| {
-        let reader = subject.reader();
+    log.maintain(100_000);
+    let documents = |log: &mut TestLog| {
+        let reader = log.reader();
         let page = reader.documents("default", Some("users"), None, 100, usize::MAX);
         page.unwrap().documents
     };
-    let before = documents(&mut subject);
+    let before = documents(&mut log);
     assert_eq!(offsets(&before), [1, 5]);
     for upto in 1..=5 {
-        subject.log().trim(upto).unwrap();
-        assert_eq!(documents(&mut subject), before, "trimmed up to {upto}");
+        log.writer().trim(upto).unwrap();
+        assert_eq!(documents(&mut log), before, "trimmed up to {upto}");
     }
-    subject.reopen();
-    assert_eq!(documents(&mut subject), before);
+    log.reopen();
+    assert_eq!(documents(&mut log), before);
 }
 
-fn a_batch_that_changes_nothing_moves_nothing(mut subject: Subject) {
-    subject.append(vec![entry("p", 1)]);
-    assert_eq!(subject.append(Vec::new()), []);
+fn a_batch_that_changes_nothing_moves_nothing(mut log: TestLog) {
+    log.append(vec![entry("p", 1)]);
+    assert_eq!(log.append(Vec::new()), []);
     assert_eq!(
-        subject.append(vec![entry("p", 1), entry("p", 9)]),
+        log.append(vec![entry("p", 1), entry("p", 9)]),
         [Outcome::Duplicate, Outcome::Jump { last: 1 }]
     );
-    assert_eq!(subject.reader().bounds(), Bounds { first: 0, head: 1 });
+    assert_eq!(log.reader().bounds(), Bounds { first: 0, head: 1 });
 }
 
-fn an_idle_producer_is_forgotten_after_its_lifetime(mut subject: Subject) {
-    subject.append(vec![entry("old", 1)]);
+fn an_idle_producer_is_forgotten_after_its_lifetime(mut log: TestLog) {
+    log.append(vec![entry("old", 1)]);
     let later = 1_000 + PRODUCER_LIFETIME_MS;
-    subject.log().append(vec![entry("new", 1)], later).unwrap();
-    subject.maintain(later);
-    assert_eq!(subject.last_sequence("old"), 1, "the last moment");
-    subject.maintain(later + 60 * 60 * 1_000);
-    assert_eq!(subject.last_sequence("old"), 0);
-    assert_eq!(subject.last_sequence("new"), 1);
+    log.writer().append(vec![entry("new", 1)], later).unwrap();
+    log.maintain(later);
+    assert_eq!(log.last_sequence("old"), 1, "at the end of its lifetime");
+    log.maintain(later + 60 * 60 * 1_000);
+    assert_eq!(log.last_sequence("old"), 0);
+    assert_eq!(log.last_sequence("new"), 1);
     assert_eq!(
-        subject.append(vec![entry("old", 2)]),
+        log.append(vec![entry("old", 2)]),
         [Outcome::Jump { last: 0 }]
     );
 }
 
-fn s11_a_marker_is_committed_with_its_entries_and_never_forgotten(mut subject: Subject) {
-    let from_elsewhere = |sequence, marker: &'static str| Submission {
+fn s11_a_marker_is_committed_with_its_entries_and_never_forgotten(mut log: TestLog) {
+    let with_origin = |sequence, marker: &'static str| Submission {
         origin: Some(Origin {
             marker: Bytes::from_static(marker.as_bytes()),
             version: 40 + sequence,
@@ -477,13 +463,13 @@ fn s11_a_marker_is_committed_with_its_entries_and_never_forgotten(mut subject: S
     };
     let broken = Submission {
         data: Bytes::from_static(b"{"),
-        ..from_elsewhere(2, "b")
+        ..with_origin(2, "b")
     };
-    let outcomes = subject.append(vec![
-        from_elsewhere(1, "a"),
+    let outcomes = log.append(vec![
+        with_origin(1, "a"),
         broken,
-        from_elsewhere(9, "never"),
-        from_elsewhere(1, "never"),
+        with_origin(9, "never"),
+        with_origin(1, "never"),
     ]);
     assert_eq!(
         text(appended(&outcomes[0])),
@@ -493,28 +479,32 @@ fn s11_a_marker_is_committed_with_its_entries_and_never_forgotten(mut subject: S
         last_sequence: 2,
         marker: Some(Bytes::from_static(b"b")),
     };
-    assert_eq!(subject.reader().producer("source").unwrap(), expected);
-    subject.maintain(1_000 + 2 * PRODUCER_LIFETIME_MS);
-    subject.reopen();
-    assert_eq!(subject.reader().producer("source").unwrap(), expected);
+    assert_eq!(log.reader().producer("source").unwrap(), expected);
+    log.maintain(1_000 + 2 * PRODUCER_LIFETIME_MS);
+    log.reopen();
+    assert_eq!(log.reader().producer("source").unwrap(), expected);
 
-    // A change made here goes on from there.
-    let outcomes = subject.append(vec![entry_of("p", 1, "d")]);
+    // A local change continues that version.
+    let outcomes = log.append(vec![entry_of("p", 1, "d")]);
     assert_eq!(
         text(appended(&outcomes[0])),
         r#"{"createdAt":-5,"n":1,"updatedAt":1000,"version":42}"#
     );
 }
 
-fn a_reader_of_another_thread_sees_only_whole_prefixes(mut subject: Subject) {
+fn a_reader_of_another_thread_sees_only_whole_prefixes(mut log: TestLog) {
     const COMMITS: u64 = 50;
     const PER_COMMIT: u64 = 4;
-    let reader = subject.reader();
+    let reader = log.reader();
     let reading = std::thread::spawn(move || {
         let mut seen = 0;
         while seen < COMMITS * PER_COMMIT {
             let head = reader.bounds().head;
-            assert_eq!(head % PER_COMMIT, 0, "a commit is seen whole or not at all");
+            assert_eq!(
+                head % PER_COMMIT,
+                0,
+                "a commit is visible entirely or not at all"
+            );
             let events = reader.read(seen, 7, usize::MAX).unwrap();
             for event in events {
                 seen += 1;
@@ -529,7 +519,7 @@ fn a_reader_of_another_thread_sees_only_whole_prefixes(mut subject: Subject) {
             .take(4)
             .map(|it| entry("p", it))
             .collect();
-        subject.append(batch);
+        log.append(batch);
     }
     reading.join().unwrap();
 }

@@ -1,6 +1,6 @@
-//! What becomes of a submission: pure rules, the same for every kind of log.
+//! The rules that turn a submission into an event. Pure, and shared by all logs.
 
-use std::{collections::BTreeMap, fmt};
+use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use bytes::Bytes;
 use serde::{
@@ -10,120 +10,125 @@ use serde::{
 use serde_json::{error::Category, value::RawValue};
 
 use super::{Limits, RefusedEntry, Submission};
-use crate::Operation;
+use crate::{Event, Operation};
 
-/// What the log knows of a document, apart from its content.
+/// The state of a document in the log, without its content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct DocumentState {
-    /// Changes it had so far, from 1; goes on counting across a delete.
-    pub version: u64,
-    /// When it came into being, Unix milliseconds.
-    pub created_at: i64,
-    /// Whether its last change was a delete.
-    pub deleted: bool,
-    /// Offset of its last change.
-    pub offset: u64,
+pub(super) struct DocumentState {
+    /// The number of its changes; continues across a delete.
+    pub(super) version: u64,
+    /// Creation time, Unix milliseconds.
+    pub(super) created_at: i64,
+    /// The last change was a delete.
+    pub(super) deleted: bool,
+    /// Offset of the last change.
+    pub(super) offset: u64,
 }
 
-/// How a producer's sequence stands to the ones taken before.
+/// An event and the state of its document after it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct DocumentEvent {
+    pub(super) event: Arc<Event>,
+    pub(super) state: DocumentState,
+}
+
+/// The relation of a submitted sequence to the committed ones of its producer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Place {
-    /// It is the next one.
+pub(super) enum Sequence {
+    /// The next one.
     Next,
-    /// It was taken before.
-    Taken,
-    /// It does not follow; a sequence of 0 never does, since they count from 1.
+    /// Already committed.
+    Committed,
+    /// Skips numbers, or is 0: sequences start at 1.
     Jump,
 }
 
-/// An entry the log takes.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Accepted {
-    /// What happens to the document.
-    pub operation: Operation,
-    /// The document as it is stored and delivered.
-    pub data: Bytes,
-    /// Its version after this change.
-    pub version: u64,
-    /// When it came into being, Unix milliseconds.
-    pub created_at: i64,
-}
-
-/// Where `sequence` stands when `last` is the newest one taken, 0 for a new producer.
-#[must_use]
-pub fn place(last: u64, sequence: u64) -> Place {
+/// Compares `sequence` with `last`, the newest committed one (0 for a new producer).
+pub(super) fn check_sequence(last: u64, sequence: u64) -> Sequence {
     if sequence == 0 {
-        Place::Jump
+        Sequence::Jump
     } else if sequence <= last {
-        Place::Taken
+        Sequence::Committed
     } else if sequence - last == 1 {
-        Place::Next
+        Sequence::Next
     } else {
-        Place::Jump
+        Sequence::Jump
     }
 }
 
-/// Turns a submission whose sequence is the next one into what the log stores.
+/// Turns a submission into the event at `offset`. `document` is the state of its document before it,
+/// `now_ms` the server's time.
 ///
-/// `document` is what the log knows of the document, `now_ms` the server's time. An operation that
-/// was not named is an update of a document that exists and an insert of one that does not, or not
-/// any more. A named operation is kept as it was named, whatever the log knows: it is the
-/// producer's word for what happened. It does not change when the document came into being.
-///
-/// An entry with an [`Origin`](super::Origin) keeps version and times of that place.
+/// Without a named operation, the result is an update if the document exists and an insert
+/// otherwise. A named operation is kept, even an insert of an existing document, because it is the
+/// producer's statement of what happened; it does not change the creation time. An
+/// [`Origin`](super::Origin) replaces version and times.
 ///
 /// # Errors
 ///
-/// [`RefusedEntry`] when it can not be taken, now or ever.
-pub fn ingest(
+/// Returns [`RefusedEntry`] if the entry is invalid; it is then invalid at any time.
+pub(super) fn ingest(
     submission: &Submission,
     document: Option<&DocumentState>,
+    offset: u64,
     now_ms: i64,
     limits: &Limits,
-) -> Result<Accepted, RefusedEntry> {
+) -> Result<DocumentEvent, RefusedEntry> {
     check_sizes(submission, limits)?;
     let alive = document.filter(|state| !state.deleted);
     let operation = submission.operation.unwrap_or(match alive {
         Some(_) => Operation::Update,
         None => Operation::Insert,
     });
-    let deletes = match operation {
+    let deleted = match operation {
         Operation::Insert | Operation::Update => false,
         Operation::Delete => true,
     };
-    // A repeated delete still speaks of the document that was deleted.
-    let known = if deletes { document } else { alive };
-    let created_at = known.map_or(now_ms, |state| state.created_at);
+    // A repeated delete keeps the creation time of the deleted document; any other change of a
+    // deleted document creates it anew.
+    let lifetime = if deleted { document } else { alive };
+    let created_at = lifetime.map_or(now_ms, |state| state.created_at);
+    // Versions continue across a delete, so that they are never reused.
     let version = document.map_or(0, |state| state.version) + 1;
-    // Where the document lives elsewhere, that place counts and keeps the time.
     let (version, created_at, updated_at) = match &submission.origin {
         None => (version, created_at, now_ms),
         Some(origin) => (origin.version, origin.created_at, origin.updated_at),
     };
 
-    let fields = if deletes {
+    let fields = if deleted {
         BTreeMap::new()
     } else {
-        object(&submission.data)?
+        parse_object(&submission.data)?
     };
-    let data = stamp(fields, created_at, updated_at, version, deletes);
-    Ok(Accepted {
-        operation,
-        data,
-        version,
-        created_at,
+    let key = &submission.document;
+    Ok(DocumentEvent {
+        event: Arc::new(Event {
+            offset,
+            database: Arc::clone(&key.database),
+            collection: Arc::clone(&key.collection),
+            document_id: Arc::clone(&key.document_id),
+            operation,
+            data: with_metadata(fields, created_at, updated_at, version, deleted),
+            timestamp: now_ms,
+        }),
+        state: DocumentState {
+            version,
+            created_at,
+            deleted,
+            offset,
+        },
     })
 }
 
-/// The document with what the server says of it, whatever the user said under the same names.
-fn stamp(
+/// Encodes the document with the server's metadata, which replaces user fields of the same names.
+fn with_metadata(
     mut fields: BTreeMap<String, Box<RawValue>>,
     created_at: i64,
     updated_at: i64,
     version: u64,
     deleted: bool,
 ) -> Bytes {
-    // They stand beside the document.
+    // Both are sent beside the document.
     fields.remove("id");
     fields.remove("collection");
     let mut set = |name: &str, text: String| {
@@ -137,16 +142,16 @@ fn stamp(
         set("deleted", "true".to_owned());
     }
     serde_json::to_vec(&fields)
-        .expect("a map of texts and JSON values is JSON")
+        .expect("a map of strings to JSON values is JSON")
         .into()
 }
 
 fn check_sizes(submission: &Submission, limits: &Limits) -> Result<(), RefusedEntry> {
     for (name, value) in [
         ("producer", &submission.producer),
-        ("database", &submission.database),
-        ("collection", &submission.collection),
-        ("document id", &submission.document_id),
+        ("database", &submission.document.database),
+        ("collection", &submission.document.collection),
+        ("document id", &submission.document.document_id),
     ] {
         if value.is_empty() {
             return Err(RefusedEntry::Empty(name));
@@ -169,32 +174,34 @@ fn check_sizes(submission: &Submission, limits: &Limits) -> Result<(), RefusedEn
     Ok(())
 }
 
-/// The fields of a JSON object with the exact text of their values, so that no number is rounded
-/// on its way through. Of equal keys the last one wins, as in Go and in JavaScript.
-fn object(data: &[u8]) -> Result<BTreeMap<String, Box<RawValue>>, RefusedEntry> {
+/// Parses a JSON object into its members. Values keep their exact text, so that no number is
+/// rounded. Of duplicate keys the last one wins, as in Go and JavaScript.
+fn parse_object(data: &[u8]) -> Result<BTreeMap<String, Box<RawValue>>, RefusedEntry> {
     let refuse = |error: serde_json::Error| {
         RefusedEntry::NotAnObject(match error.classify() {
             Category::Syntax | Category::Eof => error.to_string(),
-            // These texts quote the value, and payloads do not belong into messages.
+            // These texts of serde quote the value, and error messages must not contain payloads.
             Category::Data | Category::Io => format!(
-                "a value at line {} column {} can not be represented",
+                "a value at line {} column {} cannot be represented",
                 error.line(),
                 error.column()
             ),
         })
     };
+    // For another JSON type, serde could only be quoted as "cannot be represented".
     if data.iter().find(|byte| !byte.is_ascii_whitespace()) != Some(&b'{') {
         return Err(RefusedEntry::NotAnObject(
-            "expected `{` at its beginning".to_owned(),
+            "expected `{` at the beginning".to_owned(),
         ));
     }
+    // Parsing into `RawValue` checks the syntax only, so everything else is checked first.
     let Readable = serde_json::from_slice(data).map_err(refuse)?;
     serde_json::from_slice(data).map_err(refuse)
 }
 
-/// Any JSON value that every receiver can read: at most 128 deep, texts without lone surrogates,
-/// numbers a double can hold at least roughly. Raw values are copied without such a look, and one
-/// entry that makes the parsers of all subscribers fail would be found too late.
+/// A JSON value that every receiver can parse: nested at most 128 levels deep, without lone
+/// surrogates, and with numbers in the range of a double. An event that breaks the parsers of all
+/// subscribers must be refused before it is in the log.
 struct Readable;
 
 impl<'de> Deserialize<'de> for Readable {

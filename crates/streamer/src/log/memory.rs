@@ -9,17 +9,17 @@ use std::{
 use super::{
     Bounds, DocumentKey, DocumentPage, Limits, Log, LogError, LogReader, Outcome,
     PRODUCER_LIFETIME_MS, ProducerState, Submission,
-    ingest::DocumentState,
-    page::Page,
-    plan::{Known, Plan},
-    record::StoredProducer,
+    encoding::StoredProducer,
+    ingest::{DocumentEvent, DocumentState},
+    page::{DocumentQuery, PageBuilder},
+    plan::{CommitPlan, CommittedState},
 };
 use crate::{Epoch, Event};
 
 /// A log that lives as long as its handles.
 ///
-/// What `append` returned is "durable": [`Self::reopen`] has it, and nothing else. It is
-/// deterministic, and grows until it is trimmed: there is no retention.
+/// "Durable" means here that [`Self::reopen`] returns it. The log is deterministic, and grows until
+/// it is trimmed: it has no retention.
 #[derive(Debug)]
 pub struct MemoryLog {
     limits: Limits,
@@ -38,31 +38,32 @@ struct Contents {
     events: VecDeque<Arc<Event>>,
     first: u64,
     producers: BTreeMap<Arc<str>, StoredProducer>,
-    documents: BTreeMap<DocumentKey, (DocumentState, Arc<Event>)>,
+    /// The last event of each document; outlives its copy in `events`.
+    documents: BTreeMap<DocumentKey, DocumentEvent>,
 }
 
 impl MemoryLog {
-    /// An empty log named `epoch`.
+    /// Creates an empty log with this epoch.
     #[must_use]
     pub fn with_epoch(epoch: Epoch) -> Self {
         Self::with_limits(epoch, Limits::default())
     }
 
-    /// An empty log named `epoch` that takes entries up to `limits`.
+    /// Creates an empty log with this epoch and these limits.
     #[must_use]
     pub fn with_limits(epoch: Epoch, limits: Limits) -> Self {
-        Self::holding(epoch, limits, Contents::default())
+        Self::with_contents(epoch, limits, Contents::default())
     }
 
-    /// The log as a new process would find it after this one was killed: with everything that was
-    /// committed, and independent of this handle and its readers.
+    /// Returns the log as a new process would find it if this one were killed now: with every
+    /// commit, and independent of this handle and its readers.
     #[must_use]
     pub fn reopen(&self) -> Self {
         let contents = self.shared.contents().clone();
-        Self::holding(self.shared.epoch, self.limits, contents)
+        Self::with_contents(self.shared.epoch, self.limits, contents)
     }
 
-    fn holding(epoch: Epoch, limits: Limits, contents: Contents) -> Self {
+    fn with_contents(epoch: Epoch, limits: Limits, contents: Contents) -> Self {
         let contents = Mutex::new(contents);
         Self {
             limits,
@@ -75,16 +76,16 @@ impl Log for MemoryLog {
     fn append(&mut self, batch: Vec<Submission>, now_ms: i64) -> Result<Vec<Outcome>, LogError> {
         let mut contents = self.shared.contents();
         let head = contents.bounds().head;
-        let plan = Plan::new(batch, head, now_ms, &self.limits, &mut *contents)?;
+        let plan = CommitPlan::new(batch, head, now_ms, &self.limits, &mut *contents)?;
         for (name, state) in plan.producers {
             let used_ms = now_ms;
             let producer = StoredProducer { state, used_ms };
             contents.producers.insert(name, producer);
         }
-        for entry in plan.entries {
-            let key = DocumentKey::of(&entry.event);
-            contents.events.push_back(Arc::clone(&entry.event));
-            contents.documents.insert(key, (entry.state, entry.event));
+        for appended in plan.events {
+            let key = DocumentKey::of(&appended.event);
+            contents.events.push_back(Arc::clone(&appended.event));
+            contents.documents.insert(key, appended);
         }
         Ok(plan.outcomes)
     }
@@ -94,7 +95,7 @@ impl Log for MemoryLog {
         let mut contents = self.shared.contents();
         contents
             .producers
-            .retain(|_, producer| !producer.is_forgotten(oldest));
+            .retain(|_, producer| !producer.is_expired(oldest));
         Ok(false)
     }
 
@@ -134,12 +135,10 @@ impl LogReader for Shared {
         if after < first {
             return Err(LogError::Trimmed { after, first });
         }
-        if after >= head {
-            return Ok(Vec::new());
-        }
-        let mut page = Page::new(max_events, max_bytes);
-        for event in contents.events.range(index(after - first)..) {
-            if !page.has_room() {
+        let mut page = PageBuilder::new(max_events, max_bytes);
+        // `after` may be beyond the head.
+        for event in contents.events.range(index(after.min(head) - first)..) {
+            if page.is_full() {
                 break;
             }
             page.push(Arc::clone(event));
@@ -148,7 +147,7 @@ impl LogReader for Shared {
     }
 
     fn producer(&self, name: &str) -> Result<ProducerState, LogError> {
-        Known::producer(&mut *self.contents(), name)
+        CommittedState::producer(&mut *self.contents(), name)
     }
 
     fn documents(
@@ -160,37 +159,28 @@ impl LogReader for Shared {
         max_bytes: usize,
     ) -> Result<DocumentPage, LogError> {
         let contents = self.contents();
+        let query = DocumentQuery {
+            database,
+            collection,
+            max_documents,
+            max_bytes,
+        };
         let start = after.map_or_else(
-            || Bound::Included(DocumentKey::least(database, collection)),
+            || Bound::Included(DocumentKey::lower_bound(database, collection)),
             |key| Bound::Excluded(key.clone()),
         );
-        let mut page = Page::new(max_documents.max(1), max_bytes);
-        let mut seen = after;
-        let mut next = None;
-        for (key, (state, event)) in contents.documents.range((start, Bound::Unbounded)) {
-            if !key.belongs_to(database, collection) {
-                break;
-            }
-            if !page.has_room() {
-                next = seen.cloned();
-                break;
-            }
-            if !state.deleted {
-                page.push(Arc::clone(event));
-            }
-            seen = Some(key);
-        }
-        Ok(DocumentPage {
-            documents: page.into_events(),
-            as_of: contents.bounds().head,
-            next,
-        })
+        let documents = contents.documents.range((start, Bound::Unbounded));
+        let documents = documents.map(|(key, last)| {
+            let load = |_: &DocumentKey| Ok((!last.state.deleted).then(|| Arc::clone(&last.event)));
+            Ok((key.clone(), load))
+        });
+        query.collect(contents.bounds().head, documents)
     }
 }
 
 impl Shared {
     fn contents(&self) -> MutexGuard<'_, Contents> {
-        // Every change of the contents is made of steps that do not panic.
+        // No step that changes the contents can panic halfway, so they are whole even if poisoned.
         self.contents.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -204,14 +194,14 @@ impl Contents {
     }
 }
 
-impl Known for Contents {
+impl CommittedState for Contents {
     fn producer(&mut self, name: &str) -> Result<ProducerState, LogError> {
         let producer = self.producers.get(name);
         Ok(producer.map_or_else(ProducerState::default, |producer| producer.state.clone()))
     }
 
     fn document(&mut self, key: &DocumentKey) -> Result<Option<DocumentState>, LogError> {
-        Ok(self.documents.get(key).map(|(state, _)| *state))
+        Ok(self.documents.get(key).map(|last| last.state))
     }
 }
 

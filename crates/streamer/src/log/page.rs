@@ -1,19 +1,24 @@
-//! Collecting events up to a count and a weight.
+//! Pages of events and of documents, limited by count and weight.
 
 use std::sync::Arc;
 
+use super::{DocumentKey, DocumentPage, LogError};
 use crate::Event;
 
-/// Events read so far, and the room for more. The first one always fits, whatever it weighs, so
-/// that reading gets on.
+/// Maximum number of documents scanned for one page. Deleted documents count, so that a range of
+/// them does not hold a read transaction open for long.
+const DOCUMENTS_SCANNED_MAX: usize = 16_384;
+
+/// Collects the events of one page. The first event always fits, whatever its weight: otherwise a
+/// reader could not get past it.
 #[derive(Debug)]
-pub(super) struct Page {
+pub(super) struct PageBuilder {
     events: Vec<Arc<Event>>,
     max_events: usize,
     bytes_left: usize,
 }
 
-impl Page {
+impl PageBuilder {
     pub(super) fn new(max_events: usize, max_bytes: usize) -> Self {
         Self {
             events: Vec::new(),
@@ -22,13 +27,13 @@ impl Page {
         }
     }
 
-    /// Whether another event may be pushed. The last one may weigh more than there is left.
-    pub(super) fn has_room(&self) -> bool {
-        self.events.len() < self.max_events && (self.events.is_empty() || self.bytes_left > 0)
+    /// Returns `true` if no more events may be pushed. The last one may exceed the bytes left.
+    pub(super) fn is_full(&self) -> bool {
+        self.events.len() >= self.max_events || (!self.events.is_empty() && self.bytes_left == 0)
     }
 
     pub(super) fn push(&mut self, event: Arc<Event>) {
-        debug_assert!(self.has_room());
+        debug_assert!(!self.is_full());
         self.bytes_left = self.bytes_left.saturating_sub(event.weight());
         self.events.push(event);
     }
@@ -39,5 +44,50 @@ impl Page {
 
     pub(super) fn into_events(self) -> Vec<Arc<Event>> {
         self.events
+    }
+}
+
+/// A request for one page of documents.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct DocumentQuery<'a> {
+    pub(super) database: &'a str,
+    pub(super) collection: Option<&'a str>,
+    pub(super) max_documents: usize,
+    pub(super) max_bytes: usize,
+}
+
+impl DocumentQuery<'_> {
+    /// Collects a page from `documents`: each key with a closure that loads the last event of the
+    /// document, `None` if it is deleted.
+    pub(super) fn collect<F>(
+        self,
+        as_of: u64,
+        documents: impl Iterator<Item = Result<(DocumentKey, F), LogError>>,
+    ) -> Result<DocumentPage, LogError>
+    where
+        F: FnOnce(&DocumentKey) -> Result<Option<Arc<Event>>, LogError>,
+    {
+        let mut page = PageBuilder::new(self.max_documents.max(1), self.max_bytes);
+        let mut last = None;
+        let mut next = None;
+        for (scanned, item) in documents.enumerate() {
+            let (key, load) = item?;
+            if !key.belongs_to(self.database, self.collection) {
+                break;
+            }
+            if scanned == DOCUMENTS_SCANNED_MAX || page.is_full() {
+                next = last;
+                break;
+            }
+            if let Some(event) = load(&key)? {
+                page.push(event);
+            }
+            last = Some(key);
+        }
+        Ok(DocumentPage {
+            documents: page.into_events(),
+            as_of,
+            next,
+        })
     }
 }

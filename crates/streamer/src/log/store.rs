@@ -1,19 +1,19 @@
 //! The log in a file.
 //!
-//! One directory holds a lock file and one database file with four tables: the events by offset,
-//! the producers' last sequences, the documents, and a few numbers about the log itself. A commit
-//! of events writes the first two only. Documents are written later and many at once, in
-//! transactions of their own that also say how far they are (`applied_upto`); what is not written
-//! yet is kept in memory, and read again from the events when the log is opened.
+//! One directory holds a lock file and one database file with four tables: events by offset,
+//! producers, documents, and a few numbers of metadata. A commit writes only the first two.
+//! Documents are written later and in bulk, by transactions that also record how far they have come
+//! (`applied_upto`). Document states that are not written yet are kept in memory, and are rebuilt
+//! from the events when the log is opened.
 //!
-//! redb's types and panics end here.
+//! Types and panics of redb do not leave this module.
 
+mod disk_space;
 mod documents;
 mod engine;
+mod maintenance;
 mod open;
 mod reader;
-mod retention;
-mod space;
 
 use std::{
     fmt,
@@ -26,75 +26,75 @@ use redb::ReadableDatabase;
 
 pub use self::open::OpenError;
 use self::{
-    documents::Pending,
-    engine::{DOCUMENTS, Documents, Engine, PRODUCERS, Producers, guarded, storage},
-    retention::Housekeeping,
-    space::Space,
+    disk_space::DiskSpace,
+    documents::PendingDocuments,
+    engine::{DOCUMENTS, Documents, EVENTS, Engine, PRODUCERS, Producers, catch_panics, storage},
+    maintenance::Maintenance,
 };
 use super::{
     Bounds, DocumentKey, Limits, Log, LogError, LogReader, Outcome, ProducerState, Submission,
+    encoding::{StoredEvent, StoredProducer},
     ingest::DocumentState,
-    plan::{Known, Plan},
-    record::{StoredEvent, StoredProducer},
+    plan::{CommitPlan, CommittedState},
 };
 use crate::Epoch;
 
-/// How a log in a file is kept.
+/// Settings of a log in a file.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct StoreOptions {
-    /// Names the log when it is created; a log that exists keeps its name. Should be random.
+    /// The epoch of a new log; an existing log keeps its own. Should be random.
     pub epoch: Epoch,
-    /// What is taken of one entry.
+    /// Size limits of one entry.
     pub limits: Limits,
-    /// Memory for pages of the file, in bytes. Default 64 MiB.
+    /// Size of the page cache, in bytes. Default 64 MiB.
     pub cache_bytes: usize,
-    /// Entries older than this may be dropped. Default: none, they are kept.
+    /// Maximum age of events; older ones may be removed. Default: unlimited.
     pub retention_age: Option<Duration>,
-    /// The oldest entries are dropped while all of them have more bytes than this. The file has more:
-    /// documents stay, and a file does not shrink. Default: none, they are kept.
+    /// Maximum size of all events, in bytes; the oldest are removed beyond it. The file is larger: it
+    /// also holds the documents, and it does not shrink. Default: unlimited.
     pub retention_bytes: Option<u64>,
-    /// Disk space that is left to others, in bytes. Entries are refused with [`LogError::Full`] before
-    /// they would use it: a disk that is full in the middle of a commit stops the log, and one that
-    /// is full altogether may not even let it be opened. Default 64 MiB. Not looked at where the
-    /// system does not tell (anything but Unix).
+    /// Disk space that is left free, in bytes. Entries that would use it fail with
+    /// [`LogError::Full`]: if the disk filled up during a commit, the log would stop, and on a full
+    /// disk it may not even open. Default 64 MiB. Ignored on systems other than Unix.
     pub min_free_bytes: u64,
-    /// Check every page of the file when it is opened, which takes a second or so per gigabyte.
-    /// Default: no, since every value is checked when it is read.
+    /// Verify every page when the log is opened, which takes about a second per gigabyte. Default:
+    /// no, because every value is verified when it is read.
     pub verify_on_open: bool,
 }
 
 /// A log in a directory of its own.
 ///
-/// Only one handle at a time, in one process, has the log open. Appended entries survive `kill -9`
-/// and, as far as the disk keeps its word, a power cut.
+/// Only one handle in one process can have the log open. Committed events survive `kill -9` and, if
+/// the disk honours syncs, a power failure.
 ///
-/// Any failure of the storage, a panic inside it included, stops the writing for good: after a
-/// failed sync nobody knows what is on the disk, and trying again would call it written. The log
-/// is then dropped with all its readers, and opened anew.
+/// Any failure of the storage, including a panic inside it, stops all writes: after a failed sync
+/// the content of the disk is unknown, and a retry could report it as written. The log must then be
+/// dropped with all its readers, and reopened.
 pub struct RedbLog {
     shared: Arc<Shared>,
     limits: Limits,
-    space: Space,
-    pending: Pending,
-    housekeeping: Housekeeping,
-    /// Bytes of all records, the dropped ones included.
+    disk_space: DiskSpace,
+    pending: PendingDocuments,
+    maintenance: Maintenance,
+    /// Total size of all encoded events, including the trimmed ones.
     bytes: u64,
-    /// Why no more is written.
-    failure: Option<String>,
+    /// The failure that stopped all writes.
+    failure: Option<LogError>,
 }
 
-/// What the writing side and the readers have in common.
+/// State shared by the log and its readers.
 struct Shared {
     engine: Engine,
     epoch: Epoch,
+    /// The range that readers see. Changes only after the commit that it describes.
     bounds: Mutex<Bounds>,
-    /// Unlocked when it is closed, after the engine.
+    /// Fields drop in order: the directory is unlocked after the engine has closed its file.
     _lock: File,
 }
 
 impl StoreOptions {
-    /// Options for a log that is named `epoch` when it is created.
+    /// Returns the default options for a log that is created with this epoch.
     #[must_use]
     pub fn new(epoch: Epoch) -> Self {
         Self {
@@ -110,74 +110,72 @@ impl StoreOptions {
 }
 
 impl RedbLog {
-    /// Names the log.
+    /// Returns the epoch, which identifies the log.
     #[must_use]
     pub fn epoch(&self) -> Epoch {
         self.shared.epoch
     }
 
-    /// Runs a step that writes, and stops the log when it fails.
+    /// Runs a step that writes, and stops all writes if it fails.
     fn write<T>(
         &mut self,
         step: impl FnOnce(&mut Self) -> Result<T, LogError>,
     ) -> Result<T, LogError> {
-        if let Some(cause) = &self.failure {
-            let cause = cause.clone();
+        if let Some(failure) = &self.failure {
+            let cause = Box::new(failure.clone());
             return Err(LogError::Stopped { cause });
         }
-        let result = guarded(|| step(self));
+        let result = catch_panics(|| step(self));
         match &result {
-            // Nothing was tried.
+            // `Full` is returned before anything is written.
             Ok(_) | Err(LogError::Full { .. }) => {}
-            Err(error) => self.failure = Some(describe(error)),
+            Err(error) => self.failure = Some(error.clone()),
         }
         result
     }
 
     fn commit(&mut self, batch: Vec<Submission>, now_ms: i64) -> Result<Vec<Outcome>, LogError> {
-        self.space.suffices(&batch)?;
-        if self.pending.is_over_bound() {
+        self.disk_space.check(&batch)?;
+        if self.pending.is_full() {
             self.apply_documents(now_ms)?;
         }
         let head = self.shared.bounds().head;
         let transaction = self.shared.engine.begin_read().map_err(storage)?;
-        let mut known = Stored {
+        let mut committed = Committed {
             producers: transaction.open_table(PRODUCERS).map_err(storage)?,
             documents: transaction.open_table(DOCUMENTS).map_err(storage)?,
             pending: &self.pending,
         };
-        let plan = Plan::new(batch, head, now_ms, &self.limits, &mut known)?;
-        drop((known, transaction));
-        if plan.changes_nothing() {
+        let plan = CommitPlan::new(batch, head, now_ms, &self.limits, &mut committed)?;
+        drop((committed, transaction));
+        if plan.is_empty() {
             return Ok(plan.outcomes);
         }
 
         let mut bytes = self.bytes;
         let transaction = self.shared.engine.begin_commit()?;
         {
-            let mut events = transaction.open_table(engine::EVENTS).map_err(storage)?;
-            for entry in &plan.entries {
-                let record = StoredEvent::encode(entry, bytes);
-                bytes = bytes.saturating_add(record.len() as u64);
-                let offset = entry.event.offset;
-                events.insert(offset, &*record).map_err(storage)?;
+            let mut events = transaction.open_table(EVENTS).map_err(storage)?;
+            for appended in &plan.events {
+                let encoded = StoredEvent::encode(appended, bytes);
+                bytes = bytes.saturating_add(encoded.len() as u64);
+                let offset = appended.event.offset;
+                events.insert(offset, &*encoded).map_err(storage)?;
             }
             let mut producers = transaction.open_table(PRODUCERS).map_err(storage)?;
             for (name, state) in plan.producers {
-                let producer = StoredProducer {
-                    state,
-                    used_ms: now_ms,
-                };
-                let record = producer.encode(&name);
-                producers.insert(&*name, &*record).map_err(storage)?;
+                let used_ms = now_ms;
+                let encoded = StoredProducer { state, used_ms }.encode(&name);
+                producers.insert(&*name, &*encoded).map_err(storage)?;
             }
         }
         transaction.commit().map_err(storage)?;
 
+        // Only now: if the commit fails, readers must not see the new head.
         self.bytes = bytes;
-        self.pending.extend(plan.documents, plan.entries.len());
+        self.pending.extend(plan.documents, plan.events.len());
         self.shared
-            .set_bounds(|bounds| bounds.head += plan.entries.len() as u64);
+            .set_bounds(|bounds| bounds.head += plan.events.len() as u64);
         Ok(plan.outcomes)
     }
 }
@@ -188,7 +186,7 @@ impl Log for RedbLog {
     }
 
     fn maintain(&mut self, now_ms: i64) -> Result<bool, LogError> {
-        self.write(|log| log.keep_house(now_ms))
+        self.write(|log| log.maintain_slice(now_ms))
     }
 
     fn trim(&mut self, upto: u64) -> Result<(), LogError> {
@@ -224,36 +222,24 @@ impl Shared {
     }
 }
 
-/// What the tables and the documents that are not in them yet say together.
-struct Stored<'a> {
+/// The committed state: the tables, and the documents that are not in their table yet.
+struct Committed<'a> {
     producers: Producers,
     documents: Documents,
-    pending: &'a Pending,
+    pending: &'a PendingDocuments,
 }
 
-impl Known for Stored<'_> {
+impl CommittedState for Committed<'_> {
     fn producer(&mut self, name: &str) -> Result<ProducerState, LogError> {
-        reader::producer(&self.producers, name)
+        engine::producer(&self.producers, name)
     }
 
     fn document(&mut self, key: &DocumentKey) -> Result<Option<DocumentState>, LogError> {
         match self.pending.state(key) {
             Some(state) => Ok(Some(state)),
-            None => documents::state(&self.documents, key),
+            None => Ok(engine::document(&self.documents, key)?.map(|document| document.state)),
         }
     }
-}
-
-/// An error with its causes, in one line.
-fn describe(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
 }
 
 #[cfg(test)]

@@ -1,16 +1,15 @@
-//! The one thread that writes to a log, and commits for everybody at once.
+//! The writer: one thread that owns the log and commits the submissions of all publishers together.
 //!
 //! ```text
-//! enqueue ──(room for items and bytes)──> queue ──> writer thread: append, one durable step
-//!                                                     │
-//!                                    on_commit(events), in order of their offsets
-//!                                                     │
-//!                                    outcomes to each submitter, room given back
+//! enqueue ──(capacity in entries and bytes)──> queue ──> writer thread: append, one durable step
+//!                                                          │
+//!                                         on_commit(events), in the order of their offsets
+//!                                                          │
+//!                                         outcomes to each submitter, capacity released
 //! ```
 //!
-//! While a commit is on its way to the disk the next one gathers, so the batches grow with the load
-//! by themselves. Between commits, and at least once a minute, the thread lets the log do a slice
-//! of its maintenance.
+//! While one commit is being written, the next one is queued, so batches grow with the load. Between
+//! commits, and at least once a minute, the thread does a slice of the log's maintenance.
 
 mod thread;
 
@@ -29,66 +28,65 @@ use std::{
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
-use self::thread::{Job, Message};
+use self::thread::{AppendRequest, Command};
 use super::{Log, LogError, Outcome, Submission};
 use crate::Event;
 
-/// How a writer gathers and commits.
+/// Settings of a writer.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct WriterOptions {
-    /// Entries after which a commit gathers no more. Default 1,024.
+    /// Number of entries at which a batch is committed. Default 1,024.
     pub max_batch_events: usize,
-    /// Bytes after which a commit gathers no more. Default 4 MiB.
+    /// Size at which a batch is committed, in bytes. Default 4 MiB.
     pub max_batch_bytes: usize,
-    /// How long a commit waits for company after its first entry. Default 0: it goes as soon as
-    /// nothing else is queued, since others gather meanwhile. More makes fewer, larger commits out
-    /// of a light load, and each submitter wait.
+    /// Maximum time a batch waits for more entries after its first. Default 0: it is committed as
+    /// soon as the queue is empty. A longer wait makes commits larger under a light load, and delays
+    /// each submitter.
     pub max_wait: Duration,
-    /// Entries that may be queued or committing. Default 8,192.
+    /// Maximum number of entries that are queued or being committed. Default 8,192.
     pub queue_events: usize,
-    /// Bytes that may be queued or committing. Default 32 MiB.
+    /// Maximum size of the entries that are queued or being committed, in bytes. Default 32 MiB.
     pub queue_bytes: usize,
-    /// Unix milliseconds, for the times of documents and for retention. Default: the system's clock.
+    /// The clock for document times and retention, in Unix milliseconds. Default: the system's.
     pub clock: fn() -> i64,
 }
 
-/// The handle of a writer thread; clones share it.
+/// A handle of a writer thread. Clones share the thread.
 ///
-/// The queue is bounded in entries and bytes, and a submitter waits for room. When the last handle
-/// is dropped, the thread commits what is queued and ends.
+/// The queue is limited in entries and bytes; submitters wait for capacity. When the last handle is
+/// dropped, the thread commits what is queued and ends.
 #[derive(Clone, Debug)]
 pub struct LogWriter {
     shared: Arc<Shared>,
-    queue: mpsc::Sender<Message>,
+    queue: mpsc::Sender<Command>,
 }
 
-/// Why nothing can be said of a submission, or a writer did not end well.
+/// The reason why a submission has no outcome, or a writer did not shut down cleanly.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum WriteError {
-    /// The writer was shut down, and this was not queued.
-    #[error("the log takes no more entries, it is shutting down")]
+    /// The writer was shut down before the entries were queued.
+    #[error("the log accepts no more entries, it is shutting down")]
     Closed,
-    /// The log failed, now or earlier. Whether these entries are in it shows when it is opened
-    /// anew: submit them again with the same sequences.
-    #[error("the log failed and must be opened anew")]
-    Failed(#[source] Arc<LogError>),
-    /// The disk is too full. None of these entries was taken; they may be submitted again, and are
-    /// taken as soon as there is room.
-    #[error("the log takes no entries for now")]
-    Full(#[source] Arc<LogError>),
+    /// The log failed, now or earlier. The entries may or may not be in it: reopen it, and submit
+    /// them again with the same sequences.
+    #[error("the log failed and must be reopened")]
+    Failed(#[source] LogError),
+    /// The disk is too full. None of the entries was appended; they may be submitted again.
+    #[error("the log accepts no entries for now")]
+    Full(#[source] LogError),
     /// The writer thread panicked.
-    #[error("the log's writer stopped unexpectedly; open the log anew")]
+    #[error("the log's writer panicked; reopen the log")]
     Stopped,
-    /// The deadline of a shutdown passed. What is queued may still be committed.
-    #[error("the log's writer was still busy when the deadline of {0:?} passed")]
+    /// The timeout of a shutdown passed. Queued entries may still be committed.
+    #[error("the log's writer did not finish within {0:?}")]
     Busy(Duration),
 }
 
-/// Entries in the queue of a writer. Resolves to their outcomes when they are durable.
+/// Queued entries. Resolves to their outcomes when they are durable.
 ///
-/// Dropping it does not take the entries back.
+/// Dropping it does not remove the entries from the queue.
 #[must_use = "the outcomes tell which entries are in the log"]
 #[derive(Debug)]
 pub struct PendingCommit {
@@ -98,32 +96,32 @@ pub struct PendingCommit {
 
 #[derive(Debug)]
 struct Shared {
-    room: Room,
-    failure: OnceLock<Arc<LogError>>,
+    capacity: QueueCapacity,
+    failure: OnceLock<LogError>,
     panicked: AtomicBool,
-    ending: Mutex<Ending>,
+    thread: Mutex<ThreadHandle>,
 }
 
-/// Room in the queue.
+/// The capacity of the queue.
 #[derive(Debug)]
-struct Room {
+struct QueueCapacity {
     events: Arc<Semaphore>,
     events_max: u32,
     bytes: Arc<Semaphore>,
     bytes_max: u32,
 }
 
-/// Room taken by a job, given back when it is dropped.
+/// The capacity that one request occupies. Released on drop.
 #[derive(Debug)]
-struct Taken {
+struct QueuePermit {
     _events: OwnedSemaphorePermit,
     _bytes: OwnedSemaphorePermit,
 }
 
-/// The thread, and the word that it is done with the log.
 #[derive(Debug)]
-struct Ending {
+struct ThreadHandle {
     thread: Option<JoinHandle<()>>,
+    /// Resolves when the thread has closed the log. Unlike a join, it can time out.
     done: Option<oneshot::Receiver<()>>,
 }
 
@@ -143,106 +141,111 @@ impl Default for WriterOptions {
 impl LogWriter {
     /// Starts the thread that owns `log`.
     ///
-    /// `on_commit` is called on that thread with the events of each commit, after they are durable
-    /// and before their submitters hear of them; over all calls offsets rise without holes. It
-    /// should be quick: everybody waits for it.
+    /// The thread calls `on_commit` with the events of each commit, after they are durable and before
+    /// their submitters get the outcomes. Over all calls, offsets increase without holes. The callback
+    /// should return quickly, because every submitter waits for it.
     ///
     /// # Errors
     ///
-    /// When the system gives no thread.
+    /// Returns an error if the system cannot start a thread.
     pub fn spawn(
         log: Box<dyn Log>,
         options: WriterOptions,
         on_commit: impl FnMut(&[Arc<Event>]) + Send + 'static,
     ) -> std::io::Result<Self> {
-        let (queue, jobs) = mpsc::channel();
-        let (done, is_done) = oneshot::channel();
+        // Unbounded, because `QueueCapacity` limits what is in it.
+        let (queue, commands) = mpsc::channel();
+        let (done_sender, done) = oneshot::channel();
         let shared = Arc::new(Shared {
-            room: Room::new(&options),
+            capacity: QueueCapacity::new(&options),
             failure: OnceLock::new(),
             panicked: AtomicBool::new(false),
-            ending: Mutex::new(Ending {
+            thread: Mutex::new(ThreadHandle {
                 thread: None,
-                done: Some(is_done),
+                done: Some(done),
             }),
         });
-        let writer = thread::Writer::new(log, options, on_commit, jobs, Arc::clone(&shared));
+        let writer = thread::Writer::new(log, options, on_commit, commands, Arc::clone(&shared));
         let thread = std::thread::Builder::new()
             .name("log-writer".to_owned())
-            .spawn(move || writer.run(done))?;
-        shared.ending().thread = Some(thread);
+            .spawn(move || writer.run(done_sender))?;
+        shared.thread().thread = Some(thread);
         Ok(Self { shared, queue })
     }
 
-    /// Waits for room, and puts the entries into the queue. They are committed in the order in
-    /// which these calls return, and all in one commit.
+    /// Waits for capacity and queues the entries. They are committed in one step, in the order in
+    /// which these calls return.
     ///
-    /// This is for a producer that goes on while its entries are on their way. Calls of one
-    /// producer must be made one after the other, or their sequences may arrive out of order.
-    /// More entries than fit into the queue wait until it is empty.
+    /// This is for a producer that continues while its entries are being committed. A producer must
+    /// not make concurrent calls, or its sequences may be queued out of order. A batch larger than
+    /// the queue waits until the queue is empty.
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future before it is ready leaves nothing in the queue.
+    /// If the future is dropped before it is ready, nothing is queued.
     ///
     /// # Errors
     ///
-    /// [`WriteError`] when nothing was queued.
+    /// Returns a [`WriteError`] if nothing was queued.
     pub async fn enqueue(&self, batch: Vec<Submission>) -> Result<PendingCommit, WriteError> {
-        let room = self.shared.room.take(&batch).await;
-        let Some(room) = room else {
-            return Err(self.shared.reason());
+        let Some(permit) = self.shared.capacity.acquire(&batch).await else {
+            return Err(self.shared.closed_reason());
         };
-        let (tell, outcomes) = oneshot::channel();
-        let job = Job { batch, tell, room };
+        let (outcome_sender, outcomes) = oneshot::channel();
+        let request = AppendRequest {
+            entries: batch.len(),
+            batch,
+            outcomes: outcome_sender,
+            _permit: permit,
+        };
         self.queue
-            .send(Message::Job(job))
-            .map_err(|_| self.shared.reason())?;
+            .send(Command::Append(request))
+            .map_err(|_| self.shared.closed_reason())?;
         Ok(PendingCommit {
             outcomes,
             shared: Arc::clone(&self.shared),
         })
     }
 
-    /// Commits the entries, all in one step, and tells what became of each, in order.
+    /// Commits the entries in one step, and returns one outcome for each, in order.
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future may or may not leave the entries out of the log. With the same sequences
-    /// they can be submitted again.
+    /// If the future is dropped, the entries may or may not be appended. They can be submitted again
+    /// with the same sequences.
     ///
     /// # Errors
     ///
-    /// [`WriteError::Full`] when none of them was taken, any other [`WriteError`] when nothing can be
-    /// said of them.
+    /// Returns [`WriteError::Full`] if none of them was appended, and any other [`WriteError`] if that
+    /// is unknown.
     pub async fn submit(&self, batch: Vec<Submission>) -> Result<Vec<Outcome>, WriteError> {
         self.enqueue(batch).await?.await
     }
 
-    /// Takes no more entries, commits those that are queued, closes the log and ends the thread.
+    /// Rejects new entries, commits the queued ones, closes the log and ends the thread.
     ///
     /// # Cancel safety
     ///
-    /// The first poll closes the queue; dropping the future after it gives up the waiting only.
+    /// The first poll closes the queue. Dropping the future after that only stops waiting.
     ///
     /// # Errors
     ///
-    /// [`WriteError::Failed`] and [`WriteError::Stopped`] when the log or the thread failed before,
-    /// [`WriteError::Busy`] when `deadline` passes: a disk that hangs can not be interrupted.
-    /// [`WriteError::Closed`] when another call waits for the same.
-    pub async fn shutdown(&self, deadline: Duration) -> Result<(), WriteError> {
-        self.shared.room.close();
-        // The thread takes everything that is queued before this; if it is gone, it needs no word.
-        drop(self.queue.send(Message::Stop));
-        let Some(mut done) = self.shared.ending().done.take() else {
+    /// Returns [`WriteError::Failed`] or [`WriteError::Stopped`] if the log or the thread failed
+    /// before, [`WriteError::Busy`] after `timeout` (a hanging disk cannot be interrupted; shutdown
+    /// may be called again), and [`WriteError::Closed`] if another call is waiting.
+    pub async fn shutdown(&self, timeout: Duration) -> Result<(), WriteError> {
+        self.shared.capacity.close();
+        // Fails if the thread has ended, which is what it asks for.
+        drop(self.queue.send(Command::Stop));
+        let Some(mut done) = self.shared.thread().done.take() else {
             return Err(self.shared.failure().unwrap_or(WriteError::Closed));
         };
-        if tokio::time::timeout(deadline, &mut done).await.is_err() {
-            self.shared.ending().done = Some(done);
-            return Err(WriteError::Busy(deadline));
+        if tokio::time::timeout(timeout, &mut done).await.is_err() {
+            self.shared.thread().done = Some(done);
+            return Err(WriteError::Busy(timeout));
         }
-        let thread = self.shared.ending().thread.take();
-        // It has nothing left to do but to return.
+        let thread = self.shared.thread().thread.take();
+        // Does not block: after `done`, the thread only returns.
         let panicked = thread.is_some_and(|thread| thread.join().is_err());
         if panicked {
             return Err(WriteError::Stopped);
@@ -255,30 +258,30 @@ impl Future for PendingCommit {
     type Output = Result<Vec<Outcome>, WriteError>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let told = ready!(Pin::new(&mut self.outcomes).poll(cx));
-        // Untold means the thread ended without looking at the job.
-        Poll::Ready(told.unwrap_or_else(|_| Err(self.shared.reason())))
+        let result = ready!(Pin::new(&mut self.outcomes).poll(cx));
+        // The sender is dropped only if the thread ends without handling the request.
+        Poll::Ready(result.unwrap_or_else(|_| Err(self.shared.closed_reason())))
     }
 }
 
 impl Shared {
-    fn ending(&self) -> std::sync::MutexGuard<'_, Ending> {
-        self.ending.lock().unwrap_or_else(PoisonError::into_inner)
+    fn thread(&self) -> std::sync::MutexGuard<'_, ThreadHandle> {
+        self.thread.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn failure(&self) -> Option<WriteError> {
         self.failure.get().cloned().map(WriteError::Failed)
     }
 
-    /// Remembers why the log failed, and lets nobody queue any more.
-    fn fail(&self, error: LogError) -> Arc<LogError> {
-        let error = Arc::clone(self.failure.get_or_init(|| Arc::new(error)));
-        self.room.close();
+    /// Records the failure of the log, and closes the queue. Returns the error.
+    fn fail(&self, error: LogError) -> LogError {
+        let error = self.failure.get_or_init(|| error).clone();
+        self.capacity.close();
         error
     }
 
-    /// Why the writer takes nothing.
-    fn reason(&self) -> WriteError {
+    /// Returns the reason why the queue is closed.
+    fn closed_reason(&self) -> WriteError {
         match self.failure() {
             Some(failure) => failure,
             None if self.panicked.load(Ordering::Acquire) => WriteError::Stopped,
@@ -287,8 +290,9 @@ impl Shared {
     }
 }
 
-impl Room {
+impl QueueCapacity {
     fn new(options: &WriterOptions) -> Self {
+        // At most tokio's `Semaphore::MAX_PERMITS`, which is `usize::MAX >> 3`.
         let permits = |count: usize| u32::try_from(count.max(1)).unwrap_or(u32::MAX >> 3);
         let (events_max, bytes_max) = (permits(options.queue_events), permits(options.queue_bytes));
         Self {
@@ -299,15 +303,17 @@ impl Room {
         }
     }
 
-    /// `None` when the queue is closed.
-    async fn take(&self, batch: &[Submission]) -> Option<Taken> {
+    /// Waits for capacity. Returns `None` if the queue is closed.
+    async fn acquire(&self, batch: &[Submission]) -> Option<QueuePermit> {
         let bytes: usize = batch.iter().map(Submission::weight).sum();
+        // A batch larger than the queue takes all of it; otherwise it would wait forever.
         let share = |count: usize, max: u32| u32::try_from(count).map_or(max, |it| it.min(max));
         let events = share(batch.len(), self.events_max);
         let bytes = share(bytes, self.bytes_max);
         let events = Arc::clone(&self.events).acquire_many_owned(events);
         let bytes = Arc::clone(&self.bytes).acquire_many_owned(bytes);
-        Some(Taken {
+        // Always in this order, so that two submitters cannot wait for each other.
+        Some(QueuePermit {
             _events: events.await.ok()?,
             _bytes: bytes.await.ok()?,
         })
@@ -319,7 +325,7 @@ impl Room {
     }
 }
 
-/// The system's clock, Unix milliseconds.
+/// Returns the system's time in Unix milliseconds.
 fn unix_ms() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
     since.map_or(0, |since| {

@@ -1,4 +1,4 @@
-//! Publishing: entries in, acknowledgements out, each after its entry is durable.
+//! The publisher service: receives entries, and acknowledges each when it is durable.
 
 use std::{collections::VecDeque, pin::Pin, sync::Arc};
 
@@ -16,52 +16,57 @@ use tonic::{Request, Response, Status, Streaming};
 
 use crate::{
     Epoch, Operation,
-    log::{LogReader, LogWriter, Outcome, PendingCommit, RefusedEntry, Submission, WriteError},
+    log::{
+        DocumentKey, LogReader, LogWriter, Outcome, PendingCommit, RefusedEntry, Submission,
+        WriteError,
+    },
 };
 
+/// Maximum number of responses queued for the transport. Beyond it, no more entries are received.
+const RESPONSES: usize = 64;
+
+/// Maximum number of received entries that are queued for the log together.
+const BATCH: usize = 256;
+
+/// Maximum length of a producer's name, in bytes.
+const PRODUCER_BYTES: usize = 256;
+
+/// Accepts publishers' streams.
+#[derive(Clone)]
 pub(super) struct PublishService {
     writer: LogWriter,
     reader: Arc<dyn LogReader>,
     epoch: Epoch,
     max_in_flight: u32,
-    refuse: CancellationToken,
+    /// Cancelled when the server drains.
+    drain: CancellationToken,
 }
 
 /// One publisher's stream.
-struct Publisher {
+struct PublisherStream {
+    service: PublishService,
+    /// Set by the greeting.
     producer: Arc<str>,
-    writer: LogWriter,
-    reader: Arc<dyn LogReader>,
-    epoch: Epoch,
-    max_in_flight: usize,
-    /// Commits under way, oldest first, each with the sequences it is about.
+    /// The commits in progress, oldest first, with the sequences of their entries.
     pending: VecDeque<(Vec<u64>, PendingCommit)>,
+    /// The number of entries in `pending`.
     in_flight: usize,
-    answers: mpsc::Sender<Result<PublishResponse, Status>>,
+    responses: mpsc::Sender<Result<PublishResponse, Status>>,
 }
-
-/// Answers that may wait for the transport before entries wait for them.
-const ANSWERS: usize = 64;
-
-/// Entries that are put into the log's queue together, when that many have arrived.
-const TOGETHER: usize = 256;
-
-/// Length of a producer's name, bytes.
-const PRODUCER_BYTES: usize = 256;
 
 impl PublishService {
     pub(super) fn new(
         writer: LogWriter,
         reader: Arc<dyn LogReader>,
         max_in_flight: u32,
-        refuse: CancellationToken,
+        drain: CancellationToken,
     ) -> Self {
         Self {
             writer,
             epoch: reader.epoch(),
             reader,
             max_in_flight: max_in_flight.max(1),
-            refuse,
+            drain,
         }
     }
 }
@@ -70,53 +75,55 @@ impl PublishService {
 impl PublisherService for PublishService {
     type PublishStream = Pin<Box<dyn Stream<Item = Result<PublishResponse, Status>> + Send>>;
 
-    /// Returns before anything was received, so that the headers go out at once.
+    /// Opens a stream and returns before any message is received, so that the headers are sent at
+    /// once.
     async fn publish(
         &self,
         request: Request<Streaming<PublishRequest>>,
     ) -> Result<Response<Self::PublishStream>, Status> {
-        if self.refuse.is_cancelled() {
-            return Err(Status::unavailable("the server is stopping"));
+        if self.drain.is_cancelled() {
+            return Err(stopping());
         }
-        let (answers, responses) = mpsc::channel(ANSWERS);
-        let publisher = Publisher {
+        let (sender, responses) = mpsc::channel(RESPONSES);
+        let stream = PublisherStream {
+            service: self.clone(),
             producer: Arc::from(""),
-            writer: self.writer.clone(),
-            reader: Arc::clone(&self.reader),
-            epoch: self.epoch,
-            max_in_flight: self.max_in_flight as usize,
             pending: VecDeque::new(),
             in_flight: 0,
-            answers: answers.clone(),
+            responses: sender.clone(),
         };
-        let (requests, refuse) = (request.into_inner(), self.refuse.clone());
+        let (requests, drain) = (request.into_inner(), self.drain.clone());
         tokio::spawn(async move {
             let ended = tokio::select! {
-                ended = publisher.run(requests) => ended,
-                () = answers.closed() => return,
-                () = refuse.cancelled() => Err(Status::unavailable("the server is stopping")),
+                ended = stream.run(requests) => ended,
+                () = sender.closed() => return,
+                // The publisher resends what is not acknowledged, so pending commits need no wait.
+                () = drain.cancelled() => Err(stopping()),
             };
             if let Err(status) = ended {
-                answers.send(Err(status)).await.ok();
+                sender.send(Err(status)).await.ok();
             }
         });
         Ok(Response::new(Box::pin(ReceiverStream::new(responses))))
     }
 }
 
-impl Publisher {
-    /// Takes entries and answers them until the publisher ends its half and everything is answered.
+impl PublisherStream {
+    /// Runs until the publisher has ended its half and all its entries are acknowledged.
     async fn run(mut self, requests: Streaming<PublishRequest>) -> Result<(), Status> {
-        let mut requests = requests.ready_chunks(TOGETHER);
+        let mut requests = requests.ready_chunks(BATCH);
         self.greet(&mut requests).await?;
         let mut open = true;
         while open || !self.pending.is_empty() {
-            let room = open && self.in_flight < self.max_in_flight;
+            let accepts = open && self.in_flight < self.service.max_in_flight as usize;
             tokio::select! {
+                // Acknowledgements first: each makes room for more entries.
                 biased;
-                Some(outcomes) = next_commit(&mut self.pending) => self.answer(outcomes).await?,
-                chunk = requests.next(), if room => match chunk {
-                    Some(chunk) => self.take(chunk).await?,
+                Some((sequences, outcomes)) = next_commit(&mut self.pending) => {
+                    self.acknowledge(sequences, outcomes).await?;
+                }
+                chunk = requests.next(), if accepts => match chunk {
+                    Some(chunk) => self.receive(chunk).await?,
                     None => open = false,
                 },
             }
@@ -124,6 +131,7 @@ impl Publisher {
         Ok(())
     }
 
+    /// Receives the hello, and sends the welcome.
     async fn greet(
         &mut self,
         requests: &mut (impl Stream<Item = Vec<Result<PublishRequest, Status>>> + Unpin),
@@ -146,23 +154,21 @@ impl Publisher {
             )));
         }
         self.producer = hello.producer_id.into();
-        let (reader, producer) = (Arc::clone(&self.reader), Arc::clone(&self.producer));
-        let known = tokio::task::spawn_blocking(move || reader.producer(&producer)).await;
-        let known = known.map_err(|_| Status::internal("the log's reader panicked"))?;
-        let last_sequence = known
-            .map_err(|error| Status::unavailable(error.to_string()))?
-            .last_sequence;
-        let max_in_flight = u32::try_from(self.max_in_flight).unwrap_or(u32::MAX);
+        let (reader, producer) = (Arc::clone(&self.service.reader), Arc::clone(&self.producer));
+        let state = tokio::task::spawn_blocking(move || reader.producer(&producer)).await;
+        let state = state.map_err(|_| Status::internal("the log's reader panicked"))?;
+        let state = state.map_err(|error| Status::unavailable(error.to_string()))?;
         let welcome = PublisherWelcome {
-            last_sequence,
-            max_in_flight,
+            last_sequence: state.last_sequence,
+            max_in_flight: self.service.max_in_flight,
         };
-        self.tell(publish_response::Payload::Welcome(welcome))
+        self.send(publish_response::Payload::Welcome(welcome))
             .await?;
-        self.take(messages.collect()).await
+        self.receive(messages.collect()).await
     }
 
-    async fn take(&mut self, chunk: Vec<Result<PublishRequest, Status>>) -> Result<(), Status> {
+    /// Handles received messages, and queues their entries for the log.
+    async fn receive(&mut self, chunk: Vec<Result<PublishRequest, Status>>) -> Result<(), Status> {
         let mut batch = Vec::new();
         for request in chunk {
             match request?.payload {
@@ -170,7 +176,7 @@ impl Publisher {
                     batch.push(submission(&self.producer, entry)?);
                 }
                 Some(publish_request::Payload::Ping(ping)) => {
-                    self.tell(publish_response::Payload::Pong(ping)).await?;
+                    self.send(publish_response::Payload::Pong(ping)).await?;
                 }
                 Some(publish_request::Payload::Hello(_)) => {
                     return Err(Status::invalid_argument(
@@ -185,20 +191,22 @@ impl Publisher {
         }
         let sequences: Vec<u64> = batch.iter().map(|entry| entry.sequence).collect();
         self.in_flight += sequences.len();
-        let commit = self.writer.enqueue(batch).await.map_err(unavailable)?;
+        let commit = self.service.writer.enqueue(batch).await;
+        let commit = commit.map_err(unavailable)?;
         self.pending.push_back((sequences, commit));
         Ok(())
     }
 
-    /// One acknowledgement for a whole commit; refusals before it, each by itself.
-    async fn answer(
+    /// Sends one acknowledgement for a commit, after one message for each refused entry.
+    async fn acknowledge(
         &mut self,
-        (sequences, outcomes): (Vec<u64>, Result<Vec<Outcome>, WriteError>),
+        sequences: Vec<u64>,
+        outcomes: Result<Vec<Outcome>, WriteError>,
     ) -> Result<(), Status> {
         self.in_flight -= sequences.len();
         let outcomes = outcomes.map_err(unavailable)?;
         let mut ack = Ack {
-            epoch: self.epoch.0,
+            epoch: self.service.epoch.0,
             ..Ack::default()
         };
         let mut jump = None;
@@ -206,8 +214,10 @@ impl Publisher {
             match outcome {
                 Outcome::Appended(event) => ack.offset = event.offset,
                 Outcome::Duplicate => ack.duplicates += 1,
-                Outcome::Refused(why) => {
-                    self.tell(publish_response::Payload::Refused(refused(sequence, &why)))
+                // Before the acknowledgement, which covers all sequences up to its own.
+                Outcome::Refused(reason) => {
+                    let refused = refused(sequence, &reason);
+                    self.send(publish_response::Payload::Refused(refused))
                         .await?;
                 }
                 Outcome::Jump { last } => {
@@ -218,10 +228,11 @@ impl Publisher {
             ack.sequence = ack.sequence.max(sequence);
         }
         if ack.sequence > 0 {
-            self.tell(publish_response::Payload::Ack(ack)).await?;
+            self.send(publish_response::Payload::Ack(ack)).await?;
         }
         match jump {
             None => Ok(()),
+            // Ends the stream: the publisher has lost entries, and only it can tell which.
             Some((sequence, last)) => Err(Status::failed_precondition(format!(
                 "sequence {sequence} does not follow {last}, the last one of producer {:?}: begin \
                  again with {}",
@@ -231,21 +242,22 @@ impl Publisher {
         }
     }
 
-    async fn tell(&self, payload: publish_response::Payload) -> Result<(), Status> {
+    async fn send(&self, payload: publish_response::Payload) -> Result<(), Status> {
         let response = PublishResponse {
             payload: Some(payload),
         };
-        self.answers
+        self.responses
             .send(Ok(response))
             .await
-            .map_err(|_| Status::cancelled("nobody listens"))
+            .map_err(|_| Status::cancelled("the publisher has closed the stream"))
     }
 }
 
-/// The oldest commit's outcomes when it is done; never, while there is none.
+/// Returns the outcomes of the oldest commit when it is done, or `None` if there is no commit.
 async fn next_commit(
     pending: &mut VecDeque<(Vec<u64>, PendingCommit)>,
 ) -> Option<(Vec<u64>, Result<Vec<Outcome>, WriteError>)> {
+    // Popped only after the wait: the future is dropped when another branch of the select is ready.
     let (_, commit) = pending.front_mut()?;
     let outcomes = commit.await;
     let (sequences, _) = pending.pop_front()?;
@@ -265,20 +277,15 @@ fn submission(producer: &Arc<str>, entry: Entry) -> Result<Submission, Status> {
             )));
         }
     };
+    let document = DocumentKey::new(entry.database, entry.collection, entry.document_id);
     Ok(Submission {
-        producer: Arc::clone(producer),
-        sequence: entry.sequence,
-        database: entry.database.into(),
-        collection: entry.collection.into(),
-        document_id: entry.document_id.into(),
         operation,
-        data: entry.data,
-        origin: None,
+        ..Submission::new(Arc::clone(producer), entry.sequence, document, entry.data)
     })
 }
 
-fn refused(sequence: u64, why: &RefusedEntry) -> Refused {
-    let code = match why {
+fn refused(sequence: u64, reason: &RefusedEntry) -> Refused {
+    let code = match reason {
         RefusedEntry::TooLarge { .. } => RefusedCode::TooLarge,
         RefusedEntry::NotAnObject(_)
         | RefusedEntry::Empty(_)
@@ -287,11 +294,15 @@ fn refused(sequence: u64, why: &RefusedEntry) -> Refused {
     Refused {
         sequence,
         code: code.into(),
-        message: why.to_string(),
+        message: reason.to_string(),
     }
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "it maps errors")]
+fn stopping() -> Status {
+    Status::unavailable("the server is stopping")
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "used with map_err")]
 fn unavailable(error: WriteError) -> Status {
     Status::unavailable(error.to_string())
 }

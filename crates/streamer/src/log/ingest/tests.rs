@@ -6,21 +6,16 @@ use serde_json::{Value, json};
 use super::*;
 use crate::{
     Epoch,
-    log::{Log, MemoryLog, Outcome},
+    log::{DocumentKey, Log, MemoryLog, Outcome},
 };
 
 const NOW: i64 = 1_700_000_000_000;
 
 fn submission(operation: Option<Operation>, data: impl Into<Bytes>) -> Submission {
+    let document = DocumentKey::new("default", "users", "u1");
     Submission {
-        producer: "p".into(),
-        sequence: 1,
-        database: "default".into(),
-        collection: "users".into(),
-        document_id: "u1".into(),
         operation,
-        data: data.into(),
-        origin: None,
+        ..Submission::new("p", 1, document, data)
     }
 }
 
@@ -42,20 +37,24 @@ fn deleted() -> DocumentState {
 
 fn take(
     operation: Option<Operation>,
-    data: &'static str,
+    data: impl Into<Bytes>,
     document: Option<DocumentState>,
-) -> Result<Accepted, RefusedEntry> {
+) -> Result<DocumentEvent, RefusedEntry> {
     let submission = submission(operation, data);
-    ingest(&submission, document.as_ref(), NOW, &Limits::default())
+    ingest(&submission, document.as_ref(), 10, NOW, &Limits::default())
 }
 
-fn text(accepted: &Accepted) -> &str {
-    std::str::from_utf8(&accepted.data).unwrap()
+fn text(ingested: &DocumentEvent) -> &str {
+    std::str::from_utf8(&ingested.event.data).unwrap()
 }
 
 fn refusal(data: impl Into<Bytes>) -> String {
-    let refused = ingest(&submission(None, data), None, NOW, &Limits::default());
-    refused.unwrap_err().to_string()
+    take(None, data, None).unwrap_err().to_string()
+}
+
+/// Returns version and creation time.
+fn version(ingested: &DocumentEvent) -> (u64, i64) {
+    (ingested.state.version, ingested.state.created_at)
 }
 
 #[test]
@@ -96,13 +95,13 @@ fn a_delete_carries_the_servers_fields_only() {
 #[test]
 fn of_equal_keys_the_last_one_wins() {
     let stored = take(None, r#"{"a":1,"b":2,"a":3}"#, None).unwrap();
-    let data: Value = serde_json::from_slice(&stored.data).unwrap();
+    let data: Value = serde_json::from_slice(&stored.event.data).unwrap();
     assert_eq!((&data["a"], &data["b"]), (&json!(3), &json!(2)));
 }
 
 #[test]
 fn the_version_map_decides_what_was_not_named() {
-    let operation = |document| take(None, "{}", document).unwrap().operation;
+    let operation = |document| take(None, "{}", document).unwrap().event.operation;
     assert_eq!(operation(None), Operation::Insert);
     assert_eq!(operation(Some(alive())), Operation::Update);
     assert_eq!(operation(Some(deleted())), Operation::Insert);
@@ -111,20 +110,20 @@ fn the_version_map_decides_what_was_not_named() {
 #[test]
 fn a_named_operation_is_kept_and_does_not_change_the_birthday() {
     let insert = take(Some(Operation::Insert), "{}", Some(alive())).unwrap();
-    assert_eq!(insert.operation, Operation::Insert);
-    assert_eq!((insert.version, insert.created_at), (5, 77));
+    assert_eq!(insert.event.operation, Operation::Insert);
+    assert_eq!(version(&insert), (5, 77));
 
     let update = take(Some(Operation::Update), "{}", None).unwrap();
-    assert_eq!(update.operation, Operation::Update);
-    assert_eq!((update.version, update.created_at), (1, NOW));
+    assert_eq!(update.event.operation, Operation::Update);
+    assert_eq!(version(&update), (1, NOW));
 }
 
 #[test]
 fn s14_a_document_that_comes_back_is_born_again_but_counts_on() {
     let back = take(None, "{}", Some(deleted())).unwrap();
-    assert_eq!((back.version, back.created_at), (5, NOW));
+    assert_eq!(version(&back), (5, NOW));
     let again = take(Some(Operation::Delete), "", Some(deleted())).unwrap();
-    assert_eq!((again.version, again.created_at), (5, 77));
+    assert_eq!(version(&again), (5, 77));
 }
 
 #[test]
@@ -159,15 +158,7 @@ fn only_objects_that_everybody_can_read_are_taken() {
     refusal(&b"{\"a\":\"\xff\"}"[..]);
     refusal(nested(200));
     refusal(nested(1_000_000));
-    assert!(
-        ingest(
-            &submission(None, nested(100)),
-            None,
-            NOW,
-            &Limits::default()
-        )
-        .is_ok()
-    );
+    assert!(take(None, nested(100), None).is_ok());
     assert!(take(None, " \n{ \"a\" : 1 }\t", None).is_ok());
 }
 
@@ -193,15 +184,15 @@ fn a_name_that_is_empty_or_too_long_is_refused() {
     let with = |change: fn(&mut Submission)| {
         let mut submission = submission(None, "{}");
         change(&mut submission);
-        ingest(&submission, None, NOW, &limits).map(|_| ())
+        ingest(&submission, None, 1, NOW, &limits).map(|_| ())
     };
     assert_eq!(with(|_| ()), Ok(()));
     assert_eq!(
-        with(|it| it.document_id = "".into()),
+        with(|it| it.document.document_id = "".into()),
         Err(RefusedEntry::Empty("document id"))
     );
     assert_eq!(
-        with(|it| it.collection = "123456789".into()),
+        with(|it| it.document.collection = "123456789".into()),
         Err(RefusedEntry::NameTooLong {
             name: "collection",
             bytes: 9,
@@ -219,18 +210,26 @@ fn a_name_that_is_empty_or_too_long_is_refused() {
 
 #[test]
 fn only_the_next_sequence_is_the_next() {
-    assert_eq!(place(0, 1), Place::Next);
-    assert_eq!(place(5, 6), Place::Next);
-    assert_eq!(place(5, 5), Place::Taken);
-    assert_eq!(place(5, 1), Place::Taken);
-    assert_eq!(place(5, 7), Place::Jump);
-    assert_eq!(place(0, 0), Place::Jump);
-    assert_eq!(place(5, 0), Place::Jump);
-    assert_eq!(place(u64::MAX, u64::MAX), Place::Taken);
-    assert_eq!(place(u64::MAX - 1, u64::MAX), Place::Next);
+    for (last, sequence, expected) in [
+        (0, 1, Sequence::Next),
+        (5, 6, Sequence::Next),
+        (5, 5, Sequence::Committed),
+        (5, 1, Sequence::Committed),
+        (5, 7, Sequence::Jump),
+        (0, 0, Sequence::Jump),
+        (5, 0, Sequence::Jump),
+        (u64::MAX, u64::MAX, Sequence::Committed),
+        (u64::MAX - 1, u64::MAX, Sequence::Next),
+    ] {
+        assert_eq!(
+            check_sequence(last, sequence),
+            expected,
+            "{sequence} after {last}"
+        );
+    }
 }
 
-/// What a person would say a log is: a few maps, and parsed documents.
+/// A reference model of the log: a few maps, and parsed documents.
 #[derive(Default)]
 struct Model {
     last: BTreeMap<String, u64>,
@@ -241,7 +240,7 @@ struct Model {
 #[derive(Clone, Debug)]
 struct Step {
     producer: &'static str,
-    /// Counted from the next sequence: 0 is right, less is a repetition, more a jump.
+    /// Difference from the next sequence: negative for a duplicate, positive for a jump.
     slip: i64,
     document: &'static str,
     operation: Option<Operation>,
@@ -257,7 +256,7 @@ impl Model {
         let deletes = step.operation == Some(Operation::Delete);
         let is_broken = step.body.is_none() && !deletes;
         if sequence <= *last {
-            // A refusal is told as often as it is asked for.
+            // A refused entry is refused again.
             return if is_broken { "refused" } else { "duplicate" };
         }
         *last = sequence;
@@ -332,7 +331,7 @@ proptest! {
                 batch.push(Submission {
                     producer: step.producer.into(),
                     sequence,
-                    document_id: step.document.into(),
+                    document: DocumentKey::new("default", "users", step.document),
                     ..submission(
                         step.operation,
                         step.body.map_or_else(|| "{".to_owned(), |body| format!("{{\"body\":{body}}}")),
@@ -341,7 +340,7 @@ proptest! {
                 expected.push(model.apply(step, sequence, now));
             }
             let outcomes = log.append(batch, now).unwrap();
-            let told: Vec<_> = outcomes
+            let actual: Vec<_> = outcomes
                 .iter()
                 .map(|outcome| match outcome {
                     Outcome::Appended(_) => "appended",
@@ -350,7 +349,7 @@ proptest! {
                     Outcome::Jump { .. } => "jump",
                 })
                 .collect();
-            prop_assert_eq!(told, expected);
+            prop_assert_eq!(actual, expected);
         }
         let events = log.reader().read(0, usize::MAX, usize::MAX).unwrap();
         prop_assert_eq!(events.len(), model.events.len());

@@ -1,179 +1,144 @@
-//! The documents' table, and the changes that are not in it yet.
+//! The table of documents, and the states that are not in it yet.
 
-use std::{collections::BTreeMap, ops::Bound};
+use std::{collections::BTreeMap, ops::Bound, sync::Arc};
 
 use redb::{ReadTransaction, ReadableTable};
 
 use super::{
     RedbLog,
-    engine::{APPLIED_UPTO, DOCUMENTS, Documents, EVENTS, damaged, number, set_number, storage},
+    engine::{
+        APPLIED_UPTO, DOCUMENTS, EVENTS, damaged_document, decode_document, number, set_number,
+        storage,
+    },
 };
-use crate::log::{
-    DocumentKey, DocumentPage, LogError,
-    ingest::DocumentState,
-    page::Page,
-    record::{Damage, StoredDocument, StoredEvent},
+use crate::{
+    Event,
+    log::{
+        DocumentKey, DocumentPage, LogError,
+        encoding::{DecodeError, StoredDocument, StoredEvent},
+        ingest::DocumentState,
+        page::DocumentQuery,
+    },
 };
 
-/// Changes after which the documents are written. More would make opening after a crash and each
-/// writing longer, fewer would write hot pages more often.
-const CHANGES_DUE: usize = 4_096;
-/// Changes after which a commit waits until the documents are written.
-const CHANGES_MAX: usize = 4 * CHANGES_DUE;
-/// The same for the memory of the keys, in bytes.
+/// The number of events after which the documents are written. With more, recovery after a crash and
+/// each write take longer; with fewer, frequently changed pages are written more often.
+const EVENTS_DUE: usize = 4_096;
+/// The number of events after which a commit waits until the documents are written.
+const EVENTS_MAX: usize = 4 * EVENTS_DUE;
+/// The memory for keys after which a commit waits until the documents are written, in bytes.
 const KEY_BYTES_MAX: usize = 8 << 20;
-/// Documents looked at for one page, deleted ones included.
-const LOOKED_AT_MAX: usize = 16_384;
 
-/// Documents whose state in the table is old, with their new state.
+/// Documents whose state in the table is outdated, with their new state.
 #[derive(Debug, Default)]
-pub(super) struct Pending {
-    documents: BTreeMap<DocumentKey, DocumentState>,
+pub(super) struct PendingDocuments {
+    states: BTreeMap<DocumentKey, DocumentState>,
     key_bytes: usize,
-    changes: usize,
+    events: usize,
 }
 
-impl Pending {
+impl PendingDocuments {
+    /// Adds the document states after a commit of `events` events.
     pub(super) fn extend(
         &mut self,
-        documents: impl IntoIterator<Item = (DocumentKey, DocumentState)>,
-        changes: usize,
+        states: impl IntoIterator<Item = (DocumentKey, DocumentState)>,
+        events: usize,
     ) {
-        for (key, state) in documents {
-            let bytes = key.database.len() + key.collection.len() + key.document_id.len();
-            if self.documents.insert(key, state).is_none() {
+        for (key, state) in states {
+            let bytes = key.bytes();
+            if self.states.insert(key, state).is_none() {
                 self.key_bytes += bytes;
             }
         }
-        self.changes += changes;
+        self.events += events;
     }
 
     pub(super) fn state(&self, key: &DocumentKey) -> Option<DocumentState> {
-        self.documents.get(key).copied()
+        self.states.get(key).copied()
     }
 
     pub(super) const fn is_empty(&self) -> bool {
-        self.changes == 0
+        self.events == 0
     }
 
-    /// Whether it is worth the writing.
+    /// Returns `true` if there are enough states to be worth a transaction.
     pub(super) const fn is_due(&self) -> bool {
-        self.changes >= CHANGES_DUE || self.key_bytes >= KEY_BYTES_MAX / 2
+        self.events >= EVENTS_DUE || self.key_bytes >= KEY_BYTES_MAX / 2
     }
 
-    /// Whether it must not grow.
-    pub(super) const fn is_over_bound(&self) -> bool {
-        self.changes >= CHANGES_MAX || self.key_bytes >= KEY_BYTES_MAX
+    /// Returns `true` if no more states may be added.
+    pub(super) const fn is_full(&self) -> bool {
+        self.events >= EVENTS_MAX || self.key_bytes >= KEY_BYTES_MAX
     }
 }
 
 impl RedbLog {
-    /// Brings the documents' table up to the head.
+    /// Brings the table of documents up to the head.
     pub(super) fn apply_documents(&mut self, now_ms: i64) -> Result<(), LogError> {
         if !self.pending.is_empty() {
             let transaction = self.shared.engine.begin_commit()?;
             {
                 let mut table = transaction.open_table(DOCUMENTS).map_err(storage)?;
-                for (key, state) in &self.pending.documents {
+                for (key, state) in &self.pending.states {
                     let document = StoredDocument {
                         state: *state,
-                        content: None,
+                        // Read from the table of events until it is trimmed there.
+                        event: None,
                     };
-                    let record = document.encode(&parts(key));
-                    let key = tuple(key);
-                    table.insert(key, &*record).map_err(storage)?;
+                    let encoded = document.encode(key);
+                    table.insert(key.as_tuple(), &*encoded).map_err(storage)?;
                 }
             }
+            // In the same transaction, so that after a crash exactly the later events are reapplied.
             set_number(&transaction, APPLIED_UPTO, self.shared.bounds().head)?;
             transaction.commit().map_err(storage)?;
-            self.pending = Pending::default();
+            self.pending = PendingDocuments::default();
         }
-        self.housekeeping.applied_ms = now_ms;
+        self.maintenance.applied_ms = now_ms;
         Ok(())
     }
 }
 
-/// What the table says of a document.
-pub(super) fn state(
-    table: &Documents,
-    key: &DocumentKey,
-) -> Result<Option<DocumentState>, LogError> {
-    let Some(record) = ReadableTable::get(table, tuple(key)).map_err(storage)? else {
-        return Ok(None);
-    };
-    let document = StoredDocument::decode(&parts(key), record.value()).map_err(not_readable)?;
-    Ok(Some(document.state))
-}
-
-/// The living documents after `after`, as far as `page` has room.
+/// Reads one page of documents after the key `after`.
 pub(super) fn read(
     transaction: &ReadTransaction,
-    database: &str,
-    collection: Option<&str>,
+    query: DocumentQuery<'_>,
     after: Option<&DocumentKey>,
-    mut page: Page,
 ) -> Result<DocumentPage, LogError> {
     let as_of = number(transaction, APPLIED_UPTO)?;
     let documents = transaction.open_table(DOCUMENTS).map_err(storage)?;
-    let events = transaction.open_table(EVENTS).map_err(storage)?;
-    let least = DocumentKey::least(database, collection);
-    let start = after.map_or(Bound::Included(tuple(&least)), |key| {
-        Bound::Excluded(tuple(key))
+    let events = &transaction.open_table(EVENTS).map_err(storage)?;
+    let lower_bound = DocumentKey::lower_bound(query.database, query.collection);
+    let start = after.map_or(Bound::Included(lower_bound.as_tuple()), |key| {
+        Bound::Excluded(key.as_tuple())
     });
-    let mut seen: Option<DocumentKey> = None;
-    let mut next = None;
     let range = documents
         .range((start, Bound::Unbounded))
         .map_err(storage)?;
-    for (looked_at, item) in range.enumerate() {
-        let (key, record) = item.map_err(storage)?;
-        let (key_database, key_collection, id) = key.value();
-        if key_database != database || collection.is_some_and(|it| it != key_collection) {
-            break;
-        }
-        if looked_at == LOOKED_AT_MAX || !page.has_room() {
-            next = seen;
-            break;
-        }
-        let document = StoredDocument::decode(&[key_database, key_collection, id], record.value())
-            .map_err(not_readable)?;
-        let key = DocumentKey {
-            database: key_database.into(),
-            collection: key_collection.into(),
-            document_id: id.into(),
+    let items = range.map(|item| {
+        let (key, encoded) = item.map_err(storage)?;
+        let (database, collection, id) = key.value();
+        let load = move |key: &DocumentKey| {
+            let document = decode_document(key, encoded.value())?;
+            if document.state.deleted {
+                return Ok(None);
+            }
+            if document.event.is_some() {
+                return Ok(document.event);
+            }
+            last_event(events, document.state.offset).map(Some)
         };
-        if !document.state.deleted {
-            let offset = document.state.offset;
-            let event = match document.content {
-                Some(content) => content.into_event(&key, offset),
-                None => match events.get(offset).map_err(storage)? {
-                    Some(record) => {
-                        StoredEvent::decode(offset, record.value())
-                            .map_err(not_readable)?
-                            .event
-                    }
-                    None => return Err(not_readable(Damage::CutOff)),
-                },
-            };
-            page.push(event);
-        }
-        seen = Some(key);
-    }
-    Ok(DocumentPage {
-        documents: page.into_events(),
-        as_of,
-        next,
-    })
+        Ok((DocumentKey::new(database, collection, id), load))
+    });
+    query.collect(as_of, items)
 }
 
-pub(super) fn tuple(key: &DocumentKey) -> (&str, &str, &str) {
-    (&key.database, &key.collection, &key.document_id)
-}
-
-pub(super) fn parts(key: &DocumentKey) -> [&str; 3] {
-    [&key.database, &key.collection, &key.document_id]
-}
-
-pub(super) fn not_readable(damage: Damage) -> LogError {
-    damaged("record of a document", damage)
+fn last_event(
+    events: &impl ReadableTable<u64, &'static [u8]>,
+    offset: u64,
+) -> Result<Arc<Event>, LogError> {
+    let encoded = events.get(offset).map_err(storage)?;
+    let encoded = encoded.ok_or_else(|| damaged_document(DecodeError::Missing))?;
+    let stored = StoredEvent::decode(offset, encoded.value()).map_err(damaged_document)?;
+    Ok(stored.event)
 }

@@ -1,4 +1,4 @@
-//! redb, its tables, and the end of its errors and panics.
+//! The redb database: its tables, typed access to them, and the conversion of its errors and panics.
 
 use std::{
     any::Any,
@@ -6,11 +6,15 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
 };
 
-use redb::{Database, ReadOnlyTable, ReadTransaction, TableDefinition, WriteTransaction};
+use redb::{
+    Database, ReadOnlyTable, ReadTransaction, ReadableTable, TableDefinition, WriteTransaction,
+};
 
 use crate::log::{
-    LogError,
-    record::{Damage, decode_number, encode_number},
+    DocumentKey, LogError, ProducerState,
+    encoding::{
+        DecodeError, StoredDocument, StoredEvent, StoredProducer, decode_number, encode_number,
+    },
 };
 
 /// Events by offset.
@@ -23,22 +27,22 @@ pub(super) const DOCUMENTS: TableDefinition<'_, (&str, &str, &str), &[u8]> =
 /// Numbers by name.
 pub(super) const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
 
-/// The producers' table as of a transaction.
+/// The table of producers in a read transaction.
 pub(super) type Producers = ReadOnlyTable<&'static str, &'static [u8]>;
-/// The documents' table as of a transaction.
+/// The table of documents in a read transaction.
 pub(super) type Documents =
     ReadOnlyTable<(&'static str, &'static str, &'static str), &'static [u8]>;
 
-/// Version of the layout of the tables.
+/// Version of the table layout.
 pub(super) const FORMAT: &str = "format";
-/// Names the log.
+/// Epoch of the log.
 pub(super) const EPOCH: &str = "epoch";
-/// Offset up to which entries were dropped.
+/// Offset up to which events were trimmed.
 pub(super) const FIRST: &str = "first";
-/// Offset up to which the documents are in their table.
+/// Offset up to which documents are in their table.
 pub(super) const APPLIED_UPTO: &str = "applied_upto";
 
-/// The database, closed so that a damaged file can not bring down the process on the way out.
+/// A database that closes without panicking, even if its file is damaged.
 pub(super) struct Engine(Option<Database>);
 
 impl Engine {
@@ -46,10 +50,11 @@ impl Engine {
         Self(Some(database))
     }
 
-    /// Begins a transaction that is durable when it is committed, and after which a killed process
-    /// opens the file without walking through all of it.
+    /// Begins a transaction whose commit is durable when it returns.
     pub(super) fn begin_commit(&self) -> Result<WriteTransaction, LogError> {
         let mut transaction = self.begin_write().map_err(storage)?;
+        // Stores the allocator's state with each commit. Without it, redb walks the whole file when
+        // it is opened after a crash.
         transaction.set_quick_repair(true);
         Ok(transaction)
     }
@@ -68,40 +73,77 @@ impl Drop for Engine {
         let Some(database) = self.0.take() else {
             return;
         };
-        if let Err(error) = guarded(|| database.close().map_err(storage)) {
-            // Everything committed is safe; the next open repairs the rest.
+        if let Err(error) = catch_panics(|| database.close().map_err(storage)) {
+            // Every commit is already durable; the next open repairs the rest.
             tracing::warn!(%error, "the log was not closed cleanly");
         }
     }
 }
 
-/// Runs a step that reaches into redb. A damaged page may make it panic: some checks are assertions,
-/// and texts that are not UTF-8 are unwrapped. Such a panic is a failure of the storage like any
-/// other, and must not take the writer or a reader's task with it.
-pub(super) fn guarded<T>(step: impl FnOnce() -> Result<T, LogError>) -> Result<T, LogError> {
-    // Nothing half done is seen afterwards: a failed writing step stops the log, and a reading step
-    // owns everything it changes.
-    catch_unwind(AssertUnwindSafe(step))
-        .unwrap_or_else(|panic| Err(LogError::Storage(Box::new(EnginePanic(text(&*panic))))))
+/// Runs a step that calls redb, and converts a panic into an error. redb panics on some damaged
+/// pages: it asserts some invariants, and unwraps strings that are not UTF-8. Such a panic must not
+/// end the writer's thread or a reader's task.
+pub(super) fn catch_panics<T>(step: impl FnOnce() -> Result<T, LogError>) -> Result<T, LogError> {
+    // `AssertUnwindSafe` holds because no half-changed state is used afterwards: after a panic the
+    // log is never written again, and a reading step owns everything that it changes.
+    catch_unwind(AssertUnwindSafe(step)).unwrap_or_else(|panic| {
+        let message = panic_message(&*panic);
+        Err(LogError::storage(EnginePanic(message)))
+    })
 }
 
 /// Wraps an error of redb.
 pub(super) fn storage(error: impl Into<redb::Error>) -> LogError {
-    LogError::Storage(Box::new(error.into()))
+    LogError::storage(error.into())
 }
 
-pub(super) fn damaged(what: &str, damage: Damage) -> LogError {
-    LogError::DamagedState {
-        what: format!("{what} ({damage})"),
+/// Decodes an event.
+pub(super) fn decode_event(offset: u64, encoded: &[u8]) -> Result<StoredEvent, LogError> {
+    StoredEvent::decode(offset, encoded).map_err(|source| LogError::Damaged { offset, source })
+}
+
+/// Decodes a document.
+pub(super) fn decode_document(
+    key: &DocumentKey,
+    encoded: &[u8],
+) -> Result<StoredDocument, LogError> {
+    StoredDocument::decode(key, encoded).map_err(damaged_document)
+}
+
+/// Decodes a producer.
+pub(super) fn decode_producer(name: &str, encoded: &[u8]) -> Result<StoredProducer, LogError> {
+    StoredProducer::decode(name, encoded).map_err(|source| damaged("state of a producer", source))
+}
+
+pub(super) fn damaged_document(source: DecodeError) -> LogError {
+    damaged("state of a document", source)
+}
+
+/// Reads a document.
+pub(super) fn document(
+    table: &impl ReadableTable<(&'static str, &'static str, &'static str), &'static [u8]>,
+    key: &DocumentKey,
+) -> Result<Option<StoredDocument>, LogError> {
+    let encoded = table.get(key.as_tuple()).map_err(storage)?;
+    encoded
+        .map(|encoded| decode_document(key, encoded.value()))
+        .transpose()
+}
+
+/// Reads the state of a producer; the default if it is unknown.
+pub(super) fn producer(table: &Producers, name: &str) -> Result<ProducerState, LogError> {
+    match ReadableTable::get(table, name).map_err(storage)? {
+        Some(encoded) => Ok(decode_producer(name, encoded.value())?.state),
+        None => Ok(ProducerState::default()),
     }
 }
 
-/// A number the log keeps about itself, as of a transaction.
+/// Reads a number of the metadata.
 pub(super) fn number(transaction: &ReadTransaction, name: &str) -> Result<u64, LogError> {
     let table = transaction.open_table(META).map_err(storage)?;
-    let damaged = |damage| damaged(&format!("number {name:?}"), damage);
-    let record = meta(&table, name)?.ok_or(damaged(Damage::CutOff))?;
-    decode_number(name, &record).map_err(damaged)
+    let encoded = ReadableTable::get(&table, name).map_err(storage)?;
+    let encoded = encoded.ok_or_else(|| damaged_number(name, DecodeError::Missing))?;
+    decode_number(name, encoded.value()).map_err(|source| damaged_number(name, source))
 }
 
 pub(super) fn set_number(
@@ -110,30 +152,31 @@ pub(super) fn set_number(
     value: u64,
 ) -> Result<(), LogError> {
     let mut table = transaction.open_table(META).map_err(storage)?;
-    let record = encode_number(name, value);
-    table.insert(name, &*record).map_err(storage)?;
+    let encoded = encode_number(name, value);
+    table.insert(name, &*encoded).map_err(storage)?;
     Ok(())
 }
 
-fn meta(
-    table: &ReadOnlyTable<&'static str, &'static [u8]>,
-    name: &str,
-) -> Result<Option<Vec<u8>>, LogError> {
-    let record = redb::ReadableTable::get(table, name).map_err(storage)?;
-    Ok(record.map(|record| record.value().to_vec()))
+pub(super) fn damaged_number(name: &str, source: DecodeError) -> LogError {
+    damaged(&format!("number {name:?}"), source)
 }
 
-fn text(panic: &(dyn Any + Send)) -> String {
+pub(super) fn damaged(what: &str, source: DecodeError) -> LogError {
+    let what = what.to_owned();
+    LogError::DamagedState { what, source }
+}
+
+fn panic_message(panic: &(dyn Any + Send)) -> String {
     if let Some(text) = panic.downcast_ref::<&str>() {
         (*text).to_owned()
     } else if let Some(text) = panic.downcast_ref::<String>() {
         text.clone()
     } else {
-        "for an unknown reason".to_owned()
+        "unknown reason".to_owned()
     }
 }
 
-/// The storage engine met a state it does not expect.
+/// A panic of the storage engine.
 #[derive(Debug, thiserror::Error)]
-#[error("the storage engine gave up, most likely over a damaged file: {0}")]
+#[error("the storage engine panicked, most likely because the file is damaged: {0}")]
 struct EnginePanic(String);

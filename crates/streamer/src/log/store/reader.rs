@@ -1,19 +1,19 @@
-//! Reading events from the file.
+//! The reading side of the log in a file.
 
 use std::sync::Arc;
 
-use redb::{ReadTransaction, ReadableDatabase, ReadableTable};
+use redb::{ReadTransaction, ReadableDatabase};
 
 use super::{
     Shared, documents,
-    engine::{EVENTS, FIRST, PRODUCERS, Producers, damaged, guarded, number, storage},
+    engine::{self, EVENTS, FIRST, PRODUCERS, catch_panics, decode_event, number, storage},
 };
 use crate::{
     Epoch, Event,
     log::{
         Bounds, DocumentKey, DocumentPage, LogError, LogReader, ProducerState,
-        page::Page,
-        record::{StoredEvent, StoredProducer},
+        encoding::DecodeError,
+        page::{DocumentQuery, PageBuilder},
     },
 };
 
@@ -39,16 +39,17 @@ impl LogReader for Shared {
         if after >= head || max_events == 0 {
             return Ok(Vec::new());
         }
-        guarded(|| {
+        catch_panics(|| {
             let transaction = self.engine.begin_read().map_err(storage)?;
-            read(&transaction, after, head, Page::new(max_events, max_bytes))
+            let page = PageBuilder::new(max_events, max_bytes);
+            read(&transaction, after, head, page)
         })
     }
 
     fn producer(&self, name: &str) -> Result<ProducerState, LogError> {
-        guarded(|| {
+        catch_panics(|| {
             let transaction = self.engine.begin_read().map_err(storage)?;
-            producer(&transaction.open_table(PRODUCERS).map_err(storage)?, name)
+            engine::producer(&transaction.open_table(PRODUCERS).map_err(storage)?, name)
         })
     }
 
@@ -60,63 +61,54 @@ impl LogReader for Shared {
         max_documents: usize,
         max_bytes: usize,
     ) -> Result<DocumentPage, LogError> {
-        guarded(|| {
+        let query = DocumentQuery {
+            database,
+            collection,
+            max_documents,
+            max_bytes,
+        };
+        catch_panics(|| {
             let transaction = self.engine.begin_read().map_err(storage)?;
-            let page = Page::new(max_documents.max(1), max_bytes);
-            documents::read(&transaction, database, collection, after, page)
+            documents::read(&transaction, query, after)
         })
     }
 }
 
-/// What the log remembers of a producer.
-pub(super) fn producer(table: &Producers, name: &str) -> Result<ProducerState, LogError> {
-    let Some(record) = ReadableTable::get(table, name).map_err(storage)? else {
-        return Ok(ProducerState::default());
-    };
-    StoredProducer::decode(name, record.value())
-        .map(|producer| producer.state)
-        .map_err(|damage| damaged("record of a producer", damage))
-}
-
-/// The events after `after` as far as `page` has room and they can be read.
+/// Reads the events after `after` until the page is full or an event cannot be decoded.
 fn read(
     transaction: &ReadTransaction,
     after: u64,
     head: u64,
-    mut page: Page,
+    mut page: PageBuilder,
 ) -> Result<Vec<Arc<Event>>, LogError> {
     let events = transaction.open_table(EVENTS).map_err(storage)?;
     let mut expected = after + 1;
+    // Up to `head`, not to the end: a commit may be in the file before its head is published.
     for item in events.range(expected..=head).map_err(storage)? {
-        let (offset, record) = item.map_err(storage)?;
+        let (offset, encoded) = item.map_err(storage)?;
         if offset.value() != expected {
             break;
         }
-        match StoredEvent::decode(expected, record.value()) {
+        match decode_event(expected, encoded.value()) {
             Ok(stored) => page.push(stored.event),
-            Err(damage) if page.is_empty() => {
-                return Err(LogError::Damaged {
-                    offset: expected,
-                    what: damage.to_string(),
-                });
-            }
-            // The reader gets what is good, and the error when it asks for the rest.
+            Err(error) if page.is_empty() => return Err(error),
+            // The reader gets the readable events now, and the error with its next request.
             Err(_) => break,
         }
-        if !page.has_room() {
+        if page.is_full() {
             break;
         }
         expected += 1;
     }
     if page.is_empty() {
-        // Retention may have come between the look at the bounds and the transaction.
+        // The log may have been trimmed after `head` was read and before the transaction began.
         let first = number(transaction, FIRST)?;
         return Err(if after < first {
             LogError::Trimmed { after, first }
         } else {
             LogError::Damaged {
                 offset: expected,
-                what: "it is missing".to_owned(),
+                source: DecodeError::Missing,
             }
         });
     }

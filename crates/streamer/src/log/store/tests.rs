@@ -1,6 +1,6 @@
 mod disk;
 
-use std::{fs, path::Path, sync::Arc};
+use std::{fs, ops::RangeInclusive, path::Path, sync::Arc};
 
 use bytes::Bytes;
 use rand::{RngExt, SeedableRng};
@@ -10,42 +10,33 @@ use redb::{ReadableTable, StorageBackend};
 use self::disk::Disk;
 use super::{
     engine::{EPOCH, FORMAT, META, set_number},
-    open::Failure,
+    open::OpenFailure,
     *,
 };
 use crate::{
     Event,
-    log::{Outcome, RefusedEntry, Submission},
+    log::{DocumentPage, Outcome, RefusedEntry, Submission, with_sources},
 };
 
-const NAME: Epoch = Epoch(7);
+const EPOCH_7: Epoch = Epoch(7);
 
 fn options() -> StoreOptions {
     StoreOptions {
         cache_bytes: 1 << 20,
-        ..StoreOptions::new(NAME)
+        ..StoreOptions::new(EPOCH_7)
     }
 }
 
 fn entry(sequence: u64) -> Submission {
-    Submission {
-        producer: "p".into(),
-        sequence,
-        database: "default".into(),
-        collection: "users".into(),
-        document_id: format!("d{}", sequence % 7).into(),
-        operation: None,
-        data: Bytes::from(format!(
-            "{{\"n\":{sequence},\"text\":\"{}\"}}",
-            "x".repeat(100)
-        )),
-        origin: None,
-    }
+    let document = DocumentKey::new("default", "users", format!("d{}", sequence % 7));
+    let text = "x".repeat(100);
+    let data = format!("{{\"n\":{sequence},\"text\":\"{text}\"}}");
+    Submission::new("p", sequence, document, data)
 }
 
-/// A log on a disk, which becomes one when the disk is empty.
-fn open_on(disk: &Disk, options: &StoreOptions) -> Result<RedbLog, Failure> {
-    guarded(|| {
+/// Opens the log on a disk; creates it if the disk is empty.
+fn open_on(disk: &Disk, options: &StoreOptions) -> Result<RedbLog, OpenFailure> {
+    catch_panics(|| {
         let is_new = disk.len().unwrap() == 0;
         let mut builder = redb::Database::builder();
         builder.set_cache_size(options.cache_bytes);
@@ -55,7 +46,7 @@ fn open_on(disk: &Disk, options: &StoreOptions) -> Result<RedbLog, Failure> {
             if is_new {
                 open::initialize(&database, options.epoch)?;
             }
-            RedbLog::on(
+            RedbLog::from_database(
                 database,
                 Path::new("."),
                 tempfile::tempfile().unwrap(),
@@ -63,9 +54,7 @@ fn open_on(disk: &Disk, options: &StoreOptions) -> Result<RedbLog, Failure> {
             )
         })();
         Ok(opened)
-    })
-    .map_err(Failure::Log)
-    .flatten()
+    })?
 }
 
 fn read_all(log: &RedbLog) -> Vec<Arc<Event>> {
@@ -74,12 +63,48 @@ fn read_all(log: &RedbLog) -> Vec<Arc<Event>> {
     reader.read(first, usize::MAX, usize::MAX).unwrap()
 }
 
+/// Creates a log on a new disk.
+fn new_log(options: &StoreOptions) -> RedbLog {
+    open_on(&Disk::default(), options).unwrap()
+}
+
+/// Appends entries in batches of `batch`, the last one included.
+fn fill(log: &mut RedbLog, sequences: RangeInclusive<u64>, batch: usize) {
+    let sequences: Vec<_> = sequences.collect();
+    for batch in sequences.chunks(batch) {
+        log.append(batch.iter().copied().map(entry).collect(), 1)
+            .unwrap();
+    }
+}
+
+/// Maintains the log until no work is due.
+fn maintain(log: &mut RedbLog, now_ms: i64) {
+    while log.maintain(now_ms).unwrap() {}
+}
+
+fn documents(log: &RedbLog) -> Result<DocumentPage, LogError> {
+    log.reader()
+        .documents("default", None, None, 100, usize::MAX)
+}
+
+/// Creates a log, changes its tables, and returns the error of reopening it.
+fn reopen_changed(change: impl FnOnce(&redb::WriteTransaction)) -> OpenError {
+    let dir = tempfile::tempdir().unwrap();
+    drop(RedbLog::open(dir.path(), &options()).unwrap());
+    let database = redb::Database::open(dir.path().join("log.redb")).unwrap();
+    let transaction = database.begin_write().unwrap();
+    change(&transaction);
+    transaction.commit().unwrap();
+    drop(database);
+    RedbLog::open(dir.path(), &options()).unwrap_err()
+}
+
 #[test]
 fn a_log_keeps_the_name_of_its_creation() {
     let dir = tempfile::tempdir().unwrap();
     drop(RedbLog::open(dir.path(), &options()).unwrap());
     let other = StoreOptions::new(Epoch(8));
-    assert_eq!(RedbLog::open(dir.path(), &other).unwrap().epoch(), NAME);
+    assert_eq!(RedbLog::open(dir.path(), &other).unwrap().epoch(), EPOCH_7);
 }
 
 #[test]
@@ -89,7 +114,7 @@ fn a_directory_is_locked_as_long_as_anything_of_the_log_lives() {
     let reader = log.reader();
     for _ in 0..2 {
         let error = RedbLog::open(dir.path(), &options()).unwrap_err();
-        assert!(matches!(&error, OpenError::Locked { dir: told } if told == dir.path()));
+        assert!(matches!(&error, OpenError::Locked { dir: locked } if locked == dir.path()));
         assert!(error.to_string().contains(&*dir.path().to_string_lossy()));
     }
     drop(log);
@@ -100,14 +125,7 @@ fn a_directory_is_locked_as_long_as_anything_of_the_log_lives() {
 
 #[test]
 fn a_log_of_another_format_is_left_alone() {
-    let dir = tempfile::tempdir().unwrap();
-    drop(RedbLog::open(dir.path(), &options()).unwrap());
-    let database = redb::Database::open(dir.path().join("log.redb")).unwrap();
-    let transaction = database.begin_write().unwrap();
-    set_number(&transaction, FORMAT, 99).unwrap();
-    transaction.commit().unwrap();
-    drop(database);
-    let error = RedbLog::open(dir.path(), &options()).unwrap_err();
+    let error = reopen_changed(|transaction| set_number(transaction, FORMAT, 99).unwrap());
     assert!(
         matches!(error, OpenError::Format { found: 99, .. }),
         "{error}"
@@ -116,21 +134,15 @@ fn a_log_of_another_format_is_left_alone() {
 
 #[test]
 fn a_damaged_number_of_the_log_itself_is_noticed() {
-    let dir = tempfile::tempdir().unwrap();
-    drop(RedbLog::open(dir.path(), &options()).unwrap());
-    let database = redb::Database::open(dir.path().join("log.redb")).unwrap();
-    let transaction = database.begin_write().unwrap();
-    {
+    let error = reopen_changed(|transaction| {
         let mut table = transaction.open_table(META).unwrap();
-        let mut record = table.get(EPOCH).unwrap().unwrap().value().to_vec();
-        *record.last_mut().unwrap() ^= 1;
-        table.insert(EPOCH, &*record).unwrap();
-    }
-    transaction.commit().unwrap();
-    drop(database);
-    let error = RedbLog::open(dir.path(), &options()).unwrap_err();
+        let mut encoded = table.get(EPOCH).unwrap().unwrap().value().to_vec();
+        *encoded.last_mut().unwrap() ^= 1;
+        table.insert(EPOCH, &*encoded).unwrap();
+    });
     assert!(matches!(error, OpenError::Damaged { .. }), "{error}");
-    assert!(error.to_string().contains("epoch"), "{error}");
+    let error = with_sources(&error);
+    assert!(error.contains("epoch"), "{error}");
 }
 
 #[test]
@@ -150,7 +162,7 @@ fn a_creation_that_was_interrupted_is_begun_again() {
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join("log.redb.new"), [1; 5_000]).unwrap();
     let log = RedbLog::open(dir.path().join("."), &options()).unwrap();
-    assert_eq!(log.epoch(), NAME);
+    assert_eq!(log.epoch(), EPOCH_7);
     assert!(!dir.path().join("log.redb.new").exists());
 }
 
@@ -167,72 +179,61 @@ fn a_directory_that_can_not_be_is_an_error() {
 
 #[test]
 fn documents_are_written_before_too_many_wait() {
-    let mut log = RedbLog::open(tempfile::tempdir().unwrap().path(), &options()).unwrap();
-    for start in (1..=20_000).step_by(1_000) {
-        log.append((start..start + 1_000).map(entry).collect(), 1)
-            .unwrap();
-    }
-    let reader = log.reader();
-    let as_of = |reader: &Arc<dyn LogReader>| {
-        let page = reader
-            .documents("default", None, None, 100, usize::MAX)
-            .unwrap();
-        (page.as_of, page.documents.len())
-    };
-    let (behind, _) = as_of(&reader);
+    let mut log = new_log(&options());
+    fill(&mut log, 1..=20_000, 1_000);
+    let as_of = documents(&log).unwrap().as_of;
     assert!(
-        (1..20_000).contains(&behind),
-        "without maintenance at {behind}"
+        (1..20_000).contains(&as_of),
+        "without maintenance, documents are as of {as_of}"
     );
-    while log.maintain(20_000).unwrap() {}
-    assert_eq!(as_of(&reader), (20_000, 7));
+    maintain(&mut log, 20_000);
+    let page = documents(&log).unwrap();
+    assert_eq!((page.as_of, page.documents.len()), (20_000, 7));
 }
 
 #[test]
 fn retention_by_bytes_keeps_about_as_many_bytes() {
-    let mut options = options();
-    options.retention_bytes = Some(100_000);
-    let mut log = RedbLog::open(tempfile::tempdir().unwrap().path(), &options).unwrap();
-    for start in (1..=10_000).step_by(500) {
-        log.append((start..start + 500).map(entry).collect(), 1)
-            .unwrap();
-    }
-    while log.maintain(1).unwrap() {}
+    let mut log = new_log(&StoreOptions {
+        retention_bytes: Some(100_000),
+        ..options()
+    });
+    fill(&mut log, 1..=10_000, 500);
+    maintain(&mut log, 1);
     let kept = read_all(&log);
     let bytes: usize = kept.iter().map(|event| event.weight()).sum();
     assert!((60_000..=100_000).contains(&bytes), "{bytes}");
     assert_eq!(kept.last().unwrap().offset, 10_000);
 
-    log.append(vec![entry(10_001)], 1).unwrap();
-    while log.maintain(1_001).unwrap() {}
-    assert_eq!(read_all(&log).len(), kept.len(), "one came, one went");
+    fill(&mut log, 10_001..=10_001, 1);
+    maintain(&mut log, 1_001);
+    assert_eq!(read_all(&log).len(), kept.len(), "one added, one trimmed");
 }
 
 #[test]
 fn retention_by_age_drops_what_is_older() {
-    let mut options = options();
-    options.retention_age = Some(Duration::from_secs(10));
-    let mut log = RedbLog::open(tempfile::tempdir().unwrap().path(), &options).unwrap();
+    let mut log = new_log(&StoreOptions {
+        retention_age: Some(Duration::from_secs(10)),
+        ..options()
+    });
     for sequence in 1..=20 {
         let now_ms = i64::try_from(sequence).unwrap() * 1_000;
         log.append(vec![entry(sequence)], now_ms).unwrap();
-        while log.maintain(now_ms).unwrap() {}
+        maintain(&mut log, now_ms);
     }
     assert_eq!(log.reader().bounds(), Bounds { first: 9, head: 20 });
 }
 
 #[test]
 fn a_damaged_entry_is_told_when_its_turn_comes() {
-    let dir = tempfile::tempdir().unwrap();
-    let mut log = RedbLog::open(dir.path(), &options()).unwrap();
-    log.append((1..=9).map(entry).collect(), 1).unwrap();
-    while log.maintain(1_000_000).unwrap() {}
+    let mut log = new_log(&options());
+    fill(&mut log, 1..=9, 9);
+    maintain(&mut log, 1_000_000);
     let transaction = log.shared.engine.begin_write().unwrap();
     {
-        let mut events = transaction.open_table(engine::EVENTS).unwrap();
-        let mut record = events.get(5).unwrap().unwrap().value().to_vec();
-        record[40] ^= 4;
-        events.insert(5, &*record).unwrap();
+        let mut events = transaction.open_table(EVENTS).unwrap();
+        let mut encoded = events.get(5).unwrap().unwrap().value().to_vec();
+        encoded[40] ^= 4;
+        events.insert(5, &*encoded).unwrap();
         events.remove(7).unwrap();
     }
     transaction.commit().unwrap();
@@ -247,7 +248,7 @@ fn a_damaged_entry_is_told_when_its_turn_comes() {
     }
     assert_eq!(reader.read(5, 100, usize::MAX).unwrap().len(), 1);
     assert_eq!(reader.read(7, 100, usize::MAX).unwrap().len(), 2);
-    // Retention gets past it.
+    // Trimming continues past both.
     log.trim(8).unwrap();
     assert_eq!(log.reader().bounds().first, 8);
 }
@@ -260,14 +261,20 @@ fn an_io_error_stops_the_writing_until_the_log_is_opened_anew() {
     disk.fail_after(0);
     let error = log.append(vec![entry(2)], 1).unwrap_err();
     assert!(matches!(error, LogError::Storage(_)), "{error}");
-    // The disk may work again; what it did in between is not known.
+    // Even if the disk works again: its content is unknown after the failure.
     disk.fail_never();
     for _ in 0..2 {
         let error = log.append(vec![entry(2)], 1).unwrap_err();
-        assert!(matches!(&error, LogError::Stopped { cause } if cause.contains("injected")));
+        assert!(
+            matches!(&error, LogError::Stopped { cause } if with_sources(cause).contains("injected"))
+        );
         assert!(matches!(log.maintain(1), Err(LogError::Stopped { .. })));
     }
-    assert_eq!(log.reader().bounds().head, 1, "no reader sees what failed");
+    assert_eq!(
+        log.reader().bounds().head,
+        1,
+        "readers do not see the failed batch"
+    );
     drop(log);
     let mut log = open_on(&disk, &options()).unwrap();
     assert!(log.append(vec![entry(2)], 1).is_ok());
@@ -279,7 +286,7 @@ fn a_full_disk_refuses_entries_and_stops_nothing_else() {
     let mut log = RedbLog::open(dir.path(), &options()).unwrap();
     log.append(vec![entry(1)], 1).unwrap();
     for _ in 0..2 {
-        log.space = Space::new(dir.path(), 1 << 60);
+        log.disk_space = DiskSpace::new(dir.path(), 1 << 60);
         let error = log.append(vec![entry(2)], 1).unwrap_err();
         assert!(
             matches!(error, LogError::Full { free, needed } if free < needed && free > 0),
@@ -288,60 +295,61 @@ fn a_full_disk_refuses_entries_and_stops_nothing_else() {
         assert_eq!(read_all(&log).len(), 1);
         assert!(log.maintain(1_000_000).is_ok());
     }
-    // What needs no room is told as ever.
+    // An empty batch needs no space.
     assert_eq!(log.append(Vec::new(), 1).unwrap(), []);
-    log.space = Space::new(dir.path(), 0);
+    log.disk_space = DiskSpace::new(dir.path(), 0);
     log.append(vec![entry(2)], 1).unwrap();
     assert_eq!(read_all(&log).len(), 2);
 }
 
-/// What a run of appends was told before the disk failed.
-struct Told {
+/// The progress of [`run_until_failure`].
+struct Progress {
     acknowledged: u64,
     submitted: u64,
 }
 
-/// Appends, trims and writes documents until the disk fails or all is done.
-fn work(disk: &Disk) -> Option<Told> {
-    let mut told = Told {
+/// Appends, trims and maintains until the disk fails or 12 rounds are done. Returns `None` if the log
+/// does not open.
+fn run_until_failure(disk: &Disk) -> Option<Progress> {
+    let mut progress = Progress {
         acknowledged: 0,
         submitted: 0,
     };
     let mut log = open_on(disk, &options()).ok()?;
     for round in 1..=12_u64 {
         let batch: Vec<_> = (1..=round % 4 + 1)
-            .map(|step| entry(told.acknowledged + step))
+            .map(|step| entry(progress.acknowledged + step))
             .collect();
-        told.submitted += batch.len() as u64;
+        progress.submitted += batch.len() as u64;
         let Ok(outcomes) = log.append(batch, 1_000) else {
             break;
         };
         assert!(outcomes.iter().all(|it| matches!(it, Outcome::Appended(_))));
-        told.acknowledged = told.submitted;
+        progress.acknowledged = progress.submitted;
         if log
             .maintain(i64::try_from(round).unwrap() * 20_000)
             .is_err()
         {
             break;
         }
-        if round % 5 == 0 && log.trim(told.acknowledged / 2).is_err() {
+        if round % 5 == 0 && log.trim(progress.acknowledged / 2).is_err() {
             break;
         }
     }
-    Some(told)
+    Some(progress)
 }
 
-/// What must hold of a log after whatever happened to the process that wrote it.
-fn check(disk: &Disk, told: &Told, situation: &str) {
+/// Checks the invariants of a log after a crash.
+fn check(disk: &Disk, progress: &Progress, situation: &str) {
     let log = open_on(disk, &options());
     let mut log = log.unwrap_or_else(|error| panic!("{situation}: {error:?}"));
-    assert_eq!(log.epoch(), NAME, "{situation}");
+    assert_eq!(log.epoch(), EPOCH_7, "{situation}");
     let Bounds { first, head } = log.reader().bounds();
     assert!(
-        head == told.acknowledged || head == told.submitted,
+        head == progress.acknowledged || head == progress.submitted,
         "{situation}: head {head}, acknowledged {}, submitted {}",
-        told.acknowledged,
-        told.submitted
+        progress.acknowledged,
+        progress.submitted
     );
     assert_eq!(
         log.reader().producer("p").unwrap().last_sequence,
@@ -367,12 +375,9 @@ fn check(disk: &Disk, told: &Told, situation: &str) {
     let version = format!("\"version\":{}}}", (head + 1).div_ceil(7));
     let text = std::str::from_utf8(&event.data).unwrap();
     assert!(text.ends_with(&version), "{situation}: {text}");
-    while log.maintain(1_000_000).unwrap() {}
-    let documents = log
-        .reader()
-        .documents("default", None, None, 100, usize::MAX);
+    maintain(&mut log, 1_000_000);
     assert_eq!(
-        documents.unwrap().documents.len() as u64,
+        documents(&log).unwrap().documents.len() as u64,
         (head + 1).min(7),
         "{situation}"
     );
@@ -383,27 +388,28 @@ fn no_failure_of_the_disk_at_any_step_loses_or_invents_an_entry() {
     let whole = Disk::default();
     open_on(&whole, &options()).unwrap();
     let disk = whole.after_kill();
-    work(&disk).unwrap();
+    run_until_failure(&disk).unwrap();
     let steps = disk.operations();
-    assert!(
-        steps > 100,
-        "the run has to reach the disk often, not {steps} times"
-    );
+    assert!(steps > 100, "{steps} disk operations are too few");
 
     let mut rng = ChaCha8Rng::seed_from_u64(47);
     let mut failed_appends = 0;
-    // Every fifth step, so that the test takes seconds.
+    // Only every fifth, so that the test takes seconds.
     for step in (0..steps).step_by(5) {
         let disk = whole.after_kill();
         disk.fail_after(step);
-        let Some(told) = work(&disk) else {
+        let Some(progress) = run_until_failure(&disk) else {
             continue;
         };
-        failed_appends += u32::from(told.acknowledged < told.submitted);
+        failed_appends += u32::from(progress.acknowledged < progress.submitted);
         disk.fail_never();
-        check(&disk.after_kill(), &told, &format!("killed at step {step}"));
+        check(
+            &disk.after_kill(),
+            &progress,
+            &format!("killed at step {step}"),
+        );
         let disk = disk.after_power_cut(&mut rng);
-        check(&disk, &told, &format!("power cut at step {step}"));
+        check(&disk, &progress, &format!("power cut at step {step}"));
     }
     assert!(failed_appends > 15, "{failed_appends} of {steps}");
 }
@@ -413,18 +419,17 @@ fn a_flipped_byte_anywhere_is_an_error_or_harmless_but_never_a_panic_or_a_wrong_
     let disk = Disk::default();
     let mut log = open_on(&disk, &options()).unwrap();
     for start in (1..=300).step_by(20) {
-        log.append((start..start + 20).map(entry).collect(), 1)
-            .unwrap();
-        while log.maintain(i64::try_from(start).unwrap() * 1_000).unwrap() {}
+        fill(&mut log, start..=start + 19, 20);
+        maintain(&mut log, i64::try_from(start).unwrap() * 1_000);
     }
     let originals = read_all(&log);
     drop(log);
     let length = disk.len().unwrap();
 
     let mut rng = ChaCha8Rng::seed_from_u64(50);
-    let mut noticed = 0;
+    let mut detected = 0;
     for round in 0..240_u64 {
-        // The file's header is what everything else hangs on: every place of it.
+        // Every byte of the file's header, and random ones of the rest.
         let at = if round < 120 {
             round
         } else {
@@ -435,21 +440,21 @@ fn a_flipped_byte_anywhere_is_an_error_or_harmless_but_never_a_panic_or_a_wrong_
         let mut options = options();
         options.verify_on_open = round % 2 == 0;
         match open_on(&damaged, &options) {
-            Err(_) => noticed += 1,
-            Ok(log) => noticed += u32::from(!reads_the_same(log, &originals)),
+            Err(_) => detected += 1,
+            Ok(log) => detected += u32::from(!reads_the_same(log, &originals)),
         }
     }
-    assert!(noticed > 60, "only {noticed} of 240 flips were noticed");
+    assert!(detected > 60, "only {detected} of 240 flips were detected");
 }
 
-/// Whether everything is there; what is there must be what was written.
+/// Returns `true` if the log is complete and works. Panics if it returns a wrong event.
 fn reads_the_same(mut log: RedbLog, originals: &[Arc<Event>]) -> bool {
     let reader = log.reader();
     let mut after = 0;
-    let mut whole = true;
+    let mut intact = true;
     while let Some(original) = originals.get(usize::try_from(after).unwrap()) {
         let Ok(events) = reader.read(after, 50, usize::MAX) else {
-            whole = false;
+            intact = false;
             after = original.offset;
             continue;
         };
@@ -462,19 +467,17 @@ fn reads_the_same(mut log: RedbLog, originals: &[Arc<Event>]) -> bool {
             after += 1;
         }
     }
-    whole &= reader
-        .documents("default", None, None, 100, usize::MAX)
-        .is_ok();
-    whole &= log.append(vec![entry(301)], 1).is_ok();
-    whole &= log.trim(10).is_ok();
-    whole
+    intact &= documents(&log).is_ok();
+    intact &= log.append(vec![entry(301)], 1).is_ok();
+    intact &= log.trim(10).is_ok();
+    intact
 }
 
 #[test]
 fn a_truncated_file_is_an_error_and_never_a_panic() {
     let disk = Disk::default();
     let mut log = open_on(&disk, &options()).unwrap();
-    log.append((1..=300).map(entry).collect(), 1).unwrap();
+    fill(&mut log, 1..=300, 300);
     let originals = read_all(&log);
     drop(log);
     let length = disk.len().unwrap();
@@ -491,16 +494,16 @@ fn a_truncated_file_is_an_error_and_never_a_panic() {
 fn a_panic_of_the_engine_is_an_error_with_its_words() {
     let number = 7;
     for error in [
-        guarded::<()>(|| panic!("page 7")).unwrap_err(),
-        guarded::<()>(|| panic!("page {number}")).unwrap_err(),
+        catch_panics::<()>(|| panic!("page 7")).unwrap_err(),
+        catch_panics::<()>(|| panic!("page {number}")).unwrap_err(),
     ] {
-        assert!(describe(&error).contains("page 7"), "{error:?}");
+        assert!(with_sources(&error).contains("page 7"), "{error:?}");
     }
 }
 
 #[test]
 fn an_entry_that_is_refused_is_not_in_the_file() {
-    let mut log = RedbLog::open(tempfile::tempdir().unwrap().path(), &options()).unwrap();
+    let mut log = new_log(&options());
     let mut broken = entry(1);
     broken.data = Bytes::from_static(b"{");
     let outcomes = log.append(vec![broken], 1).unwrap();

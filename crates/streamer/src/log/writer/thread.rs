@@ -1,7 +1,6 @@
-//! The thread's side: gathering jobs, committing them, telling what became of them.
+//! The writer thread: collects requests, commits them together, and sends the outcomes.
 
 use std::{
-    collections::VecDeque,
     sync::{
         Arc,
         atomic::Ordering,
@@ -12,61 +11,47 @@ use std::{
 
 use tokio::sync::oneshot;
 
-use super::{Shared, Taken, WriteError, WriterOptions};
+use super::{QueuePermit, Shared, WriteError, WriterOptions};
 use crate::{
     Event,
     log::{Log, LogError, Outcome, Submission},
 };
 
-/// How long the thread sleeps when there is nothing to do. Retention of an idle log is this late.
+/// Interval of the maintenance of an idle log. Its retention may be late by this much.
 const IDLE: Duration = Duration::from_secs(60);
-/// How soon after a commit an idle log is looked after.
+/// Delay of the maintenance after the last commit. Longer than the 10 s after which pending documents
+/// are written, so that an idle log has none.
 const SETTLE: Duration = Duration::from_secs(11);
 
-/// What the queue holds.
+/// A command in the queue.
 #[derive(Debug)]
-pub(super) enum Message {
-    Job(Job),
-    /// Nothing comes after it.
+pub(super) enum Command {
+    Append(AppendRequest),
+    /// End the thread. Always the last command that is handled.
     Stop,
 }
 
-/// Entries of one submitter.
+/// The entries of one submitter.
 #[derive(Debug)]
-pub(super) struct Job {
+pub(super) struct AppendRequest {
     pub(super) batch: Vec<Submission>,
-    pub(super) tell: oneshot::Sender<Result<Vec<Outcome>, WriteError>>,
-    pub(super) room: Taken,
+    /// The length of `batch`, which is emptied for the commit.
+    pub(super) entries: usize,
+    pub(super) outcomes: oneshot::Sender<Result<Vec<Outcome>, WriteError>>,
+    pub(super) _permit: QueuePermit,
 }
 
 pub(super) struct Writer<F> {
     log: Box<dyn Log>,
     options: WriterOptions,
     on_commit: F,
-    queue: Receiver<Message>,
+    queue: Receiver<Command>,
     shared: Arc<Shared>,
-    /// Whether [`Message::Stop`] was taken out of the queue.
+    /// [`Command::Stop`] was received, or all handles were dropped.
     stopping: bool,
-    /// Who waits for the commit that is on its way. Kept here, and not in the function that
-    /// commits: should that panic, they must not be let go before it is known as the reason.
-    waiting: Vec<Waiting>,
-}
-
-/// A submitter whose entries are in the commit that is on its way.
-#[derive(Debug)]
-struct Waiting {
-    entries: usize,
-    tell: oneshot::Sender<Result<Vec<Outcome>, WriteError>>,
-    /// Given back with the rest.
-    _room: Taken,
-}
-
-/// Jobs for one commit.
-#[derive(Default)]
-struct Gathered {
-    jobs: Vec<Job>,
-    events: usize,
-    bytes: usize,
+    /// The requests of the commit in progress. Not a local variable: if the commit panics, they must
+    /// be dropped after [`CloseOnDrop`] has recorded the panic, which their submitters then read.
+    committing: Vec<AppendRequest>,
 }
 
 impl<F: FnMut(&[Arc<Event>])> Writer<F> {
@@ -74,7 +59,7 @@ impl<F: FnMut(&[Arc<Event>])> Writer<F> {
         log: Box<dyn Log>,
         options: WriterOptions,
         on_commit: F,
-        queue: Receiver<Message>,
+        queue: Receiver<Command>,
         shared: Arc<Shared>,
     ) -> Self {
         Self {
@@ -84,43 +69,43 @@ impl<F: FnMut(&[Arc<Event>])> Writer<F> {
             queue,
             shared,
             stopping: false,
-            waiting: Vec::new(),
+            committing: Vec::new(),
         }
     }
 
-    /// Works until it is stopped, forgotten, or the log fails.
+    /// Runs until it is stopped, all handles are dropped, or the log fails.
     pub(super) fn run(mut self, done: oneshot::Sender<()>) {
         let closing = CloseOnDrop(Arc::clone(&self.shared));
-        if let Err(error) = self.work() {
+        if let Err(error) = self.run_until_stopped() {
             tracing::error!(%error, "the log failed, its writer stops");
-            while let Ok(message) = self.queue.try_recv() {
-                match message {
-                    Message::Job(job) => {
-                        tell(job.tell, Err(WriteError::Failed(Arc::clone(&error))));
+            while let Ok(command) = self.queue.try_recv() {
+                match command {
+                    Command::Append(request) => {
+                        request.respond(Err(WriteError::Failed(error.clone())))
                     }
-                    Message::Stop => {}
+                    Command::Stop => {}
                 }
             }
         }
-        // The log is closed before anybody hears that the writer is done with it.
+        // The log is closed before `done`, so that the caller of shutdown can reopen it.
         drop(self);
         drop(closing);
-        // Nobody listens when the writer was not shut down but forgotten.
+        // The receiver is gone if the handles were dropped without a shutdown.
         done.send(()).unwrap_or(());
     }
 
-    fn work(&mut self) -> Result<(), Arc<LogError>> {
+    fn run_until_stopped(&mut self) -> Result<(), LogError> {
         let mut wait = Duration::ZERO;
         while !self.stopping {
             match self.queue.recv_timeout(wait) {
-                Ok(Message::Job(job)) => {
-                    let gathered = self.gather(job);
-                    self.commit(gathered)?;
-                    // Under load there is never a better time; one slice is short.
+                Ok(Command::Append(request)) => {
+                    let batch = self.collect(request);
+                    self.commit(batch)?;
+                    // Not only when idle: a log under constant load would never be trimmed.
                     self.maintain()?;
                     wait = Duration::ZERO;
                 }
-                Ok(Message::Stop) | Err(RecvTimeoutError::Disconnected) => self.stopping = true,
+                Ok(Command::Stop) | Err(RecvTimeoutError::Disconnected) => self.stopping = true,
                 Err(RecvTimeoutError::Timeout) => {
                     wait = match (self.maintain()?, wait) {
                         (true, _) => Duration::ZERO,
@@ -133,52 +118,43 @@ impl<F: FnMut(&[Arc<Event>])> Writer<F> {
         Ok(())
     }
 
-    /// Takes what else is there for the same commit, and waits for it as long as the options say.
-    fn gather(&mut self, first: Job) -> Gathered {
+    /// Collects a batch: `first`, and what is queued or arrives within `max_wait`. Requests are never
+    /// split, so the batch may exceed its limits by one request.
+    fn collect(&mut self, first: AppendRequest) -> Vec<Submission> {
         let deadline = Instant::now() + self.options.max_wait;
-        let mut gathered = Gathered::default();
-        gathered.push(first);
-        while gathered.events < self.options.max_batch_events
-            && gathered.bytes < self.options.max_batch_bytes
-        {
+        let mut batch = Vec::new();
+        let mut bytes = 0;
+        let mut next = Some(first);
+        while let Some(mut request) = next.take() {
+            bytes += request.batch.iter().map(Submission::weight).sum::<usize>();
+            batch.append(&mut request.batch);
+            self.committing.push(request);
+            if batch.len() >= self.options.max_batch_events || bytes >= self.options.max_batch_bytes
+            {
+                break;
+            }
             let left = deadline.saturating_duration_since(Instant::now());
             match self.queue.recv_timeout(left) {
-                Ok(Message::Job(job)) => gathered.push(job),
-                Ok(Message::Stop) | Err(RecvTimeoutError::Disconnected) => {
-                    self.stopping = true;
-                    break;
-                }
-                Err(RecvTimeoutError::Timeout) => break,
+                Ok(Command::Append(request)) => next = Some(request),
+                Ok(Command::Stop) | Err(RecvTimeoutError::Disconnected) => self.stopping = true,
+                Err(RecvTimeoutError::Timeout) => {}
             }
         }
-        gathered
+        batch
     }
 
-    fn commit(&mut self, gathered: Gathered) -> Result<(), Arc<LogError>> {
-        let mut batch = Vec::with_capacity(gathered.events);
-        for job in gathered.jobs {
-            self.waiting.push(Waiting {
-                entries: job.batch.len(),
-                tell: job.tell,
-                _room: job.room,
-            });
-            batch.extend(job.batch);
-        }
+    fn commit(&mut self, batch: Vec<Submission>) -> Result<(), LogError> {
         let outcomes = match self.log.append(batch, (self.options.clock)()) {
             Ok(outcomes) => outcomes,
             Err(error @ LogError::Full { .. }) => {
-                tracing::warn!(%error, "entries are refused");
-                let error = Arc::new(error);
-                for waiting in self.waiting.drain(..) {
-                    tell(waiting.tell, Err(WriteError::Full(Arc::clone(&error))));
-                }
+                tracing::warn!(%error, "entries are rejected");
+                self.reject(&WriteError::Full(error));
                 return Ok(());
             }
             Err(error) => {
+                // Recorded first: a submitter that gets the error may call again at once.
                 let error = self.shared.fail(error);
-                for waiting in self.waiting.drain(..) {
-                    tell(waiting.tell, Err(WriteError::Failed(Arc::clone(&error))));
-                }
+                self.reject(&WriteError::Failed(error.clone()));
                 return Err(error);
             }
         };
@@ -189,33 +165,40 @@ impl<F: FnMut(&[Arc<Event>])> Writer<F> {
                 Outcome::Duplicate | Outcome::Refused(_) | Outcome::Jump { .. } => None,
             })
             .collect();
+        // Before the outcomes are sent: subscribers must not miss an event that was acknowledged.
         if !events.is_empty() {
             (self.on_commit)(&events);
         }
-        let mut outcomes = VecDeque::from(outcomes);
-        for waiting in self.waiting.drain(..) {
-            let own = outcomes.drain(..waiting.entries).collect();
-            tell(waiting.tell, Ok(own));
+        let mut outcomes = outcomes.into_iter();
+        for request in self.committing.drain(..) {
+            let own = outcomes.by_ref().take(request.entries).collect();
+            request.respond(Ok(own));
         }
         Ok(())
     }
 
-    fn maintain(&mut self) -> Result<bool, Arc<LogError>> {
+    /// Fails the requests of the commit in progress.
+    fn reject(&mut self, error: &WriteError) {
+        for request in self.committing.drain(..) {
+            request.respond(Err(error.clone()));
+        }
+    }
+
+    fn maintain(&mut self) -> Result<bool, LogError> {
         let more = self.log.maintain((self.options.clock)());
         more.map_err(|error| self.shared.fail(error))
     }
 }
 
-impl Gathered {
-    fn push(&mut self, job: Job) {
-        self.events += job.batch.len();
-        self.bytes += job.batch.iter().map(Submission::weight).sum::<usize>();
-        self.jobs.push(job);
+impl AppendRequest {
+    fn respond(self, result: Result<Vec<Outcome>, WriteError>) {
+        // The submitter may have stopped waiting; the commit stands all the same.
+        drop(self.outcomes.send(result));
     }
 }
 
-/// Closes the queue when the thread ends, by a panic too: nobody may wait for room that nobody
-/// gives back.
+/// Closes the queue when the thread ends, even by a panic. Otherwise submitters would wait forever
+/// for capacity that is never released.
 struct CloseOnDrop(Arc<Shared>);
 
 impl Drop for CloseOnDrop {
@@ -223,14 +206,6 @@ impl Drop for CloseOnDrop {
         if std::thread::panicking() {
             self.0.panicked.store(true, Ordering::Release);
         }
-        self.0.room.close();
+        self.0.capacity.close();
     }
-}
-
-fn tell(
-    submitter: oneshot::Sender<Result<Vec<Outcome>, WriteError>>,
-    result: Result<Vec<Outcome>, WriteError>,
-) {
-    // A submitter that went away has its reasons; the entries are in the log anyway.
-    drop(submitter.send(result));
 }

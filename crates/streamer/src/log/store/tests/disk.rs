@@ -1,4 +1,4 @@
-//! A disk in memory that can fail, lose power, and be damaged.
+//! A simulated disk that can fail, lose power, and be damaged.
 
 use std::{
     io,
@@ -9,7 +9,7 @@ use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 use redb::StorageBackend;
 
-/// What a sector is: power cuts tear writes between two of them.
+/// Unit of a write that survives a power cut entirely or not at all.
 const SECTOR: usize = 512;
 
 #[derive(Clone, Debug, Default)]
@@ -17,15 +17,15 @@ pub(super) struct Disk(Arc<Mutex<State>>);
 
 #[derive(Debug, Default)]
 struct State {
-    /// What a process reads.
+    /// The content that a process reads.
     current: Vec<u8>,
-    /// What was there at the last sync.
+    /// The content at the last sync.
     synced: Vec<u8>,
-    /// What came after it, in order.
+    /// The changes since then, in order.
     unsynced: Vec<Change>,
     /// Writes, resizes and syncs so far.
     operations: usize,
-    /// How many of them succeed before all others fail.
+    /// The number of operations after which all others fail.
     fails_at: Option<usize>,
 }
 
@@ -52,7 +52,7 @@ impl Disk {
         self.state().operations
     }
 
-    /// Lets `successes` more operations succeed, and no other.
+    /// Makes all operations fail after `successes` more.
     pub(super) fn fail_after(&self, successes: usize) {
         let mut state = self.state();
         state.fails_at = Some(state.operations + successes);
@@ -72,12 +72,13 @@ impl Disk {
             .truncate(usize::try_from(length).unwrap());
     }
 
-    /// A copy as another process finds it: everything that was written.
+    /// Returns the disk as another process finds it: with everything that was written.
     pub(super) fn after_kill(&self) -> Self {
         Self::holding(self.state().current.clone())
     }
 
-    /// A copy as the next boot finds it: of what was written since the last sync, some sectors.
+    /// Returns the disk as the next boot finds it: with random sectors of what was written since the
+    /// last sync.
     pub(super) fn after_power_cut(&self, rng: &mut ChaCha8Rng) -> Self {
         let state = self.state();
         let mut bytes = state.synced.clone();

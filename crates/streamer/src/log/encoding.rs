@@ -1,4 +1,4 @@
-//! The stored form of what a log keeps: a format byte and a checksum around a compact encoding.
+//! The encoding of stored values: a format byte and a checksum, followed by a protobuf message.
 //!
 //! ```text
 //! ┌────────┬───────────────┬──────────────┐
@@ -7,90 +7,95 @@
 //! └────────┴───────────────┴──────────────┘
 //! ```
 //!
-//! The key is part of the checksum, so that a value that turns up under another key is noticed too.
-//! The storage engine checks its pages only when it repairs, so this is what finds a flipped bit.
+//! The checksum includes the key, so that a value stored under another key is detected too. redb
+//! verifies its pages only during repair; this checksum detects bit flips at every read.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 use prost::Message;
 
-use super::{DocumentKey, ProducerState, ingest::DocumentState, plan::Entry};
+use super::{
+    DocumentKey, ProducerState,
+    ingest::{DocumentEvent, DocumentState},
+};
 use crate::{Event, Operation};
 
 const FORMAT: u8 = 1;
 const HEADER: usize = 5;
 
-/// An event as it is stored.
+/// A decoded event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct StoredEvent {
     pub(super) event: Arc<Event>,
-    /// The document after it.
+    /// The state of the document after the event.
     pub(super) state: DocumentState,
-    /// Bytes of all records before this one. Only differences mean something: how much the log
-    /// holds between two events is known without reading what lies between them.
+    /// Total size of all encoded events before this one. The difference between two events is the
+    /// size of what lies between them, which therefore need not be read.
     pub(super) bytes_before: u64,
 }
 
-/// A document as it is stored: its state, and its last event once that is no longer in the log.
+/// A document: its state, and its last event if that has been trimmed from the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct StoredDocument {
     pub(super) state: DocumentState,
-    /// What the event holds beside the document's names and offset.
-    pub(super) content: Option<Content>,
+    pub(super) event: Option<Arc<Event>>,
 }
 
-/// The part of an event that is kept with its document.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Content {
-    pub(super) operation: Operation,
-    pub(super) data: Bytes,
-    pub(super) timestamp: i64,
-}
-
-/// A producer as it is stored.
+/// A producer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct StoredProducer {
     pub(super) state: ProducerState,
-    /// When it was taken, Unix milliseconds.
+    /// Time of its last commit, Unix milliseconds.
     pub(super) used_ms: i64,
 }
 
-/// Why a value is not what was written.
+/// The reason why a stored value cannot be decoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum Damage {
-    #[error("it is cut off")]
-    CutOff,
+#[non_exhaustive]
+pub enum DecodeError {
+    /// The value does not exist.
+    #[error("it is missing")]
+    Missing,
+    /// The value is shorter than its header.
+    #[error("it is truncated")]
+    Truncated,
+    /// Another version wrote the value.
     #[error("it has the unknown format {0}")]
     UnknownFormat(u8),
+    /// The checksum does not match the content.
     #[error("its checksum does not match")]
     Checksum,
-    #[error("its content makes no sense")]
-    Nonsense,
+    /// The checksum matches, but the content is invalid.
+    #[error("its content is invalid")]
+    Invalid,
 }
 
 impl StoredEvent {
-    /// Encodes an entry. `bytes_before` counts the records before it.
-    pub(super) fn encode(entry: &Entry, bytes_before: u64) -> Vec<u8> {
-        let Entry { event, state } = entry;
+    /// Encodes an event. `bytes_before` is the total size of the encoded events before it.
+    pub(super) fn encode(
+        DocumentEvent { event, state }: &DocumentEvent,
+        bytes_before: u64,
+    ) -> Vec<u8> {
         let body = EventBody {
             database: event.database.to_string(),
             collection: event.collection.to_string(),
             document_id: event.document_id.to_string(),
-            operation: number(event.operation),
+            operation: operation_number(event.operation),
             data: event.data.clone(),
             timestamp: event.timestamp,
             version: state.version,
-            // Most documents change when they are old, but a difference is never longer.
+            // As a varint, an age is shorter than a time for young documents and never longer. It
+            // wraps, because a wrong clock or an `Origin` may put the creation anywhere.
             age_ms: event.timestamp.wrapping_sub(state.created_at),
             bytes_before,
         };
         seal(&event.offset.to_le_bytes(), &body)
     }
 
-    /// Reads back what [`Self::encode`] wrote for the event at `offset`.
-    pub(super) fn decode(offset: u64, record: &[u8]) -> Result<Self, Damage> {
-        let body: EventBody = unseal(&offset.to_le_bytes(), record)?;
+    /// Decodes the event at `offset`.
+    pub(super) fn decode(offset: u64, encoded: &[u8]) -> Result<Self, DecodeError> {
+        let body: EventBody = unseal(&offset.to_le_bytes(), encoded)?;
         let operation = operation(body.operation)?;
         Ok(Self {
             event: Arc::new(Event {
@@ -114,29 +119,33 @@ impl StoredEvent {
 }
 
 impl StoredDocument {
-    pub(super) fn encode(&self, key: &[&str; 3]) -> Vec<u8> {
-        let content = self.content.as_ref();
+    pub(super) fn encode(&self, key: &DocumentKey) -> Vec<u8> {
+        let event = self.event.as_ref();
         let body = DocumentBody {
             version: self.state.version,
             created_at: self.state.created_at,
             deleted: self.state.deleted,
             offset: self.state.offset,
-            operation: content.map(|content| number(content.operation)),
-            data: content.map_or_else(Bytes::new, |content| content.data.clone()),
-            timestamp: content.map_or(0, |content| content.timestamp),
+            operation: event.map(|event| operation_number(event.operation)),
+            data: event.map_or_else(Bytes::new, |event| event.data.clone()),
+            timestamp: event.map_or(0, |event| event.timestamp),
         };
-        seal(&document_key(key), &body)
+        seal(&key_bytes(key), &body)
     }
 
-    pub(super) fn decode(key: &[&str; 3], record: &[u8]) -> Result<Self, Damage> {
-        let body: DocumentBody = unseal(&document_key(key), record)?;
-        let content = match body.operation {
+    pub(super) fn decode(key: &DocumentKey, encoded: &[u8]) -> Result<Self, DecodeError> {
+        let body: DocumentBody = unseal(&key_bytes(key), encoded)?;
+        let event = match body.operation {
             None => None,
-            Some(number) => Some(Content {
+            Some(number) => Some(Arc::new(Event {
+                offset: body.offset,
+                database: Arc::clone(&key.database),
+                collection: Arc::clone(&key.collection),
+                document_id: Arc::clone(&key.document_id),
                 operation: operation(number)?,
                 data: body.data,
                 timestamp: body.timestamp,
-            }),
+            })),
         };
         Ok(Self {
             state: DocumentState {
@@ -145,22 +154,7 @@ impl StoredDocument {
                 deleted: body.deleted,
                 offset: body.offset,
             },
-            content,
-        })
-    }
-}
-
-impl Content {
-    /// The event it was, given the rest.
-    pub(super) fn into_event(self, key: &DocumentKey, offset: u64) -> Arc<Event> {
-        Arc::new(Event {
-            offset,
-            database: Arc::clone(&key.database),
-            collection: Arc::clone(&key.collection),
-            document_id: Arc::clone(&key.document_id),
-            operation: self.operation,
-            data: self.data,
-            timestamp: self.timestamp,
+            event,
         })
     }
 }
@@ -175,8 +169,8 @@ impl StoredProducer {
         seal(name.as_bytes(), &body)
     }
 
-    pub(super) fn decode(name: &str, record: &[u8]) -> Result<Self, Damage> {
-        let body: ProducerBody = unseal(name.as_bytes(), record)?;
+    pub(super) fn decode(name: &str, encoded: &[u8]) -> Result<Self, DecodeError> {
+        let body: ProducerBody = unseal(name.as_bytes(), encoded)?;
         Ok(Self {
             state: ProducerState {
                 last_sequence: body.last_sequence,
@@ -186,67 +180,68 @@ impl StoredProducer {
         })
     }
 
-    /// Whether nobody heard of it since `oldest_ms`, and it may be forgotten. Without its marker a
-    /// source would begin anew, or miss what happened meanwhile.
-    pub(super) fn is_forgotten(&self, oldest_ms: i64) -> bool {
+    /// Returns `true` if the producer was last used before `oldest_ms` and may be forgotten.
+    pub(super) fn is_expired(&self, oldest_ms: i64) -> bool {
+        // Without its marker, a source would reread everything or miss what happened meanwhile.
         self.used_ms < oldest_ms && self.state.marker.is_none()
     }
 }
 
-/// Encodes a number the log keeps about itself.
+/// Encodes a number of the log's metadata.
 pub(super) fn encode_number(name: &str, value: u64) -> Vec<u8> {
     seal(name.as_bytes(), &NumberBody { value })
 }
 
-/// Reads back what [`encode_number`] wrote.
-pub(super) fn decode_number(name: &str, record: &[u8]) -> Result<u64, Damage> {
-    unseal::<NumberBody>(name.as_bytes(), record).map(|body| body.value)
+/// Decodes a number of the log's metadata.
+pub(super) fn decode_number(name: &str, encoded: &[u8]) -> Result<u64, DecodeError> {
+    unseal::<NumberBody>(name.as_bytes(), encoded).map(|body| body.value)
 }
 
 fn seal(key: &[u8], body: &impl Message) -> Vec<u8> {
-    let mut record = Vec::with_capacity(HEADER + body.encoded_len());
-    record.extend_from_slice(&[FORMAT, 0, 0, 0, 0]);
-    body.encode(&mut record)
-        .expect("a vector grows as far as it is asked to");
-    let checksum = checksum(FORMAT, key, &record[HEADER..]);
-    record[1..HEADER].copy_from_slice(&checksum.to_le_bytes());
-    record
+    let mut encoded = Vec::with_capacity(HEADER + body.encoded_len());
+    encoded.extend_from_slice(&[FORMAT, 0, 0, 0, 0]);
+    body.encode(&mut encoded)
+        .expect("a vector has no capacity limit");
+    let checksum = checksum(FORMAT, key, &encoded[HEADER..]);
+    encoded[1..HEADER].copy_from_slice(&checksum.to_le_bytes());
+    encoded
 }
 
-fn unseal<M: Message + Default>(key: &[u8], record: &[u8]) -> Result<M, Damage> {
-    let Some((&[format, a, b, c, d], body)) = record.split_first_chunk::<HEADER>() else {
-        return Err(Damage::CutOff);
+fn unseal<M: Message + Default>(key: &[u8], encoded: &[u8]) -> Result<M, DecodeError> {
+    let Some((&[format, a, b, c, d], body)) = encoded.split_first_chunk::<HEADER>() else {
+        return Err(DecodeError::Truncated);
     };
     if format != FORMAT {
-        return Err(Damage::UnknownFormat(format));
+        return Err(DecodeError::UnknownFormat(format));
     }
     if checksum(format, key, body) != u32::from_le_bytes([a, b, c, d]) {
-        return Err(Damage::Checksum);
+        return Err(DecodeError::Checksum);
     }
-    // One copy out of the page; the payload is a part of it.
-    M::decode(Bytes::copy_from_slice(body)).map_err(|_| Damage::Nonsense)
+    // Copied: the engine lends its bytes only for the transaction, the event lives longer.
+    M::decode(Bytes::copy_from_slice(body)).map_err(|_| DecodeError::Invalid)
 }
 
 fn checksum(format: u8, key: &[u8], body: &[u8]) -> u32 {
     let mut hasher = crc32fast::Hasher::new();
     hasher.update(&[format]);
+    // With its length, no other split into key and body has the same input.
     hasher.update(&(key.len() as u64).to_le_bytes());
     hasher.update(key);
     hasher.update(body);
     hasher.finalize()
 }
 
-/// One text out of three, such that different threes never give the same.
-fn document_key(key: &[&str; 3]) -> Vec<u8> {
+/// Encodes a key injectively: each part with its length.
+fn key_bytes(key: &DocumentKey) -> Vec<u8> {
     let mut bytes = Vec::new();
-    for part in key {
+    for part in [&key.database, &key.collection, &key.document_id] {
         bytes.extend_from_slice(&(part.len() as u64).to_le_bytes());
         bytes.extend_from_slice(part.as_bytes());
     }
     bytes
 }
 
-const fn number(operation: Operation) -> u32 {
+const fn operation_number(operation: Operation) -> u32 {
     match operation {
         Operation::Insert => 1,
         Operation::Update => 2,
@@ -254,12 +249,12 @@ const fn number(operation: Operation) -> u32 {
     }
 }
 
-const fn operation(number: u32) -> Result<Operation, Damage> {
+const fn operation(number: u32) -> Result<Operation, DecodeError> {
     match number {
         1 => Ok(Operation::Insert),
         2 => Ok(Operation::Update),
         3 => Ok(Operation::Delete),
-        0 | 4.. => Err(Damage::Nonsense),
+        0 | 4.. => Err(DecodeError::Invalid),
     }
 }
 

@@ -1,0 +1,202 @@
+//! Work between commits: writing documents, trimming old events, forgetting idle producers.
+
+use redb::{ReadableDatabase, ReadableTable};
+
+use super::{
+    RedbLog, StoreOptions,
+    engine::{self, DOCUMENTS, EVENTS, FIRST, PRODUCERS, decode_producer, set_number, storage},
+};
+use crate::log::{Bounds, DocumentKey, LogError, PRODUCER_LIFETIME_MS, encoding::StoredEvent};
+
+/// Maximum number of events trimmed, or producers removed, in one transaction, so that a commit that
+/// waits for it is delayed by milliseconds only.
+///
+/// More than the events of one commit, so that a writer that does one slice after each commit trims
+/// faster than it appends.
+const SLICE: usize = 2_000;
+/// Interval of the search for events beyond the retention limits.
+const RETENTION_INTERVAL_MS: i64 = 1_000;
+/// Interval of the search for idle producers.
+const PRODUCERS_INTERVAL_MS: i64 = 60 * 60 * 1_000;
+/// Maximum age of the documents' table, so that snapshots are recent.
+const APPLY_INTERVAL_MS: i64 = 10_000;
+
+/// The retention limits, and the times at which each kind of work was last completed.
+#[derive(Debug)]
+pub(super) struct Maintenance {
+    retention_age_ms: Option<i64>,
+    retention_bytes: Option<u64>,
+    pub(super) applied_ms: i64,
+    retention_checked_ms: Option<i64>,
+    producers_checked_ms: Option<i64>,
+}
+
+impl Maintenance {
+    pub(super) fn new(options: &StoreOptions) -> Self {
+        Self {
+            retention_age_ms: options
+                .retention_age
+                .map(|age| i64::try_from(age.as_millis()).unwrap_or(i64::MAX)),
+            retention_bytes: options.retention_bytes,
+            applied_ms: 0,
+            retention_checked_ms: None,
+            producers_checked_ms: None,
+        }
+    }
+
+    /// Returns `true` if an event exceeds the retention limits. `held` is the size of this event and
+    /// all later ones.
+    fn is_expired(&self, stored: &StoredEvent, held: u64, now_ms: i64) -> bool {
+        let age = now_ms.saturating_sub(stored.event.timestamp);
+        self.retention_age_ms.is_some_and(|limit| age > limit)
+            || self.retention_bytes.is_some_and(|limit| held > limit)
+    }
+}
+
+impl RedbLog {
+    /// Does one slice of the work that is due, and returns `true` if more is due.
+    pub(super) fn maintain_slice(&mut self, now_ms: i64) -> Result<bool, LogError> {
+        let applied_ms = self.maintenance.applied_ms;
+        if self.pending.is_due()
+            || (!self.pending.is_empty() && is_due(Some(applied_ms), APPLY_INTERVAL_MS, now_ms))
+        {
+            self.apply_documents(now_ms)?;
+            return Ok(true);
+        }
+        if is_due(
+            self.maintenance.producers_checked_ms,
+            PRODUCERS_INTERVAL_MS,
+            now_ms,
+        ) {
+            let more = self.forget_producers(now_ms)?;
+            if !more {
+                self.maintenance.producers_checked_ms = Some(now_ms);
+            }
+            return Ok(true);
+        }
+        if is_due(
+            self.maintenance.retention_checked_ms,
+            RETENTION_INTERVAL_MS,
+            now_ms,
+        ) {
+            let upto = self.expired_upto(now_ms)?;
+            let Bounds { first, .. } = self.shared.bounds();
+            if upto > first {
+                self.trim_slice(upto)?;
+                return Ok(true);
+            }
+            self.maintenance.retention_checked_ms = Some(now_ms);
+        }
+        Ok(false)
+    }
+
+    /// Trims the events up to and including `upto`, but at most one slice of them. Returns `true` if
+    /// some are left.
+    pub(super) fn trim_slice(&mut self, upto: u64) -> Result<bool, LogError> {
+        let Bounds { first, .. } = self.shared.bounds();
+        if upto <= first {
+            return Ok(false);
+        }
+        // Each document whose last event is trimmed must have its row, which receives the event.
+        self.apply_documents(self.maintenance.applied_ms)?;
+        let end = upto.min(first + SLICE as u64);
+        let transaction = self.shared.engine.begin_commit()?;
+        {
+            let mut events = transaction.open_table(EVENTS).map_err(storage)?;
+            let mut documents = transaction.open_table(DOCUMENTS).map_err(storage)?;
+            for item in events.range(first + 1..=end).map_err(storage)? {
+                let (offset, encoded) = item.map_err(storage)?;
+                let offset = offset.value();
+                let event = match StoredEvent::decode(offset, encoded.value()) {
+                    Ok(stored) => stored.event,
+                    Err(error) => {
+                        // If it were kept, no later event could ever be trimmed.
+                        tracing::error!(offset, %error, "trimming a damaged event");
+                        continue;
+                    }
+                };
+                let key = DocumentKey::of(&event);
+                let Some(mut document) = engine::document(&documents, &key)? else {
+                    continue;
+                };
+                if document.state.offset != offset || document.state.deleted {
+                    continue;
+                }
+                document.event = Some(event);
+                let encoded = document.encode(&key);
+                documents
+                    .insert(key.as_tuple(), &*encoded)
+                    .map_err(storage)?;
+            }
+            events
+                .retain_in(first + 1..=end, |_, _| false)
+                .map_err(storage)?;
+        }
+        set_number(&transaction, FIRST, end)?;
+        transaction.commit().map_err(storage)?;
+        self.shared.set_bounds(|bounds| bounds.first = end);
+        Ok(end < upto)
+    }
+
+    /// Returns the newest of the oldest events that exceed the retention limits, searching at most
+    /// one slice.
+    fn expired_upto(&self, now_ms: i64) -> Result<u64, LogError> {
+        let maintenance = &self.maintenance;
+        let Bounds { first, head } = self.shared.bounds();
+        let mut upto = first;
+        if maintenance.retention_age_ms.is_none() && maintenance.retention_bytes.is_none() {
+            return Ok(upto);
+        }
+        let transaction = self.shared.engine.begin_read().map_err(storage)?;
+        let events = transaction.open_table(EVENTS).map_err(storage)?;
+        for item in events.range(first + 1..=head).map_err(storage)?.take(SLICE) {
+            let (offset, encoded) = item.map_err(storage)?;
+            let offset = offset.value();
+            // A damaged event has no time; it is trimmed with the next event that expires.
+            let Ok(stored) = StoredEvent::decode(offset, encoded.value()) else {
+                continue;
+            };
+            let held = self.bytes.saturating_sub(stored.bytes_before);
+            if !maintenance.is_expired(&stored, held, now_ms) {
+                break;
+            }
+            upto = offset;
+        }
+        Ok(upto)
+    }
+
+    /// Removes one slice of the idle producers, and returns `true` if some may be left.
+    fn forget_producers(&mut self, now_ms: i64) -> Result<bool, LogError> {
+        let oldest = now_ms.saturating_sub(PRODUCER_LIFETIME_MS);
+        let mut idle = Vec::new();
+        {
+            let transaction = self.shared.engine.begin_read().map_err(storage)?;
+            let table = transaction.open_table(PRODUCERS).map_err(storage)?;
+            for item in table.iter().map_err(storage)? {
+                let (name, encoded) = item.map_err(storage)?;
+                if decode_producer(name.value(), encoded.value())?.is_expired(oldest) {
+                    idle.push(name.value().to_owned());
+                }
+                if idle.len() == SLICE {
+                    break;
+                }
+            }
+        }
+        if !idle.is_empty() {
+            let transaction = self.shared.engine.begin_commit()?;
+            {
+                let mut table = transaction.open_table(PRODUCERS).map_err(storage)?;
+                for name in &idle {
+                    table.remove(&**name).map_err(storage)?;
+                }
+            }
+            transaction.commit().map_err(storage)?;
+        }
+        Ok(idle.len() == SLICE)
+    }
+}
+
+/// Returns `true` if `interval_ms` has passed since `last`, or the clock was set back.
+fn is_due(last: Option<i64>, interval_ms: i64, now_ms: i64) -> bool {
+    last.is_none_or(|last| now_ms < last || now_ms.saturating_sub(last) >= interval_ms)
+}
