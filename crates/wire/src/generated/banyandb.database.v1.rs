@@ -77,7 +77,7 @@ pub struct SegmentInfo {
     #[prost(message, optional, tag = "5")]
     pub series_index_info: ::core::option::Option<SeriesIndexInfo>,
 }
-/// What one node holds of a group.
+/// The data of a group on one node.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct DataInfo {
     #[prost(message, optional, tag = "1")]
@@ -208,7 +208,7 @@ pub mod node_query_service_client {
             self.inner = self.inner.max_encoding_message_size(limit);
             self
         }
-        /// Which node this is.
+        /// Returns the current node.
         pub async fn get_current_node(
             &mut self,
             request: impl tonic::IntoRequest<super::GetCurrentNodeRequest>,
@@ -254,7 +254,7 @@ pub mod node_query_service_server {
     /// Generated trait containing gRPC methods that should be implemented for use with NodeQueryServiceServer.
     #[async_trait]
     pub trait NodeQueryService: std::marker::Send + std::marker::Sync + 'static {
-        /// Which node this is.
+        /// Returns the current node.
         async fn get_current_node(
             &self,
             request: tonic::Request<super::GetCurrentNodeRequest>,

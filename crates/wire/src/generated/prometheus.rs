@@ -3,7 +3,7 @@
 pub struct ReadRequest {
     #[prost(message, repeated, tag = "1")]
     pub queries: ::prost::alloc::vec::Vec<Query>,
-    /// In the order the reader prefers. Empty means samples.
+    /// In order of preference. Empty means samples.
     #[prost(enumeration = "read_request::ResponseType", repeated, tag = "2")]
     pub accepted_response_types: ::prost::alloc::vec::Vec<i32>,
 }
@@ -48,7 +48,7 @@ pub mod read_request {
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Query {
-    /// Both ends belong to it; milliseconds since 1970.
+    /// Both ends are included; milliseconds since 1970.
     #[prost(int64, tag = "1")]
     pub start_timestamp_ms: i64,
     #[prost(int64, tag = "2")]

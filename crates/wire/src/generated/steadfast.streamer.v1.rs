@@ -17,7 +17,7 @@ pub mod publish_request {
         /// One change.
         #[prost(message, tag = "2")]
         Entry(super::Entry),
-        /// Says that the publisher lives.
+        /// A sign of life.
         #[prost(message, tag = "3")]
         Ping(super::Ping),
     }
@@ -40,7 +40,7 @@ pub mod publish_response {
         /// Entries are durable.
         #[prost(message, tag = "2")]
         Ack(super::Ack),
-        /// An entry was refused and will be refused again; the sequence moves past it.
+        /// An entry was refused and will be refused again; its sequence counts as used.
         #[prost(message, tag = "3")]
         Refused(super::Refused),
         /// Answers a ping.
@@ -51,24 +51,24 @@ pub mod publish_response {
 /// Opens a stream.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct PublisherHello {
-    /// Names the producer; sequences are counted per producer.
+    /// The identity of the publisher; sequences count per publisher.
     #[prost(string, tag = "1")]
     pub producer_id: ::prost::alloc::string::String,
 }
 /// Answers the hello.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct PublisherWelcome {
-    /// The newest sequence known of this producer; 0 when there is none.
+    /// The newest sequence of this publisher; 0 if it is unknown.
     #[prost(uint64, tag = "1")]
     pub last_sequence: u64,
-    /// Entries that may be unanswered at a time.
+    /// The number of entries that may be unacknowledged at a time.
     #[prost(uint32, tag = "2")]
     pub max_in_flight: u32,
 }
 /// One change.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Entry {
-    /// Counts the entries of the producer from 1, without a jump.
+    /// The number of the entry, from 1 per publisher, without gaps.
     #[prost(uint64, tag = "1")]
     pub sequence: u64,
     /// Database of the document.
@@ -80,7 +80,7 @@ pub struct Entry {
     /// Id of the document within its collection.
     #[prost(string, tag = "4")]
     pub document_id: ::prost::alloc::string::String,
-    /// What is to be done.
+    /// The operation.
     #[prost(enumeration = "Operation", tag = "5")]
     pub operation: i32,
     /// The document as a UTF-8 JSON object; empty for a delete.
@@ -93,41 +93,41 @@ pub struct Ack {
     /// The newest sequence acknowledged.
     #[prost(uint64, tag = "1")]
     pub sequence: u64,
-    /// Epoch of the log that has them.
+    /// The epoch of the log.
     #[prost(fixed64, tag = "2")]
     pub epoch: u64,
-    /// Offset of the newest of them; 0 when all were duplicates.
+    /// The offset of the newest of them; 0 if all were duplicates.
     #[prost(uint64, tag = "3")]
     pub offset: u64,
-    /// How many of them the log already had.
+    /// The number of duplicates among them.
     #[prost(uint64, tag = "4")]
     pub duplicates: u64,
 }
 /// An entry was refused.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Refused {
-    /// Which.
+    /// The sequence of the entry.
     #[prost(uint64, tag = "1")]
     pub sequence: u64,
-    /// Kind.
+    /// The kind of refusal.
     #[prost(enumeration = "RefusedCode", tag = "2")]
     pub code: i32,
-    /// Why and what to do, for people.
+    /// The reason and what to do, for people.
     #[prost(string, tag = "3")]
     pub message: ::prost::alloc::string::String,
 }
-/// Says that the sender lives.
+/// A sign of life.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Ping {
     /// The sender's clock, Unix milliseconds; echoed.
     #[prost(int64, tag = "1")]
     pub timestamp: i64,
 }
-/// What is to be done to a document.
+/// The operation of an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
 pub enum Operation {
-    /// The server decides between insert and update by what it has.
+    /// The server chooses insert or update by the document's last version.
     Unspecified = 0,
     /// Insert.
     Insert = 1,
@@ -166,9 +166,9 @@ impl Operation {
 pub enum RefusedCode {
     /// Not stated.
     Unspecified = 0,
-    /// The entry is wrong and stays wrong.
+    /// The entry is invalid; it will be refused again.
     Invalid = 1,
-    /// The entry is larger than the server takes.
+    /// The entry is larger than the limit.
     TooLarge = 2,
 }
 impl RefusedCode {
@@ -205,7 +205,7 @@ pub mod publisher_service_client {
     )]
     use tonic::codegen::*;
     use tonic::codegen::http::Uri;
-    /// Takes document changes.
+    /// Accepts document changes.
     #[derive(Debug, Clone)]
     pub struct PublisherServiceClient<T> {
         inner: tonic::client::Grpc<T>,
@@ -275,7 +275,7 @@ pub mod publisher_service_client {
             self.inner = self.inner.max_encoding_message_size(limit);
             self
         }
-        /// Entries one way; acknowledgements, each sent after its entry is durable, the other way.
+        /// The client sends entries; the server acknowledges each after it is durable.
         pub async fn publish(
             &mut self,
             request: impl tonic::IntoStreamingRequest<Message = super::PublishRequest>,
@@ -324,13 +324,13 @@ pub mod publisher_service_server {
             >
             + std::marker::Send
             + 'static;
-        /// Entries one way; acknowledgements, each sent after its entry is durable, the other way.
+        /// The client sends entries; the server acknowledges each after it is durable.
         async fn publish(
             &self,
             request: tonic::Request<tonic::Streaming<super::PublishRequest>>,
         ) -> std::result::Result<tonic::Response<Self::PublishStream>, tonic::Status>;
     }
-    /// Takes document changes.
+    /// Accepts document changes.
     #[derive(Debug)]
     pub struct PublisherServiceServer<T> {
         inner: Arc<T>,

@@ -2,7 +2,7 @@
 /// One change of one document.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct StreamerEvent {
-    /// Names the change; opaque.
+    /// The identity of the change; opaque.
     #[prost(string, tag = "1")]
     pub event_id: ::prost::alloc::string::String,
     /// Database of the document (older name of the field: tenant).
@@ -14,13 +14,13 @@ pub struct StreamerEvent {
     /// Id of the document within its collection.
     #[prost(string, tag = "4")]
     pub document_id: ::prost::alloc::string::String,
-    /// What happened.
+    /// The operation.
     #[prost(enumeration = "OperationType", tag = "5")]
     pub operation: i32,
     /// The document as a UTF-8 JSON object, without `id` and `collection`.
     #[prost(bytes = "bytes", tag = "6")]
     pub document_data: ::prost::bytes::Bytes,
-    /// When it happened, Unix milliseconds.
+    /// The time of the change, Unix milliseconds.
     #[prost(int64, tag = "7")]
     pub timestamp: i64,
 }
@@ -36,19 +36,19 @@ pub mod gateway_message {
     /// Exactly one; a message with none or an unknown one is skipped.
     #[derive(Clone, PartialEq, ::prost::Oneof)]
     pub enum Payload {
-        /// Asks for a subscription.
+        /// Begins a subscription.
         #[prost(message, tag = "1")]
         Subscribe(super::SubscribeRequest),
         /// Ends a subscription.
         #[prost(message, tag = "2")]
         Unsubscribe(super::UnsubscribeRequest),
-        /// Says that the gateway lives.
+        /// A sign of life.
         #[prost(message, tag = "3")]
         Heartbeat(super::Heartbeat),
         /// Profile: the first message of a stream that speaks the resume profile.
         #[prost(message, tag = "100")]
         Hello(super::Hello),
-        /// Profile: lets more deliveries of one subscription come.
+        /// Profile: allows more deliveries of one subscription.
         #[prost(message, tag = "101")]
         Credit(super::Credit),
     }
@@ -131,7 +131,7 @@ pub struct Filter {
     /// `== != > >= < <= in contains`, or the older spelling `eq ne gt gte lt lte in contains`.
     #[prost(string, tag = "2")]
     pub op: ::prost::alloc::string::String,
-    /// What to compare with.
+    /// The value to compare with.
     #[prost(message, optional, tag = "3")]
     pub value: ::core::option::Option<Value>,
 }
@@ -150,16 +150,16 @@ pub mod value {
         /// Text.
         #[prost(string, tag = "1")]
         StringValue(::prost::alloc::string::String),
-        /// Whole number.
+        /// Integer.
         #[prost(int64, tag = "2")]
         IntValue(i64),
         /// Floating-point number.
         #[prost(double, tag = "3")]
         DoubleValue(f64),
-        /// Truth value.
+        /// Boolean.
         #[prost(bool, tag = "4")]
         BoolValue(bool),
-        /// List of values, kinds may be mixed.
+        /// List of values; types may be mixed.
         #[prost(message, tag = "5")]
         ListValue(super::ListValue),
     }
@@ -174,17 +174,17 @@ pub struct ListValue {
 /// Ends one subscription.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct UnsubscribeRequest {
-    /// Which.
+    /// The subscription.
     #[prost(string, tag = "1")]
     pub subscription_id: ::prost::alloc::string::String,
     /// Profile: number of this request within the session, echoed in the ack.
     #[prost(uint64, tag = "100")]
     pub request: u64,
 }
-/// Says that the sender lives.
+/// A sign of life.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Heartbeat {
-    /// Names the gateway; informative.
+    /// The name of the gateway; informative.
     #[prost(string, tag = "1")]
     pub gateway_id: ::prost::alloc::string::String,
     /// The sender's clock, Unix milliseconds; echoed.
@@ -197,7 +197,7 @@ pub struct HeartbeatAck {
     /// The timestamp of the heartbeat.
     #[prost(int64, tag = "1")]
     pub timestamp: i64,
-    /// Profile: how far the server has looked.
+    /// Profile: the progress of the server.
     #[prost(message, optional, tag = "100")]
     pub progress: ::core::option::Option<Progress>,
 }
@@ -207,29 +207,29 @@ pub struct SubscribeResponse {
     /// The subscription, chosen by the server when the request named none.
     #[prost(string, tag = "1")]
     pub subscription_id: ::prost::alloc::string::String,
-    /// Whether it is active now.
+    /// True if it is active now.
     #[prost(bool, tag = "2")]
     pub success: bool,
-    /// Why not.
+    /// The reason of a refusal.
     #[prost(string, tag = "3")]
     pub error: ::prost::alloc::string::String,
-    /// Profile: deliveries of this subscription follow this place.
+    /// Profile: deliveries of this subscription follow this position.
     #[prost(message, optional, tag = "100")]
     pub position: ::core::option::Option<Position>,
-    /// Profile: set when the wanted place can not be honoured; the subscription is active all the same.
+    /// Profile: set if the subscription cannot resume at the requested position. It is active nevertheless.
     #[prost(message, optional, tag = "101")]
     pub resync: ::core::option::Option<Resync>,
     /// Profile: the kind of refusal.
     #[prost(enumeration = "RefusalCode", tag = "102")]
     pub code: i32,
-    /// Profile: an older stream held this subscription and lost it to this one.
+    /// Profile: this stream took the subscription over from an older one.
     #[prost(bool, tag = "103")]
     pub taken_over: bool,
     /// Profile: the number of the request.
     #[prost(uint64, tag = "104")]
     pub request: u64,
 }
-/// One change and the subscriptions of this stream it belongs to.
+/// One event and the subscriptions of this stream that it matches.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct EventDelivery {
     /// Each at most once.
@@ -238,20 +238,20 @@ pub struct EventDelivery {
     /// The change.
     #[prost(message, optional, tag = "2")]
     pub event: ::core::option::Option<StreamerEvent>,
-    /// Profile: the place of the change; resume here to get what follows.
+    /// Profile: the position of the event; resume here to receive later ones.
     #[prost(message, optional, tag = "100")]
     pub position: ::core::option::Option<Position>,
     /// Profile: per subscription id, the offset of the last position sent for it before this one.
     #[prost(uint64, repeated, tag = "101")]
     pub previous: ::prost::alloc::vec::Vec<u64>,
 }
-/// Profile: a place in a log.
+/// Profile: a position in a log.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Position {
-    /// Names the log; another epoch is another log, whatever the offset.
+    /// The identity of the log; offsets of different epochs are not comparable.
     #[prost(fixed64, tag = "1")]
     pub epoch: u64,
-    /// Offset of the last change that is before this place; 0 is before all.
+    /// Offset of the last event before this position; 0 is before all.
     #[prost(uint64, tag = "2")]
     pub offset: u64,
 }
@@ -261,7 +261,7 @@ pub struct Hello {
     /// Version of the profile, 1.
     #[prost(uint32, tag = "1")]
     pub version: u32,
-    /// Names the client; informative.
+    /// The name of the client; informative.
     #[prost(string, tag = "2")]
     pub client_id: ::prost::alloc::string::String,
     /// Random, one per client process; subscription ids are scoped by it.
@@ -270,7 +270,7 @@ pub struct Hello {
     /// Counts the streams of the session from 1; a higher one fences every lower one.
     #[prost(uint64, tag = "4")]
     pub attempt: u64,
-    /// How often the client means to send heartbeats, milliseconds.
+    /// The interval of the client's heartbeats, milliseconds.
     #[prost(uint32, tag = "5")]
     pub heartbeat_interval_ms: u32,
 }
@@ -280,30 +280,30 @@ pub struct Welcome {
     /// Version of the profile, 1.
     #[prost(uint32, tag = "1")]
     pub version: u32,
-    /// Names the server process; informative.
+    /// The name of the server process; informative.
     #[prost(string, tag = "2")]
     pub server_id: ::prost::alloc::string::String,
-    /// The newest place of the server's log.
+    /// The newest position of the server's log.
     #[prost(message, optional, tag = "3")]
     pub head: ::core::option::Option<Position>,
-    /// The heartbeat interval the client is to use, milliseconds; 0 keeps its own.
+    /// The heartbeat interval that the client must use, milliseconds; 0 keeps its own.
     #[prost(uint32, tag = "4")]
     pub heartbeat_interval_ms: u32,
 }
-/// Profile: every change up to the place was looked at.
+/// Profile: every event up to a position was matched.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Progress {
-    /// The place.
+    /// The position.
     #[prost(message, optional, tag = "1")]
     pub position: ::core::option::Option<Position>,
-    /// Subscriptions of this stream for which it does not hold: something of theirs is pending.
+    /// Subscriptions of this stream that are behind, to which this does not apply.
     #[prost(string, repeated, tag = "2")]
     pub behind: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
-/// Profile: lets more deliveries come. Both figures are totals since the subscribe request.
+/// Profile: allows more deliveries. Both figures are totals since the subscribe request.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Credit {
-    /// Which subscription.
+    /// The subscription.
     #[prost(string, tag = "1")]
     pub subscription_id: ::prost::alloc::string::String,
     /// Deliveries allowed in all.
@@ -313,60 +313,60 @@ pub struct Credit {
     #[prost(uint64, tag = "3")]
     pub bytes: u64,
 }
-/// Profile: the server is about to stop; the client is to go elsewhere or come back.
+/// Profile: the server is about to stop; the client connects elsewhere or again later.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Drain {
     /// The stream ends in at most this time, milliseconds.
     #[prost(uint32, tag = "1")]
     pub deadline_ms: u32,
-    /// Why, for people.
+    /// The reason, for people.
     #[prost(string, tag = "2")]
     pub reason: ::prost::alloc::string::String,
 }
 /// Profile: answers an unsubscribe request.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct UnsubscribeAck {
-    /// Which.
+    /// The subscription.
     #[prost(string, tag = "1")]
     pub subscription_id: ::prost::alloc::string::String,
     /// The number of the request.
     #[prost(uint64, tag = "2")]
     pub request: u64,
 }
-/// Profile: the wanted place can not be honoured.
+/// Profile: the subscription cannot resume at the requested position.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Resync {
-    /// Why.
+    /// The reason.
     #[prost(enumeration = "ResyncReason", tag = "1")]
     pub reason: i32,
-    /// Where deliveries follow instead.
+    /// The position after which deliveries follow instead.
     #[prost(message, optional, tag = "2")]
     pub resumes_at: ::core::option::Option<Position>,
 }
 /// Profile: the last message of a stream that the server ends.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Final {
-    /// Why.
+    /// The reason.
     #[prost(enumeration = "FinalCode", tag = "1")]
     pub code: i32,
-    /// Do not come back earlier, milliseconds; 0 leaves it to the client's backoff.
+    /// The minimum time before the next attempt, milliseconds; 0 leaves it to the client's backoff.
     #[prost(uint32, tag = "2")]
     pub retry_after_ms: u32,
-    /// Why, for people.
+    /// The reason, for people.
     #[prost(string, tag = "3")]
     pub message: ::prost::alloc::string::String,
 }
-/// What happened to a document. The number 3 is unused on the wire.
+/// The operation of an event. The number 3 is unused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
 pub enum OperationType {
     /// Not stated.
     Unspecified = 0,
-    /// The document came into being, or came back after a delete.
+    /// The document was created, or created again after a delete.
     Insert = 1,
     /// The document changed.
     Update = 2,
-    /// The document is gone.
+    /// The document was deleted.
     Delete = 4,
 }
 impl OperationType {
@@ -393,7 +393,7 @@ impl OperationType {
         }
     }
 }
-/// Profile: why the wanted place can not be honoured.
+/// Profile: the reason why a position is lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
 pub enum ResyncReason {
@@ -401,11 +401,11 @@ pub enum ResyncReason {
     Unspecified = 0,
     /// The log of that epoch is not the log of this server.
     Epoch = 1,
-    /// Changes after that place have left the log.
+    /// Retention removed events after that position.
     Trimmed = 2,
-    /// The log has not reached that place.
+    /// The log has not reached that position.
     Future = 3,
-    /// A part of the log after that place can not be read.
+    /// A part of the log after that position cannot be read.
     Damaged = 4,
 }
 impl ResyncReason {
@@ -440,11 +440,11 @@ impl ResyncReason {
 pub enum RefusalCode {
     /// Not stated, or not refused.
     Unspecified = 0,
-    /// The request is wrong and stays wrong.
+    /// The request is invalid; it will be refused again.
     Invalid = 1,
-    /// A limit is reached; later it may be accepted.
+    /// A limit is reached; it may be accepted later.
     Limit = 2,
-    /// The server can not serve it now.
+    /// The server cannot serve it now.
     Unavailable = 3,
 }
 impl RefusalCode {
@@ -471,7 +471,7 @@ impl RefusalCode {
         }
     }
 }
-/// Profile: why a stream ends.
+/// Profile: the reason why a stream ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
 pub enum FinalCode {
@@ -606,7 +606,7 @@ pub mod streamer_service_client {
             self.inner = self.inner.max_encoding_message_size(limit);
             self
         }
-        /// Subscribe, unsubscribe and heartbeat one way; deliveries, answers and acks the other way.
+        /// The client sends subscribe, unsubscribe and heartbeat; the server sends deliveries, responses and acks.
         pub async fn stream(
             &mut self,
             request: impl tonic::IntoStreamingRequest<Message = super::GatewayMessage>,
@@ -655,7 +655,7 @@ pub mod streamer_service_server {
             >
             + std::marker::Send
             + 'static;
-        /// Subscribe, unsubscribe and heartbeat one way; deliveries, answers and acks the other way.
+        /// The client sends subscribe, unsubscribe and heartbeat; the server sends deliveries, responses and acks.
         async fn stream(
             &self,
             request: tonic::Request<tonic::Streaming<super::GatewayMessage>>,
