@@ -4,8 +4,7 @@ use crate::{
     fault::Reason,
     format::{Kind, split_suffix},
     index::{self, Index},
-    limits::Limits,
-    rows::Rows,
+    limits::{FAMILY_BYTES, Limits},
     sink::FamilyRef,
 };
 
@@ -50,7 +49,7 @@ pub(crate) struct Answer {
 /// All families that the last finished scrape or the current one speaks of.
 #[derive(Debug, Default)]
 pub(crate) struct Families {
-    all: Rows<Family>,
+    all: Vec<Family>,
     names: Index,
     /// Families that found no place in the index, by name.
     crowded: Vec<FamilyId>,
@@ -86,9 +85,12 @@ struct Family {
     doubtful: bool,
 }
 
-/// The most bytes of a family beside its texts: its row; its places in the index, or in the list
-/// of those that found none; its new id.
-pub(crate) const FAMILY_BYTES: usize = size_of::<Family>() + 32;
+// A list of families that grows exists twice. Each family also has two slots of the index or one in
+// the list of those that have none, and a new id when families are removed.
+const _: () = assert!(2 * size_of::<Family>() + 32 <= FAMILY_BYTES);
+
+/// The least capacity of the list of families.
+const FAMILIES_MIN: usize = 16;
 
 impl Family {
     fn describe(&self) -> FamilyRef<'_> {
@@ -185,7 +187,7 @@ impl Families {
         }
         let id = match known {
             Some(id) => id,
-            None => self.create(name, hash, field),
+            None => self.create(name, hash, field, limits),
         };
         self.changed = true;
         self.news += 1;
@@ -229,7 +231,7 @@ impl Families {
         Ok(())
     }
 
-    fn create(&mut self, name: &str, hash: u32, field: Field) -> FamilyId {
+    fn create(&mut self, name: &str, hash: u32, field: Field, limits: &Limits) -> FamilyId {
         let id = FamilyId(self.all.len() as u32);
         let mut family = Family {
             name: name.into(),
@@ -241,6 +243,12 @@ impl Families {
             doubtful: false,
         };
         family.said[field as usize] = self.scrape;
+        if self.all.len() == self.all.capacity() {
+            // At most the families of the last scrape and those of this one.
+            let most = (2 * limits.families).max(self.all.len() + 1);
+            let capacity = (2 * self.all.len()).clamp(FAMILIES_MIN.min(most), most);
+            self.all.reserve_exact(capacity - self.all.len());
+        }
         self.all.push(family);
         if self.names.is_full(self.all.len()) {
             self.build_index();
@@ -385,6 +393,7 @@ impl Families {
             }
         }
         self.all.truncate(kept);
+        self.all.shrink_to_fit();
         self.build_index();
         self.crowded.shrink_to_fit();
         Renamed { ids }
@@ -400,9 +409,10 @@ impl Families {
         self.news += 1;
         if self.before < self.all.len() {
             self.all.truncate(self.before);
+            self.all.shrink_to_fit();
             self.build_index();
         }
-        for family in self.all.iter_mut() {
+        for family in &mut self.all {
             for field in FIELDS {
                 if family.said[field as usize] == self.scrape {
                     family.doubtful |= family.forget(field);
@@ -413,7 +423,7 @@ impl Families {
 
     pub(crate) fn held_bytes(&self) -> usize {
         self.all.iter().map(Family::held_bytes).sum::<usize>()
-            + self.all.held_bytes()
+            + self.all.capacity() * size_of::<Family>()
             + self.names.held_bytes()
             + self.crowded.capacity() * size_of::<FamilyId>()
     }

@@ -1,300 +1,198 @@
-//! The lines of a scrape without their values.
-//!
-//! A layout is the accepted lines of a page in order: of a sample's line the bytes before its
-//! value, of any other the whole line. The parser compares what arrives with the lines of the last
-//! finished scrape, one by one; where they part, it finds its place again through an index of
-//! hashes, which is built when it is first needed. While nothing differs, nothing is written. From
-//! the first difference on, a list of the new scrape's lines is put together beside the old one,
-//! and takes its place when the scrape is finished. Both share the text of what they both have.
+//! The accepted lines of one page without their values.
+
+use std::{num::NonZeroU32, ops::Range};
 
 use crate::{
-    arena::{Arena, Place},
     families::{FamilyId, Field},
-    index::{self, Index},
-    rows::{ROWS, Rows},
+    index,
 };
 
-/// What a remembered line is.
+/// The accepted lines of one page, in order. For a sample, the line's bytes before its value are
+/// kept; for a statement on a family or a comment, the whole line.
+#[derive(Debug)]
+pub(crate) struct Layout<Id> {
+    /// The lines, one behind the other.
+    text: Vec<u8>,
+    entries: Vec<Entry<Id>>,
+}
+
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum What<Id> {
+struct Entry<Id> {
+    /// The end of the line in the text. It starts where the previous one ends.
+    end: u32,
+    hash: Hash,
+    kind: LineKind<Id>,
+}
+
+/// The meaning of a remembered line.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum LineKind<Id> {
     /// A sample of the series.
     Sample(Id),
     /// A statement on a family.
     Metadata(FamilyId, Field),
-    /// Nothing.
+    /// A comment.
     Comment,
 }
 
-/// A remembered line.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Entry<Id> {
-    text: Place,
-    hash: Hash,
-    pub(crate) what: What<Id>,
-}
-
-/// The hash of a line, once somebody had to know it.
+/// The hash of a line, if it was computed. Most lines match the expected one and need none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Hash(Option<std::num::NonZeroU32>);
+pub(crate) struct Hash(Option<NonZeroU32>);
 
 impl Hash {
-    fn of(bytes: &[u8]) -> Self {
-        Self(std::num::NonZeroU32::new(index::hash(bytes).max(1)))
+    pub(crate) fn of(bytes: &[u8]) -> Self {
+        Self(NonZeroU32::new(index::hash(bytes).max(1)))
     }
 
-    fn get(self) -> u32 {
-        self.0.map_or(0, std::num::NonZeroU32::get)
+    pub(crate) fn get(self) -> u32 {
+        self.0.map_or(0, NonZeroU32::get)
     }
 }
 
-/// The lines of the last finished scrape, and of the current one.
-#[derive(Debug)]
-pub(crate) struct Layout<Id> {
-    /// Bytes that all of it may take.
-    bytes_max: usize,
-    text: Arena,
-    last: Rows<Entry<Id>>,
-    /// The current scrape once it differs from the last one.
-    next: Rows<Entry<Id>>,
-    differs: bool,
-    /// The line of `last` that is expected to come next. While nothing differs, also how many of
-    /// its lines have come.
-    expected: usize,
-    /// Finds lines of `last`.
-    index: Index,
-    indexed: bool,
+/// Bytes of text and number of lines.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Size {
+    pub(crate) text: usize,
+    pub(crate) lines: usize,
+}
+
+impl Size {
+    pub(crate) fn plus(self, other: Self) -> Self {
+        Self {
+            text: self.text + other.text,
+            lines: self.lines + other.lines,
+        }
+    }
+
+    /// Returns the bytes of memory that a layout of this capacity holds.
+    pub(crate) fn bytes<Id>(self) -> usize {
+        self.text + self.lines * size_of::<Entry<Id>>()
+    }
+}
+
+impl<Id> Default for Layout<Id> {
+    fn default() -> Self {
+        Self {
+            text: Vec::new(),
+            entries: Vec::new(),
+        }
+    }
 }
 
 impl<Id: Copy> Layout<Id> {
-    pub(crate) fn new(bytes_max: usize) -> Self {
+    pub(crate) fn with_capacity(size: Size) -> Self {
         Self {
-            // The lists of pieces take their share.
-            bytes_max: bytes_max - bytes_max / 64,
-            text: Arena::default(),
-            last: Rows::default(),
-            next: Rows::default(),
-            differs: false,
-            expected: 0,
-            index: Index::default(),
-            indexed: false,
+            text: Vec::with_capacity(size.text),
+            entries: Vec::with_capacity(size.lines),
         }
     }
 
-    /// Whether there is nothing to be found.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.last.len() == 0
+    pub(crate) fn len(&self) -> usize {
+        self.entries.len()
     }
 
-    pub(crate) fn expected(&self) -> usize {
-        self.expected
+    pub(crate) fn size(&self) -> Size {
+        self.size_of(0..self.len())
     }
 
-    /// The expected lines, in pieces.
-    pub(crate) fn coming(&self) -> impl Iterator<Item = &[Entry<Id>]> {
-        self.last.pieces_from(self.expected)
+    pub(crate) fn size_of(&self, lines: Range<usize>) -> Size {
+        Size {
+            text: self.start(lines.end) - self.start(lines.start),
+            lines: lines.len(),
+        }
     }
 
+    pub(crate) fn capacity(&self) -> Size {
+        Size {
+            text: self.text.capacity(),
+            lines: self.entries.capacity(),
+        }
+    }
+
+    pub(crate) fn get(&self, line: usize) -> Option<(&[u8], LineKind<Id>)> {
+        let entry = self.entries.get(line)?;
+        Some((&self.text[self.start(line)..entry.end as usize], entry.kind))
+    }
+
+    /// Returns the lines from `first` on.
     #[inline]
-    pub(crate) fn bytes(&self, entry: &Entry<Id>) -> &[u8] {
-        self.text.bytes(entry.text)
+    pub(crate) fn lines_from(&self, first: usize) -> impl Iterator<Item = (&[u8], LineKind<Id>)> {
+        let mut start = self.start(first);
+        let entries = self.entries.get(first..).unwrap_or_default();
+        entries.iter().map(move |entry| {
+            let end = entry.end as usize;
+            let line = &self.text[start..end];
+            start = end;
+            (line, entry.kind)
+        })
     }
 
-    /// The bytes and meaning of an entry, if there are as many.
-    pub(crate) fn entry(&self, entry: usize) -> Option<(&[u8], What<Id>)> {
-        let found = self.last.get(entry)?;
-        Some((self.bytes(found), found.what))
-    }
-
-    /// An entry of exactly these bytes, or their hash.
-    pub(crate) fn find(&mut self, bytes: &[u8]) -> Result<usize, Hash> {
-        if self.is_empty() {
-            return Err(Hash::default());
+    /// Returns the hash of a line, which is computed at most once.
+    pub(crate) fn hash(&mut self, line: usize) -> Hash {
+        let start = self.start(line);
+        let entry = &mut self.entries[line];
+        if entry.hash == Hash::default() {
+            entry.hash = Hash::of(&self.text[start..entry.end as usize]);
         }
-        if !self.indexed {
-            self.build_index();
-        }
-        let hash = Hash::of(bytes);
-        self.index
-            .candidates(hash.get())
-            .map(|row| row as usize)
-            .find(|row| {
-                let found = self.last.get(*row);
-                found.is_some_and(|found| found.hash == hash && self.bytes(found) == bytes)
-            })
-            .ok_or(hash)
+        entry.hash
     }
 
-    fn build_index(&mut self) {
-        self.index.reset(self.last.len());
-        for (row, entry) in self.last.iter_mut().enumerate() {
-            if entry.hash == Hash::default() {
-                entry.hash = Hash::of(self.text.bytes(entry.text));
-            }
-            self.index.insert(entry.hash.get(), row as u32);
-        }
-        self.indexed = true;
+    pub(crate) fn push(&mut self, line: &[u8], hash: Hash, kind: LineKind<Id>) {
+        self.text.extend_from_slice(line);
+        let end = self.text.len() as u32;
+        self.entries.push(Entry { end, hash, kind });
     }
 
-    /// Notes that so many expected lines came.
-    pub(crate) fn came(&mut self, lines: usize) {
-        let came = self.expected..self.expected + lines;
-        self.expected = came.end;
-        if !self.differs {
-            return;
-        }
-        if self.next.len() + lines <= self.last.len() {
-            self.next.extend(&self.last, came);
-        } else {
-            came.for_each(|row| self.keep(row));
-        }
+    /// Appends lines of another layout.
+    pub(crate) fn extend(&mut self, other: &Self, lines: Range<usize>) {
+        let (start, end) = (other.start(lines.start), other.start(lines.end));
+        let moved = self.text.len();
+        self.text.extend_from_slice(&other.text[start..end]);
+        let entries = other.entries[lines].iter().map(|entry| Entry {
+            end: (entry.end as usize - start + moved) as u32,
+            ..*entry
+        });
+        self.entries.extend(entries);
     }
 
-    /// Notes that a line of the last scrape came again.
-    pub(crate) fn again(&mut self, entry: usize) {
-        if !self.differs && entry != self.expected {
-            self.part();
-        }
-        self.expected = entry + 1;
-        if self.differs {
-            self.keep(entry);
-        }
+    /// Makes the capacity exactly this large, if it is smaller.
+    pub(crate) fn grow_to(&mut self, capacity: Size) {
+        let (text, lines) = (self.text.len(), self.entries.len());
+        self.text.reserve_exact(capacity.text - text);
+        self.entries.reserve_exact(capacity.lines - lines);
     }
 
-    fn keep(&mut self, entry: usize) {
-        if let Some(entry) = self.last.get(entry).copied()
-            && self.has_room_for_row()
-        {
-            self.next.push(entry);
-        }
+    /// Keeps the first lines.
+    pub(crate) fn truncate(&mut self, lines: usize) {
+        self.text.truncate(self.start(lines));
+        self.entries.truncate(lines);
     }
 
-    /// Remembers a line that the last scrape did not have, if there is room.
-    pub(crate) fn add(&mut self, line: &[u8], hash: Hash, what: What<Id>) {
-        if !self.has_room_for_row() {
-            return;
-        }
-        let text = self.text.push_if_it_fits(line);
-        let Some(text) = text.or_else(|| self.make_room_for(line)) else {
-            return;
-        };
-        if !self.differs {
-            self.part();
-        }
-        self.next.push(Entry { text, hash, what });
+    pub(crate) fn shrink_to_fit(&mut self) {
+        self.text.shrink_to_fit();
+        self.entries.shrink_to_fit();
     }
 
-    #[inline(never)]
-    fn make_room_for(&mut self, line: &[u8]) -> Option<Place> {
-        let held = self.held_with_rows(self.rows_and_one_more());
-        self.text.push(line, self.bytes_max.saturating_sub(held))
-    }
-
-    /// From here on the scrape has a list of its own.
-    fn part(&mut self) {
-        self.differs = true;
-        self.next.extend(&self.last, 0..self.expected);
-    }
-
-    #[inline]
-    fn has_room_for_row(&self) -> bool {
-        self.differs && self.next.len() < self.next.capacity() || self.can_make_room_for_row()
-    }
-
-    #[inline(never)]
-    fn can_make_room_for_row(&self) -> bool {
-        self.held_with_rows(self.rows_and_one_more()) <= self.bytes_max
-    }
-
-    fn rows_and_one_more(&self) -> usize {
-        let rows = if self.differs {
-            self.next.len()
-        } else {
-            self.expected
-        };
-        Rows::<Entry<Id>>::capacity_for(rows + 1).max(self.last.capacity())
-    }
-
-    /// Bytes of the texts, and of two lists of so many rows with an index. Room for a second list
-    /// is left always, so that a page that differs does not lose its place for want of it.
-    fn held_with_rows(&self, rows: usize) -> usize {
-        let index = Index::bytes_for(rows).max(self.index.held_bytes());
-        // While the first piece of a list grows there are two of it.
-        let lists = 2 * rows + rows.min(ROWS) / 2;
-        self.text.chunk_bytes() + lists * size_of::<Entry<Id>>() + index
-    }
-
-    /// Ends the scrape: its lines are the last ones now.
-    pub(crate) fn finish(&mut self) {
-        let differs = std::mem::take(&mut self.differs);
-        let came = std::mem::take(&mut self.expected);
-        if differs {
-            self.last = std::mem::take(&mut self.next);
-        } else if came < self.last.len() {
-            self.last.truncate(came);
-        } else {
-            return;
-        }
-        self.indexed = false;
-        if self.index.held_bytes() > Index::bytes_for(self.last.len()) {
-            self.index.clear();
-        }
-        self.sweep();
-    }
-
-    /// Gives back the texts of lines that are no longer remembered.
-    fn sweep(&mut self) {
-        self.text.begin_count();
-        for entry in self.last.iter() {
-            self.text.uses(entry.text);
-        }
-        let moving = self.text.end_count();
-        if moving == 0 {
-            return;
-        }
-        if self.held_bytes() + 2 * moving > self.bytes_max {
-            // No room to move them: the next page is read in full.
-            self.clear();
-            return;
-        }
-        for entry in self.last.iter_mut() {
-            self.text.move_out(&mut entry.text);
-        }
-        self.text.end_move();
-    }
-
-    /// Gives the scrape up. The lines of the last finished one are still there.
-    pub(crate) fn abandon(&mut self) {
-        self.expected = 0;
-        if std::mem::take(&mut self.differs) {
-            self.next = Rows::default();
-            self.text.begin_count();
-            for entry in self.last.iter() {
-                self.text.uses(entry.text);
-            }
-            self.text.end_count();
-        }
-    }
-
-    pub(crate) fn clear(&mut self) {
-        *self = Self {
-            bytes_max: self.bytes_max,
-            ..Self::new(0)
-        };
-    }
-
-    /// Families have other ids now.
-    pub(crate) fn rename_families(&mut self, renamed: impl Fn(FamilyId) -> FamilyId) {
-        for entry in self.last.iter_mut() {
-            if let What::Metadata(family, _) = &mut entry.what {
-                *family = renamed(*family);
+    /// Replaces the ids of families.
+    pub(crate) fn renumber_families(&mut self, new_id: impl Fn(FamilyId) -> FamilyId) {
+        for entry in &mut self.entries {
+            if let LineKind::Metadata(family, _) = &mut entry.kind {
+                *family = new_id(*family);
             }
         }
     }
 
     pub(crate) fn held_bytes(&self) -> usize {
-        self.text.held_bytes()
-            + self.last.held_bytes()
-            + self.next.held_bytes()
-            + self.index.held_bytes()
+        self.capacity().bytes::<Id>()
+    }
+
+    fn start(&self, line: usize) -> usize {
+        match line {
+            0 => 0,
+            _ => self
+                .entries
+                .get(line - 1)
+                .map_or(self.text.len(), |entry| entry.end as usize),
+        }
     }
 }

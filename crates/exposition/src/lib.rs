@@ -16,7 +16,6 @@
 //! This crate never reads a clock or a socket, never starts a thread and draws no randomness.
 //! Equal pages give equal calls, however they are cut.
 
-mod arena;
 mod excerpt;
 mod families;
 mod fault;
@@ -25,10 +24,10 @@ mod grammar;
 mod index;
 mod layout;
 mod limits;
+mod line_cache;
 mod metadata;
 mod number;
 mod parser;
-mod rows;
 mod series;
 mod shape;
 mod sink;

@@ -1,6 +1,9 @@
 //! What one endpoint may cost.
 
-use crate::{families::FAMILY_BYTES, grammar::LabelSpan};
+use crate::grammar::LabelSpan;
+
+/// The most bytes that one family holds beside its texts.
+pub(crate) const FAMILY_BYTES: usize = 176;
 
 /// Bounds of what a parser takes from one endpoint and holds for it. Zero takes nothing of that
 /// sort.

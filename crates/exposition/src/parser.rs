@@ -14,8 +14,8 @@ use crate::{
     fault::{LineFault, Reason},
     format::Format,
     grammar::{self, Fault, LabelSpan},
-    layout::Layout,
     limits::Limits,
+    line_cache::LineCache,
     series::Series,
     sink::Sink,
     summary::Summary,
@@ -39,7 +39,7 @@ pub struct Parser<Id: Copy> {
 
     carry: Carry,
 
-    layout: Layout<Id>,
+    cache: LineCache<Id>,
     families: Families,
 
     series: Series,
@@ -69,7 +69,7 @@ impl<Id: Copy> Parser<Id> {
             phase: Phase::Idle,
             summary: Summary::default(),
             carry: Carry::default(),
-            layout: Layout::new(limits.remembered_bytes),
+            cache: LineCache::new(limits.remembered_bytes),
             families: Families::default(),
             series: Series::default(),
             exemplar: Vec::new(),
@@ -83,7 +83,7 @@ impl<Id: Copy> Parser<Id> {
     pub fn begin(&mut self, format: Format) {
         self.abandon();
         if format != self.format {
-            self.layout.clear();
+            self.cache.clear();
             self.format = format;
         }
         self.phase = Phase::Reading;
@@ -123,10 +123,10 @@ impl<Id: Copy> Parser<Id> {
         }
         let ended = self.phase == Phase::Ended;
         self.phase = Phase::Idle;
-        self.layout.finish();
+        self.cache.finish();
         let renamed = self.families.finish(|family| sink.family(family));
         if let Some(renamed) = renamed {
-            self.layout.rename_families(|family| renamed.of(family));
+            self.cache.renumber_families(|family| renamed.of(family));
         }
         self.carry.fit();
         self.series.fit();
@@ -143,7 +143,7 @@ impl<Id: Copy> Parser<Id> {
         }
         self.phase = Phase::Idle;
         self.carry.clear();
-        self.layout.abandon();
+        self.cache.abandon();
         self.families.abandon();
         self.summary = Summary::default();
     }
@@ -158,7 +158,7 @@ impl<Id: Copy> Parser<Id> {
     #[must_use]
     pub fn held_bytes(&self) -> usize {
         self.carry.held_bytes()
-            + self.layout.held_bytes()
+            + self.cache.held_bytes()
             + self.families.held_bytes()
             + self.series.held_bytes()
             + self.exemplar.capacity() * size_of::<LabelSpan>()
@@ -184,7 +184,7 @@ impl<Id: Copy> Parser<Id> {
     fn lines<S: Sink<Id = Id>>(&mut self, bytes: &[u8], sink: &mut S) {
         let mut lines = Lines::new(bytes);
         loop {
-            if self.layout.is_empty() {
+            if self.cache.is_empty() {
                 self.shaped_lines(&mut lines, sink);
             } else {
                 let known = self.expected_lines(lines.rest(), sink);

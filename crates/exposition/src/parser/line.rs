@@ -7,7 +7,7 @@ use crate::{
     fault::Reason,
     format::Format,
     grammar::{self, Fault, Parsed, Span, Tail, skip_blanks, unescape},
-    layout::{Hash, What},
+    layout::{Hash, LineKind},
     metadata::{self, Comment, Says},
     number,
     parser::remembered::Remembered,
@@ -77,7 +77,7 @@ impl<Id: Copy> Parser<Id> {
         };
         let text = lines.text(line.len())?;
         let value_at = self.series.read(line, &self.limits)?;
-        if searched != value_at && !self.layout.is_empty() {
+        if searched != value_at && !self.cache.is_empty() {
             match self.find_sample(&line[..value_at]) {
                 Ok((entry, id)) => {
                     if self.take_remembered(entry, id, line, value_at, sink) {
@@ -150,7 +150,7 @@ impl<Id: Copy> Parser<Id> {
         match sink.series(&series) {
             Ok(id) => {
                 let prefix = &text.as_bytes()[..value_at];
-                self.layout.add(prefix, hash, What::Sample(id));
+                self.cache.add(prefix, hash, LineKind::Sample(id));
                 self.sample(id, tail, sink);
             }
             Err(refused) => self.summary.refused.count(refused),
@@ -169,7 +169,7 @@ impl<Id: Copy> Parser<Id> {
     fn comment<S: Sink<Id = Id>>(&mut self, line: &str, at: usize, sink: &mut S) -> Parsed<()> {
         match metadata::comment(line.as_bytes(), at, self.format, &self.limits)? {
             Comment::Plain => {
-                self.remember(line, What::Comment);
+                self.remember(line, LineKind::Comment);
                 Ok(())
             }
             Comment::Eof => {
@@ -177,8 +177,8 @@ impl<Id: Copy> Parser<Id> {
                 Ok(())
             }
             Comment::Metadata { family, says } => {
-                let what = self.metadata(line, family, says, sink)?;
-                self.remember(line, what);
+                let kind = self.metadata(line, family, says, sink)?;
+                self.remember(line, kind);
                 Ok(())
             }
         }
@@ -190,7 +190,7 @@ impl<Id: Copy> Parser<Id> {
         family: Span,
         says: Says,
         sink: &mut S,
-    ) -> Parsed<What<Id>> {
+    ) -> Parsed<LineKind<Id>> {
         let escaped = matches!(says, Says::Help(help) if help.escaped);
         if escaped || family.escaped {
             grammar::make_room(&mut self.text, line.len());
@@ -237,21 +237,21 @@ impl<Id: Copy> Parser<Id> {
         if news {
             sink.family(&self.families.describe(id));
         }
-        Ok(What::Metadata(id, statement.field()))
+        Ok(LineKind::Metadata(id, statement.field()))
     }
 
     /// Remembers a line that is no sample, by all its bytes.
-    fn remember(&mut self, line: &str, what: What<Id>) {
-        let expected = self.layout.expected();
-        let near = self.layout.entry(expected);
+    fn remember(&mut self, line: &str, kind: LineKind<Id>) {
+        let expected = self.cache.expected();
+        let near = self.cache.get(expected);
         let found = if near.is_some_and(|(bytes, _)| bytes == line.as_bytes()) {
             Ok(expected)
         } else {
-            self.layout.find(line.as_bytes())
+            self.cache.find(line.as_bytes())
         };
         match found {
-            Ok(entry) => self.layout.again(entry),
-            Err(hash) => self.layout.add(line.as_bytes(), hash, what),
+            Ok(entry) => self.cache.matched(entry),
+            Err(hash) => self.cache.add(line.as_bytes(), hash, kind),
         }
     }
 }

@@ -3,7 +3,7 @@
 use super::{Parser, Phase};
 use crate::{
     grammar::{self, is_blank},
-    layout::{Hash, What},
+    layout::{Hash, LineKind},
     number,
     sink::Sink,
 };
@@ -24,45 +24,42 @@ impl<Id: Copy> Parser<Id> {
         let mut samples = 0;
         let samples_max = self.limits.samples - self.summary.samples as usize;
         let hexadecimal = grammar::hexadecimal(self.format);
-        'lines: for entries in self.layout.coming() {
-            for entry in entries {
-                let prefix = self.layout.bytes(entry);
-                let Some(rest) = bytes[at..].strip_prefix(prefix) else {
-                    break 'lines;
-                };
-                let length = match entry.what {
-                    What::Sample(id) => {
-                        let Some((value, length)) = number::rest_of_line(rest, hexadecimal) else {
-                            break 'lines;
-                        };
-                        let length = prefix.len() + length;
-                        if samples == samples_max || length > self.limits.line_bytes {
-                            break 'lines;
-                        }
-                        sink.sample(id, value, None);
-                        samples += 1;
-                        length
+        for (prefix, kind) in self.cache.expected_lines() {
+            let Some(rest) = bytes[at..].strip_prefix(prefix) else {
+                break;
+            };
+            let length = match kind {
+                LineKind::Sample(id) => {
+                    let Some((value, length)) = number::rest_of_line(rest, hexadecimal) else {
+                        break;
+                    };
+                    let length = prefix.len() + length;
+                    if samples == samples_max || length > self.limits.line_bytes {
+                        break;
                     }
-                    What::Metadata(family, field) => {
-                        if rest.first() != Some(&b'\n')
-                            || !self.families.said_again(family, field, &self.limits)
-                        {
-                            break 'lines;
-                        }
-                        prefix.len()
+                    sink.sample(id, value, None);
+                    samples += 1;
+                    length
+                }
+                LineKind::Metadata(family, field) => {
+                    if rest.first() != Some(&b'\n')
+                        || !self.families.said_again(family, field, &self.limits)
+                    {
+                        break;
                     }
-                    What::Comment => {
-                        if rest.first() != Some(&b'\n') {
-                            break 'lines;
-                        }
-                        prefix.len()
+                    prefix.len()
+                }
+                LineKind::Comment => {
+                    if rest.first() != Some(&b'\n') {
+                        break;
                     }
-                };
-                came += 1;
-                at += length + 1;
-            }
+                    prefix.len()
+                }
+            };
+            came += 1;
+            at += length + 1;
         }
-        self.layout.came(came);
+        self.cache.matched_expected(came);
         self.summary.samples += samples as u64;
         self.summary.remembered += samples as u64;
         self.summary.lines += came as u64;
@@ -107,7 +104,7 @@ impl<Id: Copy> Parser<Id> {
         if tail.exemplar && std::str::from_utf8(&line[value_at..]).is_err() {
             return false;
         }
-        self.layout.again(entry);
+        self.cache.matched(entry);
         self.summary.remembered += 1;
         self.sample(id, &tail, sink);
         true
@@ -120,12 +117,12 @@ impl<Id: Copy> Parser<Id> {
             searched: 0,
             hash: Hash::default(),
         };
-        if self.layout.is_empty() {
+        if self.cache.is_empty() {
             return Err(not_found);
         }
-        let expected = self.layout.expected();
+        let expected = self.cache.expected();
         for entry in expected..expected + NEAR {
-            if let Some((prefix, What::Sample(id))) = self.layout.entry(entry)
+            if let Some((prefix, LineKind::Sample(id))) = self.cache.get(entry)
                 && line.starts_with(prefix)
             {
                 return Ok((entry, id, prefix.len()));
@@ -148,10 +145,10 @@ impl<Id: Copy> Parser<Id> {
 
     /// The sample's entry of exactly these bytes, or their hash.
     pub(super) fn find_sample(&mut self, prefix: &[u8]) -> Result<(usize, Id), Hash> {
-        let entry = self.layout.find(prefix)?;
-        match self.layout.entry(entry) {
-            Some((_, What::Sample(id))) => Ok((entry, id)),
-            Some((_, What::Metadata(..) | What::Comment)) | None => Err(Hash::default()),
+        let entry = self.cache.find(prefix)?;
+        match self.cache.get(entry) {
+            Some((_, LineKind::Sample(id))) => Ok((entry, id)),
+            Some((_, LineKind::Metadata(..) | LineKind::Comment)) | None => Err(Hash::default()),
         }
     }
 }
