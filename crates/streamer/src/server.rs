@@ -1,4 +1,4 @@
-//! The Streamer server: the hub, the log and their sockets put together.
+//! The Streamer server: connects the hub and the log to sockets.
 //!
 //! ```text
 //!   gateway ──> stream_service (one receiving task a stream) ──┐
@@ -26,7 +26,8 @@ use steadfast_wire::{
 };
 use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
-use tonic::service::Routes;
+use tonic::{server::NamedService as _, service::Routes};
+use tonic_health::{ServingStatus, server::HealthReporter};
 use tracing::info;
 
 use self::{
@@ -35,67 +36,74 @@ use self::{
 };
 use crate::{
     hub::{Hub, InitialState, InvalidLimits, Limits, Stats},
-    log::{Log, LogWriter, WriteError, WriterOptions},
+    log::{Log, LogReader, LogWriter, WriteError, WriterOptions},
 };
 
 /// Settings of a server.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct ServerOptions {
-    /// What it takes on.
+    /// Limits of the hub.
     pub limits: Limits,
-    /// How its log is written.
+    /// Settings of the log's writer.
     pub writer: WriterOptions,
-    /// The number of open connections; more are closed at once. Default 65,536.
+    /// Maximum number of open connections; further ones are closed at once. Default 65,536.
     pub max_connections: usize,
-    /// How often HTTP/2 pings look for peers that are gone. Default 30 s.
+    /// Interval of the HTTP/2 pings that detect dead peers. Default 30 s.
     pub ping_interval: Duration,
-    /// How long a ping may go unanswered. Default 20 s.
+    /// Timeout of a ping. Default 20 s.
     pub ping_timeout: Duration,
-    /// Entries of one publisher that may be unanswered. Default 1,024.
+    /// Maximum number of unacknowledged entries of one publisher. Default 1,024.
     pub publisher_in_flight: u32,
-    /// Name told to peers; informative. Default: random.
+    /// Informative name that peers are told. Default: random.
     pub server_id: String,
 }
 
-/// A running server. Dropping it cuts everything; [`Server::drain`] ends it in order.
+/// A running server. Dropping it cuts every connection; [`Server::drain`] shuts it down in order.
 #[derive(Debug)]
 pub struct Server {
     address: SocketAddr,
     hub: HubHandle,
     writer: LogWriter,
-    /// The listener, and all connections and calls.
+    /// The tasks of the listener, of its connections, and of their calls.
     tasks: Tasks,
-    listening: Fuse<JoinHandle<Option<()>>>,
-    stop_hub: CancellationToken,
+    accepting: Fuse<JoinHandle<Option<()>>>,
     hub_task: Fuse<JoinHandle<&'static str>>,
+    stop_hub: CancellationToken,
 }
 
-/// Why a server did not start.
+/// The reason why a server did not start.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StartError {
-    /// The limits cannot work together.
+    /// The limits contradict each other.
     #[error(transparent)]
     Limits(#[from] InvalidLimits),
-    /// The system refused something.
+    /// The system did not provide a resource.
     #[error("cannot start the server")]
     Io(#[from] io::Error),
     /// The reflection service could not be built.
-    #[error("cannot describe the services")]
+    #[error("cannot build the reflection service")]
     Reflection(#[from] tonic_reflection::server::Error),
 }
 
-/// Flow control: small stream windows bound what one peer can make the server hold, and the connection
-/// window never limits (docs/decisions/0004).
+/// Flow-control window of a stream. Small, because it bounds the memory that one stream can occupy.
 const STREAM_WINDOW: u32 = 64 << 10;
+/// Flow-control window of a connection. More than 101 stream windows: below that, h2 closes the
+/// connection if one stream leaves many small messages unread (docs/decisions/0004).
 const CONNECTION_WINDOW: u32 = 8 << 20;
 
-/// The number of calls that may be open on one connection.
+/// Maximum number of concurrent calls on one connection.
 const MAX_CALLS: u32 = 4_096;
 
-/// What is left to do after the last stream has been told to end.
-const GRACE: Duration = Duration::from_millis(500);
+/// Additional time after the grace period: to flush the last messages and to close the log.
+const CLOSE_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// The services whose health is reported.
+const SERVICES: [&str; 2] = [
+    StreamerServiceServer::<StreamService>::NAME,
+    PublisherServiceServer::<PublishService>::NAME,
+];
 
 impl Default for ServerOptions {
     fn default() -> Self {
@@ -116,11 +124,12 @@ impl Server {
     ///
     /// # Errors
     ///
-    /// Returns an error if the limits cannot work together, or the system refuses a thread.
+    /// Returns an error if the limits contradict each other, or if the system does not provide a
+    /// thread.
     ///
     /// # Panics
     ///
-    /// Outside a tokio runtime.
+    /// Panics outside a tokio runtime.
     pub fn start(
         listener: TcpListener,
         log: Box<dyn Log>,
@@ -129,65 +138,58 @@ impl Server {
         let tasks = Tasks::new();
         let listener = Listener::new(listener, listener_options(&options), &tasks)?;
         let address = listener.address();
-        let http2 = http2_options(&options);
-        let (publisher_in_flight, message_bytes) =
-            (options.publisher_in_flight, options.limits.message_bytes);
 
+        // The hub takes the log's bounds before the writer can commit: it receives every event after
+        // them exactly once.
         let reader = log.reader();
         let initial = InitialState {
-            server_id: options.server_id,
+            server_id: options.server_id.clone(),
             epoch: reader.epoch(),
             bounds: reader.bounds(),
             seed: seed(),
         };
-        let hub = Hub::new(initial, options.limits)?;
-        let (handle, task, commits) = HubTask::new(hub, Arc::clone(&reader));
+        let hub = Hub::new(initial, options.limits.clone())?;
+        let (hub, task, commits) = HubTask::new(hub, Arc::clone(&reader));
         let writer = LogWriter::spawn(log, options.writer, move |events| commits.send(events))?;
-        let streams = StreamService::new(handle.clone());
-        let publishing = PublishService::new(
-            writer.clone(),
-            reader,
-            publisher_in_flight,
-            tasks.drain_token(),
-        );
-        let routes = routes(streams, publishing, message_bytes, &tasks)?;
+        let routes = services(&options, hub.clone(), writer.clone(), reader, &tasks)?;
 
         let stop_hub = CancellationToken::new();
         let (stopped, drain) = (stop_hub.clone(), tasks.drain_token().drop_guard());
+        // Not one of `tasks`: it must outlive the calls, whose last messages it sends.
         let hub_task = tokio::spawn(async move {
-            // However the hub ends, by a panic too, no new connection is accepted.
+            // When the hub ends, even by a panic, no further connection is accepted.
             let _drain = drain;
             task.run(stopped).await
         });
-        let scope = tasks.clone();
-        let listening = tasks.spawn(listener.serve(move |socket| {
+        let (scope, http2) = (tasks.clone(), http2_options(&options));
+        let accepting = tasks.spawn(listener.serve(move |socket| {
             let service = TowerToHyperService::new(routes.clone());
             http2::serve(socket, service, &http2, &scope)
         }));
         Ok(Self {
             address,
-            hub: handle,
+            hub,
             writer,
             tasks,
-            listening: listening.fuse(),
-            stop_hub,
+            accepting: accepting.fuse(),
             hub_task: hub_task.fuse(),
+            stop_hub,
         })
     }
 
-    /// Where it listens.
+    /// Returns the address that the server listens on.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// What it holds and has done; `None` when it has stopped.
+    /// Returns the hub's gauges and counters, or `None` if the hub has stopped.
     pub async fn stats(&self) -> Option<Stats> {
         self.hub.stats().await
     }
 
-    /// Resolves when the server has stopped by itself, which it does only when something failed, and
-    /// says what. Its streams have ended then, and no new ones are taken. Once.
+    /// Waits until the server stops because of a failure, and returns a description of it. All streams
+    /// have then ended, and new ones are rejected. Resolves once only.
     ///
     /// # Cancel safety
     ///
@@ -196,30 +198,32 @@ impl Server {
         tokio::select! {
             biased;
             ended = &mut self.hub_task => match ended {
-                Ok(why) => why.to_owned(),
+                Ok(reason) => reason.to_owned(),
                 Err(error) => format!("its hub panicked: {error}"),
             },
-            ended = &mut self.listening => match ended {
+            ended = &mut self.accepting => match ended {
                 Ok(_) => "its listener ended".to_owned(),
                 Err(error) => format!("its listener panicked: {error}"),
             },
         }
     }
 
-    /// Ends the server in order: takes no new connection, announces the stop to every stream,
-    /// serves what it can until `grace` has passed, ends the streams that are left, commits what is
-    /// queued and closes the log.
+    /// Shuts the server down in order: stops accepting connections, announces the drain to every
+    /// stream, serves the streams for at most `grace`, ends the remaining ones, commits what is queued
+    /// and closes the log.
     ///
     /// # Errors
     ///
-    /// When the log did not close well; everything acknowledged is in it all the same.
+    /// Returns an error if the log did not close cleanly. Acknowledged entries are durable even then.
     pub async fn drain(mut self, grace: Duration, reason: &str) -> Result<(), WriteError> {
         info!(reason, grace_ms = grace.as_millis() as u64, "draining");
         self.tasks.start_drain();
         self.hub.drain(grace, reason);
-        self.tasks.drain(grace + GRACE).await;
-        let closed = self.writer.shutdown(grace.max(GRACE)).await;
+        self.tasks.drain(grace + CLOSE_TIMEOUT).await;
+        // The writer before the hub: each commit waits for capacity in the hub's queue.
+        let closed = self.writer.shutdown(grace.max(CLOSE_TIMEOUT)).await;
         self.stop_hub.cancel();
+        // Polling it again after `failed` has returned its result would panic.
         if !self.hub_task.is_terminated() {
             (&mut self.hub_task).await.ok();
         }
@@ -238,8 +242,8 @@ fn listener_options(options: &ServerOptions) -> ListenerOptions {
     ListenerOptions {
         max_connections: options.max_connections,
         at_limit: AtLimit::Close,
-        // HTTP/2 pings find dead peers, and the hub ends a stream whose queue is left untouched
-        // (`Limits::stall_timeout`): a slow application is not dead.
+        // HTTP/2 pings detect dead peers, and the hub ends a stream whose queue is not read
+        // (`Limits::stall_timeout`). A slow application is not a dead peer.
         write_timeout: None,
         peer_timeout: None,
     }
@@ -257,40 +261,46 @@ fn http2_options(options: &ServerOptions) -> http2::Options {
     }
 }
 
-/// Returns all services. Health reports both as serving until the server drains.
-fn routes(
-    streams: StreamService,
-    publishing: PublishService,
-    message_bytes: usize,
+/// Returns all services of the server.
+fn services(
+    options: &ServerOptions,
+    hub: HubHandle,
+    writer: LogWriter,
+    reader: Arc<dyn LogReader>,
     tasks: &Tasks,
 ) -> Result<Routes, StartError> {
     let (health, health_service) = tonic_health::server::health_reporter();
+    tasks.spawn(report_health(health, tasks.drain_token()));
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(steadfast_wire::DESCRIPTORS)
         .build_v1()?;
-    let draining = tasks.drain_token();
-    tasks.spawn(async move {
-        health
-            .set_serving::<StreamerServiceServer<StreamService>>()
-            .await;
-        health
-            .set_serving::<PublisherServiceServer<PublishService>>()
-            .await;
-        draining.cancelled().await;
-        health
-            .set_not_serving::<StreamerServiceServer<StreamService>>()
-            .await;
-        health
-            .set_not_serving::<PublisherServiceServer<PublishService>>()
-            .await;
-    });
-    let streams = StreamerServiceServer::new(streams).max_decoding_message_size(message_bytes);
-    let publishing =
-        PublisherServiceServer::new(publishing).max_decoding_message_size(message_bytes);
+    let message_bytes = options.limits.message_bytes;
+    let streams = StreamerServiceServer::new(StreamService::new(hub));
+    let publishing = PublisherServiceServer::new(PublishService::new(
+        writer,
+        reader,
+        options.publisher_in_flight,
+        tasks.drain_token(),
+    ));
     Ok(Routes::new(health_service)
         .add_service(reflection)
-        .add_service(streams)
-        .add_service(publishing))
+        .add_service(streams.max_decoding_message_size(message_bytes))
+        .add_service(publishing.max_decoding_message_size(message_bytes)))
+}
+
+/// Reports all services as serving until the server drains.
+async fn report_health(health: HealthReporter, drain: CancellationToken) {
+    for service in SERVICES {
+        health
+            .set_service_status(service, ServingStatus::Serving)
+            .await;
+    }
+    drain.cancelled().await;
+    for service in SERVICES {
+        health
+            .set_service_status(service, ServingStatus::NotServing)
+            .await;
+    }
 }
 
 fn seed() -> [u8; 32] {

@@ -244,7 +244,7 @@ async fn pending_entries_keep_to_the_window_and_all_arrive() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_publisher_that_breaks_the_protocol_is_told_how() {
+async fn protocol_violation_of_a_publisher_is_explained() {
     use steadfast_wire::publisher::{
         Entry, PublishRequest, PublisherHello, publish_request::Payload,
         publisher_service_client::PublisherServiceClient,

@@ -31,26 +31,26 @@ macro_rules! on_every_log {
 }
 
 on_every_log!(
-    a_new_log_is_empty,
-    entries_get_offsets_in_order_without_holes,
-    a_taken_sequence_is_a_duplicate,
-    a_jump_takes_nothing,
-    a_refused_entry_takes_its_sequence,
-    one_batch_may_hold_everything_at_once,
-    an_entry_without_a_producer_is_refused_and_leaves_no_trace,
-    versions_count_per_document_across_a_delete,
-    a_page_keeps_to_its_limits,
-    a_page_holds_one_event_however_heavy,
-    reading_at_and_beyond_the_head_gives_nothing,
-    a_trimmed_place_is_refused_and_the_rest_is_readable,
-    a_log_trimmed_to_its_head_goes_on_counting,
-    everything_committed_is_there_after_reopening,
-    documents_are_listed_as_of_one_offset,
-    documents_outlive_their_events,
-    a_batch_that_changes_nothing_moves_nothing,
-    an_idle_producer_is_forgotten_after_its_lifetime,
-    s11_a_marker_is_committed_with_its_entries_and_never_forgotten,
-    a_reader_of_another_thread_sees_only_whole_prefixes,
+    new_log_is_empty,
+    offsets_are_consecutive,
+    committed_sequence_is_a_duplicate,
+    jump_changes_nothing,
+    refused_entry_uses_up_its_sequence,
+    batch_with_every_kind_of_outcome,
+    invalid_producer_name_records_no_sequence,
+    versions_continue_across_a_delete,
+    read_respects_its_limits,
+    read_returns_one_event_of_any_weight,
+    read_at_or_beyond_the_head_returns_nothing,
+    read_of_a_trimmed_offset_fails,
+    offsets_continue_after_trimming_everything,
+    reopened_log_has_every_commit,
+    documents_are_paged_in_key_order,
+    documents_outlive_trimmed_events,
+    batch_without_changes_keeps_the_head,
+    idle_producer_is_forgotten_after_its_lifetime,
+    marker_is_committed_with_its_entry_and_never_forgotten,
+    concurrent_reader_sees_whole_commits,
 );
 
 /// A log under test, with the means to reopen it as a new process would.
@@ -154,7 +154,7 @@ fn text(event: &Event) -> &str {
     std::str::from_utf8(&event.data).unwrap()
 }
 
-fn a_new_log_is_empty(mut log: TestLog) {
+fn new_log_is_empty(mut log: TestLog) {
     let reader = log.reader();
     assert_eq!(reader.epoch(), EPOCH);
     assert_eq!(reader.bounds(), Bounds { first: 0, head: 0 });
@@ -162,7 +162,7 @@ fn a_new_log_is_empty(mut log: TestLog) {
     assert_eq!(log.last_sequence("p"), 0);
 }
 
-fn entries_get_offsets_in_order_without_holes(mut log: TestLog) {
+fn offsets_are_consecutive(mut log: TestLog) {
     let mut outcomes = log.append(vec![entry("p", 1), entry("p", 2)]);
     outcomes.extend(log.append(vec![entry("q", 1)]));
     let returned: Vec<_> = outcomes.iter().map(appended).collect();
@@ -175,7 +175,7 @@ fn entries_get_offsets_in_order_without_holes(mut log: TestLog) {
     assert_eq!(log.last_sequence("q"), 1);
 }
 
-fn a_taken_sequence_is_a_duplicate(mut log: TestLog) {
+fn committed_sequence_is_a_duplicate(mut log: TestLog) {
     log.append(vec![entry("p", 1), entry("p", 2)]);
     let outcomes = log.append(vec![entry("p", 1), entry("p", 2), entry("p", 3)]);
     assert_eq!(outcomes[..2], [Outcome::Duplicate, Outcome::Duplicate]);
@@ -183,7 +183,7 @@ fn a_taken_sequence_is_a_duplicate(mut log: TestLog) {
     assert_eq!(log.read_all().len(), 3);
 }
 
-fn a_jump_takes_nothing(mut log: TestLog) {
+fn jump_changes_nothing(mut log: TestLog) {
     for sequence in [2, 0] {
         assert_eq!(
             log.append(vec![entry("p", sequence)]),
@@ -201,7 +201,7 @@ fn a_jump_takes_nothing(mut log: TestLog) {
     appended(&log.append(vec![entry("p", 2)])[0]);
 }
 
-fn a_refused_entry_takes_its_sequence(mut log: TestLog) {
+fn refused_entry_uses_up_its_sequence(mut log: TestLog) {
     let mut large = entry("p", 1);
     large.data = Bytes::from(vec![b' '; 2_000]);
     let refused = log.append(vec![large]);
@@ -221,7 +221,7 @@ fn a_refused_entry_takes_its_sequence(mut log: TestLog) {
     assert_eq!(appended(&log.append(vec![entry("p", 2)])[0]).offset, 1);
 }
 
-fn one_batch_may_hold_everything_at_once(mut log: TestLog) {
+fn batch_with_every_kind_of_outcome(mut log: TestLog) {
     let broken = Submission {
         data: Bytes::from_static(b"[]"),
         ..entry("p", 3)
@@ -248,7 +248,7 @@ fn one_batch_may_hold_everything_at_once(mut log: TestLog) {
     assert_eq!(log.last_sequence("p"), 3);
 }
 
-fn an_entry_without_a_producer_is_refused_and_leaves_no_trace(mut log: TestLog) {
+fn invalid_producer_name_records_no_sequence(mut log: TestLog) {
     let refused = [Outcome::Refused(RefusedEntry::Empty("producer"))];
     assert_eq!(log.append(vec![entry("", 1)]), refused);
     assert_eq!(log.append(vec![entry("", 1)]), refused);
@@ -262,7 +262,7 @@ fn an_entry_without_a_producer_is_refused_and_leaves_no_trace(mut log: TestLog) 
     assert_eq!(log.last_sequence(&long), 0);
 }
 
-fn versions_count_per_document_across_a_delete(mut log: TestLog) {
+fn versions_continue_across_a_delete(mut log: TestLog) {
     let steps = [
         (entry_of("p", 1, "a"), Operation::Insert, 1_000, 1),
         (entry_of("p", 2, "a"), Operation::Update, 1_000, 2),
@@ -286,7 +286,7 @@ fn versions_count_per_document_across_a_delete(mut log: TestLog) {
     }
 }
 
-fn a_page_keeps_to_its_limits(mut log: TestLog) {
+fn read_respects_its_limits(mut log: TestLog) {
     log.append((1..=10).map(|sequence| entry("p", sequence)).collect());
     let reader = log.reader();
     assert_eq!(offsets(&reader.read(0, 3, usize::MAX).unwrap()), [1, 2, 3]);
@@ -298,14 +298,14 @@ fn a_page_keeps_to_its_limits(mut log: TestLog) {
     assert_eq!(offsets(&reader.read(0, 10, weight + 1).unwrap()), [1, 2]);
 }
 
-fn a_page_holds_one_event_however_heavy(mut log: TestLog) {
+fn read_returns_one_event_of_any_weight(mut log: TestLog) {
     log.append(vec![entry("p", 1), entry("p", 2)]);
     let reader = log.reader();
     assert_eq!(offsets(&reader.read(0, 10, 0).unwrap()), [1]);
     assert_eq!(offsets(&reader.read(1, 10, 0).unwrap()), [2]);
 }
 
-fn reading_at_and_beyond_the_head_gives_nothing(mut log: TestLog) {
+fn read_at_or_beyond_the_head_returns_nothing(mut log: TestLog) {
     log.append(vec![entry("p", 1)]);
     let reader = log.reader();
     for after in [1, 2, u64::MAX] {
@@ -313,7 +313,7 @@ fn reading_at_and_beyond_the_head_gives_nothing(mut log: TestLog) {
     }
 }
 
-fn a_trimmed_place_is_refused_and_the_rest_is_readable(mut log: TestLog) {
+fn read_of_a_trimmed_offset_fails(mut log: TestLog) {
     log.append((1..=10).map(|sequence| entry("p", sequence)).collect());
     log.writer().trim(4).unwrap();
     log.writer().trim(2).unwrap();
@@ -333,7 +333,7 @@ fn a_trimmed_place_is_refused_and_the_rest_is_readable(mut log: TestLog) {
     }
 }
 
-fn a_log_trimmed_to_its_head_goes_on_counting(mut log: TestLog) {
+fn offsets_continue_after_trimming_everything(mut log: TestLog) {
     log.append(vec![entry("p", 1), entry("p", 2)]);
     log.writer().trim(u64::MAX).unwrap();
     assert_eq!(log.reader().bounds(), Bounds { first: 2, head: 2 });
@@ -345,7 +345,7 @@ fn a_log_trimmed_to_its_head_goes_on_counting(mut log: TestLog) {
     assert_eq!(offsets(&log.read_all()), [3, 4]);
 }
 
-fn everything_committed_is_there_after_reopening(mut log: TestLog) {
+fn reopened_log_has_every_commit(mut log: TestLog) {
     log.append((1..=100).map(|sequence| entry("p", sequence)).collect());
     log.append(vec![entry_of("q", 1, "d7")]);
     let before = log.read_all();
@@ -359,7 +359,7 @@ fn everything_committed_is_there_after_reopening(mut log: TestLog) {
     assert!(text(event).contains(r#""version":3"#), "{}", text(event));
 }
 
-fn documents_are_listed_as_of_one_offset(mut log: TestLog) {
+fn documents_are_paged_in_key_order(mut log: TestLog) {
     let other_document = |sequence, database, collection| Submission {
         document: DocumentKey::new(database, collection, "x"),
         ..entry_of("q", sequence, "x")
@@ -402,7 +402,7 @@ fn documents_are_listed_as_of_one_offset(mut log: TestLog) {
     assert_eq!((none.documents, none.next), (Vec::new(), None));
 }
 
-fn documents_outlive_their_events(mut log: TestLog) {
+fn documents_outlive_trimmed_events(mut log: TestLog) {
     log.append(vec![
         entry_of("p", 1, "a"),
         entry_of("p", 2, "b"),
@@ -426,7 +426,7 @@ fn documents_outlive_their_events(mut log: TestLog) {
     assert_eq!(documents(&mut log), before);
 }
 
-fn a_batch_that_changes_nothing_moves_nothing(mut log: TestLog) {
+fn batch_without_changes_keeps_the_head(mut log: TestLog) {
     log.append(vec![entry("p", 1)]);
     assert_eq!(log.append(Vec::new()), []);
     assert_eq!(
@@ -436,7 +436,7 @@ fn a_batch_that_changes_nothing_moves_nothing(mut log: TestLog) {
     assert_eq!(log.reader().bounds(), Bounds { first: 0, head: 1 });
 }
 
-fn an_idle_producer_is_forgotten_after_its_lifetime(mut log: TestLog) {
+fn idle_producer_is_forgotten_after_its_lifetime(mut log: TestLog) {
     log.append(vec![entry("old", 1)]);
     let later = 1_000 + PRODUCER_LIFETIME_MS;
     log.writer().append(vec![entry("new", 1)], later).unwrap();
@@ -451,7 +451,7 @@ fn an_idle_producer_is_forgotten_after_its_lifetime(mut log: TestLog) {
     );
 }
 
-fn s11_a_marker_is_committed_with_its_entries_and_never_forgotten(mut log: TestLog) {
+fn marker_is_committed_with_its_entry_and_never_forgotten(mut log: TestLog) {
     let with_origin = |sequence, marker: &'static str| Submission {
         origin: Some(Origin {
             marker: Bytes::from_static(marker.as_bytes()),
@@ -492,7 +492,7 @@ fn s11_a_marker_is_committed_with_its_entries_and_never_forgotten(mut log: TestL
     );
 }
 
-fn a_reader_of_another_thread_sees_only_whole_prefixes(mut log: TestLog) {
+fn concurrent_reader_sees_whole_commits(mut log: TestLog) {
     const COMMITS: u64 = 50;
     const PER_COMMIT: u64 = 4;
     let reader = log.reader();

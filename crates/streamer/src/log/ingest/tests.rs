@@ -58,7 +58,7 @@ fn version(ingested: &DocumentEvent) -> (u64, i64) {
 }
 
 #[test]
-fn s16_values_keep_their_exact_text() {
+fn values_keep_their_exact_text() {
     let stored = take(
         None,
         r#"{"big":9007199254740993,"whole":1.0,"exp":1E2,"deep":{"b":[1.50, 9007199254740993],"a":-0.0},"text":"\u0041<&>"}"#,
@@ -75,7 +75,7 @@ fn s16_values_keep_their_exact_text() {
 }
 
 #[test]
-fn the_servers_fields_win_over_the_users() {
+fn server_metadata_replaces_user_fields() {
     let data = r#"{"version":99,"createdAt":"x","updatedAt":null,"id":"no","collection":"no","_id":"yes","deleted":"mine"}"#;
     assert_eq!(
         text(&take(None, data, None).unwrap()),
@@ -84,7 +84,7 @@ fn the_servers_fields_win_over_the_users() {
 }
 
 #[test]
-fn a_delete_carries_the_servers_fields_only() {
+fn delete_contains_only_server_metadata() {
     let stored = take(Some(Operation::Delete), r#"{"name":"gone"}"#, Some(alive())).unwrap();
     assert_eq!(
         text(&stored),
@@ -93,14 +93,14 @@ fn a_delete_carries_the_servers_fields_only() {
 }
 
 #[test]
-fn of_equal_keys_the_last_one_wins() {
+fn last_duplicate_key_wins() {
     let stored = take(None, r#"{"a":1,"b":2,"a":3}"#, None).unwrap();
     let data: Value = serde_json::from_slice(&stored.event.data).unwrap();
     assert_eq!((&data["a"], &data["b"]), (&json!(3), &json!(2)));
 }
 
 #[test]
-fn the_version_map_decides_what_was_not_named() {
+fn unnamed_operation_follows_the_document_state() {
     let operation = |document| take(None, "{}", document).unwrap().event.operation;
     assert_eq!(operation(None), Operation::Insert);
     assert_eq!(operation(Some(alive())), Operation::Update);
@@ -108,7 +108,7 @@ fn the_version_map_decides_what_was_not_named() {
 }
 
 #[test]
-fn a_named_operation_is_kept_and_does_not_change_the_birthday() {
+fn named_operation_is_kept_and_so_is_the_creation_time() {
     let insert = take(Some(Operation::Insert), "{}", Some(alive())).unwrap();
     assert_eq!(insert.event.operation, Operation::Insert);
     assert_eq!(version(&insert), (5, 77));
@@ -119,7 +119,7 @@ fn a_named_operation_is_kept_and_does_not_change_the_birthday() {
 }
 
 #[test]
-fn s14_a_document_that_comes_back_is_born_again_but_counts_on() {
+fn recreated_document_continues_its_version() {
     let back = take(None, "{}", Some(deleted())).unwrap();
     assert_eq!(version(&back), (5, NOW));
     let again = take(Some(Operation::Delete), "", Some(deleted())).unwrap();
@@ -127,7 +127,7 @@ fn s14_a_document_that_comes_back_is_born_again_but_counts_on() {
 }
 
 #[test]
-fn only_objects_that_everybody_can_read_are_taken() {
+fn only_universally_readable_objects_are_accepted() {
     let nested = |depth: usize| format!("{{\"a\":{}{}}}", "[".repeat(depth), "]".repeat(depth));
     for data in [
         "",
@@ -163,7 +163,7 @@ fn only_objects_that_everybody_can_read_are_taken() {
 }
 
 #[test]
-fn a_refusal_never_quotes_the_payload() {
+fn refusal_never_quotes_the_payload() {
     for data in [
         r#""hunter2""#,
         r#"{"a":"hunter2","b":}"#,
@@ -176,7 +176,7 @@ fn a_refusal_never_quotes_the_payload() {
 }
 
 #[test]
-fn a_name_that_is_empty_or_too_long_is_refused() {
+fn empty_or_too_long_names_are_refused() {
     let limits = Limits {
         entry_bytes: 100,
         name_bytes: 8,
@@ -209,7 +209,7 @@ fn a_name_that_is_empty_or_too_long_is_refused() {
 }
 
 #[test]
-fn only_the_next_sequence_is_the_next() {
+fn sequence_is_next_committed_or_a_jump() {
     for (last, sequence, expected) in [
         (0, 1, Sequence::Next),
         (5, 6, Sequence::Next),
@@ -317,7 +317,7 @@ proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn a_log_does_what_the_model_does(steps in steps(), batch_size in 1_usize..8) {
+    fn log_matches_a_reference_model(steps in steps(), batch_size in 1_usize..8) {
         let mut model = Model::default();
         let mut log = MemoryLog::with_epoch(Epoch(1));
         let mut now = NOW;

@@ -100,7 +100,7 @@ fn reopen_changed(change: impl FnOnce(&redb::WriteTransaction)) -> OpenError {
 }
 
 #[test]
-fn a_log_keeps_the_name_of_its_creation() {
+fn existing_log_keeps_its_epoch() {
     let dir = tempfile::tempdir().unwrap();
     drop(RedbLog::open(dir.path(), &options()).unwrap());
     let other = StoreOptions::new(Epoch(8));
@@ -108,7 +108,7 @@ fn a_log_keeps_the_name_of_its_creation() {
 }
 
 #[test]
-fn a_directory_is_locked_as_long_as_anything_of_the_log_lives() {
+fn directory_is_locked_while_log_or_reader_lives() {
     let dir = tempfile::tempdir().unwrap();
     let log = RedbLog::open(dir.path(), &options()).unwrap();
     let reader = log.reader();
@@ -124,7 +124,7 @@ fn a_directory_is_locked_as_long_as_anything_of_the_log_lives() {
 }
 
 #[test]
-fn a_log_of_another_format_is_left_alone() {
+fn log_with_another_format_does_not_open() {
     let error = reopen_changed(|transaction| set_number(transaction, FORMAT, 99).unwrap());
     assert!(
         matches!(error, OpenError::Format { found: 99, .. }),
@@ -133,7 +133,7 @@ fn a_log_of_another_format_is_left_alone() {
 }
 
 #[test]
-fn a_damaged_number_of_the_log_itself_is_noticed() {
+fn damaged_metadata_is_detected() {
     let error = reopen_changed(|transaction| {
         let mut table = transaction.open_table(META).unwrap();
         let mut encoded = table.get(EPOCH).unwrap().unwrap().value().to_vec();
@@ -146,7 +146,7 @@ fn a_damaged_number_of_the_log_itself_is_noticed() {
 }
 
 #[test]
-fn a_file_that_is_no_log_is_an_error_and_stays_as_it_is() {
+fn foreign_file_is_an_error_and_unchanged() {
     for content in [&b""[..], b"x", &[0; 10_000], b"redb but not really"] {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("log.redb");
@@ -158,7 +158,7 @@ fn a_file_that_is_no_log_is_an_error_and_stays_as_it_is() {
 }
 
 #[test]
-fn a_creation_that_was_interrupted_is_begun_again() {
+fn interrupted_creation_is_restarted() {
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join("log.redb.new"), [1; 5_000]).unwrap();
     let log = RedbLog::open(dir.path().join("."), &options()).unwrap();
@@ -167,7 +167,7 @@ fn a_creation_that_was_interrupted_is_begun_again() {
 }
 
 #[test]
-fn a_directory_that_can_not_be_is_an_error() {
+fn unusable_directory_is_an_error() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("file");
     fs::write(&file, "").unwrap();
@@ -178,7 +178,7 @@ fn a_directory_that_can_not_be_is_an_error() {
 }
 
 #[test]
-fn documents_are_written_before_too_many_wait() {
+fn pending_documents_are_bounded() {
     let mut log = new_log(&options());
     fill(&mut log, 1..=20_000, 1_000);
     let as_of = documents(&log).unwrap().as_of;
@@ -192,7 +192,7 @@ fn documents_are_written_before_too_many_wait() {
 }
 
 #[test]
-fn retention_by_bytes_keeps_about_as_many_bytes() {
+fn retention_by_bytes_keeps_about_its_limit() {
     let mut log = new_log(&StoreOptions {
         retention_bytes: Some(100_000),
         ..options()
@@ -210,7 +210,7 @@ fn retention_by_bytes_keeps_about_as_many_bytes() {
 }
 
 #[test]
-fn retention_by_age_drops_what_is_older() {
+fn retention_by_age_trims_older_events() {
     let mut log = new_log(&StoreOptions {
         retention_age: Some(Duration::from_secs(10)),
         ..options()
@@ -224,7 +224,7 @@ fn retention_by_age_drops_what_is_older() {
 }
 
 #[test]
-fn a_damaged_entry_is_told_when_its_turn_comes() {
+fn damaged_event_fails_only_reads_that_begin_at_it() {
     let mut log = new_log(&options());
     fill(&mut log, 1..=9, 9);
     maintain(&mut log, 1_000_000);
@@ -254,7 +254,7 @@ fn a_damaged_entry_is_told_when_its_turn_comes() {
 }
 
 #[test]
-fn an_io_error_stops_the_writing_until_the_log_is_opened_anew() {
+fn io_error_stops_writes_until_reopened() {
     let disk = Disk::default();
     let mut log = open_on(&disk, &options()).unwrap();
     log.append(vec![entry(1)], 1).unwrap();
@@ -281,7 +281,7 @@ fn an_io_error_stops_the_writing_until_the_log_is_opened_anew() {
 }
 
 #[test]
-fn a_full_disk_refuses_entries_and_stops_nothing_else() {
+fn full_disk_only_rejects_entries() {
     let dir = tempfile::tempdir().unwrap();
     let mut log = RedbLog::open(dir.path(), &options()).unwrap();
     log.append(vec![entry(1)], 1).unwrap();
@@ -384,7 +384,7 @@ fn check(disk: &Disk, progress: &Progress, situation: &str) {
 }
 
 #[test]
-fn no_failure_of_the_disk_at_any_step_loses_or_invents_an_entry() {
+fn disk_failure_at_any_step_neither_loses_nor_invents_events() {
     let whole = Disk::default();
     open_on(&whole, &options()).unwrap();
     let disk = whole.after_kill();
@@ -415,7 +415,7 @@ fn no_failure_of_the_disk_at_any_step_loses_or_invents_an_entry() {
 }
 
 #[test]
-fn a_flipped_byte_anywhere_is_an_error_or_harmless_but_never_a_panic_or_a_wrong_event() {
+fn flipped_bit_never_panics_or_yields_a_wrong_event() {
     let disk = Disk::default();
     let mut log = open_on(&disk, &options()).unwrap();
     for start in (1..=300).step_by(20) {
@@ -474,7 +474,7 @@ fn reads_the_same(mut log: RedbLog, originals: &[Arc<Event>]) -> bool {
 }
 
 #[test]
-fn a_truncated_file_is_an_error_and_never_a_panic() {
+fn truncated_file_never_panics() {
     let disk = Disk::default();
     let mut log = open_on(&disk, &options()).unwrap();
     fill(&mut log, 1..=300, 300);
@@ -491,7 +491,7 @@ fn a_truncated_file_is_an_error_and_never_a_panic() {
 }
 
 #[test]
-fn a_panic_of_the_engine_is_an_error_with_its_words() {
+fn engine_panic_becomes_an_error_with_its_message() {
     let number = 7;
     for error in [
         catch_panics::<()>(|| panic!("page 7")).unwrap_err(),
@@ -502,7 +502,7 @@ fn a_panic_of_the_engine_is_an_error_with_its_words() {
 }
 
 #[test]
-fn an_entry_that_is_refused_is_not_in_the_file() {
+fn refused_entry_is_not_in_the_file() {
     let mut log = new_log(&options());
     let mut broken = entry(1);
     broken.data = Bytes::from_static(b"{");

@@ -188,7 +188,7 @@ fn offset_sender() -> (impl FnMut(&[Arc<Event>]) + Send, mpsc::Receiver<u64>) {
 const LONG: Duration = Duration::from_secs(20);
 
 #[tokio::test]
-async fn entries_are_told_when_they_are_in_the_log_and_commits_come_in_order() {
+async fn outcomes_follow_commits_and_events_arrive_in_order() {
     let (on_commit, offsets) = offset_sender();
     let test = Test::with_callback(false, options(), on_commit);
     for start in [1, 4, 7] {
@@ -203,7 +203,7 @@ async fn entries_are_told_when_they_are_in_the_log_and_commits_come_in_order() {
 }
 
 #[tokio::test]
-async fn everything_that_queues_during_a_commit_goes_with_the_next() {
+async fn entries_queued_during_a_commit_share_the_next() {
     let test = Test::start_blocked(options());
     let first = test.enqueue([1]).await;
     assert_eq!(test.batches.recv(), Ok(1));
@@ -223,7 +223,7 @@ async fn everything_that_queues_during_a_commit_goes_with_the_next() {
 }
 
 #[tokio::test]
-async fn a_commit_ends_at_its_limits_and_never_splits_a_submission() {
+async fn batch_ends_at_its_limits_between_submissions() {
     let by_events = WriterOptions {
         max_batch_events: 4,
         ..options()
@@ -255,7 +255,7 @@ async fn a_commit_ends_at_its_limits_and_never_splits_a_submission() {
 }
 
 #[tokio::test]
-async fn a_commit_waits_for_company_as_long_as_it_may() {
+async fn batch_waits_for_more_entries_until_full_or_shutdown() {
     let test = Test::start(WriterOptions {
         max_wait: Duration::from_secs(3_600),
         max_batch_events: 3,
@@ -273,7 +273,7 @@ async fn a_commit_waits_for_company_as_long_as_it_may() {
 }
 
 #[tokio::test]
-async fn a_full_queue_lets_submitters_wait_until_a_commit_makes_room() {
+async fn full_queue_delays_submitters_until_a_commit() {
     let test = Test::start_blocked(queue_of(3));
     let first = test.enqueue([1, 2]).await;
     let _second = test.enqueue([3]).await;
@@ -293,7 +293,7 @@ async fn a_full_queue_lets_submitters_wait_until_a_commit_makes_room() {
 }
 
 #[tokio::test]
-async fn a_queue_is_bounded_in_bytes_and_takes_what_never_fits_when_it_is_empty() {
+async fn queue_is_bounded_in_bytes_but_accepts_one_oversized_batch() {
     let test = Test::start_blocked(WriterOptions {
         queue_bytes: 10,
         ..options()
@@ -310,7 +310,7 @@ async fn a_queue_is_bounded_in_bytes_and_takes_what_never_fits_when_it_is_empty(
 }
 
 #[tokio::test]
-async fn a_failed_log_fails_everybody_who_waits_and_who_comes_later() {
+async fn failed_log_fails_pending_and_later_submitters() {
     let test = Test::start_blocked(queue_of(2));
     for result in test.end_with_waiting_submitters(Fail).await {
         let error = result.unwrap_err();
@@ -325,7 +325,7 @@ async fn a_failed_log_fails_everybody_who_waits_and_who_comes_later() {
 }
 
 #[tokio::test]
-async fn a_full_disk_refuses_what_waits_and_takes_it_when_there_is_room() {
+async fn full_disk_rejects_and_later_accepts_a_submission() {
     let test = Test::start_blocked(options());
     test.finish_commits([Full, Succeed]);
     let rejected = test.writer.submit(entries([1])).await;
@@ -339,7 +339,7 @@ async fn a_full_disk_refuses_what_waits_and_takes_it_when_there_is_room() {
 }
 
 #[tokio::test]
-async fn a_panic_on_the_thread_leaves_nobody_waiting() {
+async fn writer_panic_fails_pending_and_later_submitters() {
     let test = Test::with_callback(true, queue_of(2), |_| panic!("the callback fails"));
     for result in test.end_with_waiting_submitters(Succeed).await {
         assert!(matches!(result, Err(WriteError::Stopped)), "{result:?}");
@@ -349,7 +349,7 @@ async fn a_panic_on_the_thread_leaves_nobody_waiting() {
 }
 
 #[tokio::test]
-async fn a_shutdown_commits_what_is_queued_and_takes_no_more() {
+async fn shutdown_commits_the_queue_and_rejects_later_entries() {
     let test = Test::start_blocked(options());
     let pending = test.enqueue_each(1..=5).await;
     test.finish_commits([Succeed, Succeed, Succeed, Succeed, Succeed]);
@@ -364,7 +364,7 @@ async fn a_shutdown_commits_what_is_queued_and_takes_no_more() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_shutdown_gives_up_at_its_deadline_and_can_be_asked_again() {
+async fn shutdown_times_out_and_can_be_repeated() {
     let test = Test::start_blocked(options());
     let pending = test.enqueue([1]).await;
     assert_eq!(test.batches.recv(), Ok(1));
@@ -378,7 +378,7 @@ async fn a_shutdown_gives_up_at_its_deadline_and_can_be_asked_again() {
 }
 
 #[tokio::test]
-async fn dropping_the_last_handle_commits_what_is_queued_and_ends_the_thread() {
+async fn dropping_the_last_handle_commits_the_queue() {
     let test = Test::start(options());
     let pending = test.enqueue([1]).await;
     drop(test.writer.clone());
@@ -390,7 +390,7 @@ async fn dropping_the_last_handle_commits_what_is_queued_and_ends_the_thread() {
 }
 
 #[tokio::test]
-async fn the_log_is_looked_after_at_the_beginning_and_between_commits() {
+async fn log_is_maintained_at_start_and_between_commits() {
     let test = Test::start(options());
     test.maintained.recv_timeout(LONG).unwrap();
     for sequence in 1..=3 {
@@ -403,7 +403,7 @@ async fn the_log_is_looked_after_at_the_beginning_and_between_commits() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn many_submitters_at_once_lose_nothing_and_mix_nothing_up() {
+async fn concurrent_submitters_get_their_own_outcomes() {
     const SUBMITTERS: u64 = 20;
     const EACH: u64 = 50;
     let (on_commit, offsets) = offset_sender();
@@ -435,7 +435,7 @@ async fn many_submitters_at_once_lose_nothing_and_mix_nothing_up() {
 }
 
 #[test]
-fn a_writer_belongs_to_no_runtime() {
+fn writer_works_from_any_runtime() {
     let writer = Test::start(options()).writer;
     let submitting = thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread()
