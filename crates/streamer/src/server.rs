@@ -130,6 +130,10 @@ impl Server {
     /// # Panics
     ///
     /// Panics outside a tokio runtime.
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "a server has its own options"
+    )]
     pub fn start(
         listener: TcpListener,
         log: Box<dyn Log>,

@@ -56,7 +56,10 @@ on_every_log!(
 /// A log under test, with the means to reopen it as a new process would.
 enum TestLog {
     Memory(MemoryLog),
-    File { dir: TempDir, log: Option<RedbLog> },
+    File {
+        dir: TempDir,
+        log: Option<Box<RedbLog>>,
+    },
 }
 
 impl TestLog {
@@ -73,7 +76,7 @@ impl TestLog {
     fn writer(&mut self) -> &mut dyn Log {
         match self {
             Self::Memory(log) => log,
-            Self::File { log, .. } => log.as_mut().unwrap(),
+            Self::File { log, .. } => &mut **log.as_mut().unwrap(),
         }
     }
 
@@ -111,10 +114,10 @@ impl TestLog {
     }
 }
 
-fn open(dir: &TempDir) -> RedbLog {
+fn open(dir: &TempDir) -> Box<RedbLog> {
     let mut options = StoreOptions::new(EPOCH);
     options.limits = LIMITS;
-    RedbLog::open(dir.path(), &options).unwrap()
+    Box::new(RedbLog::open(dir.path(), &options).unwrap())
 }
 
 fn entry(producer: &str, sequence: u64) -> Submission {
@@ -253,13 +256,13 @@ fn invalid_producer_name_records_no_sequence(mut log: TestLog) {
     assert_eq!(log.append(vec![entry("", 1)]), refused);
     assert_eq!(log.append(vec![entry("", 1)]), refused);
 
-    let long = "p".repeat(LIMITS.name_bytes + 1);
-    let outcomes = log.append(vec![entry(&long, 1)]);
+    let oversized = "p".repeat(LIMITS.name_bytes + 1);
+    let outcomes = log.append(vec![entry(&oversized, 1)]);
     assert!(matches!(
         outcomes[..],
         [Outcome::Refused(RefusedEntry::NameTooLong { .. })]
     ));
-    assert_eq!(log.last_sequence(&long), 0);
+    assert_eq!(log.last_sequence(&oversized), 0);
 }
 
 fn versions_continue_across_a_delete(mut log: TestLog) {

@@ -169,7 +169,7 @@ impl LogWriter {
         let thread = std::thread::Builder::new()
             .name("log-writer".to_owned())
             .spawn(move || writer.run(done_sender))?;
-        shared.thread().thread = Some(thread);
+        shared.thread_handle().thread = Some(thread);
         Ok(Self { shared, queue })
     }
 
@@ -237,14 +237,14 @@ impl LogWriter {
         self.shared.capacity.close();
         // Fails if the thread has ended, which is what it asks for.
         drop(self.queue.send(Command::Stop));
-        let Some(mut done) = self.shared.thread().done.take() else {
+        let Some(mut done) = self.shared.thread_handle().done.take() else {
             return Err(self.shared.failure().unwrap_or(WriteError::Closed));
         };
         if tokio::time::timeout(timeout, &mut done).await.is_err() {
-            self.shared.thread().done = Some(done);
+            self.shared.thread_handle().done = Some(done);
             return Err(WriteError::Busy(timeout));
         }
-        let thread = self.shared.thread().thread.take();
+        let thread = self.shared.thread_handle().thread.take();
         // Does not block: after `done`, the thread only returns.
         let panicked = thread.is_some_and(|thread| thread.join().is_err());
         if panicked {
@@ -265,7 +265,7 @@ impl Future for PendingCommit {
 }
 
 impl Shared {
-    fn thread(&self) -> std::sync::MutexGuard<'_, ThreadHandle> {
+    fn thread_handle(&self) -> std::sync::MutexGuard<'_, ThreadHandle> {
         self.thread.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

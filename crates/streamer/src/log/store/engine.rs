@@ -15,6 +15,7 @@ use crate::log::{
     encoding::{
         DecodeError, StoredDocument, StoredEvent, StoredProducer, decode_number, encode_number,
     },
+    with_sources,
 };
 
 /// Events by offset.
@@ -75,7 +76,10 @@ impl Drop for Engine {
         };
         if let Err(error) = catch_panics(|| database.close().map_err(storage)) {
             // Every commit is already durable; the next open repairs the rest.
-            tracing::warn!(%error, "the log was not closed cleanly");
+            tracing::warn!(
+                error = with_sources(&error),
+                "the log was not closed cleanly"
+            );
         }
     }
 }

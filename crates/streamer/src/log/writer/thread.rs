@@ -14,7 +14,7 @@ use tokio::sync::oneshot;
 use super::{QueuePermit, Shared, WriteError, WriterOptions};
 use crate::{
     Event,
-    log::{Log, LogError, Outcome, Submission},
+    log::{Log, LogError, Outcome, Submission, with_sources},
 };
 
 /// Interval of the maintenance of an idle log. Its retention may be late by this much.
@@ -77,11 +77,12 @@ impl<F: FnMut(&[Arc<Event>])> Writer<F> {
     pub(super) fn run(mut self, done: oneshot::Sender<()>) {
         let closing = CloseOnDrop(Arc::clone(&self.shared));
         if let Err(error) = self.run_until_stopped() {
-            tracing::error!(%error, "the log failed, its writer stops");
+            let cause = with_sources(&error);
+            tracing::error!(error = cause, "the log failed, its writer stops");
             while let Ok(command) = self.queue.try_recv() {
                 match command {
                     Command::Append(request) => {
-                        request.respond(Err(WriteError::Failed(error.clone())))
+                        request.respond(Err(WriteError::Failed(error.clone())));
                     }
                     Command::Stop => {}
                 }
