@@ -8,17 +8,14 @@
 mod agent_support;
 
 use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use agent_support::{
     config,
     exporter::{Exporter, page_response, pause, raw_response, respond},
-    http, page_when, stop, value,
+    http, page_after, page_when, page_with, start, stop, value,
 };
 use steadfast_fodc_agent::{Agent, Config, StartError, scrape::Endpoint};
 use tokio::time::sleep;
@@ -36,6 +33,11 @@ fn recorded(page: &str) -> Vec<&str> {
     page.lines().filter(|line| !own(line)).collect()
 }
 
+fn now_ms() -> i64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    now.as_millis() as i64
+}
+
 #[tokio::test]
 async fn page_is_exported_as_scraped_with_its_time() {
     let exporter = Exporter::page(
@@ -43,18 +45,10 @@ async fn page_is_exported_as_scraped_with_its_time() {
          h_bucket{le=\"+Inf\"} 2\nh_sum 3.5\nh_count 2\n# TYPE c counter\nc{path=\"/a{b}, \\\"c\\\"\"} 7\n\
          plain NaN\n# TYPE q summary\nq{quantile=\"0.5\"} +Inf\r\n",
     );
-    let before = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap()
-        .as_millis() as i64;
-    let agent = Agent::start(config([exporter.url().as_str()]))
-        .await
-        .unwrap();
-    let page = page_when(&agent, "the page is read", |page| page.contains("h_sum")).await;
-    let after = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap()
-        .as_millis() as i64;
+    let before = now_ms();
+    let agent = start([&exporter]).await;
+    let page = page_with(&agent, "h_sum").await;
+    let after = now_ms();
 
     let lines = recorded(&page);
     let stamp = lines[1].rsplit(' ').next().unwrap();
@@ -76,13 +70,8 @@ async fn page_is_exported_as_scraped_with_its_time() {
 #[tokio::test]
 async fn vanished_series_is_not_exported() {
     let exporter = Exporter::page("stays 1\nleaves 2\n");
-    let agent = Agent::start(config([exporter.url().as_str()]))
-        .await
-        .unwrap();
-    page_when(&agent, "both are there", |page| {
-        page.contains("\nleaves 2 ")
-    })
-    .await;
+    let agent = start([&exporter]).await;
+    page_with(&agent, "\nleaves 2 ").await;
     exporter.set(page_response("stays 1\n"));
     let page = page_when(&agent, "one is gone", |page| !page.contains("leaves")).await;
     assert!(page.contains("\nstays 1 "), "{page}");
@@ -92,10 +81,7 @@ async fn vanished_series_is_not_exported() {
 #[tokio::test]
 async fn series_of_a_dead_endpoint_are_not_exported() {
     let (dies, lives) = (Exporter::page("dies 1\n"), Exporter::page("lives 1\n"));
-    let urls = [dies.url(), lives.url()];
-    let agent = Agent::start(config(urls.iter().map(String::as_str)))
-        .await
-        .unwrap();
+    let agent = start([&dies, &lives]).await;
     page_when(&agent, "both are read", |page| {
         page.contains("\ndies{") && page.contains("\nlives{")
     })
@@ -121,10 +107,7 @@ async fn same_metric_of_two_sources_does_not_collide() {
         Exporter::page("# TYPE m counter\nm{a=\"1\"} 1\nm 2\n"),
         Exporter::page("# TYPE m counter\nm{b=\"1\",instance=\"own\"} 3\nm 4\n"),
     );
-    let urls = [first.url(), second.url()];
-    let agent = Agent::start(config(urls.iter().map(String::as_str)))
-        .await
-        .unwrap();
+    let agent = start([&first, &second]).await;
     let page = page_when(&agent, "both are read", |page| {
         page.matches("\nm{").count() == 4
     })
@@ -147,11 +130,11 @@ async fn same_metric_of_two_sources_does_not_collide() {
 #[tokio::test]
 async fn late_or_changed_type_is_exported() {
     let exporter = Exporter::page("m_total 1\n# TYPE m_total counter\n# HELP m_total Late.\n");
-    let mut config = config([exporter.url().as_str()]);
+    let mut config = config([exporter.url()]);
     // The record takes up to 64 scrapes to call a series something else.
     config.interval = Duration::from_millis(20);
     let agent = Agent::start(config).await.unwrap();
-    let page = page_when(&agent, "it is read", |page| page.contains("\nm_total 1 ")).await;
+    let page = page_with(&agent, "\nm_total 1 ").await;
     assert!(
         page.contains("# HELP m_total Late.\n# TYPE m_total counter\n"),
         "{page}"
@@ -160,7 +143,7 @@ async fn late_or_changed_type_is_exported() {
         "# TYPE m_total gauge\n# HELP m_total Other.\nm_total 2\n",
     ));
     let other = "# HELP m_total Other.\n# TYPE m_total gauge\nm_total 2 ";
-    page_when(&agent, "it is another", |page| page.contains(other)).await;
+    page_with(&agent, other).await;
     stop(agent).await;
 }
 
@@ -169,10 +152,8 @@ async fn malformed_line_costs_only_that_line() {
     let exporter = Exporter::page(
         "good 1\nstamped 2 1767225600000\nbad{ 3\nm{a=\"1\" b} 4\nworse 1e\n\u{1}\nlast 5\n",
     );
-    let agent = Agent::start(config([exporter.url().as_str()]))
-        .await
-        .unwrap();
-    let page = page_when(&agent, "it is read", |page| page.contains("\nlast 5 ")).await;
+    let agent = start([&exporter]).await;
+    let page = page_with(&agent, "\nlast 5 ").await;
     assert!(
         page.contains("\ngood 1 ") && page.contains("\nstamped 2 "),
         "{page}"
@@ -195,10 +176,8 @@ async fn malformed_line_costs_only_that_line() {
 async fn first_of_duplicate_series_wins() {
     let exporter =
         Exporter::page("m{a=\"1\",b=\"2\"} 1\nm{b=\"2\",a=\"1\"} 2\nm{a=\"1\",b=\"2\"} 3\n");
-    let agent = Agent::start(config([exporter.url().as_str()]))
-        .await
-        .unwrap();
-    let page = page_when(&agent, "it is read", |page| page.contains("\nm{")).await;
+    let agent = start([&exporter]).await;
+    let page = page_with(&agent, "\nm{").await;
     assert!(page.contains("\nm{a=\"1\",b=\"2\"} 1 "), "{page}");
     let refused = "steadfast_scrape_samples_refused{";
     assert_eq!(value(&page, refused), Some(2.0), "{page}");
@@ -210,10 +189,8 @@ async fn endpoint_with_status_404_costs_one_connection() {
     let exporter = Exporter::new(Arc::new(|_, stream| {
         respond(stream, "404 Not Found", "", b"no such page\n")
     }));
-    let agent = Agent::start(config([exporter.url().as_str()]))
-        .await
-        .unwrap();
-    page_when(&agent, "many are asked", |_| exporter.requests() > 10).await;
+    let agent = start([&exporter]).await;
+    page_after(&agent, 10, &exporter).await;
     assert_eq!(exporter.connections(), 1);
     stop(agent).await;
 }
@@ -224,10 +201,8 @@ async fn closing_endpoint_is_scraped_at_each_tick() {
         respond(stream, "200 OK", "", b"m 1\n");
         false
     }));
-    let agent = Agent::start(config([exporter.url().as_str()]))
-        .await
-        .unwrap();
-    let page = page_when(&agent, "many are asked", |_| exporter.requests() > 10).await;
+    let agent = start([&exporter]).await;
+    let page = page_after(&agent, 10, &exporter).await;
     assert!(
         !page.contains("steadfast_agent_scrapes_missed_total{"),
         "{page}"
@@ -242,14 +217,8 @@ async fn slow_endpoint_delays_no_other() {
         respond(stream, "200 OK", "", b"slow 1\n")
     }));
     let quick = Exporter::page("quick 1\n");
-    let urls = [slow.url(), quick.url()];
-    let agent = Agent::start(config(urls.iter().map(String::as_str)))
-        .await
-        .unwrap();
-    let page = page_when(&agent, "the slow one is read twice", |_| {
-        slow.requests() > 2
-    })
-    .await;
+    let agent = start([&slow, &quick]).await;
+    let page = page_after(&agent, 2, &slow).await;
     assert!(
         quick.requests() > 2 * slow.requests(),
         "{} {}",
@@ -267,7 +236,7 @@ async fn slow_endpoint_delays_no_other() {
 #[tokio::test]
 async fn get_and_head_and_readiness() {
     let silent = Exporter::new(agent_support::exporter::silence());
-    let agent = Agent::start(config([silent.url().as_str()])).await.unwrap();
+    let agent = start([&silent]).await;
     let address = agent.addresses().http.unwrap();
     let unready = http::get(address, "/readyz").await;
     assert_eq!(unready.status, 503);
@@ -299,9 +268,7 @@ async fn get_and_head_and_readiness() {
     stop(agent).await;
 
     let exporter = Exporter::page("m 1\n");
-    let agent = Agent::start(config([exporter.url().as_str()]))
-        .await
-        .unwrap();
+    let agent = start([&exporter]).await;
     let address = agent.addresses().http.unwrap();
     while http::get(address, "/readyz").await.status != 200 {
         sleep(Duration::from_millis(20)).await;
@@ -315,52 +282,36 @@ async fn page_is_gzipped_if_the_client_accepts_it() {
     use std::io::Read as _;
 
     let exporter = Exporter::page("m 1\n");
-    let agent = Agent::start(config([exporter.url().as_str()]))
-        .await
-        .unwrap();
-    page_when(&agent, "it is read", |page| page.contains("\nm 1 ")).await;
+    let agent = start([&exporter]).await;
+    page_with(&agent, "\nm 1 ").await;
     let address = agent.addresses().http.unwrap();
-    let packed = http::send(
-        address,
-        "GET",
-        "/metrics",
-        "Accept-Encoding: br, gzip\r\n",
-        b"",
-    )
-    .await;
+    let accepting = async |encodings: &str| {
+        let header = format!("Accept-Encoding: {encodings}\r\n");
+        http::send(address, "GET", "/metrics", &header, b"").await
+    };
+    let packed = accepting("br, gzip").await;
     assert_eq!(packed.header("content-encoding"), Some("gzip"));
     let mut page = String::new();
     flate2::read::GzDecoder::new(packed.body.as_slice())
         .read_to_string(&mut page)
         .unwrap();
     assert!(page.contains("\nm 1 "), "{page}");
-    let plain = http::send(
-        address,
-        "GET",
-        "/metrics",
-        "Accept-Encoding: gzip;q=0\r\n",
-        b"",
-    )
-    .await;
+    let plain = accepting("gzip;q=0").await;
     assert_eq!(plain.header("content-encoding"), None);
     stop(agent).await;
 }
 
 #[tokio::test]
 async fn request_carries_accept_timeout_and_user_agent() {
-    let (head, seen) = (
-        Arc::new(std::sync::Mutex::new(String::new())),
-        AtomicU64::new(0),
-    );
+    let head = Arc::new(std::sync::Mutex::new(String::new()));
     let kept = Arc::clone(&head);
     let exporter = Exporter::new(Arc::new(move |request, stream| {
-        seen.fetch_add(1, Ordering::SeqCst);
         kept.lock().unwrap().clone_from(&request.head);
         respond(stream, "200 OK", "", b"m 1\n")
     }));
     let url = format!("{}?collect[]=cpu", exporter.url());
-    let agent = Agent::start(config([url.as_str()])).await.unwrap();
-    page_when(&agent, "it is read", |page| page.contains("\nm 1 ")).await;
+    let agent = Agent::start(config([url])).await.unwrap();
+    page_with(&agent, "\nm 1 ").await;
     stop(agent).await;
     let head = head.lock().unwrap().to_ascii_lowercase();
     assert!(
@@ -390,7 +341,7 @@ async fn start_reports_all_faults_and_a_taken_port() {
     assert_eq!(fields, ["endpoints", "interval", "budget"]);
 
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let mut config = config(["http://127.0.0.1:1/metrics"]);
+    let mut config = config(["http://127.0.0.1:1/metrics".to_owned()]);
     config.listen = Some(taken.local_addr().unwrap());
     let text = Agent::start(config).await.unwrap_err().to_string();
     assert!(
@@ -402,10 +353,10 @@ async fn start_reports_all_faults_and_a_taken_port() {
 #[tokio::test]
 async fn line_timestamps_are_kept_if_honored() {
     let exporter = Exporter::page("a 1\nb 2 1700000000000\nc 3\nd 4 1700000001000\n");
-    let mut config = config([exporter.url().as_str()]);
+    let mut config = config([exporter.url()]);
     config.honor_timestamps = true;
     let agent = Agent::start(config).await.unwrap();
-    let page = page_when(&agent, "it is read", |page| page.contains("\nd 4 ")).await;
+    let page = page_with(&agent, "\nd 4 ").await;
     assert!(page.contains("\nb 2 1700000000000\n"), "{page}");
     assert!(page.contains("\nd 4 1700000001000\n"), "{page}");
     for own in ["a 1", "c 3"] {

@@ -12,19 +12,20 @@ use std::{path::Path, time::Duration};
 use agent_support::{
     LIMIT, config,
     exporter::{Exporter, page_response, silence},
-    http, page_when, stop, value,
+    http, page_after, page_when, page_with, stop, value,
 };
 use steadfast::session::State;
 use steadfast_chaos::{Fault, Reach};
-use steadfast_fodc_agent::{Agent, Config, StartError, Storage, UplinkConfig, identity::Identity};
+use steadfast_fodc_agent::{Agent, StartError, Storage, UplinkConfig, identity::Identity};
 use steadfast_fodc_proxy::{self as proxy, Proxy};
 use steadfast_recorder::{OpenError, Selector};
 use tokio::time::{Instant, sleep};
 
-fn in_directory(url: &str, directory: &Path) -> Config {
-    let mut config = config([url]);
+/// Starts an agent whose record is in this directory.
+async fn start_in(directory: &Path, exporter: &Exporter) -> Result<Agent, StartError> {
+    let mut config = config([exporter.url()]);
     config.record = Storage::Directory(directory.to_owned());
-    config
+    Agent::start(config).await
 }
 
 fn identity() -> Identity {
@@ -47,18 +48,14 @@ async fn recorded(agent: &Agent) -> Vec<f64> {
 async fn restarted_agent_continues_its_record() {
     let directory = tempfile::tempdir().unwrap();
     let exporter = Exporter::page("m 1\n");
-    let agent = Agent::start(in_directory(&exporter.url(), directory.path()))
-        .await
-        .unwrap();
-    page_when(&agent, "it is read", |_| exporter.requests() > 3).await;
+    let agent = start_in(directory.path(), &exporter).await.unwrap();
+    page_after(&agent, 3, &exporter).await;
     let before = recorded(&agent).await.len();
     stop(agent).await;
 
     // Until the endpoint has been read anew, what another agent saw is not shown as if it were now.
     exporter.set(silence());
-    let agent = Agent::start(in_directory(&exporter.url(), directory.path()))
-        .await
-        .unwrap();
+    let agent = start_in(directory.path(), &exporter).await.unwrap();
     let page = page_when(&agent, "it is asked", |_| true).await;
     assert!(!page.contains("\nm "), "{page}");
     let kept = recorded(&agent).await;
@@ -70,10 +67,8 @@ async fn restarted_agent_continues_its_record() {
     stop(agent).await;
 
     exporter.set(page_response("m 2\n"));
-    let agent = Agent::start(in_directory(&exporter.url(), directory.path()))
-        .await
-        .unwrap();
-    page_when(&agent, "it is read again", |page| page.contains("\nm 2 ")).await;
+    let agent = start_in(directory.path(), &exporter).await.unwrap();
+    page_with(&agent, "\nm 2 ").await;
     let all = recorded(&agent).await;
     assert_eq!(
         (all.first(), all.last()),
@@ -87,11 +82,9 @@ async fn restarted_agent_continues_its_record() {
 async fn dropped_agent_releases_its_record() {
     let directory = tempfile::tempdir().unwrap();
     let exporter = Exporter::page("m 1\n");
-    let agent = Agent::start(in_directory(&exporter.url(), directory.path()))
-        .await
-        .unwrap();
-    page_when(&agent, "it is read", |_| exporter.requests() > 3).await;
-    let second = Agent::start(in_directory(&exporter.url(), directory.path())).await;
+    let agent = start_in(directory.path(), &exporter).await.unwrap();
+    page_after(&agent, 3, &exporter).await;
+    let second = start_in(directory.path(), &exporter).await;
     let text = second.unwrap_err();
     assert!(
         matches!(text, StartError::Record(OpenError::Locked { .. })),
@@ -101,7 +94,7 @@ async fn dropped_agent_releases_its_record() {
     drop(agent);
     let deadline = Instant::now() + LIMIT;
     let agent = loop {
-        match Agent::start(in_directory(&exporter.url(), directory.path())).await {
+        match start_in(directory.path(), &exporter).await {
             Ok(agent) => break agent,
             Err(StartError::Record(OpenError::Locked { .. })) => {}
             Err(other) => panic!("{other}"),
@@ -116,13 +109,13 @@ async fn dropped_agent_releases_its_record() {
 #[tokio::test]
 async fn agent_works_while_its_proxy_is_away() {
     let exporter = Exporter::page("m 1\n");
-    let mut config = config([exporter.url().as_str()]);
+    let mut config = config([exporter.url()]);
     let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = nobody.local_addr().unwrap().to_string();
     drop(nobody);
     config.uplink = Some(UplinkConfig::new(address, identity()));
     let agent = Agent::start(config).await.unwrap();
-    page_when(&agent, "it is read", |page| page.contains("\nm 1 ")).await;
+    page_with(&agent, "\nm 1 ").await;
     assert_ne!(agent.uplink_state().unwrap().state, State::Connected);
     assert_eq!(agent.unready(), None);
     stop(agent).await;
@@ -135,7 +128,7 @@ async fn registered(exporter: &Exporter) -> (Agent, steadfast_chaos::Proxy, Prox
     settings.http_listen = "127.0.0.1:0".parse().unwrap();
     let proxy = Proxy::start(settings).await.unwrap();
     let between = steadfast_chaos::Proxy::start(proxy.grpc_address()).unwrap();
-    let mut config = config([exporter.url().as_str()]);
+    let mut config = config([exporter.url()]);
     let uplink = UplinkConfig::new(between.addr().to_string(), identity());
     config.uplink = Some(uplink);
     let agent = Agent::start(config).await.unwrap();
@@ -196,11 +189,7 @@ async fn frozen_proxy_does_not_delay_disconnect() {
     let (agent, between, proxy) = registered(&exporter).await;
     proxy_page(&proxy, |page| page.contains("\nm{")).await;
     let _frozen = between.inject(Fault::Freeze, Reach::Everything);
-    let seen = exporter.requests();
-    page_when(&agent, "it goes on recording", |_| {
-        exporter.requests() > seen + 2
-    })
-    .await;
+    page_after(&agent, 2, &exporter).await;
     let started = Instant::now();
     agent.stop(Duration::from_secs(5)).await.unwrap();
     let took = started.elapsed();

@@ -12,7 +12,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use agent_support::{
     config,
     exporter::{Exporter, respond},
-    http, page_when, stop,
+    http, page_when, page_with, stop,
 };
 use prost::Message as _;
 use steadfast_fodc_agent::{Agent, scrape::Endpoint};
@@ -229,10 +229,10 @@ async fn ranges_include_both_ends_in_each_query() {
 #[tokio::test]
 async fn refused_read_names_the_reason() {
     let exporter = Exporter::page("m 1\n");
-    let mut config = config([exporter.url().as_str()]);
+    let mut config = config([exporter.url()]);
     config.read.bytes = 100;
     let agent = Agent::start(config).await.unwrap();
-    page_when(&agent, "it is read", |page| page.contains("\nm 1 ")).await;
+    page_with(&agent, "\nm 1 ").await;
     let address = agent.addresses().http.unwrap();
     let post = async |body: Vec<u8>| {
         let response = http::send(address, "POST", "/api/v1/read", "", &body).await;
@@ -245,27 +245,14 @@ async fn refused_read_names_the_reason() {
         queries: vec![query(&[])],
         accepted_response_types: vec![ResponseType::StreamedXorChunks.into()],
     };
-    let bad = ReadRequest {
-        queries: vec![query(&[matcher("job", Type::Re, "(")])],
-        ..ReadRequest::default()
+    let read = |queries: Vec<Query>| {
+        packed(&ReadRequest {
+            queries,
+            ..ReadRequest::default()
+        })
     };
-    let escapes = ReadRequest {
-        queries: vec![query(&[matcher("job", Type::Re, "a)|(b")])],
-        ..ReadRequest::default()
-    };
-    let expressions = vec![matcher("job", Type::Nre, "a"); 17];
-    let expressions = ReadRequest {
-        queries: vec![query(&expressions)],
-        ..ReadRequest::default()
-    };
-    let many = ReadRequest {
-        queries: vec![query(&[]); 65],
-        ..ReadRequest::default()
-    };
-    let long = ReadRequest {
-        queries: vec![query(&[])],
-        ..ReadRequest::default()
-    };
+    let expression = |kind, value| matcher("job", kind, value);
+    let expressions = vec![expression(Type::Nre, "a"); 17];
     let not_proto = snap::raw::Encoder::new()
         .compress_vec(b"\xff\xff\xff")
         .unwrap();
@@ -274,11 +261,23 @@ async fn refused_read_names_the_reason() {
         (not_proto, 400, "not a ReadRequest"),
         (bomb, 400, "request has 8388608 bytes"),
         (packed(&chunks_only), 400, "only streamed chunks"),
-        (packed(&bad), 400, "unclosed group"),
-        (packed(&escapes), 400, "unopened group"),
-        (packed(&expressions), 400, "17 matchers with expressions"),
-        (packed(&many), 400, "65 queries"),
-        (packed(&long), 400, "longer than 100 bytes"),
+        (
+            read(vec![query(&[expression(Type::Re, "(")])]),
+            400,
+            "unclosed group",
+        ),
+        (
+            read(vec![query(&[expression(Type::Re, "a)|(b")])]),
+            400,
+            "unopened group",
+        ),
+        (
+            read(vec![query(&expressions)]),
+            400,
+            "17 matchers with expressions",
+        ),
+        (read(vec![query(&[]); 65]), 400, "65 queries"),
+        (read(vec![query(&[])]), 400, "longer than 100 bytes"),
         (vec![0; 2 << 20], 413, "longer than 1048576 bytes"),
     ] {
         let (got, text) = post(body).await;

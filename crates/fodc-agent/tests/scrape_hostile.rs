@@ -11,8 +11,8 @@ use std::{io::Write as _, sync::Arc, time::Duration};
 
 use agent_support::{
     config,
-    exporter::{Exporter, Script, page_response, pause, raw_response, respond, silence},
-    http, page_when, stop, value,
+    exporter::{Exporter, Script, page_response, pause, raw_response, respond, response, silence},
+    http, page_after, page_when, page_with, start, stop, value,
 };
 use flate2::{Compression, write::GzEncoder};
 use steadfast_fodc_agent::{Agent, Config};
@@ -23,10 +23,7 @@ fn gzip(data: &[u8]) -> Vec<u8> {
     encoder.finish().unwrap()
 }
 
-fn gzipped(page: &[u8]) -> Script {
-    let packed = gzip(page);
-    Arc::new(move |_, stream| respond(stream, "200 OK", "Content-Encoding: gzip\r\n", &packed))
-}
+const GZIP: &str = "Content-Encoding: gzip\r\n";
 
 /// Bytes of this process in memory.
 fn resident() -> u64 {
@@ -43,8 +40,7 @@ fn resident() -> u64 {
 /// and the good one was read after that. Returns what the agent tells of the hostile one.
 async fn missed(response: Script, reason: &str, adjust: impl Fn(&mut Config)) -> String {
     let (hostile, good) = (Exporter::new(response), Exporter::page("good 1\n"));
-    let urls = [hostile.url(), good.url()];
-    let mut config = config(urls.iter().map(String::as_str));
+    let mut config = config([hostile.url(), good.url()]);
     adjust(&mut config);
     let agent = Agent::start(config).await.unwrap();
     let counter = "steadfast_agent_scrapes_missed_total{";
@@ -55,11 +51,7 @@ async fn missed(response: Script, reason: &str, adjust: impl Fn(&mut Config)) ->
     let line = page.lines().find(|line| line.starts_with(counter)).unwrap();
     assert!(line.contains(&format!("reason=\"{reason}\"")), "{line}");
     assert!(line.contains(&hostile.address().to_string()), "{line}");
-    let seen = good.requests();
-    let page = page_when(&agent, "the good one goes on", |_| {
-        good.requests() > seen + 2
-    })
-    .await;
+    let page = page_after(&agent, 2, &good).await;
     assert!(page.contains("\ngood{"), "{page}");
     assert!(
         !page.contains("\nhostile"),
@@ -79,10 +71,8 @@ async fn a_gzip_bomb_is_cut_off_in_bounded_memory() {
     // A gigabyte in a megabyte.
     let part = gzip(&vec![b'\n'; 64 << 20]);
     let bomb: Vec<u8> = part.iter().copied().cycle().take(16 * part.len()).collect();
-    let response: Script =
-        Arc::new(move |_, stream| respond(stream, "200 OK", "Content-Encoding: gzip\r\n", &bomb));
     let before = resident();
-    let text = missed(response, "body_too_large", |config| {
+    let text = missed(response(GZIP, bomb), "body_too_large", |config| {
         config.page_bytes = 4 << 20;
     })
     .await;
@@ -92,10 +82,28 @@ async fn a_gzip_bomb_is_cut_off_in_bounded_memory() {
 }
 
 #[tokio::test]
-async fn page_with_too_long_content_length_is_not_read() {
-    let response =
-        raw_response("HTTP/1.1 200 OK\r\nContent-Length: 999999999999\r\n\r\nhostile 1\n");
-    missed(response, "body_too_large", nothing).await;
+async fn malformed_responses_are_missed_with_the_reason() {
+    for (response, reason, error) in [
+        (
+            "HTTP/1.1 200 OK\r\nContent-Length: 999999999999\r\n\r\nhostile 1\n",
+            "body_too_large",
+            "",
+        ),
+        (
+            "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhostile 1\nhostile2 2\n",
+            "half_body",
+            "response is incomplete",
+        ),
+        (
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\na\r\nhostile 1\n\r\n64\r\nhos",
+            "half_body",
+            "",
+        ),
+        ("SSH-2.0-OpenSSH_9.2\r\n", "broken", ""),
+    ] {
+        let text = missed(raw_response(response), reason, nothing).await;
+        assert!(text.contains(error), "{text}");
+    }
 }
 
 #[tokio::test]
@@ -113,37 +121,11 @@ async fn a_page_without_an_end_is_cut_off() {
 }
 
 #[tokio::test]
-async fn a_content_length_beyond_the_body_is_a_half_page() {
-    let response =
-        raw_response("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhostile 1\nhostile2 2\n");
-    let text = missed(response, "half_body", nothing).await;
-    assert!(text.contains("response is incomplete"), "{text}");
-}
-
-#[tokio::test]
-async fn a_chunked_body_that_breaks_off_is_a_half_page() {
-    let response = raw_response(
-        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\na\r\nhostile 1\n\r\n64\r\nhos",
-    );
-    missed(response, "half_body", nothing).await;
-}
-
-#[tokio::test]
 async fn gzip_that_is_damaged_or_cut_is_no_page() {
     let packed = gzip(b"hostile 1\n");
-    let cut = packed[..packed.len() - 6].to_vec();
-    let response: Script =
-        Arc::new(move |_, stream| respond(stream, "200 OK", "Content-Encoding: gzip\r\n", &cut));
-    missed(response, "gzip", nothing).await;
-    let response: Script = Arc::new(|_, stream| {
-        respond(
-            stream,
-            "200 OK",
-            "Content-Encoding: gzip\r\n",
-            b"hostile 1\n",
-        )
-    });
-    missed(response, "gzip", nothing).await;
+    for damaged in [&packed[..packed.len() - 6], b"hostile 1\n"] {
+        missed(response(GZIP, damaged), "gzip", nothing).await;
+    }
 }
 
 #[tokio::test]
@@ -188,20 +170,12 @@ async fn headers_without_end_are_refused() {
 }
 
 #[tokio::test]
-async fn what_is_not_http_is_refused() {
-    missed(raw_response("SSH-2.0-OpenSSH_9.2\r\n"), "broken", nothing).await;
-}
-
-#[tokio::test]
 async fn unreachable_endpoint_is_missed() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}/metrics", listener.local_addr().unwrap());
     drop(listener);
-    let agent = Agent::start(config([url.as_str()])).await.unwrap();
-    page_when(&agent, "it is missed", |page| {
-        page.contains("reason=\"connect\"")
-    })
-    .await;
+    let agent = Agent::start(config([url])).await.unwrap();
+    page_with(&agent, "reason=\"connect\"").await;
     stop(agent).await;
 }
 
@@ -220,10 +194,8 @@ async fn redirects_on_the_same_host_are_followed_and_no_others() {
         }
     });
     let exporter = Exporter::new(here);
-    let agent = Agent::start(config([exporter.url().as_str()]))
-        .await
-        .unwrap();
-    page_when(&agent, "it is followed", |page| page.contains("\ngood 1 ")).await;
+    let agent = start([&exporter]).await;
+    page_with(&agent, "\ngood 1 ").await;
     stop(agent).await;
 
     let circle: Script =
@@ -251,42 +223,31 @@ async fn content_type_selects_the_format() {
         if content_type.contains('\u{1}') {
             continue;
         }
-        let response: Script =
-            Arc::new(move |_, stream| respond(stream, "200 OK", content_type, b"good 1\n"));
-        let exporter = Exporter::new(response);
-        let agent = Agent::start(config([exporter.url().as_str()]))
-            .await
-            .unwrap();
-        page_when(&agent, content_type, |page| page.contains("\ngood 1 ")).await;
+        let exporter = Exporter::new(response(content_type, "good 1\n"));
+        let agent = start([&exporter]).await;
+        page_with(&agent, "\ngood 1 ").await;
         stop(agent).await;
     }
-    let typed = |content_type: &str, body: &'static str| -> Script {
+    let openmetrics = "application/openmetrics-text; version=1.0.0";
+    for (content_type, body, reason) in [
+        (
+            "application/vnd.google.protobuf",
+            "hostile 1\n",
+            "content_type",
+        ),
+        (openmetrics, "hostile 1\n", "eof_missing"),
+        ("text/html", "<html>\n<p>Log in\n", "not_metrics"),
+    ] {
         let header = format!("Content-Type: {content_type}\r\n");
-        Arc::new(move |_, stream| respond(stream, "200 OK", &header, body.as_bytes()))
-    };
-    missed(
-        typed("application/vnd.google.protobuf", "hostile 1\n"),
-        "content_type",
-        nothing,
-    )
-    .await;
-    let cut = typed("application/openmetrics-text; version=1.0.0", "hostile 1\n");
-    missed(cut, "eof_missing", nothing).await;
-    missed(
-        typed("text/html", "<html>\n<p>Log in\n"),
-        "not_metrics",
-        nothing,
-    )
-    .await;
+        missed(response(header, body), reason, nothing).await;
+    }
 }
 
 #[tokio::test]
 async fn a_page_of_gzip_is_read() {
-    let exporter = Exporter::new(gzipped(b"good 1\n"));
-    let agent = Agent::start(config([exporter.url().as_str()]))
-        .await
-        .unwrap();
-    page_when(&agent, "it is read", |page| page.contains("\ngood 1 ")).await;
+    let exporter = Exporter::new(response(GZIP, gzip(b"good 1\n")));
+    let agent = start([&exporter]).await;
+    page_with(&agent, "\ngood 1 ").await;
     stop(agent).await;
 }
 
@@ -296,13 +257,9 @@ async fn huge_and_invalid_lines_cost_only_themselves() {
     page.resize(10 << 20, b'x');
     page.extend_from_slice(b"\"} 1\nbad{a=\"\xff\xfe\"} 2\nlast 3\n");
     let before = resident();
-    let exporter = Exporter::new(Arc::new(move |_, stream| {
-        respond(stream, "200 OK", "", &page)
-    }));
-    let agent = Agent::start(config([exporter.url().as_str()]))
-        .await
-        .unwrap();
-    let page = page_when(&agent, "it is read", |page| page.contains("\nlast 3 ")).await;
+    let exporter = Exporter::new(response("", page));
+    let agent = start([&exporter]).await;
+    let page = page_with(&agent, "\nlast 3 ").await;
     assert!(page.contains("\ngood 1 "), "{page}");
     for reason in ["line_too_long", "invalid_utf8"] {
         let line = format!(
@@ -334,26 +291,18 @@ async fn a_million_series_are_bounded_by_the_limit_and_the_budget() {
         false
     });
     let (hostile, good) = (Exporter::new(response), Exporter::page("good 1\n"));
-    let urls = [hostile.url(), good.url()];
     let before = resident();
-    let mut config = config(urls.iter().map(String::as_str));
+    let mut config = config([hostile.url(), good.url()]);
     config.budget = 16 << 20;
     config.page.samples = 100_000;
     let agent = Agent::start(config).await.unwrap();
-    let page = page_when(&agent, "it is read", |page| {
-        page.contains("too_many_samples")
-    })
-    .await;
+    let page = page_with(&agent, "too_many_samples").await;
     assert!(page.contains("\ngood{"), "the other endpoint is there");
     let rejected = "steadfast_agent_lines_rejected_total{";
     assert!(value(&page, rejected).unwrap() >= 900_000.0);
     assert!(value(&page, "steadfast_agent_record_bytes").unwrap() <= f64::from(16 << 20));
     drop(page);
-    let seen = good.requests();
-    page_when(&agent, "the good one goes on", |_| {
-        good.requests() > seen + 2
-    })
-    .await;
+    page_after(&agent, 2, &good).await;
     let grown = resident().saturating_sub(before);
     assert!(grown < 256 << 20, "{grown} bytes more are resident");
     stop(agent).await;
@@ -369,10 +318,8 @@ async fn label_bombs_cost_their_lines() {
         "good 1\nmany{{{labels}}} 1\nvalue{{a=\"{value}\"}} 1\n{name}{{a=\"1\"}} 1\nlast 1\n"
     );
     let exporter = Exporter::new(page_response(page));
-    let agent = Agent::start(config([exporter.url().as_str()]))
-        .await
-        .unwrap();
-    let page = page_when(&agent, "it is read", |page| page.contains("\nlast 1 ")).await;
+    let agent = start([&exporter]).await;
+    let page = page_with(&agent, "\nlast 1 ").await;
     for reason in ["too_many_labels", "label_value_too_long", "name_too_long"] {
         assert!(page.contains(&format!("reason=\"{reason}\"")), "{reason}");
     }

@@ -109,8 +109,13 @@ fn converse(mut stream: TcpStream, script: &Mutex<Script>, asked: &AtomicU64) {
 
 /// Responds with status 200 and this page.
 pub(crate) fn page_response(page: impl Into<String>) -> Script {
-    let page = page.into();
-    Arc::new(move |_, stream| respond(stream, "200 OK", "", page.as_bytes()))
+    response("", page.into())
+}
+
+/// Responds with status 200, these header lines and this body.
+pub(crate) fn response(headers: impl Into<String>, body: impl Into<Vec<u8>>) -> Script {
+    let (headers, body) = (headers.into(), body.into());
+    Arc::new(move |_, stream| respond(stream, "200 OK", &headers, &body))
 }
 
 /// Sends exactly these bytes and closes the connection.

@@ -7,6 +7,7 @@ pub(crate) mod http;
 
 use std::time::Duration;
 
+use exporter::Exporter;
 use steadfast_fodc_agent::{Agent, Config, scrape::Endpoint};
 use tokio::time::{Instant, sleep};
 
@@ -14,13 +15,31 @@ use tokio::time::{Instant, sleep};
 pub(crate) const LIMIT: Duration = Duration::from_secs(60);
 
 /// Returns settings that scrape these pages five times a second, in memory and on a free port.
-pub(crate) fn config<'a>(urls: impl IntoIterator<Item = &'a str>) -> Config {
-    let endpoints = urls.into_iter().map(|url| Endpoint::new(url).unwrap());
+pub(crate) fn config<const N: usize>(urls: [String; N]) -> Config {
+    let endpoints = urls.iter().map(|url| Endpoint::new(url).unwrap());
     let mut config = Config::new(endpoints.collect());
     config.interval = Duration::from_millis(200);
     config.timeout = Some(Duration::from_secs(20));
     config.listen = Some("127.0.0.1:0".parse().unwrap());
     config
+}
+
+/// Starts an agent that scrapes these endpoints.
+pub(crate) async fn start<const N: usize>(exporters: [&Exporter; N]) -> Agent {
+    Agent::start(config(exporters.map(Exporter::url)))
+        .await
+        .unwrap()
+}
+
+/// Returns the agent's page of metrics once it contains the text.
+pub(crate) async fn page_with(agent: &Agent, text: &str) -> String {
+    page_when(agent, text, |page| page.contains(text)).await
+}
+
+/// Returns the agent's page of metrics after more than this number of further scrapes.
+pub(crate) async fn page_after(agent: &Agent, scrapes: u64, of: &Exporter) -> String {
+    let end = of.requests() + scrapes;
+    page_when(agent, "it is scraped", |_| of.requests() > end).await
 }
 
 /// Returns the agent's page of metrics once it satisfies the condition.

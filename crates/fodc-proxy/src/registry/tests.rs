@@ -36,6 +36,20 @@ fn ours(name: &str, instance: &str) -> RegisterAgentRequest {
     }
 }
 
+fn register(
+    registry: &mut Registry,
+    seconds: u64,
+    name: &str,
+    request: &RegisterAgentRequest,
+) -> Displaced {
+    registry.register(at(seconds), id(name), request).unwrap()
+}
+
+/// Sends a heartbeat of agent `a`.
+fn heartbeat(registry: &mut Registry, seconds: u64, request: RegisterAgentRequest) {
+    registry.heartbeat(at(seconds), &id("a"), request).unwrap();
+}
+
 fn replacing(old: &str) -> Displaced {
     Displaced {
         replaced: vec![id(old)],
@@ -80,9 +94,7 @@ fn registration_needs_a_role_and_a_pod_or_address() {
     assert_eq!(refused(address("", 17_912)), Refusal::NoName);
     assert_eq!(refused(address("10.0.0.1", 0)), Refusal::NoName);
     assert_eq!(refused(address("10.0.0.1", 70_000)), Refusal::NoName);
-    registry
-        .register(at(0), id("a"), &address("10.0.0.1", 17_912))
-        .unwrap();
+    register(&mut registry, 0, "a", &address("10.0.0.1", 17_912));
     let agent = registry.find(&id("a")).unwrap();
     assert_eq!(agent.identity.name, "10.0.0.1:17912");
     assert!(!agent.identity.has_pod);
@@ -91,12 +103,8 @@ fn registration_needs_a_role_and_a_pod_or_address() {
 #[test]
 fn agent_is_online_until_its_timeout_and_known_until_cleanup() {
     let mut registry = registry(10);
-    registry
-        .register(at(0), id("a"), &pod("db-0", "r"))
-        .unwrap();
-    registry
-        .heartbeat(at(5), &id("a"), RegisterAgentRequest::default())
-        .unwrap();
+    register(&mut registry, 0, "a", &pod("db-0", "r"));
+    heartbeat(&mut registry, 5, RegisterAgentRequest::default());
     assert_eq!(status(&registry, at(35), "a"), Some(Status::Online));
     let past = at(35) + Duration::from_micros(1);
     assert_eq!(status(&registry, past, "a"), Some(Status::Unconnected));
@@ -112,27 +120,24 @@ fn agent_is_online_until_its_timeout_and_known_until_cleanup() {
 #[test]
 fn late_heartbeat_makes_an_agent_online_again() {
     let mut registry = registry(10);
-    registry
-        .register(at(0), id("a"), &pod("db-0", "r"))
-        .unwrap();
-    registry
-        .heartbeat(at(200), &id("a"), RegisterAgentRequest::default())
-        .unwrap();
+    register(&mut registry, 0, "a", &pod("db-0", "r"));
+    heartbeat(&mut registry, 200, RegisterAgentRequest::default());
     assert_eq!(status(&registry, at(201), "a"), Some(Status::Online));
 }
 
 #[test]
 fn returning_agent_replaces_its_overdue_registration() {
     let mut registry = registry(10);
-    let mut register = |name: &str, now, request| {
-        registry.register(at(now), id(name), &request).unwrap();
-    };
-    register("left", 0, pod("db-0", "r"));
-    register("overdue", 0, pod("db-1", "r"));
-    register("lonely", 0, pod("db-2", "r"));
-    register("other role", 0, pod("db-1", "q"));
-    register("back 0", 1, pod("db-0", "r"));
-    register("back 1", 1, pod("db-1", "r"));
+    for (name, now, request) in [
+        ("left", 0, pod("db-0", "r")),
+        ("overdue", 0, pod("db-1", "r")),
+        ("lonely", 0, pod("db-2", "r")),
+        ("other role", 0, pod("db-1", "q")),
+        ("back 0", 1, pod("db-0", "r")),
+        ("back 1", 1, pod("db-1", "r")),
+    ] {
+        register(&mut registry, now, name, &request);
+    }
     assert_eq!(registry.drop_outlived(at(1)), [], "while both live");
     registry.leave(at(2), &id("left"));
     registry.leave(at(2), &id("lonely"));
@@ -149,24 +154,16 @@ fn returning_agent_replaces_its_overdue_registration() {
 #[test]
 fn offline_agents_do_not_count_and_stay_bounded() {
     let mut registry = registry(2);
-    registry
-        .register(at(0), id("a"), &pod("db-0", "r"))
-        .unwrap();
-    registry
-        .register(at(0), id("b"), &pod("db-1", "r"))
-        .unwrap();
+    register(&mut registry, 0, "a", &pod("db-0", "r"));
+    register(&mut registry, 0, "b", &pod("db-1", "r"));
     let full = registry.register(at(1), id("c"), &pod("db-2", "r"));
     assert_eq!(full, Err(Refusal::Full(2)));
     registry.leave(at(1), &id("a"));
     assert_eq!(status(&registry, at(1), "a"), Some(Status::Unconnected));
-    assert_eq!(
-        registry.register(at(1), id("c"), &pod("db-2", "r")),
-        Ok(Displaced::default())
-    );
+    let displaced = register(&mut registry, 1, "c", &pod("db-2", "r"));
+    assert_eq!(displaced, Displaced::default());
     registry.leave(at(2), &id("b"));
-    registry
-        .register(at(2), id("d"), &pod("db-3", "r"))
-        .unwrap();
+    register(&mut registry, 2, "d", &pod("db-3", "r"));
     registry.leave(at(3), &id("c"));
     let made_room = registry.register(at(3), id("e"), &pod("db-4", "r"));
     let oldest = Displaced {
@@ -202,55 +199,38 @@ fn each_agent_is_known_once_after_all_reconnect() {
 #[test]
 fn registration_replaces_an_overdue_or_gone_one_but_no_live_one() {
     let mut registry = registry(10);
-    registry
-        .register(at(0), id("a"), &pod("db-0", "r"))
-        .unwrap();
-    assert_eq!(
-        registry.register(at(1), id("b"), &pod("db-0", "r")),
-        Ok(Displaced::default())
-    );
+    register(&mut registry, 0, "a", &pod("db-0", "r"));
+    let displaced = register(&mut registry, 1, "b", &pod("db-0", "r"));
+    assert_eq!(displaced, Displaced::default());
     assert_eq!(registry.duplicates(at(1)), [id("a"), id("b")]);
-    registry
-        .heartbeat(at(31), &id("b"), pod("db-0", "r"))
-        .unwrap();
+    let live = registry.heartbeat(at(31), &id("b"), pod("db-0", "r"));
+    live.unwrap();
     assert_eq!(registry.duplicates(at(31)), [], "one of them is overdue");
     let replaced = registry.register(at(31), id("c"), &pod("db-0", "r"));
     assert_eq!(replaced, Ok(replacing("a")));
     registry.leave(at(32), &id("b"));
-    assert_eq!(
-        registry.register(at(32), id("d"), &pod("db-0", "other")),
-        Ok(Displaced::default())
-    );
-    assert_eq!(
-        registry.register(at(32), id("e"), &pod("db-0", UNRESOLVED)),
-        Ok(replacing("b"))
-    );
+    let displaced = register(&mut registry, 32, "d", &pod("db-0", "other"));
+    assert_eq!(displaced, Displaced::default());
+    let displaced = register(&mut registry, 32, "e", &pod("db-0", UNRESOLVED));
+    assert_eq!(displaced, replacing("b"));
 }
 
 #[test]
 fn registration_of_the_same_process_replaces_its_own_at_once() {
     let mut registry = registry(1);
-    registry
-        .register(at(0), id("a"), &ours("db-0", "i1"))
-        .unwrap();
-    assert_eq!(
-        registry.register(at(0), id("b"), &ours("db-0", "i1")),
-        Ok(replacing("a"))
-    );
+    register(&mut registry, 0, "a", &ours("db-0", "i1"));
+    let displaced = register(&mut registry, 0, "b", &ours("db-0", "i1"));
+    assert_eq!(displaced, replacing("a"));
 }
 
 #[test]
 fn returning_agent_takes_no_second_slot() {
     let mut registry = registry(1);
-    registry
-        .register(at(0), id("a"), &pod("db-0", "r"))
-        .unwrap();
+    register(&mut registry, 0, "a", &pod("db-0", "r"));
     let other = registry.register(at(1), id("b"), &pod("db-1", "r"));
     assert_eq!(other, Err(Refusal::Full(1)));
-    assert_eq!(
-        registry.register(at(1), id("b"), &pod("db-0", UNRESOLVED)),
-        Ok(Displaced::default())
-    );
+    let displaced = register(&mut registry, 1, "b", &pod("db-0", UNRESOLVED));
+    assert_eq!(displaced, Displaced::default());
     assert_eq!(registry.duplicates(at(1)), [id("a"), id("b")]);
     let other_role = registry.register(at(1), id("c"), &pod("db-0", "s"));
     assert_eq!(other_role, Err(Refusal::Full(1)));
@@ -263,11 +243,9 @@ fn returning_agent_takes_no_second_slot() {
 #[test]
 fn resolved_role_is_kept_when_a_heartbeat_loses_it() {
     let mut registry = registry(10);
-    registry
-        .register(at(0), id("a"), &labelled(UNRESOLVED, ""))
-        .unwrap();
+    register(&mut registry, 0, "a", &labelled(UNRESOLVED, ""));
     let mut heartbeat = |request| {
-        registry.heartbeat(at(1), &id("a"), request).unwrap();
+        self::heartbeat(&mut registry, 1, request);
         identity(&registry)
     };
     let resolved = ("ROLE_LIAISON".to_owned(), Some("hot".to_owned()));
@@ -279,12 +257,8 @@ fn resolved_role_is_kept_when_a_heartbeat_loses_it() {
 #[test]
 fn heartbeat_updates_labels_without_a_new_role() {
     let mut registry = registry(10);
-    registry
-        .register(at(0), id("a"), &labelled("ROLE_DATA", "hot"))
-        .unwrap();
-    registry
-        .heartbeat(at(1), &id("a"), labelled("ROLE_DATA", "warm"))
-        .unwrap();
+    register(&mut registry, 0, "a", &labelled("ROLE_DATA", "hot"));
+    heartbeat(&mut registry, 1, labelled("ROLE_DATA", "warm"));
     assert_eq!(identity(&registry).1.as_deref(), Some("warm"));
 }
 

@@ -16,6 +16,8 @@ use crate::uplink::sample_store::{Visit, Visitor};
 struct Fake {
     series: Vec<FakeSeries>,
     unreadable: bool,
+    /// The number of samples that were visited.
+    visited: Mutex<u64>,
 }
 
 struct FakeSeries {
@@ -39,7 +41,7 @@ impl Fake {
         });
         Self {
             series: series.collect(),
-            unreadable: false,
+            ..Self::default()
         }
     }
 
@@ -70,6 +72,7 @@ impl Fake {
             let samples = samples.filter(|(time, _)| within(series, *time));
             let (times, values): (Vec<_>, Vec<_>) = samples.copied().unzip();
             for (times, values) in times.chunks(7).zip(values.chunks(7)) {
+                *self.visited.lock().unwrap() += times.len() as u64;
                 if visitor.samples(times, values).is_break() {
                     return Ok(());
                 }
@@ -151,6 +154,19 @@ fn context(query_message: &StreamMetricsResponse) -> ResponseContext {
         profile: false,
         now: 1_000_000,
     }
+}
+
+/// The context of a response to a proxy with the profile, in messages of at most this many bytes.
+fn cut_at(message_bytes: usize, query_message: &StreamMetricsResponse) -> ResponseContext {
+    ResponseContext {
+        message_bytes,
+        profile: true,
+        ..context(query_message)
+    }
+}
+
+fn with_profile(query_message: &StreamMetricsResponse) -> ResponseContext {
+    cut_at(4 << 20, query_message)
 }
 
 /// What a proxy of ours asks with.
@@ -246,11 +262,7 @@ fn profile_fields_are_sent_only_with_the_profile() {
     };
     let (gathered, _) = respond(&context(&query_message), &record);
     assert_eq!(only(&gathered).request_id, 0, "it did not show the profile");
-    let known = ResponseContext {
-        profile: true,
-        ..context(&query_message)
-    };
-    let (gathered, _) = respond(&known, &record);
+    let (gathered, _) = respond(&with_profile(&query_message), &record);
     assert_eq!(only(&gathered).request_id, 77);
 
     let cut = ResponseContext {
@@ -266,11 +278,7 @@ fn profile_fields_are_sent_only_with_the_profile() {
 fn oldest_samples_are_left_out_and_reported() {
     let record = Fake::regular(10, 0..1_000);
     for message_bytes in [70_000, 100_000, 200_000] {
-        let context = ResponseContext {
-            message_bytes,
-            profile: true,
-            ..context(&plain(Some(0), None))
-        };
+        let context = cut_at(message_bytes, &plain(Some(0), None));
         let (gathered, summary) = respond(&context, &record);
         let reply = only(&gathered);
         assert!(summary.truncated);
@@ -319,11 +327,7 @@ impl SampleStore for Growing {
 fn respond_from(records: Vec<Fake>) -> Vec<Metric> {
     let looks = Mutex::default();
     let mut gathered = Gathered::default();
-    let context = ResponseContext {
-        message_bytes: 7_700,
-        profile: true,
-        ..context(&plain(Some(0), None))
-    };
+    let context = cut_at(7_700, &plain(Some(0), None));
     write(&context, &Growing { records, looks }, &mut gathered);
     only(&gathered).metrics.clone()
 }
@@ -360,17 +364,12 @@ fn late_scrape_displaces_the_oldest() {
 
 #[test]
 fn record_that_ended_long_ago_is_not_measured_whole() {
-    let record = Fake::regular(400, 0..2_000);
-    let query_message = plain(Some(0), None);
-    let store = Counting {
-        record,
-        visited: Mutex::default(),
-    };
+    let store = Fake::regular(400, 0..2_000);
     let context = ResponseContext {
         message_bytes: 100_000,
         // A year later.
         now: 31_536_000_000,
-        ..context(&query_message)
+        ..context(&plain(Some(0), None))
     };
     let mut gathered = Gathered::default();
     write(&context, &store, &mut gathered);
@@ -387,52 +386,10 @@ fn record_that_ended_long_ago_is_not_measured_whole() {
     );
 }
 
-/// A store that counts the samples it visits.
-struct Counting {
-    record: Fake,
-    visited: Mutex<u64>,
-}
-
-struct CountingVisitor<'a> {
-    visitor: &'a mut dyn Visitor,
-    visited: u64,
-}
-
-impl Visitor for CountingVisitor<'_> {
-    fn series(&mut self, series: &Series<'_>) -> Visit {
-        self.visitor.series(series)
-    }
-
-    fn samples(&mut self, times: &[i64], values: &[f64]) -> ControlFlow<()> {
-        self.visited += times.len() as u64;
-        self.visitor.samples(times, values)
-    }
-}
-
-impl SampleStore for Counting {
-    fn latest(&self, visitor: &mut dyn Visitor) -> Result<(), StoreError> {
-        self.record.latest(visitor)
-    }
-
-    fn window(&self, from: i64, to: i64, visitor: &mut dyn Visitor) -> Result<(), StoreError> {
-        let mut counting = CountingVisitor {
-            visitor,
-            visited: 0,
-        };
-        let result = self.record.window(from, to, &mut counting);
-        *self.visited.lock().unwrap() += counting.visited;
-        result
-    }
-}
-
 #[test]
 fn single_large_scrape_is_sent_in_part() {
     for query_message in [plain(None, None), plain(Some(0), None)] {
-        let context = ResponseContext {
-            message_bytes: 70_000,
-            profile: true,
-            ..context(&query_message)
-        };
+        let context = cut_at(70_000, &query_message);
         let (gathered, summary) = respond(&context, &Fake::regular(2_000, 5..7));
         let reply = only(&gathered);
         assert!(gathered.lengths[0] <= 70_000);
@@ -448,11 +405,7 @@ fn single_large_scrape_is_sent_in_part() {
             truncated.samples,
             2_000 - reply.metrics.len() as u64 + {
                 // Of a window the older scrape is left out as well.
-                if query_message.start_time.is_some() {
-                    2_000
-                } else {
-                    0
-                }
+                query_message.start_time.map_or(0, |_| 2_000)
             }
         );
     }
@@ -520,11 +473,7 @@ fn matchers_see_the_labels_that_are_sent() {
 #[test]
 fn no_samples_give_an_empty_response() {
     for query_message in [ours(None, None), ours(Some(0), Some(1)), plain(None, None)] {
-        let context = ResponseContext {
-            profile: true,
-            ..context(&query_message)
-        };
-        let (gathered, summary) = respond(&context, &Fake::default());
+        let (gathered, summary) = respond(&with_profile(&query_message), &Fake::default());
         let reply = only(&gathered);
         assert_eq!(reply.timestamp, Some(timestamp(1_000_000)));
         assert_eq!((reply.metrics.len(), &reply.columns), (0, &None));
@@ -543,10 +492,7 @@ fn response_out_of_time_ends_marked_as_truncated() {
         plain(None, None),
     ] {
         for checks_left in 1..300 {
-            let context = ResponseContext {
-                profile: true,
-                ..context(&query_message)
-            };
+            let context = with_profile(&query_message);
             let mut gathered = Gathered {
                 checks_left: Some(Mutex::new(checks_left)),
                 ..Gathered::default()
@@ -574,10 +520,7 @@ fn measured_part_is_sent_when_time_runs_out() {
         checks_left: Some(Mutex::new(u32::MAX)),
         ..Gathered::default()
     };
-    let context = ResponseContext {
-        profile: true,
-        ..context(&plain(Some(0), None))
-    };
+    let context = with_profile(&plain(Some(0), None));
     // In no hurry everything is sent; in a hurry nothing was looked at yet.
     write(&context, &record, &mut gathered);
     assert_eq!(only(&gathered).metrics.len(), 505);
@@ -595,11 +538,7 @@ fn unreadable_store_gives_a_truncated_response() {
     let mut record = Fake::regular(1, 0..1);
     record.unreadable = true;
     for query_message in [ours(None, None), plain(None, None), plain(Some(0), None)] {
-        let context = ResponseContext {
-            profile: true,
-            ..context(&query_message)
-        };
-        let (gathered, summary) = respond(&context, &record);
+        let (gathered, summary) = respond(&with_profile(&query_message), &record);
         assert!(summary.error.is_some());
         assert!(gathered.parts.last().unwrap().truncated.is_some());
     }

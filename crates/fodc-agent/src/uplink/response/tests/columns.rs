@@ -23,18 +23,9 @@ fn read(gathered: &Gathered) -> BTreeMap<String, Vec<(i64, f64)>> {
 fn columns_in_parts_hold_the_same_samples() {
     let record = Fake::regular(20, 0..3_000);
     for message_bytes in [64 << 10, 300_000, 4 << 20] {
-        let context = ResponseContext {
-            message_bytes,
-            profile: true,
-            ..context(&ours(Some(100_000), None))
-        };
+        let context = cut_at(message_bytes, &ours(Some(100_000), None));
         let (gathered, summary) = respond(&context, &record);
-        assert!(
-            gathered
-                .lengths
-                .iter()
-                .all(|length| *length <= message_bytes)
-        );
+        assert!(gathered.lengths.iter().max() <= Some(&message_bytes));
         let (last, before) = gathered.parts.split_last().unwrap();
         assert!(before.iter().all(|part| part.more));
         assert!(!last.more);
@@ -51,11 +42,7 @@ fn columns_in_parts_hold_the_same_samples() {
 #[test]
 fn series_longer_than_a_message_is_split() {
     let record = Fake::regular(1, 0..40_000);
-    let context = ResponseContext {
-        message_bytes: 64 << 10,
-        profile: true,
-        ..context(&ours(None, Some(i64::MAX)))
-    };
+    let context = cut_at(64 << 10, &ours(None, Some(i64::MAX)));
     let (gathered, _) = respond(&context, &record);
     assert!(gathered.lengths.iter().all(|length| *length <= 64 << 10));
     assert_eq!(read(&gathered)["metric_0"], record.series[0].samples);
@@ -63,10 +50,7 @@ fn series_longer_than_a_message_is_split() {
 
 #[test]
 fn columns_are_small() {
-    let context = ResponseContext {
-        profile: true,
-        ..context(&ours(Some(0), None))
-    };
+    let context = with_profile(&ours(Some(0), None));
     let (gathered, _) = respond(&context, &Fake::regular(50, 0..3_600));
     let bytes: usize = gathered.lengths.iter().sum();
     let per_sample = bytes as f64 / (50.0 * 3_600.0);
