@@ -33,6 +33,9 @@ use tokio::{
 };
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+pub use self::config::{
+    Config, ConfigFault, ConfigFaults, ConfigProblem, ReadLimits, Storage, UplinkConfig,
+};
 use self::{
     app_state::AppState,
     http::Server,
@@ -41,10 +44,6 @@ use self::{
     sample_store::RecordSampleStore,
     source_views::SourceViews,
     status::AgentStatus,
-};
-pub use self::{
-    config::{Config, ConfigFault, ConfigFaults, ConfigProblem, ReadLimits, Storage, UplinkConfig},
-    record_queries::page_kind,
 };
 use crate::{
     identity::{Identity, IdentityFaults},

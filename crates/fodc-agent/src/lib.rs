@@ -10,7 +10,7 @@ pub use steadfast_fodc_model::identity;
 pub use self::{
     agent::{
         Addresses, Agent, Config, ConfigFault, ConfigFaults, ConfigProblem, ReadLimits, StartError,
-        StopTimeout, Storage, UplinkConfig, page_kind,
+        StopTimeout, Storage, UplinkConfig,
     },
     clock::{Clock, SystemClock},
 };

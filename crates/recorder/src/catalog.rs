@@ -10,7 +10,7 @@ use crate::{
     bytes::{Input, Malformed, put_count, put_signed},
     error::Damage,
     frame::{FileKind, Frames, Header, Log, begin_frame},
-    labels::{HELP_BYTES_MAX, Kind, LabelsRef, Meta},
+    labels::{HELP_BYTES_MAX, LabelsRef, Meta, kind_from_byte, kind_to_byte},
 };
 
 /// The maximum number of series in a block. Keys are prefix-compressed inside a block, so that a lookup
@@ -72,7 +72,7 @@ impl Addition {
         }
         put_count(out, self.metas.len());
         for meta in &self.metas {
-            out.push(meta.kind.to_byte());
+            out.push(kind_to_byte(meta.kind));
             put_count(out, meta.help.len());
             out.extend_from_slice(meta.help.as_bytes());
         }
@@ -90,7 +90,7 @@ impl Addition {
             addition.sources.push(read_text(&mut input)?.into());
         }
         for _ in 0..input.count()? {
-            let kind = Kind::from_byte(input.byte()?)?;
+            let kind = kind_from_byte(input.byte()?)?;
             let help = read_text(&mut input)?.to_owned();
             addition.metas.push(Arc::new(Meta { kind, help }));
         }

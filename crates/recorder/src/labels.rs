@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+pub use steadfast_exposition::Kind;
+
 use crate::bytes::{Input, Malformed, put_count};
 
 /// The label that holds a metric's name.
@@ -176,48 +178,25 @@ impl fmt::Debug for LabelsRef<'_> {
     }
 }
 
-/// The type of a metric.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Kind {
-    /// No type, or `untyped`.
-    #[default]
-    Unknown,
-    /// A value that only grows, except for resets.
-    Counter,
-    /// A value that goes up and down.
-    Gauge,
-    /// A bucket, the sum or the count of a histogram.
-    Histogram,
-    /// A quantile, the sum or the count of a summary.
-    Summary,
-    /// `OpenMetrics` info.
-    Info,
-    /// `OpenMetrics` stateset.
-    StateSet,
-    /// `OpenMetrics` gauge histogram.
-    GaugeHistogram,
+/// The byte of a kind in a catalog is its index here.
+const KINDS: [Kind; 8] = [
+    Kind::Unknown,
+    Kind::Counter,
+    Kind::Gauge,
+    Kind::Histogram,
+    Kind::Summary,
+    Kind::Info,
+    Kind::StateSet,
+    Kind::GaugeHistogram,
+];
+
+pub(crate) fn kind_to_byte(kind: Kind) -> u8 {
+    let index = KINDS.iter().position(|known| *known == kind);
+    index.expect("every kind is listed") as u8
 }
 
-impl Kind {
-    const ALL: [Self; 8] = [
-        Self::Unknown,
-        Self::Counter,
-        Self::Gauge,
-        Self::Histogram,
-        Self::Summary,
-        Self::Info,
-        Self::StateSet,
-        Self::GaugeHistogram,
-    ];
-
-    pub(crate) fn to_byte(self) -> u8 {
-        self as u8
-    }
-
-    pub(crate) fn from_byte(byte: u8) -> Result<Self, Malformed> {
-        Self::ALL.get(usize::from(byte)).copied().ok_or(Malformed)
-    }
+pub(crate) fn kind_from_byte(byte: u8) -> Result<Kind, Malformed> {
+    KINDS.get(usize::from(byte)).copied().ok_or(Malformed)
 }
 
 /// The maximum length of a help text in bytes. Longer texts are cut between two characters.

@@ -15,7 +15,7 @@ const MAY_USE: [(&str, &str); 15] = [
     ("chaos", ""),
     ("net", ""),
     ("exposition", ""),
-    ("recorder", ""),
+    ("recorder", "exposition"),
     ("steadfast", "session net"),
     ("streamer-core", "session wire"),
     ("streamer", "session steadfast wire net streamer-core"),

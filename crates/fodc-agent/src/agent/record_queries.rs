@@ -2,9 +2,8 @@
 
 use std::{io, ops::ControlFlow, sync::Arc};
 
-use steadfast_exposition::Kind;
 use steadfast_fodc_model::matching::Matchers;
-use steadfast_recorder::{Kind as Recorded, LatestSeries, NAME, Reader, Selector, SeriesWindow};
+use steadfast_recorder::{LatestSeries, NAME, Reader, Selector, SeriesWindow};
 use tracing::warn;
 
 use super::source_views::{SourceView, SourceViews};
@@ -56,20 +55,4 @@ pub(super) fn window(
         }
     }
     Ok(())
-}
-
-/// Returns the kind of the text formats for a kind of the record.
-#[must_use]
-pub fn page_kind(kind: Recorded) -> Kind {
-    match kind {
-        Recorded::Counter => Kind::Counter,
-        Recorded::Gauge => Kind::Gauge,
-        Recorded::Histogram => Kind::Histogram,
-        Recorded::Summary => Kind::Summary,
-        Recorded::Info => Kind::Info,
-        Recorded::StateSet => Kind::StateSet,
-        Recorded::GaugeHistogram => Kind::GaugeHistogram,
-        // A later version of the record may have more kinds.
-        _ => Kind::Unknown,
-    }
 }

@@ -132,7 +132,7 @@ fn metric_type(kind: Kind) -> MetricType {
         Kind::Gauge | Kind::Info | Kind::StateSet => MetricType::Gauge,
         Kind::Histogram => MetricType::Histogram,
         Kind::Summary => MetricType::Summary,
-        // A later version of the record may have more kinds.
-        _ => MetricType::Untyped,
+        // The protocol has no type for the rest.
+        Kind::Unknown | Kind::GaugeHistogram => MetricType::Untyped,
     }
 }

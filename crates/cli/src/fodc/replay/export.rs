@@ -8,7 +8,6 @@ use std::{
 use anyhow::Context as _;
 use serde_json::json;
 use steadfast_exposition::{Numbers, Writer};
-use steadfast_fodc_agent::page_kind;
 use steadfast_recorder::{NAME, Reader, Selector, SeriesInfo, SeriesWindow};
 
 use super::timestamp;
@@ -42,7 +41,7 @@ pub(super) fn window(
 
 /// Returns the name that carries the type of the series on a page.
 fn family(series: &SeriesInfo) -> &str {
-    page_kind(series.meta.kind).prometheus_family(series.labels.name())
+    series.meta.kind.prometheus_family(series.labels.name())
 }
 
 /// The state of the output.
@@ -65,7 +64,7 @@ impl Out {
         match self {
             Self::Text(page) => {
                 let help = Some(one.meta.help.as_str()).filter(|help| !help.is_empty());
-                page.family(family, page_kind(one.meta.kind), help);
+                page.family(family, one.meta.kind, help);
                 for sample in &one.samples {
                     let labels = one.labels.iter().filter(|(name, _)| *name != NAME);
                     let labels = [("source", &*one.source)].into_iter().chain(labels);

@@ -18,8 +18,8 @@ pub(super) fn page(state: &AppState, snapshot: &Snapshot) -> String {
         if !view.is_current(status) {
             continue;
         }
-        let kind = record_queries::page_kind(series.meta.kind);
-        let metric = (series.labels.name(), kind, series.meta.help.as_str());
+        let meta = &series.meta;
+        let metric = (series.labels.name(), meta.kind, meta.help.as_str());
         let labels = view.exported_labels(&series.labels);
         let labels = labels.iter().map(|(name, value)| (name.as_ref(), *value));
         let labels = labels.filter(|(name, _)| *name != NAME);

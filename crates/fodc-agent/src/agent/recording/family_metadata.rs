@@ -2,13 +2,13 @@
 
 use std::collections::HashMap;
 
-use steadfast_exposition::{FamilyRef, Kind as PageKind};
-use steadfast_recorder::{Kind, Meta};
+use steadfast_exposition::{FamilyRef, Kind};
+use steadfast_recorder::Meta;
 
 /// The kind and help text of a family.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Metadata {
-    kind: PageKind,
+    kind: Kind,
     help: Box<str>,
 }
 
@@ -74,21 +74,11 @@ impl FamilyMetadata {
 }
 
 /// Converts the metadata of a family to that of its sample with `suffix`.
-pub(super) fn meta(kind: PageKind, help: &str, suffix: &str) -> Meta {
-    let kind = match kind {
-        // The time of creation is a gauge whatever the kind of the metric.
-        _ if suffix == "_created" => Kind::Gauge,
-        PageKind::Unknown => Kind::Unknown,
-        PageKind::Gauge => Kind::Gauge,
-        PageKind::Counter => Kind::Counter,
-        PageKind::Histogram => Kind::Histogram,
-        PageKind::Summary => Kind::Summary,
-        PageKind::Info => Kind::Info,
-        PageKind::StateSet => Kind::StateSet,
-        PageKind::GaugeHistogram => Kind::GaugeHistogram,
-    };
+pub(super) fn meta(kind: Kind, help: &str, suffix: &str) -> Meta {
+    // The time of creation is a gauge whatever the kind of the metric.
+    let is_created = suffix == "_created";
     Meta {
-        kind,
+        kind: if is_created { Kind::Gauge } else { kind },
         help: help.to_owned(),
     }
 }
