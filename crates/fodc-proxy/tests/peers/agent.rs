@@ -12,8 +12,8 @@ use std::{
 
 use steadfast_fodc_proxy::Proxy;
 use steadfast_wire::fodc::{
-    Address, Metric, MetricType, RegisterAgentRequest, RegisterAgentResponse, StreamMetricsRequest,
-    StreamMetricsResponse, fodc_service_client::FodcServiceClient,
+    Address, AgentProfile, Metric, MetricType, RegisterAgentRequest, RegisterAgentResponse,
+    StreamMetricsRequest, StreamMetricsResponse, fodc_service_client::FodcServiceClient,
 };
 use tokio::{
     sync::mpsc::{Receiver, Sender, channel},
@@ -97,6 +97,15 @@ impl Agent {
         })
     }
 
+    /// Registers over a connection of its own and returns the refusal.
+    pub(crate) async fn refused(
+        proxy: &Proxy,
+        first: RegisterAgentRequest,
+    ) -> (RegisterAgentResponse, Status) {
+        let tried = Self::try_register(dial(proxy.grpc_address()).await, first).await;
+        tried.map(|agent| agent.id).expect_err("it is refused")
+    }
+
     /// Opens a metrics stream and reacts to each query by the script.
     pub(crate) async fn metrics(
         &self,
@@ -169,6 +178,12 @@ pub(crate) async fn metrics(
 }
 
 impl Metrics {
+    /// Returns the status that the stream ends with.
+    pub(crate) async fn end(&mut self) -> Status {
+        let end = timeout(TIMEOUT, &mut self.task).await;
+        end.expect("the stream ends").unwrap()
+    }
+
     pub(crate) fn query_count(&self) -> usize {
         self.queries.lock().unwrap().len()
     }
@@ -206,6 +221,17 @@ pub(crate) fn pod(name: &str, role: &str) -> RegisterAgentRequest {
         pod_name: name.to_owned(),
         container_names: vec!["data".to_owned()],
         ..RegisterAgentRequest::default()
+    }
+}
+
+/// A registration of an agent with the profile.
+pub(crate) fn ours(name: &str, instance: &str) -> RegisterAgentRequest {
+    RegisterAgentRequest {
+        profile: Some(AgentProfile {
+            version: 1,
+            instance: instance.to_owned(),
+        }),
+        ..pod(name, "r")
     }
 }
 

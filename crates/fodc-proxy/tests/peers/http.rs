@@ -26,6 +26,22 @@ impl Response {
             .map(|(_, value)| value.as_str())
     }
 
+    /// The agents that are missing, with the reasons.
+    pub(crate) fn missing(&self) -> Option<&str> {
+        self.header("x-steadfast-missing")
+    }
+
+    /// The lines that are not comments.
+    pub(crate) fn samples(&self) -> Vec<&str> {
+        let lines = self.body.lines();
+        lines.filter(|line| !line.starts_with('#')).collect()
+    }
+
+    /// The samples of the first series of a window.
+    pub(crate) fn data(&self) -> Vec<serde_json::Value> {
+        self.json()[0]["data"].as_array().unwrap().clone()
+    }
+
     pub(crate) fn json(&self) -> serde_json::Value {
         serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error}: {}", self.body))
     }
@@ -55,14 +71,7 @@ async fn exchange(address: SocketAddr, method: &str, path: &str) -> Response {
     let text = String::from_utf8(bytes).unwrap();
     let (head, body) = text.split_once("\r\n\r\n").expect("a head and a body");
     let mut lines = head.lines();
-    let status = lines
-        .next()
-        .unwrap()
-        .split(' ')
-        .nth(1)
-        .unwrap()
-        .parse()
-        .unwrap();
+    let status = lines.next().unwrap().split(' ').nth(1).unwrap();
     let headers: Vec<(String, String)> = lines
         .filter_map(|line| line.split_once(": "))
         .map(|(name, value)| (name.to_ascii_lowercase(), value.to_owned()))
@@ -76,7 +85,7 @@ async fn exchange(address: SocketAddr, method: &str, path: &str) -> Response {
         body.to_owned()
     };
     Response {
-        status,
+        status: status.parse().unwrap(),
         headers,
         body,
     }
@@ -91,8 +100,6 @@ fn dechunked(mut rest: &str) -> String {
             return body;
         }
         body.push_str(&after[..length]);
-        rest = after[length..]
-            .strip_prefix("\r\n")
-            .expect("the end of a chunk");
+        rest = after[length..].strip_prefix("\r\n").unwrap();
     }
 }

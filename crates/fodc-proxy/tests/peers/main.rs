@@ -54,26 +54,36 @@ pub(crate) async fn eventually(
     }
 }
 
+/// Returns the response to `path` once it contains the text.
+pub(crate) async fn containing(proxy: &Proxy, path: &str, text: &str) -> http::Response {
+    eventually(proxy, path, |response| response.body.contains(text)).await
+}
+
+/// Returns the response to `path` once these agents are missing.
+pub(crate) async fn missing(proxy: &Proxy, path: &str, agents: &str) -> http::Response {
+    eventually(proxy, path, |response| response.missing() == Some(agents)).await
+}
+
 /// Returns the response to `path` once no agent is missing.
 pub(crate) async fn complete(proxy: &Proxy, path: &str) -> http::Response {
-    let all = |response: &http::Response| response.header("x-steadfast-missing").is_none();
-    eventually(proxy, path, all).await
+    eventually(proxy, path, |response| response.missing().is_none()).await
 }
 
 /// Waits until an agent has a metrics stream.
 pub(crate) async fn metrics_stream_opens(proxy: &Proxy) {
-    eventually(proxy, "/agents", |agents| {
-        agents.body.contains("StreamMetrics")
-    })
-    .await;
+    containing(proxy, "/agents", "StreamMetrics").await;
+}
+
+/// Waits until no agent has a metrics stream.
+pub(crate) async fn metrics_streams_close(proxy: &Proxy) -> http::Response {
+    let closed = |agents: &http::Response| !agents.body.contains("StreamMetrics");
+    eventually(proxy, "/agents", closed).await
 }
 
 /// Waits until this many agents are online.
 pub(crate) async fn agents_online(proxy: &Proxy, count: u64) {
-    eventually(proxy, "/health", |health| {
-        health.json()["agents_online"] == count
-    })
-    .await;
+    let reached = |health: &http::Response| health.json()["agents_online"] == count;
+    eventually(proxy, "/health", reached).await;
 }
 
 pub(crate) async fn get(proxy: &Proxy, path: &str) -> http::Response {

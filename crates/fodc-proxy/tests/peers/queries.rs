@@ -6,8 +6,9 @@ use tokio::time::Instant;
 use tonic::Code;
 
 use crate::{
-    agent::{Action, Agent, TIMEOUT, message, metric, pod},
-    complete, config, eventually, get, http, start, start_with,
+    agent::{Action, Agent, message, metric, pod},
+    complete, config, containing, eventually, get, http, metrics_streams_close, missing, start,
+    start_with,
 };
 
 #[tokio::test]
@@ -18,15 +19,13 @@ async fn unresponsive_agent_delays_one_page_and_empties_none() {
     complete(&proxy, "/metrics").await;
     let bad = Agent::register(&proxy, pod("db-1", "ROLE_DATA")).await;
     let bad = bad.metrics(|_| Action::Ignore).await;
-    let late =
-        |response: &http::Response| response.header("x-steadfast-missing") == Some("1; db-1=late");
-    let first = eventually(&proxy, "/metrics", late).await;
+    let first = missing(&proxy, "/metrics", "1; db-1=late").await;
     assert!(first.body.contains("pod_name=\"db-0\""), "{first:?}");
     let started = Instant::now();
     for _ in 0..10 {
         let next = get(&proxy, "/metrics").await;
         assert!(next.body.contains("pod_name=\"db-0\""), "{next:?}");
-        assert_eq!(next.header("x-steadfast-missing"), Some("1; db-1=silent"));
+        assert_eq!(next.missing(), Some("1; db-1=silent"));
     }
     assert!(
         started.elapsed() < Duration::from_secs(15),
@@ -37,14 +36,9 @@ async fn unresponsive_agent_delays_one_page_and_empties_none() {
         .send(message(vec![metric("stale", &[], 1.0)]))
         .await
         .unwrap();
-    let back = |response: &http::Response| response.body.contains("\"discarded_answers\":1");
-    eventually(&proxy, "/agents", back).await;
+    containing(&proxy, "/agents", "\"discarded_answers\":1").await;
     let response = get(&proxy, "/metrics").await;
-    assert_eq!(
-        response.header("x-steadfast-missing"),
-        Some("1; db-1=late"),
-        "waited for again"
-    );
+    assert_eq!(response.missing(), Some("1; db-1=late"), "waited for again");
     assert!(!response.body.contains("stale"));
 }
 
@@ -81,7 +75,7 @@ async fn concurrent_scrapes_each_have_every_agent() {
     }
     for scrape in scrapes {
         let (path, response) = scrape.await.unwrap();
-        assert_eq!(response.header("x-steadfast-missing"), None, "{path}");
+        assert_eq!(response.missing(), None, "{path}");
         let (own, other) = if path == "/metrics" {
             ("latest", "window")
         } else {
@@ -98,12 +92,8 @@ async fn concurrent_scrapes_each_have_every_agent() {
         );
     }
     for (_, metrics) in &agents {
-        assert_eq!(
-            metrics
-                .overlapping
-                .load(std::sync::atomic::Ordering::SeqCst),
-            0
-        );
+        let overlapping = &metrics.overlapping;
+        assert_eq!(overlapping.load(std::sync::atomic::Ordering::SeqCst), 0);
         assert!(metrics.query_count() <= 13, "equal queries are sent once");
     }
 }
@@ -126,9 +116,7 @@ async fn late_response_is_not_given_to_the_next_query() {
             }
         })
         .await;
-    let late =
-        |response: &http::Response| response.header("x-steadfast-missing") == Some("1; db-0=late");
-    eventually(&proxy, "/metrics", late).await;
+    missing(&proxy, "/metrics", "1; db-0=late").await;
     let response = complete(&proxy, "/metrics").await;
     assert!(response.body.contains("answer_2"), "{response:?}");
 }
@@ -141,14 +129,9 @@ async fn stream_without_a_response_ends_and_a_new_one_serves() {
     config.abandon_after = Duration::from_secs(1);
     let proxy = start_with(config).await;
     let agent = Agent::register(&proxy, pod("db-0", "r")).await;
-    let silent = agent.metrics(|_| Action::Ignore).await;
-    let late =
-        |response: &http::Response| response.header("x-steadfast-missing") == Some("1; db-0=late");
-    eventually(&proxy, "/metrics", late).await;
-    let end = tokio::time::timeout(TIMEOUT, silent.task)
-        .await
-        .unwrap()
-        .unwrap();
+    let mut silent = agent.metrics(|_| Action::Ignore).await;
+    missing(&proxy, "/metrics", "1; db-0=late").await;
+    let end = silent.end().await;
     assert_eq!(end.code(), Code::DeadlineExceeded, "{end}");
     let again = agent.responding(vec![metric("up", &[], 1.0)]).await;
     let response = complete(&proxy, "/metrics").await;
@@ -166,19 +149,12 @@ async fn oversized_message_ends_the_stream_as_resource_exhausted() {
     let proxy = start_with(config).await;
     let agent = Agent::register(&proxy, pod("db-0", "r")).await;
     let long = "x".repeat(200_000);
-    let metrics = agent
+    let mut metrics = agent
         .responding(vec![metric("up", &[("text", &long)], 1.0)])
         .await;
-    let missing = |response: &http::Response| response.header("x-steadfast-missing").is_some();
-    eventually(&proxy, "/metrics", missing).await;
-    eventually(&proxy, "/agents", |agents| {
-        !agents.body.contains("StreamMetrics")
-    })
-    .await;
-    let end = tokio::time::timeout(TIMEOUT, metrics.task)
-        .await
-        .unwrap()
-        .unwrap();
+    eventually(&proxy, "/metrics", |response| response.missing().is_some()).await;
+    metrics_streams_close(&proxy).await;
+    let end = metrics.end().await;
     assert_eq!(end.code(), Code::ResourceExhausted, "{end}");
     let health = get(&proxy, "/health").await.json();
     assert_eq!(health["agents_online"], 1, "its registration stands");
@@ -190,7 +166,7 @@ async fn unrequested_messages_are_dropped_and_end_the_stream() {
     let good = Agent::register(&proxy, pod("db-0", "r")).await;
     let _good = good.responding(vec![metric("up", &[], 1.0)]).await;
     let bad = Agent::register(&proxy, pod("db-1", "r")).await;
-    let flood = bad.metrics(|_| Action::Ignore).await;
+    let mut flood = bad.metrics(|_| Action::Ignore).await;
     for _ in 0..1_000 {
         let long = "x".repeat(10_000);
         let sent = flood
@@ -201,10 +177,7 @@ async fn unrequested_messages_are_dropped_and_end_the_stream() {
             break;
         }
     }
-    let end = tokio::time::timeout(TIMEOUT, flood.task)
-        .await
-        .unwrap()
-        .unwrap();
+    let end = flood.end().await;
     assert_ne!(end.code(), Code::Ok, "{end}");
     let response = get(&proxy, "/metrics").await;
     assert!(response.body.contains("db-0"), "{response:?}");

@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use steadfast_wire::fodc::{AgentProfile, RegisterAgentRequest};
+use steadfast_wire::fodc::RegisterAgentRequest;
 use tonic::Code;
 
 use crate::{
-    agent::{Agent, dial, end_of, metric, pod, seed},
-    agents_online, complete, config, eventually, get, start, start_with,
+    agent::{Agent, dial, end_of, metric, ours, pod, seed},
+    agents_online, complete, config, containing, eventually, get, start, start_with,
 };
 
 #[tokio::test]
@@ -23,34 +23,22 @@ async fn both_dialects_register_and_heartbeats_get_no_response() {
         .send(RegisterAgentRequest::default())
         .await
         .unwrap();
-    let agents = eventually(&proxy, "/agents", |agents| {
-        agents.body.contains("\"heartbeats\":1")
-    })
-    .await;
+    let agents = containing(&proxy, "/agents", "\"heartbeats\":1").await;
     let agents = agents.json();
     assert_eq!(agents.as_array().unwrap().len(), 2);
     let health = get(&proxy, "/health").await.json();
     assert_eq!(health["agents_online"], 2);
     assert_eq!(health["status"], "healthy");
-    let Agent {
-        heartbeats,
-        registration,
-        ..
-    } = &mut pod;
     let (closed, _) = tokio::sync::mpsc::channel(1);
-    drop(std::mem::replace(heartbeats, closed));
-    assert_eq!(end_of(registration).await.code(), Code::Ok);
+    drop(std::mem::replace(&mut pod.heartbeats, closed));
+    assert_eq!(end_of(&mut pod.registration).await.code(), Code::Ok);
     agents_online(&proxy, 1).await;
 }
 
 #[tokio::test]
 async fn empty_first_message_is_rejected_and_the_proxy_survives() {
     let proxy = start().await;
-    let client = dial(proxy.grpc_address()).await;
-    let refused = Agent::try_register(client, RegisterAgentRequest::default()).await;
-    let Err((response, status)) = refused else {
-        panic!("an agent without a name was taken")
-    };
+    let (response, status) = Agent::refused(&proxy, RegisterAgentRequest::default()).await;
     assert!(
         response.message.contains("node role cannot be empty"),
         "{response:?}"
@@ -64,10 +52,7 @@ async fn empty_first_message_is_rejected_and_the_proxy_survives() {
         node_role: "ROLE_DATA".to_owned(),
         ..RegisterAgentRequest::default()
     };
-    let client = dial(proxy.grpc_address()).await;
-    let Err((response, _)) = Agent::try_register(client, nameless).await else {
-        panic!("an agent without a name was taken")
-    };
+    let (response, _) = Agent::refused(&proxy, nameless).await;
     assert!(
         response.message.contains("pod name cannot be empty"),
         "{response:?}"
@@ -81,11 +66,7 @@ async fn full_registry_rejects_until_an_agent_leaves() {
     config.max_agents = 1;
     let proxy = start_with(config).await;
     let first = Agent::register(&proxy, pod("db-0", "ROLE_DATA")).await;
-    let client = dial(proxy.grpc_address()).await;
-    let Err((response, status)) = Agent::try_register(client, pod("db-1", "ROLE_DATA")).await
-    else {
-        panic!("two agents were taken")
-    };
+    let (response, status) = Agent::refused(&proxy, pod("db-1", "ROLE_DATA")).await;
     assert!(response.message.contains("(1)"), "{response:?}");
     assert_eq!(status.code(), Code::Unknown);
     // The same one again, before the proxy can know that its old connection is dead.
@@ -102,10 +83,7 @@ async fn agent_is_missing_until_its_metrics_stream_opens() {
     let started = tokio::time::Instant::now();
     let early = get(&proxy, "/metrics").await;
     assert_eq!((early.status, early.body.as_str()), (200, ""));
-    assert_eq!(
-        early.header("x-steadfast-missing"),
-        Some("1; db-0=no stream")
-    );
+    assert_eq!(early.missing(), Some("1; db-0=no stream"));
     assert!(
         started.elapsed() < Duration::from_millis(1_900),
         "nobody is waited for"
@@ -123,27 +101,17 @@ async fn role_from_a_heartbeat_is_selectable_without_reconnecting() {
     complete(&proxy, "/metrics").await;
     let path = "/metrics?role=ROLE_LIAISON";
     assert_eq!(get(&proxy, path).await.body, "");
-    agent
-        .heartbeats
-        .send(pod("db-0", "ROLE_LIAISON"))
-        .await
-        .unwrap();
+    let resolved = pod("db-0", "ROLE_LIAISON");
+    agent.heartbeats.send(resolved).await.unwrap();
     let line = "up{node_role=\"ROLE_LIAISON\",pod_name=\"db-0\"} 1";
     eventually(&proxy, path, |response| response.has_line(line)).await;
-    agent
-        .heartbeats
-        .send(pod("db-0", "ROLE_UNSPECIFIED"))
-        .await
-        .unwrap();
-    agent
-        .heartbeats
-        .send(RegisterAgentRequest::default())
-        .await
-        .unwrap();
-    eventually(&proxy, "/agents", |agents| {
-        agents.body.contains("\"heartbeats\":3")
-    })
-    .await;
+    for heartbeat in [
+        pod("db-0", "ROLE_UNSPECIFIED"),
+        RegisterAgentRequest::default(),
+    ] {
+        agent.heartbeats.send(heartbeat).await.unwrap();
+    }
+    containing(&proxy, "/agents", "\"heartbeats\":3").await;
     assert!(get(&proxy, path).await.has_line(line));
 }
 
@@ -154,21 +122,15 @@ async fn two_agents_may_share_a_connection() {
     let mut agents = Vec::new();
     for (name, value) in [("db-0", 1.0), ("db-1", 2.0)] {
         let registered = Agent::try_register(client.clone(), pod(name, "r")).await;
-        let Ok(agent) = registered else {
-            panic!("{name} was refused")
-        };
+        let agent = registered.map_err(|(response, _)| response).unwrap();
         let metrics = agent.responding(vec![metric("up", &[], value)]).await;
         agents.push((agent, metrics));
     }
     let response = complete(&proxy, "/metrics").await;
-    assert!(
-        response.has_line("up{node_role=\"r\",pod_name=\"db-0\"} 1"),
-        "{response:?}"
-    );
-    assert!(
-        response.has_line("up{node_role=\"r\",pod_name=\"db-1\"} 2"),
-        "{response:?}"
-    );
+    for (name, value) in [("db-0", 1), ("db-1", 2)] {
+        let line = format!("up{{node_role=\"r\",pod_name=\"{name}\"}} {value}");
+        assert!(response.has_line(&line), "{response:?}");
+    }
 }
 
 #[tokio::test]
@@ -207,15 +169,8 @@ async fn live_agents_of_one_name_are_kept_flagged_and_distinct() {
 #[tokio::test]
 async fn profile_agent_gets_the_profile_and_replaces_itself() {
     let proxy = start().await;
-    let ours = RegisterAgentRequest {
-        profile: Some(AgentProfile {
-            version: 1,
-            instance: "one process".to_owned(),
-        }),
-        ..pod("db-0", "ROLE_DATA")
-    };
-    let mut old = Agent::register(&proxy, ours.clone()).await;
-    let new = Agent::register(&proxy, ours).await;
+    let mut old = Agent::register(&proxy, ours("db-0", "one process")).await;
+    let new = Agent::register(&proxy, ours("db-0", "one process")).await;
     let profile = new.profile.unwrap();
     assert_eq!((profile.version, profile.max_message_bytes), (1, 32 << 20));
     let end = end_of(&mut old.registration).await;

@@ -15,7 +15,7 @@ use tonic::{Code, Request};
 
 use crate::{
     agent::{Agent, TIMEOUT, dial, end_of, metric, metrics, pod, with_id},
-    agents_online, complete, eventually, get, http, start,
+    agents_online, complete, containing, eventually, get, http, metrics_streams_close, start,
 };
 
 #[tokio::test]
@@ -41,10 +41,7 @@ async fn all_seven_streams_are_accepted_and_held_open() {
     let crash = open!(stream_crash_diagnostics, StreamCrashDiagnosticsRequest);
     let pressure = open!(stream_pressure_profiles, StreamPressureProfilesRequest);
     let schema = open!(stream_schema_registry, StreamSchemaRegistryRequest);
-    let agents = eventually(&proxy, "/agents", |agents| {
-        agents.body.contains("StreamSchemaRegistry")
-    })
-    .await;
+    let agents = containing(&proxy, "/agents", "StreamSchemaRegistry").await;
     assert_eq!(agents.json()[0]["streams"].as_object().unwrap().len(), 6);
     let dropped = |own: &http::Response| own.has_line("steadfast_proxy_messages_dropped_total 5");
     eventually(&proxy, "/self-metrics", dropped).await;
@@ -74,8 +71,7 @@ async fn reopened_metrics_stream_serves_under_the_same_id() {
         eventually(&proxy, "/metrics", |response| response.has_line(&line)).await;
         stream.task.abort();
         drop(stream);
-        let closed = |agents: &http::Response| !agents.body.contains("StreamMetrics");
-        let agents = eventually(&proxy, "/agents", closed).await.json();
+        let agents = metrics_streams_close(&proxy).await.json();
         assert_eq!(agents[0]["agent_id"], agent.id.as_str());
         assert_eq!(agents[0]["status"], "online");
     }
@@ -88,16 +84,10 @@ async fn superseded_stream_is_used_when_the_newer_one_ends() {
     let _stays = agent.responding(vec![metric("stays", &[], 1.0)]).await;
     complete(&proxy, "/metrics").await;
     let ends = agent.responding(vec![metric("ends", &[], 1.0)]).await;
-    eventually(&proxy, "/metrics", |response| {
-        response.body.contains("ends{")
-    })
-    .await;
+    containing(&proxy, "/metrics", "ends{").await;
     ends.task.abort();
     drop(ends);
-    eventually(&proxy, "/metrics", |response| {
-        response.body.contains("stays{")
-    })
-    .await;
+    containing(&proxy, "/metrics", "stays{").await;
 }
 
 #[tokio::test]
@@ -107,10 +97,7 @@ async fn newer_metrics_stream_supersedes_the_older() {
     let old = agent.responding(vec![metric("old", &[], 1.0)]).await;
     complete(&proxy, "/metrics").await;
     let _new = agent.responding(vec![metric("new", &[], 1.0)]).await;
-    eventually(&proxy, "/metrics", |response| {
-        response.body.contains("new{")
-    })
-    .await;
+    containing(&proxy, "/metrics", "new{").await;
     let before = old.query_count();
     complete(&proxy, "/metrics").await;
     assert_eq!(old.query_count(), before);

@@ -2,12 +2,12 @@
 
 use serde_json::json;
 use steadfast_wire::fodc::{
-    AgentProfile, Columns, Metric, RegisterAgentRequest, SeriesColumn, StreamMetricsRequest,
-    StreamMetricsResponse, TimeColumn, Truncation,
+    Columns, Metric, SeriesColumn, StreamMetricsRequest, StreamMetricsResponse, TimeColumn,
+    Truncation,
 };
 
 use crate::{
-    agent::{Action, Agent, at, labels, message, metric, pod, seed},
+    agent::{Action, Agent, at, labels, message, metric, ours, pod, seed},
     complete, config, get, metrics_stream_opens, start, start_with,
 };
 
@@ -43,11 +43,10 @@ async fn window_has_the_json_shape_of_the_releases() {
         ("node_role", "ROLE_DATA"),
         ("pod_name", "db-0"),
     ];
-    let samples = vec![
+    let mut samples = vec![
         at(MIDNIGHT + 10, "jobs", &own, 9.5),
         at(MIDNIGHT, "jobs", &own, 7.0),
     ];
-    let mut samples = samples;
     for sample in &mut samples {
         sample.description = "queued <jobs>".to_owned();
     }
@@ -117,17 +116,10 @@ async fn nan_and_infinities_are_json_strings() {
         })
         .await;
     metrics_stream_opens(&proxy).await;
-    let response = get(&proxy, HOUR).await.json();
-    let values: Vec<_> = response[0]["data"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|one| &one["value"])
-        .collect();
-    assert_eq!(
-        values,
-        [&json!("NaN"), &json!("+Inf"), &json!("-Inf"), &json!(1.5)]
-    );
+    let data = get(&proxy, HOUR).await.data();
+    let values: Vec<_> = data.iter().map(|one| &one["value"]).collect();
+    let expected = [json!("NaN"), json!("+Inf"), json!("-Inf"), json!(1.5)];
+    assert_eq!(values, expected.iter().collect::<Vec<_>>());
 }
 
 #[tokio::test]
@@ -169,13 +161,11 @@ async fn slices_are_merged_without_loss_or_repetition() {
         })
         .await;
     complete(&proxy, "/metrics").await;
-    let response = complete(&proxy, HOUR).await.json();
-    let times: Vec<i64> = response[0]["data"]
-        .as_array()
-        .unwrap()
+    let data = complete(&proxy, HOUR).await.data();
+    let times = data
         .iter()
-        .map(|one| one["value"].as_i64().unwrap() - MIDNIGHT)
-        .collect();
+        .map(|one| one["value"].as_i64().unwrap() - MIDNIGHT);
+    let times: Vec<i64> = times.collect();
     assert_eq!(times, (0..=360).map(|ten| 10 * ten).collect::<Vec<_>>());
     assert!(
         metrics.query_count() > 5,
@@ -201,24 +191,14 @@ async fn missing_slice_is_reported() {
         .await;
     metrics_stream_opens(&proxy).await;
     let response = get(&proxy, HOUR).await;
-    assert_eq!(
-        response.header("x-steadfast-missing"),
-        Some("1; db-0=late(partly)")
-    );
-    assert!(!response.json()[0]["data"].as_array().unwrap().is_empty());
+    assert_eq!(response.missing(), Some("1; db-0=late(partly)"));
+    assert!(!response.data().is_empty());
 }
 
 #[tokio::test]
 async fn profile_agent_responds_in_columns_and_reports_truncation() {
     let proxy = start().await;
-    let ours = RegisterAgentRequest {
-        profile: Some(AgentProfile {
-            version: 1,
-            instance: "one".to_owned(),
-        }),
-        ..pod("db-0", "r")
-    };
-    let agent = Agent::register(&proxy, ours).await;
+    let agent = Agent::register(&proxy, ours("db-0", "one")).await;
     let metrics = agent
         .metrics(|query| {
             assert!(query.columnar && query.request_id > 0);
@@ -258,16 +238,13 @@ async fn profile_agent_responds_in_columns_and_reports_truncation() {
         .await;
     metrics_stream_opens(&proxy).await;
     let response = get(&proxy, HOUR).await;
-    assert_eq!(
-        response.header("x-steadfast-missing"),
-        Some("1; db-0=truncated(partly)")
-    );
-    let data = json!([
-        {"timestamp": "2026-01-01T00:00:00Z", "value": 1},
-        {"timestamp": "2026-01-01T00:00:00.5Z", "value": 2},
-        {"timestamp": "2026-01-01T00:00:01Z", "value": 3},
-    ]);
-    assert_eq!(response.json()[0]["data"], data, "{response:?}");
+    assert_eq!(response.missing(), Some("1; db-0=truncated(partly)"));
+    let data = [
+        json!({"timestamp": "2026-01-01T00:00:00Z", "value": 1}),
+        json!({"timestamp": "2026-01-01T00:00:00.5Z", "value": 2}),
+        json!({"timestamp": "2026-01-01T00:00:01Z", "value": 3}),
+    ];
+    assert_eq!(response.data(), data, "{response:?}");
     assert_eq!(metrics.query_count(), 1, "one query for the whole window");
 }
 
@@ -279,14 +256,7 @@ async fn names_are_sent_to_profile_agents_and_filtered_for_others() {
             .map(|name| at(MIDNIGHT, name, &[], 1.0))
             .to_vec()
     };
-    let ours = RegisterAgentRequest {
-        profile: Some(AgentProfile {
-            version: 1,
-            instance: "one".to_owned(),
-        }),
-        ..pod("db-0", "r")
-    };
-    let ours = Agent::register(&proxy, ours).await;
+    let ours = Agent::register(&proxy, ours("db-0", "one")).await;
     // It responds with all metrics, one of which tells the matcher.
     let ours = ours.metrics(move |query| {
         let [matcher] = &*query.matchers else {
