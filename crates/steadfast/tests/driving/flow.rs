@@ -191,6 +191,33 @@ async fn paused_reading_is_not_silence_and_heartbeats_continue() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn black_holed_stream_after_a_paused_one_times_out() {
+    let world = ScriptedTransport::new(|mut peer: Peer| async move {
+        if peer.connection_number() == 0 {
+            peer.send_headers();
+            peer.send(&note(1));
+        }
+        while peer.receive::<Note>().await.is_some() {}
+    });
+    let backpressure = Backpressure::new(1);
+    backpressure.enqueued();
+    let held = options(Config::default()).backpressure(backpressure);
+    let mut running = Running::idle(world.clone(), held, Notes::saying(1));
+    running.link.start().unwrap();
+    running.live(1).await;
+    sleep(SECOND).await;
+    assert_eq!(running.link.counters().read_pauses, 1);
+    // While reading is paused, only a probe finds the loss.
+    world.connections()[0].black_hole();
+    let link = running.link.clone();
+    let reconnecting = tokio::spawn(async move { link.reconnect().await });
+    assert_eq!(running.down().await.reason, Reason::ProbeFailed);
+    // The application is still slow, but that is no reason to wait for a dead peer.
+    assert_eq!(running.down().await.reason, Reason::OpenTimeout);
+    reconnecting.abort();
+}
+
+#[tokio::test(start_paused = true)]
 async fn dropped_consumer_does_not_pause_reading() {
     let world = endless();
     let notes = resume(&world, Ready::Headers);

@@ -326,6 +326,20 @@ fn pause_from_before_a_loss_does_not_fail_the_next_attempt() {
 }
 
 #[test]
+fn attempt_after_a_paused_stream_still_times_out() {
+    let mut bench = Bench::stable(plain());
+    bench.feed(Input::ReadPaused(Generation(1), true));
+    bench.end(finished());
+    bench.wait_for_attempt();
+    let out = bench.wait(seconds(10));
+    assert_eq!(downs(&out), [(Generation(2), Reason::OpenTimeout)]);
+    bench.wait_for_attempt();
+    bench.headers();
+    let out = bench.wait(seconds(10));
+    assert_eq!(downs(&out), [(Generation(3), Reason::GreetingTimeout)]);
+}
+
+#[test]
 fn resumed_reading_without_a_pause_is_no_activity() {
     let mut bench = Bench::live(plain());
     bench.wait(seconds(80));
