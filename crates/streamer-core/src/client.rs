@@ -17,6 +17,7 @@ mod cursor;
 mod greeting;
 mod heartbeats;
 mod item;
+mod message;
 mod plain;
 mod probes;
 mod profile;
@@ -31,7 +32,7 @@ use steadfast_session::{
     Context, Detail, End, Generation, Initiator, Protocol, Reason, Signal, Time,
 };
 use steadfast_wire::streamer::{
-    self as wire, GatewayMessage, StreamerMessage, gateway_message, streamer_message::Payload,
+    self as wire, StreamerMessage, gateway_message, streamer_message::Payload,
 };
 
 pub use self::{
@@ -40,6 +41,7 @@ pub use self::{
     counters::Counters,
     credit::Limits,
     item::{Change, Gap, GapReason, Item, Resync, ResyncReason},
+    message::ClientMessage,
 };
 use self::{
     heartbeats::Heartbeats, plain::PlainStream, profile::ProfileStream,
@@ -80,7 +82,7 @@ enum Stream {
     Profile(ProfileStream),
 }
 
-type Cx = Context<GatewayMessage, Event>;
+type Cx = Context<ClientMessage, Event>;
 
 impl Core {
     /// Creates a core that wants no subscription.
@@ -111,8 +113,8 @@ impl Core {
         match &mut self.stream {
             // It is subscribed with everything else once the peer has greeted.
             Stream::Closed | Stream::Greeting => {}
-            Stream::Plain(stream) => stream.subscribe(id, &mut self.subscriptions, cx),
-            Stream::Profile(stream) => stream.subscribe(id, &mut self.subscriptions, cx),
+            Stream::Plain(_) => plain::subscribe(id, &mut self.subscriptions, cx),
+            Stream::Profile(_) => profile::subscribe(id, &mut self.subscriptions, cx),
         }
     }
 
@@ -137,7 +139,7 @@ impl Core {
                 subscription.on_taken(through, counters, cx);
             }
             Stream::Plain(stream) => stream.on_taken(id, through, &mut self.subscriptions, cx),
-            Stream::Profile(stream) => stream.on_taken(id, through, &mut self.subscriptions, cx),
+            Stream::Profile(_) => profile::on_taken(id, through, &mut self.subscriptions, cx),
         }
     }
 
@@ -275,7 +277,7 @@ impl Core {
 }
 
 impl Protocol for Core {
-    type Send = GatewayMessage;
+    type Send = ClientMessage;
     type Receive = StreamerMessage;
     type Command = Command;
     type Event = Event;
@@ -380,11 +382,9 @@ impl Protocol for Core {
 }
 
 /// Sends a message, unless the session is leaving: it still receives then, but sends nothing more.
-fn send(cx: &mut Cx, payload: gateway_message::Payload) {
+fn send(cx: &mut Cx, message: impl Into<ClientMessage>) {
     if cx.is_open() {
-        cx.send(GatewayMessage {
-            payload: Some(payload),
-        });
+        cx.send(message.into());
     }
 }
 

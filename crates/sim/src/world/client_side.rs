@@ -3,7 +3,7 @@
 use rand::RngExt as _;
 use steadfast_session::{End, Generation, Initiator, Reason, endpoint, session};
 use steadfast_streamer_core::client::{self, Command, Item, Start, SubscriptionId, queue::Queue};
-use steadfast_wire::streamer::{GatewayMessage, StreamerMessage};
+use steadfast_wire::streamer::StreamerMessage;
 
 use super::World;
 use crate::{
@@ -13,7 +13,7 @@ use crate::{
     subscription::{Consumed, DOCUMENTS, Payload, Selection, Subscription},
 };
 
-type Action = endpoint::Action<GatewayMessage, client::Event>;
+type Action = endpoint::Action<client::ClientMessage, client::Event>;
 type Input = endpoint::Input<StreamerMessage, Command>;
 
 impl World {
@@ -65,7 +65,11 @@ impl World {
         match action {
             Action::Open { generation, .. } => self.dial(number, generation),
             Action::Send(generation, message) => {
-                self.send_to_server(number, generation, ToServer::Message(message));
+                self.send_to_server(
+                    number,
+                    generation,
+                    ToServer::Message(message.into_message()),
+                );
             }
             Action::Probe(generation) => self.send_to_server(number, generation, ToServer::Probe),
             Action::Finish(generation) => self.send_to_server(number, generation, ToServer::Closed),

@@ -38,7 +38,7 @@ impl PlainStream {
         let ids = subscriptions.ids();
         for id in &ids {
             let request = Request::first(subscriptions.spelling);
-            subscribe(*id, request, subscriptions, cx);
+            send_request(*id, request, subscriptions, cx);
         }
         Self {
             restore: Restore::begin(&ids, cx),
@@ -57,22 +57,8 @@ impl PlainStream {
 
     pub(super) fn on_timer(&mut self, now: Time, subscriptions: &mut Subscriptions, cx: &mut Cx) {
         if let Some(probe) = self.probes.on_timer(now, subscriptions) {
-            send(cx, Payload::Subscribe(probe));
+            send(cx, probe);
         }
-    }
-
-    pub(super) fn subscribe(
-        &mut self,
-        id: SubscriptionId,
-        subscriptions: &mut Subscriptions,
-        cx: &mut Cx,
-    ) {
-        subscribe(
-            id,
-            Request::first(subscriptions.spelling),
-            subscriptions,
-            cx,
-        );
     }
 
     pub(super) fn unsubscribe(
@@ -208,7 +194,7 @@ impl PlainStream {
         subscriptions.acknowledge(id, request, None, false, cx);
         self.restore.on_answered(id, cx);
         if let Some(probe) = self.probes.on_acknowledged(now, id, subscriptions) {
-            send(cx, Payload::Subscribe(probe));
+            send(cx, probe);
         }
     }
 
@@ -239,7 +225,7 @@ impl PlainStream {
                         return self.on_temporary_refusal(id, error, subscriptions, cx);
                     }
                 };
-                subscribe(id, Request { claim, ..request }, subscriptions, cx);
+                send_request(id, Request { claim, ..request }, subscriptions, cx);
             }
             RefusalKind::UnknownOperator
                 if !request.respelled && has_two_spellings(&subscriptions[id].filter) =>
@@ -250,7 +236,7 @@ impl PlainStream {
                     respelled: true,
                     ..request
                 };
-                subscribe(id, request, subscriptions, cx);
+                send_request(id, request, subscriptions, cx);
             }
             RefusalKind::UnknownOperator | RefusalKind::Permanent => {
                 self.refuse(id, true, error, subscriptions, cx);
@@ -292,16 +278,28 @@ impl PlainStream {
     }
 }
 
+/// Subscribes to a subscription that was just added.
+pub(super) fn subscribe(id: SubscriptionId, subscriptions: &mut Subscriptions, cx: &mut Cx) {
+    let request = Request::first(subscriptions.spelling);
+    send_request(id, request, subscriptions, cx);
+}
+
 /// Sends a subscribe request without anything of the profile.
-fn subscribe(id: SubscriptionId, request: Request, subscriptions: &mut Subscriptions, cx: &mut Cx) {
+fn send_request(
+    id: SubscriptionId,
+    request: Request,
+    subscriptions: &mut Subscriptions,
+    cx: &mut Cx,
+) {
     let number = subscriptions.next_request();
     let subscription = &mut subscriptions[id];
     if subscription.cursor.clear() {
         subscription.set_pending_gap(GapReason::LeftProfile);
     }
     subscription.state = SubscribeState::Pending(Request { number, ..request });
-    let message = subscription.to_wire(request.spelling);
-    send(cx, Payload::Subscribe(message));
+    let profile = wire::SubscribeRequest::default();
+    let message = subscription.request_message(request.spelling, profile);
+    send(cx, message);
 }
 
 fn send_unsubscribe(id: SubscriptionId, subscriptions: &mut Subscriptions, cx: &mut Cx) {

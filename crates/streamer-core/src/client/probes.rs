@@ -5,7 +5,7 @@ use std::time::Duration;
 use steadfast_session::Time;
 
 use super::{
-    SubscriptionId, Violation, refusal::RefusalKind, subscription::SubscribeState,
+    ClientMessage, SubscriptionId, Violation, refusal::RefusalKind, subscription::SubscribeState,
     subscriptions::Subscriptions,
 };
 use steadfast_wire::streamer as wire;
@@ -49,7 +49,7 @@ impl Probes {
         now: Time,
         id: SubscriptionId,
         subscriptions: &mut Subscriptions,
-    ) -> Option<wire::SubscribeRequest> {
+    ) -> Option<ClientMessage> {
         let interval = self.interval.filter(|_| !self.started)?;
         self.started = true;
         self.next = Some(now + interval);
@@ -61,7 +61,7 @@ impl Probes {
         &mut self,
         now: Time,
         subscriptions: &mut Subscriptions,
-    ) -> Option<wire::SubscribeRequest> {
+    ) -> Option<ClientMessage> {
         let interval = self.interval?;
         self.next.filter(|due| *due <= now)?;
         self.next = Some(now + interval);
@@ -84,7 +84,7 @@ impl Probes {
         &mut self,
         id: SubscriptionId,
         subscriptions: &mut Subscriptions,
-    ) -> Option<wire::SubscribeRequest> {
+    ) -> Option<ClientMessage> {
         let subscription = &mut subscriptions[id];
         let SubscribeState::Active {
             spelling, probed, ..
@@ -95,7 +95,7 @@ impl Probes {
         *probed = true;
         let spelling = *spelling;
         self.last = Some(id);
-        let request = subscription.to_wire(spelling);
+        let request = subscription.request_message(spelling, wire::SubscribeRequest::default());
         subscriptions.counters.probes += 1;
         Some(request)
     }

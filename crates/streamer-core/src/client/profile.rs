@@ -31,7 +31,7 @@ impl ProfileStream {
         let ids = subscriptions.ids();
         for id in &ids {
             let request = Request::first(subscriptions.spelling);
-            subscribe(*id, request, subscriptions, cx);
+            send_request(*id, request, subscriptions, cx);
         }
         Self {
             restore: Restore::begin(&ids, cx),
@@ -56,20 +56,6 @@ impl ProfileStream {
         self.catch_up.on_timer(now)
     }
 
-    pub(super) fn subscribe(
-        &mut self,
-        id: SubscriptionId,
-        subscriptions: &mut Subscriptions,
-        cx: &mut Cx,
-    ) {
-        subscribe(
-            id,
-            Request::first(subscriptions.spelling),
-            subscriptions,
-            cx,
-        );
-    }
-
     pub(super) fn unsubscribe(
         &mut self,
         id: SubscriptionId,
@@ -81,27 +67,6 @@ impl ProfileStream {
         self.catch_up.remove(id);
         subscriptions.remove(id);
         self.restore.on_answered(id, cx);
-    }
-
-    pub(super) fn on_taken(
-        &mut self,
-        id: SubscriptionId,
-        through: u64,
-        subscriptions: &mut Subscriptions,
-        cx: &mut Cx,
-    ) {
-        let share = subscriptions.limits.share(subscriptions.len());
-        let (subscription, counters) = subscriptions.with_counters(id);
-        subscription.on_taken(through, counters, cx);
-        let queued = subscription.queued.load();
-        if let Some(total) = subscription.credit.grant(share, queued) {
-            let credit = wire::Credit {
-                subscription_id: subscription.wire_id.clone(),
-                messages: total.messages,
-                bytes: total.bytes,
-            };
-            send(cx, Payload::Credit(credit));
-        }
     }
 
     pub(super) fn on_delivery(
@@ -176,7 +141,7 @@ impl ProfileStream {
                 counters.holes += 1;
                 // Whether the position is kept or given up, the next request says so.
                 let (Rejected::Kept | Rejected::GivenUp) = subscriptions.reject(id);
-                subscribe(id, Request::first(spelling), subscriptions, cx);
+                send_request(id, Request::first(spelling), subscriptions, cx);
             }
         }
         Ok(())
@@ -268,7 +233,7 @@ impl ProfileStream {
                 if from.is_some_and(|from| !continues(from, accepted)) {
                     // To accept it would skip what lies between without a resync.
                     subscriptions.reject(id);
-                    subscribe(id, request, subscriptions, cx);
+                    send_request(id, request, subscriptions, cx);
                     return Ok(());
                 }
                 let lost = subscriptions[id].cursor.take_lost();
@@ -368,7 +333,7 @@ impl ProfileStream {
             }
         };
         if rejects_position && subscriptions.reject(id) == Rejected::GivenUp {
-            subscribe(id, request, subscriptions, cx);
+            send_request(id, request, subscriptions, cx);
         } else if relied_on {
             subscriptions.fail_restore(id, &response.error, cx);
         } else {
@@ -402,8 +367,40 @@ struct Delivered<'a> {
     change: &'a Change,
 }
 
+/// Notes that the application took changes, and grants new credit for them.
+pub(super) fn on_taken(
+    id: SubscriptionId,
+    through: u64,
+    subscriptions: &mut Subscriptions,
+    cx: &mut Cx,
+) {
+    let share = subscriptions.limits.share(subscriptions.len());
+    let (subscription, counters) = subscriptions.with_counters(id);
+    subscription.on_taken(through, counters, cx);
+    let queued = subscription.queued.load();
+    if let Some(total) = subscription.credit.grant(share, queued) {
+        let credit = wire::Credit {
+            subscription_id: subscription.wire_id.clone(),
+            messages: total.messages,
+            bytes: total.bytes,
+        };
+        send(cx, Payload::Credit(credit));
+    }
+}
+
+/// Subscribes to a subscription that was just added.
+pub(super) fn subscribe(id: SubscriptionId, subscriptions: &mut Subscriptions, cx: &mut Cx) {
+    let request = Request::first(subscriptions.spelling);
+    send_request(id, request, subscriptions, cx);
+}
+
 /// Sends a request to resume from the cursor, with the credit for what the queue has room for.
-fn subscribe(id: SubscriptionId, request: Request, subscriptions: &mut Subscriptions, cx: &mut Cx) {
+fn send_request(
+    id: SubscriptionId,
+    request: Request,
+    subscriptions: &mut Subscriptions,
+    cx: &mut Cx,
+) {
     let number = subscriptions.next_request();
     let share = subscriptions.limits.share(subscriptions.len());
     let subscription = &mut subscriptions[id];
@@ -414,14 +411,15 @@ fn subscribe(id: SubscriptionId, request: Request, subscriptions: &mut Subscript
         from,
         ..request
     });
-    let message = wire::SubscribeRequest {
+    let profile = wire::SubscribeRequest {
         resume: from.map(wire::Position::from),
         credit_messages: subscription.credit.granted.messages,
         credit_bytes: subscription.credit.granted.bytes,
         request: number,
-        ..subscription.to_wire(request.spelling)
+        ..wire::SubscribeRequest::default()
     };
-    send(cx, Payload::Subscribe(message));
+    let message = subscription.request_message(request.spelling, profile);
+    send(cx, message);
 }
 
 /// Returns whether deliveries after `accepted` omit nothing after `from`.

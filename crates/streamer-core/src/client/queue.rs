@@ -81,7 +81,12 @@ impl Queue {
     /// Drops the waiting changes whose number is `from` or higher. Other items stay.
     pub fn discard(&mut self, from: u64) {
         let mut kept = Vec::new();
-        while let Some(entry) = self.entries.pop_back_if(|entry| entry.number >= from) {
+        while self
+            .entries
+            .back()
+            .is_some_and(|entry| entry.number >= from)
+            && let Some(entry) = self.entries.pop_back()
+        {
             if matches!(entry.item, Item::Change(_)) {
                 self.changes -= 1;
             } else {
@@ -121,6 +126,7 @@ impl Queue {
     }
 
     /// Returns the position to resume from after everything popped; `None` if there is none.
+    #[must_use]
     pub fn position(&self) -> Option<Position> {
         self.position
     }

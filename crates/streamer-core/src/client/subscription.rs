@@ -1,9 +1,11 @@
 //! One wanted subscription: its definition, its cursor, its queue and its state on the stream.
 
+use bytes::Bytes;
+use prost::Message as _;
 use steadfast_wire::streamer as wire;
 
 use super::{
-    Change, Counters, Cx, Event, Gap, GapReason, Item, Resync, SubscriptionId,
+    Change, ClientMessage, Counters, Cx, Event, Gap, GapReason, Item, Resync, SubscriptionId,
     backlog::{Load, QueuedChanges},
     credit::Credit,
     cursor::Cursor,
@@ -23,6 +25,8 @@ pub(super) struct Subscription {
     database: String,
     collection: String,
     pub(super) filter: Filter,
+    /// The encoded part of the subscribe request that stays the same, and its operator spelling.
+    encoded: Option<(Spelling, Bytes)>,
     pub(super) cursor: Cursor,
     /// Some server acknowledged it or delivered to it, so the application relies on it.
     pub(super) acknowledged: bool,
@@ -114,6 +118,7 @@ impl Subscription {
             database,
             collection,
             filter,
+            encoded: None,
             cursor: Cursor::new(start),
             acknowledged: false,
             pending_gap: None,
@@ -125,15 +130,36 @@ impl Subscription {
         }
     }
 
-    /// Returns a subscribe request without the fields of the resume profile.
-    pub(super) fn to_wire(&self, spelling: Spelling) -> wire::SubscribeRequest {
-        wire::SubscribeRequest {
+    /// Changes the id on the wire and returns the old one.
+    pub(super) fn rename(&mut self, wire_id: String) -> String {
+        self.encoded = None;
+        std::mem::replace(&mut self.wire_id, wire_id)
+    }
+
+    /// Returns a subscribe request. `profile` holds the fields of the resume profile; they are
+    /// unset for a plain peer.
+    pub(super) fn request_message(
+        &mut self,
+        spelling: Spelling,
+        profile: wire::SubscribeRequest,
+    ) -> ClientMessage {
+        let fixed = match self.encoded.take() {
+            Some((kept, fixed)) if kept == spelling => fixed,
+            Some(_) | None => self.encode(spelling),
+        };
+        self.encoded = Some((spelling, fixed.clone()));
+        ClientMessage::subscribe(fixed, profile)
+    }
+
+    fn encode(&self, spelling: Spelling) -> Bytes {
+        let request = wire::SubscribeRequest {
             subscription_id: self.wire_id.clone(),
             collection: self.collection.clone(),
             filters: self.filter.to_wire(spelling),
             database: self.database.clone(),
             ..wire::SubscribeRequest::default()
-        }
+        };
+        request.encode_to_vec().into()
     }
 
     /// Notes that a delivery named this subscription. Returns `false` if it did so before.

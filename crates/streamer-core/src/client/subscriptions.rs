@@ -80,7 +80,7 @@ impl Subscriptions {
     pub(super) fn rename(&mut self, id: SubscriptionId) {
         let number = self.next_request();
         let wire_id = format!("{}-{id}.{number}", self.session_id);
-        let before = std::mem::replace(&mut self[id].wire_id, wire_id.clone());
+        let before = self[id].rename(wire_id.clone());
         self.by_wire_id.remove(&before);
         self.by_wire_id.insert(wire_id, id);
     }

@@ -61,7 +61,10 @@ impl Rig {
         call(&mut self.core, self.now, &mut cx);
         for effect in cx.into_effects() {
             match effect {
-                Effect::Send(message) => self.sent.push(message.payload.expect("a payload")),
+                Effect::Send(message) => {
+                    self.sent
+                        .push(message.into_message().payload.expect("a payload"));
+                }
                 Effect::Event(event) => self.events.push(event),
                 Effect::Signal(signal) => self.signals.push(signal),
             }

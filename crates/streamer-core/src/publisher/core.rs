@@ -97,11 +97,11 @@ impl Core {
     /// Removes the oldest pending entry, if its sequence is at most `sequence`, and returns its
     /// sequence.
     fn pop_through(&mut self, sequence: u64) -> Option<u64> {
-        let oldest = self
-            .pending
-            .pop_front_if(|oldest| oldest.sequence <= sequence)?;
+        self.pending
+            .front()
+            .filter(|oldest| oldest.sequence <= sequence)?;
         self.sent = self.sent.saturating_sub(1);
-        Some(oldest.sequence)
+        self.pending.pop_front().map(|oldest| oldest.sequence)
     }
 
     fn receive(&mut self, message: PublishResponse, cx: &mut Cx) -> Result<(), Violation> {

@@ -94,7 +94,7 @@ impl World {
             match effect {
                 Effect::Send(message) => {
                     self.to_server
-                        .push_back(message.payload.expect("a payload"));
+                        .push_back(message.into_message().payload.expect("a payload"));
                 }
                 Effect::Event(event) => self.on_event(event),
                 Effect::Signal(Signal::Fail(end)) => failed = Some(end),
@@ -332,7 +332,7 @@ impl World {
             moved |= self.server.pump(false, &mut self.to_client);
             moved |= self.client_takes();
             for index in 0..self.owners.len() {
-                moved |= self.queues.values().any(|queue| queue.len() > 0);
+                moved |= self.queues.values().any(|queue| !queue.is_empty());
                 self.take(index, usize::MAX);
             }
             if !moved {

@@ -85,6 +85,24 @@ fn hole_is_requested_again_and_blocks_later_deliveries() {
 }
 
 #[test]
+fn event_in_two_deliveries_reaches_each_subscription_once() {
+    let mut rig = active_at(5);
+    rig.subscribe(2);
+    let request = rig.one_request();
+    rig.accept_at(&request, at(5));
+    rig.events.clear();
+    // A server that restores subscriptions may send one event again, to the other ids.
+    rig.deliver("s-1", 5, 6);
+    rig.deliver("s-2", 5, 6);
+    rig.deliver_at(&["s-1", "s-2"], &[5, 5], at(6));
+    let events = rig.events.clone();
+    assert_eq!(names(&rig.take_items(1)), ["6"]);
+    rig.events = events;
+    assert_eq!(names(&rig.take_items(2)), ["6"]);
+    assert_eq!(rig.core.counters().duplicates, 2);
+}
+
+#[test]
 fn response_to_an_older_request_is_ignored() {
     let mut rig = active_at(5);
     rig.deliver("s-1", 7, 8);
