@@ -4,7 +4,7 @@ use std::{net::SocketAddr, time::Duration};
 
 use anyhow::{Context as _, bail};
 use steadfast::{
-    grpc::Address,
+    grpc::{self, Address},
     session::{Cause, Config, State, Status},
 };
 pub(crate) use steadfast_streamer::client::{Change, Item, Subscription};
@@ -20,7 +20,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::{
     document::Document,
-    settings::{Given, Setting, Settings},
+    settings::{Given, Setting, Settings, Size},
 };
 
 /// The address of a server, and the timeouts of a session with it.
@@ -28,6 +28,7 @@ use crate::{
 pub(crate) struct Dial {
     addr: String,
     config: Config,
+    grpc: grpc::Options,
 }
 
 /// The address of a server as it was given, validated.
@@ -80,6 +81,14 @@ pub(crate) struct DialArgs {
         hide_short_help = true
     )]
     max_retries: Option<Given<u32>>,
+    /// Largest message to receive; a larger one ends the stream [default: 4MiB]
+    #[arg(
+        long,
+        env = "STEADFAST_MAX_MESSAGE_BYTES",
+        value_name = "SIZE",
+        hide_short_help = true
+    )]
+    max_message_bytes: Option<Given<Size>>,
 }
 
 /// A change of a session's connection.
@@ -128,7 +137,11 @@ impl Dial {
         }
         let here = ServerAddress("127.0.0.1:9000".to_owned());
         let ServerAddress(addr) = settings.get_or(args.addr, here);
-        Self { addr, config }
+        let mut grpc = grpc::Options::default();
+        if let Some(Size(bytes)) = settings.get(args.max_message_bytes) {
+            grpc.max_message_bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
+        }
+        Self { addr, config, grpc }
     }
 
     /// Returns settings for demonstrations: a dead connection is noticed after 1 s, not after 90 s.
@@ -144,6 +157,7 @@ impl Dial {
         Self {
             addr: addr.to_string(),
             config,
+            grpc: grpc::Options::default(),
         }
     }
 }
@@ -174,6 +188,7 @@ impl Subscriber {
     ) -> anyhow::Result<Self> {
         let client = Client::builder(&dial.addr)
             .link(dial.config.clone())
+            .transport_options(dial.grpc.clone())
             .build()?;
         let events = follow(client.watch(), observer);
         Ok(Self {
