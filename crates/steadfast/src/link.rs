@@ -105,6 +105,36 @@ impl<P: Protocol, C: Connection> CommandPermit<'_, P, C> {
     }
 }
 
+impl LinkOptions {
+    /// Spawns a link on the current tokio runtime. It stays idle until [`Link::connect`] or
+    /// [`Link::start`]. `sink` receives the events of the protocol; it must not block.
+    ///
+    /// # Errors
+    ///
+    /// Returns every fault of the configuration at once.
+    ///
+    /// # Panics
+    ///
+    /// Panics outside a tokio runtime.
+    pub fn spawn<P, T>(
+        self,
+        call: Call,
+        transport: T,
+        protocol: P,
+        sink: impl FnMut(P::Event) + Send + 'static,
+    ) -> Result<Link<P, T::Connection>, ConfigFaults>
+    where
+        P: Protocol + Send + 'static,
+        P::Send: Message + Send + 'static,
+        P::Receive: Message + Default,
+        P::Command: Send + 'static,
+        P::Event: Send + 'static,
+        T: Transport,
+    {
+        Link::spawn(self, call, transport, protocol, Box::new(sink))
+    }
+}
+
 impl<P: Protocol, C: Connection> Link<P, C> {
     pub(crate) fn spawn<T: Transport<Connection = C>>(
         options: LinkOptions,

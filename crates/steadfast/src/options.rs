@@ -7,16 +7,9 @@ use std::{
     time::Duration,
 };
 
-use prost::Message;
-use steadfast_session::{Advice, Config, ConfigFaults, End, Protocol, Ready};
+use steadfast_session::{Advice, Config, End, Ready};
 
-use crate::{
-    backpressure::Backpressure,
-    link::Link,
-    resume::{Resume, Resumed},
-    state_event::StateEvent,
-    transport::{Call, Transport},
-};
+use crate::{backpressure::Backpressure, state_event::StateEvent};
 
 /// The settings of a link. Every setting has a default.
 ///
@@ -207,52 +200,6 @@ impl LinkOptions {
     pub fn on_state_change(mut self, observer: impl FnMut(StateEvent) + Send + 'static) -> Self {
         self.observer = Some(Box::new(observer));
         self
-    }
-
-    /// Spawns a link on the current tokio runtime. It stays idle until [`Link::connect`] or
-    /// [`Link::start`]. `sink` receives the events of the protocol; it must not block.
-    ///
-    /// # Errors
-    ///
-    /// Returns every fault of the configuration at once.
-    ///
-    /// # Panics
-    ///
-    /// Panics outside a tokio runtime.
-    pub fn spawn<P, T>(
-        self,
-        call: Call,
-        transport: T,
-        protocol: P,
-        sink: impl FnMut(P::Event) + Send + 'static,
-    ) -> Result<Link<P, T::Connection>, ConfigFaults>
-    where
-        P: Protocol + Send + 'static,
-        P::Send: Message + Send + 'static,
-        P::Receive: Message + Default,
-        P::Command: Send + 'static,
-        P::Event: Send + 'static,
-        T: Transport,
-    {
-        Link::spawn(self, call, transport, protocol, Box::new(sink))
-    }
-
-    /// Spawns and starts a link that resumes a stream of any service.
-    ///
-    /// # Errors
-    ///
-    /// Returns every fault of the configuration at once.
-    ///
-    /// # Panics
-    ///
-    /// Panics outside a tokio runtime.
-    pub fn resume<R: Resume, T: Transport>(
-        self,
-        call: Call,
-        transport: T,
-        resume: R,
-    ) -> Result<Resumed<R, T::Connection>, ConfigFaults> {
-        Resumed::spawn(self, call, transport, resume)
     }
 
     pub(crate) fn take_seed(&self) -> u64 {

@@ -103,6 +103,26 @@ pub enum ResumeEvent<T> {
     Stopped(End),
 }
 
+impl LinkOptions {
+    /// Spawns and starts a link that resumes a stream of any service.
+    ///
+    /// # Errors
+    ///
+    /// Returns every fault of the configuration at once.
+    ///
+    /// # Panics
+    ///
+    /// Panics outside a tokio runtime.
+    pub fn resume<R: Resume, T: Transport>(
+        self,
+        call: Call,
+        transport: T,
+        resume: R,
+    ) -> Result<Resumed<R, T::Connection>, ConfigFaults> {
+        Resumed::spawn(self, call, transport, resume)
+    }
+}
+
 impl<R: Resume, C: Connection> Resumed<R, C> {
     pub(crate) fn spawn<T: Transport<Connection = C>>(
         options: LinkOptions,
