@@ -85,15 +85,6 @@ impl DocumentKey {
         }
     }
 
-    /// Returns a key that sorts before every document of the collection, or of the database.
-    fn lower_bound(database: &str, collection: Option<&str>) -> Self {
-        Self::new(database, collection.unwrap_or_default(), "")
-    }
-
-    fn belongs_to(&self, database: &str, collection: Option<&str>) -> bool {
-        *self.database == *database && collection.is_none_or(|it| *self.collection == *it)
-    }
-
     fn as_tuple(&self) -> (&str, &str, &str) {
         (&self.database, &self.collection, &self.document_id)
     }
@@ -303,6 +294,35 @@ fn with_sources(error: &dyn Error) -> String {
     text
 }
 
+/// A request for one page of documents.
+#[derive(Clone, Copy, Debug)]
+pub struct DocumentQuery<'a> {
+    /// Database of the documents.
+    pub database: &'a str,
+    /// Full path of the collection; `None` for the whole database.
+    pub collection: Option<&'a str>,
+    /// The key to continue after, from [`DocumentPage::next`]; `None` for the first page.
+    pub after: Option<&'a DocumentKey>,
+    /// Maximum number of documents; 0 counts as 1.
+    pub max_documents: usize,
+    /// Approximate maximum weight of the documents, in bytes. The first one may exceed it.
+    pub max_bytes: usize,
+}
+
+impl<'a> DocumentQuery<'a> {
+    /// Returns the query for the first page of all documents of a database, without limits.
+    #[must_use]
+    pub fn all(database: &'a str) -> Self {
+        Self {
+            database,
+            collection: None,
+            after: None,
+            max_documents: usize::MAX,
+            max_bytes: usize::MAX,
+        }
+    }
+}
+
 /// One page of the documents in a log, in the order of their keys.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DocumentPage {
@@ -378,9 +398,8 @@ pub trait LogReader: Send + Sync {
     /// Returns an error if the storage fails or is damaged.
     fn producer(&self, name: &str) -> Result<ProducerState, LogError>;
 
-    /// Returns the existing documents of a collection, or of a database if `collection` is `None`,
-    /// after the key `after`: at most `max_documents` (0 counts as 1) with about `max_bytes` of
-    /// weight. A page may hold fewer documents, even none, and still not be the last.
+    /// Returns one page of the existing documents. A page may hold fewer documents than requested, even
+    /// none, and still not be the last.
     ///
     /// The documents may lag behind the head; [`DocumentPage::as_of`] is their offset. Each page is
     /// read separately and may be newer than the one before. A snapshot as of the last page is all
@@ -389,14 +408,7 @@ pub trait LogReader: Send + Sync {
     /// # Errors
     ///
     /// Returns an error if the storage fails or is damaged.
-    fn documents(
-        &self,
-        database: &str,
-        collection: Option<&str>,
-        after: Option<&DocumentKey>,
-        max_documents: usize,
-        max_bytes: usize,
-    ) -> Result<DocumentPage, LogError>;
+    fn documents(&self, query: DocumentQuery<'_>) -> Result<DocumentPage, LogError>;
 }
 
 #[cfg(test)]

@@ -1,5 +1,5 @@
-//! Plain peers against the server, over real sockets: a test for each defect of the server that this
-//! one replaces, as far as a socket is needed to see it, and for what such peers rely on.
+//! Plain peers against the server, over real sockets: one test for each defect of the replaced server
+//! that needs a socket to be seen, and for the behaviour that such peers rely on.
 
 #![allow(clippy::unwrap_used, reason = "the support of tests is test code")]
 
@@ -23,12 +23,12 @@ use support::{
 };
 use tonic::Code;
 
-/// More than the queue of a stream and the windows below it hold.
+/// More events than the queue of a stream and the windows below it can hold.
 const MANY: u64 = 3_000;
 
-/// Waits until the server holds nothing that belongs to a stream.
+/// Waits until the server holds no resources of a stream.
 async fn free(server: &Server) {
-    until("everything is freed", || async {
+    until("all resources are released", || async {
         server.stats().await.unwrap().gauges == Gauges::default()
     })
     .await;
@@ -46,7 +46,7 @@ async fn headers_come_at_once_and_half_close_ends_the_call() {
     drop(asks);
     assert_eq!(soon(answers.message()).await.unwrap(), None);
     let trailers = soon(answers.trailers()).await.unwrap();
-    assert!(trailers.is_some(), "the status was sent, and is OK");
+    assert!(trailers.is_some(), "the status is OK");
     free(&server).await;
 }
 
@@ -57,12 +57,9 @@ async fn paused_plain_stream_gets_everything_later() {
     assert!(peer.subscribe("a", "rooms").await.success);
     publish(server.address(), "rooms", 0..MANY, 1_000).await;
     let gauges = server.stats().await.unwrap().gauges;
-    assert_eq!(
-        gauges.behind, 1,
-        "the queue is not what holds it: {gauges:?}"
-    );
+    assert_eq!(gauges.behind, 1, "it must read from the log: {gauges:?}");
     assert!(gauges.queued_bytes < 2 << 20, "{gauges:?}");
-    // It is not deaf meanwhile.
+    // It is still answered.
     peer.beat(1);
     peer.ask("b", "elsewhere");
     let (mut numbers, mut acked, mut answered) = (Vec::new(), false, false);
@@ -76,7 +73,7 @@ async fn paused_plain_stream_gets_everything_later() {
             other => panic!("{other:?}"),
         }
     }
-    assert!(numbers.into_iter().eq(0..MANY), "in order, none twice");
+    assert!(numbers.into_iter().eq(0..MANY), "each once, in order");
     assert!(acked && answered);
 }
 
@@ -88,7 +85,7 @@ async fn abandoned_stream_ends_with_a_real_status() {
     let mut peer = Plain::connect(&server).await;
     assert!(peer.subscribe("a", "rooms").await.success);
     publish(server.address(), "rooms", 0..MANY, 1_000).await;
-    until("it is given up", || async {
+    until("the stream is evicted", || async {
         server.stats().await.unwrap().counters.evicted == 1
     })
     .await;
@@ -163,14 +160,14 @@ async fn deliveries_continue_between_heartbeat_acks() {
                 next += 1;
             }
             Answer::HeartbeatAck(ack) => {
-                assert_eq!(ack.timestamp, acked + 1, "acks in their order");
+                assert_eq!(ack.timestamp, acked + 1, "acks in order");
                 acked = ack.timestamp;
             }
             other => panic!("{other:?}"),
         }
     }
     publishing.await.unwrap();
-    assert!(acked > 1, "heartbeats were answered meanwhile");
+    assert!(acked > 1, "heartbeats were acknowledged in between");
     beating.abort();
 }
 
@@ -181,7 +178,7 @@ async fn unsubscribe_ignores_ids_of_other_streams() {
     let mut stranger = Plain::connect(&server).await;
     assert!(owner.subscribe("a", "rooms").await.success);
     stranger.unsubscribe("a");
-    // Its answer shows that the message before it was looked at.
+    // Its response shows that the unsubscribe has been handled.
     assert!(stranger.subscribe("b", "users").await.success);
     publish(server.address(), "rooms", 0..1, 0).await;
     assert_eq!(owner.number().await, 0);
@@ -241,9 +238,9 @@ async fn known_id_is_replaced_and_moves_to_a_newer_stream() {
     publish(server.address(), "rooms", 1..2, 0).await;
     assert_eq!(newer.delivery().await.subscription_ids, ["a"]);
     assert_eq!(older.delivery().await.subscription_ids, ["b"]);
-    // The end of the older one takes nothing from the newer.
+    // The end of the older stream does not affect the newer one.
     drop(older);
-    until("the older one is gone", || async {
+    until("the older stream has ended", || async {
         server.stats().await.unwrap().gauges.streams == 1
     })
     .await;
@@ -288,9 +285,12 @@ async fn pings_find_a_vanished_peer_without_heartbeats() {
     assert!(vanishing.subscribe("a", "rooms").await.success);
     tokio::time::sleep(Duration::from_secs(4)).await;
     let gauges = server.stats().await.unwrap().gauges;
-    assert_eq!(gauges.streams, 2, "silence alone is no reason: {gauges:?}");
+    assert_eq!(
+        gauges.streams, 2,
+        "silence alone ends no stream: {gauges:?}"
+    );
     let _hole = proxy.inject(Fault::Blackhole(Direction::Both), Reach::Present);
-    until("one is gone", || async {
+    until("the vanished peer is found", || async {
         server.stats().await.unwrap().gauges.streams == 1
     })
     .await;
@@ -323,7 +323,7 @@ async fn accepted_documents_fit_a_delivery() {
         );
     }
     soon(publisher.publish(entry(10))).await.unwrap();
-    assert_eq!(peer.number().await, 0, "and all goes on");
+    assert_eq!(peer.number().await, 0, "later entries are delivered");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -369,7 +369,11 @@ async fn drain_ends_plain_streams_promptly() {
     let grace = Duration::from_secs(30);
     let draining = tokio::spawn(async move { server.drain(grace, "maintenance").await });
     for expected in 0..10 {
-        assert_eq!(peer.number().await, expected, "what was committed is sent");
+        assert_eq!(
+            peer.number().await,
+            expected,
+            "committed events are delivered"
+        );
     }
     for peer in [&mut peer, &mut silent] {
         let status = peer.end().await.unwrap_err();
@@ -394,7 +398,7 @@ async fn drain_with_an_unreading_peer_ends_at_its_deadline() {
     server.drain(grace, "maintenance").await.unwrap();
     let took = begun.elapsed();
     assert!(took >= grace && took < Duration::from_secs(8), "{took:?}");
-    // It is cut, because it left no room for a status.
+    // It is cut: its full window leaves no room for a status.
     assert!(peer.end().await.is_err());
 }
 

@@ -1,5 +1,5 @@
-//! Entries published over connections that are cut: each is in the log once, whenever it happens, or
-//! its publisher says what it knows.
+//! Entries published over connections that are cut: each is stored once, or the publisher reports
+//! that it was not sent or that its fate is unknown.
 
 #![allow(clippy::unwrap_used, reason = "the support of tests is test code")]
 
@@ -7,7 +7,7 @@ mod support;
 
 use std::time::Duration;
 
-use steadfast_chaos::{Direction, Fault, Proxy, Reach};
+use steadfast_chaos::{Direction, Fault, FaultGuard, Proxy, Reach};
 use steadfast_streamer::{
     Epoch, Position,
     client::{Client, Item},
@@ -18,6 +18,7 @@ use steadfast_streamer::{
 use support::{DATABASE, item, number, quick, serve, serve_plainly, soon, until};
 use tonic::Request;
 
+/// A server, and a publisher that reaches it through a proxy.
 struct Scene {
     server: Server,
     proxy: Proxy,
@@ -25,7 +26,7 @@ struct Scene {
 }
 
 impl Scene {
-    /// A publisher that has published `u0` through a proxy.
+    /// Starts a publisher that has published `u0` through a proxy.
     async fn new() -> Self {
         let server = serve_plainly().await;
         let proxy = Proxy::start(server.address()).unwrap();
@@ -39,7 +40,7 @@ impl Scene {
             publisher,
         };
         let first = scene.enqueue(0..1).await;
-        scene.acknowledged(first, 1).await;
+        scene.duplicates(first, 1).await;
         scene
     }
 
@@ -52,19 +53,19 @@ impl Scene {
         pending
     }
 
-    /// Every one of the entries is acknowledged; returns how many the log had already.
-    async fn acknowledged(&self, pending: Vec<Pending>, first_sequence: u64) -> usize {
-        let mut known = 0;
+    /// Waits until all entries are acknowledged, and returns the number of duplicates among them.
+    async fn duplicates(&self, pending: Vec<Pending>, first_sequence: u64) -> usize {
+        let mut duplicates = 0;
         for (sequence, pending) in (first_sequence..).zip(pending) {
             let published = soon(pending).await.unwrap();
             assert_eq!(published.sequence, sequence);
-            known += usize::from(published.position.is_none());
+            duplicates += usize::from(published.position.is_none());
         }
-        known
+        duplicates
     }
 
-    /// The log holds exactly these documents, each once, in order.
-    async fn holds(&self, documents: u64) {
+    /// Checks that the log holds exactly the first `documents` documents, each once, in order.
+    async fn expect_stored(&self, documents: u64) {
         let client = Client::builder(self.server.address().to_string());
         let client = client.build().unwrap();
         let all = client.subscribe(DATABASE, "rooms", Filter::all());
@@ -80,13 +81,27 @@ impl Scene {
             }
         }
         let head = self.server.stats().await.unwrap().counters.events;
-        assert_eq!(head, documents, "and nothing more");
+        assert_eq!(head, documents, "no further events");
     }
 
-    /// Waits until the proxy holds something back.
-    async fn held(&self) {
-        until("bytes are held back", || async {
+    /// Swallows bytes in one direction until the guard is dropped.
+    fn blackhole(&self, direction: Direction) -> FaultGuard {
+        self.proxy
+            .inject(Fault::Blackhole(direction), Reach::Present)
+    }
+
+    /// Waits until the proxy has swallowed bytes.
+    async fn wait_for_swallowed_bytes(&self) {
+        until("the proxy has swallowed bytes", || async {
             self.proxy.stats().held > 0
+        })
+        .await;
+    }
+
+    /// Waits until the log has committed this many events.
+    async fn wait_for_events(&self, events: u64) {
+        until("the events are durable", || async {
+            self.server.stats().await.unwrap().counters.events == events
         })
         .await;
     }
@@ -99,72 +114,58 @@ async fn entries_enqueued_offline_are_stored_once() {
     scene.proxy.reset();
     let pending = scene.enqueue(1..101).await;
     drop(refused);
-    assert_eq!(scene.acknowledged(pending, 2).await, 0);
-    scene.holds(101).await;
+    assert_eq!(scene.duplicates(pending, 2).await, 0);
+    scene.expect_stored(101).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn entries_lost_on_their_way_are_stored_once() {
     let scene = Scene::new().await;
-    let hole = Fault::Blackhole(Direction::ToServer);
-    let hole = scene.proxy.inject(hole, Reach::Present);
+    let hole = scene.blackhole(Direction::ToServer);
     let pending = scene.enqueue(1..101).await;
-    scene.held().await;
+    scene.wait_for_swallowed_bytes().await;
     drop(hole);
-    assert_eq!(scene.acknowledged(pending, 2).await, 0);
-    scene.holds(101).await;
+    assert_eq!(scene.duplicates(pending, 2).await, 0);
+    scene.expect_stored(101).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn entries_with_a_lost_acknowledgement_are_stored_once() {
     let scene = Scene::new().await;
-    let hole = Fault::Blackhole(Direction::ToClient);
-    let hole = scene.proxy.inject(hole, Reach::Present);
+    let hole = scene.blackhole(Direction::ToClient);
     let pending = scene.enqueue(1..101).await;
-    until("all of them are durable", || async {
-        scene.server.stats().await.unwrap().counters.events == 101
-    })
-    .await;
-    scene.held().await;
+    scene.wait_for_events(101).await;
+    scene.wait_for_swallowed_bytes().await;
     drop(hole);
-    assert_eq!(
-        scene.acknowledged(pending, 2).await,
-        100,
-        "none is in the log a second time"
-    );
-    scene.holds(101).await;
+    assert_eq!(scene.duplicates(pending, 2).await, 100);
+    scene.expect_stored(101).await;
     assert_eq!(soon(scene.publisher.last_sequence()).await, Some(101));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn lost_refusal_is_reported_again() {
     let scene = Scene::new().await;
-    let hole = Fault::Blackhole(Direction::ToClient);
-    let hole = scene.proxy.inject(hole, Reach::Present);
+    let hole = scene.blackhole(Direction::ToClient);
     let bad = Entry::upsert(DATABASE, "rooms", "u9", "[]");
     let bad = soon(scene.publisher.enqueue(bad)).await.unwrap();
     let good = scene.enqueue(1..2).await;
-    until("the good one is durable", || async {
-        scene.server.stats().await.unwrap().counters.events == 2
-    })
-    .await;
+    scene.wait_for_events(2).await;
     drop(hole);
     let error = soon(bad).await.unwrap_err();
     assert!(
         matches!(error, PublishError::Refused { sequence: 2, .. }),
         "{error:?}"
     );
-    assert_eq!(scene.acknowledged(good, 3).await, 1);
-    scene.holds(2).await;
+    assert_eq!(scene.duplicates(good, 3).await, 1);
+    scene.expect_stored(2).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn closing_reports_which_entries_may_be_stored() {
     let scene = Scene::new().await;
-    let hole = Fault::Blackhole(Direction::ToServer);
-    let _hole = scene.proxy.inject(hole, Reach::Present);
+    let _hole = scene.blackhole(Direction::ToServer);
     let sent = scene.enqueue(1..2).await;
-    scene.held().await;
+    scene.wait_for_swallowed_bytes().await;
     scene.publisher.close().await;
     for pending in sent {
         let error = soon(pending).await.unwrap_err();
@@ -179,7 +180,10 @@ async fn closing_reports_which_entries_may_be_stored() {
     let publisher = publisher.link(quick()).build().unwrap();
     let entry = Entry::upsert(DATABASE, "rooms", "u1", "{}");
     let never = soon(publisher.enqueue(entry)).await.unwrap();
-    assert!(soon(publisher.connect()).await.is_err(), "it is refused");
+    assert!(
+        soon(publisher.connect()).await.is_err(),
+        "the proxy refuses the connection"
+    );
     publisher.close().await;
     let error = soon(never).await.unwrap_err();
     assert!(
@@ -187,7 +191,7 @@ async fn closing_reports_which_entries_may_be_stored() {
         "{error:?}"
     );
     drop(refused);
-    scene.holds(1).await;
+    scene.expect_stored(1).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -206,14 +210,14 @@ async fn another_publisher_continues_for_the_same_producer() {
         soon(first.publish(entry(number))).await.unwrap();
     }
     first.close().await;
-    // It does not know whether the third one was acknowledged, and says it again.
+    // It does not know if the third entry was acknowledged, and resends it.
     let second = build(3);
     assert_eq!(soon(second.last_sequence()).await, Some(3));
     assert_eq!(soon(second.publish(entry(2))).await.unwrap().position, None);
     let fourth = soon(second.publish(entry(3))).await.unwrap();
     assert_eq!(fourth.position, Some(Position::new(Epoch(7), 4)));
     second.close().await;
-    // A jump is a hole in what was promised to be there.
+    // A jump in the sequence ends the publisher.
     let third = build(9);
     let error = soon(third.publish(entry(9)));
     let error = tokio::time::timeout(Duration::from_secs(20), error).await;
@@ -236,8 +240,8 @@ async fn pending_entries_keep_to_the_window_and_all_arrive() {
     options.publisher_in_flight = 3;
     let server = serve(options).await;
     support::publish(server.address(), "rooms", 0..500, 10).await;
-    // An entry is acknowledged when it is durable; the hub may look at it a moment later.
-    until("the hub has seen every entry", || async {
+    // An entry is acknowledged when it is durable; the hub may count it a moment later.
+    until("the hub has counted every event", || async {
         server.stats().await.unwrap().counters.events == 500
     })
     .await;
@@ -262,7 +266,7 @@ async fn protocol_violation_of_a_publisher_is_explained() {
         operation: 3,
         ..Entry::default()
     });
-    for (said, told) in [
+    for (payloads, expected) in [
         (vec![entry.clone()], "the first message must be hello"),
         (vec![hello("")], "producer_id has 0 bytes"),
         (vec![hello(&"p".repeat(257))], "producer_id has 257 bytes"),
@@ -270,19 +274,19 @@ async fn protocol_violation_of_a_publisher_is_explained() {
         (vec![hello("p"), entry], "3 is not an operation"),
     ] {
         let mut client = PublisherServiceClient::new(channel.clone());
-        let said = said.into_iter().map(Some);
-        let requests = said.map(|payload| PublishRequest { payload });
+        let payloads = payloads.into_iter().map(Some);
+        let requests = payloads.map(|payload| PublishRequest { payload });
         let requests: Vec<_> = requests.collect();
         let call = client.publish(Request::new(tokio_stream::iter(requests)));
         let mut answers = soon(call).await.unwrap().into_inner();
         let status = loop {
             match soon(answers.message()).await {
                 Ok(Some(_)) => {}
-                Ok(None) => panic!("no status for {told}"),
+                Ok(None) => panic!("no status for {expected}"),
                 Err(status) => break status,
             }
         };
         assert_eq!(status.code(), tonic::Code::InvalidArgument);
-        assert!(status.message().contains(told), "{status}");
+        assert!(status.message().contains(expected), "{status}");
     }
 }

@@ -19,7 +19,7 @@ use tokio::net::TcpListener;
 
 const EPOCH: Epoch = Epoch(0x5eed);
 
-/// Serves the log in the directory as soon as the server before has let go of it and of the port.
+/// Serves the log in the directory as soon as the previous server has released it and the port.
 async fn serve(directory: &Path, address: SocketAddr) -> Server {
     let log = std::cell::Cell::new(None);
     until("the log is free", || async {
@@ -42,19 +42,20 @@ async fn serve(directory: &Path, address: SocketAddr) -> Server {
     Server::start(listener, Box::new(log), ServerOptions::default()).unwrap()
 }
 
-/// The next change is of this document, at its place in the log.
+/// Checks that the next change is of this document, at its position.
 async fn expect(subscription: &mut Subscription, expected: u64) {
     match item(subscription).await {
         Item::Change(change) => {
             assert_eq!(number(&change.document_id), expected);
-            let place = Position::new(EPOCH, expected + 1);
-            assert_eq!(change.position, Some(place));
+            let position = Position::new(EPOCH, expected + 1);
+            assert_eq!(change.position, Some(position));
         }
         other => panic!("{other:?} instead of document {expected}"),
     }
 }
 
-async fn survives(stops: impl AsyncFn(Server)) {
+/// Stops the server three times while entries are acknowledged, in flight and enqueued.
+async fn survives(stop: impl AsyncFn(Server)) {
     const ROUND: u64 = 200;
     let directory = tempfile::tempdir().unwrap();
     let mut server = serve(directory.path(), "127.0.0.1:0".parse().unwrap()).await;
@@ -75,7 +76,7 @@ async fn survives(stops: impl AsyncFn(Server)) {
     };
     for round in 0..3 {
         let first = round * ROUND;
-        // Some acknowledged, some on their way, some while there is no server.
+        // Some are acknowledged, some are in flight, some are enqueued while there is no server.
         for pending in enqueue(first..first + 50).await {
             soon(pending).await.unwrap();
         }
@@ -83,7 +84,7 @@ async fn survives(stops: impl AsyncFn(Server)) {
         for expected in first..first + 25 {
             expect(&mut all, expected).await;
         }
-        stops(server).await;
+        stop(server).await;
         pending.extend(enqueue(first + 150..first + ROUND).await);
         server = serve(directory.path(), address).await;
         for pending in pending {
@@ -94,8 +95,8 @@ async fn survives(stops: impl AsyncFn(Server)) {
         }
     }
     let attempts = client.link_counters().attempts;
-    assert!(attempts > 3, "it was cut off three times: {attempts}");
-    // Whoever comes later finds everything.
+    assert!(attempts > 3, "attempts after three cuts: {attempts}");
+    // A later subscription finds everything.
     let late = client.subscribe(DATABASE, "rooms", Filter::all());
     let late = late.after(Position::new(EPOCH, 0)).into_future();
     let mut late = soon(late).await.unwrap();

@@ -1,5 +1,6 @@
-//! Applications that sleep for a minute while changes come: HTTP/2 must not lose them the connection,
-//! which it does to readers that fall behind on small messages, and nothing may be lost unsaid.
+//! Applications that read nothing for a minute while changes arrive. HTTP/2 closes the connection of a
+//! reader that falls behind on small messages; here it must stay open, and every lost change must be
+//! reported.
 
 #![allow(clippy::unwrap_used, reason = "the support of tests is test code")]
 
@@ -19,14 +20,14 @@ use steadfast_wire::streamer::{
 };
 use support::{DATABASE, frames::Frames, item, number, quick, request, serve_plainly, soon};
 
-/// How long the applications sleep.
+/// Time for which the applications read nothing.
 const SLEEP: Duration = Duration::from_secs(60);
 
-/// Documents the changes are about; a case with many subscriptions has one for each.
+/// Number of changed documents. A case with many subscriptions has one for each.
 const DOCUMENTS: u64 = 1_000;
 
-/// What the process may grow by, server, log and eight clients together: about 40 MiB of changes in
-/// memory once for the log, and for each client its own 8 MiB of queue and 2 MiB on the way.
+/// Maximum growth of the process, which holds the server, the log and eight clients: about 40 MiB of
+/// changes in the log, and for each client 8 MiB in its queue and 2 MiB in flight.
 const GROWTH_BYTES: u64 = 256 << 20;
 
 /// Changes of one size.
@@ -77,11 +78,11 @@ impl Sleeper {
         } else {
             vec![Filter::all()]
         };
-        let asked = filters.into_iter().map(|filter| {
+        let subscribing = filters.into_iter().map(|filter| {
             let subscribe = client.subscribe(DATABASE, load.collection, filter);
             subscribe.into_future()
         });
-        let subscriptions = soon(try_join_all(asked)).await.unwrap();
+        let subscriptions = soon(try_join_all(subscribing)).await.unwrap();
         let count = subscriptions.len();
         Self {
             name: format!("{} × {count}, profile {profile}", load.collection),
@@ -92,7 +93,7 @@ impl Sleeper {
         }
     }
 
-    /// Takes everything; each change is either here or counted as dropped.
+    /// Receives everything. Each change must arrive or be counted as dropped.
     async fn wake(mut self) -> String {
         let begun = Instant::now();
         let each = self.load.changes / self.subscriptions.len() as u64;
@@ -111,7 +112,7 @@ impl Sleeper {
                         let number = sequence(&change.data);
                         assert!(number >= next, "{}: {number} after {next}", self.name);
                         if self.profile {
-                            assert_eq!(number, next, "{}: a hole", self.name);
+                            assert_eq!(number, next, "{}: a change is missing", self.name);
                         }
                         next = number + step;
                         seen += 1;
@@ -123,27 +124,30 @@ impl Sleeper {
                     other => panic!("{}: {other:?}", self.name),
                 }
             }
-            assert_eq!(seen + dropped, each, "{}: more than there was", self.name);
+            assert_eq!(seen + dropped, each, "{}: too many changes", self.name);
             lost += dropped;
         }
         let is_fast = self.profile || each < self.load.changes;
-        assert!(is_fast || lost > 0, "{}: it did not sleep", self.name);
+        assert!(is_fast || lost > 0, "{}: no change was dropped", self.name);
         let attempts = self.client.link_counters().attempts;
         assert_eq!(attempts, 1, "{}: the connection was lost", self.name);
         let outages = self.client.outages();
         assert!(outages.is_empty(), "{}: {outages:?}", self.name);
         let took = begun.elapsed();
-        format!("{}: {lost} dropped and told, taken in {took:?}", self.name)
+        format!(
+            "{}: {lost} reported as dropped, received in {took:?}",
+            self.name
+        )
     }
 }
 
-/// The number in a change.
+/// Returns the number in a change.
 fn sequence(data: &[u8]) -> u64 {
     let document: serde_json::Value = serde_json::from_slice(data).unwrap();
     document["n"].as_u64().unwrap()
 }
 
-/// Publishes a load, spread evenly over the time.
+/// Publishes a load at an even rate.
 async fn publish(server: std::net::SocketAddr, load: Load, over: Duration) {
     const STEPS: u64 = 100;
     let publisher = Publisher::builder(server.to_string()).build().unwrap();
@@ -165,7 +169,7 @@ async fn publish(server: std::net::SocketAddr, load: Load, over: Duration) {
     }
 }
 
-/// Bytes of memory the process has.
+/// Returns the resident memory of the process, in bytes.
 fn resident() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find(|line| line.starts_with("VmRSS:"))?;
@@ -188,7 +192,7 @@ async fn paused_applications_keep_connections_for_a_minute() {
     let begun = Instant::now();
     let publishing = LOADS.map(|load| {
         let address = server.address();
-        // The last quarter is sleep with everything already there.
+        // In the last quarter, nothing more is published.
         tokio::spawn(async move { publish(address, load, SLEEP * 3 / 4).await })
     });
     for publishing in publishing {
@@ -204,10 +208,10 @@ async fn paused_applications_keep_connections_for_a_minute() {
     let gauges = server.stats().await.unwrap().gauges;
     println!("the server holds {gauges:?}");
     assert!(gauges.queued_bytes < 16 << 20, "{gauges:?}");
-    assert!(gauges.behind > 0, "nothing waits in the log: {gauges:?}");
+    assert!(gauges.behind > 0, "no subscription is behind: {gauges:?}");
     let waking = sleepers.into_iter().map(|it| tokio::spawn(it.wake()));
-    for told in try_join_all(waking).await.unwrap() {
-        println!("{told}");
+    for report in try_join_all(waking).await.unwrap() {
+        println!("{report}");
     }
     assert_eq!(server.stats().await.unwrap().counters.opened, 8);
 }

@@ -1,5 +1,5 @@
-//! Twenty thousand subscriptions restored at once, and the other ways to send much before reading
-//! anything. Times are printed and not asserted; what is asserted is that all of it arrives.
+//! Twenty thousand subscriptions restored at once, and other peers that send much before they read
+//! anything. The tests assert that everything arrives; times are only printed.
 
 #![allow(clippy::unwrap_used, reason = "the support of tests is test code")]
 
@@ -24,7 +24,7 @@ use tokio::time::timeout;
 
 const SUBSCRIPTIONS: usize = 20_000;
 
-/// For a whole storm, in a debug build on a machine that does other things.
+/// Timeout of a whole storm, in a debug build on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(240);
 
 async fn subscribed(server: &Server, count: usize) {
@@ -87,7 +87,7 @@ async fn storm_restores_20000_subscriptions_without_loss() {
         (gauges.subscriptions, gauges.behind, gauges.streams),
         (SUBSCRIPTIONS, 0, 1)
     );
-    assert_eq!(client.link_counters().attempts, 3, "one for each cut");
+    assert_eq!(client.link_counters().attempts, 3, "one per cut");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

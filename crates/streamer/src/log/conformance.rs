@@ -8,8 +8,8 @@ use bytes::Bytes;
 use tempfile::TempDir;
 
 use super::{
-    Bounds, DocumentKey, Limits, Log, LogError, LogReader, MemoryLog, Origin, Outcome,
-    PRODUCER_LIFETIME_MS, ProducerState, RedbLog, RefusedEntry, StoreOptions, Submission,
+    Bounds, DocumentKey, DocumentQuery, Limits, Log, LogError, LogReader, MemoryLog, Origin,
+    Outcome, PRODUCER_LIFETIME_MS, ProducerState, RedbLog, RefusedEntry, StoreOptions, Submission,
 };
 use crate::{Epoch, Event, Operation};
 
@@ -380,9 +380,13 @@ fn documents_are_paged_in_key_order(mut log: TestLog) {
     let mut ids = Vec::new();
     let mut after: Option<DocumentKey> = None;
     loop {
-        let page = reader
-            .documents("default", Some("users"), after.as_ref(), 2, usize::MAX)
-            .unwrap();
+        let query = DocumentQuery {
+            collection: Some("users"),
+            after: after.as_ref(),
+            max_documents: 2,
+            ..DocumentQuery::all("default")
+        };
+        let page = reader.documents(query).unwrap();
         assert_eq!(page.as_of, 9);
         assert!(page.documents.len() <= 2);
         for event in &page.documents {
@@ -396,12 +400,15 @@ fn documents_are_paged_in_key_order(mut log: TestLog) {
     let expected = [("d1", 1), ("d3", 3), ("d4", 9), ("d5", 5)];
     assert_eq!(ids, expected.map(|(id, offset)| (id.to_owned(), offset)));
 
-    let whole = reader
-        .documents("default", None, None, 100, usize::MAX)
-        .unwrap();
+    let whole = reader.documents(DocumentQuery::all("default")).unwrap();
     assert_eq!(whole.documents.len(), 5);
     assert_eq!(whole.next, None);
-    let none = reader.documents("nowhere", None, None, 0, 0).unwrap();
+    let nowhere = DocumentQuery {
+        max_documents: 0,
+        max_bytes: 0,
+        ..DocumentQuery::all("nowhere")
+    };
+    let none = reader.documents(nowhere).unwrap();
     assert_eq!((none.documents, none.next), (Vec::new(), None));
 }
 
@@ -415,8 +422,7 @@ fn documents_outlive_trimmed_events(mut log: TestLog) {
     ]);
     log.maintain(100_000);
     let documents = |log: &mut TestLog| {
-        let reader = log.reader();
-        let page = reader.documents("default", Some("users"), None, 100, usize::MAX);
+        let page = log.reader().documents(DocumentQuery::all("default"));
         page.unwrap().documents
     };
     let before = documents(&mut log);

@@ -2,16 +2,15 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
-    ops::Bound,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use super::{
-    Bounds, DocumentKey, DocumentPage, Limits, Log, LogError, LogReader, Outcome,
+    Bounds, DocumentKey, DocumentPage, DocumentQuery, Limits, Log, LogError, LogReader, Outcome,
     PRODUCER_LIFETIME_MS, ProducerState, Submission,
     encoding::StoredProducer,
     ingest::{DocumentEvent, DocumentState},
-    page::{DocumentQuery, PageBuilder},
+    page::PageBuilder,
     plan::{CommitPlan, CommittedState},
 };
 use crate::{Epoch, Event};
@@ -150,26 +149,9 @@ impl LogReader for Shared {
         CommittedState::producer(&mut *self.contents(), name)
     }
 
-    fn documents(
-        &self,
-        database: &str,
-        collection: Option<&str>,
-        after: Option<&DocumentKey>,
-        max_documents: usize,
-        max_bytes: usize,
-    ) -> Result<DocumentPage, LogError> {
+    fn documents(&self, query: DocumentQuery<'_>) -> Result<DocumentPage, LogError> {
         let contents = self.contents();
-        let query = DocumentQuery {
-            database,
-            collection,
-            max_documents,
-            max_bytes,
-        };
-        let start = after.map_or_else(
-            || Bound::Included(DocumentKey::lower_bound(database, collection)),
-            |key| Bound::Excluded(key.clone()),
-        );
-        let documents = contents.documents.range((start, Bound::Unbounded));
+        let documents = contents.documents.range(query.range());
         let documents = documents.map(|(key, last)| {
             let load = |_: &DocumentKey| Ok((!last.state.deleted).then(|| Arc::clone(&last.event)));
             Ok((key.clone(), load))

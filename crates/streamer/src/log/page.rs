@@ -1,8 +1,8 @@
 //! Pages of events and of documents, limited by count and weight.
 
-use std::sync::Arc;
+use std::{ops::Bound, sync::Arc};
 
-use super::{DocumentKey, DocumentPage, LogError};
+use super::{DocumentKey, DocumentPage, DocumentQuery, LogError};
 use crate::Event;
 
 /// Maximum number of documents scanned for one page. Deleted documents count, so that a range of
@@ -47,16 +47,26 @@ impl PageBuilder {
     }
 }
 
-/// A request for one page of documents.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct DocumentQuery<'a> {
-    pub(super) database: &'a str,
-    pub(super) collection: Option<&'a str>,
-    pub(super) max_documents: usize,
-    pub(super) max_bytes: usize,
-}
-
 impl DocumentQuery<'_> {
+    /// Returns the bounds of the keys to scan. The scan ends at the first key that is not
+    /// [included](Self::includes).
+    pub(super) fn range(&self) -> (Bound<DocumentKey>, Bound<DocumentKey>) {
+        let start = match self.after {
+            Some(key) => Bound::Excluded(key.clone()),
+            // Sorts before every document of the collection.
+            None => Bound::Included(DocumentKey::new(
+                self.database,
+                self.collection.unwrap_or_default(),
+                "",
+            )),
+        };
+        (start, Bound::Unbounded)
+    }
+
+    fn includes(&self, key: &DocumentKey) -> bool {
+        *key.database == *self.database && self.collection.is_none_or(|it| *key.collection == *it)
+    }
+
     /// Collects a page from `documents`: each key with a closure that loads the last event of the
     /// document, `None` if it is deleted.
     pub(super) fn collect<F>(
@@ -72,7 +82,7 @@ impl DocumentQuery<'_> {
         let mut next = None;
         for (scanned, item) in documents.enumerate() {
             let (key, load) = item?;
-            if !key.belongs_to(self.database, self.collection) {
+            if !self.includes(&key) {
                 break;
             }
             if scanned == DOCUMENTS_SCANNED_MAX || page.is_full() {

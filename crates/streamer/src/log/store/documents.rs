@@ -1,6 +1,6 @@
 //! The table of documents, and the states that are not in it yet.
 
-use std::{collections::BTreeMap, ops::Bound, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc};
 
 use redb::{ReadTransaction, ReadableTable};
 
@@ -14,10 +14,9 @@ use super::{
 use crate::{
     Event,
     log::{
-        DocumentKey, DocumentPage, LogError,
+        DocumentKey, DocumentPage, DocumentQuery, LogError,
         encoding::{DecodeError, StoredDocument, StoredEvent},
         ingest::DocumentState,
-        page::DocumentQuery,
     },
 };
 
@@ -99,22 +98,20 @@ impl RedbLog {
     }
 }
 
-/// Reads one page of documents after the key `after`.
+/// Reads one page of documents.
 pub(super) fn read(
     transaction: &ReadTransaction,
     query: DocumentQuery<'_>,
-    after: Option<&DocumentKey>,
 ) -> Result<DocumentPage, LogError> {
     let as_of = number(transaction, APPLIED_UPTO)?;
     let documents = transaction.open_table(DOCUMENTS).map_err(storage)?;
     let events = &transaction.open_table(EVENTS).map_err(storage)?;
-    let lower_bound = DocumentKey::lower_bound(query.database, query.collection);
-    let start = after.map_or(Bound::Included(lower_bound.as_tuple()), |key| {
-        Bound::Excluded(key.as_tuple())
-    });
-    let range = documents
-        .range((start, Bound::Unbounded))
-        .map_err(storage)?;
+    let (start, end) = query.range();
+    let bounds = (
+        start.as_ref().map(DocumentKey::as_tuple),
+        end.as_ref().map(DocumentKey::as_tuple),
+    );
+    let range = documents.range(bounds).map_err(storage)?;
     let items = range.map(|item| {
         let (key, encoded) = item.map_err(storage)?;
         let (database, collection, id) = key.value();

@@ -11,9 +11,8 @@ use super::{
 use crate::{
     Epoch, Event,
     log::{
-        Bounds, DocumentKey, DocumentPage, LogError, LogReader, ProducerState,
-        encoding::DecodeError,
-        page::{DocumentQuery, PageBuilder},
+        Bounds, DocumentPage, DocumentQuery, LogError, LogReader, ProducerState,
+        encoding::DecodeError, page::PageBuilder,
     },
 };
 
@@ -53,23 +52,10 @@ impl LogReader for Shared {
         })
     }
 
-    fn documents(
-        &self,
-        database: &str,
-        collection: Option<&str>,
-        after: Option<&DocumentKey>,
-        max_documents: usize,
-        max_bytes: usize,
-    ) -> Result<DocumentPage, LogError> {
-        let query = DocumentQuery {
-            database,
-            collection,
-            max_documents,
-            max_bytes,
-        };
+    fn documents(&self, query: DocumentQuery<'_>) -> Result<DocumentPage, LogError> {
         catch_panics(|| {
             let transaction = self.engine.begin_read().map_err(storage)?;
-            documents::read(&transaction, query, after)
+            documents::read(&transaction, query)
         })
     }
 }

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     Event,
-    log::{DocumentPage, Outcome, RefusedEntry, Submission, with_sources},
+    log::{DocumentPage, DocumentQuery, Outcome, RefusedEntry, Submission, with_sources},
 };
 
 const EPOCH_7: Epoch = Epoch(7);
@@ -83,8 +83,7 @@ fn maintain(log: &mut RedbLog, now_ms: i64) {
 }
 
 fn documents(log: &RedbLog) -> Result<DocumentPage, LogError> {
-    log.reader()
-        .documents("default", None, None, 100, usize::MAX)
+    log.reader().documents(DocumentQuery::all("default"))
 }
 
 /// Creates a log, changes its tables, and returns the error of reopening it.
