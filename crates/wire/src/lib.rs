@@ -1,82 +1,58 @@
-//! Generated protobuf messages and services. Nothing here is written by hand but this file.
+//! Generated protobuf messages and services. Only this file is written by hand.
 
-/// The Streamer: realtime subscriptions.
-pub mod streamer {
-    #![allow(
-        missing_docs,
-        clippy::all,
-        clippy::pedantic,
-        unreachable_pub,
-        unused_qualifications
-    )]
-    include!("generated/syntrix.streamer.v1.rs");
-}
-
-/// The Puller: changes of a document store.
-pub mod puller {
-    #![allow(
-        missing_docs,
-        clippy::all,
-        clippy::pedantic,
-        unreachable_pub,
-        unused_qualifications
-    )]
-    include!("generated/syntrix.puller.v1.rs");
-}
-
-/// Publishing into a Streamer server.
-pub mod publisher {
-    #![allow(
-        missing_docs,
-        clippy::all,
-        clippy::pedantic,
-        unreachable_pub,
-        unused_qualifications
-    )]
-    include!("generated/steadfast.streamer.v1.rs");
-}
+pub use generated::{banyandb, prometheus, publisher, puller, streamer};
 
 /// FODC: the flight recorder's agents and their proxy.
 pub mod fodc {
     pub use crate::banyandb::fodc::v1::*;
 }
 
-/// The packages of `banyandb`, nested as their generated code refers to each other.
-pub mod banyandb {
-    #![allow(
-        missing_docs,
-        clippy::all,
-        clippy::pedantic,
-        unreachable_pub,
-        unused_qualifications
-    )]
-    pub mod common {
-        pub mod v1 {
-            include!("generated/banyandb.common.v1.rs");
-        }
+#[allow(
+    missing_docs,
+    clippy::all,
+    clippy::pedantic,
+    unreachable_pub,
+    unused_qualifications
+)]
+mod generated {
+    /// The Streamer: realtime subscriptions.
+    pub mod streamer {
+        include!("generated/syntrix.streamer.v1.rs");
     }
-    pub mod database {
-        pub mod v1 {
-            include!("generated/banyandb.database.v1.rs");
-        }
-    }
-    pub mod fodc {
-        pub mod v1 {
-            include!("generated/banyandb.fodc.v1.rs");
-        }
-    }
-}
 
-/// Prometheus remote read.
-pub mod prometheus {
-    #![allow(
-        missing_docs,
-        clippy::all,
-        clippy::pedantic,
-        unreachable_pub,
-        unused_qualifications
-    )]
-    include!("generated/prometheus.rs");
+    /// The Puller: changes of a document store.
+    pub mod puller {
+        include!("generated/syntrix.puller.v1.rs");
+    }
+
+    /// Publishing into a Streamer server.
+    pub mod publisher {
+        include!("generated/steadfast.streamer.v1.rs");
+    }
+
+    /// The packages of `banyandb`, nested as their generated code refers to each other.
+    pub mod banyandb {
+        pub mod common {
+            pub mod v1 {
+                include!("generated/banyandb.common.v1.rs");
+            }
+        }
+        pub mod database {
+            pub mod v1 {
+                include!("generated/banyandb.database.v1.rs");
+            }
+        }
+        pub mod fodc {
+            pub mod v1 {
+                include!("generated/banyandb.fodc.v1.rs");
+            }
+        }
+    }
+
+    /// Prometheus remote read.
+    pub mod prometheus {
+        include!("generated/prometheus.rs");
+    }
 }
 
 /// Descriptors of all packages, for server reflection.

@@ -1,7 +1,8 @@
-//! A plain peer reads what the resume profile adds: it keeps its own fields and skips the rest.
+//! A plain peer reads messages with fields of the resume profile: it keeps its own fields and skips
+//! the rest.
 //!
-//! The messages of `plain` are what a peer knows that never heard of the profile. Each test fails
-//! if a profile field takes a number or a place that a plain peer would misread.
+//! The module `plain` has the messages as a plain peer knows them. Each test fails if a profile field
+//! takes a number that a plain peer would misread.
 
 use prost::Message;
 use steadfast_wire::streamer::{self, gateway_message, streamer_message};
@@ -94,11 +95,35 @@ mod plain {
     }
 }
 
-/// A place whose every byte is set, so that a wrongly read field shows.
-fn somewhere() -> streamer::Position {
+/// A position with every bit set, so that a field read as another one shows.
+fn position() -> streamer::Position {
     streamer::Position {
         epoch: u64::MAX,
         offset: u64::MAX,
+    }
+}
+
+fn progress() -> streamer::Progress {
+    streamer::Progress {
+        position: Some(position()),
+        behind: vec!["s1".into()],
+    }
+}
+
+fn subscribe() -> streamer::SubscribeRequest {
+    streamer::SubscribeRequest {
+        subscription_id: "s1".into(),
+        collection: "users".into(),
+        database: "default".into(),
+        ..Default::default()
+    }
+}
+
+fn plain_subscribe() -> plain::SubscribeRequest {
+    plain::SubscribeRequest {
+        subscription_id: "s1".into(),
+        collection: "users".into(),
+        database: "default".into(),
     }
 }
 
@@ -123,35 +148,24 @@ fn read_from_streamer(payload: streamer_message::Payload) -> Option<plain::FromS
 }
 
 #[test]
-fn a_subscribe_with_profile_fields_keeps_its_plain_fields() {
-    let request = streamer::SubscribeRequest {
-        subscription_id: "s1".into(),
-        collection: "users".into(),
-        database: "default".into(),
-        resume: Some(somewhere()),
+fn gateway_messages_with_profile_fields_keep_plain_fields() {
+    let subscribe = streamer::SubscribeRequest {
+        resume: Some(position()),
         credit_messages: u64::MAX,
         credit_bytes: u64::MAX,
         request: u64::MAX,
-        ..Default::default()
+        ..subscribe()
     };
     assert_eq!(
-        read_from_gateway(gateway_message::Payload::Subscribe(request)),
-        Some(plain::FromGateway::Subscribe(plain::SubscribeRequest {
-            subscription_id: "s1".into(),
-            collection: "users".into(),
-            database: "default".into(),
-        })),
+        read_from_gateway(gateway_message::Payload::Subscribe(subscribe)),
+        Some(plain::FromGateway::Subscribe(plain_subscribe())),
     );
-}
-
-#[test]
-fn an_unsubscribe_with_a_number_keeps_its_id() {
-    let request = streamer::UnsubscribeRequest {
+    let unsubscribe = streamer::UnsubscribeRequest {
         subscription_id: "s1".into(),
         request: u64::MAX,
     };
     assert_eq!(
-        read_from_gateway(gateway_message::Payload::Unsubscribe(request)),
+        read_from_gateway(gateway_message::Payload::Unsubscribe(unsubscribe)),
         Some(plain::FromGateway::Unsubscribe(plain::UnsubscribeRequest {
             subscription_id: "s1".into(),
         })),
@@ -159,69 +173,57 @@ fn an_unsubscribe_with_a_number_keeps_its_id() {
 }
 
 #[test]
-fn a_response_with_position_resync_and_code_keeps_its_verdict() {
+fn server_messages_with_profile_fields_keep_plain_fields() {
+    use plain::FromStreamer;
+    use streamer_message::Payload::{Delivery, HeartbeatAck, SubscribeResponse};
     let response = streamer::SubscribeResponse {
         subscription_id: "s1".into(),
         success: true,
         error: "why".into(),
-        position: Some(somewhere()),
+        position: Some(position()),
         resync: Some(streamer::Resync {
             reason: streamer::ResyncReason::Trimmed.into(),
-            resumes_at: Some(somewhere()),
+            resumes_at: Some(position()),
         }),
         code: streamer::RefusalCode::Invalid.into(),
         taken_over: true,
         request: u64::MAX,
     };
-    assert_eq!(
-        read_from_streamer(streamer_message::Payload::SubscribeResponse(response)),
-        Some(plain::FromStreamer::SubscribeResponse(
-            plain::SubscribeResponse {
-                subscription_id: "s1".into(),
-                success: true,
-                error: "why".into(),
-            }
-        )),
-    );
-}
-
-#[test]
-fn a_delivery_with_profile_fields_keeps_ids_and_event() {
+    let plain_response = plain::SubscribeResponse {
+        subscription_id: "s1".into(),
+        success: true,
+        error: "why".into(),
+    };
     let delivery = streamer::EventDelivery {
         subscription_ids: vec!["s1".into(), "s2".into()],
         event: Some(streamer::StreamerEvent {
             event_id: "e".into(),
             ..Default::default()
         }),
-        position: Some(somewhere()),
+        position: Some(position()),
         previous: vec![u64::MAX, 0],
     };
-    assert_eq!(
-        read_from_streamer(streamer_message::Payload::Delivery(delivery)),
-        Some(plain::FromStreamer::Delivery(plain::EventDelivery {
-            subscription_ids: vec!["s1".into(), "s2".into()],
-            event: Some(plain::StreamerEvent {
-                event_id: "e".into(),
-            }),
-        })),
-    );
-}
-
-#[test]
-fn an_ack_with_progress_keeps_its_timestamp() {
-    let ack = streamer::HeartbeatAck {
-        timestamp: 42,
-        progress: Some(streamer::Progress {
-            position: Some(somewhere()),
-            behind: vec!["s1".into()],
+    let plain_delivery = plain::EventDelivery {
+        subscription_ids: vec!["s1".into(), "s2".into()],
+        event: Some(plain::StreamerEvent {
+            event_id: "e".into(),
         }),
     };
-    assert_eq!(
-        read_from_streamer(streamer_message::Payload::HeartbeatAck(ack)),
-        Some(plain::FromStreamer::HeartbeatAck(plain::HeartbeatAck {
-            timestamp: 42,
-        })),
-    );
+    let ack = streamer::HeartbeatAck {
+        timestamp: 42,
+        progress: Some(progress()),
+    };
+    let plain_ack = plain::HeartbeatAck { timestamp: 42 };
+    for (payload, expected) in [
+        (
+            SubscribeResponse(response),
+            FromStreamer::SubscribeResponse(plain_response),
+        ),
+        (Delivery(delivery), FromStreamer::Delivery(plain_delivery)),
+        (HeartbeatAck(ack), FromStreamer::HeartbeatAck(plain_ack)),
+    ] {
+        assert_eq!(read_from_streamer(payload), Some(expected));
+    }
 }
 
 #[test]
@@ -248,12 +250,8 @@ fn payloads_of_the_profile_read_as_messages_without_payload() {
     let welcome = streamer::Welcome {
         version: 1,
         server_id: "s".into(),
-        head: Some(somewhere()),
+        head: Some(position()),
         heartbeat_interval_ms: 30_000,
-    };
-    let progress = streamer::Progress {
-        position: Some(somewhere()),
-        behind: vec!["s1".into()],
     };
     let drain = streamer::Drain {
         deadline_ms: 10_000,
@@ -270,7 +268,7 @@ fn payloads_of_the_profile_read_as_messages_without_payload() {
     };
     for payload in [
         streamer_message::Payload::Welcome(welcome),
-        streamer_message::Payload::Progress(progress),
+        streamer_message::Payload::Progress(progress()),
         streamer_message::Payload::Drain(drain),
         streamer_message::Payload::UnsubscribeAck(gone),
         streamer_message::Payload::Final(last),
@@ -282,22 +280,12 @@ fn payloads_of_the_profile_read_as_messages_without_payload() {
 #[test]
 fn messages_of_a_plain_peer_have_no_profile_fields() {
     let plain = plain::GatewayMessage {
-        payload: Some(plain::FromGateway::Subscribe(plain::SubscribeRequest {
-            subscription_id: "s1".into(),
-            collection: "users".into(),
-            database: "default".into(),
-        })),
+        payload: Some(plain::FromGateway::Subscribe(plain_subscribe())),
     };
     let read = streamer::GatewayMessage::decode(plain.encode_to_vec().as_slice()).unwrap();
-    let expected = streamer::SubscribeRequest {
-        subscription_id: "s1".into(),
-        collection: "users".into(),
-        database: "default".into(),
-        ..Default::default()
-    };
     assert_eq!(
         read.payload,
-        Some(gateway_message::Payload::Subscribe(expected.clone())),
+        Some(gateway_message::Payload::Subscribe(subscribe())),
     );
-    assert_eq!((expected.resume, expected.request), (None, 0));
+    assert_eq!((subscribe().resume, subscribe().request), (None, 0));
 }
