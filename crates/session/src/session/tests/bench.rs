@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use crate::{
-    Activity, Advice, Config, End, Generation, Initiator, Jitter, Ready, Reason, Signal, State,
-    Time,
+    Activity, Advice, Config, End, Generation, Initiator, Jitter, Liveness, Ready, Reason, Signal,
+    State, Time,
     session::{Action, Input, Session, Stage},
 };
 
@@ -20,6 +20,14 @@ pub(super) fn plain() -> Config {
         jitter: Jitter::Proportional(0.0),
         ready: Ready::Restored,
         ..Config::default()
+    }
+}
+
+/// As [`plain`], with probes as the sign of life.
+pub(super) fn probing() -> Config {
+    Config {
+        liveness: Liveness::Probed,
+        ..plain()
     }
 }
 
@@ -73,37 +81,32 @@ impl Bench {
     /// Creates a session that has just reached `activity` in the ordinary way.
     pub(super) fn in_activity(config: Config, activity: Activity) -> Self {
         let mut bench = Self::new(config);
-        match activity {
-            Activity::Idle => {}
-            Activity::Opening => bench.open(),
-            Activity::Backoff => {
-                bench.open();
-                bench.end(unreachable());
-            }
-            Activity::Greeting => {
-                bench.open();
-                bench.headers();
-            }
-            Activity::Restoring => {
-                bench.open();
-                bench.headers();
-                bench.signal(Signal::Greeted);
-            }
-            Activity::Live => {
-                bench.open();
-                bench.go_live();
-            }
-            Activity::Draining => {
-                bench.open();
-                bench.go_live();
-                bench.feed(Input::Leave);
-            }
-            Activity::Closed => {
-                bench.feed(Input::Close);
-            }
+        if activity != Activity::Idle {
+            bench.open();
+            bench.advance_to(activity);
         }
-        assert_eq!(bench.activity(), activity);
         bench
+    }
+
+    /// Brings an attempt that has just begun to `activity` in the ordinary way.
+    pub(super) fn advance_to(&mut self, activity: Activity) {
+        match activity {
+            Activity::Opening => {}
+            Activity::Idle => drop(self.feed(Input::Leave)),
+            Activity::Backoff => drop(self.end(unreachable())),
+            Activity::Greeting => drop(self.headers()),
+            Activity::Restoring => {
+                self.headers();
+                self.signal(Signal::Greeted);
+            }
+            Activity::Live => self.go_live(),
+            Activity::Draining => {
+                self.go_live();
+                self.feed(Input::Leave);
+            }
+            Activity::Closed => drop(self.feed(Input::Close)),
+        }
+        assert_eq!(self.activity(), activity);
     }
 
     pub(super) fn live(config: Config) -> Self {

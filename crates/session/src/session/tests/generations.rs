@@ -1,42 +1,21 @@
 //! One stream at a time; input from any other generation is ignored.
 
-use super::bench::{ACTIVITIES, Bench, every_report, finished, plain, seconds, unreachable};
+use super::bench::{ACTIVITIES, Bench, every_report, finished, plain, probing, seconds};
 use crate::{
-    Activity, Config, Generation, Liveness, Signal,
+    Activity, Generation, Signal,
     session::{Action, Input},
 };
 
 /// Creates a session in `activity` after two earlier attempts.
 fn third(activity: Activity) -> Bench {
-    let mut bench = Bench::live(Config {
-        liveness: Liveness::Probed,
-        ..plain()
-    });
+    let mut bench = Bench::live(probing());
     bench.end(finished());
     bench.wait_for_attempt();
     bench.headers();
     bench.end(finished());
     bench.wait_for_attempt();
-    match activity {
-        Activity::Idle => drop(bench.feed(Input::Leave)),
-        Activity::Backoff => drop(bench.end(unreachable())),
-        Activity::Opening => {}
-        Activity::Greeting => drop(bench.headers()),
-        Activity::Restoring => {
-            bench.headers();
-            bench.signal(Signal::Greeted);
-        }
-        Activity::Live => bench.go_live(),
-        Activity::Draining => {
-            bench.go_live();
-            bench.feed(Input::Leave);
-        }
-        Activity::Closed => drop(bench.feed(Input::Close)),
-    }
-    assert_eq!(
-        (bench.activity(), bench.generation()),
-        (activity, Generation(3))
-    );
+    bench.advance_to(activity);
+    assert_eq!(bench.generation(), Generation(3));
     bench
 }
 
@@ -44,6 +23,13 @@ fn third(activity: Activity) -> Bench {
 fn input_of_another_generation_changes_nothing() {
     for activity in ACTIVITIES {
         let mut bench = third(activity);
+        if activity == Activity::Live {
+            // With a probe under way, a late result of an older one would be taken for its result.
+            assert_eq!(bench.feed(Input::Reconnect), [Action::Probe(Generation(3))]);
+        }
+        // At the instant of the last input, arming a timer again would not show.
+        bench.wait(seconds(1));
+        bench.feed(Input::Tick);
         let before = bench.snapshot();
         for generation in [0, 1, 2, 4] {
             for stale in every_report(Generation(generation)) {
@@ -71,16 +57,4 @@ fn timers_end_with_their_stream() {
     );
     let out = bench.wait(seconds(20));
     assert_eq!(out, [], "no heartbeat of the older stream");
-}
-
-#[test]
-fn late_result_of_an_older_probe_is_ignored() {
-    let mut bench = Bench::live(plain());
-    bench.feed(Input::Reconnect);
-    bench.end(finished());
-    bench.wait_for_attempt();
-    bench.go_live();
-    assert_eq!(bench.feed(Input::Reconnect), [Action::Probe(Generation(2))]);
-    assert_eq!(bench.feed(Input::Probed(Generation(1), false)), []);
-    assert_eq!(bench.activity(), Activity::Live);
 }

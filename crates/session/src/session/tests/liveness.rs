@@ -2,18 +2,11 @@
 
 use std::time::Duration;
 
-use super::bench::{Bench, MICRO, downs, finished, just_before, millis, plain, seconds};
+use super::bench::{Bench, MICRO, downs, finished, just_before, millis, plain, probing, seconds};
 use crate::{
-    Activity, Config, Generation, Liveness, Ready, Reason, Signal,
+    Activity, Config, Generation, Ready, Reason, Signal,
     session::{Action, Input},
 };
-
-fn probing() -> Config {
-    Config {
-        liveness: Liveness::Probed,
-        ..plain()
-    }
-}
 
 /// The times of the actions that `which` selects, counted from the first attempt.
 fn times(bench: &Bench, which: fn(&Action) -> bool) -> Vec<Duration> {
@@ -78,15 +71,6 @@ fn hung_application_is_found_although_bytes_still_arrive() {
     let found_after = bench.now.since(began + acked_until);
     assert!(found_after <= bound, "{found_after:?}");
     assert!(found_after >= seconds(90), "{found_after:?}");
-}
-
-#[test]
-fn acks_are_expected_only_from_a_peer_that_promised_them() {
-    let mut bench = Bench::live(plain());
-    for _ in 0..600 {
-        assert_eq!(downs(&bench.wait(seconds(1))), []);
-        bench.received();
-    }
 }
 
 #[test]
@@ -210,16 +194,6 @@ fn sent_heartbeats_are_no_activity() {
 }
 
 #[test]
-fn bytes_of_a_long_message_keep_the_stream() {
-    let mut bench = Bench::live(plain());
-    for _ in 0..60 {
-        assert_eq!(downs(&bench.wait(seconds(89))), []);
-        bench.received();
-    }
-    assert_eq!(bench.activity(), Activity::Live);
-}
-
-#[test]
 fn acceptance_and_late_headers_are_no_activity() {
     let mut bench = Bench::in_activity(
         Config {
@@ -237,28 +211,6 @@ fn acceptance_and_late_headers_are_no_activity() {
     assert_eq!(
         downs(&bench.wait(seconds(10))),
         [(Generation(1), Reason::Silent)]
-    );
-}
-
-#[test]
-fn activity_of_an_older_stream_does_not_keep_the_newer() {
-    let mut bench = Bench::live(probing());
-    bench.end(finished());
-    bench.wait_for_attempt();
-    bench.go_live();
-    bench.wait(seconds(80));
-    for stale in [
-        Input::Received(Generation(1)),
-        Input::Message(Generation(1)),
-        Input::Probed(Generation(1), true),
-        Input::ReadPaused(Generation(1), true),
-        Input::ReadPaused(Generation(1), false),
-    ] {
-        assert_eq!(bench.feed(stale), []);
-    }
-    assert_eq!(
-        downs(&bench.wait(seconds(10))),
-        [(Generation(2), Reason::Silent)]
     );
 }
 

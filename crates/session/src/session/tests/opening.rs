@@ -1,6 +1,6 @@
 //! Opening a stream: every phase has its own timeout.
 
-use super::bench::{Bench, MICRO, downs, finished, just_before, millis, plain, seconds};
+use super::bench::{Bench, MICRO, downs, just_before, millis, plain, seconds};
 use crate::{
     Activity, Config, Generation, Ready, Reason, Signal, State,
     session::{Action, Input},
@@ -102,32 +102,4 @@ fn missing_restoration_response_ends_the_attempt() {
     );
     bench.wait_for_attempt();
     assert_eq!(bench.state(), State::Connecting);
-}
-
-#[test]
-fn signals_out_of_their_phase_have_no_effect() {
-    for signal in [
-        Signal::RestoreProgress,
-        Signal::Restored,
-        Signal::HeartbeatAcked,
-    ] {
-        for phase in [Activity::Opening, Activity::Greeting] {
-            let mut bench = Bench::in_activity(plain(), phase);
-            assert_eq!(bench.signal(signal.clone()), []);
-            assert_eq!(bench.activity(), phase);
-        }
-    }
-}
-
-#[test]
-fn connected_waits_for_the_restoration_after_an_outage() {
-    let mut bench = Bench::stable(plain());
-    bench.end(finished());
-    assert_eq!(bench.state(), State::Reconnecting);
-    bench.wait_for_attempt();
-    bench.headers();
-    bench.signal(Signal::Greeted);
-    assert_eq!(bench.state(), State::Reconnecting);
-    bench.signal(Signal::Restored);
-    assert_eq!(bench.state(), State::Connected);
 }

@@ -2,10 +2,10 @@
 
 use super::bench::{
     ACTIVITIES, Bench, MICRO, downs, every_input, every_report, finished, just_before, plain,
-    seconds, stops,
+    probing, seconds, stops,
 };
 use crate::{
-    Activity, Config, End, Generation, Initiator, Liveness, Reason, State,
+    Activity, End, Generation, Initiator, Reason, State,
     session::{Action, Input},
 };
 
@@ -13,17 +13,10 @@ fn left() -> End {
     End::stop(Initiator::Local, Reason::Left)
 }
 
-fn config() -> Config {
-    Config {
-        liveness: Liveness::Probed,
-        ..plain()
-    }
-}
-
 #[test]
 fn close_ends_every_phase_at_once_and_for_good() {
     for activity in ACTIVITIES {
-        let mut bench = Bench::in_activity(config(), activity);
+        let mut bench = Bench::in_activity(probing(), activity);
         let held = bench.session.current();
         let out = bench.feed(Input::Close);
         let told = usize::from(activity != Activity::Closed);
@@ -49,7 +42,7 @@ fn close_ends_every_phase_at_once_and_for_good() {
 #[test]
 fn leave_ends_every_phase_in_idle_without_new_attempts() {
     for activity in ACTIVITIES {
-        let mut bench = Bench::in_activity(config(), activity);
+        let mut bench = Bench::in_activity(probing(), activity);
         let already = stops(&bench.actions()).len();
         bench.feed(Input::Leave);
         bench.wait(seconds(10));
@@ -75,13 +68,13 @@ fn leave_ends_every_phase_in_idle_without_new_attempts() {
 
 #[test]
 fn orderly_end_waits_for_the_peer_until_its_timeout() {
-    let mut bench = Bench::live(config());
+    let mut bench = Bench::live(probing());
     assert_eq!(bench.feed(Input::Leave), [Action::Finish(Generation(1))]);
     assert_eq!(bench.wait(just_before(seconds(10))), []);
     assert_eq!(downs(&bench.wait(MICRO)), [(Generation(1), Reason::Left)]);
     assert_eq!(bench.activity(), Activity::Idle);
 
-    let mut bench = Bench::live(config());
+    let mut bench = Bench::live(probing());
     bench.feed(Input::Leave);
     assert_eq!(
         downs(&bench.end(finished())),
@@ -92,7 +85,7 @@ fn orderly_end_waits_for_the_peer_until_its_timeout() {
 
 #[test]
 fn draining_stream_gets_no_probe_and_no_heartbeat() {
-    let mut bench = Bench::in_activity(config(), Activity::Live);
+    let mut bench = Bench::in_activity(probing(), Activity::Live);
     bench.wait(seconds(30));
     bench.feed(Input::Leave);
     let began = bench.done.len();
@@ -104,15 +97,4 @@ fn draining_stream_gets_no_probe_and_no_heartbeat() {
     bench.wait(just_before(seconds(10)));
     assert_eq!(bench.done[began..], []);
     assert_eq!(bench.activity(), Activity::Draining);
-}
-
-#[test]
-fn left_session_can_connect_again() {
-    let mut bench = Bench::stable(plain());
-    bench.feed(Input::Leave);
-    bench.end(finished());
-    assert_eq!(bench.activity(), Activity::Idle);
-    bench.feed(Input::Connect);
-    assert_eq!(bench.activity(), Activity::Opening);
-    assert_eq!(bench.generation(), Generation(2));
 }

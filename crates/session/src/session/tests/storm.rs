@@ -160,16 +160,6 @@ fn full_jitter_keeps_the_minimum_interval() {
     }
 }
 
-#[test]
-fn second_refusal_of_credentials_stops_the_session() {
-    let bench = run_with(plain(), 1, |bench| {
-        bench.end(ended_with(Advice::Refresh));
-    });
-    assert_eq!(bench.attempts().len(), 2);
-    assert_eq!(bench.distances(), [millis(500)]);
-    assert_eq!(bench.activity(), Activity::Idle);
-}
-
 /// The behaviour of a caller in each turn.
 type Caller = fn(&mut Bench, u64);
 
@@ -229,18 +219,6 @@ fn failed_probes_on_request_keep_the_minimum_interval() {
         }
     }
     assert!(bench.distances().into_iter().min().unwrap() >= millis(500));
-}
-
-#[test]
-fn only_a_stable_stream_is_replaced_at_once_after_a_drain() {
-    let mut bench = Bench::stable(plain());
-    let drained_at = bench.now;
-    bench.signal(Signal::Drain("restart".into()));
-    assert_eq!(bench.attempts().last().unwrap().0, drained_at);
-    bench.go_live();
-    bench.signal(Signal::Drain("restart".into()));
-    assert_eq!(bench.activity(), Activity::Backoff);
-    assert_eq!(bench.wait_for_attempt(), seconds(1));
 }
 
 #[test]

@@ -2,52 +2,44 @@
 
 use std::fmt::Write as _;
 
-use super::bench::{Bench, every_input, plain};
+use super::bench::{Bench, every_input, probing};
 use crate::{
-    Activity, Config, Liveness, Ready, Reason, Signal, Timer,
+    Activity, Config, Ready, Reason, Signal, Timer,
     session::{Action, Input, Phase, Stage, liveness::PEER_TIMERS},
 };
-
-/// Probing and acknowledging, so that every timer can be armed.
-fn config() -> Config {
-    Config {
-        liveness: Liveness::Probed,
-        ..plain()
-    }
-}
 
 type Make = fn() -> Bench;
 
 const PHASES: [(&str, Make); 11] = [
-    ("idle", || Bench::in_activity(config(), Activity::Idle)),
+    ("idle", || Bench::in_activity(probing(), Activity::Idle)),
     ("backoff", || {
-        Bench::in_activity(config(), Activity::Backoff)
+        Bench::in_activity(probing(), Activity::Backoff)
     }),
     ("opening", || {
-        Bench::in_activity(config(), Activity::Opening)
+        Bench::in_activity(probing(), Activity::Opening)
     }),
     ("greeting", || {
-        Bench::in_activity(config(), Activity::Greeting)
+        Bench::in_activity(probing(), Activity::Greeting)
     }),
     ("restoring", || {
-        Bench::in_activity(config(), Activity::Restoring)
+        Bench::in_activity(probing(), Activity::Restoring)
     }),
-    ("live", || Bench::in_activity(config(), Activity::Live)),
-    ("stable", || Bench::stable(config())),
+    ("live", || Bench::in_activity(probing(), Activity::Live)),
+    ("stable", || Bench::stable(probing())),
     ("paused", || {
-        let mut bench = Bench::live(config());
+        let mut bench = Bench::live(probing());
         bench.feed(Input::ReadPaused(bench.generation(), true));
         bench
     }),
     ("draining", || {
-        Bench::in_activity(config(), Activity::Draining)
+        Bench::in_activity(probing(), Activity::Draining)
     }),
     ("reconnect", || {
-        let mut bench = Bench::in_activity(config(), Activity::Draining);
+        let mut bench = Bench::in_activity(probing(), Activity::Draining);
         bench.feed(Input::Connect);
         bench
     }),
-    ("closed", || Bench::in_activity(config(), Activity::Closed)),
+    ("closed", || Bench::in_activity(probing(), Activity::Closed)),
 ];
 
 #[test]
@@ -101,7 +93,7 @@ fn ready_levels_match_the_table() {
         Ready::FirstMessage,
         Ready::Restored,
     ] {
-        let mut bench = Bench::in_activity(Config { ready, ..config() }, Activity::Opening);
+        let mut bench = Bench::in_activity(Config { ready, ..probing() }, Activity::Opening);
         let from = bench.generation();
         for input in [
             Input::Accepted(from),
