@@ -14,7 +14,7 @@ use crate::{
     conditions::{Conditions, Cut},
     fault::Direction,
     pump::{Pump, PumpEnd},
-    stats::{ConnectionStats, Meter},
+    stats::Meter,
 };
 
 /// The longest wait for the upstream to accept.
@@ -27,8 +27,8 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 pub(crate) struct Connection {
     pub(crate) number: u64,
     conditions: watch::Sender<Conditions>,
-    to_server: Meter,
-    to_client: Meter,
+    pub(crate) to_server: Meter,
+    pub(crate) to_client: Meter,
 }
 
 impl Connection {
@@ -52,14 +52,9 @@ impl Connection {
         });
     }
 
-    pub(crate) fn stats(&self) -> ConnectionStats {
-        ConnectionStats {
-            number: self.number,
-            to_server: self.to_server.passed(),
-            to_client: self.to_client.passed(),
-            held_to_server: self.to_server.held(),
-            held_to_client: self.to_client.held(),
-        }
+    /// Returns the number of bytes read from one side and not yet passed to the other.
+    pub(crate) fn held(&self) -> u64 {
+        self.to_server.held() + self.to_client.held()
     }
 
     /// Copies between an accepted client and the upstream until either side or a fault ends it. Resets

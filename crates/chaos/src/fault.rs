@@ -19,8 +19,6 @@ pub enum Fault {
     /// Both sides get a TCP reset. Open connections end for good; later ones are reset as soon as
     /// they are accepted.
     Reset,
-    /// Both sides get an orderly end (FIN) after the bytes that were already passed on.
-    Close,
     /// Nothing passes in that direction, and the sockets stay open. Bytes held back are lost: when the
     /// fault ends, its connections are reset, as by a firewall that forgot them.
     Blackhole(Direction),
@@ -29,23 +27,8 @@ pub enum Fault {
     Freeze,
     /// Connections are refused. Affects later connections only.
     Refuse,
-    /// Connections stay in the kernel's backlog: the client is connected, but never accepted. Affects
-    /// later connections only.
-    Unaccepted,
     /// Every byte arrives this much later.
     Delay(Direction, Duration),
-    /// Bytes go out in pieces with a pause after each.
-    Slice {
-        /// The largest piece; 0 counts as 1.
-        bytes: usize,
-        /// The time between two pieces.
-        pause: Duration,
-    },
-    /// The connection is reset after this many more bytes in that direction, counted for each
-    /// direction separately.
-    Limit(Direction, u64),
-    /// At most this many bytes per second pass in each direction; 0 counts as 1.
-    Bandwidth(u64),
 }
 
 /// The connections that a fault affects.

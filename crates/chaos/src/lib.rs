@@ -39,5 +39,5 @@ mod stats;
 pub use crate::{
     fault::{Direction, Fault, Reach},
     proxy::{FaultGuard, Proxy},
-    stats::{Affected, ConnectionStats, Stats},
+    stats::{Affected, Stats},
 };

@@ -16,10 +16,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::{
-    connection::arm_reset,
-    registry::{Admission, Registry},
-};
+use crate::{connection::arm_reset, registry::Registry};
 
 /// A loopback port that belongs to the proxy, with a listener on it while connections are admitted.
 #[derive(Debug)]
@@ -53,20 +50,16 @@ impl Port {
 
     /// Accepts connections until stopped, then ends all of them.
     pub(crate) async fn serve(mut self, registry: Arc<Registry>, stop: CancellationToken) {
-        let mut admission = registry.admission();
+        let mut accepting = registry.accepting();
         let mut tasks = JoinSet::new();
         loop {
-            let wanted = *admission.borrow_and_update();
-            self.set_listening(wanted != Admission::Refuse);
-            let accepting = self
-                .listener
-                .as_ref()
-                .filter(|_| wanted == Admission::Accept);
+            let listening = *accepting.borrow_and_update();
+            self.set_listening(listening);
             select! {
                 () = stop.cancelled() => break,
-                changed = admission.changed() => if changed.is_err() { break },
+                changed = accepting.changed() => if changed.is_err() { break },
                 Some(_) = tasks.join_next(), if !tasks.is_empty() => {}
-                accepted = accept(accepting) => {
+                accepted = accept(self.listener.as_ref()) => {
                     let Ok(client) = accepted else {
                         // Either the client has gone or the process is out of sockets. The pause
                         // keeps the second case from spinning.
@@ -75,7 +68,7 @@ impl Port {
                     };
                     // A fault may have come after this client was accepted. A client that dials
                     // after the injection must see the refusal, so this one must, too.
-                    if *admission.borrow() == Admission::Refuse {
+                    if !*accepting.borrow() {
                         arm_reset(&client);
                         continue;
                     }
@@ -94,7 +87,7 @@ impl Port {
         if !listening {
             self.listener = None;
         } else if self.listener.is_none() {
-            // Fails only if the system is out of sockets. The next change of admission tries again.
+            // Fails only if the system is out of sockets. The next change tries again.
             self.listener = listen(self.addr).ok();
         }
     }

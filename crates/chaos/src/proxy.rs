@@ -9,7 +9,7 @@ use crate::{
     fault::{Fault, Reach},
     listener::Port,
     registry::Registry,
-    stats::{Affected, ConnectionStats, Stats},
+    stats::{Affected, Stats},
 };
 
 /// A proxy on a loopback port of its own.
@@ -111,12 +111,6 @@ impl Proxy {
     #[must_use]
     pub fn stats(&self) -> Stats {
         self.registry.stats()
-    }
-
-    /// Returns the counters of the open connections, oldest first.
-    #[must_use]
-    pub fn connections(&self) -> Vec<ConnectionStats> {
-        self.registry.connections()
     }
 
     /// Ends every connection and task, and waits for that.

@@ -1,6 +1,6 @@
 //! One direction of one connection: read, hold as the conditions demand, write.
 
-use std::{collections::VecDeque, io, time::Duration};
+use std::{collections::VecDeque, io};
 
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -35,10 +35,6 @@ pub(crate) struct Pump<'a> {
     meter: &'a Meter,
     /// Bytes that are not passed on yet, with the time they were read.
     queue: VecDeque<(Instant, Vec<u8>)>,
-    /// The earliest time of the next write, from rate and pauses.
-    next_write: Instant,
-    /// The id of the limit in force and the bytes passed when it came.
-    limit: Option<(u64, u64)>,
     reader_ended: bool,
 }
 
@@ -61,8 +57,6 @@ impl<'a> Pump<'a> {
             conditions,
             meter,
             queue: VecDeque::new(),
-            next_write: Instant::now(),
-            limit: None,
             reader_ended: false,
         }
     }
@@ -84,35 +78,22 @@ impl<'a> Pump<'a> {
                 self.writer.shutdown().await.ok();
                 return PumpEnd::Finished;
             }
-            let allowance = self.allowance(shaping);
-            if allowance == Some(0) {
-                return PumpEnd::Cut(Cut::Reset);
-            }
-            if let Err(_broken) = self.step(shaping, allowance, &mut buffer).await {
+            if let Err(_broken) = self.step(shaping, &mut buffer).await {
                 return PumpEnd::Broken;
             }
         }
     }
 
     /// Waits for one event: a change of the conditions, bytes read, bytes written, or a time to write.
-    async fn step(
-        &mut self,
-        shaping: Shaping,
-        allowance: Option<u64>,
-        buffer: &mut [u8],
-    ) -> io::Result<()> {
+    async fn step(&mut self, shaping: Shaping, buffer: &mut [u8]) -> io::Result<()> {
         let now = Instant::now();
         let due = self
             .queue
             .front()
-            .map(|(read_at, _)| (*read_at + shaping.delay).max(self.next_write));
+            .map(|(read_at, _)| *read_at + shaping.delay);
         let writable = !shaping.stopped && due.is_some_and(|due| due <= now);
         let waiting = !shaping.stopped && !writable && due.is_some();
-        let piece = piece_max(shaping, allowance);
-        let front = match self.queue.front() {
-            Some((_, bytes)) => &bytes[..bytes.len().min(piece)],
-            None => &[],
-        };
+        let front = self.queue.front().map_or(&[][..], |(_, bytes)| bytes);
         let readable = HELD_MAX.saturating_sub(self.meter.held());
         let readable = READ_MAX.min(readable as usize);
         select! {
@@ -122,8 +103,7 @@ impl<'a> Pump<'a> {
                 changed.map_err(|_| io::Error::from(io::ErrorKind::Interrupted))?;
             }
             written = self.writer.write(front), if writable => {
-                let written = written?;
-                self.on_written(written, shaping);
+                self.on_written(written?);
             }
             read = self.reader.read(&mut buffer[..readable]), if !self.reader_ended && readable > 0 => {
                 match read? {
@@ -139,7 +119,7 @@ impl<'a> Pump<'a> {
         Ok(())
     }
 
-    fn on_written(&mut self, count: usize, shaping: Shaping) {
+    fn on_written(&mut self, count: usize) {
         self.meter.add_passed(count as u64);
         if let Some((_, bytes)) = self.queue.front_mut() {
             bytes.drain(..count);
@@ -147,33 +127,5 @@ impl<'a> Pump<'a> {
                 self.queue.pop_front();
             }
         }
-        let pause = shaping.slice.map_or(Duration::ZERO, |(_, pause)| pause);
-        let rate = shaping.bytes_per_second.map_or(Duration::ZERO, |rate| {
-            Duration::from_secs_f64(count as f64 / rate as f64)
-        });
-        self.next_write = Instant::now() + pause.max(rate);
     }
-
-    /// Returns the bytes that may still pass before the limit cuts; `None` without a limit.
-    fn allowance(&mut self, shaping: Shaping) -> Option<u64> {
-        let (id, bytes) = shaping.limit?;
-        let passed = self.meter.passed();
-        // A limit counts from its injection, so a new one starts at the bytes passed by then.
-        let base = match self.limit {
-            Some((known, base)) if known == id => base,
-            _ => passed,
-        };
-        self.limit = Some((id, base));
-        Some((base + bytes).saturating_sub(passed))
-    }
-}
-
-/// Returns the largest piece to write at once; with a rate, the bytes that pass in 20 ms.
-fn piece_max(shaping: Shaping, allowance: Option<u64>) -> usize {
-    let sliced = shaping.slice.map_or(usize::MAX, |(bytes, _)| bytes);
-    let rated = shaping
-        .bytes_per_second
-        .map_or(usize::MAX, |rate| (rate / 50).max(1) as usize);
-    let allowed = allowance.map_or(usize::MAX, |bytes| bytes as usize);
-    sliced.min(rated).min(allowed)
 }

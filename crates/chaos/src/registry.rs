@@ -12,25 +12,15 @@ use crate::{
     conditions::{ActiveFault, Conditions, Cut},
     connection::Connection,
     fault::{Fault, Reach},
-    stats::{Affected, ConnectionStats, Stats},
+    stats::{Affected, Stats},
 };
 
 /// The connections and faults of a proxy, shared by its handle, its guards and its tasks.
 #[derive(Debug)]
 pub(crate) struct Registry {
     state: Mutex<State>,
-    admission: watch::Sender<Admission>,
-}
-
-/// The treatment of new connections.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Admission {
-    /// Accept them.
-    Accept,
-    /// Leave them in the backlog.
-    Backlog,
-    /// Refuse them: there is no listener.
-    Refuse,
+    /// False while new connections are refused.
+    accepting: watch::Sender<bool>,
 }
 
 /// An accepted connection. Dropping it removes the connection from the registry, however its task
@@ -65,7 +55,7 @@ impl Registry {
                 closed_to_server: 0,
                 closed_to_client: 0,
             }),
-            admission: watch::Sender::new(Admission::Accept),
+            accepting: watch::Sender::new(true),
         }
     }
 
@@ -73,8 +63,9 @@ impl Registry {
         self.state().upstream = upstream;
     }
 
-    pub(crate) fn admission(&self) -> watch::Receiver<Admission> {
-        self.admission.subscribe()
+    /// Subscribes to the treatment of new connections: false while they are refused.
+    pub(crate) fn accepting(&self) -> watch::Receiver<bool> {
+        self.accepting.subscribe()
     }
 
     /// Puts a fault in force. Returns its id.
@@ -88,9 +79,8 @@ impl Registry {
             reach,
             first_later: state.accepted,
         };
-        // These two affect connections that are not accepted yet, whatever the reach says.
-        let later_only = matches!(fault, Fault::Refuse | Fault::Unaccepted);
-        let affected = state.affected(|number| !later_only && active.affects(number));
+        // A refusal affects connections that are not accepted yet, whatever the reach says.
+        let affected = state.affected(|number| fault != Fault::Refuse && active.affects(number));
         state.faults.push(active);
         self.apply(&state, None);
         (id, affected)
@@ -145,17 +135,12 @@ impl Registry {
             to_client: state.closed_to_client,
             held: 0,
         };
-        for connection in state.connections.values().map(|c| c.stats()) {
-            sum.to_server += connection.to_server;
-            sum.to_client += connection.to_client;
-            sum.held += connection.held_to_server + connection.held_to_client;
+        for connection in state.connections.values() {
+            sum.to_server += connection.to_server.passed();
+            sum.to_client += connection.to_client.passed();
+            sum.held += connection.held();
         }
         sum
-    }
-
-    pub(crate) fn connections(&self) -> Vec<ConnectionStats> {
-        let state = self.state();
-        state.connections.values().map(|c| c.stats()).collect()
     }
 
     /// Locks the state. A poisoned lock is ignored: no change of the state can panic half-way.
@@ -168,29 +153,21 @@ impl Registry {
         for connection in state.connections.values() {
             connection.set(Conditions::combine(connection.number, &state.faults), cut);
         }
-        let later = || state.faults.iter().filter(|active| active.affects_later());
-        let admission = if later().any(|active| active.fault == Fault::Refuse) {
-            Admission::Refuse
-        } else if later().any(|active| active.fault == Fault::Unaccepted) {
-            Admission::Backlog
-        } else {
-            Admission::Accept
-        };
-        self.admission.send_if_modified(|current| {
-            let modified = *current != admission;
-            *current = admission;
-            modified
-        });
+        let refuses =
+            |active: &ActiveFault| active.fault == Fault::Refuse && active.reach != Reach::Present;
+        let accepting = !state.faults.iter().any(refuses);
+        self.accepting
+            .send_if_modified(|current| std::mem::replace(current, accepting) != accepting);
     }
 }
 
 impl State {
     fn affected(&self, affects: impl Fn(u64) -> bool) -> Affected {
         let mut affected = Affected::default();
-        for stats in self.connections.values().map(|c| c.stats()) {
-            if affects(stats.number) {
+        for connection in self.connections.values() {
+            if affects(connection.number) {
                 affected.connections += 1;
-                affected.held += stats.held_to_server + stats.held_to_client;
+                affected.held += connection.held();
             }
         }
         affected
@@ -207,8 +184,7 @@ impl Drop for Registration {
     fn drop(&mut self) {
         let mut state = self.registry.state();
         state.connections.remove(&self.connection.number);
-        let last = self.connection.stats();
-        state.closed_to_server += last.to_server;
-        state.closed_to_client += last.to_client;
+        state.closed_to_server += self.connection.to_server.passed();
+        state.closed_to_client += self.connection.to_client.passed();
     }
 }

@@ -26,21 +26,6 @@ pub struct Stats {
     pub held: u64,
 }
 
-/// The counters of one open connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ConnectionStats {
-    /// The number of the connection; the proxy's first is 0.
-    pub number: u64,
-    /// Bytes passed to the server.
-    pub to_server: u64,
-    /// Bytes passed to the client.
-    pub to_client: u64,
-    /// Bytes for the server that are held back.
-    pub held_to_server: u64,
-    /// Bytes for the client that are held back.
-    pub held_to_client: u64,
-}
-
 /// The counters of one direction, updated by its pump.
 #[derive(Debug, Default)]
 pub(crate) struct Meter {
