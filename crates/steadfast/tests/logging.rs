@@ -1,5 +1,5 @@
-//! What is logged. Alone in its program: which log lines are of interest is decided once for all
-//! threads, and tests that log nothing would decide it for this one.
+//! Log lines. This test is alone in its binary: tracing caches which lines are enabled for all threads,
+//! and tests without a subscriber would disable them for this one.
 #![cfg(feature = "grpc")]
 #![expect(
     clippy::unwrap_used,
@@ -93,5 +93,5 @@ async fn transitions_and_outages_are_logged_without_payload() {
         1,
         "{log}"
     );
-    assert_eq!(of("secret"), 0, "payloads are nobody's business: {log}");
+    assert_eq!(of("secret"), 0, "payloads are never logged: {log}");
 }

@@ -1,5 +1,5 @@
-//! The example's service through a killed server and a black hole: the total is right only if each
-//! event came once.
+//! The example through a killed server and a black hole. Its total is right only if each event came
+//! once.
 #![cfg(feature = "grpc")]
 #![expect(
     clippy::unwrap_used,
@@ -35,8 +35,7 @@ fn config() -> Config {
     }
 }
 
-/// Breaks the service in each of the ways, and waits after each for events that were not there
-/// before.
+/// Breaks the service in three ways. Waits for new events after each.
 async fn break_it(
     server: Server,
     proxy: &Proxy,
@@ -99,7 +98,7 @@ async fn example_counts_each_reading_once_through_all_faults() {
     server.kill().await;
 }
 
-/// As the example, but each stream begins where the server is now.
+/// As the example, but each stream begins at the newest reading.
 struct FromNow(Store);
 
 impl Resume for FromNow {
@@ -150,7 +149,7 @@ async fn total_is_wrong_without_resumption() {
     let (numbers, server) = timeout(LIMIT, both).await.expect("200 events in time");
     assert!(
         numbers.windows(2).any(|pair| pair[1] != pair[0] + 1),
-        "what happened while the server was down is missing"
+        "readings made while the server was down are missing"
     );
     server.kill().await;
 }

@@ -1,28 +1,14 @@
-//! Faults on real sockets, and the end that each is told as.
-#![cfg(feature = "grpc")]
-#![expect(
-    clippy::unwrap_used,
-    reason = "a test stops at the first thing that is not as it should be"
-)]
+//! Faults on real sockets and the ends they are classified as.
 
-mod support;
-
-use std::{net::SocketAddr, time::Duration};
+use std::net::SocketAddr;
 
 use futures_util::{StreamExt as _, stream};
 use http_body_util::BodyExt as _;
 use steadfast::{
-    LinkOptions,
     grpc::{Grpc, Options},
-    session::{Advice, Config, End, Initiator, Reason},
-    transport::Call,
+    session::Advice,
 };
 use steadfast_chaos::{Direction, Fault, Reach};
-use support::{
-    note::{NoteEvent, Notes, large, note, note_sink},
-    server::{self, Answers, Server, talk},
-    sockets, within,
-};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpListener,
@@ -30,56 +16,56 @@ use tokio::{
 };
 use tonic::{Code, Status, body::Body, metadata::MetadataValue};
 
-/// What a test says of an end: by whom, the reason's label, the advice.
+use super::*;
+use crate::support::{
+    note::{large, note},
+    server::{self, Answers, Server},
+    sockets,
+};
+
+/// The initiator of an end, the label of its reason, and its advice.
 type Verdict = (Initiator, &'static str, Advice);
 
 const LOST: Verdict = (Initiator::Network, "lost", Advice::Retry);
+const UNREACHABLE: Verdict = (Initiator::Network, "unreachable", Advice::Retry);
+const OPEN_TIMEOUT: Verdict = (Initiator::Network, "open_timeout", Advice::Retry);
 
-/// Patience that a test can wait out.
-fn impatient() -> Config {
+/// Settings with an open timeout that a test can wait for.
+fn short_open_timeout() -> Config {
     Config {
         open_timeout: Duration::from_millis(400),
         ..Config::default()
     }
 }
 
-/// Opens a stream, does something to it once it is live, and returns how it ended.
-async fn end_after(address: &str, what: impl FnOnce()) -> End {
-    end_with(Config::default(), address, what).await
+/// Opens a stream, runs `act` once it is live, and returns its end.
+async fn end_after(address: &str, act: impl FnOnce()) -> End {
+    end_with(Config::default(), address, act).await
 }
 
-async fn end_with(config: Config, address: &str, what: impl FnOnce()) -> End {
-    let (sink, mut told) = note_sink();
+async fn end_with(config: Config, address: &str, act: impl FnOnce()) -> End {
     let mut connection = Options::default();
     connection.max_message_bytes = 1_000;
     let transport = Grpc::new(address.parse().unwrap()).with_options(connection);
-    let link = LinkOptions::new()
-        .config(config)
-        .spawn(talk(), transport, Notes::saying(1), sink)
-        .unwrap();
-    link.start().unwrap();
-    let mut what = Some(what);
+    let mut running = Running::start(transport, config);
+    let mut act = Some(act);
     let end = within("an end", async {
-        let mut lives = link.watch();
+        let mut status = running.link.watch();
         loop {
             tokio::select! {
                 biased;
-                event = told.recv() => match event.unwrap() {
-                    NoteEvent::Down(end) => return end,
-                    NoteEvent::Note(_) | NoteEvent::Stopped(_) => {}
-                },
-                status = lives.wait_for(|status| status.streams_established > 0), if what.is_some() => {
+                end = running.down() => return end,
+                status = status.wait_for(|status| status.streams_established > 0), if act.is_some() => {
                     status.unwrap();
-                    if let Some(what) = what.take() {
-                        what();
-                    }
+                    act.take().expect("checked before")();
                 }
             }
         }
     });
     let end = end.await;
-    assert_eq!(link.counters().ends.get(end.reason.label()), Some(&1));
-    within("closed", link.close()).await;
+    let counters = running.link.counters();
+    assert_eq!(counters.ends.get(end.reason.label()), Some(&1));
+    within("closed", running.link.close()).await;
     end
 }
 
@@ -93,7 +79,10 @@ fn verdict(end: &End) -> Verdict {
 
 fn text(end: &End) -> &str {
     match &end.reason {
-        Reason::Unreachable(text) | Reason::Lost(text) | Reason::Protocol(text) => text.as_str(),
+        Reason::Unreachable(text)
+        | Reason::Lost(text)
+        | Reason::Protocol(text)
+        | Reason::MessageTooLarge(text) => text.as_str(),
         other => panic!("no text: {other}"),
     }
 }
@@ -101,44 +90,32 @@ fn text(end: &End) -> &str {
 #[tokio::test]
 async fn refused_connection_is_unreachable() {
     let end = end_at(sockets::nobody()).await;
-    assert_eq!(
-        verdict(&end),
-        (Initiator::Network, "unreachable", Advice::Retry)
-    );
+    assert_eq!(verdict(&end), UNREACHABLE);
     assert!(text(&end).contains("Connection refused"), "{end}");
 }
 
 #[tokio::test]
 async fn unresolvable_name_is_unreachable_and_named() {
     let end = end_after("no..such..host:1", || {}).await;
-    assert_eq!(
-        verdict(&end),
-        (Initiator::Network, "unreachable", Advice::Retry)
-    );
+    assert_eq!(verdict(&end), UNREACHABLE);
     assert!(text(&end).starts_with("no..such..host:1: "), "{end}");
 }
 
 #[tokio::test]
 async fn unanswered_syn_ends_at_open_timeout() {
     let hole = sockets::Unreachable::start().await;
-    let end = end_with(impatient(), &hole.addr.to_string(), || {}).await;
-    assert_eq!(
-        verdict(&end),
-        (Initiator::Network, "open_timeout", Advice::Retry)
-    );
+    let end = end_with(short_open_timeout(), &hole.addr.to_string(), || {}).await;
+    assert_eq!(verdict(&end), OPEN_TIMEOUT);
 }
 
 #[tokio::test]
 async fn withheld_headers_end_at_open_timeout() {
     let server = Server::start(|_| std::future::pending());
-    let end = end_with(impatient(), &server.addr.to_string(), || {}).await;
-    assert_eq!(
-        verdict(&end),
-        (Initiator::Network, "open_timeout", Advice::Retry)
-    );
+    let end = end_with(short_open_timeout(), &server.addr.to_string(), || {}).await;
+    assert_eq!(verdict(&end), OPEN_TIMEOUT);
 }
 
-/// Every status that is not OK, with what it means for the next attempt.
+/// Every status that is not OK, with its advice.
 const STATUSES: [(Code, Advice); 16] = [
     (Code::Cancelled, Advice::Retry),
     (Code::Unknown, Advice::Retry),
@@ -169,23 +146,26 @@ fn by_status(code: Code, advice: Advice) -> End {
     }
 }
 
-#[tokio::test]
-async fn status_at_open_is_by_peer_for_every_code() {
-    for (code, advice) in STATUSES {
-        let server =
-            Server::start(move |_| async move { Err(Status::new(code, "the peer's words")) });
-        assert_eq!(end_at(server.addr).await, by_status(code, advice));
-    }
+/// Starts a server that fails every call with `status`, instead of headers or after one message.
+fn failing(at_open: bool, status: Status) -> Server {
+    Server::start(move |_| {
+        let status = status.clone();
+        async move {
+            if at_open {
+                return Err(status);
+            }
+            Ok(stream::iter([Ok(note(1)), Err(status)]).boxed() as Answers)
+        }
+    })
 }
 
 #[tokio::test]
-async fn status_mid_stream_is_by_peer_for_every_code() {
+async fn status_is_by_peer_for_every_code() {
     for (code, advice) in STATUSES {
-        let server = Server::start(move |_| async move {
-            let failed = Err(Status::new(code, "the peer's words"));
-            Ok(stream::iter([Ok(note(1)), failed]).boxed() as Answers)
-        });
-        assert_eq!(end_at(server.addr).await, by_status(code, advice));
+        for at_open in [true, false] {
+            let server = failing(at_open, Status::new(code, "the peer's words"));
+            assert_eq!(end_at(server.addr).await, by_status(code, advice));
+        }
     }
 }
 
@@ -198,18 +178,10 @@ async fn pushback_is_honored_at_open_and_mid_stream() {
         ("later", Advice::Stop),
     ] {
         for at_open in [true, false] {
-            let server = Server::start(move |_| async move {
-                let mut status = Status::unavailable("the peer's words");
-                let value = MetadataValue::from_static(value);
-                status
-                    .metadata_mut()
-                    .insert("grpc-retry-pushback-ms", value);
-                if at_open {
-                    return Err(status);
-                }
-                Ok(stream::iter([Ok(note(1)), Err(status)]).boxed() as Answers)
-            });
-            let end = end_at(server.addr).await;
+            let mut status = Status::unavailable("the peer's words");
+            let metadata = status.metadata_mut();
+            metadata.insert("grpc-retry-pushback-ms", MetadataValue::from_static(value));
+            let end = end_at(failing(at_open, status).addr).await;
             assert_eq!(end, by_status(Code::Unavailable, advice), "{value}");
         }
     }
@@ -243,7 +215,8 @@ async fn message_over_limit_names_the_setting_to_raise() {
         Ok(answers.chain(stream::pending()).boxed() as Answers)
     });
     let end = end_at(server.addr).await;
-    assert_eq!(verdict(&end), (Initiator::Local, "protocol", Advice::Stop));
+    let expected = (Initiator::Local, "message_too_large", Advice::Stop);
+    assert_eq!(verdict(&end), expected);
     assert!(text(&end).contains("the limit is: 1000 bytes"), "{end}");
     assert!(text(&end).contains("raise max_message_bytes"), "{end}");
 }
@@ -290,58 +263,42 @@ async fn killed_server_is_a_loss() {
 
 #[tokio::test]
 async fn black_hole_in_either_direction_is_silence() {
-    let patience = Duration::from_millis(600);
+    let activity_timeout = Duration::from_millis(600);
     for direction in [Direction::ToClient, Direction::ToServer, Direction::Both] {
-        // It answers what it gets, heartbeats too, so either direction is enough to silence it.
+        // The server returns every message, heartbeats too, so a hole in one direction silences it.
         let server = Server::start(server::echo);
         let proxy = server.proxy();
-        let (sink, mut told) = note_sink();
         let protocol = Notes {
             heartbeat: Some(note(0)),
             ..Notes::default()
         };
-        let link = LinkOptions::new()
-            .config(Config {
-                heartbeat_interval: Some(Duration::from_millis(50)),
-                activity_timeout: Some(patience),
-                ..Config::default()
-            })
-            .spawn(talk(), Grpc::new(proxy.addr().into()), protocol, sink)
-            .unwrap();
-        within("live", link.connect()).await.unwrap();
-        sleep(patience * 3 / 2).await;
-        assert_eq!(
-            link.status().failed_attempts,
-            0,
-            "its heartbeats are answered"
-        );
+        let config = Config {
+            heartbeat_interval: Some(Duration::from_millis(50)),
+            activity_timeout: Some(activity_timeout),
+            ..Config::default()
+        };
+        let mut running = Running::idle(Grpc::new(proxy.addr().into()), options(config), protocol);
+        within("live", running.link.connect()).await.unwrap();
+        sleep(activity_timeout * 3 / 2).await;
+        let failed = running.link.status().failed_attempts;
+        assert_eq!(failed, 0, "its heartbeats are answered");
 
         let _hole = proxy.inject(Fault::Blackhole(direction), Reach::Everything);
-        let end = within("an end", async {
-            loop {
-                if let NoteEvent::Down(end) = told.recv().await.unwrap() {
-                    return end;
-                }
-            }
-        })
-        .await;
-        assert_eq!(
-            end,
-            End::retry(Initiator::Peer, Reason::Silent),
-            "{direction:?}"
-        );
+        let end = within("an end", running.down()).await;
+        let silent = End::retry(Initiator::Peer, Reason::Silent);
+        assert_eq!(end, silent, "{direction:?}");
     }
 }
 
-/// A peer that writes these bytes once it has read the beginning of our request.
-async fn raw(answer: &'static [u8]) -> SocketAddr {
+/// Starts a peer that writes these bytes once it has read the beginning of a request.
+async fn raw(response: &'static [u8]) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let addr = listener.local_addr().unwrap();
     tokio::spawn(async move {
         let (mut socket, _) = listener.accept().await.unwrap();
         let mut buffer = [0; 16_384];
         assert!(socket.read(&mut buffer).await.unwrap() > 0);
-        socket.write_all(answer).await.unwrap();
+        socket.write_all(response).await.unwrap();
         while socket.read(&mut buffer).await.is_ok_and(|read| read > 0) {}
     });
     addr
@@ -441,13 +398,11 @@ async fn invalid_call_ends_locally() {
         ),
         (Call::new("/a/b").with_metadata("x", "ä\n"), "is not ASCII"),
     ] {
-        let (sink, mut told) = note_sink();
         let transport = Grpc::new(server.addr.into());
-        let link = LinkOptions::new()
-            .spawn(call, transport, Notes::default(), sink)
-            .unwrap();
-        link.start().unwrap();
-        let Some(NoteEvent::Down(end)) = within("an end", told.recv()).await else {
+        let options = options(Config::default());
+        let mut running = Running::spawn(call, transport, options, Notes::default());
+        running.link.start().unwrap();
+        let NoteEvent::Down(end) = within("an end", running.next()).await else {
             panic!("an end comes first");
         };
         assert_eq!(verdict(&end), (Initiator::Local, "protocol", Advice::Stop));

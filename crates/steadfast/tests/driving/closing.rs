@@ -1,50 +1,43 @@
-//! Closing, dropping and leaving, from every state, on real sockets: nothing is left, and nothing
-//! begins again.
-#![cfg(all(feature = "grpc", target_os = "linux"))]
-#![expect(
-    clippy::unwrap_used,
-    reason = "a test stops at the first thing that is not as it should be"
-)]
+//! Ends of a link from every state, on real sockets: nothing is left, and nothing begins again.
 
-mod support;
-
-use std::{any::Any, future::Future, net::SocketAddr, time::Duration};
+use std::{any::Any, future, net::SocketAddr};
 
 use futures_util::{StreamExt as _, stream};
 use steadfast::{
-    Backpressure, ConnectError, Link, LinkOptions,
+    Backpressure,
     grpc::{Connection, Grpc},
-    session::{Activity, Config, Ready, State},
+    session::{Activity, Ready},
 };
 use steadfast_chaos::{Fault, Reach};
-use support::{
-    note::{After, NoteEvent, Notes, large, note, note_sink},
-    server::{self, Answers, Server, talk},
-    sockets::{self, Unreachable, nobody, towards, until_towards},
-    until, within,
-};
 use tokio::{
     runtime::Handle,
-    sync::mpsc::UnboundedReceiver,
     time::{Instant, sleep},
 };
 use tonic::Status;
 
-/// What an end may take.
+use super::*;
+use crate::support::{
+    note::{After, large, note},
+    server::{self, Answers, Incoming, Server},
+    sockets::{self, Unreachable, nobody, towards, until_towards},
+    until,
+};
+
+/// The time limit of an end.
 const BOUND: Duration = Duration::from_secs(2);
-/// In which a loop that was not stopped would have attempted again, several times.
+/// A time in which a loop that was not stopped would have made several attempts.
 const QUIET: Duration = Duration::from_millis(200);
 
-/// A link in some state, and what is needed to keep it there.
+/// A link in some state.
 struct Case {
-    link: Link<Notes, Connection>,
-    told: UnboundedReceiver<NoteEvent>,
+    running: Running<Connection>,
     peer: SocketAddr,
-    /// Sockets and tasks that are not the link's.
+    /// Sockets to the peer and tasks that are not the link's.
     sockets: usize,
     tasks: usize,
     server: Option<Server>,
-    kept: Option<Box<dyn Any>>,
+    /// Holds the peer in its state.
+    guard: Option<Box<dyn Any>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -70,64 +63,58 @@ fn tasks() -> usize {
 impl Case {
     fn new(peer: SocketAddr, options: LinkOptions) -> Self {
         let (sockets, tasks) = (towards(peer), tasks());
-        let (sink, told) = note_sink();
-        let link = options
-            .spawn(talk(), Grpc::new(peer.into()), Notes::saying(1), sink)
-            .unwrap();
         Self {
-            link,
-            told,
+            running: Running::idle(Grpc::new(peer.into()), options, Notes::saying(1)),
             peer,
             sockets,
             tasks,
             server: None,
-            kept: None,
+            guard: None,
         }
     }
 
-    /// A started link to the server.
+    /// Starts a link to the server.
     fn on(server: Server, options: LinkOptions) -> Self {
         let mut case = Self::new(server.addr, options);
-        case.link.start().unwrap();
+        case.running.link.start().unwrap();
         case.server = Some(server);
         case
     }
 
     async fn until(self, activity: Activity) -> Self {
-        let mut status = self.link.watch();
-        until("the state", &mut status, |status| {
-            status.activity == activity
-        })
-        .await;
+        self.running
+            .until("the state", |status| status.activity == activity)
+            .await;
         self
     }
 
-    /// Ends it that way and checks that nothing is left and nothing begins.
+    /// Ends the link and checks that nothing is left and nothing begins.
     async fn end(mut self, way: Way) {
         let calls = |server: &Option<Server>| server.as_ref().map_or(0, Server::calls);
         let before = calls(&self.server);
-        let idle = self.link.status().activity == Activity::Idle;
+        let link = self.running.link;
+        let idle = link.status().activity == Activity::Idle;
         let began = Instant::now();
         let mut driver = 0;
         let link = match way {
             Way::Close => {
-                within("closed", self.link.close()).await;
-                // The link's own task ends with the word that it has.
+                within("closed", link.close()).await;
+                // The task of the link itself ends right after it reports its end.
                 assert!(
                     tasks() <= self.tasks + 1,
                     "close waits for the tasks of a connection"
                 );
-                assert!(self.link.command(note(9)).is_err());
-                Some(self.link)
+                assert!(link.command(note(9)).is_err());
+                Some(link)
             }
             Way::Leave => {
-                within("left", self.link.leave()).await;
-                assert_eq!(self.link.status().state, State::Disconnected);
+                within("left", link.leave()).await;
+                assert_eq!(link.status().state, State::Disconnected);
                 driver = 1;
-                Some(self.link)
+                Some(link)
             }
             Way::Drop => {
-                drop(self.link);
+                drop(link);
                 None
             }
         };
@@ -148,16 +135,13 @@ impl Case {
         assert_eq!(calls(&self.server), before, "a call afterwards");
         drop(link);
         let mut stops = 0;
-        while let Some(told) = within("the last of what it tells", self.told.recv()).await {
-            stops += u32::from(matches!(told, NoteEvent::Stopped(_)));
+        while let Some(event) = within("the last event", self.running.events.recv()).await {
+            stops += u32::from(matches!(event, NoteEvent::Stopped(_)));
         }
-        // Whoever left has been told so already, unless there was nothing to leave.
+        // Leaving stops the link before it is closed, unless it was idle already.
         let expected = if way == Way::Leave && !idle { 2 } else { 1 };
-        assert_eq!(
-            stops, expected,
-            "times that the application was told of the stop"
-        );
-        drop(self.kept);
+        assert_eq!(stops, expected, "reported stops");
+        drop(self.guard);
     }
 }
 
@@ -166,10 +150,6 @@ async fn each_way<F: Future<Output = Case>>(make: impl Fn() -> F) {
         println!("{way:?}");
         make().await.end(way).await;
     }
-}
-
-fn options(config: Config) -> LinkOptions {
-    LinkOptions::new().config(config)
 }
 
 #[tokio::test]
@@ -188,9 +168,9 @@ async fn ends_from_dial_to_black_hole_leave_nothing() {
     each_way(async || {
         let hole = Unreachable::start().await;
         let mut case = Case::new(hole.addr, options(config()));
-        case.link.start().unwrap();
+        case.running.link.start().unwrap();
         until_towards(hole.addr, hole.fillers + 1).await;
-        case.kept = Some(Box::new(hole));
+        case.guard = Some(Box::new(hole));
         case
     })
     .await;
@@ -199,7 +179,7 @@ async fn ends_from_dial_to_black_hole_leave_nothing() {
 #[tokio::test]
 async fn ends_from_opening_without_headers_leave_nothing() {
     each_way(async || {
-        let server = Server::start(|_| std::future::pending());
+        let server = Server::start(|_| future::pending());
         let case = Case::on(server, options(config()));
         while case.server.as_ref().unwrap().calls() == 0 {
             sleep(Duration::from_millis(2)).await;
@@ -210,39 +190,23 @@ async fn ends_from_opening_without_headers_leave_nothing() {
 }
 
 #[tokio::test]
-async fn ends_from_greeting_leave_nothing() {
-    each_way(async || {
-        let config = Config {
-            ready: Ready::FirstMessage,
-            ..config()
-        };
-        let case = Case::on(Server::start(server::silent), options(config));
-        case.until(Activity::Greeting).await
-    })
-    .await;
-}
-
-#[tokio::test]
-async fn ends_from_restoring_leave_nothing() {
-    each_way(async || {
-        let config = Config {
-            ready: Ready::Restored,
-            ..config()
-        };
-        // The greeting comes back, and nothing completes what was to be restored.
-        let case = Case::on(Server::start(server::echo), options(config));
-        case.until(Activity::Restoring).await
-    })
-    .await;
-}
-
-#[tokio::test]
-async fn ends_from_live_leave_nothing() {
-    each_way(async || {
-        let case = Case::on(Server::start(server::silent), options(config()));
-        case.until(Activity::Live).await
-    })
-    .await;
+async fn ends_from_phases_of_a_stream_leave_nothing() {
+    type Handler = fn(Incoming) -> future::Ready<Result<Answers, Status>>;
+    let phases: [(Ready, Handler, Activity); 3] = [
+        (Ready::FirstMessage, server::silent, Activity::Greeting),
+        // The greeting comes back, and nothing completes the restoration.
+        (Ready::Restored, server::echo, Activity::Restoring),
+        (Ready::Headers, server::silent, Activity::Live),
+    ];
+    for (ready, handler, activity) in phases {
+        println!("{activity:?}");
+        each_way(async || {
+            let config = Config { ready, ..config() };
+            let case = Case::on(Server::start(handler), options(config));
+            case.until(activity).await
+        })
+        .await;
+    }
 }
 
 #[tokio::test]
@@ -250,11 +214,11 @@ async fn ends_from_backoff_leave_nothing() {
     each_way(async || {
         let server = Server::start(|_| async { Err(Status::unavailable("not now")) });
         let case = Case::on(server, options(config()));
-        let mut status = case.link.watch();
-        until("the second backoff", &mut status, |status| {
-            status.activity == Activity::Backoff && status.consecutive_failures >= 2
-        })
-        .await;
+        case.running
+            .until("the second backoff", |status| {
+                status.activity == Activity::Backoff && status.consecutive_failures >= 2
+            })
+            .await;
         case
     })
     .await;
@@ -271,7 +235,7 @@ async fn ends_while_reading_is_paused_leave_nothing() {
             Ok(notes.boxed() as Answers)
         });
         let case = Case::on(server, options);
-        while case.link.counters().read_pauses == 0 {
+        while case.running.link.counters().read_pauses == 0 {
             sleep(Duration::from_millis(2)).await;
         }
         case.until(Activity::Live).await
@@ -279,18 +243,18 @@ async fn ends_while_reading_is_paused_leave_nothing() {
     .await;
 }
 
-/// A live link that has queued more than a frozen peer's socket takes.
+/// A live link that has queued more than the socket of its frozen peer takes.
 async fn frozen() -> Case {
-    // Windows so wide that the sockets' buffers are full before them.
+    // With windows this wide the buffers of the sockets are full first.
     let server = Server::with_windows(1 << 26, server::silent);
     let proxy = server.proxy();
     let mut case = Case::new(proxy.addr(), options(config()));
-    case.link.start().unwrap();
+    case.running.link.start().unwrap();
     case.server = Some(server);
     let case = case.until(Activity::Live).await;
     let freeze = proxy.inject(Fault::Freeze, Reach::Everything);
     for number in 0..16 {
-        case.link.command(large(number, 1 << 20)).unwrap();
+        case.running.link.command(large(number, 1 << 20)).unwrap();
     }
     let full = async {
         let mut before = 0;
@@ -305,7 +269,7 @@ async fn frozen() -> Case {
     };
     within("a full send buffer", full).await;
     Case {
-        kept: Some(Box::new((freeze, proxy))),
+        guard: Some(Box::new((freeze, proxy))),
         ..case
     }
 }
@@ -315,7 +279,7 @@ async fn ends_with_frozen_peer_and_full_send_buffer_leave_nothing() {
     each_way(frozen).await;
 }
 
-/// A stream of notes after the last one seen, told by its consumer.
+/// A stream that resumes after the last note its consumer has seen.
 fn resumed(peer: SocketAddr) -> steadfast::Resumed<After, Connection> {
     options(config())
         .resume(talk(), Grpc::new(peer.into()), After::default())
@@ -358,7 +322,7 @@ async fn close_with_frozen_peer_ends_waiting_consumer() {
 #[tokio::test]
 async fn close_of_one_handle_ends_waits_on_all_handles() {
     let before = tasks();
-    let server = Server::start(|_| std::future::pending());
+    let server = Server::start(|_| future::pending());
     let mut notes = resumed(server.addr);
     let other = notes.link().clone();
     let waiting = tokio::spawn(async move { other.connect().await });

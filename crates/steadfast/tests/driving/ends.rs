@@ -1,11 +1,10 @@
-//! What becomes of a stream that ends, and of what was to be sent on it.
+//! Ends of streams and links, and the messages that were queued.
 
 use std::sync::{
     Arc, OnceLock,
     atomic::{AtomicU64, Ordering},
 };
 
-use bytes::Bytes;
 use futures_util::StreamExt as _;
 use steadfast::{
     Resumed, StateEvent,
@@ -18,29 +17,6 @@ use tokio::{
 
 use super::*;
 use crate::support::note::{After, large, note};
-
-#[tokio::test(start_paused = true)]
-async fn undecodable_message_ends_the_stream_and_is_retried() {
-    let world = ScriptedTransport::new(async |peer: Peer| {
-        peer.send_headers();
-        if peer.connection_number() == 0 {
-            peer.send_bytes(Bytes::from_static(&[0]));
-        }
-        peer.receive_until_end().await;
-    });
-    let mut running = Running::start(world.clone(), Config::default());
-    let end = running.down().await;
-    assert_eq!(
-        (end.initiator, end.advice),
-        (Initiator::Peer, Advice::Retry)
-    );
-    assert!(
-        matches!(&end.reason, Reason::Protocol(what) if what.as_str().contains("cannot decode a message")),
-        "{end}"
-    );
-    running.live(2).await;
-    assert_eq!(running.link.counters().ends.get("protocol"), Some(&1));
-}
 
 #[tokio::test(start_paused = true)]
 async fn unreading_peer_costs_outbox_limit_and_its_stream() {
@@ -150,7 +126,7 @@ async fn leave_sends_queued_and_receives_remaining_messages() {
     assert_eq!(heard.load(Ordering::Acquire), 51);
     assert_eq!(running.next().await, NoteEvent::Note(note(77)));
     assert_eq!(running.stopped().await.reason, Reason::Left);
-    // Heard, and without a stream to send it on.
+    // The command is handled, but there is no stream to send it on.
     running.link.command(note(1)).unwrap();
     sleep(SECOND).await;
     assert_eq!(running.link.counters().messages_out, 51);
@@ -224,8 +200,8 @@ async fn state_callback_may_use_and_close_the_link() {
 async fn panic_in_sink_closes_link_and_connection() {
     let world = echoing();
     let link = options(Config::default())
-        .spawn(talk(), world.clone(), Notes::saying(1), |told| {
-            assert!(!matches!(told, NoteEvent::Note(_)), "on purpose");
+        .spawn(talk(), world.clone(), Notes::saying(1), |event| {
+            assert!(!matches!(event, NoteEvent::Note(_)), "on purpose");
         })
         .unwrap();
     link.start().unwrap();
@@ -297,7 +273,7 @@ async fn all_configuration_faults_are_returned_at_once() {
         open_timeout: Duration::ZERO,
         ..Config::default()
     };
-    let (sink, _told) = note_sink();
+    let (sink, _events) = note_sink();
     let options = options(config).name("faulty");
     assert!(format!("{options:?}").contains("faulty"));
     let faults: ConfigFaults = options

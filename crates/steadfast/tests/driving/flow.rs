@@ -1,4 +1,4 @@
-//! What flows, in both directions, and who waits for whom.
+//! Messages in both directions, and backpressure.
 
 use std::sync::{
     Arc,
@@ -85,7 +85,7 @@ async fn commands_during_dial_are_sent_with_the_call() {
     );
 }
 
-/// Sends the notes after the one asked for, without end, and as fast as they are taken.
+/// A peer that sends the notes after the requested one without end, 100 per second.
 fn endless() -> ScriptedTransport {
     ScriptedTransport::new(async |mut peer: Peer| {
         peer.send_headers();
@@ -184,7 +184,7 @@ async fn paused_reading_is_not_silence_and_heartbeats_continue() {
     sleep(SECOND * 3_601).await;
     assert_eq!(heartbeats.load(Ordering::Acquire), 3_600 / 30);
     assert_eq!(running.link.status().generation, Generation(1));
-    assert!(running.told.try_recv().is_err(), "held back");
+    assert!(running.events.try_recv().is_err(), "held back");
     backpressure.dequeued();
     assert_eq!(running.next().await, NoteEvent::Note(note(1)));
     assert_eq!(running.down().await.reason, Reason::Silent);

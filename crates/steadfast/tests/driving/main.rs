@@ -1,4 +1,4 @@
-//! The one loop: what it hears, what it waits for, and what it tells.
+//! The driver of a link, on a scripted transport in virtual time and on real sockets.
 #![cfg(feature = "grpc")]
 #![expect(
     clippy::unwrap_used,
@@ -8,12 +8,16 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod classified_faults;
+#[cfg(target_os = "linux")]
+mod closing;
 mod ends;
 mod flow;
 mod liveness;
 mod outages;
 mod requests;
 mod sockets;
+mod uplink;
 
 use std::time::Duration;
 
@@ -21,7 +25,7 @@ use steadfast::{
     ConnectError, Link, LinkOptions,
     session::{Config, End, Initiator, Reason, State, Status},
     testing::{DialOutcome, Peer, ScriptedConnection, ScriptedTransport},
-    transport::{Connection, Transport},
+    transport::{Call, Connection, Transport},
 };
 use support::{
     note::{Note, NoteEvent, Notes, note_sink},
@@ -32,10 +36,10 @@ use tokio::sync::mpsc::UnboundedReceiver;
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// A link with what it tells.
+/// A link and its events.
 struct Running<C> {
     link: Link<Notes, C>,
-    told: UnboundedReceiver<NoteEvent>,
+    events: UnboundedReceiver<NoteEvent>,
 }
 
 fn options(config: Config) -> LinkOptions {
@@ -43,15 +47,25 @@ fn options(config: Config) -> LinkOptions {
 }
 
 impl<C: Connection> Running<C> {
-    /// A link that has begun nothing yet.
+    /// Creates a link that is not started.
+    fn spawn<T: Transport<Connection = C>>(
+        call: Call,
+        transport: T,
+        options: LinkOptions,
+        protocol: Notes,
+    ) -> Self {
+        let (sink, events) = note_sink();
+        let link = options.spawn(call, transport, protocol, sink).unwrap();
+        Self { link, events }
+    }
+
+    /// Creates a link with the usual call that is not started.
     fn idle<T: Transport<Connection = C>>(
         transport: T,
         options: LinkOptions,
         protocol: Notes,
     ) -> Self {
-        let (sink, told) = note_sink();
-        let link = options.spawn(talk(), transport, protocol, sink).unwrap();
-        Self { link, told }
+        Self::spawn(talk(), transport, options, protocol)
     }
 
     fn start<T: Transport<Connection = C>>(transport: T, config: Config) -> Self {
@@ -84,13 +98,20 @@ impl<C: Connection> Running<C> {
         someday("left", self.link.leave()).await;
     }
 
-    /// What it tells next.
-    async fn next(&mut self) -> NoteEvent {
-        let told = someday("something it tells", self.told.recv()).await;
-        told.expect("the link is there")
+    /// Waits for the connection of the live stream.
+    async fn connection(&self) -> C {
+        let mut connection = self.link.connection();
+        let live = within("a connection", connection.wait_for(Option::is_some)).await;
+        live.unwrap().clone().unwrap()
     }
 
-    /// The next end it tells.
+    /// Waits for the next event.
+    async fn next(&mut self) -> NoteEvent {
+        let event = someday("an event", self.events.recv()).await;
+        event.expect("the link is there")
+    }
+
+    /// Waits for the next end of a stream or an attempt.
     async fn down(&mut self) -> End {
         loop {
             if let NoteEvent::Down(end) = self.next().await {
@@ -99,6 +120,7 @@ impl<C: Connection> Running<C> {
         }
     }
 
+    /// Waits for the final end.
     async fn stopped(&mut self) -> End {
         loop {
             if let NoteEvent::Stopped(end) = self.next().await {
@@ -108,7 +130,7 @@ impl<C: Connection> Running<C> {
     }
 }
 
-/// A peer that sends its headers and then listens.
+/// A peer that sends its headers and then only receives.
 fn listening() -> ScriptedTransport {
     ScriptedTransport::new(async |peer: Peer| {
         peer.send_headers();
@@ -116,7 +138,7 @@ fn listening() -> ScriptedTransport {
     })
 }
 
-/// Says back what it hears.
+/// A peer that returns every message.
 fn echoing() -> ScriptedTransport {
     ScriptedTransport::new(async |mut peer: Peer| {
         peer.send_headers();

@@ -1,4 +1,4 @@
-//! What is counted and measured, and that it adds up.
+//! Counters, transitions and measured outages are consistent.
 
 use steadfast::session::Ready;
 use tokio::time::{Instant, sleep};
@@ -8,8 +8,8 @@ use crate::support::note::note;
 
 const TENTH: Duration = Duration::from_millis(100);
 
-/// Greets, completes what was restored and brings what was missed, each a while after the other;
-/// speaks once a second until its connection is cut.
+/// A peer that greets, completes the restoration and completes the catch-up, with a delay before each,
+/// and then sends a message per second until its connection is cut.
 fn unhurried() -> ScriptedTransport {
     ScriptedTransport::new(async |peer: Peer| {
         peer.send_headers();
@@ -113,7 +113,7 @@ async fn counters_agree_with_events() {
     assert_eq!(counters.ends["finished"], 3);
     assert_eq!(counters.ends["lost"], 1);
     assert_eq!(counters.ends["unreachable"], counters.attempts - 4);
-    // Each attempt queues its first message, be there a connection for it or not.
+    // Each attempt queues its first message, even if its dial fails.
     assert_eq!(counters.messages_out, counters.attempts + 3);
     assert_eq!((counters.messages_in, counters.bytes_in), (7, 7 * 2));
     assert_eq!(counters.bytes_out, counters.messages_out * 2);

@@ -1,4 +1,4 @@
-//! `connect` and `reconnect` observe the one loop.
+//! `connect` and `reconnect` observe the driver and do not drive it.
 
 use futures_util::future::join_all;
 use steadfast::session::{Activity, Cause, Generation};
@@ -24,36 +24,23 @@ async fn connect_fails_after_three_attempts_and_link_keeps_trying() {
     let world = listening();
     world.set_dial_outcome(DialOutcome::Refused);
     let running = Running::idle(world.clone(), options(Config::default()), Notes::saying(1));
-    let error = running.connect().await.unwrap_err();
-    let ConnectError::Failed { attempts: 3, last } = &error else {
-        panic!("three attempts failed: {error:?}")
-    };
-    assert!(matches!(last, Cause::Ended(end) if end.reason.label() == "unreachable"));
-    assert!(
-        error
-            .to_string()
-            .starts_with("3 attempts failed, the link keeps trying; last failure: "),
-        "{error}"
-    );
-    assert_eq!(world.dials().len(), 3);
-    world.set_dial_outcome(DialOutcome::Connected);
-    running.live(1).await;
-    assert_eq!(world.dials().len(), 4, "nobody had to ask again");
-}
-
-#[tokio::test(start_paused = true)]
-async fn each_connect_counts_only_its_own_failures() {
-    let world = listening();
-    world.set_dial_outcome(DialOutcome::Refused);
-    let running = Running::idle(world.clone(), options(Config::default()), Notes::saying(1));
-    for _ in 0..2 {
-        let answer = running.connect().await;
-        assert!(matches!(
-            answer,
-            Err(ConnectError::Failed { attempts: 3, .. })
-        ));
+    // Each request counts only the attempts that fail while it waits.
+    for round in 1..=2 {
+        let error = running.connect().await.unwrap_err();
+        let ConnectError::Failed { attempts: 3, last } = &error else {
+            panic!("three attempts failed: {error:?}")
+        };
+        assert!(matches!(last, Cause::Ended(end) if end.reason.label() == "unreachable"));
+        let text = error.to_string();
+        let expected = "3 attempts failed, the link keeps trying; last failure: ";
+        assert!(text.starts_with(expected), "{text}");
+        assert_eq!(world.dials().len(), 3 * round);
     }
-    assert_eq!(world.dials().len(), 6);
+    world.set_dial_outcome(DialOutcome::Connected);
+    // The longest backoff.
+    sleep(SECOND * 30).await;
+    running.live(1).await;
+    assert_eq!(world.dials().len(), 7, "no further request is needed");
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,4 +1,4 @@
-//! The same loop on real sockets, where it matters that they are real.
+//! The driver on real sockets.
 
 use std::net::SocketAddr;
 
@@ -19,7 +19,7 @@ use crate::support::{
 const MOMENT: Duration = Duration::from_millis(10);
 const HEARTBEAT: u64 = 0;
 
-/// Quick to try again, and patient with a machine that has other things to do.
+/// Settings with short delays, and no activity timeout that a busy machine could exceed.
 fn quick() -> Config {
     Config {
         initial_backoff: MOMENT * 2,
@@ -30,7 +30,7 @@ fn quick() -> Config {
     }
 }
 
-/// A link whose heartbeats an echoing server answers.
+/// Starts a link whose heartbeats an echoing server returns.
 fn start(addr: SocketAddr, config: Config) -> Running<Connection> {
     let protocol = Notes {
         heartbeat: Some(note(HEARTBEAT)),
@@ -41,17 +41,17 @@ fn start(addr: SocketAddr, config: Config) -> Running<Connection> {
     running
 }
 
-/// What it tells next, but for answers to heartbeats.
+/// Waits for the next event, without returned heartbeats.
 async fn next(running: &mut Running<Connection>) -> NoteEvent {
-    let told = async {
+    let event = async {
         loop {
-            let told = running.next().await;
-            if told != NoteEvent::Note(note(HEARTBEAT)) {
-                return told;
+            let event = running.next().await;
+            if event != NoteEvent::Note(note(HEARTBEAT)) {
+                return event;
             }
         }
     };
-    within("something it tells", told).await
+    within("an event", event).await
 }
 
 #[tokio::test]
@@ -73,17 +73,17 @@ async fn client_started_before_server_connects_later() {
 
 #[tokio::test]
 async fn black_holed_connection_is_replaced_within_activity_timeout() {
-    let patience = MOMENT * 60;
+    let activity_timeout = MOMENT * 60;
     let server = Server::start(server::echo);
     let proxy = server.proxy();
     let config = Config {
-        activity_timeout: Some(patience),
+        activity_timeout: Some(activity_timeout),
         ..quick()
     };
     let mut running = start(proxy.addr(), config);
     running.live(1).await;
     assert_eq!(next(&mut running).await, NoteEvent::Note(note(1)));
-    sleep(patience * 2).await;
+    sleep(activity_timeout * 2).await;
     assert_eq!(
         running.link.status().failed_attempts,
         0,
@@ -96,16 +96,23 @@ async fn black_holed_connection_is_replaced_within_activity_timeout() {
     assert_eq!(next(&mut running).await, lost);
     running.live(2).await;
     let recovered = holed.elapsed();
-    // A second for a busy machine; the system itself would take a quarter of an hour.
-    assert!(recovered < patience * 4 / 3 + MOMENT * 100, "{recovered:?}");
+    // One second for a busy machine; TCP itself gives up after a quarter of an hour.
+    assert!(
+        recovered < activity_timeout * 4 / 3 + MOMENT * 100,
+        "{recovered:?}"
+    );
     assert_eq!(next(&mut running).await, NoteEvent::Note(note(1)));
     let stats = proxy.stats();
-    assert_eq!((stats.accepted, stats.open), (2, 1), "the dead one is gone");
+    assert_eq!(
+        (stats.accepted, stats.open),
+        (2, 1),
+        "the dead connection is closed"
+    );
 }
 
 #[tokio::test]
 async fn reader_far_behind_on_small_messages_keeps_connection() {
-    // More than a connection with ordinary windows survives: h2 calls for calm at half of it.
+    // With the default windows h2 would end the connection at half of this (ENHANCE_YOUR_CALM).
     const NOTES: u64 = 25_000;
     let server = Server::start(|incoming| async move {
         let first = incoming.request.into_inner().message().await?;
@@ -153,7 +160,7 @@ async fn server_that_accepts_and_fails_meets_growing_backoff() {
     let status = running.link.status();
     assert!(
         status.consecutive_failures >= 5,
-        "live for a moment proves nothing"
+        "a short live stream does not reset the backoff"
     );
 }
 
@@ -169,7 +176,7 @@ async fn reconnect_on_sockets_keeps_healthy_and_replaces_dead() {
     running.live(1).await;
     assert_eq!(next(&mut running).await, NoteEvent::Note(note(1)));
     within("an answer", running.link.reconnect()).await.unwrap();
-    // The probe's answer is UNIMPLEMENTED: made by the peer, and so a sign of life.
+    // The peer answers the probe with UNIMPLEMENTED, which is a sign of life.
     assert_eq!((proxy.stats().accepted, server.calls()), (1, 1));
     assert_eq!(running.link.status().streams_established, 1);
 

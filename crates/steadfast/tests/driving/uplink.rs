@@ -1,44 +1,28 @@
-//! One connection with a registration that dialled it and data streams that borrow it, against a
-//! peer that never speaks unasked.
-#![cfg(feature = "grpc")]
-#![expect(
-    clippy::unwrap_used,
-    reason = "a test stops at the first thing that is not as it should be"
-)]
+//! One connection that a registration dials and data streams share, to a peer that sends nothing
+//! unasked.
 
-mod support;
-
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::Duration,
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
 };
 
 use futures_util::{StreamExt as _, stream};
 use steadfast::{
-    Link, LinkOptions, SharedConnection, SharedTransport,
+    SharedConnection, SharedTransport,
     grpc::Grpc,
-    session::{
-        Advice, Cause, Config, End, Generation, Initiator, Liveness, Ready, Reason, Recovery, State,
-    },
-    testing::{Peer, ScriptedConnection, ScriptedTransport},
-    transport::{Call, Connection, Transport},
+    session::{Advice, Cause, Generation, Liveness, Ready, Recovery},
+    transport::Call,
 };
-use steadfast_chaos::{Direction, Fault, Reach};
-use support::{
-    note::{Note, NoteEvent, Notes, large, note, note_sink},
-    server::{Answers, Incoming, Server, path},
-    someday, until, within,
-};
-use tokio::{
-    sync::mpsc::UnboundedReceiver,
-    time::{Instant, sleep, timeout},
-};
-use tonic::Status;
+use tokio::time::{Instant, sleep, timeout};
 
-/// How an agent holds its registration: alive as long as the peer answers when asked.
+use super::*;
+use crate::support::{
+    note::{large, note},
+    server::{Answers, Server, path},
+    until,
+};
+
+/// The settings of an agent's registration: the peer is alive as long as it answers probes.
 fn registration(unit: Duration) -> Config {
     Config {
         ready: Ready::FirstMessage,
@@ -54,7 +38,7 @@ fn registration(unit: Duration) -> Config {
     }
 }
 
-/// How it holds a data stream: the connection's life is the registration's business.
+/// The settings of a data stream, which leaves liveness to the registration.
 fn data(unit: Duration) -> Config {
     Config {
         ready: Ready::Accepted,
@@ -65,79 +49,40 @@ fn data(unit: Duration) -> Config {
     }
 }
 
-/// A link with what it told.
-struct Held<C> {
-    link: Link<Notes, C>,
-    told: UnboundedReceiver<NoteEvent>,
+/// Starts a link that calls `method`.
+fn start<T: Transport>(
+    transport: T,
+    config: Config,
+    method: &str,
+    protocol: Notes,
+) -> Running<T::Connection> {
+    let call = Call::new(path(method)).with_metadata("agent_id", "agent-7");
+    let options = LinkOptions::new().config(config);
+    let running = Running::spawn(call, transport, options, protocol);
+    running.link.start().unwrap();
+    running
 }
 
-impl<C: Connection> Held<C> {
-    /// Starts a link of that method.
-    fn start<T>(transport: T, config: Config, method: &str, protocol: Notes) -> Self
-    where
-        T: Transport<Connection = C>,
-    {
-        let (sink, told) = note_sink();
-        let call = Call::new(path(method)).with_metadata("agent_id", "agent-7");
-        let link = LinkOptions::new()
-            .config(config)
-            .spawn(call, transport, protocol, sink)
-            .unwrap();
-        link.start().unwrap();
-        Self { link, told }
-    }
-
-    /// The connection of its live stream.
-    async fn connection(&self) -> C {
-        let mut connection = self.link.connection();
-        let live = within("a connection", connection.wait_for(Option::is_some)).await;
-        live.unwrap().clone().unwrap()
-    }
-
-    async fn live(&self) {
-        let mut status = self.link.watch();
-        until("live", &mut status, |status| {
-            status.state == State::Connected
-        })
-        .await;
-    }
-
-    /// What it tells next.
-    async fn next(&mut self) -> NoteEvent {
-        let told = someday("something it tells", self.told.recv()).await;
-        told.expect("the link is there")
-    }
-
-    /// The ends it tells until it stops.
-    async fn stopped(&mut self) -> End {
-        loop {
-            if let NoteEvent::Stopped(end) = within("a stop", self.next()).await {
-                return end;
-            }
-        }
-    }
-}
-
-impl<C: Connection> Held<SharedConnection<C>> {
-    fn borrow(connection: &C, unit: Duration, method: &str) -> Self {
-        let transport = SharedTransport::new(connection.clone());
-        Self::start(transport, data(unit), method, Notes::default())
-    }
-}
-
-fn register<T: Transport>(transport: T, unit: Duration) -> Held<T::Connection> {
+fn register<T: Transport>(transport: T, unit: Duration) -> Running<T::Connection> {
     let protocol = Notes {
         heartbeat: Some(note(0)),
         ..Notes::saying(1)
     };
-    Held::start(transport, registration(unit), "Register", protocol)
+    start(transport, registration(unit), "Register", protocol)
 }
 
-/// A second of a real agent's life.
-const SECOND: Duration = Duration::from_secs(1);
+/// Starts a data stream on the connection.
+fn share<C: Connection>(
+    connection: &C,
+    unit: Duration,
+    method: &str,
+) -> Running<SharedConnection<C>> {
+    let transport = SharedTransport::new(connection.clone());
+    start(transport, data(unit), method, Notes::default())
+}
 
-/// Confirms a registration and then says nothing; answers a data stream's first request, with
-/// headers that come no earlier.
+/// A proxy that confirms registrations and then sends nothing. It answers the first request of a data
+/// stream, and sends its headers no earlier.
 fn proxy(heartbeats: &Arc<AtomicU64>) -> ScriptedTransport {
     let heartbeats = Arc::clone(heartbeats);
     ScriptedTransport::new(move |mut peer: Peer| {
@@ -165,10 +110,10 @@ async fn probed_hour_of_silence_is_no_loss_and_black_hole_is_found() {
     let world = proxy(&heartbeats);
     let mut registered = register(world.clone(), SECOND);
     let first = registered.connection().await;
-    let mut metrics = Held::borrow(&first, SECOND, "Metrics");
-    let lifecycle = Held::borrow(&first, SECOND, "Lifecycle");
-    metrics.live().await;
-    lifecycle.live().await;
+    let mut metrics = share(&first, SECOND, "Metrics");
+    let lifecycle = share(&first, SECOND, "Lifecycle");
+    metrics.live(1).await;
+    lifecycle.live(1).await;
     assert_eq!(registered.next().await, NoteEvent::Note(note(1)));
 
     sleep(Duration::from_secs(3_600)).await;
@@ -187,7 +132,7 @@ async fn probed_hour_of_silence_is_no_loss_and_black_hole_is_found() {
     }
     let beats = heartbeats.load(Ordering::Acquire);
     assert!((359..=360).contains(&beats), "{beats} heartbeats");
-    // Each third of the activity timeout, and nothing more: a Go peer punishes what pesters it.
+    // One per third of the activity timeout and no more: a Go peer ends connections with too many pings.
     let probes = first.probes();
     assert!((119..=120).contains(&probes), "{probes} probes");
 
@@ -201,13 +146,13 @@ async fn probed_hour_of_silence_is_no_loss_and_black_hole_is_found() {
     let holed = Instant::now();
     first.black_hole();
     let NoteEvent::Down(end) = registered.next().await else {
-        panic!("the registration tells of its loss first")
+        panic!("the loss of the registration comes first")
     };
     assert_eq!(end, End::retry(Initiator::Peer, Reason::Silent));
     let found = holed.elapsed();
     assert!((SECOND * 60..=SECOND * 90).contains(&found), "{found:?}");
 
-    let stopped = metrics.stopped().await;
+    let stopped = within("a stop", metrics.stopped()).await;
     assert_eq!(
         (stopped.initiator, stopped.advice),
         (Initiator::Network, Advice::Stop)
@@ -215,8 +160,8 @@ async fn probed_hour_of_silence_is_no_loss_and_black_hole_is_found() {
     assert_eq!(metrics.link.status().state, State::Disconnected);
     let second = registered.connection().await;
     assert_eq!(opened(&world)[3..], [(1, "Register".to_owned())]);
-    let mut anew = Held::borrow(&second, SECOND, "Metrics");
-    anew.live().await;
+    let mut anew = share(&second, SECOND, "Metrics");
+    anew.live(1).await;
     anew.link.command(note(6)).unwrap();
     assert_eq!(anew.next().await, NoteEvent::Note(note(6)));
     assert_eq!(opened(&world)[4..], [(1, "Metrics".to_owned())]);
@@ -253,7 +198,7 @@ async fn peer_is_dead_an_activity_timeout_after_last_probe_response() {
     );
 }
 
-/// A proxy whose data streams do something, and which counts registrations.
+/// A proxy that confirms registrations and runs `data` for every other stream.
 fn with_data<F>(data: impl Fn(Peer) -> F + Send + Sync + 'static) -> ScriptedTransport
 where
     F: Future<Output = ()> + Send + 'static,
@@ -284,7 +229,7 @@ async fn ended_data_stream_recovers_alone() {
     });
     let registered = register(world.clone(), SECOND);
     let wire = registered.connection().await;
-    let mut metrics = Held::borrow(&wire, SECOND, "Metrics");
+    let mut metrics = share(&wire, SECOND, "Metrics");
     for generation in 1..=5 {
         let mut status = metrics.link.watch();
         let live = until("live again", &mut status, |status| {
@@ -323,9 +268,12 @@ async fn unimplemented_data_stream_stops_only_its_link() {
     });
     let registered = register(world.clone(), SECOND);
     let wire = registered.connection().await;
-    let metrics = Held::borrow(&wire, SECOND, "Metrics");
-    let mut diagnostics = Held::borrow(&wire, SECOND, "Diagnostics");
-    assert_eq!(diagnostics.stopped().await, unimplemented());
+    let metrics = share(&wire, SECOND, "Metrics");
+    let mut diagnostics = share(&wire, SECOND, "Diagnostics");
+    assert_eq!(
+        within("a stop", diagnostics.stopped()).await,
+        unimplemented()
+    );
     sleep(Duration::from_secs(600)).await;
     let opened = opened(&world);
     let of = |method: &str| opened.iter().filter(|(_, what)| what == method).count();
@@ -342,18 +290,22 @@ async fn loss_of_shared_connection_stops_the_links_on_it() {
     let world = with_data(Peer::receive_until_end);
     let registered = register(world.clone(), SECOND);
     let wire = registered.connection().await;
-    let mut metrics = Held::borrow(&wire, SECOND, "Metrics");
-    metrics.live().await;
+    let mut metrics = share(&wire, SECOND, "Metrics");
+    metrics.live(1).await;
     within("closed", registered.link.close()).await;
     let why = "the shared connection has ended";
     let end = End::stop(Initiator::Network, Reason::Lost(why.into()));
-    assert_eq!(metrics.stopped().await, end);
+    assert_eq!(within("a stop", metrics.stopped()).await, end);
     let status = metrics.link.status();
     assert_eq!(
         (status.state, status.cause),
         (State::Disconnected, Cause::Ended(end))
     );
-    assert_eq!(world.dials().len(), 1, "a borrower never dials");
+    assert_eq!(
+        world.dials().len(),
+        1,
+        "a link on a shared connection never dials"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -361,10 +313,10 @@ async fn close_on_shared_connection_leaves_other_links_alone() {
     let world = with_data(Peer::receive_until_end);
     let registered = register(world.clone(), SECOND);
     let wire: ScriptedConnection = registered.connection().await;
-    let metrics = Held::borrow(&wire, SECOND, "Metrics");
-    let lifecycle = Held::borrow(&wire, SECOND, "Lifecycle");
-    metrics.live().await;
-    lifecycle.live().await;
+    let metrics = share(&wire, SECOND, "Metrics");
+    let lifecycle = share(&wire, SECOND, "Lifecycle");
+    metrics.live(1).await;
+    lifecycle.live(1).await;
     within("closed", metrics.link.close()).await;
     sleep(SECOND * 200).await;
     assert!(!wire.is_closed());
@@ -377,91 +329,35 @@ async fn shared_connection_is_probed_and_can_be_shared_again() {
     let world = with_data(Peer::receive_until_end);
     let registered = register(world.clone(), SECOND);
     let wire = registered.connection().await;
-    let metrics = Held::borrow(&wire, SECOND, "Metrics");
-    metrics.live().await;
+    let metrics = share(&wire, SECOND, "Metrics");
+    metrics.live(1).await;
     let before = wire.probes();
     within("an answer", metrics.link.reconnect()).await.unwrap();
     assert_eq!(metrics.link.status().generation, Generation(1));
     assert_eq!(wire.probes(), before + 1);
 
     let shared = metrics.connection().await;
-    let mut lent_on = Held::borrow(&shared, SECOND, "Lifecycle");
-    lent_on.live().await;
+    let mut second = share(&shared, SECOND, "Lifecycle");
+    second.live(1).await;
     wire.kill();
-    assert_eq!(lent_on.stopped().await.initiator, Initiator::Network);
+    assert_eq!(
+        within("a stop", second.stopped()).await.initiator,
+        Initiator::Network
+    );
     let opened = opened(&world);
     let on_the_first = opened.iter().filter(|(on, _)| *on == 0).count();
     assert_eq!(on_the_first, 3, "each once: {opened:?}");
 }
 
-/// The same on real sockets, where a second takes 10 ms.
+/// The unit of time on real sockets.
 const TICK: Duration = Duration::from_millis(10);
-
-async fn serve(incoming: Incoming) -> Result<Answers, Status> {
-    let mut asked = incoming.request.into_inner();
-    if incoming.method == "Register" {
-        let confirmed = stream::iter(asked.message().await.transpose());
-        return Ok(confirmed.chain(stream::pending()).boxed());
-    }
-    // No headers before the first request, as a Go proxy does it.
-    let first = asked.message().await?;
-    Ok(stream::iter(first.map(Ok)).chain(asked).boxed())
-}
-
-#[tokio::test]
-async fn on_sockets_silence_is_no_loss_and_black_hole_is_found() {
-    let server = Server::start(serve);
-    let proxy = server.proxy();
-    let transport = Grpc::new(proxy.addr().into());
-    let mut registered = register(transport, TICK);
-    let first = registered.connection().await;
-    let mut metrics = Held::borrow(&first, TICK, "Metrics");
-    metrics.live().await;
-    let confirmed = within("the confirmation", registered.next()).await;
-    assert_eq!(confirmed, NoteEvent::Note(note(1)));
-
-    sleep(TICK * 90 * 2).await;
-    assert_eq!(proxy.stats().accepted, 1);
-    assert_eq!(registered.link.status().generation, Generation(1));
-    assert_eq!(metrics.link.status().generation, Generation(1));
-    metrics.link.command(note(5)).unwrap();
-    assert_eq!(
-        within("an answer", metrics.next()).await,
-        NoteEvent::Note(note(5))
-    );
-
-    let hole = proxy.inject(Fault::Blackhole(Direction::Both), Reach::Present);
-    let holed = Instant::now();
-    let lost = within("the loss", registered.next()).await;
-    assert_eq!(
-        lost,
-        NoteEvent::Down(End::retry(Initiator::Peer, Reason::Silent))
-    );
-    assert!(
-        holed.elapsed() < TICK * 90 + SECOND,
-        "and a second for a busy machine"
-    );
-    assert_eq!(metrics.stopped().await.initiator, Initiator::Network);
-    let second = registered.connection().await;
-    let mut anew = Held::borrow(&second, TICK, "Metrics");
-    anew.live().await;
-    anew.link.command(note(6)).unwrap();
-    assert_eq!(
-        within("an answer", anew.next()).await,
-        NoteEvent::Note(note(6))
-    );
-    drop(hole);
-    sleep(TICK * 20).await;
-    assert_eq!(proxy.stats().accepted, 2, "one loss, one dial");
-    assert_eq!(anew.link.status().generation, Generation(1));
-}
 
 #[tokio::test]
 async fn closed_stream_on_shared_connection_ends_at_unreading_peer() {
-    let held = Arc::new(());
-    let holding = Arc::clone(&held);
+    let calls = Arc::new(());
+    let counted = Arc::clone(&calls);
     let server = Server::start(move |incoming| {
-        let unread = (incoming.request, Arc::clone(&holding));
+        let unread = (incoming.request, Arc::clone(&counted));
         let registering = incoming.method == "Register";
         async move {
             let confirmed = stream::iter(registering.then(|| Ok(note(1))));
@@ -474,21 +370,22 @@ async fn closed_stream_on_shared_connection_ends_at_unreading_peer() {
     });
     let registered = register(Grpc::new(server.addr.into()), TICK);
     let connection = registered.connection().await;
-    let metrics = Held::borrow(&connection, TICK, "Metrics");
-    metrics.live().await;
-    // More than the peer's window: the rest waits on our side, and would for ever.
+    let metrics = share(&connection, TICK, "Metrics");
+    metrics.live(1).await;
+    // More than the peer's window: the rest would wait on our side for ever.
     for number in 0..64 {
         metrics.link.command(large(number, 64 << 10)).unwrap();
     }
-    let holders = async |wanted: usize| {
-        while Arc::strong_count(&held) != 2 + wanted {
+    // The test and the handler have a clone each, and every call at the peer one more.
+    let open_calls = async |wanted: usize| {
+        while Arc::strong_count(&calls) != 2 + wanted {
             sleep(Duration::from_millis(2)).await;
         }
     };
-    within("both calls at the peer", holders(2)).await;
+    within("both calls at the peer", open_calls(2)).await;
     sleep(TICK * 5).await;
     within("closed", metrics.link.close()).await;
-    within("the end of the call at the peer", holders(1)).await;
+    within("the end of the call at the peer", open_calls(1)).await;
     assert!(!connection.is_closed());
     assert_eq!(registered.link.status().generation, Generation(1));
 }

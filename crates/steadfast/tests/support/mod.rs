@@ -1,4 +1,4 @@
-//! What the integration tests of the link share. Not every test file uses all of it.
+//! Shared by the integration tests. Each test binary uses its part.
 #![allow(
     dead_code,
     reason = "each test file is a crate of its own and uses its part"
@@ -17,24 +17,24 @@ use std::{future::Future, time::Duration};
 use steadfast::session::Status;
 use tokio::{sync::watch, time::timeout};
 
-/// No wait for a single thing takes longer than this, in any clock.
+/// The time limit of a single wait, in real or virtual time.
 pub(crate) const LIMIT: Duration = Duration::from_secs(5);
 
-/// Waits for something that must come.
+/// Waits for a future that must complete in time.
 pub(crate) async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
     timeout(LIMIT, future)
         .await
         .unwrap_or_else(|_| panic!("not within {LIMIT:?}: {what}"))
 }
 
-/// Waits in virtual time for something that must come, however long it takes: a day.
+/// Waits for a future that must complete within a day of virtual time.
 pub(crate) async fn someday<T>(what: &str, future: impl Future<Output = T>) -> T {
     timeout(Duration::from_secs(86_400), future)
         .await
         .unwrap_or_else(|_| panic!("not within a day: {what}"))
 }
 
-/// Waits until the status is as wanted, and returns it.
+/// Waits for a status that satisfies `wanted`.
 pub(crate) async fn until(
     what: &str,
     status: &mut watch::Receiver<Status>,

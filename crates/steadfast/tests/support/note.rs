@@ -23,12 +23,12 @@ pub(crate) struct Notes {
     pub(crate) hello: Vec<Note>,
     /// Sent when a heartbeat is due.
     pub(crate) heartbeat: Option<Note>,
-    /// Notes of a stream until it has brought what was missed.
+    /// The number of notes with which a stream has caught up.
     pub(crate) missed: u32,
     pub(crate) heard: u32,
 }
 
-/// What the protocol tells.
+/// An event of the protocol.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum NoteEvent {
     Note(Note),
@@ -43,7 +43,7 @@ pub(crate) fn note(number: u64) -> Note {
     }
 }
 
-/// A note of that many bytes.
+/// A note with a body of that many bytes.
 pub(crate) fn large(number: u64, bytes: usize) -> Note {
     Note {
         number,
@@ -51,20 +51,20 @@ pub(crate) fn large(number: u64, bytes: usize) -> Note {
     }
 }
 
-/// A sink, and what comes out of it.
+/// A sink, and the receiver of its events.
 pub(crate) fn note_sink() -> (
     impl FnMut(NoteEvent) + Send + 'static,
     mpsc::UnboundedReceiver<NoteEvent>,
 ) {
     let (sender, receiver) = mpsc::unbounded_channel();
-    let sink = move |told| {
-        sender.send(told).ok();
+    let sink = move |event| {
+        sender.send(event).ok();
     };
     (sink, receiver)
 }
 
 impl Notes {
-    /// Says `number` at the beginning of every stream.
+    /// Sends `number` at the beginning of every stream.
     pub(crate) fn saying(number: u64) -> Self {
         Self {
             hello: vec![note(number)],
@@ -73,7 +73,7 @@ impl Notes {
     }
 }
 
-/// Asks for the notes after the last one it has seen.
+/// Requests the notes after the last one seen.
 #[derive(Debug, Default)]
 pub(crate) struct After(pub(crate) u64);
 

@@ -26,7 +26,7 @@ use super::note::Note;
 
 type Boxed<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
-/// The answer to a call.
+/// The response to a call.
 pub(crate) type Answers = Pin<Box<dyn Stream<Item = Result<Note, Status>> + Send>>;
 
 /// A call as a handler sees it.
@@ -36,7 +36,7 @@ pub(crate) struct Incoming {
     pub(crate) request: Request<Streaming<Note>>,
 }
 
-/// Makes a whole HTTP response, so that a test can send what no gRPC server would.
+/// Makes a whole HTTP response, so that a test can send responses that no gRPC server sends.
 type Handler = Arc<dyn Fn(http::Request<Body>) -> Boxed<http::Response<Body>> + Send + Sync>;
 
 /// The path of the method called `name`.
@@ -49,8 +49,8 @@ pub(crate) fn talk() -> Call {
     Call::new(path("Talk"))
 }
 
-/// The server. Its tasks are on a runtime of its own, so that killing it is like killing a process
-/// and the test's runtime counts only what belongs to the link.
+/// A gRPC server. It has its own runtime, so that killing it is like killing a process and the tasks of
+/// the test's runtime are those of the link.
 pub(crate) struct Server {
     pub(crate) addr: SocketAddr,
     calls: Arc<AtomicU64>,
@@ -66,7 +66,7 @@ impl Server {
         Self::with_windows(1 << 16, handler)
     }
 
-    /// With HTTP/2 windows of that many bytes.
+    /// As [`Server::start`], with HTTP/2 windows of that many bytes.
     pub(crate) fn with_windows<F>(
         windows: u32,
         handler: impl Fn(Incoming) -> F + Send + Sync + 'static,
@@ -91,7 +91,7 @@ impl Server {
         )
     }
 
-    /// Answers every call with that response.
+    /// Sends the same response to every call.
     pub(crate) fn answering(
         response: impl Fn() -> http::Response<Body> + Send + Sync + 'static,
     ) -> Self {
@@ -123,18 +123,18 @@ impl Server {
         }
     }
 
-    /// A proxy in front of the server, on the server's runtime.
+    /// Starts a proxy in front of the server, on the server's runtime.
     pub(crate) fn proxy(&self) -> Proxy {
         let _entered = self.runtime.as_ref().expect("not killed").enter();
         Proxy::start(self.addr).unwrap()
     }
 
-    /// Calls handled so far.
+    /// Returns the number of calls handled so far.
     pub(crate) fn calls(&self) -> u64 {
         self.calls.load(Ordering::Acquire)
     }
 
-    /// Ends all its tasks and sockets at once.
+    /// Ends all tasks and sockets of the server at once.
     pub(crate) fn kill(mut self) -> SocketAddr {
         self.stop();
         self.addr
@@ -163,7 +163,7 @@ fn runtime() -> Runtime {
         .unwrap()
 }
 
-/// A runtime can not be waited for from within another one; a thread of its own can.
+/// Waits on a thread of its own, because a runtime cannot be waited for from within another one.
 fn block_on_elsewhere<T: Send + 'static>(
     runtime: &Runtime,
     future: impl Future<Output = T> + Send + 'static,
@@ -174,17 +174,17 @@ fn block_on_elsewhere<T: Send + 'static>(
         .unwrap()
 }
 
-/// Headers at once, then nothing.
+/// Sends headers at once and then nothing.
 pub(crate) fn silent(_: Incoming) -> Ready<Result<Answers, Status>> {
     ready(Ok(futures_util::stream::pending().boxed()))
 }
 
-/// Every message of the client, back.
+/// Returns every message of the client.
 pub(crate) fn echo(incoming: Incoming) -> Ready<Result<Answers, Status>> {
     ready(Ok(incoming.request.into_inner().boxed()))
 }
 
-/// The service that any path under its name belongs to.
+/// The service, which serves every path under its name.
 #[derive(Clone)]
 struct Notary {
     handler: Handler,

@@ -1,4 +1,4 @@
-//! Sockets as the system sees them, and peers that are less than a gRPC server.
+//! Sockets as the kernel lists them, and peers that accept no connection.
 
 use std::{
     collections::BTreeMap,
@@ -10,28 +10,28 @@ use std::{
 use socket2::{Domain, SockAddr, Socket, Type};
 use tokio::time::sleep;
 
-/// Sockets of this machine that are connected, or trying, to that address, orphans included. Those
-/// that only remember (`TIME_WAIT`) hold nothing and do not count.
+/// Counts the sockets of this machine that are connected or connecting to an address, orphans included.
+/// Sockets in `TIME_WAIT` hold nothing and do not count.
 pub(crate) fn towards(peer: SocketAddr) -> usize {
     rows(peer).len()
 }
 
-/// Bytes that wait in the send buffers of those sockets.
+/// Counts the bytes in the send buffers of those sockets.
 pub(crate) fn unsent(peer: SocketAddr) -> u64 {
     rows(peer).into_iter().sum()
 }
 
-/// The bytes in the send buffer of each.
+/// Returns the bytes in the send buffer of each socket.
 fn rows(peer: SocketAddr) -> Vec<u64> {
-    // While sockets come and go elsewhere, the system may show one twice, or pass one over; hardly in
-    // two looks in a row.
-    let mut rows = look(peer);
-    rows.extend(look(peer));
+    // While other sockets come and go, the kernel may list one twice or skip one. Two reads in a row
+    // hardly ever skip the same one.
+    let mut rows = read_rows(peer);
+    rows.extend(read_rows(peer));
     rows.into_values().collect()
 }
 
-/// The bytes in the send buffer of each, by its own address.
-fn look(peer: SocketAddr) -> BTreeMap<String, u64> {
+/// Reads the kernel's list once. Returns the bytes in each send buffer by the socket's own address.
+fn read_rows(peer: SocketAddr) -> BTreeMap<String, u64> {
     const TIME_WAIT: &str = "06";
     let SocketAddr::V4(peer) = peer else {
         panic!("tests use IPv4 loopback")
@@ -53,7 +53,7 @@ fn look(peer: SocketAddr) -> BTreeMap<String, u64> {
         .collect()
 }
 
-/// Waits until the number of sockets towards the address is as wanted.
+/// Waits until `wanted` sockets are connected or connecting to the address.
 pub(crate) async fn until_towards(peer: SocketAddr, wanted: usize) {
     let reached = async {
         while towards(peer) != wanted {
@@ -63,10 +63,10 @@ pub(crate) async fn until_towards(peer: SocketAddr, wanted: usize) {
     super::within(&format!("{wanted} sockets towards {peer}"), reached).await;
 }
 
-/// An address that swallows connection requests: a listener whose backlog is full.
+/// A listener whose backlog is full, so that connection requests to it get no response.
 pub(crate) struct Unreachable {
     pub(crate) addr: SocketAddr,
-    /// Sockets that fill it.
+    /// The number of sockets that fill the backlog.
     pub(crate) fillers: usize,
     _listener: Socket,
     _filling: Vec<Socket>,
@@ -81,7 +81,7 @@ impl Unreachable {
         listener.listen(0).unwrap();
         let addr = listener.local_addr().unwrap().as_socket().unwrap();
         let mut filling = Vec::new();
-        // What the system lets in beyond the backlog asked for differs; a few are always enough.
+        // Kernels differ in how many they let in beyond the requested backlog; four always suffice.
         for _ in 0..4 {
             let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
             socket.set_nonblocking(true).unwrap();
@@ -98,7 +98,7 @@ impl Unreachable {
     }
 }
 
-/// A loopback port where nobody listens.
+/// Returns a loopback address on which nothing listens.
 pub(crate) fn nobody() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     listener.local_addr().unwrap()
