@@ -9,7 +9,7 @@ import grpc
 import pytest
 from peers import fodc_http
 from peers import fodc_wire as wire
-from peers.fodc_agent import REGISTRATIONS_MAX, Series
+from peers.fodc_agent import Series
 from peers.fodc_beside import beside
 from peers.relay import GOAWAY, PING
 from peers.waiting import until
@@ -105,15 +105,6 @@ def test_seed_proxy_dies_of_a_release_which_refuses_a_seed(stage):
     agent = stage.agent(wire.SEED, release.address)
     until(lambda: agent.gave_up, "that the seed stops for good")
     assert agent.refusals[0][0] == "pod name cannot be empty"
-
-
-@beside
-def test_unimplemented_stream_makes_the_newest_agent_storm(stage):
-    proxy = stage.proxy(wire.TYPED_RELEASE)
-    agent = stage.agent(wire.NEWEST, proxy.address)
-    until(lambda: agent.gave_up, "the storm", 50)
-    assert len(proxy.registrations) == REGISTRATIONS_MAX
-    assert agent.endings[0][1] == grpc.StatusCode.UNIMPLEMENTED
 
 
 @beside

@@ -1,4 +1,4 @@
-"""Agents as the Go programs are, against our proxy: what they rely on, and what they suffered from."""
+"""Agents that behave as the Go programs, against our proxy: the behaviour they need, and known defects."""
 
 import concurrent.futures
 import contextlib
@@ -37,14 +37,14 @@ SERIES = [QUEUED, DONE, *TOOK, ODD]
 
 
 def unharmed(*agents):
-    """Each registered once, lost no stream, and heard nothing its version does not know."""
+    """Each registered once, lost no stream, and received nothing that its version does not know."""
     for agent in agents:
         assert (len(agent.ids), agent.endings, agent.refusals) == (1, [], [])
         assert (agent.unknown_fields, agent.unasked) == (set(), [])
 
 
-def told(version):
-    """The labels that a sample of the usual node has in the end."""
+def stamped(version):
+    """The labels that the agent and the proxy add to a sample of the usual node."""
     node = wire.Node()
     labels = {"node_role": node.role, "pod_name": node.name(version), "node_type": "hot"}
     return labels | ({"container_name": "data"} if version.has_pods else {})
@@ -57,6 +57,27 @@ def raw(stage, address, method, agent_id=None):
     return Call(channel, method, reads, agent_id)
 
 
+def attached(stage, version=wire.NEWEST, series=(QUEUED,), **flags):
+    """Our proxy with those flags, and an agent of that version that it knows."""
+    proxy, agent = attached(stage, version, series, **flags)
+    return proxy, agent
+
+
+def one_of_each(stage, proxy):
+    """An agent of each version that the proxy knows, on a pod named for its version."""
+    agents = [
+        stage.agent(version, proxy.address, node=wire.Node(pod=version.name), series=[QUEUED])
+        for version in wire.VERSIONS
+    ]
+    proxy.knows(*agents)
+    return agents
+
+
+def complete(proxy):
+    """Waits until no agent is missing from the latest values."""
+    until(lambda: proxy.get("/metrics").missing is None, "a response of every agent")
+
+
 def end_of(call):
     """Waits for the end of the stream: (code, details)."""
     with contextlib.suppress(grpc.RpcError):
@@ -66,14 +87,12 @@ def end_of(call):
 
 @pytest.mark.parametrize("version", wire.VERSIONS, ids=str)
 def test_each_version_registers_and_sends_metrics_in_its_shapes(stage, version):
-    proxy = stage.our_proxy()
-    agent = stage.agent(version, proxy.address, series=SERIES)
-    proxy.knows(agent)
+    proxy, agent = attached(stage, version, SERIES)
 
     page = proxy.page()
-    assert page.one("jobs_queued") == (QUEUED.labels | told(version), 1)
-    assert page.one("jobs_done_total") == (told(version), 20)
-    assert page.one("odd") == (ODD.labels | told(version), 1e21)
+    assert page.one("jobs_queued") == (QUEUED.labels | stamped(version), 1)
+    assert page.one("jobs_done_total") == (stamped(version), 20)
+    assert page.one("odd") == (ODD.labels | stamped(version), 1e21)
     assert [value for _, value in page.named("job_seconds_bucket")] == [5, 3]
     assert (page.types["jobs_queued"], page.types["job_seconds"]) == ("gauge", "histogram")
     assert page.types["jobs_done_total"] == ("counter" if version.has_types else "gauge")
@@ -91,7 +110,7 @@ def test_each_version_registers_and_sends_metrics_in_its_shapes(stage, version):
         "agent_id": agent.ids[0],
         "name": "jobs_queued",
         "description": "queued jobs",
-        "labels": QUEUED.labels | told(version),
+        "labels": QUEUED.labels | stamped(version),
         "data": [
             {"timestamp": wire.rfc3339(T), "value": 7},
             {"timestamp": wire.rfc3339(T + 10), "value": 9.5},
@@ -158,19 +177,22 @@ def test_filters_select_agents_by_their_registration(mixed):
         if not pods:
             assert proxy.get("/metrics", **parameters).text == ""
             assert window == []
-    # Nobody was asked whom the filter does not choose.
+    # An agent that the filter excludes gets no query.
     assert len(agents[wire.TYPED_RELEASE].queries) == 2
 
 
 def test_windows_have_inclusive_ends_and_need_both_times(stage):
-    proxy = stage.our_proxy()
-    agent = stage.agent(wire.NEWEST, proxy.address, series=[QUEUED])
-    proxy.knows(agent)
+    proxy, agent = attached(stage)
+
+    def points(edges):
+        edges = {name: wire.rfc3339(T + offset) for name, offset in edges.items()}
+        return [point for element in proxy.windows(**edges) for point in element["data"]]
 
     def times(**edges):
-        edges = {name: wire.rfc3339(T + offset) for name, offset in edges.items()}
-        windows = proxy.windows(**edges)
-        return [point["timestamp"] for element in windows for point in element["data"]]
+        return [point["timestamp"] for point in points(edges)]
+
+    def values(**edges):
+        return [point["value"] for point in points(edges)]
 
     def at(*offsets):
         return [wire.rfc3339(T + offset) for offset in offsets]
@@ -180,21 +202,11 @@ def test_windows_have_inclusive_ends_and_need_both_times(stage):
     assert times(start_time=10, end_time=10) == at(10)
     assert times(start_time=21, end_time=60) == []
     # The same instant, written in another zone.
-    assert (
-        len(
-            proxy.windows(start_time=wire.rfc3339(T), end_time=wire.rfc3339(T).replace("Z", "-01:00"))[0][
-                "data"
-            ]
-        )
-        == 3
-    )
-    # Without a time, or with one, the latest values.
+    [whole] = proxy.windows(start_time=wire.rfc3339(T), end_time=wire.rfc3339(T).replace("Z", "-01:00"))
+    assert len(whole["data"]) == 3
+    # With one time or none, the latest values.
     for edges in ({}, {"start_time": 0}, {"end_time": 20}):
-        assert [
-            point["value"]
-            for element in proxy.windows(**{k: wire.rfc3339(T + v) for k, v in edges.items()})
-            for point in element["data"]
-        ] == [1]
+        assert values(**edges) == [1]
     assert not agent.queries[-1].HasField("start_time")
     asked = len(agent.queries)
     for bad in (
@@ -225,11 +237,8 @@ def test_methods_and_paths(stage):
         found = proxy.get(path)
         assert found.status == 200
         head = proxy.get(path, method="HEAD")
-        assert (head.status, head.body, head.headers["Content-Type"]) == (
-            200,
-            b"",
-            found.headers["Content-Type"],
-        )
+        assert (head.status, head.body) == (200, b"")
+        assert head.headers["Content-Type"] == found.headers["Content-Type"]
         assert proxy.get(path, method="POST").status == 405
     assert proxy.get("/metrics").body == b""
     assert proxy.get("/metrics-windows").body == b"[]\n"
@@ -242,13 +251,11 @@ def test_methods_and_paths(stage):
 
 @pytest.mark.parametrize("version", wire.VERSIONS, ids=str)
 def test_a_metrics_stream_reopened_alone_receives_queries(stage, version):
-    proxy = stage.our_proxy()
-    agent = stage.agent(version, proxy.address, series=[QUEUED])
-    proxy.knows(agent)
+    proxy, agent = attached(stage, version)
     assert proxy.page().one("jobs_queued")[1] == 1
     for _ in range(3):
         agent.reopen_metrics()
-        until(lambda: proxy.get("/metrics").missing is None, "an response on the new stream")
+        complete(proxy)
         assert proxy.page().one("jobs_queued")[1] == 1
     assert proxy.health()["agents_total"] == 1
     unharmed(agent)
@@ -257,11 +264,7 @@ def test_a_metrics_stream_reopened_alone_receives_queries(stage, version):
 @beside
 def test_seven_streams_are_held_with_one_registration(stage):
     proxy = stage.our_proxy()
-    agents = [
-        stage.agent(version, proxy.address, node=wire.Node(pod=version.name), series=[QUEUED])
-        for version in wire.VERSIONS
-    ]
-    proxy.knows(*agents)
+    agents = one_of_each(stage, proxy)
     # What it sends unasked is taken, and costs nothing.
     newest = agents[-1]
     newest.call("StreamCrashDiagnostics").send(wire.messages.RegisterAgentResponse(message="a crash"))
@@ -302,7 +305,7 @@ def test_a_silent_agent_delays_only_the_first_response(stage):
     # O27: a late response does not answer another query.
     silent.series = [Series("jobs_queued", samples=[(T, 1), (T + 1, 42)])]
     silent.responses.set()
-    until(lambda: proxy.get("/metrics").missing is None, "that it is waited for again")
+    complete(proxy)
     [(_, value)] = [
         sample for sample in proxy.page().named("jobs_queued") if sample[0]["pod_name"] == "silent"
     ]
@@ -312,9 +315,7 @@ def test_a_silent_agent_delays_only_the_first_response(stage):
 
 @beside
 def test_a_late_window_does_not_answer_the_next_query(stage):
-    proxy = stage.our_proxy(agent_deadline="1s", window_deadline="1s")
-    agent = stage.agent(wire.UNTYPED_RELEASE, proxy.address, series=[QUEUED])
-    proxy.knows(agent)
+    proxy, agent = attached(stage, wire.UNTYPED_RELEASE, agent_deadline="1s", window_deadline="1s")
     agent.responses.clear()
     late = proxy.get("/metrics-windows", start_time=wire.rfc3339(T), end_time=wire.rfc3339(T + 10))
     assert (late.missing, late.json) == ("1; db-0=late", [])
@@ -329,7 +330,7 @@ def test_a_late_window_does_not_answer_the_next_query(stage):
             assert line.startswith("#") or line.endswith(" 1"), "the late window was served"
         for element in window.result().json:
             assert [point["value"] for point in element["data"]] == [1], "the late window was served"
-    until(lambda: proxy.get("/metrics").missing is None, "that it is waited for again")
+    complete(proxy)
     assert proxy.page().one("jobs_queued")[1] == 1
     unharmed(agent)
 
@@ -337,13 +338,10 @@ def test_a_late_window_does_not_answer_the_next_query(stage):
 @beside
 def test_overlapping_requests_get_their_own_responses(stage):
     proxy = stage.our_proxy(agent_deadline="30s", window_deadline="30s")
-    agents = []
-    for version in wire.VERSIONS:
-        agent = stage.agent(version, proxy.address, node=wire.Node(pod=version.name), series=[QUEUED])
+    agents = one_of_each(stage, proxy)
+    for agent in agents:
         response = agent.response
         agent.response = lambda query, response=response: (time.sleep(0.1), response(query))[1]
-        agents.append(agent)
-    proxy.knows(*agents)
 
     def window(offset):
         return proxy.windows(start_time=wire.rfc3339(T + offset), end_time=wire.rfc3339(T + offset))
@@ -362,9 +360,7 @@ def test_overlapping_requests_get_their_own_responses(stage):
 
 @beside
 def test_agent_without_heartbeats_is_offline_and_then_forgotten(stage):
-    proxy = stage.our_proxy(agent_heartbeat_timeout="3s", agent_cleanup_timeout="12s")
-    agent = stage.agent(wire.NEWEST, proxy.address, series=[QUEUED])
-    proxy.knows(agent)
+    proxy, agent = attached(stage, agent_heartbeat_timeout="3s", agent_cleanup_timeout="12s")
     agent.beats.clear()
     until(lambda: proxy.health()["agents_online"] == 0, "that it is offline", 25)
     assert proxy.health()["agents_total"] == 1
@@ -433,9 +429,7 @@ def test_an_incomplete_registration_is_refused(stage, request_, text):
 
 
 def test_a_stream_needs_an_agent_id_in_its_metadata(stage):
-    proxy = stage.our_proxy()
-    agent = stage.agent(wire.NEWEST, proxy.address, series=[QUEUED])
-    proxy.knows(agent)
+    proxy, agent = attached(stage)
     nameless = raw(stage, proxy.address, wire.METRICS)
     code, details = end_of(nameless)
     assert code == grpc.StatusCode.UNAUTHENTICATED and "agent" in details.lower()
@@ -466,9 +460,7 @@ def test_an_empty_heartbeat_is_one_and_gets_no_answer(stage):
 
 @pytest.mark.parametrize("version", [wire.TYPED_RELEASE, wire.NEWEST], ids=str)
 def test_a_returning_agent_is_not_counted_twice(stage, version):
-    proxy = stage.our_proxy()
-    agent = stage.agent(version, proxy.address, series=[QUEUED])
-    proxy.knows(agent)
+    proxy, agent = attached(stage, version)
     for count in (2, 3):
         agent.drop()
         agent.registered(count)
@@ -497,11 +489,7 @@ def test_a_torn_connection_shows_its_agent_twice_only_briefly(stage):
 @pytest.mark.parametrize("asked", [False, True], ids=["idle", "asked"])
 def test_sigterm_ends_the_proxy_with_agents_attached(stage, asked):
     proxy = stage.our_proxy()
-    agents = [
-        stage.agent(version, proxy.address, node=wire.Node(pod=version.name), series=[QUEUED])
-        for version in wire.VERSIONS
-    ]
-    proxy.knows(*agents)
+    agents = one_of_each(stage, proxy)
     with concurrent.futures.ThreadPoolExecutor() as pool:
         if asked:
             for agent in agents:

@@ -1,4 +1,4 @@
-"""Our agent, against proxies as the Go programs are: what they rely on, and what they suffered from."""
+"""Our agent, against proxies that behave as the Go programs: the behaviour they need, and known defects."""
 
 import contextlib
 import signal
@@ -60,6 +60,17 @@ def has_recorded(proxy, count=3):
     return until(
         lambda: found if len(found := points(proxy.query(end=time.time() + 60))) >= count else None, "readings"
     )
+
+
+def long_page(count, width):
+    """A page of so many series, each with a label that wide. Ids have one length, so that all scrapes of
+    the page weigh the same."""
+    return "".join(f'long{{id="{n:05}",text="{"x" * width}"}} {n}\n' for n in range(count))
+
+
+def has_long_page(stream):
+    """Waits until the agent responds with the long page on the stream."""
+    until(lambda: (stream.send(wire.query()), named(stream.next(25), "long"))[1], "the long page", 40)
 
 
 def own(stage, proxy, exporter, **settings):
@@ -215,9 +226,7 @@ def test_a_vanished_series_is_not_among_the_latest(stage):
 
 @beside
 def test_a_response_over_4_mib_leaves_out_the_oldest_samples(stage):
-    # Ids of the same length, so that all scrapes weigh the same.
-    page = "".join(f'long{{id="{n:05}",text="{"x" * 200}"}} {n}\n' for n in range(2_000))
-    exporter = stage.exporter(page)
+    exporter = stage.exporter(long_page(2_000, 200))
     proxy = stage.proxy(wire.UNTYPED_RELEASE)
     stage.our_agent(proxy.address, exporter, poll_metrics_interval="500ms")
     proxy.registered()
@@ -234,7 +243,7 @@ def test_a_response_over_4_mib_leaves_out_the_oldest_samples(stage):
     assert times == [at for at, _ in true(points(response), exporter)]
     assert len(named(response, "long")) == 2_000 * len(times)
     # The latest values alone, once they too are more than fits.
-    exporter.extra = "".join(f'long{{id="{n:05}",text="{"x" * 300}"}} {n}\n' for n in range(16_000))
+    exporter.extra = long_page(16_000, 300)
 
     def large():
         response = proxy.query(seconds=25)
@@ -275,8 +284,7 @@ def test_a_proxy_without_the_service_meets_no_storm(stage):
     time.sleep(4)
     assert len(proxy.calls) <= 4
     assert relay.accepted <= len(proxy.calls)
-    agent.terminate()
-    agent.leaves()
+    agent.stop()
 
 
 @beside
@@ -432,33 +440,28 @@ def test_sigterm_leaves_a_frozen_proxy(stage):
     proxy.signal(signal.SIGSTOP)
     time.sleep(2)
     assert agent.runs()
-    agent.terminate()
-    agent.leaves()
+    agent.stop()
 
 
 @beside
 def test_sigterm_leaves_with_a_full_send_buffer(stage):
-    page = "".join(f'long{{id="{n}",text="{"x" * 300}"}} {n}\n' for n in range(10_000))
-    exporter = stage.exporter(page)
     proxy = stage.proxy(wire.NEWEST)
     relay = stage.relay(proxy.address)
-    agent = stage.our_agent(relay.address, exporter)
+    agent = stage.our_agent(relay.address, stage.exporter(long_page(10_000, 300)))
     stream = proxy.metrics_stream()
-    until(lambda: (stream.send(wire.query()), named(stream.next(25), "long"))[1], "the long page", 40)
+    has_long_page(stream)
     relay.takes.clear()
     for _ in range(10):
         stream.send(wire.query())
     time.sleep(2)
     assert agent.runs()
-    agent.terminate()
-    agent.leaves()
+    agent.stop()
 
 
 @beside
 def test_an_unread_response_does_not_delay_heartbeats(stage):
-    page = "".join(f'long{{id="{n}",text="{"x" * 300}"}} {n}\n' for n in range(8_000))
     proxy = stage.proxy(wire.NEWEST)
-    stage.our_agent(proxy.address, stage.exporter(page))
+    stage.our_agent(proxy.address, stage.exporter(long_page(8_000, 300)))
     stream = proxy.metrics_stream()
     until(lambda: named(proxy.query(seconds=25), "long"), "the long page", 40)
     proxy.takes.clear()
@@ -476,12 +479,11 @@ def test_an_unread_response_does_not_delay_heartbeats(stage):
 
 @beside
 def test_an_agent_with_a_stuck_response_finds_the_next_proxy(stage):
-    page = "".join(f'long{{id="{n}",text="{"x" * 300}"}} {n}\n' for n in range(10_000))
     first, second = stage.proxy(wire.NEWEST), stage.proxy(wire.UNTYPED_RELEASE)
     relay = stage.relay(first.address)
-    stage.our_agent(relay.address, stage.exporter(page))
+    stage.our_agent(relay.address, stage.exporter(long_page(10_000, 300)))
     stream = first.metrics_stream()
-    until(lambda: (stream.send(wire.query()), named(stream.next(25), "long"))[1], "the long page", 40)
+    has_long_page(stream)
     relay.takes.clear()
     for _ in range(10):
         stream.send(wire.query())
@@ -500,8 +502,7 @@ def test_sigterm_leaves_a_proxy_that_never_speaks(stage):
         agent = stage.our_agent(f"127.0.0.1:{deaf.getsockname()[1]}", stage.exporter())
         connection, _ = deaf.accept()
         with connection:
-            agent.terminate()
-            agent.leaves()
+            agent.stop()
 
 
 def test_an_agent_that_leaves_ends_its_streams_in_order(stage):
@@ -509,8 +510,7 @@ def test_an_agent_that_leaves_ends_its_streams_in_order(stage):
     agent = own(stage, proxy, stage.exporter())
     proxy.metrics_stream()
     proxy.heartbeats(1)
-    agent.terminate()
-    agent.leaves()
+    agent.stop()
     until(lambda: not any(stream.open for stream in proxy.streams), "the end of the streams")
     assert len(proxy.registrations) == 1
 
@@ -544,6 +544,5 @@ def test_an_idle_uplink_stays_and_sends_no_ping(stage):
     assert (relay.sent[PING], relay.came[GOAWAY]) == (0, 0)
     assert proxy.query().HasField("timestamp")
     assert agent.runs()
-    agent.terminate()
-    agent.leaves()
+    agent.stop()
     assert relay.sent[PING] == 0

@@ -52,6 +52,10 @@ class _Process:
         status = self._process.wait(seconds + 1)
         assert status == 0, f"it ended with {status}\n{self.said()}"
 
+    def stop(self):
+        self.terminate()
+        self.leaves()
+
     def kill(self):
         self._process.kill()
         self._process.wait(TIMEOUT)
