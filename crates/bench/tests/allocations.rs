@@ -41,7 +41,7 @@ fn scrape(parser: &mut Parser<u32>, count: &mut Count, page: &str, piece: usize)
 }
 
 #[test]
-fn a_scrape_like_the_one_before_allocates_nothing() {
+fn a_repeated_scrape_allocates_nothing() {
     for mut exporter in [Exporter::of_machine(), Exporter::of_service()] {
         let pages: Vec<String> = (0..6).map(|_| exporter.scrape()).collect();
         let (mut parser, mut count) = (Parser::new(Limits::default()), Count::default());
@@ -64,7 +64,7 @@ fn a_scrape_like_the_one_before_allocates_nothing() {
 }
 
 #[test]
-fn what_is_remembered_is_about_the_page_without_its_values() {
+fn remembered_bytes_are_about_the_page_without_values() {
     for mut exporter in [Exporter::of_machine(), Exporter::of_service()] {
         let page = exporter.scrape();
         let (mut parser, mut count) = (Parser::new(Limits::default()), Count::default());
@@ -83,7 +83,7 @@ fn what_is_remembered_is_about_the_page_without_its_values() {
 }
 
 #[test]
-fn a_first_scrape_allocates_by_doubling_and_per_family_only() {
+fn a_first_scrape_allocates_by_growth_and_per_family() {
     let mut exporter = Exporter::of_service();
     let page = exporter.scrape();
     let families = page.matches("# TYPE").count() as u64;

@@ -1,6 +1,6 @@
-//! `dump prometheus|openmetrics FILE…`: what the parser makes of each file, one JSON line per file.
+//! `dump prometheus|openmetrics FILE…`: prints the parsed content of each file, one JSON line per file.
 //!
-//! Values are the bits of the double, in hexadecimal, so that nothing is lost on the way.
+//! Values are the bits of the double, in hexadecimal, so that they are compared exactly.
 
 use std::{env, fs, process::ExitCode};
 
@@ -72,7 +72,7 @@ fn main() -> ExitCode {
         let mut dump = Dump::default();
         let mut parser = Parser::new(Limits::default());
         parser.begin(format);
-        // In odd pieces, as from a socket.
+        // Pieces end within lines, as those from a socket do.
         for piece in page.chunks(113) {
             parser.push(piece, &mut dump);
         }

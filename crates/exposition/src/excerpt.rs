@@ -1,20 +1,20 @@
-//! A short printable piece of a line.
+//! Short printable excerpts of lines.
 
-/// Characters of an excerpt.
+/// The most characters of an excerpt.
 const LENGTH_MAX: usize = 80;
 
-/// Bytes shown before the one at fault.
+/// The most bytes that are shown before the one at fault.
 const BEFORE: usize = 40;
 
-/// Bytes at the beginning of a line that an excerpt can need if the fault is its length.
+/// The bytes of a line that an excerpt can need: a character has at most four.
 pub(crate) const KEPT: usize = 4 * LENGTH_MAX;
 
-/// Replaces `excerpt` by what stands around the byte `at` of the line, control characters and what
-/// is no UTF-8 made visible.
+/// Replaces `excerpt` by the text around the byte `at` of the line. Control characters and bytes
+/// that are not UTF-8 become replacement characters.
 pub(crate) fn cut(line: &[u8], at: usize, excerpt: &mut String) {
     excerpt.clear();
     let mut from = at.saturating_sub(BEFORE).min(line.len());
-    // Not in the middle of a character.
+    // An excerpt must not start within a character.
     while from > 0 && from < line.len() && line[from] & 0xc0 == 0x80 {
         from -= 1;
     }

@@ -1,4 +1,4 @@
-//! What pages say of metric families.
+//! The metric families of a page and the statements on them.
 
 use crate::{
     fault::Reason,
@@ -8,11 +8,11 @@ use crate::{
     sink::FamilyRef,
 };
 
-/// Names a family until a scrape finishes that does not speak of some family.
+/// Identifies a family until families are removed at the end of a scrape.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct FamilyId(u32);
 
-/// One thing said of a family.
+/// A field of a family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Field {
     Help,
@@ -20,7 +20,7 @@ pub(crate) enum Field {
     Unit,
 }
 
-/// A statement, resolved.
+/// A statement on a family, with escapes resolved.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Statement<'a> {
     Help(&'a str),
@@ -38,38 +38,41 @@ impl Statement<'_> {
     }
 }
 
-/// The family of samples of one name, for as long as nothing new is said.
+/// The result of looking up the family of a sample's name. It is valid until families change.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Answer {
-    /// What was said last when it was asked for; zero if it never was.
-    asked_at: u64,
+pub(crate) struct FamilyLookup {
+    /// The revision of the families plus one; zero if there was no lookup.
+    revision: u64,
     family: Option<FamilyId>,
 }
 
-/// All families that the last finished scrape or the current one speaks of.
+/// The families that the last finished scrape or the current one states.
+///
+/// A field that a scrape states for the first time counts; a contradiction later in the scrape is a
+/// fault. When a scrape finishes, fields that it did not state are removed.
 #[derive(Debug, Default)]
 pub(crate) struct Families {
     all: Vec<Family>,
     names: Index,
-    /// Families that found no place in the index, by name.
-    crowded: Vec<FamilyId>,
-    /// The family that was spoken of last: what is said of one stands together, and so do its
-    /// samples.
+    /// The families for which the index has no slot, sorted by name.
+    unindexed: Vec<FamilyId>,
+    /// The family that was stated or looked up last. Statements and samples of a family are adjacent.
     latest: Option<FamilyId>,
-    /// How many there were when the scrape began.
-    before: usize,
-    /// Families that the current scrape has spoken of, and the bytes of what it said.
-    spoken: usize,
-    spoken_bytes: usize,
-    /// Counts scrapes, from 1.
+    /// The number of families at the start of the scrape.
+    count_before: usize,
+    /// The number of families that the current scrape has stated.
+    stated: usize,
+    /// The bytes of their names and texts.
+    stated_bytes: usize,
+    /// The number of the current scrape, from 1.
     scrape: u32,
-    /// Counts what was news, and what was forgotten.
-    news: u64,
-    /// Whether the current scrape said anything that the one before did not.
+    /// The number of changes so far.
+    revision: u64,
+    /// The current scrape has stated something that the one before did not.
     changed: bool,
-    /// Whether what families say is what the last finished scrape said. Not so after an abandoned
-    /// one that said something else.
-    settled: bool,
+    /// The families are those of the last finished scrape. False after an abandoned scrape that
+    /// stated something else.
+    consistent: bool,
 }
 
 #[derive(Debug)]
@@ -79,10 +82,10 @@ struct Family {
     kind: Option<Kind>,
     help: Option<Box<str>>,
     unit: Option<Box<str>>,
-    /// The scrape that last said each field.
-    said: [u32; 3],
-    /// An abandoned scrape said something of it that is taken back.
-    doubtful: bool,
+    /// The last scrape that stated each field.
+    stated_in: [u32; 3],
+    /// A field that an abandoned scrape stated was removed, and the sink does not know that yet.
+    reverted: bool,
 }
 
 // A list of families that grows exists twice. Each family also has two slots of the index or one in
@@ -102,7 +105,7 @@ impl Family {
         }
     }
 
-    fn says(&self, statement: Statement<'_>) -> bool {
+    fn has(&self, statement: Statement<'_>) -> bool {
         match statement {
             Statement::Help(help) => self.help.as_deref() == Some(help),
             Statement::Kind(kind) => self.kind == Some(kind),
@@ -110,7 +113,7 @@ impl Family {
         }
     }
 
-    /// Bytes of texts held for a field.
+    /// Returns the bytes of text held for a field.
     fn text_bytes(&self, field: Field) -> usize {
         match field {
             Field::Help => self.help.as_deref().map_or(0, str::len),
@@ -120,11 +123,12 @@ impl Family {
     }
 
     fn held_bytes(&self) -> usize {
-        let said = FIELDS.map(|field| self.text_bytes(field));
-        self.name.len() + said.iter().sum::<usize>()
+        let texts = FIELDS.map(|field| self.text_bytes(field));
+        self.name.len() + texts.iter().sum::<usize>()
     }
 
-    fn forget(&mut self, field: Field) -> bool {
+    /// Removes a field. Returns true if it was stated.
+    fn remove(&mut self, field: Field) -> bool {
         match field {
             Field::Help => self.help.take().is_some(),
             Field::Kind => self.kind.take().is_some(),
@@ -137,25 +141,29 @@ impl Families {
     pub(crate) fn begin(&mut self) {
         self.scrape += 1;
         self.changed = false;
-        self.before = self.all.len();
-        self.spoken = 0;
-        self.spoken_bytes = 0;
+        self.count_before = self.all.len();
+        self.stated = 0;
+        self.stated_bytes = 0;
         self.latest = None;
     }
 
-    /// Notes that a remembered line says again what it said. Whether that settles the matter: not
-    /// if another line of the scrape spoke of the same, nor after an abandoned scrape.
-    pub(crate) fn said_again(&mut self, id: FamilyId, field: Field, limits: &Limits) -> bool {
+    /// Notes that a remembered line repeats its statement. Returns false if the line must be parsed
+    /// instead: after an abandoned scrape, or if this scrape has already stated the field.
+    pub(crate) fn repeat(&mut self, id: FamilyId, field: Field, limits: &Limits) -> bool {
         let Some(family) = self.all.get(id.0 as usize) else {
             return false;
         };
         let bytes = family.text_bytes(field);
-        self.settled
-            && family.said[field as usize] != self.scrape
-            && self.speak(Some(id), 0, field, bytes, limits).is_ok()
+        self.consistent
+            && family.stated_in[field as usize] != self.scrape
+            && self.count(Some(id), 0, field, bytes, limits).is_ok()
     }
 
-    /// Takes a statement, and says whether it is news.
+    /// Applies a statement. Returns the family, and true if the statement changed it.
+    ///
+    /// # Errors
+    ///
+    /// The reason for rejecting the line: a contradiction or a limit.
     pub(crate) fn state(
         &mut self,
         name: &str,
@@ -165,9 +173,9 @@ impl Families {
         let field = statement.field();
         let (known, hash) = self.known(name);
         self.latest = known;
-        let same = known.is_some_and(|id| self.family(id).says(statement));
+        let same = known.is_some_and(|id| self.family(id).has(statement));
         if let Some(id) = known
-            && self.family(id).said[field as usize] == self.scrape
+            && self.family(id).stated_in[field as usize] == self.scrape
         {
             return if same {
                 Ok((id, false))
@@ -179,7 +187,7 @@ impl Families {
             Statement::Help(text) | Statement::Unit(text) => text.len(),
             Statement::Kind(_) => 0,
         };
-        self.speak(known, name.len(), field, bytes, limits)?;
+        self.count(known, name.len(), field, bytes, limits)?;
         if let Some(id) = known
             && same
         {
@@ -190,7 +198,7 @@ impl Families {
             None => self.create(name, hash, field, limits),
         };
         self.changed = true;
-        self.news += 1;
+        self.revision += 1;
         self.latest = Some(id);
         let family = self.family_mut(id);
         match statement {
@@ -201,9 +209,9 @@ impl Families {
         Ok((id, true))
     }
 
-    /// Counts a statement of the current scrape against the limits, which know nothing of the
-    /// scrapes before, and stamps the family if it is known.
-    fn speak(
+    /// Counts a statement of the current scrape against the limits, and marks a known family as
+    /// stated. Earlier scrapes do not count: what is remembered must not change the result.
+    fn count(
         &mut self,
         known: Option<FamilyId>,
         name_bytes: usize,
@@ -214,19 +222,19 @@ impl Families {
         let (first, name_bytes) = match known {
             Some(id) => {
                 let family = self.family(id);
-                (!family.said.contains(&self.scrape), family.name.len())
+                (!family.stated_in.contains(&self.scrape), family.name.len())
             }
             None => (true, name_bytes),
         };
-        let bytes = self.spoken_bytes + text_bytes + if first { name_bytes } else { 0 };
-        if first && self.spoken >= limits.families || bytes > limits.metadata_bytes {
+        let bytes = self.stated_bytes + text_bytes + if first { name_bytes } else { 0 };
+        if first && self.stated >= limits.families || bytes > limits.metadata_bytes {
             return Err(Reason::TooMuchMetadata);
         }
-        self.spoken += usize::from(first);
-        self.spoken_bytes = bytes;
+        self.stated += usize::from(first);
+        self.stated_bytes = bytes;
         if let Some(id) = known {
             let scrape = self.scrape;
-            self.family_mut(id).said[field as usize] = scrape;
+            self.family_mut(id).stated_in[field as usize] = scrape;
         }
         Ok(())
     }
@@ -239,10 +247,10 @@ impl Families {
             kind: None,
             help: None,
             unit: None,
-            said: [0; 3],
-            doubtful: false,
+            stated_in: [0; 3],
+            reverted: false,
         };
-        family.said[field as usize] = self.scrape;
+        family.stated_in[field as usize] = self.scrape;
         if self.all.len() == self.all.capacity() {
             // At most the families of the last scrape and those of this one.
             let most = (2 * limits.families).max(self.all.len() + 1);
@@ -259,7 +267,7 @@ impl Families {
     }
 
     fn build_index(&mut self) {
-        self.crowded.clear();
+        self.unindexed.clear();
         self.names.reset(self.all.len() + 1);
         for number in 0..self.all.len() {
             let id = FamilyId(number as u32);
@@ -269,17 +277,18 @@ impl Families {
 
     fn add_to_index(&mut self, id: FamilyId, hash: u32) {
         if !self.names.insert(hash, id.0) {
-            let place = self.crowded_place(self.name(id));
-            self.crowded.insert(place.unwrap_or_else(|free| free), id);
+            // A linear list would let a page with constructed collisions cost quadratic time.
+            let (Ok(position) | Err(position)) = self.unindexed_position(self.name(id));
+            self.unindexed.insert(position, id);
         }
     }
 
-    fn crowded_place(&self, name: &str) -> Result<usize, usize> {
-        let crowded = &self.crowded;
-        crowded.binary_search_by(|id| self.name(*id).cmp(name))
+    fn unindexed_position(&self, name: &str) -> Result<usize, usize> {
+        let unindexed = &self.unindexed;
+        unindexed.binary_search_by(|id| self.name(*id).cmp(name))
     }
 
-    /// The family of a name, and the name's hash unless it was not needed.
+    /// Finds a family by name. The second value is the hash of the name, if it was computed.
     fn known(&self, name: &str) -> (Option<FamilyId>, u32) {
         if let Some(id) = self.latest
             && self.name(id) == name
@@ -291,7 +300,11 @@ impl Families {
         let found = found
             .filter(|id| self.family(*id).hash == hash)
             .find(|id| self.name(*id) == name)
-            .or_else(|| self.crowded_place(name).ok().map(|at| self.crowded[at]));
+            .or_else(|| {
+                self.unindexed_position(name)
+                    .ok()
+                    .map(|at| self.unindexed[at])
+            });
         (found, hash)
     }
 
@@ -302,31 +315,35 @@ impl Families {
     fn family(&self, id: FamilyId) -> &Family {
         self.all
             .get(id.0 as usize)
-            .expect("an id is given out for a family that is there, and taken back with it")
+            .expect("ids are replaced whenever families are removed")
     }
 
     fn family_mut(&mut self, id: FamilyId) -> &mut Family {
         self.all
             .get_mut(id.0 as usize)
-            .expect("an id is given out for a family that is there, and taken back with it")
+            .expect("ids are replaced whenever families are removed")
     }
 
     pub(crate) fn describe(&self, id: FamilyId) -> FamilyRef<'_> {
         self.family(id).describe()
     }
 
-    /// The family a sample belongs to: the one of its own name, else one whose kind adds the
-    /// suffix that the sample has. What was answered for its name before is asked for again only
-    /// if something was said since.
+    /// Returns the family of a sample: the family with the sample's name, else the one whose kind
+    /// has the sample's suffix. `lookup` is the previous result for this name; it is updated if
+    /// families have changed since.
     #[inline]
-    pub(crate) fn of_sample<'a>(&'a self, sample: &'a str, answer: &mut Answer) -> FamilyRef<'a> {
-        if answer.asked_at != self.news + 1 {
-            *answer = Answer {
-                asked_at: self.news + 1,
+    pub(crate) fn of_sample<'a>(
+        &'a self,
+        sample: &'a str,
+        lookup: &mut FamilyLookup,
+    ) -> FamilyRef<'a> {
+        if lookup.revision != self.revision + 1 {
+            *lookup = FamilyLookup {
+                revision: self.revision + 1,
                 family: self.find_for(sample),
             };
         }
-        answer.family.map_or(
+        lookup.family.map_or(
             FamilyRef {
                 name: sample,
                 kind: None,
@@ -346,46 +363,41 @@ impl Families {
         })
     }
 
-    /// Forgets what the finished scrape did not say, and shows the families for which that made a
-    /// difference. If any is not there any more, the others have new ids: what is returned tells
-    /// them.
-    pub(crate) fn finish(&mut self, mut show: impl FnMut(&FamilyRef<'_>)) -> Option<Renamed> {
-        let (mut gone, mut forgot) = (false, false);
-        for number in 0..self.all.len() {
-            let scrape = self.scrape;
-            let Some(family) = self.all.get_mut(number) else {
-                break;
-            };
-            let mut lost = std::mem::take(&mut family.doubtful);
+    /// Removes the fields that the finished scrape did not state, and reports the families that
+    /// changed. Returns the new ids of the families, if any was removed.
+    pub(crate) fn finish(&mut self, mut report: impl FnMut(&FamilyRef<'_>)) -> Option<NewIds> {
+        let (mut any_unstated, mut any_lost) = (false, false);
+        for family in &mut self.all {
+            let mut lost = std::mem::take(&mut family.reverted);
             for field in FIELDS {
-                if family.said[field as usize] != scrape {
-                    lost |= family.forget(field);
+                if family.stated_in[field as usize] != self.scrape {
+                    lost |= family.remove(field);
                 }
             }
-            gone |= !family.said.contains(&scrape);
+            any_unstated |= !family.stated_in.contains(&self.scrape);
             if lost {
-                forgot = true;
-                show(&family.describe());
+                any_lost = true;
+                report(&family.describe());
             }
         }
-        self.settled = true;
+        self.consistent = true;
         self.latest = None;
-        let renamed = gone.then(|| self.remove_gone());
-        if forgot || gone {
-            self.news += 1;
+        let new_ids = any_unstated.then(|| self.remove_unstated());
+        if any_lost || any_unstated {
+            self.revision += 1;
         }
-        renamed
+        new_ids
     }
 
-    /// Drops the families of which nothing is said any more.
-    fn remove_gone(&mut self) -> Renamed {
+    /// Removes the families that the scrape did not state.
+    fn remove_unstated(&mut self) -> NewIds {
         let mut ids = Vec::with_capacity(self.all.len());
         let mut kept = 0;
         for number in 0..self.all.len() {
             ids.push(FamilyId(kept as u32));
             if self
                 .family(FamilyId(number as u32))
-                .said
+                .stated_in
                 .contains(&self.scrape)
             {
                 self.all.swap(number, kept);
@@ -395,27 +407,30 @@ impl Families {
         self.all.truncate(kept);
         self.all.shrink_to_fit();
         self.build_index();
-        self.crowded.shrink_to_fit();
-        Renamed { ids }
+        self.unindexed.shrink_to_fit();
+        NewIds { ids }
     }
 
-    /// Takes back what the abandoned scrape said, if any of it was new.
+    /// Removes the fields that the abandoned scrape stated, if any of them was new.
+    ///
+    /// The previous values are gone. `consistent` is therefore cleared, which makes the next scrape
+    /// parse every statement.
     pub(crate) fn abandon(&mut self) {
         self.latest = None;
         if !self.changed {
             return;
         }
-        self.settled = false;
-        self.news += 1;
-        if self.before < self.all.len() {
-            self.all.truncate(self.before);
+        self.consistent = false;
+        self.revision += 1;
+        if self.count_before < self.all.len() {
+            self.all.truncate(self.count_before);
             self.all.shrink_to_fit();
             self.build_index();
         }
         for family in &mut self.all {
             for field in FIELDS {
-                if family.said[field as usize] == self.scrape {
-                    family.doubtful |= family.forget(field);
+                if family.stated_in[field as usize] == self.scrape {
+                    family.reverted |= family.remove(field);
                 }
             }
         }
@@ -425,17 +440,17 @@ impl Families {
         self.all.iter().map(Family::held_bytes).sum::<usize>()
             + self.all.capacity() * size_of::<Family>()
             + self.names.held_bytes()
-            + self.crowded.capacity() * size_of::<FamilyId>()
+            + self.unindexed.capacity() * size_of::<FamilyId>()
     }
 }
 
-/// New ids of families.
+/// The new ids of families, by old id.
 #[derive(Debug)]
-pub(crate) struct Renamed {
+pub(crate) struct NewIds {
     ids: Vec<FamilyId>,
 }
 
-impl Renamed {
+impl NewIds {
     pub(crate) fn of(&self, id: FamilyId) -> FamilyId {
         self.ids.get(id.0 as usize).copied().unwrap_or(id)
     }

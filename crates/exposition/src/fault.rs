@@ -1,59 +1,62 @@
-//! What can be wrong with a line.
+//! Faults of lines.
 
 use std::fmt;
 
-/// Why a line was not taken.
+/// The reason for rejecting a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Reason {
-    /// It is longer than [`Limits::line_bytes`](crate::Limits::line_bytes).
+    /// The line is longer than [`Limits::line_bytes`](crate::Limits::line_bytes).
     LineTooLong,
-    /// It is not UTF-8.
+    /// The line is not UTF-8.
     InvalidUtf8,
-    /// It names no metric.
+    /// The metric's name is missing.
     MissingName,
-    /// A metric's name is not one, or stands there twice.
+    /// The metric's name is not valid, or there are two.
     InvalidName,
-    /// A metric's or label's name is longer than the limit.
+    /// The name of a metric or label exceeds [`Limits::name_bytes`](crate::Limits::name_bytes).
     NameTooLong,
-    /// What stands in braces is not a list of labels.
+    /// The braces do not contain a list of labels.
     InvalidLabels,
-    /// A label's name is not one.
+    /// A label's name is not valid.
     InvalidLabelName,
-    /// Two labels have one name, or one has the name of the metric's name, `__name__`.
+    /// Two labels have the same name, or one is named `__name__`, which stands for the metric's name.
     DuplicateLabel,
-    /// A label's value is longer than the limit.
+    /// A label's value exceeds
+    /// [`Limits::label_value_bytes`](crate::Limits::label_value_bytes).
     LabelValueTooLong,
-    /// It has more labels than the limit.
+    /// There are more labels than
+    /// [`Limits::labels_per_series`](crate::Limits::labels_per_series).
     TooManyLabels,
-    /// It has no value.
+    /// The value is missing.
     MissingValue,
-    /// Its value is not a number.
+    /// The value is not a number.
     InvalidValue,
-    /// Its value is a number that no double comes near.
+    /// The value is too large for a double.
     ValueOutOfRange,
-    /// Its timestamp is not one of its format, or none that fits.
+    /// The timestamp is not valid in the format or does not fit.
     InvalidTimestamp,
-    /// Something follows that does not belong there.
+    /// Something follows the end of the sample.
     TrailingData,
-    /// What stands after `#` on a sample's line is not an exemplar.
+    /// The text after `#` on a sample's line is not an exemplar.
     InvalidExemplar,
-    /// A `HELP`, `TYPE` or `UNIT` line does not say what it should.
+    /// A `HELP`, `TYPE` or `UNIT` line is not valid.
     InvalidMetadata,
     /// A `HELP`, `TYPE` or `UNIT` line contradicts an earlier one of the scrape.
     ConflictingMetadata,
-    /// The limits of families or of their texts are reached.
+    /// [`Limits::families`](crate::Limits::families) or
+    /// [`Limits::metadata_bytes`](crate::Limits::metadata_bytes) is reached.
     TooMuchMetadata,
-    /// [`Limits::samples`](crate::Limits::samples) have been taken. Only the first such line is
-    /// shown to the sink; all are counted.
+    /// [`Limits::samples`](crate::Limits::samples) is reached. All such lines are counted, but only the
+    /// first one is reported to the sink.
     TooManySamples,
-    /// A blank line or a comment of the writer's own, which `OpenMetrics` has not.
+    /// A blank line or a free comment, which `OpenMetrics` does not allow.
     NotInThisFormat,
-    /// It stands after `# EOF`.
+    /// The line follows `# EOF`.
     AfterEof,
 }
 
 impl Reason {
-    /// All of them, in the order of declaration.
+    /// All reasons, in the order of declaration.
     pub const ALL: [Self; 22] = [
         Self::LineTooLong,
         Self::InvalidUtf8,
@@ -79,7 +82,7 @@ impl Reason {
         Self::AfterEof,
     ];
 
-    /// A word for it, fit for the value of a label.
+    /// Returns a word in snake case, suitable as a label's value.
     #[must_use]
     pub fn word(self) -> &'static str {
         match self {
@@ -115,39 +118,39 @@ impl fmt::Display for Reason {
     }
 }
 
-/// One line that was not taken.
+/// A rejected line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("line {line}, byte {column}: {reason}: {excerpt}")]
 pub struct LineFault<'a> {
-    /// Which line of the page, from 1.
+    /// The number of the line on its page, from 1.
     pub line: u64,
-    /// Which byte of the line, from 1: where what was expected was not found.
+    /// The byte of the line, from 1, at which something else was expected.
     pub column: usize,
-    /// What is wrong.
+    /// The reason for rejecting it.
     pub reason: Reason,
-    /// At most 80 characters of the line from near that byte, made printable. It is what an
-    /// exporter sent: show it to whoever asks, keep it out of logs.
+    /// At most 80 characters of the line around that byte, made printable. They are an exporter's
+    /// data and may be sensitive, so keep them out of logs.
     pub excerpt: &'a str,
 }
 
-/// How many lines were not taken, by reason.
+/// Numbers of rejected lines by reason.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Rejections([u64; Reason::ALL.len()]);
 
 impl Rejections {
-    /// Lines not taken for this reason.
+    /// Returns the number of lines rejected for this reason.
     #[must_use]
     pub fn of(&self, reason: Reason) -> u64 {
         self.0[reason as usize]
     }
 
-    /// Lines not taken.
+    /// Returns the number of all rejected lines.
     #[must_use]
     pub fn total(&self) -> u64 {
         self.0.iter().sum()
     }
 
-    /// The reasons that occurred, and how often, in the order of declaration.
+    /// Returns the reasons that occurred with their numbers, in the order of declaration.
     pub fn iter(&self) -> impl Iterator<Item = (Reason, u64)> {
         Reason::ALL
             .into_iter()
@@ -167,9 +170,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_reason_has_its_own_place_and_word() {
-        for (place, reason) in Reason::ALL.into_iter().enumerate() {
-            assert_eq!(reason as usize, place);
+    fn every_reason_has_its_own_index_and_word() {
+        for (index, reason) in Reason::ALL.into_iter().enumerate() {
+            assert_eq!(reason as usize, index);
         }
         let words: BTreeSet<_> = Reason::ALL.into_iter().map(Reason::word).collect();
         assert_eq!(words.len(), Reason::ALL.len());

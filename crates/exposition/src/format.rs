@@ -1,6 +1,6 @@
-//! The two formats, and the types of metrics they know.
+//! The formats and their metric types.
 
-/// How a page is written.
+/// The format of a page.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Format {
     /// The Prometheus text format: 0.0.4, and 1.0.0 with names in quotes.
@@ -11,12 +11,18 @@ pub enum Format {
 }
 
 impl Format {
-    /// What to ask an endpoint for: an `Accept` header that names both formats.
+    /// The `Accept` header of a scrape. It names both formats.
     pub const ACCEPT: &'static str = "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.6,\
         text/plain;version=1.0.0;escaping=allow-utf-8;q=0.5,text/plain;version=0.0.4;q=0.4,*/*;q=0.1";
 
-    /// The format that a `Content-Type` names. Everything that is not `OpenMetrics` is read as
-    /// Prometheus text: exporters that state no type, or a wrong one, write that.
+    /// Returns the format that a `Content-Type` names. Everything except `OpenMetrics` is read as
+    /// Prometheus text, because exporters that send no type, or a wrong one, write that.
+    ///
+    /// ```
+    /// use steadfast_exposition::Format;
+    ///
+    /// assert_eq!(Format::from_content_type("text/plain; version=0.0.4"), Format::Prometheus);
+    /// ```
     #[must_use]
     pub fn from_content_type(content_type: &str) -> Self {
         let media_type = content_type.split(';').next().unwrap_or_default().trim();
@@ -27,7 +33,7 @@ impl Format {
         }
     }
 
-    /// The `Content-Type` of a page in this format.
+    /// Returns the `Content-Type` of a page in this format.
     #[must_use]
     pub fn content_type(self) -> &'static str {
         match self {
@@ -37,36 +43,35 @@ impl Format {
     }
 }
 
-/// What a metric family's `TYPE` says it is.
+/// The type of a metric family.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Kind {
-    /// `untyped` in the Prometheus format, `unknown` in `OpenMetrics`; also a family without `TYPE`.
+    /// A family without `TYPE`, or `untyped` in the Prometheus format and `unknown` in `OpenMetrics`.
     #[default]
     Unknown,
     /// A value that goes up and down.
     Gauge,
-    /// A value that only goes up, but for restarts.
+    /// A value that only goes up, except at restarts.
     Counter,
-    /// Counts per bucket, their sum and number.
+    /// Counts per bucket, the sum and the total count.
     Histogram,
-    /// Quantiles, their sum and number.
+    /// Quantiles, the sum and the total count.
     Summary,
-    /// Text that describes, as labels of a constant 1.
+    /// Descriptive text, as labels of a constant 1.
     Info,
-    /// A set of states, each on or off.
+    /// States that are each on or off.
     StateSet,
     /// A histogram whose counts go up and down.
     GaugeHistogram,
 }
 
-/// Every suffix by which a sample's name may differ from that of its family.
+/// All suffixes by which a sample's name may differ from its family's.
 const SUFFIXES: [&str; 8] = [
     "_total", "_created", "_bucket", "_sum", "_count", "_info", "_gsum", "_gcount",
 ];
 
 impl Kind {
-    /// The word of a `TYPE` line, of either format: a page with the other format's word for
-    /// *unknown* means the same.
+    /// Parses the word of a `TYPE` line. The words of both formats are accepted in either.
     #[must_use]
     pub fn from_word(word: &str) -> Option<Self> {
         Some(match word {
@@ -82,7 +87,7 @@ impl Kind {
         })
     }
 
-    /// Its word in `OpenMetrics`.
+    /// Returns the word for it in `OpenMetrics`.
     #[must_use]
     pub fn word(self) -> &'static str {
         match self {
@@ -97,8 +102,8 @@ impl Kind {
         }
     }
 
-    /// Its word in the Prometheus format, which has no word for the last three: an info and a state
-    /// set are written as gauges, a gauge histogram untyped.
+    /// Returns the word for it in the Prometheus format. That format has none for the last three
+    /// types: an info and a state set are gauges there, a gauge histogram is untyped.
     #[must_use]
     pub fn prometheus_word(self) -> &'static str {
         match self {
@@ -110,8 +115,8 @@ impl Kind {
         }
     }
 
-    /// The family of a sample of this kind in the Prometheus format, where only histograms and
-    /// summaries have parts with names of their own.
+    /// Returns the family's name for a sample of this type in the Prometheus format, where only the
+    /// samples of histograms and summaries have suffixes.
     #[must_use]
     pub fn prometheus_family(self, sample: &str) -> &str {
         let suffixes: &[&str] = match self {
@@ -129,7 +134,7 @@ impl Kind {
         base.filter(|base| !base.is_empty()).unwrap_or(sample)
     }
 
-    /// Suffixes that samples of such a family have beside the family's bare name.
+    /// Returns the suffixes that samples of this type may have.
     #[must_use]
     pub fn suffixes(self) -> &'static [&'static str] {
         match self {
@@ -142,8 +147,8 @@ impl Kind {
         }
     }
 
-    /// Whether a sample of this name belongs to such a family of that name. A family that is named
-    /// exactly like the sample comes first.
+    /// Returns true if a sample of this name can belong to a family of this type and name. A family
+    /// with exactly the sample's name takes precedence; the caller checks that.
     #[must_use]
     pub fn owns(self, family: &str, sample: &str) -> bool {
         sample
@@ -152,7 +157,7 @@ impl Kind {
     }
 }
 
-/// A sample's name without its suffix, and the suffix, if it has one that a family could add.
+/// Splits a sample's name into its base and one of [`SUFFIXES`].
 pub(crate) fn split_suffix(sample: &str) -> Option<(&str, &'static str)> {
     SUFFIXES.iter().find_map(|suffix| {
         let base = sample.strip_suffix(suffix)?;
@@ -191,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn every_suffix_of_a_kind_is_one_that_is_looked_for() {
+    fn every_suffix_of_a_kind_is_split_off() {
         for kind in [
             Kind::Unknown,
             Kind::Gauge,

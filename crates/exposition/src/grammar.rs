@@ -5,19 +5,21 @@
 //! {"any name", label="value"} value
 //! ```
 //!
-//! Both formats are read by this one grammar. Where `OpenMetrics` asks for exactly one space, any
-//! number of spaces and tabs is taken, since it cannot mean anything else.
+//! One grammar reads both formats. Where `OpenMetrics` requires exactly one space, any number of
+//! spaces and tabs is accepted, because no other meaning is possible.
 
 use crate::{
     fault::Reason,
     format::Format,
     limits::Limits,
     number::{self, NumberFault},
+    span::{LabelSpan, Span},
 };
 
-/// What is wrong, and before which byte of the line.
+/// A fault of a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Fault {
+    /// The byte of the line at which something else was expected.
     pub(crate) at: usize,
     pub(crate) reason: Reason,
 }
@@ -28,48 +30,15 @@ pub(crate) fn fault<T>(at: usize, reason: Reason) -> Parsed<T> {
     Err(Fault { at, reason })
 }
 
-/// A piece of the line, without quotes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Span {
-    pub(crate) start: usize,
-    pub(crate) end: usize,
-    /// Whether it has escapes to resolve.
-    pub(crate) escaped: bool,
-}
-
-impl Span {
-    /// A piece without escapes.
-    pub(crate) fn plain(start: usize, end: usize) -> Self {
-        Self {
-            start,
-            end,
-            escaped: false,
-        }
-    }
-
-    pub(crate) fn len(self) -> usize {
-        self.end - self.start
-    }
-}
-
-/// A label.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct LabelSpan {
-    pub(crate) name: Span,
-    pub(crate) value: Span,
-    /// Where it begins on its line.
-    pub(crate) at: usize,
-}
-
-/// Name and labels of a line.
+/// The part of a line before the value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Head {
     pub(crate) name: Span,
-    /// Where the value begins.
+    /// The start of the value.
     pub(crate) value_at: usize,
 }
 
-/// What follows the labels.
+/// The part of a line after the labels.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Tail {
     pub(crate) value: f64,
@@ -81,7 +50,7 @@ pub(crate) fn is_blank(byte: u8) -> bool {
     matches!(byte, b' ' | b'\t')
 }
 
-/// Past spaces and tabs.
+/// Returns the first position from `at` on that is neither a space nor a tab.
 pub(crate) fn skip_blanks(line: &[u8], mut at: usize) -> usize {
     while line.get(at).copied().is_some_and(is_blank) {
         at += 1;
@@ -89,7 +58,7 @@ pub(crate) fn skip_blanks(line: &[u8], mut at: usize) -> usize {
     at
 }
 
-/// The end of the token at `at`.
+/// Returns the end of the token at `at`.
 pub(crate) fn token_end(line: &[u8], at: usize) -> usize {
     line[at..]
         .iter()
@@ -97,7 +66,7 @@ pub(crate) fn token_end(line: &[u8], at: usize) -> usize {
         .map_or(line.len(), |length| at + length)
 }
 
-/// Reads name and labels; the labels go into `labels`, in the order of the line.
+/// Parses name and labels. The labels replace those in `labels`, in the order of the line.
 pub(crate) fn head(line: &[u8], limits: &Limits, labels: &mut Vec<LabelSpan>) -> Parsed<Head> {
     labels.clear();
     let start = skip_blanks(line, 0);
@@ -108,11 +77,7 @@ pub(crate) fn head(line: &[u8], limits: &Limits, labels: &mut Vec<LabelSpan>) ->
         if end - start > limits.name_bytes {
             return fault(start, Reason::NameTooLong);
         }
-        name = Some(Span {
-            start,
-            end,
-            escaped: false,
-        });
+        name = Some(Span::plain(start, end));
         at = skip_blanks(line, end);
         if at == line.len() {
             return fault(at, Reason::MissingValue);
@@ -135,12 +100,12 @@ pub(crate) fn head(line: &[u8], limits: &Limits, labels: &mut Vec<LabelSpan>) ->
     Ok(Head { name, value_at })
 }
 
-/// The end of a metric's name that stands without quotes; `at` if there is none.
+/// Returns the end of an unquoted metric name; `at` if there is none.
 pub(crate) fn name_end(line: &[u8], at: usize) -> usize {
     word_end(line, at, LETTER | COLON)
 }
 
-/// The end of a word whose first byte is of these classes, and the others digits as well.
+/// Returns the end of a word whose first byte is in these classes. The others may also be digits.
 fn word_end(line: &[u8], at: usize, first: u8) -> usize {
     let is = |at: usize, classes: u8| {
         line.get(at)
@@ -160,7 +125,7 @@ const LETTER: u8 = 1;
 const DIGIT: u8 = 2;
 const COLON: u8 = 4;
 
-/// The class of each byte that can stand in a name without quotes.
+/// The class of each byte that an unquoted name may have.
 const CLASSES: [u8; 256] = {
     let mut classes = [0; 256];
     let mut byte = 0;
@@ -176,8 +141,8 @@ const CLASSES: [u8; 256] = {
     classes
 };
 
-/// Reads what stands in braces, from behind the opening one to behind the closing one. A string
-/// without `=` after it is the metric's name.
+/// Parses labels from behind the opening brace, and returns the position behind the closing one. A
+/// string that no `=` follows is the metric's name.
 fn braces(
     line: &[u8],
     mut at: usize,
@@ -194,7 +159,7 @@ fn braces(
         }
         let start = at;
         let (left, end) = label_name(line, at)?;
-        if left.end - left.start > limits.name_bytes {
+        if left.len() > limits.name_bytes {
             return fault(start, Reason::NameTooLong);
         }
         at = skip_blanks(line, end);
@@ -205,7 +170,7 @@ fn braces(
                 return fault(at, Reason::InvalidLabels);
             }
             let (value, end) = string(line, at)?;
-            if value.end - value.start > limits.label_value_bytes {
+            if value.len() > limits.label_value_bytes {
                 return fault(value.start, Reason::LabelValueTooLong);
             }
             if labels.len() == limits.labels_per_series {
@@ -232,11 +197,11 @@ fn braces(
     }
 }
 
-/// A label's name, in quotes or not, and where it ends.
+/// Parses a label's name, quoted or not, and returns it with the position behind it.
 fn label_name(line: &[u8], at: usize) -> Parsed<(Span, usize)> {
     if line[at] == b'"' {
         let (span, end) = string(line, at)?;
-        if span.start == span.end {
+        if span.is_empty() {
             return fault(at, Reason::InvalidLabelName);
         }
         return Ok((span, end));
@@ -245,15 +210,10 @@ fn label_name(line: &[u8], at: usize) -> Parsed<(Span, usize)> {
     if end == at {
         return fault(at, Reason::InvalidLabelName);
     }
-    let span = Span {
-        start: at,
-        end,
-        escaped: false,
-    };
-    Ok((span, end))
+    Ok((Span::plain(at, end), end))
 }
 
-/// A string in quotes, of which the first is at `at`, and where it ends.
+/// Parses a string whose opening quote is at `at`, and returns it with the position behind it.
 pub(crate) fn string(line: &[u8], at: usize) -> Parsed<(Span, usize)> {
     let start = at + 1;
     let mut escaped = false;
@@ -279,8 +239,11 @@ pub(crate) fn string(line: &[u8], at: usize) -> Parsed<(Span, usize)> {
     }
 }
 
-/// Where a text without escapes ends, which begins at `at`, behind its quote; none if its line ends
-/// before. Most are shorter than what a vector is worth.
+/// Returns the position of the closing quote of a string that starts at `at`, or none if the string
+/// has an escape or its line ends first.
+///
+/// It compares eight bytes at a time: most label values are too short for a vectorized search to
+/// pay for its setup.
 #[inline]
 pub(crate) fn plain_end(bytes: &[u8], mut at: usize) -> Option<usize> {
     let is = |word: u64, byte: u8| zero_bytes(word ^ (LOW * u64::from(byte)));
@@ -301,12 +264,12 @@ pub(crate) fn plain_end(bytes: &[u8], mut at: usize) -> Option<usize> {
 /// The lowest bit of every byte.
 const LOW: u64 = u64::from_le_bytes([1; 8]);
 
-/// The highest bit of bytes that are zero: of the first that is, and of none before it.
+/// Sets the highest bit of the first zero byte, and of no byte before it.
 fn zero_bytes(word: u64) -> u64 {
     word.wrapping_sub(LOW) & !word & (LOW << 7)
 }
 
-/// Reads value, timestamp and exemplar from `at`, where the value begins.
+/// Parses value, timestamp and exemplar. The value starts at `at`.
 #[inline]
 pub(crate) fn tail(
     line: &[u8],
@@ -358,17 +321,18 @@ fn tail_in_full(
     Ok(tail)
 }
 
-/// The older format leaves numbers to Go, which knows hexadecimal floats.
+/// Returns true if the format has hexadecimal floats. The Prometheus format refers to Go's
+/// `ParseFloat`, which reads them; `OpenMetrics` does not.
 pub(crate) fn hexadecimal(format: Format) -> bool {
     format == Format::Prometheus
 }
 
 fn value(line: &[u8], at: usize, end: usize, format: Format) -> Parsed<f64> {
-    number::full(&line[at..end], hexadecimal(format)).or_else(|wrong| {
+    number::full(&line[at..end], hexadecimal(format)).or_else(|error| {
         fault(
             at,
-            match wrong {
-                NumberFault::NotOne => Reason::InvalidValue,
+            match error {
+                NumberFault::Invalid => Reason::InvalidValue,
                 NumberFault::OutOfRange => Reason::ValueOutOfRange,
             },
         )
@@ -384,8 +348,8 @@ fn timestamp(line: &[u8], at: usize, end: usize, format: Format) -> Parsed<i64> 
     milliseconds.map_or_else(|| fault(at, Reason::InvalidTimestamp), Ok)
 }
 
-/// Reads an exemplar, whose `#` is at `at`, to the end of the line. It is kept nowhere; it is read
-/// so that what is not one is not taken for one.
+/// Checks the exemplar that starts with the `#` at `at` and extends to the end of the line. Its
+/// content is dropped.
 fn exemplar(line: &[u8], at: usize, limits: &Limits, labels: &mut Vec<LabelSpan>) -> Parsed<()> {
     let invalid = |at| fault(at, Reason::InvalidExemplar);
     labels.clear();
@@ -397,7 +361,7 @@ fn exemplar(line: &[u8], at: usize, limits: &Limits, labels: &mut Vec<LabelSpan>
     let end = match braces(line, open + 1, limits, &mut name, labels) {
         Ok(end) if name.is_none() => end,
         Ok(_) => return invalid(open),
-        Err(wrong) => return invalid(wrong.at),
+        Err(fault) => return invalid(fault.at),
     };
     let at = skip_blanks(line, end);
     let end = token_end(line, at);
@@ -416,33 +380,33 @@ fn exemplar(line: &[u8], at: usize, limits: &Limits, labels: &mut Vec<LabelSpan>
     Ok(())
 }
 
-/// An empty text with room for so many bytes, made of one that may have less.
-pub(crate) fn make_room(text: &mut String, bytes: usize) {
+/// Empties a text and makes its capacity at least this large.
+pub(crate) fn clear_and_reserve(text: &mut String, bytes: usize) {
     text.clear();
     if text.capacity() < bytes {
-        // The old one is given back before there is a new one.
+        // The old buffer is freed before the new one is allocated, so that there is only one.
         *text = String::new();
         text.reserve_exact(bytes);
     }
 }
 
-/// Bytes of room for texts that are resolved that are kept whether they are needed or not.
-const RESOLVED_KEPT: usize = 4 << 10;
+/// The capacity of a buffer for unescaped text that is kept between scrapes.
+const UNESCAPED_KEPT: usize = 4 << 10;
 
-/// Gives back what a long line took.
-pub(crate) fn give_back(text: &mut String) {
-    if text.capacity() > RESOLVED_KEPT {
+/// Frees a buffer that a long line has grown.
+pub(crate) fn free_if_large(text: &mut String) {
+    if text.capacity() > UNESCAPED_KEPT {
         *text = String::new();
     }
 }
 
-/// Appends text with `\\`, `\n` and, if asked for, `\"` resolved. Any other backslash stays as it
-/// is written, as Prometheus reads it.
+/// Appends text and resolves `\\`, `\n` and, with `quotes`, `\"`. Any other backslash is kept as
+/// written, as Prometheus does.
 pub(crate) fn unescape(text: &str, quotes: bool, to: &mut String) {
     let mut rest = text;
     while let Some(at) = memchr::memchr(b'\\', rest.as_bytes()) {
         to.push_str(&rest[..at]);
-        let resolved = match rest.as_bytes().get(at + 1) {
+        let unescaped = match rest.as_bytes().get(at + 1) {
             Some(b'\\') => "\\",
             Some(b'n') => "\n",
             Some(b'"') if quotes => "\"",
@@ -452,7 +416,7 @@ pub(crate) fn unescape(text: &str, quotes: bool, to: &mut String) {
                 continue;
             }
         };
-        to.push_str(resolved);
+        to.push_str(unescaped);
         rest = &rest[at + 2..];
     }
     to.push_str(rest);

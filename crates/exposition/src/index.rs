@@ -1,19 +1,21 @@
-//! Finding rows of a list by a hash of their text.
+//! A hash index with a bounded number of probes.
 
 use std::hash::{BuildHasher as _, Hasher as _};
 
-/// Rows by hash: places that follow each other, each with a row or free. A row may find no place;
-/// then it is not found here.
+/// A hash table of row numbers with linear probing.
+///
+/// A row for which no slot is free among the probed ones is not indexed; the caller then treats it
+/// as unknown or keeps it elsewhere.
 #[derive(Debug, Default)]
 pub(crate) struct Index {
-    /// A row's number plus one; zero is a free place. As many as a power of two, or none.
-    places: Vec<u32>,
+    /// Row numbers plus one; zero marks a free slot. The length is a power of two, or zero.
+    slots: Vec<u32>,
 }
 
-/// Places that are looked at. So hashes that are equal, by chance or on purpose, cost no more.
+/// The most slots that are probed. Colliding hashes, accidental or constructed, cost no more.
 const PROBES_MAX: usize = 16;
 
-/// Fixed, so that equal pages cost the same.
+/// The seed is fixed, so that equal pages cost the same.
 const HASH: foldhash::fast::FixedState = foldhash::fast::FixedState::with_seed(0);
 
 pub(crate) fn hash(bytes: &[u8]) -> u32 {
@@ -23,55 +25,55 @@ pub(crate) fn hash(bytes: &[u8]) -> u32 {
 }
 
 impl Index {
-    /// Bytes that an index of so many rows takes.
+    /// Returns the bytes that an index of this many rows holds.
     pub(crate) fn bytes_for(rows: usize) -> usize {
         (2 * rows).next_power_of_two() * size_of::<u32>()
     }
 
-    /// Becomes an empty index for so many rows.
+    /// Removes all rows and makes the index large enough for this many.
     pub(crate) fn reset(&mut self, rows: usize) {
-        let places = Self::bytes_for(rows) / size_of::<u32>();
-        if self.places.capacity() < places || self.places.capacity() > 4 * places {
-            // The old one is given back before there is a new one.
+        let slots = Self::bytes_for(rows) / size_of::<u32>();
+        if self.slots.capacity() < slots || self.slots.capacity() > 4 * slots {
+            // The old table is freed before the new one is allocated, so that there is only one.
             self.clear();
-            self.places.reserve_exact(places);
+            self.slots.reserve_exact(slots);
         }
-        self.places.clear();
-        self.places.resize(places, 0);
+        self.slots.clear();
+        self.slots.resize(slots, 0);
     }
 
-    /// Whether another row would make it too crowded.
+    /// Returns true if another row would fill more than half of the slots.
     pub(crate) fn is_full(&self, rows: usize) -> bool {
-        2 * rows >= self.places.len()
+        2 * rows >= self.slots.len()
     }
 
-    /// Adds a row. Whether it found a place.
+    /// Adds a row. Returns false if no probed slot is free.
     pub(crate) fn insert(&mut self, hash: u32, row: u32) -> bool {
-        let free = self.probes(hash).find(|place| self.places[*place] == 0);
-        if let Some(place) = free {
-            self.places[place] = row + 1;
+        let free = self.probes(hash).find(|slot| self.slots[*slot] == 0);
+        if let Some(slot) = free {
+            self.slots[slot] = row + 1;
         }
         free.is_some()
     }
 
-    /// Rows that may have this hash.
+    /// Returns the rows that may have this hash.
     pub(crate) fn candidates(&self, hash: u32) -> impl Iterator<Item = u32> + '_ {
         self.probes(hash)
-            .map(|place| self.places[place])
+            .map(|slot| self.slots[slot])
             .take_while(|row| *row != 0)
             .map(|row| row - 1)
     }
 
     fn probes(&self, hash: u32) -> impl Iterator<Item = usize> + use<> {
-        let count = self.places.len();
+        let count = self.slots.len();
         (0..PROBES_MAX.min(count)).map(move |probe| (hash as usize + probe) & (count - 1))
     }
 
     pub(crate) fn clear(&mut self) {
-        self.places = Vec::new();
+        self.slots = Vec::new();
     }
 
     pub(crate) fn held_bytes(&self) -> usize {
-        self.places.capacity() * size_of::<u32>()
+        self.slots.capacity() * size_of::<u32>()
     }
 }

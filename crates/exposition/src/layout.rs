@@ -29,7 +29,7 @@ struct Entry<Id> {
 pub(crate) enum LineKind<Id> {
     /// A sample of the series.
     Sample(Id),
-    /// A statement on a family.
+    /// A statement on a field of a family.
     Metadata(FamilyId, Field),
     /// A comment.
     Comment,

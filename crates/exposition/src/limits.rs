@@ -1,32 +1,38 @@
-//! What one endpoint may cost.
+//! Limits on the cost of one endpoint.
 
-use crate::grammar::LabelSpan;
+use crate::span::LabelSpan;
 
-/// The most bytes that one family holds beside its texts.
+/// The most bytes that one family holds besides its texts.
 pub(crate) const FAMILY_BYTES: usize = 176;
 
-/// Bounds of what a parser takes from one endpoint and holds for it. Zero takes nothing of that
-/// sort.
+/// Limits on the pages of one endpoint and on the memory held for it. Zero admits none.
+///
+/// ```
+/// use steadfast_exposition::Limits;
+///
+/// let limits = Limits { samples: 10_000, remembered_bytes: 1 << 20, ..Limits::default() };
+/// assert!(limits.held_bytes_max() < 20 << 20);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Bytes of one line without its line feed. A longer line is skipped as it arrives, and is one
-    /// fault.
+    /// Bytes of one line without its line feed. A longer line is skipped as it arrives and counts as
+    /// one fault.
     pub line_bytes: usize,
-    /// Samples taken of one scrape; the rest of the scrape is counted and not read.
+    /// Samples of one scrape. Further samples are counted but not parsed.
     pub samples: usize,
-    /// Labels of one series as written, empty ones included and the metric's name not.
+    /// Labels of one series as written, including empty ones and excluding the metric's name.
     pub labels_per_series: usize,
-    /// Bytes of a metric's or label's name as written.
+    /// Bytes of the name of a metric or label as written.
     pub name_bytes: usize,
-    /// Bytes of a label's value as written, escapes not yet resolved.
+    /// Bytes of a label's value as written, before escapes are resolved.
     pub label_value_bytes: usize,
-    /// Metric families of which type, help or unit is kept.
+    /// Metric families whose type, help or unit is kept.
     pub families: usize,
-    /// Bytes of names, help and units kept for all families together.
+    /// Bytes of the names, help texts and units of all families together.
     pub metadata_bytes: usize,
-    /// Bytes of memory for the lines that are remembered from one scrape to the next: their
-    /// beginnings, and the lists and the index that find them; also while a scrape differs from
-    /// the last one. Lines past that are parsed in full each time.
+    /// Bytes of memory for the lines that are remembered from one scrape to the next, including the
+    /// index and the second copy that exists while a scrape differs from the last one. About half of
+    /// it holds lines between scrapes. Further lines are parsed in full each time.
     pub remembered_bytes: usize,
 }
 
@@ -45,21 +51,21 @@ impl Default for Limits {
     }
 }
 
-/// Bytes for what is small and does not depend on the limits: shapes of lines, an excerpt, the
-/// unused ends of lists.
+/// Bytes of everything that is small and does not depend on the limits: line shapes, an excerpt,
+/// the minimum capacities of lists.
 const FIXED_BYTES: usize = 96 << 10;
 
 impl Limits {
-    /// The most bytes of memory that a parser with these limits ever holds, whatever arrives, as
-    /// they are asked of the allocator.
+    /// Returns the most bytes of memory that a parser with these limits requests from the allocator
+    /// at a time, whatever arrives.
     #[must_use]
     pub fn held_bytes_max(&self) -> usize {
-        // The last scrape's and the current one's.
+        // Those of the last scrape and those of the current one.
         let families = self.families.saturating_mul(2 * FAMILY_BYTES);
         let metadata = self.metadata_bytes.saturating_mul(2);
-        // One that comes in pieces and outgrows its room, and twice its escapes resolved.
+        // A partial line whose buffer grows exists twice, and its unescaped text does, too.
         let lines = self.line_bytes.saturating_mul(4);
-        // Of a series and of an exemplar, in lists that grow by doubling.
+        // Two lists, of a series and of an exemplar, that grow by doubling: three times the content.
         let labels = self
             .labels_per_series
             .saturating_mul(2 * 3 * size_of::<LabelSpan>());

@@ -4,35 +4,36 @@ use crate::{
     families::Field,
     fault::Reason,
     format::{Format, Kind},
-    grammar::{Fault, Parsed, Span, fault, is_blank, name_end, skip_blanks, string, token_end},
+    grammar::{Fault, Parsed, fault, is_blank, name_end, skip_blanks, string, token_end},
     limits::Limits,
+    span::Span,
 };
 
-/// What a line that begins with `#` says.
+/// The content of a line that begins with `#`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Comment {
-    /// Nothing to us.
+    /// A comment without meaning.
     Plain,
-    /// That the page ends here.
+    /// The end of the page.
     Eof,
-    /// Something of a family.
-    Metadata { family: Span, says: Says },
+    /// A statement on a family.
+    Metadata { family: Span, field: FieldSpan },
 }
 
-/// What is said of a family.
+/// A field of a family and its value, with escapes not yet resolved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Says {
+pub(crate) enum FieldSpan {
     Help(Span),
     Kind(Kind),
     Unit(Span),
 }
 
-/// Reads the line, whose `#` is at `at`.
+/// Parses a line whose `#` is at `at`.
 pub(crate) fn comment(line: &[u8], at: usize, format: Format, limits: &Limits) -> Parsed<Comment> {
     if format == Format::OpenMetrics && line[at..] == *b"# EOF" {
         return Ok(Comment::Eof);
     }
-    // As nearly all of them are written.
+    // Nearly all lines are written like this; the general way below accepts other blanks.
     let field = match line.get(at..at + 7) {
         Some(b"# HELP ") => Some(Field::Help),
         Some(b"# TYPE ") => Some(Field::Kind),
@@ -44,7 +45,7 @@ pub(crate) fn comment(line: &[u8], at: usize, format: Format, limits: &Limits) -
     let keyword = skip_blanks(line, at + 1);
     let end = token_end(line, keyword);
     let field = match (&line[keyword..end], format) {
-        // Not a word that follows at once: `#HELP` is a comment.
+        // `#HELP` without a blank is a comment.
         _ if keyword == at + 1 => None,
         (b"HELP", _) => Some(Field::Help),
         (b"TYPE", _) => Some(Field::Kind),
@@ -58,47 +59,42 @@ pub(crate) fn comment(line: &[u8], at: usize, format: Format, limits: &Limits) -
     }
 }
 
-/// Reads what stands behind the word that names the field.
+/// Parses the part behind the keyword.
 fn metadata(line: &[u8], at: usize, field: Field, limits: &Limits) -> Parsed<Comment> {
     let start = skip_blanks(line, at);
     let (family, end) = family_name(line, start)?;
     let separated = end == line.len() || is_blank(line[end]);
-    if family.start == family.end || !separated {
+    if family.is_empty() || !separated {
         return fault(start, Reason::InvalidMetadata);
     }
-    if family.end - family.start > limits.name_bytes {
+    if family.len() > limits.name_bytes {
         return fault(start, Reason::NameTooLong);
     }
-    let says = match field {
-        Field::Help => Some(Says::Help(help(line, end))),
+    let value = match field {
+        Field::Help => Some(FieldSpan::Help(help(line, end))),
         Field::Kind => only_word(line, end).and_then(|word| kind(line, word)),
-        // An empty unit says that there is none.
-        Field::Unit => only_word(line, end).map(Says::Unit),
+        // An empty unit states that there is none.
+        Field::Unit => only_word(line, end).map(FieldSpan::Unit),
     };
-    match says {
-        Some(says) => Ok(Comment::Metadata { family, says }),
+    match value {
+        Some(field) => Ok(Comment::Metadata { family, field }),
         None => fault(skip_blanks(line, end), Reason::InvalidMetadata),
     }
 }
 
-/// A family's name, in quotes or not, and where it ends.
+/// Parses a family's name, quoted or not, and returns it with the position behind it.
 fn family_name(line: &[u8], at: usize) -> Parsed<(Span, usize)> {
     if line.get(at) == Some(&b'"') {
-        return string(line, at).map_err(|wrong| Fault {
-            at: wrong.at,
+        return string(line, at).map_err(|fault| Fault {
+            at: fault.at,
             reason: Reason::InvalidMetadata,
         });
     }
     let end = name_end(line, at);
-    let name = Span {
-        start: at,
-        end,
-        escaped: false,
-    };
-    Ok((name, end))
+    Ok((Span::plain(at, end), end))
 }
 
-/// Everything behind one blank, so that a text that begins with a blank is read as it was written.
+/// Returns everything behind one blank, so that a help text with leading blanks keeps them.
 fn help(line: &[u8], at: usize) -> Span {
     let start = (at + 1).min(line.len());
     Span {
@@ -108,17 +104,13 @@ fn help(line: &[u8], at: usize) -> Span {
     }
 }
 
-fn kind(line: &[u8], word: Span) -> Option<Says> {
+fn kind(line: &[u8], word: Span) -> Option<FieldSpan> {
     let word = std::str::from_utf8(&line[word.start..word.end]).ok()?;
-    Kind::from_word(word).map(Says::Kind)
+    Kind::from_word(word).map(FieldSpan::Kind)
 }
 
 fn only_word(line: &[u8], at: usize) -> Option<Span> {
     let start = skip_blanks(line, at);
     let end = token_end(line, start);
-    (skip_blanks(line, end) == line.len()).then_some(Span {
-        start,
-        end,
-        escaped: false,
-    })
+    (skip_blanks(line, end) == line.len()).then(|| Span::plain(start, end))
 }

@@ -1,24 +1,24 @@
-//! Numbers as exporters write them.
+//! Parsing of numbers.
 //!
-//! [`plain`] reads what nearly all of them are, integers and short decimals with or without an
-//! exponent, and is exact: with at most 19 digits and an integer of at most 2^53, one division or
+//! [`plain`] reads integers and short decimals with or without an exponent, which nearly all values
+//! are. It is exact: with at most 19 digits and an integer of at most 2^53, one division or
 //! multiplication by a power of ten up to 10^22 rounds once (Clinger, "How to read floating point
-//! numbers accurately", 1990). [`full`] reads everything else the formats know.
+//! numbers accurately", 1990). [`full`] reads every number of the formats.
 
-/// Powers of ten that a double holds exactly.
+/// The powers of ten that a double represents exactly.
 const POWERS: [f64; 23] = [
     1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15, 1e16,
     1e17, 1e18, 1e19, 1e20, 1e21, 1e22,
 ];
 
-/// The largest integer up to which every integer is a double.
+/// The largest integer up to which a double represents every integer.
 const EXACT_MAX: u64 = 1 << 53;
 
-/// Digits that always fit a `u64`.
+/// The number of digits that always fits a `u64`.
 const DIGITS_MAX: usize = 19;
 
-/// A number at the beginning of the bytes, and how many of them it is; none if it is not a plain
-/// one. What follows it is the caller's to judge.
+/// Reads a plain number at the start of the bytes, and returns it with its length. The caller checks
+/// the byte that follows.
 #[inline]
 pub(crate) fn plain(bytes: &[u8]) -> Option<(f64, usize)> {
     let negative = bytes.first() == Some(&b'-');
@@ -51,7 +51,7 @@ pub(crate) fn plain(bytes: &[u8]) -> Option<(f64, usize)> {
         at = end;
     }
     let value = if exponent == 0 {
-        // One conversion, rounded to the nearest by definition.
+        // A single conversion rounds to the nearest double by definition.
         mantissa as f64
     } else {
         let power = POWERS.get(exponent.unsigned_abs() as usize)?;
@@ -73,7 +73,7 @@ fn digit(bytes: &[u8], at: usize) -> Option<u64> {
     (digit <= 9).then_some(u64::from(digit))
 }
 
-/// An exponent of one to three digits, and where it ends.
+/// Reads an exponent of one to three digits, and returns it with the position behind it.
 fn exponent_at(bytes: &[u8], mut at: usize) -> Option<(i32, usize)> {
     let sign = match bytes.get(at) {
         Some(b'-') => -1,
@@ -94,8 +94,8 @@ fn exponent_at(bytes: &[u8], mut at: usize) -> Option<(i32, usize)> {
     (at > start).then_some((sign * exponent, at))
 }
 
-/// The number that is the whole of a line, whose line feed is among the bytes, and how many bytes
-/// stand before that; none if there is anything else on the line.
+/// Reads a number that is the whole rest of a line, and returns it with the number of bytes before
+/// the line feed; none if there is anything else on the line.
 #[inline]
 pub(crate) fn rest_of_line(bytes: &[u8], hexadecimal: bool) -> Option<(f64, usize)> {
     if let Some((value, length)) = plain(bytes)
@@ -114,18 +114,17 @@ fn rest_of_line_in_full(bytes: &[u8], hexadecimal: bool) -> Option<(f64, usize)>
     Some((full(token, hexadecimal).ok()?, length))
 }
 
-/// What can be wrong with a number.
+/// The fault of a number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum NumberFault {
-    /// It is none.
-    NotOne,
-    /// It is too large for a double. To record an infinity would be untrue.
+    /// The text is not a number.
+    Invalid,
+    /// The number is too large for a double. An infinity would be a wrong value.
     OutOfRange,
 }
 
-/// Reads a whole token as Go's `ParseFloat` does, on which both formats rest, but for underscores
-/// between digits: Prometheus itself refuses those. Hexadecimal floats are read where the
-/// caller's format knows them.
+/// Reads a whole token as Go's `ParseFloat` does, to which both formats refer, except for underscores
+/// between digits, which Prometheus itself rejects.
 pub(crate) fn full(token: &[u8], hexadecimal: bool) -> Result<f64, NumberFault> {
     if let Some((value, length)) = plain(token)
         && length == token.len()
@@ -140,9 +139,9 @@ pub(crate) fn full(token: &[u8], hexadecimal: bool) -> Result<f64, NumberFault> 
         [b'0', b'x' | b'X', hex @ ..] if hexadecimal => hexadecimal_float(hex)?,
         [b'0'..=b'9' | b'.', ..] => decimal(digits)?,
         _ if is(digits, "inf") || is(digits, "infinity") => f64::INFINITY,
-        // Go, and so Prometheus, knows no sign on it.
+        // Go, and therefore Prometheus, rejects a sign on NaN.
         _ if is(token, "nan") => return Ok(f64::NAN),
-        _ => return Err(NumberFault::NotOne),
+        _ => return Err(NumberFault::Invalid),
     };
     Ok(if negative { -magnitude } else { magnitude })
 }
@@ -152,24 +151,24 @@ fn is(token: &[u8], word: &str) -> bool {
 }
 
 fn decimal(digits: &[u8]) -> Result<f64, NumberFault> {
-    // The library would take "inf" and the like here; those begin with a letter.
+    // The standard library also accepts "inf" and "nan", but the caller checked the first byte.
     let value: f64 = std::str::from_utf8(digits)
         .ok()
         .and_then(|digits| digits.parse().ok())
-        .ok_or(NumberFault::NotOne)?;
+        .ok_or(NumberFault::Invalid)?;
     if value.is_infinite() {
         return Err(NumberFault::OutOfRange);
     }
     Ok(value)
 }
 
-/// A hexadecimal float after its `0x`: digits, perhaps a point among them, and a binary exponent,
-/// which it must have.
+/// Reads a hexadecimal float after its `0x`: digits with at most one point, and a binary exponent,
+/// which is required.
 fn hexadecimal_float(text: &[u8]) -> Result<f64, NumberFault> {
     let mark = text
         .iter()
         .position(|byte| matches!(byte, b'p' | b'P'))
-        .ok_or(NumberFault::NotOne)?;
+        .ok_or(NumberFault::Invalid)?;
     let (mut mantissa, mut sticky) = (0u64, false);
     let (mut digits, mut point, mut exponent) = (0usize, false, 0i64);
     for byte in &text[..mark] {
@@ -177,9 +176,9 @@ fn hexadecimal_float(text: &[u8]) -> Result<f64, NumberFault> {
             point = true;
             continue;
         }
-        let digit = (*byte as char).to_digit(16).ok_or(NumberFault::NotOne)?;
+        let digit = (*byte as char).to_digit(16).ok_or(NumberFault::Invalid)?;
         digits += 1;
-        // Sixty bits are more than the result has; what falls off only decides how it rounds.
+        // The result has 53 bits, so digits beyond 60 bits only decide the rounding.
         if mantissa >> 60 == 0 {
             mantissa = mantissa << 4 | u64::from(digit);
             exponent -= if point { 4 } else { 0 };
@@ -188,12 +187,12 @@ fn hexadecimal_float(text: &[u8]) -> Result<f64, NumberFault> {
             exponent += if point { 0 } else { 4 };
         }
     }
-    let written = std::str::from_utf8(&text[mark + 1..]).map_err(|_| NumberFault::NotOne)?;
+    let written = std::str::from_utf8(&text[mark + 1..]).map_err(|_| NumberFault::Invalid)?;
     let bare = written.strip_prefix(['+', '-']).unwrap_or(written);
     if digits == 0 || bare.is_empty() || !bare.bytes().all(|byte| byte.is_ascii_digit()) {
-        return Err(NumberFault::NotOne);
+        return Err(NumberFault::Invalid);
     }
-    // An exponent too long to be a number is beyond every double on its side.
+    // An exponent that does not fit an `i64` overflows or underflows every double.
     let beyond = if written.starts_with('-') {
         -1 << 40
     } else {
@@ -205,8 +204,8 @@ fn hexadecimal_float(text: &[u8]) -> Result<f64, NumberFault> {
     scale(mantissa | u64::from(sticky), exponent)
 }
 
-/// `mantissa × 2^exponent`, rounded once, to even. The lowest bit of a mantissa above 2^60 may
-/// stand for everything below it.
+/// Returns `mantissa × 2^exponent`, rounded once, to even. The lowest bit of a mantissa above 2^60
+/// may stand for all bits below it.
 fn scale(mantissa: u64, exponent: i64) -> Result<f64, NumberFault> {
     if mantissa == 0 {
         return Ok(0.0);
@@ -216,7 +215,7 @@ fn scale(mantissa: u64, exponent: i64) -> Result<f64, NumberFault> {
     if top > 1024 {
         return Err(NumberFault::OutOfRange);
     }
-    // Bits that the result keeps: 53, fewer where doubles are subnormal.
+    // A normal double has 53 bits, a subnormal one has fewer.
     let kept = 53.min(top + 1074);
     if kept < 0 {
         return Ok(0.0);
@@ -234,7 +233,7 @@ fn scale(mantissa: u64, exponent: i64) -> Result<f64, NumberFault> {
         }
         (bits as u64, exponent + dropped)
     };
-    // At most 53 bits, and a power of two in two exact steps, since one alone may not be a double.
+    // Both multiplications are exact. A single power of two may be out of range.
     let step = exponent.clamp(-1000, 1000) as i32;
     let value = bits as f64 * 2f64.powi(step) * 2f64.powi((exponent - i64::from(step)) as i32);
     if value.is_infinite() {
@@ -243,15 +242,15 @@ fn scale(mantissa: u64, exponent: i64) -> Result<f64, NumberFault> {
     Ok(value)
 }
 
-/// Milliseconds as the Prometheus format writes them: a whole number.
+/// Reads a timestamp of the Prometheus format: whole milliseconds.
 pub(crate) fn milliseconds(token: &[u8]) -> Option<i64> {
     std::str::from_utf8(token).ok()?.parse().ok()
 }
 
-/// Seconds as `OpenMetrics` writes them, as milliseconds, to the nearest.
+/// Reads a timestamp of `OpenMetrics`, seconds, and returns the nearest millisecond.
 pub(crate) fn seconds(token: &[u8]) -> Option<i64> {
     let milliseconds = (full(token, false).ok()? * 1000.0).round();
-    // Past that a double does not tell single milliseconds apart; it is some 285,000 years.
+    // Beyond 2^53 ms, about 285,000 years, a double does not represent every millisecond.
     (milliseconds.abs() <= EXACT_MAX as f64).then_some(milliseconds as i64)
 }
 

@@ -1,35 +1,37 @@
-//! The parser of one endpoint's pages.
+//! Parsing the pages of one endpoint.
 
-mod carry;
 mod line;
 mod lines;
+mod partial_line;
 mod remembered;
 
 use memchr::{memchr, memrchr};
 
-use self::{carry::Carry, lines::Lines};
+use self::{lines::Lines, partial_line::PartialLine};
 use crate::{
     excerpt,
     families::Families,
     fault::{LineFault, Reason},
     format::Format,
-    grammar::{self, Fault, LabelSpan},
+    grammar::{self, Fault},
     limits::Limits,
     line_cache::LineCache,
     series::Series,
     sink::Sink,
+    span::LabelSpan,
     summary::Summary,
 };
 
-/// Reads the pages of one endpoint, one scrape after the other.
+/// Parses the pages of one endpoint, one scrape after the other.
 ///
 /// ```text
 /// begin ── push ── push ── … ── finish     the lines of this scrape are remembered
-///                           └── abandon    those of the last finished one still are
+///                           └── abandon    the lines of the last finished scrape are remembered
 /// ```
 ///
-/// A page that is equal to the one before but for its values, and arrives in whole lines, is read
-/// without any allocation.
+/// A page that differs from the one before only in its values is parsed without any allocation.
+///
+/// The crate's front page has an example.
 #[derive(Debug)]
 pub struct Parser<Id: Copy> {
     limits: Limits,
@@ -37,30 +39,30 @@ pub struct Parser<Id: Copy> {
     phase: Phase,
     summary: Summary,
 
-    carry: Carry,
+    partial: PartialLine,
 
     cache: LineCache<Id>,
     families: Families,
 
     series: Series,
-    /// Labels of an exemplar.
+    /// The labels of an exemplar.
     exemplar: Vec<LabelSpan>,
-    /// A family's name and help, resolved.
-    text: String,
+    /// A family's name and help with escapes resolved.
+    unescaped: String,
     excerpt: String,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
-    /// Outside a scrape.
+    /// No scrape has begun.
     Idle,
     Reading,
-    /// Behind `# EOF`.
+    /// `# EOF` was read.
     Ended,
 }
 
 impl<Id: Copy> Parser<Id> {
-    /// A parser that remembers nothing.
+    /// Creates a parser that remembers nothing.
     #[must_use]
     pub fn new(limits: Limits) -> Self {
         Self {
@@ -68,18 +70,18 @@ impl<Id: Copy> Parser<Id> {
             format: Format::default(),
             phase: Phase::Idle,
             summary: Summary::default(),
-            carry: Carry::default(),
+            partial: PartialLine::default(),
             cache: LineCache::new(limits.remembered_bytes),
             families: Families::default(),
             series: Series::default(),
             exemplar: Vec::new(),
-            text: String::new(),
+            unescaped: String::new(),
             excerpt: String::new(),
         }
     }
 
-    /// Begins a scrape. One that was begun and not finished is abandoned. Nothing of a page in the
-    /// other format is remembered.
+    /// Begins a scrape, and abandons an unfinished one. If the format has changed, the remembered
+    /// lines are forgotten.
     pub fn begin(&mut self, format: Format) {
         self.abandon();
         if format != self.format {
@@ -91,96 +93,98 @@ impl<Id: Copy> Parser<Id> {
         self.families.begin();
     }
 
-    /// Takes the next piece of the page. Ignored outside a scrape.
+    /// Parses the next piece of the page. Does nothing outside a scrape.
     pub fn push<S: Sink<Id = Id>>(&mut self, piece: &[u8], sink: &mut S) {
         if self.phase == Phase::Idle {
             return;
         }
         self.summary.bytes += piece.len() as u64;
         let mut rest = piece;
-        if !self.carry.is_empty() {
+        if !self.partial.is_empty() {
             let Some(end) = memchr(b'\n', rest) else {
-                self.carry.extend(rest, self.limits.line_bytes);
+                self.partial.extend(rest, self.limits.line_bytes);
                 return;
             };
-            self.carry.extend(&rest[..end], self.limits.line_bytes);
+            self.partial.extend(&rest[..end], self.limits.line_bytes);
             rest = &rest[end + 1..];
-            self.carried_line(sink);
+            self.partial_line(sink);
         }
         let whole = memrchr(b'\n', rest).map_or(0, |end| end + 1);
         self.lines(&rest[..whole], sink);
-        self.carry.extend(&rest[whole..], self.limits.line_bytes);
+        self.partial.extend(&rest[whole..], self.limits.line_bytes);
     }
 
-    /// Ends the scrape: what was pushed is the whole page. Its lines are remembered, all others
-    /// forgotten. Outside a scrape nothing changes.
+    /// Ends the scrape: the pushed pieces are the whole page. Its lines are remembered, all others
+    /// are forgotten. Outside a scrape it does nothing and returns an empty summary.
     pub fn finish<S: Sink<Id = Id>>(&mut self, sink: &mut S) -> Summary {
         if self.phase == Phase::Idle {
             return Summary::default();
         }
-        if !self.carry.is_empty() {
-            self.carried_line(sink);
+        if !self.partial.is_empty() {
+            self.partial_line(sink);
         }
         let ended = self.phase == Phase::Ended;
         self.phase = Phase::Idle;
         self.cache.finish();
-        let renamed = self.families.finish(|family| sink.family(family));
-        if let Some(renamed) = renamed {
-            self.cache.renumber_families(|family| renamed.of(family));
+        let new_ids = self.families.finish(|family| sink.family(family));
+        if let Some(new_ids) = new_ids {
+            self.cache.renumber_families(|family| new_ids.of(family));
         }
-        self.carry.fit();
+        self.partial.fit();
         self.series.fit();
-        grammar::give_back(&mut self.text);
+        grammar::free_if_large(&mut self.unescaped);
         self.summary.eof_missing = self.format == Format::OpenMetrics && !ended;
         std::mem::take(&mut self.summary)
     }
 
-    /// Ends the scrape in the middle, as when the connection is lost. What the last finished one
-    /// left is remembered; series that only this one had are forgotten.
+    /// Ends the scrape early, for example when the connection is lost. The lines of the last finished
+    /// scrape are remembered; series that only this scrape had are forgotten.
     pub fn abandon(&mut self) {
         if self.phase == Phase::Idle {
             return;
         }
         self.phase = Phase::Idle;
-        self.carry.clear();
+        self.partial.clear();
         self.cache.abandon();
         self.families.abandon();
         self.summary = Summary::default();
     }
 
-    /// Forgets everything, as if new; the next scrape is read in full.
+    /// Forgets everything. The next scrape is parsed in full.
     pub fn forget(&mut self) {
         *self = Self::new(self.limits);
     }
 
-    /// Bytes of memory held, as they are asked of the allocator. Never more than
+    /// Returns the bytes of memory held, as requested from the allocator. They never exceed
     /// [`Limits::held_bytes_max`].
     #[must_use]
     pub fn held_bytes(&self) -> usize {
-        self.carry.held_bytes()
+        self.partial.held_bytes()
             + self.cache.held_bytes()
             + self.families.held_bytes()
             + self.series.held_bytes()
             + self.exemplar.capacity() * size_of::<LabelSpan>()
-            + self.text.capacity()
+            + self.unescaped.capacity()
             + self.excerpt.capacity()
     }
 
-    /// Reads the line that was carried, now that its end has come.
-    fn carried_line<S: Sink<Id = Id>>(&mut self, sink: &mut S) {
-        let mut carry = std::mem::take(&mut self.carry);
-        match carry.line() {
+    /// Parses the partial line, whose end has arrived.
+    fn partial_line<S: Sink<Id = Id>>(&mut self, sink: &mut S) {
+        // The line is borrowed while the parser is, and the buffer must not be lost: a repeated page
+        // allocates nothing.
+        let mut partial = std::mem::take(&mut self.partial);
+        match partial.line() {
             Ok(line) => self.lines(line, sink),
-            Err(beginning) => {
+            Err(start) => {
                 self.summary.lines += 1;
-                self.line_too_long(beginning, sink);
+                self.line_too_long(start, sink);
             }
         }
-        carry.clear();
-        self.carry = carry;
+        partial.clear();
+        self.partial = partial;
     }
 
-    /// Reads whole lines, of which each has its line feed.
+    /// Parses whole lines, each with its line feed.
     fn lines<S: Sink<Id = Id>>(&mut self, bytes: &[u8], sink: &mut S) {
         let mut lines = Lines::new(bytes);
         loop {
@@ -207,9 +211,10 @@ impl<Id: Copy> Parser<Id> {
         self.reject(&line[..shown], 0, fault, sink);
     }
 
-    /// Counts a fault and shows it with what stands around the byte `near`.
+    /// Counts a fault and reports it with an excerpt from around the byte `near`.
     fn reject<S: Sink<Id = Id>>(&mut self, line: &[u8], near: usize, fault: Fault, sink: &mut S) {
         self.summary.rejected.count(fault.reason);
+        // A page far beyond the limit would otherwise flood the sink.
         let repeated = fault.reason == Reason::TooManySamples
             && self.summary.rejected.of(Reason::TooManySamples) > 1;
         if repeated {

@@ -1,43 +1,44 @@
-//! Name and labels of a line, resolved.
+//! Name and labels of a line, with escapes resolved.
 
 use crate::{
-    families::Answer,
+    families::FamilyLookup,
     fault::Reason,
-    grammar::{self, Fault, LabelSpan, Parsed, Span, unescape},
+    grammar::{self, Fault, Parsed, unescape},
     limits::Limits,
     shape::Shapes,
     sink::Labels,
+    span::{LabelSpan, Span},
 };
 
-/// The name under which Prometheus keeps the metric's name among the labels.
+/// The label in which Prometheus stores the metric's name.
 const NAME_LABEL: &[u8] = b"__name__";
 
-/// Room for name and labels of one line at a time. Nearly no line has escapes; they are then
-/// places on the line itself, and nothing is copied.
+/// Name and labels of the current line. They are ranges of the line itself, or of `unescaped` if the
+/// line has escapes, which is rare.
 #[derive(Debug, Default)]
 pub(crate) struct Series {
     name: Span,
     labels: Vec<LabelSpan>,
-    /// Name and labels one behind the other, if any of them had escapes.
-    resolved: String,
+    /// Name and labels one behind the other, if any of them has escapes.
+    unescaped: String,
     shapes: Shapes,
-    /// Whether the line has one of the shapes; its labels are in order then.
+    /// The line has one of the shapes. Its labels are sorted then.
     shaped: bool,
     value_at: usize,
 }
 
 impl Series {
-    /// Reads name and labels, if the bytes begin with a line of a shape that is known, and returns
-    /// where the value begins.
+    /// Parses name and labels if the bytes begin with a line of a known shape, and returns the start
+    /// of the value.
     #[inline]
     pub(crate) fn read_shaped(&mut self, bytes: &[u8], limits: &Limits) -> Option<usize> {
-        self.resolved.clear();
+        self.unescaped.clear();
         let (name, value_at) = self.shapes.read(bytes, limits, &mut self.labels)?;
         (self.name, self.value_at, self.shaped) = (name, value_at, true);
         Some(value_at)
     }
 
-    /// Reads name and labels as they are written, and returns where the value begins.
+    /// Parses name and labels and returns the start of the value. Escapes are not yet resolved.
     pub(crate) fn read(&mut self, line: &[u8], limits: &Limits) -> Parsed<usize> {
         if let Some(value_at) = self.read_shaped(line, limits) {
             return Ok(value_at);
@@ -47,11 +48,11 @@ impl Series {
         Ok(head.value_at)
     }
 
-    /// Resolves escapes, sorts the labels, and drops the empty ones.
+    /// Resolves escapes, sorts the labels and drops the empty ones.
     #[inline]
     pub(crate) fn resolve(&mut self, line: &str) -> Parsed<()> {
         if !self.shaped {
-            self.order(line)?;
+            self.sort(line)?;
         }
         let empty = |label: &LabelSpan| label.value.start == label.value.end;
         if self.labels.iter().any(empty) {
@@ -60,9 +61,9 @@ impl Series {
         Ok(())
     }
 
-    /// Resolves escapes and sorts the labels. Other lines may have the shape of this one.
-    fn order(&mut self, line: &str) -> Parsed<()> {
-        if self.name.start == self.name.end {
+    /// Resolves escapes, sorts the labels, and keeps the shape of the line for the next ones.
+    fn sort(&mut self, line: &str) -> Parsed<()> {
+        if self.name.is_empty() {
             return Err(Fault {
                 at: self.name.start,
                 reason: Reason::InvalidName,
@@ -73,7 +74,7 @@ impl Series {
         if escaped {
             self.unescape(line);
         }
-        let text = text(&self.resolved, line).as_bytes();
+        let text = text(&self.unescaped, line).as_bytes();
         let name = |label: &LabelSpan| &text[label.name.start..label.name.end];
         let in_order = self
             .labels
@@ -83,7 +84,7 @@ impl Series {
             self.labels
                 .sort_unstable_by(|a, b| name(a).cmp(name(b)).then(a.at.cmp(&b.at)));
         }
-        // Names that are equal are beside each other now; the later one is at fault.
+        // Equal names are neighbors now, in the order of the line, so the second one is the fault.
         let mut pairs = self.labels.windows(2);
         let twice = pairs.find(|pair| name(&pair[0]) == name(&pair[1]));
         let reserved = self.labels.iter().find(|label| name(label) == NAME_LABEL);
@@ -101,16 +102,12 @@ impl Series {
     }
 
     fn unescape(&mut self, line: &str) {
-        grammar::make_room(&mut self.resolved, line.len());
-        let resolved = &mut self.resolved;
+        grammar::clear_and_reserve(&mut self.unescaped, line.len());
+        let unescaped = &mut self.unescaped;
         let mut resolve = |span: &mut Span| {
-            let start = resolved.len();
-            unescape(&line[span.start..span.end], true, resolved);
-            *span = Span {
-                start,
-                end: resolved.len(),
-                escaped: false,
-            };
+            let start = unescaped.len();
+            unescape(&line[span.start..span.end], true, unescaped);
+            *span = Span::plain(start, unescaped.len());
         };
         resolve(&mut self.name);
         for label in &mut self.labels {
@@ -119,44 +116,48 @@ impl Series {
         }
     }
 
-    /// The metric's name, of a line that was resolved.
+    /// Returns the metric's name. The line must be resolved.
     pub(crate) fn name<'a>(&'a self, line: &'a str) -> &'a str {
-        &text(&self.resolved, line)[self.name.start..self.name.end]
+        &text(&self.unescaped, line)[self.name.start..self.name.end]
     }
 
-    /// The labels, of a line that was resolved.
+    /// Returns the labels. The line must be resolved.
     pub(crate) fn labels<'a>(&'a self, line: &'a str) -> Labels<'a> {
-        Labels::new(text(&self.resolved, line), &self.labels)
+        Labels::new(text(&self.unescaped, line), &self.labels)
     }
 
-    /// What the families answered to the name of a line like this.
-    pub(crate) fn answer(&self) -> Answer {
+    /// Returns the family that was found for an earlier line of this shape.
+    pub(crate) fn family(&self) -> FamilyLookup {
         if self.shaped {
-            self.shapes.answer()
+            self.shapes.family()
         } else {
-            Answer::default()
+            FamilyLookup::default()
         }
     }
 
-    pub(crate) fn keep_answer(&mut self, answer: Answer) {
+    pub(crate) fn set_family(&mut self, family: FamilyLookup) {
         if self.shaped {
-            self.shapes.keep_answer(answer);
+            self.shapes.set_family(family);
         }
     }
 
-    /// Gives back what a long line took.
+    /// Frees a buffer that a long line has grown.
     pub(crate) fn fit(&mut self) {
-        grammar::give_back(&mut self.resolved);
+        grammar::free_if_large(&mut self.unescaped);
     }
 
     pub(crate) fn held_bytes(&self) -> usize {
         self.labels.capacity() * size_of::<LabelSpan>()
-            + self.resolved.capacity()
+            + self.unescaped.capacity()
             + self.shapes.held_bytes()
     }
 }
 
-/// A name is never empty, so neither is what was resolved.
-fn text<'a>(resolved: &'a str, line: &'a str) -> &'a str {
-    if resolved.is_empty() { line } else { resolved }
+/// Returns the text that the ranges refer to. A name is never empty, so unescaped text is not either.
+fn text<'a>(unescaped: &'a str, line: &'a str) -> &'a str {
+    if unescaped.is_empty() {
+        line
+    } else {
+        unescaped
+    }
 }

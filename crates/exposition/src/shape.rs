@@ -1,61 +1,61 @@
-//! Lines that differ only in their labels' values.
+//! Fast parsing of lines that differ only in label values.
 //!
-//! The samples of a family stand together, and everything but the values of their labels is the
-//! same on all of their lines. A shape is what one such line was found to be by the grammar; the
-//! next line is compared with it piece by piece, and only the ends of the values are looked for.
-//! Whatever does not fit, or has an escape, is left to the grammar.
+//! The samples of a family are adjacent, and their lines differ only in label values. A shape is the
+//! structure of one such line as the grammar found it. The next line is compared with the shape, and
+//! only the ends of the label values are searched for. A line that does not match, or has an escape,
+//! is left to the grammar, so a shape never decides that a line is wrong.
 
 use crate::{
-    families::Answer,
-    grammar::{LabelSpan, Span, is_blank, plain_end},
+    families::FamilyLookup,
+    grammar::{is_blank, plain_end},
     limits::Limits,
+    span::{LabelSpan, Span},
 };
 
-/// Shapes that are kept: those of a histogram, and one more.
+/// The number of shapes that are kept: a histogram has three, and one more is for its neighbor.
 const SHAPES: usize = 4;
 
-/// A line with more of either has no shape.
+/// The limits on labels, and on bytes besides label values, of a line with a shape.
 const LABELS_MAX: usize = 32;
 const BYTES_MAX: usize = 1 << 10;
 
-/// The last few shapes.
+/// The most recent shapes.
 #[derive(Debug, Default)]
 pub(crate) struct Shapes {
     all: Vec<Shape>,
-    /// The one that fitted last.
+    /// The shape that matched last.
     current: usize,
-    /// The one that is replaced next.
+    /// The shape that is replaced next.
     oldest: usize,
 }
 
 #[derive(Debug, Default)]
 struct Shape {
     name: Span,
-    /// What stands before the first value.
-    first: Vec<u8>,
+    /// The bytes before the first label value.
+    prefix: Vec<u8>,
     labels: Vec<Label>,
-    /// What stands behind each value.
+    /// The separators behind all label values.
     text: Vec<u8>,
-    /// The family of its samples.
-    answer: Answer,
+    family: FamilyLookup,
 }
 
-/// A label, in the order of the line.
+/// A label. Labels are in the order of the line.
 #[derive(Clone, Copy, Debug)]
 struct Label {
-    /// How many labels have a lesser name.
+    /// The position of the label among those sorted by name.
     rank: u32,
-    /// How far before its value its name begins, and ends.
+    /// The distance from the start of its name to the start of its value.
     name_start: u32,
+    /// The distance from the end of its name to the start of its value.
     name_end: u32,
-    /// What stands between its value and the next one, or the sample's.
-    piece: Piece,
+    /// The bytes between its value and the next one, or the sample's value.
+    separator: Separator,
 }
 
 impl Shapes {
-    /// Reads name and labels, if a line that has one of the shapes begins the bytes. The labels are
-    /// put into `labels` in the order of their names. Returns the metric's name, and where the value
-    /// begins.
+    /// Parses name and labels if the bytes begin with a line of a known shape. The labels replace
+    /// those in `labels`, sorted by name. Returns the metric's name and the start of the value.
     #[inline]
     pub(crate) fn read(
         &mut self,
@@ -67,10 +67,10 @@ impl Shapes {
         if let Some(value_at) = current.read(bytes, limits, labels) {
             return Some((current.name, value_at));
         }
-        self.read_as_another(bytes, limits, labels)
+        self.read_other(bytes, limits, labels)
     }
 
-    fn read_as_another(
+    fn read_other(
         &mut self,
         bytes: &[u8],
         limits: &Limits,
@@ -87,9 +87,8 @@ impl Shapes {
         None
     }
 
-    /// Makes a shape of a line without escapes: its name, its labels in the order of their names,
-    /// and where its value begins.
-    /// Returns whether there is one.
+    /// Makes a shape of a line without escapes. The labels are sorted by name. Returns false if the
+    /// line cannot have a shape.
     pub(crate) fn learn(
         &mut self,
         line: &[u8],
@@ -112,26 +111,26 @@ impl Shapes {
         self.current = self.oldest;
         self.oldest = (self.oldest + 1) % SHAPES;
         if let Some(shape) = self.all.get_mut(self.current) {
-            shape.become_that_of(line, name, labels, value_at);
+            shape.replace(line, name, labels, value_at);
         }
         true
     }
 
-    /// What the families answered to the name of the line that was read or learned last.
-    pub(crate) fn answer(&self) -> Answer {
+    /// Returns the family that was set for the line that was parsed or learned last.
+    pub(crate) fn family(&self) -> FamilyLookup {
         let current = self.all.get(self.current);
-        current.map_or(Answer::default(), |shape| shape.answer)
+        current.map_or(FamilyLookup::default(), |shape| shape.family)
     }
 
-    pub(crate) fn keep_answer(&mut self, answer: Answer) {
+    pub(crate) fn set_family(&mut self, family: FamilyLookup) {
         if let Some(current) = self.all.get_mut(self.current) {
-            current.answer = answer;
+            current.family = family;
         }
     }
 
     pub(crate) fn held_bytes(&self) -> usize {
         let of_each = self.all.iter().map(|shape| {
-            shape.first.capacity()
+            shape.prefix.capacity()
                 + shape.text.capacity()
                 + shape.labels.capacity() * size_of::<Label>()
         });
@@ -142,7 +141,7 @@ impl Shapes {
 impl Shape {
     #[inline]
     fn read(&self, bytes: &[u8], limits: &Limits, labels: &mut Vec<LabelSpan>) -> Option<usize> {
-        let mut at = behind(bytes, 0, &self.first)?;
+        let mut at = behind(bytes, 0, &self.prefix)?;
         if labels.len() != self.labels.len() {
             labels.resize(self.labels.len(), LabelSpan::default());
         }
@@ -154,19 +153,19 @@ impl Shape {
             *labels.get_mut(label.rank as usize)? = LabelSpan {
                 name: Span::plain(at - label.name_start as usize, at - label.name_end as usize),
                 value: Span::plain(at, end),
-                // Only a fault would show it, and a line of this shape has none here.
+                // Only faults refer to it, and a line of this shape has none in its labels.
                 at,
             };
-            at = label.piece.behind(bytes, end, &self.text)?;
+            at = label.separator.behind(bytes, end, &self.text)?;
         }
         let value = *bytes.get(at)?;
         (!is_blank(value) && value != b'\n').then_some(at)
     }
 
-    fn become_that_of(&mut self, line: &[u8], name: Span, labels: &[LabelSpan], value_at: usize) {
+    fn replace(&mut self, line: &[u8], name: Span, labels: &[LabelSpan], value_at: usize) {
         self.name = name;
-        self.answer = Answer::default();
-        self.first.clear();
+        self.family = FamilyLookup::default();
+        self.prefix.clear();
         self.text.clear();
         self.labels.clear();
         self.labels
@@ -174,7 +173,7 @@ impl Shape {
                 rank: rank as u32,
                 name_start: (label.value.start - label.name.start) as u32,
                 name_end: (label.value.start - label.name.end) as u32,
-                piece: Piece::default(),
+                separator: Separator::default(),
             }));
         self.labels
             .sort_unstable_by_key(|label| labels[label.rank as usize].at);
@@ -182,29 +181,30 @@ impl Shape {
             let value = |label: &Label| labels[label.rank as usize].value;
             let this = value(&self.labels[number]);
             if number == 0 {
-                self.first.extend_from_slice(&line[..this.start]);
+                self.prefix.extend_from_slice(&line[..this.start]);
             }
             let next = self.labels.get(number + 1).map(value);
             let next = next.map_or(value_at, |next| next.start);
-            self.labels[number].piece = Piece::new(&line[this.end..next], &mut self.text);
+            self.labels[number].separator = Separator::new(&line[this.end..next], &mut self.text);
         }
     }
 }
 
-/// What stands between a value and the next one.
+/// The bytes between a label value and the next value.
 #[derive(Clone, Copy, Debug, Default)]
-struct Piece {
-    /// Its first bytes, as many as there are, and ones where they are.
+struct Separator {
+    /// The first bytes, padded with zeros.
     word: u128,
+    /// Ones for the bytes that `word` has.
     mask: u128,
-    /// All of its bytes.
+    /// The range of all bytes in the shape's text.
     start: u32,
     end: u32,
 }
 
 const WORD: usize = size_of::<u128>();
 
-impl Piece {
+impl Separator {
     fn new(bytes: &[u8], text: &mut Vec<u8>) -> Self {
         let start = text.len();
         text.extend_from_slice(bytes);
@@ -221,13 +221,14 @@ impl Piece {
         }
     }
 
-    /// Behind it, if it is what stands there. It is mostly short; a call to compare costs more.
+    /// Returns the position behind the separator if the bytes at `at` are equal to it. Most
+    /// separators fit one word, and comparing words is faster than calling `memcmp`.
     #[inline]
     fn behind(&self, bytes: &[u8], at: usize, text: &[u8]) -> Option<usize> {
         let length = (self.end - self.start) as usize;
         if let Some(there) = bytes.get(at..)?.first_chunk::<WORD>() {
-            let differs = (u128::from_le_bytes(*there) ^ self.word) & self.mask;
-            if differs != 0 {
+            let difference = (u128::from_le_bytes(*there) ^ self.word) & self.mask;
+            if difference != 0 {
                 return None;
             }
             if length <= WORD {
@@ -238,10 +239,11 @@ impl Piece {
     }
 }
 
-/// Behind a piece, if it is what stands there. Names differ at their ends.
+/// Returns the position behind `expected` if the bytes at `at` are equal to it. The last bytes are
+/// compared first, because metric names share their beginnings.
 #[inline]
-fn behind(bytes: &[u8], at: usize, piece: &[u8]) -> Option<usize> {
-    let end = at + piece.len();
+fn behind(bytes: &[u8], at: usize, expected: &[u8]) -> Option<usize> {
+    let end = at + expected.len();
     let there = bytes.get(at..end)?;
-    (there.last_chunk::<8>() == piece.last_chunk::<8>() && there == piece).then_some(end)
+    (there.last_chunk::<8>() == expected.last_chunk::<8>() && there == expected).then_some(end)
 }

@@ -1,65 +1,71 @@
-//! What a parser hands over, and to whom.
+//! The receiver of parsed pages.
 
-use crate::{fault::LineFault, format::Kind, grammar::LabelSpan};
+use crate::{fault::LineFault, format::Kind, span::LabelSpan};
 
-/// Takes what a parser reads.
+/// Receives the samples, families and faults of a page.
 ///
-/// An id that [`series`](Self::series) returned is used again for as long as each finished scrape
-/// has the line it was given for. The ids of lines that were not in the last finished scrape are
-/// forgotten when it finishes; those given in an abandoned scrape, when it is abandoned. A sink may
-/// thus forget what the last finished scrape did not have.
+/// The parser uses an id that [`series`](Self::series) returned for as long as each finished scrape
+/// contains the line that the id was assigned to. When a scrape finishes, the ids of lines that it
+/// did not contain are forgotten; when a scrape is abandoned, the ids that it introduced are. A sink
+/// may therefore release every series that the last finished scrape did not contain.
+///
+/// The crate's front page has an example.
 pub trait Sink {
-    /// Names a series cheaply.
+    /// The sink's own identifier of a series.
     type Id: Copy;
 
-    /// A series whose line was not in the last finished scrape. It may be known by another way of
-    /// writing it, and it may occur twice in one scrape; a sink returns the same id then.
+    /// Returns the id of a series whose line was not in the last finished scrape.
+    ///
+    /// The same series may be written in another way, and may occur twice in one scrape; the sink
+    /// then returns the same id.
     ///
     /// # Errors
     ///
-    /// [`Refused`] if the sink has no room for it or does not want it. The sample is counted, and
-    /// the next scrape asks again.
+    /// [`Refused`] if the sink does not store the series. The sample is counted, and the next scrape
+    /// asks again.
     fn series(&mut self, series: &SeriesRef<'_>) -> Result<Self::Id, Refused>;
 
-    /// The value of a series. The timestamp is the line's own, in milliseconds since 1970.
+    /// Receives the value of a series. The timestamp is the one on the line, in milliseconds since
+    /// 1970.
     fn sample(&mut self, id: Self::Id, value: f64, timestamp_ms: Option<i64>);
 
-    /// A line that was not taken.
+    /// Receives the fault of a line that was rejected.
     fn rejected(&mut self, fault: &LineFault<'_>);
 
-    /// A family of which type, help or unit became known, changed, or is no longer stated. It is
-    /// reported when it changes, not with every scrape, and may come before or after its samples.
-    /// What an abandoned scrape said of a new family is void; the next one says it again.
+    /// Receives a family whose type, help or unit was stated for the first time, has changed, or is
+    /// no longer stated.
+    ///
+    /// A family is reported when it changes, not with every scrape, before or after its samples. What
+    /// an abandoned scrape stated about a new family is void; the next scrape states it again.
     fn family(&mut self, family: &FamilyRef<'_>);
 }
 
-/// Why a sink takes no samples of a series.
+/// A sink's reason for not storing a series.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, thiserror::Error)]
 pub enum Refused {
-    /// It holds as many series as it may.
+    /// The sink holds the maximum number of series.
     #[error("the limit of series is reached")]
     SeriesLimit,
-    /// It has no bytes left.
-    #[error("the budget of bytes is used up")]
+    /// The sink's memory budget is exhausted.
+    #[error("the memory budget is exhausted")]
     Budget,
-    /// It was told to leave it out.
-    #[error("not wanted")]
+    /// The sink is configured to drop the series.
+    #[error("the series is configured to be dropped")]
     Unwanted,
 }
 
-/// A series as it stands on a line, resolved.
+/// A series of a line, with escapes resolved.
 #[derive(Clone, Copy, Debug)]
 pub struct SeriesRef<'a> {
     /// The metric's name.
     pub name: &'a str,
-    /// Its labels.
+    /// The labels without the metric's name.
     pub labels: Labels<'a>,
-    /// The family it belongs to, as far as the page, or the one before, has told by now.
+    /// The family of the series, as far as this page up to here, or the page before, states it.
     pub family: FamilyRef<'a>,
 }
 
-/// Labels in the order of their names, without those whose value is empty: for Prometheus an empty
-/// label and a missing one are the same.
+/// Labels sorted by name, without empty ones: Prometheus treats an empty label as a missing one.
 #[derive(Clone, Copy)]
 pub struct Labels<'a> {
     text: &'a str,
@@ -71,19 +77,19 @@ impl<'a> Labels<'a> {
         Self { text, spans }
     }
 
-    /// How many.
+    /// Returns the number of labels.
     #[must_use]
     pub fn len(&self) -> usize {
         self.spans.len()
     }
 
-    /// Whether there are none.
+    /// Returns true if there are no labels.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.spans.is_empty()
     }
 
-    /// Names and values in the order of the names, compared as bytes.
+    /// Returns names and values, sorted by the bytes of the names.
     #[must_use]
     pub fn iter(&self) -> impl ExactSizeIterator<Item = (&'a str, &'a str)> + use<'a> {
         let text = self.text;
@@ -95,7 +101,7 @@ impl<'a> Labels<'a> {
         })
     }
 
-    /// The value of a label; empty if there is none of the name.
+    /// Returns the value of a label; empty if there is no such label.
     #[must_use]
     pub fn value(&self, name: &str) -> &'a str {
         self.iter()
@@ -110,15 +116,15 @@ impl std::fmt::Debug for Labels<'_> {
     }
 }
 
-/// What is known of a metric family.
+/// A metric family and what is stated about it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FamilyRef<'a> {
-    /// Its name. For a sample without a family it is the sample's.
+    /// The name. For a sample without a family, the sample's name.
     pub name: &'a str,
-    /// Its `TYPE`, if one was stated.
+    /// The `TYPE`, if one was stated.
     pub kind: Option<Kind>,
-    /// Its `HELP`, resolved, if one was stated.
+    /// The `HELP` with escapes resolved, if one was stated.
     pub help: Option<&'a str>,
-    /// Its `UNIT`, if one was stated.
+    /// The `UNIT`, if one was stated.
     pub unit: Option<&'a str>,
 }

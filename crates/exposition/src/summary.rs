@@ -1,43 +1,43 @@
-//! What one scrape came to.
+//! The counters of one scrape.
 
 use crate::{fault::Rejections, sink::Refused};
 
-/// Counts of one scrape.
+/// The counters of one scrape.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Summary {
-    /// Bytes of the page.
+    /// The bytes of the page.
     pub bytes: u64,
-    /// Lines of the page.
+    /// The lines of the page.
     pub lines: u64,
-    /// Samples handed to the sink.
+    /// The samples passed to the sink.
     pub samples: u64,
-    /// Of those, the ones whose line was remembered from the scrape before.
+    /// The samples whose line was remembered from the scrape before.
     pub remembered: u64,
-    /// Of the samples, those whose line had a timestamp of its own.
+    /// The samples whose line had a timestamp.
     pub timestamps: u64,
-    /// Exemplars that were read, and dropped.
+    /// The exemplars, which are checked and dropped.
     pub exemplars: u64,
-    /// Lines not taken.
+    /// The rejected lines.
     pub rejected: Rejections,
-    /// Samples of series that the sink refused, by its reason.
+    /// The samples of series that the sink refused.
     pub refused: Refusals,
-    /// The page is `OpenMetrics` and did not end with `# EOF`: part of it may be missing.
+    /// The page is `OpenMetrics` and did not end with `# EOF`; part of it may be missing.
     pub eof_missing: bool,
 }
 
-/// How many samples a sink refused, by reason.
+/// Numbers of samples that a sink refused, by reason.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Refusals {
-    /// See [`Refused::SeriesLimit`].
+    /// The samples refused with [`Refused::SeriesLimit`].
     pub series_limit: u64,
-    /// See [`Refused::Budget`].
+    /// The samples refused with [`Refused::Budget`].
     pub budget: u64,
-    /// See [`Refused::Unwanted`].
+    /// The samples refused with [`Refused::Unwanted`].
     pub unwanted: u64,
 }
 
 impl Refusals {
-    /// Samples refused.
+    /// Returns the number of all refused samples.
     #[must_use]
     pub fn total(&self) -> u64 {
         self.series_limit + self.budget + self.unwanted

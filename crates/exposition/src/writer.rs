@@ -1,26 +1,26 @@
-//! The Prometheus text format, written.
+//! Writing the Prometheus text format.
 
 use std::{collections::BTreeSet, fmt::Write as _};
 
 use crate::format::Kind;
 
-/// How finite values are written. Both read back as the same double.
+/// The notation of finite values. Both are read back as the same double.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Numbers {
-    /// The fewest characters, with an exponent where that is shorter.
+    /// The shortest notation, with an exponent below 10^-5 and from 10^16 on.
     #[default]
     Shortest,
-    /// The fewest digits, never an exponent: 10^21 has 22 digits.
+    /// The fewest digits without an exponent: 10^21 has 22 digits.
     Plain,
 }
 
 impl Numbers {
-    /// Appends a value as the format has it.
+    /// Appends a value in the notation of the Prometheus format.
     pub fn write(self, value: f64, to: &mut String) {
-        let infallible = "a string takes what is written";
+        let infallible = "writing to a string cannot fail";
         let magnitude = value.abs();
         if (1e-5..1e16).contains(&magnitude) {
-            // What is here without an exponent has none in that library either.
+            // In this range, `zmij` writes no exponent either.
             let mut buffer = zmij::Buffer::new();
             let digits = buffer.format_finite(value);
             to.push_str(digits.strip_suffix(".0").unwrap_or(digits));
@@ -39,8 +39,8 @@ impl Numbers {
 
 /// Writes a page in the Prometheus text format.
 ///
-/// Names that the format 0.0.4 has not are written in quotes, as 1.0.0 has them. An empty name can
-/// not be written in either; what has one is left out.
+/// Names that are not valid in version 0.0.4 are quoted, as in version 1.0.0. Neither version allows
+/// an empty name, so families, samples and labels with an empty name are left out.
 ///
 /// ```
 /// use steadfast_exposition::{Kind, Numbers, Writer};
@@ -61,7 +61,7 @@ pub struct Writer {
 }
 
 impl Writer {
-    /// An empty page.
+    /// Creates an empty page.
     #[must_use]
     pub fn new(numbers: Numbers) -> Self {
         Self {
@@ -70,8 +70,8 @@ impl Writer {
         }
     }
 
-    /// Writes help and type of the family whose samples follow. A family that this page has had
-    /// already is not written again, since no reader takes that.
+    /// Writes help and type of the family whose samples follow. A family is written only once per
+    /// page, because readers reject repetitions.
     pub fn family(&mut self, name: &str, kind: Kind, help: Option<&str>) {
         if name.is_empty() || self.families.contains(name) {
             return;
@@ -91,7 +91,7 @@ impl Writer {
         self.page.push('\n');
     }
 
-    /// Writes a sample with its labels in the order given. The timestamp is in milliseconds since
+    /// Writes a sample with its labels in the given order. The timestamp is in milliseconds since
     /// 1970.
     pub fn sample<'a>(
         &mut self,
@@ -131,19 +131,19 @@ impl Writer {
         self.page.push(' ');
         self.numbers.write(value, &mut self.page);
         if let Some(timestamp) = timestamp_ms {
-            write!(self.page, " {timestamp}").expect("a string takes what is written");
+            write!(self.page, " {timestamp}").expect("writing to a string cannot fail");
         }
         self.page.push('\n');
     }
 
-    /// What was written since the last [`take`](Self::take).
+    /// Returns the text that was written since the last [`take`](Self::take).
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.page
     }
 
-    /// Takes what was written so far, to send a long page in pieces. The page goes on; the families
-    /// it has had are still known.
+    /// Takes the text that was written so far, to send a long page in pieces. The families that the
+    /// page has had stay known.
     pub fn take(&mut self) -> String {
         std::mem::take(&mut self.page)
     }
@@ -163,7 +163,7 @@ impl Writer {
     }
 }
 
-/// Appends text with backslashes, line feeds and, if asked for, quotes escaped.
+/// Appends text and escapes backslashes, line feeds and, with `quotes`, quotes.
 fn escape(text: &str, quotes: bool, to: &mut String) {
     let mut rest = text;
     let next = |text: &str| {
@@ -182,14 +182,14 @@ fn escape(text: &str, quotes: bool, to: &mut String) {
     to.push_str(rest);
 }
 
-/// Whether the name is one without quotes.
+/// Returns true if a metric name needs no quotes.
 fn is_metric_name(name: &str) -> bool {
     name.bytes()
         .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b':'))
         && !name.as_bytes()[0].is_ascii_digit()
 }
 
-/// Whether the label's name is one without quotes.
+/// Returns true if a label name needs no quotes.
 fn is_label_name(name: &str) -> bool {
     is_metric_name(name) && !name.contains(':')
 }

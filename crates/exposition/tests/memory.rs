@@ -1,13 +1,16 @@
-//! What a parser says it holds is what it holds, and it gives back what it no longer needs.
+//! The memory of a parser is counted exactly, is bounded on hostile pages, and is released.
+
+mod support;
 
 use std::fmt::Write as _;
 
 use allocation_counter::measure;
 use steadfast_exposition::{
-    FamilyRef, Format, Limits, LineFault, Parser, Refused, SeriesRef, Sink, Summary,
+    FamilyRef, Format, Limits, LineFault, Parser, Reason, Refused, SeriesRef, Sink, Summary,
 };
+use support::narrow;
 
-/// Forgets everything at once.
+/// A sink that stores nothing.
 struct Nothing;
 
 impl Sink for Nothing {
@@ -24,12 +27,13 @@ impl Sink for Nothing {
     fn family(&mut self, _: &FamilyRef<'_>) {}
 }
 
-/// A parser under watch. Pages are written where the allocations are not counted.
+/// A parser whose allocations are counted. Pages are built outside of the counted code.
 struct Watched {
     limits: Limits,
     parser: Parser<u64>,
-    /// Bytes that the parser has of the allocator, and the most it ever had.
+    /// The bytes that the parser holds of the allocator.
     held: usize,
+    /// The most bytes that it has held.
     peak: usize,
 }
 
@@ -51,9 +55,8 @@ impl Watched {
         let held = self
             .held
             .checked_add_signed(allocated.bytes_current as isize);
-        self.held = held.expect("no more is given back than was taken");
-        let says = self.parser.held_bytes();
-        assert_eq!(self.held, says, "what it holds, and what it says it holds");
+        self.held = held.expect("the parser frees no more than it allocated");
+        assert_eq!(self.parser.held_bytes(), self.held, "held_bytes is exact");
         result
     }
 
@@ -72,11 +75,15 @@ impl Watched {
 
     fn scrape(&mut self, lines: impl IntoIterator<Item = String>) -> Summary {
         self.begin(lines);
+        self.finish()
+    }
+
+    fn finish(&mut self) -> Summary {
         let summary = self.watch(|parser| parser.finish(&mut Nothing));
         summary.unwrap_or_default()
     }
 
-    /// The bound held, and what is left after an ordinary page is what that needs.
+    /// Checks that memory stayed within the bound, and that an ordinary page releases most of it.
     fn end(mut self) {
         let (peak, bound) = (self.peak, self.limits.held_bytes_max());
         assert!(peak <= bound, "{peak} of {bound}");
@@ -89,7 +96,7 @@ impl Watched {
     }
 }
 
-/// Little memory for what is remembered, and much that arrives.
+/// Limits with little memory for large pages.
 fn limits() -> Limits {
     Limits {
         remembered_bytes: 2 << 20,
@@ -108,7 +115,7 @@ fn a_million_series() {
     };
     let summary = watched.scrape(page(0, 1_000_000));
     assert_eq!(summary.samples, 1_000_000);
-    // Equal ones, others, and both.
+    // Equal series, different ones, and both.
     let summary = watched.scrape(page(0, 50_000));
     assert!(
         (10_000..40_000).contains(&summary.remembered),
@@ -122,13 +129,12 @@ fn a_million_series() {
 }
 
 #[test]
-fn series_with_as_long_labels_as_may_be() {
+fn series_with_the_longest_labels() {
     let mut watched = Watched::new(limits());
     for scrape in 0..3 {
         let line = |n: usize| {
             let mut line = format!("m{{number=\"{scrape} {n}\"");
             for label in 0..3 {
-                // Every second one is too long for the chunk that others are in.
                 let length = if n.is_multiple_of(2) { 16 << 10 } else { 900 };
                 let value = if n.is_multiple_of(3) { "\\n" } else { "xy" };
                 write!(line, ",l{label}=\"{}\"", value.repeat(length / 2)).expect("it is text");
@@ -158,18 +164,97 @@ fn a_million_families_with_help() {
 }
 
 #[test]
-fn lines_of_ten_megabytes() {
-    let mut watched = Watched::new(limits());
-    for begins in ["", "# HELP a ", "a{b=\""] {
+fn lines_of_ten_megabytes_are_faults_and_never_held() {
+    let mut watched = Watched::new(Limits::default());
+    for start in ["", "# HELP a ", "a{b=\""] {
         let text = (0..160).map(|_| "x".repeat(64 << 10));
-        let begins = std::iter::once(begins.to_owned());
-        watched.scrape(begins.chain(text).chain(["\n".to_owned()]));
+        let before = ["a 1\n".to_owned(), start.to_owned()];
+        let after = ["\"} 1\nd 1\n".to_owned()];
+        let summary = watched.scrape(before.into_iter().chain(text).chain(after));
+        assert_eq!((summary.samples, summary.lines), (2, 3));
+        assert_eq!(summary.rejected.of(Reason::LineTooLong), 1);
+        assert_eq!(summary.rejected.total(), 1);
+    }
+    assert!(watched.peak < 300 << 10, "{} bytes", watched.peak);
+    watched.end();
+}
+
+#[test]
+fn a_page_without_a_line_feed_is_one_fault() {
+    let mut watched = Watched::new(narrow());
+    for _ in 0..2 {
+        watched.begin([]);
+        for _ in 0..1_000 {
+            watched.watch(|parser| parser.push(&[b'a'; 1_000], &mut Nothing));
+        }
+        let summary = watched.finish();
+        assert_eq!((summary.lines, summary.rejected.total()), (1, 1));
+    }
+    assert!(watched.peak < 64 << 10, "{} bytes", watched.peak);
+    watched.end();
+}
+
+#[test]
+fn samples_beyond_the_limit_are_counted() {
+    let mut watched = Watched::new(narrow());
+    for scrape in 0..3 {
+        let line = |n: usize| format!("m{scrape}{{number=\"{n}\",text=\"some text\"}} 1\n");
+        let summary = watched.scrape((0..10_000).map(line));
+        assert_eq!(summary.samples, 1_000);
+        assert_eq!(summary.rejected.of(Reason::TooManySamples), 9_000);
     }
     watched.end();
 }
 
 #[test]
-fn lines_as_long_as_may_be_that_come_in_pieces() {
+fn metadata_is_bounded_and_expires() {
+    let mut watched = Watched::new(narrow());
+    let help = "x".repeat(100);
+    for scrape in 0..20 {
+        let lines = |n: usize| format!("# HELP f{scrape}_{n} {help}\n# TYPE f{scrape}_{n} gauge\n");
+        let summary = watched.scrape((0..200).map(lines));
+        assert_eq!(summary.rejected.of(Reason::TooMuchMetadata), 2 * (200 - 50));
+        assert_eq!(summary.rejected.total(), 300);
+    }
+    watched.end();
+}
+
+#[test]
+fn unfinished_scrapes_leave_nothing_behind() {
+    let mut watched = Watched::new(narrow());
+    watched.scrape((0..50).map(|n| format!("# HELP f{n} x\n")));
+    let help = "y".repeat(4_000);
+    for scrape in 0..200 {
+        let known = scrape % 50;
+        watched.begin([format!(
+            "# HELP f{known} {help}\n# HELP g{scrape} {help}\nm{scrape} 1\nand so"
+        )]);
+        watched.watch(Parser::abandon);
+    }
+    let (held, peak) = (watched.held, watched.peak);
+    assert!(held < 64 << 10 && peak < 128 << 10, "{held} and {peak}");
+    watched.end();
+}
+
+#[test]
+fn the_index_of_short_lines_counts_as_held() {
+    for line in ["#\n", "a 1\n"] {
+        let mut limits = narrow();
+        limits.samples = usize::MAX;
+        let mut watched = Watched::new(limits);
+        for scrape in 0..3 {
+            // The page differs from its first line on, so that two layouts are held.
+            let first = format!("first{scrape} 1\n");
+            let lines = (0..190_000).map(|_| line.to_owned());
+            let summary = watched.scrape(std::iter::once(first).chain(lines));
+            assert_eq!(summary.lines, 190_001);
+        }
+        watched.end();
+    }
+}
+
+#[test]
+fn the_longest_lines_in_pieces() {
     let mut watched = Watched::new(limits());
     watched.watch(|parser| parser.begin(Format::Prometheus));
     for length in [5_000, 40_000, 65_000, (64 << 10) - 9] {
@@ -207,7 +292,7 @@ fn a_page_that_loses_most_lines_keeps_the_others_cached() {
 }
 
 #[test]
-fn a_line_is_remembered_for_little_more_than_its_own_bytes() {
+fn remembered_lines_have_a_small_overhead() {
     let line = |n: usize, more: &str| {
         format!("http_requests_total{{handler=\"/api/v1/orders/{n}\",method=\"GET\"{more}}} 1\n")
     };
@@ -216,10 +301,10 @@ fn a_line_is_remembered_for_little_more_than_its_own_bytes() {
     let mut watched = Watched::new(Limits::default());
     watched.scrape((0..lines).map(|n| line(n, "")));
     let per_line = |held: usize| (held - own) as f64 / lines as f64;
-    // A row of 32 bytes, since an id is eight here.
+    // An entry has 24 bytes, because an id has eight here.
     let held = per_line(watched.parser.held_bytes());
     assert!(held < 36.0, "{held} bytes");
-    // While each page differs from the one before, an index and what is left of lines that went.
+    // Pages that differ from the one before also need an index.
     for scrape in 0..8 {
         let more = |n: usize| {
             if n % 10 == scrape {

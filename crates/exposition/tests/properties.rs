@@ -156,7 +156,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 600, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn however_a_page_is_cut_it_reads_the_same(
+    fn pieces_of_a_page_do_not_change_the_result(
         lines in page(), cuts in proptest::collection::vec(any::<usize>(), 0..8), format in format(), limits in limits(), whole in any::<bool>(),
     ) {
         let mut page = lines.concat();
@@ -175,7 +175,7 @@ proptest! {
     }
 
     #[test]
-    fn what_is_remembered_changes_nothing_but_the_work(
+    fn remembered_lines_do_not_change_the_result(
         lines in page(),
         edits in proptest::collection::vec(proptest::collection::vec((any::<u8>(), any::<usize>(), line()), 0..4), 1..5),
         abandon in proptest::collection::vec(proptest::option::of(any::<usize>()), 5),
@@ -205,7 +205,7 @@ proptest! {
     }
 
     #[test]
-    fn a_page_that_comes_again_is_asked_for_nothing(lines in page(), format in format()) {
+    fn a_repeated_page_creates_no_series(lines in page(), format in format()) {
         let mut reader = Reader::new(format, Limits::default());
         let page = lines.concat();
         let first = reader.scrape([page.as_bytes()]);
@@ -216,7 +216,7 @@ proptest! {
     }
 
     #[test]
-    fn a_sample_reads_the_same_whatever_stands_before_it(
+    fn previous_lines_do_not_affect_a_sample(
         lines in proptest::collection::vec(alike(), 1..40), format in format(), limits in limits(), remembers in any::<bool>(),
     ) {
         let limits = Limits { samples: 1_000, ..limits };
@@ -240,7 +240,7 @@ proptest! {
     }
 
     #[test]
-    fn whatever_bytes_arrive_nothing_panics(
+    fn arbitrary_bytes_do_not_panic(
         lines in page(), bytes in proptest::collection::vec((any::<usize>(), any::<u8>()), 0..20), format in format(), limits in limits(),
         cuts in proptest::collection::vec(any::<usize>(), 0..4),
     ) {

@@ -21,7 +21,7 @@ fn abandon(reader: &mut Reader, page: &str) {
 }
 
 #[test]
-fn a_line_that_comes_again_keeps_its_id_wherever_it_stands() {
+fn a_repeated_line_keeps_its_id_in_any_position() {
     let mut reader = reader();
     scrape(
         &mut reader,
@@ -40,7 +40,7 @@ fn a_line_that_comes_again_keeps_its_id_wherever_it_stands() {
 }
 
 #[test]
-fn a_line_that_was_not_in_the_last_scrape_is_asked_for_again() {
+fn a_line_missing_from_the_last_scrape_is_new_again() {
     let mut reader = reader();
     scrape(&mut reader, "a 1\nb 1\n");
     for page in ["a 1\n", "b 1\na 1\n", "a 1\n", "a 1\nb 1\n"] {
@@ -50,7 +50,7 @@ fn a_line_that_was_not_in_the_last_scrape_is_asked_for_again() {
 }
 
 #[test]
-fn a_line_whose_value_was_refused_is_forgotten() {
+fn a_line_with_an_invalid_value_is_forgotten() {
     let mut reader = reader();
     scrape(&mut reader, "a 1\nb 1\n");
     let read = scrape(&mut reader, "a x\nb 1\n");
@@ -75,7 +75,7 @@ fn an_aborted_scrape_keeps_the_cache_of_the_one_before() {
 }
 
 #[test]
-fn to_begin_anew_gives_up_what_was_begun() {
+fn begin_abandons_an_unfinished_scrape() {
     let mut reader = reader();
     scrape(&mut reader, "a 1\n");
     reader.begin();
@@ -86,7 +86,7 @@ fn to_begin_anew_gives_up_what_was_begun() {
 }
 
 #[test]
-fn outside_a_scrape_nothing_is_read_or_forgotten() {
+fn calls_outside_a_scrape_do_nothing() {
     let mut reader = reader();
     reader.parser.push(b"a 1\n", &mut reader.keeper);
     scrape(&mut reader, "a 1\n");
@@ -109,7 +109,7 @@ fn a_name_that_gets_labels_is_another_series() {
 }
 
 #[test]
-fn carriage_returns_cost_nothing_of_what_is_remembered() {
+fn lines_with_carriage_returns_are_remembered() {
     let mut reader = reader();
     let page = "# TYPE a gauge\r\na 1\r\nb 1\r\n";
     scrape(&mut reader, page);
@@ -127,7 +127,7 @@ fn carriage_returns_cost_nothing_of_what_is_remembered() {
 }
 
 #[test]
-fn another_format_is_another_page() {
+fn a_change_of_format_forgets_the_page() {
     let mut reader = reader();
     scrape(&mut reader, "a 1 1000\n");
     reader.format = Format::OpenMetrics;
@@ -137,7 +137,7 @@ fn another_format_is_another_page() {
 }
 
 #[test]
-fn a_parser_that_forgot_is_new() {
+fn forget_makes_the_parser_new() {
     let mut reader = reader();
     scrape(&mut reader, "# TYPE a gauge\na 1\n");
     reader.parser.forget();
@@ -189,7 +189,7 @@ fn a_family_declared_among_its_samples_applies_from_there_on() {
 }
 
 #[test]
-fn families_that_stay_are_known_when_others_go() {
+fn families_keep_their_metadata_when_others_disappear() {
     let mut reader = reader();
     let all = "# TYPE a gauge\n# TYPE b counter\n# TYPE c gauge\n# HELP c text\n";
     scrape(&mut reader, &format!("{all}c{{x=\"1\"}} 1\n"));
@@ -221,7 +221,7 @@ fn precedence_of_two_declarations_ignores_the_scrape_before() {
 }
 
 #[test]
-fn what_a_scrape_given_up_said_of_a_family_does_not_last() {
+fn family_metadata_of_an_abandoned_scrape_is_reverted() {
     let mut reader = reader();
     let page = "# TYPE a gauge\n# HELP a x\na 1\n";
     scrape(&mut reader, page);

@@ -398,7 +398,7 @@ fn an_openmetrics_page_ends_with_its_mark() {
 }
 
 #[test]
-fn metadata_that_says_nothing_costs_its_line() {
+fn invalid_metadata_rejects_its_line() {
     for (line, column) in [
         ("# HELP", 7),
         ("# TYPE a", 9),
@@ -428,7 +428,7 @@ fn metadata_that_says_nothing_costs_its_line() {
 }
 
 #[test]
-fn metadata_may_be_repeated_and_not_contradicted() {
+fn repeated_metadata_is_accepted_contradictions_are_not() {
     let page = read(
         Prometheus,
         "# TYPE a gauge\n# HELP a x\n# TYPE a gauge\n# TYPE a counter\n# HELP a y\na 1\n",
@@ -451,7 +451,7 @@ fn a_unit_is_the_end_of_the_family_name() {
 }
 
 #[test]
-fn what_a_sink_refuses_is_counted_and_asked_for_again() {
+fn refused_series_are_counted_and_offered_again() {
     let mut reader = Reader::new(Prometheus, Limits::default());
     reader.keeper.refuse = vec![
         ("b".to_owned(), Refused::Budget),

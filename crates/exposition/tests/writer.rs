@@ -71,7 +71,7 @@ fn a_family_is_announced_once() {
 }
 
 #[test]
-fn names_that_the_older_format_has_not_are_quoted() {
+fn names_invalid_in_the_old_format_are_quoted() {
     let mut page = Writer::new(Numbers::Plain);
     page.family("my.metric", Kind::Counter, Some("x"));
     page.sample("my.metric", [], 1.0, None);
@@ -126,7 +126,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 1_000, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn a_written_page_reads_as_what_was_written(
+    fn a_written_page_reads_back_as_written(
         families in proptest::collection::btree_map(text(1), (kind(), proptest::option::of(text(0))), 0..4),
         samples in proptest::collection::vec(
             (text(1), proptest::collection::btree_map(text(1), text(0), 0..4), value(), proptest::option::of(any::<i64>())), 0..6),

@@ -7,7 +7,7 @@ fn value(text: &str) -> Option<u64> {
 }
 
 #[test]
-fn what_go_reads_is_read_and_nothing_else() {
+fn numbers_are_those_of_go() {
     for (text, expected) in [
         ("0", 0.0),
         ("-0", -0.0),
@@ -74,7 +74,7 @@ fn what_go_reads_is_read_and_nothing_else() {
     ] {
         assert_eq!(
             full(text.as_bytes(), true),
-            Err(NumberFault::NotOne),
+            Err(NumberFault::Invalid),
             "{text}"
         );
     }
@@ -91,11 +91,11 @@ fn what_go_reads_is_read_and_nothing_else() {
             "{text}"
         );
     }
-    assert_eq!(full(b"0x1p1", false), Err(NumberFault::NotOne));
+    assert_eq!(full(b"0x1p1", false), Err(NumberFault::Invalid));
 }
 
 #[test]
-fn a_plain_number_ends_where_it_ends() {
+fn a_plain_number_ends_before_the_next_byte() {
     for (text, length) in [("12\n", 2), ("1.5 7", 3), ("-3e+2\r", 5), ("1.\n", 2)] {
         assert_eq!(
             plain(text.as_bytes()).map(|(_, length)| length),
@@ -140,9 +140,9 @@ fn seconds_become_the_nearest_millisecond() {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 2_000, failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// Bit for bit what the library reads, whichever way is taken.
+    /// Both ways of parsing return the same bits as the standard library.
     #[test]
-    fn a_number_is_the_double_that_the_library_reads(
+    fn a_decimal_is_the_double_of_the_standard_library(
         text in prop_oneof![
             any::<f64>().prop_filter("finite", |value| value.is_finite()).prop_map(|value| format!("{value}")),
             any::<f64>().prop_filter("finite", |value| value.is_finite()).prop_map(|value| format!("{value:e}")),
@@ -164,9 +164,8 @@ proptest! {
         }
     }
 
-    /// Every double written in hexadecimal is that double.
     #[test]
-    fn a_hexadecimal_double_is_that_double(value in any::<f64>().prop_filter("finite", |value| value.is_finite())) {
+    fn a_hexadecimal_double_reads_back_as_itself(value in any::<f64>().prop_filter("finite", |value| value.is_finite())) {
         let bits = value.to_bits();
         let (exponent, fraction) = (bits >> 52 & 0x7ff, bits & ((1 << 52) - 1));
         let (lead, exponent) = if exponent == 0 { (0, -1022) } else { (1, exponent.cast_signed() - 1023) };

@@ -1,4 +1,4 @@
-//! Reading a line in full.
+//! Parsing a line in full.
 
 use super::{Lines, Parser, Phase};
 use crate::{
@@ -6,16 +6,17 @@ use crate::{
     families::Statement,
     fault::Reason,
     format::Format,
-    grammar::{self, Fault, Parsed, Span, Tail, skip_blanks, unescape},
+    grammar::{self, Fault, Parsed, Tail, skip_blanks, unescape},
     layout::{Hash, LineKind},
-    metadata::{self, Comment, Says},
+    metadata::{self, Comment, FieldSpan},
     number,
     parser::remembered::Remembered,
     sink::{SeriesRef, Sink},
+    span::Span,
 };
 
 impl<Id: Copy> Parser<Id> {
-    /// Reads the line that was taken last, without its line feed.
+    /// Parses the line that was taken last, without its line feed.
     pub(super) fn line<S: Sink<Id = Id>>(
         &mut self,
         line: &[u8],
@@ -29,7 +30,7 @@ impl<Id: Copy> Parser<Id> {
         let line = line.strip_suffix(b"\r").unwrap_or(line);
         if let Err(fault) = self.read(line, lines, sink) {
             let near = fault.at.min(line.len());
-            // An excerpt needs no more of the line than this.
+            // The line may be long, and an excerpt needs no more of it than this.
             let from = near.saturating_sub(excerpt::KEPT);
             self.reject(&line[from..], near - from, fault, sink);
         }
@@ -71,12 +72,14 @@ impl<Id: Copy> Parser<Id> {
                 reason: Reason::TooManySamples,
             });
         }
+        // Searching by the start of the line needs no parsing, so it comes first.
         let (searched, mut hash) = match self.remembered_sample(line, sink) {
             Remembered::Taken => return Ok(()),
             Remembered::NotFound { searched, hash } => (searched, hash),
         };
         let text = lines.text(line.len())?;
         let value_at = self.series.read(line, &self.limits)?;
+        // The search guessed another start of the value, for example because of a timestamp.
         if searched != value_at && !self.cache.is_empty() {
             match self.find_sample(&line[..value_at]) {
                 Ok((entry, id)) => {
@@ -85,7 +88,7 @@ impl<Id: Copy> Parser<Id> {
                     }
                     hash = Hash::default();
                 }
-                Err(of_these) => hash = of_these,
+                Err(found) => hash = found,
             }
         }
         self.series.resolve(text)?;
@@ -95,8 +98,8 @@ impl<Id: Copy> Parser<Id> {
         Ok(())
     }
 
-    /// Reads lines for as long as they are of a shape that is known and end with their values, and
-    /// nothing is remembered. What is not like that is left to be read line by line.
+    /// Parses lines for as long as they have a known shape and end with their values. Any other line
+    /// is left to [`line`](Self::line). Nothing may be remembered yet, since this does not search.
     pub(super) fn shaped_lines<S: Sink<Id = Id>>(&mut self, lines: &mut Lines<'_>, sink: &mut S) {
         while self.phase != Phase::Ended && self.summary.samples < self.limits.samples as u64 {
             let bytes = lines.rest();
@@ -119,7 +122,7 @@ impl<Id: Copy> Parser<Id> {
             if self.series.resolve(text).is_err() {
                 return;
             }
-            lines.take_of(end);
+            lines.take_len(end);
             self.summary.lines += 1;
             let tail = Tail {
                 value,
@@ -130,7 +133,7 @@ impl<Id: Copy> Parser<Id> {
         }
     }
 
-    /// Hands over a sample whose series was read and resolved.
+    /// Passes a sample to the sink. Its series was parsed and resolved.
     #[inline]
     fn new_sample<S: Sink<Id = Id>>(
         &mut self,
@@ -141,11 +144,11 @@ impl<Id: Copy> Parser<Id> {
         sink: &mut S,
     ) {
         let name = self.series.name(text);
-        let mut answer = self.series.answer();
+        let mut lookup = self.series.family();
         let series = SeriesRef {
             name,
             labels: self.series.labels(text),
-            family: self.families.of_sample(name, &mut answer),
+            family: self.families.of_sample(name, &mut lookup),
         };
         match sink.series(&series) {
             Ok(id) => {
@@ -155,7 +158,7 @@ impl<Id: Copy> Parser<Id> {
             }
             Err(refused) => self.summary.refused.count(refused),
         }
-        self.series.keep_answer(answer);
+        self.series.set_family(lookup);
     }
 
     #[inline]
@@ -176,8 +179,8 @@ impl<Id: Copy> Parser<Id> {
                 self.phase = Phase::Ended;
                 Ok(())
             }
-            Comment::Metadata { family, says } => {
-                let kind = self.metadata(line, family, says, sink)?;
+            Comment::Metadata { family, field } => {
+                let kind = self.metadata(line, family, field, sink)?;
                 self.remember(line, kind);
                 Ok(())
             }
@@ -188,33 +191,33 @@ impl<Id: Copy> Parser<Id> {
         &mut self,
         line: &str,
         family: Span,
-        says: Says,
+        field: FieldSpan,
         sink: &mut S,
     ) -> Parsed<LineKind<Id>> {
-        let escaped = matches!(says, Says::Help(help) if help.escaped);
+        let escaped = matches!(field, FieldSpan::Help(help) if help.escaped);
         if escaped || family.escaped {
-            grammar::make_room(&mut self.text, line.len());
+            grammar::clear_and_reserve(&mut self.unescaped, line.len());
         } else {
-            self.text.clear();
+            self.unescaped.clear();
         }
         let name = if family.escaped {
-            unescape(&line[family.start..family.end], true, &mut self.text);
+            unescape(&line[family.start..family.end], true, &mut self.unescaped);
             None
         } else {
             Some(&line[family.start..family.end])
         };
-        let name_end = self.text.len();
-        let statement = match says {
-            Says::Help(span) if span.escaped => {
+        let name_end = self.unescaped.len();
+        let statement = match field {
+            FieldSpan::Help(span) if span.escaped => {
                 let quotes = self.format == Format::OpenMetrics;
-                unescape(&line[span.start..span.end], quotes, &mut self.text);
-                Statement::Help(&self.text[name_end..])
+                unescape(&line[span.start..span.end], quotes, &mut self.unescaped);
+                Statement::Help(&self.unescaped[name_end..])
             }
-            Says::Help(span) => Statement::Help(&line[span.start..span.end]),
-            Says::Kind(kind) => Statement::Kind(kind),
-            Says::Unit(span) => Statement::Unit(&line[span.start..span.end]),
+            FieldSpan::Help(span) => Statement::Help(&line[span.start..span.end]),
+            FieldSpan::Kind(kind) => Statement::Kind(kind),
+            FieldSpan::Unit(span) => Statement::Unit(&line[span.start..span.end]),
         };
-        let name = name.unwrap_or(&self.text[..name_end]);
+        let name = name.unwrap_or(&self.unescaped[..name_end]);
         if let Statement::Unit(unit) = statement
             && !unit.is_empty()
             && name
@@ -227,30 +230,30 @@ impl<Id: Copy> Parser<Id> {
                 reason: Reason::InvalidMetadata,
             });
         }
-        let (id, news) = self
-            .families
-            .state(name, statement, &self.limits)
-            .map_err(|reason| Fault {
-                at: family.start,
-                reason,
-            })?;
-        if news {
+        let (id, changed) =
+            self.families
+                .state(name, statement, &self.limits)
+                .map_err(|reason| Fault {
+                    at: family.start,
+                    reason,
+                })?;
+        if changed {
             sink.family(&self.families.describe(id));
         }
         Ok(LineKind::Metadata(id, statement.field()))
     }
 
-    /// Remembers a line that is no sample, by all its bytes.
+    /// Remembers a line that is not a sample, by all its bytes.
     fn remember(&mut self, line: &str, kind: LineKind<Id>) {
         let expected = self.cache.expected();
-        let near = self.cache.get(expected);
-        let found = if near.is_some_and(|(bytes, _)| bytes == line.as_bytes()) {
+        let next = self.cache.get(expected);
+        let found = if next.is_some_and(|(bytes, _)| bytes == line.as_bytes()) {
             Ok(expected)
         } else {
             self.cache.find(line.as_bytes())
         };
         match found {
-            Ok(entry) => self.cache.matched(entry),
+            Ok(number) => self.cache.matched(number),
             Err(hash) => self.cache.add(line.as_bytes(), hash, kind),
         }
     }

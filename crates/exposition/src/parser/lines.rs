@@ -1,4 +1,4 @@
-//! Cutting a piece of a page into lines.
+//! Splitting a piece of a page into lines.
 
 use memchr::memchr;
 
@@ -7,16 +7,18 @@ use crate::{
     grammar::{Fault, Parsed},
 };
 
-/// Whole lines, of which each has its line feed. That they are text is found out once for all of
-/// them, when it is first asked of any.
+/// Whole lines, each with its line feed.
+///
+/// UTF-8 is checked once for all of them, when the text of one is first asked for: most repeated
+/// pages never need it, and one long check is faster than many short ones.
 #[derive(Debug)]
 pub(super) struct Lines<'a> {
     bytes: &'a [u8],
-    /// Where the line that was taken last begins.
+    /// The start of the line that was taken last.
     line: usize,
-    /// Where the next one begins.
+    /// The start of the next line.
     next: usize,
-    /// Text, and where it begins.
+    /// Valid text and its start.
     text: Option<(usize, &'a str)>,
 }
 
@@ -30,36 +32,36 @@ impl<'a> Lines<'a> {
         }
     }
 
-    /// What has not been taken.
+    /// Returns the lines that were not taken.
     pub(super) fn rest(&self) -> &'a [u8] {
         &self.bytes[self.next..]
     }
 
-    /// Takes bytes, which are whole lines.
+    /// Takes this many bytes, which must be whole lines.
     pub(super) fn skip(&mut self, bytes: usize) {
         self.next += bytes;
     }
 
-    /// Takes a line; it is without its line feed.
+    /// Takes a line and returns it without its line feed.
     pub(super) fn take(&mut self) -> Option<&'a [u8]> {
         let length = memchr(b'\n', self.rest())?;
-        self.take_of(length);
+        self.take_len(length);
         Some(&self.bytes[self.line..self.line + length])
     }
 
-    /// Takes a line of so many bytes and a line feed.
+    /// Takes a line of this many bytes and a line feed.
     #[inline]
-    pub(super) fn take_of(&mut self, length: usize) {
+    pub(super) fn take_len(&mut self, length: usize) {
         self.line = self.next;
         self.next += length + 1;
     }
 
-    /// The first bytes of the line that was taken last, as text.
+    /// Returns the first bytes of the line that was taken last, as text.
     pub(super) fn text(&mut self, length: usize) -> Parsed<&'a str> {
         self.text_of(self.line, length)
     }
 
-    /// The first bytes of what was not taken, as text.
+    /// Returns the first bytes of the next line, as text.
     #[inline]
     pub(super) fn next_text(&mut self, length: usize) -> Option<&'a str> {
         self.text_of(self.next, length).ok()
@@ -70,7 +72,7 @@ impl<'a> Lines<'a> {
         let line = start..start + length;
         let (from, text) = *self
             .text
-            .get_or_insert_with(|| (line.start, valid_beginning(&self.bytes[line.start..])));
+            .get_or_insert_with(|| (line.start, valid_prefix(&self.bytes[line.start..])));
         if let Some(text) = text.get(line.start - from..line.end - from) {
             return Ok(text);
         }
@@ -80,15 +82,15 @@ impl<'a> Lines<'a> {
 
 #[inline(never)]
 fn checked(line: &[u8]) -> Parsed<&str> {
-    std::str::from_utf8(line).map_err(|wrong| Fault {
-        at: wrong.valid_up_to(),
+    std::str::from_utf8(line).map_err(|error| Fault {
+        at: error.valid_up_to(),
         reason: Reason::InvalidUtf8,
     })
 }
 
-fn valid_beginning(bytes: &[u8]) -> &str {
+fn valid_prefix(bytes: &[u8]) -> &str {
     match std::str::from_utf8(bytes) {
         Ok(text) => text,
-        Err(wrong) => std::str::from_utf8(&bytes[..wrong.valid_up_to()]).unwrap_or_default(),
+        Err(error) => std::str::from_utf8(&bytes[..error.valid_up_to()]).unwrap_or_default(),
     }
 }

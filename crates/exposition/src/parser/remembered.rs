@@ -1,4 +1,4 @@
-//! Reading a line by remembering it.
+//! Reading a line that the last scrape had.
 
 use super::{Parser, Phase};
 use crate::{
@@ -8,19 +8,19 @@ use crate::{
     sink::Sink,
 };
 
-/// How many entries behind the expected one are compared before the index is asked: an exporter
-/// that drops series drops few in a row.
+/// The number of lines from the expected one on that are compared before the index is searched. An
+/// exporter that drops series usually drops few in a row.
 const NEAR: usize = 4;
 
 impl<Id: Copy> Parser<Id> {
-    /// Reads lines for as long as they are the expected ones and end with their values.
-    /// Returns how many bytes that were. Each line has its line feed.
+    /// Reads lines for as long as they are the expected ones and end with their values. Returns the
+    /// number of bytes read. Each line has its line feed.
     pub(super) fn expected_lines<S: Sink<Id = Id>>(&mut self, bytes: &[u8], sink: &mut S) -> usize {
         if self.phase == Phase::Ended {
             return 0;
         }
         let mut at = 0;
-        let mut came = 0;
+        let mut lines = 0;
         let mut samples = 0;
         let samples_max = self.limits.samples - self.summary.samples as usize;
         let hexadecimal = grammar::hexadecimal(self.format);
@@ -43,7 +43,7 @@ impl<Id: Copy> Parser<Id> {
                 }
                 LineKind::Metadata(family, field) => {
                     if rest.first() != Some(&b'\n')
-                        || !self.families.said_again(family, field, &self.limits)
+                        || !self.families.repeat(family, field, &self.limits)
                     {
                         break;
                     }
@@ -56,18 +56,18 @@ impl<Id: Copy> Parser<Id> {
                     prefix.len()
                 }
             };
-            came += 1;
+            lines += 1;
             at += length + 1;
         }
-        self.cache.matched_expected(came);
+        self.cache.matched_expected(lines);
         self.summary.samples += samples as u64;
         self.summary.remembered += samples as u64;
-        self.summary.lines += came as u64;
+        self.summary.lines += lines as u64;
         at
     }
 
-    /// Reads a sample's line, if the last scrape had one that begins with the same bytes and the
-    /// rest of it is in order. If not, nothing has happened.
+    /// Reads a sample's line if the last scrape had one that begins with the same bytes and its rest
+    /// is valid. Otherwise nothing is reported.
     pub(super) fn remembered_sample<S: Sink<Id = Id>>(
         &mut self,
         line: &[u8],
@@ -86,7 +86,8 @@ impl<Id: Copy> Parser<Id> {
         }
     }
 
-    /// Reads a sample's line of which the bytes before the value were found in the last scrape.
+    /// Reads the rest of a sample's line whose bytes before the value were found in the last scrape.
+    /// Returns false if the rest is not valid; the line is then parsed in full to find the fault.
     pub(super) fn take_remembered<S: Sink<Id = Id>>(
         &mut self,
         entry: usize,
@@ -100,7 +101,7 @@ impl<Id: Copy> Parser<Id> {
         let Ok(tail) = tail else {
             return false;
         };
-        // What was found is UTF-8 and numbers are; an exemplar may be anything.
+        // The remembered part and numbers are UTF-8, but an exemplar may contain any bytes.
         if tail.exemplar && std::str::from_utf8(&line[value_at..]).is_err() {
             return false;
         }
@@ -110,10 +111,10 @@ impl<Id: Copy> Parser<Id> {
         true
     }
 
-    /// A sample's entry whose bytes the line begins with. If no value follows them, what is found
-    /// is not the line's own; that shows when its rest is read.
+    /// Finds a remembered sample whose bytes are the start of the line. It may be the wrong one, as
+    /// `m ` is for `m {a="x"} 1`; reading the rest of the line then fails.
     fn find_by_beginning(&mut self, line: &[u8]) -> Result<(usize, Id, usize), Remembered> {
-        let mut not_found = Remembered::NotFound {
+        let not_found = Remembered::NotFound {
             searched: 0,
             hash: Hash::default(),
         };
@@ -128,22 +129,23 @@ impl<Id: Copy> Parser<Id> {
                 return Ok((entry, id, prefix.len()));
             }
         }
-        // The value is the last token of nearly every line.
+        // The value is the last token of nearly every line; timestamps and exemplars are rare.
         let blank = line.iter().rposition(|byte| is_blank(*byte));
         let value_at = blank.ok_or(not_found)? + 1;
         match self.find_sample(&line[..value_at]) {
             Ok((entry, id)) => Ok((entry, id, value_at)),
-            Err(hash) => {
-                not_found = Remembered::NotFound {
-                    searched: value_at,
-                    hash,
-                };
-                Err(not_found)
-            }
+            Err(hash) => Err(Remembered::NotFound {
+                searched: value_at,
+                hash,
+            }),
         }
     }
 
-    /// The sample's entry of exactly these bytes, or their hash.
+    /// Finds the remembered sample with exactly these bytes.
+    ///
+    /// # Errors
+    ///
+    /// The hash of the bytes, if it was computed.
     pub(super) fn find_sample(&mut self, prefix: &[u8]) -> Result<(usize, Id), Hash> {
         let entry = self.cache.find(prefix)?;
         match self.cache.get(entry) {
@@ -153,16 +155,16 @@ impl<Id: Copy> Parser<Id> {
     }
 }
 
-/// What came of looking for a line among those of the last scrape.
+/// The result of searching for a line among those of the last scrape.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Remembered {
-    /// It was there, and was read.
+    /// The line was found and read.
     Taken,
-    /// It was not, as far as this was looked for.
+    /// The line was not found.
     NotFound {
-        /// How many of its bytes were looked for as the line's beginning.
+        /// The length of the start of the line that was searched for.
         searched: usize,
-        /// Their hash, if it is known.
+        /// The hash of these bytes, if it was computed.
         hash: Hash,
     },
 }

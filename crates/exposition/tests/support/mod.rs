@@ -1,4 +1,4 @@
-//! A sink that keeps everything, and ways of feeding a parser.
+//! A sink that stores everything, and functions that feed a parser.
 
 #![allow(dead_code, clippy::unwrap_used)]
 
@@ -8,14 +8,13 @@ use steadfast_exposition::{
     FamilyRef, Format, Kind, Limits, LineFault, Parser, Reason, Refused, SeriesRef, Sink, Summary,
 };
 
-/// Name and labels of a series.
+/// The name and labels of a series.
 pub(crate) type Series = (String, Vec<(String, String)>);
 
-/// Help, type and unit of a family.
+/// The help, type and unit of a family.
 pub(crate) type Metadata = (Option<String>, Option<Kind>, Option<String>);
 
-/// What one scrape came to, in terms that do not depend on what a parser remembers. Values are
-/// bits, so that a NaN equals itself.
+/// The result of one scrape. Values are bits, so that a NaN equals itself.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Page {
     pub(crate) samples: Vec<(Series, u64, Option<i64>)>,
@@ -24,19 +23,20 @@ pub(crate) struct Page {
     pub(crate) summary: Summary,
 }
 
-/// Keeps what it is given, and insists that an id is used only while it may be: in the scrape it
-/// was given in, and then for as long as each finished scrape has it.
+/// Stores everything, and checks that an id is used only while it is valid: in the scrape that
+/// introduced it, and then for as long as each finished scrape contains it.
 #[derive(Debug, Default)]
 pub(crate) struct Keeper {
     pub(crate) series: Vec<Series>,
     pub(crate) asked: usize,
-    /// Ids of the last finished scrape, and of the current one.
+    /// The ids of the last finished scrape.
     finished: BTreeSet<usize>,
+    /// The ids of the current scrape.
     current: BTreeSet<usize>,
     pub(crate) page: Page,
-    /// Names of metrics that are refused.
+    /// The names of metrics to refuse.
     pub(crate) refuse: Vec<(String, Refused)>,
-    /// Of each series as it was shown, the family's name and type.
+    /// The family's name and type of each new series.
     pub(crate) shown: Vec<(String, Option<Kind>)>,
 }
 
@@ -65,7 +65,7 @@ impl Sink for Keeper {
     fn sample(&mut self, id: usize, value: f64, timestamp_ms: Option<i64>) {
         let series = self.series[id].clone();
         let known = self.finished.contains(&id) || self.current.contains(&id);
-        assert!(known, "an id that may be forgotten by now: {series:?}");
+        assert!(known, "the id may be forgotten by now: {series:?}");
         self.current.insert(id);
         self.page
             .samples
@@ -90,7 +90,21 @@ impl Sink for Keeper {
     }
 }
 
-/// A parser and its sink.
+/// Limits narrow enough that small pages reach all of them.
+pub(crate) fn narrow() -> Limits {
+    Limits {
+        line_bytes: 4 << 10,
+        samples: 1_000,
+        labels_per_series: 8,
+        name_bytes: 64,
+        label_value_bytes: 256,
+        families: 50,
+        metadata_bytes: 8 << 10,
+        remembered_bytes: 32 << 10,
+    }
+}
+
+/// A parser with its sink.
 pub(crate) struct Reader {
     pub(crate) parser: Parser<usize>,
     pub(crate) keeper: Keeper,
@@ -106,7 +120,7 @@ impl Reader {
         }
     }
 
-    /// One scrape of a page that arrives in pieces.
+    /// Scrapes a page that arrives in pieces.
     pub(crate) fn scrape<'a>(&mut self, pieces: impl IntoIterator<Item = &'a [u8]>) -> Page {
         self.begin();
         for piece in pieces {
@@ -125,19 +139,19 @@ impl Reader {
     }
 }
 
-/// What a fresh parser makes of a page that arrives whole.
+/// Parses a whole page with a new parser.
 pub(crate) fn read(format: Format, page: impl AsRef<[u8]>) -> Page {
     Reader::new(format, Limits::default()).scrape([page.as_ref()])
 }
 
 impl Page {
-    /// Without what tells how it was read.
+    /// Returns the page without the counter that depends on what is remembered.
     pub(crate) fn result(mut self) -> Self {
         self.summary.remembered = 0;
         self
     }
 
-    /// Samples as short text: name, labels in order, value, timestamp.
+    /// Returns the samples as short text: name, labels, value, timestamp.
     pub(crate) fn lines(&self) -> Vec<String> {
         let line = |((name, labels), bits, timestamp): &(Series, u64, Option<i64>)| {
             let labels: String = labels

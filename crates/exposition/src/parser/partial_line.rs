@@ -2,45 +2,46 @@
 
 use crate::excerpt;
 
-/// The beginning of a line whose rest has not arrived; of one that is too long, its first bytes.
+/// The start of a line whose end has not arrived. Of a line that is too long, it holds only the
+/// bytes that a fault shows.
 #[derive(Debug, Default)]
-pub(super) struct Carry {
+pub(super) struct PartialLine {
     bytes: Vec<u8>,
     too_long: bool,
-    /// The most bytes there were in this scrape.
-    most: usize,
+    /// The longest such line of this scrape, in bytes.
+    longest: usize,
 }
 
-/// Room that is kept whether it is needed or not.
+/// The capacity that is kept between scrapes, used or not.
 const KEPT: usize = 4 << 10;
 
-impl Carry {
+impl PartialLine {
     pub(super) fn is_empty(&self) -> bool {
         self.bytes.is_empty() && !self.too_long
     }
 
-    /// Adds a piece of the line; past the limit it keeps only what a fault shows.
+    /// Appends a piece of the line.
     pub(super) fn extend(&mut self, bytes: &[u8], limit: usize) {
         if self.too_long {
             return;
         }
         let wanted = self.bytes.len() + bytes.len();
         if wanted <= limit {
-            self.make_room(wanted + 1, limit);
+            self.reserve(wanted + 1, limit);
             self.bytes.extend_from_slice(bytes);
-            self.most = self.most.max(wanted);
+            self.longest = self.longest.max(wanted);
             return;
         }
         self.too_long = true;
         let room = excerpt::KEPT.saturating_sub(self.bytes.len());
         let shown = &bytes[..bytes.len().min(room)];
-        self.make_room(self.bytes.len() + shown.len(), limit);
+        self.reserve(self.bytes.len() + shown.len(), limit);
         self.bytes.extend_from_slice(shown);
         self.bytes.truncate(excerpt::KEPT);
     }
 
-    /// By doubling, but never past the longest line and its line feed.
-    fn make_room(&mut self, wanted: usize, limit: usize) {
+    /// Grows by doubling, but never past the longest line and its line feed.
+    fn reserve(&mut self, wanted: usize, limit: usize) {
         if wanted > self.bytes.capacity() {
             let doubled = (2 * self.bytes.capacity()).min(limit.saturating_add(1));
             let bytes = doubled.max(wanted);
@@ -48,7 +49,11 @@ impl Carry {
         }
     }
 
-    /// The line with a line feed, or the beginning of one that is too long.
+    /// Returns the line with a line feed.
+    ///
+    /// # Errors
+    ///
+    /// The start of the line, if it is too long.
     pub(super) fn line(&mut self) -> Result<&[u8], &[u8]> {
         if self.too_long {
             return Err(&self.bytes);
@@ -62,11 +67,11 @@ impl Carry {
         self.too_long = false;
     }
 
-    /// Gives back what the scrape did not need by far.
+    /// Frees the capacity that exceeds by far the need of this scrape.
     pub(super) fn fit(&mut self) {
-        let most = std::mem::take(&mut self.most);
-        if self.bytes.capacity() > KEPT.max(4 * most) {
-            self.bytes.shrink_to(KEPT.max(2 * most));
+        let longest = std::mem::take(&mut self.longest);
+        if self.bytes.capacity() > KEPT.max(4 * longest) {
+            self.bytes.shrink_to(KEPT.max(2 * longest));
         }
     }
 
