@@ -1,4 +1,4 @@
-//! Figures, and how they are shown.
+//! Figures and their output.
 
 use std::{collections::BTreeMap, fmt::Write as _};
 
@@ -7,19 +7,19 @@ use serde::Serialize;
 /// One measured value.
 #[derive(Clone, Debug, Serialize)]
 pub struct Figure {
-    /// What was measured, in `unit`.
+    /// The measured value, in `unit`.
     pub value: f64,
-    /// The unit of value and baseline.
+    /// The unit of the value and the baseline.
     pub unit: &'static str,
-    /// What it is compared with, taken in the same run; none if it stands for itself.
+    /// The value that it is compared with, from the same run, if there is one.
     pub baseline: Option<f64>,
-    /// How many times better than the baseline; below 1 it is worse. It is the median of the
-    /// ratios of pairs, not the ratio of the two values.
+    /// The factor by which it is better than the baseline; below 1 it is worse. It is the median of
+    /// the ratios of pairs, not the ratio of the two values.
     pub ratio: Option<f64>,
 }
 
 impl Figure {
-    /// A value that stands for itself.
+    /// Creates a figure without a baseline.
     #[must_use]
     pub fn alone(value: f64, unit: &'static str) -> Self {
         Self {
@@ -34,7 +34,7 @@ impl Figure {
 /// Figures by name.
 pub type Figures = BTreeMap<String, Figure>;
 
-/// One object, figure name to figure.
+/// Returns one JSON object from names to figures.
 ///
 /// # Errors
 ///
@@ -43,7 +43,7 @@ pub fn json(figures: &Figures) -> serde_json::Result<String> {
     serde_json::to_string_pretty(figures)
 }
 
-/// A line per figure, for people.
+/// Returns a table with a line per figure.
 #[must_use]
 pub fn table(figures: &Figures) -> String {
     let width = figures.keys().map(String::len).max().unwrap_or(0);
@@ -54,10 +54,10 @@ pub fn table(figures: &Figures) -> String {
             "{name:<width$}  {:>10.3} {:<10}",
             figure.value, figure.unit
         )
-        .expect("a string takes what is written");
+        .expect("writing to a string cannot fail");
         if let (Some(baseline), Some(ratio)) = (figure.baseline, figure.ratio) {
             write!(table, "  baseline {baseline:>10.3}  ratio {ratio:.2}")
-                .expect("a string takes what is written");
+                .expect("writing to a string cannot fail");
         }
         table.push('\n');
     }

@@ -1,7 +1,7 @@
-//! What the measurements share: how a figure is taken, and the pages that are read.
+//! The parts that the measurements share: taking figures, and generating pages.
 //!
-//! Figures are ratios of two things measured side by side in one run, in CPU time of the thread,
-//! since a shared machine is never quiet. What has to hold in every run of the tests is counted
+//! A figure is the ratio of two operations that are measured side by side in one run, in CPU time of
+//! the thread, because a shared machine is never idle. Promises that every test run checks are counts
 //! instead: allocations and bytes.
 
 pub mod figure;

@@ -12,33 +12,33 @@ use steadfast_bench::figure;
 #[derive(Parser)]
 #[command(name = "cargo xtask bench", about = "Measures one part of the project")]
 struct Args {
-    /// What to measure
+    /// The part to measure
     subject: Subject,
     /// Print one JSON object: figure name to value, unit, baseline, ratio
     #[arg(long)]
     json: bool,
-    /// Leave out what takes long: a million subscriptions
+    /// Leave out the measurements that take long: a million subscriptions
     #[arg(long)]
     quick: bool,
-    /// Seconds for an agent's answer, of the proxy that is measured
+    /// Seconds that the measured proxy waits for an agent's response
     #[arg(long, default_value_t = 2, hide = true)]
     deadline: u64,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
 enum Subject {
-    /// Finding the subscriptions of an event
+    /// Matching an event with subscriptions
     Matcher,
-    /// Reading the text formats
+    /// Parsing the text formats
     Parser,
-    /// Storing what was read, and reading it back
+    /// Storing samples and reading them back
     Recorder,
-    /// A recorder as a process of its own
+    /// A recorder in a separate process
     #[value(hide = true)]
     RecorderProcess,
     /// A proxy with a thousand agents
     Proxy,
-    /// The proxy that is measured, as a process of its own
+    /// The measured proxy in a separate process
     #[value(hide = true)]
     ProxyProcess,
 }

@@ -1,4 +1,4 @@
-//! Comparing two ways of doing something on a machine that is never quiet.
+//! Comparing two operations on a machine that is never idle.
 
 use std::{fs, hint::black_box, time::Duration};
 
@@ -6,29 +6,30 @@ use anyhow::{Context as _, Result};
 
 use rustix::time::{ClockId, clock_gettime};
 
-/// CPU time that one measurement of either side should take.
+/// The CPU time of one measurement of either operation.
 const SLICE: Duration = Duration::from_millis(8);
 
-/// A pair counts if a fixed piece of work around it took at most this many times its minimum.
+/// The largest factor by which a fixed piece of work around a pair may exceed its minimum. Pairs
+/// beyond it are discarded.
 const DISTURBED: f64 = 1.3;
 
-/// What a comparison came to. Times are of one call.
+/// The result of a comparison. Times are those of one call.
 #[derive(Clone, Copy, Debug)]
 pub struct Comparison {
-    /// Median CPU time of ours.
+    /// The median CPU time of our operation.
     pub ours: Duration,
-    /// Median CPU time of the baseline.
+    /// The median CPU time of the baseline.
     pub baseline: Duration,
-    /// Median over pairs of how many times longer the baseline took.
+    /// The median of the pairs' ratios of the baseline's time to ours.
     pub ratio: f64,
-    /// The quartiles of those ratios.
+    /// The quartiles of these ratios.
     pub quartiles: (f64, f64),
-    /// Pairs that were disturbed and left out. Of all pairs at least a third is kept: the least
-    /// disturbed ones.
+    /// The number of pairs discarded because the machine was disturbed. At least a third of the pairs
+    /// is kept: the least disturbed ones.
     pub discarded: usize,
 }
 
-/// Compares the two in interleaved pairs, ABBA, in CPU time of this thread.
+/// Compares two operations in interleaved pairs (ABBA), in CPU time of this thread.
 pub fn compare(pairs: usize, mut ours: impl FnMut(), mut baseline: impl FnMut()) -> Comparison {
     let ours_calls = calls_per_slice(&mut ours);
     let baseline_calls = calls_per_slice(&mut baseline);
@@ -73,9 +74,9 @@ fn middle(sorted: &[f64]) -> f64 {
     sorted[sorted.len() / 2]
 }
 
-/// How often to call it, so that a measurement is long enough for the clock.
+/// Returns the number of calls that makes a measurement long enough for the clock.
 fn calls_per_slice(work: &mut impl FnMut()) -> u32 {
-    // The first calls also warm the caches.
+    // These calls also warm the caches.
     let mut calls = 1;
     loop {
         let once = per_call(work, calls);
@@ -87,7 +88,7 @@ fn calls_per_slice(work: &mut impl FnMut()) -> u32 {
     }
 }
 
-/// CPU seconds of one call.
+/// Returns the CPU seconds of one call.
 fn per_call(work: &mut impl FnMut(), calls: u32) -> f64 {
     let began = cpu_time();
     for _ in 0..calls {
@@ -96,7 +97,8 @@ fn per_call(work: &mut impl FnMut(), calls: u32) -> f64 {
     (cpu_time() - began) / f64::from(calls)
 }
 
-/// A fixed piece of work that touches no memory; how long it takes tells how quiet the machine is.
+/// Measures a fixed piece of work that touches no memory, and returns its CPU seconds. They grow when
+/// the machine is disturbed.
 fn spin() -> f64 {
     let began = cpu_time();
     let mut state = 1u64;
@@ -106,17 +108,24 @@ fn spin() -> f64 {
     cpu_time() - began
 }
 
-/// CPU seconds of this thread so far.
+/// Returns the CPU seconds of this thread so far.
 #[must_use]
 pub fn cpu_time() -> f64 {
     let time = clock_gettime(ClockId::ThreadCPUTime);
     time.tv_sec as f64 + time.tv_nsec as f64 / 1e9
 }
 
-/// What the system says of a process's memory, `VmRSS:` or `VmHWM:`, in MiB.
+/// Returns a process's memory in MiB. The field is `VmRSS:` or `VmHWM:` of `/proc/PID/status`.
+///
+/// # Errors
+///
+/// If the process does not exist or the field is missing.
 pub fn memory_mib(process: u32, field: &str) -> Result<f64> {
     let status = fs::read_to_string(format!("/proc/{process}/status"))?;
     let line = status.lines().find_map(|line| line.strip_prefix(field));
     let kib = line.and_then(|line| line.split_whitespace().next());
-    Ok(kib.context("the system tells it")?.parse::<f64>()? / 1_024.0)
+    Ok(kib
+        .context("/proc/PID/status has no such field")?
+        .parse::<f64>()?
+        / 1_024.0)
 }

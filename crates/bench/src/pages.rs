@@ -1,12 +1,11 @@
-//! Pages like those that exporters serve, scrape after scrape, from a seed.
+//! Synthetic pages of exporters, generated from a seed.
 //!
-//! Nothing of them was taken from a machine. Shares of constant and changing samples follow what
-//! was measured on real exporters: of a machine's page about one sample in eight differs from the
-//! scrape before, of a busy service's about half.
+//! The shares of constant and changing samples are those measured on real exporters: about one sample
+//! in eight of a machine's page differs from the scrape before, and about half of a busy service's.
 
 use std::fmt::Write as _;
 
-/// An exporter with its counters.
+/// A synthetic exporter.
 #[derive(Clone, Debug)]
 pub struct Exporter {
     metrics: Vec<Metric>,
@@ -15,34 +14,35 @@ pub struct Exporter {
 
 #[derive(Clone, Debug)]
 struct Metric {
-    /// `HELP` and `TYPE`, if it is the first of its family.
+    /// The `HELP` and `TYPE` lines, for the first series of a family.
     metadata: String,
-    /// Name and labels.
+    /// The name and labels.
     series: String,
     value: f64,
     changes: Changes,
 }
 
-/// How a value moves from one scrape to the next.
+/// The change of a value from one scrape to the next.
 #[derive(Clone, Copy, Debug)]
 enum Changes {
     Never,
-    /// Adds up to so many whole steps of a size, with a chance in a hundred.
+    /// Adds between one and `steps` steps, in `chance` percent of the scrapes.
     Counts {
         chance: u64,
         steps: u64,
         size: f64,
     },
-    /// Any double near a size.
+    /// Adds a random double of about this size.
     Noise(f64),
 }
 
 const STILL: Changes = Changes::Never;
 
 impl Exporter {
-    /// About 2,000 series as a machine's exporter has them.
+    /// Creates an exporter with about 2,000 series, like that of a machine.
     #[must_use]
     pub fn of_machine() -> Self {
+        let words: Vec<&str> = WORDS.split(' ').collect();
         let mut page = Self::new(1);
         let devices: Vec<String> = (0..12).map(|n| format!("eth{n}")).collect();
         let disks: Vec<String> = (0..8).map(|n| format!("nvme{n}n1")).collect();
@@ -74,7 +74,7 @@ impl Exporter {
         }
         for n in 0..18 {
             let changes = if n < 3 { counts(20, 40) } else { STILL };
-            let name = format!("disk_{}_total", WORDS[n % WORDS.len()]);
+            let name = format!("disk_{}_total", words[n % words.len()]);
             page.each(&name, "counter", &disks, |disk| {
                 (format!("device=\"{disk}\""), changes)
             });
@@ -84,7 +84,7 @@ impl Exporter {
                 0..4 => counts(40, 900),
                 _ => STILL,
             };
-            let name = format!("network_{}_{}_total", WORDS[n % WORDS.len()], n);
+            let name = format!("network_{}_{}_total", words[n % words.len()], n);
             page.each(&name, "counter", &devices, |device| {
                 (format!("device=\"{device}\""), changes)
             });
@@ -112,7 +112,7 @@ impl Exporter {
             });
         }
         let units: Vec<String> = (0..190)
-            .map(|n| format!("{}-{n}.service", WORDS[n % WORDS.len()]))
+            .map(|n| format!("{}-{n}.service", words[n % words.len()]))
             .collect();
         for state in ["activating", "active", "deactivating", "failed", "inactive"] {
             page.each("systemd_unit_state", "gauge", &units, |unit| {
@@ -126,14 +126,14 @@ impl Exporter {
             let name = format!(
                 "{}_{}",
                 ["memory", "vmstat", "netstat"][n % 3],
-                WORDS[n / 3 % WORDS.len()]
+                words[n / 3 % words.len()]
             );
             let changes = if n % 5 == 0 { counts(70, 4096) } else { STILL };
             page.each(&format!("{name}_{n}"), "gauge", &[String::new()], |_| {
                 (String::new(), changes)
             });
         }
-        let collectors: Vec<String> = WORDS.iter().map(|word| (*word).to_owned()).collect();
+        let collectors: Vec<String> = words.iter().map(|word| (*word).to_owned()).collect();
         page.each(
             "scrape_collector_duration_seconds",
             "gauge",
@@ -143,9 +143,10 @@ impl Exporter {
         page
     }
 
-    /// About 5,000 series as a service with histograms has them, most of them moving.
+    /// Creates an exporter with about 5,000 series, like that of a busy service with histograms.
     #[must_use]
     pub fn of_service() -> Self {
+        let words: Vec<&str> = WORDS.split(' ').collect();
         let mut page = Self::new(2);
         let buckets = [
             "0.005", "0.01", "0.025", "0.05", "0.1", "0.25", "0.5", "1", "2.5", "5", "10", "+Inf",
@@ -155,7 +156,7 @@ impl Exporter {
             for (method, status) in [("GET", 200), ("GET", 404), ("POST", 201), ("POST", 500)] {
                 handlers.push(format!(
                     "handler=\"/api/v1/{}/{route}\",method=\"{method}\",status=\"{status}\"",
-                    WORDS[route % WORDS.len()]
+                    words[route % words.len()]
                 ));
             }
         }
@@ -291,7 +292,7 @@ impl Exporter {
         });
     }
 
-    /// Puts the series of a family together, as exporters do.
+    /// Makes the series of a family adjacent, as exporters do.
     fn group_families(&mut self) {
         let family = |metric: &Metric| {
             let name = metric.series.split('{').next().unwrap_or_default();
@@ -303,7 +304,7 @@ impl Exporter {
         self.metrics.sort_by_key(family);
     }
 
-    /// A number below a bound.
+    /// Returns a random number below a bound.
     fn random(&mut self, bound: u64) -> u64 {
         self.state = self
             .state
@@ -312,13 +313,13 @@ impl Exporter {
         ((u128::from(self.state ^ self.state >> 29) * u128::from(bound)) >> 64) as u64
     }
 
-    /// How many series it has.
+    /// Returns the number of series.
     #[must_use]
     pub fn series(&self) -> usize {
         self.metrics.len()
     }
 
-    /// The page of the next scrape.
+    /// Returns the page of the next scrape.
     pub fn scrape(&mut self) -> String {
         for index in 0..self.metrics.len() {
             let chance = self.random(100);
@@ -330,7 +331,7 @@ impl Exporter {
                     steps,
                     size,
                 } if chance < of => {
-                    // Rounded to the step, as a counter of hundredths is.
+                    // Rounding keeps a counter of hundredths from showing binary fractions.
                     let added = (draw * steps as f64).ceil() * size;
                     metric.value = ((metric.value + added) * 100.0).round() / 100.0;
                 }
@@ -350,11 +351,11 @@ impl Exporter {
     }
 }
 
-/// A number as Go's exporters write it: from a million up, and below a ten-thousandth, with an
-/// exponent.
+/// Writes a number like Go's exporters: with an exponent from a million on and below a
+/// ten-thousandth.
 fn go_number(value: f64, to: &mut String) {
     let magnitude = value.abs();
-    let infallible = "a string takes what is written";
+    let infallible = "writing to a string cannot fail";
     if magnitude == 0.0 || (1e-4..1e6).contains(&magnitude) {
         write!(to, "{value}").expect(infallible);
         return;
@@ -368,43 +369,7 @@ fn go_number(value: f64, to: &mut String) {
     write!(to, "{digits}e{sign}{exponent:0>2}").expect(infallible);
 }
 
-const WORDS: [&str; 38] = [
-    "arp",
-    "bcache",
-    "bonding",
-    "conntrack",
-    "entropy",
-    "exe",
-    "filefd",
-    "hwmon",
-    "infiniband",
-    "ipvs",
-    "loadavg",
-    "mdadm",
-    "meminfo",
-    "mounts",
-    "nfsd",
-    "nvme",
-    "pressure",
-    "rapl",
-    "schedstat",
-    "sockstat",
-    "softnet",
-    "stat",
-    "textfile",
-    "thermal",
-    "timex",
-    "uname",
-    "vmstat",
-    "xfs",
-    "zfs",
-    "receive",
-    "transmit",
-    "orders",
-    "payments",
-    "search",
-    "sessions",
-    "users",
-    "reads",
-    "writes",
-];
+const WORDS: &str = "arp bcache bonding conntrack entropy exe filefd hwmon infiniband ipvs loadavg mdadm \
+    meminfo mounts nfsd nvme pressure rapl schedstat sockstat softnet stat textfile thermal \
+    timex uname vmstat xfs zfs receive transmit orders payments search sessions users reads \
+    writes";

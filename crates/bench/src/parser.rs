@@ -1,4 +1,4 @@
-//! How fast pages are read.
+//! The speed of parsing pages.
 
 use std::{hint::black_box, time::Duration};
 
@@ -12,15 +12,15 @@ use steadfast_exposition::{
     FamilyRef, Format, Limits, LineFault, Parser, Refused, SeriesRef, Sink,
 };
 
-/// Scrapes of each exporter that are read in turn, more than a core's own caches hold.
+/// The number of scrapes of each exporter that are parsed in turn. They exceed the caches of a core.
 const SCRAPES: usize = 16;
 
-/// One line in so many is new with each scrape of a page that changes.
+/// The share of new lines per scrape of a changing page is one in this number.
 const RENEWED: usize = 10;
 
 const PAIRS: usize = 31;
 
-/// A sink that costs nearly nothing.
+/// A sink of nearly no cost.
 #[derive(Default)]
 struct Sum {
     series: u32,
@@ -40,13 +40,13 @@ impl Sink for Sum {
     }
 
     fn rejected(&mut self, fault: &LineFault<'_>) {
-        panic!("the pages are in order: {fault}");
+        panic!("the page has a fault: {fault}");
     }
 
     fn family(&mut self, _: &FamilyRef<'_>) {}
 }
 
-/// Measures everything there is to measure about reading.
+/// Measures parsing.
 pub(crate) fn run() -> Figures {
     let mut figures = Figures::new();
     for (name, exporter) in [
@@ -73,7 +73,7 @@ fn measure(name: &str, mut exporter: Exporter, figures: &mut Figures) {
     let mut theirs = turns(SCRAPES);
     let prometheus_parse = |theirs: &mut dyn FnMut() -> usize| {
         let lines = pages[theirs()].lines().map(|line| Ok(line.to_owned()));
-        let scrape = prometheus_parse::Scrape::parse(lines).expect("the pages are in order");
+        let scrape = prometheus_parse::Scrape::parse(lines).expect("the page is valid");
         black_box(scrape.samples.len());
     };
 
@@ -135,8 +135,8 @@ fn measure(name: &str, mut exporter: Exporter, figures: &mut Figures) {
     renewed_in_part(name, &pages, figures);
 }
 
-/// Pages of which a tenth of the lines is new each time, against reading nine of ten pages warm and
-/// one for the first time.
+/// Compares pages with a tenth of new lines each time with a mix of nine repeated pages and one first
+/// page.
 fn renewed_in_part(name: &str, pages: &[String], figures: &mut Figures) {
     let changing: Vec<String> = (0..2 * RENEWED)
         .map(|n| renewed(&pages[n % SCRAPES], n))
@@ -170,7 +170,7 @@ fn renewed_in_part(name: &str, pages: &[String], figures: &mut Figures) {
     );
 }
 
-/// How much a parser holds per series, and per line beyond the line's own bytes.
+/// Adds the bytes that a parser holds per series, and per line besides the line's own bytes.
 fn memory(name: &str, parser: &Parser<u32>, page: &str, figures: &mut Figures) {
     let held = parser.held_bytes() as f64;
     let lines: Vec<&str> = page.lines().collect();
@@ -208,7 +208,7 @@ fn add(figures: &mut Figures, name: &str, bytes: f64, compared: Comparison) {
     );
 }
 
-/// Reads one scrape as it would come from a socket.
+/// Parses one scrape in pieces, as from a socket.
 fn read(parser: &mut Parser<u32>, page: &str) {
     let mut sum = Sum::default();
     parser.begin(Format::Prometheus);
@@ -219,12 +219,12 @@ fn read(parser: &mut Parser<u32>, page: &str) {
     black_box((summary.samples, sum.sum));
 }
 
-/// Reads a page with a parser that remembers nothing.
+/// Parses a page with a new parser.
 fn read_first(page: &str) {
     read(&mut Parser::new(Limits::default()), page);
 }
 
-/// 0, 1, … and again from 0.
+/// Counts 0, 1, … below `count`, and starts again.
 fn turns(count: usize) -> impl FnMut() -> usize {
     let mut turn = 0;
     move || {
@@ -233,8 +233,8 @@ fn turns(count: usize) -> impl FnMut() -> usize {
     }
 }
 
-/// The page with one more label on each sample, which is another one than on the page before for
-/// one sample in ten. The page after the last one is the first again.
+/// Returns the page with one more label per sample. For one sample in ten, the label's value differs
+/// from the page before. The sequence of pages is periodic.
 fn renewed(page: &str, turn: usize) -> String {
     let mut renewed = String::new();
     let mut samples = 0;
@@ -258,7 +258,7 @@ fn renewed(page: &str, turn: usize) -> String {
     renewed
 }
 
-/// The same lines, samples in another order: every second line of a part moved to the end.
+/// Returns the same lines in another order: every n-th line from each start.
 fn rotated(page: &str, by: usize) -> String {
     let lines: Vec<&str> = page.lines().collect();
     let step = 7 + 2 * by;

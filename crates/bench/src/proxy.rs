@@ -1,9 +1,8 @@
-//! A proxy with a thousand agents of a thousand metrics each, asked every ten seconds.
+//! The cost of a proxy with a thousand agents of a thousand metrics each, scraped every ten seconds.
 //!
-//! The proxy is a process of its own, whose CPU time and memory the system tells. The agents are
-//! connections of this process which send answers that were encoded before. What is compared with is
-//! decoding the same answers with `prost`, and nothing else: the least that a proxy of stock parts
-//! would need.
+//! The proxy is a separate process, whose CPU time and memory the kernel reports. The agents are
+//! connections of this process, and their responses are encoded beforehand. The baseline is decoding
+//! the same responses with `prost` and nothing else, the least that a proxy of stock parts needs.
 
 mod agents;
 pub(crate) mod process;
@@ -35,19 +34,19 @@ use self::{
 pub(crate) const AGENTS: usize = 1_000;
 pub(crate) const METRICS: usize = 1_000;
 
-/// How often the proxy is asked.
-const EVERY: Duration = Duration::from_secs(10);
+/// The interval between scrapes of the proxy.
+const INTERVAL: Duration = Duration::from_secs(10);
 
-/// Rounds that are measured, after one that is not.
+/// The number of measured rounds, after one that is not.
 const ROUNDS: u32 = 3;
 
-/// What the proxy may take.
+/// The proxy's limits: cores, MiB, and seconds of delay.
 const CORES: f64 = 0.1;
 const MEMORY: f64 = 64.0;
 const LATE: f64 = 2.0;
 
-/// No wait of this measurement is longer.
-const PATIENCE: Duration = Duration::from_secs(120);
+/// The longest wait of this measurement.
+const TIMEOUT: Duration = Duration::from_secs(120);
 
 pub(crate) fn run() -> Result<Figures> {
     let runtime = runtime::Builder::new_multi_thread()
@@ -65,19 +64,19 @@ async fn measure() -> Result<Figures> {
     Ok(figures)
 }
 
-/// What whole answers cost. The agents get time enough, since on a busy machine it is they who are
-/// late: all of them share what this process gets.
+/// Measures complete responses. The agents get a long deadline, because on a busy machine they are
+/// late: all of them share this process.
 async fn measure_rounds(figures: &mut Figures) -> Result<()> {
     let process = Process::start(8)?;
     let idle = process.memory_mib()?;
-    let agents = timeout(PATIENCE, Agents::connect(process.grpc(), &[])).await??;
+    let agents = timeout(TIMEOUT, Agents::connect(process.grpc(), &[])).await??;
     let connected = process.memory_mib()?;
     let mut next = tokio::time::Instant::now();
     let mut took = Vec::new();
     let mut began = (process.cpu_seconds()?, Instant::now());
     for round in 0..=ROUNDS {
         sleep_until(next).await;
-        next += EVERY;
+        next += INTERVAL;
         if round == 1 {
             began = (process.cpu_seconds()?, Instant::now());
         }
@@ -107,10 +106,10 @@ async fn measure_rounds(figures: &mut Figures) -> Result<()> {
     Ok(())
 }
 
-/// How late answers are when one agent has fallen silent.
+/// Measures the delay of responses while one agent is silent.
 async fn measure_silence(figures: &mut Figures) -> Result<()> {
     let process = Process::start(2)?;
-    let agents = timeout(PATIENCE, Agents::connect(process.grpc(), &[])).await??;
+    let agents = timeout(TIMEOUT, Agents::connect(process.grpc(), &[])).await??;
     let mut before = Vec::new();
     for _ in 0..3 {
         before.push(scrape(process.http()).await?.took.as_secs_f64());
@@ -132,10 +131,10 @@ async fn measure_silence(figures: &mut Figures) -> Result<()> {
     Ok(())
 }
 
-/// What agents take that hold all seven streams.
+/// Measures the memory for agents that hold all seven streams.
 async fn measure_all_streams(figures: &mut Figures) -> Result<()> {
     let process = Process::start(8)?;
-    let _agents = timeout(PATIENCE, Agents::connect(process.grpc(), OTHERS)).await??;
+    let _agents = timeout(TIMEOUT, Agents::connect(process.grpc(), OTHERS)).await??;
     let connected = process.memory_mib()?;
     let scrape = scrape(process.http()).await?;
     ensure!(scrape.missing.is_none(), "missing: {:?}", scrape.missing);
@@ -163,15 +162,15 @@ fn median(values: &mut [f64]) -> f64 {
     values[values.len() / 2]
 }
 
-/// The share of a core that decoding all answers of a round with prost takes.
-fn prost_cores(answer: &[u8]) -> f64 {
+/// Returns the share of a core for decoding all responses of a round with prost.
+fn prost_cores(response: &[u8]) -> f64 {
     const TIMES: usize = 50;
     let began = cpu_time();
     for _ in 0..TIMES {
-        black_box(StreamMetricsRequest::decode(black_box(answer)).ok());
+        black_box(StreamMetricsRequest::decode(black_box(response)).ok());
     }
     let one = (cpu_time() - began) / TIMES as f64;
-    one * AGENTS as f64 / EVERY.as_secs_f64()
+    one * AGENTS as f64 / INTERVAL.as_secs_f64()
 }
 
 struct Scrape {
@@ -180,11 +179,11 @@ struct Scrape {
     missing: Option<String>,
 }
 
-/// One `GET /metrics`, read to its end.
+/// Reads `GET /metrics` to its end.
 async fn scrape(address: std::net::SocketAddr) -> Result<Scrape> {
-    timeout(PATIENCE, exchange(address))
+    timeout(TIMEOUT, exchange(address))
         .await
-        .context("no answer")?
+        .context("the proxy did not respond in time")?
 }
 
 async fn exchange(address: std::net::SocketAddr) -> Result<Scrape> {
@@ -195,7 +194,7 @@ async fn exchange(address: std::net::SocketAddr) -> Result<Scrape> {
     let mut buffer = vec![0; 1 << 20];
     let mut head = Vec::new();
     let mut lines = 0;
-    // Samples begin with `m`, comments with `#`; a line ends where a buffer may end.
+    // Samples begin with `m`, comments with `#`. A buffer may end at the end of a line.
     let mut at_start = false;
     let mut in_body = false;
     loop {

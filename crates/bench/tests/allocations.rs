@@ -1,4 +1,4 @@
-//! What reading costs in allocations, which does not depend on how busy the machine is.
+//! The allocations of parsing, which do not depend on the load of the machine.
 
 use allocation_counter::measure;
 use steadfast_bench::pages::Exporter;
@@ -6,7 +6,7 @@ use steadfast_exposition::{
     FamilyRef, Format, Limits, LineFault, Parser, Refused, SeriesRef, Sink, Summary,
 };
 
-/// Counts series and samples and keeps nothing.
+/// Counts series and samples.
 #[derive(Default)]
 struct Count {
     series: u32,
@@ -26,7 +26,7 @@ impl Sink for Count {
     }
 
     fn rejected(&mut self, fault: &LineFault<'_>) {
-        panic!("the pages are in order: {fault}");
+        panic!("the page has a fault: {fault}");
     }
 
     fn family(&mut self, _: &FamilyRef<'_>) {}
@@ -45,7 +45,7 @@ fn a_repeated_scrape_allocates_nothing() {
     for mut exporter in [Exporter::of_machine(), Exporter::of_service()] {
         let pages: Vec<String> = (0..6).map(|_| exporter.scrape()).collect();
         let (mut parser, mut count) = (Parser::new(Limits::default()), Count::default());
-        // Room for a line that comes in pieces is made once, in the first scrapes.
+        // The buffer for a partial line is allocated once, in the first scrapes.
         for page in &pages[..2] {
             scrape(&mut parser, &mut count, page, 1000);
         }
@@ -71,9 +71,9 @@ fn remembered_bytes_are_about_the_page_without_values() {
         for _ in 0..3 {
             scrape(&mut parser, &mut count, &page, 1000);
         }
-        // A line is 20 bytes with an id of 4. A family is held beside its lines, with its help.
+        // An entry with an id of 4 has 16 bytes. The metadata of a family is held besides its lines.
         let families = page.matches("# TYPE").count();
-        let bound = page.len() + 20 * page.lines().count() + 400 * families;
+        let bound = page.len() + 16 * page.lines().count() + 400 * families;
         assert!(
             parser.held_bytes() < bound,
             "{} of {bound}",
@@ -95,8 +95,7 @@ fn a_first_scrape_allocates_by_growth_and_per_family() {
             1000,
         );
     });
-    // Per family: its name, twice, its help, and now and then a node of the index. Everything else
-    // grows by doubling.
+    // A family allocates its name and its help. Everything else grows by a factor.
     assert!(
         allocations.count_total < 4 * families + 100,
         "{allocations:?}, {families} families"

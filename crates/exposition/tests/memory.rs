@@ -231,8 +231,8 @@ fn unfinished_scrapes_leave_nothing_behind() {
         )]);
         watched.watch(Parser::abandon);
     }
-    let (held, peak) = (watched.held, watched.peak);
-    assert!(held < 64 << 10 && peak < 128 << 10, "{held} and {peak}");
+    let (left, peak) = (watched.held, watched.peak);
+    assert!(left < 64 << 10 && peak < 128 << 10, "{left} and {peak}");
     watched.end();
 }
 

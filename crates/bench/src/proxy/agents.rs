@@ -1,5 +1,5 @@
-//! A thousand agents as the releases are: each on a connection of its own, its labels stamped on each
-//! of its metrics, in an order of its own.
+//! A thousand agents like the released ones: each has its own connection, adds its labels to each
+//! metric, and sends the metrics in its own order.
 
 use std::{
     collections::BTreeMap,
@@ -29,7 +29,7 @@ pub(super) struct Agents {
     _tasks: JoinSet<Result<()>>,
 }
 
-/// What the newest agents hold beside their registration and their metrics.
+/// The streams that the newest agents hold besides their registration and their metrics.
 pub(super) const OTHERS: &[&str] = &[
     "StreamClusterTopology",
     "StreamLifecycle",
@@ -41,28 +41,28 @@ pub(super) const OTHERS: &[&str] = &[
 const HEARTBEAT: Duration = Duration::from_secs(10);
 
 impl Agents {
-    /// All of them, registered and ready to answer, each holding these further streams.
+    /// Registers all agents. Each of them also opens the streams in `held`.
     pub(super) async fn connect(proxy: SocketAddr, held: &'static [&'static str]) -> Result<Self> {
         let silent = Arc::new(AtomicBool::new(false));
         let mut tasks = JoinSet::new();
         for number in 0..AGENTS {
             let may_fall_silent = (number == 0).then(|| Arc::clone(&silent));
-            let answer = framed(&answer(number));
-            connect(proxy, number, answer, may_fall_silent, held, &mut tasks).await?;
+            let metrics = framed(&metrics(number));
+            connect(proxy, number, metrics, may_fall_silent, held, &mut tasks).await?;
         }
         Ok(Self {
-            sample: answer(1).encode_to_vec().into(),
+            sample: metrics(1).encode_to_vec().into(),
             silent,
             _tasks: tasks,
         })
     }
 
-    /// One answer.
+    /// Returns one response.
     pub(super) fn sample(&self) -> &[u8] {
         &self.sample
     }
 
-    /// From now on one of them does not answer.
+    /// Makes one agent ignore all further requests.
     pub(super) fn silence_one(&self) {
         self.silent.store(true, Ordering::Relaxed);
     }
@@ -71,7 +71,7 @@ impl Agents {
 async fn connect(
     proxy: SocketAddr,
     number: usize,
-    answer: Bytes,
+    metrics: Bytes,
     silent: Option<Arc<AtomicBool>>,
     held: &[&str],
     tasks: &mut JoinSet<Result<()>>,
@@ -87,48 +87,48 @@ async fn connect(
         ..RegisterAgentRequest::default()
     };
     let registration = framed(&registration);
-    let (mut heartbeats, mut answers) =
+    let (mut heartbeats, mut responses) =
         call(&mut client, "RegisterAgent", "", &registration).await?;
-    let answered = answers
+    let registered = responses
         .data()
         .await
-        .context("no answer to a registration")??;
-    let registered = RegisterAgentResponse::decode(answered.slice(5..))?;
-    let (sender, questions) = call(&mut client, "StreamMetrics", &registered.agent_id, &[]).await?;
+        .context("no response to a registration")??;
+    let registered = RegisterAgentResponse::decode(registered.slice(5..))?;
+    let (sender, requests) = call(&mut client, "StreamMetrics", &registered.agent_id, &[]).await?;
     let mut others = Vec::new();
     for method in held {
         others.push(call(&mut client, method, &registered.agent_id, &[]).await?);
     }
     tasks.spawn(async move {
-        // Holds the connection open, and reads nothing more of the registration.
-        let _held = (client, answers, others);
+        // Dropping these would close the connection. The registration is not read any further.
+        let _held = (client, responses, others);
         let mut ticks = interval(HEARTBEAT);
         loop {
             ticks.tick().await;
             heartbeats.send_data(registration.clone(), false)?;
         }
     });
-    tasks.spawn(respond(questions, sender, answer, silent));
+    tasks.spawn(respond(requests, sender, metrics, silent));
     Ok(())
 }
 
-/// Answers every question.
+/// Responds to every request.
 async fn respond(
-    mut questions: RecvStream,
+    mut requests: RecvStream,
     mut sender: SendStream<Bytes>,
-    answer: Bytes,
+    metrics: Bytes,
     silent: Option<Arc<AtomicBool>>,
 ) -> Result<()> {
-    while let Some(question) = questions.data().await {
-        let question = question?;
-        questions.flow_control().release_capacity(question.len())?;
+    while let Some(request) = requests.data().await {
+        let request = request?;
+        requests.flow_control().release_capacity(request.len())?;
         if silent
             .as_ref()
             .is_some_and(|silent| silent.load(Ordering::Relaxed))
         {
             continue;
         }
-        let mut rest = answer.clone();
+        let mut rest = metrics.clone();
         while !rest.is_empty() {
             sender.reserve_capacity(rest.len());
             let room = std::future::poll_fn(|cx| sender.poll_capacity(cx)).await;
@@ -165,7 +165,7 @@ fn framed(message: &impl prost::Message) -> Bytes {
     let mut frame = BytesMut::new();
     frame.put_u8(0);
     frame.put_u32(u32::try_from(message.encoded_len()).expect("a message of some kilobytes"));
-    message.encode(&mut frame).expect("there is room");
+    message.encode(&mut frame).expect("the buffer grows");
     frame.freeze()
 }
 
@@ -173,8 +173,8 @@ fn pod(number: usize) -> String {
     format!("banyandb-data-hot-{number}")
 }
 
-/// About as long as the metrics of a node are, 136 bytes each.
-fn answer(number: usize) -> StreamMetricsRequest {
+/// Returns a response as long as a real node's, about 136 bytes per metric.
+fn metrics(number: usize) -> StreamMetricsRequest {
     let metric = |index: usize| {
         let labels = [
             ("pod_name".to_owned(), pod(number)),
@@ -191,7 +191,7 @@ fn answer(number: usize) -> StreamMetricsRequest {
             r#type: MetricType::Counter.into(),
         }
     };
-    // A step that has no factor in common with the number of metrics visits each of them once.
+    // A step coprime to the number of metrics visits each of them once.
     let step = 2 * number + 1;
     let step = if step.is_multiple_of(5) {
         step + 2
@@ -200,7 +200,7 @@ fn answer(number: usize) -> StreamMetricsRequest {
     };
     StreamMetricsRequest {
         metrics: (0..METRICS)
-            .map(|place| metric(place * step % METRICS))
+            .map(|index| metric(index * step % METRICS))
             .collect(),
         timestamp: Some(prost_types::Timestamp {
             seconds: 1_767_225_600,

@@ -1,4 +1,4 @@
-//! The proxy as a process of its own.
+//! The measured proxy in a separate process.
 
 use std::{
     fs,
@@ -15,7 +15,7 @@ use tokio::runtime;
 
 use super::AGENTS;
 
-/// Serves until the parent closes our standard input, or is no more.
+/// Runs the proxy until standard input is closed, by the parent or by its end.
 pub(crate) fn serve(deadline: u64) -> Result<()> {
     let mut config = Config::default();
     config.grpc_listen = SocketAddr::from(([127, 0, 0, 1], 0));
@@ -34,7 +34,7 @@ pub(crate) fn serve(deadline: u64) -> Result<()> {
     Ok(())
 }
 
-/// Its parent's view of it.
+/// The parent's handle of the process. Dropping it ends the process.
 pub(super) struct Process {
     child: Child,
     grpc: SocketAddr,
@@ -42,7 +42,7 @@ pub(super) struct Process {
 }
 
 impl Process {
-    /// With so many seconds for an agent's answer.
+    /// Starts the proxy with this many seconds for an agent's response.
     pub(super) fn start(deadline: u64) -> Result<Self> {
         let mut child = Command::new(std::env::current_exe()?)
             .arg("proxy-process")
@@ -50,13 +50,16 @@ impl Process {
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()?;
-        let output = child.stdout.take().context("it has an output")?;
+        let output = child
+            .stdout
+            .take()
+            .context("the proxy process has no output")?;
         let mut line = String::new();
         BufReader::new(output).read_line(&mut line)?;
         let (grpc, http) = line
             .trim()
             .split_once(' ')
-            .context("it says where it listens")?;
+            .context("the proxy process printed no addresses")?;
         Ok(Self {
             child,
             grpc: grpc.parse()?,
@@ -72,11 +75,14 @@ impl Process {
         self.http
     }
 
-    /// User and system time so far.
+    /// Returns the user and system time so far.
     pub(super) fn cpu_seconds(&self) -> Result<f64> {
         let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id()))?;
-        // The name of the process, in parentheses, may hold blanks.
-        let after = stat.rsplit_once(')').context("a name in parentheses")?.1;
+        // The name of the process, in parentheses, may contain blanks.
+        let after = stat
+            .rsplit_once(')')
+            .context("/proc/PID/stat has no name in parentheses")?
+            .1;
         let fields: Vec<&str> = after.split_whitespace().collect();
         let ticks: u64 = fields[11].parse::<u64>()? + fields[12].parse::<u64>()?;
         Ok(ticks as f64 / rustix::param::clock_ticks_per_second() as f64)

@@ -1,4 +1,4 @@
-//! What a process that records has in memory.
+//! The resident memory of a recording process.
 
 use std::process::{Command, id};
 
@@ -10,7 +10,7 @@ use steadfast_bench::{
 
 use super::{BUDGET, Filled, busy::Busy};
 
-/// Records in memory until the oldest has left twice, and tells what of it the process has had.
+/// Records in memory until two parts were evicted, and prints the peak memory of the process.
 pub(crate) fn process() -> Result<()> {
     let mut busy = Busy::new();
     let labels = Busy::labels()?;
@@ -18,7 +18,7 @@ pub(crate) fn process() -> Result<()> {
     for time in (1_700_000_000_000..).step_by(1_000) {
         fill.record(time, &busy.scrape())?;
         let stats = fill.recorder.stats();
-        ensure!(stats.used <= BUDGET, "the budget does not hold");
+        ensure!(stats.used <= BUDGET, "the recorder exceeds its budget");
         if stats.evicted_parts == 2 {
             break;
         }
@@ -27,14 +27,17 @@ pub(crate) fn process() -> Result<()> {
     Ok(())
 }
 
-/// The most that such a process has, against its budget.
+/// Measures the peak memory of such a process against its budget.
 pub(super) fn measure(figures: &mut Figures) -> Result<()> {
     let output = Command::new(std::env::current_exe()?)
         .arg("recorder-process")
         .output()?;
     ensure!(output.status.success(), "the recording process failed");
     let text = String::from_utf8(output.stdout)?;
-    let peak: f64 = text.trim().parse().context("it says what it had")?;
+    let peak: f64 = text
+        .trim()
+        .parse()
+        .context("the recording process printed no number")?;
     let budget = BUDGET as f64 / f64::from(1 << 20);
     let figure = Figure {
         value: peak,

@@ -1,6 +1,6 @@
 //! A plain recorder: a ring of doubles per series, and one of times.
 
-/// The rings.
+/// A recorder with a ring per series.
 pub(crate) struct Ring {
     times: Vec<i64>,
     values: Vec<Vec<f64>>,
@@ -8,8 +8,8 @@ pub(crate) struct Ring {
 }
 
 impl Ring {
-    /// How many scrapes such rings hold in a budget, by the formula of the Go agent: 8 bytes per value
-    /// and time, 213 fixed per series.
+    /// Returns the number of scrapes that fit a budget, by the formula of the Go agent: 8 bytes per
+    /// value and time, and 213 per series.
     pub(crate) fn capacity(series: u64, budget: u64) -> u64 {
         (budget - 213 * series) / (8 * series + 8)
     }
@@ -34,7 +34,7 @@ impl Ring {
         self.next = (self.next + 1) % self.times.len();
     }
 
-    /// Every pair of a series.
+    /// Returns all samples of a series.
     pub(crate) fn window(&self, series: usize) -> Vec<(i64, f64)> {
         self.times
             .iter()
