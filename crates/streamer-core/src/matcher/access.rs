@@ -13,6 +13,8 @@ pub(super) enum Access {
     Value(u16),
     /// The field lies between the bounds that the conditions of this field and type of value set.
     Range(FieldId, Type),
+    /// The field is present and differs from the value of the only condition.
+    Difference(FieldId),
     /// The field is present, as every condition requires.
     Presence(FieldId),
 }
@@ -25,6 +27,7 @@ impl Access {
             Self::Range(field, of) => conditions.iter().all(|condition| {
                 condition.field == field && bound(condition).is_some_and(|(its, _)| its == of)
             }),
+            Self::Difference(_) => true,
             // Presence satisfies no condition by itself.
             Self::Presence(_) => false,
         }

@@ -64,7 +64,13 @@ pub(super) fn choose(
     for (at, condition) in conditions.iter().enumerate() {
         let field = condition.field;
         let index = fields.index(field);
-        if let (Some(values), Ok(at)) = (listed_values(condition), u16::try_from(at)) {
+        let listed = listed_values(condition);
+        if condition.op == Op::Ne {
+            // With another condition, the value of that one selects more.
+            if conditions.len() == 1 && listed.is_some() {
+                return Access::Difference(field);
+            }
+        } else if let (Some(values), Ok(at)) = (listed, u16::try_from(at)) {
             let kind = Kind::of(condition.op);
             let listed = values
                 .iter()

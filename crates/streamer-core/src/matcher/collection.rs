@@ -141,6 +141,18 @@ impl Collection {
                 let (kind, groups) = (Kind::Equals, &self.groups);
                 self.postings.candidates(field, kind, &value, groups, out);
             }
+            if let Some(differing) = index.differing() {
+                let before = out.len();
+                differing.append_to(out);
+                let same = Scalar::of_json(json).and_then(|value| {
+                    let (kind, groups) = (Kind::Differs, &self.groups);
+                    self.postings.only(field, kind, &value, groups)
+                });
+                let at = out[before..].iter().position(|entry| Some(*entry) == same);
+                if let Some(at) = at {
+                    out.swap_remove(before + at);
+                }
+            }
             if index.containing > 0 {
                 self.containing_candidates(field, json, out);
             }
@@ -263,6 +275,14 @@ impl Collection {
                 let index = self.fields.index_mut(field);
                 index.insert_range(of, id, field, conditions);
             }
+            Access::Difference(field) => {
+                let entry = Entry::new(id, true);
+                for value in scalars(&conditions[0]) {
+                    self.postings
+                        .insert(field, Kind::Differs, &value, entry, &self.groups);
+                }
+                self.fields.index_mut(field).insert_differing(entry);
+            }
             Access::Presence(field) => self.fields.index_mut(field).insert_present(id),
         }
     }
@@ -285,6 +305,13 @@ impl Collection {
             Access::Range(field, of) => {
                 let index = self.fields.index_mut(field);
                 index.remove_range(of, id, field, conditions);
+            }
+            Access::Difference(field) => {
+                let entry = Entry::new(id, true);
+                for value in scalars(&conditions[0]) {
+                    self.postings.remove(field, Kind::Differs, &value, entry);
+                }
+                self.fields.index_mut(field).remove_differing(entry);
             }
             Access::Presence(field) => self.fields.index_mut(field).remove_present(id),
         }

@@ -31,6 +31,8 @@ pub(super) enum Kind {
     Equals,
     /// The field is a list with the value as an element, or an object with it as a key.
     Contains,
+    /// The field is another value.
+    Differs,
 }
 
 /// A value that groups are listed under.
@@ -109,10 +111,10 @@ impl<'a> Scalar<'a> {
 
 impl Kind {
     pub(super) fn of(op: Op) -> Self {
-        if op == Op::Contains {
-            Self::Contains
-        } else {
-            Self::Equals
+        match op {
+            Op::Contains => Self::Contains,
+            Op::Ne => Self::Differs,
+            Op::Eq | Op::In | Op::Gt | Op::Ge | Op::Lt | Op::Le => Self::Equals,
         }
     }
 }
@@ -124,8 +126,8 @@ const LISTED_MAX: usize = 100;
 pub(super) fn listed_values(condition: &Condition) -> Option<&[Value]> {
     let values = match (condition.op, &condition.value) {
         (Op::In, Value::List(values)) => values.as_slice(),
-        (Op::Eq | Op::Contains, value) => std::slice::from_ref(value),
-        (Op::Ne | Op::Gt | Op::Ge | Op::Lt | Op::Le | Op::In, _) => return None,
+        (Op::Eq | Op::Ne | Op::Contains, value) => std::slice::from_ref(value),
+        (Op::Gt | Op::Ge | Op::Lt | Op::Le | Op::In, _) => return None,
     };
     let scalar = |value: &Value| !matches!(value, Value::List(_));
     (values.len() <= LISTED_MAX && values.iter().all(scalar)).then_some(values)

@@ -19,6 +19,8 @@ pub(super) struct FieldIndex {
     pub(super) equalling: u32,
     /// Boxed, because most fields are only ever compared for equality.
     ranges: Option<Box<[Ranges; 3]>>,
+    /// Groups whose only condition is that the field differs from a value.
+    differing: Option<Members<Entry>>,
     present: Option<Members<Entry>>,
 }
 
@@ -37,9 +39,11 @@ impl FieldIndex {
             containing,
             equalling,
             ranges,
+            differing,
             present,
         } = self;
-        *containing == 0 && *equalling == 0 && ranges.is_none() && present.is_none()
+        let lists = ranges.is_some() || differing.is_some() || present.is_some();
+        *containing == 0 && *equalling == 0 && !lists
     }
 
     /// Counts a group that is listed under a value of the field, or no longer is.
@@ -47,6 +51,8 @@ impl FieldIndex {
         let count = match kind {
             Kind::Equals => &mut self.equalling,
             Kind::Contains => &mut self.containing,
+            // Its groups have a list of their own.
+            Kind::Differs => return,
         };
         *count = if listed { *count + 1 } else { *count - 1 };
     }
@@ -81,19 +87,24 @@ impl FieldIndex {
     }
 
     pub(super) fn insert_present(&mut self, group: GroupId) {
-        let entry = Entry::new(group, false);
-        match &mut self.present {
-            Some(present) => present.insert(entry),
-            None => self.present = Some(Members::One(entry)),
-        }
+        insert(&mut self.present, Entry::new(group, false));
     }
 
     pub(super) fn remove_present(&mut self, group: GroupId) {
-        if let Some(present) = &mut self.present
-            && present.remove(Entry::new(group, false))
-        {
-            self.present = None;
-        }
+        remove(&mut self.present, Entry::new(group, false));
+    }
+
+    pub(super) fn insert_differing(&mut self, entry: Entry) {
+        insert(&mut self.differing, entry);
+    }
+
+    pub(super) fn remove_differing(&mut self, entry: Entry) {
+        remove(&mut self.differing, entry);
+    }
+
+    /// Returns the groups that ask for another value than theirs.
+    pub(super) fn differing(&self) -> Option<&Members<Entry>> {
+        self.differing.as_ref()
     }
 
     /// Appends the groups listed under the presence of the field or a range that the value lies in.
@@ -137,6 +148,21 @@ impl FieldIndex {
 
 /// Ranges counted to choose an access; a million of them that overlap would hold up each insertion.
 const COUNTED_MAX: usize = 64;
+
+fn insert(list: &mut Option<Members<Entry>>, entry: Entry) {
+    match list {
+        Some(members) => members.insert(entry),
+        None => *list = Some(Members::One(entry)),
+    }
+}
+
+fn remove(list: &mut Option<Members<Entry>>, entry: Entry) {
+    if let Some(members) = list
+        && members.remove(entry)
+    {
+        *list = None;
+    }
+}
 
 fn interval(of: Type, group: GroupId, field: FieldId, conditions: &[Condition]) -> Interval {
     let (low, high) = range(conditions, field, of);

@@ -65,6 +65,18 @@ impl Postings {
         }
     }
 
+    /// Returns the one group that asks for the value. Groups that have no other condition are equal if
+    /// they ask for the same value, and equal groups are one.
+    pub(super) fn only(
+        &self,
+        field: FieldId,
+        kind: Kind,
+        value: &Scalar<'_>,
+        groups: &Slab<Group>,
+    ) -> Option<Entry> {
+        self.find(field, kind, value, groups)?.groups.first()
+    }
+
     /// Lists a group under a value of one of its conditions.
     pub(super) fn insert(
         &mut self,
