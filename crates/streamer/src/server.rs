@@ -224,10 +224,9 @@ impl Server {
         self.tasks.start_drain();
         self.hub.drain(grace, reason);
         self.tasks.drain(grace + CLOSE_TIMEOUT).await;
-        // The writer before the hub: each commit waits for capacity in the hub's queue.
         let closed = self.writer.shutdown(grace.max(CLOSE_TIMEOUT)).await;
         self.stop_hub.cancel();
-        // Polling it again after `failed` has returned its result would panic.
+        // If `failed` has returned its result, it would never resolve again.
         if !self.hub_task.is_terminated() {
             (&mut self.hub_task).await.ok();
         }

@@ -85,8 +85,8 @@ impl StoredEvent {
             data: event.data.clone(),
             timestamp: event.timestamp,
             version: state.version,
-            // As a varint, an age is shorter than a time for young documents and never longer. It
-            // wraps, because a wrong clock or an `Origin` may put the creation anywhere.
+            // As a varint, an age is shorter than a time, most of all for young documents. It wraps,
+            // because a wrong clock or an `Origin` may put the creation anywhere.
             age_ms: event.timestamp.wrapping_sub(state.created_at),
             bytes_before,
         };

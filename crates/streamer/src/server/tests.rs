@@ -1,4 +1,4 @@
-//! The parts of the server that no socket is needed for.
+//! Tests of the server without sockets.
 
 use std::collections::BTreeMap;
 
@@ -39,7 +39,7 @@ fn queue(handle: &HubHandle) -> (ResponseQueue<StreamerMessage>, Queued) {
     ResponseQueue::new(usize::MAX, observer)
 }
 
-/// Returns the code of the stream's end, if it has come.
+/// Returns the status code of the stream if it has ended.
 fn end_code(responses: &mut Queued) -> Option<Code> {
     match responses.next().now_or_never()? {
         Some(Ok(message)) => panic!("not the end: {message:?}"),
@@ -51,7 +51,7 @@ fn end_code(responses: &mut Queued) -> Option<Code> {
 #[tokio::test(start_paused = true)]
 async fn streams_end_with_the_hub_and_none_opens_later() {
     let mut ends = BTreeMap::new();
-    for case in ["running", "not begun", "after it"] {
+    for case in ["running", "not started", "stopped"] {
         let (handle, task, commits) = hub();
         let (queue, mut responses) = queue(&handle);
         let stop = CancellationToken::new();
@@ -65,7 +65,7 @@ async fn streams_end_with_the_hub_and_none_opens_later() {
                 assert_eq!(running.await.expect("no panic"), "its log has stopped");
                 ended
             }
-            "not begun" => {
+            "not started" => {
                 let ended = handle.open(crate::hub::StreamId(0), queue);
                 drop(task);
                 ended
@@ -75,7 +75,7 @@ async fn streams_end_with_the_hub_and_none_opens_later() {
                 handle.open(crate::hub::StreamId(0), queue)
             }
         };
-        assert!(ended.is_cancelled(), "{case}: it is still read from");
+        assert!(ended.is_cancelled(), "{case}: the stream is still read");
         ends.insert(case, end_code(&mut responses));
         assert!(handle.stats().await.is_none());
     }

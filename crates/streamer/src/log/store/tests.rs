@@ -2,7 +2,6 @@ mod disk;
 
 use std::{fs, ops::RangeInclusive, path::Path, sync::Arc};
 
-use bytes::Bytes;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use redb::{ReadableTable, StorageBackend};
@@ -15,7 +14,7 @@ use super::{
 };
 use crate::{
     Event,
-    log::{DocumentPage, DocumentQuery, Outcome, RefusedEntry, Submission, with_sources},
+    log::{DocumentPage, DocumentQuery, Outcome, Submission, with_sources},
 };
 
 const EPOCH_7: Epoch = Epoch(7);
@@ -498,17 +497,4 @@ fn engine_panic_becomes_an_error_with_its_message() {
     ] {
         assert!(with_sources(&error).contains("page 7"), "{error:?}");
     }
-}
-
-#[test]
-fn refused_entry_is_not_in_the_file() {
-    let mut log = new_log(&options());
-    let mut broken = entry(1);
-    broken.data = Bytes::from_static(b"{");
-    let outcomes = log.append(vec![broken], 1).unwrap();
-    assert!(matches!(
-        outcomes[..],
-        [Outcome::Refused(RefusedEntry::NotAnObject(_))]
-    ));
-    assert_eq!(read_all(&log), []);
 }
