@@ -17,6 +17,7 @@ mod cursor;
 mod greeting;
 mod heartbeats;
 mod item;
+mod load;
 mod message;
 mod plain;
 mod probes;

@@ -48,20 +48,22 @@ pub enum PublishError {
         message: String,
     },
     /// The publisher stopped before it sent the entry. It is not in the log.
-    #[error("entry {sequence} was not sent: {end}")]
+    #[error("entry {sequence} was not sent")]
     NotSent {
         /// The sequence of the entry.
         sequence: u64,
         /// The reason why the publisher stopped.
+        #[source]
         end: End,
     },
     /// The publisher stopped after it sent the entry and before a response. The entry may be in the
     /// log. Publish it again with the same producer and sequence to have it there exactly once.
-    #[error("entry {sequence} was sent but not acknowledged: {end}")]
+    #[error("entry {sequence} was sent but not acknowledged")]
     Unknown {
         /// The sequence of the entry.
         sequence: u64,
         /// The reason why the publisher stopped.
+        #[source]
         end: End,
     },
     /// The publisher is closed and did not send the entry. It is not in the log.

@@ -18,6 +18,7 @@
 //! ```
 
 mod builder;
+mod error;
 mod registry;
 mod subscription;
 
@@ -30,16 +31,15 @@ use std::{
 };
 
 use steadfast::{
-    CommandError, ConnectError, Link, Outage, grpc,
-    session::{End, Reason, Status},
-    transport::Connection,
+    CommandError, ConnectError, Link, Outage, grpc, session::Status, transport::Connection,
 };
 use tokio::{runtime::Handle, sync::watch};
 
 use self::registry::{CommandSender, Registry};
 pub use self::{
     builder::{BuildError, Builder},
-    subscription::{Ended, Subscription},
+    error::{Ended, SubscribeError},
+    subscription::Subscription,
 };
 use steadfast_streamer_core::{
     Position,
@@ -101,31 +101,6 @@ pub struct Subscribe<C: Connection = grpc::Connection> {
     collection: String,
     filter: Filter,
     start: Start,
-}
-
-/// The error of a subscribe request.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum SubscribeError {
-    /// The server refused the subscription.
-    #[error(transparent)]
-    Refused(Refusal),
-    /// The client stopped. It can be started again.
-    #[error("the client stopped: {0}")]
-    Stopped(End),
-    /// The client is closed, or was left and not started again.
-    #[error("the client is closed, or was left")]
-    Closed,
-}
-
-impl SubscribeError {
-    fn stopped(end: End) -> Self {
-        if end.reason == Reason::Left {
-            Self::Closed
-        } else {
-            Self::Stopped(end)
-        }
-    }
 }
 
 impl Client {

@@ -3,7 +3,7 @@
 //! Totals on the wire count from the subscribe request and only grow, as QUIC's `MAX_DATA` does, so
 //! that a grant can be neither lost nor applied twice.
 
-use super::backlog::Load;
+use super::load::Load;
 
 /// Bounds on the changes that are on their way or queued for the application, over all
 /// subscriptions of a client.

@@ -9,7 +9,8 @@ use steadfast_wire::streamer::{self as wire, gateway_message::Payload};
 
 use super::{
     Change, Config, Cx, GapReason, SubscriptionId, Violation,
-    backlog::{Backlog, Load},
+    backlog::Backlog,
+    load::Load,
     probes::Probes,
     refusal::RefusalKind,
     restore::Restore,

@@ -6,9 +6,7 @@ use steadfast_wire::streamer as wire;
 
 use super::{
     Change, ClientMessage, Counters, Cx, Event, Gap, GapReason, Item, Resync, SubscriptionId,
-    backlog::{Load, QueuedChanges},
-    credit::Credit,
-    cursor::Cursor,
+    backlog::QueuedChanges, credit::Credit, cursor::Cursor, load::Load,
 };
 use crate::{
     Position,

@@ -10,7 +10,7 @@ use std::{
 use steadfast::session::{End, Reason};
 use tokio::sync::watch;
 
-use super::{Ended, Server};
+use super::{Server, error::Ended};
 use steadfast_streamer_core::{
     Position,
     client::{Command, Counters, Event, Item, SubscriptionId, queue::Queue},

@@ -9,11 +9,13 @@ use std::{
 
 use futures_core::Stream;
 
-use super::registry::{CommandSender, Registry, Slot};
-use steadfast::session::End;
+use super::{
+    error::Ended,
+    registry::{CommandSender, Registry, Slot},
+};
 use steadfast_streamer_core::{
     Position,
-    client::{Command, Item, Refusal, SubscriptionId},
+    client::{Command, Item, SubscriptionId},
 };
 
 /// A subscription: a stream of its items in order, across every reconnect.
@@ -50,18 +52,6 @@ pub struct Subscription {
     slot: Arc<Slot>,
     registry: Arc<Registry>,
     commands: Arc<dyn CommandSender>,
-}
-
-/// The reason of the end of a subscription that its owner did not end.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum Ended {
-    /// The server refused the subscription.
-    #[error(transparent)]
-    Refused(Refusal),
-    /// The client gave up: the server fenced it, or too many attempts failed.
-    #[error("the client stopped: {0}")]
-    Stopped(End),
 }
 
 impl Subscription {

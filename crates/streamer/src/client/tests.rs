@@ -11,7 +11,7 @@ use std::{
 use futures_util::FutureExt as _;
 use steadfast::{
     LinkOptions, StateEvent,
-    session::{Config, Initiator, State},
+    session::{Config, End, Initiator, Reason, State},
     testing::{ScriptedConnection, ScriptedTransport},
 };
 use steadfast_wire::streamer::{
