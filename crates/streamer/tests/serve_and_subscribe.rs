@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "the support of tests is test code")]
 
-use std::time::Duration;
+use std::{future::IntoFuture as _, time::Duration};
 
 use steadfast_chaos::Proxy;
 use steadfast_streamer::{
@@ -126,6 +126,49 @@ async fn outage_of_a_quiet_subscription_is_known_at_once() {
     // The default heartbeat interval is 30 s, and servers send progress every 10 s.
     tokio::time::sleep(Duration::from_millis(1_500)).await;
     assert_eq!(client.outages().len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn plain_client_with_1000_subscriptions_loses_no_burst() {
+    let server = serve(MemoryLog::with_epoch(Epoch(9))).await;
+    let address = server.address().to_string();
+    let client = Client::builder(&address)
+        .offer_profile(false)
+        .build()
+        .unwrap();
+    let mut subscriptions = Vec::new();
+    for number in 0..1_000 {
+        let subscribe = client.subscribe("default", format!("c{number}"), Filter::all());
+        subscriptions.push(tokio::spawn(subscribe.into_future()));
+    }
+    let publisher = Publisher::builder(&address).build().unwrap();
+    let mut handles = Vec::new();
+    for subscription in subscriptions {
+        handles.push(timeout(SOON, subscription).await.unwrap().unwrap().unwrap());
+    }
+    let mut seventh = handles.swap_remove(7);
+    let large = format!(r#"{{"padding":"{}"}}"#, "x".repeat(10_000));
+    let mut pending = Vec::new();
+    for number in 0..200 {
+        let data = if number < 2 { large.as_str() } else { "{}" };
+        let entry = Entry::upsert("default", "c7", format!("u{number}"), data.to_owned());
+        pending.push(publisher.enqueue(entry).await.unwrap());
+    }
+    for pending in pending {
+        timeout(SOON, pending).await.unwrap().unwrap();
+    }
+    for number in 0..200 {
+        match timeout(SOON, seventh.next())
+            .await
+            .expect("an item in time")
+        {
+            Some(Ok(Item::Change(change))) => {
+                assert_eq!(*change.document_id, *format!("u{number}"));
+            }
+            other => panic!("expected a change, got {other:?}"),
+        }
+    }
+    assert_eq!(client.counters().await.overflowed, 0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
