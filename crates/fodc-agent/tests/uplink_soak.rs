@@ -111,22 +111,21 @@ impl World {
             .expect("there is always one between troubles")
     }
 
+    fn take_proxy(&mut self) -> Proxy {
+        let proxy = self.proxy.take();
+        proxy.expect("there is always one between troubles")
+    }
+
     fn restart(&mut self, behaviour: Behaviour) {
-        let proxy = self
-            .proxy
-            .take()
-            .expect("there is always one between troubles");
-        self.proxy = Some(proxy.restart(behaviour));
+        let proxy = self.take_proxy().restart(behaviour);
+        self.proxy = Some(proxy);
     }
 
     /// Lets it happen and be over; the agent has then to come back.
     async fn suffer(&mut self, trouble: Trouble, span: Duration) {
         match trouble {
             Trouble::Killed => {
-                let proxy = self
-                    .proxy
-                    .take()
-                    .expect("there is always one between troubles");
+                let proxy = self.take_proxy();
                 let (addr, log) = (proxy.addr, Arc::clone(&proxy.log));
                 drop(proxy);
                 sleep(span).await;
@@ -155,20 +154,14 @@ impl World {
                 self.expected += 1;
                 self.may_be_ghosts = true;
             }
-            Trouble::Mute => {
-                self.restart(Behaviour {
-                    mute: true,
-                    ..normal()
-                });
-                sleep(span).await;
-                self.restart(normal());
-                self.expected += 1;
-            }
-            Trouble::Full => {
-                self.restart(Behaviour {
-                    capacity: 0,
-                    ..normal()
-                });
+            Trouble::Mute | Trouble::Full => {
+                let mut behaviour = normal();
+                if trouble == Trouble::Mute {
+                    behaviour.mute = true;
+                } else {
+                    behaviour.capacity = 0;
+                }
+                self.restart(behaviour);
                 sleep(span).await;
                 self.restart(normal());
                 self.expected += 1;
@@ -361,16 +354,10 @@ fn run(span: Duration) {
         }
     });
     drop(waiting);
+    let after = (descriptors(), threads());
+    let none_left = after.0 <= before.0 && after.1 <= before.1;
     assert!(
-        descriptors() <= before.0,
-        "{} descriptors, {} before",
-        descriptors(),
-        before.0
-    );
-    assert!(
-        threads() <= before.1,
-        "{} threads, {} before",
-        threads(),
-        before.1
+        none_left,
+        "descriptors and threads: {after:?}, {before:?} before"
     );
 }

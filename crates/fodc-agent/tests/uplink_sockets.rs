@@ -39,14 +39,19 @@ fn fast_uplink(
         .unwrap()
 }
 
-fn plain(dialect: Dialect) -> Behaviour {
-    Behaviour::of(dialect)
+/// Disconnects and closes, in time whatever the proxy does.
+async fn leave(uplink: Uplink) {
+    let began = Instant::now();
+    within("disconnected", uplink.disconnect()).await;
+    within("closed", uplink.close()).await;
+    let took = began.elapsed();
+    assert!(took < Duration::from_secs(5), "{took:?}");
 }
 
 #[tokio::test]
 async fn three_proxy_versions_register_and_query() {
     for dialect in [Dialect::Seed, Dialect::Release, Dialect::Newest] {
-        let mut proxy = Proxy::start(plain(dialect));
+        let mut proxy = Proxy::start(Behaviour::of(dialect));
         let uplink = fast_uplink(proxy.addr.to_string(), Regular::of(3));
         within("registered", uplink.connect()).await.unwrap();
         let id = uplink.registered().borrow().clone().unwrap().agent_id;
@@ -66,10 +71,8 @@ async fn three_proxy_versions_register_and_query() {
         );
         {
             let log = proxy.log();
-            assert_eq!(
-                (log.registrations.len(), log.refusals, log.crashes),
-                (1, 0, 0)
-            );
+            let counts = (log.registrations.len(), log.refusals, log.crashes);
+            assert_eq!(counts, (1, 0, 0));
         }
         within("left", uplink.disconnect()).await;
         proxy.until("gone", |log| log.online.is_empty()).await;
@@ -78,7 +81,7 @@ async fn three_proxy_versions_register_and_query() {
 
 #[tokio::test]
 async fn localhost_proxy_is_reached_over_ipv4_only() {
-    let proxy = Proxy::start(plain(Dialect::Newest));
+    let proxy = Proxy::start(Behaviour::of(Dialect::Newest));
     let uplink = fast_uplink(format!("localhost:{}", proxy.addr.port()), Regular::of(1));
     within("registered", uplink.connect()).await.unwrap();
 }
@@ -97,7 +100,7 @@ async fn connected_only_after_registration() {
 
     let mute = Behaviour {
         mute: true,
-        ..plain(Dialect::Newest)
+        ..Behaviour::of(Dialect::Newest)
     };
     let proxy = Proxy::start(mute);
     let uplink = fast_uplink(proxy.addr.to_string(), Regular::of(1));
@@ -105,7 +108,7 @@ async fn connected_only_after_registration() {
     sleep(Duration::from_millis(500)).await;
     assert_eq!(uplink.status().state, State::Connecting);
     // O7: the proxy is well again behind the same address.
-    let proxy = proxy.restart(plain(Dialect::Newest));
+    let proxy = proxy.restart(Behaviour::of(Dialect::Newest));
     within("registered", until(uplink.watch(), connected)).await;
     assert_eq!(proxy.log().registrations.len(), 1);
 }
@@ -113,7 +116,7 @@ async fn connected_only_after_registration() {
 #[tokio::test]
 async fn response_too_large_for_the_proxy_is_cut() {
     for (dialect, whole) in [(Dialect::Release, false), (Dialect::Newest, true)] {
-        let mut proxy = Proxy::start(plain(dialect));
+        let mut proxy = Proxy::start(Behaviour::of(dialect));
         let record = Regular {
             padding: 600,
             ..Regular::of(8_000)
@@ -143,7 +146,7 @@ async fn response_too_large_for_the_proxy_is_cut() {
 async fn unread_response_delays_no_heartbeat() {
     let proxy = Proxy::start(Behaviour {
         ignores_responses: true,
-        ..plain(Dialect::Newest)
+        ..Behaviour::of(Dialect::Newest)
     });
     let record = Regular {
         padding: 1_000,
@@ -159,29 +162,19 @@ async fn unread_response_delays_no_heartbeat() {
     let beats = move |log: &uplink_support::server::ProxyLog| log.heartbeats >= before + 30;
     proxy.until("heartbeats", beats).await;
     // Long before the stream is given up, which would make way for them.
-    assert!(
-        began.elapsed() < Duration::from_secs(20),
-        "{:?}",
-        began.elapsed()
-    );
+    let took = began.elapsed();
+    assert!(took < Duration::from_secs(20), "{took:?}");
     assert_eq!(proxy.log().registrations.len(), 1);
     // At most one response waits, and one is on its way; the other queries were not even read.
     assert!(uplink.counters().responses <= 3, "{:?}", uplink.counters());
-    let began = Instant::now();
-    within("disconnected", uplink.disconnect()).await;
-    within("closed", uplink.close()).await;
-    assert!(
-        began.elapsed() < Duration::from_secs(5),
-        "{:?}",
-        began.elapsed()
-    );
+    leave(uplink).await;
 }
 
 #[tokio::test]
 async fn close_with_a_full_send_buffer_ends_in_time() {
     let proxy = Proxy::start(Behaviour {
         ignores_responses: true,
-        ..plain(Dialect::Release)
+        ..Behaviour::of(Dialect::Release)
     });
     let between = proxy.behind();
     let record = Regular {
@@ -194,14 +187,7 @@ async fn close_with_a_full_send_buffer_ends_in_time() {
     let _frozen = between.inject(Fault::Freeze, Reach::Everything);
     sleep(Duration::from_millis(500)).await;
     assert!(connected(&uplink.status()), "nobody knows yet");
-    let began = Instant::now();
-    within("disconnected", uplink.disconnect()).await;
-    within("closed", uplink.close()).await;
-    assert!(
-        began.elapsed() < Duration::from_secs(5),
-        "{:?}",
-        began.elapsed()
-    );
+    leave(uplink).await;
 }
 
 #[tokio::test]
@@ -209,7 +195,7 @@ async fn silent_proxy_is_kept_and_dead_one_detected() {
     const ACTIVITY: Duration = Duration::from_secs(3);
     let proxy = Proxy::start(Behaviour {
         heartbeat_seconds: 1,
-        ..plain(Dialect::Seed)
+        ..Behaviour::of(Dialect::Seed)
     });
     let between = proxy.behind();
     let uplink = agent(between.addr().to_string(), Regular::of(1))
@@ -235,7 +221,7 @@ async fn silent_proxy_is_kept_and_dead_one_detected() {
 
 #[tokio::test]
 async fn stuck_record_gives_an_empty_response_in_time() {
-    let mut proxy = Proxy::start(plain(Dialect::Newest));
+    let mut proxy = Proxy::start(Behaviour::of(Dialect::Newest));
     let record = Stuck::new(Regular::of(3));
     record.set(true);
     let uplink = agent(proxy.addr.to_string(), record.clone())

@@ -6,23 +6,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 #[derive(Debug, Default)]
 pub(super) struct Counter(AtomicU64);
 
-/// The proxy's counters, as `/self-metrics` shows them.
-#[derive(Debug, Default)]
-pub(super) struct Counters {
-    pub(super) registrations: Counter,
-    pub(super) refused: Counter,
-    pub(super) replaced: Counter,
-    pub(super) forgotten: Counter,
-    pub(super) heartbeats: Counter,
-    pub(super) requests: Counter,
-    pub(super) response_parts: Counter,
-    pub(super) samples: Counter,
-    pub(super) rejected: Counter,
-    pub(super) ignored_messages: Counter,
-    pub(super) unknown_agents: Counter,
-    pub(super) panics: Counter,
-}
-
 impl Counter {
     pub(super) fn add(&self, n: u64) {
         self.0.fetch_add(n, Ordering::Relaxed);
@@ -31,4 +14,37 @@ impl Counter {
     pub(super) fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
+}
+
+/// Declares each counter once: its field, and its name and help text on `/self-metrics`.
+macro_rules! counters {
+    ($($field:ident: $name:literal, $help:literal;)*) => {
+        /// The proxy's counters, as `/self-metrics` shows them.
+        #[derive(Debug, Default)]
+        pub(super) struct Counters {
+            $(pub(super) $field: Counter,)*
+        }
+
+        impl Counters {
+            /// Returns the name, the help text and the value of each counter.
+            pub(super) fn all(&self) -> impl Iterator<Item = (&'static str, &'static str, u64)> {
+                [$(($name, $help, self.$field.get()),)*].into_iter()
+            }
+        }
+    };
+}
+
+counters! {
+    registrations: "registrations_total", "Registrations accepted.";
+    refused: "registrations_refused_total", "Registrations refused.";
+    replaced: "agents_replaced_total", "Agents that a newer one replaced.";
+    forgotten: "agents_forgotten_total", "Agents without a heartbeat for too long.";
+    heartbeats: "heartbeats_total", "Heartbeats.";
+    requests: "requests_total", "Requests sent to agents.";
+    response_parts: "replies_total", "Messages with responses.";
+    samples: "samples_total", "Samples taken.";
+    rejected: "samples_rejected_total", "Metrics that were invalid.";
+    ignored_messages: "messages_dropped_total", "Messages on streams that are only held open.";
+    unknown_agents: "unknown_agents_total", "Streams of unknown agents.";
+    panics: "panics_total", "Handlers that panicked.";
 }

@@ -6,7 +6,7 @@
 
 mod support;
 
-use std::{collections::BTreeMap, time::Instant};
+use std::time::Instant;
 
 use steadfast_recorder::{
     Kind, Labels, LimitError, Meta, NAME, OpenError, Options, Recorder, Selector, SetOutcome,
@@ -53,34 +53,6 @@ fn first_value_in_a_scrape_wins_and_others_are_counted() {
     assert_eq!(
         windows(&recorder.reader(), "a", (0, 9_000))[&1].samples,
         [(1_000, 1.0_f64.to_bits())]
-    );
-}
-
-#[test]
-fn vanished_series_and_missed_scrapes_are_not_latest() {
-    let mut recorder = recorder();
-    let source = recorder.source("a").unwrap();
-    for (time, series) in [(1_000, vec![1, 2]), (2_000, vec![2, 3])] {
-        let values = series.into_iter().map(|n| (n, f64::from(n)));
-        scrape(&mut recorder, source, time, values);
-    }
-    let newest = latest(&recorder.reader());
-    let times: Vec<_> = newest
-        .iter()
-        .map(|((_, n), (time, _))| (*n, *time))
-        .collect();
-    assert_eq!(times, [(2, 2_000), (3, 2_000)]);
-    recorder.missed(source, 3_000).unwrap();
-    let reader = recorder.reader();
-    assert_eq!(latest(&reader), BTreeMap::new());
-    assert_eq!(reader.latest(&Selector::all()).scrapes["a"], (3_000, true));
-    let windows = windows(&reader, "a", (0, 9_000));
-    assert_eq!(
-        (
-            windows[&1].absences.as_slice(),
-            windows[&2].absences.as_slice()
-        ),
-        (&[2_000][..], &[3_000][..])
     );
 }
 

@@ -109,29 +109,17 @@ mod tests {
             let labels: Vec<_> = labels.iter().map(|(n, v)| format!("{n}={v}")).collect();
             (view.endpoint, view.health, labels.join(" "))
         };
-        assert_eq!(
-            labels("http://localhost:1/metrics"),
-            (
-                Some(0),
-                false,
-                "__name__=m instance=localhost:1 job=node".to_owned()
-            )
+        let (page, health) = (
+            "http://localhost:1/metrics",
+            "health:http://localhost:1/metrics",
         );
-        assert_eq!(
-            labels("health:http://localhost:1/metrics"),
-            (
-                Some(0),
-                true,
-                "__name__=m instance=localhost:1 job=node".to_owned()
-            )
-        );
+        let own = "__name__=m instance=localhost:1 job=node";
+        assert_eq!(labels(page), (Some(0), false, own.to_owned()));
+        assert_eq!(labels(health), (Some(0), true, own.to_owned()));
+        let other = "__name__=m instance=localhost:2 job=steadfast";
         assert_eq!(
             labels("health:http://localhost:2/metrics"),
-            (
-                None,
-                true,
-                "__name__=m instance=localhost:2 job=steadfast".to_owned()
-            )
+            (None, true, other.to_owned())
         );
         assert_eq!(labels("odd"), (None, false, "__name__=m".to_owned()));
     }

@@ -53,62 +53,37 @@ impl TargetLabels {
 mod tests {
     use super::*;
 
-    fn merge(own: &[(&str, &str)], page: &[(&str, &str)]) -> Vec<(String, String)> {
-        let own = own
-            .iter()
-            .map(|(n, v)| ((*n).to_owned(), (*v).to_owned()))
-            .collect();
-        let labels = TargetLabels::new(&own);
-        let all = labels.merge(page.iter().copied());
-        all.into_iter()
-            .map(|(n, v)| (n.into_owned(), v.to_owned()))
-            .collect()
-    }
-
-    fn pairs(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
-        pairs
-            .iter()
-            .map(|(n, v)| ((*n).to_owned(), (*v).to_owned()))
-            .collect()
+    /// Merges labels and returns them as `name=value`, separated by spaces.
+    fn merge(own: &[(&str, &str)], page: &[(&str, &str)]) -> String {
+        let own = own.iter();
+        let own = own.map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        let labels = TargetLabels::new(&own.collect());
+        let all = labels.merge(page.iter().copied()).into_iter();
+        let all: Vec<_> = all.map(|(name, value)| format!("{name}={value}")).collect();
+        all.join(" ")
     }
 
     #[test]
     fn endpoint_labels_are_merged_in_order() {
+        let own = [("instance", "a:1"), ("job", "j")];
         assert_eq!(
-            merge(
-                &[("instance", "a:1"), ("job", "j")],
-                &[("__name__", "m"), ("k", "v"), ("z", "")]
-            ),
-            pairs(&[
-                ("__name__", "m"),
-                ("instance", "a:1"),
-                ("job", "j"),
-                ("k", "v")
-            ])
+            merge(&own, &[("__name__", "m"), ("k", "v"), ("z", "")]),
+            "__name__=m instance=a:1 job=j k=v"
         );
-        assert_eq!(
-            merge(&[], &[("__name__", "m")]),
-            pairs(&[("__name__", "m")])
-        );
+        assert_eq!(merge(&[], &[("__name__", "m")]), "__name__=m");
     }
 
     #[test]
     fn page_label_is_renamed_when_it_collides() {
-        assert_eq!(
-            merge(&[("job", "j")], &[("job", "own")]),
-            pairs(&[("exported_job", "own"), ("job", "j")])
-        );
-        assert_eq!(
-            merge(&[("job", "j")], &[("exported_job", "x"), ("job", "own")]),
-            pairs(&[
-                ("exported_exported_job", "own"),
-                ("exported_job", "x"),
-                ("job", "j")
-            ])
-        );
-        assert_eq!(
-            merge(&[("job", "j")], &[("job", "")]),
-            pairs(&[("job", "j")])
-        );
+        for (page, merged) in [
+            (&[("job", "own")][..], "exported_job=own job=j"),
+            (
+                &[("exported_job", "x"), ("job", "own")],
+                "exported_exported_job=own exported_job=x job=j",
+            ),
+            (&[("job", "")], "job=j"),
+        ] {
+            assert_eq!(merge(&[("job", "j")], page), merged);
+        }
     }
 }

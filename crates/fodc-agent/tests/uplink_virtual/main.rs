@@ -42,6 +42,14 @@ fn on(proxy: &Scripted) -> Uplink<ScriptedConnection> {
     agent("", Regular::of(3)).build_on(proxy.clone()).unwrap()
 }
 
+/// Returns an uplink that has registered.
+async fn registered(proxy: &Scripted) -> Uplink<ScriptedConnection> {
+    let uplink = on(proxy);
+    uplink.start();
+    someday("a registration", until(uplink.watch(), connected)).await;
+    uplink
+}
+
 fn status(code: i32, message: &str) -> End {
     let reason = Reason::Status {
         code,
@@ -138,9 +146,7 @@ async fn each_proxy_restart_costs_one_registration() {
 #[tokio::test(start_paused = true)]
 async fn unimplemented_metrics_are_tried_once() {
     let proxy = Scripted::registering(|peer| async move { peer.end(status(12, "unknown method")) });
-    let uplink = on(&proxy);
-    uplink.start();
-    someday("a registration", until(uplink.watch(), connected)).await;
+    let uplink = registered(&proxy).await;
     sleep(SECOND * 600).await;
     assert_eq!(proxy.registered(), 1, "registrations in ten minutes");
     assert_eq!(proxy.opened("StreamMetrics").len(), 1);
@@ -157,9 +163,7 @@ async fn unimplemented_metrics_are_tried_once() {
 async fn metrics_status_never_causes_a_registration() {
     for code in [0, 1, 2, 3, 4, 5, 7, 8, 10, 12, 13, 14, 16] {
         let proxy = Scripted::registering(move |peer| async move { peer.end(status(code, "no")) });
-        let uplink = on(&proxy);
-        uplink.start();
-        someday("a registration", until(uplink.watch(), connected)).await;
+        let _uplink = registered(&proxy).await;
         sleep(SECOND * 600).await;
         assert_eq!(proxy.registered(), 1, "{code}");
         let opened = proxy.opened("StreamMetrics").len();
@@ -258,9 +262,7 @@ async fn silent_proxy_costs_one_timeout_per_attempt() {
 #[tokio::test(start_paused = true)]
 async fn idle_proxy_is_kept_and_dead_one_detected() {
     let proxy = Scripted::registering(Peer::hold);
-    let uplink = on(&proxy);
-    uplink.start();
-    someday("a registration", until(uplink.watch(), connected)).await;
+    let uplink = registered(&proxy).await;
     sleep(SECOND * 6 * 3_600).await;
     assert_eq!(proxy.registered(), 1);
     assert_eq!(proxy.dials().len(), 1);

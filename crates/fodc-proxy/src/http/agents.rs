@@ -97,7 +97,6 @@ pub(super) async fn self_metrics(Shared(api): Shared<Api>) -> Response<Body> {
 
 fn self_metrics_text(state: &State) -> String {
     let (online, total) = state.census();
-    let counters = &state.counters;
     let mut text = String::new();
     let gauges = [
         ("agents_online", "Agents that are online.", online),
@@ -111,58 +110,8 @@ fn self_metrics_text(state: &State) -> String {
     for (name, help, value) in gauges {
         write_metric(&mut text, name, help, "gauge", value as u64);
     }
-    let counted = [
-        (
-            "registrations_total",
-            "Registrations accepted.",
-            &counters.registrations,
-        ),
-        (
-            "registrations_refused_total",
-            "Registrations refused.",
-            &counters.refused,
-        ),
-        (
-            "agents_replaced_total",
-            "Agents that a newer one replaced.",
-            &counters.replaced,
-        ),
-        (
-            "agents_forgotten_total",
-            "Agents without a heartbeat for too long.",
-            &counters.forgotten,
-        ),
-        ("heartbeats_total", "Heartbeats.", &counters.heartbeats),
-        (
-            "requests_total",
-            "Requests sent to agents.",
-            &counters.requests,
-        ),
-        (
-            "replies_total",
-            "Messages with responses.",
-            &counters.response_parts,
-        ),
-        ("samples_total", "Samples taken.", &counters.samples),
-        (
-            "samples_rejected_total",
-            "Metrics that were invalid.",
-            &counters.rejected,
-        ),
-        (
-            "messages_dropped_total",
-            "Messages on streams that are only held open.",
-            &counters.ignored_messages,
-        ),
-        (
-            "unknown_agents_total",
-            "Streams of unknown agents.",
-            &counters.unknown_agents,
-        ),
-        ("panics_total", "Handlers that panicked.", &counters.panics),
-    ];
-    for (name, help, value) in counted {
-        write_metric(&mut text, name, help, "counter", value.get());
+    for (name, help, value) in state.counters.all() {
+        write_metric(&mut text, name, help, "counter", value);
     }
     text
 }

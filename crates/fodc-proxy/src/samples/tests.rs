@@ -30,15 +30,29 @@ fn metric<'a>(name: &'a str, labels: &[(&'a str, &'a str)], value: f64) -> RawMe
 
 /// Collects with so much memory, and says whether it was enough.
 fn collect(memory: &MemoryBudget, metrics: &[RawMetric<'_>]) -> (Samples, bool) {
-    let (catalog, identity) = (Catalog::default(), identity());
+    collect_into(&Catalog::default(), memory, metrics)
+}
+
+fn collect_into(
+    catalog: &Catalog,
+    memory: &MemoryBudget,
+    metrics: &[RawMetric<'_>],
+) -> (Samples, bool) {
+    let identity = identity();
     let mut samples = Samples::default();
-    let mut collector = SampleCollector::new(&catalog, &identity, memory, &mut samples);
+    let mut collector = SampleCollector::new(catalog, &identity, memory, &mut samples);
     for metric in metrics {
         collector.metric(&mut metric.clone());
     }
     let exhausted = collector.is_memory_exhausted();
     drop(collector);
     (samples, !exhausted)
+}
+
+fn sealed(catalog: &Catalog, memory: &MemoryBudget, metrics: &[RawMetric<'_>]) -> Samples {
+    let (mut samples, _) = collect_into(catalog, memory, metrics);
+    samples.finish(None, catalog);
+    samples
 }
 
 type Pairs<'a> = Vec<(&'a str, &'a str)>;
@@ -175,17 +189,8 @@ fn valid_columns_become_samples_and_invalid_ones_nothing() {
 
 #[test]
 fn equal_agents_share_one_layout_in_any_order() {
-    let (catalog, identity, memory) = (Catalog::default(), identity(), MemoryBudget::new(1 << 20));
-    let sealed = |metrics: &[RawMetric<'_>]| {
-        let mut samples = Samples::default();
-        let mut collector = SampleCollector::new(&catalog, &identity, &memory, &mut samples);
-        for metric in metrics {
-            collector.metric(&mut metric.clone());
-        }
-        drop(collector);
-        samples.finish(None, &catalog);
-        samples
-    };
+    let (catalog, memory) = (Catalog::default(), MemoryBudget::new(1 << 20));
+    let sealed = |metrics: &[RawMetric<'_>]| sealed(&catalog, &memory, metrics);
     let metrics = [
         metric("a", &[], 1.0),
         metric("b", &[], 2.0),
@@ -210,17 +215,10 @@ fn equal_agents_share_one_layout_in_any_order() {
 
 #[test]
 fn values_are_sorted_by_rank_of_the_last_output() {
-    let (catalog, identity, memory) = (Catalog::default(), identity(), MemoryBudget::new(1 << 20));
-    let values = || {
-        let mut samples = Samples::default();
-        let mut collector = SampleCollector::new(&catalog, &identity, &memory, &mut samples);
-        for (name, value) in [("a", 1.0), ("b", 2.0), ("c", 3.0)] {
-            collector.metric(&mut metric(name, &[], value));
-        }
-        drop(collector);
-        samples.finish(None, &catalog);
-        samples.values
-    };
+    let (catalog, memory) = (Catalog::default(), MemoryBudget::new(1 << 20));
+    let metrics =
+        [("a", 1.0), ("b", 2.0), ("c", 3.0)].map(|(name, value)| metric(name, &[], value));
+    let values = || sealed(&catalog, &memory, &metrics).values;
     assert_eq!(values(), [1.0, 2.0, 3.0]);
     // By id; of the last one nothing is known.
     catalog.set_ranks(&[9, 4]);

@@ -50,6 +50,14 @@ fn is_missing(outcome: &Outcome<Samples>, reason: Reason) -> bool {
     matches!(outcome, Outcome::Missing(why) if *why == reason)
 }
 
+/// Opens a metrics stream of an agent and returns its generation.
+fn open_metrics(state: &State, agent: &AgentId) -> (u64, Outbound, Responses<bytes::Bytes>) {
+    let (outbound, responses) = Outbound::new();
+    let mut agents = state.agents();
+    let opened = agents.open_metrics(state.now(), agent, outbound.clone());
+    (opened.unwrap(), outbound, responses)
+}
+
 /// Returns true if a request was sent.
 async fn is_requested(responses: &mut Responses<bytes::Bytes>) -> bool {
     let frame = tokio::time::timeout(Duration::from_millis(1), responses.frame()).await;
@@ -60,22 +68,14 @@ async fn is_requested(responses: &mut Responses<bytes::Bytes>) -> bool {
 async fn unresponsiveness_survives_reregistration_until_a_response() {
     let state = State::new(Config::default());
     state.register(&id("a"), &pod("db-0", "i")).unwrap();
-    let (outbound, mut responses) = Outbound::new();
-    state
-        .agents()
-        .open_metrics(state.now(), &id("a"), outbound.clone())
-        .unwrap();
+    let (_, _outbound, mut responses) = open_metrics(&state, &id("a"));
     let late = query(&state);
     assert!(is_requested(&mut responses).await);
     after(&state, Duration::from_secs(3)).await;
     assert!(is_missing(&outcome(late), Reason::Late));
 
     state.register(&id("b"), &pod("db-0", "i")).unwrap();
-    let (outbound, mut responses) = Outbound::new();
-    let generation = state
-        .agents()
-        .open_metrics(state.now(), &id("b"), outbound.clone())
-        .unwrap();
+    let (generation, _outbound, mut responses) = open_metrics(&state, &id("b"));
     assert!(is_requested(&mut responses).await, "a probe, at once");
     assert!(is_missing(&outcome(query(&state)), Reason::Unresponsive));
     let part = ResponsePart {
@@ -99,11 +99,7 @@ async fn evicted_agent_passes_no_state_to_another() {
     let state = State::new(config);
     for name in ["a", "b"] {
         state.register(&id(name), &pod(name, "")).unwrap();
-        let (outbound, _responses) = Outbound::new();
-        state
-            .agents()
-            .open_metrics(state.now(), &id(name), outbound.clone())
-            .unwrap();
+        let _stream = open_metrics(&state, &id(name));
         query(&state);
         after(&state, Duration::from_secs(3)).await;
         state.leave(&id(name));
@@ -153,12 +149,7 @@ async fn agents_queried_last_also_become_unresponsive() {
         state
             .register(&agent, &pod(&format!("db-{number}"), ""))
             .unwrap();
-        let (outbound, responses) = Outbound::new();
-        state
-            .agents()
-            .open_metrics(state.now(), &agent, outbound.clone())
-            .unwrap();
-        held.push((outbound, responses));
+        held.push(open_metrics(&state, &agent));
     }
     let time_limit = state.config.agent_deadline;
     let took = async || {

@@ -25,6 +25,24 @@ fn options(budget: u64, head_scrapes: u32) -> Options {
     }
 }
 
+/// Creates a recorder on a simulated disk.
+fn recorder(head_scrapes: u32) -> (SimDisk, Recorder) {
+    let disk = SimDisk::default();
+    let (recorder, _) =
+        Recorder::open_on(Arc::new(disk.clone()), options(1 << 20, head_scrapes)).unwrap();
+    (disk, recorder)
+}
+
+/// Checks that a recorder and its files have these steps, without damage.
+fn assert_steps(recorder: &Recorder, disk: &SimDisk, steps: &[i64], what: &str) {
+    let steps = expected(steps.iter().copied());
+    let found = content(&recorder.reader());
+    assert_eq!(found, (steps.clone(), 0), "{what}");
+    let (found, damaged, opened) = read(&disk.files());
+    assert_eq!((damaged, opened.damage), (0, vec![]), "{what}");
+    assert_eq!(found, steps, "{what}");
+}
+
 fn labels(series: u32) -> Labels {
     Labels::new([(NAME, "m"), ("series", &series.to_string())]).unwrap()
 }
@@ -95,8 +113,7 @@ fn content(reader: &Reader) -> (Content, usize) {
 
 /// A record with segments, a closed head and a current one.
 fn small_record() -> (SimDisk, i64) {
-    let disk = SimDisk::default();
-    let (mut recorder, _) = Recorder::open_on(Arc::new(disk.clone()), options(1 << 20, 8)).unwrap();
+    let (disk, mut recorder) = recorder(8);
     let steps = 22;
     for n in 0..steps {
         step(&mut recorder, n).unwrap();

@@ -1,17 +1,16 @@
 //! Crashes and power cuts at any point.
 
-use std::{sync::Arc, time::Instant};
+use std::time::Instant;
 
-use super::{content, expected, labels, options, read, reopened, step};
+use super::{content, expected, labels, read, recorder, reopened, step};
 use crate::{
-    Meta, Recorder,
-    sim_disk::{Change, Files, SimDisk, apply},
+    Meta,
+    sim_disk::{Change, Files, apply},
 };
 
 #[test]
 fn crash_at_every_byte_keeps_every_committed_scrape() {
-    let disk = SimDisk::default();
-    let (mut recorder, _) = Recorder::open_on(Arc::new(disk.clone()), options(1 << 20, 6)).unwrap();
+    let (disk, mut recorder) = recorder(6);
     // The number of changes of the disk when each step was committed.
     let mut committed = Vec::new();
     for n in 0..20 {
@@ -86,8 +85,7 @@ fn continue_from(files: &Files, finished: i64) {
 
 #[test]
 fn power_cut_loses_only_scrapes_since_the_last_sync() {
-    let disk = SimDisk::default();
-    let (mut recorder, _) = Recorder::open_on(Arc::new(disk.clone()), options(1 << 20, 6)).unwrap();
+    let (disk, mut recorder) = recorder(6);
     let mut synced = 0;
     for n in 0..60 {
         step(&mut recorder, n).unwrap();
@@ -104,8 +102,7 @@ fn power_cut_loses_only_scrapes_since_the_last_sync() {
 
 #[test]
 fn crash_keeps_values_and_health_of_a_scrape_or_neither() {
-    let disk = SimDisk::default();
-    let (mut recorder, _) = Recorder::open_on(Arc::new(disk.clone()), options(1 << 20, 6)).unwrap();
+    let (disk, mut recorder) = recorder(6);
     let [source, health] = ["a", "health:a"].map(|name| recorder.source(name).unwrap());
     for n in 0..4 {
         let mut scrape = recorder.scrape(source, n);

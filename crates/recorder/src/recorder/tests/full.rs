@@ -1,16 +1,14 @@
 //! Full and failing disks.
 
-use std::{sync::Arc, time::Instant};
+use std::time::Instant;
 
-use super::{content, expected, options, read, step};
-use crate::{Recorder, WriteError, sim_disk::SimDisk};
+use super::{assert_steps, expected, read, recorder, step};
+use crate::WriteError;
 
 #[test]
 fn full_disk_costs_only_the_scrapes_that_fail() {
     for room in (0..2_000).step_by(13) {
-        let disk = SimDisk::default();
-        let (mut recorder, _) =
-            Recorder::open_on(Arc::new(disk.clone()), options(1 << 20, 6)).unwrap();
+        let (disk, mut recorder) = recorder(6);
         let mut kept = Vec::new();
         for n in 0..40 {
             match n {
@@ -32,24 +30,14 @@ fn full_disk_costs_only_the_scrapes_that_fail() {
             recorder.stats().counters.write_errors,
             40 - kept.len() as u64
         );
-        let (found, damaged) = content(&recorder.reader());
-        assert_eq!(
-            (found, damaged),
-            (expected(kept.clone()), 0),
-            "room for {room}"
-        );
-        let (found, damaged, opened) = read(&disk.files());
-        assert_eq!((damaged, opened.damage), (0, vec![]), "room for {room}");
-        assert_eq!(found, expected(kept), "room for {room}");
+        assert_steps(&recorder, &disk, &kept, &format!("room for {room}"));
     }
 }
 
 #[test]
 fn no_failed_operation_loses_a_committed_scrape() {
     for fail in 0..150 {
-        let disk = SimDisk::default();
-        let (mut recorder, _) =
-            Recorder::open_on(Arc::new(disk.clone()), options(1 << 20, 6)).unwrap();
+        let (disk, mut recorder) = recorder(6);
         disk.fail_in(Some(fail));
         let mut kept = Vec::new();
         for n in 0..30 {
@@ -59,27 +47,13 @@ fn no_failed_operation_loses_a_committed_scrape() {
             recorder.sync(Instant::now()).ok();
         }
         assert!(kept.len() >= 29, "one failure costs one scrape");
-        let (found, damaged) = content(&recorder.reader());
-        assert_eq!(
-            (found, damaged),
-            (expected(kept.clone()), 0),
-            "operation {fail} failed"
-        );
-        let (found, damaged, opened) = read(&disk.files());
-        assert_eq!(
-            (damaged, opened.damage),
-            (0, vec![]),
-            "operation {fail} failed"
-        );
-        assert_eq!(found, expected(kept), "operation {fail} failed");
+        assert_steps(&recorder, &disk, &kept, &format!("operation {fail} failed"));
     }
 }
 
 #[test]
 fn failed_sync_rewrites_files_in_doubt() {
-    let disk = SimDisk::default();
-    let (mut recorder, _) =
-        Recorder::open_on(Arc::new(disk.clone()), options(1 << 20, 100)).unwrap();
+    let (disk, mut recorder) = recorder(100);
     for n in 0..5 {
         step(&mut recorder, n).unwrap();
     }
