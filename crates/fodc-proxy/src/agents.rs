@@ -13,7 +13,7 @@ use super::{
     frames::Outbound,
     query::{MetricNames, Outcome, Query, ResponsePart},
     query_queue::{CarriedState, QueryLimits},
-    registry::{Agent, AgentId, Displaced, Identity, Refusal, Registry, Status, UnknownAgent},
+    registry::{Agent, AgentId, Displaced, Identity, Refusal, Registry, UnknownAgent},
     samples::Samples,
 };
 
@@ -40,7 +40,7 @@ pub(super) struct PendingResponse {
 #[derive(Debug)]
 pub(super) struct AgentSummary {
     pub(super) agent: Agent,
-    pub(super) status: Status,
+    pub(super) online: bool,
     pub(super) streams: BTreeMap<&'static str, usize>,
     pub(super) unresponsive: bool,
     pub(super) outstanding: bool,
@@ -229,7 +229,7 @@ impl Agents {
         let summary = |agent: &Agent| {
             let entry = self.entries.get(&agent.id)?;
             Some(AgentSummary {
-                status: self.registry.status(now, agent),
+                online: self.registry.is_online(now, agent),
                 streams: entry.streams.clone(),
                 unresponsive: entry.queries.is_unresponsive(),
                 outstanding: entry.queries.is_outstanding(),
@@ -244,11 +244,8 @@ impl Agents {
 
     /// Returns the number of online agents, and of all.
     pub(super) fn census(&self, now: Time) -> (usize, usize) {
-        let online = self
-            .registry
-            .agents()
-            .filter(|agent| self.registry.status(now, agent) == Status::Online);
-        (online.count(), self.registry.agents().count())
+        let online = self.registry.online(now).count();
+        (online, self.registry.agents().count())
     }
 
     fn remove(&mut self, id: &AgentId) -> Option<AgentEntry> {

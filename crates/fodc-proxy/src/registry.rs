@@ -48,13 +48,6 @@ pub(super) struct Agent {
     pub(super) left: Option<Time>,
 }
 
-/// The liveness of an agent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Status {
-    Online,
-    Unconnected,
-}
-
 /// The error returned when a registration is refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Refusal {
@@ -169,16 +162,10 @@ impl Registry {
 
     /// Removes the agents without a heartbeat for the cleanup timeout.
     pub(super) fn sweep(&mut self, now: Time) -> Vec<AgentId> {
-        let gone: Vec<AgentId> = self
-            .agents
-            .values()
-            .filter(|agent| now.since(agent.heartbeat) > self.cleanup_timeout)
-            .map(|agent| agent.id.clone())
-            .collect();
-        for id in &gone {
-            self.agents.remove(id);
-        }
-        gone
+        let agents = self.agents.values();
+        let silent = agents.filter(|agent| now.since(agent.heartbeat) > self.cleanup_timeout);
+        let gone = silent.map(|agent| agent.id.clone()).collect();
+        self.remove(gone)
     }
 
     /// Removes the agents that are offline while a later registration of the same agent is online. That
@@ -188,31 +175,18 @@ impl Registry {
         if self.agents.values().all(|agent| self.is_online(now, agent)) {
             return Vec::new();
         }
-        let mut online: BTreeMap<&str, Vec<&Agent>> = BTreeMap::new();
-        let mut offline = Vec::new();
-        for agent in self.agents.values() {
-            if self.is_online(now, agent) {
-                let same = online.entry(&agent.identity.name).or_default();
-                same.push(agent);
-            } else {
-                offline.push(agent);
-            }
-        }
+        let online = self.online_by_name(now);
         let outlived = |agent: &&Agent| {
             let same = online.get(agent.identity.name.as_str());
             same.into_iter().flatten().any(|other| {
                 other.registered >= agent.registered && other.identity.is_same(&agent.identity)
             })
         };
-        let gone: Vec<AgentId> = offline
-            .into_iter()
-            .filter(outlived)
-            .map(|agent| agent.id.clone())
-            .collect();
-        for id in &gone {
-            self.agents.remove(id);
-        }
-        gone
+        let agents = self.agents.values();
+        let offline = agents.filter(|agent| !self.is_online(now, agent));
+        let gone = offline.filter(outlived).map(|agent| agent.id.clone());
+        let gone = gone.collect();
+        self.remove(gone)
     }
 
     pub(super) fn find(&self, id: &AgentId) -> Option<&Agent> {
@@ -224,26 +198,21 @@ impl Registry {
         self.agents.values()
     }
 
-    pub(super) fn status(&self, now: Time, agent: &Agent) -> Status {
-        if self.is_online(now, agent) {
-            Status::Online
-        } else {
-            Status::Unconnected
-        }
+    /// Returns true unless the agent has left or its last heartbeat is too long ago.
+    pub(super) fn is_online(&self, now: Time, agent: &Agent) -> bool {
+        agent.left.is_none() && now.since(agent.heartbeat) <= self.heartbeat_timeout
+    }
+
+    /// Returns the agents that are online, in the order of their ids.
+    pub(super) fn online(&self, now: Time) -> impl Iterator<Item = &Agent> + Clone {
+        let agents = self.agents.values();
+        agents.filter(move |agent| self.is_online(now, agent))
     }
 
     /// Returns the online agents that share their identity with another one, sorted.
     pub(super) fn duplicates(&self, now: Time) -> Vec<AgentId> {
-        let mut known: BTreeMap<&str, Vec<&Agent>> = BTreeMap::new();
-        for agent in self
-            .agents
-            .values()
-            .filter(|agent| self.is_online(now, agent))
-        {
-            known.entry(&agent.identity.name).or_default().push(agent);
-        }
         let mut duplicates = Vec::new();
-        for same in known.into_values().filter(|same| same.len() > 1) {
+        for same in self.online_by_name(now).into_values() {
             for agent in &same {
                 let twin = |other: &&Agent| {
                     other.id != agent.id && other.identity.is_same(&agent.identity)
@@ -257,8 +226,20 @@ impl Registry {
         duplicates
     }
 
-    fn is_online(&self, now: Time, agent: &Agent) -> bool {
-        agent.left.is_none() && now.since(agent.heartbeat) <= self.heartbeat_timeout
+    fn online_by_name(&self, now: Time) -> BTreeMap<&str, Vec<&Agent>> {
+        let mut agents: BTreeMap<&str, Vec<&Agent>> = BTreeMap::new();
+        for agent in self.online(now) {
+            agents.entry(&agent.identity.name).or_default().push(agent);
+        }
+        agents
+    }
+
+    /// Removes these agents and returns them.
+    fn remove(&mut self, gone: Vec<AgentId>) -> Vec<AgentId> {
+        for id in &gone {
+            self.agents.remove(id);
+        }
+        gone
     }
 
     /// Returns the earlier registrations that this one certainly replaces: those of the same process,
@@ -279,10 +260,8 @@ impl Registry {
     /// Returns true if one more agent may be online. Identities count, not registrations: an agent that
     /// comes back needs no second slot while its old connection still looks alive.
     fn has_capacity(&self, now: Time, replaced: &[AgentId], newcomer: Option<&Identity>) -> bool {
-        let online = self
-            .agents
-            .values()
-            .filter(|agent| self.is_online(now, agent) && !replaced.contains(&agent.id));
+        let online = self.online(now);
+        let online = online.filter(|agent| !replaced.contains(&agent.id));
         if online.clone().count() < self.max_agents {
             return true;
         }

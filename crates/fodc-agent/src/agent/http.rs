@@ -123,15 +123,13 @@ fn failure(reason: &str) -> Response {
 
 fn accepts_gzip(headers: &HeaderMap) -> bool {
     let accepted = headers.get_all(header::ACCEPT_ENCODING).into_iter();
-    accepted
-        .filter_map(|value| value.to_str().ok())
-        .any(|value| {
-            value.split(',').any(|item| {
-                let (name, weight) = item.split_once(';').unwrap_or((item, ""));
-                name.trim().eq_ignore_ascii_case("gzip") && !weight.trim().starts_with("q=0")
-                    || name.trim().eq_ignore_ascii_case("gzip") && weight.trim().starts_with("q=0.")
-            })
-        })
+    let accepted = accepted.filter_map(|value| value.to_str().ok());
+    accepted.flat_map(|value| value.split(',')).any(|item| {
+        let (name, weight) = item.split_once(';').unwrap_or((item, ""));
+        let weight = weight.trim();
+        let refused = weight.starts_with("q=0") && !weight.starts_with("q=0.");
+        name.trim().eq_ignore_ascii_case("gzip") && !refused
+    })
 }
 
 fn gzip(page: &[u8]) -> io::Result<Vec<u8>> {

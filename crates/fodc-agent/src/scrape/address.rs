@@ -99,16 +99,4 @@ mod tests {
         assert!(text.contains(&format!("127.0.0.1:{port}: ")), "{text}");
         assert!(text.contains(&format!("; [::1]:{port}: ")), "{text}");
     }
-
-    #[tokio::test]
-    async fn connect_error_names_the_address() {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
-        let address = listener.local_addr().unwrap();
-        drop(listener);
-        let failed = connect("127.0.0.1", address.port(), Duration::from_secs(10)).await;
-        let Err(ScrapeError::Connect(text)) = failed else {
-            panic!("{failed:?}");
-        };
-        assert!(text.contains(&address.to_string()), "{text}");
-    }
 }

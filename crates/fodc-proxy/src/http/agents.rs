@@ -11,7 +11,7 @@ use serde::Serialize;
 use steadfast_session::Time;
 
 use super::{Api, TEXT, json};
-use crate::{agents::AgentSummary, registry::Status, state::State};
+use crate::{agents::AgentSummary, state::State};
 
 /// The JSON of one agent.
 #[derive(Serialize)]
@@ -59,9 +59,10 @@ impl<'a> Entry<'a> {
                 (None, true) => "pod",
                 (None, false) => "address",
             },
-            status: match summary.status {
-                Status::Online => "online",
-                Status::Unconnected => "unconnected",
+            status: if summary.online {
+                "online"
+            } else {
+                "unconnected"
             },
             registered_seconds_ago: ago(summary.agent.registered),
             heartbeat_seconds_ago: ago(summary.agent.heartbeat),

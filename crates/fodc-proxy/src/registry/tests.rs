@@ -66,9 +66,9 @@ fn labelled(role: &str, value: &str) -> RegisterAgentRequest {
     }
 }
 
-fn status(registry: &Registry, now: Time, name: &str) -> Option<Status> {
+fn is_online(registry: &Registry, now: Time, name: &str) -> Option<bool> {
     let agent = registry.find(&id(name))?;
-    Some(registry.status(now, agent))
+    Some(registry.is_online(now, agent))
 }
 
 fn identity(registry: &Registry) -> (String, Option<String>) {
@@ -105,9 +105,9 @@ fn agent_is_online_until_its_timeout_and_known_until_cleanup() {
     let mut registry = registry(10);
     register(&mut registry, 0, "a", &pod("db-0", "r"));
     heartbeat(&mut registry, 5, RegisterAgentRequest::default());
-    assert_eq!(status(&registry, at(35), "a"), Some(Status::Online));
+    assert_eq!(is_online(&registry, at(35), "a"), Some(true));
     let past = at(35) + Duration::from_micros(1);
-    assert_eq!(status(&registry, past, "a"), Some(Status::Unconnected));
+    assert_eq!(is_online(&registry, past, "a"), Some(false));
     assert_eq!(registry.sweep(at(305)), []);
     assert_eq!(
         registry.sweep(at(305) + Duration::from_micros(1)),
@@ -151,7 +151,7 @@ fn offline_agents_do_not_count_and_stay_bounded() {
     let full = registry.register(at(1), id("c"), &pod("db-2", "r"));
     assert_eq!(full, Err(Refusal::Full(2)));
     registry.leave(at(1), &id("a"));
-    assert_eq!(status(&registry, at(1), "a"), Some(Status::Unconnected));
+    assert_eq!(is_online(&registry, at(1), "a"), Some(false));
     let displaced = register(&mut registry, 1, "c", &pod("db-2", "r"));
     assert_eq!(displaced, Displaced::default());
     registry.leave(at(2), &id("b"));
@@ -344,11 +344,8 @@ proptest! {
                     }
                 }
             }
-            let online: Vec<AgentId> = registry
-                .agents()
-                .filter(|agent| registry.status(at(now), agent) == Status::Online)
-                .map(|agent| agent.id.clone())
-                .collect();
+            let online = registry.online(at(now)).map(|agent| agent.id.clone());
+            let online: Vec<AgentId> = online.collect();
             prop_assert_eq!(online, model.online(now));
             prop_assert_eq!(registry.agents().count(), model.agents.len());
             prop_assert!(model.agents.len() <= 8);

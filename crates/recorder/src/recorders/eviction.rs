@@ -32,37 +32,45 @@ mod tests {
 
     #[test]
     fn oldest_above_its_share_evicts_first() {
-        let usages = [usage(90, 5, 25), usage(20, 1, 25), usage(30, 4, 25)];
-        assert_eq!(choose(&usages), Some(2));
-        assert_eq!(choose(&usages[..2]), Some(0));
-    }
-
-    #[test]
-    fn reserved_share_is_never_evicted() {
-        let usages = [usage(25, 5, 25), usage(20, 1, 25)];
-        assert_eq!(choose(&usages), None);
-    }
-
-    #[test]
-    fn recorder_without_parts_is_skipped() {
-        let mut usages = [usage(90, 1, 25), usage(30, 2, 25)];
-        usages[0].0.can_evict = false;
-        assert_eq!(choose(&usages), Some(1));
-        usages[1].0.can_evict = false;
-        assert_eq!(choose(&usages), None);
-    }
-
-    #[test]
-    fn record_without_recorder_has_no_share() {
-        let usages = [usage(20, 1, 25), usage(1, 9, 0)];
-        assert_eq!(choose(&usages), Some(1));
-    }
-
-    #[test]
-    fn damaged_parts_without_time_go_first() {
-        let mut usages = [usage(90, i64::MIN, 25), usage(90, 2, 25)];
-        usages[1].0.oldest = None;
-        assert_eq!(choose(&usages), Some(1));
+        let mut without_parts = usage(90, 1, 25);
+        without_parts.0.can_evict = false;
+        let mut damaged = usage(90, 2, 25);
+        damaged.0.oldest = None;
+        for (usages, chosen, case) in [
+            (
+                vec![usage(90, 5, 25), usage(20, 1, 25), usage(30, 4, 25)],
+                Some(2),
+                "the oldest",
+            ),
+            (
+                vec![usage(90, 5, 25), usage(20, 1, 25)],
+                Some(0),
+                "the only one above its share",
+            ),
+            (
+                vec![usage(25, 5, 25), usage(20, 1, 25)],
+                None,
+                "all within their shares",
+            ),
+            (
+                vec![without_parts, usage(30, 2, 25)],
+                Some(1),
+                "one has no parts",
+            ),
+            (vec![without_parts, without_parts], None, "none has parts"),
+            (
+                vec![usage(20, 1, 25), usage(1, 9, 0)],
+                Some(1),
+                "a record without recorder",
+            ),
+            (
+                vec![usage(90, i64::MIN, 25), damaged],
+                Some(1),
+                "damaged parts have no time",
+            ),
+        ] {
+            assert_eq!(choose(&usages), chosen, "{case}");
+        }
     }
 
     #[test]
