@@ -40,7 +40,8 @@ pub(super) struct PendingResponse {
 #[derive(Debug)]
 pub(super) struct AgentSummary {
     pub(super) agent: Agent,
-    pub(super) online: bool,
+    /// `online` or `unconnected`.
+    pub(super) status: &'static str,
     pub(super) streams: BTreeMap<&'static str, usize>,
     pub(super) unresponsive: bool,
     pub(super) outstanding: bool,
@@ -229,7 +230,11 @@ impl Agents {
         let summary = |agent: &Agent| {
             let entry = self.entries.get(&agent.id)?;
             Some(AgentSummary {
-                online: self.registry.is_online(now, agent),
+                status: if self.registry.is_online(now, agent) {
+                    "online"
+                } else {
+                    "unconnected"
+                },
                 streams: entry.streams.clone(),
                 unresponsive: entry.queries.is_unresponsive(),
                 outstanding: entry.queries.is_outstanding(),

@@ -84,53 +84,46 @@ mod tests {
     }
 
     #[test]
-    fn first_scrape_is_immediate_and_others_on_the_grid() {
-        let mut schedule = Schedule::new(SECOND, ms(5_300));
-        assert_eq!(schedule.next(), ms(0));
-        assert_eq!(schedule.advance(ms(20)), None);
-        assert_eq!(schedule.next(), ms(700));
-        assert_eq!(schedule.advance(ms(720)), None);
-        assert_eq!(schedule.next(), ms(1_700));
-    }
-
-    #[test]
-    fn tick_right_after_the_start_is_left_out() {
-        let mut schedule = Schedule::new(SECOND, ms(5_900));
-        assert_eq!(schedule.advance(ms(20)), None);
-        assert_eq!(schedule.next(), ms(1_100));
-    }
-
-    #[test]
-    fn start_on_the_grid_waits_one_interval() {
-        let mut schedule = Schedule::new(SECOND, ms(5_000));
-        assert_eq!(schedule.advance(ms(1)), None);
-        assert_eq!(schedule.next(), ms(1_000));
-    }
-
-    #[test]
-    fn slow_scrape_skips_ticks_for_good() {
-        let mut schedule = Schedule::new(SECOND, ms(5_000));
-        schedule.advance(ms(1));
-        // The tick at 1 s took until 4.2 s: 2 s and 3 s are lost, 4 s is used late.
-        let skipped = schedule.advance(ms(4_200));
-        assert_eq!(
-            skipped,
-            Some(Skipped {
-                first: ms(2_000),
-                count: 2
-            })
-        );
-        assert_eq!(schedule.next(), ms(4_000));
-        assert_eq!(schedule.advance(ms(4_300)), None);
-        assert_eq!(schedule.next(), ms(5_000));
-    }
-
-    #[test]
-    fn scrape_into_the_next_tick_skips_none() {
-        let mut schedule = Schedule::new(SECOND, ms(5_000));
-        schedule.advance(ms(1));
-        assert_eq!(schedule.advance(ms(2_999)), None);
-        assert_eq!(schedule.next(), ms(2_000));
+    fn ticks_are_on_the_grid_and_skipped_for_good() {
+        for (case, wall, scrapes) in [
+            (
+                "between two multiples",
+                5_300,
+                &[(20, 700, None), (720, 1_700, None)][..],
+            ),
+            (
+                "the first multiple is too close",
+                5_900,
+                &[(20, 1_100, None)],
+            ),
+            ("on the grid", 5_000, &[(1, 1_000, None)]),
+            (
+                // The tick at 1 s took until 4.2 s: 2 s and 3 s are lost, 4 s is used late.
+                "a slow scrape",
+                5_000,
+                &[
+                    (1, 1_000, None),
+                    (4_200, 4_000, Some((2_000, 2))),
+                    (4_300, 5_000, None),
+                ],
+            ),
+            (
+                "a scrape into the next tick",
+                5_000,
+                &[(1, 1_000, None), (2_999, 2_000, None)],
+            ),
+        ] {
+            let mut schedule = Schedule::new(SECOND, ms(wall));
+            assert_eq!(schedule.next(), ms(0), "{case}");
+            for &(now, next, skipped) in scrapes {
+                let skipped = skipped.map(|(first, count)| Skipped {
+                    first: ms(first),
+                    count,
+                });
+                assert_eq!(schedule.advance(ms(now)), skipped, "{case}");
+                assert_eq!(schedule.next(), ms(next), "{case}");
+            }
+        }
     }
 
     #[test]

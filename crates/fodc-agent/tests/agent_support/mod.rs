@@ -16,8 +16,8 @@ pub(crate) const LIMIT: Duration = Duration::from_secs(60);
 
 /// Returns settings that scrape these pages five times a second, in memory and on a free port.
 pub(crate) fn config<const N: usize>(urls: [String; N]) -> Config {
-    let endpoints = urls.iter().map(|url| Endpoint::new(url).unwrap());
-    let mut config = Config::new(endpoints.collect());
+    let endpoints = urls.map(|url| Endpoint::new(&url).unwrap());
+    let mut config = Config::new(endpoints.into());
     config.interval = Duration::from_millis(200);
     config.timeout = Some(Duration::from_secs(20));
     config.listen = Some("127.0.0.1:0".parse().unwrap());

@@ -59,11 +59,7 @@ impl<'a> Entry<'a> {
                 (None, true) => "pod",
                 (None, false) => "address",
             },
-            status: if summary.online {
-                "online"
-            } else {
-                "unconnected"
-            },
+            status: summary.status,
             registered_seconds_ago: ago(summary.agent.registered),
             heartbeat_seconds_ago: ago(summary.agent.heartbeat),
             heartbeats: summary.agent.heartbeats,

@@ -106,10 +106,10 @@ mod tests {
     }
 
     /// Returns the times in seconds, those of stale markers as negative numbers.
-    fn seconds(times: &[i64], absences: &[i64], until: i64, rule: StalenessRule) -> Vec<i64> {
+    fn seconds(times: &[i64], absences: &[i64], until: i64) -> Vec<i64> {
         let samples: Vec<_> = times.iter().map(|time| recorded(*time, 1.0)).collect();
         let absences: Vec<_> = absences.iter().map(|time| time * 1_000).collect();
-        let marked = with_stale_markers(&samples, &absences, until * 1_000, rule);
+        let marked = with_stale_markers(&samples, &absences, until * 1_000, RULE);
         let time = |sample: &Sample| {
             let stale = sample.value.to_bits() == STALE;
             (if stale { -1 } else { 1 }) * sample.timestamp / 1_000
@@ -118,46 +118,59 @@ mod tests {
     }
 
     #[test]
-    fn series_without_gaps_has_no_marker() {
-        assert_eq!(seconds(&[1, 2, 3], &[], 4, RULE), [1, 2, 3]);
-        assert_eq!(seconds(&[], &[1, 2], 9, RULE), [] as [i64; 0]);
-    }
-
-    #[test]
-    fn vanished_series_ends_where_first_missing() {
-        assert_eq!(seconds(&[1, 2, 3], &[4, 5, 6], 6, RULE), [1, 2, 3, -4]);
-    }
-
-    #[test]
-    fn flapping_series_gets_one_marker_per_gap() {
-        assert_eq!(
-            seconds(&[2, 3, 6, 8], &[1, 4, 5, 7], 8, RULE),
-            [2, 3, -4, 6, -7, 8]
-        );
-    }
-
-    #[test]
-    fn gap_of_the_agent_ends_the_series() {
-        assert_eq!(
-            seconds(&[1, 2, 3, 60, 61], &[], 61, RULE),
-            [1, 2, 3, -4, 60, 61]
-        );
-        assert_eq!(seconds(&[1, 2, 3], &[], 60, RULE), [1, 2, 3, -4]);
-        // What may still be under way is not gone.
-        assert_eq!(seconds(&[1, 2, 3], &[], 6, RULE), [1, 2, 3]);
-    }
-
-    #[test]
-    fn record_of_a_slower_agent_has_no_extra_markers() {
-        assert_eq!(
-            seconds(&[10, 20, 30, 31, 32], &[], 33, RULE),
-            [10, 20, 30, 31, 32]
-        );
-        assert_eq!(seconds(&[10, 20, 30], &[], 600, RULE), [10, 20, 30, -40]);
-        assert_eq!(
-            seconds(&[0, 600, 601, 602], &[], 602, RULE),
-            [0, -1, 600, 601, 602]
-        );
+    fn series_ends_where_it_is_first_missing() {
+        type Seconds<'a> = &'a [i64];
+        let cases: [(Seconds<'_>, Seconds<'_>, i64, Seconds<'_>, &str); 10] = [
+            (&[1, 2, 3], &[], 4, &[1, 2, 3], "no gap"),
+            (&[], &[1, 2], 9, &[], "no samples"),
+            (&[1, 2, 3], &[4, 5, 6], 6, &[1, 2, 3, -4], "vanished"),
+            (
+                &[2, 3, 6, 8],
+                &[1, 4, 5, 7],
+                8,
+                &[2, 3, -4, 6, -7, 8],
+                "one marker per gap",
+            ),
+            (
+                &[1, 2, 3, 60, 61],
+                &[],
+                61,
+                &[1, 2, 3, -4, 60, 61],
+                "a gap of the agent",
+            ),
+            (&[1, 2, 3], &[], 60, &[1, 2, 3, -4], "the agent is gone"),
+            (
+                &[1, 2, 3],
+                &[],
+                6,
+                &[1, 2, 3],
+                "a scrape may still be under way",
+            ),
+            (
+                &[10, 20, 30, 31, 32],
+                &[],
+                33,
+                &[10, 20, 30, 31, 32],
+                "a slower agent before",
+            ),
+            (
+                &[10, 20, 30],
+                &[],
+                600,
+                &[10, 20, 30, -40],
+                "the slower agent is gone",
+            ),
+            (
+                &[0, 600, 601, 602],
+                &[],
+                602,
+                &[0, -1, 600, 601, 602],
+                "a much slower one",
+            ),
+        ];
+        for (times, absences, until, expected, case) in cases {
+            assert_eq!(seconds(times, absences, until), expected, "{case}");
+        }
     }
 
     #[test]
