@@ -6,19 +6,13 @@
 
 mod support;
 
-use std::{collections::BTreeMap, ops::Range, path::Path, time::Instant};
+use std::{ops::Range, path::Path, time::Instant};
 
 use proptest::prelude::*;
 use steadfast_recorder::{
-    Labels, Meta, NAME, OpenError, Options, Reader, Recorder, RecorderId, Recorders, Selector,
+    Labels, Meta, NAME, OpenError, Reader, Recorder, RecorderId, Recorders, Selector,
 };
-use support::{Model, Random, Reading, on_disk, record, windows};
-
-fn options(budget: u64) -> Options {
-    let mut options = Options::default();
-    options.budget = budget;
-    options
-}
+use support::{Model, Random, Reading, kept, on_disk, options, record};
 
 fn random_reading(random: &mut Random, step: i64, series: Range<u32>) -> Reading {
     let values = series.map(|n| (n, (random.below(1 << 40) as f64 / 7.0).to_bits()));
@@ -78,27 +72,6 @@ impl Run {
     fn kept(&self, name: &str) -> usize {
         kept(&self.recorders.reader(), &self.model, name)
     }
-}
-
-/// Checks that the record of a source is the newest part of the model without a hole. Returns the
-/// number of scrapes in it.
-fn kept(reader: &Reader, model: &Model, source: &str) -> usize {
-    let all = (i64::MIN, i64::MAX);
-    let found = windows(reader, source, all);
-    let samples = found.values().flat_map(|series| &series.samples);
-    let Some(least) = samples.map(|(time, _)| *time).min() else {
-        return 0;
-    };
-    let readings = &model.sources[source];
-    let first = readings.iter().position(|reading| reading.time == least);
-    let first = first.unwrap();
-    let mut expected = model.windows(source, first, all);
-    for (n, found) in &found {
-        let expected = expected.remove(n).unwrap();
-        assert_eq!(*found, expected, "series {n} of {source}");
-    }
-    assert_eq!(expected, BTreeMap::new(), "{source}");
-    readings.len() - first
 }
 
 /// Records a scrape of new series with long labels.

@@ -12,8 +12,15 @@
 use std::{collections::BTreeMap, path::Path, sync::Arc};
 
 use steadfast_recorder::{
-    Kind, Labels, Meta, NAME, Reader, Recorder, Selector, SetOutcome, SourceId,
+    Kind, Labels, Meta, NAME, Options, Reader, Recorder, Selector, SetOutcome, SourceId,
 };
+
+/// Returns options with this budget.
+pub fn options(budget: u64) -> Options {
+    let mut options = Options::default();
+    options.budget = budget;
+    options
+}
 
 /// The labels of series `n`.
 pub fn labels(n: u32) -> Labels {
@@ -178,6 +185,27 @@ pub fn latest(reader: &Reader) -> BTreeMap<(Arc<str>, u32), (i64, u64)> {
             )
         })
         .collect()
+}
+
+/// Checks that the record of a source is the newest part of the model without a hole. Returns the
+/// number of scrapes in it.
+pub fn kept(reader: &Reader, model: &Model, source: &str) -> usize {
+    let all = (i64::MIN, i64::MAX);
+    let found = windows(reader, source, all);
+    let samples = found.values().flat_map(|series| &series.samples);
+    let Some(least) = samples.map(|(time, _)| *time).min() else {
+        return 0;
+    };
+    let readings = &model.sources[source];
+    let first = readings.iter().position(|reading| reading.time == least);
+    let first = first.unwrap();
+    let mut expected = model.windows(source, first, all);
+    for (n, found) in &found {
+        let expected = expected.remove(n).unwrap();
+        assert_eq!(*found, expected, "series {n} of {source}");
+    }
+    assert_eq!(expected, BTreeMap::new(), "{source}");
+    readings.len() - first
 }
 
 /// Returns the size of all files in a directory, in whole blocks.
