@@ -59,7 +59,9 @@ def raw(stage, address, method, agent_id=None):
 
 def attached(stage, version=wire.NEWEST, series=(QUEUED,), **flags):
     """Our proxy with those flags, and an agent of that version that it knows."""
-    proxy, agent = attached(stage, version, series, **flags)
+    proxy = stage.our_proxy(**flags)
+    agent = stage.agent(version, proxy.address, series=series)
+    proxy.knows(agent)
     return proxy, agent
 
 

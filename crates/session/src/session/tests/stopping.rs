@@ -1,8 +1,8 @@
 //! Close and leave, from every phase: one final end and nothing after it.
 
 use super::bench::{
-    ACTIVITIES, Bench, MICRO, downs, every_input, every_report, finished, just_before, plain,
-    probing, seconds, stops,
+    ACTIVITIES, Bench, MICRO, downs, every_input, every_report, finished, just_before, probing,
+    seconds, stops,
 };
 use crate::{
     Activity, End, Generation, Initiator, Reason, State,
