@@ -1,6 +1,7 @@
 """What the tests share. The binary under test is named by STEADFAST_BINARY; `cargo xtask test` builds
 it and sets that."""
 
+import contextlib
 import os
 import pathlib
 
@@ -41,31 +42,22 @@ def plain_server(request):
 
 
 @pytest.fixture
-def gateway_to():
-    """Opens plain gateways; the test's end closes them."""
-    opened = []
-
-    def open_to(address):
-        opened.append(Gateway(address))
-        return opened[-1]
-
-    yield open_to
-    for gateway in opened:
-        gateway.close()
+def opened():
+    """A stack of what the test opens; the test's end closes it."""
+    with contextlib.ExitStack() as stack:
+        yield stack
 
 
 @pytest.fixture
-def relay_to():
-    """Opens relays; the test's end closes them."""
-    opened = []
+def gateway_to(opened):
+    """Opens plain gateways."""
+    return lambda address: opened.enter_context(contextlib.closing(Gateway(address)))
 
-    def open_to(target):
-        opened.append(Relay(target))
-        return opened[-1]
 
-    yield open_to
-    for relay in opened:
-        relay.close()
+@pytest.fixture
+def relay_to(opened):
+    """Opens relays."""
+    return lambda target: opened.enter_context(contextlib.closing(Relay(target)))
 
 
 @pytest.fixture
@@ -76,14 +68,12 @@ def our_server(binary, tmp_path):
 
 
 @pytest.fixture
-def subscriber_to(binary):
-    """Starts our subscribers; the test's end kills them."""
-    started = []
+def subscriber_to(binary, opened):
+    """Starts our subscribers."""
 
     def start(address, *args, **settings):
-        started.append(OurSubscriber(binary, address, *args, **settings))
-        return started[-1]
+        subscriber = OurSubscriber(binary, address, *args, **settings)
+        opened.callback(subscriber.kill)
+        return subscriber
 
-    yield start
-    for subscriber in started:
-        subscriber.kill()
+    return start

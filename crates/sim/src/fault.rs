@@ -40,18 +40,8 @@ impl Fault {
         Self::Late,
     ];
 
-    /// The kinds that are injected; the others follow from them.
-    pub(crate) const INJECTED: [Self; 9] = [
-        Self::Reset,
-        Self::BlackHole,
-        Self::BlackHoleUp,
-        Self::BlackHoleDown,
-        Self::Freeze,
-        Self::Kill,
-        Self::Drain,
-        Self::SlowConsumer,
-        Self::Flap,
-    ];
+    /// The kinds that are injected. `Late`, the last of all, follows from them.
+    pub(crate) const INJECTED: &[Self] = Self::ALL.split_at(9).0;
 
     /// Returns the name for reports.
     #[must_use]

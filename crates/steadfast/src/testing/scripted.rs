@@ -77,7 +77,7 @@ pub enum DialOutcome {
 }
 
 /// A connection of a [`ScriptedTransport`].
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct ScriptedConnection {
     transport: ScriptedTransport,
     number: usize,
@@ -85,7 +85,7 @@ pub struct ScriptedConnection {
     state: Arc<Mutex<ConnectionState>>,
 }
 
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct ConnectionState {
     black_holed: bool,
     never_closed: bool,
@@ -93,6 +93,7 @@ struct ConnectionState {
 }
 
 /// The peer's side of one stream, in the hands of a script.
+#[derive(Debug)]
 pub struct Peer {
     call: Call,
     connection: ScriptedConnection,
@@ -100,6 +101,7 @@ pub struct Peer {
     frames: mpsc::UnboundedSender<Frame>,
 }
 
+#[derive(Debug)]
 enum Frame {
     Headers,
     Part,
@@ -450,22 +452,6 @@ impl Peer {
 impl fmt::Debug for ScriptedTransport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ScriptedTransport").finish_non_exhaustive()
-    }
-}
-
-impl fmt::Debug for ScriptedConnection {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ScriptedConnection")
-            .field("number", &self.number)
-            .finish_non_exhaustive()
-    }
-}
-
-impl fmt::Debug for Peer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Peer")
-            .field("call", &self.call)
-            .finish_non_exhaustive()
     }
 }
 

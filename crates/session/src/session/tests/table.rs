@@ -10,36 +10,31 @@ use crate::{
 
 type Make = fn() -> Bench;
 
+fn at(activity: Activity) -> Bench {
+    // Probing, so that every timer can be armed.
+    Bench::in_activity(probing(), activity)
+}
+
 const PHASES: [(&str, Make); 11] = [
-    ("idle", || Bench::in_activity(probing(), Activity::Idle)),
-    ("backoff", || {
-        Bench::in_activity(probing(), Activity::Backoff)
-    }),
-    ("opening", || {
-        Bench::in_activity(probing(), Activity::Opening)
-    }),
-    ("greeting", || {
-        Bench::in_activity(probing(), Activity::Greeting)
-    }),
-    ("restoring", || {
-        Bench::in_activity(probing(), Activity::Restoring)
-    }),
-    ("live", || Bench::in_activity(probing(), Activity::Live)),
+    ("idle", || at(Activity::Idle)),
+    ("backoff", || at(Activity::Backoff)),
+    ("opening", || at(Activity::Opening)),
+    ("greeting", || at(Activity::Greeting)),
+    ("restoring", || at(Activity::Restoring)),
+    ("live", || at(Activity::Live)),
     ("stable", || Bench::stable(probing())),
     ("paused", || {
         let mut bench = Bench::live(probing());
         bench.feed(Input::ReadPaused(bench.generation(), true));
         bench
     }),
-    ("draining", || {
-        Bench::in_activity(probing(), Activity::Draining)
-    }),
+    ("draining", || at(Activity::Draining)),
     ("reconnect", || {
-        let mut bench = Bench::in_activity(probing(), Activity::Draining);
+        let mut bench = at(Activity::Draining);
         bench.feed(Input::Connect);
         bench
     }),
-    ("closed", || Bench::in_activity(probing(), Activity::Closed)),
+    ("closed", || at(Activity::Closed)),
 ];
 
 #[test]
