@@ -8,7 +8,8 @@ use crate::{
     sink::FamilyRef,
 };
 
-/// Identifies a family until families are removed at the end of a scrape.
+/// Identifies a family until families are removed at the end of a scrape. The index in the list of
+/// families.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct FamilyId(u32);
 
@@ -150,9 +151,7 @@ impl Families {
     /// Notes that a remembered line repeats its statement. Returns false if the line must be parsed
     /// instead: after an abandoned scrape, or if this scrape has already stated the field.
     pub(crate) fn repeat(&mut self, id: FamilyId, field: Field, limits: &Limits) -> bool {
-        let Some(family) = self.all.get(id.0 as usize) else {
-            return false;
-        };
+        let family = self.family(id);
         let bytes = family.text_bytes(field);
         self.consistent
             && family.stated_in[field as usize] != self.scrape
@@ -233,8 +232,7 @@ impl Families {
         self.stated += usize::from(first);
         self.stated_bytes = bytes;
         if let Some(id) = known {
-            let scrape = self.scrape;
-            self.family_mut(id).stated_in[field as usize] = scrape;
+            self.all[id.0 as usize].stated_in[field as usize] = self.scrape;
         }
         Ok(())
     }
@@ -313,15 +311,11 @@ impl Families {
     }
 
     fn family(&self, id: FamilyId) -> &Family {
-        self.all
-            .get(id.0 as usize)
-            .expect("ids are replaced whenever families are removed")
+        &self.all[id.0 as usize]
     }
 
     fn family_mut(&mut self, id: FamilyId) -> &mut Family {
-        self.all
-            .get_mut(id.0 as usize)
-            .expect("ids are replaced whenever families are removed")
+        &mut self.all[id.0 as usize]
     }
 
     pub(crate) fn describe(&self, id: FamilyId) -> FamilyRef<'_> {
@@ -395,11 +389,7 @@ impl Families {
         let mut kept = 0;
         for number in 0..self.all.len() {
             ids.push(FamilyId(kept as u32));
-            if self
-                .family(FamilyId(number as u32))
-                .stated_in
-                .contains(&self.scrape)
-            {
+            if self.all[number].stated_in.contains(&self.scrape) {
                 self.all.swap(number, kept);
                 kept += 1;
             }

@@ -46,6 +46,16 @@ pub(crate) struct Tail {
     pub(crate) exemplar: bool,
 }
 
+impl Tail {
+    pub(crate) fn plain(value: f64) -> Self {
+        Self {
+            value,
+            timestamp_ms: None,
+            exemplar: false,
+        }
+    }
+}
+
 pub(crate) fn is_blank(byte: u8) -> bool {
     matches!(byte, b' ' | b'\t')
 }
@@ -281,11 +291,7 @@ pub(crate) fn tail(
     if let Some((value, length)) = number::plain(&line[at..])
         && at + length == line.len()
     {
-        return Ok(Tail {
-            value,
-            timestamp_ms: None,
-            exemplar: false,
-        });
+        return Ok(Tail::plain(value));
     }
     tail_in_full(line, at, format, limits, labels)
 }
@@ -298,13 +304,8 @@ fn tail_in_full(
     limits: &Limits,
     labels: &mut Vec<LabelSpan>,
 ) -> Parsed<Tail> {
-    let mut tail = Tail {
-        value: 0.0,
-        timestamp_ms: None,
-        exemplar: false,
-    };
     let end = token_end(line, at);
-    tail.value = value(line, at, end, format)?;
+    let mut tail = Tail::plain(value(line, at, end, format)?);
     let mut at = skip_blanks(line, end);
     if at < line.len() && line[at] != b'#' {
         let end = token_end(line, at);

@@ -3,7 +3,7 @@
 use crate::{
     families::FamilyLookup,
     fault::Reason,
-    grammar::{self, Fault, Parsed, unescape},
+    grammar::{self, Parsed, fault, unescape},
     limits::Limits,
     shape::Shapes,
     sink::Labels,
@@ -54,7 +54,8 @@ impl Series {
         if !self.shaped {
             self.sort(line)?;
         }
-        let empty = |label: &LabelSpan| label.value.start == label.value.end;
+        // Prometheus treats an empty label as a missing one.
+        let empty = |label: &LabelSpan| label.value.is_empty();
         if self.labels.iter().any(empty) {
             self.labels.retain(|label| !empty(label));
         }
@@ -64,10 +65,7 @@ impl Series {
     /// Resolves escapes, sorts the labels, and keeps the shape of the line for the next ones.
     fn sort(&mut self, line: &str) -> Parsed<()> {
         if self.name.is_empty() {
-            return Err(Fault {
-                at: self.name.start,
-                reason: Reason::InvalidName,
-            });
+            return fault(self.name.start, Reason::InvalidName);
         }
         let escaped = |label: &LabelSpan| label.name.escaped || label.value.escaped;
         let escaped = self.name.escaped || self.labels.iter().any(escaped);
@@ -86,13 +84,10 @@ impl Series {
         }
         // Equal names are neighbors now, in the order of the line, so the second one is the fault.
         let mut pairs = self.labels.windows(2);
-        let twice = pairs.find(|pair| name(&pair[0]) == name(&pair[1]));
+        let duplicate = pairs.find(|pair| name(&pair[0]) == name(&pair[1]));
         let reserved = self.labels.iter().find(|label| name(label) == NAME_LABEL);
-        if let Some(label) = twice.map(|pair| &pair[1]).or(reserved) {
-            return Err(Fault {
-                at: label.at,
-                reason: Reason::DuplicateLabel,
-            });
+        if let Some(label) = duplicate.map(|pair| &pair[1]).or(reserved) {
+            return fault(label.at, Reason::DuplicateLabel);
         }
         if !escaped && !self.labels.is_empty() {
             let (shapes, labels) = (&mut self.shapes, &self.labels);

@@ -1,4 +1,4 @@
-//! What holds for every page.
+//! Properties of every page.
 
 mod support;
 
@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use steadfast_exposition::{Format, Limits};
 use support::{Page, Reader};
 
-/// Lines of every sort, good and bad, that meet each other often.
+/// Valid and invalid lines of all kinds, from few names, so that they often conflict.
 fn line() -> impl Strategy<Value = String> {
     let name = prop_oneof!["[ab]", "[ab]_(total|bucket|sum|count)"];
     let value = prop_oneof![
@@ -60,7 +60,7 @@ fn line() -> impl Strategy<Value = String> {
     ]
 }
 
-/// Lines of few shapes, that differ in the values of their labels.
+/// Lines of few shapes that differ in label values.
 fn alike() -> impl Strategy<Value = String> {
     let value = prop_oneof![
         6 => "[xyz/. ]{0,20}",
@@ -97,7 +97,7 @@ fn format() -> impl Strategy<Value = Format> {
     prop_oneof![Just(Format::Prometheus), Just(Format::OpenMetrics)]
 }
 
-/// Limits that these pages reach now and then, or only the line's.
+/// Either limits that these pages sometimes reach, or only the limit on a line.
 fn limits() -> impl Strategy<Value = Limits> {
     let narrow = Limits {
         line_bytes: 80,
@@ -129,7 +129,7 @@ fn pieces<'a>(page: &'a [u8], cuts: &[usize]) -> Vec<&'a [u8]> {
     pieces
 }
 
-/// A page made from another: lines inserted, removed, replaced, moved.
+/// Returns the page with lines inserted, removed, replaced and moved.
 fn edited(lines: &[String], edits: &[(u8, usize, String)]) -> Vec<String> {
     let mut lines = lines.to_vec();
     for (what, at, line) in edits {
@@ -189,7 +189,7 @@ proptest! {
             lines = edited(&lines, edits);
             let page = lines.concat();
             if let Some(at) = abandon {
-                // The sink voids what it was told of families, as it is asked to.
+                // The sink must drop the new families of an abandoned scrape.
                 let before = reader.keeper.page.families.clone();
                 reader.begin();
                 let at = at % (page.len() + 1);
@@ -222,7 +222,7 @@ proptest! {
         let limits = Limits { samples: 1_000, ..limits };
         let mut reader = Reader::new(format, limits);
         if remembers {
-            // Something, so that new lines are looked for before they are read.
+            // With a remembered line, new lines are searched for before they are parsed.
             reader.scrape([b"other 1\n".as_slice()]);
         }
         let page = reader.scrape([lines.concat().as_bytes()]);

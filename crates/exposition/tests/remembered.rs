@@ -1,4 +1,4 @@
-//! What is remembered from one scrape to the next, and what is not.
+//! Remembering lines and families from one scrape to the next.
 
 mod support;
 
@@ -13,7 +13,7 @@ fn scrape(reader: &mut Reader, page: &str) -> Page {
     reader.scrape([page.as_bytes()])
 }
 
-/// Begins a scrape, and gives it up in the middle.
+/// Begins a scrape and abandons it.
 fn abandon(reader: &mut Reader, page: &str) {
     reader.begin();
     reader.parser.push(page.as_bytes(), &mut reader.keeper);
@@ -182,7 +182,7 @@ fn a_family_declared_among_its_samples_applies_from_there_on() {
     let shown = std::mem::take(&mut reader.keeper.shown);
     let kinds: Vec<Option<Kind>> = shown.into_iter().map(|(_, kind)| kind).collect();
     assert_eq!(kinds, [None, None, Some(Kind::Gauge), Some(Kind::Gauge)]);
-    // And no longer once it is not stated.
+    // It no longer applies after a scrape that does not state it.
     scrape(&mut reader, "b 1\n");
     scrape(&mut reader, "a{x=\"5\"} 1\n");
     assert_eq!(reader.keeper.shown[1], ("a".to_owned(), None));
@@ -233,7 +233,7 @@ fn family_metadata_of_an_abandoned_scrape_is_reverted() {
     let a = (Some("x".to_owned()), Some(Kind::Gauge), None);
     assert_eq!(read.families["a"], a);
     assert_eq!(read.reasons(), []);
-    // The other way round: the next scrape says nothing at all.
+    // The next scrape states nothing at all.
     abandon(&mut reader, "# TYPE a counter\n");
     let read = scrape(&mut reader, "a 1\n");
     assert!(!read.families.contains_key("a"));

@@ -1,4 +1,4 @@
-//! What single lines mean.
+//! The meaning of single lines.
 
 mod support;
 
@@ -7,7 +7,7 @@ use support::{Reader, read};
 
 use Format::{OpenMetrics, Prometheus};
 
-/// What one line comes to: the sample, or the reason and the byte at fault.
+/// Parses one line. Returns the sample, or the reason and the byte at fault.
 fn one(format: Format, line: &str) -> Result<String, (Reason, usize)> {
     let page = read(format, format!("{line}\n"));
     match (page.lines().as_slice(), page.faults.as_slice()) {

@@ -1,4 +1,4 @@
-//! What is written reads back as what was meant.
+//! Written pages are read back unchanged.
 
 mod support;
 
@@ -92,7 +92,7 @@ fn names_invalid_in_the_old_format_are_quoted() {
     );
 }
 
-/// Text with everything in it that could be taken for something else.
+/// Text with all characters that have a meaning in the format.
 fn text(min: usize) -> impl Strategy<Value = String> {
     let piece = prop_oneof![
         Just("a".to_owned()),
@@ -136,8 +136,8 @@ proptest! {
         let mut page = Writer::new(numbers);
         let mut expected_families: BTreeMap<String, Metadata> = BTreeMap::new();
         for (name, (kind, help)) in &families {
-            // A carriage return at the end of a line is taken for a part of the line's end, and
-            // help has no escape for it.
+            // A carriage return at the end of a line is part of the line end, and help texts have no
+            // escape for it.
             let kept = help.as_deref().map(|help| help.strip_suffix('\r').unwrap_or(help).to_owned());
             page.family(name, *kind, help.as_deref());
             expected_families.insert(name.clone(), (kept, Some(*kind), None));
@@ -146,7 +146,7 @@ proptest! {
         for (name, labels, value, timestamp) in &samples {
             let of_text = labels.iter().map(|(label, value)| (label.as_str(), value.as_str()));
             page.sample(name, of_text, *value, *timestamp);
-            // An empty label is none; of a NaN only that it is one goes through text.
+            // Empty labels are dropped, and text does not preserve the bits of a NaN.
             let kept = labels.iter().filter(|(_, value)| !value.is_empty());
             let kept = kept.map(|(label, value)| (label.clone(), value.clone())).collect();
             let bits = if value.is_nan() { f64::NAN.to_bits() } else { value.to_bits() };

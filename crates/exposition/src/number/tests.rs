@@ -46,32 +46,9 @@ fn numbers_are_those_of_go() {
     for text in ["NaN", "nan", "NAN"] {
         assert!(full(text.as_bytes(), true).is_ok_and(f64::is_nan), "{text}");
     }
-    for text in [
-        "",
-        "-",
-        "+",
-        ".",
-        "e1",
-        "1e",
-        "1e+",
-        "1_000",
-        "1,5",
-        "0x1",
-        "0xp1",
-        "0x1p",
-        "0x1p+",
-        "0x1.2.3p1",
-        "+NaN",
-        "-NaN",
-        "in",
-        "Infinit",
-        "infinity1",
-        "1f",
-        "--1",
-        "1 ",
-        "0b1p1",
-        "\u{661}",
-    ] {
+    let invalid = "- + . e1 1e 1e+ 1_000 1,5 0x1 0xp1 0x1p 0x1p+ 0x1.2.3p1 +NaN -NaN in Infinit infinity1 \
+                   1f --1 0b1p1 \u{661}";
+    for text in invalid.split(' ').chain(["", "1 "]) {
         assert_eq!(
             full(text.as_bytes(), true),
             Err(NumberFault::Invalid),

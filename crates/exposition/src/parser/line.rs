@@ -6,7 +6,7 @@ use crate::{
     families::Statement,
     fault::Reason,
     format::Format,
-    grammar::{self, Fault, Parsed, Tail, skip_blanks, unescape},
+    grammar::{self, Fault, Parsed, Tail, fault, skip_blanks, unescape},
     layout::{Hash, LineKind},
     metadata::{self, Comment, FieldSpan},
     number,
@@ -43,17 +43,11 @@ impl<Id: Copy> Parser<Id> {
         sink: &mut S,
     ) -> Parsed<()> {
         if self.phase == Phase::Ended {
-            return Err(Fault {
-                at: 0,
-                reason: Reason::AfterEof,
-            });
+            return fault(0, Reason::AfterEof);
         }
         let at = skip_blanks(line, 0);
         match line.get(at) {
-            None if self.format == Format::OpenMetrics => Err(Fault {
-                at,
-                reason: Reason::NotInThisFormat,
-            }),
+            None if self.format == Format::OpenMetrics => fault(at, Reason::NotInThisFormat),
             None => Ok(()),
             Some(b'#') => self.comment(lines.text(line.len())?, at, sink),
             Some(_) => self.sample_line(line, lines, sink),
@@ -67,10 +61,7 @@ impl<Id: Copy> Parser<Id> {
         sink: &mut S,
     ) -> Parsed<()> {
         if self.summary.samples >= self.limits.samples as u64 {
-            return Err(Fault {
-                at: 0,
-                reason: Reason::TooManySamples,
-            });
+            return fault(0, Reason::TooManySamples);
         }
         // Searching by the start of the line needs no parsing, so it comes first.
         let (searched, mut hash) = match self.remembered_sample(line, sink) {
@@ -124,12 +115,7 @@ impl<Id: Copy> Parser<Id> {
             }
             lines.take_len(end);
             self.summary.lines += 1;
-            let tail = Tail {
-                value,
-                timestamp_ms: None,
-                exemplar: false,
-            };
-            self.new_sample(text, value_at, Hash::default(), &tail, sink);
+            self.new_sample(text, value_at, Hash::default(), &Tail::plain(value), sink);
         }
     }
 
@@ -220,15 +206,11 @@ impl<Id: Copy> Parser<Id> {
         let name = name.unwrap_or(&self.unescaped[..name_end]);
         if let Statement::Unit(unit) = statement
             && !unit.is_empty()
-            && name
+            && !name
                 .strip_suffix(unit)
-                .and_then(|base| base.strip_suffix('_'))
-                .is_none()
+                .is_some_and(|base| base.ends_with('_'))
         {
-            return Err(Fault {
-                at: family.start,
-                reason: Reason::InvalidMetadata,
-            });
+            return fault(family.start, Reason::InvalidMetadata);
         }
         let (id, changed) =
             self.families

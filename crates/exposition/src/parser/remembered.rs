@@ -25,6 +25,7 @@ impl<Id: Copy> Parser<Id> {
         let samples_max = self.limits.samples - self.summary.samples as usize;
         let hexadecimal = grammar::hexadecimal(self.format);
         for (prefix, kind) in self.cache.expected_lines() {
+            // A line that is not exactly as expected is left to `line`, which also finds faults.
             let Some(rest) = bytes[at..].strip_prefix(prefix) else {
                 break;
             };
@@ -41,20 +42,13 @@ impl<Id: Copy> Parser<Id> {
                     samples += 1;
                     length
                 }
-                LineKind::Metadata(family, field) => {
-                    if rest.first() != Some(&b'\n')
-                        || !self.families.repeat(family, field, &self.limits)
-                    {
-                        break;
-                    }
-                    prefix.len()
+                LineKind::Metadata(..) | LineKind::Comment if rest.first() != Some(&b'\n') => break,
+                LineKind::Metadata(family, field)
+                    if !self.families.repeat(family, field, &self.limits) =>
+                {
+                    break;
                 }
-                LineKind::Comment => {
-                    if rest.first() != Some(&b'\n') {
-                        break;
-                    }
-                    prefix.len()
-                }
+                LineKind::Metadata(..) | LineKind::Comment => prefix.len(),
             };
             lines += 1;
             at += length + 1;
@@ -73,7 +67,7 @@ impl<Id: Copy> Parser<Id> {
         line: &[u8],
         sink: &mut S,
     ) -> Remembered {
-        let (entry, id, value_at) = match self.find_by_beginning(line) {
+        let (entry, id, value_at) = match self.find_by_start(line) {
             Ok(found) => found,
             Err(not_found) => return not_found,
         };
@@ -113,7 +107,7 @@ impl<Id: Copy> Parser<Id> {
 
     /// Finds a remembered sample whose bytes are the start of the line. It may be the wrong one, as
     /// `m ` is for `m {a="x"} 1`; reading the rest of the line then fails.
-    fn find_by_beginning(&mut self, line: &[u8]) -> Result<(usize, Id, usize), Remembered> {
+    fn find_by_start(&mut self, line: &[u8]) -> Result<(usize, Id, usize), Remembered> {
         let not_found = Remembered::NotFound {
             searched: 0,
             hash: Hash::default(),
