@@ -221,6 +221,7 @@ impl Hub {
             server_id: initial.server_id,
             cx: Context {
                 now: Time::ZERO,
+                drain_start: None,
                 log: LogState::new(initial.epoch, initial.bounds, &limits),
                 limits,
                 counters: Counters::default(),
@@ -311,7 +312,7 @@ impl Hub {
     fn refuse(&mut self, id: StreamId, cause: &EndCause) {
         let until = self.cx.now + REFUSAL_TIME;
         if self.streams.refuse(id, cause.clone(), until) {
-            self.streams.arm(id, &self.cx.limits);
+            self.streams.arm(id, &self.cx);
         } else {
             self.end(id, cause);
         }
@@ -465,7 +466,8 @@ impl Hub {
     ///
     /// Profile peers get an announcement and leave by themselves. Plain peers do not understand one;
     /// each of their streams ends when everything for it was sent, so that the peer looks for another
-    /// server early. The rest ends at the deadline.
+    /// server early. A peer that was silent before the drain is not waited for: one that has missed a
+    /// heartbeat, or soon one that has left its queue untouched. The rest ends at the deadline.
     fn on_drain(&mut self, deadline: Time, reason: String) {
         let deadline = self
             .drain
@@ -483,16 +485,23 @@ impl Hub {
             head,
             matched: self.matching.matched(head) >= head,
         });
+        self.cx.drain_start.get_or_insert(self.cx.now);
         for id in self.streams.ids() {
             let Some(stream) = self.streams.get_mut(id) else {
                 continue;
             };
             match stream.peer() {
+                Peer::Profile(_) | Peer::Plain if stream.is_late(self.cx.now) => {
+                    self.end(id, &cause);
+                }
                 Peer::Profile(_) => {
                     stream.send(Payload::Drain(announcement.clone()), &mut self.cx);
-                    self.streams.arm(id, &self.cx.limits);
+                    self.streams.arm(id, &self.cx);
                 }
-                Peer::Plain => self.end_if_settled(id),
+                Peer::Plain => {
+                    self.streams.arm(id, &self.cx);
+                    self.end_if_settled(id);
+                }
                 Peer::Unknown => self.refuse(id, &cause),
                 Peer::Refused { .. } => {}
             }
@@ -510,7 +519,7 @@ impl Hub {
         }
         while let Some(id) = self.streams.pop_due(self.cx.now) {
             self.on_timer(id);
-            self.streams.arm(id, &self.cx.limits);
+            self.streams.arm(id, &self.cx);
         }
     }
 
@@ -519,7 +528,11 @@ impl Hub {
         let Some(stream) = self.streams.get_mut(id) else {
             return;
         };
-        if let Some(cause) = stream.overdue(now, &self.cx.limits) {
+        if let Some(cause) = stream.overdue(&self.cx) {
+            let cause = match (&self.drain, cause) {
+                (Some(drain), EndCause::Stalled(_)) => EndCause::Drained(drain.reason.clone()),
+                (_, cause) => cause,
+            };
             self.end(id, &cause);
         } else if stream.progress.next_check() <= now
             && !matches!(stream.peer(), Peer::Refused { .. })
@@ -575,7 +588,7 @@ impl Hub {
             return self.end(id, &EndCause::Unread { unsent, limit });
         }
         self.catch_up.enqueue(stream);
-        self.streams.arm(id, &self.cx.limits);
+        self.streams.arm(id, &self.cx);
         self.end_if_settled(id);
     }
 

@@ -105,6 +105,9 @@ const SERVICES: [&str; 2] = [
     PublisherServiceServer::<PublishService>::NAME,
 ];
 
+/// Longest wait for connections to close by themselves after their streams have ended.
+const FLUSH_TIME: Duration = Duration::from_secs(2);
+
 impl Default for ServerOptions {
     fn default() -> Self {
         Self {
@@ -222,8 +225,17 @@ impl Server {
     pub async fn drain(mut self, grace: Duration, reason: &str) -> Result<(), WriteError> {
         info!(reason, grace_ms = grace.as_millis() as u64, "draining");
         self.tasks.start_drain();
-        self.hub.drain(grace, reason);
-        self.tasks.drain(grace + CLOSE_TIMEOUT).await;
+        let drained = self.hub.drain(grace, reason);
+        let streams_ended = async {
+            drained.await.ok();
+            tokio::time::sleep(FLUSH_TIME).await;
+        };
+        tokio::select! {
+            () = self.tasks.drain(grace + CLOSE_TIMEOUT) => {}
+            // Every stream has its status. A connection that is still open belongs to a peer that is
+            // dead or ignores GOAWAY, and would stay open until the deadline.
+            () = streams_ended => self.tasks.drain(Duration::ZERO).await,
+        }
         let closed = self.writer.shutdown(grace.max(CLOSE_TIMEOUT)).await;
         self.stop_hub.cancel();
         // If `failed` has returned its result, it would never resolve again.

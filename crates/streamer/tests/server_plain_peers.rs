@@ -388,6 +388,25 @@ async fn drain_ends_plain_streams_promptly() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn drain_does_not_wait_for_dead_plain_connections() {
+    let server = serve_plainly().await;
+    let proxy = Proxy::start(server.address()).unwrap();
+    let (mut idle, mut behind) = (
+        Plain::open(channel(proxy.addr()).await).await,
+        Plain::open(channel(proxy.addr()).await).await,
+    );
+    assert!(idle.subscribe("idle", "users").await.success);
+    assert!(behind.subscribe("behind", "rooms").await.success);
+    let _hole = proxy.inject(Fault::Blackhole(Direction::Both), Reach::Present);
+    publish(server.address(), "rooms", 0..MANY, 1_000).await;
+    let begun = Instant::now();
+    let grace = Duration::from_secs(60);
+    server.drain(grace, "maintenance").await.unwrap();
+    let took = begun.elapsed();
+    assert!(took < grace / 3, "{took:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn drain_with_an_unreading_peer_ends_at_its_deadline() {
     let server = serve_plainly().await;
     let mut peer = Plain::connect(&server).await;

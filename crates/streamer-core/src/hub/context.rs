@@ -10,6 +10,8 @@ use super::{Action, Counters, Limits, log_state::LogState};
 pub(super) struct Context {
     pub(super) now: Time,
     pub(super) limits: Limits,
+    /// The start of the drain.
+    pub(super) drain_start: Option<Time>,
     pub(super) log: LogState,
     pub(super) counters: Counters,
     /// The actions of the current step; empty between steps.

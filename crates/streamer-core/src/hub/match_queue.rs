@@ -317,7 +317,7 @@ impl LiveMatch {
                         && !stream.backlog.contains(*key)
                 });
                 outgoing.deliver(stream, &mut keys, subscriptions, cx);
-                streams.arm(id, &cx.limits);
+                streams.arm(id, cx);
             }
         }
         true

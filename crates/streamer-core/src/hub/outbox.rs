@@ -1,8 +1,10 @@
 //! The size of one stream's outbound queue.
 
+use std::time::Duration;
+
 use steadfast_session::Time;
 
-use super::Limits;
+use super::{Limits, context::Context};
 
 /// Counters of the messages queued for a peer. The messages themselves are with the driver.
 #[derive(Debug)]
@@ -43,8 +45,15 @@ impl Outbox {
     }
 
     /// Returns the time at which the peer has left its queue untouched for too long.
-    pub(super) fn stalls_at(&self, limits: &Limits) -> Option<Time> {
-        (self.messages > 0).then(|| self.moved + limits.stall_timeout)
+    pub(super) fn stalls_at(&self, cx: &Context) -> Option<Time> {
+        // A connection that died before a drain must not use up the time of the drain.
+        let was_idle = cx.drain_start.is_some_and(|start| self.moved < start);
+        let timeout = if was_idle {
+            cx.limits.stall_timeout.min(DRAIN_STALL)
+        } else {
+            cx.limits.stall_timeout
+        };
+        (self.messages > 0).then(|| self.moved + timeout)
     }
 
     pub(super) fn enqueued(&mut self, now: Time, bytes: usize, limits: &Limits) {
@@ -73,3 +82,6 @@ impl Outbox {
         }
     }
 }
+
+/// The longest time for which a peer may read nothing, if it has read nothing since a drain began.
+const DRAIN_STALL: Duration = Duration::from_secs(5);

@@ -11,8 +11,8 @@ use steadfast_session::Time;
 use steadfast_wire::streamer::{StreamerMessage, streamer_message::Payload};
 
 use super::{
-    Action, Limits, StreamId, backlog::Backlog, context::Context, end_cause::EndCause,
-    outbox::Outbox, progress::Progress,
+    Action, StreamId, backlog::Backlog, context::Context, end_cause::EndCause, outbox::Outbox,
+    progress::Progress,
 };
 use crate::matcher::SubscriptionKey;
 
@@ -189,17 +189,17 @@ impl Stream {
     }
 
     /// Returns the earliest time at which something may be due.
-    pub(super) fn deadline(&self, limits: &Limits) -> Option<Time> {
+    pub(super) fn deadline(&self, cx: &Context) -> Option<Time> {
         let checks_progress = match &self.peer {
             Peer::Refused { until, .. } => return Some(*until),
             Peer::Unknown => false,
             Peer::Profile(_) => true,
             // Progress is not told to plain peers, but the same check enforces max_lag.
-            Peer::Plain => limits.max_lag.is_some(),
+            Peer::Plain => cx.limits.max_lag.is_some(),
         };
         [
             self.silent_at().map(|(at, _)| at),
-            self.outbox.stalls_at(limits),
+            self.outbox.stalls_at(cx),
             checks_progress.then(|| self.progress.next_check()),
         ]
         .into_iter()
@@ -208,22 +208,29 @@ impl Stream {
     }
 
     /// Returns the cause for which the stream must end now, if there is one.
-    pub(super) fn overdue(&self, now: Time, limits: &Limits) -> Option<EndCause> {
+    pub(super) fn overdue(&self, cx: &Context) -> Option<EndCause> {
         if let Peer::Refused { cause, until } = &self.peer {
-            return (*until <= now).then(|| cause.clone());
+            return (*until <= cx.now).then(|| cause.clone());
         }
         if let Some((at, limit)) = self.silent_at()
-            && at <= now
+            && at <= cx.now
         {
             return Some(EndCause::Silent(limit));
         }
-        let stalled = self.outbox.stalls_at(limits).is_some_and(|at| at <= now);
-        stalled.then_some(EndCause::Stalled(limits.stall_timeout))
+        let stalls_at = self.outbox.stalls_at(cx)?;
+        (stalls_at <= cx.now).then_some(EndCause::Stalled(cx.limits.stall_timeout))
     }
 
     /// Returns true if every event for the stream was sent.
     pub(super) fn is_settled(&self) -> bool {
         self.outbox.messages() == 0 && self.backlog.is_empty()
+    }
+
+    /// Returns true if the peer has missed a heartbeat.
+    pub(super) fn is_late(&self, now: Time) -> bool {
+        self.liveness
+            .silence_limit
+            .is_some_and(|limit| self.liveness.last_message + limit / 2 <= now)
     }
 
     fn silent_at(&self) -> Option<(Time, Duration)> {

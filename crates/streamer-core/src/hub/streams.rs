@@ -5,7 +5,8 @@ use std::{collections::BTreeMap, sync::Arc};
 use steadfast_session::Time;
 
 use super::{
-    Limits, StreamId,
+    StreamId,
+    context::Context,
     end_cause::EndCause,
     stream::{Peer, Stream},
     timer_queue::TimerQueue,
@@ -120,9 +121,9 @@ impl Streams {
     }
 
     /// Sets the timer of a stream so that it fires no later than the stream's deadline.
-    pub(super) fn arm(&mut self, id: StreamId, limits: &Limits) {
+    pub(super) fn arm(&mut self, id: StreamId, cx: &Context) {
         if let Some(stream) = self.open.get_mut(&id)
-            && let Some(due) = stream.deadline(limits)
+            && let Some(due) = stream.deadline(cx)
             && stream.armed.is_none_or(|armed| due < armed)
         {
             self.timers.arm(id, stream.armed, due);

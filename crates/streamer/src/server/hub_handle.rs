@@ -31,7 +31,8 @@ pub(super) enum HubMessage {
     Dequeued(StreamId),
     Ended(StreamId),
     ReadDone(ReadId, Result<Vec<Arc<Event>>, ReadFault>),
-    Drain(Duration, String),
+    /// Drain for at most this long, for this reason, and tell when no stream is left.
+    Drain(Duration, String, oneshot::Sender<()>),
     Stats(oneshot::Sender<Stats>),
 }
 
@@ -89,8 +90,11 @@ impl HubHandle {
         ended
     }
 
-    pub(super) fn drain(&self, grace: Duration, reason: &str) {
-        self.send(HubMessage::Drain(grace, reason.to_owned()));
+    /// Starts a drain. The receiver resolves when no stream is left or the task has stopped.
+    pub(super) fn drain(&self, grace: Duration, reason: &str) -> oneshot::Receiver<()> {
+        let (sender, drained) = oneshot::channel();
+        self.send(HubMessage::Drain(grace, reason.to_owned(), sender));
+        drained
     }
 
     /// Returns the hub's metrics, or `None` if the task has stopped.

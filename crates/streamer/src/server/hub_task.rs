@@ -3,7 +3,10 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use steadfast_session::Time;
-use tokio::{sync::mpsc, time::Instant};
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::Instant,
+};
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status};
 use tracing::debug;
@@ -28,6 +31,8 @@ pub(super) struct HubTask {
     messages: mpsc::UnboundedReceiver<HubMessage>,
     commits: mpsc::Receiver<Vec<Arc<Event>>>,
     streams: BTreeMap<StreamId, StreamHandle>,
+    /// Told when no stream is left.
+    drained: Option<oneshot::Sender<()>>,
     started: Instant,
     deadline: Option<Time>,
     /// An empty buffer, kept to save allocations.
@@ -58,6 +63,7 @@ impl HubTask {
             messages,
             commits,
             streams: BTreeMap::new(),
+            drained: None,
             started: Instant::now(),
             deadline: None,
             actions: Vec::new(),
@@ -123,7 +129,7 @@ impl HubTask {
             }
             HubMessage::Ended(stream) => self.step(Input::Ended { stream }),
             HubMessage::ReadDone(read, result) => self.step(Input::ReadDone { read, result }),
-            HubMessage::Drain(grace, reason) => {
+            HubMessage::Drain(grace, reason, drained) => {
                 // The log commits before the publisher gets its acknowledgement: events that were
                 // acknowledged before the drain are in this queue and are still delivered.
                 for _ in 0..self.commits.len() {
@@ -134,6 +140,8 @@ impl HubTask {
                 }
                 let deadline = self.now() + grace;
                 self.step(Input::Drain { deadline, reason });
+                self.drained = Some(drained);
+                self.check_drained();
             }
             HubMessage::Stats(sender) => {
                 sender.send(self.hub.stats()).ok();
@@ -173,6 +181,7 @@ impl HubTask {
                     debug!(stream = stream.0, code = ?status.code, cause = %status.text, "stream ended");
                     handle.queue.end(last, to_status(status), flush);
                     handle.ended.cancel();
+                    self.check_drained();
                 }
             }
             Action::Read {
@@ -189,6 +198,14 @@ impl HubTask {
                     handle.send(HubMessage::ReadDone(read, result));
                 });
             }
+        }
+    }
+
+    fn check_drained(&mut self) {
+        if self.streams.is_empty()
+            && let Some(drained) = self.drained.take()
+        {
+            drained.send(()).ok();
         }
     }
 

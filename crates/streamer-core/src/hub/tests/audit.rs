@@ -33,7 +33,7 @@ impl Hub {
                 Peer::Plain => {}
             }
             armed += usize::from(stream.armed.is_some());
-            if let Some(due) = stream.deadline(&self.cx.limits) {
+            if let Some(due) = stream.deadline(&self.cx) {
                 let armed = stream.armed.expect("a deadline without a timer");
                 assert!(armed <= due, "a timer after its deadline");
             }

@@ -214,3 +214,39 @@ fn stream_ended_by_peer_ends_with_ok() {
     });
     server.assert_frees_everything();
 }
+
+#[test]
+fn drain_does_not_wait_for_peers_that_were_silent_before() {
+    let mut server = Server::new();
+    let (late, plain, unread, alive) = (
+        server.welcomed("late"),
+        server.open(),
+        server.open(),
+        server.welcomed("alive"),
+    );
+    server.heartbeat(plain, 1);
+    server.subscribe(plain, want("plain", "rooms"));
+    server.subscribe(unread, want("unread", "users"));
+    for stream in [late, plain, unread, alive] {
+        server.transport_takes_all(stream);
+    }
+    server.pass(seconds(43));
+    server.heartbeat(alive, 1);
+    server.transport_takes_all(alive);
+    server.pass(seconds(2));
+    server.commit("rooms", "r1", 1);
+    server.commit("users", "u1", 1);
+    server.pass(seconds(1));
+    drain(&mut server, seconds(60));
+    for stream in [late, plain] {
+        assert_eq!(server.code(stream), Some(EndCode::Unavailable));
+    }
+    assert_eq!((server.code(unread), server.code(alive)), (None, None));
+    server.transport_takes_all(alive);
+    server.pass(seconds(3));
+    assert_eq!(server.code(unread), None, "it may still read");
+    server.pass(seconds(1));
+    assert_eq!(server.code(unread), Some(EndCode::Unavailable));
+    assert!(!server.ended[&unread].flush);
+    assert_eq!(server.code(alive), None);
+}
