@@ -42,10 +42,11 @@ mod timer_queue;
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
+use bytes::Bytes;
+use prost::Message as _;
 use steadfast_session::Time;
 use steadfast_wire::streamer::{
-    self as wire, GatewayMessage, ResyncReason, StreamerMessage, SubscribeResponse,
-    streamer_message::Payload,
+    self as wire, GatewayMessage, ResyncReason, SubscribeResponse, streamer_message::Payload,
 };
 
 pub use self::{
@@ -130,7 +131,7 @@ pub enum Input {
     Sent {
         /// The stream.
         stream: StreamId,
-        /// The sum of their sizes, as given in [`Action::Send`].
+        /// The sum of their lengths.
         bytes: usize,
         /// The number of messages.
         messages: usize,
@@ -154,17 +155,15 @@ pub enum Action {
     Send {
         /// The stream.
         stream: StreamId,
-        /// The message.
-        message: StreamerMessage,
-        /// The encoded size, to be passed back in [`Input::Sent`].
-        bytes: usize,
+        /// The encoded `StreamerMessage`. Its length is to be passed back in [`Input::Sent`].
+        message: Bytes,
     },
     /// End a stream. Exactly one `End` is given for each open stream, and nothing after it.
     End {
         /// The stream.
         stream: StreamId,
-        /// One more message before the status, for peers that understand it.
-        last: Option<StreamerMessage>,
+        /// One more encoded message before the status, for peers that understand it.
+        last: Option<Bytes>,
         /// The status.
         status: EndStatus,
         /// Send the queued messages first, for a short time. If false, drop them and send only
@@ -620,7 +619,7 @@ impl Hub {
             .then(|| cause.final_message(&self.cx.limits));
         self.cx.actions.push(Action::End {
             stream: id,
-            last: last.flatten(),
+            last: last.flatten().map(|last| last.encode_to_vec().into()),
             status: cause.status(),
             flush: cause.flushes(),
         });

@@ -20,10 +20,7 @@ use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 use futures_util::future::{Fuse, FusedFuture as _, FutureExt as _};
 use hyper_util::service::TowerToHyperService;
 use steadfast_net::{AtLimit, Listener, ListenerOptions, Tasks, http2};
-use steadfast_wire::{
-    publisher::publisher_service_server::PublisherServiceServer,
-    streamer::streamer_service_server::StreamerServiceServer,
-};
+use steadfast_wire::publisher::publisher_service_server::PublisherServiceServer;
 use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 use tonic::{server::NamedService as _, service::Routes};
@@ -101,7 +98,7 @@ const CLOSE_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// The services whose health is reported.
 const SERVICES: [&str; 2] = [
-    StreamerServiceServer::<StreamService>::NAME,
+    StreamService::NAME,
     PublisherServiceServer::<PublishService>::NAME,
 ];
 
@@ -290,7 +287,7 @@ fn services(
         .register_encoded_file_descriptor_set(steadfast_wire::DESCRIPTORS)
         .build_v1()?;
     let message_bytes = options.limits.message_bytes;
-    let streams = StreamerServiceServer::new(StreamService::new(hub));
+    let streams = StreamService::new(hub, message_bytes);
     let publishing = PublisherServiceServer::new(PublishService::new(
         writer,
         reader,
@@ -299,7 +296,7 @@ fn services(
     ));
     Ok(Routes::new(health_service)
         .add_service(reflection)
-        .add_service(streams.max_decoding_message_size(message_bytes))
+        .add_service(streams)
         .add_service(publishing.max_decoding_message_size(message_bytes)))
 }
 

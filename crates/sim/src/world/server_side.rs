@@ -2,10 +2,12 @@
 
 use std::{sync::Arc, time::Duration};
 
+use prost::Message as _;
 use rand::RngExt as _;
 use steadfast_session::{End, Initiator, Reason};
 use steadfast_streamer::log::{Log as _, Outcome};
 use steadfast_streamer_core::hub::{Action, Input, ReadFault, ReadId, StreamId};
+use steadfast_wire::streamer::StreamerMessage;
 
 use super::World;
 use crate::{
@@ -58,12 +60,9 @@ impl World {
 
     fn perform_hub_action(&mut self, action: Action) {
         match action {
-            Action::Send {
-                stream,
-                message,
-                bytes,
-            } => {
-                self.queue_for_client(ConnectionId(stream.0), ToClient::Message(message, bytes));
+            Action::Send { stream, message } => {
+                let item = ToClient::Message(decode(&message), message.len());
+                self.queue_for_client(ConnectionId(stream.0), item);
             }
             Action::End {
                 stream,
@@ -79,7 +78,7 @@ impl World {
                     }
                     connection
                         .queue
-                        .extend(last.map(|message| ToClient::Message(message, 0)));
+                        .extend(last.map(|message| ToClient::Message(decode(&message), 0)));
                     connection.queue.push_back(ToClient::Closed(to_end(status)));
                     self.send_queued(id);
                 }
@@ -306,4 +305,8 @@ impl World {
             self.connections.remove(&id);
         }
     }
+}
+
+fn decode(message: &[u8]) -> StreamerMessage {
+    StreamerMessage::decode(message).expect("the hub encodes valid messages")
 }

@@ -83,17 +83,16 @@ impl MatchQueue {
         self.events += 1;
         self.bytes += event.weight();
         let name = (Arc::clone(&event.database), Arc::clone(&event.collection));
-        match self.collections.get_mut(&name) {
-            Some(queue) => queue.events.push_back(Arc::clone(event)),
-            None => {
-                self.ready.insert(event.offset, name.clone());
-                let queue = CollectionQueue {
-                    events: VecDeque::from([Arc::clone(event)]),
-                    current: None,
-                    share: self.share,
-                };
-                self.collections.insert(name, queue);
-            }
+        if let Some(queue) = self.collections.get_mut(&name) {
+            queue.events.push_back(Arc::clone(event));
+        } else {
+            self.ready.insert(event.offset, name.clone());
+            let queue = CollectionQueue {
+                events: VecDeque::from([Arc::clone(event)]),
+                current: None,
+                share: self.share,
+            };
+            self.collections.insert(name, queue);
         }
     }
 
@@ -280,18 +279,17 @@ impl LiveMatch {
         subscriptions: &mut Subscriptions,
         cx: &mut Context,
     ) -> bool {
-        let undelivered = match &mut self.undelivered {
-            Some(undelivered) => undelivered,
-            None => {
-                if !self.matching.run(subscriptions, budget) {
-                    return false;
-                }
-                // A condition is false for an event that cannot be decoded. The log accepts none.
-                cx.counters.unreadable += u64::from(self.matching.is_unreadable());
-                let mut grouped = subscriptions.group(&self.matching.take_keys());
-                grouped.reverse();
-                self.undelivered.insert(grouped)
+        let undelivered = if let Some(undelivered) = &mut self.undelivered {
+            undelivered
+        } else {
+            if !self.matching.run(subscriptions, budget) {
+                return false;
             }
+            // A condition is false for an event that cannot be decoded. The log accepts none.
+            cx.counters.unreadable += u64::from(self.matching.is_unreadable());
+            let mut grouped = subscriptions.group(&self.matching.take_keys());
+            grouped.reverse();
+            self.undelivered.insert(grouped)
         };
         if undelivered.is_empty() {
             return true;

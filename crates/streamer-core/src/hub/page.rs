@@ -97,9 +97,7 @@ impl Page {
     }
 
     fn start_turn(&mut self, budget: &mut u64, streams: &Streams) -> Turn {
-        let ended = |id: &StreamId| streams.get(*id).is_none();
-        self.released
-            .extend(self.streams.extract_if(.., |id| ended(id)));
+        self.streams.retain(|id| streams.get(*id).is_some());
         let backlogs = || {
             let ids = self.streams.iter();
             ids.filter_map(|id| Some(&streams.get(*id)?.backlog))

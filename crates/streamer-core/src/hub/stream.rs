@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use prost::Message as _;
 use steadfast_session::Time;
 use steadfast_wire::streamer::{StreamerMessage, streamer_message::Payload};
@@ -118,12 +119,15 @@ impl Stream {
         let message = StreamerMessage {
             payload: Some(payload),
         };
-        let bytes = message.encoded_len();
-        self.outbox.enqueued(cx.now, bytes, &cx.limits);
+        self.send_encoded(message.encode_to_vec().into(), cx);
+    }
+
+    /// Queues an encoded `StreamerMessage`.
+    pub(super) fn send_encoded(&mut self, message: Bytes, cx: &mut Context) {
+        self.outbox.enqueued(cx.now, message.len(), &cx.limits);
         cx.actions.push(Action::Send {
             stream: self.id,
             message,
-            bytes,
         });
     }
 

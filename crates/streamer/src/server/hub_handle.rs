@@ -8,8 +8,9 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use steadfast_net::ResponseQueue;
-use steadfast_wire::streamer::{GatewayMessage, StreamerMessage};
+use steadfast_wire::streamer::GatewayMessage;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
@@ -39,7 +40,7 @@ pub(super) enum HubMessage {
 /// The driver's side of one stream.
 #[derive(Debug)]
 pub(super) struct StreamHandle {
-    pub(super) queue: ResponseQueue<StreamerMessage>,
+    pub(super) queue: ResponseQueue<Bytes>,
     /// Cancelled when the hub has ended the stream.
     pub(super) ended: CancellationToken,
 }
@@ -74,11 +75,7 @@ impl HubHandle {
     }
 
     /// Opens a stream and returns a token that is cancelled when the hub has ended it.
-    pub(super) fn open(
-        &self,
-        stream: StreamId,
-        queue: ResponseQueue<StreamerMessage>,
-    ) -> CancellationToken {
+    pub(super) fn open(&self, stream: StreamId, queue: ResponseQueue<Bytes>) -> CancellationToken {
         let ended = CancellationToken::new();
         let handle = StreamHandle {
             queue,

@@ -161,12 +161,9 @@ impl HubTask {
 
     fn perform(&mut self, action: Action) {
         match action {
-            Action::Send {
-                stream,
-                message,
-                bytes,
-            } => {
+            Action::Send { stream, message } => {
                 if let Some(handle) = self.streams.get(&stream) {
+                    let bytes = message.len();
                     // The queue has no bound of its own, so that this cannot fail.
                     handle.queue.push(message, bytes).ok();
                 }

@@ -2,10 +2,11 @@
 
 use std::sync::{Arc, atomic::AtomicUsize};
 
+use bytes::Bytes;
 use futures_util::StreamExt as _;
 use prost::Message as _;
 use steadfast_net::ResponseQueue;
-use steadfast_wire::streamer::{GatewayMessage, StreamerMessage};
+use steadfast_wire::streamer::GatewayMessage;
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status, Streaming};
 
@@ -25,7 +26,7 @@ pub(super) async fn receive(
     stream: StreamId,
     mut messages: Streaming<GatewayMessage>,
     hub: HubHandle,
-    queue: ResponseQueue<StreamerMessage>,
+    queue: ResponseQueue<Bytes>,
     ended: CancellationToken,
 ) {
     let backlog = Arc::new(AtomicUsize::new(0));

@@ -1,13 +1,25 @@
 //! The Streamer's gRPC service.
+//!
+//! The generated service would encode every message itself. The hub encodes an event once for all
+//! streams, so this service sends encoded messages.
 
-use std::pin::Pin;
-
-use futures_core::Stream;
-use steadfast_net::{Observer, ResponseQueue};
-use steadfast_wire::streamer::{
-    GatewayMessage, StreamerMessage, streamer_service_server::StreamerService,
+use std::{
+    convert::Infallible,
+    future::{Ready, ready},
+    task::{Context, Poll},
 };
-use tonic::{Request, Response, Status, Streaming};
+
+use bytes::{BufMut as _, Bytes};
+use prost::Message as _;
+use steadfast_net::{Observer, ResponseQueue, Responses};
+use steadfast_wire::streamer::{GatewayMessage, streamer_service_server::SERVICE_NAME};
+use tonic::{
+    Request, Response, Status, Streaming,
+    body::Body,
+    codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder},
+    codegen::{BoxFuture, Service, http},
+    server::{Grpc, NamedService, StreamingService},
+};
 
 use super::{
     hub_handle::{HubHandle, HubMessage},
@@ -16,9 +28,10 @@ use super::{
 use crate::hub::StreamId;
 
 /// Opens streams in the hub.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct StreamService {
     hub: HubHandle,
+    max_message_bytes: usize,
 }
 
 /// Tells the hub what the transport takes from a stream's queue.
@@ -28,22 +41,24 @@ pub(super) struct QueueObserver {
     pub(super) stream: StreamId,
 }
 
-impl StreamService {
-    pub(super) fn new(hub: HubHandle) -> Self {
-        Self { hub }
-    }
-}
+/// Sends encoded messages and decodes received ones.
+#[derive(Debug)]
+struct EncodedCodec;
 
-#[tonic::async_trait]
-impl StreamerService for StreamService {
-    type StreamStream = Pin<Box<dyn Stream<Item = Result<StreamerMessage, Status>> + Send>>;
+/// The name of the service's only method.
+const METHOD: &str = "Stream";
+
+impl StreamService {
+    pub(super) fn new(hub: HubHandle, max_message_bytes: usize) -> Self {
+        Self {
+            hub,
+            max_message_bytes,
+        }
+    }
 
     /// Opens a stream and returns before any message is received, so that the headers are sent at
     /// once.
-    async fn stream(
-        &self,
-        request: Request<Streaming<GatewayMessage>>,
-    ) -> Result<Response<Self::StreamStream>, Status> {
+    fn open(&self, messages: Streaming<GatewayMessage>) -> Responses<Bytes, QueueObserver> {
         let stream = self.hub.next_stream();
         let observer = QueueObserver {
             hub: self.hub.clone(),
@@ -54,12 +69,90 @@ impl StreamerService for StreamService {
         let ended = self.hub.open(stream, queue.clone());
         tokio::spawn(incoming::receive(
             stream,
-            request.into_inner(),
+            messages,
             self.hub.clone(),
             queue,
             ended,
         ));
-        Ok(Response::new(Box::pin(responses)))
+        responses
+    }
+}
+
+impl NamedService for StreamService {
+    const NAME: &'static str = SERVICE_NAME;
+}
+
+impl Service<http::Request<Body>> for StreamService {
+    type Response = http::Response<Body>;
+    type Error = Infallible;
+    type Future = BoxFuture<Self::Response, Infallible>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
+        let is_known = request
+            .uri()
+            .path()
+            .strip_prefix('/')
+            .and_then(|path| path.strip_prefix(SERVICE_NAME))
+            .is_some_and(|path| path.strip_prefix('/') == Some(METHOD));
+        if !is_known {
+            let status = Status::unimplemented("");
+            return Box::pin(ready(Ok(status.into_http())));
+        }
+        let service = self.clone();
+        let mut grpc = Grpc::new(EncodedCodec)
+            .apply_max_message_size_config(Some(self.max_message_bytes), None);
+        Box::pin(async move { Ok(grpc.streaming(service, request).await) })
+    }
+}
+
+impl StreamingService<GatewayMessage> for StreamService {
+    type Response = Bytes;
+    type ResponseStream = Responses<Bytes, QueueObserver>;
+    type Future = Ready<Result<Response<Self::ResponseStream>, Status>>;
+
+    fn call(&mut self, request: Request<Streaming<GatewayMessage>>) -> Self::Future {
+        ready(Ok(Response::new(self.open(request.into_inner()))))
+    }
+}
+
+impl Codec for EncodedCodec {
+    type Encode = Bytes;
+    type Decode = GatewayMessage;
+    type Encoder = Self;
+    type Decoder = Self;
+
+    fn encoder(&mut self) -> Self {
+        Self
+    }
+
+    fn decoder(&mut self) -> Self {
+        Self
+    }
+}
+
+impl Encoder for EncodedCodec {
+    type Item = Bytes;
+    type Error = Status;
+
+    fn encode(&mut self, message: Bytes, out: &mut EncodeBuf<'_>) -> Result<(), Status> {
+        out.put(message);
+        Ok(())
+    }
+}
+
+impl Decoder for EncodedCodec {
+    type Item = GatewayMessage;
+    type Error = Status;
+
+    fn decode(&mut self, input: &mut DecodeBuf<'_>) -> Result<Option<GatewayMessage>, Status> {
+        let message = GatewayMessage::decode(input);
+        message
+            .map(Some)
+            .map_err(|error| Status::internal(error.to_string()))
     }
 }
 

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use bytes::Bytes;
 use futures_util::FutureExt as _;
 use futures_util::StreamExt as _;
 use steadfast_net::{ResponseQueue, Responses};
-use steadfast_wire::streamer::StreamerMessage;
 use tonic::Code;
 
 use super::{
@@ -16,7 +16,7 @@ use super::{
 };
 use crate::log::MemoryLog;
 
-type Queued = Responses<StreamerMessage, QueueObserver>;
+type Queued = Responses<Bytes, QueueObserver>;
 
 fn hub() -> (HubHandle, HubTask, CommitSender) {
     let log = MemoryLog::with_epoch(crate::Epoch(7));
@@ -31,7 +31,7 @@ fn hub() -> (HubHandle, HubTask, CommitSender) {
     HubTask::new(hub, reader)
 }
 
-fn queue(handle: &HubHandle) -> (ResponseQueue<StreamerMessage>, Queued) {
+fn queue(handle: &HubHandle) -> (ResponseQueue<Bytes>, Queued) {
     let observer = QueueObserver {
         hub: handle.clone(),
         stream: handle.next_stream(),

@@ -7,6 +7,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use prost::Message as _;
 use steadfast_session::Time;
 use steadfast_wire::streamer::{
     Credit, EventDelivery, Filter, Final, FinalCode, GatewayMessage, Heartbeat, HeartbeatAck,
@@ -118,14 +119,13 @@ impl Server {
 
     fn on_action(&mut self, action: Action) {
         match action {
-            Action::Send {
-                stream,
-                message,
-                bytes,
-            } => {
+            Action::Send { stream, message } => {
                 assert!(!self.ended.contains_key(&stream), "sent after the end");
-                assert_eq!(bytes, prost::Message::encoded_len(&message));
-                self.unsent.entry(stream).or_default().push_back(bytes);
+                self.unsent
+                    .entry(stream)
+                    .or_default()
+                    .push_back(message.len());
+                let message = decode(&message);
                 let payload = message.payload.expect("every message has a payload");
                 self.inbox.entry(stream).or_default().push_back(payload);
             }
@@ -136,7 +136,7 @@ impl Server {
                 flush,
             } => {
                 self.unsent.remove(&stream);
-                let last = last.map(|StreamerMessage { payload }| match payload {
+                let last = last.map(|last| match decode(&last).payload {
                     Some(Payload::Final(last)) => last,
                     other => panic!("the last message is {other:?}"),
                 });
@@ -409,6 +409,13 @@ impl Server {
         assert_eq!(self.hub.stats().gauges, Gauges::default());
         assert_eq!(self.next_tick, None);
     }
+}
+
+/// Decodes a message and checks that the generated code would encode it in the same way.
+fn decode(encoded: &[u8]) -> StreamerMessage {
+    let message = StreamerMessage::decode(encoded).expect("a valid message");
+    assert_eq!(message.encode_to_vec(), encoded);
+    message
 }
 
 /// A builder of subscribe requests.

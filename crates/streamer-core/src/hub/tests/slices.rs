@@ -5,7 +5,7 @@ use steadfast_wire::streamer::{streamer_message::Payload, value::Kind};
 use super::server::*;
 use crate::hub::*;
 
-const FILTERS: i64 = 20_000;
+const FILTERS: u32 = 20_000;
 const BURST: u64 = 4_000;
 
 /// Commits without an audit or a step per event, as one burst.
@@ -25,7 +25,8 @@ fn server_with_heavy_filters() -> (Server, StreamId, StreamId) {
     server.audited = false;
     let (heavy, light) = (server.welcomed("heavy"), server.welcomed("light"));
     for i in 0..FILTERS {
-        let wanted = want(&format!("sub-{i}"), "heavy").filter("n", ">", Kind::IntValue(i));
+        let wanted =
+            want(&format!("sub-{i}"), "heavy").filter("n", ">", Kind::IntValue(i64::from(i)));
         server.send_subscribe(heavy, wanted);
     }
     server.subscribe(light, want("light", "light"));
@@ -37,7 +38,7 @@ fn server_with_heavy_filters() -> (Server, StreamId, StreamId) {
 #[test]
 fn burst_on_heavy_filters_delays_light_event_by_one_slice() {
     let (mut server, heavy, light) = server_with_heavy_filters();
-    burst(&mut server, "heavy", FILTERS / 2, BURST);
+    burst(&mut server, "heavy", i64::from(FILTERS / 2), BURST);
     let mut expected = 1;
     for round in 0..100 {
         let before = server.hub.stats().counters;
@@ -52,7 +53,7 @@ fn burst_on_heavy_filters_delays_light_event_by_one_slice() {
         let cost = after.match_cost - before.match_cost;
         assert!(cost <= 4 * server.hub.limits().slice, "slices of {cost}");
         for delivery in server.deliveries(heavy) {
-            assert_eq!(delivery.subscription_ids.len() as i64, FILTERS / 2);
+            assert_eq!(delivery.subscription_ids.len(), FILTERS as usize / 2);
             let offset = offset_of(&delivery.event.unwrap().event_id);
             assert_eq!(offset, expected, "in the order of the log");
             expected += 1;
@@ -78,7 +79,8 @@ fn catch_up_on_heavy_filters_is_sliced_too() {
     let (heavy, light) = (server.welcomed("heavy"), server.welcomed("light"));
     server.subscribe(light, want("light", "light"));
     for i in 0..FILTERS {
-        let wanted = want(&format!("sub-{i}"), "heavy").filter("n", "!=", Kind::IntValue(i));
+        let wanted =
+            want(&format!("sub-{i}"), "heavy").filter("n", "!=", Kind::IntValue(i64::from(i)));
         server.send_subscribe(heavy, wanted.after(0));
     }
     server.transport_takes_all(heavy);
@@ -90,7 +92,7 @@ fn catch_up_on_heavy_filters_is_sliced_too() {
             server.step(Input::Tick);
         }
         let cost = server.hub.stats().counters.match_cost - before;
-        let bound = server.hub.limits().slice + 2 * FILTERS as u64;
+        let bound = server.hub.limits().slice + 2 * u64::from(FILTERS);
         assert!(cost <= bound, "a slice of {cost}");
         let offset = server.commit("light", "d", 1);
         assert_eq!(server.offsets(light), [offset]);
