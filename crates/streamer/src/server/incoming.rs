@@ -39,13 +39,11 @@ pub(super) async fn receive(
         match next {
             Some(Ok(message)) => {
                 let weight = message.encoded_len() + OVERHEAD;
-                match Received::new(message, weight, &backlog, BACKLOG_BYTES) {
-                    Some(received) => hub.send(HubMessage::Received(stream, received)),
-                    None => {
-                        queue.end(None, backlog_exceeded(), false);
-                        break;
-                    }
-                }
+                let Some(received) = Received::new(message, weight, &backlog, BACKLOG_BYTES) else {
+                    queue.end(None, backlog_exceeded(), false);
+                    break;
+                };
+                hub.send(HubMessage::Received(stream, received));
             }
             Some(Err(status)) => {
                 queue.end(None, receive_failed(&status), true);
