@@ -457,6 +457,22 @@ fn largest_plain_queue_loses_when_the_total_is_short() {
 }
 
 #[test]
+fn overflow_for_another_subscription_ends_by_taking_half() {
+    let mut apps = Applications::new(2, 4, 1 << 20);
+    (1..=4).for_each(|name| apps.deliver(&[1], name, 1));
+    apps.deliver(&[2], 5, 1);
+    let rig = &mut apps.rig;
+    rig.take(1, 1);
+    rig.take(2, 1);
+    rig.deliver_plain(&["s-1"], 6);
+    assert_eq!(rig.take_items(1), [], "two of three are left");
+    rig.take(1, 1);
+    rig.deliver_plain(&["s-1"], 7);
+    let expected = ["Overflow { dropped: 2 }", "7"];
+    assert_eq!(names(&rig.take_items(1)), expected);
+}
+
+#[test]
 fn plain_queues_are_bounded_by_total_bytes() {
     let mut apps = Applications::new(2, 1_000, 10_000);
     (1..=3).for_each(|name| apps.deliver(&[1], name, 4_000));
