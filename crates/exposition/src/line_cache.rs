@@ -172,38 +172,27 @@ impl<Id: Copy> LineCache<Id> {
     #[inline(never)]
     fn grow(&mut self, needed: Size) -> bool {
         let held = self.held_bytes_with_index();
-        let Some(next) = &mut self.next else {
+        let Some(next) = &self.next else {
             return false;
         };
         let has = next.capacity();
         // Half as much again, or an eighth if that is too much. A smaller step would copy the
         // layout every few lines of a page at the limit.
         for part in [2, 8] {
-            let grown = |needed: usize, has: usize, least: usize| {
-                if needed <= has {
-                    has
-                } else {
-                    needed + (needed / part).max(least)
-                }
-            };
-            let capacity = Size {
-                text: grown(needed.text, has.text, TEXT_MIN),
-                lines: grown(needed.lines, has.lines, LINES_MIN),
-            };
             // A vector that grows exists twice until its content is copied.
-            let new = Size {
-                text: if capacity.text > has.text {
-                    capacity.text
-                } else {
-                    0
-                },
-                lines: if capacity.lines > has.lines {
-                    capacity.lines
-                } else {
-                    0
-                },
-            };
-            if fits::<Id>(capacity, self.bytes_max) && held + new.bytes::<Id>() <= self.bytes_max {
+            let (mut capacity, mut new) = (has, Size::default());
+            if needed.text > has.text {
+                capacity.text = needed.text + (needed.text / part).max(TEXT_MIN);
+                new.text = capacity.text;
+            }
+            if needed.lines > has.lines {
+                capacity.lines = needed.lines + (needed.lines / part).max(LINES_MIN);
+                new.lines = capacity.lines;
+            }
+            if self.fits(capacity)
+                && held + new.bytes::<Id>() <= self.bytes_max
+                && let Some(next) = &mut self.next
+            {
                 next.grow_to(capacity);
                 return true;
             }
@@ -211,8 +200,12 @@ impl<Id: Copy> LineCache<Id> {
         false
     }
 
+    /// Returns true if memory suffices for a layout, its index and a second layout of that size.
+    /// Without space for the second one, a page that differs would lose all remembered lines.
     fn fits(&self, layout: Size) -> bool {
-        fits::<Id>(layout, self.bytes_max)
+        // The ends of lines are stored in 32 bits.
+        let held = 2 * layout.bytes::<Id>() + Index::bytes_for(layout.lines);
+        held <= self.bytes_max && u32::try_from(layout.text).is_ok()
     }
 
     /// Ends the scrape: its lines are the last ones now.
@@ -265,11 +258,3 @@ impl<Id: Copy> LineCache<Id> {
 /// The least growth of a layout.
 const TEXT_MIN: usize = 256;
 const LINES_MIN: usize = 16;
-
-/// Returns true if memory suffices for a layout, its index and a second layout of that size.
-/// Without space for the second one, a page that differs would lose all remembered lines.
-fn fits<Id>(layout: Size, bytes_max: usize) -> bool {
-    // The ends of lines are stored in 32 bits.
-    let held = 2 * layout.bytes::<Id>() + Index::bytes_for(layout.lines);
-    held <= bytes_max && u32::try_from(layout.text).is_ok()
-}
