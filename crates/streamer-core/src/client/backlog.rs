@@ -101,7 +101,12 @@ impl Backlog {
             return None;
         };
         let &(size, largest) = ranking.last()?;
-        Some(if own >= size { id } else { largest })
+        // An empty queue never loses: nothing would be taken from it to end the overflow.
+        Some(if own >= size && load.messages > 0 {
+            id
+        } else {
+            largest
+        })
     }
 }
 
@@ -134,6 +139,8 @@ mod tests {
         assert_eq!(backlog.loser(c, none), Some(b), "by bytes");
         backlog.update(b, load(1, 60), none);
         assert_eq!(backlog.loser(c, none), None);
+        backlog.update(a, load(2, 50), load(4, 0));
+        assert_eq!(backlog.loser(c, none), Some(a));
     }
 
     #[test]
