@@ -10,9 +10,6 @@ use cargo_metadata::MetadataCommand;
 
 use crate::process;
 
-/// The checks of language and import cycles fail instead of only printing.
-const HOUSE_RULES_ENFORCED: bool = false;
-
 /// Prints the figures behind the house rules: language per crate, and import cycles.
 pub(crate) fn report() -> Result<()> {
     cycles::report()?;
@@ -40,17 +37,8 @@ pub(crate) fn run() -> Result<()> {
     let mut faults = Vec::new();
     crates::check(&metadata, &mut faults)?;
     files::check(&metadata, &mut faults)?;
-    let mut findings = Vec::new();
-    language::check(&mut findings)?;
-    cycles::check(&mut findings)?;
-    if HOUSE_RULES_ENFORCED {
-        faults.append(&mut findings);
-    } else {
-        println!(
-            "tidy: {} findings; see `cargo xtask tidy --report`",
-            findings.len()
-        );
-    }
+    language::check(&mut faults)?;
+    cycles::check(&mut faults)?;
     if faults.is_empty() {
         println!(
             "tidy: {} crates are in order",

@@ -32,6 +32,7 @@ mod match_queue;
 mod outbox;
 mod page;
 mod progress;
+mod progress_report;
 mod requests;
 mod stats;
 mod stream;

@@ -3,9 +3,6 @@
 use std::time::Duration;
 
 use steadfast_session::Time;
-use steadfast_wire::streamer as wire;
-
-use super::{context::Context, stream::Stream, subscriptions::Subscriptions};
 
 /// The progress told on one stream.
 ///
@@ -50,6 +47,23 @@ impl Progress {
         self.highest_told = self.highest_told.max(offset);
     }
 
+    /// Returns the offset that progress told last.
+    pub(super) fn offset(&self) -> u64 {
+        self.offset
+    }
+
+    /// Returns the highest offset told on the stream.
+    pub(super) fn highest_told(&self) -> u64 {
+        self.highest_told
+    }
+
+    /// Notes that progress told an offset.
+    pub(super) fn note_progress(&mut self, offset: u64) {
+        self.count += 1;
+        self.offset = offset;
+        self.highest_told = offset;
+    }
+
     pub(super) fn schedule(&mut self, now: Time, interval: Duration) {
         self.next_check = now + interval;
     }
@@ -90,46 +104,5 @@ impl KnownOffset {
     }
 }
 
-impl Stream {
-    /// Returns true if progress to `offset` would tell something new and can be sent.
-    pub(super) fn wants_progress(&self, offset: u64) -> bool {
-        self.subscriptions().len() > 0 && !self.outbox.is_full() && self.progress.offset < offset
-    }
-
-    /// Counts progress to `offset` as told and returns its message.
-    ///
-    /// Returns `None` for a plain peer, and if so many subscriptions are behind that their names would
-    /// cost more than the progress is worth. Also returns `None` while `offset` is lower than one that
-    /// was told before: progress never goes back, whatever the peer makes of it.
-    pub(super) fn report_progress(
-        &mut self,
-        offset: u64,
-        subscriptions: &Subscriptions,
-        cx: &mut Context,
-    ) -> Option<wire::Progress> {
-        let behind = self.backlog.len();
-        if !self.is_profile()
-            || behind > MAX_BEHIND
-            || behind * 2 > self.subscriptions().len()
-            || offset < self.progress.highest_told
-        {
-            return None;
-        }
-        self.progress.count += 1;
-        self.progress.offset = offset;
-        self.progress.highest_told = offset;
-        cx.counters.progress += 1;
-        let keys = self.backlog.keys();
-        Some(wire::Progress {
-            position: Some(cx.wire_position(offset)),
-            behind: keys
-                .filter_map(|key| Some(subscriptions.get(key)?.id().to_string()))
-                .collect(),
-        })
-    }
-}
-
 /// A count that no progress exceeds.
 const NEVER: u64 = u64::MAX;
-/// The maximum number of names in one progress message; 256 of the longest are 64 KiB.
-const MAX_BEHIND: usize = 256;

@@ -406,7 +406,7 @@ fn kind(filters: &[wire::Filter]) -> u8 {
 
 proptest! {
     #[test]
-    fn whatever_changes_between_slices_those_that_stay_are_found_once(
+    fn subscriptions_that_stay_between_slices_are_found_once(
         filters in vec(any_filters(), 1..40),
         more in vec(any_filters(), 0..10),
         gone in vec(any::<prop::sample::Index>(), 0..10),
