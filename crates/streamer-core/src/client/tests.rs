@@ -4,6 +4,7 @@ mod credit;
 mod greeting;
 mod model;
 mod plain;
+mod positions;
 mod profile;
 
 use std::{
