@@ -103,8 +103,10 @@ impl Page {
             ids.filter_map(|id| Some(&streams.get(*id)?.backlog))
         };
         let behind: usize = backlogs().map(Backlog::len).sum();
-        // Each turn visits every cursor once or twice.
-        *budget = budget.saturating_sub((behind / CURSORS_PER_COST) as u64);
+        // Each turn visits every cursor once or twice. Half of the budget is left for events, so that
+        // a turn makes progress however many cursors there are.
+        let cost = (behind / CURSORS_PER_COST) as u64;
+        *budget = budget.saturating_sub(cost).max(budget.div_ceil(2));
         let ready: usize = backlogs().map(Backlog::ready_count).sum();
         let few = (self.current.is_none() && ready <= MAX_FEW).then(|| {
             let within = |backlog: &Backlog| backlog.ready_within(self.after..u64::MAX);

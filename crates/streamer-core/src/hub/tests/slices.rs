@@ -188,3 +188,31 @@ fn drain_waits_until_earlier_events_are_matched() {
     assert_eq!(server.offsets(stream), [1, 2, 3, 4]);
     assert!(server.now < deadline);
 }
+
+#[test]
+fn subscription_made_while_a_page_is_matched_misses_no_event() {
+    let limits = Limits {
+        slice: 1,
+        ..Limits::default()
+    };
+    let mut server = Server::with_log(rooms(2), limits);
+    let stream = server.welcomed("s");
+    for i in 0..100 {
+        let wanted = want(&format!("sub-{i}"), "rooms").filter("n", "!=", Kind::IntValue(1 + i));
+        server.send_subscribe(stream, wanted.after(0));
+    }
+    server.transport_takes_all(stream);
+    server.complete_read(0);
+    for _ in 0..10 {
+        server.step(Input::Tick);
+    }
+    server.take(stream);
+    assert!(!server.hub.matching.is_empty(), "the page is matched");
+    server.subscribe(stream, want("late", "rooms").after(0));
+    server.run_until_idle();
+    let late =
+        |(offset, ids): (u64, Vec<String>)| ids.contains(&"late".to_owned()).then_some(offset);
+    let rows = server.delivered(stream).into_iter();
+    assert_eq!(rows.filter_map(late).collect::<Vec<_>>(), [1, 2]);
+    assert_eq!(server.hub.stats().gauges.behind, 0);
+}
