@@ -26,6 +26,7 @@ mod credit;
 mod delivery;
 mod end_cause;
 mod event_match;
+mod interface;
 mod limits;
 mod log_state;
 mod match_queue;
@@ -43,16 +44,16 @@ mod timer_queue;
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
-use bytes::Bytes;
 use prost::Message as _;
 use steadfast_session::Time;
 use steadfast_wire::streamer::{
-    self as wire, GatewayMessage, ResyncReason, SubscribeResponse, streamer_message::Payload,
+    self as wire, ResyncReason, SubscribeResponse, streamer_message::Payload,
 };
 
 pub use self::{
     catch_up::ReadFault,
     end_cause::{EndCode, EndStatus},
+    interface::{Action, InitialState, Input, ReadId, StreamId},
     limits::{InvalidLimits, Limits},
     stats::{Counters, Gauges, Stats},
 };
@@ -67,123 +68,7 @@ use self::{
     streams::Streams,
     subscriptions::Subscriptions,
 };
-use crate::{Bounds, Epoch, Event, Position, convert::millis_to_wire};
-
-/// The id of a stream. The driver assigns ids in the order in which streams open.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct StreamId(pub u64);
-
-/// The id of a read of the log.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ReadId(pub u64);
-
-/// The initial state of a hub.
-#[derive(Clone, Debug)]
-pub struct InitialState {
-    /// The name of the server process, told to peers for information.
-    pub server_id: String,
-    /// The name of the log.
-    pub epoch: Epoch,
-    /// The current bounds of the log. Later events arrive as [`Input::Committed`].
-    pub bounds: Bounds,
-    /// The seed of the ids of subscriptions that come without one: UUIDs of version 4 made of a
-    /// `ChaCha12` keystream. Must be random in production.
-    pub seed: [u8; 32],
-}
-
-/// An input of the hub.
-#[derive(Debug)]
-pub enum Input {
-    /// A peer opened a stream.
-    Opened {
-        /// The stream.
-        stream: StreamId,
-    },
-    /// A message was received.
-    Message {
-        /// The stream.
-        stream: StreamId,
-        /// The message.
-        message: GatewayMessage,
-    },
-    /// The peer sends no more: it ended its half of the stream, or the connection is lost.
-    Ended {
-        /// The stream.
-        stream: StreamId,
-    },
-    /// Events are durable in the log.
-    Committed {
-        /// The events, ordered by offset. The hub reads events that are missing from the log.
-        events: Vec<Arc<Event>>,
-    },
-    /// The log dropped its oldest events.
-    Trimmed {
-        /// The oldest offset that can be read after.
-        first: u64,
-    },
-    /// A read is complete.
-    ReadDone {
-        /// The read.
-        read: ReadId,
-        /// The events after the offset of the read.
-        result: Result<Vec<Arc<Event>>, ReadFault>,
-    },
-    /// Messages left the queue of a stream.
-    Sent {
-        /// The stream.
-        stream: StreamId,
-        /// The sum of their lengths.
-        bytes: usize,
-        /// The number of messages.
-        messages: usize,
-    },
-    /// The server must stop.
-    Drain {
-        /// The time at which the remaining streams are ended.
-        deadline: Time,
-        /// The reason, for people.
-        reason: String,
-    },
-    /// Time has passed. Only this input ends streams that are overdue, so messages that were received
-    /// earlier must be passed on earlier; otherwise a peer looks silent because the driver is late.
-    Tick,
-}
-
-/// An action for the driver.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Action {
-    /// Queue a message. The messages of a stream are sent in the order of their actions.
-    Send {
-        /// The stream.
-        stream: StreamId,
-        /// The encoded `StreamerMessage`. Its length is to be passed back in [`Input::Sent`].
-        message: Bytes,
-    },
-    /// End a stream. Exactly one `End` is given for each open stream, and nothing after it.
-    End {
-        /// The stream.
-        stream: StreamId,
-        /// One more encoded message before the status, for peers that understand it.
-        last: Option<Bytes>,
-        /// The status.
-        status: EndStatus,
-        /// Send the queued messages first, for a short time. If false, drop them and send only
-        /// `last` and the status.
-        flush: bool,
-    },
-    /// Read from the log and pass on the result as [`Input::ReadDone`], even if the stream that needs
-    /// it has ended.
-    Read {
-        /// The id of the read.
-        read: ReadId,
-        /// The offset to read after.
-        after: u64,
-        /// The maximum number of events.
-        max_events: usize,
-        /// The approximate maximum size in bytes.
-        max_bytes: usize,
-    },
-}
+use crate::{Event, Position, convert::millis_to_wire};
 
 /// The state machine of the server: all streams and subscriptions.
 #[derive(Debug)]

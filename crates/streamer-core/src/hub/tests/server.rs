@@ -16,7 +16,7 @@ use steadfast_wire::streamer::{
 };
 
 use super::super::*;
-use crate::Operation;
+use crate::{Bounds, Epoch, Operation};
 
 /// The epoch of the log.
 pub(super) const EPOCH: u64 = 0xe1;
