@@ -82,7 +82,7 @@ impl Series {
             self.labels
                 .sort_unstable_by(|a, b| name(a).cmp(name(b)).then(a.at.cmp(&b.at)));
         }
-        // Equal names are neighbors now, in the order of the line, so the second one is the fault.
+        // Equal names are neighbours now, in the order of the line, so the second one is the fault.
         let mut pairs = self.labels.windows(2);
         let duplicate = pairs.find(|pair| name(&pair[0]) == name(&pair[1]));
         let reserved = self.labels.iter().find(|label| name(label) == NAME_LABEL);

@@ -12,7 +12,7 @@ use crate::{
     span::{LabelSpan, Span},
 };
 
-/// The number of shapes that are kept: a histogram has three, and one more is for its neighbor.
+/// The number of shapes that are kept: a histogram has three, and one more is for its neighbour.
 const SHAPES: usize = 4;
 
 /// The limits on labels, and on bytes besides label values, of a line with a shape.

@@ -1,7 +1,7 @@
 //! Scrapes endpoints.
 //!
-//! Each endpoint has one task. It waits for the next tick ([`schedule`]), requests the page
-//! ([`fetch`]) and hands it piece by piece to a [`PageSink`], so that a page is never held whole. A
+//! Each endpoint has one task. It waits for the next tick (`schedule`), requests the page
+//! (`fetch`) and hands it piece by piece to a `PageSink`, so that a page is never held whole. A
 //! scrape that does not reach the end of its page is missed, with the reason. It is not repeated:
 //! the next tick is the retry.
 //!

@@ -142,7 +142,7 @@ impl LinkOptions {
         self
     }
 
-    /// Sets the longest wait for tasks and sockets in [`Link::close`]. Default 2 s.
+    /// Sets the longest wait for tasks and sockets in `Link::close`. Default 2 s.
     #[must_use]
     pub fn close_timeout(mut self, timeout: Duration) -> Self {
         self.close_timeout = timeout;
@@ -156,7 +156,7 @@ impl LinkOptions {
         self
     }
 
-    /// Sets how many calls of [`Link::connect`] and [`Link::reconnect`] may wait at a time.
+    /// Sets how many calls of `Link::connect` and `Link::reconnect` may wait at a time.
     /// Default 10.
     #[must_use]
     pub fn max_requests(mut self, limit: usize) -> Self {
@@ -164,7 +164,7 @@ impl LinkOptions {
         self
     }
 
-    /// Sets how many failed attempts end a call of [`Link::connect`] or [`Link::reconnect`] with an
+    /// Sets how many failed attempts end a call of `Link::connect` or `Link::reconnect` with an
     /// error. The link itself keeps trying. Default 3; 0 counts as 1.
     #[must_use]
     pub fn request_attempts(mut self, attempts: u64) -> Self {
@@ -172,7 +172,7 @@ impl LinkOptions {
         self
     }
 
-    /// Sets how many responses of a [`Resumed`] stream may wait for the application before reading
+    /// Sets how many responses of a `Resumed` stream may wait for the application before reading
     /// pauses. Default 256.
     #[must_use]
     pub fn max_queued_responses(mut self, limit: usize) -> Self {
