@@ -50,13 +50,6 @@ use steadfast_wire::streamer::{
     self as wire, ResyncReason, SubscribeResponse, streamer_message::Payload,
 };
 
-pub use self::{
-    catch_up::ReadFault,
-    end_cause::{EndCode, EndStatus},
-    interface::{Action, InitialState, Input, ReadId, StreamId},
-    limits::{InvalidLimits, Limits},
-    stats::{Counters, Gauges, Stats},
-};
 use self::{
     catch_up::{CatchUp, check_page},
     context::Context,
@@ -67,6 +60,12 @@ use self::{
     stream::{Peer, ReadState},
     streams::Streams,
     subscriptions::Subscriptions,
+};
+pub use self::{
+    end_cause::{EndCode, EndStatus},
+    interface::{Action, InitialState, Input, ReadFault, ReadId, StreamId},
+    limits::{InvalidLimits, Limits},
+    stats::{Counters, Gauges, Stats},
 };
 use crate::{Event, Position, convert::millis_to_wire};
 

@@ -8,32 +8,12 @@
 use std::{collections::BTreeMap, ops::Range, sync::Arc};
 
 use super::{
-    Action, ReadId, StreamId,
+    Action, ReadFault, ReadId, StreamId,
     context::Context,
     stream::{ReadState, Stream},
     streams::Streams,
 };
 use crate::Event;
-
-/// The reason for which a read returned nothing.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum ReadFault {
-    /// The offset is before the beginning of the log.
-    #[error("the events up to offset {first} are no longer in the log")]
-    Trimmed {
-        /// The oldest offset that can be read after.
-        first: u64,
-    },
-    /// The first event after the offset cannot be decoded.
-    #[error("the event at offset {offset} is damaged")]
-    Damaged {
-        /// The offset of the event.
-        offset: u64,
-    },
-    /// The storage failed.
-    #[error("{0}")]
-    Storage(String),
-}
 
 /// The reads in progress and the streams that wait for one.
 #[derive(Debug, Default)]

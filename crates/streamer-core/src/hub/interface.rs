@@ -6,7 +6,7 @@ use bytes::Bytes;
 use steadfast_session::Time;
 use steadfast_wire::streamer::GatewayMessage;
 
-use super::{EndStatus, ReadFault};
+use super::EndStatus;
 use crate::{Bounds, Epoch, Event};
 
 /// The id of a stream. The driver assigns ids in the order in which streams open.
@@ -123,4 +123,24 @@ pub enum Action {
         /// The approximate maximum size in bytes.
         max_bytes: usize,
     },
+}
+
+/// The reason for which a read returned nothing.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ReadFault {
+    /// The offset is before the beginning of the log.
+    #[error("the events up to offset {first} are no longer in the log")]
+    Trimmed {
+        /// The oldest offset that can be read after.
+        first: u64,
+    },
+    /// The first event after the offset cannot be decoded.
+    #[error("the event at offset {offset} is damaged")]
+    Damaged {
+        /// The offset of the event.
+        offset: u64,
+    },
+    /// The storage failed.
+    #[error("{0}")]
+    Storage(String),
 }
