@@ -68,7 +68,7 @@ pub(crate) fn fail(error: &anyhow::Error) -> ExitCode {
             note(&format!(
                 "{} {}: {}",
                 styled(BAD, "error:"),
-                fault.place,
+                fault.location,
                 fault.what
             ));
         }

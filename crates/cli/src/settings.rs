@@ -52,14 +52,14 @@ struct Source {
     /// Table and name in the file.
     key: String,
     /// The name that gave the value; nothing if the default is used.
-    place: Option<String>,
+    location: Option<String>,
 }
 
 /// One thing wrong with a setting.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Fault {
     /// Flag, variable, or line of the file.
-    pub(crate) place: String,
+    pub(crate) location: String,
     /// The problem, and what to write instead.
     pub(crate) what: String,
 }
@@ -158,18 +158,18 @@ impl Settings {
                     .to_string_lossy()
                     .into_owned();
                 let entry = file.get(&key);
-                let place = match matches.value_source(&id) {
+                let location = match matches.value_source(&id) {
                     Some(ValueSource::CommandLine) => Some(flag.clone()),
                     Some(ValueSource::EnvVariable) => Some(env.clone()),
-                    _ => entry.map(|entry| entry.place.clone()),
+                    _ => entry.map(|entry| entry.location.clone()),
                 };
-                if let (None, Some(Err(kind)), Some(place)) = (
+                if let (None, Some(Err(kind)), Some(location)) = (
                     matches.value_source(&id),
                     entry.map(|entry| &entry.value),
-                    &place,
+                    &location,
                 ) {
                     let what = format!("it is {kind}; write a text in quotes or a whole number");
-                    self.fault(place, what);
+                    self.fault(location, what);
                 }
                 self.sources.insert(
                     id,
@@ -177,7 +177,7 @@ impl Settings {
                         flag,
                         env,
                         key,
-                        place,
+                        location,
                     },
                 );
             }
@@ -233,30 +233,30 @@ impl Settings {
     fn is_given(&self, id: &str) -> bool {
         self.sources
             .get(id)
-            .is_some_and(|source| source.place.is_some())
+            .is_some_and(|source| source.location.is_some())
     }
 
     /// Tells whether the command line itself has the setting.
     pub(crate) fn is_flag(&self, id: &str) -> bool {
         self.sources
             .get(id)
-            .is_some_and(|source| source.place.as_ref() == Some(&source.flag))
+            .is_some_and(|source| source.location.as_ref() == Some(&source.flag))
     }
 
     /// Notes a fault that was found elsewhere.
-    pub(crate) fn fault(&mut self, place: impl fmt::Display, what: String) {
-        let place = place.to_string();
-        self.faults.push(Fault { place, what });
+    pub(crate) fn fault(&mut self, location: impl fmt::Display, what: String) {
+        let location = location.to_string();
+        self.faults.push(Fault { location, what });
     }
 
-    /// Notes that the value of the setting with this id cannot be used. The place is that of the
+    /// Notes that the value of the setting with this id cannot be used. The location is that of the
     /// value, the flag if it is the default, and the id itself if there is no such setting.
     pub(crate) fn unusable(&mut self, id: &str, what: String) {
-        let place = match self.sources.get(id) {
-            Some(source) => source.place.as_ref().unwrap_or(&source.flag).clone(),
+        let location = match self.sources.get(id) {
+            Some(source) => source.location.as_ref().unwrap_or(&source.flag).clone(),
             None => id.to_owned(),
         };
-        self.fault(place, what);
+        self.fault(location, what);
     }
 
     /// Returns all faults as one error, if there is any.
@@ -273,7 +273,7 @@ impl fmt::Display for Faults {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (at, fault) in self.0.iter().enumerate() {
             let end = if at + 1 < self.0.len() { "\n" } else { "" };
-            write!(f, "{}: {}{end}", fault.place, fault.what)?;
+            write!(f, "{}: {}{end}", fault.location, fault.what)?;
         }
         Ok(())
     }

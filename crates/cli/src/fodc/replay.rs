@@ -99,8 +99,8 @@ impl Request {
         let mut time = |flag: &str, text: &Option<String>, default| match text {
             None => default,
             Some(text) => moment(text, newest).unwrap_or_else(|what| {
-                let place = flag.to_owned();
-                faults.push(Fault { place, what });
+                let location = flag.to_owned();
+                faults.push(Fault { location, what });
                 default
             }),
         };
@@ -108,8 +108,8 @@ impl Request {
         let to = time("--to", &args.to, i64::MAX);
         if from > to {
             let what = "ends before it begins; exchange the two".to_owned();
-            let place = "--to".to_owned();
-            faults.push(Fault { place, what });
+            let location = "--to".to_owned();
+            faults.push(Fault { location, what });
         }
         let mut selector = Selector::all();
         if let Some(name) = &args.name {
@@ -119,7 +119,7 @@ impl Request {
             match label.split_once('=') {
                 Some((name, value)) => selector = selector.label(name, value),
                 None => faults.push(Fault {
-                    place: "--label".to_owned(),
+                    location: "--label".to_owned(),
                     what: format!(
                         "{label:?} is not a label; write it like instance=localhost:9100"
                     ),

@@ -28,7 +28,7 @@ pub(super) struct File {
 #[derive(Debug)]
 pub(super) struct Entry {
     /// File, line and key.
-    pub(super) place: String,
+    pub(super) location: String,
     line: String,
     /// The text, or the kind of value that stands there instead.
     pub(super) value: Result<String, &'static str>,
@@ -49,7 +49,10 @@ impl File {
             Ok(text) => Self::parse(&name, &text),
             Err(error) => {
                 let what = format!("cannot be read: {error}");
-                let faults = vec![Fault { place: name, what }];
+                let faults = vec![Fault {
+                    location: name,
+                    what,
+                }];
                 Self {
                     faults,
                     ..Self::default()
@@ -59,25 +62,25 @@ impl File {
     }
 
     pub(super) fn parse(path: &str, text: &str) -> Self {
-        let place = |at: usize| {
+        let location = |at: usize| {
             let line = text[..at.min(text.len())].matches('\n').count() + 1;
             format!("{path}:{line}")
         };
         let mut file = Self::default();
         let (table, errors) = DeTable::parse_recoverable(text);
         for error in errors {
-            let place = place(error.span().map_or(0, |span| span.start));
+            let location = location(error.span().map_or(0, |span| span.start));
             let what = error.message().to_owned();
-            file.faults.push(Fault { place, what });
+            file.faults.push(Fault { location, what });
         }
         for (name, value) in table.get_ref() {
             let DeValue::Table(inner) = value.get_ref() else {
-                file.add(place(name.span().start), name.get_ref(), value.get_ref());
+                file.add(location(name.span().start), name.get_ref(), value.get_ref());
                 continue;
             };
             for (key, value) in inner {
                 let key_of = format!("{}.{}", name.get_ref(), key.get_ref());
-                file.add(place(key.span().start), &key_of, value.get_ref());
+                file.add(location(key.span().start), &key_of, value.get_ref());
             }
         }
         file
@@ -99,9 +102,15 @@ impl File {
                 .ok_or("a list of other things than texts and whole numbers"),
             value => scalar(value),
         };
-        let place = format!("{line} ({key})");
-        self.entries
-            .insert(key.to_owned(), Entry { place, line, value });
+        let location = format!("{line} ({key})");
+        self.entries.insert(
+            key.to_owned(),
+            Entry {
+                location,
+                line,
+                value,
+            },
+        );
     }
 
     pub(super) fn get(&self, key: &str) -> Option<&Entry> {
@@ -112,7 +121,7 @@ impl File {
     pub(super) fn faults(&self, known: &[String]) -> Vec<Fault> {
         let unknown = self.entries.iter().filter(|(key, _)| !known.contains(key));
         let unknown = unknown.map(|(key, entry)| Fault {
-            place: entry.line.clone(),
+            location: entry.line.clone(),
             what: format!("{key} is not a setting; there are {}", known.join(", ")),
         });
         self.faults.iter().cloned().chain(unknown).collect()

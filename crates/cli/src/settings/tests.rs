@@ -51,7 +51,7 @@ fn parsed(flags: &[&str], file: &str) -> (Values, Settings) {
 
 fn places(settings: Settings) -> Vec<String> {
     let faults = settings.finish().unwrap_err();
-    faults.0.into_iter().map(|fault| fault.place).collect()
+    faults.0.into_iter().map(|fault| fault.location).collect()
 }
 
 #[test]
@@ -94,20 +94,20 @@ fn every_fault_is_reported_at_once_with_its_place() {
 
 #[test]
 fn a_value_that_turns_out_unusable_is_reported_at_its_place() {
-    let place = |flags: &[&str], file| {
+    let location = |flags: &[&str], file| {
         let (_, mut settings) = parsed(flags, file);
         settings.unusable("budget", "too small".to_owned());
         places(settings)
     };
     assert_eq!(
-        place(&[], "[agent]\nbudget = 1\n"),
+        location(&[], "[agent]\nbudget = 1\n"),
         ["s.toml:2 (agent.budget)"]
     );
     assert_eq!(
-        place(&["--budget", "1"], "[agent]\nbudget = 1\n"),
+        location(&["--budget", "1"], "[agent]\nbudget = 1\n"),
         ["--budget"]
     );
-    assert_eq!(place(&[], ""), ["--budget"]);
+    assert_eq!(location(&[], ""), ["--budget"]);
 }
 
 #[test]
@@ -120,7 +120,7 @@ fn a_list_in_the_file_is_split_only_into_its_items() {
     );
     assert_eq!(budget, None);
     let faults = settings.finish().unwrap_err();
-    assert_eq!(faults.0[0].place, "s.toml:3 (agent.budget)");
+    assert_eq!(faults.0[0].location, "s.toml:3 (agent.budget)");
     assert!(faults.0[0].what.contains("write one value"), "{faults}");
 }
 
@@ -133,20 +133,20 @@ fn repeated_flags_and_commas_are_one_list() {
 #[test]
 fn a_file_without_end_is_not_read_to_its_end() {
     let faults = File::read("/dev/zero".as_ref()).faults(&[]);
-    assert_eq!(faults[0].place, "/dev/zero");
+    assert_eq!(faults[0].location, "/dev/zero");
     assert!(faults[0].what.contains("longer than 1 MiB"), "{faults:?}");
 }
 
 #[test]
 fn a_file_that_is_not_toml_names_the_line() {
     let file = File::parse("s.toml", "log = \"info\"\n[server\n");
-    assert_eq!(file.faults(&["log".to_owned()])[0].place, "s.toml:2");
+    assert_eq!(file.faults(&["log".to_owned()])[0].location, "s.toml:2");
 }
 
 #[test]
 fn a_missing_file_is_a_fault() {
     assert_eq!(
-        File::read("/nowhere/s.toml".as_ref()).faults(&[])[0].place,
+        File::read("/nowhere/s.toml".as_ref()).faults(&[])[0].location,
         "/nowhere/s.toml"
     );
 }
