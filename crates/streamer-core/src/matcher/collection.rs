@@ -135,19 +135,18 @@ impl Collection {
                 continue;
             };
             index.candidates(json, out);
+            let (scalar, groups) = (Scalar::of_json(json), &self.groups);
             if index.equalling > 0
-                && let Some(value) = Scalar::of_json(json)
+                && let Some(value) = scalar
             {
-                let (kind, groups) = (Kind::Equals, &self.groups);
-                self.postings.candidates(field, kind, &value, groups, out);
+                self.postings
+                    .candidates(field, Kind::Equals, &value, groups, out);
             }
             if let Some(differing) = index.differing() {
                 let before = out.len();
                 differing.append_to(out);
-                let same = Scalar::of_json(json).and_then(|value| {
-                    let (kind, groups) = (Kind::Differs, &self.groups);
-                    self.postings.only(field, kind, &value, groups)
-                });
+                let same = scalar
+                    .and_then(|value| self.postings.only(field, Kind::Differs, &value, groups));
                 let at = out[before..].iter().position(|entry| Some(*entry) == same);
                 if let Some(at) = at {
                     out.swap_remove(before + at);
@@ -166,11 +165,11 @@ impl Collection {
         json: &serde_json::Value,
         out: &mut Vec<Entry>,
     ) {
-        let before = out.len();
+        let mut found = Vec::new();
         let mut look_up = |value: Scalar<'_>| {
-            let kind = Kind::Contains;
+            let (kind, groups) = (Kind::Contains, &self.groups);
             self.postings
-                .candidates(field, kind, &value, &self.groups, out);
+                .candidates(field, kind, &value, groups, &mut found);
         };
         if let Some(elements) = json.as_array() {
             elements
@@ -178,20 +177,14 @@ impl Collection {
                 .filter_map(Scalar::of_json)
                 .for_each(look_up);
             // Equal elements find the same groups.
-            out[before..].sort_unstable();
-            let mut kept = before;
-            for at in before..out.len() {
-                if at == before || out[at] != out[kept - 1] {
-                    out[kept] = out[at];
-                    kept += 1;
-                }
-            }
-            out.truncate(kept);
+            found.sort_unstable();
+            found.dedup();
         } else if let Some(members) = json.as_object() {
             for name in members.keys() {
                 look_up(Scalar::Text(name));
             }
         }
+        out.append(&mut found);
     }
 
     fn insert_document(&mut self, key: SubscriptionKey, id: &str) -> Slot {
