@@ -10,16 +10,16 @@ use std::{
 };
 
 use bytes::{BufMut as _, Bytes};
-use prost::Message as _;
 use steadfast_net::{Observer, ResponseQueue, Responses};
 use steadfast_wire::streamer::{GatewayMessage, streamer_service_server::SERVICE_NAME};
 use tonic::{
     Request, Response, Status, Streaming,
     body::Body,
-    codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder},
+    codec::{Codec, EncodeBuf, Encoder},
     codegen::{BoxFuture, Service, http},
     server::{Grpc, NamedService, StreamingService},
 };
+use tonic_prost::{ProstCodec, ProstDecoder};
 
 use super::{
     hub_handle::{HubHandle, HubMessage},
@@ -123,14 +123,14 @@ impl Codec for EncodedCodec {
     type Encode = Bytes;
     type Decode = GatewayMessage;
     type Encoder = Self;
-    type Decoder = Self;
+    type Decoder = ProstDecoder<GatewayMessage>;
 
     fn encoder(&mut self) -> Self {
         Self
     }
 
-    fn decoder(&mut self) -> Self {
-        Self
+    fn decoder(&mut self) -> Self::Decoder {
+        ProstCodec::<GatewayMessage, _>::default().decoder()
     }
 }
 
@@ -141,18 +141,6 @@ impl Encoder for EncodedCodec {
     fn encode(&mut self, message: Bytes, out: &mut EncodeBuf<'_>) -> Result<(), Status> {
         out.put(message);
         Ok(())
-    }
-}
-
-impl Decoder for EncodedCodec {
-    type Item = GatewayMessage;
-    type Error = Status;
-
-    fn decode(&mut self, input: &mut DecodeBuf<'_>) -> Result<Option<GatewayMessage>, Status> {
-        let message = GatewayMessage::decode(input);
-        message
-            .map(Some)
-            .map_err(|error| Status::internal(error.to_string()))
     }
 }
 
