@@ -183,74 +183,6 @@ def test_filters_select_agents_by_their_registration(mixed):
     assert len(agents[wire.TYPED_RELEASE].queries) == 2
 
 
-def test_windows_have_inclusive_ends_and_need_both_times(stage):
-    proxy, agent = attached(stage)
-
-    def points(edges):
-        edges = {name: wire.rfc3339(T + offset) for name, offset in edges.items()}
-        return [point for element in proxy.windows(**edges) for point in element["data"]]
-
-    def times(**edges):
-        return [point["timestamp"] for point in points(edges)]
-
-    def values(**edges):
-        return [point["value"] for point in points(edges)]
-
-    def at(*offsets):
-        return [wire.rfc3339(T + offset) for offset in offsets]
-
-    assert times(start_time=0, end_time=20) == at(0, 10, 20)
-    assert times(start_time=0.5, end_time=10) == at(10)
-    assert times(start_time=10, end_time=10) == at(10)
-    assert times(start_time=21, end_time=60) == []
-    # The same instant, written in another zone.
-    [whole] = proxy.windows(start_time=wire.rfc3339(T), end_time=wire.rfc3339(T).replace("Z", "-01:00"))
-    assert len(whole["data"]) == 3
-    # With one time or none, the latest values.
-    for edges in ({}, {"start_time": 0}, {"end_time": 20}):
-        assert values(**edges) == [1]
-    assert not agent.queries[-1].HasField("start_time")
-    asked = len(agent.queries)
-    for bad in (
-        {"start_time": "yesterday", "end_time": wire.rfc3339(T)},
-        {"start_time": "yesterday"},
-        {"end_time": "1767225600"},
-        # O29: a reversed window is no empty response.
-        {"start_time": wire.rfc3339(T + 1), "end_time": wire.rfc3339(T)},
-    ):
-        response = proxy.get("/metrics-windows", **bad)
-        assert response.status == 400, bad
-        assert response.headers["Content-Type"] == "text/plain; charset=utf-8"
-    assert len(agent.queries) == asked
-    unharmed(agent)
-
-
-def test_methods_and_paths(stage):
-    proxy = stage.our_proxy()
-    for path in (
-        "/metrics",
-        "/metrics-windows",
-        "/health",
-        "/cluster/topology",
-        "/cluster/lifecycle",
-        "/diagnostics",
-        "/pressure-profiles",
-    ):
-        found = proxy.get(path)
-        assert found.status == 200
-        head = proxy.get(path, method="HEAD")
-        assert (head.status, head.body) == (200, b"")
-        assert head.headers["Content-Type"] == found.headers["Content-Type"]
-        assert proxy.get(path, method="POST").status == 405
-    assert proxy.get("/metrics").body == b""
-    assert proxy.get("/metrics-windows").body == b"[]\n"
-    assert proxy.get("/cluster/topology").json == {"nodes": [], "calls": []}
-    lifecycle = proxy.get("/cluster/lifecycle").json
-    assert lifecycle["agent_summary"]["total"] == 0 and lifecycle["error"]
-    assert proxy.get("/nothing").status == 404
-    assert proxy.get("/metrics/").status == 404
-
-
 @pytest.mark.parametrize("version", wire.VERSIONS, ids=str)
 def test_a_metrics_stream_reopened_alone_receives_queries(stage, version):
     proxy, agent = attached(stage, version)
@@ -361,21 +293,6 @@ def test_overlapping_requests_get_their_own_responses(stage):
 
 
 @beside
-def test_agent_without_heartbeats_is_offline_and_then_forgotten(stage):
-    proxy, agent = attached(stage, agent_heartbeat_timeout="3s", agent_cleanup_timeout="12s")
-    agent.beats.clear()
-    until(lambda: proxy.health()["agents_online"] == 0, "that it is offline", 25)
-    assert proxy.health()["agents_total"] == 1
-    assert proxy.agents()[agent.ids[0]]["status"] == "unconnected"
-    # One that is forgotten loses its registration, and comes back under a new id.
-    agent.registered(2, 30)
-    agent.beats.set()
-    proxy.knows(agent)
-    assert agent.ids[0] not in proxy.agents()
-    assert proxy.health()["agents_total"] == 1
-
-
-@beside
 def test_a_forgotten_agent_hears_that_it_is_not_found(stage):
     proxy = stage.our_proxy(
         agent_heartbeat_timeout="1s", agent_cleanup_timeout="2s", heartbeat_interval="500ms"
@@ -387,22 +304,6 @@ def test_a_forgotten_agent_hears_that_it_is_not_found(stage):
     assert response.heartbeat_interval_seconds == 0
     assert end_of(call) == (grpc.StatusCode.UNKNOWN, f"agent {response.agent_id} not found")
     assert proxy.agents() == {}
-
-
-@beside
-def test_a_full_registry_refuses_until_an_agent_leaves(stage):
-    proxy = stage.our_proxy(max_agents="1")
-    first = stage.agent(wire.NEWEST, proxy.address, node=wire.Node(pod="first"))
-    proxy.knows(first)
-    second = stage.agent(wire.NEWEST, proxy.address, node=wire.Node(pod="second"))
-    until(lambda: second.refusals, "the refusal")
-    text, code, details = second.refusals[0]
-    assert code == grpc.StatusCode.UNKNOWN and text == details
-    assert "maximum" in text and "1" in text
-    # O37: one that left takes no place.
-    first.close()
-    second.registered()
-    assert proxy.health()["agents_online"] == 1
 
 
 @pytest.mark.parametrize(
@@ -443,21 +344,6 @@ def test_a_stream_needs_an_agent_id_in_its_metadata(stage):
     stranger.half_close()
     assert end_of(stranger)[0] == grpc.StatusCode.OK
     unharmed(agent)
-
-
-def test_an_empty_heartbeat_is_one_and_gets_no_answer(stage):
-    proxy = stage.our_proxy()
-    call = raw(stage, proxy.address, wire.REGISTER)
-    call.send(wire.Node().registration(wire.NEWEST))
-    response = next(call.call)
-    assert (response.success, response.heartbeat_interval_seconds, len(response.agent_id)) == (True, 1, 36)
-    for _ in range(3):
-        call.send(wire.messages.RegisterAgentRequest())
-    until(lambda: proxy.agents()[response.agent_id]["heartbeats"] == 3, "three heartbeats")
-    assert proxy.agents()[response.agent_id]["role"] == "ROLE_DATA"
-    call.half_close()
-    assert list(call.call) == []
-    assert call.call.code() == grpc.StatusCode.OK
 
 
 @pytest.mark.parametrize("version", [wire.TYPED_RELEASE, wire.NEWEST], ids=str)
@@ -585,34 +471,6 @@ def test_agents_come_back_once_to_a_proxy_that_restarts(stage):
     assert len(newest.ids) == 2
 
 
-@beside
-def test_a_window_larger_than_a_message_is_queried_in_slices(stage):
-    proxy = stage.our_proxy(grpc_max_msg_size="1MiB", window_deadline="40s", agent_deadline="40s")
-    many = [
-        Series(
-            "many",
-            {"id": str(n), "text": "x" * 100},
-            "",
-            wire.GAUGE,
-            [(T - 400 + t, n * 1000 + t) for t in range(400)],
-        )
-        for n in range(50)
-    ]
-    agent = stage.agent(wire.NEWEST, proxy.address, series=many)
-    proxy.knows(agent)
-    assert agent.response(wire.query(T - 400, T)).ByteSize() > 3 << 20
-    edges = {"start_time": wire.rfc3339(T - 400), "end_time": wire.rfc3339(T), "seconds": 45}
-    # How dense its samples are, the proxy may have to find out.
-    until(lambda: proxy.get("/metrics-windows", **edges).missing is None, "a whole window", 50)
-    windows = proxy.windows(**edges)
-    assert len(windows) == len(many)
-    for element in windows:
-        first = 1000 * int(element["labels"]["id"])
-        assert [point["value"] for point in element["data"]] == list(range(first, first + 400))
-        assert element["data"][0]["timestamp"] == wire.rfc3339(T - 400)
-    assert len(agent.ids) <= 3
-
-
 def test_what_a_go_agent_lets_through_is_still_a_page(stage):
     proxy = stage.our_proxy()
     odd = [
@@ -637,16 +495,6 @@ def test_what_a_go_agent_lets_through_is_still_a_page(stage):
     window = proxy.windows(start_time=wire.rfc3339(T), end_time=wire.rfc3339(T))
     assert {"9lives", "twice", "empty", "own"} <= {element["name"] for element in window}
     unharmed(agent, plain)
-
-
-def test_two_agents_with_one_identity_are_both_kept(stage):
-    proxy = stage.our_proxy()
-    agents = [stage.agent(wire.TYPED_RELEASE, proxy.address, series=[QUEUED]) for _ in range(2)]
-    proxy.knows(*agents)
-    found = proxy.page().named("jobs_queued")
-    assert {labels["agent_id"] for labels, _ in found} == {agent.ids[0] for agent in agents}
-    assert all(agent["duplicate"] for agent in proxy.agents().values())
-    unharmed(*agents)
 
 
 @beside

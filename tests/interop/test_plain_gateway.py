@@ -65,10 +65,6 @@ def test_a_heartbeat_is_echoed(gateway):
     assert gateway.echo(0) == 0
 
 
-def test_headers_come_before_any_message(gateway):
-    until(gateway.has_headers, "the headers", seconds=5)
-
-
 def test_one_change_for_two_subscriptions_is_one_delivery(our_server, gateway):
     gateway.subscribe("condition", "users", ("age", ">=", 18))
     gateway.subscribe("collection", "users")
@@ -199,16 +195,6 @@ def test_a_newer_stream_takes_an_id_over_and_leaves_the_others(our_server, gatew
     assert gateway.echo(7) == 7, "the older stream goes on"
 
 
-def test_half_close_ends_the_stream_and_frees_its_ids(our_server, gateway, gateway_to):
-    gateway.subscribe("s1", "users")
-    gateway.half_close()
-    gateway.end(seconds=5)
-    newer = gateway_to(our_server.address)
-    assert newer.subscribe("s1", "users").success
-    our_server.publish("users", {"id": "u1"})
-    assert newer.delivery().subscription_ids == ["s1"]
-
-
 def test_a_cut_restores_the_same_ids_on_a_new_connection(our_server, gateway_to, relay_to):
     relay = relay_to(our_server.address)
     for outage in range(3):
@@ -221,18 +207,6 @@ def test_a_cut_restores_the_same_ids_on_a_new_connection(our_server, gateway_to,
         assert delivery.event.document_id == f"u{outage}"
         relay.cut()
     assert relay.accepted == 3
-
-
-def test_ids_held_by_a_black_holed_connection_are_taken_over(our_server, gateway_to, relay_to):
-    relay = relay_to(our_server.address)
-    dead = gateway_to(relay.address)
-    assert dead.subscribe("s1", "users").success
-    relay.swallow()
-    newer = gateway_to(our_server.address)
-    assert newer.subscribe("s1", "users").success
-    our_server.publish("users", {"id": "u1"})
-    assert newer.delivery().subscription_ids == ["s1"]
-    assert dead.deliveries_so_far() == []
 
 
 def test_a_gateway_that_does_not_read_delays_nobody(our_server, gateway_to, relay_to):

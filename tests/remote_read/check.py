@@ -23,8 +23,7 @@ series has to be there when all of these have it, and must not be when none has.
 derived over a range must be one of the reference's, bit for bit.
 
 Run it with STEADFAST_BINARY naming the binary (default target/debug/steadfast). Needs `prometheus` and
-`prometheus-node-exporter`; as root on Debian it installs them. Takes about two minutes. With `--raw`
-there is no relay; `raw.py` says what can be asked of the answers then.
+`prometheus-node-exporter`; as root on Debian it installs them. Takes about two minutes.
 """
 
 import argparse
@@ -40,7 +39,6 @@ import tempfile
 import threading
 import time
 
-import raw
 from queries import LONGEST_RANGE, OWN, Asked, known, random_query, same
 from relay import HIDDEN_PREFIX, Relay
 from servers import Processes, find_programs, free_port, load, prometheus, query, wait_for
@@ -170,7 +168,6 @@ def main():
     arguments.add_argument("--seed", type=int, default=1)
     arguments.add_argument("--queries", type=int, default=100)
     arguments.add_argument("--seconds", type=int, default=60)
-    arguments.add_argument("--raw", action="store_true", help="let both scrape the exporters themselves")
     arguments.add_argument("--keep", action="store_true", help="keep logs and records")
     given = arguments.parse_args()
     binary = pathlib.Path(os.environ.get("STEADFAST_BINARY", "target/debug/steadfast")).resolve()
@@ -180,7 +177,7 @@ def main():
     root = pathlib.Path(tempfile.mkdtemp(prefix="steadfast-remote-read-"))
     good = False
     try:
-        good = (raw.check if given.raw else check)(root, str(binary), given.seed, given.queries, given.seconds)
+        good = check(root, str(binary), given.seed, given.queries, given.seconds)
     finally:
         if given.keep or not good:
             print(f"logs are in {root}", file=sys.stderr)

@@ -95,7 +95,7 @@ enum Task {
     },
     /// Compare remote read with a Prometheus of the system's packages (two minutes)
     RemoteRead {
-        /// Arguments of the comparison: --seed N; --raw lets both scrape by themselves
+        /// Arguments of the comparison: --seed N, --queries N, --seconds N, --keep
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<String>,
     },

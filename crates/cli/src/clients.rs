@@ -39,55 +39,25 @@ pub(crate) struct ServerAddress(pub(crate) String);
 #[derive(Clone, clap::Args)]
 pub(crate) struct DialArgs {
     /// Address of the server [default: 127.0.0.1:9000]
-    #[arg(long, env = "STEADFAST_ADDR", value_name = "HOST:PORT")]
+    #[arg(long, env, value_name = "HOST:PORT")]
     addr: Option<Given<ServerAddress>>,
     /// Heartbeat interval; 0s sends none [default: 30s]
-    #[arg(
-        long,
-        env = "STEADFAST_HEARTBEAT",
-        value_name = "DURATION",
-        hide_short_help = true
-    )]
+    #[arg(long, env, hide_short_help = true)]
     heartbeat: Option<Given<Duration>>,
     /// Time without a message after which the connection is replaced; 0s is never [default: 90s]
-    #[arg(
-        long,
-        env = "STEADFAST_ACTIVITY_TIMEOUT",
-        value_name = "DURATION",
-        hide_short_help = true
-    )]
+    #[arg(long, env, hide_short_help = true)]
     activity_timeout: Option<Given<Duration>>,
     /// Delay before the first attempt after a loss [default: 1s]
-    #[arg(
-        long,
-        env = "STEADFAST_INITIAL_BACKOFF",
-        value_name = "DURATION",
-        hide_short_help = true
-    )]
+    #[arg(long, env, hide_short_help = true)]
     initial_backoff: Option<Given<Duration>>,
     /// Longest delay between attempts [default: 30s]
-    #[arg(
-        long,
-        env = "STEADFAST_MAX_BACKOFF",
-        value_name = "DURATION",
-        hide_short_help = true
-    )]
+    #[arg(long, env, hide_short_help = true)]
     max_backoff: Option<Given<Duration>>,
     /// Give up after this number of failed attempts in a row; 0 is never [default: 0]
-    #[arg(
-        long,
-        env = "STEADFAST_MAX_RETRIES",
-        value_name = "N",
-        hide_short_help = true
-    )]
+    #[arg(long, env, hide_short_help = true)]
     max_retries: Option<Given<u32>>,
     /// Largest message to receive; a larger one ends the stream [default: 4MiB]
-    #[arg(
-        long,
-        env = "STEADFAST_MAX_MESSAGE_BYTES",
-        value_name = "SIZE",
-        hide_short_help = true
-    )]
+    #[arg(long, env, hide_short_help = true)]
     max_message_bytes: Option<Given<Size>>,
 }
 

@@ -42,13 +42,7 @@ struct Args {
     )]
     config: Option<PathBuf>,
     /// Log level on stderr: error, warn, info, debug, or target=level [default: warn]
-    #[arg(
-        long,
-        env = "STEADFAST_LOG",
-        global = true,
-        value_name = "FILTER",
-        display_order = 101
-    )]
+    #[arg(long, env, global = true, value_name = "FILTER", display_order = 101)]
     log: Option<Given<LogFilter>>,
 }
 

@@ -1,14 +1,17 @@
 //! Settings from flags, environment, file and defaults, in falling priority.
 //!
-//! A setting is declared once: a field `Option<Given<T>>` with `#[arg(long, env = "STEADFAST_...")]`.
-//! clap reads the flag and the variable. The key in the file is the name of the field, in the table
-//! of its command; a value there becomes the default value that clap sees. Parsing never fails for a
-//! value: faults are collected, so that one run reports all of them.
+//! A setting is declared once: a field `Option<Given<T>>` with `#[arg(long, env)]`. The flag and the
+//! variable have its name, the variable with [`PREFIX`], and so has the key in the file, in the table
+//! of its command. clap reads the flag and the variable; a value in the file becomes the default value
+//! that clap sees. Parsing never fails for a value: faults are collected, so that one run reports all
+//! of them.
 
 mod file;
 mod values;
 
-use std::{collections::BTreeMap, ffi::OsStr, fmt, marker::PhantomData, path::PathBuf};
+use std::{
+    any::TypeId, collections::BTreeMap, ffi::OsStr, fmt, marker::PhantomData, path::PathBuf,
+};
 
 use clap::{
     Arg, ArgMatches, Command, Parser,
@@ -29,6 +32,9 @@ const TABLES: [(&str, &str); 7] = [
     ("fodc agent", "agent"),
     ("fodc proxy", "proxy"),
 ];
+
+/// The beginning of every variable.
+const PREFIX: &str = "STEADFAST_";
 
 /// The text that a flag, a variable or the file gives for a setting, parsed.
 #[derive(Clone, Debug)]
@@ -98,12 +104,12 @@ fn parse_with<A: Parser>(
 fn with_defaults(mut command: Command, path: &str, file: &File) -> Command {
     for (id, key) in settings_of(&command, path) {
         let text = file.get(&key).and_then(|entry| entry.value.clone().ok());
-        command = command.mut_arg(id, |arg| match text {
-            None => arg.hide_env_values(true),
-            Some(text) => arg
-                .hide_env_values(true)
-                .default_value(text)
-                .hide_default_value(true),
+        command = command.mut_arg(id, |arg| {
+            let arg = named(arg).hide_env_values(true);
+            match text {
+                None => arg,
+                Some(text) => arg.default_value(text).hide_default_value(true),
+            }
         });
     }
     let names: Vec<String> = command
@@ -115,6 +121,32 @@ fn with_defaults(mut command: Command, path: &str, file: &File) -> Command {
         command = command.mut_subcommand(name, |sub| with_defaults(sub, &path, file));
     }
     command
+}
+
+/// Completes the declaration of a setting: the prefix of the variable, and what follows from the type.
+fn named(arg: Arg) -> Arg {
+    let name = arg.get_env().unwrap_or_default().to_string_lossy();
+    // The declaration is completed before each pass.
+    let variable = format!("{PREFIX}{}", name.strip_prefix(PREFIX).unwrap_or(&name));
+    let parsed = arg.get_value_parser().type_id();
+    let is_flag = parsed == TypeId::of::<Given<bool>>();
+    let usual = arg.get_id().as_str().to_ascii_uppercase();
+    let is_usual = arg.get_value_names().is_none_or(|names| names[0] == *usual);
+    let value_name = values::NAMES.iter().find(|(kind, _)| parsed == kind());
+    let mut arg = arg.env(variable);
+    if let Some((_, name)) = value_name
+        && is_usual
+    {
+        arg = arg.value_name(name);
+    }
+    if is_flag {
+        // A switch that the environment and the file can set to false.
+        arg = arg
+            .num_args(0..=1)
+            .require_equals(true)
+            .default_missing_value("true");
+    }
+    arg
 }
 
 /// Returns the keys of all settings, here and below.

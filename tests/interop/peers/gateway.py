@@ -84,18 +84,6 @@ class Gateway:
     def delivery(self, seconds=TIMEOUT):
         return self.next("delivery", seconds).delivery
 
-    def deliveries_so_far(self):
-        """Every delivery that has come, without waiting."""
-        while not self._incoming.empty():
-            message = self._incoming.get()
-            if message is _END:
-                self._incoming.put(_END)
-                break
-            self._pending.append(message)
-        found = [m.delivery for m in self._pending if m.WhichOneof("payload") == "delivery"]
-        self._pending = [m for m in self._pending if m.WhichOneof("payload") != "delivery"]
-        return found
-
     def end(self, seconds=TIMEOUT):
         """Waits for the end of the stream and returns its status: (code, details)."""
         while True:

@@ -24,145 +24,86 @@ use crate::{
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
     /// URL of a metrics page to record; comma-separated or repeated
-    #[arg(long, env = "STEADFAST_METRICS_ENDPOINT", value_name = "URL")]
+    #[arg(long, env, value_name = "URL")]
     metrics_endpoint: Vec<Given<Several<Endpoint>>>,
     /// Local ports with a /metrics page to record [default: 2121, unless there is an endpoint]
-    #[arg(long, env = "STEADFAST_POLL_METRICS_PORTS", value_name = "PORT")]
+    #[arg(long, env, value_name = "PORT")]
     poll_metrics_ports: Vec<Given<Several<Port>>>,
     /// One container name for each port and then for each endpoint
-    #[arg(long, env = "STEADFAST_CONTAINER_NAMES", value_name = "NAME")]
+    #[arg(long, env, value_name = "NAME")]
     container_names: Vec<Given<Several<String>>>,
     /// Scrape interval [default: 1s]
-    #[arg(long, env = "STEADFAST_POLL_METRICS_INTERVAL", value_name = "DURATION")]
+    #[arg(long, env)]
     poll_metrics_interval: Option<Given<Duration>>,
     /// Directory of the record; created if missing, continued if present
     /// [default: steadfast-record]
-    #[arg(long, env = "STEADFAST_RECORD", value_name = "DIR")]
+    #[arg(long, env = "RECORD", value_name = "DIR")]
     data: Option<Given<String>>,
     /// Keep the record in memory only
-    #[arg(long, env = "STEADFAST_IN_MEMORY", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
+    #[arg(long, env)]
     in_memory: Option<Given<bool>>,
     /// Maximum size of the record; the oldest data is evicted first. With --in-memory it includes
     /// scrape buffers [default: 64MiB]
-    #[arg(long, env = "STEADFAST_BUDGET", value_name = "SIZE")]
+    #[arg(long, env)]
     budget: Option<Given<Size>>,
     /// Address for /metrics, /livez, /readyz and remote read [default: 127.0.0.1:9090]
-    #[arg(
-        long,
-        env = "STEADFAST_PROMETHEUS_LISTEN_ADDR",
-        value_name = "[IP]:PORT"
-    )]
+    #[arg(long, env)]
     prometheus_listen_addr: Option<Given<Listen>>,
-    /// Address of the proxy [default: 127.0.0.1:17912 if the node is named, else none]
-    #[arg(
-        long,
-        env = "STEADFAST_PROXY_ADDR",
-        value_name = "HOST:PORT",
-        help_heading = "Proxy"
-    )]
-    proxy_addr: Option<Given<ServerAddress>>,
-    /// Name of the pod or node [default: the host's name]
-    #[arg(
-        long,
-        env = "STEADFAST_POD_NAME",
-        value_name = "NAME",
-        help_heading = "Proxy"
-    )]
-    pod_name: Option<Given<String>>,
-    #[arg(long, env = "STEADFAST_NODE_ROLE", help = ROLE_HELP, value_name = "ROLE", help_heading = "Proxy")]
-    node_role: Option<Given<String>>,
-    /// Labels of the node
-    #[arg(
-        long,
-        env = "STEADFAST_NODE_LABELS",
-        value_name = "KEY=VALUE",
-        help_heading = "Proxy"
-    )]
-    node_labels: Vec<Given<Several<Label>>>,
-    /// Address of the node, for proxies of the first version; requires --node-port
-    #[arg(
-        long,
-        env = "STEADFAST_NODE_IP",
-        value_name = "IP",
-        hide_short_help = true,
-        help_heading = "Proxy"
-    )]
-    node_ip: Option<Given<Ip>>,
-    /// Port of the node; requires --node-ip
-    #[arg(
-        long,
-        env = "STEADFAST_NODE_PORT",
-        value_name = "PORT",
-        hide_short_help = true,
-        help_heading = "Proxy"
-    )]
-    node_port: Option<Given<Port>>,
-    /// Heartbeat interval, unless the proxy sets it [default: 10s]
-    #[arg(
-        long,
-        env = "STEADFAST_AGENT_HEARTBEAT_INTERVAL",
-        value_name = "DURATION",
-        hide_short_help = true,
-        help_heading = "Proxy"
-    )]
-    heartbeat_interval: Option<Given<Duration>>,
-    /// First delay before a new connection to the proxy; doubles up to 30s [default: 5s]
-    #[arg(
-        long,
-        env = "STEADFAST_RECONNECT_INTERVAL",
-        value_name = "DURATION",
-        hide_short_help = true,
-        help_heading = "Proxy"
-    )]
-    reconnect_interval: Option<Given<Duration>>,
     /// Timeout of one scrape [default: the interval, at most 5s]
-    #[arg(
-        long,
-        env = "STEADFAST_SCRAPE_TIMEOUT",
-        value_name = "DURATION",
-        hide_short_help = true
-    )]
+    #[arg(long, env, hide_short_help = true)]
     scrape_timeout: Option<Given<Duration>>,
     /// Maximum size of a page, compressed and decompressed; a larger one fails [default: 64MiB]
-    #[arg(
-        long,
-        env = "STEADFAST_MAX_PAGE_SIZE",
-        value_name = "SIZE",
-        hide_short_help = true
-    )]
+    #[arg(long, env, hide_short_help = true)]
     max_page_size: Option<Given<Size>>,
     /// Maximum number of samples of a page; further ones are counted and dropped
     /// [default: as many as --page-memory holds, at most 500000]
-    #[arg(
-        long,
-        env = "STEADFAST_MAX_PAGE_SAMPLES",
-        value_name = "N",
-        hide_short_help = true
-    )]
+    #[arg(long, env, hide_short_help = true)]
     max_page_samples: Option<Given<usize>>,
     /// Memory for scraped pages, shared equally by the endpoints; with --in-memory part of the budget
     /// [default: an eighth of the budget; at least 1MiB for each endpoint, at most 64MiB]
-    #[arg(
-        long,
-        env = "STEADFAST_PAGE_MEMORY",
-        value_name = "SIZE",
-        hide_short_help = true
-    )]
+    #[arg(long, env, hide_short_help = true)]
     page_memory: Option<Given<Size>>,
     /// Store the timestamps on lines in addition to the time of the scrape
-    #[arg(long, env = "STEADFAST_HONOR_TIMESTAMPS", hide_short_help = true, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
+    #[arg(long, env, hide_short_help = true)]
     honor_timestamps: Option<Given<bool>>,
     /// Interval of syncs to disk; a power failure loses at most this [default: 5s]
-    #[arg(
-        long,
-        env = "STEADFAST_SYNC_EVERY",
-        value_name = "DURATION",
-        hide_short_help = true
-    )]
+    #[arg(long, env, hide_short_help = true)]
     sync_every: Option<Given<Duration>>,
+    // The last ones, because the heading of a group also holds for what follows it.
+    #[command(flatten)]
+    node: NodeArgs,
     /// Stop when standard input ends, so that an agent does not outlive its parent
     #[arg(long, hide = true)]
     stop_with_stdin: bool,
+}
+
+/// The proxy, and the identity of the node.
+#[derive(clap::Args)]
+#[command(next_help_heading = "Proxy")]
+struct NodeArgs {
+    /// Address of the proxy [default: 127.0.0.1:17912 if the node is named, else none]
+    #[arg(long, env, value_name = "HOST:PORT")]
+    proxy_addr: Option<Given<ServerAddress>>,
+    /// Name of the pod or node [default: the host's name]
+    #[arg(long, env, value_name = "NAME")]
+    pod_name: Option<Given<String>>,
+    #[arg(long, env, help = ROLE_HELP, value_name = "ROLE")]
+    node_role: Option<Given<String>>,
+    /// Labels of the node
+    #[arg(long, env, value_name = "KEY=VALUE")]
+    node_labels: Vec<Given<Several<Label>>>,
+    /// Address of the node, for proxies of the first version; requires --node-port
+    #[arg(long, env, value_name = "IP", hide_short_help = true)]
+    node_ip: Option<Given<Ip>>,
+    /// Port of the node; requires --node-ip
+    #[arg(long, env, value_name = "PORT", hide_short_help = true)]
+    node_port: Option<Given<Port>>,
+    /// Heartbeat interval, unless the proxy sets it [default: 10s]
+    #[arg(long, env = "AGENT_HEARTBEAT_INTERVAL", hide_short_help = true)]
+    heartbeat_interval: Option<Given<Duration>>,
+    /// First delay before a new connection to the proxy; doubles up to 30s [default: 5s]
+    #[arg(long, env, hide_short_help = true)]
+    reconnect_interval: Option<Given<Duration>>,
 }
 
 /// Not a doc comment, because rustdoc would read the brackets as a link.
@@ -291,25 +232,7 @@ fn config(args: Args, settings: &mut Settings) -> Config {
     if let Some(Listen(listen)) = settings.get(args.prometheus_listen_addr) {
         config.listen = Some(listen);
     }
-    let node = Node {
-        proxy: settings.get(args.proxy_addr),
-        role: settings.get(args.node_role),
-        pod: settings.get(args.pod_name),
-        labels: settings.several(args.node_labels),
-        ip: settings.get(args.node_ip),
-        port: settings.get(args.node_port),
-        heartbeat: settings.get_or(args.heartbeat_interval, Duration::from_secs(10)),
-        reconnect: settings.get_or(args.reconnect_interval, Duration::from_secs(5)),
-    };
-    if node.ip.is_some() != node.port.is_some() {
-        let missing = if node.ip.is_some() {
-            "--node-port"
-        } else {
-            "--node-ip"
-        };
-        settings.fault(missing, "is missing; an address needs both".to_owned());
-    }
-    config.uplink = node.uplink(containers);
+    config.uplink = args.node.uplink(containers, settings);
     config
 }
 
@@ -345,45 +268,46 @@ fn endpoints(
         .collect()
 }
 
-/// The settings of the proxy and of the node's identity.
-struct Node {
-    proxy: Option<ServerAddress>,
-    role: Option<String>,
-    pod: Option<String>,
-    labels: Option<Vec<Label>>,
-    ip: Option<Ip>,
-    port: Option<Port>,
-    heartbeat: Duration,
-    reconnect: Duration,
-}
-
-impl Node {
+impl NodeArgs {
     /// Returns the connection to the proxy, if the proxy or the node is named.
-    fn uplink(self, containers: Option<Vec<String>>) -> Option<UplinkConfig> {
-        let is_named =
-            self.role.is_some() || self.pod.is_some() || self.ip.is_some() || self.labels.is_some();
-        if self.proxy.is_none() && !is_named {
+    fn uplink(
+        self,
+        containers: Option<Vec<String>>,
+        settings: &mut Settings,
+    ) -> Option<UplinkConfig> {
+        let (role, pod) = (settings.get(self.node_role), settings.get(self.pod_name));
+        let (ip, port) = (settings.get(self.node_ip), settings.get(self.node_port));
+        let (labels, proxy) = (
+            settings.several(self.node_labels),
+            settings.get(self.proxy_addr),
+        );
+        if ip.is_some() != port.is_some() {
+            let missing = if ip.is_some() {
+                "--node-port"
+            } else {
+                "--node-ip"
+            };
+            settings.fault(missing, "is missing; an address needs both".to_owned());
+        }
+        let is_named = role.is_some() || pod.is_some() || ip.is_some() || labels.is_some();
+        let heartbeat = settings.get_or(self.heartbeat_interval, Duration::from_secs(10));
+        let reconnect = settings.get_or(self.reconnect_interval, Duration::from_secs(5));
+        // An agent that nobody named records on its own; dialling a default proxy would only fail.
+        if proxy.is_none() && !is_named {
             return None;
         }
-        let labels = self.labels.unwrap_or_default().into_iter();
+        let labels = labels.unwrap_or_default().into_iter();
         Some(UplinkConfig {
-            proxy: self
-                .proxy
-                .map_or_else(|| PROXY.to_owned(), |ServerAddress(proxy)| proxy),
+            proxy: proxy.map_or_else(|| PROXY.to_owned(), |ServerAddress(proxy)| proxy),
             identity: Identity {
-                role: self
-                    .role
-                    .unwrap_or_else(|| Identity::ROLE_UNKNOWN.to_owned()),
+                role: role.unwrap_or_else(|| Identity::ROLE_UNKNOWN.to_owned()),
                 labels: labels.map(|Label(key, value)| (key, value)).collect(),
-                address: self
-                    .ip
-                    .map(|Ip(ip)| ip)
-                    .zip(self.port.map(|Port(port)| port)),
-                pod_name: self.pod.unwrap_or_else(host_name),
+                address: ip.map(|Ip(ip)| ip).zip(port.map(|Port(port)| port)),
+                pod_name: pod.unwrap_or_else(host_name),
                 container_names: containers.unwrap_or_default(),
             },
-            heartbeat_interval: self.heartbeat,
-            reconnect_interval: self.reconnect,
+            heartbeat_interval: heartbeat,
+            reconnect_interval: reconnect,
         })
     }
 }

@@ -17,70 +17,37 @@ use crate::{
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
     /// Address for agents; port 0 takes a free one [default: 127.0.0.1:17912]
-    #[arg(long, env = "STEADFAST_GRPC_LISTEN_ADDR", value_name = "[IP]:PORT")]
+    #[arg(long, env)]
     grpc_listen_addr: Option<Given<Listen>>,
     /// Address for /metrics, /metrics-windows, /health, /agents [default: 127.0.0.1:17913]
-    #[arg(long, env = "STEADFAST_HTTP_LISTEN_ADDR", value_name = "[IP]:PORT")]
+    #[arg(long, env)]
     http_listen_addr: Option<Given<Listen>>,
     /// Maximum number of online agents [default: 1000]
-    #[arg(long, env = "STEADFAST_MAX_AGENTS", value_name = "N")]
+    #[arg(long, env)]
     max_agents: Option<Given<usize>>,
     /// Heartbeat interval of agents [default: 10s]
-    #[arg(
-        long,
-        env = "STEADFAST_PROXY_HEARTBEAT_INTERVAL",
-        value_name = "DURATION"
-    )]
+    #[arg(long, env = "PROXY_HEARTBEAT_INTERVAL")]
     heartbeat_interval: Option<Given<Duration>>,
     /// Time without a heartbeat after which an agent is offline [default: 30s]
-    #[arg(
-        long,
-        env = "STEADFAST_AGENT_HEARTBEAT_TIMEOUT",
-        value_name = "DURATION"
-    )]
+    #[arg(long, env)]
     agent_heartbeat_timeout: Option<Given<Duration>>,
     /// Time without a heartbeat after which an agent is removed [default: 5m]
-    #[arg(long, env = "STEADFAST_AGENT_CLEANUP_TIMEOUT", value_name = "DURATION")]
+    #[arg(long, env)]
     agent_cleanup_timeout: Option<Given<Duration>>,
     /// Maximum size of a message from an agent [default: 32MiB]
-    #[arg(
-        long,
-        env = "STEADFAST_GRPC_MAX_MSG_SIZE",
-        value_name = "SIZE",
-        hide_short_help = true
-    )]
+    #[arg(long, env, hide_short_help = true)]
     grpc_max_msg_size: Option<Given<Size>>,
     /// Timeout of a query for the latest values [default: 2s]
-    #[arg(
-        long,
-        env = "STEADFAST_AGENT_DEADLINE",
-        value_name = "DURATION",
-        hide_short_help = true
-    )]
+    #[arg(long, env, hide_short_help = true)]
     agent_deadline: Option<Given<Duration>>,
     /// Timeout of a query for a window [default: 5s]
-    #[arg(
-        long,
-        env = "STEADFAST_WINDOW_DEADLINE",
-        value_name = "DURATION",
-        hide_short_help = true
-    )]
+    #[arg(long, env, hide_short_help = true)]
     window_deadline: Option<Given<Duration>>,
     /// Timeout of the head of an HTTP request [default: 10s]
-    #[arg(
-        long,
-        env = "STEADFAST_HTTP_READ_TIMEOUT",
-        value_name = "DURATION",
-        hide_short_help = true
-    )]
+    #[arg(long, env, hide_short_help = true)]
     http_read_timeout: Option<Given<Duration>>,
     /// Longest time without progress in an HTTP response [default: 10s]
-    #[arg(
-        long,
-        env = "STEADFAST_HTTP_WRITE_TIMEOUT",
-        value_name = "DURATION",
-        hide_short_help = true
-    )]
+    #[arg(long, env, hide_short_help = true)]
     http_write_timeout: Option<Given<Duration>>,
     /// Stop when standard input ends, so that a proxy does not outlive its parent
     #[arg(long, hide = true)]

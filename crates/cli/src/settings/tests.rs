@@ -21,11 +21,11 @@ enum Part {
 #[derive(clap::Subcommand)]
 enum Fodc {
     Agent {
-        #[arg(long, env = "TEST_BUDGET")]
+        #[arg(long, env)]
         budget: Option<Given<Size>>,
-        #[arg(long, env = "TEST_SYNC")]
+        #[arg(long, env)]
         sync: Option<Given<Duration>>,
-        #[arg(long, env = "TEST_URLS")]
+        #[arg(long, env)]
         urls: Vec<Given<Several<String>>>,
     },
 }
@@ -77,7 +77,7 @@ fn every_fault_is_reported_at_once_with_its_place() {
         "{text}"
     );
     assert!(
-        text.contains("set TEST_URLS, or write agent.urls"),
+        text.contains("set STEADFAST_URLS, or write agent.urls"),
         "{text}"
     );
     assert_eq!(

@@ -1,11 +1,27 @@
 //! The kinds of values that settings have.
 
 use std::{
+    any::TypeId,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     time::Duration,
 };
 
+use super::Given;
 use crate::units;
+
+/// Returns the id of a type; the compiler of the stated version has no constant for it.
+type TypeOf = fn() -> TypeId;
+
+/// The names of values in the help, where a declaration gives no other.
+pub(super) const NAMES: [(TypeOf, &str); 7] = [
+    (TypeId::of::<Given<Duration>>, "DURATION"),
+    (TypeId::of::<Given<Size>>, "SIZE"),
+    (TypeId::of::<Given<u32>>, "N"),
+    (TypeId::of::<Given<usize>>, "N"),
+    (TypeId::of::<Given<bool>>, "BOOL"),
+    (TypeId::of::<Given<Listen>>, "[IP]:PORT"),
+    (TypeId::of::<Given<SocketAddr>>, "IP:PORT"),
+];
 
 /// A type that a setting can have.
 pub(crate) trait Setting: Clone + Send + Sync + Sized + 'static {

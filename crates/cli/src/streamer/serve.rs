@@ -27,19 +27,19 @@ use crate::{
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
     /// Directory of the log; created if missing
-    #[arg(long, env = "STEADFAST_DATA", value_name = "DIR")]
+    #[arg(long, env, value_name = "DIR")]
     data: Option<Given<String>>,
     /// Address to listen on; port 0 takes a free one [default: 127.0.0.1:9000]
-    #[arg(long, env = "STEADFAST_LISTEN", value_name = "IP:PORT")]
+    #[arg(long, env)]
     listen: Option<Given<SocketAddr>>,
     /// Remove events that are older, like 7d [default: keep all]
-    #[arg(long, env = "STEADFAST_RETAIN_AGE", value_name = "DURATION")]
+    #[arg(long, env)]
     retain_age: Option<Given<Duration>>,
     /// Remove the oldest events beyond this size, like 4GiB [default: keep all]
-    #[arg(long, env = "STEADFAST_RETAIN_SIZE", value_name = "SIZE")]
+    #[arg(long, env)]
     retain_size: Option<Given<Size>>,
     /// Longest orderly stop [default: 10s]
-    #[arg(long, env = "STEADFAST_DRAIN", value_name = "DURATION")]
+    #[arg(long, env)]
     drain: Option<Given<Duration>>,
     /// Stop when standard input ends, so that a server does not outlive its parent
     #[arg(long, hide = true)]

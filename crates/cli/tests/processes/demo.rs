@@ -1,25 +1,12 @@
 //! The demo as a process of its own.
 
-use crate::process::run;
+use crate::process::{run, words};
 use serde_json::Value;
 
 #[tokio::test]
 async fn a_short_demo_loses_nothing_and_reports_it() {
-    let size = [
-        "--publishers",
-        "2",
-        "--subscribers",
-        "8",
-        "--rate",
-        "200",
-        "--seed",
-        "3",
-    ];
-    let ended = run(
-        &[&["demo", "--duration", "8s", "--json"], &size[..]].concat(),
-        None,
-    )
-    .await;
+    let demo = "demo --duration 8s --json --publishers 2 --subscribers 8 --rate 200 --seed 3";
+    let ended = run(&words(demo), None).await;
     assert_eq!(ended.code, Some(0), "{ended:?}");
     let report: Value = serde_json::from_str(&ended.stdout).unwrap();
     let count = |name: &str| {
@@ -27,14 +14,7 @@ async fn a_short_demo_loses_nothing_and_reports_it() {
             .as_u64()
             .unwrap_or_else(|| panic!("no {name}: {report}"))
     };
-    for name in [
-        "lost",
-        "duplicated",
-        "reordered",
-        "unexpected",
-        "altered",
-        "unacknowledged",
-    ] {
+    for name in words("lost duplicated reordered unexpected altered unacknowledged") {
         assert_eq!(count(name), 0, "{name}: {report}");
     }
     for name in ["published", "delivered", "cuts"] {

@@ -22,7 +22,7 @@ use tokio::{
 };
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::process::{LIMIT, next, run, steadfast};
+use crate::process::{LIMIT, next, run, steadfast, words};
 
 /// An exporter whose counter says how often it was read.
 pub(crate) struct Exporter {
@@ -108,12 +108,12 @@ pub(crate) async fn start(args: &[&str]) -> Ready {
 }
 
 pub(crate) async fn agent(port: u16, record: &Path, more: &[&str]) -> Ready {
-    let port = port.to_string();
-    let listen = ["--prometheus-listen-addr", "127.0.0.1:0"];
-    let what = ["fodc", "agent", "--poll-metrics-ports", &port];
-    let how = ["--poll-metrics-interval", "100ms", "--data"];
-    let record = [record.to_str().unwrap()];
-    start(&[&what[..], &listen, &how, &record, more].concat()).await
+    let agent = format!(
+        "fodc agent --poll-metrics-ports {port} --poll-metrics-interval 100ms \
+         --prometheus-listen-addr 127.0.0.1:0 --data {}",
+        record.display()
+    );
+    start(&[&words(&agent), more].concat()).await
 }
 
 pub(crate) async fn fetch(server: SocketAddr, target: &str) -> String {
@@ -163,11 +163,11 @@ fn counted(json: &str) -> BTreeMap<Timestamp, u64> {
 
 /// Returns the samples on disk; none while there is no record yet.
 pub(crate) async fn replay(record: &Path) -> BTreeMap<Timestamp, u64> {
-    let record = record.to_str().unwrap();
-    let all = ["--from", "2020-01-01T00:00:00Z", "--json"];
-    let counter = ["--name", "reads_total"];
-    let args = [&["fodc", "replay", record], &all[..], &counter];
-    let ended = run(&args.concat(), None).await;
+    let replay = format!(
+        "fodc replay {} --from 2020-01-01T00:00:00Z --json --name reads_total",
+        record.display()
+    );
+    let ended = run(&words(&replay), None).await;
     if ended.stderr.contains("nothing in it yet") {
         return BTreeMap::new();
     }
@@ -183,23 +183,19 @@ pub(crate) async fn terminate(mut ready: Ready) {
     assert_eq!(status.unwrap().code(), Some(0));
 }
 
+/// A proxy on free ports.
+pub(crate) const PROXY: &str =
+    "fodc proxy --grpc-listen-addr 127.0.0.1:0 --http-listen-addr 127.0.0.1:0";
+
 #[tokio::test]
 async fn a_record_survives_kill_9_and_reads_the_same_everywhere() {
     let folder = tempfile::tempdir().unwrap();
     let record = folder.path().join("record");
     let exporter = Exporter::start().await;
-    let listen = "127.0.0.1:0";
-    let listens = ["--grpc-listen-addr", listen, "--http-listen-addr", listen];
-    let proxy = start(&[&["fodc", "proxy"], &listens[..]].concat()).await;
-    let (grpc, http) = (proxy.addresses[0].to_string(), proxy.addresses[1]);
-    let more = [
-        "--proxy-addr",
-        &grpc,
-        "--pod-name",
-        "db-0",
-        "--node-role",
-        "ROLE_DATA",
-    ];
+    let proxy = start(&words(PROXY)).await;
+    let (grpc, http) = (proxy.addresses[0], proxy.addresses[1]);
+    let more = format!("--proxy-addr {grpc} --pod-name db-0 --node-role ROLE_DATA");
+    let more = words(&more);
 
     let mut first = agent(exporter.port, &record, &more).await;
     until("ten samples are on the disk", async || {
@@ -243,27 +239,10 @@ async fn a_record_survives_kill_9_and_reads_the_same_everywhere() {
 
 #[tokio::test]
 async fn all_faults_of_agent_settings_are_reported_at_once() {
-    let args = [
-        "fodc",
-        "agent",
-        "--poll-metrics-ports",
-        "9100,http",
-        "--metrics-endpoint",
-        "https://db/metrics",
-        "--budget",
-        "lots",
-        "--node-labels",
-        "zone",
-        "--container-names",
-        "db,,cache",
-        "--node-ip",
-        "10.0.0.1",
-        "--proxy-addr",
-        "https://proxy:1",
-        "--page-memory",
-        "some",
-    ];
-    let ended = run(&args, None).await;
+    let agent = "fodc agent --poll-metrics-ports 9100,http --metrics-endpoint https://db/metrics \
+                 --budget lots --node-labels zone --container-names db,,cache --node-ip 10.0.0.1 \
+                 --proxy-addr https://proxy:1 --page-memory some";
+    let ended = run(&words(agent), None).await;
     assert_eq!(ended.code, Some(2), "{ended:?}");
     for expected in [
         "--poll-metrics-ports: \"http\" is not a port",
@@ -285,24 +264,19 @@ async fn all_faults_of_agent_settings_are_reported_at_once() {
 async fn an_invalid_address_is_reported_with_its_flag() {
     for (flags, told) in [
         (
-            ["--node-ip", "banana", "--node-port", "1"],
+            "fodc agent --node-ip banana --node-port 1",
             "--node-ip: \"banana\" is not an IP address",
         ),
         (
-            ["--pod-name", "db-0", "--proxy-addr", "foo:99999"],
+            "fodc agent --pod-name db-0 --proxy-addr foo:99999",
             "--proxy-addr: \"foo:99999\" is not an address: the port is not a number up to 65535",
         ),
         (
-            [
-                "--pod-name",
-                "db-0",
-                "--metrics-endpoint",
-                "http://foo:99999/metrics",
-            ],
+            "fodc agent --pod-name db-0 --metrics-endpoint http://foo:99999/metrics",
             "--metrics-endpoint: `http://foo:99999/metrics` has a port that is not a number",
         ),
     ] {
-        let ended = run(&[&["fodc", "agent"], &flags[..]].concat(), None).await;
+        let ended = run(&words(flags), None).await;
         assert_eq!(ended.code, Some(2), "{ended:?}");
         assert!(ended.stderr.contains(told), "{told}: {}", ended.stderr);
     }
@@ -311,10 +285,10 @@ async fn an_invalid_address_is_reported_with_its_flag() {
 #[tokio::test]
 async fn a_proxy_with_a_taken_port_ends_and_names_the_flag() {
     let taken = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let (taken, free) = (taken.local_addr().unwrap().to_string(), "127.0.0.1:0");
-    for (grpc, http) in [(taken.as_str(), free), (free, &taken)] {
-        let listens = ["--grpc-listen-addr", grpc, "--http-listen-addr", http];
-        let ended = run(&[&["fodc", "proxy"], &listens[..]].concat(), None).await;
+    let taken = taken.local_addr().unwrap().to_string();
+    for flag in ["--grpc-listen-addr", "--http-listen-addr"] {
+        let proxy = PROXY.replace(&format!("{flag} 127.0.0.1:0"), &format!("{flag} {taken}"));
+        let ended = run(&words(&proxy), None).await;
         assert_eq!(ended.code, Some(1), "{ended:?}");
         assert!(ended.stderr.contains(&taken), "{ended:?}");
         assert!(ended.stderr.contains("--http-listen-addr"), "{ended:?}");
@@ -338,12 +312,8 @@ async fn replay_refuses_an_empty_directory_and_a_reversed_window() {
     })
     .await;
     terminate(agent).await;
-    let times = ["--from", "-1s", "--to", "-1m"];
-    let ended = run(
-        &[&["fodc", "replay", record.to_str().unwrap()], &times[..]].concat(),
-        None,
-    )
-    .await;
+    let reversed = format!("fodc replay {} --from -1s --to -1m", record.display());
+    let ended = run(&words(&reversed), None).await;
     assert_eq!(ended.code, Some(2), "{ended:?}");
     assert!(
         ended.stderr.contains("--to: ends before it begins"),

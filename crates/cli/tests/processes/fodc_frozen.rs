@@ -11,11 +11,11 @@ use tokio::{
 };
 
 use crate::{
-    fodc::{Exporter, Ready, agent, fetch, replay, start, until},
+    fodc::{Exporter, PROXY, Ready, agent, fetch, replay, start, until},
     frames::{
         DATA, HEADERS, PREFACE, accepted, call, flood, full, greeting, message, next, unimplemented,
     },
-    process::LIMIT,
+    process::{LIMIT, words},
 };
 
 /// A stop in order takes no longer, whatever the peers do.
@@ -107,6 +107,11 @@ fn number(page: &str) -> Option<u64> {
     line.split(' ').nth(1)?.parse().ok()
 }
 
+/// The flags of an agent of that proxy. A busy machine needs the long timeout to record every page.
+fn flags(proxy: &str) -> String {
+    format!("--proxy-addr {proxy} --node-role ROLE_DATA --pod-name db-0 --scrape-timeout 10s")
+}
+
 /// Lets an agent with a large record get stuck in an answer, by `stuck`, and then ends it.
 async fn an_agent_leaves(stuck: impl AsyncFn(TcpListener) -> TcpStream) {
     let folder = tempfile::tempdir().unwrap();
@@ -114,10 +119,8 @@ async fn an_agent_leaves(stuck: impl AsyncFn(TcpListener) -> TcpStream) {
     let exporter = Exporter::with(large()).await;
     let listener = narrow();
     let proxy = listener.local_addr().unwrap().to_string();
-    let more = ["--proxy-addr", &proxy, "--node-role", "ROLE_DATA"];
-    // What is served shall be recorded, on a busy machine too.
-    let pod = ["--pod-name", "db-0", "--scrape-timeout", "10s"];
-    let mut agent = agent(exporter.port, &record, &[&more[..], &pod].concat()).await;
+    let more = flags(&proxy);
+    let mut agent = agent(exporter.port, &record, &words(&more)).await;
     until("there is more than an answer", async || {
         (replay(&record).await.len() >= 10).then_some(())
     })
@@ -202,22 +205,14 @@ async fn sigterm_ends_a_proxy_with_frozen_agents_and_full_buffers() {
     let folder = tempfile::tempdir().unwrap();
     let record = folder.path().join("record");
     let exporter = Exporter::with(large()).await;
-    let listen = "127.0.0.1:0";
-    let listens = ["--grpc-listen-addr", listen, "--http-listen-addr", listen];
-    // Frozen agents shall be agents still when it is told to stop.
-    let patient = [
-        "--agent-heartbeat-timeout",
-        "5m",
-        "--agent-cleanup-timeout",
-        "10m",
-    ];
-    let mut proxy = start(&[&["fodc", "proxy"], &listens[..], &patient].concat()).await;
+    // Frozen agents must still count as agents when the proxy is told to stop.
+    let patient = "--agent-heartbeat-timeout 5m --agent-cleanup-timeout 10m";
+    let mut proxy = start(&words(&format!("{PROXY} {patient}"))).await;
     let (grpc, http) = (proxy.addresses[0], proxy.addresses[1]);
     let between = steadfast_chaos::Proxy::start(grpc).unwrap();
     let address = between.addr().to_string();
-    let more = ["--proxy-addr", &address, "--node-role", "ROLE_DATA"];
-    let pod = ["--pod-name", "db-0", "--scrape-timeout", "10s"];
-    let mut agent = agent(exporter.port, &record, &[&more[..], &pod].concat()).await;
+    let more = flags(&address);
+    let mut agent = agent(exporter.port, &record, &words(&more)).await;
     until("the proxy has the large page", async || {
         let page = fetch(http, "/metrics?pod_name=db-0").await;
         page.contains("long{").then_some(())

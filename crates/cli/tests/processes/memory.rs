@@ -15,7 +15,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::{
     fodc::{fetch, start, terminate},
-    process::LIMIT,
+    process::{LIMIT, words},
 };
 
 /// Makes the body of a reading, by its number.
@@ -83,18 +83,13 @@ const BESIDE: usize = 8 << 20;
 
 /// Reads the pages a few times and asserts that the agent never held more than its budget and what
 /// it may have beside it.
-async fn holds_its_budget(what: &str, packed: bool, more: &[&str], body: Body) {
-    let url = format!("http://{}/metrics", endpoint(packed, body));
-    let args = ["fodc", "agent", "--metrics-endpoint", &url, "--in-memory"];
-    let listen = ["--prometheus-listen-addr", "127.0.0.1:0", "--log", "error"];
-    let how = [
-        "--scrape-timeout",
-        "30s",
-        "--poll-metrics-interval",
-        "200ms",
-    ];
-    let budget = ["--budget", &BUDGET.to_string()];
-    let agent = start(&[&args[..], &listen, &how, &budget, more].concat()).await;
+async fn holds_its_budget(what: &str, packed: bool, more: &str, body: Body) {
+    let agent = format!(
+        "fodc agent --metrics-endpoint http://{}/metrics --in-memory --budget {BUDGET} --log error \
+         --prometheus-listen-addr 127.0.0.1:0 --scrape-timeout 30s --poll-metrics-interval 200ms {more}",
+        endpoint(packed, body)
+    );
+    let agent = start(&words(&agent)).await;
     let process = agent.child.id().unwrap();
     let end = Instant::now() + LIMIT;
     let mut most = 0;
@@ -123,8 +118,13 @@ async fn a_gzip_bomb_costs_no_more_than_the_budget_and_8_mib() {
     for line in ["a 1\n", "#\n", "0"] {
         let bomb = packed(line, 1 << 30);
         // Without optimisation a longer page takes too long to read; this one is cut off no less.
-        let limit = ["--max-page-size", "8MiB"];
-        holds_its_budget(line, true, &limit, Arc::new(move |_| bomb.clone())).await;
+        holds_its_budget(
+            line,
+            true,
+            "--max-page-size 8MiB",
+            Arc::new(move |_| bomb.clone()),
+        )
+        .await;
     }
 }
 
@@ -136,7 +136,7 @@ async fn a_million_series_cost_no_more_than_the_budget_and_8_mib() {
             writeln!(page, "m{{pod=\"pod-{number:07}\"}} {number}").unwrap();
         }
         let page = page.into_bytes();
-        holds_its_budget(head, false, &[], Arc::new(move |_| page.clone())).await;
+        holds_its_budget(head, false, "", Arc::new(move |_| page.clone())).await;
     }
 }
 
@@ -150,5 +150,5 @@ async fn new_series_in_each_scrape_stay_within_budget_plus_8_mib() {
         }
         page.into_bytes()
     };
-    holds_its_budget("new series", false, &[], Arc::new(page)).await;
+    holds_its_budget("new series", false, "", Arc::new(page)).await;
 }

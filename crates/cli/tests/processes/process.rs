@@ -30,6 +30,11 @@ pub(crate) fn steadfast(args: &[&str]) -> Command {
     command
 }
 
+/// Splits a command line into its words.
+pub(crate) fn words(line: &str) -> Vec<&str> {
+    line.split_whitespace().collect()
+}
+
 /// Runs to the end.
 pub(crate) async fn run(args: &[&str], input: Option<&str>) -> Ended {
     let mut command = steadfast(args);

@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use crate::process::{LIMIT, Server, Subscription, run, steadfast};
+use crate::process::{LIMIT, Server, Subscription, run, steadfast, words};
 use serde_json::Value;
 use tokio::time::timeout;
 
@@ -28,25 +28,14 @@ async fn a_subscription_outlives_kill_9_of_its_server() {
     let data = tempfile::tempdir().unwrap();
     let mut server = Server::start(data.path(), "127.0.0.1:0").await;
     let addr = server.addr.to_string();
-    let place = [
-        "--database",
-        "db",
-        "--collection",
-        "rooms/r1",
-        "--addr",
-        &addr,
-    ];
-    let quick = ["--initial-backoff", "100ms", "--max-backoff", "500ms"];
+    let place = format!(
+        "--database db --collection rooms/r1 --addr {addr} --initial-backoff 100ms --max-backoff 500ms"
+    );
+    let publish = format!("streamer publish --producer p {place}");
+    let publish = words(&publish);
     let subscribe = [
         &["streamer", "subscribe", "--json", "n >= 0"],
-        &place[..],
-        &quick,
-    ]
-    .concat();
-    let publish = [
-        &["streamer", "publish", "--producer", "p"],
-        &place[..],
-        &quick,
+        &words(&place)[..],
     ]
     .concat();
     let limited = [&subscribe[..], &["--limit", "40"]].concat();
@@ -91,11 +80,9 @@ async fn faulty_lines_are_named_and_the_others_are_published() {
     let data = tempfile::tempdir().unwrap();
     let server = Server::start(data.path(), "127.0.0.1:0").await;
     let addr = server.addr.to_string();
-    let publish = [
-        "streamer", "publish", "-d", "db", "-c", "c", "--addr", &addr,
-    ];
+    let publish = format!("streamer publish -d db -c c --addr {addr}");
     let input = "{\"id\":\"a\"}\n\nnot json\n{\"n\":1}\n{\"id\":\"b\",\"op\":\"delete\"}\n";
-    let ended = run(&publish, Some(input)).await;
+    let ended = run(&words(&publish), Some(input)).await;
     assert_eq!(ended.code, Some(1), "{ended:?}");
     for expected in [
         "line 3: not JSON",
@@ -131,25 +118,9 @@ async fn a_server_stops_in_order_when_asked() {
 
 #[tokio::test]
 async fn every_fault_of_a_command_line_is_told_at_once_with_status_2() {
-    let place = [
-        "streamer",
-        "subscribe",
-        "-d",
-        "db",
-        "-c",
-        "c",
-        "a ~ 1",
-        "b in 5",
-    ];
-    let settings = [
-        "--heartbeat",
-        "soon",
-        "--initial-backoff",
-        "1m",
-        "--addr",
-        "nowhere",
-    ];
-    let ended = run(&[&place[..], &settings].concat(), None).await;
+    let subscribe =
+        words("streamer subscribe -d db -c c --heartbeat soon --initial-backoff 1m --addr nowhere");
+    let ended = run(&[&subscribe[..], &["a ~ 1", "b in 5"]].concat(), None).await;
     assert_eq!(ended.code, Some(2), "{ended:?}");
     for expected in [
         "a ~ 1",
