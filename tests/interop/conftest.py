@@ -8,7 +8,6 @@ import pathlib
 import pytest
 
 from peers.binary import OurServer, OurSubscriber
-from peers.fodc_beside import side_by_side  # noqa: F401
 from peers.fodc_stage import Stage
 from peers.gateway import Gateway
 from peers.relay import Relay

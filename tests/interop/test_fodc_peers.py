@@ -10,7 +10,6 @@ import pytest
 from peers import fodc_http
 from peers import fodc_wire as wire
 from peers.fodc_agent import Series
-from peers.fodc_beside import beside
 from peers.relay import GOAWAY, PING
 from peers.waiting import until
 
@@ -46,7 +45,6 @@ def test_a_version_does_not_know_what_came_later():
     assert wire.unknown_fields(wire.TYPED_RELEASE.response.FromString(response.SerializeToString())) == set()
 
 
-@beside
 def test_agent_and_proxy_of_one_version_understand_each_other(stage):
     with concurrent.futures.ThreadPoolExecutor() as pool:
         list(pool.map(lambda version: understand(stage, version), wire.VERSIONS))
@@ -69,7 +67,6 @@ def understand(stage, version):
     assert (agent.unasked, agent.endings, agent.unknown_fields) == ([], [], set())
 
 
-@beside
 def test_headers_come_with_the_first_message_only(stage):
     proxy = stage.proxy(wire.NEWEST)
     agent = stage.agent(wire.NEWEST, proxy.address)
@@ -107,7 +104,6 @@ def test_seed_proxy_dies_of_a_release_which_refuses_a_seed(stage):
     assert agent.refusals[0][0] == "pod name cannot be empty"
 
 
-@beside
 def test_an_answer_above_the_limit_ends_the_stream(stage):
     proxy = stage.proxy(wire.TYPED_RELEASE)
     huge = Series("m", {"text": "x" * (5 << 20)}, samples=[(T, 1.0)])
@@ -119,7 +115,6 @@ def test_an_answer_above_the_limit_ends_the_stream(stage):
     proxy.registered(2)
 
 
-@beside
 def test_proxy_without_health_service_punishes_pings(stage):
     proxy = stage.proxy(wire.SEED)
     relay = stage.relay(proxy.address)

@@ -10,7 +10,6 @@ import pytest
 
 from peers import fodc_wire as wire
 from peers.fodc_agent import REGISTRATIONS_MAX, Call, Series
-from peers.fodc_beside import beside
 from peers.relay import GOAWAY, PING
 from peers.waiting import until
 
@@ -195,7 +194,6 @@ def test_a_metrics_stream_reopened_alone_receives_queries(stage, version):
     unharmed(agent)
 
 
-@beside
 def test_seven_streams_are_held_with_one_registration(stage):
     proxy = stage.our_proxy()
     agents = one_of_each(stage, proxy)
@@ -215,7 +213,6 @@ def test_seven_streams_are_held_with_one_registration(stage):
     unharmed(*agents)
 
 
-@beside
 def test_a_silent_agent_delays_only_the_first_response(stage):
     proxy = stage.our_proxy(agent_deadline="6s", window_deadline="6s")
     silent = stage.agent(wire.NEWEST, proxy.address, node=wire.Node(pod="silent"), series=[QUEUED])
@@ -247,7 +244,6 @@ def test_a_silent_agent_delays_only_the_first_response(stage):
     unharmed(silent, other)
 
 
-@beside
 def test_a_late_window_does_not_answer_the_next_query(stage):
     proxy, agent = attached(stage, wire.UNTYPED_RELEASE, agent_deadline="1s", window_deadline="1s")
     agent.responses.clear()
@@ -269,7 +265,6 @@ def test_a_late_window_does_not_answer_the_next_query(stage):
     unharmed(agent)
 
 
-@beside
 def test_overlapping_requests_get_their_own_responses(stage):
     proxy = stage.our_proxy(agent_deadline="30s", window_deadline="30s")
     agents = one_of_each(stage, proxy)
@@ -292,7 +287,6 @@ def test_overlapping_requests_get_their_own_responses(stage):
     unharmed(*agents)
 
 
-@beside
 def test_a_forgotten_agent_hears_that_it_is_not_found(stage):
     proxy = stage.our_proxy(
         agent_heartbeat_timeout="1s", agent_cleanup_timeout="2s", heartbeat_interval="500ms"
@@ -359,7 +353,6 @@ def test_a_returning_agent_is_not_counted_twice(stage, version):
     assert len(agent.ids) == 3
 
 
-@beside
 def test_a_torn_connection_shows_its_agent_twice_only_briefly(stage):
     proxy = stage.our_proxy(agent_heartbeat_timeout="3s")
     relay = stage.relay(proxy.address)
@@ -393,7 +386,6 @@ def test_sigterm_ends_the_proxy_with_agents_attached(stage, asked):
     until(lambda: all(agent.endings for agent in agents), "that every agent knows")
 
 
-@beside
 def test_our_proxy_sends_one_ping_and_that_when_it_goes(stage):
     proxy = stage.our_proxy()
     relay = stage.relay(proxy.address)
@@ -411,7 +403,6 @@ def test_our_proxy_sends_one_ping_and_that_when_it_goes(stage):
     assert relay.came[PING] == connections
 
 
-@beside
 def test_a_response_of_the_newest_agents_may_exceed_4_mib(stage):
     proxy = stage.our_proxy(agent_deadline="40s")
     series = [
@@ -430,7 +421,6 @@ def test_a_response_of_the_newest_agents_may_exceed_4_mib(stage):
     unharmed(agent)
 
 
-@beside
 def test_a_role_known_later_is_shown_and_never_lost(stage):
     proxy = stage.our_proxy()
     unresolved = wire.Node(role="ROLE_UNSPECIFIED", labels={})
@@ -454,7 +444,6 @@ def test_a_query_right_after_the_registration_gets_a_response(stage):
     unharmed(agent)
 
 
-@beside
 def test_agents_come_back_once_to_a_proxy_that_restarts(stage):
     proxy = stage.our_proxy()
     release = stage.agent(wire.TYPED_RELEASE, proxy.address, node=wire.Node(pod="release"), series=[QUEUED])
@@ -497,7 +486,6 @@ def test_what_a_go_agent_lets_through_is_still_a_page(stage):
     unharmed(agent, plain)
 
 
-@beside
 def test_an_agent_in_a_storm_does_not_fill_the_registry(stage):
     proxy = stage.our_proxy(max_agents="2")
     future = dataclasses.replace(wire.NEWEST, methods=(*wire.NEWEST.methods, "StreamOfTheFuture"))

@@ -9,7 +9,6 @@ import grpc
 import pytest
 
 from peers import fodc_wire as wire
-from peers.fodc_beside import beside
 from peers.relay import GOAWAY, PING
 from peers.waiting import until
 
@@ -94,7 +93,6 @@ def test_registration_and_heartbeats_carry_both_identities(stage, version):
     assert proxy.metrics_stream().agent_id == registration.agent_id
 
 
-@beside
 def test_the_proxy_sets_the_heartbeat_interval(stage):
     exporter = stage.exporter()
     wishes, leaves = stage.proxy(wire.NEWEST, heartbeat=2), stage.proxy(wire.NEWEST, heartbeat=0)
@@ -224,7 +222,6 @@ def test_a_vanished_series_is_not_among_the_latest(stage):
     assert {last, first} <= set(times)
 
 
-@beside
 def test_a_response_over_4_mib_leaves_out_the_oldest_samples(stage):
     exporter = stage.exporter(long_page(2_000, 200))
     proxy = stage.proxy(wire.UNTYPED_RELEASE)
@@ -255,7 +252,6 @@ def test_a_response_over_4_mib_leaves_out_the_oldest_samples(stage):
     assert len([call for call in proxy.calls if call.endswith(wire.METRICS)]) == 1
 
 
-@beside
 def test_an_unimplemented_metrics_stream_is_switched_off(stage):
     proxy = stage.proxy(wire.NEWEST)
     proxy.lacks.add(wire.METRICS)
@@ -274,7 +270,6 @@ def test_an_unimplemented_metrics_stream_is_switched_off(stage):
     assert proxy.query().HasField("timestamp")
 
 
-@beside
 def test_a_proxy_without_the_service_meets_no_storm(stage):
     proxy = stage.proxy(wire.NEWEST)
     proxy.lacks.add(wire.REGISTER)
@@ -287,7 +282,6 @@ def test_a_proxy_without_the_service_meets_no_storm(stage):
     agent.stop()
 
 
-@beside
 def test_a_restarted_proxy_sees_one_registration_each_time(stage):
     proxy = stage.proxy(wire.UNTYPED_RELEASE)
     own(stage, proxy, stage.exporter())
@@ -302,7 +296,6 @@ def test_a_restarted_proxy_sees_one_registration_each_time(stage):
     proxy.registered(seconds=30)
 
 
-@beside
 def test_an_agent_that_starts_before_the_proxy_finds_it(stage):
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
@@ -317,7 +310,6 @@ def test_an_agent_that_starts_before_the_proxy_finds_it(stage):
     assert len(proxy.registrations) == 1
 
 
-@beside
 def test_an_unanswered_registration_is_retried(stage):
     proxy = stage.proxy(wire.NEWEST)
     proxy.mute = True
@@ -331,7 +323,6 @@ def test_an_unanswered_registration_is_retried(stage):
     assert relay.accepted <= 2
 
 
-@beside
 def test_a_refused_registration_is_retried_with_backoff(stage):
     proxy = stage.proxy(wire.SEED)
     proxy.refusal = "maximum number of agents (1000) reached"
@@ -347,7 +338,6 @@ def test_a_refused_registration_is_retried_with_backoff(stage):
     assert relay.accepted <= proxy.asked
 
 
-@beside
 def test_a_registration_without_an_id_is_none(stage):
     proxy = stage.proxy(wire.NEWEST)
     proxy.nameless = True
@@ -371,7 +361,6 @@ def test_messages_after_the_registration_response_are_ignored(stage):
     assert proxy.metrics_stream().agent_id == proxy.registrations[0].agent_id
 
 
-@beside
 def test_streams_that_end_once_accepted_make_no_storm(stage):
     proxy = stage.proxy(wire.NEWEST)
     proxy.ends = wire.REGISTER
@@ -432,7 +421,6 @@ def test_a_registration_that_ends_is_made_anew_once(stage, code):
     assert len(proxy.open_streams(wire.REGISTER)) == len(proxy.open_streams(wire.METRICS)) == 1
 
 
-@beside
 def test_sigterm_leaves_a_frozen_proxy(stage):
     proxy = stage.proxy_process(wire.NEWEST)
     agent = stage.our_agent(proxy.address, stage.exporter())
@@ -443,7 +431,6 @@ def test_sigterm_leaves_a_frozen_proxy(stage):
     agent.stop()
 
 
-@beside
 def test_sigterm_leaves_with_a_full_send_buffer(stage):
     proxy = stage.proxy(wire.NEWEST)
     relay = stage.relay(proxy.address)
@@ -458,7 +445,6 @@ def test_sigterm_leaves_with_a_full_send_buffer(stage):
     agent.stop()
 
 
-@beside
 def test_an_unread_response_does_not_delay_heartbeats(stage):
     proxy = stage.proxy(wire.NEWEST)
     stage.our_agent(proxy.address, stage.exporter(long_page(8_000, 300)))
@@ -477,7 +463,6 @@ def test_an_unread_response_does_not_delay_heartbeats(stage):
     assert len(proxy.registrations) == 1
 
 
-@beside
 def test_an_agent_with_a_stuck_response_finds_the_next_proxy(stage):
     first, second = stage.proxy(wire.NEWEST), stage.proxy(wire.UNTYPED_RELEASE)
     relay = stage.relay(first.address)
@@ -496,7 +481,6 @@ def test_an_agent_with_a_stuck_response_finds_the_next_proxy(stage):
     assert (len(first.registrations), len(second.registrations)) == (1, 1)
 
 
-@beside
 def test_sigterm_leaves_a_proxy_that_never_speaks(stage):
     with socket.create_server(("127.0.0.1", 0)) as deaf:
         agent = stage.our_agent(f"127.0.0.1:{deaf.getsockname()[1]}", stage.exporter())
@@ -515,7 +499,6 @@ def test_an_agent_that_leaves_ends_its_streams_in_order(stage):
     assert len(proxy.registrations) == 1
 
 
-@beside
 def test_a_killed_agent_continues_its_record(stage):
     proxy = stage.proxy(wire.TYPED_RELEASE)
     exporter = stage.exporter()
@@ -531,7 +514,6 @@ def test_a_killed_agent_continues_its_record(stage):
     assert after[: len(before)] == before
 
 
-@beside
 def test_an_idle_uplink_stays_and_sends_no_ping(stage):
     proxy = stage.proxy(wire.SEED, heartbeat=10)
     relay = stage.relay(proxy.address)

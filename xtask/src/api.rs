@@ -6,66 +6,19 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::{process, shim::Role};
 
-/// A library whose interface is kept in docs/api.
-struct Library {
-    package: &'static str,
-    /// Name of its library target.
-    target: &'static str,
-    /// Paths of items in which the transport may be named.
-    transport_in: &'static [&'static str],
-}
-
-const LIBRARIES: &[Library] = &[
-    Library {
-        package: "steadfast-session",
-        target: "steadfast_session",
-        transport_in: &[],
-    },
-    Library {
-        package: "steadfast",
-        target: "steadfast",
-        transport_in: &["steadfast::grpc::"],
-    },
-    Library {
-        package: "steadfast-streamer",
-        target: "steadfast_streamer",
-        transport_in: &["steadfast_streamer::server::"],
-    },
-    Library {
-        package: "steadfast-streamer-core",
-        target: "steadfast_streamer_core",
-        transport_in: &[],
-    },
-    Library {
-        package: "steadfast-exposition",
-        target: "steadfast_exposition",
-        transport_in: &[],
-    },
-    Library {
-        package: "steadfast-recorder",
-        target: "steadfast_recorder",
-        transport_in: &[],
-    },
-    Library {
-        package: "steadfast-net",
-        target: "steadfast_net",
-        transport_in: &["steadfast_net::"],
-    },
-    Library {
-        package: "steadfast-fodc-model",
-        target: "steadfast_fodc_model",
-        transport_in: &[],
-    },
-    Library {
-        package: "steadfast-fodc-agent",
-        target: "steadfast_fodc_agent",
-        transport_in: &[],
-    },
-    Library {
-        package: "steadfast-fodc-proxy",
-        target: "steadfast_fodc_proxy",
-        transport_in: &["steadfast_fodc_proxy::"],
-    },
+/// The libraries whose interface is kept in docs/api, each with the paths of items in which the
+/// transport may be named.
+const LIBRARIES: [(&str, &[&str]); 10] = [
+    ("steadfast-session", &[]),
+    ("steadfast", &["steadfast::grpc::"]),
+    ("steadfast-streamer", &["steadfast_streamer::server::"]),
+    ("steadfast-streamer-core", &[]),
+    ("steadfast-exposition", &[]),
+    ("steadfast-recorder", &[]),
+    ("steadfast-net", &["steadfast_net::"]),
+    ("steadfast-fodc-model", &[]),
+    ("steadfast-fodc-agent", &[]),
+    ("steadfast-fodc-proxy", &["steadfast_fodc_proxy::"]),
 ];
 
 /// tonic is a transport, not our interface.
@@ -74,17 +27,14 @@ const TRANSPORT: [&str; 3] = ["tonic::", "tonic_prost::", "hyper::"];
 /// Writes docs/api, or with `check` compares it; either way fails where the transport shows.
 pub(crate) fn run(check: bool) -> Result<()> {
     let mut faults = Vec::new();
-    for library in LIBRARIES {
-        let interface = interface(library)?;
+    for (package, transport_in) in LIBRARIES {
+        let interface = interface(package)?;
         for line in interface.lines() {
-            if names_transport(line, library) {
-                faults.push(format!(
-                    "{}: the transport shows in `{line}`",
-                    library.package
-                ));
+            if names_transport(line, transport_in) {
+                faults.push(format!("{package}: the transport shows in `{line}`"));
             }
         }
-        let path = format!("docs/api/{}.txt", library.package);
+        let path = format!("docs/api/{package}.txt");
         let file = process::root().join(&path);
         if check {
             let written = fs::read_to_string(&file).with_context(|| format!("read {path}"))?;
@@ -93,8 +43,7 @@ pub(crate) fn run(check: bool) -> Result<()> {
             fs::write(&file, &interface)?;
         }
         println!(
-            "api: {} has {} public items",
-            library.package,
+            "api: {package} has {} public items",
             interface.lines().count()
         );
     }
@@ -109,37 +58,26 @@ pub(crate) fn run(check: bool) -> Result<()> {
     Ok(())
 }
 
-fn names_transport(line: &str, library: &Library) -> bool {
+fn names_transport(line: &str, allowed_in: &[&str]) -> bool {
     let named = TRANSPORT.iter().any(|transport| {
         line.match_indices(transport).any(|(at, _)| {
             let before = line[..at].chars().next_back();
             !before.is_some_and(|c| c.is_alphanumeric() || c == '_' || c == ':')
         })
     });
-    named
-        && !library
-            .transport_in
-            .iter()
-            .any(|place| line.contains(place))
+    named && !allowed_in.iter().any(|place| line.contains(place))
 }
 
 /// Has rustdoc describe the library and lists what is public in it, one line per item,
 /// by path.
-fn interface(library: &Library) -> Result<String> {
+fn interface(package: &str) -> Result<String> {
     let mut cargo = process::cargo();
-    cargo.args(["rustdoc", "--quiet", "--lib", "--package", library.package]);
-    cargo.args([
-        "--",
-        "-Z",
-        "unstable-options",
-        "--output-format",
-        "json",
-        "--cap-lints",
-        "allow",
-    ]);
+    cargo.args(["rustdoc", "--quiet", "--lib", "--package", package]);
+    cargo.args(["--", "-Z", "unstable-options", "--output-format", "json"]);
+    cargo.args(["--cap-lints", "allow"]);
     Role::JsonRustdoc.assign(&mut cargo)?;
     process::run(&mut cargo)?;
-    let json: PathBuf = process::target().join(format!("doc/{}.json", library.target));
+    let json: PathBuf = process::target().join(format!("doc/{}.json", package.replace('-', "_")));
     let api = public_api::Builder::from_rustdoc_json(&json)
         .omit_blanket_impls(true)
         .omit_auto_trait_impls(true)
@@ -194,18 +132,16 @@ mod tests {
 
     #[test]
     fn the_transport_may_show_in_its_own_module_only() {
-        let link = &LIBRARIES[1];
-        assert!(names_transport(
-            "pub fn steadfast::Link::status(&self) -> tonic::Status",
-            link
-        ));
-        assert!(!names_transport(
-            "pub fn steadfast::grpc::Grpc::new(tonic::Code)",
-            link
-        ));
-        assert!(!names_transport(
-            "pub fn steadfast::atonic::Thing::new()",
-            link
-        ));
+        let link = LIBRARIES[1].1;
+        for (line, named) in [
+            (
+                "pub fn steadfast::Link::status(&self) -> tonic::Status",
+                true,
+            ),
+            ("pub fn steadfast::grpc::Grpc::new(tonic::Code)", false),
+            ("pub fn steadfast::atonic::Thing::new()", false),
+        ] {
+            assert_eq!(names_transport(line, link), named, "{line}");
+        }
     }
 }

@@ -6,85 +6,31 @@ use anyhow::{Result, bail};
 
 use crate::{api, coverage, coverage_map, mutants, process, proto, python, sim, test, tidy};
 
-struct Step {
-    name: &'static str,
-    run: fn(&mut test::Counts) -> Result<()>,
-}
+/// A check with its name in the output.
+type Step = (&'static str, fn(&mut test::Counts) -> Result<()>);
 
 const STEPS: [Step; 13] = [
-    Step {
-        name: "format",
-        run: |_| format(),
-    },
-    Step {
-        name: "proto",
-        run: |_| proto::run(true),
-    },
-    Step {
-        name: "tidy",
-        run: |_| tidy::run(),
-    },
-    Step {
-        name: "spelling",
-        run: |_| python::spelling(),
-    },
-    Step {
-        name: "licences",
-        run: |_| python::licences(),
-    },
-    Step {
-        name: "coverage-map",
-        run: |_| coverage_map::run(false),
-    },
-    Step {
-        name: "clippy",
-        run: |_| clippy(),
-    },
-    Step {
-        name: "docs",
-        run: |_| {
-            let mut doc = process::cargo();
-            doc.args(["doc", "--locked", "--workspace", "--no-deps"]);
-            process::run(doc.env("RUSTDOCFLAGS", "-D warnings"))
-        },
-    },
-    Step {
-        name: "api",
-        run: |_| api::run(true),
-    },
-    Step {
-        name: "test",
-        run: |counts| test::run(true, counts),
-    },
-    Step {
-        name: "sim",
-        run: |_| sim::thousand(),
-    },
-    Step {
-        name: "mutants",
-        // All tables together take longer than all other steps, so they are run by hand.
-        run: |_| mutants::run(Some("sim_")),
-    },
-    Step {
-        name: "coverage",
-        run: |_| coverage::run(false),
-    },
+    ("format", |_| format()),
+    ("proto", |_| proto::run(true)),
+    ("tidy", |_| tidy::run()),
+    ("spelling", |_| python::spelling()),
+    ("licences", |_| python::licences()),
+    ("coverage-map", |_| coverage_map::run(false)),
+    ("clippy", |_| clippy()),
+    ("docs", |_| docs()),
+    ("api", |_| api::run(true)),
+    ("test", |counts| test::run(true, counts)),
+    ("sim", |_| sim::thousand()),
+    // All tables together take longer than all other steps, so they are run by hand.
+    ("mutants", |_| mutants::run(Some("sim_"))),
+    ("coverage", |_| coverage::run(false)),
 ];
 
 /// The checks for work in progress: three minutes with a warm target.
 const QUICK_STEPS: [Step; 3] = [
-    Step {
-        name: "format",
-        run: |_| format(),
-    },
-    Step {
-        name: "clippy",
-        run: |_| clippy(),
-    },
-    Step {
-        name: "unit tests",
-        run: test::unit,
-    },
+    ("format", |_| format()),
+    ("clippy", |_| clippy()),
+    ("unit tests", test::unit),
 ];
 
 fn format() -> Result<()> {
@@ -95,6 +41,12 @@ fn clippy() -> Result<()> {
     let mut clippy = process::cargo();
     clippy.args(["clippy", "--locked", "--workspace", "--all-targets"]);
     process::run(clippy.args(["--", "-D", "warnings"]))
+}
+
+fn docs() -> Result<()> {
+    let mut doc = process::cargo();
+    doc.args(["doc", "--locked", "--workspace", "--no-deps"]);
+    process::run(doc.env("RUSTDOCFLAGS", "-D warnings"))
 }
 
 /// Runs every step.
@@ -111,14 +63,14 @@ pub(crate) fn quick() -> Result<()> {
 fn run(steps: &[Step], fail_fast: bool) -> Result<()> {
     let mut counts = test::Counts::default();
     let mut results: Vec<(&str, Duration, bool)> = Vec::new();
-    for step in steps {
-        println!("== {}", step.name);
+    for (name, check) in steps {
+        println!("== {name}");
         let began = Instant::now();
-        let result = (step.run)(&mut counts);
+        let result = check(&mut counts);
         if let Err(error) = &result {
-            println!("{}: {error:#}", step.name);
+            println!("{name}: {error:#}");
         }
-        results.push((step.name, began.elapsed(), result.is_ok()));
+        results.push((name, began.elapsed(), result.is_ok()));
         if result.is_err() && fail_fast {
             break;
         }

@@ -111,23 +111,15 @@ fn exists(test: &str, tests: &BTreeMap<String, BTreeSet<String>>) -> bool {
 /// Every test by name, with the places that have one of that name.
 fn tests() -> Result<BTreeMap<String, BTreeSet<String>>> {
     let sources = source::files(|path| {
-        let has_tests = path.starts_with("crates/")
-            || path.starts_with("xtask/src/")
-            || path.starts_with("tests/interop/");
-        has_tests && (source::is(path, "rs") || source::is(path, "py"))
+        let places = ["crates/", "xtask/src/", "tests/interop/"];
+        let is_source = source::is(path, "rs") || source::is(path, "py");
+        is_source && places.iter().any(|place| path.starts_with(place))
     })?;
     let mut tests: BTreeMap<_, BTreeSet<_>> = BTreeMap::new();
     for source in &sources {
-        let names = if source::is(&source.path, "py") {
-            source.python_tests()
-        } else {
-            source.rust_tests()
-        };
-        for name in names {
-            tests
-                .entry(name.to_owned())
-                .or_default()
-                .insert(place(source));
+        for name in source.tests() {
+            let places = tests.entry(name.to_owned()).or_default();
+            places.insert(place(source));
         }
     }
     Ok(tests)

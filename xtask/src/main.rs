@@ -51,14 +51,7 @@ enum Task {
         check: bool,
     },
     /// Check dependencies between crates, lints, sizes, versions, language and import cycles
-    Tidy {
-        /// Print the figures of language and import cycles instead
-        #[arg(long)]
-        report: bool,
-        /// Print the findings that contain this text instead
-        #[arg(long, value_name = "TEXT")]
-        find: Option<String>,
-    },
+    Tidy,
     /// Check the spelling with `typos`
     Spelling,
     /// Check licences, bans and sources of the dependencies with `cargo deny`
@@ -122,11 +115,7 @@ fn main() -> Result<()> {
             result
         }
         Task::Proto { check } => proto::run(check),
-        Task::Tidy { report: true, .. } => tidy::report(),
-        Task::Tidy {
-            find: Some(text), ..
-        } => tidy::find(&text),
-        Task::Tidy { .. } => tidy::run(),
+        Task::Tidy => tidy::run(),
         Task::Spelling => python::spelling(),
         Task::Licences => python::licences(),
         Task::CoverageMap { allow_open } => coverage_map::run(allow_open),

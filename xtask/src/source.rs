@@ -86,8 +86,17 @@ impl Source {
             .count()
     }
 
+    /// Names of the test functions; none in a file that is neither Rust nor Python.
+    pub(crate) fn tests(&self) -> Vec<&str> {
+        match self.path.rsplit('.').next() {
+            Some("rs") => self.rust_tests(),
+            Some("py") => self.python_tests(),
+            _ => Vec::new(),
+        }
+    }
+
     /// Names of the test functions in a Rust file: those under an attribute that ends in `test`.
-    pub(crate) fn rust_tests(&self) -> Vec<&str> {
+    fn rust_tests(&self) -> Vec<&str> {
         let mut tests = Vec::new();
         let mut marked = false;
         for line in self.text.lines().map(str::trim) {
@@ -105,7 +114,7 @@ impl Source {
     }
 
     /// Names of the test functions in a Python file.
-    pub(crate) fn python_tests(&self) -> Vec<&str> {
+    fn python_tests(&self) -> Vec<&str> {
         self.text
             .lines()
             .filter_map(|line| {

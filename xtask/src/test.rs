@@ -104,10 +104,12 @@ impl Counts {
         }
     }
 
-    /// `3 passed, 1 failed in 2.31s`
+    /// `3 passed, 1 failed in 2.31s`, or `3 passed in 92.53s (0:01:32)`
     fn pytest(&mut self, line: &str) {
-        if line.contains(" in ") && line.ends_with('s') {
-            self.add(line);
+        if let Some((counts, took)) = line.rsplit_once(" in ")
+            && took.starts_with(|first: char| first.is_ascii_digit())
+        {
+            self.add(counts);
         }
     }
 
@@ -141,6 +143,8 @@ mod tests {
         );
         counts.cargo_test("test it_passed ... ok");
         counts.pytest("4 failed, 10 passed, 1 error in 12.30s");
-        assert_eq!((counts.passed, counts.failed), (13, 7));
+        counts.pytest("140 passed in 92.53s (0:01:32)");
+        counts.pytest("bringing up nodes in order");
+        assert_eq!((counts.passed, counts.failed), (153, 7));
     }
 }

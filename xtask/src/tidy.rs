@@ -10,23 +10,6 @@ use cargo_metadata::MetadataCommand;
 
 use crate::process;
 
-/// Prints the figures behind the house rules: language per crate, and import cycles.
-pub(crate) fn report() -> Result<()> {
-    cycles::report()?;
-    language::report()
-}
-
-/// Prints the findings that contain the text: a path, or `test name`.
-pub(crate) fn find(text: &str) -> Result<()> {
-    let mut findings = Vec::new();
-    language::check(&mut findings)?;
-    cycles::check(&mut findings)?;
-    for finding in findings.iter().filter(|finding| finding.contains(text)) {
-        println!("{finding}");
-    }
-    Ok(())
-}
-
 /// Runs every check and reports all faults at once.
 pub(crate) fn run() -> Result<()> {
     let metadata = MetadataCommand::new()

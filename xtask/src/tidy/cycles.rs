@@ -6,7 +6,7 @@
 //! * `pub use child::Item` in a parent is no dependency unless the parent uses `Item` itself.
 //!
 //! A parent and a child that use each other are a module in several files, as in most Rust code
-//! (`impl Hub` in `hub/stream.rs`). The report shows them; the check does not fail for them.
+//! (`impl Hub` in `hub/stream.rs`), so that uses of ancestors do not count.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -24,37 +24,7 @@ type Edges<'a> = BTreeMap<&'a str, BTreeMap<&'a str, BTreeSet<String>>>;
 /// Adds each cycle that remains when children's uses of their parents are left out.
 pub(super) fn check(findings: &mut Vec<String>) -> Result<()> {
     for files in crates()?.values() {
-        findings.extend(cycles(&edges(files, false)));
-    }
-    Ok(())
-}
-
-/// Prints those cycles, and then each parent and child that use each other.
-pub(super) fn report() -> Result<()> {
-    let crates = crates()?;
-    for files in crates.values() {
-        for cycle in cycles(&edges(files, false)) {
-            println!("{cycle}");
-        }
-    }
-    for files in crates.values() {
-        let edges = edges(files, true);
-        for (module, child) in files {
-            let parent = files
-                .iter()
-                .find(|(parent, _)| parent.len() + 1 == module.len() && module.starts_with(parent));
-            let Some((_, parent)) = parent else { continue };
-            let names = |from: &File, to: &File| {
-                let names = edges.get(from.path.as_str())?.get(to.path.as_str())?;
-                Some(names.iter().cloned().collect::<Vec<_>>().join(", "))
-            };
-            if let (Some(up), Some(down)) = (names(child, parent), names(parent, child)) {
-                println!(
-                    "child and parent: {} uses {up}; its parent uses {down}",
-                    child.path
-                );
-            }
-        }
+        findings.extend(cycles(&edges(files)));
     }
     Ok(())
 }
@@ -300,8 +270,8 @@ fn end_of_item(tokens: &[TokenTree], from: usize) -> usize {
     end.map_or(tokens.len(), |end| from + end + 1)
 }
 
-/// Returns who uses whom; `upwards` includes what a file uses of its ancestors.
-fn edges(files: &BTreeMap<Path, File>, upwards: bool) -> Edges<'_> {
+/// Returns who uses whom, without what a file uses of its ancestors.
+fn edges(files: &BTreeMap<Path, File>) -> Edges<'_> {
     let mut edges = Edges::new();
     for (module, file) in files {
         for (path, exported) in &file.references {
@@ -309,10 +279,7 @@ fn edges(files: &BTreeMap<Path, File>, upwards: bool) -> Edges<'_> {
                 .as_ref()
                 .is_some_and(|name| !file.used.contains(name));
             for target in targets(files, module, path, 0) {
-                if target == module || !upwards && module.starts_with(target) {
-                    continue;
-                }
-                if exported_only && target.starts_with(module) {
+                if module.starts_with(target) || exported_only && target.starts_with(module) {
                     continue;
                 }
                 let label = path.last().map_or("", String::as_str);
@@ -428,7 +395,7 @@ mod tests {
             file.read(text.parse().expect("it is Rust"), &module);
             files.insert(module, file);
         }
-        cycles(&edges(&files, false)).len()
+        cycles(&edges(&files)).len()
     }
 
     #[test]

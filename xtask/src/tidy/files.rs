@@ -13,9 +13,6 @@ use crate::{
 /// Code lines a file may have; the aim is 400.
 const CODE_LINES_MAX: usize = 600;
 
-/// Files above that, each with the reason.
-const LONG_FOR_A_REASON: [(&str, &str); 0] = [];
-
 const LINT_ATTRIBUTES: [&str; 5] = ["#![allow", "#![warn", "#![deny", "#![forbid", "#![expect"];
 
 pub(super) fn check(metadata: &Metadata, faults: &mut Vec<String>) -> Result<()> {
@@ -39,24 +36,10 @@ pub(super) fn check(metadata: &Metadata, faults: &mut Vec<String>) -> Result<()>
 fn sizes(sources: &[Source], faults: &mut Vec<String>) {
     for file in sources {
         let lines = file.code_lines();
-        let excused = LONG_FOR_A_REASON.iter().any(|(path, _)| *path == file.path);
-        if lines > CODE_LINES_MAX && !excused {
+        if lines > CODE_LINES_MAX {
             faults.push(format!(
                 "{}: {lines} code lines, more than {CODE_LINES_MAX}; split it by concern",
                 file.path
-            ));
-        }
-        if lines <= CODE_LINES_MAX && excused {
-            faults.push(format!(
-                "{}: no longer long; take it out of LONG_FOR_A_REASON",
-                file.path
-            ));
-        }
-    }
-    for (path, _) in LONG_FOR_A_REASON {
-        if !sources.iter().any(|file| file.path == path) {
-            faults.push(format!(
-                "{path}: in LONG_FOR_A_REASON, but there is no such file"
             ));
         }
     }

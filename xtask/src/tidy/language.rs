@@ -1,6 +1,6 @@
 //! The part of the house language that a machine can check.
 
-use std::{collections::BTreeMap, fs};
+use std::fs;
 
 use anyhow::Result;
 
@@ -28,50 +28,17 @@ const GLOSSARY: &str = "docs/glossary.md";
 
 pub(super) fn check(findings: &mut Vec<String>) -> Result<()> {
     let sources = sources()?;
-    for share in shares(&sources) {
-        if share.folder == "all" && share.per_cent() > QUESTIONS_MAX {
-            findings.push(format!(
-                "{:.1} % of the doc lines begin with What, How, Who, ...; at most {QUESTIONS_MAX} % may",
-                share.per_cent()
-            ));
-        }
+    let per_cent = questions(&sources);
+    if per_cent > QUESTIONS_MAX {
+        findings.push(format!(
+            "{per_cent:.1} % of the doc lines begin with What, How, Who, ...; at most {QUESTIONS_MAX} % may"
+        ));
     }
     for file in &sources {
         words(file, findings);
         test_names(file, findings);
     }
     glossary(&sources, findings);
-    Ok(())
-}
-
-/// Prints the figures behind the check, a line per crate.
-pub(super) fn report() -> Result<()> {
-    let sources = sources()?;
-    println!(
-        "{:<22} {:>9} {:>9} {:>7} {:>9} {:>10}",
-        "folder",
-        "doc lines",
-        "questions",
-        "share",
-        concat!("`can", " not`"),
-        "test names"
-    );
-    for share in shares(&sources) {
-        let (mut words_found, mut names_found) = (Vec::new(), Vec::new());
-        for file in sources.iter().filter(|file| share.has(file)) {
-            words(file, &mut words_found);
-            test_names(file, &mut names_found);
-        }
-        println!(
-            "{:<22} {:>9} {:>9} {:>5.1} % {:>9} {:>10}",
-            share.folder,
-            share.lines,
-            share.questions,
-            share.per_cent(),
-            words_found.len(),
-            names_found.len()
-        );
-    }
     Ok(())
 }
 
@@ -82,69 +49,21 @@ fn sources() -> Result<Vec<Source>> {
     })
 }
 
-/// The doc lines of one folder.
-struct Share {
-    folder: String,
-    lines: usize,
-    questions: usize,
-}
-
-impl Share {
-    fn per_cent(&self) -> f64 {
-        100.0 * self.questions as f64 / self.lines.max(1) as f64
-    }
-
-    fn has(&self, file: &Source) -> bool {
-        self.folder == "all" || folder(&file.path) == self.folder
-    }
-}
-
-/// Counts the doc lines of each folder; the last entry is the sum.
-fn shares(sources: &[Source]) -> Vec<Share> {
-    let mut counts: BTreeMap<&str, (usize, usize)> = BTreeMap::new();
-    for file in sources {
-        let count = counts.entry(folder(&file.path)).or_default();
-        if !source::is(&file.path, "rs") {
-            continue;
-        }
+/// Returns the share of the doc lines that begin with a question word, in per cent.
+fn questions(sources: &[Source]) -> f64 {
+    let (mut lines, mut questions) = (0, 0);
+    for file in sources.iter().filter(|file| source::is(&file.path, "rs")) {
         for line in file.text.lines().map(str::trim_start) {
             let doc = line.strip_prefix("///").or(line.strip_prefix("//!"));
             let Some(doc) = doc.map(str::trim).filter(|doc| !doc.is_empty()) else {
                 continue;
             };
             let first = doc.split(|c: char| !c.is_alphabetic()).next();
-            count.0 += 1;
-            count.1 += usize::from(first.is_some_and(|first| QUESTION_WORDS.contains(&first)));
+            lines += 1;
+            questions += usize::from(first.is_some_and(|first| QUESTION_WORDS.contains(&first)));
         }
     }
-    let mut shares: Vec<Share> = counts
-        .into_iter()
-        .map(|(folder, (lines, questions))| Share {
-            folder: folder.to_owned(),
-            lines,
-            questions,
-        })
-        .collect();
-    shares.push(Share {
-        folder: "all".to_owned(),
-        lines: shares.iter().map(|share| share.lines).sum(),
-        questions: shares.iter().map(|share| share.questions).sum(),
-    });
-    shares
-}
-
-/// `crates/link` for what is below it, else the first part of the path.
-fn folder(path: &str) -> &str {
-    let parts = if path.starts_with("crates/") || path.starts_with("tests/") {
-        2
-    } else {
-        1
-    };
-    let end = path
-        .match_indices('/')
-        .nth(parts - 1)
-        .map_or(path.len(), |(at, _)| at);
-    &path[..end]
+    100.0 * f64::from(questions as u32) / f64::from(lines.max(1))
 }
 
 fn words(file: &Source, findings: &mut Vec<String>) {
@@ -165,14 +84,7 @@ fn words(file: &Source, findings: &mut Vec<String>) {
 }
 
 fn test_names(file: &Source, findings: &mut Vec<String>) {
-    let names = if source::is(&file.path, "py") {
-        file.python_tests()
-    } else if source::is(&file.path, "rs") {
-        file.rust_tests()
-    } else {
-        return;
-    };
-    for name in names {
+    for name in file.tests() {
         if name.len() > TEST_NAME_MAX {
             findings.push(format!(
                 "{}: the test name `{name}` has {} characters, more than {TEST_NAME_MAX}",
@@ -266,10 +178,8 @@ mod tests {
     #[test]
     fn doc_lines_that_begin_with_a_question_word_are_counted() {
         let text = "/// What it is.\n//! Whatever.\n    /// When.\n///\n// Why\n".to_owned();
-        let shares = shares(&[Source {
-            path: "crates/x/src/a.rs".to_owned(),
-            text,
-        }]);
-        assert_eq!((shares[0].lines, shares[0].questions), (3, 2));
+        let path = "crates/x/src/a.rs".to_owned();
+        let share = questions(&[Source { path, text }]);
+        assert!((share - 200.0 / 3.0).abs() < 1e-9, "{share}");
     }
 }
