@@ -59,7 +59,7 @@ impl Server {
         seed[..8].copy_from_slice(&self.incarnation.to_le_bytes());
         let initial = InitialState {
             server_id: format!("server-{}", self.incarnation),
-            epoch: self.reader.epoch(),
+            terms: self.reader.terms(),
             bounds: self.reader.bounds(),
             seed,
         };

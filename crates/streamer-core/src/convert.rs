@@ -31,7 +31,8 @@ impl From<Operation> for wire::OperationType {
     }
 }
 
-/// Returns an event as peers read it. Its id is its position as text.
+/// Returns an event as peers read it. Its id, which never changes, is its position in the term in
+/// which it was written.
 pub(crate) fn event_to_wire(epoch: Epoch, event: &Event) -> wire::StreamerEvent {
     wire::StreamerEvent {
         event_id: Position::new(epoch, event.offset).to_string(),

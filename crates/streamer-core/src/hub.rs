@@ -106,7 +106,7 @@ impl Hub {
             cx: Context {
                 now: Time::ZERO,
                 drain_start: None,
-                log: LogState::new(initial.epoch, initial.bounds, &limits),
+                log: LogState::new(initial.terms, initial.bounds, &limits),
                 limits,
                 counters: Counters::default(),
                 actions: Vec::new(),

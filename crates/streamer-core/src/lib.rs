@@ -8,8 +8,10 @@ pub mod hub;
 pub mod matcher;
 mod position;
 pub mod publisher;
+mod terms;
 
 pub use crate::{
     event::{Event, Operation},
     position::{Bounds, Epoch, InvalidPosition, Position},
+    terms::Terms,
 };

@@ -2,7 +2,8 @@
 
 use std::{fmt, str::FromStr};
 
-/// The name of a log. Offsets of different epochs are unrelated.
+/// The id of a term of a log, in which a position was read. Only the log knows how its terms relate
+/// ([`Terms`](crate::Terms)).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Epoch(pub u64);
 
@@ -12,7 +13,7 @@ pub struct Epoch(pub u64);
 /// implement `Ord` because positions of different epochs have no order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Position {
-    /// The log that the offset belongs to.
+    /// The term in which the position was read.
     pub epoch: Epoch,
     /// The offset of the last event before this position.
     pub offset: u64,

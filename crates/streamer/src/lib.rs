@@ -19,7 +19,7 @@ pub mod server;
 #[cfg(feature = "server")]
 pub use steadfast_streamer_core::hub;
 pub use steadfast_streamer_core::{
-    Bounds, Epoch, Event, InvalidPosition, Operation, Position, filter,
+    Bounds, Epoch, Event, InvalidPosition, Operation, Position, Terms, filter,
 };
 
 pub use crate::filter::Filter;

@@ -17,7 +17,7 @@ use std::{error::Error, sync::Arc};
 use bytes::Bytes;
 
 pub use crate::Bounds;
-use crate::{Epoch, Event, Operation, hub::ReadFault};
+use crate::{Epoch, Event, Operation, Terms, hub::ReadFault};
 
 pub use self::{
     encoding::DecodeError,
@@ -369,8 +369,13 @@ pub trait Log: Send {
 /// The reading side of a log. It sees only committed events. Its methods block, and may be called
 /// from any thread.
 pub trait LogReader: Send + Sync {
-    /// Returns the epoch, which identifies the log.
-    fn epoch(&self) -> Epoch;
+    /// Returns the terms of the log. The current one began when this handle was opened.
+    fn terms(&self) -> Terms;
+
+    /// Returns the current term, the epoch of all positions that are read now.
+    fn epoch(&self) -> Epoch {
+        self.terms().current()
+    }
 
     /// Returns the range of offsets that the log holds now.
     fn bounds(&self) -> Bounds;

@@ -148,7 +148,7 @@ impl Server {
         let reader = log.reader();
         let initial = InitialState {
             server_id: options.server_id.clone(),
-            epoch: reader.epoch(),
+            terms: reader.terms(),
             bounds: reader.bounds(),
             seed: seed(),
         };

@@ -35,6 +35,11 @@ impl CatchUp {
         }
     }
 
+    /// Returns whether a position belongs to the term that the server named in its welcome.
+    pub(super) fn is_in_term(&self, at: Position) -> bool {
+        at.epoch == self.head.epoch
+    }
+
     /// Notes the new position of a subscription.
     pub(super) fn on_moved(&mut self, id: SubscriptionId, to: Position) {
         // Another epoch has no order to this head: nothing known is missing there.

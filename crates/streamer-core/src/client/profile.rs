@@ -230,7 +230,7 @@ impl ProfileStream {
             (from, None) => {
                 let accepted = required(response.position, "an accepted subscription", "position")?;
                 let accepted = Position::from(accepted);
-                if from.is_some_and(|from| !continues(from, accepted)) {
+                if from.is_some_and(|from| !self.continues(from, accepted)) {
                     // To accept it would skip what lies between without a resync.
                     subscriptions.reject(id);
                     send_request(id, request, subscriptions, cx);
@@ -238,7 +238,8 @@ impl ProfileStream {
                 }
                 let lost = subscriptions[id].cursor.take_lost();
                 let resync = lost.map(|lost_from| (ResyncReason::Refused, lost_from));
-                (from.unwrap_or(accepted), resync)
+                let offset = from.map_or(accepted.offset, |from| from.offset);
+                (Position::new(accepted.epoch, offset), resync)
             }
         };
         // The resync is queued before the acknowledged position is announced: an application that
@@ -257,6 +258,12 @@ impl ProfileStream {
         subscriptions.acknowledge(id, request, Some(resumes_at), response.taken_over, cx);
         self.restore.on_answered(id, cx);
         Ok(())
+    }
+
+    /// Returns whether deliveries after `accepted` omit nothing after `from`. The terms may differ: the
+    /// server knows which ones belong to its log, and answers a position of any other with a resync.
+    fn continues(&self, from: Position, accepted: Position) -> bool {
+        self.catch_up.is_in_term(accepted) && accepted.offset <= from.offset
     }
 
     /// Handles a second response to an accepted request: the server cannot deliver what it
@@ -420,11 +427,6 @@ fn send_request(
     };
     let message = subscription.request_message(request.spelling, profile);
     send(cx, message);
-}
-
-/// Returns whether deliveries after `accepted` omit nothing after `from`.
-fn continues(from: Position, accepted: Position) -> bool {
-    accepted.epoch == from.epoch && accepted.offset <= from.offset
 }
 
 /// Reads why the requested position cannot be resumed, and where deliveries continue instead.

@@ -179,8 +179,17 @@ impl Rig {
 
     /// Opens a stream to a peer with the profile, whose log is at `head`.
     fn greet_profile(&mut self, head: u64) {
+        self.greet_in(EPOCH, head);
+    }
+
+    /// Welcomes the client in a term of the server.
+    fn greet_in(&mut self, epoch: u64, head: u64) {
         self.open();
-        self.receive(welcome(head));
+        let mut welcome = welcome(head);
+        if let Payload::Welcome(welcome) = &mut welcome {
+            welcome.head = Some(on_wire(Position::new(Epoch(epoch), head)));
+        }
+        self.receive(welcome);
     }
 
     fn subscribe(&mut self, id: u64) {

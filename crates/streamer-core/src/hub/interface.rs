@@ -7,7 +7,7 @@ use steadfast_session::Time;
 use steadfast_wire::streamer::GatewayMessage;
 
 use super::EndStatus;
-use crate::{Bounds, Epoch, Event};
+use crate::{Bounds, Event, Terms};
 
 /// The id of a stream. The driver assigns ids in the order in which streams open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -22,8 +22,8 @@ pub struct ReadId(pub u64);
 pub struct InitialState {
     /// The name of the server process, told to peers for information.
     pub server_id: String,
-    /// The name of the log.
-    pub epoch: Epoch,
+    /// The terms of the log. The current one is the epoch of every position that the hub sends.
+    pub terms: Terms,
     /// The current bounds of the log. Later events arrive as [`Input::Committed`].
     pub bounds: Bounds,
     /// The seed of the ids of subscriptions that come without one: UUIDs of version 4 made of a

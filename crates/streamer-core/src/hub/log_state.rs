@@ -5,12 +5,12 @@ use std::{collections::VecDeque, sync::Arc};
 use steadfast_wire::streamer::{self as wire, ResyncReason};
 
 use super::Limits;
-use crate::{Bounds, Epoch, Event, Position};
+use crate::{Bounds, Epoch, Event, Position, Terms};
 
 /// The bounds of the log, its damage, and its newest events.
 #[derive(Debug)]
 pub(super) struct LogState {
-    epoch: Epoch,
+    terms: Terms,
     bounds: Bounds,
     /// The newest offset that was found damaged; 0 if none was.
     damaged: u64,
@@ -27,9 +27,9 @@ struct RecentEvents {
 }
 
 impl LogState {
-    pub(super) fn new(epoch: Epoch, bounds: Bounds, limits: &Limits) -> Self {
+    pub(super) fn new(terms: Terms, bounds: Bounds, limits: &Limits) -> Self {
         Self {
-            epoch,
+            terms,
             bounds,
             damaged: 0,
             recent: RecentEvents {
@@ -41,8 +41,9 @@ impl LogState {
         }
     }
 
-    pub(super) fn epoch(&self) -> Epoch {
-        self.epoch
+    /// Returns the term in which the event at an offset was written.
+    pub(super) fn written_in(&self, offset: u64) -> Epoch {
+        self.terms.written_in(offset)
     }
 
     pub(super) fn head(&self) -> u64 {
@@ -50,7 +51,7 @@ impl LogState {
     }
 
     pub(super) fn position(&self, offset: u64) -> Position {
-        Position::new(self.epoch, offset)
+        Position::new(self.terms.current(), offset)
     }
 
     /// Takes the event after the head.
@@ -87,7 +88,7 @@ impl LogState {
         let Some(resume) = resume else {
             return (head, None);
         };
-        if resume.epoch != self.epoch.0 {
+        if !self.terms.contain((*resume).into()) {
             (head, Some(ResyncReason::Epoch))
         } else if resume.offset > head {
             (head, Some(ResyncReason::Future))

@@ -219,7 +219,8 @@ impl Turn {
     ) {
         let grouped = subscriptions.group(keys);
         *budget = budget.saturating_sub(grouped.len() as u64);
-        let outgoing = (!grouped.is_empty()).then(|| OutgoingEvent::new(event, cx.log.epoch()));
+        let outgoing = (!grouped.is_empty())
+            .then(|| OutgoingEvent::new(event, cx.log.written_in(event.offset)));
         for group in grouped.chunk_by(|one, other| one.0 == other.0) {
             let id = group[0].0;
             let (Some(outgoing), Some(stream)) = (&outgoing, streams.get_mut(id)) else {

@@ -11,7 +11,7 @@ use super::{
     Bounds, DocumentKey, DocumentQuery, Limits, Log, LogError, LogReader, MemoryLog, Origin,
     Outcome, PRODUCER_LIFETIME_MS, ProducerState, RedbLog, RefusedEntry, StoreOptions, Submission,
 };
-use crate::{Epoch, Event, Operation};
+use crate::{Epoch, Event, Operation, Position};
 
 const EPOCH: Epoch = Epoch(0x00c0_ffee);
 const LIMITS: Limits = Limits {
@@ -45,6 +45,7 @@ on_every_log!(
     read_of_a_trimmed_offset_fails,
     offsets_continue_after_trimming_everything,
     reopened_log_has_every_commit,
+    opening_begins_a_term_at_the_head,
     documents_are_paged_in_key_order,
     documents_outlive_trimmed_events,
     batch_without_changes_keeps_the_head,
@@ -59,6 +60,8 @@ enum TestLog {
     File {
         dir: TempDir,
         log: Option<Box<RedbLog>>,
+        /// The id of the current term.
+        epoch: Epoch,
     },
 }
 
@@ -69,8 +72,9 @@ impl TestLog {
 
     fn file() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let log = Some(open(&dir));
-        Self::File { dir, log }
+        let log = Some(open(&dir, EPOCH));
+        let epoch = EPOCH;
+        Self::File { dir, log, epoch }
     }
 
     fn writer(&mut self) -> &mut dyn Log {
@@ -87,9 +91,10 @@ impl TestLog {
     fn reopen(&mut self) {
         match self {
             Self::Memory(log) => *log = log.reopen(),
-            Self::File { dir, log } => {
+            Self::File { dir, log, epoch } => {
                 *log = None;
-                *log = Some(open(dir));
+                epoch.0 += 1;
+                *log = Some(open(dir, *epoch));
             }
         }
     }
@@ -114,8 +119,8 @@ impl TestLog {
     }
 }
 
-fn open(dir: &TempDir) -> Box<RedbLog> {
-    let mut options = StoreOptions::new(EPOCH);
+fn open(dir: &TempDir, epoch: Epoch) -> Box<RedbLog> {
+    let mut options = StoreOptions::new(epoch);
     options.limits = LIMITS;
     Box::new(RedbLog::open(dir.path(), &options).unwrap())
 }
@@ -354,12 +359,29 @@ fn reopened_log_has_every_commit(mut log: TestLog) {
     let before = log.read_all();
     log.reopen();
     assert_eq!(log.read_all(), before);
-    assert_eq!(log.reader().epoch(), EPOCH);
     assert_eq!(log.last_sequence("p"), 100);
     let outcomes = log.append(vec![entry_of("q", 2, "d7")]);
     let event = appended(&outcomes[0]);
     assert_eq!(event.offset, 102);
     assert!(text(event).contains(r#""version":3"#), "{}", text(event));
+}
+
+fn opening_begins_a_term_at_the_head(mut log: TestLog) {
+    log.append(vec![entry("p", 1), entry("p", 2)]);
+    log.reopen();
+    log.append(vec![entry("p", 3)]);
+    log.reopen();
+    let terms = log.reader().terms();
+    let [(first, 0), (second, 2), (third, 3)] = terms.as_parts()[..] else {
+        panic!("{terms:?}");
+    };
+    assert_eq!(first, EPOCH);
+    assert!(first != second && second != third && first != third);
+    assert_eq!(log.reader().epoch(), third);
+    for (epoch, offset, expected) in [(first, 2, true), (first, 3, false), (second, 3, true)] {
+        let position = Position::new(epoch, offset);
+        assert_eq!(terms.contain(position), expected, "{position}");
+    }
 }
 
 fn documents_are_paged_in_key_order(mut log: TestLog) {

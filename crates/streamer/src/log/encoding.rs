@@ -19,7 +19,7 @@ use super::{
     DocumentKey, ProducerState,
     ingest::{DocumentEvent, DocumentState},
 };
-use crate::{Event, Operation};
+use crate::{Epoch, Event, Operation, Terms};
 
 const FORMAT: u8 = 1;
 const HEADER: usize = 5;
@@ -197,6 +197,26 @@ pub(super) fn decode_number(name: &str, encoded: &[u8]) -> Result<u64, DecodeErr
     unseal::<NumberBody>(name.as_bytes(), encoded).map(|body| body.value)
 }
 
+/// Encodes the table of terms.
+pub(super) fn encode_terms(name: &str, terms: &Terms) -> Vec<u8> {
+    let (epochs, heads) = terms
+        .as_parts()
+        .iter()
+        .map(|(id, head)| (id.0, *head))
+        .unzip();
+    seal(name.as_bytes(), &TermsBody { epochs, heads })
+}
+
+/// Decodes the table of terms.
+pub(super) fn decode_terms(name: &str, encoded: &[u8]) -> Result<Terms, DecodeError> {
+    let body: TermsBody = unseal(name.as_bytes(), encoded)?;
+    if body.epochs.len() != body.heads.len() {
+        return Err(DecodeError::Invalid);
+    }
+    let parts = body.epochs.into_iter().map(Epoch).zip(body.heads);
+    Terms::from_parts(parts.collect()).ok_or(DecodeError::Invalid)
+}
+
 fn seal(key: &[u8], body: &impl Message) -> Vec<u8> {
     let mut encoded = Vec::with_capacity(HEADER + body.encoded_len());
     encoded.extend_from_slice(&[FORMAT, 0, 0, 0, 0]);
@@ -312,6 +332,15 @@ struct ProducerBody {
 struct NumberBody {
     #[prost(uint64, tag = "1")]
     value: u64,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct TermsBody {
+    #[prost(fixed64, repeated, tag = "1")]
+    epochs: Vec<u64>,
+    /// The head at the beginning of each.
+    #[prost(uint64, repeated, tag = "2")]
+    heads: Vec<u64>,
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ use super::{
     page::PageBuilder,
     plan::{CommitPlan, CommittedState},
 };
-use crate::{Epoch, Event};
+use crate::{Epoch, Event, Terms};
 
 /// A log that lives as long as its handles.
 ///
@@ -27,7 +27,7 @@ pub struct MemoryLog {
 
 #[derive(Debug)]
 struct Shared {
-    epoch: Epoch,
+    terms: Terms,
     contents: Mutex<Contents>,
 }
 
@@ -51,22 +51,27 @@ impl MemoryLog {
     /// Creates an empty log with this epoch and these limits.
     #[must_use]
     pub fn with_limits(epoch: Epoch, limits: Limits) -> Self {
-        Self::with_contents(epoch, limits, Contents::default())
+        Self::with_contents(Terms::new(epoch), limits, Contents::default())
     }
 
     /// Returns the log as a new process would find it if this one were killed now: with every
-    /// commit, and independent of this handle and its readers.
+    /// commit, in a term of its own, and independent of this handle and its readers.
     #[must_use]
     pub fn reopen(&self) -> Self {
         let contents = self.shared.contents().clone();
-        Self::with_contents(self.shared.epoch, self.limits, contents)
+        let Bounds { first, head } = contents.bounds();
+        let mut terms = self.shared.terms.clone();
+        // Not random, so that simulations repeat: the odd constant makes all ids of one log differ.
+        let next = terms.current().0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        terms.begin(Epoch(next), first, head);
+        Self::with_contents(terms, self.limits, contents)
     }
 
-    fn with_contents(epoch: Epoch, limits: Limits, contents: Contents) -> Self {
+    fn with_contents(terms: Terms, limits: Limits, contents: Contents) -> Self {
         let contents = Mutex::new(contents);
         Self {
             limits,
-            shared: Arc::new(Shared { epoch, contents }),
+            shared: Arc::new(Shared { terms, contents }),
         }
     }
 }
@@ -115,8 +120,8 @@ impl Log for MemoryLog {
 }
 
 impl LogReader for Shared {
-    fn epoch(&self) -> Epoch {
-        self.epoch
+    fn terms(&self) -> Terms {
+        self.terms.clone()
     }
 
     fn bounds(&self) -> Bounds {

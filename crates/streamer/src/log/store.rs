@@ -37,13 +37,14 @@ use super::{
     ingest::DocumentState,
     plan::{CommitPlan, CommittedState},
 };
-use crate::Epoch;
+use crate::{Epoch, Terms};
 
 /// Settings of a log in a file.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct StoreOptions {
-    /// The epoch of a new log; an existing log keeps its own. Should be random.
+    /// The id of the term that begins when the log is opened. Must be random: with an id that was used
+    /// before, a copy of the log that is put back looks like the log itself.
     pub epoch: Epoch,
     /// Size limits of one entry.
     pub limits: Limits,
@@ -86,7 +87,7 @@ pub struct RedbLog {
 /// State shared by the log and its readers.
 struct Shared {
     engine: Engine,
-    epoch: Epoch,
+    terms: Terms,
     /// The range that readers see. Changes only after the commit that it describes.
     bounds: Mutex<Bounds>,
     /// Fields drop in order: the directory is unlocked after the engine has closed its file.
@@ -94,7 +95,7 @@ struct Shared {
 }
 
 impl StoreOptions {
-    /// Returns the default options for a log that is created with this epoch.
+    /// Returns the default options for a log that begins this term.
     #[must_use]
     pub fn new(epoch: Epoch) -> Self {
         Self {
@@ -110,10 +111,10 @@ impl StoreOptions {
 }
 
 impl RedbLog {
-    /// Returns the epoch, which identifies the log.
+    /// Returns the term that began when the log was opened.
     #[must_use]
     pub fn epoch(&self) -> Epoch {
-        self.shared.epoch
+        self.shared.terms.current()
     }
 
     /// Runs a step that writes, and stops all writes if it fails.
@@ -205,7 +206,7 @@ impl Log for RedbLog {
 impl fmt::Debug for RedbLog {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RedbLog")
-            .field("epoch", &self.shared.epoch)
+            .field("epoch", &self.shared.terms.current())
             .field("bounds", &self.shared.bounds())
             .field("failure", &self.failure)
             .finish_non_exhaustive()

@@ -23,7 +23,7 @@ fn hub() -> (HubHandle, HubTask, CommitSender) {
     let reader = log.reader();
     let initial = InitialState {
         server_id: "test".to_owned(),
-        epoch: reader.epoch(),
+        terms: reader.terms(),
         bounds: reader.bounds(),
         seed: [7; 32],
     };

@@ -43,6 +43,22 @@ fn a_position_of_an_earlier_process_is_offered() {
 }
 
 #[test]
+fn resumed_subscription_continues_in_the_term_of_the_server() {
+    let mut rig = active_at(5);
+    rig.cut();
+    rig.greet_in(EPOCH + 1, 20);
+    let request = rig.one_request();
+    assert_eq!(request.resume, Some(on_wire(at(5))));
+    let later = |offset| Position::new(Epoch(EPOCH + 1), offset);
+    rig.accept_at(&request, later(5));
+    rig.deliver_at(&["s-1"], &[5], later(7));
+    assert_eq!(names(&rig.take_items(1)), ["7"], "and no resync");
+    rig.cut();
+    rig.greet_in(EPOCH + 2, 20);
+    assert_eq!(rig.one_request().resume, Some(on_wire(later(7))));
+}
+
+#[test]
 fn a_repeated_delivery_is_dropped_and_counted() {
     let mut rig = active_at(5);
     rig.deliver("s-1", 5, 6);

@@ -6,7 +6,7 @@ use steadfast_wire::streamer::{
 };
 
 use super::server::*;
-use crate::hub::*;
+use crate::{Epoch, Terms, hub::*};
 
 #[test]
 fn subscription_without_position_starts_at_head() {
@@ -79,6 +79,39 @@ fn unusable_position_yields_resync_with_reason() {
         assert_eq!(resync.resumes_at, Some(position(10)));
         assert_eq!(response.position, Some(position(10)));
         assert_eq!(offsets, [11]);
+    }
+}
+
+#[test]
+fn position_of_an_earlier_term_is_honoured_up_to_its_end() {
+    let mut terms = Terms::new(Epoch(1));
+    terms.begin(Epoch(EPOCH), 0, 10);
+    for (offset, resync) in [
+        (0, None),
+        (10, None),
+        (11, Some(ResyncReason::Epoch)),
+        (20, Some(ResyncReason::Epoch)),
+    ] {
+        let mut server = Server::with_terms(terms.clone(), rooms(15), Limits::default());
+        let stream = server.welcomed("s");
+        let resume = Position { epoch: 1, offset };
+        let response = server.subscribe(stream, want("a", "rooms").resume(resume));
+        assert_eq!(response.resync.map(|it| it.reason()), resync, "{offset}");
+        let resumed = if resync.is_none() { offset } else { 15 };
+        assert_eq!(
+            response.position,
+            Some(position(resumed)),
+            "the current term"
+        );
+        server.run_until_idle();
+        let ids = server.deliveries(stream).into_iter();
+        let ids: Vec<_> = ids.map(|it| it.event.unwrap().event_id).collect();
+        let written =
+            |offset| crate::Position::new(Epoch(if offset > 10 { EPOCH } else { 1 }), offset);
+        let expected: Vec<_> = (resumed + 1..=15)
+            .map(|it| written(it).to_string())
+            .collect();
+        assert_eq!(ids, expected, "an event keeps its id");
     }
 }
 

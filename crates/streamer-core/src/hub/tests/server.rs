@@ -16,7 +16,7 @@ use steadfast_wire::streamer::{
 };
 
 use super::super::*;
-use crate::{Bounds, Epoch, Operation};
+use crate::{Bounds, Epoch, Operation, Terms};
 
 /// The epoch of the log.
 pub(super) const EPOCH: u64 = 0xe1;
@@ -72,9 +72,14 @@ impl Server {
 
     /// Creates a server on a log with these events.
     pub(super) fn with_log(log: Vec<Arc<Event>>, limits: Limits) -> Self {
+        Self::with_terms(Terms::new(Epoch(EPOCH)), log, limits)
+    }
+
+    /// Creates a server on a log with these terms and events.
+    pub(super) fn with_terms(terms: Terms, log: Vec<Arc<Event>>, limits: Limits) -> Self {
         let initial = InitialState {
             server_id: "test".to_owned(),
-            epoch: Epoch(EPOCH),
+            terms,
             bounds: Bounds {
                 first: 0,
                 head: log.len() as u64,

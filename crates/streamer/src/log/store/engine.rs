@@ -10,12 +10,16 @@ use redb::{
     Database, ReadOnlyTable, ReadTransaction, ReadableTable, TableDefinition, WriteTransaction,
 };
 
-use crate::log::{
-    DocumentKey, LogError, ProducerState,
-    encoding::{
-        DecodeError, StoredDocument, StoredEvent, StoredProducer, decode_number, encode_number,
+use crate::{
+    Bounds, Epoch, Terms,
+    log::{
+        DocumentKey, LogError, ProducerState,
+        encoding::{
+            DecodeError, StoredDocument, StoredEvent, StoredProducer, decode_number, decode_terms,
+            encode_number, encode_terms,
+        },
+        with_sources,
     },
-    with_sources,
 };
 
 /// Events by offset.
@@ -36,8 +40,10 @@ pub(super) type Documents =
 
 /// Version of the table layout.
 pub(super) const FORMAT: &str = "format";
-/// Epoch of the log.
+/// Id of the first term. A log of an earlier version has no other.
 pub(super) const EPOCH: &str = "epoch";
+/// Table of all terms.
+pub(super) const TERMS: &str = "terms";
 /// Offset up to which events were trimmed.
 pub(super) const FIRST: &str = "first";
 /// Offset up to which documents are in their table.
@@ -159,6 +165,44 @@ pub(super) fn set_number(
     let encoded = encode_number(name, value);
     table.insert(name, &*encoded).map_err(storage)?;
     Ok(())
+}
+
+/// Reads the table of terms, and begins a term in it.
+pub(super) fn begin_term(engine: &Engine, epoch: Epoch, bounds: Bounds) -> Result<Terms, LogError> {
+    let transaction = engine.begin_commit()?;
+    let mut terms;
+    {
+        let mut table = transaction.open_table(META).map_err(storage)?;
+        let decode = |name, encoded: redb::AccessGuard<'_, &[u8]>| {
+            let terms = decode_terms(name, encoded.value());
+            terms.map_err(|source| damaged("table of terms", source))
+        };
+        let stored = table.get(TERMS).map_err(storage)?;
+        terms = match stored.map(|encoded| decode(TERMS, encoded)) {
+            Some(terms) => terms?,
+            None => {
+                let encoded = table.get(EPOCH).map_err(storage)?;
+                let encoded = encoded.ok_or_else(|| damaged_number(EPOCH, DecodeError::Missing))?;
+                let first = decode_number(EPOCH, encoded.value());
+                Terms::new(Epoch(
+                    first.map_err(|source| damaged_number(EPOCH, source))?,
+                ))
+            }
+        };
+        if terms
+            .as_parts()
+            .iter()
+            .any(|(_, began)| *began > bounds.head)
+        {
+            return Err(damaged("table of terms", DecodeError::Invalid));
+        }
+        terms.begin(epoch, bounds.first, bounds.head);
+        let encoded = encode_terms(TERMS, &terms);
+        table.insert(TERMS, &*encoded).map_err(storage)?;
+    }
+    // Durable before any position of the term is read.
+    transaction.commit().map_err(storage)?;
+    Ok(terms)
 }
 
 pub(super) fn damaged_number(name: &str, source: DecodeError) -> LogError {

@@ -17,7 +17,7 @@ use super::{
     disk_space::DiskSpace,
     documents::PendingDocuments,
     engine::{
-        APPLIED_UPTO, DOCUMENTS, EPOCH, EVENTS, Engine, FIRST, FORMAT, META, PRODUCERS,
+        APPLIED_UPTO, DOCUMENTS, EPOCH, EVENTS, Engine, FIRST, FORMAT, META, PRODUCERS, begin_term,
         catch_panics, damaged, damaged_number, decode_event, number, set_number, storage,
     },
     maintenance::Maintenance,
@@ -100,7 +100,6 @@ impl RedbLog {
         if found != FORMAT_VERSION {
             return Err(OpenFailure::Format(found));
         }
-        let epoch = Epoch(number(&transaction, EPOCH)?);
         let applied_upto = number(&transaction, APPLIED_UPTO)?;
         let (bounds, bytes) = measure(&transaction)?;
         if !(bounds.first..=bounds.head).contains(&applied_upto) {
@@ -108,10 +107,11 @@ impl RedbLog {
         }
         let pending = pending_documents(&transaction, applied_upto, bounds.head)?;
         drop(transaction);
+        let terms = begin_term(&engine, options.epoch, bounds)?;
         Ok(Self {
             shared: Arc::new(Shared {
                 engine,
-                epoch,
+                terms,
                 bounds: Mutex::new(bounds),
                 _lock: lock,
             }),

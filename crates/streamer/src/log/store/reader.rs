@@ -9,7 +9,7 @@ use super::{
     engine::{self, EVENTS, FIRST, PRODUCERS, catch_panics, decode_event, number, storage},
 };
 use crate::{
-    Epoch, Event,
+    Event, Terms,
     log::{
         Bounds, DocumentPage, DocumentQuery, LogError, LogReader, ProducerState,
         encoding::DecodeError, page::PageBuilder,
@@ -17,8 +17,8 @@ use crate::{
 };
 
 impl LogReader for Shared {
-    fn epoch(&self) -> Epoch {
-        self.epoch
+    fn terms(&self) -> Terms {
+        self.terms.clone()
     }
 
     fn bounds(&self) -> Bounds {

@@ -8,12 +8,12 @@ use redb::{ReadableTable, StorageBackend};
 
 use self::disk::Disk;
 use super::{
-    engine::{EPOCH, FORMAT, META, set_number},
+    engine::{FORMAT, META, TERMS, set_number},
     open::OpenFailure,
     *,
 };
 use crate::{
-    Event,
+    Event, Position,
     log::{DocumentPage, DocumentQuery, Outcome, Submission, with_sources},
 };
 
@@ -98,11 +98,48 @@ fn reopen_changed(change: impl FnOnce(&redb::WriteTransaction)) -> OpenError {
 }
 
 #[test]
-fn existing_log_keeps_its_epoch() {
+fn restored_copy_refuses_positions_after_it_was_taken() {
+    let dir = tempfile::tempdir().unwrap();
+    let [original, copy] = ["original", "copy"].map(|name| dir.path().join(name));
+    let open = |path: &Path, id| RedbLog::open(path, &StoreOptions::new(Epoch(id))).unwrap();
+    let mut log = open(&original, 1);
+    fill(&mut log, 1..=10, 10);
+    drop(log);
+    fs::create_dir(&copy).unwrap();
+    fs::copy(original.join("log.redb"), copy.join("log.redb")).unwrap();
+    let mut log = open(&original, 2);
+    fill(&mut log, 11..=20, 10);
+    drop(log);
+
+    let mut log = open(&copy, 3);
+    fill(&mut log, 11..=25, 15);
+    let terms = log.reader().terms();
+    for (epoch, offset, expected) in [
+        (1, 10, true),
+        (1, 11, false),
+        (2, 10, false),
+        (2, 20, false),
+        (3, 25, true),
+    ] {
+        let position = Position::new(Epoch(epoch), offset);
+        assert_eq!(terms.contain(position), expected, "{position}");
+    }
+}
+
+#[test]
+fn log_without_terms_begins_with_its_epoch() {
     let dir = tempfile::tempdir().unwrap();
     drop(RedbLog::open(dir.path(), &options()).unwrap());
-    let other = StoreOptions::new(Epoch(8));
-    assert_eq!(RedbLog::open(dir.path(), &other).unwrap().epoch(), EPOCH_7);
+    let database = redb::Database::open(dir.path().join("log.redb")).unwrap();
+    let transaction = database.begin_write().unwrap();
+    transaction.open_table(META).unwrap().remove(TERMS).unwrap();
+    transaction.commit().unwrap();
+    drop(database);
+    let log = RedbLog::open(dir.path(), &StoreOptions::new(Epoch(8))).unwrap();
+    assert_eq!(
+        log.reader().terms().as_parts(),
+        [(EPOCH_7, 0), (Epoch(8), 0)]
+    );
 }
 
 #[test]
@@ -134,13 +171,13 @@ fn log_with_another_format_does_not_open() {
 fn damaged_metadata_is_detected() {
     let error = reopen_changed(|transaction| {
         let mut table = transaction.open_table(META).unwrap();
-        let mut encoded = table.get(EPOCH).unwrap().unwrap().value().to_vec();
+        let mut encoded = table.get(TERMS).unwrap().unwrap().value().to_vec();
         *encoded.last_mut().unwrap() ^= 1;
-        table.insert(EPOCH, &*encoded).unwrap();
+        table.insert(TERMS, &*encoded).unwrap();
     });
     assert!(matches!(error, OpenError::Damaged { .. }), "{error}");
     let error = with_sources(&error);
-    assert!(error.contains("epoch"), "{error}");
+    assert!(error.contains("terms"), "{error}");
 }
 
 #[test]
