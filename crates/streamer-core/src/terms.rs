@@ -159,7 +159,7 @@ mod tests {
                 terms: Terms::new(Epoch(rng.random())),
             };
             let mut copies = vec![log.clone()];
-            let mut held = Vec::new();
+            let mut positions = Vec::new();
             let mut restored = false;
             for _ in 0..40 {
                 match rng.random_range(0..6) {
@@ -176,11 +176,11 @@ mod tests {
                     3 => {
                         let offset = rng.random_range(0..=log.events.len());
                         let position = Position::new(log.terms.current(), offset as u64);
-                        held.push((position, log.events[..offset].to_vec()));
+                        positions.push((position, log.events[..offset].to_vec()));
                     }
                     _ => log.events.push(rng.random()),
                 }
-                for (position, seen) in &held {
+                for (position, seen) in &positions {
                     if log.terms.contain(*position) {
                         honoured += 1;
                         assert_eq!(log.events.get(..seen.len()), Some(&seen[..]), "seed {seed}");

@@ -173,21 +173,17 @@ pub(super) fn begin_term(engine: &Engine, epoch: Epoch, bounds: Bounds) -> Resul
     let mut terms;
     {
         let mut table = transaction.open_table(META).map_err(storage)?;
-        let decode = |name, encoded: redb::AccessGuard<'_, &[u8]>| {
-            let terms = decode_terms(name, encoded.value());
-            terms.map_err(|source| damaged("table of terms", source))
-        };
-        let stored = table.get(TERMS).map_err(storage)?;
-        terms = match stored.map(|encoded| decode(TERMS, encoded)) {
-            Some(terms) => terms?,
-            None => {
-                let encoded = table.get(EPOCH).map_err(storage)?;
-                let encoded = encoded.ok_or_else(|| damaged_number(EPOCH, DecodeError::Missing))?;
-                let first = decode_number(EPOCH, encoded.value());
-                Terms::new(Epoch(
-                    first.map_err(|source| damaged_number(EPOCH, source))?,
-                ))
-            }
+
+        terms = if let Some(encoded) = table.get(TERMS).map_err(storage)? {
+            let terms = decode_terms(TERMS, encoded.value());
+            terms.map_err(|source| damaged("table of terms", source))?
+        } else {
+            let encoded = table.get(EPOCH).map_err(storage)?;
+            let encoded = encoded.ok_or_else(|| damaged_number(EPOCH, DecodeError::Missing))?;
+            let first = decode_number(EPOCH, encoded.value());
+            Terms::new(Epoch(
+                first.map_err(|source| damaged_number(EPOCH, source))?,
+            ))
         };
         if terms
             .as_parts()
