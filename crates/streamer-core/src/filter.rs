@@ -30,7 +30,7 @@ pub use self::{
     wire::FilterLimits,
 };
 pub(crate) use self::{
-    evaluate::{equal, holds},
+    evaluate::{FieldValue, equal, holds},
     number::Number,
 };
 

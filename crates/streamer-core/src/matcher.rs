@@ -28,6 +28,8 @@ mod lists;
 mod matching;
 mod members;
 mod postings;
+mod scanner;
+mod values;
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -127,13 +129,9 @@ impl Matcher {
     /// Looks up the candidates of an event. No condition is evaluated yet.
     #[must_use]
     pub fn start(&self, event: &Event) -> Matching {
-        let index = self
-            .names
-            .get(&event.database)
-            .and_then(|inside| inside.get(&event.collection));
-        index.map_or_else(Matching::nothing, |&index| {
-            Matching::start(index, &self.collections[index], event)
-        })
+        let mut matching = Matching::new();
+        matching.start(self, event);
+        matching
     }
 
     /// Appends the subscriptions that the event satisfies, each once: those of the document, those
@@ -155,6 +153,11 @@ impl Matcher {
         matching.run(self, &mut unlimited, out);
         out[filtered..].sort_unstable();
         matching.into_fault().map_or(Ok(()), Err)
+    }
+
+    fn collection(&self, database: &str, name: &str) -> Option<(usize, &Collection)> {
+        let index = *self.names.get(database)?.get(name)?;
+        Some((index, self.collections.get(index)?))
     }
 
     fn collection_or_new(&mut self, database: &str, name: &str) -> usize {

@@ -31,8 +31,46 @@ pub fn evaluate(filter: &Filter, document: &Document<'_>) -> Result<bool, Invali
     }
 }
 
+/// The value of a field, as conditions see it. A value of another type is `None`.
+///
+/// There are two readings of a document, the parsed [`Document`] and that of the matcher, and one
+/// meaning of the operators.
+pub(crate) trait FieldValue<'a>: Copy {
+    /// Returns the bytes of a text.
+    fn text(self) -> Option<&'a [u8]>;
+    fn number(self) -> Option<Number>;
+    fn bool(self) -> Option<bool>;
+    /// Returns the elements of a list.
+    fn elements(self) -> Option<impl ExactSizeIterator<Item = Self>>;
+    /// Returns whether it is an object with a member of this name.
+    fn has_member(self, name: &str) -> bool;
+}
+
+impl<'a> FieldValue<'a> for &'a Json {
+    fn text(self) -> Option<&'a [u8]> {
+        self.as_str().map(str::as_bytes)
+    }
+
+    fn number(self) -> Option<Number> {
+        self.as_number().and_then(Number::of_json)
+    }
+
+    fn bool(self) -> Option<bool> {
+        self.as_bool()
+    }
+
+    fn elements(self) -> Option<impl ExactSizeIterator<Item = Self>> {
+        self.as_array().map(|elements| elements.iter())
+    }
+
+    fn has_member(self, name: &str) -> bool {
+        self.as_object()
+            .is_some_and(|members| members.contains_key(name))
+    }
+}
+
 /// Returns whether a field that is present satisfies a condition.
-pub(crate) fn holds(op: Op, value: &Value, field: &Json) -> bool {
+pub(crate) fn holds<'a>(op: Op, value: &Value, field: impl FieldValue<'a>) -> bool {
     match op {
         Op::Eq => equal(field, value),
         Op::Ne => !equal(field, value),
@@ -48,24 +86,22 @@ pub(crate) fn holds(op: Op, value: &Value, field: &Json) -> bool {
     }
 }
 
-fn contains(field: &Json, value: &Value) -> bool {
-    match field {
-        Json::Array(elements) => elements.iter().any(|element| equal(element, value)),
-        Json::Object(fields) => match value {
-            Value::Text(key) => fields.contains_key(key),
-            Value::Int(_) | Value::Double(_) | Value::Bool(_) | Value::List(_) => false,
-        },
-        Json::Null | Json::Bool(_) | Json::Number(_) | Json::String(_) => false,
+fn contains<'a>(field: impl FieldValue<'a>, value: &Value) -> bool {
+    if let Some(mut elements) = field.elements() {
+        return elements.any(|element| equal(element, value));
+    }
+    match value {
+        Value::Text(name) => field.has_member(name),
+        Value::Int(_) | Value::Double(_) | Value::Bool(_) | Value::List(_) => false,
     }
 }
 
 /// Returns whether a field equals a value; numbers by their value, lists element by element.
-pub(crate) fn equal(field: &Json, value: &Value) -> bool {
+pub(crate) fn equal<'a>(field: impl FieldValue<'a>, value: &Value) -> bool {
     match value {
-        Value::List(values) => field.as_array().is_some_and(|elements| {
+        Value::List(values) => field.elements().is_some_and(|elements| {
             elements.len() == values.len()
                 && elements
-                    .iter()
                     .zip(values)
                     .all(|(element, value)| equal(element, value))
         }),
@@ -76,13 +112,12 @@ pub(crate) fn equal(field: &Json, value: &Value) -> bool {
 }
 
 /// Returns `None` if the two have no order: values of different types, and lists.
-fn order(field: &Json, value: &Value) -> Option<Ordering> {
-    let number = || field.as_number().and_then(Number::of_json);
+fn order<'a>(field: impl FieldValue<'a>, value: &Value) -> Option<Ordering> {
     match value {
-        Value::Text(text) => Some(field.as_str()?.cmp(text)),
-        Value::Int(int) => Some(number()?.cmp(&Number::from(*int))),
-        Value::Double(double) => Some(number()?.cmp(&Number::from(*double))),
-        Value::Bool(bool) => Some(field.as_bool()?.cmp(bool)),
+        Value::Text(text) => Some(field.text()?.cmp(text.as_bytes())),
+        Value::Int(int) => Some(field.number()?.cmp(&Number::from(*int))),
+        Value::Double(double) => Some(field.number()?.cmp(&Number::from(*double))),
+        Value::Bool(bool) => Some(field.bool()?.cmp(bool)),
         Value::List(_) => None,
     }
 }

@@ -24,7 +24,7 @@ impl Number {
             return Some(whole.into());
         }
         if let Some(whole) = number.as_u64() {
-            return Some(Self::Whole(whole.into()));
+            return Some(whole.into());
         }
         number
             .as_f64()
@@ -39,6 +39,12 @@ impl Number {
             Self::Whole(whole) => whole as f64,
             Self::Double(double) => double,
         }
+    }
+}
+
+impl From<u64> for Number {
+    fn from(whole: u64) -> Self {
+        Self::Whole(whole.into())
     }
 }
 

@@ -78,7 +78,8 @@ impl Value {
     /// Hashes the value so that values that are equal by [`total_cmp`](Self::total_cmp) have one hash.
     pub(crate) fn hash_canonical(&self, state: &mut impl Hasher) {
         match self {
-            Self::Text(text) => text.hash(state),
+            // As bytes: the matcher keeps texts of documents as bytes.
+            Self::Text(text) => text.as_bytes().hash(state),
             Self::Int(int) => Number::from(*int).hash(state),
             Self::Double(double) => Number::from(*double).hash(state),
             Self::Bool(bool) => bool.hash(state),

@@ -11,13 +11,14 @@ use super::{
     access::Access,
     choice::{canonical, choose},
     condition::{self, Condition, Kind, Scalar, listed_values},
-    fields::{FieldTable, Values},
+    fields::FieldTable,
     group::Group,
     ids::{Entry, FieldId, GroupId},
     members::Members,
     postings::{Postings, spread},
+    values::{ValueRef, Values},
 };
-use crate::filter::{Condition as NamedCondition, Filter, Selection};
+use crate::filter::{Condition as NamedCondition, FieldValue as _, Filter, Selection};
 
 /// The subscriptions of one collection, and the ways to find them.
 #[derive(Debug)]
@@ -129,13 +130,13 @@ impl Collection {
     }
 
     /// Appends the groups that an event with these values may satisfy, each once.
-    pub(super) fn candidates(&self, values: &Values<'_>, out: &mut Vec<Entry>) {
-        for &field in &values.present {
-            let (Some(json), index) = (values.get(field), self.fields.index(field)) else {
+    pub(super) fn candidates(&self, values: &Values, out: &mut Vec<Entry>) {
+        for &field in values.present() {
+            let (Some(value), index) = (values.get(field), self.fields.index(field)) else {
                 continue;
             };
-            index.candidates(json, out);
-            let (scalar, groups) = (Scalar::of_json(json), &self.groups);
+            index.candidates(value, out);
+            let (scalar, groups) = (Scalar::of_field(value), &self.groups);
             if index.equalling > 0
                 && let Some(value) = scalar
             {
@@ -153,38 +154,32 @@ impl Collection {
                 }
             }
             if index.containing > 0 {
-                self.containing_candidates(field, json, out);
+                self.containing_candidates(field, value, out);
             }
         }
     }
 
     /// Appends the groups that ask for an element of a list or a key of an object.
-    fn containing_candidates(
-        &self,
-        field: FieldId,
-        json: &serde_json::Value,
-        out: &mut Vec<Entry>,
-    ) {
-        let mut found = Vec::new();
+    fn containing_candidates(&self, field: FieldId, value: ValueRef<'_>, out: &mut Vec<Entry>) {
+        let before = out.len();
         let mut look_up = |value: Scalar<'_>| {
             let (kind, groups) = (Kind::Contains, &self.groups);
-            self.postings
-                .candidates(field, kind, &value, groups, &mut found);
+            self.postings.candidates(field, kind, &value, groups, out);
         };
-        if let Some(elements) = json.as_array() {
-            elements
-                .iter()
-                .filter_map(Scalar::of_json)
-                .for_each(look_up);
-            // Equal elements find the same groups.
-            found.sort_unstable();
-            found.dedup();
-        } else if let Some(members) = json.as_object() {
-            for name in members.keys() {
-                look_up(Scalar::Text(name));
+        match value.elements() {
+            Some(elements) => elements.filter_map(Scalar::of_field).for_each(&mut look_up),
+            None => value.names().map(Scalar::Text).for_each(&mut look_up),
+        }
+        // Equal elements, or members of one name, find the same groups.
+        out[before..].sort_unstable();
+        let mut kept = before;
+        for at in before..out.len() {
+            if kept == before || out[kept - 1] != out[at] {
+                out[kept] = out[at];
+                kept += 1;
             }
         }
-        out.append(&mut found);
+        out.truncate(kept);
     }
 
     fn insert_document(&mut self, key: SubscriptionKey, id: &str) -> Slot {

@@ -1,12 +1,10 @@
 //! Conditions in the form in which the matcher compares, hashes and orders them.
 
-use std::hash::{BuildHasher as _, Hash as _, Hasher as _};
+use std::hash::{BuildHasher as _, Hash as _, Hasher};
 
+use super::{ids::FieldId, values::ValueRef};
+use crate::filter::{FieldValue as _, Number, Op, Value};
 use foldhash::quality::FixedState;
-use serde_json::Value as Json;
-
-use super::ids::FieldId;
-use crate::filter::{Number, Op, Value};
 
 /// A condition whose field is the id of a path, 32 bytes.
 #[derive(Debug)]
@@ -38,24 +36,23 @@ pub(super) enum Kind {
 /// A value that groups are listed under.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Scalar<'a> {
-    Text(&'a str),
+    Text(&'a [u8]),
     Number(Number),
     Bool(bool),
 }
 
 impl<'a> Scalar<'a> {
-    pub(super) fn of_json(json: &'a Json) -> Option<Self> {
-        match json {
-            Json::String(text) => Some(Self::Text(text)),
-            Json::Number(number) => Number::of_json(number).map(Self::Number),
-            Json::Bool(bool) => Some(Self::Bool(*bool)),
-            Json::Null | Json::Array(_) | Json::Object(_) => None,
-        }
+    pub(super) fn of_field(field: ValueRef<'a>) -> Option<Self> {
+        let text = || field.text().map(Self::Text);
+        let number = || field.number().map(Self::Number);
+        text()
+            .or_else(number)
+            .or_else(|| field.bool().map(Self::Bool))
     }
 
     pub(super) fn of_value(value: &'a Value) -> Option<Self> {
         match value {
-            Value::Text(text) => Some(Self::Text(text)),
+            Value::Text(text) => Some(Self::Text(text.as_bytes())),
             Value::Int(int) => Some(Self::Number((*int).into())),
             Value::Double(double) => Some(Self::Number((*double).into())),
             Value::Bool(bool) => Some(Self::Bool(*bool)),
@@ -76,12 +73,17 @@ impl<'a> Scalar<'a> {
         let mut state = hasher.build_hasher();
         field.hash(&mut state);
         kind.hash(&mut state);
-        match self {
-            Self::Text(text) => text.hash(&mut state),
-            Self::Number(number) => number.hash(&mut state),
-            Self::Bool(bool) => bool.hash(&mut state),
-        }
+        self.write(&mut state);
         state.finish() as u32
+    }
+
+    /// Hashes the value as [`Value::hash_canonical`] does.
+    pub(super) fn write(&self, state: &mut impl Hasher) {
+        match self {
+            Self::Text(text) => text.hash(state),
+            Self::Number(number) => number.hash(state),
+            Self::Bool(bool) => bool.hash(state),
+        }
     }
 
     /// Returns the type, and a key that is never greater for a lesser value. Values that are close
@@ -91,7 +93,7 @@ impl<'a> Scalar<'a> {
             Self::Text(text) => {
                 let mut prefix = [0; 8];
                 let length = text.len().min(8);
-                prefix[..length].copy_from_slice(&text.as_bytes()[..length]);
+                prefix[..length].copy_from_slice(&text[..length]);
                 (Type::Text, u64::from_be_bytes(prefix))
             }
             Self::Number(number) => {

@@ -1,13 +1,12 @@
 //! The groups that are listed under a range of one field, or under its presence.
 
-use serde_json::Value as Json;
-
 use super::{
     access::Access,
     condition::{Condition, Kind, Scalar, Type, range},
     ids::{Entry, FieldId, GroupId},
     intervals::{Interval, Intervals},
     members::Members,
+    values::ValueRef,
 };
 
 /// The groups that are listed under ranges of a field, or under its presence.
@@ -108,14 +107,14 @@ impl FieldIndex {
     }
 
     /// Appends the groups listed under the presence of the field or a range that the value lies in.
-    pub(super) fn candidates(&self, json: &Json, out: &mut Vec<Entry>) {
+    pub(super) fn candidates(&self, value: ValueRef<'_>, out: &mut Vec<Entry>) {
         if let Some(present) = &self.present {
             present.append_to(out);
         }
         let Some(ranges) = &self.ranges else {
             return;
         };
-        let Some((of, key)) = Scalar::of_json(json).map(|value| value.ordered()) else {
+        let Some((of, key)) = Scalar::of_field(value).map(|value| value.ordered()) else {
             return;
         };
         let Ranges {

@@ -1,12 +1,15 @@
 //! The fields that the filters of a collection name, as a tree of path segments.
 
-use std::{collections::BTreeMap, fmt, sync::Arc};
+use std::collections::BTreeMap;
 
-use serde::de::{self, DeserializeSeed, IgnoredAny, MapAccess, Visitor};
-use serde_json::Value as Json;
 use slab::Slab;
 
-use super::{field_index::FieldIndex, ids::FieldId};
+use super::{
+    field_index::FieldIndex,
+    ids::FieldId,
+    scanner::{DEPTH_MAX, Malformed, RawText, Scanner},
+    values::Values,
+};
 use crate::{
     Event,
     filter::{Document, InvalidDocument},
@@ -21,23 +24,14 @@ pub(super) struct FieldTable {
 
 #[derive(Debug)]
 struct Node {
-    name: Arc<str>,
+    name: Box<[u8]>,
     parent: FieldId,
-    children: BTreeMap<Arc<str>, FieldId>,
+    children: BTreeMap<Box<[u8]>, FieldId>,
+    /// A bit for every child's name, so that most other names are not looked up.
+    likely: u64,
     /// Conditions that name this path.
     users: u32,
     index: FieldIndex,
-}
-
-/// The top-level members of an event's document that some filter looks into.
-pub(super) type Roots = Vec<(Arc<str>, Json)>;
-
-/// The values that an event has for fields, by [`FieldId`].
-#[derive(Debug)]
-pub(super) struct Values<'a> {
-    by_field: Vec<Option<&'a Json>>,
-    /// The fields that have a value, in the order in which they were found.
-    pub(super) present: Vec<FieldId>,
 }
 
 /// The node of the whole document, which is inserted first.
@@ -46,7 +40,7 @@ const ROOT: FieldId = FieldId::ROOT;
 impl FieldTable {
     pub(super) fn new() -> Self {
         let mut nodes = Slab::new();
-        nodes.insert(Node::new("".into(), ROOT));
+        nodes.insert(Node::new(b"", ROOT));
         Self { nodes }
     }
 
@@ -59,7 +53,10 @@ impl FieldTable {
     pub(super) fn acquire(&mut self, path: &str) -> FieldId {
         let mut at = ROOT;
         for segment in path.split('.') {
-            let known = self.nodes[at.index()].children.get(segment).copied();
+            let known = self.nodes[at.index()]
+                .children
+                .get(segment.as_bytes())
+                .copied();
             at = known.unwrap_or_else(|| self.add(at, segment));
         }
         self.nodes[at.index()].users += 1;
@@ -67,10 +64,11 @@ impl FieldTable {
     }
 
     fn add(&mut self, parent: FieldId, segment: &str) -> FieldId {
-        let name: Arc<str> = segment.into();
-        let node = Node::new(Arc::clone(&name), parent);
-        let child = FieldId::new(self.nodes.insert(node));
-        self.nodes[parent.index()].children.insert(name, child);
+        let name = segment.as_bytes();
+        let child = FieldId::new(self.nodes.insert(Node::new(name, parent)));
+        let parent = &mut self.nodes[parent.index()];
+        parent.children.insert(name.into(), child);
+        parent.likely |= likely(name);
         child
     }
 
@@ -85,7 +83,12 @@ impl FieldTable {
             }
             debug_assert!(node.index.is_empty(), "a forgotten field lists no group");
             let gone = self.nodes.remove(at.index());
-            self.nodes[gone.parent.index()].children.remove(&gone.name);
+            let parent = &mut self.nodes[gone.parent.index()];
+            parent.children.remove(&gone.name);
+            // The bits of names that are gone cost a look-up at most.
+            if parent.children.is_empty() {
+                parent.likely = 0;
+            }
             at = gone.parent;
         }
     }
@@ -98,167 +101,122 @@ impl FieldTable {
         &mut self.nodes[field.index()].index
     }
 
-    /// Reads from an event's data what filters look into; everything else is skipped over.
+    /// Reads from an event's data what filters look into; everything else is passed over. `values`
+    /// holds no other document.
     ///
     /// # Errors
     ///
-    /// When the data is not a JSON object.
-    pub(super) fn extract(&self, event: &Event) -> Result<Roots, InvalidDocument> {
-        let mut roots = if event.data.is_empty() {
-            Roots::new()
-        } else {
-            self.read(&event.data)
-                // The reader of whole documents has the better words for what is wrong.
-                .or_else(|_| Document::read(&event.data).map(|_| Roots::new()))
-                .map_err(|fault| InvalidDocument {
-                    offset: event.offset,
-                    fault,
-                })?
-        };
+    /// When the data is not a JSON object. Then there are no values.
+    pub(super) fn read(&self, event: &Event, values: &mut Values) -> Result<(), InvalidDocument> {
+        values.clear(self.nodes.capacity());
+        if !event.data.is_empty() && self.read_data(&event.data, values).is_err() {
+            values.clear(0);
+            // The reader of whole documents has the words for what is wrong.
+            let result = Document::read(&event.data);
+            debug_assert!(result.is_err(), "both readers refuse the same data");
+            let offset = event.offset;
+            return result
+                .map(drop)
+                .map_err(|fault| InvalidDocument { offset, fault });
+        }
         // The event's own id and collection win over members of the same name.
-        for (name, value) in [
+        for (name, text) in [
             ("id", &event.document_id),
             ("collection", &event.collection),
         ] {
-            if let Some((name, _)) = self.root(name) {
-                put(&mut roots, name, Json::from(&**value));
+            if let Some(field) = self.nodes[ROOT.index()].child(name.as_bytes()) {
+                self.forget(field, values);
+                values.begin(field);
+                values.push_text(RawText::of(text));
             }
         }
-        Ok(roots)
+        Ok(())
     }
 
-    fn read(&self, data: &[u8]) -> serde_json::Result<Roots> {
-        let mut reader = serde_json::Deserializer::from_slice(data);
-        let roots = RootsReader(self).deserialize(&mut reader)?;
-        reader.end()?;
-        Ok(roots)
+    fn read_data(&self, data: &[u8], values: &mut Values) -> Result<(), Malformed> {
+        let mut scanner = Scanner::new(data)?;
+        scanner.peek()?;
+        let mut names = Vec::new();
+        self.read_object(ROOT, &mut scanner, values, &mut names, DEPTH_MAX)?;
+        scanner.end()
     }
 
-    /// Walks the paths that both the table and the document have.
-    pub(super) fn resolve<'a>(&self, roots: &'a Roots) -> Values<'a> {
-        let mut values = Values {
-            by_field: vec![None; self.nodes.capacity()],
-            present: Vec::new(),
-        };
-        for (name, json) in roots {
-            // A field that was forgotten since the document was read has no groups left.
-            if let Some((_, field)) = self.root(name) {
-                self.walk(field, json, &mut values);
-            }
-        }
-        values
-    }
-
-    fn walk<'a>(&self, at: FieldId, json: &'a Json, values: &mut Values<'a>) {
+    /// Reads the members of an object along the paths that lead into it.
+    fn read_object(
+        &self,
+        at: FieldId,
+        scanner: &mut Scanner<'_>,
+        values: &mut Values,
+        unescaped: &mut Vec<u8>,
+        depth: u8,
+    ) -> Result<(), Malformed> {
         let node = &self.nodes[at.index()];
-        if node.users > 0 {
-            values.by_field[at.index()] = Some(json);
-            values.present.push(at);
-        }
-        let Json::Object(members) = json else {
-            return;
-        };
-        // The shorter side leads, so that neither a wide document nor many paths cost much alone.
-        if node.children.len() <= members.len() {
-            for (name, &child) in &node.children {
-                if let Some(json) = members.get(&**name) {
-                    self.walk(child, json, values);
-                }
+        let depth = depth.checked_sub(1).ok_or(Malformed)?;
+        scanner.expect(b'{')?;
+        let object = values.begin_object();
+        let mut first = true;
+        while let Some(name) = scanner.next_member(first)? {
+            first = false;
+            if node.users > 0 {
+                values.push_name(name);
             }
-        } else {
-            for (name, json) in members {
-                if let Some(&child) = node.children.get(name.as_str()) {
-                    self.walk(child, json, values);
-                }
+            let child = if name.escaped {
+                unescaped.clear();
+                name.append_to(unescaped);
+                node.child(unescaped)
+            } else {
+                node.child(name.bytes)
+            };
+            let Some(child) = child else {
+                scanner.skip(depth)?;
+                continue;
+            };
+            // Of members of one name the last one counts, as for `Document`.
+            self.forget(child, values);
+            values.begin(child);
+            if scanner.peek()? == b'{' {
+                self.read_object(child, scanner, values, unescaped, depth)?;
+            } else {
+                values.read(scanner, depth)?;
             }
         }
+        values.end_object(object);
+        Ok(())
     }
 
-    fn root(&self, name: &str) -> Option<(&Arc<str>, FieldId)> {
-        let found = self.nodes[ROOT.index()].children.get_key_value(name);
-        found.map(|(name, &field)| (name, field))
+    /// Forgets the value of a field and of the fields in it.
+    fn forget(&self, field: FieldId, values: &mut Values) {
+        if values.remove(field) {
+            for &child in self.nodes[field.index()].children.values() {
+                self.forget(child, values);
+            }
+        }
     }
 }
 
 impl Node {
-    fn new(name: Arc<str>, parent: FieldId) -> Self {
+    fn new(name: &[u8], parent: FieldId) -> Self {
         Self {
-            name,
+            name: name.into(),
             parent,
             children: BTreeMap::new(),
+            likely: 0,
             users: 0,
             index: FieldIndex::default(),
         }
     }
-}
 
-impl<'a> Values<'a> {
-    pub(super) fn get(&self, field: FieldId) -> Option<&'a Json> {
-        self.by_field.get(field.index()).copied().flatten()
-    }
-}
-
-/// Of members of one name the last one counts, as for [`Document`].
-fn put(roots: &mut Roots, name: &Arc<str>, value: Json) {
-    match roots.iter_mut().find(|(known, _)| known == name) {
-        Some((_, known)) => *known = value,
-        None => roots.push((Arc::clone(name), value)),
-    }
-}
-
-struct RootsReader<'a>(&'a FieldTable);
-
-impl<'de> DeserializeSeed<'de> for RootsReader<'_> {
-    type Value = Roots;
-
-    fn deserialize<D: de::Deserializer<'de>>(self, deserializer: D) -> Result<Roots, D::Error> {
-        deserializer.deserialize_map(self)
-    }
-}
-
-impl<'de> Visitor<'de> for RootsReader<'_> {
-    type Value = Roots;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a JSON object")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Roots, A::Error> {
-        let mut roots = Roots::new();
-        while let Some(name) = members.next_key_seed(NameReader(self.0))? {
-            match name {
-                Some(name) => put(&mut roots, name, members.next_value()?),
-                None => {
-                    members.next_value::<IgnoredAny>()?;
-                }
-            }
+    fn child(&self, name: &[u8]) -> Option<FieldId> {
+        if self.likely & likely(name) == 0 {
+            return None;
         }
-        Ok(roots)
+        self.children.get(name).copied()
     }
 }
 
-/// Reads a member's name as the table's own copy of it, `None` if no filter names it.
-struct NameReader<'a>(&'a FieldTable);
-
-impl<'de, 'a> DeserializeSeed<'de> for NameReader<'a> {
-    type Value = Option<&'a Arc<str>>;
-
-    fn deserialize<D: de::Deserializer<'de>>(
-        self,
-        deserializer: D,
-    ) -> Result<Self::Value, D::Error> {
-        deserializer.deserialize_str(self)
-    }
-}
-
-impl<'a> Visitor<'_> for NameReader<'a> {
-    type Value = Option<&'a Arc<str>>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a member's name")
-    }
-
-    fn visit_str<E: de::Error>(self, name: &str) -> Result<Self::Value, E> {
-        Ok(self.0.root(name).map(|(name, _)| name))
-    }
+/// Returns one bit that most different names do not share.
+fn likely(name: &[u8]) -> u64 {
+    let byte = |byte: Option<&u8>| byte.map_or(0, |byte| usize::from(*byte));
+    let mixed = byte(name.first()) * 31 + byte(name.last()) * 7 + name.len();
+    1 << (mixed % 64)
 }

@@ -1,89 +1,123 @@
 //! The lists of one event, hashed once.
 
-use std::hash::{BuildHasher as _, Hash as _, Hasher};
+use std::hash::{BuildHasher, Hash as _, Hasher};
 
 use foldhash::quality::FixedState;
 use hashbrown::HashTable;
-use serde_json::Value as Json;
 
-use super::{ids::FieldId, postings::spread};
-use crate::filter::{Number, Value, equal};
+use super::{
+    condition::Scalar,
+    ids::FieldId,
+    postings::spread,
+    values::{ValueRef, Values},
+};
+use crate::filter::{FieldValue as _, Value, equal};
 
 /// The elements of the event's long lists by hash, made when the first condition asks. Without them, a
 /// document of 1 MB and a filter of 63 `contains` would cost 30 million comparisons.
 #[derive(Debug, Default)]
-pub(super) struct Lists(Vec<(FieldId, HashTable<(u32, u32)>)>);
+pub(super) struct Lists {
+    hashed: Vec<FieldId>,
+    /// Hashes of a field and an element, and places of elements.
+    elements: HashTable<(u32, u32)>,
+}
 
 /// Elements up to which a list is scanned.
 const SCANNED_MAX: usize = 16;
 
+/// Elements beyond which the memory is given back with the event.
+const KEPT_MAX: usize = 1 << 12;
+
 impl Lists {
-    /// Returns whether an element of the list equals the value, and adds the elements looked at to
-    /// `used`.
+    /// Forgets the lists of an event.
+    pub(super) fn clear(&mut self) {
+        self.hashed.clear();
+        self.elements.clear();
+        if self.elements.capacity() > KEPT_MAX {
+            self.elements = HashTable::new();
+        }
+    }
+
+    /// Returns whether an element of a field's list equals the value, and adds the elements looked at
+    /// to `used`.
     pub(super) fn contains(
         &mut self,
-        field: FieldId,
-        elements: &[Json],
+        values: &Values,
+        (field, list): (FieldId, ValueRef<'_>),
         value: &Value,
         hasher: &FixedState,
         used: &mut u64,
     ) -> bool {
-        if elements.len() <= SCANNED_MAX {
-            *used += elements.len() as u64 / 4;
-            return elements.iter().any(|element| equal(element, value));
-        }
-        let known = self.0.iter().position(|(known, _)| *known == field);
-        let at = known.unwrap_or_else(|| {
-            *used += elements.len() as u64;
-            self.0.push((field, table(elements, hasher)));
-            self.0.len() - 1
-        });
-        let table = &self.0[at].1;
-        let mut state = hasher.build_hasher();
-        value.hash_canonical(&mut state);
-        let hash = state.finish() as u32;
-        let same = |&(known, at): &(u32, u32)| {
-            known == hash
-                && elements
-                    .get(at as usize)
-                    .is_some_and(|element| equal(element, value))
+        let Some(mut elements) = list.elements() else {
+            return false;
         };
-        table.find(spread(hash), same).is_some()
-    }
-}
-
-fn table(elements: &[Json], hasher: &FixedState) -> HashTable<(u32, u32)> {
-    let mut table = HashTable::new();
-    for (at, element) in elements.iter().enumerate() {
-        let mut state = hasher.build_hasher();
-        if hash_json(element, &mut state) {
-            let hash = state.finish() as u32;
-            let same = |(known, other): &(u32, u32)| {
-                *known == hash && elements[*other as usize] == *element
-            };
-            table
-                .entry(spread(hash), same, |(known, _)| spread(*known))
-                .or_insert((hash, at as u32));
+        let len = elements.len();
+        if len <= SCANNED_MAX {
+            *used += len as u64 / 4;
+            return elements.any(|element| equal(element, value));
         }
+        if !self.hashed.contains(&field) {
+            *used += len as u64;
+            self.hashed.push(field);
+            for element in elements {
+                self.insert(values, field, element, hasher);
+            }
+        }
+        let hash = hash(field, hasher, |state| {
+            value.hash_canonical(state);
+            true
+        });
+        let inside = list.inside();
+        let same = |&(known, at): &(u32, u32)| {
+            Some(known) == hash && inside.contains(&at) && equal(values.at(at), value)
+        };
+        hash.is_some_and(|hash| self.elements.find(spread(hash), same).is_some())
     }
-    table
+
+    fn insert(&mut self, values: &Values, field: FieldId, element: ValueRef<'_>, of: &FixedState) {
+        let Some(hash) = hash(field, of, |state| hash_field(element, state)) else {
+            return;
+        };
+        // A list of one element a million times must not be a chain of a million entries.
+        let same = |&(known, at): &(u32, u32)| known == hash && same(values.at(at), element);
+        self.elements
+            .entry(spread(hash), same, |(known, _)| spread(*known))
+            .or_insert((hash, element.place()));
+    }
 }
 
-/// Hashes JSON as [`Value::hash_canonical`] hashes an equal value. Returns false for what no value of a
-/// filter equals: null, objects, and lists with those.
-fn hash_json(json: &Json, state: &mut impl Hasher) -> bool {
-    match json {
-        Json::String(text) => text.as_str().hash(state),
-        Json::Number(number) => match Number::of_json(number) {
-            Some(number) => number.hash(state),
-            None => return false,
+/// Returns the hash of a field and what `write` adds, `None` if that returns false.
+fn hash(
+    field: FieldId,
+    hasher: &FixedState,
+    write: impl FnOnce(&mut <FixedState as BuildHasher>::Hasher) -> bool,
+) -> Option<u32> {
+    let mut state = hasher.build_hasher();
+    field.hash(&mut state);
+    write(&mut state).then(|| state.finish() as u32)
+}
+
+/// Hashes a value as [`Value::hash_canonical`] hashes an equal value. Returns false for what no value
+/// of a filter equals: null, objects, and lists with those.
+fn hash_field(value: ValueRef<'_>, state: &mut impl Hasher) -> bool {
+    if let Some(scalar) = Scalar::of_field(value) {
+        scalar.write(state);
+        return true;
+    }
+    value.elements().is_some_and(|mut elements| {
+        elements.len().hash(state);
+        elements.all(|element| hash_field(element, state))
+    })
+}
+
+/// Returns whether two values are equal that [`hash_field`] hashes.
+fn same(a: ValueRef<'_>, b: ValueRef<'_>) -> bool {
+    match (Scalar::of_field(a), Scalar::of_field(b)) {
+        (Some(a), Some(b)) => a.equals(&b),
+        (None, None) => match (a.elements(), b.elements()) {
+            (Some(a), Some(b)) => a.len() == b.len() && a.zip(b).all(|(a, b)| same(a, b)),
+            _ => false,
         },
-        Json::Bool(bool) => bool.hash(state),
-        Json::Array(elements) => {
-            elements.len().hash(state);
-            return elements.iter().all(|element| hash_json(element, state));
-        }
-        Json::Null | Json::Object(_) => return false,
+        (Some(_), None) | (None, Some(_)) => false,
     }
-    true
 }

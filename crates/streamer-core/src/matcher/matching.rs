@@ -1,14 +1,8 @@
 //! The matching of one event, in slices.
 
-use serde_json::Value as Json;
-
 use super::{
-    Matcher, SubscriptionKey,
-    collection::Collection,
-    condition::Condition,
-    fields::{Roots, Values},
-    ids::Entry,
-    lists::Lists,
+    Matcher, SubscriptionKey, collection::Collection, condition::Condition, ids::Entry,
+    lists::Lists, values::Values,
 };
 use crate::{
     Event,
@@ -20,11 +14,13 @@ use crate::{
 /// Subscriptions may be inserted and removed between two slices. What is found then can name a
 /// subscription that is gone, or one that was inserted after the event: whoever delivers looks at
 /// where the subscription began. A subscription that stays is found exactly once.
-#[derive(Debug)]
+///
+/// The memory of a matching that is complete serves the next event: [`start`](Self::start) again.
+#[derive(Debug, Default)]
 pub struct Matching {
     collection: Option<(usize, u64)>,
     unconditional: Vec<SubscriptionKey>,
-    roots: Roots,
+    values: Values,
     candidates: Vec<Entry>,
     next: usize,
     lists: Lists,
@@ -36,34 +32,32 @@ pub struct Matching {
 const COPIES_PER_COST: usize = 16;
 
 impl Matching {
-    /// A matching that finds nothing.
-    pub(super) fn nothing() -> Self {
-        Self {
-            collection: None,
-            unconditional: Vec::new(),
-            roots: Roots::new(),
-            candidates: Vec::new(),
-            next: 0,
-            lists: Lists::default(),
-            fault: None,
-        }
+    /// Creates a matching that finds nothing.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
     }
 
-    pub(super) fn start(index: usize, collection: &Collection, event: &Event) -> Self {
-        let mut matching = Self {
-            collection: Some((index, collection.serial)),
-            ..Self::nothing()
+    /// Forgets the last event and looks up the candidates of another one. No condition is evaluated
+    /// yet.
+    pub fn start(&mut self, matcher: &Matcher, event: &Event) {
+        self.unconditional.clear();
+        self.candidates.clear();
+        self.next = 0;
+        self.lists.clear();
+        self.fault = None;
+        let found = matcher.collection(&event.database, &event.collection);
+        self.collection = found.map(|(index, collection)| (index, collection.serial));
+        let Some((_, collection)) = found else {
+            return;
         };
-        collection.unconditional(&event.document_id, &mut matching.unconditional);
+        collection.unconditional(&event.document_id, &mut self.unconditional);
         if !collection.groups.is_empty() {
-            match collection.fields.extract(event) {
-                Ok(roots) => matching.roots = roots,
-                Err(fault) => matching.fault = Some(fault),
+            match collection.fields.read(event, &mut self.values) {
+                Ok(()) => collection.candidates(&self.values, &mut self.candidates),
+                Err(fault) => self.fault = Some(fault),
             }
-            let values = collection.fields.resolve(&matching.roots);
-            collection.candidates(&values, &mut matching.candidates);
         }
-        matching
     }
 
     /// Evaluates candidates until none is left or the budget is used up, appends the subscriptions
@@ -88,7 +82,6 @@ impl Matching {
         if self.next == self.candidates.len() {
             return true;
         }
-        let values = collection.fields.resolve(&self.roots);
         let mut used = 0;
         while let Some(&candidate) = self.candidates.get(self.next) {
             if used > 0 && used >= *budget {
@@ -104,7 +97,7 @@ impl Matching {
                 || all_hold(
                     collection,
                     &group.conditions,
-                    &values,
+                    &self.values,
                     &mut self.lists,
                     &mut used,
                 );
@@ -144,27 +137,21 @@ impl Matching {
 fn all_hold(
     collection: &Collection,
     conditions: &[Condition],
-    values: &Values<'_>,
+    values: &Values,
     lists: &mut Lists,
     used: &mut u64,
 ) -> bool {
     conditions.iter().all(|condition| {
-        let Some(json) = values.get(condition.field) else {
+        let field = condition.field;
+        let Some(value) = values.get(field) else {
             return false;
         };
         *used += 1;
-        match (condition.op, json) {
-            (Op::Contains, Json::Array(elements)) => lists.contains(
-                condition.field,
-                elements,
-                &condition.value,
-                &collection.hasher,
-                used,
-            ),
-            (op, json) => {
-                *used += condition.value.elements() as u64;
-                holds(op, &condition.value, json)
-            }
+        if condition.op == Op::Contains && value.is_list() {
+            let hasher = &collection.hasher;
+            return lists.contains(values, (field, value), &condition.value, hasher, used);
         }
+        *used += condition.value.elements() as u64;
+        holds(condition.op, &condition.value, value)
     })
 }

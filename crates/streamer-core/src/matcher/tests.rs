@@ -1,16 +1,13 @@
-use proptest::{collection::vec, prelude::*, sample::select};
+//! The matcher: what it finds, what it looks at, and that it agrees with the naive reading.
+
+mod properties;
+mod reading;
+
 use serde_json::{Value as Json, json};
 use steadfast_wire::streamer::{self as wire, value::Kind};
 
-use super::{
-    intervals::{Interval, Intervals},
-    *,
-};
-use crate::filter::tests::{
-    event, event_of, list, message, naive, parse,
-    properties::{any_fields, any_filters},
-    text,
-};
+use super::*;
+use crate::filter::tests::{event, event_of, list, message, parse, text};
 
 fn subscribe(matcher: &mut Matcher, key: u64, filters: &[wire::Filter]) {
     matcher.insert(
@@ -374,142 +371,4 @@ fn a_slice_stops_at_its_budget_and_the_next_goes_on() {
     }
     assert_eq!(out.len(), 1_000);
     assert!((33..=40).contains(&slices), "{slices}");
-}
-
-/// One thing that happens to a matcher.
-#[derive(Clone, Debug)]
-enum Step {
-    Subscribe(&'static str, Vec<wire::Filter>),
-    /// Of the subscriptions there are, the one at this share of them.
-    Unsubscribe(prop::sample::Index),
-    Change(&'static str, &'static str, Json),
-}
-
-fn any_step() -> impl Strategy<Value = Step> {
-    let collection = || select(vec!["users", "posts"]);
-    let id = select(vec!["u1", "u2", "a"]);
-    prop_oneof![
-        6 => (collection(), any_filters()).prop_map(|(of, filters)| Step::Subscribe(of, filters)),
-        2 => any::<prop::sample::Index>().prop_map(Step::Unsubscribe),
-        4 => (collection(), id, any_fields()).prop_map(|(of, id, fields)| Step::Change(of, id, fields)),
-    ]
-}
-
-/// How the filters choose, in the order in which the kinds are told.
-fn kind(filters: &[wire::Filter]) -> u8 {
-    match filters {
-        [only] if only.field == "_id" && matches!(&*only.op, "==" | "eq") => 0,
-        [] => 1,
-        _ => 2,
-    }
-}
-
-proptest! {
-    #[test]
-    fn subscriptions_that_stay_between_slices_are_found_once(
-        filters in vec(any_filters(), 1..40),
-        more in vec(any_filters(), 0..10),
-        gone in vec(any::<prop::sample::Index>(), 0..10),
-        fields in any_fields(),
-    ) {
-        let mut matcher = Matcher::new(7);
-        let mut stays = Vec::new();
-        for (key, filters) in (1..).zip(&filters) {
-            if let Ok(filter) = parse(filters) {
-                matcher.insert(SubscriptionKey(key), "default", "users", &filter);
-                stays.push((key, filters));
-            }
-        }
-        let event = event_of("u1", fields.to_string());
-        let mut matching = matcher.start(&event);
-        let mut out = Vec::new();
-        let mut done = matching.run(&matcher, &mut 1, &mut out);
-        for at in gone {
-            if !stays.is_empty() {
-                let (key, _) = stays.remove(at.index(stays.len()));
-                matcher.remove(SubscriptionKey(key));
-            }
-        }
-        for (key, filters) in (1_000..).zip(&more) {
-            if let Ok(filter) = parse(filters) {
-                matcher.insert(SubscriptionKey(key), "default", "users", &filter);
-            }
-        }
-        while !done {
-            done = matching.run(&matcher, &mut 1, &mut out);
-        }
-        for (key, filters) in stays {
-            let times = out.iter().filter(|found| found.0 == key).count();
-            let holds = naive::holds(filters, &event).unwrap();
-            prop_assert_eq!(times, usize::from(holds), "{:?}", filters);
-        }
-    }
-
-    #[test]
-    fn intervals_are_found_as_asking_each_finds_them(
-        steps in vec((any::<bool>(), 0_u64..50, 0_u64..50, 0_usize..4), 1..400),
-        key in 0_u64..50,
-    ) {
-        let mut intervals = Intervals::default();
-        let mut naive = std::collections::BTreeSet::new();
-        for (at, (insert, low, high, group)) in steps.into_iter().enumerate() {
-            let group = if insert { at } else { group };
-            let entry = ids::Entry::new(ids::GroupId::new(group), false);
-            let interval = Interval { low, high, entry };
-            if insert {
-                intervals.insert(interval);
-                naive.insert(interval);
-            } else if let Some(&one) = naive.iter().nth(group) {
-                intervals.remove(one);
-                naive.remove(&one);
-            }
-            prop_assert_eq!(intervals.len(), naive.len());
-        }
-        let mut found = Vec::new();
-        intervals.containing(key, |interval| found.push(*interval));
-        let expected: Vec<_> = naive.into_iter().filter(|it| it.low <= key && key <= it.high).collect();
-        prop_assert_eq!(found, expected);
-    }
-
-    #[test]
-    fn a_matcher_agrees_with_evaluating_every_filter(steps in vec(any_step(), 1..60)) {
-        let mut matcher = Matcher::new(7);
-        let mut registered: Vec<(u64, &str, Vec<wire::Filter>)> = Vec::new();
-        for (key, step) in (1..).zip(steps) {
-            match step {
-                Step::Subscribe(collection, filters) => {
-                    if let Ok(filter) = parse(&filters) {
-                        matcher.insert(SubscriptionKey(key), "default", collection, &filter);
-                        registered.push((key, collection, filters));
-                    }
-                }
-                Step::Unsubscribe(of) => {
-                    if !registered.is_empty() {
-                        let (key, ..) = registered.remove(of.index(registered.len()));
-                        prop_assert!(matcher.remove(SubscriptionKey(key)));
-                    }
-                }
-                Step::Change(collection, id, fields) => {
-                    let event = Event {
-                        collection: Arc::from(collection),
-                        ..event_of(id, fields.to_string())
-                    };
-                    let mut expected: Vec<_> = registered
-                        .iter()
-                        .filter(|(_, of, _)| *of == collection)
-                        .filter(|(.., filters)| naive::holds(filters, &event).unwrap())
-                        .map(|(key, _, filters)| (kind(filters), *key))
-                        .collect();
-                    expected.sort_unstable();
-                    let expected: Vec<_> = expected.into_iter().map(|(_, key)| key).collect();
-                    prop_assert_eq!(matched(&matcher, &event), expected);
-                }
-            }
-            prop_assert_eq!(matcher.len(), registered.len());
-        }
-        for (key, ..) in registered {
-            prop_assert!(matcher.remove(SubscriptionKey(key)));
-        }
-        prop_assert!(matcher.names.is_empty() && matcher.collections.is_empty());
-    }
 }
