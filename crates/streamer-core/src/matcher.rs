@@ -24,6 +24,7 @@ mod fields;
 mod group;
 mod ids;
 mod intervals;
+mod key_list;
 mod lists;
 mod matching;
 mod members;
@@ -37,8 +38,8 @@ use foldhash::quality::FixedState;
 use hashbrown::HashMap;
 use slab::Slab;
 
-use self::collection::{Collection, Slot};
 pub use self::matching::Matching;
+use self::{collection::Collection, ids::Slot};
 use crate::{
     Event,
     filter::{Filter, InvalidDocument},
@@ -151,7 +152,7 @@ impl Matcher {
         let filtered = out.len();
         let mut unlimited = u64::MAX;
         matching.run(self, &mut unlimited, out);
-        out[filtered..].sort_unstable();
+        matching.sort(&mut out[filtered..]);
         matching.into_fault().map_or(Ok(()), Err)
     }
 

@@ -50,7 +50,7 @@ impl EventMatch {
             .run(subscriptions.matcher(), budget, &mut self.keys);
         if complete {
             // Groups are found in no particular order.
-            self.keys[self.unconditional..].sort_unstable();
+            self.matching.sort(&mut self.keys[self.unconditional..]);
             // A later subscription was not matched reliably: it may have taken over the slot of a
             // candidate that was removed.
             self.keys.retain(|key| *key < self.bound);

@@ -13,7 +13,7 @@ use super::{
     condition::{self, Condition, Kind, Scalar, listed_values},
     fields::FieldTable,
     group::Group,
-    ids::{Entry, FieldId, GroupId},
+    ids::{Entry, FieldId, GroupId, Slot, SlotKind},
     members::Members,
     postings::{Postings, spread},
     values::{ValueRef, Values},
@@ -45,12 +45,25 @@ struct Named {
     members: Members<SubscriptionKey>,
 }
 
-/// The list of a collection that a subscription is in.
+/// What an event may satisfy.
+#[derive(Debug, Default)]
+pub(super) struct Candidates {
+    /// Groups of which the conditions are left to evaluate.
+    pub(super) groups: Vec<Entry>,
+    /// Lists of subscriptions that the event satisfies but for some.
+    pub(super) differences: Vec<Difference>,
+    /// The number of subscriptions in these lists.
+    pub(super) listed: usize,
+}
+
+/// The subscriptions that ask for another value of a field than some value.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Slot {
-    Whole,
-    Document(u32),
-    Group(GroupId),
+pub(super) struct Difference {
+    field: FieldId,
+    /// The group that asks for another value than the event's.
+    equal: Option<GroupId>,
+    /// The subscription to go on from.
+    next: SubscriptionKey,
 }
 
 impl Collection {
@@ -90,31 +103,31 @@ impl Collection {
                     Some(members) => members.insert(key),
                     None => self.whole = Some(Members::One(key)),
                 }
-                Slot::Whole
+                Slot::WHOLE
             }
             Selection::Document(id) => self.insert_document(key, id),
-            Selection::Conditions(conditions) => Slot::Group(self.join_group(key, conditions)),
+            Selection::Conditions(conditions) => Slot::group(self.join_group(key, conditions)),
         }
     }
 
     pub(super) fn remove(&mut self, key: SubscriptionKey, slot: Slot) {
-        match slot {
-            Slot::Whole => {
+        match slot.kind() {
+            SlotKind::Whole => {
                 if let Some(members) = &mut self.whole
                     && members.remove(key)
                 {
                     self.whole = None;
                 }
             }
-            Slot::Document(index) => {
-                if let Some(document) = self.documents.get_mut(index as usize)
+            SlotKind::Document(index) => {
+                if let Some(document) = self.documents.get_mut(index)
                     && document.members.remove(key)
                 {
-                    let document = self.documents.remove(index as usize);
+                    let document = self.documents.remove(index);
                     self.by_document.remove(&document.id);
                 }
             }
-            Slot::Group(id) => self.leave_group(key, id),
+            SlotKind::Group(id) => self.leave_group(key, id),
         }
     }
 
@@ -129,32 +142,32 @@ impl Collection {
         }
     }
 
-    /// Appends the groups that an event with these values may satisfy, each once.
-    pub(super) fn candidates(&self, values: &Values, out: &mut Vec<Entry>) {
+    /// Adds the groups that an event with these values may satisfy, each once.
+    pub(super) fn candidates(&self, values: &Values, out: &mut Candidates) {
         for &field in values.present() {
             let (Some(value), index) = (values.get(field), self.fields.index(field)) else {
                 continue;
             };
-            index.candidates(value, out);
+            index.candidates(value, &mut out.groups);
             let (scalar, groups) = (Scalar::of_field(value), &self.groups);
             if index.equalling > 0
                 && let Some(value) = scalar
             {
                 self.postings
-                    .candidates(field, Kind::Equals, &value, groups, out);
+                    .candidates(field, Kind::Equals, &value, groups, &mut out.groups);
             }
             if let Some(differing) = index.differing() {
-                let before = out.len();
-                differing.append_to(out);
                 let same = scalar
                     .and_then(|value| self.postings.only(field, Kind::Differs, &value, groups));
-                let at = out[before..].iter().position(|entry| Some(*entry) == same);
-                if let Some(at) = at {
-                    out.swap_remove(before + at);
-                }
+                out.listed += differing.len();
+                out.differences.push(Difference {
+                    field,
+                    equal: same.map(Entry::group),
+                    next: SubscriptionKey(0),
+                });
             }
             if index.containing > 0 {
-                self.containing_candidates(field, value, out);
+                self.containing_candidates(field, value, &mut out.groups);
             }
         }
     }
@@ -182,18 +195,40 @@ impl Collection {
         out.truncate(kept);
     }
 
+    /// Appends subscriptions from the list of a difference, in order. Looks at no more than `left` of
+    /// them, which it reduces, and returns whether these were all.
+    pub(super) fn differing(
+        &self,
+        difference: &mut Difference,
+        left: &mut usize,
+        out: &mut Vec<SubscriptionKey>,
+    ) -> bool {
+        let Some(list) = self.fields.differing(difference.field) else {
+            return true;
+        };
+        let equal = difference.equal.and_then(|id| self.groups.get(id.index()));
+        let except = equal.into_iter().flat_map(|group| group.members.iter());
+        match list.copy(difference.next, except, left, out) {
+            Some(next) => {
+                difference.next = next;
+                false
+            }
+            None => true,
+        }
+    }
+
     fn insert_document(&mut self, key: SubscriptionKey, id: &str) -> Slot {
         if let Some(&index) = self.by_document.get(id) {
             self.documents[index as usize].members.insert(key);
-            return Slot::Document(index);
+            return Slot::document(index as usize);
         }
         let id: Arc<str> = id.into();
         let index = self.documents.insert(Named {
             id: Arc::clone(&id),
             members: Members::One(key),
-        }) as u32;
-        self.by_document.insert(id, index);
-        Slot::Document(index)
+        });
+        self.by_document.insert(id, index as u32);
+        Slot::document(index)
     }
 
     fn join_group(&mut self, key: SubscriptionKey, conditions: &[NamedCondition]) -> GroupId {
@@ -204,7 +239,11 @@ impl Collection {
             *known == hash && condition::equal(&groups[id.index()].conditions, &conditions)
         };
         if let Some(&(_, id)) = self.forms.find(spread(hash), same) {
-            groups[id.index()].members.insert(key);
+            let group = &mut groups[id.index()];
+            group.members.insert(key);
+            if let Access::Difference(field) = group.access {
+                self.fields.index_mut(field).insert_differing(key);
+            }
             for condition in &conditions {
                 self.fields.release(condition.field);
             }
@@ -219,6 +258,9 @@ impl Collection {
         self.forms
             .insert_unique(spread(hash), (hash, id), |(known, _)| spread(*known));
         self.list(id);
+        if let Access::Difference(field) = access {
+            self.fields.index_mut(field).insert_differing(key);
+        }
         id
     }
 
@@ -226,7 +268,11 @@ impl Collection {
         let Some(group) = self.groups.get_mut(id.index()) else {
             return;
         };
-        if !group.members.remove(key) {
+        let is_last = group.members.remove(key);
+        if let Access::Difference(field) = group.access {
+            self.fields.index_mut(field).remove_differing(key);
+        }
+        if !is_last {
             return;
         }
         self.unlist(id);
@@ -269,7 +315,6 @@ impl Collection {
                     self.postings
                         .insert(field, Kind::Differs, &value, entry, &self.groups);
                 }
-                self.fields.index_mut(field).insert_differing(entry);
             }
             Access::Presence(field) => self.fields.index_mut(field).insert_present(id),
         }
@@ -299,7 +344,6 @@ impl Collection {
                 for value in scalars(&conditions[0]) {
                     self.postings.remove(field, Kind::Differs, &value, entry);
                 }
-                self.fields.index_mut(field).remove_differing(entry);
             }
             Access::Presence(field) => self.fields.index_mut(field).remove_present(id),
         }

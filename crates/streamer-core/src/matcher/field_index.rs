@@ -1,10 +1,12 @@
 //! The groups that are listed under a range of one field, or under its presence.
 
 use super::{
+    SubscriptionKey,
     access::Access,
     condition::{Condition, Kind, Scalar, Type, range},
     ids::{Entry, FieldId, GroupId},
     intervals::{Interval, Intervals},
+    key_list::KeyList,
     members::Members,
     values::ValueRef,
 };
@@ -18,8 +20,8 @@ pub(super) struct FieldIndex {
     pub(super) equalling: u32,
     /// Boxed, because most fields are only ever compared for equality.
     ranges: Option<Box<[Ranges; 3]>>,
-    /// Groups whose only condition is that the field differs from a value.
-    differing: Option<Members<Entry>>,
+    /// Subscriptions whose only condition is that the field differs from a value.
+    differing: Option<Box<KeyList>>,
     present: Option<Members<Entry>>,
 }
 
@@ -93,17 +95,22 @@ impl FieldIndex {
         remove(&mut self.present, Entry::new(group, false));
     }
 
-    pub(super) fn insert_differing(&mut self, entry: Entry) {
-        insert(&mut self.differing, entry);
+    pub(super) fn insert_differing(&mut self, key: SubscriptionKey) {
+        self.differing.get_or_insert_default().insert(key);
     }
 
-    pub(super) fn remove_differing(&mut self, entry: Entry) {
-        remove(&mut self.differing, entry);
+    pub(super) fn remove_differing(&mut self, key: SubscriptionKey) {
+        if let Some(differing) = &mut self.differing {
+            differing.remove(key);
+            if differing.len() == 0 {
+                self.differing = None;
+            }
+        }
     }
 
-    /// Returns the groups that ask for another value than theirs.
-    pub(super) fn differing(&self) -> Option<&Members<Entry>> {
-        self.differing.as_ref()
+    /// Returns the subscriptions whose only condition is that the field differs from a value.
+    pub(super) fn differing(&self) -> Option<&KeyList> {
+        self.differing.as_deref()
     }
 
     /// Appends the groups listed under the presence of the field or a range that the value lies in.

@@ -7,6 +7,7 @@ use slab::Slab;
 use super::{
     field_index::FieldIndex,
     ids::FieldId,
+    key_list::KeyList,
     scanner::{DEPTH_MAX, Malformed, RawText, Scanner},
     values::Values,
 };
@@ -95,6 +96,12 @@ impl FieldTable {
 
     pub(super) fn index(&self, field: FieldId) -> &FieldIndex {
         &self.nodes[field.index()].index
+    }
+
+    /// Returns the subscriptions whose only condition is that the field differs from a value. The field
+    /// may be gone.
+    pub(super) fn differing(&self, field: FieldId) -> Option<&KeyList> {
+        self.nodes.get(field.index())?.index.differing()
     }
 
     pub(super) fn index_mut(&mut self, field: FieldId) -> &mut FieldIndex {

@@ -29,8 +29,9 @@ impl FieldId {
 
 impl GroupId {
     pub(super) fn new(index: usize) -> Self {
-        // The upper bit belongs to `Entry`. 2^31 groups have 100 bytes each and fill memory first.
-        debug_assert!(index < 1 << 31, "too many groups in one collection");
+        // The upper bits belong to `Entry` and `Slot`. 2^30 groups have 100 bytes each and fill
+        // memory first.
+        debug_assert!(index < 1 << 30, "too many groups in one collection");
         Self(index as u32)
     }
 
@@ -42,8 +43,19 @@ impl GroupId {
 impl Entry {
     const SOLE: u32 = 1 << 31;
 
+    /// A bit that no entry has.
+    pub(super) const UNUSED: u32 = 1 << 30;
+
     pub(super) fn new(group: GroupId, sole: bool) -> Self {
         Self(group.0 | if sole { Self::SOLE } else { 0 })
+    }
+
+    pub(super) fn bits(self) -> u32 {
+        self.0
+    }
+
+    pub(super) fn of_bits(bits: u32) -> Self {
+        Self(bits)
     }
 
     pub(super) fn group(self) -> GroupId {
@@ -58,5 +70,44 @@ impl Entry {
     /// Returns the entry as one whose conditions must be evaluated.
     pub(super) fn uncertain(self) -> Self {
         Self(self.0 & !Self::SOLE)
+    }
+}
+
+/// The list of a collection that a subscription is in, in 4 bytes: there are as many as subscriptions.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Slot(u32);
+
+/// What a [`Slot`] stands for.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum SlotKind {
+    /// The subscriptions of the whole collection.
+    Whole,
+    /// The subscriptions of the document with this index.
+    Document(usize),
+    /// The subscriptions of a group.
+    Group(GroupId),
+}
+
+impl Slot {
+    pub(super) const WHOLE: Self = Self(u32::MAX);
+    const DOCUMENT: u32 = 1 << 31;
+
+    pub(super) fn document(index: usize) -> Self {
+        debug_assert!(index < 1 << 30, "too many documents in one collection");
+        Self(index as u32 | Self::DOCUMENT)
+    }
+
+    pub(super) fn group(group: GroupId) -> Self {
+        Self(group.0)
+    }
+
+    pub(super) fn kind(self) -> SlotKind {
+        match self.0 {
+            u32::MAX => SlotKind::Whole,
+            index if index & Self::DOCUMENT != 0 => {
+                SlotKind::Document((index & !Self::DOCUMENT) as usize)
+            }
+            group => SlotKind::Group(GroupId(group)),
+        }
     }
 }

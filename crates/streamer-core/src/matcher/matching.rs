@@ -1,8 +1,11 @@
 //! The matching of one event, in slices.
 
 use super::{
-    Matcher, SubscriptionKey, collection::Collection, condition::Condition, ids::Entry,
-    lists::Lists, values::Values,
+    Matcher, SubscriptionKey,
+    collection::{Candidates, Collection},
+    condition::Condition,
+    lists::Lists,
+    values::Values,
 };
 use crate::{
     Event,
@@ -21,8 +24,10 @@ pub struct Matching {
     collection: Option<(usize, u64)>,
     unconditional: Vec<SubscriptionKey>,
     values: Values,
-    candidates: Vec<Entry>,
+    candidates: Candidates,
     next: usize,
+    /// Memory to sort in.
+    merged: Vec<SubscriptionKey>,
     lists: Lists,
     fault: Option<InvalidDocument>,
 }
@@ -42,7 +47,9 @@ impl Matching {
     /// yet.
     pub fn start(&mut self, matcher: &Matcher, event: &Event) {
         self.unconditional.clear();
-        self.candidates.clear();
+        self.candidates.groups.clear();
+        self.candidates.differences.clear();
+        self.candidates.listed = 0;
         self.next = 0;
         self.lists.clear();
         self.fault = None;
@@ -79,11 +86,20 @@ impl Matching {
         let Some(collection) = collection else {
             return true;
         };
-        if self.next == self.candidates.len() {
-            return true;
-        }
         let mut used = 0;
-        while let Some(&candidate) = self.candidates.get(self.next) {
+        while let Some(difference) = self.candidates.differences.last_mut() {
+            if used > 0 && used >= *budget {
+                break;
+            }
+            let max = (*budget - used).saturating_mul(COPIES_PER_COST as u64);
+            let max = usize::try_from(max).unwrap_or(usize::MAX).max(1);
+            let mut left = max;
+            if collection.differing(difference, &mut left, out) {
+                self.candidates.differences.pop();
+            }
+            used += 1 + ((max - left) / COPIES_PER_COST) as u64;
+        }
+        while let Some(&candidate) = self.candidates.groups.get(self.next) {
             if used > 0 && used >= *budget {
                 break;
             }
@@ -108,7 +124,46 @@ impl Matching {
             }
         }
         *budget = budget.saturating_sub(used);
-        self.next == self.candidates.len()
+        self.is_done()
+    }
+
+    fn is_done(&self) -> bool {
+        self.candidates.differences.is_empty() && self.next == self.candidates.groups.len()
+    }
+
+    /// Sorts what [`run`](Self::run) appended.
+    pub(crate) fn sort(&mut self, keys: &mut [SubscriptionKey]) {
+        // A long list of subscriptions comes first, in order. The rest is a part of it.
+        let run = keys
+            .windows(2)
+            .take_while(|pair| pair[0] <= pair[1])
+            .count()
+            + 1;
+        if run >= keys.len() {
+            return;
+        }
+        if run < keys.len() / 4 {
+            keys.sort_unstable();
+            return;
+        }
+        let rest = &mut keys[run..];
+        rest.sort_unstable();
+        self.merged.clear();
+        self.merged.extend_from_slice(rest);
+        // From the back, so that the run is moved within its own memory.
+        let mut left = run;
+        for at in (0..keys.len()).rev() {
+            let Some(&last) = self.merged.last() else {
+                return;
+            };
+            if left > 0 && keys[left - 1] > last {
+                left -= 1;
+                keys[at] = keys[left];
+            } else {
+                keys[at] = last;
+                self.merged.pop();
+            }
+        }
     }
 
     /// Appends the subscriptions that need no evaluation, once. [`run`](Self::run) does this first.
@@ -119,7 +174,7 @@ impl Matching {
     /// Returns the number of candidates, evaluated or not.
     #[must_use]
     pub fn candidates(&self) -> usize {
-        self.candidates.len()
+        self.candidates.groups.len() + self.candidates.listed
     }
 
     /// Returns the reason why the data could not be looked into. Then no subscription with

@@ -38,25 +38,14 @@ impl<T: Copy + Ord> Members<T> {
         }
     }
 
-    pub(super) fn first(&self) -> Option<T> {
-        match self {
-            Self::One(one) => Some(*one),
-            Self::Many(many) => many.first().copied(),
-        }
-    }
-
-    pub(super) fn contains(&self, member: T) -> bool {
-        match self {
-            Self::One(one) => *one == member,
-            Self::Many(many) => many.contains(&member),
-        }
-    }
-
-    pub(super) fn len(&self) -> usize {
-        match self {
-            Self::One(_) => 1,
-            Self::Many(many) => many.len(),
-        }
+    /// Returns the members in order.
+    pub(super) fn iter(&self) -> impl Iterator<Item = T> {
+        let (one, many) = match self {
+            Self::One(one) => (Some(*one), None),
+            Self::Many(many) => (None, Some(many)),
+        };
+        one.into_iter()
+            .chain(many.into_iter().flat_map(|many| many.iter().copied()))
     }
 
     pub(super) fn append_to(&self, out: &mut Vec<T>) {
