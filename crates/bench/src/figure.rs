@@ -32,7 +32,45 @@ impl Figure {
 }
 
 /// Figures by name.
-pub type Figures = BTreeMap<String, Figure>;
+#[derive(Debug, Default, Serialize)]
+#[serde(transparent)]
+pub struct Figures(BTreeMap<String, Figure>);
+
+impl Figures {
+    /// Creates an empty collection.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds a figure.
+    pub fn insert(&mut self, name: String, figure: Figure) {
+        self.0.insert(name, figure);
+    }
+
+    /// Adds a figure without a baseline.
+    pub fn put(&mut self, name: impl Into<String>, unit: &'static str, value: f64) {
+        self.insert(name.into(), Figure::alone(value, unit));
+    }
+
+    /// Adds a figure with its baseline and the ratio of the two.
+    pub fn put_against(
+        &mut self,
+        name: impl Into<String>,
+        unit: &'static str,
+        value: f64,
+        (baseline, ratio): (f64, f64),
+    ) {
+        let (baseline, ratio) = (Some(baseline), Some(ratio));
+        let figure = Figure {
+            value,
+            unit,
+            baseline,
+            ratio,
+        };
+        self.insert(name.into(), figure);
+    }
+}
 
 /// Returns one JSON object from names to figures.
 ///
@@ -46,9 +84,9 @@ pub fn json(figures: &Figures) -> serde_json::Result<String> {
 /// Returns a table with a line per figure.
 #[must_use]
 pub fn table(figures: &Figures) -> String {
-    let width = figures.keys().map(String::len).max().unwrap_or(0);
+    let width = figures.0.keys().map(String::len).max().unwrap_or(0);
     let mut table = String::new();
-    for (name, figure) in figures {
+    for (name, figure) in &figures.0 {
         write!(
             table,
             "{name:<width$}  {:>10.3} {:<10}",

@@ -38,6 +38,14 @@ enum Changes {
 
 const STILL: Changes = Changes::Never;
 
+fn counts(chance: u64, steps: u64, size: f64) -> Changes {
+    Changes::Counts {
+        chance,
+        steps,
+        size,
+    }
+}
+
 impl Exporter {
     /// Creates an exporter with about 2,000 series, like that of a machine.
     #[must_use]
@@ -47,25 +55,10 @@ impl Exporter {
         let devices: Vec<String> = (0..12).map(|n| format!("eth{n}")).collect();
         let disks: Vec<String> = (0..8).map(|n| format!("nvme{n}n1")).collect();
         let cpus: Vec<String> = (0..16).map(|n| n.to_string()).collect();
-        let counts = |chance, steps| Changes::Counts {
-            chance,
-            steps,
-            size: 1.0,
-        };
-        for mode in [
-            "idle", "iowait", "irq", "nice", "softirq", "steal", "system", "user",
-        ] {
+        for mode in "idle iowait irq nice softirq steal system user".split(' ') {
             let changes = match mode {
-                "idle" | "user" => Changes::Counts {
-                    chance: 90,
-                    steps: 100,
-                    size: 0.01,
-                },
-                "system" => Changes::Counts {
-                    chance: 30,
-                    steps: 9,
-                    size: 0.01,
-                },
+                "idle" | "user" => counts(90, 100, 0.01),
+                "system" => counts(30, 9, 0.01),
                 _ => STILL,
             };
             page.each("cpu_seconds_total", "counter", &cpus, |cpu| {
@@ -73,7 +66,7 @@ impl Exporter {
             });
         }
         for n in 0..18 {
-            let changes = if n < 3 { counts(20, 40) } else { STILL };
+            let changes = if n < 3 { counts(20, 40, 1.0) } else { STILL };
             let name = format!("disk_{}_total", words[n % words.len()]);
             page.each(&name, "counter", &disks, |disk| {
                 (format!("device=\"{disk}\""), changes)
@@ -81,7 +74,7 @@ impl Exporter {
         }
         for n in 0..34 {
             let changes = match n {
-                0..4 => counts(40, 900),
+                0..4 => counts(40, 900, 1.0),
                 _ => STILL,
             };
             let name = format!("network_{}_{}_total", words[n % words.len()], n);
@@ -90,17 +83,10 @@ impl Exporter {
             });
         }
         let mounts: Vec<String> = (0..20).map(|n| format!("/var/lib/volumes/{n}")).collect();
-        for name in [
-            "avail_bytes",
-            "device_error",
-            "files",
-            "files_free",
-            "free_bytes",
-            "readonly",
-            "size_bytes",
-        ] {
+        let names = "avail_bytes device_error files files_free free_bytes readonly size_bytes";
+        for name in names.split(' ') {
             let changes = if name.contains("free") {
-                counts(10, 4096)
+                counts(10, 4096, 1.0)
             } else {
                 STILL
             };
@@ -128,7 +114,11 @@ impl Exporter {
                 ["memory", "vmstat", "netstat"][n % 3],
                 words[n / 3 % words.len()]
             );
-            let changes = if n % 5 == 0 { counts(70, 4096) } else { STILL };
+            let changes = if n % 5 == 0 {
+                counts(70, 4096, 1.0)
+            } else {
+                STILL
+            };
             page.each(&format!("{name}_{n}"), "gauge", &[String::new()], |_| {
                 (String::new(), changes)
             });
@@ -168,11 +158,7 @@ impl Exporter {
                     "_bucket",
                     "histogram",
                     &format!("{labels},le=\"{le}\""),
-                    Changes::Counts {
-                        chance,
-                        steps: 12,
-                        size: 1.0,
-                    },
+                    counts(chance, 12, 1.0),
                 );
             }
             page.add(
@@ -191,34 +177,13 @@ impl Exporter {
                 "_count",
                 "histogram",
                 labels,
-                Changes::Counts {
-                    chance,
-                    steps: 12,
-                    size: 1.0,
-                },
+                counts(chance, 12, 1.0),
             );
         }
         for (n, labels) in handlers.iter().enumerate() {
-            for name in [
-                "http_request_size_bytes_total",
-                "http_response_size_bytes_total",
-                "http_requests_in_flight",
-                "queue_depth",
-                "pool_connections_idle",
-                "pool_connections_busy",
-                "retries_total",
-                "timeouts_total",
-                "cache_hits_total",
-                "cache_misses_total",
-                "tokens_left",
-                "workers",
-            ] {
+            for name in SERVICE.split(' ') {
                 let changes = if n % 2 == 0 {
-                    Changes::Counts {
-                        chance: 60,
-                        steps: 2000,
-                        size: 1.0,
-                    }
+                    counts(60, 2000, 1.0)
                 } else {
                     STILL
                 };
@@ -368,6 +333,10 @@ fn go_number(value: f64, to: &mut String) {
     };
     write!(to, "{digits}e{sign}{exponent:0>2}").expect(infallible);
 }
+
+const SERVICE: &str = "http_request_size_bytes_total http_response_size_bytes_total \
+    http_requests_in_flight queue_depth pool_connections_idle pool_connections_busy \
+    retries_total timeouts_total cache_hits_total cache_misses_total tokens_left workers";
 
 const WORDS: &str = "arp bcache bonding conntrack entropy exe filefd hwmon infiniband ipvs loadavg mdadm \
     meminfo mounts nfsd nvme pressure rapl schedstat sockstat softnet stat textfile thermal \

@@ -4,7 +4,7 @@ use std::{hint::black_box, time::Duration};
 
 use anyhow::Result;
 use steadfast_bench::{
-    figure::{Figure, Figures},
+    figure::Figures,
     measure::{Comparison, compare},
     pages::Exporter,
 };
@@ -62,12 +62,9 @@ fn measure(name: &str, mut exporter: Exporter, figures: &mut Figures) {
     let series = exporter.series();
     let pages: Vec<String> = (0..SCRAPES).map(|_| exporter.scrape()).collect();
     let bytes = pages.iter().map(String::len).sum::<usize>() as f64;
-    figures.insert(
-        format!("{name}/series"),
-        Figure::alone(series as f64, "series"),
-    );
+    figures.put(format!("{name}/series"), "series", series as f64);
     let bytes = bytes / SCRAPES as f64;
-    figures.insert(format!("{name}/page"), Figure::alone(bytes, "bytes"));
+    figures.put(format!("{name}/page"), "bytes", bytes);
 
     let mut next = turns(SCRAPES);
     let mut theirs = turns(SCRAPES);
@@ -99,10 +96,7 @@ fn measure(name: &str, mut exporter: Exporter, figures: &mut Figures) {
         against_parse,
     );
     let per_sample = against_parse.ours.as_secs_f64() * 1e9 / series as f64;
-    figures.insert(
-        format!("{name}/warm time"),
-        Figure::alone(per_sample, "ns/sample"),
-    );
+    figures.put(format!("{name}/warm time"), "ns/sample", per_sample);
     memory(&format!("{name}/remembered"), &parser, &pages[0], figures);
 
     let fresh = || read_first(&pages[next()]);
@@ -180,13 +174,11 @@ fn memory(name: &str, parser: &Parser<u32>, page: &str, figures: &mut Figures) {
         _ => line.len(),
     });
     let beyond = held - own.sum::<usize>() as f64;
-    figures.insert(
-        name.to_owned(),
-        Figure::alone(held / samples as f64, "bytes/series"),
-    );
-    figures.insert(
+    figures.put(name, "bytes/series", held / samples as f64);
+    figures.put(
         format!("{name}, beyond its lines"),
-        Figure::alone(beyond / lines.len() as f64, "bytes/line"),
+        "bytes/line",
+        beyond / lines.len() as f64,
     );
 }
 
@@ -197,15 +189,8 @@ fn add(figures: &mut Figures, name: &str, bytes: f64, compared: Comparison) {
         "{name}: ratio {:.2} (quartiles {low:.2} and {high:.2}), {} of {PAIRS} pairs discarded",
         compared.ratio, compared.discarded
     );
-    figures.insert(
-        name.to_owned(),
-        Figure {
-            value: speed(compared.ours),
-            unit: "MB/s",
-            baseline: Some(speed(compared.baseline)),
-            ratio: Some(compared.ratio),
-        },
-    );
+    let against = (speed(compared.baseline), compared.ratio);
+    figures.put_against(name, "MB/s", speed(compared.ours), against);
 }
 
 /// Parses one scrape in pieces, as from a socket.

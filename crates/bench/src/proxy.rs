@@ -14,10 +14,7 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 use prost::Message as _;
-use steadfast_bench::{
-    figure::{Figure, Figures},
-    measure::cpu_time,
-};
+use steadfast_bench::{figure::Figures, measure::cpu_time};
 use steadfast_wire::fodc::StreamMetricsRequest;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -93,16 +90,19 @@ async fn measure_rounds(figures: &mut Figures) -> Result<()> {
     sleep_until(next).await;
     let cores = (process.cpu_seconds()? - began.0) / began.1.elapsed().as_secs_f64();
     let peak = process.peak_memory_mib()?;
-    let mut add = |name: &str, figure| figures.insert(format!("proxy_{name}"), figure);
-    add("cores", against(cores, "cores", CORES));
-    add(
-        "cores_and_prost_alone",
-        against(cores, "cores", prost_cores(agents.sample())),
+    put_against(figures, "proxy_cores", "cores", cores, CORES);
+    let prost = prost_cores(agents.sample());
+    put_against(
+        figures,
+        "proxy_cores_and_prost_alone",
+        "cores",
+        cores,
+        prost,
     );
-    add("memory_peak", against(peak, "MiB", MEMORY));
-    add("memory_idle", Figure::alone(idle, "MiB"));
-    add("memory_connected", Figure::alone(connected, "MiB"));
-    add("answer", Figure::alone(median(&mut took), "s"));
+    put_against(figures, "proxy_memory_peak", "MiB", peak, MEMORY);
+    figures.put("proxy_memory_idle", "MiB", idle);
+    figures.put("proxy_memory_connected", "MiB", connected);
+    figures.put("proxy_answer", "s", median(&mut took));
     Ok(())
 }
 
@@ -122,12 +122,8 @@ async fn measure_silence(figures: &mut Figures) -> Result<()> {
         ensure!(scrape.missing.is_some(), "the silent agent is not reported");
         after.push((scrape.took.as_secs_f64() - usual).max(0.0));
     }
-    let mut add = |name: &str, figure| figures.insert(format!("proxy_{name}"), figure);
-    add("first_answer_late_by", against(after[0], "s", LATE));
-    add(
-        "later_answers_late_by",
-        Figure::alone(median(&mut after[1..]), "s"),
-    );
+    put_against(figures, "proxy_first_answer_late_by", "s", after[0], LATE);
+    figures.put("proxy_later_answers_late_by", "s", median(&mut after[1..]));
     Ok(())
 }
 
@@ -139,22 +135,13 @@ async fn measure_all_streams(figures: &mut Figures) -> Result<()> {
     let scrape = scrape(process.http()).await?;
     ensure!(scrape.missing.is_none(), "missing: {:?}", scrape.missing);
     let peak = process.peak_memory_mib()?;
-    let mut add = |name: &str, value| {
-        let figure = Figure::alone(value, "MiB");
-        figures.insert(format!("proxy_seven_streams_memory_{name}"), figure);
-    };
-    add("connected", connected);
-    add("peak", peak);
+    figures.put("proxy_seven_streams_memory_connected", "MiB", connected);
+    figures.put("proxy_seven_streams_memory_peak", "MiB", peak);
     Ok(())
 }
 
-fn against(value: f64, unit: &'static str, baseline: f64) -> Figure {
-    Figure {
-        value,
-        unit,
-        baseline: Some(baseline),
-        ratio: Some(baseline / value.max(1e-9)),
-    }
+fn put_against(figures: &mut Figures, name: &str, unit: &'static str, value: f64, baseline: f64) {
+    figures.put_against(name, unit, value, (baseline, baseline / value.max(1e-9)));
 }
 
 fn median(values: &mut [f64]) -> f64 {

@@ -14,7 +14,7 @@ use std::{hint::black_box, time::Instant};
 
 use anyhow::{Context, Result, ensure};
 use steadfast_bench::{
-    figure::{Figure, Figures},
+    figure::Figures,
     measure::{Comparison, compare, cpu_time},
 };
 use steadfast_recorder::{
@@ -178,27 +178,6 @@ fn options() -> Options {
     options
 }
 
-fn put(figures: &mut Figures, name: &str, value: f64, unit: &'static str) {
-    figures.insert(name.to_owned(), Figure::alone(value, unit));
-}
-
-fn put_against(
-    figures: &mut Figures,
-    name: &str,
-    value: f64,
-    baseline: f64,
-    unit: &'static str,
-    ratio: f64,
-) {
-    let figure = Figure {
-        value,
-        unit,
-        baseline: Some(baseline),
-        ratio: Some(ratio),
-    };
-    figures.insert(name.to_owned(), figure);
-}
-
 /// Measures bytes per sample and per series in files.
 fn file_bytes(name: &str, mut feed: Feed, scrapes: usize, figures: &mut Figures) -> Result<()> {
     let dir = tempfile::tempdir()?;
@@ -222,36 +201,22 @@ fn file_bytes(name: &str, mut feed: Feed, scrapes: usize, figures: &mut Figures)
         *(if is_names { &mut names } else { &mut others }) += entry.metadata()?.len();
     }
     let per_sample = others as f64 / fill.samples as f64;
-    put_against(
-        figures,
-        &format!("{name}/bytes per sample"),
-        per_sample,
-        8.0,
+    figures.put_against(
+        format!("{name}/bytes per sample"),
         "bytes",
-        8.0 / per_sample,
+        per_sample,
+        (8.0, 8.0 / per_sample),
     );
     let per_series = names as f64 / feed.labels.len() as f64;
-    put_against(
-        figures,
-        &format!("{name}/bytes per series"),
-        per_series,
-        213.0,
+    figures.put_against(
+        format!("{name}/bytes per series"),
         "bytes",
-        213.0 / per_series,
+        per_series,
+        (213.0, 213.0 / per_series),
     );
-    put(
-        figures,
-        &format!("{name}/series"),
-        feed.labels.len() as f64,
-        "series",
-    );
+    figures.put(format!("{name}/series"), "series", feed.labels.len() as f64);
     let memory = fill.recorder.stats().memory as f64 / f64::from(1 << 20);
-    put(
-        figures,
-        &format!("{name}/memory beside the files"),
-        memory,
-        "MiB",
-    );
+    figures.put(format!("{name}/memory beside the files"), "MiB", memory);
     Ok(())
 }
 
@@ -280,12 +245,7 @@ fn busy_bytes(figures: &mut Figures) -> Result<()> {
             .count();
         all += pair[0].len();
     }
-    put(
-        figures,
-        "busy/changed",
-        100.0 * changed as f64 / all as f64,
-        "%",
-    );
+    figures.put("busy/changed", "%", 100.0 * changed as f64 / all as f64);
     file_bytes("busy", feed, 1_200, figures)
 }
 
@@ -306,22 +266,15 @@ fn history(real: &Feed, figures: &mut Figures) -> Result<()> {
     let (least, most) = fill.recorder.reader().span().context("there is a record")?;
     let hours = (most - least) as f64 / 3_600_000.0;
     let ring = Ring::capacity(5_000, BUDGET) as f64 / 3_600.0;
-    put_against(
-        figures,
+    figures.put_against(
         "5000 series/history in 64 MiB",
-        hours,
-        ring,
         "hours",
-        hours / ring,
+        hours,
+        (ring, hours / ring),
     );
     let each = 1e9 * spent / fill.samples as f64;
-    put(figures, "5000 series/store and seal per sample", each, "ns");
-    put(
-        figures,
-        "5000 series/slowest commit",
-        1e3 * fill.slowest,
-        "ms",
-    );
+    figures.put("5000 series/store and seal per sample", "ns", each);
+    figures.put("5000 series/slowest commit", "ms", 1e3 * fill.slowest);
     query(&fill, most, figures)
 }
 
@@ -341,9 +294,9 @@ fn query(fill: &Filled, most: i64, figures: &mut Figures) -> Result<()> {
         samples == 18_000_000,
         "an hour of 5,000 series has {samples} samples"
     );
-    put(figures, "5000 series/window of an hour", 1e3 * best, "ms");
+    figures.put("5000 series/window of an hour", "ms", 1e3 * best);
     let each = 1e9 * best / samples as f64;
-    put(figures, "5000 series/window per sample", each, "ns");
+    figures.put("5000 series/window per sample", "ns", each);
     Ok(())
 }
 
@@ -395,34 +348,27 @@ fn many(figures: &mut Figures) -> Result<()> {
     }
     ensure!(recorder.stats().evicted_parts == 2, "nothing was evicted");
     let (least, newest) = recorder.reader().span().context("there is a record")?;
-    put(
-        figures,
+    figures.put(
         "100000 series/most used",
-        most as f64 / f64::from(1 << 20),
         "MiB",
+        most as f64 / f64::from(1 << 20),
     );
     let minutes = (newest - least) as f64 / 60_000.0;
     let ring = Ring::capacity(100_000, BUDGET) as f64 / 60.0;
-    put_against(
-        figures,
+    figures.put_against(
         "100000 series/history in 64 MiB",
-        minutes,
-        ring,
         "minutes",
-        minutes / ring,
+        minutes,
+        (ring, minutes / ring),
     );
-    put(figures, "100000 series/slowest scrape", 1e3 * slowest, "ms");
+    figures.put("100000 series/slowest scrape", "ms", 1e3 * slowest);
     Ok(())
 }
 
-fn compared(comparison: &Comparison, samples: usize) -> Figure {
+fn put_comparison(figures: &mut Figures, name: &str, comparison: &Comparison, samples: usize) {
     let each = |time: std::time::Duration| time.as_secs_f64() * 1e9 / samples as f64;
-    Figure {
-        value: each(comparison.ours),
-        unit: "ns",
-        baseline: Some(each(comparison.baseline)),
-        ratio: Some(comparison.ratio),
-    }
+    let against = (each(comparison.baseline), comparison.ratio);
+    figures.put_against(name, "ns", each(comparison.ours), against);
 }
 
 /// Compares storing a scrape of 5,000 series with writing each value into its ring.
@@ -447,10 +393,7 @@ fn store(real: &Feed, figures: &mut Figures) -> Result<()> {
     if let Some(error) = failed {
         return Err(error);
     }
-    figures.insert(
-        "store/per sample, ring".to_owned(),
-        compared(&comparison, 5_000),
-    );
+    put_comparison(figures, "store/per sample, ring", &comparison, 5_000);
     Ok(())
 }
 
@@ -481,9 +424,6 @@ fn read(real: &Feed, figures: &mut Figures) -> Result<()> {
             }
         },
     );
-    figures.insert(
-        "read/per sample, ring".to_owned(),
-        compared(&comparison, samples),
-    );
+    put_comparison(figures, "read/per sample, ring", &comparison, samples);
     Ok(())
 }

@@ -3,10 +3,7 @@
 use std::process::{Command, id};
 
 use anyhow::{Context as _, Result, ensure};
-use steadfast_bench::{
-    figure::{Figure, Figures},
-    measure::memory_mib,
-};
+use steadfast_bench::{figure::Figures, measure::memory_mib};
 
 use super::{BUDGET, Filled, busy::Busy};
 
@@ -39,12 +36,7 @@ pub(super) fn measure(figures: &mut Figures) -> Result<()> {
         .parse()
         .context("the recording process printed no number")?;
     let budget = BUDGET as f64 / f64::from(1 << 20);
-    let figure = Figure {
-        value: peak,
-        unit: "MiB",
-        baseline: Some(budget),
-        ratio: Some(peak / budget),
-    };
-    figures.insert("busy/resident memory in 64 MiB".to_owned(), figure);
+    let name = "busy/resident memory in 64 MiB";
+    figures.put_against(name, "MiB", peak, (budget, peak / budget));
     Ok(())
 }
