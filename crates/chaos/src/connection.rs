@@ -104,6 +104,7 @@ impl Connection {
             client_write,
             &self.to_client,
         );
+        // An error ends both directions at once; an orderly end leaves the other one open.
         let as_result = |end| match end {
             PumpEnd::Finished => Ok(()),
             PumpEnd::Broken | PumpEnd::Cut(_) => Err(end),

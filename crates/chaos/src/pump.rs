@@ -73,6 +73,7 @@ impl<'a> Pump<'a> {
                 Direction::ToServer => conditions.to_server,
                 Direction::ToClient | Direction::Both => conditions.to_client,
             };
+            // A direction that is stopped also withholds the end of the stream.
             if self.reader_ended && self.queue.is_empty() && !shaping.stopped {
                 // Fails only if the peer has closed already.
                 self.writer.shutdown().await.ok();
@@ -94,6 +95,7 @@ impl<'a> Pump<'a> {
         let writable = !shaping.stopped && due.is_some_and(|due| due <= now);
         let waiting = !shaping.stopped && !writable && due.is_some();
         let front = self.queue.front().map_or(&[][..], |(_, bytes)| bytes);
+        // A full hold stops the reading, which fills the sender's buffers as a real fault does.
         let readable = HELD_MAX.saturating_sub(self.meter.held());
         let readable = READ_MAX.min(readable as usize);
         select! {

@@ -153,6 +153,7 @@ impl Registry {
         for connection in state.connections.values() {
             connection.set(Conditions::combine(connection.number, &state.faults), cut);
         }
+        // Connections that are present were accepted before: a refusal cannot reach them.
         let refuses =
             |active: &ActiveFault| active.fault == Fault::Refuse && active.reach != Reach::Present;
         let accepting = !state.faults.iter().any(refuses);

@@ -33,6 +33,7 @@ impl ChildProcess {
         let mut child = Command::new(program)
             .args(args)
             .arg("--stop-with-stdin")
+            // The open pipe tells the child that this process lives; see `parent_gone`.
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             // ctrl-c in the terminal must reach this process only, which then stops its children.
@@ -67,6 +68,7 @@ impl ChildProcess {
 
     /// Stops the child in order and waits for its end.
     pub(crate) async fn stop(mut self) -> anyhow::Result<()> {
+        // The end of its input is the child's signal for an orderly stop.
         drop(self.child.stdin.take());
         let status = timeout(STOP_TIMEOUT, self.child.wait())
             .await

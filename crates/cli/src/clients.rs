@@ -100,6 +100,7 @@ impl Dial {
         settings.set(&mut config.initial_backoff, args.initial_backoff);
         settings.set(&mut config.max_backoff, args.max_backoff);
         config.max_retries = settings.get_or(args.max_retries, 0);
+        // The checks compare settings with each other, so that they come after all of them.
         if let Err(faults) = config.clone().check() {
             for fault in faults.faults() {
                 settings.fault("settings of the connection", fault.to_string());
@@ -213,6 +214,8 @@ impl Publisher {
     /// Waits for the server's greeting and returns the number of this producer's entries in the log.
     pub(crate) async fn greeted(&self) -> anyhow::Result<u64> {
         let mut status = self.publisher.watch();
+        // Reached by a refusal for good or after `--max-retries`; otherwise a late server is waited
+        // for.
         let gave_up = status.wait_for(|status| {
             status.state == State::Disconnected && matches!(status.cause, Cause::Ended(_))
         });

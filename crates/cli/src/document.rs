@@ -69,6 +69,7 @@ impl Document {
                 ));
             }
         };
+        // The log stores no fields of a delete, so that those on the line are ignored.
         if op == Some(Operation::Delete) {
             data.clear();
         }

@@ -40,7 +40,7 @@ pub(crate) async fn run(
     match args.command {
         Command::Agent(args) => agent::run(*args, settings, stop).await,
         Command::Proxy(args) => proxy::run(*args, settings, stop).await,
-        Command::Replay(args) => replay::run(args, settings).await,
+        Command::Replay(args) => replay::run(args, settings, stop).await,
         Command::Tour(args) => tour::run(args, settings, stop).await,
     }
 }

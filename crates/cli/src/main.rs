@@ -89,7 +89,8 @@ fn run(args: Args, mut settings: Settings) -> anyhow::Result<ExitCode> {
             Command::Feed(args) => feed::command::run(*args, settings, &stop).await,
         }
     });
-    // A thread may still be blocked in a system call, such as a write to a disk that does not answer.
+    // A thread may still be blocked in a system call, such as a write to a disk that does not
+    // answer.
     // The command has had its own timeout for that work, so the process does not wait for it again.
     runtime.shutdown_timeout(THREADS_TIMEOUT);
     ended
@@ -114,6 +115,7 @@ impl Setting for LogFilter {
 }
 
 fn log_to_stderr(filter: EnvFilter) {
+    // Log lines follow NO_COLOR and the terminal like all other output.
     let colour = anstream::AutoStream::choice(&std::io::stderr()) != anstream::ColorChoice::Never;
     tracing_subscriber::fmt()
         .with_env_filter(filter)

@@ -97,6 +97,11 @@ pub(crate) fn causes(error: &anyhow::Error) -> Vec<String> {
     causes
 }
 
+/// Returns the error with the name of the setting that mends it, which its own type does not know.
+pub(crate) fn advised(error: &anyhow::Error, flag: &str) -> anyhow::Error {
+    anyhow::anyhow!("{}; choose another with {flag}", causes(error).join(": "))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

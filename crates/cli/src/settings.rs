@@ -193,6 +193,7 @@ impl Settings {
                 let location = match matches.value_source(&id) {
                     Some(ValueSource::CommandLine) => Some(flag.clone()),
                     Some(ValueSource::EnvVariable) => Some(env.clone()),
+                    // No setting has a default of its own in clap, so that a default is the file's.
                     _ => entry.map(|entry| entry.location.clone()),
                 };
                 if let (None, Some(Err(kind)), Some(location)) = (
@@ -244,6 +245,7 @@ impl Settings {
     pub(crate) fn several<T>(&mut self, given: Vec<Given<Several<T>>>) -> Option<Vec<T>> {
         let mut values = None;
         for given in given {
+            // A faulty item makes the list unusable; its fault is noted.
             let Several(more) = self.get(Some(given))?;
             values.get_or_insert_with(Vec::new).extend(more);
         }
@@ -252,6 +254,7 @@ impl Settings {
 
     /// Returns the value of the setting with this id; its absence is a fault.
     pub(crate) fn require<T>(&mut self, id: &str, given: Option<Given<T>>) -> Option<T> {
+        // A faulty value is not missing: it has a fault of its own.
         if given.is_none() && !self.is_given(id) {
             let Source { flag, env, key, .. } = &self.sources[id];
             let what = format!("is missing; give it, set {env}, or write {key} into a file");

@@ -17,8 +17,8 @@ pub(crate) struct Interrupts {
     _task: AbortOnDropHandle<()>,
 }
 
-/// Exit status after a second interrupt, as a shell reports it.
-const INTERRUPTED: i32 = 130;
+/// Exit status after an interrupt that left the work undone, as a shell reports it.
+pub(crate) const INTERRUPTED: u8 = 130;
 
 impl Interrupts {
     pub(crate) fn listen() -> io::Result<Self> {
@@ -34,7 +34,7 @@ impl Interrupts {
                 }
                 if stop.is_cancelled() {
                     output::note("interrupted again: stopping at once");
-                    std::process::exit(INTERRUPTED);
+                    std::process::exit(INTERRUPTED.into());
                 }
                 stop.cancel();
             }

@@ -70,6 +70,7 @@ pub(crate) async fn with_progress<T>(
     let mut wanted = pin!(wanted);
     select! {
         done = &mut wanted => return done,
+        // Said once: later attempts are silent until the connection is there.
         reason = first_failure => output::note(&format!("not connected yet, still trying: {reason}")),
     }
     wanted.await

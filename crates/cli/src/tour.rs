@@ -32,7 +32,7 @@ use crate::{
     output::{self, BAD, FAINT, GOOD, STRONG, styled},
     server_process::ServerProcess,
     settings::Settings,
-    units::readable,
+    units::{at_least_one, readable},
 };
 
 /// Arguments of `tour`.
@@ -40,7 +40,7 @@ use crate::{
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
     /// Documents per second
-    #[arg(long, default_value = "600", value_name = "N")]
+    #[arg(long, default_value = "600", value_name = "N", value_parser = at_least_one)]
     rate: NonZeroU32,
     /// Use the generator even if this machine has a package index
     #[arg(long)]
@@ -137,6 +137,7 @@ async fn tour(
     };
     let complete = match cuts.all(steps).await {
         Ok(()) => true,
+        // An interrupted tour still shows the counts of what it published.
         Err(error) if error.is::<Stopped>() => false,
         Err(error) => return Err(error),
     };

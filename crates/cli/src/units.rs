@@ -1,6 +1,6 @@
 //! Durations and sizes as people write them, and figures as people read them.
 
-use std::time::Duration;
+use std::{num::NonZeroU32, time::Duration};
 
 use jiff::{Span, SpanRelativeTo};
 
@@ -10,6 +10,7 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
         || format!("{text:?} is not a duration; write a number and a unit, like 30s, 250ms or 7d");
     let span: Span = text.trim().parse().map_err(|_| wanted())?;
     let signed = span
+        // A setting has no date, so that no clock change makes a day shorter.
         .to_duration(SpanRelativeTo::days_are_24_hours())
         .map_err(|_| wanted())?;
     Duration::try_from(signed).map_err(|_| format!("{text:?} is negative; a duration is not"))
@@ -33,6 +34,12 @@ pub(crate) fn size(text: &str) -> Result<u64, String> {
     number
         .checked_mul(*scale)
         .ok_or_else(|| format!("{text:?} is more than 64 bits hold"))
+}
+
+/// Reads a number from 1 on.
+pub(crate) fn at_least_one(text: &str) -> Result<NonZeroU32, String> {
+    text.parse()
+        .map_err(|_| format!("{text:?} is not a whole number from 1 on; write one, like 100"))
 }
 
 const UNITS: [(&str, u64); 10] = [

@@ -362,6 +362,7 @@ impl Families {
     pub(crate) fn finish(&mut self, mut report: impl FnMut(&FamilyRef<'_>)) -> Option<NewIds> {
         let (mut any_unstated, mut any_lost) = (false, false);
         for family in &mut self.all {
+            // The sink still has what an abandoned scrape stated.
             let mut lost = std::mem::take(&mut family.reverted);
             for field in FIELDS {
                 if family.stated_in[field as usize] != self.scrape {
@@ -376,6 +377,7 @@ impl Families {
         }
         self.consistent = true;
         self.latest = None;
+        // Most scrapes lose no family, and new ids cost a pass over all remembered lines.
         let new_ids = any_unstated.then(|| self.remove_unstated());
         if any_lost || any_unstated {
             self.revision += 1;

@@ -89,6 +89,7 @@ pub(crate) fn head(line: &[u8], limits: &Limits, labels: &mut Vec<LabelSpan>) ->
         }
         name = Some(Span::plain(start, end));
         at = skip_blanks(line, end);
+        // A name alone is a valid name without a value.
         if at == line.len() {
             return fault(at, Reason::MissingValue);
         }
@@ -98,6 +99,7 @@ pub(crate) fn head(line: &[u8], limits: &Limits, labels: &mut Vec<LabelSpan>) ->
     } else if end == start {
         return fault(start, Reason::InvalidName);
     } else if at == end {
+        // The byte behind the name is neither blank nor brace: a name that is not valid.
         return fault(at, Reason::InvalidName);
     }
     let Some(name) = name else {
@@ -183,6 +185,7 @@ fn braces(
             if value.len() > limits.label_value_bytes {
                 return fault(value.start, Reason::LabelValueTooLong);
             }
+            // Checked before it is stored, or a hostile line would grow the list.
             if labels.len() == limits.labels_per_series {
                 return fault(start, Reason::TooManyLabels);
             }
@@ -242,6 +245,7 @@ pub(crate) fn string(line: &[u8], at: usize) -> Parsed<(Span, usize)> {
             return Ok((span, end + 1));
         }
         escaped = true;
+        // The escaped byte is skipped unseen: it may be a quote.
         from = end + 2;
         if from > line.len() {
             return fault(at, Reason::InvalidLabels);
@@ -316,6 +320,7 @@ fn tail_in_full(
         if line[at] != b'#' {
             return fault(at, Reason::TrailingData);
         }
+        // In either format: OpenMetrics is also served under the older content type.
         exemplar(line, at, limits, labels)?;
         tail.exemplar = true;
     }

@@ -60,6 +60,7 @@ impl Index {
     pub(crate) fn candidates(&self, hash: u32) -> impl Iterator<Item = u32> + '_ {
         self.probes(hash)
             .map(|slot| self.slots[slot])
+            // Rows are never removed one by one, so that a free slot ends the search.
             .take_while(|row| *row != 0)
             .map(|row| row - 1)
     }

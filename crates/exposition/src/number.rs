@@ -26,6 +26,7 @@ pub(crate) fn plain(bytes: &[u8]) -> Option<(f64, usize)> {
     let mut at = start;
     let mut mantissa = 0u64;
     while let Some(digit) = digit(bytes, at) {
+        // More digits than fit wrap around; such a number is left to `full` below.
         mantissa = mantissa.wrapping_mul(10).wrapping_add(digit);
         at += 1;
     }
@@ -228,6 +229,7 @@ fn scale(mantissa: u64, exponent: i64) -> Result<f64, NumberFault> {
         let half = 1u128 << (dropped - 1);
         let rest = wide & ((1 << dropped) - 1);
         let mut bits = wide >> dropped;
+        // Half goes to even, as Go and IEEE 754 round.
         if rest > half || rest == half && bits & 1 == 1 {
             bits += 1;
         }

@@ -109,6 +109,7 @@ impl<Id: Copy> Parser<Id> {
             rest = &rest[end + 1..];
             self.partial_line(sink);
         }
+        // Whole lines are parsed where they are; only the end of the piece is copied.
         let whole = memrchr(b'\n', rest).map_or(0, |end| end + 1);
         self.lines(&rest[..whole], sink);
         self.partial.extend(&rest[whole..], self.limits.line_bytes);
@@ -170,7 +171,8 @@ impl<Id: Copy> Parser<Id> {
 
     /// Parses the partial line, whose end has arrived.
     fn partial_line<S: Sink<Id = Id>>(&mut self, sink: &mut S) {
-        // The line is borrowed while the parser is, and the buffer must not be lost: a repeated page
+        // The line is borrowed while the parser is, and the buffer must not be lost: a repeated
+        // page
         // allocates nothing.
         let mut partial = std::mem::take(&mut self.partial);
         match partial.line() {
@@ -188,6 +190,8 @@ impl<Id: Copy> Parser<Id> {
     fn lines<S: Sink<Id = Id>>(&mut self, bytes: &[u8], sink: &mut S) {
         let mut lines = Lines::new(bytes);
         loop {
+            // Shapes serve first pages; later ones are compared with what is remembered, which is
+            // faster.
             if self.cache.is_empty() {
                 self.shaped_lines(&mut lines, sink);
             } else {

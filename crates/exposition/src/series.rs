@@ -89,6 +89,7 @@ impl Series {
         if let Some(label) = duplicate.map(|pair| &pair[1]).or(reserved) {
             return fault(label.at, Reason::DuplicateLabel);
         }
+        // Escapes change lengths, and the grammar is as fast on a line without labels.
         if !escaped && !self.labels.is_empty() {
             let (shapes, labels) = (&mut self.shapes, &self.labels);
             self.shaped = shapes.learn(text, self.name, labels, self.value_at);

@@ -100,6 +100,7 @@ impl Shapes {
         let first = labels.iter().map(|label| label.at).min();
         if labels.len() > LABELS_MAX
             || value_at - values > BYTES_MAX
+            // A quoted name behind a label has no fixed position.
             || first.is_none_or(|first| first < name.end)
         {
             return false;
@@ -158,6 +159,7 @@ impl Shape {
             };
             at = label.separator.behind(bytes, end, &self.text)?;
         }
+        // Further blanks and a missing value are left to the grammar, which finds the fault.
         let value = *bytes.get(at)?;
         (!is_blank(value) && value != b'\n').then_some(at)
     }

@@ -109,6 +109,7 @@ impl Writer {
         } else {
             self.page.push('{');
             self.quoted(name);
+            // The quoted name is the first item within the braces.
             separator = ',';
         }
         for (label, value) in labels {

@@ -36,6 +36,7 @@ where
         let ended = tokio::select! {
             ended = connection.as_mut() => ended,
             () = tasks.draining() => {
+                // Without a deadline here: the server cuts the task when its drain takes too long.
                 connection.as_mut().graceful_shutdown();
                 connection.await
             }

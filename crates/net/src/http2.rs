@@ -56,6 +56,7 @@ where
         .timer(TokioTimer::new())
         .initial_stream_window_size(options.stream_window)
         .initial_connection_window_size(options.connection_window)
+        // Otherwise hyper grows the windows with the round trip, beyond the limits above.
         .adaptive_window(false)
         .max_concurrent_streams(options.max_calls);
     if let Some(ping) = options.ping {

@@ -112,9 +112,11 @@ impl Listener {
             let tasks = self.tasks.clone();
             let (tcp, permit) = tokio::select! {
                 biased;
+                // The drain goes first, however many peers are connecting.
                 () = tasks.draining() => return None,
                 accepted = self.accept_one() => match accepted {
                     Ok(accepted) => accepted,
+                    // That peer has left; others are not affected, so that there is no pause.
                     Err(error) if concerns_one_connection(&error) => continue,
                     Err(error) => {
                         if let Some(times) = self.failures.count(Instant::now()) {
@@ -127,6 +129,7 @@ impl Listener {
                     }
                 },
             };
+            // To close a connection, one has to accept it: that permit is taken afterwards.
             let Some(permit) = permit.or_else(|| self.try_permit()) else {
                 if let Some(times) = self.refusals.count(Instant::now()) {
                     let (address, limit) = (self.address, self.options.max_connections);
@@ -145,6 +148,7 @@ impl Listener {
         let permit = match self.options.at_limit {
             AtLimit::Close => None,
             AtLimit::Wait => {
+                // Before the accept, so that further peers stay in the system's backlog.
                 let permit = Arc::clone(&self.permits).acquire_owned().await;
                 Some(permit.expect("the semaphore is never closed"))
             }

@@ -93,6 +93,7 @@ impl<M> ResponseQueue<M> {
     /// Returns [`QueueFull`] if the message does not fit; it is dropped.
     pub fn push(&self, message: M, cost: usize) -> Result<(), QueueFull> {
         let mut queue = self.lock();
+        // A producer may not know of the end yet; that is no fault of its own.
         if queue.end.is_some() {
             return Ok(());
         }
@@ -114,6 +115,7 @@ impl<M> ResponseQueue<M> {
             return;
         }
         if !flush {
+            // `queued` may stay as it is, because nothing is pushed after the end.
             queue.messages.clear();
         }
         queue.messages.extend(last.map(|message| (message, 0)));

@@ -46,6 +46,7 @@ impl<S> Socket<S> {
     /// Passes on the outcome of a write, unless it has been pending for the write timeout.
     fn limit<T>(&mut self, cx: &mut Context<'_>, done: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         let (Poll::Pending, Some(timeout)) = (&done, self.write_timeout) else {
+            // Any progress ends the wait; the next pending write begins another.
             self.deadline = None;
             return done;
         };

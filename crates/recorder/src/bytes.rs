@@ -54,6 +54,7 @@ impl<'a> Input<'a> {
         for shift in (0..64).step_by(7) {
             let byte = self.byte()?;
             let part = u64::from(byte & 0x7f);
+            // Of 64 bits, the tenth byte holds the last one.
             if shift == 63 && part > 1 {
                 return Err(Malformed);
             }

@@ -397,6 +397,7 @@ impl BlockWriter {
         self.bytes.extend_from_slice(&definition.key[shared..]);
         self.key.truncate(shared);
         self.key.extend_from_slice(&definition.key[shared..]);
+        // New slots mostly follow each other: their distance to this is zero.
         self.slot = definition.slot + 1;
         self.count += 1;
     }

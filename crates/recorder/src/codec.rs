@@ -287,6 +287,7 @@ impl Decoder {
         let mut input = Input::new(bytes);
         let head = input.byte()?;
         let method = *Method::ALL.get(usize::from(head >> 2)).ok_or(Malformed)?;
+        // No writer makes an empty chunk, and the runs below need a first value.
         if count == 0 {
             return Err(Malformed);
         }
@@ -309,7 +310,8 @@ impl Decoder {
                 self.read_changes(method, input, self.gaps.len() + 1)?;
                 for (gap, value) in self.gaps.iter().zip(&self.changes) {
                     let run = usize::try_from(*gap).map_err(|_| Malformed)?;
-                    // Each run must leave space for the next change, or a damaged gap could ask for memory.
+                    // Each run must leave space for the next change, or a damaged gap could ask for
+                    // memory.
                     if run >= end - values.len() {
                         return Err(Malformed);
                     }

@@ -65,6 +65,7 @@ impl Column {
         self.clear();
         let mut input = Input::new(bytes);
         let shape = input.byte()?;
+        // An unknown flag would change the meaning of the bytes behind it.
         if shape & !(WHOLE | TIMESTAMPS) != 0 || rows == 0 {
             return Err(Malformed);
         }

@@ -327,6 +327,7 @@ impl<'a> Frames<'a> {
         let length = input.u32().map_err(truncated)?;
         let sum = input.u32().map_err(truncated)?;
         let payload = input.take(length as usize).map_err(truncated)?;
+        // A crash can leave zeros behind the end of a file, and no frame is empty.
         if length == 0 || checksum(self.kind, self.id, self.offset as u64, payload) != sum {
             return Err(DamageKind::Checksum);
         }

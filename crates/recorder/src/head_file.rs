@@ -147,6 +147,7 @@ fn read_scrape(
     let groups_before = slot.as_ref().map_or(0, SourceRows::groups);
     // Every row has at least one byte, so that a damaged count cannot ask for more memory.
     let groups = input.count_up_to(input.len())?;
+    // Groups only grow within a head: fewer would leave a group without its row.
     if groups < groups_before {
         return Err(Malformed);
     }

@@ -14,7 +14,7 @@ use crate::{
     output,
     settings::Settings,
     streamer::{report_connection, with_progress},
-    units::grouped,
+    units::{at_least_one, grouped},
 };
 
 /// Arguments of `feed`.
@@ -49,7 +49,7 @@ struct Limits {
     #[arg(long, value_name = "N")]
     count: Option<u64>,
     /// Documents per second [default: unlimited]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = at_least_one)]
     rate: Option<NonZeroU32>,
     /// Publish to a server instead of writing lines
     #[arg(long, value_name = "DATABASE/COLLECTION", value_parser = target)]
@@ -145,6 +145,7 @@ async fn publish(
     dial: &Dial,
     stop: &CancellationToken,
 ) -> anyhow::Result<()> {
+    // A new name each time: the entries of an earlier run are not repeated by this one.
     let producer = format!("feed-{}", uuid::Uuid::new_v4());
     let publisher = Publisher::open(dial, &producer, report_connection())?;
     select! {
@@ -158,6 +159,7 @@ async fn publish(
     while feeding || !waiting.is_empty() {
         feeding = feeding && limits.count.is_none_or(|count| given < count);
         select! {
+            // Responses are still awaited, so that the count printed below is exact.
             () = stop.cancelled(), if feeding => feeding = false,
             Some(taken) = waiting.next(), if !waiting.is_empty() => match taken? {
                 PublishOutcome::Durable(_) => durable += 1,

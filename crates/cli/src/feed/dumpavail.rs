@@ -50,6 +50,7 @@ impl Parser {
                     value.push_str(text.trim_start());
                     Ok(None)
                 }
+                // The paragraph is skipped already; its continuations are no further faults.
                 None if self.invalid => Ok(None),
                 None => Err(self.reject("it continues a field, and there is none".to_owned())),
             };

@@ -110,6 +110,7 @@ async fn index() -> Option<(Box<dyn AsyncBufRead + Send + Unpin>, Child)> {
         .spawn()
         .ok()?;
     let mut reader = BufReader::new(child.stdout.take()?);
+    // A machine without package lists has the program as well; it prints nothing.
     let first = reader.fill_buf().await.ok()?;
     if first.is_empty() {
         None

@@ -171,14 +171,14 @@ fn advised(error: StartError) -> anyhow::Error {
         StartError::Record(OpenError::Io { .. } | OpenError::Locked { .. }) => "--data",
         _ => return error.into(),
     };
-    let causes = output::causes(&error.into()).join(": ");
-    anyhow::anyhow!("{causes}; choose another with {flag}")
+    output::advised(&error.into(), flag)
 }
 
 /// Prints each change of the registration to stderr, and the first failure before it.
 async fn report_registration(mut status: watch::Receiver<Status>) {
     let mut before = None;
     loop {
+        // Copied, because a status that is borrowed blocks the session that publishes the next one.
         let (state, failing, cause) = {
             let status = status.borrow_and_update();
             (
@@ -219,6 +219,7 @@ fn config(args: Args, settings: &mut Settings) -> Config {
     settings.set(&mut config.page.samples, args.max_page_samples);
     config.page_memory = settings.get(args.page_memory).map(|Size(bytes)| bytes);
     settings.set(&mut config.honor_timestamps, args.honor_timestamps);
+    // Only flags contradict each other: a flag overrides what the file or a variable says.
     if settings.is_flag("in_memory") && settings.is_flag("data") {
         let what = "cannot be used with --data; give one of the two".to_owned();
         settings.fault("--in-memory", what);

@@ -8,10 +8,13 @@ use std::{path::PathBuf, process::ExitCode};
 use anyhow::{Context as _, bail};
 use jiff::{Span, Timestamp};
 use steadfast_recorder::{OpenReport, Recorders, Selector};
+use tokio::select;
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     output::{self, BAD, styled},
     settings::{Fault, Faults, Settings},
+    signals,
 };
 
 /// Arguments of `fodc replay`.
@@ -53,20 +56,29 @@ Examples:
   steadfast fodc replay ./record --from 2026-03-01T08:00:00Z --to 2026-03-01T08:01:00Z --json";
 
 /// Reads the record.
-pub(crate) async fn run(args: Args, settings: Settings) -> anyhow::Result<ExitCode> {
+pub(crate) async fn run(
+    args: Args,
+    settings: Settings,
+    stop: &CancellationToken,
+) -> anyhow::Result<ExitCode> {
     settings.finish()?;
-    tokio::task::spawn_blocking(move || replay(&args))
-        .await
-        .context("read the record")?
+    let replayed = tokio::task::spawn_blocking(move || replay(&args));
+    select! {
+        // Nothing is written, so that there is nothing to wait for.
+        () = stop.cancelled() => Ok(ExitCode::from(signals::INTERRUPTED)),
+        replayed = replayed => replayed.context("read the record")?,
+    }
 }
 
 fn replay(args: &Args) -> anyhow::Result<ExitCode> {
-    let (reader, opened) = Recorders::open_read_only(&args.record)?;
+    let missing = || {
+        let path = args.record.display();
+        format!("cannot read a record in {path}; name the directory given to `fodc agent --data`")
+    };
+    let (reader, opened) = Recorders::open_read_only(&args.record).with_context(missing)?;
+    // An empty directory is more often a mistyped path than an empty record.
     if opened.parts == 0 {
-        bail!(
-            "there is no record in {}, or nothing in it yet; name the directory given to `fodc agent --data`",
-            args.record.display()
-        );
+        bail!("{}; it has none, or nothing in it yet", missing());
     }
     let wanted = Request::from_args(args, &opened)?;
     match &wanted.range {
@@ -95,6 +107,7 @@ struct Request {
 impl Request {
     fn from_args(args: &Args, opened: &OpenReport) -> Result<Self, Faults> {
         let mut faults = Vec::new();
+        // Relative times refer to the data, not to now: a record is often read much later.
         let newest = opened.newest.unwrap_or_default();
         let mut time = |flag: &str, text: &Option<String>, default| match text {
             None => default,

@@ -120,6 +120,7 @@ impl Sent {
 /// Parses a delivery. The fields that the server adds are left out. The entry id is in the payload,
 /// and in the document id of a delete.
 pub(crate) fn read(id: &str, deleted: bool, payload: &[u8]) -> Received {
+    // Null has no entry id, so that damaged data is counted as unexpected.
     let mut document: Value = serde_json::from_slice(payload).unwrap_or_default();
     if let Some(fields) = document.as_object_mut() {
         for added in ["createdAt", "updatedAt", "version"] {

@@ -147,11 +147,13 @@ fn judge_one(sent: &BTreeMap<EntryId, &Sent>, subscription: &Deliveries, verdict
         if received.digest != Digest::of(&found.id, &found.document) {
             verdict.altered += 1;
         }
+        // A repetition says nothing about the order, so that it is one fault, not two.
         if !seen.insert(found.entry) {
             verdict.duplicated += 1;
             continue;
         }
         verdict.delivered += 1;
+        // Only the entries of one publisher have an order.
         let newest = newest.entry(found.entry.publisher).or_default();
         if found.entry.sequence < *newest {
             verdict.reordered += 1;

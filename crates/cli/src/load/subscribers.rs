@@ -155,6 +155,7 @@ impl Reader {
         loop {
             let item = select! {
                 biased;
+                // Deliveries that have arrived go first, so that stopping discards none.
                 item = self.subscription.next() => item,
                 () = stop.cancelled() => return Ok(self.deliveries),
             };

@@ -67,6 +67,7 @@ impl File {
             format!("{path}:{line}")
         };
         let mut file = Self::default();
+        // Continues after an error, so that one run reports all faults of the file.
         let (table, errors) = DeTable::parse_recoverable(text);
         for error in errors {
             let location = location(error.span().map_or(0, |span| span.start));

@@ -13,14 +13,13 @@ use crate::units;
 type TypeOf = fn() -> TypeId;
 
 /// The names of values in the help, where a declaration gives no other.
-pub(super) const NAMES: [(TypeOf, &str); 7] = [
+pub(super) const NAMES: [(TypeOf, &str); 6] = [
     (TypeId::of::<Given<Duration>>, "DURATION"),
     (TypeId::of::<Given<Size>>, "SIZE"),
     (TypeId::of::<Given<u32>>, "N"),
     (TypeId::of::<Given<usize>>, "N"),
     (TypeId::of::<Given<bool>>, "BOOL"),
     (TypeId::of::<Given<Listen>>, "[IP]:PORT"),
-    (TypeId::of::<Given<SocketAddr>>, "IP:PORT"),
 ];
 
 /// A type that a setting can have.

@@ -1,6 +1,11 @@
 //! `steadfast streamer publish`.
 
-use std::{io, path::PathBuf, process::ExitCode, time::Duration};
+use std::{
+    io,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::Duration,
+};
 
 use anyhow::Context as _;
 use clap::builder::NonEmptyStringValueParser;
@@ -81,22 +86,23 @@ pub(crate) async fn run(
         if args.file.as_os_str() == "-" {
             (Box::new(BufReader::new(stdin())), 0)
         } else {
-            let open = async {
-                let file = File::open(&args.file).await?;
-                let length = file.metadata().await?.len();
-                io::Result::Ok((file, length))
-            };
-            let (file, length) = open
-                .await
-                .with_context(|| format!("open {}", args.file.display()))?;
+            let (file, length) = open(&args.file).await.with_context(|| {
+                format!(
+                    "cannot read {}; name a file of lines, or `-`",
+                    args.file.display()
+                )
+            })?;
             (Box::new(BufReader::new(file)), length)
         };
+    // Documents are numbered in order: a line that is mended later would shift all numbers behind
+    // it.
     let strict = args.producer.is_some();
     let producer = args
         .producer
         .unwrap_or_else(|| format!("cli-{}", uuid::Uuid::new_v4()));
     let publisher = Publisher::open(&dial, &producer, super::report_connection())?;
     let known = select! {
+        // Nothing was published, although it was asked for.
         () = stop.cancelled() => return Ok(ExitCode::FAILURE),
         known = super::with_progress(publisher.first_failure(), publisher.greeted()) => known?,
     };
@@ -135,11 +141,18 @@ pub(crate) async fn run(
         output::note("stopped early: not everything was published");
     }
     let clean = !partial && counts.refused == 0 && counts.faulty == 0;
-    Ok(if clean {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    })
+    Ok(output::status(clean))
+}
+
+/// Opens the file and returns its length.
+async fn open(path: &Path) -> io::Result<(File, u64)> {
+    let file = File::open(path).await?;
+    let about = file.metadata().await?;
+    // Opening a directory succeeds; reading it fails later, when a server was already found.
+    if about.is_dir() {
+        return Err(io::ErrorKind::IsADirectory.into());
+    }
+    Ok((file, about.len()))
 }
 
 struct Session<'a> {
@@ -175,6 +188,7 @@ impl Session<'_> {
             select! {
                 () = self.stop.cancelled(), if deadline.is_none() => {
                     deadline = Some(Instant::now() + RESPONSE_TIMEOUT);
+                    // At the end of the input only responses are missing, and those are awaited.
                     self.partial |= reading;
                     reading = false;
                 }
@@ -220,6 +234,7 @@ impl Session<'_> {
         };
         let pending = select! {
             biased;
+            // A document that fits into the queue is published, even if the interrupt came with it.
             pending = self.publisher.publish(self.database, self.collection, &document) => pending?,
             () = self.stop.cancelled() => {
                 self.partial = true;

@@ -1,16 +1,11 @@
 //! `steadfast streamer serve`.
 
-use std::{
-    net::{Ipv4Addr, SocketAddr},
-    path::PathBuf,
-    process::ExitCode,
-    time::Duration,
-};
+use std::{net::Ipv4Addr, path::PathBuf, process::ExitCode, time::Duration};
 
 use anyhow::{Context as _, bail};
 use steadfast_streamer::{
     Epoch,
-    log::{RedbLog, StoreOptions},
+    log::{OpenError, RedbLog, StoreOptions},
     server::{Server, ServerOptions},
 };
 use tokio::{net::TcpListener, select};
@@ -19,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     child_process::{READY, parent_gone},
     output,
-    settings::{Given, Settings, Size},
+    settings::{Given, Listen, Settings, Size},
 };
 
 /// Arguments of `streamer serve`.
@@ -31,7 +26,7 @@ pub(crate) struct Args {
     data: Option<Given<String>>,
     /// Address to listen on; port 0 takes a free one [default: 127.0.0.1:9000]
     #[arg(long, env)]
-    listen: Option<Given<SocketAddr>>,
+    listen: Option<Given<Listen>>,
     /// Remove events that are older, like 7d [default: keep all]
     #[arg(long, env)]
     retain_age: Option<Given<Duration>>,
@@ -60,8 +55,8 @@ pub(crate) async fn run(
     stop: &CancellationToken,
 ) -> anyhow::Result<ExitCode> {
     let data = settings.require("data", args.data);
-    let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 9000));
-    let listen = settings.get_or(args.listen, listen);
+    let here = Listen((Ipv4Addr::LOCALHOST, 9000).into());
+    let Listen(listen) = settings.get_or(args.listen, here);
     let drain = settings.get_or(args.drain, Duration::from_secs(10));
     let mut store = StoreOptions::new(Epoch(uuid::Uuid::new_v4().as_u64_pair().0));
     store.retention_age = settings.get(args.retain_age);
@@ -69,12 +64,17 @@ pub(crate) async fn run(
     settings.finish()?;
     let data = PathBuf::from(data.expect("a missing directory is among the faults"));
 
+    // A taken port is found before the log is opened, which takes long after a crash.
     let listener = TcpListener::bind(listen).await.with_context(|| {
         format!("cannot listen on {listen}; choose another address with --listen")
     })?;
     let log = tokio::task::spawn_blocking(move || RedbLog::open(&data, &store))
         .await
-        .context("open the log")??;
+        .context("open the log")?
+        .map_err(|error| match error {
+            OpenError::Directory { .. } => output::advised(&error.into(), "--data"),
+            error => error.into(),
+        })?;
     let mut server = Server::start(listener, Box::new(log), ServerOptions::default())?;
     output::line(&format!("{READY}{}", server.address()))?;
     let reason = select! {

@@ -56,6 +56,7 @@ pub(crate) async fn run(
     let filter = filter(&args.filters, &mut settings);
     let dial = Dial::from_settings(args.dial, &mut settings);
     settings.finish()?;
+    // The loop below would wait for a change before it looks at the limit.
     if args.limit == Some(0) {
         return Ok(ExitCode::SUCCESS);
     }
@@ -75,6 +76,7 @@ pub(crate) async fn run(
     let outcome = loop {
         let item = select! {
             biased;
+            // An interrupt goes first, or a busy collection would hold it up.
             () = stop.cancelled() => break Ok(()),
             item = subscription.next() => item,
         };

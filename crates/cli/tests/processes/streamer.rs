@@ -139,6 +139,32 @@ async fn every_fault_of_a_command_line_is_told_at_once_with_status_2() {
 }
 
 #[tokio::test]
+async fn a_wrong_path_or_number_is_told_with_what_to_do() {
+    for (command, code, told) in [
+        (
+            "streamer serve --data /dev/null --listen localhost:0",
+            1,
+            "choose another with --data",
+        ),
+        (
+            "streamer publish -d db -c c /",
+            1,
+            "name a file of lines, or `-`",
+        ),
+        (
+            "fodc replay /nowhere",
+            1,
+            "name the directory given to `fodc agent --data`",
+        ),
+        ("feed generator --rate 0", 2, "from 1 on"),
+    ] {
+        let ended = run(&words(command), None).await;
+        assert_eq!(ended.code, Some(code), "{ended:?}");
+        assert!(ended.stderr.contains(told), "{told}: {ended:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_server_without_a_directory_says_how_to_give_one() {
     let ended = run(&["streamer", "serve"], None).await;
     assert_eq!(ended.code, Some(2), "{ended:?}");

@@ -76,6 +76,7 @@ impl<'a> Lines<'a> {
         if let Some(text) = text.get(line.start - from..line.end - from) {
             return Ok(text);
         }
+        // Behind an invalid byte each line is checked alone, so that only its own line is rejected.
         checked(&self.bytes[line])
     }
 }

@@ -32,6 +32,7 @@ impl PartialLine {
             self.longest = self.longest.max(wanted);
             return;
         }
+        // From here on only the bytes that a fault shows are kept, however many arrive.
         self.too_long = true;
         let room = excerpt::KEPT.saturating_sub(self.bytes.len());
         let shown = &bytes[..bytes.len().min(room)];

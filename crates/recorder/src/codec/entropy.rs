@@ -28,6 +28,7 @@ pub(super) fn put<T: Number>(out: &mut Vec<u8>, values: &[T]) -> Option<()> {
             Ok(())
         });
     if written.is_err() {
+        // A failed attempt may have written a part.
         out.truncate(start);
         return None;
     }

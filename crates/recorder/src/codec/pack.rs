@@ -22,6 +22,7 @@ pub(super) fn put_packed(out: &mut Vec<u8>, values: &[i64]) {
         let (least, width) = frame(block);
         put_signed(out, least);
         out.push(width as u8);
+        // Equal integers need no bits.
         if width > 0 {
             put_bits(
                 out,

@@ -40,6 +40,7 @@ impl Reader<'_> {
             self.count += 8;
             self.bytes = rest;
         }
+        // The mask would be a shift by 64, which overflows.
         let value = if width == 0 {
             0
         } else {

@@ -28,6 +28,7 @@ pub(super) fn window(
         family.insert(one.labels.name());
     }
     let mut out = Out::new(json);
+    // A page must have the samples of a family together; the record has them by source.
     for (family, names) in families {
         for name in names {
             let of_name = selector.clone().name(name);

@@ -59,12 +59,16 @@ impl Chart {
         let rows = idle.iter().map(|(at, sum)| {
             let before = before.replace(*at);
             let apart = before.and_then(|t| Duration::try_from(at.duration_since(t)).ok());
+            // The two endpoints are scraped at different instants: the newest state up to this one
+            // counts.
             let up = prometheus.range(..=*at).next_back();
             Row {
                 at: *at,
                 silence: apart.filter(|apart| *apart > GAP),
                 busy: idle_rates
                     .get(at)
+                    // An idle counter per processor, each of which grows by at most a second per
+                    // second.
                     .map(|rate| (1.0 - rate / f64::from(sum.series)).clamp(0.0, 1.0)),
                 switches: switches.get(at).copied(),
                 prometheus: up.map(|(_, up)| up.value > 0.0),

@@ -101,6 +101,7 @@ fn spawn(program: &Path, args: &[String]) -> anyhow::Result<Child> {
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::null())
+        // ctrl-c in the terminal must not end it before the tour does.
         .process_group(0)
         .kill_on_drop(true)
         .spawn()
