@@ -27,12 +27,13 @@ use std::time::Duration;
 
 pub(crate) use self::{
     endpoint::HEALTH_PREFIX,
+    error::error_chain,
     poll::Poller,
     sink::{PageSink, ScrapeOutcome},
 };
 pub use self::{
     endpoint::{Endpoint, EndpointFault},
-    error::ScrapeError,
+    error::{ConnectFailures, ScrapeError},
 };
 
 /// The limits of one scrape.

@@ -265,6 +265,7 @@ async fn two_agents_and_one_of_them_leaves() {
     };
     within("one", one).await;
     let (body, missing) = fetch(&proxy, "/metrics").await;
-    assert_eq!(lines(&body), 2);
+    assert!(body.contains("\nsteadfast_proxy_page_agents_missing 1\n"));
+    assert_eq!(lines(&body), 2 + 1);
     assert!(missing.unwrap().contains("db-1"), "and that is said");
 }

@@ -15,6 +15,7 @@ use super::{
     query::{MetricNames, Outcome, Query, Request, ResponsePart},
     query_queue::{Action, CarriedState, QueryLimits, QueryQueue},
     samples::Samples,
+    time::UnixNanos,
 };
 
 /// Takes the outcome of one query to one agent.
@@ -125,7 +126,8 @@ impl AgentEntry {
         deadline: Time,
     ) -> oneshot::Receiver<Outcome<Samples>> {
         let (sender, receiver) = oneshot::channel();
-        self.step(|queries, out| queries.enqueue(now, query, names, sender, deadline, out));
+        let times = (now, UnixNanos::wall_clock());
+        self.step(|queries, out| queries.enqueue(times, query, names, (sender, deadline), out));
         receiver
     }
 

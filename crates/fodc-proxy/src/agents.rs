@@ -100,7 +100,17 @@ impl Agents {
         id: &AgentId,
         request: RegisterAgentRequest,
     ) -> Result<(), UnknownAgent> {
+        if let Some(entry) = self.entries.get_mut(id) {
+            entry.queries.on_heartbeat(now);
+        }
         self.registry.heartbeat(now, id, request)
+    }
+
+    /// Takes note of bytes of a message that is not complete yet.
+    pub(super) fn on_progress(&mut self, now: Time, id: &AgentId, generation: u64) {
+        if let Some(entry) = self.entries.get_mut(id) {
+            entry.queries.on_progress(now, generation);
+        }
     }
 
     /// Ends all streams of an agent whose registration stream has ended. Returns false if the agent

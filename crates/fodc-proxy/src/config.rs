@@ -69,7 +69,53 @@ pub struct ConfigFault {
     /// The name of the field.
     pub field: &'static str,
     /// The fault and its remedy.
-    pub problem: String,
+    pub problem: ConfigProblem,
+}
+
+/// The problem with the value of a setting.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConfigProblem {
+    /// A duration must not be zero.
+    #[error("is zero; give a duration such as 10s")]
+    ZeroDuration,
+    /// A number must not be zero.
+    #[error("is zero; give at least 1")]
+    Zero,
+    /// A duration must be longer than another setting.
+    #[error("{value:?} must be longer than {other}, {limit:?}")]
+    TooShort {
+        /// The value.
+        value: Duration,
+        /// The other setting.
+        other: &'static str,
+        /// The value of the other setting.
+        limit: Duration,
+    },
+    /// A duration must be shorter than another setting.
+    #[error("{value:?} must be shorter than {other}, {limit:?}")]
+    TooLong {
+        /// The value.
+        value: Duration,
+        /// The other setting.
+        other: &'static str,
+        /// The value of the other setting.
+        limit: Duration,
+    },
+    /// A message limit in which a registration does not fit.
+    #[error("{0} bytes are too few; give at least {MESSAGE_FLOOR}")]
+    TooFewBytes(usize),
+    /// A message limit that gRPC cannot express.
+    #[error("{0} bytes cannot be framed; give less than 4 GiB")]
+    TooManyBytes(usize),
+    /// A message limit above the memory budget.
+    #[error("{bytes} bytes exceed the memory budget for all responses, {budget}")]
+    ExceedsBudget {
+        /// The value.
+        bytes: usize,
+        /// The memory budget.
+        budget: usize,
+    },
 }
 
 impl fmt::Display for InvalidConfig {
@@ -120,11 +166,11 @@ impl Config {
     }
 
     pub(super) fn query_limits(&self) -> QueryLimits {
+        // The agents that are queried last must be known as unresponsive at the deadline, too.
+        let timeout = |deadline: Duration| deadline.saturating_sub(dispatch_time(deadline));
         QueryLimits {
-            // The agents that are queried last must be known as unresponsive at the deadline, too.
-            unresponsive_after: self
-                .agent_deadline
-                .saturating_sub(dispatch_time(self.agent_deadline)),
+            latest_timeout: timeout(self.agent_deadline),
+            window_timeout: timeout(self.window_deadline),
             abandon_after: self.abandon_after,
             slice_bytes: self.max_message_bytes / SLICE_SHARE,
         }
@@ -139,18 +185,22 @@ impl Config {
             ("http_write_timeout", self.http_write_timeout),
         ] {
             if value.is_zero() {
-                let problem = "is zero; give a duration such as 10s".to_owned();
+                let problem = ConfigProblem::ZeroDuration;
                 faults.push(ConfigFault { field, problem });
             }
         }
         let intervals = (self.heartbeat_interval, self.heartbeat_timeout);
         let timeouts = (self.heartbeat_timeout, self.cleanup_timeout);
-        for (field, name, (smaller, larger)) in [
+        for (field, other, (limit, value)) in [
             ("heartbeat_timeout", "the heartbeat interval", intervals),
             ("cleanup_timeout", "the heartbeat timeout", timeouts),
         ] {
-            if smaller >= larger {
-                let problem = format!("{larger:?} must be longer than {name}, {smaller:?}");
+            if limit >= value {
+                let problem = ConfigProblem::TooShort {
+                    value,
+                    other,
+                    limit,
+                };
                 faults.push(ConfigFault { field, problem });
             }
         }
@@ -159,10 +209,11 @@ impl Config {
             ("window_deadline", self.window_deadline),
         ] {
             if deadline >= self.abandon_after {
-                let problem = format!(
-                    "{deadline:?} must be shorter than abandon_after, {:?}",
-                    self.abandon_after
-                );
+                let problem = ConfigProblem::TooLong {
+                    value: deadline,
+                    other: "abandon_after",
+                    limit: self.abandon_after,
+                };
                 faults.push(ConfigFault { field, problem });
             }
         }
@@ -177,23 +228,23 @@ impl Config {
             ("max_http_requests", self.max_http_requests),
         ] {
             if value == 0 {
-                fault(field, "is zero; give at least 1".to_owned());
+                fault(field, ConfigProblem::Zero);
             }
         }
         let longest = self.max_message_bytes;
         if longest < MESSAGE_FLOOR {
-            let problem = format!("{longest} bytes are too few; give at least {MESSAGE_FLOOR}");
+            let problem = ConfigProblem::TooFewBytes(longest);
             fault("max_message_bytes", problem);
         }
         if u32::try_from(longest).is_err() {
-            let problem = format!("{longest} bytes cannot be framed; give less than 4 GiB");
+            let problem = ConfigProblem::TooManyBytes(longest);
             fault("max_message_bytes", problem);
         } else if self.response_bytes < longest {
             // The command line has an option for the longest message, and none for `response_bytes`.
-            let problem = format!(
-                "{longest} bytes exceed the memory budget for all responses, {}",
-                self.response_bytes
-            );
+            let problem = ConfigProblem::ExceedsBudget {
+                bytes: longest,
+                budget: self.response_bytes,
+            };
             fault("max_message_bytes", problem);
         }
     }

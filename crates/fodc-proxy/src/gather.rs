@@ -50,6 +50,25 @@ pub(super) struct Gathered {
 /// half read.
 const BATCH: usize = 32;
 
+/// The number of names in the text of missing responses.
+const MISSING_NAMES_MAX: usize = 50;
+
+impl MissingResponse {
+    fn text(&self) -> String {
+        // The text goes to a header and to a comment line, and the agent chooses its name.
+        let plain = |c: char| {
+            if c.is_ascii_graphic() && c != ',' {
+                c
+            } else {
+                '_'
+            }
+        };
+        let name: String = self.name.chars().take(128).map(plain).collect();
+        let partly = if self.partial { "(partly)" } else { "" };
+        format!("{name}={}{partly}", self.reason.as_str())
+    }
+}
+
 impl Filter {
     /// Returns true if the filter selects an agent: roles are compared exactly, pods without regard
     /// to case, and an address is a part of `ip:port`.
@@ -138,6 +157,17 @@ async fn settle(pending: &mut [PendingResponse]) {
 }
 
 impl Gathered {
+    /// Returns a text such as `2; db-0=late, db-1=truncated(partly)`, or `None` if nothing is missing.
+    pub(super) fn missing_text(&self) -> Option<String> {
+        let missing = &self.missing;
+        if missing.is_empty() {
+            return None;
+        }
+        let names = missing.iter().take(MISSING_NAMES_MAX);
+        let names: Vec<String> = names.map(MissingResponse::text).collect();
+        Some(format!("{}; {}", missing.len(), names.join(", ")))
+    }
+
     fn add(&mut self, mut pending: PendingResponse) {
         let (parts, reason) = match pending.outcome() {
             Some(Outcome::Complete(parts)) => (Some(parts), None),

@@ -19,7 +19,7 @@ use tokio::sync::Semaphore;
 
 use self::parameters::{Parameters, RequestError};
 use super::{
-    gather::{Filter, Gathered, MissingResponse, gather},
+    gather::{Filter, Gathered, gather},
     query::Query,
     state::State,
     text::Text,
@@ -33,9 +33,6 @@ pub(super) struct Api {
     /// One permit for each request for metrics that is being served.
     permits: Arc<Semaphore>,
 }
-
-/// The number of names in the header of missing responses.
-const MISSING_NAMES_MAX: usize = 50;
 
 const MISSING: &str = "x-steadfast-missing";
 const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -73,7 +70,7 @@ async fn metrics(
     let missing = missing_header(&gathered);
     let filter = parameters.filter;
     let text = run_blocking(move || {
-        let text = Text::new(gathered.responses, &filter);
+        let text = Text::new(gathered, &filter);
         // Only a page of all agents and metrics ranks every series.
         if filter == Filter::default() {
             api.state.store.catalog.set_ranks(text.ranks());
@@ -186,38 +183,14 @@ fn json(body: impl Into<Body>) -> Response<Body> {
     response
 }
 
-/// Returns a header value such as `2; db-0=late, db-1=truncated(partly)`.
 fn missing_header(gathered: &Gathered) -> Option<HeaderValue> {
-    let missing = &gathered.missing;
-    if missing.is_empty() {
-        return None;
-    }
-    let names: Vec<String> = missing.iter().take(MISSING_NAMES_MAX).map(named).collect();
-    let text = format!("{}; {}", missing.len(), names.join(", "));
-    HeaderValue::try_from(text).ok()
-}
-
-fn named(missing: &MissingResponse) -> String {
-    let name: String = missing
-        .name
-        .chars()
-        .take(128)
-        .map(|c| {
-            if c.is_ascii_graphic() && c != ',' {
-                c
-            } else {
-                '_'
-            }
-        })
-        .collect();
-    let partly = if missing.partial { "(partly)" } else { "" };
-    format!("{name}={}{partly}", missing.reason.as_str())
+    HeaderValue::try_from(gathered.missing_text()?).ok()
 }
 
 impl IntoResponse for RequestError {
     fn into_response(self) -> Response<Body> {
         let status = match self {
-            Self::Malformed(_) => StatusCode::BAD_REQUEST,
+            Self::Parameter(_) => StatusCode::BAD_REQUEST,
             Self::Busy => StatusCode::SERVICE_UNAVAILABLE,
             Self::Failed => StatusCode::INTERNAL_SERVER_ERROR,
         };

@@ -33,7 +33,7 @@ use tokio::{
 use tonic::service::Routes;
 use tracing::info;
 
-pub use self::config::{Config, ConfigFault, InvalidConfig};
+pub use self::config::{Config, ConfigFault, ConfigProblem, InvalidConfig};
 use self::{
     rpc::{Calls, Service},
     state::State,

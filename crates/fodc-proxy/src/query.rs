@@ -49,6 +49,7 @@ pub(super) struct ResponsePart<D> {
     /// 0 from an agent without the profile.
     pub(super) request_id: u64,
     pub(super) bytes: usize,
+    pub(super) samples: usize,
     /// Another part follows.
     pub(super) more: bool,
     /// The agent left out everything before this time.

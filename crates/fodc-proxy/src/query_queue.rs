@@ -2,17 +2,18 @@
 //!
 //! A machine without clock or sockets.
 
+mod pending;
 mod slices;
 
-use std::{collections::VecDeque, sync::Arc, time::Duration};
+use std::{collections::VecDeque, time::Duration};
 
 use steadfast_session::Time;
 
+use self::pending::PendingQuery;
 pub(super) use self::slices::Density;
-use self::slices::first_slice;
 use super::{
     query::{MetricNames, Outcome, Query, Reason, Request, ResponsePart},
-    time::Window,
+    time::UnixNanos,
 };
 
 /// An effect that the caller performs.
@@ -29,9 +30,12 @@ pub(super) enum Action<T, D> {
 /// Limits of a [`QueryQueue`].
 #[derive(Clone, Copy, Debug)]
 pub(super) struct QueryLimits {
-    /// Time without a response after which an agent counts as unresponsive.
-    pub(super) unresponsive_after: Duration,
-    /// Time without a response after which the stream is ended.
+    /// Time without a sign of life after which an agent that owes its latest values counts as
+    /// unresponsive.
+    pub(super) latest_timeout: Duration,
+    /// The same for an agent that owes a window.
+    pub(super) window_timeout: Duration,
+    /// Time without a sign of life after which the stream is ended.
     pub(super) abandon_after: Duration,
     /// The size in bytes to aim at for one slice of a window of a plain agent.
     pub(super) slice_bytes: usize,
@@ -41,8 +45,13 @@ pub(super) struct QueryLimits {
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct CarriedState {
     pub(super) unresponsive: bool,
-    pub(super) density: Density,
+    /// It is unresponsive although bytes of a response arrive: they take longer than is allowed.
+    dripping: bool,
+    density: Density,
 }
+
+/// Signs of life extend the time for a response to this many times its timeout, and no further.
+const EXTENSION: u32 = 2;
 
 /// The queries to one agent: one request at a time, and a queue behind it.
 ///
@@ -60,8 +69,12 @@ pub(super) struct CarriedState {
 ///        stream ended, nothing for `abandon_after`, too many unrequested parts
 /// ```
 ///
-/// Beside that, the agent is *unresponsive* from `unresponsive_after` without a response that nobody
-/// waits for any more, until any response. It is then sent probes, and queries fail at once.
+/// Beside that, the agent is *unresponsive* once it owes a response that nobody waits for any more,
+/// and has shown no sign of life for the request's timeout, or has taken [`EXTENSION`] times as long.
+/// It is then sent probes, and queries fail at once, until any response; except that after bytes that
+/// only dripped the response has to be in time.
+///
+/// A query for the latest values goes before windows, also between two slices of one.
 #[derive(Debug)]
 pub(super) struct QueryQueue<T, D> {
     limits: QueryLimits,
@@ -75,6 +88,10 @@ pub(super) struct QueryQueue<T, D> {
 }
 
 #[derive(Debug, Default)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "there is one for each agent, and a query would allocate it again and again"
+)]
 enum State<T, D> {
     #[default]
     NoStream,
@@ -82,9 +99,13 @@ enum State<T, D> {
     Outstanding {
         stream: Stream,
         request: Request,
-        /// The time of the request or of the last part.
-        since: Time,
+        asked: Time,
+        /// The time of the request or of the last sign of life: bytes of a response, or a heartbeat.
+        alive: Time,
+        /// Bytes of a response have arrived.
+        has_progressed: bool,
         bytes: usize,
+        samples: usize,
         /// The query that the request serves; `None` if nobody waits for the response.
         query: Option<PendingQuery<T, D>>,
     },
@@ -95,17 +116,6 @@ struct Stream {
     generation: u64,
     profile: bool,
     unrequested: u32,
-}
-
-#[derive(Debug)]
-struct PendingQuery<T, D> {
-    query: Query,
-    names: MetricNames,
-    waiters: Vec<(T, Time)>,
-    parts: Vec<D>,
-    /// The rest of the window that no request has covered yet.
-    rest: Option<Window>,
-    incomplete: Option<Reason>,
 }
 
 /// The number of different queries that may wait for one agent.
@@ -150,7 +160,11 @@ impl<T, D> QueryQueue<T, D> {
         } = std::mem::take(&mut self.state)
         {
             interrupted.restart();
-            self.waiting.push_front(interrupted);
+            let index = match interrupted.query {
+                Query::Latest => 0,
+                Query::Window(_) => self.first_window(),
+            };
+            self.waiting.insert(index, interrupted);
         }
         let stream = Stream {
             generation,
@@ -172,21 +186,22 @@ impl<T, D> QueryQueue<T, D> {
         if self.generation() != Some(generation) {
             return;
         }
-        if oversized {
-            self.carried.density.on_oversized();
+        // Some agents end the stream themselves instead of sending a message that is too long for
+        // them, so any end while a slice is owed may mean that.
+        if oversized || self.owes_slice() {
+            self.carried.density.on_too_dense();
         }
         self.lose_stream(Reason::StreamEnded, out);
     }
 
-    /// Queues a query. The waiter is resolved exactly once: now, by a later call, or by
-    /// [`QueryQueue::on_tick`] at its deadline.
+    /// Queues a query at `now`, which the wall clock calls `wall`. The waiter is resolved exactly once:
+    /// now, by a later call, or by [`QueryQueue::on_tick`] at its deadline.
     pub(super) fn enqueue(
         &mut self,
-        now: Time,
+        (now, wall): (Time, UnixNanos),
         query: Query,
         names: &MetricNames,
-        waiter: T,
-        deadline: Time,
+        (waiter, deadline): (T, Time),
         out: &mut Vec<Action<T, D>>,
     ) {
         if matches!(self.state, State::NoStream) {
@@ -210,14 +225,12 @@ impl<T, D> QueryQueue<T, D> {
                 pending.waiters.push((waiter, deadline));
             }
             None if has_capacity => {
-                self.waiting.push_back(PendingQuery {
-                    query,
-                    names: names.clone(),
-                    waiters: vec![(waiter, deadline)],
-                    parts: Vec::new(),
-                    rest: None,
-                    incomplete: None,
-                });
+                let pending = PendingQuery::new(query, names.clone(), (waiter, deadline), wall);
+                let index = match query {
+                    Query::Latest => self.first_window(),
+                    Query::Window(_) => self.waiting.len(),
+                };
+                self.waiting.insert(index, pending);
                 if let State::Idle(stream) = self.state {
                     self.start_next(now, stream, out);
                 }
@@ -248,15 +261,18 @@ impl<T, D> QueryQueue<T, D> {
             State::Outstanding {
                 stream,
                 request,
-                since,
+                alive,
+                has_progressed,
                 bytes,
+                samples,
                 query,
+                ..
                 // A plain agent sends no id. It responds in order, and has only one request.
             } if !stream.profile || request.id == part.request_id => {
-                self.carried.unresponsive = false;
-                self.responded = Some(now);
-                *since = now;
+                *alive = now;
+                *has_progressed = true;
                 *bytes += part.bytes;
+                *samples += part.samples;
                 match query {
                     Some(query) => {
                         query.parts.push(part.data);
@@ -282,6 +298,28 @@ impl<T, D> QueryQueue<T, D> {
         }
     }
 
+    /// Takes note of bytes of a message that is not complete yet.
+    pub(super) fn on_progress(&mut self, now: Time, generation: u64) {
+        if let State::Outstanding {
+            stream,
+            alive,
+            has_progressed,
+            ..
+        } = &mut self.state
+            && stream.generation == generation
+        {
+            *alive = now;
+            *has_progressed = true;
+        }
+    }
+
+    /// Takes note of a heartbeat: an agent that is busy with a window is not dead.
+    pub(super) fn on_heartbeat(&mut self, now: Time) {
+        if let State::Outstanding { alive, .. } = &mut self.state {
+            *alive = now;
+        }
+    }
+
     /// Takes a message that did not fit into memory. Its query completes without it.
     pub(super) fn on_dropped_part(
         &mut self,
@@ -296,7 +334,7 @@ impl<T, D> QueryQueue<T, D> {
             } = &mut self.state
         {
             query.incomplete = Some(Reason::MemoryExhausted);
-            query.rest = None;
+            query.skip_rest();
         }
         part.from = None;
         self.on_part(now, generation, part, out);
@@ -311,25 +349,47 @@ impl<T, D> QueryQueue<T, D> {
             query.take_if(|pending| pending.waiters.is_empty());
         }
         for pending in &mut self.waiting {
-            pending.expire(now, Reason::Busy, out);
+            let has_parts = !pending.parts.is_empty();
+            let reason = if has_parts {
+                Reason::Late
+            } else {
+                Reason::Busy
+            };
+            pending.expire(now, reason, out);
         }
         self.waiting.retain(|pending| !pending.waiters.is_empty());
+        self.check_responsiveness(now, out);
+    }
+
+    /// Judges an agent that owes a response.
+    fn check_responsiveness(&mut self, now: Time, out: &mut Vec<Action<T, D>>) {
         let State::Outstanding {
             stream,
-            since,
+            request,
+            asked,
+            alive,
+            has_progressed,
             query,
             ..
         } = &self.state
         else {
             return;
         };
-        let (waited, generation) = (now.since(*since), stream.generation);
-        if query.is_none() && waited >= self.limits.unresponsive_after {
+        let (silent, owed) = (now.since(*alive), now.since(*asked));
+        let limit = self.limits.timeout(request.query);
+        let is_over_time = owed >= limit * EXTENSION;
+        if query.is_none() && (silent >= limit || is_over_time) {
             self.carried.unresponsive = true;
+            self.carried.dripping |= is_over_time && *has_progressed;
         }
-        if waited >= self.limits.abandon_after {
+        // The stream of an agent that drips is of no more use than that of a silent one.
+        let abandon_after = self.limits.abandon_after;
+        if silent >= abandon_after || owed >= abandon_after * EXTENSION {
             self.carried.unresponsive = true;
-            out.push(Action::EndStream(generation));
+            out.push(Action::EndStream(stream.generation));
+            if self.owes_slice() {
+                self.carried.density.on_too_dense();
+            }
             self.lose_stream(Reason::Late, out);
         }
     }
@@ -365,6 +425,19 @@ impl<T, D> QueryQueue<T, D> {
         self.discarded
     }
 
+    /// Returns true if a part of a window is owed by an agent that cannot split its response.
+    fn owes_slice(&self) -> bool {
+        matches!(&self.state, State::Outstanding { stream, request, .. }
+            if !stream.profile && matches!(request.query, Query::Window(_)))
+    }
+
+    /// Returns the index in the queue behind all queries for the latest values, which go first.
+    fn first_window(&self) -> usize {
+        let is_window = |pending: &PendingQuery<T, D>| matches!(pending.query, Query::Window(_));
+        let found = self.waiting.iter().position(is_window);
+        found.unwrap_or(self.waiting.len())
+    }
+
     fn lose_stream(&mut self, reason: Reason, out: &mut Vec<Action<T, D>>) {
         let current = match std::mem::take(&mut self.state) {
             State::Outstanding { query, .. } => query,
@@ -385,38 +458,28 @@ impl<T, D> QueryQueue<T, D> {
         }
     }
 
-    /// Starts the next query on a stream without a request.
+    /// Starts or continues the next query on a stream without a request.
     fn start_next(&mut self, now: Time, stream: Stream, out: &mut Vec<Action<T, D>>) {
         let Some(mut next) = self.waiting.pop_front() else {
             self.state = State::Idle(stream);
             return;
         };
-        if let Query::Window(window) = next.query {
-            next.rest = Some(window);
-        }
-        self.send_next_slice(now, stream, next, out);
-    }
-
-    fn send_next_slice(
-        &mut self,
-        now: Time,
-        stream: Stream,
-        mut pending: PendingQuery<T, D>,
-        out: &mut Vec<Action<T, D>>,
-    ) {
-        let query = match pending.rest.take() {
-            None => Query::Latest,
+        let density = self.carried.density;
+        let window = if stream.profile {
             // It can split its response, so that it gets the whole window.
-            Some(rest) if stream.profile => Query::Window(rest),
-            Some(rest) => {
-                let bytes = self.limits.slice_bytes;
-                let (slice, rest) = first_slice(rest, self.carried.density, bytes);
-                pending.rest = rest;
-                Query::Window(slice)
-            }
+            next.take_window()
+        } else if next.has_rest() && !density.is_known() {
+            // A window of unknown size may be longer than the agent can send, and some never come back
+            // from that. The size of its latest values is a safe estimate.
+            self.waiting.push_front(next);
+            let all = MetricNames::default();
+            return self.send(now, stream, Query::Latest, all, None, out);
+        } else {
+            next.take_slice(density, self.limits.slice_bytes)
         };
-        let names = pending.names.clone();
-        self.send(now, stream, query, names, Some(pending), out);
+        let query = window.map_or(Query::Latest, Query::Window);
+        let names = next.names.clone();
+        self.send(now, stream, query, names, Some(next), out);
     }
 
     fn send(
@@ -440,8 +503,11 @@ impl<T, D> QueryQueue<T, D> {
         self.state = State::Outstanding {
             stream,
             request,
-            since: now,
+            asked: now,
+            alive: now,
+            has_progressed: false,
             bytes: 0,
+            samples: 0,
             query: pending,
         };
     }
@@ -450,80 +516,55 @@ impl<T, D> QueryQueue<T, D> {
         let State::Outstanding {
             stream,
             request,
+            asked,
             bytes,
+            samples,
             query,
             ..
         } = std::mem::take(&mut self.state)
         else {
             unreachable!("a response completes a request");
         };
+        self.responded = Some(now);
+        let limit = self.limits.timeout(request.query) * EXTENSION;
+        if !self.carried.dripping || now.since(asked) < limit {
+            self.carried.unresponsive = false;
+            self.carried.dripping = false;
+        }
         // The size of a response with some of the series says nothing about one with all.
         if !request.profile || request.names.list().is_empty() {
             let density = &mut self.carried.density;
             match request.query {
-                Query::Latest => density.learn_latest(bytes),
-                Query::Window(window) => density.learn(window, bytes),
+                Query::Latest => density.learn_latest(bytes, samples),
+                Query::Window(window) => density.learn(window, bytes, samples),
             }
         }
-        match query {
-            Some(pending) if pending.rest.is_some() => {
-                self.send_next_slice(now, stream, pending, out);
+        if let Some(mut pending) = query {
+            if let Query::Window(slice) = request.query {
+                pending.on_slice(slice, samples == 0);
             }
-            Some(pending) => {
+            if pending.has_rest() {
+                // Queries for the latest values do not wait for all of a window.
+                self.waiting.insert(self.first_window(), pending);
+            } else {
                 pending.finish(None, out);
-                self.start_next(now, stream, out);
             }
-            None => self.start_next(now, stream, out),
         }
+        self.start_next(now, stream, out);
     }
 }
 
-impl<T, D> PendingQuery<T, D> {
-    fn restart(&mut self) {
-        self.parts.clear();
-        self.rest = None;
-        self.incomplete = None;
-    }
-
-    /// Resolves the waiters whose deadline has passed.
-    fn expire(&mut self, now: Time, reason: Reason, out: &mut Vec<Action<T, D>>) {
-        let expired: Vec<_> = self
-            .waiters
-            .extract_if(.., |(_, deadline)| *deadline <= now)
-            .collect();
-        // Parts go to the last waiters only: while one is left, it may still get all of them.
-        let parts = if self.waiters.is_empty() {
-            std::mem::take(&mut self.parts)
-        } else {
-            Vec::new()
-        };
-        resolve(expired, parts, Some(reason), out);
-    }
-
-    fn finish(self, reason: Option<Reason>, out: &mut Vec<Action<T, D>>) {
-        resolve(self.waiters, self.parts, reason.or(self.incomplete), out);
+impl QueryLimits {
+    fn timeout(&self, query: Query) -> Duration {
+        match query {
+            Query::Latest => self.latest_timeout,
+            Query::Window(_) => self.window_timeout,
+        }
     }
 }
 
 fn missing<T, D>(waiter: T, reason: Reason) -> Action<T, D> {
     Action::Resolve(waiter, Outcome::Missing(reason))
-}
-
-fn resolve<T, D>(
-    waiters: Vec<(T, Time)>,
-    parts: Vec<D>,
-    reason: Option<Reason>,
-    out: &mut Vec<Action<T, D>>,
-) {
-    let parts = Arc::new(parts);
-    for (waiter, _) in waiters {
-        let outcome = match reason {
-            None => Outcome::Complete(Arc::clone(&parts)),
-            Some(reason) if parts.is_empty() => Outcome::Missing(reason),
-            Some(reason) => Outcome::Partial(Arc::clone(&parts), reason),
-        };
-        out.push(Action::Resolve(waiter, outcome));
-    }
 }
 
 #[cfg(test)]

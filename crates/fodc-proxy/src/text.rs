@@ -16,7 +16,7 @@ use steadfast_exposition::Numbers;
 use self::families::Families;
 use super::{
     catalog::{Layout, RenderedLabels, Series, metric_name},
-    gather::{AgentResponse, Filter},
+    gather::{AgentResponse, Filter, Gathered},
     labels::{OriginLabels, admits, duplicates, has_agent_labels},
     samples::Samples,
 };
@@ -32,6 +32,8 @@ pub(super) struct Text {
     family: usize,
     /// The agent that is written next.
     agent: usize,
+    /// The statement that the page is incomplete, until it is written.
+    incomplete: Option<String>,
 }
 
 /// A row of the output, before the agents' labels. Series that look the same share a row.
@@ -77,6 +79,9 @@ struct AgentText {
 /// The length from which a piece is sent.
 const PIECE: usize = 64 << 10;
 
+/// The gauge of a page that is incomplete.
+const INCOMPLETE: &str = "steadfast_proxy_page_agents_missing";
+
 /// The row of a series that the filter excludes.
 const EXCLUDED: u32 = u32::MAX;
 
@@ -84,7 +89,9 @@ const EXCLUDED: u32 = u32::MAX;
 const UNSEEN: u32 = u32::MAX - 1;
 
 impl Text {
-    pub(super) fn new(responses: Vec<AgentResponse>, filter: &Filter) -> Self {
+    pub(super) fn new(gathered: Gathered, filter: &Filter) -> Self {
+        let incomplete = incomplete(&gathered);
+        let responses = gathered.responses;
         let (rows, headings) = arrange(&responses, filter);
         let mut orders = Orders::new();
         let agents = responses
@@ -101,6 +108,7 @@ impl Text {
             agents,
             family: 0,
             agent: 0,
+            incomplete,
         }
     }
 
@@ -138,7 +146,8 @@ impl Iterator for Text {
     type Item = Bytes;
 
     fn next(&mut self) -> Option<Bytes> {
-        let mut out = String::with_capacity(PIECE + PIECE / 8);
+        let mut out = self.incomplete.take().unwrap_or_default();
+        out.reserve(PIECE + PIECE / 8);
         while self.family < self.headings.len() && out.len() < PIECE {
             if self.agent == 0 {
                 out.push_str(&self.headings[self.family]);
@@ -185,6 +194,17 @@ impl AgentText {
             next: 0,
         }
     }
+}
+
+/// Returns a comment and a gauge that say what is missing. A Prometheus shows nobody the header.
+fn incomplete(gathered: &Gathered) -> Option<String> {
+    let (missing, count) = (gathered.missing_text()?, gathered.missing.len());
+    Some(format!(
+        "# Agents are missing on this page: {missing}\n\
+         # HELP {INCOMPLETE} Agents whose samples are missing on this page, all or a part of them.\n\
+         # TYPE {INCOMPLETE} gauge\n\
+         {INCOMPLETE} {count}\n"
+    ))
 }
 
 /// Returns the labels to add to rows that have some of them already.

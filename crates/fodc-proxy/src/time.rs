@@ -1,5 +1,7 @@
 //! Times of samples, and windows of them.
 
+use std::time::SystemTime;
+
 use prost_types::Timestamp;
 
 /// The time of a sample in nanoseconds since 1970. A time outside the years 1677 to 2262 becomes the
@@ -17,6 +19,11 @@ pub(super) struct Window {
 const SECOND: i64 = 1_000_000_000;
 
 impl UnixNanos {
+    /// Returns the current time of the system's clock.
+    pub(super) fn wall_clock() -> Self {
+        jiff::Timestamp::try_from(SystemTime::now()).map_or(Self(0), Self::from)
+    }
+
     pub(super) const fn from_nanos(nanos: i64) -> Self {
         Self(nanos)
     }
@@ -69,21 +76,21 @@ impl Window {
         self.end.0.saturating_sub(self.start.0)
     }
 
-    /// Splits off the first `nanos`. The rest begins a nanosecond after the end of the first part, so that
-    /// each time is in exactly one of them.
-    pub(super) fn split(self, nanos: i64) -> (Self, Option<Self>) {
-        let cut = UnixNanos(self.start.0.saturating_add(nanos.max(0)));
-        if cut >= self.end {
-            return (self, None);
+    /// Splits off everything from `nanos` before `end` on, and returns the part before it, if any, and
+    /// this. The first part ends a nanosecond before the second, so that each time is in exactly one.
+    pub(super) fn split_before(self, end: UnixNanos, nanos: i64) -> (Option<Self>, Self) {
+        let cut = UnixNanos(end.0.saturating_sub(nanos.max(0)));
+        if cut <= self.start {
+            return (None, self);
         }
-        let first = Self {
+        let before = Self {
             start: self.start,
-            end: cut,
+            end: UnixNanos(cut.0 - 1),
         };
-        let rest = Self {
-            start: UnixNanos(cut.0 + 1),
+        let last = Self {
+            start: cut,
             end: self.end,
         };
-        (first, Some(rest))
+        (Some(before), last)
     }
 }

@@ -76,7 +76,7 @@ pub(crate) async fn run(
     let config = config(args, &mut settings);
     if let Err(invalid) = config.check() {
         for fault in invalid.faults {
-            settings.unusable(setting_of(fault.field), fault.problem);
+            settings.unusable(setting_of(fault.field), fault.problem.to_string());
         }
     }
     settings.finish()?;

@@ -20,7 +20,8 @@ const DEFAULT_MAX: u64 = 64 << 20;
 /// The bytes of an endpoint's share for series whose metadata has not come yet.
 pub(super) const PENDING_BYTES: usize = 256 << 10;
 
-/// The bytes of a sample until its page is complete.
+/// The bytes of a sample in the slot of its series, where the record stages it: two values, the block
+/// and the generation.
 const SAMPLE_BYTES: u64 = 24;
 
 /// The bytes of a timestamp on a line, if those are kept.
@@ -39,7 +40,7 @@ pub(super) struct MemoryBudget {
     pub(super) each: u64,
     /// The budget of the record.
     pub(super) record: u64,
-    /// The bytes of a staged sample.
+    /// The bytes of a sample in the record.
     sample: u64,
 }
 

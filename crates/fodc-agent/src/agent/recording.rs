@@ -46,6 +46,7 @@ use super::{
     config::Config,
     status::{AgentStatus, StatusSnapshot},
 };
+use crate::scrape::error_chain;
 
 /// The least bytes of a line with a sample, for an estimate of the samples in a piece.
 const LINE_BYTES: usize = 32;
@@ -176,7 +177,11 @@ impl RecordingThread {
 
     fn handle(&mut self, message: Message) {
         match message {
-            Message::Begin { endpoint, format } => self.endpoints[endpoint].begin(format),
+            Message::Begin { endpoint, format } => {
+                let endpoint = &mut self.endpoints[endpoint];
+                let mut recorder = self.recorders.reserve(endpoint.id, 0);
+                endpoint.begin(&mut recorder, format);
+            }
             Message::Piece {
                 endpoint, bytes, ..
             } => {
@@ -225,10 +230,7 @@ impl RecordingThread {
 
     /// Updates the status after a write or sync. A failure is logged once, and so is its end.
     fn on_write<E: Error>(&self, result: Result<(), E>) {
-        let failure = result.err().map(|error| match error.source() {
-            Some(cause) => format!("{error}: {cause}"),
-            None => error.to_string(),
-        });
+        let failure = result.err().map(|error| error_chain(&error));
         self.status.update(|StatusSnapshot { record, .. }| {
             match (&record.failing, &failure) {
                 (None, Some(failure)) => error!(%failure, "record cannot be written"),

@@ -33,12 +33,12 @@ impl RecordSampleStore {
 
     fn snapshot(&self) -> Result<Snapshot, StoreError> {
         let snapshot = self.record.blocking_snapshot();
-        snapshot.map_err(|ended| StoreError(ended.to_string()))
+        snapshot.map_err(StoreError::new)
     }
 
     fn sources(&self, reader: &Reader) -> Result<BTreeMap<Arc<str>, Source>, StoreError> {
         let names = reader.sources();
-        let names = names.map_err(|damage| StoreError(damage.to_string()))?;
+        let names = names.map_err(StoreError::new)?;
         let sources = (0..).zip(names).map(|(number, name)| {
             let view = self.views.get(&name);
             (name, Source { number, view })

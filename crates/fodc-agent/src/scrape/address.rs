@@ -1,6 +1,7 @@
 //! Connects to a host by name.
 
 use std::{
+    io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     time::Duration,
 };
@@ -10,7 +11,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::ScrapeError;
+use super::error::{ConnectFailures, ScrapeError};
 
 /// The addresses of one name that are tried.
 const ADDRESSES: usize = 4;
@@ -32,11 +33,14 @@ pub(super) async fn connect(
                 stream.set_nodelay(true).ok();
                 return Ok(stream);
             }
-            Ok(Err(error)) => format!("{address}: {error}"),
-            Err(_) => format!("{address}: no response within {share:?}"),
+            Ok(Err(error)) => (address, error),
+            Err(_) => {
+                let text = format!("no response within {share:?}");
+                (address, io::Error::new(io::ErrorKind::TimedOut, text))
+            }
         });
     }
-    Err(ScrapeError::Connect(failures.join("; ")))
+    Err(ScrapeError::Connect(ConnectFailures(failures)))
 }
 
 async fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>, ScrapeError> {
@@ -51,12 +55,16 @@ async fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>, ScrapeError> 
             SocketAddr::from((Ipv6Addr::LOCALHOST, port)),
         ]);
     }
+    let unresolved = |error| ScrapeError::Resolve {
+        host: host.to_owned(),
+        error,
+    };
     let found = lookup_host((host, port))
         .await
-        .map_err(|error| ScrapeError::Resolve(format!("{host}: {error}")))?;
+        .map_err(|error| unresolved(Some(error)))?;
     let mut addresses: Vec<_> = found.take(ADDRESSES).collect();
     if addresses.is_empty() {
-        return Err(ScrapeError::Resolve(format!("{host} has no address")));
+        return Err(unresolved(None));
     }
     addresses.dedup();
     Ok(addresses)
@@ -93,9 +101,8 @@ mod tests {
         let port = listener.local_addr().unwrap().port();
         drop(listener);
         let failed = connect("localhost", port, Duration::from_secs(10)).await;
-        let Err(ScrapeError::Connect(text)) = failed else {
-            panic!("{failed:?}");
-        };
+        let text = failed.unwrap_err().to_string();
+        assert!(text.starts_with("cannot connect: "), "{text}");
         assert!(text.contains(&format!("127.0.0.1:{port}: ")), "{text}");
         assert!(text.contains(&format!("; [::1]:{port}: ")), "{text}");
     }

@@ -72,7 +72,7 @@ impl Body {
             Coding::None => to.extend_from_slice(piece),
             Coding::Gzip(decoder) => {
                 let written = decoder.write_all(piece);
-                written.map_err(|error| ScrapeError::Gzip(error.to_string()))?;
+                written.map_err(ScrapeError::Gzip)?;
                 take(decoder, to);
             }
         }
@@ -87,7 +87,7 @@ impl Body {
             Coding::Gzip(decoder) => {
                 // Fails if the trailer is missing: a truncated page must not count as complete.
                 let finished = decoder.try_finish();
-                finished.map_err(|error| ScrapeError::Gzip(error.to_string()))?;
+                finished.map_err(ScrapeError::Gzip)?;
                 take(decoder, to);
             }
         }
@@ -176,7 +176,7 @@ mod tests {
         for at in [1, 5, 11, packed.len() / 2, packed.len() - 3] {
             let mut body = Body::new(Some("gzip"), 1 << 20).unwrap();
             let (unpacked, _, result) = run(&mut body, &[&packed[..at], &packed[at..]]);
-            assert_eq!(result, Ok(()));
+            result.unwrap();
             assert_eq!(unpacked, page);
             assert_eq!(body.bytes(), page.len() as u64);
         }
@@ -189,7 +189,7 @@ mod tests {
         assert!(packed.len() < 128 << 10);
         let mut body = Body::new(Some("gzip"), 8 << 20).unwrap();
         let (unpacked, longest, result) = run(&mut body, &[&packed]);
-        assert_eq!(result, Err(ScrapeError::BodyTooLarge(8 << 20)));
+        assert!(matches!(result, Err(ScrapeError::BodyTooLarge(limit)) if limit == 8 << 20));
         assert!(unpacked.len() <= 8 << 20);
         assert!(longest <= PACKED_PIECE * 1_040 + (32 << 10), "{longest}");
     }
@@ -197,12 +197,12 @@ mod tests {
     #[test]
     fn a_plain_page_is_limited_too_and_other_codings_are_refused() {
         let mut body = Body::new(None, 8).unwrap();
-        assert_eq!(run(&mut body, &[b"m 1\n", b"m 2\n"]).2, Ok(()));
+        run(&mut body, &[b"m 1\n", b"m 2\n"]).2.unwrap();
         let mut body = Body::new(Some("identity"), 7).unwrap();
-        assert_eq!(
+        assert!(matches!(
             run(&mut body, &[b"m 1\n", b"m 2\n"]).2,
             Err(ScrapeError::BodyTooLarge(7))
-        );
+        ));
         assert!(matches!(
             Body::new(Some("br"), 8),
             Err(ScrapeError::Encoding(_))
@@ -214,6 +214,6 @@ mod tests {
         let mut body = Body::new(Some("gzip"), 8).unwrap();
         assert!(matches!(run(&mut body, &[]).2, Err(ScrapeError::Gzip(_))));
         let mut body = Body::new(None, 8).unwrap();
-        assert_eq!(run(&mut body, &[]).2, Ok(()));
+        run(&mut body, &[]).2.unwrap();
     }
 }

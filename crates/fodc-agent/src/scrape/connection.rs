@@ -42,7 +42,7 @@ impl Connection {
             .max_headers(HEADERS)
             .handshake(TokioIo::new(stream))
             .await
-            .map_err(|error| ScrapeError::Broken(error_chain(&error)))?;
+            .map_err(|error| ScrapeError::Broken(error.into()))?;
         let driver = tokio::spawn(async move {
             // Whoever waits for the response gets the same error.
             connection.await.ok();
@@ -70,19 +70,8 @@ impl Connection {
             if used && closed {
                 Failure::Stale
             } else {
-                Failure::Broken(ScrapeError::Broken(error_chain(&error)))
+                Failure::Broken(ScrapeError::Broken(error.into()))
             }
         })
     }
-}
-
-/// Returns the text of an error and its sources.
-pub(super) fn error_chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
 }

@@ -1,23 +1,30 @@
 //! Errors of a scrape.
 
-use std::time::Duration;
+use std::{error::Error, fmt, io, net::SocketAddr, time::Duration};
 
-/// The reason why a scrape was missed. Its text says what happened and what can be done.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+/// The reason why a scrape was missed. Its text says what happened and what can be done, its sources
+/// why.
+#[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ScrapeError {
     /// The host name has no address.
-    #[error("cannot resolve host: {0}")]
-    Resolve(String),
+    #[error("cannot resolve host: {host}")]
+    Resolve {
+        /// The name.
+        host: String,
+        /// The resolver's error; `None` if it found the name but no address.
+        #[source]
+        error: Option<io::Error>,
+    },
     /// No address accepts a connection.
     #[error("cannot connect: {0}")]
-    Connect(String),
+    Connect(ConnectFailures),
     /// The page was not complete in time.
     #[error("no complete response within {0:?}")]
     Timeout(Duration),
     /// The connection failed, or the peer does not speak HTTP.
-    #[error("connection failed: {0}")]
-    Broken(String),
+    #[error("connection failed")]
+    Broken(#[source] Box<dyn Error + Send + Sync>),
     /// The status of the response is not 200.
     #[error("endpoint responded with status {0}")]
     Status(u16),
@@ -25,8 +32,8 @@ pub enum ScrapeError {
     #[error("redirected to {0}, which is not followed: scrape that address itself")]
     Redirect(String),
     /// The body ended early.
-    #[error("response is incomplete: {0}")]
-    HalfBody(String),
+    #[error("response is incomplete")]
+    HalfBody(#[source] Box<dyn Error + Send + Sync>),
     /// The page exceeds the limit in bytes.
     #[error("page is longer than {0} bytes")]
     BodyTooLarge(u64),
@@ -34,8 +41,8 @@ pub enum ScrapeError {
     #[error("page has content encoding {0}, which was not requested")]
     Encoding(String),
     /// The gzip data is invalid.
-    #[error("page has invalid gzip data: {0}")]
-    Gzip(String),
+    #[error("page has invalid gzip data")]
+    Gzip(#[source] io::Error),
     /// The page is not in a text format.
     #[error("page has content type {0}, which is not a text format of metrics")]
     ContentType(String),
@@ -60,12 +67,26 @@ pub enum ScrapeError {
     },
 }
 
+/// The addresses of a host, each with the reason why it was not connected to.
+#[derive(Debug)]
+pub struct ConnectFailures(pub Vec<(SocketAddr, io::Error)>);
+
+impl fmt::Display for ConnectFailures {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, (address, error)) in self.0.iter().enumerate() {
+            let separator = if index == 0 { "" } else { "; " };
+            write!(f, "{separator}{address}: {error}")?;
+        }
+        Ok(())
+    }
+}
+
 impl ScrapeError {
     /// Returns the reason as the value of a label.
     #[must_use]
     pub fn reason(&self) -> &'static str {
         match self {
-            Self::Resolve(_) => "resolve",
+            Self::Resolve { .. } => "resolve",
             Self::Connect(_) => "connect",
             Self::Timeout(_) => "timeout",
             Self::Broken(_) => "broken",
@@ -81,4 +102,15 @@ impl ScrapeError {
             Self::RecordBusy { .. } => "record_busy",
         }
     }
+}
+
+/// Returns the text of an error and its sources.
+pub(crate) fn error_chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
 }

@@ -19,7 +19,7 @@ use super::{
     Endpoint, ScrapeError, ScrapeLimits,
     address::connect,
     body::Body,
-    connection::{Connection, Failure, error_chain},
+    connection::{Connection, Failure},
     sink::PageSink,
 };
 
@@ -153,7 +153,7 @@ impl Fetcher {
         let mut incoming = response.into_body();
         let mut ready = BytesMut::new();
         while let Some(frame) = incoming.frame().await {
-            let frame = frame.map_err(|error| ScrapeError::HalfBody(error_chain(&error)))?;
+            let frame = frame.map_err(|error| ScrapeError::HalfBody(error.into()))?;
             let Ok(arrived) = frame.into_data() else {
                 continue; // Trailers.
             };

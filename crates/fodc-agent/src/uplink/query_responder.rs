@@ -42,7 +42,7 @@ use super::{
     response::{self, ResponseContext, ResponseSink, ResponseSummary},
     sample_store::SampleStore,
 };
-use crate::clock::Clock;
+use crate::{clock::Clock, scrape::error_chain};
 
 /// Time limits of one response, counted from the query.
 ///
@@ -320,7 +320,7 @@ impl<C: Connection> QueryResponder<C> {
                     self.responding.counters.truncated.increment();
                 }
                 if let Some(error) = summary.error {
-                    warn!(%error, "response is incomplete");
+                    warn!(error = error_chain(&error), "response is incomplete");
                     self.responding.counters.failed.increment();
                 }
             }

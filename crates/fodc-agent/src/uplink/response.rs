@@ -47,7 +47,7 @@ pub(crate) trait ResponseSink {
 }
 
 /// The result of writing a response.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Default)]
 pub(crate) struct ResponseSummary {
     /// The samples in the response.
     pub(crate) samples: u64,

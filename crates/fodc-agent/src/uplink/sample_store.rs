@@ -1,6 +1,6 @@
 //! The store that responses are read from.
 
-use std::ops::ControlFlow;
+use std::{error::Error, ops::ControlFlow};
 
 use steadfast_wire::fodc::MetricType;
 
@@ -63,7 +63,14 @@ pub struct Series<'a> {
     pub container: Option<&'a str>,
 }
 
-/// A store that cannot be read, with the reason.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("cannot read the record: {0}")]
-pub struct StoreError(pub String);
+/// A store that cannot be read. Its source is the store's own error.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot read the record")]
+pub struct StoreError(#[source] Box<dyn Error + Send + Sync>);
+
+impl StoreError {
+    /// Creates an error with this cause.
+    pub fn new(cause: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self(cause.into())
+    }
+}

@@ -11,12 +11,30 @@ use crate::{
 /// The error of a request that is not served.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum RequestError {
-    #[error("{0}")]
-    Malformed(String),
+    #[error(transparent)]
+    Parameter(#[from] ParameterFault),
     #[error("too many requests are being served; try again")]
     Busy,
     #[error("cannot build the response")]
     Failed,
+}
+
+/// A query parameter that cannot be understood.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum ParameterFault {
+    #[error("{0} names; at most {MAX_NAMES} are allowed")]
+    TooManyNames(usize),
+    #[error("parameter {0} is not percent-encoded correctly")]
+    Encoding(String),
+    #[error("{0} is not an RFC 3339 time such as 2026-03-01T08:00:00Z")]
+    NotATime(&'static str),
+    #[error(
+        "{0} is not an RFC 3339 time such as 2026-03-01T08:00:00Z; a + in a query string means a \
+         space: write %2B before the offset"
+    )]
+    PlusInTime(&'static str),
+    #[error("start_time is after end_time")]
+    Reversed,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -30,7 +48,7 @@ pub(super) struct Parameters {
 impl Parameters {
     /// Parses a query string. Unknown parameters and empty values are ignored. Of several values of one
     /// parameter the first counts, except that all metric names do.
-    pub(super) fn parse(query: Option<&str>) -> Result<Self, RequestError> {
+    pub(super) fn parse(query: Option<&str>) -> Result<Self, ParameterFault> {
         let mut parameters = Self::default();
         let mut names = Vec::new();
         for pair in query.unwrap_or_default().split('&') {
@@ -57,24 +75,18 @@ impl Parameters {
         names.sort_unstable();
         names.dedup();
         if names.len() > MAX_NAMES {
-            return Err(RequestError::Malformed(format!(
-                "{} names; at most {MAX_NAMES} are allowed",
-                names.len()
-            )));
+            return Err(ParameterFault::TooManyNames(names.len()));
         }
         parameters.filter.names = MetricNames::new(names);
         Ok(parameters)
     }
 
     /// Parses the times. Each must be valid even if the other is missing; only both make a window.
-    pub(super) fn parse_window(&mut self) -> Result<(), RequestError> {
+    pub(super) fn parse_window(&mut self) -> Result<(), ParameterFault> {
         let start = time("start_time", self.start.as_deref())?;
         let end = time("end_time", self.end.as_deref())?;
         if let (Some(start), Some(end)) = (start, end) {
-            let window = Window::new(start, end).ok_or_else(|| {
-                RequestError::Malformed("start_time is after end_time".to_owned())
-            })?;
-            self.window = Some(window);
+            self.window = Some(Window::new(start, end).ok_or(ParameterFault::Reversed)?);
         }
         Ok(())
     }
@@ -83,23 +95,21 @@ impl Parameters {
 /// The number of metric names in one request.
 const MAX_NAMES: usize = 64;
 
-fn decode_parameter(name: &str, value: &str) -> Result<String, RequestError> {
-    percent_decoded(value).ok_or_else(|| {
-        RequestError::Malformed(format!("parameter {name} is not percent-encoded correctly"))
-    })
+fn decode_parameter(name: &str, value: &str) -> Result<String, ParameterFault> {
+    percent_decoded(value).ok_or_else(|| ParameterFault::Encoding(name.to_owned()))
 }
 
-fn time(name: &str, text: Option<&str>) -> Result<Option<UnixNanos>, RequestError> {
+fn time(name: &'static str, text: Option<&str>) -> Result<Option<UnixNanos>, ParameterFault> {
     let Some(text) = text else { return Ok(None) };
     if let Some(time) = rfc3339(text) {
         return Ok(Some(time));
     }
-    let mut fault = format!("{name} is not an RFC 3339 time such as 2026-03-01T08:00:00Z");
-    if rfc3339(&text.replace(' ', "+")).is_some() {
-        let remedy = "; a + in a query string means a space: write %2B before the offset";
-        fault.push_str(remedy);
-    }
-    Err(RequestError::Malformed(fault))
+    let plus_would_do = rfc3339(&text.replace(' ', "+")).is_some();
+    Err(if plus_would_do {
+        ParameterFault::PlusInTime(name)
+    } else {
+        ParameterFault::NotATime(name)
+    })
 }
 
 /// Parses any time of the standard, from year 0 to the end of 9999 with any offset. A time outside the
@@ -138,7 +148,7 @@ fn percent_decoded(value: &str) -> Option<String> {
 mod tests {
     use super::*;
 
-    fn window(query: &str) -> Result<Option<(i64, i64)>, RequestError> {
+    fn window(query: &str) -> Result<Option<(i64, i64)>, ParameterFault> {
         let mut parameters = Parameters::parse(Some(query))?;
         parameters.parse_window()?;
         let edges = |window: Window| (window.start().nanos(), window.end().nanos());
@@ -162,10 +172,7 @@ mod tests {
             "start_time=1970-01-01T00:00:02Z&end_time=1970-01-01T00:00:01Z",
             "start_time=%GG",
         ] {
-            assert!(
-                matches!(window(query), Err(RequestError::Malformed(_))),
-                "{query}"
-            );
+            assert!(window(query).is_err(), "{query}");
         }
     }
 

@@ -1,74 +1,140 @@
 //! Cutting a window into slices for an agent whose whole response is one message.
+//!
+//! A plain agent may be unable to send a response that is too long, and lose its stream for good. A
+//! slice is therefore never longer than the agent's latest values allow, if it has one sample of each
+//! series per second. Slices are taken from the end of the window: the newest samples exist most
+//! likely, and arrive even if the deadline passes.
 
-use super::super::time::Window;
+use super::super::time::{UnixNanos, Window};
 
 /// An estimate of the size of an agent's window, learned from its responses.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(in super::super) struct Density {
-    /// Bytes per second of a window.
+    /// Bytes per second of the last slice that had samples.
     measured: Option<f64>,
-    /// Bytes of the last response to [`Query::Latest`](super::Query::Latest).
-    latest: usize,
-    /// The length of the measured slice in seconds.
-    slice: f64,
+    /// Bytes of the last response to [`Query::Latest`](super::Query::Latest) that had samples, or 0.
+    latest: Option<usize>,
+    /// The length of the last slice in seconds.
+    slice: Option<f64>,
+}
+
+/// The part of a window that no slice has covered yet.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Remainder {
+    window: Window,
+    /// The time of the query. Nothing later than this is expected.
+    asked_at: UnixNanos,
+    /// The length of the stretch before the next slice that had no samples, in seconds.
+    empty: f64,
 }
 
 /// The size of a sample in a window relative to one in a response to "latest", which has no time.
 const TIME_FACTOR: f64 = 1.2;
 
-/// The largest ratio of a slice to the one before. A nearly empty stretch says little about the next.
+/// The largest ratio of a slice to the one before.
 const GROWTH: f64 = 8.0;
 
 /// The longest first slice.
 const FIRST_SECONDS: f64 = 10.0;
 
+/// The bytes per second assumed of an agent that has no latest values but may have a history.
+const UNKNOWN_BYTES: f64 = 65_536.0;
+
+/// An empty stretch of this length means that the history has ended: the rest is taken in slices as long
+/// as the stretch. Otherwise a window since 1970 would take millions of requests.
+const HISTORY_GAP_SECONDS: f64 = 3_600.0;
+
 const SECOND: f64 = 1e9;
 
 impl Density {
-    pub(super) fn learn_latest(&mut self, bytes: usize) {
-        self.latest = bytes;
+    pub(super) fn learn_latest(&mut self, bytes: usize, samples: usize) {
+        if samples > 0 {
+            self.latest = Some(bytes);
+        } else {
+            // An agent that has just started has no values yet, and soon as many as before.
+            self.latest.get_or_insert(0);
+        }
     }
 
-    pub(super) fn learn(&mut self, window: Window, bytes: usize) {
-        let seconds = (window.nanos() as f64 / SECOND).max(1.0);
-        let now = bytes as f64 / seconds;
-        self.slice = seconds;
-        let before = self.measured.unwrap_or(now);
-        self.measured = Some(now.max(before / GROWTH));
+    pub(super) fn learn(&mut self, slice: Window, bytes: usize, samples: usize) {
+        let seconds = (slice.nanos() as f64 / SECOND).max(1.0);
+        self.slice = Some(seconds);
+        // An empty slice may lie before the history or in a gap, and says nothing about the next.
+        if samples > 0 {
+            let now = bytes as f64 / seconds;
+            let before = self.measured.unwrap_or(now);
+            self.measured = Some(now.max(before / GROWTH));
+        }
     }
 
-    /// Reacts to a response that exceeded the message limit.
-    pub(super) fn on_oversized(&mut self) {
-        let bytes = self.bytes_per_second().unwrap_or(1.0);
-        self.measured = Some(bytes * GROWTH);
-        self.slice = self.slice.clamp(1.0, FIRST_SECONDS);
+    /// Reacts to a slice that was too long for the agent or for the proxy.
+    pub(super) fn on_too_dense(&mut self) {
+        self.measured = Some(self.bytes_per_second() * GROWTH);
+        self.slice = Some(self.slice.unwrap_or(1.0).clamp(1.0, FIRST_SECONDS));
     }
 
-    /// Returns an estimate that is rather too high. Before a window was measured, it assumes one
-    /// sample per second of each series in the latest response.
-    fn bytes_per_second(&self) -> Option<f64> {
-        self.measured
-            .or_else(|| (self.latest > 0).then_some(self.latest as f64 * TIME_FACTOR))
+    /// Returns true unless no response of the agent has been seen.
+    pub(super) fn is_known(&self) -> bool {
+        self.latest.is_some()
+    }
+
+    /// Returns an estimate that is rather too high: at least one sample per second of each series in
+    /// the latest response.
+    fn bytes_per_second(&self) -> f64 {
+        let latest = match self.latest {
+            Some(bytes) if bytes > 0 => bytes as f64 * TIME_FACTOR,
+            Some(_) | None => UNKNOWN_BYTES,
+        };
+        self.measured.unwrap_or(latest).max(latest)
+    }
+
+    /// Returns the length of the next slice, in seconds, that is likely to take at most `bytes`.
+    fn slice_seconds(&self, bytes: usize) -> f64 {
+        let longest = self.slice.map_or(FIRST_SECONDS, |slice| GROWTH * slice);
+        // At least a second, however dense: otherwise an hour could become a million requests.
+        (bytes as f64 / self.bytes_per_second())
+            .min(longest)
+            .max(1.0)
     }
 }
 
-/// Returns the first slice of `window` that is likely to take at most `bytes`, and the rest.
-pub(super) fn first_slice(
-    window: Window,
-    density: Density,
-    bytes: usize,
-) -> (Window, Option<Window>) {
-    let longest = match density.measured {
-        Some(_) => GROWTH * density.slice,
-        None => FIRST_SECONDS,
-    };
-    let fits = density
-        .bytes_per_second()
-        .map(|rate| bytes as f64 / rate.max(1.0));
-    // At least a second, however dense: otherwise an hour could become a million requests.
-    let seconds = fits.unwrap_or(longest).min(longest).max(1.0);
-    let nanos = (seconds * SECOND).min(i64::MAX as f64) as i64;
-    window.split(nanos)
+impl Remainder {
+    pub(super) fn new(window: Window, asked_at: UnixNanos) -> Self {
+        Self {
+            window,
+            asked_at,
+            empty: 0.0,
+        }
+    }
+
+    pub(super) fn into_window(self) -> Window {
+        self.window
+    }
+
+    /// Notes whether the slice after this remainder had samples.
+    pub(super) fn on_slice(&mut self, slice: Window, is_empty: bool) {
+        self.empty = if is_empty {
+            let start = slice.start().nanos();
+            let end = slice.end().nanos().min(self.asked_at.nanos());
+            self.empty + end.saturating_sub(start).max(0) as f64 / SECOND
+        } else {
+            0.0
+        };
+    }
+
+    /// Splits off the last slice that is likely to take at most `bytes`. The first slice includes the
+    /// future.
+    pub(super) fn split(self, density: Density, bytes: usize) -> (Window, Option<Self>) {
+        let mut seconds = density.slice_seconds(bytes);
+        if self.empty >= HISTORY_GAP_SECONDS {
+            seconds = seconds.max(self.empty);
+        }
+        let nanos = (seconds * SECOND).min(i64::MAX as f64) as i64;
+        let end = self.window.end().min(self.asked_at);
+        let (rest, slice) = self.window.split_before(end, nanos);
+        let rest = rest.map(|window| Self { window, ..self });
+        (slice, rest)
+    }
 }
 
 #[cfg(test)]
@@ -82,21 +148,24 @@ mod tests {
         Window::new(UnixNanos::from_nanos(start), UnixNanos::from_nanos(end)).unwrap()
     }
 
-    fn first(density: Density) -> i64 {
-        first_slice(window(0, i64::MAX), density, 8_000_000)
-            .0
-            .nanos()
-            / 1_000_000_000
+    const BYTES: usize = 8_000_000;
+
+    /// Returns the seconds of the next slice of an endless window.
+    fn next(density: Density) -> i64 {
+        let whole = Remainder::new(window(i64::MIN, 0), UnixNanos::from_nanos(0));
+        whole.split(density, BYTES).0.nanos() / 1_000_000_000
     }
 
     #[test]
     fn slices_start_short_and_grow_eightfold_at_most() {
         let mut density = Density::default();
+        density.learn_latest(50, 1);
         let mut lengths = Vec::new();
         for _ in 0..4 {
-            let (now, _) = first_slice(window(0, i64::MAX), density, 8_000_000);
-            lengths.push(now.nanos() / 1_000_000_000);
-            density.learn(now, 50 * now.nanos() as usize / 1_000_000_000);
+            let seconds = next(density);
+            lengths.push(seconds);
+            let slice = window(0, seconds * 1_000_000_000);
+            density.learn(slice, 50 * seconds as usize, 1);
         }
         assert_eq!(lengths, [10, 80, 640, 5_120]);
     }
@@ -104,25 +173,39 @@ mod tests {
     #[test]
     fn slices_shrink_with_measured_and_estimated_density() {
         let mut density = Density::default();
-        density.learn_latest(4_000_000);
-        assert_eq!(first(density), 1);
-        density.learn(window(0, 10_000_000_000), 40_000_000);
-        assert_eq!(first(density), 2);
-        density.learn(window(0, 2_000_000_000), 0);
+        density.learn_latest(4_000_000, 1);
+        assert_eq!(next(density), 1);
+        density.learn_latest(400_000, 1);
+        density.learn(window(0, 10_000_000_000), 40_000_000, 1);
+        assert_eq!(next(density), 2);
+        density.learn(window(0, 2_000_000_000), 1, 1);
         assert_eq!(
-            first(density),
+            next(density),
             16,
-            "an empty stretch is not believed at once"
+            "a nearly empty stretch is not believed at once"
         );
+    }
+
+    #[test]
+    fn empty_slices_teach_nothing() {
+        let mut density = Density::default();
+        density.learn_latest(1_000_000, 1);
+        let before = next(density);
+        for _ in 0..9 {
+            density.learn(window(0, 80_000_000_000), 12, 0);
+            density.learn_latest(12, 0);
+        }
+        assert_eq!((before, next(density)), (6, 6));
     }
 
     #[test]
     fn oversized_response_shortens_the_next_slices() {
         let mut density = Density::default();
-        density.learn(window(0, 100_000_000_000), 10_000_000);
-        assert_eq!(first(density), 80);
-        density.on_oversized();
-        assert_eq!(first(density), 10);
+        density.learn_latest(100_000, 1);
+        density.learn(window(0, 100_000_000_000), 10_000_000, 1);
+        assert_eq!(next(density), 66);
+        density.on_too_dense();
+        assert_eq!(next(density), 8);
     }
 
     proptest! {
@@ -132,23 +215,27 @@ mod tests {
         fn slices_cover_a_window_without_gap_or_overlap(
             start in -1_000_000_000_000i64..1_000_000_000_000,
             length in 0i64..4_000_000_000_000,
+            asked_at in -1_000_000_000_000i64..6_000_000_000_000,
             sizes in prop::collection::vec(0usize..50_000_000, 1..40),
         ) {
             let whole = window(start, start + length);
             let mut density = Density::default();
-            let mut rest = Some(whole);
-            let mut covered = start;
+            let mut rest = Some(Remainder::new(whole, UnixNanos::from_nanos(asked_at)));
+            let mut missing = whole.end().nanos();
             for bytes in sizes.into_iter().chain(std::iter::repeat(0)).take(10_000) {
                 let Some(left) = rest else { break };
-                let (now, later) = first_slice(left, density, 8 << 20);
-                prop_assert_eq!(now.start().nanos(), covered);
-                prop_assert!(now.nanos() >= 999_999_999 || later.is_none());
-                covered = now.end().nanos() + 1;
-                density.learn(now, bytes);
-                rest = later;
+                let (now, earlier) = left.split(density, 8 << 20);
+                prop_assert_eq!(now.end().nanos(), missing);
+                prop_assert!(now.nanos() >= 999_999_999 || earlier.is_none());
+                missing = now.start().nanos() - 1;
+                density.learn(now, bytes, bytes);
+                rest = earlier;
+                if let Some(rest) = &mut rest {
+                    rest.on_slice(now, bytes == 0);
+                }
             }
-            prop_assert_eq!(rest, None);
-            prop_assert_eq!(covered, whole.end().nanos() + 1);
+            prop_assert!(rest.is_none());
+            prop_assert_eq!(missing, whole.start().nanos() - 1);
         }
     }
 }

@@ -1,6 +1,9 @@
 //! The metrics stream: requests go out, responses are decoded as they arrive.
 
-use std::{sync::Arc, time::SystemTime};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
 use tonic::{Code, Status};
@@ -47,6 +50,10 @@ struct Message {
     memory_exhausted: bool,
 }
 
+/// The shortest time between two reports of arriving bytes. They are a sign of life, and each report
+/// locks all agents.
+const PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
+
 /// Hardly any sample takes fewer bytes of a message.
 const SAMPLE_BYTES_MIN: usize = 32;
 
@@ -83,6 +90,7 @@ async fn receive(call: &mut Call, state: &State, id: &AgentId, generation: u64) 
     let mut message = Message::default();
     // Most responses have as many samples as the one before.
     let mut last_len = 0;
+    let mut reported = Instant::now();
     loop {
         let piece = match call.inbound.next().await {
             Ok(Some(piece)) => piece,
@@ -95,7 +103,13 @@ async fn receive(call: &mut Call, state: &State, id: &AgentId, generation: u64) 
                 message.reserve(last_len);
                 Ok(())
             }
-            Piece::Data(data) => message.decode(state, &data),
+            Piece::Data(data) => {
+                if reported.elapsed() >= PROGRESS_INTERVAL {
+                    reported = Instant::now();
+                    state.agents().on_progress(state.now(), id, generation);
+                }
+                message.decode(state, &data)
+            }
             Piece::End => {
                 last_len = message.samples.len();
                 std::mem::take(&mut message).finish(state, id, generation)
@@ -112,7 +126,7 @@ impl Message {
         Self {
             bytes,
             awaited: state.agents().awaited(id, generation),
-            received: Some(wall_clock()),
+            received: Some(UnixNanos::wall_clock()),
             ..Self::default()
         }
     }
@@ -148,6 +162,7 @@ impl Message {
         let part = ResponsePart {
             request_id: envelope.request_id,
             bytes: self.bytes,
+            samples: self.samples.len(),
             more: envelope.more,
             from: envelope.from,
             data: self.samples,
@@ -155,8 +170,4 @@ impl Message {
         state.on_part(id, generation, part, !self.memory_exhausted);
         Ok(())
     }
-}
-
-fn wall_clock() -> UnixNanos {
-    jiff::Timestamp::try_from(SystemTime::now()).map_or(UnixNanos::from_nanos(0), UnixNanos::from)
 }

@@ -81,6 +81,7 @@ async fn unresponsiveness_survives_reregistration_until_a_response() {
     let part = ResponsePart {
         request_id: 1,
         bytes: 0,
+        samples: 1,
         more: false,
         from: None,
         data: Samples::default(),

@@ -21,6 +21,15 @@ async fn unresponsive_agent_delays_one_page_and_empties_none() {
     let bad = bad.metrics(|_| Action::Ignore).await;
     let first = missing(&proxy, "/metrics", "1; db-1=late").await;
     assert!(first.body.contains("pod_name=\"db-0\""), "{first:?}");
+    assert!(
+        first
+            .body
+            .starts_with("# Agents are missing on this page: 1; db-1=late\n")
+            && first
+                .body
+                .contains("\nsteadfast_proxy_page_agents_missing 1\n"),
+        "{first:?}"
+    );
     let started = Instant::now();
     for _ in 0..10 {
         let next = get(&proxy, "/metrics").await;

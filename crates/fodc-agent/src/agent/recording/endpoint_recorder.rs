@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use bytes::Bytes;
 use steadfast_exposition::{Format, Limits, Parser};
-use steadfast_recorder::{Recorder, RecorderId, Scrape, SetOutcome, SourceId, WriteError};
+use steadfast_recorder::{Recorder, RecorderId, Scrape, SourceId, WriteError};
 use tracing::{info, warn};
 
 use super::{
@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     agent::status::{EndpointStatus, LastScrape},
-    scrape::{ScrapeError, ScrapeOutcome},
+    scrape::{ScrapeError, ScrapeOutcome, error_chain},
 };
 
 /// Records the scrapes of one endpoint.
@@ -72,13 +72,14 @@ impl EndpointRecorder {
 
     /// Returns the samples of the current page so far.
     pub(super) fn staged_samples(&self) -> usize {
-        self.staged.len()
+        self.staged.samples
     }
 
     /// Begins a page. One before it that was not finished is dropped.
-    pub(super) fn begin(&mut self, format: Format) {
+    pub(super) fn begin(&mut self, recorder: &mut Recorder, format: Format) {
         self.parser.begin(format);
         self.staged.abandon();
+        recorder.discard(self.source);
     }
 
     /// Parses the next piece of the page.
@@ -111,7 +112,7 @@ impl EndpointRecorder {
         };
         let mut scrape = recorder.scrape(self.source, time_ms);
         match &mut page {
-            Ok(totals) => self.set_samples(&mut scrape, totals),
+            Ok(totals) => self.count_samples(&scrape, totals),
             Err(_) => scrape.fail(),
         }
         self.health.add(&mut scrape, duration, page.as_ref());
@@ -140,7 +141,6 @@ impl EndpointRecorder {
             recorder,
             source: self.source,
             staged: &mut self.staged,
-            keep_times: self.honor_timestamps,
         };
         (&mut self.parser, stager)
     }
@@ -170,18 +170,13 @@ impl EndpointRecorder {
         })
     }
 
-    /// Sets the values of the page, and completes its totals.
-    fn set_samples(&mut self, scrape: &mut Scrape<'_>, totals: &mut Totals) {
-        for (series, value, own_time) in self.staged.samples() {
-            match series.map(|series| scrape.set(series, value, own_time)) {
-                Some(SetOutcome::Stored | SetOutcome::Duplicate) => {}
-                Some(SetOutcome::Stale) => totals.stale += 1,
-                None => totals.pending_refused += 1,
-            }
-        }
-        let staged = scrape.staged();
-        totals.recorded = staged.samples as u64;
-        totals.duplicates = staged.duplicates;
+    /// Completes the totals of a page with the outcome of its samples.
+    fn count_samples(&mut self, scrape: &Scrape<'_>, totals: &mut Totals) {
+        let recorded = scrape.staged();
+        totals.recorded = recorded.samples as u64;
+        totals.duplicates = recorded.duplicates + self.staged.pending_duplicates;
+        totals.stale = self.staged.stale;
+        totals.pending_refused = self.staged.pending_refused;
         // The parser remembers the ids of evicted series and would use them for ever.
         self.reset_parser |= totals.stale > 0;
         self.reset_parser |=
@@ -200,7 +195,7 @@ impl EndpointRecorder {
         status.last = Some(LastScrape {
             time_ms,
             duration,
-            missed: page.err().map(ToString::to_string),
+            missed: page.err().map(|error| error_chain(error)),
         });
         match page {
             Ok(totals) => {
@@ -232,7 +227,9 @@ impl EndpointRecorder {
             }
             Ok(totals) => info!(%url, samples = totals.recorded, "endpoint is scraped"),
             Err(_) if up == Some(false) => {}
-            Err(error) => warn!(%url, %error, "endpoint cannot be scraped"),
+            Err(error) => {
+                warn!(%url, error = error_chain(error), "endpoint cannot be scraped");
+            }
         }
         if let Ok(totals) = page {
             let samples = totals.over_budget();

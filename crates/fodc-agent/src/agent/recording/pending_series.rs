@@ -13,6 +13,27 @@ pub(super) enum PageSeries {
     Pending(u32),
 }
 
+/// The value of a series on the current page.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Sample {
+    pub(super) value: f64,
+    /// The timestamp of its line.
+    pub(super) time_ms: Option<i64>,
+}
+
+/// The outcome of a sample of a series that was pending when it came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum PendingSample {
+    /// The series was registered with an earlier page.
+    Registered(SeriesId),
+    /// The sample waits with its series.
+    Waiting,
+    /// The series has a sample already, which counts.
+    Duplicate,
+    /// The record had no capacity for the series.
+    Refused,
+}
+
 /// The series that were not registered when they came.
 ///
 /// An entry lives as long as the parser remembers its series: once its page is complete it is
@@ -39,8 +60,8 @@ struct Entry {
 #[derive(Debug)]
 enum State {
     Free,
-    /// The series waits for its metadata.
-    Waiting(Labels),
+    /// The series waits for its metadata, together with its first sample.
+    Waiting(Labels, Option<Sample>),
     Registered(SeriesId),
     /// The record had no capacity for the series.
     Refused,
@@ -55,7 +76,7 @@ impl PendingSeries {
         }
         self.waiting_bytes += bytes;
         let entry = Entry {
-            state: State::Waiting(labels),
+            state: State::Waiting(labels, None),
             seen: true,
         };
         if let Some(index) = self.free.pop() {
@@ -66,30 +87,33 @@ impl PendingSeries {
         Ok(PageSeries::Pending(self.entries.len() as u32 - 1))
     }
 
-    /// Marks that the current page has the series of an entry.
-    pub(super) fn mark_seen(&mut self, index: u32) {
-        self.entries[index as usize].seen = true;
+    /// Takes the sample of an entry, which the current page therefore has.
+    pub(super) fn sample(&mut self, index: u32, sample: Sample) -> PendingSample {
+        let entry = &mut self.entries[index as usize];
+        entry.seen = true;
+        match &mut entry.state {
+            State::Registered(series) => PendingSample::Registered(*series),
+            State::Waiting(_, Some(_)) => PendingSample::Duplicate,
+            State::Waiting(_, first) => {
+                *first = Some(sample);
+                PendingSample::Waiting
+            }
+            State::Free | State::Refused => PendingSample::Refused,
+        }
     }
 
     /// Registers the series that wait. `register` returns `None` if the record refuses one.
-    pub(super) fn register(&mut self, mut register: impl FnMut(&Labels) -> Option<SeriesId>) {
+    pub(super) fn register(
+        &mut self,
+        mut register: impl FnMut(&Labels, Sample) -> Option<SeriesId>,
+    ) {
         for entry in &mut self.entries {
-            if let State::Waiting(labels) = &entry.state {
-                entry.state = register(labels).map_or(State::Refused, State::Registered);
+            if let State::Waiting(labels, Some(sample)) = &entry.state {
+                let registered = register(labels, *sample);
+                entry.state = registered.map_or(State::Refused, State::Registered);
             }
         }
         self.waiting_bytes = 0;
-    }
-
-    /// Returns the id of a series in the record, if it has one.
-    pub(super) fn registered(&self, series: PageSeries) -> Option<SeriesId> {
-        match series {
-            PageSeries::Registered(series) => Some(series),
-            PageSeries::Pending(index) => match self.entries[index as usize].state {
-                State::Registered(series) => Some(series),
-                State::Free | State::Waiting(_) | State::Refused => None,
-            },
-        }
     }
 
     /// Frees the entries of series that a complete page did not have: the parser drops them, too.
@@ -107,7 +131,7 @@ impl PendingSeries {
     pub(super) fn abandon(&mut self) {
         for (index, entry) in (0..).zip(&mut self.entries) {
             entry.seen = false;
-            if matches!(entry.state, State::Waiting(_)) {
+            if matches!(entry.state, State::Waiting(..)) {
                 entry.state = State::Free;
                 self.free.push(index);
             }
@@ -142,7 +166,15 @@ mod tests {
         pending.abandon();
         assert_eq!(fill(&mut pending), first);
         // Once registered, they hold an entry but no labels.
-        pending.register(|_| None);
+        for index in 0..first as u32 {
+            let sample = Sample {
+                value: 1.0,
+                time_ms: None,
+            };
+            assert_eq!(pending.sample(index, sample), PendingSample::Waiting);
+            assert_eq!(pending.sample(index, sample), PendingSample::Duplicate);
+        }
+        pending.register(|_, _| None);
         let second = fill(&mut pending);
         assert!((first - 20..first).contains(&second), "{second}");
         pending.finish();

@@ -1,15 +1,15 @@
 //! A page while it is parsed.
 //!
-//! Series are registered in the record as the parser finds them; samples are staged until the page
-//! is complete, because a page without its end is not recorded. A series whose metadata has not
-//! come yet stays in [`PendingSeries`] until the end of the page.
+//! Series are registered in the record as the parser finds them, and their values are staged in it:
+//! a page without its end is not recorded. A series whose metadata has not come yet stays in
+//! [`PendingSeries`] with its value until the end of the page.
 
 use steadfast_exposition::{FamilyRef, LineFault, Refused, SeriesRef, Sink};
-use steadfast_recorder::{Labels, LimitError, NAME, Recorder, SeriesId, SourceId};
+use steadfast_recorder::{Labels, LimitError, NAME, Recorder, SeriesId, SetOutcome, SourceId};
 
 use super::{
     family_metadata::{FamilyMetadata, meta},
-    pending_series::{PageSeries, PendingSeries},
+    pending_series::{PageSeries, PendingSample, PendingSeries, Sample},
 };
 
 /// The state of an endpoint's pages: the current one, and what is kept from one to the next.
@@ -17,10 +17,14 @@ use super::{
 pub(super) struct StagedPage {
     metadata: FamilyMetadata,
     pending: PendingSeries,
-    /// The samples of the current page.
-    samples: Vec<Sample>,
-    /// The timestamps on its lines, with the index of the sample, in the order of the samples.
-    times: Vec<(u32, i64)>,
+    /// The samples of the current page, counted also if the record did not take them.
+    pub(super) samples: usize,
+    /// Samples of series that the record has evicted since they were registered.
+    pub(super) stale: u64,
+    /// Samples of pending series that were refused.
+    pub(super) pending_refused: u64,
+    /// Further samples of a pending series.
+    pub(super) pending_duplicates: u64,
     /// The series that the page before did not have.
     pub(super) added: u64,
     /// Series were registered before their metadata was complete, for lack of memory.
@@ -29,19 +33,11 @@ pub(super) struct StagedPage {
     pub(super) last_rejected: Option<String>,
 }
 
-#[derive(Clone, Copy, Debug)]
-struct Sample {
-    series: PageSeries,
-    value: f64,
-}
-
 /// The sink of the parser for one endpoint.
 pub(super) struct Stager<'a> {
     pub(super) recorder: &'a mut Recorder,
     pub(super) source: SourceId,
     pub(super) staged: &'a mut StagedPage,
-    /// Keep the timestamps on lines.
-    pub(super) keep_times: bool,
 }
 
 impl StagedPage {
@@ -65,44 +61,42 @@ impl StagedPage {
     }
 
     fn clear(&mut self) {
-        // One huge page must not keep its memory reserved for the small ones after it.
-        self.samples.shrink_to(2 * self.samples.len());
-        self.samples.clear();
-        self.times.shrink_to(2 * self.times.len());
-        self.times.clear();
+        self.samples = 0;
+        self.stale = 0;
+        self.pending_refused = 0;
+        self.pending_duplicates = 0;
         self.added = 0;
         self.registered_early = false;
         self.last_rejected = None;
     }
-
-    /// Returns the number of samples so far.
-    pub(super) fn len(&self) -> usize {
-        self.samples.len()
-    }
-
-    /// Returns each sample's series, value and kept timestamp. The series is `None` if the record
-    /// refused it.
-    pub(super) fn samples(&self) -> impl Iterator<Item = (Option<SeriesId>, f64, Option<i64>)> {
-        let mut times = self.times.iter().peekable();
-        let samples = (0_u32..).zip(&self.samples);
-        samples.map(move |(index, sample)| {
-            let time = times.next_if(|(of, _)| *of == index).map(|(_, time)| *time);
-            (self.pending.registered(sample.series), sample.value, time)
-        })
-    }
 }
 
 impl Stager<'_> {
-    /// Completes the page: adopts its metadata and registers the pending series. Returns true if
-    /// series were registered with metadata that is outdated now.
+    /// Completes the page: adopts its metadata, registers the pending series and stages their values.
+    /// Returns true if series were registered with metadata that is outdated now.
     pub(super) fn complete(&mut self) -> bool {
-        let staged = &mut *self.staged;
-        let outdated = staged.metadata.commit(staged.registered_early);
-        staged.pending.register(|labels| {
-            let meta = staged.metadata.of_sample(labels.name());
-            self.recorder.series(self.source, labels, &meta).ok()
+        let StagedPage {
+            metadata, pending, ..
+        } = self.staged;
+        let outdated = metadata.commit(self.staged.registered_early);
+        pending.register(|labels, sample| {
+            let meta = metadata.of_sample(labels.name());
+            let Ok(series) = self.recorder.series(self.source, labels, &meta) else {
+                self.staged.pending_refused += 1;
+                return None;
+            };
+            // The id is a moment old, so that it cannot be stale.
+            self.recorder.stage(series, sample.value, sample.time_ms);
+            Some(series)
         });
         outdated
+    }
+
+    fn stage(&mut self, series: SeriesId, sample: Sample) {
+        match self.recorder.stage(series, sample.value, sample.time_ms) {
+            SetOutcome::Stored | SetOutcome::Duplicate => {}
+            SetOutcome::Stale => self.staged.stale += 1,
+        }
     }
 }
 
@@ -142,16 +136,21 @@ impl Sink for Stager<'_> {
     }
 
     fn sample(&mut self, series: PageSeries, value: f64, timestamp_ms: Option<i64>) {
-        if let PageSeries::Pending(index) = series {
-            self.staged.pending.mark_seen(index);
+        self.staged.samples += 1;
+        let sample = Sample {
+            value,
+            time_ms: timestamp_ms,
+        };
+        let index = match series {
+            PageSeries::Registered(series) => return self.stage(series, sample),
+            PageSeries::Pending(index) => index,
+        };
+        match self.staged.pending.sample(index, sample) {
+            PendingSample::Registered(series) => self.stage(series, sample),
+            PendingSample::Waiting => {}
+            PendingSample::Duplicate => self.staged.pending_duplicates += 1,
+            PendingSample::Refused => self.staged.pending_refused += 1,
         }
-        if self.keep_times
-            && let Some(time) = timestamp_ms
-        {
-            let index = self.staged.samples.len() as u32;
-            self.staged.times.push((index, time));
-        }
-        self.staged.samples.push(Sample { series, value });
     }
 
     fn rejected(&mut self, fault: &LineFault<'_>) {

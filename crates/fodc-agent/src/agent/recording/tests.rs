@@ -11,9 +11,8 @@ const BUDGET: u64 = 2 << 20;
 
 /// Records one complete page.
 async fn scrape(queue: &mut RecordingQueue, time_ms: i64, page: String) {
-    queue.begin(Format::Prometheus);
     let bytes = page.len() as u64;
-    queue.piece(Bytes::from(page)).await;
+    begin(queue, page).await;
     let outcome = ScrapeOutcome {
         time_ms,
         duration: Duration::from_millis(1),
@@ -22,6 +21,12 @@ async fn scrape(queue: &mut RecordingQueue, time_ms: i64, page: String) {
         skipped_count: 0,
     };
     queue.finish(outcome).await;
+}
+
+/// Passes a page on without its end.
+async fn begin(queue: &mut RecordingQueue, page: String) {
+    queue.begin(Format::Prometheus);
+    queue.piece(Bytes::from(page)).await;
 }
 
 fn page(series: RangeInclusive<u64>, padding: &str, value: u64) -> String {
@@ -85,4 +90,33 @@ async fn record_is_readable_until_recording_ends() {
     assert_eq!(snapshot.reader.span(), Some((1_000, 1_000)));
     recording.end().await;
     assert!(record.snapshot().await.is_err());
+}
+
+#[tokio::test]
+async fn dropped_page_leaves_no_values_behind() {
+    let config = Config::new(vec![Endpoint::local(1)]);
+    let recorders = Recorders::in_memory(Options::default()).unwrap();
+    let status = Arc::new(AgentStatus::new(
+        config.endpoints.iter().map(Endpoint::source),
+    ));
+    let (mut recording, mut queues) = Recording::start(recorders, &config, status).unwrap();
+    let queue = &mut queues[0];
+    // Families without metadata are pending on the first page and registered on the next.
+    for time_ms in [1_000, 2_000] {
+        begin(queue, format!("{}\n", page(1..=9, "", 7))).await;
+        scrape(queue, time_ms, page(1..=2, "", 1)).await;
+    }
+
+    let snapshot = recording.record().snapshot().await.unwrap();
+    let wanted = Selector::all().source(&config.endpoints[0].source());
+    let series = snapshot.reader.window(&wanted, i64::MIN..=i64::MAX);
+    let mut values: Vec<Vec<f64>> = series
+        .map(|series| series.unwrap().samples.iter().map(|s| s.value).collect())
+        .collect();
+    values.sort_by(|a, b| a[0].total_cmp(&b[0]));
+    assert_eq!(values, [[1.0, 1.0], [2.0, 2.0]]);
+    let status = &snapshot.status.endpoints[0];
+    assert_eq!((status.samples, status.samples_refused.len()), (4, 0));
+    queues.clear();
+    recording.end().await;
 }

@@ -79,7 +79,7 @@ impl Fake {
             }
         }
         if self.unreadable {
-            return Err(StoreError("the disk is gone".to_owned()));
+            return Err(StoreError::new("the disk is gone"));
         }
         Ok(())
     }
@@ -478,7 +478,8 @@ fn no_samples_give_an_empty_response() {
         assert_eq!(reply.timestamp, Some(timestamp(1_000_000)));
         assert_eq!((reply.metrics.len(), &reply.columns), (0, &None));
         assert_eq!(reply.truncated, None);
-        assert_eq!(summary, ResponseSummary::default());
+        assert_eq!((summary.samples, summary.truncated), (0, false));
+        assert!(summary.error.is_none());
     }
 }
 
