@@ -16,7 +16,7 @@ mod credit;
 mod cursor;
 mod greeting;
 mod heartbeats;
-mod item;
+pub(crate) mod item;
 mod load;
 mod message;
 mod plain;
@@ -27,7 +27,7 @@ mod refusal;
 mod restore;
 mod subscription;
 mod subscriptions;
-mod violation;
+pub(crate) mod violation;
 
 use steadfast_session::{
     Context, Detail, End, Generation, Initiator, Protocol, Reason, Signal, Time,

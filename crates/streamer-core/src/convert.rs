@@ -1,10 +1,23 @@
-//! Conversions between domain types and the messages on the wire.
+//! Conversions between domain types and the messages on the wire, for client, publisher and hub.
+//!
+//! Only filters are converted elsewhere, in `filter::wire`, because they are checked on the way.
 
 use std::time::Duration;
 
-use steadfast_wire::streamer as wire;
+use steadfast_wire::{publisher, streamer as wire};
 
-use crate::{Epoch, Event, Operation, Position};
+use crate::{
+    Epoch, Event, Operation, Position,
+    client::{
+        item::{Change, ResyncReason},
+        violation::Violation,
+    },
+};
+
+/// An error: the number names no operation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0} is not an operation: 0 unspecified, 1 insert, 2 update, 4 delete")]
+pub struct UnknownOperation(pub i32);
 
 impl From<Position> for wire::Position {
     fn from(position: Position) -> Self {
@@ -21,13 +34,56 @@ impl From<wire::Position> for Position {
     }
 }
 
-impl From<Operation> for wire::OperationType {
-    fn from(operation: Operation) -> Self {
-        match operation {
-            Operation::Insert => Self::Insert,
-            Operation::Update => Self::Update,
-            Operation::Delete => Self::Delete,
+impl From<wire::ResyncReason> for ResyncReason {
+    fn from(reason: wire::ResyncReason) -> Self {
+        match reason {
+            wire::ResyncReason::Unspecified => Self::Unstated,
+            wire::ResyncReason::Epoch => Self::Epoch,
+            wire::ResyncReason::Trimmed => Self::Trimmed,
+            wire::ResyncReason::Future => Self::Future,
+            wire::ResyncReason::Damaged => Self::Damaged,
         }
+    }
+}
+
+// `Operation::from_wire` and `Operation::to_wire` use the numbers of entries for events, too.
+const _: () = {
+    use publisher::Operation as OfEntry;
+    use wire::OperationType as OfEvent;
+    assert!(OfEntry::Unspecified as i32 == OfEvent::Unspecified as i32);
+    assert!(OfEntry::Insert as i32 == OfEvent::Insert as i32);
+    assert!(OfEntry::Update as i32 == OfEvent::Update as i32);
+    assert!(OfEntry::Delete as i32 == OfEvent::Delete as i32);
+};
+
+impl Operation {
+    /// Reads an operation from the wire; `None` stands for an unspecified one.
+    ///
+    /// Events and entries have the same numbers. They are bits of a set in the original, so that 3
+    /// names none.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the number names no operation.
+    pub fn from_wire(number: i32) -> Result<Option<Self>, UnknownOperation> {
+        match publisher::Operation::try_from(number) {
+            Ok(publisher::Operation::Unspecified) => Ok(None),
+            Ok(publisher::Operation::Insert) => Ok(Some(Self::Insert)),
+            Ok(publisher::Operation::Update) => Ok(Some(Self::Update)),
+            Ok(publisher::Operation::Delete) => Ok(Some(Self::Delete)),
+            Err(_) => Err(UnknownOperation(number)),
+        }
+    }
+
+    /// Returns the number of an operation on the wire; `None` stands for an unspecified one.
+    pub(crate) fn to_wire(operation: Option<Self>) -> i32 {
+        match operation {
+            None => publisher::Operation::Unspecified,
+            Some(Self::Insert) => publisher::Operation::Insert,
+            Some(Self::Update) => publisher::Operation::Update,
+            Some(Self::Delete) => publisher::Operation::Delete,
+        }
+        .into()
     }
 }
 
@@ -39,10 +95,40 @@ pub(crate) fn event_to_wire(epoch: Epoch, event: &Event) -> wire::StreamerEvent 
         database: event.database.to_string(),
         collection: event.collection.to_string(),
         document_id: event.document_id.to_string(),
-        operation: wire::OperationType::from(event.operation).into(),
+        operation: Operation::to_wire(Some(event.operation)),
         document_data: event.data.clone(),
         timestamp: event.timestamp,
     }
+}
+
+/// Reads a delivered event. `position` is that of its delivery.
+pub(crate) fn change_from_wire(
+    event: wire::StreamerEvent,
+    position: Option<Position>,
+) -> Result<Change, Violation> {
+    let Ok(Some(operation)) = Operation::from_wire(event.operation) else {
+        return Err(Violation::UnknownOperation {
+            event_id: event.event_id,
+            operation: event.operation,
+        });
+    };
+    Ok(Change {
+        position,
+        event_id: event.event_id.into(),
+        database: event.database.into(),
+        collection: event.collection.into(),
+        document_id: event.document_id.into(),
+        operation,
+        data: event.document_data,
+        timestamp: event.timestamp,
+    })
+}
+
+/// Returns the end of the commit that an acknowledgement names; `None` if it names none, because the
+/// log contained the entry before.
+pub(crate) fn acknowledged_position(ack: &publisher::Ack) -> Option<Position> {
+    // Offsets begin at 1, so that 0 is free to say "none".
+    (ack.offset > 0).then(|| Position::new(Epoch(ack.epoch), ack.offset))
 }
 
 /// Returns whole milliseconds, `u32::MAX` if there are more.

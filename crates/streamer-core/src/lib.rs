@@ -11,6 +11,7 @@ pub mod publisher;
 mod terms;
 
 pub use crate::{
+    convert::UnknownOperation,
     event::{Event, Operation},
     position::{Bounds, Epoch, InvalidPosition, Position},
     terms::Terms,

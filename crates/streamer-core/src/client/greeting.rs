@@ -5,7 +5,10 @@ use std::time::Duration;
 use steadfast_session::{Advice, End, Initiator, Reason, Signal};
 use steadfast_wire::streamer as wire;
 
-use super::{Config, Cx, Violation, violation::required};
+use super::{
+    Config, Cx, Violation,
+    violation::{required, unknown},
+};
 use crate::{Position, convert::millis_to_wire};
 
 /// Returns the hello that offers the resume profile.
@@ -42,11 +45,8 @@ pub(super) fn apply_welcome(welcome: &wire::Welcome, cx: &mut Cx) {
 
 /// Returns the end that a final message announces. It says more than the status that follows it.
 pub(super) fn read_final(last: wire::Final) -> Result<End, Violation> {
-    let code = wire::FinalCode::try_from(last.code).map_err(|_| Violation::Unknown {
-        message: "a final message",
-        field: "code",
-        value: last.code,
-    })?;
+    let code = wire::FinalCode::try_from(last.code)
+        .map_err(|_| unknown("a final message", "code", last.code))?;
     let status = match code {
         // A newer attempt of this very session holds the stream: to retry would fence that one.
         wire::FinalCode::Fenced => return Ok(End::stop(Initiator::Peer, Reason::Fenced)),

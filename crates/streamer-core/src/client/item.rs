@@ -3,9 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use steadfast_wire::streamer as wire;
 
-use super::Violation;
 use crate::{Operation, Position};
 
 /// An item of a subscription, in the order of the log.
@@ -66,33 +64,6 @@ impl Change {
         let names = self.database.len() + self.collection.len() + self.document_id.len();
         (self.data.len() + names) as u64
     }
-
-    pub(super) fn from_wire(
-        event: wire::StreamerEvent,
-        position: Option<Position>,
-    ) -> Result<Self, Violation> {
-        let operation = match wire::OperationType::try_from(event.operation) {
-            Ok(wire::OperationType::Insert) => Operation::Insert,
-            Ok(wire::OperationType::Update) => Operation::Update,
-            Ok(wire::OperationType::Delete) => Operation::Delete,
-            Ok(wire::OperationType::Unspecified) | Err(_) => {
-                return Err(Violation::UnknownOperation {
-                    event_id: event.event_id,
-                    operation: event.operation,
-                });
-            }
-        };
-        Ok(Self {
-            position,
-            event_id: event.event_id.into(),
-            database: event.database.into(),
-            collection: event.collection.into(),
-            document_id: event.document_id.into(),
-            operation,
-            data: event.document_data,
-            timestamp: event.timestamp,
-        })
-    }
 }
 
 /// Changes may be missing before this item.
@@ -152,21 +123,4 @@ pub enum ResyncReason {
     Damaged,
     /// Servers refused the position repeatedly.
     Refused,
-}
-
-impl ResyncReason {
-    pub(super) fn from_wire(reason: i32) -> Result<Self, Violation> {
-        match wire::ResyncReason::try_from(reason) {
-            Ok(wire::ResyncReason::Unspecified) => Ok(Self::Unstated),
-            Ok(wire::ResyncReason::Epoch) => Ok(Self::Epoch),
-            Ok(wire::ResyncReason::Trimmed) => Ok(Self::Trimmed),
-            Ok(wire::ResyncReason::Future) => Ok(Self::Future),
-            Ok(wire::ResyncReason::Damaged) => Ok(Self::Damaged),
-            Err(_) => Err(Violation::Unknown {
-                message: "a resync",
-                field: "reason",
-                value: reason,
-            }),
-        }
-    }
 }

@@ -19,7 +19,10 @@ use super::{
     subscriptions::Subscriptions,
     violation::required,
 };
-use crate::filter::{Filter, Op, Spelling};
+use crate::{
+    convert::change_from_wire,
+    filter::{Filter, Op, Spelling},
+};
 
 /// The state of a stream to a plain peer.
 #[derive(Debug)]
@@ -95,7 +98,7 @@ impl PlainStream {
         cx: &mut Cx,
     ) -> Result<(), Violation> {
         let event = required(delivery.event, "a delivery", "event")?;
-        let change = Change::from_wire(event, None)?;
+        let change = change_from_wire(event, None)?;
         let number = subscriptions.next_delivery();
         for wire_id in &delivery.subscription_ids {
             let Some(id) = subscriptions.find(wire_id) else {

@@ -14,9 +14,9 @@ use super::{
     send,
     subscription::{Request, SubscribeState},
     subscriptions::Subscriptions,
-    violation::required,
+    violation::{required, unknown},
 };
-use crate::Position;
+use crate::{Position, convert::change_from_wire};
 
 /// The state of a stream to a peer with the resume profile.
 #[derive(Debug)]
@@ -85,7 +85,7 @@ impl ProfileStream {
             });
         }
         let event = required(delivery.event, "a delivery", "event")?;
-        let change = Change::from_wire(event, Some(at))?;
+        let change = change_from_wire(event, Some(at))?;
         let number = subscriptions.next_delivery();
         for (wire_id, previous) in ids.iter().zip(delivery.previous) {
             if previous >= at.offset {
@@ -322,11 +322,8 @@ impl ProfileStream {
         subscriptions: &mut Subscriptions,
         cx: &mut Cx,
     ) -> Result<(), Violation> {
-        let code = wire::RefusalCode::try_from(response.code).map_err(|_| Violation::Unknown {
-            message: "a refusal",
-            field: "code",
-            value: response.code,
-        })?;
+        let code = wire::RefusalCode::try_from(response.code)
+            .map_err(|_| unknown("a refusal", "code", response.code))?;
         let relied_on = subscriptions[id].acknowledged;
         let rejects_position = match code {
             wire::RefusalCode::Invalid => {
@@ -438,5 +435,7 @@ fn read_resync(
     if accepted.is_some_and(|accepted| accepted != resumes_at) {
         return Err(Violation::ResyncMismatch);
     }
-    Ok((ResyncReason::from_wire(resync.reason)?, resumes_at.into()))
+    let reason = wire::ResyncReason::try_from(resync.reason)
+        .map_err(|_| unknown("a resync", "reason", resync.reason))?;
+    Ok((reason.into(), resumes_at.into()))
 }

@@ -4,7 +4,7 @@ use crate::Position;
 
 /// A message that breaks the protocol. It ends the stream.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum Violation {
+pub(crate) enum Violation {
     #[error("{message} has no {field}")]
     Missing {
         message: &'static str,
@@ -61,4 +61,13 @@ pub(super) fn required<T>(
     field: &'static str,
 ) -> Result<T, Violation> {
     value.ok_or(Violation::Missing { message, field })
+}
+
+/// Returns the violation that the field has a value that this version does not know.
+pub(super) fn unknown(message: &'static str, field: &'static str, value: i32) -> Violation {
+    Violation::Unknown {
+        message,
+        field,
+        value,
+    }
 }

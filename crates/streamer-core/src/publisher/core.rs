@@ -6,12 +6,12 @@ use steadfast_session::{
     Context, Detail, End, Generation, Initiator, Protocol, Reason, Signal, Time,
 };
 use steadfast_wire::publisher::{
-    Entry as WireEntry, Operation as WireOperation, Ping, PublishRequest, PublishResponse,
-    PublisherHello, publish_request, publish_response,
+    Entry as WireEntry, Ping, PublishRequest, PublishResponse, PublisherHello, publish_request,
+    publish_response,
 };
 
 use super::{Entry, PublishError, Published};
-use crate::{Epoch, Operation, Position};
+use crate::{Operation, convert::acknowledged_position};
 
 /// A command of a handle.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -123,8 +123,7 @@ impl Core {
             }
             (Some(Payload::Ack(ack)), Some(_)) => {
                 self.check_sequence(ack.sequence)?;
-                let position =
-                    (ack.offset > 0).then(|| Position::new(Epoch(ack.epoch), ack.offset));
+                let position = acknowledged_position(&ack);
                 while let Some(sequence) = self.pop_through(ack.sequence) {
                     cx.emit(Event::Settled(Ok(Published { sequence, position })));
                 }
@@ -251,18 +250,12 @@ fn request(payload: publish_request::Payload) -> PublishRequest {
 
 fn to_wire(pending: &PendingEntry) -> WireEntry {
     let entry = &pending.entry;
-    let operation = match entry.operation {
-        None => WireOperation::Unspecified,
-        Some(Operation::Insert) => WireOperation::Insert,
-        Some(Operation::Update) => WireOperation::Update,
-        Some(Operation::Delete) => WireOperation::Delete,
-    };
     WireEntry {
         sequence: pending.sequence,
         database: entry.database.clone(),
         collection: entry.collection.clone(),
         document_id: entry.document_id.clone(),
-        operation: operation.into(),
+        operation: Operation::to_wire(entry.operation),
         data: entry.data.clone(),
     }
 }

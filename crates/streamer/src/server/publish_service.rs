@@ -5,9 +5,8 @@ use std::{collections::VecDeque, pin::Pin, sync::Arc};
 use futures_core::Stream;
 use futures_util::StreamExt as _;
 use steadfast_wire::publisher::{
-    Ack, Entry, Operation as WireOperation, PublishRequest, PublishResponse, PublisherWelcome,
-    Refused, RefusedCode, publish_request, publish_response,
-    publisher_service_server::PublisherService,
+    Ack, Entry, PublishRequest, PublishResponse, PublisherWelcome, Refused, RefusedCode,
+    publish_request, publish_response, publisher_service_server::PublisherService,
 };
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -265,18 +264,8 @@ async fn next_commit(
 }
 
 fn submission(producer: &Arc<str>, entry: Entry) -> Result<Submission, Status> {
-    let operation = match WireOperation::try_from(entry.operation) {
-        Ok(WireOperation::Unspecified) => None,
-        Ok(WireOperation::Insert) => Some(Operation::Insert),
-        Ok(WireOperation::Update) => Some(Operation::Update),
-        Ok(WireOperation::Delete) => Some(Operation::Delete),
-        Err(_) => {
-            return Err(Status::invalid_argument(format!(
-                "{} is not an operation: 0 unspecified, 1 insert, 2 update, 4 delete",
-                entry.operation
-            )));
-        }
-    };
+    let operation = Operation::from_wire(entry.operation)
+        .map_err(|unknown| Status::invalid_argument(unknown.to_string()))?;
     let document = DocumentKey::new(entry.database, entry.collection, entry.document_id);
     Ok(Submission {
         operation,

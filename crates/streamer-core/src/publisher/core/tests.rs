@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use steadfast_session::Effect;
-use steadfast_wire::publisher::{Ack, PublisherWelcome, Refused};
+use steadfast_wire::publisher::{Ack, Operation as WireOperation, PublisherWelcome, Refused};
 
 use super::*;
+use crate::{Epoch, Position};
 
 use publish_request::Payload as Sent;
 use publish_response::Payload as Response;
