@@ -117,14 +117,12 @@ impl Dial {
 
     /// Returns settings for demonstrations: a dead connection is noticed after 1 s, not after 90 s.
     pub(crate) fn with_short_timeouts(addr: SocketAddr) -> Self {
-        let config = Config {
-            heartbeat_interval: Some(Duration::from_millis(300)),
-            activity_timeout: Some(Duration::from_secs(1)),
-            initial_backoff: Duration::from_millis(100),
-            max_backoff: Duration::from_secs(1),
-            stable_after: Duration::from_secs(1),
-            ..Config::default()
-        };
+        let mut config = Config::default();
+        config.heartbeat_interval = Some(Duration::from_millis(300));
+        config.activity_timeout = Some(Duration::from_secs(1));
+        config.initial_backoff = Duration::from_millis(100);
+        config.max_backoff = Duration::from_secs(1);
+        config.stable_after = Duration::from_secs(1);
         Self {
             addr: addr.to_string(),
             config,

@@ -8,7 +8,7 @@ mod uplink_support;
 
 use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
-use steadfast::session::{Config, Recovery};
+use steadfast::session::Recovery;
 use steadfast_fodc_agent::uplink::Uplink;
 use steadfast_fodc_proxy::{self as proxy, Proxy};
 use tokio::{
@@ -58,10 +58,10 @@ fn fast_uplink(proxy: &Proxy, record: Regular) -> Uplink {
         .reconnect_interval(Duration::from_millis(100))
         .clock(move || record.seconds.1 * 1_000)
         .response_timeout(Duration::from_secs(16))
-        .tune(|config| Config {
-            stable_after: Duration::from_millis(20),
-            recovery: Recovery::Spread(Duration::from_millis(50)),
-            ..config
+        .tune(|mut config| {
+            config.stable_after = Duration::from_millis(20);
+            config.recovery = Recovery::Spread(Duration::from_millis(50));
+            config
         })
         .build()
         .unwrap()

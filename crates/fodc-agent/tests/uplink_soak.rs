@@ -17,7 +17,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use steadfast::session::{Config, Recovery, State};
+use steadfast::session::{Recovery, State};
 use steadfast_chaos::{Fault, Reach};
 use steadfast_fodc_agent::uplink::Uplink;
 use tokio::{runtime::Runtime, time::sleep};
@@ -91,14 +91,14 @@ fn uplink(address: &str) -> Uplink {
         .reconnect_interval(Duration::from_millis(160))
         .heartbeat_interval(Duration::from_millis(300))
         .activity_timeout(ACTIVITY_TIMEOUT)
-        .tune(|config| Config {
-            max_backoff: MAX_BACKOFF,
-            open_timeout: OPEN_TIMEOUT,
-            greeting_timeout: OPEN_TIMEOUT,
-            probe_timeout: Duration::from_millis(500),
-            stable_after: Duration::from_millis(500),
-            recovery: Recovery::Spread(Duration::from_millis(100)),
-            ..config
+        .tune(|mut config| {
+            config.max_backoff = MAX_BACKOFF;
+            config.open_timeout = OPEN_TIMEOUT;
+            config.greeting_timeout = OPEN_TIMEOUT;
+            config.probe_timeout = Duration::from_millis(500);
+            config.stable_after = Duration::from_millis(500);
+            config.recovery = Recovery::Spread(Duration::from_millis(100));
+            config
         })
         .build()
         .unwrap()

@@ -8,7 +8,7 @@ mod uplink_support;
 
 use std::time::{Duration, Instant};
 
-use steadfast::session::{Config, Recovery, State};
+use steadfast::session::{Recovery, State};
 use steadfast_chaos::{Fault, Reach};
 use steadfast_fodc_agent::uplink::Uplink;
 use tokio::time::sleep;
@@ -28,12 +28,12 @@ fn fast_uplink(
         .reconnect_interval(Duration::from_millis(100))
         .heartbeat_interval(Duration::from_millis(50))
         .clock(|| 99_000)
-        .tune(|config| Config {
+        .tune(|mut config| {
             // On a busy machine a test ends streams before they count as stable; then delays grow.
-            stable_after: Duration::from_millis(20),
-            max_backoff: Duration::from_millis(400),
-            recovery: Recovery::Spread(Duration::from_millis(50)),
-            ..config
+            config.stable_after = Duration::from_millis(20);
+            config.max_backoff = Duration::from_millis(400);
+            config.recovery = Recovery::Spread(Duration::from_millis(50));
+            config
         })
         .build()
         .unwrap()

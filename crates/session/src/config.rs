@@ -8,13 +8,15 @@ use std::{fmt, time::Duration};
 /// use std::time::Duration;
 /// use steadfast_session::Config;
 ///
-/// let config = Config { max_backoff: Duration::from_millis(100), ..Config::default() };
+/// let mut config = Config::default();
+/// config.max_backoff = Duration::from_millis(100);
 /// let faults = config.check().expect_err("shorter than initial_backoff");
 /// assert_eq!(faults.to_string(), "max_backoff: is 100ms, less than initial_backoff (1s)");
 /// ```
 ///
 /// [`Session::new`]: crate::Session::new
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct Config {
     /// The delay before the second attempt. Default 1 s.
     pub initial_backoff: Duration,
@@ -56,6 +58,7 @@ pub struct Config {
 
 /// The spread of a delay `d`.
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
 pub enum Jitter {
     /// Uniform in `[(1 − f)·d, min((1 + f)·d, max_backoff)]`; `f` is in `0..=1`. A delay `w` that
     /// the peer asked for is uniform in `[w, w + f·min(w, max_backoff)]`.
@@ -67,6 +70,7 @@ pub enum Jitter {
 
 /// The first delay after the loss of a stable stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Recovery {
     /// The first delay of the backoff.
     Backoff,
@@ -76,6 +80,7 @@ pub enum Recovery {
 
 /// The event that makes a stream live.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[non_exhaustive]
 pub enum Ready {
     /// The connection has taken the request.
     Accepted,
@@ -89,6 +94,7 @@ pub enum Ready {
 
 /// The source of signs of life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Liveness {
     /// Received bytes: the peer sends by itself or acknowledges heartbeats.
     Received,
@@ -104,11 +110,49 @@ pub struct ConfigFaults(Vec<ConfigFault>);
 /// One fault of a [`Config`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{field}: {problem}")]
+#[non_exhaustive]
 pub struct ConfigFault {
     /// The name of the setting.
     pub field: &'static str,
-    /// The problem and the allowed values.
-    pub problem: String,
+    /// The problem.
+    pub problem: ConfigProblem,
+}
+
+/// The problem of one setting, and the values that it allows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConfigProblem {
+    /// The duration is shorter than the resolution of [`Time`](crate::Time).
+    #[error("must be at least 1 µs")]
+    TooShort,
+    /// The longest delay is shorter than the first one.
+    #[error("is {max:?}, less than initial_backoff ({initial:?})")]
+    BelowInitialBackoff {
+        /// The longest delay.
+        max: Duration,
+        /// The first delay.
+        initial: Duration,
+    },
+    /// The factor would shrink the delays, or is no number.
+    #[error("must be a finite number of at least 1")]
+    NotAFactor,
+    /// The fraction is outside `0..=1`.
+    #[error("must be between 0 and 1")]
+    NotAFraction,
+    /// A healthy peer would look dead between two heartbeats.
+    #[error(
+        "is {activity:?}, must be longer than heartbeat_interval ({heartbeat:?}), or a healthy \
+         peer looks dead between two heartbeats"
+    )]
+    WithinHeartbeat {
+        /// The activity timeout.
+        activity: Duration,
+        /// The heartbeat interval.
+        heartbeat: Duration,
+    },
+    /// Nothing would decide when to probe.
+    #[error("must be set when liveness is Probed")]
+    MissingForProbes,
 }
 
 /// A [`Config`] without faults.
@@ -147,55 +191,43 @@ impl Config {
     /// Returns all faults at once.
     pub fn check(self) -> Result<CheckedConfig, ConfigFaults> {
         let mut faults = Vec::new();
-        let mut fault = |field, problem: String| faults.push(ConfigFault { field, problem });
+        let mut fault = |field, problem| faults.push(ConfigFault { field, problem });
         // `Time` counts microseconds: a shorter duration would be a deadline that is always due.
         for (field, span) in self.spans() {
             if span.is_some_and(|span| span < Duration::from_micros(1)) {
-                fault(field, "must be at least 1 µs".to_owned());
+                fault(field, ConfigProblem::TooShort);
             }
         }
-        if self.max_backoff < self.initial_backoff {
-            fault(
-                "max_backoff",
-                format!(
-                    "is {:?}, less than initial_backoff ({:?})",
-                    self.max_backoff, self.initial_backoff
-                ),
-            );
+        let (max, initial) = (self.max_backoff, self.initial_backoff);
+        if max < initial {
+            let problem = ConfigProblem::BelowInitialBackoff { max, initial };
+            fault("max_backoff", problem);
         }
         if !(self.backoff_multiplier.is_finite() && self.backoff_multiplier >= 1.0) {
-            fault(
-                "backoff_multiplier",
-                format!(
-                    "is {}, must be a number of at least 1",
-                    self.backoff_multiplier
-                ),
-            );
+            fault("backoff_multiplier", ConfigProblem::NotAFactor);
         }
         if let Jitter::Proportional(fraction) = self.jitter
+            // Written so that a fraction that is no number is a fault, too.
             && !(0.0..=1.0).contains(&fraction)
         {
-            fault("jitter", format!("is {fraction}, must be between 0 and 1"));
+            fault("jitter", ConfigProblem::NotAFraction);
         }
-        if let (Liveness::Received, Some(heartbeat), Some(activity)) = (
+        match (
             self.liveness,
             self.heartbeat_interval,
             self.activity_timeout,
-        ) && activity <= heartbeat
-        {
-            fault(
-                "activity_timeout",
-                format!(
-                    "is {activity:?}, must be longer than heartbeat_interval ({heartbeat:?}), or \
-                     a healthy peer looks dead between two heartbeats"
-                ),
-            );
-        }
-        if self.liveness == Liveness::Probed && self.activity_timeout.is_none() {
-            fault(
-                "activity_timeout",
-                "must be set when liveness is Probed".to_owned(),
-            );
+        ) {
+            (Liveness::Received, Some(heartbeat), Some(activity)) if activity <= heartbeat => {
+                let problem = ConfigProblem::WithinHeartbeat {
+                    activity,
+                    heartbeat,
+                };
+                fault("activity_timeout", problem);
+            }
+            (Liveness::Probed, _, None) => {
+                fault("activity_timeout", ConfigProblem::MissingForProbes);
+            }
+            (Liveness::Received | Liveness::Probed, _, _) => {}
         }
         if faults.is_empty() {
             Ok(CheckedConfig(self))
@@ -266,3 +298,6 @@ impl fmt::Display for ConfigFaults {
 }
 
 impl std::error::Error for ConfigFaults {}
+
+#[cfg(test)]
+mod tests;

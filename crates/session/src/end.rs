@@ -18,6 +18,7 @@ use std::{error::Error, fmt, sync::Arc, time::Duration};
 /// assert_eq!(source.map(io::Error::kind), Some(io::ErrorKind::ConnectionReset));
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct End {
     /// The side that ended the stream.
     pub initiator: Initiator,
@@ -108,24 +109,33 @@ pub enum Advice {
 }
 
 impl End {
-    /// Creates an end to retry after.
+    /// Creates an end.
     #[must_use]
-    pub fn retry(initiator: Initiator, reason: Reason) -> Self {
+    pub fn new(initiator: Initiator, reason: Reason, advice: Advice) -> Self {
         Self {
             initiator,
             reason,
-            advice: Advice::Retry,
+            advice,
         }
+    }
+
+    /// Creates the end of a stream that the peer ended with a gRPC status.
+    #[must_use]
+    pub fn status(code: i32, message: impl Into<String>, advice: Advice) -> Self {
+        let message = message.into();
+        Self::new(Initiator::Peer, Reason::Status { code, message }, advice)
+    }
+
+    /// Creates an end to retry after.
+    #[must_use]
+    pub fn retry(initiator: Initiator, reason: Reason) -> Self {
+        Self::new(initiator, reason, Advice::Retry)
     }
 
     /// Creates an end that is not retried.
     #[must_use]
     pub fn stop(initiator: Initiator, reason: Reason) -> Self {
-        Self {
-            initiator,
-            reason,
-            advice: Advice::Stop,
-        }
+        Self::new(initiator, reason, Advice::Stop)
     }
 }
 

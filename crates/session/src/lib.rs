@@ -34,7 +34,10 @@ mod time;
 mod timer;
 
 pub use crate::{
-    config::{CheckedConfig, Config, ConfigFault, ConfigFaults, Jitter, Liveness, Ready, Recovery},
+    config::{
+        CheckedConfig, Config, ConfigFault, ConfigFaults, ConfigProblem, Jitter, Liveness, Ready,
+        Recovery,
+    },
     end::{Advice, Detail, End, Initiator, Reason},
     endpoint::Endpoint,
     protocol::{Context, Effect, Protocol, Signal},

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use steadfast_session::{Config, Endpoint, Generation, Ready, Session, Time};
-use steadfast_streamer_core::client::{Config as CoreConfig, Core, Limits};
+use steadfast_streamer_core::client::{Config as CoreConfig, Core};
 
 use crate::{net::ConnectionId, pace::PaceChecker, subscription::Subscription};
 
@@ -38,15 +38,10 @@ impl Client {
         core.heartbeat_interval = config.heartbeat_interval;
         core.activity_timeout = config.activity_timeout;
         core.offer_profile = profile;
-        core.limits = Limits {
-            messages: 40,
-            bytes: 1 << 20,
-            messages_per_subscription: 12,
-        };
         // A plain server cannot be slowed by credit, so its client needs room for every event.
-        if !profile {
-            core.limits.messages = 4_000;
-        }
+        core.limits.messages = if profile { 40 } else { 4_000 };
+        core.limits.bytes = 1 << 20;
+        core.limits.messages_per_subscription = 12;
         let checked = config.clone().check().expect("the settings are valid");
         let session = Session::new(checked, seed.wrapping_mul(31).wrapping_add(number as u64));
         Self {
@@ -67,17 +62,16 @@ impl Client {
 
 /// Settings with short times, so that ninety seconds hold many attempts.
 fn session_config() -> Config {
-    Config {
-        initial_backoff: Duration::from_millis(200),
-        max_backoff: Duration::from_secs(2),
-        open_timeout: Duration::from_millis(1_500),
-        greeting_timeout: Duration::from_millis(1_500),
-        restoring_timeout: Duration::from_secs(3),
-        probe_timeout: Duration::from_secs(1),
-        heartbeat_interval: Some(Duration::from_millis(500)),
-        activity_timeout: Some(Duration::from_secs(2)),
-        stable_after: Duration::from_secs(3),
-        ready: Ready::Restored,
-        ..Config::default()
-    }
+    let mut config = Config::default();
+    config.initial_backoff = Duration::from_millis(200);
+    config.max_backoff = Duration::from_secs(2);
+    config.open_timeout = Duration::from_millis(1_500);
+    config.greeting_timeout = Duration::from_millis(1_500);
+    config.restoring_timeout = Duration::from_secs(3);
+    config.probe_timeout = Duration::from_secs(1);
+    config.heartbeat_interval = Some(Duration::from_millis(500));
+    config.activity_timeout = Some(Duration::from_secs(2));
+    config.stable_after = Duration::from_secs(3);
+    config.ready = Ready::Restored;
+    config
 }

@@ -104,12 +104,5 @@ pub(crate) fn to_end(status: EndStatus) -> End {
         EndCode::Unavailable => (14, Advice::Retry),
         EndCode::DataLoss => (15, Advice::Stop),
     };
-    End {
-        initiator: Initiator::Peer,
-        reason: Reason::Status {
-            code,
-            message: status.text,
-        },
-        advice,
-    }
+    End::status(code, status.text, advice)
 }

@@ -56,7 +56,7 @@ pub(crate) async fn follow(
     mut each: impl FnMut(Reading) -> bool,
 ) -> Result<Vec<Outage>, Box<dyn Error>> {
     let call = Call::new(format!("/{SERVICE_NAME}/Watch"));
-    let options = LinkOptions::new().config(config);
+    let options = LinkOptions::from(config);
     let mut readings = options.resume(call, Grpc::new(server), Watch(0))?;
     while let Some(reading) = readings.next().await {
         if !each(reading?) {

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use steadfast_session::{Advice, Config, End, Ready};
+use steadfast_session::{Advice, Config, End};
 
 use crate::{backpressure::Backpressure, state_event::StateEvent};
 
@@ -18,14 +18,11 @@ use crate::{backpressure::Backpressure, state_event::StateEvent};
 ///
 /// ```no_run
 /// use std::time::Duration;
-/// use steadfast::{LinkOptions, StateEvent, session::Config};
+/// use steadfast::{LinkOptions, StateEvent};
 ///
 /// let options = LinkOptions::new()
 ///     .name("orders")
-///     .config(Config {
-///         max_backoff: Duration::from_secs(10),
-///         ..Config::default()
-///     })
+///     .configure(|config| config.max_backoff = Duration::from_secs(10))
 ///     .on_state_change(|event| {
 ///         if let StateEvent::Changed(transition) = event {
 ///             println!("{} -> {}", transition.from, transition.to);
@@ -90,25 +87,15 @@ impl LinkOptions {
         self
     }
 
-    /// Sets the behaviour of the session: backoff, heartbeats, timeouts.
+    /// Changes the settings of the session: backoff, heartbeats, timeouts. They are checked when the
+    /// link is spawned.
+    ///
+    /// A client that is built on a link calls it last for what its protocol needs, such as
+    /// [`Config::ready`].
     #[must_use]
-    pub fn config(mut self, config: Config) -> Self {
-        self.config = config;
+    pub fn configure(mut self, change: impl FnOnce(&mut Config)) -> Self {
+        change(&mut self.config);
         self
-    }
-
-    /// Sets what must have happened for a stream to count as live. It depends on the protocol, so a
-    /// client that is built on a link sets it last.
-    #[must_use]
-    pub fn ready(mut self, ready: Ready) -> Self {
-        self.config.ready = ready;
-        self
-    }
-
-    /// Returns the behaviour of the session.
-    #[must_use]
-    pub fn session_config(&self) -> &Config {
-        &self.config
     }
 
     /// Sets a function that may replace the advice of an end: retry, wait or stop. `None` keeps the
@@ -210,7 +197,10 @@ impl LinkOptions {
 
 impl From<Config> for LinkOptions {
     fn from(config: Config) -> Self {
-        Self::new().config(config)
+        Self {
+            config,
+            ..Self::new()
+        }
     }
 }
 

@@ -26,13 +26,12 @@ use tokio::{
 const LIMIT: Duration = Duration::from_secs(10);
 
 fn config() -> Config {
-    Config {
-        initial_backoff: Duration::from_millis(20),
-        max_backoff: Duration::from_millis(100),
-        heartbeat_interval: None,
-        activity_timeout: Some(Duration::from_millis(600)),
-        ..Config::default()
-    }
+    let mut config = Config::default();
+    config.initial_backoff = Duration::from_millis(20);
+    config.max_backoff = Duration::from_millis(100);
+    config.heartbeat_interval = None;
+    config.activity_timeout = Some(Duration::from_millis(600));
+    config
 }
 
 /// Breaks the service in three ways. Waits for new events after each.
@@ -122,8 +121,7 @@ async fn total_is_wrong_without_resumption() {
         .await
         .unwrap();
     let addr = server.addr;
-    let mut readings = LinkOptions::new()
-        .config(config())
+    let mut readings = LinkOptions::from(config())
         .resume(
             Call::new("/meter.v1.Meter/Watch"),
             Grpc::new(addr.into()),

@@ -181,7 +181,7 @@ impl Builder {
         let link = self
             .link
             .default_name("publisher")
-            .ready(Ready::FirstMessage)
+            .configure(|config| config.ready = Ready::FirstMessage)
             .outbox_bytes(2 * self.max_bytes + (16 << 20))
             .spawn(
                 Call::new(METHOD),

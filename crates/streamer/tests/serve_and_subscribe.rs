@@ -23,14 +23,13 @@ async fn serve(log: MemoryLog) -> Server {
 }
 
 fn quick() -> steadfast::session::Config {
-    steadfast::session::Config {
-        initial_backoff: Duration::from_millis(50),
-        max_backoff: Duration::from_millis(500),
-        heartbeat_interval: Some(Duration::from_millis(200)),
-        activity_timeout: Some(Duration::from_millis(800)),
-        open_timeout: Duration::from_secs(2),
-        ..steadfast::session::Config::default()
-    }
+    let mut config = steadfast::session::Config::default();
+    config.initial_backoff = Duration::from_millis(50);
+    config.max_backoff = Duration::from_millis(500);
+    config.heartbeat_interval = Some(Duration::from_millis(200));
+    config.activity_timeout = Some(Duration::from_millis(800));
+    config.open_timeout = Duration::from_secs(2);
+    config
 }
 
 async fn change(subscription: &mut steadfast_streamer::client::Subscription) -> (u64, String) {

@@ -62,12 +62,11 @@ struct Sleeper {
 
 impl Sleeper {
     async fn new(server: &Server, load: Load, many: bool, profile: bool) -> Self {
+        let mut config = quick();
+        config.heartbeat_interval = Some(Duration::from_secs(5));
+        config.activity_timeout = Some(Duration::from_secs(20));
         let client = Client::builder(server.address().to_string())
-            .link(steadfast::session::Config {
-                heartbeat_interval: Some(Duration::from_secs(5)),
-                activity_timeout: Some(Duration::from_secs(20)),
-                ..quick()
-            })
+            .link(config)
             .offer_profile(profile);
         let client = client.build().unwrap();
         let filters = if many {

@@ -220,37 +220,34 @@ impl Builder {
     }
 
     fn registration(&self) -> Config {
-        (self.tune)(Config {
-            initial_backoff: self.reconnect_interval,
-            max_backoff: MAX_BACKOFF.max(self.reconnect_interval),
-            recovery: Recovery::Spread(SPREAD),
-            max_retries: 0,
-            ready: Ready::FirstMessage,
-            heartbeat_interval: Some(self.heartbeat_interval),
-            activity_timeout: Some(self.activity_timeout),
-            // A plain proxy sends nothing by itself, so it is probed.
-            liveness: Liveness::Probed,
-            drain_timeout: DRAIN_TIMEOUT,
-            ..Config::default()
-        })
+        let mut config = self.both_streams();
+        config.initial_backoff = self.reconnect_interval;
+        config.ready = Ready::FirstMessage;
+        config.heartbeat_interval = Some(self.heartbeat_interval);
+        config.activity_timeout = Some(self.activity_timeout);
+        // A plain proxy sends nothing by itself, so it is probed.
+        config.liveness = Liveness::Probed;
+        (self.tune)(config)
     }
 
     fn metrics(&self) -> Config {
-        (self.tune)(Config {
-            // A new stream on an open connection is cheap, so its first retry comes sooner.
-            initial_backoff: self.reconnect_interval.min(SPREAD),
-            max_backoff: MAX_BACKOFF.max(self.reconnect_interval),
-            recovery: Recovery::Spread(SPREAD),
-            max_retries: 0,
-            // A plain proxy sends headers with its first query, which may come hours later.
-            ready: Ready::Accepted,
-            // The registration detects a dead proxy for both streams.
-            heartbeat_interval: None,
-            activity_timeout: None,
-            liveness: Liveness::Received,
-            drain_timeout: DRAIN_TIMEOUT,
-            ..Config::default()
-        })
+        let mut config = self.both_streams();
+        // A new stream on an open connection is cheap, so its first retry comes sooner.
+        config.initial_backoff = self.reconnect_interval.min(SPREAD);
+        // A plain proxy sends headers with its first query, which may come hours later.
+        config.ready = Ready::Accepted;
+        // The registration detects a dead proxy for both streams.
+        config.heartbeat_interval = None;
+        config.activity_timeout = None;
+        (self.tune)(config)
+    }
+
+    fn both_streams(&self) -> Config {
+        let mut config = Config::default();
+        config.max_backoff = MAX_BACKOFF.max(self.reconnect_interval);
+        config.recovery = Recovery::Spread(SPREAD);
+        config.drain_timeout = DRAIN_TIMEOUT;
+        config
     }
 
     fn spawn<T: Transport>(
@@ -267,7 +264,7 @@ impl Builder {
         let instance = uuid::Uuid::new_v4().simple().to_string();
         let link = self
             .link
-            .config(registration.settings().clone())
+            .configure(|config| config.clone_from(registration.settings()))
             .default_name("fodc registration")
             .retry_policy(advice)
             .spawn(

@@ -77,19 +77,16 @@ impl MessageLimit {
 
 /// Returns the limit of the proxy's version if it is higher than that of the releases.
 pub(crate) async fn probe<C: transport::Connection>(connection: C) -> Option<usize> {
-    let config = Config {
-        max_retries: 1,
-        // Both outcomes come as the status of the call, so its headers are enough.
-        ready: Ready::Headers,
-        open_timeout: PROBE_TIMEOUT,
-        heartbeat_interval: None,
-        activity_timeout: None,
-        ..Config::default()
-    };
+    let mut config = Config::default();
+    config.max_retries = 1;
+    // Both outcomes come as the status of the call, so its headers are enough.
+    config.ready = Ready::Headers;
+    config.open_timeout = PROBE_TIMEOUT;
+    config.heartbeat_interval = None;
+    config.activity_timeout = None;
     let call = transport::Call::new(METHOD);
-    let link: Link<Silent, _> = LinkOptions::new()
+    let link: Link<Silent, _> = LinkOptions::from(config)
         .name("fodc version")
-        .config(config)
         .spawn(call, SharedTransport::new(connection), Silent, |()| {})
         .expect("these settings have no fault");
     let newest = timeout(PROBE_TIMEOUT, is_unauthenticated(&link)).await == Ok(true);

@@ -113,9 +113,8 @@ impl<C: transport::Connection> Supervisor<C> {
             counters,
         );
         let call = transport::Call::new(METHOD).with_metadata(AGENT_ID, &registered.agent_id);
-        let link = LinkOptions::new()
+        let link = LinkOptions::from(self.config.settings().clone())
             .name("fodc metrics")
-            .config(self.config.settings().clone())
             .retry_policy(advice)
             .backpressure(Arc::clone(&backpressure))
             .spawn(

@@ -19,7 +19,7 @@ use std::{
 
 use steadfast::{
     ConnectError, LinkOptions,
-    session::{Advice, Cause, Config, End, Initiator, Reason, State},
+    session::{Advice, Cause, End, Initiator, Reason, State},
     testing::ScriptedConnection,
 };
 use steadfast_fodc_agent::uplink::Uplink;
@@ -51,21 +51,14 @@ async fn registered(proxy: &Scripted) -> Uplink<ScriptedConnection> {
 }
 
 fn status(code: i32, message: &str) -> End {
-    let reason = Reason::Status {
-        code,
-        message: message.to_owned(),
-    };
     // As the transport would advise.
-    End {
-        initiator: Initiator::Peer,
-        reason,
-        advice: match code {
-            12 | 5 => Advice::Stop,
-            16 => Advice::Refresh,
-            8 => Advice::Wait(None),
-            _ => Advice::Retry,
-        },
-    }
+    let advice = match code {
+        12 | 5 => Advice::Stop,
+        16 => Advice::Refresh,
+        8 => Advice::Wait(None),
+        _ => Advice::Retry,
+    };
+    End::status(code, message, advice)
 }
 
 /// A proxy that passes queries in and responses out of its metrics streams, by agent id.
@@ -478,9 +471,9 @@ async fn builder_reports_all_faults_at_once() {
     let nobody = watch::Sender::new(steadfast_fodc_model::identity::Identity::default());
     let builder = Uplink::builder("nowhere", nobody.subscribe(), Regular::of(0))
         .reconnect_interval(Duration::ZERO)
-        .tune(|config| Config {
-            open_timeout: Duration::ZERO,
-            ..config
+        .tune(|mut config| {
+            config.open_timeout = Duration::ZERO;
+            config
         });
     let faults = builder.build().unwrap_err();
     assert!(faults.address.is_some());

@@ -52,16 +52,14 @@ fn starts(status: &Status, beginning: &str) -> bool {
 }
 
 fn by_network(status: &Status) -> End {
-    End {
-        initiator: Initiator::Network,
-        reason: Reason::Lost(Detail::new(loss(status), status.clone())),
-        advice: if wants_calm(status) {
-            // A client that returned sooner would be cut off for the same reason.
-            Advice::Wait(None)
-        } else {
-            Advice::Retry
-        },
-    }
+    let reason = Reason::Lost(Detail::new(loss(status), status.clone()));
+    let advice = if wants_calm(status) {
+        // A client that returned sooner would be cut off for the same reason.
+        Advice::Wait(None)
+    } else {
+        Advice::Retry
+    };
+    End::new(Initiator::Network, reason, advice)
 }
 
 // tonic translates this HTTP/2 error to a code only with certain features, which any other crate of
@@ -114,11 +112,7 @@ fn by_peer(status: &Status) -> End {
         Some(Pushback::Never) => Advice::Stop,
         None => advice(code),
     };
-    End {
-        initiator: Initiator::Peer,
-        reason,
-        advice,
-    }
+    End::new(Initiator::Peer, reason, advice)
 }
 
 /// Returns the advice for a status of the peer.

@@ -32,10 +32,9 @@ const OPEN_TIMEOUT: Verdict = (Initiator::Network, "open_timeout", Advice::Retry
 
 /// Settings with an open timeout that a test can wait for.
 fn short_open_timeout() -> Config {
-    Config {
-        open_timeout: Duration::from_millis(400),
-        ..Config::default()
-    }
+    let mut config = Config::default();
+    config.open_timeout = Duration::from_millis(400);
+    config
 }
 
 /// Opens a stream, runs `act` once it is live, and returns its end.
@@ -136,14 +135,7 @@ const STATUSES: [(Code, Advice); 16] = [
 ];
 
 fn by_status(code: Code, advice: Advice) -> End {
-    End {
-        initiator: Initiator::Peer,
-        reason: Reason::Status {
-            code: code.into(),
-            message: "the peer's words".to_owned(),
-        },
-        advice,
-    }
+    status(code.into(), advice)
 }
 
 /// Starts a server that fails every call with `status`, instead of headers or after one message.
@@ -272,11 +264,9 @@ async fn black_hole_in_either_direction_is_silence() {
             heartbeat: Some(note(0)),
             ..Notes::default()
         };
-        let config = Config {
-            heartbeat_interval: Some(Duration::from_millis(50)),
-            activity_timeout: Some(activity_timeout),
-            ..Config::default()
-        };
+        let mut config = Config::default();
+        config.heartbeat_interval = Some(Duration::from_millis(50));
+        config.activity_timeout = Some(activity_timeout);
         let mut running = Running::idle(Grpc::new(proxy.addr().into()), options(config), protocol);
         within("live", running.link.connect()).await.unwrap();
         sleep(activity_timeout * 3 / 2).await;

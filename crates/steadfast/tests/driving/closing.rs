@@ -48,12 +48,11 @@ enum Way {
 }
 
 fn config() -> Config {
-    Config {
-        initial_backoff: Duration::from_millis(50),
-        max_backoff: Duration::from_millis(50),
-        drain_timeout: Duration::from_millis(300),
-        ..Config::default()
-    }
+    let mut config = Config::default();
+    config.initial_backoff = Duration::from_millis(50);
+    config.max_backoff = Duration::from_millis(50);
+    config.drain_timeout = Duration::from_millis(300);
+    config
 }
 
 fn tasks() -> usize {
@@ -201,7 +200,8 @@ async fn ends_from_phases_of_a_stream_leave_nothing() {
     for (ready, handler, activity) in phases {
         println!("{activity:?}");
         each_way(async || {
-            let config = Config { ready, ..config() };
+            let mut config = config();
+            config.ready = ready;
             let case = Case::on(Server::start(handler), options(config));
             case.until(activity).await
         })

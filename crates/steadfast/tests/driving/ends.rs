@@ -268,11 +268,9 @@ async fn resumed_stream_yields_stop_once_and_nothing_on_leave() {
 
 #[tokio::test]
 async fn all_configuration_faults_are_returned_at_once() {
-    let config = Config {
-        backoff_multiplier: 0.5,
-        open_timeout: Duration::ZERO,
-        ..Config::default()
-    };
+    let mut config = Config::default();
+    config.backoff_multiplier = 0.5;
+    config.open_timeout = Duration::ZERO;
     let (sink, _events) = note_sink();
     let options = options(config).name("faulty");
     assert!(format!("{options:?}").contains("faulty"));

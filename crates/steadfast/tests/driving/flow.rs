@@ -100,12 +100,10 @@ fn endless() -> ScriptedTransport {
 }
 
 fn resume(world: &ScriptedTransport, ready: Ready) -> Resumed<After, ScriptedConnection> {
-    let config = Config {
-        ready,
-        heartbeat_interval: Some(SECOND * 5),
-        activity_timeout: Some(SECOND * 10),
-        ..Config::default()
-    };
+    let mut config = Config::default();
+    config.ready = ready;
+    config.heartbeat_interval = Some(SECOND * 5);
+    config.activity_timeout = Some(SECOND * 10);
     options(config)
         .resume(talk(), world.clone(), After::default())
         .unwrap()

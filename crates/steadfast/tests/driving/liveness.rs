@@ -9,11 +9,9 @@ use crate::support::note::note;
 #[tokio::test(start_paused = true)]
 async fn sent_heartbeats_do_not_hide_a_silent_peer() {
     let world = listening();
-    let config = Config {
-        heartbeat_interval: Some(SECOND * 10),
-        activity_timeout: Some(SECOND * 25),
-        ..Config::default()
-    };
+    let mut config = Config::default();
+    config.heartbeat_interval = Some(SECOND * 10);
+    config.activity_timeout = Some(SECOND * 25);
     let protocol = Notes {
         heartbeat: Some(note(0)),
         ..Notes::saying(1)
@@ -84,10 +82,8 @@ async fn each_phase_before_live_has_its_timeout_and_reason() {
             }
             peer.receive_until_end().await;
         });
-        let config = Config {
-            ready,
-            ..Config::default()
-        };
+        let mut config = Config::default();
+        config.ready = ready;
         let mut running = Running::start(world, config);
         let began = Instant::now();
         assert_eq!(running.down().await, End::retry(Initiator::Peer, reason));
@@ -99,10 +95,8 @@ async fn each_phase_before_live_has_its_timeout_and_reason() {
 async fn unaccepted_request_ends_at_open_timeout() {
     let world = ScriptedTransport::new(async |peer: Peer| peer.receive_until_end().await);
     world.withhold_acceptance();
-    let config = Config {
-        ready: Ready::Accepted,
-        ..Config::default()
-    };
+    let mut config = Config::default();
+    config.ready = Ready::Accepted;
     let mut running = Running::start(world.clone(), config);
     assert_eq!(
         running.down().await,
@@ -136,13 +130,11 @@ async fn late_probe_response_of_older_connection_is_ignored() {
 async fn tiny_activity_timeout_neither_panics_nor_storms() {
     for liveness in [Liveness::Received, Liveness::Probed] {
         let world = listening();
-        let config = Config {
-            liveness,
-            heartbeat_interval: None,
-            activity_timeout: Some(Duration::from_micros(1)),
-            max_backoff: SECOND,
-            ..Config::default()
-        };
+        let mut config = Config::default();
+        config.liveness = liveness;
+        config.heartbeat_interval = None;
+        config.activity_timeout = Some(Duration::from_micros(1));
+        config.max_backoff = SECOND;
         let running = Running::start(world.clone(), config);
         sleep(SECOND * 60).await;
         let dials = world.dials();

@@ -43,7 +43,7 @@ struct Running<C> {
 }
 
 fn options(config: Config) -> LinkOptions {
-    LinkOptions::new().config(config).seed(7)
+    LinkOptions::from(config).seed(7)
 }
 
 impl<C: Connection> Running<C> {
@@ -153,10 +153,5 @@ fn finished() -> End {
 }
 
 fn status(code: i32, advice: steadfast::session::Advice) -> End {
-    let message = "the peer's words".to_owned();
-    End {
-        initiator: Initiator::Peer,
-        reason: Reason::Status { code, message },
-        advice,
-    }
+    End::status(code, "the peer's words", advice)
 }

@@ -27,12 +27,10 @@ fn unhurried() -> ScriptedTransport {
 #[tokio::test(start_paused = true)]
 async fn measured_outage_parts_add_up_to_its_duration() {
     let world = unhurried();
-    let config = Config {
-        ready: Ready::Restored,
-        heartbeat_interval: None,
-        activity_timeout: Some(SECOND * 20),
-        ..Config::default()
-    };
+    let mut config = Config::default();
+    config.ready = Ready::Restored;
+    config.heartbeat_interval = None;
+    config.activity_timeout = Some(SECOND * 20);
     let protocol = Notes {
         missed: 3,
         ..Notes::saying(1)

@@ -146,10 +146,8 @@ async fn reconnect_without_stream_connects_and_skips_backoff() {
 async fn connect_reports_stop_and_next_connect_starts_anew() {
     let world = listening();
     world.set_dial_outcome(DialOutcome::Refused);
-    let config = Config {
-        max_retries: 2,
-        ..Config::default()
-    };
+    let mut config = Config::default();
+    config.max_retries = 2;
     let mut running = Running::idle(world.clone(), options(config), Notes::saying(1));
     let error = running.connect().await.unwrap_err();
     assert!(

@@ -21,13 +21,12 @@ const HEARTBEAT: u64 = 0;
 
 /// Settings with short delays, and no activity timeout that a busy machine could exceed.
 fn quick() -> Config {
-    Config {
-        initial_backoff: MOMENT * 2,
-        max_backoff: MOMENT * 10,
-        heartbeat_interval: Some(MOMENT * 10),
-        activity_timeout: None,
-        ..Config::default()
-    }
+    let mut config = Config::default();
+    config.initial_backoff = MOMENT * 2;
+    config.max_backoff = MOMENT * 10;
+    config.heartbeat_interval = Some(MOMENT * 10);
+    config.activity_timeout = None;
+    config
 }
 
 /// Starts a link whose heartbeats an echoing server returns.
@@ -76,10 +75,8 @@ async fn black_holed_connection_is_replaced_within_activity_timeout() {
     let activity_timeout = MOMENT * 60;
     let server = Server::start(server::echo);
     let proxy = server.proxy();
-    let config = Config {
-        activity_timeout: Some(activity_timeout),
-        ..quick()
-    };
+    let mut config = quick();
+    config.activity_timeout = Some(activity_timeout);
     let mut running = start(proxy.addr(), config);
     running.live(1).await;
     assert_eq!(next(&mut running).await, NoteEvent::Note(note(1)));
@@ -168,10 +165,8 @@ async fn server_that_accepts_and_fails_meets_growing_backoff() {
 async fn reconnect_on_sockets_keeps_healthy_and_replaces_dead() {
     let server = Server::start(server::echo);
     let proxy = server.proxy();
-    let config = Config {
-        probe_timeout: MOMENT * 150,
-        ..quick()
-    };
+    let mut config = quick();
+    config.probe_timeout = MOMENT * 150;
     let mut running = start(proxy.addr(), config);
     running.live(1).await;
     assert_eq!(next(&mut running).await, NoteEvent::Note(note(1)));

@@ -24,29 +24,27 @@ use crate::support::{
 
 /// The settings of an agent's registration: the peer is alive as long as it answers probes.
 fn registration(unit: Duration) -> Config {
-    Config {
-        ready: Ready::FirstMessage,
-        liveness: Liveness::Probed,
-        heartbeat_interval: Some(unit * 10),
-        activity_timeout: Some(unit * 90),
-        probe_timeout: unit * 25,
-        recovery: Recovery::Spread(unit),
-        initial_backoff: unit,
-        max_backoff: unit * 30,
-        stable_after: unit * 30,
-        ..Config::default()
-    }
+    let mut config = Config::default();
+    config.ready = Ready::FirstMessage;
+    config.liveness = Liveness::Probed;
+    config.heartbeat_interval = Some(unit * 10);
+    config.activity_timeout = Some(unit * 90);
+    config.probe_timeout = unit * 25;
+    config.recovery = Recovery::Spread(unit);
+    config.initial_backoff = unit;
+    config.max_backoff = unit * 30;
+    config.stable_after = unit * 30;
+    config
 }
 
 /// The settings of a data stream, which leaves liveness to the registration.
 fn data(unit: Duration) -> Config {
-    Config {
-        ready: Ready::Accepted,
-        liveness: Liveness::Received,
-        heartbeat_interval: None,
-        activity_timeout: None,
-        ..registration(unit)
-    }
+    let mut config = registration(unit);
+    config.ready = Ready::Accepted;
+    config.liveness = Liveness::Received;
+    config.heartbeat_interval = None;
+    config.activity_timeout = None;
+    config
 }
 
 /// Starts a link that calls `method`.
@@ -57,7 +55,7 @@ fn start<T: Transport>(
     protocol: Notes,
 ) -> Running<T::Connection> {
     let call = Call::new(path(method)).with_metadata("agent_id", "agent-7");
-    let options = LinkOptions::new().config(config);
+    let options = LinkOptions::from(config);
     let running = Running::spawn(call, transport, options, protocol);
     running.link.start().unwrap();
     running

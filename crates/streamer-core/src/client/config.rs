@@ -6,6 +6,7 @@ use super::Limits;
 
 /// The settings of a [`super::Core`].
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Config {
     /// A random, unguessable id, made once per client process. Subscription ids on the wire begin
     /// with it, because a plain server has one namespace for the subscriptions of all clients.

@@ -8,6 +8,7 @@ use super::load::Load;
 /// Bounds on the changes that are on their way or queued for the application, over all
 /// subscriptions of a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Limits {
     /// Number of changes in all.
     pub messages: u64,

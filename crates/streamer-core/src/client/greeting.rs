@@ -58,17 +58,15 @@ pub(super) fn read_final(last: wire::Final) -> Result<End, Violation> {
         wire::FinalCode::Storage => Some(UNAVAILABLE),
     };
     let message = last.message;
-    Ok(End {
-        initiator: Initiator::Peer,
-        reason: match status {
-            None => Reason::Drained(message),
-            Some(code) => Reason::Status { code, message },
-        },
-        advice: match last.retry_after_ms {
-            0 => Advice::Retry,
-            ms => Advice::Wait(Some(Duration::from_millis(ms.into()))),
-        },
-    })
+    let reason = match status {
+        None => Reason::Drained(message),
+        Some(code) => Reason::Status { code, message },
+    };
+    let advice = match last.retry_after_ms {
+        0 => Advice::Retry,
+        ms => Advice::Wait(Some(Duration::from_millis(ms.into()))),
+    };
+    Ok(End::new(Initiator::Peer, reason, advice))
 }
 
 /// The version of the profile that this client speaks.

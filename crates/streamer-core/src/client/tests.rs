@@ -298,6 +298,7 @@ impl Rig {
                 initiator: Initiator::Peer,
                 reason: Reason::Protocol(what),
                 advice: steadfast_session::Advice::Retry,
+                ..
             } => what.to_string(),
             end => panic!("not a protocol fault: {end:?}"),
         }

@@ -150,30 +150,32 @@ impl Builder {
         transport: T,
     ) -> Result<Client<T::Connection>, ConfigFaults> {
         let session_id = Uuid::new_v4().simple().to_string();
-        let mut config = self.link.session_config().clone();
-        config.ready = Ready::Restored;
-        if config.heartbeat_interval.is_none() && config.activity_timeout.is_some() {
-            // Without heartbeats a healthy server may be silent for longer than the timeout, and a
-            // plain one always is, so that the session asks for a sign of life.
-            config.liveness = Liveness::Probed;
-        }
-        let core = Core::new(client::Config {
-            heartbeat_interval: config.heartbeat_interval,
-            activity_timeout: config.activity_timeout,
-            limits: self.limits,
-            offer_profile: self.offer_profile,
-            ..client::Config::new(session_id, self.client_id, unix_ms())
+        let mut core = client::Config::new(session_id, self.client_id, unix_ms());
+        core.limits = self.limits;
+        core.offer_profile = self.offer_profile;
+        let link = self.link.configure(|config| {
+            config.ready = Ready::Restored;
+            if config.heartbeat_interval.is_none() && config.activity_timeout.is_some() {
+                // Without heartbeats a healthy server may be silent for longer than the timeout, and
+                // a plain one always is, so that the session asks for a sign of life.
+                config.liveness = Liveness::Probed;
+            }
+            core.heartbeat_interval = config.heartbeat_interval;
+            core.activity_timeout = config.activity_timeout;
         });
         let registry = Registry::new();
         let sink = Sink(std::sync::Arc::clone(&registry));
-        let link = self
-            .link
-            .config(config)
+        let link = link
             .default_name("streamer")
             .default_retry_policy(retry_policy)
-            .spawn(Call::new(METHOD), transport, core, move |event| {
-                sink.on_event(event);
-            })?;
+            .spawn(
+                Call::new(METHOD),
+                transport,
+                Core::new(core),
+                move |event| {
+                    sink.on_event(event);
+                },
+            )?;
         let client = Client::new(link, registry);
         client.start();
         Ok(client)

@@ -11,7 +11,7 @@ use std::{
 use futures_util::FutureExt as _;
 use steadfast::{
     LinkOptions, StateEvent,
-    session::{Config, End, Initiator, Reason, State},
+    session::{End, Initiator, Reason, State},
     testing::{ScriptedConnection, ScriptedTransport},
 };
 use steadfast_wire::streamer::{
@@ -137,10 +137,8 @@ async fn many_tasks_may_call_while_streams_are_cut() {
     let (transport, mut server) = server();
     let client = build(
         |builder| {
-            builder.link(Config {
-                initial_backoff: Duration::from_millis(5),
-                ..Config::default()
-            })
+            let backoff = Duration::from_millis(5);
+            builder.link(LinkOptions::new().configure(|config| config.initial_backoff = backoff))
         },
         transport,
     );
@@ -350,11 +348,8 @@ async fn client_may_start_before_its_server() {
 #[tokio::test(start_paused = true)]
 async fn giving_up_yields_one_error_with_the_last_reason() {
     let (transport, mut server) = server();
-    let config = Config {
-        max_retries: 3,
-        ..Config::default()
-    };
-    let client = build(|builder| builder.link(options().config(config)), transport);
+    let link = options().configure(|config| config.max_retries = 3);
+    let client = build(|builder| builder.link(link), transport);
     let mut peer = server.greet(0).await;
     let subscribing = tokio::spawn(users(&client).into_future());
     let request = peer.subscribe().await;
@@ -397,11 +392,7 @@ async fn subscribed_plain(
 
 #[tokio::test(start_paused = true)]
 async fn idle_plain_server_is_kept_without_heartbeats() {
-    let config = Config {
-        heartbeat_interval: None,
-        ..Config::default()
-    };
-    let link = options().config(config);
+    let link = options().configure(|config| config.heartbeat_interval = None);
     let (client, server, _peer, mut users) = subscribed_plain(link).await;
     // The peer never sends another byte. The connection answers probes.
     tokio::time::sleep(Duration::from_secs(7_200)).await;
@@ -463,11 +454,9 @@ async fn fenced_client_stops_with_the_reason() {
 
 #[tokio::test]
 async fn invalid_settings_are_errors() {
-    let config = Config {
-        activity_timeout: Some(Duration::from_nanos(2)),
-        ..Config::default()
-    };
-    let refused = Client::builder("127.0.0.1:9000").link(config).build();
+    let link =
+        options().configure(|config| config.activity_timeout = Some(Duration::from_nanos(2)));
+    let refused = Client::builder("127.0.0.1:9000").link(link).build();
     assert!(matches!(refused, Err(BuildError::Config(_))), "{refused:?}");
     let refused = Client::builder("nowhere").build();
     assert!(
@@ -582,10 +571,8 @@ async fn connected_waits_for_wanted_subscriptions() {
 #[tokio::test(start_paused = true)]
 async fn taking_grants_credit_in_batches() {
     let (transport, mut server) = server();
-    let limits = Limits {
-        messages: 4,
-        ..Limits::default()
-    };
+    let mut limits = Limits::default();
+    limits.messages = 4;
     let client = build(|builder| builder.limits(limits), transport);
     let mut peer = server.greet(0).await;
     let subscribing = tokio::spawn(users(&client).into_future());

@@ -51,13 +51,12 @@ pub async fn serve_plainly() -> Server {
 
 /// A session that notices a loss soon and is back soon.
 pub fn quick() -> steadfast::session::Config {
-    steadfast::session::Config {
-        initial_backoff: Duration::from_millis(50),
-        max_backoff: Duration::from_millis(500),
-        heartbeat_interval: Some(Duration::from_millis(500)),
-        activity_timeout: Some(Duration::from_secs(5)),
-        ..steadfast::session::Config::default()
-    }
+    let mut config = steadfast::session::Config::default();
+    config.initial_backoff = Duration::from_millis(50);
+    config.max_backoff = Duration::from_millis(500);
+    config.heartbeat_interval = Some(Duration::from_millis(500));
+    config.activity_timeout = Some(Duration::from_secs(5));
+    config
 }
 
 pub async fn soon<F: Future>(what: F) -> F::Output {

@@ -130,12 +130,10 @@ impl Rig {
         let registered = watch::Sender::new(None);
         let connection = watch::Sender::new(None);
         let identity = watch::Sender::new(Arc::new(Identity::default()));
-        let config = Config {
-            ready: Ready::Accepted,
-            heartbeat_interval: None,
-            activity_timeout: None,
-            ..Config::default()
-        };
+        let mut config = Config::default();
+        config.ready = Ready::Accepted;
+        config.heartbeat_interval = None;
+        config.activity_timeout = None;
         let supervisor = Supervisor {
             registered: registered.subscribe(),
             connection: connection.subscribe(),

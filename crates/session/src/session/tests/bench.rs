@@ -55,14 +55,7 @@ pub(super) fn unreachable() -> End {
 }
 
 pub(super) fn ended_with(advice: Advice) -> End {
-    End {
-        initiator: Initiator::Peer,
-        reason: Reason::Status {
-            code: 14,
-            message: "no".into(),
-        },
-        advice,
-    }
+    End::status(14, "no", advice)
 }
 
 impl Bench {

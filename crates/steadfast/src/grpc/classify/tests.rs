@@ -83,11 +83,7 @@ fn each_status_of_the_peer_has_its_advice() {
                 message: "why".to_owned(),
             },
         };
-        let expected = End {
-            initiator: Initiator::Peer,
-            reason,
-            advice,
-        };
+        let expected = End::new(Initiator::Peer, reason, advice);
         assert_eq!(end(&Status::new(code, "why")), expected, "{code:?}");
     }
 }

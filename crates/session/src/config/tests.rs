@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use proptest::prelude::*;
-use steadfast_session::{
+use crate::{
     Activity, Config, End, Generation, Initiator, Jitter, Liveness, Ready, Reason, Recovery,
     Session, Signal, Time,
     session::{Action, Input},
 };
+use proptest::prelude::*;
 
 fn faults(config: Config) -> Vec<&'static str> {
     match config.check() {
@@ -173,18 +173,15 @@ fn exercise(config: Config) {
     let mut session = Session::new(config.check().expect("settings without a fault"), 5);
     let mut now = Time::ZERO;
     let mut out = Vec::new();
-    let wait = steadfast_session::Advice::Wait(Some(Duration::MAX));
+    let wait = crate::Advice::Wait(Some(Duration::MAX));
     for turn in 0..30_u64 {
         let from = session.status().generation;
-        let end = End {
-            initiator: Initiator::Peer,
-            reason: Reason::Finished,
-            advice: if turn.is_multiple_of(2) {
-                wait
-            } else {
-                steadfast_session::Advice::Retry
-            },
+        let advice = if turn.is_multiple_of(2) {
+            wait
+        } else {
+            crate::Advice::Retry
         };
+        let end = End::new(Initiator::Peer, Reason::Finished, advice);
         for input in [
             Input::Connect,
             Input::Headers(from),
