@@ -15,7 +15,7 @@ use steadfast_streamer::{
     server::{Server, ServerOptions},
 };
 use steadfast_wire::streamer::{
-    Filter, Value, gateway_message::Payload as Ask, streamer_message::Payload as Answer,
+    Filter, Value, gateway_message::Payload as Request, streamer_message::Payload as Response,
     value::Kind,
 };
 use support::{
@@ -42,10 +42,13 @@ async fn headers_come_at_once_and_half_close_ends_the_call() {
     let headers = begun.elapsed();
     assert!(headers < Duration::from_secs(5), "{headers:?}");
     assert!(peer.subscribe("a", "rooms").await.success);
-    let Plain { asks, mut answers } = peer;
-    drop(asks);
-    assert_eq!(soon(answers.message()).await.unwrap(), None);
-    let trailers = soon(answers.trailers()).await.unwrap();
+    let Plain {
+        requests,
+        mut responses,
+    } = peer;
+    drop(requests);
+    assert_eq!(soon(responses.message()).await.unwrap(), None);
+    let trailers = soon(responses.trailers()).await.unwrap();
     assert!(trailers.is_some(), "the status is OK");
     free(&server).await;
 }
@@ -60,16 +63,16 @@ async fn paused_plain_stream_gets_everything_later() {
     assert_eq!(gauges.behind, 1, "it must read from the log: {gauges:?}");
     assert!(gauges.queued_bytes < 2 << 20, "{gauges:?}");
     // It is still answered.
-    peer.beat(1);
-    peer.ask("b", "elsewhere");
+    peer.heartbeat(1);
+    peer.request_subscribe("b", "elsewhere");
     let (mut numbers, mut acked, mut answered) = (Vec::new(), false, false);
     while numbers.len() < usize::try_from(MANY).unwrap() {
         match peer.next().await.unwrap().unwrap() {
-            Answer::Delivery(delivery) => {
+            Response::Delivery(delivery) => {
                 numbers.push(number(&delivery.event.unwrap().document_id));
             }
-            Answer::HeartbeatAck(ack) => acked = ack.timestamp == 1,
-            Answer::SubscribeResponse(response) => answered = response.success,
+            Response::HeartbeatAck(ack) => acked = ack.timestamp == 1,
+            Response::SubscribeResponse(response) => answered = response.success,
             other => panic!("{other:?}"),
         }
     }
@@ -89,7 +92,7 @@ async fn abandoned_stream_ends_with_a_real_status() {
         server.stats().await.unwrap().counters.evicted == 1
     })
     .await;
-    peer.beat(1);
+    peer.heartbeat(1);
     let status = peer.end().await.unwrap_err();
     assert_eq!(status.code(), Code::ResourceExhausted, "{status}");
     assert!(
@@ -133,15 +136,15 @@ async fn deliveries_continue_between_heartbeat_acks() {
     let server = serve_plainly().await;
     let mut peer = Plain::connect(&server).await;
     assert!(peer.subscribe("a", "rooms").await.success);
-    let asks = peer.asks.clone();
+    let requests = peer.requests.clone();
     let beating = tokio::spawn(async move {
         for timestamp in 1.. {
             let heartbeat = steadfast_wire::streamer::Heartbeat {
                 gateway_id: "g".to_owned(),
                 timestamp,
             };
-            let payload = Some(Ask::Heartbeat(heartbeat));
-            if asks
+            let payload = Some(Request::Heartbeat(heartbeat));
+            if requests
                 .send(steadfast_wire::streamer::GatewayMessage { payload })
                 .is_err()
             {
@@ -155,11 +158,11 @@ async fn deliveries_continue_between_heartbeat_acks() {
     let (mut next, mut acked) = (0, 0);
     while next < EVENTS {
         match peer.next().await.unwrap().unwrap() {
-            Answer::Delivery(delivery) => {
+            Response::Delivery(delivery) => {
                 assert_eq!(number(&delivery.event.unwrap().document_id), next);
                 next += 1;
             }
-            Answer::HeartbeatAck(ack) => {
+            Response::HeartbeatAck(ack) => {
                 assert_eq!(ack.timestamp, acked + 1, "acks in order");
                 acked = ack.timestamp;
             }
@@ -199,7 +202,7 @@ async fn cancelled_stream_leaves_no_id_behind() {
     for stream in 0..STREAMS {
         let channel = channels[usize::try_from(stream % 2).unwrap()].clone();
         let peer = Plain::open(channel).await;
-        peer.ask(&format!("id-{stream}"), "rooms");
+        peer.request_subscribe(&format!("id-{stream}"), "rooms");
         let wait = Duration::from_micros(random.random_range(0..600));
         let begun = Instant::now();
         while begun.elapsed() < wait {
@@ -256,10 +259,10 @@ async fn silence_deadline_frees_ids_of_a_vanished_peer() {
     let proxy = Proxy::start(server.address()).unwrap();
     let mut vanishing = Plain::open(channel(proxy.addr()).await).await;
     assert!(vanishing.subscribe("a", "rooms").await.success);
-    vanishing.beat(1);
+    vanishing.heartbeat(1);
     assert!(matches!(
         vanishing.next().await,
-        Ok(Some(Answer::HeartbeatAck(_)))
+        Ok(Some(Response::HeartbeatAck(_)))
     ));
     let begun = Instant::now();
     let _hole = proxy.inject(Fault::Blackhole(Direction::Both), Reach::Present);
@@ -337,7 +340,7 @@ async fn numbers_beyond_2_to_the_53_arrive_exactly() {
             kind: Some(Kind::IntValue(9_007_199_254_740_993)),
         }),
     };
-    peer.say(Ask::Subscribe(request("a", "rooms", vec![exact])));
+    peer.send(Request::Subscribe(request("a", "rooms", vec![exact])));
     assert!(peer.response().await.success);
     let publisher = Publisher::builder(server.address().to_string()).build();
     let publisher = publisher.unwrap();
@@ -433,11 +436,15 @@ async fn both_spellings_are_accepted_and_refusals_keep_stream() {
         }),
     };
     for op in ["==", "eq", ">=", "gte"] {
-        peer.say(Ask::Subscribe(request(op, "rooms", vec![filter(op)])));
+        peer.send(Request::Subscribe(request(op, "rooms", vec![filter(op)])));
         let response = peer.response().await;
         assert_eq!((response.success, &*response.subscription_id), (true, op));
     }
-    peer.say(Ask::Subscribe(request("bad", "rooms", vec![filter("~")])));
+    peer.send(Request::Subscribe(request(
+        "bad",
+        "rooms",
+        vec![filter("~")],
+    )));
     let response = peer.response().await;
     assert!(!response.success);
     assert!(
@@ -445,7 +452,7 @@ async fn both_spellings_are_accepted_and_refusals_keep_stream() {
         "{}",
         response.error
     );
-    peer.ask("", "elsewhere");
+    peer.request_subscribe("", "elsewhere");
     let made = peer.response().await.subscription_id;
     assert_eq!(made.len(), 36, "{made} is a UUID");
     publish(server.address(), "rooms", 5..7, 0).await;

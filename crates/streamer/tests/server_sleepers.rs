@@ -16,7 +16,7 @@ use steadfast_streamer::{
     server::Server,
 };
 use steadfast_wire::streamer::{
-    gateway_message::Payload as Ask, streamer_message::Payload as Answer,
+    gateway_message::Payload as Request, streamer_message::Payload as Response,
 };
 use support::{DATABASE, frames::Frames, item, number, quick, request, serve_plainly, soon};
 
@@ -220,15 +220,15 @@ async fn plain_peer_that_pauses_reading_gets_everything() {
     const EVENTS: u64 = 20_000;
     let server = serve_plainly().await;
     let mut peer = Frames::open(server.address()).await;
-    peer.say(Ask::Subscribe(request("a", "rooms", Vec::new())));
-    assert!(matches!(peer.next().await, Answer::SubscribeResponse(_)));
+    peer.send(Request::Subscribe(request("a", "rooms", Vec::new())));
+    assert!(matches!(peer.next().await, Response::SubscribeResponse(_)));
     support::publish(server.address(), "rooms", 0..EVENTS, 0).await;
     tokio::time::sleep(Duration::from_secs(5)).await;
     let gauges = server.stats().await.unwrap().gauges;
     assert!(gauges.queued_bytes < 2 << 20, "{gauges:?}");
     for expected in 0..EVENTS {
         match peer.next().await {
-            Answer::Delivery(delivery) => {
+            Response::Delivery(delivery) => {
                 let event = delivery.event.unwrap();
                 assert_eq!(number(&event.document_id), expected);
             }

@@ -15,7 +15,7 @@ use steadfast_streamer::{
     publisher::{Entry, Publisher},
     server::{Server, ServerOptions},
 };
-use steadfast_wire::streamer::gateway_message::Payload as Ask;
+use steadfast_wire::streamer::gateway_message::Payload as Request;
 use support::{
     DATABASE, Plain, frames::Frames, publish, quick, request, serve_plainly, soon, until,
 };
@@ -85,7 +85,7 @@ async fn dropping_a_server_cuts_unreading_peers() {
     let mut peer = Frames::open(server.address()).await;
     let mut quiet = Plain::connect(&server).await;
     assert!(quiet.subscribe("b", "users").await.success);
-    peer.say(Ask::Subscribe(request("a", "rooms", Vec::new())));
+    peer.send(Request::Subscribe(request("a", "rooms", Vec::new())));
     publish(server.address(), "rooms", 0..500, 1_000).await;
     assert!(server.stats().await.unwrap().gauges.queued_messages > 0);
     drop(server);

@@ -17,7 +17,7 @@ use steadfast_streamer::{
     server::Server,
 };
 use steadfast_wire::streamer::{
-    Heartbeat, gateway_message::Payload as Ask, streamer_message::Payload as Answer,
+    Heartbeat, gateway_message::Payload as Request, streamer_message::Payload as Response,
 };
 use support::{DATABASE, Plain, frames::Frames, item, quick, request, serve_plainly, soon, until};
 use tokio::time::timeout;
@@ -98,13 +98,13 @@ async fn server_answers_20000_subscribes_of_an_unreading_peer() {
     for index in 0..SUBSCRIPTIONS {
         let id = format!("subscription-{index:0>24}");
         let collection = format!("organisations/o1/rooms/r{index}/messages");
-        peer.say(Ask::Subscribe(request(&id, &collection, Vec::new())));
+        peer.send(Request::Subscribe(request(&id, &collection, Vec::new())));
     }
     subscribed(&server, SUBSCRIPTIONS).await;
     let written = begun.elapsed();
     for index in 0..SUBSCRIPTIONS {
         match peer.next().await {
-            Answer::SubscribeResponse(response) => {
+            Response::SubscribeResponse(response) => {
                 let id = format!("subscription-{index:0>24}");
                 assert_eq!((response.subscription_id, response.success), (id, true));
             }
@@ -123,7 +123,7 @@ async fn server_answers_20000_subscribes_of_an_unreading_peer() {
         0,
     )
     .await;
-    assert!(matches!(peer.next().await, Answer::Delivery(_)));
+    assert!(matches!(peer.next().await, Response::Delivery(_)));
     assert_eq!(server.stats().await.unwrap().counters.opened, 1);
 }
 
@@ -132,7 +132,7 @@ async fn grpc_answers_20000_subscribes_of_a_late_reader() {
     let server = serve_plainly().await;
     let mut peer = Plain::connect(&server).await;
     for index in 0..SUBSCRIPTIONS {
-        peer.ask(&format!("subscription-{index}"), &format!("c{index}"));
+        peer.request_subscribe(&format!("subscription-{index}"), &format!("c{index}"));
     }
     subscribed(&server, SUBSCRIPTIONS).await;
     for index in 0..SUBSCRIPTIONS {
@@ -148,12 +148,12 @@ async fn flood_of_smallest_frames_cuts_no_connection() {
     let server = serve_plainly().await;
     let mut peer = Frames::open(server.address()).await;
     for _ in 0..BEATS {
-        peer.say(Ask::Heartbeat(Heartbeat::default()));
+        peer.send(Request::Heartbeat(Heartbeat::default()));
     }
     for beat in 0..BEATS {
         let answer = peer.next().await;
         assert!(
-            matches!(answer, Answer::HeartbeatAck(_)),
+            matches!(answer, Response::HeartbeatAck(_)),
             "{beat}: {answer:?}"
         );
     }

@@ -24,6 +24,9 @@ use crate::{Epoch, Position, filter::Filter};
 const SESSION: &str = "s";
 const EPOCH: u64 = 7;
 
+/// The signals of the last response that a restoration waits for.
+const RESTORED: [Signal; 2] = [Signal::RestoreProgress, Signal::Restored];
+
 /// A core, and its effects since the last look.
 struct Rig {
     core: Core,
@@ -123,16 +126,17 @@ impl Rig {
         std::mem::take(&mut self.signals)
     }
 
-    /// Items of one subscription since the last look; everything else is put aside.
-    fn take_items(&mut self, id: u64) -> Vec<Item> {
-        let of = |event| match event {
-            Event::Item { id: of, item } if of == SubscriptionId(id) => Some(item),
-            _ => None,
-        };
-        std::mem::take(&mut self.events)
-            .into_iter()
-            .filter_map(of)
-            .collect()
+    /// Returns the items of one subscription since the last look, and keeps those of the others.
+    fn take_items(&mut self, wanted: u64) -> Vec<Item> {
+        let mut items = Vec::new();
+        for event in std::mem::take(&mut self.events) {
+            match event {
+                Event::Item { id, item } if id == SubscriptionId(wanted) => items.push(item),
+                Event::Item { .. } => self.events.push(event),
+                _ => {}
+            }
+        }
+        items
     }
 
     /// Subscribe requests sent since the last look.
@@ -192,6 +196,18 @@ impl Rig {
         self.receive(welcome);
     }
 
+    /// Loses the stream and opens another one to a plain peer.
+    fn resume_plain(&mut self) {
+        self.cut();
+        self.greet_plain();
+    }
+
+    /// Loses the stream and opens another one to a peer with the profile, whose log is at `head`.
+    fn resume_profile(&mut self, head: u64) {
+        self.cut();
+        self.greet_profile(head);
+    }
+
     fn subscribe(&mut self, id: u64) {
         self.subscribe_from(id, Start::Now);
     }
@@ -206,53 +222,81 @@ impl Rig {
         });
     }
 
-    fn accept_plain(&mut self, request: &SubscribeRequest) {
+    fn unsubscribe(&mut self, id: u64) {
+        let id = SubscriptionId(id);
+        self.command(Command::Unsubscribe { id });
+    }
+
+    /// Accepts the only request since the last look, and returns it.
+    fn accept_one(&mut self, at: Position) -> SubscribeRequest {
+        let request = self.one_request();
+        self.accept_at(&request, at);
+        request
+    }
+
+    /// As [`Rig::accept_one`], from a plain peer.
+    fn accept_one_plain(&mut self) -> SubscribeRequest {
+        let request = self.one_request();
+        self.accept_plain(&request);
+        request
+    }
+
+    fn accept_all_plain(&mut self) {
+        for request in self.take_requests() {
+            self.accept_plain(&request);
+        }
+    }
+
+    /// Responds to a request. A plain peer does not know the number of the request.
+    fn respond(&mut self, request: &SubscribeRequest, number: u64, response: SubscribeResponse) {
         self.receive(Payload::SubscribeResponse(SubscribeResponse {
             subscription_id: request.subscription_id.clone(),
-            success: true,
-            ..SubscribeResponse::default()
+            request: number,
+            ..response
         }));
+    }
+
+    fn accept_plain(&mut self, request: &SubscribeRequest) {
+        self.respond(request, 0, accepted());
     }
 
     fn refuse_plain(&mut self, request: &SubscribeRequest, error: &str) {
-        self.receive(Payload::SubscribeResponse(SubscribeResponse {
-            subscription_id: request.subscription_id.clone(),
-            error: error.to_owned(),
+        let error = error.to_owned();
+        let response = SubscribeResponse {
+            error,
             ..SubscribeResponse::default()
-        }));
+        };
+        self.respond(request, 0, response);
     }
 
     fn accept_at(&mut self, request: &SubscribeRequest, at: Position) {
-        self.receive(Payload::SubscribeResponse(SubscribeResponse {
-            subscription_id: request.subscription_id.clone(),
-            success: true,
-            position: Some(on_wire(at)),
-            request: request.request,
-            ..SubscribeResponse::default()
-        }));
+        let position = Some(on_wire(at));
+        let response = SubscribeResponse {
+            position,
+            ..accepted()
+        };
+        self.respond(request, request.request, response);
     }
 
     fn refuse(&mut self, request: &SubscribeRequest, code: RefusalCode, error: &str) {
-        self.receive(Payload::SubscribeResponse(SubscribeResponse {
-            subscription_id: request.subscription_id.clone(),
+        let response = SubscribeResponse {
             error: error.to_owned(),
             code: code.into(),
-            request: request.request,
             ..SubscribeResponse::default()
-        }));
+        };
+        self.respond(request, request.request, response);
     }
 
     fn resync(&mut self, request: &SubscribeRequest, reason: wire::ResyncReason, to: Position) {
-        self.receive(Payload::SubscribeResponse(SubscribeResponse {
-            subscription_id: request.subscription_id.clone(),
-            success: true,
-            resync: Some(wire::Resync {
-                reason: reason.into(),
-                resumes_at: Some(on_wire(to)),
-            }),
-            request: request.request,
-            ..SubscribeResponse::default()
-        }));
+        let resync = Some(wire::Resync {
+            reason: reason.into(),
+            resumes_at: Some(on_wire(to)),
+        });
+        let response = SubscribeResponse {
+            resync,
+            ..accepted()
+        };
+        self.respond(request, request.request, response);
     }
 
     fn deliver_plain(&mut self, ids: &[&str], name: u64) {
@@ -302,6 +346,13 @@ impl Rig {
             } => what.to_string(),
             end => panic!("not a protocol fault: {end:?}"),
         }
+    }
+}
+
+fn accepted() -> SubscribeResponse {
+    SubscribeResponse {
+        success: true,
+        ..SubscribeResponse::default()
     }
 }
 

@@ -1,5 +1,6 @@
-//! A plain peer below gRPC: each message it sends is one DATA frame, as a Go peer sends them, and
-//! nothing is read, nor any window given back, before the test asks for it.
+//! A plain peer on HTTP/2 frames. It sends each message in a DATA frame of its own, as a Go peer
+//! does. It reads, and gives back the flow control window, only when the test calls
+//! [`Frames::next`].
 
 use std::net::SocketAddr;
 
@@ -7,15 +8,15 @@ use bytes::{BufMut as _, Bytes, BytesMut};
 use h2::{RecvStream, SendStream, client};
 use prost::Message as _;
 use steadfast_wire::streamer::{
-    GatewayMessage, StreamerMessage, gateway_message::Payload as Ask,
-    streamer_message::Payload as Answer,
+    GatewayMessage, StreamerMessage, gateway_message::Payload as Request,
+    streamer_message::Payload as Response,
 };
 use tokio::{net::TcpStream, task::JoinHandle};
 
 use super::soon;
 
 pub struct Frames {
-    asks: SendStream<Bytes>,
+    requests: SendStream<Bytes>,
     body: RecvStream,
     read: BytesMut,
     connection: JoinHandle<Result<(), h2::Error>>,
@@ -38,12 +39,12 @@ impl Frames {
         let request = request
             .header("content-type", "application/grpc")
             .header("te", "trailers");
-        let (response, asks) = client
+        let (response, requests) = client
             .send_request(request.body(()).unwrap(), false)
             .unwrap();
         let body = soon(response).await.unwrap().into_body();
         Self {
-            asks,
+            requests,
             body,
             read: BytesMut::new(),
             connection,
@@ -51,18 +52,18 @@ impl Frames {
     }
 
     /// Queues a message as one frame.
-    pub fn say(&mut self, payload: Ask) {
+    pub fn send(&mut self, payload: Request) {
         let payload = Some(payload);
         let message = GatewayMessage { payload }.encode_to_vec();
         let mut frame = BytesMut::with_capacity(message.len() + 5);
         frame.put_u8(0);
         frame.put_u32(u32::try_from(message.len()).unwrap());
         frame.put_slice(&message);
-        self.asks.send_data(frame.freeze(), false).unwrap();
+        self.requests.send_data(frame.freeze(), false).unwrap();
     }
 
     /// Reads the next message.
-    pub async fn next(&mut self) -> Answer {
+    pub async fn next(&mut self) -> Response {
         loop {
             if self.read.len() >= 5 {
                 let length = u32::from_be_bytes(self.read[1..5].try_into().unwrap());
@@ -70,7 +71,7 @@ impl Frames {
                 if self.read.len() >= end {
                     let message = self.read.split_to(end).split_off(5);
                     let message = StreamerMessage::decode(message).unwrap();
-                    return message.payload.expect("every message says something");
+                    return message.payload.expect("a payload");
                 }
             }
             let data = soon(self.body.data()).await;

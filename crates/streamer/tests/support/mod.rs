@@ -1,10 +1,10 @@
-//! A server over real sockets, and a peer that speaks to it as one that never heard of the profile.
+//! A server on real sockets, and a plain peer: a client without the resume profile.
 
 #![allow(
     dead_code,
     unreachable_pub,
     clippy::unwrap_used,
-    reason = "each test takes what it needs of the support of all"
+    reason = "each test file is a crate of its own and uses its part"
 )]
 
 pub mod frames;
@@ -24,8 +24,8 @@ use steadfast_streamer::{
 };
 use steadfast_wire::streamer::{
     EventDelivery, Filter, GatewayMessage, Heartbeat, StreamerMessage, SubscribeRequest,
-    SubscribeResponse, UnsubscribeRequest, gateway_message::Payload as Ask,
-    streamer_message::Payload as Answer, streamer_service_client::StreamerServiceClient,
+    SubscribeResponse, UnsubscribeRequest, gateway_message::Payload as Request,
+    streamer_message::Payload as Response, streamer_service_client::StreamerServiceClient,
 };
 use tokio::{net::TcpListener, sync::mpsc, time::timeout};
 use tokio_stream::wrappers::UnboundedReceiverStream;
@@ -34,7 +34,7 @@ use tonic::{
     transport::{Channel, Endpoint},
 };
 
-/// Longer than anything takes that works at all, on a machine that has other things to do.
+/// The time limit of a single wait. It only ends tests that would hang, on a busy machine too.
 pub const SOON: Duration = Duration::from_secs(60);
 
 pub const DATABASE: &str = "default";
@@ -49,7 +49,7 @@ pub async fn serve_plainly() -> Server {
     serve(ServerOptions::default()).await
 }
 
-/// A session that notices a loss soon and is back soon.
+/// Settings with which a client detects a loss and reconnects within seconds.
 pub fn quick() -> steadfast::session::Config {
     let mut config = steadfast::session::Config::default();
     config.initial_backoff = Duration::from_millis(50);
@@ -63,7 +63,7 @@ pub async fn soon<F: Future>(what: F) -> F::Output {
     timeout(SOON, what).await.expect("in time")
 }
 
-/// Waits until something holds.
+/// Waits until `holds` resolves to true.
 pub async fn until<F: Future<Output = bool>>(what: &str, mut holds: impl FnMut() -> F) {
     let deadline = Instant::now() + SOON;
     while !holds().await {
@@ -72,7 +72,7 @@ pub async fn until<F: Future<Output = bool>>(what: &str, mut holds: impl FnMut()
     }
 }
 
-/// Publishes the documents `u{n}` with their numbers and `padding` bytes besides, and waits until
+/// Publishes the documents `u{n}`, each with its number and `padding` more bytes, and waits until
 /// they are durable.
 pub async fn publish(server: SocketAddr, collection: &str, numbers: Range<u64>, padding: usize) {
     let publisher = Publisher::builder(server.to_string()).build().unwrap();
@@ -91,11 +91,11 @@ pub async fn publish(server: SocketAddr, collection: &str, numbers: Range<u64>, 
 
 /// One stream of a plain peer.
 pub struct Plain {
-    pub asks: mpsc::UnboundedSender<GatewayMessage>,
-    pub answers: Streaming<StreamerMessage>,
+    pub requests: mpsc::UnboundedSender<GatewayMessage>,
+    pub responses: Streaming<StreamerMessage>,
 }
 
-/// A connection with the windows of a Go peer. Its own HTTP/2 library allows it to be late.
+/// Opens a connection with the HTTP/2 windows of a Go peer.
 pub async fn channel(address: SocketAddr) -> Channel {
     let endpoint = Endpoint::from_shared(format!("http://{address}")).unwrap();
     let endpoint = endpoint
@@ -109,90 +109,94 @@ impl Plain {
         Self::open(channel(server.address()).await).await
     }
 
-    /// Opens a stream and says nothing on it.
+    /// Opens a stream and sends nothing on it.
     pub async fn open(channel: Channel) -> Self {
-        let (asks, asked) = mpsc::unbounded_channel();
+        let (requests, outbound) = mpsc::unbounded_channel();
         let mut client = StreamerServiceClient::new(channel);
-        let call = client.stream(UnboundedReceiverStream::new(asked));
-        let answers = soon(call).await.unwrap().into_inner();
-        Self { asks, answers }
+        let call = client.stream(UnboundedReceiverStream::new(outbound));
+        let responses = soon(call).await.unwrap().into_inner();
+        Self {
+            requests,
+            responses,
+        }
     }
 
-    /// Speaks without looking whether anybody hears.
-    pub fn say(&self, payload: Ask) {
+    /// Queues a message. A stream that has ended ignores it.
+    pub fn send(&self, payload: Request) {
         let payload = Some(payload);
-        self.asks.send(GatewayMessage { payload }).ok();
+        self.requests.send(GatewayMessage { payload }).ok();
     }
 
-    pub fn beat(&self, timestamp: i64) {
+    pub fn heartbeat(&self, timestamp: i64) {
         let gateway_id = "g".to_owned();
-        self.say(Ask::Heartbeat(Heartbeat {
+        self.send(Request::Heartbeat(Heartbeat {
             gateway_id,
             timestamp,
         }));
     }
 
-    pub fn ask(&self, id: &str, collection: &str) {
-        self.say(Ask::Subscribe(request(id, collection, Vec::new())));
+    /// Queues a subscribe request without a filter.
+    pub fn request_subscribe(&self, id: &str, collection: &str) {
+        self.send(Request::Subscribe(request(id, collection, Vec::new())));
     }
 
     pub fn unsubscribe(&self, id: &str) {
         let subscription_id = id.to_owned();
-        self.say(Ask::Unsubscribe(UnsubscribeRequest {
+        self.send(Request::Unsubscribe(UnsubscribeRequest {
             subscription_id,
             ..UnsubscribeRequest::default()
         }));
     }
 
-    /// The next message, `None` at the end. Nothing of the profile may be in it.
-    pub async fn next(&mut self) -> Result<Option<Answer>, Status> {
-        let message = soon(self.answers.message()).await?;
+    /// Returns the next message, `None` at the end. Asserts that no field of the profile is set.
+    pub async fn next(&mut self) -> Result<Option<Response>, Status> {
+        let message = soon(self.responses.message()).await?;
         Ok(message.map(|message| {
-            let answer = message.payload.expect("every message says something");
-            let plain = match &answer {
-                Answer::Delivery(delivery) => {
+            let response = message.payload.expect("a payload");
+            let plain = match &response {
+                Response::Delivery(delivery) => {
                     delivery.position.is_none() && delivery.previous.is_empty()
                 }
-                Answer::HeartbeatAck(ack) => ack.progress.is_none(),
-                Answer::SubscribeResponse(response) => {
+                Response::HeartbeatAck(ack) => ack.progress.is_none(),
+                Response::SubscribeResponse(response) => {
                     response.position.is_none() && response.resync.is_none()
                 }
                 _ => false,
             };
-            assert!(plain, "{answer:?} was sent to a plain peer");
-            answer
+            assert!(plain, "{response:?} was sent to a plain peer");
+            response
         }))
     }
 
-    /// Subscribes and takes the answer, which is the next message.
+    /// Subscribes and returns the response, which must be the next message.
     pub async fn subscribe(&mut self, id: &str, collection: &str) -> SubscribeResponse {
-        self.ask(id, collection);
+        self.request_subscribe(id, collection);
         self.response().await
     }
 
     pub async fn response(&mut self) -> SubscribeResponse {
         match self.next().await {
-            Ok(Some(Answer::SubscribeResponse(response))) => response,
-            other => panic!("not an answer to subscribe: {other:?}"),
+            Ok(Some(Response::SubscribeResponse(response))) => response,
+            other => panic!("not a subscribe response: {other:?}"),
         }
     }
 
     pub async fn delivery(&mut self) -> EventDelivery {
         loop {
             match self.next().await {
-                Ok(Some(Answer::Delivery(delivery))) => return delivery,
-                Ok(Some(Answer::HeartbeatAck(_))) => {}
+                Ok(Some(Response::Delivery(delivery))) => return delivery,
+                Ok(Some(Response::HeartbeatAck(_))) => {}
                 other => panic!("not a delivery: {other:?}"),
             }
         }
     }
 
-    /// The number of the next document delivered.
+    /// Returns the number of the next document delivered.
     pub async fn number(&mut self) -> u64 {
         number(&self.delivery().await.event.unwrap().document_id)
     }
 
-    /// How the stream ends. Everything before that is thrown away.
+    /// Returns the status that ends the stream, and drops the messages before it.
     pub async fn end(&mut self) -> Result<(), Status> {
         while self.next().await?.is_some() {}
         Ok(())
@@ -213,7 +217,7 @@ pub fn number(document: &str) -> u64 {
     document.strip_prefix('u').unwrap().parse().unwrap()
 }
 
-/// The next item of a subscription of our own client.
+/// Returns the next item of a subscription of our client.
 pub async fn item(subscription: &mut Subscription) -> steadfast_streamer::client::Item {
     match soon(subscription.next()).await {
         Some(Ok(item)) => item,

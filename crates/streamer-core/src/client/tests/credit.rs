@@ -69,8 +69,7 @@ fn after_a_cut_credit_is_capacity_less_what_is_still_queued() {
     for offset in 1..=3 {
         rig.deliver("s-1", offset - 1, offset);
     }
-    rig.cut();
-    rig.greet_profile(9);
+    rig.resume_profile(9);
     let request = rig.one_request();
     assert_eq!(
         (request.credit_messages, request.credit_bytes),
@@ -78,8 +77,7 @@ fn after_a_cut_credit_is_capacity_less_what_is_still_queued() {
     );
     rig.accept_at(&request, at(3));
     rig.deliver("s-1", 3, 4);
-    rig.cut();
-    rig.greet_profile(9);
+    rig.resume_profile(9);
     let request = rig.one_request();
     assert_eq!(request.credit_messages, 0, "a full queue gets nothing");
     rig.take(1, 4);
@@ -123,9 +121,7 @@ fn stalled_subscription_uses_only_its_own_credit() {
         rig.deliver("s-2", offset - 1, offset);
         rig.take(2, 1);
     }
-    let events = rig.events.clone();
     assert_eq!(rig.take_items(2).len(), 100);
-    rig.events = events;
     assert_eq!(rig.take_items(1).len(), 4);
     assert!(
         !rig.take_signals()

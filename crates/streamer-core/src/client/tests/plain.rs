@@ -13,8 +13,7 @@ fn active(count: u64) -> Rig {
     rig.greet_plain();
     for id in 1..=count {
         rig.subscribe(id);
-        let request = rig.one_request();
-        rig.accept_plain(&request);
+        rig.accept_one_plain();
     }
     rig.events.clear();
     rig.signals.clear();
@@ -23,8 +22,7 @@ fn active(count: u64) -> Rig {
 
 /// Cuts the stream, opens another, and returns the subscribe requests.
 fn reopen(rig: &mut Rig) -> Vec<SubscribeRequest> {
-    rig.cut();
-    rig.greet_plain();
+    rig.resume_plain();
     rig.signals.clear();
     rig.take_requests()
 }
@@ -55,9 +53,7 @@ fn nothing_of_the_profile_is_sent_to_a_plain_peer() {
     rig.accept_plain(&request);
     rig.take_sent();
     rig.take(1, 0);
-    rig.command(Command::Unsubscribe {
-        id: SubscriptionId(1),
-    });
+    rig.unsubscribe(1);
     let sent = rig.take_sent();
     assert!(
         matches!(&sent[..], [Sent::Unsubscribe(request)] if request.request == 0),
@@ -78,10 +74,7 @@ fn id_held_by_a_dead_stream_is_reclaimed() {
     assert_eq!(again, &request);
     assert_eq!(rig.take_signals(), [], "connected only once it is answered");
     rig.accept_plain(again);
-    assert_eq!(
-        rig.take_signals(),
-        [Signal::RestoreProgress, Signal::Restored]
-    );
+    assert_eq!(rig.take_signals(), RESTORED);
     rig.deliver_plain(&["s-1"], 1);
     assert_eq!(names(&rig.take_items(1)), ["Disconnected", "1"]);
 }
@@ -97,10 +90,7 @@ fn unreclaimable_id_is_replaced_transparently() {
     assert_ne!(renamed.subscription_id, request.subscription_id);
     assert!(renamed.subscription_id.starts_with("s-1."));
     rig.accept_plain(&renamed);
-    assert_eq!(
-        rig.take_signals(),
-        [Signal::RestoreProgress, Signal::Restored]
-    );
+    assert_eq!(rig.take_signals(), RESTORED);
     rig.deliver_plain(&[&renamed.subscription_id], 1);
     rig.deliver_plain(&["s-1"], 2);
     assert_eq!(names(&rig.take_items(1)), ["Disconnected", "1"]);
@@ -126,13 +116,9 @@ fn too_large_event_of_a_plain_peer_costs_one_gap() {
     let mut rig = active(2);
     rig.cut_by(Reason::MessageTooLarge("5 MiB".into()));
     rig.greet_plain();
-    for request in rig.take_requests() {
-        rig.accept_plain(&request);
-    }
+    rig.accept_all_plain();
     rig.deliver_plain(&["s-1"], 1);
-    let events = rig.events.clone();
     assert_eq!(names(&rig.take_items(1)), ["TooLarge", "1"]);
-    rig.events = events;
     assert_eq!(names(&rig.take_items(2)), ["TooLarge"]);
     assert_eq!(rig.core.counters().gaps_too_large, 2);
 }
@@ -146,9 +132,7 @@ fn each_plain_outage_is_one_gap() {
             rig.accept_plain(request);
         }
     }
-    let events = rig.events.clone();
     assert_eq!(names(&rig.take_items(1)), ["Disconnected"; 3]);
-    rig.events = events;
     assert_eq!(names(&rig.take_items(2)), ["Disconnected"; 3]);
 }
 
@@ -168,7 +152,7 @@ fn unacknowledged_delivery_is_enough_for_a_later_gap() {
     rig.greet_plain();
     rig.subscribe(1);
     rig.deliver_plain(&["s-1"], 1);
-    let request = reopen(&mut rig).pop().expect("request");
+    let request = reopen(&mut rig).remove(0);
     rig.accept_plain(&request);
     assert_eq!(names(&rig.take_items(1)), ["1", "Disconnected"]);
 }
@@ -227,8 +211,7 @@ fn refused_operator_is_respelled_and_spelling_kept() {
         .map(|request| request.filters[0].op.clone())
         .collect();
     assert_eq!(ops, ["eq", "ne"]);
-    rig.cut();
-    rig.greet_plain();
+    rig.resume_plain();
     let request = rig.take_requests().remove(0);
     rig.refuse_plain(
         &request,
@@ -301,8 +284,7 @@ fn full_plain_queue_drops_newest_and_reports_one_gap() {
     });
     rig.greet_plain();
     rig.subscribe(1);
-    let request = rig.one_request();
-    rig.accept_plain(&request);
+    rig.accept_one_plain();
     rig.events.clear();
     for name in 1..=6 {
         rig.deliver_plain(&["s-1"], name);
@@ -326,8 +308,7 @@ fn overflow_gap_precedes_the_gap_of_a_later_outage() {
     });
     rig.greet_plain();
     rig.subscribe(1);
-    let request = rig.one_request();
-    rig.accept_plain(&request);
+    rig.accept_one_plain();
     rig.deliver_plain(&["s-1"], 1);
     rig.deliver_plain(&["s-1"], 2);
     let request = reopen(&mut rig).remove(0);
@@ -359,9 +340,7 @@ impl Applications {
             rig.subscribe(id);
         }
         rig.greet_plain();
-        for request in rig.take_requests() {
-            rig.accept_plain(&request);
-        }
+        rig.accept_all_plain();
         rig.events.clear();
         let queues = (0..count).map(|_| Queue::default()).collect();
         Self { rig, queues }
@@ -496,24 +475,19 @@ fn plain_peer_discards_positions_with_one_gap() {
     let mut rig = Rig::with(|config| config.activity_timeout = None);
     rig.greet_profile(5);
     rig.subscribe(1);
-    let request = rig.one_request();
-    rig.accept_at(&request, at(5));
+    rig.accept_one(at(5));
     rig.deliver("s-1", 5, 6);
-    rig.cut();
-    rig.greet_plain();
-    let request = rig.one_request();
-    rig.accept_plain(&request);
+    rig.resume_plain();
+    rig.accept_one_plain();
     rig.deliver_plain(&["s-1"], 8);
-    rig.cut();
-    rig.greet_profile(20);
+    rig.resume_profile(20);
     let request = rig.one_request();
     assert_eq!(request.resume, None);
     rig.accept_at(&request, at(20));
     rig.deliver("s-1", 20, 21);
     let expected = ["6", "LeftProfile", "8", "Disconnected", "21"];
     assert_eq!(names(&rig.take_items(1)), expected);
-    rig.cut();
-    rig.greet_profile(30);
+    rig.resume_profile(30);
     assert_eq!(rig.one_request().resume, Some(on_wire(at(21))));
 }
 
@@ -522,8 +496,7 @@ fn position_lost_to_a_silent_plain_peer_is_reported_later() {
     let mut rig = Rig::new();
     rig.subscribe_from(1, Start::After(at(5)));
     rig.greet_plain();
-    rig.cut();
-    rig.greet_profile(20);
+    rig.resume_profile(20);
     let request = rig.take_requests().pop().expect("request");
     assert_eq!(request.resume, None);
     rig.accept_at(&request, at(20));
@@ -538,17 +511,14 @@ fn given_up_position_is_one_gap_on_a_plain_peer() {
     });
     rig.greet_profile(5);
     rig.subscribe(1);
-    let request = rig.one_request();
-    rig.accept_at(&request, at(5));
+    rig.accept_one(at(5));
     rig.deliver("s-1", 7, 8);
     assert_eq!(rig.one_request().resume, None, "given up");
-    rig.cut();
-    rig.greet_plain();
+    rig.resume_plain();
     let request = rig.take_requests().pop().expect("a request");
     rig.accept_plain(&request);
     assert_eq!(names(&rig.take_items(1)), ["LeftProfile"]);
-    rig.cut();
-    rig.greet_profile(20);
+    rig.resume_profile(20);
     let request = rig.take_requests().pop().expect("a request");
     rig.accept_at(&request, at(20));
     assert_eq!(names(&rig.take_items(1)), ["Disconnected"], "and no resync");
@@ -558,8 +528,7 @@ fn given_up_position_is_one_gap_on_a_plain_peer() {
 fn position_requested_of_a_plain_peer_is_a_gap() {
     let mut rig = active(0);
     rig.subscribe_from(1, Start::After(at(5)));
-    let request = rig.one_request();
-    rig.accept_plain(&request);
+    rig.accept_one_plain();
     assert_eq!(names(&rig.take_items(1)), ["LeftProfile"]);
     assert!(rig.events.is_empty());
 }
@@ -569,8 +538,7 @@ fn probed(first_answer: Option<&str>) -> Rig {
     let mut rig = Rig::new();
     rig.greet_plain();
     rig.subscribe(1);
-    let request = rig.one_request();
-    rig.accept_plain(&request);
+    let request = rig.accept_one_plain();
     let probe = rig.one_request();
     assert_eq!(probe, request);
     match first_answer {
@@ -578,8 +546,7 @@ fn probed(first_answer: Option<&str>) -> Rig {
         None => rig.accept_plain(&probe),
     }
     rig.subscribe(2);
-    let request = rig.one_request();
-    rig.accept_plain(&request);
+    rig.accept_one_plain();
     rig.events.clear();
     rig.signals.clear();
     rig
@@ -604,9 +571,7 @@ fn probes_find_a_silent_eviction() {
     for request in &requests {
         rig.accept_plain(request);
     }
-    let events = rig.events.clone();
     assert_eq!(names(&rig.take_items(1)), ["Evicted"]);
-    rig.events = events;
     assert_eq!(names(&rig.take_items(2)), ["Evicted"]);
     assert_eq!(rig.core.counters().evictions, 1);
 }

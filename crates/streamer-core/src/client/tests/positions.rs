@@ -10,8 +10,7 @@ fn acknowledgement_fixes_the_start_from_now() {
     let request = rig.one_request();
     assert_eq!(request.resume, None);
     rig.accept_at(&request, at(42));
-    rig.cut();
-    rig.greet_profile(50);
+    rig.resume_profile(50);
     assert_eq!(rig.one_request().resume, Some(on_wire(at(42))));
 }
 
@@ -20,8 +19,7 @@ fn subscription_resumes_after_its_last_queued_item() {
     let mut rig = active_at(5);
     rig.deliver("s-1", 5, 6);
     rig.deliver("s-1", 6, 9);
-    rig.cut();
-    rig.greet_profile(20);
+    rig.resume_profile(20);
     let request = rig.one_request();
     assert_eq!(request.resume, Some(on_wire(at(9))));
     rig.accept_at(&request, at(9));
@@ -91,16 +89,13 @@ fn hole_is_requested_again_and_blocks_later_deliveries() {
 fn event_in_two_deliveries_reaches_each_subscription_once() {
     let mut rig = active_at(5);
     rig.subscribe(2);
-    let request = rig.one_request();
-    rig.accept_at(&request, at(5));
+    rig.accept_one(at(5));
     rig.events.clear();
     // A server that restores subscriptions may send one event again, to the other ids.
     rig.deliver("s-1", 5, 6);
     rig.deliver("s-2", 5, 6);
     rig.deliver_at(&["s-1", "s-2"], &[5, 5], at(6));
-    let events = rig.events.clone();
     assert_eq!(names(&rig.take_items(1)), ["6"]);
-    rig.events = events;
     assert_eq!(names(&rig.take_items(2)), ["6"]);
     assert_eq!(rig.core.counters().duplicates, 2);
 }
@@ -149,8 +144,7 @@ fn pending_resync_survives_a_lost_stream() {
             rig.accept_at(&request, at(5));
         }
     }
-    rig.cut();
-    rig.greet_profile(30);
+    rig.resume_profile(30);
     let request = rig.one_request();
     assert_eq!(request.resume, None);
     rig.accept_at(&request, at(30));
@@ -161,16 +155,14 @@ fn pending_resync_survives_a_lost_stream() {
 fn position_refused_three_times_is_given_up() {
     let mut rig = active_at(5);
     for _ in 0..5 {
-        rig.cut();
-        rig.greet_profile(20);
+        rig.resume_profile(20);
         rig.take_signals();
         let request = rig.one_request();
         rig.refuse(&request, RefusalCode::Limit, "full");
         assert!(matches!(rig.failure().reason, Reason::RestoreRefused(_)));
     }
     for round in 1..=3 {
-        rig.cut();
-        rig.greet_profile(20);
+        rig.resume_profile(20);
         rig.take_signals();
         let request = rig.one_request();
         assert_eq!(request.resume, Some(on_wire(at(5))));
@@ -184,10 +176,7 @@ fn position_refused_three_times_is_given_up() {
     assert_eq!(request.resume, None);
     rig.accept_at(&request, at(20));
     assert_eq!(names(&rig.take_items(1)), ["Refused 5..20"]);
-    assert_eq!(
-        rig.take_signals(),
-        [Signal::RestoreProgress, Signal::Restored]
-    );
+    assert_eq!(rig.take_signals(), RESTORED);
 }
 
 #[test]
@@ -200,8 +189,7 @@ fn resync_is_one_item_before_every_later_one() {
         (Why::Unspecified, "Unstated"),
     ] {
         let mut rig = active_at(5);
-        rig.cut();
-        rig.greet_profile(20);
+        rig.resume_profile(20);
         let request = rig.one_request();
         rig.resync(&request, reason, at(15));
         rig.deliver("s-1", 15, 16);
@@ -217,8 +205,7 @@ fn loss_on_a_living_stream_is_a_resync() {
     let mut rig = Rig::new();
     rig.greet_profile(20);
     rig.subscribe_from(1, Start::After(at(5)));
-    let request = rig.one_request();
-    rig.accept_at(&request, at(5));
+    let request = rig.accept_one(at(5));
     rig.deliver("s-1", 5, 6);
     let older = SubscribeRequest {
         request: request.request + 1,
@@ -240,11 +227,9 @@ fn loss_on_a_living_stream_is_a_resync() {
 #[test]
 fn acceptance_that_would_skip_changes_is_rejected() {
     let mut rig = active_at(5);
-    rig.cut();
-    rig.greet_profile(20);
+    rig.resume_profile(20);
     for _ in 0..2 {
-        let request = rig.one_request();
-        rig.accept_at(&request, at(20));
+        rig.accept_one(at(20));
         rig.deliver("s-1", 20, 21);
     }
     let request = rig.one_request();
@@ -259,10 +244,8 @@ fn acceptance_that_would_skip_changes_is_rejected() {
 #[test]
 fn acceptance_from_further_back_only_repeats() {
     let mut rig = active_at(5);
-    rig.cut();
-    rig.greet_profile(20);
-    let request = rig.one_request();
-    rig.accept_at(&request, at(3));
+    rig.resume_profile(20);
+    rig.accept_one(at(3));
     rig.deliver("s-1", 3, 4);
     rig.deliver("s-1", 4, 6);
     assert_eq!(names(&rig.take_items(1)), ["6"]);

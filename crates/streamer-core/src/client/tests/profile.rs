@@ -7,8 +7,7 @@ pub(super) fn active_at(offset: u64) -> Rig {
     let mut rig = Rig::new();
     rig.greet_profile(offset);
     rig.subscribe(1);
-    let request = rig.one_request();
-    rig.accept_at(&request, at(offset));
+    rig.accept_one(at(offset));
     rig.events.clear();
     rig.signals.clear();
     rig
@@ -18,8 +17,7 @@ pub(super) fn active_at(offset: u64) -> Rig {
 fn progress_moves_quiet_subscriptions_only() {
     let mut rig = active_at(5);
     rig.subscribe(2);
-    let request = rig.one_request();
-    rig.accept_at(&request, at(5));
+    rig.accept_one(at(5));
     rig.events.clear();
     rig.progress(30, &["s-2", "somebody"]);
     let moved = Event::Marker {
@@ -29,8 +27,7 @@ fn progress_moves_quiet_subscriptions_only() {
     assert_eq!(rig.events, [moved]);
     rig.progress(30, &[]);
     rig.progress(20, &[]);
-    rig.cut();
-    rig.greet_profile(40);
+    rig.resume_profile(40);
     let resumes: Vec<_> = rig
         .take_requests()
         .iter()
@@ -53,8 +50,7 @@ fn progress_in_a_heartbeat_ack_precedes_a_delivery() {
 #[test]
 fn progress_ignores_a_pending_subscription() {
     let mut rig = active_at(5);
-    rig.cut();
-    rig.greet_profile(20);
+    rig.resume_profile(20);
     rig.events.clear();
     rig.progress(20, &[]);
     assert_eq!(rig.events, []);
@@ -80,7 +76,7 @@ fn restored_is_signalled_after_the_last_response() {
     rig.accept_at(&requests[2], at(0));
     assert_eq!(
         rig.take_signals(),
-        [Signal::RestoreProgress, Signal::Restored],
+        RESTORED,
         "a subscription made meanwhile does not gate"
     );
     let late = rig.one_request();
@@ -115,22 +111,15 @@ fn unsubscribing_the_last_pending_one_restores() {
     rig.subscribe(1);
     rig.greet_profile(0);
     rig.take_signals();
-    rig.command(Command::Unsubscribe {
-        id: SubscriptionId(1),
-    });
-    assert_eq!(
-        rig.take_signals(),
-        [Signal::RestoreProgress, Signal::Restored]
-    );
+    rig.unsubscribe(1);
+    assert_eq!(rig.take_signals(), RESTORED);
 }
 
 #[test]
 fn unsubscribing_offline_holds_at_once() {
     let mut rig = active_at(5);
     rig.cut();
-    rig.command(Command::Unsubscribe {
-        id: SubscriptionId(1),
-    });
+    rig.unsubscribe(1);
     assert_eq!(rig.core.subscriptions(), 0);
     rig.greet_profile(20);
     assert_eq!(rig.take_requests(), []);
@@ -143,12 +132,9 @@ fn unsubscribing_offline_holds_at_once() {
 #[test]
 fn unsubscribing_during_restore_reaches_the_server() {
     let mut rig = active_at(5);
-    rig.cut();
-    rig.greet_profile(20);
+    rig.resume_profile(20);
     let request = rig.one_request();
-    rig.command(Command::Unsubscribe {
-        id: SubscriptionId(1),
-    });
+    rig.unsubscribe(1);
     let sent = rig.take_sent();
     assert!(
         matches!(&sent[..], [Sent::Unsubscribe(request)] if request.subscription_id == "s-1"),
@@ -165,8 +151,7 @@ fn subscribe_in_flight_at_a_loss_is_requested_again() {
     rig.greet_profile(0);
     rig.subscribe(1);
     let lost = rig.one_request();
-    rig.cut();
-    rig.greet_profile(3);
+    rig.resume_profile(3);
     let request = rig.one_request();
     assert_eq!(request.subscription_id, lost.subscription_id);
     assert!(request.request > lost.request);
@@ -200,12 +185,10 @@ fn temporary_refusal_of_a_new_subscription_ends_it_alone() {
 #[test]
 fn permanently_refused_id_leaves_the_wanted_set() {
     let mut rig = active_at(5);
-    rig.cut();
-    rig.greet_profile(20);
+    rig.resume_profile(20);
     let request = rig.one_request();
     rig.refuse(&request, RefusalCode::Invalid, "no such collection");
-    rig.cut();
-    rig.greet_profile(20);
+    rig.resume_profile(20);
     assert_eq!(rig.take_requests(), []);
 }
 
@@ -295,8 +278,7 @@ fn malformed_resyncs_end_the_stream_with_the_reason() {
         ),
     ] {
         let mut rig = active_at(5);
-        rig.cut();
-        rig.greet_profile(20);
+        rig.resume_profile(20);
         rig.take_signals();
         let request = rig.one_request();
         rig.receive(Payload::SubscribeResponse(SubscribeResponse {
@@ -334,10 +316,8 @@ fn a_stopped_session_wants_nothing_any_more() {
 fn caught_up_when_all_reach_the_greeting_head() {
     let mut rig = active_at(5);
     rig.subscribe(2);
-    let request = rig.one_request();
-    rig.accept_at(&request, at(5));
-    rig.cut();
-    rig.greet_profile(8);
+    rig.accept_one(at(5));
+    rig.resume_profile(8);
     assert!(!rig.core.caught_up(), "not restored");
     for request in rig.take_requests() {
         rig.accept_at(&request, at(5));
@@ -363,14 +343,12 @@ fn too_large_event_that_is_resent_stops_the_client() {
         rig.deliver("s-1", offset - 1, offset);
         rig.cut_by(too_large());
         rig.greet_profile(20);
-        let request = rig.one_request();
-        rig.accept_at(&request, at(offset));
+        rig.accept_one(at(offset));
     }
     for _ in 0..2 {
         rig.cut_by(too_large());
         rig.greet_profile(20);
-        let request = rig.one_request();
-        rig.accept_at(&request, at(11));
+        rig.accept_one(at(11));
     }
     rig.take_signals();
     rig.cut_by(too_large());
@@ -388,10 +366,8 @@ fn too_large_event_that_is_resent_stops_the_client() {
 #[test]
 fn progress_is_requested_until_quiet_subscriptions_caught_up() {
     let mut rig = active_at(5);
-    rig.cut();
-    rig.greet_profile(8);
-    let request = rig.one_request();
-    rig.accept_at(&request, at(5));
+    rig.resume_profile(8);
+    rig.accept_one(at(5));
     assert_eq!(rig.take_sent(), [], "nothing before the stream is live");
     rig.call(Protocol::on_live);
     for (wait, expected) in [
@@ -441,9 +417,7 @@ fn leaving_session_receives_but_sends_nothing() {
     rig.deliver("s-1", 5, 6);
     rig.deliver("s-1", 7, 8);
     rig.subscribe(2);
-    rig.command(Command::Unsubscribe {
-        id: SubscriptionId(1),
-    });
+    rig.unsubscribe(1);
     assert_eq!(rig.take_sent(), []);
     assert_eq!(names(&rig.take_items(1)), ["6"]);
 }
