@@ -29,9 +29,12 @@ impl Backoff {
 
     /// Returns the next delay: `d = min(initial·multiplier^step, max)`, with jitter.
     pub(crate) fn next(&mut self, config: &Config) -> Duration {
+        // A large exponent gives infinity, which `seconds` turns into the longest duration
+        // and `min` into the maximum.
         let factor = config.backoff_multiplier.powf(f64::from(self.step));
         let initial = config.initial_backoff.as_secs_f64();
         let delay = seconds(initial * factor).min(config.max_backoff);
+        // A session that fails for years must not wrap around to the first delay.
         self.step = self.step.saturating_add(1);
         self.spread(config, delay)
     }
@@ -45,6 +48,8 @@ impl Backoff {
     pub(crate) fn recovery(&mut self, config: &Config) -> Duration {
         match config.recovery {
             Recovery::Backoff => self.next(config),
+            // Many clients lose the same server at once, so even the first delay is drawn. The
+            // minimum interval between attempts still holds; the session adds it.
             Recovery::Spread(span) => self.between(Duration::ZERO, span),
         }
     }
@@ -56,6 +61,7 @@ impl Backoff {
             Jitter::Proportional(fraction) => fraction,
             Jitter::Full => 1.0,
         };
+        // A peer that asks for an hour must not make the spread an hour, too.
         let width = times(wait.min(config.max_backoff), fraction);
         self.between(wait, wait.saturating_add(width))
     }
@@ -76,6 +82,7 @@ impl Backoff {
 
     fn between(&mut self, low: Duration, high: Duration) -> Duration {
         let micros = |span: Duration| u64::try_from(span.as_micros()).unwrap_or(u64::MAX);
+        // Inclusive, because a window of one value is allowed: without jitter both ends are equal.
         Duration::from_micros(self.rng.random_range(micros(low)..=micros(high.max(low))))
     }
 }

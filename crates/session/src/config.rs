@@ -162,9 +162,11 @@ pub struct CheckedConfig(Config);
 impl Default for Config {
     fn default() -> Self {
         Self {
+            // The delays of the clients that this session replaces, so that a fleet may mix both.
             initial_backoff: Duration::from_secs(1),
             max_backoff: Duration::from_secs(30),
             backoff_multiplier: 2.0,
+            // ±20 % as in the gRPC connection backoff specification.
             jitter: Jitter::Proportional(0.2),
             recovery: Recovery::Backoff,
             max_retries: 0,
@@ -174,9 +176,13 @@ impl Default for Config {
             restoring_timeout: Duration::from_secs(30),
             probe_timeout: Duration::from_secs(5),
             drain_timeout: Duration::from_secs(10),
+            // Below the 60 s after which common load balancers drop an idle connection. Two in a
+            // row may be lost before the activity timeout.
             heartbeat_interval: Some(Duration::from_secs(30)),
             activity_timeout: Some(Duration::from_secs(90)),
             liveness: Liveness::Received,
+            // As long as the longest backoff: a peer that fails every stream after a moment never
+            // resets it.
             stable_after: Duration::from_secs(30),
             retry_after_max: Duration::from_secs(300),
         }
@@ -263,6 +269,8 @@ impl Config {
     /// does: `min(0.8·initial_backoff, 500 ms)`.
     #[must_use]
     pub fn min_interval(&self) -> Duration {
+        // The shortest first delay with the default jitter, so that the default backoff never meets
+        // this limit.
         self.initial_backoff
             .mul_f64(0.8)
             .min(Duration::from_millis(500))

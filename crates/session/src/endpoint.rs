@@ -168,6 +168,8 @@ impl<P: Protocol> Endpoint<P> {
                 });
             }
         }
+        // After the input, for the same reason as in the session: what just arrived may move the
+        // deadline.
         while self.protocol.deadline().is_some_and(|at| at <= now) {
             self.notify(now, out, |protocol, cx| protocol.on_timer(now, cx));
         }
@@ -185,6 +187,7 @@ impl<P: Protocol> Endpoint<P> {
             at,
             timer: Timer::Protocol,
         });
+        // The session's comes first and wins a tie, so that every run reports the same reason.
         [session, protocol]
             .into_iter()
             .flatten()
@@ -236,6 +239,8 @@ impl<P: Protocol> Endpoint<P> {
     /// Steps the session until neither it nor the protocol has anything more to say.
     fn settle(&mut self, now: Time, out: &mut Vec<Action<P::Send, P::Event>>) {
         while let Some(input) = self.pending.pop_front() {
+            // A queue and no recursion: the protocol's signals are handled after the actions that
+            // caused them, in order, at any depth.
             let mut actions = mem::take(&mut self.actions);
             self.session.step(now, input, &mut actions);
             for action in actions.drain(..) {
@@ -256,6 +261,8 @@ impl<P: Protocol> Endpoint<P> {
                 generation,
                 refresh,
             } => {
+                // First the driver's action, then the protocol's messages, which go out on that
+                // stream.
                 out.push(Action::Open {
                     generation,
                     refresh,
@@ -277,6 +284,8 @@ impl<P: Protocol> Endpoint<P> {
             }
             session::Action::Down(generation, end) => {
                 out.push(Action::Down(generation, end.clone()));
+                // Without a stream: it is gone, and a message for the next one belongs in
+                // `on_open`.
                 self.call(None, out, |protocol, cx| protocol.on_down(now, &end, cx));
             }
             session::Action::Stopped(end) => {

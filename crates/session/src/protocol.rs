@@ -141,6 +141,8 @@ impl<S, E> Context<S, E> {
     ///
     /// In debug builds, if no stream is open.
     pub fn send(&mut self, message: S) {
+        // A fault of the protocol: it forgot to look whether a stream is open. In release builds
+        // the loss of the message does less harm than a panic in the driver.
         debug_assert!(self.open, "sent while no stream is open");
         if self.open {
             self.effects.push(Effect::Send(message));

@@ -137,6 +137,7 @@ impl Session {
         while let Some(timer) = self.timers.pop_due(now) {
             self.on_timer(now, timer, out);
         }
+        // Derived here and not set by the handlers: it then cannot disagree with the timer.
         self.status.next_retry_at = self.timers.armed(Timer::Retry);
         self.check();
         self.timers.next()
@@ -194,6 +195,8 @@ impl Session {
 
     /// Runs a handler unless the input belongs to another attempt than the current one.
     fn if_current(&mut self, from: Generation, handle: impl FnOnce(&mut Self)) {
+        // A driver may deliver what an attempt left behind after the attempt was killed. Here is
+        // the one place that drops it.
         if self.current() == Some(from) {
             handle(self);
         }
@@ -204,6 +207,7 @@ impl Session {
             Signal::Greeted => self.on_greeted(now, out),
             Signal::RestoreProgress => self.on_restore_progress(now),
             Signal::Restored => self.on_restored(now, out),
+            // Any acknowledgement clears the deadline: it covers the heartbeats before it as well.
             Signal::HeartbeatAcked => self.timers.disarm(Timer::Ack),
             Signal::ExpectAcks => self.on_expect_acks(),
             Signal::HeartbeatInterval(interval) => self.on_heartbeat_interval(now, interval),
@@ -215,6 +219,7 @@ impl Session {
     fn on_timer(&mut self, now: Time, timer: Timer, out: &mut Vec<Action>) {
         let timed_out = |reason| End::retry(Initiator::Peer, reason);
         match timer {
+            // Nothing of the peer was seen yet, so the path to it is as likely at fault.
             Timer::Open => {
                 let end = End::retry(Initiator::Network, Reason::OpenTimeout);
                 self.on_ended(now, end, out);
@@ -228,6 +233,7 @@ impl Session {
             Timer::Heartbeat => self.on_heartbeat_due(now, out),
             Timer::Stable => self.on_stable(),
             Timer::Retry => self.start_attempt(now, out),
+            // The peer did not end its half in time. The caller has left, so this is no failure.
             Timer::Leave => self.stop(now, Phase::Idle, out),
         }
     }
@@ -251,6 +257,7 @@ impl Session {
     }
 
     fn enter(&mut self, phase: Phase) {
+        // A timer of the phase before would end the new one, so a phase states which it uses.
         self.timers.retain(|timer| phase.uses(timer));
         self.status.activity = phase.activity();
         self.phase = phase;

@@ -126,6 +126,7 @@ impl Status {
         cause: Cause,
     ) -> Option<Transition> {
         let from = self.state;
+        // Also without a transition: while reconnecting, the newest failure is the cause.
         self.cause = cause.clone();
         if from == state {
             return None;

@@ -85,6 +85,8 @@ impl Timers {
 
     /// Returns the earliest deadline; of equal ones, that of the first timer in [`Timer::ALL`].
     pub(crate) fn next(&self) -> Option<Deadline> {
+        // Eleven entries are scanned faster than a heap is kept, and the scan needs no removal of
+        // stale entries. `min_by_key` returns the first of equal deadlines, so that traces replay.
         Timer::ALL
             .into_iter()
             .filter_map(|timer| {
@@ -99,6 +101,7 @@ impl Timers {
     /// Disarms and returns the earliest timer that has expired by `now`.
     pub(crate) fn pop_due(&mut self, now: Time) -> Option<Timer> {
         let due = self.next().filter(|deadline| deadline.at <= now)?;
+        // Before the handler runs, because the handler may arm it again.
         self.disarm(due.timer);
         Some(due.timer)
     }

@@ -46,6 +46,8 @@ impl Backpressure {
 
     /// Counts an item that was taken from the queue.
     pub fn dequeued(&self) {
+        // `fetch_sub` returns the count before, so this wakes from the limit downwards.
+        // `notify_one` keeps a permit if the driver is not waiting yet, so the wake-up is not lost.
         if self.queued.fetch_sub(1, Ordering::AcqRel) <= self.limit {
             self.below_limit.notify_one();
         }

@@ -92,6 +92,8 @@ where
         }
         self.step_session(session::Input::Close);
         self.publish();
+        // A peer that is frozen can delay its connection's tasks; the caller of `close` must not
+        // wait for it without a limit.
         let closed = async { while self.closing.next().await.is_some() {} };
         if tokio::time::timeout(self.parts.close_timeout, closed)
             .await
@@ -110,6 +112,8 @@ where
         let deadline = optional(self.deadline.map(|deadline| {
             tokio::time::sleep_until(started + Duration::from_micros(deadline.at.as_micros()))
         }));
+        // Only a paused link waits for the queue: a link that reads must not be woken by every item
+        // that the application takes.
         let paused_by = self.parts.backpressure.clone().filter(|_| self.read_paused);
         let below_limit =
             optional(paused_by.map(|backpressure| async move { backpressure.below_limit().await }));
@@ -136,6 +140,8 @@ where
             }
         });
         tokio::select! {
+            // In this order: a link that is closed handles nothing more, and a deadline is last
+            // because the step of any other event runs the timers that are due.
             biased;
             () = self.parts.cancel.cancelled() => Event::Cancelled,
             event = work => event,
@@ -213,8 +219,10 @@ where
     /// Steps the endpoint and performs its actions. Nothing else steps it.
     fn step(&mut self, input: Input<P::Receive, P::Command>) {
         let now = self.now();
+        // Taken, because `perform` borrows the driver. Put back for its capacity.
         let mut actions = std::mem::take(&mut self.actions);
         self.deadline = self.parts.endpoint.step(now, input, &mut actions);
+        // The first failure is the cause; later ones of the same step follow from it.
         let mut failed = None;
         for action in actions.drain(..) {
             if let Some(end) = self.perform(now, action) {
@@ -258,12 +266,14 @@ where
     fn publish(&mut self) {
         let status = self.parts.endpoint.status();
         self.parts.state.status.send_if_modified(|published| {
+            // A step that changes nothing must wake no observer.
             let differs = published != status;
             if differs {
                 published.clone_from(status);
             }
             differs
         });
+        // Asked after every turn: a protocol catches up by a message, a command or a timer alike.
         if self.parts.endpoint.protocol().caught_up() {
             let now = self.now();
             let ended = self.parts.state.statistics().outages.on_caught_up(now);

@@ -1,6 +1,6 @@
 //! The handle of a link.
 
-use std::{fmt, sync::Arc};
+use std::{error::Error, fmt, sync::Arc};
 
 use prost::Message;
 use steadfast_session::{
@@ -41,11 +41,13 @@ struct Inner<M, C> {
 }
 
 /// The error of a request to connect. The link keeps trying unless it stopped or is closed.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+///
+/// Its text names the last failure, and [`Error::source`] is what caused that, such as the error of
+/// a socket.
+#[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ConnectError {
     /// Attempts failed while the request waited.
-    #[error("{attempts} attempts failed, the link keeps trying; last failure: {last}")]
     Failed {
         /// The number of failed attempts.
         attempts: u64,
@@ -53,14 +55,41 @@ pub enum ConnectError {
         last: Cause,
     },
     /// The link stopped trying.
-    #[error("the link stopped: {0}")]
     Stopped(Cause),
     /// The link is closed.
-    #[error("the link is closed")]
     Closed,
     /// The limit of waiting requests, [`LinkOptions::max_requests`], is reached.
-    #[error("{0} requests to connect are waiting already (max_requests)")]
     Busy(usize),
+}
+
+impl fmt::Display for ConnectError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Failed { attempts, last } => write!(
+                f,
+                "{attempts} attempts failed, the link keeps trying; last failure: {last}"
+            ),
+            Self::Stopped(cause) => write!(f, "the link stopped: {cause}"),
+            Self::Closed => Closed.fmt(f),
+            Self::Busy(limit) => write!(
+                f,
+                "{limit} requests to connect are waiting already (max_requests)"
+            ),
+        }
+    }
+}
+
+impl Error for ConnectError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            // Not the end itself: its text is part of this error's.
+            Self::Failed { last: cause, .. } | Self::Stopped(cause) => match cause {
+                Cause::Ended(end) => end.source(),
+                Cause::Requested | Cause::Live | Cause::PeerDraining(_) => None,
+            },
+            Self::Closed | Self::Busy(_) => None,
+        }
+    }
 }
 
 /// The error of a command.
@@ -152,6 +181,8 @@ impl<P: Protocol, C: Connection> Link<P, C> {
     {
         let seed = options.take_seed();
         let session = Session::new(options.config.check()?, seed);
+        // Unbounded, because requests to connect or leave must never be lost. Commands of the
+        // protocol are bounded by the permits that travel with them.
         let (commands, inbox) = mpsc::unbounded_channel();
         let cancel = CancellationToken::new();
         let finished = CancellationToken::new();
@@ -234,6 +265,7 @@ impl<P: Protocol, C: Connection> Link<P, C> {
     pub async fn reserve_command(&self) -> Result<CommandPermit<'_, P, C>, Closed> {
         let permits = Arc::clone(&self.inner.command_permits);
         tokio::select! {
+            // A permit that is free must not hide that nobody will use it.
             biased;
             () = self.inner.finished.cancelled() => Err(Closed),
             permit = permits.acquire_owned() => {
@@ -410,8 +442,11 @@ impl<P: Protocol, C: Connection> Link<P, C> {
             .try_acquire()
             .map_err(|_| ConnectError::Busy(self.inner.max_requests))?;
         let mut status = self.watch();
+        // Taken before the command is queued, so that every change that the command causes is seen.
         let before = status.borrow_and_update().clone();
         self.queue(command).map_err(|Closed| ConnectError::Closed)?;
+        // The driver does not change its status for a request that is fulfilled already, so there
+        // would be no change to wait for.
         if before.activity == Activity::Live && fulfilled(&before, &before) {
             return Ok(());
         }
@@ -425,6 +460,8 @@ impl<P: Protocol, C: Connection> Link<P, C> {
             if fulfilled(&before, &now) {
                 return Ok(());
             }
+            // The status can tell before `finished` does: closing waits for sockets, which no
+            // caller of this needs.
             if now.activity == Activity::Closed {
                 return Err(ConnectError::Closed);
             }
@@ -433,6 +470,8 @@ impl<P: Protocol, C: Connection> Link<P, C> {
             if now.state == State::Disconnected && now.transitions > before.transitions {
                 return Err(ConnectError::Stopped(now.cause.clone()));
             }
+            // Counted per request: attempts that failed before it say nothing about its own
+            // chances.
             let attempts = now.failed_attempts - before.failed_attempts;
             if attempts >= self.inner.request_attempts {
                 return Err(ConnectError::Failed {

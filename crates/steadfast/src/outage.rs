@@ -115,6 +115,8 @@ impl Outages {
     pub(crate) fn on_caught_up(&mut self, now: Time) -> Option<Outage> {
         let live = self.current.as_ref()?.live?;
         let current = self.current.take()?;
+        // A transport that does not report headers has no opening of its own; the parts still add
+        // up.
         let opened = current.opened.unwrap_or(live);
         let outage = Outage {
             reason: current.reason,

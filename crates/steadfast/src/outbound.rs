@@ -53,6 +53,7 @@ const OVERHEAD: usize = 32;
 
 /// Creates a queue of at most `limit` bytes that also counts towards `total`.
 pub(crate) fn queue(limit: usize, total: &Arc<Unsent>) -> (Outbox, Outbound) {
+    // Bounded in bytes by `Outbox::push`; a bound in messages would say nothing about memory.
     let (sender, queue) = mpsc::unbounded_channel();
     let unsent = Arc::new(Unsent {
         total: Some(Arc::clone(total)),
@@ -70,6 +71,8 @@ impl Outbox {
     /// Queues a message. If the receiver is gone the message is discarded, because the end of the
     /// stream is already on its way to the driver.
     pub(crate) fn push(&self, message: Bytes) -> Result<(), Full> {
+        // Only the driver adds, and every other thread only subtracts, so the sum cannot grow
+        // between this check and the addition.
         if self.unsent.now() + weight(&message) > self.limit {
             return Err(Full);
         }
@@ -94,6 +97,7 @@ impl Unsent {
 
     fn subtract(&self, weight: usize) {
         self.bytes.fetch_sub(weight, Ordering::AcqRel);
+        // All of them: waiters have different limits, so waking one may wake the wrong one.
         self.decreased.notify_waiters();
         if let Some(total) = &self.total {
             total.subtract(weight);

@@ -188,6 +188,7 @@ impl<R: Resume, C: Connection> Resumed<R, C> {
 
     fn poll_event(&mut self, cx: &mut TaskContext<'_>) -> Poll<Option<Result<R::Response, End>>> {
         let event = std::task::ready!(self.events.poll_recv(cx));
+        // The final error was counted when it was queued, so it is counted here as well.
         if event.is_some() {
             self.backpressure.dequeued();
         }
@@ -239,6 +240,7 @@ impl<R: Resume> Protocol for Resuming<R> {
         command: Self::Command,
         cx: &mut Context<Self::Send, Self::Event>,
     ) {
+        // Documented as lost: a request for the next stream belongs in `Resume::requests`.
         if cx.is_open() {
             cx.send(command);
         }

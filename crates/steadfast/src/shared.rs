@@ -54,6 +54,7 @@ impl<C: Connection> Transport for SharedTransport<C> {
         &self,
         _refresh: bool,
     ) -> impl Future<Output = Result<SharedConnection<C>, End>> + Send + 'static {
+        // Stop and not retry: only the link that dialled the connection can replace it.
         std::future::ready(if self.0.is_closed() {
             let why = "the shared connection has ended";
             Err(End::stop(Initiator::Network, Reason::Lost(why.into())))

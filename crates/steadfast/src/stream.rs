@@ -78,6 +78,7 @@ impl<C: Connection> Stream<C> {
     /// Polls for the next event. While `read_paused`, messages stay in the connection; activity,
     /// probe results and acceptance are still returned.
     pub(crate) fn poll_wake(&mut self, read_paused: bool, cx: &mut Context<'_>) -> Poll<Wake> {
+        // Before the messages: a busy stream must not delay the result that a caller waits for.
         if let Some(probe) = &mut self.probe
             && let Poll::Ready(alive) = probe.as_mut().poll(cx)
         {
@@ -87,6 +88,7 @@ impl<C: Connection> Stream<C> {
         if let Poll::Ready(wake) = self.poll_step(read_paused, cx) {
             return Poll::Ready(wake);
         }
+        // After the messages, which are stronger signs of life and make these superfluous.
         self.activity.register(cx);
         if self.activity.take_accepted() {
             Poll::Ready(Wake::Accepted)
@@ -102,6 +104,8 @@ impl<C: Connection> Stream<C> {
             Step::Dialling(dial, call, outbound) => match ready!(dial.as_mut().poll(cx)) {
                 Err(end) => (Step::Ended, Wake::Ended(end)),
                 Ok(connection) => {
+                    // Moved out, because the state is replaced only below. The call starts at once:
+                    // messages that are queued by now go out with it.
                     let outbound = outbound.take().expect("a stream is dialled once");
                     let open = connection.open(call, outbound, Arc::clone(&self.activity));
                     self.connection = Some(connection);
@@ -112,6 +116,8 @@ impl<C: Connection> Stream<C> {
                 Err(end) => (Step::Ended, Wake::Ended(end)),
                 Ok(inbound) => (Step::Open(inbound), Wake::Opened),
             },
+            // While reading is paused the connection's window fills up, which is what holds the
+            // peer back.
             Step::Open(inbound) if !read_paused => match ready!(inbound.poll_next(cx)) {
                 Err(end) => (Step::Ended, Wake::Ended(end)),
                 Ok(message) => return Poll::Ready(Wake::Message(message)),

@@ -121,6 +121,8 @@ const TAKEN: u8 = 2;
 impl StreamActivity {
     /// Reports that the connection has sent the request. Later calls have no effect.
     pub fn request_accepted(&self) {
+        // A transport may report it on every poll of the request's body. The exchange lets the
+        // first report through, and `TAKEN` keeps later ones from being news.
         let first =
             self.acceptance
                 .compare_exchange(0, UNTAKEN, Ordering::AcqRel, Ordering::Acquire);

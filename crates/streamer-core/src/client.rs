@@ -124,6 +124,7 @@ impl Core {
             return;
         }
         match &mut self.stream {
+            // No server has it, so there is nobody to tell.
             Stream::Closed | Stream::Greeting => self.subscriptions.remove(id),
             Stream::Plain(stream) => stream.unsubscribe(id, &mut self.subscriptions, cx),
             Stream::Profile(stream) => stream.unsubscribe(id, &mut self.subscriptions, cx),
@@ -156,6 +157,7 @@ impl Core {
         cx: &mut Cx,
     ) -> Result<(), Violation> {
         match self.heartbeats.acknowledge(ack.timestamp) {
+            // Not taken for a sign of life: a peer that acknowledges anything would look healthy.
             None => self.subscriptions.counters.stray_acks += 1,
             Some(sent_at) => {
                 // A peer with the profile sends its welcome before its first acknowledgement.
@@ -183,6 +185,8 @@ impl Core {
             head: None,
         });
         cx.signal(Signal::Greeted);
+        // After the signal: the session must wait for restoring before the first response can
+        // finish it.
         let stream = PlainStream::start(&self.config, &mut self.subscriptions, cx);
         self.stream = Stream::Plain(stream);
     }
@@ -190,7 +194,10 @@ impl Core {
     fn on_welcome(&mut self, welcome: wire::Welcome, cx: &mut Cx) -> Result<(), Violation> {
         match &self.stream {
             Stream::Greeting if self.config.offer_profile => {}
+            // Without an offer the peer cannot know of the profile.
             Stream::Greeting => return Err(Violation::UnexpectedWelcome),
+            // Everything was requested without positions by now. Starting over on a new stream is
+            // simpler than taking it back.
             Stream::Plain(_) => return Err(Violation::LateWelcome),
             Stream::Profile(_) => return Err(Violation::SecondWelcome),
             Stream::Closed => return Ok(()),
@@ -216,6 +223,8 @@ impl Core {
         match (message.payload, &mut self.stream) {
             (Some(Payload::HeartbeatAck(ack)), _) => self.on_heartbeat_ack(now, ack, cx)?,
             (Some(Payload::Welcome(welcome)), _) => self.on_welcome(welcome, cx)?,
+            // The status of the call follows, but says less: this ends the stream with the better
+            // reason.
             (Some(Payload::Final(last)), _) => cx.fail(greeting::read_final(last)?),
             (Some(Payload::Drain(drain)), _) => cx.signal(Signal::Drain(drain.reason)),
             (Some(Payload::Delivery(delivery)), Stream::Plain(stream)) => {
@@ -256,11 +265,15 @@ impl Core {
             (Stream::Plain(_), None) => {
                 self.subscriptions.set_pending_gaps(GapReason::Disconnected);
             }
+            // A plain peer does not send the event again, so a larger limit would come too late for
+            // it.
             (Stream::Plain(_), Some(_)) => {
                 self.subscriptions.set_pending_gaps(GapReason::TooLarge);
             }
             (Stream::Profile(_), Some(end)) => {
                 let delivered = self.counters().delivered;
+                // A delivery in between means that the client got past the event that was too
+                // large.
                 let progressed = self.oversized.delivered != delivered;
                 self.oversized.count = if progressed {
                     1
@@ -284,12 +297,14 @@ impl Protocol for Core {
     type Event = Event;
 
     fn on_open(&mut self, now: Time, generation: Generation, cx: &mut Cx) {
+        // Usually a repetition of `on_down`. It makes a stream start clean whatever the driver did.
         self.on_stream_gone(None);
         self.stream = Stream::Greeting;
         self.oversized.delivered = self.counters().delivered;
         if self.oversized.count >= self.config.max_rejections.max(1)
             && let Some(end) = self.oversized.newest.take()
         {
+            // Here and not in `on_down`, because a signal without a stream is void.
             return cx.fail(End::stop(end.initiator, end.reason));
         }
         if self.config.offer_profile {
@@ -321,6 +336,8 @@ impl Protocol for Core {
                     Start::Now => None,
                     Start::After(position) => Some(position),
                 };
+                // Wanted first, sent second: it is restored on later streams whether or not this
+                // one takes it.
                 self.subscriptions
                     .add(id, database, collection, filter, from);
                 self.subscribe(id, cx);
@@ -337,6 +354,8 @@ impl Protocol for Core {
 
     fn on_live(&mut self, now: Time, cx: &mut Cx) {
         if let Stream::Profile(stream) = &mut self.stream {
+            // The first request for progress is due at once, so it is sent here and not at the next
+            // timer.
             stream.on_live(now);
             self.on_timer(now, cx);
         }
@@ -349,6 +368,7 @@ impl Protocol for Core {
     fn on_stop(&mut self, _now: Time, end: &End, cx: &mut Cx) {
         self.on_stream_gone(Some(end));
         self.oversized = Oversized::default();
+        // Their handles end with `Stopped`. A later start begins with none.
         self.subscriptions.clear();
         cx.emit(Event::Stopped(end.clone()));
     }

@@ -104,6 +104,7 @@ impl Entry {
     /// Returns the bytes that the entry counts for in queues.
     #[must_use]
     pub fn weight(&self) -> usize {
+        // 64 for the entry itself: without it, empty entries would have no bound in bytes.
         64 + self.data.len() + self.database.len() + self.collection.len() + self.document_id.len()
     }
 }

@@ -149,6 +149,7 @@ impl<C: Connection> Client<C> {
     /// Starts the client again after it stopped or left. Has no effect otherwise; a closed client
     /// stays closed.
     pub fn start(&self) {
+        // A closed client must go on refusing subscriptions.
         if !self.inner.link.is_closed() {
             self.inner.registry.resume();
         }
@@ -167,6 +168,7 @@ impl<C: Connection> Client<C> {
     /// Returns an error after three failed attempts, while the client keeps trying, or if the client
     /// stops.
     pub async fn connect(&self) -> Result<(), ConnectError> {
+        // Also after a stop: the registry accepts subscriptions again before the link starts.
         self.start();
         self.inner.link.connect().await
     }
@@ -236,6 +238,7 @@ impl<C: Connection> Client<C> {
     ///
     /// Dropping the future has no effect.
     pub async fn counters(&self) -> Counters {
+        // Subscribed before the command, so that its result counts as a change.
         let mut counters = self.inner.registry.counters();
         if self.inner.link.send_command(Command::Report).await.is_ok() {
             tokio::select! {
@@ -271,6 +274,7 @@ impl<C: Connection> Subscribe<C> {
         if link.is_closed() {
             return Err(SubscribeError::Closed);
         }
+        // Before the command is sent: an event for the id must find its queue.
         let (id, slot) = registry.add().map_err(SubscribeError::stopped)?;
         let commands = Arc::clone(&self.client.inner) as Arc<dyn CommandSender>;
         // From here on, dropping the future drops the handle, which unsubscribes.

@@ -152,6 +152,7 @@ impl Builder {
     /// Sets the limit of pending bytes. A larger entry is pending alone. Default 16 MiB.
     #[must_use]
     pub fn max_bytes(mut self, bytes: usize) -> Self {
+        // tokio takes a number of permits as `u32` at a time, and an entry may need all of them.
         self.max_bytes = bytes.clamp(1, Semaphore::MAX_PERMITS.min(u32::MAX as usize));
         self
     }
@@ -182,6 +183,9 @@ impl Builder {
             .link
             .default_name("publisher")
             .configure(|config| config.ready = Ready::FirstMessage)
+            // Above what can be pending: callers meet the limit of the publisher, by waiting,
+            // before a stream is ended for too many unsent bytes. The rest is room for one entry
+            // above `max_bytes`.
             .outbox_bytes(2 * self.max_bytes + (16 << 20))
             .spawn(
                 Call::new(METHOD),
@@ -189,6 +193,7 @@ impl Builder {
                 Core::new(producer, self.first_sequence),
                 move |event| sink.on_event(event),
             )?;
+        // Only a closed link fails to start, and this one is new.
         link.start().ok();
         Ok(Publisher { link, shared })
     }
@@ -235,6 +240,8 @@ impl<C: Connection> Publisher<C> {
     ///
     /// Returns an error if the publisher is closed.
     pub async fn enqueue(&self, entry: Entry) -> Result<Pending, PublishError> {
+        // A larger entry takes all permits and is pending alone; more permits than exist would
+        // never come.
         let weight = entry.weight().min(self.shared.max_bytes);
         let weight = u32::try_from(weight).unwrap_or(u32::MAX);
         let closed = |_| PublishError::Closed;
@@ -242,6 +249,8 @@ impl<C: Connection> Publisher<C> {
             .acquire_owned()
             .await
             .map_err(closed)?;
+        // Both semaphores are fair, and all callers take them in this order, so that entries keep
+        // the order of calls and two callers cannot hold what the other needs.
         let bytes = Arc::clone(&self.shared.bytes)
             .acquire_many_owned(weight)
             .await
@@ -297,8 +306,11 @@ impl<C: Connection> Publisher<C> {
     /// Closes the publisher. Pending entries fail with an error that says whether they were sent.
     pub async fn close(&self) {
         self.link.close().await;
+        // Wakes the callers that wait for capacity; they fail with `Closed`.
         self.shared.entries.close();
         self.shared.bytes.close();
+        // The core has settled what it knew of. This drops the entries whose command it never
+        // received.
         self.shared.waiters().clear();
     }
 }

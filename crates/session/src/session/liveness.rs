@@ -20,6 +20,7 @@ pub(super) const PEER_TIMERS: [Timer; 5] = [
 ];
 
 /// The shortest interval of heartbeats that a peer can ask for.
+// A peer that asks for less is broken; 100 heartbeats a second cost either side nothing.
 const HEARTBEAT_INTERVAL_MIN: Duration = Duration::from_millis(10);
 
 impl Session {
@@ -46,6 +47,7 @@ impl Session {
         let Some(attempt) = self.attempt_mut() else {
             return;
         };
+        // A repeated pause must not give the peer its time again.
         if attempt.read_paused == paused {
             return;
         }
@@ -84,6 +86,7 @@ impl Session {
             return;
         };
         let ack_expected = attempt.expects_acks && !attempt.read_paused;
+        // Heartbeats go on while reading is paused: they keep this side alive for the peer.
         out.push(Action::Heartbeat(attempt.generation));
         self.arm_heartbeat(now);
         // The oldest unacknowledged heartbeat counts: a newer one must not extend its deadline.
@@ -124,8 +127,10 @@ impl Session {
 
     pub(super) fn on_probed(&mut self, now: Time, alive: bool, out: &mut Vec<Action>) {
         let purpose = self.attempt_mut().and_then(|attempt| attempt.probe.take());
+        // First, because the handlers below may send the next probe, which arms it.
         self.timers.disarm(Timer::Probe);
         if alive {
+            // Also after its timeout: a late response is a sign of life all the same.
             self.status.probes_answered += 1;
             self.on_received(now);
             return;

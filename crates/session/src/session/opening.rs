@@ -10,6 +10,8 @@ use crate::{
 
 impl Session {
     pub(super) fn on_accepted(&mut self, now: Time, out: &mut Vec<Action>) {
+        // Only some transports can tell that the request was taken, and some peers send headers
+        // hours later, with their first message.
         if self.stage() == Some(Stage::Opening) && self.config().ready == Ready::Accepted {
             self.go_live(now, out);
         }
@@ -20,9 +22,13 @@ impl Session {
             return;
         }
         match self.config().ready {
+            // Headers imply that the request was taken, even if the transport did not say so.
             Ready::Accepted | Ready::Headers => self.go_live(now, out),
             Ready::FirstMessage | Ready::Restored => {
                 self.enter_stage(Stage::Greeting);
+                // Each phase before live has its own deadline, and silence is limited from here on.
+                // Without both, a peer that sends headers and nothing more would hold the attempt
+                // for ever.
                 self.arm_response_timeout(now);
                 self.start_liveness(now);
             }
@@ -82,8 +88,10 @@ impl Session {
         } else {
             self.start_liveness(now);
         }
+        // A stream that is live was authorised.
         self.retry.credentials_accepted();
         self.status.streams_established += 1;
+        // Before the transition: an observer of `Connected` may use the stream at once.
         out.push(Action::Up(generation));
         self.set_state(now, State::Connected, Cause::Live, out);
     }

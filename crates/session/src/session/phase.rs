@@ -105,8 +105,10 @@ impl Stage {
             Timer::Activity | Timer::Ack | Timer::Heartbeat => {
                 matches!(self, Self::Greeting | Self::Restoring | Self::Live { .. })
             }
+            // Before live the deadlines of the phases find a dead peer sooner than a probe would.
             Timer::ProbeDue | Timer::Probe | Timer::Stable => matches!(self, Self::Live { .. }),
             Timer::Leave => matches!(self, Self::Draining { .. }),
+            // It belongs to `Phase::Backoff`, when there is no attempt.
             Timer::Retry => false,
         }
     }

@@ -14,12 +14,18 @@ impl Session {
     pub(super) fn on_connect(&mut self, now: Time, out: &mut Vec<Action>) {
         match self.phase.activity() {
             Activity::Idle => {
+                // The caller asks anew after the session gave up or was left, so its retries count
+                // from one.
                 self.status.consecutive_failures = 0;
                 self.retry.reset();
                 self.set_state(now, State::Connecting, Cause::Requested, out);
                 self.schedule_attempt(now, Duration::ZERO, out);
             }
+            // The caller may know that the peer is back. The minimum interval still holds, so
+            // asking in a loop cannot storm the peer.
             Activity::Backoff => self.schedule_attempt(now, Duration::ZERO, out),
+            // The stream that ends in order cannot be kept: its half is finished. A new one follows
+            // it.
             Activity::Draining => self.enter_stage(Stage::Draining { reconnect: true }),
             Activity::Opening
             | Activity::Greeting
@@ -31,6 +37,7 @@ impl Session {
 
     pub(super) fn on_reconnect(&mut self, now: Time, out: &mut Vec<Action>) {
         match self.phase.activity() {
+            // To replace a healthy stream would cost the peer a restoration for nothing.
             Activity::Live => self.probe(now, ProbePurpose::Reconnect, out),
             Activity::Idle | Activity::Backoff | Activity::Draining => self.on_connect(now, out),
             Activity::Opening | Activity::Greeting | Activity::Restoring | Activity::Closed => {}
@@ -43,6 +50,8 @@ impl Session {
                 self.enter_stage(Stage::Draining { reconnect: false });
                 self.timers
                     .arm(Timer::Leave, now + self.config().drain_timeout);
+                // The peer still has messages on their way; the stream ends when the peer ends its
+                // half, or at the deadline.
                 out.extend(self.current().map(Action::Finish));
             }
             // Nothing was delivered on such a stream yet, so there is nothing to end in order.
@@ -66,12 +75,14 @@ impl Session {
         let end = End::stop(Initiator::Local, Reason::Left);
         let running = self.phase != Phase::Idle;
         let closing = to == Phase::Closed;
+        // Read before `enter` drops the stage.
         let reconnect = !closing && self.stage() == Some(Stage::Draining { reconnect: true });
         if let Some(generation) = self.current() {
             out.push(Action::Kill(generation));
             out.push(Action::Down(generation, end.clone()));
         }
         self.enter(to);
+        // Leaving an idle session changes nothing. Closing one still ends its handles.
         if running || closing {
             out.push(Action::Stopped(end));
         }

@@ -58,6 +58,7 @@ impl Session {
 
     pub(super) fn start_attempt(&mut self, now: Time, out: &mut Vec<Action>) {
         let generation = Generation(self.status.generation.0 + 1);
+        // Noted at the start and not at the end: the minimum interval is one between starts.
         let refresh = self.retry.start(now);
         self.status.generation = generation;
         let heartbeat_interval = self.config().heartbeat_interval;
@@ -82,10 +83,13 @@ impl Session {
             Stage::Live { stable } => stable,
             Stage::Opening | Stage::Greeting | Stage::Restoring => false,
         };
+        // The loss of a stable stream is no failed attempt: the first attempt after it gets all
+        // retries.
         if !stable {
             self.status.consecutive_failures = self.status.consecutive_failures.saturating_add(1);
             self.status.failed_attempts += 1;
         }
+        // Killed before the protocol hears of it, so that nothing it sends in `on_down` goes out.
         out.push(Action::Kill(generation));
         out.push(Action::Down(generation, end.clone()));
         match self.next_attempt(&end, stable) {
@@ -101,6 +105,7 @@ impl Session {
             State::Disconnected | State::Connecting => State::Connecting,
             State::Connected | State::Reconnecting => State::Reconnecting,
         };
+        // Before the next attempt, so that an observer sees the loss first and `Open` after it.
         self.set_state(now, state, Cause::Ended(end), out);
         self.schedule_attempt(now, delay, out);
     }
@@ -114,6 +119,9 @@ impl Session {
         let generation = attempt.generation;
         let end = End::retry(Initiator::Peer, Reason::Drained(message.clone()));
         match attempt.stage {
+            // No failure is counted, and the state stays `Connected`: a rolling restart of healthy
+            // peers is no outage. The old stream is killed and not kept beside the new one, because
+            // a protocol has one stream at a time.
             Stage::Live { stable: true } => {
                 out.push(Action::Kill(generation));
                 out.push(Action::Down(generation, end));
@@ -132,6 +140,7 @@ impl Session {
     fn next_attempt(&mut self, end: &End, stable: bool) -> NextAttempt {
         let config = self.config.settings();
         let failures = self.status.consecutive_failures;
+        // Zero never gives up. The end of a stable stream is not counted, so it is never the last.
         if config.max_retries > 0 && failures >= config.max_retries && !stable {
             return NextAttempt::Never;
         }
@@ -190,6 +199,7 @@ impl RetryState {
         } else {
             self.backoff.next(config)
         };
+        // Any other end means that the credentials were not what the peer refused.
         if end.advice != Advice::Refresh {
             self.credentials_accepted();
         }

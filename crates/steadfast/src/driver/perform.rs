@@ -35,6 +35,7 @@ where
             Action::Send(generation, message) => return self.send(generation, &message),
             Action::Finish(generation) => {
                 if let Some(stream) = self.stream_of(generation) {
+                    // Dropping the sender ends the request's body once what is queued was sent.
                     stream.outbox = None;
                 }
             }
@@ -65,17 +66,21 @@ where
         }
         debug!(link = %self.parts.name, generation = generation.0, refresh, "connecting");
         let dial = self.parts.transport.connect(refresh);
+        // A queue per attempt: messages for an older stream mean nothing on this one.
         let queue = outbound::queue(self.parts.outbox_bytes, &self.parts.state.unsent);
         let call = self.parts.call.clone();
+        // The dial starts when the stream is first polled; nothing is awaited here.
         self.stream = Some(Stream::dial(generation, dial, call, queue));
         self.read_paused = false;
     }
 
     fn send(&mut self, generation: Generation, message: &P::Send) -> Option<(Generation, End)> {
         let outbox = self.stream_of(generation)?.outbox.as_ref()?;
+        // Encoded here and not by the transport, so that the limit on unsent bytes is exact.
         let bytes = Bytes::from(message.encode_to_vec());
         let length = bytes.len() as u64;
         if outbox.push(bytes).is_err() {
+            // Dropping one message would leave a hole that neither side can see.
             return Some((generation, End::retry(Initiator::Local, Reason::OutboxFull)));
         }
         let mut statistics = self.parts.state.statistics();
@@ -90,8 +95,12 @@ where
         }
         if let Some(connection) = self.stream.take().and_then(|stream| stream.connection) {
             connection.kill();
+            // Its tasks end in the background. The next attempt does not wait for them, `close`
+            // does.
             self.closing.push(Box::pin(connection.closed()));
         }
+        // The application's queue may still be full. Reading pauses again once the next stream is
+        // live.
         self.read_paused = false;
         self.parts
             .state
@@ -108,6 +117,7 @@ where
         let connection = self
             .stream_of(generation)
             .and_then(|stream| stream.connection.clone());
+        // Published only now: on a stream that is not live yet, the peer may not know this client.
         self.parts.state.connection.send_replace(connection);
     }
 

@@ -25,6 +25,8 @@ impl Address {
     }
 
     pub(super) fn host(&self) -> &str {
+        // The `http` crate keeps the brackets of an IPv6 address, and the resolver does not take
+        // them.
         self.0.host().trim_start_matches('[').trim_end_matches(']')
     }
 
@@ -46,6 +48,7 @@ impl FromStr for Address {
         if text.starts_with("https://") {
             return Err(invalid("TLS is not supported"));
         }
+        // Both forms are what other gRPC clients are configured with.
         let bare = ["http://", "dns:///"]
             .iter()
             .find_map(|prefix| text.strip_prefix(prefix))
@@ -55,6 +58,7 @@ impl FromStr for Address {
         if authority.host().is_empty() {
             return Err(invalid("the host is missing"));
         }
+        // `Authority` accepts it and would send it to the server as a part of the host.
         if bare.contains('@') {
             return Err(invalid("user information is not supported"));
         }

@@ -21,9 +21,11 @@ const CUT_SHORT: &str = "protocol error: missing grpc-status trailer";
 
 /// Returns the end that `status` means.
 pub(super) fn end(status: &Status) -> End {
+    // First, because tonic makes this status without a source, as if it came from the peer.
     if is_too_large(status) {
         let what = format!("{}; raise max_message_bytes", status.message());
-        End::stop(Initiator::Local, Reason::MessageTooLarge(what.into()))
+        let detail = Detail::new(what, status.clone());
+        End::stop(Initiator::Local, Reason::MessageTooLarge(detail))
     } else if is_made_by_peer(status) {
         by_peer(status)
     } else {
@@ -75,6 +77,7 @@ fn wants_calm(status: &Status) -> bool {
 fn loss(status: &Status) -> String {
     sources(status)
         .find_map(cause)
+        // The innermost error is the most specific one, even if its type is unknown here.
         .or_else(|| sources(status).last().map(ToString::to_string))
         .unwrap_or_else(|| status.message().to_owned())
 }
@@ -151,6 +154,7 @@ fn pushback(status: &Status) -> Option<Pushback> {
     let wait = value
         .to_str()
         .ok()
+        // As unsigned: a negative number asks the client not to retry, as anything unreadable does.
         .and_then(|text| text.trim().parse::<u64>().ok());
     Some(wait.map_or(Pushback::Never, |millis| {
         Pushback::Wait(Duration::from_millis(millis))
@@ -162,6 +166,7 @@ pub(super) fn chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
     for error in std::iter::successors(error.source(), |&error| error.source()) {
         let layer = error.to_string();
+        // Some layers repeat the text of the one below.
         if !text.contains(&layer) {
             text.push_str(": ");
             text.push_str(&layer);

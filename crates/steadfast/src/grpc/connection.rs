@@ -72,15 +72,20 @@ impl Connection {
             .path_and_query("/")
             .build()
             .map_err(|error| unreachable(Detail::from_error(error)))?;
+        // No timeout here: `open_timeout` of the session covers the dial, and dropping this future
+        // abandons it.
         let reset_on_drop = ResetOnDrop::default();
         let socket = Socket::connect(&address, &options, reset_on_drop.clone())
             .await
             .map_err(|error| unreachable(Detail::new(format!("{address}: {error}"), error)))?;
         let tasks = Tasks::default();
         let (requests, connection) = http2::Builder::new(tasks.clone())
+            // hyper panics without a timer if a setting needs one.
             .timer(TokioTimer::new())
             .initial_stream_window_size(options.stream_window)
             .initial_connection_window_size(options.connection_window)
+            // It would replace the windows above by its own estimate, and with it the ratio that
+            // decision 0004 asks for.
             .adaptive_window(false)
             .handshake(TokioIo::new(socket))
             .await
@@ -103,6 +108,7 @@ impl Connection {
         activity: Arc<StreamActivity>,
         cancellation: BodyCancellation,
     ) -> Framing<Requests> {
+        // Made per call: the activity and the cancellation belong to one stream.
         let requests = Requests {
             send: self.inner.requests.clone(),
             activity,
@@ -126,6 +132,8 @@ impl transport::Connection for Connection {
         let request = request(call, outbound);
         async move {
             let (path, request) = request?;
+            // Made before the call is awaited: dropping this future must end the request's body,
+            // too.
             let guard = RequestBodyGuard::default();
             let mut framing = connection.framing(activity, guard.cancellation());
             let response = framing.streaming(request, path, Raw).await;
@@ -144,12 +152,15 @@ impl transport::Connection for Connection {
         let guard = RequestBodyGuard::default();
         let mut framing = self.framing(Arc::default(), guard.cancellation());
         async move {
+            // Moved in, so that a probe that is abandoned ends its request.
             let _guard = guard;
             let path = PathAndQuery::from_static(PROBE);
             match framing
                 .unary(tonic::Request::new(Bytes::new()), path, Raw)
                 .await
             {
+                // Health or not, the peer responded. Most servers have no health service and say
+                // so.
                 Ok(_) => true,
                 Err(status) => classify::is_made_by_peer(&status),
             }
@@ -161,6 +172,7 @@ impl transport::Connection for Connection {
     }
 
     fn is_closed(&self) -> bool {
+        // The sender learns of a kill only when hyper's task is gone, so the flag is asked first.
         self.inner.reset_on_drop.is_set() || self.inner.requests.is_closed()
     }
 
@@ -171,6 +183,7 @@ impl transport::Connection for Connection {
 
 impl Inner {
     fn kill(&self) {
+        // The flag first: cancelling drops the socket, which looks at the flag.
         self.reset_on_drop.set();
         self.tasks.cancel();
     }
@@ -197,6 +210,7 @@ impl transport::Inbound for GrpcInbound {
             .map(|next| match next {
                 Some(Ok(message)) => Ok(message),
                 Some(Err(status)) => Err(classify::end(&status)),
+                // tonic yields `None` only after an OK status.
                 None => Err(End::retry(Initiator::Peer, Reason::Finished)),
             })
     }
@@ -206,21 +220,27 @@ fn request(
     call: &Call,
     outbound: Outbound,
 ) -> Result<(PathAndQuery, tonic::Request<Outbound>), End> {
-    let invalid = |what: String| End::stop(Initiator::Local, Reason::Protocol(what.into()));
     let path = PathAndQuery::try_from(call.path.as_str())
-        .map_err(|error| invalid(format!("{:?} is not a method path: {error}", call.path)))?;
+        .map_err(|error| invalid(&format!("{:?} is not a method path", call.path), error))?;
     let mut request = tonic::Request::new(outbound);
     for (name, value) in &call.metadata {
         let key = MetadataKey::from_bytes(name.as_bytes())
-            .map_err(|error| invalid(format!("{name:?} is not a metadata name: {error}")))?;
+            .map_err(|error| invalid(&format!("{name:?} is not a metadata name"), error))?;
         let value = AsciiMetadataValue::try_from(value.as_str()).map_err(|error| {
-            invalid(format!(
-                "the value of metadata {name:?} is not ASCII: {error}"
-            ))
+            invalid(
+                &format!("the value of metadata {name:?} is not ASCII"),
+                error,
+            )
         })?;
         request.metadata_mut().insert(key, value);
     }
     Ok((path, request))
+}
+
+/// Returns the end of a call that cannot be made. Every attempt would fail in the same way.
+fn invalid(what: &str, error: impl std::error::Error + Send + Sync + 'static) -> End {
+    let detail = Detail::new(format!("{what}: {error}"), error);
+    End::stop(Initiator::Local, Reason::Protocol(detail))
 }
 
 /// The request sender of hyper as a service for one call. It observes both bodies.
@@ -247,6 +267,7 @@ impl Service<http::Request<Body>> for Requests {
         let response = self.send.send_request(request);
         Box::pin(async move {
             let mut response = response.await?;
+            // A response that fails at once has its status in the headers, and no trailers.
             observed_body::remove_status_details(response.headers_mut());
             Ok(response.map(|body| ObservedBody::response(body, activity)))
         })

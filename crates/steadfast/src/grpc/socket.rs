@@ -1,7 +1,8 @@
 //! A TCP socket that can be reset.
 
 use std::{
-    io,
+    error::Error,
+    fmt, io,
     net::SocketAddr,
     pin::Pin,
     sync::{
@@ -48,6 +49,8 @@ impl Socket {
         reset_on_drop: ResetOnDrop,
     ) -> io::Result<Self> {
         let stream = connect_to_any(address).await?;
+        // Heartbeats and credit are small; Nagle's algorithm would hold them back for the peer's
+        // delayed acknowledgement.
         stream.set_nodelay(true)?;
         set_user_timeout(&stream, options.user_timeout)?;
         Ok(Self {
@@ -57,24 +60,49 @@ impl Socket {
     }
 }
 
+/// The errors of all IP addresses of a host, in the order in which they were tried.
+#[derive(Debug)]
+struct NoneAccepted(Vec<(SocketAddr, io::Error)>);
+
+impl fmt::Display for NoneAccepted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, (candidate, error)) in self.0.iter().enumerate() {
+            let separator = if index > 0 { "; " } else { "" };
+            write!(f, "{separator}{candidate}: {error}")?;
+        }
+        Ok(())
+    }
+}
+
+impl Error for NoneAccepted {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.0.last().map(|(_, error)| error as _)
+    }
+}
+
 /// Connects to the first IP address of the host that accepts. If none does, the error lists all.
 async fn connect_to_any(address: &Address) -> io::Result<TcpStream> {
-    let mut failures: Vec<(SocketAddr, io::Error)> = Vec::new();
+    let mut failures = Vec::new();
+    // One after the other: a host with several addresses is rare here, and the open timeout of the
+    // session bounds them together.
     for candidate in lookup_host((address.host(), address.port())).await? {
         match TcpStream::connect(candidate).await {
             Ok(stream) => return Ok(stream),
             Err(error) => failures.push((candidate, error)),
         }
     }
-    let list: Vec<_> = failures
-        .iter()
-        .map(|(candidate, error)| format!("{candidate}: {error}"))
-        .collect();
-    Err(match failures.pop() {
-        Some((_, only)) if failures.is_empty() => only,
-        Some((_, error)) => io::Error::new(error.kind(), list.join("; ")),
-        None => io::Error::new(io::ErrorKind::NotFound, "the host has no address"),
-    })
+    match failures.pop() {
+        Some((_, only)) if failures.is_empty() => Err(only),
+        Some(last) => {
+            let kind = last.1.kind();
+            failures.push(last);
+            Err(io::Error::new(kind, NoneAccepted(failures)))
+        }
+        None => Err(io::Error::new(
+            io::ErrorKind::NotFound,
+            "the host has no address",
+        )),
+    }
 }
 
 #[cfg(target_os = "linux")]
@@ -94,6 +122,7 @@ impl Drop for Socket {
         if self.reset_on_drop.is_set() {
             // Discards unsent data and resets the connection. After an orderly close the system
             // would keep sending to a frozen peer for minutes.
+            // Errors are ignored: a socket that cannot be reset any more is gone already.
             SockRef::from(&self.stream)
                 .set_linger(Some(Duration::ZERO))
                 .ok();

@@ -26,6 +26,7 @@ impl Tasks {
 
     /// Resolves when no task is left.
     pub(super) fn closed(&self) -> impl Future<Output = ()> + Send + 'static {
+        // `wait` resolves only for a tracker that is closed. A closed one still accepts tasks.
         self.tracker.close();
         let tracker = self.tracker.clone();
         async move { tracker.wait().await }
@@ -34,6 +35,8 @@ impl Tasks {
     fn spawn(&self, cancel: CancellationToken, task: impl Future + Send + 'static) {
         self.tracker.spawn(async move {
             tokio::select! {
+                // A cancelled task must not be polled once more: it would write to a socket that is
+                // to be reset.
                 biased;
                 () = cancel.cancelled() => {}
                 _ = task => {}
@@ -48,6 +51,7 @@ where
     F::Output: Send,
 {
     fn execute(&self, task: F) {
+        // A child per task: the end of one stream cancels its task alone.
         let cancel = self.cancel.child_token();
         self.spawn(cancel.clone(), request_body_guard::scope(cancel, task));
     }

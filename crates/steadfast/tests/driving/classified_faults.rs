@@ -1,6 +1,6 @@
 //! Faults on real sockets and the ends they are classified as.
 
-use std::net::SocketAddr;
+use std::{error::Error, net::SocketAddr};
 
 use futures_util::{StreamExt as _, stream};
 use http_body_util::BodyExt as _;
@@ -91,6 +91,21 @@ async fn refused_connection_is_unreachable() {
     let end = end_at(sockets::nobody()).await;
     assert_eq!(verdict(&end), UNREACHABLE);
     assert!(text(&end).contains("Connection refused"), "{end}");
+}
+
+#[tokio::test]
+async fn connect_error_leads_to_the_error_of_the_socket() {
+    let mut config = Config::default();
+    config.max_retries = 1;
+    let transport = Grpc::new(sockets::nobody().into());
+    let running = Running::idle(transport, options(config), Notes::default());
+    let error = within("an answer", running.link.connect())
+        .await
+        .unwrap_err();
+    assert!(matches!(error, ConnectError::Stopped(_)), "{error:?}");
+    let source = error.source().and_then(<dyn Error>::downcast_ref);
+    let kind = source.map(std::io::Error::kind);
+    assert_eq!(kind, Some(std::io::ErrorKind::ConnectionRefused), "{error}");
 }
 
 #[tokio::test]

@@ -30,6 +30,8 @@ impl QueuedChanges {
 
     /// Removes the changes up to a number, which the application took.
     pub(super) fn take_through(&mut self, number: u64) {
+        // A number may already be gone: the core can discard a change that the application just
+        // took.
         while let Some(&(oldest, weight)) = self.changes.front()
             && oldest <= number
         {
@@ -76,6 +78,7 @@ impl Backlog {
 
     /// Notes that the load of a subscription changed.
     pub(super) fn update(&mut self, id: SubscriptionId, before: Load, after: Load) {
+        // Empty queues are not ranked, so that one of them is never asked to lose a change.
         if before.messages > 0 {
             self.by_messages.remove(&(before.messages, id));
             self.by_bytes.remove(&(before.bytes, id));

@@ -73,6 +73,7 @@ impl CatchUp {
         let due = self.deadline().is_some_and(|due| due <= now);
         if due {
             self.next = Some(now + self.delay);
+            // A long catch-up needs no more than one extra heartbeat a second.
             self.delay = (self.delay * 2).min(MAX_DELAY);
         }
         due

@@ -70,6 +70,8 @@ impl Credit {
         // One byte left is enough: the peer cannot split a change to fit the rest.
         let allowed =
             self.used.messages < self.granted.messages && self.used.bytes < self.granted.bytes;
+        // Also when it was not allowed: the caller ends the stream then, and until it does the
+        // account stays true.
         self.used.add(weight);
         allowed
     }
@@ -86,6 +88,7 @@ impl Credit {
         };
         let more_messages = target.messages.saturating_sub(self.granted.messages);
         let more_bytes = target.bytes.saturating_sub(self.granted.bytes);
+        // A grant per change would cost as many messages as the deliveries themselves.
         if more_messages < (share.messages / 2).max(1) && more_bytes < (share.bytes / 2).max(1) {
             return None;
         }

@@ -36,7 +36,9 @@ pub(super) fn read_welcome(welcome: &wire::Welcome) -> Result<Position, Violatio
 /// Signals the settings of a welcome to the session.
 pub(super) fn apply_welcome(welcome: &wire::Welcome, cx: &mut Cx) {
     cx.signal(Signal::Greeted);
+    // A plain peer may never acknowledge; one with the profile promises it.
     cx.signal(Signal::ExpectAcks);
+    // Zero is protobuf's absent value: the server has no wish.
     if welcome.heartbeat_interval_ms > 0 {
         let interval = Duration::from_millis(welcome.heartbeat_interval_ms.into());
         cx.signal(Signal::HeartbeatInterval(interval));

@@ -31,6 +31,8 @@ impl Heartbeats {
     pub(super) fn next(&mut self, now: Time) -> wire::Heartbeat {
         let since_start = i64::try_from(now.as_micros() / 1_000).unwrap_or(i64::MAX);
         let unix_ms = self.unix_ms.saturating_add(since_start);
+        // Two heartbeats within a millisecond must not share a timestamp, which is all that an
+        // acknowledgement repeats.
         self.newest = unix_ms.max(self.newest.saturating_add(1));
         if self.unacknowledged.len() == MAX_UNACKNOWLEDGED {
             self.unacknowledged.pop_front();
@@ -48,6 +50,7 @@ impl Heartbeats {
             .unacknowledged
             .iter()
             .position(|(sent, _)| *sent == timestamp)?;
+        // The peer answers in order, so the older ones will not be acknowledged any more.
         let (_, at) = self.unacknowledged.drain(..=index).next_back()?;
         Some(at)
     }

@@ -69,6 +69,7 @@ impl Message for ClientMessage {
             Content::Subscribe(fixed, variable) => {
                 encode_key(SUBSCRIBE_TAG, WireType::LengthDelimited, buffer);
                 encode_varint((fixed.len() + variable.encoded_len()) as u64, buffer);
+                // Protobuf merges fields in any order, so the two parts need no merging here.
                 buffer.put_slice(fixed);
                 variable.encode_raw(buffer);
             }

@@ -36,6 +36,7 @@ impl PlainStream {
     /// Subscribes to everything wanted.
     pub(super) fn start(config: &Config, subscriptions: &mut Subscriptions, cx: &mut Cx) -> Self {
         let mut backlog = Backlog::new(config.limits);
+        // What older streams delivered may still be queued, and takes its part of the total.
         for subscription in subscriptions.iter() {
             backlog.update(subscription.id, Load::default(), subscription.queued.load());
         }
@@ -128,12 +129,14 @@ impl PlainStream {
         cx: &mut Cx,
     ) {
         let (subscription, counters) = subscriptions.with_counters(id);
+        // Without this a slow application would get a gap, one change, a gap, one change.
         if subscription.is_overflowing() {
             return subscription.drop_received(counters);
         }
         let load = subscription.queued.load();
         while let Some(loser) = self.backlog.loser(id, load) {
             let (subscription, counters) = subscriptions.with_counters(loser);
+            // The queue that grew is the largest, so the new change is the one to drop.
             if loser == id {
                 return subscription.drop_received(counters);
             }
@@ -164,6 +167,8 @@ impl PlainStream {
             SubscribeState::Pending(request) => {
                 let request = *request;
                 if response.success {
+                    // A plain peer does not repeat the request's number, so any response counts for
+                    // the newest.
                     self.on_accepted(now, id, request, subscriptions, cx);
                 } else {
                     self.on_refused(id, request, &response.error, subscriptions, cx);
@@ -192,6 +197,7 @@ impl PlainStream {
         subscriptions: &mut Subscriptions,
         cx: &mut Cx,
     ) {
+        // A filter without such operators says nothing about the peer's spelling.
         if has_two_spellings(&subscriptions[id].filter) {
             subscriptions.spelling = request.spelling;
         }
@@ -256,6 +262,7 @@ impl PlainStream {
         subscriptions: &mut Subscriptions,
         cx: &mut Cx,
     ) {
+        // The application relies on it, so it must not end because a server is full for a moment.
         if subscriptions[id].acknowledged {
             subscriptions.fail_restore(id, error, cx);
         } else {
@@ -297,6 +304,7 @@ fn send_request(
 ) {
     let number = subscriptions.next_request();
     let subscription = &mut subscriptions[id];
+    // The position is useless from here on: this peer moves on without reporting positions.
     if subscription.cursor.clear() {
         subscription.set_pending_gap(GapReason::LeftProfile);
     }

@@ -50,6 +50,7 @@ impl Probes {
         id: SubscriptionId,
         subscriptions: &mut Subscriptions,
     ) -> Option<ClientMessage> {
+        // Only the first: later ones follow the timer, however many subscriptions are acknowledged.
         let interval = self.interval.filter(|_| !self.started)?;
         self.started = true;
         self.next = Some(now + interval);
@@ -76,6 +77,8 @@ impl Probes {
                 .find(|subscription| Some(subscription.id) > last)
                 .map(|subscription| subscription.id)
         };
+        // In turn, from the start again after the last one. One per interval is enough, because
+        // such a peer evicts the whole stream at once.
         let id = after(self.last).or_else(|| after(None))?;
         self.probe(id, subscriptions)
     }
@@ -117,6 +120,7 @@ impl Probes {
             return Err(Violation::Evicted);
         }
         // The peer takes a known id for a replacement, so that further probes would prove nothing.
+        // Further probes would also make the peer set up the subscription anew each time.
         self.next = None;
         Ok(())
     }

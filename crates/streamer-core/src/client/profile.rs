@@ -64,6 +64,7 @@ impl ProfileStream {
     ) {
         let request = subscriptions.unsubscribe_request(id, true);
         send(cx, Payload::Unsubscribe(request));
+        // Removed at once: the server's acknowledgement changes nothing for the application.
         self.catch_up.remove(id);
         subscriptions.remove(id);
         self.restore.on_answered(id, cx);
@@ -77,6 +78,7 @@ impl ProfileStream {
     ) -> Result<(), Violation> {
         let at = Position::from(required(delivery.position, "a delivery", "position")?);
         let ids = &delivery.subscription_ids;
+        // A shorter list would leave a subscription without its check for holes.
         if ids.len() != delivery.previous.len() {
             return Err(Violation::UnpairedIds {
                 at,
@@ -88,6 +90,7 @@ impl ProfileStream {
         let change = change_from_wire(event, Some(at))?;
         let number = subscriptions.next_delivery();
         for (wire_id, previous) in ids.iter().zip(delivery.previous) {
+            // Otherwise the check for holes would pass for any cursor.
             if previous >= at.offset {
                 return Err(Violation::PreviousNotBefore { at, previous });
             }
@@ -122,6 +125,7 @@ impl ProfileStream {
             counters.repeated_ids += 1;
             return Ok(());
         }
+        // Counted before the check for duplicates: the server has spent it on those, too.
         if !subscription.credit.spend(change.weight()) {
             let wire_id = subscription.wire_id.clone();
             return Err(Violation::CreditExceeded { at, wire_id });
@@ -161,6 +165,7 @@ impl ProfileStream {
             .filter_map(|wire_id| subscriptions.find_uncounted(wire_id))
             .collect();
         for subscription in subscriptions.iter_mut() {
+            // No acknowledgement has fixed its start yet, so it has nothing to move.
             let Some(at) = subscription.cursor.last() else {
                 continue;
             };
@@ -172,6 +177,7 @@ impl ProfileStream {
                 let wire_id = subscription.wire_id.clone();
                 return Err(Violation::ProgressOfOtherEpoch { to, at, wire_id });
             }
+            // Progress may repeat an older position, and never moves one back.
             if to.offset > at.offset {
                 subscription.cursor.advance(to);
                 self.catch_up.on_moved(subscription.id, to);
@@ -193,6 +199,8 @@ impl ProfileStream {
         let Some(id) = subscriptions.find(&response.subscription_id) else {
             return Ok(());
         };
+        // By number: a subscription that is requested again may get the response to its older
+        // request.
         match subscriptions[id].state {
             SubscribeState::Pending(request) if request.number == response.request => {
                 if response.success {
@@ -238,6 +246,8 @@ impl ProfileStream {
                 }
                 let lost = subscriptions[id].cursor.take_lost();
                 let resync = lost.map(|lost_from| (ResyncReason::Refused, lost_from));
+                // The server may accept from further back; what it repeats is dropped as a
+                // duplicate.
                 let offset = from.map_or(accepted.offset, |from| from.offset);
                 (Position::new(accepted.epoch, offset), resync)
             }
@@ -336,6 +346,8 @@ impl ProfileStream {
                 relied_on && request.from.is_some()
             }
         };
+        // A server that cannot read one position may refuse it for ever, and with it hold up the
+        // restoration of all others. After some attempts the position is given up instead.
         if rejects_position && subscriptions.reject(id) == Rejected::GivenUp {
             send_request(id, request, subscriptions, cx);
         } else if relied_on {
@@ -378,6 +390,7 @@ pub(super) fn on_taken(
     subscriptions: &mut Subscriptions,
     cx: &mut Cx,
 ) {
+    // The share of now: it has shrunk if subscriptions were added since the last grant.
     let share = subscriptions.limits.share(subscriptions.len());
     let (subscription, counters) = subscriptions.with_counters(id);
     subscription.on_taken(through, counters, cx);
@@ -432,6 +445,7 @@ fn read_resync(
     accepted: Option<wire::Position>,
 ) -> Result<(ResyncReason, Position), Violation> {
     let resumes_at = required(resync.resumes_at, "a resync", "position to resume at")?;
+    // Two positions in one response: whichever is taken, changes could be lost without a trace.
     if accepted.is_some_and(|accepted| accepted != resumes_at) {
         return Err(Violation::ResyncMismatch);
     }

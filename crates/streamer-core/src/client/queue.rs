@@ -58,6 +58,7 @@ impl Queue {
             .entries
             .iter_mut()
             .rev()
+            // A gap from before a change must not move behind it.
             .take_while(|entry| !matches!(entry.item, Item::Change(_)))
             .find_map(|entry| Some((merge(&entry.item, &item)?, entry)));
         match merged {
@@ -73,6 +74,7 @@ impl Queue {
     /// Notes that nothing more belongs to the subscription up to a position.
     pub fn mark(&mut self, at: Position) {
         match self.entries.back_mut() {
+            // Kept with the newest entry: the position must not pass an item that was not taken.
             Some(entry) => entry.then = Some(at),
             None => self.position = Some(at),
         }
@@ -93,12 +95,14 @@ impl Queue {
                 kept.push(entry);
             }
         }
+        // They were collected from the back.
         self.entries.extend(kept.into_iter().rev());
     }
 
     /// Removes the oldest item.
     pub fn pop(&mut self) -> Option<Item> {
         let Entry { item, number, then } = self.entries.pop_front()?;
+        // A gap has no position, and afterwards there is none to resume from.
         self.position = then.or(item.position());
         if let Item::Change(change) = &item {
             self.popped = number;
@@ -115,6 +119,8 @@ impl Queue {
     /// gets new credit in time.
     pub fn take_report(&mut self) -> Option<u64> {
         let Unreported { changes, bytes } = self.unreported;
+        // Half of what waits was taken. With short queues that is every change, so that credit of
+        // one change does not stall.
         let due = changes >= self.changes
             || changes >= MAX_UNREPORTED.changes
             || bytes >= MAX_UNREPORTED.bytes;

@@ -16,6 +16,7 @@ pub(super) enum RefusalKind {
 impl RefusalKind {
     /// Classifies a text of the Go server (docs/protocol.md, "Plain peers").
     pub(super) fn classify(error: &str) -> Self {
+        // `contains`, because the server wraps these texts into others, as in PERMANENT.
         if error.contains("subscription ID already exists") {
             Self::IdTaken
         } else if error.contains("unsupported operator") {

@@ -29,6 +29,8 @@ impl Restore {
     /// Notes that nothing more is to be waited for on behalf of a subscription: it was accepted,
     /// refused or unsubscribed.
     pub(super) fn on_answered(&mut self, id: SubscriptionId, cx: &mut Cx) {
+        // A response for a later subscription is no progress of the restoration: it must not extend
+        // the deadline.
         if self.unanswered.remove(&id) {
             cx.signal(Signal::RestoreProgress);
             self.finish_if_answered(cx);

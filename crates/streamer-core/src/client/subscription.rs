@@ -130,6 +130,7 @@ impl Subscription {
 
     /// Changes the id on the wire and returns the old one.
     pub(super) fn rename(&mut self, wire_id: String) -> String {
+        // It contains the old id.
         self.encoded = None;
         std::mem::replace(&mut self.wire_id, wire_id)
     }
@@ -142,6 +143,7 @@ impl Subscription {
         profile: wire::SubscribeRequest,
     ) -> ClientMessage {
         let fixed = match self.encoded.take() {
+            // Taken out and put back, because `encode` borrows all of the subscription.
             Some((kept, fixed)) if kept == spelling => fixed,
             Some(_) | None => self.encode(spelling),
         };
@@ -167,6 +169,8 @@ impl Subscription {
 
     /// Queues a change for the application.
     pub(super) fn queue_change(&mut self, change: Change, counters: &mut Counters, cx: &mut Cx) {
+        // Counted here, for both kinds of peer, so that the sum agrees with what applications
+        // receive.
         counters.delivered += 1;
         self.queued.push(change.weight());
         self.emit(Item::Change(change), cx);
@@ -239,6 +243,7 @@ impl Subscription {
         // What is discarded here is no progress of the application: only taking ends an overflow.
         let resume_at = self.queued.load().half();
         self.overflow = Some(Overflow { dropped, resume_at });
+        // Nothing is left for the application to take, and only taking would report it.
         if self.queued.load() == Load::default() {
             self.report_overflow(counters, cx);
         }

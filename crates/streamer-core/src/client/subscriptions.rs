@@ -58,6 +58,7 @@ impl Subscriptions {
         filter: Filter,
         start: Option<Position>,
     ) {
+        // The session id keeps apart the subscriptions of several clients on a plain server.
         let wire_id = format!("{}-{id}", self.session_id);
         self.by_wire_id.insert(wire_id.clone(), id);
         let subscription = Subscription::new(id, wire_id, database, collection, filter, start);
@@ -78,6 +79,7 @@ impl Subscriptions {
 
     /// Gives a subscription another id on the wire.
     pub(super) fn rename(&mut self, id: SubscriptionId) {
+        // Any number that was never used makes the id new. Those of requests are at hand.
         let number = self.next_request();
         let wire_id = format!("{}-{id}.{number}", self.session_id);
         let before = self[id].rename(wire_id.clone());
@@ -144,6 +146,7 @@ impl Subscriptions {
     /// Schedules a gap for every subscription that the application relies on.
     pub(super) fn set_pending_gaps(&mut self, reason: GapReason) {
         for subscription in self.by_id.values_mut() {
+            // To the others nothing was promised yet, so nothing can be missing.
             if subscription.acknowledged {
                 subscription.set_pending_gap(reason);
             }
@@ -175,6 +178,7 @@ impl Subscriptions {
             spelling: request.spelling,
             probed: false,
         };
+        // Before the acknowledgement, which tells the application that the stream goes on.
         subscription.report_gap(counters, cx);
         cx.emit(Event::Subscribed {
             id,
@@ -186,6 +190,7 @@ impl Subscriptions {
     /// Ends a subscription that the peer refused.
     pub(super) fn refuse(&mut self, id: SubscriptionId, permanent: bool, error: &str, cx: &mut Cx) {
         self.counters.refused += 1;
+        // Removed before the event, so that a handle which reacts to it finds the id gone.
         self.remove(id);
         let message = error.to_owned();
         let refusal = Refusal { permanent, message };

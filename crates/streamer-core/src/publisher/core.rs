@@ -75,6 +75,7 @@ impl Core {
     pub fn new(producer: impl Into<String>, first_sequence: u64) -> Self {
         Self {
             producer: producer.into(),
+            // Sequences begin at 1; in a welcome 0 means that the producer is unknown.
             next_sequence: first_sequence.max(1),
             pending: VecDeque::new(),
             sent: 0,
@@ -86,6 +87,8 @@ impl Core {
     /// Sends pending entries up to the window of the server.
     fn send_pending(&mut self, cx: &mut Cx) {
         let Some(window) = self.window else { return };
+        // The window counts unacknowledged entries, which are exactly the first `sent` of those
+        // pending.
         while self.sent < self.pending.len().min(window) {
             let next = &mut self.pending[self.sent];
             next.was_sent = true;
@@ -100,6 +103,7 @@ impl Core {
         self.pending
             .front()
             .filter(|oldest| oldest.sequence <= sequence)?;
+        // An entry of an older stream can be acknowledged before it is sent again on this one.
         self.sent = self.sent.saturating_sub(1);
         self.pending.pop_front().map(|oldest| oldest.sequence)
     }
@@ -109,6 +113,7 @@ impl Core {
 
         match (message.payload, self.window) {
             (Some(Payload::Welcome(welcome)), None) => {
+                // A window of zero would stop the publisher for ever, without an error.
                 self.window = Some(welcome.max_in_flight.max(1) as usize);
                 cx.emit(Event::Greeted {
                     last_sequence: welcome.last_sequence,
@@ -124,6 +129,7 @@ impl Core {
             (Some(Payload::Ack(ack)), Some(_)) => {
                 self.check_sequence(ack.sequence)?;
                 let position = acknowledged_position(&ack);
+                // An acknowledgement covers every entry before it: the server commits in order.
                 while let Some(sequence) = self.pop_through(ack.sequence) {
                     cx.emit(Event::Settled(Ok(Published { sequence, position })));
                 }
@@ -180,6 +186,7 @@ impl Protocol for Core {
     fn on_open(&mut self, _: Time, _: Generation, cx: &mut Cx) {
         self.sent = 0;
         self.window = None;
+        // A start after a stop would reuse sequences that may be in the log.
         if let Some(end) = &self.stopped {
             return cx.fail(End::stop(end.initiator, end.reason.clone()));
         }
@@ -199,6 +206,7 @@ impl Protocol for Core {
     fn on_command(&mut self, _: Time, command: Command, cx: &mut Cx) {
         let Command::Publish(entry) = command;
         let sequence = self.next_sequence;
+        // Counted even if the entry fails, so that sequences stay what the caller counts.
         self.next_sequence += 1;
         if let Some(end) = self.stopped.clone() {
             let not_sent = PublishError::NotSent { sequence, end };
@@ -228,6 +236,8 @@ impl Protocol for Core {
         self.stopped = Some(end.clone());
         for entry in self.pending.drain(..) {
             let (sequence, end) = (entry.sequence, end.clone());
+            // On any stream, not only the last: a server may have committed it and lost the
+            // connection.
             cx.emit(Event::Settled(Err(if entry.was_sent {
                 PublishError::Unknown { sequence, end }
             } else {

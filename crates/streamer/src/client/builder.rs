@@ -149,6 +149,7 @@ impl Builder {
         self,
         transport: T,
     ) -> Result<Client<T::Connection>, ConfigFaults> {
+        // Unguessable: whoever knows it can take over the subscriptions.
         let session_id = Uuid::new_v4().simple().to_string();
         let mut core = client::Config::new(session_id, self.client_id, unix_ms());
         core.limits = self.limits;
@@ -167,6 +168,7 @@ impl Builder {
         let sink = Sink(std::sync::Arc::clone(&registry));
         let link = link
             .default_name("streamer")
+            // The application's own policy comes first.
             .default_retry_policy(retry_policy)
             .spawn(
                 Call::new(METHOD),

@@ -126,6 +126,7 @@ impl Registry {
             Event::Marker { id, position } => {
                 self.with(id, |slot| slot.queue.mark(position));
             }
+            // First the handle, which is found through the registry.
             Event::Refused { id, refusal } => {
                 self.with(id, |slot| slot.end(Some(Ended::Refused(refusal))));
                 self.remove(id);
@@ -138,17 +139,22 @@ impl Registry {
     fn stop(&self, end: &End) {
         let slots = {
             let mut shared = self.lock();
+            // Under the lock that `add` takes: no subscription can be added after this and wait for
+            // ever.
             shared.stopped = Some(end.clone());
             shared.server = None;
             std::mem::take(&mut shared.slots)
         };
+        // An application that left or closed the client expects the end, so it is no error.
         let ended = (end.reason != Reason::Left).then(|| Ended::Stopped(end.clone()));
         for slot in slots.into_values() {
+            // Outside the registry's lock: a reader that wakes may use the client at once.
             slot.change(|slot| slot.end(ended.clone()));
         }
     }
 
     fn with(&self, id: SubscriptionId, change: impl FnOnce(&mut SlotState)) {
+        // Cloned, so that the registry is not locked while a reader is woken.
         let slot = self.lock().slots.get(&id).cloned();
         // A dropped handle leaves the registry at once, and the core with the next command.
         if let Some(slot) = slot {
@@ -171,6 +177,7 @@ impl Slot {
             return Poll::Ready(Some(Ok(item)));
         }
         match &mut slot.phase {
+            // The error once, then `None`, as a stream ends.
             Phase::Ended(reason) => Poll::Ready(reason.take().map(Err)),
             Phase::Pending | Phase::Active => {
                 slot.wake_later(cx);
@@ -211,6 +218,7 @@ impl Slot {
             change(&mut slot);
             slot.reader.take()
         };
+        // After the lock is free, or the reader might run into it.
         if let Some(reader) = reader {
             reader.wake();
         }
@@ -228,6 +236,7 @@ impl SlotState {
 
     fn wake_later(&mut self, cx: &Context<'_>) {
         match &mut self.reader {
+            // `clone_from` costs nothing when the same task polls again.
             Some(reader) => reader.clone_from(cx.waker()),
             None => self.reader = Some(cx.waker().clone()),
         }

@@ -108,6 +108,7 @@ impl Stream for Subscription {
 
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let next = self.slot.poll_next(cx);
+        // After the poll, which may have taken the last change that was not reported.
         if let Some(through) = self.slot.take_report() {
             let id = self.id;
             Arc::clone(&self.commands).send(Command::Taken { id, through });
@@ -118,6 +119,7 @@ impl Stream for Subscription {
 
 impl Drop for Subscription {
     fn drop(&mut self) {
+        // First, so that nothing more is queued for a handle that is gone.
         self.registry.remove(self.id);
         Arc::clone(&self.commands).send(Command::Unsubscribe { id: self.id });
     }
