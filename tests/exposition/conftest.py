@@ -1,4 +1,4 @@
-"""Lets the tests import their neighbours, from wherever pytest is started."""
+"""Adds this folder to the import path."""
 
 import pathlib
 import sys

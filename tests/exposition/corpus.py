@@ -1,4 +1,4 @@
-"""The documents that both parsers read.
+"""The documents for both parsers.
 
 Most are generated from seeds: whole pages as exporters write them, and pages with one oddity each, named
 after it. A few are written by hand and lie in `documents/`.
@@ -10,10 +10,10 @@ import random
 PROMETHEUS = "prometheus"
 OPENMETRICS = "openmetrics"
 
-# How many pages without an oddity are generated for each format.
+# Generated pages without an oddity, for each format.
 PAGES = 60
 
-# In how many pages each oddity is put.
+# Pages for each oddity.
 TIMES = 2
 
 
@@ -170,7 +170,7 @@ NAMES = [
     "process_cpu_seconds", "errors",
 ]
 
-# What is put into pages of both formats. A text is a few lines; a function makes the whole document.
+# Oddities in both formats: a text is a few lines, a function makes the whole document.
 BOTH = {
     "empty-braces": "odd{} 1",
     "blank-in-braces": "odd{ } 1",

@@ -1,9 +1,9 @@
-"""What prometheus_client makes of a document, and ours, in the same terms.
+"""The results of prometheus_client and of our parser in the same terms.
 
-Its parsers take a document or refuse it whole; ours refuses lines. They agree on a document if
+Its parsers accept or refuse a whole document; ours refuses lines. They agree on a document if
 
-* it is refused there exactly if ours refused some line (or missed the end of it), and
-* without those lines it is taken there, with the samples and families that ours found.
+* prometheus_client refuses it exactly if ours refused a line or missed the end mark, and
+* without those lines prometheus_client accepts it with the samples and families of ours.
 """
 
 import itertools
@@ -16,11 +16,11 @@ from corpus import OPENMETRICS
 
 
 class Refused(Exception):
-    """Theirs did not take it."""
+    """prometheus_client refused the document."""
 
 
 def disagreement(kind, document, ours):
-    """One line that says how they differ; None if they agree."""
+    """Returns one line about the difference, or None."""
     refused = sorted({fault[0] for fault in ours["faults"]})
     lacking = bool(refused) or ours["eof_missing"]
     try:
@@ -49,7 +49,7 @@ def without(document, refused, eof_missing):
 
 
 def read(kind, document):
-    """(samples, families) as theirs finds them."""
+    """Returns (samples, families) of prometheus_client."""
     module = openmetrics if kind == OPENMETRICS else text
     samples, families = [], {}
     try:
@@ -60,13 +60,13 @@ def read(kind, document):
             if known != NOTHING:
                 families[metric.name] = merged(families.get(metric.name, NOTHING), known)
             samples += [in_our_terms(sample) for sample in metric.samples]
-    # Whatever its code raises on a document, it has not taken it.
+    # Any exception means that the document was not accepted.
     except Exception as error:
         raise Refused(f"{type(error).__name__}: {error}") from error
     return samples, families
 
 
-# The words that a TYPE line may have; theirs takes any.
+# The words that a TYPE line may have; prometheus_client accepts any.
 KINDS = {
     "counter", "gauge", "histogram", "gaugehistogram", "summary", "info", "stateset", "unknown", "untyped",
 }
@@ -79,7 +79,7 @@ def plain(word):
 
 
 def merged(one, other):
-    """Theirs begins a family anew where its lines are apart."""
+    """Merges the parts of a family whose lines are not adjacent."""
     return tuple(new if new != nothing else old for old, new, nothing in zip(one, other, NOTHING))
 
 
@@ -101,7 +101,7 @@ def bits(value):
 
 
 def munged(kind, ours):
-    """Ours as theirs shows it: the older format's counters get the names of the newer one."""
+    """Converts our result to theirs: counters of the older format get the names of the newer one."""
     samples = ours["samples"]
     families = {}
     for name, (word, help_text, unit) in ours["families"].items():

@@ -1,5 +1,5 @@
-"""What the tests share. The binary under test is named by STEADFAST_BINARY; `cargo xtask test` builds
-it and sets that."""
+"""Fixtures of all tests. STEADFAST_BINARY names the binary under test; `cargo xtask test` builds it and
+sets the variable."""
 
 import contextlib
 import os
@@ -24,7 +24,7 @@ def binary():
 
 @pytest.fixture
 def stage(binary, tmp_path):
-    """Where a test of FODC puts up its peers and our programs."""
+    """The peers and programs of one FODC test."""
     with Stage(binary, tmp_path) as stage:
         yield stage
     # Shown if the test failed.
@@ -42,7 +42,7 @@ def plain_server(request):
 
 @pytest.fixture
 def opened():
-    """A stack of what the test opens; the test's end closes it."""
+    """A stack of resources that the end of the test closes."""
     with contextlib.ExitStack() as stack:
         yield stack
 

@@ -117,7 +117,7 @@ def test_each_version_registers_and_sends_metrics_in_its_shapes(stage, version):
             {"timestamp": wire.rfc3339(T + 10), "value": 9.5},
         ],
     }
-    # O30: what JSON has no number for costs nothing else.
+    # O30: values without a JSON number change nothing else.
     assert [point["value"] for point in elements["odd", None]["data"]] == ["NaN", "-Inf", 1e21]
 
     health = proxy.health()
@@ -197,7 +197,7 @@ def test_a_metrics_stream_reopened_alone_receives_queries(stage, version):
 def test_seven_streams_are_held_with_one_registration(stage):
     proxy = stage.our_proxy()
     agents = one_of_each(stage, proxy)
-    # What it sends unasked is taken, and costs nothing.
+    # Messages that nobody asked for are accepted and cost nothing.
     newest = agents[-1]
     newest.call("StreamCrashDiagnostics").send(wire.messages.RegisterAgentResponse(message="a crash"))
 
@@ -222,7 +222,7 @@ def test_a_silent_agent_delays_only_the_first_response(stage):
     proxy.knows(silent, other)
     silent.responses.clear()
     begun = time.monotonic()
-    # F8: one that is not chosen is not waited for.
+    # F8: the proxy waits only for agents that the filter selects.
     assert proxy.page(role="ROLE_LIAISON").pods() == {"other"}
     assert time.monotonic() - begun < 5
     for which in ("first", "second", "third"):
@@ -294,7 +294,7 @@ def test_a_forgotten_agent_hears_that_it_is_not_found(stage):
     call = raw(stage, proxy.address, wire.REGISTER)
     call.send(wire.Node().registration(wire.UNTYPED_RELEASE))
     response = next(call.call)
-    # Less than a second is no wish.
+    # An interval below a second is not sent.
     assert response.heartbeat_interval_seconds == 0
     assert end_of(call) == (grpc.StatusCode.UNKNOWN, f"agent {response.agent_id} not found")
     assert proxy.agents() == {}
@@ -347,7 +347,7 @@ def test_a_returning_agent_is_not_counted_twice(stage, version):
         agent.drop()
         agent.registered(count)
         proxy.knows(agent)
-        # It may come back before the proxy sees that it left.
+        # The agent may return before the proxy notices that it left.
         until(lambda: proxy.health()["agents_total"] == 1, "that it is there once")
         assert proxy.page().one("jobs_queued")[1] == 1
     assert len(agent.ids) == 3
@@ -360,7 +360,7 @@ def test_a_torn_connection_shows_its_agent_twice_only_briefly(stage):
     proxy.knows(agent)
     relay.cut_near()
     agent.registered(2)
-    # While both are there they are told apart, and then nobody is missing.
+    # While both are known they are told apart; then none is missing.
     until(lambda: proxy.health()["agents_total"] == 1, "that the old one is gone")
     proxy.knows(agent)
     assert proxy.page().one("jobs_queued")[1] == 1
@@ -378,7 +378,7 @@ def test_sigterm_ends_the_proxy_with_agents_attached(stage, asked):
             waiting = pool.submit(proxy.get, "/metrics")
             until(lambda: all(agent.queries for agent in agents), "that all are asked")
         proxy.terminate()
-        # At once, not when the time for an orderly stop is over.
+        # Immediately, not at the deadline of an orderly stop.
         proxy.leaves(3)
         if asked:
             waiting.exception()
@@ -451,7 +451,7 @@ def test_agents_come_back_once_to_a_proxy_that_restarts(stage):
     proxy.knows(release, newest)
     proxy.terminate()
     proxy.leaves()
-    # A release that finds nobody at once gives up for good.
+    # A release that finds no proxy gives up for good.
     until(lambda: release.gave_up, "that the release gives up")
     again = stage.our_proxy(grpc_listen_addr=proxy.address, http_listen_addr=proxy.http)
     newest.registered(2)
@@ -463,7 +463,7 @@ def test_agents_come_back_once_to_a_proxy_that_restarts(stage):
 def test_what_a_go_agent_lets_through_is_still_a_page(stage):
     proxy = stage.our_proxy()
     odd = [
-        # Its parser takes names that begin with a digit, and loses labels so that series meet.
+        # Its parser accepts names that begin with a digit, and loses labels, so that series collide.
         Series("9lives", {"0": "zero"}, "a\\b\nc", 0, [(T, 1)]),
         Series("twice", {}, "", wire.GAUGE, [(T, 1)]),
         Series("twice", {}, "", wire.GAUGE, [(T, 2)]),
@@ -473,7 +473,7 @@ def test_what_a_go_agent_lets_through_is_still_a_page(stage):
         Series("own", {"pod_name": "another", "agent_id": "mine"}, "", wire.GAUGE, [(T, 1)]),
     ]
     agent = stage.agent(wire.NEWEST, proxy.address, series=odd)
-    # It stamps over labels of the same name; one that does not is a series of its own.
+    # It overwrites labels of the same name; an agent that does not has a series of its own.
     plain = stage.agent(wire.SEED, proxy.address, series=odd)
     proxy.knows(agent, plain)
     page = proxy.page()

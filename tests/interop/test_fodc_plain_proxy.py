@@ -84,7 +84,7 @@ def test_registration_and_heartbeats_carry_both_identities(stage, version):
     beats = proxy.heartbeats(2)
     expected = wire.Node(container="c0").registration(version)
     for request in (registration.request, *beats):
-        # What is left, the version does not know.
+        # The version does not know the remaining fields.
         unknown = wire.unknown_fields(request)
         request.DiscardUnknownFields()
         assert request == expected
@@ -101,7 +101,7 @@ def test_the_proxy_sets_the_heartbeat_interval(stage):
     for proxy, interval in ((wishes, 2), (leaves, 0.3)):
         proxy.heartbeats(3)
         times = [at for at, _ in proxy.registrations[0].heartbeats]
-        # They come late on a busy machine, never early for long.
+        # On a busy machine they are late, but never early on average.
         assert times[-1] - times[0] > (len(times) - 1) * interval * 0.7
 
 
@@ -132,7 +132,7 @@ def test_latest_values_and_windows_are_true(stage, version):
     assert labels == {"queue": "a,b=c", "text": 'say "hi\\\n', "name": "Zoë", "type": "file"} | stamp
     assert (queued.value, queued.description) == (7, "queued jobs")
     assert [metric.value for metric in named(latest, "job_seconds_bucket")] == [3, 5]
-    # O20: a line that is no text costs itself.
+    # O20: a line that is not UTF-8 costs only itself.
     assert not named(latest, "dirt")
     [nothing] = named(latest, "nothing")
     assert nothing.value != nothing.value
@@ -141,7 +141,7 @@ def test_latest_values_and_windows_are_true(stage, version):
         assert types["jobs_queued"] == wire.GAUGE
         assert types["jobs_done_total"] == wire.COUNTER
         assert {types[f"job_seconds_{part}"] for part in ("bucket", "sum", "count")} == {wire.HISTOGRAM}
-    # The oldest version knows no types; nobody is told more than the original says.
+    # The oldest version knows no types, and no version gets more than the original sends.
     assert wire.unknown_fields(latest) == (set() if version.has_types else {6})
 
     times = [at for at, _ in recorded]
@@ -190,7 +190,7 @@ def test_two_endpoints_keep_their_own_times_and_names(stage):
     )
     assert list(proxy.registered().request.container_names) == ["data", "lifecycle"]
     has_recorded(proxy, 6)
-    # One endpoint fails, and the other's samples stay where they are.
+    # A failing endpoint does not move the samples of the other.
     second.failing = True
     read = len(first.readings)
     until(lambda: len(first.readings) > read + 3, "readings of the other")
@@ -201,7 +201,7 @@ def test_two_endpoints_keep_their_own_times_and_names(stage):
     for exporter, container in ((first, "data"), (second, "lifecycle")):
         found = true(points(response, container), exporter)
         assert len(found) > 6
-        # Nothing in between is left out.
+        # No reading in between is missing.
         served = [value for value in exporter.readings if found[0][1] <= value <= found[-1][1]]
         assert [value for _, value in found] == served
 
@@ -236,10 +236,10 @@ def test_a_response_over_4_mib_leaves_out_the_oldest_samples(stage):
     response = until(cut_window, "more readings than fit", 45)
     assert (2 << 20) < response.ByteSize() <= (4 << 20)
     times = sorted({wire.seconds(metric.timestamp) for metric in named(response, "long")})
-    # What is there is the newest part, whole.
+    # The response is the newest part, complete.
     assert times == [at for at, _ in true(points(response), exporter)]
     assert len(named(response, "long")) == 2_000 * len(times)
-    # The latest values alone, once they too are more than fits.
+    # The latest values alone are cut as well when they do not fit.
     exporter.extra = long_page(16_000, 300)
 
     def large():
@@ -301,7 +301,7 @@ def test_an_agent_that_starts_before_the_proxy_finds_it(stage):
         port = free.getsockname()[1]
     exporter = stage.exporter()
     stage.our_agent(f"127.0.0.1:{port}", exporter, poll_metrics_interval="200ms")
-    # It records meanwhile, and has tried in vain more than once.
+    # Meanwhile it records, and more than one attempt has failed.
     until(lambda: len(exporter.readings) > 15, "readings without a proxy", 30)
     proxy = stage.proxy(wire.SEED, port=port)
     proxy.registered(seconds=30)
@@ -381,7 +381,7 @@ def test_streams_that_end_once_accepted_make_no_storm(stage):
     proxy.ends = None
 
     def answered():
-        # One that was accepted before may be ending still.
+        # A stream that was accepted earlier may still be ending.
         held = proxy.open_streams(wire.METRICS)
         if held:
             held[-1].send(wire.query())
@@ -519,7 +519,7 @@ def test_an_idle_uplink_stays_and_sends_no_ping(stage):
     relay = stage.relay(proxy.address)
     agent = stage.our_agent(relay.address, stage.exporter())
     proxy.registered()
-    # The health check is the one probe that every version answers.
+    # The health check is the only probe that every version answers.
     until(lambda: HEALTH in proxy.calls, "that it is asked for life", 50)
     proxy.heartbeats(3, 50)
     assert (len(proxy.registrations), relay.accepted) == (1, 1)

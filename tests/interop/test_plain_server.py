@@ -11,7 +11,7 @@ from peers.waiting import until
 
 
 def change(item):
-    """What identifies a change."""
+    """The fields that identify a change."""
     return (item["type"], item.get("op"), item.get("id"))
 
 

@@ -1,19 +1,18 @@
 #!/usr/bin/env python3
-"""Asks one Prometheus from its own scrapes and another through our agent's remote read, and compares.
+"""Compares a Prometheus that scrapes for itself with one that reads from our agent.
 
     real exporters ──> relay ──1 s──> Prometheus (reference)          ── query_range ──┐
     (node exporter,      │                                                             ├─ compare
      Prometheus itself)  └───1 s──> steadfast fodc agent <─remote read─ Prometheus ────┘
 
-The relay reads each exporter once a second and gives everybody who asks in that second the same page;
-it does so at the moment of the second that is farthest from those at which it is asked. So both
-scrapers see the same pages, in the same order, at instants that differ by less than one interval: the
-only difference there may be in the answers. During the run it also answers 500 for some
-seconds, and leaves out a family of metrics for some others.
+The relay reads each exporter once a second, at the moment that is farthest from the requests it gets,
+and serves the same page to all requests of that second. So both scrapers see the same pages, in the
+same order, at instants that differ by less than one interval: no other difference is allowed. During
+the run the relay also responds with 500 for some seconds, and omits a family for some others.
 
 On a busy machine a scraper may come so late that it reads no page, or another's, in some second. The
-relay knows who read what; what depends on such a second is not compared, and if that is more than a
-quarter of everything the run says so and fails.
+relay notes the readers of each page. Points that depend on such a second are not compared; if they are
+more than a quarter of all points, the run fails and says so.
 
 "Equal within one scrape interval" is meant exactly: at every step, the answer through the agent has to
 lie between the least and the greatest of what the reference answers with the time moved by -1, 0 and
@@ -50,14 +49,14 @@ def within(value, candidates, asked):
     numbers = [candidate for candidate in candidates if not math.isnan(candidate)]
     if not asked.ranged or not numbers or math.isnan(value):
         return False
-    # Equal infinities were seen above; between them everything is possible.
+    # Equal infinities were handled above; an infinity bounds nothing.
     share = 0 if asked.kind == "over_time" else 1 / asked.window
     slack = share * max((abs(number) for number in numbers if math.isfinite(number)), default=0)
     return min(numbers) - slack <= value <= max(numbers) + slack
 
 
 def compare(asked, reference, through_agent, during, disturbed):
-    """Points compared, points that cannot be, and what is wrong."""
+    """Returns the number of compared points, that of others, and the differences."""
     start, end = during
     reach = 2 + (asked.window if asked.ranged else 0)
     clear = [at for at in range(start, end + 1) if disturbed.isdisjoint(range(at - reach, at + 3))]
@@ -126,7 +125,7 @@ remote_read: [{{url: "http://127.0.0.1:{agent}/api/v1/read", read_recent: true}}
         time.sleep(5)
         relays[0].failing = False
         time.sleep(max(5, seconds / 2 - 13))
-        # No range reaches back to before both had begun; and all that is asked for has been read.
+        # No range begins before both had data, and the agent has stored all data that is queried.
         start, end = began + LONGEST_RANGE + 1, int(time.time()) - 3
         time.sleep(2)
         disturbed = relays[0].disturbed() | relays[1].disturbed()

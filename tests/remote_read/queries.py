@@ -1,11 +1,11 @@
-"""Random queries about what exporters have."""
+"""Random queries for the metrics of exporters."""
 
 import math
 
 from servers import query
 
 LONGEST_RANGE = 30
-# What each scraper says about its own scraping.
+# The metrics of each scraper about its own scraping.
 OWN = {"scrape_duration_seconds", "scrape_series_added", "scrape_body_size_bytes"}
 
 
@@ -18,7 +18,7 @@ class Asked:
 
 
 def random_query(dice, names, labels):
-    """Draws a query about what the exporters have."""
+    """Draws a query for the metrics of the exporters."""
     counters = [name for name in names if name.endswith("_total") or name.endswith("_count")]
     buckets = [name for name in names if name.endswith("_bucket")]
     gauges = [name for name in names if name not in counters and name not in buckets]
@@ -39,7 +39,7 @@ def random_query(dice, names, labels):
     if kind == "sum":
         name = dice.choice(gauges)
         label = dice.choice(sorted(labels[name].keys() - {"__name__"}))
-        # Readings of two endpoints are not of one instant; which two are added is not the answer's matter.
+        # Two endpoints are not scraped at one instant, so that a sum over both is not defined exactly.
         by = ", ".join(sorted({"instance", label}))
         return Asked(kind, lambda _: f"sum by ({by}) ({name})")
     if kind == "over_time":

@@ -1,4 +1,4 @@
-"""Gives two scrapers the same pages of one exporter, and knows when that did not work."""
+"""A relay that gives two scrapers the same pages of one exporter, and notes when it could not."""
 
 import collections
 import http.server
@@ -20,7 +20,7 @@ def farthest(moments):
 
 
 class Page:
-    """What an exporter said at one moment, and who read it."""
+    """A page of an exporter, and its readers."""
 
     def __init__(self, status, body, content_type):
         self.status, self.body, self.content_type = status, body, content_type
@@ -28,15 +28,15 @@ class Page:
 
 
 class Relay:
-    """Reads an exporter once a second and serves what it read last."""
+    """Reads an exporter once a second and serves the last page."""
 
     def __init__(self, exporter, accept):
         self.exporter, self.accept = exporter, accept
         self.page = Page(500, b"", "text/plain")
-        # Everything that was served; what happens to it is to happen to whole pages.
+        # All pages that were served.
         self.pages = []
         self.failing = self.hiding = False
-        # When it reads, and when it was asked, as parts of a second.
+        # The moments of its own reading and of the requests, as fractions of a second.
         self.moment, self.asked = 0.5, collections.deque(maxlen=20)
         self.stop = threading.Event()
         relay = self
@@ -83,7 +83,7 @@ class Relay:
         self.moment = farthest(list(self.asked))
 
     def disturbed(self):
-        """Seconds in which not each of the two scrapers read one page, and in which there was none."""
+        """Returns the seconds without a page, and those in which a scraper did not read exactly one."""
         seconds = set()
         for page, after in zip(self.pages, self.pages[1:]):
             if sorted(page.readers) != ["Prometheus", "steadfast"] or after.at - page.at > 1.5:

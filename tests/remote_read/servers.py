@@ -1,4 +1,4 @@
-"""What the comparison starts and asks: processes, ports, Prometheus."""
+"""The processes, ports and Prometheus servers of the comparison."""
 
 import json
 import os
@@ -39,7 +39,7 @@ def get(url, timeout=10, accept=None):
 
 
 class Processes:
-    """What was started, and ends with us."""
+    """Processes that end with the comparison."""
 
     def __init__(self, logs):
         self.logs, self.running = logs, []

@@ -60,14 +60,16 @@ impl Document {
         };
         let op = match data.remove("op") {
             None => None,
-            Some(Value::String(op)) if op == "insert" => Some(Operation::Insert),
-            Some(Value::String(op)) if op == "update" => Some(Operation::Update),
-            Some(Value::String(op)) if op == "delete" => Some(Operation::Delete),
-            Some(other) => {
-                return Err(format!(
-                    "\"op\" is {other}; it must be insert, update or delete"
-                ));
-            }
+            Some(other) => match other.as_str() {
+                Some("insert") => Some(Operation::Insert),
+                Some("update") => Some(Operation::Update),
+                Some("delete") => Some(Operation::Delete),
+                _ => {
+                    return Err(format!(
+                        "\"op\" is {other}; it must be insert, update or delete"
+                    ));
+                }
+            },
         };
         // The log stores no fields of a delete, so that those on the line are ignored.
         if op == Some(Operation::Delete) {
@@ -78,15 +80,11 @@ impl Document {
 
     /// Returns the line that parses to this document.
     pub(crate) fn to_line(&self) -> String {
-        let mut whole = Map::new();
+        let mut whole = self.data.clone();
         whole.insert("id".to_owned(), self.id.as_str().into());
-        if let Some(op) = self.op {
-            whole.insert("op".to_owned(), operation_name(op).into());
-        }
         whole.extend(
-            self.data
-                .iter()
-                .map(|(key, value)| (key.clone(), value.clone())),
+            self.op
+                .map(|op| ("op".to_owned(), operation_name(op).into())),
         );
         Value::Object(whole).to_string()
     }

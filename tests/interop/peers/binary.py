@@ -97,19 +97,19 @@ class OurSubscriber:
             raise AssertionError(f"no item within {seconds} s; it said {self.notes}") from None
 
     def items_so_far(self):
-        """Every item that has come, without waiting."""
+        """Returns all items received so far, without waiting."""
         items = []
         while not self._items.empty():
             items.append(self._items.get())
         return items
 
     def noted(self, text, times=1):
-        """Waits until it has said the text so often."""
+        """Waits until it has printed the text this many times."""
         until(lambda: sum(text in note for note in self.notes) >= times, f"{text!r} {times} times")
 
     def ready(self):
-        """Waits until the server has acknowledged the subscription. What breaks before that is no
-        outage: nothing was there yet."""
+        """Waits until the server has acknowledged the subscription. A fault before that is no
+        outage, because there was no subscription yet."""
         self.noted("subscribed to")
         self.noted("connected")
 

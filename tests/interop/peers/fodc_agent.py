@@ -15,13 +15,13 @@ from .waiting import TIMEOUT, until
 
 _END = object()
 
-# More is a storm: the agent gives up, and the test fails.
+# Beyond this the agent gives up and the test fails.
 REGISTRATIONS_MAX = 20
 
 
 @dataclasses.dataclass
 class Series:
-    """What an agent recorded of one series: whole Unix seconds and values."""
+    """One recorded series: whole Unix seconds and values."""
 
     name: str
     labels: dict = dataclasses.field(default_factory=dict)
@@ -54,7 +54,7 @@ class Call:
 
 
 class Agent:
-    """An agent of that version. `series` is what it recorded; `heartbeat` and `reconnect` are the
+    """An agent of that version. `series` is its record; `heartbeat` and `reconnect` are the
     intervals of its flags, seconds."""
 
     def __init__(self, version, address, node=None, series=(), heartbeat=1.0, reconnect=0.5):
@@ -71,7 +71,7 @@ class Agent:
         self.queries = []
         # Messages of the proxy that this version does not understand, by field number.
         self.unknown_fields = set()
-        # What came on the registration's stream after the first response.
+        # Messages on the registration's stream after the first response.
         self.unasked = []
         self.beats = threading.Event()
         self.beats.set()
@@ -87,7 +87,7 @@ class Agent:
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
-    # What the program does.
+    # The behaviour of the program.
 
     def _run(self):
         attempts = 0
@@ -106,7 +106,7 @@ class Agent:
                 self._closed.wait(self.reconnect)
 
     def _try(self):
-        """One registration, until it ends. Whether there was one."""
+        """Runs one registration until it ends. Returns true if it was accepted."""
         self._broken.clear()
         self._cut = False
         options = [
@@ -114,7 +114,7 @@ class Agent:
             ("grpc.max_receive_message_length", self.version.limit),
             ("grpc.max_send_message_length", -1 if self.version.limit == 4 << 20 else self.version.limit),
             ("grpc.enable_retries", 0),
-            # It dials when it is told to, not when the channel has rested.
+            # It dials when told to, not after the backoff of the channel.
             ("grpc.initial_reconnect_backoff_ms", 100),
             ("grpc.max_reconnect_backoff_ms", 200),
         ]
@@ -180,7 +180,7 @@ class Agent:
         call.send(self.response(query))
 
     def response(self, query):
-        """What it says to that query."""
+        """Returns the response to that query."""
         response = self.version.response(timestamp=wire.moment(time.time()))
         start, end = query.HasField("start_time"), query.HasField("end_time")
         for series in self.series:
@@ -210,11 +210,11 @@ class Agent:
         if not self._cut:
             for call in self._calls.values():
                 call.half_close()
-            # It closes the connection when its half-closes are on their way.
+            # The half-closes must be sent before the connection is closed.
             time.sleep(0.02)
         self._channel.close()
 
-    # What a test does with it.
+    # The interface for tests.
 
     def registered(self, count=1, seconds=TIMEOUT):
         """Waits for so many registrations and returns the newest id."""
@@ -241,7 +241,7 @@ class Agent:
         """Leaves as the program does at SIGTERM. Can be repeated."""
         self._closed.set()
         self._broken.set()
-        # A registration that is never answered has no deadline.
+        # A registration without a response has no deadline.
         if wire.REGISTER in self._calls and not self.ids:
             self._calls[wire.REGISTER].call.cancel()
         self._thread.join(TIMEOUT)

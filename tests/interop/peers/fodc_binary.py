@@ -7,7 +7,7 @@ import threading
 from . import fodc_http
 from .waiting import TIMEOUT, until
 
-# A stop in order takes no longer, whatever the peers do.
+# The longest orderly stop, whatever the peers do.
 STOP = 5.0
 
 
@@ -75,14 +75,14 @@ class OurProxy(_Process):
         return fodc_http.fetch(self.http, path, **parameters)
 
     def page(self, path="/metrics", /, **parameters):
-        """What /metrics says, read strictly, with nobody missing."""
+        """Returns the page at /metrics, parsed strictly; no agent may be missing."""
         response = self.get(path, **parameters)
         assert (response.status, response.missing) == (200, None), response
         assert response.headers["Content-Type"] == "text/plain; version=0.0.4; charset=utf-8"
         return fodc_http.Page(response.text)
 
     def windows(self, **parameters):
-        """What /metrics-windows says, with nobody missing."""
+        """Returns the series of /metrics-windows; no agent may be missing."""
         response = self.get("/metrics-windows", **parameters)
         assert (response.status, response.missing) == (200, None), response
         assert response.headers["Content-Type"] == "application/json"
@@ -114,7 +114,7 @@ class OurProxy(_Process):
 
 
 class OurAgent(_Process):
-    """`steadfast fodc agent` on the exporters; settings are its flags, none leaves one out."""
+    """`steadfast fodc agent` on the exporters; settings are its flags; `None` omits one."""
 
     def __init__(self, binary, log, exporters, proxy, /, **settings):
         usual = {
@@ -128,7 +128,7 @@ class OurAgent(_Process):
             "prometheus_listen_addr": "127.0.0.1:0",
             "heartbeat_interval": "1s",
             "reconnect_interval": "1s",
-            # Long, so that a busy machine misses no scrape.
+            # Long enough that a busy machine misses no scrape.
             "scrape_timeout": "10s",
         }
         super().__init__([binary, "fodc", "agent", *_flags(usual | settings)], log)

@@ -57,8 +57,8 @@ def fetch(address, path, /, method="GET", seconds=TIMEOUT, **parameters):
 
 
 class Page:
-    """A page in the text format: every sample, and the type of every family. What a strict parser
-    refuses fails the test: a family with two types or in two places, a sample outside of its family,
+    """A page in the text format: every sample, and the type of every family. Everything that a strict
+    parser refuses fails the test: a family with two types or in two places, a sample outside of its family,
     a series twice, a line that is neither."""
 
     def __init__(self, text):

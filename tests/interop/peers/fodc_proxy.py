@@ -63,13 +63,13 @@ class Registration:
         self.agent_id = agent_id
         self.request = request
         self.stream = stream
-        # When which later message came.
+        # The later messages, each with its time.
         self.heartbeats = []
 
 
 class Proxy(grpc.GenericRpcHandler):
-    """A proxy of that version on a port of its own. Whatever an agent did that a Go program of that
-    version punishes or dies of stands in `faults`; a test's end looks there."""
+    """A proxy of that version on a port of its own. Behaviour of an agent that a Go program of
+    that version punishes or dies of is noted in `faults`, which the end of a test checks."""
 
     def __init__(self, version, port=0, heartbeat=1, max_agents=1000):
         self.version = version
@@ -108,7 +108,7 @@ class Proxy(grpc.GenericRpcHandler):
         self.address = f"127.0.0.1:{self.port}"
         self._grpc.start()
 
-    # What the service does.
+    # The service.
 
     def service(self, details):
         service, _, method = details.method.removeprefix("/").partition("/")
@@ -199,7 +199,7 @@ class Proxy(grpc.GenericRpcHandler):
             return "primary address port must be greater than 0"
         return "" if request.node_role else "node role cannot be empty"
 
-    # What a test does with it.
+    # The interface for tests.
 
     def registered(self, count=1, seconds=TIMEOUT):
         """Waits for so many accepted registrations and returns the newest."""
@@ -217,7 +217,7 @@ class Proxy(grpc.GenericRpcHandler):
             return [stream for stream in self.streams if stream.open and stream.method == method]
 
     def metrics_stream(self, seconds=TIMEOUT):
-        """The stream on which the newest registration is asked: a newer one takes the place of an older."""
+        """The stream for queries to the newest registration; a newer stream replaces an older one."""
 
         def newest():
             mine = self.registrations[-1].agent_id if self.registrations else None
@@ -226,7 +226,7 @@ class Proxy(grpc.GenericRpcHandler):
         return until(newest, "a metrics stream of the registered agent", seconds)[-1]
 
     def query(self, start=None, end=None, seconds=TIMEOUT):
-        """One query and its response: whatever the agent says next on that stream."""
+        """One query and its response, which is the next message on that stream."""
         stream = self.metrics_stream(seconds)
         stream.send(wire.query(start, end))
         return stream.next(seconds)

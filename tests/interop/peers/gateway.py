@@ -18,8 +18,8 @@ def _unknown(message):
 
 
 class Gateway:
-    """One stream to a Streamer server. What arrives is kept in order, and is checked to have nothing
-    in it that a plain peer does not know."""
+    """One stream to a Streamer server. Messages are kept in order, and checked for fields that a plain
+    peer does not know."""
 
     def __init__(self, address):
         self._channel = grpc.insecure_channel(address, options=[("grpc.use_local_subchannel_pool", 1)])
@@ -93,7 +93,7 @@ class Gateway:
                 return self.status
 
     def has_headers(self):
-        """Whether the server's headers have come."""
+        """Returns true once the server's headers have arrived."""
         return self._headers.is_set()
 
     def close(self):

@@ -23,7 +23,7 @@ class _Stream:
 
     def __init__(self):
         self.outgoing = queue.SimpleQueue()
-        # Evicted: it is acknowledged and answered, but nothing is delivered to it any more.
+        # Evicted: requests still get responses, but there are no more deliveries.
         self.deaf = False
 
 
@@ -44,7 +44,7 @@ class Server(wire.service.StreamerServiceServicer):
         self.address = f"127.0.0.1:{self.port}"
         self._grpc.start()
 
-    # What the service does.
+    # The service.
 
     def Stream(self, requests, context):
         stream = _Stream()
@@ -110,7 +110,7 @@ class Server(wire.service.StreamerServiceServicer):
                 self.streams.remove(stream)
         stream.outgoing.put(_END)
 
-    # What a test does with it.
+    # The interface for tests.
 
     def publish(self, collection, document_id, data, operation="INSERT", database="default", repeat=1):
         """Delivers a change to each stream with a subscription to the collection, once a stream,
@@ -155,7 +155,7 @@ class Server(wire.service.StreamerServiceServicer):
             return [m.heartbeat for m in self.received if m.WhichOneof("payload") == "heartbeat"]
 
     def unknown(self):
-        """Messages whose payload this server does not know."""
+        """Returns the messages with a payload that this server does not know."""
         with self.lock:
             return [m for m in self.received if m.WhichOneof("payload") is None]
 

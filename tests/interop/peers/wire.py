@@ -10,7 +10,7 @@ from google.protobuf.unknown_fields import UnknownFieldSet
 from grpc_tools import protoc
 
 HERE = pathlib.Path(__file__).parent.parent
-# Where the well-known types are.
+# The folder of the well-known types.
 COMMON = pathlib.Path(grpc_tools.__file__).parent / "_proto"
 
 

@@ -2,7 +2,7 @@
 
 use rand::{RngExt as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
-use serde_json::{Map, json};
+use serde_json::json;
 
 use crate::document::Document;
 
@@ -41,33 +41,22 @@ impl Iterator for Generator {
         if self.rng.random_range(0..DELETE_EVERY) == 0 {
             return Some(Document::delete(id));
         }
-        let mut labels: Vec<&str> = Vec::new();
-        for label in LABELS {
-            if self.rng.random_range(0..4_u8) == 0 {
-                labels.push(label);
-            }
-        }
-        let mut data = Map::new();
-        data.insert("change".to_owned(), json!(self.count));
-        data.insert("category".to_owned(), json!(self.pick(&CATEGORIES)));
-        data.insert(
-            "price".to_owned(),
-            json!(self.rng.random_range(100..50_000_u32)),
-        );
-        data.insert(
-            "rating".to_owned(),
-            json!(f64::from(self.rng.random_range(2..=10_u8)) / 2.0),
-        );
-        data.insert(
-            "inStock".to_owned(),
-            json!(self.rng.random_range(0..4) != 0),
-        );
-        data.insert("labels".to_owned(), json!(labels));
-        data.insert(
-            "warehouse".to_owned(),
-            json!({ "city": self.pick(&CITIES), "shelf": self.rng.random_range(1..400_u16) }),
-        );
-        Some(Document::new(id, data))
+        let mut labels = LABELS.to_vec();
+        labels.retain(|_| self.rng.random_range(0..4_u8) == 0);
+        // Evaluated in this order, which is part of what a seed stands for.
+        let data = json!({
+            "change": self.count,
+            "category": self.pick(&CATEGORIES),
+            "price": self.rng.random_range(100..50_000_u32),
+            "rating": f64::from(self.rng.random_range(2..=10_u8)) / 2.0,
+            "inStock": self.rng.random_range(0..4) != 0,
+            "labels": labels,
+            "warehouse": { "city": self.pick(&CITIES), "shelf": self.rng.random_range(1..400_u16) },
+        });
+        Some(Document::new(
+            id,
+            data.as_object().cloned().unwrap_or_default(),
+        ))
     }
 }
 

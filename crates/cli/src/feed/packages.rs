@@ -50,10 +50,9 @@ impl Packages {
         origin: &'static str,
         child: Option<Child>,
     ) -> Self {
-        let parser = Parser::default();
         Self {
             reader,
-            parser,
+            parser: Parser::default(),
             origin,
             skipped: 0,
             ended: false,

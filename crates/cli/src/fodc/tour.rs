@@ -5,13 +5,7 @@ mod chart;
 mod exporters;
 mod window;
 
-use std::{
-    ffi::{OsStr, OsString},
-    net::SocketAddr,
-    path::Path,
-    process::ExitCode,
-    time::Duration,
-};
+use std::{ffi::OsStr, net::SocketAddr, path::Path, process::ExitCode, time::Duration};
 
 use anyhow::{Context as _, bail};
 use jiff::Timestamp;
@@ -135,10 +129,8 @@ impl Setup {
         prometheus: Exporter,
         steps: &mut Steps<'_>,
     ) -> anyhow::Result<Self> {
-        let listen = "127.0.0.1:0";
-        let listens = ["--grpc-listen-addr", listen, "--http-listen-addr", listen];
-        let args = ["fodc", "proxy"].iter().chain(&listens);
-        let (proxy, ready) = ChildProcess::start(args).await?;
+        let args = "fodc proxy --grpc-listen-addr 127.0.0.1:0 --http-listen-addr 127.0.0.1:0";
+        let (proxy, ready) = ChildProcess::start(args.split(' ')).await?;
         let (grpc, http) = ready
             .split_once(' ')
             .context("read the proxy's addresses")?;
@@ -215,34 +207,16 @@ impl Setup {
 }
 
 async fn agent(record: &Path, ports: &str, proxy: SocketAddr) -> anyhow::Result<ChildProcess> {
-    let names = format!("{NODE},{PROMETHEUS}");
-    let proxy = proxy.to_string();
-    let args: Vec<OsString> = [
-        "fodc",
-        "agent",
-        "--poll-metrics-interval",
-        "1s",
-        "--poll-metrics-ports",
-        ports,
-        "--container-names",
-        &names,
-        "--proxy-addr",
-        &proxy,
-        "--node-role",
-        "ROLE_DATA",
-        "--pod-name",
-        "tour",
-        "--prometheus-listen-addr",
-        "127.0.0.1:0",
-        // The failing exporter is part of the tour; its warnings would only be noise.
-        "--log",
-        "error",
-        "--data",
-    ]
-    .iter()
-    .map(OsString::from)
-    .chain([record.as_os_str().to_owned()])
-    .collect();
+    // The failing exporter is part of the tour; warnings about it would only be noise.
+    let args = format!(
+        "fodc agent --poll-metrics-interval 1s --poll-metrics-ports {ports} \
+         --container-names {NODE},{PROMETHEUS} --proxy-addr {proxy} --node-role ROLE_DATA \
+         --pod-name tour --prometheus-listen-addr 127.0.0.1:0 --log error --data"
+    );
+    let args = args
+        .split_whitespace()
+        .map(OsStr::new)
+        .chain([record.as_os_str()]);
     let (agent, _ready) = ChildProcess::start(args).await?;
     Ok(agent)
 }

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::builder::NonEmptyStringValueParser;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use steadfast_streamer::{Position, filter::Filter};
 use tokio::select;
 use tokio_util::sync::CancellationToken;
@@ -132,41 +132,33 @@ fn print(item: &Item, as_json: bool) -> anyhow::Result<()> {
 }
 
 fn to_json(item: &Item) -> Value {
-    let mut object = Map::new();
-    match item {
-        Item::Change(change) => change_to_json(change, &mut object),
-        Item::Gap(gap) => {
-            object.insert("type".to_owned(), "gap".into());
-            object.insert("reason".to_owned(), format!("{:?}", gap.reason).into());
-        }
-        Item::Resync(resync) => {
-            object.insert("type".to_owned(), "resync".into());
-            object.insert("reason".to_owned(), format!("{:?}", resync.reason).into());
-            object.insert("lostFrom".to_owned(), resync.lost_from.to_string().into());
-        }
-        other => {
-            object.insert("type".to_owned(), "other".into());
-            object.insert("item".to_owned(), format!("{other:?}").into());
-        }
-    }
+    let mut object = match item {
+        Item::Change(change) => change_to_json(change),
+        Item::Gap(gap) => json!({ "type": "gap", "reason": format!("{:?}", gap.reason) }),
+        Item::Resync(resync) => json!({
+            "type": "resync",
+            "reason": format!("{:?}", resync.reason),
+            "lostFrom": resync.lost_from.to_string(),
+        }),
+        other => json!({ "type": "other", "item": format!("{other:?}") }),
+    };
     if let Some(position) = item.position() {
-        object.insert("position".to_owned(), position.to_string().into());
+        object["position"] = position.to_string().into();
     }
-    Value::Object(object)
+    object
 }
 
-fn change_to_json(change: &Change, object: &mut Map<String, Value>) {
+fn change_to_json(change: &Change) -> Value {
     // Another implementation of the server may send data that is not JSON; it is printed as text.
     let data = serde_json::from_slice(&change.data)
         .unwrap_or_else(|_| json!(String::from_utf8_lossy(&change.data)));
-    let fields = [
-        ("type", json!("change")),
-        ("op", json!(operation_name(change.operation))),
-        ("database", json!(&*change.database)),
-        ("collection", json!(&*change.collection)),
-        ("id", json!(&*change.document_id)),
-        ("timestamp", json!(change.timestamp)),
-        ("data", data),
-    ];
-    object.extend(fields.map(|(key, value)| (key.to_owned(), value)));
+    json!({
+        "type": "change",
+        "op": operation_name(change.operation),
+        "database": &*change.database,
+        "collection": &*change.collection,
+        "id": &*change.document_id,
+        "timestamp": change.timestamp,
+        "data": data,
+    })
 }

@@ -24,7 +24,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::process::{LIMIT, next, run, steadfast, words};
 
-/// An exporter whose counter says how often it was read.
+/// An exporter with a counter of its own scrapes.
 pub(crate) struct Exporter {
     pub(crate) port: u16,
     reads: Arc<AtomicU64>,
@@ -36,7 +36,7 @@ impl Exporter {
         Self::with(String::new()).await
     }
 
-    /// One whose page has these lines as well.
+    /// Starts an exporter with these additional lines.
     pub(crate) async fn with(more: String) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
@@ -57,7 +57,7 @@ impl Exporter {
     }
 }
 
-/// Answers every request on a connection with the page.
+/// Responds to every request on a connection with the page.
 async fn serve(socket: TcpStream, reads: Arc<AtomicU64>, more: Arc<str>) {
     let mut socket = BufReader::new(socket);
     loop {
@@ -82,7 +82,7 @@ async fn serve(socket: TcpStream, reads: Arc<AtomicU64>, more: Arc<str>) {
     }
 }
 
-/// A process that said that it is ready, and the addresses it said.
+/// A process that is ready, and the addresses it printed.
 pub(crate) struct Ready {
     pub(crate) child: Child,
     pub(crate) addresses: Vec<SocketAddr>,
@@ -131,7 +131,7 @@ pub(crate) async fn fetch(server: SocketAddr, target: &str) -> String {
     body.to_owned()
 }
 
-/// Looks again until it holds.
+/// Polls until there is a value.
 pub(crate) async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
     let end = Instant::now() + LIMIT;
     loop {

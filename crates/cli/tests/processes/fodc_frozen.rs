@@ -1,5 +1,4 @@
-//! SIGTERM while the peer takes nothing any more and nothing more fits: not into the socket, nor into
-//! the windows of HTTP/2.
+//! SIGTERM while the peer reads nothing and all buffers are full: the socket, and the windows of HTTP/2.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -18,7 +17,7 @@ use crate::{
     process::{LIMIT, words},
 };
 
-/// A stop in order takes no longer, whatever the peers do.
+/// The longest orderly stop, whatever the peers do.
 const STOP: Duration = Duration::from_secs(5);
 
 /// Heartbeats each second, so that there is always more to write.
@@ -41,7 +40,7 @@ fn large() -> String {
     lines.collect::<Vec<_>>().concat()
 }
 
-/// A listener whose sockets hold next to nothing for who does not read.
+/// A listener with small receive buffers.
 fn narrow() -> TcpListener {
     let socket = TcpSocket::new_v4().unwrap();
     socket.set_recv_buffer_size(4 << 10).unwrap();
@@ -49,8 +48,8 @@ fn narrow() -> TcpListener {
     socket.listen(8).unwrap()
 }
 
-/// A plain proxy that registers the agent, asks it for everything as often as it takes questions,
-/// and reads no further than to the `until`th byte of the answer.
+/// A plain proxy that registers the agent, queries it for everything again and again, and stops reading
+/// at byte `until` of the response.
 async fn deaf_proxy(listener: &TcpListener, window: u32, until: usize) -> TcpStream {
     loop {
         let (mut socket, _) = tokio::time::timeout(LIMIT, listener.accept())
@@ -60,7 +59,7 @@ async fn deaf_proxy(listener: &TcpListener, window: u32, until: usize) -> TcpStr
         if deaf_to(&mut socket, window, until).await.is_some() {
             return socket;
         }
-        // That attempt was given up while it waited here; there is another one.
+        // The agent gave up that attempt; the next one follows.
     }
 }
 
@@ -112,7 +111,7 @@ fn flags(proxy: &str) -> String {
     format!("--proxy-addr {proxy} --node-role ROLE_DATA --pod-name db-0 --scrape-timeout 10s")
 }
 
-/// Lets an agent with a large record get stuck in an answer, by `stuck`, and then ends it.
+/// Ends an agent with a large record while `stuck` blocks its response.
 async fn an_agent_leaves(stuck: impl AsyncFn(TcpListener) -> TcpStream) {
     let folder = tempfile::tempdir().unwrap();
     let record = folder.path().join("record");
@@ -160,7 +159,7 @@ async fn sigterm_leaves_a_frozen_proxy_with_a_full_socket() {
 #[tokio::test]
 async fn sigterm_leaves_a_frozen_proxy_with_all_buffers_full() {
     an_agent_leaves(async |listener| {
-        // Room for the window, and not for one byte more.
+        // Capacity for the window, and for no byte more.
         let mut proxy = deaf_proxy(&listener, USUAL_WINDOW, USUAL_WINDOW as usize).await;
         flood(&mut proxy).await;
         let agent = proxy.peer_addr().unwrap();
@@ -186,7 +185,7 @@ async fn deaf_agent(proxy: SocketAddr) -> TcpStream {
     let id = loop {
         let frame = next(&mut socket).await.expect("an answer");
         if frame.kind == DATA {
-            // The id is the last thing in the answer that has the length of one.
+            // The id is the last field with its length.
             let text = String::from_utf8_lossy(&frame.payload).into_owned();
             let at = text.find("\"$").expect("an id of 36 letters");
             break text[at + 2..][..36].to_owned();
@@ -219,7 +218,7 @@ async fn sigterm_ends_a_proxy_with_frozen_agents_and_full_buffers() {
     })
     .await;
 
-    // One that is frozen in the middle of an answer that somebody waits for.
+    // An agent that is frozen in the middle of a response.
     let before = between.stats().to_server;
     let window = "/metrics-windows?start_time=2020-01-01T00:00:00Z&end_time=2100-01-01T00:00:00Z";
     let mut waiting = TcpStream::connect(http).await.unwrap();
@@ -231,13 +230,13 @@ async fn sigterm_ends_a_proxy_with_frozen_agents_and_full_buffers() {
     .await;
     let frozen = between.inject(Fault::Freeze, Reach::Everything);
     agent.signal("STOP");
-    // And some to which nothing can be written.
+    // Agents to which nothing can be written.
     let deaf = tokio::join!(deaf_agent(grpc), deaf_agent(grpc), deaf_agent(grpc));
 
     let took = leaves(&mut proxy).await;
     assert!(took < STOP, "{took:?}");
     drop(deaf);
-    // The frozen one finds out when it is no longer.
+    // The frozen agent notices after it continues.
     agent.signal("CONT");
     drop(frozen);
     assert!(leaves(&mut agent).await < STOP);

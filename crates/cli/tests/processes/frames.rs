@@ -1,5 +1,5 @@
-//! HTTP/2 peers written frame by frame: they grant any window, read nothing from some moment on, or
-//! write for as long as they are read.
+//! HTTP/2 peers written frame by frame: they grant any window, stop reading at any time, or write until
+//! the peer stops reading.
 
 use std::{net::SocketAddr, path::Path, time::Duration};
 
@@ -136,18 +136,18 @@ pub(crate) async fn flood(socket: &mut TcpStream) {
     while timeout(Duration::from_secs(2), socket.write_all(&pings))
         .await
         .is_ok_and(|written| {
-            written.expect("who is asked so often may be slow, and does not leave");
+            written.expect("a slow peer stays connected");
             true
         })
     {
         assert!(
             Instant::now() < end,
-            "it goes on reading without being read"
+            "the peer reads on although its responses are not read"
         );
     }
 }
 
-/// Bytes that the socket from `local` to `remote` holds because nobody takes them.
+/// Returns the bytes in the send queue of the socket from `local` to `remote`.
 fn held(local: SocketAddr, remote: SocketAddr) -> u64 {
     let port = |addr: SocketAddr| format!(":{:04X}", addr.port());
     let (from, to) = (port(local), port(remote));
@@ -161,16 +161,16 @@ fn held(local: SocketAddr, remote: SocketAddr) -> u64 {
             ours.then(|| u64::from_str_radix(sent, 16).unwrap())
         })
     };
-    // While sockets come and go elsewhere, the system may pass one over; hardly each time.
+    // The system may omit a socket while others come and go, but hardly five times in a row.
     let of = (0..5).find_map(|_| look());
     of.expect("a connection of this machine")
 }
 
-/// Waits until the socket from `local` to `remote` takes nothing more, and tells what it holds.
+/// Waits until the send queue of that socket no longer changes, and returns its bytes.
 pub(crate) async fn full(local: SocketAddr, remote: SocketAddr) -> u64 {
     let end = Instant::now() + LIMIT;
     let (mut before, mut since) = (0, Instant::now());
-    // Longer than between two heartbeats, which would be more.
+    // Longer than a heartbeat interval, because a heartbeat adds bytes.
     while since.elapsed() < Duration::from_millis(2_500) {
         let now = held(local, remote);
         if now == 0 || now != before {

@@ -18,10 +18,10 @@ use crate::{
     process::{LIMIT, words},
 };
 
-/// Makes the body of a reading, by its number.
+/// Makes the body of a response, given its number.
 type Body = Arc<dyn Fn(u64) -> Vec<u8> + Send + Sync>;
 
-/// A thread that answers every request with the next body, for as long as the test runs.
+/// Starts a thread that responds to every request with the next body until the test ends.
 fn endpoint(packed: bool, body: Body) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
@@ -59,7 +59,7 @@ fn asked(socket: &TcpStream) -> bool {
         .is_some_and(|line| line.is_ok())
 }
 
-/// The line, again and again, up to so many bytes, as a gzip of many members.
+/// Returns the repeated line, up to that many bytes, as gzip with many members.
 fn packed(line: &str, bytes: usize) -> Vec<u8> {
     const MEMBER: usize = 4 << 20;
     let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
@@ -68,7 +68,7 @@ fn packed(line: &str, bytes: usize) -> Vec<u8> {
     encoder.finish().unwrap().repeat(bytes / MEMBER)
 }
 
-/// Bytes that a process holds in memory and that stand in no file.
+/// Returns the bytes of a process in memory that are in no file.
 fn held(process: u32) -> usize {
     let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap();
     let line = status
@@ -81,8 +81,7 @@ fn held(process: u32) -> usize {
 const BUDGET: usize = 16 << 20;
 const BESIDE: usize = 8 << 20;
 
-/// Reads the pages a few times and asserts that the agent never held more than its budget and what
-/// it may have beside it.
+/// Scrapes a few times and checks that the agent never exceeds its budget by more than [`BESIDE`].
 async fn holds_its_budget(what: &str, packed: bool, more: &str, body: Body) {
     let agent = format!(
         "fodc agent --metrics-endpoint http://{}/metrics --in-memory --budget {BUDGET} --log error \
