@@ -4,6 +4,7 @@
 //! the thread, because a shared machine is never idle. Promises that every test run checks are counts
 //! instead: allocations and bytes.
 
+pub mod child;
 pub mod figure;
 pub mod measure;
 pub mod pages;

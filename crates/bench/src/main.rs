@@ -1,9 +1,11 @@
 //! `cargo xtask bench SUBJECT [--json]`: measures one part of the project.
 
+mod catchup;
 mod matcher;
 mod parser;
 mod proxy;
 mod recorder;
+mod streamer;
 
 use anyhow::Result;
 use clap::{Parser, ValueEnum};
@@ -23,10 +25,15 @@ struct Args {
     /// Seconds that the measured proxy waits for an agent's response
     #[arg(long, default_value_t = 2, hide = true)]
     deadline: u64,
+    /// The arguments of a measured server
+    #[arg(last = true, hide = true)]
+    arguments: Vec<String>,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
 enum Subject {
+    /// Reading what was missed from a Streamer server
+    Catchup,
     /// Matching an event with subscriptions
     Matcher,
     /// Parsing the text formats
@@ -41,17 +48,22 @@ enum Subject {
     /// The measured proxy in a separate process
     #[value(hide = true)]
     ProxyProcess,
+    /// The measured Streamer server in a separate process
+    #[value(hide = true)]
+    StreamerProcess,
 }
 
 fn main() -> Result<()> {
     let args = Args::parse();
     let figures = match args.subject {
+        Subject::Catchup => catchup::run(args.quick)?,
         Subject::Matcher => matcher::run(args.quick)?,
         Subject::Parser => parser::run(),
         Subject::Recorder => recorder::run()?,
         Subject::RecorderProcess => return recorder::resident::process(),
         Subject::Proxy => proxy::run()?,
         Subject::ProxyProcess => return proxy::process::serve(args.deadline),
+        Subject::StreamerProcess => return streamer::serve(&args.arguments),
     };
     if args.json {
         println!("{}", figure::json(&figures)?);

@@ -115,6 +115,13 @@ pub fn cpu_time() -> f64 {
     time.tv_sec as f64 + time.tv_nsec as f64 / 1e9
 }
 
+/// Returns the CPU seconds of all threads of this process so far.
+#[must_use]
+pub fn process_cpu_time() -> f64 {
+    let time = clock_gettime(ClockId::ProcessCPUTime);
+    time.tv_sec as f64 + time.tv_nsec as f64 / 1e9
+}
+
 /// Returns a process's memory in MiB. The field is `VmRSS:` or `VmHWM:` of `/proc/PID/status`.
 ///
 /// # Errors

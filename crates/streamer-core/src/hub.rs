@@ -42,7 +42,7 @@ mod subscription;
 mod subscriptions;
 mod timer_queue;
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use prost::Message as _;
 use steadfast_session::Time;
@@ -51,13 +51,12 @@ use steadfast_wire::streamer::{
 };
 
 use self::{
-    catch_up::{CatchUp, check_page},
+    catch_up::{CatchUp, Read, Reader, check_page},
     context::Context,
     end_cause::EndCause,
     log_state::LogState,
     match_queue::MatchQueue,
-    page::Page,
-    stream::{Peer, ReadState},
+    stream::{Peer, ReadState, Stream},
     streams::Streams,
     subscriptions::Subscriptions,
 };
@@ -152,7 +151,8 @@ impl Hub {
         if matches {
             self.run_slice();
         }
-        self.catch_up.start(&mut self.streams, &mut self.cx);
+        self.catch_up
+            .start(&mut self.streams, &mut self.matching, &mut self.cx);
         std::mem::swap(&mut self.cx.actions, out);
         self.deadline()
     }
@@ -170,7 +170,8 @@ impl Hub {
     }
 
     /// Returns true if the hub takes committed events. Otherwise the driver keeps them back until
-    /// earlier ones are matched.
+    /// earlier ones are matched. That is only while the events in the middle of being matched exceed
+    /// the limits by themselves: an overloaded collection falls back to the log.
     #[must_use]
     pub fn accepts_commits(&self) -> bool {
         let limits = &self.cx.limits;
@@ -213,7 +214,7 @@ impl Hub {
             }
             self.cx.log.append(event);
             self.cx.counters.events += 1;
-            self.matching.push(event);
+            self.matching.push(event, &mut self.cx);
         }
     }
 
@@ -235,11 +236,16 @@ impl Hub {
                 .run_slice(&mut self.streams, &mut self.subscriptions, &mut self.cx);
         for page in done {
             self.catch_up.finish_page();
+            let mut is_behind = false;
             for id in page.into_streams() {
                 if let Some(stream) = self.streams.get_mut(id) {
+                    is_behind |= !stream.backlog.is_empty();
                     stream.read_state = ReadState::Idle;
                     self.after_input(id);
                 }
+            }
+            if !is_behind {
+                self.catch_up.drop_idle_cache();
             }
         }
         let matched = self.matching.matched(self.cx.log.head());
@@ -264,34 +270,56 @@ impl Hub {
     }
 
     fn on_read_done(&mut self, read: ReadId, result: Result<Vec<Arc<Event>>, ReadFault>) {
-        let Some(range) = self.catch_up.finish_read(read) else {
+        let Some(Read { reader, after }) = self.catch_up.finish_read(read) else {
             return;
         };
-        if self.streams.get(range.stream).is_none() {
-            return;
-        }
         self.cx.counters.pages += 1;
-        let after = range.after;
+        let stream = match reader {
+            Reader::Stream(stream) => self.streams.get(stream).map(Stream::id),
+            Reader::Collections | Reader::Ahead => None,
+        };
         match result.and_then(|events| check_page(after, self.cx.log.head(), events)) {
             Ok(events) => {
-                let offsets = after..after + events.len() as u64;
-                let mut ids = BTreeSet::from([range.stream]);
-                for id in self.catch_up.take_within(&offsets) {
-                    if let Some(stream) = self.streams.get_mut(id) {
-                        stream.read_state = ReadState::InProgress;
-                        ids.insert(id);
-                    }
-                }
-                self.catch_up.start_page();
-                self.matching.push_page(Page::new(after, ids, events));
+                self.catch_up.keep(after, &events, &self.cx);
+                self.matching.refill(after, &events, &self.cx);
+                self.catch_up.start_page(
+                    stream,
+                    after,
+                    events,
+                    &mut self.streams,
+                    &mut self.matching,
+                    &mut self.cx,
+                );
             }
-            Err(fault) => {
-                if let Err(cause) = self.on_read_fault(range.stream, after, &fault) {
-                    self.end(range.stream, &cause);
+            Err(fault) => self.on_failed_read(reader, after, &fault),
+        }
+    }
+
+    fn on_failed_read(&mut self, reader: Reader, after: u64, fault: &ReadFault) {
+        match reader {
+            Reader::Stream(id) => {
+                if let Err(cause) = self.on_read_fault(id, after, fault) {
+                    self.end(id, &cause);
                 }
-                if let Some(stream) = self.streams.get_mut(range.stream) {
+                if let Some(stream) = self.streams.get_mut(id) {
                     stream.read_state = ReadState::Idle;
-                    self.after_input(range.stream);
+                    self.after_input(id);
+                }
+            }
+            Reader::Collections => {
+                self.matching.give_up_refill(
+                    after,
+                    &mut self.streams,
+                    &mut self.subscriptions,
+                    &mut self.cx,
+                );
+                for stream in self.streams.iter_mut() {
+                    self.catch_up.enqueue(stream);
+                }
+            }
+            Reader::Ahead => {
+                if let Some(id) = self.catch_up.take_at(after) {
+                    self.on_failed_read(Reader::Stream(id), after, fault);
                 }
             }
         }

@@ -1,39 +1,71 @@
-//! The reads of the log for streams that are behind.
+//! The reads of the log for whoever is behind: streams, and collections that are overloaded.
 //!
-//! A stream has at most one read in progress. Its page is for all subscriptions of the stream that
-//! are behind and have credit, from the lowest offset on: 20,000 subscriptions restored at similar
-//! offsets cost one pass over the log. The page is also for other streams that wait for the same part
-//! of the log, as all of them do after a restart of the server. Streams take turns by pages.
+//! A stream has at most one page at a time. It is for all subscriptions of the stream that are behind
+//! and have credit, from the lowest offset on: 20,000 subscriptions restored at similar offsets cost
+//! one pass over the log. The page is also for other streams that wait for the same part of the log,
+//! as all of them do after a restart of the server. Streams take turns by pages.
+//!
+//! The newest events are in memory, and so are the pages that were read last: a stream that stops in
+//! the middle of a page, for lack of credit or because its queue is full, continues without another
+//! read. While a page is delivered the next one is read, unless others wait for a read.
 
-use std::{collections::BTreeMap, ops::Range, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    ops::Range,
+    sync::Arc,
+};
 
 use super::{
     Action, ReadFault, ReadId, StreamId,
     context::Context,
+    match_queue::MatchQueue,
+    page::Page,
     stream::{ReadState, Stream},
     streams::Streams,
 };
 use crate::Event;
 
-/// The reads in progress and the streams that wait for one.
+/// The reads in progress, the streams that wait for one, and the pages read last.
 #[derive(Debug, Default)]
 pub(super) struct CatchUp {
     next_read: u64,
-    in_progress: BTreeMap<ReadId, ReadRange>,
-    /// The number of pages that were read and are being matched.
+    in_progress: BTreeMap<ReadId, Read>,
+    /// The number of pages that are being matched.
     pages: usize,
     next_number: u64,
-    waiting: BTreeMap<u64, ReadRange>,
-    /// Reads may be startable that were not when `start` last looked.
+    waiting: BTreeMap<u64, Waiting>,
+    cache: PageCache,
+    /// Pages may be startable that were not when `start` last looked.
     changed: bool,
 }
 
-/// A read for a stream, of the events after an offset.
+/// A read of the events after an offset.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct ReadRange {
-    pub(super) stream: StreamId,
+pub(super) struct Read {
+    pub(super) reader: Reader,
     pub(super) after: u64,
 }
+
+/// The cause of a read, which has to handle its faults.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Reader {
+    Stream(StreamId),
+    /// The overloaded collections.
+    Collections,
+    /// Nobody yet: the page is likely the next one of a stream.
+    Ahead,
+}
+
+/// A stream that waits for the events after an offset.
+#[derive(Clone, Copy, Debug)]
+struct Waiting {
+    stream: StreamId,
+    after: u64,
+}
+
+/// The pages that were read last, each with the offset that it follows.
+#[derive(Debug, Default)]
+struct PageCache(VecDeque<(u64, Vec<Arc<Event>>)>);
 
 impl CatchUp {
     /// Returns the number of pages being read or matched.
@@ -41,22 +73,17 @@ impl CatchUp {
         self.in_progress.len() + self.pages
     }
 
-    /// Queues a stream for a read if it has something to read and its outbound queue is not full.
+    /// Queues a stream for a page if it has something to read and its outbound queue is not full.
     pub(super) fn enqueue(&mut self, stream: &mut Stream) {
         if stream.read_state == ReadState::Idle
             && !stream.outbox.is_full()
             && let Some(after) = stream.backlog.lowest_ready()
         {
-            let stream_id = stream.id();
-            stream.read_state = ReadState::Waiting(self.next_number);
-            self.waiting.insert(
-                self.next_number,
-                ReadRange {
-                    stream: stream_id,
-                    after,
-                },
-            );
+            let number = self.next_number;
             self.next_number += 1;
+            stream.read_state = ReadState::Waiting(number);
+            let stream = stream.id();
+            self.waiting.insert(number, Waiting { stream, after });
             self.changed = true;
         }
     }
@@ -67,69 +94,129 @@ impl CatchUp {
         if let ReadState::Waiting(number) = stream.read_state {
             self.waiting.remove(&number);
         }
+        self.drop_idle_cache();
     }
 
-    /// Starts waiting reads, in order, until as many as allowed are in progress. A stream whose
-    /// events are likely part of a page in progress waits for that page.
-    pub(super) fn start(&mut self, streams: &mut Streams, cx: &mut Context) {
+    /// Starts what can be started: fills the overloaded collections, gives pages to waiting streams,
+    /// in order, and reads what is not in memory, until as many pages as allowed are in progress. A
+    /// stream whose events are likely part of a read in progress waits for it.
+    pub(super) fn start(
+        &mut self,
+        streams: &mut Streams,
+        matching: &mut MatchQueue,
+        cx: &mut Context,
+    ) {
+        self.fill_collections(matching, cx);
         if !std::mem::take(&mut self.changed) {
             return;
         }
         let mut from = 0;
         while self.pages() < cx.limits.reads {
-            let Some((&number, &range)) = self.waiting.range(from..).next() else {
+            let Some((&number, &Waiting { stream, after })) = self.waiting.range(from..).next()
+            else {
                 return;
             };
             from = number + 1;
-            if self.covers(range.after, cx.limits.page_events as u64) {
+            let events = self.loaded(after, cx);
+            if events.is_empty() && self.covers(after, cx.limits.page_events as u64) {
                 continue;
             }
             self.waiting.remove(&number);
-            if let Some(stream) = streams.get_mut(range.stream) {
-                self.start_read(stream, cx);
+            let Some(stream) = streams.get_mut(stream) else {
+                continue;
+            };
+            stream.read_state = ReadState::Idle;
+            // The stream's state may have changed while it waited.
+            match stream.backlog.lowest_ready() {
+                Some(now) if now == after && !stream.outbox.is_full() => {}
+                Some(_) | None => {
+                    self.enqueue(stream);
+                    continue;
+                }
+            }
+            stream.read_state = ReadState::InProgress;
+            let id = stream.id();
+            if events.is_empty() {
+                // Events that do not fit into the queue would have to be read again.
+                let max_bytes = stream.outbox.capacity_left(&cx.limits);
+                self.read(Reader::Stream(id), after, max_bytes, cx);
+            } else {
+                self.start_page(Some(id), after, events, streams, matching, cx);
             }
         }
     }
 
-    fn start_read(&mut self, stream: &mut Stream, cx: &mut Context) {
-        stream.read_state = ReadState::Idle;
-        // The stream's state may have changed while it waited.
-        let Some(after) = stream.backlog.lowest_ready() else {
-            return;
-        };
-        if stream.outbox.is_full() {
+    /// Gives the events after an offset to a stream, and to all that wait for some of them.
+    pub(super) fn start_page(
+        &mut self,
+        reader: Option<StreamId>,
+        after: u64,
+        events: Vec<Arc<Event>>,
+        streams: &mut Streams,
+        matching: &mut MatchQueue,
+        cx: &mut Context,
+    ) {
+        let end = after + events.len() as u64;
+        let mut ids: BTreeSet<_> = reader.into_iter().collect();
+        for id in self.take_within(&(after..end)) {
+            if let Some(stream) = streams.get_mut(id) {
+                stream.read_state = ReadState::InProgress;
+                ids.insert(id);
+            }
+        }
+        if ids.is_empty() {
             return;
         }
-        stream.read_state = ReadState::InProgress;
+        self.pages += 1;
+        matching.push_page(Page::new(after, ids, events));
+        if end < cx.log.head()
+            && self.waiting.is_empty()
+            && self.pages() < cx.limits.reads
+            && self.loaded(end, cx).is_empty()
+            && !self.covers(end, cx.limits.page_events as u64)
+        {
+            self.read(Reader::Ahead, end, usize::MAX, cx);
+        }
+    }
+
+    /// Fills the queues of overloaded collections from memory, or reads what follows.
+    fn fill_collections(&mut self, matching: &mut MatchQueue, cx: &mut Context) {
+        while let Some(after) = matching.next_refill(&cx.limits) {
+            let events = self.loaded(after, cx);
+            if events.is_empty() {
+                // Not bounded by the number of reads: there is one at most, and it must not wait
+                // until streams have no more to read.
+                if !self.covers(after, cx.limits.page_events as u64) {
+                    self.read(Reader::Collections, after, usize::MAX, cx);
+                }
+                return;
+            }
+            matching.refill(after, &events, cx);
+        }
+    }
+
+    fn read(&mut self, reader: Reader, after: u64, max_bytes: usize, cx: &mut Context) {
         let read = ReadId(self.next_read);
         self.next_read += 1;
-        let range = ReadRange {
-            stream: stream.id(),
-            after,
-        };
-        self.in_progress.insert(read, range);
+        self.in_progress.insert(read, Read { reader, after });
         let page_bytes = cx.limits.page_bytes;
         cx.actions.push(Action::Read {
             read,
             after,
             max_events: cx.limits.page_events,
-            // Events that do not fit into the queue would have to be read again.
-            max_bytes: stream
-                .outbox
-                .capacity_left(&cx.limits)
-                .clamp(page_bytes.div_ceil(16), page_bytes),
+            max_bytes: max_bytes.clamp(page_bytes.div_ceil(16), page_bytes),
         });
     }
 
     /// Ends a read and returns what it was for.
-    pub(super) fn finish_read(&mut self, read: ReadId) -> Option<ReadRange> {
+    pub(super) fn finish_read(&mut self, read: ReadId) -> Option<Read> {
         self.changed = true;
         self.in_progress.remove(&read)
     }
 
-    /// Notes that a page is being matched.
-    pub(super) fn start_page(&mut self) {
-        self.pages += 1;
+    /// Keeps the events that were read after an offset, in place of the oldest page.
+    pub(super) fn keep(&mut self, after: u64, events: &[Arc<Event>], cx: &Context) {
+        self.cache.keep(after, events.to_vec(), cx.limits.reads);
     }
 
     /// Notes that a page was matched.
@@ -138,24 +225,64 @@ impl CatchUp {
         self.pages -= 1;
     }
 
+    /// Frees the memory of pages when nobody is about to need them.
+    pub(super) fn drop_idle_cache(&mut self) {
+        if self.pages() == 0 && self.waiting.is_empty() {
+            self.cache = PageCache::default();
+        }
+    }
+
+    /// Returns the events after an offset that are in memory, one page at most.
+    fn loaded(&self, after: u64, cx: &Context) -> Vec<Arc<Event>> {
+        let recent = cx.log.recent_after(after, cx.limits.page_events);
+        if recent.is_empty() {
+            self.cache.after(after)
+        } else {
+            recent
+        }
+    }
+
     /// Removes from the queue the first streams that can use a page with these offsets.
-    pub(super) fn take_within(&mut self, page: &Range<u64>) -> Vec<StreamId> {
+    fn take_within(&mut self, page: &Range<u64>) -> Vec<StreamId> {
         let within = self
             .waiting
             .iter()
-            .filter(|(_, range)| page.contains(&range.after));
+            .filter(|(_, waiting)| page.contains(&waiting.after));
         let numbers: Vec<_> = within.map(|(number, _)| *number).take(MAX_SHARED).collect();
-        let ranges = numbers
+        let taken = numbers
             .iter()
             .filter_map(|number| self.waiting.remove(number));
-        ranges.map(|range| range.stream).collect()
+        taken.map(|waiting| waiting.stream).collect()
     }
 
-    /// Returns true if a page in progress likely has the events after this offset.
+    /// Removes from the queue the first stream that waits for the events after exactly this offset.
+    pub(super) fn take_at(&mut self, after: u64) -> Option<StreamId> {
+        let mut waiting = self.waiting.iter();
+        let (&number, _) = waiting.find(|(_, waiting)| waiting.after == after)?;
+        self.waiting.remove(&number).map(|waiting| waiting.stream)
+    }
+
+    /// Returns true if a read in progress likely has the events after this offset.
     fn covers(&self, offset: u64, page_events: u64) -> bool {
         self.in_progress
             .values()
-            .any(|range| (range.after..range.after.saturating_add(page_events)).contains(&offset))
+            .any(|read| (read.after..read.after.saturating_add(page_events)).contains(&offset))
+    }
+}
+
+impl PageCache {
+    fn keep(&mut self, after: u64, events: Vec<Arc<Event>>, pages: usize) {
+        self.0.truncate(pages.saturating_sub(1));
+        self.0.push_front((after, events));
+    }
+
+    /// Returns the events after an offset, empty if they are not in memory.
+    fn after(&self, offset: u64) -> Vec<Arc<Event>> {
+        let rest = self.0.iter().find_map(|(after, events)| {
+            let skipped = usize::try_from(offset.checked_sub(*after)?).ok()?;
+            events.get(skipped..).filter(|rest| !rest.is_empty())
+        });
+        rest.unwrap_or_default().to_vec()
     }
 }
 

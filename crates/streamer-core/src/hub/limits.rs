@@ -22,7 +22,7 @@ pub struct Limits {
     /// Maximum size of a message from a peer, in bytes; 4 MiB. The transport enforces it.
     pub message_bytes: usize,
     /// Maximum size of a delivery, in bytes; 4 MiB, the default of gRPC receivers. An event for more
-    /// subscriptions than fit is sent in several messages, each with at least one id.
+    /// subscriptions than fit, or for more than 4,096, is sent in several messages.
     pub delivery_bytes: usize,
     /// Unsent bytes at which a stream's deliveries wait in the log; 1 MiB. They resume at half of
     /// it. A larger value absorbs longer bursts and costs that much memory per slow peer.
@@ -52,7 +52,8 @@ pub struct Limits {
     pub page_events: usize,
     /// Maximum size of one page, in bytes; 1 MiB.
     pub page_bytes: usize,
-    /// Maximum number of pages being read or matched at once; 16. A stream has at most one.
+    /// Maximum number of pages being read or matched at once, and of pages kept in memory while streams
+    /// need them; 16. A stream has at most one at a time.
     pub reads: usize,
     /// Maximum number of newest events kept in memory; 4,096. They let a catch-up finish while
     /// others publish.
@@ -62,11 +63,10 @@ pub struct Limits {
     /// Budget of one slice of matching, in candidates; 16,384, a few milliseconds. The driver handles
     /// messages between slices, so it bounds how long heartbeats and requests wait.
     pub slice: u64,
-    /// Number of committed events waiting to be matched at which the hub accepts no more; 16,384. The
-    /// log's writer then waits.
+    /// Maximum number of committed events waiting in memory to be matched; 16,384. Beyond it the
+    /// collections with the longest queues read their events back from the log.
     pub unmatched_events: usize,
-    /// Size of the committed events waiting to be matched, in bytes, at which the hub accepts no more;
-    /// 16 MiB.
+    /// Maximum size of the committed events waiting in memory to be matched, in bytes; 16 MiB.
     pub unmatched_bytes: usize,
     /// Delay after which a refused profile peer may reconnect; 5 seconds.
     pub retry_after: Duration,

@@ -75,10 +75,10 @@ impl LogState {
         self.damaged = self.damaged.max(offset);
     }
 
-    /// Returns the events after an offset that are in memory, up to the head. Empty if the first of
-    /// them is no longer in memory.
-    pub(super) fn recent_after(&self, offset: u64) -> Vec<Arc<Event>> {
-        self.recent.after(offset).unwrap_or_default()
+    /// Returns the events after an offset that are in memory, at most `max` of them. Empty if the
+    /// first of them is no longer in memory.
+    pub(super) fn recent_after(&self, offset: u64, max: usize) -> Vec<Arc<Event>> {
+        self.recent.after(offset, max).unwrap_or_default()
     }
 
     /// Returns the offset at which a subscription starts, and the reason if it is not the one it
@@ -103,10 +103,17 @@ impl LogState {
 }
 
 impl RecentEvents {
-    fn after(&self, offset: u64) -> Option<Vec<Arc<Event>>> {
+    fn after(&self, offset: u64, max: usize) -> Option<Vec<Arc<Event>>> {
         let first = self.events.front()?.offset;
         let skipped = usize::try_from((offset + 1).checked_sub(first)?).ok()?;
-        Some(self.events.iter().skip(skipped).cloned().collect())
+        Some(
+            self.events
+                .iter()
+                .skip(skipped)
+                .take(max)
+                .cloned()
+                .collect(),
+        )
     }
 
     fn push(&mut self, event: &Arc<Event>) {

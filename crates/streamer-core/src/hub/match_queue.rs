@@ -5,14 +5,18 @@
 //! collection has a queue of its own. The queue with the lowest offset is served first, so that
 //! deliveries follow the log, until it has used its share of the round; then the others get theirs. A
 //! collection whose events are expensive to match thus delays only itself.
+//!
+//! When more events wait than the limits allow, the longest queues are dropped. Their collections are
+//! *overloaded*: their events are read back from the log, a page at a time, until they have reached the
+//! head again. Publishing never waits for them.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     sync::Arc,
 };
 
 use super::{
-    StreamId,
+    Limits, StreamId,
     context::Context,
     delivery::{OutgoingEvent, fall_behind},
     event_match::EventMatch,
@@ -40,6 +44,9 @@ pub(super) struct MatchQueue {
     page_turns: usize,
     events: usize,
     bytes: usize,
+    /// The overloaded collections, each with the offset up to which its events were queued. Later ones
+    /// are to be read from the log.
+    overloaded: BTreeMap<CollectionName, u64>,
 }
 
 /// A database and a collection.
@@ -49,6 +56,7 @@ type CollectionName = (Arc<str>, Arc<str>);
 #[derive(Debug)]
 struct CollectionQueue {
     events: VecDeque<Arc<Event>>,
+    bytes: usize,
     current: Option<LiveMatch>,
     /// The budget left in this round.
     share: u64,
@@ -75,25 +83,139 @@ impl MatchQueue {
             page_turns: 0,
             events: 0,
             bytes: 0,
+            overloaded: BTreeMap::new(),
         }
     }
 
-    /// Adds a committed event.
-    pub(super) fn push(&mut self, event: &Arc<Event>) {
+    /// Adds a committed event. If there are too many, the longest queues are dropped.
+    pub(super) fn push(&mut self, event: &Arc<Event>, cx: &mut Context) {
+        let name = name_of(event);
+        if self.overloaded.contains_key(&name) {
+            return;
+        }
+        self.enqueue(name, event);
+        let (events, bytes) = (cx.limits.unmatched_events, cx.limits.unmatched_bytes);
+        if self.events > events {
+            let size = |queue: &CollectionQueue| queue.events.len();
+            self.shed(size, |it| it.events > events / 2, cx);
+        }
+        if self.bytes > bytes {
+            self.shed(|queue| queue.bytes, |it| it.bytes > bytes / 2, cx);
+        }
+    }
+
+    fn enqueue(&mut self, name: CollectionName, event: &Arc<Event>) {
+        let weight = event.weight();
         self.events += 1;
-        self.bytes += event.weight();
-        let name = (Arc::clone(&event.database), Arc::clone(&event.collection));
+        self.bytes += weight;
         if let Some(queue) = self.collections.get_mut(&name) {
             queue.events.push_back(Arc::clone(event));
+            queue.bytes += weight;
         } else {
             self.ready.insert(event.offset, name.clone());
             let queue = CollectionQueue {
                 events: VecDeque::from([Arc::clone(event)]),
+                bytes: weight,
                 current: None,
                 share: self.share,
             };
             self.collections.insert(name, queue);
         }
+    }
+
+    /// Drops the newest events of the largest queues, and of equal ones of the newest, while there is
+    /// too much. An event that is being matched stays, so that each collection makes progress.
+    fn shed(
+        &mut self,
+        size: impl Fn(&CollectionQueue) -> usize,
+        too_much: impl Fn(&Self) -> bool,
+        cx: &mut Context,
+    ) {
+        let sized = self
+            .collections
+            .iter()
+            .filter_map(|(name, queue)| Some((size(queue), queue.events.front()?.offset, name)));
+        let mut order: Vec<_> = sized
+            .map(|(size, first, name)| (size, first, name.clone()))
+            .collect();
+        order.sort_unstable();
+        while too_much(self)
+            && let Some((_, _, name)) = order.pop()
+        {
+            cx.counters.overloads += u64::from(!self.overloaded.contains_key(&name));
+            while too_much(self) && self.drop_newest(&name) {}
+        }
+    }
+
+    /// Drops the newest event of a collection, which is then to be read from the log. Returns false if
+    /// there is none to drop.
+    fn drop_newest(&mut self, name: &CollectionName) -> bool {
+        let Some(queue) = self.collections.get_mut(name) else {
+            return false;
+        };
+        let is_in_progress = queue.current.is_some() && queue.events.len() == 1;
+        let Some(event) = queue.events.pop_back_if(|_| !is_in_progress) else {
+            return false;
+        };
+        self.events -= 1;
+        self.bytes -= event.weight();
+        queue.bytes -= event.weight();
+        if queue.events.is_empty() {
+            self.collections.remove(name);
+            self.ready.remove(&event.offset);
+            self.parked.remove(&event.offset);
+        }
+        self.overloaded.insert(name.clone(), event.offset - 1);
+        true
+    }
+
+    /// Returns the lowest offset after which an overloaded collection needs events from the log, if
+    /// there is room for them.
+    pub(super) fn next_refill(&self, limits: &Limits) -> Option<u64> {
+        if self.overloaded.is_empty() || !self.has_room(limits) {
+            return None;
+        }
+        let idle = self
+            .overloaded
+            .iter()
+            .filter(|(name, _)| !self.collections.contains_key(*name));
+        idle.map(|(_, offset)| *offset).min()
+    }
+
+    /// Queues the events after an offset for the overloaded collections that have none left, as many
+    /// as there is room for.
+    pub(super) fn refill(&mut self, after: u64, events: &[Arc<Event>], cx: &Context) {
+        let mut end = after + events.len() as u64;
+        let idle = self.overloaded.iter().filter(|(name, offset)| {
+            (after..end).contains(*offset) && !self.collections.contains_key(*name)
+        });
+        let idle: BTreeSet<_> = idle.map(|(name, _)| name.clone()).collect();
+        for event in events {
+            let name = name_of(event);
+            if idle.contains(&name) && self.overloaded.get(&name) < Some(&event.offset) {
+                if !self.has_room(&cx.limits) {
+                    end = event.offset - 1;
+                    break;
+                }
+                self.enqueue(name, event);
+            }
+        }
+        for name in idle {
+            if end >= cx.log.head() {
+                self.overloaded.remove(&name);
+            } else if let Some(offset) = self.overloaded.get_mut(&name) {
+                *offset = end.max(*offset);
+            }
+        }
+    }
+
+    fn has_room(&self, limits: &Limits) -> bool {
+        self.events <= limits.unmatched_events / 2 && self.bytes <= limits.unmatched_bytes / 2
+    }
+
+    /// Returns the number of overloaded collections.
+    pub(super) fn overloaded(&self) -> usize {
+        self.overloaded.len()
     }
 
     /// Adds a page of a catch-up read.
@@ -105,7 +227,12 @@ impl MatchQueue {
         self.events == 0 && self.pages.is_empty()
     }
 
-    /// Returns the number of committed events.
+    /// Returns true if every committed event was matched.
+    fn is_settled(&self) -> bool {
+        self.events == 0 && self.overloaded.is_empty()
+    }
+
+    /// Returns the number of committed events in memory.
     pub(super) fn events(&self) -> usize {
         self.events
     }
@@ -119,20 +246,19 @@ impl MatchQueue {
     pub(super) fn matched(&self, head: u64) -> u64 {
         let first = |order: &BTreeMap<u64, _>| order.keys().next().map(|first| first - 1);
         let firsts = first(&self.ready).into_iter().chain(first(&self.parked));
-        firsts.min().unwrap_or(head)
+        let overloaded = self.overloaded.values().copied();
+        firsts.chain(overloaded).min().unwrap_or(head)
     }
 
     /// Returns the offset up to which every event of a subscription's collection was matched.
     pub(super) fn matched_of(&self, subscription: &Subscription, head: u64) -> u64 {
-        let name = (
-            Arc::clone(subscription.database()),
-            Arc::clone(subscription.collection()),
-        );
+        let name = collection_of(subscription);
         let first = self
             .collections
             .get(&name)
             .and_then(|queue| queue.events.front());
-        first.map_or(head, |first| first.offset - 1)
+        let read = || self.overloaded.get(&name).copied().unwrap_or(head);
+        first.map_or_else(read, |first| first.offset - 1)
     }
 
     /// Returns the offset up to which every event for a stream was matched. Not exact, but never too
@@ -143,7 +269,7 @@ impl MatchQueue {
         subscriptions: &Subscriptions,
         head: u64,
     ) -> u64 {
-        if self.events == 0 || stream.subscriptions().len() > MAX_EXACT {
+        if self.is_settled() || stream.subscriptions().len() > MAX_EXACT {
             return self.matched(head);
         }
         let found = stream.subscriptions().filter_map(|(_, key)| {
@@ -161,23 +287,61 @@ impl MatchQueue {
         subscriptions: &mut Subscriptions,
         cx: &mut Context,
     ) {
+        self.leave_to_streams(|_| true, u64::MAX, streams, subscriptions, cx);
+        self.collections.clear();
+        self.ready.clear();
+        self.parked.clear();
+        self.overloaded.clear();
+        (self.events, self.bytes) = (0, 0);
+    }
+
+    /// Leaves the overloaded collections whose next event cannot be read to the streams that subscribe
+    /// to them: each stream meets the fault by itself.
+    pub(super) fn give_up_refill(
+        &mut self,
+        after: u64,
+        streams: &mut Streams,
+        subscriptions: &mut Subscriptions,
+        cx: &mut Context,
+    ) {
+        let failed: BTreeSet<_> = self
+            .overloaded
+            .iter()
+            .filter(|(name, offset)| **offset == after && !self.collections.contains_key(*name))
+            .map(|(name, _)| name.clone())
+            .collect();
+        let is_failed = |subscription: &Subscription| failed.contains(&collection_of(subscription));
+        let head = cx.log.head();
+        self.leave_to_streams(is_failed, head, streams, subscriptions, cx);
+        self.overloaded.retain(|name, _| !failed.contains(name));
+    }
+
+    /// Makes the chosen live subscriptions that were not offered everything up to an offset read it
+    /// from the log.
+    fn leave_to_streams(
+        &self,
+        chosen: impl Fn(&Subscription) -> bool,
+        upto: u64,
+        streams: &mut Streams,
+        subscriptions: &mut Subscriptions,
+        cx: &mut Context,
+    ) {
         let head = cx.log.head();
         for stream in streams.iter_mut() {
             let keys: Vec<_> = stream.subscriptions().map(|(_, key)| key).collect();
             for key in keys {
                 if !stream.backlog.contains(key)
                     && let Some(subscription) = subscriptions.get(key)
+                    && chosen(subscription)
                 {
                     let matched = self.matched_of(subscription, head);
                     let offset = matched.max(subscription.handled());
-                    fall_behind(stream, key, offset, subscriptions, cx);
+                    if offset < upto {
+                        fall_behind(stream, key, offset, subscriptions, cx);
+                    }
                 }
             }
         }
-        self.collections.clear();
-        self.ready.clear();
-        self.parked.clear();
-        (self.events, self.bytes) = (0, 0);
     }
 
     /// Matches events and delivers them until the budget of one slice is used up. Returns the pages
@@ -253,6 +417,7 @@ impl MatchQueue {
         if done {
             self.events -= 1;
             self.bytes -= event.weight();
+            queue.bytes -= event.weight();
             queue.current = None;
             queue.events.pop_front();
         }
@@ -302,7 +467,9 @@ impl LiveMatch {
                 return false;
             }
             keys.clear();
-            while let Some((_, key)) = undelivered.pop_if(|(other, _)| *other == id) {
+            while keys.len() < MAX_IDS
+                && let Some((_, key)) = undelivered.pop_if(|(other, _)| *other == id)
+            {
                 keys.push(key);
             }
             *budget = budget.saturating_sub(keys.len() as u64);
@@ -322,5 +489,17 @@ impl LiveMatch {
     }
 }
 
+fn name_of(event: &Event) -> CollectionName {
+    (Arc::clone(&event.database), Arc::clone(&event.collection))
+}
+
+fn collection_of(subscription: &Subscription) -> CollectionName {
+    let (database, collection) = (subscription.database(), subscription.collection());
+    (Arc::clone(database), Arc::clone(collection))
+}
+
+/// The maximum number of subscriptions to which one slice delivers an event on one stream, in one
+/// message. More get it in further messages, in later slices.
+pub(super) const MAX_IDS: usize = 4_096;
 /// The maximum number of subscriptions of a stream that are looked at one by one.
 const MAX_EXACT: usize = 64;

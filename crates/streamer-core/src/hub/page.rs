@@ -7,7 +7,8 @@ use std::{
 
 use super::{
     StreamId, backlog::Backlog, context::Context, delivery::OutgoingEvent, event_match::EventMatch,
-    streams::Streams, subscription::Subscription, subscriptions::Subscriptions,
+    match_queue::MAX_IDS, stream::Stream, streams::Streams, subscription::Subscription,
+    subscriptions::Subscriptions,
 };
 use crate::{Event, filter::Document, matcher::SubscriptionKey};
 
@@ -24,6 +25,25 @@ pub(super) struct Page {
     events: VecDeque<Arc<Event>>,
     /// The matching of the first event, if it has begun.
     current: Option<EventMatch>,
+    /// The deliveries of the first event that are left, if it was matched.
+    undelivered: Option<Undelivered>,
+}
+
+/// The deliveries of one event that are left.
+///
+/// An event with few matches is delivered in one turn. Between the turns of a larger one, subscriptions
+/// get credit and fall behind, so those that did not want the event at first are considered again at
+/// the end.
+#[derive(Debug)]
+struct Undelivered {
+    /// The matches, in descending order of streams.
+    matches: Vec<(StreamId, SubscriptionKey)>,
+    /// The matches that did not want the event, in ascending order of streams.
+    skipped: Vec<(StreamId, SubscriptionKey)>,
+    /// The deliveries take more than one turn.
+    is_large: bool,
+    /// The key of the first subscription that was not matched.
+    bound: SubscriptionKey,
 }
 
 /// The part of a page that is delivered in one slice.
@@ -48,6 +68,7 @@ impl Page {
             after,
             events: events.into(),
             current: None,
+            undelivered: None,
         }
     }
 
@@ -74,10 +95,10 @@ impl Page {
         cx: &mut Context,
     ) {
         let mut turn = self.start_turn(budget, streams);
-        let mut keys = Vec::new();
         while *budget > 0 && turn.stopped.len() < self.streams.len() {
             if self.events.is_empty() {
-                self.events = cx.log.recent_after(self.after).into();
+                let recent = cx.log.recent_after(self.after, cx.limits.page_events);
+                self.events = recent.into();
             }
             let Some(event) = self.events.front().cloned() else {
                 // The head is reached, or the next events must be read.
@@ -86,10 +107,17 @@ impl Page {
                 }
                 break;
             };
-            if !self.find(&event, &turn, budget, streams, subscriptions, &mut keys) {
+            let undelivered = self.undelivered.take();
+            let Some(mut undelivered) =
+                undelivered.or_else(|| self.find(&event, &turn, budget, subscriptions))
+            else {
+                break;
+            };
+            let all = (&mut *streams, &mut *subscriptions, &mut *cx);
+            if !turn.deliver(&event, &mut undelivered, budget, all) {
+                self.undelivered = Some(undelivered);
                 break;
             }
-            turn.deliver(&event, &mut keys, budget, streams, subscriptions, cx);
             self.events.pop_front();
             self.after = event.offset;
         }
@@ -98,6 +126,9 @@ impl Page {
 
     fn start_turn(&mut self, budget: &mut u64, streams: &Streams) -> Turn {
         self.streams.retain(|id| streams.get(*id).is_some());
+        if let Some(undelivered) = &mut self.undelivered {
+            undelivered.retain_streams(&self.streams);
+        }
         let backlogs = || {
             let ids = self.streams.iter();
             ids.filter_map(|id| Some(&streams.get(*id)?.backlog))
@@ -108,22 +139,21 @@ impl Page {
         let cost = (behind / CURSORS_PER_COST) as u64;
         *budget = budget.saturating_sub(cost).max(budget.div_ceil(2));
         let ready: usize = backlogs().map(Backlog::ready_count).sum();
+        let undelivered = self.undelivered.as_ref().map(|it| it.bound);
+        let bound = undelivered.or(self.current.as_ref().map(EventMatch::bound));
         let few = (self.current.is_none() && ready <= MAX_FEW).then(|| {
             let within = |backlog: &Backlog| backlog.ready_within(self.after..u64::MAX);
             backlogs().flat_map(within).collect()
         });
         Turn {
             after: self.after,
-            bound: self
-                .current
-                .as_ref()
-                .map_or(SubscriptionKey(u64::MAX), EventMatch::bound),
+            bound: bound.unwrap_or(SubscriptionKey(u64::MAX)),
             few,
             stopped: BTreeMap::new(),
         }
     }
 
-    /// Finds the subscriptions that get an event, or returns false if the budget does not suffice.
+    /// Finds the subscriptions that an event matches; `None` if the budget does not suffice.
     ///
     /// Few subscriptions are evaluated one by one, which costs nothing for all others of the server;
     /// many are found through the matcher.
@@ -132,42 +162,43 @@ impl Page {
         event: &Arc<Event>,
         turn: &Turn,
         budget: &mut u64,
-        streams: &Streams,
         subscriptions: &Subscriptions,
-        keys: &mut Vec<SubscriptionKey>,
-    ) -> bool {
-        let taking_part = |key: &SubscriptionKey| {
-            let subscription = subscriptions.get(*key)?;
-            let id = subscription.stream();
-            let backlog = &streams.get(id)?.backlog;
-            let takes_part = *key < turn.bound
-                && self.streams.contains(&id)
-                && backlog.wants(*key, turn.after, event.offset);
-            takes_part.then_some(subscription)
-        };
+    ) -> Option<Undelivered> {
+        let mut bound = subscriptions.next_key();
+        let mut keys = Vec::new();
         if let Some(few) = &turn.few {
             let cost = 1 + few.len() + event.weight() / BYTES_PER_COST;
             *budget = budget.saturating_sub(cost as u64);
             let document = Document::of(event);
-            keys.clear();
             keys.extend(few.iter().filter(|key| {
-                taking_part(key).is_some_and(|subscription| subscription.matches(event, &document))
+                let subscription = subscriptions.get(**key);
+                subscription.is_some_and(|it| it.matches(event, &document))
             }));
             // The order of the matcher: by kind of filter, then by age.
             keys.sort_by_key(|key| (subscriptions.get(*key).map(Subscription::rank), *key));
-            return true;
+        } else {
+            let mut current = self
+                .current
+                .take()
+                .unwrap_or_else(|| EventMatch::start(event, subscriptions, budget));
+            if !current.run(subscriptions, budget) {
+                self.current = Some(current);
+                return None;
+            }
+            bound = current.bound();
+            keys = current.take_keys();
         }
-        let mut current = self
-            .current
-            .take()
-            .unwrap_or_else(|| EventMatch::start(event, subscriptions, budget));
-        if !current.run(subscriptions, budget) {
-            self.current = Some(current);
-            return false;
-        }
-        *keys = current.take_keys();
-        keys.retain(|key| taking_part(key).is_some());
-        true
+        let mut matches = subscriptions.group(&keys);
+        matches.reverse();
+        let mut undelivered = Undelivered {
+            matches,
+            skipped: Vec::new(),
+            is_large: false,
+            bound,
+        };
+        undelivered.retain_streams(&self.streams);
+        undelivered.is_large = undelivered.matches.len() > MAX_IDS;
+        Some(undelivered)
     }
 
     /// Moves the cursors of all streams to where the page was delivered.
@@ -204,45 +235,107 @@ impl Page {
 }
 
 impl Turn {
-    /// Delivers an event.
+    /// Delivers an event and returns whether it was delivered to all.
     ///
     /// A stream whose queue cannot take it, or not for all subscriptions, stops before the event. The
-    /// subscriptions that got it are moved past it, and the others read it again.
+    /// subscriptions that got it are moved past it, and the others read it again. A stream of which no
+    /// subscription has credit left stops after the event.
     fn deliver(
         &mut self,
         event: &Event,
-        keys: &mut Vec<SubscriptionKey>,
+        undelivered: &mut Undelivered,
         budget: &mut u64,
-        streams: &mut Streams,
-        subscriptions: &mut Subscriptions,
-        cx: &mut Context,
-    ) {
-        let grouped = subscriptions.group(keys);
-        *budget = budget.saturating_sub(grouped.len() as u64);
-        let outgoing = (!grouped.is_empty())
-            .then(|| OutgoingEvent::new(event, cx.log.written_in(event.offset)));
-        for group in grouped.chunk_by(|one, other| one.0 == other.0) {
-            let id = group[0].0;
-            let (Some(outgoing), Some(stream)) = (&outgoing, streams.get_mut(id)) else {
+        (streams, subscriptions, cx): (&mut Streams, &mut Subscriptions, &mut Context),
+    ) -> bool {
+        if undelivered.matches.is_empty() && undelivered.skipped.is_empty() {
+            return true;
+        }
+        let outgoing = OutgoingEvent::new(event, cx.log.written_in(event.offset));
+        let mut keys = Vec::new();
+        while let Some((id, _)) = undelivered.matches.last().copied() {
+            if *budget == 0 && undelivered.is_large {
+                return false;
+            }
+            let Some(stream) = streams.get_mut(id) else {
+                undelivered.matches.pop();
                 continue;
             };
-            if self.stopped.contains_key(&id) {
+            let wants = |key| self.wants(key, event, stream);
+            let is_whole = undelivered.take_part(id, &mut keys, wants);
+            *budget = budget.saturating_sub(keys.len() as u64);
+            if keys.is_empty() || self.stopped.contains_key(&id) {
                 continue;
             }
             if stream.outbox.is_full() {
                 self.stopped.insert(id, event.offset - 1);
                 continue;
             }
-            keys.clear();
-            keys.extend(group.iter().map(|(_, key)| *key));
-            let sent = outgoing.deliver(stream, keys, subscriptions, cx);
-            if sent < keys.len() {
-                self.stopped.insert(id, event.offset - 1);
-                for key in &keys[..sent] {
-                    stream.backlog.insert(*key, event.offset, true);
+            let sent = outgoing.deliver(stream, &mut keys, subscriptions, cx);
+            let is_whole = is_whole && sent == keys.len();
+            for key in &keys[..sent] {
+                // At the head nothing is left to read, with or without credit.
+                let goes_on = event.offset >= cx.log.head()
+                    || subscriptions
+                        .get(*key)
+                        .is_some_and(Subscription::has_credit);
+                if !is_whole || !goes_on {
+                    stream.backlog.insert(*key, event.offset, goes_on);
                 }
             }
+            if sent < keys.len() {
+                self.stopped.insert(id, event.offset - 1);
+            } else if is_whole && stream.backlog.ready_count() == 0 {
+                self.stopped.insert(id, event.offset);
+            }
         }
+        if undelivered.skipped.is_empty() {
+            return true;
+        }
+        let wants = |(id, key): &(StreamId, SubscriptionKey)| {
+            let stream = streams.get(*id);
+            stream.is_some_and(|stream| self.wants(*key, event, stream))
+        };
+        undelivered.skipped.retain(wants);
+        let mut again = Undelivered {
+            matches: undelivered.skipped.drain(..).rev().collect(),
+            skipped: Vec::new(),
+            is_large: false,
+            bound: undelivered.bound,
+        };
+        self.deliver(event, &mut again, budget, (streams, subscriptions, cx))
+    }
+
+    /// Returns true if an event is for a subscription: it is behind, has credit, and has not read it.
+    fn wants(&self, key: SubscriptionKey, event: &Event, stream: &Stream) -> bool {
+        key < self.bound && stream.backlog.wants(key, self.after, event.offset)
+    }
+}
+
+impl Undelivered {
+    /// Takes up to [`MAX_IDS`] subscriptions of a stream that want the event, and returns whether they
+    /// are all of them and none will be considered again.
+    fn take_part(
+        &mut self,
+        id: StreamId,
+        keys: &mut Vec<SubscriptionKey>,
+        wants: impl Fn(SubscriptionKey) -> bool,
+    ) -> bool {
+        keys.clear();
+        while keys.len() < MAX_IDS
+            && let Some((_, key)) = self.matches.pop_if(|(other, _)| *other == id)
+        {
+            if wants(key) {
+                keys.push(key);
+            } else if self.is_large {
+                self.skipped.push((id, key));
+            }
+        }
+        !self.is_large
+    }
+
+    fn retain_streams(&mut self, streams: &BTreeSet<StreamId>) {
+        self.matches.retain(|(id, _)| streams.contains(id));
+        self.skipped.retain(|(id, _)| streams.contains(id));
     }
 }
 

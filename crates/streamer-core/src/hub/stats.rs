@@ -38,8 +38,11 @@ pub struct Gauges {
     pub queued_messages: usize,
     /// Pages of the log being read or matched.
     pub reads: usize,
-    /// Committed events that are not matched yet.
+    /// Committed events in memory that are not matched yet.
     pub unmatched: usize,
+    /// Overloaded collections: more of their events wait than fit into memory, so they are read back
+    /// from the log.
+    pub overloaded: usize,
     /// Timers.
     pub timers: usize,
 }
@@ -90,6 +93,8 @@ pub struct Counters {
     pub slices: u64,
     /// The cost of all matching, in candidates and what costs as much as one.
     pub match_cost: u64,
+    /// Times that the waiting events of a collection were dropped, to be read back from the log.
+    pub overloads: u64,
     /// Pages read.
     pub pages: u64,
     /// Events matched for catch-up.
@@ -132,6 +137,7 @@ impl Hub {
             plain_ids: self.subscriptions.plain_ids(),
             reads: self.catch_up.pages(),
             unmatched: self.matching.events(),
+            overloaded: self.matching.overloaded(),
             ..Gauges::default()
         };
         for stream in self.streams.iter() {

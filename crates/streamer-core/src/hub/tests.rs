@@ -5,6 +5,7 @@ mod catching_up;
 mod ends;
 mod flow;
 mod model;
+mod overload;
 mod plain;
 mod positions;
 mod scale;

@@ -45,7 +45,7 @@ impl Hub {
         assert_eq!(self.cx.actions, [], "actions are left");
     }
 
-    fn audit_backlog(&self, stream: &stream::Stream) {
+    fn audit_backlog(&self, stream: &Stream) {
         for key in stream.backlog.keys() {
             let subscription = self.subscriptions.get(key).expect("a subscription");
             assert_eq!(subscription.stream(), stream.id());

@@ -22,9 +22,7 @@ fn page_serves_all_subscriptions_of_the_stream() {
         server.send_subscribe(stream, want(id, "rooms").after(offset));
     }
     server.take(stream);
-    while !server.reads.is_empty() {
-        server.complete_read(0);
-    }
+    server.run_until_idle();
     let rows = server.delivered(stream);
     let ids: Vec<String> = rows.iter().map(|(_, ids)| ids.concat()).collect();
     // The read in progress when b and c arrived was for a alone.
@@ -224,9 +222,16 @@ fn stream_that_ends_during_read_leaks_nothing() {
         "the bound counts the read of a stream that ended"
     );
     server.complete_read(0);
-    server.complete_read(0);
-    assert_eq!(server.offsets(streams[1]), [1, 2, 3]);
+    assert_eq!(server.offsets(streams[1]), [1, 2, 3], "it needs no other");
     server.assert_frees_everything();
+}
+
+/// Returns limits with which nearly everything must be read from the log.
+fn nearly_forgetful() -> Limits {
+    Limits {
+        tail_events: 1,
+        ..Limits::default()
+    }
 }
 
 fn resyncs(messages: Vec<Payload>) -> Vec<(String, ResyncReason, u64)> {
@@ -279,7 +284,7 @@ fn damaged_event_yields_one_resync_per_affected_subscription() {
 
 #[test]
 fn events_trimmed_under_slow_subscription_yield_resync() {
-    let mut server = Server::new();
+    let mut server = Server::with(nearly_forgetful());
     let stream = server.welcomed("s");
     let request = server.send_subscribe(stream, want("a", "rooms").credit(1, 1_000));
     for _ in 0..6 {
@@ -309,7 +314,7 @@ fn events_trimmed_under_slow_subscription_yield_resync() {
 fn plain_stream_that_loses_events_is_ended() {
     let limits = Limits {
         queue_messages: 1,
-        ..Limits::default()
+        ..nearly_forgetful()
     };
     for fault in [
         ReadFault::Damaged { offset: 1 },
@@ -318,7 +323,9 @@ fn plain_stream_that_loses_events_is_ended() {
         let mut server = Server::with(limits.clone());
         let stream = server.open();
         server.subscribe(stream, want("a", "rooms"));
-        server.commit("rooms", "r1", 1);
+        for _ in 0..2 {
+            server.commit("rooms", "r1", 1);
+        }
         server.transport_takes_all(stream);
         server.fail_read(fault);
         assert_eq!(server.code(stream), Some(EndCode::DataLoss));

@@ -146,6 +146,7 @@ impl Model {
             queue_messages: 4,
             page_events: 3,
             tail_events: 4,
+            unmatched_events: 3,
             reads: 2,
             ..Limits::default()
         };

@@ -1,9 +1,9 @@
 //! Many subscriptions: shared work, counted and not timed.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use prost::Message as _;
-use steadfast_wire::streamer::{StreamerMessage, streamer_message::Payload};
+use steadfast_wire::streamer::{StreamerMessage, streamer_message::Payload, value::Kind};
 
 use super::server::*;
 use crate::hub::*;
@@ -26,6 +26,73 @@ fn restoring_20000_subscriptions_costs_about_one_pass() {
     );
     let passes = stats.counters.page_events as f64 / 5_000.0;
     assert!(passes < 2.5, "{passes} passes");
+}
+
+/// Plays a client that grants credit for half of a share at a time, until nothing is behind. Returns
+/// the number of ids delivered.
+fn catch_up_on_credit(server: &mut Server, stream: StreamId, share: u64) -> u64 {
+    let mut taken: BTreeMap<String, u64> = BTreeMap::new();
+    loop {
+        let mut grants = BTreeSet::new();
+        for (_, ids) in server.delivered(stream) {
+            for id in ids {
+                let count = taken.entry(id.clone()).or_default();
+                *count += 1;
+                if *count % (share / 2) == 0 {
+                    grants.insert(id);
+                }
+            }
+        }
+        for id in grants {
+            server.credit(stream, &id, taken[&id] + share, u64::MAX);
+        }
+        if !server.hub.matching.is_empty() {
+            server.step(Input::Tick);
+        } else if !server.reads.is_empty() {
+            server.complete_read(0);
+        } else if server.hub.stats().gauges.behind == 0 {
+            return taken.into_values().sum();
+        }
+        server.transport_takes_all(stream);
+    }
+}
+
+#[test]
+fn small_credit_costs_neither_reads_nor_passes() {
+    const EVENTS: usize = 10_000;
+    let mut server = Server::with_log(rooms(EVENTS as u64), Limits::default());
+    server.audited = false;
+    let stream = server.welcomed("s");
+    server.subscribe(stream, want("a", "rooms").after(0).credit(16, u64::MAX));
+    assert_eq!(catch_up_on_credit(&mut server, stream, 16), EVENTS as u64);
+    let counters = server.hub.stats().counters;
+    assert_eq!(counters.pages, 10, "each page is read once");
+    assert_eq!(
+        counters.page_events, EVENTS as u64,
+        "each event is looked at once"
+    );
+}
+
+#[test]
+fn hundred_filtered_subscriptions_cost_one_pass() {
+    const EVENTS: u64 = 10_000;
+    let log = (1..=EVENTS).map(|offset| event(offset, "rooms", "r", (offset % 100) as i64));
+    let mut server = Server::with_log(log.collect(), Limits::default());
+    server.audited = false;
+    let stream = server.welcomed("s");
+    for part in 0..100 {
+        let wanted = want(&format!("sub-{part}"), "rooms").filter("n", "==", Kind::IntValue(part));
+        server.send_subscribe(stream, wanted.after(0).credit(160, u64::MAX));
+    }
+    server.take(stream);
+    assert_eq!(catch_up_on_credit(&mut server, stream, 160), EVENTS);
+    let counters = server.hub.stats().counters;
+    assert_eq!(counters.pages, 10, "each page is read once");
+    assert!(
+        counters.page_events <= EVENTS * 11 / 10,
+        "{}",
+        counters.page_events
+    );
 }
 
 #[test]

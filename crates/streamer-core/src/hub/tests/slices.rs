@@ -1,15 +1,17 @@
 //! Matching in slices: counted in budget, never in time.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use steadfast_wire::streamer::{streamer_message::Payload, value::Kind};
 
 use super::server::*;
-use crate::hub::*;
+use crate::hub::{match_queue::MAX_IDS, *};
 
 const FILTERS: u32 = 20_000;
 const BURST: u64 = 4_000;
 
 /// Commits without an audit or a step per event, as one burst.
-fn burst(server: &mut Server, collection: &str, n: i64, count: u64) {
+pub(super) fn burst(server: &mut Server, collection: &str, n: i64, count: u64) {
     let head = server.log.len() as u64;
     let events: Vec<_> = (1..=count)
         .map(|step| event(head + step, collection, "d", n))
@@ -39,7 +41,7 @@ fn server_with_heavy_filters() -> (Server, StreamId, StreamId) {
 fn burst_on_heavy_filters_delays_light_event_by_one_slice() {
     let (mut server, heavy, light) = server_with_heavy_filters();
     burst(&mut server, "heavy", i64::from(FILTERS / 2), BURST);
-    let mut expected = 1;
+    let mut ids = BTreeMap::new();
     for round in 0..100 {
         let before = server.hub.stats().counters;
         let offset = server.commit("light", "d", 1);
@@ -52,16 +54,31 @@ fn burst_on_heavy_filters_delays_light_event_by_one_slice() {
         assert_eq!(after.slices - before.slices, 2, "one per step");
         let cost = after.match_cost - before.match_cost;
         assert!(cost <= 4 * server.hub.limits().slice, "slices of {cost}");
-        for delivery in server.deliveries(heavy) {
-            assert_eq!(delivery.subscription_ids.len(), FILTERS as usize / 2);
-            let offset = offset_of(&delivery.event.unwrap().event_id);
-            assert_eq!(offset, expected, "in the order of the log");
-            expected += 1;
+        for (offset, delivered) in server.delivered(heavy) {
+            assert!(
+                delivered.len() <= MAX_IDS,
+                "{} ids at once",
+                delivered.len()
+            );
+            let newest = ids.last_key_value().map_or(1, |(newest, _)| *newest);
+            assert!(
+                (newest..=newest + 1).contains(&offset),
+                "in the order of the log"
+            );
+            let all: &mut BTreeSet<String> = ids.entry(offset).or_default();
+            for id in delivered {
+                assert!(all.insert(id), "an id twice");
+            }
         }
         server.transport_takes_all(light);
         server.transport_takes_all(heavy);
     }
+    ids.pop_last();
+    let expected = ids.len() as u64 + 1;
     assert!(expected > 50, "{expected} events in 200 slices");
+    for (offset, ids) in ids {
+        assert_eq!(ids.len(), FILTERS as usize / 2, "at {offset}");
+    }
     let unmatched = server.hub.stats().gauges.unmatched as u64;
     assert!(
         (BURST - expected..=BURST - expected + 1).contains(&unmatched),
@@ -92,7 +109,7 @@ fn catch_up_on_heavy_filters_is_sliced_too() {
             server.step(Input::Tick);
         }
         let cost = server.hub.stats().counters.match_cost - before;
-        let bound = server.hub.limits().slice + 2 * u64::from(FILTERS);
+        let bound = server.hub.limits().slice + 2 * MAX_IDS as u64;
         assert!(cost <= bound, "a slice of {cost}");
         let offset = server.commit("light", "d", 1);
         assert_eq!(server.offsets(light), [offset]);
@@ -145,27 +162,6 @@ fn progress_never_passes_an_unmatched_event() {
 }
 
 #[test]
-fn hub_accepts_commits_until_its_queue_is_full() {
-    let limits = Limits {
-        slice: 1,
-        unmatched_events: 3,
-        ..Limits::default()
-    };
-    let mut server = Server::with(limits);
-    let stream = server.welcomed("s");
-    server.subscribe(stream, want("a", "rooms"));
-    burst(&mut server, "rooms", 1, 6);
-    assert!(!server.hub.accepts_commits());
-    while server.hub.stats().gauges.unmatched >= 3 {
-        assert!(!server.hub.accepts_commits());
-        server.step(Input::Tick);
-    }
-    assert!(server.hub.accepts_commits());
-    server.run_until_idle();
-    assert_eq!(server.offsets(stream), [1, 2, 3, 4, 5, 6]);
-}
-
-#[test]
 fn drain_waits_until_earlier_events_are_matched() {
     let limits = Limits {
         slice: 1,
@@ -215,4 +211,52 @@ fn subscription_made_while_a_page_is_matched_misses_no_event() {
     let rows = server.delivered(stream).into_iter();
     assert_eq!(rows.filter_map(late).collect::<Vec<_>>(), [1, 2]);
     assert_eq!(server.hub.stats().gauges.behind, 0);
+}
+
+#[test]
+fn credit_between_the_parts_of_an_event_loses_nothing() {
+    const MANY: usize = 5 * MAX_IDS;
+    let limits = Limits {
+        slice: 4_000,
+        tail_events: 1,
+        ..Limits::default()
+    };
+    let mut server = Server::with_log(rooms(3), limits);
+    server.audited = false;
+    let stream = server.welcomed("s");
+    server.send_subscribe(stream, want("poor", "rooms").after(0).credit(0, 1_000));
+    for i in 0..MANY {
+        server.send_subscribe(stream, want(&format!("sub-{i}"), "rooms").after(0));
+    }
+    server.take(stream);
+    server.transport_takes_all(stream);
+    let mut received = BTreeMap::<String, Vec<u64>>::new();
+    let mut parts = 0;
+    for round in 0.. {
+        if !server.hub.matching.is_empty() {
+            server.step(Input::Tick);
+        } else if !server.reads.is_empty() {
+            server.complete_read(0);
+        } else {
+            break;
+        }
+        // The page began without it, and its first event is delivered in part.
+        if (1..5).contains(&parts) {
+            server.credit(stream, "poor", 10, 1_000);
+        }
+        assert!(round < 1_000, "it never ends");
+        server.transport_takes_all(stream);
+        for (offset, ids) in server.delivered(stream) {
+            parts += usize::from(offset == 1);
+            for id in ids {
+                received.entry(id).or_default().push(offset);
+            }
+        }
+    }
+    assert!(parts > 5, "{parts} parts");
+    assert_eq!(received.len(), MANY + 1);
+    for (id, offsets) in received {
+        assert_eq!(offsets, [1, 2, 3], "{id}");
+    }
+    server.hub.audit();
 }

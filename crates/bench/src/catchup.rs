@@ -1,0 +1,227 @@
+//! Reading what was missed: a client that subscribes after the first event of a long log.
+//!
+//! Servers are separate processes. Each row has the rate by the clock and the CPU time of both sides
+//! per event; the baseline of the rate is tonic's generated server and client with the same messages,
+//! or reading the log and nothing else.
+
+use std::{
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, bail};
+use steadfast_bench::{
+    figure::{Figure, Figures},
+    measure::process_cpu_time,
+};
+use steadfast_streamer::{Client, Filter, Item, Position, client::Subscription};
+use steadfast_wire::streamer::{
+    Heartbeat, Hello, Position as WirePosition, SubscribeRequest,
+    gateway_message::Payload as Request, streamer_message::Payload,
+};
+use tokio::{runtime, task::JoinSet, time::timeout};
+
+use crate::streamer::{
+    COLLECTION, DATABASE, EPOCH, Kind, PARTS, Process, RawStream, load, log_events,
+};
+
+/// The number of runs of each row; the median counts.
+const RUNS: usize = 5;
+
+/// The longest time for one run.
+const TIMEOUT: Duration = Duration::from_secs(60);
+
+/// One run of one reader.
+#[derive(Clone, Copy, Debug)]
+struct Run {
+    seconds: f64,
+    server_cpu: f64,
+    client_cpu: f64,
+}
+
+/// The reader of a row.
+#[derive(Clone, Copy, Debug)]
+enum Reader {
+    /// Generated code; our server gives it unlimited credit.
+    Generated,
+    /// Our client with its default settings and one subscription.
+    Client,
+    /// Our client with a hundred filtered subscriptions, each for another hundredth of the events.
+    Filtered,
+}
+
+pub(crate) fn run(quick: bool) -> Result<Figures> {
+    let events = if quick { 50_000 } else { 200_000 };
+    let runtime = runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let directory = tempfile::tempdir()?;
+    let log_seconds = log_events(directory.path(), events)?;
+    let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
+    let mut figures = Figures::new();
+    let per_second = |run: Run| events as f64 / run.seconds;
+
+    let raw = Process::start(Kind::Raw, nowhere, events)?;
+    let memory = Process::start(Kind::Memory, nowhere, events)?;
+    let disk = Process::start(Kind::Disk(directory.path()), nowhere, events)?;
+    let rows = [
+        ("raw_tonic", &raw, Reader::Generated),
+        ("memory_generated_client", &memory, Reader::Generated),
+        ("memory_client", &memory, Reader::Client),
+        ("memory_100_filters", &memory, Reader::Filtered),
+        ("disk_generated_client", &disk, Reader::Generated),
+        ("disk_client", &disk, Reader::Client),
+    ];
+    // In turn, so that a disturbance does not hit one row alone.
+    let mut runs = vec![Vec::new(); rows.len()];
+    for _ in 0..RUNS {
+        for ((_, server, reader), runs) in rows.iter().zip(&mut runs) {
+            runs.push(runtime.block_on(measure(server, *reader, events))?);
+        }
+    }
+    let mut baseline = 0.0;
+    for ((name, ..), runs) in rows.iter().zip(runs) {
+        let run = median(runs);
+        let rate = per_second(run);
+        if *name == "raw_tonic" {
+            baseline = rate;
+        }
+        let mut add = |what: &str, figure| figures.insert(format!("catchup_{name}{what}"), figure);
+        add("", against(rate, "events/s", baseline));
+        add(
+            "_server_cpu",
+            Figure::alone(run.server_cpu / events as f64 * 1e9, "ns/event"),
+        );
+        add(
+            "_client_cpu",
+            Figure::alone(run.client_cpu / events as f64 * 1e9, "ns/event"),
+        );
+    }
+    let log_rate = events as f64 / log_seconds;
+    figures.insert(
+        "catchup_log_alone".to_owned(),
+        Figure::alone(log_rate, "events/s"),
+    );
+    figures.insert(
+        "catchup_load_average".to_owned(),
+        Figure::alone(load(), "tasks"),
+    );
+    Ok(figures)
+}
+
+fn against(value: f64, unit: &'static str, baseline: f64) -> Figure {
+    Figure {
+        value,
+        unit,
+        baseline: Some(baseline),
+        ratio: Some(value / baseline),
+    }
+}
+
+fn median(mut runs: Vec<Run>) -> Run {
+    let mut middle = |key: fn(&Run) -> f64| {
+        runs.sort_by(|one, other| key(one).total_cmp(&key(other)));
+        key(&runs[runs.len() / 2])
+    };
+    Run {
+        seconds: middle(|run| run.seconds),
+        server_cpu: middle(|run| run.server_cpu),
+        client_cpu: middle(|run| run.client_cpu),
+    }
+}
+
+async fn measure(server: &Process, reader: Reader, events: u64) -> Result<Run> {
+    let began = (server.cpu_seconds()?, process_cpu_time(), Instant::now());
+    let address = server.address();
+    let reading = async {
+        match reader {
+            Reader::Generated => read_generated(address, events).await,
+            Reader::Client => read_client(address, &[Filter::all()], events).await,
+            Reader::Filtered => {
+                let filters = (0..PARTS).map(|part| Filter::from_text([format!("part == {part}")]));
+                let filters = filters.collect::<Result<Vec<_>, _>>()?;
+                read_client(address, &filters, events).await
+            }
+        }
+    };
+    timeout(TIMEOUT, reading)
+        .await
+        .context("a reader is stuck")??;
+    Ok(Run {
+        seconds: began.2.elapsed().as_secs_f64(),
+        server_cpu: server.cpu_seconds()? - began.0,
+        client_cpu: process_cpu_time() - began.1,
+    })
+}
+
+async fn read_generated(server: SocketAddr, events: u64) -> Result<()> {
+    let mut stream = RawStream::open(server).await?;
+    stream.send(Request::Hello(Hello {
+        version: 1,
+        session_id: uuid_like(),
+        attempt: 1,
+        ..Hello::default()
+    }))?;
+    stream.send(Request::Heartbeat(Heartbeat::default()))?;
+    stream.send(Request::Subscribe(SubscribeRequest {
+        subscription_id: "everything".to_owned(),
+        database: DATABASE.to_owned(),
+        collection: COLLECTION.to_owned(),
+        resume: Some(WirePosition {
+            epoch: EPOCH.0,
+            offset: 0,
+        }),
+        credit_messages: u64::MAX >> 1,
+        credit_bytes: u64::MAX >> 1,
+        request: 1,
+        ..SubscribeRequest::default()
+    }))?;
+    let mut received = 0;
+    while received < events {
+        if let Payload::Delivery(delivery) = stream.next().await? {
+            received += 1;
+            let offset = delivery.position.map_or(0, |position| position.offset);
+            anyhow::ensure!(offset == received, "event {offset} instead of {received}");
+        }
+    }
+    Ok(())
+}
+
+async fn read_client(server: SocketAddr, filters: &[Filter], events: u64) -> Result<()> {
+    let client = Client::builder(server.to_string()).build()?;
+    let each = events / filters.len() as u64;
+    let mut readers = JoinSet::new();
+    for filter in filters {
+        let subscribe = client
+            .subscribe(DATABASE, COLLECTION, filter.clone())
+            .after(Position::new(EPOCH, 0));
+        readers.spawn(async move { take(subscribe.await?, each).await });
+    }
+    while let Some(read) = readers.join_next().await {
+        read??;
+    }
+    client.close().await;
+    Ok(())
+}
+
+async fn take(mut subscription: Subscription, changes: u64) -> Result<()> {
+    let mut last = 0;
+    for _ in 0..changes {
+        match subscription.next().await.transpose()? {
+            Some(Item::Change(change)) => {
+                let at = change.position.context("a change without a position")?;
+                anyhow::ensure!(at.offset > last, "{} after {last}", at.offset);
+                last = at.offset;
+            }
+            other => bail!("{other:?} instead of a change"),
+        }
+    }
+    Ok(())
+}
+
+/// Returns a session id that no other run of this program has used.
+fn uuid_like() -> String {
+    use std::sync::atomic::{AtomicU64, Ordering};
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    format!("bench-{}", NEXT.fetch_add(1, Ordering::Relaxed))
+}
