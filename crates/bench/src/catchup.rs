@@ -6,6 +6,7 @@
 
 use std::{
     net::SocketAddr,
+    sync::atomic::{AtomicU64, Ordering},
     time::{Duration, Instant},
 };
 
@@ -21,8 +22,9 @@ use steadfast_wire::streamer::{
 };
 use tokio::{runtime, task::JoinSet, time::timeout};
 
-use crate::streamer::{
-    COLLECTION, DATABASE, EPOCH, Kind, PARTS, Process, RawStream, load, log_events,
+use crate::{
+    figures::{against, median},
+    streamer::{COLLECTION, DATABASE, EPOCH, Kind, PARTS, Process, RawStream, load, log_events},
 };
 
 /// The number of runs of each row; the median counts.
@@ -81,7 +83,11 @@ pub(crate) fn run(quick: bool) -> Result<Figures> {
     }
     let mut baseline = 0.0;
     for ((name, ..), runs) in rows.iter().zip(runs) {
-        let run = median(runs);
+        let run = Run {
+            seconds: median(&runs, |run| run.seconds),
+            server_cpu: median(&runs, |run| run.server_cpu),
+            client_cpu: median(&runs, |run| run.client_cpu),
+        };
         let rate = per_second(run);
         if *name == "raw_tonic" {
             baseline = rate;
@@ -107,27 +113,6 @@ pub(crate) fn run(quick: bool) -> Result<Figures> {
         Figure::alone(load(), "tasks"),
     );
     Ok(figures)
-}
-
-fn against(value: f64, unit: &'static str, baseline: f64) -> Figure {
-    Figure {
-        value,
-        unit,
-        baseline: Some(baseline),
-        ratio: Some(value / baseline),
-    }
-}
-
-fn median(mut runs: Vec<Run>) -> Run {
-    let mut middle = |key: fn(&Run) -> f64| {
-        runs.sort_by(|one, other| key(one).total_cmp(&key(other)));
-        key(&runs[runs.len() / 2])
-    };
-    Run {
-        seconds: middle(|run| run.seconds),
-        server_cpu: middle(|run| run.server_cpu),
-        client_cpu: middle(|run| run.client_cpu),
-    }
 }
 
 async fn measure(server: &Process, reader: Reader, events: u64) -> Result<Run> {
@@ -158,7 +143,7 @@ async fn read_generated(server: SocketAddr, events: u64) -> Result<()> {
     let mut stream = RawStream::open(server).await?;
     stream.send(Request::Hello(Hello {
         version: 1,
-        session_id: uuid_like(),
+        session_id: session_id(),
         attempt: 1,
         ..Hello::default()
     }))?;
@@ -220,8 +205,7 @@ async fn take(mut subscription: Subscription, changes: u64) -> Result<()> {
 }
 
 /// Returns a session id that no other run of this program has used.
-fn uuid_like() -> String {
-    use std::sync::atomic::{AtomicU64, Ordering};
+fn session_id() -> String {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     format!("bench-{}", NEXT.fetch_add(1, Ordering::Relaxed))
 }

@@ -1,10 +1,12 @@
 //! `cargo xtask bench SUBJECT [--json]`: measures one part of the project.
 
 mod catchup;
+mod figures;
 mod matcher;
 mod parser;
 mod proxy;
 mod recorder;
+mod restore;
 mod streamer;
 
 use anyhow::Result;
@@ -40,6 +42,8 @@ enum Subject {
     Parser,
     /// Storing samples and reading them back
     Recorder,
+    /// Restoring the subscriptions of a Streamer server that was killed
+    Restore,
     /// A recorder in a separate process
     #[value(hide = true)]
     RecorderProcess,
@@ -60,6 +64,7 @@ fn main() -> Result<()> {
         Subject::Matcher => matcher::run(args.quick)?,
         Subject::Parser => parser::run(),
         Subject::Recorder => recorder::run()?,
+        Subject::Restore => restore::run(args.quick)?,
         Subject::RecorderProcess => return recorder::resident::process(),
         Subject::Proxy => proxy::run()?,
         Subject::ProxyProcess => return proxy::process::serve(args.deadline),

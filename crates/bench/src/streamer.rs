@@ -6,7 +6,7 @@ mod raw;
 
 pub(crate) use self::{
     process::{EPOCH, Kind, Process, log_events, serve},
-    raw::{RawStream, event_message},
+    raw::RawStream,
 };
 
 /// The database and the collection of every event.

@@ -31,6 +31,7 @@ mod limits;
 mod log_state;
 mod match_queue;
 mod outbox;
+mod overload;
 mod page;
 mod progress;
 mod progress_report;

@@ -40,7 +40,7 @@ pub(super) async fn serve(listener: TcpListener, events: u64) {
 }
 
 /// Returns a delivery as our server writes it.
-pub(crate) fn event_message(offset: u64) -> StreamerMessage {
+fn event_message(offset: u64) -> StreamerMessage {
     let event = StreamerEvent {
         event_id: format!("{:016x}.{offset}", EPOCH.0),
         database: DATABASE.to_owned(),

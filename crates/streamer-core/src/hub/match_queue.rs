@@ -11,12 +11,12 @@
 //! head again. Publishing never waits for them.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::{BTreeMap, VecDeque},
     sync::Arc,
 };
 
 use super::{
-    Limits, StreamId,
+    StreamId,
     context::Context,
     delivery::{OutgoingEvent, fall_behind},
     event_match::EventMatch,
@@ -34,37 +34,37 @@ pub(super) struct MatchQueue {
     /// The budget of one collection in one round: a part of a slice, so that one slice serves several
     /// collections.
     share: u64,
-    collections: BTreeMap<CollectionName, CollectionQueue>,
+    pub(super) collections: BTreeMap<CollectionName, CollectionQueue>,
     /// The collections that have a share of this round left, by the offset of their first event.
-    ready: BTreeMap<u64, CollectionName>,
+    pub(super) ready: BTreeMap<u64, CollectionName>,
     /// The collections that have used their share of this round.
-    parked: BTreeMap<u64, CollectionName>,
+    pub(super) parked: BTreeMap<u64, CollectionName>,
     pages: VecDeque<Page>,
     /// The number of pages at the front that have a turn in this round.
     page_turns: usize,
-    events: usize,
-    bytes: usize,
+    pub(super) events: usize,
+    pub(super) bytes: usize,
     /// The overloaded collections, each with the offset up to which its events were queued. Later ones
     /// are to be read from the log.
-    overloaded: BTreeMap<CollectionName, u64>,
+    pub(super) overloaded: BTreeMap<CollectionName, u64>,
 }
 
 /// A database and a collection.
-type CollectionName = (Arc<str>, Arc<str>);
+pub(super) type CollectionName = (Arc<str>, Arc<str>);
 
 /// The events of one collection, ordered by offset. The first one may be partly matched.
 #[derive(Debug)]
-struct CollectionQueue {
-    events: VecDeque<Arc<Event>>,
-    bytes: usize,
-    current: Option<LiveMatch>,
+pub(super) struct CollectionQueue {
+    pub(super) events: VecDeque<Arc<Event>>,
+    pub(super) bytes: usize,
+    pub(super) current: Option<LiveMatch>,
     /// The budget left in this round.
     share: u64,
 }
 
 /// The matching and delivery of one event.
 #[derive(Debug)]
-struct LiveMatch {
+pub(super) struct LiveMatch {
     matching: EventMatch,
     /// The matches that are not delivered yet, in descending order of streams; `None` while the
     /// matching is incomplete.
@@ -104,7 +104,7 @@ impl MatchQueue {
         }
     }
 
-    fn enqueue(&mut self, name: CollectionName, event: &Arc<Event>) {
+    pub(super) fn enqueue(&mut self, name: CollectionName, event: &Arc<Event>) {
         let weight = event.weight();
         self.events += 1;
         self.bytes += weight;
@@ -121,101 +121,6 @@ impl MatchQueue {
             };
             self.collections.insert(name, queue);
         }
-    }
-
-    /// Drops the newest events of the largest queues, and of equal ones of the newest, while there is
-    /// too much. An event that is being matched stays, so that each collection makes progress.
-    fn shed(
-        &mut self,
-        size: impl Fn(&CollectionQueue) -> usize,
-        too_much: impl Fn(&Self) -> bool,
-        cx: &mut Context,
-    ) {
-        let sized = self
-            .collections
-            .iter()
-            .filter_map(|(name, queue)| Some((size(queue), queue.events.front()?.offset, name)));
-        let mut order: Vec<_> = sized
-            .map(|(size, first, name)| (size, first, name.clone()))
-            .collect();
-        order.sort_unstable();
-        while too_much(self)
-            && let Some((_, _, name)) = order.pop()
-        {
-            cx.counters.overloads += u64::from(!self.overloaded.contains_key(&name));
-            while too_much(self) && self.drop_newest(&name) {}
-        }
-    }
-
-    /// Drops the newest event of a collection, which is then to be read from the log. Returns false if
-    /// there is none to drop.
-    fn drop_newest(&mut self, name: &CollectionName) -> bool {
-        let Some(queue) = self.collections.get_mut(name) else {
-            return false;
-        };
-        let is_in_progress = queue.current.is_some() && queue.events.len() == 1;
-        let Some(event) = queue.events.pop_back_if(|_| !is_in_progress) else {
-            return false;
-        };
-        self.events -= 1;
-        self.bytes -= event.weight();
-        queue.bytes -= event.weight();
-        if queue.events.is_empty() {
-            self.collections.remove(name);
-            self.ready.remove(&event.offset);
-            self.parked.remove(&event.offset);
-        }
-        self.overloaded.insert(name.clone(), event.offset - 1);
-        true
-    }
-
-    /// Returns the lowest offset after which an overloaded collection needs events from the log, if
-    /// there is room for them.
-    pub(super) fn next_refill(&self, limits: &Limits) -> Option<u64> {
-        if self.overloaded.is_empty() || !self.has_room(limits) {
-            return None;
-        }
-        let idle = self
-            .overloaded
-            .iter()
-            .filter(|(name, _)| !self.collections.contains_key(*name));
-        idle.map(|(_, offset)| *offset).min()
-    }
-
-    /// Queues the events after an offset for the overloaded collections that have none left, as many
-    /// as there is room for.
-    pub(super) fn refill(&mut self, after: u64, events: &[Arc<Event>], cx: &Context) {
-        let mut end = after + events.len() as u64;
-        let idle = self.overloaded.iter().filter(|(name, offset)| {
-            (after..end).contains(*offset) && !self.collections.contains_key(*name)
-        });
-        let idle: BTreeSet<_> = idle.map(|(name, _)| name.clone()).collect();
-        for event in events {
-            let name = name_of(event);
-            if idle.contains(&name) && self.overloaded.get(&name) < Some(&event.offset) {
-                if !self.has_room(&cx.limits) {
-                    end = event.offset - 1;
-                    break;
-                }
-                self.enqueue(name, event);
-            }
-        }
-        for name in idle {
-            if end >= cx.log.head() {
-                self.overloaded.remove(&name);
-            } else if let Some(offset) = self.overloaded.get_mut(&name) {
-                *offset = end.max(*offset);
-            }
-        }
-    }
-
-    fn has_room(&self, limits: &Limits) -> bool {
-        self.events <= limits.unmatched_events / 2 && self.bytes <= limits.unmatched_bytes / 2
-    }
-
-    /// Returns the number of overloaded collections.
-    pub(super) fn overloaded(&self) -> usize {
-        self.overloaded.len()
     }
 
     /// Adds a page of a catch-up read.
@@ -295,30 +200,9 @@ impl MatchQueue {
         (self.events, self.bytes) = (0, 0);
     }
 
-    /// Leaves the overloaded collections whose next event cannot be read to the streams that subscribe
-    /// to them: each stream meets the fault by itself.
-    pub(super) fn give_up_refill(
-        &mut self,
-        after: u64,
-        streams: &mut Streams,
-        subscriptions: &mut Subscriptions,
-        cx: &mut Context,
-    ) {
-        let failed: BTreeSet<_> = self
-            .overloaded
-            .iter()
-            .filter(|(name, offset)| **offset == after && !self.collections.contains_key(*name))
-            .map(|(name, _)| name.clone())
-            .collect();
-        let is_failed = |subscription: &Subscription| failed.contains(&collection_of(subscription));
-        let head = cx.log.head();
-        self.leave_to_streams(is_failed, head, streams, subscriptions, cx);
-        self.overloaded.retain(|name, _| !failed.contains(name));
-    }
-
     /// Makes the chosen live subscriptions that were not offered everything up to an offset read it
     /// from the log.
-    fn leave_to_streams(
+    pub(super) fn leave_to_streams(
         &self,
         chosen: impl Fn(&Subscription) -> bool,
         upto: u64,
@@ -489,11 +373,11 @@ impl LiveMatch {
     }
 }
 
-fn name_of(event: &Event) -> CollectionName {
+pub(super) fn name_of(event: &Event) -> CollectionName {
     (Arc::clone(&event.database), Arc::clone(&event.collection))
 }
 
-fn collection_of(subscription: &Subscription) -> CollectionName {
+pub(super) fn collection_of(subscription: &Subscription) -> CollectionName {
     let (database, collection) = (subscription.database(), subscription.collection());
     (Arc::clone(database), Arc::clone(collection))
 }

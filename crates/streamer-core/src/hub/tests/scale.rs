@@ -38,7 +38,7 @@ fn catch_up_on_credit(server: &mut Server, stream: StreamId, share: u64) -> u64 
             for id in ids {
                 let count = taken.entry(id.clone()).or_default();
                 *count += 1;
-                if *count % (share / 2) == 0 {
+                if count.is_multiple_of(share / 2) {
                     grants.insert(id);
                 }
             }
@@ -76,7 +76,7 @@ fn small_credit_costs_neither_reads_nor_passes() {
 #[test]
 fn hundred_filtered_subscriptions_cost_one_pass() {
     const EVENTS: u64 = 10_000;
-    let log = (1..=EVENTS).map(|offset| event(offset, "rooms", "r", (offset % 100) as i64));
+    let log = (1..=EVENTS).map(|offset| event(offset, "rooms", "r", (offset % 100).cast_signed()));
     let mut server = Server::with_log(log.collect(), Limits::default());
     server.audited = false;
     let stream = server.welcomed("s");
