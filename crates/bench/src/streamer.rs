@@ -4,10 +4,15 @@
 mod process;
 mod raw;
 
+use steadfast_streamer::Epoch;
+
 pub(crate) use self::{
-    process::{EPOCH, Kind, Process, log_events, serve},
+    process::{Kind, Process, log_events, serve},
     raw::RawStream,
 };
+
+/// The epoch of every log.
+pub(crate) const EPOCH: Epoch = Epoch(0x5eed);
 
 /// The database and the collection of every event.
 pub(crate) const DATABASE: &str = "default";

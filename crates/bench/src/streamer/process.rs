@@ -5,16 +5,12 @@ use std::{net::SocketAddr, path::Path};
 use anyhow::{Context as _, Result, bail};
 use steadfast_bench::child::{Child, wait_for_end};
 use steadfast_streamer::{
-    Epoch,
     log::{DocumentKey, Log, MemoryLog, RedbLog, StoreOptions, Submission},
     server::{Server, ServerOptions},
 };
 use tokio::{net::TcpListener, runtime};
 
-use super::{COLLECTION, DATABASE, data, raw};
-
-/// The epoch of every log.
-pub(crate) const EPOCH: Epoch = Epoch(0x5eed);
+use super::{COLLECTION, DATABASE, EPOCH, data, raw};
 
 /// The number of documents that the events change, and of events in one commit.
 const DOCUMENTS: u64 = 1_000;

@@ -81,3 +81,6 @@ impl EventMatch {
 const BYTES_PER_COST: usize = 64;
 /// The number of subscriptions that cost as much to copy as one candidate costs to evaluate.
 const COPIES_PER_COST: usize = 16;
+/// The maximum number of subscriptions to which one slice delivers an event on one stream, in one
+/// message. More get it in further messages, in later slices.
+pub(super) const MAX_IDS: usize = 4_096;

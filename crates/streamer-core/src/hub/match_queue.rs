@@ -19,7 +19,7 @@ use super::{
     StreamId,
     context::Context,
     delivery::{OutgoingEvent, fall_behind},
-    event_match::EventMatch,
+    event_match::{EventMatch, MAX_IDS},
     page::Page,
     stream::Stream,
     streams::Streams,
@@ -382,8 +382,5 @@ pub(super) fn collection_of(subscription: &Subscription) -> CollectionName {
     (Arc::clone(database), Arc::clone(collection))
 }
 
-/// The maximum number of subscriptions to which one slice delivers an event on one stream, in one
-/// message. More get it in further messages, in later slices.
-pub(super) const MAX_IDS: usize = 4_096;
 /// The maximum number of subscriptions of a stream that are looked at one by one.
 const MAX_EXACT: usize = 64;

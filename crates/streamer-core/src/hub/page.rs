@@ -6,8 +6,14 @@ use std::{
 };
 
 use super::{
-    StreamId, backlog::Backlog, context::Context, delivery::OutgoingEvent, event_match::EventMatch,
-    match_queue::MAX_IDS, stream::Stream, streams::Streams, subscription::Subscription,
+    StreamId,
+    backlog::Backlog,
+    context::Context,
+    delivery::OutgoingEvent,
+    event_match::{EventMatch, MAX_IDS},
+    stream::Stream,
+    streams::Streams,
+    subscription::Subscription,
     subscriptions::Subscriptions,
 };
 use crate::{Event, filter::Document, matcher::SubscriptionKey};

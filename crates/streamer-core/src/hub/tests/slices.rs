@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use steadfast_wire::streamer::{streamer_message::Payload, value::Kind};
 
 use super::server::*;
-use crate::hub::{match_queue::MAX_IDS, *};
+use crate::hub::{event_match::MAX_IDS, *};
 
 const FILTERS: u32 = 20_000;
 const BURST: u64 = 4_000;
