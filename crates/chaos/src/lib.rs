@@ -30,6 +30,7 @@
 mod conditions;
 mod connection;
 mod fault;
+pub mod judge;
 mod listener;
 mod proxy;
 mod pump;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use steadfast_session::{Config, Endpoint, Generation, Ready, Session, Time};
-use steadfast_streamer_core::client::{Config as CoreConfig, Core};
+use steadfast_streamer_core::client::{Config as CoreConfig, Core, Limits};
 
 use crate::{net::ConnectionId, pace::PaceChecker, subscription::Subscription};
 
@@ -14,6 +14,8 @@ pub(crate) struct Client {
     pub(crate) config: Config,
     /// True with the resume profile.
     pub(crate) profile: bool,
+    /// The limits on the changes that wait for the applications.
+    pub(crate) limits: Limits,
     /// The deadline that is scheduled.
     pub(crate) scheduled_deadline: Option<Time>,
     pub(crate) connection: Option<ConnectionId>,
@@ -28,7 +30,7 @@ pub(crate) struct Client {
 }
 
 impl Client {
-    pub(crate) fn new(seed: u64, number: usize, profile: bool) -> Self {
+    pub(crate) fn new(seed: u64, number: usize, profile: bool, limits: Limits) -> Self {
         let config = session_config();
         let mut core = CoreConfig::new(
             format!("session-{seed}-{number}"),
@@ -38,16 +40,19 @@ impl Client {
         core.heartbeat_interval = config.heartbeat_interval;
         core.activity_timeout = config.activity_timeout;
         core.offer_profile = profile;
-        // A plain server cannot be slowed by credit, so its client needs room for every event.
-        core.limits.messages = if profile { 40 } else { 4_000 };
-        core.limits.bytes = 1 << 20;
-        core.limits.messages_per_subscription = 12;
+        core.limits = limits;
+        if !profile {
+            // A plain server cannot be slowed by credit, so its client needs room for every event.
+            core.limits.messages = 4_000;
+            core.limits.bytes = 4 << 20;
+        }
         let checked = config.clone().check().expect("the settings are valid");
         let session = Session::new(checked, seed.wrapping_mul(31).wrapping_add(number as u64));
         Self {
             endpoint: Endpoint::new(session, Core::new(core)),
             config,
             profile,
+            limits,
             scheduled_deadline: None,
             connection: None,
             generation: Generation(0),

@@ -16,7 +16,9 @@ mod pace;
 mod publisher;
 mod scheduler;
 mod server;
+mod shape;
 mod subscription;
+mod wire_check;
 mod world;
 
 use std::collections::BTreeMap;
@@ -38,6 +40,8 @@ pub struct Outcome {
     pub delivered: u64,
     /// Attempts of all clients.
     pub attempts: u64,
+    /// Steps of all machines.
+    pub steps: u64,
     /// A digest of everything that happened, for comparing two runs of one seed.
     pub trace: u64,
 }
@@ -61,6 +65,10 @@ pub struct Report {
     pub delivered: u64,
     /// Attempts of all clients.
     pub attempts: u64,
+    /// Steps of all machines.
+    pub steps: u64,
+    /// The steps of the longest schedule.
+    pub max_steps: u64,
 }
 
 /// Runs one schedule.
@@ -88,6 +96,8 @@ pub fn run_many(first_seed: u64, schedules: u64, stop_at_violation: bool) -> Rep
         report.events += outcome.events;
         report.delivered += outcome.delivered;
         report.attempts += outcome.attempts;
+        report.steps += outcome.steps;
+        report.max_steps = report.max_steps.max(outcome.steps);
         for (fault, count) in outcome.fault_effects {
             *report.faults.entry(fault.name().to_owned()).or_default() += count;
         }

@@ -29,8 +29,14 @@ fn main() -> ExitCode {
         println!("{}", serde_json::json!(report));
     } else {
         println!(
-            "{} schedules: {} events, {} changes delivered, {} attempts, {} violations",
-            report.schedules, report.events, report.delivered, report.attempts, report.violations
+            "{} schedules: {} events, {} changes delivered, {} attempts, {} steps (at most {}), {} violations",
+            report.schedules,
+            report.events,
+            report.delivered,
+            report.attempts,
+            report.steps,
+            report.max_steps,
+            report.violations
         );
         for (fault, count) in &report.faults {
             println!("  {fault:16} took effect {count} times");

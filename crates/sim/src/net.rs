@@ -3,7 +3,9 @@
 use std::{collections::VecDeque, time::Duration};
 
 use steadfast_session::{End, Generation, Time};
-use steadfast_wire::streamer::{GatewayMessage, StreamerMessage};
+use steadfast_wire::streamer::{GatewayMessage, StreamerMessage, streamer_message::Payload};
+
+use crate::wire_check::WireCheck;
 
 /// The id of a connection and of the one stream on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -49,6 +51,8 @@ pub(crate) struct Connection {
     pub(crate) to_client: Pipe<ToClient>,
     /// Items that the server queued beyond the window.
     pub(crate) queue: VecDeque<ToClient>,
+    /// The check of the messages to a client with the profile.
+    pub(crate) wire: WireCheck,
     /// The client still uses it.
     pub(crate) client_open: bool,
     /// The server still uses it.
@@ -110,9 +114,19 @@ impl Connection {
             to_server: Pipe::new(),
             to_client: Pipe::new(),
             queue: VecDeque::new(),
+            wire: WireCheck::default(),
             client_open: true,
             server_open: true,
         }
+    }
+
+    /// Returns the number of deliveries in the server's queue.
+    pub(crate) fn waiting_deliveries(&self) -> usize {
+        let delivery = |item: &&ToClient| match item {
+            ToClient::Message(message, _) => matches!(message.payload, Some(Payload::Delivery(_))),
+            ToClient::Headers | ToClient::Probed | ToClient::Closed(_) => false,
+        };
+        self.queue.iter().filter(delivery).count()
     }
 
     /// Returns true if items are in flight or queued.

@@ -1,19 +1,44 @@
 //! The test oracle: judges a run from payloads and a naive filter, never from positions that the
 //! machines under test compute.
 
+use std::collections::BTreeMap;
+
+use steadfast_chaos::judge::{Deviation, EntryId, Received, Verdict};
+
 use crate::{
     client::Client,
     publisher::Publisher,
     subscription::{Consumed, Payload, Subscription},
 };
 
-/// The events of the log at the end of the run; the first has offset 1.
-pub(crate) type Events = [Payload];
+/// The events of the log, with their offsets; the first has offset 1.
+#[derive(Debug, Default)]
+pub(crate) struct Events {
+    payloads: Vec<Payload>,
+    offsets: BTreeMap<Payload, u64>,
+}
+
+impl Events {
+    pub(crate) fn push(&mut self, payload: Payload) {
+        self.payloads.push(payload);
+        self.offsets.insert(payload, self.len());
+    }
+
+    pub(crate) fn len(&self) -> u64 {
+        self.payloads.len() as u64
+    }
+
+    fn payload(&self, offset: u64) -> Option<Payload> {
+        let index = usize::try_from(offset.checked_sub(1)?).ok()?;
+        self.payloads.get(index).copied()
+    }
+}
 
 /// Checks that every acknowledged entry is in the log, once, in the order of its publisher.
 pub(crate) fn check_log(events: &Events, publishers: &[Publisher], violations: &mut Vec<String>) {
     for publisher in publishers {
         let logged: Vec<u64> = events
+            .payloads
             .iter()
             .filter(|payload| payload.publisher == publisher.number)
             .map(|payload| payload.sequence)
@@ -34,32 +59,21 @@ pub(crate) fn check_log(events: &Events, publishers: &[Publisher], violations: &
     }
 }
 
-/// Returns true if the subscription has received everything that it can receive by now.
-pub(crate) fn is_caught_up(events: &Events, client: &Client, subscription: &Subscription) -> bool {
+/// Returns the number of changes that the subscription must still receive; `None` before it is
+/// acknowledged.
+pub(crate) fn missing(
+    events: &Events,
+    client: &Client,
+    subscription: &Subscription,
+) -> Option<u64> {
     if subscription.unsubscribed || subscription.refused.is_some() {
-        return true;
+        return Some(0);
     }
-    if !client.profile {
-        let wanted = events
-            .iter()
-            .rfind(|payload| subscription.selection.matches(**payload));
-        let last = subscription
-            .consumed
-            .iter()
-            .rev()
-            .find_map(|item| match item {
-                Consumed::Change(payload) => Some(payload),
-                Consumed::Gap | Consumed::Resync => None,
-            });
-        // A plain peer gets no replay: after a gap there may be nothing more to receive.
-        let gap_last = matches!(subscription.consumed.last(), Some(Consumed::Gap) | None);
-        return gap_last || last == wanted;
+    if client.profile {
+        subscription.start?;
     }
-    let Some(start) = subscription.start else {
-        return false;
-    };
-    let expected = expected(events, subscription, start).count();
-    subscription.consumed.len() >= expected
+    let verdict = judge(events, client, subscription, |_| {});
+    Some(verdict.lost - verdict.explained)
 }
 
 /// Checks one subscription.
@@ -73,109 +87,80 @@ pub(crate) fn check(
         "subscription {} ({:?})",
         subscription.id, subscription.selection
     );
+    let mut violation = |what: String| violations.push(format!("{name}: {what}"));
     if let Some(refused) = &subscription.refused {
-        violations.push(format!("{name}: refused: {refused}"));
-    } else if client.profile {
-        check_profile(events, subscription, &name, violations);
-    } else {
-        check_plain(events, subscription, &name, violations);
+        return violation(format!("refused: {refused}"));
     }
-}
-
-fn check_profile(
-    events: &Events,
-    subscription: &Subscription,
-    name: &str,
-    violations: &mut Vec<String>,
-) {
-    let Some(start) = subscription.start else {
-        if !subscription.unsubscribed {
-            violations.push(format!("{name}: never acknowledged"));
-        }
-        return;
-    };
-    let mut expected = expected(events, subscription, start);
-    for item in &subscription.consumed {
-        match item {
-            Consumed::Gap => return violations.push(format!("{name}: a gap with the profile")),
-            Consumed::Resync => {
-                return violations.push(format!("{name}: a resync within retention"));
-            }
-            Consumed::Change(payload) => match expected.next() {
-                Some(wanted) if wanted == *payload => {}
-                wanted => {
-                    return violations
-                        .push(format!("{name}: expected {wanted:?}, got {payload:?}"));
-                }
-            },
-        }
+    if client.profile && subscription.start.is_none() && !subscription.unsubscribed {
+        return violation("never acknowledged".to_owned());
     }
-    let missing = expected.count();
-    if missing > 0 && !subscription.unsubscribed {
-        violations.push(format!("{name}: {missing} changes are missing"));
+    let has = |item: Consumed| subscription.consumed.contains(&item);
+    // The server keeps everything, and a plain server knows no resync.
+    if has(Consumed::Resync) {
+        violation("a resync within retention".to_owned());
     }
-}
-
-/// Checks that events are in order and unique, and that a gap stands where some are missing.
-fn check_plain(
-    events: &Events,
-    subscription: &Subscription,
-    name: &str,
-    violations: &mut Vec<String>,
-) {
-    let wanted: Vec<Payload> = events
-        .iter()
-        .copied()
-        .filter(|payload| subscription.selection.matches(*payload))
-        .collect();
-    // The index of the next expected event, and true if a gap allows a later one. The first event is
-    // free: a plain subscription starts wherever the server is.
-    let mut next = None;
-    for item in &subscription.consumed {
-        match item {
-            Consumed::Resync => {
-                return violations.push(format!("{name}: a resync without the profile"));
-            }
-            Consumed::Gap => next = next.map(|(at, _)| (at, true)),
-            Consumed::Change(payload) => {
-                let Some(at) = wanted.iter().position(|wanted| wanted == payload) else {
-                    return violations.push(format!("{name}: {payload:?} does not match"));
-                };
-                match next {
-                    Some((least, _)) if at < least => {
-                        return violations
-                            .push(format!("{name}: {payload:?} twice or out of order"));
-                    }
-                    Some((least, false)) if at > least => {
-                        let lost = at - least;
-                        return violations
-                            .push(format!("{name}: {lost} changes lost without a gap"));
-                    }
-                    Some(_) | None => {}
-                }
-                next = Some((at + 1, false));
-            }
-        }
+    if client.profile && has(Consumed::Gap) {
+        violation("a gap with the profile".to_owned());
     }
-    if let Some((least, false)) = next
-        && least < wanted.len()
-        && !subscription.unsubscribed
-    {
-        violations.push(format!(
-            "{name}: {} changes are missing without a gap",
-            wanted.len() - least
+    let mut first = None;
+    let verdict = judge(events, client, subscription, |deviation| {
+        first.get_or_insert(deviation);
+    });
+    if let Some(first) = first {
+        let (what, id) = match first {
+            Deviation::Lost(id) => ("lost", Some(id)),
+            Deviation::Duplicated(id) => ("received twice", Some(id)),
+            Deviation::Reordered(id) => ("out of order", Some(id)),
+            Deviation::Altered(id) => ("altered", Some(id)),
+            Deviation::Unexpected(id) => ("not expected", id),
+        };
+        let payload = id.and_then(|id| events.payload(id.number));
+        let offset = id.map_or(0, |id| id.number);
+        violation(format!(
+            "offset {offset}, {payload:?}, {what}; in all {verdict:?}"
         ));
     }
 }
 
-fn expected<'a>(
-    events: &'a Events,
-    subscription: &'a Subscription,
-    start: u64,
-) -> impl Iterator<Item = Payload> + 'a {
-    events
+fn judge(
+    events: &Events,
+    client: &Client,
+    subscription: &Subscription,
+    on_deviation: impl FnMut(Deviation),
+) -> Verdict {
+    // All publishers share one log, whose order is that of every subscription.
+    let entry = |number| EntryId { lane: 0, number };
+    let offset_of = |item: &Consumed| match item {
+        Consumed::Change(payload) => events.offsets.get(payload).copied(),
+        Consumed::Gap | Consumed::Resync => None,
+    };
+    // An application that unsubscribed discards its queue, and what it had received is complete.
+    let last = subscription.consumed.iter().filter_map(offset_of).max();
+    let required = match (subscription.unsubscribed, subscription.end) {
+        (false, _) => u64::MAX,
+        (true, Some(end)) => end,
+        (true, None) => last.unwrap_or(0),
+    };
+    let start = subscription.start.unwrap_or(0);
+    let wanted = events
+        .payloads
         .iter()
-        .skip(usize::try_from(start).unwrap_or(usize::MAX))
-        .copied()
-        .filter(|payload| subscription.selection.matches(*payload))
+        .zip(1..)
+        .filter(|(payload, offset)| {
+            *offset > start
+                && subscription.end.is_none_or(|end| *offset <= end)
+                && subscription.selection.matches(**payload)
+        })
+        .map(|(_, offset)| (entry(offset), offset <= required));
+    let received = subscription.consumed.iter().map(|item| match item {
+        Consumed::Change(_) => {
+            offset_of(item).map_or(Received::Unknown, |offset| Received::Entry(entry(offset)))
+        }
+        Consumed::Gap | Consumed::Resync => Received::Gap,
+    });
+    // A plain subscription starts wherever the server is.
+    let free_start = (!client.profile).then_some(Received::Gap);
+    let mut verdict = Verdict::default();
+    verdict.add(wanted, free_start.into_iter().chain(received), on_deviation);
+    verdict
 }

@@ -50,7 +50,7 @@ impl Publisher {
 
     pub(crate) fn submission(&self, payload: Payload) -> Submission {
         let id = format!("d{}", payload.document());
-        let document = DocumentKey::new("default", "things", id);
+        let document = DocumentKey::new("default", payload.collection(), id);
         let producer = Arc::clone(&self.name);
         Submission::new(producer, payload.sequence, document, payload.to_json())
     }

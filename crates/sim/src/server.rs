@@ -15,6 +15,7 @@ use crate::subscription::Payload;
 pub(crate) struct Server {
     pub(crate) incarnation: u64,
     pub(crate) hub: Option<Hub>,
+    limits: Limits,
     pub(crate) log: MemoryLog,
     pub(crate) reader: Arc<dyn LogReader>,
     pub(crate) frozen_until: Option<Time>,
@@ -29,12 +30,13 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    pub(crate) fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64, limits: Limits) -> Self {
         let log = MemoryLog::with_epoch(Epoch(seed ^ 0x5eed));
         let reader = log.reader();
         let mut server = Self {
             incarnation: 0,
             hub: None,
+            limits,
             log,
             reader,
             frozen_until: None,
@@ -63,7 +65,7 @@ impl Server {
             bounds: self.reader.bounds(),
             seed,
         };
-        self.hub = Some(Hub::new(initial, limits()).expect("the limits are valid"));
+        self.hub = Some(Hub::new(initial, self.limits.clone()).expect("the limits are valid"));
     }
 
     /// Discards the process.
@@ -79,19 +81,6 @@ impl Server {
     pub(crate) fn is_running(&self) -> bool {
         self.hub.is_some() && self.frozen_until.is_none()
     }
-}
-
-/// Limits so small that every kind of slowness occurs.
-fn limits() -> Limits {
-    let mut limits = Limits::default();
-    limits.queue_messages = 16;
-    limits.page_events = 8;
-    limits.tail_events = 4;
-    limits.reads = 2;
-    // Two or three events of one collection, so that matching is interrupted.
-    limits.slice = 12;
-    limits.progress_interval = std::time::Duration::from_millis(700);
-    limits
 }
 
 /// Converts a status as the client's transport does.

@@ -1,5 +1,6 @@
 //! Subscriptions of the simulated applications.
 
+use serde::Deserialize;
 use steadfast_session::Time;
 use steadfast_streamer_core::{
     client::{SubscriptionId, queue::Queue},
@@ -8,24 +9,34 @@ use steadfast_streamer_core::{
 use steadfast_wire::streamer as wire;
 
 /// The payload of an event.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 pub(crate) struct Payload {
+    #[serde(rename = "p")]
     pub(crate) publisher: u64,
+    #[serde(rename = "s")]
     pub(crate) sequence: u64,
+    #[serde(rename = "v")]
     pub(crate) value: u64,
 }
 
 /// The events that a subscription selects. The oracle evaluates it without the filter under test.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Selection {
-    Everything,
+pub(crate) struct Selection {
+    pub(crate) collection: &'static str,
+    pub(crate) condition: Condition,
+}
+
+/// The condition of a selection.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Condition {
+    None,
     Publisher(u64),
     AtLeast(u64),
     Document(u64),
 }
 
 /// An item that an application consumed.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Consumed {
     Change(Payload),
     Gap,
@@ -39,6 +50,8 @@ pub(crate) struct Subscription {
     pub(crate) selection: Selection,
     /// The offset after which its changes follow, once the server has acknowledged it.
     pub(crate) start: Option<u64>,
+    /// The offset up to which its application consumed everything before a successor took over.
+    pub(crate) end: Option<u64>,
     pub(crate) queue: Queue,
     pub(crate) consumed: Vec<Consumed>,
     pub(crate) paused_until: Time,
@@ -48,38 +61,41 @@ pub(crate) struct Subscription {
 
 /// The number of documents.
 pub(crate) const DOCUMENTS: u64 = 5;
+/// The collections. The second has a fifth of the documents.
+pub(crate) const COLLECTIONS: [&str; 2] = ["things", "others"];
 
 impl Payload {
     pub(crate) fn document(self) -> u64 {
         self.value % DOCUMENTS
     }
 
+    pub(crate) fn collection(self) -> &'static str {
+        COLLECTIONS[usize::from(self.document() == 0)]
+    }
+
+    /// Returns the document. Its size varies, so that credit in bytes runs out as well.
     pub(crate) fn to_json(self) -> String {
+        let padding = "x".repeat(self.sequence as usize % 4 * 80);
         format!(
-            r#"{{"p":{},"s":{},"v":{}}}"#,
+            r#"{{"p":{},"s":{},"v":{},"padding":"{padding}"}}"#,
             self.publisher, self.sequence, self.value
         )
     }
 
     pub(crate) fn from_json(data: &[u8]) -> Option<Self> {
-        let value: serde_json::Value = serde_json::from_slice(data).ok()?;
-        let field = |name: &str| value.get(name)?.as_u64();
-        Some(Self {
-            publisher: field("p")?,
-            sequence: field("s")?,
-            value: field("v")?,
-        })
+        serde_json::from_slice(data).ok()
     }
 }
 
 impl Selection {
     pub(crate) fn matches(self, payload: Payload) -> bool {
-        match self {
-            Self::Everything => true,
-            Self::Publisher(publisher) => payload.publisher == publisher,
-            Self::AtLeast(least) => payload.value >= least,
-            Self::Document(document) => payload.document() == document,
-        }
+        let holds = match self.condition {
+            Condition::None => true,
+            Condition::Publisher(publisher) => payload.publisher == publisher,
+            Condition::AtLeast(least) => payload.value >= least,
+            Condition::Document(document) => payload.document() == document,
+        };
+        holds && payload.collection() == self.collection
     }
 
     pub(crate) fn filter(self) -> Filter {
@@ -89,11 +105,11 @@ impl Selection {
             value: Some(wire::Value { kind: Some(kind) }),
         };
         let int = |value: u64| wire::value::Kind::IntValue(value.cast_signed());
-        let conditions = match self {
-            Self::Everything => vec![],
-            Self::Publisher(publisher) => vec![condition("p", "==", int(publisher))],
-            Self::AtLeast(least) => vec![condition("v", ">=", int(least))],
-            Self::Document(document) => {
+        let conditions = match self.condition {
+            Condition::None => vec![],
+            Condition::Publisher(publisher) => vec![condition("p", "==", int(publisher))],
+            Condition::AtLeast(least) => vec![condition("v", ">=", int(least))],
+            Condition::Document(document) => {
                 let id = wire::value::Kind::StringValue(format!("d{document}"));
                 vec![condition("_id", "==", id)]
             }
@@ -108,6 +124,7 @@ impl Subscription {
             id,
             selection,
             start: None,
+            end: None,
             queue: Queue::default(),
             consumed: Vec::new(),
             paused_until: Time::ZERO,

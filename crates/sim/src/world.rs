@@ -18,15 +18,18 @@ use crate::{
     Fault, Outcome,
     client::Client,
     net::{Connection, ConnectionId},
-    oracle,
+    oracle::{self, Events},
     publisher::Publisher,
     scheduler::{Scheduler, Task},
     server::Server,
+    shape::Shape,
     subscription::{Consumed, Payload},
 };
 
 /// The state of one schedule.
 pub(crate) struct World {
+    seed: u64,
+    shape: Shape,
     rng: ChaCha8Rng,
     scheduler: Scheduler,
     server: Server,
@@ -42,24 +45,40 @@ pub(crate) struct World {
     hub_inputs: VecDeque<hub::Input>,
     /// Faults and publishing have ended.
     settling: bool,
+    /// The events of the log, as far as they were read for the oracle.
+    events: Events,
+    /// The steps taken so far, of all machines.
+    steps: u64,
     outcome: Outcome,
 }
 
+/// The end of commits that the hub does not hear of. Later ones follow, by which it notices.
+const HOLES_END: Time = Time::from_micros(7_000_000);
 /// The end of faults and publishing.
 const FAULTS_END: Time = Time::from_micros(9_000_000);
+/// The bound on the steps of one schedule. The longest that is not stuck takes half of it.
+const MAX_STEPS: u64 = 2_000_000;
 /// The deadline for everything to be delivered.
 const END: Time = Time::from_micros(90_000_000);
 
 impl World {
     pub(crate) fn new(seed: u64) -> Self {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        let shape = Shape::draw(&mut rng);
         let count = rng.random_range(2..=4);
         let clients = (0..count)
-            .map(|number| Client::new(seed, number, number == 0 || rng.random_range(0..4) > 0))
+            .map(|number| {
+                let profile = number == 0 || rng.random_range(0..4) > 0;
+                Client::new(seed, number, profile, shape.client)
+            })
             .collect();
         let publishers = (0..3).map(Publisher::new).collect();
         Self {
-            server: Server::new(seed),
+            server: Server::new(seed, shape.hub.clone()),
+            seed,
+            shape,
+            events: Events::default(),
+            steps: 0,
             clients,
             publishers,
             rng,
@@ -79,21 +98,35 @@ impl World {
         self.begin();
         self.run_until(FAULTS_END);
         self.end_all_faults();
-        let mut limit = FAULTS_END;
-        while limit < END && !self.is_settled() {
-            limit = limit + Duration::from_millis(250);
-            self.run_until(limit);
-        }
-        let settled = self.is_settled();
-        self.check(settled);
+        self.settle();
+        self.check();
         self.close();
         self.outcome.violations.truncate(8);
         self.outcome
     }
 
+    /// Runs until everything is delivered. A run that gets stuck ends at a bound, in virtual time and
+    /// in steps, with a violation that says what waits.
+    fn settle(&mut self) {
+        let mut limit = FAULTS_END;
+        while limit < END && !self.is_exhausted() && !self.is_settled() {
+            limit = limit + Duration::from_millis(250);
+            self.run_until(limit);
+        }
+        if !self.is_settled() {
+            let what = self.describe_waiting();
+            self.violation(what);
+        }
+    }
+
+    /// Returns true if the machines step each other without end.
+    fn is_exhausted(&self) -> bool {
+        self.steps >= MAX_STEPS
+    }
+
     fn begin(&mut self) {
         for client in 0..self.clients.len() {
-            for _ in 0..self.rng.random_range(1..=3) {
+            for _ in 0..self.rng.random_range(1..=self.shape.subscriptions) {
                 self.subscribe(client);
             }
             self.session(client, session::Input::Connect);
@@ -114,7 +147,10 @@ impl World {
     }
 
     fn run_until(&mut self, limit: Time) {
-        while let Some(task) = self.scheduler.next(limit) {
+        while !self.is_exhausted()
+            && let Some(task) = self.scheduler.next(limit)
+        {
+            self.steps += 1;
             self.run_task(task);
         }
     }
@@ -162,47 +198,49 @@ impl World {
         self.scheduler.after(delay, Task::Publish(number));
     }
 
-    fn events(&self) -> Vec<Payload> {
+    /// Reads the events that the log has got since the last call.
+    fn read_events(&mut self) {
         let reader = &self.server.reader;
         let events = reader
-            .read(0, usize::MAX, usize::MAX)
+            .read(self.events.len(), usize::MAX, usize::MAX)
             .expect("the log in memory does not fail");
         let payload = |data: &[u8]| Payload::from_json(data).expect("the payload is ours");
-        events.iter().map(|event| payload(&event.data)).collect()
+        for event in events {
+            self.events.push(payload(&event.data));
+        }
     }
 
     /// Returns true if all events are acknowledged and delivered.
-    fn is_settled(&self) -> bool {
-        let events = self.events();
+    fn is_settled(&mut self) -> bool {
+        self.read_events();
         self.publishers
             .iter()
             .all(|publisher| publisher.in_flight.is_none())
             && self.clients.iter().all(|client| {
-                let caught_up = |subscription| oracle::is_caught_up(&events, client, subscription);
+                let caught_up =
+                    |subscription| oracle::missing(&self.events, client, subscription) == Some(0);
                 client.stopped.is_none() && client.subscriptions.iter().all(caught_up)
             })
     }
 
-    fn check(&mut self, settled: bool) {
-        let events = self.events();
+    fn check(&mut self) {
+        self.read_events();
         let violations = &mut self.outcome.violations;
-        oracle::check_log(&events, &self.publishers, violations);
+        oracle::check_log(&self.events, &self.publishers, violations);
         for client in &self.clients {
             if let Some(why) = &client.stopped {
                 violations.push(format!("a client stopped: {why}"));
             }
             for subscription in &client.subscriptions {
-                oracle::check(&events, client, subscription, violations);
+                oracle::check(&self.events, client, subscription, violations);
                 let changes = |item: &&Consumed| matches!(item, Consumed::Change(_));
                 self.outcome.delivered +=
                     subscription.consumed.iter().filter(changes).count() as u64;
             }
             self.outcome.attempts += client.attempts;
         }
-        if !settled && violations.is_empty() {
-            violations.push("not everything was delivered by the deadline".to_owned());
-        }
-        self.outcome.events = events.len() as u64;
+        self.outcome.events = self.events.len();
+        self.outcome.steps = self.steps;
     }
 
     /// Closes all clients and checks that nothing is left.
@@ -226,6 +264,40 @@ impl World {
                 .violations
                 .push(format!("the server still holds {held:?}"));
         }
+    }
+
+    /// Describes a run that got stuck: what is missing, and the state of each machine.
+    fn describe_waiting(&self) -> String {
+        let mut waiting = Vec::new();
+        for publisher in &self.publishers {
+            if let Some(entry) = &publisher.in_flight {
+                waiting.push(format!(
+                    "publisher {} waits for {entry:?}",
+                    publisher.number
+                ));
+            }
+        }
+        for (number, client) in self.clients.iter().enumerate() {
+            let activity = client.endpoint.status().activity;
+            for subscription in &client.subscriptions {
+                let missing = match oracle::missing(&self.events, client, subscription) {
+                    Some(0) => continue,
+                    Some(missing) => format!("{missing} changes"),
+                    None => "its acceptance".to_owned(),
+                };
+                let (id, queued) = (subscription.id, subscription.queue.len());
+                waiting.push(format!(
+                    "subscription {id} of client {number} ({activity:?}) waits for {missing} with {queued} queued"
+                ));
+            }
+        }
+        waiting.push(match &self.server.hub {
+            Some(hub) => format!("the server holds {:?}", hub.stats().gauges),
+            None => "the server is down".to_owned(),
+        });
+        let (seed, steps, now) = (self.seed, self.steps, self.scheduler.now());
+        let waiting = waiting.join("; ");
+        format!("seed {seed} is stuck at {now} after {steps} steps: {waiting}")
     }
 
     /// Draws a duration between two numbers of milliseconds.
@@ -257,5 +329,38 @@ impl World {
 
     fn command(&mut self, client: usize, command: Command) {
         self.step_client(client, endpoint::Input::Command(command));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stuck_run_ends_at_virtual_deadline_and_says_what_waits() {
+        let mut world = World::new(5);
+        world.begin();
+        world.run_until(FAULTS_END);
+        world.end_all_faults();
+        world.server.frozen_until = Some(END + Duration::from_secs(1_000));
+        world.settle();
+        let text = &world.outcome.violations[0];
+        assert!(text.starts_with("seed 5 is stuck at 8"), "{text}");
+        for part in ["waits for", "changes with", "the server holds Gauges"] {
+            assert!(text.contains(part), "{part:?} is not in: {text}");
+        }
+    }
+
+    #[test]
+    fn run_without_end_stops_after_a_number_of_steps() {
+        let mut world = World::new(5);
+        world.steps = MAX_STEPS - 1_000;
+        let outcome = world.run();
+        assert!(outcome.steps <= MAX_STEPS + 100, "{}", outcome.steps);
+        let text = &outcome.violations[0];
+        assert!(
+            text.contains("seed 5 is stuck") && text.contains("2000"),
+            "{text}"
+        );
     }
 }

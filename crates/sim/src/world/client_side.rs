@@ -1,8 +1,8 @@
 //! The clients' side: dialling, sending, receiving, and their applications.
 
 use rand::RngExt as _;
-use steadfast_session::{End, Generation, Initiator, Reason, endpoint, session};
-use steadfast_streamer_core::client::{self, Command, Item, Start, SubscriptionId, queue::Queue};
+use steadfast_session::{Cause, End, Generation, Initiator, Reason, endpoint, session};
+use steadfast_streamer_core::client::{self, Command, Item, Start, SubscriptionId};
 use steadfast_wire::streamer::StreamerMessage;
 
 use super::World;
@@ -10,7 +10,7 @@ use crate::{
     Fault,
     net::{Connection, ConnectionId, ToClient, ToServer},
     scheduler::Task,
-    subscription::{Consumed, DOCUMENTS, Payload, Selection, Subscription},
+    subscription::{COLLECTIONS, Condition, Consumed, DOCUMENTS, Payload, Selection, Subscription},
 };
 
 type Action = endpoint::Action<client::ClientMessage, client::Event>;
@@ -88,7 +88,15 @@ impl World {
                     self.clients[number].stopped = Some(end.to_string());
                 }
             }
-            Action::Changed(transition) => self.trace(transition.at.as_micros()),
+            Action::Changed(transition) => {
+                self.trace(transition.at.as_micros());
+                // Both ends are ours, so that no message is ever malformed or beyond its credit.
+                if let Cause::Ended(end) = &transition.cause
+                    && matches!(end.reason, Reason::Protocol(_))
+                {
+                    self.violation(format!("client {number}: {end}"));
+                }
+            }
         }
     }
 
@@ -209,6 +217,14 @@ impl World {
                 if let Some(subscription) = self.subscription(number, id) {
                     let offset = position.map(|position| position.offset);
                     subscription.start = subscription.start.or(offset);
+                    if let Some(position) = position {
+                        subscription.queue.mark(position);
+                    }
+                }
+            }
+            client::Event::Marker { id, position } => {
+                if let Some(subscription) = self.subscription(number, id) {
+                    subscription.queue.mark(position);
                 }
             }
             client::Event::Refused { id, refusal } => {
@@ -220,16 +236,26 @@ impl World {
                 let Some(at) = self.index(number, id) else {
                     return;
                 };
-                let subscription = &mut self.clients[number].subscriptions[at];
+                let client = &mut self.clients[number];
+                let limit = client
+                    .profile
+                    .then_some(client.limits.messages_per_subscription);
+                let subscription = &mut client.subscriptions[at];
                 if subscription.unsubscribed {
                     return self.violation(format!("an item for {id} after its unsubscription"));
                 }
                 subscription.queue.push(item);
-                if subscription.queue.len() == 1 {
+                let waiting = subscription.queue.len();
+                if waiting == 1 {
                     let resume_at = subscription.paused_until.max(now);
                     let delay = self.millis(0, 20);
                     self.scheduler
                         .at(resume_at + delay, Task::Consume(number, at));
+                }
+                if let Some(limit) = limit.filter(|limit| waiting as u64 > *limit) {
+                    self.violation(format!(
+                        "{waiting} changes wait for {id}, the limit is {limit}"
+                    ));
                 }
             }
             client::Event::Discard { id, from } => {
@@ -238,7 +264,6 @@ impl World {
                 }
             }
             client::Event::Greeted { .. }
-            | client::Event::Marker { .. }
             | client::Event::Rtt(_)
             | client::Event::Counters(_)
             | client::Event::Stopped { .. } => {}
@@ -258,25 +283,54 @@ impl World {
     }
 
     pub(super) fn subscribe(&mut self, number: usize) {
+        let condition = match self.rng.random_range(0..4) {
+            0 => Condition::None,
+            1 => Condition::Publisher(self.rng.random_range(0..3)),
+            2 => Condition::AtLeast(self.rng.random_range(0..20)),
+            _ => Condition::Document(self.rng.random_range(0..DOCUMENTS)),
+        };
+        let selection = Selection {
+            collection: COLLECTIONS[usize::from(self.rng.random_range(0..5) == 0)],
+            condition,
+        };
+        self.subscribe_from(number, selection, Start::Now);
+    }
+
+    fn subscribe_from(&mut self, number: usize, selection: Selection, start: Start) {
         self.next_subscription += 1;
         let id = SubscriptionId(self.next_subscription);
-        let selection = match self.rng.random_range(0..4) {
-            0 => Selection::Everything,
-            1 => Selection::Publisher(self.rng.random_range(0..3)),
-            2 => Selection::AtLeast(self.rng.random_range(0..20)),
-            _ => Selection::Document(self.rng.random_range(0..DOCUMENTS)),
-        };
-        self.clients[number]
-            .subscriptions
-            .push(Subscription::new(id, selection));
+        let mut subscription = Subscription::new(id, selection);
+        if let Start::After(position) = start {
+            subscription.start = Some(position.offset);
+        }
+        self.clients[number].subscriptions.push(subscription);
         let command = Command::Subscribe {
             id,
             database: "default".to_owned(),
-            collection: "things".to_owned(),
+            collection: selection.collection.to_owned(),
             filter: selection.filter(),
-            start: Start::Now,
+            start,
         };
         self.command(number, command);
+    }
+
+    /// Cancels a random subscription. With `continues`, a new one goes on where its application
+    /// stopped, as after a restart of the process.
+    fn unsubscribe(&mut self, number: usize, continues: bool) {
+        let count = self.clients[number].subscriptions.len();
+        let at = self.rng.random_range(0..count);
+        let subscription = &mut self.clients[number].subscriptions[at];
+        if std::mem::replace(&mut subscription.unsubscribed, true) {
+            return;
+        }
+        let queue = std::mem::take(&mut subscription.queue);
+        let (id, selection) = (subscription.id, subscription.selection);
+        let position = queue.position().filter(|_| continues);
+        subscription.end = position.map(|position| position.offset);
+        self.command(number, Command::Unsubscribe { id });
+        if let Some(position) = position {
+            self.subscribe_from(number, selection, Start::After(position));
+        }
     }
 
     /// Lets an application consume some items of its queue.
@@ -311,24 +365,25 @@ impl World {
         }
     }
 
+    /// Checks that the server has ended the older streams of every session.
+    fn check_sessions(&mut self) {
+        let held = self.server.hub.as_ref().map(|hub| hub.stats().gauges);
+        if let Some(held) = held.filter(|held| held.profile_streams > held.sessions) {
+            self.violation(format!("two streams of one session: {held:?}"));
+        }
+    }
+
     /// Lets a client act by itself.
     pub(super) fn on_act(&mut self, number: usize) {
         if self.settling {
             return;
         }
-        match self.rng.random_range(0..6) {
+        self.check_sessions();
+        match self.rng.random_range(0..8) {
             0 | 1 => self.subscribe(number),
-            2 => {
-                let count = self.clients[number].subscriptions.len();
-                let at = self.rng.random_range(0..count);
-                let subscription = &mut self.clients[number].subscriptions[at];
-                if !std::mem::replace(&mut subscription.unsubscribed, true) {
-                    subscription.queue = Queue::default();
-                    let id = subscription.id;
-                    self.command(number, Command::Unsubscribe { id });
-                }
-            }
-            3 => {
+            2 => self.unsubscribe(number, false),
+            3 | 4 => self.unsubscribe(number, true),
+            5 => {
                 self.clients[number].pace.on_connect_requested();
                 self.session(number, session::Input::Reconnect);
             }

@@ -7,9 +7,9 @@ use rand::RngExt as _;
 use steadfast_session::{End, Initiator, Reason};
 use steadfast_streamer::log::{Log as _, Outcome};
 use steadfast_streamer_core::hub::{Action, Input, ReadFault, ReadId, StreamId};
-use steadfast_wire::streamer::StreamerMessage;
+use steadfast_wire::streamer::{GatewayMessage, StreamerMessage, gateway_message::Payload};
 
-use super::World;
+use super::{HOLES_END, World};
 use crate::{
     Fault,
     net::{ConnectionId, ToClient, ToServer, WINDOW},
@@ -22,6 +22,7 @@ impl World {
     pub(super) fn step_hub(&mut self, input: Input) {
         self.hub_inputs.push_back(input);
         while let Some(input) = self.hub_inputs.pop_front() {
+            self.steps += 1;
             let now = self.scheduler.now();
             let Some(hub) = &mut self.server.hub else {
                 self.hub_inputs.clear();
@@ -61,8 +62,7 @@ impl World {
     fn perform_hub_action(&mut self, action: Action) {
         match action {
             Action::Send { stream, message } => {
-                let item = ToClient::Message(decode(&message), message.len());
-                self.queue_for_client(ConnectionId(stream.0), item);
+                self.send(ConnectionId(stream.0), decode(&message), message.len());
             }
             Action::End {
                 stream,
@@ -115,6 +115,24 @@ impl World {
             .read(after, events, bytes)
             .map_err(ReadFault::from);
         self.step_hub(Input::ReadDone { read, result });
+    }
+
+    /// Sends a message of the hub, after a check of what it promises.
+    fn send(&mut self, id: ConnectionId, message: StreamerMessage, bytes: usize) {
+        let limit = self.shape.hub.queue_messages;
+        if let Some(connection) = self.connections.get_mut(&id) {
+            if self.clients[connection.client].profile
+                && let Err(what) = connection.wire.check(&message)
+            {
+                self.outcome.violations.push(what);
+            }
+            let waiting = connection.waiting_deliveries();
+            if waiting > limit {
+                let what = format!("{waiting} deliveries wait in a queue for {limit}");
+                self.outcome.violations.push(what);
+            }
+        }
+        self.queue_for_client(id, ToClient::Message(message, bytes));
     }
 
     fn queue_for_client(&mut self, id: ConnectionId, item: ToClient) {
@@ -187,7 +205,11 @@ impl World {
                     self.queue_for_client(id, ToClient::Headers);
                     self.step_hub(Input::Opened { stream });
                 }
-                ToServer::Message(message) if open => {
+                ToServer::Message(mut message) if open => {
+                    self.rewind(&mut message);
+                    if let Some(connection) = self.connections.get_mut(&id) {
+                        connection.wire.on_request(&message);
+                    }
                     self.step_hub(Input::Message { stream, message });
                     self.flap(id);
                 }
@@ -197,6 +219,17 @@ impl World {
             }
         }
         self.remove_if_closed(id);
+    }
+
+    /// Makes a server that keeps positions roughly out of ours: it resumes earlier than requested.
+    fn rewind(&mut self, message: &mut GatewayMessage) {
+        if self.shape.rewind > 0
+            && let Some(Payload::Subscribe(request)) = &mut message.payload
+            && let Some(resume) = &mut request.resume
+        {
+            let by = self.rng.random_range(0..=self.shape.rewind);
+            resume.offset = resume.offset.saturating_sub(by);
+        }
     }
 
     /// Ends a stream after a message, now and then, while the server flaps.
@@ -221,7 +254,9 @@ impl World {
             return self.scheduler.at(thaw, Task::Commit(incarnation));
         }
         let events = self.commit(true);
-        if !events.is_empty() {
+        // Now and then the hub does not hear of a commit, and must read it from the log.
+        let heard = self.scheduler.now() > HOLES_END || self.rng.random_range(0..30) > 0;
+        if !events.is_empty() && heard {
             self.step_hub(Input::Committed { events });
         }
     }

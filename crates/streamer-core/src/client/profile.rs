@@ -136,7 +136,12 @@ impl ProfileStream {
                 subscription.queue_change(change.clone(), counters, cx);
                 self.catch_up.on_moved(id, at);
             }
-            Continuity::Duplicate => counters.duplicates += 1,
+            Continuity::Duplicate => {
+                counters.duplicates += 1;
+                // Nothing was queued that the application could take, so its credit returns here. A
+                // peer that resumes far back would otherwise use up all of it.
+                grant_credit(id, subscriptions, cx);
+            }
             Continuity::OtherEpoch => {
                 let wire_id = subscription.wire_id.clone();
                 return Err(Violation::OtherEpoch { at, wire_id });
@@ -390,10 +395,16 @@ pub(super) fn on_taken(
     subscriptions: &mut Subscriptions,
     cx: &mut Cx,
 ) {
-    // The share of now: it has shrunk if subscriptions were added since the last grant.
-    let share = subscriptions.limits.share(subscriptions.len());
     let (subscription, counters) = subscriptions.with_counters(id);
     subscription.on_taken(through, counters, cx);
+    grant_credit(id, subscriptions, cx);
+}
+
+/// Grants the free capacity of a subscription's queue, if it is worth a message.
+fn grant_credit(id: SubscriptionId, subscriptions: &mut Subscriptions, cx: &mut Cx) {
+    // The share of now: it has shrunk if subscriptions were added since the last grant.
+    let share = subscriptions.limits.share(subscriptions.len());
+    let subscription = &mut subscriptions[id];
     let queued = subscription.queued.load();
     if let Some(total) = subscription.credit.grant(share, queued) {
         let credit = wire::Credit {

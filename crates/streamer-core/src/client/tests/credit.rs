@@ -59,8 +59,23 @@ fn duplicates_use_credit_and_it_is_given_back() {
     for _ in 0..3 {
         rig.deliver("s-1", 0, 1);
     }
+    assert_eq!(grants(&mut rig), [(6, 1_058)]);
     rig.take(1, 1);
     assert_eq!(grants(&mut rig), [(8, 1_116)]);
+}
+
+#[test]
+fn peer_that_resumes_far_back_never_runs_out_of_credit() {
+    let mut rig = four();
+    rig.deliver("s-1", 0, 1);
+    rig.take(1, 1);
+    for _ in 0..100 {
+        rig.deliver("s-1", 0, 1);
+    }
+    rig.deliver("s-1", 1, 2);
+    assert_eq!(names(&rig.take_items(1)), ["1", "2"]);
+    let granted = grants(&mut rig).last().map(|(messages, _)| *messages);
+    assert!(granted > Some(102), "{granted:?}");
 }
 
 #[test]

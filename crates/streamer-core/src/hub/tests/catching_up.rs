@@ -80,6 +80,30 @@ fn hole_in_commits_is_filled_from_the_log() {
 }
 
 #[test]
+fn hole_behind_a_half_delivered_event_repeats_nothing() {
+    let mut server = Server::with(Limits {
+        slice: 1,
+        ..Limits::default()
+    });
+    let streams = [server.welcomed("one"), server.welcomed("two")];
+    for stream in streams {
+        server.subscribe(stream, want("a", "rooms"));
+    }
+    server.log = rooms(3);
+    let [first, _, last] = [0, 1, 2].map(|at| Arc::clone(&server.log[at]));
+    server.step(Input::Committed {
+        events: vec![first],
+    });
+    server.step(Input::Tick);
+    let before = streams.map(|stream| server.offsets(stream));
+    assert_eq!(before, [vec![1], vec![]], "the slice ends between them");
+    server.step(Input::Committed { events: vec![last] });
+    server.run_until_idle();
+    let after = streams.map(|stream| server.offsets(stream));
+    assert_eq!(after, [vec![2, 3], vec![1, 2, 3]]);
+}
+
+#[test]
 fn subscription_without_credit_waits_while_others_catch_up() {
     let mut server = Server::with_log(rooms(6), Limits::default());
     let stream = server.welcomed("s");

@@ -1,0 +1,100 @@
+//! Checks the messages of one stream of the server against the rules of the resume profile.
+//!
+//! The clients under test forgive much: they drop what is repeated and request again what is missing.
+//! A server that makes them do so breaks its promise all the same, so it is judged by what it sends.
+
+use std::collections::BTreeMap;
+
+use steadfast_wire::streamer::{
+    EventDelivery, GatewayMessage, Progress, StreamerMessage, SubscribeResponse,
+    gateway_message::Payload as Request, streamer_message::Payload,
+};
+
+/// The subscriptions of one profile stream, each with the offset that its client was told last.
+#[derive(Debug, Default)]
+pub(crate) struct WireCheck {
+    told: BTreeMap<String, u64>,
+}
+
+impl WireCheck {
+    /// Notes a request that the server handles now.
+    pub(crate) fn on_request(&mut self, message: &GatewayMessage) {
+        if let Some(Request::Unsubscribe(request)) = &message.payload {
+            self.told.remove(&request.subscription_id);
+        }
+    }
+
+    /// Checks a message that the server sends.
+    pub(crate) fn check(&mut self, message: &StreamerMessage) -> Result<(), String> {
+        match &message.payload {
+            Some(Payload::SubscribeResponse(response)) => self.on_response(response),
+            Some(Payload::Delivery(delivery)) => self.on_delivery(delivery),
+            Some(Payload::Progress(progress)) => self.on_progress(progress),
+            Some(Payload::HeartbeatAck(ack)) => ack
+                .progress
+                .as_ref()
+                .map_or(Ok(()), |it| self.on_progress(it)),
+            Some(
+                Payload::Welcome(_)
+                | Payload::UnsubscribeAck(_)
+                | Payload::Drain(_)
+                | Payload::Final(_),
+            )
+            | None => Ok(()),
+        }
+    }
+
+    fn on_response(&mut self, response: &SubscribeResponse) -> Result<(), String> {
+        let id = &response.subscription_id;
+        if response.success {
+            let at = response.position.as_ref();
+            let at = at.ok_or_else(|| format!("{id} is accepted without a position"))?;
+            self.told.insert(id.clone(), at.offset);
+        }
+        Ok(())
+    }
+
+    /// a delivery comes after everything that was told before, and says what that was.
+    fn on_delivery(&mut self, delivery: &EventDelivery) -> Result<(), String> {
+        let at = delivery.position.as_ref().map_or(0, |at| at.offset);
+        if delivery.subscription_ids.len() != delivery.previous.len() {
+            return Err(format!(
+                "delivery {at} does not pair ids and previous offsets"
+            ));
+        }
+        for (id, previous) in delivery.subscription_ids.iter().zip(&delivery.previous) {
+            let Some(told) = self.told.get_mut(id) else {
+                return Err(format!(
+                    "delivery {at} is for {id}, which is not subscribed"
+                ));
+            };
+            if *told >= at {
+                return Err(format!(
+                    "delivery {at} for {id} repeats: {told} was told before"
+                ));
+            }
+            if previous != told {
+                return Err(format!(
+                    "delivery {at} for {id} follows {previous}, but {told} was told last"
+                ));
+            }
+            *told = at;
+        }
+        Ok(())
+    }
+
+    /// progress moves every subscription that it does not name as behind, never back.
+    fn on_progress(&mut self, progress: &Progress) -> Result<(), String> {
+        let at = progress.position.as_ref().map_or(0, |at| at.offset);
+        for (id, told) in &mut self.told {
+            if progress.behind.contains(id) {
+                continue;
+            }
+            if *told > at {
+                return Err(format!("progress to {at} is behind {told}, told to {id}"));
+            }
+            *told = at;
+        }
+        Ok(())
+    }
+}
