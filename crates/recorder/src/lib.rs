@@ -31,8 +31,8 @@ pub use self::{
     options::{BUDGET_MIN, Options, SOURCES_MAX},
     reader::{Latest, LatestSeries, Reader, Sample, SeriesInfo, SeriesWindow, Windows},
     recorder::{
-        Committed, OpenReport, Recorder, Scrape, SealJob, SealOutcome, SeriesId, SetOutcome,
-        SourceId, SyncJob, SyncOutcome,
+        Committed, OpenReport, Recorder, Scrape, SeriesId, SetOutcome, SourceId, SyncJob,
+        SyncOutcome,
     },
     recorders::{RecorderGuard, RecorderId, Recorders, SyncJobs, SyncOutcomes},
     selector::Selector,

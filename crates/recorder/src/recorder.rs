@@ -48,7 +48,6 @@ pub(crate) use self::{
 pub use self::{
     recover::OpenReport,
     scrape::{Committed, Scrape, SetOutcome},
-    seal::{SealJob, SealOutcome},
     sync::{SyncJob, SyncOutcome},
 };
 

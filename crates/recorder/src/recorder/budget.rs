@@ -64,7 +64,7 @@ impl Recorder {
         } else {
             self.head.file_cost(None) + self.definitions.file_cost()
         };
-        self.closed.cost() + current + self.sealer.reserved()
+        self.closed.cost() + current
     }
 
     /// Returns the memory that the recorder takes beside rows.

@@ -213,14 +213,12 @@ impl ClosedParts {
         self.cost = self.cost - before + cost;
     }
 
-    /// Adds a segment that was written under its temporary name. Returns false if the part was evicted.
-    pub(super) fn add_segment(&mut self, id: u64, file: Arc<dyn DiskFile>, len: u64) -> bool {
-        let Some(closed) = self.get_mut(id) else {
-            return false;
-        };
-        closed.segment = Some(UnsyncedSegment { file, len });
-        self.cost += file_cost(len);
-        true
+    /// Adds a segment that was written under its temporary name, unless its part is evicted.
+    pub(super) fn add_segment(&mut self, id: u64, file: Arc<dyn DiskFile>, len: u64) {
+        if let Some(closed) = self.get_mut(id) {
+            closed.segment = Some(UnsyncedSegment { file, len });
+            self.cost += file_cost(len);
+        }
     }
 
     /// Leaves a part unsealed for good.

@@ -4,39 +4,13 @@ use std::{io, sync::Arc, time::Instant};
 
 use super::{
     Recorder,
-    seal::{self, SealJob, SealOutcome, SealResult},
-    storage::{file_cost, temporary_name},
+    seal::SealResult,
+    storage::file_cost,
     sync::{SyncJob, SyncOutcome},
 };
 use crate::segment::Index;
 
 impl Recorder {
-    /// Hands out the sealing of the oldest closed head, to be done on another thread. Commits do
-    /// nothing of it meanwhile. Returns `None` if there is no closed head, or a job is out already.
-    pub fn begin_seal(&mut self) -> Option<SealJob> {
-        if self.sealer.is_job_out() {
-            return None;
-        }
-        let part = self.closed.unsealed()?.clone();
-        let rows = Arc::clone(part.rows()?);
-        let reserved = seal::reservation(&rows);
-        self.sealer.stop();
-        self.make_room(reserved).ok()?;
-        // Making room may have evicted the head.
-        if !self.closed.contains(part.id) {
-            return None;
-        }
-        let disk = self.storage.disk().cloned();
-        Some(self.sealer.begin_job(part, rows, disk, reserved))
-    }
-
-    /// Stores the segment that a [`SealJob`] made.
-    pub fn finish_seal(&mut self, outcome: SealOutcome) {
-        if let Some((id, result)) = self.sealer.finish_job(outcome) {
-            self.accept_segment(id, result);
-        }
-    }
-
     /// Seals a bounded slice of the oldest closed head.
     pub(super) fn seal_slice(&mut self) {
         if let Some((id, result)) = self.sealer.step(self.closed.unsealed()) {
@@ -45,22 +19,12 @@ impl Recorder {
     }
 
     fn accept_segment(&mut self, id: u64, result: SealResult) {
-        let is_sealed = match result {
-            SealResult::Encoded(bytes, index) => self.store_segment(id, bytes, index).is_ok(),
-            SealResult::Written(file, len) => {
-                if !self.closed.add_segment(id, file, len) {
-                    // The part was evicted meanwhile. A file that stays is removed when the record
-                    // is opened again.
-                    self.storage.remove(&temporary_name(id)).ok();
-                }
-                true
-            }
-            SealResult::WriteFailed => false,
-            SealResult::BadRows => {
-                debug_assert!(false, "rows can be read back");
-                self.closed.mark_unsealable(id);
-                false
-            }
+        let is_sealed = if let Ok((bytes, index)) = result {
+            self.store_segment(id, bytes, index).is_ok()
+        } else {
+            debug_assert!(false, "rows can be read back");
+            self.closed.mark_unsealable(id);
+            false
         };
         if is_sealed {
             self.counters.sealed += 1;

@@ -21,15 +21,6 @@ pub(crate) fn temporary_name(id: u64) -> String {
     format!("{}.tmp", FileKind::Segment.name(id))
 }
 
-/// Writes a segment under its temporary name. Does not sync.
-pub(super) fn write_segment(
-    disk: &dyn Disk,
-    id: u64,
-    bytes: &[u8],
-) -> io::Result<Arc<dyn DiskFile>> {
-    write_file(disk, &temporary_name(id), bytes)
-}
-
 /// Creates a file with this content, or none if that fails.
 fn write_file(disk: &dyn Disk, name: &str, bytes: &[u8]) -> io::Result<Arc<dyn DiskFile>> {
     let file = disk.create(name)?;
@@ -115,7 +106,7 @@ impl Storage {
         let Some(disk) = &self.disk else {
             return Ok(None);
         };
-        let file = write_segment(&**disk, id, bytes)?;
+        let file = write_file(&**disk, &temporary_name(id), bytes)?;
         self.bytes_written += bytes.len() as u64;
         self.directory_changed = true;
         Ok(Some(file))
