@@ -1,6 +1,7 @@
 //! The append-only log of events: its traits, [`Log`] and [`LogReader`], and two implementations.
 //!
-//! [`MemoryLog`] keeps everything in memory and is deterministic. [`RedbLog`] keeps one file. Both
+//! [`MemoryLog`] keeps everything in memory and is deterministic. [`RedbLog`] keeps segments
+//! and an index in a directory. Both
 //! apply the same rules to submissions (`ingest`, `plan`). One [`LogWriter`] thread owns the log and
 //! commits the submissions of all publishers together.
 
@@ -244,6 +245,10 @@ pub enum LogError {
         /// Upper bound of what the batch needs, plus the reserve that is always kept free.
         needed: u64,
     },
+    /// The system refused to store more: the disk or a quota is full, or the file would exceed a limit.
+    /// Nothing changed, and the same batch may be retried.
+    #[error("the disk accepts no more data; free space, or raise the limit")]
+    NoSpace(#[source] Arc<std::io::Error>),
     /// An earlier failure stopped all writes. The batch that failed then may or may not be in the
     /// log; reopening the log shows which.
     #[error("the log stopped after an earlier failure and must be reopened")]
@@ -267,15 +272,22 @@ impl LogError {
     pub fn storage(error: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         Self::Storage(Arc::from(error.into()))
     }
+
+    /// Returns `true` if the log has changed nothing and works again when there is space.
+    #[must_use]
+    pub const fn is_full(&self) -> bool {
+        matches!(self, Self::Full { .. } | Self::NoSpace(_))
+    }
 }
 
 impl From<LogError> for ReadFault {
     fn from(error: LogError) -> Self {
         match error {
-            // `Full` is here for completeness: only writes return it.
+            // `Full` and `NoSpace` are here for completeness: only writes return them.
             LogError::Storage(_)
             | LogError::DamagedState { .. }
             | LogError::Full { .. }
+            | LogError::NoSpace(_)
             | LogError::Stopped { .. } => Self::Storage(with_sources(&error)),
             LogError::Damaged { offset, .. } => Self::Damaged { offset },
             LogError::Trimmed { first, .. } => Self::Trimmed { first },
@@ -340,7 +352,7 @@ pub trait Log: Send {
     ///
     /// # Errors
     ///
-    /// After [`LogError::Full`] nothing has changed, and the same batch may be retried. After any
+    /// After an error that [is full](LogError::is_full) nothing has changed, and the same batch may be retried. After any
     /// other error, no reader of this handle ever sees any event of the batch, and the log must be
     /// reopened before it accepts more. Only then is it known if the batch was stored, because a disk
     /// that reported a failure may still have written; the batch is stored entirely or not at all.

@@ -72,12 +72,13 @@ pub enum DecodeError {
 }
 
 impl StoredEvent {
-    /// Encodes an event. `bytes_before` is the total size of the encoded events before it.
+    /// Encodes an event. `bytes_before` is the total size of the encoded events before it. The record
+    /// around it has the checksum and the offset.
     pub(super) fn encode(
         DocumentEvent { event, state }: &DocumentEvent,
         bytes_before: u64,
     ) -> Vec<u8> {
-        let body = EventBody {
+        EventBody {
             database: event.database.to_string(),
             collection: event.collection.to_string(),
             document_id: event.document_id.to_string(),
@@ -89,13 +90,32 @@ impl StoredEvent {
             // because a wrong clock or an `Origin` may put the creation anywhere.
             age_ms: event.timestamp.wrapping_sub(state.created_at),
             bytes_before,
+        }
+        .encode_to_vec()
+    }
+
+    /// Returns the value in a log of format 1.
+    #[cfg(test)]
+    pub(super) fn encode_format_1(&self) -> Vec<u8> {
+        let event = DocumentEvent {
+            event: Arc::clone(&self.event),
+            state: self.state,
         };
-        seal(&event.offset.to_le_bytes(), &body)
+        let encoded = Self::encode(&event, self.bytes_before);
+        let body = EventBody::decode(&*encoded).expect("it was just encoded");
+        seal(&self.event.offset.to_le_bytes(), &body)
+    }
+
+    /// Returns the encoded event in a value of a log of format 1.
+    pub(super) fn unseal(offset: u64, value: &[u8]) -> Result<&[u8], DecodeError> {
+        check(&offset.to_le_bytes(), value)
     }
 
     /// Decodes the event at `offset`.
     pub(super) fn decode(offset: u64, encoded: &[u8]) -> Result<Self, DecodeError> {
-        let body: EventBody = unseal(&offset.to_le_bytes(), encoded)?;
+        // Copied: the buffer holds many events, and this one may live longer.
+        let encoded = Bytes::copy_from_slice(encoded);
+        let body = EventBody::decode(encoded).map_err(|_| DecodeError::Invalid)?;
         let operation = operation(body.operation)?;
         Ok(Self {
             event: Arc::new(Event {
@@ -161,23 +181,47 @@ impl StoredDocument {
 
 impl StoredProducer {
     pub(super) fn encode(&self, name: &str) -> Vec<u8> {
-        let body = ProducerBody {
-            last_sequence: self.state.last_sequence,
-            used_ms: self.used_ms,
-            marker: self.state.marker.clone(),
-        };
-        seal(name.as_bytes(), &body)
+        seal(name.as_bytes(), &self.body())
     }
 
     pub(super) fn decode(name: &str, encoded: &[u8]) -> Result<Self, DecodeError> {
         let body: ProducerBody = unseal(name.as_bytes(), encoded)?;
-        Ok(Self {
+        Ok(Self::from_body(body))
+    }
+
+    /// Encodes a producer with its name for a record, which has the checksum.
+    pub(super) fn encode_named(&self, name: &str) -> Vec<u8> {
+        ProducerBody {
+            name: name.to_owned(),
+            ..self.body()
+        }
+        .encode_to_vec()
+    }
+
+    /// Decodes a producer and its name.
+    pub(super) fn decode_named(encoded: &[u8]) -> Result<(Arc<str>, Self), DecodeError> {
+        let mut body = ProducerBody::decode(encoded).map_err(|_| DecodeError::Invalid)?;
+        let name = std::mem::take(&mut body.name).into();
+        Ok((name, Self::from_body(body)))
+    }
+
+    fn body(&self) -> ProducerBody {
+        ProducerBody {
+            last_sequence: self.state.last_sequence,
+            used_ms: self.used_ms,
+            marker: self.state.marker.clone(),
+            name: String::new(),
+        }
+    }
+
+    fn from_body(body: ProducerBody) -> Self {
+        Self {
             state: ProducerState {
                 last_sequence: body.last_sequence,
                 marker: body.marker,
             },
             used_ms: body.used_ms,
-        })
+        }
     }
 
     /// Returns `true` if the producer was last used before `oldest_ms` and may be forgotten.
@@ -228,6 +272,13 @@ fn seal(key: &[u8], body: &impl Message) -> Vec<u8> {
 }
 
 fn unseal<M: Message + Default>(key: &[u8], encoded: &[u8]) -> Result<M, DecodeError> {
+    let body = check(key, encoded)?;
+    // Copied: the engine lends its bytes only for the transaction, the value lives longer.
+    M::decode(Bytes::copy_from_slice(body)).map_err(|_| DecodeError::Invalid)
+}
+
+/// Verifies the format and the checksum, and returns the body.
+fn check<'a>(key: &[u8], encoded: &'a [u8]) -> Result<&'a [u8], DecodeError> {
     let Some((&[format, a, b, c, d], body)) = encoded.split_first_chunk::<HEADER>() else {
         return Err(DecodeError::Truncated);
     };
@@ -237,8 +288,7 @@ fn unseal<M: Message + Default>(key: &[u8], encoded: &[u8]) -> Result<M, DecodeE
     if checksum(format, key, body) != u32::from_le_bytes([a, b, c, d]) {
         return Err(DecodeError::Checksum);
     }
-    // Copied: the engine lends its bytes only for the transaction, the event lives longer.
-    M::decode(Bytes::copy_from_slice(body)).map_err(|_| DecodeError::Invalid)
+    Ok(body)
 }
 
 fn checksum(format: u8, key: &[u8], body: &[u8]) -> u32 {
@@ -326,6 +376,9 @@ struct ProducerBody {
     used_ms: i64,
     #[prost(bytes = "bytes", optional, tag = "3")]
     marker: Option<Bytes>,
+    /// Empty in the table, where it is the key.
+    #[prost(string, tag = "4")]
+    name: String,
 }
 
 #[derive(Clone, PartialEq, Message)]

@@ -1,24 +1,28 @@
 //! The log in a file.
 //!
-//! One directory holds a lock file and one database file with four tables: events by offset,
-//! producers, documents, and a few numbers of metadata. A commit writes only the first two.
-//! Documents are written later and in bulk, by transactions that also record how far they have come
-//! (`applied_upto`). Document states that are not written yet are kept in memory, and are rebuilt
-//! from the events when the log is opened.
+//! One directory holds a lock file, segments with the events and the states of producers, and an
+//! index: a redb database with three tables, for producers, documents, and a few numbers of metadata.
+//! A commit is one write and one sync of a segment. The index is written later and in bulk, by
+//! transactions that also record how far they have come (`applied_upto`). States that are not written
+//! yet are kept in memory, and are rebuilt from the segments when the log is opened.
 //!
 //! Types and panics of redb do not leave this module.
 
-mod disk_space;
+mod conversion;
+mod disk;
 mod documents;
 mod engine;
 mod maintenance;
 mod open;
 mod reader;
+mod segment;
+mod segments;
 
 use std::{
+    collections::BTreeMap,
     fmt,
     fs::File,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -26,16 +30,19 @@ use redb::ReadableDatabase;
 
 pub use self::open::OpenError;
 use self::{
-    disk_space::DiskSpace,
-    documents::PendingDocuments,
-    engine::{DOCUMENTS, Documents, EVENTS, Engine, PRODUCERS, Producers, catch_panics, storage},
+    disk::Disk,
+    documents::PendingStates,
+    engine::{DOCUMENTS, Documents, Engine, PRODUCERS, Producers, catch_panics, storage},
     maintenance::Maintenance,
+    segment::{CommitBuffer, Kind},
+    segments::{Appender, Segments},
 };
 use super::{
     Bounds, DocumentKey, Limits, Log, LogError, LogReader, Outcome, ProducerState, Submission,
     encoding::{StoredEvent, StoredProducer},
     ingest::DocumentState,
     plan::{CommitPlan, CommittedState},
+    with_sources,
 };
 use crate::{Epoch, Terms};
 
@@ -52,9 +59,12 @@ pub struct StoreOptions {
     pub cache_bytes: usize,
     /// Maximum age of events; older ones may be removed. Default: unlimited.
     pub retention_age: Option<Duration>,
-    /// Maximum size of all events, in bytes; the oldest are removed beyond it. The file is larger: it
-    /// also holds the documents, and it does not shrink. Default: unlimited.
+    /// Maximum size of all events, in bytes; the oldest are removed beyond it. The segments occupy at
+    /// most a quarter more, or 1 MiB if that is more. The index is separate: it holds the documents.
+    /// Default: unlimited.
     pub retention_bytes: Option<u64>,
+    /// Size of a segment, in bytes. Default 16 MiB, or an eighth of `retention_bytes` if that is less.
+    pub segment_bytes: usize,
     /// Disk space that is left free, in bytes. Entries that would use it fail with
     /// [`LogError::Full`]: if the disk filled up during a commit, the log would stop, and on a full
     /// disk it may not even open. Default 64 MiB. Ignored on systems other than Unix.
@@ -75,8 +85,10 @@ pub struct StoreOptions {
 pub struct RedbLog {
     shared: Arc<Shared>,
     limits: Limits,
-    disk_space: DiskSpace,
-    pending: PendingDocuments,
+    appender: Appender,
+    disk: Arc<dyn Disk>,
+    min_free_bytes: u64,
+    pending: PendingStates,
     maintenance: Maintenance,
     /// Total size of all encoded events, including the trimmed ones.
     bytes: u64,
@@ -84,9 +96,17 @@ pub struct RedbLog {
     failure: Option<LogError>,
 }
 
+/// Upper bound of the disk space that one byte of a batch needs, in a segment and in the index.
+const COST_PER_BYTE: u64 = 8;
+/// Upper bound of the disk space that any commit needs besides.
+const COST_PER_COMMIT: u64 = 1 << 20;
+
 /// State shared by the log and its readers.
 struct Shared {
     engine: Engine,
+    segments: Arc<Segments>,
+    /// States of producers that are newer than those in the index.
+    producers: Mutex<BTreeMap<Arc<str>, StoredProducer>>,
     terms: Terms,
     /// The range that readers see. Changes only after the commit that it describes.
     bounds: Mutex<Bounds>,
@@ -104,6 +124,7 @@ impl StoreOptions {
             cache_bytes: 64 << 20,
             retention_age: None,
             retention_bytes: None,
+            segment_bytes: 16 << 20,
             min_free_bytes: 64 << 20,
             verify_on_open: false,
         }
@@ -128,23 +149,24 @@ impl RedbLog {
         }
         let result = catch_panics(|| step(self));
         match &result {
-            // `Full` is returned before anything is written.
-            Ok(_) | Err(LogError::Full { .. }) => {}
+            Ok(_) => {}
+            Err(error) if error.is_full() => {}
             Err(error) => self.failure = Some(error.clone()),
         }
         result
     }
 
     fn commit(&mut self, batch: Vec<Submission>, now_ms: i64) -> Result<Vec<Outcome>, LogError> {
-        self.disk_space.check(&batch)?;
+        self.check_space(&batch)?;
         if self.pending.is_full() {
-            self.apply_documents(now_ms)?;
+            self.apply(now_ms)?;
         }
         let head = self.shared.bounds().head;
         let transaction = self.shared.engine.begin_read().map_err(storage)?;
         let mut committed = Committed {
             producers: transaction.open_table(PRODUCERS).map_err(storage)?,
             documents: transaction.open_table(DOCUMENTS).map_err(storage)?,
+            shared: &self.shared,
             pending: &self.pending,
         };
         let plan = CommitPlan::new(batch, head, now_ms, &self.limits, &mut committed)?;
@@ -153,31 +175,55 @@ impl RedbLog {
             return Ok(plan.outcomes);
         }
 
+        let new_head = head + plan.events.len() as u64;
         let mut bytes = self.bytes;
-        let transaction = self.shared.engine.begin_commit()?;
-        {
-            let mut events = transaction.open_table(EVENTS).map_err(storage)?;
-            for appended in &plan.events {
-                let encoded = StoredEvent::encode(appended, bytes);
-                bytes = bytes.saturating_add(encoded.len() as u64);
-                let offset = appended.event.offset;
-                events.insert(offset, &*encoded).map_err(storage)?;
-            }
-            let mut producers = transaction.open_table(PRODUCERS).map_err(storage)?;
-            for (name, state) in plan.producers {
-                let used_ms = now_ms;
-                let encoded = StoredProducer { state, used_ms }.encode(&name);
-                producers.insert(&*name, &*encoded).map_err(storage)?;
-            }
+        let mut records = Vec::with_capacity(plan.events.len() + plan.producers.len());
+        for appended in &plan.events {
+            let encoded = StoredEvent::encode(appended, bytes);
+            bytes = bytes.saturating_add(encoded.len() as u64);
+            records.push((Kind::Event, appended.event.offset, encoded));
         }
-        transaction.commit().map_err(storage)?;
+        let used_ms = now_ms;
+        let stored = |(name, state)| (name, StoredProducer { state, used_ms });
+        let producers: Vec<(Arc<str>, _)> = plan.producers.into_iter().map(stored).collect();
+        for (name, producer) in &producers {
+            records.push((Kind::Producer, new_head, producer.encode_named(name)));
+        }
+        let body_bytes = records.iter().map(|(_, _, body)| body.len()).sum();
+        let bound = CommitBuffer::bound(records.len(), body_bytes);
+        let records = records
+            .iter()
+            .map(|(kind, offset, body)| (*kind, *offset, &**body));
+        self.appender.append(head, bound, records)?;
 
         // Only now: if the commit fails, readers must not see the new head.
         self.bytes = bytes;
         self.pending.extend(plan.documents, plan.events.len());
-        self.shared
-            .set_bounds(|bounds| bounds.head += plan.events.len() as u64);
+        self.pending.count_producers(&producers);
+        self.shared.producers().extend(producers);
+        self.shared.set_bounds(|bounds| bounds.head = new_head);
         Ok(plan.outcomes)
+    }
+
+    /// Returns [`LogError::Full`] if the disk may be too full for the batch and for the index, which
+    /// cannot continue after a failed write.
+    fn check_space(&self, batch: &[Submission]) -> Result<(), LogError> {
+        if batch.is_empty() {
+            return Ok(());
+        }
+        let bytes: usize = batch.iter().map(Submission::weight).sum();
+        let needed = (bytes as u64)
+            .saturating_mul(COST_PER_BYTE)
+            .saturating_add(COST_PER_COMMIT)
+            .saturating_add(self.min_free_bytes);
+        self.check_free(needed)
+    }
+
+    fn check_free(&self, needed: u64) -> Result<(), LogError> {
+        match self.disk.free_bytes() {
+            Some(free) if free < needed => Err(LogError::Full { free, needed }),
+            Some(_) | None => Ok(()),
+        }
     }
 }
 
@@ -187,7 +233,13 @@ impl Log for RedbLog {
     }
 
     fn maintain(&mut self, now_ms: i64) -> Result<bool, LogError> {
-        self.write(|log| log.maintain_slice(now_ms))
+        match self.write(|log| log.maintain_slice(now_ms)) {
+            Err(error) if error.is_full() => {
+                tracing::warn!(%error, "the index of the log waits for space");
+                Ok(false)
+            }
+            result => result,
+        }
     }
 
     fn trim(&mut self, upto: u64) -> Result<(), LogError> {
@@ -218,27 +270,67 @@ impl Shared {
         *self.bounds.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn producers(&self) -> MutexGuard<'_, BTreeMap<Arc<str>, StoredProducer>> {
+        self.producers
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn producer(&self, table: &Producers, name: &str) -> Result<ProducerState, LogError> {
+        // First: a state that is applied meanwhile is in the table before it is removed here.
+        if let Some(newer) = self.producers().get(name) {
+            return Ok(newer.state.clone());
+        }
+        engine::producer(table, name)
+    }
+
     fn set_bounds(&self, change: impl FnOnce(&mut Bounds)) {
         change(&mut self.bounds.lock().unwrap_or_else(PoisonError::into_inner));
     }
 }
 
-/// The committed state: the tables, and the documents that are not in their table yet.
+/// The committed state: the tables, and the states that are not in them yet.
 struct Committed<'a> {
     producers: Producers,
     documents: Documents,
-    pending: &'a PendingDocuments,
+    shared: &'a Shared,
+    pending: &'a PendingStates,
 }
 
 impl CommittedState for Committed<'_> {
     fn producer(&mut self, name: &str) -> Result<ProducerState, LogError> {
-        engine::producer(&self.producers, name)
+        let state = self.shared.producer(&self.producers, name);
+        let damaged = |error: &LogError| matches!(error, LogError::DamagedState { .. });
+        match state {
+            Err(error) if damaged(&error) => {
+                // Without its sequence, the producer is told to begin again; the others go on.
+                tracing::error!(
+                    producer = name,
+                    error = with_sources(&error),
+                    "state is lost"
+                );
+                Ok(ProducerState::default())
+            }
+            state => state,
+        }
     }
 
     fn document(&mut self, key: &DocumentKey) -> Result<Option<DocumentState>, LogError> {
-        match self.pending.state(key) {
-            Some(state) => Ok(Some(state)),
-            None => Ok(engine::document(&self.documents, key)?.map(|document| document.state)),
+        if let Some(state) = self.pending.state(key) {
+            return Ok(Some(state));
+        }
+        match engine::document(&self.documents, key) {
+            Err(error @ LogError::DamagedState { .. }) => {
+                tracing::error!(error = with_sources(&error), "the document begins anew");
+                // Versions still increase: no document has more of them than the log has events.
+                Ok(Some(DocumentState {
+                    version: self.shared.bounds().head,
+                    created_at: 0,
+                    deleted: true,
+                    offset: 0,
+                }))
+            }
+            document => Ok(document?.map(|document| document.state)),
         }
     }
 }

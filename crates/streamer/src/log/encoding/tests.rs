@@ -26,6 +26,12 @@ fn event() -> DocumentEvent {
     }
 }
 
+/// Returns the event as a log of format 1 stored it.
+fn in_format_1() -> Vec<u8> {
+    let encoded = StoredEvent::encode(&event(), 9);
+    StoredEvent::decode(42, &encoded).unwrap().encode_format_1()
+}
+
 fn document(with_event: bool) -> StoredDocument {
     let DocumentEvent { event, state } = event();
     // Times before 1970 are allowed.
@@ -85,8 +91,10 @@ fn document_roundtrip_with_and_without_event() {
 
 #[test]
 fn any_damage_is_detected() {
-    let encoded = StoredEvent::encode(&event(), 9);
-    detects_all_damage(&encoded, |encoded| StoredEvent::decode(42, encoded));
+    let encoded = in_format_1();
+    detects_all_damage(&encoded, |encoded| {
+        StoredEvent::unseal(42, encoded).map(<[u8]>::to_vec)
+    });
 
     let encoded = document(true).encode(&key());
     detects_all_damage(&encoded, |encoded| StoredDocument::decode(&key(), encoded));
@@ -108,9 +116,8 @@ fn any_damage_is_detected() {
 
 #[test]
 fn a_value_under_another_key_is_detected() {
-    let encoded = StoredEvent::encode(&event(), 0);
     assert_eq!(
-        StoredEvent::decode(43, &encoded),
+        StoredEvent::unseal(43, &in_format_1()),
         Err(DecodeError::Checksum)
     );
 
@@ -125,10 +132,10 @@ fn a_value_under_another_key_is_detected() {
 
 #[test]
 fn another_format_is_named() {
-    let mut encoded = StoredEvent::encode(&event(), 0);
+    let mut encoded = in_format_1();
     encoded[0] = 9;
     assert_eq!(
-        StoredEvent::decode(42, &encoded),
+        StoredEvent::unseal(42, &encoded),
         Err(DecodeError::UnknownFormat(9))
     );
 }

@@ -2,20 +2,22 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use redb::{ReadTransaction, ReadableTable};
+use bytes::Bytes;
+use redb::ReadTransaction;
 
 use super::{
     RedbLog,
     engine::{
-        APPLIED_UPTO, DOCUMENTS, EVENTS, damaged_document, decode_document, number, set_number,
+        APPLIED_UPTO, DOCUMENTS, PRODUCERS, damaged_document, decode_document, number, set_number,
         storage,
     },
+    segments::{Segments, Visited},
 };
 use crate::{
     Event,
     log::{
         DocumentKey, DocumentPage, DocumentQuery, LogError,
-        encoding::{DecodeError, StoredDocument, StoredEvent},
+        encoding::{DecodeError, StoredDocument, StoredProducer},
         ingest::DocumentState,
     },
 };
@@ -28,15 +30,20 @@ const EVENTS_MAX: usize = 4 * EVENTS_DUE;
 /// The memory for keys after which a commit waits until the documents are written, in bytes.
 const KEY_BYTES_MAX: usize = 8 << 20;
 
-/// Documents whose state in the table is outdated, with their new state.
+/// Free space that is required before the index is written, in bytes.
+const INDEX_SPACE: u64 = 16 << 20;
+
+/// Documents whose state in the table is outdated, with their new state, and the number of producers
+/// of which this is true.
 #[derive(Debug, Default)]
-pub(super) struct PendingDocuments {
+pub(super) struct PendingStates {
     states: BTreeMap<DocumentKey, DocumentState>,
     key_bytes: usize,
     events: usize,
+    producers: usize,
 }
 
-impl PendingDocuments {
+impl PendingStates {
     /// Adds the document states after a commit of `events` events.
     pub(super) fn extend(
         &mut self,
@@ -56,25 +63,34 @@ impl PendingDocuments {
         self.states.get(key).copied()
     }
 
+    /// Counts producers with a new state.
+    pub(super) fn count_producers(&mut self, producers: &[(Arc<str>, StoredProducer)]) {
+        self.producers += producers.len();
+        for (name, producer) in producers {
+            self.key_bytes += name.len() + producer.state.marker.as_ref().map_or(0, Bytes::len);
+        }
+    }
+
     pub(super) const fn is_empty(&self) -> bool {
-        self.events == 0
+        self.events == 0 && self.producers == 0
     }
 
     /// Returns `true` if there are enough states to be worth a transaction.
     pub(super) const fn is_due(&self) -> bool {
-        self.events >= EVENTS_DUE || self.key_bytes >= KEY_BYTES_MAX / 2
+        self.events + self.producers >= EVENTS_DUE || self.key_bytes >= KEY_BYTES_MAX / 2
     }
 
     /// Returns `true` if no more states may be added.
     pub(super) const fn is_full(&self) -> bool {
-        self.events >= EVENTS_MAX || self.key_bytes >= KEY_BYTES_MAX
+        self.events + self.producers >= EVENTS_MAX || self.key_bytes >= KEY_BYTES_MAX
     }
 }
 
 impl RedbLog {
-    /// Brings the table of documents up to the head.
-    pub(super) fn apply_documents(&mut self, now_ms: i64) -> Result<(), LogError> {
+    /// Brings the index up to the head.
+    pub(super) fn apply(&mut self, now_ms: i64) -> Result<(), LogError> {
         if !self.pending.is_empty() {
+            self.check_free(INDEX_SPACE)?;
             let transaction = self.shared.engine.begin_commit()?;
             {
                 let mut table = transaction.open_table(DOCUMENTS).map_err(storage)?;
@@ -88,10 +104,18 @@ impl RedbLog {
                     table.insert(key.as_tuple(), &*encoded).map_err(storage)?;
                 }
             }
+            {
+                let mut table = transaction.open_table(PRODUCERS).map_err(storage)?;
+                for (name, producer) in &*self.shared.producers() {
+                    let encoded = producer.encode(name);
+                    table.insert(&**name, &*encoded).map_err(storage)?;
+                }
+            }
             // In the same transaction, so that after a crash exactly the later events are reapplied.
             set_number(&transaction, APPLIED_UPTO, self.shared.bounds().head)?;
             transaction.commit().map_err(storage)?;
-            self.pending = PendingDocuments::default();
+            self.pending = PendingStates::default();
+            self.shared.producers().clear();
         }
         self.maintenance.applied_ms = now_ms;
         Ok(())
@@ -101,11 +125,11 @@ impl RedbLog {
 /// Reads one page of documents.
 pub(super) fn read(
     transaction: &ReadTransaction,
+    segments: &Segments,
     query: DocumentQuery<'_>,
 ) -> Result<DocumentPage, LogError> {
     let as_of = number(transaction, APPLIED_UPTO)?;
     let documents = transaction.open_table(DOCUMENTS).map_err(storage)?;
-    let events = &transaction.open_table(EVENTS).map_err(storage)?;
     let (start, end) = query.range();
     let bounds = (
         start.as_ref().map(DocumentKey::as_tuple),
@@ -123,19 +147,21 @@ pub(super) fn read(
             if document.event.is_some() {
                 return Ok(document.event);
             }
-            last_event(events, document.state.offset).map(Some)
+            last_event(segments, document.state.offset).map(Some)
         };
         Ok((DocumentKey::new(database, collection, id), load))
     });
     query.collect(as_of, items)
 }
 
-fn last_event(
-    events: &impl ReadableTable<u64, &'static [u8]>,
-    offset: u64,
-) -> Result<Arc<Event>, LogError> {
-    let encoded = events.get(offset).map_err(storage)?;
-    let encoded = encoded.ok_or_else(|| damaged_document(DecodeError::Missing))?;
-    let stored = StoredEvent::decode(offset, encoded.value()).map_err(damaged_document)?;
-    Ok(stored.event)
+fn last_event(segments: &Segments, offset: u64) -> Result<Arc<Event>, LogError> {
+    let mut found = Err(damaged_document(DecodeError::Missing));
+    segments.visit(offset - 1, offset, |visited| {
+        found = match visited {
+            Visited::Event(stored, _) => Ok(stored.event),
+            Visited::Damaged { error, .. } => Err(damaged_document(error)),
+        };
+        false
+    })?;
+    found
 }

@@ -15,15 +15,13 @@ use crate::{
     log::{
         DocumentKey, LogError, ProducerState,
         encoding::{
-            DecodeError, StoredDocument, StoredEvent, StoredProducer, decode_number, decode_terms,
+            DecodeError, StoredDocument, StoredProducer, decode_number, decode_terms,
             encode_number, encode_terms,
         },
         with_sources,
     },
 };
 
-/// Events by offset.
-pub(super) const EVENTS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("events");
 /// Producers by name.
 pub(super) const PRODUCERS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("producers");
 /// Documents by database, collection and id.
@@ -107,11 +105,6 @@ pub(super) fn storage(error: impl Into<redb::Error>) -> LogError {
     LogError::storage(error.into())
 }
 
-/// Decodes an event.
-pub(super) fn decode_event(offset: u64, encoded: &[u8]) -> Result<StoredEvent, LogError> {
-    StoredEvent::decode(offset, encoded).map_err(|source| LogError::Damaged { offset, source })
-}
-
 /// Decodes a document.
 pub(super) fn decode_document(
     key: &DocumentKey,
@@ -167,8 +160,13 @@ pub(super) fn set_number(
     Ok(())
 }
 
-/// Reads the table of terms, and begins a term in it.
-pub(super) fn begin_term(engine: &Engine, epoch: Epoch, bounds: Bounds) -> Result<Terms, LogError> {
+/// Reads the table of terms, and begins a term in it. A head before the last term began is raised: the
+/// events up to there were lost.
+pub(super) fn begin_term(
+    engine: &Engine,
+    epoch: Epoch,
+    bounds: &mut Bounds,
+) -> Result<Terms, LogError> {
     let transaction = engine.begin_commit()?;
     let mut terms;
     {
@@ -185,12 +183,8 @@ pub(super) fn begin_term(engine: &Engine, epoch: Epoch, bounds: Bounds) -> Resul
                 first.map_err(|source| damaged_number(EPOCH, source))?,
             ))
         };
-        if terms
-            .as_parts()
-            .iter()
-            .any(|(_, began)| *began > bounds.head)
-        {
-            return Err(damaged("table of terms", DecodeError::Invalid));
+        if let Some((_, began)) = terms.as_parts().last() {
+            bounds.head = bounds.head.max(*began);
         }
         terms.begin(epoch, bounds.first, bounds.head);
         let encoded = encode_terms(TERMS, &terms);

@@ -4,9 +4,13 @@ use redb::{ReadableDatabase, ReadableTable};
 
 use super::{
     RedbLog, StoreOptions,
-    engine::{self, DOCUMENTS, EVENTS, FIRST, PRODUCERS, decode_producer, set_number, storage},
+    engine::{self, DOCUMENTS, FIRST, PRODUCERS, decode_producer, set_number, storage},
+    open::INDEX_FILE,
+    segments::{Visited, removed},
 };
-use crate::log::{Bounds, DocumentKey, LogError, PRODUCER_LIFETIME_MS, encoding::StoredEvent};
+use crate::log::{
+    Bounds, DocumentKey, LogError, PRODUCER_LIFETIME_MS, encoding::StoredEvent, with_sources,
+};
 
 /// Maximum number of events trimmed, or producers removed, in one transaction, so that a commit that
 /// waits for it is delayed by milliseconds only.
@@ -60,7 +64,7 @@ impl RedbLog {
         if self.pending.is_due()
             || (!self.pending.is_empty() && is_due(Some(applied_ms), APPLY_INTERVAL_MS, now_ms))
         {
-            self.apply_documents(now_ms)?;
+            self.apply(now_ms)?;
             return Ok(true);
         }
         if is_due(
@@ -86,8 +90,20 @@ impl RedbLog {
                 return Ok(true);
             }
             self.maintenance.retention_checked_ms = Some(now_ms);
+            self.check_files()?;
         }
         Ok(false)
+    }
+
+    /// Returns an error if a file of the log was removed: what is written to it would be lost.
+    fn check_files(&self) -> Result<(), LogError> {
+        let names = self.disk.names().map_err(LogError::storage)?;
+        let mut files = self.shared.segments.file_names();
+        files.push(INDEX_FILE.to_owned());
+        match files.iter().find(|name| !names.contains(name)) {
+            None => Ok(()),
+            Some(name) => Err(removed(name)),
+        }
     }
 
     /// Trims the events up to and including `upto`, but at most one slice of them. Returns `true` if
@@ -98,43 +114,51 @@ impl RedbLog {
             return Ok(false);
         }
         // Each document whose last event is trimmed must have its row, which receives the event.
-        self.apply_documents(self.maintenance.applied_ms)?;
+        self.apply(self.maintenance.applied_ms)?;
         let end = upto.min(first + SLICE as u64);
         let transaction = self.shared.engine.begin_commit()?;
         {
-            let mut events = transaction.open_table(EVENTS).map_err(storage)?;
             let mut documents = transaction.open_table(DOCUMENTS).map_err(storage)?;
-            for item in events.range(first + 1..=end).map_err(storage)? {
-                let (offset, encoded) = item.map_err(storage)?;
-                let offset = offset.value();
-                let event = match StoredEvent::decode(offset, encoded.value()) {
-                    Ok(stored) => stored.event,
-                    Err(error) => {
-                        // If it were kept, no later event could ever be trimmed.
-                        tracing::error!(offset, %error, "trimming a damaged event");
-                        continue;
-                    }
-                };
+            let mut keep = |stored: StoredEvent| {
+                let event = stored.event;
                 let key = DocumentKey::of(&event);
-                let Some(mut document) = engine::document(&documents, &key)? else {
-                    continue;
+                let mut document = match engine::document(&documents, &key) {
+                    Ok(Some(document)) => document,
+                    Ok(None) => return Ok(()),
+                    Err(error @ LogError::DamagedState { .. }) => {
+                        tracing::error!(error = with_sources(&error), "a document is lost");
+                        return Ok(());
+                    }
+                    Err(error) => return Err(error),
                 };
-                if document.state.offset != offset || document.state.deleted {
-                    continue;
+                if document.state.offset != event.offset || document.state.deleted {
+                    return Ok(());
                 }
                 document.event = Some(event);
                 let encoded = document.encode(&key);
                 documents
                     .insert(key.as_tuple(), &*encoded)
                     .map_err(storage)?;
-            }
-            events
-                .retain_in(first + 1..=end, |_, _| false)
-                .map_err(storage)?;
+                Ok(())
+            };
+            let mut kept: Result<(), LogError> = Ok(());
+            self.shared.segments.visit(first, end, |visited| {
+                kept = match visited {
+                    Visited::Event(stored, _) => keep(*stored),
+                    Visited::Damaged { upto, error } => {
+                        // If it were kept, no later event could ever be trimmed.
+                        tracing::error!(upto, %error, "trimming damaged events");
+                        Ok(())
+                    }
+                };
+                kept.is_ok()
+            })?;
+            kept?;
         }
         set_number(&transaction, FIRST, end)?;
         transaction.commit().map_err(storage)?;
         self.shared.set_bounds(|bounds| bounds.first = end);
+        self.shared.segments.remove_before(end);
         Ok(end < upto)
     }
 
@@ -147,21 +171,18 @@ impl RedbLog {
         if maintenance.retention_age_ms.is_none() && maintenance.retention_bytes.is_none() {
             return Ok(upto);
         }
-        let transaction = self.shared.engine.begin_read().map_err(storage)?;
-        let events = transaction.open_table(EVENTS).map_err(storage)?;
-        for item in events.range(first + 1..=head).map_err(storage)?.take(SLICE) {
-            let (offset, encoded) = item.map_err(storage)?;
-            let offset = offset.value();
+        let end = head.min(first + SLICE as u64);
+        self.shared.segments.visit(first, end, |visited| {
             // A damaged event has no time; it is trimmed with the next event that expires.
-            let Ok(stored) = StoredEvent::decode(offset, encoded.value()) else {
-                continue;
-            };
-            let held = self.bytes.saturating_sub(stored.bytes_before);
-            if !maintenance.is_expired(&stored, held, now_ms) {
-                break;
+            if let Visited::Event(stored, _) = visited {
+                let held = self.bytes.saturating_sub(stored.bytes_before);
+                if !maintenance.is_expired(&stored, held, now_ms) {
+                    return false;
+                }
+                upto = stored.event.offset;
             }
-            upto = offset;
-        }
+            true
+        })?;
         Ok(upto)
     }
 
@@ -174,7 +195,9 @@ impl RedbLog {
             let table = transaction.open_table(PRODUCERS).map_err(storage)?;
             for item in table.iter().map_err(storage)? {
                 let (name, encoded) = item.map_err(storage)?;
-                if decode_producer(name.value(), encoded.value())?.is_expired(oldest) {
+                // A damaged one is reported when it is used.
+                let producer = decode_producer(name.value(), encoded.value()).ok();
+                if producer.is_some_and(|producer| producer.is_expired(oldest)) {
                     idle.push(name.value().to_owned());
                 }
                 if idle.len() == SLICE {

@@ -1,36 +1,42 @@
 //! Opening and creating a log's directory.
 
 use std::{
+    collections::BTreeMap,
     fs::{self, File, OpenOptions, TryLockError},
     io,
     path::{Path, PathBuf},
     sync::{Arc, Mutex},
 };
 
-use redb::{
-    Builder, Database, DatabaseError, ReadTransaction, ReadableDatabase, ReadableTable,
-    ReadableTableMetadata,
-};
+use redb::{Builder, Database, DatabaseError, ReadableDatabase};
 
 use super::{
     RedbLog, Shared, StoreOptions,
-    disk_space::DiskSpace,
-    documents::PendingDocuments,
+    conversion::convert,
+    disk::{Directory, Disk, sync_directory},
+    documents::PendingStates,
     engine::{
-        APPLIED_UPTO, DOCUMENTS, EPOCH, EVENTS, Engine, FIRST, FORMAT, META, PRODUCERS, begin_term,
-        catch_panics, damaged, damaged_number, decode_event, number, set_number, storage,
+        APPLIED_UPTO, DOCUMENTS, EPOCH, Engine, FIRST, FORMAT, META, PRODUCERS, begin_term,
+        catch_panics, damaged_number, number, set_number, storage,
     },
     maintenance::Maintenance,
+    segment::{Kind, Record},
+    segments::{Segments, Visited},
 };
 use crate::{
     Epoch,
-    log::{Bounds, DocumentKey, LogError, encoding::DecodeError},
+    log::{
+        Bounds, DocumentKey, LogError,
+        encoding::{DecodeError, StoredEvent, StoredProducer},
+    },
 };
 
+/// Minimum size of a segment of a log with a small `retention_bytes`.
+const SEGMENT_BYTES_MIN: usize = 64 << 10;
 /// Version of the table layout that this code reads and writes.
-const FORMAT_VERSION: u64 = 1;
-const FILE: &str = "log.redb";
-/// The name of the file during creation.
+pub(super) const FORMAT_VERSION: u64 = 2;
+pub(super) const INDEX_FILE: &str = "log.redb";
+/// The name of the index during its creation.
 const NEW_FILE: &str = "log.redb.new";
 const LOCK_FILE: &str = "lock";
 
@@ -86,42 +92,106 @@ impl RedbLog {
         open(dir, options).map_err(|failure| failure.in_dir(dir))
     }
 
-    /// Returns the log in an open, initialized database. `dir` is where it uses disk space.
+    /// Returns the log of an open, initialized index and the segments on a disk.
     pub(super) fn from_database(
         database: Database,
-        dir: &Path,
+        disk: Arc<dyn Disk>,
         lock: File,
         options: &StoreOptions,
     ) -> Result<Self, OpenFailure> {
         let engine = Engine::new(database);
-        let transaction = engine.begin_read().map_err(storage)?;
+        let segment_bytes = options
+            .retention_bytes
+            .map_or(options.segment_bytes, |bytes| {
+                let part = usize::try_from(bytes / 8).unwrap_or(usize::MAX);
+                options.segment_bytes.min(part.max(SEGMENT_BYTES_MIN))
+            });
+        let salt = options.epoch.0;
         // First: everything else may look different in another format.
-        let found = number(&transaction, FORMAT)?;
-        if found != FORMAT_VERSION {
-            return Err(OpenFailure::Format(found));
+        let format = number(&engine.begin_read().map_err(storage)?, FORMAT)?;
+        match format {
+            FORMAT_VERSION => {}
+            1 => convert(&engine, &disk, segment_bytes, salt)?,
+            found => return Err(OpenFailure::Format(found)),
         }
+        let transaction = engine.begin_read().map_err(storage)?;
+        let first = number(&transaction, FIRST)?;
         let applied_upto = number(&transaction, APPLIED_UPTO)?;
-        let (bounds, bytes) = measure(&transaction)?;
-        if !(bounds.first..=bounds.head).contains(&applied_upto) {
+        drop(transaction);
+        if first > applied_upto {
             return Err(damaged_number(APPLIED_UPTO, DecodeError::Invalid).into());
         }
-        let pending = pending_documents(&transaction, applied_upto, bounds.head)?;
-        drop(transaction);
-        let terms = begin_term(&engine, options.epoch, bounds)?;
+
+        let mut replay = Replay::default();
+        let (appender, shown) = Segments::recover(
+            Arc::clone(&disk),
+            applied_upto,
+            segment_bytes,
+            salt,
+            |record| replay.add(record),
+        )?;
+        let head = shown.max(applied_upto);
+        let mut bounds = Bounds { first, head };
+        let terms = begin_term(&engine, options.epoch, &mut bounds)?;
+        if bounds.head > shown {
+            let (lost_after, lost_upto) = (shown, bounds.head);
+            tracing::error!(
+                lost_after,
+                lost_upto,
+                "the newest events of the log are missing"
+            );
+        }
+        let segments = appender.segments();
+        let bytes = total_bytes(&segments, bounds)?;
         Ok(Self {
             shared: Arc::new(Shared {
                 engine,
+                segments,
+                producers: Mutex::new(replay.producers),
                 terms,
                 bounds: Mutex::new(bounds),
                 _lock: lock,
             }),
             limits: options.limits,
-            disk_space: DiskSpace::new(dir, options.min_free_bytes),
-            pending,
+            appender,
+            disk,
+            min_free_bytes: options.min_free_bytes,
+            pending: replay.pending,
             maintenance: Maintenance::new(options),
             bytes,
             failure: None,
         })
+    }
+}
+
+/// The states that are not in the index yet.
+#[derive(Default)]
+struct Replay {
+    pending: PendingStates,
+    producers: BTreeMap<Arc<str>, StoredProducer>,
+}
+
+impl Replay {
+    fn add(&mut self, record: &Record<'_>) {
+        let added = record.body().and_then(|body| match record.kind {
+            Kind::Event => {
+                let stored = StoredEvent::decode(record.offset, body)?;
+                let changed = (DocumentKey::of(&stored.event), stored.state);
+                self.pending.extend([changed], 1);
+                Ok(())
+            }
+            Kind::Producer => {
+                let producer = StoredProducer::decode_named(body)?;
+                self.pending
+                    .count_producers(std::slice::from_ref(&producer));
+                self.producers.extend([producer]);
+                Ok(())
+            }
+        });
+        if let Err(error) = added {
+            let (offset, kind) = (record.offset, record.kind);
+            tracing::error!(offset, ?kind, %error, "a record of the log is damaged");
+        }
     }
 }
 
@@ -180,15 +250,16 @@ fn open(dir: &Path, options: &StoreOptions) -> Result<RedbLog, OpenFailure> {
     fs::create_dir_all(dir)?;
     // Before anything is created: two processes could otherwise create the log at the same time.
     let lock = lock(dir)?;
-    let path = dir.join(FILE);
+    let path = dir.join(INDEX_FILE);
     if !path.try_exists()? {
         create(dir, options)?;
     }
     let mut builder = builder(options);
     builder.set_check_integrity_on_open(options.verify_on_open);
+    let disk = Arc::new(Directory(dir.to_owned()));
     catch_panics(|| {
         let database = builder.open(path).map_err(OpenFailure::from);
-        Ok(database.and_then(|database| RedbLog::from_database(database, dir, lock, options)))
+        Ok(database.and_then(|database| RedbLog::from_database(database, disk, lock, options)))
     })?
 }
 
@@ -219,15 +290,14 @@ fn create(dir: &Path, options: &StoreOptions) -> Result<(), OpenFailure> {
     initialize(&database, options.epoch)?;
     // Synced and closed before the rename, so that the final name never refers to less.
     database.close()?;
-    fs::rename(&new, dir.join(FILE))?;
+    fs::rename(&new, dir.join(INDEX_FILE))?;
     // Without this sync, a power failure could undo the rename after events were acknowledged.
-    Ok(File::open(dir).and_then(|dir| dir.sync_all())?)
+    Ok(sync_directory(dir)?)
 }
 
 /// Creates the tables and the metadata of an empty log.
 pub(super) fn initialize(database: &Database, epoch: Epoch) -> Result<(), LogError> {
     let transaction = database.begin_write().map_err(storage)?;
-    transaction.open_table(EVENTS).map_err(storage)?;
     transaction.open_table(PRODUCERS).map_err(storage)?;
     transaction.open_table(DOCUMENTS).map_err(storage)?;
     transaction.open_table(META).map_err(storage)?;
@@ -248,40 +318,16 @@ fn builder(options: &StoreOptions) -> Builder {
     builder
 }
 
-/// Returns the bounds of the log and the total size of all its encoded events.
-fn measure(transaction: &ReadTransaction) -> Result<(Bounds, u64), LogError> {
-    let events = transaction.open_table(EVENTS).map_err(storage)?;
-    let first = number(transaction, FIRST)?;
-    let Some((offset, encoded)) = events.last().map_err(storage)? else {
-        return Ok((Bounds { first, head: first }, 0));
-    };
-    let head = offset.value();
-    let stored = decode_event(head, encoded.value())?;
-    // Offsets are unique, so the count shows that no event is missing without reading them all.
-    if head.checked_sub(first) != Some(events.len().map_err(storage)?) {
-        return Err(damaged("sequence of events", DecodeError::Missing));
-    }
-    let size = encoded.value().len() as u64;
-    let bytes = stored.bytes_before.saturating_add(size);
-    Ok((Bounds { first, head }, bytes))
-}
-
-/// Rebuilds the document states of the events that were not applied before the process ended.
-fn pending_documents(
-    transaction: &ReadTransaction,
-    applied_upto: u64,
-    head: u64,
-) -> Result<PendingDocuments, LogError> {
-    let events = transaction.open_table(EVENTS).map_err(storage)?;
-    let mut pending = PendingDocuments::default();
-    // The range below would be inverted.
-    if applied_upto == head {
-        return Ok(pending);
-    }
-    for item in events.range(applied_upto + 1..=head).map_err(storage)? {
-        let (offset, encoded) = item.map_err(storage)?;
-        let stored = decode_event(offset.value(), encoded.value())?;
-        pending.extend([(DocumentKey::of(&stored.event), stored.state)], 1);
-    }
-    Ok(pending)
+/// Returns the total size of all encoded events, including the trimmed ones.
+fn total_bytes(segments: &Segments, Bounds { first, head }: Bounds) -> Result<u64, LogError> {
+    // The newest may be damaged. If all of these are, retention by size begins to count anew.
+    const SEARCHED: u64 = 64;
+    let mut bytes = 0;
+    segments.visit(head.saturating_sub(SEARCHED).max(first), head, |visited| {
+        if let Visited::Event(stored, size) = visited {
+            bytes = stored.bytes_before.saturating_add(size as u64);
+        }
+        true
+    })?;
+    Ok(bytes)
 }

@@ -147,8 +147,8 @@ impl<F: FnMut(&[Arc<Event>])> Writer<F> {
     fn commit(&mut self, batch: Vec<Submission>) -> Result<(), LogError> {
         let outcomes = match self.log.append(batch, (self.options.clock)()) {
             Ok(outcomes) => outcomes,
-            Err(error @ LogError::Full { .. }) => {
-                tracing::warn!(%error, "entries are rejected");
+            Err(error) if error.is_full() => {
+                tracing::warn!(error = with_sources(&error), "entries are rejected");
                 self.reject(&WriteError::Full(error));
                 return Ok(());
             }

@@ -1,6 +1,7 @@
-//! A simulated disk that can fail, lose power, and be damaged.
+//! A simulated disk that can fail, fill up, lose power, and be damaged.
 
 use std::{
+    collections::BTreeMap,
     io,
     sync::{Arc, Mutex, MutexGuard},
 };
@@ -9,24 +10,49 @@ use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 use redb::StorageBackend;
 
+pub(super) use super::super::disk::Disk as SegmentDisk;
+use super::super::disk::DiskFile;
+
 /// Unit of a write that survives a power cut entirely or not at all.
 const SECTOR: usize = 512;
+/// The file of the index.
+pub(super) const INDEX: &str = "log.redb";
 
 #[derive(Clone, Debug, Default)]
 pub(super) struct Disk(Arc<Mutex<State>>);
 
+/// A file on a disk, by its name.
+#[derive(Clone, Debug)]
+pub(super) struct OpenFile {
+    disk: Disk,
+    name: String,
+}
+
 #[derive(Debug, Default)]
 struct State {
+    files: BTreeMap<String, Content>,
+    /// Files that were removed. A power cut may bring them back.
+    removed: BTreeMap<String, Content>,
+    /// Writes, resizes and syncs so far.
+    operations: usize,
+    /// Those of segments alone, and the bytes written to them.
+    segment_writes: usize,
+    segment_syncs: usize,
+    segment_bytes: usize,
+    /// The number of operations after which all others fail.
+    fails_at: Option<usize>,
+    /// The number of operations after which writes to segments find no space.
+    full_at: Option<usize>,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Content {
     /// The content that a process reads.
     current: Vec<u8>,
     /// The content at the last sync.
     synced: Vec<u8>,
     /// The changes since then, in order.
     unsynced: Vec<Change>,
-    /// Writes, resizes and syncs so far.
-    operations: usize,
-    /// The number of operations after which all others fail.
-    fails_at: Option<usize>,
 }
 
 #[derive(Clone, Debug)]
@@ -35,11 +61,23 @@ enum Change {
     Resize(usize),
 }
 
+/// Operations on segments so far.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct SegmentUse {
+    pub(super) writes: usize,
+    pub(super) syncs: usize,
+    pub(super) bytes: usize,
+}
+
 impl Disk {
-    fn holding(bytes: Vec<u8>) -> Self {
-        Self(Arc::new(Mutex::new(State {
+    fn holding(files: impl Iterator<Item = (String, Vec<u8>)>) -> Self {
+        let content = |bytes: Vec<u8>| Content {
             current: bytes.clone(),
             synced: bytes,
+            unsynced: Vec::new(),
+        };
+        Self(Arc::new(Mutex::new(State {
+            files: files.map(|(name, bytes)| (name, content(bytes))).collect(),
             ..State::default()
         })))
     }
@@ -48,8 +86,28 @@ impl Disk {
         self.0.lock().unwrap()
     }
 
+    /// Returns the index, which is created empty.
+    pub(super) fn index(&self) -> OpenFile {
+        self.state().files.entry(INDEX.to_owned()).or_default();
+        self.file(INDEX)
+    }
+
+    fn file(&self, name: &str) -> OpenFile {
+        let (disk, name) = (self.clone(), name.to_owned());
+        OpenFile { disk, name }
+    }
+
     pub(super) fn operations(&self) -> usize {
         self.state().operations
+    }
+
+    pub(super) fn segment_use(&self) -> SegmentUse {
+        let state = self.state();
+        SegmentUse {
+            writes: state.segment_writes,
+            syncs: state.segment_syncs,
+            bytes: state.segment_bytes,
+        }
     }
 
     /// Makes all operations fail after `successes` more.
@@ -62,27 +120,67 @@ impl Disk {
         self.state().fails_at = None;
     }
 
-    pub(super) fn flip(&self, at: u64, mask: u8) {
-        self.state().current[usize::try_from(at).unwrap()] ^= mask;
+    /// Lets writes to segments find no space after `successes` more operations, or never.
+    pub(super) fn set_full_after(&self, successes: Option<usize>) {
+        let mut state = self.state();
+        state.full_at = successes.map(|successes| state.operations + successes);
     }
 
-    pub(super) fn truncate(&self, length: u64) {
-        self.state()
-            .current
-            .truncate(usize::try_from(length).unwrap());
+    /// Returns the names of the segments, in order.
+    pub(super) fn segments(&self) -> Vec<String> {
+        let names = self.state().files.keys().cloned().collect::<Vec<_>>();
+        names.into_iter().filter(|name| name != INDEX).collect()
+    }
+
+    pub(super) fn content(&self, name: &str) -> Vec<u8> {
+        self.state().files[name].current.clone()
+    }
+
+    pub(super) fn flip(&self, name: &str, at: usize, mask: u8) {
+        self.state().files.get_mut(name).unwrap().current[at] ^= mask;
+    }
+
+    pub(super) fn truncate(&self, name: &str, length: usize) {
+        let mut state = self.state();
+        state.files.get_mut(name).unwrap().current.truncate(length);
+    }
+
+    pub(super) fn copy(&self, from: &str, to: &str) {
+        let mut state = self.state();
+        let content = state.files[from].clone();
+        state.files.insert(to.to_owned(), content);
+    }
+
+    pub(super) fn delete(&self, name: &str) {
+        self.state().files.remove(name).unwrap();
     }
 
     /// Returns the disk as another process finds it: with everything that was written.
     pub(super) fn after_kill(&self) -> Self {
-        Self::holding(self.state().current.clone())
+        let state = self.state();
+        let files = state.files.iter();
+        Self::holding(files.map(|(name, content)| (name.clone(), content.current.clone())))
     }
 
     /// Returns the disk as the next boot finds it: with random sectors of what was written since the
     /// last sync.
     pub(super) fn after_power_cut(&self, rng: &mut ChaCha8Rng) -> Self {
         let state = self.state();
-        let mut bytes = state.synced.clone();
-        for change in &state.unsynced {
+        let mut files: BTreeMap<_, _> = state.files.iter().collect();
+        for (name, content) in &state.removed {
+            if rng.random() {
+                files.entry(name).or_insert(content);
+            }
+        }
+        let files = files.into_iter();
+        Self::holding(files.map(|(name, content)| (name.clone(), content.after_power_cut(rng))))
+    }
+}
+
+impl Content {
+    fn after_power_cut(&self, rng: &mut ChaCha8Rng) -> Vec<u8> {
+        let mut bytes = self.synced.clone();
+        for change in &self.unsynced {
             match change {
                 Change::Write { at, data } => {
                     for (sector, part) in data.chunks(SECTOR).enumerate() {
@@ -102,7 +200,22 @@ impl Disk {
                 }
             }
         }
-        Self::holding(bytes)
+        bytes
+    }
+
+    fn write(&mut self, at: usize, data: &[u8]) {
+        let end = at + data.len();
+        if self.current.len() < end {
+            self.current.resize(end, 0);
+        }
+        self.current[at..end].copy_from_slice(data);
+        let data = data.to_vec();
+        self.unsynced.push(Change::Write { at, data });
+    }
+
+    fn sync(&mut self) {
+        self.synced.clone_from(&self.current);
+        self.unsynced.clear();
     }
 }
 
@@ -114,52 +227,157 @@ impl State {
         self.operations += 1;
         Ok(())
     }
-}
 
-impl StorageBackend for Disk {
-    fn len(&self) -> io::Result<u64> {
-        Ok(self.state().current.len() as u64)
+    fn content(&mut self, name: &str) -> io::Result<&mut Content> {
+        // A removed file is there as long as it is open.
+        if self.files.contains_key(name) {
+            return Ok(self.files.get_mut(name).expect("the key is known"));
+        }
+        Ok(self.removed.get_mut(name).ok_or(io::ErrorKind::NotFound)?)
     }
 
-    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        let state = self.state();
+    fn is_full(&self) -> bool {
+        self.full_at.is_some_and(|at| self.operations >= at)
+    }
+}
+
+impl OpenFile {
+    fn read_at(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        let mut state = self.disk.state();
+        let current = &state.content(&self.name)?.current;
         let from = usize::try_from(offset).map_err(io::Error::other)?;
         let to = from
             .checked_add(out.len())
-            .filter(|to| *to <= state.current.len());
+            .filter(|to| *to <= current.len());
         let to = to.ok_or(io::ErrorKind::UnexpectedEof)?;
-        out.copy_from_slice(&state.current[from..to]);
+        out.copy_from_slice(&current[from..to]);
         Ok(())
     }
 
+    fn write_at(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        let mut state = self.disk.state();
+        state.operate()?;
+        let at = usize::try_from(offset).map_err(io::Error::other)?;
+        if self.name != INDEX {
+            if state.is_full() {
+                // The first half still found a place.
+                state
+                    .content(&self.name)?
+                    .write(at, &data[..data.len() / 2]);
+                return Err(io::ErrorKind::StorageFull.into());
+            }
+            state.segment_writes += 1;
+            state.segment_bytes += data.len();
+        }
+        state.content(&self.name)?.write(at, data);
+        Ok(())
+    }
+
+    fn sync_all(&self) -> io::Result<()> {
+        let mut state = self.disk.state();
+        state.operate()?;
+        if self.name != INDEX {
+            state.segment_syncs += 1;
+        }
+        state.content(&self.name)?.sync();
+        Ok(())
+    }
+
+    fn length_now(&self) -> io::Result<u64> {
+        let mut state = self.disk.state();
+        Ok(state.content(&self.name)?.current.len() as u64)
+    }
+}
+
+impl StorageBackend for OpenFile {
+    fn len(&self) -> io::Result<u64> {
+        self.length_now()
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        self.read_at(offset, out)
+    }
+
     fn set_len(&self, len: u64) -> io::Result<()> {
-        let mut state = self.state();
+        let mut state = self.disk.state();
         state.operate()?;
         let length = usize::try_from(len).map_err(io::Error::other)?;
-        state.current.resize(length, 0);
-        state.unsynced.push(Change::Resize(length));
+        let content = state.content(&self.name)?;
+        content.current.resize(length, 0);
+        content.unsynced.push(Change::Resize(length));
         Ok(())
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        let mut state = self.state();
-        state.operate()?;
-        state.synced = state.current.clone();
-        state.unsynced.clear();
-        Ok(())
+        self.sync_all()
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.write_at(offset, data)
+    }
+}
+
+impl DiskFile for OpenFile {
+    fn length(&self) -> io::Result<u64> {
+        self.length_now()
+    }
+
+    fn read(&self, at: u64, out: &mut [u8]) -> io::Result<()> {
+        self.read_at(at, out)
+    }
+
+    fn write(&self, at: u64, data: &[u8]) -> io::Result<()> {
+        self.write_at(at, data)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.sync_all()
+    }
+
+    fn is_linked(&self) -> io::Result<bool> {
+        Ok(self.disk.state().files.contains_key(&self.name))
+    }
+}
+
+impl SegmentDisk for Disk {
+    fn names(&self) -> io::Result<Vec<String>> {
+        Ok(self.state().files.keys().cloned().collect())
+    }
+
+    fn create(&self, name: &str, length: u64, head: &[u8]) -> io::Result<Arc<dyn DiskFile>> {
         let mut state = self.state();
         state.operate()?;
-        let at = usize::try_from(offset).map_err(io::Error::other)?;
-        let end = at + data.len();
-        if state.current.len() < end {
-            state.current.resize(end, 0);
+        if state.is_full() {
+            return Err(io::ErrorKind::StorageFull.into());
         }
-        state.current[at..end].copy_from_slice(data);
-        let data = data.to_vec();
-        state.unsynced.push(Change::Write { at, data });
+        let mut bytes = head.to_vec();
+        bytes.resize(usize::try_from(length).map_err(io::Error::other)?, 0);
+        let content = Content {
+            current: bytes.clone(),
+            synced: bytes,
+            unsynced: Vec::new(),
+        };
+        state.files.insert(name.to_owned(), content);
+        drop(state);
+        Ok(Arc::new(self.file(name)))
+    }
+
+    fn open(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
+        if !self.state().files.contains_key(name) {
+            return Err(io::ErrorKind::NotFound.into());
+        }
+        Ok(Arc::new(self.file(name)))
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        let mut state = self.state();
+        state.operate()?;
+        let content = state.files.remove(name).ok_or(io::ErrorKind::NotFound)?;
+        state.removed.insert(name.to_owned(), content);
         Ok(())
+    }
+
+    fn free_bytes(&self) -> Option<u64> {
+        None
     }
 }

@@ -1,0 +1,88 @@
+//! The conversion of a log of format 1, which kept its events in a table of the index.
+
+use std::sync::Arc;
+
+use redb::{ReadableDatabase, ReadableTableMetadata, TableDefinition};
+
+use super::{
+    disk::Disk,
+    engine::{Engine, FIRST, FORMAT, number, set_number, storage},
+    open::FORMAT_VERSION,
+    segment::{CommitBuffer, Kind},
+    segments::{Appender, Segments, remove_all},
+};
+use crate::log::{LogError, encoding::StoredEvent};
+
+/// Events by offset, in format 1.
+pub(super) const EVENTS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("events");
+
+/// Size of the encoded events that are copied with one sync, in bytes.
+const BATCH_BYTES: usize = 4 << 20;
+/// Interval of the reports of progress, in events.
+const REPORTED: u64 = 100_000;
+
+/// Copies the events into segments, and then removes their table.
+///
+/// The table stays until all of it is copied and durable: after an interruption, the conversion begins
+/// again.
+pub(super) fn convert(
+    engine: &Engine,
+    disk: &Arc<dyn Disk>,
+    segment_bytes: usize,
+    salt: u64,
+) -> Result<(), LogError> {
+    remove_all(&**disk)?;
+    let (mut appender, _) = Segments::recover(Arc::clone(disk), 0, segment_bytes, salt, |_| ())?;
+    let transaction = engine.begin_read().map_err(storage)?;
+    let mut head = number(&transaction, FIRST)?;
+    let events = transaction.open_table(EVENTS).map_err(storage)?;
+    let total = events.len().map_err(storage)?;
+    tracing::info!(events = total, "converting the log to segments");
+    let (mut batch, mut bytes) = (Vec::new(), 0);
+    for (copied, item) in (1..).zip(events.range(head + 1..).map_err(storage)?) {
+        let (offset, value) = item.map_err(storage)?;
+        let offset = offset.value();
+        let body = StoredEvent::unseal(offset, value.value()).unwrap_or_else(|error| {
+            tracing::error!(offset, %error, "the event is damaged");
+            // An empty body cannot be decoded: the event stays, and stays damaged.
+            &[]
+        });
+        bytes += body.len();
+        batch.push((offset, body.to_vec()));
+        if bytes >= BATCH_BYTES {
+            append(&mut appender, &mut head, &mut batch)?;
+            bytes = 0;
+        }
+        if copied % REPORTED == 0 {
+            tracing::info!(copied, total, "converting the log to segments");
+        }
+    }
+    append(&mut appender, &mut head, &mut batch)?;
+    drop((events, transaction));
+    let transaction = engine.begin_commit()?;
+    transaction.delete_table(EVENTS).map_err(storage)?;
+    set_number(&transaction, FORMAT, FORMAT_VERSION)?;
+    transaction.commit().map_err(storage)?;
+    tracing::info!(events = total, "the log is converted");
+    Ok(())
+}
+
+fn append(
+    appender: &mut Appender,
+    head: &mut u64,
+    batch: &mut Vec<(u64, Vec<u8>)>,
+) -> Result<(), LogError> {
+    let Some((last, _)) = batch.last() else {
+        return Ok(());
+    };
+    let last = *last;
+    let body_bytes = batch.iter().map(|(_, body)| body.len()).sum();
+    let bound = CommitBuffer::bound(batch.len(), body_bytes);
+    let records = batch
+        .iter()
+        .map(|(offset, body)| (Kind::Event, *offset, &**body));
+    appender.append(*head, bound, records)?;
+    *head = last;
+    batch.clear();
+    Ok(())
+}

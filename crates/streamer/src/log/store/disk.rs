@@ -1,0 +1,180 @@
+//! The operations on files that segments need, and their implementation by the system.
+
+use std::{
+    fmt::Debug,
+    fs::{self, File, OpenOptions},
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+/// A directory of segment files.
+pub(super) trait Disk: Debug + Send + Sync {
+    /// Returns the names of all files.
+    fn names(&self) -> io::Result<Vec<String>>;
+
+    /// Creates a file of this length that begins with `head` and is otherwise zero. A crash leaves it
+    /// complete or not at all, and it is durable when this returns.
+    fn create(&self, name: &str, length: u64, head: &[u8]) -> io::Result<Arc<dyn DiskFile>>;
+
+    /// Opens a file.
+    fn open(&self, name: &str) -> io::Result<Arc<dyn DiskFile>>;
+
+    /// Removes a file.
+    fn remove(&self, name: &str) -> io::Result<()>;
+
+    /// Returns the space that is available to this process, or `None` if that is unknown.
+    fn free_bytes(&self) -> Option<u64>;
+}
+
+/// A file of fixed length.
+pub(super) trait DiskFile: Debug + Send + Sync {
+    /// Returns the length.
+    fn length(&self) -> io::Result<u64>;
+
+    /// Fills `out` from this place.
+    fn read(&self, at: u64, out: &mut [u8]) -> io::Result<()>;
+
+    /// Writes all of `data` at this place.
+    fn write(&self, at: u64, data: &[u8]) -> io::Result<()>;
+
+    /// Makes all writes durable.
+    fn sync(&self) -> io::Result<()>;
+
+    /// Returns `false` if the file was removed from its directory.
+    fn is_linked(&self) -> io::Result<bool>;
+}
+
+/// The name of a file during its creation.
+const NEW_FILE: &str = "segment.new";
+
+/// A directory of the system.
+#[derive(Debug)]
+pub(super) struct Directory(pub(super) PathBuf);
+
+impl Disk for Directory {
+    fn names(&self) -> io::Result<Vec<String>> {
+        let names = fs::read_dir(&self.0)?.map(|entry| Ok(entry?.file_name()));
+        let names: io::Result<Vec<_>> = names.collect();
+        let text = |name: std::ffi::OsString| name.into_string().ok();
+        Ok(names?.into_iter().filter_map(text).collect())
+    }
+
+    fn create(&self, name: &str, length: u64, head: &[u8]) -> io::Result<Arc<dyn DiskFile>> {
+        let new = self.0.join(NEW_FILE);
+        let created = (|| {
+            let mut options = OpenOptions::new();
+            options.read(true).write(true).create(true).truncate(true);
+            let file = options.open(&new)?;
+            allocate(&file, length)?;
+            file.write(0, head)?;
+            file.sync_all()?;
+            fs::rename(&new, self.0.join(name))?;
+            sync_directory(&self.0)?;
+            Ok(Arc::new(file) as Arc<dyn DiskFile>)
+        })();
+        if created.is_err() {
+            // On a full disk, what was allocated must not stay.
+            fs::remove_file(&new).ok();
+        }
+        created
+    }
+
+    fn open(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
+        let mut options = OpenOptions::new();
+        let file = options.read(true).write(true).open(self.0.join(name))?;
+        Ok(Arc::new(file))
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        fs::remove_file(self.0.join(name))
+    }
+
+    #[cfg(unix)]
+    fn free_bytes(&self) -> Option<u64> {
+        let disk = rustix::fs::statvfs(&self.0).ok()?;
+        // `f_bavail`, not `f_bfree`: the latter includes blocks reserved for root.
+        Some(disk.f_bavail.saturating_mul(disk.f_frsize))
+    }
+
+    #[cfg(not(unix))]
+    fn free_bytes(&self) -> Option<u64> {
+        None
+    }
+}
+
+impl DiskFile for File {
+    fn length(&self) -> io::Result<u64> {
+        Ok(self.metadata()?.len())
+    }
+
+    #[cfg(unix)]
+    fn read(&self, at: u64, out: &mut [u8]) -> io::Result<()> {
+        std::os::unix::fs::FileExt::read_exact_at(self, out, at)
+    }
+
+    #[cfg(windows)]
+    fn read(&self, at: u64, out: &mut [u8]) -> io::Result<()> {
+        let mut done = 0;
+        while done < out.len() {
+            let place = at + done as u64;
+            match std::os::windows::fs::FileExt::seek_read(self, &mut out[done..], place)? {
+                0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+                read => done += read,
+            }
+        }
+        Ok(())
+    }
+
+    #[cfg(unix)]
+    fn write(&self, at: u64, data: &[u8]) -> io::Result<()> {
+        std::os::unix::fs::FileExt::write_all_at(self, data, at)
+    }
+
+    #[cfg(windows)]
+    fn write(&self, at: u64, data: &[u8]) -> io::Result<()> {
+        let mut done = 0;
+        while done < data.len() {
+            let place = at + done as u64;
+            match std::os::windows::fs::FileExt::seek_write(self, &data[done..], place)? {
+                0 => return Err(io::ErrorKind::WriteZero.into()),
+                written => done += written,
+            }
+        }
+        Ok(())
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.sync_data()
+    }
+
+    #[cfg(unix)]
+    fn is_linked(&self) -> io::Result<bool> {
+        use std::os::unix::fs::MetadataExt as _;
+        Ok(self.metadata()?.nlink() > 0)
+    }
+
+    #[cfg(not(unix))]
+    fn is_linked(&self) -> io::Result<bool> {
+        Ok(true)
+    }
+}
+
+/// Allocates the blocks of a file, so that a later write finds its place on a full disk.
+fn allocate(file: &File, length: u64) -> io::Result<()> {
+    #[cfg(target_os = "linux")]
+    {
+        use rustix::{fs::FallocateFlags, io::Errno};
+        match rustix::fs::fallocate(file, FallocateFlags::empty(), 0, length) {
+            // Not every file system can; a full disk is then found by the write.
+            Err(Errno::OPNOTSUPP | Errno::NOSYS) => {}
+            result => return Ok(result?),
+        }
+    }
+    file.set_len(length)
+}
+
+/// Makes the names in a directory durable.
+pub(super) fn sync_directory(dir: &Path) -> io::Result<()> {
+    File::open(dir)?.sync_all()
+}

@@ -1,0 +1,533 @@
+//! The segments of a log: commits are appended to the last one, and events are read from all.
+
+use std::{
+    io,
+    sync::{Arc, Mutex, PoisonError, RwLock},
+};
+
+use super::{
+    disk::{Disk, DiskFile},
+    segment::{CommitBuffer, Kind, RECORDS, Record, Records, SegmentHeader, content_end},
+};
+use crate::log::{
+    LogError,
+    encoding::{DecodeError, StoredEvent},
+};
+
+/// Distance of two entries of a segment's index, in bytes.
+const INDEX_INTERVAL: usize = 8 << 10;
+/// Size of one read, in bytes. Larger records are read with larger ones.
+const CHUNK: usize = 64 << 10;
+const SUFFIX: &str = ".seg";
+
+/// All segments that can be read, oldest first.
+#[derive(Debug)]
+pub(super) struct Segments {
+    disk: Arc<dyn Disk>,
+    list: RwLock<Vec<Arc<Segment>>>,
+}
+
+#[derive(Debug)]
+struct Segment {
+    header: SegmentHeader,
+    length: usize,
+    /// Offset and place of some events, in order; `None` until the segment is read.
+    index: Mutex<Option<Vec<(u64, usize)>>>,
+}
+
+/// The writing side. After an error other than a lack of space, it must not be used again.
+#[derive(Debug)]
+pub(super) struct Appender {
+    segments: Arc<Segments>,
+    active: Option<Active>,
+    next_id: u64,
+    salt: u64,
+    segment_bytes: usize,
+}
+
+/// The segment that commits are appended to.
+#[derive(Debug)]
+struct Active {
+    segment: Arc<Segment>,
+    file: Arc<dyn DiskFile>,
+    /// Place of the next commit.
+    end: usize,
+    /// Place up to which a failed commit may have left bytes.
+    dirty: usize,
+}
+
+/// One step of [`Segments::visit`].
+#[derive(Debug)]
+pub(super) enum Visited {
+    /// The next event, and its size in the segment.
+    Event(Box<StoredEvent>, usize),
+    /// All events up to this offset are damaged or missing.
+    Damaged { upto: u64, error: DecodeError },
+}
+
+impl Segments {
+    /// Opens the segments in a directory.
+    ///
+    /// Cuts the last segment after its last whole commit, and calls `replay` with each later record
+    /// than `applied_upto`, in order. Returns the head that the segments show.
+    pub(super) fn recover(
+        disk: Arc<dyn Disk>,
+        applied_upto: u64,
+        segment_bytes: usize,
+        salt: u64,
+        mut replay: impl FnMut(&Record<'_>),
+    ) -> Result<(Appender, u64), LogError> {
+        let ids = ids(&*disk)?;
+        let next_id = ids.last().map_or(1, |id| id + 1);
+        let mut list: Vec<Arc<Segment>> = Vec::new();
+        for id in ids {
+            match Segment::open(&*disk, id)? {
+                Ok(segment) => list.push(Arc::new(segment)),
+                Err(error) => {
+                    tracing::error!(segment = id, %error, "a segment is damaged");
+                }
+            }
+        }
+        list.sort_by_key(|segment| (segment.header.base, segment.header.id));
+        let mut head = 0;
+        let mut active = None;
+        for (index, segment) in list.iter().enumerate() {
+            let next = list.get(index + 1);
+            head = head.max(segment.header.base);
+            if next.is_some_and(|next| next.header.base < applied_upto) {
+                continue;
+            }
+            let file = disk
+                .open(&file_name(segment.header.id))
+                .map_err(LogError::storage)?;
+            let content = read(&*file, 0, segment.length)?;
+            let scan = Scan::new(segment.header, &content, applied_upto, next.is_some());
+            for record in scan.kept() {
+                if record.kind == Kind::Event {
+                    head = head.max(record.offset);
+                }
+                if record.offset > applied_upto
+                    || (record.kind == Kind::Producer && record.offset == applied_upto)
+                {
+                    replay(&record);
+                }
+            }
+            *segment.index() = Some(scan.index());
+            if next.is_none() {
+                scan.cut(&content, &*file)?;
+                // One of an earlier, larger limit could not be removed for long.
+                let is_usable = segment.length <= segment_bytes.saturating_mul(2);
+                active = is_usable.then(|| Active {
+                    segment: Arc::clone(segment),
+                    file,
+                    end: scan.end,
+                    dirty: scan.end,
+                });
+            }
+        }
+        let list = RwLock::new(list);
+        let appender = Appender {
+            segments: Arc::new(Self { disk, list }),
+            active,
+            next_id,
+            salt,
+            segment_bytes,
+        };
+        Ok((appender, head))
+    }
+
+    /// Calls `each` with the events after `after`, up to `upto` or until it returns `false`. A run of
+    /// damaged or missing events is one call.
+    pub(super) fn visit(
+        &self,
+        after: u64,
+        upto: u64,
+        mut each: impl FnMut(Visited) -> bool,
+    ) -> Result<(), LogError> {
+        let mut next = after + 1;
+        while next <= upto {
+            let (segment, end) = self.find(next);
+            let end = end.min(upto);
+            if let Some(segment) = segment
+                && !self.visit_segment(&segment, &mut next, end, &mut each)?
+            {
+                return Ok(());
+            }
+            if next <= end {
+                let error = DecodeError::Missing;
+                if !each(Visited::Damaged { upto: end, error }) {
+                    return Ok(());
+                }
+                next = end + 1;
+            }
+        }
+        Ok(())
+    }
+
+    /// Visits the events from `next` to `end` that the segment has. Returns `false` if `each` did.
+    fn visit_segment(
+        &self,
+        segment: &Segment,
+        next: &mut u64,
+        end: u64,
+        each: &mut impl FnMut(Visited) -> bool,
+    ) -> Result<bool, LogError> {
+        let file = match self.disk.open(&file_name(segment.header.id)) {
+            // Removed by somebody else: its events are missing. A trimmed segment is not in the list.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(true),
+            opened => opened.map_err(LogError::storage)?,
+        };
+        let mut at = segment.place_before(*next, &*file)?;
+        let mut size = CHUNK;
+        while at < segment.length && *next <= end {
+            let part = read(&*file, at, size.min(segment.length - at))?;
+            let mut records = Records::new(segment.header, at, &part);
+            for record in records.by_ref() {
+                if record.kind != Kind::Event || record.offset < *next {
+                    continue;
+                }
+                if record.offset > end {
+                    return Ok(true);
+                }
+                let stored = record.body().and_then(|body| {
+                    let stored = StoredEvent::decode(record.offset, body)?;
+                    Ok((stored, body.len()))
+                });
+                let damaged_before = record.offset > *next;
+                if damaged_before {
+                    let (upto, error) = (record.offset - 1, DecodeError::Missing);
+                    if !each(Visited::Damaged { upto, error }) {
+                        return Ok(false);
+                    }
+                }
+                *next = record.offset + 1;
+                let goes_on = match stored {
+                    Ok((stored, bytes)) => each(Visited::Event(Box::new(stored), bytes)),
+                    Err(error) => each(Visited::Damaged {
+                        upto: record.offset,
+                        error,
+                    }),
+                };
+                if !goes_on {
+                    return Ok(false);
+                }
+                if *next > end {
+                    return Ok(true);
+                }
+            }
+            // A record that the part does not hold entirely is read again with a larger one.
+            if records.searched() > at {
+                at = records.searched();
+                size = CHUNK;
+            } else if at + part.len() >= segment.length {
+                break;
+            } else {
+                size *= 4;
+            }
+        }
+        Ok(true)
+    }
+
+    /// Returns the segment that should have the event, and the last offset that it should have. There
+    /// is none before the oldest segment.
+    fn find(&self, offset: u64) -> (Option<Arc<Segment>>, u64) {
+        let list = self.list.read().unwrap_or_else(PoisonError::into_inner);
+        let later = list.partition_point(|segment| segment.header.base < offset);
+        let end = list
+            .get(later)
+            .map_or(u64::MAX, |segment| segment.header.base);
+        let segment = later.checked_sub(1).map(|index| Arc::clone(&list[index]));
+        (segment, end)
+    }
+
+    /// Returns the names of the files.
+    pub(super) fn file_names(&self) -> Vec<String> {
+        let list = self.list.read().unwrap_or_else(PoisonError::into_inner);
+        let names = list.iter().map(|segment| file_name(segment.header.id));
+        names.collect()
+    }
+
+    #[cfg(test)]
+    pub(super) fn bases(&self) -> Vec<u64> {
+        let list = self.list.read().unwrap_or_else(PoisonError::into_inner);
+        list.iter().map(|segment| segment.header.base).collect()
+    }
+
+    /// Removes the segments whose events are all trimmed.
+    pub(super) fn remove_before(&self, first: u64) {
+        let removed: Vec<_> = {
+            let mut list = self.list.write().unwrap_or_else(PoisonError::into_inner);
+            // Never the last one, which commits are appended to.
+            let later = list.iter().skip(1);
+            let count = later.take_while(|next| next.header.base <= first).count();
+            list.drain(..count).collect()
+        };
+        for segment in removed {
+            let id = segment.header.id;
+            if let Err(error) = self.disk.remove(&file_name(id)) {
+                // It is removed by the first trimming after the next start.
+                tracing::warn!(segment = id, %error, "a trimmed segment cannot be removed");
+            }
+        }
+    }
+}
+
+impl Segment {
+    fn open(disk: &dyn Disk, id: u64) -> Result<Result<Self, DecodeError>, LogError> {
+        let file = disk.open(&file_name(id)).map_err(LogError::storage)?;
+        let length = file.length().map_err(LogError::storage)?;
+        let length = usize::try_from(length).map_err(LogError::storage)?;
+        let encoded = read(&*file, 0, RECORDS.min(length))?;
+        let header = SegmentHeader::decode(&encoded).and_then(|header| {
+            // Another file under this name would answer for events that it does not have.
+            let is_this = header.id == id;
+            is_this.then_some(header).ok_or(DecodeError::Invalid)
+        });
+        Ok(header.map(|header| Self {
+            header,
+            length,
+            index: Mutex::new(None),
+        }))
+    }
+
+    fn index(&self) -> std::sync::MutexGuard<'_, Option<Vec<(u64, usize)>>> {
+        self.index.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Returns a place at or before the event.
+    fn place_before(&self, offset: u64, file: &dyn DiskFile) -> Result<usize, LogError> {
+        let mut index = self.index();
+        if index.is_none() {
+            let content = read(file, 0, self.length)?;
+            *index = Some(Scan::new(self.header, &content, u64::MAX, true).index());
+        }
+        let entries = index.as_deref().unwrap_or_default();
+        let later = entries.partition_point(|(known, _)| *known <= offset);
+        Ok(later.checked_sub(1).map_or(RECORDS, |at| entries[at].1))
+    }
+}
+
+impl Appender {
+    pub(super) fn segments(&self) -> Arc<Segments> {
+        Arc::clone(&self.segments)
+    }
+
+    /// Appends a commit of records of at most `bound` bytes to a log with this head, with one write
+    /// and one sync.
+    pub(super) fn append<'a>(
+        &mut self,
+        head: u64,
+        bound: usize,
+        records: impl Iterator<Item = (Kind, u64, &'a [u8])>,
+    ) -> Result<(), LogError> {
+        if let Some(active) = &mut self.active {
+            active.clean()?;
+        }
+        let fits = |active: &Active| active.end + bound <= active.segment.length;
+        let active = match self.active.take() {
+            Some(active) if fits(&active) => active,
+            _ => self.create(head, bound)?,
+        };
+        let active = self.active.insert(active);
+        let mut buffer = CommitBuffer::new(active.segment.header, active.end);
+        let mut events = Vec::new();
+        for (kind, offset, body) in records {
+            if kind == Kind::Event {
+                events.push((offset, active.end + buffer.len()));
+            }
+            buffer.push(kind, offset, body);
+        }
+        let bytes = buffer.finish();
+        // Before the write: it may fail after a part.
+        active.dirty = active.end + bytes.len();
+        active
+            .file
+            .write(active.end as u64, &bytes)
+            .map_err(write_error)?;
+        active.file.sync().map_err(LogError::storage)?;
+        if !active.file.is_linked().map_err(LogError::storage)? {
+            return Err(removed(&file_name(active.segment.header.id)));
+        }
+        active.end = active.dirty;
+        let mut index = active.segment.index();
+        add_to_index(index.get_or_insert_default(), events);
+        Ok(())
+    }
+
+    fn create(&mut self, head: u64, bound: usize) -> Result<Active, LogError> {
+        let header = SegmentHeader {
+            id: self.next_id,
+            base: head,
+            salt: self.salt.wrapping_add(self.next_id),
+        };
+        let length = self
+            .segment_bytes
+            .max(RECORDS + bound)
+            .next_multiple_of(4_096);
+        let name = file_name(header.id);
+        let created = self
+            .segments
+            .disk
+            .create(&name, length as u64, &header.encode());
+        let file = created.map_err(write_error)?;
+        self.next_id += 1;
+        let segment = Arc::new(Segment {
+            header,
+            length,
+            index: Mutex::new(Some(Vec::new())),
+        });
+        let mut list = self
+            .segments
+            .list
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        list.push(Arc::clone(&segment));
+        Ok(Active {
+            segment,
+            file,
+            end: RECORDS,
+            dirty: RECORDS,
+        })
+    }
+}
+
+impl Active {
+    /// Removes what a failed commit left. Otherwise its records would appear after a shorter commit.
+    fn clean(&mut self) -> Result<(), LogError> {
+        if self.dirty > self.end {
+            let zeros = vec![0; self.dirty - self.end];
+            self.file
+                .write(self.end as u64, &zeros)
+                .map_err(write_error)?;
+            self.file.sync().map_err(LogError::storage)?;
+            self.dirty = self.end;
+        }
+        Ok(())
+    }
+}
+
+/// The records of a segment.
+struct Scan<'a> {
+    records: Vec<Record<'a>>,
+    /// Place after the last record that is kept.
+    end: usize,
+    /// Place of the last whole commit.
+    last_commit: usize,
+}
+
+impl<'a> Scan<'a> {
+    /// Scans a segment. Every record of a `sealed` one is kept. Otherwise those after the last whole
+    /// commit are the rest of an interrupted one, except for events up to `applied_upto`: they were
+    /// committed, so that what is missing among them is damage.
+    fn new(header: SegmentHeader, content: &'a [u8], applied_upto: u64, sealed: bool) -> Self {
+        let part = content.get(RECORDS..).unwrap_or_default();
+        let records: Vec<_> = Records::new(header, RECORDS, part).collect();
+        let (mut end, mut last_commit) = (RECORDS, RECORDS);
+        let (mut expected, mut begin, mut whole) = (RECORDS, RECORDS, true);
+        for record in &records {
+            whole &= record.at == expected && record.body().is_ok();
+            expected = record.end();
+            if record.is_end {
+                if whole {
+                    (last_commit, end) = (begin, expected);
+                }
+                (begin, whole) = (expected, true);
+            }
+            if sealed || (record.kind == Kind::Event && record.offset <= applied_upto) {
+                end = end.max(record.end());
+            }
+        }
+        Self {
+            records,
+            end,
+            last_commit,
+        }
+    }
+
+    fn kept(&self) -> impl Iterator<Item = Record<'a>> {
+        let kept = self.records.iter().copied();
+        kept.take_while(|record| record.at < self.end)
+    }
+
+    fn index(&self) -> Vec<(u64, usize)> {
+        let mut index = Vec::new();
+        let events = self.kept().filter(|record| record.kind == Kind::Event);
+        add_to_index(&mut index, events.map(|record| (record.offset, record.at)));
+        index
+    }
+
+    /// Makes the last commit durable, and removes what follows it.
+    ///
+    /// The commit is written again: if its sync failed before, the system may have dropped its pages
+    /// or hold them as clean, and another sync would not write them.
+    fn cut(&self, content: &[u8], file: &dyn DiskFile) -> Result<(), LogError> {
+        let dirty = content_end(content, self.end);
+        if dirty > self.end {
+            let bytes = dirty - self.end;
+            tracing::warn!(
+                bytes,
+                "the rest of an interrupted commit is removed from the log"
+            );
+        }
+        if dirty > self.last_commit {
+            let mut tail = content[self.last_commit..self.end].to_vec();
+            tail.resize(dirty - self.last_commit, 0);
+            file.write(self.last_commit as u64, &tail)
+                .map_err(LogError::storage)?;
+            file.sync().map_err(LogError::storage)?;
+        }
+        Ok(())
+    }
+}
+
+fn add_to_index(index: &mut Vec<(u64, usize)>, events: impl IntoIterator<Item = (u64, usize)>) {
+    for (offset, at) in events {
+        let last = index.last().map_or(0, |(_, at)| *at);
+        if at >= last + INDEX_INTERVAL || index.is_empty() {
+            index.push((offset, at));
+        }
+    }
+}
+
+fn read(file: &dyn DiskFile, at: usize, bytes: usize) -> Result<Vec<u8>, LogError> {
+    let mut part = vec![0; bytes];
+    file.read(at as u64, &mut part).map_err(LogError::storage)?;
+    Ok(part)
+}
+
+/// Wraps an error of a write. If the disk is full, no more than this commit is lost.
+fn write_error(error: io::Error) -> LogError {
+    match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
+            LogError::NoSpace(Arc::new(error))
+        }
+        _ => LogError::storage(error),
+    }
+}
+
+/// Returns the error of a file that somebody removed.
+pub(super) fn removed(name: &str) -> LogError {
+    let removed = format!("the file {name} was removed from the log's directory");
+    LogError::storage(removed)
+}
+
+pub(super) fn file_name(id: u64) -> String {
+    format!("{id:020}{SUFFIX}")
+}
+
+/// Returns the numbers of the segments in a directory, in order.
+fn ids(disk: &dyn Disk) -> Result<Vec<u64>, LogError> {
+    let names = disk.names().map_err(LogError::storage)?;
+    let id = |name: &String| name.strip_suffix(SUFFIX)?.parse().ok();
+    let mut ids: Vec<u64> = names.iter().filter_map(id).collect();
+    ids.sort_unstable();
+    Ok(ids)
+}
+
+/// Removes all segments.
+pub(super) fn remove_all(disk: &dyn Disk) -> Result<(), LogError> {
+    for id in ids(disk)? {
+        disk.remove(&file_name(id)).map_err(LogError::storage)?;
+    }
+    Ok(())
+}
