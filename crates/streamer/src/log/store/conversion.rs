@@ -6,8 +6,7 @@ use redb::{ReadableDatabase, ReadableTableMetadata, TableDefinition};
 
 use super::{
     disk::Disk,
-    engine::{Engine, FIRST, FORMAT, number, set_number, storage},
-    open::FORMAT_VERSION,
+    engine::{Engine, FIRST, FORMAT, FORMAT_VERSION, number, set_number, storage},
     segment::{CommitBuffer, Kind},
     segments::{Appender, Segments, remove_all},
 };

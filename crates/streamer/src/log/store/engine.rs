@@ -36,7 +36,12 @@ pub(super) type Producers = ReadOnlyTable<&'static str, &'static [u8]>;
 pub(super) type Documents =
     ReadOnlyTable<(&'static str, &'static str, &'static str), &'static [u8]>;
 
-/// Version of the table layout.
+/// The file of the database.
+pub(super) const INDEX_FILE: &str = "log.redb";
+/// Version of the layout of the log that this code reads and writes.
+pub(super) const FORMAT_VERSION: u64 = 2;
+
+/// Version of the layout.
 pub(super) const FORMAT: &str = "format";
 /// Id of the first term. A log of an earlier version has no other.
 pub(super) const EPOCH: &str = "epoch";

@@ -4,8 +4,7 @@ use redb::{ReadableDatabase, ReadableTable};
 
 use super::{
     RedbLog, StoreOptions,
-    engine::{self, DOCUMENTS, FIRST, PRODUCERS, decode_producer, set_number, storage},
-    open::INDEX_FILE,
+    engine::{self, DOCUMENTS, FIRST, INDEX_FILE, PRODUCERS, decode_producer, set_number, storage},
     segments::{Visited, removed},
 };
 use crate::log::{

@@ -16,8 +16,8 @@ use super::{
     disk::{Directory, Disk, sync_directory},
     documents::PendingStates,
     engine::{
-        APPLIED_UPTO, DOCUMENTS, EPOCH, Engine, FIRST, FORMAT, META, PRODUCERS, begin_term,
-        catch_panics, damaged_number, number, set_number, storage,
+        APPLIED_UPTO, DOCUMENTS, EPOCH, Engine, FIRST, FORMAT, FORMAT_VERSION, INDEX_FILE, META,
+        PRODUCERS, begin_term, catch_panics, damaged_number, number, set_number, storage,
     },
     maintenance::Maintenance,
     segment::{Kind, Record},
@@ -33,9 +33,6 @@ use crate::{
 
 /// Minimum size of a segment of a log with a small `retention_bytes`.
 const SEGMENT_BYTES_MIN: usize = 64 << 10;
-/// Version of the table layout that this code reads and writes.
-pub(super) const FORMAT_VERSION: u64 = 2;
-pub(super) const INDEX_FILE: &str = "log.redb";
 /// The name of the index during its creation.
 const NEW_FILE: &str = "log.redb.new";
 const LOCK_FILE: &str = "lock";

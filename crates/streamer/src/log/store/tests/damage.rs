@@ -1,0 +1,350 @@
+//! Damaged, lost and removed files, and the conversion of a log of format 1.
+
+use super::*;
+
+/// Returns the segment of an entry, and the place of a byte of its payload.
+fn find_entry(disk: &Disk, sequence: u64) -> (String, usize) {
+    let text = format!("\"n\":{sequence},");
+    for name in disk.segments() {
+        let content = disk.content(&name);
+        let found = content
+            .windows(text.len())
+            .position(|it| it == text.as_bytes());
+        if let Some(at) = found {
+            return (name, at);
+        }
+    }
+    panic!("entry {sequence} is in no segment");
+}
+
+/// Flips a bit in the payload of an entry.
+fn damage_entry(disk: &Disk, sequence: u64) {
+    let (name, at) = find_entry(disk, sequence);
+    disk.flip(&name, at, 4);
+}
+
+/// Checks which events can be read, and that each run of others is one error with its last offset.
+pub(super) fn check_readable(log: &RedbLog, runs: &[RangeInclusive<u64>]) {
+    let reader = log.reader();
+    let Bounds { first, head } = reader.bounds();
+    let mut after = first;
+    let mut readable = Vec::new();
+    while after < head {
+        match reader.read(after, 100, usize::MAX) {
+            Ok(events) => {
+                readable.extend(events.iter().map(|event| event.offset));
+                after = events.last().unwrap().offset;
+            }
+            Err(LogError::Damaged { offset, .. }) => after = offset,
+            Err(error) => panic!("{error}"),
+        }
+    }
+    let expected: Vec<_> = (first + 1..=head)
+        .filter(|offset| !runs.iter().any(|run| run.contains(offset)))
+        .collect();
+    assert_eq!(readable, expected);
+}
+
+#[test]
+fn damaged_event_fails_only_reads_that_begin_at_it() {
+    let disk = Disk::default();
+    let mut log = open_on(&disk, &options()).unwrap();
+    fill(&mut log, 1..=9, 9);
+    maintain(&mut log, 1_000_000);
+    // The header of 7 is damaged, too: it is found missing.
+    damage_entry(&disk, 5);
+    let (name, at) = find_entry(&disk, 7);
+    (at - 60..at - 50).for_each(|at| disk.flip(&name, at, 1));
+    for reopened in [false, true] {
+        if reopened {
+            drop(log);
+            log = open_on(&disk, &options()).unwrap();
+        }
+        let reader = log.reader();
+        assert_eq!(reader.read(0, 100, usize::MAX).unwrap().len(), 4);
+        for (after, expected) in [(4, 5), (6, 7)] {
+            assert!(matches!(
+                reader.read(after, 100, usize::MAX),
+                Err(LogError::Damaged { offset, .. }) if offset == expected
+            ));
+        }
+        assert_eq!(reader.read(5, 100, usize::MAX).unwrap().len(), 1);
+        assert_eq!(reader.read(7, 100, usize::MAX).unwrap().len(), 2);
+    }
+    // Trimming continues past both.
+    log.trim(8).unwrap();
+    assert_eq!(log.reader().bounds().first, 8);
+}
+
+#[test]
+fn lost_or_swapped_segment_costs_only_its_events() {
+    let disk = Disk::default();
+    let mut log = open_on(&disk, &options()).unwrap();
+    fill(&mut log, 1..=300, 10);
+    maintain(&mut log, 1_000_000);
+    let bases: Vec<u64> = log.shared.segments.bases();
+    drop(log);
+    assert!(bases.len() > 4, "{bases:?}");
+    let names = disk.segments();
+
+    let lost = disk.after_kill();
+    lost.delete(&names[1]);
+    let log = open_on(&lost, &options()).unwrap();
+    check_readable(&log, &[bases[1] + 1..=bases[2]]);
+
+    // The copy answers for none of the events that it does not have.
+    let swapped = disk.after_kill();
+    swapped.copy(&names[1], &names[2]);
+    let log = open_on(&swapped, &options()).unwrap();
+    check_readable(&log, &[bases[2] + 1..=bases[3]]);
+
+    // The head stays: the index has seen it.
+    let cut = disk.after_kill();
+    cut.delete(names.last().unwrap());
+    let mut log = open_on(&cut, &options()).unwrap();
+    check_readable(&log, &[bases.last().unwrap() + 1..=300]);
+    fill(&mut log, 301..=301, 1);
+    check_readable(&log, &[bases.last().unwrap() + 1..=300]);
+}
+
+#[test]
+fn removed_file_of_an_idle_log_is_noticed() {
+    for index in [false, true] {
+        let dir = tempfile::tempdir().unwrap();
+        let mut log = RedbLog::open(dir.path(), &options()).unwrap();
+        fill(&mut log, 1..=3, 3);
+        maintain(&mut log, 1_000_000);
+        let mut names: Vec<_> = fs::read_dir(dir.path()).unwrap().collect();
+        names.retain(|it| {
+            it.as_ref().unwrap().path().extension()
+                == Some(if index { "redb" } else { "seg" }.as_ref())
+        });
+        let [Ok(file)] = &names[..] else {
+            panic!("{names:?}")
+        };
+        fs::remove_file(file.path()).unwrap();
+        let error = log.maintain(1_002_000).unwrap_err();
+        let name = file.file_name().into_string().unwrap();
+        assert!(
+            with_sources(&error).contains(&name),
+            "{}",
+            with_sources(&error)
+        );
+        assert!(matches!(
+            log.append(vec![entry(4)], 1),
+            Err(LogError::Stopped { .. })
+        ));
+    }
+}
+
+#[test]
+fn damaged_row_of_the_index_costs_only_its_own_state() {
+    let disk = Disk::default();
+    let mut log = open_on(&disk, &options()).unwrap();
+    fill(&mut log, 1..=20, 20);
+    maintain(&mut log, 1_000_000);
+    let transaction = log.shared.engine.begin_commit().unwrap();
+    {
+        let key = ("default", "users", "d1");
+        let mut table = transaction.open_table(DOCUMENTS).unwrap();
+        let mut row = table.get(key).unwrap().unwrap().value().to_vec();
+        row[7] ^= 1;
+        table.insert(key, &*row).unwrap();
+        let mut table = transaction.open_table(PRODUCERS).unwrap();
+        let mut row = table.get("p").unwrap().unwrap().value().to_vec();
+        row[7] ^= 1;
+        table.insert("q", &*row).unwrap();
+    }
+    transaction.commit().unwrap();
+    // Its version still increases.
+    let outcomes = log.append(vec![entry(21), entry(22)], 1).unwrap();
+    let [Outcome::Appended(_), Outcome::Appended(event)] = &outcomes[..] else {
+        panic!("{outcomes:?}");
+    };
+    let text = std::str::from_utf8(&event.data).unwrap();
+    assert!(text.ends_with("\"version\":21}"), "{text}");
+    let mut lost = entry(5);
+    lost.producer = "q".into();
+    let outcomes = log.append(vec![lost], 1).unwrap();
+    assert_eq!(outcomes, [Outcome::Jump { last: 0 }]);
+    log.trim(20).unwrap();
+    maintain(&mut log, 1 << 40);
+}
+
+#[test]
+fn retention_by_bytes_bounds_the_files_after_a_burst() {
+    const LIMIT: u64 = 1 << 20;
+    let dir = tempfile::tempdir().unwrap();
+    let size = || {
+        let files = fs::read_dir(dir.path()).unwrap();
+        let sizes = files.map(|file| file.unwrap().metadata().unwrap().len());
+        sizes.sum::<u64>()
+    };
+    let unlimited = StoreOptions::new(EPOCH_7);
+    let mut log = RedbLog::open(dir.path(), &unlimited).unwrap();
+    for start in (1..=100_000).step_by(1_000) {
+        fill(&mut log, start..=start + 999, 1_000);
+    }
+    let burst = size();
+    drop(log);
+    let options = StoreOptions {
+        retention_bytes: Some(LIMIT),
+        ..unlimited
+    };
+    let mut log = RedbLog::open(dir.path(), &options).unwrap();
+    for start in (100_001..=120_000).step_by(500) {
+        fill(&mut log, start..=start + 499, 500);
+        maintain(&mut log, i64::try_from(start).unwrap() * 1_000);
+    }
+    let (events, after) = (read_all(&log).len(), size());
+    // The index has the documents, and a fixed minimum.
+    assert!(
+        burst > 16 * LIMIT && after < 6 * LIMIT,
+        "{burst} before, {after} after"
+    );
+    assert!(events > 2_000, "{events}");
+}
+
+#[test]
+fn log_of_format_1_is_converted_at_any_interruption() {
+    // Lays out a log as format 1 did.
+    let whole = Disk::default();
+    let mut log = open_on(&whole, &options()).unwrap();
+    fill(&mut log, 1..=60, 7);
+    maintain(&mut log, 1_000_000);
+    let originals = read_all(&log);
+    let transaction = log.shared.engine.begin_commit().unwrap();
+    {
+        let mut events = transaction.open_table(EVENTS).unwrap();
+        log.shared
+            .segments
+            .visit(0, 60, |visited| {
+                let segments::Visited::Event(stored, _) = visited else {
+                    panic!("{visited:?}");
+                };
+                let value = stored.encode_format_1();
+                events.insert(stored.event.offset, &*value).unwrap();
+                true
+            })
+            .unwrap();
+    }
+    set_number(&transaction, FORMAT, 1).unwrap();
+    transaction.commit().unwrap();
+    drop(log);
+    for name in whole.segments() {
+        whole.delete(&name);
+    }
+    let mut rng = ChaCha8Rng::seed_from_u64(3);
+    let mut interrupted = 0;
+    for step in 0.. {
+        let disk = whole.after_kill();
+        disk.fail_after(step);
+        let failed = open_on(&disk, &options()).is_err();
+        interrupted += u32::from(failed);
+        disk.fail_never();
+        for disk in [disk.after_kill(), disk.after_power_cut(&mut rng)] {
+            let mut log = open_on(&disk, &options()).unwrap();
+            assert_eq!(read_all(&log), originals, "step {step}");
+            let transaction = log.shared.engine.begin_read().unwrap();
+            assert!(transaction.open_table(EVENTS).is_err(), "step {step}");
+            drop(transaction);
+            let next = log.append(vec![entry(61)], 1).unwrap();
+            assert!(matches!(next[..], [Outcome::Appended(_)]), "step {step}");
+        }
+        if !failed {
+            break;
+        }
+    }
+    assert!(interrupted > 8, "{interrupted}");
+}
+
+#[test]
+fn flipped_bit_never_panics_or_yields_a_wrong_event() {
+    let disk = Disk::default();
+    let mut log = open_on(&disk, &options()).unwrap();
+    for start in (1..=300).step_by(20) {
+        fill(&mut log, start..=start + 19, 20);
+        maintain(&mut log, i64::try_from(start).unwrap() * 1_000);
+    }
+    let originals = read_all(&log);
+    drop(log);
+    let mut rng = ChaCha8Rng::seed_from_u64(50);
+    let segments = disk.segments();
+    let (mut refused, mut detected) = (0, 0);
+    for round in 0..360_usize {
+        // Every byte of the header of the index, random ones of its rest, and ones of the segments.
+        let damaged = disk.after_kill();
+        let (name, at) = match round {
+            0..120 => (INDEX.to_owned(), round),
+            120..240 => (
+                INDEX.to_owned(),
+                rng.random_range(0..disk.content(INDEX).len()),
+            ),
+            _ => {
+                let name = segments[round % segments.len()].clone();
+                let length = disk.content(&name).len();
+                (name, rng.random_range(0..length))
+            }
+        };
+        damaged.flip(&name, at, 1 << rng.random_range(0..8));
+        let mut options = options();
+        options.verify_on_open = round % 2 == 0;
+        match open_on(&damaged, &options) {
+            Err(error) => {
+                assert_eq!(name, INDEX, "{error:?}");
+                refused += 1;
+            }
+            Ok(log) => detected += u32::from(!reads_the_same(log, &originals)),
+        }
+    }
+    assert!(
+        refused < 150 && detected > 60,
+        "refused {refused}, detected {detected}"
+    );
+}
+
+/// Returns `true` if the log is complete and works. Panics if it returns a wrong event.
+fn reads_the_same(mut log: RedbLog, originals: &[Arc<Event>]) -> bool {
+    let reader = log.reader();
+    let mut after = 0;
+    let mut intact = true;
+    while let Some(original) = originals.get(usize::try_from(after).unwrap()) {
+        let Ok(events) = reader.read(after, 50, usize::MAX) else {
+            intact = false;
+            after = original.offset;
+            continue;
+        };
+        if events.is_empty() {
+            assert!(reader.bounds().head <= after);
+            return false;
+        }
+        for event in events {
+            assert_eq!(event, originals[usize::try_from(after).unwrap()]);
+            after += 1;
+        }
+    }
+    intact &= documents(&log).is_ok();
+    intact &= log.append(vec![entry(301)], 1).is_ok();
+    intact &= log.trim(10).is_ok();
+    intact
+}
+
+#[test]
+fn truncated_file_never_panics() {
+    let disk = Disk::default();
+    let mut log = open_on(&disk, &options()).unwrap();
+    fill(&mut log, 1..=300, 300);
+    let originals = read_all(&log);
+    drop(log);
+    for name in [INDEX.to_owned()].into_iter().chain(disk.segments()) {
+        let length = disk.content(&name).len();
+        for part in 1..32 {
+            let damaged = disk.after_kill();
+            damaged.truncate(&name, length * part / 32);
+            match open_on(&damaged, &options()) {
+                Ok(log) => drop(reads_the_same(log, &originals)),
+                Err(error) => assert_eq!(name, INDEX, "{error:?}"),
+            }
+        }
+    }
+}

@@ -1,0 +1,226 @@
+//! Failing, full and interrupted disks.
+
+use super::{damage::check_readable, *};
+
+#[test]
+fn commit_is_one_write_and_one_sync() {
+    let disk = Disk::default();
+    let mut log = open_on(&disk, &options()).unwrap();
+    fill(&mut log, 1..=1, 1);
+    let before = disk.segment_use();
+    let operations = disk.operations();
+    fill(&mut log, 2..=2, 1);
+    let after = disk.segment_use();
+    assert_eq!(
+        (after.writes, after.syncs),
+        (before.writes + 1, before.syncs + 1)
+    );
+    assert_eq!(disk.operations(), operations + 2, "nothing else is written");
+    let entry = entry(2).weight();
+    let written = after.bytes - before.bytes;
+    assert!(
+        written <= 3 * entry,
+        "{written} bytes for an entry of {entry}"
+    );
+}
+
+#[test]
+fn interrupted_commit_leaves_nothing_behind_a_shorter_one() {
+    let disk = Disk::default();
+    let mut log = open_on(&disk, &options()).unwrap();
+    fill(&mut log, 1..=3, 3);
+    // The write of a large commit stops in the middle, and the space comes back.
+    disk.set_full_after(Some(0));
+    let batch: Vec<_> = (4..=11).map(entry).collect();
+    for _ in 0..2 {
+        let error = log.append(batch.clone(), 1).unwrap_err();
+        assert!(error.is_full(), "{error}");
+        assert_eq!(read_all(&log).len(), 3, "reading goes on");
+        assert!(log.maintain(1_000_000).is_ok());
+    }
+    disk.set_full_after(None);
+    log.append(vec![entry(4)], 1).unwrap();
+    drop(log);
+    let log = open_on(&disk, &options()).unwrap();
+    assert_eq!(log.reader().bounds().head, 4);
+    check_readable(&log, &[]);
+}
+
+#[test]
+fn removed_segment_is_noticed_by_the_next_commit() {
+    let disk = Disk::default();
+    let mut log = open_on(&disk, &options()).unwrap();
+    fill(&mut log, 1..=3, 3);
+    let name = disk.segments().pop().unwrap();
+    disk::SegmentDisk::remove(&disk, &name).unwrap();
+    let error = log.append(vec![entry(4)], 1).unwrap_err();
+    assert!(
+        with_sources(&error).contains(&name),
+        "{}",
+        with_sources(&error)
+    );
+    assert!(matches!(
+        log.append(vec![entry(4)], 1),
+        Err(LogError::Stopped { .. })
+    ));
+}
+
+#[test]
+fn io_error_stops_writes_until_reopened() {
+    let disk = Disk::default();
+    let mut log = open_on(&disk, &options()).unwrap();
+    log.append(vec![entry(1)], 1).unwrap();
+    disk.fail_after(0);
+    let error = log.append(vec![entry(2)], 1).unwrap_err();
+    assert!(matches!(error, LogError::Storage(_)), "{error}");
+    // Even if the disk works again: its content is unknown after the failure.
+    disk.fail_never();
+    for _ in 0..2 {
+        let error = log.append(vec![entry(2)], 1).unwrap_err();
+        assert!(
+            matches!(&error, LogError::Stopped { cause } if with_sources(cause).contains("injected"))
+        );
+        assert!(matches!(log.maintain(1), Err(LogError::Stopped { .. })));
+    }
+    assert_eq!(
+        log.reader().bounds().head,
+        1,
+        "readers do not see the failed batch"
+    );
+    drop(log);
+    let mut log = open_on(&disk, &options()).unwrap();
+    assert!(log.append(vec![entry(2)], 1).is_ok());
+}
+
+#[test]
+fn full_disk_only_rejects_entries() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut log = RedbLog::open(dir.path(), &options()).unwrap();
+    log.append(vec![entry(1)], 1).unwrap();
+    for _ in 0..2 {
+        log.min_free_bytes = 1 << 60;
+        let error = log.append(vec![entry(2)], 1).unwrap_err();
+        assert!(
+            matches!(error, LogError::Full { free, needed } if free < needed && free > 0),
+            "{error}"
+        );
+        assert_eq!(read_all(&log).len(), 1);
+        assert!(log.maintain(1_000_000).is_ok());
+    }
+    // An empty batch needs no space.
+    assert_eq!(log.append(Vec::new(), 1).unwrap(), []);
+    log.min_free_bytes = 0;
+    log.append(vec![entry(2)], 1).unwrap();
+    assert_eq!(read_all(&log).len(), 2);
+}
+
+/// The progress of [`run_until_failure`].
+struct Progress {
+    acknowledged: u64,
+    submitted: u64,
+}
+
+/// Appends, trims and maintains until the disk fails or 12 rounds are done. Returns `None` if the log
+/// does not open.
+fn run_until_failure(disk: &Disk) -> Option<Progress> {
+    let mut progress = Progress {
+        acknowledged: 0,
+        submitted: 0,
+    };
+    let mut log = open_on(disk, &options()).ok()?;
+    for round in 1..=12_u64 {
+        let batch: Vec<_> = (1..=round % 4 + 1)
+            .map(|step| entry(progress.acknowledged + step))
+            .collect();
+        progress.submitted += batch.len() as u64;
+        let Ok(outcomes) = log.append(batch, 1_000) else {
+            break;
+        };
+        assert!(outcomes.iter().all(|it| matches!(it, Outcome::Appended(_))));
+        progress.acknowledged = progress.submitted;
+        if log
+            .maintain(i64::try_from(round).unwrap() * 20_000)
+            .is_err()
+        {
+            break;
+        }
+        if round % 5 == 0 && log.trim(progress.acknowledged / 2).is_err() {
+            break;
+        }
+    }
+    Some(progress)
+}
+
+/// Checks the invariants of a log after a crash.
+fn check(disk: &Disk, progress: &Progress, situation: &str) {
+    let log = open_on(disk, &options());
+    let mut log = log.unwrap_or_else(|error| panic!("{situation}: {error:?}"));
+    assert_eq!(log.epoch(), EPOCH_7, "{situation}");
+    let Bounds { first, head } = log.reader().bounds();
+    assert!(
+        head == progress.acknowledged || head == progress.submitted,
+        "{situation}: head {head}, acknowledged {}, submitted {}",
+        progress.acknowledged,
+        progress.submitted
+    );
+    assert_eq!(
+        log.reader().producer("p").unwrap().last_sequence,
+        head,
+        "{situation}"
+    );
+    let mut expected = first;
+    for event in read_all(&log) {
+        expected += 1;
+        assert_eq!(event.offset, expected, "{situation}");
+        let text = std::str::from_utf8(&event.data).unwrap();
+        assert!(text.contains(&format!("\"n\":{expected},")), "{situation}");
+        // Every seventh entry changes the same document.
+        let version = format!("\"version\":{}}}", expected.div_ceil(7));
+        assert!(text.ends_with(&version), "{situation}: {text}");
+    }
+    assert_eq!(expected, head, "{situation}");
+
+    let next = log.append(vec![entry(head + 1)], 1_000).unwrap();
+    let [Outcome::Appended(event)] = &next[..] else {
+        panic!("{situation}: {next:?}");
+    };
+    let version = format!("\"version\":{}}}", (head + 1).div_ceil(7));
+    let text = std::str::from_utf8(&event.data).unwrap();
+    assert!(text.ends_with(&version), "{situation}: {text}");
+    maintain(&mut log, 1_000_000);
+    assert_eq!(
+        documents(&log).unwrap().documents.len() as u64,
+        (head + 1).min(7),
+        "{situation}"
+    );
+}
+
+#[test]
+fn disk_failure_at_any_step_neither_loses_nor_invents_events() {
+    let whole = Disk::default();
+    open_on(&whole, &options()).unwrap();
+    let disk = whole.after_kill();
+    run_until_failure(&disk).unwrap();
+    let steps = disk.operations();
+    assert!(steps > 100, "{steps} disk operations are too few");
+
+    let mut rng = ChaCha8Rng::seed_from_u64(47);
+    let mut failed_appends = 0;
+    for step in 0..steps {
+        let disk = whole.after_kill();
+        disk.fail_after(step);
+        let Some(progress) = run_until_failure(&disk) else {
+            continue;
+        };
+        failed_appends += u32::from(progress.acknowledged < progress.submitted);
+        disk.fail_never();
+        check(
+            &disk.after_kill(),
+            &progress,
+            &format!("killed at step {step}"),
+        );
+        let disk = disk.after_power_cut(&mut rng);
+        check(&disk, &progress, &format!("power cut at step {step}"));
+    }
+    assert!(failed_appends > 15, "{failed_appends} of {steps}");
+}
