@@ -21,6 +21,28 @@ use crate::{
 ///
 /// Clones are handles of the same link. Dropping the last one closes the link as [`Link::close`]
 /// does, without waiting for it.
+///
+/// ```no_run
+/// use steadfast::{Link, session::{Protocol, State}, transport::Connection};
+///
+/// # async fn example<P, C>(link: Link<P, C>) -> Result<(), Box<dyn std::error::Error>>
+/// # where P: Protocol, C: Connection {
+/// // Fails after a few attempts, while the link keeps trying.
+/// if let Err(error) = link.connect().await {
+///     println!("not yet: {error}");
+/// }
+/// let mut status = link.watch();
+/// while status.changed().await.is_ok() {
+///     let status = status.borrow_and_update();
+///     println!("{}: {}", status.state, status.cause);
+///     if status.state == State::Disconnected {
+///         break;
+///     }
+/// }
+/// link.close().await;
+/// # Ok(())
+/// # }
+/// ```
 pub struct Link<P: Protocol, C> {
     inner: Arc<Inner<P::Command, C>>,
 }

@@ -50,6 +50,28 @@ use self::{
 };
 
 /// The protocol of a Streamer client.
+///
+/// ```
+/// use steadfast_session::{
+///     Config, Endpoint, Generation, Ready, Session, Time,
+///     endpoint::{Action, Input},
+///     session,
+/// };
+/// use steadfast_streamer_core::client::{self, Core};
+///
+/// let mut config = Config::default();
+/// config.ready = Ready::Restored;
+/// let session = Session::new(config.check()?, 7);
+/// let core = Core::new(client::Config::new("an unguessable id", "billing-7", 0));
+/// let mut endpoint = Endpoint::new(session, core);
+/// let mut actions = Vec::new();
+/// endpoint.step(Time::ZERO, Input::Session(session::Input::Connect), &mut actions);
+///
+/// // A hello and a heartbeat go out with the call.
+/// let is_sent = |action: &&Action<_, _>| matches!(action, Action::Send(Generation(1), _));
+/// assert_eq!(actions.iter().filter(is_sent).count(), 2);
+/// # Ok::<(), steadfast_session::ConfigFaults>(())
+/// ```
 #[derive(Debug)]
 pub struct Core {
     config: Config,

@@ -9,6 +9,16 @@ pub struct Epoch(pub u64);
 
 /// A position in a log: after the event at `offset` and before the next one.
 ///
+/// Its text is what an application stores to resume from.
+///
+/// ```
+/// use steadfast_streamer_core::{Epoch, Position};
+///
+/// let position = Position::new(Epoch(0xc0ffee), 42);
+/// assert_eq!(position.to_string(), "0000000000c0ffee-42");
+/// assert_eq!("0000000000c0ffee-42".parse(), Ok(position));
+/// ```
+///
 /// The first event has offset 1, so offset 0 is the beginning of the log. `Position` does not
 /// implement `Ord` because positions of different epochs have no order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

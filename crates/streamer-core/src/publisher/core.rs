@@ -33,6 +33,21 @@ pub enum Event {
 }
 
 /// The protocol of a publisher. Its handle bounds the pending entries.
+///
+/// ```
+/// use steadfast_session::{Context, Effect, Generation, Protocol, Time};
+/// use steadfast_streamer_core::publisher::{Command, Core, Entry};
+///
+/// let mut core = Core::new("import", 1);
+/// let mut offline = Context::new(false);
+/// let entry = Entry::upsert("default", "users", "u1", r#"{"name":"Ada"}"#);
+/// core.on_command(Time::ZERO, Command::Publish(entry), &mut offline);
+/// assert!(offline.into_effects().is_empty(), "it waits for a server");
+///
+/// let mut stream = Context::new(true);
+/// core.on_open(Time::ZERO, Generation(1), &mut stream);
+/// assert!(matches!(stream.into_effects()[..], [Effect::Send(_)]), "only the hello");
+/// ```
 #[derive(Debug)]
 pub struct Core {
     producer: String,

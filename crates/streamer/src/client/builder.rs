@@ -57,7 +57,7 @@ pub enum BuildError {
     #[error(transparent)]
     Address(#[from] InvalidAddress),
     /// Settings of the session are invalid; all of them are listed.
-    #[error("invalid session settings")]
+    #[error(transparent)]
     Config(#[from] ConfigFaults),
 }
 
