@@ -182,27 +182,8 @@ impl LinkOptions {
         P::Event: Send + 'static,
         T: Transport,
     {
-        Link::spawn(self, call, transport, protocol, Box::new(sink))
-    }
-}
-
-impl<P: Protocol, C: Connection> Link<P, C> {
-    pub(crate) fn spawn<T: Transport<Connection = C>>(
-        options: LinkOptions,
-        call: Call,
-        transport: T,
-        protocol: P,
-        sink: Box<dyn FnMut(P::Event) + Send>,
-    ) -> Result<Self, ConfigFaults>
-    where
-        P: Protocol + Send + 'static,
-        P::Send: Message + Send + 'static,
-        P::Receive: Message + Default,
-        P::Command: Send + 'static,
-        P::Event: Send + 'static,
-    {
-        let seed = options.take_seed();
-        let session = Session::new(options.config.check()?, seed);
+        let seed = self.take_seed();
+        let session = Session::new(self.config.check()?, seed);
         // Unbounded, because requests to connect or leave must never be lost. Commands of the
         // protocol are bounded by the permits that travel with them.
         let (commands, inbox) = mpsc::unbounded_channel();
@@ -210,16 +191,16 @@ impl<P: Protocol, C: Connection> Link<P, C> {
         let finished = CancellationToken::new();
         let state = Arc::new(SharedState::new(session.status().clone()));
         let driver = Driver::new(Parts {
-            name: options.name.unwrap_or_else(|| call.path.as_str().into()),
+            name: self.name.unwrap_or_else(|| call.path.as_str().into()),
             endpoint: Endpoint::new(session, protocol),
             transport,
             call,
-            retry_policy: options.retry_policy,
-            outbox_bytes: options.outbox_bytes,
-            close_timeout: options.close_timeout,
-            backpressure: options.backpressure,
-            state_events: options.observer.map(StateEvents::spawn),
-            sink,
+            retry_policy: self.retry_policy,
+            outbox_bytes: self.outbox_bytes,
+            close_timeout: self.close_timeout,
+            backpressure: self.backpressure,
+            state_events: self.observer.map(StateEvents::spawn),
+            sink: Box::new(sink),
             commands: inbox,
             state: Arc::clone(&state),
             cancel: cancel.clone(),
@@ -231,14 +212,14 @@ impl<P: Protocol, C: Connection> Link<P, C> {
             driver.run().await;
             drop(guard);
         });
-        Ok(Self {
+        Ok(Link {
             inner: Arc::new(Inner {
                 commands,
-                command_permits: Arc::new(Semaphore::new(options.max_commands)),
-                max_commands: options.max_commands,
-                requests: Semaphore::new(options.max_requests),
-                max_requests: options.max_requests,
-                request_attempts: options.request_attempts,
+                command_permits: Arc::new(Semaphore::new(self.max_commands)),
+                max_commands: self.max_commands,
+                requests: Semaphore::new(self.max_requests),
+                max_requests: self.max_requests,
+                request_attempts: self.request_attempts,
                 state,
                 finished,
                 cancel: cancel.clone(),
@@ -246,7 +227,9 @@ impl<P: Protocol, C: Connection> Link<P, C> {
             }),
         })
     }
+}
 
+impl<P: Protocol, C: Connection> Link<P, C> {
     /// Sends a command to the protocol without waiting.
     ///
     /// The queue holds [`LinkOptions::max_commands`]. Bytes that commands cause to be sent are

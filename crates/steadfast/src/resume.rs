@@ -119,18 +119,7 @@ impl LinkOptions {
         transport: T,
         resume: R,
     ) -> Result<Resumed<R, T::Connection>, ConfigFaults> {
-        Resumed::spawn(self, call, transport, resume)
-    }
-}
-
-impl<R: Resume, C: Connection> Resumed<R, C> {
-    pub(crate) fn spawn<T: Transport<Connection = C>>(
-        options: LinkOptions,
-        call: Call,
-        transport: T,
-        resume: R,
-    ) -> Result<Self, ConfigFaults> {
-        let backpressure = Backpressure::new(options.max_queued_responses);
+        let backpressure = Backpressure::new(self.max_queued_responses);
         // Unbounded, but reading pauses at the limit of `backpressure`.
         let (sender, events) = mpsc::unbounded_channel();
         let queued = Arc::clone(&backpressure);
@@ -142,7 +131,7 @@ impl<R: Resume, C: Connection> Resumed<R, C> {
                 queued.dequeued();
             }
         };
-        let link = options.backpressure(Arc::clone(&backpressure)).spawn(
+        let link = self.backpressure(Arc::clone(&backpressure)).spawn(
             call,
             transport,
             Resuming { resume },
@@ -150,13 +139,15 @@ impl<R: Resume, C: Connection> Resumed<R, C> {
         )?;
         // Fails only if the runtime is shutting down; `next` then returns `None`.
         link.start().ok();
-        Ok(Self {
+        Ok(Resumed {
             events,
             backpressure,
             link,
         })
     }
+}
 
+impl<R: Resume, C: Connection> Resumed<R, C> {
     /// Returns the next response; `None` after [`Link::close`].
     ///
     /// # Cancel safety

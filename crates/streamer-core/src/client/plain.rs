@@ -40,13 +40,8 @@ impl PlainStream {
         for subscription in subscriptions.iter() {
             backlog.update(subscription.id, Load::default(), subscription.queued.load());
         }
-        let ids = subscriptions.ids();
-        for id in &ids {
-            let request = Request::first(subscriptions.spelling);
-            send_request(*id, request, subscriptions, cx);
-        }
         Self {
-            restore: Restore::begin(&ids, cx),
+            restore: Restore::begin(subscriptions, cx, subscribe),
             backlog,
             probes: Probes::new(config.activity_timeout),
         }
@@ -289,7 +284,7 @@ impl PlainStream {
     }
 }
 
-/// Subscribes to a subscription that was just added.
+/// Requests a subscription that this stream has not requested.
 pub(super) fn subscribe(id: SubscriptionId, subscriptions: &mut Subscriptions, cx: &mut Cx) {
     let request = Request::first(subscriptions.spelling);
     send_request(id, request, subscriptions, cx);

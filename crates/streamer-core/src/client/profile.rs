@@ -28,13 +28,8 @@ pub(super) struct ProfileStream {
 impl ProfileStream {
     /// Resumes everything wanted. `head` is the newest position of the peer's log.
     pub(super) fn start(head: Position, subscriptions: &mut Subscriptions, cx: &mut Cx) -> Self {
-        let ids = subscriptions.ids();
-        for id in &ids {
-            let request = Request::first(subscriptions.spelling);
-            send_request(*id, request, subscriptions, cx);
-        }
         Self {
-            restore: Restore::begin(&ids, cx),
+            restore: Restore::begin(subscriptions, cx, subscribe),
             catch_up: CatchUp::new(head),
         }
     }
@@ -416,7 +411,7 @@ fn grant_credit(id: SubscriptionId, subscriptions: &mut Subscriptions, cx: &mut 
     }
 }
 
-/// Subscribes to a subscription that was just added.
+/// Requests a subscription that this stream has not requested.
 pub(super) fn subscribe(id: SubscriptionId, subscriptions: &mut Subscriptions, cx: &mut Cx) {
     let request = Request::first(subscriptions.spelling);
     send_request(id, request, subscriptions, cx);

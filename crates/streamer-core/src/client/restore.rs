@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use steadfast_session::Signal;
 
-use super::{Cx, SubscriptionId};
+use super::{Cx, SubscriptionId, subscriptions::Subscriptions};
 
 /// The subscriptions that a new stream restores and that the peer has not answered.
 ///
@@ -16,10 +16,18 @@ pub(super) struct Restore {
 }
 
 impl Restore {
-    /// Begins to wait for `ids`. With none to wait for, the stream is restored at once.
-    pub(super) fn begin(ids: &[SubscriptionId], cx: &mut Cx) -> Self {
+    /// Requests everything wanted. With nothing to wait for, the stream is restored at once.
+    pub(super) fn begin(
+        subscriptions: &mut Subscriptions,
+        cx: &mut Cx,
+        request: fn(SubscriptionId, &mut Subscriptions, &mut Cx),
+    ) -> Self {
+        let ids = subscriptions.ids();
+        for id in &ids {
+            request(*id, subscriptions, cx);
+        }
         let mut restore = Self {
-            unanswered: ids.iter().copied().collect(),
+            unanswered: ids.into_iter().collect(),
             finished: false,
         };
         restore.finish_if_answered(cx);
