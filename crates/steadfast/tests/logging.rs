@@ -56,7 +56,7 @@ async fn transitions_and_outages_are_logged_without_payload() {
     let (sink, _told) = note_sink();
     let link = LinkOptions::new()
         .name("orders")
-        .spawn(talk(), world.clone(), Notes::saying(1), sink)
+        .spawn(talk(), world.clone(), Notes::sending(1), sink)
         .unwrap();
     within("live", link.connect()).await.unwrap();
     let secret = Note {

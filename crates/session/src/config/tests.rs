@@ -1,4 +1,4 @@
-//! Settings: every fault told at once, and no setting that passes makes a session panic.
+//! Settings: all faults are reported at once, and no valid setting makes a session panic.
 
 use std::time::Duration;
 

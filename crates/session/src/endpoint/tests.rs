@@ -230,7 +230,7 @@ fn nothing_is_sent_after_leave_while_the_peer_still_sends() {
     assert_eq!(
         bench.message(FIRST, &[Play::Send("answer"), Play::Emit("the last")]),
         [Action::Event("the last")],
-        "what still arrives is told"
+        "later messages are still passed on"
     );
     assert!(!bench.endpoint.protocol().open);
     let sent = bench.sent().len();

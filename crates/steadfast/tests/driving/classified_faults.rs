@@ -19,7 +19,7 @@ use tonic::{Code, Status, body::Body, metadata::MetadataValue};
 use super::*;
 use crate::support::{
     note::{large, note},
-    server::{self, Answers, Server},
+    server::{self, Responses, Server},
     sockets,
 };
 
@@ -161,7 +161,7 @@ fn failing(at_open: bool, status: Status) -> Server {
             if at_open {
                 return Err(status);
             }
-            Ok(stream::iter([Ok(note(1)), Err(status)]).boxed() as Answers)
+            Ok(stream::iter([Ok(note(1)), Err(status)]).boxed() as Responses)
         }
     })
 }
@@ -170,7 +170,7 @@ fn failing(at_open: bool, status: Status) -> Server {
 async fn status_is_by_peer_for_every_code() {
     for (code, advice) in STATUSES {
         for at_open in [true, false] {
-            let server = failing(at_open, Status::new(code, "the peer's words"));
+            let server = failing(at_open, Status::new(code, "the status message"));
             assert_eq!(end_at(server.addr).await, by_status(code, advice));
         }
     }
@@ -185,7 +185,7 @@ async fn pushback_is_honored_at_open_and_mid_stream() {
         ("later", Advice::Stop),
     ] {
         for at_open in [true, false] {
-            let mut status = Status::unavailable("the peer's words");
+            let mut status = Status::unavailable("the status message");
             let metadata = status.metadata_mut();
             metadata.insert("grpc-retry-pushback-ms", MetadataValue::from_static(value));
             let end = end_at(failing(at_open, status).addr).await;
@@ -196,7 +196,7 @@ async fn pushback_is_honored_at_open_and_mid_stream() {
 
 #[tokio::test]
 async fn orderly_end_is_retried() {
-    let server = Server::start(|_| async { Ok(stream::iter([Ok(note(1))]).boxed() as Answers) });
+    let server = Server::start(|_| async { Ok(stream::iter([Ok(note(1))]).boxed() as Responses) });
     let end = end_at(server.addr).await;
     assert_eq!(end, End::retry(Initiator::Peer, Reason::Finished));
 }
@@ -210,7 +210,7 @@ async fn panic_in_server_handler_is_a_loss() {
             assert_eq!(number, 0, "on purpose, after the first message");
             Ok(note(number))
         });
-        Ok(answers.boxed() as Answers)
+        Ok(answers.boxed() as Responses)
     });
     assert_eq!(verdict(&end_at(mid_stream.addr).await), LOST);
 }
@@ -219,7 +219,7 @@ async fn panic_in_server_handler_is_a_loss() {
 async fn message_over_limit_names_the_setting_to_raise() {
     let server = Server::start(|_| async {
         let answers = stream::iter([Ok(note(1)), Ok(large(2, 2_000))]);
-        Ok(answers.chain(stream::pending()).boxed() as Answers)
+        Ok(answers.chain(stream::pending()).boxed() as Responses)
     });
     let end = end_at(server.addr).await;
     let expected = (Initiator::Local, "message_too_large", Advice::Stop);
@@ -366,7 +366,7 @@ async fn malformed_status_details_do_not_panic() {
     let status = || {
         let pairs = [
             ("grpc-status", "14"),
-            ("grpc-message", "the peer's words"),
+            ("grpc-message", "the status message"),
             ("grpc-status-details-bin", "???"),
         ];
         pairs.map(|(name, value)| {

@@ -18,7 +18,7 @@ use tonic::Status;
 use super::*;
 use crate::support::{
     note::{After, large, note},
-    server::{self, Answers, Incoming, Server},
+    server::{self, Incoming, Responses, Server},
     sockets::{self, Unreachable, nobody, towards, until_towards},
     until,
 };
@@ -63,7 +63,7 @@ impl Case {
     fn new(peer: SocketAddr, options: LinkOptions) -> Self {
         let (sockets, tasks) = (towards(peer), tasks());
         Self {
-            running: Running::idle(Grpc::new(peer.into()), options, Notes::saying(1)),
+            running: Running::idle(Grpc::new(peer.into()), options, Notes::sending(1)),
             peer,
             sockets,
             tasks,
@@ -190,7 +190,7 @@ async fn ends_from_opening_without_headers_leave_nothing() {
 
 #[tokio::test]
 async fn ends_from_phases_of_a_stream_leave_nothing() {
-    type Handler = fn(Incoming) -> future::Ready<Result<Answers, Status>>;
+    type Handler = fn(Incoming) -> future::Ready<Result<Responses, Status>>;
     let phases: [(Ready, Handler, Activity); 3] = [
         (Ready::FirstMessage, server::silent, Activity::Greeting),
         // The greeting comes back, and nothing completes the restoration.
@@ -232,7 +232,7 @@ async fn ends_while_reading_is_paused_leave_nothing() {
         let options = options(config()).backpressure(backpressure);
         let server = Server::start(|_| async {
             let notes = stream::iter(1..).map(|number| Ok(large(number, 1_000)));
-            Ok(notes.boxed() as Answers)
+            Ok(notes.boxed() as Responses)
         });
         let case = Case::on(server, options);
         while case.running.link.counters().read_pauses == 0 {

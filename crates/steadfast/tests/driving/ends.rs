@@ -29,7 +29,7 @@ async fn unreading_peer_costs_outbox_limit_and_its_stream() {
         peer.receive_until_end().await;
     });
     let options = options(Config::default()).outbox_bytes(10_000);
-    let mut running = Running::idle(world.clone(), options, Notes::saying(1));
+    let mut running = Running::idle(world.clone(), options, Notes::sending(1));
     running.link.start().unwrap();
     running.live(1).await;
     for number in 0..9 {
@@ -64,7 +64,7 @@ async fn retry_policy_overrides_advice() {
     // For this link nothing is fatal.
     let lenient = options(Config::default())
         .retry_policy(|end| (end.advice == Advice::Stop).then_some(Advice::Wait(None)));
-    let mut running = Running::idle(world.clone(), lenient, Notes::saying(1));
+    let mut running = Running::idle(world.clone(), lenient, Notes::sending(1));
     running.link.start().unwrap();
     assert_eq!(running.down().await, status(7, Advice::Wait(None)));
     sleep(SECOND * 23).await;
@@ -74,7 +74,7 @@ async fn retry_policy_overrides_advice() {
 
     let strict = options(Config::default()).retry_policy(|_| Some(Advice::Stop));
     let ending = ScriptedTransport::new(async |peer: Peer| peer.end(finished()));
-    let mut running = Running::idle(ending.clone(), strict, Notes::saying(1));
+    let mut running = Running::idle(ending.clone(), strict, Notes::sending(1));
     running.link.start().unwrap();
     assert_eq!(
         running.stopped().await,
@@ -102,14 +102,14 @@ async fn refused_credentials_are_refreshed_once_then_stop() {
 
 #[tokio::test(start_paused = true)]
 async fn leave_sends_queued_and_receives_remaining_messages() {
-    let heard = Arc::new(AtomicU64::new(0));
-    let count = Arc::clone(&heard);
+    let received = Arc::new(AtomicU64::new(0));
+    let count = Arc::clone(&received);
     let world = ScriptedTransport::new(move |mut peer: Peer| {
-        let heard = Arc::clone(&count);
+        let received = Arc::clone(&count);
         async move {
             peer.send_headers();
             while peer.receive::<Note>().await.is_some() {
-                heard.fetch_add(1, Ordering::AcqRel);
+                received.fetch_add(1, Ordering::AcqRel);
             }
             peer.send(&note(77));
             peer.end(finished());
@@ -123,7 +123,7 @@ async fn leave_sends_queued_and_receives_remaining_messages() {
     let left = Instant::now();
     running.leave().await;
     assert_eq!(left.elapsed(), Duration::ZERO, "the peer ended at once");
-    assert_eq!(heard.load(Ordering::Acquire), 51);
+    assert_eq!(received.load(Ordering::Acquire), 51);
     assert_eq!(running.next().await, NoteEvent::Note(note(77)));
     assert_eq!(running.stopped().await.reason, Reason::Left);
     // The command is handled, but there is no stream to send it on.
@@ -150,7 +150,7 @@ async fn leave_with_unresponsive_peer_takes_drain_timeout() {
 async fn close_waits_at_most_the_close_timeout() {
     let world = listening();
     let options = options(Config::default()).close_timeout(SECOND * 3);
-    let running = Running::idle(world.clone(), options, Notes::saying(1));
+    let running = Running::idle(world.clone(), options, Notes::sending(1));
     running.link.start().unwrap();
     running.live(1).await;
     world.connections()[0].never_close();
@@ -184,7 +184,7 @@ async fn state_callback_may_use_and_close_the_link() {
         }
         sender.send((to, seen)).unwrap();
     });
-    let running = Running::idle(echoing(), options, Notes::saying(1));
+    let running = Running::idle(echoing(), options, Notes::sending(1));
     assert!(slot.set(running.link.clone()).is_ok());
     running.link.start().unwrap();
     let mut states = Vec::new();
@@ -200,7 +200,7 @@ async fn state_callback_may_use_and_close_the_link() {
 async fn panic_in_sink_closes_link_and_connection() {
     let world = echoing();
     let link = options(Config::default())
-        .spawn(talk(), world.clone(), Notes::saying(1), |event| {
+        .spawn(talk(), world.clone(), Notes::sending(1), |event| {
             assert!(!matches!(event, NoteEvent::Note(_)), "on purpose");
         })
         .unwrap();
@@ -260,7 +260,7 @@ async fn resumed_stream_yields_stop_once_and_nothing_on_leave() {
     notes.send(note(4)).unwrap();
     assert_eq!(notes.next().await, Some(Ok(note(4))));
     notes.link().leave().await;
-    notes.send(note(5)).expect("heard, and without a stream");
+    notes.send(note(5)).expect("the link is not closed");
     notes.link().close().await;
     assert_eq!(notes.next().await, None);
     assert!(format!("{notes:?}").contains("Disconnected"), "{notes:?}");

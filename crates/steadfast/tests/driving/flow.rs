@@ -36,7 +36,7 @@ async fn commands_are_handled_during_message_flood() {
     });
     let count = Arc::clone(&delivered);
     let link = options(Config::default())
-        .spawn(talk(), world, Notes::saying(1), move |_| {
+        .spawn(talk(), world, Notes::sending(1), move |_| {
             count.fetch_add(1, Ordering::AcqRel);
         })
         .unwrap();
@@ -173,7 +173,7 @@ async fn paused_reading_is_not_silence_and_heartbeats_continue() {
     backpressure.enqueued();
     let protocol = Notes {
         heartbeat: Some(note(0)),
-        ..Notes::saying(1)
+        ..Notes::sending(1)
     };
     let held = options(Config::default()).backpressure(Arc::clone(&backpressure));
     let mut running = Running::idle(world.clone(), held, protocol);
@@ -200,7 +200,7 @@ async fn black_holed_stream_after_a_paused_one_times_out() {
     let backpressure = Backpressure::new(1);
     backpressure.enqueued();
     let held = options(Config::default()).backpressure(backpressure);
-    let mut running = Running::idle(world.clone(), held, Notes::saying(1));
+    let mut running = Running::idle(world.clone(), held, Notes::sending(1));
     running.link.start().unwrap();
     running.live(1).await;
     sleep(SECOND).await;
@@ -251,7 +251,7 @@ async fn only_connection_of_live_stream_is_published() {
 #[tokio::test(start_paused = true)]
 async fn full_command_queue_is_an_error_and_a_reservation_waits() {
     let options = options(Config::default()).max_commands(2);
-    let running = Running::idle(listening(), options, Notes::saying(1));
+    let running = Running::idle(listening(), options, Notes::sending(1));
     running.link.start().unwrap();
     // The driver takes nothing before the test yields.
     running.link.command(note(2)).unwrap();

@@ -14,7 +14,7 @@ async fn sent_heartbeats_do_not_hide_a_silent_peer() {
     config.activity_timeout = Some(SECOND * 25);
     let protocol = Notes {
         heartbeat: Some(note(0)),
-        ..Notes::saying(1)
+        ..Notes::sending(1)
     };
     let mut running = Running::idle(world.clone(), options(config), protocol);
     running.link.start().unwrap();

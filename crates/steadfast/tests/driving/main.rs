@@ -69,7 +69,7 @@ impl<C: Connection> Running<C> {
     }
 
     fn start<T: Transport<Connection = C>>(transport: T, config: Config) -> Self {
-        let running = Self::idle(transport, options(config), Notes::saying(1));
+        let running = Self::idle(transport, options(config), Notes::sending(1));
         running.link.start().unwrap();
         running
     }
@@ -153,5 +153,5 @@ fn finished() -> End {
 }
 
 fn status(code: i32, advice: steadfast::session::Advice) -> End {
-    End::status(code, "the peer's words", advice)
+    End::status(code, "the status message", advice)
 }

@@ -33,7 +33,7 @@ async fn measured_outage_parts_add_up_to_its_duration() {
     config.activity_timeout = Some(SECOND * 20);
     let protocol = Notes {
         missed: 3,
-        ..Notes::saying(1)
+        ..Notes::sending(1)
     };
     let running = Running::idle(world.clone(), options(config), protocol);
     running.link.start().unwrap();
@@ -84,9 +84,9 @@ async fn measured_outage_parts_add_up_to_its_duration() {
 async fn counters_agree_with_events() {
     let world = ScriptedTransport::new(async |mut peer: Peer| {
         peer.send_headers();
-        while let Some(heard) = peer.receive::<Note>().await {
-            peer.send(&heard);
-            if heard.number == 2 {
+        while let Some(received) = peer.receive::<Note>().await {
+            peer.send(&received);
+            if received.number == 2 {
                 peer.end(finished());
             }
         }

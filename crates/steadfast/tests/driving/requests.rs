@@ -10,7 +10,7 @@ use crate::support::note::note;
 #[tokio::test(start_paused = true)]
 async fn connect_resolves_at_live_and_at_once_if_live() {
     let world = listening();
-    let running = Running::idle(world.clone(), options(Config::default()), Notes::saying(1));
+    let running = Running::idle(world.clone(), options(Config::default()), Notes::sending(1));
     assert_eq!(running.link.status().state, State::Disconnected);
     assert_eq!(running.connect().await, Ok(()));
     assert_eq!(running.link.status().state, State::Connected);
@@ -23,7 +23,7 @@ async fn connect_resolves_at_live_and_at_once_if_live() {
 async fn connect_fails_after_three_attempts_and_link_keeps_trying() {
     let world = listening();
     world.set_dial_outcome(DialOutcome::Refused);
-    let running = Running::idle(world.clone(), options(Config::default()), Notes::saying(1));
+    let running = Running::idle(world.clone(), options(Config::default()), Notes::sending(1));
     // Each request counts only the attempts that fail while it waits.
     for round in 1..=2 {
         let error = running.connect().await.unwrap_err();
@@ -47,7 +47,7 @@ async fn connect_fails_after_three_attempts_and_link_keeps_trying() {
 async fn cancelled_connect_does_not_stop_the_link() {
     let world = listening();
     world.set_dial_outcome(DialOutcome::Refused);
-    let running = Running::idle(world.clone(), options(Config::default()), Notes::saying(1));
+    let running = Running::idle(world.clone(), options(Config::default()), Notes::sending(1));
     timeout(Duration::from_millis(100), running.link.connect())
         .await
         .expect_err("still trying");
@@ -59,7 +59,7 @@ async fn cancelled_connect_does_not_stop_the_link() {
 async fn eleventh_waiting_request_is_busy() {
     let world = listening();
     world.set_dial_outcome(DialOutcome::Pending);
-    let running = Running::idle(world.clone(), options(Config::default()), Notes::saying(1));
+    let running = Running::idle(world.clone(), options(Config::default()), Notes::sending(1));
     let ten = join_all((0..10).map(|_| running.link.connect()));
     let late = async {
         sleep(SECOND).await;
@@ -121,7 +121,7 @@ async fn reconnect_replaces_stream_of_unresponsive_peer() {
 #[tokio::test(start_paused = true)]
 async fn reconnect_without_stream_connects_and_skips_backoff() {
     let world = listening();
-    let running = Running::idle(world.clone(), options(Config::default()), Notes::saying(1));
+    let running = Running::idle(world.clone(), options(Config::default()), Notes::sending(1));
     assert_eq!(running.reconnect().await, Ok(()));
     assert_eq!(running.link.counters().probes, 0);
 
@@ -148,7 +148,7 @@ async fn connect_reports_stop_and_next_connect_starts_anew() {
     world.set_dial_outcome(DialOutcome::Refused);
     let mut config = Config::default();
     config.max_retries = 2;
-    let mut running = Running::idle(world.clone(), options(config), Notes::saying(1));
+    let mut running = Running::idle(world.clone(), options(config), Notes::sending(1));
     let error = running.connect().await.unwrap_err();
     assert!(
         matches!(&error, ConnectError::Stopped(Cause::Ended(_))),

@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep};
 use super::*;
 use crate::support::{
     note::{After, note},
-    server::{self, Answers, Server},
+    server::{self, Responses, Server},
 };
 
 const MOMENT: Duration = Duration::from_millis(10);
@@ -33,7 +33,7 @@ fn quick() -> Config {
 fn start(addr: SocketAddr, config: Config) -> Running<Connection> {
     let protocol = Notes {
         heartbeat: Some(note(HEARTBEAT)),
-        ..Notes::saying(1)
+        ..Notes::sending(1)
     };
     let running = Running::idle(Grpc::new(addr.into()), options(config), protocol);
     running.link.start().unwrap();
@@ -115,7 +115,7 @@ async fn reader_far_behind_on_small_messages_keeps_connection() {
         let first = incoming.request.into_inner().message().await?;
         let after = first.unwrap().number;
         let notes = stream::iter(after + 1..=NOTES).map(|number| Ok(note(number)));
-        Ok(notes.chain(stream::pending()).boxed() as Answers)
+        Ok(notes.chain(stream::pending()).boxed() as Responses)
     });
     let mut notes = options(quick())
         .resume(talk(), Grpc::new(server.addr.into()), After::default())
@@ -141,8 +141,8 @@ async fn reader_far_behind_on_small_messages_keeps_connection() {
 #[tokio::test]
 async fn server_that_accepts_and_fails_meets_growing_backoff() {
     let server = Server::start(|_| async {
-        let failed = tonic::Status::unavailable("the peer's words");
-        Ok(stream::iter([Ok(note(1)), Err(failed)]).boxed() as Answers)
+        let failed = tonic::Status::unavailable("the status message");
+        Ok(stream::iter([Ok(note(1)), Err(failed)]).boxed() as Responses)
     });
     let mut running = start(server.addr, quick());
     let began = Instant::now();

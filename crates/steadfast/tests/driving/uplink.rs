@@ -18,7 +18,7 @@ use tokio::time::{Instant, sleep, timeout};
 use super::*;
 use crate::support::{
     note::{large, note},
-    server::{Answers, Server, path},
+    server::{Responses, Server, path},
     until,
 };
 
@@ -64,7 +64,7 @@ fn start<T: Transport>(
 fn register<T: Transport>(transport: T, unit: Duration) -> Running<T::Connection> {
     let protocol = Notes {
         heartbeat: Some(note(0)),
-        ..Notes::saying(1)
+        ..Notes::sending(1)
     };
     start(transport, registration(unit), "Register", protocol)
 }
@@ -363,7 +363,7 @@ async fn closed_stream_on_shared_connection_ends_at_unreading_peer() {
                 let _unread = unread;
                 std::future::pending().await
             });
-            Ok(confirmed.chain(rest).boxed() as Answers)
+            Ok(confirmed.chain(rest).boxed() as Responses)
         }
     });
     let registered = register(Grpc::new(server.addr.into()), TICK);

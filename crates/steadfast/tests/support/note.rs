@@ -25,7 +25,7 @@ pub(crate) struct Notes {
     pub(crate) heartbeat: Option<Note>,
     /// The number of notes with which a stream has caught up.
     pub(crate) missed: u32,
-    pub(crate) heard: u32,
+    pub(crate) received: u32,
 }
 
 /// An event of the protocol.
@@ -65,7 +65,7 @@ pub(crate) fn note_sink() -> (
 
 impl Notes {
     /// Sends `number` at the beginning of every stream.
-    pub(crate) fn saying(number: u64) -> Self {
+    pub(crate) fn sending(number: u64) -> Self {
         Self {
             hello: vec![note(number)],
             ..Self::default()
@@ -101,15 +101,15 @@ impl Protocol for Notes {
     type Event = NoteEvent;
 
     fn on_open(&mut self, _: Time, _: Generation, cx: &mut Context<Note, NoteEvent>) {
-        self.heard = 0;
+        self.received = 0;
         for note in &self.hello {
             cx.send(note.clone());
         }
     }
 
     fn on_message(&mut self, _: Time, message: Note, cx: &mut Context<Note, NoteEvent>) {
-        self.heard += 1;
-        cx.signal(if self.heard == 1 {
+        self.received += 1;
+        cx.signal(if self.received == 1 {
             Signal::Greeted
         } else {
             Signal::Restored
@@ -138,6 +138,6 @@ impl Protocol for Notes {
     }
 
     fn caught_up(&self) -> bool {
-        self.heard >= self.missed
+        self.received >= self.missed
     }
 }

@@ -27,7 +27,7 @@ use super::note::Note;
 type Boxed<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
 /// The response to a call.
-pub(crate) type Answers = Pin<Box<dyn Stream<Item = Result<Note, Status>> + Send>>;
+pub(crate) type Responses = Pin<Box<dyn Stream<Item = Result<Note, Status>> + Send>>;
 
 /// A call as a handler sees it.
 pub(crate) struct Incoming {
@@ -61,7 +61,7 @@ impl Server {
     /// Serves on a free loopback port.
     pub(crate) fn start<F>(handler: impl Fn(Incoming) -> F + Send + Sync + 'static) -> Self
     where
-        F: Future<Output = Result<Answers, Status>> + Send + 'static,
+        F: Future<Output = Result<Responses, Status>> + Send + 'static,
     {
         Self::with_windows(1 << 16, handler)
     }
@@ -72,7 +72,7 @@ impl Server {
         handler: impl Fn(Incoming) -> F + Send + Sync + 'static,
     ) -> Self
     where
-        F: Future<Output = Result<Answers, Status>> + Send + 'static,
+        F: Future<Output = Result<Responses, Status>> + Send + 'static,
     {
         let handler: Arc<MethodHandler> = Arc::new(move |incoming| Box::pin(handler(incoming)));
         Self::serve(
@@ -175,12 +175,12 @@ fn block_on_elsewhere<T: Send + 'static>(
 }
 
 /// Sends headers at once and then nothing.
-pub(crate) fn silent(_: Incoming) -> Ready<Result<Answers, Status>> {
+pub(crate) fn silent(_: Incoming) -> Ready<Result<Responses, Status>> {
     ready(Ok(futures_util::stream::pending().boxed()))
 }
 
 /// Returns every message of the client.
-pub(crate) fn echo(incoming: Incoming) -> Ready<Result<Answers, Status>> {
+pub(crate) fn echo(incoming: Incoming) -> Ready<Result<Responses, Status>> {
     ready(Ok(incoming.request.into_inner().boxed()))
 }
 
@@ -211,7 +211,7 @@ impl Service<http::Request<Body>> for Notary {
     }
 }
 
-type MethodHandler = dyn Fn(Incoming) -> Boxed<Result<Answers, Status>> + Send + Sync;
+type MethodHandler = dyn Fn(Incoming) -> Boxed<Result<Responses, Status>> + Send + Sync;
 
 struct Method {
     name: String,
@@ -219,9 +219,9 @@ struct Method {
 }
 
 impl Service<Request<Streaming<Note>>> for Method {
-    type Response = Response<Answers>;
+    type Response = Response<Responses>;
     type Error = Status;
-    type Future = Boxed<Result<Response<Answers>, Status>>;
+    type Future = Boxed<Result<Response<Responses>, Status>>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Status>> {
         Poll::Ready(Ok(()))

@@ -83,7 +83,7 @@ fn an_outage_of_many_attempts_is_one_transition() {
     assert_eq!(
         status.cause,
         Cause::Ended(unreachable()),
-        "the newest failure is told"
+        "the newest failure is the cause"
     );
     assert_eq!(
         status.recent.back().unwrap().cause,
