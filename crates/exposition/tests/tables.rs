@@ -17,186 +17,151 @@ fn one(format: Format, line: &str) -> Result<String, (Reason, usize)> {
     }
 }
 
-fn accepted(format: Format, lines: &[(&str, &str)]) {
-    for (line, sample) in lines {
-        assert_eq!(one(format, line), Ok((*sample).to_owned()), "{line:?}");
-    }
+/// Lines and the samples that they are.
+macro_rules! accepted {
+    ($format:ident: $($line:literal => $sample:literal,)*) => {
+        $(assert_eq!(one($format, $line), Ok($sample.to_owned()), "{:?}", $line);)*
+    };
 }
 
-fn rejected(format: Format, lines: &[(&str, Reason, usize)]) {
-    for (line, reason, column) in lines {
-        assert_eq!(one(format, line), Err((*reason, *column)), "{line:?}");
-    }
+/// Lines, and each one's fault with its column.
+macro_rules! rejected {
+    ($format:ident: $($line:literal => $reason:ident at $column:literal,)*) => {
+        $(assert_eq!(one($format, $line), Err((Reason::$reason, $column)), "{:?}", $line);)*
+    };
 }
 
 #[test]
 fn usual_lines_may_have_tabs_blanks_and_any_line_end() {
-    accepted(
-        Prometheus,
-        &[
-            ("m 1", "m 1"),
-            ("m\t1", "m 1"),
-            (" \t m  \t1 \t", "m 1"),
-            ("m 1\r", "m 1"),
-            ("m{a=\"x\",}\t1\r", "m a=\"x\" 1"),
-        ],
-    );
+    accepted! { Prometheus:
+        "m 1" => "m 1",
+        "m\t1" => "m 1",
+        " \t m  \t1 \t" => "m 1",
+        "m 1\r" => "m 1",
+        "m{a=\"x\",}\t1\r" => r#"m a="x" 1"#,
+    }
 }
 
 #[test]
 fn empty_braces_are_no_labels() {
-    accepted(
-        Prometheus,
-        &[("m{} 1", "m 1"), ("m{ } 1", "m 1"), ("m {}1", "m 1")],
-    );
+    accepted! { Prometheus:
+        "m{} 1" => "m 1",
+        "m{ } 1" => "m 1",
+        "m {}1" => "m 1",
+    }
 }
 
 #[test]
 fn colons_belong_to_names_and_other_signs_need_quotes() {
-    accepted(
-        Prometheus,
-        &[
-            ("job:rate5m 1", "job:rate5m 1"),
-            (":m 1", ":m 1"),
-            ("{\"m-n\"} 1", "m-n 1"),
-            ("{\"a.b\",c=\"d\"} 1", "a.b c=\"d\" 1"),
-            ("{c=\"d\", \"a.b\"} 1", "a.b c=\"d\" 1"),
-            ("{\"legacy\"} 1", "legacy 1"),
-            ("{\"é\\\"\\\\\\n{}\"} 1", "é\"\\\n{} 1"),
-        ],
-    );
-    rejected(
-        Prometheus,
-        &[
-            ("m-n 1", Reason::InvalidName, 2),
-            ("a.b 1", Reason::InvalidName, 2),
-            ("é 1", Reason::InvalidName, 1),
-            ("{a=\"x\"} 1", Reason::MissingName, 1),
-            ("{} 1", Reason::MissingName, 1),
-            ("{\"\"} 1", Reason::InvalidLabelName, 2),
-            ("m{\"n\"} 1", Reason::InvalidName, 3),
-            ("{\"m\",\"n\"} 1", Reason::InvalidName, 6),
-        ],
-    );
+    accepted! { Prometheus:
+        "job:rate5m 1" => "job:rate5m 1",
+        ":m 1" => ":m 1",
+        r#"{"m-n"} 1"# => "m-n 1",
+        r#"{"a.b",c="d"} 1"# => r#"a.b c="d" 1"#,
+        r#"{c="d", "a.b"} 1"# => r#"a.b c="d" 1"#,
+        r#"{"legacy"} 1"# => "legacy 1",
+        r#"{"é\"\\\n{}"} 1"# => "é\"\\\n{} 1",
+    }
+    rejected! { Prometheus:
+        "m-n 1" => InvalidName at 2,
+        "a.b 1" => InvalidName at 2,
+        "é 1" => InvalidName at 1,
+        r#"{a="x"} 1"# => MissingName at 1,
+        "{} 1" => MissingName at 1,
+        r#"{""} 1"# => InvalidLabelName at 2,
+        r#"m{"n"} 1"# => InvalidName at 3,
+        r#"{"m","n"} 1"# => InvalidName at 6,
+    }
 }
 
 #[test]
 fn a_name_does_not_begin_with_a_digit() {
-    rejected(
-        Prometheus,
-        &[
-            ("1m 1", Reason::InvalidName, 1),
-            ("m{1a=\"x\"} 1", Reason::InvalidLabelName, 3),
-        ],
-    );
+    rejected! { Prometheus:
+        "1m 1" => InvalidName at 1,
+        r#"m{1a="x"} 1"# => InvalidLabelName at 3,
+    }
 }
 
 #[test]
 fn braces_in_a_value_are_part_of_it() {
-    accepted(
-        Prometheus,
-        &[
-            ("m{p=\"/a/{id}\"} 1", "m p=\"/a/{id}\" 1"),
-            ("m{p=\"} 2\"} 1", "m p=\"} 2\" 1"),
-            (
-                "m{p=\"a # {b=\\\"c\\\"} 7\"} 1",
-                "m p=\"a # {b=\\\"c\\\"} 7\" 1",
-            ),
-            ("m{p=\"x,y=z\"} 1", "m p=\"x,y=z\" 1"),
-        ],
-    );
+    accepted! { Prometheus:
+        r#"m{p="/a/{id}"} 1"# => r#"m p="/a/{id}" 1"#,
+        r#"m{p="} 2"} 1"# => r#"m p="} 2" 1"#,
+        r#"m{p="a # {b=\"c\"} 7"} 1"# => r#"m p="a # {b=\"c\"} 7" 1"#,
+        r#"m{p="x,y=z"} 1"# => r#"m p="x,y=z" 1"#,
+    }
 }
 
 #[test]
 fn an_empty_value_is_no_label_and_keeps_the_others() {
-    accepted(
-        Prometheus,
-        &[
-            ("m{a=\"\"} 1", "m 1"),
-            ("m{a=\"\",b=\"x\"} 1", "m b=\"x\" 1"),
-        ],
-    );
+    accepted! { Prometheus:
+        r#"m{a=""} 1"# => "m 1",
+        r#"m{a="",b="x"} 1"# => r#"m b="x" 1"#,
+    }
 }
 
 #[test]
 fn blanks_around_equals_are_allowed_but_quotes_are_required() {
-    accepted(
-        Prometheus,
-        &[("m{ a = \"x\" , b\t=\"y\" } 1", "m a=\"x\" b=\"y\" 1")],
-    );
-    rejected(
-        Prometheus,
-        &[
-            ("m{a=x} 1", Reason::InvalidLabels, 5),
-            ("m{a} 1", Reason::InvalidLabels, 4),
-            ("m{a=} 1", Reason::InvalidLabels, 5),
-        ],
-    );
+    accepted! { Prometheus:
+        "m{ a = \"x\" , b\t=\"y\" } 1" => r#"m a="x" b="y" 1"#,
+    }
+    rejected! { Prometheus:
+        "m{a=x} 1" => InvalidLabels at 5,
+        "m{a} 1" => InvalidLabels at 4,
+        "m{a=} 1" => InvalidLabels at 5,
+    }
 }
 
 #[test]
 fn escapes_are_resolved_once_and_unknown_ones_are_kept() {
-    accepted(
-        Prometheus,
-        &[
-            ("m{a=\"x\\\"y\",b=\"z\"} 1", "m a=\"x\\\"y\" b=\"z\" 1"),
-            ("m{a=\"\\\\\"} 1", "m a=\"\\\\\" 1"),
-            ("m{a=\"\\n\\\\n\"} 1", "m a=\"\\n\\\\n\" 1"),
-            ("m{a=\"\\t\\é\"} 1", "m a=\"\\\\t\\\\é\" 1"),
-        ],
-    );
-    rejected(
-        Prometheus,
-        &[
-            ("m{a=\"x\\\"} 1", Reason::InvalidLabels, 5),
-            ("m{a=\"x\\", Reason::InvalidLabels, 5),
-        ],
-    );
+    accepted! { Prometheus:
+        r#"m{a="x\"y",b="z"} 1"# => r#"m a="x\"y" b="z" 1"#,
+        r#"m{a="\\"} 1"# => r#"m a="\\" 1"#,
+        r#"m{a="\n\\n"} 1"# => r#"m a="\n\\n" 1"#,
+        r#"m{a="\t\é"} 1"# => r#"m a="\\t\\é" 1"#,
+    }
+    rejected! { Prometheus:
+        r#"m{a="x\"} 1"# => InvalidLabels at 5,
+        r#"m{a="x\"# => InvalidLabels at 5,
+    }
 }
 
 #[test]
 fn a_comma_may_follow_the_last_label_only() {
-    accepted(
-        Prometheus,
-        &[("m{a=\"x\",} 1", "m a=\"x\" 1"), ("{\"m\",} 1", "m 1")],
-    );
-    rejected(
-        Prometheus,
-        &[
-            ("m{,} 1", Reason::InvalidLabelName, 3),
-            ("m{,a=\"x\"} 1", Reason::InvalidLabelName, 3),
-            ("m{a=\"x\",,b=\"y\"} 1", Reason::InvalidLabelName, 9),
-            ("m{a=\"x\" b=\"y\"} 1", Reason::InvalidLabels, 9),
-        ],
-    );
+    accepted! { Prometheus:
+        r#"m{a="x",} 1"# => r#"m a="x" 1"#,
+        r#"{"m",} 1"# => "m 1",
+    }
+    rejected! { Prometheus:
+        "m{,} 1" => InvalidLabelName at 3,
+        r#"m{,a="x"} 1"# => InvalidLabelName at 3,
+        r#"m{a="x",,b="y"} 1"# => InvalidLabelName at 9,
+        r#"m{a="x" b="y"} 1"# => InvalidLabels at 9,
+    }
 }
 
 #[test]
 fn every_number_of_go_is_accepted() {
-    accepted(
-        Prometheus,
-        &[
-            ("m NaN", "m NaN"),
-            ("m Inf", "m inf"),
-            ("m +Inf", "m inf"),
-            ("m -inf", "m -inf"),
-            ("m infinity", "m inf"),
-            ("m 0x1p-2", "m 0.25"),
-            ("m -1.5E+3", "m -1500"),
-        ],
-    );
-    rejected(
-        Prometheus,
-        &[
-            ("m 1_000", Reason::InvalidValue, 3),
-            ("m one", Reason::InvalidValue, 3),
-            ("m 1,5", Reason::InvalidValue, 3),
-            ("m", Reason::MissingValue, 2),
-            ("m ", Reason::MissingValue, 3),
-            ("m{a=\"x\"}", Reason::MissingValue, 9),
-        ],
-    );
-    rejected(OpenMetrics, &[("m 0x1p-2", Reason::InvalidValue, 3)]);
+    accepted! { Prometheus:
+        "m NaN" => "m NaN",
+        "m Inf" => "m inf",
+        "m +Inf" => "m inf",
+        "m -inf" => "m -inf",
+        "m infinity" => "m inf",
+        "m 0x1p-2" => "m 0.25",
+        "m -1.5E+3" => "m -1500",
+    }
+    rejected! { Prometheus:
+        "m 1_000" => InvalidValue at 3,
+        "m one" => InvalidValue at 3,
+        "m 1,5" => InvalidValue at 3,
+        "m" => MissingValue at 2,
+        "m " => MissingValue at 3,
+        r#"m{a="x"}"# => MissingValue at 9,
+    }
+    rejected! { OpenMetrics:
+        "m 0x1p-2" => InvalidValue at 3,
+    }
 }
 
 #[test]
@@ -277,19 +242,10 @@ fn the_family_of_a_suffix_is_the_exact_name_first() {
 
 #[test]
 fn series_differ_by_their_sorted_labels() {
-    accepted(
-        Prometheus,
-        &[
-            (
-                "m{b=\"2\",a=\"1\",a_=\"3\",B=\"4\"} 1",
-                "m B=\"4\" a=\"1\" a_=\"3\" b=\"2\" 1",
-            ),
-            (
-                "m{\"z é\"=\"1\",\"a.b\"=\"2\"} 1",
-                "m a.b=\"2\" z é=\"1\" 1",
-            ),
-        ],
-    );
+    accepted! { Prometheus:
+        r#"m{b="2",a="1",a_="3",B="4"} 1"# => r#"m B="4" a="1" a_="3" b="2" 1"#,
+        r#"m{"z é"="1","a.b"="2"} 1"# => r#"m a.b="2" z é="1" 1"#,
+    }
     let mut reader = Reader::new(Prometheus, Limits::default());
     reader.scrape([b"m{a=\"1,2\"} 1\nm{b=\"x\",a=\"y\"} 1\n".as_slice()]);
     assert_eq!(reader.keeper.series.len(), 2);
@@ -297,20 +253,13 @@ fn series_differ_by_their_sorted_labels() {
 
 #[test]
 fn two_labels_with_one_name_reject_the_line() {
-    rejected(
-        Prometheus,
-        &[
-            ("m{a=\"x\",a=\"y\"} 1", Reason::DuplicateLabel, 9),
-            ("m{a=\"x\",a=\"x\"} 1", Reason::DuplicateLabel, 9),
-            ("m{a=\"\",b=\"\",\"a\"=\"y\"} 1", Reason::DuplicateLabel, 13),
-            ("m{__name__=\"n\"} 1", Reason::DuplicateLabel, 3),
-            (
-                "{a=\"x\",\"\\\\\"=\"1\",\"m\",\"\\\\\"=\"2\"} 1",
-                Reason::DuplicateLabel,
-                21,
-            ),
-        ],
-    );
+    rejected! { Prometheus:
+        r#"m{a="x",a="y"} 1"# => DuplicateLabel at 9,
+        r#"m{a="x",a="x"} 1"# => DuplicateLabel at 9,
+        r#"m{a="",b="","a"="y"} 1"# => DuplicateLabel at 13,
+        r#"m{__name__="n"} 1"# => DuplicateLabel at 3,
+        r#"{a="x","\\"="1","m","\\"="2"} 1"# => DuplicateLabel at 21,
+    }
 }
 
 #[test]
@@ -336,47 +285,37 @@ fn invalid_utf8_after_a_cached_line_rejects_it() {
 
 #[test]
 fn a_zero_byte_is_text_within_quotes_and_a_fault_elsewhere() {
-    accepted(Prometheus, &[("m{a=\"x\0\"} 1", "m a=\"x\\0\" 1")]);
-    rejected(
-        Prometheus,
-        &[
-            ("m\0 1", Reason::InvalidName, 2),
-            ("m 1\0", Reason::InvalidValue, 3),
-            ("\0", Reason::InvalidName, 1),
-        ],
-    );
+    accepted! { Prometheus:
+        "m{a=\"x\0\"} 1" => r#"m a="x\0" 1"#,
+    }
+    rejected! { Prometheus:
+        "m\0 1" => InvalidName at 2,
+        "m 1\0" => InvalidValue at 3,
+        "\0" => InvalidName at 1,
+    }
 }
 
 #[test]
 fn openmetrics_seconds_become_milliseconds() {
-    accepted(
-        OpenMetrics,
-        &[
-            ("m 1 1700000000.123", "m 1 @1700000000123"),
-            ("m 1 1700000000.123456", "m 1 @1700000000123"),
-            ("m 1 -1.5e3", "m 1 @-1500000"),
-            ("m 1 1 # {} 0.5 1.5", "m 1 @1000"),
-            (
-                "m{a=\"x\"} 1 # {t=\"}\",\"u.v\"=\"\\\"\"} -0.5 1.5 ",
-                "m a=\"x\" 1",
-            ),
-        ],
-    );
-    rejected(
-        OpenMetrics,
-        &[
-            ("m 1 NaN", Reason::InvalidTimestamp, 5),
-            ("m 1 1 1", Reason::TrailingData, 7),
-            ("m 1 #", Reason::InvalidExemplar, 6),
-            ("m 1 # 1", Reason::InvalidExemplar, 7),
-            ("m 1 # {a=\"x\"}", Reason::InvalidExemplar, 14),
-            ("m 1 # {a=x} 1", Reason::InvalidExemplar, 10),
-            ("m 1 # {\"a\"} 1", Reason::InvalidExemplar, 7),
-            ("m 1 # {} x", Reason::InvalidExemplar, 10),
-            ("m 1 # {} 1 x", Reason::InvalidExemplar, 12),
-            ("m 1 # {} 1 1 1", Reason::TrailingData, 14),
-        ],
-    );
+    accepted! { OpenMetrics:
+        "m 1 1700000000.123" => "m 1 @1700000000123",
+        "m 1 1700000000.123456" => "m 1 @1700000000123",
+        "m 1 -1.5e3" => "m 1 @-1500000",
+        "m 1 1 # {} 0.5 1.5" => "m 1 @1000",
+        r#"m{a="x"} 1 # {t="}","u.v"="\""} -0.5 1.5 "# => r#"m a="x" 1"#,
+    }
+    rejected! { OpenMetrics:
+        "m 1 NaN" => InvalidTimestamp at 5,
+        "m 1 1 1" => TrailingData at 7,
+        "m 1 #" => InvalidExemplar at 6,
+        "m 1 # 1" => InvalidExemplar at 7,
+        r#"m 1 # {a="x"}"# => InvalidExemplar at 14,
+        "m 1 # {a=x} 1" => InvalidExemplar at 10,
+        r#"m 1 # {"a"} 1"# => InvalidExemplar at 7,
+        "m 1 # {} x" => InvalidExemplar at 10,
+        "m 1 # {} 1 x" => InvalidExemplar at 12,
+        "m 1 # {} 1 1 1" => TrailingData at 14,
+    }
 }
 
 #[test]
