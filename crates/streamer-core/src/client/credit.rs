@@ -20,12 +20,12 @@ pub struct Limits {
 }
 
 impl Default for Limits {
-    /// 16,384 changes and 8 MiB in all, 256 changes per subscription.
+    /// 16,384 changes and 8 MiB in all, 1,024 changes per subscription.
     fn default() -> Self {
         Self {
             messages: 16_384,
             bytes: 8 << 20,
-            messages_per_subscription: 256,
+            messages_per_subscription: 1_024,
         }
     }
 }
@@ -35,7 +35,7 @@ impl Limits {
     ///
     /// Shares shrink as subscriptions are added, but a grant is never taken back: until deliveries
     /// use it up, n subscriptions made one after another on one stream can hold up to
-    /// 1 + ln(n / 64) times the total. The next restore grants even shares.
+    /// 1 + ln(n / 16) times the total. The next restore grants even shares.
     pub(super) fn share(&self, subscriptions: usize) -> Load {
         let count = (subscriptions as u64).max(1);
         let messages = (self.messages / count).min(self.messages_per_subscription);
@@ -110,8 +110,8 @@ mod tests {
     #[test]
     fn shares_are_at_least_one_and_at_most_the_cap() {
         let limits = Limits::default();
-        assert_eq!(limits.share(0).messages, 256);
-        assert_eq!(limits.share(64).messages, 256);
+        assert_eq!(limits.share(0).messages, 1_024);
+        assert_eq!(limits.share(16).messages, 1_024);
         assert_eq!(limits.share(128).messages, 128);
         assert_eq!(limits.share(6_000).messages, 2);
         assert_eq!(limits.share(100_000).messages, 1);

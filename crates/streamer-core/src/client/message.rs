@@ -5,7 +5,12 @@ use prost::{
     DecodeError, Message,
     encoding::{DecodeContext, WireType, encode_key, encode_varint, encoded_len_varint, key_len},
 };
-use steadfast_wire::streamer::{GatewayMessage, SubscribeRequest, gateway_message::Payload};
+use steadfast_wire::streamer::{
+    self as wire, GatewayMessage, SubscribeRequest, gateway_message::Payload,
+};
+
+use super::load::Load;
+use crate::Position;
 
 /// A message to the server.
 ///
@@ -14,20 +19,41 @@ use steadfast_wire::streamer::{GatewayMessage, SubscribeRequest, gateway_message
 #[derive(Clone, Debug, PartialEq)]
 pub struct ClientMessage(Content);
 
+/// Small, because a restore queues one for each subscription.
 #[derive(Clone, Debug, PartialEq)]
 enum Content {
-    Message(GatewayMessage),
+    Message(Box<GatewayMessage>),
     /// The encoded fields that stay the same, and the fields that differ per request.
-    Subscribe(Bytes, SubscribeRequest),
+    Subscribe(Bytes, Variable),
+}
+
+/// The fields of a subscribe request that differ per request. A plain peer gets none of them.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(super) struct Variable {
+    pub(super) resume: Option<Position>,
+    pub(super) credit: Load,
+    pub(super) request: u64,
+}
+
+impl Variable {
+    fn to_wire(self) -> SubscribeRequest {
+        SubscribeRequest {
+            resume: self.resume.map(wire::Position::from),
+            credit_messages: self.credit.messages,
+            credit_bytes: self.credit.bytes,
+            request: self.request,
+            ..SubscribeRequest::default()
+        }
+    }
 }
 
 /// The tag of [`Payload::Subscribe`].
 const SUBSCRIBE_TAG: u32 = 1;
 
 impl ClientMessage {
-    /// Creates a subscribe request. `fixed` is an encoded [`SubscribeRequest`]; protobuf merges it
-    /// with the fields of `variable`, which must not repeat any of its fields.
-    pub(super) fn subscribe(fixed: Bytes, variable: SubscribeRequest) -> Self {
+    /// Creates a subscribe request. `fixed` is an encoded [`SubscribeRequest`] without the fields of
+    /// `variable`, with which protobuf merges it.
+    pub(super) fn subscribe(fixed: Bytes, variable: Variable) -> Self {
         Self(Content::Subscribe(fixed, variable))
     }
 
@@ -39,8 +65,9 @@ impl ClientMessage {
     #[must_use]
     pub fn into_message(self) -> GatewayMessage {
         match self.0 {
-            Content::Message(message) => message,
-            Content::Subscribe(fixed, mut request) => {
+            Content::Message(message) => *message,
+            Content::Subscribe(fixed, variable) => {
+                let mut request = variable.to_wire();
                 request
                     .merge(fixed)
                     .expect("the fixed fields are an encoded request");
@@ -52,7 +79,7 @@ impl ClientMessage {
 
 impl From<Payload> for ClientMessage {
     fn from(payload: Payload) -> Self {
-        Self(Content::Message(gateway(payload)))
+        Self(Content::Message(Box::new(gateway(payload))))
     }
 }
 
@@ -67,6 +94,7 @@ impl Message for ClientMessage {
         match &self.0 {
             Content::Message(message) => message.encode_raw(buffer),
             Content::Subscribe(fixed, variable) => {
+                let variable = variable.to_wire();
                 encode_key(SUBSCRIBE_TAG, WireType::LengthDelimited, buffer);
                 encode_varint((fixed.len() + variable.encoded_len()) as u64, buffer);
                 // Protobuf merges fields in any order, so the two parts need no merging here.
@@ -85,7 +113,7 @@ impl Message for ClientMessage {
     ) -> Result<(), DecodeError> {
         let mut message = self.clone().into_message();
         message.merge_field(tag, wire_type, buffer, context)?;
-        self.0 = Content::Message(message);
+        self.0 = Content::Message(Box::new(message));
         Ok(())
     }
 
@@ -93,20 +121,21 @@ impl Message for ClientMessage {
         match &self.0 {
             Content::Message(message) => message.encoded_len(),
             Content::Subscribe(fixed, variable) => {
-                let length = fixed.len() + variable.encoded_len();
+                let length = fixed.len() + variable.to_wire().encoded_len();
                 key_len(SUBSCRIBE_TAG) + encoded_len_varint(length as u64) + length
             }
         }
     }
 
     fn clear(&mut self) {
-        self.0 = Content::Message(GatewayMessage::default());
+        self.0 = Content::Message(Box::default());
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Epoch;
 
     #[test]
     fn a_kept_request_encodes_like_a_whole_one() {
@@ -116,13 +145,20 @@ mod tests {
             collection: "users".repeat(100),
             ..SubscribeRequest::default()
         };
-        let variable = SubscribeRequest {
-            credit_messages: 256,
+        let position = Position::new(Epoch(5), 9);
+        let credit = Load {
+            messages: 256,
+            bytes: 4_000,
+        };
+        let variable = Variable {
+            resume: Some(position),
+            credit,
             request: 7,
-            ..SubscribeRequest::default()
         };
         let whole = SubscribeRequest {
+            resume: Some(position.into()),
             credit_messages: 256,
+            credit_bytes: 4_000,
             request: 7,
             ..fixed.clone()
         };
@@ -132,5 +168,28 @@ mod tests {
         let whole = gateway(Payload::Subscribe(whole));
         assert_eq!(GatewayMessage::decode(&*bytes), Ok(whole.clone()));
         assert_eq!(kept.into_message(), whole);
+    }
+
+    #[test]
+    fn restored_request_adds_few_bytes_to_its_kept_part() {
+        // A restore queues one message per subscription: 100,000 of them are 9 MB.
+        assert!(
+            size_of::<ClientMessage>() <= 88,
+            "{}",
+            size_of::<ClientMessage>()
+        );
+        let credit = Load {
+            messages: 1,
+            bytes: 8_192,
+        };
+        let variable = Variable {
+            resume: Some(Position::new(Epoch(u64::MAX), 1_000_000_000)),
+            credit,
+            request: 1_000_000,
+        };
+        let fixed = Bytes::from_static(b"any bytes");
+        let message = ClientMessage::subscribe(fixed.clone(), variable);
+        let added = message.encoded_len() - fixed.len();
+        assert!(added <= 40, "{added} bytes");
     }
 }

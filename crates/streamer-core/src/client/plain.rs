@@ -11,6 +11,7 @@ use super::{
     Change, Config, Cx, GapReason, SubscriptionId, Violation,
     backlog::Backlog,
     load::Load,
+    message::Variable,
     probes::Probes,
     refusal::RefusalKind,
     restore::Restore,
@@ -304,8 +305,7 @@ fn send_request(
         subscription.set_pending_gap(GapReason::LeftProfile);
     }
     subscription.state = SubscribeState::Pending(Request { number, ..request });
-    let profile = wire::SubscribeRequest::default();
-    let message = subscription.request_message(request.spelling, profile);
+    let message = subscription.request_message(request.spelling, Variable::default());
     send(cx, message);
 }
 

@@ -5,8 +5,8 @@ use std::time::Duration;
 use steadfast_session::Time;
 
 use super::{
-    ClientMessage, SubscriptionId, Violation, refusal::RefusalKind, subscription::SubscribeState,
-    subscriptions::Subscriptions,
+    ClientMessage, SubscriptionId, Violation, message::Variable, refusal::RefusalKind,
+    subscription::SubscribeState, subscriptions::Subscriptions,
 };
 use steadfast_wire::streamer as wire;
 
@@ -98,7 +98,7 @@ impl Probes {
         *probed = true;
         let spelling = *spelling;
         self.last = Some(id);
-        let request = subscription.request_message(spelling, wire::SubscribeRequest::default());
+        let request = subscription.request_message(spelling, Variable::default());
         subscriptions.counters.probes += 1;
         Some(request)
     }

@@ -10,6 +10,7 @@ use super::{
     catch_up::CatchUp,
     credit::Credit,
     cursor::{Continuity, Rejected},
+    message::Variable,
     restore::Restore,
     send,
     subscription::{Request, SubscribeState},
@@ -434,14 +435,12 @@ fn send_request(
         from,
         ..request
     });
-    let profile = wire::SubscribeRequest {
-        resume: from.map(wire::Position::from),
-        credit_messages: subscription.credit.granted.messages,
-        credit_bytes: subscription.credit.granted.bytes,
+    let variable = Variable {
+        resume: from,
+        credit: subscription.credit.granted,
         request: number,
-        ..wire::SubscribeRequest::default()
     };
-    let message = subscription.request_message(request.spelling, profile);
+    let message = subscription.request_message(request.spelling, variable);
     send(cx, message);
 }
 

@@ -6,7 +6,7 @@ use steadfast_wire::streamer as wire;
 
 use super::{
     Change, ClientMessage, Counters, Cx, Event, Gap, GapReason, Item, Resync, SubscriptionId,
-    backlog::QueuedChanges, credit::Credit, cursor::Cursor, load::Load,
+    backlog::QueuedChanges, credit::Credit, cursor::Cursor, load::Load, message::Variable,
 };
 use crate::{
     Position,
@@ -135,12 +135,11 @@ impl Subscription {
         std::mem::replace(&mut self.wire_id, wire_id)
     }
 
-    /// Returns a subscribe request. `profile` holds the fields of the resume profile; they are
-    /// unset for a plain peer.
+    /// Returns a subscribe request.
     pub(super) fn request_message(
         &mut self,
         spelling: Spelling,
-        profile: wire::SubscribeRequest,
+        variable: Variable,
     ) -> ClientMessage {
         let fixed = match self.encoded.take() {
             // Taken out and put back, because `encode` borrows all of the subscription.
@@ -148,7 +147,7 @@ impl Subscription {
             Some(_) | None => self.encode(spelling),
         };
         self.encoded = Some((spelling, fixed.clone()));
-        ClientMessage::subscribe(fixed, profile)
+        ClientMessage::subscribe(fixed, variable)
     }
 
     fn encode(&self, spelling: Spelling) -> Bytes {

@@ -5,6 +5,8 @@ use std::{
     ops::{Index, IndexMut},
 };
 
+use foldhash::quality::FixedState;
+use hashbrown::HashMap;
 use steadfast_session::{End, Initiator, Reason};
 use steadfast_wire::streamer as wire;
 
@@ -25,7 +27,9 @@ pub(super) struct Subscriptions {
     pub(super) limits: Limits,
     max_rejections: u32,
     by_id: BTreeMap<SubscriptionId, Subscription>,
-    by_wire_id: BTreeMap<String, SubscriptionId>,
+    /// Only looked up, never iterated, so that its order cannot show. Wire ids have a long common
+    /// beginning, which an ordered map would compare again and again.
+    by_wire_id: HashMap<String, SubscriptionId, FixedState>,
     /// The number of the newest request of the session.
     newest_request: u64,
     /// The number of the newest delivery.
@@ -42,7 +46,7 @@ impl Subscriptions {
             limits: config.limits,
             max_rejections: config.max_rejections,
             by_id: BTreeMap::new(),
-            by_wire_id: BTreeMap::new(),
+            by_wire_id: HashMap::with_hasher(FixedState::default()),
             newest_request: 0,
             newest_delivery: 0,
             spelling: Spelling::default(),

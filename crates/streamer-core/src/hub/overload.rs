@@ -80,6 +80,9 @@ impl MatchQueue {
     /// Queues the events after an offset for the overloaded collections that have none left, as many
     /// as there is room for.
     pub(super) fn refill(&mut self, after: u64, events: &[Arc<Event>], cx: &Context) {
+        if self.overloaded.is_empty() {
+            return;
+        }
         let mut end = after + events.len() as u64;
         let idle = self.overloaded.iter().filter(|(name, offset)| {
             (after..end).contains(*offset) && !self.collections.contains_key(*name)

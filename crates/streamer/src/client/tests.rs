@@ -238,7 +238,7 @@ async fn close_wakes_a_reader_of_a_dead_peer() {
 #[tokio::test(start_paused = true)]
 async fn slow_application_is_not_a_dead_peer() {
     let (client, _server, mut peer, request, mut users) = subscribed(0).await;
-    for offset in 1..=256 {
+    for offset in 1..=1_024 {
         peer.deliver(&request, offset - 1, offset);
     }
     let hour = Duration::from_secs(3_600);
@@ -251,19 +251,19 @@ async fn slow_application_is_not_a_dead_peer() {
 #[tokio::test(start_paused = true)]
 async fn full_queue_does_not_block_another_subscribe() {
     let (client, _server, mut peer, request, users) = subscribed(0).await;
-    for offset in 1..=256 {
+    for offset in 1..=1_024 {
         peer.deliver(&request, offset - 1, offset);
     }
     settle().await;
-    assert_eq!(users.queued(), 256);
+    assert_eq!(users.queued(), 1_024);
     let another = client.subscribe("default", "rooms", Filter::all());
     let another = tokio::spawn(another.into_future());
     let request = peer.subscribe().await;
     assert_eq!(
-        request.credit_messages, 256,
+        request.credit_messages, 1_024,
         "a stalled one takes nothing from others"
     );
-    peer.accept(&request, 256);
+    peer.accept(&request, 1_024);
     assert!(another.await.expect("no panic").is_ok());
 }
 
