@@ -8,3 +8,4 @@ pub mod child;
 pub mod figure;
 pub mod measure;
 pub mod pages;
+pub mod subscriptions;

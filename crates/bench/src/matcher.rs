@@ -1,215 +1,89 @@
 //! The time and memory that finding the subscriptions of an event takes.
 
-use std::{hint::black_box, sync::Arc};
+use std::hint::black_box;
 
 use anyhow::Result;
-use bytes::Bytes;
 use steadfast_bench::{
-    figure::{Figure, Figures},
-    measure::{compare, cpu_time},
+    figure::Figures,
+    measure::{compare, cpu_time, load_average},
+    subscriptions::{SEED, WORKLOADS, Workload, events, insert},
 };
 use steadfast_streamer_core::{
-    Event, Operation,
-    filter::{Condition, Filter, Op, Value},
-    matcher::{Matcher, SubscriptionKey},
+    Event,
+    filter::{Filter, Op, Value},
+    matcher::{Matcher, Matching, SubscriptionKey},
 };
-
-/// Distinct events, more than the caches hold.
-const EVENTS: usize = 100_000;
 
 /// Events that the linear scan is measured with; each visits every subscription.
 const SCANNED: usize = 16;
 
-const PAIRS: usize = 9;
-
-const USERS: u64 = 1_000_000;
-const ROOMS: u64 = 50_000;
-const TAGS: u64 = 20_000;
-const SKUS: u64 = 200_000;
-
-/// A kind of subscriptions, by the number of the subscription.
-struct Workload {
-    name: &'static str,
-    filter: fn(u64) -> Vec<Condition>,
-    /// Sizes at which it is measured.
-    sizes: &'static [u64],
-    /// Events in a round; fewer where each matches many.
-    events: usize,
-}
-
-const WORKLOADS: [Workload; 7] = [
-    Workload {
-        name: "one-equality",
-        filter: |n| vec![condition("user", Op::Eq, user(n))],
-        sizes: &[10_000, 100_000, 1_000_000],
-        events: EVENTS,
-    },
-    Workload {
-        name: "two-equalities-one-shared",
-        filter: |n| {
-            vec![
-                condition("kind", Op::Eq, "message"),
-                condition("user", Op::Eq, user(n)),
-            ]
-        },
-        sizes: &[1_000_000],
-        events: EVENTS,
-    },
-    Workload {
-        name: "narrow-range",
-        filter: |n| {
-            let low = (n % 1_000_000) as f64 / 1_000.0;
-            vec![
-                condition("price", Op::Ge, low),
-                condition("price", Op::Lt, low + 0.01),
-            ]
-        },
-        sizes: &[1_000_000],
-        events: EVENTS,
-    },
-    Workload {
-        name: "mixed",
-        filter: mixed,
-        sizes: &[10_000, 100_000, 1_000_000],
-        events: 2_000,
-    },
-    Workload {
-        name: "one-sided-range",
-        filter: |n| vec![condition("price", Op::Gt, (n % 1_000_000) as f64 / 1_000.0)],
-        sizes: &[1_000_000],
-        events: 64,
-    },
-    Workload {
-        name: "not-equal-only",
-        filter: |n| vec![condition("user", Op::Ne, user(n))],
-        sizes: &[100_000],
-        events: 64,
-    },
-    Workload {
-        name: "box",
-        filter: |n| {
-            let (x, y) = ((n * 7_919 % 1_000) as f64, (n * 104_729 % 1_000) as f64);
-            vec![
-                condition("x", Op::Ge, x),
-                condition("x", Op::Lt, x + 3.0),
-                condition("y", Op::Ge, y),
-                condition("y", Op::Lt, y + 3.0),
-            ]
-        },
-        sizes: &[1_000_000],
-        events: 2_000,
-    },
-];
-
-/// The mix of an application: mostly one user's or one room's documents, some tags, articles and
-/// prices, and a few that no index helps.
-fn mixed(n: u64) -> Vec<Condition> {
-    let draw = n * 0x9e37_79b9 % 1_000;
-    match draw {
-        0..550 => match n % 3 {
-            0 => vec![condition("user", Op::Eq, user(n % USERS))],
-            1 => vec![
-                condition("user", Op::Eq, user(n % USERS)),
-                condition("status", Op::Eq, "open"),
-            ],
-            _ => vec![
-                condition("user", Op::Eq, user(n % USERS)),
-                condition("price", Op::Gt, (n % 1_000) as f64),
-            ],
-        },
-        550..750 => {
-            let mut conditions = vec![condition("room", Op::Eq, format!("room{}", n % ROOMS))];
-            if n.is_multiple_of(4) {
-                conditions.push(condition("user", Op::Ne, user(n % USERS)));
-            }
-            conditions
-        }
-        750..850 => vec![
-            condition("tags", Op::Contains, format!("tag{}", n % TAGS)),
-            condition("status", Op::Eq, "open"),
-            condition("kind", Op::Eq, "message"),
-        ],
-        850..930 => {
-            let skus = (0..4).map(|at| format!("sku{}", (n + at * 7) % SKUS));
-            vec![
-                condition("sku", Op::In, skus.collect::<Vec<_>>()),
-                condition("status", Op::Eq, "open"),
-            ]
-        }
-        930..990 => {
-            let low = (n % 1_000_000) as f64 / 1_000.0;
-            vec![
-                condition("price", Op::Ge, low),
-                condition("price", Op::Lt, low + 0.02),
-                condition("status", Op::Eq, "open"),
-            ]
-        }
-        990..998 => vec![condition(
-            "price",
-            Op::Gt,
-            900.0 + (n % 100_000) as f64 / 1_000.0,
-        )],
-        _ => vec![condition("user", Op::Ne, user(n % USERS))],
-    }
-}
-
-fn condition(field: &str, op: Op, value: impl Into<Value>) -> Condition {
-    Condition::new(field, op, value)
-}
-
-fn user(n: u64) -> String {
-    format!("user{n:07}")
-}
+const PAIRS: usize = 15;
 
 /// Measures every workload at every size.
 pub(crate) fn run(quick: bool) -> Result<Figures> {
     let mut figures = Figures::new();
     for workload in &WORKLOADS {
+        let mut events = Vec::new();
         for &size in workload.sizes {
             if quick && size > 100_000 {
                 continue;
             }
-            measure(workload, size, &mut figures)?;
+            events.push(measure(workload, size, &mut figures)?);
+        }
+        if let [small, .., large] = events[..] {
+            figures.put(format!("{}/growth", workload.name), "times", large / small);
         }
     }
+    figures.put("load-average", "threads", load_average()?);
     Ok(figures)
 }
 
-fn measure(workload: &Workload, size: u64, figures: &mut Figures) -> Result<()> {
-    let name = |figure: &str| format!("{}/{size}/{figure}", workload.name);
-    let filters: Vec<Filter> = (0..size)
-        .map(|n| Filter::new((workload.filter)(n)))
-        .collect::<Result<_, _>>()?;
+/// A matching whose memory serves every event, as in a server.
+#[derive(Default)]
+struct Finder {
+    matching: Matching,
+    found: Vec<SubscriptionKey>,
+    candidates: usize,
+}
+
+impl Finder {
+    fn find(&mut self, matcher: &Matcher, event: &Event) -> usize {
+        self.matching.start(matcher, event);
+        self.candidates = self.matching.candidates();
+        self.found.clear();
+        self.matching.finish(matcher, &mut self.found);
+        self.found.len()
+    }
+}
+
+/// Measures one workload at one size. Returns the nanoseconds of an event.
+fn measure(workload: &Workload, size: u64, figures: &mut Figures) -> Result<f64> {
+    let named = |name: &str| format!("{}/{size}/{name}", workload.name);
+    let filters = workload.filters(size)?;
     let events = events(workload.events, size);
 
-    let mut matcher = Matcher::new(7);
+    let mut matcher = Matcher::new(SEED);
     let began = cpu_time();
     let held = allocation_counter::measure(|| {
         for (key, filter) in (0..).zip(&filters) {
-            matcher.insert(SubscriptionKey(key), "shop", "messages", filter);
+            insert(&mut matcher, key, filter);
         }
     });
-    let per = |seconds: f64, times: f64| seconds / times * 1e9;
-    let insert = per(cpu_time() - began, size as f64);
-    figures.insert(name("insert"), Figure::alone(insert, "ns"));
+    let inserted = (cpu_time() - began) / size as f64 * 1e9;
+    figures.put(named("insert"), "ns", inserted);
     let bytes = held.bytes_current as f64 / size as f64;
-    figures.insert(name("state"), Figure::alone(bytes, "bytes"));
+    figures.put(named("state"), "bytes", bytes);
+    let churned = churn(&mut matcher, &filters);
+    figures.put(named("insert-and-remove"), "ns", churned);
 
-    let churn = churn(&mut matcher, &filters);
-    figures.insert(name("insert-and-remove"), Figure::alone(churn, "ns"));
-
-    let mut out = Vec::new();
-    let (mut found, mut candidates) = (0, 0);
-    for event in &events {
-        candidates += matcher.start(event).candidates();
-        out.clear();
-        matcher.matches(event, &mut out)?;
-        found += out.len();
-    }
+    let mut finder = Finder::default();
+    let (found, candidates) = events.iter().fold((0, 0), |(found, candidates), event| {
+        let more = finder.find(&matcher, event);
+        (found + more, candidates + finder.candidates)
+    });
     let per_event = |count: usize| count as f64 / events.len() as f64;
-    figures.insert(name("matches"), Figure::alone(per_event(found), "each"));
-    let looked_at = Figure::alone(per_event(candidates), "each");
-    figures.insert(name("candidates"), looked_at);
+    figures.put(named("matches"), "each", per_event(found));
+    figures.put(named("candidates"), "each", per_event(candidates));
 
     let scan = Scan::of(&filters);
     let packed: Vec<Packed> = events
@@ -222,38 +96,42 @@ fn measure(workload: &Workload, size: u64, figures: &mut Figures) -> Result<()> 
         PAIRS,
         || {
             next = (next + 1) % events.len();
-            out.clear();
-            matcher.matches(&events[next], &mut out).ok();
-            black_box(out.len());
+            black_box(finder.find(&matcher, &events[next]));
         },
         || {
             next_packed = (next_packed + 1) % packed.len();
             black_box(scan.matches(&packed[next_packed]));
         },
     );
-    let mut parsed = 0;
-    let parse = compare(
+    let reader = workload.reader()?;
+    let (mut next_read, mut next_parsed) = (0, 0);
+    let reading = compare(
         PAIRS,
         || {
-            parsed = (parsed + 1) % events.len();
-            black_box(serde_json::from_slice::<serde_json::Value>(&events[parsed].data).is_ok());
+            next_read = (next_read + 1) % events.len();
+            black_box(finder.find(&reader, &events[next_read]));
         },
-        || {},
+        || {
+            next_parsed = (next_parsed + 1) % events.len();
+            let data = &events[next_parsed].data;
+            black_box(serde_json::from_slice::<serde_json::Value>(data).is_ok());
+        },
     );
-    let event = Figure {
-        value: taken.ours.as_secs_f64() * 1e9,
-        unit: "ns",
-        baseline: Some(taken.baseline.as_secs_f64() * 1e9),
-        ratio: Some(taken.ratio),
-    };
-    if per_event(found) >= 1.0 {
-        let each = event.value / per_event(found);
-        figures.insert(name("per-match"), Figure::alone(each, "ns"));
+    let [event, read] = [&taken, &reading].map(|compared| compared.ours.as_secs_f64() * 1e9);
+    for (name, ours, compared) in [("event", event, &taken), ("reading", read, &reading)] {
+        let baseline = compared.baseline.as_secs_f64() * 1e9;
+        figures.put_against(named(name), "ns", ours, (baseline, compared.ratio));
     }
-    figures.insert(name("event"), event);
-    let parse = parse.ours.as_secs_f64() * 1e9;
-    figures.insert(name("parsing-alone"), Figure::alone(parse, "ns"));
-    Ok(())
+    figures.put(named("matching"), "ns", event - read);
+    if found >= events.len() {
+        let each = (event - read) / per_event(found);
+        figures.put(named("matching-per-match"), "ns", each);
+    }
+    let (lower, upper) = taken.quartiles;
+    figures.put(named("ratio-lower-quartile"), "times", lower);
+    figures.put(named("ratio-upper-quartile"), "times", upper);
+    figures.put(named("discarded"), "of 15", taken.discarded as f64);
+    Ok(event)
 }
 
 /// Removes and inserts subscriptions all over the matcher; CPU nanoseconds of one of either.
@@ -263,47 +141,9 @@ fn churn(matcher: &mut Matcher, filters: &[Filter]) -> f64 {
     for n in 0..times {
         let key = n * 7_919 % filters.len();
         matcher.remove(SubscriptionKey(key as u64));
-        matcher.insert(
-            SubscriptionKey(key as u64),
-            "shop",
-            "messages",
-            &filters[key],
-        );
+        insert(matcher, key as u64, &filters[key]);
     }
     (cpu_time() - began) / (2 * times) as f64 * 1e9
-}
-
-/// Documents of 20 fields and 3 tags, some 500 bytes.
-fn events(count: usize, size: u64) -> Vec<Event> {
-    (0..count as u64)
-        .map(|n| {
-            let n = n * 0x9e37_79b1 % USERS.min(size);
-            let filling: Vec<String> = (0..9).map(|at| format!(r#""f{at}":"value{at}{n}""#)).collect();
-            let filling = filling.join(",");
-            let data = format!(
-                r#"{{"user":"{}","room":"room{}","kind":"message","status":"{}","sku":"sku{}","price":{},"x":{},"y":{},"tags":["tag{}","tag{}","tag{}"],{filling},"version":{n},"createdAt":1700000000000,"updatedAt":1700000000001}}"#,
-                user(n),
-                n % ROOMS,
-                if n.is_multiple_of(5) { "closed" } else { "open" },
-                n % SKUS,
-                (n * 31 % 1_000_000) as f64 / 1_000.0,
-                n * 17 % 1_000,
-                n * 13 % 1_000,
-                n % TAGS,
-                (n + 1) % TAGS,
-                (n + 2) % TAGS,
-            );
-            Event {
-                offset: n + 1,
-                database: Arc::from("shop"),
-                collection: Arc::from("messages"),
-                document_id: Arc::from(format!("m{n}")),
-                operation: Operation::Insert,
-                data: Bytes::from(data),
-                timestamp: 0,
-            }
-        })
-        .collect()
 }
 
 const FIELDS: [&str; 9] = [

@@ -122,6 +122,18 @@ pub fn process_cpu_time() -> f64 {
     time.tv_sec as f64 + time.tv_nsec as f64 / 1e9
 }
 
+/// Returns the threads that ran or waited for a processor in the last minute. Figures that were taken
+/// while it exceeded the processors are worth less.
+///
+/// # Errors
+///
+/// If `/proc/loadavg` cannot be read.
+pub fn load_average() -> Result<f64> {
+    let text = fs::read_to_string("/proc/loadavg")?;
+    let first = text.split_whitespace().next();
+    Ok(first.context("/proc/loadavg is empty")?.parse()?)
+}
+
 /// Returns a process's memory in MiB. The field is `VmRSS:` or `VmHWM:` of `/proc/PID/status`.
 ///
 /// # Errors

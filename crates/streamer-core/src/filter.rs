@@ -13,6 +13,7 @@ mod evaluate;
 mod fault;
 mod number;
 mod op;
+mod operand;
 mod text;
 mod value;
 mod wire;
@@ -32,6 +33,7 @@ pub use self::{
 pub(crate) use self::{
     evaluate::{FieldValue, equal, holds},
     number::Number,
+    operand::{Operand, decode_number, encode_number},
 };
 
 /// The conditions of a subscription, all of which a document must satisfy.

@@ -148,11 +148,7 @@ impl Matcher {
         out: &mut Vec<SubscriptionKey>,
     ) -> Result<(), InvalidDocument> {
         let mut matching = self.start(event);
-        matching.take_unconditional(out);
-        let filtered = out.len();
-        let mut unlimited = u64::MAX;
-        matching.run(self, &mut unlimited, out);
-        matching.sort(&mut out[filtered..]);
+        matching.finish(self, out);
         matching.into_fault().map_or(Ok(()), Err)
     }
 

@@ -4,7 +4,7 @@ use std::cmp::Ordering;
 
 use serde_json::Value as Json;
 
-use super::{Document, Filter, InvalidDocument, Number, Op, Selection, Value};
+use super::{Document, Filter, InvalidDocument, Number, Op, Operand, Selection};
 
 /// Returns whether the document satisfies the filter.
 ///
@@ -22,7 +22,8 @@ pub fn evaluate(filter: &Filter, document: &Document<'_>) -> Result<bool, Invali
         Selection::Conditions(conditions) => {
             for condition in conditions {
                 let field = document.field(&condition.field)?;
-                if !field.is_some_and(|field| holds(condition.op, &condition.value, field)) {
+                let value = Operand::of(&condition.value);
+                if !field.is_some_and(|field| holds(condition.op, value, field)) {
                     return Ok(false);
                 }
             }
@@ -43,7 +44,7 @@ pub(crate) trait FieldValue<'a>: Copy {
     /// Returns the elements of a list.
     fn elements(self) -> Option<impl ExactSizeIterator<Item = Self>>;
     /// Returns whether it is an object with a member of this name.
-    fn has_member(self, name: &str) -> bool;
+    fn has_member(self, name: &[u8]) -> bool;
 }
 
 impl<'a> FieldValue<'a> for &'a Json {
@@ -63,14 +64,14 @@ impl<'a> FieldValue<'a> for &'a Json {
         self.as_array().map(|elements| elements.iter())
     }
 
-    fn has_member(self, name: &str) -> bool {
-        self.as_object()
-            .is_some_and(|members| members.contains_key(name))
+    fn has_member(self, name: &[u8]) -> bool {
+        let (members, name) = (self.as_object(), std::str::from_utf8(name));
+        members.is_some_and(|members| name.is_ok_and(|name| members.contains_key(name)))
     }
 }
 
 /// Returns whether a field that is present satisfies a condition.
-pub(crate) fn holds<'a>(op: Op, value: &Value, field: impl FieldValue<'a>) -> bool {
+pub(crate) fn holds<'a>(op: Op, value: Operand<'_>, field: impl FieldValue<'a>) -> bool {
     match op {
         Op::Eq => equal(field, value),
         Op::Ne => !equal(field, value),
@@ -79,45 +80,42 @@ pub(crate) fn holds<'a>(op: Op, value: &Value, field: impl FieldValue<'a>) -> bo
         Op::Lt => order(field, value).is_some_and(Ordering::is_lt),
         Op::Le => order(field, value).is_some_and(Ordering::is_le),
         Op::In => match value {
-            Value::List(values) => values.iter().any(|value| equal(field, value)),
-            Value::Text(_) | Value::Int(_) | Value::Double(_) | Value::Bool(_) => false,
+            Operand::List(values) => values.into_iter().any(|value| equal(field, value)),
+            Operand::Text(_) | Operand::Number(_) | Operand::Bool(_) => false,
         },
         Op::Contains => contains(field, value),
     }
 }
 
-fn contains<'a>(field: impl FieldValue<'a>, value: &Value) -> bool {
+fn contains<'a>(field: impl FieldValue<'a>, value: Operand<'_>) -> bool {
     if let Some(mut elements) = field.elements() {
         return elements.any(|element| equal(element, value));
     }
     match value {
-        Value::Text(name) => field.has_member(name),
-        Value::Int(_) | Value::Double(_) | Value::Bool(_) | Value::List(_) => false,
+        Operand::Text(name) => field.has_member(name),
+        Operand::Number(_) | Operand::Bool(_) | Operand::List(_) => false,
     }
 }
 
 /// Returns whether a field equals a value; numbers by their value, lists element by element.
-pub(crate) fn equal<'a>(field: impl FieldValue<'a>, value: &Value) -> bool {
-    match value {
-        Value::List(values) => field.elements().is_some_and(|elements| {
-            elements.len() == values.len()
-                && elements
-                    .zip(values)
-                    .all(|(element, value)| equal(element, value))
-        }),
-        Value::Text(_) | Value::Int(_) | Value::Double(_) | Value::Bool(_) => {
-            order(field, value).is_some_and(Ordering::is_eq)
-        }
-    }
+pub(crate) fn equal<'a>(field: impl FieldValue<'a>, value: Operand<'_>) -> bool {
+    let Operand::List(values) = value else {
+        return order(field, value).is_some_and(Ordering::is_eq);
+    };
+    field.elements().is_some_and(|mut elements| {
+        let len = values.len();
+        let mut values = values.into_iter();
+        elements.len() == len
+            && elements.all(|element| values.next().is_some_and(|value| equal(element, value)))
+    })
 }
 
 /// Returns `None` if the two have no order: values of different types, and lists.
-fn order<'a>(field: impl FieldValue<'a>, value: &Value) -> Option<Ordering> {
+fn order<'a>(field: impl FieldValue<'a>, value: Operand<'_>) -> Option<Ordering> {
     match value {
-        Value::Text(text) => Some(field.text()?.cmp(text.as_bytes())),
-        Value::Int(int) => Some(field.number()?.cmp(&Number::from(*int))),
-        Value::Double(double) => Some(field.number()?.cmp(&Number::from(*double))),
-        Value::Bool(bool) => Some(field.bool()?.cmp(bool)),
-        Value::List(_) => None,
+        Operand::Text(text) => Some(field.text()?.cmp(text)),
+        Operand::Number(number) => Some(field.number()?.cmp(&number)),
+        Operand::Bool(bool) => Some(field.bool()?.cmp(&bool)),
+        Operand::List(_) => None,
     }
 }

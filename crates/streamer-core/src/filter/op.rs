@@ -52,6 +52,11 @@ impl Op {
         Self::Contains,
     ];
 
+    /// Returns the operator's index in [`ALL`](Self::ALL).
+    pub(crate) const fn index(self) -> u8 {
+        self as u8
+    }
+
     /// Returns the operator in the given spelling.
     #[must_use]
     pub const fn spelled(self, spelling: Spelling) -> &'static str {

@@ -1,14 +1,8 @@
 //! The values of conditions.
 
-use std::{
-    cmp::Ordering,
-    fmt,
-    hash::{Hash as _, Hasher},
-};
+use std::fmt;
 
 use serde_json::Value as Json;
-
-use super::Number;
 
 /// A value that a field is compared with.
 ///
@@ -53,67 +47,6 @@ impl Value {
             Self::Double(_) => "a double",
             Self::Bool(_) => "a boolean",
             Self::List(_) => "a list",
-        }
-    }
-
-    /// Orders values of all kinds, so that equal filters can be found. Numbers are ordered by their
-    /// value: `5` and `5.0` are equal.
-    pub(crate) fn total_cmp(&self, other: &Self) -> Ordering {
-        match (self, other) {
-            (Self::Text(a), Self::Text(b)) => a.cmp(b),
-            (Self::Bool(a), Self::Bool(b)) => a.cmp(b),
-            (Self::List(a), Self::List(b)) => a.len().cmp(&b.len()).then_with(|| {
-                let mut elements = a.iter().zip(b).map(|(a, b)| a.total_cmp(b));
-                elements
-                    .find(|order| order.is_ne())
-                    .unwrap_or(Ordering::Equal)
-            }),
-            (a, b) => match (a.number(), b.number()) {
-                (Some(a), Some(b)) => a.cmp(&b),
-                _ => a.rank().cmp(&b.rank()),
-            },
-        }
-    }
-
-    /// Hashes the value so that values that are equal by [`total_cmp`](Self::total_cmp) have one hash.
-    pub(crate) fn hash_canonical(&self, state: &mut impl Hasher) {
-        match self {
-            // As bytes: the matcher keeps texts of documents as bytes.
-            Self::Text(text) => text.as_bytes().hash(state),
-            Self::Int(int) => Number::from(*int).hash(state),
-            Self::Double(double) => Number::from(*double).hash(state),
-            Self::Bool(bool) => bool.hash(state),
-            Self::List(elements) => {
-                elements.len().hash(state);
-                for element in elements {
-                    element.hash_canonical(state);
-                }
-            }
-        }
-    }
-
-    /// Returns the number of values in the list, 0 for other values.
-    pub(crate) fn elements(&self) -> usize {
-        match self {
-            Self::List(values) => values.len(),
-            Self::Text(_) | Self::Int(_) | Self::Double(_) | Self::Bool(_) => 0,
-        }
-    }
-
-    fn number(&self) -> Option<Number> {
-        match self {
-            Self::Int(int) => Some((*int).into()),
-            Self::Double(double) => Some((*double).into()),
-            Self::Text(_) | Self::Bool(_) | Self::List(_) => None,
-        }
-    }
-
-    fn rank(&self) -> u8 {
-        match self {
-            Self::Bool(_) => 0,
-            Self::Int(_) | Self::Double(_) => 1,
-            Self::Text(_) => 2,
-            Self::List(_) => 3,
         }
     }
 

@@ -1,7 +1,7 @@
 //! The condition that a group is listed under.
 
 use super::{
-    condition::{Condition, Type, bound},
+    condition::{Conditions, Type},
     ids::FieldId,
 };
 
@@ -21,11 +21,11 @@ pub(super) enum Access {
 
 impl Access {
     /// Returns whether the filter has no conditions but those of the access.
-    pub(super) fn is_sole(self, conditions: &[Condition]) -> bool {
+    pub(super) fn is_sole(self, conditions: &Conditions) -> bool {
         match self {
-            Self::Value(_) => conditions.len() == 1,
+            Self::Value(_) => conditions.only().is_some(),
             Self::Range(field, of) => conditions.iter().all(|condition| {
-                condition.field == field && bound(condition).is_some_and(|(its, _)| its == of)
+                condition.field == field && condition.bound().is_some_and(|(its, _)| its == of)
             }),
             Self::Difference(_) => true,
             // Presence satisfies no condition by itself.

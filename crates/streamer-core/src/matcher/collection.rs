@@ -10,7 +10,7 @@ use super::{
     SubscriptionKey,
     access::Access,
     choice::{canonical, choose},
-    condition::{self, Condition, Kind, Scalar, listed_values},
+    condition::{Condition, Conditions, Kind, Scalar},
     fields::FieldTable,
     group::Group,
     ids::{Entry, FieldId, GroupId, Slot, SlotKind},
@@ -233,10 +233,10 @@ impl Collection {
 
     fn join_group(&mut self, key: SubscriptionKey, conditions: &[NamedCondition]) -> GroupId {
         let conditions = canonical(conditions, &mut self.fields);
-        let hash = condition::hash(&conditions, &self.hasher);
+        let hash = conditions.hash(&self.hasher);
         let groups = &mut self.groups;
         let same = |(known, id): &(u32, GroupId)| {
-            *known == hash && condition::equal(&groups[id.index()].conditions, &conditions)
+            *known == hash && groups[id.index()].conditions == conditions
         };
         if let Some(&(_, id)) = self.forms.find(spread(hash), same) {
             let group = &mut groups[id.index()];
@@ -244,7 +244,7 @@ impl Collection {
             if let Access::Difference(field) = group.access {
                 self.fields.index_mut(field).insert_differing(key);
             }
-            for condition in &conditions {
+            for condition in conditions.iter() {
                 self.fields.release(condition.field);
             }
             return id;
@@ -277,14 +277,14 @@ impl Collection {
         }
         self.unlist(id);
         let group = self.groups.remove(id.index());
-        let hash = condition::hash(&group.conditions, &self.hasher);
+        let hash = group.conditions.hash(&self.hasher);
         let form = self
             .forms
             .find_entry(spread(hash), |(_, known)| *known == id);
         if let Ok(form) = form {
             form.remove();
         }
-        for condition in &group.conditions {
+        for condition in group.conditions.iter() {
             self.fields.release(condition.field);
         }
     }
@@ -295,26 +295,19 @@ impl Collection {
             conditions, access, ..
         } = &self.groups[id.index()];
         match *access {
-            Access::Value(at) => {
-                let condition = &conditions[usize::from(at)];
+            Access::Value(_) | Access::Difference(_) => {
                 let entry = Entry::new(id, access.is_sole(conditions));
-                let kind = Kind::of(condition.op);
-                for value in scalars(condition) {
-                    self.postings
-                        .insert(condition.field, kind, &value, entry, &self.groups);
+                if let Some((condition, kind, values)) = listed(conditions, *access) {
+                    for value in values {
+                        self.postings
+                            .insert(condition.field, kind, &value, entry, &self.groups);
+                    }
+                    self.fields.index_mut(condition.field).count(kind, true);
                 }
-                self.fields.index_mut(condition.field).count(kind, true);
             }
             Access::Range(field, of) => {
                 let index = self.fields.index_mut(field);
                 index.insert_range(of, id, field, conditions);
-            }
-            Access::Difference(field) => {
-                let entry = Entry::new(id, true);
-                for value in scalars(&conditions[0]) {
-                    self.postings
-                        .insert(field, Kind::Differs, &value, entry, &self.groups);
-                }
             }
             Access::Presence(field) => self.fields.index_mut(field).insert_present(id),
         }
@@ -326,31 +319,38 @@ impl Collection {
             conditions, access, ..
         } = &self.groups[id.index()];
         match *access {
-            Access::Value(at) => {
-                let condition = &conditions[usize::from(at)];
+            Access::Value(_) | Access::Difference(_) => {
                 let entry = Entry::new(id, access.is_sole(conditions));
-                let kind = Kind::of(condition.op);
-                for value in scalars(condition) {
-                    self.postings.remove(condition.field, kind, &value, entry);
+                if let Some((condition, kind, values)) = listed(conditions, *access) {
+                    for value in values {
+                        self.postings.remove(condition.field, kind, &value, entry);
+                    }
+                    self.fields.index_mut(condition.field).count(kind, false);
                 }
-                self.fields.index_mut(condition.field).count(kind, false);
             }
             Access::Range(field, of) => {
                 let index = self.fields.index_mut(field);
                 index.remove_range(of, id, field, conditions);
-            }
-            Access::Difference(field) => {
-                let entry = Entry::new(id, true);
-                for value in scalars(&conditions[0]) {
-                    self.postings.remove(field, Kind::Differs, &value, entry);
-                }
             }
             Access::Presence(field) => self.fields.index_mut(field).remove_present(id),
         }
     }
 }
 
-fn scalars(condition: &Condition) -> impl Iterator<Item = Scalar<'_>> {
-    let values = listed_values(condition).unwrap_or_default();
-    values.iter().filter_map(Scalar::of_value)
+/// Returns the condition whose values a group is listed under, and these.
+fn listed(
+    conditions: &Conditions,
+    access: Access,
+) -> Option<(Condition<'_>, Kind, impl Iterator<Item = Scalar<'_>>)> {
+    let at = match access {
+        Access::Value(at) => usize::from(at),
+        Access::Difference(_) => 0,
+        Access::Range(..) | Access::Presence(_) => return None,
+    };
+    let condition = conditions.iter().nth(at)?;
+    Some((
+        condition,
+        Kind::of(condition.op),
+        condition.listed_values()?,
+    ))
 }

@@ -3,7 +3,7 @@
 use super::{
     SubscriptionKey,
     access::Access,
-    condition::{Condition, Kind, Scalar, Type, range},
+    condition::{Conditions, Kind, Scalar, Type},
     ids::{Entry, FieldId, GroupId},
     intervals::{Interval, Intervals},
     key_list::KeyList,
@@ -63,7 +63,7 @@ impl FieldIndex {
         of: Type,
         group: GroupId,
         field: FieldId,
-        conditions: &[Condition],
+        conditions: &Conditions,
     ) {
         let interval = interval(of, group, field, conditions);
         let ranges = self.ranges.get_or_insert_default();
@@ -75,7 +75,7 @@ impl FieldIndex {
         of: Type,
         group: GroupId,
         field: FieldId,
-        conditions: &[Condition],
+        conditions: &Conditions,
     ) {
         let interval = interval(of, group, field, conditions);
         let Some(ranges) = &mut self.ranges else {
@@ -170,8 +170,8 @@ fn remove(list: &mut Option<Members<Entry>>, entry: Entry) {
     }
 }
 
-fn interval(of: Type, group: GroupId, field: FieldId, conditions: &[Condition]) -> Interval {
-    let (low, high) = range(conditions, field, of);
+fn interval(of: Type, group: GroupId, field: FieldId, conditions: &Conditions) -> Interval {
+    let (low, high) = conditions.range(field, of);
     let sole = Access::Range(field, of).is_sole(conditions);
     Interval {
         low,

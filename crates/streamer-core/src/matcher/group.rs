@@ -1,11 +1,11 @@
 //! Groups: the subscriptions that share one filter.
 
-use super::{SubscriptionKey, access::Access, condition::Condition, members::Members};
+use super::{SubscriptionKey, access::Access, condition::Conditions, members::Members};
 
 /// Subscriptions whose filters are equal.
 #[derive(Debug)]
 pub(super) struct Group {
     pub(super) members: Members<SubscriptionKey>,
-    pub(super) conditions: Box<[Condition]>,
+    pub(super) conditions: Conditions,
     pub(super) access: Access,
 }

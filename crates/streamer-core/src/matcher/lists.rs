@@ -11,7 +11,7 @@ use super::{
     postings::spread,
     values::{ValueRef, Values},
 };
-use crate::filter::{FieldValue as _, Value, equal};
+use crate::filter::{FieldValue as _, Operand, equal};
 
 /// The elements of the event's long lists by hash, made when the first condition asks. Without them, a
 /// document of 1 MB and a filter of 63 `contains` would cost 30 million comparisons.
@@ -44,7 +44,7 @@ impl Lists {
         &mut self,
         values: &Values,
         (field, list): (FieldId, ValueRef<'_>),
-        value: &Value,
+        value: Operand<'_>,
         hasher: &FixedState,
         used: &mut u64,
     ) -> bool {
@@ -64,7 +64,7 @@ impl Lists {
             }
         }
         let hash = hash(field, hasher, |state| {
-            value.hash_canonical(state);
+            hash_operand(value, state);
             true
         });
         let inside = list.inside();
@@ -97,8 +97,21 @@ fn hash(
     write(&mut state).then(|| state.finish() as u32)
 }
 
-/// Hashes a value as [`Value::hash_canonical`] hashes an equal value. Returns false for what no value
-/// of a filter equals: null, objects, and lists with those.
+fn hash_operand(value: Operand<'_>, state: &mut impl Hasher) {
+    match (Scalar::of(value), value) {
+        (Some(scalar), _) => scalar.write(state),
+        (None, Operand::List(elements)) => {
+            elements.len().hash(state);
+            for element in elements {
+                hash_operand(element, state);
+            }
+        }
+        (None, Operand::Text(_) | Operand::Number(_) | Operand::Bool(_)) => {}
+    }
+}
+
+/// Hashes a value as [`hash_operand`] hashes an equal one. Returns false for what no value of a filter
+/// equals: null, objects, and lists with those.
 fn hash_field(value: ValueRef<'_>, state: &mut impl Hasher) -> bool {
     if let Some(scalar) = Scalar::of_field(value) {
         scalar.write(state);

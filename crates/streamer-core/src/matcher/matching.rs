@@ -1,15 +1,18 @@
 //! The matching of one event, in slices.
 
+use std::hint::black_box;
+
 use super::{
     Matcher, SubscriptionKey,
     collection::{Candidates, Collection},
-    condition::Condition,
+    condition::Conditions,
+    ids::Entry,
     lists::Lists,
     values::Values,
 };
 use crate::{
     Event,
-    filter::{InvalidDocument, Op, holds},
+    filter::{InvalidDocument, Op, Operand, holds},
 };
 
 /// The matching of one event, between its first and its last candidate.
@@ -35,6 +38,9 @@ pub struct Matching {
 /// Subscriptions that are copied for the cost of one candidate. Copying one takes some 2 ns, and
 /// evaluating a candidate some 30 ns.
 const COPIES_PER_COST: usize = 16;
+
+/// Candidates that are read ahead of their evaluation.
+const AHEAD: usize = 16;
 
 impl Matching {
     /// Creates a matching that finds nothing.
@@ -103,6 +109,10 @@ impl Matching {
             if used > 0 && used >= *budget {
                 break;
             }
+            if self.next.is_multiple_of(AHEAD) {
+                let ahead = &self.candidates.groups[self.next..];
+                touch(collection, &ahead[..ahead.len().min(AHEAD)]);
+            }
             self.next += 1;
             used += 1;
             // It may be gone since the candidates were looked up.
@@ -125,6 +135,16 @@ impl Matching {
         }
         *budget = budget.saturating_sub(used);
         self.is_done()
+    }
+
+    /// Evaluates all candidates and appends the subscriptions found: those of the document, those of the
+    /// whole collection, then those with other filters; each kind in the order of keys.
+    pub fn finish(&mut self, matcher: &Matcher, out: &mut Vec<SubscriptionKey>) {
+        self.take_unconditional(out);
+        let filtered = out.len();
+        let mut unlimited = u64::MAX;
+        self.run(matcher, &mut unlimited, out);
+        self.sort(&mut out[filtered..]);
     }
 
     fn is_done(&self) -> bool {
@@ -189,9 +209,26 @@ impl Matching {
     }
 }
 
+/// Reads a byte of what each candidate is evaluated with. Groups lie far apart, and a processor waits for
+/// several of them at once only if it finds the reads close together.
+fn touch(collection: &Collection, candidates: &[Entry]) {
+    let read = |candidate: &Entry| {
+        let group = collection.groups.get(candidate.group().index())?;
+        // Nothing is evaluated for a candidate without further conditions.
+        let sole = candidate.is_sole();
+        Some(if sole {
+            group.members.is_one().into()
+        } else {
+            group.conditions.first_byte()
+        })
+    };
+    let bytes = candidates.iter().filter_map(read);
+    black_box(bytes.fold(0, |all, byte: u8| all ^ byte));
+}
+
 fn all_hold(
     collection: &Collection,
-    conditions: &[Condition],
+    conditions: &Conditions,
     values: &Values,
     lists: &mut Lists,
     used: &mut u64,
@@ -204,9 +241,11 @@ fn all_hold(
         *used += 1;
         if condition.op == Op::Contains && value.is_list() {
             let hasher = &collection.hasher;
-            return lists.contains(values, (field, value), &condition.value, hasher, used);
+            return lists.contains(values, (field, value), condition.value, hasher, used);
         }
-        *used += condition.value.elements() as u64;
-        holds(condition.op, &condition.value, value)
+        if let Operand::List(elements) = condition.value {
+            *used += elements.len() as u64;
+        }
+        holds(condition.op, condition.value, value)
     })
 }

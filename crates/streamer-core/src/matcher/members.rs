@@ -38,6 +38,10 @@ impl<T: Copy + Ord> Members<T> {
         }
     }
 
+    pub(super) fn is_one(&self) -> bool {
+        matches!(self, Self::One(_))
+    }
+
     /// Returns the members in order.
     pub(super) fn iter(&self) -> impl Iterator<Item = T> {
         let (one, many) = match self {

@@ -7,7 +7,7 @@ use hashbrown::HashTable;
 use slab::Slab;
 
 use super::{
-    condition::{Kind, Scalar, listed_values},
+    condition::{Kind, Scalar},
     group::Group,
     ids::{Entry, FieldId},
 };
@@ -212,10 +212,9 @@ fn asks(
         group.conditions.iter().any(|condition| {
             condition.field == field
                 && Kind::of(condition.op) == kind
-                && listed_values(condition).is_some_and(|values| {
-                    let mut values = values.iter().filter_map(Scalar::of_value);
-                    values.any(|listed| listed.equals(value))
-                })
+                && condition
+                    .listed_values()
+                    .is_some_and(|mut values| values.any(|listed| listed.equals(value)))
         })
     })
 }

@@ -266,7 +266,7 @@ impl<'a> FieldValue<'a> for ValueRef<'a> {
         }))
     }
 
-    fn has_member(self, name: &str) -> bool {
-        self.names().any(|known| known == name.as_bytes())
+    fn has_member(self, name: &[u8]) -> bool {
+        self.names().any(|known| known == name)
     }
 }
