@@ -159,9 +159,11 @@ async fn demonstrate(
     for (kind, injected) in &mut faults {
         injected.recovery = outages.percentiles_of(*kind);
     }
+    let published = sent.iter().filter(|sent| sent.acknowledged).count() as u64;
     let mut report = Report {
         verdict: judge::judge(&sent, &deliveries),
-        unacknowledged: sent.iter().filter(|sent| !sent.acknowledged).count() as u64,
+        published,
+        unacknowledged: sent.len() as u64 - published,
         gaps: deliveries
             .iter()
             .map(|subscription| subscription.gaps)

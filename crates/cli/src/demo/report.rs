@@ -4,10 +4,11 @@ use std::{collections::BTreeMap, time::Duration};
 
 use comfy_table::presets;
 use serde_json::{Value, json};
+use steadfast_chaos::judge::Verdict;
 
 use crate::{
     chart,
-    load::{fault::Kind, judge::Verdict, outages::Percentiles},
+    load::{fault::Kind, outages::Percentiles},
     output::{BAD, GOOD, styled},
     units::{grouped, readable},
 };
@@ -25,6 +26,8 @@ pub(crate) struct Injected {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Report {
     pub(crate) verdict: Verdict,
+    /// Acknowledged entries.
+    pub(crate) published: u64,
     /// Entries without a response; they may have been delivered or not.
     pub(crate) unacknowledged: u64,
     /// Gaps and resyncs of all subscriptions.
@@ -82,7 +85,7 @@ impl Report {
                 .collect()
         };
         json!({
-            "published": self.verdict.published,
+            "published": self.published,
             "delivered": self.verdict.delivered,
             "lost": self.verdict.lost,
             "duplicated": self.verdict.duplicated,
@@ -112,15 +115,19 @@ impl Report {
             chart::row(&mut table, cells);
         };
         let Verdict {
-            published,
             delivered,
             lost,
+            explained: _,
             duplicated,
             reordered,
             unexpected,
             altered,
         } = self.verdict;
-        row("published", grouped(published), "acknowledged as durable");
+        row(
+            "published",
+            grouped(self.published),
+            "acknowledged as durable",
+        );
         let over = format!("over {} subscriptions", self.subscriptions);
         row("delivered", grouped(delivered), &over);
         row(
@@ -210,7 +217,6 @@ mod tests {
 
     fn report() -> Report {
         let verdict = Verdict {
-            published: 10,
             delivered: 30,
             ..Verdict::default()
         };
@@ -225,6 +231,7 @@ mod tests {
         .into();
         Report {
             verdict,
+            published: 10,
             faults,
             ..Report::default()
         }

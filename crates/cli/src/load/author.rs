@@ -6,10 +6,11 @@ use rand::{RngExt as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 use serde_json::{Map, Value, json};
 
+use steadfast_chaos::judge::EntryId;
 use steadfast_streamer::Operation;
 
 use super::{
-    judge::{Digest, EntryId, Received, Sent},
+    judge::{Digest, Received, Sent},
     publishers::Entries,
 };
 
@@ -48,8 +49,8 @@ impl Author {
     pub(crate) fn write(&mut self) -> Sent {
         self.sequence += 1;
         let entry = EntryId {
-            publisher: self.publisher,
-            sequence: self.sequence,
+            lane: self.publisher,
+            number: self.sequence,
         };
         if let Some(inserted) = self.to_delete.take() {
             return Sent {
@@ -64,7 +65,7 @@ impl Author {
         let chance = self.rng.random_range(0..20);
         let id = match chance {
             // The next entry deletes it. A delete carries no fields, so its id names that entry.
-            0 => format!("gone-{}-{}", entry.publisher, entry.sequence + 1),
+            0 => format!("gone-{}-{}", entry.lane, entry.number + 1),
             1..=8 => format!("hot-{}", self.rng.random_range(0..HOT_DOCUMENTS)),
             _ => format!("doc-{}", self.rng.random_range(0..5_000)),
         };
@@ -88,8 +89,8 @@ impl Author {
             .filter(|_| self.rng.random_range(0..3) == 0)
             .collect();
         json!({
-            "publisher": entry.publisher,
-            "sequence": entry.sequence,
+            "publisher": entry.lane,
+            "sequence": entry.number,
             "kind": self.pick(&KINDS),
             "price": self.rng.random_range(PRICES),
             "rating": f64::from(self.rng.random_range(2..=10_u8)) / 2.0,
@@ -142,18 +143,18 @@ pub(crate) fn read(id: &str, deleted: bool, payload: &[u8]) -> Received {
 }
 
 fn entry_of_payload(document: &Value) -> Option<EntryId> {
-    let publisher = document.get("publisher")?.as_u64()?.try_into().ok()?;
+    let lane = document.get("publisher")?.as_u64()?.try_into().ok()?;
     Some(EntryId {
-        publisher,
-        sequence: document.get("sequence")?.as_u64()?,
+        lane,
+        number: document.get("sequence")?.as_u64()?,
     })
 }
 
 fn entry_of_id(id: &str) -> Option<EntryId> {
     let (publisher, sequence) = id.strip_prefix("gone-")?.split_once('-')?;
     Some(EntryId {
-        publisher: publisher.parse().ok()?,
-        sequence: sequence.parse().ok()?,
+        lane: publisher.parse().ok()?,
+        number: sequence.parse().ok()?,
     })
 }
 

@@ -1,12 +1,13 @@
 //! The documents of the tour: packages if this machine has an index, else the generator's.
 
 use serde_json::json;
+use steadfast_chaos::judge::EntryId;
 
 use crate::{
     feed::{Feed, generator::Generator, packages::Packages},
     load::{
         condition::{Condition, Op},
-        judge::{Deliveries, EntryId, Sent},
+        judge::{Deliveries, Sent},
         publishers::Entries,
     },
 };
@@ -90,12 +91,12 @@ impl Entries for Source {
             }
             self.sequence += 1;
             let entry = EntryId {
-                publisher: 0,
-                sequence: self.sequence,
+                lane: 0,
+                number: self.sequence,
             };
             let mut fields = document.data;
-            fields.insert("publisher".to_owned(), json!(entry.publisher));
-            fields.insert("sequence".to_owned(), json!(entry.sequence));
+            fields.insert("publisher".to_owned(), json!(entry.lane));
+            fields.insert("sequence".to_owned(), json!(entry.number));
             let Deliveries {
                 database,
                 collection,

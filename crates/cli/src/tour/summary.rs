@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use comfy_table::presets;
+use steadfast_chaos::judge::Verdict;
 
 use crate::{
     chart,
-    load::judge::{self, Deliveries, Sent, Verdict},
+    load::judge::{self, Deliveries, Sent},
     units::{grouped, readable},
 };
 
@@ -75,7 +76,7 @@ impl Summary {
             let numbers = after + 1..=stage.up_to;
             let published = sent
                 .iter()
-                .filter(|sent| numbers.contains(&sent.entry.sequence));
+                .filter(|sent| numbers.contains(&sent.entry.number));
             let received = deliveries
                 .received
                 .iter()
@@ -83,7 +84,7 @@ impl Summary {
             stage.published = published.clone().count() as u64;
             stage.matching = published.filter(|sent| self.wanted.wants(sent)).count() as u64;
             stage.received = received
-                .filter(|entry| numbers.contains(&entry.sequence))
+                .filter(|entry| numbers.contains(&entry.number))
                 .count() as u64;
             after = stage.up_to;
         }
@@ -151,9 +152,10 @@ impl Summary {
 #[cfg(test)]
 mod tests {
     use serde_json::json;
+    use steadfast_chaos::judge::EntryId;
 
     use super::*;
-    use crate::load::judge::{Digest, EntryId, Received};
+    use crate::load::judge::{Digest, Received};
 
     fn summary(missing: Option<u64>) -> Summary {
         let mut deliveries = Deliveries::new("d", "c", Vec::new());
@@ -161,8 +163,8 @@ mod tests {
         let sent: Vec<Sent> = (1..=10)
             .map(|sequence| Sent {
                 entry: EntryId {
-                    publisher: 0,
-                    sequence,
+                    lane: 0,
+                    number: sequence,
                 },
                 database: "d",
                 collection: "c",
@@ -173,7 +175,7 @@ mod tests {
             .collect();
         let received = sent
             .iter()
-            .filter(|sent| Some(sent.entry.sequence) != missing);
+            .filter(|sent| Some(sent.entry.number) != missing);
         let received = received.map(|sent| Received {
             entry: Some(sent.entry),
             digest: Digest::of(&sent.id, &sent.document),

@@ -100,6 +100,31 @@ fn removing_returns_whether_it_was_there() {
 }
 
 #[test]
+fn dropped_filter_leaves_one_on_a_look_alike_value() {
+    let alike = [
+        (Kind::BoolValue(true), json!(true)),
+        (Kind::IntValue(1), json!(1)),
+        (text("1"), json!("1")),
+        (text("true"), json!("true")),
+    ];
+    for (dropped, (value, _)) in alike.iter().enumerate() {
+        let mut matcher = Matcher::new(7);
+        for (key, (value, _)) in (0..).zip(&alike) {
+            subscribe(&mut matcher, key, &[message("f", "==", value.clone())]);
+        }
+        assert!(matcher.remove(SubscriptionKey(dropped as u64)));
+        for (key, (_, field)) in alike.iter().enumerate() {
+            let expected: &[u64] = if key == dropped { &[] } else { &[key as u64] };
+            assert_eq!(
+                matched(&matcher, &event(&json!({ "f": field }))),
+                expected,
+                "{field} after {value:?} was dropped"
+            );
+        }
+    }
+}
+
+#[test]
 fn equal_filters_share_one_group() {
     let mut matcher = Matcher::new(7);
     let n = |kind| message("n", "==", kind);

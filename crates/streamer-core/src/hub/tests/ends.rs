@@ -187,6 +187,20 @@ fn profile_peer_is_ended_after_three_silent_intervals() {
 }
 
 #[test]
+fn earlier_time_counts_as_the_latest() {
+    let mut server = Server::new();
+    let stream = server.welcomed("s");
+    server.transport_takes_all(stream);
+    server.pass(seconds(50));
+    server.now = Time::ZERO;
+    server.credit(stream, "heard at 50 s", 1, 1);
+    server.pass(seconds(50) + Duration::from_micros(89_999_999));
+    assert_eq!(server.code(stream), None);
+    server.pass(Duration::from_micros(1));
+    assert_eq!(server.code(stream), Some(EndCode::Unavailable));
+}
+
+#[test]
 fn message_before_late_tick_keeps_stream_alive() {
     let mut server = Server::new();
     let stream = server.welcomed("s");

@@ -2,7 +2,7 @@
 
 use steadfast_wire::streamer::{
     FinalCode, GatewayMessage, Hello, UnsubscribeAck, Welcome, gateway_message::Payload as Request,
-    streamer_message::Payload,
+    streamer_message::Payload, value::Kind,
 };
 
 use super::server::*;
@@ -180,6 +180,31 @@ fn unsubscribe_is_acknowledged_for_known_and_unknown_ids() {
     assert_eq!(server.take(stream), []);
     assert_eq!(server.hub.stats().gauges.subscriptions, 0);
     server.assert_frees_everything();
+}
+
+#[test]
+fn dropped_subscription_to_one_leaves_that_to_true() {
+    let mut server = Server::new();
+    let stream = server.welcomed("s");
+    let (yes, one) = (Kind::BoolValue(true), Kind::IntValue(1));
+    server.subscribe(stream, want("yes", "rooms").filter("f", "==", yes));
+    server.subscribe(stream, want("one", "rooms").filter("f", "==", one));
+    let commit = |server: &mut Server, data: &'static str| {
+        let mut event = event(server.log.len() as u64 + 1, "rooms", "r1", 0);
+        Arc::make_mut(&mut event).data = data.into();
+        server.log.push(Arc::clone(&event));
+        server.step(Input::Committed {
+            events: vec![event],
+        });
+        server.delivered(stream)
+    };
+    let ids = |id: &str| vec![id.to_owned()];
+    assert_eq!(commit(&mut server, r#"{"f":true}"#), [(1, ids("yes"))]);
+    assert_eq!(commit(&mut server, r#"{"f":1}"#), [(2, ids("one"))]);
+    server.unsubscribe(stream, "one", 9);
+    server.take(stream);
+    assert_eq!(commit(&mut server, r#"{"f":1}"#), []);
+    assert_eq!(commit(&mut server, r#"{"f":true}"#), [(4, ids("yes"))]);
 }
 
 #[test]

@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     Event, Position,
-    log::{DocumentPage, DocumentQuery, Outcome, Submission, with_sources},
+    log::{DocumentPage, DocumentQuery, Outcome, PRODUCER_LIFETIME_MS, Submission, with_sources},
 };
 
 const EPOCH_7: Epoch = Epoch(7);
@@ -265,6 +265,31 @@ fn retention_by_age_trims_older_events() {
         maintain(&mut log, now_ms);
     }
     assert_eq!(log.reader().bounds(), Bounds { first: 9, head: 20 });
+}
+
+#[test]
+fn upkeep_goes_on_after_the_clock_was_set_back() {
+    let mut log = new_log(&StoreOptions {
+        retention_bytes: Some(10_000),
+        ..options()
+    });
+    fill(&mut log, 1..=200, 100);
+    maintain(&mut log, 9 * PRODUCER_LIFETIME_MS);
+    let document = DocumentKey::new("default", "users", "d");
+    let idle = Submission::new("idle", 1, document, "{}");
+    log.append(vec![idle], 1).unwrap();
+
+    maintain(&mut log, 2 * PRODUCER_LIFETIME_MS);
+    let page = documents(&log).unwrap();
+    assert_eq!((page.as_of, page.documents.len()), (201, 8), "documents");
+    let producer = log.reader().producer("idle").unwrap();
+    assert_eq!(producer.last_sequence, 0, "producers");
+
+    log.append((1..=200).map(entry).collect(), 1).unwrap();
+    maintain(&mut log, 1);
+    let bytes: usize = read_all(&log).iter().map(|event| event.weight()).sum();
+    assert!(bytes <= 10_000, "retention keeps {bytes} bytes");
+    assert_eq!(log.reader().bounds().head, 401);
 }
 
 #[test]
