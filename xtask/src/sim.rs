@@ -12,7 +12,10 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
     process::run(cargo.args(args))
 }
 
-/// A thousand schedules, as a step of everything that must hold.
+/// A thousand schedules, and a thousand of the log alone, as a step of everything that must hold.
 pub(crate) fn thousand() -> Result<()> {
-    run(&["--schedules".to_owned(), "1000".to_owned()])
+    for kind in ["--schedules", "--log-schedules"] {
+        run(&[kind.to_owned(), "1000".to_owned()])?;
+    }
+    Ok(())
 }

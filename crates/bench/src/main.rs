@@ -2,6 +2,7 @@
 
 mod catchup;
 mod figures;
+mod log;
 mod matcher;
 mod parser;
 mod proxy;
@@ -36,6 +37,8 @@ struct Args {
 enum Subject {
     /// Reading what was missed from a Streamer server
     Catchup,
+    /// The log: commits, bytes written, recovery
+    Log,
     /// Matching an event with subscriptions
     Matcher,
     /// Parsing the text formats
@@ -61,6 +64,7 @@ fn main() -> Result<()> {
     let args = Args::parse();
     let figures = match args.subject {
         Subject::Catchup => catchup::run(args.quick)?,
+        Subject::Log => log::run()?,
         Subject::Matcher => matcher::run(args.quick)?,
         Subject::Parser => parser::run(),
         Subject::Recorder => recorder::run()?,

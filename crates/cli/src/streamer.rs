@@ -1,5 +1,6 @@
 //! `steadfast streamer`: the server and its two kinds of clients.
 
+mod log;
 mod publish;
 mod serve;
 mod subscribe;
@@ -31,6 +32,8 @@ enum Command {
     Subscribe(subscribe::Args),
     /// Publish documents, one JSON object per line
     Publish(publish::Args),
+    /// Check and mend the log of a server that is stopped
+    Log(log::Args),
 }
 
 pub(crate) async fn run(
@@ -42,6 +45,7 @@ pub(crate) async fn run(
         Command::Serve(args) => serve::run(args, settings, stop).await,
         Command::Subscribe(args) => subscribe::run(args, settings, stop).await,
         Command::Publish(args) => publish::run(args, settings, stop).await,
+        Command::Log(args) => log::run(args),
     }
 }
 

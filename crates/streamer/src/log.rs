@@ -5,6 +5,7 @@
 //! apply the same rules to submissions (`ingest`, `plan`). One [`LogWriter`] thread owns the log and
 //! commits the submissions of all publishers together.
 
+mod age_clock;
 mod encoding;
 mod ingest;
 mod memory;
@@ -27,8 +28,15 @@ pub use self::{
     writer::{LogWriter, PendingCommit, WriteError, WriterOptions},
 };
 
+/// Seeded schedules of disk faults over the log.
+#[cfg(any(test, feature = "testing"))]
+pub mod testing {
+    pub use super::store::{SimulationCounts, simulate};
+}
+
 /// The time after which an idle producer without a marker is forgotten, in milliseconds: 7 days. If
-/// it then continues its sequence, the outcome is [`Outcome::Jump`], and it must restart from 1.
+/// it then continues its sequence, the outcome is [`Outcome::Jump`], and it must restart from 1. A
+/// system clock that jumps does not shorten it.
 pub const PRODUCER_LIFETIME_MS: i64 = 7 * 24 * 60 * 60 * 1000;
 
 /// Size limits of one entry.
@@ -296,7 +304,7 @@ impl From<LogError> for ReadFault {
 }
 
 /// Formats an error and its source chain in one line.
-fn with_sources(error: &dyn Error) -> String {
+pub(crate) fn with_sources(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(error) = source {
@@ -365,6 +373,16 @@ pub trait Log: Send {
     ///
     /// Returns an error if the storage fails; the log must then be reopened.
     fn maintain(&mut self, now_ms: i64) -> Result<bool, LogError>;
+
+    /// Notes that a producer is connected, so that it does not age. An unknown one stays unknown.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the storage fails; the log must then be reopened.
+    fn touch(&mut self, producer: &str, now_ms: i64) -> Result<(), LogError> {
+        let (_, _) = (producer, now_ms);
+        Ok(())
+    }
 
     /// Removes the events up to and including `upto`, or up to the head if that is smaller. Readers
     /// behind it get [`LogError::Trimmed`]. Documents are unaffected.

@@ -76,6 +76,74 @@ async fn a_subscription_outlives_kill_9_of_its_server() {
 }
 
 #[tokio::test]
+async fn log_commands_verify_dump_repair_and_trim() {
+    let data = tempfile::tempdir().unwrap();
+    let mut server = Server::start(data.path(), "127.0.0.1:0").await;
+    let publish = format!(
+        "streamer publish --producer p --database db --collection rooms --addr {}",
+        server.addr
+    );
+    // In two commits: a damaged record of the last one looks like an interrupted commit.
+    for count in [20, 21] {
+        let published = run(&words(&publish), Some(&lines(count))).await;
+        assert_eq!(published.code, Some(0), "{published:?}");
+    }
+    let path = data.path().to_str().unwrap();
+    let log = async |arguments: &str| {
+        run(
+            &words(&format!("streamer log {arguments} --data {path}")),
+            None,
+        )
+        .await
+    };
+    let busy = log("verify").await;
+    assert_eq!(busy.code, Some(1), "{busy:?}");
+    assert!(
+        busy.stderr.contains("in use by another process"),
+        "{busy:?}"
+    );
+    server.child.kill().await.unwrap();
+
+    let sound = log("verify").await;
+    assert_eq!(sound.code, Some(0), "{sound:?}");
+    assert!(
+        sound.stdout.contains("21 events are sound, 0 are damaged"),
+        "{sound:?}"
+    );
+    // One flipped bit in a document, and a broken index.
+    let segment = data.path().join("00000000000000000001.seg");
+    let mut bytes = std::fs::read(&segment).unwrap();
+    let at = bytes.windows(7).position(|it| it == b"\"n\":11,").unwrap();
+    bytes[at] ^= 1;
+    std::fs::write(&segment, bytes).unwrap();
+    std::fs::write(data.path().join("log.redb"), "not an index").unwrap();
+    let broken = log("verify").await;
+    assert!(broken.stderr.contains("streamer log repair"), "{broken:?}");
+    let repaired = log("repair").await;
+    assert!(
+        repaired.stdout.contains("the index is rebuilt"),
+        "{repaired:?}"
+    );
+    assert!(
+        repaired.stdout.contains("damaged or missing: 12 to 12"),
+        "{repaired:?}"
+    );
+    let dumped = log("dump --after 10").await;
+    assert_eq!(dumped.code, Some(1), "{dumped:?}");
+    let offsets: Vec<u64> = dumped
+        .stdout
+        .lines()
+        .map(|line| {
+            let line: Value = serde_json::from_str(line).unwrap();
+            line["offset"].as_u64().unwrap()
+        })
+        .collect();
+    assert_eq!(offsets, [11, 13, 14, 15, 16, 17, 18, 19, 20, 21]);
+    let trimmed = log("trim --upto 15").await;
+    assert!(trimmed.stdout.contains("after 15 up to 21"), "{trimmed:?}");
+}
+
+#[tokio::test]
 async fn faulty_lines_are_named_and_the_others_are_published() {
     let data = tempfile::tempdir().unwrap();
     let server = Server::start(data.path(), "127.0.0.1:0").await;

@@ -10,6 +10,7 @@ use tempfile::TempDir;
 use super::{
     Bounds, DocumentKey, DocumentQuery, Limits, Log, LogError, LogReader, MemoryLog, Origin,
     Outcome, PRODUCER_LIFETIME_MS, ProducerState, RedbLog, RefusedEntry, StoreOptions, Submission,
+    age_clock::AgeClock,
 };
 use crate::{Epoch, Event, Operation, Position};
 
@@ -50,6 +51,8 @@ on_every_log!(
     documents_outlive_trimmed_events,
     batch_without_changes_keeps_the_head,
     idle_producer_is_forgotten_after_its_lifetime,
+    connected_producer_is_never_forgotten,
+    clock_that_jumps_forgets_no_producer,
     marker_is_committed_with_its_entry_and_never_forgotten,
     concurrent_reader_sees_whole_commits,
 );
@@ -111,6 +114,15 @@ impl TestLog {
         let reader = self.reader();
         let first = reader.bounds().first;
         reader.read(first, usize::MAX, usize::MAX).unwrap()
+    }
+
+    /// Maintains the log while time passes.
+    fn pass(&mut self, from_ms: i64, to_ms: i64) {
+        let mut now_ms = from_ms;
+        while now_ms < to_ms {
+            now_ms = to_ms.min(now_ms + AgeClock::STEP_MS);
+            self.maintain(now_ms);
+        }
     }
 
     /// Maintains the log until no work is due.
@@ -470,16 +482,44 @@ fn batch_without_changes_keeps_the_head(mut log: TestLog) {
 fn idle_producer_is_forgotten_after_its_lifetime(mut log: TestLog) {
     log.append(vec![entry("old", 1)]);
     let later = 1_000 + PRODUCER_LIFETIME_MS;
+    log.pass(1_000, later);
     log.writer().append(vec![entry("new", 1)], later).unwrap();
     log.maintain(later);
     assert_eq!(log.last_sequence("old"), 1, "at the end of its lifetime");
-    log.maintain(later + 60 * 60 * 1_000);
+    log.pass(later, later + 2 * 60 * 60 * 1_000);
     assert_eq!(log.last_sequence("old"), 0);
     assert_eq!(log.last_sequence("new"), 1);
     assert_eq!(
         log.append(vec![entry("old", 2)]),
         [Outcome::Jump { last: 0 }]
     );
+}
+
+fn connected_producer_is_never_forgotten(mut log: TestLog) {
+    log.append(vec![entry("p", 1)]);
+    let mut now_ms = 1_000;
+    for _ in 0..4 {
+        log.pass(now_ms, now_ms + PRODUCER_LIFETIME_MS / 2);
+        now_ms += PRODUCER_LIFETIME_MS / 2;
+        log.writer().touch("p", now_ms).unwrap();
+        log.writer().touch("unknown", now_ms).unwrap();
+    }
+    assert_eq!(log.last_sequence("p"), 1);
+    assert_eq!(log.last_sequence("unknown"), 0);
+}
+
+fn clock_that_jumps_forgets_no_producer(mut log: TestLog) {
+    log.append(vec![entry("p", 1)]);
+    for jump in [30, -30, 365, 0, -365] {
+        let now_ms = jump * 24 * 60 * 60 * 1_000;
+        log.maintain(now_ms);
+        assert_eq!(log.last_sequence("p"), 1, "{jump} days");
+        log.writer()
+            .append(vec![entry(&format!("at {jump}"), 1)], now_ms)
+            .unwrap();
+        log.maintain(now_ms + 2 * 60 * 60 * 1_000);
+        assert_eq!(log.last_sequence(&format!("at {jump}")), 1, "{jump} days");
+    }
 }
 
 fn marker_is_committed_with_its_entry_and_never_forgotten(mut log: TestLog) {

@@ -23,6 +23,8 @@ use crate::{Epoch, Event, Operation, Terms};
 
 const FORMAT: u8 = 1;
 const HEADER: usize = 5;
+/// Minimum difference of an event's timestamp and the time by which it ages that is stored.
+const SKEW_MIN_MS: u64 = 60_000;
 
 /// A decoded event.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,6 +35,8 @@ pub(super) struct StoredEvent {
     /// Total size of all encoded events before this one. The difference between two events is the
     /// size of what lies between them, which therefore need not be read.
     pub(super) bytes_before: u64,
+    /// The time by which the event ages. Differs from its timestamp if the system's clock had jumped.
+    pub(super) logged_ms: i64,
 }
 
 /// A document: its state, and its last event if that has been trimmed from the log.
@@ -72,12 +76,14 @@ pub enum DecodeError {
 }
 
 impl StoredEvent {
-    /// Encodes an event. `bytes_before` is the total size of the encoded events before it. The record
-    /// around it has the checksum and the offset.
+    /// Encodes an event. `bytes_before` is the total size of the encoded events before it, `logged_ms`
+    /// the time by which it ages. The record around it has the checksum and the offset.
     pub(super) fn encode(
         DocumentEvent { event, state }: &DocumentEvent,
         bytes_before: u64,
+        logged_ms: i64,
     ) -> Vec<u8> {
+        let skew_ms = event.timestamp.wrapping_sub(logged_ms);
         EventBody {
             database: event.database.to_string(),
             collection: event.collection.to_string(),
@@ -90,6 +96,12 @@ impl StoredEvent {
             // because a wrong clock or an `Origin` may put the creation anywhere.
             age_ms: event.timestamp.wrapping_sub(state.created_at),
             bytes_before,
+            // Not stored if it is small, as it usually is.
+            skew_ms: if skew_ms.unsigned_abs() < SKEW_MIN_MS {
+                0
+            } else {
+                skew_ms
+            },
         }
         .encode_to_vec()
     }
@@ -101,7 +113,7 @@ impl StoredEvent {
             event: Arc::clone(&self.event),
             state: self.state,
         };
-        let encoded = Self::encode(&event, self.bytes_before);
+        let encoded = Self::encode(&event, self.bytes_before, self.logged_ms);
         let body = EventBody::decode(&*encoded).expect("it was just encoded");
         seal(&self.event.offset.to_le_bytes(), &body)
     }
@@ -134,6 +146,7 @@ impl StoredEvent {
                 offset,
             },
             bytes_before: body.bytes_before,
+            logged_ms: body.timestamp.wrapping_sub(body.skew_ms),
         })
     }
 }
@@ -348,6 +361,8 @@ struct EventBody {
     age_ms: i64,
     #[prost(uint64, tag = "9")]
     bytes_before: u64,
+    #[prost(sint64, tag = "10")]
+    skew_ms: i64,
 }
 
 #[derive(Clone, PartialEq, Message)]

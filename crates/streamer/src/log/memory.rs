@@ -3,11 +3,13 @@
 use std::{
     collections::{BTreeMap, VecDeque},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use super::{
     Bounds, DocumentKey, DocumentPage, DocumentQuery, Limits, Log, LogError, LogReader, Outcome,
     PRODUCER_LIFETIME_MS, ProducerState, Submission,
+    age_clock::AgeClock,
     encoding::StoredProducer,
     ingest::{DocumentEvent, DocumentState},
     page::PageBuilder,
@@ -37,6 +39,7 @@ struct Contents {
     events: VecDeque<Arc<Event>>,
     first: u64,
     producers: BTreeMap<Arc<str>, StoredProducer>,
+    clock: AgeClock,
     /// The last event of each document; outlives its copy in `events`.
     documents: BTreeMap<DocumentKey, DocumentEvent>,
 }
@@ -81,8 +84,8 @@ impl Log for MemoryLog {
         let mut contents = self.shared.contents();
         let head = contents.bounds().head;
         let plan = CommitPlan::new(batch, head, now_ms, &self.limits, &mut *contents)?;
+        let used_ms = contents.clock.now_ms(now_ms);
         for (name, state) in plan.producers {
-            let used_ms = now_ms;
             let producer = StoredProducer { state, used_ms };
             contents.producers.insert(name, producer);
         }
@@ -95,12 +98,24 @@ impl Log for MemoryLog {
     }
 
     fn maintain(&mut self, now_ms: i64) -> Result<bool, LogError> {
-        let oldest = now_ms.saturating_sub(PRODUCER_LIFETIME_MS);
         let mut contents = self.shared.contents();
+        let now_ms = contents
+            .clock
+            .advance(now_ms, Duration::ZERO, AgeClock::STEP_MS);
+        let oldest = now_ms.saturating_sub(PRODUCER_LIFETIME_MS);
         contents
             .producers
             .retain(|_, producer| !producer.is_expired(oldest));
         Ok(false)
+    }
+
+    fn touch(&mut self, producer: &str, now_ms: i64) -> Result<(), LogError> {
+        let mut contents = self.shared.contents();
+        let used_ms = contents.clock.now_ms(now_ms);
+        if let Some(producer) = contents.producers.get_mut(producer) {
+            producer.used_ms = used_ms;
+        }
+        Ok(())
     }
 
     fn trim(&mut self, upto: u64) -> Result<(), LogError> {

@@ -17,18 +17,24 @@ mod open;
 mod reader;
 mod segment;
 mod segments;
+#[cfg(any(test, feature = "testing"))]
+mod simulated_disk;
+#[cfg(any(test, feature = "testing"))]
+mod simulation;
 
 use std::{
     collections::BTreeMap,
     fmt,
     fs::File,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use redb::ReadableDatabase;
 
 pub use self::open::OpenError;
+#[cfg(any(test, feature = "testing"))]
+pub use self::simulation::{SimulationCounts, simulate};
 use self::{
     disk::Disk,
     documents::PendingStates,
@@ -39,6 +45,7 @@ use self::{
 };
 use super::{
     Bounds, DocumentKey, Limits, Log, LogError, LogReader, Outcome, ProducerState, Submission,
+    age_clock::AgeClock,
     encoding::{StoredEvent, StoredProducer},
     ingest::DocumentState,
     plan::{CommitPlan, CommittedState},
@@ -90,6 +97,9 @@ pub struct RedbLog {
     min_free_bytes: u64,
     pending: PendingStates,
     maintenance: Maintenance,
+    clock: AgeClock,
+    /// The last step of the clock.
+    stepped: Instant,
     /// Total size of all encoded events, including the trimmed ones.
     bytes: u64,
     /// The failure that stopped all writes.
@@ -177,13 +187,13 @@ impl RedbLog {
 
         let new_head = head + plan.events.len() as u64;
         let mut bytes = self.bytes;
+        let used_ms = self.clock.now_ms(now_ms);
         let mut records = Vec::with_capacity(plan.events.len() + plan.producers.len());
         for appended in &plan.events {
-            let encoded = StoredEvent::encode(appended, bytes);
+            let encoded = StoredEvent::encode(appended, bytes, used_ms);
             bytes = bytes.saturating_add(encoded.len() as u64);
             records.push((Kind::Event, appended.event.offset, encoded));
         }
-        let used_ms = now_ms;
         let stored = |(name, state)| (name, StoredProducer { state, used_ms });
         let producers: Vec<(Arc<str>, _)> = plan.producers.into_iter().map(stored).collect();
         for (name, producer) in &producers {
@@ -203,6 +213,20 @@ impl RedbLog {
         self.shared.producers().extend(producers);
         self.shared.set_bounds(|bounds| bounds.head = new_head);
         Ok(plan.outcomes)
+    }
+
+    fn touch_producer(&mut self, name: &str, now_ms: i64) -> Result<(), LogError> {
+        let transaction = self.shared.engine.begin_read().map_err(storage)?;
+        let table = transaction.open_table(PRODUCERS).map_err(storage)?;
+        // A damaged state is reported when the producer's next entry needs it.
+        let state = self.shared.producer(&table, name).unwrap_or_default();
+        if state != ProducerState::default() {
+            let used_ms = self.clock.now_ms(now_ms);
+            let touched = [(Arc::from(name), StoredProducer { state, used_ms })];
+            self.pending.count_producers(&touched);
+            self.shared.producers().extend(touched);
+        }
+        Ok(())
     }
 
     /// Returns [`LogError::Full`] if the disk may be too full for the batch and for the index, which
@@ -240,6 +264,10 @@ impl Log for RedbLog {
             }
             result => result,
         }
+    }
+
+    fn touch(&mut self, producer: &str, now_ms: i64) -> Result<(), LogError> {
+        self.write(|log| log.touch_producer(producer, now_ms))
     }
 
     fn trim(&mut self, upto: u64) -> Result<(), LogError> {

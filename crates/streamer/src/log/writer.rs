@@ -222,6 +222,13 @@ impl LogWriter {
         self.enqueue(batch).await?.await
     }
 
+    /// Notes that a producer is connected. To be called at least every few minutes; a producer that is
+    /// connected and idle is then never forgotten.
+    pub fn touch(&self, producer: Arc<str>) {
+        // Fails if the thread has ended, and with it the log.
+        self.queue.send(Command::Touch(producer)).ok();
+    }
+
     /// Rejects new entries, commits the queued ones, closes the log and ends the thread.
     ///
     /// # Cancel safety

@@ -1,6 +1,6 @@
 //! The publisher service: receives entries, and acknowledges each when it is durable.
 
-use std::{collections::VecDeque, pin::Pin, sync::Arc};
+use std::{collections::VecDeque, pin::Pin, sync::Arc, time::Duration};
 
 use futures_core::Stream;
 use futures_util::StreamExt as _;
@@ -17,7 +17,7 @@ use crate::{
     Epoch, Operation,
     log::{
         DocumentKey, LogReader, LogWriter, Outcome, PendingCommit, RefusedEntry, Submission,
-        WriteError,
+        WriteError, with_sources,
     },
 };
 
@@ -26,6 +26,10 @@ const RESPONSES: usize = 64;
 
 /// Maximum number of received entries that are queued for the log together.
 const BATCH: usize = 256;
+
+/// Interval at which the log learns that a producer is connected. A clock that jumps ages a producer by
+/// at most ten minutes per second: less than its lifetime in this interval.
+const TOUCH_INTERVAL: Duration = Duration::from_secs(300);
 
 /// Maximum length of a producer's name, in bytes.
 const PRODUCER_BYTES: usize = 256;
@@ -113,6 +117,7 @@ impl PublisherStream {
         let mut requests = requests.ready_chunks(BATCH);
         self.greet(&mut requests).await?;
         let mut open = true;
+        let mut touch = tokio::time::interval(TOUCH_INTERVAL);
         while open || !self.pending.is_empty() {
             let accepts = open && self.in_flight < self.service.max_in_flight as usize;
             tokio::select! {
@@ -125,6 +130,7 @@ impl PublisherStream {
                     Some(chunk) => self.receive(chunk).await?,
                     None => open = false,
                 },
+                _ = touch.tick() => self.service.writer.touch(Arc::clone(&self.producer)),
             }
         }
         Ok(())
@@ -293,5 +299,5 @@ fn stopping() -> Status {
 
 #[expect(clippy::needless_pass_by_value, reason = "used with map_err")]
 fn unavailable(error: WriteError) -> Status {
-    Status::unavailable(error.to_string())
+    Status::unavailable(with_sources(&error))
 }

@@ -28,7 +28,7 @@ fn event() -> DocumentEvent {
 
 /// Returns the event as a log of format 1 stored it.
 fn in_format_1() -> Vec<u8> {
-    let encoded = StoredEvent::encode(&event(), 9);
+    let encoded = StoredEvent::encode(&event(), 9, 0);
     StoredEvent::decode(42, &encoded).unwrap().encode_format_1()
 }
 
@@ -68,15 +68,18 @@ fn detects_all_damage<T: Debug>(encoded: &[u8], decode: impl Fn(&[u8]) -> Result
 #[test]
 fn event_roundtrip() {
     let mut event = event();
-    let encoded = StoredEvent::encode(&event, 1_000);
+    let encoded = StoredEvent::encode(&event, 1_000, event.event.timestamp + 5);
     let stored = StoredEvent::decode(42, &encoded).unwrap();
     assert_eq!(stored.event, event.event);
     assert_eq!(stored.state, event.state);
     assert_eq!(stored.bytes_before, 1_000);
+    assert_eq!(stored.logged_ms, event.event.timestamp);
+    let encoded = StoredEvent::encode(&event, 0, 7_000);
+    assert_eq!(StoredEvent::decode(42, &encoded).unwrap().logged_ms, 7_000);
 
     // A wrong clock must not overflow.
     event.state.created_at = i64::MAX;
-    let encoded = StoredEvent::encode(&event, u64::MAX);
+    let encoded = StoredEvent::encode(&event, u64::MAX, i64::MIN);
     let stored = StoredEvent::decode(42, &encoded).unwrap();
     assert_eq!(stored.state, event.state);
 }

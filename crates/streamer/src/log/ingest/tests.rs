@@ -84,6 +84,18 @@ fn server_metadata_replaces_user_fields() {
 }
 
 #[test]
+fn deleted_member_of_an_insert_is_data() {
+    for operation in [None, Some(Operation::Insert), Some(Operation::Update)] {
+        let ingested = take(operation, r#"{"deleted":true}"#, None).unwrap();
+        assert!(text(&ingested).contains(r#""deleted":true"#));
+        assert!(!ingested.state.deleted, "{operation:?}");
+        assert_ne!(ingested.event.operation, Operation::Delete);
+        let next = take(None, "{}", Some(ingested.state)).unwrap();
+        assert_eq!(next.event.operation, Operation::Update);
+    }
+}
+
+#[test]
 fn delete_contains_only_server_metadata() {
     let stored = take(Some(Operation::Delete), r#"{"name":"gone"}"#, Some(alive())).unwrap();
     assert_eq!(

@@ -8,7 +8,8 @@ use super::{
     segments::{Visited, removed},
 };
 use crate::log::{
-    Bounds, DocumentKey, LogError, PRODUCER_LIFETIME_MS, encoding::StoredEvent, with_sources,
+    Bounds, DocumentKey, LogError, PRODUCER_LIFETIME_MS, age_clock::AgeClock,
+    encoding::StoredEvent, with_sources,
 };
 
 /// Maximum number of events trimmed, or producers removed, in one transaction, so that a commit that
@@ -21,6 +22,8 @@ const SLICE: usize = 2_000;
 const RETENTION_INTERVAL_MS: i64 = 1_000;
 /// Interval of the search for idle producers.
 const PRODUCERS_INTERVAL_MS: i64 = 60 * 60 * 1_000;
+/// Minimum step by which the age clock catches up with the system's.
+const AGE_STEP_MIN_MS: i64 = 10_000;
 /// Maximum age of the documents' table, so that snapshots are recent.
 const APPLY_INTERVAL_MS: i64 = 10_000;
 
@@ -31,6 +34,7 @@ pub(super) struct Maintenance {
     retention_bytes: Option<u64>,
     pub(super) applied_ms: i64,
     retention_checked_ms: Option<i64>,
+    stepped_ms: Option<i64>,
     producers_checked_ms: Option<i64>,
 }
 
@@ -43,14 +47,15 @@ impl Maintenance {
             retention_bytes: options.retention_bytes,
             applied_ms: 0,
             retention_checked_ms: None,
+            stepped_ms: None,
             producers_checked_ms: None,
         }
     }
 
-    /// Returns `true` if an event exceeds the retention limits. `held` is the size of this event and
-    /// all later ones.
+    /// Returns `true` if an event exceeds the retention limits at this reading of the age clock. `held`
+    /// is the size of this event and all later ones.
     fn is_expired(&self, stored: &StoredEvent, held: u64, now_ms: i64) -> bool {
-        let age = now_ms.saturating_sub(stored.event.timestamp);
+        let age = now_ms.saturating_sub(stored.logged_ms);
         self.retention_age_ms.is_some_and(|limit| age > limit)
             || self.retention_bytes.is_some_and(|limit| held > limit)
     }
@@ -71,7 +76,8 @@ impl RedbLog {
             PRODUCERS_INTERVAL_MS,
             now_ms,
         ) {
-            let more = self.forget_producers(now_ms)?;
+            let aged_ms = self.clock.now_ms(now_ms);
+            let more = self.forget_producers(aged_ms)?;
             if !more {
                 self.maintenance.producers_checked_ms = Some(now_ms);
             }
@@ -82,7 +88,8 @@ impl RedbLog {
             RETENTION_INTERVAL_MS,
             now_ms,
         ) {
-            let upto = self.expired_upto(now_ms)?;
+            let aged_ms = self.step_clock(now_ms);
+            let upto = self.expired_upto(aged_ms)?;
             let Bounds { first, .. } = self.shared.bounds();
             if upto > first {
                 self.trim_slice(upto)?;
@@ -92,6 +99,25 @@ impl RedbLog {
             self.check_files()?;
         }
         Ok(false)
+    }
+
+    /// Advances the age clock. One step ages events by at most a thousandth of the retention age more
+    /// than the time that passed, so that little is trimmed before somebody sees that a clock is wrong.
+    fn step_clock(&mut self, now_ms: i64) -> i64 {
+        // Not for each slice of one trimming.
+        if !is_due(self.maintenance.stepped_ms, RETENTION_INTERVAL_MS, now_ms) {
+            return self.clock.now_ms(now_ms);
+        }
+        self.maintenance.stepped_ms = Some(now_ms);
+        let passed = self.stepped.elapsed();
+        self.stepped += passed;
+        let step_ms = self
+            .maintenance
+            .retention_age_ms
+            .map_or(AgeClock::STEP_MS, |age| {
+                (age / 1_000).clamp(AGE_STEP_MIN_MS, AgeClock::STEP_MS)
+            });
+        self.clock.advance(now_ms, passed, step_ms)
     }
 
     /// Returns an error if a file of the log was removed: what is written to it would be lost.

@@ -6,6 +6,7 @@ use std::{
     io,
     path::{Path, PathBuf},
     sync::{Arc, Mutex},
+    time::Instant,
 };
 
 use redb::{Builder, Database, DatabaseError, ReadableDatabase};
@@ -27,6 +28,7 @@ use crate::{
     Epoch,
     log::{
         Bounds, DocumentKey, LogError,
+        age_clock::AgeClock,
         encoding::{DecodeError, StoredEvent, StoredProducer},
     },
 };
@@ -139,7 +141,7 @@ impl RedbLog {
             );
         }
         let segments = appender.segments();
-        let bytes = total_bytes(&segments, bounds)?;
+        let (bytes, logged_ms) = newest(&segments, bounds)?;
         Ok(Self {
             shared: Arc::new(Shared {
                 engine,
@@ -155,6 +157,8 @@ impl RedbLog {
             min_free_bytes: options.min_free_bytes,
             pending: replay.pending,
             maintenance: Maintenance::new(options),
+            clock: AgeClock::from_reading(logged_ms),
+            stepped: Instant::now(),
             bytes,
             failure: None,
         })
@@ -315,16 +319,19 @@ fn builder(options: &StoreOptions) -> Builder {
     builder
 }
 
-/// Returns the total size of all encoded events, including the trimmed ones.
-fn total_bytes(segments: &Segments, Bounds { first, head }: Bounds) -> Result<u64, LogError> {
+/// Returns the total size of all encoded events, including the trimmed ones, and the time by which the
+/// newest one ages.
+fn newest(segments: &Segments, bounds: Bounds) -> Result<(u64, Option<i64>), LogError> {
     // The newest may be damaged. If all of these are, retention by size begins to count anew.
     const SEARCHED: u64 = 64;
-    let mut bytes = 0;
+    let Bounds { first, head } = bounds;
+    let mut found = (0, None);
     segments.visit(head.saturating_sub(SEARCHED).max(first), head, |visited| {
         if let Visited::Event(stored, size) = visited {
-            bytes = stored.bytes_before.saturating_add(size as u64);
+            let bytes = stored.bytes_before.saturating_add(size as u64);
+            found = (bytes, Some(stored.logged_ms));
         }
         true
     })?;
-    Ok(bytes)
+    Ok(found)
 }

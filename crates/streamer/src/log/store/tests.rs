@@ -1,18 +1,17 @@
 mod damage;
-mod disk;
 mod failures;
 
 use std::{fs, ops::RangeInclusive, path::Path, sync::Arc};
 
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use redb::{ReadableTable, StorageBackend};
+use redb::ReadableTable;
 
-use self::disk::{Disk, INDEX};
 use super::{
     conversion::EVENTS,
     engine::{FORMAT, META, TERMS, set_number},
     open::OpenFailure,
+    simulated_disk::{Disk, INDEX, SegmentDisk},
     *,
 };
 use crate::{
@@ -40,26 +39,7 @@ fn entry(sequence: u64) -> Submission {
 
 /// Opens the log on a disk; creates it if the disk is empty.
 fn open_on(disk: &Disk, options: &StoreOptions) -> Result<RedbLog, OpenFailure> {
-    catch_panics(|| {
-        let index = disk.index();
-        let is_new = index.len().unwrap() == 0;
-        let mut builder = redb::Database::builder();
-        builder.set_cache_size(options.cache_bytes);
-        builder.set_check_integrity_on_open(options.verify_on_open);
-        let opened = (|| {
-            let database = builder.create_with_backend(index)?;
-            if is_new {
-                open::initialize(&database, options.epoch)?;
-            }
-            RedbLog::from_database(
-                database,
-                Arc::new(disk.clone()),
-                tempfile::tempfile().unwrap(),
-                options,
-            )
-        })();
-        Ok(opened)
-    })?
+    simulation::open_on(disk, options, tempfile::tempfile().unwrap())
 }
 
 fn read_all(log: &RedbLog) -> Vec<Arc<Event>> {
@@ -251,6 +231,36 @@ fn retention_by_bytes_keeps_about_its_limit() {
     fill(&mut log, 10_001..=10_001, 1);
     maintain(&mut log, 1_001);
     assert_eq!(read_all(&log).len(), kept.len(), "one added, one trimmed");
+}
+
+#[test]
+fn clock_that_jumps_trims_little_and_keeps_new_events() {
+    const DAY_MS: i64 = 24 * 60 * 60 * 1_000;
+    let mut log = new_log(&StoreOptions {
+        retention_age: Some(Duration::from_secs(7 * 24 * 60 * 60)),
+        ..options()
+    });
+    // An entry an hour, for six days.
+    for sequence in 1..=144 {
+        let now_ms = i64::try_from(sequence).unwrap() * 60 * 60 * 1_000;
+        log.append(vec![entry(sequence)], now_ms).unwrap();
+        (0..7).for_each(|step| maintain(&mut log, now_ms + step * 600_000));
+    }
+    assert_eq!(log.reader().bounds().first, 0);
+    for (sequence, days) in [(145, 400), (146, -400), (147, 6)] {
+        log.append(vec![entry(sequence)], days * DAY_MS).unwrap();
+        maintain(&mut log, days * DAY_MS);
+        maintain(&mut log, days * DAY_MS + 2_000);
+        assert_eq!(log.reader().bounds().first, 0, "{days} days");
+    }
+    // A server that was stopped for long trims what is too old after all, little by little.
+    let mut now_ms = 500 * DAY_MS;
+    for _ in 0..1_500 {
+        now_ms += 1_000;
+        maintain(&mut log, now_ms);
+    }
+    let bounds = log.reader().bounds();
+    assert!(bounds.first > 100, "{bounds:?}");
 }
 
 #[test]

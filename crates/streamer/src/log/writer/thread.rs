@@ -27,6 +27,8 @@ const SETTLE: Duration = Duration::from_secs(11);
 #[derive(Debug)]
 pub(super) enum Command {
     Append(AppendRequest),
+    /// The producer is connected.
+    Touch(Arc<str>),
     /// End the thread. Always the last command that is handled.
     Stop,
 }
@@ -52,6 +54,8 @@ pub(super) struct Writer<F> {
     /// The requests of the commit in progress. Not a local variable: if the commit panics, they must
     /// be dropped after [`CloseOnDrop`] has recorded the panic, which their submitters then read.
     committing: Vec<AppendRequest>,
+    /// The producer to touch after the commit in progress.
+    touched: Option<Arc<str>>,
 }
 
 impl<F: FnMut(&[Arc<Event>])> Writer<F> {
@@ -70,6 +74,7 @@ impl<F: FnMut(&[Arc<Event>])> Writer<F> {
             shared,
             stopping: false,
             committing: Vec::new(),
+            touched: None,
         }
     }
 
@@ -84,7 +89,7 @@ impl<F: FnMut(&[Arc<Event>])> Writer<F> {
                     Command::Append(request) => {
                         request.respond(Err(WriteError::Failed(error.clone())));
                     }
-                    Command::Stop => {}
+                    Command::Touch(_) | Command::Stop => {}
                 }
             }
         }
@@ -102,10 +107,14 @@ impl<F: FnMut(&[Arc<Event>])> Writer<F> {
                 Ok(Command::Append(request)) => {
                     let batch = self.collect(request);
                     self.commit(batch)?;
+                    if let Some(producer) = self.touched.take() {
+                        self.touch(&producer)?;
+                    }
                     // Not only when idle: a log under constant load would never be trimmed.
                     self.maintain()?;
                     wait = Duration::ZERO;
                 }
+                Ok(Command::Touch(producer)) => self.touch(&producer)?,
                 Ok(Command::Stop) | Err(RecvTimeoutError::Disconnected) => self.stopping = true,
                 Err(RecvTimeoutError::Timeout) => {
                     wait = match (self.maintain()?, wait) {
@@ -137,6 +146,11 @@ impl<F: FnMut(&[Arc<Event>])> Writer<F> {
             let left = deadline.saturating_duration_since(Instant::now());
             match self.queue.recv_timeout(left) {
                 Ok(Command::Append(request)) => next = Some(request),
+                // After the commit, as in the queue.
+                Ok(Command::Touch(producer)) => {
+                    self.touched = Some(producer);
+                    break;
+                }
                 Ok(Command::Stop) | Err(RecvTimeoutError::Disconnected) => self.stopping = true,
                 Err(RecvTimeoutError::Timeout) => {}
             }
@@ -183,6 +197,11 @@ impl<F: FnMut(&[Arc<Event>])> Writer<F> {
         for request in self.committing.drain(..) {
             request.respond(Err(error.clone()));
         }
+    }
+
+    fn touch(&mut self, producer: &str) -> Result<(), LogError> {
+        let touched = self.log.touch(producer, (self.options.clock)());
+        touched.map_err(|error| self.shared.fail(error))
     }
 
     fn maintain(&mut self) -> Result<bool, LogError> {

@@ -52,7 +52,7 @@ fn removed_segment_is_noticed_by_the_next_commit() {
     let mut log = open_on(&disk, &options()).unwrap();
     fill(&mut log, 1..=3, 3);
     let name = disk.segments().pop().unwrap();
-    disk::SegmentDisk::remove(&disk, &name).unwrap();
+    SegmentDisk::remove(&disk, &name).unwrap();
     let error = log.append(vec![entry(4)], 1).unwrap_err();
     assert!(
         with_sources(&error).contains(&name),

@@ -3,15 +3,15 @@
 use std::{
     collections::BTreeMap,
     io,
-    sync::{Arc, Mutex, MutexGuard},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 use redb::StorageBackend;
 
-pub(super) use super::super::disk::Disk as SegmentDisk;
-use super::super::disk::DiskFile;
+pub(super) use super::disk::Disk as SegmentDisk;
+use super::disk::DiskFile;
 
 /// Unit of a write that survives a power cut entirely or not at all.
 const SECTOR: usize = 512;
@@ -28,7 +28,7 @@ pub(super) struct OpenFile {
     name: String,
 }
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct State {
     files: BTreeMap<String, Content>,
     /// Files that were removed. A power cut may bring them back.
@@ -41,6 +41,8 @@ struct State {
     segment_bytes: usize,
     /// The number of operations after which all others fail.
     fails_at: Option<usize>,
+    /// The next sync of a segment fails, and the system then holds what was written as clean.
+    sync_fails: bool,
     /// The number of operations after which writes to segments find no space.
     full_at: Option<usize>,
 }
@@ -53,6 +55,8 @@ struct Content {
     synced: Vec<u8>,
     /// The changes since then, in order.
     unsynced: Vec<Change>,
+    /// The newest synced writes: place and length.
+    recent: Vec<(usize, usize)>,
 }
 
 #[derive(Clone, Debug)]
@@ -62,6 +66,7 @@ enum Change {
 }
 
 /// Operations on segments so far.
+#[cfg(test)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct SegmentUse {
     pub(super) writes: usize,
@@ -74,7 +79,7 @@ impl Disk {
         let content = |bytes: Vec<u8>| Content {
             current: bytes.clone(),
             synced: bytes,
-            unsynced: Vec::new(),
+            ..Content::default()
         };
         Self(Arc::new(Mutex::new(State {
             files: files.map(|(name, bytes)| (name, content(bytes))).collect(),
@@ -83,7 +88,7 @@ impl Disk {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap()
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Returns the index, which is created empty.
@@ -97,10 +102,12 @@ impl Disk {
         OpenFile { disk, name }
     }
 
+    #[cfg(test)]
     pub(super) fn operations(&self) -> usize {
         self.state().operations
     }
 
+    #[cfg(test)]
     pub(super) fn segment_use(&self) -> SegmentUse {
         let state = self.state();
         SegmentUse {
@@ -110,12 +117,35 @@ impl Disk {
         }
     }
 
+    /// Makes the next sync of a segment fail. What was written is then read, but no sync writes it.
+    pub(super) fn fail_next_sync(&self) {
+        self.state().sync_fails = true;
+    }
+
+    /// Loses random sectors of the newest synced writes to segments, as a disk that lies about syncs.
+    pub(super) fn lose_writes(&self, rng: &mut ChaCha8Rng) {
+        for (name, content) in &mut self.state().files {
+            if name == INDEX {
+                continue;
+            }
+            for (at, length) in content.recent.clone() {
+                for start in (at..at + length).step_by(SECTOR) {
+                    let end = (start + SECTOR).min(at + length).min(content.current.len());
+                    if rng.random() && start < end {
+                        content.current[start..end].fill(0);
+                    }
+                }
+            }
+        }
+    }
+
     /// Makes all operations fail after `successes` more.
     pub(super) fn fail_after(&self, successes: usize) {
         let mut state = self.state();
         state.fails_at = Some(state.operations + successes);
     }
 
+    #[cfg(test)]
     pub(super) fn fail_never(&self) {
         self.state().fails_at = None;
     }
@@ -133,16 +163,21 @@ impl Disk {
     }
 
     pub(super) fn content(&self, name: &str) -> Vec<u8> {
-        self.state().files[name].current.clone()
+        let state = self.state();
+        let content = state.files.get(name);
+        content.map_or_else(Vec::new, |content| content.current.clone())
     }
 
     pub(super) fn flip(&self, name: &str, at: usize, mask: u8) {
-        self.state().files.get_mut(name).unwrap().current[at] ^= mask;
+        if let Some(content) = self.state().files.get_mut(name) {
+            content.current[at] ^= mask;
+        }
     }
 
     pub(super) fn truncate(&self, name: &str, length: usize) {
-        let mut state = self.state();
-        state.files.get_mut(name).unwrap().current.truncate(length);
+        if let Some(content) = self.state().files.get_mut(name) {
+            content.current.truncate(length);
+        }
     }
 
     pub(super) fn copy(&self, from: &str, to: &str) {
@@ -152,14 +187,19 @@ impl Disk {
     }
 
     pub(super) fn delete(&self, name: &str) {
-        self.state().files.remove(name).unwrap();
+        self.state().files.remove(name);
     }
 
-    /// Returns the disk as another process finds it: with everything that was written.
+    /// Returns the disk as another process finds it: with everything that was written, synced or not.
     pub(super) fn after_kill(&self) -> Self {
-        let state = self.state();
-        let files = state.files.iter();
-        Self::holding(files.map(|(name, content)| (name.clone(), content.current.clone())))
+        let state = State {
+            operations: 0,
+            fails_at: None,
+            full_at: None,
+            sync_fails: false,
+            ..self.state().clone()
+        };
+        Self(Arc::new(Mutex::new(state)))
     }
 
     /// Returns the disk as the next boot finds it: with random sectors of what was written since the
@@ -185,11 +225,7 @@ impl Content {
                 Change::Write { at, data } => {
                     for (sector, part) in data.chunks(SECTOR).enumerate() {
                         if rng.random() {
-                            let at = at + sector * SECTOR;
-                            if bytes.len() < at + part.len() {
-                                bytes.resize(at + part.len(), 0);
-                            }
-                            bytes[at..at + part.len()].copy_from_slice(part);
+                            put(&mut bytes, at + sector * SECTOR, part);
                         }
                     }
                 }
@@ -204,19 +240,32 @@ impl Content {
     }
 
     fn write(&mut self, at: usize, data: &[u8]) {
-        let end = at + data.len();
-        if self.current.len() < end {
-            self.current.resize(end, 0);
-        }
-        self.current[at..end].copy_from_slice(data);
+        put(&mut self.current, at, data);
         let data = data.to_vec();
         self.unsynced.push(Change::Write { at, data });
     }
 
     fn sync(&mut self) {
-        self.synced.clone_from(&self.current);
-        self.unsynced.clear();
+        // Change by change: what an earlier sync failed to write is not among them.
+        for change in std::mem::take(&mut self.unsynced) {
+            match change {
+                Change::Write { at, data } => {
+                    put(&mut self.synced, at, &data);
+                    self.recent.push((at, data.len()));
+                }
+                Change::Resize(length) => self.synced.resize(length, 0),
+            }
+        }
+        self.recent.drain(..self.recent.len().saturating_sub(3));
     }
+}
+
+fn put(bytes: &mut Vec<u8>, at: usize, data: &[u8]) {
+    let end = at + data.len();
+    if bytes.len() < end {
+        bytes.resize(end, 0);
+    }
+    bytes[at..end].copy_from_slice(data);
 }
 
 impl State {
@@ -278,6 +327,10 @@ impl OpenFile {
         state.operate()?;
         if self.name != INDEX {
             state.segment_syncs += 1;
+            if std::mem::take(&mut state.sync_fails) {
+                state.content(&self.name)?.unsynced.clear();
+                return Err(io::Error::other("the sync failed"));
+            }
         }
         state.content(&self.name)?.sync();
         Ok(())
@@ -355,7 +408,7 @@ impl SegmentDisk for Disk {
         let content = Content {
             current: bytes.clone(),
             synced: bytes,
-            unsynced: Vec::new(),
+            ..Content::default()
         };
         state.files.insert(name.to_owned(), content);
         drop(state);

@@ -1,0 +1,239 @@
+//! `steadfast streamer log`: checks and mends the log of a server that is stopped.
+
+use std::{
+    fs,
+    io::{BufWriter, Write as _},
+    path::PathBuf,
+    process::ExitCode,
+};
+
+use anyhow::{Context as _, bail};
+use clap::Subcommand;
+use serde_json::value::RawValue;
+use steadfast_streamer::{
+    Epoch, Event, Operation,
+    log::{Log as _, LogError, LogReader, OpenError, RedbLog, StoreOptions},
+};
+
+use crate::output;
+
+/// Arguments of `streamer log`.
+#[derive(clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXAMPLES: &str =
+    "The server must be stopped. Each command opens the log as a server does: it removes the rest of an
+interrupted commit, and begins a term.
+
+Examples:
+  steadfast streamer log verify --data ./data
+  steadfast streamer log dump --data ./data --after 1000 > events.jsonl
+  steadfast streamer log trim --data ./data --upto 5000";
+
+#[derive(Subcommand)]
+enum Command {
+    /// Read every event, and print which are damaged; the exit status is 1 if any is
+    Verify(Directory),
+    /// Rebuild a damaged index from the events; the old one is kept beside it
+    Repair(Directory),
+    /// Print the events, one JSON object per line
+    Dump {
+        #[command(flatten)]
+        directory: Directory,
+        /// Begin after this offset [default: the beginning]
+        #[arg(long, value_name = "OFFSET")]
+        after: Option<u64>,
+    },
+    /// Remove the events up to an offset; documents stay
+    Trim {
+        #[command(flatten)]
+        directory: Directory,
+        /// The last offset to remove
+        #[arg(long, value_name = "OFFSET")]
+        upto: u64,
+    },
+}
+
+#[derive(clap::Args)]
+struct Directory {
+    /// Directory of the log
+    #[arg(long, env = "STEADFAST_DATA", value_name = "DIR")]
+    data: PathBuf,
+}
+
+/// One event in the output of `dump`.
+#[derive(serde::Serialize)]
+struct Line<'a> {
+    offset: u64,
+    database: &'a str,
+    collection: &'a str,
+    id: &'a str,
+    op: &'static str,
+    timestamp: i64,
+    /// As it is stored: numbers keep their text.
+    data: &'a RawValue,
+}
+
+/// The index in the log's directory.
+const INDEX: &str = "log.redb";
+/// Number of events that are read at once.
+const PAGE: usize = 1_000;
+/// Size of the events that are read at once, in bytes.
+const PAGE_BYTES: usize = 4 << 20;
+
+/// Runs the command.
+pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
+    match args.command {
+        Command::Verify(directory) => verify(&*directory.open()?.reader()),
+        Command::Repair(directory) => repair(&directory),
+        Command::Dump { directory, after } => dump(&*directory.open()?.reader(), after),
+        Command::Trim { directory, upto } => {
+            let mut log = directory.open()?;
+            log.trim(upto).context("trim the log")?;
+            let bounds = log.reader().bounds();
+            let (first, head) = (bounds.first, bounds.head);
+            output::line(&format!(
+                "the log holds the events after {first} up to {head}"
+            ))?;
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}
+
+impl Directory {
+    fn open(&self) -> anyhow::Result<RedbLog> {
+        // Opening would create a log.
+        let mut files = fs::read_dir(&self.data)
+            .with_context(|| format!("cannot read {}", self.data.display()))?
+            .filter_map(|file| Some(file.ok()?.path()));
+        if !files.any(|file| file.ends_with(INDEX) || file.extension() == Some("seg".as_ref())) {
+            bail!(
+                "{} holds no log; name the directory of one with --data",
+                self.data.display()
+            );
+        }
+        let term = Epoch(uuid::Uuid::new_v4().as_u64_pair().0);
+        RedbLog::open(&self.data, &StoreOptions::new(term)).map_err(|error| match error {
+            OpenError::Damaged { .. } => anyhow::Error::new(error)
+                .context("the index cannot be read; `steadfast streamer log repair` rebuilds it"),
+            error => error.into(),
+        })
+    }
+}
+
+/// Calls `each` with the events after `after`, and with the first and last offset of each damaged run.
+fn read(
+    reader: &dyn LogReader,
+    mut after: u64,
+    mut each: impl FnMut(Result<&Event, (u64, u64)>) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    while after < reader.bounds().head {
+        match reader.read(after, PAGE, PAGE_BYTES) {
+            Ok(events) => {
+                for event in events {
+                    each(Ok(&event))?;
+                    after = event.offset;
+                }
+            }
+            Err(LogError::Damaged { offset, .. }) => {
+                each(Err((after + 1, offset)))?;
+                after = offset;
+            }
+            Err(error) => return Err(error).context("read the log"),
+        }
+    }
+    Ok(())
+}
+
+fn verify(reader: &dyn LogReader) -> anyhow::Result<ExitCode> {
+    let (mut sound, mut damaged) = (0, 0);
+    read(reader, reader.bounds().first, |item| {
+        match item {
+            Ok(_) => sound += 1,
+            Err((from, upto)) => {
+                damaged += upto - from + 1;
+                output::line(&format!("damaged or missing: {from} to {upto}"))?;
+            }
+        }
+        Ok(())
+    })?;
+    output::line(&format!(
+        "{sound} events are sound, {damaged} are damaged or missing"
+    ))?;
+    Ok(ExitCode::from(u8::from(damaged > 0)))
+}
+
+fn repair(directory: &Directory) -> anyhow::Result<ExitCode> {
+    let error = match directory.open() {
+        Ok(log) => {
+            output::line("the index is sound")?;
+            return verify(&*log.reader());
+        }
+        Err(error) => error,
+    };
+    let damaged = error.downcast_ref::<OpenError>();
+    if !matches!(damaged, Some(OpenError::Damaged { .. })) {
+        return Err(error);
+    }
+    let index = directory.data.join(INDEX);
+    let kept = directory.data.join("log.redb.damaged");
+    if kept.exists() {
+        bail!("{} exists already; move it elsewhere first", kept.display());
+    }
+    fs::rename(&index, &kept).with_context(|| format!("cannot rename {}", index.display()))?;
+    let log = directory.open()?;
+    let first = log.reader().bounds().first;
+    output::line(&format!(
+        "the index is rebuilt; the old one is {}",
+        kept.display()
+    ))?;
+    output::line("lost with it: documents whose last event was trimmed; subscribers get a resync")?;
+    if first > 0 {
+        output::line(&format!("the log begins after {first}"))?;
+    }
+    verify(&*log.reader())
+}
+
+fn dump(reader: &dyn LogReader, after: Option<u64>) -> anyhow::Result<ExitCode> {
+    let mut out = BufWriter::new(std::io::stdout().lock());
+    let mut damaged = false;
+    read(
+        reader,
+        after.unwrap_or(0).max(reader.bounds().first),
+        |item| {
+            match item {
+                Ok(event) => {
+                    serde_json::to_writer(&mut out, &line(event)?)?;
+                    out.write_all(b"\n")?;
+                }
+                Err((from, upto)) => {
+                    damaged = true;
+                    output::note(&format!("damaged or missing: {from} to {upto}"));
+                }
+            }
+            Ok(())
+        },
+    )?;
+    out.flush()?;
+    Ok(ExitCode::from(u8::from(damaged)))
+}
+
+fn line(event: &Event) -> anyhow::Result<Line<'_>> {
+    Ok(Line {
+        offset: event.offset,
+        database: &event.database,
+        collection: &event.collection,
+        id: &event.document_id,
+        op: match event.operation {
+            Operation::Insert => "insert",
+            Operation::Update => "update",
+            Operation::Delete => "delete",
+        },
+        timestamp: event.timestamp,
+        data: serde_json::from_slice(&event.data)?,
+    })
+}
