@@ -20,6 +20,7 @@ mod sample_store;
 mod source_views;
 mod status;
 mod target_labels;
+mod unread;
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -161,7 +162,13 @@ impl Agent {
         };
         let server = match listener {
             Some(listener) => {
-                let state = AppState::new(&config, views, recording.record(), Arc::clone(&status));
+                let state = AppState::new(
+                    &config,
+                    views,
+                    recording.record(),
+                    Arc::clone(&status),
+                    uplink.as_ref().map(|(uplink, _)| uplink.clone()),
+                );
                 Some(Server::start(listener, http::router(state))?)
             }
             None => None,
@@ -280,9 +287,11 @@ fn start_uplink(
     store: RecordSampleStore,
 ) -> Result<(Uplink, watch::Sender<Identity>), StartError> {
     let identity = watch::Sender::new(settings.identity.clone());
+    let longest = settings.reconnect_interval_max;
     let uplink = Uplink::builder(&settings.proxy, identity.subscribe(), store)
         .heartbeat_interval(settings.heartbeat_interval)
         .reconnect_interval(settings.reconnect_interval)
+        .reconnect_interval_max(longest.unwrap_or(settings.reconnect_interval))
         .build()?;
     uplink.start();
     Ok((uplink, identity))

@@ -20,6 +20,7 @@ mod endpoint;
 mod error;
 mod fetch;
 mod poll;
+mod redirect;
 mod schedule;
 mod sink;
 

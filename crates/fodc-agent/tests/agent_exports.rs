@@ -169,6 +169,7 @@ async fn malformed_line_costs_only_that_line() {
         .await
         .text();
     assert!(text.contains("\"last_rejected\":\"line "), "{text}");
+    assert!(text.contains("\"newest_rejected\":[\"line "), "{text}");
     stop(agent).await;
 }
 

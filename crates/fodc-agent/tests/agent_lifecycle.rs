@@ -118,6 +118,45 @@ async fn agent_works_while_its_proxy_is_away() {
     page_with(&agent, "\nm 1 ").await;
     assert_ne!(agent.uplink_state().unwrap().state, State::Connected);
     assert_eq!(agent.unready(), None);
+    let address = agent.addresses().http.unwrap();
+    let ready = http::get(address, "/readyz").await;
+    assert_eq!(ready.status, 200, "it records");
+    let text = ready.text();
+    assert!(
+        text.starts_with("ready\nnot registered with the proxy: "),
+        "{text}"
+    );
+    let page = http::get(address, "/metrics").await.text();
+    assert!(
+        page.contains("\nsteadfast_agent_uplink_registered 0\n"),
+        "{page}"
+    );
+    stop(agent).await;
+}
+
+#[tokio::test]
+async fn refused_metrics_stream_is_visible() {
+    let exporter = Exporter::page("m 1\n");
+    let (agent, _between, proxy) = registered(&exporter).await;
+    let address = agent.addresses().http.unwrap();
+    let deadline = Instant::now() + LIMIT;
+    while http::get(address, "/readyz").await.text() != "ready\n" {
+        assert!(Instant::now() < deadline, "never connected");
+        sleep(Duration::from_millis(20)).await;
+    }
+    let page = http::get(address, "/metrics").await.text();
+    for line in [
+        "steadfast_agent_uplink_registered 1",
+        "steadfast_agent_uplink_metrics_stream_open 1",
+        "steadfast_agent_uplink_registrations_total 1",
+    ] {
+        assert!(page.contains(&format!("\n{line}\n")), "{line}: {page}");
+    }
+    proxy.drain(Duration::from_millis(100)).await;
+    while http::get(address, "/readyz").await.text() == "ready\n" {
+        assert!(Instant::now() < deadline, "never told");
+        sleep(Duration::from_millis(20)).await;
+    }
     stop(agent).await;
 }
 

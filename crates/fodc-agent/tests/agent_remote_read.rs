@@ -287,3 +287,23 @@ async fn refused_read_names_the_reason() {
     assert_eq!(http::get(address, "/api/v1/read").await.status, 405);
     stop(agent).await;
 }
+
+#[tokio::test]
+async fn read_of_too_many_samples_names_the_limit() {
+    let lines: Vec<_> = (0..20).map(|n| format!("m{{n=\"{n}\"}} 1\n")).collect();
+    let exporter = Exporter::page(lines.concat());
+    let mut config = config([exporter.url()]);
+    config.read.samples = 10;
+    let agent = Agent::start(config).await.unwrap();
+    page_with(&agent, "\nm{n=\"19\"} 1 ").await;
+    let address = agent.addresses().http.unwrap();
+    let all = ReadRequest {
+        queries: vec![query(&[])],
+        ..ReadRequest::default()
+    };
+    let response = http::send(address, "POST", "/api/v1/read", "", &packed(&all)).await;
+    assert_eq!(response.status, 400);
+    let text = response.text();
+    assert!(text.contains("more than 10 samples"), "{text}");
+    stop(agent).await;
+}

@@ -7,15 +7,23 @@
 
 mod agent_support;
 
-use std::{io::Write as _, sync::Arc, time::Duration};
+use std::{
+    io::{Read as _, Write as _},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
 
 use agent_support::{
-    config,
+    LIMIT, config,
     exporter::{Exporter, Script, page_response, pause, raw_response, respond, response, silence},
     http, page_after, page_when, page_with, start, stop, value,
 };
 use flate2::{Compression, write::GzEncoder};
 use steadfast_fodc_agent::{Agent, Config};
+use tokio::time::sleep;
 
 fn gzip(data: &[u8]) -> Vec<u8> {
     let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
@@ -323,5 +331,39 @@ async fn label_bombs_cost_their_lines() {
     for reason in ["too_many_labels", "label_value_too_long", "name_too_long"] {
         assert!(page.contains(&format!("reason=\"{reason}\"")), "{reason}");
     }
+    stop(agent).await;
+}
+
+#[tokio::test]
+async fn reset_of_a_kept_connection_costs_no_scrape() {
+    let connections = Arc::new(AtomicU64::new(0));
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/metrics", listener.local_addr().unwrap());
+    let accepted = Arc::clone(&connections);
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            accepted.fetch_add(1, Ordering::SeqCst);
+            let mut head = [0; 4_096];
+            let length = stream.read(&mut head).unwrap_or(0);
+            if length > 0 {
+                respond(&mut stream, "200 OK", "", b"m 1\n");
+                // The next request arrives, and closing without reading it resets the connection.
+                stream.peek(&mut head).ok();
+            }
+        }
+    });
+    let agent = Agent::start(config([url])).await.unwrap();
+    page_with(&agent, "\nm 1 ").await;
+    let deadline = Instant::now() + LIMIT;
+    while connections.load(Ordering::SeqCst) < 5 {
+        assert!(Instant::now() < deadline, "no further connection");
+        sleep(Duration::from_millis(20)).await;
+    }
+    let page = page_with(&agent, "\nm 1 ").await;
+    assert!(
+        !page.contains("steadfast_agent_scrapes_missed_total{"),
+        "{page}"
+    );
     stop(agent).await;
 }

@@ -15,6 +15,8 @@
 //! # Ok::<(), steadfast_fodc_model::matching::MatcherError>(())
 //! ```
 
+mod re2;
+
 use regex_automata::meta::Regex;
 use regex_syntax::{
     ParserBuilder,
@@ -189,20 +191,20 @@ impl Test {
     }
 }
 
-/// Compiles an expression that has to match a whole value. A dot matches a line feed too, as in
-/// Prometheus.
+/// Compiles an expression that has to match a whole value. It means what it means to Prometheus; a dot
+/// matches a line feed, too.
 fn compile_anchored(expression: &str) -> Result<Regex, String> {
     if expression.len() > EXPRESSION_BYTES {
         return Err(format!("it is longer than {EXPRESSION_BYTES} bytes"));
     }
+    let translated = re2::translate(expression).map_err(|refusal| refusal.to_string())?;
     let mut parser = ParserBuilder::new().dot_matches_new_line(true).build();
-    let parsed = parser.parse(expression).map_err(|error| match error {
+    let parsed = parser.parse(&translated).map_err(|error| match error {
         regex_syntax::Error::Parse(error) => error.kind().to_string(),
         regex_syntax::Error::Translate(error) => error.kind().to_string(),
         other => other.to_string(),
     })?;
-    // The anchors are added to the parsed expression. In its text, `a)|(b` or a comment that
-    // swallows the rest of the line would escape them.
+    // The anchors are added to the parsed expression, so that no text can escape them.
     let anchored = Hir::concat(vec![Hir::look(Look::Start), parsed, Hir::look(Look::End)]);
     let limits = Regex::config()
         .nfa_size_limit(Some(COMPILED_BYTES))
@@ -286,19 +288,16 @@ mod tests {
     fn expression_cannot_escape_its_anchors() {
         assert!(!holds("job", MatchKind::Regex, "x|n"));
         assert!(holds("job", MatchKind::NotRegex, "x|n"));
-        // A comment ends with the line, and here with the expression.
-        for comment in ["(?x)no # )", "(?x) no #", "(?x: n o #\n)"] {
-            assert!(!holds("job", MatchKind::Regex, comment), "{comment}");
+        // A comment would swallow the rest of the line, and Prometheus knows none.
+        for comment in ["(?x)no # )", "(?x) no #", "(?x: n o #\n)", "(?x)(node # )"] {
+            assert!(problem(comment).contains("unsupported group"), "{comment}");
         }
-        assert!(holds("job", MatchKind::Regex, "(?x)no de # )"));
-        assert!(holds("job", MatchKind::Regex, "(?x) node #"));
         // Groups that close more than they open are invalid.
         for (text, told) in [
             ("n)|(x", "unopened group"),
             ("x)|(?:n", "unopened group"),
             ("node)", "unopened group"),
             ("(node", "unclosed group"),
-            ("(?x)(node # )", "unclosed group"),
             ("(?s:node", "unclosed group"),
         ] {
             let fault = problem(text);
@@ -310,8 +309,9 @@ mod tests {
     fn invalid_expression_error_names_its_label() {
         for (text, told) in [
             ("(", "unclosed group"),
-            (r"(?:.{1000}){1000}", "larger than"),
-            (r"\w{1000}{1000}", "larger than"),
+            (r"(?:.{1000}){1000}", "repeat count"),
+            (r"\w{1000}{1000}", "nested repetition"),
+            (r"(?:\pL\pN){500}", "larger than"),
         ] {
             let fault = problem(text);
             assert!(fault.contains(told) && fault.contains("`job`"), "{fault}");
@@ -329,6 +329,111 @@ mod tests {
                 kind: 7
             }
         );
+    }
+
+    #[test]
+    fn expressions_mean_what_prometheus_takes_them_for() {
+        // Each with the values of this list that Go matches as a whole.
+        let values = [
+            "é", "٣", "[x", "a.b", "&", "x-y/z", "-", "\u{212a}", "a", "3", "_", "b", "aXb", "{",
+            "a{,2}", "\u{8}", "{1", "", "ab", "*", "\t", "\u{b}",
+        ];
+        for (expression, expected) in [
+            (
+                "[^[]+",
+                &[
+                    "é", "٣", "a.b", "&", "x-y/z", "-", "\u{212a}", "a", "3", "_", "b", "aXb", "{",
+                    "a{,2}", "\u{8}", "{1", "ab", "*", "\t", "\u{b}",
+                ][..],
+            ),
+            (r"\w+", &["a", "3", "_", "b", "aXb", "ab"]),
+            (r"\d", &["3"]),
+            (r"[\d]", &["3"]),
+            (r"\s", &["\t"]),
+            (r"[[:space:]]", &["\t", "\u{b}"]),
+            (r"\Qa.b\E", &["a.b"]),
+            (r"\Qa.b", &["a.b"]),
+            ("[a&&b]", &["&", "a", "b"]),
+            ("[a-]", &["-", "a"]),
+            ("[]a]", &["a"]),
+            ("[[]x", &["[x"]),
+            (r"a\b.*", &["a.b", "a", "a{,2}"]),
+            (r"a\B.*", &["aXb", "ab"]),
+            ("{", &["{"]),
+            ("a{,2}", &["a{,2}"]),
+            ("{1", &["{1"]),
+            ("(?i)k", &["\u{212a}"]),
+            (r"\pL", &["é", "\u{212a}", "a", "b"]),
+            (r"\p{Lu}", &["\u{212a}"]),
+            (r"\P{^Nd}", &["٣", "3"]),
+            (r"\p{Arabic}", &["٣"]),
+            (r"\x61|\x{62}|\137", &["a", "_", "b"]),
+            (r"\_|\&", &["&", "_"]),
+            ("(?P<n>a)(?<m>b)", &["ab"]),
+            ("a|", &["a", ""]),
+            (r"[\x08]", &["\u{8}"]),
+            ("a+?b??", &["a", "ab"]),
+            ("[^\\W\\d]", &["a", "_", "b"]),
+        ] {
+            let matchers = compile(&[spec("v", MatchKind::Regex, expression)]).unwrap();
+            let matched: Vec<_> = values
+                .iter()
+                .filter(|value| matchers.match_all(|_| value))
+                .collect();
+            let expected: Vec<_> = expected.iter().collect();
+            assert_eq!(matched, expected, "{expression}");
+        }
+    }
+
+    #[test]
+    fn expressions_that_prometheus_refuses_are_refused() {
+        for expression in [
+            "a{1001}",
+            "a{2,1}",
+            "a**",
+            "a*+",
+            "a{2}{3}",
+            "a*??*",
+            "(a{100}){11}",
+            "*",
+            "a|*",
+            "(*)",
+            "+a",
+            "{2}",
+            r"\8",
+            r"\1",
+            r"\Z",
+            r"\y",
+            r"\",
+            r"[\b]",
+            r"[\Qa\E]",
+            "[b-a]",
+            "[a",
+            "[]",
+            "[[:foo:]]",
+            r"\p{greek}",
+            r"\p{Alphabetic}",
+            r"\pX",
+            "(?x)a",
+            "(?u)a",
+            "(?i",
+            "(?-)a",
+            "(?=a)",
+            "(?P<1 >a)",
+            "(?P<a>b)(?P<a>c)",
+            r"\x{110000}",
+            r"\xg1",
+            ")",
+            "(",
+            r"\C",
+            r"\<",
+        ] {
+            // `\<` is punctuation, and an escaped one stands for itself.
+            let is_refused = compile(&[spec("v", MatchKind::Regex, expression)]).is_err();
+            assert_eq!(is_refused, expression != r"\<", "{expression}");
+        }
+        assert!(compile(&[spec("v", MatchKind::Regex, "(a{100}){10}")]).is_ok());
+        assert!(compile(&[spec("v", MatchKind::Regex, "a{0}{,3}")]).is_ok());
     }
 
     #[test]

@@ -45,6 +45,7 @@ counters! {
     samples: "samples_total", "Samples taken.";
     rejected: "samples_rejected_total", "Metrics that were invalid.";
     ignored_messages: "messages_dropped_total", "Messages on streams that are only held open.";
+    unnamed_streams: "unnamed_streams_total", "Streams without an agent id.";
     unknown_agents: "unknown_agents_total", "Streams of unknown agents.";
     panics: "panics_total", "Handlers that panicked.";
 }

@@ -11,7 +11,7 @@ use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header
 use hyper::body::Incoming;
 use tonic::{Status, body::Body, service::Routes};
 use tower_service::Service as _;
-use tracing::error;
+use tracing::{error, warn};
 
 use super::{
     counters::Counter,
@@ -108,9 +108,12 @@ impl Service {
             return Ok(self.run(open, REGISTRATION_BYTES, request, register::run));
         }
         let Some(id) = agent_id(request.headers()) else {
-            let text =
-                "no agent id in the metadata: send the one from the registration as `agent_id`";
-            return Ok(Status::unauthenticated(text).into_http());
+            self.state.counters.unnamed_streams.add(1);
+            warn!(
+                method = name,
+                "a stream without an agent id was refused: {NO_AGENT_ID}"
+            );
+            return Ok(Status::unauthenticated(NO_AGENT_ID).into_http());
         };
         let limit = self.state.config.max_message_bytes;
         Ok(if name == "StreamMetrics" {
@@ -179,8 +182,15 @@ const REGISTRATION_BYTES: usize = 64 << 10;
 /// The longest id that is looked up.
 const ID_BYTES: usize = 128;
 
+/// The refusal of a stream that names no agent. The agent logs it.
+const NO_AGENT_ID: &str = "no agent id in the metadata: send the one from the registration as \
+    `agent_id` or `agent-id`; a relay may have dropped it, as nginx does without \
+    `underscores_in_headers on`";
+
 fn agent_id(headers: &HeaderMap) -> Option<AgentId> {
-    let text = headers.get("agent_id")?.to_str().ok()?;
+    // The second spelling passes relays that drop names with an underscore.
+    let value = headers.get("agent_id").or_else(|| headers.get("agent-id"));
+    let text = value?.to_str().ok()?;
     let usable = !text.is_empty() && text.len() <= ID_BYTES;
     usable.then(|| AgentId::new(text))
 }

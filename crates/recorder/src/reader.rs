@@ -68,22 +68,19 @@ impl Reader {
         union_of(parts.map(|part| part.span))
     }
 
-    /// Returns the names of the sources that have data, sorted.
-    ///
-    /// # Errors
-    ///
-    /// If a catalog cannot be read.
-    pub fn sources(&self) -> Result<Vec<Arc<str>>, Damage> {
+    /// Returns the names of the sources that have data, sorted. Those of a damaged catalog are not known;
+    /// [`Reader::check`] returns the damage.
+    #[must_use]
+    pub fn sources(&self) -> Vec<Arc<str>> {
         let mut names = BTreeSet::new();
         for snapshot in &*self.snapshots {
             for (id, _) in &snapshot.catalogs {
-                let read = snapshot.catalog(*id);
-                if let Some(read) = read.map_err(|damage| snapshot.located(damage))? {
+                if let Ok(Some(read)) = snapshot.catalog(*id) {
                     names.extend(read.catalog.sources().iter().cloned());
                 }
             }
         }
-        Ok(names.into_iter().collect())
+        names.into_iter().collect()
     }
 
     /// Returns the newest scrape of each source. A source of which the newest scrape failed has no
@@ -113,22 +110,17 @@ impl Reader {
         Windows::new(Arc::clone(&self.snapshots), selector.clone(), range)
     }
 
-    /// Returns all series, with or without samples.
-    ///
-    /// # Errors
-    ///
-    /// The first damage that hides series.
-    pub fn series(&self, selector: &Selector) -> Result<Vec<SeriesInfo>, Damage> {
+    /// Returns all series, with or without samples. Damage hides only the series that it concerns;
+    /// [`Reader::check`] returns it.
+    #[must_use]
+    pub fn series(&self, selector: &Selector) -> Vec<SeriesInfo> {
         let mut series = Vec::new();
         let snapshots = self.snapshots.iter();
         for snapshot in snapshots.filter(|snapshot| snapshot.may_match(selector)) {
             let plan = plan::Plan::new(snapshot, selector, &(i64::MIN..=i64::MAX));
-            if let Some(damage) = plan.damage.first() {
-                return Err(snapshot.located(damage.clone()));
-            }
             series.extend((0..plan.len()).filter_map(|index| plan.series(index)));
         }
-        Ok(series)
+        series
     }
 
     /// Reads the whole record and returns all damage.

@@ -299,11 +299,14 @@ impl Recorder {
 
     pub(crate) fn snapshot(&self) -> Snapshot {
         let latest = (0..).zip(self.sources.iter());
-        let latest = latest.map(|(source, state)| NewestScrape {
-            source,
-            name: Arc::clone(&state.name),
-            last: state.last,
-            newest: Arc::clone(&state.newest),
+        let latest = latest.map(|(source, state)| {
+            let (last, newest) = state.newest_scrape();
+            NewestScrape {
+                source,
+                name: Arc::clone(&state.name),
+                last,
+                newest: Arc::clone(newest),
+            }
         });
         // A catalog has all sources of the catalogs before it. Only if the newest head could not be
         // continued, the sources of older parts are not known here.

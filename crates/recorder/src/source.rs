@@ -128,6 +128,9 @@ pub(crate) struct Source {
     /// The head that has the last successful scrape.
     pub(crate) last_head: u64,
     pub(crate) staged: StagedValues,
+    /// The values of a scrape that could not be written, and its time. Readers of the newest values get
+    /// them; `newest` must stay what the files say.
+    unrecorded: Option<(i64, Arc<NewestValues>)>,
     /// Slots assigned since the last commit.
     fresh: Vec<u128>,
     /// The number of times each slot has changed its meaning. It outlives the slot.
@@ -146,6 +149,7 @@ impl Source {
             last: None,
             last_head: 0,
             staged: StagedValues::default(),
+            unrecorded: None,
             fresh: Vec::new(),
             generations: Vec::new(),
             blocks: Vec::new(),
@@ -253,6 +257,28 @@ impl Source {
         alive.sum()
     }
 
+    /// Keeps the staged values for readers of the newest values, after a commit at `time` has failed.
+    pub(crate) fn keep_unrecorded(&mut self, time: i64) {
+        let values = NewestValues {
+            values: self.staged.values.clone(),
+            present: self.staged.present.clone(),
+            // The times of lines are lost, and the time of the scrape stands for them.
+            timestamps: Vec::new(),
+        };
+        self.unrecorded = Some((time, Arc::new(values)));
+    }
+
+    /// Returns the newest scrape that was not missed or could not be written, and its time; or the time
+    /// of the newest one, and true if that was missed.
+    pub(crate) fn newest_scrape(&self) -> (Option<(i64, bool)>, &Arc<NewestValues>) {
+        match &self.unrecorded {
+            Some((time, values)) if self.last.is_none_or(|(last, _)| last <= *time) => {
+                (Some((*time, false)), values)
+            }
+            Some(_) | None => (self.last, &self.newest),
+        }
+    }
+
     /// Drops the newest scrape, the data of which has been evicted.
     fn forget_newest(&mut self) {
         if self.newest.present.iter().any(|word| *word != 0) {
@@ -267,6 +293,8 @@ impl Source {
     pub(crate) fn free_dead_slots(&mut self) {
         self.table = SlotTable::default();
         self.free.clear();
+        // A slot that is free here may be another series' next.
+        self.unrecorded = None;
         let mut end = 0;
         for slot in 0..self.blocks.len() as u32 {
             let at = slot as usize;
@@ -325,6 +353,7 @@ impl Source {
         }
         newest.present.copy_from_slice(&self.staged.present);
         std::mem::swap(&mut newest.timestamps, &mut self.staged.timestamps);
+        self.unrecorded = None;
         self.staged.clear();
         self.fresh.fill(0);
     }
@@ -356,9 +385,12 @@ impl Source {
             + self.newest.values.capacity() * 8
             + self.blocks.capacity() * 4
             + self.generations.capacity() * 4;
+        let unrecorded = self.unrecorded.iter();
+        let unrecorded: usize = unrecorded.map(|(_, kept)| kept.values.len() * 8).sum();
         let words =
             self.staged.present.capacity() + self.fresh.capacity() + self.newest.present.capacity();
-        (slots + words * 16 + self.free.capacity() * 4 + self.table.entries.len() * 8) as u64
+        (slots + unrecorded + words * 16 + self.free.capacity() * 4 + self.table.entries.len() * 8)
+            as u64
     }
 }
 

@@ -96,7 +96,7 @@ fn definition_of_a_vanished_series_is_dropped_after_its_data() {
     let mut model = Model::default();
     let mut random = Random(3);
     let is_named = |recorder: &Recorder| {
-        let names = recorder.reader().series(&Selector::all()).unwrap();
+        let names = recorder.reader().series(&Selector::all());
         names
             .iter()
             .any(|series| series.labels.value("n") == Some("0"))

@@ -385,3 +385,56 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn damaged_names_hide_only_their_own_record() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut run = Run::open(dir.path(), 1 << 20);
+    for step in 0..20 {
+        run.scrape("sound", step, Some(0..5));
+        run.scrape("damaged", step, Some(0..50));
+    }
+    drop(run);
+    let directory = dir.path().join("damaged.record");
+    let names = std::fs::read_dir(&directory).unwrap();
+    let mut names = names.map(|entry| entry.unwrap().path());
+    let names = names
+        .find(|path| path.extension().is_some_and(|kind| kind == "names"))
+        .unwrap();
+    let intact = std::fs::read(&names).unwrap();
+    let mut zeroed = intact.clone();
+    zeroed[..8].fill(0);
+    for (what, bytes) in [
+        ("empty", Vec::new()),
+        ("cut", intact[..1_000].to_vec()),
+        ("zeroed", zeroed),
+    ] {
+        std::fs::write(&names, bytes).unwrap();
+        let (reader, _) = Recorders::open_read_only(dir.path()).unwrap();
+        let sound = Selector::all().source("sound");
+        assert_eq!(reader.series(&sound).len(), 5, "{what}");
+        assert!(reader.series(&Selector::all()).len() < 55, "{what}");
+        assert!(
+            reader.sources().iter().any(|name| &**name == "sound"),
+            "{what}"
+        );
+        let mut samples = 0;
+        for series in reader.window(&sound, i64::MIN..=i64::MAX) {
+            match series {
+                Ok(series) => samples += series.samples.len(),
+                // Nobody knows which sources it had.
+                Err(damage) => assert!(damage.file.starts_with("damaged.record/"), "{damage}"),
+            }
+        }
+        assert_eq!(samples, 100, "{what}");
+        let damage = reader.check();
+        let file = format!(
+            "damaged.record/{}",
+            names.file_name().unwrap().to_str().unwrap()
+        );
+        assert!(
+            damage.iter().any(|damage| damage.file == file),
+            "{what}: {damage:?}"
+        );
+    }
+}

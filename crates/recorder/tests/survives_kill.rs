@@ -141,7 +141,7 @@ fn kill_at_any_instant_keeps_every_committed_scrape() {
             (finished..=finished + 1).contains(&most),
             "kill {kill}: {most}, {finished} was finished"
         );
-        for source in reader.sources().unwrap() {
+        for source in reader.sources() {
             let found = scrapes(&reader, &source);
             let (least, newest) = (found.keys().min().unwrap(), found.keys().max().unwrap());
             let step = match &*source {

@@ -54,6 +54,16 @@ impl Backoff {
         }
     }
 
+    /// Returns the next delay after an orderly end of a stream that was live but not stable: that of
+    /// [`Backoff::recovery`], except that the backoff advances.
+    pub(crate) fn after_orderly_end(&mut self, config: &Config) -> Duration {
+        let next = self.next(config);
+        match config.recovery {
+            Recovery::Backoff => next,
+            Recovery::Spread(span) => self.between(Duration::ZERO, span).min(next),
+        }
+    }
+
     /// Returns the delay that the peer asked for, or a little more, because the peer may have asked all
     /// its clients for the same.
     pub(crate) fn at_least(&mut self, config: &Config, wait: Duration) -> Duration {

@@ -26,7 +26,8 @@ pub struct Config {
     pub backoff_multiplier: f64,
     /// The spread of delays. Default ±20 %.
     pub jitter: Jitter,
-    /// The first delay after the loss of a stable stream. Default [`Recovery::Backoff`].
+    /// The first delay after the loss of a stable stream, and after the first orderly end of a live one.
+    /// Default [`Recovery::Backoff`].
     pub recovery: Recovery,
     /// The number of consecutive failed attempts, the first included, after which the session gives up;
     /// 0 never gives up. Default 0.
@@ -68,7 +69,8 @@ pub enum Jitter {
     Full,
 }
 
-/// The first delay after the loss of a stable stream.
+/// The first delay after the loss of a stable stream, and after an orderly end of a live stream if no
+/// attempt has failed since a stream was stable: a peer that is replaced says goodbye.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Recovery {

@@ -139,6 +139,20 @@ impl End {
     }
 }
 
+impl End {
+    /// Returns true if the peer ended the stream in order: without a fault of either side, as a server
+    /// does that is replaced.
+    pub(crate) fn is_orderly(&self) -> bool {
+        const UNAVAILABLE: i32 = 14;
+        self.initiator == Initiator::Peer
+            && match &self.reason {
+                Reason::Finished | Reason::Drained(_) => true,
+                Reason::Status { code, .. } => *code == UNAVAILABLE,
+                _ => false,
+            }
+    }
+}
+
 impl Reason {
     /// Returns a short fixed name for metric labels.
     #[must_use]

@@ -101,9 +101,12 @@ struct NodeArgs {
     /// Heartbeat interval, unless the proxy sets it [default: 10s]
     #[arg(long, env = "AGENT_HEARTBEAT_INTERVAL", hide_short_help = true)]
     heartbeat_interval: Option<Given<Duration>>,
-    /// First delay before a new connection to the proxy; doubles up to 30s [default: 5s]
+    /// First delay before a new connection to the proxy [default: 5s]
     #[arg(long, env, hide_short_help = true)]
     reconnect_interval: Option<Given<Duration>>,
+    /// Longest delay, up to which the first one doubles [default: the first one]
+    #[arg(long, env, hide_short_help = true)]
+    reconnect_interval_max: Option<Given<Duration>>,
 }
 
 /// Not a doc comment, because rustdoc would read the brackets as a link.
@@ -293,6 +296,7 @@ impl NodeArgs {
         let is_named = role.is_some() || pod.is_some() || ip.is_some() || labels.is_some();
         let heartbeat = settings.get_or(self.heartbeat_interval, Duration::from_secs(10));
         let reconnect = settings.get_or(self.reconnect_interval, Duration::from_secs(5));
+        let reconnect_max = settings.get(self.reconnect_interval_max);
         // An agent that nobody named records on its own; dialling a default proxy would only fail.
         if proxy.is_none() && !is_named {
             return None;
@@ -309,6 +313,7 @@ impl NodeArgs {
             },
             heartbeat_interval: heartbeat,
             reconnect_interval: reconnect,
+            reconnect_interval_max: reconnect_max,
         })
     }
 }
@@ -385,6 +390,7 @@ fn setting_of(field: &str) -> &str {
         "uplink.proxy" => "proxy_addr",
         "uplink.heartbeat_interval" => "heartbeat_interval",
         "uplink.reconnect_interval" => "reconnect_interval",
+        "uplink.reconnect_interval_max" => "reconnect_interval_max",
         "uplink.identity" => "name and address of the node",
         same => same,
     }

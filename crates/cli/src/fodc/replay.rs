@@ -86,7 +86,7 @@ fn replay(args: &Args) -> anyhow::Result<ExitCode> {
         None => contents::overview(&reader, &opened, &wanted.selector, args.json)?,
         Some(range) => export::window(&reader, &wanted.selector, range.clone(), args.json)?,
     }
-    if reader.series(&wanted.selector)?.is_empty() {
+    if reader.series(&wanted.selector).is_empty() {
         output::note("no series matches; --series lists all");
     }
     let damage = reader.check();

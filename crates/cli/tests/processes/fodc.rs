@@ -17,7 +17,7 @@ use serde_json::Value;
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
     net::{TcpListener, TcpStream},
-    process::Child,
+    process::{Child, Command},
     time::{Instant, sleep, timeout},
 };
 use tokio_util::task::AbortOnDropHandle;
@@ -99,7 +99,11 @@ impl Ready {
 }
 
 pub(crate) async fn start(args: &[&str]) -> Ready {
-    let mut child = steadfast(args).stderr(Stdio::inherit()).spawn().unwrap();
+    started(steadfast(args)).await
+}
+
+async fn started(mut command: Command) -> Ready {
+    let mut child = command.stderr(Stdio::inherit()).spawn().unwrap();
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
     let ready = next(&mut lines).await.expect("a line when it is ready");
     let addresses = ready.strip_prefix("ready ").unwrap().split(' ');
@@ -321,4 +325,58 @@ async fn replay_refuses_an_empty_directory_and_a_reversed_window() {
     );
     let ended = run(&["fodc", "replay", record.to_str().unwrap()], None).await;
     assert!(ended.stdout.contains("localhost"), "{ended:?}");
+}
+
+/// No file may grow at all, as on a full disk; the log must not be one either.
+#[tokio::test]
+async fn a_page_that_cannot_be_written_is_missed_and_still_shown() {
+    let exporter = Exporter::start().await;
+    let record = tempfile::tempdir().unwrap();
+    let line = format!(
+        "fodc agent --poll-metrics-ports {} --poll-metrics-interval 100ms \
+         --prometheus-listen-addr 127.0.0.1:0 --data {}",
+        exporter.port,
+        record.path().display()
+    );
+    let mut shell = Command::new("sh");
+    let script = "trap '' XFSZ; ulimit -f 0; exec \"$0\" \"$@\" 2>/dev/null";
+    shell
+        .args(["-c", script, env!("CARGO_BIN_EXE_steadfast")])
+        .args(words(&line))
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .kill_on_drop(true);
+    let agent = started(shell).await;
+    let server = agent.addresses[0];
+    let reads = |page: &str| {
+        let line = page.lines().find(|line| line.starts_with("reads_total"))?;
+        line.split(' ').nth(1)?.parse::<u64>().ok()
+    };
+    let page = until("a page", async || {
+        let page = fetch(server, "/metrics").await;
+        (reads(&page)? > 3).then_some(page)
+    })
+    .await;
+    // Its health says the truth, and so does everything else.
+    let line = |start: &str| page.lines().find(|line| line.starts_with(start)).unwrap();
+    assert!(line("up{").contains("} 0 "), "{page}");
+    assert!(
+        line("steadfast_scrape_missed{").contains("reason=\"not_recorded\""),
+        "{page}"
+    );
+    assert_eq!(
+        line("steadfast_agent_record_failing "),
+        "steadfast_agent_record_failing 1"
+    );
+    let first = reads(&page).unwrap();
+    until("a later page", async || {
+        (reads(&fetch(server, "/metrics").await)? > first).then_some(())
+    })
+    .await;
+    let status = fetch(server, "/endpoints").await;
+    assert!(
+        status.contains("page is not recorded: cannot write"),
+        "{status}"
+    );
+    terminate(agent).await;
 }

@@ -9,8 +9,9 @@ use super::{
     recording::SnapshotHandle,
     source_views::SourceViews,
     status::AgentStatus,
+    unread::UnreadMemory,
 };
-use crate::{clock::Clock, scrape::Endpoint};
+use crate::{clock::Clock, scrape::Endpoint, uplink::Uplink};
 
 /// Pages of metrics that are built at once; further requests wait.
 const PAGES: usize = 2;
@@ -20,6 +21,8 @@ const PAGES: usize = 2;
 pub(super) struct AppState {
     pub(super) record: SnapshotHandle,
     pub(super) status: Arc<AgentStatus>,
+    /// The connection to the proxy, if one is configured.
+    pub(super) uplink: Option<Uplink>,
     pub(super) views: Arc<SourceViews>,
     /// The labels of each endpoint.
     pub(super) labels: Vec<BTreeMap<String, String>>,
@@ -31,6 +34,8 @@ pub(super) struct AppState {
     pub(super) pages: Arc<Semaphore>,
     /// The permits to run a remote read.
     pub(super) reads: Arc<Semaphore>,
+    /// The memory for responses to remote reads that are not sent yet.
+    pub(super) unread: UnreadMemory,
 }
 
 impl AppState {
@@ -39,11 +44,13 @@ impl AppState {
         views: Arc<SourceViews>,
         record: SnapshotHandle,
         status: Arc<AgentStatus>,
+        uplink: Option<Uplink>,
     ) -> Self {
         let labels = config.endpoints.iter().map(Endpoint::labels).cloned();
         Self {
             record,
             status,
+            uplink,
             views,
             labels: labels.collect(),
             read: config.read,
@@ -52,6 +59,7 @@ impl AppState {
             clock: Arc::clone(&config.clock),
             pages: Arc::new(Semaphore::new(PAGES)),
             reads: Arc::new(Semaphore::new(config.read.concurrent)),
+            unread: UnreadMemory::new(config.read.bytes),
         }
     }
 }

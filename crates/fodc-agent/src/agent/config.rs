@@ -73,8 +73,11 @@ pub enum Storage {
 /// The limits on remote reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ReadLimits {
-    /// The bytes of a response before compression; a longer one is refused. Default 64 MiB.
+    /// The bytes of a response before compression; a longer one is refused. All compressed responses
+    /// that clients have not read yet share as many. Default 64 MiB.
     pub bytes: usize,
+    /// The samples of a response; a longer one is refused. Default 4 million.
+    pub samples: usize,
     /// The time for a response. Default 30 s.
     pub deadline: Duration,
     /// The reads that run at once; more wait, within their deadline. Default 2.
@@ -92,6 +95,8 @@ pub struct UplinkConfig {
     pub heartbeat_interval: Duration,
     /// The delay before the first retry. Default 5 s.
     pub reconnect_interval: Duration,
+    /// The longest delay between two attempts; `None` is the reconnect interval.
+    pub reconnect_interval_max: Option<Duration>,
 }
 
 /// The faults of a [`Config`], at least one.
@@ -223,6 +228,7 @@ impl Config {
             ("page_bytes", self.page_bytes == 0),
             ("page.samples", self.page.samples == 0),
             ("read.bytes", self.read.bytes == 0),
+            ("read.samples", self.read.samples == 0),
             ("read.deadline", self.read.deadline.is_zero()),
             ("read.concurrent", self.read.concurrent == 0),
         ] {
@@ -314,6 +320,7 @@ impl Default for ReadLimits {
     fn default() -> Self {
         Self {
             bytes: 64 << 20,
+            samples: 4_000_000,
             deadline: Duration::from_secs(30),
             concurrent: 2,
         }
@@ -329,6 +336,7 @@ impl UplinkConfig {
             identity,
             heartbeat_interval: Duration::from_secs(10),
             reconnect_interval: Duration::from_secs(5),
+            reconnect_interval_max: None,
         }
     }
 
@@ -341,6 +349,15 @@ impl UplinkConfig {
         }
         check_interval("uplink.heartbeat_interval", self.heartbeat_interval, fault);
         check_interval("uplink.reconnect_interval", self.reconnect_interval, fault);
+        if let Some(value) = self.reconnect_interval_max
+            && value < self.reconnect_interval
+        {
+            let least = self.reconnect_interval;
+            fault(
+                "uplink.reconnect_interval_max",
+                ConfigProblem::TooShort { value, least },
+            );
+        }
     }
 }
 

@@ -4,6 +4,7 @@ mod exposition;
 mod metrics;
 mod own;
 mod serve;
+mod uplink;
 
 use std::{
     io::{self, Write as _},
@@ -19,12 +20,12 @@ use axum::{
     routing::{get, post},
 };
 use flate2::{Compression, write::GzEncoder};
-use steadfast_exposition::Format;
 use tokio::{
     task::spawn_blocking,
     time::{Duration, timeout},
 };
 
+use self::exposition::Names;
 pub(super) use self::serve::Server;
 use super::{app_state::AppState, remote_read};
 
@@ -42,7 +43,7 @@ const INDEX: &str = "\
 /endpoints    the status of each endpoint as JSON
 /api/v1/read  Prometheus remote read over the whole record
 /livez        200 while the agent records
-/readyz       200 while it records every endpoint without a fault
+/readyz       200 while it records every endpoint without a fault; names what the proxy misses
 ";
 
 pub(super) fn router(state: AppState) -> Router {
@@ -58,12 +59,16 @@ pub(super) fn router(state: AppState) -> Router {
 
 async fn metrics_page(State(state): State<Arc<AppState>>, headers: HeaderMap) -> Response {
     let compress = accepts_gzip(&headers);
+    let accept = headers
+        .get(header::ACCEPT)
+        .and_then(|value| value.to_str().ok());
+    let names = Names::accepted(accept.unwrap_or_default());
     let build = async {
         let permit = Arc::clone(&state.pages).acquire_owned().await;
         let snapshot = state.record.snapshot().await.map_err(io::Error::other)?;
         let built = spawn_blocking(move || {
             // Building a page of a hundred thousand series takes too long for an async thread.
-            let page = metrics::page(&state, &snapshot).into_bytes();
+            let page = metrics::page(&state, &snapshot, names).into_bytes();
             drop(permit);
             // The permit bounds pages in memory; compressing needs little beside the page.
             if compress { gzip(&page) } else { Ok(page) }
@@ -75,7 +80,7 @@ async fn metrics_page(State(state): State<Arc<AppState>>, headers: HeaderMap) ->
         Ok(Err(error)) => return failure(&error.to_string()),
         Err(_) => return busy(&format!("page took longer than {PAGE_TIMEOUT:?}")),
     };
-    let content_type = (header::CONTENT_TYPE, Format::Prometheus.content_type());
+    let content_type = (header::CONTENT_TYPE, names.content_type());
     if compress {
         ([content_type, (header::CONTENT_ENCODING, "gzip")], page).into_response()
     } else {
@@ -95,10 +100,11 @@ async fn livez(State(state): State<Arc<AppState>>) -> Response {
 }
 
 async fn readyz(State(state): State<Arc<AppState>>) -> Response {
-    match state.status.snapshot().unready() {
-        Some(reason) => busy(&reason),
-        None => "ready\n".into_response(),
+    if let Some(reason) = state.status.snapshot().unready() {
+        return busy(&reason);
     }
+    let problem = state.uplink.as_ref().map(uplink::problem);
+    format!("ready\n{}", problem.unwrap_or_default()).into_response()
 }
 
 async fn read(State(state): State<Arc<AppState>>, body: Body) -> Response {

@@ -1,6 +1,6 @@
 //! Queries of the record that several readers share.
 
-use std::{io, ops::ControlFlow, sync::Arc};
+use std::{ops::ControlFlow, sync::Arc};
 
 use steadfast_fodc_model::matching::Matchers;
 use steadfast_recorder::{LatestSeries, NAME, Reader, Selector, SeriesWindow};
@@ -26,9 +26,8 @@ pub(super) fn window(
     matchers: &Arc<Matchers>,
     (from, to): (i64, i64),
     mut visit: impl FnMut(&SourceView, SeriesWindow) -> ControlFlow<()>,
-) -> io::Result<()> {
-    let sources = reader.sources().map_err(io::Error::other)?;
-    for source in sources {
+) {
+    for source in reader.sources() {
         let view = source_views.get(&source);
         let mut selector = Selector::all().source(&source);
         // The record finds a name in its index, so only those series are decoded.
@@ -47,12 +46,11 @@ pub(super) fn window(
             match series {
                 Ok(series) => {
                     if visit(&view, series).is_break() {
-                        return Ok(());
+                        return;
                     }
                 }
                 Err(damage) => warn!(%damage, "record is damaged"),
             }
         }
     }
-    Ok(())
 }

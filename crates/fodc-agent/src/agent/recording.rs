@@ -20,6 +20,7 @@ mod queue;
 mod staged_page;
 #[cfg(test)]
 mod tests;
+mod transition_log;
 
 use std::{
     error::Error,

@@ -25,7 +25,7 @@ use prost::Message as _;
 use steadfast_fodc_model::matching::{MatchKind, MatcherError, MatcherSpec, Matchers};
 use steadfast_recorder::Reader;
 use steadfast_wire::prometheus::{
-    Label, Query, ReadRequest, Sample, TimeSeries, label_matcher::Type, read_request::ResponseType,
+    Label, Query, ReadRequest, TimeSeries, label_matcher::Type, read_request::ResponseType,
 };
 use tokio::{task::spawn_blocking, time::timeout};
 
@@ -61,6 +61,11 @@ enum ReadError {
          of the agent"
     )]
     TooLong(usize),
+    #[error(
+        "query selects more than {0} samples: query fewer series or a shorter time, or raise the limit \
+         of the agent"
+    )]
+    TooManySamples(usize),
     #[error("cannot read the record: {0}")]
     Record(#[from] io::Error),
     #[error("client is gone")]
@@ -77,20 +82,23 @@ pub(super) async fn respond(state: Arc<AppState>, request: Bytes) -> Response {
         // The wait for a permit counts towards the deadline.
         let permit = Arc::clone(&state.reads).acquire_owned().await;
         let snapshot = state.record.snapshot().await.map_err(io::Error::other)?;
-        let work = spawn_blocking(move || {
-            let response = read(&state, &snapshot.reader, &request, &cancelled);
-            drop(permit);
-            response
-        });
-        work.await.map_err(io::Error::other)?
+        let unread = state.unread.clone();
+        let work = spawn_blocking(move || read(&state, &snapshot.reader, &request, &cancelled));
+        let response = work.await.map_err(io::Error::other)??;
+        let length = response.len();
+        // The permit is held for as long as the response waits, so that few of them do.
+        let body = unread.body(response).await;
+        drop(permit);
+        Ok::<_, ReadError>((length, body))
     };
     match timeout(deadline, work).await {
-        Ok(Ok(compressed)) => (
+        Ok(Ok((length, body))) => (
             [
-                (header::CONTENT_TYPE, "application/x-protobuf"),
-                (header::CONTENT_ENCODING, "snappy"),
+                (header::CONTENT_TYPE, "application/x-protobuf".to_owned()),
+                (header::CONTENT_ENCODING, "snappy".to_owned()),
+                (header::CONTENT_LENGTH, length.to_string()),
             ],
-            compressed,
+            body,
         )
             .into_response(),
         Ok(Err(error)) => (error.status(), format!("{error}\n")).into_response(),
@@ -110,7 +118,8 @@ impl ReadError {
             | Self::Queries(_)
             | Self::ResponseType
             | Self::Matcher(_)
-            | Self::TooLong(_) => StatusCode::BAD_REQUEST,
+            | Self::TooLong(_)
+            | Self::TooManySamples(_) => StatusCode::BAD_REQUEST,
             Self::Record(_) | Self::Abandoned => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -138,8 +147,11 @@ fn read(
         }
         // Compiled for one query at a time: an expression may grow a thousandfold.
         let matchers = Arc::new(matchers(query)?);
-        for series in select(state, reader, query, &matchers, cancelled)? {
-            let added = response.series(&series);
+        let found = select(state, reader, query, &matchers, cancelled)?;
+        response.reserve(found.iter().map(Found::response_bytes).sum());
+        // Each series is dropped as soon as it is copied: the response is not held twice.
+        for series in found {
+            let added = response.series(&series.encoded);
             added.map_err(|TooLong| ReadError::TooLong(state.read.bytes))?;
         }
         response.end_query();
@@ -179,6 +191,20 @@ fn decode(request: &[u8]) -> Result<ReadRequest, ReadError> {
     Ok(request)
 }
 
+/// A series of a response: its labels, by which it is sorted, and the encoded `TimeSeries`.
+struct Found {
+    labels: Vec<Label>,
+    encoded: Vec<u8>,
+}
+
+impl Found {
+    /// Returns the most bytes that the series takes in the response.
+    fn response_bytes(&self) -> usize {
+        const HEAD: usize = 6;
+        self.encoded.len() + HEAD
+    }
+}
+
 /// Returns the series of one query sorted by labels, each label set once.
 fn select(
     state: &AppState,
@@ -186,38 +212,49 @@ fn select(
     query: &Query,
     matchers: &Arc<Matchers>,
     cancelled: &AtomicBool,
-) -> Result<Vec<TimeSeries>, ReadError> {
+) -> Result<Vec<Found>, ReadError> {
     let range = (query.start_timestamp_ms, query.end_timestamp_ms);
     // Nothing is known of the future: no series ends there.
     let until = range.1.min(state.clock.now_ms());
     let rule = StalenessRule::new(state.interval, state.scrape_timeout);
-    // Bounds the memory before the response is encoded: a sample takes at least as much there.
-    let mut capacity = state.read.bytes;
-    let mut too_long = false;
-    let mut found: Vec<TimeSeries> = Vec::new();
+    let limits = state.read;
+    let (mut bytes, mut samples) = (limits.bytes, limits.samples);
+    let mut fault = None;
+    let mut found: Vec<Found> = Vec::new();
     record_queries::window(reader, &state.views, matchers, range, |view, series| {
         if cancelled.load(Ordering::Relaxed) {
             return ControlFlow::Break(());
         }
-        let samples = with_stale_markers(&series.samples, &series.absences, until, rule);
-        let Some(rest) = capacity.checked_sub(samples.len() * size_of::<Sample>()) else {
-            too_long = true;
+        let marked = with_stale_markers(&series.samples, &series.absences, until, rule);
+        let Some(rest) = samples.checked_sub(marked.len()) else {
+            fault = Some(ReadError::TooManySamples(limits.samples));
             return ControlFlow::Break(());
         };
-        capacity = rest;
+        samples = rest;
         let labels = view.labels(&series.labels).into_iter();
         let labels = labels.map(|(name, value)| Label {
             name: name.into_owned(),
             value: value.to_owned(),
         });
-        found.push(TimeSeries {
+        let series = TimeSeries {
             labels: labels.collect(),
-            samples,
+            samples: marked,
+        };
+        // Encoded at once, so that a response is held in one form only.
+        let encoded = series.encode_to_vec();
+        let Some(rest) = bytes.checked_sub(encoded.len()) else {
+            fault = Some(ReadError::TooLong(limits.bytes));
+            return ControlFlow::Break(());
+        };
+        bytes = rest;
+        found.push(Found {
+            labels: series.labels,
+            encoded,
         });
         ControlFlow::Continue(())
-    })?;
-    if too_long {
-        return Err(ReadError::TooLong(state.read.bytes));
+    });
+    if let Some(fault) = fault {
+        return Err(fault);
     }
     if cancelled.load(Ordering::Relaxed) {
         return Err(ReadError::Abandoned);
@@ -228,7 +265,7 @@ fn select(
     Ok(found)
 }
 
-fn pairs(series: &TimeSeries) -> impl Iterator<Item = (&str, &str)> {
+fn pairs(series: &Found) -> impl Iterator<Item = (&str, &str)> {
     let labels = series.labels.iter();
     labels.map(|label| (label.name.as_str(), label.value.as_str()))
 }

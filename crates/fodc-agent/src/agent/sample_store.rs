@@ -36,21 +36,19 @@ impl RecordSampleStore {
         snapshot.map_err(StoreError::new)
     }
 
-    fn sources(&self, reader: &Reader) -> Result<BTreeMap<Arc<str>, Source>, StoreError> {
-        let names = reader.sources();
-        let names = names.map_err(StoreError::new)?;
-        let sources = (0..).zip(names).map(|(number, name)| {
+    fn sources(&self, reader: &Reader) -> BTreeMap<Arc<str>, Source> {
+        let sources = (0..).zip(reader.sources()).map(|(number, name)| {
             let view = self.views.get(&name);
             (name, Source { number, view })
         });
-        Ok(sources.collect())
+        sources.collect()
     }
 }
 
 impl SampleStore for RecordSampleStore {
     fn latest(&self, visitor: &mut dyn Visitor) -> Result<(), StoreError> {
         let snapshot = self.snapshot()?;
-        let sources = self.sources(&snapshot.reader)?;
+        let sources = self.sources(&snapshot.reader);
         for series in record_queries::latest(&snapshot.reader) {
             let Some(source) = sources.get(&series.source) else {
                 continue;
@@ -73,7 +71,7 @@ impl SampleStore for RecordSampleStore {
 
     fn window(&self, from: i64, to: i64, visitor: &mut dyn Visitor) -> Result<(), StoreError> {
         let snapshot = self.snapshot()?;
-        let sources = self.sources(&snapshot.reader)?;
+        let sources = self.sources(&snapshot.reader);
         let (mut times, mut values) = (Vec::new(), Vec::new());
         for series in snapshot.reader.window(&Selector::all(), from..=to) {
             let series = match series {

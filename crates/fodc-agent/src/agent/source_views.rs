@@ -49,13 +49,13 @@ impl SourceView {
     /// Returns true if the newest scrape in the record shows the current state of the source.
     ///
     /// Before the first scrape of this process it shows what an earlier one saw, and after a missed
-    /// scrape nothing is current but its health.
+    /// scrape nothing is current but its health. A page that could not be recorded is current.
     pub(super) fn is_current(&self, status: &StatusSnapshot) -> bool {
         let Some(endpoint) = self.endpoint else {
             return false;
         };
         let last = status.endpoints[endpoint].last.as_ref();
-        last.is_some_and(|last| self.health || last.missed.is_none())
+        last.is_some_and(|last| self.health || last.is_scraped)
     }
 }
 

@@ -1,7 +1,7 @@
 //! The status of the agent's endpoints and record.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, VecDeque},
     sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -44,7 +44,12 @@ pub(super) struct EndpointStatus {
     pub(super) timestamps_ignored: u64,
     /// The fault of the last rejected line.
     pub(super) last_rejected: Option<String>,
+    /// The newest faults of rejected lines, each once, the newest last.
+    pub(super) newest_rejected: VecDeque<String>,
 }
+
+/// The rejected lines that are kept of an endpoint.
+pub(super) const REJECTED_KEPT: usize = 8;
 
 /// One scrape of an endpoint.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -55,6 +60,9 @@ pub(super) struct LastScrape {
     pub(super) duration: Duration,
     /// The reason if it was missed, `null` otherwise.
     pub(super) missed: Option<String>,
+    /// The page was complete, although it may not be recorded.
+    #[serde(skip)]
+    pub(super) is_scraped: bool,
 }
 
 /// The status of the record.

@@ -1,5 +1,7 @@
 //! One kept-alive HTTP connection to an endpoint.
 
+use std::{error::Error as _, io};
+
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::Empty;
@@ -65,8 +67,12 @@ impl Connection {
     ) -> Result<Response<Incoming>, Failure> {
         let used = std::mem::replace(&mut self.used, true);
         self.sender.send_request(request).await.map_err(|error| {
-            // hyper reports a close before the response in three ways, depending on when it sees it.
-            let closed = error.is_incomplete_message() || error.is_canceled() || error.is_closed();
+            // hyper reports a close before the response in three ways, depending on when it sees it, and
+            // an endpoint that closes without reading the request resets the connection.
+            let closed = error.is_incomplete_message()
+                || error.is_canceled()
+                || error.is_closed()
+                || is_reset(&error);
             if used && closed {
                 Failure::Stale
             } else {
@@ -74,4 +80,17 @@ impl Connection {
             }
         })
     }
+}
+
+/// Returns true if the peer's system ended the connection.
+fn is_reset(error: &hyper::Error) -> bool {
+    let source = error
+        .source()
+        .and_then(|error| error.downcast_ref::<io::Error>());
+    source.is_some_and(|error| {
+        matches!(
+            error.kind(),
+            io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe
+        )
+    })
 }

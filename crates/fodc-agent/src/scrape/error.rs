@@ -1,6 +1,6 @@
 //! Errors of a scrape.
 
-use std::{error::Error, fmt, io, net::SocketAddr, time::Duration};
+use std::{error::Error, fmt, io, net::SocketAddr, sync::Arc, time::Duration};
 
 /// The reason why a scrape was missed. Its text says what happened and what can be done, its sources
 /// why.
@@ -52,6 +52,9 @@ pub enum ScrapeError {
     /// An `OpenMetrics` page lacks its end.
     #[error("page does not end with `# EOF`: part of it is missing")]
     EofMissing,
+    /// The page was complete but could not be written.
+    #[error("page is not recorded")]
+    NotRecorded(#[source] Arc<dyn Error + Send + Sync>),
     /// The recording thread did not take the page in time.
     #[error(
         "recording is behind: the page waited for the last {waited:?} of the scrape's {limit:?}, \
@@ -99,6 +102,7 @@ impl ScrapeError {
             Self::ContentType(_) => "content_type",
             Self::NotMetrics(_) => "not_metrics",
             Self::EofMissing => "eof_missing",
+            Self::NotRecorded(_) => "not_recorded",
             Self::RecordBusy { .. } => "record_busy",
         }
     }

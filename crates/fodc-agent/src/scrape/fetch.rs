@@ -20,6 +20,7 @@ use super::{
     address::connect,
     body::Body,
     connection::{Connection, Failure},
+    redirect::resolve,
     sink::PageSink,
 };
 
@@ -72,7 +73,7 @@ impl Fetcher {
             self.drain(connection, response).await;
             match location {
                 Some(location) if status.is_redirection() => {
-                    uri = self.follow(&String::from_utf8_lossy(location.as_bytes()))?;
+                    uri = self.follow(&uri, &String::from_utf8_lossy(location.as_bytes()))?;
                 }
                 Some(_) | None => return Err(ScrapeError::Status(status.as_u16())),
             }
@@ -199,11 +200,11 @@ impl Fetcher {
 
     /// Returns the target of a redirect if it is on the endpoint's own host and port. The page of
     /// another host would be recorded as the wrong source.
-    fn follow(&self, location: &str) -> Result<Uri, ScrapeError> {
+    fn follow(&self, from: &Uri, location: &str) -> Result<Uri, ScrapeError> {
         // The text goes to logs and to `/endpoints`, and the endpoint chooses it.
         let shown: String = location.escape_debug().take(200).collect();
         let refused = || ScrapeError::Redirect(shown.clone());
-        let uri: Uri = location.parse().map_err(|_| refused())?;
+        let uri: Uri = resolve(from, location).parse().map_err(|_| refused())?;
         let own = self.endpoint.uri();
         let port = |uri: &Uri| uri.port_u16().unwrap_or(80);
         let same_origin = match (uri.scheme(), uri.host()) {

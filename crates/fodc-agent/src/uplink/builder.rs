@@ -37,6 +37,7 @@ pub struct Builder {
     identity: watch::Receiver<Identity>,
     store: Arc<dyn SampleStore>,
     reconnect_interval: Duration,
+    reconnect_interval_max: Option<Duration>,
     heartbeat_interval: Duration,
     activity_timeout: Duration,
     message_bytes: Option<usize>,
@@ -61,8 +62,9 @@ pub struct BuildFaults {
 /// The heartbeat interval if neither side sets one.
 const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(10);
 
-/// The longest wait between two attempts.
-const MAX_BACKOFF: Duration = Duration::from_secs(30);
+/// The longest delay between two metrics streams of one registration that the proxy refuses. They cost a
+/// connection nothing, but nobody waits for them either.
+const METRICS_MAX_BACKOFF: Duration = Duration::from_secs(30);
 
 /// The time over which agents that lost the same proxy spread their reconnects.
 const SPREAD: Duration = Duration::from_secs(1);
@@ -81,6 +83,7 @@ impl Builder {
             identity,
             store,
             reconnect_interval: Duration::from_secs(5),
+            reconnect_interval_max: None,
             heartbeat_interval: HEARTBEAT_INTERVAL,
             activity_timeout: Duration::from_secs(90),
             message_bytes: None,
@@ -92,13 +95,23 @@ impl Builder {
         }
     }
 
-    /// Sets the delay after the first failed attempt; it doubles up to 30 s. Default 5 s.
+    /// Sets the delay after the first failed attempt; it doubles up to
+    /// [`Builder::reconnect_interval_max`]. Default 5 s.
     ///
-    /// The first attempt is made at once. A registration that was stable for 30 s is replaced within
-    /// a second.
+    /// The first attempt is made at once. A registration that was stable for 30 s, or that the proxy
+    /// ended in order, is replaced within a second.
     #[must_use]
     pub fn reconnect_interval(mut self, interval: Duration) -> Self {
         self.reconnect_interval = interval;
+        self
+    }
+
+    /// Sets the longest delay between two attempts, jitter included. By default it is the reconnect
+    /// interval: the delay does not grow, and the agent is back that long after its proxy, as the
+    /// original is. A longer one spares the network of many agents during a long outage.
+    #[must_use]
+    pub fn reconnect_interval_max(mut self, longest: Duration) -> Self {
+        self.reconnect_interval_max = Some(longest);
         self
     }
 
@@ -220,8 +233,9 @@ impl Builder {
     }
 
     fn registration(&self) -> Config {
-        let mut config = self.both_streams();
+        let mut config = Self::both_streams();
         config.initial_backoff = self.reconnect_interval;
+        config.max_backoff = self.longest_interval();
         config.ready = Ready::FirstMessage;
         config.heartbeat_interval = Some(self.heartbeat_interval);
         config.activity_timeout = Some(self.activity_timeout);
@@ -230,10 +244,17 @@ impl Builder {
         (self.tune)(config)
     }
 
+    fn longest_interval(&self) -> Duration {
+        // A reconnect interval of zero is one fault, not two.
+        let default = self.reconnect_interval.max(Duration::from_micros(1));
+        self.reconnect_interval_max.unwrap_or(default)
+    }
+
     fn metrics(&self) -> Config {
-        let mut config = self.both_streams();
+        let mut config = Self::both_streams();
         // A new stream on an open connection is cheap, so its first retry comes sooner.
         config.initial_backoff = self.reconnect_interval.min(SPREAD);
+        config.max_backoff = METRICS_MAX_BACKOFF.max(self.reconnect_interval);
         // A plain proxy sends headers with its first query, which may come hours later.
         config.ready = Ready::Accepted;
         // The registration detects a dead proxy for both streams.
@@ -242,9 +263,8 @@ impl Builder {
         (self.tune)(config)
     }
 
-    fn both_streams(&self) -> Config {
+    fn both_streams() -> Config {
         let mut config = Config::default();
-        config.max_backoff = MAX_BACKOFF.max(self.reconnect_interval);
         config.recovery = Recovery::Spread(SPREAD);
         config.drain_timeout = DRAIN_TIMEOUT;
         config

@@ -18,7 +18,7 @@ impl Counter {
 
 /// Declares the counters once, as shared atomics and as the public snapshot of their values.
 macro_rules! counters {
-    ($($(#[$doc:meta])* $name:ident,)*) => {
+    ($(#[doc = $doc:literal] $name:ident,)*) => {
         /// The running counters.
         #[derive(Debug, Default)]
         pub(crate) struct AtomicCounters {
@@ -29,7 +29,14 @@ macro_rules! counters {
         #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
         #[non_exhaustive]
         pub struct Counters {
-            $($(#[$doc])* pub $name: u64,)*
+            $(#[doc = $doc] pub $name: u64,)*
+        }
+
+        impl Counters {
+            /// Returns the name, the description and the value of each counter.
+            pub(crate) fn all(&self) -> impl Iterator<Item = (&'static str, &'static str, u64)> {
+                [$((stringify!($name), $doc.trim().trim_end_matches('.'), self.$name),)*].into_iter()
+            }
         }
 
         impl AtomicCounters {
@@ -63,4 +70,6 @@ counters! {
     truncated,
     /// Reads of the store that failed or did not finish in time.
     failed,
+    /// Samples left out because the JSON of a plain proxy cannot hold NaN or infinities.
+    not_finite,
 }

@@ -316,6 +316,7 @@ impl<C: Connection> QueryResponder<C> {
         match ended {
             Ok(summary) => {
                 self.responding.counters.samples.add(summary.samples);
+                self.responding.counters.not_finite.add(summary.not_finite);
                 if summary.truncated {
                     self.responding.counters.truncated.increment();
                 }

@@ -51,6 +51,8 @@ pub(crate) trait ResponseSink {
 pub(crate) struct ResponseSummary {
     /// The samples in the response.
     pub(crate) samples: u64,
+    /// The samples that were left out because a plain proxy cannot show them.
+    pub(crate) not_finite: u64,
     /// The response holds less than was asked for.
     pub(crate) truncated: bool,
     /// The error that ended the reading.

@@ -3,14 +3,17 @@
 //! The supervisor acts on the current registration, not on its changes: one that came and went
 //! between two looks needs no stream.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use futures_util::FutureExt as _;
 use steadfast::{Backpressure, Link, LinkOptions, SharedConnection, SharedTransport, transport};
-use steadfast_session::{Advice, CheckedConfig, End, Reason, Status};
-use tokio::sync::{mpsc, watch};
+use steadfast_session::{Advice, CheckedConfig, End, Initiator, Reason, Status};
+use tokio::{
+    sync::{mpsc, watch},
+    time::Instant,
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tracing::{info, warn};
+use tracing::{debug, warn};
 
 use super::{
     counters::AtomicCounters,
@@ -24,6 +27,12 @@ const METHOD: &str = "/banyandb.fodc.v1.FODCService/StreamMetrics";
 
 /// The metadata that names the agent to the proxy.
 const AGENT_ID: &str = "agent_id";
+
+/// The same for relays that drop names with an underscore, as nginx does by default.
+const AGENT_ID_DASHED: &str = "agent-id";
+
+/// The time after which the same end of the stream is logged again.
+const SAME_END_LOGGED_EVERY: Duration = Duration::from_secs(300);
 
 /// Queries that may wait; beyond that the stream is not read.
 const QUERIES_WAITING: usize = 16;
@@ -112,7 +121,9 @@ impl<C: transport::Connection> Supervisor<C> {
             Arc::clone(&message_limit),
             counters,
         );
-        let call = transport::Call::new(METHOD).with_metadata(AGENT_ID, &registered.agent_id);
+        let call = transport::Call::new(METHOD)
+            .with_metadata(AGENT_ID, &registered.agent_id)
+            .with_metadata(AGENT_ID_DASHED, &registered.agent_id);
         let link = LinkOptions::from(self.config.settings().clone())
             .name("fodc metrics")
             .retry_policy(advice)
@@ -177,6 +188,7 @@ fn channel(
         queued: received_queued,
         stream: stream.subscribe(),
     };
+    let mut log = EndLog::default();
     // The receivers are gone only while the stream is being closed.
     let sink = move |event| match event {
         Event::Query(from, query) => {
@@ -192,7 +204,10 @@ fn channel(
                 .add(u64::from(generation.is_some()));
             stream.send_replace(generation);
         }
-        Event::Ended(end) => on_ended(&end, &message_limit, &counters),
+        Event::Ended(end) => {
+            log.log(&end);
+            on_ended(&end, &message_limit, &counters);
+        }
     };
     (sink, inbox)
 }
@@ -222,6 +237,38 @@ fn advice(end: &End) -> Option<Advice> {
     }
 }
 
+/// Logs the ends of metrics streams. The registration may live on without one, so that nothing else would
+/// say why the proxy has no metrics.
+#[derive(Debug, Default)]
+struct EndLog {
+    last: Option<(String, Instant)>,
+}
+
+impl EndLog {
+    fn log(&mut self, end: &End) {
+        // The loss of the connection is the registration's to report.
+        if end.initiator != Initiator::Peer {
+            debug!(%end, "metrics stream ended");
+        } else if self.is_news(end) {
+            warn!(%end, "metrics stream ended");
+        } else {
+            debug!(%end, "metrics stream ended again");
+        }
+    }
+
+    /// Returns true unless the same end was logged a short while ago.
+    fn is_news(&mut self, end: &End) -> bool {
+        let (text, now) = (end.to_string(), Instant::now());
+        let is_repeated = self.last.as_ref().is_some_and(|(last, logged)| {
+            *last == text && now.duration_since(*logged) < SAME_END_LOGGED_EVERY
+        });
+        if !is_repeated {
+            self.last = Some((text, now));
+        }
+        !is_repeated
+    }
+}
+
 /// Reacts to the end of a stream: counts a proxy without the stream, and lowers the limit after a
 /// message that was too large.
 fn on_ended(end: &End, message_limit: &MessageLimit, counters: &AtomicCounters) {
@@ -230,7 +277,7 @@ fn on_ended(end: &End, message_limit: &MessageLimit, counters: &AtomicCounters) 
     };
     if code == UNIMPLEMENTED {
         counters.switched_off.increment();
-        info!("proxy does not implement the metrics stream; off until the next registration");
+        warn!("proxy does not implement the metrics stream; off until the next registration");
     }
     if code == RESOURCE_EXHAUSTED {
         let bytes = message_limit.halve();

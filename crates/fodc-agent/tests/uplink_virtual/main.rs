@@ -94,7 +94,10 @@ async fn agent_started_before_its_proxy_registers() {
 async fn refusals_for_minutes_grow_the_delay() {
     let proxy = Scripted::registering(Peer::hold);
     proxy.refuse_dials(true);
-    let uplink = on(&proxy);
+    let uplink = agent("", Regular::of(3))
+        .reconnect_interval_max(SECOND * 30)
+        .build_on(proxy.clone())
+        .unwrap();
     let Err(ConnectError::Failed { attempts, .. }) = uplink.connect().await else {
         panic!("three failed attempts are a response");
     };
@@ -115,6 +118,30 @@ async fn refusals_for_minutes_grow_the_delay() {
     let back = timeout(SECOND * 31, until(uplink.watch(), connected)).await;
     back.expect("back within the longest delay");
     assert_eq!(proxy.registered(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn agents_are_back_one_interval_after_their_proxy() {
+    let proxy = Scripted::registering(Peer::hold);
+    let uplinks: Vec<_> = (0..100)
+        .map(|seed| {
+            let identity = watch::Sender::new(identity());
+            let builder = Uplink::builder("", identity.subscribe(), Regular::of(0));
+            let builder = builder.link(LinkOptions::new().seed(seed));
+            let uplink = builder.build_on(proxy.clone()).unwrap();
+            uplink.start();
+            uplink
+        })
+        .collect();
+    sleep(SECOND * 40).await;
+    // A long rollout: the delays would have grown to the longest meanwhile.
+    proxy.refuse_dials(true);
+    proxy.cut_everything();
+    sleep(SECOND * 300).await;
+    proxy.refuse_dials(false);
+    sleep(SECOND * 5).await;
+    assert_eq!(proxy.registered(), 200);
+    assert!(uplinks.iter().all(|uplink| connected(&uplink.status())));
 }
 
 #[tokio::test(start_paused = true)]
@@ -172,7 +199,10 @@ async fn metrics_status_never_causes_a_registration() {
 async fn refused_registrations_back_off() {
     for code in [0, 2, 3, 5, 7, 8, 12, 14, 16] {
         let proxy = Scripted::new(move |peer: Peer| async move { peer.end(status(code, "no")) });
-        let uplink = on(&proxy);
+        let uplink = agent("", Regular::of(3))
+            .reconnect_interval_max(SECOND * 30)
+            .build_on(proxy.clone())
+            .unwrap();
         uplink.start();
         sleep(SECOND * 600).await;
         let opened = proxy.opened("RegisterAgent").len();

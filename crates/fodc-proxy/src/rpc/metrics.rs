@@ -7,6 +7,7 @@ use std::{
 
 use bytes::Bytes;
 use tonic::{Code, Status};
+use tracing::warn;
 
 use super::{
     Call,
@@ -83,6 +84,10 @@ pub(super) async fn run(mut call: Call, id: AgentId, method: &'static str) -> St
         status = receive(&mut call, &state, &id, generation) => status,
     };
     guard.oversized = status.code() == Code::ResourceExhausted;
+    if guard.oversized {
+        let reason = status.message();
+        warn!(agent = %id, reason, "a response exceeds the limit; raise --grpc-max-msg-size");
+    }
     status
 }
 

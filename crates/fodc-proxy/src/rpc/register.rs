@@ -66,6 +66,11 @@ pub(super) async fn run(mut call: Call) -> Status {
         if let Err(unknown) = state.heartbeat(&id, heartbeat) {
             return Status::unknown(unknown.to_string());
         }
+        if has_profile {
+            // Relays cut streams on which the proxy sends nothing: nginx does after a minute.
+            call.outbound
+                .send(&welcome(&state.config, &id, has_profile));
+        }
     }
 }
 

@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use steadfast_wire::fodc::RegisterAgentRequest;
+use tokio::time::timeout;
 use tonic::Code;
 
 use crate::{
-    agent::{Agent, dial, end_of, metric, ours, pod, seed},
+    agent::{Agent, TIMEOUT, dial, end_of, metric, ours, pod, seed},
     agents_online, complete, config, containing, eventually, get, start, start_with,
 };
 
@@ -33,6 +34,24 @@ async fn both_dialects_register_and_heartbeats_get_no_response() {
     drop(std::mem::replace(&mut pod.heartbeats, closed));
     assert_eq!(end_of(&mut pod.registration).await.code(), Code::Ok);
     agents_online(&proxy, 1).await;
+}
+
+#[tokio::test]
+async fn heartbeats_of_profile_agents_are_acknowledged() {
+    let proxy = start().await;
+    let mut agent = Agent::register(&proxy, ours("db-0", "one")).await;
+    for _ in 0..3 {
+        let heartbeat = RegisterAgentRequest::default();
+        agent.heartbeats.send(heartbeat).await.unwrap();
+        let response = timeout(TIMEOUT, agent.registration.message())
+            .await
+            .unwrap();
+        let response = response.unwrap().expect("the stream is open");
+        assert_eq!(
+            (response.success, response.agent_id),
+            (true, agent.id.clone())
+        );
+    }
 }
 
 #[tokio::test]

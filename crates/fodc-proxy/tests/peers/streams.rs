@@ -108,6 +108,19 @@ async fn newer_metrics_stream_supersedes_the_older() {
 }
 
 #[tokio::test]
+async fn id_that_passes_a_relay_in_its_other_spelling_is_taken() {
+    let proxy = start().await;
+    let agent = Agent::register(&proxy, pod("db-0", "r")).await;
+    let (_open, messages) = channel::<StreamMetricsRequest>(1);
+    let mut request = Request::new(ReceiverStream::new(messages));
+    request
+        .metadata_mut()
+        .insert("agent-id", agent.id.parse().unwrap());
+    let _stream = agent.client.clone().stream_metrics(request).await.unwrap();
+    containing(&proxy, "/agents", "\"StreamMetrics\":1").await;
+}
+
+#[tokio::test]
 async fn stream_without_id_is_rejected_and_unknown_id_is_held() {
     let proxy = start().await;
     let mut client = dial(proxy.grpc_address()).await;
@@ -115,7 +128,12 @@ async fn stream_without_id_is_rejected_and_unknown_id_is_held() {
     let refused = client
         .stream_metrics(Request::new(ReceiverStream::new(messages)))
         .await;
-    assert_eq!(refused.unwrap_err().code(), Code::Unauthenticated);
+    let refused = refused.unwrap_err();
+    assert_eq!(refused.code(), Code::Unauthenticated);
+    assert!(
+        refused.message().contains("underscores_in_headers"),
+        "{refused}"
+    );
     let unknown = metrics(client, "00000000-0000-0000-0000-000000000000", |_| {
         panic!("an unknown agent is queried")
     })

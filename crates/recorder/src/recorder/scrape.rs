@@ -139,7 +139,8 @@ impl<'a> Scrape<'a> {
     /// # Errors
     ///
     /// If the scrape cannot be written or exceeds the budget. Nothing of it is recorded then, and the
-    /// next may succeed.
+    /// next may succeed. Until then, its values are the latest that readers of this recorder get, with
+    /// the time of the scrape.
     pub fn commit(self) -> Result<Committed, WriteError> {
         let mut committed = Committed::default();
         let mut entries = Vec::with_capacity(1 + self.added.len());
@@ -153,7 +154,12 @@ impl<'a> Scrape<'a> {
             });
         }
         self.recorder.counters.duplicates += committed.duplicates;
-        self.recorder.commit(&entries, self.time)?;
+        if let Err(error) = self.recorder.commit(&entries, self.time) {
+            for entry in entries.iter().filter(|entry| !entry.missed) {
+                self.recorder.sources[entry.source].keep_unrecorded(self.time);
+            }
+            return Err(error);
+        }
         Ok(committed)
     }
 

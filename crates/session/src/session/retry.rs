@@ -35,6 +35,17 @@ enum Credentials {
     Doubtful,
 }
 
+/// The success of an attempt that has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Held {
+    /// Its stream was stable.
+    Stable,
+    /// Its stream was live, and the peer ended it in order for the first time.
+    EndedInOrder,
+    /// Anything less.
+    Failed,
+}
+
 /// The time of the attempt after an end.
 enum NextAttempt {
     Now,
@@ -77,22 +88,30 @@ impl Session {
             return;
         };
         let generation = attempt.generation;
-        let stable = match attempt.stage {
+        let held = match attempt.stage {
             // The caller has left: its wish is the reason, however the peer ends the stream.
             Stage::Draining { .. } => return self.stop(now, Phase::Idle, out),
-            Stage::Live { stable } => stable,
-            Stage::Opening | Stage::Greeting | Stage::Restoring => false,
+            Stage::Live { stable: true } => Held::Stable,
+            // Only the first time: a peer that takes and ends every stream must meet the backoff.
+            Stage::Live { stable: false }
+                if end.is_orderly() && self.status.consecutive_failures == 0 =>
+            {
+                Held::EndedInOrder
+            }
+            Stage::Live { stable: false } | Stage::Opening | Stage::Greeting | Stage::Restoring => {
+                Held::Failed
+            }
         };
         // The loss of a stable stream is no failed attempt: the first attempt after it gets all
         // retries.
-        if !stable {
+        if held != Held::Stable {
             self.status.consecutive_failures = self.status.consecutive_failures.saturating_add(1);
             self.status.failed_attempts += 1;
         }
         // Killed before the protocol hears of it, so that nothing it sends in `on_down` goes out.
         out.push(Action::Kill(generation));
         out.push(Action::Down(generation, end.clone()));
-        match self.next_attempt(&end, stable) {
+        match self.next_attempt(&end, held) {
             NextAttempt::Never => self.give_up(now, end, out),
             NextAttempt::Now => self.retry_after(now, Duration::ZERO, end, out),
             NextAttempt::After(delay) => self.retry_after(now, delay, end, out),
@@ -137,14 +156,14 @@ impl Session {
         }
     }
 
-    fn next_attempt(&mut self, end: &End, stable: bool) -> NextAttempt {
+    fn next_attempt(&mut self, end: &End, held: Held) -> NextAttempt {
         let config = self.config.settings();
         let failures = self.status.consecutive_failures;
         // Zero never gives up. The end of a stable stream is not counted, so it is never the last.
-        if config.max_retries > 0 && failures >= config.max_retries && !stable {
+        if config.max_retries > 0 && failures >= config.max_retries && held != Held::Stable {
             return NextAttempt::Never;
         }
-        self.retry.next_attempt(config, end, stable)
+        self.retry.next_attempt(config, end, held)
     }
 
     fn give_up(&mut self, now: Time, end: End, out: &mut Vec<Action>) {
@@ -191,13 +210,13 @@ impl RetryState {
         refresh
     }
 
-    fn next_attempt(&mut self, config: &Config, end: &End, stable: bool) -> NextAttempt {
+    fn next_attempt(&mut self, config: &Config, end: &End, held: Held) -> NextAttempt {
         // The backoff advances whatever the advice is, so that a peer which alternates its reasons
         // meets growing delays, too.
-        let ordinary = if stable {
-            self.backoff.recovery(config)
-        } else {
-            self.backoff.next(config)
+        let ordinary = match held {
+            Held::Stable => self.backoff.recovery(config),
+            Held::EndedInOrder => self.backoff.after_orderly_end(config),
+            Held::Failed => self.backoff.next(config),
         };
         // Any other end means that the credentials were not what the peer refused.
         if end.advice != Advice::Refresh {

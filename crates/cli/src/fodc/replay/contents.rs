@@ -2,7 +2,6 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use anyhow::Context as _;
 use comfy_table::presets;
 use serde_json::json;
 use steadfast_recorder::{NAME, OpenReport, Reader, Selector, SeriesInfo};
@@ -16,7 +15,7 @@ use crate::{
 
 /// Prints the series, one per line.
 pub(super) fn series(reader: &Reader, selector: &Selector, json: bool) -> anyhow::Result<()> {
-    let mut all = reader.series(selector).context("list the series")?;
+    let mut all = reader.series(selector);
     all.sort_by(|a, b| {
         (&a.source, a.labels.name(), &a.labels).cmp(&(&b.source, b.labels.name(), &b.labels))
     });
@@ -51,7 +50,7 @@ pub(super) fn overview(
     json: bool,
 ) -> anyhow::Result<()> {
     let mut count: BTreeMap<Arc<str>, u64> = BTreeMap::new();
-    for one in reader.series(selector).context("list the series")? {
+    for one in reader.series(selector) {
         *count.entry(one.source).or_default() += 1;
     }
     let span = reader.span();

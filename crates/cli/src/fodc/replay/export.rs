@@ -5,7 +5,6 @@ use std::{
     ops::RangeInclusive,
 };
 
-use anyhow::Context as _;
 use serde_json::json;
 use steadfast_exposition::{Numbers, Writer};
 use steadfast_recorder::{NAME, Reader, Selector, SeriesInfo, SeriesWindow};
@@ -21,7 +20,7 @@ pub(super) fn window(
     range: RangeInclusive<i64>,
     json: bool,
 ) -> anyhow::Result<()> {
-    let series = reader.series(selector).context("list the series")?;
+    let series = reader.series(selector);
     let mut families: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
     for one in &series {
         let family = families.entry(family(one)).or_default();

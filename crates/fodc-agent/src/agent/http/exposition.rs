@@ -1,14 +1,63 @@
 //! Groups the series of several sources into the families of one page.
 
-use std::collections::BTreeMap;
+use std::{borrow::Cow, collections::BTreeMap};
 
-use steadfast_exposition::{Kind, Numbers, Writer};
+use steadfast_exposition::{Format, Kind, Numbers, Writer};
 
 /// Families sorted by name, each with one type whatever its sources say.
 #[derive(Debug, Default)]
 pub(super) struct Families {
-    families: BTreeMap<String, Family>,
+    by_name: BTreeMap<String, Family>,
     line: Writer,
+    names: Names,
+}
+
+/// The names that the reader of the page understands.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Names {
+    /// Those of version 0.0.4 of the format. Others are written with underscores.
+    #[default]
+    Legacy,
+    /// Any UTF-8, quoted where it is necessary.
+    Utf8,
+}
+
+impl Names {
+    /// Returns the names that an `Accept` header allows: any only if it says so.
+    pub(super) fn accepted(accept: &str) -> Self {
+        let allows = |parameter: &str| {
+            let (name, value) = parameter.split_once('=').unwrap_or_default();
+            name.trim() == "escaping" && value.trim() == "allow-utf-8"
+        };
+        if accept.split([',', ';']).any(allows) {
+            Self::Utf8
+        } else {
+            Self::Legacy
+        }
+    }
+
+    /// Returns the content type of a page with these names.
+    pub(super) fn content_type(self) -> &'static str {
+        match self {
+            Self::Legacy => Format::Prometheus.content_type(),
+            Self::Utf8 => "text/plain; version=1.0.0; charset=utf-8; escaping=allow-utf-8",
+        }
+    }
+
+    /// Returns a name as the reader gets it; `colon` says that the name may have colons.
+    fn write(self, name: &str, colon: bool) -> Cow<'_, str> {
+        let is_legacy = |(index, c): (usize, char)| {
+            c.is_ascii_alphabetic()
+                || c == '_'
+                || c == ':' && colon
+                || index > 0 && c.is_ascii_digit()
+        };
+        if self == Self::Utf8 || name.char_indices().all(is_legacy) {
+            return Cow::Borrowed(name);
+        }
+        let legacy = |at| if is_legacy(at) { at.1 } else { '_' };
+        name.char_indices().map(legacy).collect()
+    }
 }
 
 #[derive(Debug, Default)]
@@ -21,10 +70,11 @@ struct Family {
 }
 
 impl Families {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(names: Names) -> Self {
         Self {
-            families: BTreeMap::new(),
+            by_name: BTreeMap::new(),
             line: Writer::new(Numbers::Shortest),
+            names,
         }
     }
 
@@ -36,13 +86,20 @@ impl Families {
         value: f64,
         time_ms: Option<i64>,
     ) {
+        let names = self.names;
+        let name = &*names.write(name, true);
+        let labels: Vec<(Cow<'_, str>, &str)> = labels
+            .into_iter()
+            .map(|(label, value)| (names.write(label, false), value))
+            .collect();
+        let labels = labels.iter().map(|(label, value)| (label.as_ref(), *value));
         self.line.sample(name, labels, value, time_ms);
         let line = self.line.take();
         let family = kind.prometheus_family(name);
-        if !self.families.contains_key(family) {
-            self.families.insert(family.to_owned(), Family::default());
+        if !self.by_name.contains_key(family) {
+            self.by_name.insert(family.to_owned(), Family::default());
         }
-        let family = self.families.get_mut(family).expect("it was just inserted");
+        let family = self.by_name.get_mut(family).expect("it was just inserted");
         if family.kind == Kind::Unknown {
             family.kind = kind;
         } else if kind != Kind::Unknown && family.kind != kind {
@@ -57,11 +114,11 @@ impl Families {
     /// Returns the page.
     pub(super) fn write(mut self) -> String {
         self.merge_parts();
-        let lines = self.families.values().map(|family| family.lines.len());
+        let lines = self.by_name.values().map(|family| family.lines.len());
         let mut page = String::with_capacity(lines.sum());
         let mut head = Writer::new(Numbers::Shortest);
         // Each family is dropped once it is written, so that the page is not held twice.
-        for (name, family) in self.families {
+        for (name, family) in self.by_name {
             let kind = if family.conflicting {
                 Kind::Unknown
             } else {
@@ -79,7 +136,7 @@ impl Families {
     /// Readers refuse a page on which one name belongs to two families.
     fn merge_parts(&mut self) {
         let untyped = self
-            .families
+            .by_name
             .iter()
             .filter(|(_, family)| family.kind == Kind::Unknown);
         let parts: Vec<_> = untyped
@@ -88,15 +145,15 @@ impl Families {
                     .into_iter()
                     .find_map(|kind| {
                         let whole = kind.prometheus_family(name);
-                        let known = self.families.get(whole)?;
+                        let known = self.by_name.get(whole)?;
                         (whole != name && known.kind == kind)
                             .then(|| (name.clone(), whole.to_owned()))
                     })
             })
             .collect();
         for (part, whole) in parts {
-            let lines = self.families.remove(&part).map(|family| family.lines);
-            if let (Some(lines), Some(whole)) = (lines, self.families.get_mut(&whole)) {
+            let lines = self.by_name.remove(&part).map(|family| family.lines);
+            if let (Some(lines), Some(whole)) = (lines, self.by_name.get_mut(&whole)) {
                 whole.lines.push_str(&lines);
             }
         }
@@ -108,7 +165,7 @@ mod tests {
     use super::*;
 
     fn page(samples: &[(&str, Kind, &str)]) -> String {
-        let mut families = Families::new();
+        let mut families = Families::new(Names::Utf8);
         for (number, (name, kind, help)) in samples.iter().enumerate() {
             let source = number.to_string();
             families.add(
@@ -119,6 +176,23 @@ mod tests {
             );
         }
         families.write()
+    }
+
+    #[test]
+    fn names_are_escaped_for_readers_that_do_not_ask() {
+        let page = |accept: &str| {
+            let mut families = Families::new(Names::accepted(accept));
+            let metric = ("my.metric", Kind::Gauge, "");
+            families.add(metric, [("ümlaut", "é"), ("a:b", "c")], 1.0, None);
+            families.write()
+        };
+        let legacy = "# TYPE my_metric gauge\nmy_metric{_mlaut=\"é\",a_b=\"c\"} 1\n";
+        assert_eq!(page(""), legacy);
+        assert_eq!(page("text/plain;version=0.0.4;q=0.5,*/*;q=0.1"), legacy);
+        assert_eq!(
+            page("text/plain;version=1.0.0;escaping=allow-utf-8;q=0.6,*/*;q=0.1"),
+            "# TYPE \"my.metric\" gauge\n{\"my.metric\",\"ümlaut\"=\"é\",\"a:b\"=\"c\"} 1\n"
+        );
     }
 
     #[test]

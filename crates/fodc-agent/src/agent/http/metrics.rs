@@ -2,7 +2,10 @@
 
 use steadfast_recorder::NAME;
 
-use super::{exposition::Families, own};
+use super::{
+    exposition::{Families, Names},
+    own, uplink,
+};
 use crate::agent::{app_state::AppState, record_queries, recording::Snapshot};
 
 /// Builds the page.
@@ -10,9 +13,9 @@ use crate::agent::{app_state::AppState, record_queries, recording::Snapshot};
 /// It holds exactly the samples of each endpoint's last scrape, with the time of that scrape. If the
 /// scrape was missed, it holds none of that endpoint. With several endpoints each series carries the
 /// labels of its endpoint; with one it is as on the endpoint's page.
-pub(super) fn page(state: &AppState, snapshot: &Snapshot) -> String {
+pub(super) fn page(state: &AppState, snapshot: &Snapshot, names: Names) -> String {
     let status = &snapshot.status;
-    let mut families = Families::new();
+    let mut families = Families::new(names);
     for series in record_queries::latest(&snapshot.reader) {
         let view = state.views.get(&series.source);
         if !view.is_current(status) {
@@ -36,5 +39,8 @@ pub(super) fn page(state: &AppState, snapshot: &Snapshot) -> String {
         &state.labels,
         (&snapshot.stats, &snapshot.endpoint_stats),
     );
+    if let Some(uplink) = &state.uplink {
+        uplink::add(&mut families, uplink);
+    }
     families.write()
 }

@@ -35,6 +35,12 @@ pub(super) fn add(
         u64::from(status.unready().is_none()),
     );
     put(
+        "steadfast_agent_record_failing",
+        Gauge,
+        "1 while the record cannot be written: what is shown here is not recorded",
+        u64::from(status.record.failing.is_some()),
+    );
+    put(
         "steadfast_agent_record_write_errors_total",
         Counter,
         "Writes and syncs of the record that failed",

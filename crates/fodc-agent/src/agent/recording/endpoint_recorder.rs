@@ -1,19 +1,25 @@
 //! Records the scrapes of one endpoint.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::BTreeMap,
+    error::Error,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
 use steadfast_exposition::{Format, Limits, Parser};
 use steadfast_recorder::{Recorder, RecorderId, Scrape, SourceId, WriteError};
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use super::{
     health::{Health, Totals, refusals},
     pending_series::PageSeries,
     staged_page::{StagedPage, Stager},
+    transition_log::{Transition, TransitionLog},
 };
 use crate::{
-    agent::status::{EndpointStatus, LastScrape},
+    agent::status::{EndpointStatus, LastScrape, REJECTED_KEPT},
     scrape::{ScrapeError, ScrapeOutcome, error_chain},
 };
 
@@ -30,8 +36,7 @@ pub(super) struct EndpointRecorder {
     /// has evicted series, or it may have capacity again.
     reset_parser: bool,
     health: Health,
-    /// The last scrape succeeded; `None` before the first.
-    up: Option<bool>,
+    transitions: TransitionLog,
     /// The last scrape was stored only in part because the budget was exhausted.
     truncated: bool,
     status: EndpointStatus,
@@ -57,7 +62,7 @@ impl EndpointRecorder {
             honor_timestamps,
             reset_parser: false,
             health: Health::new(health),
-            up: None,
+            transitions: TransitionLog::default(),
             truncated: false,
             status: EndpointStatus {
                 url,
@@ -93,7 +98,7 @@ impl EndpointRecorder {
         &mut self,
         recorder: &mut Recorder,
         outcome: ScrapeOutcome,
-    ) -> Result<(), WriteError> {
+    ) -> Result<(), Arc<WriteError>> {
         let ScrapeOutcome {
             time_ms, duration, ..
         } = outcome;
@@ -116,11 +121,19 @@ impl EndpointRecorder {
             Err(_) => scrape.fail(),
         }
         self.health.add(&mut scrape, duration, page.as_ref());
-        let written = scrape.commit();
-        if let (Err(_), Ok(totals)) = (&written, &mut page) {
-            totals.recorded = 0;
+        let written = scrape.commit().map(|_| ()).map_err(Arc::new);
+        let is_scraped = page.is_ok();
+        if let (true, Err(error)) = (is_scraped, &written) {
+            page = Err(ScrapeError::NotRecorded(
+                Arc::clone(error) as Arc<dyn Error + Send + Sync>
+            ));
+            let mut scrape = recorder.scrape(self.source, time_ms);
+            scrape.fail();
+            self.health.add(&mut scrape, duration, page.as_ref());
+            // A miss is small: it may fit where the page did not.
+            scrape.commit().ok();
         }
-        self.update_status(time_ms, duration, page.as_ref());
+        self.update_status((time_ms, duration, is_scraped), page.as_ref());
         if std::mem::take(&mut self.reset_parser) {
             // Not earlier: the ids of this page were still needed above.
             self.parser.forget();
@@ -130,7 +143,7 @@ impl EndpointRecorder {
         } else {
             self.staged.abandon();
         }
-        skipped.and(written.map(|_| ()))
+        skipped.map_err(Arc::new).and(written)
     }
 
     fn stager<'a>(
@@ -185,17 +198,17 @@ impl EndpointRecorder {
 
     fn update_status(
         &mut self,
-        time_ms: i64,
-        duration: Duration,
+        (time_ms, duration, is_scraped): (i64, Duration, bool),
         page: Result<&Totals, &ScrapeError>,
     ) {
-        self.log_transition(page);
+        self.log_transition(Instant::now(), page);
         let status = &mut self.status;
         status.scrapes += 1;
         status.last = Some(LastScrape {
             time_ms,
             duration,
             missed: page.err().map(|error| error_chain(error)),
+            is_scraped,
         });
         match page {
             Ok(totals) => {
@@ -210,25 +223,36 @@ impl EndpointRecorder {
             }
             Err(error) => *status.missed.entry(error.reason()).or_default() += 1,
         }
-        if let Some(rejected) = self.staged.last_rejected.take() {
-            status.last_rejected = Some(rejected);
+        for rejected in self.staged.rejected.drain(..) {
+            if status.newest_rejected.contains(&rejected) {
+                continue;
+            }
+            // A page states the same line with every scrape, and it is told once.
+            debug!(url = status.url, line = rejected, "line is rejected");
+            if status.newest_rejected.len() == REJECTED_KEPT {
+                status.newest_rejected.pop_front();
+            }
+            status.last_rejected = Some(rejected.clone());
+            status.newest_rejected.push_back(rejected);
         }
     }
 
-    /// Logs that the endpoint is up or down, or exceeds the budget, once per change.
-    fn log_transition(&mut self, page: Result<&Totals, &ScrapeError>) {
+    /// Logs that the endpoint is up or down, or exceeds the budget, once per change; and not every change
+    /// of an endpoint that flaps.
+    fn log_transition(&mut self, now: Instant, page: Result<&Totals, &ScrapeError>) {
         let url = &self.status.url;
-        let up = self.up.replace(page.is_ok());
-        match page {
-            Ok(_) if up == Some(true) => {}
-            // The loss was logged as a warning, so its end is too.
-            Ok(totals) if up == Some(false) => {
-                warn!(%url, samples = totals.recorded, "endpoint is scraped again");
+        let transition = self.transitions.on_scrape(now, page.is_ok());
+        match (transition, page) {
+            (None, _) => {}
+            (Some(Transition { is_first: true, .. }), Ok(totals)) => {
+                info!(%url, samples = totals.recorded, "endpoint is scraped");
             }
-            Ok(totals) => info!(%url, samples = totals.recorded, "endpoint is scraped"),
-            Err(_) if up == Some(false) => {}
-            Err(error) => {
-                warn!(%url, error = error_chain(error), "endpoint cannot be scraped");
+            // The loss was logged as a warning, so its end is too.
+            (Some(Transition { unlogged, .. }), Ok(totals)) => {
+                warn!(%url, samples = totals.recorded, unlogged, "endpoint is scraped again");
+            }
+            (Some(Transition { unlogged, .. }), Err(error)) => {
+                warn!(%url, error = error_chain(error), unlogged, "endpoint cannot be scraped");
             }
         }
         if let Ok(totals) = page {

@@ -4,6 +4,8 @@
 //! a page without its end is not recorded. A series whose metadata has not come yet stays in
 //! [`PendingSeries`] with its value until the end of the page.
 
+use std::collections::VecDeque;
+
 use steadfast_exposition::{FamilyRef, LineFault, Refused, SeriesRef, Sink};
 use steadfast_recorder::{Labels, LimitError, NAME, Recorder, SeriesId, SetOutcome, SourceId};
 
@@ -11,6 +13,7 @@ use super::{
     family_metadata::{FamilyMetadata, meta},
     pending_series::{PageSeries, PendingSample, PendingSeries, Sample},
 };
+use crate::agent::status::REJECTED_KEPT;
 
 /// The state of an endpoint's pages: the current one, and what is kept from one to the next.
 #[derive(Debug, Default)]
@@ -29,8 +32,8 @@ pub(super) struct StagedPage {
     pub(super) added: u64,
     /// Series were registered before their metadata was complete, for lack of memory.
     registered_early: bool,
-    /// The fault of the last rejected line.
-    pub(super) last_rejected: Option<String>,
+    /// The faults of the last rejected lines, the newest last.
+    pub(super) rejected: VecDeque<String>,
 }
 
 /// The sink of the parser for one endpoint.
@@ -67,7 +70,7 @@ impl StagedPage {
         self.pending_duplicates = 0;
         self.added = 0;
         self.registered_early = false;
-        self.last_rejected = None;
+        self.rejected.clear();
     }
 }
 
@@ -154,7 +157,11 @@ impl Sink for Stager<'_> {
     }
 
     fn rejected(&mut self, fault: &LineFault<'_>) {
-        self.staged.last_rejected = Some(fault.to_string());
+        let rejected = &mut self.staged.rejected;
+        if rejected.len() == REJECTED_KEPT {
+            rejected.pop_front();
+        }
+        rejected.push_back(fault.to_string());
     }
 
     fn family(&mut self, family: &FamilyRef<'_>) {

@@ -1,16 +1,12 @@
 //! Encodes the response of a remote read within a limit.
 
-use prost::{
-    Message as _,
-    encoding::{WireType, encode_key, encode_varint},
-};
-use steadfast_wire::prometheus::TimeSeries;
+use prost::encoding::{WireType, encode_key, encode_varint};
 
 /// Field numbers of `prometheus.QueryResult` and `prometheus.ReadResponse`.
 const TIMESERIES: u32 = 1;
 const RESULTS: u32 = 1;
 
-/// A `prometheus.ReadResponse` that is encoded series by series, so that no sample is held twice.
+/// A `prometheus.ReadResponse` that consists of encoded series.
 #[derive(Debug)]
 pub(super) struct ResponseWriter {
     limit: usize,
@@ -31,11 +27,16 @@ impl ResponseWriter {
         }
     }
 
-    /// Adds a series to the result of the current query.
-    pub(super) fn series(&mut self, series: &TimeSeries) -> Result<(), TooLong> {
+    /// Reserves memory for series of this many bytes, so that the response is not moved as it grows.
+    pub(super) fn reserve(&mut self, bytes: usize) {
+        self.result.reserve_exact(bytes);
+    }
+
+    /// Adds an encoded `prometheus.TimeSeries` to the result of the current query.
+    pub(super) fn series(&mut self, series: &[u8]) -> Result<(), TooLong> {
         encode_key(TIMESERIES, WireType::LengthDelimited, &mut self.result);
-        encode_varint(series.encoded_len() as u64, &mut self.result);
-        series.encode_raw(&mut self.result);
+        encode_varint(series.len() as u64, &mut self.result);
+        self.result.extend_from_slice(series);
         if self.done.len() + self.result.len() > self.limit {
             return Err(TooLong);
         }
@@ -46,18 +47,22 @@ impl ResponseWriter {
     pub(super) fn end_query(&mut self) {
         encode_key(RESULTS, WireType::LengthDelimited, &mut self.done);
         encode_varint(self.result.len() as u64, &mut self.done);
-        self.done.append(&mut self.result);
+        self.done.append(&mut std::mem::take(&mut self.result));
     }
 
     /// Returns the response as one snappy block.
     pub(super) fn finish(self) -> Result<Vec<u8>, snap::Error> {
-        snap::raw::Encoder::new().compress_vec(&self.done)
+        let mut packed = snap::raw::Encoder::new().compress_vec(&self.done)?;
+        // The encoder reserves more than the uncompressed length.
+        packed.shrink_to_fit();
+        Ok(packed)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use steadfast_wire::prometheus::{Label, QueryResult, ReadResponse, Sample};
+    use prost::Message as _;
+    use steadfast_wire::prometheus::{Label, QueryResult, ReadResponse, Sample, TimeSeries};
 
     use super::*;
 
@@ -82,7 +87,7 @@ mod tests {
         let mut response = ResponseWriter::new(1 << 20);
         response.end_query();
         for samples in [0, 3, 1_000] {
-            response.series(&series(samples)).unwrap();
+            response.series(&series(samples).encode_to_vec()).unwrap();
         }
         response.end_query();
         let bytes = snap::raw::Decoder::new()
@@ -104,10 +109,11 @@ mod tests {
     fn the_limit_holds_over_all_queries() {
         let one = series(100).encoded_len() + 3;
         let mut response = ResponseWriter::new(2 * one + 10);
-        assert_eq!(response.series(&series(100)), Ok(()));
+        let encoded = series(100).encode_to_vec();
+        assert_eq!(response.series(&encoded), Ok(()));
         response.end_query();
-        assert_eq!(response.series(&series(100)), Ok(()));
+        assert_eq!(response.series(&encoded), Ok(()));
         response.end_query();
-        assert_eq!(response.series(&series(100)), Err(TooLong));
+        assert_eq!(response.series(&encoded), Err(TooLong));
     }
 }

@@ -53,6 +53,7 @@ pub(super) fn write(
     }
     let mut summary = ResponseSummary {
         samples: writer.samples,
+        not_finite: 0,
         truncated: writer.end == End::OutOfTime || visited.is_err(),
         error: visited.err(),
     };

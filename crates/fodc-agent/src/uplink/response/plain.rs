@@ -78,6 +78,7 @@ pub(super) fn write(
     );
     ResponseSummary {
         samples: written.samples,
+        not_finite: written.not_finite,
         truncated,
         error,
     }
@@ -88,6 +89,7 @@ struct Written {
     fields: Vec<u8>,
     samples: u64,
     left_out: u64,
+    not_finite: u64,
     /// The time was over before the last sample.
     stopped: bool,
     error: Option<StoreError>,
@@ -112,6 +114,7 @@ fn write_range(
         fields: writer.fields,
         samples: writer.samples,
         left_out: writer.left_out,
+        not_finite: writer.not_finite,
         stopped: writer.stopped,
         error: visited.err(),
     }
@@ -219,6 +222,10 @@ struct Writer<'a> {
     capacity: usize,
     /// Each metric carries the time of its sample.
     timed: bool,
+    /// Values without a number in JSON are left out: one of them empties a plain proxy's response about
+    /// all agents (O30). A proxy with the profile takes them.
+    finite_only: bool,
+    not_finite: u64,
     fields: Vec<u8>,
     metric: Metric,
     samples: u64,
@@ -233,6 +240,8 @@ impl<'a> Writer<'a> {
             sink,
             capacity: context.message_bytes.saturating_sub(ENVELOPE_BYTES),
             timed: false,
+            finite_only: !context.profile,
+            not_finite: 0,
             fields: Vec::new(),
             metric: Metric::default(),
             samples: 0,
@@ -262,6 +271,10 @@ impl Visitor for Writer<'_> {
             if index % SAMPLES_PER_CHECK == SAMPLES_PER_CHECK - 1 && self.sink.must_stop_sending() {
                 self.stopped = true;
                 return ControlFlow::Break(());
+            }
+            if self.finite_only && !value.is_finite() {
+                self.not_finite += 1;
+                continue;
             }
             self.metric.value = *value;
             self.metric.timestamp = self.timed.then(|| timestamp(*time));

@@ -225,6 +225,26 @@ fn latest_values_have_no_times() {
 }
 
 #[test]
+fn plain_proxy_gets_only_values_that_its_json_can_hold() {
+    let mut record = Fake::regular(4, 0..10);
+    for (series, value) in [(0, f64::NAN), (1, f64::INFINITY), (2, f64::NEG_INFINITY)] {
+        record.series[series].samples[9].1 = value;
+    }
+    for (query, whole) in [(plain(None, None), 4), (plain(Some(0), None), 40)] {
+        let (gathered, summary) = respond(&context(&query), &record);
+        let metrics = &only(&gathered).metrics;
+        assert!(metrics.iter().all(|metric| metric.value.is_finite()));
+        assert_eq!((metrics.len(), summary.not_finite), (whole - 3, 3));
+        assert!(!summary.truncated, "it is not a matter of space");
+        let (gathered, summary) = respond(&with_profile(&query), &record);
+        assert_eq!(
+            (only(&gathered).metrics.len(), summary.not_finite),
+            (whole, 0)
+        );
+    }
+}
+
+#[test]
 fn window_has_both_ends_and_sample_times() {
     let record = Fake::regular(2, 0..100);
     for (from, to, count) in [

@@ -211,3 +211,23 @@ async fn metrics_stream_needs_registration_and_connection() {
     assert_eq!(connection.streams().open, 0);
     rig.stop().await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn same_end_is_logged_once_in_five_minutes() {
+    let refused = |message: &str| {
+        let reason = Reason::Status {
+            code: 16,
+            message: message.to_owned(),
+        };
+        End::retry(Initiator::Peer, reason)
+    };
+    let mut log = EndLog::default();
+    assert!(log.is_news(&refused("no agent id")));
+    assert!(!log.is_news(&refused("no agent id")));
+    assert!(log.is_news(&refused("unknown agent")));
+    tokio::time::advance(SAME_END_LOGGED_EVERY).await;
+    assert!(
+        log.is_news(&refused("unknown agent")),
+        "it still has no metrics stream"
+    );
+}

@@ -1,7 +1,11 @@
 //! Damaged files.
 
-use super::{content, expected, read, reopened, small_record, step};
-use crate::sim_disk::Files;
+use std::ops::Range;
+
+use super::{
+    SOURCE, content, expected, labels, read, recorder, reopened, small_record, step, time,
+};
+use crate::{Meta, frame::HEADER_BYTES, sim_disk::Files};
 
 fn is_a(name: &str, extension: &str) -> bool {
     name.split_once('.')
@@ -100,4 +104,61 @@ fn recorder_continues_after_any_damage() {
             }
         }
     }
+}
+
+#[test]
+fn swapped_frames_of_equal_length_are_reported() {
+    let (disk, mut recorder) = recorder(8);
+    let source = recorder.source(SOURCE).unwrap();
+    let value = |n: i64| if n % 2 == 0 { 1.5 } else { 2.5 };
+    for n in 0..10 {
+        let mut scrape = recorder.scrape(source, time(n));
+        let series = scrape.series(&labels(0), &Meta::default()).unwrap();
+        scrape.set(series, value(n), None);
+        scrape.commit().unwrap();
+    }
+    let mut files = disk.files();
+    files.retain(|name, _| !is_a(name, "segment"));
+    let head = files
+        .keys()
+        .find(|name| is_a(name, "head"))
+        .unwrap()
+        .clone();
+    let frames = frames(&files[&head]);
+    let mut swapped = 0;
+    for (index, first) in frames.iter().enumerate() {
+        for second in &frames[index + 1..] {
+            let bytes = &files[&head];
+            if first.len() != second.len() || bytes[first.clone()] == bytes[second.clone()] {
+                continue;
+            }
+            swapped += 1;
+            let mut damaged = files.clone();
+            let changed = damaged.get_mut(&head).unwrap();
+            changed[first.clone()].copy_from_slice(&bytes[second.clone()]);
+            changed[second.clone()].copy_from_slice(&bytes[first.clone()]);
+            let (found, unread, opened) = read(&damaged);
+            assert!(
+                unread > 0 || !opened.damage.is_empty(),
+                "{first:?} and {second:?}"
+            );
+            for ((_, at), bits) in found {
+                let n = (at - time(0)) / 1_000;
+                assert_eq!(bits, value(n).to_bits(), "{first:?} and {second:?}");
+            }
+        }
+    }
+    assert!(swapped > 3, "{swapped} pairs");
+}
+
+/// Returns the bytes of each frame of a log.
+fn frames(log: &[u8]) -> Vec<Range<usize>> {
+    let (mut frames, mut start) = (Vec::new(), HEADER_BYTES);
+    while let Some(length) = log.get(start..start + 4) {
+        let length = u32::from_le_bytes(length.try_into().unwrap()) as usize;
+        let end = start + 8 + length;
+        frames.push(start..end);
+        start = end;
+    }
+    frames
 }

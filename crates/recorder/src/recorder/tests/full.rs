@@ -2,8 +2,8 @@
 
 use std::time::Instant;
 
-use super::{assert_steps, expected, read, recorder, step};
-use crate::WriteError;
+use super::{assert_steps, expected, read, recorder, step, time, values};
+use crate::{Recorder, Selector, WriteError, recorder::storage::file_cost};
 
 #[test]
 fn full_disk_costs_only_the_scrapes_that_fail() {
@@ -31,6 +31,60 @@ fn full_disk_costs_only_the_scrapes_that_fail() {
             40 - kept.len() as u64
         );
         assert_steps(&recorder, &disk, &kept, &format!("room for {room}"));
+    }
+}
+
+#[test]
+fn latest_values_go_on_while_the_disk_is_full() {
+    let (disk, mut recorder) = recorder(6);
+    let latest = |recorder: &Recorder| {
+        let latest = recorder.reader().latest(&Selector::all());
+        let times: Vec<_> = latest.series.iter().map(|one| one.sample.time_ms).collect();
+        assert_eq!(times, vec![times[0]; times.len()]);
+        (times[0], times.len())
+    };
+    step(&mut recorder, 3).unwrap();
+    disk.set_free(Some(0));
+    for n in 4..9 {
+        step(&mut recorder, n).unwrap_err();
+        assert_eq!(latest(&recorder), (time(n), values(n).len()));
+    }
+    disk.set_free(None);
+    step(&mut recorder, 9).unwrap();
+    assert_eq!(latest(&recorder), (time(9), values(9).len()));
+    assert_steps(
+        &recorder,
+        &disk,
+        &[3, 9],
+        "only what was written is recorded",
+    );
+}
+
+#[test]
+fn eviction_before_a_segment_is_durable_keeps_the_account() {
+    for (evict_first, evictions) in (0..6).flat_map(|n| [(true, n), (false, n)]) {
+        let (disk, mut recorder) = recorder(4);
+        for n in 0..40 {
+            step(&mut recorder, n).unwrap();
+        }
+        let evict = |recorder: &mut Recorder, is_now: bool| {
+            let evicted = (0..evictions).filter(|_| is_now && recorder.evict());
+            assert_eq!(evicted.count(), if is_now { evictions } else { 0 });
+        };
+        evict(&mut recorder, evict_first);
+        let job = recorder.begin_sync(Instant::now()).unwrap();
+        evict(&mut recorder, !evict_first);
+        recorder.finish_sync(job.run()).unwrap();
+        // A removal waits for the next sync.
+        recorder.sync(Instant::now()).unwrap();
+        let files = disk.files();
+        let cost = files.values().map(|file| file_cost(file.len() as u64));
+        let used = recorder.used();
+        assert_eq!(
+            used,
+            cost.sum::<u64>(),
+            "{evictions} evictions, {evict_first}"
+        );
     }
 }
 

@@ -252,3 +252,33 @@ fn recovery_spread_bounds_the_first_delay_after_stable() {
         assert_eq!(bench.wait_for_attempt(), seconds(1), "then the backoff");
     }
 }
+
+#[test]
+fn first_orderly_end_of_a_live_stream_is_followed_quickly() {
+    let config = Config {
+        initial_backoff: seconds(5),
+        max_backoff: seconds(5),
+        recovery: Recovery::Spread(seconds(1)),
+        ..plain()
+    };
+    for (end, is_quick) in [(finished(), true), (unreachable(), false)] {
+        let mut bench = Bench::new(config.clone());
+        for attempt in 0..4 {
+            if attempt == 0 {
+                bench.open();
+            }
+            bench.go_live();
+            bench.end(end.clone());
+            let delay = bench.wait_for_attempt();
+            if is_quick && attempt == 0 {
+                assert!(delay <= seconds(1), "{delay:?}");
+            } else {
+                assert_eq!(
+                    delay,
+                    seconds(5),
+                    "a peer that ends every stream meets the backoff"
+                );
+            }
+        }
+    }
+}
