@@ -102,6 +102,7 @@ fn single(dir: &Path, figures: &mut Figures) -> Result<()> {
 fn concurrent(dir: &Path, figures: &mut Figures) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
+        .enable_time()
         .build()?;
     let log = open(&dir.join("concurrent"))?;
     let writer = LogWriter::spawn(Box::new(log), WriterOptions::default(), |_| ())?;
