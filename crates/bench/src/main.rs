@@ -2,6 +2,7 @@
 
 mod catchup;
 mod figures;
+mod broadcast;
 mod log;
 mod matcher;
 mod parser;
@@ -22,7 +23,7 @@ struct Args {
     /// Print one JSON object: figure name to value, unit, baseline, ratio
     #[arg(long)]
     json: bool,
-    /// Leave out the measurements that take long: a million subscriptions
+    /// Leave out the measurements that take long: a million subscriptions, memory, clients
     #[arg(long)]
     quick: bool,
     /// Seconds that the measured proxy waits for an agent's response
@@ -37,6 +38,8 @@ struct Args {
 enum Subject {
     /// Reading what was missed from a Streamer server
     Catchup,
+    /// Delivering an event to many, beside raw tonic and raw TCP
+    Broadcast,
     /// The log: commits, bytes written, recovery
     Log,
     /// Matching an event with subscriptions
@@ -64,6 +67,7 @@ fn main() -> Result<()> {
     let args = Args::parse();
     let figures = match args.subject {
         Subject::Catchup => catchup::run(args.quick)?,
+        Subject::Broadcast => broadcast::run(args.quick)?,
         Subject::Log => log::run()?,
         Subject::Matcher => matcher::run(args.quick)?,
         Subject::Parser => parser::run(),

@@ -3,14 +3,14 @@
 use std::{error::Error, time::Duration};
 
 use http_body::Body;
-use hyper::{
-    Request, Response, body::Incoming, rt::bounds::Http2ServerConnExec, server::conn::http2,
-    service::Service,
-};
+use hyper::{Request, Response, body::Incoming, server::conn::http2, service::Service};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tracing::debug;
 
-use crate::{Socket, Tasks};
+use crate::{
+    Socket, Tasks,
+    calls::{CallSpawner, WithCalls},
+};
 
 /// Settings of HTTP/2 connections.
 #[derive(Clone, Debug)]
@@ -37,7 +37,8 @@ pub struct Ping {
 /// Serves one connection until the peer leaves or the server drains. A draining connection takes no
 /// new call and ends with its last one.
 ///
-/// Each call is a task of `tasks`.
+/// The calls run in the same task: what those that are ready send is written together. A call must not
+/// block the thread, nor compute for long.
 pub fn serve<S, B>(
     socket: Socket,
     service: S,
@@ -45,13 +46,13 @@ pub fn serve<S, B>(
     tasks: &Tasks,
 ) -> impl Future<Output = ()> + use<S, B>
 where
-    S: Service<Request<Incoming>, Response = Response<B>>,
+    S: Service<Request<Incoming>, Response = Response<B>, Future: Send + 'static>,
     S::Error: Into<Box<dyn Error + Send + Sync>>,
-    B: Body<Error: Into<Box<dyn Error + Send + Sync>>> + 'static,
-    Tasks: Http2ServerConnExec<S::Future, B>,
+    B: Body<Data: Send, Error: Into<Box<dyn Error + Send + Sync>>> + Send + 'static,
 {
     let tasks = tasks.clone();
-    let mut http2 = http2::Builder::new(tasks.clone());
+    let spawner = CallSpawner::default();
+    let mut http2 = http2::Builder::new(spawner.clone());
     http2
         .timer(TokioTimer::new())
         .initial_stream_window_size(options.stream_window)
@@ -64,12 +65,13 @@ where
             .keep_alive_interval(ping.interval)
             .keep_alive_timeout(ping.timeout);
     }
-    let mut connection = Box::pin(http2.serve_connection(TokioIo::new(socket), service));
+    let connection = http2.serve_connection(TokioIo::new(socket), service);
+    let mut connection = WithCalls::new(connection, spawner);
     async move {
         let ended = tokio::select! {
             ended = &mut connection => ended,
             () = tasks.draining() => {
-                connection.as_mut().graceful_shutdown();
+                connection.connection().graceful_shutdown();
                 connection.await
             }
         };

@@ -1,5 +1,6 @@
 #![doc = include_str!("../README.md")]
 
+mod calls;
 pub mod http1;
 pub mod http2;
 mod listener;
@@ -9,7 +10,7 @@ mod tasks;
 
 pub use self::{
     listener::{AtLimit, Listener, ListenerOptions},
-    response_queue::{Dequeued, Observer, QueueFull, ResponseQueue, Responses},
+    response_queue::{Amount, Observer, QueueFull, ResponseQueue, Responses},
     socket::Socket,
     tasks::Tasks,
 };

@@ -7,7 +7,7 @@ use std::{
     task::{Context, Poll, Waker},
 };
 
-use bytes::Bytes;
+use bytes::{BufMut as _, Bytes, BytesMut};
 use futures_core::Stream;
 use http::HeaderMap;
 use http_body::{Body, Frame};
@@ -22,13 +22,13 @@ pub struct ResponseQueue<M>(Arc<Mutex<Queue<M>>>);
 
 #[derive(Debug)]
 struct Queue<M> {
-    messages: VecDeque<(M, usize)>,
+    messages: VecDeque<(M, Amount)>,
     /// The sum of the costs of `messages`.
     queued: usize,
     capacity: usize,
     /// The status that follows the messages. Nothing is queued after it is set.
     end: Option<Status>,
-    dequeued: Dequeued,
+    dequeued: Amount,
     reader: Option<Waker>,
 }
 
@@ -42,12 +42,12 @@ pub struct Responses<M, O: Observer = ()> {
     ended: bool,
 }
 
-/// Messages that the transport has taken, and the sum of their costs.
+/// A number of messages, and the sum of their costs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Dequeued {
+pub struct Amount {
     /// The number of messages.
     pub messages: usize,
-    /// The sum of the costs given to [`ResponseQueue::push`].
+    /// The sum of their costs.
     pub cost: usize,
 }
 
@@ -75,7 +75,7 @@ impl<M> ResponseQueue<M> {
             queued: 0,
             capacity,
             end: None,
-            dequeued: Dequeued::default(),
+            dequeued: Amount::default(),
             reader: None,
         })));
         let responses = Responses {
@@ -92,19 +92,35 @@ impl<M> ResponseQueue<M> {
     ///
     /// Returns [`QueueFull`] if the message does not fit; it is dropped.
     pub fn push(&self, message: M, cost: usize) -> Result<(), QueueFull> {
+        let messages = 1;
+        let reader = self.push_batch(message, Amount { messages, cost })?;
+        if let Some(reader) = reader {
+            reader.wake();
+        }
+        Ok(())
+    }
+
+    /// Queues several messages in one piece. After the end they are dropped.
+    ///
+    /// Returns the waker of the transport if it waits. The caller wakes it after it has filled the other
+    /// queues of a burst, so that a connection sends the burst together.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`QueueFull`] if they do not fit; they are dropped.
+    pub fn push_batch(&self, messages: M, amount: Amount) -> Result<Option<Waker>, QueueFull> {
         let mut queue = self.lock();
         // A producer may not know of the end yet; that is no fault of its own.
         if queue.end.is_some() {
-            return Ok(());
+            return Ok(None);
         }
-        let queued = queue.queued.saturating_add(cost);
+        let queued = queue.queued.saturating_add(amount.cost);
         if queued > queue.capacity {
             return Err(QueueFull);
         }
         queue.queued = queued;
-        queue.messages.push_back((message, cost));
-        wake(queue);
-        Ok(())
+        queue.messages.push_back((messages, amount));
+        Ok(queue.reader.take())
     }
 
     /// Ends the stream with `status`. With `flush` the queued messages go out first, otherwise they
@@ -118,14 +134,22 @@ impl<M> ResponseQueue<M> {
             // `queued` may stay as it is, because nothing is pushed after the end.
             queue.messages.clear();
         }
-        queue.messages.extend(last.map(|message| (message, 0)));
+        let nothing = Amount::default();
+        queue
+            .messages
+            .extend(last.map(|message| (message, nothing)));
         queue.end = Some(status);
-        wake(queue);
+        let reader = queue.reader.take();
+        // The transport must not run into the lock.
+        drop(queue);
+        if let Some(reader) = reader {
+            reader.wake();
+        }
     }
 
     /// Returns what the transport has taken since the last call.
     #[must_use]
-    pub fn take_dequeued(&self) -> Dequeued {
+    pub fn take_dequeued(&self) -> Amount {
         std::mem::take(&mut self.lock().dequeued)
     }
 
@@ -141,24 +165,48 @@ impl<M> Clone for ResponseQueue<M> {
     }
 }
 
-/// Wakes the transport after the lock is released, so that it does not run into it.
-fn wake<M>(mut queue: MutexGuard<'_, Queue<M>>) {
-    let reader = queue.reader.take();
-    drop(queue);
-    if let Some(reader) = reader {
-        reader.wake();
+impl<M> Queue<M> {
+    fn pop(&mut self) -> Option<M> {
+        let (message, amount) = self.messages.pop_front()?;
+        self.queued = self.queued.saturating_sub(amount.cost);
+        self.dequeued.cost += amount.cost;
+        self.dequeued.messages += amount.messages;
+        Some(message)
+    }
+}
+
+impl Queue<Bytes> {
+    /// Takes the messages that fit into one chunk, at least one. A single one is not copied.
+    fn pop_chunk(&mut self) -> Option<Bytes> {
+        let (mut number, mut length) = (0, 0);
+        for (message, _) in &self.messages {
+            if number > 0 && length + message.len() > CHUNK {
+                break;
+            }
+            number += 1;
+            length += message.len();
+        }
+        if number <= 1 {
+            return self.pop();
+        }
+        let mut chunk = BytesMut::with_capacity(length);
+        for _ in 0..number {
+            chunk.put(self.pop()?);
+        }
+        Some(chunk.freeze())
     }
 }
 
 impl<M, O: Observer> Responses<M, O> {
-    /// Returns the next message, or the status that ends the stream.
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<M, Status>> {
+    /// Returns what `take` takes from the queue, or the status that ends the stream.
+    fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        take: impl FnOnce(&mut Queue<M>) -> Option<M>,
+    ) -> Poll<Result<M, Status>> {
         let mut queue = self.queue.lock();
-        if let Some((message, cost)) = queue.messages.pop_front() {
-            let first = queue.dequeued == Dequeued::default();
-            queue.queued = queue.queued.saturating_sub(cost);
-            queue.dequeued.cost += cost;
-            queue.dequeued.messages += 1;
+        let first = queue.dequeued == Amount::default();
+        if let Some(message) = take(&mut queue) {
             drop(queue);
             // Once is enough: the producer learns of later ones when it asks.
             if first {
@@ -182,14 +230,15 @@ impl<M, O: Observer + Unpin> Stream for Responses<M, O> {
         if self.ended {
             return Poll::Ready(None);
         }
-        self.poll(cx).map(|next| match next {
+        self.poll(cx, Queue::pop).map(|next| match next {
             Err(status) if status.code() == Code::Ok => None,
             next => Some(next),
         })
     }
 }
 
-/// A response body of framed gRPC messages, with the status as trailers.
+/// A response body of framed gRPC messages, with the status as trailers. What is queued together is sent
+/// together.
 impl<O: Observer + Unpin> Body for Responses<Bytes, O> {
     type Data = Bytes;
     type Error = Status;
@@ -201,7 +250,7 @@ impl<O: Observer + Unpin> Body for Responses<Bytes, O> {
         if self.ended {
             return Poll::Ready(None);
         }
-        self.poll(cx).map(|next| match next {
+        self.poll(cx, Queue::pop_chunk).map(|next| match next {
             Ok(message) => Some(Ok(Frame::data(message))),
             Err(status) => {
                 let mut trailers = HeaderMap::with_capacity(2);
@@ -217,6 +266,9 @@ impl<M, O: Observer> Drop for Responses<M, O> {
         self.observer.on_dropped();
     }
 }
+
+/// The size of a chunk that several messages are joined into: two frames of HTTP/2.
+const CHUNK: usize = 32 << 10;
 
 #[cfg(test)]
 mod tests {
@@ -269,12 +321,12 @@ mod tests {
             queue.push(number, 10).unwrap();
         }
         assert_eq!(queue.push(3, 1), Err(QueueFull));
-        assert_eq!(queue.take_dequeued(), Dequeued::default());
+        assert_eq!(queue.take_dequeued(), Amount::default());
         assert_eq!(take_all(&mut responses), (vec![0, 1, 2], None));
         assert_eq!(calls.counts(), [1, 0], "one call for three messages");
         let (messages, cost) = (3, 30);
-        assert_eq!(queue.take_dequeued(), Dequeued { messages, cost });
-        assert_eq!(queue.take_dequeued(), Dequeued::default(), "reported once");
+        assert_eq!(queue.take_dequeued(), Amount { messages, cost });
+        assert_eq!(queue.take_dequeued(), Amount::default(), "reported once");
         queue.push(3, 30).unwrap();
         drop(responses);
         assert_eq!(calls.counts(), [1, 1]);
@@ -310,6 +362,28 @@ mod tests {
         tokio::task::yield_now().await;
         queue.end(None, Status::ok(""), true);
         assert_eq!(reading.await.unwrap(), (true, true));
+    }
+
+    #[test]
+    fn body_joins_what_is_queued_into_chunks() {
+        let calls = Calls::default();
+        let (queue, mut responses) = ResponseQueue::new(usize::MAX, calls.clone());
+        let sizes = [10, CHUNK - 10, 1, 2 * CHUNK, 5];
+        for size in sizes {
+            let (messages, cost) = (2, size);
+            let reader = queue.push_batch(Bytes::from(vec![7; size]), Amount { messages, cost });
+            assert!(matches!(reader, Ok(None)));
+        }
+        let mut chunks = Vec::new();
+        while let Some(Some(Ok(frame))) = responses.frame().now_or_never() {
+            chunks.push(frame.into_data().unwrap().len());
+        }
+        assert_eq!(chunks, [CHUNK, 1, 2 * CHUNK, 5]);
+        let (messages, cost) = (10, sizes.iter().sum());
+        assert_eq!(queue.take_dequeued(), Amount { messages, cost });
+        assert_eq!(calls.counts(), [1, 0]);
+        let reader = queue.push_batch(Bytes::new(), Amount::default()).unwrap();
+        assert!(reader.is_some(), "the transport waits");
     }
 
     #[tokio::test]

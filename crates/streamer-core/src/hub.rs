@@ -45,25 +45,30 @@ mod timer_queue;
 
 use std::{sync::Arc, time::Duration};
 
+use bytes::Bytes;
 use prost::Message as _;
 use steadfast_session::Time;
 use steadfast_wire::streamer::{
-    self as wire, ResyncReason, SubscribeResponse, streamer_message::Payload,
+    self as wire, ResyncReason, StreamerMessage, SubscribeResponse, streamer_message::Payload,
 };
 
 use self::{
     catch_up::{CatchUp, Read, Reader, check_page},
     context::Context,
+    delivery::Scratch,
     end_cause::EndCause,
     log_state::LogState,
     match_queue::MatchQueue,
+    outbox::put_frame_head,
     stream::{Peer, ReadState, Stream},
     streams::Streams,
     subscriptions::Subscriptions,
 };
 pub use self::{
     end_cause::{EndCode, EndStatus},
-    interface::{Action, InitialState, Input, ReadFault, ReadId, StreamId},
+    interface::{
+        Action, FRAME_HEAD, InitialState, Input, ReadFault, ReadId, StreamId, split_frames,
+    },
     limits::{InvalidLimits, Limits},
     stats::{Counters, Gauges, Stats},
 };
@@ -110,6 +115,8 @@ impl Hub {
                 limits,
                 counters: Counters::default(),
                 actions: Vec::new(),
+                unflushed: Vec::new(),
+                scratch: Scratch::default(),
             },
             streams: Streams::default(),
             subscriptions: Subscriptions::new(initial.seed),
@@ -154,8 +161,20 @@ impl Hub {
         }
         self.catch_up
             .start(&mut self.streams, &mut self.matching, &mut self.cx);
+        self.flush();
         std::mem::swap(&mut self.cx.actions, out);
         self.deadline()
+    }
+
+    /// Passes the messages of all streams on to the driver, those of a stream together.
+    fn flush(&mut self) {
+        let mut unflushed = std::mem::take(&mut self.cx.unflushed);
+        for id in unflushed.drain(..) {
+            if let Some(stream) = self.streams.get_mut(id) {
+                stream.flush(&mut self.cx);
+            }
+        }
+        self.cx.unflushed = unflushed;
     }
 
     /// Returns the position of the newest event.
@@ -520,9 +539,10 @@ impl Hub {
 
     /// Ends a stream and frees everything that it holds. Does nothing if it has ended.
     fn end(&mut self, id: StreamId, cause: &EndCause) {
-        let Some(stream) = self.streams.remove(id) else {
+        let Some(mut stream) = self.streams.remove(id) else {
             return;
         };
+        stream.flush(&mut self.cx);
         for (_, key) in stream.subscriptions() {
             self.subscriptions.remove(key);
         }
@@ -533,11 +553,19 @@ impl Hub {
             .then(|| cause.final_message(&self.cx.limits));
         self.cx.actions.push(Action::End {
             stream: id,
-            last: last.flatten().map(|last| last.encode_to_vec().into()),
+            last: last.flatten().map(|last| framed(&last)),
             status: cause.status(),
             flush: cause.flushes(),
         });
     }
+}
+
+/// Returns an encoded and framed message.
+fn framed(message: &StreamerMessage) -> Bytes {
+    let mut out = Vec::with_capacity(FRAME_HEAD + message.encoded_len());
+    put_frame_head(message.encoded_len(), &mut out);
+    message.encode(&mut out).expect("a vector grows");
+    out.into()
 }
 
 /// The longest time for which a refused stream waits for its first message.

@@ -6,7 +6,9 @@ use prost::Message as _;
 use rand::RngExt as _;
 use steadfast_session::{End, Initiator, Reason};
 use steadfast_streamer::log::{Log as _, Outcome};
-use steadfast_streamer_core::hub::{Action, Input, ReadFault, ReadId, StreamId};
+use steadfast_streamer_core::hub::{
+    Action, FRAME_HEAD, Input, ReadFault, ReadId, StreamId, split_frames,
+};
 use steadfast_wire::streamer::{GatewayMessage, StreamerMessage, gateway_message::Payload};
 
 use super::{HOLES_END, World};
@@ -61,8 +63,11 @@ impl World {
 
     fn perform_hub_action(&mut self, action: Action) {
         match action {
-            Action::Send { stream, message } => {
-                self.send(ConnectionId(stream.0), decode(&message), message.len());
+            Action::Send { stream, frames, .. } => {
+                for message in split_frames(frames) {
+                    let length = FRAME_HEAD + message.len();
+                    self.send(ConnectionId(stream.0), decode(&message), length);
+                }
             }
             Action::End {
                 stream,
@@ -76,9 +81,11 @@ impl World {
                     if !flush {
                         connection.queue.clear();
                     }
-                    connection
-                        .queue
-                        .extend(last.map(|message| ToClient::Message(decode(&message), 0)));
+                    connection.queue.extend(
+                        last.into_iter()
+                            .flat_map(split_frames)
+                            .map(|message| ToClient::Message(decode(&message), 0)),
+                    );
                     connection.queue.push_back(ToClient::Closed(to_end(status)));
                     self.send_queued(id);
                 }

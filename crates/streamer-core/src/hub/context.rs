@@ -3,7 +3,7 @@
 use steadfast_session::Time;
 use steadfast_wire::streamer::{self as wire, ResyncReason};
 
-use super::{Action, Counters, Limits, log_state::LogState};
+use super::{Action, Counters, Limits, StreamId, delivery::Scratch, log_state::LogState};
 
 /// The time, the limits, the log, the counters, and the actions of the current step.
 #[derive(Debug)]
@@ -16,6 +16,9 @@ pub(super) struct Context {
     pub(super) counters: Counters,
     /// The actions of the current step; empty between steps.
     pub(super) actions: Vec<Action>,
+    /// The streams with messages of the current step.
+    pub(super) unflushed: Vec<StreamId>,
+    pub(super) scratch: Scratch,
 }
 
 impl Context {

@@ -1,28 +1,45 @@
 //! The delivery of one event to the subscriptions of one stream.
 
-use bytes::{BufMut as _, Bytes, BytesMut};
-use prost::{
-    Message as _,
-    encoding::{WireType, encode_key, encode_varint, encoded_len_varint, key_len, message, uint64},
+use prost::encoding::{
+    WireType, encode_key, encode_varint, encoded_len_varint, key_len, message, uint64,
 };
+use steadfast_wire::streamer as wire;
 
-use super::{
-    context::Context, stream::Stream, subscription::Subscription, subscriptions::Subscriptions,
-};
-use crate::{Epoch, Event, convert::event_to_wire, matcher::SubscriptionKey};
+use super::{context::Context, stream::Stream, subscriptions::Subscriptions};
+use crate::{Epoch, Event, Position, convert::event_to_wire, matcher::SubscriptionKey};
 
 /// An event to be delivered. It is encoded once; each stream's message is written around it.
 #[derive(Debug)]
 pub(super) struct OutgoingEvent<'a> {
     event: &'a Event,
+    /// The field with the event, and after it the field with its position.
     encoded: Vec<u8>,
+    /// The length of the field with the event.
+    event_len: usize,
+}
+
+/// The parts of the message that is being written. The buffers are kept to save allocations.
+#[derive(Debug, Default)]
+pub(super) struct Scratch {
+    /// The fields with the ids.
+    ids: Vec<u8>,
+    /// The previous offset of each id.
+    previous: Vec<u64>,
 }
 
 impl<'a> OutgoingEvent<'a> {
     pub(super) fn new(event: &'a Event, epoch: Epoch) -> Self {
+        let position = wire::Position::from(Position::new(epoch, event.offset));
+        let wire = event_to_wire(epoch, event);
+        let event_len = message::encoded_len(tags::EVENT, &wire);
+        let position_len = message::encoded_len(tags::POSITION, &position);
+        let mut encoded = Vec::with_capacity(event_len + position_len);
+        message::encode(tags::EVENT, &wire, &mut encoded);
+        message::encode(tags::POSITION, &position, &mut encoded);
         Self {
             event,
-            encoded: event_to_wire(epoch, event).encode_to_vec(),
+            encoded,
+            event_len,
         }
     }
 
@@ -38,88 +55,71 @@ impl<'a> OutgoingEvent<'a> {
         subscriptions: &mut Subscriptions,
         cx: &mut Context,
     ) -> usize {
-        keys.retain(|key| {
-            let credit = subscriptions.get(*key).map(Subscription::has_credit);
-            if credit == Some(false) {
-                fall_behind(stream, *key, self.event.offset - 1, subscriptions, cx);
-            }
-            credit == Some(true)
-        });
-        let mut sent = 0;
-        while sent < keys.len() && !stream.outbox.is_full() {
-            sent += self.send_part(stream, &keys[sent..], subscriptions, cx);
-        }
-        for key in &keys[sent..] {
-            fall_behind(stream, *key, self.event.offset - 1, subscriptions, cx);
-        }
-        sent
-    }
-
-    /// Sends one message to as many of the subscriptions as fit, at least one, and returns their
-    /// number.
-    fn send_part(
-        &self,
-        stream: &mut Stream,
-        keys: &[SubscriptionKey],
-        subscriptions: &mut Subscriptions,
-        cx: &mut Context,
-    ) -> usize {
-        let is_profile = stream.is_profile();
         let max_ids_bytes = cx
             .limits
             .delivery_bytes
             .saturating_sub(self.encoded.len() + ENVELOPE_BYTES);
-        let mut ids = Vec::new();
-        let mut previous = Vec::new();
+        let mut part = std::mem::take(&mut cx.scratch);
         let (mut sent, mut ids_bytes) = (0, 0);
-        for key in keys {
+        keys.retain(|key| {
             let Some(subscription) = subscriptions.get_mut(*key) else {
-                unreachable!("a key without subscription was removed before");
+                return false;
             };
-            ids_bytes += subscription.id().len() + BYTES_PER_ID;
-            if ids_bytes > max_ids_bytes && sent > 0 {
-                break;
+            let has_credit = subscription.has_credit();
+            let id_bytes = subscription.id().len() + BYTES_PER_ID;
+            if has_credit && !part.ids.is_empty() && ids_bytes + id_bytes > max_ids_bytes {
+                self.send(&mut part, stream, cx);
+                ids_bytes = 0;
             }
-            put_bytes(
-                tags::SUBSCRIPTION_IDS,
-                subscription.id().as_bytes(),
-                &mut ids,
-            );
-            let known = subscription.on_delivery(self.event, &stream.progress);
-            if is_profile {
-                previous.push(known);
+            // The queue can only become full between two messages.
+            if !has_credit || (part.ids.is_empty() && stream.outbox.is_full()) {
+                fall_behind(stream, *key, self.event.offset - 1, subscriptions, cx);
+                return has_credit;
             }
+            let id = subscription.id().as_bytes();
+            put_bytes(tags::SUBSCRIPTION_IDS, id, &mut part.ids);
+            let previous = subscription.on_delivery(self.event, &stream.progress);
+            part.previous.push(previous);
+            ids_bytes += id_bytes;
             sent += 1;
+            true
+        });
+        if !part.ids.is_empty() {
+            self.send(&mut part, stream, cx);
         }
-        stream.progress.note_told(self.event.offset);
-        cx.counters.deliveries += 1;
-        cx.counters.delivered_ids += sent as u64;
-        let message = self.encode(&ids, is_profile.then_some(&previous), cx);
-        stream.send_encoded(message, cx);
+        if part.ids.capacity() <= MAX_SCRATCH {
+            cx.scratch = part;
+        }
         sent
     }
 
-    /// Writes a `StreamerMessage` with a delivery. `previous` is for profile peers, together with the
-    /// position.
-    fn encode(&self, ids: &[u8], previous: Option<&Vec<u64>>, cx: &Context) -> Bytes {
-        let position = cx.wire_position(self.event.offset);
-        let profile_len = previous.map_or(0, |previous| {
-            message::encoded_len(tags::POSITION, &position)
-                + uint64::encoded_len_packed(tags::PREVIOUS, previous)
-        });
-        let delivery_len = ids.len() + bytes_len(tags::EVENT, &self.encoded) + profile_len;
-        let header_len = key_len(tags::DELIVERY) + encoded_len_varint(delivery_len as u64);
-        let mut out = BytesMut::with_capacity(header_len + delivery_len);
-        encode_key(tags::DELIVERY, WireType::LengthDelimited, &mut out);
-        encode_varint(delivery_len as u64, &mut out);
-        out.put_slice(ids);
-        put_bytes(tags::EVENT, &self.encoded, &mut out);
-        if let Some(previous) = previous {
-            message::encode(tags::POSITION, &position, &mut out);
-            uint64::encode_packed(tags::PREVIOUS, previous, &mut out);
+    /// Writes a `StreamerMessage` with a delivery, and clears its parts. The position and the previous
+    /// offsets are for profile peers.
+    fn send(&self, part: &mut Scratch, stream: &mut Stream, cx: &mut Context) {
+        stream.progress.note_told(self.event.offset);
+        cx.counters.deliveries += 1;
+        cx.counters.delivered_ids += part.previous.len() as u64;
+        let is_profile = stream.is_profile();
+        let (event, previous_len) = if is_profile {
+            let previous_len = uint64::encoded_len_packed(tags::PREVIOUS, &part.previous);
+            (&self.encoded[..], previous_len)
+        } else {
+            (&self.encoded[..self.event_len], 0)
+        };
+        let delivery_len = part.ids.len() + event.len() + previous_len;
+        let head_len = key_len(tags::DELIVERY) + encoded_len_varint(delivery_len as u64);
+        let out = stream.enqueue(head_len + delivery_len, cx);
+        let start = out.len();
+        encode_key(tags::DELIVERY, WireType::LengthDelimited, out);
+        encode_varint(delivery_len as u64, out);
+        out.extend_from_slice(&part.ids);
+        out.extend_from_slice(event);
+        if is_profile {
+            uint64::encode_packed(tags::PREVIOUS, &part.previous, out);
         }
-        debug_assert_eq!(out.len(), header_len + delivery_len);
-        out.freeze()
+        debug_assert_eq!(out.len(), start + head_len + delivery_len);
+        part.ids.clear();
+        part.previous.clear();
     }
 }
 
@@ -140,15 +140,11 @@ pub(super) fn fall_behind(
     }
 }
 
-/// Writes a field of bytes, text or an encoded message.
-fn put_bytes(tag: u32, bytes: &[u8], out: &mut impl bytes::BufMut) {
+/// Writes a field of bytes or text.
+fn put_bytes(tag: u32, bytes: &[u8], out: &mut Vec<u8>) {
     encode_key(tag, WireType::LengthDelimited, out);
     encode_varint(bytes.len() as u64, out);
-    out.put_slice(bytes);
-}
-
-fn bytes_len(tag: u32, bytes: &[u8]) -> usize {
-    key_len(tag) + encoded_len_varint(bytes.len() as u64) + bytes.len()
+    out.extend_from_slice(bytes);
 }
 
 /// The field numbers of `StreamerMessage.delivery` and of `EventDelivery`.
@@ -165,3 +161,5 @@ const ENVELOPE_BYTES: usize = 64;
 /// An upper bound of the bytes per id besides its text: a tag, two bytes of length, and ten bytes of
 /// the previous offset.
 const BYTES_PER_ID: usize = 13;
+/// The largest buffer of ids that is kept.
+const MAX_SCRATCH: usize = 64 << 10;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
+use bytes::{Buf as _, Bytes};
 use steadfast_session::Time;
 use steadfast_wire::streamer::GatewayMessage;
 
@@ -92,18 +92,22 @@ pub enum Input {
 /// An action for the driver.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Action {
-    /// Queue a message. The messages of a stream are sent in the order of their actions.
+    /// Queue messages. The messages of a stream are sent in the order of their actions. A step gives at
+    /// most one `Send` for each stream.
     Send {
         /// The stream.
         stream: StreamId,
-        /// The encoded `StreamerMessage`. Its length is to be passed back in [`Input::Sent`].
-        message: Bytes,
+        /// Encoded `StreamerMessage`s, each framed as gRPC does; see [`split_frames`]. Their length is to
+        /// be passed back in [`Input::Sent`].
+        frames: Bytes,
+        /// The number of messages.
+        messages: usize,
     },
     /// End a stream. Exactly one `End` is given for each open stream, and nothing after it.
     End {
         /// The stream.
         stream: StreamId,
-        /// One more encoded message before the status, for peers that understand it.
+        /// One more message before the status, encoded and framed, for peers that understand it.
         last: Option<Bytes>,
         /// The status.
         status: EndStatus,
@@ -123,6 +127,22 @@ pub enum Action {
         /// The approximate maximum size in bytes.
         max_bytes: usize,
     },
+}
+
+/// The length of what gRPC puts before a message: a flag for compression, and the length.
+pub const FRAME_HEAD: usize = 5;
+
+/// Returns the encoded messages of a frame sequence.
+///
+/// # Panics
+///
+/// Panics if a frame is cut off. The hub gives whole frames.
+pub fn split_frames(mut frames: Bytes) -> impl Iterator<Item = Bytes> {
+    std::iter::from_fn(move || {
+        frames.try_get_u8().ok()?;
+        let length = frames.get_u32() as usize;
+        Some(frames.split_to(length))
+    })
 }
 
 /// The reason for which a read returned nothing.

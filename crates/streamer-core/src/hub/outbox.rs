@@ -1,14 +1,22 @@
-//! The size of one stream's outbound queue.
+//! One stream's outbound queue.
 
 use std::time::Duration;
 
+use bytes::{BufMut as _, Bytes};
 use steadfast_session::Time;
 
-use super::{Limits, context::Context};
+use super::{FRAME_HEAD, Limits, context::Context};
 
-/// Counters of the messages queued for a peer. The messages themselves are with the driver.
+/// The messages of the current step for a peer, and counters of all that are queued. Earlier messages are
+/// with the driver.
 #[derive(Debug)]
 pub(super) struct Outbox {
+    /// The framed messages of the current step.
+    frames: Vec<u8>,
+    /// The number of messages in `frames`.
+    framed: u32,
+    /// The length of the frames of the last step with messages, a hint for the next one.
+    last_length: u32,
     bytes: usize,
     messages: usize,
     full: bool,
@@ -19,6 +27,9 @@ pub(super) struct Outbox {
 impl Outbox {
     pub(super) fn new(now: Time) -> Self {
         Self {
+            frames: Vec::new(),
+            framed: 0,
+            last_length: 0,
             bytes: 0,
             messages: 0,
             full: false,
@@ -56,15 +67,37 @@ impl Outbox {
         (self.messages > 0).then(|| self.moved + timeout)
     }
 
-    pub(super) fn enqueued(&mut self, now: Time, bytes: usize, limits: &Limits) {
+    /// Returns true if no message was queued in the current step.
+    pub(super) fn is_flushed(&self) -> bool {
+        self.frames.is_empty()
+    }
+
+    /// Queues a message of this length and returns the buffer to which it must be appended.
+    pub(super) fn enqueue(&mut self, now: Time, length: usize, limits: &Limits) -> &mut Vec<u8> {
         if self.messages == 0 {
             self.moved = now;
         }
-        self.bytes += bytes;
+        let framed_length = FRAME_HEAD + length;
+        self.bytes += framed_length;
         self.messages += 1;
         if self.bytes >= limits.queue_bytes || self.messages >= limits.queue_messages {
             self.full = true;
         }
+        if self.frames.is_empty() {
+            // Bursts resemble each other: a buffer of the last size need not grow.
+            let hint = (self.last_length as usize).min(MAX_HINT);
+            self.frames.reserve_exact(framed_length.max(hint));
+        }
+        self.framed += 1;
+        put_frame_head(length, &mut self.frames);
+        &mut self.frames
+    }
+
+    /// Takes the framed messages of the current step, and their number.
+    pub(super) fn take_frames(&mut self) -> (Bytes, usize) {
+        self.last_length = u32::try_from(self.frames.len()).unwrap_or(u32::MAX);
+        let frames = std::mem::take(&mut self.frames);
+        (frames.into(), std::mem::take(&mut self.framed) as usize)
     }
 
     pub(super) fn sent(&mut self, now: Time, bytes: usize, messages: usize, limits: &Limits) {
@@ -82,6 +115,15 @@ impl Outbox {
         }
     }
 }
+
+/// Writes what gRPC puts before a message that is not compressed: a flag, and the length.
+pub(super) fn put_frame_head(length: usize, out: &mut Vec<u8>) {
+    out.put_u8(0);
+    out.put_u32(u32::try_from(length).expect("limits keep messages far below 4 GiB"));
+}
+
+/// The largest buffer that is allocated because the last one was as large.
+const MAX_HINT: usize = 32 << 10;
 
 /// The longest time for which a peer may read nothing, if it has read nothing since a drain began.
 const DRAIN_STALL: Duration = Duration::from_secs(5);

@@ -6,7 +6,6 @@ use std::{
     time::Duration,
 };
 
-use bytes::Bytes;
 use prost::Message as _;
 use steadfast_session::Time;
 use steadfast_wire::streamer::{StreamerMessage, streamer_message::Payload};
@@ -119,16 +118,29 @@ impl Stream {
         let message = StreamerMessage {
             payload: Some(payload),
         };
-        self.send_encoded(message.encode_to_vec().into(), cx);
+        let out = self.enqueue(message.encoded_len(), cx);
+        message.encode(out).expect("a vector grows");
     }
 
-    /// Queues an encoded `StreamerMessage`.
-    pub(super) fn send_encoded(&mut self, message: Bytes, cx: &mut Context) {
-        self.outbox.enqueued(cx.now, message.len(), &cx.limits);
-        cx.actions.push(Action::Send {
-            stream: self.id,
-            message,
-        });
+    /// Queues an encoded `StreamerMessage` of this length and returns the buffer to which it must be
+    /// appended.
+    pub(super) fn enqueue(&mut self, length: usize, cx: &mut Context) -> &mut Vec<u8> {
+        if self.outbox.is_flushed() {
+            cx.unflushed.push(self.id);
+        }
+        self.outbox.enqueue(cx.now, length, &cx.limits)
+    }
+
+    /// Passes the messages of the current step on to the driver.
+    pub(super) fn flush(&mut self, cx: &mut Context) {
+        if !self.outbox.is_flushed() {
+            let (frames, messages) = self.outbox.take_frames();
+            cx.actions.push(Action::Send {
+                stream: self.id,
+                frames,
+                messages,
+            });
+        }
     }
 
     /// Returns the key of the subscription with this id.

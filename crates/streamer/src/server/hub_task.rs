@@ -1,7 +1,8 @@
 //! The task that steps the hub and performs its actions.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, task::Waker, time::Duration};
 
+use steadfast_net::Amount;
 use steadfast_session::Time;
 use tokio::{
     sync::{mpsc, oneshot},
@@ -37,6 +38,8 @@ pub(super) struct HubTask {
     deadline: Option<Time>,
     /// An empty buffer, kept to save allocations.
     actions: Vec<Action>,
+    /// The streams' transports that wait for messages of the current step.
+    readers: Vec<Waker>,
 }
 
 /// The maximum number of commits queued for the hub.
@@ -67,6 +70,7 @@ impl HubTask {
             started: Instant::now(),
             deadline: None,
             actions: Vec::new(),
+            readers: Vec::new(),
         };
         (handle, task, CommitSender(commit_sender))
     }
@@ -157,15 +161,24 @@ impl HubTask {
             self.perform(action);
         }
         self.actions = actions;
+        // Only now: a transport that is woken between two messages sends them one by one.
+        for reader in self.readers.drain(..) {
+            reader.wake();
+        }
     }
 
     fn perform(&mut self, action: Action) {
         match action {
-            Action::Send { stream, message } => {
+            Action::Send {
+                stream,
+                frames,
+                messages,
+            } => {
                 if let Some(handle) = self.streams.get(&stream) {
-                    let bytes = message.len();
+                    let cost = frames.len();
+                    let reader = handle.queue.push_batch(frames, Amount { messages, cost });
                     // The queue has no bound of its own, so that this cannot fail.
-                    handle.queue.push(message, bytes).ok();
+                    self.readers.extend(reader.ok().flatten());
                 }
             }
             Action::End {

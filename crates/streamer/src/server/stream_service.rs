@@ -1,7 +1,8 @@
 //! The Streamer's gRPC service.
 //!
 //! The generated service would encode every message itself. The hub encodes an event once for all
-//! streams, so this service sends encoded messages.
+//! streams and frames the messages, so this service sends bytes: what was queued together for a stream
+//! is one chunk of its response.
 
 use std::{
     convert::Infallible,
@@ -9,17 +10,19 @@ use std::{
     task::{Context, Poll},
 };
 
-use bytes::{BufMut as _, Bytes};
-use steadfast_net::{Observer, ResponseQueue, Responses};
+use steadfast_net::{Observer, ResponseQueue};
 use steadfast_wire::streamer::{GatewayMessage, streamer_service_server::SERVICE_NAME};
 use tonic::{
-    Request, Response, Status, Streaming,
+    Status, Streaming,
     body::Body,
-    codec::{Codec, EncodeBuf, Encoder},
-    codegen::{BoxFuture, Service, http},
-    server::{Grpc, NamedService, StreamingService},
+    codec::BufferSettings,
+    codegen::{
+        Service,
+        http::{self, HeaderMap, HeaderValue, header::CONTENT_TYPE},
+    },
+    server::NamedService,
 };
-use tonic_prost::{ProstCodec, ProstDecoder};
+use tonic_prost::ProstCodec;
 
 use super::{
     hub_handle::{HubHandle, HubMessage},
@@ -41,10 +44,6 @@ pub(super) struct QueueObserver {
     pub(super) stream: StreamId,
 }
 
-/// Sends encoded messages and decodes received ones.
-#[derive(Debug)]
-struct EncodedCodec;
-
 /// The name of the service's only method.
 const METHOD: &str = "Stream";
 
@@ -56,9 +55,9 @@ impl StreamService {
         }
     }
 
-    /// Opens a stream and returns before any message is received, so that the headers are sent at
-    /// once.
-    fn open(&self, messages: Streaming<GatewayMessage>) -> Responses<Bytes, QueueObserver> {
+    /// Opens a stream and returns its response before any message is received, so that the headers are
+    /// sent at once.
+    fn open(&self, messages: Streaming<GatewayMessage>) -> http::Response<Body> {
         let stream = self.hub.next_stream();
         let observer = QueueObserver {
             hub: self.hub.clone(),
@@ -74,7 +73,10 @@ impl StreamService {
             queue,
             ended,
         ));
-        responses
+        let mut response = http::Response::new(Body::new(responses));
+        let kind = HeaderValue::from_static("application/grpc");
+        response.headers_mut().insert(CONTENT_TYPE, kind);
+        response
     }
 }
 
@@ -85,7 +87,7 @@ impl NamedService for StreamService {
 impl Service<http::Request<Body>> for StreamService {
     type Response = http::Response<Body>;
     type Error = Infallible;
-    type Future = BoxFuture<Self::Response, Infallible>;
+    type Future = Ready<Result<Self::Response, Infallible>>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
         Poll::Ready(Ok(()))
@@ -99,50 +101,33 @@ impl Service<http::Request<Body>> for StreamService {
             .and_then(|path| path.strip_prefix(SERVICE_NAME))
             .is_some_and(|path| path.strip_prefix('/') == Some(METHOD));
         if !is_known {
-            let status = Status::unimplemented("");
-            return Box::pin(ready(Ok(status.into_http())));
+            return ready(Ok(Status::unimplemented("").into_http()));
         }
-        let service = self.clone();
-        let mut grpc = Grpc::new(EncodedCodec)
-            .apply_max_message_size_config(Some(self.max_message_bytes), None);
-        Box::pin(async move { Ok(grpc.streaming(service, request).await) })
+        if let Err(status) = check_encoding(request.headers()) {
+            return ready(Ok(status.into_http()));
+        }
+        let buffers = BufferSettings::new(RECEIVE_BUFFER, RECEIVE_BUFFER);
+        let decoder = ProstCodec::<GatewayMessage, _>::raw_decoder(buffers);
+        let limit = Some(self.max_message_bytes);
+        let messages = Streaming::new_request(decoder, request.into_body(), None, limit);
+        ready(Ok(self.open(messages)))
     }
 }
 
-impl StreamingService<GatewayMessage> for StreamService {
-    type Response = Bytes;
-    type ResponseStream = Responses<Bytes, QueueObserver>;
-    type Future = Ready<Result<Response<Self::ResponseStream>, Status>>;
-
-    fn call(&mut self, request: Request<Streaming<GatewayMessage>>) -> Self::Future {
-        ready(Ok(Response::new(self.open(request.into_inner()))))
+/// Refuses a peer that compresses its messages.
+fn check_encoding(headers: &HeaderMap) -> Result<(), Status> {
+    match headers.get("grpc-encoding").map(HeaderValue::as_bytes) {
+        None | Some(b"identity") => Ok(()),
+        Some(other) => Err(Status::unimplemented(format!(
+            "the encoding {} is not supported; send messages uncompressed",
+            String::from_utf8_lossy(other)
+        ))),
     }
 }
 
-impl Codec for EncodedCodec {
-    type Encode = Bytes;
-    type Decode = GatewayMessage;
-    type Encoder = Self;
-    type Decoder = ProstDecoder<GatewayMessage>;
-
-    fn encoder(&mut self) -> Self {
-        Self
-    }
-
-    fn decoder(&mut self) -> Self::Decoder {
-        ProstCodec::<GatewayMessage, _>::default().decoder()
-    }
-}
-
-impl Encoder for EncodedCodec {
-    type Item = Bytes;
-    type Error = Status;
-
-    fn encode(&mut self, message: Bytes, out: &mut EncodeBuf<'_>) -> Result<(), Status> {
-        out.put(message);
-        Ok(())
-    }
-}
+/// The size at which a stream's buffer for received messages starts. Small, because every stream has
+/// one for as long as it lasts, and most messages are heartbeats.
+const RECEIVE_BUFFER: usize = 512;
 
 impl Observer for QueueObserver {
     fn on_dequeued(&self) {

@@ -124,15 +124,21 @@ impl Server {
 
     fn on_action(&mut self, action: Action) {
         match action {
-            Action::Send { stream, message } => {
+            Action::Send {
+                stream,
+                frames,
+                messages,
+            } => {
                 assert!(!self.ended.contains_key(&stream), "sent after the end");
-                self.unsent
-                    .entry(stream)
-                    .or_default()
-                    .push_back(message.len());
-                let message = decode(&message);
-                let payload = message.payload.expect("every message has a payload");
-                self.inbox.entry(stream).or_default().push_back(payload);
+                let split: Vec<_> = split_frames(frames).collect();
+                assert_eq!(split.len(), messages);
+                for message in split {
+                    let unsent = self.unsent.entry(stream).or_default();
+                    unsent.push_back(FRAME_HEAD + message.len());
+                    let message = decode(&message);
+                    let payload = message.payload.expect("every message has a payload");
+                    self.inbox.entry(stream).or_default().push_back(payload);
+                }
             }
             Action::End {
                 stream,
@@ -141,7 +147,7 @@ impl Server {
                 flush,
             } => {
                 self.unsent.remove(&stream);
-                let last = last.map(|last| match decode(&last).payload {
+                let last = last.map(|last| match decode(&last.slice(FRAME_HEAD..)).payload {
                     Some(Payload::Final(last)) => last,
                     other => panic!("the last message is {other:?}"),
                 });

@@ -1,0 +1,131 @@
+//! The resident memory of the server: per idle connection, per subscription, and after all have left.
+
+use std::time::Duration;
+
+use anyhow::Result;
+use steadfast_bench::figure::{Figure, Figures};
+use steadfast_wire::streamer::{Filter, SubscribeRequest, Value, gateway_message::Payload, value};
+use tokio::time::sleep;
+
+use super::{
+    load::{self, Received},
+    target::Target,
+};
+
+const CONNECTIONS: u64 = 2_000;
+
+/// Streams that hold the subscriptions, and the subscriptions of each.
+const STREAMS: u64 = 100;
+const SUBSCRIPTIONS: u64 = 1_000;
+
+/// The goals: bytes per idle connection and per subscription, and the factor after all have left.
+const PER_CONNECTION: f64 = 20_000.0;
+const PER_SUBSCRIPTION: f64 = 400.0;
+const AFTER_LEAVE: f64 = 2.0;
+
+/// The longest wait for memory to be returned.
+const RETURN: Duration = Duration::from_secs(12);
+
+pub(super) async fn measure(figures: &mut Figures) -> Result<()> {
+    let mut add = |name: &str, value: f64, unit, goal: f64| {
+        let figure = Figure {
+            value,
+            unit,
+            baseline: Some(goal),
+            ratio: Some(goal / value.max(1e-9)),
+        };
+        figures.insert(format!("resident_{name}"), figure);
+    };
+    let server = Target::product()?;
+    // One connection first: a server allocates something once.
+    let (_first, _) = connect(&server, 1, 1).await?;
+    let start = server.resident()?;
+    let (connections, _) = connect(&server, CONNECTIONS, 1).await?;
+    let connected = server.resident()?;
+    let each = (connected - start) / CONNECTIONS as f64;
+    add("per_idle_connection", each, "bytes", PER_CONNECTION);
+    drop(connections);
+    let left = settle(&server, start).await?;
+    add(
+        "after_2000_connections_left",
+        left / start,
+        "of start",
+        AFTER_LEAVE,
+    );
+
+    let server = Target::product()?;
+    let (_first, _) = connect(&server, 1, 1).await?;
+    let start = server.resident()?;
+    let (streams, requests) = connect(&server, STREAMS, SUBSCRIPTIONS).await?;
+    let subscribed = server.resident()?;
+    let each =
+        (subscribed - start - STREAMS as f64 * PER_CONNECTION) / (STREAMS * SUBSCRIPTIONS) as f64;
+    add("per_subscription", each, "bytes", PER_SUBSCRIPTION);
+    drop((streams, requests));
+    let left = settle(&server, start).await?;
+    add(
+        "after_100000_subscriptions_left",
+        left / start,
+        "of start",
+        AFTER_LEAVE,
+    );
+    figures.insert(
+        "resident_start".to_owned(),
+        Figure::alone(start / 1_048_576.0, "MiB"),
+    );
+    Ok(())
+}
+
+type Connections = Vec<h2::client::SendRequest<bytes::Bytes>>;
+type Streams = Vec<h2::SendStream<bytes::Bytes>>;
+
+/// Opens connections with one stream each, and subscribes.
+async fn connect(
+    server: &Target,
+    connections: u64,
+    subscriptions: u64,
+) -> Result<(Streams, Connections)> {
+    let received = Received::default();
+    let (mut streams, mut open) = (Vec::new(), Vec::new());
+    for connection in 0..connections {
+        let requests = load::connect(server.address()).await?;
+        let mut stream = load::open_counted(&requests, &received).await?;
+        let subscribe = |n| Payload::Subscribe(filtered(connection * subscriptions + n));
+        load::send(&mut stream, (0..subscriptions).map(subscribe))?;
+        streams.push(stream);
+        open.push(requests);
+        received
+            .wait_for_responses((connection + 1) * subscriptions)
+            .await?;
+    }
+    // The server's buffers become small again.
+    sleep(Duration::from_secs(1)).await;
+    Ok((streams, open))
+}
+
+/// Returns a subscription to the documents of one user.
+fn filtered(number: u64) -> SubscribeRequest {
+    let user = format!("user-{number}");
+    let kind = Some(value::Kind::StringValue(user));
+    let mut request = load::subscribe(format!("sub-{number:09}"), "messages");
+    request.filters.push(Filter {
+        field: "user".to_owned(),
+        op: "==".to_owned(),
+        value: Some(Value { kind }),
+    });
+    request
+}
+
+/// Waits until memory is returned and returns what is still resident.
+async fn settle(server: &Target, start: f64) -> Result<f64> {
+    let step = Duration::from_millis(500);
+    let mut left = f64::INFINITY;
+    for _ in 0..RETURN.as_millis() / step.as_millis() {
+        sleep(step).await;
+        left = left.min(server.resident()?);
+        if left < start * 1.2 {
+            break;
+        }
+    }
+    Ok(left)
+}

@@ -1,0 +1,143 @@
+//! The processes that are measured.
+
+use std::{
+    fs,
+    io::{BufRead as _, BufReader, Write as _},
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::{Child, ChildStdout, Command, Stdio},
+};
+
+use anyhow::{Context as _, Result, ensure};
+use steadfast_bench::measure::memory_mib;
+use tempfile::TempDir;
+
+/// A server or client process. Dropping it ends the process.
+pub(super) struct Target {
+    child: Child,
+    output: BufReader<ChildStdout>,
+    address: SocketAddr,
+    _data: Option<TempDir>,
+}
+
+/// The CPU time of a process, in seconds.
+#[derive(Clone, Copy, Default)]
+pub(super) struct CpuTime {
+    /// All threads but the log's writer.
+    pub(super) delivery: f64,
+    /// The thread that writes the log.
+    pub(super) log: f64,
+}
+
+/// The name of the thread that writes the log.
+const LOG_THREAD: &str = "log-writer";
+
+impl Target {
+    /// Starts the shipped server with an empty log, in memory where the system has such a directory.
+    pub(super) fn product() -> Result<Self> {
+        let memory = Path::new("/dev/shm");
+        let data = if memory.is_dir() {
+            TempDir::new_in(memory)?
+        } else {
+            TempDir::new()?
+        };
+        let mut command = Command::new(beside("steadfast")?);
+        command.args(["streamer", "serve", "--listen", "127.0.0.1:0"]);
+        command
+            .arg("--stop-with-stdin")
+            .arg("--data")
+            .arg(data.path());
+        Self::spawn(command, Some(data))
+    }
+
+    /// Starts a role of the program `broadcast-baselines`.
+    pub(super) fn baseline(role: &[&str]) -> Result<Self> {
+        let mut command = Command::new(beside("broadcast-baselines")?);
+        command.args(role);
+        Self::spawn(command, None)
+    }
+
+    fn spawn(mut command: Command, data: Option<TempDir>) -> Result<Self> {
+        let mut child = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()?;
+        let output = child.stdout.take().context("the process has no output")?;
+        let mut target = Self {
+            child,
+            output: BufReader::new(output),
+            address: SocketAddr::from(([127, 0, 0, 1], 0)),
+            _data: data,
+        };
+        let line = target.read_line()?;
+        let address = line.trim().strip_prefix("ready ");
+        target.address = address
+            .with_context(|| format!("the process printed {line:?}"))?
+            .parse()?;
+        Ok(target)
+    }
+
+    pub(super) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Sends a line to a client process and waits for its response.
+    pub(super) fn command(&mut self, line: &str) -> Result<()> {
+        let input = self.child.stdin.as_mut().context("standard input")?;
+        writeln!(input, "{line}")?;
+        let response = self.read_line()?;
+        ensure!(response.trim() == "done", "the client printed {response:?}");
+        Ok(())
+    }
+
+    fn read_line(&mut self) -> Result<String> {
+        let mut line = String::new();
+        self.output.read_line(&mut line)?;
+        Ok(line)
+    }
+
+    /// Returns the CPU time so far, of the threads that are alive.
+    pub(super) fn cpu_time(&self) -> Result<CpuTime> {
+        let mut time = CpuTime::default();
+        for thread in fs::read_dir(format!("/proc/{}/task", self.child.id()))? {
+            let thread = thread?.path();
+            let read = |file| fs::read_to_string(thread.join(file));
+            // A thread may end while it is read.
+            let (Ok(name), Ok(statistics)) = (read("comm"), read("schedstat")) else {
+                continue;
+            };
+            let nanos = statistics.split(' ').next().context("schedstat")?;
+            let seconds = nanos.parse::<f64>()? / 1e9;
+            if name.trim() == LOG_THREAD {
+                time.log += seconds;
+            } else {
+                time.delivery += seconds;
+            }
+        }
+        Ok(time)
+    }
+
+    /// Returns the resident memory in bytes.
+    pub(super) fn resident(&self) -> Result<f64> {
+        Ok(memory_mib(self.child.id(), "VmRSS:")? * 1_048_576.0)
+    }
+}
+
+impl Drop for Target {
+    fn drop(&mut self) {
+        drop(self.child.stdin.take());
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}
+
+/// Returns the path of a program that was built together with this one.
+fn beside(name: &str) -> Result<PathBuf> {
+    let path = std::env::current_exe()?.with_file_name(name);
+    ensure!(
+        path.exists(),
+        "{} is missing; cargo xtask bench broadcast builds it",
+        path.display()
+    );
+    Ok(path)
+}
