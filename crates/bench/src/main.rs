@@ -1,8 +1,8 @@
 //! `cargo xtask bench SUBJECT [--json]`: measures one part of the project.
 
+mod broadcast;
 mod catchup;
 mod figures;
-mod broadcast;
 mod log;
 mod matcher;
 mod parser;

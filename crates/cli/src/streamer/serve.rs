@@ -33,6 +33,9 @@ pub(crate) struct Args {
     /// Remove the oldest events beyond this size, like 4GiB [default: keep all]
     #[arg(long, env)]
     retain_size: Option<Given<Size>>,
+    /// Open connections at most; further ones are closed at once [default: 65536]
+    #[arg(long, env)]
+    max_connections: Option<Given<usize>>,
     /// Longest orderly stop [default: 10s]
     #[arg(long, env)]
     drain: Option<Given<Duration>>,
@@ -61,6 +64,12 @@ pub(crate) async fn run(
     let mut store = StoreOptions::new(Epoch(uuid::Uuid::new_v4().as_u64_pair().0));
     store.retention_age = settings.get(args.retain_age);
     store.retention_bytes = settings.get(args.retain_size).map(|Size(bytes)| bytes);
+    let mut options = ServerOptions::default();
+    settings.set(&mut options.max_connections, args.max_connections);
+    if options.max_connections == 0 {
+        let what = "it is 0, so that nobody could connect; write a larger number";
+        settings.unusable("max_connections", what.to_owned());
+    }
     settings.finish()?;
     let data = PathBuf::from(data.expect("a missing directory is among the faults"));
 
@@ -75,7 +84,7 @@ pub(crate) async fn run(
             OpenError::Directory { .. } => output::advised(&error.into(), "--data"),
             error => error.into(),
         })?;
-    let mut server = Server::start(listener, Box::new(log), ServerOptions::default())?;
+    let mut server = Server::start(listener, Box::new(log), options)?;
     output::line(&format!("{READY}{}", server.address()))?;
     let reason = select! {
         () = stop.cancelled() => "the operator stops the server",

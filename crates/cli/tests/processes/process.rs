@@ -64,8 +64,13 @@ pub(crate) struct Server {
 
 impl Server {
     pub(crate) async fn start(data: &Path, listen: &str) -> Self {
+        Self::start_with(data, &["--listen", listen]).await
+    }
+
+    pub(crate) async fn start_with(data: &Path, args: &[&str]) -> Self {
         let data = data.to_str().unwrap();
-        let mut command = steadfast(&["streamer", "serve", "--data", data, "--listen", listen]);
+        let mut command = steadfast(&["streamer", "serve", "--data", data]);
+        command.args(args);
         let mut child = command.stderr(Stdio::inherit()).spawn().unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let ready = next(&mut lines).await.expect("a line when it is ready");

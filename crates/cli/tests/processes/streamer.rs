@@ -4,7 +4,11 @@ use std::process::Command;
 
 use crate::process::{LIMIT, Server, Subscription, run, steadfast, words};
 use serde_json::Value;
-use tokio::time::timeout;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+    time::timeout,
+};
 
 /// `{"id":"d0","n":0}` and so on.
 fn lines(count: u64) -> String {
@@ -141,6 +145,33 @@ async fn log_commands_verify_dump_repair_and_trim() {
     assert_eq!(offsets, [11, 13, 14, 15, 16, 17, 18, 19, 20, 21]);
     let trimmed = log("trim --upto 15").await;
     assert!(trimmed.stdout.contains("after 15 up to 21"), "{trimmed:?}");
+}
+
+#[tokio::test]
+async fn connections_beyond_the_limit_are_closed() {
+    let data = tempfile::tempdir().unwrap();
+    let flags = words("--listen 127.0.0.1:0 --max-connections 1");
+    let server = Server::start_with(data.path(), &flags).await;
+    let mut first = TcpStream::connect(server.addr).await.unwrap();
+    // The server's settings frame shows that it holds the connection.
+    first
+        .write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0")
+        .await
+        .unwrap();
+    let mut byte = [0];
+    let read = timeout(LIMIT, first.read(&mut byte)).await.unwrap();
+    assert_eq!(read.unwrap(), 1);
+    let mut second = TcpStream::connect(server.addr).await.unwrap();
+    let read = timeout(LIMIT, second.read(&mut byte)).await.unwrap();
+    assert_eq!(read.unwrap_or(0), 0, "the second connection is served");
+
+    let zero = words("streamer serve --data nowhere --max-connections 0");
+    let refused = run(&zero, None).await;
+    assert_ne!(refused.code, Some(0));
+    assert!(
+        refused.stderr.contains("--max-connections: it is 0"),
+        "{refused:?}"
+    );
 }
 
 #[tokio::test]

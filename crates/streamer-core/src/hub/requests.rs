@@ -214,10 +214,14 @@ impl Hub {
             (cx.log.head(), None, Credit::Unlimited)
         };
         let subscription_id: Arc<str> = Arc::from(&*request.subscription_id);
+        let name = self
+            .subscriptions
+            .share_name(request.database, request.collection);
         let mut subscription = Subscription::new(
             id,
             Arc::clone(&subscription_id),
-            request,
+            name,
+            request.request,
             filter,
             credit,
             start,

@@ -2,12 +2,11 @@
 
 use std::sync::Arc;
 
-use steadfast_wire::streamer::SubscribeRequest;
-
 use super::{
     StreamId,
     credit::Credit,
     progress::{KnownOffset, Progress},
+    subscriptions::CollectionName,
 };
 use crate::{
     Event,
@@ -19,8 +18,7 @@ use crate::{
 pub(super) struct Subscription {
     stream: StreamId,
     id: Arc<str>,
-    database: Arc<str>,
-    collection: Arc<str>,
+    name: Arc<CollectionName>,
     filter: Filter,
     /// The number of the request that created the subscription.
     request: u64,
@@ -36,7 +34,8 @@ impl Subscription {
     pub(super) fn new(
         stream: StreamId,
         id: Arc<str>,
-        request: SubscribeRequest,
+        name: Arc<CollectionName>,
+        request: u64,
         filter: Filter,
         credit: Credit,
         start: u64,
@@ -44,10 +43,9 @@ impl Subscription {
         Self {
             stream,
             id,
-            database: request.database.into(),
-            collection: request.collection.into(),
+            name,
             filter,
-            request: request.request,
+            request,
             credit,
             known: KnownOffset::new(start),
             handled: start,
@@ -62,12 +60,16 @@ impl Subscription {
         &self.id
     }
 
+    pub(super) fn name(&self) -> &Arc<CollectionName> {
+        &self.name
+    }
+
     pub(super) fn database(&self) -> &Arc<str> {
-        &self.database
+        &self.name.0
     }
 
     pub(super) fn collection(&self) -> &Arc<str> {
-        &self.collection
+        &self.name.1
     }
 
     pub(super) fn filter(&self) -> &Filter {
@@ -117,8 +119,8 @@ impl Subscription {
 
     /// Returns true if the event satisfies the filter, evaluated without the matcher.
     pub(super) fn matches(&self, event: &Event, document: &Document<'_>) -> bool {
-        self.collection == event.collection
-            && self.database == event.database
+        *self.collection() == event.collection
+            && *self.database() == event.database
             && evaluate(&self.filter, document).unwrap_or(false)
     }
 

@@ -1,7 +1,9 @@
 //! The subscriptions of all streams.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::sync::Arc;
 
+use foldhash::fast::FixedState;
+use hashbrown::{HashMap, HashSet};
 use rand_chacha::{
     ChaCha12Rng,
     rand_core::{Rng as _, SeedableRng as _},
@@ -15,11 +17,15 @@ use crate::{
 };
 
 /// The table of subscriptions, with the matcher that finds them and the ids of plain peers.
+///
+/// The hash maps are only looked up, never iterated, so that their order cannot show.
 #[derive(Debug)]
 pub(super) struct Subscriptions {
-    by_key: BTreeMap<SubscriptionKey, Subscription>,
+    by_key: HashMap<SubscriptionKey, Box<Subscription>, FixedState>,
     /// The owner of each id in the one namespace of all plain peers.
-    plain: BTreeMap<Arc<str>, SubscriptionKey>,
+    plain: HashMap<Arc<str>, SubscriptionKey, FixedState>,
+    /// The collections of all subscriptions, which share the names.
+    collections: HashSet<Arc<CollectionName>, FixedState>,
     matcher: Matcher,
     next_key: u64,
     id_generator: ChaCha12Rng,
@@ -47,10 +53,13 @@ pub(super) enum Refusal {
 impl Subscriptions {
     pub(super) fn new(seed: [u8; 32]) -> Self {
         let (hash_seed, _) = seed.as_chunks::<8>();
+        let hash_seed = u64::from_le_bytes(hash_seed[0]);
+        let state = || FixedState::with_seed(hash_seed);
         Self {
-            by_key: BTreeMap::new(),
-            plain: BTreeMap::new(),
-            matcher: Matcher::new(u64::from_le_bytes(hash_seed[0])),
+            by_key: HashMap::with_hasher(state()),
+            plain: HashMap::with_hasher(state()),
+            collections: HashSet::with_hasher(state()),
+            matcher: Matcher::new(hash_seed),
             next_key: 0,
             id_generator: ChaCha12Rng::from_seed(seed),
         }
@@ -69,11 +78,12 @@ impl Subscriptions {
     }
 
     pub(super) fn get(&self, key: SubscriptionKey) -> Option<&Subscription> {
-        self.by_key.get(&key)
+        self.by_key.get(&key).map(|subscription| &**subscription)
     }
 
     pub(super) fn get_mut(&mut self, key: SubscriptionKey) -> Option<&mut Subscription> {
-        self.by_key.get_mut(&key)
+        let subscription = self.by_key.get_mut(&key)?;
+        Some(&mut **subscription)
     }
 
     /// Returns the subscription of a plain peer that has this id.
@@ -94,8 +104,21 @@ impl Subscriptions {
         if is_plain {
             self.plain.insert(Arc::clone(subscription.id()), key);
         }
-        self.by_key.insert(key, subscription);
+        self.by_key.insert(key, Box::new(subscription));
         key
+    }
+
+    /// Returns the name of a collection, shared with its other subscriptions.
+    pub(super) fn share_name(
+        &mut self,
+        database: String,
+        collection: String,
+    ) -> Arc<CollectionName> {
+        let name = (database.into(), collection.into());
+        let name = self
+            .collections
+            .get_or_insert_with(&name, |name| Arc::new(name.clone()));
+        Arc::clone(name)
     }
 
     /// Removes a subscription. Its stream still knows it.
@@ -105,7 +128,16 @@ impl Subscriptions {
         if self.plain.get(subscription.id()) == Some(&key) {
             self.plain.remove(subscription.id());
         }
-        Some(subscription)
+        // The last one holds its name together with the table.
+        if Arc::strong_count(subscription.name()) == 2 {
+            self.collections.remove(subscription.name());
+        }
+        // A table stays as large as it ever was.
+        if self.by_key.len() < self.by_key.capacity() / SPARSE {
+            self.by_key.shrink_to_fit();
+            self.plain.shrink_to_fit();
+        }
+        Some(*subscription)
     }
 
     /// Returns the key of the next subscription.
@@ -165,6 +197,12 @@ impl Subscriptions {
             .to_string()
     }
 }
+
+/// A database and a collection.
+pub(super) type CollectionName = (Arc<str>, Arc<str>);
+
+/// The factor by which a table is larger than its contents when it is made smaller.
+const SPARSE: usize = 8;
 
 impl Refusal {
     pub(super) fn code(&self) -> RefusalCode {
