@@ -89,7 +89,9 @@ enum Source {
 }
 
 pub(crate) fn run(quick: bool) -> Result<Figures> {
-    let runtime = runtime::Builder::new_current_thread()
+    // The load runs on the worker, so that this thread may wait for a process.
+    let runtime = runtime::Builder::new_multi_thread()
+        .worker_threads(1)
         .enable_all()
         .build()?;
     runtime.block_on(async {

@@ -32,8 +32,8 @@ impl<'a> OutgoingEvent<'a> {
         let position = wire::Position::from(Position::new(epoch, event.offset));
         let wire = event_to_wire(epoch, event);
         let event_len = message::encoded_len(tags::EVENT, &wire);
-        let position_len = message::encoded_len(tags::POSITION, &position);
-        let mut encoded = Vec::with_capacity(event_len + position_len);
+        let encoded_len = event_len + message::encoded_len(tags::POSITION, &position);
+        let mut encoded = Vec::with_capacity(encoded_len);
         message::encode(tags::EVENT, &wire, &mut encoded);
         message::encode(tags::POSITION, &position, &mut encoded);
         Self {
@@ -66,8 +66,8 @@ impl<'a> OutgoingEvent<'a> {
                 return false;
             };
             let has_credit = subscription.has_credit();
-            let id_bytes = subscription.id().len() + BYTES_PER_ID;
-            if has_credit && !part.ids.is_empty() && ids_bytes + id_bytes > max_ids_bytes {
+            let added = subscription.id().len() + BYTES_PER_ID;
+            if has_credit && !part.ids.is_empty() && ids_bytes + added > max_ids_bytes {
                 self.send(&mut part, stream, cx);
                 ids_bytes = 0;
             }
@@ -80,7 +80,7 @@ impl<'a> OutgoingEvent<'a> {
             put_bytes(tags::SUBSCRIPTION_IDS, id, &mut part.ids);
             let previous = subscription.on_delivery(self.event, &stream.progress);
             part.previous.push(previous);
-            ids_bytes += id_bytes;
+            ids_bytes += added;
             sent += 1;
             true
         });
