@@ -142,7 +142,7 @@ impl Delays {
 /// condition selects, and the second is false.
 fn costly(number: u64) -> Payload {
     let mut request = load::subscribe(format!("heavy-{number:06}"), "heavy");
-    for (field, value) in [("n", number as i64), ("k", 1)] {
+    for (field, value) in [("n", number.cast_signed()), ("k", 1)] {
         request.filters.push(Filter {
             field: field.to_owned(),
             op: "!=".to_owned(),

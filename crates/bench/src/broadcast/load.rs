@@ -75,8 +75,8 @@ impl Received {
             }
         };
         timeout(TIMEOUT, complete).await.with_context(|| {
-            let counted = counter.load(Ordering::Relaxed);
-            format!("{counted} of {number} {what} arrived in {TIMEOUT:?}")
+            let arrived = counter.load(Ordering::Relaxed);
+            format!("{arrived} of {number} {what} arrived in {TIMEOUT:?}")
         })
     }
 }

@@ -3,10 +3,9 @@
 use prost::encoding::{
     WireType, encode_key, encode_varint, encoded_len_varint, key_len, message, uint64,
 };
-use steadfast_wire::streamer as wire;
 
 use super::{context::Context, stream::Stream, subscriptions::Subscriptions};
-use crate::{Epoch, Event, Position, convert::event_to_wire, matcher::SubscriptionKey};
+use crate::{Event, convert::event_to_wire, matcher::SubscriptionKey};
 
 /// An event to be delivered. It is encoded once; each stream's message is written around it.
 #[derive(Debug)]
@@ -28,9 +27,9 @@ pub(super) struct Scratch {
 }
 
 impl<'a> OutgoingEvent<'a> {
-    pub(super) fn new(event: &'a Event, epoch: Epoch) -> Self {
-        let position = wire::Position::from(Position::new(epoch, event.offset));
-        let wire = event_to_wire(epoch, event);
+    pub(super) fn new(event: &'a Event, cx: &Context) -> Self {
+        let position = cx.wire_position(event.offset);
+        let wire = event_to_wire(cx.log.written_in(event.offset), event);
         let event_len = message::encoded_len(tags::EVENT, &wire);
         let encoded_len = event_len + message::encoded_len(tags::POSITION, &position);
         let mut encoded = Vec::with_capacity(encoded_len);

@@ -344,7 +344,7 @@ impl LiveMatch {
             return true;
         }
         let event = self.matching.event();
-        let outgoing = OutgoingEvent::new(event, cx.log.written_in(event.offset));
+        let outgoing = OutgoingEvent::new(event, cx);
         let mut keys = Vec::new();
         while let Some((id, _)) = undelivered.last().copied() {
             if *budget == 0 {

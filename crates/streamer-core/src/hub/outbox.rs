@@ -84,8 +84,8 @@ impl Outbox {
             self.full = true;
         }
         if self.frames.is_empty() {
-            // Bursts resemble each other: a buffer of the last size need not grow.
-            let hint = (self.last_length as usize).min(MAX_HINT);
+            // Bursts resemble each other: a buffer of about the last size need not grow.
+            let hint = (self.last_length as usize / 8 * 9).min(MAX_HINT);
             self.frames.reserve_exact(framed_length.max(hint));
         }
         self.framed += 1;

@@ -256,7 +256,7 @@ impl Turn {
         if undelivered.matches.is_empty() && undelivered.skipped.is_empty() {
             return true;
         }
-        let outgoing = OutgoingEvent::new(event, cx.log.written_in(event.offset));
+        let outgoing = OutgoingEvent::new(event, cx);
         let mut keys = Vec::new();
         while let Some((id, _)) = undelivered.matches.last().copied() {
             if *budget == 0 && undelivered.is_large {
