@@ -171,8 +171,8 @@ async fn measure_clients(figures: &mut Figures) -> Result<()> {
             sleep(SETTLE).await;
             let after = (loaded.server.cpu_time()?, clients.cpu_time()?);
             let deliveries = (burst * bursts * CLIENTS) as f64;
-            let server = (after.0.delivery - before.0.delivery) / deliveries;
-            let client = (after.1.delivery - before.1.delivery) / deliveries;
+            let server = (after.0.delivery - before.0.delivery) / deliveries * 1e9;
+            let client = (after.1.delivery - before.1.delivery) / deliveries * 1e9;
             sums.push((server + client, client));
         }
         if pair > 0 {

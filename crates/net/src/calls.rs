@@ -255,8 +255,8 @@ mod tests {
         let held = Arc::new(());
         let in_call = Arc::clone(&held);
         spawner.execute(async move {
-            let _held = in_call;
             std::future::pending::<()>().await;
+            drop(in_call);
         });
         spawner.execute(async move {
             tokio::task::yield_now().await;
