@@ -54,8 +54,7 @@ use steadfast_wire::streamer::{
 
 use self::{
     catch_up::{CatchUp, Read, Reader, check_page},
-    context::Context,
-    delivery::Scratch,
+    context::{Context, Scratch},
     end_cause::EndCause,
     log_state::LogState,
     match_queue::MatchQueue,

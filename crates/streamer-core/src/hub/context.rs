@@ -3,7 +3,7 @@
 use steadfast_session::Time;
 use steadfast_wire::streamer::{self as wire, ResyncReason};
 
-use super::{Action, Counters, Limits, StreamId, delivery::Scratch, log_state::LogState};
+use super::{Action, Counters, Limits, StreamId, log_state::LogState};
 
 /// The time, the limits, the log, the counters, and the actions of the current step.
 #[derive(Debug)]
@@ -19,6 +19,15 @@ pub(super) struct Context {
     /// The streams with messages of the current step.
     pub(super) unflushed: Vec<StreamId>,
     pub(super) scratch: Scratch,
+}
+
+/// The parts of the message that is being written. The buffers are kept to save allocations.
+#[derive(Debug, Default)]
+pub(super) struct Scratch {
+    /// The fields with the ids.
+    pub(super) ids: Vec<u8>,
+    /// The previous offset of each id.
+    pub(super) previous: Vec<u64>,
 }
 
 impl Context {

@@ -4,7 +4,11 @@ use prost::encoding::{
     WireType, encode_key, encode_varint, encoded_len_varint, key_len, message, uint64,
 };
 
-use super::{context::Context, stream::Stream, subscriptions::Subscriptions};
+use super::{
+    context::{Context, Scratch},
+    stream::Stream,
+    subscriptions::Subscriptions,
+};
 use crate::{Event, convert::event_to_wire, matcher::SubscriptionKey};
 
 /// An event to be delivered. It is encoded once; each stream's message is written around it.
@@ -15,15 +19,6 @@ pub(super) struct OutgoingEvent<'a> {
     encoded: Vec<u8>,
     /// The length of the field with the event.
     event_len: usize,
-}
-
-/// The parts of the message that is being written. The buffers are kept to save allocations.
-#[derive(Debug, Default)]
-pub(super) struct Scratch {
-    /// The fields with the ids.
-    ids: Vec<u8>,
-    /// The previous offset of each id.
-    previous: Vec<u64>,
 }
 
 impl<'a> OutgoingEvent<'a> {

@@ -6,7 +6,6 @@ use super::{
     StreamId,
     credit::Credit,
     progress::{KnownOffset, Progress},
-    subscriptions::CollectionName,
 };
 use crate::{
     Event,
@@ -133,3 +132,6 @@ impl Subscription {
         }
     }
 }
+
+/// A database and a collection.
+pub(super) type CollectionName = (Arc<str>, Arc<str>);

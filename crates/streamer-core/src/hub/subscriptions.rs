@@ -10,7 +10,11 @@ use rand_chacha::{
 };
 use steadfast_wire::streamer::{RefusalCode, SubscribeRequest};
 
-use super::{Limits, StreamId, stream::Stream, subscription::Subscription};
+use super::{
+    Limits, StreamId,
+    stream::Stream,
+    subscription::{CollectionName, Subscription},
+};
 use crate::{
     filter::{Filter, InvalidFilter},
     matcher::{Matcher, SubscriptionKey},
@@ -197,9 +201,6 @@ impl Subscriptions {
             .to_string()
     }
 }
-
-/// A database and a collection.
-pub(super) type CollectionName = (Arc<str>, Arc<str>);
 
 /// The factor by which a table is larger than its contents when it is made smaller.
 const SPARSE: usize = 8;
