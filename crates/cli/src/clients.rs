@@ -270,6 +270,7 @@ impl Pending {
 async fn first_failure(mut status: watch::Receiver<Status>) -> String {
     match status.wait_for(|status| status.failed_attempts > 0).await {
         Ok(status) => status.cause.to_string(),
+        // A closed client fails no more. Whoever closed it waits for something else.
         Err(_closed) => std::future::pending().await,
     }
 }

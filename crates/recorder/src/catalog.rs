@@ -182,6 +182,7 @@ impl Catalog {
     pub(crate) fn define(&mut self, definition: Definition<'_>) -> usize {
         // A block that is in the file is closed for good, even if it is not full.
         let open = self.blocks.len() > self.written.blocks && self.open.count > 0;
+        // A block names its source once, for all of its definitions.
         if !open || self.open.count == BLOCK_SERIES || self.open.source != definition.source {
             self.open.clear();
             self.blocks.push(Arc::from([]));

@@ -95,6 +95,7 @@ pub(crate) struct Encoder {
 impl Encoder {
     /// Appends the chunk of `values`, which are not empty.
     pub(crate) fn encode(&mut self, values: &[u64], out: &mut Vec<u8>) {
+        // Taken out of `self`, which the calls below borrow whole.
         let (mut changes, mut gaps) = (
             std::mem::take(&mut self.changes),
             std::mem::take(&mut self.gaps),
@@ -178,6 +179,7 @@ impl Encoder {
     fn put_integers(&mut self, out: &mut Vec<u8>) -> Method {
         let (method, len) = self.choose_integer_method();
         if len >= PCO_BYTES_MIN && self.integers.len() >= entropy::NUMBERS_MIN {
+            // What pco saves depends on the values: only trying tells.
             self.trial.clear();
             if entropy::put(&mut self.trial, &self.integers).is_some() && self.trial.len() < len {
                 out.extend_from_slice(&self.trial);

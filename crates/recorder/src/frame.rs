@@ -132,6 +132,7 @@ impl Header {
         if !is_ours || crc32fast::hash(&bytes[..HEADER_BYTES - 4]) != sum {
             return Err(DamageKind::Checksum);
         }
+        // After the checksum: damaged bytes must not ask for a newer program.
         if version != VERSION {
             return Err(DamageKind::Version(version));
         }
@@ -194,6 +195,7 @@ impl Log {
             header,
             file: Some(file),
             len,
+            // The process that wrote these bytes may have ended before it synced them.
             unsynced: true,
         }
     }
@@ -248,6 +250,7 @@ impl Log {
         let before = self.len;
         self.seal_frame(frame);
         if let Some(file) = &self.file {
+            // Even if the write fails: it may leave some of the bytes.
             self.unsynced = true;
             if let Err(error) = file.write_at(before, frame) {
                 // Bytes stay behind if truncating fails too. The next frame overwrites their

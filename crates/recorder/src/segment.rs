@@ -75,6 +75,8 @@ fn read_section(input: &mut Input<'_>, offset: &mut u64) -> Result<Section, Malf
     let mut scrapes = Vec::with_capacity(count);
     let (mut time, mut step) = (0_i64, 0_i64);
     for _ in 0..count {
+        // Regular scrapes have the same step and take a byte each. A clock may jump by any distance, so
+        // that sums wrap.
         step = step.wrapping_add(input.signed()?);
         time = time.wrapping_add(step);
         scrapes.push(ScrapeTime {
@@ -83,6 +85,7 @@ fn read_section(input: &mut Input<'_>, offset: &mut u64) -> Result<Section, Malf
         });
     }
     let mut next = 0_usize;
+    // Few scrapes fail: distances between them are shorter than a bit for each.
     for _ in 0..input.count_up_to(count)? {
         let at = next.checked_add(input.count()?).ok_or(Malformed)?;
         scrapes.get_mut(at).ok_or(Malformed)?.missed = true;
@@ -192,6 +195,7 @@ impl Segment {
         self.store
             .read(offset, location.len as usize, &mut bytes)
             .map_err(damage)?;
+        // The sum is in the index, which has one of its own: one group can be read without the others.
         if checksum(FileKind::Segment, self.id, offset, &bytes) != location.sum {
             return Err(damage(DamageKind::Checksum));
         }

@@ -121,6 +121,7 @@ impl Plan {
     }
 
     fn select(&mut self, selector: &Selector) {
+        // Labels come from outside: with a fixed hash they could be chosen to collide.
         let hasher = RandomState::new();
         let mut found: Vec<(u64, Entry)> = Vec::new();
         for (index, read) in self.catalogs.iter().enumerate() {
@@ -162,6 +163,7 @@ impl Plan {
     /// Groups the entries by series, which are in the order of their first entries.
     fn group(&mut self, found: &[(u64, Entry)]) {
         let mut order: Vec<u32> = (0..found.len() as u32).collect();
+        // By hash and not by key, which has to be decoded from its block.
         order.sort_by_key(|at| (found[*at as usize].0, *at));
         let same = |a: &u32, b: &u32| {
             let ((first, a), (second, b)) = (&found[*a as usize], &found[*b as usize]);

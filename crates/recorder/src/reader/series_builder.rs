@@ -46,6 +46,7 @@ impl SeriesBuilder {
         // An empty run behind the last row ends the series' presence in this part.
         for &(from, to) in runs.iter().chain([&(rows, rows)]) {
             if self.present {
+                // Scrapes that failed right behind the run precede the next row.
                 let first = timeline.missed_before(end);
                 let first =
                     first.or_else(|| timeline.rows[end as usize..from as usize].first().copied());
@@ -55,6 +56,7 @@ impl SeriesBuilder {
                 }
             }
             if from < to {
+                // A failed scrape has no row, so that it can lie within a run.
                 for &(before, time) in &timeline.missed {
                     if from < before && before < to {
                         self.push_absence(time);
@@ -119,6 +121,7 @@ impl SeriesBuilder {
     /// Returns samples and absences, sorted by time and then by scrape.
     pub(super) fn finish(mut self) -> (Vec<Sample>, Vec<i64>) {
         if !self.samples.is_sorted_by_key(|sample| sample.time_ms) {
+            // Stable: samples of the same time stay in the order of the scrapes.
             self.samples.sort_by_key(|sample| sample.time_ms);
         }
         self.absences.sort_unstable();

@@ -119,6 +119,7 @@ impl RecordWindows {
     }
 
     fn report(&mut self, damage: Damage) {
+        // All series of a damaged block meet the same damage.
         if !self.found.contains(&damage) {
             self.found.push(damage.clone());
             self.damage.push_back(damage);

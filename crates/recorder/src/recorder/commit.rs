@@ -20,6 +20,7 @@ impl Recorder {
             .prepare_files()
             .and_then(|()| self.append_entries(entries, time));
         self.counters.write_errors += u64::from(written.is_err());
+        // A slice with each commit, so that none waits for a whole head.
         self.seal_slice();
         self.sources.recount();
         if self.storage.is_memory() {
@@ -46,6 +47,8 @@ impl Recorder {
 
     /// Returns true if the next commit starts a new head.
     pub(super) fn is_head_full(&self) -> bool {
+        // A changed meta needs a new catalog, and that a new head. An exporter that changes one with every
+        // page must not start both with every page.
         let scrapes = self.head.scrapes();
         scrapes >= self.options.head_scrapes as usize
             || self.head.len() > self.budget.head_max()
@@ -180,6 +183,7 @@ impl Recorder {
             encoded.push(head.encode_entry(entry.source, staged, time, blocks, frame));
         }
         let encoded_len = frame.len();
+        // Memory follows the file: after an error neither has the scrapes.
         self.write_frame(frame)?;
         let header_bytes = frame.len() - encoded_len;
         for entry in &encoded {

@@ -125,6 +125,7 @@ impl Head {
         EntryStart {
             source,
             missed: staged.is_none(),
+            // Most frames need no more of the catalog than the one before, and say nothing.
             catalog_blocks: catalog_blocks.filter(|blocks| *blocks != self.catalog_blocks),
             step: time.wrapping_sub(last),
         }

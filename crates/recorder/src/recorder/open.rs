@@ -105,6 +105,7 @@ impl Recorder {
             disk.remove(name)?;
         }
         self.next_id = record.greatest_id + 1;
+        // Only the newest part can grow: the head behind another one says how long that is.
         let is_head =
             |part: &mut RecoveredPart| matches!(part.content, Some(RecoveredContent::Head(_)));
         let newest = record.parts.pop_if(is_head);
@@ -160,6 +161,7 @@ impl Recorder {
         let is_intact = |damage: &Option<Damage>| damage.as_ref().is_none_or(Damage::is_truncation);
         let is_complete = catalog.blocks() >= head.catalog_blocks;
         let sources = restore_sources(&catalog, &head);
+        // With no intact byte, not even the catalog's header is there to append to.
         if let Some(sources) = sources
             && intact_len > 0
             && is_complete
@@ -197,6 +199,7 @@ impl Recorder {
         };
         let head_file = open(&FileKind::Head.name(head.header.id), head_len)?;
         let catalog_file = open(&FileKind::Catalog.name(catalog.id), catalog_len)?;
+        // `recover` listed it among the closed parts' catalogs, where its size would count twice.
         self.closed.take_catalog(catalog.id);
         self.definitions = Definitions::resumed(catalog, catalog_file, catalog_len);
         let log = Log::resumed(head.header, head_file, head_len);
@@ -216,6 +219,7 @@ impl Recorder {
         self.close_head();
         while self.evict() {}
         let id = self.definitions.id();
+        // No part needs this catalog any more, so that its file goes with the others below.
         self.closed.add_catalog(id, CatalogData::File, 0, None);
         self.start_files();
         self.closed.remove_unneeded_catalogs(&mut self.storage);

@@ -141,6 +141,7 @@ impl RecoveredRecord {
         let (mut heads, mut segments) = (BTreeMap::new(), BTreeMap::new());
         for (name, len) in disk.list()? {
             if let Some((kind, id)) = FileKind::parse(&name) {
+                // Damaged files count as well: a new file must not replace one.
                 record.greatest_id = record.greatest_id.max(id);
                 match kind {
                     FileKind::Catalog => record.catalogs.insert(id, len),

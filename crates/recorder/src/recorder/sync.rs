@@ -40,6 +40,7 @@ impl SyncJob {
             .iter()
             .chain(segments.clone().map(|(_, file)| file));
         let mut result = files.try_for_each(|file| file.sync());
+        // Files first: a durable name must not lead to a file that lost its content.
         if self.directory_changed {
             result = result.and_then(|()| self.disk.sync());
         }

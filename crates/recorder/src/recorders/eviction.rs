@@ -13,6 +13,7 @@ pub(super) fn reserved(budget: u64, recorders: usize) -> u64 {
 pub(super) fn choose(usages: &[(Usage, u64)]) -> Option<usize> {
     let all = usages.iter().enumerate();
     let over = all.filter(|(_, (usage, reserved))| usage.can_evict && usage.used > *reserved);
+    // Damaged parts have no time. `None` sorts first, so that they go first.
     let oldest = over.min_by_key(|(at, (usage, _))| (usage.oldest, *at));
     oldest.map(|(at, _)| at)
 }
