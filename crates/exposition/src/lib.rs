@@ -26,5 +26,5 @@ pub use crate::{
     parser::Parser,
     sink::{FamilyRef, Labels, Refused, SeriesRef, Sink},
     summary::{Refusals, Summary},
-    writer::{Numbers, Writer},
+    writer::{Numbers, Writer, quote},
 };

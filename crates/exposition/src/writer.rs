@@ -108,7 +108,7 @@ impl Writer {
             self.page.push_str(name);
         } else {
             self.page.push('{');
-            self.quoted(name);
+            quote(name, &mut self.page);
             // The quoted name is the first item within the braces.
             separator = ',';
         }
@@ -121,10 +121,10 @@ impl Writer {
             if is_label_name(label) {
                 self.page.push_str(label);
             } else {
-                self.quoted(label);
+                quote(label, &mut self.page);
             }
             self.page.push('=');
-            self.quoted(value);
+            quote(value, &mut self.page);
         }
         if separator == ',' {
             self.page.push('}');
@@ -153,15 +153,16 @@ impl Writer {
         if is_metric_name(name) {
             self.page.push_str(name);
         } else {
-            self.quoted(name);
+            quote(name, &mut self.page);
         }
     }
+}
 
-    fn quoted(&mut self, text: &str) {
-        self.page.push('"');
-        escape(text, true, &mut self.page);
-        self.page.push('"');
-    }
+/// Appends text in quotes, as the values of labels stand in the format.
+pub fn quote(text: &str, to: &mut String) {
+    to.push('"');
+    escape(text, true, to);
+    to.push('"');
 }
 
 /// Appends text and escapes backslashes, line feeds and, with `quotes`, quotes.

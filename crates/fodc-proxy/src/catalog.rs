@@ -6,7 +6,7 @@ use std::{
 };
 
 use hashbrown::{DefaultHashBuilder, HashTable};
-use steadfast_wire::fodc::MetricType;
+use steadfast_exposition::{Kind, quote};
 
 use super::decode::RawMetric;
 
@@ -34,7 +34,7 @@ pub(super) struct Series {
     pub(super) name: Box<str>,
     pub(super) labels: Labels,
     pub(super) help: Box<str>,
-    pub(super) kind: MetricType,
+    pub(super) kind: Option<Kind>,
     pub(super) rendered: RenderedLabels,
     /// The series has a pod label that differs from the agent's.
     pub(super) names_pod: bool,
@@ -281,9 +281,8 @@ impl RenderedLabels {
             if names.contains(&name) {
                 continue;
             }
-            let mut label = format!("{name}=\"");
-            escape(value, true, &mut label);
-            label.push('"');
+            let mut label = format!("{name}=");
+            quote(value, &mut label);
             rendered.push(label);
             names.push(name);
         }
@@ -321,18 +320,6 @@ fn sanitize(name: &str, is_allowed: impl Fn(char) -> bool) -> String {
     }
     clean.extend(name.chars().map(|c| if is_allowed(c) { c } else { '_' }));
     clean
-}
-
-/// Escapes text of the format. Help stands unquoted, so that a quote needs no escape there.
-pub(super) fn escape(text: &str, quoted: bool, out: &mut String) {
-    for c in text.chars() {
-        match c {
-            '\\' => out.push_str("\\\\"),
-            '"' if quoted => out.push_str("\\\""),
-            '\n' => out.push_str("\\n"),
-            c => out.push(c),
-        }
-    }
 }
 
 fn hash_metric(hasher: &DefaultHashBuilder, metric: &RawMetric<'_>) -> u64 {

@@ -9,7 +9,9 @@ mod fields;
 
 use bytes::Bytes;
 use prost::Message as _;
-use steadfast_wire::fodc::{Columns, MetricType, Truncation};
+use steadfast_exposition::Kind;
+use steadfast_fodc_model::kind;
+use steadfast_wire::fodc::{Columns, Truncation};
 
 pub(super) use self::fields::DecodeError;
 use self::fields::{CUT, Field, fields, scan};
@@ -27,7 +29,8 @@ pub(super) struct RawMetric<'a> {
     pub(super) value: f64,
     pub(super) help: &'a [u8],
     pub(super) time: Option<UnixNanos>,
-    pub(super) kind: MetricType,
+    /// The kind, if the agent states one.
+    pub(super) kind: Option<Kind>,
 }
 
 /// Takes the content of a message in the order of its fields.
@@ -178,7 +181,7 @@ impl<'a> RawMetric<'a> {
                     timestamp(field.bytes()?, &mut time)?;
                     self.time = Some(unix_nanos(time));
                 }
-                6 => self.kind = metric_type(field.varint()?),
+                6 => self.kind = kind::from_wire(field.varint()? as i32),
                 _ => {}
             }
         }
@@ -213,11 +216,6 @@ fn timestamp(bytes: &[u8], time: &mut (i64, i32)) -> Result<(), DecodeError> {
 
 fn unix_nanos((seconds, nanos): (i64, i32)) -> UnixNanos {
     UnixNanos::from_parts(seconds, i64::from(nanos))
-}
-
-/// Types of later versions count as unspecified.
-fn metric_type(number: u64) -> MetricType {
-    MetricType::try_from(number as i32).unwrap_or_default()
 }
 
 #[cfg(test)]

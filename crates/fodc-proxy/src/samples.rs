@@ -5,7 +5,10 @@ use std::sync::{
     atomic::{AtomicUsize, Ordering},
 };
 
-use steadfast_fodc_model::columns::{Decoded, DecodedSeries};
+use steadfast_fodc_model::{
+    columns::{Decoded, DecodedSeries},
+    kind,
+};
 use steadfast_wire::fodc::Columns;
 
 use super::{
@@ -305,7 +308,7 @@ impl<'a> SampleCollector<'a> {
                 .map(|(name, value)| (name.as_bytes(), value.as_bytes()))
                 .collect(),
             help: column.description.as_bytes(),
-            kind: column.r#type(),
+            kind: kind::from_wire(column.r#type),
             ..RawMetric::default()
         };
         let Some((series, origin)) = self.intern(&mut metric) else {

@@ -2,8 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use steadfast_recorder::{Kind, NAME, Reader, Selector};
-use steadfast_wire::fodc::MetricType;
+use steadfast_recorder::{NAME, Reader, Selector};
 use tracing::warn;
 
 use super::{
@@ -118,19 +117,8 @@ fn visit(
         name: labels.name(),
         labels: &exported,
         help: &meta.help,
-        kind: metric_type(meta.kind),
+        kind: meta.kind,
         source: source.number,
         container: source.view.container.as_deref(),
     })
-}
-
-fn metric_type(kind: Kind) -> MetricType {
-    match kind {
-        Kind::Counter => MetricType::Counter,
-        Kind::Gauge | Kind::Info | Kind::StateSet => MetricType::Gauge,
-        Kind::Histogram => MetricType::Histogram,
-        Kind::Summary => MetricType::Summary,
-        // The protocol has no type for the rest.
-        Kind::Unknown | Kind::GaugeHistogram => MetricType::Untyped,
-    }
 }

@@ -2,7 +2,7 @@
 
 use std::{error::Error, ops::ControlFlow};
 
-use steadfast_wire::fodc::MetricType;
+use steadfast_exposition::Kind;
 
 /// A store of samples that is read from a thread that may block.
 ///
@@ -56,7 +56,7 @@ pub struct Series<'a> {
     /// The help text, empty if there is none.
     pub help: &'a str,
     /// The type of the metric's family.
-    pub kind: MetricType,
+    pub kind: Kind,
     /// The source it was scraped from; series of one source share their times.
     pub source: u64,
     /// The container of that source, if known.

@@ -2,8 +2,8 @@
 
 use std::sync::{Arc, Condvar, Mutex};
 
+use steadfast_exposition::Kind;
 use steadfast_fodc_agent::uplink::{SampleStore, Series, StoreError, Visit, Visitor};
-use steadfast_wire::fodc::MetricType;
 
 /// A store of `series` series with a sample in each second of a span.
 #[derive(Clone, Copy, Debug)]
@@ -47,7 +47,7 @@ impl Regular {
                 name: "regular_total",
                 labels: &labels,
                 help: "A value of a test.",
-                kind: MetricType::Counter,
+                kind: Kind::Counter,
                 source: 1,
                 container: Some("data"),
             }) {

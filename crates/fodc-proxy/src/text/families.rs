@@ -10,9 +10,9 @@ use std::{
     sync::Arc,
 };
 
-use steadfast_wire::fodc::MetricType;
+use steadfast_exposition::{Kind, Numbers, Writer};
 
-use super::super::catalog::{Series, escape};
+use super::super::catalog::Series;
 
 /// The families of a response: first those with a known type, then the others, each sorted by name.
 #[derive(Debug, Default)]
@@ -24,15 +24,12 @@ pub(super) struct Families {
 #[derive(Debug)]
 struct Family {
     name: String,
-    kind: MetricType,
+    kind: Kind,
     help: Option<Arc<Series>>,
 }
 
 /// The sort key of a family: whether its type is guessed, and its name.
 type Key = (bool, String);
-
-const HISTOGRAM: [&str; 3] = ["_bucket", "_sum", "_count"];
-const SUMMARY: [&str; 2] = ["_sum", "_count"];
 
 impl Families {
     /// Groups all distinct series, each given with its name in the text.
@@ -48,7 +45,7 @@ impl Families {
                 Some((base, kind)) => (false, base, kind),
                 None => match find(name, &guessed) {
                     Some((base, kind)) => (true, base, kind),
-                    None => (true, &**name, MetricType::Gauge),
+                    None => (true, &**name, Kind::Gauge),
                 },
             };
             let key = (is_guess, base.to_owned());
@@ -83,24 +80,10 @@ impl Families {
 
 impl Family {
     fn heading(&self) -> String {
-        let mut text = String::new();
-        if let Some(series) = &self.help {
-            text.push_str("# HELP ");
-            text.push_str(&self.name);
-            text.push(' ');
-            escape(&series.help, false, &mut text);
-            text.push('\n');
-        }
-        text.push_str("# TYPE ");
-        text.push_str(&self.name);
-        text.push_str(match self.kind {
-            MetricType::Unspecified | MetricType::Gauge => " gauge\n",
-            MetricType::Counter => " counter\n",
-            MetricType::Histogram => " histogram\n",
-            MetricType::Summary => " summary\n",
-            MetricType::Untyped => " untyped\n",
-        });
-        text
+        let mut text = Writer::new(Numbers::Plain);
+        let help = self.help.as_ref().map(|series| &*series.help);
+        text.family(&self.name, self.kind, help);
+        text.take()
     }
 }
 
@@ -108,18 +91,14 @@ impl Family {
 /// wins.
 fn typed<'a>(
     series: impl Iterator<Item = (&'a Arc<Series>, &'a Arc<str>)>,
-) -> BTreeMap<String, MetricType> {
-    let mut typed: BTreeMap<String, MetricType> = BTreeMap::new();
+) -> BTreeMap<String, Kind> {
+    let mut typed: BTreeMap<String, Kind> = BTreeMap::new();
     for (one, name) in series {
-        let base = match one.kind {
-            MetricType::Unspecified => continue,
-            MetricType::Gauge | MetricType::Counter | MetricType::Untyped => &**name,
-            MetricType::Histogram => stripped(name, &HISTOGRAM).unwrap_or(name),
-            MetricType::Summary => stripped(name, &SUMMARY).unwrap_or(name),
-        };
-        let known = typed.entry(base.to_owned()).or_insert(one.kind);
-        if precedence(one.kind) > precedence(*known) {
-            *known = one.kind;
+        let Some(kind) = one.kind else { continue };
+        let base = kind.prometheus_family(name);
+        let known = typed.entry(base.to_owned()).or_insert(kind);
+        if precedence(kind) > precedence(*known) {
+            *known = kind;
         }
     }
     typed
@@ -128,10 +107,10 @@ fn typed<'a>(
 /// Returns the histograms and summaries among the names without a type, by their labels.
 fn guessed<'a>(
     series: impl Iterator<Item = (&'a Arc<Series>, &'a Arc<str>)>,
-) -> BTreeMap<String, MetricType> {
+) -> BTreeMap<String, Kind> {
     let mut histograms: BTreeSet<&str> = BTreeSet::new();
     let mut summaries: BTreeSet<&str> = BTreeSet::new();
-    for (one, name) in series.filter(|(one, _)| one.kind == MetricType::Unspecified) {
+    for (one, name) in series.filter(|(one, _)| one.kind.is_none()) {
         match name.strip_suffix("_bucket") {
             Some(base) if one.rendered.has("le") => {
                 histograms.insert(base);
@@ -144,43 +123,33 @@ fn guessed<'a>(
     }
     let summaries = summaries
         .into_iter()
-        .map(|name| (name.to_owned(), MetricType::Summary));
+        .map(|name| (name.to_owned(), Kind::Summary));
     let histograms = histograms
         .into_iter()
-        .map(|name| (name.to_owned(), MetricType::Histogram));
+        .map(|name| (name.to_owned(), Kind::Histogram));
     summaries.chain(histograms).collect()
 }
 
 /// Returns the family among `known` that a sample name belongs to. A histogram or summary goes first: its
 /// parts must not stand alone.
-fn find<'a>(name: &'a str, known: &BTreeMap<String, MetricType>) -> Option<(&'a str, MetricType)> {
-    let histogram = stripped(name, &HISTOGRAM)
-        .filter(|base| known.get(*base) == Some(&MetricType::Histogram))
-        .map(|base| (base, MetricType::Histogram));
-    let summary = || {
-        stripped(name, &SUMMARY)
-            .filter(|base| known.get(*base) == Some(&MetricType::Summary))
-            .map(|base| (base, MetricType::Summary))
+fn find<'a>(name: &'a str, known: &BTreeMap<String, Kind>) -> Option<(&'a str, Kind)> {
+    let whole = |kind: Kind| {
+        let base = kind.prometheus_family(name);
+        (known.get(base) == Some(&kind)).then_some((base, kind))
     };
     let own = || known.get(name).map(|kind| (name, *kind));
-    histogram.or_else(summary).or_else(own)
-}
-
-fn stripped<'a>(name: &'a str, suffixes: &[&str]) -> Option<&'a str> {
-    suffixes
-        .iter()
-        .find_map(|suffix| name.strip_suffix(suffix))
-        .filter(|base| !base.is_empty())
+    whole(Kind::Histogram)
+        .or_else(|| whole(Kind::Summary))
+        .or_else(own)
 }
 
 /// Types with several sample names outrank those with one, and any type outranks untyped.
-fn precedence(kind: MetricType) -> u8 {
+fn precedence(kind: Kind) -> u8 {
     match kind {
-        MetricType::Unspecified => 0,
-        MetricType::Untyped => 1,
-        MetricType::Gauge => 2,
-        MetricType::Counter => 3,
-        MetricType::Summary => 4,
-        MetricType::Histogram => 5,
+        Kind::Unknown | Kind::GaugeHistogram => 0,
+        Kind::Gauge | Kind::Info | Kind::StateSet => 1,
+        Kind::Counter => 2,
+        Kind::Summary => 3,
+        Kind::Histogram => 4,
     }
 }

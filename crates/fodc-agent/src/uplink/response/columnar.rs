@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 
 use prost::Message as _;
-use steadfast_fodc_model::columns::ColumnsBuilder;
+use steadfast_fodc_model::{columns::ColumnsBuilder, kind};
 use steadfast_wire::fodc::{Columns, SeriesColumn, StreamMetricsRequest};
 
 use super::{ResponseContext, ResponseSink, ResponseSummary, SeriesSelector};
@@ -149,7 +149,7 @@ impl Visitor for Writer<'_> {
             name: series.name.to_owned(),
             labels,
             description: series.help.to_owned(),
-            r#type: series.kind.into(),
+            r#type: kind::to_wire(series.kind).into(),
             ..SeriesColumn::default()
         });
         Visit::Samples

@@ -6,6 +6,7 @@
 use std::{collections::BTreeMap, ops::ControlFlow};
 
 use prost::{Message as _, encoding::encoded_len_varint};
+use steadfast_fodc_model::kind;
 use steadfast_wire::fodc::{Metric, Truncation};
 
 use super::{ResponseContext, ResponseSink, ResponseSummary, SeriesSelector, timestamp};
@@ -205,7 +206,7 @@ fn metric(series: &Series<'_>, labels: BTreeMap<String, String>) -> Metric {
         name: series.name.to_owned(),
         labels,
         description: series.help.to_owned(),
-        r#type: series.kind.into(),
+        r#type: kind::to_wire(series.kind).into(),
         ..Metric::default()
     }
 }

@@ -3,6 +3,7 @@ mod columns;
 use std::sync::Mutex;
 
 use prost::Message as _;
+use steadfast_exposition::Kind;
 use steadfast_fodc_model::columns::Decoded;
 use steadfast_wire::fodc::{
     Matcher, Metric, MetricType, StreamMetricsResponse, matcher::Type as Match,
@@ -60,7 +61,7 @@ impl Fake {
                 name: &series.name,
                 labels: &labels,
                 help: "help",
-                kind: MetricType::Counter,
+                kind: Kind::Counter,
                 source: 1,
                 container: series.container.as_deref(),
             }) {
