@@ -176,8 +176,26 @@ impl<M> Queue<M> {
 }
 
 impl Queue<Bytes> {
-    /// Takes the messages that fit into one chunk, at least one. A single one is not copied.
+    /// Takes the bytes of one chunk: the first messages of a long piece, or pieces that fit. Only joined
+    /// pieces are copied.
+    ///
+    /// What is taken counts as sent although the peer may have no window for it, hence the limit. A
+    /// message is never cut: what follows it may be dropped by [`ResponseQueue::end`].
     fn pop_chunk(&mut self) -> Option<Bytes> {
+        let (first, amount) = self.messages.front_mut()?;
+        if first.len() > CHUNK {
+            let taken = whole_messages(first);
+            if taken.cost < first.len() {
+                let part = first.split_to(taken.cost);
+                amount.messages = amount.messages.saturating_sub(taken.messages);
+                amount.cost = amount.cost.saturating_sub(taken.cost);
+                self.queued = self.queued.saturating_sub(taken.cost);
+                self.dequeued.messages += taken.messages;
+                self.dequeued.cost += taken.cost;
+                return Some(part);
+            }
+            return self.pop();
+        }
         let (mut number, mut length) = (0, 0);
         for (message, _) in &self.messages {
             if number > 0 && length + message.len() > CHUNK {
@@ -186,7 +204,7 @@ impl Queue<Bytes> {
             number += 1;
             length += message.len();
         }
-        if number <= 1 {
+        if number == 1 {
             return self.pop();
         }
         let mut chunk = BytesMut::with_capacity(length);
@@ -267,7 +285,24 @@ impl<M, O: Observer> Drop for Responses<M, O> {
     }
 }
 
-/// The size of a chunk that several messages are joined into: two frames of HTTP/2.
+/// Returns the messages at the front that fit into one chunk, at least one, and their length as cost.
+fn whole_messages(piece: &[u8]) -> Amount {
+    let mut taken = Amount::default();
+    while let Some(&[_, a, b, c, d]) = piece.get(taken.cost..taken.cost + HEAD) {
+        let next = taken.cost + HEAD + u32::from_be_bytes([a, b, c, d]) as usize;
+        if taken.messages > 0 && next > CHUNK {
+            break;
+        }
+        taken.messages += 1;
+        taken.cost = next.min(piece.len());
+    }
+    taken
+}
+
+/// The length of what gRPC puts before a message: a flag for compression, and the length.
+const HEAD: usize = 5;
+
+/// The largest chunk of several messages: two frames of HTTP/2.
 const CHUNK: usize = 32 << 10;
 
 #[cfg(test)]
@@ -368,18 +403,35 @@ mod tests {
     fn body_joins_what_is_queued_into_chunks() {
         let calls = Calls::default();
         let (queue, mut responses) = ResponseQueue::new(usize::MAX, calls.clone());
-        let sizes = [10, CHUNK - 10, 1, 2 * CHUNK, 5];
-        for size in sizes {
-            let (messages, cost) = (2, size);
-            let reader = queue.push_batch(Bytes::from(vec![7; size]), Amount { messages, cost });
+        // The lengths of the messages of each piece.
+        let half = CHUNK / 2;
+        let pieces: [&[usize]; 6] = [
+            &[10, 20],
+            &[CHUNK - 30],
+            &[5],
+            &[half, half, half, 7],
+            &[2 * CHUNK, 9],
+            &[8],
+        ];
+        for lengths in pieces {
+            let mut piece = Vec::new();
+            for length in lengths {
+                let content = length - HEAD;
+                piece.push(0);
+                piece.extend_from_slice(&u32::try_from(content).unwrap().to_be_bytes());
+                piece.resize(piece.len() + content, 7);
+            }
+            let (messages, cost) = (lengths.len(), piece.len());
+            let reader = queue.push_batch(Bytes::from(piece), Amount { messages, cost });
             assert!(matches!(reader, Ok(None)));
         }
         let mut chunks = Vec::new();
         while let Some(Some(Ok(frame))) = responses.frame().now_or_never() {
             chunks.push(frame.into_data().unwrap().len());
         }
-        assert_eq!(chunks, [CHUNK, 1, 2 * CHUNK, 5]);
-        let (messages, cost) = (10, sizes.iter().sum());
+        assert_eq!(chunks, [CHUNK, 5, CHUNK, half + 7, 2 * CHUNK, 9 + 8]);
+        let messages = pieces.iter().map(|lengths| lengths.len()).sum();
+        let cost = pieces.iter().flat_map(|lengths| lengths.iter()).sum();
         assert_eq!(queue.take_dequeued(), Amount { messages, cost });
         assert_eq!(calls.counts(), [1, 0]);
         let reader = queue.push_batch(Bytes::new(), Amount::default()).unwrap();
