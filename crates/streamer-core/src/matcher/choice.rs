@@ -1,12 +1,9 @@
 //! The way from a filter to a group: its canonical form and its access.
 
-use slab::Slab;
-
 use super::{
     access::Access,
     condition::{Conditions, Kind, encode},
     fields::FieldTable,
-    group::Group,
     ids::FieldId,
     postings::Postings,
 };
@@ -32,12 +29,7 @@ pub(super) fn canonical(conditions: &[NamedCondition], fields: &mut FieldTable) 
 }
 
 /// Chooses the access with the fewest expected candidates, by what is listed now.
-pub(super) fn choose(
-    conditions: &Conditions,
-    fields: &FieldTable,
-    postings: &Postings,
-    groups: &Slab<Group>,
-) -> Access {
+pub(super) fn choose(conditions: &Conditions, fields: &FieldTable, postings: &Postings) -> Access {
     let mut best: Option<(usize, Access)> = None;
     let mut consider = |cost: usize, access: Access| {
         if best.is_none_or(|(least, _)| cost < least) {
@@ -53,7 +45,7 @@ pub(super) fn choose(
             if condition.op != Op::Ne {
                 let (mut cost, mut listed) = (0, 0);
                 for value in values {
-                    cost += postings.len(field, kind, &value, groups);
+                    cost += postings.len(field, kind, &value);
                     listed += 1;
                 }
                 consider(cost + listed / 4, Access::Value(at));

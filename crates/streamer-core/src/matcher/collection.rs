@@ -249,7 +249,7 @@ impl Collection {
             }
             return id;
         }
-        let access = choose(&conditions, &self.fields, &self.postings, groups);
+        let access = choose(&conditions, &self.fields, &self.postings);
         let id = GroupId::new(groups.insert(Group {
             members: Members::One(key),
             conditions,

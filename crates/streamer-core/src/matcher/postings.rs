@@ -12,23 +12,31 @@ use super::{
     ids::{Entry, FieldId},
 };
 
-/// Finds the groups that ask for a value by its hash, then by comparing the value with that of one
-/// group: all groups of a posting ask for the same.
+/// Finds the groups that ask for a value by its hash, then by comparing the value with those of the
+/// groups that need no further evaluation.
 #[derive(Debug)]
 pub(super) struct Postings {
     table: HashTable<Posting>,
-    lists: Slab<BTreeSet<Entry>>,
+    lists: Slab<List>,
     hasher: FixedState,
 }
 
-/// The groups that ask for one value of one field, in 8 bytes: most values have one group, and the
-/// smaller the table, the more of it is in the caches. The value stands in the conditions of the
-/// groups.
+/// The groups that ask for the values of one hash, nearly always one value of one field, in 8 bytes:
+/// most values have one group, and the smaller the table, the more of it is in the caches. The value
+/// stands in the conditions of the groups.
 #[derive(Debug)]
 struct Posting {
     hash: u32,
     /// A group, or the index of a list of at least two.
     groups: u32,
+}
+
+/// The groups of a posting that has, or had, several.
+#[derive(Debug)]
+struct List {
+    entries: BTreeSet<Entry>,
+    /// Different values have this hash, so that one group does not speak for all.
+    mixed: bool,
 }
 
 /// A bit of [`Posting::groups`] that no entry has.
@@ -43,21 +51,23 @@ impl Postings {
         }
     }
 
+    /// Returns the number of hashes.
+    #[cfg(test)]
+    pub(super) fn hashes(&self) -> usize {
+        self.table.len()
+    }
+
     #[cfg(test)]
     pub(super) fn is_empty(&self) -> bool {
         self.table.is_empty() && self.lists.is_empty()
     }
 
-    /// Returns the number of groups that ask for the value.
-    pub(super) fn len(
-        &self,
-        field: FieldId,
-        kind: Kind,
-        value: &Scalar<'_>,
-        groups: &Slab<Group>,
-    ) -> usize {
-        let posting = self.find(field, kind, value, groups);
-        posting.map_or(0, |posting| self.list(posting).map_or(1, BTreeSet::len))
+    /// Returns the number of groups that ask for the value; a few more if others have its hash.
+    pub(super) fn len(&self, field: FieldId, kind: Kind, value: &Scalar<'_>) -> usize {
+        let posting = self.find(field, kind, value);
+        posting.map_or(0, |posting| {
+            self.list(posting).map_or(1, |list| list.entries.len())
+        })
     }
 
     /// Appends the groups that ask for the value.
@@ -69,10 +79,18 @@ impl Postings {
         groups: &Slab<Group>,
         out: &mut Vec<Entry>,
     ) {
-        if let Some(posting) = self.find(field, kind, value, groups) {
+        if let Some(posting) = self.find(field, kind, value) {
+            let asks = |entry| asks(entry, field, kind, value, groups);
             match self.list(posting) {
-                Some(list) => out.extend(list),
-                None => out.push(Entry::of_bits(posting.groups)),
+                // A sole entry is not evaluated, and here nothing else shows which value it asks for.
+                Some(list) if list.mixed => {
+                    out.extend(list.entries.iter().filter(|it| !it.is_sole() || asks(**it)));
+                }
+                Some(list) if list.entries.first().is_some_and(|first| asks(*first)) => {
+                    out.extend(&list.entries);
+                }
+                Some(_) => {}
+                None => out.extend(Some(Entry::of_bits(posting.groups)).filter(|it| asks(*it))),
             }
         }
     }
@@ -86,7 +104,12 @@ impl Postings {
         value: &Scalar<'_>,
         groups: &Slab<Group>,
     ) -> Option<Entry> {
-        self.first(self.find(field, kind, value, groups)?)
+        let posting = self.find(field, kind, value)?;
+        let asks = |entry: &Entry| asks(*entry, field, kind, value, groups);
+        match self.list(posting) {
+            Some(list) => list.entries.iter().copied().find(asks),
+            None => Some(Entry::of_bits(posting.groups)).filter(asks),
+        }
     }
 
     /// Lists a group under a value of one of its conditions.
@@ -100,17 +123,20 @@ impl Postings {
     ) {
         let hash = value.hash(field, kind, &self.hasher);
         let lists = &mut self.lists;
-        let asks = |posting: &Posting| {
-            let first = first(posting, lists);
-            posting.hash == hash && asks(first, field, kind, value, groups)
-        };
-        if let Some(posting) = self.table.find_mut(spread(hash), asks) {
+        if let Some(posting) = self.table.find_mut(spread(hash), |it| it.hash == hash) {
+            let known = first(posting, lists);
+            let other = known.is_none_or(|known| !asks(known, field, kind, value, groups));
             if let Some(list) = list_mut(posting, lists) {
-                list.insert(entry);
+                // A group that is there already asks for two values of this hash.
+                list.mixed |= !list.entries.insert(entry) || other;
             } else {
                 let one = Entry::of_bits(posting.groups);
+                let list = List {
+                    entries: BTreeSet::from([one, entry]),
+                    mixed: one == entry || other,
+                };
                 // There are fewer lists than groups.
-                posting.groups = LISTED | lists.insert(BTreeSet::from([one, entry])) as u32;
+                posting.groups = LISTED | lists.insert(list) as u32;
             }
             return;
         }
@@ -126,70 +152,57 @@ impl Postings {
     pub(super) fn remove(&mut self, field: FieldId, kind: Kind, value: &Scalar<'_>, entry: Entry) {
         let hash = value.hash(field, kind, &self.hasher);
         let lists = &mut self.lists;
-        let has = |posting: &Posting| {
-            posting.hash == hash
-                && match list(posting, lists) {
-                    Some(list) => list.contains(&entry),
-                    None => posting.groups == entry.bits(),
-                }
-        };
-        let Ok(mut found) = self.table.find_entry(spread(hash), has) else {
+        let Ok(mut found) = self.table.find_entry(spread(hash), |it| it.hash == hash) else {
             return;
         };
         let posting = found.get_mut();
         let Some(list) = list_mut(posting, lists) else {
-            found.remove();
+            if posting.groups == entry.bits() {
+                found.remove();
+            }
             return;
         };
-        list.remove(&entry);
-        if let (1, Some(&last)) = (list.len(), list.first()) {
-            lists.remove((posting.groups & !LISTED) as usize);
-            posting.groups = last.bits();
+        list.entries.remove(&entry);
+        match (list.entries.len(), list.entries.first()) {
+            (1, Some(&rest)) if !list.mixed => {
+                lists.remove((posting.groups & !LISTED) as usize);
+                posting.groups = rest.bits();
+            }
+            (0, _) => {
+                lists.remove((posting.groups & !LISTED) as usize);
+                found.remove();
+            }
+            _ => {}
         }
     }
 
-    fn find(
-        &self,
-        field: FieldId,
-        kind: Kind,
-        value: &Scalar<'_>,
-        groups: &Slab<Group>,
-    ) -> Option<&Posting> {
+    fn find(&self, field: FieldId, kind: Kind, value: &Scalar<'_>) -> Option<&Posting> {
         let hash = value.hash(field, kind, &self.hasher);
-        self.table.find(spread(hash), |posting| {
-            posting.hash == hash && asks(self.first(posting), field, kind, value, groups)
-        })
+        self.table.find(spread(hash), |it| it.hash == hash)
     }
 
-    fn list(&self, posting: &Posting) -> Option<&BTreeSet<Entry>> {
+    fn list(&self, posting: &Posting) -> Option<&List> {
         list(posting, &self.lists)
-    }
-
-    fn first(&self, posting: &Posting) -> Option<Entry> {
-        first(posting, &self.lists)
     }
 }
 
-fn list<'a>(posting: &Posting, lists: &'a Slab<BTreeSet<Entry>>) -> Option<&'a BTreeSet<Entry>> {
+fn list<'a>(posting: &Posting, lists: &'a Slab<List>) -> Option<&'a List> {
     if posting.groups & LISTED == 0 {
         return None;
     }
     lists.get((posting.groups & !LISTED) as usize)
 }
 
-fn list_mut<'a>(
-    posting: &Posting,
-    lists: &'a mut Slab<BTreeSet<Entry>>,
-) -> Option<&'a mut BTreeSet<Entry>> {
+fn list_mut<'a>(posting: &Posting, lists: &'a mut Slab<List>) -> Option<&'a mut List> {
     if posting.groups & LISTED == 0 {
         return None;
     }
     lists.get_mut((posting.groups & !LISTED) as usize)
 }
 
-fn first(posting: &Posting, lists: &Slab<BTreeSet<Entry>>) -> Option<Entry> {
+fn first(posting: &Posting, lists: &Slab<List>) -> Option<Entry> {
     match list(posting, lists) {
-        Some(list) => list.first().copied(),
+        Some(list) => list.entries.first().copied(),
         None => Some(Entry::of_bits(posting.groups)),
     }
 }
@@ -201,13 +214,13 @@ pub(super) fn spread(hash: u32) -> u64 {
 
 /// Returns whether a group asks for the value.
 fn asks(
-    first: Option<Entry>,
+    entry: Entry,
     field: FieldId,
     kind: Kind,
     value: &Scalar<'_>,
     groups: &Slab<Group>,
 ) -> bool {
-    let group = first.and_then(|first| groups.get(first.group().index()));
+    let group = groups.get(entry.group().index());
     group.is_some_and(|group| {
         group.conditions.iter().any(|condition| {
             condition.field == field

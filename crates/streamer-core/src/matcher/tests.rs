@@ -7,7 +7,10 @@ use serde_json::{Value as Json, json};
 use steadfast_wire::streamer::{self as wire, value::Kind};
 
 use super::*;
-use crate::filter::tests::{event, event_of, list, message, parse, text};
+use crate::filter::{
+    Number,
+    tests::{event, event_of, list, message, parse, text},
+};
 
 fn subscribe(matcher: &mut Matcher, key: u64, filters: &[wire::Filter]) {
     matcher.insert(
@@ -398,4 +401,69 @@ fn a_slice_stops_at_its_budget_and_the_next_goes_on() {
     }
     assert_eq!(out.len(), 1_000);
     assert!((33..=40).contains(&slices), "{slices}");
+}
+
+/// Two numbers that have one hash as values of the first field of a matcher with the seed 7.
+fn colliding(kind: condition::Kind) -> (i64, i64) {
+    let mut matcher = Matcher::new(7);
+    subscribe(&mut matcher, 1, &[message("x", "==", Kind::IntValue(0))]);
+    let hasher = &users(&matcher).hasher;
+    let mut known = HashMap::new();
+    (0..)
+        .find_map(|number: i64| {
+            let scalar = condition::Scalar::Number(Number::Whole(number.into()));
+            let hash = scalar.hash(ids::FieldId::new(1), kind, hasher);
+            known.insert(hash, number).map(|other| (other, number))
+        })
+        .unwrap()
+}
+
+#[test]
+fn values_of_one_hash_are_told_apart() {
+    for (kind, op, any, wrap) in [
+        (condition::Kind::Equals, "==", "in", false),
+        (condition::Kind::Contains, "contains", "in", true),
+    ] {
+        let (a, b) = colliding(kind);
+        let value = |number: i64| if wrap { json!([number]) } else { json!(number) };
+        let one = |number: i64| [message("x", op, Kind::IntValue(number))];
+        let both = [message(
+            "x",
+            any,
+            list([Kind::IntValue(a), Kind::IntValue(b)]),
+        )];
+        // Each order of arrival: the first group of a posting is not always the same.
+        for order in [[1, 2, 3], [2, 1, 3], [2, 3, 1], [3, 2, 1]] {
+            let mut matcher = Matcher::new(7);
+            // Keeps the field's id the first.
+            subscribe(&mut matcher, 9, &one(-1));
+            let before = users(&matcher).postings.hashes();
+            for key in order {
+                match key {
+                    1 => subscribe(&mut matcher, 1, &one(a)),
+                    2 if wrap => subscribe(&mut matcher, 2, &one(b)),
+                    2 => subscribe(&mut matcher, 2, &both),
+                    _ => subscribe(&mut matcher, 3, &one(b)),
+                }
+            }
+            assert_eq!(users(&matcher).postings.hashes(), before + 1, "{op}");
+            let of = |matcher: &Matcher, number| {
+                let mut keys = matched(matcher, &event(&json!({ "x": value(number) })));
+                keys.sort_unstable();
+                keys
+            };
+            let with_a: &[u64] = if wrap { &[1] } else { &[1, 2] };
+            assert_eq!(of(&matcher, a), with_a, "{op} {order:?}");
+            assert_eq!(of(&matcher, b), [2, 3], "{op} {order:?}");
+            matcher.remove(SubscriptionKey(order[0] as u64));
+            for key in [1, 2, 3] {
+                let found = of(&matcher, if key == 1 { a } else { b }).contains(&key);
+                assert_eq!(found, key != order[0] as u64, "{op} {order:?} {key}");
+            }
+            for key in order {
+                matcher.remove(SubscriptionKey(key as u64));
+            }
+            assert_eq!(users(&matcher).postings.hashes(), before, "{op}");
+        }
+    }
 }
