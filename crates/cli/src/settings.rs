@@ -23,8 +23,12 @@ use self::file::File;
 pub(crate) use self::values::{Listen, Setting, Several, Size};
 
 /// The table of the file for each command that has settings. What is not here is in no table.
-const TABLES: [(&str, &str); 7] = [
+const TABLES: [(&str, &str); 11] = [
     ("streamer serve", "server"),
+    ("streamer log verify", "server"),
+    ("streamer log repair", "server"),
+    ("streamer log dump", "server"),
+    ("streamer log trim", "server"),
     ("streamer subscribe", "client"),
     ("streamer publish", "client"),
     ("feed packages", "client"),

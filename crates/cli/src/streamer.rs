@@ -45,7 +45,7 @@ pub(crate) async fn run(
         Command::Serve(args) => serve::run(args, settings, stop).await,
         Command::Subscribe(args) => subscribe::run(args, settings, stop).await,
         Command::Publish(args) => publish::run(args, settings, stop).await,
-        Command::Log(args) => log::run(args),
+        Command::Log(args) => log::run(args, settings),
     }
 }
 

@@ -3,7 +3,7 @@
 use std::{
     fs,
     io::{BufWriter, Write as _},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::ExitCode,
 };
 
@@ -15,7 +15,10 @@ use steadfast_streamer::{
     log::{Log as _, LogError, LogReader, OpenError, RedbLog, StoreOptions},
 };
 
-use crate::output;
+use crate::{
+    output,
+    settings::{Given, Settings},
+};
 
 /// Arguments of `streamer log`.
 #[derive(clap::Args)]
@@ -61,8 +64,8 @@ enum Command {
 #[derive(clap::Args)]
 struct Directory {
     /// Directory of the log
-    #[arg(long, env = "STEADFAST_DATA", value_name = "DIR")]
-    data: PathBuf,
+    #[arg(long, env, value_name = "DIR")]
+    data: Option<Given<String>>,
 }
 
 /// One event in the output of `dump`.
@@ -86,13 +89,15 @@ const PAGE: usize = 1_000;
 const PAGE_BYTES: usize = 4 << 20;
 
 /// Runs the command.
-pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
+pub(crate) fn run(args: Args, settings: Settings) -> anyhow::Result<ExitCode> {
     match args.command {
-        Command::Verify(directory) => verify(&*directory.open()?.reader()),
-        Command::Repair(directory) => repair(&directory),
-        Command::Dump { directory, after } => dump(&*directory.open()?.reader(), after),
+        Command::Verify(directory) => verify(&*open(&directory.path(settings)?)?.reader()),
+        Command::Repair(directory) => repair(&directory.path(settings)?),
+        Command::Dump { directory, after } => {
+            dump(&*open(&directory.path(settings)?)?.reader(), after)
+        }
         Command::Trim { directory, upto } => {
-            let mut log = directory.open()?;
+            let mut log = open(&directory.path(settings)?)?;
             log.trim(upto).context("trim the log")?;
             let bounds = log.reader().bounds();
             let (first, head) = (bounds.first, bounds.head);
@@ -105,24 +110,33 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
 }
 
 impl Directory {
-    fn open(&self) -> anyhow::Result<RedbLog> {
-        // Opening would create a log.
-        let mut files = fs::read_dir(&self.data)
-            .with_context(|| format!("cannot read {}", self.data.display()))?
-            .filter_map(|file| Some(file.ok()?.path()));
-        if !files.any(|file| file.ends_with(INDEX) || file.extension() == Some("seg".as_ref())) {
-            bail!(
-                "{} holds no log; name the directory of one with --data",
-                self.data.display()
-            );
-        }
-        let term = Epoch(uuid::Uuid::new_v4().as_u64_pair().0);
-        RedbLog::open(&self.data, &StoreOptions::new(term)).map_err(|error| match error {
-            OpenError::Damaged { .. } => anyhow::Error::new(error)
-                .context("the index cannot be read; `steadfast streamer log repair` rebuilds it"),
-            error => error.into(),
-        })
+    fn path(self, mut settings: Settings) -> anyhow::Result<PathBuf> {
+        let data = settings.require("data", self.data);
+        settings.finish()?;
+        Ok(data
+            .expect("a missing directory is among the faults")
+            .into())
     }
+}
+
+/// Opens the log in a directory that holds one.
+fn open(data: &Path) -> anyhow::Result<RedbLog> {
+    // Opening would create a log.
+    let mut files = fs::read_dir(data)
+        .with_context(|| format!("cannot read {}", data.display()))?
+        .filter_map(|file| Some(file.ok()?.path()));
+    if !files.any(|file| file.ends_with(INDEX) || file.extension() == Some("seg".as_ref())) {
+        bail!(
+            "{} holds no log; name the directory of one with --data",
+            data.display()
+        );
+    }
+    let term = Epoch(uuid::Uuid::new_v4().as_u64_pair().0);
+    RedbLog::open(data, &StoreOptions::new(term)).map_err(|error| match error {
+        OpenError::Damaged { .. } => anyhow::Error::new(error)
+            .context("the index cannot be read; `steadfast streamer log repair` rebuilds it"),
+        error => error.into(),
+    })
 }
 
 /// Calls `each` with the events after `after`, and with the first and last offset of each damaged run.
@@ -167,8 +181,8 @@ fn verify(reader: &dyn LogReader) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::from(u8::from(damaged > 0)))
 }
 
-fn repair(directory: &Directory) -> anyhow::Result<ExitCode> {
-    let error = match directory.open() {
+fn repair(data: &Path) -> anyhow::Result<ExitCode> {
+    let error = match open(data) {
         Ok(log) => {
             output::line("the index is sound")?;
             return verify(&*log.reader());
@@ -179,13 +193,13 @@ fn repair(directory: &Directory) -> anyhow::Result<ExitCode> {
     if !matches!(damaged, Some(OpenError::Damaged { .. })) {
         return Err(error);
     }
-    let index = directory.data.join(INDEX);
-    let kept = directory.data.join("log.redb.damaged");
+    let index = data.join(INDEX);
+    let kept = data.join("log.redb.damaged");
     if kept.exists() {
         bail!("{} exists already; move it elsewhere first", kept.display());
     }
     fs::rename(&index, &kept).with_context(|| format!("cannot rename {}", index.display()))?;
-    let log = directory.open()?;
+    let log = open(data)?;
     let first = log.reader().bounds().first;
     output::line(&format!(
         "the index is rebuilt; the old one is {}",
