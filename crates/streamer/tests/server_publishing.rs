@@ -164,8 +164,14 @@ async fn lost_refusal_is_reported_again() {
 async fn closing_reports_which_entries_may_be_stored() {
     let scene = Scene::new().await;
     let _hole = scene.blackhole(Direction::ToServer);
-    let sent = scene.enqueue(1..2).await;
-    scene.wait_for_swallowed_bytes().await;
+    // Larger than any heartbeat or window update that the proxy may swallow before it.
+    let body = format!(r#"{{"text": "{}"}}"#, "x".repeat(16 << 10));
+    let entry = Entry::upsert(DATABASE, "rooms", "u1", body);
+    let sent = [soon(scene.publisher.enqueue(entry)).await.unwrap()];
+    until("the proxy has swallowed the entry", || async {
+        scene.proxy.stats().held > 16 << 10
+    })
+    .await;
     scene.publisher.close().await;
     for pending in sent {
         let error = soon(pending).await.unwrap_err();

@@ -215,18 +215,15 @@ impl RedbLog {
         Ok(plan.outcomes)
     }
 
-    fn touch_producer(&mut self, name: &str, now_ms: i64) -> Result<(), LogError> {
-        let transaction = self.shared.engine.begin_read().map_err(storage)?;
-        let table = transaction.open_table(PRODUCERS).map_err(storage)?;
+    fn touch_producer(&mut self, name: &str, now_ms: i64) {
         // A damaged state is reported when the producer's next entry needs it.
-        let state = self.shared.producer(&table, name).unwrap_or_default();
+        let state = self.shared.producer(name).unwrap_or_default();
         if state != ProducerState::default() {
             let used_ms = self.clock.now_ms(now_ms);
             let touched = [(Arc::from(name), StoredProducer { state, used_ms })];
             self.pending.count_producers(&touched);
             self.shared.producers().extend(touched);
         }
-        Ok(())
     }
 
     /// Returns [`LogError::Full`] if the disk may be too full for the batch and for the index, which
@@ -267,7 +264,10 @@ impl Log for RedbLog {
     }
 
     fn touch(&mut self, producer: &str, now_ms: i64) -> Result<(), LogError> {
-        self.write(|log| log.touch_producer(producer, now_ms))
+        self.write(|log| {
+            log.touch_producer(producer, now_ms);
+            Ok(())
+        })
     }
 
     fn trim(&mut self, upto: u64) -> Result<(), LogError> {
@@ -304,12 +304,9 @@ impl Shared {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn producer(&self, table: &Producers, name: &str) -> Result<ProducerState, LogError> {
-        // First: a state that is applied meanwhile is in the table before it is removed here.
-        if let Some(newer) = self.producers().get(name) {
-            return Ok(newer.state.clone());
-        }
-        engine::producer(table, name)
+    /// Returns a producer's state if it is newer than the index.
+    fn newer_producer(&self, name: &str) -> Option<ProducerState> {
+        self.producers().get(name).map(|newer| newer.state.clone())
     }
 
     fn set_bounds(&self, change: impl FnOnce(&mut Bounds)) {
@@ -327,7 +324,10 @@ struct Committed<'a> {
 
 impl CommittedState for Committed<'_> {
     fn producer(&mut self, name: &str) -> Result<ProducerState, LogError> {
-        let state = self.shared.producer(&self.producers, name);
+        let state = match self.shared.newer_producer(name) {
+            Some(newer) => Ok(newer),
+            None => engine::producer(&self.producers, name),
+        };
         let damaged = |error: &LogError| matches!(error, LogError::DamagedState { .. });
         match state {
             Err(error) if damaged(&error) => {

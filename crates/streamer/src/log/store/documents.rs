@@ -31,7 +31,7 @@ const EVENTS_MAX: usize = 4 * EVENTS_DUE;
 const KEY_BYTES_MAX: usize = 8 << 20;
 
 /// Free space that is required before the index is written, in bytes.
-const INDEX_SPACE: u64 = 16 << 20;
+pub(super) const INDEX_SPACE: u64 = 16 << 20;
 
 /// Documents whose state in the table is outdated, with their new state, and the number of producers
 /// of which this is true.

@@ -4,6 +4,7 @@ use redb::{ReadableDatabase, ReadableTable};
 
 use super::{
     RedbLog, StoreOptions,
+    documents::INDEX_SPACE,
     engine::{self, DOCUMENTS, FIRST, INDEX_FILE, PRODUCERS, decode_producer, set_number, storage},
     segments::{Visited, removed},
 };
@@ -140,6 +141,7 @@ impl RedbLog {
         }
         // Each document whose last event is trimmed must have its row, which receives the event.
         self.apply(self.maintenance.applied_ms)?;
+        self.check_free(INDEX_SPACE)?;
         let end = upto.min(first + SLICE as u64);
         let transaction = self.shared.engine.begin_commit()?;
         {
@@ -231,6 +233,7 @@ impl RedbLog {
             }
         }
         if !idle.is_empty() {
+            self.check_free(INDEX_SPACE)?;
             let transaction = self.shared.engine.begin_commit()?;
             {
                 let mut table = transaction.open_table(PRODUCERS).map_err(storage)?;

@@ -6,7 +6,7 @@ use redb::ReadableDatabase;
 
 use super::{
     Shared, documents,
-    engine::{PRODUCERS, catch_panics, storage},
+    engine::{self, PRODUCERS, catch_panics, storage},
     segments::Visited,
 };
 use crate::{
@@ -66,9 +66,15 @@ impl LogReader for Shared {
     }
 
     fn producer(&self, name: &str) -> Result<ProducerState, LogError> {
+        // Before the snapshot is taken: a state that is applied meanwhile is in the index before it is
+        // removed here. The other way round, both could lack it, and a publisher would number its entries
+        // from an old sequence: they would count as duplicates.
+        if let Some(newer) = self.newer_producer(name) {
+            return Ok(newer);
+        }
         catch_panics(|| {
             let transaction = self.engine.begin_read().map_err(storage)?;
-            self.producer(&transaction.open_table(PRODUCERS).map_err(storage)?, name)
+            engine::producer(&transaction.open_table(PRODUCERS).map_err(storage)?, name)
         })
     }
 

@@ -405,7 +405,7 @@ mod tests {
     fn seeded_schedules_of_disk_faults_lose_nothing() {
         let lock = Arc::new(tempfile::tempfile().unwrap());
         let mut counts = BTreeMap::new();
-        for seed in 0..100 {
+        for seed in 0..120 {
             match simulate(seed, &lock) {
                 Ok(done) => {
                     for (what, count) in done.0 {
@@ -428,7 +428,7 @@ mod tests {
             "trim",
         ] {
             assert!(
-                counts.get(what).is_some_and(|count| *count > 10),
+                counts.get(what).is_some_and(|count| *count > 5),
                 "{what}: {counts:?}"
             );
         }
