@@ -136,6 +136,8 @@ impl Hub {
     pub fn step(&mut self, now: Time, input: Input, out: &mut Vec<Action>) -> Option<Time> {
         self.cx.now = self.cx.now.max(now);
         std::mem::swap(&mut self.cx.actions, out);
+        // Messages match nothing: with a slice for each, a burst of them would hold up the one
+        // behind it for as many slices.
         let matches = matches!(
             input,
             Input::Committed { .. } | Input::ReadDone { .. } | Input::Tick
@@ -160,6 +162,8 @@ impl Hub {
         }
         self.catch_up
             .start(&mut self.streams, &mut self.matching, &mut self.cx);
+        // After the pages were started, so that all messages of a stream leave in one `Send`: one
+        // buffer and one wake-up of its transport (decision 0017, the way out).
         self.flush();
         std::mem::swap(&mut self.cx.actions, out);
         self.deadline()
@@ -199,6 +203,8 @@ impl Hub {
     }
 
     fn on_opened(&mut self, id: StreamId) {
+        // Streams being refused have a limit of their own: counted here, a storm of reconnects
+        // would keep the server full after others have left.
         let served = self.streams.len() - self.streams.refused();
         let limit = self.cx.limits.streams;
         self.streams.open(id, self.cx.now);
@@ -225,12 +231,15 @@ impl Hub {
     fn on_committed(&mut self, events: &[Arc<Event>]) {
         for event in events {
             let head = self.cx.log.head();
+            // An event that is matched twice would be delivered twice.
             if event.offset <= head {
                 continue;
             }
+            // Allowed by the contract of `Committed`: what is missing is durable and costs a read.
             if event.offset > head + 1 {
                 self.skip_to(event.offset - 1);
             }
+            // Before `push`, which may drop the event again: it is then read back up to the head.
             self.cx.log.append(event);
             self.cx.counters.events += 1;
             self.matching.push(event, &mut self.cx);
@@ -242,6 +251,7 @@ impl Hub {
     fn skip_to(&mut self, head: u64) {
         self.matching
             .fall_back_to_log(&mut self.streams, &mut self.subscriptions, &mut self.cx);
+        // After the fallback: a subscription that missed nothing reads from the old head.
         self.cx.log.skip_to(head);
         for stream in self.streams.iter_mut() {
             self.catch_up.enqueue(stream);
@@ -254,19 +264,25 @@ impl Hub {
             self.matching
                 .run_slice(&mut self.streams, &mut self.subscriptions, &mut self.cx);
         for page in done {
+            // First, so that the streams below find a free place for their next page.
             self.catch_up.finish_page();
             let mut is_behind = false;
             for id in page.into_streams() {
                 if let Some(stream) = self.streams.get_mut(id) {
+                    // Before `after_input`, which may end the stream.
                     is_behind |= !stream.backlog.is_empty();
                     stream.read_state = ReadState::Idle;
                     self.after_input(id);
                 }
             }
             if !is_behind {
+                // Otherwise kept: a stream that is behind without credit asks for these events once
+                // it grants some.
                 self.catch_up.drop_idle_cache();
             }
         }
+        // An empty queue alone does not settle a plain stream: events committed before the drain
+        // may still wait to be matched for it.
         let matched = self.matching.matched(self.cx.log.head());
         if let Some(drain) = &mut self.drain
             && !drain.matched
@@ -280,6 +296,7 @@ impl Hub {
     }
 
     fn on_sent(&mut self, id: StreamId, bytes: usize, messages: usize) {
+        // Subscriptions that the fault does not affect are still behind and go on reading.
         if let Some(stream) = self.streams.get_mut(id) {
             stream
                 .outbox
@@ -289,17 +306,21 @@ impl Hub {
     }
 
     fn on_read_done(&mut self, read: ReadId, result: Result<Vec<Arc<Event>>, ReadFault>) {
+        // A read is answered once; a second answer would start the same page again.
         let Some(Read { reader, after }) = self.catch_up.finish_read(read) else {
             return;
         };
         self.cx.counters.pages += 1;
         let stream = match reader {
             Reader::Stream(stream) => self.streams.get(stream).map(Stream::id),
+            // The streams that have asked for these events meanwhile are found by `start_page`.
             Reader::Collections | Reader::Ahead => None,
         };
         match result.and_then(|events| check_page(after, self.cx.log.head(), events)) {
             Ok(events) => {
+                // Even if its stream has ended: after a restart others ask for the same events.
                 self.catch_up.keep(after, &events, &self.cx);
+                // Whoever the page was read for, it saves the overloaded collections a read.
                 self.matching.refill(after, &events, &self.cx);
                 self.catch_up.start_page(
                     stream,
@@ -332,11 +353,14 @@ impl Hub {
                     &mut self.subscriptions,
                     &mut self.cx,
                 );
+                // Nothing else wakes these streams.
                 for stream in self.streams.iter_mut() {
                     self.catch_up.enqueue(stream);
                 }
             }
             Reader::Ahead => {
+                // A read ahead belongs to nobody, so that its fault goes to a stream that waits for
+                // exactly these events. Without one it is met again when a stream asks.
                 if let Some(id) = self.catch_up.take_at(after) {
                     self.on_failed_read(Reader::Stream(id), after, fault);
                 }
@@ -355,9 +379,14 @@ impl Hub {
         let cx = &mut self.cx;
         cx.counters.read_faults += 1;
         let (affected, reason) = match fault {
+            // The events may be intact: the peer keeps its positions and tries again.
             ReadFault::Storage(error) => return Err(EndCause::Storage(error.clone())),
             ReadFault::Trimmed { first } => {
+                // A subscribe before the driver reports the trim must not be accepted where nothing
+                // can be read.
                 cx.log.trim(*first);
+                // The offset that was read is always affected; otherwise it would be read again
+                // without end.
                 (0..(*first).max(after + 1), ResyncReason::Trimmed)
             }
             ReadFault::Damaged { offset } => {
@@ -368,10 +397,13 @@ impl Hub {
         let Some(stream) = self.streams.get_mut(id) else {
             return Ok(());
         };
+        // A plain peer has no message for lost events, and silence would hide the loss.
         if !stream.is_profile() {
             return Err(EndCause::EventsLost(fault.to_string()));
         }
         let head = cx.log.head();
+        // Those without credit did not ask for these events yet; they meet the fault when they
+        // read.
         for key in stream.backlog.ready_within(affected) {
             let Some(subscription) = self.subscriptions.get_mut(key) else {
                 continue;
@@ -379,6 +411,7 @@ impl Hub {
             stream.backlog.remove(key);
             subscription.restart_at(head);
             subscription.go_live(head, &stream.progress);
+            // Matching may be behind the head, and progress below it would take the resync back.
             stream.progress.note_told(head);
             let response = SubscribeResponse {
                 subscription_id: subscription.id().to_string(),
@@ -400,6 +433,7 @@ impl Hub {
     /// server early. A peer that was silent before the drain is not waited for: one that has missed a
     /// heartbeat, or soon one that has left its queue untouched. The rest ends at the deadline.
     fn on_drain(&mut self, deadline: Time, reason: String) {
+        // A second request to stop may shorten the first one but never extends it.
         let deadline = self
             .drain
             .as_ref()
@@ -416,12 +450,15 @@ impl Hub {
             head,
             matched: self.matching.matched(head) >= head,
         });
+        // The first start counts: what had stalled before it gets the shorter timeout.
         self.cx.drain_start.get_or_insert(self.cx.now);
         for id in self.streams.ids() {
             let Some(stream) = self.streams.get_mut(id) else {
                 continue;
             };
             match stream.peer() {
+                // Half of its silence limit has passed; the other half may be longer than the
+                // drain.
                 Peer::Profile(_) | Peer::Plain if stream.is_late(self.cx.now) => {
                     self.end(id, &cause);
                 }
@@ -433,6 +470,7 @@ impl Hub {
                     self.streams.arm(id, &self.cx);
                     self.end_if_settled(id);
                 }
+                // Only its first message tells whether it understands a final message.
                 Peer::Unknown => self.refuse(id, &cause),
                 Peer::Refused { .. } => {}
             }
@@ -448,6 +486,7 @@ impl Hub {
                 self.end(id, &cause);
             }
         }
+        // Terminates: a stream that stays open has its next deadline in the future.
         while let Some(id) = self.streams.pop_due(self.cx.now) {
             self.on_timer(id);
             self.streams.arm(id, &self.cx);
@@ -461,11 +500,14 @@ impl Hub {
         };
         if let Some(cause) = stream.overdue(&self.cx) {
             let cause = match (&self.drain, cause) {
+                // The drain shortens the stall timeout, so that this end is the server's doing and
+                // no eviction.
                 (Some(drain), EndCause::Stalled(_)) => EndCause::Drained(drain.reason.clone()),
                 (_, cause) => cause,
             };
             self.end(id, &cause);
         } else if stream.progress.next_check() <= now
+            // A refused stream has no deadline but that of its refusal.
             && !matches!(stream.peer(), Peer::Refused { .. })
         {
             self.check_progress(id);
@@ -479,10 +521,13 @@ impl Hub {
             return;
         };
         let head = self.cx.log.head();
+        // Not the head: an event for this stream may wait to be matched, and a client that was told
+        // a later position would resume after it.
         let matched = self.matching.matched_for(stream, &self.subscriptions, head);
         stream
             .progress
             .schedule(self.cx.now, self.cx.limits.progress_interval);
+        // Checked here and not per event, because the lowest offset takes a pass over all cursors.
         if let (Some(limit), Some(lowest)) = (self.cx.limits.max_lag, stream.backlog.lowest())
             && head - lowest > limit
         {
@@ -500,6 +545,7 @@ impl Hub {
     fn deadline(&self) -> Option<Time> {
         let drain = self.drain.as_ref().filter(|_| !self.streams.is_empty());
         let drain = drain.map(|drain| drain.deadline);
+        // Overloaded collections do not count here: they wait for a read, whose end is an input.
         if !self.matching.is_empty() {
             return Some(self.cx.now);
         }
@@ -527,6 +573,7 @@ impl Hub {
     fn end_if_settled(&mut self, id: StreamId) {
         if let Some(drain) = &self.drain
             && let Some(stream) = self.streams.get(id)
+            // A profile peer leaves by itself: it was told to, and resumes elsewhere by position.
             && matches!(stream.peer(), Peer::Plain)
             && drain.matched
             && stream.is_settled()
@@ -542,6 +589,7 @@ impl Hub {
             return;
         };
         stream.flush(&mut self.cx);
+        // Matches that were found for them and are not delivered yet find no subscription any more.
         for (_, key) in stream.subscriptions() {
             self.subscriptions.remove(key);
         }

@@ -59,6 +59,7 @@ impl Backlog {
 
     /// Sets the cursor of a subscription, whether or not it was behind before.
     pub(super) fn insert(&mut self, key: SubscriptionKey, offset: u64, ready: bool) {
+        // `ready` is counted, because it is asked for at every event of a page.
         let older = self.cursors.insert(key, Cursor { offset, ready });
         self.ready -= usize::from(older.is_some_and(|older| older.ready));
         self.ready += usize::from(ready);
@@ -88,6 +89,8 @@ impl Backlog {
     pub(super) fn wants(&self, key: SubscriptionKey, after: u64, offset: u64) -> bool {
         self.cursors
             .get(&key)
+            // A cursor before the page would miss the events between; its stream gets another page
+            // for it.
             .is_some_and(|cursor| cursor.ready && cursor.offset >= after && cursor.offset < offset)
     }
 
@@ -110,8 +113,12 @@ impl Backlog {
         let mut arrived = Vec::new();
         self.cursors.retain(|key, cursor| {
             if cursor.ready && cursor.offset >= after && *key < bound {
+                // Some are ahead: they fell behind at a later event, or got one of a page that was
+                // cut.
                 cursor.offset = cursor.offset.max(offset);
                 if cursor.offset >= head {
+                    // A cursor at the head goes live in the same step: no commit can come in
+                    // between.
                     arrived.push(*key);
                     return false;
                 }

@@ -75,12 +75,15 @@ impl CatchUp {
 
     /// Queues a stream for a page if it has something to read and its outbound queue is not full.
     pub(super) fn enqueue(&mut self, stream: &mut Stream) {
+        // With one page at a time, a page never finds cursors that another one moves.
         if stream.read_state == ReadState::Idle
             && !stream.outbox.is_full()
             && let Some(after) = stream.backlog.lowest_ready()
         {
             let number = self.next_number;
             self.next_number += 1;
+            // The number is the place in the queue: streams are served in the order in which they
+            // asked.
             stream.read_state = ReadState::Waiting(number);
             let stream = stream.id();
             self.waiting.insert(number, Waiting { stream, after });
@@ -106,7 +109,9 @@ impl CatchUp {
         matching: &mut MatchQueue,
         cx: &mut Context,
     ) {
+        // Before streams and in every step: room in the queue appears without `changed` being set.
         self.fill_collections(matching, cx);
+        // With thousands of waiting streams, a pass in every step would cost more than the step.
         if !std::mem::take(&mut self.changed) {
             return;
         }
@@ -116,8 +121,11 @@ impl CatchUp {
             else {
                 return;
             };
+            // A stream that waits for a read in progress keeps its place without blocking those
+            // behind it.
             from = number + 1;
             let events = self.loaded(after, cx);
+            // After a restart all streams ask for nearly the same offset; one read serves them all.
             if events.is_empty() && self.covers(after, cx.limits.page_events as u64) {
                 continue;
             }
@@ -130,6 +138,8 @@ impl CatchUp {
             match stream.backlog.lowest_ready() {
                 Some(now) if now == after && !stream.outbox.is_full() => {}
                 Some(_) | None => {
+                    // At the back of the queue, if it still has something to read; this loop meets
+                    // it there.
                     self.enqueue(stream);
                     continue;
                 }
@@ -156,8 +166,12 @@ impl CatchUp {
         matching: &mut MatchQueue,
         cx: &mut Context,
     ) {
+        // `check_page` and the events in memory leave no holes, so that the number gives the
+        // offset.
         let end = after + events.len() as u64;
         let mut ids: BTreeSet<_> = reader.into_iter().collect();
+        // A stream in the middle of the range takes part from its offset on: cursors skip what they
+        // have.
         for id in self.take_within(&(after..end)) {
             if let Some(stream) = streams.get_mut(id) {
                 stream.read_state = ReadState::InProgress;
@@ -167,8 +181,11 @@ impl CatchUp {
         if ids.is_empty() {
             return;
         }
+        // The page counts as in progress until it is delivered, so that reads cannot outrun
+        // deliveries.
         self.pages += 1;
         matching.push_page(Page::new(after, ids, events));
+        // Only when nobody waits: reading ahead is a guess and must not take a place from a stream.
         if end < cx.log.head()
             && self.waiting.is_empty()
             && self.pages() < cx.limits.reads
@@ -204,6 +221,8 @@ impl CatchUp {
             read,
             after,
             max_events: cx.limits.page_events,
+            // At least a sixteenth of a page: a queue with little room would turn the pass into
+            // tiny reads.
             max_bytes: max_bytes.clamp(page_bytes.div_ceil(16), page_bytes),
         });
     }
@@ -227,6 +246,8 @@ impl CatchUp {
 
     /// Frees the memory of pages when nobody is about to need them.
     pub(super) fn drop_idle_cache(&mut self) {
+        // While a page is in progress, its streams may stop in the middle of it and come back for
+        // the rest.
         if self.pages() == 0 && self.waiting.is_empty() {
             self.cache = PageCache::default();
         }
@@ -235,6 +256,7 @@ impl CatchUp {
     /// Returns the events after an offset that are in memory, one page at most.
     fn loaded(&self, after: u64, cx: &Context) -> Vec<Arc<Event>> {
         let recent = cx.log.recent_after(after, cx.limits.page_events);
+        // The newest events first: they reach the head, and the cached page may end before it.
         if recent.is_empty() {
             self.cache.after(after)
         } else {
@@ -266,12 +288,14 @@ impl CatchUp {
     fn covers(&self, offset: u64, page_events: u64) -> bool {
         self.in_progress
             .values()
+            // Likely, because a read may end earlier by bytes. Then those that waited ask again.
             .any(|read| (read.after..read.after.saturating_add(page_events)).contains(&offset))
     }
 }
 
 impl PageCache {
     fn keep(&mut self, after: u64, events: Vec<Arc<Event>>, pages: usize) {
+        // The bound of memory: as many pages as may be in progress.
         self.0.truncate(pages.saturating_sub(1));
         self.0.push_front((after, events));
     }
@@ -293,18 +317,21 @@ pub(super) fn check_page(
     head: u64,
     mut events: Vec<Arc<Event>>,
 ) -> Result<Vec<Arc<Event>>, ReadFault> {
+    // The hub does not trust the log: a hole that is passed over would lose events without a trace.
     let expected = (after + 1)..=head;
     let usable = events
         .iter()
         .zip(expected)
         .take_while(|(event, offset)| event.offset == *offset)
         .count();
+    // Everything up to the head is durable, so that an empty page is a fault and not the end.
     if events.is_empty() {
         return Err(ReadFault::Storage(format!(
             "the log returned no events after offset {after}; its head is {head}"
         )));
     }
     if usable == 0 {
+        // The log skipped the next event without reporting damage: it cannot be read again either.
         return Err(ReadFault::Damaged { offset: after + 1 });
     }
     events.truncate(usable);

@@ -30,6 +30,8 @@ impl Credit {
         match self {
             Self::Unlimited => true,
             Self::Limited { messages, bytes } => {
+                // The last delivery may exceed the bytes: an event larger than the rest would
+                // otherwise never be sent.
                 messages.used < messages.allowed && bytes.used < bytes.allowed
             }
         }
@@ -42,6 +44,8 @@ impl Credit {
             Self::Unlimited => {}
             Self::Limited { messages, bytes } => {
                 messages.used += 1;
+                // The event and not the message, which depends on what else shares it: the client
+                // must count alike.
                 bytes.used = bytes.used.saturating_add(weight as u64);
             }
         }
@@ -52,6 +56,7 @@ impl Credit {
         match self {
             Self::Unlimited => {}
             Self::Limited { messages, bytes } => {
+                // Totals instead of increments: a grant that is repeated does no harm.
                 messages.allowed = messages.allowed.max(total_messages);
                 bytes.allowed = bytes.allowed.max(total_bytes);
             }

@@ -24,10 +24,13 @@ pub(super) struct OutgoingEvent<'a> {
 impl<'a> OutgoingEvent<'a> {
     pub(super) fn new(event: &'a Event, cx: &Context) -> Self {
         let position = cx.wire_position(event.offset);
+        // The term of writing, so that the event's id survives a restart; its position is of the
+        // current term.
         let wire = event_to_wire(cx.log.written_in(event.offset), event);
         let event_len = message::encoded_len(tags::EVENT, &wire);
         let encoded_len = event_len + message::encoded_len(tags::POSITION, &position);
         let mut encoded = Vec::with_capacity(encoded_len);
+        // In this order: a plain peer gets a prefix of the same bytes.
         message::encode(tags::EVENT, &wire, &mut encoded);
         message::encode(tags::POSITION, &position, &mut encoded);
         Self {
@@ -52,6 +55,8 @@ impl<'a> OutgoingEvent<'a> {
         let max_ids_bytes = cx
             .limits
             .delivery_bytes
+            // 0 for an event of the limit itself: it is then sent to one subscription at a time,
+            // and no smaller message exists.
             .saturating_sub(self.encoded.len() + ENVELOPE_BYTES);
         let mut part = std::mem::take(&mut cx.scratch);
         let (mut sent, mut ids_bytes) = (0, 0);
@@ -61,6 +66,7 @@ impl<'a> OutgoingEvent<'a> {
             };
             let has_credit = subscription.has_credit();
             let added = subscription.id().len() + BYTES_PER_ID;
+            // Not for one without credit: it would split a message without need.
             if has_credit && !part.ids.is_empty() && ids_bytes + added > max_ids_bytes {
                 self.send(&mut part, stream, cx);
                 ids_bytes = 0;
@@ -70,6 +76,7 @@ impl<'a> OutgoingEvent<'a> {
                 fall_behind(stream, *key, self.event.offset - 1, subscriptions, cx);
                 return has_credit;
             }
+            // Only now is the delivery certain: what follows counts as sent and uses credit.
             let id = subscription.id().as_bytes();
             put_bytes(tags::SUBSCRIPTION_IDS, id, &mut part.ids);
             let previous = subscription.on_delivery(self.event, &stream.progress);
@@ -81,6 +88,7 @@ impl<'a> OutgoingEvent<'a> {
         if !part.ids.is_empty() {
             self.send(&mut part, stream, cx);
         }
+        // One event for very many subscriptions must not occupy its buffers for good.
         if part.ids.capacity() <= MAX_SCRATCH {
             cx.scratch = part;
         }
@@ -90,6 +98,7 @@ impl<'a> OutgoingEvent<'a> {
     /// Writes a `StreamerMessage` with a delivery, and clears its parts. The position and the previous
     /// offsets are for profile peers.
     fn send(&self, part: &mut Scratch, stream: &mut Stream, cx: &mut Context) {
+        // Matching may be behind for other collections: progress below this offset would go back.
         stream.progress.note_told(self.event.offset);
         cx.counters.deliveries += 1;
         cx.counters.delivered_ids += part.previous.len() as u64;
@@ -130,6 +139,7 @@ pub(super) fn fall_behind(
         subscription.fall_behind(&stream.progress);
         stream
             .backlog
+            // Without credit it is not ready: a page would read events that nobody may get.
             .insert(key, offset, subscription.has_credit());
     }
 }

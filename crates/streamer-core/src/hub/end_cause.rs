@@ -91,6 +91,7 @@ impl EndCause {
     pub(super) fn final_message(&self, limits: &Limits) -> Option<StreamerMessage> {
         let code = self.codes().1?;
         let retry_after = match self {
+            // Spread by the client, so that not all of them return at once.
             Self::ServerFull { .. } => limits.retry_after,
             Self::Drained(_) => limits.drain_retry_after,
             Self::Finished

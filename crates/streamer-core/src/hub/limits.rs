@@ -146,6 +146,7 @@ impl Limits {
             require(!value.is_zero(), format!("{name} must be greater than 0"));
         }
         require(
+            // A client could not name the subscription that the server named for it.
             self.id_bytes >= UUID_BYTES,
             format!(
                 "id_bytes ({}) must be at least {UUID_BYTES}, the length of an id that the server assigns",
@@ -153,6 +154,7 @@ impl Limits {
             ),
         );
         require(
+            // Otherwise deliveries alone would end a stream, before they wait in the log.
             self.outbound_bytes > self.queue_bytes,
             format!(
                 "outbound_bytes ({}) must be greater than queue_bytes ({})",

@@ -64,10 +64,12 @@ impl LogState {
     /// Moves the head past events that are only in the log.
     pub(super) fn skip_to(&mut self, head: u64) {
         self.bounds.head = head;
+        // `recent_after` counts offsets from the front, so that the events in memory have no hole.
         self.recent.clear();
     }
 
     pub(super) fn trim(&mut self, first: u64) {
+        // Faults of reads tell it too, and may arrive out of order.
         self.bounds.first = self.bounds.first.max(first);
     }
 
@@ -86,15 +88,21 @@ impl LogState {
     pub(super) fn start(&self, resume: Option<&wire::Position>) -> (u64, Option<ResyncReason>) {
         let head = self.bounds.head;
         let Some(resume) = resume else {
+            // what was published before is not asked for.
             return (head, None);
         };
+        // First, because the offset of another log says nothing about this one (decision 0016).
         if !self.terms.contain((*resume).into()) {
             (head, Some(ResyncReason::Epoch))
         } else if resume.offset > head {
+            // No server told such a position in this term. Accepted, it would be silent until the
+            // log reaches it.
             (head, Some(ResyncReason::Future))
         } else if resume.offset < self.bounds.first {
+            // `first` itself is accepted: a position is the point after its event.
             (head, Some(ResyncReason::Trimmed))
         } else if resume.offset < self.damaged {
+            // The read would meet this damage; the response can tell it at once.
             (head, Some(ResyncReason::Damaged))
         } else {
             (resume.offset, None)
@@ -105,6 +113,7 @@ impl LogState {
 impl RecentEvents {
     fn after(&self, offset: u64, max: usize) -> Option<Vec<Arc<Event>>> {
         let first = self.events.front()?.offset;
+        // `None` below the first event: the log, not an empty page, has what is missing.
         let skipped = usize::try_from((offset + 1).checked_sub(first)?).ok()?;
         Some(
             self.events

@@ -90,6 +90,7 @@ impl MatchQueue {
     /// Adds a committed event. If there are too many, the longest queues are dropped.
     pub(super) fn push(&mut self, event: &Arc<Event>, cx: &mut Context) {
         let name = name_of(event);
+        // Its events follow those that are still to be read, so that the order of the log is kept.
         if self.overloaded.contains_key(&name) {
             return;
         }
@@ -97,6 +98,7 @@ impl MatchQueue {
         let (events, bytes) = (cx.limits.unmatched_events, cx.limits.unmatched_bytes);
         if self.events > events {
             let size = |queue: &CollectionQueue| queue.events.len();
+            // Down to half, so that a full queue is not sorted again for every event.
             self.shed(size, |it| it.events > events / 2, cx);
         }
         if self.bytes > bytes {
@@ -112,6 +114,8 @@ impl MatchQueue {
             queue.events.push_back(Arc::clone(event));
             queue.bytes += weight;
         } else {
+            // At once and with a full share: a quiet collection must not wait for the round of busy
+            // ones.
             self.ready.insert(event.offset, name.clone());
             let queue = CollectionQueue {
                 events: VecDeque::from([Arc::clone(event)]),
@@ -149,6 +153,8 @@ impl MatchQueue {
 
     /// Returns the offset up to which every event of every collection was matched.
     pub(super) fn matched(&self, head: u64) -> u64 {
+        // A collection is in one of the two maps at the offset of its first event, which may be
+        // partly delivered.
         let first = |order: &BTreeMap<u64, _>| order.keys().next().map(|first| first - 1);
         let firsts = first(&self.ready).into_iter().chain(first(&self.parked));
         let overloaded = self.overloaded.values().copied();
@@ -174,6 +180,8 @@ impl MatchQueue {
         subscriptions: &Subscriptions,
         head: u64,
     ) -> u64 {
+        // Asked at every heartbeat: one look-up per subscription would make acks of a large stream
+        // expensive.
         if self.is_settled() || stream.subscriptions().len() > MAX_EXACT {
             return self.matched(head);
         }
@@ -192,6 +200,7 @@ impl MatchQueue {
         subscriptions: &mut Subscriptions,
         cx: &mut Context,
     ) {
+        // Before the queues are cleared, which tell how far each subscription got.
         self.leave_to_streams(|_| true, u64::MAX, streams, subscriptions, cx);
         self.collections.clear();
         self.ready.clear();
@@ -219,6 +228,7 @@ impl MatchQueue {
                     && chosen(subscription)
                 {
                     let matched = self.matched_of(subscription, head);
+                    // Of an event that is partly delivered, some subscriptions have it already.
                     let offset = matched.max(subscription.handled());
                     if offset < upto {
                         fall_behind(stream, key, offset, subscriptions, cx);
@@ -239,6 +249,7 @@ impl MatchQueue {
         let mut done = Vec::new();
         let mut budget = cx.limits.slice;
         cx.counters.slices += u64::from(!self.is_empty());
+        // Terminates: a collection or page that gets its turn uses budget or leaves the queue.
         while budget > 0 && !self.is_empty() {
             let before = budget;
             if let Some((_, name)) = self.ready.pop_first() {
@@ -246,7 +257,11 @@ impl MatchQueue {
             } else if self.page_turns > 0
                 && let Some(mut page) = self.pages.pop_front()
             {
+                // After live events, as a page is for subscriptions that are late anyway, but in
+                // every round, so that busy collections cannot starve it.
                 self.page_turns -= 1;
+                // Half a slice: a page serves many streams and begins its turn with a pass over
+                // their cursors.
                 let mut left = budget.min(2 * self.share);
                 let given = left;
                 page.run(&mut left, streams, subscriptions, cx);
@@ -265,12 +280,14 @@ impl MatchQueue {
     }
 
     fn start_round(&mut self) {
+        // `ready` is empty here, so that nothing is left in `parked`.
         std::mem::swap(&mut self.ready, &mut self.parked);
         for name in self.ready.values() {
             if let Some(queue) = self.collections.get_mut(name) {
                 queue.share = self.share;
             }
         }
+        // Pages that are pushed later in this round wait for the next one.
         self.page_turns = self.pages.len();
     }
 
@@ -302,6 +319,8 @@ impl MatchQueue {
             self.events -= 1;
             self.bytes -= event.weight();
             queue.bytes -= event.weight();
+            // Before the next event is looked at, which must not be matched with the candidates of
+            // this one.
             queue.current = None;
             queue.events.pop_front();
         }
@@ -347,6 +366,7 @@ impl LiveMatch {
         let outgoing = OutgoingEvent::new(event, cx);
         let mut keys = Vec::new();
         while let Some((id, _)) = undelivered.last().copied() {
+            // Between two messages only: a message is never split by a slice.
             if *budget == 0 {
                 return false;
             }
@@ -366,6 +386,7 @@ impl LiveMatch {
                         && !stream.backlog.contains(*key)
                 });
                 outgoing.deliver(stream, &mut keys, subscriptions, cx);
+                // A first message in an empty queue starts the stall timeout.
                 streams.arm(id, cx);
             }
         }

@@ -74,12 +74,14 @@ impl Outbox {
 
     /// Queues a message of this length and returns the buffer to which it must be appended.
     pub(super) fn enqueue(&mut self, now: Time, length: usize, limits: &Limits) -> &mut Vec<u8> {
+        // The time without a message is the server's silence and no stall of the peer.
         if self.messages == 0 {
             self.moved = now;
         }
         let framed_length = FRAME_HEAD + length;
         self.bytes += framed_length;
         self.messages += 1;
+        // Responses count but are never held back: only deliveries and progress wait for the queue.
         if self.bytes >= limits.queue_bytes || self.messages >= limits.queue_messages {
             self.full = true;
         }
@@ -105,6 +107,7 @@ impl Outbox {
             bytes <= self.bytes && messages <= self.messages,
             "more was sent than was queued"
         );
+        // A driver that reports too much must not wrap the sum and with it end the stream.
         self.bytes = self.bytes.saturating_sub(bytes);
         self.messages = self.messages.saturating_sub(messages);
         self.moved = now;

@@ -31,6 +31,8 @@ impl MatchQueue {
         let mut order: Vec<_> = sized
             .map(|(size, first, name)| (size, first, name.clone()))
             .collect();
+        // Total without the names, as no two queues begin at one offset: a replay drops the same
+        // events.
         order.sort_unstable();
         while too_much(self)
             && let Some((_, _, name)) = order.pop()
@@ -46,6 +48,8 @@ impl MatchQueue {
         let Some(queue) = self.collections.get_mut(name) else {
             return false;
         };
+        // It may be delivered to some streams already, and matching it again would start from
+        // nothing.
         if queue.current.is_some() && queue.events.len() == 1 {
             return false;
         }
@@ -60,6 +64,8 @@ impl MatchQueue {
             self.ready.remove(&event.offset);
             self.parked.remove(&event.offset);
         }
+        // Dropped from the newest on, so that each drop moves the offset back to the first one
+        // missing.
         self.overloaded.insert(name.clone(), event.offset - 1);
         true
     }
@@ -70,6 +76,7 @@ impl MatchQueue {
         if self.overloaded.is_empty() || !self.has_room(limits) {
             return None;
         }
+        // One with events left has work; filled early, it would take room from the others.
         let idle = self
             .overloaded
             .iter()
@@ -85,6 +92,7 @@ impl MatchQueue {
         }
         let mut end = after + events.len() as u64;
         let idle = self.overloaded.iter().filter(|(name, offset)| {
+            // A collection before the page would miss what lies between.
             (after..end).contains(*offset) && !self.collections.contains_key(*name)
         });
         let idle: BTreeSet<_> = idle.map(|(name, _)| name.clone()).collect();
@@ -99,6 +107,8 @@ impl MatchQueue {
             }
         }
         for name in idle {
+            // The head is the newest committed event, so that later ones are queued again without a
+            // hole.
             if end >= cx.log.head() {
                 self.overloaded.remove(&name);
             } else if let Some(offset) = self.overloaded.get_mut(&name) {
@@ -108,6 +118,8 @@ impl MatchQueue {
     }
 
     fn has_room(&self, limits: &Limits) -> bool {
+        // The same half that `shed` leaves: above it, a refill would be dropped again by the next
+        // commit.
         self.events <= limits.unmatched_events / 2 && self.bytes <= limits.unmatched_bytes / 2
     }
 
@@ -133,6 +145,7 @@ impl MatchQueue {
             .collect();
         let is_failed = |subscription: &Subscription| failed.contains(&collection_of(subscription));
         let head = cx.log.head();
+        // Before the entries are removed, which tell how far their collections were matched.
         self.leave_to_streams(is_failed, head, streams, subscriptions, cx);
         self.overloaded.retain(|name, _| !failed.contains(name));
     }

@@ -100,8 +100,11 @@ impl Page {
         subscriptions: &mut Subscriptions,
         cx: &mut Context,
     ) {
+        // Subscriptions get credit, fall behind and go away between the turns, so that each turn
+        // begins with a fresh look at the cursors.
         let mut turn = self.start_turn(budget, streams);
         while *budget > 0 && turn.stopped.len() < self.streams.len() {
+            // Looked up anew each time, because others publish while the page is delivered.
             if self.events.is_empty() {
                 let recent = cx.log.recent_after(self.after, cx.limits.page_events);
                 self.events = recent.into();
@@ -120,6 +123,7 @@ impl Page {
                 break;
             };
             let all = (&mut *streams, &mut *subscriptions, &mut *cx);
+            // The event stays at the front and `after` before it, so that nobody counts it as read.
             if !turn.deliver(&event, &mut undelivered, budget, all) {
                 self.undelivered = Some(undelivered);
                 break;
@@ -131,6 +135,7 @@ impl Page {
     }
 
     fn start_turn(&mut self, budget: &mut u64, streams: &Streams) -> Turn {
+        // A stream that ended must not keep the page alive.
         self.streams.retain(|id| streams.get(*id).is_some());
         if let Some(undelivered) = &mut self.undelivered {
             undelivered.retain_streams(&self.streams);
@@ -146,6 +151,8 @@ impl Page {
         *budget = budget.saturating_sub(cost).max(budget.div_ceil(2));
         let ready: usize = backlogs().map(Backlog::ready_count).sum();
         let undelivered = self.undelivered.as_ref().map(|it| it.bound);
+        // The bound of the event that is in progress holds for the whole turn: a later subscription
+        // was not offered that event, so that its cursor must not move past it.
         let bound = undelivered.or(self.current.as_ref().map(EventMatch::bound));
         let few = (self.current.is_none() && ready <= MAX_FEW).then(|| {
             let within = |backlog: &Backlog| backlog.ready_within(self.after..u64::MAX);
@@ -173,6 +180,7 @@ impl Page {
         let mut bound = subscriptions.next_key();
         let mut keys = Vec::new();
         if let Some(few) = &turn.few {
+            // At least 1, so that events without candidates use the budget up, too.
             let cost = 1 + few.len() + event.weight() / BYTES_PER_COST;
             *budget = budget.saturating_sub(cost as u64);
             let document = Document::of(event);
@@ -215,9 +223,11 @@ impl Page {
         subscriptions: &mut Subscriptions,
         cx: &mut Context,
     ) {
+        // Offsets and not matches: it counts the passes over the log (decision 0017).
         cx.counters.page_events += self.after - turn.after;
         let head = cx.log.head();
         for id in &self.streams {
+            // A stream that stopped was not offered the events after that.
             let reached = turn.stopped.get(id).copied().unwrap_or(self.after);
             let Some(stream) = streams.get_mut(*id) else {
                 continue;
@@ -253,12 +263,15 @@ impl Turn {
         budget: &mut u64,
         (streams, subscriptions, cx): (&mut Streams, &mut Subscriptions, &mut Context),
     ) -> bool {
+        // Most events of a page match nothing, and need not be encoded.
         if undelivered.matches.is_empty() && undelivered.skipped.is_empty() {
             return true;
         }
         let outgoing = OutgoingEvent::new(event, cx);
         let mut keys = Vec::new();
         while let Some((id, _)) = undelivered.matches.last().copied() {
+            // A small event overdraws the budget by at most one message of ids, and needs no state
+            // between turns.
             if *budget == 0 && undelivered.is_large {
                 return false;
             }
@@ -267,15 +280,18 @@ impl Turn {
                 continue;
             };
             let wants = |key| self.wants(key, event, stream);
+            // Taken even if the stream has stopped, so that the loop comes to the next stream.
             let is_whole = undelivered.take_part(id, &mut keys, wants);
             *budget = budget.saturating_sub(keys.len() as u64);
             if keys.is_empty() || self.stopped.contains_key(&id) {
                 continue;
             }
+            // Nothing of this part is sent. Cursors of earlier parts are past the event already.
             if stream.outbox.is_full() {
                 self.stopped.insert(id, event.offset - 1);
                 continue;
             }
+            // Those without credit leave `keys`; `deliver` has put their cursors before the event.
             let sent = outgoing.deliver(stream, &mut keys, subscriptions, cx);
             let is_whole = is_whole && sent == keys.len();
             for key in &keys[..sent] {
@@ -284,10 +300,12 @@ impl Turn {
                     || subscriptions
                         .get(*key)
                         .is_some_and(Subscription::has_credit);
+                // Otherwise `finish_turn` moves all cursors of the stream in one pass.
                 if !is_whole || !goes_on {
                     stream.backlog.insert(*key, event.offset, goes_on);
                 }
             }
+            // The cursors of those that got it are past it already; `advance` never moves one back.
             if sent < keys.len() {
                 self.stopped.insert(id, event.offset - 1);
             } else if is_whole && stream.backlog.ready_count() == 0 {
@@ -301,6 +319,8 @@ impl Turn {
             let stream = streams.get(*id);
             stream.is_some_and(|stream| self.wants(*key, event, stream))
         };
+        // Credit may have come, or a live subscription fallen behind at this event, since it was
+        // skipped.
         undelivered.skipped.retain(wants);
         let mut again = Undelivered {
             matches: undelivered.skipped.drain(..).rev().collect(),
@@ -308,6 +328,7 @@ impl Turn {
             is_large: false,
             bound: undelivered.bound,
         };
+        // Not large, so that it neither stops for the budget nor skips: the recursion is one deep.
         self.deliver(event, &mut again, budget, (streams, subscriptions, cx))
     }
 
@@ -333,6 +354,7 @@ impl Undelivered {
             if wants(key) {
                 keys.push(key);
             } else if self.is_large {
+                // A small event is delivered within one step, in which no credit can come.
                 self.skipped.push((id, key));
             }
         }

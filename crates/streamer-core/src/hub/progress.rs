@@ -34,6 +34,7 @@ impl Progress {
             count: 0,
             offset: 0,
             highest_told: 0,
+            // A hello sets it; for a plain peer it only schedules the check of `max_lag`.
             next_check: now,
         }
     }
@@ -80,6 +81,8 @@ impl KnownOffset {
 
     /// Returns the last offset that the client was told by a delivery, a response, or progress.
     pub(super) fn get(&self, progress: &Progress) -> u64 {
+        // Progress that was told before the subscription was live did not hold for it: R-38 names
+        // those behind.
         if progress.count > self.live_since {
             self.told.max(progress.offset)
         } else {
@@ -94,6 +97,7 @@ impl KnownOffset {
 
     /// Ends the effect of the stream's progress.
     pub(super) fn fall_behind(&mut self, progress: &Progress) {
+        // Frozen now: later progress of the stream names this subscription as behind.
         self.told = self.get(progress);
         self.live_since = NEVER;
     }

@@ -24,7 +24,10 @@ impl Stream {
         let behind = self.backlog.len();
         if !self.is_profile()
             || behind > MAX_BEHIND
+            // Then most of the message would be names of subscriptions for which it says nothing.
             || behind * 2 > self.subscriptions().len()
+            // Equal is allowed: heartbeat acks carry it so that a client learns that nothing is
+            // missing.
             || offset < self.progress.highest_told()
         {
             return None;

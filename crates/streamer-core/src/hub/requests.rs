@@ -22,11 +22,15 @@ impl Hub {
         let Some(stream) = self.streams.get_mut(id) else {
             return;
         };
+        // Even a message without a payload is a sign of life; the original server ignores it
+        // otherwise.
         stream.heard(self.cx.now);
         let Some(request) = message.payload else {
             return;
         };
+        // Before anything may end the stream: the final message is for peers that understand it.
         stream.identify(matches!(request, Request::Hello(_) | Request::Credit(_)));
+        // After `identify`, for which the stream was kept open.
         let done = if let Peer::Refused { cause, .. } = stream.peer() {
             Err(cause.clone())
         } else {
@@ -58,11 +62,13 @@ impl Hub {
         let Some(stream) = self.streams.get(id) else {
             return Ok(());
         };
+        // Before the fence: a hello with faults must not end the older stream.
         check_hello(stream, &hello, self.cx.limits.id_bytes)?;
         let session: Arc<str> = hello.session_id.into();
         let attempt = hello.attempt;
         let mut inherited = BTreeSet::new();
         if let Some(holder) = self.streams.holder(&session) {
+            // A late attempt must not end the stream that replaced it.
             if attempt <= holder.attempt {
                 return Err(EndCause::StaleAttempt {
                     attempt,
@@ -70,8 +76,12 @@ impl Hub {
                 });
             }
             if let Some(older) = self.streams.get(holder.stream) {
+                // Only the ids: positions come from the client, which knows what it received
+                //
                 inherited = older.subscriptions().map(|(id, _)| id.clone()).collect();
             }
+            // Before the new stream holds the session, so that the older one gets nothing more and
+            // gives its entry back.
             self.end(holder.stream, &EndCause::Fenced { by: attempt });
         }
         self.streams.hold(Arc::clone(&session), id, attempt);
@@ -83,6 +93,7 @@ impl Hub {
             requested
         };
         let limits = &self.cx.limits;
+        // Very short intervals would end a peer at any delay; very long ones would keep a dead one.
         let interval = interval.clamp(limits.heartbeat_min, limits.heartbeat_max);
         let welcome = Welcome {
             version: VERSION,
@@ -109,11 +120,13 @@ impl Hub {
         let Some(stream) = self.streams.get_mut(id) else {
             return;
         };
+        // The first one starts the deadline: a peer that sends none may be quiet by design.
         stream.on_heartbeat(self.cx.now, self.cx.limits.plain_silence);
         let matched = self
             .matching
             .matched_for(stream, &self.subscriptions, self.cx.log.head());
         let ack = HeartbeatAck {
+            // Returned as it came: clients recognise their greeting by it.
             timestamp: heartbeat.timestamp,
             progress: stream.report_progress(matched, &self.subscriptions, &mut self.cx),
         };
@@ -132,6 +145,7 @@ impl Hub {
             && let Some(subscription) = self.subscriptions.get_mut(key)
         {
             subscription.grant(grant.messages, grant.bytes);
+            // A grant may raise only one of the two totals.
             if subscription.has_credit() {
                 stream.backlog.set_ready(key);
             }
@@ -148,6 +162,7 @@ impl Hub {
         let Some(stream) = self.streams.get(id) else {
             return;
         };
+        // All checks come first, so that a refusal leaves an older subscription as it is.
         let admitted = self.subscriptions.admit(stream, &request, &self.cx.limits);
         let mut response = match admitted {
             Ok(filter) => {
@@ -170,6 +185,7 @@ impl Hub {
         if stream.is_profile() {
             response.request = number;
         } else {
+            // A field of the profile; the texts of the original say it.
             response.code = RefusalCode::Unspecified.into();
         }
         stream.send(Payload::SubscribeResponse(response), &mut self.cx);
@@ -184,10 +200,13 @@ impl Hub {
         let older = if stream.is_profile() {
             stream.subscription(subscription_id)
         } else {
+            // One namespace for all plain peers, as gateways expect of the original, which knows no
+            // sessions.
             self.subscriptions.plain_owner(subscription_id)
         };
         if let Some(older) = older.and_then(|key| self.subscriptions.remove(key)) {
             self.cx.counters.taken_over += u64::from(older.stream() != id);
+            // The older stream keeps its other ids: only this one moved.
             if let Some(stream) = self.streams.get_mut(older.stream()) {
                 stream.detach(older.id());
             }
@@ -211,6 +230,7 @@ impl Hub {
             let credit = Credit::limited(request.credit_messages, request.credit_bytes);
             (start, resync, credit)
         } else {
+            // A plain peer has no positions and no credit.
             (cx.log.head(), None, Credit::Unlimited)
         };
         let subscription_id: Arc<str> = Arc::from(&*request.subscription_id);
@@ -227,6 +247,8 @@ impl Hub {
             start,
         );
         let is_live = start >= cx.log.head();
+        // At the head nothing is to be read, with or without credit. Matching may be behind, but
+        // what it still offers is before `start`.
         if is_live {
             subscription.go_live(start, &stream.progress);
         }
@@ -238,6 +260,7 @@ impl Hub {
         let taken_over = stream.claim_inherited(&subscription_id);
         cx.counters.taken_over += u64::from(taken_over);
         stream.attach(subscription_id, key);
+        // Its response tells `start`, and progress below it would go back.
         stream.progress.note_told(start);
         SubscribeResponse {
             success: true,
@@ -258,7 +281,10 @@ impl Hub {
             self.subscriptions.remove(key);
         }
         if stream.is_profile() {
+            // Given up on purpose: a later subscribe of the id takes nothing over.
             stream.claim_inherited(&request.subscription_id);
+            // Also for an unknown id: the client waits for the answer, and the id is gone either
+            // way.
             let ack = UnsubscribeAck {
                 subscription_id: request.subscription_id,
                 request: request.request,
@@ -269,6 +295,7 @@ impl Hub {
 }
 
 fn check_hello(stream: &Stream, hello: &Hello, max_id_bytes: usize) -> Result<(), Misuse> {
+    // A second hello would move a stream with subscriptions into another session.
     if !matches!(stream.peer(), Peer::Unknown) {
         Err(Misuse::HelloNotFirst)
     } else if hello.version == 0 {
@@ -278,6 +305,7 @@ fn check_hello(stream: &Stream, hello: &Hello, max_id_bytes: usize) -> Result<()
             limit: max_id_bytes,
         })
     } else if hello.attempt == 0 {
+        // 0 is a field that was left out; attempts count from 1.
         Err(Misuse::Attempt)
     } else {
         Ok(())

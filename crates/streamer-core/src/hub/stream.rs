@@ -181,6 +181,7 @@ impl Stream {
     /// Learns the kind of peer from a message. `of_profile` is true for one that no plain peer sends.
     pub(super) fn identify(&mut self, of_profile: bool) {
         if of_profile {
+            // Also by a credit without hello, which is an error: the peer speaks the profile.
             self.understands_final = true;
         } else if matches!(self.peer, Peer::Unknown) {
             self.peer = Peer::Plain;
@@ -194,6 +195,8 @@ impl Stream {
                 .liveness
                 .last_heartbeat
                 .map_or(Duration::ZERO, |last| now - last);
+            // Without a maximum, a peer that was paused for an hour would be allowed three hours of
+            // silence.
             let own = (interval * SILENT_INTERVALS).min(PLAIN_SILENCE_MAX);
             self.liveness.silence_limit = Some(own.max(plain_silence));
         }
@@ -208,6 +211,7 @@ impl Stream {
     pub(super) fn deadline(&self, cx: &Context) -> Option<Time> {
         let checks_progress = match &self.peer {
             Peer::Refused { until, .. } => return Some(*until),
+            // No deadline for the first message: HTTP/2 pings find a dead peer.
             Peer::Unknown => false,
             Peer::Profile(_) => true,
             // Progress is not told to plain peers, but the same check enforces max_lag.
@@ -246,6 +250,7 @@ impl Stream {
     pub(super) fn is_late(&self, now: Time) -> bool {
         self.liveness
             .silence_limit
+            // The limit is three intervals, so that half of it is one and a half.
             .is_some_and(|limit| self.liveness.last_message + limit / 2 <= now)
     }
 

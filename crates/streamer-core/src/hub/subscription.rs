@@ -91,6 +91,7 @@ impl Subscription {
     pub(super) fn on_delivery(&mut self, event: &Event, progress: &Progress) -> u64 {
         let previous = self.known.get(progress);
         self.known.told(event.offset);
+        // A page may deliver ahead of matching, which then offers the same event once more.
         self.handled = event.offset;
         self.credit.charge(event.weight());
         previous
@@ -120,6 +121,7 @@ impl Subscription {
     pub(super) fn matches(&self, event: &Event, document: &Document<'_>) -> bool {
         *self.collection() == event.collection
             && *self.database() == event.database
+            // As in the matcher: a document that cannot be read satisfies no condition.
             && evaluate(&self.filter, document).unwrap_or(false)
     }
 

@@ -57,6 +57,8 @@ pub(super) enum Refusal {
 impl Subscriptions {
     pub(super) fn new(seed: [u8; 32]) -> Self {
         let (hash_seed, _) = seed.as_chunks::<8>();
+        // Secret, because clients choose the ids that are hashed: known, they could make all of
+        // them collide.
         let hash_seed = u64::from_le_bytes(hash_seed[0]);
         let state = || FixedState::with_seed(hash_seed);
         Self {
@@ -121,6 +123,8 @@ impl Subscriptions {
         let name = (database.into(), collection.into());
         let name = self
             .collections
+            // Many subscriptions have few collections: two texts each would be most of their
+            // memory.
             .get_or_insert_with(&name, |name| Arc::new(name.clone()));
         Arc::clone(name)
     }
@@ -129,6 +133,7 @@ impl Subscriptions {
     pub(super) fn remove(&mut self, key: SubscriptionKey) -> Option<Subscription> {
         let subscription = self.by_key.remove(&key)?;
         self.matcher.remove(key);
+        // The id may have a newer owner, whose entry must stay.
         if self.plain.get(subscription.id()) == Some(&key) {
             self.plain.remove(subscription.id());
         }
@@ -136,7 +141,8 @@ impl Subscriptions {
         if Arc::strong_count(subscription.name()) == 2 {
             self.collections.remove(subscription.name());
         }
-        // A table stays as large as it ever was.
+        // A table stays as large as it ever was. Only far below its size: a stream that leaves and
+        // restores would otherwise pay for both.
         if self.by_key.len() < self.by_key.capacity() / SPARSE {
             self.by_key.shrink_to_fit();
             self.plain.shrink_to_fit();
@@ -153,6 +159,8 @@ impl Subscriptions {
     pub(super) fn group(&self, keys: &[SubscriptionKey]) -> Vec<(StreamId, SubscriptionKey)> {
         let with_stream = |key: &SubscriptionKey| Some((self.by_key.get(key)?.stream(), *key));
         let mut grouped: Vec<_> = keys.iter().filter_map(with_stream).collect();
+        // Stable: the order within a stream is that of the matcher, and peers rely on it
+        // (docs/protocol-filters.md).
         grouped.sort_by_key(|(stream, _)| *stream);
         grouped
     }
@@ -171,10 +179,14 @@ impl Subscriptions {
                 limit: limits.id_bytes,
             });
         }
+        // Before capacity: a permanent refusal is more useful to the client than a temporary one
+        //
         let filter = Filter::parse(&request.filters, &limits.filters)?;
         let own = stream.subscription(id).is_some();
         let owner = self.plain_owner(id).filter(|_| !stream.is_profile());
         let owner = owner.and_then(|key| self.get(key));
+        // Ids of streams rise as they open. A gateway whose old connection lingers must not win
+        // over its own new one.
         if owner.is_some_and(|owner| owner.stream() > stream.id()) {
             return Err(Refusal::HeldByNewer);
         }
