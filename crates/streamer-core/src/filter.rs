@@ -77,6 +77,8 @@ impl Filter {
                 .check()
                 .map_err(|fault| InvalidFilter::at(index, &condition.field, fault))?;
         }
+        // Only alone does `_id` name a document (S5): the original took a value that is no id for
+        // the whole collection.
         if let [only] = &*conditions {
             only.check_document_id()
                 .map_err(|fault| InvalidFilter::at(0, &only.field, fault))?;
@@ -104,6 +106,7 @@ impl Filter {
                     op: Op::Eq,
                     value: Value::Text(id),
                 },
+            // An id is text; `new` has refused other values.
             ] if field == condition::DOCUMENT_ID => Selection::Document(id),
             conditions => Selection::Conditions(conditions),
         }

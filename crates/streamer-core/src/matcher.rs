@@ -98,6 +98,7 @@ impl Matcher {
         collection: &str,
         filter: &Filter,
     ) {
+        // First, because the new filter may belong to another collection or another group.
         self.remove(key);
         let index = self.collection_or_new(database, collection);
         let slot = self.collections[index].insert(key, filter);
@@ -115,6 +116,7 @@ impl Matcher {
             return false;
         };
         collection.remove(key, slot);
+        // Clients choose the names: empty collections would fill memory if they were kept.
         if collection.is_empty() {
             let gone = self.collections.remove(index);
             if let Some(inside) = self.names.get_mut(&gone.database) {
@@ -164,6 +166,7 @@ impl Matcher {
         }
         let database: Arc<str> = self
             .names
+            // All collections of a database share its name.
             .get_key_value(database)
             .map_or_else(|| database.into(), |(database, _)| Arc::clone(database));
         let name: Arc<str> = name.into();
@@ -173,6 +176,8 @@ impl Matcher {
             self.next_serial,
             self.seed,
         );
+        // The slab gives the index again, so that a matching in progress needs more than the index
+        // to know its collection.
         self.next_serial += 1;
         let index = self.collections.insert(collection);
         self.names.entry(database).or_default().insert(name, index);

@@ -29,6 +29,7 @@ impl Condition {
     }
 
     pub(super) fn check(&self) -> Result<(), FilterFault> {
+        // Refused and not ignored: a condition that never holds would be silence for the client.
         if !self.value.is_finite() {
             return Err(FilterFault::NotFinite);
         }
@@ -37,6 +38,7 @@ impl Condition {
             Op::In if !list => Err(FilterFault::NotAList {
                 found: self.value.kind(),
             }),
+            // Lists have no order, so that the condition could never hold.
             Op::Gt | Op::Ge | Op::Lt | Op::Le if list => Err(FilterFault::NoOrder { op: self.op }),
             Op::Eq | Op::Ne | Op::Gt | Op::Ge | Op::Lt | Op::Le | Op::In | Op::Contains => Ok(()),
         }
@@ -48,6 +50,7 @@ impl Condition {
             return Ok(());
         }
         match &self.value {
+            // The original takes it for the whole collection (S5).
             Value::Text(id) if id.is_empty() => Err(FilterFault::EmptyDocumentId),
             Value::Text(_) => Ok(()),
             Value::Int(_) | Value::Double(_) | Value::Bool(_) | Value::List(_) => {
@@ -62,6 +65,7 @@ impl Condition {
 /// Writes the text that [`Filter::from_text`](super::Filter::from_text) reads.
 impl fmt::Display for Condition {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // A part of what `from_text` reads without quotes; anything else is quoted to be safe.
         let plain = |c: char| c.is_alphanumeric() || "._-$@/:".contains(c);
         if !self.field.is_empty() && self.field.chars().all(plain) {
             f.write_str(&self.field)?;

@@ -65,6 +65,7 @@ impl<'a> Document<'a> {
     pub fn read(data: &[u8]) -> Result<Map<String, Json>, DocumentFault> {
         match serde_json::from_slice(data) {
             Ok(Json::Object(fields)) => Ok(fields),
+            // JSON of another kind has no fields to compare. No payload is put into the error.
             Ok(Json::Null | Json::Bool(_) | Json::Number(_) | Json::String(_) | Json::Array(_)) => {
                 Err(DocumentFault::NotAnObject)
             }
@@ -89,6 +90,7 @@ impl<'a> Document<'a> {
     /// When the data is not a JSON object.
     pub fn fields(&self) -> Result<&Map<String, Json>, InvalidDocument> {
         let fields = self.fields.get_or_init(|| flatten(self.event));
+        // Kept even if it failed, so that damaged data is parsed once and not for each filter.
         fields.as_ref().map_err(Clone::clone)
     }
 
@@ -103,6 +105,7 @@ impl<'a> Document<'a> {
         let mut segments = path.split('.');
         let first = segments.next().and_then(|name| fields.get(name));
         Ok(first.and_then(|first| {
+            // Not through lists: `a.0` names a member "0", as in the original.
             segments.try_fold(first, |inside, name| inside.as_object()?.get(name))
         }))
     }
@@ -118,6 +121,7 @@ fn flatten(event: &Event) -> Result<Map<String, Json>, InvalidDocument> {
     } else {
         Document::read(&event.data).map_err(invalid)?
     };
+    // After the data, which must not be able to claim another id or collection.
     fields.insert("id".to_owned(), Json::from(&*event.document_id));
     fields.insert("collection".to_owned(), Json::from(&*event.collection));
     Ok(fields)

@@ -18,11 +18,14 @@ use super::{Document, Filter, InvalidDocument, Number, Op, Operand, Selection};
 pub fn evaluate(filter: &Filter, document: &Document<'_>) -> Result<bool, InvalidDocument> {
     match filter.selection() {
         Selection::Collection => Ok(true),
+        // The event's own id, as the data may be unreadable or have a field of that name.
         Selection::Document(id) => Ok(*document.event().document_id == *id),
         Selection::Conditions(conditions) => {
             for condition in conditions {
                 let field = document.field(&condition.field)?;
                 let value = Operand::of(&condition.value);
+                // Also for `!=`: the original finds an error in a missing field, and an error is no
+                // match.
                 if !field.is_some_and(|field| holds(condition.op, value, field)) {
                     return Ok(false);
                 }
@@ -74,6 +77,7 @@ impl<'a> FieldValue<'a> for &'a Json {
 pub(crate) fn holds<'a>(op: Op, value: Operand<'_>, field: impl FieldValue<'a>) -> bool {
     match op {
         Op::Eq => equal(field, value),
+        // Values of different types are unequal, so that null differs from everything.
         Op::Ne => !equal(field, value),
         Op::Gt => order(field, value).is_some_and(Ordering::is_gt),
         Op::Ge => order(field, value).is_some_and(Ordering::is_ge),
@@ -92,6 +96,7 @@ fn contains<'a>(field: impl FieldValue<'a>, value: Operand<'_>) -> bool {
         return elements.any(|element| equal(element, value));
     }
     match value {
+        // The keys of an object, never the parts of a string: `contains` is no search in texts.
         Operand::Text(name) => field.has_member(name),
         Operand::Number(_) | Operand::Bool(_) | Operand::List(_) => false,
     }

@@ -85,6 +85,7 @@ impl InvalidFilter {
     pub(super) fn at(index: usize, field: &str, fault: FilterFault) -> Self {
         Self {
             index,
+            // Characters and not bytes, so that none is cut.
             field: field.chars().take(FIELD_CHARS_MAX).collect(),
             fault,
         }
@@ -99,6 +100,7 @@ impl fmt::Display for InvalidFilter {
             | FilterFault::NoKind
             | FilterFault::TooManyConditions { .. }
             | FilterFault::TooManyElements { .. }
+            // The texts of the original, literally, and limits that no single condition exceeds.
             | FilterFault::TooManyBytes { .. } => write!(f, "{}", self.fault),
             FilterFault::NotFinite
             | FilterFault::NotAList { .. }

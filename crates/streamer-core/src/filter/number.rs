@@ -20,6 +20,7 @@ pub(crate) enum Number {
 impl Number {
     /// Returns `None` if the number is not finite, which no JSON number is.
     pub(crate) fn of_json(number: &serde_json::Number) -> Option<Self> {
+        // Integers first: `as_f64` would round those beyond 2⁵³ (S16).
         if let Some(whole) = number.as_i64() {
             return Some(whole.into());
         }
@@ -56,6 +57,7 @@ impl From<i64> for Number {
 
 impl From<f64> for Number {
     fn from(double: f64) -> Self {
+        // Integers and doubles of one value must hash alike, so that they get one form.
         if double.fract() == 0.0 && double.abs() <= WHOLE_MAX {
             // An integer far inside the range of i128: the cast is exact, and −0.0 becomes 0.
             Self::Whole(double as i128)
@@ -71,6 +73,7 @@ impl Ord for Number {
             (Self::Whole(a), Self::Whole(b)) => a.cmp(&b),
             // Neither is zero, so the total order is the mathematical order.
             (Self::Double(a), Self::Double(b)) => a.total_cmp(&b),
+            // Never equal: a double that equals an integer up to 2⁶⁴ is kept as `Whole`.
             (Self::Whole(a), Self::Double(b)) => whole_against_double(a, b),
             (Self::Double(a), Self::Whole(b)) => whole_against_double(b, a).reverse(),
         }
@@ -103,6 +106,7 @@ impl Hash for Number {
 
 /// Compares with the integral part of the double, then with its fraction.
 fn whole_against_double(whole: i128, double: f64) -> Ordering {
+    // Compared as integers: as doubles, 2⁵³ + 1 and 2⁵³ would be equal.
     let whole_part = double.trunc();
     // The cast saturates beyond every `whole` there is, so that a saturated value compares correctly.
     whole

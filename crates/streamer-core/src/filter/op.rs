@@ -91,6 +91,7 @@ impl FromStr for Op {
         Self::ALL
             .into_iter()
             .find(|op| {
+                // Gateways of two versions may use one server, and a request may mix the spellings.
                 [Spelling::Symbols, Spelling::Words]
                     .into_iter()
                     .any(|spelling| op.spelled(spelling) == text)

@@ -36,10 +36,14 @@ impl<'a> Operand<'a> {
         match self {
             Self::Text(text) => {
                 out.push(TEXT);
+                // The length first, so that no text can be taken for the beginning of the next
+                // value.
                 encode_number(text.len(), out);
                 out.extend_from_slice(text);
             }
             Self::Number(number) => {
+                // The shorter form wins whenever it is exact, so that equal numbers have equal
+                // bytes.
                 if let Number::Whole(whole) = number
                     && let Ok(int) = i64::try_from(whole)
                 {
@@ -81,6 +85,7 @@ impl<'a> Operand<'a> {
             FALSE => Self::Bool(false),
             LIST => {
                 let len = decode_number(bytes)?;
+                // The elements stay encoded; they are only passed over to find the end.
                 let elements = Elements::Encoded(len, bytes);
                 for _ in 0..len {
                     Self::decode(bytes)?;
@@ -147,6 +152,7 @@ pub(crate) fn encode_number(mut number: usize, out: &mut Vec<u8>) {
 /// Reads what [`encode_number`] appended.
 pub(crate) fn decode_number(bytes: &mut &[u8]) -> Option<usize> {
     let mut number = 0;
+    // Bounded by the width, so that damaged bytes give `None` and no overflow.
     for shift in (0..usize::BITS).step_by(7) {
         let byte = *bytes.split_off_first()?;
         number |= usize::from(byte & 0x7f) << shift;

@@ -70,6 +70,7 @@ impl Filter {
             let text = text.as_ref();
             let (condition, value_at) =
                 condition(text).map_err(|(at, fault)| InvalidText::new(index, text, at, fault))?;
+            // Kept with its text: `new` knows the index of a fault but not the column.
             read.push((condition, text.to_owned(), value_at));
         }
         Self::new(read.iter().map(|(condition, ..)| condition.clone())).map_err(|invalid| {
@@ -89,6 +90,7 @@ impl InvalidText {
         Self {
             index,
             text: text.to_owned(),
+            // Characters and not bytes: people count what they see.
             column: text[..at].chars().count() + 1,
             fault,
         }
@@ -134,6 +136,7 @@ fn condition(text: &str) -> Result<(Condition, usize), Fault> {
 fn field(text: &str, at: usize) -> Result<(String, usize), Fault> {
     let rest = &text[at..];
     if rest.starts_with('"') {
+        // A stream, because the string is followed by the rest of the condition.
         let mut strings = serde_json::Deserializer::from_str(rest).into_iter::<String>();
         return match strings.next() {
             Some(Ok(field)) => Ok((field, at + strings.byte_offset())),
@@ -159,12 +162,14 @@ fn value(text: &str) -> Result<Value, Fault> {
         Ok(json) => return Value::try_from(&json).map_err(|invalid| (0, invalid.into())),
         Err(error) => error,
     };
+    // It was meant as JSON. Taken for a word, a missing quote would become part of the text.
     if text.starts_with(['"', '[', '{']) {
         return Err((
             byte_of(text, &error),
             TextFault::NotJson(without_location(&error)),
         ));
     }
+    // A forgotten operator or quote looks like this; as one text it would match nothing.
     if let Some(blank) = text.find(char::is_whitespace) {
         return Err((blank, TextFault::Unquoted));
     }
@@ -181,6 +186,7 @@ fn op_length(text: &str) -> usize {
     let end = if text.starts_with(is_symbol) {
         text.find(|c| !is_symbol(c))
     } else {
+        // `in["a"]` needs no blank.
         text.find(|c: char| c.is_whitespace() || c == '[' || c == '"')
     };
     end.unwrap_or(text.len())
@@ -199,6 +205,7 @@ fn byte_of(text: &str, error: &serde_json::Error) -> usize {
     let line = text
         .split_inclusive('\n')
         .take(error.line().saturating_sub(1));
+    // The column of `serde_json` counts bytes within the line, and may lie inside a character.
     let byte = line.map(str::len).sum::<usize>() + error.column().saturating_sub(1);
     (0..=byte.min(text.len()))
         .rev()

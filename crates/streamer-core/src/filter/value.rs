@@ -53,6 +53,7 @@ impl Value {
     pub(super) fn is_finite(&self) -> bool {
         match self {
             Self::Double(double) => double.is_finite(),
+            // Inside lists, too: elements are compared like other values.
             Self::List(values) => values.iter().all(Self::is_finite),
             Self::Text(_) | Self::Int(_) | Self::Bool(_) => true,
         }
@@ -63,6 +64,7 @@ impl Value {
 impl fmt::Display for Value {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            // Quoted and escaped, so that `from_text` reads the same value again.
             Self::Text(text) => write!(f, "{}", Json::from(&**text)),
             Self::Int(int) => write!(f, "{int}"),
             // Unlike `Display`, `Debug` keeps exponents, and the point that makes it a double.
@@ -88,7 +90,9 @@ impl TryFrom<u64> for Value {
         if let Ok(int) = i64::try_from(number) {
             return Ok(Self::Int(int));
         }
+        // The wire has no unsigned integer: beyond `i64` only a double can carry the number.
         let double = number as f64;
+        // In 128 bits, because the cast to `u64` saturates: the largest `u64` would seem exact.
         if double as u128 == u128::from(number) {
             Ok(Self::Double(double))
         } else {
@@ -111,6 +115,8 @@ impl TryFrom<&Json> for Value {
                 Ok(Self::List(values.collect::<Result<_, _>>()?))
             }
             Json::Number(number) => {
+                // Before `as_i64`: it also covers the positive integers beyond `i64`, which must
+                // not be rounded silently.
                 if let Some(whole) = number.as_u64() {
                     return Self::try_from(whole);
                 }

@@ -44,6 +44,7 @@ impl Filter {
         };
         let mut conditions = Vec::with_capacity(filters.len().min(limits.max_filters));
         for (index, filter) in filters.iter().enumerate() {
+            // Within the loop, so that a fault of an earlier condition is reported first.
             let condition = if index < limits.max_filters {
                 reader.condition(filter)
             } else {
@@ -78,6 +79,7 @@ struct Reader<'a> {
 
 impl Reader<'_> {
     fn condition(&mut self, filter: &wire::Filter) -> Result<Condition, FilterFault> {
+        // Before anything is copied: what exceeds the limits costs no memory.
         self.count_bytes(filter.field.len() + filter.op.len())?;
         let op: Op = filter
             .op
@@ -93,6 +95,7 @@ impl Reader<'_> {
 
     fn value(&mut self, value: &wire::Value, depth: usize) -> Result<Value, FilterFault> {
         let kind = value.kind.as_ref().ok_or(FilterFault::NoKind)?;
+        // 8 for each value that is no text, so that long lists of numbers are bounded, too.
         self.count_bytes(match kind {
             Kind::StringValue(text) => text.len(),
             Kind::IntValue(_) | Kind::DoubleValue(_) | Kind::BoolValue(_) | Kind::ListValue(_) => 8,
@@ -108,11 +111,14 @@ impl Reader<'_> {
 
     fn list(&mut self, values: &[wire::Value], depth: usize) -> Result<Vec<Value>, FilterFault> {
         let limits = self.limits;
+        // Evaluation and encoding are recursive.
         if depth > limits.max_depth {
             return Err(FilterFault::TooDeep {
                 limit: limits.max_depth,
             });
         }
+        // Before the elements are read, and across all lists: many short ones cost as much as a
+        // long one.
         self.elements = self.elements.saturating_add(values.len());
         if self.elements > limits.max_list {
             return Err(FilterFault::TooManyElements {

@@ -59,7 +59,7 @@ impl Backlog {
 
     /// Sets the cursor of a subscription, whether or not it was behind before.
     pub(super) fn insert(&mut self, key: SubscriptionKey, offset: u64, ready: bool) {
-        // `ready` is counted, because it is asked for at every event of a page.
+        // Counted here, because pages ask for the number at every event.
         let older = self.cursors.insert(key, Cursor { offset, ready });
         self.ready -= usize::from(older.is_some_and(|older| older.ready));
         self.ready += usize::from(ready);

@@ -64,7 +64,7 @@ impl LogState {
     /// Moves the head past events that are only in the log.
     pub(super) fn skip_to(&mut self, head: u64) {
         self.bounds.head = head;
-        // `recent_after` counts offsets from the front, so that the events in memory have no hole.
+        // `recent_after` finds offsets by counting from the front, so that there must be no hole.
         self.recent.clear();
     }
 

@@ -90,7 +90,7 @@ impl MatchQueue {
     /// Adds a committed event. If there are too many, the longest queues are dropped.
     pub(super) fn push(&mut self, event: &Arc<Event>, cx: &mut Context) {
         let name = name_of(event);
-        // Its events follow those that are still to be read, so that the order of the log is kept.
+        // Queued now, it would overtake those that are still to be read from the log.
         if self.overloaded.contains_key(&name) {
             return;
         }

@@ -354,7 +354,6 @@ impl Undelivered {
             if wants(key) {
                 keys.push(key);
             } else if self.is_large {
-                // A small event is delivered within one step, in which no credit can come.
                 self.skipped.push((id, key));
             }
         }

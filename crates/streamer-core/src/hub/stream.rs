@@ -250,7 +250,7 @@ impl Stream {
     pub(super) fn is_late(&self, now: Time) -> bool {
         self.liveness
             .silence_limit
-            // The limit is three intervals, so that half of it is one and a half.
+            // Half of three intervals is one and a half: a heartbeat is overdue.
             .is_some_and(|limit| self.liveness.last_message + limit / 2 <= now)
     }
 

@@ -19,6 +19,8 @@ pub(super) fn canonical(conditions: &[NamedCondition], fields: &mut FieldTable) 
     for condition in conditions {
         let field = fields.acquire(&condition.field);
         let bytes = encode(field, condition);
+        // Repeated conditions would give equal filters different forms. Quadratic, but a filter has
+        // 64 at most by default.
         if encoded.contains(&bytes) {
             fields.release(field);
         } else {
@@ -32,6 +34,8 @@ pub(super) fn canonical(conditions: &[NamedCondition], fields: &mut FieldTable) 
 pub(super) fn choose(conditions: &Conditions, fields: &FieldTable, postings: &Postings) -> Access {
     let mut best: Option<(usize, Access)> = None;
     let mut consider = |cost: usize, access: Access| {
+        // The first of equals, so that the choice does not depend on anything but the filter and
+        // the lists.
         if best.is_none_or(|(least, _)| cost < least) {
             best = Some((cost, access));
         }
@@ -48,6 +52,8 @@ pub(super) fn choose(conditions: &Conditions, fields: &FieldTable, postings: &Po
                     cost += postings.len(field, kind, &value);
                     listed += 1;
                 }
+                // Each element of an `in` needs an entry of its own, so that fewer elements are
+                // better.
                 consider(cost + listed / 4, Access::Value(at));
             } else if conditions.only().is_some() {
                 // With another condition, the value of that one selects more.
@@ -61,5 +67,6 @@ pub(super) fn choose(conditions: &Conditions, fields: &FieldTable, postings: &Po
             consider(cost, Access::Range(field, of));
         }
     }
+    // Not reached: a filter without conditions is no group.
     best.map_or(Access::Presence(FieldId::ROOT), |(_, access)| access)
 }

@@ -68,6 +68,7 @@ pub(super) struct Difference {
 
 impl Collection {
     pub(super) fn new(database: Arc<str>, name: Arc<str>, serial: u64, seed: u64) -> Self {
+        // One secret seed for all tables, because clients choose the values that are hashed.
         let hasher = FixedState::with_seed(seed);
         Self {
             database,
@@ -148,8 +149,11 @@ impl Collection {
             let (Some(value), index) = (values.get(field), self.fields.index(field)) else {
                 continue;
             };
+            // Each group once: it has one access, and a field has one value. Only `contains` can
+            // find a group twice.
             index.candidates(value, &mut out.groups);
             let (scalar, groups) = (Scalar::of_field(value), &self.groups);
+            // Most fields have only one kind of listing, and each look-up waits for memory.
             if index.equalling > 0
                 && let Some(value) = scalar
             {
@@ -157,6 +161,7 @@ impl Collection {
                     .candidates(field, Kind::Equals, &value, groups, &mut out.groups);
             }
             if let Some(differing) = index.differing() {
+                // Without a scalar the field differs from every listed value, which are scalars.
                 let same = scalar
                     .and_then(|value| self.postings.only(field, Kind::Differs, &value, groups));
                 out.listed += differing.len();
@@ -181,6 +186,7 @@ impl Collection {
         };
         match value.elements() {
             Some(elements) => elements.filter_map(Scalar::of_field).for_each(&mut look_up),
+            // The keys of an object; any other value has none.
             None => value.names().map(Scalar::Text).for_each(&mut look_up),
         }
         // Equal elements, or members of one name, find the same groups.
@@ -206,6 +212,7 @@ impl Collection {
         let Some(list) = self.fields.differing(difference.field) else {
             return true;
         };
+        // Looked up again in each slice: the group may have lost members or be gone since.
         let equal = difference.equal.and_then(|id| self.groups.get(id.index()));
         let except = equal.into_iter().flat_map(|group| group.members.iter());
         match list.copy(difference.next, except, left, out) {
@@ -227,11 +234,13 @@ impl Collection {
             id: Arc::clone(&id),
             members: Members::One(key),
         });
+        // Like groups, documents with subscriptions fill memory before 2^32 of them.
         self.by_document.insert(id, index as u32);
         Slot::document(index)
     }
 
     fn join_group(&mut self, key: SubscriptionKey, conditions: &[NamedCondition]) -> GroupId {
+        // It acquires the fields, whose ids the bytes contain.
         let conditions = canonical(conditions, &mut self.fields);
         let hash = conditions.hash(&self.hasher);
         let groups = &mut self.groups;
@@ -244,6 +253,7 @@ impl Collection {
             if let Access::Difference(field) = group.access {
                 self.fields.index_mut(field).insert_differing(key);
             }
+            // The group holds its fields once, however many subscriptions it has.
             for condition in conditions.iter() {
                 self.fields.release(condition.field);
             }
@@ -257,6 +267,7 @@ impl Collection {
         }));
         self.forms
             .insert_unique(spread(hash), (hash, id), |(known, _)| spread(*known));
+        // After the insertion, as postings compare values with those of the group.
         self.list(id);
         if let Access::Difference(field) = access {
             self.fields.index_mut(field).insert_differing(key);
@@ -275,11 +286,13 @@ impl Collection {
         if !is_last {
             return;
         }
+        // Before the group is removed, whose conditions say where it is listed.
         self.unlist(id);
         let group = self.groups.remove(id.index());
         let hash = group.conditions.hash(&self.hasher);
         let form = self
             .forms
+            // By id: comparing conditions would read groups that share the hash.
             .find_entry(spread(hash), |(_, known)| *known == id);
         if let Ok(form) = form {
             form.remove();

@@ -25,6 +25,7 @@ pub(super) struct Condition<'a> {
 impl Conditions {
     /// Brings encoded conditions into the order that all equal filters have.
     pub(super) fn new(mut encoded: Vec<Vec<u8>>) -> Self {
+        // By bytes: any order will do that is the same for equal filters.
         encoded.sort_unstable();
         Self(encoded.concat().into_boxed_slice())
     }
@@ -63,6 +64,8 @@ impl Conditions {
                 && its == of
             {
                 match condition.op {
+                    // The key itself is included for `>`, because other values may share it; the
+                    // exact comparison follows.
                     Op::Gt | Op::Ge => low = low.max(key),
                     Op::Lt | Op::Le => high = high.min(key),
                     Op::Eq | Op::Ne | Op::In | Op::Contains => {}
@@ -79,6 +82,7 @@ pub(super) fn encode(field: FieldId, condition: &NamedCondition) -> Vec<u8> {
     encode_number(field.index(), &mut bytes);
     bytes.push(condition.op.index());
     match (condition.op, &condition.value) {
+        // Only for `in`: with `==` the order of a list matters.
         (Op::In, Value::List(elements)) => encode_set(elements, &mut bytes),
         (_, value) => Operand::of(value).encode(&mut bytes),
     }
@@ -117,6 +121,8 @@ impl<'a> Condition<'a> {
                 .map(Scalar::of)
         };
         if several.is_some_and(|several| several.len() > LISTED_MAX)
+            // All or nothing: listed under some values only, a group would be missed by events with
+            // the others.
             || values().any(|value| value.is_none())
         {
             return None;
@@ -194,6 +200,7 @@ impl<'a> Scalar<'a> {
 
     pub(super) fn hash(&self, field: FieldId, kind: Kind, hasher: &FixedState) -> u32 {
         let mut state = hasher.build_hasher();
+        // One table for all fields and kinds, so that both are part of the hash.
         field.hash(&mut state);
         kind.hash(&mut state);
         self.write(&mut state);
@@ -215,6 +222,8 @@ impl<'a> Scalar<'a> {
             Self::Text(text) => {
                 let mut prefix = [0; 8];
                 let length = text.len().min(8);
+                // Padded with zeros: a text never has a greater key than one that it is the
+                // beginning of.
                 prefix[..length].copy_from_slice(&text[..length]);
                 (Type::Text, u64::from_be_bytes(prefix))
             }

@@ -55,6 +55,7 @@ impl FieldIndex {
             // Its groups have a list of their own.
             Kind::Differs => return,
         };
+        // Exact, because a wrong zero would hide every group listed here.
         *count = if listed { *count + 1 } else { *count - 1 };
     }
 
@@ -82,6 +83,7 @@ impl FieldIndex {
             return;
         };
         ranges[of as usize].of_shape(interval).remove(interval);
+        // The field can only be released with nothing listed.
         if ranges.iter().all(Ranges::is_empty) {
             self.ranges = None;
         }
@@ -116,6 +118,7 @@ impl FieldIndex {
     /// Appends the groups listed under the presence of the field or a range that the value lies in.
     pub(super) fn candidates(&self, value: ValueRef<'_>, out: &mut Vec<Entry>) {
         if let Some(present) = &self.present {
+            // Null and objects count as present, too: `!=` holds for them.
             present.append_to(out);
         }
         let Some(ranges) = &self.ranges else {
@@ -145,6 +148,7 @@ impl FieldIndex {
         let ranges = self.ranges.as_deref().map(|ranges| &ranges[of as usize]);
         let len = |pick: fn(&Ranges) -> &Intervals| ranges.map_or(0, |it| pick(it).len());
         match (low, high) {
+            // The constants make a value win against a range as long as few groups are listed.
             (u64::MIN, _) => len(|it| &it.up_to) / 2 + 4,
             (_, u64::MAX) => len(|it| &it.from) / 2 + 4,
             _ => ranges.map_or(0, |it| it.two_sided.count_containing(low, COUNTED_MAX)) + 2,

@@ -58,6 +58,7 @@ impl FieldTable {
                 .children
                 .get(segment.as_bytes())
                 .copied();
+            // Paths are not escaped: a key with a dot cannot be named (docs/protocol-filters.md).
             at = known.unwrap_or_else(|| self.add(at, segment));
         }
         self.nodes[at.index()].users += 1;
@@ -79,6 +80,7 @@ impl FieldTable {
         let mut at = field;
         while at != ROOT {
             let node = &self.nodes[at.index()];
+            // A path may be a filter's field and lead to another one.
             if node.users > 0 || !node.children.is_empty() {
                 return;
             }
@@ -116,7 +118,9 @@ impl FieldTable {
     /// When the data is not a JSON object. Then there are no values.
     pub(super) fn read(&self, event: &Event, values: &mut Values) -> Result<(), InvalidDocument> {
         values.clear(self.nodes.capacity());
+        // Empty data is a document without fields of its own, as for `Document`.
         if !event.data.is_empty() && self.read_data(&event.data, values).is_err() {
+            // Values that were read before the fault must not be matched.
             values.clear(0);
             // The reader of whole documents has the words for what is wrong.
             let result = Document::read(&event.data);
@@ -164,10 +168,12 @@ impl FieldTable {
         let mut first = true;
         while let Some(name) = scanner.next_member(first)? {
             first = false;
+            // Names are for `contains`, and only if a condition is on this very object.
             if node.users > 0 {
                 values.push_name(name);
             }
             let child = if name.escaped {
+                // One buffer for all levels: it is done with before the value is read.
                 unescaped.clear();
                 name.append_to(unescaped);
                 node.child(unescaped)
@@ -175,6 +181,7 @@ impl FieldTable {
                 node.child(name.bytes)
             };
             let Some(child) = child else {
+                // Checked in full, so that damaged data is refused wherever the damage is.
                 scanner.skip(depth)?;
                 continue;
             };
@@ -193,6 +200,7 @@ impl FieldTable {
 
     /// Forgets the value of a field and of the fields in it.
     fn forget(&self, field: FieldId, values: &mut Values) {
+        // Without a value of its own, nothing in it has one: `begin` marks the way down.
         if values.remove(field) {
             for &child in self.nodes[field.index()].children.values() {
                 self.forget(child, values);

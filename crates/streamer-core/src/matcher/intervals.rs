@@ -56,6 +56,7 @@ impl Intervals {
         self.blocks[at].insert(interval);
         if self.blocks[at].leaves.len() >= SPLIT_AT {
             let upper = self.blocks[at].leaves.split_off(SPLIT_AT / 2);
+            // The upper half may have had the highest reach.
             self.blocks[at].measure();
             self.blocks.insert(at + 1, Block::of(upper));
         }
@@ -69,6 +70,8 @@ impl Intervals {
         if self.blocks[at].remove(interval) {
             self.len -= 1;
         }
+        // Blocks that shrink are not merged. Empty ones go, because `position` looks at the first
+        // interval.
         if self.blocks[at].leaves.is_empty() {
             self.blocks.remove(at);
         }
@@ -95,9 +98,11 @@ impl Intervals {
     /// Visits the intervals that `key` lies in while `go_on` returns true.
     fn visit(&self, key: u64, mut go_on: impl FnMut(&Interval) -> bool) {
         for block in &self.blocks {
+            // Sorted by the lower end: no later interval begins at or before the key.
             if block.low > key {
                 break;
             }
+            // `reach` is not sorted, so that the search goes on.
             if block.reach < key {
                 continue;
             }
@@ -124,6 +129,7 @@ impl Intervals {
 /// Returns the last of `parts` that may hold the interval.
 fn position<T>(parts: &[T], first: impl Fn(&T) -> Interval, interval: Interval) -> usize {
     parts
+        // 0 for an interval before all others, which goes into the first part.
         .partition_point(|part| first(part) <= interval)
         .saturating_sub(1)
 }
@@ -175,6 +181,7 @@ impl Block {
         } else {
             self.leaves[at].measure();
         }
+        // The interval that is gone may have been the one with the highest end.
         self.measure();
         true
     }

@@ -66,7 +66,9 @@ impl KeyList {
         left: &mut usize,
         out: &mut Vec<SubscriptionKey>,
     ) -> Option<SubscriptionKey> {
+        // A slice may have begun in the middle of the list.
         let mut except = except.skip_while(|key| *key < from).peekable();
+        // By key and not by index, since the list may have changed between two slices.
         for chunk in &self.chunks[self.chunk_of(from)..] {
             let keys = &chunk[chunk.partition_point(|key| *key < from)..];
             let (now, later) = keys.split_at(keys.len().min(*left));
@@ -98,6 +100,7 @@ fn append_without(
                 out.extend_from_slice(&keys[..at]);
                 keys = &keys[at + 1..];
             }
+            // It may be in the next chunk, and must stay the next one.
             Err(at) if at == keys.len() => break,
             Err(_) => {}
         }

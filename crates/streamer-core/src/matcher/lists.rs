@@ -33,6 +33,7 @@ impl Lists {
     pub(super) fn clear(&mut self) {
         self.hashed.clear();
         self.elements.clear();
+        // One event with a huge list must not occupy the memory for good.
         if self.elements.capacity() > KEPT_MAX {
             self.elements = HashTable::new();
         }
@@ -56,6 +57,7 @@ impl Lists {
             *used += len as u64 / 4;
             return elements.any(|element| equal(element, value));
         }
+        // Paid by the first condition that asks: most events are decided without it.
         if !self.hashed.contains(&field) {
             *used += len as u64;
             self.hashed.push(field);
@@ -69,6 +71,7 @@ impl Lists {
         });
         let inside = list.inside();
         let same = |&(known, at): &(u32, u32)| {
+            // All fields share the table: an equal element of another field's list does not count.
             Some(known) == hash && inside.contains(&at) && equal(values.at(at), value)
         };
         hash.is_some_and(|hash| self.elements.find(spread(hash), same).is_some())

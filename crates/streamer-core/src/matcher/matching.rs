@@ -60,11 +60,13 @@ impl Matching {
         self.lists.clear();
         self.fault = None;
         let found = matcher.collection(&event.database, &event.collection);
+        // The serial number tells this collection from a later one at the same index.
         self.collection = found.map(|(index, collection)| (index, collection.serial));
         let Some((_, collection)) = found else {
             return;
         };
         collection.unconditional(&event.document_id, &mut self.unconditional);
+        // Without filters no event is read, so that its data may be anything.
         if !collection.groups.is_empty() {
             match collection.fields.read(event, &mut self.values) {
                 Ok(()) => collection.candidates(&self.values, &mut self.candidates),
@@ -87,6 +89,7 @@ impl Matching {
         self.take_unconditional(out);
         let collection = self.collection.and_then(|(index, serial)| {
             let collection = matcher.collections.get(index)?;
+            // Of a collection that is gone, no subscription is left to be found.
             (collection.serial == serial).then_some(collection)
         });
         let Some(collection) = collection else {
@@ -94,10 +97,13 @@ impl Matching {
         };
         let mut used = 0;
         while let Some(difference) = self.candidates.differences.last_mut() {
+            // The first one is processed with any budget; a caller with a budget of 0 still comes
+            // to an end.
             if used > 0 && used >= *budget {
                 break;
             }
             let max = (*budget - used).saturating_mul(COPIES_PER_COST as u64);
+            // At least 1, or an empty budget would copy nothing and never end.
             let max = usize::try_from(max).unwrap_or(usize::MAX).max(1);
             let mut left = max;
             if collection.differing(difference, &mut left, out) {
@@ -109,6 +115,7 @@ impl Matching {
             if used > 0 && used >= *budget {
                 break;
             }
+            // Once per 16 candidates, so that each is read ahead once.
             if self.next.is_multiple_of(AHEAD) {
                 let ahead = &self.candidates.groups[self.next..];
                 touch(collection, &ahead[..ahead.len().min(AHEAD)]);
@@ -119,6 +126,8 @@ impl Matching {
             let Some(group) = collection.groups.get(candidate.group().index()) else {
                 continue;
             };
+            // A group at this index may be another one by now; `is_sole` then names subscriptions
+            // that are newer than the event, which the caller leaves out.
             let satisfied = candidate.is_sole()
                 || all_hold(
                     collection,
@@ -162,6 +171,7 @@ impl Matching {
         if run >= keys.len() {
             return;
         }
+        // Merging pays only if a good part is in order already.
         if run < keys.len() / 4 {
             keys.sort_unstable();
             return;
@@ -238,12 +248,15 @@ fn all_hold(
         let Some(value) = values.get(field) else {
             return false;
         };
+        // Not for an absent field, which is found without looking at a value.
         *used += 1;
+        // A list of the document may be long, and many conditions may ask for its elements.
         if condition.op == Op::Contains && value.is_list() {
             let hasher = &collection.hasher;
             return lists.contains(values, (field, value), condition.value, hasher, used);
         }
         if let Operand::List(elements) = condition.value {
+            // An `in` is evaluated element by element, up to 1,000 by default.
             *used += elements.len() as u64;
         }
         holds(condition.op, condition.value, value)

@@ -223,6 +223,7 @@ fn asks(
     let group = groups.get(entry.group().index());
     group.is_some_and(|group| {
         group.conditions.iter().any(|condition| {
+            // A group may ask for several values of a field; any of them may be the listed one.
             condition.field == field
                 && Kind::of(condition.op) == kind
                 && condition

@@ -65,6 +65,7 @@ impl<'a> Scanner<'a> {
 
     /// Consumes the blanks before the end of the data.
     pub(super) fn end(&mut self) -> Result<(), Malformed> {
+        // Only the end of the data is an error of `peek`, so that its error is success here.
         match self.peek() {
             Ok(_) => Err(Malformed),
             Err(Malformed) => Ok(()),
@@ -162,6 +163,7 @@ impl<'a> Scanner<'a> {
                 _ => return Err(Malformed),
             }
         }
+        // Escapes were checked above, so that `append_to` cannot fail.
         self.at = at + 1;
         Ok(RawText {
             bytes: &data[start..at],
@@ -184,11 +186,13 @@ impl<'a> Scanner<'a> {
                 if !negative {
                     return Ok(RawNumber::Unsigned(magnitude));
                 }
+                // Subtracted, because the magnitude of `i64::MIN` is no `i64`.
                 if let Some(whole) = 0_i64.checked_sub_unsigned(magnitude) {
                     return Ok(RawNumber::Signed(whole));
                 }
             }
         }
+        // Beyond 64 bits an integer is the nearest double, as for `Document`.
         double(text).map(RawNumber::Double)
     }
 
@@ -199,6 +203,7 @@ impl<'a> Scanner<'a> {
         }
         let leading = self.data.get(self.at);
         let digits = self.digits()?;
+        // JSON has no leading zeros; a lenient reader would match what `serde_json` refuses.
         if leading == Some(&b'0') && digits > 1 {
             return Err(Malformed);
         }

@@ -59,6 +59,7 @@ impl Values {
     /// Forgets the document. `fields` is a number above the index of every field.
     pub(super) fn clear(&mut self, fields: usize) {
         for field in self.present.drain(..) {
+            // Only what was set: a collection may have thousands of fields, a document a few.
             self.by_field[field.index()] = 0;
         }
         if self.by_field.len() < fields {
@@ -88,6 +89,7 @@ impl Values {
 
     /// Announces that the next value read is that of `field`.
     pub(super) fn begin(&mut self, field: FieldId) {
+        // Plus one, so that 0 means absent and the table needs no `Option`.
         self.by_field[field.index()] = self.nodes.len() as u32 + 1;
         self.present.push(field);
     }
@@ -96,6 +98,7 @@ impl Values {
     pub(super) fn remove(&mut self, field: FieldId) -> bool {
         let known = std::mem::take(&mut self.by_field[field.index()]) != 0;
         if known {
+            // Linear, but only members that are repeated come here.
             self.present.retain(|present| *present != field);
         }
         known
@@ -133,6 +136,7 @@ impl Values {
             }
             b'[' => {
                 scanner.expect(b'[')?;
+                // The scanner is recursive: the depth bounds the stack against hostile data.
                 return self.read_list(scanner, depth.checked_sub(1).ok_or(Malformed)?);
             }
             b'{' => {
@@ -152,6 +156,7 @@ impl Values {
 
     fn read_list(&mut self, scanner: &mut Scanner<'_>, depth: u8) -> Result<(), Malformed> {
         let at = self.nodes.len();
+        // A place holder: length and end are known after the elements.
         self.nodes.push(Node::Null);
         let mut len = 0;
         while scanner.next_element(len == 0)? {
