@@ -106,7 +106,6 @@ impl Filter {
                     op: Op::Eq,
                     value: Value::Text(id),
                 },
-            // An id is text; `new` has refused other values.
             ] if field == condition::DOCUMENT_ID => Selection::Document(id),
             conditions => Selection::Conditions(conditions),
         }

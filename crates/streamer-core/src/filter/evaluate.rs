@@ -24,8 +24,7 @@ pub fn evaluate(filter: &Filter, document: &Document<'_>) -> Result<bool, Invali
             for condition in conditions {
                 let field = document.field(&condition.field)?;
                 let value = Operand::of(&condition.value);
-                // Also for `!=`: the original finds an error in a missing field, and an error is no
-                // match.
+                // Also for `!=`, as in the original: a missing field satisfies nothing.
                 if !field.is_some_and(|field| holds(condition.op, value, field)) {
                     return Ok(false);
                 }

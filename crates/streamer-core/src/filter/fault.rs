@@ -100,7 +100,7 @@ impl fmt::Display for InvalidFilter {
             | FilterFault::NoKind
             | FilterFault::TooManyConditions { .. }
             | FilterFault::TooManyElements { .. }
-            // The texts of the original, literally, and limits that no single condition exceeds.
+            // The texts of the original, literally; the others are limits of the whole filter.
             | FilterFault::TooManyBytes { .. } => write!(f, "{}", self.fault),
             FilterFault::NotFinite
             | FilterFault::NotAList { .. }

@@ -42,8 +42,7 @@ impl<'a> Operand<'a> {
                 out.extend_from_slice(text);
             }
             Self::Number(number) => {
-                // The shorter form wins whenever it is exact, so that equal numbers have equal
-                // bytes.
+                // An `i64` wins whenever it is exact, so that equal numbers have equal bytes.
                 if let Number::Whole(whole) = number
                     && let Ok(int) = i64::try_from(whole)
                 {

@@ -114,7 +114,7 @@ impl Backlog {
         self.cursors.retain(|key, cursor| {
             if cursor.ready && cursor.offset >= after && *key < bound {
                 // Some are ahead: they fell behind at a later event, or got one of a page that was
-                // cut.
+                // cut short.
                 cursor.offset = cursor.offset.max(offset);
                 if cursor.offset >= head {
                     // A cursor at the head goes live in the same step: no commit can come in

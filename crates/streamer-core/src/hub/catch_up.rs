@@ -82,8 +82,6 @@ impl CatchUp {
         {
             let number = self.next_number;
             self.next_number += 1;
-            // The number is the place in the queue: streams are served in the order in which they
-            // asked.
             stream.read_state = ReadState::Waiting(number);
             let stream = stream.id();
             self.waiting.insert(number, Waiting { stream, after });
@@ -295,7 +293,6 @@ impl CatchUp {
 
 impl PageCache {
     fn keep(&mut self, after: u64, events: Vec<Arc<Event>>, pages: usize) {
-        // The bound of memory: as many pages as may be in progress.
         self.0.truncate(pages.saturating_sub(1));
         self.0.push_front((after, events));
     }

@@ -88,7 +88,6 @@ impl LogState {
     pub(super) fn start(&self, resume: Option<&wire::Position>) -> (u64, Option<ResyncReason>) {
         let head = self.bounds.head;
         let Some(resume) = resume else {
-            // what was published before is not asked for.
             return (head, None);
         };
         // First, because the offset of another log says nothing about this one (decision 0016).

@@ -287,7 +287,6 @@ impl MatchQueue {
                 queue.share = self.share;
             }
         }
-        // Pages that are pushed later in this round wait for the next one.
         self.page_turns = self.pages.len();
     }
 
@@ -366,7 +365,6 @@ impl LiveMatch {
         let outgoing = OutgoingEvent::new(event, cx);
         let mut keys = Vec::new();
         while let Some((id, _)) = undelivered.last().copied() {
-            // Between two messages only: a message is never split by a slice.
             if *budget == 0 {
                 return false;
             }

@@ -230,7 +230,6 @@ impl Hub {
             let credit = Credit::limited(request.credit_messages, request.credit_bytes);
             (start, resync, credit)
         } else {
-            // A plain peer has no positions and no credit.
             (cx.log.head(), None, Credit::Unlimited)
         };
         let subscription_id: Arc<str> = Arc::from(&*request.subscription_id);

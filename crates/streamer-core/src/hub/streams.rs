@@ -79,7 +79,6 @@ impl Streams {
 
     /// Marks a stream as refused until `until`, or returns false if too many are being refused.
     pub(super) fn refuse(&mut self, id: StreamId, cause: EndCause, until: Time) -> bool {
-        // Each costs an entry and a timer for seconds, and a storm brings thousands.
         if self.refused >= MAX_REFUSED {
             return false;
         }
@@ -126,8 +125,6 @@ impl Streams {
     pub(super) fn arm(&mut self, id: StreamId, cx: &Context) {
         if let Some(stream) = self.open.get_mut(&id)
             && let Some(due) = stream.deadline(cx)
-            // A later deadline waits until the timer fires: a heartbeat then costs no change of the
-            // queue.
             && stream.armed.is_none_or(|armed| due < armed)
         {
             self.timers.arm(id, stream.armed, due);
