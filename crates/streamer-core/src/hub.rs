@@ -296,7 +296,6 @@ impl Hub {
     }
 
     fn on_sent(&mut self, id: StreamId, bytes: usize, messages: usize) {
-        // Subscriptions that the fault does not affect are still behind and go on reading.
         if let Some(stream) = self.streams.get_mut(id) {
             stream
                 .outbox
@@ -342,6 +341,8 @@ impl Hub {
                     self.end(id, &cause);
                 }
                 if let Some(stream) = self.streams.get_mut(id) {
+                    // Subscriptions that the fault does not affect are still behind and go on
+                    // reading.
                     stream.read_state = ReadState::Idle;
                     self.after_input(id);
                 }
@@ -353,7 +354,6 @@ impl Hub {
                     &mut self.subscriptions,
                     &mut self.cx,
                 );
-                // Nothing else wakes these streams.
                 for stream in self.streams.iter_mut() {
                     self.catch_up.enqueue(stream);
                 }
@@ -470,7 +470,6 @@ impl Hub {
                     self.streams.arm(id, &self.cx);
                     self.end_if_settled(id);
                 }
-                // Only its first message tells whether it understands a final message.
                 Peer::Unknown => self.refuse(id, &cause),
                 Peer::Refused { .. } => {}
             }

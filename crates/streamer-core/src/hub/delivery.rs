@@ -55,8 +55,8 @@ impl<'a> OutgoingEvent<'a> {
         let max_ids_bytes = cx
             .limits
             .delivery_bytes
-            // 0 for an event of the limit itself: it is then sent to one subscription at a time,
-            // and no smaller message exists.
+            // 0 for an event near the limit: it is then sent to one subscription at a time, as no
+            // message can be smaller.
             .saturating_sub(self.encoded.len() + ENVELOPE_BYTES);
         let mut part = std::mem::take(&mut cx.scratch);
         let (mut sent, mut ids_bytes) = (0, 0);
@@ -88,7 +88,6 @@ impl<'a> OutgoingEvent<'a> {
         if !part.ids.is_empty() {
             self.send(&mut part, stream, cx);
         }
-        // One event for very many subscriptions must not occupy its buffers for good.
         if part.ids.capacity() <= MAX_SCRATCH {
             cx.scratch = part;
         }

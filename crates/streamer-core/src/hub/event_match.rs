@@ -39,7 +39,6 @@ impl EventMatch {
             matching,
             unconditional: keys.len(),
             keys,
-            // Keys rise, so that one number tells every later subscription.
             bound: subscriptions.next_key(),
         }
     }

@@ -228,7 +228,7 @@ impl MatchQueue {
                     && chosen(subscription)
                 {
                     let matched = self.matched_of(subscription, head);
-                    // Of an event that is partly delivered, some subscriptions have it already.
+                    // Some subscriptions already have an event that is partly delivered.
                     let offset = matched.max(subscription.handled());
                     if offset < upto {
                         fall_behind(stream, key, offset, subscriptions, cx);

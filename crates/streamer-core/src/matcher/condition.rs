@@ -222,8 +222,8 @@ impl<'a> Scalar<'a> {
             Self::Text(text) => {
                 let mut prefix = [0; 8];
                 let length = text.len().min(8);
-                // Padded with zeros: a text never has a greater key than one that it is the
-                // beginning of.
+                // Padded with zeros, so that a prefix of a text never has a greater key than the
+                // text.
                 prefix[..length].copy_from_slice(&text[..length]);
                 (Type::Text, u64::from_be_bytes(prefix))
             }

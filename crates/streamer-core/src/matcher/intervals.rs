@@ -129,7 +129,7 @@ impl Intervals {
 /// Returns the last of `parts` that may hold the interval.
 fn position<T>(parts: &[T], first: impl Fn(&T) -> Interval, interval: Interval) -> usize {
     parts
-        // 0 for an interval before all others, which goes into the first part.
+        // An interval before all others belongs to the first part.
         .partition_point(|part| first(part) <= interval)
         .saturating_sub(1)
 }

@@ -100,7 +100,7 @@ fn append_without(
                 out.extend_from_slice(&keys[..at]);
                 keys = &keys[at + 1..];
             }
-            // It may be in the next chunk, and must stay the next one.
+            // The next chunk may hold it, so that it must stay in `except`.
             Err(at) if at == keys.len() => break,
             Err(_) => {}
         }

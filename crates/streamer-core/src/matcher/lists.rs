@@ -33,7 +33,6 @@ impl Lists {
     pub(super) fn clear(&mut self) {
         self.hashed.clear();
         self.elements.clear();
-        // One event with a huge list must not occupy the memory for good.
         if self.elements.capacity() > KEPT_MAX {
             self.elements = HashTable::new();
         }

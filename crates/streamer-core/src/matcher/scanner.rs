@@ -65,7 +65,7 @@ impl<'a> Scanner<'a> {
 
     /// Consumes the blanks before the end of the data.
     pub(super) fn end(&mut self) -> Result<(), Malformed> {
-        // Only the end of the data is an error of `peek`, so that its error is success here.
+        // `peek` fails only at the end of the data.
         match self.peek() {
             Ok(_) => Err(Malformed),
             Err(Malformed) => Ok(()),
