@@ -380,6 +380,7 @@ pub trait Log: Send {
     ///
     /// Returns an error if the storage fails; the log must then be reopened.
     fn touch(&mut self, producer: &str, now_ms: i64) -> Result<(), LogError> {
+        // Correct only for a log that never forgets a producer.
         let (_, _) = (producer, now_ms);
         Ok(())
     }

@@ -33,6 +33,8 @@ impl AgeClock {
     /// `step_ms`.
     pub(super) fn advance(&mut self, system_ms: i64, passed: Duration, step_ms: i64) -> i64 {
         let before = self.now_ms(system_ms);
+        // Measured by a monotonic clock: it is what advances ages while the system's clock is
+        // wrong.
         let passed = i64::try_from(passed.as_millis()).unwrap_or(i64::MAX);
         let latest = before.saturating_add(passed).saturating_add(step_ms);
         // Behind the system's clock it follows; ahead of it only time moves it.

@@ -83,6 +83,7 @@ impl StoredEvent {
         bytes_before: u64,
         logged_ms: i64,
     ) -> Vec<u8> {
+        // Wraps like the age below: a system clock may return any time.
         let skew_ms = event.timestamp.wrapping_sub(logged_ms);
         EventBody {
             database: event.database.to_string(),
@@ -158,6 +159,7 @@ impl StoredDocument {
             version: self.state.version,
             created_at: self.state.created_at,
             deleted: self.state.deleted,
+            // Also without the event: it is where a reader finds the event in the segments.
             offset: self.state.offset,
             operation: event.map(|event| operation_number(event.operation)),
             data: event.map_or_else(Bytes::new, |event| event.data.clone()),
@@ -267,6 +269,7 @@ pub(super) fn encode_terms(name: &str, terms: &Terms) -> Vec<u8> {
 /// Decodes the table of terms.
 pub(super) fn decode_terms(name: &str, encoded: &[u8]) -> Result<Terms, DecodeError> {
     let body: TermsBody = unseal(name.as_bytes(), encoded)?;
+    // Two repeated fields are independent in protobuf. `zip` would silently drop the rest of one.
     if body.epochs.len() != body.heads.len() {
         return Err(DecodeError::Invalid);
     }
@@ -276,6 +279,7 @@ pub(super) fn decode_terms(name: &str, encoded: &[u8]) -> Result<Terms, DecodeEr
 
 fn seal(key: &[u8], body: &impl Message) -> Vec<u8> {
     let mut encoded = Vec::with_capacity(HEADER + body.encoded_len());
+    // The checksum covers the encoded body, so its bytes are filled in last.
     encoded.extend_from_slice(&[FORMAT, 0, 0, 0, 0]);
     body.encode(&mut encoded)
         .expect("a vector has no capacity limit");
@@ -295,6 +299,7 @@ fn check<'a>(key: &[u8], encoded: &'a [u8]) -> Result<&'a [u8], DecodeError> {
     let Some((&[format, a, b, c, d], body)) = encoded.split_first_chunk::<HEADER>() else {
         return Err(DecodeError::Truncated);
     };
+    // Before the checksum: another format may compute it in another way.
     if format != FORMAT {
         return Err(DecodeError::UnknownFormat(format));
     }
@@ -337,6 +342,7 @@ const fn operation(number: u32) -> Result<Operation, DecodeError> {
         1 => Ok(Operation::Insert),
         2 => Ok(Operation::Update),
         3 => Ok(Operation::Delete),
+        // 0 is what prost returns for a field that is absent.
         0 | 4.. => Err(DecodeError::Invalid),
     }
 }

@@ -74,6 +74,7 @@ pub(super) fn ingest(
     now_ms: i64,
     limits: &Limits,
 ) -> Result<DocumentEvent, RefusedEntry> {
+    // Before the payload is parsed, so that the cost of a refused entry is bounded as well.
     check_sizes(submission, limits)?;
     let alive = document.filter(|state| !state.deleted);
     let operation = submission.operation.unwrap_or(match alive {
@@ -95,6 +96,7 @@ pub(super) fn ingest(
         Some(origin) => (origin.version, origin.created_at, origin.updated_at),
     };
 
+    // The payload of a delete is not even parsed: a malformed one must not keep the document alive.
     let fields = if deleted {
         BTreeMap::new()
     } else {
@@ -133,6 +135,7 @@ fn with_metadata(
     fields.remove("collection");
     let mut set = |name: &str, text: String| {
         let value = RawValue::from_string(text).expect("a number and `true` are JSON");
+        // Replaces a field of the user: a subscriber must be able to trust these names.
         fields.insert(name.to_owned(), value);
     };
     set("createdAt", created_at.to_string());
@@ -164,6 +167,7 @@ fn check_sizes(submission: &Submission, limits: &Limits) -> Result<(), RefusedEn
             });
         }
     }
+    // The marker is part of the weight: it is written in the same commit.
     let bytes = submission.weight();
     if bytes > limits.entry_bytes {
         return Err(RefusedEntry::TooLarge {
@@ -195,6 +199,8 @@ fn parse_object(data: &[u8]) -> Result<BTreeMap<String, Box<RawValue>>, RefusedE
         ));
     }
     // Parsing into `RawValue` checks the syntax only, so everything else is checked first.
+    // The limit of 128 levels is serde_json's recursion limit, which skipping into `RawValue`
+    // lacks.
     let Readable = serde_json::from_slice(data).map_err(refuse)?;
     serde_json::from_slice(data).map_err(refuse)
 }
@@ -251,6 +257,7 @@ impl<'de> Visitor<'de> for Readable {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut fields: A) -> Result<Self, A::Error> {
+        // Keys as well: a lone surrogate in a key breaks a parser like one in a value.
         while fields.next_entry::<Self, Self>()?.is_some() {}
         Ok(self)
     }

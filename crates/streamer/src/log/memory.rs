@@ -81,6 +81,7 @@ impl MemoryLog {
 
 impl Log for MemoryLog {
     fn append(&mut self, batch: Vec<Submission>, now_ms: i64) -> Result<Vec<Outcome>, LogError> {
+        // Locked until the whole batch is in, so that readers see a commit entirely or not at all.
         let mut contents = self.shared.contents();
         let head = contents.bounds().head;
         let plan = CommitPlan::new(batch, head, now_ms, &self.limits, &mut *contents)?;
@@ -101,6 +102,7 @@ impl Log for MemoryLog {
         let mut contents = self.shared.contents();
         let now_ms = contents
             .clock
+            // No time passes between steps: a reading of the monotonic clock would not replay.
             .advance(now_ms, Duration::ZERO, AgeClock::STEP_MS);
         let oldest = now_ms.saturating_sub(PRODUCER_LIFETIME_MS);
         contents
@@ -171,6 +173,7 @@ impl LogReader for Shared {
 
     fn documents(&self, query: DocumentQuery<'_>) -> Result<DocumentPage, LogError> {
         let contents = self.contents();
+        // Never lags: there is no index to be written later, so `as_of` below is the head.
         let documents = contents.documents.range(query.range());
         let documents = documents.map(|(key, last)| {
             let load = |_: &DocumentKey| Ok((!last.state.deleted).then(|| Arc::clone(&last.event)));

@@ -77,14 +77,18 @@ impl DocumentQuery<'_> {
     where
         F: FnOnce(&DocumentKey) -> Result<Option<Arc<Event>>, LogError>,
     {
+        // With 0 a page would be full before its first document, and look like the last one.
         let mut page = PageBuilder::new(self.max_documents.max(1), self.max_bytes);
         let mut last = None;
         let mut next = None;
         for (scanned, item) in documents.enumerate() {
             let (key, load) = item?;
+            // Keys are sorted, so that nothing after the first key outside can be inside.
             if !self.includes(&key) {
                 break;
             }
+            // Checked only when another document follows, so that a page that ends the range has no
+            // `next`.
             if scanned == DOCUMENTS_SCANNED_MAX || page.is_full() {
                 next = last;
                 break;
@@ -92,6 +96,8 @@ impl DocumentQuery<'_> {
             if let Some(event) = load(&key)? {
                 page.push(event);
             }
+            // Deleted documents too: a page may consist of them, and the next one must begin after
+            // them.
             last = Some(key);
         }
         Ok(DocumentPage {

@@ -60,6 +60,7 @@ impl CommitPlan {
         limits: &Limits,
         committed: &mut impl CommittedState,
     ) -> Result<Outcome, LogError> {
+        // The batch first: an earlier entry of it may be by the same producer.
         let mut producer = match self.producers.get(&submission.producer) {
             Some(producer) => producer.clone(),
             None => committed.producer(&submission.producer)?,

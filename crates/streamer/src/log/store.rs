@@ -157,9 +157,12 @@ impl RedbLog {
             let cause = Box::new(failure.clone());
             return Err(LogError::Stopped { cause });
         }
+        // A panic may have left this handle half changed. It is never used again, because it is
+        // recorded.
         let result = catch_panics(|| step(self));
         match &result {
             Ok(_) => {}
+            // Nothing was written, or the appender cleans up before its next commit.
             Err(error) if error.is_full() => {}
             Err(error) => self.failure = Some(error.clone()),
         }
@@ -167,7 +170,11 @@ impl RedbLog {
     }
 
     fn commit(&mut self, batch: Vec<Submission>, now_ms: i64) -> Result<Vec<Outcome>, LogError> {
+        // Before the plan, because the index may have to be written first. On a full disk this
+        // refuses a batch of duplicates as well.
         self.check_space(&batch)?;
+        // Maintenance normally applies them earlier. A burst that outruns it pays for the index
+        // here.
         if self.pending.is_full() {
             self.apply(now_ms)?;
         }
@@ -179,8 +186,12 @@ impl RedbLog {
             shared: &self.shared,
             pending: &self.pending,
         };
+        // Decided entirely before the first write, so that an invalid entry cannot leave half a
+        // commit.
         let plan = CommitPlan::new(batch, head, now_ms, &self.limits, &mut committed)?;
+        // redb keeps old pages for as long as a read transaction is open.
         drop((committed, transaction));
+        // Duplicates and jumps change nothing, and so they cost no sync.
         if plan.is_empty() {
             return Ok(plan.outcomes);
         }
@@ -197,9 +208,13 @@ impl RedbLog {
         let stored = |(name, state)| (name, StoredProducer { state, used_ms });
         let producers: Vec<(Arc<str>, _)> = plan.producers.into_iter().map(stored).collect();
         for (name, producer) in &producers {
+            // In the same commit as the entries. A sequence that is stored without its entry would
+            // make the resent entry a duplicate.
             records.push((Kind::Producer, new_head, producer.encode_named(name)));
         }
         let body_bytes = records.iter().map(|(_, _, body)| body.len()).sum();
+        // Checksums include the segment and the place, so records are encoded only after a segment
+        // with this much space was chosen.
         let bound = CommitBuffer::bound(records.len(), body_bytes);
         let records = records
             .iter()
@@ -211,6 +226,7 @@ impl RedbLog {
         self.pending.extend(plan.documents, plan.events.len());
         self.pending.count_producers(&producers);
         self.shared.producers().extend(producers);
+        // The last step. Until then a reader stops at the old head, whatever the segments hold.
         self.shared.set_bounds(|bounds| bounds.head = new_head);
         Ok(plan.outcomes)
     }
@@ -243,6 +259,7 @@ impl RedbLog {
     fn check_free(&self, needed: u64) -> Result<(), LogError> {
         match self.disk.free_bytes() {
             Some(free) if free < needed => Err(LogError::Full { free, needed }),
+            // Without a figure, a full disk is found by the write itself (`NoSpace`).
             Some(_) | None => Ok(()),
         }
     }
@@ -255,6 +272,7 @@ impl Log for RedbLog {
 
     fn maintain(&mut self, now_ms: i64) -> Result<bool, LogError> {
         match self.write(|log| log.maintain_slice(now_ms)) {
+            // Reads and the segments go on without the index; what was due is due again later.
             Err(error) if error.is_full() => {
                 tracing::warn!(%error, "the index of the log waits for space");
                 Ok(false)
@@ -273,6 +291,7 @@ impl Log for RedbLog {
     fn trim(&mut self, upto: u64) -> Result<(), LogError> {
         self.write(|log| {
             let upto = upto.min(log.shared.bounds().head);
+            // Slices bound the size of one transaction, not the time of this call.
             while log.trim_slice(upto)? {}
             Ok(())
         })
@@ -344,6 +363,7 @@ impl CommittedState for Committed<'_> {
     }
 
     fn document(&mut self, key: &DocumentKey) -> Result<Option<DocumentState>, LogError> {
+        // Before the table, which lags behind the log until the next `apply`.
         if let Some(state) = self.pending.state(key) {
             return Ok(Some(state));
         }

@@ -155,6 +155,7 @@ impl LogWriter {
     ) -> std::io::Result<Self> {
         // Unbounded, because `QueueCapacity` limits what is in it.
         let (queue, commands) = mpsc::channel();
+        // Beside the join handle, because a join would block the caller and has no timeout.
         let (done_sender, done) = oneshot::channel();
         let shared = Arc::new(Shared {
             capacity: QueueCapacity::new(&options),
@@ -188,6 +189,8 @@ impl LogWriter {
     ///
     /// Returns a [`WriteError`] if nothing was queued.
     pub async fn enqueue(&self, batch: Vec<Submission>) -> Result<PendingCommit, WriteError> {
+        // The only await: after it the request is queued at once, so a dropped future queues
+        // nothing.
         let Some(permit) = self.shared.capacity.acquire(&batch).await else {
             return Err(self.shared.closed_reason());
         };
@@ -226,6 +229,7 @@ impl LogWriter {
     /// connected and idle is then never forgotten.
     pub fn touch(&self, producer: Arc<str>) {
         // Fails if the thread has ended, and with it the log.
+        // Without a permit: publishers send one per five minutes, and capacity is for entries.
         self.queue.send(Command::Touch(producer)).ok();
     }
 
@@ -241,13 +245,16 @@ impl LogWriter {
     /// before, [`WriteError::Busy`] after `timeout` (a hanging disk cannot be interrupted; shutdown
     /// may be called again), and [`WriteError::Closed`] if another call is waiting.
     pub async fn shutdown(&self, timeout: Duration) -> Result<(), WriteError> {
+        // Submitters that wait for capacity fail now, instead of after the last commit.
         self.shared.capacity.close();
         // Fails if the thread has ended, which is what it asks for.
         drop(self.queue.send(Command::Stop));
         let Some(mut done) = self.shared.thread_handle().done.take() else {
             return Err(self.shared.failure().unwrap_or(WriteError::Closed));
         };
+        // The thread cannot be interrupted in a system call, so only the wait for it is bounded.
         if tokio::time::timeout(timeout, &mut done).await.is_err() {
+            // Put back for a further call, which may wait again.
             self.shared.thread_handle().done = Some(done);
             return Err(WriteError::Busy(timeout));
         }
@@ -282,6 +289,8 @@ impl Shared {
 
     /// Records the failure of the log, and closes the queue. Returns the error.
     fn fail(&self, error: LogError) -> LogError {
+        // Before the queue is closed: a submitter that the closing wakes asks for the reason at
+        // once.
         let error = self.failure.get_or_init(|| error).clone();
         self.capacity.close();
         error
@@ -291,6 +300,7 @@ impl Shared {
     fn closed_reason(&self) -> WriteError {
         match self.failure() {
             Some(failure) => failure,
+            // A panic leaves no error to report, so it has a flag of its own.
             None if self.panicked.load(Ordering::Acquire) => WriteError::Stopped,
             None => WriteError::Closed,
         }
@@ -317,6 +327,7 @@ impl QueueCapacity {
         let share = |count: usize, max: u32| u32::try_from(count).map_or(max, |it| it.min(max));
         let events = share(batch.len(), self.events_max);
         let bytes = share(bytes, self.bytes_max);
+        // tokio's semaphores are fair: a large batch is not overtaken forever by small ones.
         let events = Arc::clone(&self.events).acquire_many_owned(events);
         let bytes = Arc::clone(&self.bytes).acquire_many_owned(bytes);
         // Always in this order, so that two submitters cannot wait for each other.
@@ -335,6 +346,7 @@ impl QueueCapacity {
 /// Returns the system's time in Unix milliseconds.
 fn unix_ms() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    // A clock before 1970 reads as 0, which the age clock takes for a jump back.
     since.map_or(0, |since| {
         i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
     })

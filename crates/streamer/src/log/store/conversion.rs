@@ -30,6 +30,7 @@ pub(super) fn convert(
     segment_bytes: usize,
     salt: u64,
 ) -> Result<(), LogError> {
+    // An interrupted conversion left them. The table still has every event.
     remove_all(&**disk)?;
     let (mut appender, _) = Segments::recover(Arc::clone(disk), 0, segment_bytes, salt, |_| ())?;
     let transaction = engine.begin_read().map_err(storage)?;
@@ -57,7 +58,10 @@ pub(super) fn convert(
         }
     }
     append(&mut appender, &mut head, &mut batch)?;
+    // redb does not free the pages of a table while a reader may see it.
     drop((events, transaction));
+    // Everything is synced by now. Table and format change together, or the next start converts
+    // again.
     let transaction = engine.begin_commit()?;
     transaction.delete_table(EVENTS).map_err(storage)?;
     set_number(&transaction, FORMAT, FORMAT_VERSION)?;
@@ -81,6 +85,7 @@ fn append(
         .iter()
         .map(|(offset, body)| (Kind::Event, *offset, &**body));
     appender.append(*head, bound, records)?;
+    // Not `head` plus the length of the batch, because a damaged table may skip offsets.
     *head = last;
     batch.clear();
     Ok(())

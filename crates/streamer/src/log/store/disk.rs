@@ -56,6 +56,7 @@ impl Disk for Directory {
     fn names(&self) -> io::Result<Vec<String>> {
         let names = fs::read_dir(&self.0)?.map(|entry| Ok(entry?.file_name()));
         let names: io::Result<Vec<_>> = names.collect();
+        // No file of the log has a name that is not UTF-8.
         let text = |name: std::ffi::OsString| name.into_string().ok();
         Ok(names?.into_iter().filter_map(text).collect())
     }
@@ -64,12 +65,16 @@ impl Disk for Directory {
         let new = self.0.join(NEW_FILE);
         let created = (|| {
             let mut options = OpenOptions::new();
+            // An interrupted creation may have left this file with any content.
             options.read(true).write(true).create(true).truncate(true);
             let file = options.open(&new)?;
             allocate(&file, length)?;
             file.write(0, head)?;
+            // Before the rename: under its final name a file must have its length and a header.
             file.sync_all()?;
             fs::rename(&new, self.0.join(name))?;
+            // Otherwise a power failure could remove a file to which commits were already
+            // acknowledged.
             sync_directory(&self.0)?;
             Ok(Arc::new(file) as Arc<dyn DiskFile>)
         })();
@@ -87,6 +92,7 @@ impl Disk for Directory {
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
+        // The directory is not synced: a segment that reappears is removed by a later trimming.
         fs::remove_file(self.0.join(name))
     }
 
@@ -145,12 +151,14 @@ impl DiskFile for File {
     }
 
     fn sync(&self) -> io::Result<()> {
+        // Enough, because the length of a segment is durable from its creation and never changes.
         self.sync_data()
     }
 
     #[cfg(unix)]
     fn is_linked(&self) -> io::Result<bool> {
         use std::os::unix::fs::MetadataExt as _;
+        // Asks for the open file, not for its name, which could belong to another file by now.
         Ok(self.metadata()?.nlink() > 0)
     }
 

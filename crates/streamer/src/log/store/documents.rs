@@ -65,6 +65,8 @@ impl PendingStates {
 
     /// Counts producers with a new state.
     pub(super) fn count_producers(&mut self, producers: &[(Arc<str>, StoredProducer)]) {
+        // Counted again for each commit of one producer. This only writes the index a little
+        // earlier.
         self.producers += producers.len();
         for (name, producer) in producers {
             self.key_bytes += name.len() + producer.state.marker.as_ref().map_or(0, Bytes::len);
@@ -90,6 +92,8 @@ impl RedbLog {
     /// Brings the index up to the head.
     pub(super) fn apply(&mut self, now_ms: i64) -> Result<(), LogError> {
         if !self.pending.is_empty() {
+            // redb cannot continue after a failed write, so that it must not begin one on a full
+            // disk.
             self.check_free(INDEX_SPACE)?;
             let transaction = self.shared.engine.begin_commit()?;
             {
@@ -114,6 +118,7 @@ impl RedbLog {
             // In the same transaction, so that after a crash exactly the later events are reapplied.
             set_number(&transaction, APPLIED_UPTO, self.shared.bounds().head)?;
             transaction.commit().map_err(storage)?;
+            // Only after the commit: until then commits and readers need the states in memory.
             self.pending = PendingStates::default();
             self.shared.producers().clear();
         }
@@ -128,6 +133,7 @@ pub(super) fn read(
     segments: &Segments,
     query: DocumentQuery<'_>,
 ) -> Result<DocumentPage, LogError> {
+    // From the same transaction as the rows, so that it is exactly their age.
     let as_of = number(transaction, APPLIED_UPTO)?;
     let documents = transaction.open_table(DOCUMENTS).map_err(storage)?;
     let (start, end) = query.range();
@@ -156,6 +162,7 @@ pub(super) fn read(
 
 fn last_event(segments: &Segments, offset: u64) -> Result<Arc<Event>, LogError> {
     let mut found = Err(damaged_document(DecodeError::Missing));
+    // `visit` excludes its start. The offset of a live document is at least 1.
     segments.visit(offset - 1, offset, |visited| {
         found = match visited {
             Visited::Event(stored, _) => Ok(stored.event),

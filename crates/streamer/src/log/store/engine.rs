@@ -80,6 +80,7 @@ impl Deref for Engine {
 
 impl Drop for Engine {
     fn drop(&mut self) {
+        // `close` consumes the database. Dropping it would hide the error.
         let Some(database) = self.0.take() else {
             return;
         };
@@ -181,6 +182,8 @@ pub(super) fn begin_term(
             let terms = decode_terms(TERMS, encoded.value());
             terms.map_err(|source| damaged("table of terms", source))?
         } else {
+            // A log of an earlier version: its epoch becomes the first term, so that its positions
+            // stay valid.
             let encoded = table.get(EPOCH).map_err(storage)?;
             let encoded = encoded.ok_or_else(|| damaged_number(EPOCH, DecodeError::Missing))?;
             let first = decode_number(EPOCH, encoded.value());
@@ -189,8 +192,10 @@ pub(super) fn begin_term(
             ))
         };
         if let Some((_, began)) = terms.as_parts().last() {
+            // Otherwise new events would get offsets that subscribers have already seen.
             bounds.head = bounds.head.max(*began);
         }
+        // Also after a clean stop: a copy that is taken now must differ from this log from here on.
         terms.begin(epoch, bounds.first, bounds.head);
         let encoded = encode_terms(TERMS, &terms);
         table.insert(TERMS, &*encoded).map_err(storage)?;
@@ -210,6 +215,7 @@ pub(super) fn damaged(what: &str, source: DecodeError) -> LogError {
 }
 
 fn panic_message(panic: &(dyn Any + Send)) -> String {
+    // `panic!` carries a `&str` without arguments and a `String` with them.
     if let Some(text) = panic.downcast_ref::<&str>() {
         (*text).to_owned()
     } else if let Some(text) = panic.downcast_ref::<String>() {

@@ -66,6 +66,7 @@ impl RedbLog {
     /// Does one slice of the work that is due, and returns `true` if more is due.
     pub(super) fn maintain_slice(&mut self, now_ms: i64) -> Result<bool, LogError> {
         let applied_ms = self.maintenance.applied_ms;
+        // First: the search for idle producers reads their table, which should be current.
         if self.pending.is_due()
             || (!self.pending.is_empty() && is_due(Some(applied_ms), APPLY_INTERVAL_MS, now_ms))
         {
@@ -80,6 +81,7 @@ impl RedbLog {
             let aged_ms = self.clock.now_ms(now_ms);
             let more = self.forget_producers(aged_ms)?;
             if !more {
+                // Only after the last slice: until then the search is still due.
                 self.maintenance.producers_checked_ms = Some(now_ms);
             }
             return Ok(true);
@@ -89,14 +91,19 @@ impl RedbLog {
             RETENTION_INTERVAL_MS,
             now_ms,
         ) {
+            // Ages follow the age clock. Intervals follow the system's, because `is_due` tolerates
+            // a jump.
             let aged_ms = self.step_clock(now_ms);
             let upto = self.expired_upto(aged_ms)?;
             let Bounds { first, .. } = self.shared.bounds();
             if upto > first {
+                // The search is repeated after each slice, since it looks only at one slice itself.
                 self.trim_slice(upto)?;
                 return Ok(true);
             }
             self.maintenance.retention_checked_ms = Some(now_ms);
+            // Appending checks only its own file. This finds that an older segment or the index was
+            // removed.
             self.check_files()?;
         }
         Ok(false)
@@ -151,6 +158,8 @@ impl RedbLog {
                 let key = DocumentKey::of(&event);
                 let mut document = match engine::document(&documents, &key) {
                     Ok(Some(document)) => document,
+                    // Only after damage: `apply` has just written the row of each document that is
+                    // known.
                     Ok(None) => return Ok(()),
                     Err(error @ LogError::DamagedState { .. }) => {
                         tracing::error!(error = with_sources(&error), "a document is lost");
@@ -158,6 +167,8 @@ impl RedbLog {
                     }
                     Err(error) => return Err(error),
                 };
+                // Only the last event of a live document is kept: a row of a deleted one has no
+                // content.
                 if document.state.offset != event.offset || document.state.deleted {
                     return Ok(());
                 }
@@ -178,13 +189,18 @@ impl RedbLog {
                         Ok(())
                     }
                 };
+                // Ends the visit, which cannot pass on an error of its callback.
                 kept.is_ok()
             })?;
             kept?;
         }
+        // In the transaction of the rows: an event is either readable in the log or kept in its
+        // row.
         set_number(&transaction, FIRST, end)?;
         transaction.commit().map_err(storage)?;
+        // Before the files go, so that a reader that meets a missing one finds the reason.
         self.shared.set_bounds(|bounds| bounds.first = end);
+        // Last: a crash before it leaves files that nobody reads.
         self.shared.segments.remove_before(end);
         Ok(end < upto)
     }
@@ -202,6 +218,8 @@ impl RedbLog {
         self.shared.segments.visit(first, end, |visited| {
             // A damaged event has no time; it is trimmed with the next event that expires.
             if let Visited::Event(stored, _) = visited {
+                // Both totals include what was trimmed, so that their difference is what the log
+                // still holds.
                 let held = self.bytes.saturating_sub(stored.bytes_before);
                 if !maintenance.is_expired(&stored, held, now_ms) {
                     return false;

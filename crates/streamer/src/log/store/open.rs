@@ -102,6 +102,7 @@ impl RedbLog {
         let segment_bytes = options
             .retention_bytes
             .map_or(options.segment_bytes, |bytes| {
+                // Retention removes whole segments, so that an eighth keeps the excess small.
                 let part = usize::try_from(bytes / 8).unwrap_or(usize::MAX);
                 options.segment_bytes.min(part.max(SEGMENT_BYTES_MIN))
             });
@@ -117,10 +118,13 @@ impl RedbLog {
         let first = number(&transaction, FIRST)?;
         let applied_upto = number(&transaction, APPLIED_UPTO)?;
         drop(transaction);
+        // Trimming brings the index up to the head before it moves `first`.
         if first > applied_upto {
             return Err(damaged_number(APPLIED_UPTO, DecodeError::Invalid).into());
         }
 
+        // Not written to the index here: opening after a crash must not take longer than after a
+        // stop.
         let mut replay = Replay::default();
         let (appender, shown) = Segments::recover(
             Arc::clone(&disk),
@@ -129,8 +133,12 @@ impl RedbLog {
             salt,
             |record| replay.add(record),
         )?;
+        // The index may know of more than the segments show, if these were lost. Offsets are never
+        // reused.
         let head = shown.max(applied_upto);
         let mut bounds = Bounds { first, head };
+        // Raises the head further if a term has begun after it: its positions were already handed
+        // out.
         let terms = begin_term(&engine, options.epoch, &mut bounds)?;
         if bounds.head > shown {
             let (lost_after, lost_upto) = (shown, bounds.head);
@@ -141,6 +149,8 @@ impl RedbLog {
             );
         }
         let segments = appender.segments();
+        // The last event, not the system's clock, because that may have jumped while the log was
+        // closed.
         let (bytes, logged_ms) = newest(&segments, bounds)?;
         Ok(Self {
             shared: Arc::new(Shared {
@@ -189,6 +199,7 @@ impl Replay {
                 Ok(())
             }
         });
+        // The other records still count. This document or producer keeps its older state.
         if let Err(error) = added {
             let (offset, kind) = (record.offset, record.kind);
             tracing::error!(offset, ?kind, %error, "a record of the log is damaged");
@@ -252,12 +263,15 @@ fn open(dir: &Path, options: &StoreOptions) -> Result<RedbLog, OpenFailure> {
     // Before anything is created: two processes could otherwise create the log at the same time.
     let lock = lock(dir)?;
     let path = dir.join(INDEX_FILE);
+    // Not `exists`, which is also false on an error: creating would then replace an index that is
+    // there.
     if !path.try_exists()? {
         create(dir, options)?;
     }
     let mut builder = builder(options);
     builder.set_check_integrity_on_open(options.verify_on_open);
     let disk = Arc::new(Directory(dir.to_owned()));
+    // redb may panic on a damaged file as early as here.
     catch_panics(|| {
         let database = builder.open(path).map_err(OpenFailure::from);
         Ok(database.and_then(|database| RedbLog::from_database(database, disk, lock, options)))
@@ -270,6 +284,7 @@ fn lock(dir: &Path) -> Result<File, OpenFailure> {
     let file = OpenOptions::new()
         .write(true)
         .create(true)
+        // The file belongs to whoever has the lock, which is not known yet.
         .truncate(false)
         .open(dir.join(LOCK_FILE))?;
     match file.try_lock() {
@@ -283,10 +298,12 @@ fn lock(dir: &Path) -> Result<File, OpenFailure> {
 /// or a complete one.
 fn create(dir: &Path, options: &StoreOptions) -> Result<(), OpenFailure> {
     let new = dir.join(NEW_FILE);
+    // redb would open what an interrupted creation left instead of starting with an empty file.
     match fs::remove_file(&new) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
         Ok(()) | Err(_) => {}
     }
+    // Segments that are already there stay: without its index, a log is replayed from them.
     let database = builder(options).create(&new)?;
     initialize(&database, options.epoch)?;
     // Synced and closed before the rename, so that the final name never refers to less.
@@ -299,6 +316,7 @@ fn create(dir: &Path, options: &StoreOptions) -> Result<(), OpenFailure> {
 /// Creates the tables and the metadata of an empty log.
 pub(super) fn initialize(database: &Database, epoch: Epoch) -> Result<(), LogError> {
     let transaction = database.begin_write().map_err(storage)?;
+    // Opening creates a table, and redb cannot read one that was never created.
     transaction.open_table(PRODUCERS).map_err(storage)?;
     transaction.open_table(DOCUMENTS).map_err(storage)?;
     transaction.open_table(META).map_err(storage)?;

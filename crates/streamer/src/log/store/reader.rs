@@ -38,6 +38,7 @@ impl LogReader for Shared {
         if after >= head || max_events == 0 {
             return Ok(Vec::new());
         }
+        // Read without a lock: up to `head` everything is committed and immutable.
         let mut page = PageBuilder::new(max_events, max_bytes);
         let mut damage = None;
         self.segments.visit(after, head, |visited| match visited {

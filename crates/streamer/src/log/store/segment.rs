@@ -103,11 +103,14 @@ impl SegmentHeader {
                 continue;
             };
             let (content, checksum) = copy.split_at(COPY_BYTES - 4);
+            // Damage of this copy only: the other one may be intact.
             if content[..8] != MAGIC || checksum != crc32fast::hash(content).to_le_bytes() {
                 error = DecodeError::Checksum;
                 continue;
             }
             if number(content, 8) != u64::from(VERSION) {
+                // The checksum matches, so that this is not damage and the other copy says the
+                // same.
                 return Err(DecodeError::UnknownFormat(content[8]));
             }
             return Ok(Self {
@@ -183,8 +186,10 @@ impl CommitBuffer {
         self.bytes.extend_from_slice(&[kind as u8, VERSION, 0, 0]);
         self.bytes.extend_from_slice(&offset.to_le_bytes());
         self.bytes.extend_from_slice(body);
+        // Aligned, so that the search after damage tries an eighth of all places.
         let padded = self.bytes.len().next_multiple_of(ALIGNMENT);
         self.bytes.resize(padded, 0);
+        // Only now is it known that the record before was not the last.
         if let Some(last) = self.last.replace(start) {
             self.seal(last);
         }
@@ -230,6 +235,7 @@ impl<'a> Records<'a> {
         let header = self
             .part
             .get(self.position..self.position + RECORD_HEADER)?;
+        // Checked first: in zeros, which most of a segment is, this costs no checksum.
         let kind = match header[12] & !END {
             1 => Kind::Event,
             2 => Kind::Producer,
@@ -238,6 +244,8 @@ impl<'a> Records<'a> {
         if header[13] != VERSION || self.header.checksum(at, &header[4..]) != half(header, 0) {
             return None;
         }
+        // Used only after the checksum of the header, because a damaged length could skip intact
+        // records.
         let length = half(header, 8) as usize;
         let body = self.position + RECORD_HEADER;
         let Some(body) = self.part.get(body..body + length) else {
@@ -249,6 +257,7 @@ impl<'a> Records<'a> {
             is_end: header[12] & END != 0,
             offset: number(header, 16),
             body,
+            // A damaged body does not end the search: its header says where the next record begins.
             is_intact: self.header.checksum(at, body) == half(header, 4),
         }))
     }
@@ -267,10 +276,12 @@ impl<'a> Iterator for Records<'a> {
                     self.position = record.end() - self.start;
                     return Some(record);
                 }
+                // The caller reads again from `searched`, with a larger part.
                 Some(Err(_)) => return None,
                 None => {
                     let end = *end.get_or_insert_with(|| content_end(self.part, self.position));
                     if self.position >= end {
+                        // Nothing is left in this part; otherwise the caller would read it again.
                         self.position = self.part.len();
                         return None;
                     }

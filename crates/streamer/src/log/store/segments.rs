@@ -78,6 +78,7 @@ impl Segments {
         mut replay: impl FnMut(&Record<'_>),
     ) -> Result<(Appender, u64), LogError> {
         let ids = ids(&*disk)?;
+        // Damaged segments count: a new one must not replace a file that may still be repaired.
         let next_id = ids.last().map_or(1, |id| id + 1);
         let mut list: Vec<Arc<Segment>> = Vec::new();
         for id in ids {
@@ -88,12 +89,16 @@ impl Segments {
                 }
             }
         }
+        // Segments may share a base: a commit of producers alone does not move the head.
         list.sort_by_key(|segment| (segment.header.base, segment.header.id));
         let mut head = 0;
         let mut active = None;
         for (index, segment) in list.iter().enumerate() {
             let next = list.get(index + 1);
+            // Everything up to the base was committed, whatever is left of it.
             head = head.max(segment.header.base);
+            // Strictly: with an equal base, this segment may end with producers that are not
+            // applied.
             if next.is_some_and(|next| next.header.base < applied_upto) {
                 continue;
             }
@@ -107,6 +112,8 @@ impl Segments {
                     head = head.max(record.offset);
                 }
                 if record.offset > applied_upto
+                    // Its offset is the head, which may have been applied before this commit. Twice
+                    // does no harm.
                     || (record.kind == Kind::Producer && record.offset == applied_upto)
                 {
                     replay(&record);
@@ -114,6 +121,8 @@ impl Segments {
             }
             *segment.index() = Some(scan.index());
             if next.is_none() {
+                // Only the last one can have a torn commit: the others were clean when their
+                // successor was created.
                 scan.cut(&content, &*file)?;
                 // One of an earlier, larger limit could not be removed for long.
                 let is_usable = segment.length <= segment_bytes.saturating_mul(2);
@@ -153,6 +162,7 @@ impl Segments {
             {
                 return Ok(());
             }
+            // What the segment should have and does not is reported as one run.
             if next <= end {
                 let error = DecodeError::Missing;
                 if !each(Visited::Damaged { upto: end, error }) {
@@ -172,6 +182,7 @@ impl Segments {
         end: u64,
         each: &mut impl FnMut(Visited) -> bool,
     ) -> Result<bool, LogError> {
+        // Opened for each visit, so that a long log does not hold a descriptor per segment.
         let file = match self.disk.open(&file_name(segment.header.id)) {
             // Removed by somebody else: its events are missing. A trimmed segment is not in the list.
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(true),
@@ -183,6 +194,7 @@ impl Segments {
             let part = read(&*file, at, size.min(segment.length - at))?;
             let mut records = Records::new(segment.header, at, &part);
             for record in records.by_ref() {
+                // The index is sparse, so that the place found is usually a few records too early.
                 if record.kind != Kind::Event || record.offset < *next {
                     continue;
                 }
@@ -194,12 +206,15 @@ impl Segments {
                     Ok((stored, body.len()))
                 });
                 let damaged_before = record.offset > *next;
+                // Offsets have no holes, so that a skipped one was a record whose header is
+                // damaged.
                 if damaged_before {
                     let (upto, error) = (record.offset - 1, DecodeError::Missing);
                     if !each(Visited::Damaged { upto, error }) {
                         return Ok(false);
                     }
                 }
+                // Before the callback, so that an event is not visited again if it ends the visit.
                 *next = record.offset + 1;
                 let goes_on = match stored {
                     Ok((stored, bytes)) => each(Visited::Event(Box::new(stored), bytes)),
@@ -232,6 +247,7 @@ impl Segments {
     /// is none before the oldest segment.
     fn find(&self, offset: u64) -> (Option<Arc<Segment>>, u64) {
         let list = self.list.read().unwrap_or_else(PoisonError::into_inner);
+        // The base is the head before the segment, so that its first event has the next offset.
         let later = list.partition_point(|segment| segment.header.base < offset);
         let end = list
             .get(later)
@@ -255,6 +271,7 @@ impl Segments {
 
     /// Removes the segments whose events are all trimmed.
     pub(super) fn remove_before(&self, first: u64) {
+        // Files are removed outside the lock, for which readers would wait.
         let removed: Vec<_> = {
             let mut list = self.list.write().unwrap_or_else(PoisonError::into_inner);
             // Never the last one, which commits are appended to.
@@ -297,6 +314,7 @@ impl Segment {
     /// Returns a place at or before the event.
     fn place_before(&self, offset: u64, file: &dyn DiskFile) -> Result<usize, LogError> {
         let mut index = self.index();
+        // Under the lock: several readers of an old segment scan it once.
         if index.is_none() {
             let content = read(file, 0, self.length)?;
             *index = Some(Scan::new(self.header, &content, u64::MAX, true).index());
@@ -321,8 +339,11 @@ impl Appender {
         records: impl Iterator<Item = (Kind, u64, &'a [u8])>,
     ) -> Result<(), LogError> {
         if let Some(active) = &mut self.active {
+            // Even if the commit goes to another segment: in a sealed one every record counts.
             active.clean()?;
         }
+        // A file never grows: after a change of its length, a sync would have to write metadata as
+        // well.
         let fits = |active: &Active| active.end + bound <= active.segment.length;
         let active = match self.active.take() {
             Some(active) if fits(&active) => active,
@@ -345,9 +366,11 @@ impl Appender {
             .write(active.end as u64, &bytes)
             .map_err(write_error)?;
         active.file.sync().map_err(LogError::storage)?;
+        // Writing to a removed file succeeds, and the commit would vanish with the process.
         if !active.file.is_linked().map_err(LogError::storage)? {
             return Err(removed(&file_name(active.segment.header.id)));
         }
+        // Only after the sync. A commit that failed before it is overwritten by the next one.
         active.end = active.dirty;
         let mut index = active.segment.index();
         add_to_index(index.get_or_insert_default(), events);
@@ -362,6 +385,7 @@ impl Appender {
         };
         let length = self
             .segment_bytes
+            // A commit never spans two segments, so that a large one gets a segment of its size.
             .max(RECORDS + bound)
             .next_multiple_of(4_096);
         let name = file_name(header.id);
@@ -370,6 +394,7 @@ impl Appender {
             .disk
             .create(&name, length as u64, &header.encode());
         let file = created.map_err(write_error)?;
+        // Only after success: a creation that failed is repeated under the same number.
         self.next_id += 1;
         let segment = Arc::new(Segment {
             header,
@@ -425,10 +450,13 @@ impl<'a> Scan<'a> {
         let (mut end, mut last_commit) = (RECORDS, RECORDS);
         let (mut expected, mut begin, mut whole) = (RECORDS, RECORDS, true);
         for record in &records {
+            // A record at another place than expected means that one before it is damaged.
             whole &= record.at == expected && record.body().is_ok();
             expected = record.end();
             if record.is_end {
                 if whole {
+                    // A later whole commit keeps a damaged one before it: writing went on after
+                    // that one's sync.
                     (last_commit, end) = (begin, expected);
                 }
                 (begin, whole) = (expected, true);
@@ -461,6 +489,7 @@ impl<'a> Scan<'a> {
     /// The commit is written again: if its sync failed before, the system may have dropped its pages
     /// or hold them as clean, and another sync would not write them.
     fn cut(&self, content: &[u8], file: &dyn DiskFile) -> Result<(), LogError> {
+        // Up to the last byte that is not zero: the rest of the file needs no write.
         let dirty = content_end(content, self.end);
         if dirty > self.end {
             let bytes = dirty - self.end;
@@ -471,6 +500,7 @@ impl<'a> Scan<'a> {
         }
         if dirty > self.last_commit {
             let mut tail = content[self.last_commit..self.end].to_vec();
+            // One write for both: the commit again, and zeros over what follows it.
             tail.resize(dirty - self.last_commit, 0);
             file.write(self.last_commit as u64, &tail)
                 .map_err(LogError::storage)?;
@@ -498,6 +528,7 @@ fn read(file: &dyn DiskFile, at: usize, bytes: usize) -> Result<Vec<u8>, LogErro
 /// Wraps an error of a write. If the disk is full, no more than this commit is lost.
 fn write_error(error: io::Error) -> LogError {
     match error.kind() {
+        // Of a write only: after a sync the same errors leave the content unknown.
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
             LogError::NoSpace(Arc::new(error))
         }
@@ -518,6 +549,7 @@ pub(super) fn file_name(id: u64) -> String {
 /// Returns the numbers of the segments in a directory, in order.
 fn ids(disk: &dyn Disk) -> Result<Vec<u64>, LogError> {
     let names = disk.names().map_err(LogError::storage)?;
+    // Files of other names are not ours, and are left alone.
     let id = |name: &String| name.strip_suffix(SUFFIX)?.parse().ok();
     let mut ids: Vec<u64> = names.iter().filter_map(id).collect();
     ids.sort_unstable();

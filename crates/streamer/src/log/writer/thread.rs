@@ -84,6 +84,7 @@ impl<F: FnMut(&[Arc<Event>])> Writer<F> {
         if let Err(error) = self.run_until_stopped() {
             let cause = with_sources(&error);
             tracing::error!(error = cause, "the log failed, its writer stops");
+            // Each gets the cause. Requests queued after this loop find it in `Shared` instead.
             while let Ok(command) = self.queue.try_recv() {
                 match command {
                     Command::Append(request) => {
@@ -101,12 +102,15 @@ impl<F: FnMut(&[Arc<Event>])> Writer<F> {
     }
 
     fn run_until_stopped(&mut self) -> Result<(), LogError> {
+        // The first wait does not wait: the log may have work left from before it was opened.
         let mut wait = Duration::ZERO;
         while !self.stopping {
             match self.queue.recv_timeout(wait) {
                 Ok(Command::Append(request)) => {
                     let batch = self.collect(request);
                     self.commit(batch)?;
+                    // The commit may be the first of this producer, and an unknown producer cannot
+                    // be touched.
                     if let Some(producer) = self.touched.take() {
                         self.touch(&producer)?;
                     }
@@ -119,6 +123,8 @@ impl<F: FnMut(&[Arc<Event>])> Writer<F> {
                 Err(RecvTimeoutError::Timeout) => {
                     wait = match (self.maintain()?, wait) {
                         (true, _) => Duration::ZERO,
+                        // First the pending documents after a burst, then only what ages: an idle
+                        // thread wakes rarely.
                         (false, Duration::ZERO) => SETTLE,
                         (false, _) => IDLE,
                     };
@@ -143,6 +149,8 @@ impl<F: FnMut(&[Arc<Event>])> Writer<F> {
             {
                 break;
             }
+            // Zero once the deadline has passed: what is already queued still joins, without a
+            // wait.
             let left = deadline.saturating_duration_since(Instant::now());
             match self.queue.recv_timeout(left) {
                 Ok(Command::Append(request)) => next = Some(request),
@@ -151,6 +159,7 @@ impl<F: FnMut(&[Arc<Event>])> Writer<F> {
                     self.touched = Some(producer);
                     break;
                 }
+                // What was collected is still committed: `stopping` is looked at after it.
                 Ok(Command::Stop) | Err(RecvTimeoutError::Disconnected) => self.stopping = true,
                 Err(RecvTimeoutError::Timeout) => {}
             }
@@ -163,6 +172,7 @@ impl<F: FnMut(&[Arc<Event>])> Writer<F> {
             Ok(outcomes) => outcomes,
             Err(error) if error.is_full() => {
                 tracing::warn!(error = with_sources(&error), "entries are rejected");
+                // The thread goes on: reads and later commits work again when somebody frees space.
                 self.reject(&WriteError::Full(error));
                 return Ok(());
             }
@@ -186,6 +196,7 @@ impl<F: FnMut(&[Arc<Event>])> Writer<F> {
         }
         let mut outcomes = outcomes.into_iter();
         for request in self.committing.drain(..) {
+            // The log returns one outcome per submission in order, so that counting suffices.
             let own = outcomes.by_ref().take(request.entries).collect();
             request.respond(Ok(own));
         }
@@ -223,6 +234,7 @@ struct CloseOnDrop(Arc<Shared>);
 
 impl Drop for CloseOnDrop {
     fn drop(&mut self) {
+        // Before the close, as in `Shared::fail`: those who are woken by it ask for the reason.
         if std::thread::panicking() {
             self.0.panicked.store(true, Ordering::Release);
         }
