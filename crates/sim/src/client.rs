@@ -47,6 +47,7 @@ impl Client {
             core.limits.bytes = 4 << 20;
         }
         let checked = config.clone().check().expect("the settings are valid");
+        // Different per client: equal jitter would let all of them reconnect in step.
         let session = Session::new(checked, seed.wrapping_mul(31).wrapping_add(number as u64));
         Self {
             endpoint: Endpoint::new(session, Core::new(core)),

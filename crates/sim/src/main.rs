@@ -54,6 +54,7 @@ fn main() -> ExitCode {
             println!("repeat with: cargo xtask sim --seed {seed} --schedules 1");
         }
     }
+    // Also with `--json`: a script that only looks at the exit code must see a violation.
     if report.violations == 0 {
         ExitCode::SUCCESS
     } else {
@@ -63,6 +64,7 @@ fn main() -> ExitCode {
 
 /// Runs schedules of disk faults over the log.
 fn log_schedules(args: &Args) -> ExitCode {
+    // One for all schedules: a log owns a lock file even where its disk is simulated.
     let lock = match tempfile::tempfile() {
         Ok(lock) => Arc::new(lock),
         Err(error) => {

@@ -73,6 +73,7 @@ impl<T> Pipe<T> {
 
     /// Sends an item. Returns its arrival: after `delay`, and not before earlier items.
     pub(crate) fn send(&mut self, now: Time, delay: Duration, item: T) -> Time {
+        // TCP does not reorder within a direction.
         let at = (now + delay).max(self.last);
         self.last = at;
         self.items.push_back((at, item));
@@ -82,6 +83,7 @@ impl<T> Pipe<T> {
     /// Removes the next item that has arrived.
     pub(crate) fn receive(&mut self, now: Time) -> Option<T> {
         let (at, _) = self.items.front()?;
+        // Blocked items stay: they arrive when the fault ends, as after a retransmission.
         if self.blocked || *at > now {
             return None;
         }

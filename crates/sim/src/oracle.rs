@@ -43,6 +43,7 @@ pub(crate) fn check_log(events: &Events, publishers: &[Publisher], violations: &
             .filter(|payload| payload.publisher == publisher.number)
             .map(|payload| payload.sequence)
             .collect();
+        // Strictly: a resubmitted entry that was appended twice would otherwise pass.
         if !logged.is_sorted_by(|before, after| before < after) {
             violations.push(format!(
                 "publisher {}: out of order or twice in the log",
@@ -66,6 +67,7 @@ pub(crate) fn missing(
     client: &Client,
     subscription: &Subscription,
 ) -> Option<u64> {
+    // Nothing more is to come for these; `check` still judges what they received.
     if subscription.unsubscribed || subscription.refused.is_some() {
         return Some(0);
     }
@@ -73,6 +75,7 @@ pub(crate) fn missing(
         subscription.start?;
     }
     let verdict = judge(events, client, subscription, |_| {});
+    // A gap explains what is missing, so that a run does not wait for it.
     Some(verdict.lost - verdict.explained)
 }
 
@@ -104,6 +107,7 @@ pub(crate) fn check(
     }
     let mut first = None;
     let verdict = judge(events, client, subscription, |deviation| {
+        // One names the cause; the ones after it usually follow from it.
         first.get_or_insert(deviation);
     });
     if let Some(first) = first {
@@ -136,6 +140,7 @@ fn judge(
     };
     // An application that unsubscribed discards its queue, and what it had received is complete.
     let last = subscription.consumed.iter().filter_map(offset_of).max();
+    // Up to here everything must have arrived; later changes may have.
     let required = match (subscription.unsubscribed, subscription.end) {
         (false, _) => u64::MAX,
         (true, Some(end)) => end,

@@ -34,6 +34,7 @@ impl PaceChecker {
             .live_since
             .take()
             .is_some_and(|since| now.since(since) >= config.stable_after);
+        // Only a stable stream resets the backoff.
         if stable {
             self.failures = 0;
         } else {
@@ -42,18 +43,24 @@ impl PaceChecker {
         // The two ends after which the session may open a stream at once.
         let exempt = stable && matches!(end.reason, Reason::Drained(_))
             || matches!(end.reason, Reason::ProbeFailed);
+        // The first failure waits `initial_backoff` itself.
         let step = self.failures.saturating_sub(1);
         let ideal = config
             .initial_backoff
             .mul_f64(2_f64.powi(step.cast_signed()));
+        // The lower bound of R-2. The upper one is not checked: a `retry_after` may exceed it
+        //
         let shortest = ideal.min(config.max_backoff).mul_f64(0.8);
         self.not_before = if exempt { now } else { now + shortest };
+        // A request counts for the attempt that follows it, not for the ones after the next end.
         self.connect_requested = false;
     }
 
     /// Checks the start of an attempt. Returns the violation, if it is one.
     pub(crate) fn on_attempt(&mut self, now: Time, config: &Config) -> Option<String> {
         let minimum = config.min_interval();
+        // R-3 holds whatever the caller does, so that it is checked before the request is
+        // considered.
         let before = self.last_start.replace(now);
         if let Some(before) = before
             && now + SLACK < before + minimum

@@ -54,6 +54,8 @@ impl Scheduler {
 
     pub(crate) fn at(&mut self, at: Time, task: Task) {
         self.scheduled += 1;
+        // A deadline in the past runs now. The number makes the key unique, so that no task is
+        // lost.
         self.tasks.insert((at.max(self.now), self.scheduled), task);
     }
 
@@ -64,6 +66,7 @@ impl Scheduler {
     /// Removes the next task until `limit` and advances the time to it.
     pub(crate) fn next(&mut self, limit: Time) -> Option<Task> {
         let (&(at, _), _) = self.tasks.first_key_value()?;
+        // Stays scheduled for the next call: time is advanced in slices.
         if at > limit {
             return None;
         }

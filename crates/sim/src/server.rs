@@ -52,12 +52,15 @@ impl Server {
 
     /// Starts a process on the log.
     pub(crate) fn start(&mut self) {
+        // Tasks of the old process carry the old number and are ignored when they run.
         self.incarnation += 1;
+        // Begins a term, as a real start does: positions of the old one are resumed across it.
         self.log = self.log.reopen();
         self.reader = self.log.reader();
         self.draining = false;
         self.scheduled_deadline = None;
         let mut seed = [0; 32];
+        // Not drawn from the world's generator, so that a restart does not shift later draws.
         seed[..8].copy_from_slice(&self.incarnation.to_le_bytes());
         let initial = InitialState {
             server_id: format!("server-{}", self.incarnation),

@@ -70,6 +70,7 @@ impl Payload {
     }
 
     pub(crate) fn collection(self) -> &'static str {
+        // A function of the document, so that a document never changes its collection.
         COLLECTIONS[usize::from(self.document() == 0)]
     }
 
@@ -110,6 +111,7 @@ impl Selection {
             Condition::Publisher(publisher) => vec![condition("p", "==", int(publisher))],
             Condition::AtLeast(least) => vec![condition("v", ">=", int(least))],
             Condition::Document(document) => {
+                // By id and not by a field, because `_id` has its own path through the filter.
                 let id = wire::value::Kind::StringValue(format!("d{document}"));
                 vec![condition("_id", "==", id)]
             }

@@ -20,6 +20,8 @@ impl WireCheck {
     /// Notes a request that the server handles now.
     pub(crate) fn on_request(&mut self, message: &GatewayMessage) {
         if let Some(Request::Unsubscribe(request)) = &message.payload {
+            // When the server handles it, not when the client sends it: deliveries sent before are
+            // allowed.
             self.told.remove(&request.subscription_id);
         }
     }
@@ -49,6 +51,7 @@ impl WireCheck {
         if response.success {
             let at = response.position.as_ref();
             let at = at.ok_or_else(|| format!("{id} is accepted without a position"))?;
+            // Replaces an older offset: subscribing again may go back.
             self.told.insert(id.clone(), at.offset);
         }
         Ok(())
@@ -68,6 +71,7 @@ impl WireCheck {
                     "delivery {at} is for {id}, which is not subscribed"
                 ));
             };
+            // Equal as well: a position is never delivered twice to one id.
             if *told >= at {
                 return Err(format!(
                     "delivery {at} for {id} repeats: {told} was told before"
@@ -87,9 +91,11 @@ impl WireCheck {
     fn on_progress(&mut self, progress: &Progress) -> Result<(), String> {
         let at = progress.position.as_ref().map_or(0, |at| at.offset);
         for (id, told) in &mut self.told {
+            // Their deliveries come from the log later, below this position.
             if progress.behind.contains(id) {
                 continue;
             }
+            // Equal is allowed: without events, progress repeats the same position.
             if *told > at {
                 return Err(format!("progress to {at} is behind {told}, told to {id}"));
             }

@@ -68,6 +68,7 @@ impl World {
         let count = rng.random_range(2..=4);
         let clients = (0..count)
             .map(|number| {
+                // At least one client resumes; a plain one tells the oracle less.
                 let profile = number == 0 || rng.random_range(0..4) > 0;
                 Client::new(seed, number, profile, shape.client)
             })
@@ -101,6 +102,7 @@ impl World {
         self.settle();
         self.check();
         self.close();
+        // A run that is stuck repeats one fault for every subscription.
         self.outcome.violations.truncate(8);
         self.outcome
     }
@@ -109,6 +111,7 @@ impl World {
     /// in steps, with a violation that says what waits.
     fn settle(&mut self) {
         let mut limit = FAULTS_END;
+        // In slices, because judging all subscriptions after every task would dominate the run.
         while limit < END && !self.is_exhausted() && !self.is_settled() {
             limit = limit + Duration::from_millis(250);
             self.run_until(limit);
@@ -140,6 +143,7 @@ impl World {
         let faults = self.rng.random_range(3..=8);
         for _ in 0..faults {
             let fault = Fault::INJECTED[self.rng.random_range(0..Fault::INJECTED.len())];
+            // After the first connections, and early enough before `FAULTS_END` to take effect.
             let at = self.rng.random_range(300_000..8_500_000);
             self.scheduler
                 .at(Time::from_micros(at), Task::StartFault(fault));
@@ -174,6 +178,7 @@ impl World {
     }
 
     fn on_publish(&mut self, number: usize) {
+        // An entry in flight is submitted until it is acknowledged: only then is the run settled.
         if self.settling && self.publishers[number].in_flight.is_none() {
             return;
         }
@@ -187,6 +192,7 @@ impl World {
             && let Some(entry) = &mut publisher.in_flight
             && entry.needs_submission
         {
+            // Set again when the submission or its acknowledgement is lost.
             entry.needs_submission = false;
             let payload = entry.payload;
             self.server.pending.push((number, payload));
@@ -202,6 +208,7 @@ impl World {
     fn read_events(&mut self) {
         let reader = &self.server.reader;
         let events = reader
+            // From the log and not from what the hub was told, which is what is under test.
             .read(self.events.len(), usize::MAX, usize::MAX)
             .expect("the log in memory does not fail");
         let payload = |data: &[u8]| Payload::from_json(data).expect("the payload is ours");
@@ -252,6 +259,7 @@ impl World {
         let limit = self.scheduler.now() + Duration::from_secs(5);
         self.run_until(limit);
         for client in &self.clients {
+            // A closed session holds no timer.
             if client.endpoint.deadline().is_some() {
                 self.outcome
                     .violations
@@ -259,6 +267,8 @@ impl World {
             }
         }
         let held = self.server.hub.as_ref().map(|hub| hub.stats().gauges);
+        // Everything a stream occupied must be released with it, or a server leaks over its
+        // reconnects.
         if held.is_some_and(|held| held != hub::Gauges::default()) {
             self.outcome
                 .violations
@@ -319,6 +329,7 @@ impl World {
 
     /// Mixes a value into the digest of the run.
     fn trace(&mut self, what: u64) {
+        // Depends on the order, so that two runs with the same events in another order differ.
         let mixed = self.outcome.trace.rotate_left(7) ^ what;
         self.outcome.trace = mixed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
     }

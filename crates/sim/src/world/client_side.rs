@@ -36,6 +36,8 @@ impl World {
         };
         if client
             .scheduled_deadline
+            // A later deadline needs no task: the scheduled one finds that nothing is due and arms
+            // again.
             .is_none_or(|at| at <= now || deadline.at < at)
         {
             client.scheduled_deadline = Some(deadline.at);
@@ -46,6 +48,8 @@ impl World {
     pub(super) fn on_client_due(&mut self, number: usize) {
         let now = self.scheduler.now();
         let client = &mut self.clients[number];
+        // A task that a sooner one has replaced runs too, and must not clear the entry of a later
+        // one.
         if client.scheduled_deadline.is_some_and(|at| at <= now) {
             client.scheduled_deadline = None;
         }
@@ -84,6 +88,8 @@ impl World {
                 client.pace.on_down(now, &end, &client.config);
             }
             Action::Stopped(end) => {
+                // No fault of a schedule may make a client give up. Leaving is requested at the end
+                // of a run.
                 if end.reason != Reason::Left {
                     self.clients[number].stopped = Some(end.to_string());
                 }
@@ -125,7 +131,10 @@ impl World {
     /// Completes dialling. The kernel accepts a connection even while the server process is frozen.
     pub(super) fn on_dialled(&mut self, number: usize, generation: Generation) {
         let client = &self.clients[number];
+        // A draining server has closed its listener.
         let refused = self.server.hub.is_none() || self.server.draining;
+        // An unreachable server refuses nothing: the dial is silent, and the open timeout must end
+        // it.
         if client.generation == generation && !client.unreachable && refused {
             let why = Reason::Unreachable("refused".into());
             let end = End::retry(Initiator::Network, why);
@@ -140,6 +149,7 @@ impl World {
             return;
         };
         if let Some(connection) = self.connections.get_mut(&id)
+            // A message of an ended attempt must not reach the stream of its successor.
             && connection.generation == generation
         {
             let at = connection.to_server.send(now, delay, item);
@@ -154,6 +164,8 @@ impl World {
             return;
         };
         if let Some(connection) = self.connections.get_mut(&id) {
+            // The entry stays until both directions are empty: what is in flight must be seen to
+            // change nothing.
             connection.client_open = false;
         }
     }
@@ -178,6 +190,7 @@ impl World {
             ToClient::Probed => session_input(session::Input::Probed(generation, true)),
             ToClient::Closed(end) => session_input(session::Input::Ended(generation, end)),
         };
+        // One item left the window. The server's transport goes on by itself, without the hub.
         self.send_queued(id);
         if current {
             self.step_client(number, input);
@@ -216,6 +229,8 @@ impl World {
             client::Event::Subscribed { id, position, .. } => {
                 if let Some(subscription) = self.subscription(number, id) {
                     let offset = position.map(|position| position.offset);
+                    // The first response counts: after a reconnect, the promise since then still
+                    // holds.
                     subscription.start = subscription.start.or(offset);
                     if let Some(position) = position {
                         subscription.queue.mark(position);
@@ -237,15 +252,18 @@ impl World {
                     return;
                 };
                 let client = &mut self.clients[number];
+                // A plain peer has no credit: only the total of its client is bounded.
                 let limit = client
                     .profile
                     .then_some(client.limits.messages_per_subscription);
                 let subscription = &mut client.subscriptions[at];
+                // An unsubscription is complete at once, whatever is still in flight.
                 if subscription.unsubscribed {
                     return self.violation(format!("an item for {id} after its unsubscription"));
                 }
                 subscription.queue.push(item);
                 let waiting = subscription.queue.len();
+                // With more, a task for this queue is already scheduled.
                 if waiting == 1 {
                     let resume_at = subscription.paused_until.max(now);
                     let delay = self.millis(0, 20);
@@ -320,11 +338,14 @@ impl World {
         let count = self.clients[number].subscriptions.len();
         let at = self.rng.random_range(0..count);
         let subscription = &mut self.clients[number].subscriptions[at];
+        // The entry stays in the list, because indices of tasks refer to it.
         if std::mem::replace(&mut subscription.unsubscribed, true) {
             return;
         }
         let queue = std::mem::take(&mut subscription.queue);
         let (id, selection) = (subscription.id, subscription.selection);
+        // Of the consumed items, not of the received ones: the successor gets the queued ones
+        // again.
         let position = queue.position().filter(|_| continues);
         subscription.end = position.map(|position| position.offset);
         self.command(number, Command::Unsubscribe { id });
@@ -384,6 +405,8 @@ impl World {
             2 => self.unsubscribe(number, false),
             3 | 4 => self.unsubscribe(number, true),
             5 => {
+                // A requested attempt may come before the backoff ends, but not before the minimum
+                // interval.
                 self.clients[number].pace.on_connect_requested();
                 self.session(number, session::Input::Reconnect);
             }

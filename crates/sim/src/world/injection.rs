@@ -27,6 +27,7 @@ impl World {
     /// Injects a fault and schedules its end. Without effect if it has no target now.
     pub(super) fn start_fault(&mut self, fault: Fault) {
         let started = match fault {
+            // Over at once, so that no end has to be scheduled.
             Fault::Reset => return self.reset(),
             Fault::Kill => {
                 if self.server.hub.is_some() {
@@ -70,6 +71,7 @@ impl World {
             }
             Some(ActiveFault::Freeze) => self.thaw(),
             Some(ActiveFault::Flap) => self.server.flapping = false,
+            // A kill may have ended the drain, and the server that runs now is another process.
             Some(ActiveFault::Drain) if self.server.draining => {
                 self.kill_server();
                 let delay = self.millis(20, 800);
@@ -82,6 +84,7 @@ impl World {
     /// Ends all faults and prevents new ones.
     pub(super) fn end_all_faults(&mut self) {
         self.settling = true;
+        // In the order of their start. Those that have ended are no longer there.
         for number in 1..=self.faults_started {
             self.end_fault(number);
         }
@@ -124,6 +127,7 @@ impl World {
         connection.to_server.clear();
         connection.to_client.clear();
         connection.queue.clear();
+        // The server learns of a reset at once, below; the client when its end arrives.
         connection.server_open = false;
         let lost = Reason::Lost("reset on the way".into());
         let end = End::retry(Initiator::Network, lost);
@@ -140,6 +144,7 @@ impl World {
     fn black_hole(&mut self, fault: Fault) -> Option<(ActiveFault, Duration)> {
         let (client, id) = self.random_connection()?;
         let connection = self.connections.get_mut(&id)?;
+        // `|=`: another fault may block the other direction at the same time.
         connection.to_server.blocked |= fault != Fault::BlackHoleDown;
         connection.to_client.blocked |= fault != Fault::BlackHoleUp;
         // Now and then new connections are swallowed as well, so that the open timeout is exercised.
@@ -166,6 +171,8 @@ impl World {
             if connection.client == client {
                 connection.to_server.blocked = false;
                 connection.to_client.blocked = false;
+                // An arrival that was due meanwhile found the direction blocked, and was not
+                // scheduled again.
                 self.scheduler.at(now, Task::ArriveAtServer(*id));
                 self.scheduler.at(now, Task::ArriveAtClient(*id));
             }

@@ -22,6 +22,8 @@ use crate::{
 impl World {
     /// Steps the hub, then again with the inputs that its actions cause.
     pub(super) fn step_hub(&mut self, input: Input) {
+        // Queued, because an action may cause an input and the hub must not be stepped within a
+        // step.
         self.hub_inputs.push_back(input);
         while let Some(input) = self.hub_inputs.pop_front() {
             self.steps += 1;
@@ -50,9 +52,11 @@ impl World {
     }
 
     pub(super) fn on_hub_due(&mut self, incarnation: u64) {
+        // Scheduled by a process that was killed meanwhile.
         if incarnation != self.server.incarnation || self.server.hub.is_none() {
             return;
         }
+        // A frozen process keeps its timers; they are all due when it continues.
         if let Some(thaw) = self.server.frozen_until {
             self.scheduler.at(thaw, Task::HubDue(incarnation));
             return;
@@ -86,6 +90,7 @@ impl World {
                             .flat_map(split_frames)
                             .map(|message| ToClient::Message(decode(&message), 0)),
                     );
+                    // Behind the messages: a status does not overtake data on a stream.
                     connection.queue.push_back(ToClient::Closed(to_end(status)));
                     self.send_queued(id);
                 }
@@ -158,6 +163,7 @@ impl World {
             let Some(connection) = self.connections.get_mut(&id) else {
                 return;
             };
+            // Beyond the window items count as queued, so that a slow link fills the hub's queue.
             if connection.to_client.len() >= WINDOW {
                 break;
             }
@@ -197,6 +203,7 @@ impl World {
         let Some(connection) = self.connections.get_mut(&id) else {
             return;
         };
+        // A connection belongs to the process that accepted it. Its successor knows nothing of it.
         let served = connection.incarnation == self.server.incarnation && self.server.hub.is_some();
         let Some(item) = connection.to_server.receive(now) else {
             return;
@@ -220,7 +227,10 @@ impl World {
                     self.step_hub(Input::Message { stream, message });
                     self.flap(id);
                 }
+                // The stream has ended; the client may not know yet.
                 ToServer::Message(_) => {}
+                // Answered without the hub: the health check is another service of the same
+                // connection.
                 ToServer::Probe => self.queue_for_client(id, ToClient::Probed),
                 ToServer::Closed => self.step_hub(Input::Ended { stream }),
             }
@@ -310,6 +320,7 @@ impl World {
         if self.rng.random_bool(0.5) {
             self.commit(false);
         }
+        // What was not committed dies with the process, and its publishers submit it again.
         self.server.pending.clear();
         for publisher in &mut self.publishers {
             publisher.mark_lost();
@@ -324,6 +335,7 @@ impl World {
                 continue;
             };
             connection.server_open = false;
+            // Bytes that the process had not written are lost; those in flight still arrive.
             connection.queue.clear();
             let lost = Reason::Lost("reset by the peer".into());
             let end = End::retry(Initiator::Network, lost);
