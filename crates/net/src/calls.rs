@@ -62,6 +62,7 @@ where
     fn execute(&self, call: F) {
         // A panic ends one call, as it would in a task.
         let call = AssertUnwindSafe(call).catch_unwind().map(|_| ());
+        // Only stored: hyper spawns calls while the connection is being polled.
         self.lock().push(Box::pin(call));
     }
 }
@@ -79,6 +80,7 @@ impl<C: Future> WithCalls<C> {
         let part = || {
             Arc::new(Part {
                 task: Arc::clone(&task),
+                // Both parts have to be polled once before anything can wake them.
                 woken: AtomicBool::new(true),
             })
         };
@@ -99,6 +101,8 @@ impl<C: Future> WithCalls<C> {
     /// Polls the parts that were woken.
     fn poll_parts(&mut self) -> Poll<C::Output> {
         let calls_waker = Waker::from(Arc::clone(&self.calls_woken));
+        // Calls first: the connection below then writes what all of them have sent. A flag is taken
+        // before its part is polled, so that a wake-up meanwhile counts again.
         if self.calls_woken.take() {
             let mut cx = Context::from_waker(&calls_waker);
             while let Poll::Ready(Some(())) = self.calls.poll_next_unpin(&mut cx) {}
@@ -113,7 +117,9 @@ impl<C: Future> WithCalls<C> {
         let mut spawned = self.spawner.lock();
         if !spawned.is_empty() {
             self.calls.extend(spawned.drain(..));
+            // Gives the memory back: a connection rarely opens many calls at once.
             *spawned = Vec::new();
+            // A new call has no waker yet, so that its first poll has to be caused here.
             self.calls_woken.woken.store(true, SeqCst);
         }
         Poll::Pending
@@ -129,15 +135,18 @@ impl<C: Future> Future for WithCalls<C> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<C::Output> {
         let this = &mut *self;
+        // In each poll, because the waker of a task may change between two polls.
         this.task.waker.register(cx.waker());
         this.task.runs.store(true, SeqCst);
         let mut rounds = 0;
         loop {
             let polled = this.poll_parts();
             if polled.is_ready() {
+                // `runs` stays set: no wake-up concerns a task that has ended.
                 return polled;
             }
             rounds += 1;
+            // Bounded: parts that wake each other must not keep the thread from other connections.
             if rounds == ROUNDS || !this.is_woken() {
                 break;
             }
@@ -163,6 +172,8 @@ impl Wake for Part {
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
+        // The part stores `woken` and then loads `runs`, the task the other way round. With a
+        // weaker order than `SeqCst` both might load the old value, and the wake-up would be lost.
         self.woken.store(true, SeqCst);
         if !self.task.runs.load(SeqCst) {
             self.task.waker.wake();

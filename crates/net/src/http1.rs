@@ -27,6 +27,7 @@ where
 {
     let tasks = tasks.clone();
     let connection = http1::Builder::new()
+        // hyper panics if a timeout is set without a timer.
         .timer(TokioTimer::new())
         .header_read_timeout(head_timeout)
         .max_buf_size(HEAD_BYTES)

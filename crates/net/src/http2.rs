@@ -54,6 +54,7 @@ where
     let spawner = CallSpawner::default();
     let mut http2 = http2::Builder::new(spawner.clone());
     http2
+        // hyper needs it for the pings below.
         .timer(TokioTimer::new())
         .initial_stream_window_size(options.stream_window)
         .initial_connection_window_size(options.connection_window)
@@ -71,6 +72,8 @@ where
         let ended = tokio::select! {
             ended = &mut connection => ended,
             () = tasks.draining() => {
+                // Sends GOAWAY. Without a deadline here: the server cuts the task when its drain
+                // takes too long.
                 connection.connection().graceful_shutdown();
                 connection.await
             }

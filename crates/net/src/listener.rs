@@ -73,6 +73,7 @@ impl Listener {
     ///
     /// Returns the system's error if the address of `tcp` cannot be read.
     pub fn new(tcp: TcpListener, options: ListenerOptions, tasks: &Tasks) -> io::Result<Self> {
+        // tokio panics above this number.
         let permits = options.max_connections.min(Semaphore::MAX_PERMITS);
         Ok(Self {
             address: tcp.local_addr()?,
@@ -139,6 +140,7 @@ impl Listener {
             };
             match self.set_up(&tcp) {
                 Ok(()) => return Some(Socket::new(tcp, self.options.write_timeout, permit)),
+                // The peer may have left already. The permit is returned here, by its drop.
                 Err(error) => debug!(%error, "cannot set up a connection"),
             }
         }
@@ -162,6 +164,8 @@ impl Listener {
     }
 
     fn set_up(&self, tcp: &TcpStream) -> io::Result<()> {
+        // Otherwise a small message waits until the peer has acknowledged the one before, up to 40
+        // ms.
         tcp.set_nodelay(true)?;
         if let Some(timeout) = self.options.peer_timeout {
             let socket = SockRef::from(tcp);
@@ -172,6 +176,7 @@ impl Listener {
             socket.set_tcp_keepalive(&keepalive)?;
             // Probes are sent only while nothing is unacknowledged; this covers the other case.
             #[cfg(target_os = "linux")]
+            // On Linux it also decides when unanswered probes end the connection (tcp(7)).
             socket.set_tcp_user_timeout(Some(timeout))?;
         }
         Ok(())

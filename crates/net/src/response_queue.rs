@@ -120,6 +120,8 @@ impl<M> ResponseQueue<M> {
         }
         queue.queued = queued;
         queue.messages.push_back((messages, amount));
+        // Taken, because a waker is good for one wake-up: the transport leaves another when it
+        // waits.
         Ok(queue.reader.take())
     }
 
@@ -134,6 +136,8 @@ impl<M> ResponseQueue<M> {
             // `queued` may stay as it is, because nothing is pushed after the end.
             queue.messages.clear();
         }
+        // The last message costs nothing: it must fit into a full queue, and no producer waits for
+        // it.
         let nothing = Amount::default();
         queue
             .messages
@@ -198,6 +202,7 @@ impl Queue<Bytes> {
         }
         let (mut number, mut length) = (0, 0);
         for (message, _) in &self.messages {
+            // A message larger than a chunk is passed on alone, without a copy.
             if number > 0 && length + message.len() > CHUNK {
                 break;
             }
@@ -225,6 +230,7 @@ impl<M, O: Observer> Responses<M, O> {
         let mut queue = self.queue.lock();
         let first = queue.dequeued == Amount::default();
         if let Some(message) = take(&mut queue) {
+            // Before the observer is called: it may use this queue.
             drop(queue);
             // Once is enough: the producer learns of later ones when it asks.
             if first {
@@ -232,10 +238,12 @@ impl<M, O: Observer> Responses<M, O> {
             }
             return Poll::Ready(Ok(message));
         }
+        // After the messages, so that the status never overtakes them.
         if let Some(status) = &queue.end {
             self.ended = true;
             return Poll::Ready(Err(status.clone()));
         }
+        // Under the lock that found the queue empty, so that no message comes in between unnoticed.
         queue.reader = Some(cx.waker().clone());
         Poll::Pending
     }
@@ -249,6 +257,7 @@ impl<M, O: Observer + Unpin> Stream for Responses<M, O> {
             return Poll::Ready(None);
         }
         self.poll(cx, Queue::pop).map(|next| match next {
+            // tonic sends OK itself when a stream of messages ends.
             Err(status) if status.code() == Code::Ok => None,
             next => Some(next),
         })
@@ -272,6 +281,7 @@ impl<O: Observer + Unpin> Body for Responses<Bytes, O> {
             Ok(message) => Some(Ok(Frame::data(message))),
             Err(status) => {
                 let mut trailers = HeaderMap::with_capacity(2);
+                // Also for OK: whoever sends a body of its own has to send `grpc-status` as well.
                 let added = status.add_header(&mut trailers);
                 Some(added.map(|()| Frame::trailers(trailers)))
             }

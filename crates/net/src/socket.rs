@@ -50,9 +50,12 @@ impl<S> Socket<S> {
             self.deadline = None;
             return done;
         };
+        // Kept over several polls: a peer that accepts nothing must not get a new deadline with
+        // each.
         let deadline = self
             .deadline
             .get_or_insert_with(|| Box::pin(sleep(timeout)));
+        // Polled, not only compared: a peer that accepts nothing never wakes the task by itself.
         deadline.as_mut().poll(cx).map(|()| {
             self.deadline = None;
             let text = format!("peer accepted no data for {timeout:?}");
@@ -67,6 +70,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Socket<S> {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        // Unlimited: whether silence is a fault is known only to the protocol above.
         Pin::new(&mut self.stream).poll_read(cx, buffer)
     }
 }

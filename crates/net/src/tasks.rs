@@ -86,11 +86,13 @@ impl Tasks {
     /// Drains for at most `grace`, then cuts, and returns at most one second after that.
     pub async fn drain(&self, grace: Duration) {
         self.start_drain();
+        // A tracker that is not closed never reports that it is empty.
         self.tracker.close();
         if timeout(grace, self.tracker.wait()).await.is_err() {
             let tasks = self.tracker.len();
             info!(tasks, "drain deadline passed; cutting what is still open");
         }
+        // Also after all tasks have ended: one that is spawned from now on ends at once.
         self.cut();
         if timeout(CUT_TIMEOUT, self.tracker.wait()).await.is_err() {
             let tasks = self.tracker.len();

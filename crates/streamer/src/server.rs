@@ -200,6 +200,8 @@ impl Server {
     /// Dropping the future has no effect.
     pub async fn failed(&mut self) -> String {
         tokio::select! {
+            // If both have ended, the hub is the cause: its end drains the server and so ends the
+            // listener.
             biased;
             ended = &mut self.hub_task => match ended {
                 Ok(reason) => reason.to_owned(),
@@ -221,6 +223,7 @@ impl Server {
     /// Returns an error if the log did not close cleanly. Acknowledged entries are durable even then.
     pub async fn drain(mut self, grace: Duration, reason: &str) -> Result<(), WriteError> {
         info!(reason, grace_ms = grace.as_millis() as u64, "draining");
+        // Before the streams learn of it: a client that reconnects must not arrive here again.
         self.tasks.start_drain();
         let drained = self.hub.drain(grace, reason);
         let streams_ended = async {
@@ -233,7 +236,10 @@ impl Server {
             // dead or ignores GOAWAY, and would stay open until the deadline.
             () = streams_ended => self.tasks.drain(Duration::ZERO).await,
         }
+        // After the calls, which may have queued entries until their end.
         let closed = self.writer.shutdown(grace.max(CLOSE_TIMEOUT)).await;
+        // The hub may have ended by itself by now, since the writer held the only sender of its
+        // commits.
         self.stop_hub.cancel();
         // If `failed` has returned its result, it would never resolve again.
         if !self.hub_task.is_terminated() {

@@ -71,6 +71,7 @@ impl HubHandle {
     }
 
     pub(super) fn next_stream(&self) -> StreamId {
+        // Only unique: the order of streams is that of `Opened` in the queue.
         StreamId(self.next_stream.fetch_add(1, Ordering::Relaxed))
     }
 
@@ -82,6 +83,7 @@ impl HubHandle {
             ended: ended.clone(),
         };
         if let Err(unsent) = self.messages.send(HubMessage::Opened(stream, handle)) {
+            // The task has closed its queue. Without a status the peer would wait for its timeout.
             unsent.0.reject();
         }
         ended
@@ -144,6 +146,7 @@ impl Received {
             weight,
             backlog: Arc::clone(backlog),
         };
+        // Added first: a message that exceeds the limit takes its share back when it is dropped.
         let queued = backlog.fetch_add(weight, Ordering::AcqRel) + weight;
         (queued <= limit).then_some(received)
     }

@@ -51,6 +51,8 @@ const BATCH: usize = 256;
 impl CommitSender {
     /// Sends events to the hub and waits if its queue is full. Must run on a thread that may block.
     pub(super) fn send(&self, events: &[Arc<Event>]) {
+        // Without a hub the log goes on: acknowledged entries are durable, and read after a
+        // restart.
         self.0.blocking_send(events.to_vec()).ok();
     }
 }
@@ -58,6 +60,7 @@ impl CommitSender {
 impl HubTask {
     pub(super) fn new(hub: Hub, reader: Arc<dyn LogReader>) -> (HubHandle, Self, CommitSender) {
         let (handle, messages) = HubHandle::new();
+        // Apart from `messages`, because commits wait while the hub is busy and messages never do.
         let (commit_sender, commits) = mpsc::channel(COMMITS);
         let task = Self {
             hub,
@@ -83,11 +86,14 @@ impl HubTask {
             let tick = wait_until(self.started, self.deadline);
             tokio::select! {
                 () = stop.cancelled() => return "it was stopped",
+                // Never 0 messages: this task has a sender itself, so that the channel cannot be
+                // closed.
                 _ = self.messages.recv_many(&mut messages, BATCH) => {
                     for message in messages.drain(..) {
                         self.on_message(message);
                     }
                 }
+                // Otherwise they stay in the channel, and at its bound the log's writer waits.
                 events = self.commits.recv(), if self.hub.accepts_commits() => match events {
                     Some(events) => self.step(Input::Committed { events }),
                     // Without a log no event comes, and to peers the streams would look healthy.
@@ -96,6 +102,7 @@ impl HubTask {
                 () = tick => {
                     // Messages received before the deadline are handled before it. Otherwise a peer
                     // would look silent because this task was busy.
+                    // As many as are queued now: more may arrive for as long as they are handled.
                     for _ in 0..self.messages.len() {
                         match self.messages.try_recv() {
                             Ok(message) => self.on_message(message),
@@ -114,6 +121,7 @@ impl HubTask {
     fn on_message(&mut self, message: HubMessage) {
         match message {
             HubMessage::Opened(stream, handle) => {
+                // Before the step, which may already end the stream or send on it.
                 self.streams.insert(stream, handle);
                 self.step(Input::Opened { stream });
             }
@@ -123,6 +131,8 @@ impl HubTask {
             }
             HubMessage::Dequeued(stream) => {
                 if let Some(handle) = self.streams.get(&stream) {
+                    // Everything since the last time: the transport reports only the first of
+                    // several.
                     let dequeued = handle.queue.take_dequeued();
                     self.step(Input::Sent {
                         stream,
@@ -190,6 +200,7 @@ impl HubTask {
                 if let Some(handle) = self.streams.remove(&stream) {
                     debug!(stream = stream.0, code = ?status.code, cause = %status.text, "stream ended");
                     handle.queue.end(last, to_status(status), flush);
+                    // The receiving task then stops. The hub ignores the end that it reports.
                     handle.ended.cancel();
                     self.check_drained();
                 }
@@ -201,6 +212,8 @@ impl HubTask {
                 max_bytes,
             } => {
                 let (reader, handle) = (Arc::clone(&self.reader), self.handle.clone());
+                // Not awaited: the hub goes on meanwhile, and limits the number of reads
+                // (`Limits::reads`).
                 tokio::task::spawn_blocking(move || {
                     let result = reader
                         .read(after, max_events, max_bytes)
@@ -236,7 +249,9 @@ async fn wait_until(started: Instant, deadline: Option<Time>) {
 /// Ends every stream, also when the task panics, and rejects later ones.
 impl Drop for HubTask {
     fn drop(&mut self) {
+        // First, so that whoever opens a stream now is rejected by its own send.
         self.messages.close();
+        // Streams in the queue are not in `streams` yet.
         while let Ok(message) = self.messages.try_recv() {
             message.reject();
         }

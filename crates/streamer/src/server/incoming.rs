@@ -32,6 +32,7 @@ pub(super) async fn receive(
     let backlog = Arc::new(AtomicUsize::new(0));
     loop {
         let next = tokio::select! {
+            // The end first: nothing more of an ended stream is passed on to the hub.
             biased;
             () = ended.cancelled() => break,
             next = messages.next() => next,
@@ -40,18 +41,22 @@ pub(super) async fn receive(
             Some(Ok(message)) => {
                 let weight = message.encoded_len() + OVERHEAD;
                 let Some(received) = Received::new(message, weight, &backlog, BACKLOG_BYTES) else {
+                    // Without a flush: a peer that does not wait for responses may not read them
+                    // either.
                     queue.end(None, backlog_exceeded(), false);
                     break;
                 };
                 hub.send(HubMessage::Received(stream, received));
             }
             Some(Err(status)) => {
+                // The queue first, so that the status is set before the hub hears of the end.
                 queue.end(None, receive_failed(&status), true);
                 break;
             }
             None => break,
         }
     }
+    // Also after an end by the hub, which ignores a stream that it no longer has.
     hub.send(HubMessage::Ended(stream));
 }
 
@@ -65,7 +70,9 @@ fn backlog_exceeded() -> Status {
 /// failed.
 fn receive_failed(status: &Status) -> Status {
     match status.code() {
+        // tonic's code for a message above the limit; other servers answer RESOURCE_EXHAUSTED.
         Code::OutOfRange => Status::resource_exhausted(status.message()),
+        // tonic's code for a message that cannot be decoded, which is the fault of the peer here.
         Code::Internal => {
             Status::invalid_argument(format!("malformed message: {}", status.message()))
         }

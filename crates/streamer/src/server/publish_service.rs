@@ -84,6 +84,7 @@ impl PublisherService for PublishService {
         &self,
         request: Request<Streaming<PublishRequest>>,
     ) -> Result<Response<Self::PublishStream>, Status> {
+        // A connection that is draining may still open calls until its peer has seen the GOAWAY.
         if self.drain.is_cancelled() {
             return Err(stopping());
         }
@@ -99,6 +100,7 @@ impl PublisherService for PublishService {
         tokio::spawn(async move {
             let ended = tokio::select! {
                 ended = stream.run(requests) => ended,
+                // The transport dropped the response: nobody is left to acknowledge to.
                 () = sender.closed() => return,
                 // The publisher resends what is not acknowledged, so pending commits need no wait.
                 () = drain.cancelled() => Err(stopping()),
@@ -114,11 +116,15 @@ impl PublisherService for PublishService {
 impl PublisherStream {
     /// Runs until the publisher has ended its half and all its entries are acknowledged.
     async fn run(mut self, requests: Streaming<PublishRequest>) -> Result<(), Status> {
+        // What has arrived together is queued together: one commit then carries many entries.
         let mut requests = requests.ready_chunks(BATCH);
         self.greet(&mut requests).await?;
         let mut open = true;
+        // The first tick is immediate, so that a producer is noted when it connects.
         let mut touch = tokio::time::interval(TOUCH_INTERVAL);
         while open || !self.pending.is_empty() {
+            // A chunk may exceed the limit by its length less one. A peer that keeps to the welcome
+            // never does.
             let accepts = open && self.in_flight < self.service.max_in_flight as usize;
             tokio::select! {
                 // Acknowledgements first: each makes room for more entries.
@@ -130,6 +136,7 @@ impl PublisherStream {
                     Some(chunk) => self.receive(chunk).await?,
                     None => open = false,
                 },
+                // Last, because commits also note the producer: only one that is idle needs it.
                 _ = touch.tick() => self.service.writer.touch(Arc::clone(&self.producer)),
             }
         }
@@ -159,6 +166,7 @@ impl PublisherStream {
             )));
         }
         self.producer = hello.producer_id.into();
+        // The log's readers block. Here one could hold up every call of its worker thread.
         let (reader, producer) = (Arc::clone(&self.service.reader), Arc::clone(&self.producer));
         let state = tokio::task::spawn_blocking(move || reader.producer(&producer)).await;
         let state = state.map_err(|_| Status::internal("the log's reader panicked"))?;
@@ -169,6 +177,7 @@ impl PublisherStream {
         };
         self.send(publish_response::Payload::Welcome(welcome))
             .await?;
+        // Entries that arrived together with the hello are already taken from the stream.
         self.receive(messages.collect()).await
     }
 
@@ -178,6 +187,8 @@ impl PublisherStream {
         for request in chunk {
             match request?.payload {
                 Some(publish_request::Payload::Entry(entry)) => {
+                    // On an error, the entries before it are not queued either; the publisher sends
+                    // them again.
                     batch.push(submission(&self.producer, entry)?);
                 }
                 Some(publish_request::Payload::Ping(ping)) => {
@@ -188,6 +199,7 @@ impl PublisherStream {
                         "hello must be the first message only",
                     ));
                 }
+                // A payload of a newer version, which this one does not know.
                 None => {}
             }
         }
@@ -226,12 +238,15 @@ impl PublisherStream {
                         .await?;
                 }
                 Outcome::Jump { last } => {
+                    // The first one says where the gap begins. The ones after it skip numbers for
+                    // the same reason.
                     jump.get_or_insert((sequence, last));
                     continue;
                 }
             }
             ack.sequence = ack.sequence.max(sequence);
         }
+        // Sequences begin at 1, so that 0 means that every entry of the commit was a jump.
         if ack.sequence > 0 {
             self.send(publish_response::Payload::Ack(ack)).await?;
         }

@@ -65,6 +65,8 @@ impl StreamService {
         };
         // The hub bounds the queue: it counts the bytes and ends the stream at outbound_bytes.
         let (queue, responses) = ResponseQueue::new(usize::MAX, observer);
+        // Before the receiving task is spawned, so that the hub knows the stream of its first
+        // message.
         let ended = self.hub.open(stream, queue.clone());
         tokio::spawn(incoming::receive(
             stream,
@@ -94,6 +96,7 @@ impl Service<http::Request<Body>> for StreamService {
     }
 
     fn call(&mut self, request: http::Request<Body>) -> Self::Future {
+        // The router has matched the service only.
         let is_known = request
             .uri()
             .path()
@@ -101,6 +104,7 @@ impl Service<http::Request<Body>> for StreamService {
             .and_then(|path| path.strip_prefix(SERVICE_NAME))
             .is_some_and(|path| path.strip_prefix('/') == Some(METHOD));
         if !is_known {
+            // As in tonic's generated services.
             return ready(Ok(Status::unimplemented("").into_http()));
         }
         if let Err(status) = check_encoding(request.headers()) {
@@ -109,6 +113,7 @@ impl Service<http::Request<Body>> for StreamService {
         let buffers = BufferSettings::new(RECEIVE_BUFFER, RECEIVE_BUFFER);
         let decoder = ProstCodec::<GatewayMessage, _>::raw_decoder(buffers);
         let limit = Some(self.max_message_bytes);
+        // `None` is the compression of received messages, which `check_encoding` has excluded.
         let messages = Streaming::new_request(decoder, request.into_body(), None, limit);
         ready(Ok(self.open(messages)))
     }
