@@ -173,7 +173,6 @@ impl LogReader for Shared {
 
     fn documents(&self, query: DocumentQuery<'_>) -> Result<DocumentPage, LogError> {
         let contents = self.contents();
-        // Never lags: there is no index to be written later, so `as_of` below is the head.
         let documents = contents.documents.range(query.range());
         let documents = documents.map(|(key, last)| {
             let load = |_: &DocumentKey| Ok((!last.state.deleted).then(|| Arc::clone(&last.event)));

@@ -71,7 +71,6 @@ impl HubHandle {
     }
 
     pub(super) fn next_stream(&self) -> StreamId {
-        // Only unique: the order of streams is that of `Opened` in the queue.
         StreamId(self.next_stream.fetch_add(1, Ordering::Relaxed))
     }
 

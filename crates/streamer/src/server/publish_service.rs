@@ -100,7 +100,6 @@ impl PublisherService for PublishService {
         tokio::spawn(async move {
             let ended = tokio::select! {
                 ended = stream.run(requests) => ended,
-                // The transport dropped the response: nobody is left to acknowledge to.
                 () = sender.closed() => return,
                 // The publisher resends what is not acknowledged, so pending commits need no wait.
                 () = drain.cancelled() => Err(stopping()),
@@ -199,7 +198,6 @@ impl PublisherStream {
                         "hello must be the first message only",
                     ));
                 }
-                // A payload of a newer version, which this one does not know.
                 None => {}
             }
         }

@@ -104,7 +104,6 @@ impl Service<http::Request<Body>> for StreamService {
             .and_then(|path| path.strip_prefix(SERVICE_NAME))
             .is_some_and(|path| path.strip_prefix('/') == Some(METHOD));
         if !is_known {
-            // As in tonic's generated services.
             return ready(Ok(Status::unimplemented("").into_http()));
         }
         if let Err(status) = check_encoding(request.headers()) {

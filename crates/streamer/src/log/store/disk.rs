@@ -56,7 +56,6 @@ impl Disk for Directory {
     fn names(&self) -> io::Result<Vec<String>> {
         let names = fs::read_dir(&self.0)?.map(|entry| Ok(entry?.file_name()));
         let names: io::Result<Vec<_>> = names.collect();
-        // No file of the log has a name that is not UTF-8.
         let text = |name: std::ffi::OsString| name.into_string().ok();
         Ok(names?.into_iter().filter_map(text).collect())
     }
@@ -65,7 +64,6 @@ impl Disk for Directory {
         let new = self.0.join(NEW_FILE);
         let created = (|| {
             let mut options = OpenOptions::new();
-            // An interrupted creation may have left this file with any content.
             options.read(true).write(true).create(true).truncate(true);
             let file = options.open(&new)?;
             allocate(&file, length)?;

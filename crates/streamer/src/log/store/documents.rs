@@ -101,7 +101,7 @@ impl RedbLog {
                 for (key, state) in &self.pending.states {
                     let document = StoredDocument {
                         state: *state,
-                        // Read from the table of events until it is trimmed there.
+                        // Read from its segment until the event is trimmed there.
                         event: None,
                     };
                     let encoded = document.encode(key);

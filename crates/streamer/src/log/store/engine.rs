@@ -215,7 +215,6 @@ pub(super) fn damaged(what: &str, source: DecodeError) -> LogError {
 }
 
 fn panic_message(panic: &(dyn Any + Send)) -> String {
-    // `panic!` carries a `&str` without arguments and a `String` with them.
     if let Some(text) = panic.downcast_ref::<&str>() {
         (*text).to_owned()
     } else if let Some(text) = panic.downcast_ref::<String>() {

@@ -81,7 +81,6 @@ impl RedbLog {
             let aged_ms = self.clock.now_ms(now_ms);
             let more = self.forget_producers(aged_ms)?;
             if !more {
-                // Only after the last slice: until then the search is still due.
                 self.maintenance.producers_checked_ms = Some(now_ms);
             }
             return Ok(true);
@@ -189,7 +188,6 @@ impl RedbLog {
                         Ok(())
                     }
                 };
-                // Ends the visit, which cannot pass on an error of its callback.
                 kept.is_ok()
             })?;
             kept?;

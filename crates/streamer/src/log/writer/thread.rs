@@ -159,7 +159,6 @@ impl<F: FnMut(&[Arc<Event>])> Writer<F> {
                     self.touched = Some(producer);
                     break;
                 }
-                // What was collected is still committed: `stopping` is looked at after it.
                 Ok(Command::Stop) | Err(RecvTimeoutError::Disconnected) => self.stopping = true,
                 Err(RecvTimeoutError::Timeout) => {}
             }
