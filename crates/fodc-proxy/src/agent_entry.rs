@@ -79,8 +79,10 @@ impl AgentEntry {
         profile: bool,
         outbound: Outbound,
     ) {
+        // Before the step, which sends its requests on the stream that is set here.
         let older = self.outbound.replace(outbound);
         if let (Some(outbound), Some(older)) = (older, self.queries.generation()) {
+            // Before the step as well: it sends the request again, on the newer stream.
             let outstanding = self.queries.is_outstanding();
             let stream = SupersededStream {
                 outbound,
@@ -100,6 +102,7 @@ impl AgentEntry {
         profile: bool,
         oversized: bool,
     ) {
+        // If it was a superseded one, the queue ignores its end.
         self.superseded.remove(&generation);
         self.step(|queries, out| queries.on_stream_closed(generation, oversized, out));
         while self.queries.generation().is_none()
@@ -197,6 +200,7 @@ fn message(request: &Request) -> StreamMetricsResponse {
         end_time,
         ..StreamMetricsResponse::default()
     };
+    // Others skip fields that they do not know: their responses are filtered by the proxy.
     if request.profile {
         message.request_id = request.id;
         message.matchers = name_matcher(request.names.list()).into_iter().collect();

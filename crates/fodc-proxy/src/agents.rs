@@ -191,6 +191,7 @@ impl Agents {
 
     /// Returns the agents whose identity satisfies `selects`.
     pub(super) fn select(&self, selects: impl Fn(&Identity) -> bool) -> Vec<AgentId> {
+        // Offline agents too: they fail at once, and the page names them as missing.
         let agents = self.registry.agents();
         let selected = agents.filter(|agent| selects(&agent.identity));
         selected.map(|agent| agent.id.clone()).collect()
@@ -220,6 +221,8 @@ impl Agents {
 
     /// Acts on the deadlines that have passed, and removes the agents that were away for too long.
     pub(super) fn on_tick(&mut self, now: Time) -> Removed {
+        // Deadlines first: with an agent its queue goes, and with that the parts that its waiters
+        // would get.
         for entry in self.entries.values_mut() {
             entry.on_tick(now);
         }
@@ -265,6 +268,7 @@ impl Agents {
 
     fn remove(&mut self, id: &AgentId) -> Option<AgentEntry> {
         let entry = self.entries.remove(id);
+        // The handlers of its streams do not know the entry: only the token ends them.
         entry.inspect(|entry| entry.end.cancel())
     }
 }
@@ -276,6 +280,7 @@ impl PendingResponse {
     ///
     /// An outcome that has arrived is kept.
     pub(super) async fn settle(&mut self) {
+        // Polling a receiver that has given its value panics.
         if !self.receiver.is_terminated() {
             self.outcome = (&mut self.receiver).await.ok();
         }

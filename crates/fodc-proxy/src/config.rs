@@ -128,12 +128,14 @@ impl fmt::Display for InvalidConfig {
 impl Default for Config {
     fn default() -> Self {
         Self {
+            // The ports of the original.
             grpc_listen: SocketAddr::from(([127, 0, 0, 1], 17_912)),
             http_listen: SocketAddr::from(([127, 0, 0, 1], 17_913)),
             heartbeat_interval: Duration::from_secs(10),
             heartbeat_timeout: Duration::from_secs(30),
             cleanup_timeout: Duration::from_secs(300),
             max_agents: 1_000,
+            // What the newest original accepts; its releases stop at 4 MiB.
             max_message_bytes: 32 << 20,
             agent_deadline: Duration::from_secs(2),
             window_deadline: Duration::from_secs(5),
@@ -208,6 +210,7 @@ impl Config {
             ("agent_deadline", self.agent_deadline),
             ("window_deadline", self.window_deadline),
         ] {
+            // A stream must not be ended while its response could still be in time.
             if deadline >= self.abandon_after {
                 let problem = ConfigProblem::TooLong {
                     value: deadline,

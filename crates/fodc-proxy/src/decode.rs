@@ -80,6 +80,7 @@ impl Decoder {
         while !rest.is_empty() {
             let missing = match scan(&pending)? {
                 Some(_) => break,
+                // A lower bound: where the length itself was cut, the next byte tells more.
                 None => fields::missing(&pending)?.clamp(1, rest.len()),
             };
             pending.extend_from_slice(&rest[..missing]);
@@ -87,6 +88,7 @@ impl Decoder {
         }
         let used = self.decode_fields(&pending, sink)?;
         pending.drain(..used);
+        // Otherwise the field is still cut, and `rest` is used up.
         if pending.is_empty() {
             let used = self.decode_fields(rest, sink)?;
             rest = &rest[used..];
@@ -130,6 +132,8 @@ impl Decoder {
     fn field(&mut self, field: &Field<'_>, sink: &mut impl Sink) -> Result<(), DecodeError> {
         match field.number {
             2 => {
+                // Merged into what an earlier field 2 said, as protobuf demands of repeated
+                // messages.
                 timestamp(field.bytes()?, &mut self.time)?;
                 self.envelope.at = Some(unix_nanos(self.time));
             }
@@ -207,6 +211,7 @@ fn timestamp(bytes: &[u8], time: &mut (i64, i32)) -> Result<(), DecodeError> {
         let field = field?;
         match field.number {
             1 => time.0 = field.varint()?.cast_signed(),
+            // A negative `int32` is a varint of 64 bits; the upper half only repeats the sign.
             2 => time.1 = (field.varint()? as u32).cast_signed(),
             _ => {}
         }

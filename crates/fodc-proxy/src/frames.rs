@@ -57,6 +57,8 @@ impl Inbound {
     /// Dropping the future loses nothing.
     pub(super) async fn next(&mut self) -> Result<Option<Piece>, Status> {
         loop {
+            // Before the next bytes are looked at: a message may be empty, and heartbeats of Go
+            // agents may be.
             if self.missing == Some(0) {
                 self.missing = None;
                 return Ok(Some(Piece::End));
@@ -78,6 +80,7 @@ impl Inbound {
                 continue;
             }
             match self.body.frame().await {
+                // Trailers of a request mean nothing in gRPC; an empty chunk reads on.
                 Some(Ok(frame)) => self.chunk = frame.into_data().unwrap_or_default(),
                 Some(Err(error)) => {
                     return Err(Status::cancelled(format!("the stream broke: {error}")));

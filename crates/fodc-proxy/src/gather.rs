@@ -122,6 +122,7 @@ pub(super) async fn gather(
     let mut pending = Vec::with_capacity(agents.len());
     for batch in agents.chunks(BATCH) {
         let first = pending.len();
+        // Not the time of the first batch: the timeouts of these agents begin now.
         let now = state.now();
         let queried = state
             .agents()

@@ -142,6 +142,8 @@ async fn profile() -> (StatusCode, &'static str) {
 
 impl Api {
     async fn gather(&self, parameters: &Parameters) -> Result<Gathered, RequestError> {
+        // Refused, not queued: a scraper gives up at its own timeout, and the agents would be asked
+        // for nobody.
         let _permit = self.permits.try_acquire().map_err(|_| RequestError::Busy)?;
         let config = &self.state.config;
         let (query, time_limit): (Query, Duration) = match parameters.window {

@@ -107,8 +107,11 @@ impl Proxy {
         let state = Arc::new(State::new(config));
         let config = &state.config;
         let agents = ListenerOptions {
+            // Closed beyond the limit: an agent in the backlog would wait for headers without a
+            // reason to give up.
             max_connections: config.max_grpc_connections,
             at_limit: AtLimit::Close,
+            // An agent that shows no life for this long counts as offline, too.
             write_timeout: Some(config.heartbeat_timeout),
             peer_timeout: Some(PEER_TIMEOUT),
         };
@@ -117,6 +120,7 @@ impl Proxy {
             write_timeout: Some(config.http_write_timeout),
             ..agents.clone()
         };
+        // Both are bound before anything is served, so that a failed start leaves nothing behind.
         let agents = listen(config.grpc_listen, "agents", agents, &state.tasks).await?;
         let clients = listen(config.http_listen, "HTTP", clients, &state.tasks).await?;
         let (grpc, http) = (agents.address(), clients.address());
@@ -194,6 +198,7 @@ fn serve_agents(state: &Arc<State>, listener: Listener, others: Routes) {
         async move {
             tokio::select! {
                 () = connection => {}
+                // Dropping the connection closes it; no call is open that could lose something.
                 () = until_idle(&calls) => {}
             }
         }
@@ -212,6 +217,7 @@ fn serve_http(state: &Arc<State>, listener: Listener) {
 /// Lets deadlines pass that no task waits for.
 async fn tick(state: Arc<State>) {
     let mut ticks = interval(TICK);
+    // One late tick makes up for all: deadlines are compared with the clock, not counted in ticks.
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {

@@ -160,6 +160,7 @@ impl<T, D> QueryQueue<T, D> {
         } = std::mem::take(&mut self.state)
         {
             interrupted.restart();
+            // Before the others of its kind: its waiters have waited longest.
             let index = match interrupted.query {
                 Query::Latest => 0,
                 Query::Window(_) => self.first_window(),
@@ -172,6 +173,7 @@ impl<T, D> QueryQueue<T, D> {
             unrequested: 0,
         };
         self.start_next(now, stream, out);
+        // A query that was waiting is as good as a probe; only an idle stream needs one.
         self.probe_if_unresponsive(now, out);
     }
 
@@ -183,6 +185,7 @@ impl<T, D> QueryQueue<T, D> {
         oversized: bool,
         out: &mut Vec<Action<T, D>>,
     ) {
+        // The end of a superseded stream says nothing about the request on the newer one.
         if self.generation() != Some(generation) {
             return;
         }
@@ -207,6 +210,8 @@ impl<T, D> QueryQueue<T, D> {
         if matches!(self.state, State::NoStream) {
             return out.push(missing(waiter, Reason::NoStream));
         }
+        // A page of all agents must not wait for this one. After bytes that only dripped it owes
+        // nothing, and only another probe can show that it is in time again.
         if self.carried.unresponsive {
             self.probe_if_unresponsive(now, out);
             return out.push(missing(waiter, Reason::Unresponsive));
@@ -216,6 +221,8 @@ impl<T, D> QueryQueue<T, D> {
             State::NoStream | State::Idle(_) => None,
             State::Outstanding { query, .. } => query.as_mut(),
         };
+        // The outstanding query is shared as well: another one would have to wait for its response
+        // first.
         let same = current
             .into_iter()
             .chain(&mut self.waiting)
@@ -235,6 +242,7 @@ impl<T, D> QueryQueue<T, D> {
                     self.start_next(now, stream, out);
                 }
             }
+            // A query with too many waiters is not queued twice: that would only move the limit.
             Some(_) | None => out.push(missing(waiter, Reason::Busy)),
         }
     }
@@ -282,10 +290,14 @@ impl<T, D> QueryQueue<T, D> {
                     }
                     None => self.discarded += 1,
                 }
+                // A plain agent responds with one message, whatever a later release puts into this
+                // field.
                 if !(part.more && stream.profile) {
                     self.on_response_complete(now, out);
                 }
             }
+            // A correct agent does not get here: a late response finds its request still
+            // outstanding.
             State::Outstanding { stream, .. } | State::Idle(stream) => {
                 self.discarded += 1;
                 stream.unrequested += 1;
@@ -334,8 +346,10 @@ impl<T, D> QueryQueue<T, D> {
             } = &mut self.state
         {
             query.incomplete = Some(Reason::MemoryExhausted);
+            // The next slice would not fit either, and other agents need what is left.
             query.skip_rest();
         }
+        // `on_part` would otherwise report an omission of the agent as the reason.
         part.from = None;
         self.on_part(now, generation, part, out);
     }
@@ -346,9 +360,12 @@ impl<T, D> QueryQueue<T, D> {
             if let Some(pending) = query {
                 pending.expire(now, Reason::Late, out);
             }
+            // The request stays outstanding: its response is still to come, and belongs to no later
+            // query.
             query.take_if(|pending| pending.waiters.is_empty());
         }
         for pending in &mut self.waiting {
+            // With parts, the agent was slow; without any, the queries before it were.
             let has_parts = !pending.parts.is_empty();
             let reason = if has_parts {
                 Reason::Late
@@ -377,6 +394,8 @@ impl<T, D> QueryQueue<T, D> {
         };
         let (silent, owed) = (now.since(*alive), now.since(*asked));
         let limit = self.limits.timeout(request.query);
+        // Signs of life extend the first limit again and again; this one bounds an agent that only
+        // drips.
         let is_over_time = owed >= limit * EXTENSION;
         if query.is_none() && (silent >= limit || is_over_time) {
             self.carried.unresponsive = true;
@@ -387,6 +406,8 @@ impl<T, D> QueryQueue<T, D> {
         if silent >= abandon_after || owed >= abandon_after * EXTENSION {
             self.carried.unresponsive = true;
             out.push(Action::EndStream(stream.generation));
+            // Plain agents only log a response that they cannot send, so that silence may mean the
+            // same.
             if self.owes_slice() {
                 self.carried.density.on_too_dense();
             }
@@ -443,6 +464,7 @@ impl<T, D> QueryQueue<T, D> {
             State::Outstanding { query, .. } => query,
             State::NoStream | State::Idle(_) => None,
         };
+        // Waiting queries fail as well: whether the agent opens another stream in time is unknown.
         for pending in current.into_iter().chain(self.waiting.drain(..)) {
             pending.finish(Some(reason), out);
         }
@@ -491,6 +513,7 @@ impl<T, D> QueryQueue<T, D> {
         pending: Option<PendingQuery<T, D>>,
         out: &mut Vec<Action<T, D>>,
     ) {
+        // Never 0, which is the id of a response without one.
         self.last_id += 1;
         let request = Request {
             generation: stream.generation,
@@ -527,6 +550,7 @@ impl<T, D> QueryQueue<T, D> {
         };
         self.responded = Some(now);
         let limit = self.limits.timeout(request.query) * EXTENSION;
+        // After a drip, a response that is late again does not show that the next will be in time.
         if !self.carried.dripping || now.since(asked) < limit {
             self.carried.unresponsive = false;
             self.carried.dripping = false;

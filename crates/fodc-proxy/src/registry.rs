@@ -109,13 +109,17 @@ impl Registry {
             Ok(identity) => self.predecessors(now, identity),
             Err(_) => Vec::new(),
         };
+        // Before the identity is judged: in the original, a full registry is the first reason as well.
         if !self.has_capacity(now, &replaced, identity.as_ref().ok()) {
             return Err(Refusal::Full(self.max_agents));
         }
         let identity = Arc::new(identity?);
+        // Removed only now: a refused registration must not cost the agent the one that it has.
         for id in &replaced {
             self.agents.remove(id);
         }
+        // Agents that left stay visible in `/agents`, but an agent that registers in a loop must
+        // not fill the memory until the cleanup timeout.
         let is_full = self.agents.len() >= 2 * self.max_agents;
         let forgotten = is_full.then(|| self.forget_oldest(now)).flatten();
         self.agents.insert(
@@ -163,6 +167,7 @@ impl Registry {
     /// Removes the agents without a heartbeat for the cleanup timeout.
     pub(super) fn sweep(&mut self, now: Time) -> Vec<AgentId> {
         let agents = self.agents.values();
+        // Agents that left are kept just as long, counted from their last heartbeat.
         let silent = agents.filter(|agent| now.since(agent.heartbeat) > self.cleanup_timeout);
         let gone = silent.map(|agent| agent.id.clone()).collect();
         self.remove(gone)
@@ -179,6 +184,8 @@ impl Registry {
         let outlived = |agent: &&Agent| {
             let same = online.get(agent.identity.name.as_str());
             same.into_iter().flatten().any(|other| {
+                // Equal times count: the clock has microseconds. An agent is not its own match,
+                // because it is offline.
                 other.registered >= agent.registered && other.identity.is_same(&agent.identity)
             })
         };
@@ -212,6 +219,7 @@ impl Registry {
     /// Returns the online agents that share their identity with another one, sorted.
     pub(super) fn duplicates(&self, now: Time) -> Vec<AgentId> {
         let mut duplicates = Vec::new();
+        // By name first: a thousand agents have a million pairs, and the agents are locked.
         for same in self.online_by_name(now).into_values() {
             for agent in &same {
                 let twin = |other: &&Agent| {
@@ -249,6 +257,8 @@ impl Registry {
             .values()
             .filter(|agent| agent.identity.is_same(identity))
             .filter(|agent| {
+                // A process holds one registration, however alive its old connection looks. Without an
+                // instance the other may be a real twin, and the two would end each other for ever.
                 let same_process =
                     identity.instance.is_some() && agent.identity.instance == identity.instance;
                 same_process || !self.is_online(now, agent)
@@ -262,6 +272,8 @@ impl Registry {
     fn has_capacity(&self, now: Time, replaced: &[AgentId], newcomer: Option<&Identity>) -> bool {
         let online = self.online(now);
         let online = online.filter(|agent| !replaced.contains(&agent.id));
+        // There are no more identities than registrations, so that the usual case needs no
+        // grouping.
         if online.clone().count() < self.max_agents {
             return true;
         }
@@ -283,6 +295,8 @@ impl Registry {
     /// Removes the agent with the oldest heartbeat: of those offline, or if none is, of the duplicates.
     fn forget_oldest(&mut self, now: Time) -> Option<AgentId> {
         let duplicates = self.duplicates(now);
+        // One is always found: there are at most `max_agents` online identities among twice as many
+        // agents. An online agent without a twin is never removed.
         let oldest = self
             .agents
             .values()
@@ -306,6 +320,8 @@ impl Agent {
             return;
         }
         let labels: BTreeMap<String, String> = request.labels.into_iter().collect();
+        // Most heartbeats change nothing, and `make_mut` copies an identity that a response still
+        // holds.
         if self.identity.role == request.node_role && self.identity.labels == labels {
             return;
         }
@@ -325,6 +341,7 @@ impl Identity {
         if request.node_role.is_empty() {
             return Err(Refusal::NoRole);
         }
+        // Port 0 and an empty ip are an address that was not filled in.
         let address = request.primary_address.as_ref().and_then(|address| {
             let port = u16::try_from(address.port).ok().filter(|port| *port > 0)?;
             (!address.ip.is_empty()).then(|| (address.ip.clone(), port))
@@ -342,6 +359,7 @@ impl Identity {
             containers: request.container_names.clone(),
             address,
             has_pod,
+            // An empty instance counts as none: all agents that send one would be the same process.
             instance: request
                 .profile
                 .as_ref()
@@ -353,6 +371,7 @@ impl Identity {
     /// Returns the bit of a label that only repeats the agent's identity. `None` for any other label,
     /// and for those beyond the 64th. [`Identity::origin_labels`] reverses it.
     pub(super) fn origin_bit(&self, name: &[u8], value: &[u8]) -> Option<u64> {
+        // This runs for each label of each sample: the first byte decides for most of them.
         let index = match *name.first()? {
             b'p' => (name == b"pod_name" && value == self.name.as_bytes()).then_some(0),
             b'n' if name == b"node_role" => (value == self.role.as_bytes()).then_some(1),
@@ -386,6 +405,8 @@ impl Identity {
         let labels = labels.map(|(name, value)| (format!("node_{name}"), value.clone()));
         let all = own.chain(containers).chain(labels).enumerate();
         let mut selected: Vec<(String, String)> = all
+            // Labels beyond the 64th have no bit and stay on their samples; the shift would
+            // overflow.
             .filter(|(index, _)| *index < 64 && mask >> index & 1 == 1)
             .map(|(_, label)| label)
             .collect();

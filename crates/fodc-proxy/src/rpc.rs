@@ -95,6 +95,7 @@ impl Service {
         let path = request.uri().path();
         let Some(method) = path.strip_prefix("/banyandb.fodc.v1.FODCService/") else {
             let mut others = self.others;
+            // Boxed, because its size would otherwise be part of the future of each agent's call.
             return Box::pin(others.call(request.map(Body::new))).await;
         };
         if let Some(refusal) = refuse_non_grpc(&request) {
@@ -104,6 +105,7 @@ impl Service {
         let Some(name) = name else {
             return Ok(Status::unimplemented("no such method").into_http());
         };
+        // The only stream without an id: its response assigns one.
         if name == "RegisterAgent" {
             return Ok(self.run(open, REGISTRATION_BYTES, request, register::run));
         }
@@ -156,6 +158,7 @@ async fn guarded(state: Arc<State>, outbound: Outbound, serving: impl Future<Out
     let served = AssertUnwindSafe(serving).catch_unwind();
     let status = tokio::select! {
         biased;
+        // First, so that an agent that never stops sending cannot delay the stop.
         () = state.tasks.draining() => Status::unavailable("the proxy is stopping"),
         served = served => served.unwrap_or_else(|_| {
             error!("the handler of a call panicked");
@@ -163,6 +166,7 @@ async fn guarded(state: Arc<State>, outbound: Outbound, serving: impl Future<Out
             Status::internal("the handler failed")
         }),
     };
+    // No effect if the call has ended before, as one whose agent does not read.
     outbound.end(status);
 }
 
@@ -200,6 +204,7 @@ fn refuse_non_grpc(request: &Request<Incoming>) -> Option<Response<Body>> {
     let grpc = request
         .headers()
         .get(header::CONTENT_TYPE)
+        // A prefix, because `application/grpc+proto` is gRPC as well.
         .is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"));
     let status = if request.method() != Method::POST {
         StatusCode::METHOD_NOT_ALLOWED

@@ -79,6 +79,7 @@ impl MemoryBudget {
 
     /// Returns false, and takes nothing, if the budget has fewer bytes left.
     fn try_take(&self, bytes: usize) -> bool {
+        // Taken first and given back: threads that only compared could both take the last bytes.
         let before = self.used.fetch_add(bytes, Ordering::Relaxed);
         if before.saturating_add(bytes) > self.limit {
             self.used.fetch_sub(bytes, Ordering::Relaxed);
@@ -138,6 +139,7 @@ impl Samples {
             // The samples of a window are never the same again: looking for an equal layout is in vain.
             self.layout = Arc::new(std::mem::take(&mut self.growing));
         }
+        // They are held until the slowest client has read its page, and spare capacity with them.
         self.values.shrink_to_fit();
         self.times.shrink_to_fit();
     }
@@ -153,6 +155,7 @@ impl Samples {
         let mut order: Vec<(u64, u16, u32)> = keys
             .map(|((series, origin), index)| {
                 let rank = ranks.get(series.id as usize).copied();
+                // New series go last, by their ids, until the next page of all agents ranks them.
                 let key = u64::from(rank.unwrap_or(u32::MAX)) << 32 | u64::from(series.id);
                 (key, *origin, index)
             })
@@ -210,6 +213,7 @@ impl<'a> SampleCollector<'a> {
     /// the index of these, or `None` if there are too many different ones.
     fn split(&mut self, labels: &mut Vec<RawLabel<'_>>) -> Option<u16> {
         if repeats(labels) {
+            // Stably: as in a map of protobuf, the last value of a repeated name counts.
             labels.sort_by_key(|(name, _)| *name);
             labels.dedup_by(|later, kept| {
                 let same = later.0 == kept.0;
@@ -231,6 +235,7 @@ impl<'a> SampleCollector<'a> {
     }
 
     fn origin(&mut self, mask: u64) -> Option<u16> {
+        // A message has few origins, so that a scan is cheaper than a map.
         let known = self
             .samples
             .origin_masks
@@ -274,6 +279,8 @@ impl<'a> SampleCollector<'a> {
     }
 
     fn intern(&mut self, metric: &mut RawMetric<'_>) -> Option<(Arc<Series>, u16)> {
+        // A smaller sample might fit, but this response is incomplete already, and others need the
+        // rest.
         if self.memory_exhausted {
             return None;
         }
@@ -346,6 +353,7 @@ impl Sink for SampleCollector<'_> {
 
 /// Returns true if a name may be repeated, which no known program does.
 fn repeats(labels: &[RawLabel<'_>]) -> bool {
+    // Comparing each pair of many labels takes longer than sorting them.
     if labels.len() > 16 {
         return true;
     }

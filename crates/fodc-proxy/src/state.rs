@@ -62,6 +62,8 @@ impl State {
 
     /// Locks the agents, for one operation: never while a message is read, and never across an await.
     pub(super) fn agents(&self) -> MutexGuard<'_, Agents> {
+        // A panic ends one call and nothing else: the state of all other agents stays
+        // usable.
         self.agents.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -181,7 +181,11 @@ impl AgentText {
         });
         let order = || Arc::new(SampleOrder::new(parts, rows));
         let order = match parts {
+            // Nearly every response has one part, and equal agents share its layout: one order
+            // serves them all.
             [samples] => {
+                // The responses hold the layouts for as long as this map exists: no address is used
+                // twice.
                 let shared = orders.entry(Arc::as_ptr(&samples.layout));
                 Arc::clone(shared.or_insert_with(order))
             }
@@ -284,6 +288,7 @@ fn arrange(responses: &[AgentResponse], filter: &Filter) -> (Rows, Vec<String>) 
             rows.by_id.resize(id + 1, UNSEEN);
         }
         if rows.by_id[id] == UNSEEN {
+            // Until the filter has admitted it and it has a row.
             rows.by_id[id] = EXCLUDED;
             distinct.push(series);
         }
@@ -328,6 +333,7 @@ fn precedes(a: &str, b: &str) -> bool {
 
 fn write_line(row: &Row, labels: &RenderedLabels, value: f64, out: &mut String) {
     out.push_str(&row.name);
+    // Both lists are sorted. As in the original, labels are ordered by their rendered text.
     let mut own = row.series.rendered.iter();
     let mut added = labels.iter();
     let (mut one, mut other) = (own.next(), added.next());

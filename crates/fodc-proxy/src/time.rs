@@ -85,6 +85,7 @@ impl Window {
         }
         let before = Self {
             start: self.start,
+            // It cannot underflow, because the cut is after the start.
             end: UnixNanos(cut.0 - 1),
         };
         let last = Self {

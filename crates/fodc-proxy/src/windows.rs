@@ -64,6 +64,7 @@ impl Windows {
             let mut labels: BTreeMap<String, String> =
                 origin_labels.labels(origin, one).into_iter().collect();
             for (name, value) in one.labels.iter() {
+                // Last, so that a label of the sample replaces one that the proxy adds.
                 labels.insert(name.to_owned(), value.to_owned());
             }
             out.push_str(if self.has_elements { "," } else { "" });
@@ -100,6 +101,7 @@ impl Iterator for Windows {
 /// Returns the distinct series, and all samples in the order of the output without repetitions.
 fn arrange<'a>(parts: &'a [Samples], filter: &Filter) -> (Vec<&'a Arc<Series>>, Vec<Sample>) {
     let mut ranks: BTreeMap<(&str, &Labels), u32> = BTreeMap::new();
+    // By address first, because names and labels take longer to compare for each sample.
     let mut by_series: BTreeMap<*const Series, u32> = BTreeMap::new();
     let mut distinct: Vec<&Arc<Series>> = Vec::new();
     let mut origins: BTreeMap<Vec<(&str, &str)>, u32> = BTreeMap::new();
@@ -136,6 +138,7 @@ fn arrange<'a>(parts: &'a [Samples], filter: &Filter) -> (Vec<&'a Arc<Series>>, 
     samples.sort_unstable();
     let value =
         |sample: &Sample| parts[sample.part as usize].values[sample.index as usize].to_bits();
+    // Different values at one time are all shown: which one is right cannot be known here.
     samples.dedup_by(|later, kept| {
         (later.series, later.origin, later.time) == (kept.series, kept.origin, kept.time)
             && value(later) == value(kept)
@@ -144,6 +147,7 @@ fn arrange<'a>(parts: &'a [Samples], filter: &Filter) -> (Vec<&'a Arc<Series>>, 
 }
 
 fn write_head(response: &AgentResponse, out: &mut String) {
+    // Keys in alphabetical order here and below, as in the releases.
     out.push_str("{\"agent_id\":");
     string(response.id.as_str(), out);
     out.push_str(",\"data\":[");
@@ -188,6 +192,7 @@ fn write_tail(
     out.push_str("},\"name\":");
     string(&series.name, out);
     out.push_str(",\"pod_name\":");
+    // As in the releases: the label of the sample, not the name of the agent.
     string(labels.get("pod_name").map_or("", String::as_str), out);
     if let Some((_, port)) = address {
         write!(out, ",\"port\":{port}").expect("writing to a string cannot fail");

@@ -137,6 +137,7 @@ fn varint(bytes: &[u8]) -> Result<Option<(u64, usize)>, DecodeError> {
 fn long_varint(bytes: &[u8]) -> Result<Option<(u64, usize)>, DecodeError> {
     let mut value = 0;
     for (index, byte) in bytes.iter().enumerate().take(10) {
+        // Nine bytes hold 63 bits, so that one is left for the tenth.
         if index == 9 && *byte > 1 {
             return Err(NUMBER);
         }

@@ -75,6 +75,8 @@ impl<'a> Entry<'a> {
 
 pub(super) async fn list(Shared(api): Shared<Api>) -> Response<Body> {
     let now = api.state.now();
+    // Copied under the lock and serialised without it: agents do not wait for the JSON of all
+    // others.
     let summaries = api.state.agents().summaries(now);
     let entries: Vec<Entry<'_>> = summaries
         .iter()

@@ -66,6 +66,7 @@ impl Parameters {
                 _ => continue,
             };
             let value = decode_parameter(name, value)?;
+            // The first one, as Go's `url.Values.Get` has it for the original.
             if parameter.is_none() && !value.is_empty() {
                 *parameter = Some(value);
             }
@@ -115,6 +116,7 @@ fn time(name: &'static str, text: Option<&str>) -> Result<Option<UnixNanos>, Par
 /// Parses any time of the standard, from year 0 to the end of 9999 with any offset. A time outside the
 /// range of samples becomes the nearest inside it.
 fn rfc3339(text: &str) -> Option<UnixNanos> {
+    // Not as a `Timestamp`, whose range ends a day before the year 9999 does.
     let pieces = Pieces::parse(text).ok()?;
     let local = pieces.date().to_datetime(pieces.time()?);
     let offset = pieces.to_numeric_offset()?;

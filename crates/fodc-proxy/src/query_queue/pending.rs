@@ -115,6 +115,7 @@ fn resolve<T, D>(
     for (waiter, _) in waiters {
         let outcome = match reason {
             None => Outcome::Complete(Arc::clone(&parts)),
+            // Nothing of the agent is on the page, so that the header must not say `(partly)`.
             Some(reason) if parts.is_empty() => Outcome::Missing(reason),
             Some(reason) => Outcome::Partial(Arc::clone(&parts), reason),
         };

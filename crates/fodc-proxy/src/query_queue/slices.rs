@@ -57,18 +57,22 @@ impl Density {
     }
 
     pub(super) fn learn(&mut self, slice: Window, bytes: usize, samples: usize) {
+        // The releases stamp whole seconds: a shorter slice may hold as much as a second.
         let seconds = (slice.nanos() as f64 / SECOND).max(1.0);
         self.slice = Some(seconds);
         // An empty slice may lie before the history or in a gap, and says nothing about the next.
         if samples > 0 {
             let now = bytes as f64 / seconds;
             let before = self.measured.unwrap_or(now);
+            // Up at once and down slowly: a slice that is too long may cost the stream.
             self.measured = Some(now.max(before / GROWTH));
         }
     }
 
     /// Reacts to a slice that was too long for the agent or for the proxy.
     pub(super) fn on_too_dense(&mut self) {
+        // The size that did not fit is unknown, so that the estimate rises by the largest ratio of
+        // slices.
         self.measured = Some(self.bytes_per_second() * GROWTH);
         self.slice = Some(self.slice.unwrap_or(1.0).clamp(1.0, FIRST_SECONDS));
     }
@@ -115,6 +119,7 @@ impl Remainder {
     pub(super) fn on_slice(&mut self, slice: Window, is_empty: bool) {
         self.empty = if is_empty {
             let start = slice.start().nanos();
+            // The future is empty anyway, and does not show that the history has ended.
             let end = slice.end().nanos().min(self.asked_at.nanos());
             self.empty + end.saturating_sub(start).max(0) as f64 / SECOND
         } else {
@@ -130,6 +135,8 @@ impl Remainder {
             seconds = seconds.max(self.empty);
         }
         let nanos = (seconds * SECOND).min(i64::MAX as f64) as i64;
+        // The stretch after the query belongs to the first slice, and does not count towards its
+        // length.
         let end = self.window.end().min(self.asked_at);
         let (rest, slice) = self.window.split_before(end, nanos);
         let rest = rest.map(|window| Self { window, ..self });

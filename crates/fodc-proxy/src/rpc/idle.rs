@@ -35,6 +35,7 @@ pub(super) async fn run(mut call: Call, id: AgentId, method: &'static str) -> St
     let _open = StreamGuard::new(&state, &id, method);
     tokio::select! {
         biased;
+        // First, or an agent that sends without a pause keeps its stream.
         () = end.cancelled() => Status::aborted("the registration has ended"),
         status = ignore_messages(&mut call) => status,
     }

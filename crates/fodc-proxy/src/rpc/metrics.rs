@@ -69,6 +69,7 @@ pub(super) async fn run(mut call: Call, id: AgentId, method: &'static str) -> St
     let _open = StreamGuard::new(&state, &id, method);
     let outbound = call.outbound.clone();
     let opened = state.agents().open_metrics(state.now(), &id, outbound);
+    // The agent may have been forgotten between the two locks.
     let Some(generation) = opened else {
         return hold_unknown(call).await;
     };
@@ -80,9 +81,11 @@ pub(super) async fn run(mut call: Call, id: AgentId, method: &'static str) -> St
     };
     let status = tokio::select! {
         biased;
+        // First, or an agent that sends without a pause keeps its stream.
         () = end.cancelled() => Status::aborted("the registration has ended"),
         status = receive(&mut call, &state, &id, generation) => status,
     };
+    // Only a message above the limit ends the reading with this status.
     guard.oversized = status.code() == Code::ResourceExhausted;
     if guard.oversized {
         let reason = status.message();
@@ -121,6 +124,7 @@ async fn receive(call: &mut Call, state: &State, id: &AgentId, generation: u64) 
             }
         };
         if let Err(error) = decoded {
+            // The status that gRPC libraries have for a message that they cannot decode.
             return Status::internal(error.to_string());
         }
     }
@@ -130,6 +134,8 @@ impl Message {
     fn begin(state: &State, id: &AgentId, generation: u64, bytes: usize) -> Self {
         Self {
             bytes,
+            // Decided here, because a query that comes later has to wait until this message is
+            // complete.
             awaited: state.agents().awaited(id, generation),
             received: Some(UnixNanos::wall_clock()),
             ..Self::default()
@@ -147,12 +153,14 @@ impl Message {
 
     fn decode(&mut self, state: &State, data: &Bytes) -> Result<(), DecodeError> {
         let Some(identity) = &self.awaited else {
+            // Decoded nevertheless: its id decides whether it completes the outstanding request.
             return self.decoder.decode(data, &mut Discard);
         };
         let mut collector = SampleCollector::new(
             &state.store.catalog,
             identity,
             &state.store.memory,
+            // As in the original: the time of the sample, else of its message, else of the proxy.
             &mut self.samples,
         );
         let decoded = self.decoder.decode(data, &mut collector);

@@ -26,12 +26,14 @@ impl Drop for RegistrationGuard<'_> {
 }
 
 pub(super) async fn run(mut call: Call) -> Status {
+    // Without a limit, a client that sends nothing would keep its connection from becoming idle.
     let first = match timeout(FIRST_MESSAGE_TIMEOUT, next_message(&mut call)).await {
         Ok(Ok(Some(first))) => first,
         Ok(Ok(None)) => return Status::ok(""),
         Ok(Err(status)) => return status,
         Err(_) => return Status::deadline_exceeded("no registration within 10 s"),
     };
+    // Random, so that an id from before a restart of the proxy never names another agent.
     let id = AgentId::new(&uuid::Uuid::new_v4().to_string());
     let has_profile = first.profile.is_some();
     let end = match call.state.register(&id, &first) {
@@ -55,6 +57,7 @@ pub(super) async fn run(mut call: Call) -> Status {
     loop {
         let message = tokio::select! {
             biased;
+            // First, so that a heartbeat does not count for a registration that was replaced.
             () = end.cancelled() => return Status::unknown(format!("agent {id} not found")),
             message = next_message(&mut call) => message,
         };

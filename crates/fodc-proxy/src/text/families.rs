@@ -54,6 +54,8 @@ impl Families {
                 kind,
                 help: None,
             });
+            // Agents of different versions word it differently, and a name may have one `# HELP`
+            // only.
             if family.help.is_none() && !one.help.is_empty() {
                 family.help = Some(Arc::clone(one));
             }
