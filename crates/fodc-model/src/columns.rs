@@ -171,6 +171,7 @@ impl<'a> Decoded<'a> {
                 .len();
             let present =
                 count_samples(&column.runs, length).ok_or(ColumnsFault::Runs { series })?;
+            // `samples` pairs the two and would silently drop what is left over.
             if present != column.values.len() {
                 return Err(ColumnsFault::Values { series });
             }
@@ -209,6 +210,7 @@ const FIELD_HEAD: usize = 6;
 fn push_times(columns: &mut Columns, times: &[i64]) -> usize {
     let mut before = 0_i64;
     let deltas = times.iter().map(|time| {
+        // It wraps only for times that no clock has, and the proxy then refuses the column.
         let delta = time.wrapping_sub(before);
         before = *time;
         delta

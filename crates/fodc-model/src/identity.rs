@@ -148,6 +148,7 @@ impl Identity {
             .filter(|(name, _)| !reserved.contains(&name.as_str()))
             .map(|(name, value)| (format!("node_{}", as_label_name(name)), value.clone()));
         let mut stamps: Vec<_> = own.into_iter().chain(node).collect();
+        // An empty label is none in Prometheus, and proxies of the original skip it as well.
         stamps.retain(|(_, value)| !value.is_empty());
         stamps
     }

@@ -109,7 +109,7 @@ impl Registry {
             Ok(identity) => self.predecessors(now, identity),
             Err(_) => Vec::new(),
         };
-        // Before the identity is judged: in the original, a full registry is the first reason as well.
+        // Before the identity is judged: a full registry is the original's first reason, too.
         if !self.has_capacity(now, &replaced, identity.as_ref().ok()) {
             return Err(Refusal::Full(self.max_agents));
         }
@@ -257,8 +257,8 @@ impl Registry {
             .values()
             .filter(|agent| agent.identity.is_same(identity))
             .filter(|agent| {
-                // A process holds one registration, however alive its old connection looks. Without an
-                // instance the other may be a real twin, and the two would end each other for ever.
+                // A process holds one registration, however alive its old connection looks. Without
+                // an instance it may be a real twin, and the two would end each other for ever.
                 let same_process =
                     identity.instance.is_some() && agent.identity.instance == identity.instance;
                 same_process || !self.is_online(now, agent)

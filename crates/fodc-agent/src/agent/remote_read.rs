@@ -112,6 +112,7 @@ pub(super) async fn respond(state: Arc<AppState>, request: Bytes) -> Response {
 impl ReadError {
     fn status(&self) -> StatusCode {
         match self {
+            // The same request would fail again, so that clients must not retry it.
             Self::Snappy(_)
             | Self::RequestTooLong(_)
             | Self::Proto(_)
@@ -185,6 +186,7 @@ fn decode(request: &[u8]) -> Result<ReadRequest, ReadError> {
         return Err(ReadError::Queries(request.queries.len()));
     }
     let accepted = &request.accepted_response_types;
+    // Readers that are older than the field send none, and expect samples.
     if !accepted.is_empty() && !accepted.contains(&ResponseType::Samples.into()) {
         return Err(ReadError::ResponseType);
     }

@@ -24,6 +24,7 @@ pub(super) async fn connect(
     within: Duration,
 ) -> Result<TcpStream, ScrapeError> {
     let addresses = resolve(host, port).await?;
+    // In shares: an address that drops packets would otherwise use up the time of all others.
     let share = within / addresses.len().try_into().unwrap_or(1);
     let mut failures = Vec::with_capacity(addresses.len());
     for address in addresses {

@@ -43,6 +43,7 @@ impl Endpoint {
     ///
     /// If `url` is not the URL of an endpoint.
     pub fn new(url: &str) -> Result<Self, EndpointFault> {
+        // Before anything else: the other faults quote the URL, and with it the password.
         let before_path = url.split('/').nth(2).unwrap_or(url);
         if before_path.contains('@') {
             return Err(EndpointFault::Credentials);
@@ -138,6 +139,7 @@ impl Endpoint {
     /// Returns the host without brackets, and the port.
     pub(crate) fn host_and_port(&self) -> (&str, u16) {
         let host = self.uri.host().expect("an endpoint has a host");
+        // A URL has an IPv6 address in brackets, and sockets know none.
         let host = host.trim_start_matches('[').trim_end_matches(']');
         (host, self.uri.port_u16().unwrap_or(80))
     }

@@ -60,6 +60,7 @@ impl Fetcher {
     ///
     /// Dropping the future closes the connection.
     pub(super) async fn fetch(&mut self, sink: &mut impl PageSink) -> Result<u64, ScrapeError> {
+        // The scrape before may have been cut off while it waited, and left this set.
         self.blocked_since = None;
         let mut uri = self.endpoint.uri().clone();
         for _ in 0..=REDIRECTS {
@@ -100,6 +101,7 @@ impl Fetcher {
         &mut self,
         uri: &Uri,
     ) -> Result<(Connection, Response<Incoming>), ScrapeError> {
+        // Taken out: a scrape that is cut off inside a response must not leave it to the next.
         if let Some(mut connection) = self.connection.take()
             && connection.is_ready().await
         {
@@ -129,6 +131,7 @@ impl Fetcher {
             .header(ACCEPT, Format::ACCEPT)
             .header(ACCEPT_ENCODING, "gzip")
             .header(
+                // The header of Prometheus, by which some exporters shorten their work.
                 "x-prometheus-scrape-timeout-seconds",
                 self.limits.timeout.as_secs_f64().to_string(),
             )
@@ -167,6 +170,7 @@ impl Fetcher {
         }
         body.finish(&mut ready)?;
         self.flush(&mut ready, sink).await;
+        // Kept only behind a whole body: the rest of one would be taken for the next response.
         self.connection = Some(connection);
         Ok(body.bytes())
     }

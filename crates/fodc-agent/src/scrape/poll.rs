@@ -61,11 +61,13 @@ impl<S: PageSink> Poller<S> {
     }
 
     async fn scrape(&mut self) {
+        // Before the request, as in Prometheus: the duration of a scrape does not move its samples.
         let time_ms = self.clock.now_ms();
         let began = Instant::now();
         let fetched = timeout(self.timeout, self.fetcher.fetch(&mut self.sink)).await;
         let page = fetched.unwrap_or_else(|_| Err(self.fetcher.timeout_error(&self.sink)));
         let duration = began.elapsed();
+        // Before the outcome is recorded: missed ticks are recorded ahead of it (decision 34).
         let (skipped, skipped_count) = self.advance();
         let outcome = ScrapeOutcome {
             time_ms,

@@ -20,6 +20,7 @@ pub(super) fn resolve(base: &Uri, location: &str) -> String {
         None => (location, None),
     };
     let (path, query) = if path.is_empty() {
+        // Only an empty path inherits the query.
         (base.path().to_owned(), query.or(base.query()))
     } else if path.starts_with('/') {
         (without_dots(path), query)

@@ -131,6 +131,7 @@ impl Builder {
     #[must_use]
     pub fn activity_timeout(mut self, limit: Duration) -> Self {
         self.activity_timeout = limit;
+        // TCP gives up just then, so that unacknowledged data does not outlive the session.
         self.options.user_timeout = Some(limit);
         self
     }
@@ -157,6 +158,7 @@ impl Builder {
         self.timeouts = Timeouts {
             stop_reading: limit / 2,
             stop_sending: limit,
+            // In the proportions of the defaults: 2, 4 and 4.5 s.
             give_up: limit + limit / 8,
             ..self.timeouts
         };
@@ -227,6 +229,7 @@ impl Builder {
             (registration, metrics, identity) => Err(BuildFaults {
                 address: None,
                 identity: identity.err(),
+                // Both streams share most settings, so that the faults of one say enough.
                 config: registration.err().or(metrics.err()),
             }),
         }
@@ -278,6 +281,7 @@ impl Builder {
         let counters = Arc::new(AtomicCounters::default());
         let registered = Arc::new(watch::Sender::new(None));
         let mut requested = self.identity;
+        // A channel of its own: the caller's may hold an identity that fails the check.
         let identity = watch::Sender::new(Arc::new(requested.borrow_and_update().clone()));
 
         // Lets a proxy with the profile tell a restarted agent from one that reconnects.
@@ -342,6 +346,7 @@ fn registration_sink(
         Event::Refused => counters.refused.increment(),
         Event::HeartbeatSent => counters.heartbeats.increment(),
         Event::Down => {
+            // Nobody is woken by a stream that ended before it was accepted.
             registered.send_if_modified(|registered| registered.take().is_some());
         }
     }
@@ -361,6 +366,7 @@ async fn follow_identity<C: Connection>(
             warn!(%faults, "new identity is invalid; keeping the current one");
             continue;
         }
+        // Before the heartbeat, because samples are stamped as of their query.
         identity.send_replace(Arc::clone(&now));
         let Some(uplink) = uplink.upgrade() else {
             return;

@@ -58,6 +58,7 @@ impl MessageLimit {
 
     /// Halves the limit after the proxy has rejected a message, and returns the new one.
     pub(crate) fn halve(&self) -> usize {
+        // First, so that a version that is learned from now on raises nothing.
         self.rejected.store(true, Ordering::Release);
         let half = (self.bytes() / 2).max(*ALLOWED.start());
         self.bytes.store(half, Ordering::Release);
@@ -87,6 +88,7 @@ pub(crate) async fn probe<C: transport::Connection>(connection: C) -> Option<usi
     let call = transport::Call::new(METHOD);
     let link: Link<Silent, _> = LinkOptions::from(config)
         .name("fodc version")
+        // On the connection of the registration: nothing is dialled for the probe.
         .spawn(call, SharedTransport::new(connection), Silent, |()| {})
         .expect("these settings have no fault");
     let newest = timeout(PROBE_TIMEOUT, is_unauthenticated(&link)).await == Ok(true);

@@ -41,6 +41,7 @@ impl Query {
         };
         let (matchers, error) = match matchers(&message.matchers) {
             Ok(matchers) => (matchers, None),
+            // Each query gets a response, and the caller makes this one empty.
             Err(error) => (Matchers::default(), Some(error)),
         };
         let query = Self {
@@ -81,6 +82,7 @@ fn matchers(matchers: &[Matcher]) -> Result<Matchers, MatcherError> {
 
 /// Returns the last millisecond not after a time, and the first one not before it.
 fn millis(time: &Timestamp) -> (i64, i64) {
+    // The seconds of the wire have 64 bits, so that their nanoseconds need more.
     let nanos = i128::from(time.seconds) * 1_000_000_000 + i128::from(time.nanos);
     let saturate = |millis: i128| {
         i64::try_from(millis).unwrap_or(if millis < 0 { i64::MIN } else { i64::MAX })

@@ -166,6 +166,7 @@ impl<C: Connection> QueryResponder<C> {
         if *self.inbox.stream.borrow_and_update() != Some(from) {
             return;
         }
+        // Not from its arrival: a query has all of its time, however slow the one before was.
         let began = Instant::now();
         let (query, invalid) = Query::new(message);
         let mut context = ResponseContext {
@@ -280,6 +281,7 @@ impl<C: Connection> QueryResponder<C> {
                     cutoff.stop_sending();
                     continue;
                 }
+                // The receiver goes with `reading`, and the thread stops at its next check.
                 () = sleep_until(began + give_up) => None,
             };
             match part {
@@ -288,6 +290,7 @@ impl<C: Connection> QueryResponder<C> {
                 Some(Part::Earlier(message)) => self.send(from, message).await?,
                 Some(Part::Last {
                     truncated: true, ..
+                // Only while everything can be read again in time.
                 }) if began.elapsed() < stop_reading && self.raise_limit().await => {
                     return Ok(Forwarded::LimitRaised);
                 }
@@ -297,6 +300,8 @@ impl<C: Connection> QueryResponder<C> {
                 }
             }
         }
+        // Earlier parts may have gone out. This last one is complete at no time, so that they do
+        // not count.
         self.send(from, response::empty(context)).await?;
         Ok(Forwarded::Whole)
     }
@@ -351,6 +356,8 @@ impl<C: Connection> QueryResponder<C> {
             .send_command(command)
             .await
             .map_err(|_| SendError::StreamGone)?;
+        // Each message has one result, which is always awaited here: none of an earlier one is
+        // left.
         match self.inbox.queued.recv().await {
             Some(true) => Ok(()),
             Some(false) | None => Err(SendError::StreamGone),

@@ -97,6 +97,7 @@ impl ResponseContext {
     /// its end.
     fn truncated_throughout(&self) -> Truncation {
         let end = match self.query.scope {
+            // An open window ends at the agent's clock.
             Scope::Latest | Scope::Window { to: i64::MAX, .. } => self.now,
             Scope::Window { to, .. } => to,
         };

@@ -79,6 +79,8 @@ impl<C: transport::Connection> Supervisor<C> {
                 .wait_for(|now| now.as_ref() != Some(&registered));
             // An error says that the registration's link is gone, and `next` returns None then.
             cancel.run_until_cancelled(over).await;
+            // After a cancellation, too: the loop ends at its next turn, with no stream left
+            // behind.
             stream.close().await;
             self.status.send_replace(None);
         }
@@ -108,6 +110,7 @@ impl<C: transport::Connection> Supervisor<C> {
 
     fn open(&self, registered: &Registered, connection: C) -> Stream<C> {
         let responding = &self.responding;
+        // What the proxy says outweighs the setting of the agent.
         let announced = announced_limit(registered).or(responding.message_bytes);
         let message_limit = Arc::new(MessageLimit::new(announced.unwrap_or(RELEASE_LIMIT)));
         let probe = match announced {
@@ -192,6 +195,7 @@ fn channel(
     // The receivers are gone only while the stream is being closed.
     let sink = move |event| match event {
         Event::Query(from, query) => {
+            // Counted before it is passed on, because the responder may be done with it at once.
             backpressure.enqueued();
             queries.send((from, query)).ok();
         }

@@ -90,6 +90,7 @@ impl Translator<'_> {
             '(' => self.open(),
             ')' => {
                 let outer = self.groups.pop().ok_or(Refusal::UnopenedGroup)?;
+                // A group may be empty, and Go accepts `()*`.
                 let repeats = self.group.repeats.max(1);
                 self.group = outer;
                 self.group.push(repeats);
@@ -97,11 +98,13 @@ impl Translator<'_> {
                 Ok(())
             }
             '|' => {
+                // Go refuses `a|*`.
                 self.group.last = None;
                 self.group.is_repeated = false;
                 self.out.push('|');
                 Ok(())
             }
+            // Go counts only braces towards the limit of nested repetitions.
             '*' | '+' | '?' => self.repeat(&c.to_string(), 1),
             '{' => {
                 let Some((text, least, most)) = self.count() else {
@@ -112,6 +115,7 @@ impl Translator<'_> {
                 if least > REPEAT_MAX || most.is_some_and(is_wrong) {
                     return Err(Refusal::RepeatCount);
                 }
+                // As in Go's check, an open end counts as its minimum.
                 self.repeat(&text, most.unwrap_or(least))
             }
             '.' | '^' | '$' => {
@@ -163,6 +167,7 @@ impl Translator<'_> {
         let Some(last) = self.group.last else {
             return Err(Refusal::NothingToRepeat(operator.to_owned()));
         };
+        // Go does not look into what is repeated zero times.
         let repeats = if count == 0 {
             1
         } else {
@@ -182,6 +187,7 @@ impl Translator<'_> {
 
     fn open(&mut self) -> Result<(), Refusal> {
         if self.input.next_if_eq(&'?').is_none() {
+            // Nothing asks for what a group matched, so that none captures.
             self.enter("(?:");
             return Ok(());
         }
@@ -192,6 +198,7 @@ impl Translator<'_> {
             let name: String = self.input.by_ref().take_while(|c| *c != '>').collect();
             let is_word = |c: char| c.is_ascii_alphanumeric() || c == '_';
             let is_valid = !name.is_empty() && name.chars().all(is_word);
+            // The names are not used, but Go refuses one that is repeated.
             if !is_valid || !self.names.insert(name.clone()) {
                 return Err(Refusal::GroupName(name));
             }
@@ -273,6 +280,7 @@ impl Translator<'_> {
         let mut is_first = true;
         loop {
             let c = self.input.next().ok_or(Refusal::UnclosedClass)?;
+            // In the first place it is a literal.
             if c == ']' && !is_first {
                 break;
             }
@@ -297,6 +305,7 @@ impl Translator<'_> {
             }
             let low = self.class_character(c)?;
             let mut ahead = self.input.clone();
+            // Before the closing bracket, `-` is a literal.
             let is_range = ahead.next() == Some('-') && ahead.next().is_some_and(|c| c != ']');
             let high = if is_range {
                 self.input.next();
@@ -440,12 +449,14 @@ fn character(c: char, input: &mut Peekable<Chars<'_>>) -> Result<char, Refusal> 
             let code = if is_hex { number(&digits, 16) } else { None };
             code.ok_or_else(|| refused(format!("x{digits}")))?
         }
+        // Go allows to escape any punctuation of ASCII, and no other character.
         c if c.is_ascii() && !c.is_ascii_alphanumeric() => c,
         c => return Err(refused(c.to_string())),
     })
 }
 
 fn push_literal(out: &mut String, c: char) {
+    // Other characters as numbers: some mean something in one of the two dialects only.
     if c.is_ascii_alphanumeric() || !c.is_ascii() {
         out.push(c);
     } else {

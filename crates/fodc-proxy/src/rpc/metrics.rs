@@ -160,7 +160,6 @@ impl Message {
             &state.store.catalog,
             identity,
             &state.store.memory,
-            // As in the original: the time of the sample, else of its message, else of the proxy.
             &mut self.samples,
         );
         let decoded = self.decoder.decode(data, &mut collector);
@@ -170,6 +169,7 @@ impl Message {
 
     fn finish(mut self, state: &State, id: &AgentId, generation: u64) -> Result<(), DecodeError> {
         let envelope = self.decoder.finish()?;
+        // As in the original: the time of a sample, else of its message, else of the proxy.
         self.samples
             .finish(envelope.at.or(self.received), &state.store.catalog);
         let part = ResponsePart {

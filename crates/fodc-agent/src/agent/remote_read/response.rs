@@ -37,6 +37,8 @@ impl ResponseWriter {
         encode_key(TIMESERIES, WireType::LengthDelimited, &mut self.result);
         encode_varint(series.len() as u64, &mut self.result);
         self.result.extend_from_slice(series);
+        // Checked after the copy: `select` has limited each series, so that little is copied in
+        // vain.
         if self.done.len() + self.result.len() > self.limit {
             return Err(TooLong);
         }

@@ -34,6 +34,7 @@ pub(super) fn write(
         selector: SeriesSelector::new(context),
         sink,
         builder: ColumnsBuilder::new(),
+        // A part exceeds this by up to one chunk, which is less than half of a message.
         part_bytes: PART_BYTES.min(context.message_bytes / 4),
         chunk: chunk.max(1),
         series: None,
@@ -46,8 +47,10 @@ pub(super) fn write(
     let visited = match context.query.scope {
         Scope::Latest => store.latest(&mut writer),
         Scope::Window { from, to } if from <= to => store.window(from, to, &mut writer),
+        // Reversed ends contain nothing.
         Scope::Window { .. } => Ok(()),
     };
+    // The store announces only a next series, so that the last one is not in the builder yet.
     if writer.end == End::Complete && writer.finish_series().is_break() {
         writer.end = End::Unwanted;
     }
@@ -59,6 +62,7 @@ pub(super) fn write(
     };
     match writer.end {
         End::Complete | End::OutOfTime => {
+            // Series are visited one by one: a visit that was cut is complete at no time.
             let truncated = summary.truncated.then(|| context.truncated_throughout());
             let last = context.envelope(encode(writer.builder.take()), false, truncated);
             writer.sink.last(last, summary.truncated);

@@ -106,6 +106,7 @@ fn write_range(
     let visited = match (context.query.scope, range) {
         (Scope::Latest, _) => store.latest(&mut writer),
         (Scope::Window { .. }, Some(range)) if range.from <= range.to => {
+            // The latest values have none, as in the original: their time is that of the message.
             writer.timed = true;
             store.window(range.from, range.to, &mut writer)
         }
@@ -269,6 +270,7 @@ impl Visitor for Writer<'_> {
 
     fn samples(&mut self, times: &[i64], values: &[f64]) -> ControlFlow<()> {
         for (index, (time, value)) in times.iter().zip(values).enumerate() {
+            // `series` has checked already: a short series costs no second look.
             if index % SAMPLES_PER_CHECK == SAMPLES_PER_CHECK - 1 && self.sink.must_stop_sending() {
                 self.stopped = true;
                 return ControlFlow::Break(());
@@ -336,6 +338,7 @@ impl<'a> SizeMeter<'a> {
         let newest = self.newest()?;
         let mut oldest = newest;
         for (time, (bytes, _)) in self.sizes.iter().rev() {
+            // One cut for all series: what is sent is complete from there on.
             let Some(left) = capacity.checked_sub(*bytes) else {
                 let before = self.sizes.range(..oldest);
                 return Some(FittingRange {
