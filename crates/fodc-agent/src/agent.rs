@@ -138,6 +138,7 @@ impl Agent {
         config.check()?;
         let budget = MemoryBudget::new(&config);
         config.page = budget.page_limits(config.page);
+        // From here on the budget is that of the record alone.
         config.budget = budget.record;
         // The port comes first: a second agent must not touch the record of the first.
         let listener = match config.listen {
@@ -174,6 +175,7 @@ impl Agent {
             None => None,
         };
         let stop = CancellationToken::new();
+        // Last: an agent that fails to start has scraped nothing.
         let pollers = start_pollers(&config, queues, &stop);
         Ok(Self {
             addresses: Addresses {
@@ -263,6 +265,7 @@ impl Agent {
         let (server, uplink) = (self.server.take(), self.uplink.take());
         let serving = async {
             if let Some(server) = server {
+                // Half of the time, so that the record has the other half to sync.
                 server.stop(timeout / 2).await;
             }
         };
@@ -272,6 +275,7 @@ impl Agent {
                 uplink.close().await;
             }
         };
+        // The recording thread ends only after its last queue, and each poller holds one.
         let scraping = async { while self.pollers.join_next().await.is_some() {} };
         // The record ends last: until then a response would otherwise be empty.
         let ended = timeout_at(deadline, async {
@@ -327,6 +331,7 @@ async fn open(config: &Config) -> Result<(Recorders, OpenReport), StartError> {
     options.sync_every = config.sync_every;
     options.honor_timestamps = config.honor_timestamps;
     let storage = config.record.clone();
+    // The files of an earlier process are read and checked first, which may take long.
     let opened = spawn_blocking(move || match storage {
         Storage::Memory => {
             Recorders::in_memory(options).map(|recorders| (recorders, OpenReport::default()))

@@ -258,12 +258,14 @@ impl Config {
         let (mut sources, mut labels) = (BTreeSet::new(), BTreeMap::new());
         for endpoint in &self.endpoints {
             let source = endpoint.source();
+            // An endpoint that is listed twice has the same labels as well: one fault says it.
             if !sources.insert(source.clone()) {
                 fault(ConfigProblem::DuplicateEndpoint(source.clone()));
             } else if let Some(other) = labels.insert(endpoint.labels(), source.clone()) {
                 fault(ConfigProblem::SameLabels(source.clone(), other));
             }
             for label in endpoint.labels().keys() {
+                // The name of a metric is a label, which one from the configuration would replace.
                 if label.is_empty() || label == steadfast_recorder::NAME {
                     fault(ConfigProblem::LabelName {
                         endpoint: source.clone(),

@@ -64,8 +64,10 @@ async fn metrics_page(State(state): State<Arc<AppState>>, headers: HeaderMap) ->
         .and_then(|value| value.to_str().ok());
     let names = Names::accepted(accept.unwrap_or_default());
     let build = async {
+        // The wait for a permit counts towards the time limit.
         let permit = Arc::clone(&state.pages).acquire_owned().await;
         let snapshot = state.record.snapshot().await.map_err(io::Error::other)?;
+        // The thread holds the permit: a page whose client is gone takes memory until it is built.
         let built = spawn_blocking(move || {
             // Building a page of a hundred thousand series takes too long for an async thread.
             let page = metrics::page(&state, &snapshot, names).into_bytes();
@@ -108,6 +110,7 @@ async fn readyz(State(state): State<Arc<AppState>>) -> Response {
 }
 
 async fn read(State(state): State<Arc<AppState>>, body: Body) -> Response {
+    // Read before a permit is taken, so that a client that sends slowly holds none.
     let request = match timeout(REQUEST_TIMEOUT, to_bytes(body, REQUEST_BYTES)).await {
         Ok(Ok(request)) => request,
         Ok(Err(_)) => {

@@ -51,6 +51,8 @@ impl MemoryBudget {
         let all = config.page_memory.unwrap_or(default);
         let each = (all / endpoints).max(PAGE_MEMORY_MIN);
         let taken = match config.record {
+            // Shares of many endpoints may add up to more. Only hostile pages fill them (decision
+            // 34).
             Storage::Memory => (each * endpoints).min(config.budget / MAX_DIVISOR),
             Storage::Directory(_) => 0,
         };

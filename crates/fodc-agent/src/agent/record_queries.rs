@@ -36,6 +36,7 @@ pub(super) fn window(
         }
         let (matchers, labelled) = (Arc::clone(matchers), view.clone());
         let selector = selector.filter(move |labels| {
+            // Matchers see what a Prometheus that scraped the endpoint would have stored.
             let labels = labelled.target_labels.merge(labels.iter());
             matchers.match_all(|name| {
                 let found = labels.binary_search_by(|(label, _)| label.as_ref().cmp(name));

@@ -95,10 +95,12 @@ impl Recording {
             endpoints,
             status,
         };
+        // Not a task: parsing takes the processor for long, and writes block.
         thread::Builder::new()
             .name("recording".to_owned())
             .spawn(move || {
                 thread.run(messages);
+                // Not earlier: who waits for this relies on a record that is durable.
                 drop(end);
             })?;
         let queues = (0..config.endpoints.len()).map(|endpoint| queue.for_endpoint(endpoint));
@@ -150,10 +152,12 @@ pub(super) async fn sync_regularly(
     stop: CancellationToken,
 ) {
     let mut ticks = interval(every);
+    // A disk that needs longer than the interval is not synced without a pause.
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     // The first tick is immediate, and there is nothing to sync yet.
     ticks.tick().await;
     while stop.run_until_cancelled(ticks.tick()).await.is_some() {
+        // Not cut off by `stop`: the record has to learn the result.
         queue.sync().await;
     }
 }
@@ -209,6 +213,8 @@ impl RecordingThread {
                 recorded.send(()).ok();
             }
             Message::Snapshot(reply) => {
+                // Between two messages, so that a scrape is in the record and in the status, or in
+                // neither.
                 let snapshot = Snapshot {
                     reader: self.recorders.reader(),
                     stats: self.recorders.stats(),

@@ -36,6 +36,7 @@ impl RecordSampleStore {
     }
 
     fn sources(&self, reader: &Reader) -> BTreeMap<Arc<str>, Source> {
+        // The numbers hold for one response only, in which they group the series that share times.
         let sources = (0..).zip(reader.sources()).map(|(number, name)| {
             let view = self.views.get(&name);
             (name, Source { number, view })
@@ -71,6 +72,7 @@ impl SampleStore for RecordSampleStore {
     fn window(&self, from: i64, to: i64, visitor: &mut dyn Visitor) -> Result<(), StoreError> {
         let snapshot = self.snapshot()?;
         let sources = self.sources(&snapshot.reader);
+        // Reused: a window may have a hundred thousand series.
         let (mut times, mut values) = (Vec::new(), Vec::new());
         for series in snapshot.reader.window(&Selector::all(), from..=to) {
             let series = match series {

@@ -69,6 +69,8 @@ impl SourceViews {
                     health,
                     target_labels: TargetLabels::new(endpoint.labels()),
                     container: endpoint.container().map(str::to_owned),
+                    // A page may have an `up` of its own, which the labels tell from that of its
+                    // health.
                     ambiguous: health || endpoints.len() > 1,
                 };
                 views.insert(source, view);
@@ -87,6 +89,7 @@ impl SourceViews {
         let endpoint = Endpoint::new(scraped.unwrap_or(source));
         let labels = endpoint.map(|endpoint| endpoint.labels().clone());
         SourceView {
+            // Only the URL is known: the settings under which it was scraped are gone.
             endpoint: None,
             health: scraped.is_some(),
             target_labels: TargetLabels::new(&labels.unwrap_or_default()),

@@ -34,6 +34,7 @@ impl TargetLabels {
                 all.insert(Cow::Borrowed(name), value);
             }
         }
+        // Before the renamed ones, which have to avoid all other names.
         for (name, value) in &self.own {
             all.insert(Cow::Borrowed(name), value);
         }

@@ -96,6 +96,7 @@ impl Families {
         self.line.sample(name, labels, value, time_ms);
         let line = self.line.take();
         let family = kind.prometheus_family(name);
+        // `entry` would allocate the name again for each sample.
         if !self.by_name.contains_key(family) {
             self.by_name.insert(family.to_owned(), Family::default());
         }
@@ -105,6 +106,7 @@ impl Families {
         } else if kind != Kind::Unknown && family.kind != kind {
             family.conflicting = true;
         }
+        // A family may have one `# HELP` only: the first source that has a text counts.
         if family.help.is_empty() {
             family.help.push_str(help);
         }

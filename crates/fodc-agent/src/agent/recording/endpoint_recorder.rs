@@ -122,6 +122,7 @@ impl EndpointRecorder {
         }
         self.health.add(&mut scrape, duration, page.as_ref());
         let written = scrape.commit().map(|_| ()).map_err(Arc::new);
+        // Before a failed write makes it a miss: `/metrics` shows what the endpoint responded.
         let is_scraped = page.is_ok();
         if let (true, Err(error)) = (is_scraped, &written) {
             page = Err(ScrapeError::NotRecorded(

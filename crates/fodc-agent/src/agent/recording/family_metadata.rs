@@ -48,6 +48,7 @@ impl FamilyMetadata {
         let mut outdated = false;
         for (family, metadata) in std::mem::take(&mut self.changes) {
             let before = self.families.insert(family, metadata.clone());
+            // First metadata outdates only series that were registered without any.
             outdated |= before.map_or(registered_early, |before| before != metadata);
         }
         outdated
@@ -59,6 +60,7 @@ impl FamilyMetadata {
         if let Some(metadata) = self.families.get(sample) {
             return meta(metadata.kind, &metadata.help, "");
         }
+        // From the right: `a_b_count` belongs to a family `a_b` rather than to `a`.
         let parts = sample
             .rmatch_indices('_')
             .map(|(at, _)| sample.split_at(at));

@@ -78,12 +78,14 @@ impl Health {
                     values.push((REJECTED, reason.word(), count as f64));
                 }
                 for (reason, count) in refusals(totals) {
+                    // A zero would register a series for each reason, with each endpoint.
                     if count > 0 {
                         values.push((REFUSED, reason, count as f64));
                     }
                 }
             }
             Err(error) => {
+                // As Prometheus does for a failed scrape.
                 values.extend([SCRAPED, RECORDED, ADDED].map(|metric| (metric, "", 0.0)));
                 values.push((MISSED, error.reason(), 1.0));
             }

@@ -93,6 +93,7 @@ impl PendingSeries {
         entry.seen = true;
         match &mut entry.state {
             State::Registered(series) => PendingSample::Registered(*series),
+            // The first sample of a series counts.
             State::Waiting(_, Some(_)) => PendingSample::Duplicate,
             State::Waiting(_, first) => {
                 *first = Some(sample);

@@ -40,6 +40,8 @@ impl TransitionLog {
         let is_first = self.logged.is_none();
         let before = self.up.replace(up);
         self.changes += u64::from(before.is_some_and(|before| before != up));
+        // An endpoint that went and came back between two lines still gets one, with the number of
+        // changes.
         if self.logged == Some(up) && self.changes == 0 {
             return None;
         }
@@ -51,6 +53,7 @@ impl TransitionLog {
         }
         self.lines.push_back(now);
         self.logged = Some(up);
+        // The line itself reports one of them.
         let unlogged = std::mem::take(&mut self.changes).saturating_sub(1);
         Some(Transition { is_first, unlogged })
     }
