@@ -59,6 +59,7 @@ impl ColumnsBuilder {
         assert!(!times.is_empty(), "a column needs a sample");
         let source = self.sources.entry(source).or_default();
         let (time_column, runs) = if let Some(runs) = runs(&source.times, times) {
+            // Times of an earlier message are remembered, but this one needs a column of them, too.
             let column = source.column.unwrap_or_else(|| {
                 self.bytes += push_times(&mut self.columns, &source.times);
                 last_index(&self.columns)

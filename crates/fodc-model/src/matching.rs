@@ -169,6 +169,7 @@ impl Test {
         let expression = || {
             compile_anchored(spec.value).map_err(|problem| MatcherError::Expression {
                 label: spec.label.to_owned(),
+                // The peer chooses the text, and the error goes to the log.
                 expression: spec.value.chars().take(SHOWN).collect(),
                 problem,
             })
@@ -198,8 +199,10 @@ fn compile_anchored(expression: &str) -> Result<Regex, String> {
         return Err(format!("it is longer than {EXPRESSION_BYTES} bytes"));
     }
     let translated = re2::translate(expression).map_err(|refusal| refusal.to_string())?;
+    // Prometheus compiles `^(?s:…)$`; the anchors follow below.
     let mut parser = ParserBuilder::new().dot_matches_new_line(true).build();
     let parsed = parser.parse(&translated).map_err(|error| match error {
+        // The kind alone: the full text shows the translation, which nobody has written.
         regex_syntax::Error::Parse(error) => error.kind().to_string(),
         regex_syntax::Error::Translate(error) => error.kind().to_string(),
         other => other.to_string(),

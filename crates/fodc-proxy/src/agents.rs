@@ -149,6 +149,7 @@ impl Agents {
     ) -> Option<u64> {
         let profile = self.registry.find(id)?.identity.has_profile();
         let entry = self.entries.get_mut(id)?;
+        // Counted across all agents: no generation names streams of two registrations.
         self.last_generation += 1;
         entry.open_metrics(now, self.last_generation, profile, outbound);
         Some(self.last_generation)

@@ -131,6 +131,7 @@ impl Default for Config {
             // The ports of the original.
             grpc_listen: SocketAddr::from(([127, 0, 0, 1], 17_912)),
             http_listen: SocketAddr::from(([127, 0, 0, 1], 17_913)),
+            // The defaults of the original, down to `max_agents`.
             heartbeat_interval: Duration::from_secs(10),
             heartbeat_timeout: Duration::from_secs(30),
             cleanup_timeout: Duration::from_secs(300),

@@ -57,8 +57,7 @@ impl Inbound {
     /// Dropping the future loses nothing.
     pub(super) async fn next(&mut self) -> Result<Option<Piece>, Status> {
         loop {
-            // Before the next bytes are looked at: a message may be empty, and heartbeats of Go
-            // agents may be.
+            // Before the next bytes are looked at, because an empty message is a valid heartbeat.
             if self.missing == Some(0) {
                 self.missing = None;
                 return Ok(Some(Piece::End));
@@ -118,10 +117,12 @@ impl Inbound {
         };
         let [compressed, length @ ..] = *head;
         self.head.clear();
+        // No agent compresses, and the limit would have to hold for the unpacked bytes as well.
         if compressed != 0 {
             return Err(Status::unimplemented("messages must not be compressed"));
         }
         let length = u32::from_be_bytes(length) as usize;
+        // Before any of it is read.
         if length > self.limit {
             return Err(Status::resource_exhausted(format!(
                 "received message larger than max ({length} vs. {})",

@@ -58,6 +58,7 @@ pub(super) fn router(state: Arc<State>) -> Router {
         .method_not_allowed_fallback(async || {
             (StatusCode::METHOD_NOT_ALLOWED, "method not allowed\n")
         })
+        // The text of Go's `http.NotFound`, as from the original.
         .fallback(async || (StatusCode::NOT_FOUND, "404 page not found\n"))
 }
 

@@ -158,7 +158,7 @@ async fn guarded(state: Arc<State>, outbound: Outbound, serving: impl Future<Out
     let served = AssertUnwindSafe(serving).catch_unwind();
     let status = tokio::select! {
         biased;
-        // First, so that an agent that never stops sending cannot delay the stop.
+        // First: a call that ends just then has this status as well.
         () = state.tasks.draining() => Status::unavailable("the proxy is stopping"),
         served = served => served.unwrap_or_else(|_| {
             error!("the handler of a call panicked");

@@ -285,6 +285,7 @@ fn arrange(responses: &[AgentResponse], filter: &Filter) -> (Rows, Vec<String>) 
     {
         let id = series.id as usize;
         if rows.by_id.len() <= id {
+            // Ids are dense, so that a vector takes less than a map and needs no hashing.
             rows.by_id.resize(id + 1, UNSEEN);
         }
         if rows.by_id[id] == UNSEEN {

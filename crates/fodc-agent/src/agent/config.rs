@@ -296,6 +296,7 @@ impl Config {
             return;
         };
         at_least("page_memory", memory, PAGE_MEMORY_MIN, endpoints);
+        // The same quarter as in `MemoryBudget`.
         let most = self.budget / 4;
         if self.record == Storage::Memory && memory > most {
             fault(

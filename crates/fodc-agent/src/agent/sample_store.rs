@@ -53,6 +53,7 @@ impl SampleStore for RecordSampleStore {
             let Some(source) = sources.get(&series.source) else {
                 continue;
             };
+            // What an earlier process saw, or what a missed scrape has ended, is not the latest.
             if !source.view.is_current(&snapshot.status) {
                 continue;
             }

@@ -112,6 +112,7 @@ impl StatusSnapshot {
         let waiting = self
             .endpoints
             .iter()
+            // A missed scrape counts: an agent is ready although an endpoint is down.
             .filter(|endpoint| endpoint.last.is_none());
         match waiting.count() {
             0 => None,

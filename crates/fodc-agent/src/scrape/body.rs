@@ -36,6 +36,7 @@ impl Body {
             Some(word) if word.eq_ignore_ascii_case("gzip") || word == "x-gzip" => {
                 Coding::Gzip(Box::new(MultiGzDecoder::new(Vec::new())))
             }
+            // Cut, because the endpoint chooses the text and it goes to the log.
             Some(other) => return Err(ScrapeError::Encoding(other.chars().take(40).collect())),
         };
         Ok(Self {
@@ -54,6 +55,8 @@ impl Body {
     /// Takes received bytes and returns the pieces to pass to [`Self::unpack`] in turn.
     pub(super) fn receive(&mut self, arrived: Bytes) -> Result<Pieces, ScrapeError> {
         self.received += arrived.len() as u64;
+        // On the wire as well: gzip members without content unpack to nothing, and there may be any
+        // number.
         if self.received > self.limit {
             return Err(ScrapeError::BodyTooLarge(self.limit));
         }

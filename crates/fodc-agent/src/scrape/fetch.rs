@@ -153,6 +153,7 @@ impl Fetcher {
         if announced.is_some_and(|bytes: u64| bytes > self.limits.body_bytes) {
             return Err(ScrapeError::BodyTooLarge(self.limits.body_bytes));
         }
+        // Only now: a response that is refused for its headers leaves the parser alone.
         sink.begin(format);
         let mut incoming = response.into_body();
         let mut ready = BytesMut::new();

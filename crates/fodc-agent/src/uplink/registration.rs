@@ -120,6 +120,7 @@ impl Registration {
             agent_id: response.agent_id,
             generation,
             heartbeat_interval,
+            // A later version is expected to include this one.
             profile: response
                 .profile
                 .filter(|profile| profile.version >= PROFILE),

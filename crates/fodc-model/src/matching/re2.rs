@@ -143,6 +143,7 @@ impl Translator<'_> {
         }
         let number = |text: &str| {
             let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+            // Go takes `{01}` for literal text.
             let has_leading_zero = text.len() > 1 && text.starts_with('0');
             // A number that is too large for its type is too large for Go as well.
             (is_number && !has_leading_zero).then(|| text.parse().unwrap_or(u32::MAX))
@@ -160,6 +161,7 @@ impl Translator<'_> {
     }
 
     fn repeat(&mut self, operator: &str, count: u32) -> Result<(), Refusal> {
+        // A `?` after the operator belongs to it, so that `a+?` is not a nested repetition.
         let is_lazy = self.input.next_if_eq(&'?').is_some();
         if self.group.is_repeated {
             return Err(Refusal::NestedRepetition(operator.to_owned()));
@@ -193,12 +195,12 @@ impl Translator<'_> {
         }
         let rest = self.input.clone();
         let head: String = rest.clone().take(2).collect();
+        // Go knows the form without `P` since 1.22.
         if head == "P<" || head.starts_with('<') {
             self.input.nth(head.find('<').unwrap_or(0));
             let name: String = self.input.by_ref().take_while(|c| *c != '>').collect();
             let is_word = |c: char| c.is_ascii_alphanumeric() || c == '_';
             let is_valid = !name.is_empty() && name.chars().all(is_word);
-            // The names are not used, but Go refuses one that is repeated.
             if !is_valid || !self.names.insert(name.clone()) {
                 return Err(Refusal::GroupName(name));
             }
@@ -211,6 +213,8 @@ impl Translator<'_> {
             .collect();
         let refused = || Refusal::Group(rest.clone().take(10).collect());
         let end = self.input.clone().nth(flags.chars().count());
+        // Without a `-` any valid flag stands for the second list: only `(?i-)` is refused for an
+        // empty one.
         let (on, off) = flags.split_once('-').unwrap_or((&flags, "i"));
         let known = |flags: &str| flags.chars().all(|flag| "imsU".contains(flag));
         if !known(on) || !known(off) || off.is_empty() {
@@ -237,6 +241,7 @@ impl Translator<'_> {
     fn escape(&mut self) -> Result<(), Refusal> {
         let c = self.input.next().ok_or(Refusal::TrailingBackslash)?;
         match c {
+            // A quote without an end reaches to the end of the expression.
             'Q' => {
                 while let Some(c) = self.input.next() {
                     if c == '\\' && self.input.next_if_eq(&'E').is_some() {
@@ -246,6 +251,7 @@ impl Translator<'_> {
                 }
                 return Ok(());
             }
+            // The same in both dialects. Go has no `\Z`.
             'A' | 'z' => {
                 self.out.push('\\');
                 self.out.push(c);
@@ -348,6 +354,7 @@ impl Translator<'_> {
             return Err(Refusal::ClassRange(format!("[:{name}:]")));
         }
         self.input.nth(name.chars().count() + 2);
+        // These classes are ASCII in both dialects.
         self.out.extend(["[:", name, ":]"]);
         Ok(true)
     }
@@ -402,6 +409,8 @@ fn property(kind: char, input: &mut Peekable<Chars<'_>>) -> Result<String, Refus
     if CATEGORIES.contains(&bare) {
         Ok(format!("\\{kind}{{{bare}}}"))
     } else if is_script_name {
+        // `sc=` admits scripts only: `regex` knows further properties, as `Alphabetic`, which Go
+        // refuses.
         Ok(format!("\\{kind}{{sc={bare}}}"))
     } else {
         Err(refused(&name))
@@ -445,6 +454,7 @@ fn character(c: char, input: &mut Peekable<Chars<'_>>) -> Result<char, Refusal> 
             } else {
                 input.by_ref().take(2).collect()
             };
+            // `from_str_radix` would accept a sign.
             let is_hex = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_hexdigit());
             let code = if is_hex { number(&digits, 16) } else { None };
             code.ok_or_else(|| refused(format!("x{digits}")))?

@@ -56,6 +56,7 @@ pub(super) fn scan(bytes: &[u8]) -> Result<Option<(Field<'_>, usize)>, DecodeErr
     let Some((key, key_length)) = varint(bytes)? else {
         return Ok(None);
     };
+    // `prost` refuses the same keys.
     let key = u32::try_from(key).map_err(|_| KEY)?;
     let number = key >> 3;
     if number == 0 {
@@ -76,6 +77,7 @@ pub(super) fn scan(bytes: &[u8]) -> Result<Option<(Field<'_>, usize)>, DecodeErr
                 return Ok(None);
             };
             let length = usize::try_from(length).map_err(|_| NUMBER)?;
+            // The length is only compared: nothing is reserved for what a peer claims.
             match rest[length_length..].get(..length) {
                 Some(bytes) => (Value::Bytes(bytes), length_length + length),
                 None => return Ok(None),
@@ -117,6 +119,7 @@ pub(super) fn fields(mut bytes: &[u8]) -> impl Iterator<Item = Result<Field<'_>,
             return None;
         }
         let scanned = scan(bytes).and_then(|scanned| scanned.ok_or(CUT));
+        // After an error nothing is left, so that it ends the iteration.
         let length = scanned.map_or(bytes.len(), |(_, length)| length);
         bytes = &bytes[length..];
         Some(scanned.map(|(field, _)| field))

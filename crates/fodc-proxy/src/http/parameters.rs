@@ -105,6 +105,7 @@ fn time(name: &'static str, text: Option<&str>) -> Result<Option<UnixNanos>, Par
     if let Some(time) = rfc3339(text) {
         return Ok(Some(time));
     }
+    // The usual mistake in a URL, which a general error would not explain.
     let plus_would_do = rfc3339(&text.replace(' ', "+")).is_some();
     Err(if plus_would_do {
         ParameterFault::PlusInTime(name)

@@ -35,7 +35,7 @@ pub(super) async fn run(mut call: Call, id: AgentId, method: &'static str) -> St
     let _open = StreamGuard::new(&state, &id, method);
     tokio::select! {
         biased;
-        // First, or an agent that sends without a pause keeps its stream.
+        // First: what arrives with the end of the registration does not count any more.
         () = end.cancelled() => Status::aborted("the registration has ended"),
         status = ignore_messages(&mut call) => status,
     }

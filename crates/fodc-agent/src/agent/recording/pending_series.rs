@@ -70,6 +70,7 @@ enum State {
 impl PendingSeries {
     /// Adds a series whose labels take about `bytes`, or returns it if there is no memory left.
     pub(super) fn add(&mut self, labels: Labels, bytes: usize) -> Result<PageSeries, Labels> {
+        // An entry that is used again takes no further memory.
         let entries = self.entries.len() + usize::from(self.free.is_empty());
         if self.waiting_bytes + bytes + entries * ENTRY_BYTES > PENDING_BYTES {
             return Err(labels);
@@ -99,6 +100,7 @@ impl PendingSeries {
                 *first = Some(sample);
                 PendingSample::Waiting
             }
+            // Free entries do not come here: the parser has dropped their series as well.
             State::Free | State::Refused => PendingSample::Refused,
         }
     }

@@ -158,7 +158,7 @@ impl PageSink for RecordingQueue {
     async fn piece(&mut self, bytes: Bytes) {
         // A piece larger than the whole capacity could otherwise never be sent.
         let size = bytes.len().min(WAITING_BYTES) as u32;
-        // In the order of arrival: a large page cannot keep the others waiting for ever.
+        // Permits are given in the order of the requests, so that no endpoint waits for ever.
         let permit = Arc::clone(&self.capacity).acquire_many_owned(size).await;
         let message = Message::Piece {
             endpoint: self.endpoint,
