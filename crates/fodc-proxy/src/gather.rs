@@ -116,6 +116,7 @@ pub(super) async fn gather(
 ) -> Gathered {
     let (now, until) = (state.now(), Instant::now() + time_limit);
     let deadline = now + time_limit;
+    // Once for all batches: an agent that registers meanwhile is not part of this page.
     let agents = state.agents().select(|identity| filter.selects(identity));
     let batches = u32::try_from(agents.len().div_ceil(BATCH)).unwrap_or(u32::MAX);
     let pause = dispatch_time(time_limit) / batches.max(1);

@@ -30,7 +30,7 @@ use super::{
 #[derive(Clone, Debug)]
 pub(super) struct Api {
     state: Arc<State>,
-    /// One permit for each request for metrics that is being served.
+    /// One permit for each request for metrics whose agents are being queried.
     permits: Arc<Semaphore>,
 }
 

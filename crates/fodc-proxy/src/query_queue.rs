@@ -332,7 +332,8 @@ impl<T, D> QueryQueue<T, D> {
         }
     }
 
-    /// Takes a message that did not fit into memory. Its query completes without it.
+    /// Takes a message that did not fit into memory as a whole. Its query completes with the part
+    /// that did.
     pub(super) fn on_dropped_part(
         &mut self,
         now: Time,

@@ -143,6 +143,7 @@ impl Service {
             outbound: outbound.clone(),
         }));
         self.state.tasks.spawn(async move {
+            // The connection does not count as idle before the handler has ended.
             let _open = open;
             guarded(state, outbound, serving).await;
         });

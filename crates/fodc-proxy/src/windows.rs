@@ -64,7 +64,7 @@ impl Windows {
             let mut labels: BTreeMap<String, String> =
                 origin_labels.labels(origin, one).into_iter().collect();
             for (name, value) in one.labels.iter() {
-                // Last, so that a label of the sample replaces one that the proxy adds.
+                // Nothing is replaced: no label above has a name that the series has.
                 labels.insert(name.to_owned(), value.to_owned());
             }
             out.push_str(if self.has_elements { "," } else { "" });
@@ -192,7 +192,7 @@ fn write_tail(
     out.push_str("},\"name\":");
     string(&series.name, out);
     out.push_str(",\"pod_name\":");
-    // As in the releases: the label of the sample, not the name of the agent.
+    // From the label, as in the releases: a sample may name another pod than its agent's.
     string(labels.get("pod_name").map_or("", String::as_str), out);
     if let Some((_, port)) = address {
         write!(out, ",\"port\":{port}").expect("writing to a string cannot fail");

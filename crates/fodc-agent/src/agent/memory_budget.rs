@@ -64,6 +64,8 @@ impl MemoryBudget {
                 } else {
                     0
                 },
+            // With the smallest budgets, the minimum of pages and that of the record exceed it
+            // together.
             record: (config.budget - taken).max(BUDGET_MIN * endpoints),
         }
     }

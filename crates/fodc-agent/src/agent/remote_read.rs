@@ -228,6 +228,7 @@ fn select(
             return ControlFlow::Break(());
         }
         let marked = with_stale_markers(&series.samples, &series.absences, until, rule);
+        // Markers count as well: they are samples of the response.
         let Some(rest) = samples.checked_sub(marked.len()) else {
             fault = Some(ReadError::TooManySamples(limits.samples));
             return ControlFlow::Break(());

@@ -21,7 +21,7 @@ pub(super) struct SourceView {
     pub(super) target_labels: TargetLabels,
     /// The container of the endpoint.
     pub(super) container: Option<String>,
-    /// Its series snapshot like those of other sources without its endpoint's labels.
+    /// Its series look like those of other sources without its endpoint's labels.
     ambiguous: bool,
 }
 

@@ -213,6 +213,7 @@ impl Fetcher {
         let own = self.endpoint.uri();
         let port = |uri: &Uri| uri.port_u16().unwrap_or(80);
         let same_origin = match (uri.scheme(), uri.host()) {
+            // `resolve` leaves a path on the same host without a scheme.
             (None, None) => uri.path().starts_with('/'),
             (scheme, host) => {
                 scheme == own.scheme() && host == own.host() && port(&uri) == port(own)

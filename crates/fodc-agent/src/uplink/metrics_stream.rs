@@ -118,6 +118,7 @@ impl Protocol for MetricsProtocol {
     }
 
     fn on_stop(&mut self, _now: Time, _end: &End, cx: &mut Context<EncodedRequest, Event>) {
+        // If there was a stream, `on_down` has reported its end.
         self.on_gone(cx);
     }
 }

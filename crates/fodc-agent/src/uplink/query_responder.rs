@@ -44,7 +44,7 @@ use super::{
 };
 use crate::{clock::Clock, scrape::error_chain};
 
-/// Time limits of one response, counted from the query.
+/// Time limits of one response, counted from the moment at which its query is taken up.
 ///
 /// A Go proxy drops a response after 5 s; the limits on reading and sending stay below that.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -288,9 +288,9 @@ impl<C: Connection> QueryResponder<C> {
                 // The store is late, or the reading thread panicked.
                 None => break,
                 Some(Part::Earlier(message)) => self.send(from, message).await?,
+                // Only while everything can be read again in time.
                 Some(Part::Last {
                     truncated: true, ..
-                // Only while everything can be read again in time.
                 }) if began.elapsed() < stop_reading && self.raise_limit().await => {
                     return Ok(Forwarded::LimitRaised);
                 }

@@ -39,6 +39,7 @@ pub(super) async fn run(mut call: Call) -> Status {
     let end = match call.state.register(&id, &first) {
         Ok(end) => end,
         Err(refusal) => {
+            // As from the original: a message, and then a status with the same text.
             call.outbound.send(&RegisterAgentResponse {
                 success: false,
                 message: refusal.to_string(),
@@ -81,6 +82,7 @@ fn welcome(config: &Config, id: &AgentId, has_profile: bool) -> RegisterAgentRes
     RegisterAgentResponse {
         success: true,
         message: "registered".to_owned(),
+        // Less than a second becomes 0, which leaves the interval to the agent.
         heartbeat_interval_seconds: i64::try_from(config.heartbeat_interval.as_secs())
             .unwrap_or(i64::MAX),
         agent_id: id.as_str().to_owned(),

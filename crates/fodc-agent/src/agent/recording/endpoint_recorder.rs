@@ -102,6 +102,7 @@ impl EndpointRecorder {
         let ScrapeOutcome {
             time_ms, duration, ..
         } = outcome;
+        // All of them, also those that are not listed with their time.
         self.status.ticks_skipped += outcome.skipped_count;
         // The skipped ticks come after the beginning of the scrape, but are recorded before it: the
         // newest entry of the record has to be the newest state of the endpoint.

@@ -69,6 +69,7 @@ impl Health {
         match page {
             Ok(totals) => {
                 let summary = &totals.summary;
+                // As in Prometheus, refused samples were scraped, too.
                 let found = summary.samples + summary.refused.total();
                 values.push((SCRAPED, "", found as f64));
                 values.push((RECORDED, "", totals.recorded as f64));

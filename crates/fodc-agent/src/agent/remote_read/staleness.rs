@@ -57,7 +57,9 @@ pub(super) fn with_stale_markers(
             value: sample.value,
             timestamp: sample.time_ms,
         });
+        // Absences up to here belong to the run before this sample.
         while absent.next_if(|at| *at <= sample.time_ms).is_some() {}
+        // No marker may lie after the last time that the record knows.
         let end = next.unwrap_or(until.saturating_add(1));
         let known = absent.peek().copied().filter(|at| *at < end);
         // A scrape may come a little late, and one may still be under way.
