@@ -70,6 +70,7 @@ impl Connection {
         server.set_nodelay(true).ok();
         match self.copy(&mut client, &mut server).await {
             PumpEnd::Finished => {}
+            // A close would pass a failure on as an orderly end.
             PumpEnd::Broken | PumpEnd::Cut(Cut::Reset) => {
                 arm_reset(&client);
                 arm_reset(&server);

@@ -134,6 +134,7 @@ impl Verdict {
                 continue;
             };
             if matches!(received, Received::Altered(_)) {
+                // It also counts as delivered, or it would be lost as well.
                 self.altered += 1;
                 on_deviation(Deviation::Altered(id));
             }
@@ -144,8 +145,10 @@ impl Verdict {
             }
             missing.remove(&id);
             self.delivered += 1;
+            // A gap names no lane, so that each lane may have lost entries at that point.
             let lane = lanes.entry(id.lane).or_default();
             if lane.newest.is_some_and(|newest| id.number < newest) {
+                // `newest` stays, so that each late entry counts: `3 1 2` has two of them.
                 self.reordered += 1;
                 on_deviation(Deviation::Reordered(id));
                 continue;

@@ -58,6 +58,7 @@ impl Port {
             select! {
                 () = stop.cancelled() => break,
                 changed = accepting.changed() => if changed.is_err() { break },
+                // Ended tasks stay in the set until they are joined.
                 Some(_) = tasks.join_next(), if !tasks.is_empty() => {}
                 accepted = accept(self.listener.as_ref()) => {
                     let Ok(client) = accepted else {
@@ -85,6 +86,7 @@ impl Port {
 
     fn set_listening(&mut self, listening: bool) {
         if !listening {
+            // The system refuses only without a listener. It also resets what waits in the backlog.
             self.listener = None;
         } else if self.listener.is_none() {
             // Fails only if the system is out of sockets. The next change tries again.

@@ -104,6 +104,7 @@ impl<'a> Pump<'a> {
             changed = self.conditions.changed() => {
                 changed.map_err(|_| io::Error::from(io::ErrorKind::Interrupted))?;
             }
+            // Reads and writes of sockets are cancel safe: the losing branch has moved no byte.
             written = self.writer.write(front), if writable => {
                 self.on_written(written?);
             }
@@ -111,11 +112,13 @@ impl<'a> Pump<'a> {
                 match read? {
                     0 => self.reader_ended = true,
                     count => {
+                        // The time of the read: a later delay also applies to bytes that wait.
                         self.queue.push_back((Instant::now(), buffer[..count].to_vec()));
                         self.meter.add_read(count as u64);
                     }
                 }
             }
+            // `select!` evaluates the expression of a disabled branch, too.
             () = sleep_until(due.unwrap_or(now)), if waiting => {}
         }
         Ok(())

@@ -77,6 +77,7 @@ impl Registry {
             id,
             fault,
             reach,
+            // Under the lock that numbers connections: each is either before or after the fault.
             first_later: state.accepted,
         };
         // A refusal affects connections that are not accepted yet, whatever the reach says.
@@ -95,6 +96,7 @@ impl Registry {
         let ended = state.faults.remove(at);
         if matches!(ended.fault, Fault::Blackhole(_)) {
             for connection in state.connections.values() {
+                // Before `apply` lifts the black hole, or the bytes that it held would still pass.
                 if ended.affects(connection.number) {
                     connection.set(Conditions::default(), Some(Cut::Reset));
                 }
@@ -183,6 +185,7 @@ impl Registration {
 
 impl Drop for Registration {
     fn drop(&mut self) {
+        // One lock for both steps, or `stats` could count these bytes twice or not at all.
         let mut state = self.registry.state();
         state.connections.remove(&self.connection.number);
         state.closed_to_server += self.connection.to_server.passed();

@@ -172,8 +172,7 @@ impl<Id: Copy> Parser<Id> {
     /// Parses the partial line, whose end has arrived.
     fn partial_line<S: Sink<Id = Id>>(&mut self, sink: &mut S) {
         // The line is borrowed while the parser is, and the buffer must not be lost: a repeated
-        // page
-        // allocates nothing.
+        // page allocates nothing.
         let mut partial = std::mem::take(&mut self.partial);
         match partial.line() {
             Ok(line) => self.lines(line, sink),

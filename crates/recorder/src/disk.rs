@@ -61,6 +61,7 @@ impl Disk for Directory {
                 files.push((name, metadata.len()));
             }
         }
+        // File systems differ in the order of a directory. Recovery and its report must not.
         files.sort();
         Ok(files)
     }

@@ -136,6 +136,7 @@ impl Header {
         if version != VERSION {
             return Err(DamageKind::Version(version));
         }
+        // An intact header under another name: someone copied or renamed the file.
         if found_kind != kind as u8 || header.id != id {
             return Err(DamageKind::Misplaced);
         }

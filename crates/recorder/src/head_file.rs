@@ -103,6 +103,7 @@ impl HeadFile {
         let mut frames = Frames::new(FileKind::Head, id, bytes);
         while let Some(payload) = frames.next() {
             if head.apply(payload).is_err() {
+                // It may have changed `states` in part, so that no later frame can be decoded.
                 frames.reject(payload);
             }
         }
@@ -122,12 +123,14 @@ impl HeadFile {
         let start = EntryStart::read(input)?;
         self.catalog_blocks = start.catalog_blocks.unwrap_or(self.catalog_blocks);
         let source = start.source as usize;
+        // Reading the entry has bounded the source, so that damage cannot ask for a huge vector.
         if source >= self.rows.len() {
             self.rows.resize_with(source + 1, || None);
             self.states.resize_with(source + 1, SourceState::default);
         }
         let slot = &mut self.rows[source];
         let last = slot.as_ref().and_then(|rows| rows.times.last());
+        // Wrapping, as the writer subtracts: a clock may step by any amount.
         let time = last.unwrap_or_default().wrapping_add(start.step);
         if start.missed {
             let missed = ScrapeTime { time, missed: true };
@@ -164,6 +167,7 @@ fn read_scrape(
         })?;
         group_rows.push(&start[..start.len() - input.len()]);
     }
+    // Stored only once every row is read: a malformed one leaves the rows before this scrape whole.
     let rows = slot.get_or_insert_default();
     for (group, row) in group_rows.into_iter().enumerate() {
         rows.push_row(group, row);

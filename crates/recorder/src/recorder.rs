@@ -150,6 +150,7 @@ impl Recorder {
             closed: ClosedParts::default(),
             sealer: Sealer::default(),
             files_in_doubt: false,
+            // Catalogs and heads share the sequence of ids. The first of both have 1.
             next_id: 2,
             last_sync: None,
             frame: Vec::new(),

@@ -294,6 +294,7 @@ impl NodeArgs {
             settings.fault(missing, "is missing; an address needs both".to_owned());
         }
         let is_named = role.is_some() || pod.is_some() || ip.is_some() || labels.is_some();
+        // Read before the return below, so that an invalid one is a fault without a proxy, too.
         let heartbeat = settings.get_or(self.heartbeat_interval, Duration::from_secs(10));
         let reconnect = settings.get_or(self.reconnect_interval, Duration::from_secs(5));
         let reconnect_max = settings.get(self.reconnect_interval_max);

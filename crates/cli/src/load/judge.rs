@@ -91,6 +91,7 @@ pub(crate) fn judge(sent: &[Sent], deliveries: &[Deliveries]) -> Verdict {
             let Some(id) = received.entry else {
                 return judge::Received::Unknown;
             };
+            // An entry that nobody published is not altered: the verdict counts it as unexpected.
             let intact = by_id
                 .get(&id)
                 .is_none_or(|sent| received.digest == Digest::of(&sent.id, &sent.document));

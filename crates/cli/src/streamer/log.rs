@@ -154,6 +154,7 @@ fn read(
                 }
             }
             Err(LogError::Damaged { offset, .. }) => {
+                // The events behind a damaged run are read all the same.
                 each(Err((after + 1, offset)))?;
                 after = offset;
             }

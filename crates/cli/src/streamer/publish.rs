@@ -192,6 +192,7 @@ impl Session<'_> {
                     self.partial |= reading;
                     reading = false;
                 }
+                // `select!` evaluates the expression of a disabled branch, too.
                 () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => {
                     self.counts.unanswered = waiting.len() as u64;
                     self.partial = true;
@@ -200,6 +201,7 @@ impl Session<'_> {
                 Some((line, taken)) = waiting.next(), if !waiting.is_empty() => {
                     self.on_outcome(line, taken?);
                 }
+                // Cancel safe: a line that is read in part stays in the buffer of `lines`.
                 line = lines.next_line(), if reading && waiting.len() < IN_FLIGHT => {
                     number += 1;
                     reading = match line.with_context(|| format!("read line {number}"))? {

@@ -16,6 +16,7 @@ const EXACT: f64 = 9_007_199_254_740_992.0;
 fn scaled(bits: u64, exponent: usize) -> Option<i64> {
     let value = f64::from_bits(bits);
     let moved = (value * POWERS[exponent]).round();
+    // NaN and infinities fail the first test, negative zero the second.
     if moved.abs() <= EXACT && restored(moved as i64, exponent) == bits {
         Some(moved as i64)
     } else {
@@ -42,6 +43,7 @@ pub(super) fn to_integers(values: &[u64], integers: &mut Vec<i64>) -> Option<u8>
         }
     }
     for &bits in values {
+        // An early value may exceed `EXACT` at the exponent that a later one needed.
         integers.push(scaled(bits, exponent)?);
     }
     Some(exponent as u8)

@@ -101,6 +101,7 @@ fn read_bits(bytes: &[u8], width: u32, count: usize, mut take: impl FnMut(u64)) 
             index += 1;
         }
     }
+    // The last values, and wide ones: nine bytes hold 64 bits at any bit offset.
     for index in index..count {
         let bit = index * width as usize;
         let mut window = 0_u128;

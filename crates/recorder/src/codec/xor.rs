@@ -91,6 +91,7 @@ pub(super) fn read(bytes: &[u8], count: usize, values: &mut Vec<u64>) -> Result<
             if bits.take(1)? == 1 {
                 low = bits.take(6)? as u32;
                 width = bits.take(6)? as u32 + 1;
+                // Only damage yields it. The shift below would drop the upper bits unnoticed.
                 if low + width > 64 {
                     return Err(Malformed);
                 }

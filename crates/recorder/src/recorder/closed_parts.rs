@@ -189,6 +189,7 @@ impl ClosedParts {
 
     /// Removes a file of which `cost` is not counted any more.
     fn remove_file(&mut self, storage: &mut Storage, name: &str, cost: u64) {
+        // The head of an evicted part may already wait here for a sync. It must count once.
         let known = self.obsolete.iter().position(|(known, _)| known == name);
         if let Some(at) = known {
             self.cost -= self.obsolete.swap_remove(at).1;
@@ -230,6 +231,7 @@ impl ClosedParts {
 
     /// Returns the files of catalogs and those of heads that were written since the last call.
     pub(super) fn take_unsynced(&mut self) -> [Vec<Arc<dyn DiskFile>>; 2] {
+        // Nothing is appended to a closed log, so that this sync is its last.
         let take = |log: &mut Option<Log>| log.take().and_then(|mut log| log.take_unsynced());
         let catalogs = self.catalogs.values_mut();
         let parts = self.parts.iter_mut();

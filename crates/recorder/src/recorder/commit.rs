@@ -32,6 +32,7 @@ impl Recorder {
 
     /// Starts a new head and a new catalog if they are due, and writes the definitions of new series.
     fn prepare_files(&mut self) -> Result<(), WriteError> {
+        // Before anything is counted: a source of which all data is evicted has no live series.
         self.forget_evicted();
         let dead = self.dead_bytes();
         let is_over_limit = dead > DEAD_BYTES_MIN && self.exceeds_definition_limits();
@@ -101,6 +102,7 @@ impl Recorder {
         if !self.storage.is_memory()
             && let Err(error) = self.write_catalog(&mut next)
         {
+            // Nothing refers to the new catalog yet. The old one stays current.
             next.discard(&mut self.storage);
             return Err(error);
         }

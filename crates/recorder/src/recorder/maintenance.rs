@@ -42,6 +42,7 @@ impl Recorder {
         } else {
             file_cost(len)
         };
+        // An error means that every closed part was evicted, this one included.
         if self.make_room(cost).is_err() || !self.closed.contains(id) {
             return Ok(());
         }
@@ -80,6 +81,7 @@ impl Recorder {
             files,
             segments: self.closed.unsynced_segments(),
             directory_changed: self.storage.take_directory_changed(),
+            // A copy: what becomes obsolete while the sync runs has to wait for the next one.
             obsolete: self.closed.obsolete(),
         })
     }
@@ -101,6 +103,8 @@ impl Recorder {
             segments.try_for_each(|id| closed.publish_segment(*id, storage))
         });
         if result.is_err() {
+            // Linux reports a failed write-back once and may drop the pages, so that a second fsync
+            // would prove nothing.
             for id in &outcome.segments {
                 self.closed.discard_segment(*id, &mut self.storage);
             }

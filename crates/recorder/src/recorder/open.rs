@@ -45,6 +45,7 @@ pub(crate) fn lock(dir: &Path) -> Result<File, OpenError> {
         .truncate(false)
         .open(dir.join(LOCK))
         .map_err(io_error)?;
+    // The kernel releases it with the process, so that a kill leaves no stale lock behind.
     match lock.try_lock() {
         Ok(()) => Ok(lock),
         Err(TryLockError::WouldBlock) => Err(OpenError::Locked {
@@ -112,6 +113,7 @@ impl Recorder {
         for part in record.parts {
             self.add_closed(part);
         }
+        // Those that no part needs are listed as well: the removal below deletes their files.
         for (id, len) in &record.catalogs {
             self.closed
                 .add_catalog(*id, CatalogData::File, file_cost(*len), None);
@@ -119,6 +121,7 @@ impl Recorder {
         if let Some(newest) = newest {
             self.resume(newest, &*disk, &mut record.report)?;
         }
+        // Nothing is continued, and files of this record may have the ids that `new` gave out.
         if self.head.is_new() {
             self.start_files();
         }
@@ -194,6 +197,7 @@ impl Recorder {
         let mut open = |name: &str, intact_len: u64| -> Result<_, RecoverError> {
             let file = disk.open_to_write(name)?;
             unfinished += file.len()?.saturating_sub(intact_len);
+            // What stayed behind the next frame would be reported as damage at the next opening.
             file.set_len(intact_len)?;
             Ok(file)
         };

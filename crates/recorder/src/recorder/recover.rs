@@ -152,6 +152,7 @@ impl RecoveredRecord {
                 record.leftovers.push(name);
             }
         }
+        // Segments first: an intact one makes its head a leftover.
         for (id, len) in segments {
             record.read_segment(id, len, disk, &mut heads)?;
         }
@@ -161,6 +162,7 @@ impl RecoveredRecord {
         for (id, len) in heads {
             record.read_head(id, len, disk, newest == Some(id))?;
         }
+        // A segment keeps the id of its head, so that ids order all parts by age.
         record.parts.sort_by_key(|part| part.id);
         record.check_head_lengths();
         record.summarize();
@@ -258,6 +260,7 @@ impl RecoveredRecord {
         let lengths: BTreeMap<u64, u64> = lengths.collect();
         let damage = heads.filter_map(|(_, head)| {
             let (previous, extent) = (head.header.previous_head, head.header.extent);
+            // A head that was sealed or evicted since has no length to compare.
             let len = *lengths.get(&previous)?;
             let damage = || FileKind::Head.damage(previous, len, DamageKind::Truncated);
             (len < extent).then(damage)
@@ -270,6 +273,7 @@ impl RecoveredRecord {
     fn add_damage(&mut self, damage: Damage) -> Result<(), RecoverError> {
         match damage.kind {
             DamageKind::Version(version) => {
+                // To go on would mean to evict, in the end, data that an older program cannot read.
                 return Err(RecoverError::Version {
                     file: damage.file,
                     version,

@@ -25,6 +25,7 @@ pub(crate) fn temporary_name(id: u64) -> String {
 fn write_file(disk: &dyn Disk, name: &str, bytes: &[u8]) -> io::Result<Arc<dyn DiskFile>> {
     let file = disk.create(name)?;
     if let Err(error) = file.write_at(0, bytes) {
+        // A partial file would take space that no budget counts.
         disk.remove(name).ok();
         return Err(error);
     }
