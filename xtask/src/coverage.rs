@@ -49,6 +49,7 @@ pub(crate) fn run(uncovered: bool) -> Result<()> {
     let llvm = Llvm::find()?;
     let folder = process::target().join("coverage");
     if folder.exists() {
+        // The counts of earlier runs would be merged with these.
         fs::remove_dir_all(&folder)?;
     }
     fs::create_dir_all(&folder)?;
@@ -218,6 +219,7 @@ fn measured(lcov: &str) -> Result<Vec<Measured>> {
         if let Some(path) = line.strip_prefix("SF:") {
             file = Some(path.strip_prefix(&root).unwrap_or(path));
         } else if let (Some(file), Some((number, count))) = (file, data(line)) {
+            // A line may be listed more than once. Any hit counts.
             let most = counts.entry(file).or_default().entry(number).or_default();
             *most = count.max(*most);
         }

@@ -181,6 +181,7 @@ impl Copy {
         cargo
             .current_dir(&self.tree)
             .env("CARGO_TARGET_DIR", &self.target)
+            // A snapshot that differs must leave no new file in the copy.
             .env("INSTA_UPDATE", "no")
             .args(["test", "--quiet", "--locked"]);
         if no_run {
@@ -229,6 +230,7 @@ impl Copy {
         // In a group of its own, so that a test that hangs ends with the cargo that started it.
         let mut tests = self
             .cargo_test(&mutant.test, false)
+            // `wait` kills the group: cargo alone would leave a hung test behind.
             .process_group(0)
             .spawn()?;
         Ok(match wait(&mut tests)? {

@@ -78,6 +78,7 @@ pub(crate) fn watch(command: &mut Command, mut on_line: impl FnMut(&str)) -> Res
         .with_context(|| format!("start `{line}`"))?;
     let stdout = child.stdout.take().expect("its standard output is a pipe");
     let mut shown = std::io::stdout().lock();
+    // Bytes, because a test may print what is not UTF-8.
     for text in BufReader::new(stdout).split(b'\n') {
         let text = text?;
         let text = String::from_utf8_lossy(&text);

@@ -93,7 +93,9 @@ impl Generated {
             fs::write(out.join("descriptors.bin"), descriptors.encode_to_vec())?;
         }
         tonic_prost_build::configure()
+            // Payloads are parts of the receive buffer, not copies of it.
             .bytes(".")
+            // The order of a hash map differs per process, and runs of the pure crates must replay.
             .btree_map(".")
             .build_transport(false)
             .client_mod_attribute(".", GRPC)

@@ -68,6 +68,7 @@ pub(crate) fn stand_in() -> Option<Result<i32>> {
         }
         _ => return None,
     };
+    // What the tool itself starts must not take the role as well.
     command.env_remove(ROLE);
     Some(
         command

@@ -30,10 +30,12 @@ pub(crate) fn paths() -> Result<Vec<String>> {
     ]);
     let mut paths: Vec<String> = process::output(&mut git)?
         .split_terminator('\0')
+        // A file that was deleted and not staged is still in the index.
         .filter(|path| process::root().join(path).is_file())
         .map(str::to_owned)
         .collect();
     paths.sort();
+    // A file in conflict is listed once per stage.
     paths.dedup();
     Ok(paths)
 }

@@ -89,6 +89,7 @@ fn pytest(folder: &str, tested: (&str, PathBuf), counts: &mut Counts) -> Result<
     process::watch(
         Command::new(bin.join("python"))
             .current_dir(process::root())
+            // Without the cache and bytecode, the run leaves no files beside the sources.
             .args(["-m", "pytest", "-q", "-p", "no:cacheprovider", folder])
             .env(tested.0, tested.1)
             .env("PYTHONDONTWRITEBYTECODE", "1"),

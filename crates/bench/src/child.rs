@@ -81,6 +81,7 @@ impl Child {
 
 impl Drop for Child {
     fn drop(&mut self) {
+        // The end of its input ends the process; see `wait_for_end`.
         drop(self.process.stdin.take());
         self.process.wait().ok();
     }

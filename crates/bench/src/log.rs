@@ -80,6 +80,7 @@ fn single(dir: &Path, figures: &mut Figures) -> Result<()> {
         }
         disk.push(start.elapsed());
     }
+    // The system counts for the whole process, and the baseline writes as well.
     let written = (bytes_written()? - written).saturating_sub(synced);
     let rate = |turn: &Duration| TURN as f64 / turn.as_secs_f64();
     let ratios = ours

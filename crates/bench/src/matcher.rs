@@ -139,6 +139,7 @@ fn churn(matcher: &mut Matcher, filters: &[Filter]) -> f64 {
     let times = filters.len().min(100_000);
     let began = cpu_time();
     for n in 0..times {
+        // A prime that no size is a multiple of: keys all over the matcher, and none twice.
         let key = n * 7_919 % filters.len();
         matcher.remove(SubscriptionKey(key as u64));
         insert(matcher, key as u64, &filters[key]);

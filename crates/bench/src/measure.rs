@@ -44,6 +44,7 @@ pub fn compare(pairs: usize, mut ours: impl FnMut(), mut baseline: impl FnMut())
                 b = per_call(&mut baseline, baseline_calls);
                 a = per_call(&mut ours, ours_calls);
             }
+            // Before and after the pair: a disturbance in between mostly reaches one of the two.
             (before.max(spin()), a, b)
         })
         .collect();

@@ -191,6 +191,7 @@ fn file_bytes(name: &str, mut feed: Feed, scrapes: usize, figures: &mut Figures)
     }
     fill.recorder.sync(Instant::now())?;
     fill.recorder.sync(Instant::now())?;
+    // The first sync publishes segments, and only the second removes the heads they replace.
     let (mut names, mut others) = (0, 0);
     for entry in std::fs::read_dir(dir.path())? {
         let entry = entry?;

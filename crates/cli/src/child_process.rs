@@ -47,6 +47,7 @@ impl ChildProcess {
             .await
             .context("a child process did not get ready in time")?
             .context("read a child's output")?;
+        // The pipe is not read any further: servers print nothing else to standard output.
         match first.as_deref().and_then(|line| line.strip_prefix(READY)) {
             Some(ready) => Ok((Self { child }, ready.to_owned())),
             None => bail!("a child process ended before it was ready; its reason is above"),

@@ -284,6 +284,7 @@ fn follow(
         // A status carries the newest 64 transitions, far more than happen between two wake-ups.
         let mut reported = 0;
         loop {
+            // Cloned: a borrow held while the observer runs would block the session.
             let recent = status.borrow_and_update().recent.clone();
             for transition in recent.iter() {
                 if transition.number <= reported {

@@ -81,6 +81,7 @@ pub(crate) async fn run(
     let mut server = ServerProcess::start(directory.path().to_owned()).await?;
     let proxy = Proxy::start(server.addr()).context("start the fault proxy")?;
     let report = demonstrate(&args, &mut server, &proxy, stop).await?;
+    // A server that ended by itself would make the report meaningless.
     server.check()?;
     proxy.shutdown().await;
     server.kill().await?;
@@ -114,6 +115,7 @@ async fn demonstrate(
     timeout(START_TIMEOUT, starting)
         .await
         .context("the server did not acknowledge the subscriptions in time")??;
+    // Only now: the judge expects every entry, but a subscription begins when it is acknowledged.
     let mut publishers = Publishers::new(&counters);
     let count = args.publishers.get();
     let share = NonZeroU32::new(args.rate.get() / count).unwrap_or(NonZeroU32::MIN);

@@ -58,6 +58,7 @@ impl Pace {
         if self.next > now {
             sleep_until(self.next).await;
         }
+        // Only after the sleep: a wait that is cancelled takes no turn.
         self.next += self.period;
     }
 }

@@ -90,8 +90,8 @@ fn run(args: Args, mut settings: Settings) -> anyhow::Result<ExitCode> {
         }
     });
     // A thread may still be blocked in a system call, such as a write to a disk that does not
-    // answer.
-    // The command has had its own timeout for that work, so the process does not wait for it again.
+    // answer. The command has had its own timeout for that work, so the process does not wait for it
+    // again.
     runtime.shutdown_timeout(THREADS_TIMEOUT);
     ended
 }

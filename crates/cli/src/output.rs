@@ -27,6 +27,7 @@ pub(crate) fn line(line: &str) -> anyhow::Result<()> {
 /// Writes data to stdout and flushes it.
 pub(crate) fn text(text: &str) -> anyhow::Result<()> {
     let mut out = anstream::stdout().lock();
+    // Whoever reads the pipe must see each change when it happens.
     match write!(out, "{text}").and_then(|()| out.flush()) {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Err(OutputClosed.into()),
         other => other.map_err(|error| anyhow::Error::new(error).context("write to stdout")),

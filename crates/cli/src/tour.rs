@@ -143,6 +143,7 @@ async fn tour(
     };
     let sent = publishers.stop().await?;
     subscribers.catch_up(&sent).await;
+    // The tour has one subscription.
     let deliveries = subscribers.stop().await?.remove(0);
     summary.close(&sent, deliveries, complete);
     Ok(summary)

@@ -291,6 +291,7 @@ impl Families {
         if let Some(id) = self.latest
             && self.name(id) == name
         {
+            // Only new families need the hash.
             return (Some(id), 0);
         }
         let hash = index::hash(name.as_bytes());

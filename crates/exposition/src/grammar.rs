@@ -371,6 +371,7 @@ fn exemplar(line: &[u8], at: usize, limits: &Limits, labels: &mut Vec<LabelSpan>
     };
     let at = skip_blanks(line, end);
     let end = token_end(line, at);
+    // Exemplars are of OpenMetrics in either format, and that has no hexadecimal floats.
     if number::full(&line[at..end], false).is_err() {
         return invalid(at);
     }

@@ -67,6 +67,7 @@ impl Index {
 
     fn probes(&self, hash: u32) -> impl Iterator<Item = usize> + use<> {
         let count = self.slots.len();
+        // An empty table has no probes, so that the mask is never made from zero.
         (0..PROBES_MAX.min(count)).map(move |probe| (hash as usize + probe) & (count - 1))
     }
 

@@ -41,6 +41,7 @@ pub(crate) struct Hash(Option<NonZeroU32>);
 
 impl Hash {
     pub(crate) fn of(bytes: &[u8]) -> Self {
+        // Zero stands for a hash that was not computed.
         Self(NonZeroU32::new(index::hash(bytes).max(1)))
     }
 

@@ -199,6 +199,7 @@ fn hexadecimal_float(text: &[u8]) -> Result<f64, NumberFault> {
     } else {
         1 << 40
     };
+    // Clamped, so that the sum with the digits' share cannot overflow.
     exponent += written
         .parse::<i64>()
         .map_or(beyond, |written| written.clamp(-1 << 40, 1 << 40));

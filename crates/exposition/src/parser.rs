@@ -85,6 +85,7 @@ impl<Id: Copy> Parser<Id> {
     pub fn begin(&mut self, format: Format) {
         self.abandon();
         if format != self.format {
+            // A line may be valid in one of the formats only.
             self.cache.clear();
             self.format = format;
         }
@@ -128,6 +129,7 @@ impl<Id: Copy> Parser<Id> {
         self.phase = Phase::Idle;
         self.cache.finish();
         let new_ids = self.families.finish(|family| sink.family(family));
+        // The lines that were just kept refer to families by their old ids.
         if let Some(new_ids) = new_ids {
             self.cache.renumber_families(|family| new_ids.of(family));
         }

@@ -166,6 +166,7 @@ impl Shape {
 
     fn replace(&mut self, line: &[u8], name: Span, labels: &[LabelSpan], value_at: usize) {
         self.name = name;
+        // The lookup was for the name that the shape had before.
         self.family = FamilyLookup::default();
         self.prefix.clear();
         self.text.clear();

@@ -119,6 +119,7 @@ impl Recorders {
         let mut report = OpenReport::default();
         let mut orphans = Vec::new();
         for directory in record_directories(dir).map_err(|error| io_error(dir, error))? {
+            // Each may have the whole budget here. `make_room` below enforces it for the sum.
             let (recorder, found) = Recorder::open(&dir.join(&directory), options.clone())?;
             report.add(found, &directory);
             orphans.push(Member::new(directory, recorder));
@@ -200,6 +201,7 @@ impl Recorders {
         let share = self.options.budget / self.members.len() as u64;
         let limit = self.options.budget;
         let own = &mut self.members[recorder.0].recorder;
+        // First, because the estimate depends on the share, which shrinks with every new recorder.
         own.set_budget(Budget { limit, share });
         let bytes = own.estimate(samples);
         self.make_room(bytes);
@@ -259,6 +261,7 @@ impl Recorders {
         let mut result = Ok(());
         for (at, outcome) in outcomes.0 {
             let member = &mut self.members[at];
+            // Every outcome is taken, also after an error: each recorder waits for its own.
             let finished = member.recorder.finish_sync(outcome);
             member.update_usage();
             result = result.and(finished.map_err(|error| SyncError {

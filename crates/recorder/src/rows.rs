@@ -49,7 +49,7 @@ pub(crate) enum Event {
     Timestamp(u8, i64),
 }
 
-/// Appends the row that leads from (`values`, `present`) to (`next`, `seen`). `timetimestamps` are sorted by
+/// Appends the row that leads from (`values`, `present`) to (`next`, `seen`). `timestamps` are sorted by
 /// slot.
 pub(crate) fn put_row(
     out: &mut Vec<u8>,
@@ -128,6 +128,7 @@ fn put_change(out: &mut Vec<u8>, gap: u64, old: u64, new: u64) {
 /// Returns the integer that a value equals, if the integer determines the value bit for bit.
 fn integer(bits: u64) -> Option<i64> {
     let value = f64::from_bits(bits);
+    // The cast saturates and turns NaN into zero. The comparison of bits rejects both.
     let integer = value as i64;
     (integer.unsigned_abs() < 1 << 53 && (integer as f64).to_bits() == bits).then_some(integer)
 }

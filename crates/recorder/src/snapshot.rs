@@ -76,6 +76,7 @@ impl Snapshot {
 
     /// Adds a part, and its catalog unless the part before it has the same.
     pub(crate) fn push(&mut self, part: Part, catalog: impl FnOnce() -> CatalogData) {
+        // Catalogs change only between two heads, so that parts with the same one are neighbours.
         let last = self.catalogs.last();
         if last.is_none_or(|(id, _)| *id != part.catalog) {
             self.catalogs.push((part.catalog, catalog()));

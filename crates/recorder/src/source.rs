@@ -272,6 +272,7 @@ impl Source {
     /// of the newest one, and true if that was missed.
     pub(crate) fn newest_scrape(&self) -> (Option<(i64, bool)>, &Arc<NewestValues>) {
         match &self.unrecorded {
+            // A failed scrape that was recorded since is newer and must win.
             Some((time, values)) if self.last.is_none_or(|(last, _)| last <= *time) => {
                 (Some((*time, false)), values)
             }
@@ -352,6 +353,7 @@ impl Source {
             }
         }
         newest.present.copy_from_slice(&self.staged.present);
+        // Swapped, so that both lists keep their capacity. `clear` empties the older one.
         std::mem::swap(&mut newest.timestamps, &mut self.staged.timestamps);
         self.unrecorded = None;
         self.staged.clear();
@@ -552,6 +554,7 @@ impl SlotTable {
         if self.len * 4 >= self.entries.len() * 3 {
             let capacity = (self.entries.len() * 2).max(16);
             let old = std::mem::replace(&mut self.entries, vec![(0, EMPTY); capacity]);
+            // The stored hashes serve again: keys would have to be decoded from their blocks.
             for (hash, slot) in old {
                 if slot != EMPTY {
                     self.put(hash, slot);

@@ -135,6 +135,7 @@ impl SourceRows {
                 row += 1;
             }
         }
+        // From the first row of a group on, every scrape has one.
         if row != columns.rows {
             return Err(Malformed);
         }
@@ -201,6 +202,7 @@ impl GroupColumns {
         for slot in 0..GROUP {
             self.fill(slot, self.rows);
         }
+        // They came row by row, and `column` searches them by slot.
         self.timestamps.sort_unstable();
     }
 

@@ -45,6 +45,7 @@ fn crates() -> Result<BTreeMap<String, BTreeMap<Path, File>>> {
         let module: Path = inside
             .trim_end_matches(".rs")
             .split('/')
+            // These files are the module of their folder.
             .filter(|part| !["lib", "main", "mod"].contains(part))
             .map(str::to_owned)
             .collect();
@@ -85,6 +86,7 @@ struct File {
 impl File {
     fn read(&mut self, tokens: TokenStream, module: &[String]) {
         let tokens: Vec<TokenTree> = tokens.into_iter().collect();
+        // First, because a path may begin with a module that is declared further down.
         for three in tokens.windows(3) {
             if is_ident(&three[0], "mod") && is_punct(&three[2], ';') {
                 self.children.insert(three[1].to_string());
@@ -317,6 +319,7 @@ fn targets<'a>(
         .iter()
         .filter(|(name, _)| name == item || name == "*");
     let mut elsewhere = Vec::new();
+    // Globs may lead back to this file. The depth ends such a loop.
     if !file.defined.contains(item) && depth < 8 {
         for (name, path) in imports {
             let mut path = path.clone();

@@ -186,6 +186,7 @@ impl Broadcast {
                 ..EventDelivery::default()
             };
             let payload = Some(Payload::Delivery(delivery));
+            // A full queue loses the message. The measurement then fails, because it waits for all of them.
             subscriber
                 .messages
                 .try_send(Ok(StreamerMessage { payload }))
@@ -257,6 +258,7 @@ async fn tonic_client(address: &str, index: u64, received: &Arc<AtomicU64>) -> R
     messages.message().await?.context("no response")?;
     let received = Arc::clone(received);
     tokio::spawn(async move {
+        // The call ends when its last sender is dropped.
         let _open = sender;
         while let Ok(Some(message)) = messages.message().await {
             if let Some(Payload::Delivery(delivery)) = message.payload {
@@ -270,6 +272,7 @@ async fn tonic_client(address: &str, index: u64, received: &Arc<AtomicU64>) -> R
 
 /// Reads totals from standard input and prints a line when so many deliveries were received.
 async fn count(received: &AtomicU64) -> Result<()> {
+    // The parent expects an address, and a client has none.
     println!("ready {}", SocketAddr::from(([127, 0, 0, 1], 0)));
     let (sender, mut totals) = mpsc::unbounded_channel();
     std::thread::spawn(move || {

@@ -114,6 +114,7 @@ impl Default for Delays {
 
 impl Delays {
     fn note(&self, message: &[u8]) {
+        // Before the message is decoded, which takes time itself.
         let now = self.start.elapsed().as_micros() as f64;
         let Ok(StreamerMessage { payload }) = StreamerMessage::decode(message) else {
             return;

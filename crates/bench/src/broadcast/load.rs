@@ -71,6 +71,7 @@ impl Received {
     async fn wait(&self, counter: &AtomicU64, number: u64, what: &str) -> Result<()> {
         let complete = async {
             while counter.load(Ordering::Relaxed) < number {
+                // `notify_one` keeps a permit: no message between check and wait is missed.
                 self.0.changed.notified().await;
             }
         };
@@ -90,6 +91,7 @@ pub(super) async fn connect(address: SocketAddr) -> Result<SendRequest<Bytes>> {
         .initial_connection_window_size(64 << 20)
         .handshake(socket)
         .await?;
+    // It ends with the last handle of the connection.
     tokio::spawn(connection);
     Ok(requests)
 }
@@ -131,6 +133,7 @@ async fn open(
 async fn read(mut body: RecvStream, mut on_message: impl FnMut(&[u8])) {
     let mut buffer = BytesMut::new();
     while let Some(Ok(chunk)) = body.data().await {
+        // At once: the server must never wait for the credit of a measured peer.
         body.flow_control().release_capacity(chunk.len()).ok();
         buffer.extend_from_slice(&chunk);
         while buffer.len() >= 5 {

@@ -126,6 +126,7 @@ impl Target {
 impl Drop for Target {
     fn drop(&mut self) {
         drop(self.child.stdin.take());
+        // At once: nothing that it would still write is needed.
         self.child.kill().ok();
         self.child.wait().ok();
     }

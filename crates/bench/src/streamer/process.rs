@@ -38,6 +38,7 @@ pub(crate) fn serve(arguments: &[String]) -> Result<()> {
         .worker_threads(2)
         .enable_all()
         .build()?;
+    // `Server::start` spawns its tasks from this thread, which is none of the runtime's.
     let _context = runtime.enter();
     let listener = runtime.block_on(TcpListener::bind(address))?;
     let address = listener.local_addr()?.to_string();

@@ -24,6 +24,7 @@ pub(super) async fn fetch(
 async fn exchange(server: SocketAddr, target: &str) -> anyhow::Result<Bytes> {
     let socket = TcpStream::connect(server).await?;
     let (mut sender, connection) = http1::handshake(TokioIo::new(socket)).await?;
+    // Requests make progress only while the connection is polled. It ends with this function.
     let _connection = AbortOnDropHandle::new(tokio::spawn(connection));
     let request = Request::get(target)
         .header("host", server.to_string())

@@ -89,6 +89,7 @@ fn replay(args: &Args) -> anyhow::Result<ExitCode> {
     if reader.series(&wanted.selector).is_empty() {
         output::note("no series matches; --series lists all");
     }
+    // Last, because it reads every block, also those outside the window.
     let damage = reader.check();
     for damage in &damage {
         let word = styled(BAD, "damage:");

@@ -36,6 +36,7 @@ pub(crate) struct Author {
 impl Author {
     pub(crate) fn new(seed: u64, publisher: u32) -> Self {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        // Streams of one seed: publishers differ from each other, and a run repeats.
         rng.set_stream(u64::from(publisher) + 1);
         Self {
             publisher,

@@ -82,6 +82,7 @@ impl<Id: Copy> Parser<Id> {
                 Err(found) => hash = found,
             }
         }
+        // Only a new series needs its labels sorted and unescaped.
         self.series.resolve(text)?;
         let (format, limits) = (self.format, &self.limits);
         let tail = grammar::tail(line, value_at, format, limits, &mut self.exemplar)?;

@@ -35,6 +35,7 @@ impl<Id: Copy> Parser<Id> {
                         break;
                     };
                     let length = prefix.len() + length;
+                    // `line` rejects it, with the reason.
                     if samples == samples_max || length > self.limits.line_bytes {
                         break;
                     }
@@ -42,6 +43,7 @@ impl<Id: Copy> Parser<Id> {
                     samples += 1;
                     length
                 }
+                // These are remembered whole: with more bytes behind them it is another line.
                 LineKind::Metadata(..) | LineKind::Comment if rest.first() != Some(&b'\n') => break,
                 LineKind::Metadata(family, field)
                     if !self.families.repeat(family, field, &self.limits) =>

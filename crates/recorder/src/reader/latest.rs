@@ -53,6 +53,7 @@ pub(super) fn latest(snapshot: &Snapshot, selector: &Selector) -> Latest {
         else {
             return;
         };
+        // After a failed scrape no series is present, although the older values are kept.
         let Some((time, false)) = of.last else { return };
         if let Some((bits, offset)) = of.newest.sample(definition.slot) {
             let sample = sample(time, offset, bits);

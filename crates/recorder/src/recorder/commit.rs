@@ -32,7 +32,7 @@ impl Recorder {
 
     /// Starts a new head and a new catalog if they are due, and writes the definitions of new series.
     fn prepare_files(&mut self) -> Result<(), WriteError> {
-        // Before anything is counted: a source of which all data is evicted has no live series.
+        // Before anything is counted: evicted data no longer keeps the series of its source alive.
         self.forget_evicted();
         let dead = self.dead_bytes();
         let is_over_limit = dead > DEAD_BYTES_MIN && self.exceeds_definition_limits();

@@ -39,6 +39,7 @@ pub(crate) fn read_snapshot(dir: &Path) -> Result<(Snapshot, OpenReport), OpenEr
 fn read_disk(disk: &Arc<dyn Disk>) -> Result<(Snapshot, OpenReport), RecoverError> {
     let mut record = RecoveredRecord::read(&**disk)?;
     for _ in 1..ATTEMPTS_MAX {
+        // A file that the recorder removed meanwhile must not be reported as damage.
         if !record.is_changing {
             break;
         }
