@@ -53,6 +53,7 @@ pub(crate) fn run(uncovered: bool) -> Result<()> {
         fs::remove_dir_all(&folder)?;
     }
     fs::create_dir_all(&folder)?;
+    // llvm-cov needs the programs beside their counts, and only the build names them.
     let programs = build()?;
     let mut tests = tests(&["--no-fail-fast"]);
     tests.env("LLVM_PROFILE_FILE", folder.join("%p-%8m.profraw"));

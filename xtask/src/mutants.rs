@@ -215,6 +215,7 @@ impl Copy {
         let sound = fs::read_to_string(&file)?;
         fs::write(&file, mutant.planted(&sound)?)?;
         let verdict = self.verdict(mutant);
+        // Before an error is returned: the next fault must be alone in the copy.
         fs::write(&file, sound)?;
         verdict
     }
@@ -230,7 +231,6 @@ impl Copy {
         // In a group of its own, so that a test that hangs ends with the cargo that started it.
         let mut tests = self
             .cargo_test(&mutant.test, false)
-            // `wait` kills the group: cargo alone would leave a hung test behind.
             .process_group(0)
             .spawn()?;
         Ok(match wait(&mut tests)? {

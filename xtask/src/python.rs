@@ -10,6 +10,7 @@ use crate::process;
 pub(crate) fn environment(name: &str, packages: &[&str]) -> Result<PathBuf> {
     let venv = process::target().join(format!("{name}-venv"));
     let bin = venv.join("bin");
+    // The packages are checked each time, because the arguments may have changed.
     if !bin.join("python").exists() {
         process::run(Command::new("python3").args(["-m", "venv"]).arg(&venv))?;
     }

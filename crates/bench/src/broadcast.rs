@@ -248,7 +248,7 @@ impl Loaded {
     async fn measure(&mut self, case: &Case, burst: u64, bursts: u64) -> Result<CpuTime> {
         let messages = match &self.source {
             Source::Publisher(_) => case.connections * case.streams * burst,
-            // The raw server has no streams. Figures are per delivery, so that they compare all the same.
+            // The raw server has no streams. Figures are per delivery and compare all the same.
             Source::Commands(_) => case.connections * burst,
         };
         let before = self.server.cpu_time()?;

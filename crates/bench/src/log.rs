@@ -107,6 +107,7 @@ fn concurrent(dir: &Path, figures: &mut Figures) -> Result<()> {
         .build()?;
     let log = open(&dir.join("concurrent"))?;
     let writer = LogWriter::spawn(Box::new(log), WriterOptions::default(), |_| ())?;
+    // Made beforehand: only publishing is measured.
     let entries: Vec<Vec<_>> = (0..PUBLISHERS)
         .map(|publisher| {
             let producer = format!("p{publisher}");

@@ -176,6 +176,7 @@ async fn scrape(address: std::net::SocketAddr) -> Result<Scrape> {
 async fn exchange(address: std::net::SocketAddr) -> Result<Scrape> {
     let began = Instant::now();
     let mut socket = TcpStream::connect(address).await?;
+    // In HTTP/1.0 the body has no chunks and ends with the connection.
     let request = b"GET /metrics HTTP/1.0\r\nhost: proxy\r\n\r\n";
     socket.write_all(request).await?;
     let mut buffer = vec![0; 1 << 20];

@@ -213,6 +213,7 @@ fn file_bytes(name: &str, mut feed: Feed, scrapes: usize, figures: &mut Figures)
         format!("{name}/bytes per series"),
         "bytes",
         per_series,
+        // The estimate of the Go agent; see `Ring::capacity`.
         (213.0, 213.0 / per_series),
     );
     figures.put(format!("{name}/series"), "series", feed.labels.len() as f64);
@@ -403,6 +404,7 @@ fn read(real: &Feed, figures: &mut Figures) -> Result<()> {
     let mut feed = real.widened(real.labels.len())?;
     let mut fill = Filled::in_memory(&feed.labels)?;
     let mut ring = Ring::new(feed.labels.len(), 1_024);
+    // The head closes after 1,024 scrapes, and the commits behind that seal it.
     for _ in 0..1_100 {
         let (time, row) = feed.advance();
         fill.record(time, row)?;

@@ -72,6 +72,7 @@ async fn measure_one(figures: &mut Figures, subscriptions: usize) -> Result<()> 
         raw.push(timeout(TIMEOUT, restore_raw(&raw_server, subscriptions)).await??);
         let before = client.link_counters();
         server.kill()?;
+        // With the same address, epoch and events, so that the client's positions stay valid.
         server = Process::start(Server::Memory, address, EVENTS)?;
         let began = (server.cpu_seconds()?, process_cpu_time());
         timeout(TIMEOUT, established(&client, before.streams_established)).await?;

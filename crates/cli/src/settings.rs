@@ -147,6 +147,7 @@ fn named(arg: Arg) -> Arg {
         // A switch that the environment and the file can set to false.
         arg = arg
             .num_args(0..=1)
+            // Without an equals sign, the argument behind the switch would be its value.
             .require_equals(true)
             .default_missing_value("true");
     }
@@ -200,6 +201,7 @@ impl Settings {
                     // No setting has a default of its own in clap, so that a default is the file's.
                     _ => entry.map(|entry| entry.location.clone()),
                 };
+                // Such a value cannot be a default of clap, so that no parser rejects it.
                 if let (None, Some(Err(kind)), Some(location)) = (
                     matches.value_source(&id),
                     entry.map(|entry| &entry.value),

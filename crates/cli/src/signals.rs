@@ -34,7 +34,7 @@ impl Interrupts {
                 }
                 if stop.is_cancelled() {
                     output::note("interrupted again: stopping at once");
-                    // No destructor runs: the second interrupt is for an orderly stop that does not end.
+                    // No destructor runs: this is for an orderly stop that does not end.
                     std::process::exit(INTERRUPTED.into());
                 }
                 stop.cancel();

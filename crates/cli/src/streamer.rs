@@ -71,6 +71,7 @@ pub(crate) async fn with_progress<T>(
     first_failure: impl Future<Output = String>,
     wanted: impl Future<Output = T>,
 ) -> T {
+    // Pinned, because it goes on after the first failure.
     let mut wanted = pin!(wanted);
     select! {
         done = &mut wanted => return done,

@@ -176,6 +176,7 @@ impl Families {
         if let Some(id) = known
             && self.family(id).stated_in[field as usize] == self.scrape
         {
+            // A repetition is harmless. Of two contradicting statements only the first can count.
             return if same {
                 Ok((id, false))
             } else {
@@ -186,6 +187,7 @@ impl Families {
             Statement::Help(text) | Statement::Unit(text) => text.len(),
             Statement::Kind(_) => 0,
         };
+        // Before anything is stored, so that a rejected line holds no memory.
         self.count(known, name.len(), field, bytes, limits)?;
         if let Some(id) = known
             && same
@@ -415,6 +417,7 @@ impl Families {
         }
         self.consistent = false;
         self.revision += 1;
+        // Families that are new in a scrape are the last ones of the list.
         if self.count_before < self.all.len() {
             self.all.truncate(self.count_before);
             self.all.shrink_to_fit();

@@ -165,6 +165,7 @@ fn braces(
     loop {
         at = skip_blanks(line, at);
         match line.get(at) {
+            // Also behind a comma: Prometheus accepts a trailing one.
             Some(b'}') => return Ok(at + 1),
             Some(_) => {}
             None => return fault(at, Reason::InvalidLabels),

@@ -30,6 +30,7 @@ pub(crate) enum FieldSpan {
 
 /// Parses a line whose `#` is at `at`.
 pub(crate) fn comment(line: &[u8], at: usize, format: Format, limits: &Limits) -> Parsed<Comment> {
+    // Exactly these bytes: the specification has no other spelling.
     if format == Format::OpenMetrics && line[at..] == *b"# EOF" {
         return Ok(Comment::Eof);
     }
@@ -49,12 +50,14 @@ pub(crate) fn comment(line: &[u8], at: usize, format: Format, limits: &Limits) -
         _ if keyword == at + 1 => None,
         (b"HELP", _) => Some(Field::Help),
         (b"TYPE", _) => Some(Field::Kind),
+        // In the Prometheus format, which has no units, such a line is a comment.
         (b"UNIT", Format::OpenMetrics) => Some(Field::Unit),
         _ => None,
     };
     match (field, format) {
         (Some(field), _) => metadata(line, end, field, limits),
         (None, Format::Prometheus) => Ok(Comment::Plain),
+        // OpenMetrics has no comments.
         (None, Format::OpenMetrics) => fault(at, Reason::NotInThisFormat),
     }
 }

@@ -136,6 +136,7 @@ impl<Id: Copy> Parser<Id> {
         self.partial.fit();
         self.series.fit();
         grammar::free_if_large(&mut self.unescaped);
+        // Only reported: the caller knows whether the body was complete.
         self.summary.eof_missing = self.format == Format::OpenMetrics && !ended;
         std::mem::take(&mut self.summary)
     }

@@ -86,6 +86,7 @@ impl Series {
         let mut pairs = self.labels.windows(2);
         let duplicate = pairs.find(|pair| name(&pair[0]) == name(&pair[1]));
         let reserved = self.labels.iter().find(|label| name(label) == NAME_LABEL);
+        // The whole line is refused: nothing says which of the two values is right.
         if let Some(label) = duplicate.map(|pair| &pair[1]).or(reserved) {
             return fault(label.at, Reason::DuplicateLabel);
         }

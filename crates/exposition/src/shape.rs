@@ -143,6 +143,7 @@ impl Shape {
     #[inline]
     fn read(&self, bytes: &[u8], limits: &Limits, labels: &mut Vec<LabelSpan>) -> Option<usize> {
         let mut at = behind(bytes, 0, &self.prefix)?;
+        // Only if the number differs: each label is overwritten below.
         if labels.len() != self.labels.len() {
             labels.resize(self.labels.len(), LabelSpan::default());
         }

@@ -23,6 +23,7 @@ impl Numbers {
             // In this range, `zmij` writes no exponent either.
             let mut buffer = zmij::Buffer::new();
             let digits = buffer.format_finite(value);
+            // `zmij` writes `3.0` where exporters write `3`.
             to.push_str(digits.strip_suffix(".0").unwrap_or(digits));
         } else if value.is_nan() {
             to.push_str("NaN");

@@ -87,6 +87,7 @@ impl Addition {
         let mut input = Input::new(payload);
         let mut addition = Self::default();
         for _ in 0..input.count()? {
+            // Every item has a byte at least: a damaged count ends with the payload.
             addition.sources.push(read_text(&mut input)?.into());
         }
         for _ in 0..input.count()? {

@@ -351,6 +351,7 @@ impl Decoder {
                 let patterns = bytes.as_chunks::<8>().0.iter();
                 values.extend(patterns.map(|pattern| u64::from_le_bytes(*pattern)));
             }
+            // It checks by itself that no bytes are left.
             Method::Xor => return xor::read(input.rest(), count, values),
             Method::FloatPco => {
                 values.extend(

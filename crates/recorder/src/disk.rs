@@ -130,6 +130,7 @@ impl DiskFile for File {
     }
 
     fn sync(&self) -> io::Result<()> {
+        // It includes the length of the file. The times that it omits are not needed.
         self.sync_data()
     }
 }

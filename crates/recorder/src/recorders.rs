@@ -173,6 +173,7 @@ impl Recorders {
         // A share below the minimum could not hold the current series of all recorders.
         check_budget(&self.options, self.members.len() + 1)?;
         let member = if let Some(at) = self.orphans.iter().position(is_named) {
+            // Ids are indexes of `members` alone: the order of orphans means nothing.
             self.orphans.swap_remove(at)
         } else {
             let options = self.options.clone();

@@ -139,6 +139,7 @@ fn reaches(pure: &str, faults: &mut Vec<String>) -> Result<()> {
         "--locked",
         &format!("--package=steadfast-{pure}"),
         "--edges=normal",
+        // What only other systems need counts as well.
         "--target=all",
         "--prefix=none",
         "--format={p}|{f}",

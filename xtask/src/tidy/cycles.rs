@@ -94,6 +94,7 @@ impl File {
         }
         let (mut at, mut visible) = (0, false);
         while at < tokens.len() {
+            // `pub` holds for the next token only.
             let was_visible = std::mem::take(&mut visible);
             match &tokens[at] {
                 TokenTree::Punct(hash) if hash.as_char() == '#' => {

@@ -186,7 +186,7 @@ impl Broadcast {
                 ..EventDelivery::default()
             };
             let payload = Some(Payload::Delivery(delivery));
-            // A full queue loses the message. The measurement then fails, because it waits for all of them.
+            // A full queue loses the message, and the measurement fails, which waits for all.
             subscriber
                 .messages
                 .try_send(Ok(StreamerMessage { payload }))

@@ -189,6 +189,7 @@ pub(super) fn send(
         let payload = Some(payload);
         put_frame(&GatewayMessage { payload }, &mut frames)?;
     }
+    // Without asking for capacity: h2 buffers what the window does not admit yet.
     Ok(stream.send_data(frames.freeze(), false)?)
 }
 

@@ -130,6 +130,7 @@ async fn respond(
         }
         let mut rest = metrics.clone();
         while !rest.is_empty() {
+            // A response exceeds the usual window of 64 KiB and goes out in parts.
             sender.reserve_capacity(rest.len());
             let room = std::future::poll_fn(|cx| sender.poll_capacity(cx)).await;
             let room = room.context("the stream is closed")??;

@@ -65,6 +65,7 @@ impl Injector<'_> {
     /// Updates the display and checks the server until that time. Returns false if stopped before.
     async fn wait(&mut self, until: Instant, stop: &CancellationToken) -> anyhow::Result<bool> {
         let mut ticks = interval(DISPLAY_INTERVAL);
+        // A display that is late needs one update, not all that it missed.
         ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
         loop {
             select! {

@@ -74,6 +74,7 @@ pub(crate) async fn run(
 ) -> anyhow::Result<ExitCode> {
     let stop_with_stdin = args.stop_with_stdin;
     let config = config(args, &mut settings);
+    // Also if settings are faulty: defaults stand in for them, and one run reports all faults.
     if let Err(invalid) = config.check() {
         for fault in invalid.faults {
             settings.unusable(setting_of(fault.field), fault.problem.to_string());

@@ -193,6 +193,7 @@ impl Setup {
 
     /// Queries the proxy for the window as soon as the agent is registered again.
     async fn window(&mut self, from: Timestamp, to: Timestamp) -> anyhow::Result<Window> {
+        // A process that has ended explains more than a missing window.
         self.proxy.check("the proxy")?;
         self.agent.check("the agent")?;
         let target = format!("/metrics-windows?start_time={from}&end_time={to}");

@@ -38,6 +38,7 @@ pub(crate) struct Digest(u64);
 
 impl Digest {
     pub(crate) fn of(id: &str, document: &Value) -> Self {
+        // Its keys are fixed, so that both sides of a comparison hash alike.
         let mut hasher = DefaultHasher::new();
         id.hash(&mut hasher);
         // Equal objects give equal text, because `serde_json` writes keys in order.

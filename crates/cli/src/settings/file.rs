@@ -144,6 +144,7 @@ fn scalar(value: &DeValue<'_>) -> Result<String, &'static str> {
 fn text_of(path: &Path) -> io::Result<String> {
     let mut text = String::new();
     let read = fs::File::open(path)?
+        // One byte more than allowed, or a longer file would pass as its beginning.
         .take(BYTES_MAX + 1)
         .read_to_string(&mut text)?;
     if read as u64 > BYTES_MAX {

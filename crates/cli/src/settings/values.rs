@@ -113,6 +113,7 @@ impl Setting for Listen {
             let address = |port: u16| Self((Ipv4Addr::UNSPECIFIED, port).into());
             return u16::from_text(port).map(address);
         }
+        // Addresses are not looked up, and this name is the one that people write.
         let text = text.replacen("localhost:", "127.0.0.1:", 1);
         SocketAddr::from_text(&text).map(Self)
     }

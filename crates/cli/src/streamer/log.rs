@@ -233,6 +233,7 @@ fn dump(reader: &dyn LogReader, after: Option<u64>) -> anyhow::Result<ExitCode> 
             Ok(())
         },
     )?;
+    // A buffered writer that is dropped ignores the error of its last write.
     out.flush()?;
     Ok(ExitCode::from(u8::from(damaged)))
 }

@@ -85,6 +85,7 @@ pub(crate) async fn run(
             error => error.into(),
         })?;
     let mut server = Server::start(listener, Box::new(log), options)?;
+    // Only now: a parent process connects as soon as it reads this line.
     output::line(&format!("{READY}{}", server.address()))?;
     let reason = select! {
         () = stop.cancelled() => "the operator stops the server",

@@ -73,6 +73,7 @@ fn frame(block: &[i64]) -> (i64, u32) {
 }
 
 fn put_bits(out: &mut Vec<u8>, width: u32, values: impl Iterator<Item = u64>) {
+    // Up to 63 bits are held when the next 64 arrive.
     let (mut held, mut bits) = (0_u128, 0);
     for value in values {
         held |= u128::from(value) << bits;

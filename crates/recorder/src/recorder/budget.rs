@@ -82,6 +82,7 @@ impl Recorder {
 
     /// Evicts the oldest parts until `bytes` more fit the budget.
     pub(super) fn make_room(&mut self, bytes: u64) -> Result<(), WriteError> {
+        // Summed anew each time: an eviction also frees catalogs, and removing files may fail.
         while self.used() + bytes + self.slack() > self.budget.limit {
             if !self.evict() {
                 return Err(WriteError::Budget { bytes });
@@ -150,6 +151,7 @@ impl Recorder {
         let frame = SLOT_FRAME_BYTES * self.budget.series_max().min(samples as u64);
         // Each of up to four files may start a block: catalog, new catalog, head and segment.
         let blocks = 4 * FILE_BLOCK;
+        // The frame counts twice, because chunks in memory have unused capacity; see `write_frame`.
         unwritten + renewed + sealed + 2 * frame + blocks + self.slack()
     }
 }

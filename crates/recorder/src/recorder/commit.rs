@@ -35,6 +35,7 @@ impl Recorder {
         // Before anything is counted: evicted data no longer keeps the series of its source alive.
         self.forget_evicted();
         let dead = self.dead_bytes();
+        // Without dead definitions a new catalog would be as large as this one.
         let is_over_limit = dead > DEAD_BYTES_MIN && self.exceeds_definition_limits();
         if self.is_head_full() || is_over_limit || self.files_in_doubt {
             // A catalog belongs to whole heads: it can change only between two.

@@ -149,6 +149,7 @@ impl RecoveredRecord {
                     FileKind::Segment => segments.insert(id, len),
                 };
             } else if is_temporary(&name) {
+                // A write that never got its final name. Foreign files are left alone.
                 record.leftovers.push(name);
             }
         }
@@ -230,6 +231,7 @@ impl RecoveredRecord {
                 Err(damage) => damage.is_truncation(),
             };
         let has_scrape = |head: &HeadFile| span_of(&head.rows).is_some();
+        // The process ended during the first commit: nothing in the file was committed.
         if is_unfinished && !read.as_ref().is_ok_and(has_scrape) {
             self.report.unfinished += len;
             self.leftovers.push(name);

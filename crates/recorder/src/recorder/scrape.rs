@@ -155,6 +155,7 @@ impl<'a> Scrape<'a> {
         }
         self.recorder.counters.duplicates += committed.duplicates;
         if let Err(error) = self.recorder.commit(&entries, self.time) {
+            // Dropping this scrape discards them, and a full disk must not hide the newest values.
             for entry in entries.iter().filter(|entry| !entry.missed) {
                 self.recorder.sources[entry.source].keep_unrecorded(self.time);
             }

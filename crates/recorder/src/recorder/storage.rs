@@ -107,6 +107,7 @@ impl Storage {
         let Some(disk) = &self.disk else {
             return Ok(None);
         };
+        // A power cut could leave the final name with a part of the content.
         let file = write_file(&**disk, &temporary_name(id), bytes)?;
         self.bytes_written += bytes.len() as u64;
         self.directory_changed = true;

@@ -39,6 +39,7 @@ impl SyncJob {
             .files
             .iter()
             .chain(segments.clone().map(|(_, file)| file));
+        // After the first failure everything is in doubt, and the rest need not be tried.
         let mut result = files.try_for_each(|file| file.sync());
         // Files first: a durable name must not lead to a file that lost its content.
         if self.directory_changed {

@@ -17,10 +17,12 @@ pub(super) fn directory_of(name: &str) -> String {
     };
     let mut directory: String = name.bytes().map(escape).collect();
     if directory.is_empty() {
+        // No other name has this directory, because a percent sign alone is no escape.
         directory.push('%');
     }
     if directory.len() > ESCAPED_BYTES_MAX {
         directory.truncate(ESCAPED_BYTES_MAX - 20);
+        // A tilde in a name is escaped, so that no short name looks like a cut one.
         directory = format!("{directory}~{:016x}", fingerprint(name));
     }
     directory + SUFFIX

@@ -4,6 +4,7 @@ use crate::recorder::Usage;
 
 /// Returns the share of the budget that is reserved for each recorder.
 pub(super) fn reserved(budget: u64, recorders: usize) -> u64 {
+    // Half: with the whole, a page of fifty series would get a month and a large one an hour.
     budget / 2 / recorders.max(1) as u64
 }
 

@@ -76,6 +76,7 @@ impl Writer {
             if let Some(rows) = rows
                 && self.group < rows.groups()
             {
+                // A group may take several steps. Only the first one decodes its rows.
                 if self.lengths.is_empty() {
                     rows.read_group(self.group, &mut self.columns)?;
                     self.used = self.columns.used();
