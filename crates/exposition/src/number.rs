@@ -88,6 +88,7 @@ fn exponent_at(bytes: &[u8], mut at: usize) -> Option<(i32, usize)> {
     while let Some(digit) = digit(bytes, at) {
         exponent = exponent * 10 + digit as i32;
         at += 1;
+        // Bounds the arithmetic. Longer exponents are left to `full`.
         if at - start > 3 {
             return None;
         }

@@ -387,6 +387,7 @@ impl Decoder {
     ) -> Result<(), Malformed> {
         let integers = &mut self.integers;
         integers.clear();
+        // All other forms begin with the first integer. `decode` has rejected empty chunks.
         if method == Method::Packed {
             return pack::read_packed(input, count, integers);
         }
@@ -438,6 +439,7 @@ fn integrate(integers: &mut [i64]) {
 fn read_bitmap(bitmap: &[u8], gaps: &mut Vec<i64>) {
     let mut next = 0;
     for (at, byte) in bitmap.iter().enumerate() {
+        // Bits behind the last position lead to a run that the caller rejects.
         let mut bits = *byte;
         while bits != 0 {
             let position = at * 8 + bits.trailing_zeros() as usize;

@@ -143,8 +143,10 @@ impl<Id: Copy> Parser<Id> {
                 self.cache.add(prefix, hash, LineKind::Sample(id));
                 self.sample(id, tail, sink);
             }
+            // Not remembered, because the sink may accept the series in a later scrape.
             Err(refused) => self.summary.refused.count(refused),
         }
+        // For the next line of this shape, which has the same name.
         self.series.set_family(lookup);
     }
 
@@ -196,6 +198,7 @@ impl<Id: Copy> Parser<Id> {
         let name_end = self.unescaped.len();
         let statement = match field {
             FieldSpan::Help(span) if span.escaped => {
+                // Help texts of the Prometheus format escape backslashes and line feeds only.
                 let quotes = self.format == Format::OpenMetrics;
                 unescape(&line[span.start..span.end], quotes, &mut self.unescaped);
                 Statement::Help(&self.unescaped[name_end..])
@@ -205,6 +208,7 @@ impl<Id: Copy> Parser<Id> {
             FieldSpan::Unit(span) => Statement::Unit(&line[span.start..span.end]),
         };
         let name = name.unwrap_or(&self.unescaped[..name_end]);
+        // OpenMetrics requires that the unit is the last word of the name.
         if let Statement::Unit(unit) = statement
             && !unit.is_empty()
             && !name
@@ -230,6 +234,7 @@ impl<Id: Copy> Parser<Id> {
     fn remember(&mut self, line: &str, kind: LineKind<Id>) {
         let expected = self.cache.expected();
         let next = self.cache.get(expected);
+        // Most lines are where they were, and need no hash.
         let found = if next.is_some_and(|(bytes, _)| bytes == line.as_bytes()) {
             Ok(expected)
         } else {
