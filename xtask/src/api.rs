@@ -61,6 +61,7 @@ pub(crate) fn run(check: bool) -> Result<()> {
 fn names_transport(line: &str, allowed_in: &[&str]) -> bool {
     let named = TRANSPORT.iter().any(|transport| {
         line.match_indices(transport).any(|(at, _)| {
+            // Not within a longer path or name, like `atonic::`.
             let before = line[..at].chars().next_back();
             !before.is_some_and(|c| c.is_alphanumeric() || c == '_' || c == ':')
         })
@@ -79,6 +80,7 @@ fn interface(package: &str) -> Result<String> {
     process::run(&mut cargo)?;
     let json: PathBuf = process::target().join(format!("doc/{}.json", package.replace('-', "_")));
     let api = public_api::Builder::from_rustdoc_json(&json)
+        // They are the same for every type and would hide what changes.
         .omit_blanket_impls(true)
         .omit_auto_trait_impls(true)
         .omit_auto_derived_impls(true)

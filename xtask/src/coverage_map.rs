@@ -99,6 +99,7 @@ fn exists(test: &str, tests: &BTreeMap<String, BTreeSet<String>>) -> bool {
         return false;
     };
     tests.get(name).is_some_and(|places| {
+        // A place is a whole folder or file, not the beginning of its name.
         places.iter().any(|at| {
             at == place
                 || at

@@ -27,6 +27,7 @@ pub(crate) fn run(interop: bool, counts: &mut Counts) -> Result<()> {
         |line| counts.cargo_test(line),
     )?;
     if interop {
+        // After a failure as well, so that one run shows all of them.
         passed &= python_peers(counts)?;
         passed &= python_parsers(counts)?;
     }

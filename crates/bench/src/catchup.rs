@@ -174,6 +174,7 @@ async fn read_generated(server: SocketAddr, events: u64) -> Result<()> {
 
 async fn read_client(server: SocketAddr, filters: &[Filter], events: u64) -> Result<()> {
     let client = Client::builder(server.to_string()).build()?;
+    // Parts take turns in the log, so that every filter selects the same number.
     let each = events / filters.len() as u64;
     let mut readers = JoinSet::new();
     for filter in filters {

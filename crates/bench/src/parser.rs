@@ -40,6 +40,7 @@ impl Sink for Sum {
     }
 
     fn rejected(&mut self, fault: &LineFault<'_>) {
+        // A rejected line costs less than a parsed one, so that the figures would be wrong.
         panic!("the page has a fault: {fault}");
     }
 

@@ -151,6 +151,7 @@ fn median(values: &mut [f64]) -> f64 {
 
 /// Returns the share of a core for decoding all responses of a round with prost.
 fn prost_cores(response: &[u8]) -> f64 {
+    // One response is decoded again and again: from caches, which favours the baseline.
     const TIMES: usize = 50;
     let began = cpu_time();
     for _ in 0..TIMES {

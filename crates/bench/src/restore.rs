@@ -213,6 +213,7 @@ async fn measure_many(figures: &mut Figures, each: usize) -> Result<()> {
     let began = (server.cpu_seconds()?, process_cpu_time(), Instant::now());
     let whole = async {
         for client in &clients {
+            // Each client has established one stream before the kill.
             established(client, 1).await;
         }
     };

@@ -103,6 +103,7 @@ pub const WORKLOADS: [Workload; 7] = [
 /// The mix of an application: mostly one user's or one room's documents, some tags, articles and
 /// prices, and a few that no index helps.
 fn mixed(n: u64) -> Vec<Condition> {
+    // A multiplicative hash: the kinds are mixed, and alike in every run.
     let draw = n * 0x9e37_79b9 % 1_000;
     match draw {
         0..550 => match n % 3 {
@@ -210,6 +211,7 @@ const COLLECTION: &str = "messages";
 pub fn events(count: usize, size: u64) -> Vec<Event> {
     (0..count as u64)
         .map(|n| {
+            // Only users for whom a matcher of this size has subscriptions.
             let n = n * 0x9e37_79b1 % USERS.min(size);
             let filling: Vec<String> = (0..9).map(|at| format!(r#""f{at}":"value{at}{n}""#)).collect();
             let filling = filling.join(",");

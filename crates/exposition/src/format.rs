@@ -131,6 +131,7 @@ impl Kind {
         };
         let mut suffixes = suffixes.iter();
         let base = suffixes.find_map(|suffix| sample.strip_suffix(suffix));
+        // A sample whose name is a bare suffix is its own family.
         base.filter(|base| !base.is_empty()).unwrap_or(sample)
     }
 

@@ -102,6 +102,7 @@ pub(crate) fn put_signed(out: &mut Vec<u8>, value: i64) {
 
 /// Returns the number of bytes that [`put_varint`] writes.
 pub(crate) fn varint_len(value: u64) -> usize {
+    // Zero takes a byte as well.
     (64 - (value | 1).leading_zeros() as usize).div_ceil(7)
 }
 

@@ -96,6 +96,7 @@ impl Reader {
             all.damage
                 .extend(damage.map(|damage| snapshot.located(damage)));
         }
+        // Stable: the series of a source stay in the order of their catalog.
         all.series.sort_by(|a, b| a.source.cmp(&b.source));
         all
     }

@@ -71,6 +71,7 @@ impl Selector {
         filter: impl Fn(LabelsRef<'_>) -> bool + Send + Sync + 'static,
     ) -> Self {
         self.filter = Some(match self.filter {
+            // A second filter must narrow the selection, not replace the first.
             Some(first) => Arc::new(move |labels| first(labels) && filter(labels)),
             None => Arc::new(filter),
         });

@@ -106,6 +106,7 @@ impl SourceRows {
     /// Returns the memory it takes, in bytes.
     pub(crate) fn memory(&self) -> u64 {
         let groups = self.groups.iter().map(|rows| {
+            // 32 bytes for the two counters of an `Arc` and the pointer to it with its length.
             let chunks: usize = rows.chunks.iter().map(|chunk| chunk.len() + 32).sum();
             chunks + rows.tail.capacity() + size_of::<GroupRows>()
         });

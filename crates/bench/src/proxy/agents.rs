@@ -152,6 +152,7 @@ async fn call(
     .header("content-type", "application/grpc")
     .header("te", "trailers");
     if !id.is_empty() {
+        // The proxy finds the registration of a further stream by this header.
         request = request.header("agent_id", id);
     }
     std::future::poll_fn(|cx| client.poll_ready(cx)).await?;

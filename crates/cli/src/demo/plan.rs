@@ -61,6 +61,7 @@ fn faults(rng: &mut ChaCha8Rng, duration: Duration) -> Vec<Planned> {
     let mut faults = Vec::new();
     let mut kinds = Vec::new();
     let mut at = CALM;
+    // A fault keeps its whole slot, and the calm at the end comes after the last one.
     while at + SLOT + CALM <= duration {
         if kinds.is_empty() {
             kinds = Kind::ALL.to_vec();

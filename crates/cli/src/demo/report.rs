@@ -56,6 +56,7 @@ impl Report {
         if self.verdict.delivered == 0 {
             self.inconclusive = Some("nothing was delivered".to_owned());
         }
+        // A fault that met no data in flight could lose nothing, so that it proves nothing.
         let idle = self
             .faults
             .iter()
@@ -117,6 +118,7 @@ impl Report {
         let Verdict {
             delivered,
             lost,
+            // An explained loss comes with a gap, which has a row of its own.
             explained: _,
             duplicated,
             reordered,

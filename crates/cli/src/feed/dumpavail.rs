@@ -105,6 +105,7 @@ impl Parser {
         data.insert("package".to_owned(), package.into());
         for (name, key) in TEXTS {
             if let Some(value) = field(name) {
+                // Of a description only the summary is kept, which is its first line.
                 let first = value.lines().next().unwrap_or_default();
                 data.insert(key.to_owned(), first.into());
             }

@@ -144,6 +144,7 @@ pub(crate) async fn run(
     }
     settings.finish()?;
     let mut agent = Agent::start(config).await.map_err(advised)?;
+    // Only a note: the recorder goes on with what is intact.
     for damage in &agent.opened().damage {
         output::note(&format!(
             "the record is damaged; this part is skipped: {damage}"
@@ -249,6 +250,7 @@ fn endpoints(
     settings: &mut Settings,
 ) -> Vec<Endpoint> {
     let ports = match ports {
+        // A URL alone must not bring the default port with it.
         None if urls.is_none() => vec![Port(DATABASE_PORT)],
         ports => ports.unwrap_or_default(),
     };

@@ -45,7 +45,9 @@ impl Kind {
     pub(crate) fn lasts(self) -> Duration {
         Duration::from_millis(match self {
             Self::Reset => 0,
+            // Longer than the demo's activity timeout of 1 s, so that clients notice by themselves.
             Self::BlackHole | Self::BlackHoleToServer | Self::BlackHoleToClient => 1_800,
+            // Shorter than that timeout: a session may survive it.
             Self::Freeze => 500,
             Self::Kill => 250,
         })

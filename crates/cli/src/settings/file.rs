@@ -94,6 +94,7 @@ impl File {
                 .map(|item| Some(format!("{ITEM}{}", scalar(item.get_ref()).ok()?)))
                 .collect::<Option<String>>()
                 .map(|items| {
+                    // An empty list must not look like an empty text.
                     if items.is_empty() {
                         ITEM.to_string()
                     } else {

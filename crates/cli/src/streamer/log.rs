@@ -218,6 +218,7 @@ fn dump(reader: &dyn LogReader, after: Option<u64>) -> anyhow::Result<ExitCode> 
     let mut damaged = false;
     read(
         reader,
+        // To read before the beginning of the log is an error.
         after.unwrap_or(0).max(reader.bounds().first),
         |item| {
             match item {

@@ -85,6 +85,7 @@ pub(crate) async fn run(
             Some(Err(error)) => break Err(error.into()),
             Some(Ok(item)) => item,
         };
+        // The limit is one of changes: gaps and resyncs are printed beside them.
         printed += u64::from(matches!(item, Item::Change(_)));
         if let Err(error) = print(&item, args.json) {
             break Err(error);

@@ -27,6 +27,7 @@ impl Source {
         let packages = if generator {
             None
         } else {
+            // The generator serves as well, so that the reason does not matter.
             Packages::open().await.ok()
         };
         let (feed, origin) = if let Some(packages) = packages {

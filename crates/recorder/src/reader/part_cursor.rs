@@ -41,6 +41,7 @@ impl Timeline {
         let mut rows = Vec::with_capacity(times.rows as usize);
         let mut missed: Vec<(u32, i64)> = Vec::new();
         for scrape in &times.scrapes {
+            // Only the first of a run of failed scrapes ends the presence of a series.
             let row = rows.len() as u32;
             if !scrape.missed {
                 rows.push(scrape.time);

@@ -178,6 +178,7 @@ impl ClosedParts {
     pub(super) fn remove_unneeded_catalogs(&mut self, storage: &mut Storage) {
         let needed = |id: &u64| self.parts.iter().any(|closed| closed.catalog == *id);
         let ids = self.catalogs.keys().copied();
+        // Each catalog is shared by the parts of its time and goes with the last of them.
         let unneeded: Vec<u64> = ids.filter(|id| !needed(id)).collect();
         for id in unneeded {
             if let Some(old) = self.catalogs.remove(&id) {

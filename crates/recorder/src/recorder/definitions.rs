@@ -170,6 +170,7 @@ impl Definitions {
         storage: &mut Storage,
     ) -> Result<(), WriteError> {
         storage.append(&mut self.log, &mut frame.bytes)?;
+        // Only now: after a failed write the next frame begins with the same block.
         Arc::make_mut(&mut self.catalog).mark_written(frame.written);
         Ok(())
     }

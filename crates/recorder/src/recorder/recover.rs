@@ -303,6 +303,7 @@ impl RecoveredRecord {
         self.report.oldest = span.map(|span| span.0);
         self.report.newest = span.map(|span| span.1);
         for (catalog, _) in needs {
+            // Without its catalog, the part's slots have no names.
             if !self.catalogs.contains_key(&catalog) {
                 let missing = FileKind::Catalog.damage(catalog, 0, DamageKind::Missing);
                 self.report.add_damage(missing);

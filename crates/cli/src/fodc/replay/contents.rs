@@ -16,6 +16,7 @@ use crate::{
 /// Prints the series, one per line.
 pub(super) fn series(reader: &Reader, selector: &Selector, json: bool) -> anyhow::Result<()> {
     let mut all = reader.series(selector);
+    // They come in the order of their definitions.
     all.sort_by(|a, b| {
         (&a.source, a.labels.name(), &a.labels).cmp(&(&b.source, b.labels.name(), &b.labels))
     });
