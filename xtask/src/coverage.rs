@@ -160,6 +160,7 @@ impl Llvm {
         let bundled =
             Path::new(sysroot.trim()).join(format!("lib/rustlib/{}/bin", field("host: ")?));
         let system = PathBuf::from(format!("/usr/lib/llvm-{major}/bin"));
+        // The bundled tools come first: they are of exactly the compiler's LLVM.
         for folder in [bundled, system] {
             let llvm = Self {
                 profdata: folder.join("llvm-profdata"),

@@ -58,6 +58,7 @@ pub(crate) fn run(quick: bool) -> Result<Figures> {
         .enable_all()
         .build()?;
     let directory = tempfile::tempdir()?;
+    // First, because it writes the log that the server on disk opens below.
     let log_seconds = log_events(directory.path(), events)?;
     let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
     let mut figures = Figures::new();

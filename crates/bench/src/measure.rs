@@ -81,6 +81,7 @@ fn calls_per_slice(work: &mut impl FnMut()) -> u32 {
     let mut calls = 1;
     loop {
         let once = per_call(work, calls);
+        // The bound on calls ends the loop for work that costs nothing.
         if once * f64::from(calls) > SLICE.as_secs_f64() / 8.0 || calls >= 1 << 20 {
             let wanted = SLICE.as_secs_f64() / once.max(1e-9);
             return (wanted as u32).clamp(1, 1 << 22);

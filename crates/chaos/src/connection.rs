@@ -44,6 +44,7 @@ impl Connection {
     /// Changes the conditions. A cut is never cleared.
     pub(crate) fn set(&self, conditions: Conditions, cut: Option<Cut>) {
         self.conditions.send_if_modified(|current| {
+            // The first cut wins: a connection ends in one way.
             let cut = current.cut.or(cut).or(conditions.cut);
             let next = Conditions { cut, ..conditions };
             let modified = *current != next;

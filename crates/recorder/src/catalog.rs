@@ -420,6 +420,7 @@ fn walk_block(
     let mut next = 0_i64;
     let mut key = Vec::new();
     while !input.is_empty() {
+        // A damaged distance may lead out of the range of slots.
         let slot = next.checked_add(input.signed()?).ok_or(Malformed)?;
         let slot = u32::try_from(slot).map_err(|_| Malformed)?;
         let meta = index(input.count()?)?;

@@ -309,6 +309,7 @@ impl Recorders {
         }
         let reserved = eviction::reserved(self.options.budget, self.members.len());
         let members = self.members.iter().map(|member| (member, reserved));
+        // Orphans have no share, so that all of their data competes.
         let all = members.chain(self.orphans.iter().map(|orphan| (orphan, 0)));
         let usages: Vec<_> = all
             .map(|(member, reserved)| (member.recorder.usage(), reserved))

@@ -72,6 +72,7 @@ impl<'a> Lines<'a> {
         let line = start..start + length;
         let (from, text) = *self
             .text
+            // From this line on: those before it were read without their text.
             .get_or_insert_with(|| (line.start, valid_prefix(&self.bytes[line.start..])));
         if let Some(text) = text.get(line.start - from..line.end - from) {
             return Ok(text);

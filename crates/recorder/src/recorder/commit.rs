@@ -117,6 +117,7 @@ impl Recorder {
         self.closed.add_catalog(id, data, cost, Some(log));
         self.closed.remove_unneeded_catalogs(&mut self.storage);
         self.sources.redefine(&live_slots);
+        // Only here: both logs are new, and the old catalog is rewritten.
         self.files_in_doubt = false;
         // The head that was just started is empty. Its replacement shares the catalog's id.
         self.head = self.head.next(self.next_id, self.next_id);
@@ -188,6 +189,7 @@ impl Recorder {
         let encoded_len = frame.len();
         // Memory follows the file: after an error neither has the scrapes.
         self.write_frame(frame)?;
+        // The header of a new file was put in front, and all offsets have moved.
         let header_bytes = frame.len() - encoded_len;
         for entry in &encoded {
             let source = &mut self.sources[entry.source()];

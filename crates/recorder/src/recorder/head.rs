@@ -162,6 +162,7 @@ impl Head {
         let rows = self.rows_mut(entry.source);
         let Some(row_ends) = &entry.row_ends else {
             rows.push(ScrapeTime { time, missed: true });
+            // `last_head` stays, because a failed scrape has no values that eviction could remove.
             source.last = Some((time, true));
             return;
         };
@@ -185,6 +186,7 @@ impl Head {
             catalog: self.log.catalog(),
             catalog_blocks: self.catalog_blocks,
             span: self.span()?,
+            // Full chunks are shared with the clone. Only the tails are copied.
             data: PartData::Rows(Arc::new(self.rows.clone())),
         })
     }

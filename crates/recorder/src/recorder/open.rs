@@ -163,6 +163,7 @@ impl Recorder {
         // A file that ends early was being written when the process ended.
         let is_intact = |damage: &Option<Damage>| damage.as_ref().is_none_or(Damage::is_truncation);
         let is_complete = catalog.blocks() >= head.catalog_blocks;
+        // Files are cut only if everything can be restored from them.
         let sources = restore_sources(&catalog, &head);
         // With no intact byte, not even the catalog's header is there to append to.
         if let Some(sources) = sources
