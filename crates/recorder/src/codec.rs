@@ -439,7 +439,7 @@ fn integrate(integers: &mut [i64]) {
 fn read_bitmap(bitmap: &[u8], gaps: &mut Vec<i64>) {
     let mut next = 0;
     for (at, byte) in bitmap.iter().enumerate() {
-        // Bits behind the last position lead to a run that the caller rejects.
+        // The writer leaves the surplus bits of the last byte at zero.
         let mut bits = *byte;
         while bits != 0 {
             let position = at * 8 + bits.trailing_zeros() as usize;
