@@ -244,11 +244,16 @@ def test_a_silent_agent_delays_only_the_first_response(stage):
     unharmed(silent, other)
 
 
-def test_a_late_window_does_not_answer_the_next_query(stage):
+@pytest.mark.parametrize("measured", [True, False], ids=["measured", "unmeasured"])
+def test_a_late_window_does_not_answer_the_next_query(stage, measured):
     proxy, agent = attached(stage, wire.UNTYPED_RELEASE, agent_deadline="1s", window_deadline="1s")
+    if measured:
+        # Before its latest values are known, no window is requested.
+        assert proxy.page().one("jobs_queued")[1] == 1
     agent.responses.clear()
     late = proxy.get("/metrics-windows", start_time=wire.rfc3339(T), end_time=wire.rfc3339(T + 10))
     assert (late.missing, late.json) == ("1; db-0=late", [])
+    assert agent.queries[-1].HasField("start_time") == measured
     with concurrent.futures.ThreadPoolExecutor() as pool:
         latest = pool.submit(proxy.get, "/metrics")
         window = pool.submit(

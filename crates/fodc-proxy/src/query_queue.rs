@@ -100,7 +100,8 @@ enum State<T, D> {
         stream: Stream,
         request: Request,
         asked: Time,
-        /// The time of the request or of the last sign of life: bytes of a response, or a heartbeat.
+        /// The time of the request or of the last sign of life: bytes of a response, or, while a window
+        /// is owed, a heartbeat.
         alive: Time,
         /// Bytes of a response have arrived.
         has_progressed: bool,
@@ -325,9 +326,12 @@ impl<T, D> QueryQueue<T, D> {
         }
     }
 
-    /// Takes note of a heartbeat: an agent that is busy with a window is not dead.
+    /// Takes note of a heartbeat: an agent that is busy with a window is not dead. The latest values
+    /// keep no agent busy: one that beats without sending them may never do so.
     pub(super) fn on_heartbeat(&mut self, now: Time) {
-        if let State::Outstanding { alive, .. } = &mut self.state {
+        if let State::Outstanding { alive, request, .. } = &mut self.state
+            && matches!(request.query, Query::Window(_))
+        {
             *alive = now;
         }
     }
@@ -357,6 +361,7 @@ impl<T, D> QueryQueue<T, D> {
 
     /// Acts on the deadlines that have passed.
     pub(super) fn on_tick(&mut self, now: Time, out: &mut Vec<Action<T, D>>) {
+        let measured_for = self.is_measuring().then(|| self.first_window());
         if let State::Outstanding { query, .. } = &mut self.state {
             if let Some(pending) = query {
                 pending.expire(now, Reason::Late, out);
@@ -365,14 +370,10 @@ impl<T, D> QueryQueue<T, D> {
             // query.
             query.take_if(|pending| pending.waiters.is_empty());
         }
-        for pending in &mut self.waiting {
-            // With parts, the agent was slow; without any, the queries before it were.
-            let has_parts = !pending.parts.is_empty();
-            let reason = if has_parts {
-                Reason::Late
-            } else {
-                Reason::Busy
-            };
+        for (index, pending) in self.waiting.iter_mut().enumerate() {
+            // An agent that was asked was slow; behind it, the queries before it were.
+            let is_asked = !pending.parts.is_empty() || measured_for == Some(index);
+            let reason = if is_asked { Reason::Late } else { Reason::Busy };
             pending.expire(now, reason, out);
         }
         self.waiting.retain(|pending| !pending.waiters.is_empty());
@@ -445,6 +446,13 @@ impl<T, D> QueryQueue<T, D> {
     /// Returns the number of messages that nobody waited for.
     pub(super) fn discarded(&self) -> u64 {
         self.discarded
+    }
+
+    /// Returns true if the latest values are owed whose size the next window needs.
+    fn is_measuring(&self) -> bool {
+        !self.carried.density.is_known()
+            && matches!(&self.state, State::Outstanding { stream, request, query: None, .. }
+                if !stream.profile && request.query == Query::Latest)
     }
 
     /// Returns true if a part of a window is owed by an agent that cannot split its response.

@@ -215,6 +215,25 @@ async fn refused_registrations_back_off() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn refused_registrations_keep_their_distance() {
+    for code in [0, 8, 12, 14, 16] {
+        let proxy = Scripted::new(move |peer: Peer| async move { peer.end(status(code, "no")) });
+        let uplink = on(&proxy);
+        uplink.start();
+        // The interval is 5 s, and jitter shortens a delay by a fifth at most.
+        let mut before = 0;
+        for _ in 0..30 {
+            sleep(SECOND * 20).await;
+            let opened = proxy.opened("RegisterAgent").len();
+            let asked = opened - before;
+            assert!((4..=6).contains(&asked), "{code}: {asked} in 20 s");
+            before = opened;
+        }
+        assert!(before <= 151, "{code}: {before} in ten minutes");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn full_registry_fails_an_attempt_with_its_message() {
     let full = Arc::new(AtomicU64::new(3));
     let left = Arc::clone(&full);

@@ -84,6 +84,21 @@ fn flowing_bytes_and_heartbeats_are_life() {
 }
 
 #[test]
+fn heartbeats_do_not_replace_latest_values() {
+    let mut queue = Tester::plain();
+    queue.query(0, Query::Latest, 1);
+    for now in (100..2_000).step_by(100) {
+        queue.0.on_heartbeat(at(now));
+        assert_eq!(queue.tick(now), []);
+    }
+    let out = queue.tick(2_000);
+    assert_eq!(resolved(&out), [(1, Outcome::Missing(Reason::Late))]);
+    let out = queue.query(2_001, Query::Latest, 2);
+    let refused = Outcome::Missing(Reason::Unresponsive);
+    assert_eq!(resolved(&out), [(2, refused)], "it delays one page only");
+}
+
+#[test]
 fn windows_and_latest_values_have_their_own_timeouts() {
     let mut queue = Tester::plain();
     queue.0.limits.window_timeout = Duration::from_secs(5);

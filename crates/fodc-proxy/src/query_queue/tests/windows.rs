@@ -124,6 +124,24 @@ fn stream_that_ends_with_a_slice_owed_means_a_shorter_one() {
 }
 
 #[test]
+fn window_whose_size_is_not_known_in_time_is_late() {
+    let mut queue = Tester::new();
+    queue.open(0, 1, false);
+    let probe = sent(&queue.query(0, Query::Window(window(0, 10)), 1));
+    assert_eq!(probe.query, Query::Latest);
+    assert_eq!(queue.query(0, Query::Window(window(20, 30)), 2), []);
+    let out = queue.tick(2_000);
+    let missing = |waiter, reason| (waiter, Outcome::Missing(reason));
+    assert_eq!(
+        resolved(&out),
+        [missing(1, Reason::Late), missing(2, Reason::Busy)],
+        "the first was asked for, the second only waited"
+    );
+    let out = queue.part(2_500, 1, part_for(&probe, 10));
+    assert_eq!(out, [], "nobody waits for the window any more");
+}
+
+#[test]
 fn latest_values_go_between_two_slices() {
     let mut queue = Tester::plain();
     let hour = Query::Window(window(0, 3_600));
