@@ -163,7 +163,7 @@ impl Hub {
         self.catch_up
             .start(&mut self.streams, &mut self.matching, &mut self.cx);
         // After the pages were started, so that all messages of a stream leave in one `Send`: one
-        // buffer and one wake-up of its transport (decision 0017, the way out).
+        // buffer and one wake-up of its transport (decision 0018).
         self.flush();
         std::mem::swap(&mut self.cx.actions, out);
         self.deadline()
