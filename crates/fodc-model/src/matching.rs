@@ -423,7 +423,8 @@ mod tests {
             "(?-)a",
             "(?=a)",
             "(?P<1 >a)",
-            "(?P<a>b)(?P<a>c)",
+            "((a{1000}){0,}){2}",
+            "((a{1000})*){2}",
             r"\x{110000}",
             r"\xg1",
             ")",
@@ -435,8 +436,28 @@ mod tests {
             let is_refused = compile(&[spec("v", MatchKind::Regex, expression)]).is_err();
             assert_eq!(is_refused, expression != r"\<", "{expression}");
         }
-        assert!(compile(&[spec("v", MatchKind::Regex, "(a{100}){10}")]).is_ok());
-        assert!(compile(&[spec("v", MatchKind::Regex, "a{0}{,3}")]).is_ok());
+        for expression in [
+            "(a{100}){10}",
+            "a{0}{,3}",
+            "((a{1000}){0}){2}",
+            "((a{1000}){0,}){1}",
+            "(?P<a>b)(?P<a>c)",
+        ] {
+            let compiled = compile(&[spec("v", MatchKind::Regex, expression)]);
+            assert!(compiled.is_ok(), "{expression}");
+        }
+    }
+
+    #[test]
+    fn long_expressions_are_translated_in_linear_time() {
+        // Each opening bracket or brace must not cost a look at all that follows: 10^12 steps here.
+        let length = 1 << 20;
+        assert!(re2::translate(&"{".repeat(length)).is_ok());
+        let unclosed = format!("[{}", "[:".repeat(length));
+        assert!(re2::translate(&unclosed).is_err());
+        let classes = format!("[{}]", "[:alpha:]".repeat(length / 8));
+        assert!(re2::translate(&classes).is_ok());
+        assert!(re2::translate(&r"\p{L}\x{61}".repeat(length / 8)).is_ok());
     }
 
     #[test]

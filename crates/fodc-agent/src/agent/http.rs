@@ -135,8 +135,9 @@ fn accepts_gzip(headers: &HeaderMap) -> bool {
     let accepted = accepted.filter_map(|value| value.to_str().ok());
     accepted.flat_map(|value| value.split(',')).any(|item| {
         let (name, weight) = item.split_once(';').unwrap_or((item, ""));
-        let weight = weight.trim();
-        let refused = weight.starts_with("q=0") && !weight.starts_with("q=0.");
+        // Also `q=0.000`, by RFC 9110, section 12.4.2.
+        let weight = weight.trim().strip_prefix("q=");
+        let refused = weight.is_some_and(|weight| weight.parse() == Ok(0.0));
         name.trim().eq_ignore_ascii_case("gzip") && !refused
     })
 }

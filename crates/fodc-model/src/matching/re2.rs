@@ -4,7 +4,7 @@
 //! `&&` mean nothing inside a class, `\Q…\E` quotes, `{` is a literal unless it is a repetition, and Go
 //! refuses `a**`, `a{1001}`, and the flag `x`. The output uses only what both understand alike.
 
-use std::{collections::BTreeSet, iter::Peekable, str::Chars};
+use std::{iter::Peekable, str::Chars};
 
 /// The reason why Go would refuse an expression.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -25,7 +25,7 @@ pub(super) enum Refusal {
     RepeatCount,
     #[error("invalid or unsupported group syntax `(?{0}`")]
     Group(String),
-    #[error("invalid or repeated group name `{0}`")]
+    #[error("invalid group name `{0}`")]
     GroupName(String),
     #[error("unclosed group")]
     UnclosedGroup,
@@ -43,7 +43,7 @@ pub(super) fn translate(expression: &str) -> Result<String, Refusal> {
         out: String::with_capacity(expression.len() * 2),
         groups: Vec::new(),
         group: Group::default(),
-        names: BTreeSet::new(),
+        has_class_end: true,
     };
     while let Some(c) = translator.input.next() {
         translator.step(c)?;
@@ -60,13 +60,14 @@ struct Translator<'a> {
     /// The groups around the current one.
     groups: Vec<Group>,
     group: Group,
-    names: BTreeSet<String>,
+    /// False if the rest of the input has no `:]`, so that it is searched once and not for each `[:`.
+    has_class_end: bool,
 }
 
 /// A group that is not closed yet.
 #[derive(Clone, Copy, Debug, Default)]
 struct Group {
-    /// The largest product of nested repeat counts in the group.
+    /// The largest product of nested repeat counts before the last expression.
     repeats: u32,
     /// That product of the last expression; `None` if there is nothing to repeat.
     last: Option<u32>,
@@ -76,9 +77,13 @@ struct Group {
 
 impl Group {
     fn push(&mut self, repeats: u32) {
-        self.repeats = self.repeats.max(repeats);
+        self.end_expression();
         self.last = Some(repeats);
         self.is_repeated = false;
+    }
+
+    fn end_expression(&mut self) {
+        self.repeats = self.repeats.max(self.last.take().unwrap_or(0));
     }
 }
 
@@ -90,6 +95,7 @@ impl Translator<'_> {
             '(' => self.open(),
             ')' => {
                 let outer = self.groups.pop().ok_or(Refusal::UnopenedGroup)?;
+                self.group.end_expression();
                 // A group may be empty, and Go accepts `()*`.
                 let repeats = self.group.repeats.max(1);
                 self.group = outer;
@@ -99,7 +105,7 @@ impl Translator<'_> {
             }
             '|' => {
                 // Go refuses `a|*`.
-                self.group.last = None;
+                self.group.end_expression();
                 self.group.is_repeated = false;
                 self.out.push('|');
                 Ok(())
@@ -115,8 +121,9 @@ impl Translator<'_> {
                 if least > REPEAT_MAX || most.is_some_and(is_wrong) {
                     return Err(Refusal::RepeatCount);
                 }
-                // As in Go's check, an open end counts as its minimum.
-                self.repeat(&text, most.unwrap_or(least))
+                // As in Go's check, an open end counts as its minimum, and `{0,}` as `*`: only what is
+                // repeated zero times at most is not looked into.
+                self.repeat(&text, most.unwrap_or(least.max(1)))
             }
             '.' | '^' | '$' => {
                 self.group.push(1);
@@ -137,7 +144,9 @@ impl Translator<'_> {
 
     /// Takes the rest of `{n}`, `{n,}` or `{n,m}`; anything else leaves a literal brace.
     fn count(&mut self) -> Option<(String, u32, Option<u32>)> {
-        let rest: String = self.input.clone().take_while(|c| *c != '}').collect();
+        // Not up to the brace: a long row of opening braces would be read once for each of them.
+        let is_count = |c: &char| c.is_ascii_digit() || *c == ',';
+        let rest: String = self.input.clone().take_while(is_count).collect();
         if self.input.clone().nth(rest.chars().count()) != Some('}') {
             return None;
         }
@@ -178,7 +187,7 @@ impl Translator<'_> {
         if repeats > REPEAT_MAX {
             return Err(Refusal::RepeatCount);
         }
-        self.group.push(repeats);
+        self.group.last = Some(repeats);
         self.group.is_repeated = true;
         self.out.push_str(operator);
         if is_lazy {
@@ -201,7 +210,7 @@ impl Translator<'_> {
             let name: String = self.input.by_ref().take_while(|c| *c != '>').collect();
             let is_word = |c: char| c.is_ascii_alphanumeric() || c == '_';
             let is_valid = !name.is_empty() && name.chars().all(is_word);
-            if !is_valid || !self.names.insert(name.clone()) {
+            if !is_valid {
                 return Err(Refusal::GroupName(name));
             }
             self.enter("(?:");
@@ -226,7 +235,7 @@ impl Translator<'_> {
             // The flags hold until the end of the group; there is nothing to repeat.
             Some(_) if !flags.is_empty() => {
                 self.out.extend(["(?", &flags, ")"]);
-                self.group.last = None;
+                self.group.end_expression();
             }
             Some(_) | None => return Err(refused()),
         }
@@ -346,16 +355,22 @@ impl Translator<'_> {
             "alnum", "alpha", "ascii", "blank", "cntrl", "digit", "graph", "lower", "print",
             "punct", "space", "upper", "word", "xdigit",
         ];
-        let rest: String = self.input.clone().skip(1).collect();
-        let Some((name, _)) = rest.split_once(":]") else {
+        if !self.has_class_end {
+            return Ok(false);
+        }
+        let after = self.input.clone().skip(2);
+        let ends = self.input.clone().skip(1).zip(after);
+        let Some(length) = ends.into_iter().position(|pair| pair == (':', ']')) else {
+            self.has_class_end = false;
             return Ok(false);
         };
-        if !NAMES.contains(&name.strip_prefix('^').unwrap_or(name)) {
+        let name: String = self.input.clone().skip(1).take(length).collect();
+        if !NAMES.contains(&name.strip_prefix('^').unwrap_or(&name)) {
             return Err(Refusal::ClassRange(format!("[:{name}:]")));
         }
-        self.input.nth(name.chars().count() + 2);
+        self.input.nth(length + 2);
         // These classes are ASCII in both dialects.
-        self.out.extend(["[:", name, ":]"]);
+        self.out.extend(["[:", &name, ":]"]);
         Ok(true)
     }
 }
@@ -383,10 +398,11 @@ fn property(kind: char, input: &mut Peekable<Chars<'_>>) -> Result<String, Refus
     let refused = |name: &str| Refusal::ClassRange(format!("\\{kind}{{{name}}}"));
     let name: String = match input.next() {
         Some('{') => {
-            let rest: String = input.clone().collect();
-            let (name, _) = rest.split_once('}').ok_or_else(|| refused(&rest))?;
-            input.nth(name.chars().count());
-            name.to_owned()
+            let name: String = input.clone().take_while(|c| *c != '}').collect();
+            input
+                .nth(name.chars().count())
+                .ok_or_else(|| refused(&name))?;
+            name
         }
         Some(letter) => letter.to_string(),
         None => return Err(refused("")),
