@@ -38,6 +38,7 @@ use foldhash::quality::FixedState;
 use hashbrown::HashMap;
 use slab::Slab;
 
+pub(crate) use self::matching::COPIES_PER_COST;
 pub use self::matching::Matching;
 use self::{collection::Collection, ids::Slot};
 use crate::{

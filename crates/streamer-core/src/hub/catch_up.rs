@@ -122,9 +122,9 @@ impl CatchUp {
             // A stream that waits for a read in progress keeps its place without blocking those
             // behind it.
             from = number + 1;
-            let events = self.loaded(after, cx);
+            let is_loaded = self.is_loaded(after, cx);
             // After a restart all streams ask for nearly the same offset; one read serves them all.
-            if events.is_empty() && self.covers(after, cx.limits.page_events as u64) {
+            if !is_loaded && self.covers(after, cx.limits.page_events as u64) {
                 continue;
             }
             self.waiting.remove(&number);
@@ -144,12 +144,13 @@ impl CatchUp {
             }
             stream.read_state = ReadState::InProgress;
             let id = stream.id();
-            if events.is_empty() {
+            if is_loaded {
+                let events = self.loaded(after, cx);
+                self.start_page(Some(id), after, events, streams, matching, cx);
+            } else {
                 // Events that do not fit into the queue would have to be read again.
                 let max_bytes = stream.outbox.capacity_left(&cx.limits);
                 self.read(Reader::Stream(id), after, max_bytes, cx);
-            } else {
-                self.start_page(Some(id), after, events, streams, matching, cx);
             }
         }
     }
@@ -187,7 +188,7 @@ impl CatchUp {
         if end < cx.log.head()
             && self.waiting.is_empty()
             && self.pages() < cx.limits.reads
-            && self.loaded(end, cx).is_empty()
+            && !self.is_loaded(end, cx)
             && !self.covers(end, cx.limits.page_events as u64)
         {
             self.read(Reader::Ahead, end, usize::MAX, cx);
@@ -256,10 +257,15 @@ impl CatchUp {
         let recent = cx.log.recent_after(after, cx.limits.page_events);
         // The newest events first: they reach the head, and the cached page may end before it.
         if recent.is_empty() {
-            self.cache.after(after)
+            self.cache.after(after).unwrap_or_default().to_vec()
         } else {
             recent
         }
+    }
+
+    /// Returns true if the event after an offset is in memory.
+    fn is_loaded(&self, after: u64, cx: &Context) -> bool {
+        cx.log.has_recent_after(after) || self.cache.after(after).is_some()
     }
 
     /// Removes from the queue the first streams that can use a page with these offsets.
@@ -297,13 +303,12 @@ impl PageCache {
         self.0.push_front((after, events));
     }
 
-    /// Returns the events after an offset, empty if they are not in memory.
-    fn after(&self, offset: u64) -> Vec<Arc<Event>> {
-        let rest = self.0.iter().find_map(|(after, events)| {
+    /// Returns the events after an offset, `None` if they are not in memory.
+    fn after(&self, offset: u64) -> Option<&[Arc<Event>]> {
+        self.0.iter().find_map(|(after, events)| {
             let skipped = usize::try_from(offset.checked_sub(*after)?).ok()?;
             events.get(skipped..).filter(|rest| !rest.is_empty())
-        });
-        rest.unwrap_or_default().to_vec()
+        })
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::subscriptions::Subscriptions;
 use crate::{
     Event,
-    matcher::{Matching, SubscriptionKey},
+    matcher::{COPIES_PER_COST, Matching, SubscriptionKey},
 };
 
 /// The matching of one event, which can stop and continue.
@@ -78,9 +78,7 @@ impl EventMatch {
 }
 
 /// The bytes of an event that cost as much to decode as one candidate costs to evaluate.
-const BYTES_PER_COST: usize = 64;
-/// The number of subscriptions that cost as much to copy as one candidate costs to evaluate.
-const COPIES_PER_COST: usize = 16;
+pub(super) const BYTES_PER_COST: usize = 64;
 /// The maximum number of subscriptions to which one slice delivers an event on one stream, in one
 /// message. More get it in further messages, in later slices.
 pub(super) const MAX_IDS: usize = 4_096;

@@ -80,7 +80,12 @@ impl LogState {
     /// Returns the events after an offset that are in memory, at most `max` of them. Empty if the
     /// first of them is no longer in memory.
     pub(super) fn recent_after(&self, offset: u64, max: usize) -> Vec<Arc<Event>> {
-        self.recent.after(offset, max).unwrap_or_default()
+        self.recent.after(offset).take(max).cloned().collect()
+    }
+
+    /// Returns true if the event after an offset is in memory.
+    pub(super) fn has_recent_after(&self, offset: u64) -> bool {
+        self.recent.after(offset).next().is_some()
     }
 
     /// Returns the offset at which a subscription starts, and the reason if it is not the one it
@@ -110,18 +115,12 @@ impl LogState {
 }
 
 impl RecentEvents {
-    fn after(&self, offset: u64, max: usize) -> Option<Vec<Arc<Event>>> {
-        let first = self.events.front()?.offset;
-        // `None` below the first event: the log, not an empty page, has what is missing.
-        let skipped = usize::try_from((offset + 1).checked_sub(first)?).ok()?;
-        Some(
-            self.events
-                .iter()
-                .skip(skipped)
-                .take(max)
-                .cloned()
-                .collect(),
-        )
+    fn after(&self, offset: u64) -> impl Iterator<Item = &Arc<Event>> {
+        let first = self.events.front().map(|first| first.offset);
+        // None below the first event: the log, not an empty page, has what is missing.
+        let skipped = first.and_then(|first| (offset + 1).checked_sub(first));
+        let skipped = skipped.and_then(|skipped| usize::try_from(skipped).ok());
+        self.events.iter().skip(skipped.unwrap_or(usize::MAX))
     }
 
     fn push(&mut self, event: &Arc<Event>) {

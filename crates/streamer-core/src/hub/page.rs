@@ -10,7 +10,7 @@ use super::{
     backlog::Backlog,
     context::Context,
     delivery::OutgoingEvent,
-    event_match::{EventMatch, MAX_IDS},
+    event_match::{BYTES_PER_COST, EventMatch, MAX_IDS},
     stream::Stream,
     streams::Streams,
     subscription::Subscription,
@@ -368,7 +368,5 @@ impl Undelivered {
 
 /// The maximum number of subscriptions that are evaluated one by one.
 const MAX_FEW: usize = 64;
-/// The bytes of an event that cost as much to decode as one candidate costs to evaluate.
-const BYTES_PER_COST: usize = 64;
 /// The number of cursors that cost as much to move as one candidate costs to evaluate.
 const CURSORS_PER_COST: usize = 8;

@@ -37,7 +37,7 @@ pub struct Matching {
 
 /// Subscriptions that are copied for the cost of one candidate. Copying one takes some 2 ns, and
 /// evaluating a candidate some 30 ns.
-const COPIES_PER_COST: usize = 16;
+pub(crate) const COPIES_PER_COST: usize = 16;
 
 /// Candidates that are read ahead of their evaluation.
 const AHEAD: usize = 16;
