@@ -36,13 +36,12 @@ impl AgeClock {
         // Measured by a monotonic clock: it is what advances ages while the system's clock is
         // wrong.
         let passed = i64::try_from(passed.as_millis()).unwrap_or(i64::MAX);
-        let latest = before.saturating_add(passed).saturating_add(step_ms);
         // Behind the system's clock it follows; ahead of it only time moves it.
-        let now = system_ms.clamp(before, latest);
+        let later = before.saturating_add(passed);
         let now = if system_ms < before {
-            before.saturating_add(passed)
+            later
         } else {
-            now
+            system_ms.min(later.saturating_add(step_ms))
         };
         self.now_ms = Some(now);
         now

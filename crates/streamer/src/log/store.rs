@@ -30,7 +30,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use redb::ReadableDatabase;
+use redb::{ReadableDatabase, WriteTransaction};
 
 pub use self::open::OpenError;
 #[cfg(any(test, feature = "testing"))]
@@ -40,7 +40,7 @@ use self::{
     documents::PendingStates,
     engine::{DOCUMENTS, Documents, Engine, PRODUCERS, Producers, catch_panics, storage},
     maintenance::Maintenance,
-    segment::{CommitBuffer, Kind},
+    segment::Kind,
     segments::{Appender, Segments},
 };
 use super::{
@@ -110,6 +110,8 @@ pub struct RedbLog {
 const COST_PER_BYTE: u64 = 8;
 /// Upper bound of the disk space that any commit needs besides.
 const COST_PER_COMMIT: u64 = 1 << 20;
+/// Free space that is required before the index is written, in bytes.
+const INDEX_SPACE: u64 = 16 << 20;
 
 /// State shared by the log and its readers.
 struct Shared {
@@ -212,14 +214,7 @@ impl RedbLog {
             // make the resent entry a duplicate.
             records.push((Kind::Producer, new_head, producer.encode_named(name)));
         }
-        let body_bytes = records.iter().map(|(_, _, body)| body.len()).sum();
-        // Checksums include the segment and the place, so records are encoded only after a segment
-        // with this much space was chosen.
-        let bound = CommitBuffer::bound(records.len(), body_bytes);
-        let records = records
-            .iter()
-            .map(|(kind, offset, body)| (*kind, *offset, &**body));
-        self.appender.append(head, bound, records)?;
+        self.appender.append(head, &records)?;
 
         // Only now: if the commit fails, readers must not see the new head.
         self.bytes = bytes;
@@ -254,6 +249,13 @@ impl RedbLog {
             .saturating_add(COST_PER_COMMIT)
             .saturating_add(self.min_free_bytes);
         self.check_free(needed)
+    }
+
+    /// Begins a transaction of the index. Returns [`LogError::Full`] if the disk may be too full for it:
+    /// after a failed write, redb cannot continue.
+    fn begin_index_commit(&self) -> Result<WriteTransaction, LogError> {
+        self.check_free(INDEX_SPACE)?;
+        self.shared.engine.begin_commit()
     }
 
     fn check_free(&self, needed: u64) -> Result<(), LogError> {

@@ -7,7 +7,7 @@ use redb::{ReadableDatabase, ReadableTableMetadata, TableDefinition};
 use super::{
     disk::Disk,
     engine::{Engine, FIRST, FORMAT, FORMAT_VERSION, number, set_number, storage},
-    segment::{CommitBuffer, Kind},
+    segment::Kind,
     segments::{Appender, Segments, remove_all},
 };
 use crate::log::{LogError, encoding::StoredEvent};
@@ -48,7 +48,7 @@ pub(super) fn convert(
             &[]
         });
         bytes += body.len();
-        batch.push((offset, body.to_vec()));
+        batch.push((Kind::Event, offset, body.to_vec()));
         if bytes >= BATCH_BYTES {
             append(&mut appender, &mut head, &mut batch)?;
             bytes = 0;
@@ -73,18 +73,12 @@ pub(super) fn convert(
 fn append(
     appender: &mut Appender,
     head: &mut u64,
-    batch: &mut Vec<(u64, Vec<u8>)>,
+    batch: &mut Vec<(Kind, u64, Vec<u8>)>,
 ) -> Result<(), LogError> {
-    let Some((last, _)) = batch.last() else {
+    let Some(&(_, last, _)) = batch.last() else {
         return Ok(());
     };
-    let last = *last;
-    let body_bytes = batch.iter().map(|(_, body)| body.len()).sum();
-    let bound = CommitBuffer::bound(batch.len(), body_bytes);
-    let records = batch
-        .iter()
-        .map(|(offset, body)| (Kind::Event, *offset, &**body));
-    appender.append(*head, bound, records)?;
+    appender.append(*head, batch)?;
     // Not `head` plus the length of the batch, because a damaged table may skip offsets.
     *head = last;
     batch.clear();

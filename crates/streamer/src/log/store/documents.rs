@@ -30,9 +30,6 @@ const EVENTS_MAX: usize = 4 * EVENTS_DUE;
 /// The memory for keys after which a commit waits until the documents are written, in bytes.
 const KEY_BYTES_MAX: usize = 8 << 20;
 
-/// Free space that is required before the index is written, in bytes.
-pub(super) const INDEX_SPACE: u64 = 16 << 20;
-
 /// Documents whose state in the table is outdated, with their new state, and the number of producers
 /// of which this is true.
 #[derive(Debug, Default)]
@@ -94,8 +91,7 @@ impl RedbLog {
         if !self.pending.is_empty() {
             // redb cannot continue after a failed write, so that it must not begin one on a full
             // disk.
-            self.check_free(INDEX_SPACE)?;
-            let transaction = self.shared.engine.begin_commit()?;
+            let transaction = self.begin_index_commit()?;
             {
                 let mut table = transaction.open_table(DOCUMENTS).map_err(storage)?;
                 for (key, state) in &self.pending.states {

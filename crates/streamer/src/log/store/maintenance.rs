@@ -4,7 +4,6 @@ use redb::{ReadableDatabase, ReadableTable};
 
 use super::{
     RedbLog, StoreOptions,
-    documents::INDEX_SPACE,
     engine::{self, DOCUMENTS, FIRST, INDEX_FILE, PRODUCERS, decode_producer, set_number, storage},
     segments::{Visited, removed},
 };
@@ -147,9 +146,8 @@ impl RedbLog {
         }
         // Each document whose last event is trimmed must have its row, which receives the event.
         self.apply(self.maintenance.applied_ms)?;
-        self.check_free(INDEX_SPACE)?;
         let end = upto.min(first + SLICE as u64);
-        let transaction = self.shared.engine.begin_commit()?;
+        let transaction = self.begin_index_commit()?;
         {
             let mut documents = transaction.open_table(DOCUMENTS).map_err(storage)?;
             let mut keep = |stored: StoredEvent| {
@@ -249,8 +247,7 @@ impl RedbLog {
             }
         }
         if !idle.is_empty() {
-            self.check_free(INDEX_SPACE)?;
-            let transaction = self.shared.engine.begin_commit()?;
+            let transaction = self.begin_index_commit()?;
             {
                 let mut table = transaction.open_table(PRODUCERS).map_err(storage)?;
                 for name in &idle {

@@ -79,6 +79,9 @@ pub(super) struct Records<'a> {
     position: usize,
 }
 
+/// The part ends before the record.
+struct Incomplete;
+
 impl SegmentHeader {
     pub(super) fn encode(&self) -> Vec<u8> {
         let mut copy = Vec::with_capacity(COPY_BYTES);
@@ -122,17 +125,12 @@ impl SegmentHeader {
         Err(error)
     }
 
-    /// Returns a checksum that has seen the place of a record.
-    fn hasher(&self, at: usize) -> crc32fast::Hasher {
+    /// Returns the checksum of a part of the record at this place.
+    fn checksum(&self, at: usize, bytes: &[u8]) -> u32 {
         let mut hasher = crc32fast::Hasher::new();
         for number in [self.salt, self.id, at as u64] {
             hasher.update(&number.to_le_bytes());
         }
-        hasher
-    }
-
-    fn checksum(&self, at: usize, bytes: &[u8]) -> u32 {
-        let mut hasher = self.hasher(at);
         hasher.update(bytes);
         hasher.finalize()
     }
@@ -165,9 +163,9 @@ impl CommitBuffer {
         }
     }
 
-    /// Returns an upper bound of the size of a commit.
-    pub(super) fn bound(records: usize, body_bytes: usize) -> usize {
-        records * (RECORD_HEADER + ALIGNMENT) + body_bytes
+    /// Returns an upper bound of the size of a commit of records with bodies of these lengths.
+    pub(super) fn bound(bodies: impl Iterator<Item = usize>) -> usize {
+        bodies.map(|body| RECORD_HEADER + body + ALIGNMENT).sum()
     }
 
     /// Returns the size so far.
@@ -228,9 +226,9 @@ impl<'a> Records<'a> {
         self.start + self.position
     }
 
-    /// Decodes the record at the position. Returns `None` if its header is damaged, and its length
-    /// only if the part ends before it.
-    fn decode(&self) -> Option<Result<Record<'a>, usize>> {
+    /// Decodes the record at the position. Returns `None` if its header is damaged, and an error if the
+    /// part ends before its end.
+    fn decode(&self) -> Option<Result<Record<'a>, Incomplete>> {
         let at = self.start + self.position;
         let header = self
             .part
@@ -249,7 +247,7 @@ impl<'a> Records<'a> {
         let length = half(header, 8) as usize;
         let body = self.position + RECORD_HEADER;
         let Some(body) = self.part.get(body..body + length) else {
-            return Some(Err(length));
+            return Some(Err(Incomplete));
         };
         Some(Ok(Record {
             at,
@@ -277,7 +275,7 @@ impl<'a> Iterator for Records<'a> {
                     return Some(record);
                 }
                 // The caller reads again from `searched`, with a larger part.
-                Some(Err(_)) => return None,
+                Some(Err(Incomplete)) => return None,
                 None => {
                     let end = *end.get_or_insert_with(|| content_end(self.part, self.position));
                     if self.position >= end {

@@ -330,14 +330,16 @@ impl Appender {
         Arc::clone(&self.segments)
     }
 
-    /// Appends a commit of records of at most `bound` bytes to a log with this head, with one write
-    /// and one sync.
-    pub(super) fn append<'a>(
+    /// Appends a commit of records, each with its kind, offset and body, to a log with this head, with
+    /// one write and one sync.
+    pub(super) fn append(
         &mut self,
         head: u64,
-        bound: usize,
-        records: impl Iterator<Item = (Kind, u64, &'a [u8])>,
+        records: &[(Kind, u64, Vec<u8>)],
     ) -> Result<(), LogError> {
+        // The checksums include the segment and the place, so that records are encoded only after a
+        // segment with this much space was chosen.
+        let bound = CommitBuffer::bound(records.iter().map(|(_, _, body)| body.len()));
         if let Some(active) = &mut self.active {
             // Even if the commit goes to another segment: in a sealed one every record counts.
             active.clean()?;
@@ -352,7 +354,7 @@ impl Appender {
         let active = self.active.insert(active);
         let mut buffer = CommitBuffer::new(active.segment.header, active.end);
         let mut events = Vec::new();
-        for (kind, offset, body) in records {
+        for &(kind, offset, ref body) in records {
             if kind == Kind::Event {
                 events.push((offset, active.end + buffer.len()));
             }

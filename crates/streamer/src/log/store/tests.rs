@@ -72,7 +72,7 @@ fn documents(log: &RedbLog) -> Result<DocumentPage, LogError> {
 }
 
 /// Creates a log, changes its tables, and returns the error of reopening it.
-fn reopen_changed(change: impl FnOnce(&redb::WriteTransaction)) -> OpenError {
+fn reopen_changed(change: impl FnOnce(&WriteTransaction)) -> OpenError {
     let dir = tempfile::tempdir().unwrap();
     drop(RedbLog::open(dir.path(), &options()).unwrap());
     let database = redb::Database::open(dir.path().join("log.redb")).unwrap();
@@ -81,6 +81,16 @@ fn reopen_changed(change: impl FnOnce(&redb::WriteTransaction)) -> OpenError {
     transaction.commit().unwrap();
     drop(database);
     RedbLog::open(dir.path(), &options()).unwrap_err()
+}
+
+/// Asserts that the error names a removed file, and that the log has stopped.
+fn check_stopped_by_removal(log: &mut RedbLog, error: &LogError, name: &str) {
+    let text = with_sources(error);
+    assert!(text.contains(name), "{text}");
+    assert!(matches!(
+        log.append(vec![entry(4)], 1),
+        Err(LogError::Stopped { .. })
+    ));
 }
 
 #[test]

@@ -125,15 +125,7 @@ fn removed_file_of_an_idle_log_is_noticed() {
         fs::remove_file(file.path()).unwrap();
         let error = log.maintain(1_002_000).unwrap_err();
         let name = file.file_name().into_string().unwrap();
-        assert!(
-            with_sources(&error).contains(&name),
-            "{}",
-            with_sources(&error)
-        );
-        assert!(matches!(
-            log.append(vec![entry(4)], 1),
-            Err(LogError::Stopped { .. })
-        ));
+        check_stopped_by_removal(&mut log, &error, &name);
     }
 }
 
