@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 use bytes::Bytes;
-use steadfast_bench::figure::{Figure, Figures};
+use steadfast_bench::{figure::Figures, measure::median};
 use steadfast_wire::streamer::gateway_message::Payload;
 use tokio::{
     io::AsyncWriteExt as _,
@@ -126,16 +126,18 @@ async fn measure_case(case: &Case, figures: &mut Figures) -> Result<()> {
             }
         }
         let name = format!("{}_burst_{burst:02}", case.name);
-        figures.insert(
+        compare(
             format!("{name}_and_tonic"),
-            compare(taken.iter().map(|(one, other, _)| (one.delivery, *other))),
+            taken.iter().map(|(one, other, _)| (one.delivery, *other)),
+            figures,
         );
-        figures.insert(
+        compare(
             format!("{name}_and_raw_tcp"),
-            compare(taken.iter().map(|(one, _, least)| (one.delivery, *least))),
+            taken.iter().map(|(one, _, least)| (one.delivery, *least)),
+            figures,
         );
         let log = median(taken.iter().map(|(one, ..)| one.log));
-        figures.insert(format!("{name}_log_writer"), Figure::alone(log, "ns"));
+        figures.put(format!("{name}_log_writer"), "ns", log);
     }
     Ok(())
 }
@@ -179,13 +181,15 @@ async fn measure_clients(figures: &mut Figures) -> Result<()> {
             taken.push((sums[0], sums[1]));
         }
     }
-    figures.insert(
+    compare(
         format!("100_clients_burst_{burst:02}_both_sides_and_tonic"),
-        compare(taken.iter().map(|(one, other)| (one.0, other.0))),
+        taken.iter().map(|(one, other)| (one.0, other.0)),
+        figures,
     );
-    figures.insert(
+    compare(
         format!("100_clients_burst_{burst:02}_client_and_tonic"),
-        compare(taken.iter().map(|(one, other)| (one.1, other.1))),
+        taken.iter().map(|(one, other)| (one.1, other.1)),
+        figures,
     );
     Ok(())
 }
@@ -275,22 +279,12 @@ fn document() -> Bytes {
     format!("{head}{text}\"}}").into()
 }
 
-/// Returns the median of our values with the median of the ratios of pairs.
-fn compare(pairs: impl Iterator<Item = (f64, f64)> + Clone) -> Figure {
-    Figure {
-        value: median(pairs.clone().map(|(ours, _)| ours)),
-        unit: "ns",
-        baseline: Some(median(pairs.clone().map(|(_, baseline)| baseline))),
-        ratio: Some(median(
-            pairs.map(|(ours, baseline)| baseline / ours.max(1e-9)),
-        )),
-    }
-}
-
-fn median(values: impl Iterator<Item = f64>) -> f64 {
-    let mut values: Vec<f64> = values.collect();
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
+/// Adds the median of our values with the median of the ratios of pairs.
+fn compare(name: String, pairs: impl Iterator<Item = (f64, f64)> + Clone, figures: &mut Figures) {
+    let ours = median(pairs.clone().map(|(ours, _)| ours));
+    let baseline = median(pairs.clone().map(|(_, baseline)| baseline));
+    let ratio = median(pairs.map(|(ours, baseline)| baseline / ours.max(1e-9)));
+    figures.put_against(name, "ns", ours, (baseline, ratio));
 }
 
 /// The wait for work that follows the last message of a measurement.

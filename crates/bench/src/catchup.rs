@@ -7,14 +7,11 @@
 use std::{
     net::SocketAddr,
     sync::atomic::{AtomicU64, Ordering},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use anyhow::{Context as _, Result, bail};
-use steadfast_bench::{
-    figure::{Figure, Figures},
-    measure::process_cpu_time,
-};
+use steadfast_bench::{figure::Figures, measure::load_average};
 use steadfast_streamer::{Client, Filter, Item, Position, client::Subscription};
 use steadfast_wire::streamer::{
     Heartbeat, Hello, Position as WirePosition, SubscribeRequest,
@@ -22,9 +19,8 @@ use steadfast_wire::streamer::{
 };
 use tokio::{runtime, task::JoinSet, time::timeout};
 
-use crate::{
-    figures::{against, median},
-    streamer::{COLLECTION, DATABASE, EPOCH, Kind, PARTS, Process, RawStream, load, log_events},
+use crate::streamer::{
+    COLLECTION, DATABASE, EPOCH, Kind, PARTS, Process, RawStream, Run, log_events,
 };
 
 /// The number of runs of each row; the median counts.
@@ -32,14 +28,6 @@ const RUNS: usize = 5;
 
 /// The longest time for one run.
 const TIMEOUT: Duration = Duration::from_secs(60);
-
-/// One run of one reader.
-#[derive(Clone, Copy, Debug)]
-struct Run {
-    seconds: f64,
-    server_cpu: f64,
-    client_cpu: f64,
-}
 
 /// The reader of a row.
 #[derive(Clone, Copy, Debug)]
@@ -84,40 +72,27 @@ pub(crate) fn run(quick: bool) -> Result<Figures> {
     }
     let mut baseline = 0.0;
     for ((name, ..), runs) in rows.iter().zip(runs) {
-        let run = Run {
-            seconds: median(&runs, |run| run.seconds),
-            server_cpu: median(&runs, |run| run.server_cpu),
-            client_cpu: median(&runs, |run| run.client_cpu),
-        };
+        let run = Run::median(&runs);
         let rate = per_second(run);
         if *name == "raw_tonic" {
             baseline = rate;
         }
-        let mut add = |what: &str, figure| figures.insert(format!("catchup_{name}{what}"), figure);
-        add("", against(rate, "events/s", baseline));
-        add(
-            "_server_cpu",
-            Figure::alone(run.server_cpu / events as f64 * 1e9, "ns/event"),
-        );
-        add(
-            "_client_cpu",
-            Figure::alone(run.client_cpu / events as f64 * 1e9, "ns/event"),
-        );
+        let name = format!("catchup_{name}");
+        figures.put_against(&*name, "events/s", rate, (baseline, rate / baseline));
+        let mut add = |side, cpu| {
+            let each = cpu / events as f64 * 1e9;
+            figures.put(format!("{name}_{side}_cpu"), "ns/event", each);
+        };
+        add("server", run.server_cpu);
+        add("client", run.client_cpu);
     }
-    let log_rate = events as f64 / log_seconds;
-    figures.insert(
-        "catchup_log_alone".to_owned(),
-        Figure::alone(log_rate, "events/s"),
-    );
-    figures.insert(
-        "catchup_load_average".to_owned(),
-        Figure::alone(load(), "tasks"),
-    );
+    figures.put("catchup_log_alone", "events/s", events as f64 / log_seconds);
+    figures.put("catchup_load_average", "tasks", load_average()?);
     Ok(figures)
 }
 
 async fn measure(server: &Process, reader: Reader, events: u64) -> Result<Run> {
-    let began = (server.cpu_seconds()?, process_cpu_time(), Instant::now());
+    let began = Run::begin(server)?;
     let address = server.address();
     let reading = async {
         match reader {
@@ -133,11 +108,7 @@ async fn measure(server: &Process, reader: Reader, events: u64) -> Result<Run> {
     timeout(TIMEOUT, reading)
         .await
         .context("a reader is stuck")??;
-    Ok(Run {
-        seconds: began.2.elapsed().as_secs_f64(),
-        server_cpu: server.cpu_seconds()? - began.0,
-        client_cpu: process_cpu_time() - began.1,
-    })
+    began.end(server)
 }
 
 async fn read_generated(server: SocketAddr, events: u64) -> Result<()> {

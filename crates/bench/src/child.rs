@@ -1,12 +1,13 @@
 //! A measured part in a separate process.
 
 use std::{
-    fs,
     io::{BufRead as _, BufReader, Read as _},
     process::{Child as Process, Command, Stdio},
 };
 
 use anyhow::{Context as _, Result};
+
+use crate::measure::thread_cpu_times;
 
 /// The parent's handle of a process. Dropping it ends the process.
 #[derive(Debug)]
@@ -55,16 +56,8 @@ impl Child {
     ///
     /// If the process has ended.
     pub fn cpu_seconds(&self) -> Result<f64> {
-        let mut total = 0.0;
-        for thread in fs::read_dir(format!("/proc/{}/task", self.id()))? {
-            // A thread may end in between.
-            let Ok(text) = fs::read_to_string(thread?.path().join("schedstat")) else {
-                continue;
-            };
-            let running = text.split_whitespace().next();
-            total += running.context("an empty schedstat")?.parse::<f64>()? / 1e9;
-        }
-        Ok(total)
+        let times = thread_cpu_times(self.id())?;
+        Ok(times.iter().map(|(_, seconds)| seconds).sum())
     }
 
     /// Ends the process at once, as `kill -9` does.

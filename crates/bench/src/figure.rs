@@ -70,6 +70,17 @@ impl Figures {
         };
         self.insert(name.into(), figure);
     }
+
+    /// Adds a figure of which less is better, with its baseline, which may be a goal.
+    pub fn put_less(
+        &mut self,
+        name: impl Into<String>,
+        unit: &'static str,
+        value: f64,
+        baseline: f64,
+    ) {
+        self.put_against(name, unit, value, (baseline, baseline / value.max(1e-9)));
+    }
 }
 
 /// Returns one JSON object from names to figures.

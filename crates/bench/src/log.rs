@@ -8,8 +8,10 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use rustix::time::{ClockId, clock_gettime};
-use steadfast_bench::figure::Figures;
+use steadfast_bench::{
+    figure::Figures,
+    measure::{median, process_cpu_time},
+};
 use steadfast_streamer::{
     Epoch,
     log::{DocumentKey, Log as _, LogWriter, RedbLog, StoreOptions, Submission, WriterOptions},
@@ -87,9 +89,9 @@ fn single(dir: &Path, figures: &mut Figures) -> Result<()> {
         .iter()
         .zip(&disk)
         .map(|(ours, disk)| rate(ours) / rate(disk));
-    let ratio = median(ratios.collect());
-    let ours = median(ours.iter().map(rate).collect());
-    let disk = median(disk.iter().map(rate).collect());
+    let ratio = median(ratios);
+    let ours = median(ours.iter().map(rate));
+    let disk = median(disk.iter().map(rate));
     figures.put_against("publish_one_publisher", "1/s", ours, (disk, ratio));
     figures.put(
         "written_per_byte_one_publisher",
@@ -116,7 +118,7 @@ fn concurrent(dir: &Path, figures: &mut Figures) -> Result<()> {
                 .collect()
         })
         .collect();
-    let (start, cpu) = (Instant::now(), cpu_time());
+    let (start, cpu) = (Instant::now(), process_cpu_time());
     let documents = runtime.block_on(async {
         let mut tasks = tokio::task::JoinSet::new();
         for entries in entries {
@@ -136,14 +138,14 @@ fn concurrent(dir: &Path, figures: &mut Figures) -> Result<()> {
         let done: Result<Vec<u64>> = tasks.join_all().await.into_iter().collect();
         done.map(|done| done.iter().sum::<u64>())
     })?;
-    let (passed, cpu) = (start.elapsed(), cpu_time().saturating_sub(cpu));
+    let (passed, cpu) = (start.elapsed(), process_cpu_time() - cpu);
     runtime.block_on(writer.shutdown(Duration::from_secs(10)))?;
     figures.put(
         "publish_64_publishers",
         "1/s",
         documents as f64 / passed.as_secs_f64(),
     );
-    let micros = cpu.as_secs_f64() * 1e6 / documents as f64;
+    let micros = cpu * 1e6 / documents as f64;
     figures.put("cpu_per_document_64_publishers", "us", micros);
     Ok(())
 }
@@ -223,17 +225,4 @@ fn bytes_written() -> Result<u64> {
         .lines()
         .find_map(|line| line.strip_prefix("wchar: "));
     Ok(line.context("/proc/self/io has no wchar")?.parse()?)
-}
-
-fn cpu_time() -> Duration {
-    let time = clock_gettime(ClockId::ProcessCPUTime);
-    Duration::new(
-        time.tv_sec.unsigned_abs(),
-        u32::try_from(time.tv_nsec).unwrap_or(0),
-    )
-}
-
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
 }

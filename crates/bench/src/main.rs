@@ -2,7 +2,6 @@
 
 mod broadcast;
 mod catchup;
-mod figures;
 mod log;
 mod matcher;
 mod parser;

@@ -57,16 +57,16 @@ pub fn compare(pairs: usize, mut ours: impl FnMut(), mut baseline: impl FnMut())
     taken.truncate(quiet.max(pairs.div_ceil(3)));
     let ratios = sorted(taken.iter().map(|(_, ours, baseline)| baseline / ours));
     Comparison {
-        ours: Duration::from_secs_f64(middle(&sorted(taken.iter().map(|pair| pair.1)))),
-        baseline: Duration::from_secs_f64(middle(&sorted(taken.iter().map(|pair| pair.2)))),
+        ours: Duration::from_secs_f64(median(taken.iter().map(|pair| pair.1))),
+        baseline: Duration::from_secs_f64(median(taken.iter().map(|pair| pair.2))),
         ratio: middle(&ratios),
         quartiles: (ratios[ratios.len() / 4], ratios[ratios.len() * 3 / 4]),
         discarded: pairs - taken.len(),
     }
 }
 
-fn sorted(values: impl Iterator<Item = f64>) -> Vec<f64> {
-    let mut values: Vec<f64> = values.collect();
+fn sorted(values: impl IntoIterator<Item = f64>) -> Vec<f64> {
+    let mut values: Vec<f64> = values.into_iter().collect();
     values.sort_by(f64::total_cmp);
     values
 }
@@ -117,11 +117,42 @@ pub fn cpu_time() -> f64 {
     time.tv_sec as f64 + time.tv_nsec as f64 / 1e9
 }
 
+/// Returns the median, the upper one of two.
+///
+/// # Panics
+///
+/// Panics if there are no values.
+#[must_use]
+pub fn median(values: impl IntoIterator<Item = f64>) -> f64 {
+    middle(&sorted(values))
+}
+
 /// Returns the CPU seconds of all threads of this process so far.
 #[must_use]
 pub fn process_cpu_time() -> f64 {
     let time = clock_gettime(ClockId::ProcessCPUTime);
     time.tv_sec as f64 + time.tv_nsec as f64 / 1e9
+}
+
+/// Returns the name and the CPU seconds of each living thread of a process.
+///
+/// # Errors
+///
+/// If the process does not exist.
+pub fn thread_cpu_times(process: u32) -> Result<Vec<(String, f64)>> {
+    let mut times = Vec::new();
+    for thread in fs::read_dir(format!("/proc/{process}/task"))? {
+        let thread = thread?.path();
+        let read = |file| fs::read_to_string(thread.join(file));
+        // A thread may end while it is read.
+        let (Ok(name), Ok(statistics)) = (read("comm"), read("schedstat")) else {
+            continue;
+        };
+        let nanos = statistics.split_whitespace().next();
+        let nanos: f64 = nanos.context("schedstat is empty")?.parse()?;
+        times.push((name.trim().to_owned(), nanos / 1e9));
+    }
+    Ok(times)
 }
 
 /// Returns the threads that ran or waited for a processor in the last minute. Figures that were taken

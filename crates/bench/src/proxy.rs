@@ -14,7 +14,10 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 use prost::Message as _;
-use steadfast_bench::{figure::Figures, measure::cpu_time};
+use steadfast_bench::{
+    figure::Figures,
+    measure::{cpu_time, median},
+};
 use steadfast_wire::fodc::StreamMetricsRequest;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -90,19 +93,13 @@ async fn measure_rounds(figures: &mut Figures) -> Result<()> {
     sleep_until(next).await;
     let cores = (process.cpu_seconds()? - began.0) / began.1.elapsed().as_secs_f64();
     let peak = process.peak_memory_mib()?;
-    put_against(figures, "proxy_cores", "cores", cores, CORES);
+    figures.put_less("proxy_cores", "cores", cores, CORES);
     let prost = prost_cores(agents.sample());
-    put_against(
-        figures,
-        "proxy_cores_and_prost_alone",
-        "cores",
-        cores,
-        prost,
-    );
-    put_against(figures, "proxy_memory_peak", "MiB", peak, MEMORY);
+    figures.put_less("proxy_cores_and_prost_alone", "cores", cores, prost);
+    figures.put_less("proxy_memory_peak", "MiB", peak, MEMORY);
     figures.put("proxy_memory_idle", "MiB", idle);
     figures.put("proxy_memory_connected", "MiB", connected);
-    figures.put("proxy_answer", "s", median(&mut took));
+    figures.put("proxy_answer", "s", median(took));
     Ok(())
 }
 
@@ -114,7 +111,7 @@ async fn measure_silence(figures: &mut Figures) -> Result<()> {
     for _ in 0..3 {
         before.push(scrape(process.http()).await?.took.as_secs_f64());
     }
-    let usual = median(&mut before);
+    let usual = median(before);
     agents.silence_one();
     let mut after = Vec::new();
     for _ in 0..6 {
@@ -122,8 +119,12 @@ async fn measure_silence(figures: &mut Figures) -> Result<()> {
         ensure!(scrape.missing.is_some(), "the silent agent is not reported");
         after.push((scrape.took.as_secs_f64() - usual).max(0.0));
     }
-    put_against(figures, "proxy_first_answer_late_by", "s", after[0], LATE);
-    figures.put("proxy_later_answers_late_by", "s", median(&mut after[1..]));
+    figures.put_less("proxy_first_answer_late_by", "s", after[0], LATE);
+    figures.put(
+        "proxy_later_answers_late_by",
+        "s",
+        median(after.split_off(1)),
+    );
     Ok(())
 }
 
@@ -138,15 +139,6 @@ async fn measure_all_streams(figures: &mut Figures) -> Result<()> {
     figures.put("proxy_seven_streams_memory_connected", "MiB", connected);
     figures.put("proxy_seven_streams_memory_peak", "MiB", peak);
     Ok(())
-}
-
-fn put_against(figures: &mut Figures, name: &str, unit: &'static str, value: f64, baseline: f64) {
-    figures.put_against(name, unit, value, (baseline, baseline / value.max(1e-9)));
-}
-
-fn median(values: &mut [f64]) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
 }
 
 /// Returns the share of a core for decoding all responses of a round with prost.

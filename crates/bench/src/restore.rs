@@ -11,8 +11,8 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use steadfast_bench::{
-    figure::{Figure, Figures},
-    measure::process_cpu_time,
+    figure::Figures,
+    measure::{load_average, median},
 };
 use steadfast_streamer::{Client, Filter, client::Subscription};
 use steadfast_wire::streamer::{
@@ -21,10 +21,7 @@ use steadfast_wire::streamer::{
 };
 use tokio::{runtime, task::JoinSet, time::timeout};
 
-use crate::{
-    figures::{against, median},
-    streamer::{COLLECTION, DATABASE, EPOCH, Kind as Server, Process, RawStream, load},
-};
+use crate::streamer::{COLLECTION, DATABASE, EPOCH, Kind as Server, Process, RawStream, Run};
 
 /// The number of runs of each row; the median counts.
 const RUNS: usize = 5;
@@ -38,14 +35,6 @@ const TIMEOUT: Duration = Duration::from_secs(120);
 /// The number of clients that find the server again.
 const CLIENTS: usize = 1_000;
 
-/// The cost of restoring all subscriptions of one client.
-#[derive(Clone, Copy, Debug)]
-struct Run {
-    seconds: f64,
-    server_cpu: f64,
-    client_cpu: f64,
-}
-
 pub(crate) fn run(quick: bool) -> Result<Figures> {
     let subscriptions = if quick { 20_000 } else { 100_000 };
     let runtime = runtime::Builder::new_current_thread()
@@ -54,8 +43,7 @@ pub(crate) fn run(quick: bool) -> Result<Figures> {
     let mut figures = Figures::new();
     runtime.block_on(measure_one(&mut figures, subscriptions))?;
     runtime.block_on(measure_many(&mut figures, subscriptions / CLIENTS))?;
-    let load = Figure::alone(load(), "tasks");
-    figures.insert("restore_load_average".to_owned(), load);
+    figures.put("restore_load_average", "tasks", load_average()?);
     Ok(figures)
 }
 
@@ -74,13 +62,12 @@ async fn measure_one(figures: &mut Figures, subscriptions: usize) -> Result<()> 
         server.kill()?;
         // With the same address, epoch and events, so that the client's positions stay valid.
         server = Process::start(Server::Memory, address, EVENTS)?;
-        let began = (server.cpu_seconds()?, process_cpu_time());
+        let began = Run::begin(&server)?;
         timeout(TIMEOUT, established(&client, before.streams_established)).await?;
         let outage = timeout(TIMEOUT, outage_over(&client, ours.len() + 1)).await?;
         ours.push(Run {
             seconds: outage.as_secs_f64(),
-            server_cpu: server.cpu_seconds()? - began.0,
-            client_cpu: process_cpu_time() - began.1,
+            ..began.end(&server)?
         });
         bytes = client.link_counters().bytes_out - before.bytes_out;
     }
@@ -88,9 +75,9 @@ async fn measure_one(figures: &mut Figures, subscriptions: usize) -> Result<()> 
     client.close().await;
     let each = 1e9 / subscriptions as f64;
     let mut add = |name: &str, key: fn(&Run) -> f64, factor, unit| {
-        let (ours, raw) = (median(&ours, key), median(&raw, key));
-        let figure = against(ours * factor, unit, raw * factor);
-        figures.insert(format!("restore_{name}"), figure);
+        let of = |runs: &[Run]| median(runs.iter().map(key)) * factor;
+        let (ours, raw) = (of(&ours), of(&raw));
+        figures.put_against(format!("restore_{name}"), unit, ours, (raw, ours / raw));
     };
     add("one_client", |run| run.seconds, 1.0, "s");
     add("server_cpu", |run| run.server_cpu, each, "ns each");
@@ -101,8 +88,11 @@ async fn measure_one(figures: &mut Figures, subscriptions: usize) -> Result<()> 
         each,
         "ns each",
     );
-    let bytes = bytes as f64 / subscriptions as f64;
-    figures.insert("restore_request".to_owned(), Figure::alone(bytes, "bytes"));
+    figures.put(
+        "restore_request",
+        "bytes",
+        bytes as f64 / subscriptions as f64,
+    );
     Ok(())
 }
 
@@ -173,7 +163,7 @@ async fn restore_raw(server: &Process, subscriptions: usize) -> Result<Run> {
             request: number as u64 + 1,
         })
         .collect();
-    let began = (server.cpu_seconds()?, process_cpu_time(), Instant::now());
+    let began = Run::begin(server)?;
     let mut stream = RawStream::open(server.address()).await?;
     for request in requests {
         stream.send(Request::Subscribe(request))?;
@@ -184,11 +174,7 @@ async fn restore_raw(server: &Process, subscriptions: usize) -> Result<Run> {
         };
         anyhow::ensure!(response.success, "refused: {}", response.error);
     }
-    Ok(Run {
-        seconds: began.2.elapsed().as_secs_f64(),
-        server_cpu: server.cpu_seconds()? - began.0,
-        client_cpu: process_cpu_time() - began.1,
-    })
+    began.end(server)
 }
 
 async fn measure_many(figures: &mut Figures, each: usize) -> Result<()> {
@@ -210,7 +196,7 @@ async fn measure_many(figures: &mut Figures, each: usize) -> Result<()> {
     server.kill()?;
     let killed = Instant::now();
     let server = Process::start(Server::Memory, address, EVENTS)?;
-    let began = (server.cpu_seconds()?, process_cpu_time(), Instant::now());
+    let began = Run::begin(&server)?;
     let whole = async {
         for client in &clients {
             // Each client has established one stream before the kill.
@@ -218,17 +204,16 @@ async fn measure_many(figures: &mut Figures, each: usize) -> Result<()> {
         }
     };
     timeout(TIMEOUT, whole).await.context("some are not back")?;
-    let (restarted, killed) = (began.2.elapsed(), killed.elapsed());
+    let (run, killed) = (began.end(&server)?, killed.elapsed());
     let made = attempts(&clients) - before;
     let mut add = |name: &str, value, unit| {
-        let figure = Figure::alone(value, unit);
-        figures.insert(format!("restore_1000_clients_{name}"), figure);
+        figures.put(format!("restore_1000_clients_{name}"), unit, value);
     };
-    add("after_restart", restarted.as_secs_f64(), "s");
+    add("after_restart", run.seconds, "s");
     add("after_kill", killed.as_secs_f64(), "s");
     add("attempts", made as f64, "attempts");
-    add("server_cpu", server.cpu_seconds()? - began.0, "s");
-    add("client_cpu", process_cpu_time() - began.1, "s");
+    add("server_cpu", run.server_cpu, "s");
+    add("client_cpu", run.client_cpu, "s");
     drop(held);
     Ok(())
 }

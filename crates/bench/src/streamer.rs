@@ -4,6 +4,10 @@
 mod process;
 mod raw;
 
+use std::time::Instant;
+
+use anyhow::Result;
+use steadfast_bench::measure::{median, process_cpu_time};
 use steadfast_streamer::Epoch;
 
 pub(crate) use self::{
@@ -28,9 +32,48 @@ pub(crate) fn data(offset: u64) -> String {
     format!(r#"{{"part":{part},"n":{offset},"text":"{padding}"}}"#)
 }
 
-/// Returns the 1-minute load average, for people who read the figures.
-pub(crate) fn load() -> f64 {
-    let text = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
-    let first = text.split_whitespace().next();
-    first.and_then(|load| load.parse().ok()).unwrap_or(0.0)
+/// The time and the CPU time of both sides of one run, in seconds.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Run {
+    pub(crate) seconds: f64,
+    pub(crate) server_cpu: f64,
+    pub(crate) client_cpu: f64,
+}
+
+/// The beginning of a run.
+pub(crate) struct Began {
+    server_cpu: f64,
+    client_cpu: f64,
+    at: Instant,
+}
+
+impl Run {
+    pub(crate) fn begin(server: &Process) -> Result<Began> {
+        Ok(Began {
+            server_cpu: server.cpu_seconds()?,
+            client_cpu: process_cpu_time(),
+            at: Instant::now(),
+        })
+    }
+
+    /// Returns the median of each quantity.
+    pub(crate) fn median(runs: &[Self]) -> Self {
+        let of = |key: fn(&Self) -> f64| median(runs.iter().map(key));
+        Self {
+            seconds: of(|run| run.seconds),
+            server_cpu: of(|run| run.server_cpu),
+            client_cpu: of(|run| run.client_cpu),
+        }
+    }
+}
+
+impl Began {
+    /// Ends the run. The server is the one with which it began.
+    pub(crate) fn end(&self, server: &Process) -> Result<Run> {
+        Ok(Run {
+            seconds: self.at.elapsed().as_secs_f64(),
+            server_cpu: server.cpu_seconds()? - self.server_cpu,
+            client_cpu: process_cpu_time() - self.client_cpu,
+        })
+    }
 }

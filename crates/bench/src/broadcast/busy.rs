@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Result, ensure};
 use bytes::Bytes;
 use prost::Message as _;
-use steadfast_bench::figure::{Figure, Figures};
+use steadfast_bench::figure::Figures;
 use steadfast_wire::streamer::{
     Filter, Heartbeat, StreamerMessage, Value, gateway_message::Payload, streamer_message, value,
 };
@@ -83,13 +83,7 @@ pub(super) async fn measure(figures: &mut Figures) -> Result<()> {
         );
         delays.sort_by(f64::total_cmp);
         for (which, at) in [("p99", delays.len() * 99 / 100), ("max", delays.len() - 1)] {
-            let figure = Figure {
-                value: delays[at],
-                unit: "ms",
-                baseline: Some(GOAL_MS),
-                ratio: Some(GOAL_MS / delays[at].max(1e-9)),
-            };
-            figures.insert(format!("busy_{name}_{which}"), figure);
+            figures.put_less(format!("busy_{name}_{which}"), "ms", delays[at], GOAL_MS);
         }
     }
     Ok(())

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::Result;
-use steadfast_bench::figure::{Figure, Figures};
+use steadfast_bench::figure::Figures;
 use steadfast_wire::streamer::{Filter, SubscribeRequest, Value, gateway_message::Payload, value};
 use tokio::time::sleep;
 
@@ -28,13 +28,7 @@ const RETURN: Duration = Duration::from_secs(12);
 
 pub(super) async fn measure(figures: &mut Figures) -> Result<()> {
     let mut add = |name: &str, value: f64, unit, goal: f64| {
-        let figure = Figure {
-            value,
-            unit,
-            baseline: Some(goal),
-            ratio: Some(goal / value.max(1e-9)),
-        };
-        figures.insert(format!("resident_{name}"), figure);
+        figures.put_less(format!("resident_{name}"), unit, value, goal);
     };
     let server = Target::product()?;
     // One connection first: a server allocates something once.
@@ -69,10 +63,7 @@ pub(super) async fn measure(figures: &mut Figures) -> Result<()> {
         "of start",
         AFTER_LEAVE,
     );
-    figures.insert(
-        "resident_start".to_owned(),
-        Figure::alone(start / 1_048_576.0, "MiB"),
-    );
+    figures.put("resident_start", "MiB", start / 1_048_576.0);
     Ok(())
 }
 

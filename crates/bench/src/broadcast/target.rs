@@ -1,7 +1,6 @@
 //! The processes that are measured.
 
 use std::{
-    fs,
     io::{BufRead as _, BufReader, Write as _},
     net::SocketAddr,
     path::{Path, PathBuf},
@@ -9,7 +8,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
-use steadfast_bench::measure::memory_mib;
+use steadfast_bench::measure::{memory_mib, thread_cpu_times};
 use tempfile::TempDir;
 
 /// A server or client process. Dropping it ends the process.
@@ -99,16 +98,8 @@ impl Target {
     /// Returns the CPU time so far, of the threads that are alive.
     pub(super) fn cpu_time(&self) -> Result<CpuTime> {
         let mut time = CpuTime::default();
-        for thread in fs::read_dir(format!("/proc/{}/task", self.child.id()))? {
-            let thread = thread?.path();
-            let read = |file| fs::read_to_string(thread.join(file));
-            // A thread may end while it is read.
-            let (Ok(name), Ok(statistics)) = (read("comm"), read("schedstat")) else {
-                continue;
-            };
-            let nanos = statistics.split(' ').next().context("schedstat")?;
-            let seconds = nanos.parse::<f64>()? / 1e9;
-            if name.trim() == LOG_THREAD {
+        for (name, seconds) in thread_cpu_times(self.child.id())? {
+            if name == LOG_THREAD {
                 time.log += seconds;
             } else {
                 time.delivery += seconds;
