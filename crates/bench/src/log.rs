@@ -1,4 +1,4 @@
-//! The log in a file: commits beside the disk's own syncs, CPU time, bytes written, and recovery.
+//! The log on disk: commits beside the disk's own syncs, CPU time, bytes written, and recovery.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -14,7 +14,7 @@ use steadfast_bench::{
 };
 use steadfast_streamer::{
     Epoch,
-    log::{DocumentKey, Log as _, LogWriter, RedbLog, StoreOptions, Submission, WriterOptions},
+    log::{DocumentKey, Log as _, LogWriter, SegmentLog, StoreOptions, Submission, WriterOptions},
 };
 
 /// Commits of one document and syncs of the disk are measured in turns of this many.
@@ -38,9 +38,9 @@ pub(crate) fn run() -> Result<Figures> {
     Ok(figures)
 }
 
-fn open(dir: &Path) -> Result<RedbLog> {
+fn open(dir: &Path) -> Result<SegmentLog> {
     // The epoch is also the salt of the checksums; each measurement has a log of its own.
-    Ok(RedbLog::open(dir, &StoreOptions::new(Epoch(0x5eed)))?)
+    Ok(SegmentLog::open(dir, &StoreOptions::new(Epoch(0x5eed)))?)
 }
 
 fn entry(producer: &str, sequence: u64) -> Submission {

@@ -1,4 +1,4 @@
-//! Measures the durable append rate of the log in a file, for several commit sizes, and through the
+//! Measures the durable append rate of the log on disk, for several commit sizes, and through the
 //! writer thread with many submitters.
 //!
 //! ```text
@@ -16,7 +16,7 @@ use std::{
 
 use steadfast_streamer::{
     Epoch,
-    log::{DocumentKey, Log, LogWriter, RedbLog, StoreOptions, Submission, WriterOptions},
+    log::{DocumentKey, Log, LogWriter, SegmentLog, StoreOptions, Submission, WriterOptions},
 };
 
 const PER_ROUND: Duration = Duration::from_secs(4);
@@ -41,8 +41,11 @@ fn percentile(times: &mut [Duration], part: f64) -> Duration {
     times[((times.len() - 1) as f64 * part) as usize]
 }
 
-fn open(dir: &Path, name: &str) -> Result<RedbLog> {
-    Ok(RedbLog::open(dir.join(name), &StoreOptions::new(Epoch(1)))?)
+fn open(dir: &Path, name: &str) -> Result<SegmentLog> {
+    Ok(SegmentLog::open(
+        dir.join(name),
+        &StoreOptions::new(Epoch(1)),
+    )?)
 }
 
 /// Measures commits of this many entries, with maintenance in between as the writer does it.

@@ -30,6 +30,6 @@ pub use crate::{
 };
 #[cfg(feature = "server")]
 pub use crate::{
-    log::{MemoryLog, RedbLog, StoreOptions},
+    log::{MemoryLog, SegmentLog, StoreOptions},
     server::{Server, ServerOptions},
 };

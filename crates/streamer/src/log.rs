@@ -1,9 +1,8 @@
 //! The append-only log of events: its traits, [`Log`] and [`LogReader`], and two implementations.
 //!
-//! [`MemoryLog`] keeps everything in memory and is deterministic. [`RedbLog`] keeps segments
-//! and an index in a directory. Both
-//! apply the same rules to submissions (`ingest`, `plan`). One [`LogWriter`] thread owns the log and
-//! commits the submissions of all publishers together.
+//! [`MemoryLog`] keeps everything in memory and is deterministic. [`SegmentLog`] keeps segments and an
+//! index in a directory. Both apply the same rules to submissions (`ingest`, `plan`). One
+//! [`LogWriter`] thread owns the log and commits the submissions of all publishers together.
 
 mod age_clock;
 mod encoding;
@@ -24,7 +23,7 @@ use crate::{Epoch, Event, Operation, Terms, hub::ReadFault};
 pub use self::{
     encoding::DecodeError,
     memory::MemoryLog,
-    store::{OpenError, RedbLog, StoreOptions},
+    store::{OpenError, SegmentLog, StoreOptions},
     writer::{LogWriter, PendingCommit, WriteError, WriterOptions},
 };
 

@@ -1,4 +1,4 @@
-//! The log in a file under `kill -9`: a process appends and prints what was acknowledged, is killed at
+//! The log on disk under `kill -9`: a process appends and prints what was acknowledged, is killed at
 //! a random instant, and the log must contain all of it.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
@@ -15,7 +15,7 @@ use rand_chacha::ChaCha8Rng;
 use steadfast_streamer::{
     Epoch, Event,
     log::{
-        DocumentKey, Log, LogWriter, OpenError, Outcome, RedbLog, StoreOptions, Submission,
+        DocumentKey, Log, LogWriter, OpenError, Outcome, SegmentLog, StoreOptions, Submission,
         WriterOptions,
     },
 };
@@ -46,8 +46,8 @@ fn open_and_close(dir: &Path) {
     drop(open(dir).unwrap());
 }
 
-fn open(dir: &Path) -> Result<RedbLog, OpenError> {
-    RedbLog::open(dir, &StoreOptions::new(EPOCH))
+fn open(dir: &Path) -> Result<SegmentLog, OpenError> {
+    SegmentLog::open(dir, &StoreOptions::new(EPOCH))
 }
 
 fn entry(producer: &str, sequence: u64) -> Submission {

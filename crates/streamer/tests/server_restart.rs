@@ -10,7 +10,7 @@ use steadfast_streamer::{
     Epoch, Position,
     client::{Client, Item, Subscription},
     filter::Filter,
-    log::{RedbLog, StoreOptions},
+    log::{SegmentLog, StoreOptions},
     publisher::{Entry, Publisher},
     server::{Server, ServerOptions},
 };
@@ -23,7 +23,7 @@ const EPOCH: Epoch = Epoch(0x5eed);
 async fn serve(directory: &Path, address: SocketAddr) -> Server {
     let log = std::cell::Cell::new(None);
     until("the log is free", || async {
-        log.set(RedbLog::open(directory, &StoreOptions::new(EPOCH)).ok());
+        log.set(SegmentLog::open(directory, &StoreOptions::new(EPOCH)).ok());
         let opened = log.take();
         let free = opened.is_some();
         log.set(opened);

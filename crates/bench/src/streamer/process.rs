@@ -5,7 +5,7 @@ use std::{net::SocketAddr, path::Path};
 use anyhow::{Context as _, Result, bail};
 use steadfast_bench::child::{Child, wait_for_end};
 use steadfast_streamer::{
-    log::{DocumentKey, Log, MemoryLog, RedbLog, StoreOptions, Submission},
+    log::{DocumentKey, Log, MemoryLog, SegmentLog, StoreOptions, Submission},
     server::{Server, ServerOptions},
 };
 use tokio::{net::TcpListener, runtime};
@@ -47,7 +47,7 @@ pub(crate) fn serve(arguments: &[String]) -> Result<()> {
         return wait_for_end(&address);
     }
     let mut log: Box<dyn Log> = if kind == "disk" {
-        Box::new(RedbLog::open(directory, &StoreOptions::new(EPOCH))?)
+        Box::new(SegmentLog::open(directory, &StoreOptions::new(EPOCH))?)
     } else {
         Box::new(MemoryLog::with_epoch(EPOCH))
     };
@@ -76,7 +76,7 @@ fn submission(offset: u64) -> Submission {
 
 /// Writes a log on disk and returns the seconds that it takes to read all of its events.
 pub(crate) fn log_events(directory: &Path, events: u64) -> Result<f64> {
-    let mut log = RedbLog::open(directory, &StoreOptions::new(EPOCH))?;
+    let mut log = SegmentLog::open(directory, &StoreOptions::new(EPOCH))?;
     fill(&mut log, events)?;
     let reader = log.reader();
     let began = std::time::Instant::now();

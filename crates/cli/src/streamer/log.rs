@@ -12,7 +12,7 @@ use clap::Subcommand;
 use serde_json::value::RawValue;
 use steadfast_streamer::{
     Epoch, Event, Operation,
-    log::{Log as _, LogError, LogReader, OpenError, RedbLog, StoreOptions},
+    log::{Log as _, LogError, LogReader, OpenError, SegmentLog, StoreOptions},
 };
 
 use crate::{
@@ -120,7 +120,7 @@ impl Directory {
 }
 
 /// Opens the log in a directory that holds one.
-fn open(data: &Path) -> anyhow::Result<RedbLog> {
+fn open(data: &Path) -> anyhow::Result<SegmentLog> {
     // Opening would create a log.
     let mut files = fs::read_dir(data)
         .with_context(|| format!("cannot read {}", data.display()))?
@@ -132,7 +132,7 @@ fn open(data: &Path) -> anyhow::Result<RedbLog> {
         );
     }
     let term = Epoch(uuid::Uuid::new_v4().as_u64_pair().0);
-    RedbLog::open(data, &StoreOptions::new(term)).map_err(|error| match error {
+    SegmentLog::open(data, &StoreOptions::new(term)).map_err(|error| match error {
         OpenError::Damaged { .. } => anyhow::Error::new(error)
             .context("the index cannot be read; `steadfast streamer log repair` rebuilds it"),
         error => error.into(),

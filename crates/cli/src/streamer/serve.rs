@@ -5,7 +5,7 @@ use std::{net::Ipv4Addr, path::PathBuf, process::ExitCode, time::Duration};
 use anyhow::{Context as _, bail};
 use steadfast_streamer::{
     Epoch,
-    log::{OpenError, RedbLog, StoreOptions},
+    log::{OpenError, SegmentLog, StoreOptions},
     server::{Server, ServerOptions},
 };
 use tokio::{net::TcpListener, select};
@@ -77,7 +77,7 @@ pub(crate) async fn run(
     let listener = TcpListener::bind(listen).await.with_context(|| {
         format!("cannot listen on {listen}; choose another address with --listen")
     })?;
-    let log = tokio::task::spawn_blocking(move || RedbLog::open(&data, &store))
+    let log = tokio::task::spawn_blocking(move || SegmentLog::open(&data, &store))
         .await
         .context("open the log")?
         .map_err(|error| match error {

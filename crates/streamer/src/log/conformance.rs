@@ -9,8 +9,8 @@ use tempfile::TempDir;
 
 use super::{
     Bounds, DocumentKey, DocumentQuery, Limits, Log, LogError, LogReader, MemoryLog, Origin,
-    Outcome, PRODUCER_LIFETIME_MS, ProducerState, RedbLog, RefusedEntry, StoreOptions, Submission,
-    age_clock::AgeClock,
+    Outcome, PRODUCER_LIFETIME_MS, ProducerState, RefusedEntry, SegmentLog, StoreOptions,
+    Submission, age_clock::AgeClock,
 };
 use crate::{Epoch, Event, Operation, Position};
 
@@ -62,7 +62,7 @@ enum TestLog {
     Memory(MemoryLog),
     File {
         dir: TempDir,
-        log: Option<Box<RedbLog>>,
+        log: Option<Box<SegmentLog>>,
         /// The id of the current term.
         epoch: Epoch,
     },
@@ -131,10 +131,10 @@ impl TestLog {
     }
 }
 
-fn open(dir: &TempDir, epoch: Epoch) -> Box<RedbLog> {
+fn open(dir: &TempDir, epoch: Epoch) -> Box<SegmentLog> {
     let mut options = StoreOptions::new(epoch);
     options.limits = LIMITS;
-    Box::new(RedbLog::open(dir.path(), &options).unwrap())
+    Box::new(SegmentLog::open(dir.path(), &options).unwrap())
 }
 
 fn entry(producer: &str, sequence: u64) -> Submission {

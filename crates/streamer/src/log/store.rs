@@ -1,4 +1,4 @@
-//! The log in a file.
+//! The log in a directory: segments with an index.
 //!
 //! One directory holds a lock file, segments with the events and the states of producers, and an
 //! index: a redb database with three tables, for producers, documents, and a few numbers of metadata.
@@ -53,7 +53,7 @@ use super::{
 };
 use crate::{Epoch, Terms};
 
-/// Settings of a log in a file.
+/// Settings of a [`SegmentLog`].
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct StoreOptions {
@@ -89,7 +89,7 @@ pub struct StoreOptions {
 /// Any failure of the storage, including a panic inside it, stops all writes: after a failed sync
 /// the content of the disk is unknown, and a retry could report it as written. The log must then be
 /// dropped with all its readers, and reopened.
-pub struct RedbLog {
+pub struct SegmentLog {
     shared: Arc<Shared>,
     limits: Limits,
     appender: Appender,
@@ -143,7 +143,7 @@ impl StoreOptions {
     }
 }
 
-impl RedbLog {
+impl SegmentLog {
     /// Returns the term that began when the log was opened.
     #[must_use]
     pub fn epoch(&self) -> Epoch {
@@ -267,7 +267,7 @@ impl RedbLog {
     }
 }
 
-impl Log for RedbLog {
+impl Log for SegmentLog {
     fn append(&mut self, batch: Vec<Submission>, now_ms: i64) -> Result<Vec<Outcome>, LogError> {
         self.write(|log| log.commit(batch, now_ms))
     }
@@ -304,9 +304,9 @@ impl Log for RedbLog {
     }
 }
 
-impl fmt::Debug for RedbLog {
+impl fmt::Debug for SegmentLog {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RedbLog")
+        f.debug_struct("SegmentLog")
             .field("epoch", &self.shared.terms.current())
             .field("bounds", &self.shared.bounds())
             .field("failure", &self.failure)

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use redb::ReadTransaction;
 
 use super::{
-    RedbLog,
+    SegmentLog,
     engine::{
         APPLIED_UPTO, DOCUMENTS, PRODUCERS, damaged_document, decode_document, number, set_number,
         storage,
@@ -85,7 +85,7 @@ impl PendingStates {
     }
 }
 
-impl RedbLog {
+impl SegmentLog {
     /// Brings the index up to the head.
     pub(super) fn apply(&mut self, now_ms: i64) -> Result<(), LogError> {
         if !self.pending.is_empty() {

@@ -3,7 +3,7 @@
 use redb::{ReadableDatabase, ReadableTable};
 
 use super::{
-    RedbLog, StoreOptions,
+    SegmentLog, StoreOptions,
     engine::{self, DOCUMENTS, FIRST, INDEX_FILE, PRODUCERS, decode_producer, set_number, storage},
     segments::{Visited, removed},
 };
@@ -61,7 +61,7 @@ impl Maintenance {
     }
 }
 
-impl RedbLog {
+impl SegmentLog {
     /// Does one slice of the work that is due, and returns `true` if more is due.
     pub(super) fn maintain_slice(&mut self, now_ms: i64) -> Result<bool, LogError> {
         let applied_ms = self.maintenance.applied_ms;

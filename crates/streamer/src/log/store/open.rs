@@ -12,7 +12,7 @@ use std::{
 use redb::{Builder, Database, DatabaseError, ReadableDatabase};
 
 use super::{
-    RedbLog, Shared, StoreOptions,
+    SegmentLog, Shared, StoreOptions,
     conversion::convert,
     disk::{Directory, Disk, sync_directory},
     documents::PendingStates,
@@ -78,7 +78,7 @@ pub enum OpenError {
     },
 }
 
-impl RedbLog {
+impl SegmentLog {
     /// Opens the log in `dir`. Creates the directory and the log if they do not exist.
     ///
     /// Takes milliseconds, also after a crash, unless [`StoreOptions::verify_on_open`] is set.
@@ -258,7 +258,7 @@ impl From<DatabaseError> for OpenFailure {
     }
 }
 
-fn open(dir: &Path, options: &StoreOptions) -> Result<RedbLog, OpenFailure> {
+fn open(dir: &Path, options: &StoreOptions) -> Result<SegmentLog, OpenFailure> {
     fs::create_dir_all(dir)?;
     // Before anything is created: two processes could otherwise create the log at the same time.
     let lock = lock(dir)?;
@@ -274,7 +274,7 @@ fn open(dir: &Path, options: &StoreOptions) -> Result<RedbLog, OpenFailure> {
     // redb may panic on a damaged file as early as here.
     catch_panics(|| {
         let database = builder.open(path).map_err(OpenFailure::from);
-        Ok(database.and_then(|database| RedbLog::from_database(database, disk, lock, options)))
+        Ok(database.and_then(|database| SegmentLog::from_database(database, disk, lock, options)))
     })?
 }
 

@@ -1,4 +1,4 @@
-//! The reading side of the log in a file.
+//! The reading side of the log in a directory.
 
 use std::sync::Arc;
 

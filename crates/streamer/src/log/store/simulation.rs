@@ -10,7 +10,7 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use super::{
-    RedbLog, StoreOptions,
+    SegmentLog, StoreOptions,
     engine::catch_panics,
     open::{OpenFailure, initialize},
     simulated_disk::{Disk, INDEX},
@@ -38,7 +38,7 @@ struct Model {
 struct Run {
     rng: ChaCha8Rng,
     disk: Disk,
-    log: Option<RedbLog>,
+    log: Option<SegmentLog>,
     model: Model,
     /// The entries of a commit that failed: all or none of them are in the log.
     doubtful: Vec<Entry>,
@@ -97,7 +97,7 @@ pub(super) fn open_on(
     disk: &Disk,
     options: &StoreOptions,
     lock: File,
-) -> Result<RedbLog, OpenFailure> {
+) -> Result<SegmentLog, OpenFailure> {
     catch_panics(|| {
         let is_new = disk.content(INDEX).is_empty();
         let mut builder = redb::Database::builder();
@@ -108,7 +108,7 @@ pub(super) fn open_on(
             if is_new {
                 initialize(&database, options.epoch)?;
             }
-            RedbLog::from_database(database, Arc::new(disk.clone()), lock, options)
+            SegmentLog::from_database(database, Arc::new(disk.clone()), lock, options)
         })();
         Ok(opened)
     })?
@@ -367,7 +367,7 @@ fn submission((sequence, random): Entry, size: usize) -> Submission {
 
 /// Compares all events that can be read with the expected ones, and returns the number of those that
 /// cannot.
-fn check_events(log: &RedbLog, expected: &[Entry]) -> Result<u64, String> {
+fn check_events(log: &SegmentLog, expected: &[Entry]) -> Result<u64, String> {
     let reader = log.reader();
     let Bounds { first, head } = reader.bounds();
     let (mut after, mut missing) = (first, 0);

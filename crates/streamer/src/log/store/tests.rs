@@ -38,23 +38,23 @@ fn entry(sequence: u64) -> Submission {
 }
 
 /// Opens the log on a disk; creates it if the disk is empty.
-fn open_on(disk: &Disk, options: &StoreOptions) -> Result<RedbLog, OpenFailure> {
+fn open_on(disk: &Disk, options: &StoreOptions) -> Result<SegmentLog, OpenFailure> {
     simulation::open_on(disk, options, tempfile::tempfile().unwrap())
 }
 
-fn read_all(log: &RedbLog) -> Vec<Arc<Event>> {
+fn read_all(log: &SegmentLog) -> Vec<Arc<Event>> {
     let reader = log.reader();
     let first = reader.bounds().first;
     reader.read(first, usize::MAX, usize::MAX).unwrap()
 }
 
 /// Creates a log on a new disk.
-fn new_log(options: &StoreOptions) -> RedbLog {
+fn new_log(options: &StoreOptions) -> SegmentLog {
     open_on(&Disk::default(), options).unwrap()
 }
 
 /// Appends entries in batches of `batch`, the last one included.
-fn fill(log: &mut RedbLog, sequences: RangeInclusive<u64>, batch: usize) {
+fn fill(log: &mut SegmentLog, sequences: RangeInclusive<u64>, batch: usize) {
     let sequences: Vec<_> = sequences.collect();
     for batch in sequences.chunks(batch) {
         log.append(batch.iter().copied().map(entry).collect(), 1)
@@ -63,28 +63,28 @@ fn fill(log: &mut RedbLog, sequences: RangeInclusive<u64>, batch: usize) {
 }
 
 /// Maintains the log until no work is due.
-fn maintain(log: &mut RedbLog, now_ms: i64) {
+fn maintain(log: &mut SegmentLog, now_ms: i64) {
     while log.maintain(now_ms).unwrap() {}
 }
 
-fn documents(log: &RedbLog) -> Result<DocumentPage, LogError> {
+fn documents(log: &SegmentLog) -> Result<DocumentPage, LogError> {
     log.reader().documents(DocumentQuery::all("default"))
 }
 
 /// Creates a log, changes its tables, and returns the error of reopening it.
 fn reopen_changed(change: impl FnOnce(&WriteTransaction)) -> OpenError {
     let dir = tempfile::tempdir().unwrap();
-    drop(RedbLog::open(dir.path(), &options()).unwrap());
+    drop(SegmentLog::open(dir.path(), &options()).unwrap());
     let database = redb::Database::open(dir.path().join("log.redb")).unwrap();
     let transaction = database.begin_write().unwrap();
     change(&transaction);
     transaction.commit().unwrap();
     drop(database);
-    RedbLog::open(dir.path(), &options()).unwrap_err()
+    SegmentLog::open(dir.path(), &options()).unwrap_err()
 }
 
 /// Asserts that the error names a removed file, and that the log has stopped.
-fn check_stopped_by_removal(log: &mut RedbLog, error: &LogError, name: &str) {
+fn check_stopped_by_removal(log: &mut SegmentLog, error: &LogError, name: &str) {
     let text = with_sources(error);
     assert!(text.contains(name), "{text}");
     assert!(matches!(
@@ -97,7 +97,7 @@ fn check_stopped_by_removal(log: &mut RedbLog, error: &LogError, name: &str) {
 fn restored_copy_refuses_positions_after_it_was_taken() {
     let dir = tempfile::tempdir().unwrap();
     let [original, copy] = ["original", "copy"].map(|name| dir.path().join(name));
-    let open = |path: &Path, id| RedbLog::open(path, &StoreOptions::new(Epoch(id))).unwrap();
+    let open = |path: &Path, id| SegmentLog::open(path, &StoreOptions::new(Epoch(id))).unwrap();
     let mut log = open(&original, 1);
     fill(&mut log, 1..=10, 10);
     drop(log);
@@ -128,13 +128,13 @@ fn restored_copy_refuses_positions_after_it_was_taken() {
 #[test]
 fn log_without_terms_begins_with_its_epoch() {
     let dir = tempfile::tempdir().unwrap();
-    drop(RedbLog::open(dir.path(), &options()).unwrap());
+    drop(SegmentLog::open(dir.path(), &options()).unwrap());
     let database = redb::Database::open(dir.path().join("log.redb")).unwrap();
     let transaction = database.begin_write().unwrap();
     transaction.open_table(META).unwrap().remove(TERMS).unwrap();
     transaction.commit().unwrap();
     drop(database);
-    let log = RedbLog::open(dir.path(), &StoreOptions::new(Epoch(8))).unwrap();
+    let log = SegmentLog::open(dir.path(), &StoreOptions::new(Epoch(8))).unwrap();
     assert_eq!(
         log.reader().terms().as_parts(),
         [(EPOCH_7, 0), (Epoch(8), 0)]
@@ -144,17 +144,17 @@ fn log_without_terms_begins_with_its_epoch() {
 #[test]
 fn directory_is_locked_while_log_or_reader_lives() {
     let dir = tempfile::tempdir().unwrap();
-    let log = RedbLog::open(dir.path(), &options()).unwrap();
+    let log = SegmentLog::open(dir.path(), &options()).unwrap();
     let reader = log.reader();
     for _ in 0..2 {
-        let error = RedbLog::open(dir.path(), &options()).unwrap_err();
+        let error = SegmentLog::open(dir.path(), &options()).unwrap_err();
         assert!(matches!(&error, OpenError::Locked { dir: locked } if locked == dir.path()));
         assert!(error.to_string().contains(&*dir.path().to_string_lossy()));
     }
     drop(log);
-    assert!(RedbLog::open(dir.path(), &options()).is_err());
+    assert!(SegmentLog::open(dir.path(), &options()).is_err());
     drop(reader);
-    RedbLog::open(dir.path(), &options()).unwrap();
+    SegmentLog::open(dir.path(), &options()).unwrap();
 }
 
 #[test]
@@ -185,7 +185,7 @@ fn foreign_file_is_an_error_and_unchanged() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("log.redb");
         fs::write(&path, content).unwrap();
-        let error = RedbLog::open(dir.path(), &options()).unwrap_err();
+        let error = SegmentLog::open(dir.path(), &options()).unwrap_err();
         assert!(matches!(error, OpenError::Damaged { .. }), "{error:?}");
         assert_eq!(fs::read(&path).unwrap(), content);
     }
@@ -195,7 +195,7 @@ fn foreign_file_is_an_error_and_unchanged() {
 fn interrupted_creation_is_restarted() {
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join("log.redb.new"), [1; 5_000]).unwrap();
-    let log = RedbLog::open(dir.path().join("."), &options()).unwrap();
+    let log = SegmentLog::open(dir.path().join("."), &options()).unwrap();
     assert_eq!(log.epoch(), EPOCH_7);
     assert!(!dir.path().join("log.redb.new").exists());
 }
@@ -206,7 +206,7 @@ fn unusable_directory_is_an_error() {
     let file = dir.path().join("file");
     fs::write(&file, "").unwrap();
     for path in [file.clone(), file.join("below")] {
-        let error = RedbLog::open(&path, &options()).unwrap_err();
+        let error = SegmentLog::open(&path, &options()).unwrap_err();
         assert!(matches!(error, OpenError::Directory { .. }), "{error}");
     }
 }

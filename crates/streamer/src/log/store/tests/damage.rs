@@ -24,7 +24,7 @@ fn damage_entry(disk: &Disk, sequence: u64) {
 }
 
 /// Checks which events can be read, and that each run of others is one error with its last offset.
-pub(super) fn check_readable(log: &RedbLog, runs: &[RangeInclusive<u64>]) {
+pub(super) fn check_readable(log: &SegmentLog, runs: &[RangeInclusive<u64>]) {
     let reader = log.reader();
     let Bounds { first, head } = reader.bounds();
     let mut after = first;
@@ -111,7 +111,7 @@ fn lost_or_swapped_segment_costs_only_its_events() {
 fn removed_file_of_an_idle_log_is_noticed() {
     for index in [false, true] {
         let dir = tempfile::tempdir().unwrap();
-        let mut log = RedbLog::open(dir.path(), &options()).unwrap();
+        let mut log = SegmentLog::open(dir.path(), &options()).unwrap();
         fill(&mut log, 1..=3, 3);
         maintain(&mut log, 1_000_000);
         let mut names: Vec<_> = fs::read_dir(dir.path()).unwrap().collect();
@@ -173,7 +173,7 @@ fn retention_by_bytes_bounds_the_files_after_a_burst() {
         sizes.sum::<u64>()
     };
     let unlimited = StoreOptions::new(EPOCH_7);
-    let mut log = RedbLog::open(dir.path(), &unlimited).unwrap();
+    let mut log = SegmentLog::open(dir.path(), &unlimited).unwrap();
     for start in (1..=100_000).step_by(1_000) {
         fill(&mut log, start..=start + 999, 1_000);
     }
@@ -183,7 +183,7 @@ fn retention_by_bytes_bounds_the_files_after_a_burst() {
         retention_bytes: Some(LIMIT),
         ..unlimited
     };
-    let mut log = RedbLog::open(dir.path(), &options).unwrap();
+    let mut log = SegmentLog::open(dir.path(), &options).unwrap();
     for start in (100_001..=120_000).step_by(500) {
         fill(&mut log, start..=start + 499, 500);
         maintain(&mut log, i64::try_from(start).unwrap() * 1_000);
@@ -296,7 +296,7 @@ fn flipped_bit_never_panics_or_yields_a_wrong_event() {
 }
 
 /// Returns `true` if the log is complete and works. Panics if it returns a wrong event.
-fn reads_the_same(mut log: RedbLog, originals: &[Arc<Event>]) -> bool {
+fn reads_the_same(mut log: SegmentLog, originals: &[Arc<Event>]) -> bool {
     let reader = log.reader();
     let mut after = 0;
     let mut intact = true;

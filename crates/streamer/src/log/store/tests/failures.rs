@@ -87,7 +87,7 @@ fn io_error_stops_writes_until_reopened() {
 #[test]
 fn full_disk_only_rejects_entries() {
     let dir = tempfile::tempdir().unwrap();
-    let mut log = RedbLog::open(dir.path(), &options()).unwrap();
+    let mut log = SegmentLog::open(dir.path(), &options()).unwrap();
     log.append(vec![entry(1)], 1).unwrap();
     for _ in 0..2 {
         log.min_free_bytes = 1 << 60;
