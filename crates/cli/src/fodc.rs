@@ -5,6 +5,7 @@ mod http;
 mod proxy;
 mod replay;
 mod tour;
+mod unused_flags;
 
 use std::process::ExitCode;
 

@@ -84,6 +84,17 @@ pub(crate) fn parse<A: Parser>() -> (A, Settings) {
     parse_with(A::command(), None, Command::get_matches)
 }
 
+/// Parses a command line without a file of settings.
+#[cfg(test)]
+pub(crate) fn parse_line<A: Parser>(line: &[String]) -> (A, Settings) {
+    let matches = |command: Command| match command.try_get_matches_from(line) {
+        Ok(matches) => matches,
+        // `get_matches` would end the process, and with it the other tests.
+        Err(error) => panic!("{error}"),
+    };
+    parse_with(A::command(), Some(File::default()), matches)
+}
+
 /// Parses twice, because the first pass finds the file whose values are defaults in the second.
 fn parse_with<A: Parser>(
     command: Command,

@@ -4,8 +4,11 @@ use std::{num::NonZeroU32, time::Duration};
 
 use jiff::{Span, SpanRelativeTo};
 
-/// Reads `30s`, `250ms`, `1m30s`, `2h`, `7d` or ISO 8601.
+/// Reads `30s`, `250ms`, `1m30s`, `2h`, `7d`, ISO 8601, or what Go calls a duration.
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
+    if let Some(duration) = go_duration(text) {
+        return Ok(duration);
+    }
     let wanted =
         || format!("{text:?} is not a duration; write a number and a unit, like 30s, 250ms or 7d");
     let span: Span = text.trim().parse().map_err(|_| wanted())?;
@@ -14,6 +17,49 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
         .to_duration(SpanRelativeTo::days_are_24_hours())
         .map_err(|_| wanted())?;
     Duration::try_from(signed).map_err(|_| format!("{text:?} is negative; a duration is not"))
+}
+
+/// Reads a duration as Go writes and reads it, like `1h0m0s`, `1.5h30m`, `.5s` or `0`.
+///
+/// The friendly form of jiff takes a fraction in the last unit only, and a whole part before it.
+fn go_duration(text: &str) -> Option<Duration> {
+    const UNITS: [(&str, u128); 8] = [
+        ("ns", 1),
+        ("us", 1_000),
+        ("µs", 1_000), // U+00B5
+        ("μs", 1_000), // U+03BC
+        ("ms", 1_000_000),
+        ("s", 1_000_000_000),
+        ("m", 60_000_000_000),
+        ("h", 3_600_000_000_000),
+    ];
+    let mut rest = text.strip_prefix('+').unwrap_or(text);
+    if rest == "0" {
+        return Some(Duration::ZERO);
+    }
+    let (mut nanos, is_empty) = (0_u128, rest.is_empty());
+    while !rest.is_empty() {
+        let end = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
+        let (number, behind) = rest.split_at(end);
+        let end = behind.find(|c: char| c.is_ascii_digit() || c == '.');
+        let (unit, behind) = behind.split_at(end.unwrap_or(behind.len()));
+        let (_, scale) = UNITS.iter().find(|(name, _)| *name == unit)?;
+        let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
+        // 18 digits are finer than a nanosecond of an hour, and their product fits.
+        let fraction = &fraction[..fraction.len().min(18)];
+        if whole.is_empty() && fraction.is_empty() {
+            return None;
+        }
+        let digits = |digits: &str| match digits {
+            "" => Some(0),
+            digits => digits.parse::<u64>().ok().map(u128::from),
+        };
+        let part = digits(fraction)? * scale / 10_u128.pow(fraction.len() as u32);
+        nanos += digits(whole)? * scale + part;
+        rest = behind;
+    }
+    let nanos = u64::try_from(nanos).ok().filter(|_| !is_empty)?;
+    Some(Duration::from_nanos(nanos))
 }
 
 /// Reads `64MiB`, `10MB`, `4096` (bytes).
@@ -100,6 +146,35 @@ mod tests {
             ("0s", 0),
         ] {
             assert_eq!(duration(text), Ok(Duration::from_millis(millis)), "{text}");
+        }
+    }
+
+    #[test]
+    fn durations_are_read_as_go_writes_them() {
+        for (text, nanos) in [
+            ("0", 0),
+            ("1h0m0s", 3_600_000_000_000),
+            ("1.5h30m", 7_200_000_000_000),
+            ("2m.5s", 120_500_000_000),
+            ("+1.s", 1_000_000_000),
+            ("100us", 100_000),
+            ("100\u{b5}s", 100_000),
+            ("100\u{3bc}s", 100_000),
+            ("1.234567890123456789012s", 1_234_567_890),
+            ("5m3m", 480_000_000_000),
+        ] {
+            assert_eq!(duration(text), Ok(Duration::from_nanos(nanos)), "{text}");
+        }
+        for text in [
+            ".s",
+            "1",
+            "1.5",
+            "-5m3m",
+            "1..5s",
+            "1e3s",
+            "99999999999999999999h",
+        ] {
+            assert!(duration(text).is_err(), "{text}");
         }
     }
 

@@ -12,6 +12,7 @@ use steadfast_recorder::OpenError;
 use tokio::{select, sync::watch};
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
+use super::unused_flags::UnusedFlags;
 use crate::{
     child_process::{READY, parent_gone},
     clients::ServerAddress,
@@ -21,7 +22,7 @@ use crate::{
 
 /// Arguments of `fodc agent`.
 #[derive(clap::Args)]
-#[command(after_help = EXAMPLES)]
+#[command(after_help = EXAMPLES, args_override_self = true)]
 pub(crate) struct Args {
     /// URL of a metrics page to record; comma-separated or repeated
     #[arg(long, env, value_name = "URL")]
@@ -75,6 +76,8 @@ pub(crate) struct Args {
     /// Stop when standard input ends, so that an agent does not outlive its parent
     #[arg(long, hide = true)]
     stop_with_stdin: bool,
+    #[command(flatten)]
+    pub(super) unused: UnusedFlags,
 }
 
 /// The proxy, and the identity of the node.
@@ -86,18 +89,18 @@ struct NodeArgs {
     proxy_addr: Option<Given<ServerAddress>>,
     /// Name of the pod or node [default: the host's name]
     #[arg(long, env, value_name = "NAME")]
-    pod_name: Option<Given<String>>,
+    pod_name: Option<Given<Option<String>>>,
     #[arg(long, env, help = ROLE_HELP, value_name = "ROLE")]
-    node_role: Option<Given<String>>,
+    node_role: Option<Given<Option<String>>>,
     /// Labels of the node
     #[arg(long, env, value_name = "KEY=VALUE")]
     node_labels: Vec<Given<Several<Label>>>,
     /// Address of the node, for proxies of the first version; requires --node-port
     #[arg(long, env, value_name = "IP", hide_short_help = true)]
-    node_ip: Option<Given<Ip>>,
+    node_ip: Option<Given<Option<Ip>>>,
     /// Port of the node; requires --node-ip
     #[arg(long, env, value_name = "PORT", hide_short_help = true)]
-    node_port: Option<Given<Port>>,
+    node_port: Option<Given<u16>>,
     /// Heartbeat interval, unless the proxy sets it [default: 10s]
     #[arg(long, env = "AGENT_HEARTBEAT_INTERVAL", hide_short_help = true)]
     heartbeat_interval: Option<Given<Duration>>,
@@ -135,6 +138,7 @@ pub(crate) async fn run(
     stop: &CancellationToken,
 ) -> anyhow::Result<ExitCode> {
     let stop_with_stdin = args.stop_with_stdin;
+    args.unused.report();
     let config = config(args, &mut settings);
     // Also if settings are faulty: defaults stand in for them, and one run reports all faults.
     if let Err(faults) = config.check() {
@@ -209,8 +213,9 @@ async fn report_registration(mut status: watch::Receiver<Status>) {
     }
 }
 
-fn config(args: Args, settings: &mut Settings) -> Config {
+pub(super) fn config(args: Args, settings: &mut Settings) -> Config {
     let containers = settings.several(args.container_names);
+    let containers = containers.filter(|names| !names.is_empty());
     let ports = settings.several(args.poll_metrics_ports);
     let urls = settings.several(args.metrics_endpoint);
     let mut config = Config::new(endpoints(ports, urls, containers.as_deref(), settings));
@@ -282,8 +287,11 @@ impl NodeArgs {
         containers: Option<Vec<String>>,
         settings: &mut Settings,
     ) -> Option<UplinkConfig> {
-        let (role, pod) = (settings.get(self.node_role), settings.get(self.pod_name));
-        let (ip, port) = (settings.get(self.node_ip), settings.get(self.node_port));
+        // Manifests of the original write the defaults out: an empty text, and the port 0.
+        let role = settings.get(self.node_role).flatten();
+        let pod = settings.get(self.pod_name).flatten();
+        let ip = settings.get(self.node_ip).flatten();
+        let port = settings.get(self.node_port).filter(|port| *port != 0);
         let (labels, proxy) = (
             settings.several(self.node_labels),
             settings.get(self.proxy_addr),
@@ -296,6 +304,7 @@ impl NodeArgs {
             };
             settings.fault(missing, "is missing; an address needs both".to_owned());
         }
+        let labels = labels.filter(|labels| !labels.is_empty());
         let is_named = role.is_some() || pod.is_some() || ip.is_some() || labels.is_some();
         // Read before the return below, so that an invalid one is a fault without a proxy, too.
         let heartbeat = settings.get_or(self.heartbeat_interval, Duration::from_secs(10));
@@ -311,7 +320,7 @@ impl NodeArgs {
             identity: Identity {
                 role: role.unwrap_or_else(|| Identity::ROLE_UNKNOWN.to_owned()),
                 labels: labels.map(|Label(key, value)| (key, value)).collect(),
-                address: ip.map(|Ip(ip)| ip).zip(port.map(|Port(port)| port)),
+                address: ip.map(|Ip(ip)| ip).zip(port),
                 pod_name: pod.unwrap_or_else(host_name),
                 container_names: containers.unwrap_or_default(),
             },

@@ -14,7 +14,7 @@ use crate::{
 
 /// Arguments of `fodc proxy`.
 #[derive(clap::Args)]
-#[command(after_help = EXAMPLES)]
+#[command(after_help = EXAMPLES, args_override_self = true)]
 pub(crate) struct Args {
     /// Address for agents; port 0 takes a free one [default: 127.0.0.1:17912]
     #[arg(long, env)]
@@ -116,7 +116,7 @@ fn advised(error: StartError) -> anyhow::Error {
     }
 }
 
-fn config(args: Args, settings: &mut Settings) -> Config {
+pub(super) fn config(args: Args, settings: &mut Settings) -> Config {
     let mut config = Config::default();
     settings.set(&mut config.heartbeat_interval, args.heartbeat_interval);
     settings.set(&mut config.heartbeat_timeout, args.agent_heartbeat_timeout);

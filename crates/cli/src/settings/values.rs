@@ -59,6 +59,16 @@ impl Setting for String {
     }
 }
 
+/// An empty text is as if nothing were given.
+impl<T: Setting> Setting for Option<T> {
+    fn from_text(text: &str) -> Result<Self, String> {
+        if text.is_empty() {
+            return Ok(None);
+        }
+        T::from_text(text).map(Some)
+    }
+}
+
 impl Setting for u32 {
     fn from_text(text: &str) -> Result<Self, String> {
         text.parse()
