@@ -8,6 +8,7 @@ pub mod hub;
 pub mod matcher;
 mod position;
 pub mod publisher;
+pub mod puller;
 mod terms;
 
 pub use crate::{
