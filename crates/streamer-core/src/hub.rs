@@ -36,6 +36,7 @@ mod page;
 mod progress;
 mod progress_report;
 mod requests;
+mod resync;
 mod stats;
 mod stream;
 mod streams;
@@ -49,7 +50,7 @@ use bytes::Bytes;
 use prost::Message as _;
 use steadfast_session::Time;
 use steadfast_wire::streamer::{
-    self as wire, ResyncReason, StreamerMessage, SubscribeResponse, streamer_message::Payload,
+    self as wire, ResyncReason, StreamerMessage, streamer_message::Payload,
 };
 
 use self::{
@@ -59,6 +60,7 @@ use self::{
     log_state::LogState,
     match_queue::MatchQueue,
     outbox::put_frame_head,
+    resync::resync,
     stream::{Peer, ReadState, Stream},
     streams::Streams,
     subscriptions::Subscriptions,
@@ -148,6 +150,7 @@ impl Hub {
             Input::Ended { stream } => self.end(stream, &EndCause::Finished),
             Input::Committed { events } => self.on_committed(&events),
             Input::Trimmed { first } => self.cx.log.trim(first),
+            Input::Lost { before } => self.on_lost(before),
             Input::ReadDone { read, result } => self.on_read_done(read, result),
             Input::Sent {
                 stream,
@@ -401,29 +404,35 @@ impl Hub {
         if !stream.is_profile() {
             return Err(EndCause::EventsLost(fault.to_string()));
         }
-        let head = cx.log.head();
         // Those without credit did not ask for these events yet; they meet the fault when they
         // read.
-        for key in stream.backlog.ready_within(affected) {
-            let Some(subscription) = self.subscriptions.get_mut(key) else {
+        let keys = stream.backlog.ready_within(affected);
+        resync(stream, keys, reason, &mut self.subscriptions, cx);
+        Ok(())
+    }
+
+    /// Tells every subscription that changes are missing which the log never had. Nobody meets them by
+    /// reading, so that those who come later learn it from their position.
+    fn on_lost(&mut self, before: u64) {
+        self.cx.log.mark_damaged(before);
+        for id in self.streams.ids() {
+            let Some(stream) = self.streams.get_mut(id) else {
                 continue;
             };
-            stream.backlog.remove(key);
-            subscription.restart_at(head);
-            subscription.go_live(head, &stream.progress);
-            // Matching may be behind the head, and progress below it would take the resync back.
-            stream.progress.note_told(head);
-            let response = SubscribeResponse {
-                subscription_id: subscription.id().to_string(),
-                success: true,
-                position: Some(cx.wire_position(head)),
-                resync: Some(cx.resync(reason)),
-                request: subscription.request(),
-                ..SubscribeResponse::default()
-            };
-            stream.send(Payload::SubscribeResponse(response), cx);
+            let keys: Vec<_> = stream.subscriptions().map(|(_, key)| key).collect();
+            if keys.is_empty() {
+                continue;
+            }
+            if stream.is_profile() {
+                let reason = ResyncReason::Damaged;
+                resync(stream, keys, reason, &mut self.subscriptions, &mut self.cx);
+                self.after_input(id);
+            } else {
+                // A plain peer has no message for lost events, and silence would hide the loss.
+                let what = "the source of the log no longer had them";
+                self.end(id, &EndCause::EventsLost(what.to_owned()));
+            }
         }
-        Ok(())
     }
 
     /// Announces the stop.

@@ -61,6 +61,12 @@ pub enum Input {
         /// The oldest offset that can be read after.
         first: u64,
     },
+    /// Changes are missing that the log never had: its source has lost them. Every subscription gets a
+    /// resync, and so does every position from before.
+    Lost {
+        /// The offset of the first event after them.
+        before: u64,
+    },
     /// A read is complete.
     ReadDone {
         /// The read.

@@ -307,6 +307,29 @@ fn damaged_event_yields_one_resync_per_affected_subscription() {
 }
 
 #[test]
+fn loss_at_the_source_yields_one_resync_per_subscription() {
+    let mut server = Server::with_log(rooms(5), Limits::default());
+    let (stream, plain) = (server.welcomed("s"), server.open());
+    server.subscribe(stream, want("live", "rooms"));
+    server.subscribe(stream, want("behind", "rooms").after(2).credit(1, 1));
+    server.subscribe(plain, want("plain", "rooms"));
+    server.step(Input::Lost { before: 4 });
+    let told = resyncs(server.take(stream));
+    let expected = ["behind", "live"].map(|id| (id.to_owned(), ResyncReason::Damaged, 5));
+    assert_eq!(told, expected);
+    assert_eq!(server.code(plain), Some(EndCode::DataLoss));
+    server.run_until_idle();
+    assert_eq!(server.offsets(stream), [0; 0]);
+    server.commit("rooms", "r1", 1);
+    assert_eq!(server.offsets(stream), [6], "both go on at the head");
+    for (offset, reason) in [(3, Some(ResyncReason::Damaged)), (4, None)] {
+        let response = server.subscribe(stream, want("later", "rooms").after(offset));
+        let told = response.resync.map(|resync| resync.reason());
+        assert_eq!(told, reason, "a position from before the loss");
+    }
+}
+
+#[test]
 fn events_trimmed_under_slow_subscription_yield_resync() {
     let mut server = Server::with(nearly_forgetful());
     let stream = server.welcomed("s");
