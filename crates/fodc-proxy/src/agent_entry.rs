@@ -12,6 +12,7 @@ use tracing::debug;
 use super::{
     counters::Counters,
     frames::Outbound,
+    lanes::Lanes,
     query::{MetricNames, Outcome, Query, Request, ResponsePart},
     query_queue::{Action, CarriedState, QueryLimits, QueryQueue},
     samples::Samples,
@@ -32,6 +33,8 @@ pub(super) struct AgentEntry {
     superseded: BTreeMap<u64, SupersededStream>,
     /// The number of open streams, by method; the registration stream is not counted.
     pub(super) streams: BTreeMap<&'static str, usize>,
+    /// The queries on the other streams.
+    pub(super) lanes: Lanes,
     /// Ends all streams of the agent.
     pub(super) end: CancellationToken,
     counters: Arc<Counters>,
@@ -47,12 +50,18 @@ struct SupersededStream {
 }
 
 impl AgentEntry {
-    pub(super) fn new(limits: QueryLimits, carried: CarriedState, counters: Arc<Counters>) -> Self {
+    pub(super) fn new(
+        now: Time,
+        limits: QueryLimits,
+        carried: CarriedState,
+        counters: Arc<Counters>,
+    ) -> Self {
         Self {
             queries: QueryQueue::new(limits, carried),
             outbound: None,
             superseded: BTreeMap::new(),
             streams: BTreeMap::new(),
+            lanes: Lanes::new(now),
             end: CancellationToken::new(),
             counters,
         }
@@ -153,6 +162,7 @@ impl AgentEntry {
 
     pub(super) fn on_tick(&mut self, now: Time) {
         self.step(|queries, out| queries.on_tick(now, out));
+        self.lanes.on_tick(now);
     }
 
     /// Steps the queue and performs its actions.

@@ -1,6 +1,9 @@
 //! All agents that the proxy remembers.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
 
 use steadfast_session::Time;
 use steadfast_wire::fodc::RegisterAgentRequest;
@@ -11,10 +14,12 @@ use super::{
     agent_entry::AgentEntry,
     counters::Counters,
     frames::Outbound,
+    lanes::{StreamKind, Wire},
     query::{MetricNames, Outcome, Query, ResponsePart},
     query_queue::{CarriedState, QueryLimits},
     registry::{Agent, AgentId, Displaced, Identity, Refusal, Registry, UnknownAgent},
     samples::Samples,
+    time::UnixNanos,
 };
 
 /// The registry, and beside each agent in it the entry that serves it.
@@ -48,6 +53,13 @@ pub(super) struct AgentSummary {
     pub(super) responded: Option<Time>,
     pub(super) discarded: u64,
     pub(super) is_duplicate: bool,
+}
+
+/// An agent as the page shows it beside its node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct NodeAgent {
+    pub(super) is_online: bool,
+    pub(super) last_heartbeat: UnixNanos,
 }
 
 /// The agents that a tick removed.
@@ -88,7 +100,7 @@ impl Agents {
         if let Some(old) = &displaced.forgotten {
             self.remove(old);
         }
-        let entry = AgentEntry::new(self.limits, carried, Arc::clone(&self.counters));
+        let entry = AgentEntry::new(now, self.limits, carried, Arc::clone(&self.counters));
         let end = entry.end.clone();
         self.entries.insert(id.clone(), entry);
         Ok((displaced, end))
@@ -137,6 +149,51 @@ impl Agents {
         if let Some(entry) = self.entries.get_mut(id) {
             entry.close_stream(method);
         }
+    }
+
+    /// Returns the lane of an agent for streams of one kind; `None` for an unknown agent.
+    pub(super) fn wire<K: StreamKind>(&mut self, id: &AgentId) -> Option<&mut Wire<K>> {
+        Some(K::wire(&mut self.entries.get_mut(id)?.lanes))
+    }
+
+    /// Sends queries of this kind to the agent on this stream. Returns its generation, or `None` for
+    /// an unknown agent.
+    pub(super) fn open_wire<K: StreamKind>(
+        &mut self,
+        id: &AgentId,
+        outbound: Outbound,
+    ) -> Option<u64> {
+        // From the same counter as those of metrics streams, for the same reason.
+        let generation = self.last_generation + 1;
+        self.wire::<K>(id)?.open(generation, outbound);
+        self.last_generation = generation;
+        Some(generation)
+    }
+
+    /// Returns the registered agents by pod name. Of several with one name an online one counts, and of
+    /// these the one with the newest heartbeat.
+    pub(super) fn by_pod(&self, now: Time) -> HashMap<String, NodeAgent> {
+        let wall = UnixNanos::wall_clock();
+        let mut by_pod = HashMap::new();
+        for agent in self.registry.agents() {
+            let silent = now.since(agent.heartbeat).as_nanos();
+            let silent = i64::try_from(silent).unwrap_or(i64::MAX);
+            let found = NodeAgent {
+                is_online: self.registry.is_online(now, agent),
+                last_heartbeat: UnixNanos::from_nanos(wall.nanos().saturating_sub(silent)),
+            };
+            let known = by_pod.entry(agent.identity.name.clone()).or_insert(found);
+            *known = (*known).max(found);
+        }
+        by_pod
+    }
+
+    /// Returns the online agents, in the order of their ids.
+    pub(super) fn online(&self, now: Time) -> Vec<(AgentId, Arc<Identity>)> {
+        let online = self.registry.online(now);
+        online
+            .map(|agent| (agent.id.clone(), Arc::clone(&agent.identity)))
+            .collect()
     }
 
     /// Sends requests to the agent on this stream. Returns its generation, or `None` for an unknown

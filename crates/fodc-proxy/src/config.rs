@@ -41,6 +41,9 @@ pub struct Config {
     pub abandon_after: Duration,
     /// Memory budget for the responses held at one time, in bytes. Default 1 GiB.
     pub response_bytes: usize,
+    /// Memory budget for the responses on the streams other than the metrics stream, in bytes. Default
+    /// 256 MiB.
+    pub stream_bytes: usize,
     /// The number of open connections of agents. Default 4,096.
     pub max_grpc_connections: usize,
     /// The number of open connections to the HTTP interface. Default 256.
@@ -142,6 +145,7 @@ impl Default for Config {
             window_deadline: Duration::from_secs(5),
             abandon_after: Duration::from_secs(60),
             response_bytes: 1 << 30,
+            stream_bytes: 256 << 20,
             max_grpc_connections: 4_096,
             max_http_connections: 256,
             max_http_requests: 16,
@@ -248,6 +252,12 @@ impl Config {
             let problem = ConfigProblem::ExceedsBudget {
                 bytes: longest,
                 budget: self.response_bytes,
+            };
+            fault("max_message_bytes", problem);
+        } else if self.stream_bytes < longest {
+            let problem = ConfigProblem::ExceedsBudget {
+                bytes: longest,
+                budget: self.stream_bytes,
             };
             fault("max_message_bytes", problem);
         }

@@ -16,6 +16,52 @@ impl Counter {
     }
 }
 
+/// The counters of the streams other than the metrics stream, by kind.
+#[derive(Debug, Default)]
+pub(super) struct AllStreamCounters([StreamCounters; STREAM_KINDS.len()]);
+
+/// The counters of one kind of stream.
+#[derive(Debug, Default)]
+pub(super) struct StreamCounters {
+    pub(super) queries: Counter,
+    pub(super) failed: Counter,
+    pub(super) messages: Counter,
+}
+
+/// The names of the kinds of streams.
+pub(super) const STREAM_KINDS: [&str; 5] = ["topology", "lifecycle", "crash", "pressure", "schema"];
+
+impl AllStreamCounters {
+    /// Returns the counters of a kind.
+    pub(super) fn of(&self, kind: &'static str) -> &StreamCounters {
+        let index = STREAM_KINDS.iter().position(|known| *known == kind);
+        &self.0[index.expect("every kind is listed")]
+    }
+
+    /// Returns the name and the help text of each counter, and its value for a kind.
+    pub(super) fn all(
+        &self,
+    ) -> [(
+        &'static str,
+        &'static str,
+        impl Fn(&'static str) -> u64 + '_,
+    ); 3] {
+        type Pick = fn(&StreamCounters) -> &Counter;
+        let families: [(_, _, Pick); 3] = [
+            ("queries_total", "Queries to agents.", |all| &all.queries),
+            (
+                "failures_total",
+                "Queries without a complete response.",
+                |all| &all.failed,
+            ),
+            ("messages_total", "Messages of responses.", |all| {
+                &all.messages
+            }),
+        ];
+        families.map(|(name, help, pick)| (name, help, move |kind| pick(self.of(kind)).get()))
+    }
+}
+
 /// Declares each counter once: its field, and its name and help text on `/self-metrics`.
 macro_rules! counters {
     ($($field:ident: $name:literal, $help:literal;)*) => {
@@ -23,6 +69,7 @@ macro_rules! counters {
         #[derive(Debug, Default)]
         pub(super) struct Counters {
             $(pub(super) $field: Counter,)*
+            pub(super) streams: AllStreamCounters,
         }
 
         impl Counters {
@@ -44,7 +91,7 @@ counters! {
     response_parts: "replies_total", "Messages with responses.";
     samples: "samples_total", "Samples taken.";
     rejected: "samples_rejected_total", "Metrics that were invalid.";
-    ignored_messages: "messages_dropped_total", "Messages on streams that are only held open.";
+    ignored_messages: "messages_dropped_total", "Messages on other streams than the metrics stream that no query asked for.";
     unnamed_streams: "unnamed_streams_total", "Streams without an agent id.";
     unknown_agents: "unknown_agents_total", "Streams of unknown agents.";
     panics: "panics_total", "Handlers that panicked.";

@@ -50,23 +50,39 @@ pub(super) struct Gathered {
 /// half read.
 const BATCH: usize = 32;
 
+/// The longest name or reason in the text of missing responses, in characters.
+const TEXT_MAX: usize = 128;
+
 /// The number of names in the text of missing responses.
 const MISSING_NAMES_MAX: usize = 50;
 
 impl MissingResponse {
-    fn text(&self) -> String {
-        // The text goes to a header and to a comment line, and the agent chooses its name.
-        let plain = |c: char| {
-            if c.is_ascii_graphic() && c != ',' {
-                c
-            } else {
-                '_'
-            }
-        };
-        let name: String = self.name.chars().take(128).map(plain).collect();
+    fn reason(&self) -> String {
         let partly = if self.partial { "(partly)" } else { "" };
-        format!("{name}={}{partly}", self.reason.as_str())
+        format!("{}{partly}", self.reason.as_str())
     }
+}
+
+/// Returns the text about missing agents, with their names and reasons; `None` if there are none.
+pub(super) fn missing_text<'a>(
+    missing: impl ExactSizeIterator<Item = (&'a str, &'a str)>,
+) -> Option<String> {
+    let count = missing.len();
+    if count == 0 {
+        return None;
+    }
+    // The text goes to a header and to a comment line, and the agent chooses its name and may have
+    // chosen the reason.
+    let plain = |text: &str, also: Option<char>| -> String {
+        let fits = |c: char| c.is_ascii_graphic() && c != ',' || Some(c) == also;
+        let fit = |c| if fits(c) { c } else { '_' };
+        text.chars().take(TEXT_MAX).map(fit).collect()
+    };
+    let names = missing.take(MISSING_NAMES_MAX);
+    let names: Vec<String> = names
+        .map(|(name, reason)| format!("{}={}", plain(name, None), plain(reason, Some(' '))))
+        .collect();
+    Some(format!("{count}; {}", names.join(", ")))
 }
 
 impl Filter {
@@ -161,13 +177,9 @@ async fn settle(pending: &mut [PendingResponse]) {
 impl Gathered {
     /// Returns a text such as `2; db-0=late, db-1=truncated(partly)`, or `None` if nothing is missing.
     pub(super) fn missing_text(&self) -> Option<String> {
-        let missing = &self.missing;
-        if missing.is_empty() {
-            return None;
-        }
-        let names = missing.iter().take(MISSING_NAMES_MAX);
-        let names: Vec<String> = names.map(MissingResponse::text).collect();
-        Some(format!("{}; {}", missing.len(), names.join(", ")))
+        let reasons: Vec<String> = self.missing.iter().map(MissingResponse::reason).collect();
+        let missing = self.missing.iter().zip(&reasons);
+        missing_text(missing.map(|(missing, reason)| (&*missing.name, &**reason)))
     }
 
     fn add(&mut self, mut pending: PendingResponse) {

@@ -1,6 +1,7 @@
 //! The HTTP interface: the paths, parameters and shapes of the releases, and `/agents`.
 
 mod agents;
+mod cluster;
 mod parameters;
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
@@ -20,6 +21,7 @@ use tokio::sync::Semaphore;
 use self::parameters::{Parameters, RequestError};
 use super::{
     gather::{Filter, Gathered, gather},
+    lanes::WAITING_MAX,
     query::Query,
     state::State,
     text::Text,
@@ -32,6 +34,9 @@ pub(super) struct Api {
     state: Arc<State>,
     /// One permit for each request for metrics whose agents are being queried.
     permits: Arc<Semaphore>,
+    /// The permits for pages of the other streams, each kind its own.
+    topology: Arc<Semaphore>,
+    lifecycle: Arc<Semaphore>,
 }
 
 const MISSING: &str = "x-steadfast-missing";
@@ -49,12 +54,17 @@ pub(super) fn router(state: Arc<State>) -> Router {
         .route("/readyz", get(ready))
         .route("/agents", get(agents::list))
         .route("/self-metrics", get(agents::self_metrics))
-        .route("/cluster/topology", get(topology))
-        .route("/cluster/lifecycle", get(lifecycle))
+        .route("/cluster/topology", get(cluster::topology))
+        .route("/cluster/lifecycle", get(cluster::lifecycle))
         .route("/diagnostics", get(async || json("[]\n")))
         .route("/pressure-profiles", get(async || json("[]\n")))
         .route("/pressure-profiles/{pod}/{id}/{kind}", get(profile))
-        .with_state(Api { state, permits })
+        .with_state(Api {
+            state,
+            permits,
+            topology: Arc::new(Semaphore::new(WAITING_MAX)),
+            lifecycle: Arc::new(Semaphore::new(WAITING_MAX)),
+        })
         .method_not_allowed_fallback(async || {
             (StatusCode::METHOD_NOT_ALLOWED, "method not allowed\n")
         })
@@ -68,7 +78,7 @@ async fn metrics(
 ) -> Result<Response<Body>, RequestError> {
     let parameters = Parameters::parse(query.as_deref())?;
     let gathered = api.gather(&parameters).await?;
-    let missing = missing_header(&gathered);
+    let missing = missing_header(gathered.missing_text());
     let filter = parameters.filter;
     let text = run_blocking(move || {
         let text = Text::new(gathered, &filter);
@@ -89,7 +99,7 @@ async fn windows(
     let mut parameters = Parameters::parse(query.as_deref())?;
     parameters.parse_window()?;
     let gathered = api.gather(&parameters).await?;
-    let missing = missing_header(&gathered);
+    let missing = missing_header(gathered.missing_text());
     let windows = Windows::new(gathered.responses, parameters.filter);
     Ok(streamed(JSON, missing, windows))
 }
@@ -120,21 +130,6 @@ async fn ready(Shared(api): Shared<Api>) -> (StatusCode, &'static str) {
     } else {
         (StatusCode::OK, "ready\n")
     }
-}
-
-/// Not collected yet: the response has the shape of a cluster without agents.
-async fn topology() -> Response<Body> {
-    json("{\"nodes\":[],\"calls\":[]}\n")
-}
-
-/// Not collected yet, and the response says so.
-async fn lifecycle(Shared(api): Shared<Api>) -> Response<Body> {
-    let (_, total) = api.state.census();
-    json(format!(
-        "{{\"agent_summary\":{{\"total\":{total},\"requested\":0,\"responded\":0,\
-         \"not_responded\":0}},\"error\":\"no agent was asked: this proxy does not collect \
-         lifecycle data yet\",\"groups\":[],\"lifecycle_statuses\":[]}}\n"
-    ))
 }
 
 async fn profile() -> (StatusCode, &'static str) {
@@ -186,8 +181,8 @@ fn json(body: impl Into<Body>) -> Response<Body> {
     response
 }
 
-fn missing_header(gathered: &Gathered) -> Option<HeaderValue> {
-    HeaderValue::try_from(gathered.missing_text()?).ok()
+fn missing_header(text: Option<String>) -> Option<HeaderValue> {
+    HeaderValue::try_from(text?).ok()
 }
 
 impl IntoResponse for RequestError {

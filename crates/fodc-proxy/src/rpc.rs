@@ -2,6 +2,7 @@
 
 mod idle;
 mod metrics;
+mod queried;
 mod register;
 
 use std::{convert::Infallible, panic::AssertUnwindSafe, sync::Arc};
@@ -16,6 +17,7 @@ use tracing::{error, warn};
 use super::{
     counters::Counter,
     frames::{Inbound, Outbound},
+    lanes::{Lifecycle, StreamKind as _, Topology},
     registry::AgentId,
     state::State,
 };
@@ -118,10 +120,15 @@ impl Service {
             return Ok(Status::unauthenticated(NO_AGENT_ID).into_http());
         };
         let limit = self.state.config.max_message_bytes;
-        Ok(if name == "StreamMetrics" {
-            self.run(open, limit, request, |call| metrics::run(call, id, name))
-        } else {
-            self.run(open, limit, request, |call| idle::run(call, id, name))
+        Ok(match name {
+            "StreamMetrics" => self.run(open, limit, request, |call| metrics::run(call, id, name)),
+            Topology::METHOD => self.run(open, limit, request, |call| {
+                queried::run::<Topology>(call, id)
+            }),
+            Lifecycle::METHOD => self.run(open, limit, request, |call| {
+                queried::run::<Lifecycle>(call, id)
+            }),
+            _ => self.run(open, limit, request, |call| idle::run(call, id, name)),
         })
     }
 
@@ -174,8 +181,8 @@ async fn guarded(state: Arc<State>, outbound: Outbound, serving: impl Future<Out
 const METHODS: [&str; 7] = [
     "RegisterAgent",
     "StreamMetrics",
-    "StreamClusterTopology",
-    "StreamLifecycle",
+    Topology::METHOD,
+    Lifecycle::METHOD,
     "StreamCrashDiagnostics",
     "StreamPressureProfiles",
     "StreamSchemaRegistry",

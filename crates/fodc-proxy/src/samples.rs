@@ -48,7 +48,7 @@ pub(super) struct MemoryBudget {
 
 /// A part of the budget, returned when dropped.
 #[derive(Debug)]
-struct Reservation {
+pub(super) struct Reservation {
     budget: MemoryBudget,
     bytes: usize,
 }
@@ -77,6 +77,20 @@ impl MemoryBudget {
         self.used.load(Ordering::Relaxed)
     }
 
+    /// Reserves bytes; `None` if the budget has fewer left.
+    pub(super) fn reserve(&self, bytes: usize) -> Option<Reservation> {
+        let mut reservation = self.empty_reservation();
+        reservation.grow(bytes).then_some(reservation)
+    }
+
+    /// Returns a reservation that can grow.
+    pub(super) fn empty_reservation(&self) -> Reservation {
+        Reservation {
+            budget: self.clone(),
+            bytes: 0,
+        }
+    }
+
     /// Returns false, and takes nothing, if the budget has fewer bytes left.
     fn try_take(&self, bytes: usize) -> bool {
         // Taken first and given back: threads that only compared could both take the last bytes.
@@ -90,6 +104,15 @@ impl MemoryBudget {
 }
 
 impl Reservation {
+    /// Reserves more; false, and as before, if the budget has fewer bytes left.
+    pub(super) fn grow(&mut self, bytes: usize) -> bool {
+        let taken = self.budget.try_take(bytes);
+        if taken {
+            self.bytes += bytes;
+        }
+        taken
+    }
+
     fn release(&mut self, bytes: usize) {
         let bytes = bytes.min(self.bytes);
         self.bytes -= bytes;
@@ -174,15 +197,10 @@ impl Samples {
 
     /// Reserves memory for the samples. Returns false if the budget is exhausted.
     fn reserve_memory(&mut self, budget: &MemoryBudget, bytes: usize) -> bool {
-        if !budget.try_take(bytes) {
-            return false;
-        }
-        let reservation = self.reservation.get_or_insert_with(|| Reservation {
-            budget: budget.clone(),
-            bytes: 0,
-        });
-        reservation.bytes += bytes;
-        true
+        let reservation = &mut self.reservation;
+        reservation
+            .get_or_insert_with(|| budget.empty_reservation())
+            .grow(bytes)
     }
 }
 

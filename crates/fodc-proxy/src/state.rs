@@ -24,6 +24,8 @@ use super::{
 pub(super) struct State {
     pub(super) config: Config,
     pub(super) store: Store,
+    /// The memory of responses on the streams other than the metrics stream.
+    pub(super) stream_memory: MemoryBudget,
     pub(super) counters: Arc<Counters>,
     pub(super) tasks: Tasks,
     started: Instant,
@@ -43,6 +45,7 @@ impl State {
                 catalog: Catalog::default(),
                 memory: MemoryBudget::new(config.response_bytes),
             },
+            stream_memory: MemoryBudget::new(config.stream_bytes),
             tasks: Tasks::new(),
             started: Instant::now(),
             agents: Mutex::new(Agents::new(

@@ -11,7 +11,11 @@ use serde::Serialize;
 use steadfast_session::Time;
 
 use super::{Api, TEXT, json};
-use crate::{agents::AgentSummary, state::State};
+use crate::{
+    agents::AgentSummary,
+    counters::{Counters, STREAM_KINDS},
+    state::State,
+};
 
 /// The JSON of one agent.
 #[derive(Serialize)]
@@ -105,6 +109,11 @@ fn self_metrics_text(state: &State) -> String {
             "Memory that responses take.",
             state.store.memory.used(),
         ),
+        (
+            "stream_bytes",
+            "Memory that responses on the other streams take.",
+            state.stream_memory.used(),
+        ),
     ];
     for (name, help, value) in gauges {
         write_metric(&mut text, name, help, "gauge", value as u64);
@@ -112,7 +121,20 @@ fn self_metrics_text(state: &State) -> String {
     for (name, help, value) in state.counters.all() {
         write_metric(&mut text, name, help, "counter", value);
     }
+    write_stream_counters(&mut text, &state.counters);
     text
+}
+
+fn write_stream_counters(text: &mut String, counters: &Counters) {
+    for (name, help, value) in counters.streams.all() {
+        let name = format!("steadfast_proxy_stream_{name}");
+        writeln!(text, "# HELP {name} {help}\n# TYPE {name} counter")
+            .expect("writing to a string cannot fail");
+        for kind in STREAM_KINDS {
+            writeln!(text, "{name}{{stream=\"{kind}\"}} {}", value(kind))
+                .expect("writing to a string cannot fail");
+        }
+    }
 }
 
 fn write_metric(text: &mut String, name: &str, help: &str, kind: &str, value: u64) {

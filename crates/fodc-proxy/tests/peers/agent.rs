@@ -177,6 +177,49 @@ pub(crate) async fn metrics(
     }
 }
 
+/// Opens a stream of an agent and sends what the script returns for each query. The stream ends when
+/// the result is dropped.
+macro_rules! answer {
+    ($agent:expr, $method:ident, $script:expr) => {{
+        let (sender, messages) = tokio::sync::mpsc::channel(64);
+        let request = $crate::agent::with_id(&$agent.id, messages);
+        let mut client = $agent.client.clone();
+        let call = client.$method(request);
+        let queries = tokio::time::timeout($crate::agent::TIMEOUT, call).await;
+        let queries = queries.unwrap().unwrap().into_inner();
+        $crate::agent::Answering::new(queries, sender, $script)
+    }};
+}
+pub(crate) use answer;
+
+/// A stream that answers by a script.
+pub(crate) struct Answering {
+    task: JoinHandle<()>,
+}
+
+impl Answering {
+    pub(crate) fn new<Q: Send + 'static, R: Send + 'static>(
+        mut queries: Streaming<Q>,
+        responses: Sender<R>,
+        mut script: impl FnMut(Q) -> Vec<R> + Send + 'static,
+    ) -> Self {
+        let task = tokio::spawn(async move {
+            while let Ok(Some(query)) = queries.message().await {
+                for response in script(query) {
+                    responses.send(response).await.ok();
+                }
+            }
+        });
+        Self { task }
+    }
+}
+
+impl Drop for Answering {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
 impl Metrics {
     /// Returns the status that the stream ends with.
     pub(crate) async fn end(&mut self) -> Status {

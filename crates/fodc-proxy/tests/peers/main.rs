@@ -6,6 +6,7 @@
 )]
 
 mod agent;
+mod cluster;
 mod http;
 mod pages;
 mod queries;

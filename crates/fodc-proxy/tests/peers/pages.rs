@@ -251,7 +251,7 @@ async fn uncollected_pages_say_that_no_agent_was_queried() {
         lifecycle["error"]
             .as_str()
             .unwrap()
-            .contains("no agent was asked")
+            .contains("no agent is registered")
     );
     assert_eq!(lifecycle["agent_summary"]["requested"], 0);
     for path in ["/diagnostics", "/pressure-profiles"] {

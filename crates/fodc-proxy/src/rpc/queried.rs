@@ -1,0 +1,162 @@
+//! A stream on which the proxy queries the agent, other than the metrics stream.
+
+use std::sync::Arc;
+
+use bytes::BytesMut;
+use prost::Message as _;
+use tokio::time::timeout;
+use tonic::Status;
+
+use super::{
+    Call,
+    idle::{StreamGuard, hold_unknown},
+};
+use crate::{
+    frames::Piece,
+    lanes::{DECODED_FACTOR, Delivery, Message, QueryError, READER_TIMEOUT, StreamKind},
+    registry::AgentId,
+    samples::Reservation,
+    state::State,
+};
+
+/// A stream of one agent that queries are sent on. Dropping it fails the query that is outstanding on
+/// it.
+struct OpenWire<'a, K: StreamKind> {
+    state: &'a State,
+    id: &'a AgentId,
+    generation: u64,
+    status: String,
+    kind: std::marker::PhantomData<K>,
+}
+
+impl<K: StreamKind> Drop for OpenWire<'_, K> {
+    fn drop(&mut self) {
+        if let Some(wire) = self.state.agents().wire::<K>(self.id) {
+            wire.close(self.generation, &self.status);
+        }
+    }
+}
+
+/// The bytes of a message that is being received.
+#[derive(Debug, Default)]
+struct Buffer {
+    bytes: BytesMut,
+    /// Memory for the message; `None` if nobody waits for it or the budget is exhausted. It is then
+    /// read and dropped.
+    reservation: Option<Reservation>,
+}
+
+pub(super) async fn run<K: StreamKind>(mut call: Call, id: AgentId) -> Status {
+    let state = Arc::clone(&call.state);
+    let Some(end) = state.agents().open_stream(&id, K::METHOD) else {
+        return hold_unknown(call).await;
+    };
+    let _open = StreamGuard::new(&state, &id, K::METHOD);
+    let outbound = call.outbound.clone();
+    let opened = state.agents().open_wire::<K>(&id, outbound);
+    // The agent may have been forgotten between the two locks.
+    let Some(generation) = opened else {
+        return hold_unknown(call).await;
+    };
+    let mut wire = OpenWire::<K> {
+        state: &state,
+        id: &id,
+        generation,
+        status: "the proxy stops".to_owned(),
+        kind: std::marker::PhantomData,
+    };
+    let status = tokio::select! {
+        biased;
+        // First: what arrives with the end of the registration does not count any more.
+        () = end.cancelled() => Status::aborted("the registration has ended"),
+        status = wire.receive(&mut call) => status,
+    };
+    wire.status = match status.message() {
+        "" => "by the agent".to_owned(),
+        text => text.to_owned(),
+    };
+    status
+}
+
+impl<K: StreamKind> OpenWire<'_, K> {
+    async fn receive(&self, call: &mut Call) -> Status {
+        let mut buffer = Buffer::default();
+        loop {
+            match call.inbound.next().await {
+                Ok(Some(Piece::Begin(length))) => buffer = self.begin(length),
+                Ok(Some(Piece::Data(data))) => buffer.extend(&data),
+                Ok(Some(Piece::End)) => {
+                    let taken = std::mem::take(&mut buffer);
+                    if let Err(status) = self.finish(taken).await {
+                        return status;
+                    }
+                }
+                Ok(None) => return Status::ok(""),
+                Err(status) => return status,
+            }
+        }
+    }
+
+    /// Reserves memory for a message, if somebody waits for it.
+    fn begin(&self, length: usize) -> Buffer {
+        let mut agents = self.state.agents();
+        let Some(wire) = agents.wire::<K>(self.id) else {
+            return Buffer::default();
+        };
+        // Decided here: a message that began before a query was sent does not respond to it.
+        if !wire.is_waiting_on(self.generation) {
+            return Buffer::default();
+        }
+        let budget = &self.state.stream_memory;
+        let reservation = budget.reserve(length.saturating_mul(DECODED_FACTOR));
+        if reservation.is_none() {
+            let now = self.state.now();
+            wire.fail(now, self.generation, QueryError::MemoryExhausted);
+        }
+        Buffer {
+            bytes: BytesMut::new(),
+            reservation,
+        }
+    }
+
+    /// Passes a complete message on to the caller that waits for it.
+    async fn finish(&self, buffer: Buffer) -> Result<(), Status> {
+        let counters = &self.state.counters;
+        let Some(reservation) = buffer.reservation else {
+            counters.ignored_messages.add(1);
+            return Ok(());
+        };
+        let body = K::Response::decode(buffer.bytes.freeze())
+            .map_err(|error| Status::internal(format!("the message cannot be decoded: {error}")))?;
+        let delivery = match self.state.agents().wire::<K>(self.id) {
+            Some(wire) => wire.on_message(self.generation, &body),
+            None => Delivery::Unrequested,
+        };
+        match delivery {
+            Delivery::To(sender, is_last) => {
+                counters.streams.of(K::NAME).messages.add(1);
+                let message = Message { body, reservation };
+                let sent = timeout(READER_TIMEOUT, sender.send(Ok((message, is_last)))).await;
+                // A caller that is gone has released the stream already.
+                if sent.is_err() {
+                    drop(sender);
+                    let now = self.state.now();
+                    if let Some(wire) = self.state.agents().wire::<K>(self.id) {
+                        wire.fail(now, self.generation, QueryError::Interrupted);
+                    }
+                }
+            }
+            Delivery::Abandoned => {}
+            Delivery::Unrequested => counters.ignored_messages.add(1),
+        }
+        Ok(())
+    }
+}
+
+impl Buffer {
+    fn extend(&mut self, data: &[u8]) {
+        if self.reservation.is_some() {
+            self.bytes.extend_from_slice(data);
+        }
+    }
+}
