@@ -2,6 +2,7 @@
 
 mod api;
 mod bench;
+mod chaos;
 mod ci;
 mod coverage;
 mod coverage_map;
@@ -86,6 +87,11 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<String>,
     },
+    /// Run a long test of the shipped binary
+    Chaos {
+        #[command(subcommand)]
+        test: chaos::Test,
+    },
     /// Compare remote read with a Prometheus of the system's packages (two minutes)
     RemoteRead {
         /// Arguments of the comparison: --seed N, --queries N, --seconds N, --keep
@@ -123,6 +129,7 @@ fn main() -> Result<()> {
         Task::Mutants { only } => mutants::run(only.as_deref()),
         Task::Sim { args } => sim::run(&args),
         Task::Bench { args } => bench::run(&args),
+        Task::Chaos { test } => chaos::run(test),
         Task::RemoteRead { args } => test::remote_read(&args),
         Task::Coverage { uncovered } => coverage::run(uncovered),
     }

@@ -1,6 +1,11 @@
 //! Another `steadfast` as a child process that can be killed.
 
-use std::{ffi::OsStr, process::Stdio, time::Duration};
+use std::{
+    ffi::OsStr,
+    path::{Path, PathBuf},
+    process::Stdio,
+    time::Duration,
+};
 
 use anyhow::{Context as _, bail};
 use tokio::{
@@ -29,8 +34,17 @@ impl ChildProcess {
     pub(crate) async fn start<A: AsRef<OsStr>>(
         args: impl IntoIterator<Item = A>,
     ) -> anyhow::Result<(Self, String)> {
-        let program = std::env::current_exe().context("find this program")?;
-        let mut child = Command::new(program)
+        let mut process = Self::spawn(&this_program()?, args)?;
+        let ready = process.ready().await?;
+        Ok((process, ready))
+    }
+
+    /// Starts a program with these arguments and `--stop-with-stdin`.
+    pub(crate) fn spawn<A: AsRef<OsStr>>(
+        program: &Path,
+        args: impl IntoIterator<Item = A>,
+    ) -> anyhow::Result<Self> {
+        let child = Command::new(program)
             .args(args)
             .arg("--stop-with-stdin")
             // The open pipe tells the child that this process lives; see `parent_gone`.
@@ -40,8 +54,17 @@ impl ChildProcess {
             .process_group(0)
             .kill_on_drop(true)
             .spawn()
-            .context("start a child process")?;
-        let output = child.stdout.take().context("the child has no output")?;
+            .with_context(|| format!("start {}", program.display()))?;
+        Ok(Self { child })
+    }
+
+    /// Waits until the child is ready, and returns the text after [`READY`]. To be called once.
+    pub(crate) async fn ready(&mut self) -> anyhow::Result<String> {
+        let output = self
+            .child
+            .stdout
+            .take()
+            .context("the child has no output")?;
         let mut lines = BufReader::new(output).lines();
         let first = timeout(START_TIMEOUT, lines.next_line())
             .await
@@ -49,7 +72,7 @@ impl ChildProcess {
             .context("read a child's output")?;
         // The pipe is not read any further: servers print nothing else to standard output.
         match first.as_deref().and_then(|line| line.strip_prefix(READY)) {
-            Some(ready) => Ok((Self { child }, ready.to_owned())),
+            Some(ready) => Ok(ready.to_owned()),
             None => bail!("a child process ended before it was ready; its reason is above"),
         }
     }
@@ -81,6 +104,11 @@ impl ChildProcess {
             bail!("a child process stopped with {status}; its output is above")
         }
     }
+}
+
+/// Returns the path of this program.
+pub(crate) fn this_program() -> anyhow::Result<PathBuf> {
+    std::env::current_exe().context("find this program")
 }
 
 /// Returns when standard input ends, which means that the parent process is gone. Without `watch` it

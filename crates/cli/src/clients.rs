@@ -129,6 +129,12 @@ impl Dial {
             grpc: grpc::Options::default(),
         }
     }
+
+    /// Sets the delay before the first attempt after a loss, and the longest one.
+    pub(crate) fn with_backoff(mut self, initial: Duration, max: Duration) -> Self {
+        (self.config.initial_backoff, self.config.max_backoff) = (initial, max);
+        self
+    }
 }
 
 /// A client that subscribes.

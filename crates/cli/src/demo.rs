@@ -2,7 +2,7 @@
 
 mod display;
 mod injector;
-mod plan;
+pub(crate) mod plan;
 mod report;
 
 use std::{num::NonZeroU32, process::ExitCode, sync::Arc, time::Duration};

@@ -7,6 +7,7 @@ mod demo;
 mod document;
 mod feed;
 mod fodc;
+mod kill9;
 mod load;
 mod output;
 mod server_process;
@@ -56,6 +57,9 @@ enum Command {
     Fodc(Box<fodc::Args>),
     /// Publish and subscribe under injected faults, and count losses and duplicates
     Demo(demo::Args),
+    /// Kill a server under load again and again, and count losses and duplicates
+    #[command(hide = true)]
+    Kill9(kill9::Args),
     /// Print or publish documents from a generator or from the package index
     Feed(Box<feed::command::Args>),
 }
@@ -86,6 +90,7 @@ fn run(args: Args, mut settings: Settings) -> anyhow::Result<ExitCode> {
             Command::Streamer(args) => streamer::run(*args, settings, &stop).await,
             Command::Fodc(args) => fodc::run(*args, settings, &stop).await,
             Command::Demo(args) => demo::run(args, settings, &stop).await,
+            Command::Kill9(args) => kill9::run(args, settings, &stop).await,
             Command::Feed(args) => feed::command::run(*args, settings, &stop).await,
         }
     });

@@ -1,19 +1,22 @@
 //! A Streamer server as a child process.
 
 use std::{
-    ffi::OsStr,
     net::SocketAddr,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use anyhow::Context as _;
+use tokio::time::sleep;
 
-use crate::child_process::ChildProcess;
+use crate::child_process::{self, ChildProcess};
 
 /// A running `steadfast streamer serve` on a free port. It ends with this value.
 #[derive(Debug)]
 pub(crate) struct ServerProcess {
+    program: PathBuf,
     data: PathBuf,
+    options: &'static [&'static str],
     process: ChildProcess,
     addr: SocketAddr,
 }
@@ -21,9 +24,21 @@ pub(crate) struct ServerProcess {
 impl ServerProcess {
     /// Starts a server on a data directory and waits until it accepts connections.
     pub(crate) async fn start(data: PathBuf) -> anyhow::Result<Self> {
-        let (process, addr) = start(&data).await?;
+        Self::start_program(child_process::this_program()?, data, &[]).await
+    }
+
+    /// Starts the server of a program with these options.
+    pub(crate) async fn start_program(
+        program: PathBuf,
+        data: PathBuf,
+        options: &'static [&'static str],
+    ) -> anyhow::Result<Self> {
+        let mut process = spawn(&program, &data, options)?;
+        let addr = ready(&mut process).await?;
         Ok(Self {
+            program,
             data,
+            options,
             process,
             addr,
         })
@@ -45,15 +60,33 @@ impl ServerProcess {
 
     /// Restarts it after a kill, on the same data and another port.
     pub(crate) async fn restart(&mut self) -> anyhow::Result<()> {
-        (self.process, self.addr) = start(&self.data).await?;
+        self.process = spawn(&self.program, &self.data, self.options)?;
+        self.addr = ready(&mut self.process).await?;
         Ok(())
+    }
+
+    /// Starts it after a kill, and kills it after this time, whether it is ready or not.
+    pub(crate) async fn kill_while_starting(&mut self, after: Duration) -> anyhow::Result<()> {
+        self.process = spawn(&self.program, &self.data, self.options)?;
+        sleep(after).await;
+        self.process.kill().await
     }
 }
 
-async fn start(data: &Path) -> anyhow::Result<(ChildProcess, SocketAddr)> {
-    let args = ["streamer", "serve", "--listen", "127.0.0.1:0", "--data"];
-    let args = args.iter().map(OsStr::new).chain([data.as_os_str()]);
-    let (process, ready) = ChildProcess::start(args).await?;
-    let addr = ready.parse().context("read the server's address")?;
-    Ok((process, addr))
+fn spawn(program: &Path, data: &Path, options: &[&str]) -> anyhow::Result<ChildProcess> {
+    let data = data.to_str().context("the data directory is not UTF-8")?;
+    let args = [
+        "streamer",
+        "serve",
+        "--listen",
+        "127.0.0.1:0",
+        "--data",
+        data,
+    ];
+    ChildProcess::spawn(program, args.iter().chain(options))
+}
+
+async fn ready(process: &mut ChildProcess) -> anyhow::Result<SocketAddr> {
+    let ready = process.ready().await?;
+    ready.parse().context("read the server's address")
 }

@@ -42,18 +42,21 @@ const SUBSCRIPTIONS_PER_CLIENT: usize = 3;
 impl Plan {
     pub(crate) fn new(seed: u64, clients: usize, duration: Duration) -> Self {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
-        let clients = (0..clients)
-            .map(|client| {
-                (0..SUBSCRIPTIONS_PER_CLIENT)
-                    .map(|at| subscription(&mut rng, client * SUBSCRIPTIONS_PER_CLIENT + at))
-                    .collect()
-            })
-            .collect();
         Self {
-            clients,
+            clients: subscriptions(&mut rng, clients),
             faults: faults(&mut rng, duration),
         }
     }
+}
+
+/// Returns the subscriptions of each client.
+pub(crate) fn subscriptions(rng: &mut ChaCha8Rng, clients: usize) -> Vec<Vec<Deliveries>> {
+    let mut numbers = 0..;
+    let mut client = || {
+        let numbers = numbers.by_ref().take(SUBSCRIPTIONS_PER_CLIENT);
+        numbers.map(|number| subscription(rng, number)).collect()
+    };
+    (0..clients).map(|_| client()).collect()
 }
 
 /// Returns one fault per slot. Each kind occurs once before any is repeated.

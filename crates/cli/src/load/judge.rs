@@ -83,8 +83,14 @@ impl Deliveries {
 
 /// Judges all subscriptions.
 pub(crate) fn judge(sent: &[Sent], deliveries: &[Deliveries]) -> Verdict {
-    let by_id: BTreeMap<EntryId, &Sent> = sent.iter().map(|sent| (sent.entry, sent)).collect();
     let mut verdict = Verdict::default();
+    add(&mut verdict, sent, deliveries);
+    verdict
+}
+
+/// Adds subscriptions to a verdict.
+pub(crate) fn add(verdict: &mut Verdict, sent: &[Sent], deliveries: &[Deliveries]) {
+    let by_id: BTreeMap<EntryId, &Sent> = sent.iter().map(|sent| (sent.entry, sent)).collect();
     for subscription in deliveries {
         let wanted = sent.iter().filter(|sent| subscription.wants(sent));
         let wanted = wanted.map(|sent| (sent.entry, sent.acknowledged));
@@ -106,7 +112,6 @@ pub(crate) fn judge(sent: &[Sent], deliveries: &[Deliveries]) -> Verdict {
             tracing::debug!(collection = subscription.collection, ?deviation);
         });
     }
-    verdict
 }
 
 #[cfg(test)]
