@@ -61,6 +61,9 @@ pub(crate) struct DialArgs {
     max_message_bytes: Option<Given<Size>>,
 }
 
+/// Longest wait for outstanding responses after an interrupt.
+pub(crate) const RESPONSE_TIMEOUT: Duration = Duration::from_secs(5);
+
 /// A change of a session's connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum ConnectionEvent {
@@ -207,7 +210,10 @@ impl Publisher {
         observer: impl FnMut(ConnectionEvent) + Send + 'static,
     ) -> anyhow::Result<Self> {
         let builder = publisher::Publisher::builder(&dial.addr).producer(producer);
-        let publisher = builder.link(dial.config.clone()).build()?;
+        let publisher = builder
+            .link(dial.config.clone())
+            .transport_options(dial.grpc.clone())
+            .build()?;
         let events = follow(publisher.watch(), observer);
         Ok(Self {
             publisher,

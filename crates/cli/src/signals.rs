@@ -2,6 +2,7 @@
 
 use std::io;
 
+use rustix::process::Signal;
 use tokio::{
     select,
     signal::unix::{SignalKind, signal},
@@ -24,6 +25,9 @@ impl Interrupts {
     pub(crate) fn listen() -> io::Result<Self> {
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut terminate = signal(SignalKind::terminate())?;
+        // With a handler for it, a write beyond a limit on file sizes fails instead of ending the
+        // process, and the log refuses entries as on a full disk.
+        drop(signal(SignalKind::from_raw(Signal::XFSZ.as_raw()))?);
         let token = CancellationToken::new();
         let stop = token.clone();
         let task = tokio::spawn(async move {

@@ -23,7 +23,7 @@ use std::{
 
 use steadfast::{
     ConnectError, Link, LinkOptions,
-    grpc::{self, Address, Grpc},
+    grpc::{self, Address, Grpc, Options},
     session::{Ready, Status},
     transport::{Call, Connection},
 };
@@ -111,6 +111,7 @@ pub struct Builder {
     producer: Option<String>,
     first_sequence: u64,
     link: LinkOptions,
+    options: Options,
     max_entries: usize,
     max_bytes: usize,
 }
@@ -139,6 +140,13 @@ impl Builder {
     #[must_use]
     pub fn link(mut self, options: impl Into<LinkOptions>) -> Self {
         self.link = options.into();
+        self
+    }
+
+    /// Sets the options of the connection.
+    #[must_use]
+    pub fn transport_options(mut self, options: Options) -> Self {
+        self.options = options;
         self
     }
 
@@ -189,7 +197,7 @@ impl Builder {
             .outbox_bytes(2 * self.max_bytes + (16 << 20))
             .spawn(
                 Call::new(METHOD),
-                Grpc::new(address),
+                Grpc::new(address).with_options(self.options),
                 Core::new(producer, self.first_sequence),
                 move |event| sink.on_event(event),
             )?;
@@ -208,6 +216,7 @@ impl Publisher {
             producer: None,
             first_sequence: 1,
             link: LinkOptions::new(),
+            options: Options::default(),
             max_entries: 4_096,
             max_bytes: 16 << 20,
         }

@@ -5,12 +5,15 @@ use std::{num::NonZeroU32, process::ExitCode};
 use anyhow::{Context as _, bail};
 use clap::Subcommand;
 use futures_util::{StreamExt as _, stream::FuturesUnordered};
-use tokio::select;
+use tokio::{
+    select,
+    time::{Instant, sleep_until},
+};
 use tokio_util::sync::CancellationToken;
 
 use super::{Feed, Pace, generator::Generator, packages::Packages};
 use crate::{
-    clients::{Dial, DialArgs, PublishOutcome, Publisher},
+    clients::{Dial, DialArgs, PublishOutcome, Publisher, RESPONSE_TIMEOUT},
     output,
     settings::Settings,
     streamer::{report_connection, with_progress},
@@ -104,10 +107,10 @@ pub(crate) async fn run(
         output::note(&format!("packages from {}", packages.origin()));
         Feed::Packages(packages)
     };
-    match &limits.publish {
-        None => write(&mut feed, &limits, stop).await?,
+    let complete = match &limits.publish {
+        None => write(&mut feed, &limits, stop).await.map(|()| true)?,
         Some(target) => publish(&mut feed, &limits, target, &dial, stop).await?,
-    }
+    };
     let skipped = match &feed {
         Feed::Generator(_) => 0,
         Feed::Packages(packages) => packages.skipped(),
@@ -118,7 +121,7 @@ pub(crate) async fn run(
             grouped(skipped)
         ));
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(output::status(complete))
 }
 
 async fn write(feed: &mut Feed, limits: &Limits, stop: &CancellationToken) -> anyhow::Result<()> {
@@ -138,29 +141,37 @@ async fn write(feed: &mut Feed, limits: &Limits, stop: &CancellationToken) -> an
     Ok(())
 }
 
+/// Publishes the feed. Returns false if the server did not respond to everything.
 async fn publish(
     feed: &mut Feed,
     limits: &Limits,
     target: &Target,
     dial: &Dial,
     stop: &CancellationToken,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<bool> {
     // A new name each time: the entries of an earlier run are not repeated by this one.
     let producer = format!("feed-{}", uuid::Uuid::new_v4());
     let publisher = Publisher::open(dial, &producer, report_connection())?;
     select! {
-        () = stop.cancelled() => return Ok(()),
+        // Nothing was published, although it was asked for.
+        () = stop.cancelled() => return Ok(false),
         greeted = with_progress(publisher.first_failure(), publisher.greeted()) => greeted?,
     };
     let mut pace = Pace::new(limits.rate);
     let mut waiting = FuturesUnordered::new();
     let (mut given, mut durable) = (0_u64, 0_u64);
     let mut feeding = true;
+    let mut deadline = None;
     while feeding || !waiting.is_empty() {
         feeding = feeding && limits.count.is_none_or(|count| given < count);
         select! {
             // Responses are still awaited, so that the count printed below is exact.
-            () = stop.cancelled(), if feeding => feeding = false,
+            () = stop.cancelled(), if deadline.is_none() => {
+                deadline = Some(Instant::now() + RESPONSE_TIMEOUT);
+                feeding = false;
+            }
+            // `select!` evaluates the expression of a disabled branch, too.
+            () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => break,
             Some(taken) = waiting.next(), if !waiting.is_empty() => match taken? {
                 PublishOutcome::Durable(_) => durable += 1,
                 PublishOutcome::Refused(reason) => bail!("a document was refused: {reason}"),
@@ -179,10 +190,17 @@ async fn publish(
             else => break,
         }
     }
+    let unanswered = waiting.len() as u64;
     drop(waiting);
     publisher.close().await;
     output::note(&format!("{} published", grouped(durable)));
-    Ok(())
+    if unanswered > 0 {
+        let unanswered = grouped(unanswered);
+        output::note(&format!(
+            "{unanswered} got no response; they may be published or not"
+        ));
+    }
+    Ok(unanswered == 0)
 }
 
 #[cfg(test)]

@@ -20,7 +20,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    clients::{Dial, DialArgs, PublishOutcome, Publisher},
+    clients::{Dial, DialArgs, PublishOutcome, Publisher, RESPONSE_TIMEOUT},
     document::Document,
     output::{self, BAD, styled},
     settings::Settings,
@@ -57,8 +57,6 @@ Examples:
 
 /// Entries that may wait for their acknowledgement.
 const IN_FLIGHT: usize = 1_024;
-/// Longest wait for outstanding responses after an interrupt.
-const RESPONSE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Invalid lines that are reported one by one; more are only counted.
 const FAULTS_REPORTED: u64 = 20;
 
@@ -263,12 +261,13 @@ impl Session<'_> {
     }
 
     fn report(&self, line: u64, what: &str, count: u64) {
-        let text = match count {
-            0..FAULTS_REPORTED => format!("{} line {line}: {what}", styled(BAD, "error:")),
-            FAULTS_REPORTED => "more such lines are only counted".to_owned(),
-            _ => return,
-        };
-        self.bar.suspend(|| output::note(&text));
+        if count <= FAULTS_REPORTED {
+            let text = format!("{} line {line}: {what}", styled(BAD, "error:"));
+            self.bar.suspend(|| output::note(&text));
+        } else if count == FAULTS_REPORTED + 1 {
+            let text = "more such lines are only counted";
+            self.bar.suspend(|| output::note(text));
+        }
     }
 }
 

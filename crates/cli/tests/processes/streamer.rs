@@ -1,12 +1,13 @@
 //! Server, publisher and subscriber as processes of their own.
 
-use std::process::Command;
+use std::{process::Command, time::Duration};
 
-use crate::process::{LIMIT, Server, Subscription, run, steadfast, words};
+use crate::process::{LIMIT, Server, Subscription, next, run, steadfast, words};
 use serde_json::Value;
 use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
     net::TcpStream,
+    process::Child,
     time::timeout,
 };
 
@@ -15,6 +16,14 @@ fn lines(count: u64) -> String {
     (0..count).fold(String::new(), |text, n| {
         format!("{text}{{\"id\":\"d{}\",\"n\":{n}}}\n", n % 7)
     })
+}
+
+/// Sends a signal.
+fn send(signal: &str, child: &Child) {
+    let id = child.id().unwrap().to_string();
+    let signal = format!("-{signal}");
+    let sent = Command::new("kill").args([&signal, &id]).status().unwrap();
+    assert!(sent.success());
 }
 
 fn numbers(lines: &[String]) -> Vec<u64> {
@@ -197,17 +206,63 @@ async fn faulty_lines_are_named_and_the_others_are_published() {
 }
 
 #[tokio::test]
+async fn twenty_faulty_lines_are_named_and_more_only_counted() {
+    let data = tempfile::tempdir().unwrap();
+    let server = Server::start(data.path(), "127.0.0.1:0").await;
+    let addr = server.addr.to_string();
+    for (count, more) in [(20, 0), (25, 1)] {
+        let publish = format!("streamer publish -d db -c c --addr {addr}");
+        let ended = run(&words(&publish), Some(&"not json\n".repeat(count))).await;
+        assert_eq!(ended.stderr.matches("not JSON").count(), 20, "{ended:?}");
+        let noted = ended.stderr.matches("only counted").count();
+        assert_eq!(noted, more, "{ended:?}");
+        let total = format!("{count} faulty lines");
+        assert!(ended.stderr.contains(&total), "{ended:?}");
+    }
+}
+
+#[tokio::test]
+async fn publisher_ends_at_a_message_above_its_limit() {
+    let data = tempfile::tempdir().unwrap();
+    let server = Server::start(data.path(), "127.0.0.1:0").await;
+    let publish = format!(
+        "streamer publish -d db -c c --max-message-bytes 1B --max-retries 1 --addr {}",
+        server.addr
+    );
+    let ended = run(&words(&publish), Some("{\"id\":\"a\"}\n")).await;
+    assert_eq!(ended.code, Some(1), "{ended:?}");
+    assert!(ended.stderr.contains("cannot connect"), "{ended:?}");
+}
+
+#[tokio::test]
+async fn interrupted_feed_waits_seconds_for_a_lost_server() {
+    let data = tempfile::tempdir().unwrap();
+    let mut server = Server::start(data.path(), "127.0.0.1:0").await;
+    let feed = format!(
+        "feed generator --rate 100 --publish db/c --addr {}",
+        server.addr
+    );
+    let mut feed = steadfast(&words(&feed)).spawn().unwrap();
+    let mut lines = BufReader::new(feed.stderr.take().unwrap()).lines();
+    while !next(&mut lines).await.unwrap().contains("connected") {}
+    server.child.kill().await.unwrap();
+    while !next(&mut lines).await.unwrap().contains("connection lost") {}
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    send("INT", &feed);
+    let status = timeout(Duration::from_secs(15), feed.wait()).await;
+    assert_eq!(status.unwrap().unwrap().code(), Some(1));
+    let mut told = String::new();
+    while let Some(line) = next(&mut lines).await {
+        told += &line;
+    }
+    assert!(told.contains("got no response"), "{told}");
+}
+
+#[tokio::test]
 async fn a_server_stops_in_order_when_asked() {
     let data = tempfile::tempdir().unwrap();
     let mut server = Server::start(data.path(), "127.0.0.1:0").await;
-    let id = server.child.id().unwrap().to_string();
-    assert!(
-        Command::new("kill")
-            .args(["-TERM", &id])
-            .status()
-            .unwrap()
-            .success()
-    );
+    send("TERM", &server.child);
     let status = timeout(LIMIT, server.child.wait())
         .await
         .expect("an end in time")

@@ -27,6 +27,7 @@ use std::{
 };
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio_util::sync::CancellationToken;
 
 use self::thread::{AppendRequest, Command};
 use super::{Log, LogError, Outcome, Submission};
@@ -99,7 +100,10 @@ struct Shared {
     capacity: QueueCapacity,
     failure: OnceLock<LogError>,
     panicked: AtomicBool,
-    thread: Mutex<ThreadHandle>,
+    /// Cancelled when the thread has closed the log. Unlike a join, a wait for it can time out, and
+    /// several callers can wait.
+    done: CancellationToken,
+    thread: Mutex<Option<JoinHandle<()>>>,
 }
 
 /// The capacity of the queue.
@@ -116,13 +120,6 @@ struct QueueCapacity {
 struct QueuePermit {
     _events: OwnedSemaphorePermit,
     _bytes: OwnedSemaphorePermit,
-}
-
-#[derive(Debug)]
-struct ThreadHandle {
-    thread: Option<JoinHandle<()>>,
-    /// Resolves when the thread has closed the log. Unlike a join, it can time out.
-    done: Option<oneshot::Receiver<()>>,
 }
 
 impl Default for WriterOptions {
@@ -155,22 +152,18 @@ impl LogWriter {
     ) -> std::io::Result<Self> {
         // Unbounded, because `QueueCapacity` limits what is in it.
         let (queue, commands) = mpsc::channel();
-        // Beside the join handle, because a join would block the caller and has no timeout.
-        let (done_sender, done) = oneshot::channel();
         let shared = Arc::new(Shared {
             capacity: QueueCapacity::new(&options),
             failure: OnceLock::new(),
             panicked: AtomicBool::new(false),
-            thread: Mutex::new(ThreadHandle {
-                thread: None,
-                done: Some(done),
-            }),
+            done: CancellationToken::new(),
+            thread: Mutex::new(None),
         });
         let writer = thread::Writer::new(log, options, on_commit, commands, Arc::clone(&shared));
         let thread = std::thread::Builder::new()
             .name("log-writer".to_owned())
-            .spawn(move || writer.run(done_sender))?;
-        shared.thread_handle().thread = Some(thread);
+            .spawn(move || writer.run())?;
+        *shared.thread() = Some(thread);
         Ok(Self { shared, queue })
     }
 
@@ -242,26 +235,22 @@ impl LogWriter {
     /// # Errors
     ///
     /// Returns [`WriteError::Failed`] or [`WriteError::Stopped`] if the log or the thread failed
-    /// before, [`WriteError::Busy`] after `timeout` (a hanging disk cannot be interrupted; shutdown
-    /// may be called again), and [`WriteError::Closed`] if another call is waiting.
+    /// before, and [`WriteError::Busy`] after `timeout` (a hanging disk cannot be interrupted; shutdown
+    /// may be called again, also by several callers at once).
     pub async fn shutdown(&self, timeout: Duration) -> Result<(), WriteError> {
         // Submitters that wait for capacity fail now, instead of after the last commit.
         self.shared.capacity.close();
         // Fails if the thread has ended, which is what it asks for.
         drop(self.queue.send(Command::Stop));
-        let Some(mut done) = self.shared.thread_handle().done.take() else {
-            return Err(self.shared.failure().unwrap_or(WriteError::Closed));
-        };
         // The thread cannot be interrupted in a system call, so only the wait for it is bounded.
-        if tokio::time::timeout(timeout, &mut done).await.is_err() {
-            // Put back for a further call, which may wait again.
-            self.shared.thread_handle().done = Some(done);
-            return Err(WriteError::Busy(timeout));
+        tokio::time::timeout(timeout, self.shared.done.cancelled())
+            .await
+            .map_err(|_elapsed| WriteError::Busy(timeout))?;
+        // Does not block: after `done`, the thread only returns. A panic is recorded in `panicked`.
+        if let Some(thread) = self.shared.thread().take() {
+            thread.join().ok();
         }
-        let thread = self.shared.thread_handle().thread.take();
-        // Does not block: after `done`, the thread only returns.
-        let panicked = thread.is_some_and(|thread| thread.join().is_err());
-        if panicked {
+        if self.shared.panicked.load(Ordering::Acquire) {
             return Err(WriteError::Stopped);
         }
         self.shared.failure().map_or(Ok(()), Err)
@@ -279,7 +268,7 @@ impl Future for PendingCommit {
 }
 
 impl Shared {
-    fn thread_handle(&self) -> std::sync::MutexGuard<'_, ThreadHandle> {
+    fn thread(&self) -> std::sync::MutexGuard<'_, Option<JoinHandle<()>>> {
         self.thread.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

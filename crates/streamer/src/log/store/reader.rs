@@ -81,8 +81,16 @@ impl LogReader for Shared {
 
     fn documents(&self, query: DocumentQuery<'_>) -> Result<DocumentPage, LogError> {
         catch_panics(|| {
-            let transaction = self.engine.begin_read().map_err(storage)?;
-            documents::read(&transaction, &self.segments, query)
+            loop {
+                let Bounds { first, .. } = Self::bounds(self);
+                let transaction = self.engine.begin_read().map_err(storage)?;
+                match documents::read(&transaction, &self.segments, query) {
+                    // The log was trimmed meanwhile: a newer transaction has the content of the
+                    // documents whose segment is gone. Each turn needs another trimming.
+                    Err(LogError::DamagedState { .. }) if Self::bounds(self).first > first => {}
+                    page => return page,
+                }
+            }
         })
     }
 }

@@ -370,9 +370,13 @@ async fn shutdown_times_out_and_can_be_repeated() {
     assert_eq!(test.batches.recv(), Ok(1));
     let busy = test.writer.shutdown(Duration::from_secs(5)).await;
     assert!(matches!(busy, Err(WriteError::Busy(_))), "{busy:?}");
+    let dropped = tokio::time::timeout(Duration::from_secs(1), test.writer.shutdown(LONG)).await;
+    assert!(dropped.is_err(), "{dropped:?}");
     test.finish_commits([Succeed]);
     // Virtual time would run ahead of the thread.
     tokio::time::resume();
+    let both = tokio::join!(test.writer.shutdown(LONG), test.writer.shutdown(LONG));
+    assert!(matches!(both, (Ok(()), Ok(()))), "{both:?}");
     test.writer.shutdown(LONG).await.unwrap();
     assert_eq!(pending.await.unwrap().len(), 1);
 }

@@ -79,7 +79,9 @@ impl<F: FnMut(&[Arc<Event>])> Writer<F> {
     }
 
     /// Runs until it is stopped, all handles are dropped, or the log fails.
-    pub(super) fn run(mut self, done: oneshot::Sender<()>) {
+    pub(super) fn run(mut self) {
+        // Also after a panic.
+        let done = self.shared.done.clone().drop_guard();
         let closing = CloseOnDrop(Arc::clone(&self.shared));
         if let Err(error) = self.run_until_stopped() {
             let cause = with_sources(&error);
@@ -97,8 +99,7 @@ impl<F: FnMut(&[Arc<Event>])> Writer<F> {
         // The log is closed before `done`, so that the caller of shutdown can reopen it.
         drop(self);
         drop(closing);
-        // The receiver is gone if the handles were dropped without a shutdown.
-        done.send(()).unwrap_or(());
+        drop(done);
     }
 
     fn run_until_stopped(&mut self) -> Result<(), LogError> {
