@@ -10,11 +10,13 @@
 //!   chunk := positions | method << 2, position list?, exponent?, values
 //! ```
 
-mod decimal;
+pub(crate) mod decimal;
 mod entropy;
 mod pack;
+mod prediction;
 mod xor;
 
+pub(crate) use self::prediction::{Prediction, Predictor};
 use crate::bytes::{Input, Malformed, put_count, put_signed, varint_len, zigzag};
 
 /// The positions that a chunk has values for. The low two bits of its first byte.

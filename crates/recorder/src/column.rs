@@ -2,13 +2,20 @@
 
 use crate::{
     bytes::{Input, Malformed, put_count, put_signed},
-    codec::{Decoder, Encoder},
+    codec::{Decoder, Encoder, Prediction, Predictor, decimal},
+    rows::GROUP,
 };
 
 /// A flag of a chunk: one run covers all rows, and no runs follow.
 const WHOLE: u8 = 1;
 /// A flag of a chunk: times of lines follow.
 const TIMESTAMPS: u8 = 2;
+/// A flag of a chunk: another column of the block predicts this one, and the values are the rest.
+const PREDICTED: u8 = 4;
+/// A flag beside the slot of the other column: the rest is the sum of both, not the difference.
+const OPPOSITE: u8 = 0x80;
+
+const _: () = assert!(GROUP <= OPPOSITE as usize);
 
 /// The values of a series. Rows count the successful scrapes of its source.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -28,11 +35,26 @@ impl Column {
         self.timestamps.clear();
     }
 
-    /// Encodes the column as a chunk. `rows` are the rows of the source. There is at least one value.
-    pub(crate) fn put(&self, encoder: &mut Encoder, rows: u32, out: &mut Vec<u8>) {
+    /// Encodes the column of a slot as a chunk. `rows` are the rows of the source. There is at least one
+    /// value.
+    pub(crate) fn put(
+        &self,
+        slot: usize,
+        (encoder, predictor): (&mut Encoder, &mut Predictor),
+        rows: u32,
+        out: &mut Vec<u8>,
+    ) {
         let whole = self.runs == [(0, rows)];
         let has_timestamps = !self.timestamps.is_empty();
-        out.push((u8::from(whole) * WHOLE) | (u8::from(has_timestamps) * TIMESTAMPS));
+        // Values at the same index are of the same row only in columns that have all rows.
+        let predicted = whole
+            .then(|| predictor.predict(slot, &self.values))
+            .flatten();
+        out.push(
+            (u8::from(whole) * WHOLE)
+                | (u8::from(has_timestamps) * TIMESTAMPS)
+                | (u8::from(predicted.is_some()) * PREDICTED),
+        );
         if !whole {
             put_count(out, self.runs.len());
             let mut end = 0;
@@ -52,21 +74,27 @@ impl Column {
                 (next, before) = (row + 1, *offset);
             }
         }
-        encoder.encode(&self.values, out);
+        if let Some((prediction, rest)) = predicted {
+            out.push(prediction.slot | (u8::from(prediction.is_opposite) * OPPOSITE));
+            out.push(prediction.exponent);
+            encoder.encode(rest, out);
+        } else {
+            encoder.encode(&self.values, out);
+        }
     }
 
-    /// Replaces the column by the content of a chunk.
+    /// Replaces the column by the content of a chunk. With a prediction, the values are what that leaves.
     pub(crate) fn read(
         &mut self,
         decoder: &mut Decoder,
         rows: u32,
         bytes: &[u8],
-    ) -> Result<(), Malformed> {
+    ) -> Result<Option<Prediction>, Malformed> {
         self.clear();
         let mut input = Input::new(bytes);
         let shape = input.byte()?;
         // An unknown flag would change the meaning of the bytes behind it.
-        if shape & !(WHOLE | TIMESTAMPS) != 0 || rows == 0 {
+        if shape & !(WHOLE | TIMESTAMPS | PREDICTED) != 0 || rows == 0 {
             return Err(Malformed);
         }
         let row = |from: u32, by: usize| -> Result<u32, Malformed> {
@@ -99,7 +127,33 @@ impl Column {
                 next = at + 1;
             }
         }
-        decoder.decode(input.rest(), count, &mut self.values)
+        let mut prediction = None;
+        if shape & PREDICTED != 0 {
+            let (slot, exponent) = (input.byte()?, input.byte()?);
+            if shape & WHOLE == 0 || decimal::checked(exponent).is_none() {
+                return Err(Malformed);
+            }
+            prediction = Some(Prediction {
+                slot: slot & !OPPOSITE,
+                is_opposite: slot & OPPOSITE != 0,
+                exponent,
+            });
+        }
+        decoder.decode(input.rest(), count, &mut self.values)?;
+        Ok(prediction)
+    }
+
+    /// Completes a column that another one predicts.
+    pub(crate) fn complete(
+        &mut self,
+        prediction: Prediction,
+        predicting: &[u64],
+    ) -> Result<(), Malformed> {
+        if predicting.len() != self.values.len() {
+            return Err(Malformed);
+        }
+        prediction.restore(predicting, &mut self.values);
+        Ok(())
     }
 }
 
@@ -137,11 +191,16 @@ mod tests {
             })
     }
 
+    fn put(column: &Column, rows: u32, out: &mut Vec<u8>) {
+        let codec = (&mut Encoder::default(), &mut Predictor::default());
+        column.put(0, codec, rows, out);
+    }
+
     proptest! {
         #[test]
         fn columns_round_trip((column, rows) in column()) {
             let mut bytes = Vec::new();
-            column.put(&mut Encoder::default(), rows, &mut bytes);
+            put(&column, rows, &mut bytes);
             let mut back = Column::default();
             back.read(&mut Decoder::default(), rows, &bytes).unwrap();
             assert_eq!(back, column);
@@ -150,7 +209,7 @@ mod tests {
         #[test]
         fn damaged_column_does_not_panic((column, rows) in column(), at in any::<prop::sample::Index>(), mask in 1..=u8::MAX) {
             let mut bytes = Vec::new();
-            column.put(&mut Encoder::default(), rows, &mut bytes);
+            put(&column, rows, &mut bytes);
             let at = at.index(bytes.len());
             bytes[at] ^= mask;
             let mut back = Column::default();

@@ -12,7 +12,11 @@ use crate::{
 };
 
 const MAGIC: [u8; 4] = *b"SfFR";
-const VERSION: u8 = 1;
+
+/// The format that is written. Format 1 is still read: its rows have no decimals and no sets, and its
+/// segments no predicted columns.
+const VERSION: u8 = 2;
+const VERSION_MIN: u8 = 1;
 
 /// The length of a header.
 pub(crate) const HEADER_BYTES: usize = 44;
@@ -78,6 +82,7 @@ impl FileKind {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Header {
     pub(crate) kind: FileKind,
+    pub(crate) version: u8,
     pub(crate) id: u64,
     /// The catalog that defines the file's slots. A catalog has its own id here.
     pub(crate) catalog: u64,
@@ -92,6 +97,7 @@ impl Header {
     pub(crate) fn new(kind: FileKind, id: u64, catalog: u64) -> Self {
         Self {
             kind,
+            version: VERSION,
             id,
             catalog,
             previous_head: 0,
@@ -99,10 +105,15 @@ impl Header {
         }
     }
 
+    /// Returns true if frames of this version may be appended to the file.
+    pub(crate) fn is_current(&self) -> bool {
+        self.version == VERSION
+    }
+
     pub(crate) fn put(self, out: &mut Vec<u8>) {
         let start = out.len();
         out.extend_from_slice(&MAGIC);
-        out.extend_from_slice(&[self.kind as u8, VERSION, 0, 0]);
+        out.extend_from_slice(&[self.kind as u8, self.version, 0, 0]);
         for number in [self.id, self.catalog, self.previous_head, self.extent] {
             out.extend_from_slice(&number.to_le_bytes());
         }
@@ -120,21 +131,22 @@ impl Header {
             input.take(2)?;
             let header = Self {
                 kind,
+                version,
                 id: input.u64()?,
                 catalog: input.u64()?,
                 previous_head: input.u64()?,
                 extent: input.u64()?,
             };
-            Ok((magic == MAGIC, found_kind, version, header, input.u32()?))
+            Ok((magic == MAGIC, found_kind, header, input.u32()?))
         };
-        let (is_ours, found_kind, version, header, sum) =
+        let (is_ours, found_kind, header, sum) =
             read().map_err(|Malformed| DamageKind::Truncated)?;
         if !is_ours || crc32fast::hash(&bytes[..HEADER_BYTES - 4]) != sum {
             return Err(DamageKind::Checksum);
         }
         // After the checksum: damaged bytes must not ask for a newer program.
-        if version != VERSION {
-            return Err(DamageKind::Version(version));
+        if !(VERSION_MIN..=VERSION).contains(&header.version) {
+            return Err(DamageKind::Version(header.version));
         }
         // An intact header under another name: someone copied or renamed the file.
         if found_kind != kind as u8 || header.id != id {

@@ -29,6 +29,9 @@ pub(crate) use self::writer::{STEP_COLUMNS, Writer};
 /// The length and the checksum of the index, at the end of the file.
 const TRAILER_BYTES: usize = 8;
 
+/// The number of columns that a block keeps because they predict others. They take 8 KiB each.
+const PREDICTING_MAX: usize = 4;
+
 /// The location of a block.
 #[derive(Clone, Copy, Debug)]
 struct BlockLocation {
@@ -272,6 +275,9 @@ pub(crate) struct Block {
     bytes: Vec<u8>,
     /// The range of each slot's chunk in `bytes`, empty for a slot without one.
     chunks: Box<[(u32, u32); GROUP]>,
+    /// The columns that predicted the last predicted ones, latest last, by slot. Neighbours usually
+    /// share a few.
+    predicting: Vec<(u8, Column)>,
 }
 
 impl Block {
@@ -299,12 +305,13 @@ impl Block {
             rows,
             bytes,
             chunks,
+            predicting: Vec::new(),
         })
     }
 
     /// Reads the column of a slot of the group, which is empty if the block does not have the slot.
     pub(crate) fn column(
-        &self,
+        &mut self,
         slot: usize,
         decoder: &mut Decoder,
         column: &mut Column,
@@ -314,11 +321,130 @@ impl Block {
             column.clear();
             return Ok(());
         }
-        let chunk = &self.bytes[from as usize..to as usize];
-        column.read(decoder, self.rows, chunk).map_err(|Malformed| {
-            let (file, block) = self.location;
-            let offset = block + u64::from(from);
-            FileKind::Segment.damage(file, offset, DamageKind::Malformed)
-        })
+        self.read_column(slot, decoder, column)
+            .map_err(|Malformed| {
+                let (file, block) = self.location;
+                let offset = block + u64::from(from);
+                FileKind::Segment.damage(file, offset, DamageKind::Malformed)
+            })
+    }
+
+    fn read_column(
+        &mut self,
+        slot: usize,
+        decoder: &mut Decoder,
+        column: &mut Column,
+    ) -> Result<(), Malformed> {
+        let Some(prediction) = column.read(decoder, self.rows, self.chunk(slot))? else {
+            return Ok(());
+        };
+        let slot = prediction.slot;
+        let known = self.predicting.iter().position(|(of, _)| *of == slot);
+        let predicting = if let Some(at) = known {
+            self.predicting.remove(at).1
+        } else {
+            let mut predicting = Column::default();
+            let chunk = self.chunk(usize::from(slot));
+            // Nothing predicts that column in turn: reading one never reads more than two.
+            if predicting.read(decoder, self.rows, chunk)?.is_some() {
+                return Err(Malformed);
+            }
+            if self.predicting.len() == PREDICTING_MAX {
+                self.predicting.remove(0);
+            }
+            predicting
+        };
+        column.complete(prediction, &predicting.values)?;
+        self.predicting.push((slot, predicting));
+        Ok(())
+    }
+
+    /// Returns the chunk of a slot, empty for a slot without one.
+    fn chunk(&self, slot: usize) -> &[u8] {
+        let (from, to) = self.chunks[slot];
+        &self.bytes[from as usize..to as usize]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::{
+        bytes::put_count,
+        codec::{Encoder, Predictor},
+    };
+
+    const ROWS: u32 = 64;
+
+    /// The values of slot 0, and of slots that it predicts.
+    fn columns() -> Vec<Vec<u64>> {
+        let value = |integer: u32| (f64::from(integer) / 8.0).to_bits();
+        let base = |row: u32| row * row * 31 % 977;
+        let column = |slot: u32| (0..ROWS).map(move |row| value(base(row) + slot * 1_000));
+        let opposite = (0..ROWS).map(|row| value(9_999 - base(row)));
+        let mut columns: Vec<Vec<u64>> = (0..4).map(|slot| column(slot).collect()).collect();
+        columns.push(opposite.collect());
+        columns
+    }
+
+    fn block(columns: &[Vec<u64>]) -> Vec<u8> {
+        let (mut encoder, mut predictor) = (Encoder::default(), Predictor::default());
+        let used: u128 = (1 << columns.len()) - 1;
+        let mut bytes = used.to_le_bytes().to_vec();
+        let mut chunks = Vec::new();
+        for (slot, values) in columns.iter().enumerate() {
+            let column = Column {
+                runs: vec![(0, ROWS)],
+                values: values.clone(),
+                timestamps: Vec::new(),
+            };
+            let start = chunks.len();
+            let codec = (&mut encoder, &mut predictor);
+            column.put(slot, codec, ROWS, &mut chunks);
+            put_count(&mut bytes, chunks.len() - start);
+        }
+        bytes.extend(chunks);
+        bytes
+    }
+
+    fn read(bytes: Vec<u8>, slot: usize) -> Option<Vec<u64>> {
+        let mut block = Block::read((1, 0), bytes, ROWS).ok()?;
+        let (mut decoder, mut column) = (Decoder::default(), Column::default());
+        // Twice: the second time the predicting column is known.
+        for _ in 0..2 {
+            block.column(slot, &mut decoder, &mut column).ok()?;
+        }
+        Some(column.values)
+    }
+
+    #[test]
+    fn predicted_columns_are_short_and_restored() {
+        let columns = columns();
+        let bytes = block(&columns);
+        let alone = block(&columns[..1]).len();
+        assert!(bytes.len() - alone <= 4 * 10, "{} of {alone}", bytes.len());
+        for (slot, values) in columns.iter().enumerate() {
+            assert_eq!(read(bytes.clone(), slot).as_ref(), Some(values), "{slot}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn damaged_block_does_not_panic(
+            at in any::<prop::sample::Index>(), mask in 1..=u8::MAX, cut in any::<bool>(),
+        ) {
+            let mut bytes = block(&columns());
+            let at = at.index(bytes.len());
+            bytes[at] ^= mask;
+            if cut {
+                bytes.truncate(at);
+            }
+            for slot in 0..GROUP {
+                let values = read(bytes.clone(), slot).unwrap_or_default();
+                prop_assert!(values.len() <= ROWS as usize);
+            }
+        }
     }
 }

@@ -167,7 +167,7 @@ impl Snapshot {
             for group in Segment::groups(section) {
                 match segment.block(section, group) {
                     Ok(None) => {}
-                    Ok(Some(block)) => {
+                    Ok(Some(mut block)) => {
                         let read = |slot| block.column(slot, &mut decoder, &mut column).err();
                         damage.extend((0..GROUP).find_map(read));
                     }

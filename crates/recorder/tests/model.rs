@@ -80,6 +80,52 @@ fn story() -> impl Strategy<Value = Vec<(bool, Reading)>> {
     })
 }
 
+/// A series that follows one of three walks: its own walk, the direction, and where it starts.
+type Follower = (usize, bool, i64);
+
+/// Scrapes of series that move together, with resets, gaps, and values that are no decimals.
+fn related() -> impl Strategy<Value = Vec<(bool, Reading)>> {
+    let followers = vec((0..3_usize, any::<bool>(), 0..1_000_000_i64), 2..24);
+    let odd = prop::option::weighted(0.1, (0..24_usize, prop::option::of(value())));
+    let steps = vec(([0..9_i64, 0..9_000, 0..9_000_000], odd), 60..130);
+    (followers, 0..10_i32, steps).prop_map(|(mut followers, digits, steps)| {
+        let mut walks = [0; 3];
+        let mut readings = Vec::new();
+        for (at, (step, odd)) in (0_i64..).zip(steps) {
+            for (walk, step) in walks.iter_mut().zip(step) {
+                *walk += step;
+            }
+            let value_of = |(walk, is_opposite, start): &Follower| {
+                let integer = start
+                    + if *is_opposite {
+                        -walks[*walk]
+                    } else {
+                        walks[*walk]
+                    };
+                (integer as f64 / 10_f64.powi(digits)).to_bits()
+            };
+            let values = followers.iter().map(value_of);
+            let mut values: BTreeMap<u32, u64> = (0..).zip(values).collect();
+            match odd.map(|(series, value)| (series % followers.len(), value)) {
+                // Missing in one scrape.
+                Some((series, None)) if series % 2 == 0 => {
+                    values.remove(&(series as u32));
+                }
+                // Reset.
+                Some((series, None)) => followers[series].2 = -walks[followers[series].0],
+                Some((series, Some(value))) => {
+                    values.insert(series as u32, value);
+                }
+                None => {}
+            }
+            let values = Some(values);
+            let time = 1_700_000_000_000 + at * 1_000;
+            readings.push((false, Reading { time, values }));
+        }
+        readings
+    })
+}
+
 fn name(second: bool) -> &'static str {
     if second {
         "http://b/metrics"
@@ -134,7 +180,8 @@ proptest! {
 
     #[test]
     fn recorded_values_have_the_time_of_their_scrape(
-        story in story(), head in 1..40_u32, from in 0..120_000_i64, length in 0..60_000_i64,
+        story in prop_oneof![story(), related()], head in 1..60_u32,
+        from in 0..120_000_i64, length in 0..60_000_i64,
     ) {
         let mut recorder = Recorder::in_memory(options(head)).unwrap();
         let mut model = Model::default();

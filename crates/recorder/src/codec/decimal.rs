@@ -6,27 +6,44 @@ const POWERS: [f64; 13] = [
 ];
 
 /// Every integer up to here is a double.
-const EXACT: f64 = 9_007_199_254_740_992.0;
+pub(crate) const EXACT: u64 = 1 << 53;
 
 /// Multiplies a value by ten to the `exponent`. Returns the integer if dividing it restores the value
 /// bit for bit.
 ///
 /// This holds for every decimal of few digits: parsing yields the double nearest to the decimal, and so
 /// does dividing one exact double by another.
-fn scaled(bits: u64, exponent: usize) -> Option<i64> {
+pub(crate) fn scaled(bits: u64, exponent: usize) -> Option<i64> {
+    let integer = nearest(bits, exponent);
+    (integer.unsigned_abs() <= EXACT && restored(integer, exponent) == bits).then_some(integer)
+}
+
+/// Multiplies a value by ten to the `exponent`, and returns the integer next to the product. Which one
+/// that is belongs to the format: readers compute it again.
+pub(crate) fn nearest(bits: u64, exponent: usize) -> i64 {
     let value = f64::from_bits(bits);
-    let moved = (value * POWERS[exponent]).round();
-    // NaN and infinities fail the first test, negative zero the second.
-    if moved.abs() <= EXACT && restored(moved as i64, exponent) == bits {
-        Some(moved as i64)
-    } else {
-        None
+    // The cast cuts off what is behind the point, saturates, and turns NaN into zero.
+    if exponent == 0 {
+        return value as i64;
     }
+    let moved = value * POWERS[exponent];
+    (moved + 0.5_f64.copysign(moved)) as i64
 }
 
 /// Divides an integer by ten to the `exponent`.
-fn restored(integer: i64, exponent: usize) -> u64 {
-    (integer as f64 / POWERS[exponent]).to_bits()
+pub(crate) fn restored(integer: i64, exponent: usize) -> u64 {
+    let integer = integer as f64;
+    // Most values are integers, and a division takes longer than all else here.
+    let value = match exponent {
+        0 => integer,
+        1.. => integer / POWERS[exponent],
+    };
+    value.to_bits()
+}
+
+/// Returns an exponent that was read, or `None` if it is invalid.
+pub(crate) fn checked(exponent: u8) -> Option<usize> {
+    Some(usize::from(exponent)).filter(|exponent| *exponent < POWERS.len())
 }
 
 /// Finds the smallest exponent that turns all values into integers, and puts these into `integers`.
@@ -51,11 +68,7 @@ pub(super) fn to_integers(values: &[u64], integers: &mut Vec<i64>) -> Option<u8>
 
 /// Appends the values of `integers`. Returns `None` if the exponent is invalid.
 pub(super) fn to_values(integers: &[i64], exponent: u8, values: &mut Vec<u64>) -> Option<()> {
-    let exponent = usize::from(exponent);
-    match exponent {
-        0 => values.extend(integers.iter().map(|integer| (*integer as f64).to_bits())),
-        1..13 => values.extend(integers.iter().map(|integer| restored(*integer, exponent))),
-        13.. => return None,
-    }
+    let exponent = checked(exponent)?;
+    values.extend(integers.iter().map(|integer| restored(*integer, exponent)));
     Some(())
 }

@@ -142,7 +142,8 @@ impl Recorder {
         }
     }
 
-    /// Continues the newest head. If it or its catalog is damaged, the head is closed instead.
+    /// Continues the newest head. If it or its catalog is damaged, or an older version wrote it, the head
+    /// is closed instead.
     fn resume(
         &mut self,
         mut newest: RecoveredPart,
@@ -167,6 +168,7 @@ impl Recorder {
         let sources = restore_sources(&catalog, &head);
         // With no intact byte, not even the catalog's header is there to append to.
         if let Some(sources) = sources
+            && head.header.is_current()
             && intact_len > 0
             && is_complete
             && is_intact(&damage)

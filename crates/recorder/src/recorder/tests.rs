@@ -1,7 +1,8 @@
-//! Crashes, power cuts, damage and full disks.
+//! Crashes, power cuts, damage, full disks and other formats.
 
 mod crash;
 mod damage;
+mod formats;
 mod full;
 
 use std::{collections::BTreeMap, sync::Arc, time::Instant};

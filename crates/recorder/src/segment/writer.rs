@@ -3,7 +3,7 @@
 use super::{BlockLocation, Index, Section};
 use crate::{
     bytes::{Malformed, put_count, put_signed},
-    codec::Encoder,
+    codec::{Encoder, Predictor},
     column::Column,
     frame::{FileKind, Header, checksum},
     part::{HeadRows, Part},
@@ -32,6 +32,7 @@ pub(crate) struct Writer {
     left: u128,
     column: Column,
     encoder: Encoder,
+    predictor: Predictor,
     /// The encoded columns of that group.
     chunks: Vec<u8>,
     lengths: Vec<usize>,
@@ -56,6 +57,7 @@ impl Writer {
             columns: GroupColumns::default(),
             column: Column::default(),
             encoder: Encoder::default(),
+            predictor: Predictor::default(),
             chunks: Vec::new(),
             lengths: Vec::new(),
             used: 0,
@@ -79,6 +81,7 @@ impl Writer {
                 // A group may take several steps. Only the first one decodes its rows.
                 if self.lengths.is_empty() {
                     rows.read_group(self.group, &mut self.columns)?;
+                    self.predictor.clear();
                     self.used = self.columns.used();
                     self.left = self.used;
                 }
@@ -109,7 +112,8 @@ impl Writer {
         for slot in bits(self.left).take(STEP_COLUMNS) {
             self.columns.column(slot, &mut self.column);
             let start = self.chunks.len();
-            self.column.put(&mut self.encoder, rows, &mut self.chunks);
+            let codec = (&mut self.encoder, &mut self.predictor);
+            self.column.put(slot, codec, rows, &mut self.chunks);
             self.left &= !(1 << slot);
             self.lengths.push(self.chunks.len() - start);
         }
