@@ -598,7 +598,7 @@ impl Hub {
         };
         stream.flush(&mut self.cx);
         // Matches that were found for them and are not delivered yet find no subscription any more.
-        for (_, key) in stream.subscriptions() {
+        for key in stream.subscriptions() {
             self.subscriptions.remove(key);
         }
         self.catch_up.forget(&stream);

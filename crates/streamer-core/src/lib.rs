@@ -1,5 +1,6 @@
 #![doc = include_str!("../README.md")]
 
+mod arena;
 pub mod client;
 mod convert;
 mod event;

@@ -34,17 +34,16 @@ mod values;
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use foldhash::quality::FixedState;
-use hashbrown::HashMap;
-use slab::Slab;
-
 pub(crate) use self::matching::COPIES_PER_COST;
 pub use self::matching::Matching;
 use self::{collection::Collection, ids::Slot};
 use crate::{
     Event,
-    filter::{Filter, InvalidDocument},
+    arena::{Arena, is_sparse},
+    filter::{Document, Filter, InvalidDocument},
 };
+use foldhash::quality::FixedState;
+use hashbrown::HashMap;
 
 /// Names a subscription within the server. Keys are given out in rising order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -55,7 +54,7 @@ pub struct SubscriptionKey(pub u64);
 pub struct Matcher {
     /// The indices in `collections`.
     names: BTreeMap<Arc<str>, BTreeMap<Arc<str>, usize>>,
-    collections: Slab<Collection>,
+    collections: Arena<Collection>,
     /// Only looked up, never iterated, so that its order cannot show.
     slots: HashMap<SubscriptionKey, (u32, Slot), FixedState>,
     /// The serial number of the next collection.
@@ -72,7 +71,7 @@ impl Matcher {
     pub fn new(seed: u64) -> Self {
         Self {
             names: BTreeMap::new(),
-            collections: Slab::new(),
+            collections: Arena::new(),
             slots: HashMap::with_hasher(FixedState::with_seed(seed)),
             next_serial: 0,
             seed,
@@ -103,7 +102,7 @@ impl Matcher {
         self.remove(key);
         let index = self.collection_or_new(database, collection);
         let slot = self.collections[index].insert(key, filter);
-        // The slab cannot hold 2^32 collections: each has a subscription, and those fill memory first.
+        // There are never 2^32 collections: each has a subscription, and those fill memory first.
         self.slots.insert(key, (index as u32, slot));
     }
 
@@ -112,22 +111,46 @@ impl Matcher {
         let Some((index, slot)) = self.slots.remove(&key) else {
             return false;
         };
+        if is_sparse(self.slots.len(), self.slots.capacity()) {
+            self.slots.shrink_to(2 * self.slots.len());
+        }
         let index = index as usize;
         let Some(collection) = self.collections.get_mut(index) else {
             return false;
         };
         collection.remove(key, slot);
         // Clients choose the names: empty collections would fill memory if they were kept.
-        if collection.is_empty() {
-            let gone = self.collections.remove(index);
-            if let Some(inside) = self.names.get_mut(&gone.database) {
-                inside.remove(&gone.name);
-                if inside.is_empty() {
-                    self.names.remove(&gone.database);
-                }
+        if collection.is_empty()
+            && let Some(gone) = self.collections.remove(index)
+            && let Some(inside) = self.names.get_mut(&gone.database)
+        {
+            inside.remove(&gone.name);
+            if inside.is_empty() {
+                self.names.remove(&gone.database);
             }
         }
         true
+    }
+
+    /// Returns the rank of a subscription's kind of filter in the order of [`matches`](Self::matches),
+    /// and whether the event satisfies the filter. Looks at no other subscription, so that few of many
+    /// are evaluated at little cost. `None` if the subscription is not known.
+    ///
+    /// A document that cannot be read satisfies no condition.
+    pub(crate) fn evaluate(
+        &self,
+        key: SubscriptionKey,
+        document: &Document<'_>,
+    ) -> Option<(u8, bool)> {
+        let (index, slot) = self.slots.get(&key)?;
+        let collection = self.collections.get(*index as usize)?;
+        let event = document.event();
+        let is_inside =
+            collection.database == event.database && collection.name == event.collection;
+        Some((
+            slot.kind().rank(),
+            is_inside && collection.evaluate(*slot, document).unwrap_or(false),
+        ))
     }
 
     /// Looks up the candidates of an event. No condition is evaluated yet.
@@ -177,7 +200,7 @@ impl Matcher {
             self.next_serial,
             self.seed,
         );
-        // The slab gives the index again, so that a matching in progress needs more than the index
+        // The index is given out again, so that a matching in progress needs more than the index
         // to know its collection.
         self.next_serial += 1;
         let index = self.collections.insert(collection);

@@ -1,65 +1,77 @@
 //! The flow control of one subscription.
 
-/// The number of messages and bytes that a peer still accepts.
+/// The number of messages and bytes that a peer still accepts, as totals since the subscribe request.
 #[derive(Debug)]
-pub(super) enum Credit {
-    /// The peer grants no credit; only its stream's queue bounds it.
-    Unlimited,
-    /// Totals since the subscribe request.
-    Limited { messages: Meter, bytes: Meter },
+pub(super) struct Credit {
+    messages: Meter,
+    bytes: Meter,
 }
 
 /// An amount used of a total that only grows.
-#[derive(Debug, Default)]
-pub(super) struct Meter {
+#[derive(Debug)]
+struct Meter {
     used: u64,
     allowed: u64,
 }
 
+/// The total of a peer that grants no credit; only its stream's queue bounds it. A value and no variant,
+/// because there are as many as subscriptions.
+const UNLIMITED: u64 = u64::MAX;
+
 impl Credit {
+    /// Returns the credit of a peer that grants none.
+    pub(super) fn unlimited() -> Self {
+        let meter = || Meter {
+            used: 0,
+            allowed: UNLIMITED,
+        };
+        Self {
+            messages: meter(),
+            bytes: meter(),
+        }
+    }
+
     pub(super) fn limited(messages: u64, bytes: u64) -> Self {
-        let meter = |allowed| Meter { used: 0, allowed };
-        Self::Limited {
+        let meter = |allowed: u64| Meter {
+            used: 0,
+            allowed: allowed.min(UNLIMITED - 1),
+        };
+        Self {
             messages: meter(messages),
             bytes: meter(bytes),
         }
     }
 
+    pub(super) fn is_unlimited(&self) -> bool {
+        self.messages.allowed == UNLIMITED
+    }
+
     /// Returns true if one more delivery, of any size, may be sent.
     pub(super) fn is_open(&self) -> bool {
-        match self {
-            Self::Unlimited => true,
-            Self::Limited { messages, bytes } => {
-                // The last delivery may exceed the bytes: an event larger than the rest would
-                // otherwise never be sent.
-                messages.used < messages.allowed && bytes.used < bytes.allowed
-            }
-        }
+        // The last delivery may exceed the bytes: an event larger than the rest would otherwise never
+        // be sent.
+        self.messages.used < self.messages.allowed && self.bytes.used < self.bytes.allowed
     }
 
     /// Uses the credit of one delivery.
     pub(super) fn charge(&mut self, weight: usize) {
         debug_assert!(self.is_open(), "a delivery without credit");
-        match self {
-            Self::Unlimited => {}
-            Self::Limited { messages, bytes } => {
-                messages.used += 1;
-                // The event and not the message, which depends on what else shares it: the client
-                // must count alike.
-                bytes.used = bytes.used.saturating_add(weight as u64);
-            }
+        // Without a limit nothing is counted: no total is ever used up.
+        if !self.is_unlimited() {
+            self.messages.used += 1;
+            // The event and not the message, which depends on what else shares it: the client must
+            // count alike.
+            self.bytes.used = self.bytes.used.saturating_add(weight as u64);
         }
     }
 
     /// Takes new totals. A smaller total than before has no effect.
     pub(super) fn grant(&mut self, total_messages: u64, total_bytes: u64) {
-        match self {
-            Self::Unlimited => {}
-            Self::Limited { messages, bytes } => {
-                // Totals instead of increments: a grant that is repeated does no harm.
-                messages.allowed = messages.allowed.max(total_messages);
-                bytes.allowed = bytes.allowed.max(total_bytes);
-            }
-        }
+        // Totals instead of increments: a grant that is repeated does no harm.
+        let raise = |meter: &mut Meter, total: u64| {
+            meter.allowed = meter.allowed.max(total.min(UNLIMITED - 1));
+        };
+        raise(&mut self.messages, total_messages);
+        raise(&mut self.bytes, total_bytes);
     }
 }

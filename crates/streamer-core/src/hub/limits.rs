@@ -2,6 +2,7 @@
 
 use std::{fmt, time::Duration};
 
+use super::subscriptions::MAX_SUBSCRIPTIONS;
 use crate::filter::FilterLimits;
 
 /// The limits of one hub. The defaults suit a server with a few GiB of memory.
@@ -13,7 +14,8 @@ pub struct Limits {
     /// Maximum number of subscriptions of one stream; 100,000. Further requests are refused and the
     /// stream goes on.
     pub subscriptions_per_stream: usize,
-    /// Maximum number of subscriptions of all streams; 1,000,000. Further requests are refused.
+    /// Maximum number of subscriptions of all streams; 1,000,000, and at most 16,777,216. Further requests
+    /// are refused.
     pub subscriptions: usize,
     /// Maximum length of a subscription id or session id, in bytes; 256.
     pub id_bytes: usize,
@@ -168,6 +170,10 @@ impl Limits {
                 self.heartbeat_max, self.heartbeat_min
             ),
         );
+        require(
+            self.subscriptions <= MAX_SUBSCRIPTIONS,
+            format!("subscriptions must be at most {MAX_SUBSCRIPTIONS}"),
+        );
         require(self.slice > 0, "slice must be at least 1".to_owned());
         require(
             self.max_lag != Some(0),
@@ -220,9 +226,10 @@ mod tests {
             max_lag: Some(0),
             stall_timeout: Duration::ZERO,
             heartbeat_max: Duration::from_millis(1),
+            subscriptions: MAX_SUBSCRIPTIONS + 1,
             ..Limits::default()
         };
         let faults = limits.check().unwrap_err().faults;
-        assert_eq!(faults.len(), 7, "{faults:#?}");
+        assert_eq!(faults.len(), 8, "{faults:#?}");
     }
 }

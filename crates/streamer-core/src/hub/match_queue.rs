@@ -185,7 +185,7 @@ impl MatchQueue {
         if self.is_settled() || stream.subscriptions().len() > MAX_EXACT {
             return self.matched(head);
         }
-        let found = stream.subscriptions().filter_map(|(_, key)| {
+        let found = stream.subscriptions().filter_map(|key| {
             let subscription = subscriptions.get(key)?;
             Some(self.matched_of(subscription, head))
         });
@@ -221,7 +221,7 @@ impl MatchQueue {
     ) {
         let head = cx.log.head();
         for stream in streams.iter_mut() {
-            let keys: Vec<_> = stream.subscriptions().map(|(_, key)| key).collect();
+            let keys: Vec<_> = stream.subscriptions().collect();
             for key in keys {
                 if !stream.backlog.contains(key)
                     && let Some(subscription) = subscriptions.get(key)

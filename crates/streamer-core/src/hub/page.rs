@@ -184,12 +184,18 @@ impl Page {
             let cost = 1 + few.len() + event.weight() / BYTES_PER_COST;
             *budget = budget.saturating_sub(cost as u64);
             let document = Document::of(event);
-            keys.extend(few.iter().filter(|key| {
-                let subscription = subscriptions.get(**key);
-                subscription.is_some_and(|it| it.matches(event, &document))
-            }));
+            let mut found: Vec<_> = few
+                .iter()
+                .filter_map(
+                    |key| match subscriptions.matcher().evaluate(*key, &document)? {
+                        (rank, true) => Some((rank, *key)),
+                        (_, false) => None,
+                    },
+                )
+                .collect();
             // The order of the matcher: by kind of filter, then by age.
-            keys.sort_by_key(|key| (subscriptions.get(*key).map(Subscription::rank), *key));
+            found.sort_unstable();
+            keys.extend(found.into_iter().map(|(_, key)| key));
         } else {
             let mut current = self
                 .current

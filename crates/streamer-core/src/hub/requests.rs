@@ -78,7 +78,8 @@ impl Hub {
             if let Some(older) = self.streams.get(holder.stream) {
                 // Only the ids: positions come from the client, which knows what it received
                 //
-                inherited = older.subscriptions().map(|(id, _)| id.clone()).collect();
+                let id = |key| Some(self.subscriptions.get(key)?.id().into());
+                inherited = older.subscriptions().filter_map(id).collect();
             }
             // Before the new stream holds the session, so that the older one gets nothing more and
             // gives its entry back.
@@ -141,7 +142,8 @@ impl Hub {
             return Err(Misuse::CreditWithoutHello.into());
         }
         // A grant that crosses the end of its subscription is normal.
-        if let Some(key) = stream.subscription(&grant.subscription_id)
+        let found = self.subscriptions.find_of(stream, &grant.subscription_id);
+        if let Some(key) = found.map(Subscription::key)
             && let Some(subscription) = self.subscriptions.get_mut(key)
         {
             subscription.grant(grant.messages, grant.bytes);
@@ -167,7 +169,7 @@ impl Hub {
         let mut response = match admitted {
             Ok(filter) => {
                 self.replace(id, &subscription_id);
-                self.subscribe(id, request, filter)
+                self.subscribe(id, request, &filter)
             }
             Err(refusal) => {
                 self.cx.counters.refused_subscriptions += 1;
@@ -197,18 +199,14 @@ impl Hub {
         let Some(stream) = self.streams.get(id) else {
             return;
         };
-        let older = if stream.is_profile() {
-            stream.subscription(subscription_id)
-        } else {
-            // One namespace for all plain peers, as gateways expect of the original, which knows no
-            // sessions.
-            self.subscriptions.plain_owner(subscription_id)
-        };
-        if let Some(older) = older.and_then(|key| self.subscriptions.remove(key)) {
+        let older = self.subscriptions.find(stream.namespace(), subscription_id);
+        if let Some(older) = older.map(Subscription::key)
+            && let Some(older) = self.subscriptions.remove(older)
+        {
             self.cx.counters.taken_over += u64::from(older.stream() != id);
             // The older stream keeps its other ids: only this one moved.
             if let Some(stream) = self.streams.get_mut(older.stream()) {
-                stream.detach(older.id());
+                stream.detach(older.key());
             }
         }
     }
@@ -218,7 +216,7 @@ impl Hub {
         &mut self,
         id: StreamId,
         request: SubscribeRequest,
-        filter: Filter,
+        filter: &Filter,
     ) -> SubscribeResponse {
         let Some(stream) = self.streams.get_mut(id) else {
             return SubscribeResponse::default();
@@ -230,18 +228,19 @@ impl Hub {
             let credit = Credit::limited(request.credit_messages, request.credit_bytes);
             (start, resync, credit)
         } else {
-            (cx.log.head(), None, Credit::Unlimited)
+            (cx.log.head(), None, Credit::unlimited())
         };
-        let subscription_id: Arc<str> = Arc::from(&*request.subscription_id);
         let name = self
             .subscriptions
             .share_name(request.database, request.collection);
+        let key = self.subscriptions.next_key();
+        let taken_over = stream.claim_inherited(&request.subscription_id);
         let mut subscription = Subscription::new(
+            key,
             id,
-            Arc::clone(&subscription_id),
+            request.subscription_id.into(),
             name,
             request.request,
-            filter,
             credit,
             start,
         );
@@ -252,13 +251,12 @@ impl Hub {
             subscription.go_live(start, &stream.progress);
         }
         let has_credit = subscription.has_credit();
-        let key = self.subscriptions.insert(subscription, !is_profile);
+        self.subscriptions.insert(subscription, filter);
         if !is_live {
             stream.backlog.insert(key, start, has_credit);
         }
-        let taken_over = stream.claim_inherited(&subscription_id);
         cx.counters.taken_over += u64::from(taken_over);
-        stream.attach(subscription_id, key);
+        stream.attach(key);
         // Its response tells `start`, and progress below it would go back.
         stream.progress.note_told(start);
         SubscribeResponse {
@@ -275,8 +273,9 @@ impl Hub {
             return;
         };
         // Only the stream's own ids: a peer must not end the subscriptions of others.
-        if let Some(key) = stream.subscription(&request.subscription_id) {
-            stream.detach(&request.subscription_id);
+        let found = self.subscriptions.find_of(stream, &request.subscription_id);
+        if let Some(key) = found.map(Subscription::key) {
+            stream.detach(key);
             self.subscriptions.remove(key);
         }
         if stream.is_profile() {

@@ -1,10 +1,6 @@
 //! One open stream.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use prost::Message as _;
 use steadfast_session::Time;
@@ -12,7 +8,7 @@ use steadfast_wire::streamer::{StreamerMessage, streamer_message::Payload};
 
 use super::{
     Action, StreamId, backlog::Backlog, context::Context, end_cause::EndCause, outbox::Outbox,
-    progress::Progress,
+    progress::Progress, subscriptions::Namespace,
 };
 use crate::matcher::SubscriptionKey;
 
@@ -23,7 +19,7 @@ pub(super) struct Stream {
     peer: Peer,
     /// The peer sent a message of the profile, so that it understands a final message.
     understands_final: bool,
-    ids: BTreeMap<Arc<str>, SubscriptionKey>,
+    subscriptions: BTreeSet<SubscriptionKey>,
     liveness: Liveness,
     pub(super) outbox: Outbox,
     pub(super) backlog: Backlog,
@@ -51,7 +47,7 @@ pub(super) enum Peer {
 pub(super) struct Profile {
     pub(super) session: Arc<str>,
     /// The ids of the fenced stream that were not subscribed again yet.
-    pub(super) inherited: BTreeSet<Arc<str>>,
+    pub(super) inherited: BTreeSet<Box<str>>,
 }
 
 /// The part of a catch-up read that a stream takes.
@@ -79,7 +75,7 @@ impl Stream {
             id,
             peer: Peer::Unknown,
             understands_final: false,
-            ids: BTreeMap::new(),
+            subscriptions: BTreeSet::new(),
             liveness: Liveness {
                 last_message: now,
                 last_heartbeat: None,
@@ -143,26 +139,27 @@ impl Stream {
         }
     }
 
-    /// Returns the key of the subscription with this id.
-    pub(super) fn subscription(&self, id: &str) -> Option<SubscriptionKey> {
-        self.ids.get(id).copied()
-    }
-
-    /// Returns the subscriptions, ordered by id.
-    pub(super) fn subscriptions(
-        &self,
-    ) -> impl ExactSizeIterator<Item = (&Arc<str>, SubscriptionKey)> {
-        self.ids.iter().map(|(id, key)| (id, *key))
-    }
-
-    pub(super) fn attach(&mut self, id: Arc<str>, key: SubscriptionKey) {
-        self.ids.insert(id, key);
-    }
-
-    pub(super) fn detach(&mut self, id: &str) {
-        if let Some(key) = self.ids.remove(id) {
-            self.backlog.remove(key);
+    /// Returns the subscriptions among which the stream's ids are unique.
+    pub(super) fn namespace(&self) -> Namespace {
+        if self.is_profile() {
+            Namespace::Stream(self.id)
+        } else {
+            Namespace::Plain
         }
+    }
+
+    /// Returns the subscriptions, oldest first.
+    pub(super) fn subscriptions(&self) -> impl ExactSizeIterator<Item = SubscriptionKey> {
+        self.subscriptions.iter().copied()
+    }
+
+    pub(super) fn attach(&mut self, key: SubscriptionKey) {
+        self.subscriptions.insert(key);
+    }
+
+    pub(super) fn detach(&mut self, key: SubscriptionKey) {
+        self.subscriptions.remove(&key);
+        self.backlog.remove(key);
     }
 
     /// Removes an id from those of the fenced stream. Returns false if it was not one of them.

@@ -15,7 +15,8 @@ use super::{
 /// The table of open streams.
 #[derive(Debug, Default)]
 pub(super) struct Streams {
-    open: BTreeMap<StreamId, Stream>,
+    /// Boxed, because half of a tree that grows at one end is empty.
+    open: BTreeMap<StreamId, Box<Stream>>,
     /// The number of open streams that are being refused.
     refused: usize,
     sessions: BTreeMap<Arc<str>, Holder>,
@@ -52,19 +53,19 @@ impl Streams {
     }
 
     pub(super) fn get(&self, id: StreamId) -> Option<&Stream> {
-        self.open.get(&id)
+        self.open.get(&id).map(|stream| &**stream)
     }
 
     pub(super) fn get_mut(&mut self, id: StreamId) -> Option<&mut Stream> {
-        self.open.get_mut(&id)
+        Some(&mut **self.open.get_mut(&id)?)
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &Stream> {
-        self.open.values()
+        self.open.values().map(|stream| &**stream)
     }
 
     pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Stream> {
-        self.open.values_mut()
+        self.open.values_mut().map(|stream| &mut **stream)
     }
 
     pub(super) fn ids(&self) -> Vec<StreamId> {
@@ -73,7 +74,7 @@ impl Streams {
 
     /// Adds a stream.
     pub(super) fn open(&mut self, id: StreamId, now: Time) {
-        let older = self.open.insert(id, Stream::new(id, now));
+        let older = self.open.insert(id, Box::new(Stream::new(id, now)));
         debug_assert!(older.is_none(), "a stream id was used again");
     }
 
@@ -90,7 +91,7 @@ impl Streams {
     }
 
     /// Removes a stream, its session and its timer.
-    pub(super) fn remove(&mut self, id: StreamId) -> Option<Stream> {
+    pub(super) fn remove(&mut self, id: StreamId) -> Option<Box<Stream>> {
         let stream = self.open.remove(&id)?;
         match stream.peer() {
             Peer::Profile(profile) => {

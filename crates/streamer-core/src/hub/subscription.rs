@@ -7,18 +7,17 @@ use super::{
     credit::Credit,
     progress::{KnownOffset, Progress},
 };
-use crate::{
-    Event,
-    filter::{Document, Filter, Selection, evaluate},
-};
+use crate::{Event, matcher::SubscriptionKey};
 
 /// One subscription. It is behind if the backlog of its stream contains it, and live otherwise.
+///
+/// It takes 104 bytes and those of its id; its filter is kept by the matcher alone.
 #[derive(Debug)]
 pub(super) struct Subscription {
+    key: SubscriptionKey,
     stream: StreamId,
-    id: Arc<str>,
+    id: Box<str>,
     name: Arc<CollectionName>,
-    filter: Filter,
     /// The number of the request that created the subscription.
     request: u64,
     credit: Credit,
@@ -31,19 +30,19 @@ pub(super) struct Subscription {
 impl Subscription {
     /// Creates a subscription that is behind at the offset `start`.
     pub(super) fn new(
+        key: SubscriptionKey,
         stream: StreamId,
-        id: Arc<str>,
+        id: Box<str>,
         name: Arc<CollectionName>,
         request: u64,
-        filter: Filter,
         credit: Credit,
         start: u64,
     ) -> Self {
         Self {
+            key,
             stream,
             id,
             name,
-            filter,
             request,
             credit,
             known: KnownOffset::new(start),
@@ -51,12 +50,21 @@ impl Subscription {
         }
     }
 
+    pub(super) fn key(&self) -> SubscriptionKey {
+        self.key
+    }
+
     pub(super) fn stream(&self) -> StreamId {
         self.stream
     }
 
-    pub(super) fn id(&self) -> &Arc<str> {
+    pub(super) fn id(&self) -> &str {
         &self.id
+    }
+
+    /// Returns true if the peer grants no credit, as only plain peers do. Their ids share a namespace.
+    pub(super) fn is_plain(&self) -> bool {
+        self.credit.is_unlimited()
     }
 
     pub(super) fn name(&self) -> &Arc<CollectionName> {
@@ -69,10 +77,6 @@ impl Subscription {
 
     pub(super) fn collection(&self) -> &Arc<str> {
         &self.name.1
-    }
-
-    pub(super) fn filter(&self) -> &Filter {
-        &self.filter
     }
 
     pub(super) fn request(&self) -> u64 {
@@ -115,23 +119,6 @@ impl Subscription {
     /// Returns the offset up to which a live subscription has nothing more to get.
     pub(super) fn handled(&self) -> u64 {
         self.handled
-    }
-
-    /// Returns true if the event satisfies the filter, evaluated without the matcher.
-    pub(super) fn matches(&self, event: &Event, document: &Document<'_>) -> bool {
-        *self.collection() == event.collection
-            && *self.database() == event.database
-            // As in the matcher: a document that cannot be read satisfies no condition.
-            && evaluate(&self.filter, document).unwrap_or(false)
-    }
-
-    /// Returns the rank of the filter's kind in the order of the matcher.
-    pub(super) fn rank(&self) -> u8 {
-        match self.filter.selection() {
-            Selection::Document(_) => 0,
-            Selection::Collection => 1,
-            Selection::Conditions(_) => 2,
-        }
     }
 }
 

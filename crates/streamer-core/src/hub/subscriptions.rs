@@ -1,9 +1,9 @@
 //! The subscriptions of all streams.
 
-use std::sync::Arc;
+use std::{hash::BuildHasher as _, sync::Arc};
 
 use foldhash::fast::FixedState;
-use hashbrown::{HashMap, HashSet};
+use hashbrown::{HashSet, HashTable};
 use rand_chacha::{
     ChaCha12Rng,
     rand_core::{Rng as _, SeedableRng as _},
@@ -16,23 +16,44 @@ use super::{
     subscription::{CollectionName, Subscription},
 };
 use crate::{
+    arena::{Arena, is_sparse},
     filter::{Filter, InvalidFilter},
     matcher::{Matcher, SubscriptionKey},
 };
 
-/// The table of subscriptions, with the matcher that finds them and the ids of plain peers.
+/// The table of subscriptions, with the matcher that finds them.
 ///
-/// The hash maps are only looked up, never iterated, so that their order cannot show.
+/// Hash tables are only looked up, never iterated, so that their order cannot show.
 #[derive(Debug)]
 pub(super) struct Subscriptions {
-    by_key: HashMap<SubscriptionKey, Box<Subscription>, FixedState>,
-    /// The owner of each id in the one namespace of all plain peers.
-    plain: HashMap<Arc<str>, SubscriptionKey, FixedState>,
+    /// The subscriptions, at the indices that their keys contain.
+    table: Arena<Subscription>,
+    by_id: HashTable<IdEntry>,
+    hasher: FixedState,
+    /// The number of subscriptions of plain peers.
+    plain: usize,
     /// The collections of all subscriptions, which share the names.
     collections: HashSet<Arc<CollectionName>, FixedState>,
     matcher: Matcher,
-    next_key: u64,
+    /// The number of subscriptions so far.
+    serial: u64,
     id_generator: ChaCha12Rng,
+}
+
+/// A subscription as it is found by its id. The hash is stored, so that growing reads no subscription.
+#[derive(Debug)]
+struct IdEntry {
+    hash: u32,
+    index: u32,
+}
+
+/// The subscriptions among which an id is unique.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Namespace {
+    /// Those of all plain peers. Gateways expect it of the original, which knows no sessions.
+    Plain,
+    /// Those of one profile stream.
+    Stream(StreamId),
 }
 
 /// The reason to refuse a subscribe request. A refused request changes nothing, not even an older
@@ -60,23 +81,31 @@ impl Subscriptions {
         // Secret, because clients choose the ids that are hashed: known, they could make all of
         // them collide.
         let hash_seed = u64::from_le_bytes(hash_seed[0]);
-        let state = || FixedState::with_seed(hash_seed);
+        let hasher = FixedState::with_seed(hash_seed);
         Self {
-            by_key: HashMap::with_hasher(state()),
-            plain: HashMap::with_hasher(state()),
-            collections: HashSet::with_hasher(state()),
+            table: Arena::new(),
+            by_id: HashTable::new(),
+            plain: 0,
+            collections: HashSet::with_hasher(hasher.clone()),
+            hasher,
             matcher: Matcher::new(hash_seed),
-            next_key: 0,
+            serial: 0,
             id_generator: ChaCha12Rng::from_seed(seed),
         }
     }
 
     pub(super) fn len(&self) -> usize {
-        self.by_key.len()
+        self.table.len()
     }
 
     pub(super) fn plain_ids(&self) -> usize {
-        self.plain.len()
+        self.plain
+    }
+
+    /// Returns the number of subscriptions that can be found by their ids.
+    #[cfg(test)]
+    pub(super) fn ids(&self) -> usize {
+        self.by_id.len()
     }
 
     pub(super) fn matcher(&self) -> &Matcher {
@@ -84,34 +113,53 @@ impl Subscriptions {
     }
 
     pub(super) fn get(&self, key: SubscriptionKey) -> Option<&Subscription> {
-        self.by_key.get(&key).map(|subscription| &**subscription)
+        let subscription = self.table.get(index_of(key))?;
+        // Another subscription may have the index by now.
+        (subscription.key() == key).then_some(subscription)
     }
 
     pub(super) fn get_mut(&mut self, key: SubscriptionKey) -> Option<&mut Subscription> {
-        let subscription = self.by_key.get_mut(&key)?;
-        Some(&mut **subscription)
+        let subscription = self.table.get_mut(index_of(key))?;
+        (subscription.key() == key).then_some(subscription)
     }
 
-    /// Returns the subscription of a plain peer that has this id.
-    pub(super) fn plain_owner(&self, id: &str) -> Option<SubscriptionKey> {
-        self.plain.get(id).copied()
+    /// Returns the subscription with this id.
+    pub(super) fn find(&self, namespace: Namespace, id: &str) -> Option<&Subscription> {
+        let hash = self.hash(namespace, id);
+        let has_id = |entry: &IdEntry| {
+            let subscription = self.table.get(entry.index as usize);
+            entry.hash == hash
+                && subscription.is_some_and(|it| it.id() == id && it.namespace() == namespace)
+        };
+        let entry = self.by_id.find(spread(hash), has_id)?;
+        self.table.get(entry.index as usize)
     }
 
-    /// Adds a subscription.
-    pub(super) fn insert(&mut self, subscription: Subscription, is_plain: bool) -> SubscriptionKey {
-        let key = SubscriptionKey(self.next_key);
-        self.next_key += 1;
+    /// Returns the subscription of a stream with this id.
+    pub(super) fn find_of(&self, stream: &Stream, id: &str) -> Option<&Subscription> {
+        let found = self.find(stream.namespace(), id);
+        found.filter(|found| found.stream() == stream.id())
+    }
+
+    fn hash(&self, namespace: Namespace, id: &str) -> u32 {
+        self.hasher.hash_one((namespace, id)) as u32
+    }
+
+    /// Adds a subscription of the next key. No other has its id.
+    pub(super) fn insert(&mut self, subscription: Subscription, filter: &Filter) {
+        debug_assert_eq!(subscription.key(), self.next_key());
+        self.serial += 1;
         self.matcher.insert(
-            key,
+            subscription.key(),
             subscription.database(),
             subscription.collection(),
-            subscription.filter(),
+            filter,
         );
-        if is_plain {
-            self.plain.insert(Arc::clone(subscription.id()), key);
-        }
-        self.by_key.insert(key, Box::new(subscription));
-        key
+        self.plain += usize::from(subscription.is_plain());
+        let hash = self.hash(subscription.namespace(), subscription.id());
+        let index = self.table.insert(subscription) as u32;
+        self.by_id
+            .insert_unique(spread(hash), IdEntry { hash, index }, |it| spread(it.hash));
     }
 
     /// Returns the name of a collection, shared with its other subscriptions.
@@ -131,33 +179,34 @@ impl Subscriptions {
 
     /// Removes a subscription. Its stream still knows it.
     pub(super) fn remove(&mut self, key: SubscriptionKey) -> Option<Subscription> {
-        let subscription = self.by_key.remove(&key)?;
+        self.get(key)?;
+        let subscription = self.table.remove(index_of(key))?;
         self.matcher.remove(key);
-        // The id may have a newer owner, whose entry must stay.
-        if self.plain.get(subscription.id()) == Some(&key) {
-            self.plain.remove(subscription.id());
+        self.plain -= usize::from(subscription.is_plain());
+        let hash = self.hash(subscription.namespace(), subscription.id());
+        let is_own = |entry: &IdEntry| entry.index as usize == index_of(key);
+        if let Ok(entry) = self.by_id.find_entry(spread(hash), is_own) {
+            entry.remove();
         }
         // The last one holds its name together with the table.
         if Arc::strong_count(subscription.name()) == 2 {
             self.collections.remove(subscription.name());
         }
-        // A table stays as large as it ever was. Only far below its size: a stream that leaves and
-        // restores would otherwise pay for both.
-        if self.by_key.len() < self.by_key.capacity() / SPARSE {
-            self.by_key.shrink_to_fit();
-            self.plain.shrink_to_fit();
+        if is_sparse(self.by_id.len(), self.by_id.capacity()) {
+            let len = 2 * self.by_id.len();
+            self.by_id.shrink_to(len, |it| spread(it.hash));
         }
-        Some(*subscription)
+        Some(subscription)
     }
 
-    /// Returns the key of the next subscription.
+    /// Returns the key of the next subscription. Keys rise, and contain the index of the subscription.
     pub(super) fn next_key(&self) -> SubscriptionKey {
-        SubscriptionKey(self.next_key)
+        SubscriptionKey(self.serial << INDEX_BITS | self.table.next_index() as u64)
     }
 
     /// Returns matches sorted by stream, in their order within each stream.
     pub(super) fn group(&self, keys: &[SubscriptionKey]) -> Vec<(StreamId, SubscriptionKey)> {
-        let with_stream = |key: &SubscriptionKey| Some((self.by_key.get(key)?.stream(), *key));
+        let with_stream = |key: &SubscriptionKey| Some((self.get(*key)?.stream(), *key));
         let mut grouped: Vec<_> = keys.iter().filter_map(with_stream).collect();
         // Stable: the order within a stream is that of the matcher, and peers rely on it
         // (docs/protocol-filters.md).
@@ -182,9 +231,8 @@ impl Subscriptions {
         // Before capacity: a permanent refusal is more useful to the client than a temporary one
         //
         let filter = Filter::parse(&request.filters, &limits.filters)?;
-        let own = stream.subscription(id).is_some();
-        let owner = self.plain_owner(id).filter(|_| !stream.is_profile());
-        let owner = owner.and_then(|key| self.get(key));
+        let owner = self.find(stream.namespace(), id);
+        let own = owner.is_some_and(|owner| owner.stream() == stream.id());
         // Ids of streams rise as they open. A gateway whose old connection lingers must not win
         // over its own new one.
         if owner.is_some_and(|owner| owner.stream() > stream.id()) {
@@ -214,8 +262,31 @@ impl Subscriptions {
     }
 }
 
-/// The factor by which a table is larger than its contents when it is made smaller.
-const SPARSE: usize = 8;
+impl Subscription {
+    fn namespace(&self) -> Namespace {
+        if self.is_plain() {
+            Namespace::Plain
+        } else {
+            Namespace::Stream(self.stream())
+        }
+    }
+}
+
+/// The table takes its control byte from the upper bits and its slot from the lower ones.
+fn spread(hash: u32) -> u64 {
+    u64::from(hash) | u64::from(hash) << 32
+}
+
+/// The bits of a key that are the index. 16 million subscriptions fill memory first, and at 10,000 new
+/// ones in a second the other 40 bits last for three years.
+const INDEX_BITS: u32 = 24;
+
+/// The largest number of subscriptions.
+pub(super) const MAX_SUBSCRIPTIONS: usize = 1 << INDEX_BITS;
+
+fn index_of(key: SubscriptionKey) -> usize {
+    key.0 as usize & (MAX_SUBSCRIPTIONS - 1)
+}
 
 impl Refusal {
     pub(super) fn code(&self) -> RefusalCode {
@@ -223,5 +294,34 @@ impl Refusal {
             Self::IdTooLong { .. } | Self::Filters(_) | Self::HeldByNewer => RefusalCode::Invalid,
             Self::StreamFull { .. } | Self::ServerFull { .. } => RefusalCode::Limit,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::hub::credit::Credit;
+
+    #[test]
+    fn key_of_a_subscription_that_left_finds_no_other() {
+        let mut subscriptions = Subscriptions::new([7; 32]);
+        let insert = |subscriptions: &mut Subscriptions| {
+            let key = subscriptions.next_key();
+            let name = subscriptions.share_name("d".to_owned(), "c".to_owned());
+            let credit = Credit::unlimited();
+            let subscription = Subscription::new(key, StreamId(1), "a".into(), name, 0, credit, 0);
+            subscriptions.insert(subscription, &Filter::all());
+            key
+        };
+        let left = insert(&mut subscriptions);
+        assert!(subscriptions.remove(left).is_some());
+        let next = insert(&mut subscriptions);
+        assert_eq!(index_of(left), index_of(next));
+        assert!(left < next, "keys rise");
+        assert!(subscriptions.get(left).is_none() && subscriptions.get_mut(left).is_none());
+        assert!(subscriptions.remove(left).is_none());
+        let found = subscriptions.find(Namespace::Plain, "a");
+        assert_eq!(found.map(Subscription::key), Some(next));
+        assert_eq!((subscriptions.len(), subscriptions.ids()), (1, 1));
     }
 }

@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use foldhash::quality::FixedState;
 use hashbrown::{HashMap, HashTable};
-use slab::Slab;
 
 use super::{
     SubscriptionKey,
@@ -18,7 +17,13 @@ use super::{
     postings::{Postings, spread},
     values::{ValueRef, Values},
 };
-use crate::filter::{Condition as NamedCondition, FieldValue as _, Filter, Selection};
+use crate::{
+    arena::{Arena, is_sparse},
+    filter::{
+        Condition as NamedCondition, Document, FieldValue as _, Filter, InvalidDocument, Selection,
+        holds,
+    },
+};
 
 /// The subscriptions of one collection, and the ways to find them.
 #[derive(Debug)]
@@ -27,10 +32,10 @@ pub(super) struct Collection {
     pub(super) name: Arc<str>,
     /// Tells it from another collection that was given the same index later.
     pub(super) serial: u64,
-    documents: Slab<Named>,
+    documents: Arena<Named>,
     by_document: HashMap<Arc<str>, u32, FixedState>,
     whole: Option<Members<SubscriptionKey>>,
-    pub(super) groups: Slab<Group>,
+    pub(super) groups: Arena<Group>,
     /// Groups by the hash of their conditions. The hash is stored, so that growing reads no group.
     forms: HashTable<(u32, GroupId)>,
     pub(super) fields: FieldTable,
@@ -74,10 +79,10 @@ impl Collection {
             database,
             name,
             serial,
-            documents: Slab::new(),
+            documents: Arena::new(),
             by_document: HashMap::with_hasher(hasher.clone()),
             whole: None,
-            groups: Slab::new(),
+            groups: Arena::new(),
             forms: HashTable::new(),
             fields: FieldTable::new(),
             postings: Postings::new(hasher.clone()),
@@ -124,11 +129,40 @@ impl Collection {
                 if let Some(document) = self.documents.get_mut(index)
                     && document.members.remove(key)
                 {
-                    let document = self.documents.remove(index);
-                    self.by_document.remove(&document.id);
+                    if let Some(document) = self.documents.remove(index) {
+                        self.by_document.remove(&document.id);
+                    }
+                    if is_sparse(self.by_document.len(), self.by_document.capacity()) {
+                        self.by_document.shrink_to(2 * self.by_document.len());
+                    }
                 }
             }
             SlotKind::Group(id) => self.leave_group(key, id),
+        }
+    }
+
+    /// Returns whether the document satisfies the filter of a subscription.
+    pub(super) fn evaluate(
+        &self,
+        slot: Slot,
+        document: &Document<'_>,
+    ) -> Result<bool, InvalidDocument> {
+        match slot.kind() {
+            SlotKind::Whole => Ok(true),
+            SlotKind::Document(index) => {
+                let named = self.documents.get(index);
+                Ok(named.is_some_and(|named| named.id == document.event().document_id))
+            }
+            SlotKind::Group(id) => {
+                let fields = document.fields()?;
+                let group = self.groups.get(id.index());
+                Ok(group.is_some_and(|group| {
+                    group.conditions.iter().all(|condition| {
+                        let value = self.fields.find(condition.field, fields);
+                        value.is_some_and(|value| holds(condition.op, condition.value, value))
+                    })
+                }))
+            }
         }
     }
 
@@ -288,7 +322,9 @@ impl Collection {
         }
         // Before the group is removed, whose conditions say where it is listed.
         self.unlist(id);
-        let group = self.groups.remove(id.index());
+        let Some(group) = self.groups.remove(id.index()) else {
+            return;
+        };
         let hash = group.conditions.hash(&self.hasher);
         let form = self
             .forms
@@ -296,6 +332,10 @@ impl Collection {
             .find_entry(spread(hash), |(_, known)| *known == id);
         if let Ok(form) = form {
             form.remove();
+        }
+        if is_sparse(self.forms.len(), self.forms.capacity()) {
+            let (len, hash) = (2 * self.forms.len(), |(known, _): &(u32, _)| spread(*known));
+            self.forms.shrink_to(len, hash);
         }
         for condition in group.conditions.iter() {
             self.fields.release(condition.field);

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use slab::Slab;
+use serde_json::{Map, Value as Json};
 
 use super::{
     field_index::FieldIndex,
@@ -13,6 +13,7 @@ use super::{
 };
 use crate::{
     Event,
+    arena::Arena,
     filter::{Document, InvalidDocument},
 };
 
@@ -20,7 +21,7 @@ use crate::{
 /// have. The root is the document itself.
 #[derive(Debug)]
 pub(super) struct FieldTable {
-    nodes: Slab<Node>,
+    nodes: Arena<Node>,
 }
 
 #[derive(Debug)]
@@ -40,7 +41,7 @@ const ROOT: FieldId = FieldId::ROOT;
 
 impl FieldTable {
     pub(super) fn new() -> Self {
-        let mut nodes = Slab::new();
+        let mut nodes = Arena::new();
         nodes.insert(Node::new(b"", ROOT));
         Self { nodes }
     }
@@ -85,7 +86,9 @@ impl FieldTable {
                 return;
             }
             debug_assert!(node.index.is_empty(), "a forgotten field lists no group");
-            let gone = self.nodes.remove(at.index());
+            let Some(gone) = self.nodes.remove(at.index()) else {
+                return;
+            };
             let parent = &mut self.nodes[gone.parent.index()];
             parent.children.remove(&gone.name);
             // The bits of names that are gone cost a look-up at most.
@@ -94,6 +97,21 @@ impl FieldTable {
             }
             at = gone.parent;
         }
+    }
+
+    /// Returns the value of a field in a document that was read in full.
+    pub(super) fn find<'a>(
+        &self,
+        field: FieldId,
+        fields: &'a Map<String, Json>,
+    ) -> Option<&'a Json> {
+        let node = &self.nodes[field.index()];
+        let name = std::str::from_utf8(&node.name).ok()?;
+        if node.parent == ROOT {
+            return fields.get(name);
+        }
+        // Not through lists, as in `Document::field`.
+        self.find(node.parent, fields)?.as_object()?.get(name)
     }
 
     pub(super) fn index(&self, field: FieldId) -> &FieldIndex {
@@ -117,7 +135,7 @@ impl FieldTable {
     ///
     /// When the data is not a JSON object. Then there are no values.
     pub(super) fn read(&self, event: &Event, values: &mut Values) -> Result<(), InvalidDocument> {
-        values.clear(self.nodes.capacity());
+        values.clear(self.nodes.bound());
         // Empty data is a document without fields of its own, as for `Document`.
         if !event.data.is_empty() && self.read_data(&event.data, values).is_err() {
             // Values that were read before the fault must not be matched.

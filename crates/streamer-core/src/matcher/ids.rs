@@ -111,3 +111,14 @@ impl Slot {
         }
     }
 }
+
+impl SlotKind {
+    /// Returns the place of this kind among the subscriptions found for an event.
+    pub(super) fn rank(self) -> u8 {
+        match self {
+            Self::Document(_) => 0,
+            Self::Whole => 1,
+            Self::Group(_) => 2,
+        }
+    }
+}

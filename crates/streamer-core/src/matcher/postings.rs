@@ -4,20 +4,20 @@ use std::collections::BTreeSet;
 
 use foldhash::quality::FixedState;
 use hashbrown::HashTable;
-use slab::Slab;
 
 use super::{
     condition::{Kind, Scalar},
     group::Group,
     ids::{Entry, FieldId},
 };
+use crate::arena::{Arena, is_sparse};
 
 /// Finds the groups that ask for a value by its hash, then by comparing the value with those of the
 /// groups that need no further evaluation.
 #[derive(Debug)]
 pub(super) struct Postings {
     table: HashTable<Posting>,
-    lists: Slab<List>,
+    lists: Arena<List>,
     hasher: FixedState,
 }
 
@@ -46,7 +46,7 @@ impl Postings {
     pub(super) fn new(hasher: FixedState) -> Self {
         Self {
             table: HashTable::new(),
-            lists: Slab::new(),
+            lists: Arena::new(),
             hasher,
         }
     }
@@ -76,7 +76,7 @@ impl Postings {
         field: FieldId,
         kind: Kind,
         value: &Scalar<'_>,
-        groups: &Slab<Group>,
+        groups: &Arena<Group>,
         out: &mut Vec<Entry>,
     ) {
         if let Some(posting) = self.find(field, kind, value) {
@@ -102,7 +102,7 @@ impl Postings {
         field: FieldId,
         kind: Kind,
         value: &Scalar<'_>,
-        groups: &Slab<Group>,
+        groups: &Arena<Group>,
     ) -> Option<Entry> {
         let posting = self.find(field, kind, value)?;
         let asks = |entry: &Entry| asks(*entry, field, kind, value, groups);
@@ -119,7 +119,7 @@ impl Postings {
         kind: Kind,
         value: &Scalar<'_>,
         entry: Entry,
-        groups: &Slab<Group>,
+        groups: &Arena<Group>,
     ) {
         let hash = value.hash(field, kind, &self.hasher);
         let lists = &mut self.lists;
@@ -159,6 +159,7 @@ impl Postings {
         let Some(list) = list_mut(posting, lists) else {
             if posting.groups == entry.bits() {
                 found.remove();
+                self.shrink();
             }
             return;
         };
@@ -171,8 +172,16 @@ impl Postings {
             (0, _) => {
                 lists.remove((posting.groups & !LISTED) as usize);
                 found.remove();
+                self.shrink();
             }
             _ => {}
+        }
+    }
+
+    fn shrink(&mut self) {
+        if is_sparse(self.table.len(), self.table.capacity()) {
+            let len = 2 * self.table.len();
+            self.table.shrink_to(len, |known| spread(known.hash));
         }
     }
 
@@ -186,21 +195,21 @@ impl Postings {
     }
 }
 
-fn list<'a>(posting: &Posting, lists: &'a Slab<List>) -> Option<&'a List> {
+fn list<'a>(posting: &Posting, lists: &'a Arena<List>) -> Option<&'a List> {
     if posting.groups & LISTED == 0 {
         return None;
     }
     lists.get((posting.groups & !LISTED) as usize)
 }
 
-fn list_mut<'a>(posting: &Posting, lists: &'a mut Slab<List>) -> Option<&'a mut List> {
+fn list_mut<'a>(posting: &Posting, lists: &'a mut Arena<List>) -> Option<&'a mut List> {
     if posting.groups & LISTED == 0 {
         return None;
     }
     lists.get_mut((posting.groups & !LISTED) as usize)
 }
 
-fn first(posting: &Posting, lists: &Slab<List>) -> Option<Entry> {
+fn first(posting: &Posting, lists: &Arena<List>) -> Option<Entry> {
     match list(posting, lists) {
         Some(list) => list.entries.first().copied(),
         None => Some(Entry::of_bits(posting.groups)),
@@ -218,7 +227,7 @@ fn asks(
     field: FieldId,
     kind: Kind,
     value: &Scalar<'_>,
-    groups: &Slab<Group>,
+    groups: &Arena<Group>,
 ) -> bool {
     let group = groups.get(entry.group().index());
     group.is_some_and(|group| {

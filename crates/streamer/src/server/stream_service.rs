@@ -131,7 +131,7 @@ fn check_encoding(headers: &HeaderMap) -> Result<(), Status> {
 
 /// The size at which a stream's buffer for received messages starts. Small, because every stream has
 /// one for as long as it lasts, and most messages are heartbeats.
-const RECEIVE_BUFFER: usize = 512;
+const RECEIVE_BUFFER: usize = 64;
 
 impl Observer for QueueObserver {
     fn on_dequeued(&self) {

@@ -9,14 +9,17 @@ impl Hub {
         for stream in self.streams.iter() {
             let id = stream.id();
             subscriptions += stream.subscriptions().len();
-            for (name, key) in stream.subscriptions() {
+            for key in stream.subscriptions() {
                 let subscription = self.subscriptions.get(key).expect("a subscription");
-                assert_eq!((subscription.stream(), subscription.id()), (id, name));
+                assert_eq!((subscription.stream(), subscription.key()), (id, key));
+                let name = subscription.id();
+                let found = self.subscriptions.find(stream.namespace(), name);
                 assert_eq!(
-                    self.subscriptions.plain_owner(name) == Some(key),
-                    !stream.is_profile(),
-                    "{name} in the plain namespace"
+                    found.map(subscription::Subscription::key),
+                    Some(key),
+                    "{name}"
                 );
+                assert_eq!(subscription.is_plain(), !stream.is_profile(), "{name}");
             }
             self.audit_backlog(stream);
             match stream.peer() {
@@ -39,6 +42,7 @@ impl Hub {
             }
         }
         assert_eq!(subscriptions, self.subscriptions.len());
+        assert_eq!(subscriptions, self.subscriptions.ids());
         assert_eq!(refused, self.streams.refused());
         assert_eq!(profiles, self.streams.sessions());
         assert_eq!(armed, self.streams.timers());
