@@ -419,7 +419,7 @@ impl Hub {
             let Some(stream) = self.streams.get_mut(id) else {
                 continue;
             };
-            let keys: Vec<_> = stream.subscriptions().map(|(_, key)| key).collect();
+            let keys: Vec<_> = stream.subscriptions().collect();
             if keys.is_empty() {
                 continue;
             }
