@@ -2,7 +2,6 @@
 
 use std::{fmt, time::Duration};
 
-use super::subscriptions::MAX_SUBSCRIPTIONS;
 use crate::filter::FilterLimits;
 
 /// The limits of one hub. The defaults suit a server with a few GiB of memory.
@@ -201,6 +200,9 @@ impl fmt::Display for InvalidLimits {
 }
 
 impl std::error::Error for InvalidLimits {}
+
+/// The largest number of subscriptions; a power of two.
+pub(super) const MAX_SUBSCRIPTIONS: usize = 1 << 24;
 
 const MIB: usize = 1024 * 1024;
 /// The length of a UUID as text.

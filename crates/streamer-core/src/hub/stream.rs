@@ -8,7 +8,7 @@ use steadfast_wire::streamer::{StreamerMessage, streamer_message::Payload};
 
 use super::{
     Action, StreamId, backlog::Backlog, context::Context, end_cause::EndCause, outbox::Outbox,
-    progress::Progress, subscriptions::Namespace,
+    progress::Progress, subscription::Namespace,
 };
 use crate::matcher::SubscriptionKey;
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::{
     StreamId,
     credit::Credit,
+    limits::MAX_SUBSCRIPTIONS,
     progress::{KnownOffset, Progress},
 };
 use crate::{Event, matcher::SubscriptionKey};
@@ -79,6 +80,14 @@ impl Subscription {
         &self.name.1
     }
 
+    pub(super) fn namespace(&self) -> Namespace {
+        if self.is_plain() {
+            Namespace::Plain
+        } else {
+            Namespace::Stream(self.stream)
+        }
+    }
+
     pub(super) fn request(&self) -> u64 {
         self.request
     }
@@ -124,3 +133,21 @@ impl Subscription {
 
 /// A database and a collection.
 pub(super) type CollectionName = (Arc<str>, Arc<str>);
+
+/// The subscriptions among which an id is unique.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Namespace {
+    /// Those of all plain peers. Gateways expect it of the original, which knows no sessions.
+    Plain,
+    /// Those of one profile stream.
+    Stream(StreamId),
+}
+
+/// The bits of a key that are the index. 16 million subscriptions fill memory first, and at 10,000 new
+/// ones in a second the other 40 bits last for three years.
+pub(super) const INDEX_BITS: u32 = MAX_SUBSCRIPTIONS.ilog2();
+
+/// Returns the index that a key contains.
+pub(super) fn index_of(key: SubscriptionKey) -> usize {
+    key.0 as usize & (MAX_SUBSCRIPTIONS - 1)
+}

@@ -13,7 +13,7 @@ use steadfast_wire::streamer::{RefusalCode, SubscribeRequest};
 use super::{
     Limits, StreamId,
     stream::Stream,
-    subscription::{CollectionName, Subscription},
+    subscription::{CollectionName, INDEX_BITS, Namespace, Subscription, index_of},
 };
 use crate::{
     arena::{Arena, is_sparse},
@@ -45,15 +45,6 @@ pub(super) struct Subscriptions {
 struct IdEntry {
     hash: u32,
     index: u32,
-}
-
-/// The subscriptions among which an id is unique.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) enum Namespace {
-    /// Those of all plain peers. Gateways expect it of the original, which knows no sessions.
-    Plain,
-    /// Those of one profile stream.
-    Stream(StreamId),
 }
 
 /// The reason to refuse a subscribe request. A refused request changes nothing, not even an older
@@ -262,30 +253,9 @@ impl Subscriptions {
     }
 }
 
-impl Subscription {
-    fn namespace(&self) -> Namespace {
-        if self.is_plain() {
-            Namespace::Plain
-        } else {
-            Namespace::Stream(self.stream())
-        }
-    }
-}
-
 /// The table takes its control byte from the upper bits and its slot from the lower ones.
 fn spread(hash: u32) -> u64 {
     u64::from(hash) | u64::from(hash) << 32
-}
-
-/// The bits of a key that are the index. 16 million subscriptions fill memory first, and at 10,000 new
-/// ones in a second the other 40 bits last for three years.
-const INDEX_BITS: u32 = 24;
-
-/// The largest number of subscriptions.
-pub(super) const MAX_SUBSCRIPTIONS: usize = 1 << INDEX_BITS;
-
-fn index_of(key: SubscriptionKey) -> usize {
-    key.0 as usize & (MAX_SUBSCRIPTIONS - 1)
 }
 
 impl Refusal {
