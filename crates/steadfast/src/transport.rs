@@ -80,6 +80,8 @@ pub struct Call {
     pub path: String,
     /// The metadata sent with the call: names in lower case, values in ASCII.
     pub metadata: Vec<(String, String)>,
+    /// The method takes one request: our half of the stream ends after the first message.
+    pub single_request: bool,
 }
 
 impl Call {
@@ -95,7 +97,16 @@ impl Call {
         Self {
             path: path.into(),
             metadata: Vec::new(),
+            single_request: false,
         }
+    }
+
+    /// Marks the method as one that takes a single request. A Go server handles such a call only when
+    /// our half of the stream has ended.
+    #[must_use]
+    pub fn with_single_request(mut self) -> Self {
+        self.single_request = true;
+        self
     }
 
     /// Adds one entry of metadata.

@@ -132,6 +132,8 @@ pub struct Origin {
     pub created_at: i64,
     /// The modification time in that system, Unix milliseconds.
     pub updated_at: i64,
+    /// The time at which the change was received from that system, Unix milliseconds.
+    pub timestamp: i64,
 }
 
 /// The state that the log keeps of a producer.

@@ -4,36 +4,47 @@
 //!   gateway ──> stream_service (one receiving task a stream) ──┐
 //!                                                              v
 //!   publisher ──> publish_service ──> LogWriter ── commits ──> hub task ──> ResponseQueue ──> gateway
-//!                                                              │  ^
+//!   Puller ─────> puller_intake ────────^                      │  ^
 //!                                                              v  │
-//!                                                            log reads
+//!                                                            log reads ──> puller_feed ──> consumer
 //! ```
 
 mod hub_handle;
 mod hub_task;
 mod incoming;
 mod publish_service;
+mod puller_feed;
+mod puller_intake;
 mod stream_service;
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use futures_util::future::{Fuse, FusedFuture as _, FutureExt as _};
 use hyper_util::service::TowerToHyperService;
+use steadfast::session::ConfigFaults;
 use steadfast_net::{AtLimit, Listener, ListenerOptions, Tasks, http2};
-use steadfast_wire::publisher::publisher_service_server::PublisherServiceServer;
-use tokio::{net::TcpListener, task::JoinHandle};
+use steadfast_wire::{
+    publisher::publisher_service_server::PublisherServiceServer,
+    puller::puller_service_server::PullerServiceServer,
+};
+use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 use tonic::{server::NamedService as _, service::Routes};
 use tonic_health::{ServingStatus, server::HealthReporter};
 use tracing::info;
 
+pub use self::puller_intake::{PullerCounters, PullerOptions, PullerStatus};
 use self::{
-    hub_handle::HubHandle, hub_task::HubTask, publish_service::PublishService,
+    hub_handle::{HubHandle, HubMessage},
+    hub_task::HubTask,
+    publish_service::PublishService,
+    puller_feed::PullerFeed,
+    puller_intake::{IntakeHandle, IntakeTask},
     stream_service::StreamService,
 };
 use crate::{
     hub::{Hub, InitialState, InvalidLimits, Limits, Stats},
-    log::{Log, LogReader, LogWriter, WriteError, WriterOptions},
+    log::{Log, LogError, LogReader, LogWriter, WriteError, WriterOptions},
 };
 
 /// Settings of a server.
@@ -52,6 +63,10 @@ pub struct ServerOptions {
     pub ping_timeout: Duration,
     /// Maximum number of unacknowledged entries of one publisher. Default 1,024.
     pub publisher_in_flight: u32,
+    /// The Puller whose changes the server takes, besides those of publishers. Default none.
+    pub puller: Option<PullerOptions>,
+    /// Interval of the heartbeats to consumers of the Puller service. Default 30 s.
+    pub puller_heartbeat: Duration,
     /// Informative name that peers are told. Default: random.
     pub server_id: String,
 }
@@ -67,6 +82,7 @@ pub struct Server {
     accepting: Fuse<JoinHandle<Option<()>>>,
     hub_task: Fuse<JoinHandle<&'static str>>,
     stop_hub: CancellationToken,
+    puller: Option<IntakeHandle>,
 }
 
 /// The reason why a server did not start.
@@ -79,6 +95,12 @@ pub enum StartError {
     /// The system did not provide a resource.
     #[error("cannot start the server")]
     Io(#[from] io::Error),
+    /// The state of the intake could not be read.
+    #[error("cannot read the log")]
+    Log(#[from] LogError),
+    /// The settings of the session with the Puller contradict each other.
+    #[error("cannot start the intake from the Puller")]
+    Puller(#[from] ConfigFaults),
     /// The reflection service could not be built.
     #[error("cannot build the reflection service")]
     Reflection(#[from] tonic_reflection::server::Error),
@@ -97,9 +119,10 @@ const MAX_CALLS: u32 = 4_096;
 const CLOSE_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// The services whose health is reported.
-const SERVICES: [&str; 2] = [
+const SERVICES: [&str; 3] = [
     StreamService::NAME,
     PublisherServiceServer::<PublishService>::NAME,
+    PullerServiceServer::<PullerFeed>::NAME,
 ];
 
 /// Longest wait for connections to close by themselves after their streams have ended.
@@ -114,6 +137,8 @@ impl Default for ServerOptions {
             ping_interval: Duration::from_secs(30),
             ping_timeout: Duration::from_secs(20),
             publisher_in_flight: 1_024,
+            puller: None,
+            puller_heartbeat: Duration::from_secs(30),
             server_id: uuid::Uuid::new_v4().to_string(),
         }
     }
@@ -152,10 +177,42 @@ impl Server {
             bounds: reader.bounds(),
             seed: seed(),
         };
+        let (head, head_reader) = watch::channel(initial.bounds.head);
+        let stored = reader.producer(puller_intake::PRODUCER)?;
+        let (marker, lost_before) = puller_intake::stored_marker(&stored, initial.bounds.head);
         let hub = Hub::new(initial, options.limits.clone())?;
         let (hub, task, commits) = HubTask::new(hub, Arc::clone(&reader));
-        let writer = LogWriter::spawn(log, options.writer, move |events| commits.send(events))?;
-        let routes = services(&options, hub.clone(), writer.clone(), reader, &tasks)?;
+        // Before the first stream, and also if there is no intake now: positions from before the loss
+        // are still out there.
+        if let Some(before) = lost_before {
+            hub.send(HubMessage::Lost(before));
+        }
+        let writer = LogWriter::spawn(log, options.writer, move |events| {
+            commits.send(events);
+            if let Some(last) = events.last() {
+                head.send_replace(last.offset);
+            }
+        })?;
+        let puller = match options.puller.clone() {
+            None => None,
+            Some(from) => {
+                let log = puller_intake::Log {
+                    writer: writer.clone(),
+                    reader: Arc::clone(&reader),
+                    hub: hub.clone(),
+                };
+                let (handle, task) = IntakeTask::start(from, marker, stored.last_sequence, log)?;
+                tasks.spawn(task.run(tasks.drain_token()));
+                Some(handle)
+            }
+        };
+        let feed = PullerFeed::new(
+            Arc::clone(&reader),
+            head_reader,
+            options.puller_heartbeat,
+            tasks.drain_token(),
+        );
+        let routes = services(&options, hub.clone(), writer.clone(), reader, feed, &tasks)?;
 
         let stop_hub = CancellationToken::new();
         let (stopped, drain) = (stop_hub.clone(), tasks.drain_token().drop_guard());
@@ -178,6 +235,7 @@ impl Server {
             accepting: accepting.fuse(),
             hub_task: hub_task.fuse(),
             stop_hub,
+            puller,
         })
     }
 
@@ -190,6 +248,12 @@ impl Server {
     /// Returns the hub's gauges and counters, or `None` if the hub has stopped.
     pub async fn stats(&self) -> Option<Stats> {
         self.hub.stats().await
+    }
+
+    /// Returns the status of the intake from a Puller, or `None` if there is none.
+    #[must_use]
+    pub fn puller(&self) -> Option<PullerStatus> {
+        self.puller.as_ref().map(IntakeHandle::status)
     }
 
     /// Waits until the server stops because of a failure, and returns a description of it. All streams
@@ -285,6 +349,7 @@ fn services(
     hub: HubHandle,
     writer: LogWriter,
     reader: Arc<dyn LogReader>,
+    feed: PullerFeed,
     tasks: &Tasks,
 ) -> Result<Routes, StartError> {
     let (health, health_service) = tonic_health::server::health_reporter();
@@ -303,6 +368,7 @@ fn services(
     Ok(Routes::new(health_service)
         .add_service(reflection)
         .add_service(streams)
+        .add_service(PullerServiceServer::new(feed))
         .add_service(publishing.max_decoding_message_size(message_bytes)))
 }
 

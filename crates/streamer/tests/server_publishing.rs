@@ -276,6 +276,7 @@ async fn protocol_violation_of_a_publisher_is_explained() {
         (vec![entry.clone()], "the first message must be hello"),
         (vec![hello("")], "producer_id has 0 bytes"),
         (vec![hello(&"p".repeat(257))], "producer_id has 257 bytes"),
+        (vec![hello("steadfast/puller")], "are reserved"),
         (vec![hello("p"), hello("p")], "hello must be the first"),
         (vec![hello("p"), entry], "3 is not an operation"),
     ] {

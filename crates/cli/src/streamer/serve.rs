@@ -6,13 +6,14 @@ use anyhow::{Context as _, bail};
 use steadfast_streamer::{
     Epoch,
     log::{OpenError, SegmentLog, StoreOptions},
-    server::{Server, ServerOptions},
+    server::{PullerOptions, Server, ServerOptions},
 };
 use tokio::{net::TcpListener, select};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     child_process::{READY, parent_gone},
+    clients::ServerAddress,
     output,
     settings::{Given, Listen, Settings, Size},
 };
@@ -36,6 +37,9 @@ pub(crate) struct Args {
     /// Open connections at most; further ones are closed at once [default: 65536]
     #[arg(long, env)]
     max_connections: Option<Given<usize>>,
+    /// Take the changes of the Puller at this address
+    #[arg(long, env, value_name = "ADDR")]
+    puller: Option<Given<ServerAddress>>,
     /// Longest orderly stop [default: 10s]
     #[arg(long, env)]
     drain: Option<Given<Duration>>,
@@ -49,7 +53,8 @@ const EXAMPLES: &str =
 
 Examples:
   steadfast streamer serve --data ./data
-  steadfast streamer serve --data /var/lib/steadfast --listen 0.0.0.0:9000 --retain-age 7d";
+  steadfast streamer serve --data /var/lib/steadfast --listen 0.0.0.0:9000 --retain-age 7d
+  steadfast streamer serve --data ./copy --listen 127.0.0.1:9001 --puller 127.0.0.1:9000";
 
 /// Serves until interrupted; then drains.
 pub(crate) async fn run(
@@ -69,6 +74,12 @@ pub(crate) async fn run(
     if options.max_connections == 0 {
         let what = "it is 0, so that nobody could connect; write a larger number";
         settings.unusable("max_connections", what.to_owned());
+    }
+    if let Some(ServerAddress(address)) = settings.get(args.puller) {
+        let address = address
+            .parse()
+            .expect("an address is validated when it is read");
+        options.puller = Some(PullerOptions::new(address));
     }
     settings.finish()?;
     let data = PathBuf::from(data.expect("a missing directory is among the faults"));

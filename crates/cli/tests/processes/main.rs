@@ -11,5 +11,6 @@ mod frames;
 #[cfg(target_os = "linux")]
 mod memory;
 mod process;
+mod puller;
 mod settings;
 mod streamer;

@@ -75,13 +75,18 @@ where
     }
 
     fn send(&mut self, generation: Generation, message: &P::Send) -> Option<(Generation, End)> {
-        let outbox = self.stream_of(generation)?.outbox.as_ref()?;
+        let is_last = self.parts.call.single_request;
+        let stream = self.stream_of(generation)?;
+        let outbox = stream.outbox.as_ref()?;
         // Encoded here and not by the transport, so that the limit on unsent bytes is exact.
         let bytes = Bytes::from(message.encode_to_vec());
         let length = bytes.len() as u64;
         if outbox.push(bytes).is_err() {
             // Dropping one message would leave a hole that neither side can see.
             return Some((generation, End::retry(Initiator::Local, Reason::OutboxFull)));
+        }
+        if is_last {
+            stream.outbox = None;
         }
         let mut statistics = self.parts.state.statistics();
         statistics.counters.messages_out += 1;

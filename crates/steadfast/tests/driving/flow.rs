@@ -268,3 +268,26 @@ async fn full_command_queue_is_an_error_and_a_reservation_waits() {
     let reserved = within("closed", running.link.reserve_command()).await;
     assert!(matches!(reserved, Err(steadfast::Closed)));
 }
+
+#[tokio::test(start_paused = true)]
+async fn single_request_ends_our_half_and_not_the_stream() {
+    let world = ScriptedTransport::new(|mut peer: Peer| async move {
+        peer.send_headers();
+        assert_eq!(peer.receive::<Note>().await, Some(note(1)));
+        // A Go server of such a method waits for this before it calls its handler.
+        assert_eq!(peer.receive::<Note>().await, None);
+        peer.send(&note(7));
+        std::future::pending::<()>().await;
+    });
+    let (sender, mut events) = tokio::sync::mpsc::unbounded_channel();
+    let call = talk().with_single_request();
+    let link = options(Config::default())
+        .spawn(call, world, Notes::sending(1), move |event| {
+            sender.send(event).ok();
+        })
+        .unwrap();
+    link.connect().await.unwrap();
+    events.recv().await.expect("the response");
+    assert_eq!(link.status().state, State::Connected);
+    assert_eq!(link.counters().messages_out, 1);
+}

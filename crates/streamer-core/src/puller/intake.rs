@@ -19,8 +19,6 @@ pub struct Intake {
     /// The backends whose last change this stream has not shown again. If a later one comes first, the
     /// Puller has forgotten those between.
     unproved: BTreeSet<String>,
-    /// This stream asked for everything.
-    from_start: bool,
 }
 
 /// What an intake received, in order.
@@ -41,6 +39,12 @@ pub enum Lost {
         /// The name of the backend.
         backend: String,
     },
+    /// The Puller has passed damaged changes: the marker is behind them.
+    #[error("the Puller cannot read some of its changes: {message}")]
+    Damaged {
+        /// The Puller's message.
+        message: String,
+    },
     /// The Puller refused the marker. A new one begins with everything that it holds.
     #[error("the Puller refuses the marker: {message}")]
     Refused {
@@ -60,7 +64,6 @@ impl Intake {
             consumer: consumer.into(),
             received: marker,
             unproved: BTreeSet::new(),
-            from_start: false,
         }
     }
 
@@ -100,7 +103,6 @@ impl Protocol for Intake {
 
     fn on_open(&mut self, _: Time, generation: Generation, cx: &mut Cx) {
         self.unproved = self.received.reached_backends();
-        self.from_start = self.unproved.is_empty();
         cx.send(SubscribeRequest {
             // Another id on each attempt: the end of the older stream at a Go server closes a younger
             // one of the same id (P1).
@@ -123,29 +125,37 @@ impl Protocol for Intake {
     fn on_heartbeat(&mut self, _: Time, _: &mut Cx) {}
 
     fn on_down(&mut self, _: Time, end: &End, cx: &mut Cx) {
-        // A refused start is a fault of the Puller, and nothing is lost by it.
-        if !self.from_start
-            && let Some(message) = refused_marker(end)
-        {
-            // Without what was received: what the Puller has now may be another history.
-            self.received = Marker::default();
-            let message = message.to_owned();
-            cx.emit(Received::Lost(Lost::Refused { message }));
+        match lost_with(end) {
+            Some(Lost::Refused { message }) if self.received != Marker::default() => {
+                // Without what was received: what the Puller has now may be another history.
+                self.received = Marker::default();
+                cx.emit(Received::Lost(Lost::Refused { message }));
+            }
+            // Nothing was received yet, so that nothing is lost.
+            None | Some(Lost::Refused { .. }) => {}
+            Some(lost) => cx.emit(Received::Lost(lost)),
         }
     }
 
     fn on_stop(&mut self, _: Time, _: &End, _: &mut Cx) {}
 }
 
-/// Returns the Puller's message if it ended the stream because of the marker.
-fn refused_marker(end: &End) -> Option<&str> {
+/// Returns the loss that the Puller announced by the end of the stream.
+fn lost_with(end: &End) -> Option<Lost> {
     const INVALID_ARGUMENT: i32 = 3;
     const OUT_OF_RANGE: i32 = 11;
     const DATA_LOSS: i32 = 15;
     match &end.reason {
         Reason::Status { code, message } if end.initiator == Initiator::Peer => match *code {
-            OUT_OF_RANGE | DATA_LOSS => Some(message),
-            INVALID_ARGUMENT if message.contains("marker") => Some(message),
+            DATA_LOSS => Some(Lost::Damaged {
+                message: message.clone(),
+            }),
+            OUT_OF_RANGE => Some(Lost::Refused {
+                message: message.clone(),
+            }),
+            INVALID_ARGUMENT if message.contains("marker") => Some(Lost::Refused {
+                message: message.clone(),
+            }),
             _ => None,
         },
         _ => None,

@@ -173,13 +173,16 @@ impl Marker {
     pub fn request(&self) -> Progress {
         let mut progress = Progress::default();
         for (backend, reached) in &self.backends {
-            let before = EventId {
-                time: reached.time.previous(),
+            let after = EventId {
+                // Nothing of this time was received if only a heartbeat named it.
+                time: if reached.seen.is_empty() {
+                    reached.time
+                } else {
+                    reached.time.previous()
+                },
                 hash: reached.hash.clone(),
             };
-            progress
-                .backends
-                .insert(backend.clone(), before.to_string());
+            progress.backends.insert(backend.clone(), after.to_string());
         }
         if progress.backends.is_empty() {
             // A Puller ignores backends that it does not know, and sends all of those that the marker
@@ -192,9 +195,8 @@ impl Marker {
 
     /// Returns the backends of which a change was received: the Puller must still hold its time.
     pub(super) fn reached_backends(&self) -> BTreeSet<String> {
-        let reached = |(name, reached): (&String, &Reached)| {
-            (reached.time > ClusterTime::ZERO).then(|| name.clone())
-        };
+        let reached =
+            |(name, reached): (&String, &Reached)| (!reached.seen.is_empty()).then(|| name.clone());
         self.backends.iter().filter_map(reached).collect()
     }
 
@@ -389,9 +391,9 @@ mod tests {
         // The marker of a Puller that has lost a backend, or names it without an id.
         heartbeat(&[]);
         let both = heartbeat(&[("b1", "11-9-aa"), ("b2", "5-5-aa"), ("b3", "none")]);
-        assert_eq!(both, expected(["12-0-aa", "5-4-aa"]));
+        assert_eq!(both, expected(["12-0-aa", "5-5-aa"]));
         let moved = heartbeat(&[("b1", "14-0-cc")]);
-        assert_eq!(moved, expected(["13-4294967295-cc", "5-4-aa"]));
+        assert_eq!(moved, expected(["14-0-cc", "5-5-aa"]));
     }
 
     #[test]

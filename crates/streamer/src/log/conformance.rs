@@ -529,6 +529,7 @@ fn marker_is_committed_with_its_entry_and_never_forgotten(mut log: TestLog) {
             version: 40 + sequence,
             created_at: -5,
             updated_at: 6,
+            timestamp: 7,
         }),
         ..entry_of("source", sequence, "d")
     };
@@ -546,6 +547,7 @@ fn marker_is_committed_with_its_entry_and_never_forgotten(mut log: TestLog) {
         text(appended(&outcomes[0])),
         r#"{"createdAt":-5,"n":1,"updatedAt":6,"version":41}"#
     );
+    assert_eq!(appended(&outcomes[0]).timestamp, 7);
     let expected = ProducerState {
         last_sequence: 2,
         marker: Some(Bytes::from_static(b"b")),

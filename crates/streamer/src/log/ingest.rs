@@ -91,7 +91,8 @@ pub(super) fn ingest(
     let created_at = lifetime.map_or(now_ms, |state| state.created_at);
     // Versions continue across a delete, so that they are never reused.
     let version = document.map_or(0, |state| state.version) + 1;
-    let (version, created_at, updated_at) = match &submission.origin {
+    let origin = submission.origin.as_ref();
+    let (version, created_at, updated_at) = match origin {
         None => (version, created_at, now_ms),
         Some(origin) => (origin.version, origin.created_at, origin.updated_at),
     };
@@ -111,7 +112,7 @@ pub(super) fn ingest(
             document_id: Arc::clone(&key.document_id),
             operation,
             data: with_metadata(fields, created_at, updated_at, version, deleted),
-            timestamp: now_ms,
+            timestamp: origin.map_or(now_ms, |origin| origin.timestamp),
         }),
         state: DocumentState {
             version,

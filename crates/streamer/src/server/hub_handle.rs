@@ -32,6 +32,8 @@ pub(super) enum HubMessage {
     Dequeued(StreamId),
     Ended(StreamId),
     ReadDone(ReadId, Result<Vec<Arc<Event>>, ReadFault>),
+    /// The source of the log has lost changes before the event at this offset. At most one per commit.
+    Lost(u64),
     /// Drain for at most this long, for this reason, and tell when no stream is left.
     Drain(Duration, String, oneshot::Sender<()>),
     Stats(oneshot::Sender<Stats>),
@@ -117,6 +119,7 @@ impl HubMessage {
             | Self::Ended(_)
             | Self::ReadDone(..)
             | Self::Drain(..)
+            | Self::Lost(_)
             | Self::Stats(_) => {}
         }
     }

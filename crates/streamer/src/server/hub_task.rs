@@ -143,6 +143,7 @@ impl HubTask {
             }
             HubMessage::Ended(stream) => self.step(Input::Ended { stream }),
             HubMessage::ReadDone(read, result) => self.step(Input::ReadDone { read, result }),
+            HubMessage::Lost(before) => self.step(Input::Lost { before }),
             HubMessage::Drain(grace, reason, drained) => {
                 // The log commits before the publisher gets its acknowledgement: events that were
                 // acknowledged before the drain are in this queue and are still delivered.

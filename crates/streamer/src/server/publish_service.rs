@@ -13,6 +13,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
+use super::puller_intake::RESERVED_PREFIX;
 use crate::{
     Epoch, Operation,
     log::{
@@ -162,6 +163,11 @@ impl PublisherStream {
             let length = hello.producer_id.len();
             return Err(Status::invalid_argument(format!(
                 "producer_id has {length} bytes, it must have 1 to {PRODUCER_BYTES}"
+            )));
+        }
+        if hello.producer_id.starts_with(RESERVED_PREFIX) {
+            return Err(Status::invalid_argument(format!(
+                "producer ids that begin with {RESERVED_PREFIX:?} are reserved; choose another"
             )));
         }
         self.producer = hello.producer_id.into();

@@ -5,6 +5,7 @@ use steadfast_session::{Advice, Effect, Signal};
 
 use self::scripted::{Puller, Store, change, taken};
 use super::*;
+use crate::puller::Progress;
 
 /// A Puller, an intake and the log that it fills.
 #[derive(Default)]
@@ -153,7 +154,6 @@ fn refused_marker_is_told_and_everything_asked_for() {
     rig.receive();
     for (code, message, refused) in [
         (11, "the events were trimmed", true),
-        (15, "the log is another one", true),
         (3, "invalid 'after' progress marker: no", true),
         (3, "consumer_id is too long", false),
         (13, "failed to start replay: i/o", false),
@@ -179,6 +179,34 @@ fn refused_marker_is_told_and_everything_asked_for() {
         intake.on_down(Time::ZERO, &end, &mut cx);
         assert_eq!(cx.into_effects().is_empty(), refused || code != 11);
     }
+}
+
+#[test]
+fn damage_that_a_puller_passed_is_told_and_keeps_the_marker() {
+    let mut rig = Rig::new();
+    rig.puller.add(change("b1", "12-1-aa"));
+    rig.receive();
+    let mut moved = rig.puller.heartbeat();
+    moved.progress = Progress {
+        backends: [("b1".to_owned(), "15-1-aa".to_owned())].into(),
+    }
+    .to_string();
+    rig.store.receive(moved);
+    rig.puller.cut();
+    rig.store
+        .down(&End::status(15, "13 to 15 are damaged", Advice::Stop));
+    let request = rig.store.open();
+    let after: Progress = request.after.parse().unwrap();
+    assert_eq!(after.backends["b1"], "15-1-aa", "exactly behind the damage");
+    rig.puller.subscribe(&request);
+    rig.puller.add(change("b1", "16-1-aa"));
+    rig.receive();
+    rig.store.commit(9);
+    let damaged = Lost::Damaged {
+        message: "13 to 15 are damaged".to_owned(),
+    };
+    assert_eq!(rig.store.lost, [(1, damaged)], "told once");
+    assert_eq!(rig.ids(), ["12-1-aa", "16-1-aa"]);
 }
 
 #[test]
