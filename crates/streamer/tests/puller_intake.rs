@@ -244,10 +244,7 @@ async fn restarted_server_resumes_after_what_it_committed() {
     second.send(insert(11, "u2")).await;
     second.send(soft_delete(12, "u1")).await;
     let received = changes(&mut subscription, 1).await;
-    assert_eq!(
-        (received[0].0, received[0].1.as_str()),
-        (Operation::Delete, "u1")
-    );
+    assert_eq!((received[0].0, received[0].1.as_str()), (Delete, "u1"));
     assert_eq!(server.puller().unwrap().counters.losses, 0);
 }
 
@@ -392,7 +389,7 @@ impl Log for Full {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn full_disk_pauses_the_intake_and_nothing_is_lost() {
-    const LARGE: u32 = 40;
+    const MANY: u32 = 2_000;
     let mut puller = Puller::start().await;
     let is_full = Arc::new(AtomicBool::new(true));
     let log = Full {
@@ -408,10 +405,10 @@ async fn full_disk_pauses_the_intake_and_nothing_is_lost() {
     options.puller = Some(from);
     let server = Server::start(listener, Box::new(log), options).unwrap();
     let call = puller.call().await;
-    let text = "x".repeat(800 << 10);
+    let text = "x".repeat(4 << 10);
     let sending = async {
         let mut sent = 0;
-        for number in 0..LARGE {
+        for number in 0..MANY {
             let id = format!("u{number}");
             let fields = format!(r#""data":{{"id":"{id}","text":"{text}"}}"#);
             let event = PullerEvent {
@@ -431,7 +428,7 @@ async fn full_disk_pauses_the_intake_and_nothing_is_lost() {
     };
     let sent = soon(sending).await;
     assert!(
-        sent < LARGE,
+        sent < MANY,
         "the Puller keeps what the log cannot take: {sent}"
     );
     let status = server.puller().unwrap();
