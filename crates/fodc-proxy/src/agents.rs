@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     agent_entry::AgentEntry,
     counters::Counters,
+    filter::Filter,
     frames::Outbound,
     lanes::{StreamKind, Wire},
     query::{MetricNames, Outcome, Query, ResponsePart},
@@ -194,6 +195,17 @@ impl Agents {
         online
             .map(|agent| (agent.id.clone(), Arc::clone(&agent.identity)))
             .collect()
+    }
+
+    /// Returns the online agents that a filter selects, in the order of their ids.
+    pub(super) fn select_online(
+        &self,
+        now: Time,
+        filter: &Filter,
+    ) -> Vec<(AgentId, Arc<Identity>)> {
+        let mut agents = self.online(now);
+        agents.retain(|(_, identity)| filter.selects(identity));
+        agents
     }
 
     /// Sends requests to the agent on this stream. Returns its generation, or `None` for an unknown

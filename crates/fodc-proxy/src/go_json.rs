@@ -37,6 +37,15 @@ pub(super) fn page(value: &impl Serialize) -> Vec<u8> {
     json
 }
 
+/// Returns the text of a time, which without one is that of the year 1 as in Go.
+pub(super) fn rfc3339_or_zero(time: Option<&Timestamp>) -> String {
+    const ZERO: Timestamp = Timestamp {
+        seconds: -62_135_596_800,
+        nanos: 0,
+    };
+    rfc3339(time.unwrap_or(&ZERO))
+}
+
 /// Returns the text of a time: RFC 3339 in UTC. A time that no calendar has is the nearest end of the
 /// year 1 or 9999, which Go could not write at all.
 pub(super) fn rfc3339(time: &Timestamp) -> String {

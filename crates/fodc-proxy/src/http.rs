@@ -2,6 +2,7 @@
 
 mod agents;
 mod cluster;
+mod diagnostics;
 mod parameters;
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
@@ -20,7 +21,8 @@ use tokio::sync::Semaphore;
 
 use self::parameters::{Parameters, RequestError};
 use super::{
-    gather::{Filter, Gathered, gather},
+    filter::Filter,
+    gather::{Gathered, gather},
     lanes::WAITING_MAX,
     query::Query,
     state::State,
@@ -37,7 +39,14 @@ pub(super) struct Api {
     /// The permits for pages of the other streams, each kind its own.
     topology: Arc<Semaphore>,
     lifecycle: Arc<Semaphore>,
+    crashes: Arc<Semaphore>,
+    profiles: Arc<Semaphore>,
+    /// The permits for downloads, which are held until the client has everything.
+    downloads: Arc<Semaphore>,
 }
+
+/// The downloads that are served at a time. Each takes a few chunks of memory.
+const DOWNLOADS_MAX: usize = 16;
 
 const MISSING: &str = "x-steadfast-missing";
 const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -56,14 +65,20 @@ pub(super) fn router(state: Arc<State>) -> Router {
         .route("/self-metrics", get(agents::self_metrics))
         .route("/cluster/topology", get(cluster::topology))
         .route("/cluster/lifecycle", get(cluster::lifecycle))
-        .route("/diagnostics", get(async || json("[]\n")))
-        .route("/pressure-profiles", get(async || json("[]\n")))
-        .route("/pressure-profiles/{pod}/{id}/{kind}", get(profile))
+        .route("/diagnostics", get(diagnostics::crashes))
+        .route("/pressure-profiles", get(diagnostics::profiles))
+        .route(
+            "/pressure-profiles/{pod}/{id}/{kind}",
+            get(diagnostics::download),
+        )
         .with_state(Api {
             state,
             permits,
             topology: Arc::new(Semaphore::new(WAITING_MAX)),
             lifecycle: Arc::new(Semaphore::new(WAITING_MAX)),
+            crashes: Arc::new(Semaphore::new(WAITING_MAX)),
+            profiles: Arc::new(Semaphore::new(WAITING_MAX)),
+            downloads: Arc::new(Semaphore::new(DOWNLOADS_MAX)),
         })
         .method_not_allowed_fallback(async || {
             (StatusCode::METHOD_NOT_ALLOWED, "method not allowed\n")
@@ -130,10 +145,6 @@ async fn ready(Shared(api): Shared<Api>) -> (StatusCode, &'static str) {
     } else {
         (StatusCode::OK, "ready\n")
     }
-}
-
-async fn profile() -> (StatusCode, &'static str) {
-    (StatusCode::NOT_FOUND, "no such profile\n")
 }
 
 impl Api {

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 
 use super::{
     catalog::{Labels, RenderedLabels, Series},
-    gather::{AgentResponse, Filter},
+    filter::Filter,
+    gather::AgentResponse,
     registry::Identity,
 };
 

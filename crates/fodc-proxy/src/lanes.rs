@@ -9,6 +9,7 @@
 //! all messages in memory share `stream_bytes`. A caller that falls behind stops the reading of that
 //! stream alone, for at most [`READER_TIMEOUT`].
 
+mod diagnostics;
 mod lane;
 
 use std::{collections::BTreeMap, fmt, time::Duration};
@@ -21,6 +22,7 @@ use steadfast_wire::fodc::{
 use tokio::sync::mpsc;
 use tonic::Status;
 
+pub(super) use self::diagnostics::{Crashes, Profiles, SchemaRegistry};
 use self::lane::{Action, Lane};
 pub(super) use self::lane::{Delivery, Part, QueryError, WAITING_MAX};
 use super::{frames::Outbound, samples::Reservation};
@@ -52,6 +54,9 @@ pub(super) trait StreamKind: fmt::Debug + Sized + Send + Sync + 'static {
 pub(super) struct Lanes {
     pub(super) topology: Wire<Topology>,
     pub(super) lifecycle: Wire<Lifecycle>,
+    pub(super) crashes: Wire<Crashes>,
+    pub(super) profiles: Wire<Profiles>,
+    pub(super) schema: Wire<SchemaRegistry>,
 }
 
 /// A lane and the streams that it sends on.
@@ -128,12 +133,18 @@ impl Lanes {
         Self {
             topology: Wire::new(now),
             lifecycle: Wire::new(now),
+            crashes: Wire::new(now),
+            profiles: Wire::new(now),
+            schema: Wire::new(now),
         }
     }
 
     pub(super) fn on_tick(&mut self, now: Time) {
         self.topology.step(|lane, out| lane.on_tick(now, out));
         self.lifecycle.step(|lane, out| lane.on_tick(now, out));
+        self.crashes.step(|lane, out| lane.on_tick(now, out));
+        self.profiles.step(|lane, out| lane.on_tick(now, out));
+        self.schema.step(|lane, out| lane.on_tick(now, out));
     }
 }
 
@@ -157,9 +168,19 @@ impl<K: StreamKind> Wire<K> {
         self.step(|lane, out| lane.on_closed(generation, status, out));
     }
 
+    /// Returns true if the agent has a stream of the kind.
+    pub(super) fn is_open(&self) -> bool {
+        !self.streams.is_empty()
+    }
+
     /// Returns true if a message that begins now on this stream may belong to a response.
     pub(super) fn is_waiting_on(&self, generation: u64) -> bool {
         self.lane.is_waiting_on(generation)
+    }
+
+    /// Returns the query to which the agent owes a response.
+    pub(super) fn outstanding(&self) -> Option<&K::Query> {
+        self.lane.outstanding()
     }
 
     /// Fails the outstanding query of a stream.

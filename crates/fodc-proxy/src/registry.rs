@@ -35,6 +35,22 @@ pub(super) struct Identity {
     pub(super) instance: Option<String>,
 }
 
+#[cfg(test)]
+impl Identity {
+    /// Returns the identity of an agent of the releases.
+    pub(super) fn of_pod(name: &str, role: &str) -> Self {
+        Self {
+            role: role.to_owned(),
+            name: name.to_owned(),
+            labels: BTreeMap::new(),
+            containers: Vec::new(),
+            address: None,
+            has_pod: true,
+            instance: None,
+        }
+    }
+}
+
 /// One registration.
 #[derive(Clone, Debug)]
 pub(super) struct Agent {

@@ -17,7 +17,7 @@ use tracing::{error, warn};
 use super::{
     counters::Counter,
     frames::{Inbound, Outbound},
-    lanes::{Lifecycle, StreamKind as _, Topology},
+    lanes::{Crashes, Lifecycle, Profiles, SchemaRegistry, StreamKind, Topology},
     registry::AgentId,
     state::State,
 };
@@ -119,17 +119,28 @@ impl Service {
             );
             return Ok(Status::unauthenticated(NO_AGENT_ID).into_http());
         };
-        let limit = self.state.config.max_message_bytes;
         Ok(match name {
-            "StreamMetrics" => self.run(open, limit, request, |call| metrics::run(call, id, name)),
-            Topology::METHOD => self.run(open, limit, request, |call| {
-                queried::run::<Topology>(call, id)
-            }),
-            Lifecycle::METHOD => self.run(open, limit, request, |call| {
-                queried::run::<Lifecycle>(call, id)
-            }),
-            _ => self.run(open, limit, request, |call| idle::run(call, id, name)),
+            "StreamMetrics" => {
+                let limit = self.state.config.max_message_bytes;
+                self.run(open, limit, request, |call| metrics::run(call, id, name))
+            }
+            Topology::METHOD => self.query::<Topology>(open, request, id),
+            Lifecycle::METHOD => self.query::<Lifecycle>(open, request, id),
+            Crashes::METHOD => self.query::<Crashes>(open, request, id),
+            Profiles::METHOD => self.query::<Profiles>(open, request, id),
+            _ => self.query::<SchemaRegistry>(open, request, id),
         })
+    }
+
+    /// Serves a stream of the kind `K`.
+    fn query<K: StreamKind>(
+        &self,
+        open: CallGuard,
+        request: Request<Incoming>,
+        id: AgentId,
+    ) -> Response<Body> {
+        let limit = self.state.config.max_message_bytes;
+        self.run(open, limit, request, |call| queried::run::<K>(call, id))
     }
 
     /// Responds with headers at once and serves the call in its own task. A panic there ends this call
@@ -183,9 +194,9 @@ const METHODS: [&str; 7] = [
     "StreamMetrics",
     Topology::METHOD,
     Lifecycle::METHOD,
-    "StreamCrashDiagnostics",
-    "StreamPressureProfiles",
-    "StreamSchemaRegistry",
+    Crashes::METHOD,
+    Profiles::METHOD,
+    SchemaRegistry::METHOD,
 ];
 
 /// The longest registration or heartbeat. The proxy keeps its content for as long as the agent.

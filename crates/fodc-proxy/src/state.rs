@@ -14,6 +14,8 @@ use super::{
     catalog::Catalog,
     config::Config,
     counters::Counters,
+    crash_store::CrashStore,
+    profile_catalog::ProfileCatalog,
     query::ResponsePart,
     registry::{AgentId, Refusal, Registry, UnknownAgent},
     samples::{MemoryBudget, Samples, Store},
@@ -30,6 +32,8 @@ pub(super) struct State {
     pub(super) tasks: Tasks,
     started: Instant,
     agents: Mutex<Agents>,
+    crashes: Mutex<CrashStore>,
+    profiles: Mutex<ProfileCatalog>,
 }
 
 impl State {
@@ -53,6 +57,8 @@ impl State {
                 config.query_limits(),
                 Arc::clone(&counters),
             )),
+            crashes: Mutex::default(),
+            profiles: Mutex::default(),
             counters,
             config,
         }
@@ -68,6 +74,16 @@ impl State {
         // A panic ends one call and nothing else: the state of all other agents stays
         // usable.
         self.agents.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Locks the crashes that are known, for one operation.
+    pub(super) fn crashes(&self) -> MutexGuard<'_, CrashStore> {
+        self.crashes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Locks the profiles that are known, for one operation. The agents are never locked meanwhile.
+    pub(super) fn profiles(&self) -> MutexGuard<'_, ProfileCatalog> {
+        self.profiles.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Registers an agent and returns the token that ends its streams.

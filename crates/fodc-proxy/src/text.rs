@@ -16,7 +16,8 @@ use steadfast_exposition::Numbers;
 use self::families::Families;
 use super::{
     catalog::{Layout, RenderedLabels, Series, metric_name},
-    gather::{AgentResponse, Filter, Gathered},
+    filter::Filter,
+    gather::{AgentResponse, Gathered},
     labels::{OriginLabels, admits, duplicates, has_agent_labels},
     samples::Samples,
 };

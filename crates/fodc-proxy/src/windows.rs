@@ -9,7 +9,8 @@ use steadfast_exposition::Numbers;
 
 use super::{
     catalog::{Labels, Series},
-    gather::{AgentResponse, Filter},
+    filter::Filter,
+    gather::AgentResponse,
     labels::{OriginLabels, admits, duplicates},
     registry::Identity,
     samples::Samples,

@@ -35,7 +35,7 @@ pub(super) async fn lifecycle(Shared(api): Shared<Api>) -> Result<Response<Body>
     Ok(with_missing(json(page), &mut missing))
 }
 
-fn with_missing(mut response: Response<Body>, missing: &mut Missing) -> Response<Body> {
+pub(super) fn with_missing(mut response: Response<Body>, missing: &mut Missing) -> Response<Body> {
     if let Some(missing) = missing_header(missing.text()) {
         response.headers_mut().insert(MISSING, missing);
     }

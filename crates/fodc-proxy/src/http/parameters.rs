@@ -3,7 +3,7 @@
 use jiff::{civil, fmt::temporal::Pieces};
 
 use crate::{
-    gather::Filter,
+    filter::Filter,
     query::MetricNames,
     time::{UnixNanos, Window},
 };

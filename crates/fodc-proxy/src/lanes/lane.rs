@@ -48,15 +48,10 @@ struct Outstanding<Q, S> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Part {
     /// Another part follows.
-    #[cfg_attr(
-        not(test),
-        expect(dead_code, reason = "for responses of several messages")
-    )]
     More,
     /// The response is complete.
     Last,
     /// The message belongs to another query.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for responses with an id"))]
     Foreign,
 }
 
@@ -267,6 +262,12 @@ impl<Q: Clone, S: Clone> Lane<Q, S> {
             self.end_if_owing(overdue.generation, out);
             self.send_next(out);
         }
+    }
+
+    /// Returns the query to which the agent owes a response.
+    pub(super) fn outstanding(&self) -> Option<&Q> {
+        let outstanding = self.outstanding.as_ref()?;
+        Some(&outstanding.waiting.query)
     }
 
     fn is_settled(&self, now: Time) -> bool {

@@ -1,7 +1,5 @@
-//! Streams on which the proxy requests nothing yet. Messages that an agent sends unrequested are read,
-//! so that its connection does not stall, and dropped.
-
-use std::sync::Arc;
+//! Streams of agents that are not known. Their messages are read, so that the connection does not stall,
+//! and dropped.
 
 use tonic::Status;
 
@@ -24,20 +22,6 @@ impl<'a> StreamGuard<'a> {
 impl Drop for StreamGuard<'_> {
     fn drop(&mut self) {
         self.state.agents().close_stream(self.id, self.method);
-    }
-}
-
-pub(super) async fn run(mut call: Call, id: AgentId, method: &'static str) -> Status {
-    let state = Arc::clone(&call.state);
-    let Some(end) = state.agents().open_stream(&id, method) else {
-        return hold_unknown(call).await;
-    };
-    let _open = StreamGuard::new(&state, &id, method);
-    tokio::select! {
-        biased;
-        // First: what arrives with the end of the registration does not count any more.
-        () = end.cancelled() => Status::aborted("the registration has ended"),
-        status = ignore_messages(&mut call) => status,
     }
 }
 

@@ -7,8 +7,9 @@ use steadfast_wire::fodc::AgentProfile;
 use super::*;
 use crate::{
     agents::PendingResponse,
+    filter::Filter,
     frames::Outbound,
-    gather::{Filter, gather},
+    gather::gather,
     query::{MetricNames, Outcome, Query, Reason},
 };
 

@@ -7,6 +7,7 @@
 
 mod agent;
 mod cluster;
+mod diagnostics;
 mod http;
 mod pages;
 mod queries;

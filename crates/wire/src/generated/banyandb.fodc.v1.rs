@@ -411,6 +411,9 @@ pub struct StreamCrashDiagnosticsRequest {
     pub panic_record: ::core::option::Option<CrashPanicRecord>,
     #[prost(string, repeated, tag = "5")]
     pub files: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Ends the response; such a message is no crash. Only to a proxy with the profile.
+    #[prost(bool, tag = "100")]
+    pub complete: bool,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct CrashPanicRecord {
