@@ -13,6 +13,7 @@ mod app_state;
 mod config;
 mod http;
 mod memory_budget;
+mod node_config;
 mod record_queries;
 mod recording;
 mod remote_read;
@@ -30,13 +31,14 @@ use tokio::{
     net::TcpListener,
     sync::watch,
     task::{JoinSet, spawn_blocking},
-    time::{self, Instant, timeout_at},
+    time::{self, Instant, timeout, timeout_at},
 };
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 pub use self::config::{
     Config, ConfigFault, ConfigFaults, ConfigProblem, ReadLimits, Storage, UplinkConfig,
 };
+pub use self::node_config::NodeConfig;
 use self::{
     app_state::AppState,
     http::Server,
@@ -123,6 +125,10 @@ pub enum StartError {
 #[error("disk of the record did not respond within {0:?}")]
 pub struct StopTimeout(pub Duration);
 
+/// Longest wait for the role of the node before the agent registers. The releases ignore a role that
+/// comes with a heartbeat, so that an agent that registers too early would keep the unknown one.
+const ROLE_TIMEOUT: Duration = Duration::from_secs(25);
+
 impl Agent {
     /// Starts an agent. When this returns, the listener is bound, the record is open and the first
     /// scrapes are under way.
@@ -157,7 +163,7 @@ impl Agent {
         let uplink = match &config.uplink {
             Some(settings) => {
                 let store = RecordSampleStore::new(recording.record(), Arc::clone(&views));
-                Some(start_uplink(settings, store)?)
+                Some(start_uplink(settings, &config, store)?)
             }
             None => None,
         };
@@ -176,7 +182,10 @@ impl Agent {
         };
         let stop = CancellationToken::new();
         // Last: an agent that fails to start has scraped nothing.
-        let pollers = start_pollers(&config, queues, &stop);
+        let mut pollers = start_pollers(&config, queues, &stop);
+        if let Some((uplink, identity)) = &uplink {
+            register(&config, uplink, identity, &mut pollers, &stop);
+        }
         Ok(Self {
             addresses: Addresses {
                 http: server.as_ref().map(Server::address),
@@ -288,6 +297,7 @@ impl Agent {
 
 fn start_uplink(
     settings: &UplinkConfig,
+    config: &Config,
     store: RecordSampleStore,
 ) -> Result<(Uplink, watch::Sender<Identity>), StartError> {
     let identity = watch::Sender::new(settings.identity.clone());
@@ -296,9 +306,32 @@ fn start_uplink(
         .heartbeat_interval(settings.heartbeat_interval)
         .reconnect_interval(settings.reconnect_interval)
         .reconnect_interval_max(longest.unwrap_or(settings.reconnect_interval))
+        .sources(config.node.sources(&identity, &config.clock))
         .build()?;
-    uplink.start();
     Ok((uplink, identity))
+}
+
+/// Starts to register: at once, or when the role of the node is known.
+fn register(
+    config: &Config,
+    uplink: &Uplink,
+    identity: &watch::Sender<Identity>,
+    tasks: &mut JoinSet<()>,
+    stop: &CancellationToken,
+) {
+    let Some(discovery) = config.node.role_discovery(identity) else {
+        uplink.start();
+        return;
+    };
+    let (uplink, mut known, stop) = (uplink.clone(), identity.subscribe(), stop.clone());
+    tasks.spawn(discovery.run(stop.clone()));
+    tasks.spawn(async move {
+        let resolved = known.wait_for(|identity| identity.role != Identity::ROLE_UNKNOWN);
+        let waited = stop.run_until_cancelled(timeout(ROLE_TIMEOUT, resolved));
+        if waited.await.is_some() {
+            uplink.start();
+        }
+    });
 }
 
 /// Starts the task of each endpoint, and one that syncs the record.

@@ -2,6 +2,7 @@
 
 mod agent;
 mod clock;
+mod node;
 pub mod scrape;
 pub mod uplink;
 
@@ -9,8 +10,8 @@ pub use steadfast_fodc_model::identity;
 
 pub use self::{
     agent::{
-        Addresses, Agent, Config, ConfigFault, ConfigFaults, ConfigProblem, ReadLimits, StartError,
-        StopTimeout, Storage, UplinkConfig,
+        Addresses, Agent, Config, ConfigFault, ConfigFaults, ConfigProblem, NodeConfig, ReadLimits,
+        StartError, StopTimeout, Storage, UplinkConfig,
     },
     clock::{Clock, SystemClock},
 };

@@ -1,8 +1,8 @@
 //! The agent's connection to its proxy: registration, heartbeats and responses to queries.
 //!
-//! An uplink consists of two links. The *registration* opens the connection and sends heartbeats.
+//! An uplink consists of several links. The *registration* opens the connection and sends heartbeats.
 //! The *metrics stream* shares that connection, carries queries and responses, and is reopened on
-//! its own. Only the sessions of these links retry; there is no other reconnect loop.
+//! its own; so does the stream of each configured source. Only the sessions of these links retry; there is no other reconnect loop.
 //!
 //! ```no_run
 //! use steadfast_fodc_agent::{identity::Identity, uplink::{SampleStore, Uplink}};
@@ -29,9 +29,12 @@ mod message_limit;
 mod metrics_stream;
 mod query;
 mod query_responder;
+mod query_stream;
 mod registration;
 mod response;
 mod sample_store;
+pub(crate) mod source;
+mod source_stream;
 mod supervisor;
 
 use std::{fmt, sync::Arc, time::Duration};
@@ -45,6 +48,7 @@ use tokio_util::{
     task::TaskTracker,
 };
 
+pub(crate) use self::source_stream::SourceStatus;
 pub use self::{
     builder::{BuildFaults, Builder},
     counters::Counters,
@@ -66,6 +70,8 @@ struct Inner<C: Connection> {
     link: Link<Registration, C>,
     registered: Arc<watch::Sender<Option<Registered>>>,
     metrics: Arc<StreamStatus>,
+    /// The streams of the configured sources.
+    sources: Vec<SourceStatus>,
     counters: Arc<AtomicCounters>,
     tasks: TaskTracker,
     cancel: CancellationToken,
@@ -136,6 +142,11 @@ impl<C: Connection> Uplink<C> {
         let ended = metrics.wait_for(Option::is_none);
         // The connection is cut by now, so a stream that is still there ends by itself.
         timeout(CLOSE_TIMEOUT, ended).await.ok();
+    }
+
+    /// Returns the streams of the configured sources.
+    pub(crate) fn source_streams(&self) -> &[SourceStatus] {
+        &self.inner.sources
     }
 
     /// Closes the uplink for good and waits, at most 2 s, until no task and no socket is left. Call

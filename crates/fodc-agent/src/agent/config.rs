@@ -12,6 +12,7 @@ use std::{
 use steadfast::grpc::{Address, InvalidAddress};
 use steadfast_exposition::Limits as PageLimits;
 
+use super::node_config::NodeConfig;
 use crate::{
     clock::{Clock, SystemClock},
     identity::{Identity, IdentityFaults},
@@ -56,6 +57,8 @@ pub struct Config {
     pub read: ReadLimits,
     /// The proxy and the identity of the agent; `None` runs without a proxy.
     pub uplink: Option<UplinkConfig>,
+    /// The services of the database node beside the agent, for the proxy.
+    pub node: NodeConfig,
     /// The clock that stamps scrapes.
     pub clock: Arc<dyn Clock>,
 }
@@ -205,6 +208,7 @@ impl Config {
             listen: Some(SocketAddr::from(([127, 0, 0, 1], 9_090))),
             read: ReadLimits::default(),
             uplink: None,
+            node: NodeConfig::default(),
             clock: Arc::new(SystemClock),
         }
     }
@@ -231,6 +235,10 @@ impl Config {
             ("read.samples", self.read.samples == 0),
             ("read.deadline", self.read.deadline.is_zero()),
             ("read.concurrent", self.read.concurrent == 0),
+            (
+                "node.cluster_state_interval",
+                self.node.cluster_state_interval.is_zero(),
+            ),
         ] {
             if zero {
                 fault(field, ConfigProblem::Zero);

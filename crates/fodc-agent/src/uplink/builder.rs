@@ -7,7 +7,7 @@ use std::{
 };
 
 use steadfast::{
-    LinkOptions,
+    Link, LinkOptions,
     grpc::{Address, Grpc, InvalidAddress, Options},
     transport::{Call, Connection, Transport},
 };
@@ -22,9 +22,12 @@ use tracing::warn;
 use super::{
     Inner, Uplink,
     counters::AtomicCounters,
+    metrics_stream::MetricsStream,
     query_responder::{Responding, Timeouts},
     registration::{Command, Event, Registered, Registration},
     sample_store::SampleStore,
+    source::{Source, Sources, StreamKind},
+    source_stream::{SourceCounters, SourceStatus, SourceStream},
     supervisor::Supervisor,
 };
 use crate::clock::{Clock, SystemClock};
@@ -36,6 +39,7 @@ pub struct Builder {
     address: String,
     identity: watch::Receiver<Identity>,
     store: Arc<dyn SampleStore>,
+    sources: Sources,
     reconnect_interval: Duration,
     reconnect_interval_max: Option<Duration>,
     heartbeat_interval: Duration,
@@ -82,6 +86,7 @@ impl Builder {
             address,
             identity,
             store,
+            sources: Sources::default(),
             reconnect_interval: Duration::from_secs(5),
             reconnect_interval_max: None,
             heartbeat_interval: HEARTBEAT_INTERVAL,
@@ -169,6 +174,12 @@ impl Builder {
     #[must_use]
     pub fn clock(mut self, clock: impl Clock) -> Self {
         self.clock = Arc::new(clock);
+        self
+    }
+
+    /// Sets the sources that answer on other streams than the metrics stream.
+    pub(crate) fn sources(mut self, sources: Sources) -> Self {
+        self.sources = sources;
         self
     }
 
@@ -300,26 +311,40 @@ impl Builder {
             .expect("the settings were checked");
 
         let metrics_status = Arc::new(watch::Sender::new(None));
+        let responding = Responding {
+            store: self.store,
+            identity: identity.subscribe(),
+            message_bytes: self.message_bytes,
+            timeouts: self.timeouts,
+            clock: self.clock,
+            counters: Arc::clone(&counters),
+        };
         let supervisor = Supervisor {
             registered: registered.subscribe(),
             connection: link.connection(),
-            config: metrics,
-            responding: Responding {
-                store: self.store,
-                identity: identity.subscribe(),
-                message_bytes: self.message_bytes,
-                timeouts: self.timeouts,
-                clock: self.clock,
-                counters: Arc::clone(&counters),
+            opener: MetricsStream {
+                config: metrics.clone(),
+                responding,
             },
             status: Arc::clone(&metrics_status),
         };
         let (tasks, cancel) = (TaskTracker::new(), CancellationToken::new());
         tasks.spawn(supervisor.run(cancel.clone()));
+        let spawner = SourceSpawner {
+            link: &link,
+            registered: &registered,
+            // As on the metrics stream, a plain proxy sends headers with its first query.
+            config: &metrics,
+            message_bytes: self.message_bytes,
+            tasks: &tasks,
+            cancel: &cancel,
+        };
+        let sources = spawner.spawn_all(self.sources);
         let inner = Arc::new(Inner {
             link,
             registered,
             metrics: metrics_status,
+            sources,
             counters,
             tasks: tasks.clone(),
             cancel: cancel.clone(),
@@ -330,6 +355,49 @@ impl Builder {
         tasks.spawn(cancel.run_until_cancelled_owned(following));
         tasks.close();
         Uplink { inner }
+    }
+}
+
+/// Starts the supervisors of sources.
+struct SourceSpawner<'a, C: Connection> {
+    link: &'a Link<Registration, C>,
+    registered: &'a watch::Sender<Option<Registered>>,
+    config: &'a CheckedConfig,
+    message_bytes: Option<usize>,
+    tasks: &'a TaskTracker,
+    cancel: &'a CancellationToken,
+}
+
+impl<C: Connection> SourceSpawner<'_, C> {
+    /// Starts the supervisor of each source that is configured.
+    fn spawn_all(&self, sources: Sources) -> Vec<SourceStatus> {
+        let statuses = [
+            sources.topology.map(|source| self.spawn(source)),
+            sources.lifecycle.map(|source| self.spawn(source)),
+        ];
+        statuses.into_iter().flatten().collect()
+    }
+
+    fn spawn<K: StreamKind>(&self, source: Arc<dyn Source<K>>) -> SourceStatus {
+        let counters = Arc::<SourceCounters>::default();
+        let status = Arc::new(watch::Sender::new(None));
+        let supervisor = Supervisor {
+            registered: self.registered.subscribe(),
+            connection: self.link.connection(),
+            opener: SourceStream {
+                config: self.config.clone(),
+                source,
+                message_bytes: self.message_bytes,
+                counters: Arc::clone(&counters),
+            },
+            status: Arc::clone(&status),
+        };
+        self.tasks.spawn(supervisor.run(self.cancel.clone()));
+        SourceStatus {
+            name: K::NAME,
+            status,
+            counters,
+        }
     }
 }
 

@@ -14,6 +14,10 @@ impl Counter {
     pub(crate) fn add(&self, more: u64) {
         self.0.fetch_add(more, Ordering::Relaxed);
     }
+
+    pub(crate) fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
 }
 
 /// Declares the counters once, as shared atomics and as the public snapshot of their values.
@@ -42,7 +46,7 @@ macro_rules! counters {
         impl AtomicCounters {
             pub(crate) fn snapshot(&self) -> Counters {
                 Counters {
-                    $($name: self.$name.0.load(Ordering::Relaxed),)*
+                    $($name: self.$name.get(),)*
                 }
             }
         }

@@ -1,152 +1,89 @@
-//! The protocol of the metrics stream: queries arrive, and each response goes out on the stream of its query.
+//! The metrics stream of a registration: how it opens, and what follows from its end.
 
-use bytes::{Buf, BufMut, Bytes};
-use prost::{
-    DecodeError, Message,
-    encoding::{DecodeContext, WireType},
-};
-use steadfast_session::{Context, End, Generation, Initiator, Protocol, Reason, Time};
+use std::sync::Arc;
+
+use futures_util::FutureExt as _;
+use steadfast::{Backpressure, transport};
+use steadfast_session::{CheckedConfig, End, Reason};
 use steadfast_wire::fodc::StreamMetricsResponse;
+use tracing::warn;
 
-/// An encoded `StreamMetricsRequest`.
-///
-/// Responses are encoded on a thread that may block; the driver of the stream only forwards them.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct EncodedRequest(pub(crate) Bytes);
+use super::{
+    counters::AtomicCounters,
+    message_limit::{self, MessageLimit, RELEASE_LIMIT},
+    query_responder::{QueryResponder, Responding},
+    query_stream,
+    registration::Registered,
+    supervisor::{EndLog, OpenStream, RESOURCE_EXHAUSTED, StreamCall, StreamOpener, UNIMPLEMENTED},
+};
 
-/// An event of the metrics stream.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) enum Event {
-    /// A query arrived on this stream.
-    Query(Generation, StreamMetricsResponse),
-    /// The result of the newest [`Command::Respond`]: true if the message was queued, false if the
-    /// stream of the query is gone.
-    Queued(bool),
-    /// The open stream. Queries of any other stream are void.
-    Stream(Option<Generation>),
-    /// The end of the stream.
-    Ended(End),
+/// Queries that may wait; beyond that the stream is not read.
+const QUERIES_WAITING: usize = 16;
+
+/// Opens the metrics stream of each registration.
+pub(crate) struct MetricsStream {
+    pub(crate) config: CheckedConfig,
+    pub(crate) responding: Responding,
 }
 
-/// A command of the responder.
-#[derive(Clone, Debug)]
-pub(crate) enum Command {
-    /// Sends a message if that stream is still open.
-    Respond(Generation, EncodedRequest),
-    /// Ends that stream because the proxy does not accept its responses.
-    Abandon(Generation),
-}
+impl<C: transport::Connection> StreamOpener<C> for MetricsStream {
+    type Query = StreamMetricsResponse;
 
-/// The protocol of the metrics stream.
-#[derive(Debug, Default)]
-pub(crate) struct MetricsProtocol {
-    /// The open stream.
-    generation: Option<Generation>,
-}
-
-impl MetricsProtocol {
-    fn is_open(&self, generation: Generation, cx: &Context<EncodedRequest, Event>) -> bool {
-        cx.is_open() && self.generation == Some(generation)
-    }
-
-    fn on_gone(&mut self, cx: &mut Context<EncodedRequest, Event>) {
-        // The responder stops waiting for this stream, and its queued queries are void.
-        self.generation = None;
-        cx.emit(Event::Stream(None));
-    }
-}
-
-impl Protocol for MetricsProtocol {
-    type Send = EncodedRequest;
-    type Receive = StreamMetricsResponse;
-    type Command = Command;
-    type Event = Event;
-
-    fn on_open(
-        &mut self,
-        _now: Time,
-        generation: Generation,
-        cx: &mut Context<EncodedRequest, Event>,
-    ) {
-        self.generation = Some(generation);
-        cx.emit(Event::Stream(Some(generation)));
-    }
-
-    fn on_message(
-        &mut self,
-        _now: Time,
-        query: StreamMetricsResponse,
-        cx: &mut Context<EncodedRequest, Event>,
-    ) {
-        if let Some(generation) = self.generation {
-            cx.emit(Event::Query(generation, query));
-        }
-    }
-
-    fn on_command(
-        &mut self,
-        _now: Time,
-        command: Command,
-        cx: &mut Context<EncodedRequest, Event>,
-    ) {
-        match command {
-            Command::Respond(generation, response) => {
-                // A response to a query of an older stream must not reach a newer one: a plain proxy
-                // matches responses to queries by order (O6).
-                let open = self.is_open(generation, cx);
-                if open {
-                    cx.send(response);
+    fn open(&self, registered: &Registered, connection: C) -> OpenStream<C, Self::Query> {
+        let responding = &self.responding;
+        // What the proxy says outweighs the setting of the agent.
+        let announced = registered.message_bytes().or(responding.message_bytes);
+        let message_limit = Arc::new(MessageLimit::new(announced.unwrap_or(RELEASE_LIMIT)));
+        let probe = match announced {
+            Some(_) => None,
+            None => Some(message_limit::probe(connection.clone()).boxed()),
+        };
+        let backpressure = Backpressure::new(QUERIES_WAITING);
+        let (counters, limit) = (Arc::clone(&responding.counters), Arc::clone(&message_limit));
+        let mut log = EndLog::new("metrics");
+        let (sink, inbox) =
+            query_stream::channel(Arc::clone(&backpressure), move |end| match end {
+                None => counters.metrics_streams.increment(),
+                Some(end) => {
+                    log.log(end);
+                    on_ended(end, &limit, &counters);
                 }
-                // The responder waits for this before it sends the next part.
-                cx.emit(Event::Queued(open));
-            }
-            Command::Abandon(generation) => {
-                if self.is_open(generation, cx) {
-                    // A new stream starts with an empty outbox and a fresh flow-control window.
-                    cx.fail(End::retry(Initiator::Peer, Reason::OutboxFull));
-                }
-            }
-        }
-    }
-
-    /// Does nothing: only the registration sends heartbeats.
-    fn on_heartbeat(&mut self, _now: Time, _cx: &mut Context<EncodedRequest, Event>) {}
-
-    fn on_down(&mut self, _now: Time, end: &End, cx: &mut Context<EncodedRequest, Event>) {
-        self.on_gone(cx);
-        cx.emit(Event::Ended(end.clone()));
-    }
-
-    fn on_stop(&mut self, _now: Time, _end: &End, cx: &mut Context<EncodedRequest, Event>) {
-        // If there was a stream, `on_down` has reported its end.
-        self.on_gone(cx);
+            });
+        let call = StreamCall {
+            method: "StreamMetrics",
+            name: "fodc metrics",
+            config: &self.config,
+            backpressure: Arc::clone(&backpressure),
+        };
+        let (responding, profile) = (responding.clone(), registered.profile.is_some());
+        call.open(registered, connection, sink, |link, cancel| {
+            let responder = QueryResponder {
+                link,
+                inbox,
+                responding,
+                message_limit,
+                probe,
+                profile,
+                backpressure,
+                reader: None,
+            };
+            responder.run(cancel)
+        })
     }
 }
 
-impl Message for EncodedRequest {
-    fn encode_raw(&self, buffer: &mut impl BufMut) {
-        buffer.put_slice(&self.0);
+/// Reacts to the end of a stream: counts a proxy without the stream, and lowers the limit after a
+/// message that was too large.
+fn on_ended(end: &End, message_limit: &MessageLimit, counters: &AtomicCounters) {
+    let Reason::Status { code, .. } = end.reason else {
+        return;
+    };
+    if code == UNIMPLEMENTED {
+        counters.switched_off.increment();
+        warn!("proxy does not implement the metrics stream; off until the next registration");
     }
-
-    fn encoded_len(&self) -> usize {
-        self.0.len()
-    }
-
-    fn clear(&mut self) {
-        self.0.clear();
-    }
-
-    /// Skips the field: this type is only encoded.
-    fn merge_field(
-        &mut self,
-        tag: u32,
-        wire_type: WireType,
-        buffer: &mut impl Buf,
-        context: DecodeContext,
-    ) -> Result<(), DecodeError> {
-        prost::encoding::skip_field(wire_type, tag, buffer, context)
+    if code == RESOURCE_EXHAUSTED {
+        let bytes = message_limit.halve();
+        warn!(%end, bytes, "proxy rejected a response as too large; limiting messages");
     }
 }
-
-#[cfg(test)]
-mod tests;

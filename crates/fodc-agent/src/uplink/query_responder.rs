@@ -29,7 +29,7 @@ use steadfast_wire::fodc::StreamMetricsResponse;
 use tokio::{
     sync::{mpsc, watch},
     task::{JoinError, JoinHandle, spawn_blocking},
-    time::{Instant, sleep_until, timeout, timeout_at},
+    time::{Instant, sleep_until, timeout_at},
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
@@ -37,8 +37,8 @@ use tracing::{debug, warn};
 use super::{
     counters::AtomicCounters,
     message_limit::MessageLimit,
-    metrics_stream::{Command, EncodedRequest, MetricsProtocol},
     query::Query,
+    query_stream::{self, Command, Inbox, QueryProtocol, SendError},
     response::{self, ResponseContext, ResponseSink, ResponseSummary},
     sample_store::SampleStore,
 };
@@ -73,9 +73,6 @@ impl Default for Timeouts {
 /// Parts that are written ahead of what the connection has accepted.
 const PARTS_AHEAD: usize = 1;
 
-/// Bytes that may be unsent when the next message is queued.
-const UNSENT_MAX: usize = 64 << 10;
-
 /// The settings of responses, and what responding shares with the uplink.
 #[derive(Clone)]
 pub(crate) struct Responding {
@@ -88,19 +85,10 @@ pub(crate) struct Responding {
     pub(crate) counters: Arc<AtomicCounters>,
 }
 
-/// The events of one metrics stream.
-pub(crate) struct Inbox {
-    pub(crate) queries: mpsc::UnboundedReceiver<(Generation, StreamMetricsResponse)>,
-    /// The result of the newest message: queued, or its stream is gone. At most one is awaited.
-    pub(crate) queued: mpsc::UnboundedReceiver<bool>,
-    /// The open stream.
-    pub(crate) stream: watch::Receiver<Option<Generation>>,
-}
-
 /// The task that responds to queries.
 pub(crate) struct QueryResponder<C: Connection> {
-    pub(crate) link: Link<MetricsProtocol, C>,
-    pub(crate) inbox: Inbox,
+    pub(crate) link: Link<QueryProtocol<StreamMetricsResponse>, C>,
+    pub(crate) inbox: Inbox<StreamMetricsResponse>,
     pub(crate) responding: Responding,
     pub(crate) message_limit: Arc<MessageLimit>,
     /// Probes whether the proxy accepts longer messages. It runs at most once, when a response is
@@ -132,15 +120,6 @@ enum Forwarded {
     Whole,
     /// The response was truncated, and the proxy turned out to accept longer messages.
     LimitRaised,
-}
-
-/// The reason why a response was not sent to its end.
-#[derive(Debug)]
-enum SendError {
-    /// The stream of the query is gone.
-    StreamGone,
-    /// The proxy did not accept a message in time.
-    TimedOut,
 }
 
 impl<C: Connection> QueryResponder<C> {
@@ -339,29 +318,8 @@ impl<C: Connection> QueryResponder<C> {
 
     /// Waits until the link can take a message and queues it.
     async fn send(&mut self, from: Generation, message: Bytes) -> Result<(), SendError> {
-        // Waiting for capacity first keeps the memory at one part, however slowly the proxy reads (O8).
-        let capacity = timeout(
-            self.responding.timeouts.send,
-            self.link.unsent_at_most(UNSENT_MAX),
-        );
-        tokio::select! {
-            biased;
-            _ = self.inbox.stream.wait_for(|stream| *stream != Some(from)) => {
-                return Err(SendError::StreamGone);
-            }
-            capacity = capacity => capacity.map_err(|_| SendError::TimedOut)?,
-        }
-        let command = Command::Respond(from, EncodedRequest(message));
-        self.link
-            .send_command(command)
-            .await
-            .map_err(|_| SendError::StreamGone)?;
-        // Each message has one result, which is always awaited here: none of an earlier one is
-        // left.
-        match self.inbox.queued.recv().await {
-            Some(true) => Ok(()),
-            Some(false) | None => Err(SendError::StreamGone),
-        }
+        let limit = self.responding.timeouts.send;
+        query_stream::send(&self.link, &mut self.inbox, limit, from, message).await
     }
 }
 

@@ -25,6 +25,15 @@ pub struct Registered {
     pub profile: Option<ProxyProfile>,
 }
 
+impl Registered {
+    /// Returns the longest message that the proxy announced.
+    pub(crate) fn message_bytes(&self) -> Option<usize> {
+        let profile = self.profile.as_ref()?;
+        let bytes = usize::try_from(profile.max_message_bytes).ok()?;
+        (bytes > 0).then_some(bytes)
+    }
+}
+
 /// An event of the registration stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Event {

@@ -1,29 +1,24 @@
-//! Keeps one metrics stream for each registration, on the registration's connection.
+//! Keeps one stream of a kind for each registration, on the registration's connection. The metrics stream and
+//! the stream of each source have a supervisor of their own.
 //!
 //! The supervisor acts on the current registration, not on its changes: one that came and went
 //! between two looks needs no stream.
 
-use std::{sync::Arc, time::Duration};
+use std::{future::Future, sync::Arc, time::Duration};
 
-use futures_util::FutureExt as _;
 use steadfast::{Backpressure, Link, LinkOptions, SharedConnection, SharedTransport, transport};
 use steadfast_session::{Advice, CheckedConfig, End, Initiator, Reason, Status};
-use tokio::{
-    sync::{mpsc, watch},
-    time::Instant,
-};
+use tokio::{sync::watch, time::Instant};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{debug, warn};
 
 use super::{
-    counters::AtomicCounters,
-    message_limit::{self, MessageLimit, RELEASE_LIMIT},
-    metrics_stream::{Event, MetricsProtocol},
-    query_responder::{Inbox, QueryResponder, Responding},
+    query_stream::{Event, QueryProtocol},
     registration::Registered,
 };
 
-const METHOD: &str = "/banyandb.fodc.v1.FODCService/StreamMetrics";
+/// The path of the service.
+const SERVICE: &str = "/banyandb.fodc.v1.FODCService/";
 
 /// The metadata that names the agent to the proxy.
 const AGENT_ID: &str = "agent_id";
@@ -34,35 +29,53 @@ const AGENT_ID_DASHED: &str = "agent-id";
 /// The time after which the same end of the stream is logged again.
 const SAME_END_LOGGED_EVERY: Duration = Duration::from_secs(300);
 
-/// Queries that may wait; beyond that the stream is not read.
-const QUERIES_WAITING: usize = 16;
-
 /// gRPC's code for a message that is too large for the peer.
-const RESOURCE_EXHAUSTED: i32 = 8;
+pub(crate) const RESOURCE_EXHAUSTED: i32 = 8;
 
 /// gRPC's code for a method that the peer does not know.
-const UNIMPLEMENTED: i32 = 12;
+pub(crate) const UNIMPLEMENTED: i32 = 12;
 
-/// The status of the metrics stream, while there is one.
+/// The status of a stream, while there is one.
 pub(crate) type StreamStatus = watch::Sender<Option<watch::Receiver<Status>>>;
 
-/// The task that opens and closes metrics streams.
-pub(crate) struct Supervisor<C> {
+/// Opens the stream of a registration.
+pub(crate) trait StreamOpener<C: transport::Connection>: Send + Sync + 'static {
+    /// A query of the proxy.
+    type Query: Send + 'static;
+
+    /// Opens the stream without waiting, and starts the task that responds on it.
+    fn open(&self, registered: &Registered, connection: C) -> OpenStream<C, Self::Query>;
+}
+
+/// The task that opens and closes streams of one kind.
+pub(crate) struct Supervisor<C, O> {
     pub(crate) registered: watch::Receiver<Option<Registered>>,
     pub(crate) connection: watch::Receiver<Option<C>>,
-    pub(crate) config: CheckedConfig,
-    pub(crate) responding: Responding,
+    pub(crate) opener: O,
     pub(crate) status: Arc<StreamStatus>,
 }
 
-/// A metrics stream and the task that responds on it.
-struct Stream<C: transport::Connection> {
-    link: Link<MetricsProtocol, SharedConnection<C>>,
+/// A stream and the task that responds on it.
+pub(crate) struct OpenStream<C: transport::Connection, Q> {
+    link: StreamLink<C, Q>,
     responder: TaskTracker,
     cancel: CancellationToken,
 }
 
-impl<C: transport::Connection> Supervisor<C> {
+/// The link of a stream.
+pub(crate) type StreamLink<C, Q> = Link<QueryProtocol<Q>, SharedConnection<C>>;
+
+/// The call that opens a stream.
+pub(crate) struct StreamCall<'a> {
+    /// The name of the method.
+    pub(crate) method: &'static str,
+    /// The name in logs.
+    pub(crate) name: &'static str,
+    pub(crate) config: &'a CheckedConfig,
+    pub(crate) backpressure: Arc<Backpressure>,
+}
+
+impl<C: transport::Connection, O: StreamOpener<C>> Supervisor<C, O> {
     /// Runs until `cancel`, or until the link of the registration is gone.
     pub(crate) async fn run(mut self, cancel: CancellationToken) {
         loop {
@@ -70,7 +83,7 @@ impl<C: transport::Connection> Supervisor<C> {
             let Some((registered, connection)) = next.flatten() else {
                 return;
             };
-            let stream = self.open(&registered, connection);
+            let stream = self.opener.open(&registered, connection);
             self.status.send_replace(Some(stream.link.watch()));
             // Not only its loss ends a registration: the next one may be here before this task
             // has seen that.
@@ -107,113 +120,56 @@ impl<C: transport::Connection> Supervisor<C> {
             changed.ok()?;
         }
     }
+}
 
-    fn open(&self, registered: &Registered, connection: C) -> Stream<C> {
-        let responding = &self.responding;
-        // What the proxy says outweighs the setting of the agent.
-        let announced = announced_limit(registered).or(responding.message_bytes);
-        let message_limit = Arc::new(MessageLimit::new(announced.unwrap_or(RELEASE_LIMIT)));
-        let probe = match announced {
-            Some(_) => None,
-            None => Some(message_limit::probe(connection.clone()).boxed()),
-        };
-        let backpressure = Backpressure::new(QUERIES_WAITING);
-        let counters = Arc::clone(&responding.counters);
-        let (sink, inbox) = channel(
-            Arc::clone(&backpressure),
-            Arc::clone(&message_limit),
-            counters,
-        );
-        let call = transport::Call::new(METHOD)
+impl StreamCall<'_> {
+    /// Opens the stream and spawns the task that responds on it.
+    pub(crate) fn open<C, Q, F>(
+        self,
+        registered: &Registered,
+        connection: C,
+        sink: impl FnMut(Event<Q>) + Send + 'static,
+        respond: impl FnOnce(StreamLink<C, Q>, CancellationToken) -> F,
+    ) -> OpenStream<C, Q>
+    where
+        C: transport::Connection,
+        Q: prost::Message + Default + Send + 'static,
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let call = transport::Call::new(format!("{SERVICE}{}", self.method))
             .with_metadata(AGENT_ID, &registered.agent_id)
             .with_metadata(AGENT_ID_DASHED, &registered.agent_id);
         let link = LinkOptions::from(self.config.settings().clone())
-            .name("fodc metrics")
+            .name(self.name)
             .retry_policy(advice)
-            .backpressure(Arc::clone(&backpressure))
+            .backpressure(self.backpressure)
             .spawn(
                 call,
                 SharedTransport::new(connection),
-                MetricsProtocol::default(),
+                QueryProtocol::default(),
                 sink,
             )
             .expect("the settings were checked");
         // Only a closed link fails to start, and nobody else holds this one.
         link.start().ok();
-        let responder = QueryResponder {
-            link: link.clone(),
-            inbox,
-            responding: responding.clone(),
-            message_limit,
-            probe,
-            profile: registered.profile.is_some(),
-            backpressure,
-            reader: None,
-        };
-        let (tasks, cancel) = (TaskTracker::new(), CancellationToken::new());
-        tasks.spawn(responder.run(cancel.clone()));
-        tasks.close();
-        Stream {
+        let (responder, cancel) = (TaskTracker::new(), CancellationToken::new());
+        responder.spawn(respond(link.clone(), cancel.clone()));
+        responder.close();
+        OpenStream {
             link,
-            responder: tasks,
+            responder,
             cancel,
         }
     }
 }
 
-impl<C: transport::Connection> Stream<C> {
+impl<C: transport::Connection, Q> OpenStream<C, Q> {
     /// Closes the link within its own limit. The responder ends at once.
     async fn close(self) {
         self.cancel.cancel();
         self.link.close().await;
         self.responder.wait().await;
     }
-}
-
-/// Returns the longest message that the proxy announced in its registration.
-fn announced_limit(registered: &Registered) -> Option<usize> {
-    let profile = registered.profile.as_ref()?;
-    let bytes = usize::try_from(profile.max_message_bytes).ok()?;
-    (bytes > 0).then_some(bytes)
-}
-
-/// Creates the sink for a stream's events and the inbox in which the responder finds them.
-fn channel(
-    backpressure: Arc<Backpressure>,
-    message_limit: Arc<MessageLimit>,
-    counters: Arc<AtomicCounters>,
-) -> (impl FnMut(Event) + Send + 'static, Inbox) {
-    let (queries, received_queries) = mpsc::unbounded_channel();
-    let (queued, received_queued) = mpsc::unbounded_channel();
-    let stream = watch::Sender::new(None);
-    let inbox = Inbox {
-        queries: received_queries,
-        queued: received_queued,
-        stream: stream.subscribe(),
-    };
-    let mut log = EndLog::default();
-    // The receivers are gone only while the stream is being closed.
-    let sink = move |event| match event {
-        Event::Query(from, query) => {
-            // Counted before it is passed on, because the responder may be done with it at once.
-            backpressure.enqueued();
-            queries.send((from, query)).ok();
-        }
-        Event::Queued(queued_now) => {
-            queued.send(queued_now).ok();
-        }
-        Event::Stream(generation) => {
-            counters
-                .metrics_streams
-                .add(u64::from(generation.is_some()));
-            stream.send_replace(generation);
-        }
-        Event::Ended(end) => {
-            log.log(&end);
-            on_ended(&end, &message_limit, &counters);
-        }
-    };
-    (sink, inbox)
 }
 
 /// Stops only for a proxy that does not implement the stream; any other fault may pass.
@@ -241,22 +197,28 @@ fn advice(end: &End) -> Option<Advice> {
     }
 }
 
-/// Logs the ends of metrics streams. The registration may live on without one, so that nothing else would
-/// say why the proxy has no metrics.
-#[derive(Debug, Default)]
-struct EndLog {
+/// Logs the ends of the streams of one kind. The registration may live on without one, so that nothing else
+/// would say why the proxy misses what the stream carries.
+#[derive(Debug)]
+pub(crate) struct EndLog {
+    stream: &'static str,
     last: Option<(String, Instant)>,
 }
 
 impl EndLog {
-    fn log(&mut self, end: &End) {
+    pub(crate) fn new(stream: &'static str) -> Self {
+        Self { stream, last: None }
+    }
+
+    pub(crate) fn log(&mut self, end: &End) {
+        let stream = self.stream;
         // The loss of the connection is the registration's to report.
         if end.initiator != Initiator::Peer {
-            debug!(%end, "metrics stream ended");
+            debug!(%end, stream, "stream ended");
         } else if self.is_news(end) {
-            warn!(%end, "metrics stream ended");
+            warn!(%end, stream, "stream ended");
         } else {
-            debug!(%end, "metrics stream ended again");
+            debug!(%end, stream, "stream ended again");
         }
     }
 
@@ -270,22 +232,6 @@ impl EndLog {
             self.last = Some((text, now));
         }
         !is_repeated
-    }
-}
-
-/// Reacts to the end of a stream: counts a proxy without the stream, and lowers the limit after a
-/// message that was too large.
-fn on_ended(end: &End, message_limit: &MessageLimit, counters: &AtomicCounters) {
-    let Reason::Status { code, .. } = end.reason else {
-        return;
-    };
-    if code == UNIMPLEMENTED {
-        counters.switched_off.increment();
-        warn!("proxy does not implement the metrics stream; off until the next registration");
-    }
-    if code == RESOURCE_EXHAUSTED {
-        let bytes = message_limit.halve();
-        warn!(%end, bytes, "proxy rejected a response as too large; limiting messages");
     }
 }
 

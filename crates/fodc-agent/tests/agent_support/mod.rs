@@ -4,6 +4,7 @@
 
 pub(crate) mod exporter;
 pub(crate) mod http;
+pub(crate) mod node;
 
 use std::time::Duration;
 

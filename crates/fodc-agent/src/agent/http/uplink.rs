@@ -4,7 +4,7 @@ use steadfast_exposition::Kind::{Counter, Gauge};
 use steadfast_session::{Cause, State, Status};
 
 use super::exposition::Families;
-use crate::uplink::Uplink;
+use crate::uplink::{SourceStatus, Uplink};
 
 /// Returns a line about the part of the uplink that is not connected, if any.
 ///
@@ -16,10 +16,21 @@ pub(super) fn problem(uplink: &Uplink) -> String {
         // Without a registration there is no metrics stream, and nothing is said about it.
         return format!("not registered with the proxy: {}\n", cause(&registration));
     }
-    match uplink.metrics_status() {
+    let metrics = [("metrics", uplink.metrics_status())];
+    let sources = uplink.source_streams().iter();
+    let sources = sources.map(|source| (source.name, source.current()));
+    let streams = metrics.into_iter().chain(sources);
+    streams
+        .map(|(name, status)| stream_problem(name, status.as_ref()))
+        .collect()
+}
+
+/// Returns a line about a stream that is not open.
+fn stream_problem(name: &str, status: Option<&Status>) -> String {
+    match status {
         Some(status) if status.state == State::Connected => String::new(),
-        Some(status) => format!("no metrics stream to the proxy: {}\n", cause(&status)),
-        None => "no metrics stream to the proxy yet\n".to_owned(),
+        Some(status) => format!("no {name} stream to the proxy: {}\n", cause(status)),
+        None => format!("no {name} stream to the proxy yet\n"),
     }
 }
 
@@ -54,6 +65,27 @@ pub(super) fn add(families: &mut Families, uplink: &Uplink) {
         is_live(uplink.metrics_status()),
     );
     for (name, help, value) in uplink.counters().all() {
+        put(&format!("{name}_total"), Counter, help, value);
+    }
+    for source in uplink.source_streams() {
+        add_source(families, source, is_live(source.current()));
+    }
+}
+
+/// Adds the metrics of the stream of a source.
+fn add_source(families: &mut Families, source: &SourceStatus, is_open: u64) {
+    let mut put = |name: &str, kind, help: &str, value: u64| {
+        let name = format!("steadfast_agent_uplink_source_{name}");
+        let labels = [("stream", source.name)];
+        families.add((&name, kind, help), labels, value as f64, None);
+    };
+    put(
+        "open",
+        Gauge,
+        "1 while the proxy can query the source",
+        is_open,
+    );
+    for (name, help, value) in source.counters.all() {
         put(&format!("{name}_total"), Counter, help, value);
     }
 }

@@ -17,7 +17,8 @@ use super::*;
 use crate::{
     identity::Identity,
     uplink::{
-        query_responder::Timeouts,
+        metrics_stream::MetricsStream,
+        query_responder::{Responding, Timeouts},
         sample_store::{SampleStore, StoreError, Visitor},
     },
 };
@@ -137,14 +138,16 @@ impl Rig {
         let supervisor = Supervisor {
             registered: registered.subscribe(),
             connection: connection.subscribe(),
-            config: config.check().unwrap(),
-            responding: Responding {
-                store: Arc::new(Empty),
-                identity: identity.subscribe(),
-                message_bytes: None,
-                timeouts: Timeouts::default(),
-                clock: Arc::new(|| 0),
-                counters: Arc::default(),
+            opener: MetricsStream {
+                config: config.check().unwrap(),
+                responding: Responding {
+                    store: Arc::new(Empty),
+                    identity: identity.subscribe(),
+                    message_bytes: None,
+                    timeouts: Timeouts::default(),
+                    clock: Arc::new(|| 0),
+                    counters: Arc::default(),
+                },
             },
             status: Arc::new(watch::Sender::new(None)),
         };
@@ -221,7 +224,7 @@ async fn same_end_is_logged_once_in_five_minutes() {
         };
         End::retry(Initiator::Peer, reason)
     };
-    let mut log = EndLog::default();
+    let mut log = EndLog::new("metrics");
     assert!(log.is_news(&refused("no agent id")));
     assert!(!log.is_news(&refused("no agent id")));
     assert!(log.is_news(&refused("unknown agent")));

@@ -1,14 +1,18 @@
 use steadfast_session::{Effect, Signal};
+use steadfast_wire::fodc::StreamMetricsResponse;
 
 use super::*;
+
+type MetricsProtocol = QueryProtocol<StreamMetricsResponse>;
+type MetricsEvent = Event<StreamMetricsResponse>;
 
 const AT: Time = Time::ZERO;
 
 fn effects(
     metrics: &mut MetricsProtocol,
     open: bool,
-    call: impl FnOnce(&mut MetricsProtocol, &mut Context<EncodedRequest, Event>),
-) -> Vec<Effect<EncodedRequest, Event>> {
+    call: impl FnOnce(&mut MetricsProtocol, &mut Context<EncodedRequest, MetricsEvent>),
+) -> Vec<Effect<EncodedRequest, MetricsEvent>> {
     let mut cx = Context::new(open);
     call(metrics, &mut cx);
     cx.into_effects()

@@ -1,0 +1,10 @@
+//! The database node beside the agent: what the agent asks its gRPC services.
+//!
+//! Each call dials, asks and hangs up, within one time limit. Nothing is retried within it: role
+//! discovery asks again at its next tick, and a source when the proxy queries it again.
+
+mod call;
+mod role;
+mod topology;
+
+pub(crate) use self::{role::RoleDiscovery, topology::TopologySource};
