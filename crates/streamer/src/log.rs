@@ -13,7 +13,7 @@ mod plan;
 mod store;
 mod writer;
 
-use std::{error::Error, sync::Arc};
+use std::{error::Error, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 
@@ -374,6 +374,11 @@ pub trait Log: Send {
     ///
     /// Returns an error if the storage fails; the log must then be reopened.
     fn maintain(&mut self, now_ms: i64) -> Result<bool, LogError>;
+
+    /// Returns the time after which [`Log::maintain`] must be called, if commits must be synced then.
+    fn maintenance_due(&self) -> Option<Duration> {
+        None
+    }
 
     /// Notes that a producer is connected, so that it does not age. An unknown one stays unknown.
     ///

@@ -15,7 +15,7 @@ use crate::{
     child_process::{READY, parent_gone},
     clients::ServerAddress,
     output,
-    settings::{Given, Listen, Settings, Size},
+    settings::{Given, Listen, Setting, Settings, Size},
 };
 
 /// Arguments of `streamer serve`.
@@ -34,6 +34,11 @@ pub(crate) struct Args {
     /// Remove the oldest events beyond this size, like 4GiB [default: keep all]
     #[arg(long, env)]
     retain_size: Option<Given<Size>>,
+    /// When a document is acknowledged: after its commit is synced (commit), or before, with a sync at
+    /// an interval (every=100ms). A power failure then loses what was acknowledged in about that time
+    /// [default: commit]
+    #[arg(long, env, value_name = "MODE")]
+    sync: Option<Given<Sync>>,
     /// Open connections at most; further ones are closed at once [default: 65536]
     #[arg(long, env)]
     max_connections: Option<Given<usize>>,
@@ -46,6 +51,29 @@ pub(crate) struct Args {
     /// Stop when standard input ends, so that a server does not outlive its parent
     #[arg(long, hide = true)]
     stop_with_stdin: bool,
+}
+
+/// The interval of syncs; with `None` each commit is synced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Sync(Option<Duration>);
+
+/// The longest interval that a person can mean.
+const SYNC_INTERVAL_MAX: Duration = Duration::from_secs(60);
+
+impl Setting for Sync {
+    fn from_text(text: &str) -> Result<Self, String> {
+        if text == "commit" {
+            return Ok(Self(None));
+        }
+        let wanted = || format!("{text:?} is not a mode; write commit, or every=100ms");
+        let interval = Duration::from_text(text.strip_prefix("every=").ok_or_else(wanted)?)?;
+        if interval.is_zero() || interval > SYNC_INTERVAL_MAX {
+            return Err(format!(
+                "{text:?} is not from 1ns to 60s; write commit, or every=100ms"
+            ));
+        }
+        Ok(Self(Some(interval)))
+    }
 }
 
 const EXAMPLES: &str =
@@ -68,6 +96,7 @@ pub(crate) async fn run(
     let drain = settings.get_or(args.drain, Duration::from_secs(10));
     let mut store = StoreOptions::new(Epoch(uuid::Uuid::new_v4().as_u64_pair().0));
     store.retention_age = settings.get(args.retain_age);
+    store.sync_interval = settings.get(args.sync).and_then(|Sync(interval)| interval);
     store.retention_bytes = settings.get(args.retain_size).map(|Size(bytes)| bytes);
     let mut options = ServerOptions::default();
     settings.set(&mut options.max_connections, args.max_connections);

@@ -76,6 +76,10 @@ pub struct StoreOptions {
     /// [`LogError::Full`]: if the disk filled up during a commit, the log would stop, and on a full
     /// disk it may not even open. Default 64 MiB. Ignored on systems other than Unix.
     pub min_free_bytes: u64,
+    /// Acknowledge commits before they are synced, and sync them at this interval. A crash of the
+    /// system or a power failure then loses about as much as was acknowledged in this time; the end of
+    /// the process loses nothing. Default: each commit is synced before it is acknowledged.
+    pub sync_interval: Option<Duration>,
     /// Verify every page when the log is opened, which takes about a second per gigabyte. Default:
     /// no, because every value is verified when it is read.
     pub verify_on_open: bool,
@@ -100,6 +104,9 @@ pub struct SegmentLog {
     clock: AgeClock,
     /// The last step of the clock.
     stepped: Instant,
+    sync_interval: Option<Duration>,
+    /// The time of the first commit that is not synced.
+    unsynced_since: Option<Instant>,
     /// Total size of all encoded events, including the trimmed ones.
     bytes: u64,
     /// The failure that stopped all writes.
@@ -138,6 +145,7 @@ impl StoreOptions {
             retention_bytes: None,
             segment_bytes: 16 << 20,
             min_free_bytes: 64 << 20,
+            sync_interval: None,
             verify_on_open: false,
         }
     }
@@ -215,6 +223,9 @@ impl SegmentLog {
             records.push((Kind::Producer, new_head, producer.encode_named(name)));
         }
         self.appender.append(head, &records)?;
+        if self.sync_interval.is_some() {
+            self.unsynced_since.get_or_insert_with(Instant::now);
+        }
 
         // Only now: if the commit fails, readers must not see the new head.
         self.bytes = bytes;
@@ -224,6 +235,19 @@ impl SegmentLog {
         // The last step. Until then a reader stops at the old head, whatever the segments hold.
         self.shared.set_bounds(|bounds| bounds.head = new_head);
         Ok(plan.outcomes)
+    }
+
+    /// Returns the time after which commits must be synced, if any is not.
+    fn sync_due(&self) -> Option<Duration> {
+        let since = self.unsynced_since?;
+        Some(self.sync_interval?.saturating_sub(since.elapsed()))
+    }
+
+    /// Makes all commits durable.
+    fn sync(&mut self) -> Result<(), LogError> {
+        self.appender.sync()?;
+        self.unsynced_since = None;
+        Ok(())
     }
 
     fn touch_producer(&mut self, name: &str, now_ms: i64) {
@@ -283,6 +307,10 @@ impl Log for SegmentLog {
         }
     }
 
+    fn maintenance_due(&self) -> Option<Duration> {
+        self.sync_due()
+    }
+
     fn touch(&mut self, producer: &str, now_ms: i64) -> Result<(), LogError> {
         self.write(|log| {
             log.touch_producer(producer, now_ms);
@@ -301,6 +329,20 @@ impl Log for SegmentLog {
 
     fn reader(&self) -> Arc<dyn LogReader> {
         Arc::clone(&self.shared) as Arc<dyn LogReader>
+    }
+}
+
+impl Drop for SegmentLog {
+    fn drop(&mut self) {
+        // After a failure another sync could report success for data that is lost.
+        if self.failure.is_none()
+            && let Err(error) = self.sync()
+        {
+            tracing::error!(
+                error = with_sources(&error),
+                "the newest commits may be lost"
+            );
+        }
     }
 }
 

@@ -91,6 +91,8 @@ impl SegmentLog {
         if !self.pending.is_empty() {
             // redb cannot continue after a failed write, so that it must not begin one on a full
             // disk.
+            // The index must not know of more than the segments hold after a power failure.
+            self.sync()?;
             let transaction = self.begin_index_commit()?;
             {
                 let mut table = transaction.open_table(DOCUMENTS).map_err(storage)?;

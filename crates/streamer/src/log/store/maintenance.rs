@@ -64,6 +64,9 @@ impl Maintenance {
 impl SegmentLog {
     /// Does one slice of the work that is due, and returns `true` if more is due.
     pub(super) fn maintain_slice(&mut self, now_ms: i64) -> Result<bool, LogError> {
+        if self.sync_due().is_some_and(|due| due.is_zero()) {
+            self.sync()?;
+        }
         let applied_ms = self.maintenance.applied_ms;
         // First: the search for idle producers reads their table, which should be current.
         if self.pending.is_due()

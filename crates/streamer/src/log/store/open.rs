@@ -126,7 +126,7 @@ impl SegmentLog {
         // Not written to the index here: opening after a crash must not take longer than after a
         // stop.
         let mut replay = Replay::default();
-        let (appender, shown) = Segments::recover(
+        let (mut appender, shown) = Segments::recover(
             Arc::clone(&disk),
             applied_upto,
             segment_bytes,
@@ -148,6 +148,7 @@ impl SegmentLog {
                 "the newest events of the log are missing"
             );
         }
+        appender.defers_syncs = options.sync_interval.is_some();
         let segments = appender.segments();
         // The last event, not the system's clock, because that may have jumped while the log was
         // closed.
@@ -169,6 +170,8 @@ impl SegmentLog {
             maintenance: Maintenance::new(options),
             clock: AgeClock::from_reading(logged_ms),
             stepped: Instant::now(),
+            sync_interval: options.sync_interval,
+            unsynced_since: None,
             bytes,
             failure: None,
         })
@@ -267,6 +270,13 @@ fn open(dir: &Path, options: &StoreOptions) -> Result<SegmentLog, OpenFailure> {
     // there.
     if !path.try_exists()? {
         create(dir, options)?;
+    }
+    if let Some(interval) = options.sync_interval {
+        tracing::warn!(
+            ?interval,
+            "commits are acknowledged before they are synced: a power failure or a crash of the \
+             system loses those of about this time; the end of the process loses none"
+        );
     }
     let mut builder = builder(options);
     builder.set_check_integrity_on_open(options.verify_on_open);

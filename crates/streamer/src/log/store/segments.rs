@@ -43,6 +43,8 @@ pub(super) struct Appender {
     next_id: u64,
     salt: u64,
     segment_bytes: usize,
+    /// Commits are synced by [`Appender::sync`], not by themselves.
+    pub(super) defers_syncs: bool,
 }
 
 /// The segment that commits are appended to.
@@ -54,6 +56,8 @@ struct Active {
     end: usize,
     /// Place up to which a failed commit may have left bytes.
     dirty: usize,
+    /// It has commits that are not synced.
+    is_unsynced: bool,
 }
 
 /// One step of [`Segments::visit`].
@@ -131,6 +135,7 @@ impl Segments {
                     file,
                     end: scan.end,
                     dirty: scan.end,
+                    is_unsynced: false,
                 });
             }
         }
@@ -141,6 +146,7 @@ impl Segments {
             next_id,
             salt,
             segment_bytes,
+            defers_syncs: false,
         };
         Ok((appender, head))
     }
@@ -331,7 +337,7 @@ impl Appender {
     }
 
     /// Appends a commit of records, each with its kind, offset and body, to a log with this head, with
-    /// one write and one sync.
+    /// one write and, unless syncs are deferred, one sync.
     pub(super) fn append(
         &mut self,
         head: u64,
@@ -349,7 +355,13 @@ impl Appender {
         let fits = |active: &Active| active.end + bound <= active.segment.length;
         let active = match self.active.take() {
             Some(active) if fits(&active) => active,
-            _ => self.create(head, bound)?,
+            full => {
+                // Before its successor has a commit: only the tail of the log may be unsynced.
+                if let Some(mut full) = full {
+                    full.sync()?;
+                }
+                self.create(head, bound)?
+            }
         };
         let active = self.active.insert(active);
         let mut buffer = CommitBuffer::new(active.segment.header, active.end);
@@ -367,7 +379,10 @@ impl Appender {
             .file
             .write(active.end as u64, &bytes)
             .map_err(write_error)?;
-        active.file.sync().map_err(LogError::storage)?;
+        active.is_unsynced = true;
+        if !self.defers_syncs {
+            active.sync()?;
+        }
         // Writing to a removed file succeeds, and the commit would vanish with the process.
         if !active.file.is_linked().map_err(LogError::storage)? {
             return Err(removed(&file_name(active.segment.header.id)));
@@ -377,6 +392,11 @@ impl Appender {
         let mut index = active.segment.index();
         add_to_index(index.get_or_insert_default(), events);
         Ok(())
+    }
+
+    /// Makes all commits durable.
+    pub(super) fn sync(&mut self) -> Result<(), LogError> {
+        self.active.as_mut().map_or(Ok(()), Active::sync)
     }
 
     fn create(&mut self, head: u64, bound: usize) -> Result<Active, LogError> {
@@ -414,11 +434,20 @@ impl Appender {
             file,
             end: RECORDS,
             dirty: RECORDS,
+            is_unsynced: false,
         })
     }
 }
 
 impl Active {
+    fn sync(&mut self) -> Result<(), LogError> {
+        if self.is_unsynced {
+            self.file.sync().map_err(LogError::storage)?;
+            self.is_unsynced = false;
+        }
+        Ok(())
+    }
+
     /// Removes what a failed commit left. Otherwise its records would appear after a shorter commit.
     fn clean(&mut self) -> Result<(), LogError> {
         if self.dirty > self.end {

@@ -2,9 +2,15 @@
 //!
 //! Each schedule appends, trims, maintains and reopens a log while the disk fails, fills up, loses power,
 //! and is replaced by copies of itself. A model holds what was acknowledged. At the end the disk is
-//! damaged: then nothing may be wrong, and nothing missing without an error.
+//! damaged: then nothing may be wrong, and nothing missing without an error. Some logs defer their syncs:
+//! a power cut may take what was not synced, and nothing else.
 
-use std::{collections::BTreeMap, fs::File, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs::File,
+    sync::Arc,
+    time::Duration,
+};
 
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -30,8 +36,8 @@ type Entry = (u64, u64);
 /// What must be in the log.
 #[derive(Clone, Debug, Default)]
 struct Model {
-    /// The events by offset, from 1.
-    events: Vec<Entry>,
+    /// The events by offset, from 1; `None` is one that a power cut took.
+    events: Vec<Option<Entry>>,
     first: u64,
 }
 
@@ -45,9 +51,14 @@ struct Run {
     /// The upper end of a trimming that failed.
     doubtful_first: u64,
     copies: Vec<(Disk, Model)>,
-    restored: bool,
+    /// The log has had another history: a copy was restored, or a power cut took events.
+    diverged: bool,
+    /// Number of events that were synced.
+    synced: usize,
+    /// Offsets of events whose sync failed. Their pages are clean and may not be on the disk.
+    weak: BTreeSet<u64>,
     /// Positions that were read, with the events before them.
-    positions: Vec<(Position, Vec<Entry>)>,
+    positions: Vec<(Position, Vec<Option<Entry>>)>,
     now_ms: i64,
     options: StoreOptions,
     counts: SimulationCounts,
@@ -67,6 +78,9 @@ pub fn simulate(seed: u64, lock: &Arc<File>) -> Result<SimulationCounts, String>
     if rng.random() {
         options.retention_age = Some(Duration::from_secs(60));
     }
+    // Synced with each commit, at each maintenance, or only by what needs it.
+    let intervals = [None, None, Some(Duration::ZERO), Some(Duration::MAX)];
+    options.sync_interval = intervals[rng.random_range(0..4)];
     let mut run = Run {
         rng,
         disk: Disk::default(),
@@ -75,14 +89,16 @@ pub fn simulate(seed: u64, lock: &Arc<File>) -> Result<SimulationCounts, String>
         doubtful: Vec::new(),
         doubtful_first: 0,
         copies: Vec::new(),
-        restored: false,
+        diverged: false,
+        synced: 0,
+        weak: BTreeSet::new(),
         positions: Vec::new(),
         now_ms: 1_000,
         options,
         counts: SimulationCounts::default(),
         lock: Arc::clone(lock),
     };
-    run.reopen()?;
+    run.reopen(false)?;
     for step in 0..run.rng.random_range(4..24) {
         run.step()
             .map_err(|violation| format!("step {step}: {violation}"))?;
@@ -161,19 +177,19 @@ impl Run {
                 (self.disk, self.model) = (disk.after_kill(), model.clone());
                 self.doubtful.clear();
                 self.doubtful_first = 0;
-                self.restored = true;
+                self.diverged = true;
                 self.count("copy restored");
-                self.reopen()
+                self.reopen(false)
             }
             17 | 18 => {
                 self.count("power cut");
                 self.disk = self.disk.after_power_cut(&mut self.rng);
-                self.reopen()
+                self.reopen(self.options.sync_interval.is_some())
             }
             _ => {
                 self.count("kill");
                 self.disk = self.disk.after_kill();
-                self.reopen()
+                self.reopen(false)
             }
         }
     }
@@ -198,18 +214,27 @@ impl Run {
                 if !outcomes.iter().all(|it| matches!(it, Outcome::Appended(_))) {
                     return Err(format!("appended as {outcomes:?}"));
                 }
-                self.model.events.extend(entries);
+                self.model.events.extend(entries.into_iter().map(Some));
                 self.count("append");
             }
             Err(error) if error.is_full() => self.count("full"),
             Err(_) => {
                 self.doubtful = entries;
-                self.log = None;
+                self.stop();
                 self.count("failed commit");
             }
         }
         self.read_position();
         Ok(())
+    }
+
+    /// Closes a log that failed.
+    fn stop(&mut self) {
+        self.log = None;
+        if self.options.sync_interval.is_some() {
+            let unsynced = self.synced..self.model.events.len() + self.doubtful.len();
+            self.weak.extend(unsynced.map(|index| index as u64 + 1));
+        }
     }
 
     /// Remembers a position at a random offset.
@@ -234,13 +259,16 @@ impl Run {
                 Err(_) => {
                     // A trimming may have been in progress.
                     self.doubtful_first = self.model.events.len() as u64;
-                    self.log = None;
+                    self.stop();
                     self.count("failed maintenance");
                     return;
                 }
             }
         }
         self.model.first = log.reader().bounds().first;
+        if self.options.sync_interval == Some(Duration::ZERO) {
+            self.synced = self.model.events.len();
+        }
     }
 
     fn trim(&mut self) {
@@ -251,7 +279,7 @@ impl Run {
         match log.trim(upto) {
             Err(error) if !error.is_full() => {
                 self.doubtful_first = upto;
-                self.log = None;
+                self.stop();
             }
             _ => {
                 self.model.first = log.reader().bounds().first;
@@ -260,8 +288,9 @@ impl Run {
         }
     }
 
-    /// Opens the log as a new process does, and compares it with the model.
-    fn reopen(&mut self) -> Result<(), String> {
+    /// Opens the log as a new process does, and compares it with the model. Events that were not synced
+    /// `may_be_lost`.
+    fn reopen(&mut self, may_be_lost: bool) -> Result<(), String> {
         self.log = None;
         self.options.epoch = Epoch(self.rng.random());
         let lock = self.lock.try_clone().map_err(|error| error.to_string())?;
@@ -271,7 +300,11 @@ impl Run {
         let Bounds { first, head } = reader.bounds();
         let acknowledged = self.model.events.len() as u64;
         if head == acknowledged + self.doubtful.len() as u64 {
-            self.model.events.append(&mut self.doubtful);
+            self.model.events.extend(self.doubtful.drain(..).map(Some));
+        } else if may_be_lost && (self.synced as u64..acknowledged).contains(&head) {
+            self.model.events.truncate(head as usize);
+            self.diverged = true;
+            self.count("unsynced tail lost");
         } else if head != acknowledged {
             let doubtful = self.doubtful.len();
             return Err(format!(
@@ -288,10 +321,16 @@ impl Run {
         if sequence.last_sequence != head {
             return Err(format!("sequence {}, head {head}", sequence.last_sequence));
         }
-        let missing = check_events(&log, &self.model.events)?;
-        if missing > 0 {
-            return Err(format!("{missing} events are damaged"));
+        for offset in check_events(&log, &self.model.events)? {
+            let event = &mut self.model.events[offset as usize - 1];
+            let is_unsynced = may_be_lost && offset > self.synced as u64;
+            if event.is_some() && !is_unsynced && !self.weak.contains(&offset) {
+                return Err(format!("the event {offset} is damaged"));
+            }
+            *event = None;
         }
+        // Opening syncs the last segment. The others were synced when their successor was created.
+        self.synced = self.model.events.len();
         self.check_positions(&reader.terms())?;
         self.log = Some(log);
         Ok(())
@@ -303,11 +342,11 @@ impl Run {
             if !terms.contain(*position) {
                 // Terms that ended before the first event are forgotten.
                 refused += u64::from(position.offset >= self.model.first);
-            } else if self.model.events.get(..seen.len()) != Some(&seen[..]) {
+            } else if !self.model.contains(seen) {
                 return Err(format!("{position} was read in another history"));
             }
         }
-        if refused > 0 && !self.restored {
+        if refused > 0 && !self.diverged {
             return Err(format!(
                 "{refused} positions are refused in their own history"
             ));
@@ -342,9 +381,8 @@ impl Run {
         let log = open_on(&disk, &self.options, lock);
         let log = log.map_err(|error| format!("the log does not open: {error:?}"))?;
         let mut events = self.model.events.clone();
-        events.append(&mut self.doubtful);
-        let missing = check_events(&log, &events)?;
-        if missing > 0 {
+        events.extend(self.doubtful.drain(..).map(Some));
+        if !check_events(&log, &events)?.is_empty() {
             self.count("damage found");
         }
         let head = log.reader().bounds().head;
@@ -358,6 +396,15 @@ impl Run {
     }
 }
 
+impl Model {
+    /// Returns `true` if the log begins with these events, apart from those that were lost since.
+    fn contains(&self, seen: &[Option<Entry>]) -> bool {
+        let begin = self.events.get(..seen.len());
+        let same = |(now, then): (&Option<Entry>, _)| now.is_none() || now == then;
+        begin.is_some_and(|events| events.iter().zip(seen).all(same))
+    }
+}
+
 fn submission((sequence, random): Entry, size: usize) -> Submission {
     let document = DocumentKey::new("db", "c", format!("d{}", random % 5));
     let text = "x".repeat(size);
@@ -365,12 +412,12 @@ fn submission((sequence, random): Entry, size: usize) -> Submission {
     Submission::new("p", sequence, document, data)
 }
 
-/// Compares all events that can be read with the expected ones, and returns the number of those that
+/// Compares all events that can be read with the expected ones, and returns the offsets of those that
 /// cannot.
-fn check_events(log: &SegmentLog, expected: &[Entry]) -> Result<u64, String> {
+fn check_events(log: &SegmentLog, expected: &[Option<Entry>]) -> Result<Vec<u64>, String> {
     let reader = log.reader();
     let Bounds { first, head } = reader.bounds();
-    let (mut after, mut missing) = (first, 0);
+    let (mut after, mut missing) = (first, Vec::new());
     while after < head {
         match reader.read(after, 50, usize::MAX) {
             Ok(events) => {
@@ -378,7 +425,7 @@ fn check_events(log: &SegmentLog, expected: &[Entry]) -> Result<u64, String> {
                     after += 1;
                     let entry = usize::try_from(after)
                         .ok()
-                        .and_then(|at| expected.get(at - 1));
+                        .and_then(|at| *expected.get(at - 1)?);
                     let (sequence, random) = entry.ok_or("an event that nobody appended")?;
                     let wanted = format!("\"n\":{sequence},\"r\":\"{random}\"");
                     let data = String::from_utf8_lossy(&event.data);
@@ -388,7 +435,7 @@ fn check_events(log: &SegmentLog, expected: &[Entry]) -> Result<u64, String> {
                 }
             }
             Err(LogError::Damaged { offset, .. }) if offset > after && offset <= head => {
-                missing += offset - after;
+                missing.extend(after + 1..=offset);
                 after = offset;
             }
             Err(error) => return Err(format!("after {after}: {error}")),
@@ -426,6 +473,7 @@ mod tests {
             "position refused",
             "power cut",
             "trim",
+            "unsynced tail lost",
         ] {
             assert!(
                 counts.get(what).is_some_and(|count| *count > 5),

@@ -106,7 +106,8 @@ impl<F: FnMut(&[Arc<Event>])> Writer<F> {
         // The first wait does not wait: the log may have work left from before it was opened.
         let mut wait = Duration::ZERO;
         while !self.stopping {
-            match self.queue.recv_timeout(wait) {
+            let due = self.log.maintenance_due().unwrap_or(wait);
+            match self.queue.recv_timeout(wait.min(due)) {
                 Ok(Command::Append(request)) => {
                     let batch = self.collect(request);
                     self.commit(batch)?;
@@ -121,6 +122,8 @@ impl<F: FnMut(&[Arc<Event>])> Writer<F> {
                 }
                 Ok(Command::Touch(producer)) => self.touch(&producer)?,
                 Ok(Command::Stop) | Err(RecvTimeoutError::Disconnected) => self.stopping = true,
+                // The rest of the wait begins anew: what it is for may be late.
+                Err(RecvTimeoutError::Timeout) if due < wait => _ = self.maintain()?,
                 Err(RecvTimeoutError::Timeout) => {
                     wait = match (self.maintain()?, wait) {
                         (true, _) => Duration::ZERO,
