@@ -28,7 +28,12 @@ pub(crate) fn line(line: &str) -> anyhow::Result<()> {
 pub(crate) fn text(text: &str) -> anyhow::Result<()> {
     let mut out = anstream::stdout().lock();
     // Whoever reads the pipe must see each change when it happens.
-    match write!(out, "{text}").and_then(|()| out.flush()) {
+    written(write!(out, "{text}").and_then(|()| out.flush()))
+}
+
+/// Returns the result of a write to stdout.
+pub(crate) fn written(result: io::Result<()>) -> anyhow::Result<()> {
+    match result {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Err(OutputClosed.into()),
         other => other.map_err(|error| anyhow::Error::new(error).context("write to stdout")),
     }

@@ -23,7 +23,7 @@ use crate::{Epoch, Event, Operation, Terms, hub::ReadFault};
 pub use self::{
     encoding::DecodeError,
     memory::MemoryLog,
-    store::{OpenError, SegmentLog, StoreOptions},
+    store::{Defect, OpenError, SegmentLog, StoreOptions, Verified},
     writer::{LogWriter, PendingCommit, WriteError, WriterOptions},
 };
 

@@ -12,7 +12,7 @@ use clap::Subcommand;
 use serde_json::value::RawValue;
 use steadfast_streamer::{
     Epoch, Event, Operation,
-    log::{Log as _, LogError, LogReader, OpenError, SegmentLog, StoreOptions},
+    log::{Defect, Log as _, LogError, LogReader, OpenError, SegmentLog, StoreOptions, Verified},
 };
 
 use crate::{
@@ -29,8 +29,11 @@ pub(crate) struct Args {
 }
 
 const EXAMPLES: &str =
-    "The server must be stopped. Each command opens the log as a server does: it removes the rest of an
-interrupted commit, and begins a term.
+    "The server must be stopped, or the directory be a copy. `verify` and `dump` write nothing; `repair`
+and `trim` open the log as a server does.
+
+Exit status: 0 if all is sound or done, 1 if something is damaged or the command failed, 2 if a flag
+or setting is wrong.
 
 Examples:
   steadfast streamer log verify --data ./data
@@ -39,7 +42,7 @@ Examples:
 
 #[derive(Subcommand)]
 enum Command {
-    /// Read every event, and print which are damaged; the exit status is 1 if any is
+    /// Read everything, and print what is damaged, where, and what to do
     Verify(Directory),
     /// Rebuild a damaged index from the events; the old one is kept beside it
     Repair(Directory),
@@ -91,11 +94,9 @@ const PAGE_BYTES: usize = 4 << 20;
 /// Runs the command.
 pub(crate) fn run(args: Args, settings: Settings) -> anyhow::Result<ExitCode> {
     match args.command {
-        Command::Verify(directory) => verify(&*open(&directory.path(settings)?)?.reader()),
+        Command::Verify(directory) => verify(&directory.path(settings)?),
         Command::Repair(directory) => repair(&directory.path(settings)?),
-        Command::Dump { directory, after } => {
-            dump(&*open(&directory.path(settings)?)?.reader(), after)
-        }
+        Command::Dump { directory, after } => dump(&directory.path(settings)?, after),
         Command::Trim { directory, upto } => {
             let mut log = open(&directory.path(settings)?)?;
             log.trim(upto).context("trim the log")?;
@@ -122,6 +123,23 @@ impl Directory {
 /// Opens the log in a directory that holds one.
 fn open(data: &Path) -> anyhow::Result<SegmentLog> {
     // Opening would create a log.
+    holds_log(data)?;
+    SegmentLog::open(data, &options()).map_err(advised)
+}
+
+fn options() -> StoreOptions {
+    StoreOptions::new(Epoch(uuid::Uuid::new_v4().as_u64_pair().0))
+}
+
+fn advised(error: OpenError) -> anyhow::Error {
+    match error {
+        OpenError::Damaged { .. } => anyhow::Error::new(error)
+            .context("the index cannot be read; `steadfast streamer log repair` rebuilds it"),
+        error => error.into(),
+    }
+}
+
+fn holds_log(data: &Path) -> anyhow::Result<()> {
     let mut files = fs::read_dir(data)
         .with_context(|| format!("cannot read {}", data.display()))?
         .filter_map(|file| Some(file.ok()?.path()));
@@ -131,12 +149,7 @@ fn open(data: &Path) -> anyhow::Result<SegmentLog> {
             data.display()
         );
     }
-    let term = Epoch(uuid::Uuid::new_v4().as_u64_pair().0);
-    SegmentLog::open(data, &StoreOptions::new(term)).map_err(|error| match error {
-        OpenError::Damaged { .. } => anyhow::Error::new(error)
-            .context("the index cannot be read; `steadfast streamer log repair` rebuilds it"),
-        error => error.into(),
-    })
+    Ok(())
 }
 
 /// Calls `each` with the events after `after`, and with the first and last offset of each damaged run.
@@ -164,29 +177,39 @@ fn read(
     Ok(())
 }
 
-fn verify(reader: &dyn LogReader) -> anyhow::Result<ExitCode> {
-    let (mut sound, mut damaged) = (0, 0);
-    read(reader, reader.bounds().first, |item| {
-        match item {
-            Ok(_) => sound += 1,
-            Err((from, upto)) => {
-                damaged += upto - from + 1;
-                output::line(&format!("damaged or missing: {from} to {upto}"))?;
-            }
+fn verify(data: &Path) -> anyhow::Result<ExitCode> {
+    holds_log(data)?;
+    let mut printed = Ok(());
+    let verified = SegmentLog::verify(data, &options(), |defect| {
+        let Defect {
+            place,
+            problem,
+            remedy,
+            ..
+        } = defect;
+        if printed.is_ok() {
+            printed = output::line(&format!("{place}: {problem}; {remedy}"));
         }
-        Ok(())
-    })?;
+    });
+    printed?;
+    let Verified {
+        sound,
+        damaged,
+        defects,
+        ..
+    } = verified?;
     output::line(&format!(
         "{sound} events are sound, {damaged} are damaged or missing"
     ))?;
-    Ok(ExitCode::from(u8::from(damaged > 0)))
+    Ok(output::status(defects == 0))
 }
 
 fn repair(data: &Path) -> anyhow::Result<ExitCode> {
     let error = match open(data) {
         Ok(log) => {
             output::line("the index is sound")?;
-            return verify(&*log.reader());
+            drop(log);
+            return verify(data);
         }
         Err(error) => error,
     };
@@ -210,21 +233,25 @@ fn repair(data: &Path) -> anyhow::Result<ExitCode> {
     if first > 0 {
         output::line(&format!("the log begins after {first}"))?;
     }
-    verify(&*log.reader())
+    drop(log);
+    verify(data)
 }
 
-fn dump(reader: &dyn LogReader, after: Option<u64>) -> anyhow::Result<ExitCode> {
+fn dump(data: &Path, after: Option<u64>) -> anyhow::Result<ExitCode> {
+    holds_log(data)?;
+    let reader = SegmentLog::open_read_only(data, &options()).map_err(advised)?;
     let mut out = BufWriter::new(std::io::stdout().lock());
     let mut damaged = false;
     read(
-        reader,
+        &*reader,
         // To read before the beginning of the log is an error.
         after.unwrap_or(0).max(reader.bounds().first),
         |item| {
             match item {
                 Ok(event) => {
-                    serde_json::to_writer(&mut out, &line(event)?)?;
-                    out.write_all(b"\n")?;
+                    let mut text = serde_json::to_vec(&line(event)?)?;
+                    text.push(b'\n');
+                    output::written(out.write_all(&text))?;
                 }
                 Err((from, upto)) => {
                     damaged = true;
@@ -235,7 +262,7 @@ fn dump(reader: &dyn LogReader, after: Option<u64>) -> anyhow::Result<ExitCode> 
         },
     )?;
     // A buffered writer that is dropped ignores the error of its last write.
-    out.flush()?;
+    output::written(out.flush())?;
     Ok(ExitCode::from(u8::from(damaged)))
 }
 

@@ -8,6 +8,7 @@ mod demo;
 mod fodc;
 mod fodc_frozen;
 mod frames;
+mod log_faults;
 #[cfg(target_os = "linux")]
 mod memory;
 mod process;

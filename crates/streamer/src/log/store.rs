@@ -14,6 +14,7 @@ mod documents;
 mod engine;
 mod maintenance;
 mod open;
+mod overlay;
 mod reader;
 mod segment;
 mod segments;
@@ -21,6 +22,7 @@ mod segments;
 mod simulated_disk;
 #[cfg(any(test, feature = "testing"))]
 mod simulation;
+mod verify;
 
 use std::{
     collections::BTreeMap,
@@ -32,7 +34,6 @@ use std::{
 
 use redb::{ReadableDatabase, WriteTransaction};
 
-pub use self::open::OpenError;
 #[cfg(any(test, feature = "testing"))]
 pub use self::simulation::{SimulationCounts, simulate};
 use self::{
@@ -42,6 +43,10 @@ use self::{
     maintenance::Maintenance,
     segment::Kind,
     segments::{Appender, Segments},
+};
+pub use self::{
+    open::OpenError,
+    verify::{Defect, Verified},
 };
 use super::{
     Bounds, DocumentKey, Limits, Log, LogError, LogReader, Outcome, ProducerState, Submission,

@@ -158,7 +158,7 @@ pub(super) fn read(
     query.collect(as_of, items)
 }
 
-fn last_event(segments: &Segments, offset: u64) -> Result<Arc<Event>, LogError> {
+pub(super) fn last_event(segments: &Segments, offset: u64) -> Result<Arc<Event>, LogError> {
     let mut found = Err(damaged_document(DecodeError::Missing));
     // `visit` excludes its start. The offset of a live document is at least 1.
     segments.visit(offset - 1, offset, |visited| {

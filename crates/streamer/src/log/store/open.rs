@@ -37,7 +37,7 @@ use crate::{
 const SEGMENT_BYTES_MIN: usize = 64 << 10;
 /// The name of the index during its creation.
 const NEW_FILE: &str = "log.redb.new";
-const LOCK_FILE: &str = "lock";
+pub(super) const LOCK_FILE: &str = "lock";
 
 /// The reason why a log cannot be opened.
 #[derive(Debug, thiserror::Error)]
@@ -67,6 +67,15 @@ pub enum OpenError {
         dir: PathBuf,
         /// The format of the log.
         found: u64,
+    },
+    /// The log was opened to be read, and an earlier version wrote it.
+    #[error(
+        "the log in {} has the format of an earlier version; start a server on it once, which converts it",
+        dir.display()
+    )]
+    Unconverted {
+        /// The log's directory.
+        dir: PathBuf,
     },
     /// The content of the log cannot be read back as it was written.
     #[error("the log in {} is damaged; restore it from a backup, or start a new log", dir.display())]
@@ -216,16 +225,18 @@ pub(super) enum OpenFailure {
     Locked,
     Io(io::Error),
     Format(u64),
+    Unconverted,
     Log(LogError),
 }
 
 impl OpenFailure {
-    fn in_dir(self, dir: &Path) -> OpenError {
+    pub(super) fn in_dir(self, dir: &Path) -> OpenError {
         let dir = dir.to_owned();
         match self {
             Self::Locked => OpenError::Locked { dir },
             Self::Io(source) => OpenError::Directory { dir, source },
             Self::Format(found) => OpenError::Format { dir, found },
+            Self::Unconverted => OpenError::Unconverted { dir },
             Self::Log(source) => OpenError::Damaged { dir, source },
         }
     }

@@ -262,6 +262,23 @@ impl Segments {
         (segment, end)
     }
 
+    /// Returns the name of the file that should have the event.
+    pub(super) fn file_of(&self, offset: u64) -> Option<String> {
+        let (segment, _) = self.find(offset);
+        segment.map(|segment| file_name(segment.header.id))
+    }
+
+    /// Returns the names of the files that are no segments, although they are named so.
+    pub(super) fn unreadable(&self) -> Result<Vec<(String, DecodeError)>, LogError> {
+        let mut unreadable = Vec::new();
+        for id in ids(&*self.disk)? {
+            if let Err(error) = Segment::open(&*self.disk, id)? {
+                unreadable.push((file_name(id), error));
+            }
+        }
+        Ok(unreadable)
+    }
+
     /// Returns the names of the files.
     pub(super) fn file_names(&self) -> Vec<String> {
         let list = self.list.read().unwrap_or_else(PoisonError::into_inner);
@@ -526,7 +543,7 @@ impl<'a> Scan<'a> {
             let bytes = dirty - self.end;
             tracing::warn!(
                 bytes,
-                "the rest of an interrupted commit is removed from the log"
+                "the log ends with an interrupted commit, which is dropped"
             );
         }
         if dirty > self.last_commit {

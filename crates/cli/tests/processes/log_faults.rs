@@ -1,0 +1,304 @@
+//! Faults of the disk under the built binary, while it runs and while it does not.
+
+use std::{
+    collections::BTreeMap,
+    fmt::Write as _,
+    fs,
+    path::{Path, PathBuf},
+    process::Stdio,
+};
+
+use rustix::process::{Pid, Resource, Rlimit, prlimit};
+use tempfile::TempDir;
+use tokio::{
+    io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader},
+    process::Child,
+    time::timeout,
+};
+
+use crate::process::{Ended, LIMIT, Server, next, run, steadfast, words};
+
+const SEGMENT: &str = "00000000000000000001.seg";
+
+/// Lines with the numbers from `first` to `last`, each of about 600 bytes.
+fn lines(first: u64, last: u64) -> String {
+    let mut text = String::new();
+    for n in first..=last {
+        let filler = "x".repeat(560);
+        writeln!(text, "{{\"id\":\"d{n}\",\"n\":{n},\"text\":\"{filler}\"}}").unwrap();
+    }
+    text
+}
+
+async fn publish(server: &Server, first: u64, last: u64) {
+    let publish = format!("streamer publish -d db -c c --addr {}", server.addr);
+    let published = run(&words(&publish), Some(&lines(first, last))).await;
+    assert_eq!(published.code, Some(0), "{published:?}");
+}
+
+/// Returns the directory of a log with 400 events in several segments, whose server was killed.
+async fn killed_log() -> TempDir {
+    let data = tempfile::tempdir().unwrap();
+    let flags = words("--listen 127.0.0.1:0 --retain-size 512KiB");
+    let mut server = Server::start_with(data.path(), &flags).await;
+    for first in (1..400).step_by(50) {
+        publish(&server, first, first + 49).await;
+    }
+    server.child.kill().await.unwrap();
+    assert!(data.path().join("00000000000000000003.seg").exists());
+    data
+}
+
+async fn log(command: &str, data: &Path) -> Ended {
+    let data = data.to_str().unwrap();
+    run(
+        &words(&format!("streamer log {command} --data {data}")),
+        None,
+    )
+    .await
+}
+
+/// Returns the content of every file.
+fn content(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let files = fs::read_dir(dir).unwrap().map(|file| file.unwrap().path());
+    files
+        .map(|file| (file.clone(), fs::read(file).unwrap()))
+        .collect()
+}
+
+/// Copies the files of a log into a new directory.
+fn copy(from: &Path) -> TempDir {
+    let copy = tempfile::tempdir().unwrap();
+    for (file, bytes) in content(from) {
+        fs::write(copy.path().join(file.file_name().unwrap()), bytes).unwrap();
+    }
+    copy
+}
+
+#[tokio::test]
+async fn verify_and_dump_write_nothing_and_need_no_lock_file() {
+    let data = killed_log().await;
+    fs::remove_file(data.path().join("lock")).unwrap();
+    let before = content(data.path());
+    for _ in 0..2 {
+        let verified = log("verify", data.path()).await;
+        assert_eq!(verified.code, Some(0), "{verified:?}");
+        let sound = "400 events are sound, 0 are damaged or missing\n";
+        assert_eq!(verified.stdout, sound, "{verified:?}");
+        let dumped = log("dump --after 350", data.path()).await;
+        assert_eq!(dumped.code, Some(0), "{dumped:?}");
+        assert_eq!(dumped.stdout.lines().count(), 50);
+    }
+    assert!(content(data.path()) == before, "a file changed");
+
+    let server = Server::start(data.path(), "127.0.0.1:0").await;
+    for command in ["verify", "dump"] {
+        let busy = log(command, data.path()).await;
+        assert_eq!(busy.code, Some(1), "{busy:?}");
+        assert!(
+            busy.stderr.contains("in use by another process"),
+            "{busy:?}"
+        );
+    }
+    drop(server);
+}
+
+#[tokio::test]
+async fn reader_that_leaves_ends_a_dump_quietly() {
+    let data = killed_log().await;
+    let path = data.path().to_str().unwrap();
+    let mut child = steadfast(&["streamer", "log", "dump", "--data", path])
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    let output = timeout(LIMIT, child.wait_with_output())
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+}
+
+#[tokio::test]
+async fn verify_names_each_damage_its_place_and_a_remedy() {
+    type Damage = fn(&Path);
+    let cases: [(&str, Damage, &[&str]); 7] = [
+        (
+            "flipped bit",
+            |dir| {
+                let file = dir.join(SEGMENT);
+                let mut bytes = fs::read(&file).unwrap();
+                let at = bytes.windows(7).position(|it| it == b"\"n\":11,").unwrap();
+                bytes[at] ^= 1;
+                fs::write(file, bytes).unwrap();
+            },
+            &[
+                "00000000000000000001.seg, damaged or missing: 11 to 11: its checksum does not match",
+                "get a resync",
+                "399 events are sound, 1 are damaged",
+            ],
+        ),
+        (
+            "cut file",
+            |dir| {
+                let file = fs::File::options()
+                    .write(true)
+                    .open(dir.join(SEGMENT))
+                    .unwrap();
+                file.set_len(30_000).unwrap();
+            },
+            &[
+                "00000000000000000001.seg, damaged or missing: ",
+                "restore the directory",
+            ],
+        ),
+        (
+            "empty file",
+            |dir| fs::write(dir.join(SEGMENT), "").unwrap(),
+            &["00000000000000000001.seg: its header cannot be used: it is truncated"],
+        ),
+        (
+            "swapped files",
+            |dir| {
+                let [first, second] = [SEGMENT, "00000000000000000002.seg"].map(|it| dir.join(it));
+                let aside = dir.join("aside");
+                fs::rename(&first, &aside).unwrap();
+                fs::rename(&second, &first).unwrap();
+                fs::rename(&aside, &second).unwrap();
+            },
+            &[
+                "00000000000000000001.seg: its header cannot be used: its content is invalid",
+                "00000000000000000002.seg: its header cannot be used: its content is invalid",
+            ],
+        ),
+        (
+            "deleted file",
+            |dir| fs::remove_file(dir.join("00000000000000000002.seg")).unwrap(),
+            &[
+                "00000000000000000001.seg, damaged or missing: ",
+                "it is missing",
+            ],
+        ),
+        (
+            "broken index",
+            |dir| fs::write(dir.join("log.redb"), "no index").unwrap(),
+            &[
+                "log.redb: ",
+                "`steadfast streamer log repair`",
+                "400 events are sound, 0",
+            ],
+        ),
+        (
+            "deleted index",
+            |dir| fs::remove_file(dir.join("log.redb")).unwrap(),
+            &[
+                "log.redb: it is missing; a server rebuilds it",
+                "400 events are sound, 0",
+            ],
+        ),
+    ];
+    let data = killed_log().await;
+    for (name, damage, told) in cases {
+        let copy = copy(data.path());
+        damage(copy.path());
+        let verified = log("verify", copy.path()).await;
+        assert_eq!(verified.code, Some(1), "{name}: {verified:?}");
+        for told in told {
+            assert!(
+                verified.stdout.contains(told),
+                "{name}: {told}: {verified:?}"
+            );
+        }
+        // A server starts on everything but a broken index, and keeps what is sound.
+        if name != "broken index" {
+            let server = Server::start(copy.path(), "127.0.0.1:0").await;
+            publish(&server, 401, 410).await;
+        }
+    }
+}
+
+/// Sets the limit on the size of files of a process.
+fn limit_files(child: &Child, bytes: Option<u64>) {
+    let id = i32::try_from(child.id().unwrap()).unwrap();
+    let limit = Rlimit {
+        current: bytes,
+        maximum: None,
+    };
+    prlimit(Pid::from_raw(id), Resource::Fsize, limit).unwrap();
+}
+
+#[tokio::test]
+async fn limit_on_file_size_refuses_entries_until_it_is_raised() {
+    let data = tempfile::tempdir().unwrap();
+    let mut server = Server::start(data.path(), "127.0.0.1:0").await;
+    // The segment that the first entry needs does not fit.
+    limit_files(&server.child, Some(1 << 20));
+    let publish = format!(
+        "streamer publish -d db -c c --initial-backoff 50ms --max-backoff 200ms --addr {}",
+        server.addr
+    );
+    let mut command = steadfast(&words(&publish));
+    let mut child = command.stdin(Stdio::piped()).spawn().unwrap();
+    let mut input = child.stdin.take().unwrap();
+    input.write_all(lines(1, 3).as_bytes()).await.unwrap();
+    drop(input);
+    let mut told = BufReader::new(child.stderr.take().unwrap()).lines();
+    let why = "the disk accepts no more data";
+    while !next(&mut told)
+        .await
+        .expect("the reason of the refusal")
+        .contains(why)
+    {}
+    assert!(
+        server.child.try_wait().unwrap().is_none(),
+        "the server ended"
+    );
+    limit_files(&server.child, None);
+    let status = timeout(LIMIT, child.wait()).await.unwrap().unwrap();
+    assert_eq!(status.code(), Some(0));
+    server.child.kill().await.unwrap();
+    let verified = log("verify", data.path()).await;
+    assert!(
+        verified.stdout.contains("3 events are sound, 0"),
+        "{verified:?}"
+    );
+}
+
+#[tokio::test]
+async fn deferred_syncs_say_what_they_can_lose() {
+    let data = tempfile::tempdir().unwrap();
+    let path = data.path().to_str().unwrap();
+    let flags = [
+        "streamer",
+        "serve",
+        "--listen",
+        "127.0.0.1:0",
+        "--data",
+        path,
+    ];
+    let mut server = steadfast(&[&flags[..], &["--sync", "every=50ms"]].concat())
+        .spawn()
+        .unwrap();
+    let mut ready = BufReader::new(server.stdout.take().unwrap()).lines();
+    let addr = next(&mut ready).await.unwrap();
+    let mut told = BufReader::new(server.stderr.take().unwrap()).lines();
+    let warning = next(&mut told).await.unwrap();
+    assert!(warning.contains("a power failure"), "{warning}");
+    assert!(warning.contains("50ms"), "{warning}");
+    let addr = addr.strip_prefix("ready ").unwrap();
+    let publish = format!("streamer publish -d db -c c --addr {addr}");
+    let published = run(&words(&publish), Some(&lines(1, 20))).await;
+    assert_eq!(published.code, Some(0), "{published:?}");
+    // The end of the process loses nothing, whenever it comes.
+    server.kill().await.unwrap();
+    let verified = log("verify", data.path()).await;
+    assert!(
+        verified.stdout.contains("20 events are sound, 0"),
+        "{verified:?}"
+    );
+
+    for mode in ["often", "every=", "every=0s", "every=1h"] {
+        let refused = run(&[&flags[..], &["--sync", mode]].concat(), None).await;
+        assert_eq!(refused.code, Some(2), "{refused:?}");
+        assert!(refused.stderr.contains("--sync"), "{refused:?}");
+    }
+}

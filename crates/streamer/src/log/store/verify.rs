@@ -1,0 +1,233 @@
+//! Reading a log without writing, and checking all of it.
+
+use std::{
+    fs::{File, TryLockError},
+    io,
+    path::Path,
+    sync::Arc,
+};
+
+use redb::{Database, ReadableDatabase as _, ReadableTable as _};
+
+use super::{
+    SegmentLog, Shared, StoreOptions, documents,
+    engine::{
+        DOCUMENTS, FORMAT, INDEX_FILE, PRODUCERS, catch_panics, decode_document, decode_producer,
+        number, storage,
+    },
+    open::{LOCK_FILE, OpenError, OpenFailure, initialize},
+    overlay::{Overlay, ReadOnlyDirectory},
+    segments::Visited,
+};
+use crate::log::{Bounds, DocumentKey, LogError, LogReader, with_sources};
+
+/// A part of a log that cannot be read back as it was written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Defect {
+    /// The file, and the part of it.
+    pub place: String,
+    /// The fault.
+    pub problem: String,
+    /// The effect, and the remedy.
+    pub remedy: &'static str,
+}
+
+/// The result of [`SegmentLog::verify`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Verified {
+    /// Number of events that are intact.
+    pub sound: u64,
+    /// Number of events that are damaged or missing.
+    pub damaged: u64,
+    /// Number of reported defects.
+    pub defects: u64,
+}
+
+const INDEX_REMEDY: &str = "`steadfast streamer log repair` rebuilds it from the events";
+const MISSING_INDEX_REMEDY: &str = "a server rebuilds it from the events when it starts; documents \
+                                    whose last event was trimmed are lost";
+const EVENTS_REMEDY: &str = "subscribers that need them get a resync; to have them back, restore the \
+                             directory from a copy";
+const SEGMENT_REMEDY: &str = "restore it from a copy of the directory; without it, its events are \
+                              missing";
+const DOCUMENT_REMEDY: &str = "its versions go on with its next change; to have it back, publish it \
+                               again";
+const PRODUCER_REMEDY: &str = "its publisher is told to begin again with its next entry";
+
+impl SegmentLog {
+    /// Opens the log in `dir` to read it. Writes nothing: no term begins, and the rest of an
+    /// interrupted commit stays where it is. The directory may be read-only, or a copy.
+    ///
+    /// # Errors
+    ///
+    /// Returns an [`OpenError`]; a log that is open for writing is [`OpenError::Locked`].
+    pub fn open_read_only(
+        dir: impl AsRef<Path>,
+        options: &StoreOptions,
+    ) -> Result<Arc<dyn LogReader>, OpenError> {
+        let dir = dir.as_ref();
+        let log = open(dir, options, true).map_err(|failure| failure.in_dir(dir))?;
+        Ok(Arc::clone(&log.shared) as Arc<dyn LogReader>)
+    }
+
+    /// Reads everything in the log in `dir`, and reports what is damaged or missing. Writes nothing.
+    ///
+    /// # Errors
+    ///
+    /// Returns an [`OpenError`] if the log cannot be checked, for example because it is open.
+    pub fn verify(
+        dir: impl AsRef<Path>,
+        options: &StoreOptions,
+        mut report: impl FnMut(&Defect),
+    ) -> Result<Verified, OpenError> {
+        let dir = dir.as_ref();
+        verify(dir, options, &mut report).map_err(|failure| failure.in_dir(dir))
+    }
+}
+
+fn open(dir: &Path, options: &StoreOptions, with_index: bool) -> Result<SegmentLog, OpenFailure> {
+    let lock = lock(dir)?;
+    let index = match File::open(dir.join(INDEX_FILE)) {
+        Ok(file) if with_index => Some(file),
+        Ok(_) => None,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+        Err(error) => return Err(error.into()),
+    };
+    let is_new = index.is_none();
+    let overlay = Overlay::new(index)?;
+    let disk = Arc::new(ReadOnlyDirectory(dir.to_owned()));
+    catch_panics(|| {
+        let mut builder = Database::builder();
+        builder.set_cache_size(options.cache_bytes);
+        builder.set_check_integrity_on_open(options.verify_on_open);
+        let opened = (|| {
+            let database = builder.create_with_backend(overlay)?;
+            if is_new {
+                initialize(&database, options.epoch)?;
+            }
+            let transaction = database.begin_read().map_err(storage)?;
+            if number(&transaction, FORMAT)? == 1 {
+                return Err(OpenFailure::Unconverted);
+            }
+            drop(transaction);
+            SegmentLog::from_database(database, disk, lock, options)
+        })();
+        Ok(opened)
+    })?
+}
+
+/// Locks the directory against a process that writes. A copy may have no lock file.
+fn lock(dir: &Path) -> Result<File, OpenFailure> {
+    let file = match File::open(dir.join(LOCK_FILE)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => File::open(dir)?,
+        opened => opened?,
+    };
+    match file.try_lock_shared() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(OpenFailure::Locked),
+        Err(TryLockError::Error(error)) => Err(error.into()),
+    }
+}
+
+fn verify(
+    dir: &Path,
+    options: &StoreOptions,
+    report: &mut dyn FnMut(&Defect),
+) -> Result<Verified, OpenFailure> {
+    let mut check = Check {
+        report,
+        verified: Verified::default(),
+    };
+    let mut options = options.clone();
+    options.verify_on_open = true;
+    let log = match open(dir, &options, true) {
+        Err(OpenFailure::Log(error)) => {
+            check.add(INDEX_FILE, with_sources(&error), INDEX_REMEDY);
+            // The events are checked all the same, with an index in memory.
+            open(dir, &options, false)?
+        }
+        opened => opened?,
+    };
+    if !dir.join(INDEX_FILE).try_exists()? {
+        check.add(INDEX_FILE, "it is missing".to_owned(), MISSING_INDEX_REMEDY);
+    }
+    for (name, error) in log.shared.segments.unreadable()? {
+        check.add(
+            &name,
+            format!("its header cannot be used: {error}"),
+            SEGMENT_REMEDY,
+        );
+    }
+    check.events(&log.shared)?;
+    catch_panics(|| check.index(&log.shared))?;
+    Ok(check.verified)
+}
+
+struct Check<'a> {
+    report: &'a mut dyn FnMut(&Defect),
+    verified: Verified,
+}
+
+impl Check<'_> {
+    fn add(&mut self, place: &str, problem: String, remedy: &'static str) {
+        self.verified.defects += 1;
+        (self.report)(&Defect {
+            place: place.to_owned(),
+            problem,
+            remedy,
+        });
+    }
+
+    fn events(&mut self, shared: &Shared) -> Result<(), LogError> {
+        let Bounds { first, head } = shared.bounds();
+        let mut next = first + 1;
+        shared.segments.visit(first, head, |visited| {
+            match visited {
+                Visited::Event(stored, _) => {
+                    self.verified.sound += 1;
+                    next = stored.event.offset + 1;
+                }
+                Visited::Damaged { upto, error } => {
+                    self.verified.damaged += upto + 1 - next;
+                    let file = shared.segments.file_of(next);
+                    let file = file.unwrap_or_else(|| "no segment".to_owned());
+                    let place = format!("{file}, damaged or missing: {next} to {upto}");
+                    self.add(&place, error.to_string(), EVENTS_REMEDY);
+                    next = upto + 1;
+                }
+            }
+            true
+        })
+    }
+
+    fn index(&mut self, shared: &Shared) -> Result<(), LogError> {
+        let transaction = shared.engine.begin_read().map_err(storage)?;
+        let table = transaction.open_table(DOCUMENTS).map_err(storage)?;
+        for row in table.iter().map_err(storage)? {
+            let (key, encoded) = row.map_err(storage)?;
+            let (database, collection, id) = key.value();
+            let key = DocumentKey::new(database, collection, id);
+            let document = decode_document(&key, encoded.value());
+            let lost = match document {
+                Err(error) => Some(error),
+                Ok(row) if row.state.deleted || row.event.is_some() => None,
+                Ok(row) => documents::last_event(&shared.segments, row.state.offset).err(),
+            };
+            if let Some(error) = lost {
+                let place = format!("{INDEX_FILE}, document {database}/{collection}/{id}");
+                self.add(&place, with_sources(&error), DOCUMENT_REMEDY);
+            }
+        }
+        let table = transaction.open_table(PRODUCERS).map_err(storage)?;
+        for row in table.iter().map_err(storage)? {
+            let (name, encoded) = row.map_err(storage)?;
+            if let Err(error) = decode_producer(name.value(), encoded.value()) {
+                let place = format!("{INDEX_FILE}, publisher {}", name.value());
+                self.add(&place, with_sources(&error), PRODUCER_REMEDY);
+            }
+        }
+        Ok(())
+    }
+}
