@@ -202,7 +202,14 @@ impl Server {
                     hub: hub.clone(),
                 };
                 let (handle, task) = IntakeTask::start(from, marker, stored.last_sequence, log)?;
-                tasks.spawn(task.run(tasks.drain_token()));
+                let stopped = tasks.drain_token();
+                // A server without its source would look healthy and deliver nothing: it drains when the
+                // intake ends, even by a panic.
+                let drain = tasks.drain_token().drop_guard();
+                tasks.spawn(async move {
+                    let _drain = drain;
+                    task.run(stopped).await;
+                });
                 Some(handle)
             }
         };

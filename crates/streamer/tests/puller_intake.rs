@@ -29,7 +29,7 @@ use steadfast_wire::puller::{
 use support::{DATABASE, quick, soon, until};
 use tokio::{net::TcpListener, sync::mpsc};
 use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
-use tonic::{Request, Response, Status};
+use tonic::{Code, Request, Response, Status};
 
 type Events = mpsc::Sender<Result<PullerEvent, Status>>;
 
@@ -215,8 +215,12 @@ async fn changes_of_a_puller_reach_subscribers_in_order() {
         received[2].2,
         r#"{"createdAt":10,"deleted":true,"updatedAt":20,"version":12}"#
     );
+    // Counted after the commit, which subscribers may see earlier.
+    until_status(&server, "all are counted", |status| {
+        status.counters.appended == 5
+    })
+    .await;
     let status = server.puller().unwrap();
-    assert_eq!(status.counters.appended, 5);
     let dropped: Vec<_> = status.counters.dropped.into_values().collect();
     assert_eq!(dropped, [1, 1]);
 }
@@ -440,4 +444,36 @@ async fn full_disk_pauses_the_intake_and_nothing_is_lost() {
         status.counters.appended == u64::from(sent) && !status.counters.waits_for_space
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn refused_subscribes_are_spread_by_the_backoff() {
+    let mut puller = Puller::start().await;
+    let _server = serve(&puller, Box::new(MemoryLog::with_epoch(Epoch(7)))).await;
+    // Each stream opens first: a client that counts that as success never backs off.
+    for code in [
+        Code::InvalidArgument,
+        Code::Internal,
+        Code::PermissionDenied,
+    ] {
+        let call = puller.call().await;
+        call.events
+            .send(Err(Status::new(code, "no")))
+            .await
+            .unwrap();
+    }
+    let since = std::time::Instant::now();
+    for _ in 0..4 {
+        let call = puller.call().await;
+        call.events.send(Err(Status::internal("no"))).await.unwrap();
+    }
+    // By now the delay is the longest one, 500 ms less the jitter.
+    assert!(
+        since.elapsed() > Duration::from_millis(4 * 300),
+        "{since:?}"
+    );
+    assert_eq!(
+        puller.call().await.after(),
+        r#"{"steadfast": "0-0-0000000000000000"}"#
+    );
 }
