@@ -193,6 +193,7 @@ impl Server {
                 head.send_replace(last.offset);
             }
         })?;
+        let consumer = format!("steadfast-{}", uuid::Uuid::new_v4());
         let puller = match options.puller.clone() {
             None => None,
             Some(from) => {
@@ -200,6 +201,7 @@ impl Server {
                     writer: writer.clone(),
                     reader: Arc::clone(&reader),
                     hub: hub.clone(),
+                    consumer: consumer.clone(),
                 };
                 let (handle, task) = IntakeTask::start(from, marker, stored.last_sequence, log)?;
                 let stopped = tasks.drain_token();
@@ -217,6 +219,7 @@ impl Server {
             Arc::clone(&reader),
             head_reader,
             options.puller_heartbeat,
+            &consumer,
             tasks.drain_token(),
         );
         let routes = services(&options, hub.clone(), writer.clone(), reader, feed, &tasks)?;

@@ -26,7 +26,7 @@ use steadfast_wire::puller::{
     ChangeEvent, ClusterTime, PullerEvent, SubscribeRequest,
     puller_service_server::{PullerService, PullerServiceServer},
 };
-use support::{DATABASE, quick, soon, until};
+use support::{DATABASE, publish, quick, soon, until};
 use tokio::{net::TcpListener, sync::mpsc};
 use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
 use tonic::{Code, Request, Response, Status};
@@ -346,6 +346,27 @@ async fn silent_puller_is_dialled_anew_with_another_consumer_id() {
         .each_ref()
         .map(|call| call.request.consumer_id.as_str());
     assert!(ids[0] != ids[1] && ids[1] != ids[2], "{ids:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn server_does_not_take_its_own_changes() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let itself = listener.local_addr().unwrap().to_string();
+    let mut from = PullerOptions::new(itself.parse().unwrap());
+    from.session = quick();
+    let mut options = ServerOptions::default();
+    options.puller = Some(from);
+    let log = Box::new(MemoryLog::with_epoch(Epoch(7)));
+    let server = Server::start(listener, log, options).unwrap();
+    until_status(&server, "the server refuses itself", |status| {
+        status.link.failed_attempts > 0
+    })
+    .await;
+    publish(server.address(), "users", 0..3, 0).await;
+    let status = server.puller().unwrap();
+    assert_eq!(status.counters.appended, 0);
+    let cause = status.link.cause.to_string();
+    assert!(cause.contains("its own changes"), "{cause}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,9 +1,17 @@
 //! A server that takes its changes from another one, as processes of their own.
 
+use std::time::Duration;
+
 use crate::process::{Server, Subscription, next, run, words};
 use serde_json::Value;
 
 const LINES: u64 = 30;
+
+/// Enough for some seconds.
+const MANY: u64 = 10_000;
+
+/// Time between two kills.
+const PAUSE: Duration = Duration::from_millis(200);
 
 fn lines(count: u64) -> String {
     (0..count).fold(String::new(), |text, n| {
@@ -30,7 +38,7 @@ async fn chain_of_servers_survives_kill_9_of_each() {
         assert_eq!(published.code, Some(0), "{published:?}");
     };
     let subscribe = format!("streamer subscribe --json {place} --addr {copy_addr} --limit");
-    let total = (4 * LINES).to_string();
+    let total = MANY.to_string();
     let mut subscription = Subscription::start(&[&words(&subscribe)[..], &[&total]].concat()).await;
 
     publish(LINES).await;
@@ -39,7 +47,7 @@ async fn chain_of_servers_survives_kill_9_of_each() {
     publish(2 * LINES).await;
     let mut copy = copy_at(&copy_addr).await;
     origin.child.kill().await.unwrap();
-    let _origin = Server::start(origin_data.path(), &origin_addr).await;
+    origin = Server::start(origin_data.path(), &origin_addr).await;
     publish(3 * LINES).await;
     // The same process of the copy has found the origin again.
     let mut received = Vec::new();
@@ -47,8 +55,22 @@ async fn chain_of_servers_survives_kill_9_of_each() {
         received.push(next(&mut subscription.out).await.unwrap());
     }
     copy.child.kill().await.unwrap();
-    let _copy = copy_at(&copy_addr).await;
-    publish(4 * LINES).await;
+    copy = copy_at(&copy_addr).await;
+    // At any moment of a commit, of either.
+    let publishing = publish(MANY);
+    let mut publishing = std::pin::pin!(publishing);
+    let mut kills = 0;
+    while tokio::time::timeout(PAUSE, &mut publishing).await.is_err() {
+        kills += 1;
+        if kills % 2 == 0 {
+            origin.child.kill().await.unwrap();
+            origin = Server::start(origin_data.path(), &origin_addr).await;
+        } else {
+            copy.child.kill().await.unwrap();
+            copy = copy_at(&copy_addr).await;
+        }
+    }
+    assert!(kills > 2, "{kills}");
 
     let (rest, code) = subscription.rest().await;
     assert_eq!(code, Some(0));
@@ -59,5 +81,5 @@ async fn chain_of_servers_survives_kill_9_of_each() {
         number.unwrap_or_else(|| panic!("no change: {line}"))
     };
     let numbers: Vec<u64> = received.iter().map(number).collect();
-    assert_eq!(numbers, (0..4 * LINES).collect::<Vec<_>>());
+    assert_eq!(numbers, (0..MANY).collect::<Vec<_>>());
 }

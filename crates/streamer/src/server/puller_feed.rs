@@ -31,6 +31,8 @@ pub(super) struct PullerFeed {
     head: watch::Receiver<u64>,
     heartbeat: Duration,
     consumers: Arc<Semaphore>,
+    /// The consumer id of this server's own intake.
+    own_consumer: Arc<str>,
     /// Cancelled when the server drains.
     drain: CancellationToken,
 }
@@ -55,6 +57,7 @@ impl PullerFeed {
         reader: Arc<dyn LogReader>,
         head: watch::Receiver<u64>,
         heartbeat: Duration,
+        own_consumer: &str,
         drain: CancellationToken,
     ) -> Self {
         Self {
@@ -63,11 +66,18 @@ impl PullerFeed {
             head,
             heartbeat,
             consumers: Arc::new(Semaphore::new(CONSUMERS)),
+            own_consumer: own_consumer.into(),
             drain,
         }
     }
 
     fn consumer(&self, request: &SubscribeRequest) -> Result<Consumer, Status> {
+        // Each change would come back as another one, without end.
+        if request.consumer_id.starts_with(&*self.own_consumer) {
+            return Err(Status::failed_precondition(
+                "this server would take its own changes; name another Puller with --puller",
+            ));
+        }
         let permit = Arc::clone(&self.consumers).try_acquire_owned();
         let permit = permit.map_err(|_| {
             Status::resource_exhausted(format!("the server has {CONSUMERS} consumers, its limit"))
@@ -99,7 +109,7 @@ impl PullerFeed {
 impl PullerService for PullerFeed {
     type SubscribeStream = Pin<Box<dyn Stream<Item = Result<PullerEvent, Status>> + Send>>;
 
-    /// Opens a stream. The consumer's id has no meaning here: two with one id are two.
+    /// Opens a stream. Two consumers with one id are two.
     async fn subscribe(
         &self,
         request: Request<SubscribeRequest>,

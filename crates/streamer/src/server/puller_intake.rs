@@ -121,6 +121,8 @@ pub(super) struct Log {
     pub(super) writer: LogWriter,
     pub(super) reader: Arc<dyn LogReader>,
     pub(super) hub: HubHandle,
+    /// The consumer id of the intake, without the number of the attempt.
+    pub(super) consumer: String,
 }
 
 /// The task of an intake.
@@ -180,7 +182,6 @@ impl IntakeTask {
         let mut grpc_options = grpc::Options::default();
         grpc_options.max_message_bytes = MESSAGE_BYTES;
         let transport = Grpc::new(options.address).with_options(grpc_options);
-        let consumer = format!("steadfast-{}", uuid::Uuid::new_v4());
         let backpressure = Backpressure::new(QUEUE_UNITS);
         // Unbounded, but reading pauses at the limit of `backpressure`.
         let (sender, received) = mpsc::unbounded_channel();
@@ -204,7 +205,7 @@ impl IntakeTask {
             .spawn(
                 Call::new(METHOD).with_single_request(),
                 transport,
-                Intake::new(consumer, marker.clone()),
+                Intake::new(log.consumer.clone(), marker.clone()),
                 sink,
             )?;
         // Fails only if the runtime is shutting down.
