@@ -30,6 +30,7 @@ mod metrics_stream;
 mod query;
 mod query_responder;
 mod query_stream;
+mod refusals;
 mod registration;
 mod response;
 mod sample_store;

@@ -8,8 +8,8 @@ use std::{collections::HashMap, sync::Arc};
 
 use crate::{
     bytes::{Input, Malformed, put_count, put_signed},
-    error::Damage,
-    frame::{FileKind, Frames, Header, Log, begin_frame},
+    error::{Damage, DamageKind},
+    frame::{FileKind, Frames, HEADER_BYTES, Header, Log, begin_frame},
     labels::{HELP_BYTES_MAX, LabelsRef, Meta, kind_from_byte, kind_to_byte},
 };
 
@@ -123,10 +123,16 @@ impl Catalog {
     /// Reads the intact part of a catalog's file. Returns the length of that part, too.
     pub(crate) fn read(id: u64, bytes: &[u8]) -> (Self, u64, Option<Damage>) {
         let mut catalog = Self::new(id);
-        if let Err(kind) = Header::read(bytes, FileKind::Catalog, id) {
-            return (catalog, 0, Some(FileKind::Catalog.damage(id, 0, kind)));
-        }
         let mut frames = Frames::new(FileKind::Catalog, id, bytes);
+        let damage = |kind| FileKind::Catalog.damage(id, 0, kind);
+        let restored = match Header::read(bytes, FileKind::Catalog, id) {
+            Ok(_) => None,
+            // Everything in it follows from the file's name, which the checksum of each frame confirms.
+            Err(DamageKind::Checksum) if frames.clone().next().is_some() => {
+                Some(damage(DamageKind::Restored(HEADER_BYTES)))
+            }
+            Err(kind) => return (catalog, 0, Some(damage(kind))),
+        };
         while let Some(payload) = frames.next() {
             match Addition::read(payload)
                 .and_then(|addition| catalog.check(&addition).map(|()| addition))
@@ -136,7 +142,11 @@ impl Catalog {
                 Err(Malformed) => frames.reject(payload),
             }
         }
-        (catalog, frames.intact_len(), frames.damage())
+        let damage = frames.damage();
+        // An end that is missing is noticed by what the parts need; a header that is, by nothing else.
+        let is_worse = |damage: &Damage| restored.is_none() || !damage.is_truncation();
+        let damage = damage.filter(is_worse).or_else(|| restored.clone());
+        (catalog, frames.intact_len(), damage)
     }
 
     fn check(&self, addition: &Addition) -> Result<(), Malformed> {

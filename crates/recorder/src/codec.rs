@@ -315,8 +315,8 @@ impl Decoder {
                 for (gap, value) in self.gaps.iter().zip(&self.changes) {
                     let run = usize::try_from(*gap).map_err(|_| Malformed)?;
                     // Each run must leave space for the next change, or a damaged gap could ask for
-                    // memory.
-                    if run >= end - values.len() {
+                    // memory, or hide the last value.
+                    if run + 1 >= end - values.len() {
                         return Err(Malformed);
                     }
                     values.resize(values.len() + run + 1, *value);

@@ -131,6 +131,8 @@ pub enum DamageKind {
     Misplaced,
     /// The file does not exist.
     Missing,
+    /// So many bytes were damaged and are restored from the rest of the file. Nothing is lost.
+    Restored(usize),
     /// The file has another format.
     Version(u8),
     /// The system cannot read the file.
@@ -145,6 +147,7 @@ impl fmt::Display for DamageKind {
             Self::Malformed => f.write_str("the content is invalid"),
             Self::Misplaced => f.write_str("the content belongs to another file"),
             Self::Missing => f.write_str("the file is missing"),
+            Self::Restored(bytes) => write!(f, "{bytes} bytes are restored; nothing is lost"),
             Self::Version(version) => write!(f, "the file has format {version}"),
             Self::Unreadable(kind) => write!(f, "the file cannot be read ({kind})"),
         }

@@ -9,12 +9,13 @@ use crate::{
     bytes::{Input, Malformed},
     disk::{Disk, DiskFile},
     error::{Damage, DamageKind},
+    parity::Region,
 };
 
 const MAGIC: [u8; 4] = *b"SfFR";
 
-/// The format that is written. Format 1 is still read: its rows have no decimals and no sets, and its
-/// segments no predicted columns.
+/// The format that is written. Format 1 is still read: its rows have no decimals and no sets, its heads
+/// no parity, and its segments no predicted columns.
 const VERSION: u8 = 2;
 const VERSION_MIN: u8 = 1;
 
@@ -22,7 +23,7 @@ const VERSION_MIN: u8 = 1;
 pub(crate) const HEADER_BYTES: usize = 44;
 
 /// The length and the checksum in front of a frame's payload.
-const FRAME_BYTES: usize = 8;
+pub(crate) const FRAME_BYTES: usize = 8;
 
 /// The kind of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -174,6 +175,8 @@ pub(crate) struct Log {
     file: Option<Arc<dyn DiskFile>>,
     len: u64,
     unsynced: bool,
+    /// The region at the end of a head's file.
+    region: Region,
 }
 
 impl Log {
@@ -184,6 +187,7 @@ impl Log {
             file: None,
             len: 0,
             unsynced: false,
+            region: Region::default(),
         }
     }
 
@@ -210,7 +214,14 @@ impl Log {
             len,
             // The process that wrote these bytes may have ended before it synced them.
             unsynced: true,
+            region: Region::default(),
         }
+    }
+
+    /// Continues a head's file, which ends with this region.
+    pub(crate) fn with_region(mut self, region: Region) -> Self {
+        self.region = region;
+        self
     }
 
     pub(crate) fn id(&self) -> u64 {
@@ -238,7 +249,12 @@ impl Log {
     /// [`begin_frame`]'s space in front.
     pub(crate) fn len_with(&self, frame: &[u8]) -> u64 {
         let header = if self.is_empty() { HEADER_BYTES } else { 0 };
-        self.len + (header + frame.len()) as u64
+        let bytes = header + frame.len();
+        let parity = match self.header.kind {
+            FileKind::Head => self.region.parity_bytes_with(bytes),
+            FileKind::Catalog | FileKind::Segment => 0,
+        };
+        self.len + (bytes + parity) as u64
     }
 
     pub(crate) fn has_file(&self) -> bool {
@@ -257,39 +273,81 @@ impl Log {
         Ok(())
     }
 
-    /// Appends one frame, with one write. `frame` has [`begin_frame`]'s space in front of the payload.
-    /// After an error the log is as it was before.
-    pub(crate) fn append(&mut self, frame: &mut Vec<u8>) -> io::Result<()> {
-        let before = self.len;
-        self.seal_frame(frame);
-        if let Some(file) = &self.file {
-            // Even if the write fails: it may leave some of the bytes.
-            self.unsynced = true;
-            if let Err(error) = file.write_at(before, frame) {
-                // Bytes stay behind if truncating fails too. The next frame overwrites their
-                // beginning, and the rest does not pass for a frame: checksums cover the offset.
-                self.len = before;
-                file.set_len(before).ok();
-                return Err(error);
-            }
+    /// Appends one frame, with one write, and returns the number of bytes that were put in front of it.
+    /// `frame` has [`begin_frame`]'s space in front of the payload. After an error the log is as it was
+    /// before.
+    pub(crate) fn append(&mut self, frame: &mut Vec<u8>) -> io::Result<usize> {
+        let Some(file) = self.file.clone() else {
+            return Ok(self.seal_frame(frame));
+        };
+        let (before, region) = (self.len, self.region.clone());
+        let in_front = match self.header.kind {
+            FileKind::Head => self.seal_with_parity(frame),
+            FileKind::Catalog | FileKind::Segment => self.seal_frame(frame),
+        };
+        // Even if the write fails: it may leave some of the bytes.
+        self.unsynced = true;
+        if let Err(error) = file.write_at(before, frame) {
+            // Bytes stay behind if truncating fails too. The next frame overwrites their beginning, and
+            // the rest does not pass for a frame: checksums cover the offset.
+            (self.len, self.region) = (before, region);
+            file.set_len(before).ok();
+            return Err(error);
         }
-        Ok(())
+        Ok(in_front)
     }
 
-    /// Completes the log's next frame, with the file's header in front if it is the first.
-    pub(crate) fn seal_frame(&mut self, frame: &mut Vec<u8>) {
+    /// Completes the log's next frame, with the file's header in front if it is the first. Returns the
+    /// number of bytes in front of the frame.
+    pub(crate) fn seal_frame(&mut self, frame: &mut Vec<u8>) -> usize {
         let mut header = Vec::new();
         if self.is_empty() {
             self.header.put(&mut header);
         }
-        let offset = self.len + header.len() as u64;
-        let length = (frame.len() - FRAME_BYTES) as u32;
-        frame[..4].copy_from_slice(&length.to_le_bytes());
-        let sum = checksum(self.header.kind, self.id(), offset, &frame[FRAME_BYTES..]);
-        frame[4..FRAME_BYTES].copy_from_slice(&sum.to_le_bytes());
+        let in_front = header.len();
+        seal(
+            self.header.kind,
+            self.id(),
+            self.len + in_front as u64,
+            frame,
+        );
         frame.splice(..0, header);
         self.len += frame.len() as u64;
+        in_front
     }
+
+    /// Completes the next frame of a head, with the parity of the regions that end before and behind it.
+    fn seal_with_parity(&mut self, frame: &mut Vec<u8>) -> usize {
+        let header = if self.is_empty() { HEADER_BYTES } else { 0 };
+        let ended = if self.region.ends_before(header + frame.len()) {
+            self.parity_frame()
+        } else {
+            Vec::new()
+        };
+        let in_front = ended.len() + self.seal_frame(frame);
+        self.region.add(frame);
+        if self.region.is_complete() {
+            let mut parity = self.parity_frame();
+            frame.append(&mut parity);
+        }
+        frame.splice(..0, ended);
+        in_front
+    }
+
+    fn parity_frame(&mut self) -> Vec<u8> {
+        let mut parity = Vec::new();
+        begin_frame(&mut parity);
+        self.region.end(&mut parity);
+        self.seal_frame(&mut parity);
+        parity
+    }
+}
+
+/// Completes the length and the checksum of a frame at this offset.
+pub(crate) fn seal(kind: FileKind, id: u64, offset: u64, frame: &mut [u8]) {
+    let (head, payload) = frame.split_at_mut(FRAME_BYTES);
+    head[..4].copy_from_slice(&(payload.len() as u32).to_le_bytes());
+    head[4..].copy_from_slice(&checksum(kind, id, offset, payload).to_le_bytes());
 }
 
 /// Clears `out` and leaves space for a frame's length and checksum in front of the payload.
@@ -299,7 +357,7 @@ pub(crate) fn begin_frame(out: &mut Vec<u8>) {
 }
 
 /// An iterator over the payloads of a log's frames. It stops at the first damaged frame.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Frames<'a> {
     kind: FileKind,
     id: u64,
@@ -311,11 +369,16 @@ pub(crate) struct Frames<'a> {
 impl<'a> Frames<'a> {
     /// The frames behind the header.
     pub(crate) fn new(kind: FileKind, id: u64, bytes: &'a [u8]) -> Self {
+        Self::at(kind, id, bytes, HEADER_BYTES)
+    }
+
+    /// The frames from this offset on.
+    pub(crate) fn at(kind: FileKind, id: u64, bytes: &'a [u8], offset: usize) -> Self {
         Self {
             kind,
             id,
             bytes,
-            offset: HEADER_BYTES,
+            offset,
             damage: None,
         }
     }

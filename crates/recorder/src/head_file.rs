@@ -4,11 +4,14 @@
 //! source. An entry is its kind, the source, the time since the source's entry before it, and for a
 //! successful scrape one row per group of slots (see [`rows`](crate::rows)).
 
+use std::borrow::Cow;
+
 use crate::{
     bytes::{Input, Malformed, put_count, put_signed, put_varint},
-    error::Damage,
-    frame::{FileKind, Frames, Header},
+    error::{Damage, DamageKind},
+    frame::{FileKind, Frames, HEADER_BYTES, Header},
     options::SOURCES_MAX,
+    parity::{Region, is_parity, restore},
     part::HeadRows,
     rows::{Event, GROUP, GroupState, read_row},
     source_rows::{ScrapeTime, SourceRows},
@@ -75,8 +78,11 @@ pub(crate) struct HeadFile {
     pub(crate) rows: HeadRows,
     /// The last successful scrape of each source.
     pub(crate) states: Vec<SourceState>,
-    /// The length of the intact part.
+    /// The length of the part that can be read.
     pub(crate) intact_len: u64,
+    /// The region at the end of that part.
+    pub(crate) region: Region,
+    /// The first damage that was restored, unless there is damage that was not.
     pub(crate) damage: Option<Damage>,
 }
 
@@ -88,27 +94,71 @@ pub(crate) struct SourceState {
 }
 
 impl HeadFile {
-    /// Reads the intact part of a head's file.
+    /// Reads a head's file up to the first damaged place that cannot be restored.
     pub(crate) fn read(id: u64, bytes: &[u8]) -> Result<Self, Damage> {
-        let header = Header::read(bytes, FileKind::Head, id)
-            .map_err(|kind| FileKind::Head.damage(id, 0, kind))?;
+        let mut bytes = Cow::Borrowed(bytes);
+        let mut restored = None;
+        let header = match Header::read(&bytes, FileKind::Head, id) {
+            Err(kind @ DamageKind::Checksum) => {
+                restored = restore(id, bytes.to_mut(), 0, &Region::default());
+                Header::read(&bytes, FileKind::Head, id).map_err(|_| kind)
+            }
+            read => read,
+        };
+        let header = header.map_err(|kind| FileKind::Head.damage(id, 0, kind))?;
         let mut head = Self {
             header,
             catalog_blocks: 0,
             rows: Vec::new(),
             states: Vec::new(),
-            intact_len: 0,
+            intact_len: HEADER_BYTES as u64,
+            region: Region::default(),
             damage: None,
         };
-        let mut frames = Frames::new(FileKind::Head, id, bytes);
+        loop {
+            head.damage = head.read_frames(id, &bytes);
+            let Some(damage) = &head.damage else { break };
+            let offset = head.intact_len as usize;
+            let may_be_restored =
+                matches!(damage.kind, DamageKind::Checksum | DamageKind::Truncated);
+            // Earlier heads have no parity, and any bytes might pass for it.
+            if !may_be_restored || !header.is_current() {
+                break;
+            }
+            let Some(place) = restore(id, bytes.to_mut(), offset, &head.region) else {
+                break;
+            };
+            restored.get_or_insert(place);
+        }
+        // A file that ends early behind a restored place is not one that can be continued.
+        if let Some(place) = restored
+            && head.damage.as_ref().is_none_or(Damage::is_truncation)
+        {
+            let kind = DamageKind::Restored(place.len());
+            head.damage = Some(FileKind::Head.damage(id, place.start as u64, kind));
+        }
+        Ok(head)
+    }
+
+    /// Reads the frames behind the part that is read already.
+    fn read_frames(&mut self, id: u64, bytes: &[u8]) -> Option<Damage> {
+        let mut start = self.intact_len as usize;
+        let mut frames = Frames::at(FileKind::Head, id, bytes, start);
         while let Some(payload) = frames.next() {
-            if head.apply(payload).is_err() {
+            if is_parity(payload) {
+                self.region.end(&mut Vec::new());
+            } else if self.apply(payload).is_err() {
                 // It may have changed `states` in part, so that no later frame can be decoded.
                 frames.reject(payload);
+            } else {
+                // The first region begins with the file's header.
+                let from = if start == HEADER_BYTES { 0 } else { start };
+                self.region.add(&bytes[from..frames.intact_len() as usize]);
             }
+            start = frames.intact_len() as usize;
         }
-        (head.intact_len, head.damage) = (frames.intact_len(), frames.damage());
-        Ok(head)
+        self.intact_len = frames.intact_len();
+        frames.damage()
     }
 
     fn apply(&mut self, payload: &[u8]) -> Result<(), Malformed> {

@@ -10,6 +10,7 @@ mod frame;
 mod head_file;
 mod labels;
 mod options;
+mod parity;
 mod part;
 mod reader;
 mod recorder;

@@ -55,7 +55,9 @@ pub(crate) struct ReadCatalog {
 impl ReadCatalog {
     /// Returns the damage if the catalog ends before the last block that a part needs.
     pub(crate) fn missing_end(&self, part: &Part) -> Option<Damage> {
-        let short = self.damage.is_none() && self.catalog.blocks() < part.catalog_blocks;
+        let is_known = |damage: &Damage| !matches!(damage.kind, DamageKind::Restored(_));
+        let short = self.catalog.blocks() < part.catalog_blocks
+            && !self.damage.as_ref().is_some_and(is_known);
         let damage =
             || FileKind::Catalog.damage(part.catalog, self.intact_len, DamageKind::Truncated);
         short.then(damage)

@@ -107,7 +107,8 @@ struct NodeArgs {
     /// First delay before a new connection to the proxy [default: 5s]
     #[arg(long, env, hide_short_help = true)]
     reconnect_interval: Option<Given<Duration>>,
-    /// Longest delay, up to which the first one doubles [default: the first one]
+    /// Longest delay, up to which the first one doubles [default: 30s after a refusal of the proxy;
+    /// otherwise the first one]
     #[arg(long, env, hide_short_help = true)]
     reconnect_interval_max: Option<Given<Duration>>,
 }

@@ -47,13 +47,17 @@ pub(crate) struct Args {
 const EXAMPLES: &str =
     "Without a time it prints the sources of the record. With one it prints the samples of the window, in
 the text format with timestamps, or as JSON in the form of the proxy's /metrics-windows. The agent may
-be running or killed. Exits with status 1 if a part is damaged; the other parts are printed.
+be running or killed. If a part is damaged, the other parts are printed, standard error names the
+damage, and the exit status is 3.
 
 Examples:
   steadfast fodc replay ./record
   steadfast fodc replay ./record --series --name up
   steadfast fodc replay ./record --from -5m
   steadfast fodc replay ./record --from 2026-03-01T08:00:00Z --to 2026-03-01T08:01:00Z --json";
+
+/// Exit status of a record of which a part is damaged.
+const DAMAGED: u8 = 3;
 
 /// Reads the record.
 pub(crate) async fn run(
@@ -81,21 +85,24 @@ fn replay(args: &Args) -> anyhow::Result<ExitCode> {
         bail!("{}; it has none, or nothing in it yet", missing());
     }
     let wanted = Request::from_args(args, &opened)?;
+    // Reads every block, also those outside the window.
+    let damage = reader.check();
     match &wanted.range {
         _ if args.series => contents::series(&reader, &wanted.selector, args.json)?,
-        None => contents::overview(&reader, &opened, &wanted.selector, args.json)?,
+        None => contents::overview(&reader, &opened, &damage, (&wanted.selector, args.json))?,
         Some(range) => export::window(&reader, &wanted.selector, range.clone(), args.json)?,
     }
     if reader.series(&wanted.selector).is_empty() {
         output::note("no series matches; --series lists all");
     }
-    // Last, because it reads every block, also those outside the window.
-    let damage = reader.check();
     for damage in &damage {
         let word = styled(BAD, "damage:");
         output::note(&format!("{word} {damage}"));
     }
-    Ok(output::status(damage.is_empty()))
+    if damage.is_empty() {
+        return Ok(ExitCode::SUCCESS);
+    }
+    Ok(ExitCode::from(DAMAGED))
 }
 
 /// The requested part of the record.

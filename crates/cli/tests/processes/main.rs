@@ -13,5 +13,6 @@ mod log_faults;
 mod memory;
 mod process;
 mod puller;
+mod replay_damage;
 mod settings;
 mod streamer;

@@ -98,7 +98,8 @@ pub struct UplinkConfig {
     pub heartbeat_interval: Duration,
     /// The delay before the first retry. Default 5 s.
     pub reconnect_interval: Duration,
-    /// The longest delay between two attempts; `None` is the reconnect interval.
+    /// The longest delay between two attempts. `None` is 30 s after a refusal of the proxy, and the
+    /// reconnect interval after anything else.
     pub reconnect_interval_max: Option<Duration>,
 }
 

@@ -12,9 +12,7 @@ use steadfast::{
     transport::{Call, Connection, Transport},
 };
 use steadfast_fodc_model::identity::{Identity, IdentityFaults};
-use steadfast_session::{
-    Advice, CheckedConfig, Config, ConfigFaults, End, Liveness, Ready, Recovery,
-};
+use steadfast_session::{CheckedConfig, Config, ConfigFaults, Liveness, Ready, Recovery};
 use tokio::sync::watch;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::warn;
@@ -24,6 +22,7 @@ use super::{
     counters::AtomicCounters,
     metrics_stream::MetricsStream,
     query_responder::{Responding, Timeouts},
+    refusals::{self, Refusals},
     registration::{Command, Event, Registered, Registration},
     sample_store::SampleStore,
     source::{Source, Sources, StreamKind},
@@ -100,8 +99,9 @@ impl Builder {
         }
     }
 
-    /// Sets the delay after the first failed attempt; it doubles up to
-    /// [`Builder::reconnect_interval_max`]. Default 5 s.
+    /// Sets the delay after the first failed attempt. Default 5 s.
+    ///
+    /// After a refusal of the proxy it doubles, up to [`Builder::reconnect_interval_max`].
     ///
     /// The first attempt is made at once. A registration that was stable for 30 s, or that the proxy
     /// ended in order, is replaced within a second.
@@ -111,9 +111,11 @@ impl Builder {
         self
     }
 
-    /// Sets the longest delay between two attempts, jitter included. By default it is the reconnect
-    /// interval: the delay does not grow, and the agent is back that long after its proxy, as the
-    /// original is. A longer one spares the network of many agents during a long outage.
+    /// Sets the longest delay between two attempts, jitter included, up to which the delays double.
+    ///
+    /// By default it is 30 s after a refusal, and the reconnect interval after anything else: the agent
+    /// is back that long after its proxy, as the original is. A longer one spares the network of many
+    /// agents during a long outage.
     #[must_use]
     pub fn reconnect_interval_max(mut self, longest: Duration) -> Self {
         self.reconnect_interval_max = Some(longest);
@@ -295,18 +297,26 @@ impl Builder {
         // A channel of its own: the caller's may hold an identity that fails the check.
         let identity = watch::Sender::new(Arc::new(requested.borrow_and_update().clone()));
 
+        let longest = self.reconnect_interval_max.unwrap_or(refusals::LONGEST);
+        let refusals = Arc::new(Refusals::new(
+            self.reconnect_interval,
+            longest.max(self.reconnect_interval),
+        ));
         // Lets a proxy with the profile tell a restarted agent from one that reconnects.
         let instance = uuid::Uuid::new_v4().simple().to_string();
         let link = self
             .link
             .configure(|config| config.clone_from(registration.settings()))
             .default_name("fodc registration")
-            .retry_policy(advice)
+            .retry_policy({
+                let (refusals, registered) = (Arc::clone(&refusals), Arc::clone(&registered));
+                move |end| refusals.advice(end, registered.borrow().is_some())
+            })
             .spawn(
                 Call::new(METHOD),
                 transport,
                 Registration::new(identity.borrow().clone(), instance),
-                registration_sink(Arc::clone(&registered), Arc::clone(&counters)),
+                registration_sink(Arc::clone(&registered), Arc::clone(&counters), refusals),
             )
             .expect("the settings were checked");
 
@@ -405,9 +415,11 @@ impl<C: Connection> SourceSpawner<'_, C> {
 fn registration_sink(
     registered: Arc<watch::Sender<Option<Registered>>>,
     counters: Arc<AtomicCounters>,
+    refusals: Arc<Refusals>,
 ) -> impl FnMut(Event) + Send + 'static {
     move |event| match event {
         Event::Registered(registration) => {
+            refusals.reset();
             counters.registrations.increment();
             registered.send_replace(Some(registration));
         }
@@ -443,14 +455,6 @@ async fn follow_identity<C: Connection>(
         if sent.is_err() {
             return;
         }
-    }
-}
-
-/// Retries whatever the proxy says: it may be replaced by one that accepts the agent.
-fn advice(end: &End) -> Option<Advice> {
-    match end.advice {
-        Advice::Stop | Advice::Refresh => Some(Advice::Wait(None)),
-        Advice::Retry | Advice::Wait(_) => None,
     }
 }
 

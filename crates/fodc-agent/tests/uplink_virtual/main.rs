@@ -12,7 +12,7 @@ mod uplink_support;
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -197,26 +197,30 @@ async fn metrics_status_never_causes_a_registration() {
 
 #[tokio::test(start_paused = true)]
 async fn refused_registrations_back_off() {
-    for code in [0, 2, 3, 5, 7, 8, 12, 14, 16] {
+    for code in [2, 3, 5, 7, 8, 12, 16] {
         let proxy = Scripted::new(move |peer: Peer| async move { peer.end(status(code, "no")) });
-        let uplink = agent("", Regular::of(3))
-            .reconnect_interval_max(SECOND * 30)
-            .build_on(proxy.clone())
-            .unwrap();
+        let uplink = on(&proxy);
         uplink.start();
         sleep(SECOND * 600).await;
-        let opened = proxy.opened("RegisterAgent").len();
-        assert!(
-            (15..=30).contains(&opened),
-            "{code}: {opened} in ten minutes"
-        );
+        let dials = proxy.dials();
+        let delays = dials
+            .windows(2)
+            .map(|pair| (pair[1] - pair[0]).as_secs_f64());
+        let delays: Vec<f64> = delays.collect();
+        // 30 s from the fourth on, and a fifth of the interval more at most.
+        let ideal = [5.0, 10.0, 20.0].into_iter().chain([30.0; 99]);
+        for (delay, ideal) in delays.iter().zip(ideal) {
+            assert!((ideal..=ideal + 1.1).contains(delay), "{code}: {delays:?}");
+        }
+        assert!((18..=22).contains(&delays.len()), "{code}: {delays:?}");
         assert_eq!(uplink.status().state, State::Connecting, "nothing is final");
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn refused_registrations_keep_their_distance() {
-    for code in [0, 8, 12, 14, 16] {
+async fn proxy_that_is_away_is_tried_each_interval() {
+    // What relays answer for a proxy that is away, and a stream that ends without a word.
+    for code in [0, 1, 4, 13, 14] {
         let proxy = Scripted::new(move |peer: Peer| async move { peer.end(status(code, "no")) });
         let uplink = on(&proxy);
         uplink.start();
@@ -231,6 +235,42 @@ async fn refused_registrations_keep_their_distance() {
         }
         assert!(before <= 151, "{code}: {before} in ten minutes");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn registration_ends_the_doubling_after_refusals() {
+    let refuse = Arc::new(AtomicBool::new(true));
+    let refusing = Arc::clone(&refuse);
+    let proxy = Scripted::new(move |peer: Peer| {
+        let refusing = Arc::clone(&refusing);
+        async move {
+            if refusing.load(Ordering::Relaxed) {
+                peer.end(status(8, "full"));
+            } else if peer.is_registration() {
+                peer.register(RegisterAgentResponse::default()).await;
+            } else {
+                peer.hold().await;
+            }
+        }
+    });
+    let uplink = on(&proxy);
+    uplink.start();
+    sleep(SECOND * 120).await;
+    refuse.store(false, Ordering::Relaxed);
+    let back = timeout(SECOND * 32, until(uplink.watch(), connected)).await;
+    back.expect("back within the longest delay");
+    sleep(SECOND * 60).await;
+    refuse.store(true, Ordering::Relaxed);
+    proxy.cut_everything();
+    sleep(SECOND * 2).await;
+    let lost = proxy.dials().len();
+    refuse.store(false, Ordering::Relaxed);
+    sleep(SECOND * 7).await;
+    assert!(
+        connected(&uplink.status()),
+        "the first refusal costs one interval"
+    );
+    assert_eq!(proxy.dials().len(), lost + 1);
 }
 
 #[tokio::test(start_paused = true)]

@@ -118,3 +118,13 @@ fn single_value_of_any_kind_round_trips() {
         check(&bits([value]));
     }
 }
+
+#[test]
+fn run_that_leaves_no_space_for_the_next_change_is_malformed() {
+    let values = bits((0..100).map(|n| if n < 99 { 1.5 } else { 2.25 }));
+    let bytes = encoded(&values);
+    let mut decoder = Decoder::default();
+    decoder.decode(&bytes, 100, &mut Vec::new()).unwrap();
+    // With one value less, the run fills the chunk, and the last change would vanish.
+    decoder.decode(&bytes, 99, &mut Vec::new()).unwrap_err();
+}

@@ -45,6 +45,31 @@ struct OldCatalog {
     cost: u64,
     /// The catalog's log as long as it may have to be synced.
     log: Option<Log>,
+    /// The content until it is durable, from which the file is written again after a failed sync.
+    unsynced: Option<Arc<Catalog>>,
+}
+
+/// A catalog that another one replaces.
+#[derive(Debug)]
+pub(super) struct ClosedCatalog {
+    pub(super) id: u64,
+    /// The place from which readers take it.
+    pub(super) data: CatalogData,
+    pub(super) cost: u64,
+    /// The log and its content, if it may have to be synced.
+    pub(super) log: Option<(Log, Arc<Catalog>)>,
+}
+
+impl ClosedCatalog {
+    /// A catalog that is in its file only.
+    pub(super) fn in_file(id: u64, len: u64) -> Self {
+        Self {
+            id,
+            data: CatalogData::File,
+            cost: file_cost(len),
+            log: None,
+        }
+    }
 }
 
 /// The closed parts of a record and their catalogs.
@@ -132,9 +157,26 @@ impl ClosedParts {
         });
     }
 
-    pub(super) fn add_catalog(&mut self, id: u64, data: CatalogData, cost: u64, log: Option<Log>) {
+    /// Adds a catalog that is no longer the current one.
+    pub(super) fn add_catalog(&mut self, catalog: ClosedCatalog) {
+        let ClosedCatalog {
+            id,
+            data,
+            cost,
+            log,
+        } = catalog;
         self.cost += cost;
-        self.catalogs.insert(id, OldCatalog { data, cost, log });
+        let (log, unsynced) = match log {
+            Some((log, content)) => (Some(log), Some(content)),
+            None => (None, None),
+        };
+        let old = OldCatalog {
+            data,
+            cost,
+            log,
+            unsynced,
+        };
+        self.catalogs.insert(id, old);
     }
 
     /// Removes a catalog that becomes the current one.
@@ -240,6 +282,35 @@ impl ClosedParts {
             catalogs.filter_map(|old| take(&mut old.log)).collect(),
             parts.filter_map(|closed| take(&mut closed.log)).collect(),
         ]
+    }
+
+    /// Notes that the files which [`ClosedParts::take_unsynced`] has returned are durable.
+    pub(super) fn note_synced(&mut self) {
+        for old in self.catalogs.values_mut() {
+            // One that was added meanwhile still has its log.
+            if old.log.is_none() {
+                old.unsynced = None;
+            }
+        }
+    }
+
+    /// Returns the catalogs that are not durable.
+    pub(super) fn unsynced_catalogs(&self) -> Vec<Arc<Catalog>> {
+        let catalogs = self.catalogs.values();
+        catalogs.filter_map(|old| old.unsynced.clone()).collect()
+    }
+
+    pub(super) fn has_catalog(&self, id: u64) -> bool {
+        self.catalogs.contains_key(&id)
+    }
+
+    /// Notes that the file of a catalog was written again.
+    pub(super) fn replace_log(&mut self, id: u64, log: Log) {
+        if let Some(old) = self.catalogs.get_mut(&id) {
+            let cost = file_cost(log.len());
+            self.cost = self.cost - std::mem::replace(&mut old.cost, cost) + cost;
+            old.log = Some(log);
+        }
     }
 
     /// Returns the ids and files of segments that are not durable.

@@ -2,7 +2,10 @@
 //! files when they are due.
 
 use super::{Entry, Recorder, definitions::Definitions, storage::file_cost};
-use crate::{error::WriteError, frame::begin_frame};
+use crate::{
+    error::WriteError,
+    frame::{Log, begin_frame},
+};
 
 /// The number of scrapes after which a head is closed if a meta has changed.
 const META_CHANGE_SCRAPES: usize = 64;
@@ -107,22 +110,20 @@ impl Recorder {
             next.discard(&mut self.storage);
             return Err(error);
         }
-        if self.files_in_doubt && self.definitions.has_file() {
-            // The segments of earlier heads still need the old catalog.
-            self.rewrite_catalog()?;
-        }
         let old = std::mem::replace(&mut self.definitions, next);
-        let id = old.id();
-        let (data, cost, log) = old.close(&self.storage);
-        self.closed.add_catalog(id, data, cost, Some(log));
+        self.closed.add_catalog(old.close(&self.storage));
         self.closed.remove_unneeded_catalogs(&mut self.storage);
         self.sources.redefine(&live_slots);
-        // Only here: both logs are new, and the old catalog is rewritten.
-        self.files_in_doubt = false;
         // The head that was just started is empty. Its replacement shares the catalog's id.
         self.head = self.head.next(self.next_id, self.next_id);
         self.next_id += 1;
         self.counters.catalogs += 1;
+        if self.files_in_doubt {
+            // The segments of earlier heads still need them.
+            self.rewrite_catalogs()?;
+            // Only here: both logs are new, and the old catalogs are written again.
+            self.files_in_doubt = false;
+        }
         Ok(())
     }
 
@@ -148,11 +149,25 @@ impl Recorder {
         Ok(())
     }
 
-    /// Replaces the current catalog's file by a new one with the same content.
-    fn rewrite_catalog(&mut self) -> Result<(), WriteError> {
-        let bytes = self.definitions.to_file();
-        self.make_room(file_cost(bytes.len() as u64))?;
-        self.definitions.rewrite(&bytes, &mut self.storage)
+    /// Replaces the files of the catalogs that were not durable when a sync failed.
+    fn rewrite_catalogs(&mut self) -> Result<(), WriteError> {
+        for catalog in self.closed.unsynced_catalogs() {
+            let bytes = catalog.to_file();
+            self.make_room(file_cost(bytes.len() as u64))?;
+            // Evicting the last part that needs it removes it.
+            if !self.closed.has_catalog(catalog.id) {
+                continue;
+            }
+            let header = catalog.header();
+            if let Some(file) = self
+                .storage
+                .replace(&header.kind.name(catalog.id), &bytes)?
+            {
+                let log = Log::resumed(header, file, bytes.len() as u64);
+                self.closed.replace_log(catalog.id, log);
+            }
+        }
+        Ok(())
     }
 
     fn append_entries(&mut self, entries: &[Entry], time: i64) -> Result<(), WriteError> {
@@ -186,14 +201,12 @@ impl Recorder {
             let head = &self.head;
             encoded.push(head.encode_entry(entry.source, staged, time, blocks, frame));
         }
-        let encoded_len = frame.len();
-        // Memory follows the file: after an error neither has the scrapes.
-        self.write_frame(frame)?;
-        // The header of a new file was put in front, and all offsets have moved.
-        let header_bytes = frame.len() - encoded_len;
+        // Memory follows the file: after an error neither has the scrapes. What is put in front moves all
+        // offsets in the frame.
+        let in_front = self.write_frame(frame)?;
         for entry in &encoded {
             let source = &mut self.sources[entry.source()];
-            self.head.apply(entry, time, (frame, header_bytes), source);
+            self.head.apply(entry, time, (frame, in_front), source);
         }
         let missed = entries.iter().filter(|entry| entry.missed).count() as u64;
         self.counters.missed += missed;
@@ -202,7 +215,7 @@ impl Recorder {
         Ok(())
     }
 
-    fn write_frame(&mut self, frame: &mut Vec<u8>) -> Result<(), WriteError> {
+    fn write_frame(&mut self, frame: &mut Vec<u8>) -> Result<usize, WriteError> {
         let growth = if self.storage.is_memory() {
             // Rows are copied to chunks with about as much unused capacity.
             2 * frame.len() as u64

@@ -2,7 +2,10 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use super::storage::{Storage, file_cost};
+use super::{
+    closed_parts::ClosedCatalog,
+    storage::{Storage, file_cost},
+};
 use crate::{
     catalog::{Catalog, Definition, Extent, MetaIndex, truncated},
     disk::DiskFile,
@@ -175,39 +178,27 @@ impl Definitions {
         Ok(())
     }
 
-    /// Returns the content of the whole file.
-    pub(super) fn to_file(&self) -> Vec<u8> {
-        self.catalog.to_file()
-    }
-
-    /// Replaces the file, the content of which is in doubt after a failed sync.
-    pub(super) fn rewrite(
-        &mut self,
-        bytes: &[u8],
-        storage: &mut Storage,
-    ) -> Result<(), WriteError> {
-        if let Some(file) = storage.replace(&self.log.name(), bytes)? {
-            self.log = Log::resumed(self.catalog.header(), file, bytes.len() as u64);
-        }
-        Ok(())
-    }
-
-    pub(super) fn has_file(&self) -> bool {
-        self.log.has_file()
-    }
-
     /// Removes the file of a catalog that cannot be completed. The next catalog has the same name.
     pub(super) fn discard(self, storage: &mut Storage) {
         storage.remove(&self.log.name()).ok();
     }
 
-    /// Returns the place from which readers take the catalog once another is current, its cost and log.
-    pub(super) fn close(self, storage: &Storage) -> (CatalogData, u64, Log) {
+    /// Closes the catalog because another one is current from now on.
+    pub(super) fn close(self, storage: &Storage) -> ClosedCatalog {
+        let (id, cost) = (self.id(), self.file_cost());
         if storage.is_memory() {
-            let cost = self.memory();
-            (CatalogData::Memory(self.catalog), cost, self.log)
-        } else {
-            (CatalogData::File, self.file_cost(), self.log)
+            return ClosedCatalog {
+                id,
+                cost: self.memory(),
+                data: CatalogData::Memory(self.catalog),
+                log: None,
+            };
+        }
+        ClosedCatalog {
+            id,
+            data: CatalogData::File,
+            cost,
+            log: Some((self.log, self.catalog)),
         }
     }
 

@@ -137,25 +137,25 @@ impl Head {
         }
     }
 
-    /// Writes a frame.
+    /// Writes a frame, and returns the number of bytes that were put in front of it.
     pub(super) fn append(
         &mut self,
         frame: &mut Vec<u8>,
         catalog_blocks: u64,
         storage: &mut Storage,
-    ) -> Result<(), WriteError> {
-        storage.append(&mut self.log, frame)?;
+    ) -> Result<usize, WriteError> {
+        let in_front = storage.append(&mut self.log, frame)?;
         self.catalog_blocks = catalog_blocks;
-        Ok(())
+        Ok(in_front)
     }
 
-    /// Adds an entry of the frame that was written last. `header_bytes` were put in front of the frame
+    /// Adds an entry of the frame that was written last. `in_front` bytes were put in front of the frame
     /// since the entry was encoded.
     pub(super) fn apply(
         &mut self,
         entry: &EncodedEntry,
         time: i64,
-        (frame, header_bytes): (&[u8], usize),
+        (frame, in_front): (&[u8], usize),
         source: &mut Source,
     ) {
         let head_id = self.id();
@@ -168,10 +168,7 @@ impl Head {
         };
         let groups_before = rows.groups();
         for (group, ends) in row_ends.windows(2).enumerate() {
-            rows.push_row(
-                group,
-                &frame[header_bytes + ends[0]..header_bytes + ends[1]],
-            );
+            rows.push_row(group, &frame[in_front + ends[0]..in_front + ends[1]]);
         }
         rows.push_scrape(time, source.staged.timestamps().iter());
         source.commit_staged(groups_before);

@@ -98,6 +98,7 @@ impl Recorder {
         }
         let result = outcome.result.and_then(|()| {
             let (closed, storage) = (&mut self.closed, &mut self.storage);
+            closed.note_synced();
             closed.remove_obsolete(&outcome.obsolete, storage);
             let mut segments = outcome.segments.iter();
             segments.try_for_each(|id| closed.publish_segment(*id, storage))

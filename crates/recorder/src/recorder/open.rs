@@ -9,6 +9,7 @@ use std::{
 
 use super::{
     Recorder,
+    closed_parts::ClosedCatalog,
     definitions::Definitions,
     head::Head,
     recover::{OpenReport, RecoverError, RecoveredContent, RecoveredPart, RecoveredRecord},
@@ -21,7 +22,6 @@ use crate::{
     frame::{FileKind, Log},
     head_file::HeadFile,
     options::Options,
-    part::CatalogData,
     source::Sources,
 };
 
@@ -115,8 +115,7 @@ impl Recorder {
         }
         // Those that no part needs are listed as well: the removal below deletes their files.
         for (id, len) in &record.catalogs {
-            self.closed
-                .add_catalog(*id, CatalogData::File, file_cost(*len), None);
+            self.closed.add_catalog(ClosedCatalog::in_file(*id, *len));
         }
         if let Some(newest) = newest {
             self.resume(newest, &*disk, &mut record.report)?;
@@ -209,7 +208,7 @@ impl Recorder {
         // `recover` listed it among the closed parts' catalogs, where its size would count twice.
         self.closed.take_catalog(catalog.id);
         self.definitions = Definitions::resumed(catalog, catalog_file, catalog_len);
-        let log = Log::resumed(head.header, head_file, head_len);
+        let log = Log::resumed(head.header, head_file, head_len).with_region(head.region);
         self.head = Head::resumed(log, head.rows);
         Ok(unfinished)
     }
@@ -227,7 +226,7 @@ impl Recorder {
         while self.evict() {}
         let id = self.definitions.id();
         // No part needs this catalog any more, so that its file goes with the others below.
-        self.closed.add_catalog(id, CatalogData::File, 0, None);
+        self.closed.add_catalog(ClosedCatalog::in_file(id, 0));
         self.start_files();
         self.closed.remove_unneeded_catalogs(&mut self.storage);
         self.sources = Sources::default();

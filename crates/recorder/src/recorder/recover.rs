@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, io, path::Path};
 use crate::{
     disk::{Disk, read_whole},
     error::{Damage, DamageKind, OpenError},
-    frame::FileKind,
+    frame::{FileKind, HEADER_BYTES, Header},
     head_file::HeadFile,
     part::{Part, PartData, span_of},
     segment::Segment,
@@ -153,6 +153,9 @@ impl RecoveredRecord {
                 record.leftovers.push(name);
             }
         }
+        for id in record.catalogs.keys() {
+            refuse_newer_catalog(*id, disk)?;
+        }
         // Segments first: an intact one makes its head a leftover.
         for (id, len) in segments {
             record.read_segment(id, len, disk, &mut heads)?;
@@ -286,6 +289,7 @@ impl RecoveredRecord {
             | DamageKind::Checksum
             | DamageKind::Malformed
             | DamageKind::Misplaced
+            | DamageKind::Restored(_)
             | DamageKind::Unreadable(_) => self.report.damage.push(damage),
         }
         Ok(())
@@ -310,6 +314,22 @@ impl RecoveredRecord {
             }
         }
     }
+}
+
+/// Catalogs are read when they are needed, but a newer format must be noticed before anything is changed.
+fn refuse_newer_catalog(id: u64, disk: &dyn Disk) -> Result<(), RecoverError> {
+    let file = FileKind::Catalog.name(id);
+    let mut header = [0; HEADER_BYTES];
+    let read = disk
+        .open(&file)
+        .and_then(|file| file.read_at(0, &mut header));
+    // Any other damage is found, and reported, by who reads the catalog.
+    if read.is_ok()
+        && let Err(DamageKind::Version(version)) = Header::read(&header, FileKind::Catalog, id)
+    {
+        return Err(RecoverError::Version { file, version });
+    }
+    Ok(())
 }
 
 fn is_temporary(name: &str) -> bool {

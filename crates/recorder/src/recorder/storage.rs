@@ -72,9 +72,13 @@ impl Storage {
         self.directory_changed = true;
     }
 
-    /// Appends a frame to a log, of which the first creates the file. In memory only the log's length
-    /// changes.
-    pub(super) fn append(&mut self, log: &mut Log, frame: &mut Vec<u8>) -> Result<(), WriteError> {
+    /// Appends a frame to a log, of which the first creates the file, and returns the number of bytes in
+    /// front of it. In memory only the log's length changes.
+    pub(super) fn append(
+        &mut self,
+        log: &mut Log,
+        frame: &mut Vec<u8>,
+    ) -> Result<usize, WriteError> {
         let growth = log.len_with(frame) - log.len();
         let appended = self.create_if_new(log).and_then(|()| {
             if self.disk.is_some() {

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use comfy_table::presets;
 use serde_json::json;
-use steadfast_recorder::{NAME, OpenReport, Reader, Selector, SeriesInfo};
+use steadfast_recorder::{Damage, NAME, OpenReport, Reader, Selector, SeriesInfo};
 
 use super::timestamp;
 use crate::{
@@ -47,8 +47,8 @@ fn text_of(series: &SeriesInfo) -> String {
 pub(super) fn overview(
     reader: &Reader,
     opened: &OpenReport,
-    selector: &Selector,
-    json: bool,
+    damage: &[Damage],
+    (selector, json): (&Selector, bool),
 ) -> anyhow::Result<()> {
     let mut count: BTreeMap<Arc<str>, u64> = BTreeMap::new();
     for one in reader.series(selector) {
@@ -67,7 +67,7 @@ pub(super) fn overview(
                 "newest": time(span.map(|span| span.1)),
                 "sources": sources,
                 "unfinished_bytes": opened.unfinished,
-                "damaged_places": opened.damage.len(),
+                "damage": damage.iter().map(ToString::to_string).collect::<Vec<_>>(),
             })
             .to_string(),
         );

@@ -12,6 +12,9 @@ use steadfast_recorder::{NAME, Reader, Selector, SeriesInfo, SeriesWindow};
 use super::timestamp;
 use crate::output;
 
+/// The label with the URL of the endpoint.
+const SOURCE: &str = "source";
+
 /// Prints the samples of the window, family by family. Damaged parts are skipped; the caller
 /// reports them.
 pub(super) fn window(
@@ -67,7 +70,12 @@ impl Out {
                 page.family(family, one.meta.kind, help);
                 for sample in &one.samples {
                     let labels = one.labels.iter().filter(|(name, _)| *name != NAME);
-                    let labels = [("source", &*one.source)].into_iter().chain(labels);
+                    // As Prometheus renames a label that the target's own labels have, too.
+                    let labels = labels.map(|(name, value)| match name {
+                        SOURCE => ("exported_source", value),
+                        name => (name, value),
+                    });
+                    let labels = [(SOURCE, &*one.source)].into_iter().chain(labels);
                     page.sample(
                         one.labels.name(),
                         labels,

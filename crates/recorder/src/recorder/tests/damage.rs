@@ -1,11 +1,18 @@
 //! Damaged files.
 
-use std::ops::Range;
+use std::{ops::Range, sync::Arc};
 
 use super::{
     SOURCE, content, expected, labels, read, recorder, reopened, small_record, step, time,
 };
-use crate::{Meta, frame::HEADER_BYTES, sim_disk::Files};
+use crate::{
+    Meta,
+    error::DamageKind,
+    frame::HEADER_BYTES,
+    parity::is_parity,
+    recorder::read_only::read_only_on,
+    sim_disk::{Files, SimDisk},
+};
 
 fn is_a(name: &str, extension: &str) -> bool {
     name.split_once('.')
@@ -161,4 +168,93 @@ fn frames(log: &[u8]) -> Vec<Range<usize>> {
         start = end;
     }
     frames
+}
+
+/// A record with one long head. Returns the files, the head's name and the number of steps.
+fn one_head() -> (Files, String, i64) {
+    let (disk, mut recorder) = recorder(1_000);
+    let steps = 100;
+    for n in 0..steps {
+        step(&mut recorder, n).unwrap();
+    }
+    let files = disk.files();
+    let head = files
+        .keys()
+        .find(|name| is_a(name, "head"))
+        .unwrap()
+        .clone();
+    (files, head, steps)
+}
+
+#[test]
+fn damaged_place_in_a_head_costs_at_most_its_scrape() {
+    let (files, head, steps) = one_head();
+    let (bytes, whole) = (&files[&head], expected(0..steps));
+    // The places of frames between two parity frames, and those of parity frames.
+    let (mut places, mut start) = (Vec::new(), 0);
+    for frame in frames(bytes) {
+        if is_parity(&bytes[frame.start + 8..]) {
+            places.extend([start..frame.start, frame.clone()]);
+            start = frame.end;
+        }
+    }
+    assert!(
+        places.len() > 8 && start > bytes.len() * 3 / 4,
+        "{places:?}"
+    );
+    for place in places {
+        for length in [1, 8, 44, 63] {
+            for at in place.clone().step_by(7) {
+                let damaged_place = at..(at + length).min(place.end);
+                let mut damaged = files.clone();
+                for byte in &mut damaged.get_mut(&head).unwrap()[damaged_place.clone()] {
+                    *byte = !*byte;
+                }
+                let (found, unread, opened) = read(&damaged);
+                assert_eq!((found.len(), unread), (whole.len(), 1), "{damaged_place:?}");
+                assert_eq!(found, whole);
+                let [damage] = &opened.damage[..] else {
+                    panic!("{damaged_place:?}: {opened:?}")
+                };
+                assert!(matches!(damage.kind, DamageKind::Restored(_)), "{damage}");
+                assert!(damage.offset <= damaged_place.start as u64, "{damage}");
+            }
+        }
+    }
+    // What has no parity yet is at most as long as a region.
+    for at in start..bytes.len() {
+        let mut damaged = files.clone();
+        damaged.get_mut(&head).unwrap()[at] ^= 0x10;
+        let (found, ..) = read(&damaged);
+        let lost = whole.keys().filter(|key| !found.contains_key(key));
+        let first = lost.map(|(_, time)| *time).min();
+        assert!(first.is_none_or(|first| first >= time(steps - 16)), "{at}");
+    }
+}
+
+#[test]
+fn record_with_a_restored_head_is_continued() {
+    let (mut files, head, steps) = one_head();
+    // The beginning, where a crash of a file system leaves zeros.
+    files.get_mut(&head).unwrap()[..8].fill(0);
+    let (mut recorder, opened) = reopened(&files);
+    assert_eq!(opened.damage.len(), 1, "{opened:?}");
+    for n in steps..steps + 5 {
+        step(&mut recorder, n).unwrap();
+    }
+    assert_eq!(content(&recorder.reader()), (expected(0..steps + 5), 0));
+}
+
+#[test]
+fn damaged_header_of_a_catalog_costs_nothing() {
+    let (disk, steps) = small_record();
+    for name in disk.files().keys().filter(|name| is_a(name, "names")) {
+        let mut files = disk.files();
+        files.get_mut(name).unwrap()[..HEADER_BYTES].fill(0);
+        let (found, _, _) = read(&files);
+        assert_eq!(found, expected(0..steps), "{name}");
+        let (reader, _) = read_only_on(&(Arc::new(SimDisk::with(&files)) as _)).unwrap();
+        let damage = reader.check();
+        assert!(matches!(damage[..], [ref one] if matches!(one.kind, DamageKind::Restored(_))));
+    }
 }

@@ -2,8 +2,8 @@
 
 use std::time::Instant;
 
-use super::{assert_steps, expected, read, recorder, step, time, values};
-use crate::{Recorder, Selector, WriteError, recorder::storage::file_cost};
+use super::{SOURCE, assert_steps, expected, labels, read, recorder, step, time, values};
+use crate::{Meta, Recorder, Selector, WriteError, recorder::storage::file_cost};
 
 #[test]
 fn full_disk_costs_only_the_scrapes_that_fail() {
@@ -121,4 +121,35 @@ fn failed_sync_rewrites_files_in_doubt() {
     assert_eq!(recorder.stats().counters.catalogs, 1);
     let (found, damaged, _) = read(&disk.durable());
     assert_eq!((found, damaged), (expected(0..8), 0));
+}
+
+/// The sync that fails has taken the file of a catalog that is no longer the current one.
+#[test]
+fn catalog_replaced_before_a_failed_sync_is_durable_later() {
+    let (disk, mut recorder) = recorder(4);
+    let source = recorder.source(SOURCE).unwrap();
+    let help = |n: i64| if n < 8 { "one" } else { "other" };
+    let mut scrape = |n: i64| {
+        let meta = Meta {
+            help: help(n).to_owned(),
+            ..Meta::default()
+        };
+        let mut scrape = recorder.scrape(source, time(n));
+        let id = scrape.series(&labels(0), &meta).unwrap();
+        scrape.set(id, n as f64, None);
+        scrape.commit().unwrap();
+        if n == 14 {
+            assert_eq!(recorder.stats().counters.catalogs, 1, "one is replaced");
+            disk.fail_sync(true);
+            recorder.sync(Instant::now()).unwrap_err();
+            disk.fail_sync(false);
+        } else if n > 14 {
+            recorder.sync(Instant::now()).unwrap();
+        }
+    };
+    (0..40).for_each(&mut scrape);
+    let (found, damaged, opened) = read(&disk.durable());
+    assert_eq!((damaged, opened.damage), (0, vec![]));
+    let times: Vec<i64> = found.keys().map(|(_, time)| *time).collect();
+    assert_eq!(times, (0..40).map(time).collect::<Vec<_>>());
 }
