@@ -10,13 +10,16 @@ use std::{convert::Infallible, sync::Arc, time::Duration};
 use axum::{
     Router,
     body::Body,
-    extract::{RawQuery, State as Shared},
-    http::{HeaderValue, Response, StatusCode, header},
+    extract::{RawQuery, Request, State as Shared},
+    http::{HeaderValue, Method, Response, StatusCode, header},
+    middleware::{self, Next},
     response::IntoResponse,
     routing::get,
 };
 use bytes::Bytes;
 use futures_util::stream;
+use http_body::Body as _;
+use steadfast_net::{Gzip, accepts_gzip};
 use tokio::sync::Semaphore;
 
 use self::parameters::{Parameters, RequestError};
@@ -85,6 +88,29 @@ pub(super) fn router(state: Arc<State>) -> Router {
         })
         // The text of Go's `http.NotFound`, as from the original.
         .fallback(async || (StatusCode::NOT_FOUND, "404 page not found\n"))
+        .layer(middleware::from_fn(compress))
+}
+
+/// Compresses the bodies of successful responses for clients that accept it.
+async fn compress(request: Request, next: Next) -> Response<Body> {
+    /// The length from which a body is compressed: a shorter one fits a packet anyway.
+    const LEAST: u64 = 1_400;
+    let accepts = accepts_gzip(request.headers()) && request.method() != Method::HEAD;
+    let response = next.run(request).await;
+    let is_short = response
+        .body()
+        .size_hint()
+        .upper()
+        .is_some_and(|most| most < LEAST);
+    let is_encoded = response.headers().contains_key(header::CONTENT_ENCODING);
+    if !accepts || is_short || is_encoded || response.status() != StatusCode::OK {
+        return response;
+    }
+    let (mut head, body) = response.into_parts();
+    head.headers.remove(header::CONTENT_LENGTH);
+    let gzip = HeaderValue::from_static("gzip");
+    head.headers.insert(header::CONTENT_ENCODING, gzip);
+    Response::from_parts(head, Body::from_stream(Gzip::new(body.into_data_stream())))
 }
 
 async fn metrics(

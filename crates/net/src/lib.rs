@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 
 mod calls;
+mod gzip;
 pub mod http1;
 pub mod http2;
 mod listener;
@@ -9,6 +10,7 @@ mod socket;
 mod tasks;
 
 pub use self::{
+    gzip::{Gzip, accepts_gzip},
     listener::{AtLimit, Listener, ListenerOptions},
     response_queue::{Amount, Observer, QueueFull, ResponseQueue, Responses},
     socket::Socket,

@@ -9,7 +9,7 @@ use crate::{
     bytes::{Input, Malformed},
     disk::{Disk, DiskFile},
     error::{Damage, DamageKind},
-    parity::Region,
+    parity::{FRAME_BYTES, Region},
 };
 
 const MAGIC: [u8; 4] = *b"SfFR";
@@ -21,9 +21,6 @@ const VERSION_MIN: u8 = 1;
 
 /// The length of a header.
 pub(crate) const HEADER_BYTES: usize = 44;
-
-/// The length and the checksum in front of a frame's payload.
-pub(crate) const FRAME_BYTES: usize = 8;
 
 /// The kind of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -11,8 +11,9 @@ use crate::{
     error::{Damage, DamageKind},
     frame::{FileKind, Frames, HEADER_BYTES, Header},
     options::SOURCES_MAX,
-    parity::{Region, is_parity, restore},
+    parity::{Region, is_parity},
     part::HeadRows,
+    repair::restore,
     rows::{Event, GROUP, GroupState, read_row},
     source_rows::{ScrapeTime, SourceRows},
 };

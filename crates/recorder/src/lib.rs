@@ -15,6 +15,7 @@ mod part;
 mod reader;
 mod recorder;
 mod recorders;
+mod repair;
 mod rows;
 mod segment;
 mod selector;

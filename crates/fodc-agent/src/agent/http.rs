@@ -20,6 +20,7 @@ use axum::{
     routing::{get, post},
 };
 use flate2::{Compression, write::GzEncoder};
+use steadfast_net::accepts_gzip;
 use tokio::{
     task::spawn_blocking,
     time::{Duration, timeout},
@@ -128,18 +129,6 @@ fn busy(reason: &str) -> Response {
 
 fn failure(reason: &str) -> Response {
     (StatusCode::INTERNAL_SERVER_ERROR, format!("{reason}\n")).into_response()
-}
-
-fn accepts_gzip(headers: &HeaderMap) -> bool {
-    let accepted = headers.get_all(header::ACCEPT_ENCODING).into_iter();
-    let accepted = accepted.filter_map(|value| value.to_str().ok());
-    accepted.flat_map(|value| value.split(',')).any(|item| {
-        let (name, weight) = item.split_once(';').unwrap_or((item, ""));
-        // Also `q=0.000`, by RFC 9110, section 12.4.2.
-        let weight = weight.trim().strip_prefix("q=");
-        let refused = weight.is_some_and(|weight| weight.parse() == Ok(0.0));
-        name.trim().eq_ignore_ascii_case("gzip") && !refused
-    })
 }
 
 fn gzip(page: &[u8]) -> io::Result<Vec<u8>> {

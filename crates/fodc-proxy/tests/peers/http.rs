@@ -1,7 +1,8 @@
 //! The plainest HTTP client: one request on a connection, the response read to its end.
 
-use std::net::SocketAddr;
+use std::{io::Read as _, net::SocketAddr};
 
+use flate2::read::GzDecoder;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
@@ -57,32 +58,48 @@ pub(crate) async fn get(address: SocketAddr, path: &str) -> Response {
 }
 
 pub(crate) async fn request(address: SocketAddr, method: &str, path: &str) -> Response {
-    timeout(TIMEOUT, exchange(address, method, path))
-        .await
-        .unwrap_or_else(|_| panic!("no response to {method} {path}"))
+    within(exchange(address, method, path, "")).await
 }
 
-async fn exchange(address: SocketAddr, method: &str, path: &str) -> Response {
+/// Does the same as [`get`] as a client that accepts gzip.
+pub(crate) async fn get_packed(address: SocketAddr, path: &str) -> Response {
+    within(exchange(address, "GET", path, "accept-encoding: gzip\r\n")).await
+}
+
+async fn within<T>(work: impl Future<Output = T>) -> T {
+    timeout(TIMEOUT, work).await.expect("a response in time")
+}
+
+async fn exchange(address: SocketAddr, method: &str, path: &str, more: &str) -> Response {
     let mut socket = TcpStream::connect(address).await.unwrap();
-    let head = format!("{method} {path} HTTP/1.1\r\nhost: proxy\r\nconnection: close\r\n\r\n");
+    let head =
+        format!("{method} {path} HTTP/1.1\r\nhost: proxy\r\n{more}connection: close\r\n\r\n");
     socket.write_all(head.as_bytes()).await.unwrap();
     let mut bytes = Vec::new();
     socket.read_to_end(&mut bytes).await.unwrap();
-    let text = String::from_utf8(bytes).unwrap();
-    let (head, body) = text.split_once("\r\n\r\n").expect("a head and a body");
-    let mut lines = head.lines();
+    let (head, body) = split(&bytes, "\r\n\r\n");
+    let mut lines = str::from_utf8(head).unwrap().lines();
     let status = lines.next().unwrap().split(' ').nth(1).unwrap();
     let headers: Vec<(String, String)> = lines
         .filter_map(|line| line.split_once(": "))
         .map(|(name, value)| (name.to_ascii_lowercase(), value.to_owned()))
         .collect();
-    let chunked = headers
-        .iter()
-        .any(|(name, value)| name == "transfer-encoding" && value == "chunked");
-    let body = if chunked && method != "HEAD" {
+    let is = |name, value| {
+        headers
+            .iter()
+            .any(|(known, found)| known == name && found == value)
+    };
+    let body = if is("transfer-encoding", "chunked") && method != "HEAD" {
         dechunked(body)
     } else {
         body.to_owned()
+    };
+    let body = if is("content-encoding", "gzip") {
+        let mut text = String::new();
+        GzDecoder::new(&body[..]).read_to_string(&mut text).unwrap();
+        text
+    } else {
+        String::from_utf8(body).unwrap()
     };
     Response {
         status: status.parse().unwrap(),
@@ -91,15 +108,23 @@ async fn exchange(address: SocketAddr, method: &str, path: &str) -> Response {
     }
 }
 
-fn dechunked(mut rest: &str) -> String {
-    let mut body = String::new();
+/// Splits at the first occurrence of a separator.
+fn split<'a>(bytes: &'a [u8], separator: &str) -> (&'a [u8], &'a [u8]) {
+    let mut windows = bytes.windows(separator.len());
+    let at = windows.position(|window| window == separator.as_bytes());
+    let at = at.unwrap_or_else(|| panic!("no {separator:?}"));
+    (&bytes[..at], &bytes[at + separator.len()..])
+}
+
+fn dechunked(mut rest: &[u8]) -> Vec<u8> {
+    let mut body = Vec::new();
     loop {
-        let (length, after) = rest.split_once("\r\n").expect("the length of a chunk");
-        let length = usize::from_str_radix(length, 16).unwrap();
+        let (length, after) = split(rest, "\r\n");
+        let length = usize::from_str_radix(str::from_utf8(length).unwrap(), 16).unwrap();
         if length == 0 {
             return body;
         }
-        body.push_str(&after[..length]);
-        rest = after[length..].strip_prefix("\r\n").unwrap();
+        body.extend_from_slice(&after[..length]);
+        rest = after[length..].strip_prefix(b"\r\n").unwrap();
     }
 }

@@ -299,3 +299,28 @@ async fn help_text_longer_than_a_piece_is_written_once() {
     );
     assert!(response.has_line("up{node_role=\"r\",pod_name=\"db-1\"} 2"));
 }
+
+#[tokio::test]
+async fn pages_are_compressed_for_clients_that_accept_it() {
+    let proxy = start().await;
+    let samples: Vec<_> = (0..2_000)
+        .map(|n| metric(&format!("m{n}"), &[("label", "value")], f64::from(n)))
+        .collect();
+    let _agent = agent(&proxy, pod("db-0", "r"), samples).await;
+    let plain = complete(&proxy, "/metrics").await;
+    let window = "/metrics-windows?start_time=2020-01-01T00:00:00Z";
+    for path in ["/metrics", window] {
+        let packed = http::get_packed(proxy.http_address(), path).await;
+        assert_eq!(packed.header("content-encoding"), Some("gzip"), "{path}");
+        assert_eq!(packed.header("content-length"), None, "{path}");
+        assert!(packed.body.len() > 10_000, "{path}: {}", packed.body.len());
+        if path == "/metrics" {
+            assert_eq!(packed.body, plain.body);
+            assert_eq!(packed.header("content-type"), plain.header("content-type"));
+        }
+    }
+    for path in ["/health", "/nothing"] {
+        let short = http::get_packed(proxy.http_address(), path).await;
+        assert_eq!(short.header("content-encoding"), None, "{path}");
+    }
+}
