@@ -84,15 +84,15 @@ pub(crate) fn parse<A: Parser>() -> (A, Settings) {
     parse_with(A::command(), None, Command::get_matches)
 }
 
-/// Parses a command line without a file of settings.
+/// Parses a command line and a file with this text.
 #[cfg(test)]
-pub(crate) fn parse_line<A: Parser>(line: &[String]) -> (A, Settings) {
+pub(crate) fn parse_line<A: Parser>(line: &[String], file: &str) -> (A, Settings) {
     let matches = |command: Command| match command.try_get_matches_from(line) {
         Ok(matches) => matches,
         // `get_matches` would end the process, and with it the other tests.
         Err(error) => panic!("{error}"),
     };
-    parse_with(A::command(), Some(File::default()), matches)
+    parse_with(A::command(), Some(File::parse("s.toml", file)), matches)
 }
 
 /// Parses twice, because the first pass finds the file whose values are defaults in the second.

@@ -33,7 +33,7 @@ pub(crate) use self::{
     sink::{PageSink, ScrapeOutcome},
 };
 pub use self::{
-    endpoint::{Endpoint, EndpointFault},
+    endpoint::{Endpoint, EndpointFault, Protocol},
     error::{ConnectFailures, ScrapeError},
 };
 

@@ -1,11 +1,13 @@
 //! `steadfast fodc agent`.
 
-use std::{net::IpAddr, path::PathBuf, process::ExitCode, time::Duration};
+use std::{collections::BTreeMap, net::IpAddr, path::PathBuf, process::ExitCode, time::Duration};
 
 use anyhow::bail;
 use steadfast::session::{State, Status};
 use steadfast_fodc_agent::{
-    Agent, Config, StartError, Storage, UplinkConfig, identity::Identity, scrape::Endpoint,
+    Agent, Config, StartError, Storage, UplinkConfig,
+    identity::Identity,
+    scrape::{Endpoint, Protocol},
     uplink::Uplink,
 };
 use steadfast_recorder::OpenError;
@@ -24,7 +26,8 @@ use crate::{
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES, args_override_self = true)]
 pub(crate) struct Args {
-    /// URL of a metrics page to record; comma-separated or repeated
+    /// URL of a metrics page to record; comma-separated or repeated. The file of settings may have a
+    /// table instead: url, labels, container, protocol (prometheus or openmetrics)
     #[arg(long, env, value_name = "URL")]
     metrics_endpoint: Vec<Given<Several<Endpoint>>>,
     /// Local ports with a /metrics page to record [default: 2121, unless there is an endpoint]
@@ -261,7 +264,8 @@ fn endpoints(
         ports => ports.unwrap_or_default(),
     };
     let ports = ports.into_iter().map(|Port(port)| Endpoint::local(port));
-    let endpoints: Vec<_> = ports.chain(urls.unwrap_or_default()).collect();
+    let mut endpoints: Vec<_> = ports.chain(urls.unwrap_or_default()).collect();
+    Endpoint::distinguish(&mut endpoints);
     let Some(names) = names else {
         return endpoints;
     };
@@ -342,7 +346,43 @@ fn host_name() -> String {
 
 impl Setting for Endpoint {
     fn from_text(text: &str) -> Result<Self, String> {
+        if text.starts_with('{') {
+            let table: EndpointTable =
+                serde_json::from_str(text).map_err(|fault| format!("{text}: {fault}"))?;
+            return table.endpoint();
+        }
         Endpoint::new(text).map_err(|fault| fault.to_string())
+    }
+}
+
+/// An endpoint as a table of the file of settings.
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct EndpointTable {
+    url: String,
+    #[serde(default)]
+    labels: BTreeMap<String, String>,
+    container: Option<String>,
+    protocol: Option<String>,
+}
+
+impl EndpointTable {
+    fn endpoint(self) -> Result<Endpoint, String> {
+        let mut endpoint = Endpoint::from_text(&self.url)?;
+        for (name, value) in self.labels {
+            endpoint = endpoint.label(name, value);
+        }
+        if let Some(container) = self.container {
+            endpoint = endpoint.container_name(container);
+        }
+        match self.protocol.as_deref() {
+            None => Ok(endpoint),
+            Some("prometheus") => Ok(endpoint.protocol(Protocol::Prometheus)),
+            Some("openmetrics") => Ok(endpoint.protocol(Protocol::OpenMetrics)),
+            Some(other) => Err(format!(
+                "{other:?} is not a protocol; write prometheus or openmetrics"
+            )),
+        }
     }
 }
 
@@ -407,5 +447,85 @@ fn setting_of(field: &str) -> &str {
         "uplink.reconnect_interval_max" => "reconnect_interval_max",
         "uplink.identity" => "name and address of the node",
         same => same,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::settings;
+
+    fn parsed(file: &str) -> (Config, Settings) {
+        let line = ["steadfast", "fodc", "agent"].map(str::to_owned);
+        let (args, mut settings) = settings::parse_line::<crate::Args>(&line, file);
+        let crate::Command::Fodc(args) = args.command else {
+            panic!("another command")
+        };
+        let super::super::Command::Agent(args) = args.command else {
+            panic!("another command")
+        };
+        (config(*args, &mut settings), settings)
+    }
+
+    #[test]
+    fn endpoint_of_the_file_has_labels_and_a_protocol() {
+        let (config, settings) = parsed(
+            r#"
+            [agent]
+            metrics_endpoint = [
+                "http://db:9100/metrics",
+                { url = "http://db:9100/probe?target=a,b", protocol = "prometheus" },
+                { url = "http://db:9101/", labels = { job = "db", rack = "r 1" }, container = "x" },
+            ]
+            "#,
+        );
+        assert_eq!(settings.finish(), Ok(()));
+        let endpoint = |url| Endpoint::new(url).unwrap();
+        let expected = [
+            endpoint("http://db:9100/metrics").label("metrics_path", "/metrics"),
+            endpoint("http://db:9100/probe?target=a,b")
+                .label("metrics_path", "/probe?target=a,b")
+                .protocol(Protocol::Prometheus),
+            endpoint("http://db:9101/")
+                .label("job", "db")
+                .label("rack", "r 1")
+                .container_name("x"),
+        ];
+        assert_eq!(config.endpoints, expected);
+        assert_eq!(config.check(), Ok(()));
+        // The longer notation of the same.
+        let (config, settings) = parsed(
+            "[[agent.metrics_endpoint]]\nurl = \"http://a/\"\nprotocol = \"openmetrics\"\n\
+             [[agent.metrics_endpoint]]\nurl = \"http://b/\"\n[agent.metrics_endpoint.labels]\nx = \"y\"",
+        );
+        assert_eq!(settings.finish(), Ok(()));
+        let expected = [
+            endpoint("http://a/").protocol(Protocol::OpenMetrics),
+            endpoint("http://b/").label("x", "y"),
+        ];
+        assert_eq!(config.endpoints, expected);
+    }
+
+    #[test]
+    fn faulty_endpoint_of_the_file_names_its_line() {
+        for (table, told) in [
+            (
+                "{ url = \"http://a/\", label = \"x\" }",
+                "unknown field `label`",
+            ),
+            ("{ labels = { a = \"b\" } }", "missing field `url`"),
+            ("{ url = \"https://a/\" }", "only http://"),
+            (
+                "{ url = \"http://a/\", protocol = \"protobuf\" }",
+                "write prometheus or openmetrics",
+            ),
+        ] {
+            let (_, settings) = parsed(&format!("[agent]\nmetrics_endpoint = [{table}]\n"));
+            let faults = settings.finish().unwrap_err().to_string();
+            assert!(
+                faults.contains(told) && faults.contains(":2 ("),
+                "{table}: {faults}"
+            );
+        }
     }
 }

@@ -213,7 +213,7 @@ mod tests {
     fn parsed(kind: &str, flags: &[String]) -> (Fodc, Settings) {
         let program = ["steadfast", "fodc", kind].map(str::to_owned);
         let line = [&program[..], flags].concat();
-        let (args, settings) = settings::parse_line::<crate::Args>(&line);
+        let (args, settings) = settings::parse_line::<crate::Args>(&line, "");
         let crate::Command::Fodc(args) = args.command else {
             panic!("another command")
         };

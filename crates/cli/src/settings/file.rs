@@ -91,7 +91,7 @@ impl File {
         let value = match value {
             DeValue::Array(items) => items
                 .iter()
-                .map(|item| Some(format!("{ITEM}{}", scalar(item.get_ref()).ok()?)))
+                .map(|item| Some(format!("{ITEM}{}", text_of_value(item.get_ref()).ok()?)))
                 .collect::<Option<String>>()
                 .map(|items| {
                     // An empty list must not look like an empty text.
@@ -101,8 +101,8 @@ impl File {
                         items
                     }
                 })
-                .ok_or("a list of other things than texts and whole numbers"),
-            value => scalar(value),
+                .ok_or("a list of other things than texts, whole numbers and tables"),
+            value => text_of_value(value),
         };
         let location = format!("{line} ({key})");
         self.entries.insert(
@@ -130,7 +130,8 @@ impl File {
     }
 }
 
-fn scalar(value: &DeValue<'_>) -> Result<String, &'static str> {
+/// Returns the text that a flag would have. That of a table is JSON.
+fn text_of_value(value: &DeValue<'_>) -> Result<String, &'static str> {
     match value {
         DeValue::String(text) => Ok(text.to_string()),
         DeValue::Integer(number) => Ok(number.to_string()),
@@ -138,8 +139,21 @@ fn scalar(value: &DeValue<'_>) -> Result<String, &'static str> {
         DeValue::Float(_) => Err("a fraction"),
         DeValue::Datetime(_) => Err("a date"),
         DeValue::Array(_) => Err("a list"),
-        DeValue::Table(_) => Err("a table"),
+        DeValue::Table(entries) => Ok(json(entries)?.to_string()),
     }
+}
+
+/// Returns a table as JSON, with every value as a text.
+fn json(entries: &DeTable<'_>) -> Result<serde_json::Value, &'static str> {
+    let mut object = serde_json::Map::new();
+    for (key, value) in entries {
+        let value = match value.get_ref() {
+            DeValue::Table(entries) => json(entries)?,
+            value => serde_json::Value::String(text_of_value(value)?),
+        };
+        object.insert(key.get_ref().to_string(), value);
+    }
+    Ok(serde_json::Value::Object(object))
 }
 
 fn text_of(path: &Path) -> io::Result<String> {

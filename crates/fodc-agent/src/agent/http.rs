@@ -2,6 +2,7 @@
 
 mod exposition;
 mod metrics;
+mod negotiation;
 mod own;
 mod serve;
 mod uplink;
@@ -26,7 +27,7 @@ use tokio::{
     time::{Duration, timeout},
 };
 
-use self::exposition::Names;
+use self::negotiation::Names;
 pub(super) use self::serve::Server;
 use super::{app_state::AppState, remote_read};
 
@@ -60,10 +61,9 @@ pub(super) fn router(state: AppState) -> Router {
 
 async fn metrics_page(State(state): State<Arc<AppState>>, headers: HeaderMap) -> Response {
     let compress = accepts_gzip(&headers);
-    let accept = headers
-        .get(header::ACCEPT)
-        .and_then(|value| value.to_str().ok());
-    let names = Names::accepted(accept.unwrap_or_default());
+    let accept = headers.get_all(header::ACCEPT).into_iter();
+    let accept: Vec<&str> = accept.filter_map(|value| value.to_str().ok()).collect();
+    let names = Names::accepted(&accept.join(","));
     let build = async {
         // The wait for a permit counts towards the time limit.
         let permit = Arc::clone(&state.pages).acquire_owned().await;
@@ -85,7 +85,8 @@ async fn metrics_page(State(state): State<Arc<AppState>>, headers: HeaderMap) ->
     };
     let content_type = (header::CONTENT_TYPE, names.content_type());
     if compress {
-        ([content_type, (header::CONTENT_ENCODING, "gzip")], page).into_response()
+        let encoding = (header::CONTENT_ENCODING, "gzip".to_owned());
+        ([content_type, encoding], page).into_response()
     } else {
         ([content_type], page).into_response()
     }

@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, fmt};
 
 use http::{HeaderValue, Uri, uri::Scheme};
+use steadfast_exposition::Format;
 
 /// The page of metrics at one URL, with the labels that its series get.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -11,6 +12,37 @@ pub struct Endpoint {
     host: HeaderValue,
     labels: BTreeMap<String, String>,
     container_name: Option<String>,
+    protocol: Protocol,
+}
+
+/// The formats that an endpoint is asked for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Protocol {
+    /// `OpenMetrics` or the text format of Prometheus, whichever the endpoint prefers.
+    #[default]
+    Any,
+    /// The text format of Prometheus, for exporters whose `OpenMetrics` is faulty.
+    Prometheus,
+    /// `OpenMetrics`.
+    OpenMetrics,
+}
+
+impl Protocol {
+    /// Returns the `Accept` header of a scrape.
+    pub(crate) fn accept(self) -> &'static str {
+        match self {
+            Self::Any => Format::ACCEPT,
+            Self::Prometheus => {
+                "text/plain;version=1.0.0;escaping=allow-utf-8;q=0.5,text/plain;version=0.0.4;q=0.4,\
+                 */*;q=0.1"
+            }
+            Self::OpenMetrics => {
+                "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8,\
+                 application/openmetrics-text;version=0.0.1;q=0.5,*/*;q=0.1"
+            }
+        }
+    }
 }
 
 /// The reason why a text is not the URL of an endpoint.
@@ -75,6 +107,7 @@ impl Endpoint {
             host,
             labels,
             container_name: None,
+            protocol: Protocol::default(),
         })
     }
 
@@ -107,6 +140,32 @@ impl Endpoint {
     pub fn container_name(mut self, name: impl Into<String>) -> Self {
         self.container_name = Some(name.into());
         self
+    }
+
+    /// Sets the formats that the endpoint is asked for. By default it may choose.
+    #[must_use]
+    pub fn protocol(mut self, protocol: Protocol) -> Self {
+        self.protocol = protocol;
+        self
+    }
+
+    /// Adds the label `metrics_path` to endpoints that would have the same labels otherwise: several pages
+    /// of one port.
+    pub fn distinguish(endpoints: &mut [Self]) {
+        let mut counts: BTreeMap<BTreeMap<String, String>, usize> = BTreeMap::new();
+        for endpoint in &*endpoints {
+            *counts.entry(endpoint.labels.clone()).or_default() += 1;
+        }
+        for endpoint in endpoints {
+            if counts[&endpoint.labels] > 1 {
+                let target = endpoint
+                    .uri
+                    .path_and_query()
+                    .map_or("/", |target| target.as_str());
+                let path = ("metrics_path".to_owned(), target.to_owned());
+                endpoint.labels.extend([path]);
+            }
+        }
     }
 
     /// Returns the name of its source in the record: the URL.
@@ -142,6 +201,10 @@ impl Endpoint {
         // A URL has an IPv6 address in brackets, and sockets know none.
         let host = host.trim_start_matches('[').trim_end_matches(']');
         (host, self.uri.port_u16().unwrap_or(80))
+    }
+
+    pub(crate) fn accept(&self) -> &'static str {
+        self.protocol.accept()
     }
 
     pub(crate) fn host_header(&self) -> HeaderValue {
@@ -194,6 +257,26 @@ mod tests {
                 "{url}: {told}"
             );
         }
+    }
+
+    #[test]
+    fn pages_of_one_port_are_told_apart() {
+        let endpoint = |path| Endpoint::new(&format!("http://db:9100{path}")).unwrap();
+        let mut endpoints = [
+            endpoint("/metrics"),
+            endpoint("/probe?target=a"),
+            endpoint("/own").label("job", "other"),
+            endpoint("/metrics"),
+        ];
+        Endpoint::distinguish(&mut endpoints);
+        let path = |at: usize| endpoints[at].labels().get("metrics_path");
+        assert_eq!(path(0), Some(&"/metrics".to_owned()));
+        assert_eq!(path(1), Some(&"/probe?target=a".to_owned()));
+        assert_eq!(path(2), None, "its labels differ already");
+        assert_eq!(
+            endpoints[0], endpoints[3],
+            "a page that is named twice is a fault"
+        );
     }
 
     #[test]

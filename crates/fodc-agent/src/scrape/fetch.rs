@@ -128,7 +128,7 @@ impl Fetcher {
         Request::get(target)
             .header(HOST, self.endpoint.host_header())
             .header(USER_AGENT, concat!("steadfast/", env!("CARGO_PKG_VERSION")))
-            .header(ACCEPT, Format::ACCEPT)
+            .header(ACCEPT, self.endpoint.accept())
             .header(ACCEPT_ENCODING, "gzip")
             .header(
                 // The header of Prometheus, by which some exporters shorten their work.

@@ -1,8 +1,10 @@
 //! Groups the series of several sources into the families of one page.
 
-use std::{borrow::Cow, collections::BTreeMap};
+use std::collections::BTreeMap;
 
-use steadfast_exposition::{Format, Kind, Numbers, Writer};
+use steadfast_exposition::{Kind, Numbers, Writer};
+
+use super::negotiation::Names;
 
 /// Families sorted by name, each with one type whatever its sources say.
 #[derive(Debug, Default)]
@@ -10,54 +12,6 @@ pub(super) struct Families {
     by_name: BTreeMap<String, Family>,
     line: Writer,
     names: Names,
-}
-
-/// The names that the reader of the page understands.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum Names {
-    /// Those of version 0.0.4 of the format. Others are written with underscores.
-    #[default]
-    Legacy,
-    /// Any UTF-8, quoted where it is necessary.
-    Utf8,
-}
-
-impl Names {
-    /// Returns the names that an `Accept` header allows: any only if it says so.
-    pub(super) fn accepted(accept: &str) -> Self {
-        let allows = |parameter: &str| {
-            let (name, value) = parameter.split_once('=').unwrap_or_default();
-            name.trim() == "escaping" && value.trim() == "allow-utf-8"
-        };
-        if accept.split([',', ';']).any(allows) {
-            Self::Utf8
-        } else {
-            Self::Legacy
-        }
-    }
-
-    /// Returns the content type of a page with these names.
-    pub(super) fn content_type(self) -> &'static str {
-        match self {
-            Self::Legacy => Format::Prometheus.content_type(),
-            Self::Utf8 => "text/plain; version=1.0.0; charset=utf-8; escaping=allow-utf-8",
-        }
-    }
-
-    /// Returns a name as the reader gets it; `colon` says that the name may have colons.
-    fn write(self, name: &str, colon: bool) -> Cow<'_, str> {
-        let is_legacy = |(index, c): (usize, char)| {
-            c.is_ascii_alphabetic()
-                || c == '_'
-                || c == ':' && colon
-                || index > 0 && c.is_ascii_digit()
-        };
-        if self == Self::Utf8 || name.char_indices().all(is_legacy) {
-            return Cow::Borrowed(name);
-        }
-        let legacy = |at| if is_legacy(at) { at.1 } else { '_' };
-        name.char_indices().map(legacy).collect()
-    }
 }
 
 #[derive(Debug, Default)]
@@ -86,12 +40,8 @@ impl Families {
         value: f64,
         time_ms: Option<i64>,
     ) {
-        let names = self.names;
-        let name = &*names.write(name, true);
-        let labels: Vec<(Cow<'_, str>, &str)> = labels
-            .into_iter()
-            .map(|(label, value)| (names.write(label, false), value))
-            .collect();
+        let name = &*self.names.metric(name);
+        let labels = self.names.labels(labels);
         let labels = labels.iter().map(|(label, value)| (label.as_ref(), *value));
         self.line.sample(name, labels, value, time_ms);
         let line = self.line.take();
@@ -167,7 +117,7 @@ mod tests {
     use super::*;
 
     fn page(samples: &[(&str, Kind, &str)]) -> String {
-        let mut families = Families::new(Names::Utf8);
+        let mut families = Families::new(Names::default());
         for (number, (name, kind, help)) in samples.iter().enumerate() {
             let source = number.to_string();
             families.add(
@@ -190,7 +140,6 @@ mod tests {
         };
         let legacy = "# TYPE my_metric gauge\nmy_metric{_mlaut=\"é\",a_b=\"c\"} 1\n";
         assert_eq!(page(""), legacy);
-        assert_eq!(page("text/plain;version=0.0.4;q=0.5,*/*;q=0.1"), legacy);
         assert_eq!(
             page("text/plain;version=1.0.0;escaping=allow-utf-8;q=0.6,*/*;q=0.1"),
             "# TYPE \"my.metric\" gauge\n{\"my.metric\",\"ümlaut\"=\"é\",\"a:b\"=\"c\"} 1\n"

@@ -2,10 +2,7 @@
 
 use steadfast_recorder::NAME;
 
-use super::{
-    exposition::{Families, Names},
-    own, uplink,
-};
+use super::{exposition::Families, negotiation::Names, own, uplink};
 use crate::agent::{app_state::AppState, record_queries, recording::Snapshot};
 
 /// Builds the page.
