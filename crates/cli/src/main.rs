@@ -27,6 +27,12 @@ use crate::{
     signals::Interrupts,
 };
 
+/// An allocator that gives memory back after most clients have left (docs/decisions/0019). Its threads
+/// for that exist on Linux only.
+#[cfg(target_os = "linux")]
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 /// Streams that stay up: realtime subscriptions to document changes, without loss or duplicates.
 #[derive(Parser)]
 #[command(version, max_term_width = 100, after_help = EXAMPLES)]
