@@ -147,6 +147,17 @@ pub(crate) struct Subscriber {
     _events: AbortOnDropHandle<()>,
 }
 
+/// The beginning of a subscription, and what it tells beside changes.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Begin {
+    /// The position to start after; `None` for now.
+    pub(crate) after: Option<Position>,
+    /// The documents that exist, first.
+    pub(crate) snapshot: bool,
+    /// The documents that leave the filter.
+    pub(crate) left: bool,
+}
+
 /// A client that publishes.
 #[derive(Debug)]
 pub(crate) struct Publisher {
@@ -181,13 +192,19 @@ impl Subscriber {
         database: &str,
         collection: &str,
         filter: Filter,
-        from: Option<Position>,
+        begin: Begin,
     ) -> anyhow::Result<Subscription> {
-        let subscribe = self.client.subscribe(database, collection, filter);
-        let subscription = match from {
-            None => subscribe.await,
-            Some(position) => subscribe.after(position).await,
-        };
+        let mut subscribe = self.client.subscribe(database, collection, filter);
+        if let Some(position) = begin.after {
+            subscribe = subscribe.after(position);
+        }
+        if begin.left {
+            subscribe = subscribe.with_left();
+        }
+        if begin.snapshot {
+            subscribe = subscribe.with_snapshot();
+        }
+        let subscription = subscribe.await;
         subscription.with_context(|| format!("cannot subscribe to {database}/{collection}"))
     }
 

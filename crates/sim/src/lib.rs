@@ -40,6 +40,8 @@ pub struct Outcome {
     pub delivered: u64,
     /// Attempts of all clients.
     pub attempts: u64,
+    /// Comparisons of live sets with the log.
+    pub live_checks: u64,
     /// Steps of all machines.
     pub steps: u64,
     /// A digest of everything that happened, for comparing two runs of one seed.
@@ -65,6 +67,8 @@ pub struct Report {
     pub delivered: u64,
     /// Attempts of all clients.
     pub attempts: u64,
+    /// Comparisons of live sets with the log.
+    pub live_checks: u64,
     /// Steps of all machines.
     pub steps: u64,
     /// The steps of the longest schedule.
@@ -96,6 +100,7 @@ pub fn run_many(first_seed: u64, schedules: u64, stop_at_violation: bool) -> Rep
         report.schedules += 1;
         report.events += outcome.events;
         report.delivered += outcome.delivered;
+        report.live_checks += outcome.live_checks;
         report.attempts += outcome.attempts;
         report.steps += outcome.steps;
         report.max_steps = report.max_steps.max(outcome.steps);

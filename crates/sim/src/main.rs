@@ -36,10 +36,11 @@ fn main() -> ExitCode {
         println!("{}", serde_json::json!(report));
     } else {
         println!(
-            "{} schedules: {} events, {} changes delivered, {} attempts, {} steps (at most {}), {} violations",
+            "{} schedules: {} events, {} changes delivered, {} comparisons of live sets, {} attempts, {} steps (at most {}), {} violations",
             report.schedules,
             report.events,
             report.delivered,
+            report.live_checks,
             report.attempts,
             report.steps,
             report.max_steps,

@@ -5,10 +5,12 @@ use std::collections::BTreeMap;
 
 use steadfast_chaos::judge::{Deviation, EntryId, Received, Verdict};
 
+use steadfast_streamer_core::client::LiveDocuments;
+
 use crate::{
     client::Client,
     publisher::Publisher,
-    subscription::{Consumed, Payload, Subscription},
+    subscription::{Consumed, Payload, Selection, Subscription},
 };
 
 /// The events of the log, with their offsets; the first has offset 1.
@@ -60,6 +62,37 @@ pub(crate) fn check_log(events: &Events, publishers: &[Publisher], violations: &
     }
 }
 
+/// Compares a live set with the log at an offset; `None` if it holds the newest payload of each document
+/// that matches there.
+pub(crate) fn live_difference(
+    events: &Events,
+    selection: Selection,
+    offset: u64,
+    live: &LiveDocuments,
+) -> Option<String> {
+    let mut wanted = BTreeMap::new();
+    for (payload, _) in events
+        .payloads
+        .iter()
+        .zip(1..)
+        .filter(|(_, at)| *at <= offset)
+    {
+        let id = format!("d{}", payload.document());
+        if selection.matches(*payload) {
+            wanted.insert(id, *payload);
+        } else {
+            wanted.remove(&id);
+        }
+    }
+    let held: BTreeMap<_, _> = live
+        .iter()
+        .filter_map(|it| Some((it.document_id.to_string(), Payload::from_json(&it.data)?)))
+        .collect();
+    (held != wanted || live.len() != wanted.len()).then(|| {
+        format!("a live set of {selection:?} at {offset} holds {held:?} and not {wanted:?}")
+    })
+}
+
 /// Returns the number of changes that the subscription must still receive; `None` before it is
 /// acknowledged.
 pub(crate) fn missing(
@@ -70,6 +103,11 @@ pub(crate) fn missing(
     // Nothing more is to come for these; `check` still judges what they received.
     if subscription.unsubscribed || subscription.refused.is_some() {
         return Some(0);
+    }
+    if let Some(live) = &subscription.live {
+        let differs = || live_difference(events, subscription.selection, events.len(), live);
+        let is_settled = live.is_whole() && !live.is_refreshing() && differs().is_none();
+        return Some(u64::from(!is_settled));
     }
     if client.profile {
         subscription.start?;
@@ -93,6 +131,13 @@ pub(crate) fn check(
     let mut violation = |what: String| violations.push(format!("{name}: {what}"));
     if let Some(refused) = &subscription.refused {
         return violation(format!("refused: {refused}"));
+    }
+    if subscription.live.is_some() {
+        // Judged at every position on the way.
+        if missing(events, client, subscription) != Some(0) {
+            violation("the live set is never whole".to_owned());
+        }
+        return;
     }
     if client.profile && subscription.start.is_none() && !subscription.unsubscribed {
         return violation("never acknowledged".to_owned());

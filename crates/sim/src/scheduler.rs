@@ -26,6 +26,8 @@ pub(crate) enum Task {
     Commit(u64),
     /// Complete a read of the log.
     ReadDone(u64, ReadId),
+    /// A read of documents is complete, unless the server was restarted.
+    DocumentsRead(u64, ReadId),
     /// Let an application consume items of a subscription.
     Consume(usize, usize),
     /// Let a client act by itself: subscribe, unsubscribe, reconnect or connect.

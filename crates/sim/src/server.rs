@@ -25,8 +25,18 @@ pub(crate) struct Server {
     pub(crate) scheduled_deadline: Option<Time>,
     /// Reads in progress: offset, events, bytes.
     pub(crate) reads: BTreeMap<ReadId, (u64, usize, usize)>,
+    pub(crate) document_reads: BTreeMap<ReadId, DocumentRead>,
     /// Submissions for the next commit, with their publishers.
     pub(crate) pending: Vec<(usize, Payload)>,
+}
+
+/// A read of documents in progress.
+pub(crate) struct DocumentRead {
+    pub(crate) collection: Arc<str>,
+    /// The id to read after.
+    pub(crate) after: Option<Arc<str>>,
+    pub(crate) max_documents: usize,
+    pub(crate) max_bytes: usize,
 }
 
 impl Server {
@@ -44,6 +54,7 @@ impl Server {
             draining: false,
             scheduled_deadline: None,
             reads: BTreeMap::new(),
+            document_reads: BTreeMap::new(),
             pending: Vec::new(),
         };
         server.start();
@@ -78,6 +89,7 @@ impl Server {
         self.draining = false;
         self.scheduled_deadline = None;
         self.reads.clear();
+        self.document_reads.clear();
     }
 
     /// Returns true unless the process is stopped or frozen.

@@ -3,7 +3,7 @@
 use serde::Deserialize;
 use steadfast_session::Time;
 use steadfast_streamer_core::{
-    client::{SubscriptionId, queue::Queue},
+    client::{LiveDocuments, SubscriptionId, queue::Queue},
     filter::{Filter, FilterLimits},
 };
 use steadfast_wire::streamer as wire;
@@ -53,6 +53,8 @@ pub(crate) struct Subscription {
     /// The offset up to which its application consumed everything before a successor took over.
     pub(crate) end: Option<u64>,
     pub(crate) queue: Queue,
+    /// The documents held, of a subscription that begins with a snapshot.
+    pub(crate) live: Option<LiveDocuments>,
     pub(crate) consumed: Vec<Consumed>,
     pub(crate) paused_until: Time,
     pub(crate) unsubscribed: bool,
@@ -128,6 +130,7 @@ impl Subscription {
             start: None,
             end: None,
             queue: Queue::default(),
+            live: None,
             consumed: Vec::new(),
             paused_until: Time::ZERO,
             unsubscribed: false,

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use steadfast_wire::streamer::{
-    EventDelivery, GatewayMessage, Progress, StreamerMessage, SubscribeResponse,
+    EventDelivery, GatewayMessage, Progress, Snapshot, StreamerMessage, SubscribeResponse,
     gateway_message::Payload as Request, streamer_message::Payload,
 };
 
@@ -31,6 +31,7 @@ impl WireCheck {
         match &message.payload {
             Some(Payload::SubscribeResponse(response)) => self.on_response(response),
             Some(Payload::Delivery(delivery)) => self.on_delivery(delivery),
+            Some(Payload::Snapshot(snapshot)) => self.on_snapshot(snapshot),
             Some(Payload::Progress(progress)) => self.on_progress(progress),
             Some(Payload::HeartbeatAck(ack)) => ack
                 .progress
@@ -54,6 +55,21 @@ impl WireCheck {
             // Replaces an older offset: subscribing again may go back.
             self.told.insert(id.clone(), at.offset);
         }
+        Ok(())
+    }
+
+    /// Documents are for a subscription, and the changes after them follow one position.
+    fn on_snapshot(&mut self, snapshot: &Snapshot) -> Result<(), String> {
+        let id = &snapshot.subscription_id;
+        let Some(told) = self.told.get_mut(id) else {
+            return Err(format!("documents for {id}, which is not subscribed"));
+        };
+        let follows = snapshot.follows.as_ref().map_or(0, |at| at.offset);
+        // A snapshot that begins may go back; one that continues keeps its position.
+        if !snapshot.begins && *told != follows {
+            return Err(format!("documents for {id} move {told} to {follows}"));
+        }
+        *told = follows;
         Ok(())
     }
 

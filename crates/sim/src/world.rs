@@ -169,6 +169,7 @@ impl World {
             Task::Publish(publisher) => self.on_publish(publisher),
             Task::Commit(incarnation) => self.on_commit(incarnation),
             Task::ReadDone(incarnation, read) => self.on_read_done(incarnation, read),
+            Task::DocumentsRead(incarnation, read) => self.on_documents_read(incarnation, read),
             Task::Consume(client, subscription) => self.on_consume(client, subscription),
             Task::Act(client) => self.on_act(client),
             Task::StartFault(fault) => self.start_fault(fault),

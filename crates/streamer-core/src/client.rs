@@ -17,6 +17,7 @@ mod cursor;
 mod greeting;
 mod heartbeats;
 pub(crate) mod item;
+mod live;
 mod load;
 mod message;
 mod plain;
@@ -25,6 +26,7 @@ mod profile;
 pub mod queue;
 mod refusal;
 mod restore;
+mod snapshot;
 mod subscription;
 mod subscriptions;
 pub(crate) mod violation;
@@ -37,11 +39,12 @@ use steadfast_wire::streamer::{
 };
 
 pub use self::{
-    command::{Command, Event, Refusal, Start, SubscriptionId},
+    command::{Command, Event, Refusal, Start, SubscribeOptions, SubscriptionId},
     config::Config,
     counters::Counters,
     credit::Limits,
-    item::{Change, Gap, GapReason, Item, Resync, ResyncReason},
+    item::{Change, Gap, GapReason, Item, Resync, ResyncReason, Snapshot},
+    live::{LiveDocuments, LiveUpdate},
     message::ClientMessage,
 };
 use self::{
@@ -271,9 +274,16 @@ impl Core {
             (Some(Payload::Progress(progress)), Stream::Profile(stream)) => {
                 stream.on_progress(&progress, subscriptions, cx)?;
             }
+            (Some(Payload::Snapshot(snapshot)), Stream::Profile(stream)) => {
+                stream.on_snapshot(snapshot, subscriptions, cx)?;
+            }
             // Nothing waits for the acknowledgement: the subscription is gone already.
             (Some(Payload::UnsubscribeAck(_)), Stream::Profile(_)) => {}
-            (Some(Payload::Progress(_) | Payload::UnsubscribeAck(_)) | None, _) => {
+            (
+                Some(Payload::Progress(_) | Payload::UnsubscribeAck(_) | Payload::Snapshot(_))
+                | None,
+                _,
+            ) => {
                 subscriptions.counters.unknown_messages += 1;
             }
         }
@@ -353,6 +363,7 @@ impl Protocol for Core {
                 collection,
                 filter,
                 start,
+                options,
             } => {
                 let from = match start {
                     Start::Now => None,
@@ -361,7 +372,7 @@ impl Protocol for Core {
                 // Wanted first, sent second: it is restored on later streams whether or not this
                 // one takes it.
                 self.subscriptions
-                    .add(id, database, collection, filter, from);
+                    .add(id, database, collection, filter, (from, options));
                 self.subscribe(id, cx);
             }
             Command::Unsubscribe { id } => self.unsubscribe(id, cx),

@@ -24,6 +24,7 @@ mod catch_up;
 mod context;
 mod credit;
 mod delivery;
+mod document_reads;
 mod end_cause;
 mod event_match;
 mod interface;
@@ -37,6 +38,7 @@ mod progress;
 mod progress_report;
 mod requests;
 mod resync;
+mod snapshot;
 mod stats;
 mod stream;
 mod streams;
@@ -56,6 +58,7 @@ use steadfast_wire::streamer::{
 use self::{
     catch_up::{CatchUp, Read, Reader, check_page},
     context::{Context, Scratch},
+    document_reads::DocumentReads,
     end_cause::EndCause,
     log_state::LogState,
     match_queue::MatchQueue,
@@ -68,7 +71,8 @@ use self::{
 pub use self::{
     end_cause::{EndCode, EndStatus},
     interface::{
-        Action, FRAME_HEAD, InitialState, Input, ReadFault, ReadId, StreamId, split_frames,
+        Action, DocumentPage, FRAME_HEAD, InitialState, Input, ReadFault, ReadId, StreamId,
+        split_frames,
     },
     limits::{InvalidLimits, Limits},
     stats::{Counters, Gauges, Stats},
@@ -84,6 +88,7 @@ pub struct Hub {
     subscriptions: Subscriptions,
     matching: MatchQueue,
     catch_up: CatchUp,
+    documents: DocumentReads,
     drain: Option<Drain>,
 }
 
@@ -122,6 +127,7 @@ impl Hub {
             streams: Streams::default(),
             subscriptions: Subscriptions::new(initial.seed),
             catch_up: CatchUp::default(),
+            documents: DocumentReads::default(),
             drain: None,
         })
     }
@@ -129,8 +135,8 @@ impl Hub {
     /// Handles one input, appends the resulting actions to `out`, and returns the time at which the
     /// next [`Input::Tick`] is due, which may be in the past.
     ///
-    /// [`Input::Committed`], [`Input::ReadDone`] and [`Input::Tick`] match events for at most one slice
-    /// ([`Limits::slice`]). While events are left, the next tick is due at once; the driver handles what
+    /// [`Input::Committed`], [`Input::ReadDone`], [`Input::DocumentsRead`] and [`Input::Tick`] match events
+    /// for at most one slice ([`Limits::slice`]), and documents for a quarter of one. While events are left, the next tick is due at once; the driver handles what
     /// else has arrived before it.
     ///
     /// Inputs for streams that have ended are ignored: they crossed the end. Time never goes back; an
@@ -142,7 +148,10 @@ impl Hub {
         // behind it for as many slices.
         let matches = matches!(
             input,
-            Input::Committed { .. } | Input::ReadDone { .. } | Input::Tick
+            Input::Committed { .. }
+                | Input::ReadDone { .. }
+                | Input::DocumentsRead { .. }
+                | Input::Tick
         );
         match input {
             Input::Opened { stream } => self.on_opened(stream),
@@ -152,6 +161,7 @@ impl Hub {
             Input::Trimmed { first } => self.cx.log.trim(first),
             Input::Lost { before } => self.on_lost(before),
             Input::ReadDone { read, result } => self.on_read_done(read, result),
+            Input::DocumentsRead { read, result } => self.on_documents_read(read, result),
             Input::Sent {
                 stream,
                 bytes,
@@ -165,6 +175,8 @@ impl Hub {
         }
         self.catch_up
             .start(&mut self.streams, &mut self.matching, &mut self.cx);
+        self.documents
+            .start(&mut self.streams, &self.subscriptions, &mut self.cx);
         // After the pages were started, so that all messages of a stream leave in one `Send`: one
         // buffer and one wake-up of its transport (decision 0018).
         self.flush();
@@ -284,6 +296,16 @@ impl Hub {
                 self.catch_up.drop_idle_cache();
             }
         }
+        // A share of a slice beside that of matching: documents must not hold up live changes.
+        let documents = self.documents.run(
+            self.cx.limits.slice.div_ceil(4),
+            &mut self.streams,
+            &mut self.subscriptions,
+            &mut self.cx,
+        );
+        for id in documents {
+            self.after_input(id);
+        }
         // An empty queue alone does not settle a plain stream: events committed before the drain
         // may still wait to be matched for it.
         let matched = self.matching.matched(self.cx.log.head());
@@ -334,6 +356,20 @@ impl Hub {
                 );
             }
             Err(fault) => self.on_failed_read(reader, after, &fault),
+        }
+    }
+
+    fn on_documents_read(&mut self, read: ReadId, result: Result<DocumentPage, ReadFault>) {
+        let Some(reader) = self.documents.finish_read(read) else {
+            return;
+        };
+        match result {
+            Ok(page) => self.documents.push_page(reader, page),
+            Err(fault) => {
+                self.cx.counters.read_faults += 1;
+                // The peer keeps its cursor and tries again on another stream.
+                self.end(reader.stream, &EndCause::Storage(fault.to_string()));
+            }
         }
     }
 
@@ -554,7 +590,7 @@ impl Hub {
         let drain = self.drain.as_ref().filter(|_| !self.streams.is_empty());
         let drain = drain.map(|drain| drain.deadline);
         // Overloaded collections do not count here: they wait for a read, whose end is an input.
-        if !self.matching.is_empty() {
+        if !self.matching.is_empty() || self.documents.has_pages() {
             return Some(self.cx.now);
         }
         [self.streams.next_due(), drain].into_iter().flatten().min()
@@ -573,6 +609,7 @@ impl Hub {
             return self.end(id, &EndCause::Unread { unsent, limit });
         }
         self.catch_up.enqueue(stream);
+        self.documents.enqueue(stream);
         self.streams.arm(id, &self.cx);
         self.end_if_settled(id);
     }

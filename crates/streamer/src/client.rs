@@ -19,6 +19,7 @@
 
 mod builder;
 mod error;
+mod live_set;
 mod registry;
 mod subscription;
 
@@ -39,16 +40,18 @@ use self::registry::{CommandSender, Registry};
 pub use self::{
     builder::{BuildError, Builder},
     error::{Ended, SubscribeError},
+    live_set::LiveSet,
     subscription::Subscription,
 };
 use steadfast_streamer_core::{
     Position,
-    client::{Command, Core},
+    client::{Command, Core, SubscribeOptions},
     filter::Filter,
 };
 
 pub use steadfast_streamer_core::client::{
-    Change, Counters, Gap, GapReason, Item, Limits, Refusal, Resync, ResyncReason, Start,
+    Change, Counters, Gap, GapReason, Item, Limits, LiveDocuments, LiveUpdate, Refusal, Resync,
+    ResyncReason, Snapshot, Start,
 };
 
 /// A client of a Streamer server. It reconnects and restores its subscriptions by itself.
@@ -101,6 +104,7 @@ pub struct Subscribe<C: Connection = grpc::Connection> {
     collection: String,
     filter: Filter,
     start: Start,
+    options: SubscribeOptions,
 }
 
 impl Client {
@@ -143,6 +147,7 @@ impl<C: Connection> Client<C> {
             collection: collection.into(),
             filter,
             start: Start::Now,
+            options: SubscribeOptions::default(),
         }
     }
 
@@ -269,6 +274,43 @@ impl<C: Connection> Subscribe<C> {
         self
     }
 
+    /// Begins with the documents that exist and match: the items of a [`Snapshot`], then the changes after
+    /// it. Another snapshot follows wherever changes are missing. With [`Subscribe::after`], the first one
+    /// is sent only if the position is lost.
+    ///
+    /// Documents that leave the filter are told, as with [`Subscribe::with_left`]. Servers without the resume
+    /// profile, or of an older version, refuse the subscription.
+    pub fn with_snapshot(mut self) -> Self {
+        self.options.snapshot = true;
+        self.options.left = true;
+        self
+    }
+
+    /// Tells when a document may have left the filter, as [`Item::Left`](super::Item::Left). Servers without
+    /// the resume profile, or of an older version, refuse the subscription.
+    pub fn with_left(mut self) -> Self {
+        self.options.left = true;
+        self
+    }
+
+    /// Subscribes and keeps the documents that match in a [`LiveSet`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future cancels the subscription.
+    ///
+    /// # Errors
+    ///
+    /// As [`Client::subscribe`].
+    pub async fn live_set(self) -> Result<LiveSet, SubscribeError> {
+        // A set that began after a position would lack the documents before it.
+        let subscribe = Self {
+            start: Start::Now,
+            ..self.with_snapshot()
+        };
+        subscribe.run().await.map(LiveSet::new)
+    }
+
     async fn run(self) -> Result<Subscription, SubscribeError> {
         let Inner { link, registry, .. } = &*self.client.inner;
         if link.is_closed() {
@@ -285,6 +327,7 @@ impl<C: Connection> Subscribe<C> {
             collection: self.collection,
             filter: self.filter,
             start: self.start,
+            options: self.options,
         };
         let sent = link.send_command(command).await;
         sent.map_err(|_| SubscribeError::Closed)?;

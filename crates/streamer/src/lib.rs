@@ -25,7 +25,9 @@ pub use steadfast_streamer_core::{
 pub use crate::filter::Filter;
 #[cfg(feature = "client")]
 pub use crate::{
-    client::{Change, Client, Gap, GapReason, Item, Resync, ResyncReason, Subscription},
+    client::{
+        Change, Client, Gap, GapReason, Item, LiveSet, Resync, ResyncReason, Snapshot, Subscription,
+    },
     publisher::{Entry, PublishError, Published, Publisher},
 };
 #[cfg(feature = "server")]

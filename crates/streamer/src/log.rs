@@ -18,7 +18,10 @@ use std::{error::Error, sync::Arc, time::Duration};
 use bytes::Bytes;
 
 pub use crate::Bounds;
-use crate::{Epoch, Event, Operation, Terms, hub::ReadFault};
+use crate::{
+    Epoch, Event, Operation, Terms,
+    hub::{self, ReadFault},
+};
 
 pub use self::{
     encoding::DecodeError,
@@ -353,6 +356,17 @@ pub struct DocumentPage {
     pub as_of: u64,
     /// The key to continue after; `None` on the last page.
     pub next: Option<DocumentKey>,
+}
+
+impl From<DocumentPage> for hub::DocumentPage {
+    /// Converts a page of one collection.
+    fn from(page: DocumentPage) -> Self {
+        Self {
+            documents: page.documents,
+            as_of: page.as_of,
+            next: page.next.map(|key| key.document_id),
+        }
+    }
 }
 
 /// The writing side of a log. It has one owner, on one thread.

@@ -22,7 +22,7 @@ use super::{
     counters::Counters,
     judge::{Deliveries, Sent},
 };
-use crate::clients::{Change, Item, Subscriber, Subscription};
+use crate::clients::{Begin, Change, Item, Subscriber, Subscription};
 
 /// The running subscribers.
 #[derive(Debug)]
@@ -65,7 +65,7 @@ impl Subscribers {
         for wanted in wanted {
             let filter = Filter::from_text(wanted.conditions.iter().map(ToString::to_string))?;
             let subscription = client
-                .subscribe(wanted.database, wanted.collection, filter, None)
+                .subscribe(wanted.database, wanted.collection, filter, Begin::default())
                 .await?;
             let count = Arc::new(AtomicU64::new(0));
             self.progress.push((wanted.clone(), Arc::clone(&count)));

@@ -4,13 +4,13 @@ use std::process::ExitCode;
 
 use clap::builder::NonEmptyStringValueParser;
 use serde_json::{Value, json};
-use steadfast_streamer::{Position, filter::Filter};
+use steadfast_streamer::{Position, Snapshot, filter::Filter};
 use tokio::select;
 use tokio_util::sync::CancellationToken;
 
 use super::{report_connection, with_progress};
 use crate::{
-    clients::{Change, Dial, DialArgs, Item, Subscriber},
+    clients::{Begin, Change, Dial, DialArgs, Item, Subscriber},
     document::operation_name,
     output::{self, FAINT, STRONG, styled},
     settings::Settings,
@@ -36,6 +36,12 @@ pub(crate) struct Args {
     /// Start after this position, as --json prints it [default: now]
     #[arg(long, value_name = "POSITION")]
     from: Option<Position>,
+    /// Print the documents that exist first, then the changes; implies --left
+    #[arg(long)]
+    snapshot: bool,
+    /// Tell when a document no longer matches the filters
+    #[arg(long)]
+    left: bool,
     /// Stop after this number of changes
     #[arg(long, value_name = "N")]
     limit: Option<u64>,
@@ -61,7 +67,12 @@ pub(crate) async fn run(
         return Ok(ExitCode::SUCCESS);
     }
     let client = Subscriber::open(&dial, report_connection())?;
-    let opening = client.subscribe(&args.database, &args.collection, filter, args.from);
+    let begin = Begin {
+        after: args.from,
+        snapshot: args.snapshot,
+        left: args.left,
+    };
+    let opening = client.subscribe(&args.database, &args.collection, filter, begin);
     let opened = select! {
         () = stop.cancelled() => None,
         opened = with_progress(client.first_failure(), opening) => Some(opened?),
@@ -86,7 +97,7 @@ pub(crate) async fn run(
             Some(Ok(item)) => item,
         };
         // The limit is one of changes: gaps and resyncs are printed beside them.
-        printed += u64::from(matches!(item, Item::Change(_)));
+        printed += u64::from(item.change().is_some());
         if let Err(error) = print(&item, args.json) {
             break Err(error);
         }
@@ -122,19 +133,28 @@ fn print(item: &Item, as_json: bool) -> anyhow::Result<()> {
         return output::line(&to_json(item).to_string());
     }
     match item {
-        Item::Change(change) => output::line(&format!(
-            "{:<6} {} {}",
-            operation_name(change.operation),
-            styled(STRONG, &change.document_id),
-            String::from_utf8_lossy(&change.data),
-        )),
+        Item::Change(change) => print_change(operation_name(change.operation), change),
+        Item::Snapshot(Snapshot::Document(document)) => print_change("exists", document),
+        Item::Left(change) => print_change("left", change),
         other => output::line(&to_json(other).to_string()),
     }
 }
 
+fn print_change(what: &str, change: &Change) -> anyhow::Result<()> {
+    output::line(&format!(
+        "{what:<6} {} {}",
+        styled(STRONG, &change.document_id),
+        String::from_utf8_lossy(&change.data),
+    ))
+}
+
 fn to_json(item: &Item) -> Value {
     let mut object = match item {
-        Item::Change(change) => change_to_json(change),
+        Item::Change(change) => change_to_json("change", change),
+        Item::Snapshot(Snapshot::Begin) => json!({ "type": "snapshotBegin" }),
+        Item::Snapshot(Snapshot::Document(document)) => change_to_json("document", document),
+        Item::Snapshot(Snapshot::End(_)) => json!({ "type": "snapshotEnd" }),
+        Item::Left(change) => left_to_json(change),
         Item::Gap(gap) => json!({ "type": "gap", "reason": format!("{:?}", gap.reason) }),
         Item::Resync(resync) => json!({
             "type": "resync",
@@ -149,12 +169,24 @@ fn to_json(item: &Item) -> Value {
     object
 }
 
-fn change_to_json(change: &Change) -> Value {
+/// The new state is not part of it.
+fn left_to_json(change: &Change) -> Value {
+    json!({
+        "type": "left",
+        "op": operation_name(change.operation),
+        "database": &*change.database,
+        "collection": &*change.collection,
+        "id": &*change.document_id,
+        "timestamp": change.timestamp,
+    })
+}
+
+fn change_to_json(kind: &str, change: &Change) -> Value {
     // Another implementation of the server may send data that is not JSON; it is printed as text.
     let data = serde_json::from_slice(&change.data)
         .unwrap_or_else(|_| json!(String::from_utf8_lossy(&change.data)));
     json!({
-        "type": "change",
+        "type": kind,
         "op": operation_name(change.operation),
         "database": &*change.database,
         "collection": &*change.collection,

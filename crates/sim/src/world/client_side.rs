@@ -2,13 +2,16 @@
 
 use rand::RngExt as _;
 use steadfast_session::{Cause, End, Generation, Initiator, Reason, endpoint, session};
-use steadfast_streamer_core::client::{self, Command, Item, Start, SubscriptionId};
+use steadfast_streamer_core::client::{
+    self, Command, Item, LiveDocuments, Start, SubscribeOptions, SubscriptionId,
+};
 use steadfast_wire::streamer::StreamerMessage;
 
 use super::World;
 use crate::{
     Fault,
     net::{Connection, ConnectionId, ToClient, ToServer},
+    oracle,
     scheduler::Task,
     subscription::{COLLECTIONS, Condition, Consumed, DOCUMENTS, Payload, Selection, Subscription},
 };
@@ -318,6 +321,13 @@ impl World {
         self.next_subscription += 1;
         let id = SubscriptionId(self.next_subscription);
         let mut subscription = Subscription::new(id, selection);
+        let mut options = SubscribeOptions::default();
+        // A plain server has no snapshots.
+        if start == Start::Now && self.clients[number].profile && self.rng.random_range(0..3) == 0 {
+            options.snapshot = true;
+            options.left = true;
+            subscription.live = Some(LiveDocuments::default());
+        }
         if let Start::After(position) = start {
             subscription.start = Some(position.offset);
         }
@@ -328,6 +338,7 @@ impl World {
             collection: selection.collection.to_owned(),
             filter: selection.filter(),
             start,
+            options,
         };
         self.command(number, command);
     }
@@ -346,7 +357,10 @@ impl World {
         let (id, selection) = (subscription.id, subscription.selection);
         // Of the consumed items, not of the received ones: the successor gets the queued ones
         // again.
-        let position = queue.position().filter(|_| continues);
+        // A set that is held ends with its application.
+        let position = queue
+            .position()
+            .filter(|_| continues && subscription.live.is_none());
         subscription.end = position.map(|position| position.offset);
         self.command(number, Command::Unsubscribe { id });
         if let Some(position) = position {
@@ -363,8 +377,20 @@ impl World {
             let resume_at = subscription.paused_until;
             return self.scheduler.at(resume_at, Task::Consume(number, at));
         }
+        let mut whole = Vec::new();
         for _ in 0..most {
-            match subscription.queue.pop() {
+            let item = subscription.queue.pop();
+            if let (Some(live), Some(item)) = (&mut subscription.live, &item) {
+                live.apply(item.clone());
+                // Whole sets are compared with the log at every position.
+                let at = subscription.queue.position();
+                whole.extend(
+                    at.filter(|_| !live.is_refreshing())
+                        .map(|at| (at.offset, live.clone())),
+                );
+                continue;
+            }
+            match item {
                 Some(Item::Change(change)) => match Payload::from_json(&change.data) {
                     Some(payload) => subscription.consumed.push(Consumed::Change(payload)),
                     None => subscription.refused = Some("unreadable payload".to_owned()),
@@ -374,7 +400,7 @@ impl World {
                 None => break,
             }
         }
-        let id = subscription.id;
+        let (id, selection) = (subscription.id, subscription.selection);
         let report = subscription.queue.take_report();
         if !subscription.queue.is_empty() {
             let delay = self.millis(1, 25);
@@ -383,6 +409,18 @@ impl World {
         if let Some(through) = report {
             self.trace(id.0 ^ through);
             self.command(number, Command::Taken { id, through });
+        }
+        for (offset, live) in whole {
+            self.check_live(selection, offset, &live);
+        }
+    }
+
+    /// Compares the documents that an application holds with a query of the log.
+    fn check_live(&mut self, selection: Selection, offset: u64, live: &LiveDocuments) {
+        self.read_events();
+        self.outcome.live_checks += 1;
+        if let Some(what) = oracle::live_difference(&self.events, selection, offset, live) {
+            self.violation(what);
         }
     }
 

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use prost::Message as _;
 use rand::RngExt as _;
 use steadfast_session::{End, Initiator, Reason};
-use steadfast_streamer::log::{Log as _, Outcome};
+use steadfast_streamer::log::{DocumentKey, DocumentQuery, Log as _, Outcome};
 use steadfast_streamer_core::hub::{
     Action, FRAME_HEAD, Input, ReadFault, ReadId, StreamId, split_frames,
 };
@@ -16,7 +16,7 @@ use crate::{
     Fault,
     net::{ConnectionId, ToClient, ToServer, WINDOW},
     scheduler::Task,
-    server::to_end,
+    server::{DocumentRead, to_end},
 };
 
 impl World {
@@ -108,6 +108,25 @@ impl World {
                 self.scheduler
                     .after(delay, Task::ReadDone(self.server.incarnation, read));
             }
+            Action::ReadDocuments {
+                read,
+                collection,
+                after,
+                max_documents,
+                max_bytes,
+                ..
+            } => {
+                let wanted = DocumentRead {
+                    collection,
+                    after,
+                    max_documents,
+                    max_bytes,
+                };
+                self.server.document_reads.insert(read, wanted);
+                let delay = self.millis(0, 30);
+                self.scheduler
+                    .after(delay, Task::DocumentsRead(self.server.incarnation, read));
+            }
         }
     }
 
@@ -127,6 +146,31 @@ impl World {
             .read(after, events, bytes)
             .map_err(ReadFault::from);
         self.step_hub(Input::ReadDone { read, result });
+    }
+
+    pub(super) fn on_documents_read(&mut self, incarnation: u64, read: ReadId) {
+        if incarnation != self.server.incarnation {
+            return;
+        }
+        if let Some(thaw) = self.server.frozen_until {
+            let task = Task::DocumentsRead(incarnation, read);
+            return self.scheduler.at(thaw, task);
+        }
+        let Some(wanted) = self.server.document_reads.remove(&read) else {
+            return;
+        };
+        let collection = &wanted.collection;
+        let key = |id| DocumentKey::new("default", Arc::clone(collection), id);
+        let after = wanted.after.map(key);
+        let page = self.server.reader.documents(DocumentQuery {
+            database: "default",
+            collection: Some(collection),
+            after: after.as_ref(),
+            max_documents: wanted.max_documents,
+            max_bytes: wanted.max_bytes,
+        });
+        let result = page.map(Into::into).map_err(ReadFault::from);
+        self.step_hub(Input::DocumentsRead { read, result });
     }
 
     /// Sends a message of the hub, after a check of what it promises.

@@ -22,6 +22,17 @@ pub enum Start {
     After(Position),
 }
 
+/// What a subscription wants beside changes. Only a server with the resume profile has it; others refuse
+/// the subscription.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SubscribeOptions {
+    /// The existing documents first, and again wherever changes are missing.
+    pub snapshot: bool,
+    /// The changes by which a document may have left the filter.
+    pub left: bool,
+}
+
 /// A command of a handle.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Command {
@@ -38,6 +49,8 @@ pub enum Command {
         filter: Filter,
         /// The position at which the subscription begins.
         start: Start,
+        /// What is wanted beside changes.
+        options: SubscribeOptions,
     },
     /// Removes a subscription from the wanted set, at once and for good, connected or not. No event
     /// for it follows.

@@ -6,6 +6,10 @@
 pub struct Counters {
     /// Changes queued for subscriptions; a message for three of them counts three times.
     pub delivered: u64,
+    /// Snapshots begun.
+    pub snapshots: u64,
+    /// Documents of snapshots queued.
+    pub snapshot_documents: u64,
     /// Changes dropped because they had been queued before.
     pub duplicates: u64,
     /// Deliveries with a hole before them.

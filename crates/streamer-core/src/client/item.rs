@@ -14,6 +14,11 @@ use crate::{Operation, Position};
 pub enum Item {
     /// A document changed.
     Change(Change),
+    /// A document changed or was deleted, and does not match the filter. If the application held it, it has
+    /// left. The data is empty. Only with `left`.
+    Left(Change),
+    /// A part of a snapshot. Only with `snapshot`.
+    Snapshot(Snapshot),
     /// Changes may be missing here. The server has no positions, so that nobody knows which.
     Gap(Gap),
     /// Changes are missing here, between two known positions.
@@ -26,11 +31,42 @@ impl Item {
     #[must_use]
     pub fn position(&self) -> Option<Position> {
         match self {
-            Self::Change(change) => change.position,
-            Self::Gap(_) => None,
-            Self::Resync(resync) => Some(resync.resumes_at),
+            Self::Change(change) | Self::Left(change) => change.position,
+            Self::Snapshot(Snapshot::End(position)) => Some(*position),
+            // Whoever continues from a position within a snapshot would miss documents.
+            Self::Gap(_) | Self::Snapshot(Snapshot::Begin | Snapshot::Document(_)) => None,
+            Self::Resync(resync) => (!resync.snapshot_follows).then_some(resync.resumes_at),
         }
     }
+
+    /// Returns the change or document of the item, which counts towards queues and credit.
+    #[must_use]
+    pub fn change(&self) -> Option<&Change> {
+        match self {
+            Self::Change(change)
+            | Self::Left(change)
+            | Self::Snapshot(Snapshot::Document(change)) => Some(change),
+            Self::Gap(_) | Self::Resync(_) | Self::Snapshot(Snapshot::Begin | Snapshot::End(_)) => {
+                None
+            }
+        }
+    }
+}
+
+/// A part of a snapshot: the documents that exist and match the filter.
+///
+/// Between beginning and end come documents, then changes that happened meanwhile, without a position.
+/// At the end, what was received since the beginning is the state at the position of the end. After a
+/// lost stream a snapshot continues where it was, or begins again.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum Snapshot {
+    /// A snapshot begins. Once it has ended, documents received before this are obsolete.
+    Begin,
+    /// A document, as its newest change at that time.
+    Document(Change),
+    /// The snapshot is whole: it is the state at this position, and changes after it follow.
+    End(Position),
 }
 
 /// A change of a document.
@@ -105,6 +141,9 @@ pub struct Resync {
     pub lost_from: Position,
     /// The position from which on nothing is missing again.
     pub resumes_at: Position,
+    /// A snapshot follows, because the subscription asked for one. Only its end is a position to resume
+    /// from.
+    pub snapshot_follows: bool,
 }
 
 /// The reason why a subscription could not continue from its position.

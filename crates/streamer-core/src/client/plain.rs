@@ -8,7 +8,7 @@ use steadfast_session::Time;
 use steadfast_wire::streamer::{self as wire, gateway_message::Payload};
 
 use super::{
-    Change, Config, Cx, GapReason, SubscriptionId, Violation,
+    Change, Config, Cx, GapReason, Item, SubscriptionId, Violation,
     backlog::Backlog,
     load::Load,
     message::Variable,
@@ -142,7 +142,7 @@ impl PlainStream {
             self.backlog.update(loser, before, after);
         }
         let (subscription, counters) = subscriptions.with_counters(id);
-        subscription.queue_change(change, counters, cx);
+        subscription.queue_change(Item::Change, change, counters, cx);
         self.backlog.update(id, load, subscription.queued.load());
     }
 
@@ -285,8 +285,15 @@ impl PlainStream {
     }
 }
 
+/// The reason to refuse what only a peer with the resume profile has.
+const NO_PROFILE: &str = "the server has neither snapshots nor notes of documents that leave: it lacks the resume profile";
+
 /// Requests a subscription that this stream has not requested.
 pub(super) fn subscribe(id: SubscriptionId, subscriptions: &mut Subscriptions, cx: &mut Cx) {
+    if subscriptions[id].needs_profile() {
+        // Without the documents, the application would take an empty state for a whole one.
+        return subscriptions.refuse(id, true, NO_PROFILE, cx);
+    }
     let request = Request::first(subscriptions.spelling);
     send_request(id, request, subscriptions, cx);
 }

@@ -2,17 +2,19 @@
 
 use std::collections::BTreeSet;
 
+use bytes::Bytes;
 use steadfast_session::Time;
 use steadfast_wire::streamer::{self as wire, gateway_message::Payload};
 
 use super::{
-    Change, Cx, Event, Resync, ResyncReason, SubscriptionId, Violation,
+    Change, Cx, Event, Item, Resync, ResyncReason, SubscriptionId, Violation,
     catch_up::CatchUp,
     credit::Credit,
     cursor::{Continuity, Rejected},
     message::Variable,
     restore::Restore,
     send,
+    snapshot::SnapshotState,
     subscription::{Request, SubscribeState},
     subscriptions::Subscriptions,
     violation::{required, unknown},
@@ -84,6 +86,11 @@ impl ProfileStream {
         }
         let event = required(delivery.event, "a delivery", "event")?;
         let change = change_from_wire(event, Some(at))?;
+        let item = if delivery.left {
+            Item::Left
+        } else {
+            Item::Change
+        };
         let number = subscriptions.next_delivery();
         for (wire_id, previous) in ids.iter().zip(delivery.previous) {
             // Otherwise the check for holes would pass for any cursor.
@@ -95,6 +102,7 @@ impl ProfileStream {
                     number,
                     previous,
                     at,
+                    item,
                     change: &change,
                 };
                 self.deliver(id, &delivered, subscriptions, cx)?;
@@ -129,7 +137,9 @@ impl ProfileStream {
         match subscription.cursor.check(delivered.previous, at) {
             Continuity::Next => {
                 subscription.cursor.advance(at);
-                subscription.queue_change(change.clone(), counters, cx);
+                subscription.end_snapshot_before(at.offset, cx);
+                subscription.queue_change(delivered.item, change.clone(), counters, cx);
+                subscription.end_snapshot_at(at, cx);
                 self.catch_up.on_moved(id, at);
             }
             Continuity::Duplicate => {
@@ -171,7 +181,8 @@ impl ProfileStream {
                 continue;
             };
             let active = matches!(subscription.state, SubscribeState::Active { .. });
-            if !active || behind.contains(&subscription.id) {
+            let awaits_documents = subscription.snapshot.needs_documents();
+            if !active || awaits_documents || behind.contains(&subscription.id) {
                 continue;
             }
             if at.epoch != to.epoch {
@@ -181,11 +192,14 @@ impl ProfileStream {
             // Progress may repeat an older position, and never moves one back.
             if to.offset > at.offset {
                 subscription.cursor.advance(to);
+                subscription.end_snapshot_at(to, cx);
                 self.catch_up.on_moved(subscription.id, to);
-                cx.emit(Event::Marker {
-                    id: subscription.id,
-                    position: to,
-                });
+                if !subscription.snapshot.is_open() {
+                    cx.emit(Event::Marker {
+                        id: subscription.id,
+                        position: to,
+                    });
+                }
             }
         }
         Ok(())
@@ -230,6 +244,12 @@ impl ProfileStream {
         subscriptions: &mut Subscriptions,
         cx: &mut Cx,
     ) -> Result<(), Violation> {
+        if !subscriptions[id].is_understood(response) {
+            let unsubscribe = subscriptions.unsubscribe_request(id, true);
+            send(cx, Payload::Unsubscribe(unsubscribe));
+            self.refuse(id, true, NOT_UNDERSTOOD, subscriptions, cx);
+            return Ok(());
+        }
         let (resumes_at, resync) = match (request.from, &response.resync) {
             (None, Some(_)) => return Err(Violation::UnrequestedResync),
             (Some(lost_from), Some(resync)) => {
@@ -261,12 +281,17 @@ impl ProfileStream {
                     reason,
                     lost_from,
                     resumes_at,
+                    snapshot_follows: false,
                 };
                 self.resync(id, resync, subscriptions, cx);
             }
+            // The first documents tell what follows them.
+            None if subscriptions[id].snapshot.needs_documents() => {}
             None => self.advance(id, resumes_at, subscriptions),
         }
-        subscriptions.acknowledge(id, request, Some(resumes_at), response.taken_over, cx);
+        let is_open = subscriptions[id].snapshot.is_open();
+        let position = (!is_open).then_some(resumes_at);
+        subscriptions.acknowledge(id, request, position, response.taken_over, cx);
         self.restore.on_answered(id, cx);
         Ok(())
     }
@@ -303,20 +328,74 @@ impl ProfileStream {
             reason,
             lost_from,
             resumes_at,
+            snapshot_follows: false,
         };
         self.resync(id, resync, subscriptions, cx);
+        Ok(())
+    }
+
+    /// Takes documents of a snapshot.
+    pub(super) fn on_snapshot(
+        &mut self,
+        message: wire::Snapshot,
+        subscriptions: &mut Subscriptions,
+        cx: &mut Cx,
+    ) -> Result<(), Violation> {
+        let Some(id) = subscriptions.find(&message.subscription_id) else {
+            return Ok(());
+        };
+        let follows = required(message.follows, "a snapshot", "position")?.into();
+        let (subscription, counters) = subscriptions.with_counters(id);
+        match subscription.state {
+            SubscribeState::Active { request, .. } if request == message.request => {}
+            SubscribeState::Active { .. }
+            | SubscribeState::Pending(_)
+            | SubscribeState::NotSent => {
+                counters.premature += 1;
+                return Ok(());
+            }
+        }
+        if message.begins && subscription.snapshot.is_wanted() {
+            subscription.queue_snapshot_begin(counters, cx);
+            subscription.snapshot = SnapshotState::Reading(Bytes::new());
+        }
+        if !matches!(subscription.snapshot, SnapshotState::Reading(_)) {
+            let wire_id = subscription.wire_id.clone();
+            return Err(Violation::UnexpectedDocuments { wire_id });
+        }
+        // It may be before the position of an older snapshot.
+        subscription.cursor.advance(follows);
+        for document in message.documents {
+            let document = change_from_wire(document, None)?;
+            if !subscription.credit.spend(document.weight()) {
+                let wire_id = subscription.wire_id.clone();
+                return Err(Violation::CreditExceeded {
+                    at: follows,
+                    wire_id,
+                });
+            }
+            subscription.queue_document(document, counters, cx);
+        }
+        subscription.snapshot = match message.whole_at {
+            Some(whole_at) => SnapshotState::Following(message.cursor, whole_at.into()),
+            None => SnapshotState::Reading(message.cursor),
+        };
+        subscription.end_snapshot_at(follows, cx);
+        self.catch_up.on_moved(id, follows);
         Ok(())
     }
 
     fn resync(
         &mut self,
         id: SubscriptionId,
-        resync: Resync,
+        mut resync: Resync,
         subscriptions: &mut Subscriptions,
         cx: &mut Cx,
     ) {
         self.advance(id, resync.resumes_at, subscriptions);
         let (subscription, counters) = subscriptions.with_counters(id);
+        resync.snapshot_follows = subscription.snapshot.is_wanted();
+        subscription.snapshot.on_position_lost();
         subscription.queue_resync(resync, counters, cx);
     }
 
@@ -373,6 +452,10 @@ impl ProfileStream {
     }
 }
 
+/// The reason to refuse a server that ignored a part of the request.
+const NOT_UNDERSTOOD: &str =
+    "the server knows neither snapshots nor documents that leave: its version is too old";
+
 /// One delivery, as it concerns one subscription.
 #[derive(Clone, Copy)]
 struct Delivered<'a> {
@@ -381,6 +464,7 @@ struct Delivered<'a> {
     /// The offset that the server sent to the subscription before it.
     previous: u64,
     at: Position,
+    item: fn(Change) -> Item,
     change: &'a Change,
 }
 
@@ -428,7 +512,9 @@ fn send_request(
     let number = subscriptions.next_request();
     let share = subscriptions.limits.share(subscriptions.len());
     let subscription = &mut subscriptions[id];
+    // A snapshot continues by its cursor.
     let from = subscription.cursor.last();
+    let from = from.filter(|_| !subscription.snapshot.needs_documents());
     subscription.credit = Credit::new(share, subscription.queued.load());
     subscription.state = SubscribeState::Pending(Request {
         number,

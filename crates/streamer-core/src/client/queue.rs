@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use super::{Gap, GapReason, Item, Resync};
+use super::{Gap, GapReason, Item, Resync, Snapshot};
 use crate::Position;
 
 /// Items in order, and the positions that follow them.
@@ -50,7 +50,7 @@ const MAX_UNREPORTED: Unreported = Unreported {
 impl Queue {
     /// Appends an item. A gap or resync is merged with a waiting one of its kind.
     pub fn push(&mut self, item: Item) {
-        if matches!(item, Item::Change(_)) {
+        if item.change().is_some() {
             self.pushed += 1;
             self.changes += 1;
         }
@@ -59,7 +59,7 @@ impl Queue {
             .iter_mut()
             .rev()
             // A gap from before a change must not move behind it.
-            .take_while(|entry| !matches!(entry.item, Item::Change(_)))
+            .take_while(|entry| entry.item.change().is_none())
             .find_map(|entry| Some((merge(&entry.item, &item)?, entry)));
         match merged {
             Some((item, entry)) => entry.item = item,
@@ -89,7 +89,7 @@ impl Queue {
             .is_some_and(|entry| entry.number >= from)
             && let Some(entry) = self.entries.pop_back()
         {
-            if matches!(entry.item, Item::Change(_)) {
+            if entry.item.change().is_some() {
                 self.changes -= 1;
             } else {
                 kept.push(entry);
@@ -104,7 +104,7 @@ impl Queue {
         let Entry { item, number, then } = self.entries.pop_front()?;
         // A gap has no position, and afterwards there is none to resume from.
         self.position = then.or(item.position());
-        if let Item::Change(change) = &item {
+        if let Some(change) = item.change() {
             self.popped = number;
             self.changes -= 1;
             self.unreported.changes += 1;
@@ -172,7 +172,14 @@ fn merge(earlier: &Item, later: &Item) -> Option<Item> {
             lost_from: earlier.lost_from,
             ..*later
         })),
-        (Item::Change(_) | Item::Gap(_) | Item::Resync(_), _) => None,
+        // Begun again before anything of it was taken.
+        (Item::Snapshot(Snapshot::Begin), Item::Snapshot(Snapshot::Begin)) => {
+            Some(Item::Snapshot(Snapshot::Begin))
+        }
+        (
+            Item::Change(_) | Item::Left(_) | Item::Snapshot(_) | Item::Gap(_) | Item::Resync(_),
+            _,
+        ) => None,
     }
 }
 
@@ -229,6 +236,7 @@ mod tests {
             reason: ResyncReason::Trimmed,
             lost_from: at(4),
             resumes_at: at(20),
+            snapshot_follows: false,
         }));
         queue.mark(at(25));
         queue.pop();
@@ -250,6 +258,7 @@ mod tests {
                 reason: ResyncReason::Epoch,
                 lost_from: at(round),
                 resumes_at: at(round + 1),
+                snapshot_follows: false,
             }));
         }
         assert_eq!(queue.len(), 3);
@@ -259,6 +268,7 @@ mod tests {
             reason: ResyncReason::Epoch,
             lost_from: at(0),
             resumes_at: at(100),
+            snapshot_follows: false,
         });
         assert_eq!(queue.pop(), Some(all));
     }

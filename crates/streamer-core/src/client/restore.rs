@@ -27,7 +27,11 @@ impl Restore {
             request(*id, subscriptions, cx);
         }
         let mut restore = Self {
-            unanswered: ids.into_iter().collect(),
+            // A request that the peer cannot serve was refused at once.
+            unanswered: ids
+                .into_iter()
+                .filter(|id| subscriptions.contains(*id))
+                .collect(),
             finished: false,
         };
         restore.finish_if_answered(cx);

@@ -5,8 +5,9 @@ use prost::Message as _;
 use steadfast_wire::streamer as wire;
 
 use super::{
-    Change, ClientMessage, Counters, Cx, Event, Gap, GapReason, Item, Resync, SubscriptionId,
-    backlog::QueuedChanges, credit::Credit, cursor::Cursor, load::Load, message::Variable,
+    Change, ClientMessage, Counters, Cx, Event, Gap, GapReason, Item, Resync, Snapshot,
+    SubscribeOptions, SubscriptionId, backlog::QueuedChanges, credit::Credit, cursor::Cursor,
+    load::Load, message::Variable, snapshot::SnapshotState,
 };
 use crate::{
     Position,
@@ -26,6 +27,9 @@ pub(super) struct Subscription {
     /// The encoded part of the subscribe request that stays the same, and its operator spelling.
     encoded: Option<(Spelling, Bytes)>,
     pub(super) cursor: Cursor,
+    /// The changes by which a document may have left the filter are wanted.
+    left: bool,
+    pub(super) snapshot: SnapshotState,
     /// Some server acknowledged it or delivered to it, so the application relies on it.
     pub(super) acknowledged: bool,
     /// The gap to report before the next delivery or with the next acknowledgement.
@@ -108,7 +112,7 @@ impl Subscription {
         database: String,
         collection: String,
         filter: Filter,
-        start: Option<Position>,
+        (start, options): (Option<Position>, SubscribeOptions),
     ) -> Self {
         Self {
             id,
@@ -118,6 +122,8 @@ impl Subscription {
             filter,
             encoded: None,
             cursor: Cursor::new(start),
+            left: options.left,
+            snapshot: SnapshotState::new(options.snapshot, start),
             acknowledged: false,
             pending_gap: None,
             overflow: None,
@@ -147,7 +153,30 @@ impl Subscription {
             Some(_) | None => self.encode(spelling),
         };
         self.encoded = Some((spelling, fixed.clone()));
-        ClientMessage::subscribe(fixed, variable)
+        ClientMessage::subscribe(self.with_snapshot(fixed), variable)
+    }
+
+    /// Appends the request for a snapshot, if one is wanted, to an encoded request.
+    fn with_snapshot(&self, fixed: Bytes) -> Bytes {
+        let Some(cursor) = self.snapshot.request() else {
+            return fixed;
+        };
+        let request = wire::SubscribeRequest {
+            snapshot: Some(wire::SnapshotRequest { cursor }),
+            ..wire::SubscribeRequest::default()
+        };
+        // Protobuf merges the fields of two messages that follow one another.
+        [&*fixed, &*request.encode_to_vec()].concat().into()
+    }
+
+    /// Returns whether the subscription needs a server with the resume profile.
+    pub(super) fn needs_profile(&self) -> bool {
+        self.left || self.snapshot.is_wanted()
+    }
+
+    /// Returns whether a server has understood everything that was asked for.
+    pub(super) fn is_understood(&self, response: &wire::SubscribeResponse) -> bool {
+        (response.left || !self.left) && (response.snapshot || !self.snapshot.is_wanted())
     }
 
     fn encode(&self, spelling: Spelling) -> Bytes {
@@ -156,6 +185,7 @@ impl Subscription {
             collection: self.collection.clone(),
             filters: self.filter.to_wire(spelling),
             database: self.database.clone(),
+            left: self.left,
             ..wire::SubscribeRequest::default()
         };
         request.encode_to_vec().into()
@@ -166,13 +196,50 @@ impl Subscription {
         std::mem::replace(&mut self.last_delivery, delivery) != delivery
     }
 
-    /// Queues a change for the application.
-    pub(super) fn queue_change(&mut self, change: Change, counters: &mut Counters, cx: &mut Cx) {
+    /// Queues a change for the application, as an item of some kind.
+    pub(super) fn queue_change(
+        &mut self,
+        item: fn(Change) -> Item,
+        mut change: Change,
+        counters: &mut Counters,
+        cx: &mut Cx,
+    ) {
         // Counted here, for both kinds of peer, so that the sum agrees with what applications
         // receive.
         counters.delivered += 1;
         self.queued.push(change.weight());
-        self.emit(Item::Change(change), cx);
+        if self.snapshot.is_open() {
+            // Whoever continued from it later would miss documents.
+            change.position = None;
+        }
+        self.emit(item(change), cx);
+    }
+
+    /// Queues the beginning of a snapshot.
+    pub(super) fn queue_snapshot_begin(&mut self, counters: &mut Counters, cx: &mut Cx) {
+        counters.snapshots += 1;
+        self.emit(Item::Snapshot(Snapshot::Begin), cx);
+    }
+
+    /// Queues a document of a snapshot.
+    pub(super) fn queue_document(&mut self, change: Change, counters: &mut Counters, cx: &mut Cx) {
+        counters.snapshot_documents += 1;
+        self.queued.push(change.weight());
+        self.emit(Item::Snapshot(Snapshot::Document(change)), cx);
+    }
+
+    /// Ends the snapshot before a change that is beyond it.
+    pub(super) fn end_snapshot_before(&mut self, offset: u64, cx: &mut Cx) {
+        if let Some(at) = self.snapshot.ends_before(offset) {
+            self.end_snapshot_at(at, cx);
+        }
+    }
+
+    /// Ends the snapshot if it is whole at a position.
+    pub(super) fn end_snapshot_at(&mut self, at: Position, cx: &mut Cx) {
+        if self.snapshot.end_at(at.offset) {
+            self.emit(Item::Snapshot(Snapshot::End(at)), cx);
+        }
     }
 
     /// Queues a resync.

@@ -11,7 +11,7 @@ use steadfast_session::{End, Initiator, Reason};
 use steadfast_wire::streamer as wire;
 
 use super::{
-    Config, Counters, Cx, Event, GapReason, Limits, Refusal, SubscriptionId,
+    Config, Counters, Cx, Event, GapReason, Limits, Refusal, SubscribeOptions, SubscriptionId,
     cursor::Rejected,
     subscription::{Request, SubscribeState, Subscription},
 };
@@ -60,12 +60,13 @@ impl Subscriptions {
         database: String,
         collection: String,
         filter: Filter,
-        start: Option<Position>,
+        (start, options): (Option<Position>, SubscribeOptions),
     ) {
         // The session id keeps apart the subscriptions of several clients on a plain server.
         let wire_id = format!("{}-{id}", self.session_id);
         self.by_wire_id.insert(wire_id.clone(), id);
-        let subscription = Subscription::new(id, wire_id, database, collection, filter, start);
+        let subscription =
+            Subscription::new(id, wire_id, database, collection, filter, (start, options));
         let before = self.by_id.insert(id, subscription);
         debug_assert!(before.is_none(), "subscription {id} was made twice");
     }

@@ -214,6 +214,7 @@ impl Rig {
 
     fn subscribe_from(&mut self, id: u64, start: Start) {
         self.command(Command::Subscribe {
+            options: SubscribeOptions::default(),
             id: SubscriptionId(id),
             database: "default".to_owned(),
             collection: "users".to_owned(),
@@ -317,6 +318,7 @@ impl Rig {
             event: Some(event(at.offset)),
             position: Some(on_wire(at)),
             previous: previous.to_vec(),
+            left: false,
         }));
     }
 
@@ -402,6 +404,10 @@ fn names(items: &[Item]) -> Vec<String> {
             "{:?} {}..{}",
             resync.reason, resync.lost_from.offset, resync.resumes_at.offset
         ),
+        Item::Left(change) => format!("left {}", change.event_id),
+        Item::Snapshot(Snapshot::Begin) => "begin".to_owned(),
+        Item::Snapshot(Snapshot::Document(document)) => format!("doc {}", document.event_id),
+        Item::Snapshot(Snapshot::End(at)) => format!("end {}", at.offset),
     };
     items.iter().map(name).collect()
 }

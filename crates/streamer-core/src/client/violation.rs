@@ -44,6 +44,8 @@ pub(crate) enum Violation {
         at: Position,
         wire_id: String,
     },
+    #[error("documents for {wire_id}, which awaits none")]
+    UnexpectedDocuments { wire_id: String },
     #[error("a resync, but no position was requested")]
     UnrequestedResync,
     #[error("a resync and its response name different positions")]

@@ -28,6 +28,8 @@ pub(super) struct Scratch {
     pub(super) ids: Vec<u8>,
     /// The previous offset of each id.
     pub(super) previous: Vec<u64>,
+    /// The message tells that the document may have left the filters.
+    pub(super) left: bool,
 }
 
 impl Context {

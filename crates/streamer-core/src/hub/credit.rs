@@ -53,6 +53,12 @@ impl Credit {
         self.messages.used < self.messages.allowed && self.bytes.used < self.bytes.allowed
     }
 
+    /// Returns the number of further deliveries that may be sent, at most `max`.
+    pub(super) fn messages_left(&self, max: usize) -> usize {
+        let left = self.messages.allowed.saturating_sub(self.messages.used);
+        usize::try_from(left).unwrap_or(usize::MAX).min(max)
+    }
+
     /// Uses the credit of one delivery.
     pub(super) fn charge(&mut self, weight: usize) {
         debug_assert!(self.is_open(), "a delivery without credit");

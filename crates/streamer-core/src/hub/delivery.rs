@@ -1,7 +1,9 @@
 //! The delivery of one event to the subscriptions of one stream.
 
+use std::cell::OnceCell;
+
 use prost::encoding::{
-    WireType, encode_key, encode_varint, encoded_len_varint, key_len, message, uint64,
+    WireType, bool, encode_key, encode_varint, encoded_len_varint, key_len, message, uint64,
 };
 
 use super::{
@@ -9,7 +11,7 @@ use super::{
     stream::Stream,
     subscriptions::Subscriptions,
 };
-use crate::{Event, convert::event_to_wire, matcher::SubscriptionKey};
+use crate::{Event, convert::event_to_wire, filter::Document, matcher::SubscriptionKey};
 
 /// An event to be delivered. It is encoded once; each stream's message is written around it.
 #[derive(Debug)]
@@ -19,6 +21,10 @@ pub(super) struct OutgoingEvent<'a> {
     encoded: Vec<u8>,
     /// The length of the field with the event.
     event_len: usize,
+    /// The same without data, for subscriptions whose filter the document may have left.
+    left: OnceCell<Vec<u8>>,
+    /// Parsed for those subscriptions only.
+    document: Document<'a>,
 }
 
 impl<'a> OutgoingEvent<'a> {
@@ -37,7 +43,23 @@ impl<'a> OutgoingEvent<'a> {
             event,
             encoded,
             event_len,
+            left: OnceCell::new(),
+            document: Document::of(event),
         }
+    }
+
+    /// Returns the fields of a delivery that tells that the document may have left a filter.
+    fn left(&self, cx: &Context) -> &[u8] {
+        self.left.get_or_init(|| {
+            let mut wire = event_to_wire(cx.log.written_in(self.event.offset), self.event);
+            // Whoever may not see the new state must not get it.
+            wire.document_data.clear();
+            let mut encoded = Vec::new();
+            message::encode(tags::EVENT, &wire, &mut encoded);
+            let position = cx.wire_position(self.event.offset);
+            message::encode(tags::POSITION, &position, &mut encoded);
+            encoded
+        })
     }
 
     /// Delivers the event to those of a stream's subscriptions that can take it. The others fall
@@ -64,6 +86,15 @@ impl<'a> OutgoingEvent<'a> {
             let Some(subscription) = subscriptions.get_mut(*key) else {
                 return false;
             };
+            if subscription.has_in_snapshot(self.event) {
+                return false;
+            }
+            let left = subscription.may_be_left_by(&self.document);
+            if left != part.left && !part.ids.is_empty() {
+                self.send(&mut part, stream, cx);
+                ids_bytes = 0;
+            }
+            part.left = left;
             let has_credit = subscription.has_credit();
             let added = subscription.id().len() + BYTES_PER_ID;
             // Not for one without credit: it would split a message without need.
@@ -79,7 +110,12 @@ impl<'a> OutgoingEvent<'a> {
             // Only now is the delivery certain: what follows counts as sent and uses credit.
             let id = subscription.id().as_bytes();
             put_bytes(tags::SUBSCRIPTION_IDS, id, &mut part.ids);
-            let previous = subscription.on_delivery(self.event, &stream.progress);
+            let mut weight = self.event.weight();
+            if left {
+                cx.counters.left += 1;
+                weight -= self.event.data.len();
+            }
+            let previous = subscription.on_delivery(self.event.offset, weight, &stream.progress);
             part.previous.push(previous);
             ids_bytes += added;
             sent += 1;
@@ -102,13 +138,19 @@ impl<'a> OutgoingEvent<'a> {
         cx.counters.deliveries += 1;
         cx.counters.delivered_ids += part.previous.len() as u64;
         let is_profile = stream.is_profile();
-        let (event, previous_len) = if is_profile {
-            let previous_len = uint64::encoded_len_packed(tags::PREVIOUS, &part.previous);
-            (&self.encoded[..], previous_len)
-        } else {
-            (&self.encoded[..self.event_len], 0)
+        let event = match (part.left, is_profile) {
+            (true, _) => self.left(cx),
+            (false, true) => &self.encoded[..],
+            (false, false) => &self.encoded[..self.event_len],
         };
-        let delivery_len = part.ids.len() + event.len() + previous_len;
+        let mut profile_len = 0;
+        if is_profile {
+            profile_len += uint64::encoded_len_packed(tags::PREVIOUS, &part.previous);
+        }
+        if part.left {
+            profile_len += bool::encoded_len(tags::LEFT, &true);
+        }
+        let delivery_len = part.ids.len() + event.len() + profile_len;
         let head_len = key_len(tags::DELIVERY) + encoded_len_varint(delivery_len as u64);
         let out = stream.enqueue(head_len + delivery_len, cx);
         let start = out.len();
@@ -118,6 +160,9 @@ impl<'a> OutgoingEvent<'a> {
         out.extend_from_slice(event);
         if is_profile {
             uint64::encode_packed(tags::PREVIOUS, &part.previous, out);
+        }
+        if part.left {
+            bool::encode(tags::LEFT, &true, out);
         }
         debug_assert_eq!(out.len(), start + head_len + delivery_len);
         part.ids.clear();
@@ -157,6 +202,7 @@ mod tags {
     pub(super) const EVENT: u32 = 2;
     pub(super) const POSITION: u32 = 100;
     pub(super) const PREVIOUS: u32 = 101;
+    pub(super) const LEFT: u32 = 102;
 }
 
 /// An upper bound of the bytes of a delivery besides its event and its ids: tags, lengths, position.

@@ -74,6 +74,13 @@ pub enum Input {
         /// The events after the offset of the read.
         result: Result<Vec<Arc<Event>>, ReadFault>,
     },
+    /// A read of documents is complete.
+    DocumentsRead {
+        /// The read.
+        read: ReadId,
+        /// The page.
+        result: Result<DocumentPage, ReadFault>,
+    },
     /// Messages left the queue of a stream.
     Sent {
         /// The stream.
@@ -133,6 +140,33 @@ pub enum Action {
         /// The approximate maximum size in bytes.
         max_bytes: usize,
     },
+    /// Read documents of a collection and pass on the result as [`Input::DocumentsRead`], even if the
+    /// stream that needs it has ended. Ids of these reads are counted apart from those of the log.
+    ReadDocuments {
+        /// The id of the read.
+        read: ReadId,
+        /// The database.
+        database: Arc<str>,
+        /// The collection.
+        collection: Arc<str>,
+        /// The document id to read after; `None` for the beginning of the collection.
+        after: Option<Arc<str>>,
+        /// The maximum number of documents.
+        max_documents: usize,
+        /// The approximate maximum size in bytes.
+        max_bytes: usize,
+    },
+}
+
+/// One page of the documents of a collection, each as its newest event.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DocumentPage {
+    /// The documents that exist, in ascending order of their ids.
+    pub documents: Vec<Arc<Event>>,
+    /// The offset up to which every change is contained. Never lower than in an earlier page.
+    pub as_of: u64,
+    /// The id to read the next page after; `None` if this is the last one.
+    pub next: Option<Arc<str>>,
 }
 
 /// The length of what gRPC puts before a message: a flag for compression, and the length.

@@ -46,6 +46,11 @@ impl LogState {
         self.terms.written_in(offset)
     }
 
+    /// Returns true if a position belongs to this log, although it may be beyond the head.
+    pub(super) fn contains(&self, position: Position) -> bool {
+        self.terms.contain(position)
+    }
+
     pub(super) fn head(&self) -> u64 {
         self.bounds.head
     }

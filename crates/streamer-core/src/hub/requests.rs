@@ -12,8 +12,9 @@ use super::{
     Hub, StreamId,
     credit::Credit,
     end_cause::{EndCause, Misuse},
+    snapshot::Snapshot,
     stream::{Peer, Profile, Stream},
-    subscription::Subscription,
+    subscription::{StateOptions, Subscription, Wants},
 };
 use crate::{convert::millis_to_wire, filter::Filter};
 
@@ -148,7 +149,14 @@ impl Hub {
         {
             subscription.grant(grant.messages, grant.bytes);
             // A grant may raise only one of the two totals.
-            if subscription.has_credit() {
+            if subscription.is_reading_documents() {
+                if subscription
+                    .snapshot()
+                    .is_some_and(|it| it.waits_for_credit)
+                {
+                    stream.queue_snapshot(key, subscription);
+                }
+            } else if subscription.has_credit() {
                 stream.backlog.set_ready(key);
             }
         }
@@ -223,12 +231,16 @@ impl Hub {
         };
         let cx = &mut self.cx;
         let is_profile = stream.is_profile();
-        let (start, resync, credit) = if is_profile {
-            let (start, resync) = cx.log.start(request.resume.as_ref());
+        let ((start, resync, snapshot), credit, wants) = if is_profile {
             let credit = Credit::limited(request.credit_messages, request.credit_bytes);
-            (start, resync, credit)
+            let wants = Wants {
+                snapshot: request.snapshot.is_some(),
+                left: request.left,
+            };
+            (Snapshot::start(&request, cx), credit, wants)
         } else {
-            (cx.log.head(), None, Credit::unlimited())
+            let start = (cx.log.head(), None, None);
+            (start, Credit::unlimited(), Wants::default())
         };
         let name = self
             .subscriptions
@@ -243,8 +255,10 @@ impl Hub {
             request.request,
             credit,
             start,
-        );
-        let is_live = start >= cx.log.head();
+        )
+        .with(StateOptions::new(wants, filter, snapshot));
+        let reads_documents = subscription.is_reading_documents();
+        let is_live = start >= cx.log.head() && !reads_documents;
         // At the head nothing is to be read, with or without credit. Matching may be behind, but
         // what it still offers is before `start`.
         if is_live {
@@ -253,7 +267,12 @@ impl Hub {
         let has_credit = subscription.has_credit();
         self.subscriptions.insert(subscription, filter);
         if !is_live {
-            stream.backlog.insert(key, start, has_credit);
+            // Changes wait until the documents were sent.
+            let ready = has_credit && !reads_documents;
+            stream.backlog.insert(key, start, ready);
+        }
+        if reads_documents && let Some(subscription) = self.subscriptions.get_mut(key) {
+            stream.queue_snapshot(key, subscription);
         }
         cx.counters.taken_over += u64::from(taken_over);
         stream.attach(key);
@@ -264,6 +283,8 @@ impl Hub {
             taken_over,
             position: is_profile.then(|| cx.wire_position(start)),
             resync: resync.map(|reason| cx.resync(reason)),
+            snapshot: wants.snapshot,
+            left: wants.left,
             ..SubscribeResponse::default()
         }
     }

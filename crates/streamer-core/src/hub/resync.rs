@@ -20,7 +20,12 @@ pub(super) fn resync(
         };
         stream.backlog.remove(key);
         subscription.restart_at(head);
-        subscription.go_live(head, &stream.progress);
+        if subscription.begin_snapshot(head) {
+            stream.backlog.insert(key, head, false);
+            stream.queue_snapshot(key, subscription);
+        } else {
+            subscription.go_live(head, &stream.progress);
+        }
         // Matching may be behind the head, and progress below it would take the resync back.
         stream.progress.note_told(head);
         let response = SubscribeResponse {
@@ -29,6 +34,8 @@ pub(super) fn resync(
             position: Some(cx.wire_position(head)),
             resync: Some(cx.resync(reason)),
             request: subscription.request(),
+            snapshot: subscription.wants().snapshot,
+            left: subscription.wants().left,
             ..SubscribeResponse::default()
         };
         stream.send(Payload::SubscribeResponse(response), cx);

@@ -36,7 +36,7 @@ pub struct Gauges {
     pub queued_bytes: usize,
     /// Messages queued and not sent.
     pub queued_messages: usize,
-    /// Pages of the log being read or matched.
+    /// Pages of the log and of documents being read or matched.
     pub reads: usize,
     /// Committed events in memory that are not matched yet.
     pub unmatched: usize,
@@ -95,6 +95,10 @@ pub struct Counters {
     pub match_cost: u64,
     /// Times that the waiting events of a collection were dropped, to be read back from the log.
     pub overloads: u64,
+    /// Documents of snapshots sent.
+    pub snapshot_documents: u64,
+    /// Events sent to subscriptions because their documents may have left the filter.
+    pub left: u64,
     /// Pages read.
     pub pages: u64,
     /// Events matched for catch-up.
@@ -135,7 +139,7 @@ impl Hub {
             timers: self.streams.timers(),
             subscriptions: self.subscriptions.len(),
             plain_ids: self.subscriptions.plain_ids(),
-            reads: self.catch_up.pages(),
+            reads: self.catch_up.pages() + self.documents.len(),
             unmatched: self.matching.events(),
             overloaded: self.matching.overloaded(),
             ..Gauges::default()

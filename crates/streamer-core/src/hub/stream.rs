@@ -7,8 +7,14 @@ use steadfast_session::Time;
 use steadfast_wire::streamer::{StreamerMessage, streamer_message::Payload};
 
 use super::{
-    Action, StreamId, backlog::Backlog, context::Context, end_cause::EndCause, outbox::Outbox,
-    progress::Progress, subscription::Namespace,
+    Action, StreamId,
+    backlog::Backlog,
+    context::Context,
+    document_reads::SnapshotQueue,
+    end_cause::EndCause,
+    outbox::Outbox,
+    progress::Progress,
+    subscription::{Namespace, Subscription},
 };
 use crate::matcher::SubscriptionKey;
 
@@ -25,6 +31,7 @@ pub(super) struct Stream {
     pub(super) backlog: Backlog,
     pub(super) progress: Progress,
     pub(super) read_state: ReadState,
+    pub(super) snapshots: SnapshotQueue,
     /// The time at which the stream's timer fires.
     pub(super) armed: Option<Time>,
 }
@@ -85,6 +92,7 @@ impl Stream {
             backlog: Backlog::default(),
             progress: Progress::new(now),
             read_state: ReadState::Idle,
+            snapshots: SnapshotQueue::default(),
             armed: None,
         }
     }
@@ -160,6 +168,17 @@ impl Stream {
     pub(super) fn detach(&mut self, key: SubscriptionKey) {
         self.subscriptions.remove(&key);
         self.backlog.remove(key);
+    }
+
+    /// Queues a subscription for a page of documents, if it has credit for them.
+    pub(super) fn queue_snapshot(&mut self, key: SubscriptionKey, subscription: &mut Subscription) {
+        let has_credit = subscription.has_credit();
+        if let Some(snapshot) = subscription.snapshot_mut() {
+            snapshot.waits_for_credit = !has_credit;
+            if has_credit {
+                self.snapshots.push(key);
+            }
+        }
     }
 
     /// Removes an id from those of the fenced stream. Returns false if it was not one of them.

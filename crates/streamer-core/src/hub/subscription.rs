@@ -7,12 +7,18 @@ use super::{
     credit::Credit,
     limits::MAX_SUBSCRIPTIONS,
     progress::{KnownOffset, Progress},
+    snapshot::Snapshot,
 };
-use crate::{Event, matcher::SubscriptionKey};
+use crate::{
+    Event,
+    filter::{Document, Filter, Selection, evaluate},
+    matcher::SubscriptionKey,
+};
 
 /// One subscription. It is behind if the backlog of its stream contains it, and live otherwise.
 ///
-/// It takes 104 bytes and those of its id; its filter is kept by the matcher alone.
+/// It takes 112 bytes and those of its id; its filter is kept by the matcher alone, unless it wants more
+/// than changes.
 #[derive(Debug)]
 pub(super) struct Subscription {
     key: SubscriptionKey,
@@ -26,6 +32,43 @@ pub(super) struct Subscription {
     /// The offset of the last event that was delivered or read from the log. Matching may be behind
     /// it.
     handled: u64,
+    /// Apart, because most subscriptions want only changes.
+    state: Option<Box<StateOptions>>,
+}
+
+/// What a subscription wants beside changes, and what that needs.
+#[derive(Debug)]
+pub(super) struct StateOptions {
+    pub(super) wants: Wants,
+    filter: Filter,
+    /// A snapshot that is not whole yet.
+    snapshot: Option<Snapshot>,
+}
+
+/// What a subscription asked for beside changes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Wants {
+    /// A snapshot, wherever there is no position to continue from.
+    pub(super) snapshot: bool,
+    /// To be told when a document may have left the filter.
+    pub(super) left: bool,
+}
+
+impl StateOptions {
+    /// Returns what is kept for a subscription; `None` if it wants only changes.
+    pub(super) fn new(
+        wants: Wants,
+        filter: &Filter,
+        snapshot: Option<Snapshot>,
+    ) -> Option<Box<Self>> {
+        (wants != Wants::default()).then(|| {
+            Box::new(Self {
+                wants,
+                filter: filter.clone(),
+                snapshot,
+            })
+        })
+    }
 }
 
 impl Subscription {
@@ -48,7 +91,82 @@ impl Subscription {
             credit,
             known: KnownOffset::new(start),
             handled: start,
+            state: None,
         }
+    }
+
+    /// Sets what is wanted beside changes.
+    pub(super) fn with(mut self, state: Option<Box<StateOptions>>) -> Self {
+        self.state = state;
+        self
+    }
+
+    pub(super) fn wants(&self) -> Wants {
+        self.state
+            .as_ref()
+            .map_or(Wants::default(), |state| state.wants)
+    }
+
+    /// Returns the snapshot that is not whole yet.
+    pub(super) fn snapshot(&self) -> Option<&Snapshot> {
+        self.state.as_ref()?.snapshot.as_ref()
+    }
+
+    pub(super) fn snapshot_mut(&mut self) -> Option<&mut Snapshot> {
+        self.state.as_mut()?.snapshot.as_mut()
+    }
+
+    /// Begins a snapshot that contains at least the changes up to `head`. Returns false if none was asked
+    /// for.
+    pub(super) fn begin_snapshot(&mut self, head: u64) -> bool {
+        match &mut self.state {
+            Some(state) if state.wants.snapshot => {
+                state.snapshot = Some(Snapshot::new(head));
+                true
+            }
+            Some(_) | None => false,
+        }
+    }
+
+    /// Returns true if documents of a snapshot are left to read, and changes have to wait.
+    pub(super) fn is_reading_documents(&self) -> bool {
+        self.snapshot().is_some_and(Snapshot::is_reading)
+    }
+
+    /// Returns true if the documents of the snapshot contain an event.
+    pub(super) fn has_in_snapshot(&self, event: &Event) -> bool {
+        self.snapshot().is_some_and(|it| it.contains(event))
+    }
+
+    /// Returns true if a document of the snapshot satisfies the filter.
+    pub(super) fn selects(&self, event: &Event) -> bool {
+        let state = self.state.as_ref();
+        state.is_some_and(|it| satisfies(&it.filter, &Document::of(event)))
+    }
+
+    /// Returns true if every document of the collection is selected.
+    pub(super) fn selects_all(&self) -> bool {
+        let state = self.state.as_ref();
+        state.is_some_and(|it| it.filter.selection() == Selection::Collection)
+    }
+
+    /// Returns true if an event of the collection may be the one by which its document left the filter:
+    /// it does not match, and the state before it is not known.
+    pub(super) fn may_be_left_by(&self, document: &Document<'_>) -> bool {
+        let state = self.state.as_ref();
+        state.is_some_and(|it| {
+            it.wants.left && can_be_left(&it.filter) && !satisfies(&it.filter, document)
+        })
+    }
+
+    /// Returns the number of further deliveries that the peer accepts, at most `max`.
+    pub(super) fn messages_left(&self, max: usize) -> usize {
+        self.credit.messages_left(max)
+    }
+
+    /// Uses the credit of one document of a snapshot.
+    pub(super) fn charge(&mut self, weight: usize) {
+        self.credit.charge(weight);
     }
 
     pub(super) fn key(&self) -> SubscriptionKey {
@@ -100,14 +218,24 @@ impl Subscription {
         self.credit.grant(total_messages, total_bytes);
     }
 
-    /// Counts a delivery and returns the offset that the client knew before it.
-    pub(super) fn on_delivery(&mut self, event: &Event, progress: &Progress) -> u64 {
+    /// Counts a delivery of a weight and returns the offset that the client knew before it.
+    pub(super) fn on_delivery(&mut self, offset: u64, weight: usize, progress: &Progress) -> u64 {
         let previous = self.known.get(progress);
-        self.known.told(event.offset);
+        self.known.told(offset);
         // A page may deliver ahead of matching, which then offers the same event once more.
-        self.handled = event.offset;
-        self.credit.charge(event.weight());
+        self.handled = offset;
+        self.credit.charge(weight);
+        self.drop_whole_snapshot(offset);
         previous
+    }
+
+    /// Forgets the snapshot if everything that it contains is passed.
+    fn drop_whole_snapshot(&mut self, offset: u64) {
+        if let Some(state) = &mut self.state {
+            state
+                .snapshot
+                .take_if(|it| it.whole_at().is_some_and(|at| at <= offset));
+        }
     }
 
     /// Notes that the client was told to continue at an offset.
@@ -123,12 +251,24 @@ impl Subscription {
     pub(super) fn go_live(&mut self, offset: u64, progress: &Progress) {
         self.handled = offset;
         self.known.go_live(progress);
+        self.drop_whole_snapshot(offset);
     }
 
     /// Returns the offset up to which a live subscription has nothing more to get.
     pub(super) fn handled(&self) -> u64 {
         self.handled
     }
+}
+
+/// Returns true if a document can leave the filter by a change.
+pub(super) fn can_be_left(filter: &Filter) -> bool {
+    // A document that is chosen by its id never leaves, and no other one ever matches.
+    matches!(filter.selection(), Selection::Conditions(_))
+}
+
+/// As in the matcher: a document that cannot be read satisfies no condition.
+fn satisfies(filter: &Filter, document: &Document<'_>) -> bool {
+    evaluate(filter, document).unwrap_or(false)
 }
 
 /// A database and a collection.

@@ -13,7 +13,7 @@ use steadfast_wire::streamer::{RefusalCode, SubscribeRequest};
 use super::{
     Limits, StreamId,
     stream::Stream,
-    subscription::{CollectionName, INDEX_BITS, Namespace, Subscription, index_of},
+    subscription::{CollectionName, INDEX_BITS, Namespace, Subscription, can_be_left, index_of},
 };
 use crate::{
     arena::{Arena, is_sparse},
@@ -140,6 +140,10 @@ impl Subscriptions {
     pub(super) fn insert(&mut self, subscription: Subscription, filter: &Filter) {
         debug_assert_eq!(subscription.key(), self.next_key());
         self.serial += 1;
+        let all = Filter::all();
+        // The state before an event is not known, so that each one is offered and evaluated.
+        let is_told_of_all = subscription.wants().left && can_be_left(filter);
+        let filter = if is_told_of_all { &all } else { filter };
         self.matcher.insert(
             subscription.key(),
             subscription.database(),

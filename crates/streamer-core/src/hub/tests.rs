@@ -12,3 +12,4 @@ mod scale;
 mod server;
 mod sessions;
 mod slices;
+mod snapshots;

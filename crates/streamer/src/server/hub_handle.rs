@@ -17,7 +17,7 @@ use tonic::Status;
 
 use crate::{
     Event,
-    hub::{ReadFault, ReadId, Stats, StreamId},
+    hub::{DocumentPage, ReadFault, ReadId, Stats, StreamId},
 };
 
 /// A message to the hub's task.
@@ -34,6 +34,7 @@ pub(super) enum HubMessage {
     ReadDone(ReadId, Result<Vec<Arc<Event>>, ReadFault>),
     /// The source of the log has lost changes before the event at this offset. At most one per commit.
     Lost(u64),
+    DocumentsRead(ReadId, Result<DocumentPage, ReadFault>),
     /// Drain for at most this long, for this reason, and tell when no stream is left.
     Drain(Duration, String, oneshot::Sender<()>),
     Stats(oneshot::Sender<Stats>),
@@ -118,6 +119,7 @@ impl HubMessage {
             | Self::Dequeued(_)
             | Self::Ended(_)
             | Self::ReadDone(..)
+            | Self::DocumentsRead(..)
             | Self::Drain(..)
             | Self::Lost(_)
             | Self::Stats(_) => {}

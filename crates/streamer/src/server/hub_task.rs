@@ -16,7 +16,7 @@ use super::hub_handle::{HubHandle, HubMessage, StreamHandle};
 use crate::{
     Event,
     hub::{Action, EndCode, EndStatus, Hub, Input, ReadFault, StreamId},
-    log::LogReader,
+    log::{DocumentKey, DocumentQuery, LogReader},
 };
 
 /// The sender of committed events to the hub. Its queue is bounded: a log that commits faster than
@@ -144,6 +144,9 @@ impl HubTask {
             HubMessage::Ended(stream) => self.step(Input::Ended { stream }),
             HubMessage::ReadDone(read, result) => self.step(Input::ReadDone { read, result }),
             HubMessage::Lost(before) => self.step(Input::Lost { before }),
+            HubMessage::DocumentsRead(read, result) => {
+                self.step(Input::DocumentsRead { read, result });
+            }
             HubMessage::Drain(grace, reason, drained) => {
                 // The log commits before the publisher gets its acknowledgement: events that were
                 // acknowledged before the drain are in this queue and are still delivered.
@@ -220,6 +223,31 @@ impl HubTask {
                         .read(after, max_events, max_bytes)
                         .map_err(ReadFault::from);
                     handle.send(HubMessage::ReadDone(read, result));
+                });
+            }
+            Action::ReadDocuments {
+                read,
+                database,
+                collection,
+                after,
+                max_documents,
+                max_bytes,
+            } => {
+                let (reader, handle) = (Arc::clone(&self.reader), self.handle.clone());
+                tokio::task::spawn_blocking(move || {
+                    let after = after.map(|id| {
+                        DocumentKey::new(Arc::clone(&database), Arc::clone(&collection), id)
+                    });
+                    let query = DocumentQuery {
+                        database: &database,
+                        collection: Some(&collection),
+                        after: after.as_ref(),
+                        max_documents,
+                        max_bytes,
+                    };
+                    let page = reader.documents(query);
+                    let result = page.map(Into::into).map_err(ReadFault::from);
+                    handle.send(HubMessage::DocumentsRead(read, result));
                 });
             }
         }

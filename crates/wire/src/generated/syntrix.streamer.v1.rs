@@ -54,19 +54,19 @@ pub mod gateway_message {
     }
 }
 /// Streamer to gateway.
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct StreamerMessage {
     /// Exactly one; a message with none or an unknown one is skipped.
     #[prost(
         oneof = "streamer_message::Payload",
-        tags = "1, 2, 3, 100, 101, 102, 103, 104"
+        tags = "1, 2, 3, 100, 101, 102, 103, 104, 105"
     )]
     pub payload: ::core::option::Option<streamer_message::Payload>,
 }
 /// Nested message and enum types in `StreamerMessage`.
 pub mod streamer_message {
     /// Exactly one; a message with none or an unknown one is skipped.
-    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    #[derive(Clone, PartialEq, ::prost::Oneof)]
     pub enum Payload {
         /// A change for one or more subscriptions of this stream.
         #[prost(message, tag = "1")]
@@ -92,6 +92,9 @@ pub mod streamer_message {
         /// Profile: the last message of a stream that the server ends, and why.
         #[prost(message, tag = "104")]
         Final(super::Final),
+        /// Profile: documents of the snapshot that a subscription begins with.
+        #[prost(message, tag = "105")]
+        Snapshot(super::Snapshot),
     }
 }
 /// Asks for the changes of one collection that satisfy every filter.
@@ -121,6 +124,19 @@ pub struct SubscribeRequest {
     /// Profile: number of this request within the session, echoed in the response.
     #[prost(uint64, tag = "103")]
     pub request: u64,
+    /// Profile: begin with the existing documents wherever there is no position to continue from.
+    #[prost(message, optional, tag = "104")]
+    pub snapshot: ::core::option::Option<SnapshotRequest>,
+    /// Profile: tell when a document may have left the filter.
+    #[prost(bool, tag = "105")]
+    pub left: bool,
+}
+/// Profile: asks for a snapshot.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SnapshotRequest {
+    /// The cursor of the last snapshot message received, if that snapshot is not whole yet.
+    #[prost(bytes = "bytes", tag = "1")]
+    pub cursor: ::prost::bytes::Bytes,
 }
 /// One condition on one field.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -228,6 +244,12 @@ pub struct SubscribeResponse {
     /// Profile: the number of the request.
     #[prost(uint64, tag = "104")]
     pub request: u64,
+    /// Profile: a snapshot is sent wherever there is no position to continue from, as requested.
+    #[prost(bool, tag = "105")]
+    pub snapshot: bool,
+    /// Profile: documents that leave the filter are told, as requested.
+    #[prost(bool, tag = "106")]
+    pub left: bool,
 }
 /// One event and the subscriptions of this stream that it matches.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -244,6 +266,61 @@ pub struct EventDelivery {
     /// Profile: per subscription id, the offset of the last position sent for it before this one.
     #[prost(uint64, repeated, tag = "101")]
     pub previous: ::prost::alloc::vec::Vec<u64>,
+    /// Profile: the document does not match the filters now, and may have matched before. The event has no
+    /// data.
+    #[prost(bool, tag = "102")]
+    pub left: bool,
+}
+/// Profile: documents of a snapshot, in ascending order of their ids.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Snapshot {
+    /// The subscription.
+    #[prost(string, tag = "1")]
+    pub subscription_id: ::prost::alloc::string::String,
+    /// The number of the request that the snapshot belongs to.
+    #[prost(uint64, tag = "2")]
+    pub request: u64,
+    /// The snapshot begins: documents of an earlier one are obsolete.
+    #[prost(bool, tag = "3")]
+    pub begins: bool,
+    /// The position after which changes follow the documents.
+    #[prost(message, optional, tag = "4")]
+    pub follows: ::core::option::Option<Position>,
+    /// The newest event of each document.
+    #[prost(message, repeated, tag = "5")]
+    pub documents: ::prost::alloc::vec::Vec<StreamerEvent>,
+    /// The point after these documents, opaque, for a request that continues the snapshot.
+    #[prost(bytes = "bytes", tag = "6")]
+    pub cursor: ::prost::bytes::Bytes,
+    /// Set in the last message: once the changes up to this position are received, the snapshot is whole.
+    #[prost(message, optional, tag = "7")]
+    pub whole_at: ::core::option::Option<Position>,
+}
+/// Profile: the contents of the cursor of a snapshot, for the server that wrote it and its successors.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct SnapshotCursor {
+    /// The position after which changes follow the documents.
+    #[prost(message, optional, tag = "1")]
+    pub follows: ::core::option::Option<Position>,
+    /// The parts of the collection that were read, in order.
+    #[prost(message, repeated, tag = "2")]
+    pub parts: ::prost::alloc::vec::Vec<SnapshotPart>,
+    /// Set when all documents were read: the offset at which the snapshot is whole.
+    #[prost(uint64, optional, tag = "3")]
+    pub whole_at: ::core::option::Option<u64>,
+    /// The snapshot is not whole before this offset.
+    #[prost(uint64, tag = "4")]
+    pub not_before: u64,
+}
+/// Profile: a part of a collection that a snapshot has read.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SnapshotPart {
+    /// The id of its last document.
+    #[prost(string, tag = "1")]
+    pub last_id: ::prost::alloc::string::String,
+    /// The documents contain the changes up to this offset.
+    #[prost(uint64, tag = "2")]
+    pub as_of: u64,
 }
 /// Profile: a position in a log.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]

@@ -178,6 +178,7 @@ impl World {
         self.owners.insert(id, Owner::new(collection, start));
         self.queues.insert(id, Queue::default());
         let command = Command::Subscribe {
+            options: SubscribeOptions::default(),
             id,
             database: "default".to_owned(),
             collection: collection.to_string(),

@@ -29,6 +29,7 @@ fn reopen(rig: &mut Rig) -> Vec<SubscribeRequest> {
 
 fn filtered(rig: &mut Rig, id: u64, op: Op) {
     rig.command(Command::Subscribe {
+        options: SubscribeOptions::default(),
         id: SubscriptionId(id),
         database: "default".to_owned(),
         collection: "users".to_owned(),

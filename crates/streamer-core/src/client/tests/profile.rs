@@ -196,6 +196,7 @@ fn permanently_refused_id_leaves_the_wanted_set() {
 fn malformed_messages_end_the_stream_with_the_reason() {
     let delivery = |change: fn(&mut EventDelivery)| {
         let mut delivery = EventDelivery {
+            left: false,
             subscription_ids: vec!["s-1".to_owned()],
             event: Some(event(6)),
             position: Some(on_wire(at(6))),

@@ -53,11 +53,16 @@ impl Hub {
         for key in stream.backlog.keys() {
             let subscription = self.subscriptions.get(key).expect("a subscription");
             assert_eq!(subscription.stream(), stream.id());
-            if subscription.has_credit() {
+            if subscription.is_reading_documents() {
+                assert!(
+                    !stream.backlog.is_ready(key),
+                    "changes before the documents"
+                );
+            } else if subscription.has_credit() {
                 assert!(stream.backlog.is_ready(key), "credit without a reader");
             }
         }
-        if let Some(lowest) = stream.backlog.lowest() {
+        if let Some(lowest) = stream.backlog.lowest_ready() {
             assert!(lowest < self.cx.log.head(), "behind nothing");
         }
         if stream.backlog.ready_count() > 0 && !stream.outbox.is_full() {

@@ -375,7 +375,9 @@ impl Model {
             }
             Payload::Progress(progress) => self.on_progress(stream, &progress),
             Payload::UnsubscribeAck(_) | Payload::Drain(_) => assert!(profile),
-            Payload::Welcome(_) | Payload::Final(_) => panic!("{payload:?} in the stream"),
+            Payload::Welcome(_) | Payload::Final(_) | Payload::Snapshot(_) => {
+                panic!("{payload:?} in the stream")
+            }
         }
     }
 

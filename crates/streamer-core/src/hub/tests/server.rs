@@ -11,8 +11,9 @@ use prost::Message as _;
 use steadfast_session::Time;
 use steadfast_wire::streamer::{
     Credit, EventDelivery, Filter, Final, FinalCode, GatewayMessage, Heartbeat, HeartbeatAck,
-    Hello, Position, StreamerMessage, SubscribeRequest, SubscribeResponse, UnsubscribeRequest,
-    Value, gateway_message::Payload as Request, streamer_message::Payload, value::Kind,
+    Hello, Position, SnapshotRequest, StreamerMessage, SubscribeRequest, SubscribeResponse,
+    UnsubscribeRequest, Value, gateway_message::Payload as Request, streamer_message::Payload,
+    value::Kind,
 };
 
 use super::super::*;
@@ -39,6 +40,15 @@ pub(super) struct Pending {
     pub(super) max_bytes: usize,
 }
 
+/// A read of documents in progress.
+#[derive(Clone, Debug)]
+pub(super) struct PendingDocuments {
+    id: ReadId,
+    collection: Arc<str>,
+    after: Option<Arc<str>>,
+    pub(super) max_documents: usize,
+}
+
 pub(super) struct Server {
     pub(super) hub: Hub,
     pub(super) now: Time,
@@ -50,6 +60,9 @@ pub(super) struct Server {
     pub(super) ended: BTreeMap<StreamId, Ended>,
     pub(super) reads: Vec<Pending>,
     pub(super) reads_seen: u64,
+    pub(super) document_reads: Vec<PendingDocuments>,
+    /// The number of newest events that the table of documents does not contain yet.
+    pub(super) table_lag: u64,
     pub(super) next_tick: Option<Time>,
     /// The oldest offset that can be read after.
     pub(super) first: u64,
@@ -95,6 +108,8 @@ impl Server {
             ended: BTreeMap::new(),
             reads: Vec::new(),
             reads_seen: 0,
+            document_reads: Vec::new(),
+            table_lag: 0,
             next_tick: None,
             first: 0,
             damaged: None,
@@ -112,7 +127,7 @@ impl Server {
             self.hub.audit();
         }
         let overdue = self.next_tick.is_some_and(|at| at <= self.now);
-        let idle = self.hub.matching.is_empty();
+        let idle = self.hub.matching.is_empty() && !self.hub.documents.has_pages();
         assert!(
             !(is_tick && overdue && idle),
             "a tick left something overdue"
@@ -174,6 +189,18 @@ impl Server {
                     max_bytes,
                 });
             }
+            Action::ReadDocuments {
+                read,
+                collection,
+                after,
+                max_documents,
+                ..
+            } => self.document_reads.push(PendingDocuments {
+                id: read,
+                collection,
+                after,
+                max_documents,
+            }),
         }
     }
 
@@ -269,8 +296,22 @@ impl Server {
 
     /// Commits one event with the field `n` and returns its offset.
     pub(super) fn commit(&mut self, collection: &str, document: &str, n: i64) -> u64 {
+        self.commit_event(|offset| event(offset, collection, document, n))
+    }
+
+    /// Commits the deletion of a document.
+    pub(super) fn commit_delete(&mut self, collection: &str, document: &str) -> u64 {
+        self.commit_event(|offset| {
+            let mut event = Event::clone(&event(offset, collection, document, 0));
+            event.operation = Operation::Delete;
+            event.data = Bytes::from_static(b"{\"deleted\":true}");
+            Arc::new(event)
+        })
+    }
+
+    fn commit_event(&mut self, event: impl Fn(u64) -> Arc<Event>) -> u64 {
         let offset = self.log.len() as u64 + 1;
-        let event = event(offset, collection, document, n);
+        let event = event(offset);
         self.log.push(Arc::clone(&event));
         self.step(Input::Committed {
             events: vec![event],
@@ -301,6 +342,39 @@ impl Server {
         self.step(Input::ReadDone {
             read: read.id,
             result,
+        });
+    }
+
+    /// Completes the oldest read of documents, as the log would.
+    pub(super) fn complete_document_read(&mut self) {
+        let read = self.document_reads.remove(0);
+        let as_of = (self.log.len() as u64).saturating_sub(self.table_lag);
+        let contained = self
+            .log
+            .iter()
+            .filter(|event| event.offset <= as_of && event.collection == read.collection);
+        let newest: BTreeMap<_, _> = contained
+            .map(|event| (Arc::clone(&event.document_id), event))
+            .collect();
+        let rest: Vec<_> = newest
+            .into_iter()
+            .filter(|(id, _)| read.after.as_ref().is_none_or(|after| id > after))
+            .collect();
+        let page = &rest[..rest.len().min(read.max_documents)];
+        let existing = page
+            .iter()
+            .filter(|(_, event)| event.operation != Operation::Delete);
+        let result = DocumentPage {
+            documents: existing.map(|(_, event)| Arc::clone(event)).collect(),
+            as_of,
+            next: page
+                .last()
+                .filter(|_| page.len() < rest.len())
+                .map(|(id, _)| Arc::clone(id)),
+        };
+        self.step(Input::DocumentsRead {
+            read: read.id,
+            result: Ok(result),
         });
     }
 
@@ -339,8 +413,10 @@ impl Server {
             let waiting = self.unsent.iter().find(|(_, unsent)| !unsent.is_empty());
             if let Some(stream) = waiting.map(|(stream, _)| *stream) {
                 self.transport_takes_all(stream);
-            } else if !self.hub.matching.is_empty() {
+            } else if !self.hub.matching.is_empty() || self.hub.documents.has_pages() {
                 self.step(Input::Tick);
+            } else if !self.document_reads.is_empty() {
+                self.complete_document_read();
             } else if self.reads.is_empty() {
                 return;
             } else {
@@ -466,6 +542,13 @@ impl NewSubscription {
 
     pub(super) fn resume(mut self, position: Position) -> Self {
         self.0.resume = Some(position);
+        self
+    }
+
+    /// Asks for a snapshot and for documents that leave.
+    pub(super) fn snapshot(mut self, cursor: Bytes) -> Self {
+        self.0.snapshot = Some(SnapshotRequest { cursor });
+        self.0.left = true;
         self
     }
 

@@ -107,6 +107,7 @@ impl Owner {
                 assert_ne!(resync.lost_from, resync.resumes_at, "nothing is lost");
                 self.at = Some(At::Position(resync.resumes_at));
             }
+            Item::Left(_) | Item::Snapshot(_) => panic!("{item:?} was not asked for"),
         }
     }
 

@@ -285,6 +285,7 @@ pub(super) fn weight(offset: u64) -> u64 {
 
 fn delivery(id: &str, after: Option<(u64, u64)>, offset: u64) -> Payload {
     Payload::Delivery(EventDelivery {
+        left: false,
         subscription_ids: vec![id.to_owned()],
         event: Some(event(offset)),
         position: after.map(|(epoch, _)| wire::Position { epoch, offset }),

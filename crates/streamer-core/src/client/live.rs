@@ -1,0 +1,132 @@
+//! The documents that match a filter, kept up to date from the items of a subscription.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use super::{Change, Item, Snapshot};
+use crate::Operation;
+
+/// The documents of one subscription with `snapshot` and `left`, by id.
+///
+/// What is shown is always the state at one position. A snapshot that begins again is collected beside it
+/// and replaces it when it is whole.
+///
+/// ```
+/// use steadfast_streamer_core::{
+///     Epoch, Position,
+///     client::{Item, LiveDocuments, LiveUpdate, Snapshot},
+/// };
+///
+/// let mut documents = LiveDocuments::default();
+/// assert_eq!(documents.apply(Item::Snapshot(Snapshot::Begin)), None);
+/// let whole = Item::Snapshot(Snapshot::End(Position::new(Epoch(1), 9)));
+/// assert_eq!(documents.apply(whole), Some(LiveUpdate::Replaced));
+/// assert_eq!(documents.len(), 0);
+/// ```
+#[derive(Clone, Debug, Default)]
+pub struct LiveDocuments {
+    shown: Documents,
+    /// The documents of the snapshot in progress.
+    incoming: Option<Documents>,
+    is_whole: bool,
+}
+
+type Documents = BTreeMap<Arc<str>, Change>;
+
+/// The effect of an item on the documents shown.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum LiveUpdate {
+    /// A snapshot is whole: all documents may have changed.
+    Replaced,
+    /// A document was not shown before.
+    Entered(Arc<str>),
+    /// A document that was shown changed.
+    Changed(Arc<str>),
+    /// A document is no longer shown: it was deleted, or does not match any more.
+    Left(Arc<str>),
+}
+
+impl LiveDocuments {
+    /// Applies an item, in the order of the subscription. Returns the effect; `None` if what is shown did
+    /// not change.
+    pub fn apply(&mut self, item: Item) -> Option<LiveUpdate> {
+        match item {
+            Item::Snapshot(Snapshot::Begin) => {
+                self.incoming = Some(Documents::new());
+                None
+            }
+            Item::Snapshot(Snapshot::Document(document)) => {
+                let incoming = self.incoming.get_or_insert_default();
+                incoming.insert(Arc::clone(&document.document_id), document);
+                None
+            }
+            Item::Snapshot(Snapshot::End(_)) => {
+                self.shown = self.incoming.take().unwrap_or_default();
+                self.is_whole = true;
+                Some(LiveUpdate::Replaced)
+            }
+            Item::Change(change) if change.operation != Operation::Delete => self.insert(change),
+            // Also a document that was not held: whether it left is not always known.
+            Item::Change(change) | Item::Left(change) => self.remove(&change.document_id),
+            Item::Resync(_) | Item::Gap(_) => None,
+        }
+    }
+
+    fn insert(&mut self, change: Change) -> Option<LiveUpdate> {
+        let id = Arc::clone(&change.document_id);
+        if let Some(incoming) = &mut self.incoming {
+            incoming.insert(id, change);
+            return None;
+        }
+        Some(match self.shown.insert(Arc::clone(&id), change) {
+            None => LiveUpdate::Entered(id),
+            Some(_) => LiveUpdate::Changed(id),
+        })
+    }
+
+    fn remove(&mut self, id: &Arc<str>) -> Option<LiveUpdate> {
+        if let Some(incoming) = &mut self.incoming {
+            incoming.remove(id);
+            return None;
+        }
+        let removed = self.shown.remove(id);
+        removed.map(|_| LiveUpdate::Left(Arc::clone(id)))
+    }
+
+    /// Returns whether the documents shown are those at one position: false until the first snapshot is
+    /// whole.
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
+        self.is_whole
+    }
+
+    /// Returns whether a snapshot is in progress, which will replace what is shown.
+    #[must_use]
+    pub fn is_refreshing(&self) -> bool {
+        self.incoming.is_some()
+    }
+
+    /// Returns a document by its id, as its newest change.
+    #[must_use]
+    pub fn get(&self, id: &str) -> Option<&Change> {
+        self.shown.get(id)
+    }
+
+    /// Returns the documents in ascending order of their ids.
+    #[must_use]
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = &Change> {
+        self.shown.values()
+    }
+
+    /// Returns the number of documents.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.shown.len()
+    }
+
+    /// Returns whether no document is shown.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.shown.is_empty()
+    }
+}

@@ -1,0 +1,343 @@
+//! The reads of the document table, for the snapshots of subscriptions.
+//!
+//! A stream has at most one page at a time, and its subscriptions take turns. A page is read only for a
+//! subscription with credit, on a stream whose queue is not full; documents that do not fit are read
+//! again later. A slow peer thus costs a cursor, as in catch-up.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+};
+
+use prost::Message as _;
+use steadfast_wire::streamer::{self as wire, StreamerEvent, streamer_message::Payload};
+
+use super::{
+    Action, DocumentPage, ReadId, StreamId, context::Context, event_match::BYTES_PER_COST,
+    snapshot::Snapshot, stream::Stream, streams::Streams, subscription::Subscription,
+    subscriptions::Subscriptions,
+};
+use crate::{convert::event_to_wire, matcher::SubscriptionKey};
+
+/// The pages being read or sent, and the streams that wait for one.
+#[derive(Debug, Default)]
+pub(super) struct DocumentReads {
+    next_read: u64,
+    in_progress: BTreeMap<ReadId, Reader>,
+    waiting: VecDeque<StreamId>,
+    pages: VecDeque<Page>,
+}
+
+/// The subscriptions of one stream that need a page of documents now.
+#[derive(Debug, Default)]
+pub(super) struct SnapshotQueue {
+    /// Some may have ended.
+    keys: VecDeque<SubscriptionKey>,
+    state: SnapshotReadState,
+}
+
+/// The part of the reads that a stream takes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum SnapshotReadState {
+    #[default]
+    Idle,
+    Waiting,
+    /// A page is being read or sent.
+    InProgress,
+}
+
+/// The subscription for which a page is.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Reader {
+    pub(super) stream: StreamId,
+    key: SubscriptionKey,
+}
+
+/// A page being sent.
+#[derive(Debug)]
+struct Page {
+    reader: Reader,
+    documents: VecDeque<Arc<crate::Event>>,
+    as_of: u64,
+    next: Option<Arc<str>>,
+}
+
+/// The documents of the message that is being built.
+#[derive(Debug, Default)]
+struct Batch {
+    documents: Vec<StreamerEvent>,
+    bytes: usize,
+}
+
+impl SnapshotQueue {
+    /// Adds a subscription that has credit for documents.
+    pub(super) fn push(&mut self, key: SubscriptionKey) {
+        self.keys.push_back(key);
+    }
+}
+
+impl DocumentReads {
+    /// Returns the number of pages being read or sent.
+    pub(super) fn len(&self) -> usize {
+        self.in_progress.len() + self.pages.len()
+    }
+
+    /// Returns true if pages wait to be sent.
+    pub(super) fn has_pages(&self) -> bool {
+        !self.pages.is_empty()
+    }
+
+    /// Queues a stream for a page if a subscription needs one and its outbound queue is not full.
+    pub(super) fn enqueue(&mut self, stream: &mut Stream) {
+        let queue = &mut stream.snapshots;
+        if queue.state == SnapshotReadState::Idle
+            && !queue.keys.is_empty()
+            && !stream.outbox.is_full()
+        {
+            queue.state = SnapshotReadState::Waiting;
+            self.waiting.push_back(stream.id());
+        }
+    }
+
+    /// Starts reads until as many pages as allowed are in progress.
+    pub(super) fn start(
+        &mut self,
+        streams: &mut Streams,
+        subscriptions: &Subscriptions,
+        cx: &mut Context,
+    ) {
+        while self.len() < cx.limits.reads
+            && let Some(id) = self.waiting.pop_front()
+        {
+            let Some(stream) = streams.get_mut(id) else {
+                continue;
+            };
+            stream.snapshots.state = SnapshotReadState::Idle;
+            // Its queue may have filled while it waited. It is queued again when messages are sent.
+            if stream.outbox.is_full() {
+                continue;
+            }
+            while let Some(key) = stream.snapshots.keys.pop_front() {
+                let subscription = subscriptions.get(key);
+                if let Some(subscription) = subscription.filter(|it| it.is_reading_documents()) {
+                    stream.snapshots.state = SnapshotReadState::InProgress;
+                    self.read(Reader { stream: id, key }, subscription, stream, cx);
+                    break;
+                }
+            }
+        }
+    }
+
+    fn read(
+        &mut self,
+        reader: Reader,
+        subscription: &Subscription,
+        stream: &Stream,
+        cx: &mut Context,
+    ) {
+        let read = ReadId(self.next_read);
+        self.next_read += 1;
+        self.in_progress.insert(read, reader);
+        let (page_events, page_bytes) = (cx.limits.page_events, cx.limits.page_bytes);
+        // Of a filtered collection most documents may not match, so that credit bounds nothing.
+        let max_documents = if subscription.selects_all() {
+            subscription.messages_left(page_events)
+        } else {
+            page_events
+        };
+        let room = stream.outbox.capacity_left(&cx.limits);
+        cx.actions.push(Action::ReadDocuments {
+            read,
+            database: Arc::clone(subscription.database()),
+            collection: Arc::clone(subscription.collection()),
+            after: subscription.snapshot().and_then(Snapshot::last_id).cloned(),
+            max_documents,
+            // As for pages of the log: a queue with little room would make tiny reads.
+            max_bytes: room.clamp(page_bytes.div_ceil(16), page_bytes),
+        });
+    }
+
+    /// Ends a read and returns what it was for.
+    pub(super) fn finish_read(&mut self, read: ReadId) -> Option<Reader> {
+        self.in_progress.remove(&read)
+    }
+
+    /// Takes a page to be sent.
+    pub(super) fn push_page(&mut self, reader: Reader, page: DocumentPage) {
+        self.pages.push_back(Page {
+            reader,
+            documents: page.documents.into(),
+            as_of: page.as_of,
+            next: page.next,
+        });
+    }
+
+    /// Sends documents until the budget is used up. Returns the streams whose pages are done.
+    pub(super) fn run(
+        &mut self,
+        mut budget: u64,
+        streams: &mut Streams,
+        subscriptions: &mut Subscriptions,
+        cx: &mut Context,
+    ) -> Vec<StreamId> {
+        let mut done = Vec::new();
+        // Terminates: each turn uses budget or ends a page.
+        while budget > 0
+            && let Some(mut page) = self.pages.pop_front()
+        {
+            let before = budget;
+            // Half at most, so that a large page does not keep the others waiting.
+            let mut left = budget.div_ceil(2);
+            let given = left;
+            let is_done = page.run(&mut left, streams, subscriptions, cx);
+            budget -= given - left;
+            cx.counters.match_cost += before - budget;
+            if is_done {
+                done.push(page.reader.stream);
+            } else {
+                self.pages.push_back(page);
+            }
+        }
+        done
+    }
+}
+
+impl Page {
+    /// Sends documents and returns whether the page is done.
+    fn run(
+        &mut self,
+        budget: &mut u64,
+        streams: &mut Streams,
+        subscriptions: &mut Subscriptions,
+        cx: &mut Context,
+    ) -> bool {
+        let Reader { stream, key } = self.reader;
+        let Some(stream) = streams.get_mut(stream) else {
+            return true;
+        };
+        let subscription = subscriptions.get_mut(key);
+        let Some(subscription) = subscription.filter(|it| it.is_reading_documents()) else {
+            stream.snapshots.state = SnapshotReadState::Idle;
+            // It costs something, so that pages nobody wants cannot take a whole slice.
+            *budget = budget.saturating_sub(1);
+            return true;
+        };
+        self.begin(subscription, stream, cx);
+        let mut batch = Batch::default();
+        let mut stopped = false;
+        while *budget > 0
+            && !stopped
+            && let Some(event) = self.documents.front()
+        {
+            let cost = 1 + event.weight() / BYTES_PER_COST;
+            *budget = budget.saturating_sub(cost as u64);
+            if subscription.selects(event) {
+                stopped = !subscription.has_credit() || stream.outbox.is_full();
+                if stopped {
+                    break;
+                }
+                subscription.charge(event.weight());
+                batch.push(event_to_wire(cx.log.written_in(event.offset), event));
+            }
+            if let Some(snapshot) = subscription.snapshot_mut() {
+                snapshot.advance(&event.document_id, self.as_of);
+            }
+            self.documents.pop_front();
+            if batch.bytes >= BATCH_BYTES {
+                send(&mut batch, subscription, stream, cx);
+            }
+        }
+        // The rest is sent in a later slice.
+        let is_done = stopped || self.documents.is_empty();
+        if self.documents.is_empty()
+            && let Some(snapshot) = subscription.snapshot_mut()
+        {
+            match &self.next {
+                // Documents that were deleted are between the last one and this.
+                Some(next) => snapshot.advance(next, self.as_of),
+                None => snapshot.finish(self.as_of),
+            }
+        }
+        send(&mut batch, subscription, stream, cx);
+        *budget = budget.saturating_sub(1);
+        if is_done {
+            self.finish(subscription, stream, cx);
+        }
+        is_done
+    }
+
+    /// Fixes the age of the snapshot at that of its first page.
+    fn begin(&self, subscription: &mut Subscription, stream: &mut Stream, cx: &Context) {
+        if let Some(snapshot) = subscription.snapshot_mut()
+            && snapshot.follows().is_none()
+        {
+            // The table may contain events of which this hub was not told yet. They are left out when
+            // they come.
+            let follows = self.as_of.min(cx.log.head());
+            snapshot.begin(follows);
+            subscription.restart_at(follows);
+            // Matching may be behind it, and progress below it would go back.
+            stream.progress.note_told(follows);
+            stream.backlog.insert(self.reader.key, follows, false);
+        }
+    }
+
+    /// Lets the subscription continue: with the next page, or with the changes that follow.
+    fn finish(&self, subscription: &mut Subscription, stream: &mut Stream, cx: &Context) {
+        let key = self.reader.key;
+        stream.snapshots.state = SnapshotReadState::Idle;
+        let has_credit = subscription.has_credit();
+        if let Some(snapshot) = subscription.snapshot_mut()
+            && snapshot.is_reading()
+        {
+            snapshot.waits_for_credit = !has_credit;
+            if has_credit {
+                stream.snapshots.push(key);
+            }
+            return;
+        }
+        let follows = subscription.snapshot().and_then(Snapshot::follows);
+        let follows = follows.unwrap_or_default();
+        if follows >= cx.log.head() {
+            stream.backlog.remove(key);
+            subscription.go_live(follows, &stream.progress);
+        } else {
+            stream.backlog.insert(key, follows, has_credit);
+        }
+    }
+}
+
+impl Batch {
+    fn push(&mut self, document: StreamerEvent) {
+        self.bytes += document.encoded_len();
+        self.documents.push(document);
+    }
+}
+
+/// Sends the documents of a batch, unless the message would say nothing.
+fn send(batch: &mut Batch, subscription: &mut Subscription, stream: &mut Stream, cx: &mut Context) {
+    let (id, request) = (subscription.id().to_string(), subscription.request());
+    let Some(snapshot) = subscription.snapshot_mut() else {
+        return;
+    };
+    let Batch { documents, .. } = std::mem::take(batch);
+    let begins = snapshot.take_begins();
+    let whole_at = snapshot.whole_at();
+    if documents.is_empty() && !begins && whole_at.is_none() {
+        return;
+    }
+    cx.counters.snapshot_documents += documents.len() as u64;
+    let message = wire::Snapshot {
+        subscription_id: id,
+        request,
+        begins,
+        follows: snapshot.follows().map(|offset| cx.wire_position(offset)),
+        documents,
+        cursor: snapshot.cursor(cx).into(),
+        whole_at: whole_at.map(|offset| cx.wire_position(offset)),
+    };
+    stream.send(Payload::Snapshot(message), cx);
+}
+
+/// The bytes of documents after which a message is sent.
+const BATCH_BYTES: usize = 64 << 10;
