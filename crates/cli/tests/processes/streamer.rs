@@ -11,6 +11,56 @@ use tokio::{
     time::timeout,
 };
 
+#[tokio::test]
+async fn a_subscription_prints_what_exists_then_what_changes_and_leaves() {
+    let data = tempfile::tempdir().unwrap();
+    let server = Server::start(data.path(), "127.0.0.1:0").await;
+    let place = format!("--database db --collection rooms --addr {}", server.addr);
+    let publish = async |lines: &str| {
+        let ended = run(&words(&format!("streamer publish {place}")), Some(lines)).await;
+        assert_eq!(ended.code, Some(0), "{ended:?}");
+    };
+    publish("{\"id\":\"a\",\"n\":1}\n{\"id\":\"b\",\"n\":9}\n").await;
+    let place = words(&place);
+    let subscribe = ["streamer", "subscribe", "--snapshot", "--json", "n < 5"];
+    let subscribe = [&subscribe[..], &place].concat();
+    let mut subscription = Subscription::start(&subscribe).await;
+    let mut printed_until = async |last: (&str, &str)| {
+        let mut printed = Vec::<Value>::new();
+        while printed.last().is_none_or(|item| item[last.0] != last.1) {
+            let line = next(&mut subscription.out).await.expect("another item");
+            printed.push(serde_json::from_str(&line).unwrap());
+        }
+        printed
+    };
+    // Whether `a` is a document or a change depends on the age of the table.
+    let first = printed_until(("type", "snapshotEnd")).await;
+    assert_eq!(first[0]["type"], "snapshotBegin");
+    assert!(
+        first
+            .iter()
+            .any(|item| item["id"] == "a" && item["data"]["n"] == 1)
+    );
+    assert!(
+        first
+            .iter()
+            .all(|item| item["id"] != "b" || item["type"] == "left")
+    );
+    assert!(
+        first.last().unwrap()["position"].is_string(),
+        "a position to resume from"
+    );
+    publish("{\"id\":\"a\",\"n\":7}\n{\"id\":\"c\",\"n\":2}\n").await;
+    let second = printed_until(("id", "c")).await;
+    assert_eq!(
+        (&second[0]["type"], &second[0]["id"]),
+        (&"left".into(), &"a".into())
+    );
+    assert!(second[0]["data"].is_null(), "the new state is not shown");
+    assert_eq!(second[1]["type"], "change");
+    drop(server);
+}
+
 /// `{"id":"d0","n":0}` and so on.
 fn lines(count: u64) -> String {
     (0..count).fold(String::new(), |text, n| {

@@ -1,0 +1,212 @@
+//! Sets of documents that are kept up to date over restarts of the server.
+
+#![allow(clippy::unwrap_used, reason = "the support of tests is test code")]
+
+mod support;
+
+use std::{collections::BTreeMap, net::SocketAddr, path::Path};
+
+use steadfast_streamer::{
+    Epoch,
+    client::{Client, Item, LiveSet, Snapshot, SubscribeError},
+    filter::Filter,
+    log::{SegmentLog, StoreOptions},
+    publisher::{Entry, Publisher},
+    server::{Server, ServerOptions},
+};
+use support::{DATABASE, item, publish, quick, serve_plainly, soon};
+use tokio::net::TcpListener;
+
+/// Serves the log in the directory as soon as the previous server has released it and the port.
+async fn serve(directory: &Path, address: SocketAddr) -> Server {
+    serve_log(Epoch(1), directory, address).await
+}
+
+async fn serve_log(epoch: Epoch, directory: &Path, address: SocketAddr) -> Server {
+    for _ in 0..1_000 {
+        let log = SegmentLog::open(directory, &StoreOptions::new(epoch));
+        if let (Ok(log), Ok(listener)) = (log, TcpListener::bind(address).await) {
+            return Server::start(listener, Box::new(log), ServerOptions::default()).unwrap();
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    panic!("the log or the port is never free");
+}
+
+/// Returns the documents of a set with the field `n`.
+fn held(set: &LiveSet) -> BTreeMap<String, u64> {
+    let number = |data: &[u8]| {
+        let json: serde_json::Value = serde_json::from_slice(data).unwrap();
+        json["n"].as_u64().unwrap()
+    };
+    let documents = set.documents().iter();
+    documents
+        .map(|it| (it.document_id.to_string(), number(&it.data)))
+        .collect()
+}
+
+/// Applies updates until the set equals what is expected and no snapshot is in progress.
+async fn equals(set: &mut LiveSet, expected: &BTreeMap<String, u64>) {
+    while !set.documents().is_whole() || held(set) != *expected {
+        soon(set.next()).await.unwrap().unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_live_set_equals_the_documents_over_restarts() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut server = serve(directory.path(), "127.0.0.1:0".parse().unwrap()).await;
+    let address = server.address();
+    publish(address, "rooms", 0..3_000, 20).await;
+    // From here on the documents are in the table, and not only in the log.
+    drop(server);
+    server = serve(directory.path(), address).await;
+
+    let client = Client::builder(address.to_string())
+        .link(quick())
+        .build()
+        .unwrap();
+    let filter = Filter::from_text(["n >= 1000", "n < 2000"]).unwrap();
+    let set = client.subscribe(DATABASE, "rooms", filter).live_set();
+    let mut set = soon(set).await.unwrap();
+    let mut expected: BTreeMap<_, _> = (1_000..2_000).map(|n| (format!("u{n}"), n)).collect();
+    equals(&mut set, &expected).await;
+
+    let publisher = Publisher::builder(address.to_string())
+        .link(quick())
+        .build()
+        .unwrap();
+    for round in 0..3_u64 {
+        // Documents enter, change, leave by a change, and leave by a deletion.
+        for n in [1_100 + round, 2_500 + round, 1_200 + round, 1_300 + round] {
+            let id = format!("u{n}");
+            let entry = match n {
+                1_100..1_200 => {
+                    expected.insert(id.clone(), 1_999);
+                    Entry::upsert(DATABASE, "rooms", id, r#"{"n":1999}"#)
+                }
+                1_200..1_300 => {
+                    expected.remove(&id);
+                    Entry::upsert(DATABASE, "rooms", id, r#"{"n":7}"#)
+                }
+                1_300..1_400 => {
+                    expected.remove(&id);
+                    Entry::delete(DATABASE, "rooms", id)
+                }
+                _ => {
+                    expected.insert(id.clone(), 1_500);
+                    Entry::upsert(DATABASE, "rooms", id, r#"{"n":1500}"#)
+                }
+            };
+            soon(soon(publisher.enqueue(entry)).await.unwrap())
+                .await
+                .unwrap();
+        }
+        drop(server);
+        server = serve(directory.path(), address).await;
+        equals(&mut set, &expected).await;
+    }
+    assert!(client.link_counters().attempts > 3);
+    assert_eq!(client.counters().await.snapshots, 1, "positions are kept");
+    publisher.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lost_position_brings_a_new_snapshot_and_no_half_of_one() {
+    let [first, second] = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+    let server = serve(first.path(), "127.0.0.1:0".parse().unwrap()).await;
+    let address = server.address();
+    publish(address, "rooms", 0..100, 20).await;
+    let client = Client::builder(address.to_string())
+        .link(quick())
+        .build()
+        .unwrap();
+    let set = client
+        .subscribe(DATABASE, "rooms", Filter::all())
+        .live_set();
+    let mut set = soon(set).await.unwrap();
+    let before = (0..100).map(|n| (format!("u{n}"), n)).collect();
+    equals(&mut set, &before).await;
+    drop(server);
+
+    // Another log in the place of the first: no position of it is known.
+    let other = serve_log(Epoch(2), second.path(), "127.0.0.1:0".parse().unwrap()).await;
+    publish(other.address(), "rooms", 500..900, 20).await;
+    drop(other);
+    let _server = serve_log(Epoch(2), second.path(), address).await;
+    let after: BTreeMap<_, _> = (500..900).map(|n| (format!("u{n}"), n)).collect();
+    loop {
+        soon(set.next()).await.unwrap().unwrap();
+        let now = held(&set);
+        let mixed = now != before && !now.keys().all(|id| after.contains_key(id));
+        assert!(!mixed, "a mixture of {} documents", now.len());
+        if now == after {
+            break;
+        }
+    }
+    assert_eq!(client.counters().await.snapshots, 2);
+}
+
+#[tokio::test]
+async fn the_items_of_a_snapshot_come_before_the_changes() {
+    let server = serve_plainly().await;
+    publish(server.address(), "rooms", 0..5, 0).await;
+    let client = Client::builder(server.address().to_string())
+        .build()
+        .unwrap();
+    let subscribe = client
+        .subscribe(DATABASE, "rooms", Filter::all())
+        .with_snapshot();
+    let mut rooms = soon(subscribe.into_future()).await.unwrap();
+    assert_eq!(item(&mut rooms).await, Item::Snapshot(Snapshot::Begin));
+    for n in 0..5 {
+        match item(&mut rooms).await {
+            Item::Snapshot(Snapshot::Document(document)) => {
+                assert_eq!(*document.document_id, format!("u{n}"));
+            }
+            other => panic!("{other:?} instead of a document"),
+        }
+        assert_eq!(rooms.position(), None, "a half is no state to resume from");
+    }
+    match item(&mut rooms).await {
+        Item::Snapshot(Snapshot::End(at)) => assert_eq!(rooms.position(), Some(at)),
+        other => panic!("{other:?} instead of the end"),
+    }
+    publish(server.address(), "rooms", 5..6, 0).await;
+    assert!(matches!(item(&mut rooms).await, Item::Change(_)));
+}
+
+#[tokio::test]
+async fn a_peer_without_the_profile_refuses_snapshots() {
+    let server = serve_plainly().await;
+    let client = Client::builder(server.address().to_string())
+        .offer_profile(false)
+        .build()
+        .unwrap();
+    for subscribe in [
+        client
+            .subscribe(DATABASE, "rooms", Filter::all())
+            .with_snapshot(),
+        client
+            .subscribe(DATABASE, "rooms", Filter::all())
+            .with_left(),
+    ] {
+        match soon(subscribe.into_future()).await {
+            Err(SubscribeError::Refused(refusal)) => {
+                assert!(
+                    refusal.permanent && refusal.message.contains("resume profile"),
+                    "{refusal}"
+                );
+            }
+            other => panic!("{other:?} instead of a refusal"),
+        }
+    }
+    // Other subscriptions are served.
+    soon(
+        client
+            .subscribe(DATABASE, "rooms", Filter::all())
+            .into_future(),
+    )
+    .await
+    .unwrap();
+}
