@@ -360,15 +360,15 @@ impl Hub {
     }
 
     fn on_documents_read(&mut self, read: ReadId, result: Result<DocumentPage, ReadFault>) {
-        let Some(reader) = self.documents.finish_read(read) else {
+        let Some(read) = self.documents.finish_read(read) else {
             return;
         };
         match result {
-            Ok(page) => self.documents.push_page(reader, page),
+            Ok(page) => self.documents.push_page(read, page),
             Err(fault) => {
                 self.cx.counters.read_faults += 1;
                 // The peer keeps its cursor and tries again on another stream.
-                self.end(reader.stream, &EndCause::Storage(fault.to_string()));
+                self.end(read.reader.stream, &EndCause::Storage(fault.to_string()));
             }
         }
     }

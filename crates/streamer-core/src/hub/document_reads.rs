@@ -23,7 +23,7 @@ use crate::{convert::event_to_wire, matcher::SubscriptionKey};
 #[derive(Debug, Default)]
 pub(super) struct DocumentReads {
     next_read: u64,
-    in_progress: BTreeMap<ReadId, Reader>,
+    in_progress: BTreeMap<ReadId, Read>,
     waiting: VecDeque<StreamId>,
     pages: VecDeque<Page>,
 }
@@ -53,10 +53,19 @@ pub(super) struct Reader {
     key: SubscriptionKey,
 }
 
+/// A read in progress.
+#[derive(Debug)]
+pub(super) struct Read {
+    pub(super) reader: Reader,
+    after: Option<Arc<str>>,
+}
+
 /// A page being sent.
 #[derive(Debug)]
 struct Page {
     reader: Reader,
+    /// The id of the document before the first one.
+    after: Option<Arc<str>>,
     documents: VecDeque<Arc<crate::Event>>,
     as_of: u64,
     next: Option<Arc<str>>,
@@ -137,7 +146,6 @@ impl DocumentReads {
     ) {
         let read = ReadId(self.next_read);
         self.next_read += 1;
-        self.in_progress.insert(read, reader);
         let (page_events, page_bytes) = (cx.limits.page_events, cx.limits.page_bytes);
         // Of a filtered collection most documents may not match, so that credit bounds nothing.
         let max_documents = if subscription.selects_all() {
@@ -146,26 +154,29 @@ impl DocumentReads {
             page_events
         };
         let room = stream.outbox.capacity_left(&cx.limits);
+        let after = subscription.snapshot().and_then(Snapshot::last_id).cloned();
         cx.actions.push(Action::ReadDocuments {
             read,
             database: Arc::clone(subscription.database()),
             collection: Arc::clone(subscription.collection()),
-            after: subscription.snapshot().and_then(Snapshot::last_id).cloned(),
+            after: after.clone(),
             max_documents,
             // As for pages of the log: a queue with little room would make tiny reads.
             max_bytes: room.clamp(page_bytes.div_ceil(16), page_bytes),
         });
+        self.in_progress.insert(read, Read { reader, after });
     }
 
     /// Ends a read and returns what it was for.
-    pub(super) fn finish_read(&mut self, read: ReadId) -> Option<Reader> {
+    pub(super) fn finish_read(&mut self, read: ReadId) -> Option<Read> {
         self.in_progress.remove(&read)
     }
 
     /// Takes a page to be sent.
-    pub(super) fn push_page(&mut self, reader: Reader, page: DocumentPage) {
+    pub(super) fn push_page(&mut self, read: Read, page: DocumentPage) {
         self.pages.push_back(Page {
-            reader,
+            reader: read.reader,
+            after: read.after,
             documents: page.documents.into(),
             as_of: page.as_of,
             next: page.next,
@@ -216,7 +227,12 @@ impl Page {
             return true;
         };
         let subscription = subscriptions.get_mut(key);
-        let Some(subscription) = subscription.filter(|it| it.is_reading_documents()) else {
+        // A snapshot that has begun again meanwhile does not continue here.
+        let continues = |it: &&mut Subscription| {
+            it.is_reading_documents()
+                && it.snapshot().and_then(Snapshot::last_id) == self.after.as_ref()
+        };
+        let Some(subscription) = subscription.filter(continues) else {
             stream.snapshots.state = SnapshotReadState::Idle;
             // It costs something, so that pages nobody wants cannot take a whole slice.
             *budget = budget.saturating_sub(1);
@@ -242,6 +258,7 @@ impl Page {
             if let Some(snapshot) = subscription.snapshot_mut() {
                 snapshot.advance(&event.document_id, self.as_of);
             }
+            self.after = Some(Arc::clone(&event.document_id));
             self.documents.pop_front();
             if batch.bytes >= BATCH_BYTES {
                 send(&mut batch, subscription, stream, cx);

@@ -315,7 +315,7 @@ fn loss_at_the_source_yields_one_resync_per_subscription() {
     server.subscribe(plain, want("plain", "rooms"));
     server.step(Input::Lost { before: 4 });
     let told = resyncs(server.take(stream));
-    let expected = ["behind", "live"].map(|id| (id.to_owned(), ResyncReason::Damaged, 5));
+    let expected = ["live", "behind"].map(|id| (id.to_owned(), ResyncReason::Damaged, 5));
     assert_eq!(told, expected);
     assert_eq!(server.code(plain), Some(EndCode::DataLoss));
     server.run_until_idle();

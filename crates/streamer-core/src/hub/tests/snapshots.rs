@@ -257,6 +257,30 @@ fn a_lost_position_is_followed_by_a_snapshot() {
 }
 
 #[test]
+fn a_page_read_before_a_loss_is_no_part_of_the_snapshot_after_it() {
+    let limits = Limits {
+        page_events: 2,
+        ..Limits::default()
+    };
+    let mut server = Server::with(limits);
+    for n in 0..6 {
+        server.commit("rooms", &format!("r{n}"), n);
+    }
+    let stream = server.welcomed("a");
+    let mut holder = Holder::default();
+    server.send_subscribe(stream, holder.request(1_000));
+    server.complete_document_read();
+    receive(&mut server, stream, &mut holder);
+    // The second page is being read.
+    server.step(Input::Lost { before: 4 });
+    server.run_until_idle();
+    receive(&mut server, stream, &mut holder);
+    assert_eq!((holder.begun, holder.resyncs), (2, 1));
+    assert_eq!(holder.documents.len(), 6);
+    server.assert_frees_everything();
+}
+
+#[test]
 fn cursors_of_another_log_or_without_sense_begin_again() {
     use prost::Message as _;
     use steadfast_wire::streamer::{Position, SnapshotCursor, SnapshotPart};
