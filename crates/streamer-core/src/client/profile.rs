@@ -317,6 +317,10 @@ impl ProfileStream {
         };
         let (reason, resumes_at) = read_resync(resync, response.position)?;
         let from = subscriptions[id].cursor.last();
+        if from.is_none() && subscriptions[id].snapshot.is_wanted() {
+            // Nothing was received yet that could be lost.
+            return Ok(());
+        }
         let lost_from = required(from, "a resynced subscription", "position")?;
         if resumes_at.epoch == lost_from.epoch && resumes_at.offset < lost_from.offset {
             return Err(Violation::ResyncBackwards {

@@ -9,9 +9,10 @@ use super::*;
 fn accepted_rig(start: Start) -> Rig {
     let mut rig = Rig::new();
     rig.greet_profile(20);
-    let mut options = SubscribeOptions::default();
-    options.snapshot = true;
-    options.left = true;
+    let options = SubscribeOptions {
+        snapshot: true,
+        left: true,
+    };
     rig.command(Command::Subscribe {
         id: SubscriptionId(1),
         database: "default".to_owned(),
@@ -169,8 +170,10 @@ fn a_document_that_left_is_an_item_of_its_own() {
 fn a_server_that_ignores_a_part_of_the_request_is_refused() {
     let mut rig = Rig::new();
     rig.greet_profile(20);
-    let mut options = SubscribeOptions::default();
-    options.left = true;
+    let options = SubscribeOptions {
+        snapshot: false,
+        left: true,
+    };
     rig.command(Command::Subscribe {
         id: SubscriptionId(1),
         database: "default".to_owned(),
@@ -190,6 +193,28 @@ fn a_server_that_ignores_a_part_of_the_request_is_refused() {
         rig.take_sent().iter().any(unsubscribed),
         "the server still has it"
     );
+}
+
+#[test]
+fn a_loss_before_the_first_documents_changes_nothing() {
+    let mut rig = accepted_rig(Start::Now);
+    let request = SubscribeRequest {
+        subscription_id: "s-1".to_owned(),
+        ..SubscribeRequest::default()
+    };
+    rig.respond(
+        &request,
+        1,
+        SubscribeResponse {
+            resync: Some(wire::Resync {
+                reason: Why::Damaged.into(),
+                resumes_at: Some(on_wire(at(25))),
+            }),
+            ..accepted()
+        },
+    );
+    rig.documents(true, &[8], b"a", 10);
+    assert_eq!(names(&rig.take_items(1)), ["begin", "doc 8", "end 10"]);
 }
 
 #[test]
