@@ -161,6 +161,7 @@ async fn restore_raw(server: &Process, subscriptions: usize) -> Result<Run> {
             credit_messages: 1,
             credit_bytes: 83,
             request: number as u64 + 1,
+            ..SubscribeRequest::default()
         })
         .collect();
     let began = Run::begin(server)?;

@@ -154,6 +154,10 @@ fn gateway_messages_with_profile_fields_keep_plain_fields() {
         credit_messages: u64::MAX,
         credit_bytes: u64::MAX,
         request: u64::MAX,
+        snapshot: Some(streamer::SnapshotRequest {
+            cursor: vec![7; 9].into(),
+        }),
+        left: true,
         ..subscribe()
     };
     assert_eq!(
@@ -188,6 +192,8 @@ fn server_messages_with_profile_fields_keep_plain_fields() {
         code: streamer::RefusalCode::Invalid.into(),
         taken_over: true,
         request: u64::MAX,
+        snapshot: true,
+        left: true,
     };
     let plain_response = plain::SubscribeResponse {
         subscription_id: "s1".into(),
@@ -202,6 +208,7 @@ fn server_messages_with_profile_fields_keep_plain_fields() {
         }),
         position: Some(position()),
         previous: vec![u64::MAX, 0],
+        left: true,
     };
     let plain_delivery = plain::EventDelivery {
         subscription_ids: vec!["s1".into(), "s2".into()],

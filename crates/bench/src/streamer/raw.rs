@@ -60,6 +60,7 @@ fn event_message(offset: u64) -> StreamerMessage {
         event: Some(event),
         position: Some(position(offset)),
         previous: vec![offset - 1],
+        left: false,
     };
     StreamerMessage {
         payload: Some(Payload::Delivery(delivery)),

@@ -193,6 +193,7 @@ impl Peer {
             }),
             position: Some(position(offset)),
             previous: vec![previous],
+            left: false,
         }));
     }
 
