@@ -6,9 +6,11 @@
 
 mod agents;
 pub(crate) mod process;
+mod windows;
 
 use std::{
     hint::black_box,
+    net::SocketAddr,
     time::{Duration, Instant},
 };
 
@@ -61,6 +63,7 @@ async fn measure() -> Result<Figures> {
     measure_rounds(&mut figures).await?;
     measure_silence(&mut figures).await?;
     measure_all_streams(&mut figures).await?;
+    windows::measure(&mut figures).await?;
     Ok(figures)
 }
 
@@ -155,26 +158,37 @@ fn prost_cores(response: &[u8]) -> f64 {
 
 struct Scrape {
     took: Duration,
+    /// The time to the first byte of the body.
+    first: Duration,
+    /// The lines of samples in a text.
     lines: usize,
+    /// The objects in a JSON.
+    objects: usize,
     missing: Option<String>,
 }
 
 /// Reads `GET /metrics` to its end.
-async fn scrape(address: std::net::SocketAddr) -> Result<Scrape> {
-    timeout(TIMEOUT, exchange(address))
+async fn scrape(address: SocketAddr) -> Result<Scrape> {
+    request(address, "/metrics").await
+}
+
+/// Reads the response to a request to its end.
+async fn request(address: SocketAddr, path: &str) -> Result<Scrape> {
+    timeout(TIMEOUT, exchange(address, path))
         .await
         .context("the proxy did not respond in time")?
 }
 
-async fn exchange(address: std::net::SocketAddr) -> Result<Scrape> {
+async fn exchange(address: SocketAddr, path: &str) -> Result<Scrape> {
     let began = Instant::now();
     let mut socket = TcpStream::connect(address).await?;
     // In HTTP/1.0 the body has no chunks and ends with the connection.
-    let request = b"GET /metrics HTTP/1.0\r\nhost: proxy\r\n\r\n";
-    socket.write_all(request).await?;
+    let request = format!("GET {path} HTTP/1.0\r\nhost: proxy\r\n\r\n");
+    socket.write_all(request.as_bytes()).await?;
     let mut buffer = vec![0; 1 << 20];
     let mut head = Vec::new();
-    let mut lines = 0;
+    let (mut lines, mut objects) = (0, 0);
+    let mut first = None;
     // Samples begin with `m`, comments with `#`. A buffer may end at the end of a line.
     let mut at_start = false;
     let mut in_body = false;
@@ -191,13 +205,15 @@ async fn exchange(address: std::net::SocketAddr) -> Result<Scrape> {
             };
             (in_body, at_start) = (true, true);
             body = &body[body.len() - (head.len() - end - 4)..];
-            lines += usize::from(body.first() == Some(&b'm'));
-            at_start &= body.is_empty();
-        } else if at_start {
-            lines += usize::from(body.first() == Some(&b'm'));
+            head.truncate(end + 4);
         }
-        lines += memchr::memmem::find_iter(body, b"\nm").count();
-        at_start = body.last() == Some(&b'\n') || (body.is_empty() && at_start);
+        if !body.is_empty() {
+            first.get_or_insert_with(|| began.elapsed());
+            lines += usize::from(at_start && body[0] == b'm');
+            lines += memchr::memmem::find_iter(body, b"\nm").count();
+            objects += memchr::memchr_iter(b'}', body).count();
+            at_start = body.last() == Some(&b'\n');
+        }
     }
     let head = String::from_utf8_lossy(&head);
     ensure!(
@@ -211,7 +227,9 @@ async fn exchange(address: std::net::SocketAddr) -> Result<Scrape> {
         .map(str::to_owned);
     Ok(Scrape {
         took: began.elapsed(),
+        first: first.unwrap_or_else(|| began.elapsed()),
         lines,
+        objects,
         missing,
     })
 }

@@ -204,7 +204,7 @@ fn serve_agents(state: &Arc<State>, listener: Listener, others: Routes) {
     let tasks = state.tasks.clone();
     state.tasks.spawn(listener.serve(move |socket: Socket| {
         let (service, calls) = service.connected();
-        let service = service_fn(move |request: Request<Incoming>| service.clone().serve(request));
+        let service = service_fn(move |request: Request<Incoming>| service.serve(request));
         let connection = http2::serve(socket, service, &HTTP2, &tasks);
         async move {
             tokio::select! {

@@ -119,8 +119,9 @@ struct Stream {
     unrequested: u32,
 }
 
-/// The number of different queries that may wait for one agent.
-const MAX_WAITING: usize = 8;
+/// The number of different queries of one kind that may wait for one agent: windows leave capacity for
+/// the latest values, and the other way round.
+const MAX_WAITING: usize = 16;
 
 /// The number of waiters that may share one query.
 const MAX_WAITERS: usize = 64;
@@ -217,7 +218,12 @@ impl<T, D> QueryQueue<T, D> {
             self.probe_if_unresponsive(now, out);
             return out.push(missing(waiter, Reason::Unresponsive));
         }
-        let has_capacity = self.waiting.len() < MAX_WAITING;
+        let first_window = self.first_window();
+        let (waiting, index) = match query {
+            Query::Latest => (first_window, first_window),
+            Query::Window(_) => (self.waiting.len() - first_window, self.waiting.len()),
+        };
+        let has_capacity = waiting < MAX_WAITING;
         let current = match &mut self.state {
             State::NoStream | State::Idle(_) => None,
             State::Outstanding { query, .. } => query.as_mut(),
@@ -234,10 +240,6 @@ impl<T, D> QueryQueue<T, D> {
             }
             None if has_capacity => {
                 let pending = PendingQuery::new(query, names.clone(), (waiter, deadline), wall);
-                let index = match query {
-                    Query::Latest => self.first_window(),
-                    Query::Window(_) => self.waiting.len(),
-                };
                 self.waiting.insert(index, pending);
                 if let State::Idle(stream) = self.state {
                     self.start_next(now, stream, out);

@@ -5,9 +5,17 @@ mod metrics;
 mod queried;
 mod register;
 
-use std::{convert::Infallible, panic::AssertUnwindSafe, sync::Arc};
+use std::{
+    convert::Infallible,
+    future::{Ready, ready},
+    panic::AssertUnwindSafe,
+    sync::Arc,
+};
 
-use futures_util::FutureExt as _;
+use futures_util::{
+    FutureExt as _,
+    future::{BoxFuture, Either},
+};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
 use tonic::{Status, body::Body, service::Routes};
@@ -30,6 +38,11 @@ pub(super) struct Service {
     others: Routes,
     calls: Arc<Calls>,
 }
+
+type Responded = Result<Response<Body>, Infallible>;
+
+/// The response to a call: at once, or that of another service.
+type Responding = Either<BoxFuture<'static, Responded>, Ready<Responded>>;
 
 /// The calls of one connection.
 #[derive(Debug, Default)]
@@ -88,28 +101,42 @@ impl Service {
         (service, calls)
     }
 
-    pub(super) async fn serve(
-        self,
-        request: Request<Incoming>,
-    ) -> Result<Response<Body>, Infallible> {
+    /// Responds to a call.
+    ///
+    /// This is no async function: what one holds is held by hyper for as long as the call is open, and
+    /// agents hold theirs open for as long as they run.
+    pub(super) fn serve(&self, request: Request<Incoming>) -> Responding {
         // Counted before the first await, so that an idle connection is not closed under a new call.
         let open = self.calls.begin();
         let path = request.uri().path();
         let Some(method) = path.strip_prefix("/banyandb.fodc.v1.FODCService/") else {
-            let mut others = self.others;
-            // Boxed, because its size would otherwise be part of the future of each agent's call.
-            return Box::pin(others.call(request.map(Body::new))).await;
+            let mut others = self.others.clone();
+            return Either::Left(Box::pin(async move {
+                let _open = open;
+                others.call(request.map(Body::new)).await
+            }));
         };
-        if let Some(refusal) = refuse_non_grpc(&request) {
-            return Ok(refusal);
-        }
+        // Copied, because the request is moved below.
         let name = METHODS.iter().copied().find(|known| *known == method);
+        Either::Right(ready(Ok(self.call(open, name, request))))
+    }
+
+    /// Begins a call of the service, or refuses it.
+    fn call(
+        &self,
+        open: CallGuard,
+        name: Option<&'static str>,
+        request: Request<Incoming>,
+    ) -> Response<Body> {
+        if let Some(refusal) = refuse_non_grpc(&request) {
+            return refusal;
+        }
         let Some(name) = name else {
-            return Ok(Status::unimplemented("no such method").into_http());
+            return Status::unimplemented("no such method").into_http();
         };
         // The only stream without an id: its response assigns one.
         if name == "RegisterAgent" {
-            return Ok(self.run(open, REGISTRATION_BYTES, request, register::run));
+            return self.run(open, REGISTRATION_BYTES, request, register::run);
         }
         let Some(id) = agent_id(request.headers()) else {
             self.state.counters.unnamed_streams.add(1);
@@ -117,9 +144,9 @@ impl Service {
                 method = name,
                 "a stream without an agent id was refused: {NO_AGENT_ID}"
             );
-            return Ok(Status::unauthenticated(NO_AGENT_ID).into_http());
+            return Status::unauthenticated(NO_AGENT_ID).into_http();
         };
-        Ok(match name {
+        match name {
             "StreamMetrics" => {
                 let limit = self.state.config.max_message_bytes;
                 self.run(open, limit, request, |call| metrics::run(call, id, name))
@@ -129,7 +156,7 @@ impl Service {
             Crashes::METHOD => self.query::<Crashes>(open, request, id),
             Profiles::METHOD => self.query::<Profiles>(open, request, id),
             _ => self.query::<SchemaRegistry>(open, request, id),
-        })
+        }
     }
 
     /// Serves a stream of the kind `K`.

@@ -4,6 +4,7 @@
 use std::{
     collections::BTreeMap,
     net::SocketAddr,
+    ops::RangeInclusive,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -18,10 +19,26 @@ use http::Request;
 use prost::Message as _;
 use steadfast_wire::fodc::{
     Metric, MetricType, RegisterAgentRequest, RegisterAgentResponse, StreamMetricsRequest,
+    StreamMetricsResponse,
 };
 use tokio::{net::TcpStream, task::JoinSet, time::interval};
 
-use super::{AGENTS, METRICS};
+use super::{AGENTS, METRICS, windows::SERIES};
+
+/// What agents respond with.
+#[derive(Clone)]
+pub(super) enum Content {
+    /// The same newest values to every request, in an order of the agent's own.
+    Newest,
+    /// The samples of the time that is asked for.
+    History(Arc<History>),
+}
+
+/// The samples of an agent, encoded beforehand: the values of each scrape, and the time of it.
+pub(super) struct History {
+    scrapes: Vec<(u64, Vec<u8>)>,
+    newest: Vec<u8>,
+}
 
 pub(super) struct Agents {
     sample: Bytes,
@@ -41,14 +58,26 @@ pub(super) const OTHERS: &[&str] = &[
 const HEARTBEAT: Duration = Duration::from_secs(10);
 
 impl Agents {
-    /// Registers all agents. Each of them also opens the streams in `held`.
+    /// Registers a thousand agents. Each of them also opens the streams in `held`.
     pub(super) async fn connect(proxy: SocketAddr, held: &'static [&'static str]) -> Result<Self> {
+        Self::connect_all(proxy, AGENTS, &Content::Newest, held).await
+    }
+
+    pub(super) async fn connect_all(
+        proxy: SocketAddr,
+        count: usize,
+        content: &Content,
+        held: &'static [&'static str],
+    ) -> Result<Self> {
         let silent = Arc::new(AtomicBool::new(false));
         let mut tasks = JoinSet::new();
-        for number in 0..AGENTS {
+        for number in 0..count {
             let may_fall_silent = (number == 0).then(|| Arc::clone(&silent));
-            let metrics = framed(&metrics(number));
-            connect(proxy, number, metrics, may_fall_silent, held, &mut tasks).await?;
+            let responder = match content {
+                Content::Newest => Responder::Same(framed(&metrics(number))),
+                Content::History(history) => Responder::History(Arc::clone(history)),
+            };
+            connect(proxy, number, responder, may_fall_silent, held, &mut tasks).await?;
         }
         Ok(Self {
             sample: metrics(1).encode_to_vec().into(),
@@ -68,10 +97,90 @@ impl Agents {
     }
 }
 
+/// The responses of one agent.
+enum Responder {
+    Same(Bytes),
+    History(Arc<History>),
+}
+
+impl Responder {
+    fn to(&self, request: &[u8]) -> Result<Bytes> {
+        match self {
+            Self::Same(response) => Ok(response.clone()),
+            Self::History(history) => {
+                // The proxy's requests are so short that each is one frame.
+                let request = request.get(5..).context("a part of a request")?;
+                history.to(&StreamMetricsResponse::decode(request)?)
+            }
+        }
+    }
+}
+
+impl History {
+    /// A scrape of some series every `step` seconds.
+    pub(super) fn new(times: RangeInclusive<u64>, step: u64) -> Self {
+        let times = times.step_by(usize::try_from(step).unwrap_or(usize::MAX));
+        Self {
+            scrapes: times
+                .map(|time| (time, series(Some(time)).encode_to_vec()))
+                .collect(),
+            newest: series(None).encode_to_vec(),
+        }
+    }
+
+    fn to(&self, request: &StreamMetricsResponse) -> Result<Bytes> {
+        let nanos = |time: &prost_types::Timestamp| {
+            i128::from(time.seconds) * 1_000_000_000 + i128::from(time.nanos)
+        };
+        let (from, to) = (request.start_time.as_ref(), request.end_time.as_ref());
+        let within = |time: &u64| {
+            let time = i128::from(*time) * 1_000_000_000;
+            from.is_none_or(|from| nanos(from) <= time) && to.is_none_or(|to| time <= nanos(to))
+        };
+        // Messages are concatenated by concatenating their bytes.
+        let parts: Vec<&Vec<u8>> = if from.is_none() && to.is_none() {
+            vec![&self.newest]
+        } else {
+            let scrapes = self.scrapes.iter();
+            scrapes
+                .filter(|(time, _)| within(time))
+                .map(|(_, part)| part)
+                .collect()
+        };
+        let length: usize = parts.iter().map(|part| part.len()).sum();
+        let mut frame = BytesMut::with_capacity(5 + length);
+        frame.put_u8(0);
+        frame.put_u32(u32::try_from(length)?);
+        for part in parts {
+            frame.put_slice(part);
+        }
+        Ok(frame.freeze())
+    }
+}
+
+/// Returns the values of one scrape, without a time for the newest.
+fn series(time: Option<u64>) -> StreamMetricsRequest {
+    let metric = |index: usize| Metric {
+        name: format!("m_banyandb_measure_total_{}", index / 50),
+        labels: BTreeMap::from([("group".to_owned(), format!("group-{}", index % 50))]),
+        value: (index * 7_919) as f64 + time.unwrap_or_default() as f64,
+        timestamp: time.map(|time| prost_types::Timestamp {
+            seconds: time.cast_signed(),
+            nanos: 0,
+        }),
+        r#type: MetricType::Counter.into(),
+        ..Metric::default()
+    };
+    StreamMetricsRequest {
+        metrics: (0..SERIES).map(metric).collect(),
+        ..StreamMetricsRequest::default()
+    }
+}
+
 async fn connect(
     proxy: SocketAddr,
     number: usize,
-    metrics: Bytes,
+    responder: Responder,
     silent: Option<Arc<AtomicBool>>,
     held: &[&str],
     tasks: &mut JoinSet<Result<()>>,
@@ -108,7 +217,7 @@ async fn connect(
             heartbeats.send_data(registration.clone(), false)?;
         }
     });
-    tasks.spawn(respond(requests, sender, metrics, silent));
+    tasks.spawn(respond(requests, sender, responder, silent));
     Ok(())
 }
 
@@ -116,7 +225,7 @@ async fn connect(
 async fn respond(
     mut requests: RecvStream,
     mut sender: SendStream<Bytes>,
-    metrics: Bytes,
+    responder: Responder,
     silent: Option<Arc<AtomicBool>>,
 ) -> Result<()> {
     while let Some(request) = requests.data().await {
@@ -128,7 +237,7 @@ async fn respond(
         {
             continue;
         }
-        let mut rest = metrics.clone();
+        let mut rest = responder.to(&request)?;
         while !rest.is_empty() {
             // A response exceeds the usual window of 64 KiB and goes out in parts.
             sender.reserve_capacity(rest.len());

@@ -255,12 +255,22 @@ fn too_many_unrequested_messages_end_the_stream() {
 }
 
 #[test]
-fn queue_of_different_queries_is_bounded() {
+fn windows_that_wait_leave_capacity_for_the_latest_values() {
     let mut queue = Tester::plain();
+    let window = |number: usize| Query::Window(window(0, i64::try_from(number).unwrap()));
+    // The first one is sent, the others wait.
     for number in 0..=MAX_WAITING {
-        let query = Query::Window(window(0, i64::try_from(number).unwrap()));
-        assert_eq!(resolved(&queue.query(0, query, number as u32)), []);
+        let out = queue.query(0, window(number), number as u32);
+        assert_eq!(resolved(&out), []);
     }
-    let out = queue.query(0, Query::Latest, 99);
-    assert_eq!(out, [Action::Resolve(99, Outcome::Missing(Reason::Busy))]);
+    let busy = |waiter| [Action::Resolve(waiter, Outcome::Missing(Reason::Busy))];
+    assert_eq!(queue.query(0, window(MAX_WAITING + 1), 98), busy(98));
+    let latest = |queue: &mut Tester, number: usize| {
+        let names = MetricNames::new(vec![number.to_string()]);
+        queue.enqueue(0, Query::Latest, &names, 99, 2_000)
+    };
+    for number in 0..MAX_WAITING {
+        assert_eq!(latest(&mut queue, number), []);
+    }
+    assert_eq!(latest(&mut queue, MAX_WAITING), busy(99));
 }

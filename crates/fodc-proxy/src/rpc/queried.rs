@@ -87,7 +87,8 @@ impl<K: StreamKind> OpenWire<'_, K> {
                 Ok(Some(Piece::Data(data))) => buffer.extend(&data),
                 Ok(Some(Piece::End)) => {
                     let taken = std::mem::take(&mut buffer);
-                    if let Err(status) = self.finish(taken).await {
+                    // Boxed: its state would otherwise be part of every idle stream's.
+                    if let Err(status) = Box::pin(self.finish(taken)).await {
                         return status;
                     }
                 }
