@@ -15,6 +15,7 @@ mod http;
 mod memory_budget;
 mod node_config;
 mod record_queries;
+mod recorded_memory;
 mod recording;
 mod remote_read;
 mod sample_store;
@@ -43,6 +44,7 @@ use self::{
     app_state::AppState,
     http::Server,
     memory_budget::MemoryBudget,
+    recorded_memory::RecordedMemory,
     recording::{Recording, RecordingError, RecordingQueue, sync_regularly},
     sample_store::RecordSampleStore,
     source_views::SourceViews,
@@ -51,6 +53,10 @@ use self::{
 use crate::{
     identity::{Identity, IdentityFaults},
     scrape::{Endpoint, Poller},
+    sources::{
+        crash::CrashSource,
+        pressure::{PressureWatcher, ProfileStore},
+    },
     uplink::{BuildFaults, Uplink},
 };
 
@@ -167,14 +173,22 @@ impl Agent {
             }
             None => None,
         };
+        let memory = RecordedMemory::new(recording.record(), Arc::clone(&views));
+        let watcher = config.pressure.clone().map(|settings| {
+            let clock = Arc::clone(&config.clock);
+            PressureWatcher::new(settings, memory, config.interval, clock)
+        });
         let server = match listener {
             Some(listener) => {
                 let state = AppState::new(
                     &config,
-                    views,
+                    Arc::clone(&views),
                     recording.record(),
                     Arc::clone(&status),
                     uplink.as_ref().map(|(uplink, _)| uplink.clone()),
+                    watcher
+                        .as_ref()
+                        .map(|watcher| Arc::clone(&watcher.counters)),
                 );
                 Some(Server::start(listener, http::router(state))?)
             }
@@ -185,6 +199,9 @@ impl Agent {
         let mut pollers = start_pollers(&config, queues, &stop);
         if let Some((uplink, identity)) = &uplink {
             register(&config, uplink, identity, &mut pollers, &stop);
+        }
+        if let Some(watcher) = watcher {
+            pollers.spawn(watcher.run(stop.clone()));
         }
         Ok(Self {
             addresses: Addresses {
@@ -302,11 +319,19 @@ fn start_uplink(
 ) -> Result<(Uplink, watch::Sender<Identity>), StartError> {
     let identity = watch::Sender::new(settings.identity.clone());
     let longest = settings.reconnect_interval_max;
+    let mut sources = config.node.sources(&identity, &config.clock);
+    if config.crashes.is_configured() {
+        let source = CrashSource::new(config.crashes.clone(), Arc::clone(&config.clock));
+        sources.crashes = Some(Arc::new(source));
+    }
+    if let Some(pressure) = &config.pressure {
+        sources.profiles = Some(Arc::new(ProfileStore::new(pressure)));
+    }
     let uplink = Uplink::builder(&settings.proxy, identity.subscribe(), store)
         .heartbeat_interval(settings.heartbeat_interval)
         .reconnect_interval(settings.reconnect_interval)
         .reconnect_interval_max(longest.unwrap_or(settings.reconnect_interval))
-        .sources(config.node.sources(&identity, &config.clock))
+        .sources(sources)
         .build()?;
     Ok((uplink, identity))
 }

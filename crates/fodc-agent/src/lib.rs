@@ -4,6 +4,7 @@ mod agent;
 mod clock;
 mod node;
 pub mod scrape;
+mod sources;
 pub mod uplink;
 
 pub use steadfast_fodc_model::identity;
@@ -14,4 +15,8 @@ pub use self::{
         StartError, StopTimeout, Storage, UplinkConfig,
     },
     clock::{Clock, SystemClock},
+    sources::{
+        crash::{CrashPattern, CrashPatternFault, CrashSources},
+        pressure::PressureProfiler,
+    },
 };

@@ -29,6 +29,7 @@ use std::time::Duration;
 pub(crate) use self::{
     endpoint::HEALTH_PREFIX,
     error::error_chain,
+    fetch::Fetcher,
     poll::Poller,
     sink::{PageSink, ScrapeOutcome},
 };

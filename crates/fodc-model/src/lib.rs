@@ -2,13 +2,11 @@
 //! `SkyWalking` `BanyanDB`.
 //!
 //! - [`identity`]: the identity under which an agent registers, and the labels it adds to samples.
-//! - [`fingerprint`]: the fingerprints of schema objects.
 //! - [`kind`]: the kind of a metric on the wire.
 //! - [`columns`]: samples of many series with each time encoded once.
 //! - [`matching`]: label matchers with the semantics of Prometheus.
 
 pub mod columns;
-pub mod fingerprint;
 pub mod identity;
 pub mod kind;
 pub mod matching;

@@ -1,5 +1,7 @@
 //! `steadfast fodc agent`.
 
+mod sources;
+
 use std::{collections::BTreeMap, net::IpAddr, path::PathBuf, process::ExitCode, time::Duration};
 
 use anyhow::bail;
@@ -14,6 +16,7 @@ use steadfast_recorder::OpenError;
 use tokio::{select, sync::watch};
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
+use self::sources::SourceArgs;
 use super::unused_flags::UnusedFlags;
 use crate::{
     child_process::{READY, parent_gone},
@@ -76,6 +79,8 @@ pub(crate) struct Args {
     // The last ones, because the heading of a group also holds for what follows it.
     #[command(flatten)]
     node: NodeArgs,
+    #[command(flatten)]
+    sources: SourceArgs,
     /// Stop when standard input ends, so that an agent does not outlive its parent
     #[arg(long, hide = true)]
     stop_with_stdin: bool,
@@ -248,6 +253,8 @@ pub(super) fn config(args: Args, settings: &mut Settings) -> Config {
         config.listen = Some(listen);
     }
     config.uplink = args.node.uplink(containers, settings);
+    let has_proxy = config.uplink.is_some();
+    (config.crashes, config.pressure) = args.sources.sources(has_proxy, settings);
     config
 }
 
@@ -445,6 +452,9 @@ fn setting_of(field: &str) -> &str {
         "uplink.heartbeat_interval" => "heartbeat_interval",
         "uplink.reconnect_interval" => "reconnect_interval",
         "uplink.reconnect_interval_max" => "reconnect_interval_max",
+        "pressure.trigger_percent" => "pressure_profiler_trigger_percent",
+        "pressure.max_artifacts" => "pressure_profiler_max_artifacts",
+        "pressure.max_disk_bytes" => "pressure_profiler_max_disk_bytes",
         "uplink.identity" => "name and address of the node",
         same => same,
     }

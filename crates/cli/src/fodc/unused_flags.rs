@@ -34,10 +34,9 @@ const KERNEL: &str = "kernel metrics are not collected; scrape an exporter that 
 const ROLE: &str = "the role is not asked of the node; give it with --node-role";
 const LIFECYCLE: &str = "lifecycle data is not collected";
 const PANICS: &str = "this agent writes no crash reports of itself";
-const PRESSURE: &str = "profiles under memory pressure are not collected";
 
 /// The flags of all versions that this agent has no use for.
-const FLAGS: [Flag; 24] = [
+const FLAGS: [Flag; 16] = [
     valued(
         "max-metrics-memory-usage-percentage",
         "the record has a size in bytes; give it with --budget",
@@ -54,7 +53,6 @@ const FLAGS: [Flag; 24] = [
     valued("lifecycle-report-dir", LIFECYCLE),
     valued("lifecycle-cache-ttl", LIFECYCLE),
     valued("schema-registry-port", "the schema registry is not read"),
-    valued("crash-source-dir", "crash reports are not collected"),
     switch("panic-diagnostics-enabled", PANICS),
     valued("panic-diagnostics-dir", PANICS),
     valued("panic-diagnostics-max-artifacts", PANICS),
@@ -66,13 +64,6 @@ const FLAGS: [Flag; 24] = [
         "max-fodc-diagnosis-memory-usage-percentage",
         "memory is bounded by --budget and --page-memory",
     ),
-    switch("pressure-profiler-enabled", PRESSURE),
-    valued("pressure-profiler-trigger-percent", PRESSURE),
-    valued("pressure-profiler-pprof-port", PRESSURE),
-    valued("pressure-profiler-cooldown", PRESSURE),
-    valued("pressure-profiler-dir", PRESSURE),
-    valued("pressure-profiler-max-artifacts", PRESSURE),
-    valued("pressure-profiler-max-disk-bytes", PRESSURE),
     // The name of `--container-names` for some weeks.
     valued("container-name", "give the names with --container-names"),
 ];
@@ -224,7 +215,8 @@ mod tests {
     fn every_flag_of_the_original_starts_the_agent() {
         for (name, value) in AGENT {
             let unused = FLAGS.iter().find(|flag| flag.name == name);
-            let is_switch = unused.is_some_and(|flag| flag.is_switch);
+            let is_switch =
+                unused.is_some_and(|flag| flag.is_switch) || name == "pressure-profiler-enabled";
             let lines = match value {
                 None => vec![vec![format!("--{name}")]],
                 // Go takes the value of a switch behind an equals sign only.

@@ -11,7 +11,12 @@ use super::{
     status::AgentStatus,
     unread::UnreadMemory,
 };
-use crate::{clock::Clock, scrape::Endpoint, uplink::Uplink};
+use crate::{
+    clock::Clock,
+    scrape::Endpoint,
+    sources::{crash::CrashSources, pressure::PressureCounters},
+    uplink::Uplink,
+};
 
 /// Pages of metrics that are built at once; further requests wait.
 const PAGES: usize = 2;
@@ -23,6 +28,9 @@ pub(super) struct AppState {
     pub(super) status: Arc<AgentStatus>,
     /// The connection to the proxy, if one is configured.
     pub(super) uplink: Option<Uplink>,
+    pub(super) crashes: Arc<CrashSources>,
+    /// The counters of the pressure profiler, if it runs.
+    pub(super) pressure: Option<Arc<PressureCounters>>,
     pub(super) views: Arc<SourceViews>,
     /// The labels of each endpoint.
     pub(super) labels: Vec<BTreeMap<String, String>>,
@@ -45,12 +53,15 @@ impl AppState {
         record: SnapshotHandle,
         status: Arc<AgentStatus>,
         uplink: Option<Uplink>,
+        pressure: Option<Arc<PressureCounters>>,
     ) -> Self {
         let labels = config.endpoints.iter().map(Endpoint::labels).cloned();
         Self {
             record,
             status,
             uplink,
+            crashes: Arc::new(config.crashes.clone()),
+            pressure,
             views,
             labels: labels.collect(),
             read: config.read,

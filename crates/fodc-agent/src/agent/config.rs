@@ -17,6 +17,7 @@ use crate::{
     clock::{Clock, SystemClock},
     identity::{Identity, IdentityFaults},
     scrape::{Endpoint, ScrapeLimits},
+    sources::{crash::CrashSources, pressure::PressureProfiler},
 };
 
 /// The settings of an agent. [`Config::check`] finds their faults.
@@ -59,6 +60,10 @@ pub struct Config {
     pub uplink: Option<UplinkConfig>,
     /// The services of the database node beside the agent, for the proxy.
     pub node: NodeConfig,
+    /// The files that tell of crashes. Default: none.
+    pub crashes: CrashSources,
+    /// The profiler that runs when memory is short; `None` runs without it.
+    pub pressure: Option<PressureProfiler>,
     /// The clock that stamps scrapes.
     pub clock: Arc<dyn Clock>,
 }
@@ -170,6 +175,9 @@ pub enum ConfigProblem {
         /// The largest value.
         most: u64,
     },
+    /// A share is out of range.
+    #[error("is {0}; must be from 1 to 100")]
+    Percent(u32),
     /// The address of the proxy is invalid.
     #[error(transparent)]
     Address(InvalidAddress),
@@ -210,6 +218,8 @@ impl Config {
             read: ReadLimits::default(),
             uplink: None,
             node: NodeConfig::default(),
+            crashes: CrashSources::default(),
+            pressure: None,
             clock: Arc::new(SystemClock),
         }
     }
@@ -248,6 +258,9 @@ impl Config {
         self.check_memory(&mut fault);
         if let Some(uplink) = &self.uplink {
             uplink.check(&mut fault);
+        }
+        if let Some(pressure) = &self.pressure {
+            check_pressure(pressure, &mut fault);
         }
         if faults.is_empty() {
             Ok(())
@@ -369,6 +382,24 @@ impl UplinkConfig {
                 "uplink.reconnect_interval_max",
                 ConfigProblem::TooShort { value, least },
             );
+        }
+    }
+}
+
+fn check_pressure(
+    pressure: &PressureProfiler,
+    fault: &mut impl FnMut(&'static str, ConfigProblem),
+) {
+    let percent = pressure.trigger_percent;
+    if !(1..=100).contains(&percent) {
+        fault("pressure.trigger_percent", ConfigProblem::Percent(percent));
+    }
+    for (field, zero) in [
+        ("pressure.max_artifacts", pressure.max_artifacts == 0),
+        ("pressure.max_disk_bytes", pressure.max_disk_bytes == 0),
+    ] {
+        if zero {
+            fault(field, ConfigProblem::Zero);
         }
     }
 }

@@ -1,5 +1,6 @@
 //! The agent's HTTP server.
 
+mod diagnostics;
 mod exposition;
 mod metrics;
 mod negotiation;
@@ -43,6 +44,7 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 const INDEX: &str = "\
 /metrics      the last scrape of each endpoint, and the agent's own metrics
 /endpoints    the status of each endpoint as JSON
+/diagnostics  the crashes that files tell of, as JSON
 /api/v1/read  Prometheus remote read over the whole record
 /livez        200 while the agent records
 /readyz       200 while it records every endpoint without a fault; names what the proxy misses
@@ -53,6 +55,7 @@ pub(super) fn router(state: AppState) -> Router {
         .route("/", get(|| async { INDEX }))
         .route("/metrics", get(metrics_page))
         .route("/endpoints", get(endpoints))
+        .route("/diagnostics", get(diagnostics::page))
         .route("/livez", get(livez))
         .route("/readyz", get(readyz))
         .route("/api/v1/read", post(read))

@@ -46,7 +46,7 @@ impl NodeConfig {
         };
         Sources {
             topology: (!self.cluster_state.is_empty()).then(|| Arc::new(topology) as _),
-            lifecycle: None,
+            ..Sources::default()
         }
     }
 

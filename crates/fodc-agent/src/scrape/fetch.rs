@@ -35,7 +35,7 @@ const PIECE_BYTES: usize = 32 << 10;
 
 /// Requests the page of one endpoint again and again, over one connection where possible.
 #[derive(Debug)]
-pub(super) struct Fetcher {
+pub(crate) struct Fetcher {
     endpoint: Endpoint,
     limits: ScrapeLimits,
     connection: Option<Connection>,
@@ -44,7 +44,7 @@ pub(super) struct Fetcher {
 }
 
 impl Fetcher {
-    pub(super) fn new(endpoint: Endpoint, limits: ScrapeLimits) -> Self {
+    pub(crate) fn new(endpoint: Endpoint, limits: ScrapeLimits) -> Self {
         Self {
             endpoint,
             limits,
@@ -59,7 +59,7 @@ impl Fetcher {
     /// # Cancel safety
     ///
     /// Dropping the future closes the connection.
-    pub(super) async fn fetch(&mut self, sink: &mut impl PageSink) -> Result<u64, ScrapeError> {
+    pub(crate) async fn fetch(&mut self, sink: &mut impl PageSink) -> Result<u64, ScrapeError> {
         // The scrape before may have been cut off while it waited, and left this set.
         self.blocked_since = None;
         let mut uri = self.endpoint.uri().clone();
@@ -85,7 +85,7 @@ impl Fetcher {
     }
 
     /// Returns the error of a scrape that was cut off by its timeout.
-    pub(super) fn timeout_error(&self, sink: &impl PageSink) -> ScrapeError {
+    pub(crate) fn timeout_error(&self, sink: &impl PageSink) -> ScrapeError {
         let limit = self.limits.timeout;
         match self.blocked_since {
             Some(since) => ScrapeError::RecordBusy {

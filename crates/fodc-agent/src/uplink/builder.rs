@@ -384,6 +384,8 @@ impl<C: Connection> SourceSpawner<'_, C> {
         let statuses = [
             sources.topology.map(|source| self.spawn(source)),
             sources.lifecycle.map(|source| self.spawn(source)),
+            sources.crashes.map(|source| self.spawn(source)),
+            sources.profiles.map(|source| self.spawn(source)),
         ];
         statuses.into_iter().flatten().collect()
     }

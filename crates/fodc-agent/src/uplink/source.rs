@@ -11,8 +11,9 @@ use std::{fmt, marker::PhantomData, sync::Arc, time::Duration};
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use steadfast_wire::fodc::{
-    StreamClusterTopologyRequest, StreamClusterTopologyResponse, StreamLifecycleRequest,
-    StreamLifecycleResponse,
+    StreamClusterTopologyRequest, StreamClusterTopologyResponse, StreamCrashDiagnosticsRequest,
+    StreamCrashDiagnosticsResponse, StreamLifecycleRequest, StreamLifecycleResponse,
+    StreamPressureProfilesRequest, StreamPressureProfilesResponse,
 };
 use tokio::sync::mpsc;
 
@@ -45,6 +46,8 @@ pub(crate) trait Source<K: StreamKind>: Send + Sync + 'static {
 pub(crate) struct Sources {
     pub(crate) topology: Option<Arc<dyn Source<Topology>>>,
     pub(crate) lifecycle: Option<Arc<dyn Source<Lifecycle>>>,
+    pub(crate) crashes: Option<Arc<dyn Source<Crashes>>>,
+    pub(crate) profiles: Option<Arc<dyn Source<Profiles>>>,
 }
 
 /// The nodes and calls that the node knows. One message for each query.
@@ -54,6 +57,15 @@ pub(crate) struct Topology;
 /// The groups of the node, with their data, and its reports. One message for each query.
 #[derive(Debug)]
 pub(crate) struct Lifecycle;
+
+/// The crashes of the process beside the agent. One message for each, and one that marks the end, which
+/// only proxies with the profile get.
+#[derive(Debug)]
+pub(crate) struct Crashes;
+
+/// The profiles that were captured: their list, or the chunks of one.
+#[derive(Debug)]
+pub(crate) struct Profiles;
 
 /// Takes the messages of one response.
 pub(crate) struct Responses<K> {
@@ -96,6 +108,26 @@ impl StreamKind for Lifecycle {
     type Response = StreamLifecycleRequest;
 }
 
+impl StreamKind for Crashes {
+    const METHOD: &'static str = "StreamCrashDiagnostics";
+    const NAME: &'static str = "crash";
+    // The original proxy waits 2 s, and keeps what comes later for the next page.
+    const TIME_LIMIT: Duration = Duration::from_secs(30);
+    const MAY_BE_LONG: bool = false;
+    type Query = StreamCrashDiagnosticsResponse;
+    type Response = StreamCrashDiagnosticsRequest;
+}
+
+impl StreamKind for Profiles {
+    const METHOD: &'static str = "StreamPressureProfiles";
+    const NAME: &'static str = "pressure";
+    // Proxies limit the wait for each chunk instead, and a client of theirs may be slow.
+    const TIME_LIMIT: Duration = Duration::from_secs(30 * 60);
+    const MAY_BE_LONG: bool = false;
+    type Query = StreamPressureProfilesResponse;
+    type Response = StreamPressureProfilesRequest;
+}
+
 impl<K: StreamKind> Responses<K> {
     pub(crate) fn new(messages: mpsc::Sender<Bytes>, max_bytes: usize, has_profile: bool) -> Self {
         Self {
@@ -127,6 +159,8 @@ impl fmt::Debug for Sources {
         f.debug_struct("Sources")
             .field("topology", &self.topology.is_some())
             .field("lifecycle", &self.lifecycle.is_some())
+            .field("crashes", &self.crashes.is_some())
+            .field("profiles", &self.profiles.is_some())
             .finish()
     }
 }

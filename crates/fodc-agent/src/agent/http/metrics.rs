@@ -1,5 +1,6 @@
 //! The page of metrics: the last scrape of each endpoint, and the agent's own metrics.
 
+use steadfast_exposition::Kind;
 use steadfast_recorder::NAME;
 
 use super::{exposition::Families, negotiation::Names, own, uplink};
@@ -38,6 +39,9 @@ pub(super) fn page(state: &AppState, snapshot: &Snapshot, names: Names) -> Strin
     );
     if let Some(uplink) = &state.uplink {
         uplink::add(&mut families, uplink);
+    }
+    for (name, help, value) in state.pressure.iter().flat_map(|counters| counters.all()) {
+        families.add((name, Kind::Counter, help), [], value as f64, None);
     }
     families.write()
 }
