@@ -102,11 +102,11 @@ impl ProfileStore {
     /// Opens the file at a path that was listed, or that somebody made up.
     pub(crate) fn open(&self, filepath: &str) -> Result<File, PathRefused> {
         let path = Path::new(filepath);
-        let relative = if path.is_absolute() {
-            let inside = path.strip_prefix(&self.directory);
-            inside.map_err(|_| PathRefused::Escapes)?
-        } else {
-            path
+        // The directory itself may be a relative path, and then the listed ones are, too.
+        let relative = match path.strip_prefix(&self.directory) {
+            Ok(inside) => inside,
+            Err(_) if path.is_absolute() => return Err(PathRefused::Escapes),
+            Err(_) => path,
         };
         let mut names = Vec::new();
         for component in relative.components() {
@@ -187,7 +187,11 @@ impl ProfileStore {
                 id,
             }
         });
-        let oldest = self.limits.age.map(|age| profile_id(now - age));
+        // An age that reaches beyond the calendar is none.
+        let age = self.limits.age;
+        let oldest = age
+            .and_then(|age| now.checked_sub(age).ok())
+            .map(profile_id);
         for id in self
             .limits
             .evicted(artifacts.collect(), newest, oldest.as_deref())

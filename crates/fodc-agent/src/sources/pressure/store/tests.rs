@@ -98,6 +98,20 @@ fn download_never_leaves_the_directory_of_profiles() {
 }
 
 #[test]
+fn directory_may_be_a_relative_path() {
+    // In the package, which is where tests run.
+    let temp = tempfile::tempdir_in("tests").unwrap();
+    let name = temp.path().file_name().unwrap();
+    let store = store(&Path::new("tests").join(name), 16, 1 << 20);
+    capture(&store, 0, 800, 5);
+    let filepath = store.list()[0].profiles[0].filepath.clone();
+    assert!(filepath.starts_with("tests/"), "{filepath}");
+    assert!(store.open(&filepath).is_ok());
+    let parent = format!("tests/{}/../agent_sources.rs", name.display());
+    assert!(matches!(store.open(&parent), Err(PathRefused::Escapes)));
+}
+
+#[test]
 fn eviction_takes_the_least_memory_first() {
     let artifact = |number: u64, rss_bytes, bytes| Artifact {
         id: format!("{number}"),
@@ -152,6 +166,9 @@ fn capture_older_than_the_limit_is_removed() {
     capture(&store, 0, 900, 1);
     capture(&store, 60, 800, 1);
     assert_eq!(listed(&store), [0, 60]);
+    store.evict(None, at(61));
+    assert_eq!(listed(&store), [60]);
+    store.limits.age = Some(Duration::MAX);
     store.evict(None, at(61));
     assert_eq!(listed(&store), [60]);
 }
