@@ -2,7 +2,7 @@
 //!
 //! Only filters are converted elsewhere, in `filter::wire`, because they are checked on the way.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use steadfast_wire::{publisher, streamer as wire};
 
@@ -101,10 +101,18 @@ pub(crate) fn event_to_wire(epoch: Epoch, event: &Event) -> wire::StreamerEvent 
     }
 }
 
+/// The names of the newest change. Changes of one collection share them instead of having copies.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct LastNames {
+    database: Arc<str>,
+    collection: Arc<str>,
+}
+
 /// Reads a delivered event. `position` is that of its delivery.
 pub(crate) fn change_from_wire(
     event: wire::StreamerEvent,
     position: Option<Position>,
+    names: &mut LastNames,
 ) -> Result<Change, Violation> {
     let Ok(Some(operation)) = Operation::from_wire(event.operation) else {
         return Err(Violation::UnknownOperation {
@@ -115,13 +123,20 @@ pub(crate) fn change_from_wire(
     Ok(Change {
         position,
         event_id: event.event_id.into(),
-        database: event.database.into(),
-        collection: event.collection.into(),
+        database: share(&mut names.database, event.database),
+        collection: share(&mut names.collection, event.collection),
         document_id: event.document_id.into(),
         operation,
         data: event.document_data,
         timestamp: event.timestamp,
     })
+}
+
+fn share(last: &mut Arc<str>, name: String) -> Arc<str> {
+    if **last != *name {
+        *last = name.into();
+    }
+    Arc::clone(last)
 }
 
 /// Returns the end of the commit that an acknowledgement names; `None` if it names none, because the

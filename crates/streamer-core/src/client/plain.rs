@@ -95,7 +95,7 @@ impl PlainStream {
         cx: &mut Cx,
     ) -> Result<(), Violation> {
         let event = required(delivery.event, "a delivery", "event")?;
-        let change = change_from_wire(event, None)?;
+        let change = change_from_wire(event, None, &mut subscriptions.names)?;
         let number = subscriptions.next_delivery();
         for wire_id in &delivery.subscription_ids {
             let Some(id) = subscriptions.find(wire_id) else {

@@ -85,27 +85,33 @@ impl ProfileStream {
             });
         }
         let event = required(delivery.event, "a delivery", "event")?;
-        let change = change_from_wire(event, Some(at))?;
+        let change = change_from_wire(event, Some(at), &mut subscriptions.names)?;
+        let mut change = Some(change);
         let item = if delivery.left {
             Item::Left
         } else {
             Item::Change
         };
         let number = subscriptions.next_delivery();
-        for (wire_id, previous) in ids.iter().zip(delivery.previous) {
+        let mut pairs = ids.iter().zip(delivery.previous).peekable();
+        while let Some((wire_id, previous)) = pairs.next() {
             // Otherwise the check for holes would pass for any cursor.
             if previous >= at.offset {
                 return Err(Violation::PreviousNotBefore { at, previous });
             }
-            if let Some(id) = subscriptions.find(wire_id) {
+            let is_last = pairs.peek().is_none();
+            if let Some(id) = subscriptions.find(wire_id)
+                // Most deliveries name one subscription, which gets the change itself and no clone.
+                && let Some(change) = if is_last { change.take() } else { change.clone() }
+            {
                 let delivered = Delivered {
                     number,
                     previous,
                     at,
                     item,
-                    change: &change,
+                    change,
                 };
-                self.deliver(id, &delivered, subscriptions, cx)?;
+                self.deliver(id, delivered, subscriptions, cx)?;
             }
         }
         Ok(())
@@ -114,11 +120,11 @@ impl ProfileStream {
     fn deliver(
         &mut self,
         id: SubscriptionId,
-        delivered: &Delivered<'_>,
+        delivered: Delivered,
         subscriptions: &mut Subscriptions,
         cx: &mut Cx,
     ) -> Result<(), Violation> {
-        let Delivered { at, change, .. } = *delivered;
+        let Delivered { at, change, .. } = delivered;
         let (subscription, counters) = subscriptions.with_counters(id);
         let SubscribeState::Active { spelling, .. } = subscription.state else {
             // It follows an older request. The response to the newer one says where it continues.
@@ -138,7 +144,7 @@ impl ProfileStream {
             Continuity::Next => {
                 subscription.cursor.advance(at);
                 subscription.end_snapshot_before(at.offset, cx);
-                subscription.queue_change(delivered.item, change.clone(), counters, cx);
+                subscription.queue_change(delivered.item, change, counters, cx);
                 subscription.end_snapshot_at(at, cx);
                 self.catch_up.on_moved(id, at);
             }
@@ -461,15 +467,14 @@ const NOT_UNDERSTOOD: &str =
     "the server knows neither snapshots nor documents that leave: its version is too old";
 
 /// One delivery, as it concerns one subscription.
-#[derive(Clone, Copy)]
-struct Delivered<'a> {
+struct Delivered {
     /// The number of the delivery.
     number: u64,
     /// The offset that the server sent to the subscription before it.
     previous: u64,
     at: Position,
     item: fn(Change) -> Item,
-    change: &'a Change,
+    change: Change,
 }
 
 /// Notes that the application took changes, and grants new credit for them.

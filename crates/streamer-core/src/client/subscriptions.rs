@@ -17,6 +17,7 @@ use super::{
 };
 use crate::{
     Position,
+    convert::LastNames,
     filter::{Filter, Spelling},
 };
 
@@ -37,6 +38,7 @@ pub(super) struct Subscriptions {
     /// The operator spelling that the last plain peer accepted.
     pub(super) spelling: Spelling,
     pub(super) counters: Counters,
+    pub(super) names: LastNames,
 }
 
 impl Subscriptions {
@@ -51,6 +53,7 @@ impl Subscriptions {
             newest_delivery: 0,
             spelling: Spelling::default(),
             counters: Counters::default(),
+            names: LastNames::default(),
         }
     }
 

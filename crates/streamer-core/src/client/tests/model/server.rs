@@ -278,7 +278,7 @@ impl Server {
 
 /// Weight of the event at this offset.
 pub(super) fn weight(offset: u64) -> u64 {
-    crate::convert::change_from_wire(event(offset), None)
+    crate::convert::change_from_wire(event(offset), None, &mut Default::default())
         .expect("a change")
         .weight()
 }
