@@ -13,8 +13,8 @@ pub struct Figure {
     pub unit: &'static str,
     /// The value that it is compared with, from the same run, if there is one.
     pub baseline: Option<f64>,
-    /// The factor by which it is better than the baseline; below 1 it is worse. It is the median of
-    /// the ratios of pairs, not the ratio of the two values.
+    /// The factor by which it is better than the baseline; below 1 it is worse. Of what was measured in
+    /// pairs it is the median of their ratios, not the ratio of the two values.
     pub ratio: Option<f64>,
 }
 
@@ -111,4 +111,19 @@ pub fn table(figures: &Figures) -> String {
         table.push('\n');
     }
     table
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ratio_above_one_is_better_than_the_baseline() {
+        let mut figures = Figures::new();
+        figures.put_less("half the time", "ns", 50.0, 100.0);
+        figures.put_less("twice the memory", "bytes", 200.0, 100.0);
+        let ratio = |name: &str| figures.0[name].ratio;
+        assert_eq!(ratio("half the time"), Some(2.0));
+        assert_eq!(ratio("twice the memory"), Some(0.5));
+    }
 }
