@@ -1,0 +1,147 @@
+//! The allocations of a client's core, which do not depend on the load of the machine.
+
+use allocation_counter::measure;
+use steadfast_session::{
+    Config, Endpoint, Generation, Ready, Session, Time,
+    endpoint::{Action, Input},
+    session,
+};
+use steadfast_streamer_core::{
+    client::{self, ClientMessage, Command, Core, Event, Start, SubscriptionId},
+    filter::Filter,
+};
+use steadfast_wire::streamer::{
+    EventDelivery, HeartbeatAck, OperationType, Position, StreamerEvent, StreamerMessage,
+    SubscribeResponse, Welcome, gateway_message, streamer_message::Payload,
+};
+
+/// A client whose server answers when the test says so.
+struct Client {
+    endpoint: Endpoint<Core>,
+    actions: Vec<Action<ClientMessage, Event>>,
+    generation: Generation,
+}
+
+impl Client {
+    fn new() -> Self {
+        let mut config = Config::default();
+        config.ready = Ready::Restored;
+        let session = Session::new(config.check().expect("it is valid"), 7);
+        let core = Core::new(client::Config::new("0c9e4b1e-5a0f-4e4e", "test", 0));
+        Self {
+            endpoint: Endpoint::new(session, core),
+            actions: Vec::with_capacity(64),
+            generation: Generation(1),
+        }
+    }
+
+    fn step(&mut self, input: Input<StreamerMessage, Command>) {
+        self.actions.clear();
+        self.endpoint.step(Time::ZERO, input, &mut self.actions);
+    }
+
+    fn receive(&mut self, payload: Payload) {
+        let payload = Some(payload);
+        let message = StreamerMessage { payload };
+        self.step(Input::Message(self.generation, message));
+    }
+
+    fn subscribe(&mut self, number: u64) {
+        let filter = Filter::from_text([format!("user == \"user-{number}\"")]);
+        self.step(Input::Command(Command::Subscribe {
+            id: SubscriptionId(number),
+            database: "default".to_owned(),
+            collection: "messages".to_owned(),
+            filter: filter.expect("it is valid"),
+            start: Start::Now,
+        }));
+    }
+
+    /// Opens a stream to a server with the resume profile, and returns its subscribe requests.
+    fn open(&mut self) -> Vec<(String, u64)> {
+        self.step(Input::Session(session::Input::Headers(self.generation)));
+        self.receive(Payload::Welcome(Welcome {
+            version: 1,
+            server_id: "test".to_owned(),
+            head: Some(position(0)),
+            heartbeat_interval_ms: 0,
+        }));
+        self.actions.drain(..).filter_map(request).collect()
+    }
+
+    fn accept(&mut self, (subscription_id, request): (String, u64)) {
+        self.receive(Payload::SubscribeResponse(SubscribeResponse {
+            subscription_id,
+            success: true,
+            position: Some(position(0)),
+            request,
+            ..SubscribeResponse::default()
+        }));
+    }
+}
+
+fn request(action: Action<ClientMessage, Event>) -> Option<(String, u64)> {
+    let Action::Send(_, message) = action else {
+        return None;
+    };
+    match message.into_message().payload {
+        Some(gateway_message::Payload::Subscribe(request)) => {
+            Some((request.subscription_id, request.request))
+        }
+        _ => None,
+    }
+}
+
+fn position(offset: u64) -> Position {
+    Position { epoch: 1, offset }
+}
+
+fn delivery(id: &str, offset: u64) -> Payload {
+    let event = StreamerEvent {
+        event_id: format!("0000000000000001.{offset}"),
+        database: "default".to_owned(),
+        collection: "messages".to_owned(),
+        document_id: "document-007".to_owned(),
+        operation: OperationType::Update.into(),
+        document_data: "x".repeat(200).into(),
+        timestamp: 0,
+    };
+    Payload::Delivery(EventDelivery {
+        subscription_ids: vec![id.to_owned()],
+        event: Some(event),
+        position: Some(position(offset)),
+        previous: vec![offset - 1],
+    })
+}
+
+#[test]
+fn delivered_change_allocates_only_its_two_ids() {
+    const EVENTS: u64 = 500;
+    let mut client = Client::new();
+    client.subscribe(1);
+    client.step(Input::Session(session::Input::Connect));
+    let request = client.open().remove(0);
+    let id = request.0.clone();
+    client.accept(request);
+    client.receive(Payload::HeartbeatAck(HeartbeatAck::default()));
+    client.receive(delivery(&id, 1));
+    let mut messages: Vec<_> = (2..2 + EVENTS).map(|at| delivery(&id, at)).collect();
+    messages.reverse();
+    let mut delivered = 0;
+    let allocations = measure(|| {
+        while let Some(message) = messages.pop() {
+            client.receive(message);
+            let items = client.actions.iter();
+            let is_item = |it: &&Action<_, _>| matches!(it, Action::Event(Event::Item { .. }));
+            delivered += items.filter(is_item).count() as u64;
+        }
+    });
+    assert_eq!(delivered, EVENTS);
+    // The queue that counts what waits for the application grows now and then.
+    let each = 2 * EVENTS;
+    assert!(
+        allocations.count_total <= each + 16,
+        "{} allocations for {EVENTS} changes",
+        allocations.count_total
+    );
+}
