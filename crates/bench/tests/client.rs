@@ -7,7 +7,7 @@ use steadfast_session::{
     session,
 };
 use steadfast_streamer_core::{
-    client::{self, ClientMessage, Command, Core, Event, Start, SubscriptionId},
+    client::{self, ClientMessage, Command, Core, Event, Start, SubscribeOptions, SubscriptionId},
     filter::Filter,
 };
 use steadfast_wire::streamer::{
@@ -54,6 +54,7 @@ impl Client {
             collection: "messages".to_owned(),
             filter: filter.expect("it is valid"),
             start: Start::Now,
+            options: SubscribeOptions::default(),
         }));
     }
 
@@ -64,7 +65,7 @@ impl Client {
             version: 1,
             server_id: "test".to_owned(),
             head: Some(position(0)),
-            heartbeat_interval_ms: 0,
+            ..Welcome::default()
         }));
         self.actions.drain(..).filter_map(request).collect()
     }
@@ -111,6 +112,7 @@ fn delivery(id: &str, offset: u64) -> Payload {
         event: Some(event),
         position: Some(position(offset)),
         previous: vec![offset - 1],
+        ..EventDelivery::default()
     })
 }
 

@@ -19,7 +19,10 @@ use super::{
     subscriptions::Subscriptions,
     violation::{required, unknown},
 };
-use crate::{Position, convert::change_from_wire};
+use crate::{
+    Position,
+    convert::{LastNames, change_from_wire},
+};
 
 /// The state of a stream to a peer with the resume profile.
 #[derive(Debug)]
@@ -375,8 +378,9 @@ impl ProfileStream {
         }
         // It may be before the position of an older snapshot.
         subscription.cursor.advance(follows);
+        let mut names = LastNames::default();
         for document in message.documents {
-            let document = change_from_wire(document, None)?;
+            let document = change_from_wire(document, None, &mut names)?;
             if !subscription.credit.spend(document.weight()) {
                 let wire_id = subscription.wire_id.clone();
                 return Err(Violation::CreditExceeded {
