@@ -4,7 +4,10 @@
 //! discovery asks again at its next tick, and a source when the proxy queries it again.
 
 mod call;
+mod fingerprint;
+mod lifecycle;
 mod role;
+mod schema_state;
 mod topology;
 
-pub(crate) use self::{role::RoleDiscovery, topology::TopologySource};
+pub(crate) use self::{lifecycle::LifecycleSource, role::RoleDiscovery, topology::TopologySource};

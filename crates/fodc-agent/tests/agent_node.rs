@@ -17,9 +17,9 @@ use agent_support::{
     stop,
 };
 use serde_json::{Value, json};
-use steadfast_fodc_agent::{Agent, UplinkConfig, identity::Identity};
+use steadfast_fodc_agent::{Agent, Config, UplinkConfig, identity::Identity};
 use steadfast_fodc_proxy::{self as proxy, Proxy};
-use steadfast_wire::banyandb::database::v1::Role;
+use steadfast_wire::{banyandb::database::v1::Role, fodc::GroupLifecycleInfo};
 use tokio::time::{Instant, sleep};
 
 async fn start_proxy() -> Proxy {
@@ -31,6 +31,12 @@ async fn start_proxy() -> Proxy {
 
 /// Starts an agent beside a node at this address, which asks it five times a second.
 async fn agent_beside(address: SocketAddr, proxy: &Proxy, exporter: &Exporter) -> Agent {
+    Agent::start(settings(address, proxy, exporter))
+        .await
+        .unwrap()
+}
+
+fn settings(address: SocketAddr, proxy: &Proxy, exporter: &Exporter) -> Config {
     let mut config = config([exporter.url()]);
     config.uplink = Some(UplinkConfig {
         proxy: proxy.grpc_address().to_string(),
@@ -45,7 +51,7 @@ async fn agent_beside(address: SocketAddr, proxy: &Proxy, exporter: &Exporter) -
     });
     config.node.cluster_state = vec![address];
     config.node.cluster_state_interval = Duration::from_millis(200);
-    Agent::start(config).await.unwrap()
+    config
 }
 
 /// Returns the proxy's page once it satisfies the condition.
@@ -80,6 +86,25 @@ async fn agent_registers_with_the_identity_of_its_node() {
     let warm = |agents: &Value| agents[0]["labels"] == json!({"type": "warm"});
     let agents = page_when(&proxy, "/agents", warm).await;
     assert_eq!(agents[0]["agent_id"], id, "by a heartbeat");
+    stop(agent).await;
+}
+
+#[tokio::test]
+async fn first_port_with_a_role_counts() {
+    let proxy = start_proxy().await;
+    let exporter = Exporter::page("m 1\n");
+    let mut stubs = Vec::new();
+    for role in [Role::Meta, Role::Data, Role::Liaison] {
+        stubs.push(StubNode::start(node("a", &[role], &[])).await);
+    }
+    let mut config = settings(stubs[0].address, &proxy, &exporter);
+    config.node.cluster_state = stubs.iter().map(|stub| stub.address).collect();
+    let agent = Agent::start(config).await.unwrap();
+    for _ in 0..10 {
+        let agents = page_when(&proxy, "/agents", |agents| agents[0].is_object()).await;
+        assert_eq!(agents[0]["role"], "ROLE_DATA");
+        sleep(Duration::from_millis(100)).await;
+    }
     stop(agent).await;
 }
 
@@ -138,5 +163,55 @@ async fn proxy_shows_the_topology_of_the_node() {
         missing.contains("db-0=cannot connect to the node"),
         "{missing}"
     );
+    stop(agent).await;
+}
+
+#[tokio::test]
+async fn proxy_shows_the_lifecycle_of_the_node() {
+    let proxy = start_proxy().await;
+    let exporter = Exporter::page("m 1\n");
+    let stub = StubNode::start(node("a", &[Role::Data], &[])).await;
+    let reports = tempfile::tempdir().unwrap();
+    std::fs::write(reports.path().join("2026-03-01.json"), "{}").unwrap();
+    let mut config = settings(stub.address, &proxy, &exporter);
+    config.node.lifecycle = Some(stub.address);
+    config.node.lifecycle_reports = Some(reports.path().to_owned());
+    let agent = Agent::start(config).await.unwrap();
+
+    // A failure is answered, with what there is and the reason, and is not cached.
+    let reported = |page: &Value| page["lifecycle_statuses"][0]["reports"][0].is_object();
+    let page = page_when(&proxy, "/cluster/lifecycle", reported).await;
+    assert_eq!(page["groups"], json!([]));
+    let response = http::get(proxy.http_address(), "/cluster/lifecycle").await;
+    let missing = response.header("x-steadfast-missing").unwrap().to_owned();
+    assert!(
+        missing.contains("the groups cannot be inspected"),
+        "{missing}"
+    );
+
+    stub.state().groups = Some(vec![GroupLifecycleInfo {
+        name: "g".to_owned(),
+        ..GroupLifecycleInfo::default()
+    }]);
+    let found = |page: &Value| page["groups"][0]["name"] == "g";
+    let page = page_when(&proxy, "/cluster/lifecycle", found).await;
+    let schema = &page["groups"][0]["schema_consistency"];
+    assert_eq!(schema["objects"][0]["name"], "s");
+    assert_eq!(
+        schema["objects"][0]["node_fingerprints"][0]["runtime_fingerprint"],
+        "0"
+    );
+    assert_eq!(
+        page["agent_summary"],
+        json!({"total": 1, "requested": 1, "responded": 1, "not_responded": 0})
+    );
+    let inspected = stub.state().inspected;
+
+    // The groups come from the cache; the schema is read anew, and here it is torn.
+    stub.state().objects = 2;
+    let torn = |page: &Value| page["groups"][0]["errors"] == json!(["torn stream: 1 of 2 objects"]);
+    let page = page_when(&proxy, "/cluster/lifecycle", torn).await;
+    assert_eq!(page["groups"][0]["schema_consistency"], Value::Null);
+    assert_eq!(stub.state().inspected, inspected);
     stop(agent).await;
 }

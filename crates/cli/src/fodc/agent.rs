@@ -2,12 +2,19 @@
 
 mod sources;
 
-use std::{collections::BTreeMap, net::IpAddr, path::PathBuf, process::ExitCode, time::Duration};
+use std::{
+    collections::BTreeMap,
+    env,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    path::PathBuf,
+    process::ExitCode,
+    time::Duration,
+};
 
 use anyhow::bail;
 use steadfast::session::{State, Status};
 use steadfast_fodc_agent::{
-    Agent, Config, StartError, Storage, UplinkConfig,
+    Agent, Config, NodeConfig, StartError, Storage, UplinkConfig,
     identity::Identity,
     scrape::{Endpoint, Protocol},
     uplink::Uplink,
@@ -109,6 +116,24 @@ struct NodeArgs {
     /// Port of the node; requires --node-ip
     #[arg(long, env, value_name = "PORT", hide_short_help = true)]
     node_port: Option<Given<u16>>,
+    /// Local gRPC ports of the database node: its role, its labels and the cluster's topology are asked
+    /// there [default: none]
+    #[arg(long, env, value_name = "PORT")]
+    cluster_state_ports: Vec<Given<Several<Port>>>,
+    /// Interval of the questions for the role [default: 30s]
+    #[arg(long, env, hide_short_help = true)]
+    cluster_state_poll_interval: Option<Given<Duration>>,
+    /// Local gRPC port of the database's lifecycle service; 0: none [default: 18912 with
+    /// --cluster-state-ports]
+    #[arg(long, env, value_name = "PORT", hide_short_help = true)]
+    lifecycle_port: Option<Given<u16>>,
+    /// Directory of the reports on moves between stages [default: lifecycle-reports in the directory for
+    /// temporary files, with a lifecycle port]
+    #[arg(long, env, value_name = "DIR", hide_short_help = true)]
+    lifecycle_report_dir: Option<Given<Option<String>>>,
+    /// Time for which the lifecycle service is not asked again [default: 10m]
+    #[arg(long, env, hide_short_help = true)]
+    lifecycle_cache_ttl: Option<Given<Duration>>,
     /// Heartbeat interval, unless the proxy sets it [default: 10s]
     #[arg(long, env = "AGENT_HEARTBEAT_INTERVAL", hide_short_help = true)]
     heartbeat_interval: Option<Given<Duration>>,
@@ -122,7 +147,8 @@ struct NodeArgs {
 }
 
 /// Not a doc comment, because rustdoc would read the brackets as a link.
-const ROLE_HELP: &str = "Role of the node, like ROLE_DATA [default: ROLE_UNSPECIFIED]";
+const ROLE_HELP: &str =
+    "Role of the node, like ROLE_DATA [default: what --cluster-state-ports tell]";
 
 const EXAMPLES: &str =
     "Prints `ready IP:PORT` when it records. SIGTERM and ctrl-c stop it within 5 s.
@@ -135,6 +161,8 @@ Examples:
 
 /// The port of a database node's metrics: the default endpoint.
 const DATABASE_PORT: u16 = 2121;
+/// The port of the database's lifecycle service.
+const LIFECYCLE_PORT: u16 = 18_912;
 /// The default address of our proxy.
 const PROXY: &str = "127.0.0.1:17912";
 /// Longest orderly stop. The whole process ends within 5 s.
@@ -252,7 +280,9 @@ pub(super) fn config(args: Args, settings: &mut Settings) -> Config {
     if let Some(Listen(listen)) = settings.get(args.prometheus_listen_addr) {
         config.listen = Some(listen);
     }
-    config.uplink = args.node.uplink(containers, settings);
+    let mut node = args.node;
+    config.node = node.services(settings);
+    config.uplink = node.uplink(containers, settings);
     let has_proxy = config.uplink.is_some();
     (config.crashes, config.pressure) = args.sources.sources(has_proxy, settings);
     config
@@ -293,6 +323,33 @@ fn endpoints(
 }
 
 impl NodeArgs {
+    /// Takes the services of the node.
+    fn services(&mut self, settings: &mut Settings) -> NodeConfig {
+        let mut node = NodeConfig::default();
+        let local = |port: u16| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        let ports = settings.several(std::mem::take(&mut self.cluster_state_ports));
+        let ports = ports.unwrap_or_default().into_iter();
+        node.cluster_state = ports.map(|Port(port)| local(port)).collect();
+        settings.set(
+            &mut node.cluster_state_interval,
+            self.cluster_state_poll_interval.take(),
+        );
+        settings.set(
+            &mut node.lifecycle_cache_ttl,
+            self.lifecycle_cache_ttl.take(),
+        );
+        // An agent beside anything but a database has no such service.
+        let default = (!node.cluster_state.is_empty()).then_some(LIFECYCLE_PORT);
+        let port = settings.get(self.lifecycle_port.take()).or(default);
+        let reports = settings.get(self.lifecycle_report_dir.take()).flatten();
+        let port = port.filter(|port| *port != 0);
+        node.lifecycle = port.map(local);
+        node.lifecycle_reports = port.map(|_| {
+            reports.map_or_else(|| env::temp_dir().join("lifecycle-reports"), PathBuf::from)
+        });
+        node
+    }
+
     /// Returns the connection to the proxy, if the proxy or the node is named.
     fn uplink(
         self,
@@ -455,6 +512,7 @@ fn setting_of(field: &str) -> &str {
         "pressure.trigger_percent" => "pressure_profiler_trigger_percent",
         "pressure.max_artifacts" => "pressure_profiler_max_artifacts",
         "pressure.max_disk_bytes" => "pressure_profiler_max_disk_bytes",
+        "node.cluster_state_interval" => "cluster_state_poll_interval",
         "uplink.identity" => "name and address of the node",
         same => same,
     }

@@ -31,12 +31,10 @@ const fn switch(name: &'static str, reason: &'static str) -> Flag {
 }
 
 const KERNEL: &str = "kernel metrics are not collected; scrape an exporter that has them";
-const ROLE: &str = "the role is not asked of the node; give it with --node-role";
-const LIFECYCLE: &str = "lifecycle data is not collected";
 const PANICS: &str = "this agent writes no crash reports of itself";
 
 /// The flags of all versions that this agent has no use for.
-const FLAGS: [Flag; 16] = [
+const FLAGS: [Flag; 11] = [
     valued(
         "max-metrics-memory-usage-percentage",
         "the record has a size in bytes; give it with --budget",
@@ -47,11 +45,6 @@ const FLAGS: [Flag; 16] = [
     ),
     switch("ktm-enabled", KERNEL),
     valued("ktm-interval", KERNEL),
-    valued("cluster-state-ports", ROLE),
-    valued("cluster-state-poll-interval", ROLE),
-    valued("lifecycle-port", LIFECYCLE),
-    valued("lifecycle-report-dir", LIFECYCLE),
-    valued("lifecycle-cache-ttl", LIFECYCLE),
     valued("schema-registry-port", "the schema registry is not read"),
     switch("panic-diagnostics-enabled", PANICS),
     valued("panic-diagnostics-dir", PANICS),

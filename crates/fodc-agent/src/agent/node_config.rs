@@ -1,13 +1,18 @@
 //! The settings of what the agent asks the database node beside it.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    path::PathBuf,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use steadfast_fodc_model::identity::Identity;
 use tokio::sync::watch;
 
 use crate::{
     clock::Clock,
-    node::{RoleDiscovery, TopologySource},
+    node::{LifecycleSource, RoleDiscovery, TopologySource},
     uplink::source::Sources,
 };
 
@@ -21,6 +26,12 @@ pub struct NodeConfig {
     pub cluster_state: Vec<SocketAddr>,
     /// The time between two questions for the role. Default 30 s.
     pub cluster_state_interval: Duration,
+    /// The address that serves the groups of the node, with their data and schema.
+    pub lifecycle: Option<SocketAddr>,
+    /// The directory of the reports about moves between stages.
+    pub lifecycle_reports: Option<PathBuf>,
+    /// The time for which the node is not asked for its groups again. Default 10 min.
+    pub lifecycle_cache_ttl: Duration,
 }
 
 impl Default for NodeConfig {
@@ -28,6 +39,9 @@ impl Default for NodeConfig {
         Self {
             cluster_state: Vec::new(),
             cluster_state_interval: Duration::from_secs(30),
+            lifecycle: None,
+            lifecycle_reports: None,
+            lifecycle_cache_ttl: Duration::from_secs(600),
         }
     }
 }
@@ -44,8 +58,18 @@ impl NodeConfig {
             identity: identity.subscribe(),
             clock: Arc::clone(clock),
         };
+        let has_lifecycle = self.lifecycle.is_some() || self.lifecycle_reports.is_some();
+        let lifecycle = LifecycleSource {
+            node: self.lifecycle,
+            reports: self.lifecycle_reports.clone(),
+            cache_ttl: self.lifecycle_cache_ttl,
+            identity: identity.subscribe(),
+            clock: Arc::clone(clock),
+            cache: Mutex::default(),
+        };
         Sources {
             topology: (!self.cluster_state.is_empty()).then(|| Arc::new(topology) as _),
+            lifecycle: has_lifecycle.then(|| Arc::new(lifecycle) as _),
             ..Sources::default()
         }
     }

@@ -8,13 +8,16 @@ use steadfast_wire::{
         common::v1::Metadata,
         database::v1::{Node, Role},
     },
-    fodc::{Call, StreamClusterTopologyRequest, StreamClusterTopologyResponse, Topology},
+    fodc::{
+        Call, StreamClusterTopologyRequest, StreamClusterTopologyResponse, StreamLifecycleRequest,
+        Topology,
+    },
 };
 use tokio::time::{Instant, sleep};
 
 use crate::{
     agent::{Agent, answer, labels, pod},
-    agents_online, containing, eventually, get, start,
+    agents_online, config, containing, eventually, get, start, start_with,
 };
 
 fn node(name: &str, pairs: &[(&str, &str)]) -> Node {
@@ -162,4 +165,41 @@ async fn silent_topology_stream_delays_no_other_page() {
     let (page, others) = tokio::join!(get(&proxy, "/cluster/topology"), others);
     assert_eq!(page.missing(), Some("1; db-0=late"));
     assert!(others < Duration::from_secs(5), "{others:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn slow_agent_is_part_of_the_lifecycle_page() {
+    let mut config = config();
+    config.http_write_timeout = Duration::from_millis(500);
+    let proxy = start_with(config).await;
+    let agent = Agent::register(&proxy, pod("db-0", "r")).await;
+    let _slow = answer!(agent, stream_lifecycle, |_| {
+        // Longer than a client may accept nothing: the page is not written yet.
+        std::thread::sleep(Duration::from_millis(1_500));
+        vec![StreamLifecycleRequest::default()]
+    });
+    let page = get(&proxy, "/cluster/lifecycle").await;
+    assert_eq!(page.missing(), None);
+    let page = page.json();
+    assert_eq!(page["agent_summary"]["responded"], 1);
+    assert_eq!(
+        page["lifecycle_statuses"],
+        json!([{"pod_name": "db-0", "reports": []}])
+    );
+}
+
+#[tokio::test]
+async fn node_of_a_reconnected_agent_is_online() {
+    let proxy = start().await;
+    // Of another role, so that both registrations are remembered.
+    drop(Agent::register(&proxy, pod("db-0", "before")).await);
+    agents_online(&proxy, 0).await;
+    let agent = Agent::register(&proxy, pod("db-0", "after")).await;
+    let _stream = answer!(agent, stream_cluster_topology, |_| {
+        vec![topology(vec![node("a", &[("pod_name", "db-0")])], vec![])]
+    });
+    let page = eventually(&proxy, "/cluster/topology", |page| page.missing().is_none()).await;
+    let agents = get(&proxy, "/agents").await.json();
+    assert_eq!(agents.as_array().unwrap().len(), 2);
+    assert_eq!(page.json()["nodes"][0]["status"], "online");
 }

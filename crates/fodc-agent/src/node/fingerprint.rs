@@ -1,0 +1,273 @@
+//! Fingerprints of schema objects, as the original computes them.
+//!
+//! The fingerprint of an object is a hash over the hash of its encoding and those of the index rules that
+//! are bound to it. The original decodes and encodes each object again, in the order of the fields; here
+//! the received bytes are hashed, so that fields unknown to this agent count as well.
+
+use std::collections::BTreeMap;
+
+use prost::{
+    bytes::Buf as _,
+    encoding::{WireType, decode_key, decode_varint, encode_key, encode_varint},
+};
+
+/// The field of every schema object that holds its name and revisions.
+const METADATA: u32 = 1;
+
+/// The fields of the metadata that differ between the registry and a node: the id and both revisions.
+const VOLATILE: [u32; 3] = [3, 4, 5];
+
+/// Returns the fingerprint of an object with this [`hash`]. `rules` are the names and hashes of the index
+/// rules bound to it, in any order; of several with one name the last counts.
+pub(crate) fn fingerprint(object: u64, rules: impl IntoIterator<Item = (String, u64)>) -> u64 {
+    let rules: BTreeMap<String, u64> = rules.into_iter().collect();
+    let hashes = [object].into_iter().chain(rules.into_values());
+    let bytes: Vec<u8> = hashes.flat_map(u64::to_le_bytes).collect();
+    xxh64(&bytes)
+}
+
+/// Returns the hash of an encoded object without what is volatile. One that cannot be read is hashed
+/// as it is.
+pub(crate) fn hash(object: &[u8]) -> u64 {
+    let stable = without_volatile(object);
+    xxh64(stable.as_deref().unwrap_or(object))
+}
+
+/// Returns the name by which an index rule is ordered: `group/name`.
+pub(crate) fn rule_name(rule: &[u8]) -> String {
+    let mut names = [String::new(), String::new()];
+    let metadata = fields(rule).and_then(|fields| {
+        let metadata = fields.into_iter().rfind(|field| field.number == METADATA);
+        metadata.and_then(|metadata| metadata.content(rule))
+    });
+    for field in metadata.and_then(fields).unwrap_or_default() {
+        if let (1 | 2, Some(text)) = (field.number, metadata.and_then(|all| field.content(all))) {
+            names[field.number as usize - 1] = String::from_utf8_lossy(text).into_owned();
+        }
+    }
+    names.join("/")
+}
+
+/// A field of an encoded message.
+struct Field {
+    number: u32,
+    wire_type: WireType,
+    /// The positions of the key and of the end.
+    bytes: std::ops::Range<usize>,
+    /// The position of the content, after the key and the length.
+    content: usize,
+}
+
+impl Field {
+    fn content<'a>(&self, message: &'a [u8]) -> Option<&'a [u8]> {
+        let is_bytes = self.wire_type == WireType::LengthDelimited;
+        is_bytes.then(|| &message[self.content..self.bytes.end])
+    }
+}
+
+/// Returns the fields of an encoded message, or `None` if it is none.
+fn fields(message: &[u8]) -> Option<Vec<Field>> {
+    let mut rest = message;
+    let mut fields = Vec::new();
+    while rest.has_remaining() {
+        let start = message.len() - rest.len();
+        let (number, wire_type) = decode_key(&mut rest).ok()?;
+        let length = match wire_type {
+            WireType::Varint => {
+                decode_varint(&mut rest).ok()?;
+                0
+            }
+            WireType::SixtyFourBit => 8,
+            WireType::ThirtyTwoBit => 4,
+            WireType::LengthDelimited => usize::try_from(decode_varint(&mut rest).ok()?).ok()?,
+            // No version of protobuf 3 writes groups.
+            WireType::StartGroup | WireType::EndGroup => return None,
+        };
+        let content = message.len() - rest.len();
+        rest = rest.get(length..)?;
+        fields.push(Field {
+            number,
+            wire_type,
+            bytes: start..message.len() - rest.len(),
+            content,
+        });
+    }
+    Some(fields)
+}
+
+/// Returns an encoded object without the volatile fields of its metadata.
+fn without_volatile(object: &[u8]) -> Option<Vec<u8>> {
+    let mut stable = Vec::with_capacity(object.len());
+    for field in fields(object)? {
+        let whole = &object[field.bytes.clone()];
+        let metadata = field.content(object).filter(|_| field.number == METADATA);
+        let Some(metadata) = metadata else {
+            stable.extend_from_slice(whole);
+            continue;
+        };
+        let mut kept = Vec::with_capacity(metadata.len());
+        for inner in fields(metadata)? {
+            if !VOLATILE.contains(&inner.number) {
+                kept.extend_from_slice(&metadata[inner.bytes]);
+            }
+        }
+        encode_key(METADATA, WireType::LengthDelimited, &mut stable);
+        encode_varint(kept.len() as u64, &mut stable);
+        stable.extend_from_slice(&kept);
+    }
+    Some(stable)
+}
+
+const P1: u64 = 0x9e37_79b1_85eb_ca87;
+const P2: u64 = 0xc2b2_ae3d_27d4_eb4f;
+const P3: u64 = 0x1656_67b1_9e37_79f9;
+const P4: u64 = 0x85eb_ca77_c2b2_ae63;
+const P5: u64 = 0x27d4_eb2f_1656_67c5;
+
+/// XXH64 with the seed 0 (<https://github.com/Cyan4973/xxHash>, `doc/xxhash_spec.md`).
+fn xxh64(data: &[u8]) -> u64 {
+    let (stripes, mut rest) = data.as_chunks::<32>();
+    let mut hash = if stripes.is_empty() {
+        P5
+    } else {
+        merged(stripes)
+    };
+    hash = hash.wrapping_add(data.len() as u64);
+    while let Some((lane, after)) = rest.split_first_chunk::<8>() {
+        hash ^= round(0, u64::from_le_bytes(*lane));
+        hash = hash.rotate_left(27).wrapping_mul(P1).wrapping_add(P4);
+        rest = after;
+    }
+    if let Some((lane, after)) = rest.split_first_chunk::<4>() {
+        hash ^= u64::from(u32::from_le_bytes(*lane)).wrapping_mul(P1);
+        hash = hash.rotate_left(23).wrapping_mul(P2).wrapping_add(P3);
+        rest = after;
+    }
+    for byte in rest {
+        hash ^= u64::from(*byte).wrapping_mul(P5);
+        hash = hash.rotate_left(11).wrapping_mul(P1);
+    }
+    hash = (hash ^ (hash >> 33)).wrapping_mul(P2);
+    hash = (hash ^ (hash >> 29)).wrapping_mul(P3);
+    hash ^ (hash >> 32)
+}
+
+/// Consumes all stripes of 32 bytes with four accumulators, and merges these.
+fn merged(stripes: &[[u8; 32]]) -> u64 {
+    let mut lanes = [P1.wrapping_add(P2), P2, 0, 0_u64.wrapping_sub(P1)];
+    for stripe in stripes {
+        for (lane, word) in lanes.iter_mut().zip(stripe.as_chunks::<8>().0) {
+            *lane = round(*lane, u64::from_le_bytes(*word));
+        }
+    }
+    let rotated = lanes.iter().zip([1, 7, 12, 18]);
+    let sum = rotated.fold(0_u64, |sum, (lane, by)| {
+        sum.wrapping_add(lane.rotate_left(by))
+    });
+    lanes.into_iter().fold(sum, |hash, lane| {
+        (hash ^ round(0, lane)).wrapping_mul(P1).wrapping_add(P4)
+    })
+}
+
+fn round(lane: u64, word: u64) -> u64 {
+    let lane = lane.wrapping_add(word.wrapping_mul(P2));
+    lane.rotate_left(31).wrapping_mul(P1)
+}
+
+#[cfg(test)]
+mod tests {
+    use prost::Message as _;
+    use steadfast_wire::{
+        banyandb::{common::v1::Metadata, database::v1::Node},
+        fodc::RegisterAgentRequest,
+    };
+
+    use super::*;
+
+    #[test]
+    fn hashes_are_those_of_xxhash() {
+        for (data, expected) in [
+            ("", 0xef46_db37_51d8_e999),
+            ("a", 0xd24e_c4f1_a98c_6e5b),
+            ("abc", 0x44bc_2cf5_ad77_0999),
+            (
+                "Nobody inspects the spammish repetition",
+                0xfbce_a83c_8a37_8bf1,
+            ),
+        ] {
+            assert_eq!(xxh64(data.as_bytes()), expected, "{data:?}");
+        }
+    }
+
+    fn fingerprint<'a>(object: &[u8], rules: impl IntoIterator<Item = &'a [u8]>) -> u64 {
+        let rules = rules.into_iter().map(|rule| (rule_name(rule), hash(rule)));
+        super::fingerprint(hash(object), rules)
+    }
+
+    /// An object whose metadata is its first field, as that of every schema object is.
+    fn object(metadata: Metadata) -> Vec<u8> {
+        let node = Node {
+            metadata: Some(metadata),
+            grpc_address: "content".to_owned(),
+            ..Node::default()
+        };
+        node.encode_to_vec()
+    }
+
+    fn named(group: &str, name: &str) -> Metadata {
+        Metadata {
+            group: group.to_owned(),
+            name: name.to_owned(),
+            ..Metadata::default()
+        }
+    }
+
+    #[test]
+    fn fingerprint_ignores_the_id_and_the_revisions() {
+        let plain = object(named("g", "n"));
+        let revised = object(Metadata {
+            id: 7,
+            create_revision: 8,
+            mod_revision: 9,
+            ..named("g", "n")
+        });
+        assert_ne!(plain, revised);
+        assert_eq!(fingerprint(&plain, []), fingerprint(&revised, []));
+        assert_ne!(
+            fingerprint(&plain, []),
+            fingerprint(&object(named("g", "m")), [])
+        );
+        let twice = xxh64(&xxh64(&plain).to_le_bytes());
+        assert_eq!(fingerprint(&plain, []), twice, "a hash over hashes");
+    }
+
+    #[test]
+    fn rules_count_once_and_in_the_order_of_their_names() {
+        let (a, b) = (object(named("g", "a")), object(named("g", "b")));
+        let stream = object(named("g", "s"));
+        let both = fingerprint(&stream, [&*a, &*b]);
+        assert_eq!(fingerprint(&stream, [&*b, &*a, &*b]), both);
+        assert_ne!(fingerprint(&stream, [&*a]), both);
+        assert_eq!(rule_name(&a), "g/a");
+    }
+
+    #[test]
+    fn unknown_fields_count() {
+        let plain = object(named("g", "n"));
+        let mut extended = plain.clone();
+        let unknown = RegisterAgentRequest {
+            node_role: "x".to_owned(),
+            ..RegisterAgentRequest::default()
+        };
+        prost::encoding::message::encode(99, &unknown, &mut extended);
+        assert_ne!(fingerprint(&plain, []), fingerprint(&extended, []));
+    }
+
+    #[test]
+    fn bytes_that_are_no_message_have_a_fingerprint() {
+        for bytes in [&b"\xff"[..], b"\x0a\xff", b"\x0a\x05ab", b"\x0b"] {
+            assert_eq!(fingerprint(bytes, []), xxh64(&xxh64(bytes).to_le_bytes()));
+            assert_eq!(rule_name(bytes), "/");
+        }
+    }
+}
