@@ -28,6 +28,7 @@ mod key_list;
 mod lists;
 mod matching;
 mod members;
+mod object;
 mod postings;
 mod scanner;
 mod values;
@@ -35,8 +36,11 @@ mod values;
 use std::{collections::BTreeMap, sync::Arc};
 
 pub(crate) use self::matching::COPIES_PER_COST;
-pub use self::matching::Matching;
 use self::{collection::Collection, ids::Slot};
+pub use self::{
+    matching::Matching,
+    object::{Member, read_members},
+};
 use crate::{
     Event,
     arena::{Arena, is_sparse},

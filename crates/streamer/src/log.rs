@@ -62,7 +62,7 @@ impl Default for Limits {
 }
 
 /// The name of a document. Ordered by database, collection, id.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct DocumentKey {
     /// Database of the document.
     pub database: Arc<str>,

@@ -11,7 +11,12 @@ use super::{
     stream::Stream,
     subscriptions::Subscriptions,
 };
-use crate::{Event, convert::event_to_wire, filter::Document, matcher::SubscriptionKey};
+use crate::{
+    Event,
+    convert::{event_to_wire, put_bytes, put_event},
+    filter::Document,
+    matcher::SubscriptionKey,
+};
 
 /// An event to be delivered. It is encoded once; each stream's message is written around it.
 #[derive(Debug)]
@@ -30,14 +35,13 @@ pub(super) struct OutgoingEvent<'a> {
 impl<'a> OutgoingEvent<'a> {
     pub(super) fn new(event: &'a Event, cx: &Context) -> Self {
         let position = cx.wire_position(event.offset);
+        let mut encoded = Vec::with_capacity(event.weight() + ENVELOPE_BYTES);
         // The term of writing, so that the event's id survives a restart; its position is of the
         // current term.
-        let wire = event_to_wire(cx.log.written_in(event.offset), event);
-        let event_len = message::encoded_len(tags::EVENT, &wire);
-        let encoded_len = event_len + message::encoded_len(tags::POSITION, &position);
-        let mut encoded = Vec::with_capacity(encoded_len);
+        let epoch = cx.log.written_in(event.offset);
+        put_event(tags::EVENT, epoch, event, &mut encoded);
+        let event_len = encoded.len();
         // In this order: a plain peer gets a prefix of the same bytes.
-        message::encode(tags::EVENT, &wire, &mut encoded);
         message::encode(tags::POSITION, &position, &mut encoded);
         Self {
             event,
@@ -186,13 +190,6 @@ pub(super) fn fall_behind(
             // Without credit it is not ready: a page would read events that nobody may get.
             .insert(key, offset, subscription.has_credit());
     }
-}
-
-/// Writes a field of bytes or text.
-fn put_bytes(tag: u32, bytes: &[u8], out: &mut Vec<u8>) {
-    encode_key(tag, WireType::LengthDelimited, out);
-    encode_varint(bytes.len() as u64, out);
-    out.extend_from_slice(bytes);
 }
 
 /// The field numbers of `StreamerMessage.delivery` and of `EventDelivery`.

@@ -39,8 +39,20 @@ impl<'a> Scanner<'a> {
     /// Creates a scanner before the first byte.
     pub(super) fn new(data: &'a [u8]) -> Result<Self, Malformed> {
         // Once for all: most data is ASCII, which takes 16 bytes at a time.
-        std::str::from_utf8(data).map_err(|_| Malformed)?;
-        Ok(Self { data, at: 0 })
+        std::str::from_utf8(data)
+            .map_err(|_| Malformed)
+            .map(Self::of)
+    }
+
+    /// Creates a scanner before the first byte of a text.
+    pub(super) fn of(text: &'a str) -> Self {
+        let data = text.as_bytes();
+        Self { data, at: 0 }
+    }
+
+    /// Returns the number of bytes before the next one.
+    pub(super) const fn position(&self) -> usize {
+        self.at
     }
 
     /// Skips blanks and returns the byte after them.

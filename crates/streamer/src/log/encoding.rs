@@ -1,4 +1,8 @@
-//! The encoding of stored values: a format byte and a checksum, followed by a protobuf message.
+//! The encoding of stored values.
+//!
+//! A record of a segment holds an event or a producer in a compact form of its own ([`StoredEvent`],
+//! [`StoredProducer`]); the record has the checksum. A value in the index has a format byte and a
+//! checksum, followed by a protobuf message:
 //!
 //! ```text
 //! ┌────────┬───────────────┬──────────────┐
@@ -10,34 +14,22 @@
 //! The checksum includes the key, so that a value stored under another key is detected too. redb
 //! verifies its pages only during repair; this checksum detects bit flips at every read.
 
+mod event;
+
 use std::sync::Arc;
 
 use bytes::Bytes;
-use prost::Message;
-
-use super::{
-    DocumentKey, ProducerState,
-    ingest::{DocumentEvent, DocumentState},
+use prost::{
+    Message,
+    encoding::{decode_varint, encode_varint},
 };
+
+pub(super) use self::event::{KnownNames, StoredEvent};
+use super::{DocumentKey, ProducerState, ingest::DocumentState};
 use crate::{Epoch, Event, Operation, Terms};
 
 const FORMAT: u8 = 1;
 const HEADER: usize = 5;
-/// Minimum difference of an event's timestamp and the time by which it ages that is stored.
-const SKEW_MIN_MS: u64 = 60_000;
-
-/// A decoded event.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct StoredEvent {
-    pub(super) event: Arc<Event>,
-    /// The state of the document after the event.
-    pub(super) state: DocumentState,
-    /// Total size of all encoded events before this one. The difference between two events is the
-    /// size of what lies between them, which therefore need not be read.
-    pub(super) bytes_before: u64,
-    /// The time by which the event ages. Differs from its timestamp if the system's clock had jumped.
-    pub(super) logged_ms: i64,
-}
 
 /// A document: its state, and its last event if that has been trimmed from the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -73,83 +65,6 @@ pub enum DecodeError {
     /// The checksum matches, but the content is invalid.
     #[error("its content is invalid")]
     Invalid,
-}
-
-impl StoredEvent {
-    /// Encodes an event. `bytes_before` is the total size of the encoded events before it, `logged_ms`
-    /// the time by which it ages. The record around it has the checksum and the offset.
-    pub(super) fn encode(
-        DocumentEvent { event, state }: &DocumentEvent,
-        bytes_before: u64,
-        logged_ms: i64,
-    ) -> Vec<u8> {
-        // Wraps like the age below: a system clock may return any time.
-        let skew_ms = event.timestamp.wrapping_sub(logged_ms);
-        EventBody {
-            database: event.database.to_string(),
-            collection: event.collection.to_string(),
-            document_id: event.document_id.to_string(),
-            operation: operation_number(event.operation),
-            data: event.data.clone(),
-            timestamp: event.timestamp,
-            version: state.version,
-            // As a varint, an age is shorter than a time, most of all for young documents. It wraps,
-            // because a wrong clock or an `Origin` may put the creation anywhere.
-            age_ms: event.timestamp.wrapping_sub(state.created_at),
-            bytes_before,
-            // Not stored if it is small, as it usually is.
-            skew_ms: if skew_ms.unsigned_abs() < SKEW_MIN_MS {
-                0
-            } else {
-                skew_ms
-            },
-        }
-        .encode_to_vec()
-    }
-
-    /// Returns the value in a log of format 1.
-    #[cfg(test)]
-    pub(super) fn encode_format_1(&self) -> Vec<u8> {
-        let event = DocumentEvent {
-            event: Arc::clone(&self.event),
-            state: self.state,
-        };
-        let encoded = Self::encode(&event, self.bytes_before, self.logged_ms);
-        let body = EventBody::decode(&*encoded).expect("it was just encoded");
-        seal(&self.event.offset.to_le_bytes(), &body)
-    }
-
-    /// Returns the encoded event in a value of a log of format 1.
-    pub(super) fn unseal(offset: u64, value: &[u8]) -> Result<&[u8], DecodeError> {
-        check(&offset.to_le_bytes(), value)
-    }
-
-    /// Decodes the event at `offset`.
-    pub(super) fn decode(offset: u64, encoded: &[u8]) -> Result<Self, DecodeError> {
-        // Copied: the buffer holds many events, and this one may live longer.
-        let encoded = Bytes::copy_from_slice(encoded);
-        let body = EventBody::decode(encoded).map_err(|_| DecodeError::Invalid)?;
-        let operation = operation(body.operation)?;
-        Ok(Self {
-            event: Arc::new(Event {
-                offset,
-                database: body.database.into(),
-                collection: body.collection.into(),
-                document_id: body.document_id.into(),
-                operation,
-                data: body.data,
-                timestamp: body.timestamp,
-            }),
-            state: DocumentState {
-                version: body.version,
-                created_at: body.timestamp.wrapping_sub(body.age_ms),
-                deleted: operation == Operation::Delete,
-                offset,
-            },
-            bytes_before: body.bytes_before,
-            logged_ms: body.timestamp.wrapping_sub(body.skew_ms),
-        })
-    }
 }
 
 impl StoredDocument {
@@ -204,20 +119,38 @@ impl StoredProducer {
         Ok(Self::from_body(body))
     }
 
-    /// Encodes a producer with its name for a record, which has the checksum.
-    pub(super) fn encode_named(&self, name: &str) -> Vec<u8> {
-        ProducerBody {
-            name: name.to_owned(),
-            ..self.body()
+    /// Appends a producer with its name, for a record, which has the checksum: last sequence, time of use,
+    /// name with its length, and the marker, if there is one, after a byte.
+    pub(super) fn encode_named(&self, name: &str, out: &mut Vec<u8>) {
+        encode_varint(self.state.last_sequence, out);
+        encode_varint(self.used_ms.cast_unsigned(), out);
+        put_text(name, out);
+        if let Some(marker) = &self.state.marker {
+            // Otherwise an empty one would look like none.
+            out.push(0);
+            out.extend_from_slice(marker);
         }
-        .encode_to_vec()
+    }
+
+    /// Returns an upper bound of the length of an encoded producer with its name.
+    pub(super) fn bound(&self, name: &str) -> usize {
+        let marker = self.state.marker.as_ref().map_or(0, Bytes::len);
+        3 * 10 + name.len() + 1 + marker
     }
 
     /// Decodes a producer and its name.
-    pub(super) fn decode_named(encoded: &[u8]) -> Result<(Arc<str>, Self), DecodeError> {
-        let mut body = ProducerBody::decode(encoded).map_err(|_| DecodeError::Invalid)?;
-        let name = std::mem::take(&mut body.name).into();
-        Ok((name, Self::from_body(body)))
+    pub(super) fn decode_named(mut encoded: &[u8]) -> Result<(Arc<str>, Self), DecodeError> {
+        let from = &mut encoded;
+        let last_sequence = number(from)?;
+        let used_ms = number(from)?.cast_signed();
+        let name = text(from)?.into();
+        let marker = from.split_first();
+        let marker = marker.map(|(_, marker)| Bytes::copy_from_slice(marker));
+        let state = ProducerState {
+            last_sequence,
+            marker,
+        };
+        Ok((name, Self { state, used_ms }))
     }
 
     fn body(&self) -> ProducerBody {
@@ -225,7 +158,6 @@ impl StoredProducer {
             last_sequence: self.state.last_sequence,
             used_ms: self.used_ms,
             marker: self.state.marker.clone(),
-            name: String::new(),
         }
     }
 
@@ -275,6 +207,26 @@ pub(super) fn decode_terms(name: &str, encoded: &[u8]) -> Result<Terms, DecodeEr
     }
     let parts = body.epochs.into_iter().map(Epoch).zip(body.heads);
     Terms::from_parts(parts.collect()).ok_or(DecodeError::Invalid)
+}
+
+fn put_text(text: &str, out: &mut Vec<u8>) {
+    encode_varint(text.len() as u64, out);
+    out.extend_from_slice(text.as_bytes());
+}
+
+fn number(from: &mut &[u8]) -> Result<u64, DecodeError> {
+    decode_varint(from).map_err(|_| DecodeError::Invalid)
+}
+
+fn take<'a>(from: &mut &'a [u8], length: usize) -> Result<&'a [u8], DecodeError> {
+    let (taken, rest) = from.split_at_checked(length).ok_or(DecodeError::Invalid)?;
+    *from = rest;
+    Ok(taken)
+}
+
+fn text<'a>(from: &mut &'a [u8]) -> Result<&'a str, DecodeError> {
+    let length = usize::try_from(number(from)?).map_err(|_| DecodeError::Invalid)?;
+    std::str::from_utf8(take(from, length)?).map_err(|_| DecodeError::Invalid)
 }
 
 fn seal(key: &[u8], body: &impl Message) -> Vec<u8> {
@@ -348,30 +300,6 @@ const fn operation(number: u32) -> Result<Operation, DecodeError> {
 }
 
 #[derive(Clone, PartialEq, Message)]
-struct EventBody {
-    #[prost(string, tag = "1")]
-    database: String,
-    #[prost(string, tag = "2")]
-    collection: String,
-    #[prost(string, tag = "3")]
-    document_id: String,
-    #[prost(uint32, tag = "4")]
-    operation: u32,
-    #[prost(bytes = "bytes", tag = "5")]
-    data: Bytes,
-    #[prost(int64, tag = "6")]
-    timestamp: i64,
-    #[prost(uint64, tag = "7")]
-    version: u64,
-    #[prost(sint64, tag = "8")]
-    age_ms: i64,
-    #[prost(uint64, tag = "9")]
-    bytes_before: u64,
-    #[prost(sint64, tag = "10")]
-    skew_ms: i64,
-}
-
-#[derive(Clone, PartialEq, Message)]
 struct DocumentBody {
     #[prost(uint64, tag = "1")]
     version: u64,
@@ -397,9 +325,6 @@ struct ProducerBody {
     used_ms: i64,
     #[prost(bytes = "bytes", optional, tag = "3")]
     marker: Option<Bytes>,
-    /// Empty in the table, where it is the key.
-    #[prost(string, tag = "4")]
-    name: String,
 }
 
 #[derive(Clone, PartialEq, Message)]

@@ -1,13 +1,10 @@
 //! The rules that turn a submission into an event. Pure, and shared by all logs.
 
-use std::{collections::BTreeMap, fmt, sync::Arc};
+use std::{fmt::Write as _, ops::Range, sync::Arc};
 
 use bytes::Bytes;
-use serde::{
-    Deserialize, Deserializer,
-    de::{MapAccess, SeqAccess, Visitor},
-};
-use serde_json::{error::Category, value::RawValue};
+use serde_json::error::Category;
+use steadfast_streamer_core::matcher::{Member, read_members};
 
 use super::{Limits, RefusedEntry, Submission};
 use crate::{Event, Operation};
@@ -30,7 +27,15 @@ pub(super) struct DocumentState {
 pub(super) struct DocumentEvent {
     pub(super) event: Arc<Event>,
     pub(super) state: DocumentState,
+    /// Modification time of the document, Unix milliseconds.
+    pub(super) updated_at: i64,
+    /// Where the data of the event has [`METADATA`], in this order.
+    pub(super) metadata: [Range<usize>; METADATA.len()],
 }
+
+/// The members of a document whose values are the server's and of every event: creation time,
+/// modification time, and version. In the order of their names.
+pub(super) const METADATA: [&str; 3] = ["createdAt", "updatedAt", "version"];
 
 /// The relation of a submitted sequence to the committed ones of its producer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -98,11 +103,12 @@ pub(super) fn ingest(
     };
 
     // The payload of a delete is not even parsed: a malformed one must not keep the document alive.
-    let fields = if deleted {
-        BTreeMap::new()
+    let members = if deleted {
+        Vec::new()
     } else {
         parse_object(&submission.data)?
     };
+    let (data, metadata) = with_metadata(members, created_at, updated_at, version, deleted);
     let key = &submission.document;
     Ok(DocumentEvent {
         event: Arc::new(Event {
@@ -111,7 +117,7 @@ pub(super) fn ingest(
             collection: Arc::clone(&key.collection),
             document_id: Arc::clone(&key.document_id),
             operation,
-            data: with_metadata(fields, created_at, updated_at, version, deleted),
+            data,
             timestamp: origin.map_or(now_ms, |origin| origin.timestamp),
         }),
         state: DocumentState {
@@ -120,34 +126,79 @@ pub(super) fn ingest(
             deleted,
             offset,
         },
+        updated_at,
+        metadata,
     })
 }
 
 /// Encodes the document with the server's metadata, which replaces user fields of the same names.
+/// Returns also where [`METADATA`] is.
 fn with_metadata(
-    mut fields: BTreeMap<String, Box<RawValue>>,
+    data: Vec<Member<'_>>,
     created_at: i64,
     updated_at: i64,
     version: u64,
     deleted: bool,
-) -> Bytes {
-    // Both are sent beside the document.
-    fields.remove("id");
-    fields.remove("collection");
-    let mut set = |name: &str, text: String| {
-        let value = RawValue::from_string(text).expect("a number and `true` are JSON");
-        // Replaces a field of the user: a subscriber must be able to trust these names.
-        fields.insert(name.to_owned(), value);
-    };
-    set("createdAt", created_at.to_string());
-    set("updatedAt", updated_at.to_string());
-    set("version", version.to_string());
-    if deleted {
-        set("deleted", "true".to_owned());
+) -> (Bytes, [Range<usize>; METADATA.len()]) {
+    let values = [
+        created_at.to_string(),
+        updated_at.to_string(),
+        version.to_string(),
+    ];
+    // With the lifetime of the values.
+    let mut members: Vec<Member<'_>> = data;
+    // `id` and `collection` are sent beside the document. A subscriber must be able to trust the others.
+    members.retain(|member| {
+        let name = &*member.name;
+        !METADATA.contains(&name) && !["id", "collection"].contains(&name)
+    });
+    for (name, value) in METADATA.into_iter().zip(&values) {
+        let name = name.into();
+        members.push(Member { name, value });
     }
-    serde_json::to_vec(&fields)
-        .expect("a map of strings to JSON values is JSON")
-        .into()
+    if deleted {
+        members.push(Member {
+            name: "deleted".into(),
+            value: "true",
+        });
+    }
+    // Stable: of members with one name the last one stays the last.
+    members.sort_by(|one, other| one.name.cmp(&other.name));
+    let mut places = [const { 0..0 }; METADATA.len()];
+    let length = members.iter().map(|it| it.name.len() + it.value.len() + 4);
+    let mut text = String::with_capacity(1 + length.sum::<usize>());
+    for (at, member) in members.iter().enumerate() {
+        // As in Go and JavaScript, the last one wins.
+        if members
+            .get(at + 1)
+            .is_some_and(|next| next.name == member.name)
+        {
+            continue;
+        }
+        text.push(if text.is_empty() { '{' } else { ',' });
+        let start = text.len();
+        push_name(&member.name, &mut text);
+        text.push(':');
+        text.push_str(member.value);
+        if let Some(number) = METADATA.iter().position(|name| *name == member.name) {
+            places[number] = start..text.len();
+        }
+    }
+    text.push('}');
+    (text.into(), places)
+}
+
+/// Appends a name as a JSON string.
+fn push_name(name: &str, text: &mut String) {
+    let is_plain = |byte: u8| byte >= b' ' && byte != b'"' && byte != b'\\';
+    if name.bytes().all(is_plain) {
+        text.push('"');
+        text.push_str(name);
+        text.push('"');
+    } else {
+        let quoted = serde_json::Value::from(name);
+        write!(text, "{quoted}").expect("writing to a string cannot fail");
+    }
 }
 
 fn check_sizes(submission: &Submission, limits: &Limits) -> Result<(), RefusedEntry> {
@@ -180,10 +231,23 @@ fn check_sizes(submission: &Submission, limits: &Limits) -> Result<(), RefusedEn
 }
 
 /// Parses a JSON object into its members. Values keep their exact text, so that no number is
-/// rounded. Of duplicate keys the last one wins, as in Go and JavaScript.
-fn parse_object(data: &[u8]) -> Result<BTreeMap<String, Box<RawValue>>, RefusedEntry> {
-    let refuse = |error: serde_json::Error| {
-        RefusedEntry::NotAnObject(match error.classify() {
+/// rounded.
+///
+/// An event that breaks the parsers of all subscribers must be refused before it is in the log: at most
+/// 128 levels, no lone surrogates, and numbers in the range of a double.
+fn parse_object(data: &[u8]) -> Result<Vec<Member<'_>>, RefusedEntry> {
+    read_members(data).ok_or_else(|| RefusedEntry::NotAnObject(defect(data)))
+}
+
+/// Returns the reason why data is not an object, without any of it.
+fn defect(data: &[u8]) -> String {
+    // For another JSON type, serde could only be quoted as "cannot be represented".
+    if data.iter().find(|byte| !byte.is_ascii_whitespace()) != Some(&b'{') {
+        return "expected `{` at the beginning".to_owned();
+    }
+    match serde_json::from_slice::<serde_json::Value>(data) {
+        Ok(_) => "a value cannot be represented".to_owned(),
+        Err(error) => match error.classify() {
             Category::Syntax | Category::Eof => error.to_string(),
             // These texts of serde quote the value, and error messages must not contain payloads.
             Category::Data | Category::Io => format!(
@@ -191,76 +255,7 @@ fn parse_object(data: &[u8]) -> Result<BTreeMap<String, Box<RawValue>>, RefusedE
                 error.line(),
                 error.column()
             ),
-        })
-    };
-    // For another JSON type, serde could only be quoted as "cannot be represented".
-    if data.iter().find(|byte| !byte.is_ascii_whitespace()) != Some(&b'{') {
-        return Err(RefusedEntry::NotAnObject(
-            "expected `{` at the beginning".to_owned(),
-        ));
-    }
-    // Parsing into `RawValue` checks the syntax only, so everything else is checked first.
-    // The limit of 128 levels is serde_json's recursion limit, which skipping into `RawValue`
-    // lacks.
-    let Readable = serde_json::from_slice(data).map_err(refuse)?;
-    serde_json::from_slice(data).map_err(refuse)
-}
-
-/// A JSON value that every receiver can parse: nested at most 128 levels deep, without lone
-/// surrogates, and with numbers in the range of a double. An event that breaks the parsers of all
-/// subscribers must be refused before it is in the log.
-struct Readable;
-
-impl<'de> Deserialize<'de> for Readable {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(Self)
-    }
-}
-
-impl<'de> Visitor<'de> for Readable {
-    type Value = Self;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a JSON value")
-    }
-
-    fn visit_unit<E>(self) -> Result<Self, E> {
-        Ok(self)
-    }
-
-    fn visit_bool<E>(self, _: bool) -> Result<Self, E> {
-        Ok(self)
-    }
-
-    fn visit_i64<E>(self, _: i64) -> Result<Self, E> {
-        Ok(self)
-    }
-
-    fn visit_u64<E>(self, _: u64) -> Result<Self, E> {
-        Ok(self)
-    }
-
-    fn visit_f64<E: serde::de::Error>(self, value: f64) -> Result<Self, E> {
-        if value.is_finite() {
-            Ok(self)
-        } else {
-            Err(E::custom("a number is too large"))
-        }
-    }
-
-    fn visit_str<E>(self, _: &str) -> Result<Self, E> {
-        Ok(self)
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Self, A::Error> {
-        while items.next_element::<Self>()?.is_some() {}
-        Ok(self)
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut fields: A) -> Result<Self, A::Error> {
-        // Keys as well: a lone surrogate in a key breaks a parser like one in a value.
-        while fields.next_entry::<Self, Self>()?.is_some() {}
-        Ok(self)
+        },
     }
 }
 

@@ -38,10 +38,10 @@ use redb::{ReadableDatabase, WriteTransaction};
 pub use self::simulation::{SimulationCounts, simulate};
 use self::{
     disk::Disk,
-    documents::PendingStates,
+    documents::DocumentStates,
     engine::{DOCUMENTS, Documents, Engine, PRODUCERS, Producers, catch_panics, storage},
     maintenance::Maintenance,
-    segment::Kind,
+    segment::{CommitBuffer, Kind},
     segments::{Appender, Segments},
 };
 pub use self::{
@@ -104,7 +104,7 @@ pub struct SegmentLog {
     appender: Appender,
     disk: Arc<dyn Disk>,
     min_free_bytes: u64,
-    pending: PendingStates,
+    documents: DocumentStates,
     maintenance: Maintenance,
     clock: AgeClock,
     /// The last step of the clock.
@@ -112,8 +112,6 @@ pub struct SegmentLog {
     sync_interval: Option<Duration>,
     /// The time of the first commit that is not synced.
     unsynced_since: Option<Instant>,
-    /// Total size of all encoded events, including the trimmed ones.
-    bytes: u64,
     /// The failure that stopped all writes.
     failure: Option<LogError>,
 }
@@ -190,52 +188,54 @@ impl SegmentLog {
         self.check_space(&batch)?;
         // Maintenance normally applies them earlier. A burst that outruns it pays for the index
         // here.
-        if self.pending.is_full() {
+        if self.documents.is_full() {
             self.apply(now_ms)?;
         }
         let head = self.shared.bounds().head;
-        let transaction = self.shared.engine.begin_read().map_err(storage)?;
         let mut committed = Committed {
-            producers: transaction.open_table(PRODUCERS).map_err(storage)?,
-            documents: transaction.open_table(DOCUMENTS).map_err(storage)?,
+            index: None,
             shared: &self.shared,
-            pending: &self.pending,
+            documents: &self.documents,
         };
         // Decided entirely before the first write, so that an invalid entry cannot leave half a
         // commit.
         let plan = CommitPlan::new(batch, head, now_ms, &self.limits, &mut committed)?;
         // redb keeps old pages for as long as a read transaction is open.
-        drop((committed, transaction));
+        drop(committed);
         // Duplicates and jumps change nothing, and so they cost no sync.
         if plan.is_empty() {
             return Ok(plan.outcomes);
         }
 
         let new_head = head + plan.events.len() as u64;
-        let mut bytes = self.bytes;
         let used_ms = self.clock.now_ms(now_ms);
-        let mut records = Vec::with_capacity(plan.events.len() + plan.producers.len());
-        for appended in &plan.events {
-            let encoded = StoredEvent::encode(appended, bytes, used_ms);
-            bytes = bytes.saturating_add(encoded.len() as u64);
-            records.push((Kind::Event, appended.event.offset, encoded));
-        }
         let stored = |(name, state)| (name, StoredProducer { state, used_ms });
-        let producers: Vec<(Arc<str>, _)> = plan.producers.into_iter().map(stored).collect();
+        let producers: BTreeMap<Arc<str>, _> = plan.producers.into_iter().map(stored).collect();
+        let events = plan.events.iter();
+        let events = events.map(|appended| StoredEvent::bound(&appended.event));
+        let bodies = events.chain(producers.iter().map(|(name, it)| it.bound(name)));
+        let bound = bodies.map(CommitBuffer::bound).sum();
+        let mut buffer = self.appender.begin(head, bound)?;
+        for appended in &plan.events {
+            buffer.push(Kind::Event, appended.event.offset, |out| {
+                StoredEvent::encode(appended, used_ms, out);
+            });
+        }
         for (name, producer) in &producers {
             // In the same commit as the entries. A sequence that is stored without its entry would
             // make the resent entry a duplicate.
-            records.push((Kind::Producer, new_head, producer.encode_named(name)));
+            buffer.push(Kind::Producer, new_head, |out| {
+                producer.encode_named(name, out);
+            });
         }
-        self.appender.append(head, &records)?;
+        self.appender.commit(buffer)?;
         if self.sync_interval.is_some() {
             self.unsynced_since.get_or_insert_with(Instant::now);
         }
 
         // Only now: if the commit fails, readers must not see the new head.
-        self.bytes = bytes;
-        self.pending.extend(plan.documents, plan.events.len());
-        self.pending.count_producers(&producers);
+        self.documents.extend(plan.documents, plan.events.len());
+        self.documents.count_producers(&producers);
         self.shared.producers().extend(producers);
         // The last step. Until then a reader stops at the old head, whatever the segments hold.
         self.shared.set_bounds(|bounds| bounds.head = new_head);
@@ -260,9 +260,9 @@ impl SegmentLog {
         let state = self.shared.producer(name).unwrap_or_default();
         if state != ProducerState::default() {
             let used_ms = self.clock.now_ms(now_ms);
-            let touched = [(Arc::from(name), StoredProducer { state, used_ms })];
-            self.pending.count_producers(&touched);
-            self.shared.producers().extend(touched);
+            let touched = (Arc::from(name), StoredProducer { state, used_ms });
+            self.documents.count_producers([(&touched.0, &touched.1)]);
+            self.shared.producers().extend([touched]);
         }
     }
 
@@ -384,17 +384,31 @@ impl Shared {
 
 /// The committed state: the tables, and the states that are not in them yet.
 struct Committed<'a> {
-    producers: Producers,
-    documents: Documents,
+    /// Opened for the first state that is not in memory.
+    index: Option<(Producers, Documents)>,
     shared: &'a Shared,
-    pending: &'a PendingStates,
+    documents: &'a DocumentStates,
+}
+
+impl Committed<'_> {
+    fn index(&mut self) -> Result<&(Producers, Documents), LogError> {
+        let index = if let Some(index) = self.index.take() {
+            index
+        } else {
+            let transaction = self.shared.engine.begin_read().map_err(storage)?;
+            let producers = transaction.open_table(PRODUCERS).map_err(storage)?;
+            let documents = transaction.open_table(DOCUMENTS).map_err(storage)?;
+            (producers, documents)
+        };
+        Ok(self.index.insert(index))
+    }
 }
 
 impl CommittedState for Committed<'_> {
     fn producer(&mut self, name: &str) -> Result<ProducerState, LogError> {
         let state = match self.shared.newer_producer(name) {
             Some(newer) => Ok(newer),
-            None => engine::producer(&self.producers, name),
+            None => engine::producer(&self.index()?.0, name),
         };
         let damaged = |error: &LogError| matches!(error, LogError::DamagedState { .. });
         match state {
@@ -413,10 +427,10 @@ impl CommittedState for Committed<'_> {
 
     fn document(&mut self, key: &DocumentKey) -> Result<Option<DocumentState>, LogError> {
         // Before the table, which lags behind the log until the next `apply`.
-        if let Some(state) = self.pending.state(key) {
+        if let Some(state) = self.documents.get(key) {
             return Ok(Some(state));
         }
-        match engine::document(&self.documents, key) {
+        match engine::document(&self.index()?.1, key) {
             Err(error @ LogError::DamagedState { .. }) => {
                 tracing::error!(error = with_sources(&error), "the document begins anew");
                 // Versions still increase: no document has more of them than the log has events.

@@ -212,6 +212,8 @@ fn matcher_refuses_what_the_reader_of_documents_refuses() {
             for matcher in [&reading, &passing] {
                 assert_eq!(matcher.start(&event).fault().is_some(), refused, "{data}");
             }
+            let members = read_members(data.as_bytes());
+            assert_eq!(members.is_none(), refused || data.is_empty(), "{data}");
         }
     }
 }
@@ -295,6 +297,16 @@ proptest! {
         let matching = matcher.start(&event);
         if let crate::filter::Selection::Conditions(_) = filter.selection() {
             prop_assert_eq!(matching.fault().is_none(), readable);
+        }
+        if !event.data.is_empty() {
+            // The last member of a name is the one that counts.
+            let members = read_members(&event.data).map(|members| {
+                let members = members.into_iter();
+                members
+                    .map(|it| (it.name.into_owned(), serde_json::from_str(it.value).unwrap()))
+                    .collect()
+            });
+            prop_assert_eq!(members, Document::read(&event.data).ok());
         }
         if readable && !event.data.is_empty() {
             let holds = naive::holds(&filters, &event).unwrap();

@@ -1,39 +1,51 @@
 use std::fmt::Debug;
 
 use super::*;
+use crate::{
+    Operation,
+    log::{
+        Limits, Origin, Submission,
+        ingest::{DocumentEvent, ingest},
+    },
+};
+
+const NOW: i64 = 1_700_000_000_000;
 
 fn key() -> DocumentKey {
     DocumentKey::new("default", "users", "u1")
 }
 
-fn event() -> DocumentEvent {
-    DocumentEvent {
-        event: Arc::new(Event {
-            offset: 42,
-            database: key().database,
-            collection: key().collection,
-            document_id: key().document_id,
-            operation: Operation::Update,
-            data: Bytes::from_static(br#"{"name":"Ada","version":7}"#),
-            timestamp: 1_700_000_000_000,
-        }),
-        state: DocumentState {
-            version: 7,
-            created_at: 1_600_000_000_000,
-            deleted: false,
-            offset: 42,
-        },
-    }
+/// Returns the event of a submission with this content.
+fn event(change: impl FnOnce(&mut Submission)) -> DocumentEvent {
+    let mut submission = Submission::new("p", 1, key(), r#"{"name":"Ada","a":1,"z":[]}"#);
+    change(&mut submission);
+    let before = DocumentState {
+        version: 6,
+        created_at: 1_600_000_000_000,
+        deleted: false,
+        offset: 9,
+    };
+    ingest(&submission, Some(&before), 42, NOW, &Limits::default()).unwrap()
+}
+
+/// Encodes and decodes an event, and returns the encoded length as well.
+fn restored(event: &DocumentEvent, logged_ms: i64) -> (StoredEvent, usize) {
+    let mut encoded = Vec::new();
+    StoredEvent::encode(event, logged_ms, &mut encoded);
+    assert!(encoded.len() <= StoredEvent::bound(&event.event));
+    let stored = StoredEvent::decode(42, &encoded, &mut KnownNames::default()).unwrap();
+    let state = StoredEvent::decode_state(42, &encoded, &mut KnownNames::default());
+    assert_eq!(state, Ok((key(), stored.state)));
+    (stored, encoded.len())
 }
 
 /// Returns the event as a log of format 1 stored it.
 fn in_format_1() -> Vec<u8> {
-    let encoded = StoredEvent::encode(&event(), 9, 0);
-    StoredEvent::decode(42, &encoded).unwrap().encode_format_1()
+    restored(&event(|_| ()), NOW).0.encode_format_1()
 }
 
 fn document(with_event: bool) -> StoredDocument {
-    let DocumentEvent { event, state } = event();
+    let DocumentEvent { event, state, .. } = event(|_| ());
     // Times before 1970 are allowed.
     let timestamp = -1;
     let event = with_event.then(|| {
@@ -67,21 +79,87 @@ fn detects_all_damage<T: Debug>(encoded: &[u8], decode: impl Fn(&[u8]) -> Result
 
 #[test]
 fn event_roundtrip() {
-    let mut event = event();
-    let encoded = StoredEvent::encode(&event, 1_000, event.event.timestamp + 5);
-    let stored = StoredEvent::decode(42, &encoded).unwrap();
-    assert_eq!(stored.event, event.event);
-    assert_eq!(stored.state, event.state);
-    assert_eq!(stored.bytes_before, 1_000);
-    assert_eq!(stored.logged_ms, event.event.timestamp);
-    let encoded = StoredEvent::encode(&event, 0, 7_000);
-    assert_eq!(StoredEvent::decode(42, &encoded).unwrap().logged_ms, 7_000);
+    let origin = |version, created_at, updated_at| Origin {
+        marker: Bytes::new(),
+        version,
+        created_at,
+        updated_at,
+        timestamp: NOW,
+    };
+    let events = [
+        event(|_| ()),
+        event(|it| it.data = Bytes::from_static(b"{}")),
+        event(|it| it.operation = Some(Operation::Delete)),
+        event(|it| it.operation = Some(Operation::Insert)),
+        // An empty name, and names before, between and after those of the metadata.
+        event(|it| {
+            it.data = Bytes::from_static(br#"{"":1,"v":{},"d":2,"x":"\u00e9","deleted":0}"#);
+        }),
+        event(|it| it.origin = Some(origin(1, 5, 6))),
+        // A wrong clock must not overflow.
+        event(|it| it.origin = Some(origin(u64::MAX, i64::MAX, i64::MIN))),
+        event(|it| it.origin = Some(origin(0, i64::MIN, i64::MAX))),
+    ];
+    for event in events {
+        for (logged_ms, expected) in [
+            (NOW, NOW),
+            (NOW + 5, NOW),
+            (7_000, 7_000),
+            (i64::MIN, i64::MIN),
+        ] {
+            let (stored, _) = restored(&event, logged_ms);
+            assert_eq!(stored.event, event.event);
+            assert_eq!(stored.state, event.state);
+            assert_eq!(stored.logged_ms, expected);
+        }
+        let stored = restored(&event, NOW).0;
+        let mut whole = Vec::new();
+        stored.encode_whole(&mut whole);
+        assert_eq!(
+            StoredEvent::decode(42, &whole, &mut KnownNames::default()),
+            Ok(stored.clone())
+        );
+        let in_format_1 = stored.encode_format_1();
+        assert_eq!(StoredEvent::decode_format_1(42, &in_format_1), Ok(stored));
+    }
+}
 
-    // A wrong clock must not overflow.
-    event.state.created_at = i64::MAX;
-    let encoded = StoredEvent::encode(&event, u64::MAX, i64::MIN);
-    let stored = StoredEvent::decode(42, &encoded).unwrap();
-    assert_eq!(stored.state, event.state);
+#[test]
+fn stored_event_is_smaller_than_what_is_delivered() {
+    let event = event(|_| ());
+    let (stored, bytes) = restored(&event, NOW);
+    // Names and data without the metadata, and a few numbers.
+    let published = key().bytes() + r#"{"name":"Ada","a":1,"z":[]}"#.len();
+    assert!(bytes <= published + 24, "{bytes} for {published}");
+    assert!(stored.event.weight() > bytes);
+}
+
+#[test]
+fn cut_event_is_an_error() {
+    let mut encoded = Vec::new();
+    StoredEvent::encode(&event(|_| ()), 7, &mut encoded);
+    let data = br#"{"a":1,"name":"Ada","z":[]}"#.len();
+    // The end of the data has no length: the record around it has it.
+    for length in 0..encoded.len() - data {
+        let cut = StoredEvent::decode(42, &encoded[..length], &mut KnownNames::default());
+        assert_eq!(cut, Err(DecodeError::Invalid), "{length}");
+    }
+}
+
+#[test]
+fn producer_roundtrip_in_a_record() {
+    for marker in [None, Some(Bytes::new()), Some(Bytes::from_static(b"here"))] {
+        let state = ProducerState {
+            last_sequence: 300,
+            marker,
+        };
+        let producer = StoredProducer { state, used_ms: -1 };
+        let mut encoded = Vec::new();
+        producer.encode_named("p", &mut encoded);
+        assert!(encoded.len() <= producer.bound("p"));
+        let restored = StoredProducer::decode_named(&encoded).unwrap();
+        assert_eq!(restored, ("p".into(), producer));
+    }
 }
 
 #[test]
@@ -96,7 +174,7 @@ fn document_roundtrip_with_and_without_event() {
 fn any_damage_is_detected() {
     let encoded = in_format_1();
     detects_all_damage(&encoded, |encoded| {
-        StoredEvent::unseal(42, encoded).map(<[u8]>::to_vec)
+        StoredEvent::decode_format_1(42, encoded)
     });
 
     let encoded = document(true).encode(&key());
@@ -120,7 +198,7 @@ fn any_damage_is_detected() {
 #[test]
 fn a_value_under_another_key_is_detected() {
     assert_eq!(
-        StoredEvent::unseal(43, &in_format_1()),
+        StoredEvent::decode_format_1(43, &in_format_1()),
         Err(DecodeError::Checksum)
     );
 
@@ -138,7 +216,7 @@ fn another_format_is_named() {
     let mut encoded = in_format_1();
     encoded[0] = 9;
     assert_eq!(
-        StoredEvent::unseal(42, &encoded),
+        StoredEvent::decode_format_1(42, &encoded),
         Err(DecodeError::UnknownFormat(9))
     );
 }

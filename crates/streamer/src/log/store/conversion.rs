@@ -7,7 +7,7 @@ use redb::{ReadableDatabase, ReadableTableMetadata, TableDefinition};
 use super::{
     disk::Disk,
     engine::{Engine, FIRST, FORMAT, FORMAT_VERSION, number, set_number, storage},
-    segment::Kind,
+    segment::{CommitBuffer, Kind},
     segments::{Appender, Segments, remove_all},
 };
 use crate::log::{LogError, encoding::StoredEvent};
@@ -42,22 +42,25 @@ pub(super) fn convert(
     for (copied, item) in (1..).zip(events.range(head + 1..).map_err(storage)?) {
         let (offset, value) = item.map_err(storage)?;
         let offset = offset.value();
-        let body = StoredEvent::unseal(offset, value.value()).unwrap_or_else(|error| {
-            tracing::error!(offset, %error, "the event is damaged");
+        let mut body = Vec::new();
+        match StoredEvent::decode_format_1(offset, value.value()) {
+            Ok(stored) => stored.encode_whole(&mut body),
             // An empty body cannot be decoded: the event stays, and stays damaged.
-            &[]
-        });
-        bytes += body.len();
-        batch.push((Kind::Event, offset, body.to_vec()));
-        if bytes >= BATCH_BYTES {
-            append(&mut appender, &mut head, &mut batch)?;
-            bytes = 0;
+            Err(error) => tracing::error!(offset, %error, "the event is damaged"),
         }
+        // A damaged table may skip offsets, which are then reported as missing.
+        let is_next = offset == head + 1 + batch.len() as u64;
+        if bytes >= BATCH_BYTES || !is_next {
+            append(&mut appender, head, &mut batch)?;
+            (head, bytes) = (offset - 1, 0);
+        }
+        bytes += body.len();
+        batch.push(body);
         if copied % REPORTED == 0 {
             tracing::info!(copied, total, "converting the log to segments");
         }
     }
-    append(&mut appender, &mut head, &mut batch)?;
+    append(&mut appender, head, &mut batch)?;
     // redb does not free the pages of a table while a reader may see it.
     drop((events, transaction));
     // Everything is synced by now. Table and format change together, or the next start converts
@@ -70,17 +73,15 @@ pub(super) fn convert(
     Ok(())
 }
 
-fn append(
-    appender: &mut Appender,
-    head: &mut u64,
-    batch: &mut Vec<(Kind, u64, Vec<u8>)>,
-) -> Result<(), LogError> {
-    let Some(&(_, last, _)) = batch.last() else {
+/// Appends the events after an offset.
+fn append(appender: &mut Appender, head: u64, bodies: &mut Vec<Vec<u8>>) -> Result<(), LogError> {
+    if bodies.is_empty() {
         return Ok(());
-    };
-    appender.append(*head, batch)?;
-    // Not `head` plus the length of the batch, because a damaged table may skip offsets.
-    *head = last;
-    batch.clear();
-    Ok(())
+    }
+    let bound = bodies.iter().map(|body| CommitBuffer::bound(body.len()));
+    let mut buffer = appender.begin(head, bound.sum())?;
+    for (offset, body) in (head + 1..).zip(bodies.drain(..)) {
+        buffer.push(Kind::Event, offset, |out| out.extend(body));
+    }
+    appender.commit(buffer)
 }

@@ -1,9 +1,9 @@
 //! The table of documents, and the states that are not in it yet.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::HashMap, sync::Arc};
 
 use bytes::Bytes;
-use redb::ReadTransaction;
+use redb::{ReadTransaction, WriteTransaction};
 
 use super::{
     SegmentLog,
@@ -22,106 +22,158 @@ use crate::{
     },
 };
 
-/// The number of events after which the documents are written. With more, recovery after a crash and
-/// each write take longer; with fewer, frequently changed pages are written more often.
-const EVENTS_DUE: usize = 4_096;
-/// The number of events after which a commit waits until the documents are written.
-const EVENTS_MAX: usize = 4 * EVENTS_DUE;
-/// The memory for keys after which a commit waits until the documents are written, in bytes.
+/// The number of records after which the index is written. With more, recovery after a crash and each
+/// write of the index take longer; with fewer, the same pages are written more often.
+const RECORDS_DUE: usize = 8_192;
+/// The number of records after which a commit waits until the index is written.
+const RECORDS_MAX: usize = 2 * RECORDS_DUE;
+/// The memory for keys after which a commit waits until the index is written, in bytes.
 const KEY_BYTES_MAX: usize = 8 << 20;
 
-/// Documents whose state in the table is outdated, with their new state, and the number of producers
-/// of which this is true.
+/// The newest states of documents: all that are not in the index yet, and some that are.
+///
+/// An entry is found by the hash of its key, so that a commit need not read the index for documents that
+/// changed lately. No entry is ever older than the index. What is in the index is kept in two
+/// generations: when the younger one is full, the older one is forgotten.
 #[derive(Debug, Default)]
-pub(super) struct PendingStates {
-    states: BTreeMap<DocumentKey, DocumentState>,
-    key_bytes: usize,
-    events: usize,
-    producers: usize,
+pub(super) struct DocumentStates {
+    /// Each with the number of the transaction that writes it to the index.
+    young: HashMap<DocumentKey, (DocumentState, u64)>,
+    young_bytes: usize,
+    old: HashMap<DocumentKey, (DocumentState, u64)>,
+    /// The documents whose newest state the next transaction writes.
+    pending: Vec<DocumentKey>,
+    /// The number of the next transaction, from 1.
+    transaction: u64,
+    /// Size of the keys and markers of `pending` and of producers.
+    pending_bytes: usize,
+    /// The number of records since the last transaction.
+    records: usize,
 }
 
-impl PendingStates {
-    /// Adds the document states after a commit of `events` events.
+/// Maximum size of a generation, in bytes. Two take about 16 MiB.
+const GENERATION_BYTES: usize = 8 << 20;
+/// The size of an entry besides its key: two copies of the pointers to the key, the state, the heads of
+/// the key's parts, and free places of the table.
+const ENTRY_BYTES: usize = 192;
+
+impl DocumentStates {
+    /// Adds the states after a commit of `records` records.
     pub(super) fn extend(
         &mut self,
         states: impl IntoIterator<Item = (DocumentKey, DocumentState)>,
-        events: usize,
+        records: usize,
     ) {
         for (key, state) in states {
             let bytes = key.bytes();
-            if self.states.insert(key, state).is_none() {
-                self.key_bytes += bytes;
+            let pending = (state, self.transaction);
+            if let Some(known) = self.young.get_mut(&key) {
+                if std::mem::replace(known, pending).1 == self.transaction {
+                    continue;
+                }
+            } else {
+                self.young_bytes += bytes + ENTRY_BYTES;
+                self.young.insert(key.clone(), pending);
             }
+            self.pending_bytes += bytes;
+            self.pending.push(key);
         }
-        self.events += events;
+        self.records += records;
     }
 
-    pub(super) fn state(&self, key: &DocumentKey) -> Option<DocumentState> {
-        self.states.get(key).copied()
+    /// Returns the newest state if it is known without the index.
+    pub(super) fn get(&self, key: &DocumentKey) -> Option<DocumentState> {
+        let known = self.young.get(key).or_else(|| self.old.get(key));
+        known.map(|(state, _)| *state)
     }
 
-    /// Counts producers with a new state.
-    pub(super) fn count_producers(&mut self, producers: &[(Arc<str>, StoredProducer)]) {
-        // Counted again for each commit of one producer. This only writes the index a little
-        // earlier.
-        self.producers += producers.len();
+    /// Counts the markers and names of producers with a new state.
+    pub(super) fn count_producers<'a>(
+        &mut self,
+        producers: impl IntoIterator<Item = (&'a Arc<str>, &'a StoredProducer)>,
+    ) {
         for (name, producer) in producers {
-            self.key_bytes += name.len() + producer.state.marker.as_ref().map_or(0, Bytes::len);
+            self.records += 1;
+            self.pending_bytes += name.len() + producer.state.marker.as_ref().map_or(0, Bytes::len);
+        }
+    }
+
+    /// Returns the states that are not in the index, in the order of their keys.
+    fn pending(&mut self) -> impl Iterator<Item = (&DocumentKey, DocumentState)> {
+        // In order, so that the pages of the index are visited once.
+        self.pending.sort_unstable();
+        let young = &self.young;
+        let states = self.pending.iter();
+        states.filter_map(move |key| Some((key, young.get(key)?.0)))
+    }
+
+    /// Notes that everything is in the index.
+    fn on_applied(&mut self) {
+        self.transaction += 1;
+        self.pending.clear();
+        (self.pending_bytes, self.records) = (0, 0);
+        // Only now: what is not in the index must not be forgotten.
+        if self.young_bytes > GENERATION_BYTES {
+            self.old = std::mem::take(&mut self.young);
+            self.young_bytes = 0;
         }
     }
 
     pub(super) const fn is_empty(&self) -> bool {
-        self.events == 0 && self.producers == 0
+        self.records == 0
     }
 
     /// Returns `true` if there are enough states to be worth a transaction.
     pub(super) const fn is_due(&self) -> bool {
-        self.events + self.producers >= EVENTS_DUE || self.key_bytes >= KEY_BYTES_MAX / 2
+        self.records >= RECORDS_DUE || self.pending_bytes >= KEY_BYTES_MAX / 2
     }
 
     /// Returns `true` if no more states may be added.
     pub(super) const fn is_full(&self) -> bool {
-        self.events + self.producers >= EVENTS_MAX || self.key_bytes >= KEY_BYTES_MAX
+        self.records >= RECORDS_MAX || self.pending_bytes >= KEY_BYTES_MAX
     }
 }
 
 impl SegmentLog {
     /// Brings the index up to the head.
     pub(super) fn apply(&mut self, now_ms: i64) -> Result<(), LogError> {
-        if !self.pending.is_empty() {
+        if !self.documents.is_empty() {
             // redb cannot continue after a failed write, so that it must not begin one on a full
             // disk.
-            // The index must not know of more than the segments hold after a power failure.
-            self.sync()?;
             let transaction = self.begin_index_commit()?;
-            {
-                let mut table = transaction.open_table(DOCUMENTS).map_err(storage)?;
-                for (key, state) in &self.pending.states {
-                    let document = StoredDocument {
-                        state: *state,
-                        // Read from its segment until the event is trimmed there.
-                        event: None,
-                    };
-                    let encoded = document.encode(key);
-                    table.insert(key.as_tuple(), &*encoded).map_err(storage)?;
-                }
-            }
-            {
-                let mut table = transaction.open_table(PRODUCERS).map_err(storage)?;
-                for (name, producer) in &*self.shared.producers() {
-                    let encoded = producer.encode(name);
-                    table.insert(&**name, &*encoded).map_err(storage)?;
-                }
-            }
-            // In the same transaction, so that after a crash exactly the later events are reapplied.
-            set_number(&transaction, APPLIED_UPTO, self.shared.bounds().head)?;
+            self.write_pending(&transaction)?;
             transaction.commit().map_err(storage)?;
-            // Only after the commit: until then commits and readers need the states in memory.
-            self.pending = PendingStates::default();
-            self.shared.producers().clear();
+            self.on_applied();
         }
         self.maintenance.applied_ms = now_ms;
         Ok(())
+    }
+
+    /// Writes the states that are not in the index yet.
+    pub(super) fn write_pending(&mut self, transaction: &WriteTransaction) -> Result<(), LogError> {
+        // The index must not know of more than the segments hold after a power failure.
+        self.sync()?;
+        let mut table = transaction.open_table(DOCUMENTS).map_err(storage)?;
+        for (key, state) in self.documents.pending() {
+            // Read from its segment until the event is trimmed there.
+            let event = None;
+            let encoded = StoredDocument { state, event }.encode(key);
+            table.insert(key.as_tuple(), &*encoded).map_err(storage)?;
+        }
+        let mut table = transaction.open_table(PRODUCERS).map_err(storage)?;
+        for (name, producer) in &*self.shared.producers() {
+            let encoded = producer.encode(name);
+            table.insert(&**name, &*encoded).map_err(storage)?;
+        }
+        // In the same transaction, so that after a crash exactly the later events are reapplied.
+        set_number(transaction, APPLIED_UPTO, self.shared.bounds().head)
+    }
+
+    /// Notes that a transaction with [`Self::write_pending`] is committed.
+    pub(super) fn on_applied(&mut self) {
+        // Only after the commit: until then commits and readers need the states in memory.
+        self.documents.on_applied();
+        self.shared.producers().clear();
     }
 }
 
@@ -169,4 +221,55 @@ pub(super) fn last_event(segments: &Segments, offset: u64) -> Result<Arc<Event>,
         false
     })?;
     found
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use rand::{RngExt, SeedableRng};
+    use rand_chacha::ChaCha8Rng;
+
+    use super::*;
+
+    #[test]
+    fn known_states_are_bounded_and_never_older_than_the_index() {
+        // Long names, so that few documents fill a generation.
+        let name = "d".repeat(4_000);
+        let keys: Vec<_> = (0..6_000)
+            .map(|id| DocumentKey::new("db", "c", format!("{name}{id}")))
+            .collect();
+        let mut rng = ChaCha8Rng::seed_from_u64(7);
+        let mut states = DocumentStates::default();
+        let (mut newest, mut index) = (BTreeMap::new(), BTreeMap::new());
+        let mut forgotten = 0;
+        for offset in 1..40_000 {
+            let key = &keys[rng.random_range(0..keys.len())];
+            let state = DocumentState {
+                version: offset,
+                created_at: 0,
+                deleted: false,
+                offset,
+            };
+            states.extend([(key.clone(), state)], 1);
+            newest.insert(key, state);
+            assert_eq!(states.get(key), Some(state));
+            let known = &keys[rng.random_range(0..keys.len())];
+            let expected = newest.get(known).copied();
+            match states.get(known) {
+                None => assert_eq!(index.get(known).copied(), expected),
+                state => assert_eq!(state, expected),
+            }
+            if states.is_due() {
+                let pending = states.pending();
+                index.extend(pending.map(|(key, state)| (key.clone(), state)));
+                states.on_applied();
+                assert!(states.is_empty());
+                forgotten += usize::from(states.young.is_empty());
+            }
+            let bytes = (states.young.len() + states.old.len()) * (name.len() + ENTRY_BYTES);
+            assert!(bytes < 2 * (GENERATION_BYTES + KEY_BYTES_MAX), "{bytes}");
+        }
+        assert!(forgotten > 3, "{forgotten}");
+    }
 }

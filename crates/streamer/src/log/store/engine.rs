@@ -39,7 +39,7 @@ pub(super) type Documents =
 /// The file of the database.
 pub(super) const INDEX_FILE: &str = "log.redb";
 /// Version of the layout of the log that this code reads and writes.
-pub(super) const FORMAT_VERSION: u64 = 2;
+pub(super) const FORMAT_VERSION: u64 = 3;
 
 /// Version of the layout.
 pub(super) const FORMAT: &str = "format";

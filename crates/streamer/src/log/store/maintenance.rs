@@ -1,15 +1,20 @@
 //! Work between commits: writing documents, trimming old events, forgetting idle producers.
 
-use redb::{ReadableDatabase, ReadableTable};
+use std::sync::Arc;
+
+use redb::{ReadableDatabase, ReadableTable, WriteTransaction};
 
 use super::{
     SegmentLog, StoreOptions,
     engine::{self, DOCUMENTS, FIRST, INDEX_FILE, PRODUCERS, decode_producer, set_number, storage},
     segments::{Visited, removed},
 };
-use crate::log::{
-    Bounds, DocumentKey, LogError, PRODUCER_LIFETIME_MS, age_clock::AgeClock,
-    encoding::StoredEvent, with_sources,
+use crate::{
+    Event,
+    log::{
+        Bounds, DocumentKey, LogError, PRODUCER_LIFETIME_MS, age_clock::AgeClock,
+        encoding::StoredEvent, with_sources,
+    },
 };
 
 /// Maximum number of events trimmed, or producers removed, in one transaction, so that a commit that
@@ -69,8 +74,8 @@ impl SegmentLog {
         }
         let applied_ms = self.maintenance.applied_ms;
         // First: the search for idle producers reads their table, which should be current.
-        if self.pending.is_due()
-            || (!self.pending.is_empty() && is_due(Some(applied_ms), APPLY_INTERVAL_MS, now_ms))
+        if self.documents.is_due()
+            || (!self.documents.is_empty() && is_due(Some(applied_ms), APPLY_INTERVAL_MS, now_ms))
         {
             self.apply(now_ms)?;
             return Ok(true);
@@ -147,61 +152,73 @@ impl SegmentLog {
         if upto <= first {
             return Ok(false);
         }
-        // Each document whose last event is trimmed must have its row, which receives the event.
-        self.apply(self.maintenance.applied_ms)?;
         let end = upto.min(first + SLICE as u64);
         let transaction = self.begin_index_commit()?;
-        {
-            let mut documents = transaction.open_table(DOCUMENTS).map_err(storage)?;
-            let mut keep = |stored: StoredEvent| {
-                let event = stored.event;
-                let key = DocumentKey::of(&event);
-                let mut document = match engine::document(&documents, &key) {
-                    Ok(Some(document)) => document,
-                    // Only after damage: `apply` has just written the row of each document that is
-                    // known.
-                    Ok(None) => return Ok(()),
-                    Err(error @ LogError::DamagedState { .. }) => {
-                        tracing::error!(error = with_sources(&error), "a document is lost");
-                        return Ok(());
-                    }
-                    Err(error) => return Err(error),
-                };
-                // Only the last event of a live document is kept: a row of a deleted one has no
-                // content.
-                if document.state.offset != event.offset || document.state.deleted {
-                    return Ok(());
-                }
-                document.event = Some(event);
-                let encoded = document.encode(&key);
-                documents
-                    .insert(key.as_tuple(), &*encoded)
-                    .map_err(storage)?;
-                Ok(())
-            };
-            let mut kept: Result<(), LogError> = Ok(());
-            self.shared.segments.visit(first, end, |visited| {
-                kept = match visited {
-                    Visited::Event(stored, _) => keep(*stored),
-                    Visited::Damaged { upto, error } => {
-                        // If it were kept, no later event could ever be trimmed.
-                        tracing::error!(upto, %error, "trimming damaged events");
-                        Ok(())
-                    }
-                };
-                kept.is_ok()
-            })?;
-            kept?;
-        }
+        // Each document whose last event is trimmed must have its row, which receives the event.
+        self.write_pending(&transaction)?;
+        self.keep_documents(&transaction, first, end)?;
         // In the transaction of the rows: an event is either readable in the log or kept in its
         // row.
         set_number(&transaction, FIRST, end)?;
         transaction.commit().map_err(storage)?;
+        self.on_applied();
         // Before the files go, so that a reader that meets a missing one finds the reason.
         self.shared.set_bounds(|bounds| bounds.first = end);
         // Last: a crash before it leaves files that nobody reads.
         self.shared.segments.remove_before(end);
         Ok(end < upto)
+    }
+
+    /// Moves the events after `first`, up to `end`, into the rows of the documents of which they are the
+    /// last ones.
+    fn keep_documents(
+        &self,
+        transaction: &WriteTransaction,
+        first: u64,
+        end: u64,
+    ) -> Result<(), LogError> {
+        let mut documents = transaction.open_table(DOCUMENTS).map_err(storage)?;
+        let mut keep = |event: Arc<Event>| {
+            let key = DocumentKey::of(&event);
+            // Most events are not the last ones of their documents, which costs no read of the index.
+            let newest = self.documents.get(&key);
+            if newest.is_some_and(|state| state.offset != event.offset) {
+                return Ok(());
+            }
+            let mut document = match engine::document(&documents, &key) {
+                Ok(Some(document)) => document,
+                // Only after damage: the row of each document that is known has just been written.
+                Ok(None) => return Ok(()),
+                Err(error @ LogError::DamagedState { .. }) => {
+                    tracing::error!(error = with_sources(&error), "a document is lost");
+                    return Ok(());
+                }
+                Err(error) => return Err(error),
+            };
+            // Only the last event of a live document is kept: a row of a deleted one has no content.
+            if document.state.offset != event.offset || document.state.deleted {
+                return Ok(());
+            }
+            document.event = Some(event);
+            let encoded = document.encode(&key);
+            documents
+                .insert(key.as_tuple(), &*encoded)
+                .map_err(storage)?;
+            Ok(())
+        };
+        let mut kept: Result<(), LogError> = Ok(());
+        self.shared.segments.visit(first, end, |visited| {
+            kept = match visited {
+                Visited::Event(stored, _) => keep(stored.event),
+                Visited::Damaged { upto, error } => {
+                    // If it were kept, no later event could ever be trimmed.
+                    tracing::error!(upto, %error, "trimming damaged events");
+                    Ok(())
+                }
+            };
+            kept.is_ok()
+        })?;
+        kept
     }
 
     /// Returns the newest of the oldest events that exceed the retention limits, searching at most
@@ -216,10 +233,10 @@ impl SegmentLog {
         let end = head.min(first + SLICE as u64);
         self.shared.segments.visit(first, end, |visited| {
             // A damaged event has no time; it is trimmed with the next event that expires.
-            if let Visited::Event(stored, _) = visited {
+            if let Visited::Event(stored, bytes_before) = visited {
                 // Both totals include what was trimmed, so that their difference is what the log
                 // still holds.
-                let held = self.bytes.saturating_sub(stored.bytes_before);
+                let held = self.appender.bytes().saturating_sub(bytes_before);
                 if !maintenance.is_expired(&stored, held, now_ms) {
                     return false;
                 }

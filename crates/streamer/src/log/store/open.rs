@@ -15,26 +15,28 @@ use super::{
     SegmentLog, Shared, StoreOptions,
     conversion::convert,
     disk::{Directory, Disk, sync_directory},
-    documents::PendingStates,
+    documents::DocumentStates,
     engine::{
         APPLIED_UPTO, DOCUMENTS, EPOCH, Engine, FIRST, FORMAT, FORMAT_VERSION, INDEX_FILE, META,
         PRODUCERS, begin_term, catch_panics, damaged_number, number, set_number, storage,
     },
     maintenance::Maintenance,
-    segment::{Kind, Record},
+    segment::{BODY_BYTES_MAX, Kind, Record},
     segments::{Segments, Visited},
 };
 use crate::{
     Epoch,
     log::{
-        Bounds, DocumentKey, LogError,
+        Bounds, Limits, LogError,
         age_clock::AgeClock,
-        encoding::{DecodeError, StoredEvent, StoredProducer},
+        encoding::{DecodeError, KnownNames, StoredEvent, StoredProducer},
     },
 };
 
 /// Minimum size of a segment of a log with a small `retention_bytes`.
 const SEGMENT_BYTES_MIN: usize = 64 << 10;
+/// Maximum size of an entry, whatever the limits say: half of what a record can hold.
+const ENTRY_BYTES_MAX: usize = BODY_BYTES_MAX / 2;
 /// The name of the index during its creation.
 const NEW_FILE: &str = "log.redb.new";
 pub(super) const LOCK_FILE: &str = "lock";
@@ -161,7 +163,7 @@ impl SegmentLog {
         let segments = appender.segments();
         // The last event, not the system's clock, because that may have jumped while the log was
         // closed.
-        let (bytes, logged_ms) = newest(&segments, bounds)?;
+        let logged_ms = newest_ms(&segments, bounds)?;
         Ok(Self {
             shared: Arc::new(Shared {
                 engine,
@@ -171,17 +173,19 @@ impl SegmentLog {
                 bounds: Mutex::new(bounds),
                 _lock: lock,
             }),
-            limits: options.limits,
+            limits: Limits {
+                entry_bytes: options.limits.entry_bytes.min(ENTRY_BYTES_MAX),
+                ..options.limits
+            },
             appender,
             disk,
             min_free_bytes: options.min_free_bytes,
-            pending: replay.pending,
+            documents: replay.documents,
             maintenance: Maintenance::new(options),
             clock: AgeClock::from_reading(logged_ms),
             stepped: Instant::now(),
             sync_interval: options.sync_interval,
             unsynced_since: None,
-            bytes,
             failure: None,
         })
     }
@@ -190,7 +194,8 @@ impl SegmentLog {
 /// The states that are not in the index yet.
 #[derive(Default)]
 struct Replay {
-    pending: PendingStates,
+    documents: DocumentStates,
+    names: KnownNames,
     producers: BTreeMap<Arc<str>, StoredProducer>,
 }
 
@@ -198,15 +203,13 @@ impl Replay {
     fn add(&mut self, record: &Record<'_>) {
         let added = record.body().and_then(|body| match record.kind {
             Kind::Event => {
-                let stored = StoredEvent::decode(record.offset, body)?;
-                let changed = (DocumentKey::of(&stored.event), stored.state);
-                self.pending.extend([changed], 1);
+                let changed = StoredEvent::decode_state(record.offset, body, &mut self.names)?;
+                self.documents.extend([changed], 1);
                 Ok(())
             }
             Kind::Producer => {
                 let producer = StoredProducer::decode_named(body)?;
-                self.pending
-                    .count_producers(std::slice::from_ref(&producer));
+                self.documents.count_producers([(&producer.0, &producer.1)]);
                 self.producers.extend([producer]);
                 Ok(())
             }
@@ -358,17 +361,15 @@ fn builder(options: &StoreOptions) -> Builder {
     builder
 }
 
-/// Returns the total size of all encoded events, including the trimmed ones, and the time by which the
-/// newest one ages.
-fn newest(segments: &Segments, bounds: Bounds) -> Result<(u64, Option<i64>), LogError> {
-    // The newest may be damaged. If all of these are, retention by size begins to count anew.
+/// Returns the time by which the newest event ages.
+fn newest_ms(segments: &Segments, bounds: Bounds) -> Result<Option<i64>, LogError> {
+    // The newest may be damaged.
     const SEARCHED: u64 = 64;
     let Bounds { first, head } = bounds;
-    let mut found = (0, None);
+    let mut found = None;
     segments.visit(head.saturating_sub(SEARCHED).max(first), head, |visited| {
-        if let Visited::Event(stored, size) = visited {
-            let bytes = stored.bytes_before.saturating_add(size as u64);
-            found = (bytes, Some(stored.logged_ms));
+        if let Visited::Event(stored, _) = visited {
+            found = Some(stored.logged_ms);
         }
         true
     })?;

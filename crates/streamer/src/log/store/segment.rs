@@ -1,9 +1,9 @@
 //! The format of a segment: a file of records, each with checksums that cover its place.
 //!
 //! ```text
-//! header, twice (bytes 0 and 512): magic, version, salt, segment, base, CRC-32
-//! records, from byte 1024, each at a multiple of 8:
-//!   CRC-32 of the header, CRC-32 of the body, length, kind and end mark, version, offset, body
+//! header, twice (bytes 0 and 512): magic, version, salt, segment, base, size before, CRC-32
+//! records, from byte 1024, each at a multiple of 4:
+//!   CRC-32 of the header, CRC-32 of the body, length with kind and end mark, offset less base, body
 //! zeros, to the allocated length
 //! ```
 //!
@@ -15,16 +15,25 @@
 use crate::log::encoding::DecodeError;
 
 const MAGIC: [u8; 8] = *b"STDFSEG\0";
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 /// Places of the two copies of the header, in different sectors.
 const COPIES: [usize; 2] = [0, 512];
-const COPY_BYTES: usize = 44;
+const COPY_BYTES: usize = 52;
+/// Memory of a commit that is kept for the next one, in bytes.
+const MEMORY_KEPT: usize = 1 << 20;
 /// Place of the first record.
 pub(super) const RECORDS: usize = 1_024;
-const RECORD_HEADER: usize = 24;
-const ALIGNMENT: usize = 8;
-/// Set in the kind of the last record of a commit.
-const END: u8 = 0x80;
+const RECORD_HEADER: usize = 16;
+/// Small, because half of it is lost with each record.
+const ALIGNMENT: usize = 4;
+/// Set in the length of the last record of a commit.
+const END: u32 = 1 << 31;
+/// Place of the kind in the length.
+const KIND_SHIFT: u32 = 28;
+/// The bits of the length itself.
+const LENGTH: u32 = (1 << KIND_SHIFT) - 1;
+/// Maximum length of the body of a record.
+pub(super) const BODY_BYTES_MAX: usize = LENGTH as usize;
 
 /// The content of a segment's header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,6 +42,8 @@ pub(super) struct SegmentHeader {
     pub(super) id: u64,
     /// The head of the log when the segment was created.
     pub(super) base: u64,
+    /// The size of all records before the segment, the trimmed ones included.
+    pub(super) bytes_before: u64,
     /// A random number.
     pub(super) salt: u64,
 }
@@ -67,6 +78,8 @@ pub(super) struct CommitBuffer {
     at: usize,
     last: Option<usize>,
     bytes: Vec<u8>,
+    /// Offset and place of each event.
+    events: Vec<(u64, usize)>,
 }
 
 /// The records in a part of a segment. Damaged ones are skipped.
@@ -87,7 +100,7 @@ impl SegmentHeader {
         let mut copy = Vec::with_capacity(COPY_BYTES);
         copy.extend_from_slice(&MAGIC);
         copy.extend_from_slice(&u64::from(VERSION).to_le_bytes());
-        for number in [self.salt, self.id, self.base] {
+        for number in [self.salt, self.id, self.base, self.bytes_before] {
             copy.extend_from_slice(&number.to_le_bytes());
         }
         copy.extend_from_slice(&crc32fast::hash(&copy).to_le_bytes());
@@ -120,9 +133,16 @@ impl SegmentHeader {
                 salt: number(content, 16),
                 id: number(content, 24),
                 base: number(content, 32),
+                bytes_before: number(content, 40),
             });
         }
         Err(error)
+    }
+
+    /// Returns the size of all records before this place, the trimmed ones included.
+    pub(super) fn bytes_before(&self, at: usize) -> u64 {
+        self.bytes_before
+            .saturating_add(at.saturating_sub(RECORDS) as u64)
     }
 
     /// Returns the checksum of a part of the record at this place.
@@ -154,39 +174,58 @@ impl<'a> Record<'a> {
 
 impl CommitBuffer {
     /// Creates a buffer for a commit at this place.
-    pub(super) fn new(header: SegmentHeader, at: usize) -> Self {
+    pub(super) fn new(header: SegmentHeader, at: usize, bytes: Vec<u8>) -> Self {
+        debug_assert!(bytes.is_empty());
         Self {
             header,
             at,
             last: None,
-            bytes: Vec::new(),
+            bytes,
+            events: Vec::new(),
         }
     }
 
-    /// Returns an upper bound of the size of a commit of records with bodies of these lengths.
-    pub(super) fn bound(bodies: impl Iterator<Item = usize>) -> usize {
-        bodies.map(|body| RECORD_HEADER + body + ALIGNMENT).sum()
+    /// Returns an upper bound of the size of a record with a body of this length.
+    pub(super) const fn bound(body: usize) -> usize {
+        RECORD_HEADER + body + ALIGNMENT
     }
 
-    /// Returns the size so far.
-    pub(super) fn len(&self) -> usize {
-        self.bytes.len()
+    /// Returns the places of the events, by their offsets.
+    pub(super) fn events(&self) -> &[(u64, usize)] {
+        &self.events
     }
 
-    pub(super) fn push(&mut self, kind: Kind, offset: u64, body: &[u8]) {
+    /// Adds a record whose body `encode` appends. The offset is at least the base of the segment.
+    ///
+    /// # Panics
+    ///
+    /// Panics if the body is longer than [`BODY_BYTES_MAX`], or the offset too far from the base: these
+    /// are bugs, because entries are limited and a segment cannot hold so many events.
+    pub(super) fn push(&mut self, kind: Kind, offset: u64, encode: impl FnOnce(&mut Vec<u8>)) {
         let start = self.bytes.len();
-        let checksum = self.header.checksum(self.at + start, body);
-        // The checksum of the header follows in `finish`, because the end mark is part of it.
-        self.bytes.extend_from_slice(&[0; 4]);
-        self.bytes.extend_from_slice(&checksum.to_le_bytes());
-        let length = u32::try_from(body.len()).expect("an entry is smaller than 4 GiB");
-        self.bytes.extend_from_slice(&length.to_le_bytes());
-        self.bytes.extend_from_slice(&[kind as u8, VERSION, 0, 0]);
-        self.bytes.extend_from_slice(&offset.to_le_bytes());
-        self.bytes.extend_from_slice(body);
-        // Aligned, so that the search after damage tries an eighth of all places.
+        let body = start + RECORD_HEADER;
+        self.bytes.resize(body, 0);
+        encode(&mut self.bytes);
+        let length = self.bytes.len() - body;
+        assert!(length <= BODY_BYTES_MAX, "a record of {length} bytes");
+        let checksum = self.header.checksum(self.at + start, &self.bytes[body..]);
+        let distance = u32::try_from(offset - self.header.base);
+        let distance = distance.expect("a segment holds fewer events");
+        // The checksum of the header follows in `seal`, because the end mark is part of it.
+        let fields = [
+            checksum,
+            length as u32 | (kind as u32) << KIND_SHIFT,
+            distance,
+        ];
+        let places = self.bytes[start + 4..body].chunks_exact_mut(4);
+        for (place, field) in places.zip(fields) {
+            place.copy_from_slice(&field.to_le_bytes());
+        }
         let padded = self.bytes.len().next_multiple_of(ALIGNMENT);
         self.bytes.resize(padded, 0);
+        if kind == Kind::Event {
+            self.events.push((offset, self.at + start));
+        }
         // Only now is it known that the record before was not the last.
         if let Some(last) = self.last.replace(start) {
             self.seal(last);
@@ -194,11 +233,19 @@ impl CommitBuffer {
     }
 
     /// Marks the end of the commit, and returns its bytes.
-    pub(super) fn finish(mut self) -> Vec<u8> {
-        if let Some(last) = self.last {
-            self.bytes[last + 12] |= END;
+    pub(super) fn finish(&mut self) -> &[u8] {
+        if let Some(last) = self.last.take() {
+            // Little-endian: the highest byte is the last one.
+            self.bytes[last + 11] |= (END >> 24) as u8;
             self.seal(last);
         }
+        &self.bytes
+    }
+
+    /// Returns the memory, for the next commit.
+    pub(super) fn into_memory(mut self) -> Vec<u8> {
+        self.bytes.clear();
+        self.bytes.shrink_to(MEMORY_KEPT);
         self.bytes
     }
 
@@ -234,26 +281,27 @@ impl<'a> Records<'a> {
             .part
             .get(self.position..self.position + RECORD_HEADER)?;
         // Checked first: in zeros, which most of a segment is, this costs no checksum.
-        let kind = match header[12] & !END {
+        let length = half(header, 8);
+        let kind = match (length & !END) >> KIND_SHIFT {
             1 => Kind::Event,
             2 => Kind::Producer,
             _ => return None,
         };
-        if header[13] != VERSION || self.header.checksum(at, &header[4..]) != half(header, 0) {
+        if self.header.checksum(at, &header[4..]) != half(header, 0) {
             return None;
         }
         // Used only after the checksum of the header, because a damaged length could skip intact
         // records.
-        let length = half(header, 8) as usize;
         let body = self.position + RECORD_HEADER;
-        let Some(body) = self.part.get(body..body + length) else {
+        let end = body + (length & LENGTH) as usize;
+        let Some(body) = self.part.get(body..end) else {
             return Some(Err(Incomplete));
         };
         Some(Ok(Record {
             at,
             kind,
-            is_end: header[12] & END != 0,
-            offset: number(header, 16),
+            is_end: length & END != 0,
+            offset: self.header.base.saturating_add(half(header, 12).into()),
             body,
             // A damaged body does not end the search: its header says where the next record begins.
             is_intact: self.header.checksum(at, body) == half(header, 4),
@@ -324,16 +372,17 @@ mod tests {
     const HEADER: SegmentHeader = SegmentHeader {
         id: 3,
         base: 40,
+        bytes_before: 9,
         salt: 0x5a17,
     };
     const BODIES: [&[u8]; 3] = [b"first", b"", b"the third body"];
 
     fn commit(header: SegmentHeader, at: usize) -> Vec<u8> {
-        let mut buffer = CommitBuffer::new(header, at);
-        buffer.push(Kind::Event, 41, BODIES[0]);
-        buffer.push(Kind::Event, 42, BODIES[1]);
-        buffer.push(Kind::Producer, 42, BODIES[2]);
-        buffer.finish()
+        let mut buffer = CommitBuffer::new(header, at, Vec::new());
+        buffer.push(Kind::Event, 41, |out| out.extend(BODIES[0]));
+        buffer.push(Kind::Event, 42, |out| out.extend(BODIES[1]));
+        buffer.push(Kind::Producer, 42, |out| out.extend(BODIES[2]));
+        buffer.finish().to_vec()
     }
 
     /// Returns kind, offset, end mark and intact body of each record.
@@ -390,7 +439,7 @@ mod tests {
     #[test]
     fn record_at_another_place_is_none() {
         let encoded = commit(HEADER, RECORDS);
-        assert_eq!(found(HEADER, RECORDS + 8, &encoded), []);
+        assert_eq!(found(HEADER, RECORDS + ALIGNMENT, &encoded), []);
         for other in [
             SegmentHeader { id: 4, ..HEADER },
             SegmentHeader { salt: 1, ..HEADER },

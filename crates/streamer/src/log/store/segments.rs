@@ -11,7 +11,7 @@ use super::{
 };
 use crate::log::{
     LogError,
-    encoding::{DecodeError, StoredEvent},
+    encoding::{DecodeError, KnownNames, StoredEvent},
 };
 
 /// Distance of two entries of a segment's index, in bytes.
@@ -45,6 +45,10 @@ pub(super) struct Appender {
     segment_bytes: usize,
     /// Commits are synced by [`Appender::sync`], not by themselves.
     pub(super) defers_syncs: bool,
+    /// Size of all records, the trimmed ones included.
+    bytes: u64,
+    /// Memory of the last commit.
+    memory: Vec<u8>,
 }
 
 /// The segment that commits are appended to.
@@ -63,8 +67,8 @@ struct Active {
 /// One step of [`Segments::visit`].
 #[derive(Debug)]
 pub(super) enum Visited {
-    /// The next event, and its size in the segment.
-    Event(Box<StoredEvent>, usize),
+    /// The next event, and the size of all records before it, the trimmed ones included.
+    Event(StoredEvent, u64),
     /// All events up to this offset are damaged or missing.
     Damaged { upto: u64, error: DecodeError },
 }
@@ -95,7 +99,7 @@ impl Segments {
         }
         // Segments may share a base: a commit of producers alone does not move the head.
         list.sort_by_key(|segment| (segment.header.base, segment.header.id));
-        let mut head = 0;
+        let (mut head, mut bytes) = (0, 0);
         let mut active = None;
         for (index, segment) in list.iter().enumerate() {
             let next = list.get(index + 1);
@@ -128,6 +132,7 @@ impl Segments {
                 // Only the last one can have a torn commit: the others were clean when their
                 // successor was created.
                 scan.cut(&content, &*file)?;
+                bytes = segment.header.bytes_before(scan.end);
                 // One of an earlier, larger limit could not be removed for long.
                 let is_usable = segment.length <= segment_bytes.saturating_mul(2);
                 active = is_usable.then(|| Active {
@@ -147,6 +152,8 @@ impl Segments {
             salt,
             segment_bytes,
             defers_syncs: false,
+            bytes,
+            memory: Vec::new(),
         };
         Ok((appender, head))
     }
@@ -196,6 +203,7 @@ impl Segments {
         };
         let mut at = segment.place_before(*next, &*file)?;
         let mut size = CHUNK;
+        let mut names = KnownNames::default();
         while at < segment.length && *next <= end {
             let part = read(&*file, at, size.min(segment.length - at))?;
             let mut records = Records::new(segment.header, at, &part);
@@ -207,10 +215,9 @@ impl Segments {
                 if record.offset > end {
                     return Ok(true);
                 }
-                let stored = record.body().and_then(|body| {
-                    let stored = StoredEvent::decode(record.offset, body)?;
-                    Ok((stored, body.len()))
-                });
+                let body = record.body();
+                let stored =
+                    body.and_then(|body| StoredEvent::decode(record.offset, body, &mut names));
                 let damaged_before = record.offset > *next;
                 // Offsets have no holes, so that a skipped one was a record whose header is
                 // damaged.
@@ -223,7 +230,10 @@ impl Segments {
                 // Before the callback, so that an event is not visited again if it ends the visit.
                 *next = record.offset + 1;
                 let goes_on = match stored {
-                    Ok((stored, bytes)) => each(Visited::Event(Box::new(stored), bytes)),
+                    Ok(stored) => {
+                        let bytes_before = segment.header.bytes_before(record.at);
+                        each(Visited::Event(stored, bytes_before))
+                    }
                     Err(error) => each(Visited::Damaged {
                         upto: record.offset,
                         error,
@@ -313,12 +323,19 @@ impl Segments {
 }
 
 impl Segment {
+    /// Opens a segment. Returns the error inside if it is damaged.
     fn open(disk: &dyn Disk, id: u64) -> Result<Result<Self, DecodeError>, LogError> {
         let file = disk.open(&file_name(id)).map_err(LogError::storage)?;
         let length = file.length().map_err(LogError::storage)?;
         let length = usize::try_from(length).map_err(LogError::storage)?;
         let encoded = read(&*file, 0, RECORDS.min(length))?;
-        let header = SegmentHeader::decode(&encoded).and_then(|header| {
+        let header = SegmentHeader::decode(&encoded);
+        if let Err(source @ DecodeError::UnknownFormat(_)) = header {
+            // Not damage: the version that wrote it can still read it.
+            let what = format!("segment {id}");
+            return Err(LogError::DamagedState { what, source });
+        }
+        let header = header.and_then(|header| {
             // Another file under this name would answer for events that it does not have.
             let is_this = header.id == id;
             is_this.then_some(header).ok_or(DecodeError::Invalid)
@@ -353,23 +370,27 @@ impl Appender {
         Arc::clone(&self.segments)
     }
 
-    /// Appends a commit of records, each with its kind, offset and body, to a log with this head, with
-    /// one write and, unless syncs are deferred, one sync.
-    pub(super) fn append(
-        &mut self,
-        head: u64,
-        records: &[(Kind, u64, Vec<u8>)],
-    ) -> Result<(), LogError> {
-        // The checksums include the segment and the place, so that records are encoded only after a
-        // segment with this much space was chosen.
-        let bound = CommitBuffer::bound(records.iter().map(|(_, _, body)| body.len()));
+    /// Returns the size of all records, the trimmed ones included.
+    pub(super) const fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Begins a commit of records of at most `bound` bytes to a log with this head. Nothing is written
+    /// before [`Self::commit`], except that a new segment may be created.
+    ///
+    /// The checksums include the segment and the place, so that records can only be encoded once both
+    /// are known.
+    pub(super) fn begin(&mut self, head: u64, bound: usize) -> Result<CommitBuffer, LogError> {
         if let Some(active) = &mut self.active {
             // Even if the commit goes to another segment: in a sealed one every record counts.
             active.clean()?;
         }
         // A file never grows: after a change of its length, a sync would have to write metadata as
-        // well.
-        let fits = |active: &Active| active.end + bound <= active.segment.length;
+        // well. Offsets are stored in 32 bits.
+        let fits = |active: &Active| {
+            active.end + bound <= active.segment.length
+                && head - active.segment.header.base < u64::from(u32::MAX >> 1)
+        };
         let active = match self.active.take() {
             Some(active) if fits(&active) => active,
             full => {
@@ -381,20 +402,21 @@ impl Appender {
             }
         };
         let active = self.active.insert(active);
-        let mut buffer = CommitBuffer::new(active.segment.header, active.end);
-        let mut events = Vec::new();
-        for &(kind, offset, ref body) in records {
-            if kind == Kind::Event {
-                events.push((offset, active.end + buffer.len()));
-            }
-            buffer.push(kind, offset, body);
-        }
+        let memory = std::mem::take(&mut self.memory);
+        Ok(CommitBuffer::new(active.segment.header, active.end, memory))
+    }
+
+    /// Appends the records of a commit that was begun last, with one write and, unless syncs are deferred,
+    /// one sync.
+    pub(super) fn commit(&mut self, mut buffer: CommitBuffer) -> Result<(), LogError> {
+        let active = self.active.as_mut();
+        let active = active.expect("`begin` has chosen a segment");
         let bytes = buffer.finish();
         // Before the write: it may fail after a part.
         active.dirty = active.end + bytes.len();
         active
             .file
-            .write(active.end as u64, &bytes)
+            .write(active.end as u64, bytes)
             .map_err(write_error)?;
         active.is_unsynced = true;
         if !self.defers_syncs {
@@ -406,8 +428,14 @@ impl Appender {
         }
         // Only after the sync. A commit that failed before it is overwritten by the next one.
         active.end = active.dirty;
+        self.bytes = active.segment.header.bytes_before(active.end);
         let mut index = active.segment.index();
-        add_to_index(index.get_or_insert_default(), events);
+        add_to_index(
+            index.get_or_insert_default(),
+            buffer.events().iter().copied(),
+        );
+        drop(index);
+        self.memory = buffer.into_memory();
         Ok(())
     }
 
@@ -420,6 +448,7 @@ impl Appender {
         let header = SegmentHeader {
             id: self.next_id,
             base: head,
+            bytes_before: self.bytes,
             salt: self.salt.wrapping_add(self.next_id),
         };
         let length = self

@@ -39,6 +39,9 @@ struct State {
     segment_writes: usize,
     segment_syncs: usize,
     segment_bytes: usize,
+    /// Bytes written to the index, and its syncs.
+    index_bytes: usize,
+    index_syncs: usize,
     /// The number of operations after which all others fail.
     fails_at: Option<usize>,
     /// The next sync of a segment fails, and the system then holds what was written as clean.
@@ -115,6 +118,20 @@ impl Disk {
             syncs: state.segment_syncs,
             bytes: state.segment_bytes,
         }
+    }
+
+    /// Returns the bytes written to all files.
+    #[cfg(test)]
+    pub(super) fn bytes_written(&self) -> usize {
+        let state = self.state();
+        state.segment_bytes + state.index_bytes
+    }
+
+    /// Returns the syncs of all files.
+    #[cfg(test)]
+    pub(super) fn syncs(&self) -> usize {
+        let state = self.state();
+        state.segment_syncs + state.index_syncs
     }
 
     /// Makes the next sync of a segment fail. What was written is then read, but no sync writes it.
@@ -317,6 +334,8 @@ impl OpenFile {
             }
             state.segment_writes += 1;
             state.segment_bytes += data.len();
+        } else {
+            state.index_bytes += data.len();
         }
         state.content(&self.name)?.write(at, data);
         Ok(())
@@ -331,6 +350,8 @@ impl OpenFile {
                 state.content(&self.name)?.unsynced.clear();
                 return Err(io::Error::other("the sync failed"));
             }
+        } else {
+            state.index_syncs += 1;
         }
         state.content(&self.name)?.sync();
         Ok(())

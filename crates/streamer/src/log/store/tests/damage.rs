@@ -54,7 +54,7 @@ fn damaged_event_fails_only_reads_that_begin_at_it() {
     // The header of 7 is damaged, too: it is found missing.
     damage_entry(&disk, 5);
     let (name, at) = find_entry(&disk, 7);
-    (at - 60..at - 50).for_each(|at| disk.flip(&name, at, 1));
+    (at - 40..at - 30).for_each(|at| disk.flip(&name, at, 1));
     for reopened in [false, true] {
         if reopened {
             drop(log);
@@ -148,6 +148,9 @@ fn damaged_row_of_the_index_costs_only_its_own_state() {
         table.insert("q", &*row).unwrap();
     }
     transaction.commit().unwrap();
+    // Without what is known from before the damage.
+    drop(log);
+    let mut log = open_on(&disk, &options()).unwrap();
     // Its version still increases.
     let outcomes = log.append(vec![entry(21), entry(22)], 1).unwrap();
     let [Outcome::Appended(_), Outcome::Appended(event)] = &outcomes[..] else {
@@ -241,7 +244,11 @@ fn log_of_format_1_is_converted_at_any_interruption() {
             assert!(transaction.open_table(EVENTS).is_err(), "step {step}");
             drop(transaction);
             let next = log.append(vec![entry(61)], 1).unwrap();
-            assert!(matches!(next[..], [Outcome::Appended(_)]), "step {step}");
+            let [Outcome::Appended(event)] = &next[..] else {
+                panic!("step {step}: {next:?}");
+            };
+            // The ninth change of its document.
+            assert!(event.data.ends_with(b"\"version\":9}"), "step {step}");
         }
         if !failed {
             break;
@@ -274,8 +281,10 @@ fn flipped_bit_never_panics_or_yields_a_wrong_event() {
             ),
             _ => {
                 let name = segments[round % segments.len()].clone();
-                let length = disk.content(&name).len();
-                (name, rng.random_range(0..length))
+                // What follows the last commit is zeros, of which a changed one has no effect.
+                let content = disk.content(&name);
+                let used = content.iter().rposition(|byte| *byte != 0).unwrap();
+                (name, rng.random_range(0..=used))
             }
         };
         damaged.flip(&name, at, 1 << rng.random_range(0..8));

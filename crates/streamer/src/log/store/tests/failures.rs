@@ -2,26 +2,81 @@
 
 use super::{damage::check_readable, *};
 
+/// Returns an entry with a document of 200 bytes.
+fn entry_of_200_bytes(sequence: u64) -> Submission {
+    let mut submission = entry(sequence);
+    let rest = 200 - r#"{"text":""}"#.len();
+    submission.data = format!(r#"{{"text":"{}"}}"#, "x".repeat(rest)).into();
+    submission
+}
+
 #[test]
 fn commit_is_one_write_and_one_sync() {
+    // The bytes that are written for each byte that is published.
+    for (entries, ratio) in [(1, 1.5), (64, 1.2)] {
+        let disk = Disk::default();
+        let segment_bytes = 1 << 20;
+        let mut log = open_on(
+            &disk,
+            &StoreOptions {
+                segment_bytes,
+                ..options()
+            },
+        )
+        .unwrap();
+        let mut append = |first: u64| {
+            let batch: Vec<_> = (first..first + entries).map(entry_of_200_bytes).collect();
+            let weight: usize = batch.iter().map(Submission::weight).sum();
+            // A time of today: numbers take more space later.
+            log.append(batch, 1_800_000_000_000).unwrap();
+            weight
+        };
+        append(1);
+        let before = disk.segment_use();
+        let operations = disk.operations();
+        let weight = append(1 + entries);
+        let after = disk.segment_use();
+        assert_eq!(
+            (after.writes, after.syncs),
+            (before.writes + 1, before.syncs + 1)
+        );
+        assert_eq!(disk.operations(), operations + 2, "nothing else is written");
+        let written = (after.bytes - before.bytes) as f64 / weight as f64;
+        assert!(written <= ratio, "{written} bytes for each published");
+    }
+}
+
+#[test]
+fn index_adds_little_to_what_is_written() {
     let disk = Disk::default();
-    let mut log = open_on(&disk, &options()).unwrap();
-    fill(&mut log, 1..=1, 1);
-    let before = disk.segment_use();
-    let operations = disk.operations();
-    fill(&mut log, 2..=2, 1);
-    let after = disk.segment_use();
-    assert_eq!(
-        (after.writes, after.syncs),
-        (before.writes + 1, before.syncs + 1)
-    );
-    assert_eq!(disk.operations(), operations + 2, "nothing else is written");
-    let entry = entry(2).weight();
-    let written = after.bytes - before.bytes;
-    assert!(
-        written <= 3 * entry,
-        "{written} bytes for an entry of {entry}"
-    );
+    let mut log = open_on(
+        &disk,
+        &StoreOptions {
+            segment_bytes: 16 << 20,
+            ..options()
+        },
+    )
+    .unwrap();
+    let (mut published, mut commits) = (0, 0);
+    for round in 0..300 {
+        let batch: Vec<_> = (1..=64)
+            .map(|it| {
+                let sequence = round * 64 + it;
+                let mut entry = entry_of_200_bytes(sequence);
+                let id = format!("user-{}", sequence.wrapping_mul(0x9e37_79b9) % 20_000);
+                entry.document.document_id = id.into();
+                entry
+            })
+            .collect();
+        published += batch.iter().map(Submission::weight).sum::<usize>();
+        log.append(batch, 1_800_000_000_000).unwrap();
+        commits += 1;
+        log.maintain(1_800_000_000_000).unwrap();
+    }
+    let written = disk.bytes_written() as f64 / published as f64;
+    assert!(written <= 1.6, "{written} bytes for each published");
+    let syncs = disk.syncs() as f64 / f64::from(commits);
+    assert!(syncs <= 1.1, "{syncs} syncs for each commit");
 }
 
 #[test]
