@@ -4,19 +4,12 @@
 //! per event; the baseline of the rate is tonic's generated server and client with the same messages,
 //! or reading the log and nothing else.
 
-use std::{
-    net::SocketAddr,
-    sync::atomic::{AtomicU64, Ordering},
-    time::Duration,
-};
+use std::{net::SocketAddr, time::Duration};
 
 use anyhow::{Context as _, Result, bail};
 use steadfast_bench::{figure::Figures, measure::load_average};
 use steadfast_streamer::{Client, Filter, Item, Position, client::Subscription};
-use steadfast_wire::streamer::{
-    Heartbeat, Hello, Position as WirePosition, SubscribeRequest,
-    gateway_message::Payload as Request, streamer_message::Payload,
-};
+use steadfast_wire::streamer::streamer_message::Payload;
 use tokio::{runtime, task::JoinSet, time::timeout};
 
 use crate::streamer::{
@@ -112,27 +105,7 @@ async fn measure(server: &Process, reader: Reader, events: u64) -> Result<Run> {
 }
 
 async fn read_generated(server: SocketAddr, events: u64) -> Result<()> {
-    let mut stream = RawStream::open(server).await?;
-    stream.send(Request::Hello(Hello {
-        version: 1,
-        session_id: session_id(),
-        attempt: 1,
-        ..Hello::default()
-    }))?;
-    stream.send(Request::Heartbeat(Heartbeat::default()))?;
-    stream.send(Request::Subscribe(SubscribeRequest {
-        subscription_id: "everything".to_owned(),
-        database: DATABASE.to_owned(),
-        collection: COLLECTION.to_owned(),
-        resume: Some(WirePosition {
-            epoch: EPOCH.0,
-            offset: 0,
-        }),
-        credit_messages: u64::MAX >> 1,
-        credit_bytes: u64::MAX >> 1,
-        request: 1,
-        ..SubscribeRequest::default()
-    }))?;
+    let mut stream = RawStream::subscribe(server).await?;
     let mut received = 0;
     while received < events {
         if let Payload::Delivery(delivery) = stream.next().await? {
@@ -175,10 +148,4 @@ async fn take(mut subscription: Subscription, changes: u64) -> Result<()> {
         }
     }
     Ok(())
-}
-
-/// Returns a session id that no other run of this program has used.
-fn session_id() -> String {
-    static NEXT: AtomicU64 = AtomicU64::new(0);
-    format!("bench-{}", NEXT.fetch_add(1, Ordering::Relaxed))
 }

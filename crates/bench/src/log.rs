@@ -1,4 +1,7 @@
-//! The log on disk: commits beside the disk's own syncs, CPU time, bytes written, and recovery.
+//! The log on disk: commits beside the disk's own syncs, CPU time, bytes written, recovery, and trimming.
+
+mod steady;
+mod trimming;
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -10,7 +13,7 @@ use std::{
 use anyhow::{Context as _, Result};
 use steadfast_bench::{
     figure::Figures,
-    measure::{median, process_cpu_time},
+    measure::{load_average, median, process_cpu_time},
 };
 use steadfast_streamer::{
     Epoch,
@@ -34,7 +37,10 @@ pub(crate) fn run() -> Result<Figures> {
     single(dir.path(), &mut figures)?;
     concurrent(dir.path(), &mut figures)?;
     batches(dir.path(), &mut figures)?;
+    steady::run(dir.path(), &mut figures)?;
     recovery(dir.path(), &mut figures)?;
+    trimming::run(dir.path(), &mut figures)?;
+    figures.put("load_average", "tasks", load_average()?);
     Ok(figures)
 }
 

@@ -7,6 +7,7 @@
 mod age_clock;
 mod encoding;
 mod ingest;
+mod known_names;
 mod memory;
 mod page;
 mod plan;
@@ -23,6 +24,7 @@ use crate::{
     hub::{self, ReadFault},
 };
 
+pub(crate) use self::known_names::KnownNames;
 pub use self::{
     encoding::DecodeError,
     memory::MemoryLog,

@@ -1,12 +1,17 @@
 //! A server and a client of tonic's generated code alone.
 
-use std::{collections::HashMap, net::SocketAddr, pin::Pin};
+use std::{
+    collections::HashMap,
+    net::SocketAddr,
+    pin::Pin,
+    sync::atomic::{AtomicU64, Ordering},
+};
 
 use anyhow::{Context as _, Result};
 use futures_util::{Stream, StreamExt as _, stream};
 use steadfast_wire::streamer::{
-    EventDelivery, GatewayMessage, OperationType, Position, StreamerEvent, StreamerMessage,
-    SubscribeRequest, SubscribeResponse,
+    EventDelivery, GatewayMessage, Heartbeat, Hello, OperationType, Position, StreamerEvent,
+    StreamerMessage, SubscribeRequest, SubscribeResponse,
     gateway_message::Payload as Request,
     streamer_message::Payload,
     streamer_service_client::StreamerServiceClient,
@@ -138,6 +143,12 @@ fn accept_all(first: SubscribeRequest, requests: Streaming<GatewayMessage>) -> R
         .boxed()
 }
 
+/// Returns a session id that no other stream of this program has used.
+fn session_id() -> String {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    format!("bench-{}", NEXT.fetch_add(1, Ordering::Relaxed))
+}
+
 /// A stream of the generated client.
 pub(crate) struct RawStream {
     requests: mpsc::UnboundedSender<GatewayMessage>,
@@ -157,6 +168,30 @@ impl RawStream {
             requests,
             responses: call.into_inner(),
         })
+    }
+
+    /// Opens a stream of our server and subscribes to all events with unlimited credit, from the beginning
+    /// of the log.
+    pub(crate) async fn subscribe(server: SocketAddr) -> Result<Self> {
+        let stream = Self::open(server).await?;
+        stream.send(Request::Hello(Hello {
+            version: 1,
+            session_id: session_id(),
+            attempt: 1,
+            ..Hello::default()
+        }))?;
+        stream.send(Request::Heartbeat(Heartbeat::default()))?;
+        stream.send(Request::Subscribe(SubscribeRequest {
+            subscription_id: "everything".to_owned(),
+            database: DATABASE.to_owned(),
+            collection: COLLECTION.to_owned(),
+            resume: Some(position(0)),
+            credit_messages: u64::MAX >> 1,
+            credit_bytes: u64::MAX >> 1,
+            request: 1,
+            ..SubscribeRequest::default()
+        }))?;
+        Ok(stream)
     }
 
     pub(crate) fn send(&self, request: Request) -> Result<()> {

@@ -24,7 +24,7 @@ use prost::{
     encoding::{decode_varint, encode_varint},
 };
 
-pub(super) use self::event::{KnownNames, StoredEvent};
+pub(super) use self::event::StoredEvent;
 use super::{DocumentKey, ProducerState, ingest::DocumentState};
 use crate::{Epoch, Event, Operation, Terms};
 

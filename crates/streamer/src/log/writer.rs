@@ -8,9 +8,12 @@
 //!                                         outcomes to each submitter, capacity released
 //! ```
 //!
-//! While one commit is being written, the next one is queued, so batches grow with the load. Between
+//! While one commit is being written, the next one is queued, so batches grow with the load. After a
+//! commit of several requests, the thread waits a moment for as many: their submitters go on with their
+//! next entries, and one commit of all costs less than a few small ones. Between
 //! commits, and at least once a minute, the thread does a slice of the log's maintenance.
 
+mod queue;
 mod thread;
 
 use std::{
@@ -19,7 +22,6 @@ use std::{
     sync::{
         Arc, Mutex, OnceLock, PoisonError,
         atomic::{AtomicBool, Ordering},
-        mpsc,
     },
     task::{Context, Poll, ready},
     thread::JoinHandle,
@@ -60,7 +62,7 @@ pub struct WriterOptions {
 #[derive(Clone, Debug)]
 pub struct LogWriter {
     shared: Arc<Shared>,
-    queue: mpsc::Sender<Command>,
+    queue: queue::Sender,
 }
 
 /// The reason why a submission has no outcome, or a writer did not shut down cleanly.
@@ -150,8 +152,7 @@ impl LogWriter {
         options: WriterOptions,
         on_commit: impl FnMut(&[Arc<Event>]) + Send + 'static,
     ) -> std::io::Result<Self> {
-        // Unbounded, because `QueueCapacity` limits what is in it.
-        let (queue, commands) = mpsc::channel();
+        let (queue, commands) = queue::queue();
         let shared = Arc::new(Shared {
             capacity: QueueCapacity::new(&options),
             failure: OnceLock::new(),

@@ -17,7 +17,7 @@ use super::puller_intake::RESERVED_PREFIX;
 use crate::{
     Epoch, Operation,
     log::{
-        DocumentKey, LogReader, LogWriter, Outcome, PendingCommit, RefusedEntry, Submission,
+        KnownNames, LogReader, LogWriter, Outcome, PendingCommit, RefusedEntry, Submission,
         WriteError, with_sources,
     },
 };
@@ -51,6 +51,7 @@ struct PublisherStream {
     service: PublishService,
     /// Set by the greeting.
     producer: Arc<str>,
+    names: KnownNames,
     /// The commits in progress, oldest first, with the sequences of their entries.
     pending: VecDeque<(Vec<u64>, PendingCommit)>,
     /// The number of entries in `pending`.
@@ -93,6 +94,7 @@ impl PublisherService for PublishService {
         let stream = PublisherStream {
             service: self.clone(),
             producer: Arc::from(""),
+            names: KnownNames::default(),
             pending: VecDeque::new(),
             in_flight: 0,
             responses: sender.clone(),
@@ -194,7 +196,7 @@ impl PublisherStream {
                 Some(publish_request::Payload::Entry(entry)) => {
                     // On an error, the entries before it are not queued either; the publisher sends
                     // them again.
-                    batch.push(submission(&self.producer, entry)?);
+                    batch.push(self.submission(entry)?);
                 }
                 Some(publish_request::Payload::Ping(ping)) => {
                     self.send(publish_response::Payload::Pong(ping)).await?;
@@ -266,6 +268,18 @@ impl PublisherStream {
         }
     }
 
+    fn submission(&mut self, entry: Entry) -> Result<Submission, Status> {
+        let operation = Operation::from_wire(entry.operation)
+            .map_err(|unknown| Status::invalid_argument(unknown.to_string()))?;
+        let names = &mut self.names;
+        let document = names.key(&entry.database, &entry.collection, &entry.document_id);
+        let producer = Arc::clone(&self.producer);
+        Ok(Submission {
+            operation,
+            ..Submission::new(producer, entry.sequence, document, entry.data)
+        })
+    }
+
     async fn send(&self, payload: publish_response::Payload) -> Result<(), Status> {
         let response = PublishResponse {
             payload: Some(payload),
@@ -286,16 +300,6 @@ async fn next_commit(
     let outcomes = commit.await;
     let (sequences, _) = pending.pop_front()?;
     Some((sequences, outcomes))
-}
-
-fn submission(producer: &Arc<str>, entry: Entry) -> Result<Submission, Status> {
-    let operation = Operation::from_wire(entry.operation)
-        .map_err(|unknown| Status::invalid_argument(unknown.to_string()))?;
-    let document = DocumentKey::new(entry.database, entry.collection, entry.document_id);
-    Ok(Submission {
-        operation,
-        ..Submission::new(Arc::clone(producer), entry.sequence, document, entry.data)
-    })
 }
 
 fn refused(sequence: u64, reason: &RefusedEntry) -> Refused {

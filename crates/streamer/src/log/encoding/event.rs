@@ -21,7 +21,7 @@ use super::{DecodeError, number, operation, operation_number, put_text, take, te
 use crate::{
     Event, Operation,
     log::{
-        DocumentKey,
+        DocumentKey, KnownNames,
         ingest::{DocumentEvent, DocumentState, METADATA},
     },
 };
@@ -39,13 +39,6 @@ pub(crate) struct StoredEvent {
     pub(crate) state: DocumentState,
     /// The time by which the event ages. Differs from its timestamp if the system's clock had jumped.
     pub(crate) logged_ms: i64,
-}
-
-/// The names that were decoded last, which the next event most likely has too.
-#[derive(Debug, Default)]
-pub(crate) struct KnownNames {
-    database: Option<Arc<str>>,
-    collection: Option<Arc<str>>,
 }
 
 /// Flags beside the operation, in the first byte of an event.
@@ -246,11 +239,7 @@ impl<'a> Parts<'a> {
     }
 
     fn key(&self, names: &mut KnownNames) -> DocumentKey {
-        DocumentKey {
-            database: KnownNames::get(&mut names.database, self.database),
-            collection: KnownNames::get(&mut names.collection, self.collection),
-            document_id: self.document_id.into(),
-        }
+        names.key(self.database, self.collection, self.document_id)
     }
 
     fn state(&self, offset: u64) -> DocumentState {
@@ -259,15 +248,6 @@ impl<'a> Parts<'a> {
             created_at: self.created_at,
             deleted: self.operation == Operation::Delete,
             offset,
-        }
-    }
-}
-
-impl KnownNames {
-    fn get(known: &mut Option<Arc<str>>, name: &str) -> Arc<str> {
-        match known {
-            Some(known) if **known == *name => Arc::clone(known),
-            known => Arc::clone(known.insert(name.into())),
         }
     }
 }

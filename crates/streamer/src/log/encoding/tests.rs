@@ -4,7 +4,7 @@ use super::*;
 use crate::{
     Operation,
     log::{
-        Limits, Origin, Submission,
+        KnownNames, Limits, Origin, Submission,
         ingest::{DocumentEvent, ingest},
     },
 };

@@ -24,9 +24,9 @@ use crate::{
 
 /// The number of records after which the index is written. With more, recovery after a crash and each
 /// write of the index take longer; with fewer, the same pages are written more often.
-const RECORDS_DUE: usize = 8_192;
+const RECORDS_DUE: usize = 16_384;
 /// The number of records after which a commit waits until the index is written.
-const RECORDS_MAX: usize = 2 * RECORDS_DUE;
+const RECORDS_MAX: usize = RECORDS_DUE + 2_048;
 /// The memory for keys after which a commit waits until the index is written, in bytes.
 const KEY_BYTES_MAX: usize = 8 << 20;
 

@@ -27,9 +27,9 @@ use super::{
 use crate::{
     Epoch,
     log::{
-        Bounds, Limits, LogError,
+        Bounds, KnownNames, Limits, LogError,
         age_clock::AgeClock,
-        encoding::{DecodeError, KnownNames, StoredEvent, StoredProducer},
+        encoding::{DecodeError, StoredEvent, StoredProducer},
     },
 };
 

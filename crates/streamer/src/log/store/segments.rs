@@ -10,8 +10,8 @@ use super::{
     segment::{CommitBuffer, Kind, RECORDS, Record, Records, SegmentHeader, content_end},
 };
 use crate::log::{
-    LogError,
-    encoding::{DecodeError, KnownNames, StoredEvent},
+    KnownNames, LogError,
+    encoding::{DecodeError, StoredEvent},
 };
 
 /// Distance of two entries of a segment's index, in bytes.

@@ -324,7 +324,9 @@ impl OpenFile {
         let mut state = self.disk.state();
         state.operate()?;
         let at = usize::try_from(offset).map_err(io::Error::other)?;
-        if self.name != INDEX {
+        if self.name == INDEX {
+            state.index_bytes += data.len();
+        } else {
             if state.is_full() {
                 // The first half still found a place.
                 state
@@ -334,8 +336,6 @@ impl OpenFile {
             }
             state.segment_writes += 1;
             state.segment_bytes += data.len();
-        } else {
-            state.index_bytes += data.len();
         }
         state.content(&self.name)?.write(at, data);
         Ok(())
@@ -344,14 +344,14 @@ impl OpenFile {
     fn sync_all(&self) -> io::Result<()> {
         let mut state = self.disk.state();
         state.operate()?;
-        if self.name != INDEX {
+        if self.name == INDEX {
+            state.index_syncs += 1;
+        } else {
             state.segment_syncs += 1;
             if std::mem::take(&mut state.sync_fails) {
                 state.content(&self.name)?.unsynced.clear();
                 return Err(io::Error::other("the sync failed"));
             }
-        } else {
-            state.index_syncs += 1;
         }
         state.content(&self.name)?.sync();
         Ok(())

@@ -1,17 +1,16 @@
 //! The writer thread: collects requests, commits them together, and sends the outcomes.
 
 use std::{
-    sync::{
-        Arc,
-        atomic::Ordering,
-        mpsc::{Receiver, RecvTimeoutError},
-    },
+    sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
 
 use tokio::sync::oneshot;
 
-use super::{QueuePermit, Shared, WriteError, WriterOptions};
+use super::{
+    QueuePermit, Shared, WriteError, WriterOptions,
+    queue::{Received, Receiver},
+};
 use crate::{
     Event,
     log::{Log, LogError, Outcome, Submission, with_sources},
@@ -22,6 +21,10 @@ const IDLE: Duration = Duration::from_secs(60);
 /// Delay of the maintenance after the last commit. Longer than the 10 s after which pending documents
 /// are written, so that an idle log has none.
 const SETTLE: Duration = Duration::from_secs(11);
+
+/// The longest wait for the submitters of the last commit, which is also at most half as long as that
+/// commit: their next entries then delay nobody by much.
+const GATHERING_MAX: Duration = Duration::from_micros(500);
 
 /// A command in the queue.
 #[derive(Debug)]
@@ -47,8 +50,10 @@ pub(super) struct Writer<F> {
     log: Box<dyn Log>,
     options: WriterOptions,
     on_commit: F,
-    queue: Receiver<Command>,
+    queue: Receiver,
     shared: Arc<Shared>,
+    /// The number of requests of the last commit, and the time that it took.
+    last: (usize, Duration),
     /// [`Command::Stop`] was received, or all handles were dropped.
     stopping: bool,
     /// The requests of the commit in progress. Not a local variable: if the commit panics, they must
@@ -63,7 +68,7 @@ impl<F: FnMut(&[Arc<Event>])> Writer<F> {
         log: Box<dyn Log>,
         options: WriterOptions,
         on_commit: F,
-        queue: Receiver<Command>,
+        queue: Receiver,
         shared: Arc<Shared>,
     ) -> Self {
         Self {
@@ -72,6 +77,7 @@ impl<F: FnMut(&[Arc<Event>])> Writer<F> {
             on_commit,
             queue,
             shared,
+            last: (0, Duration::ZERO),
             stopping: false,
             committing: Vec::new(),
             touched: None,
@@ -87,7 +93,7 @@ impl<F: FnMut(&[Arc<Event>])> Writer<F> {
             let cause = with_sources(&error);
             tracing::error!(error = cause, "the log failed, its writer stops");
             // Each gets the cause. Requests queued after this loop find it in `Shared` instead.
-            while let Ok(command) = self.queue.try_recv() {
+            while let Received::Command(command) = self.queue.receive(Duration::ZERO) {
                 match command {
                     Command::Append(request) => {
                         request.respond(Err(WriteError::Failed(error.clone())));
@@ -107,8 +113,8 @@ impl<F: FnMut(&[Arc<Event>])> Writer<F> {
         let mut wait = Duration::ZERO;
         while !self.stopping {
             let due = self.log.maintenance_due().unwrap_or(wait);
-            match self.queue.recv_timeout(wait.min(due)) {
-                Ok(Command::Append(request)) => {
+            match self.queue.receive(wait.min(due)) {
+                Received::Command(Command::Append(request)) => {
                     let batch = self.collect(request);
                     self.commit(batch)?;
                     // The commit may be the first of this producer, and an unknown producer cannot
@@ -120,11 +126,11 @@ impl<F: FnMut(&[Arc<Event>])> Writer<F> {
                     self.maintain()?;
                     wait = Duration::ZERO;
                 }
-                Ok(Command::Touch(producer)) => self.touch(&producer)?,
-                Ok(Command::Stop) | Err(RecvTimeoutError::Disconnected) => self.stopping = true,
+                Received::Command(Command::Touch(producer)) => self.touch(&producer)?,
+                Received::Command(Command::Stop) | Received::Closed => self.stopping = true,
                 // The rest of the wait begins anew: what it is for may be late.
-                Err(RecvTimeoutError::Timeout) if due < wait => _ = self.maintain()?,
-                Err(RecvTimeoutError::Timeout) => {
+                Received::Timeout if due < wait => _ = self.maintain()?,
+                Received::Timeout => {
                     wait = match (self.maintain()?, wait) {
                         (true, _) => Duration::ZERO,
                         // First the pending documents after a burst, then only what ages: an idle
@@ -142,6 +148,11 @@ impl<F: FnMut(&[Arc<Event>])> Writer<F> {
     /// split, so the batch may exceed its limits by one request.
     fn collect(&mut self, first: AppendRequest) -> Vec<Submission> {
         let deadline = Instant::now() + self.options.max_wait;
+        let (requests, took) = self.last;
+        if requests > 1 {
+            self.queue
+                .wait_for(requests - 1, (took / 2).min(GATHERING_MAX));
+        }
         let mut batch = Vec::new();
         let mut bytes = 0;
         let mut next = Some(first);
@@ -156,21 +167,22 @@ impl<F: FnMut(&[Arc<Event>])> Writer<F> {
             // Zero once the deadline has passed: what is already queued still joins, without a
             // wait.
             let left = deadline.saturating_duration_since(Instant::now());
-            match self.queue.recv_timeout(left) {
-                Ok(Command::Append(request)) => next = Some(request),
+            match self.queue.receive(left) {
+                Received::Command(Command::Append(request)) => next = Some(request),
                 // After the commit, as in the queue.
-                Ok(Command::Touch(producer)) => {
+                Received::Command(Command::Touch(producer)) => {
                     self.touched = Some(producer);
                     break;
                 }
-                Ok(Command::Stop) | Err(RecvTimeoutError::Disconnected) => self.stopping = true,
-                Err(RecvTimeoutError::Timeout) => {}
+                Received::Command(Command::Stop) | Received::Closed => self.stopping = true,
+                Received::Timeout => {}
             }
         }
         batch
     }
 
     fn commit(&mut self, batch: Vec<Submission>) -> Result<(), LogError> {
+        let began = Instant::now();
         let outcomes = match self.log.append(batch, (self.options.clock)()) {
             Ok(outcomes) => outcomes,
             Err(error) if error.is_full() => {
@@ -197,6 +209,7 @@ impl<F: FnMut(&[Arc<Event>])> Writer<F> {
         if !events.is_empty() {
             (self.on_commit)(&events);
         }
+        self.last = (self.committing.len(), began.elapsed());
         let mut outcomes = outcomes.into_iter();
         for request in self.committing.drain(..) {
             // The log returns one outcome per submission in order, so that counting suffices.

@@ -1,0 +1,85 @@
+//! One publisher at a steady rate, with two subscribers.
+
+use std::{net::SocketAddr, path::Path, time::Duration};
+
+use anyhow::{Context as _, Result};
+use steadfast_bench::figure::Figures;
+use steadfast_streamer::{Entry, Publisher};
+use steadfast_wire::streamer::streamer_message::Payload;
+use tokio::{
+    runtime,
+    time::{MissedTickBehavior, interval, timeout},
+};
+
+use crate::streamer::{COLLECTION, DATABASE, Kind, Process, RawStream, Run, data};
+
+/// Documents per second, and in all.
+const RATE: u64 = 1_000;
+const DOCUMENTS: u64 = 10 * RATE;
+/// Documents before the measurement.
+const WARM_UP: u64 = RATE;
+/// The share of a core that is the goal, in percent.
+const GOAL: f64 = 5.0;
+/// The longest time for all documents.
+const TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Measures the share of a core that the server needs.
+pub(super) fn run(dir: &Path, figures: &mut Figures) -> Result<()> {
+    let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
+    let server = Process::start(Kind::Disk(&dir.join("steady")), nowhere, 0)?;
+    let runtime = runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let run = runtime.block_on(async {
+        timeout(TIMEOUT, publish(&server))
+            .await
+            .context("the documents do not arrive")?
+    })?;
+    let share = run.server_cpu / run.seconds * 100.0;
+    figures.put_less("steady_1000_per_second_share_of_a_core", "%", share, GOAL);
+    let rate = DOCUMENTS as f64 / run.seconds;
+    figures.put("steady_1000_per_second_delivered", "1/s", rate);
+    Ok(())
+}
+
+async fn publish(server: &Process) -> Result<Run> {
+    let mut subscribers = Vec::new();
+    for _ in 0..2 {
+        let mut stream = RawStream::subscribe(server.address()).await?;
+        while !matches!(stream.next().await?, Payload::SubscribeResponse(_)) {}
+        subscribers.push(tokio::spawn(receive(stream, WARM_UP + DOCUMENTS)));
+    }
+    let publisher = Publisher::builder(server.address().to_string())
+        .producer("bench")
+        .build()?;
+    publisher.connect().await?;
+    let mut ticks = interval(Duration::from_secs(1) / u32::try_from(RATE)?);
+    // The rate is kept over a disturbance.
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Burst);
+    let mut began = None;
+    for number in 0..WARM_UP + DOCUMENTS {
+        ticks.tick().await;
+        if number == WARM_UP {
+            began = Some(Run::begin(server)?);
+        }
+        let id = format!("order-{}", number % 10_000);
+        let entry = Entry::upsert(DATABASE, COLLECTION, id, data(number));
+        // Its acknowledgement is not waited for: the publisher's queue is bounded.
+        drop(publisher.enqueue(entry).await?);
+    }
+    for subscriber in subscribers {
+        subscriber.await??;
+    }
+    let run = began.context("no document")?.end(server)?;
+    publisher.close().await;
+    Ok(run)
+}
+
+async fn receive(mut stream: RawStream, mut count: u64) -> Result<()> {
+    while count > 0 {
+        if let Payload::Delivery(_) = stream.next().await? {
+            count -= 1;
+        }
+    }
+    Ok(())
+}
