@@ -201,17 +201,21 @@ fn recovery(dir: &Path, figures: &mut Figures) -> Result<()> {
     let mut bytes = 0;
     for file in fs::read_dir(&original)? {
         let file = file?;
-        bytes += fs::copy(file.path(), killed.join(file.file_name()))?;
+        let copy = killed.join(file.file_name());
+        bytes += fs::copy(file.path(), &copy)?;
+        // A log that was killed is synced. Otherwise its opening would wait for the copying.
+        File::open(copy)?.sync_all()?;
     }
     drop(log);
     let mut times = Vec::new();
     for _ in 0..5 {
         let start = Instant::now();
-        drop(open(&killed)?);
+        let log = open(&killed)?;
         times.push(start.elapsed().as_secs_f64() * 1e3);
+        drop(log);
     }
     // The first one replays what the index does not have.
-    figures.put("recovery_200000_documents", "ms", times[0]);
+    figures.put_less("recovery_200000_documents", "ms", times[0], 20.0);
     figures.put("open_again", "ms", median(times));
     figures.put("log_size_200000_documents", "MB", bytes as f64 / 1e6);
     Ok(())

@@ -40,7 +40,10 @@ pub(super) fn run(dir: &Path, figures: &mut Figures) -> Result<()> {
 
     let mut options = StoreOptions::new(Epoch(0x5eed));
     options.retention_bytes = Some(1 << 20);
+    let start = Instant::now();
     let log = SegmentLog::open(&dir, &options)?;
+    let opening = start.elapsed().as_secs_f64() * 1e3;
+    figures.put("open_1000000_events", "ms", opening);
     let reader = log.reader();
     let (committed, commits) = mpsc::channel();
     let on_commit = move |events: &[_]| {

@@ -113,7 +113,7 @@ impl Segments {
             let file = disk
                 .open(&file_name(segment.header.id))
                 .map_err(LogError::storage)?;
-            let content = read(&*file, 0, segment.length)?;
+            let content = read_all(&*file, segment.length)?;
             let scan = Scan::new(segment.header, &content, applied_upto, next.is_some());
             for record in scan.kept() {
                 if record.kind == Kind::Event {
@@ -356,7 +356,7 @@ impl Segment {
         let mut index = self.index();
         // Under the lock: several readers of an old segment scan it once.
         if index.is_none() {
-            let content = read(file, 0, self.length)?;
+            let content = read_all(file, self.length)?;
             *index = Some(Scan::new(self.header, &content, u64::MAX, true).index());
         }
         let entries = index.as_deref().unwrap_or_default();
@@ -600,6 +600,21 @@ fn read(file: &dyn DiskFile, at: usize, bytes: usize) -> Result<Vec<u8>, LogErro
     let mut part = vec![0; bytes];
     file.read(at as u64, &mut part).map_err(LogError::storage)?;
     Ok(part)
+}
+
+/// Reads a whole segment. Most of the last one is zeros, which take no memory.
+fn read_all(file: &dyn DiskFile, length: usize) -> Result<Vec<u8>, LogError> {
+    let mut content = vec![0; length];
+    let mut chunk = vec![0; CHUNK];
+    for at in (0..length).step_by(CHUNK) {
+        let part = &mut chunk[..CHUNK.min(length - at)];
+        file.read(at as u64, part).map_err(LogError::storage)?;
+        // Not copied: the system then never allocates these pages of `content`.
+        if content_end(part, 0) > 0 {
+            content[at..at + part.len()].copy_from_slice(part);
+        }
+    }
+    Ok(content)
 }
 
 /// Wraps an error of a write. If the disk is full, no more than this commit is lost.
