@@ -71,7 +71,7 @@ pub struct StoreOptions {
     pub cache_bytes: usize,
     /// Maximum age of events; older ones may be removed. Default: unlimited.
     pub retention_age: Option<Duration>,
-    /// Maximum size of all events, in bytes; the oldest are removed beyond it. The segments occupy at
+    /// Maximum size of all events as they are stored, in bytes; the oldest are removed beyond it. The segments occupy at
     /// most a quarter more, or 1 MiB if that is more. The index is separate: it holds the documents.
     /// Default: unlimited.
     pub retention_bytes: Option<u64>,

@@ -31,7 +31,7 @@ use std::{
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio_util::sync::CancellationToken;
 
-use self::thread::{AppendRequest, Command};
+use self::queue::{AppendRequest, Command};
 use super::{Log, LogError, Outcome, Submission};
 use crate::Event;
 

@@ -23,6 +23,9 @@ use crate::{
 /// More than the events of one commit, so that a writer that does one slice after each commit trims
 /// faster than it appends.
 const SLICE: usize = 2_000;
+/// Maximum number of documents that one transaction moves into their rows. Each changes another page of
+/// the index, and costs more than all else. More than the entries of one commit, like [`SLICE`].
+const KEPT_MAX: usize = 1_100;
 /// Interval of the search for events beyond the retention limits.
 const RETENTION_INTERVAL_MS: i64 = 1_000;
 /// Interval of the search for idle producers.
@@ -152,11 +155,11 @@ impl SegmentLog {
         if upto <= first {
             return Ok(false);
         }
-        let end = upto.min(first + SLICE as u64);
         let transaction = self.begin_index_commit()?;
         // Each document whose last event is trimmed must have its row, which receives the event.
         self.write_pending(&transaction)?;
-        self.keep_documents(&transaction, first, end)?;
+        let end = upto.min(first + SLICE as u64);
+        let end = self.keep_documents(&transaction, first, end)?;
         // In the transaction of the rows: an event is either readable in the log or kept in its
         // row.
         set_number(&transaction, FIRST, end)?;
@@ -170,55 +173,65 @@ impl SegmentLog {
     }
 
     /// Moves the events after `first`, up to `end`, into the rows of the documents of which they are the
-    /// last ones.
+    /// last ones. Returns the offset that it reached.
     fn keep_documents(
         &self,
         transaction: &WriteTransaction,
         first: u64,
         end: u64,
-    ) -> Result<(), LogError> {
+    ) -> Result<u64, LogError> {
+        let (mut reached, mut kept) = (first, 0);
         let mut documents = transaction.open_table(DOCUMENTS).map_err(storage)?;
         let mut keep = |event: Arc<Event>| {
             let key = DocumentKey::of(&event);
             // Most events are not the last ones of their documents, which costs no read of the index.
             let newest = self.documents.get(&key);
             if newest.is_some_and(|state| state.offset != event.offset) {
-                return Ok(());
+                return Ok(false);
             }
             let mut document = match engine::document(&documents, &key) {
                 Ok(Some(document)) => document,
                 // Only after damage: the row of each document that is known has just been written.
-                Ok(None) => return Ok(()),
+                Ok(None) => return Ok(false),
                 Err(error @ LogError::DamagedState { .. }) => {
                     tracing::error!(error = with_sources(&error), "a document is lost");
-                    return Ok(());
+                    return Ok(false);
                 }
                 Err(error) => return Err(error),
             };
             // Only the last event of a live document is kept: a row of a deleted one has no content.
             if document.state.offset != event.offset || document.state.deleted {
-                return Ok(());
+                return Ok(false);
             }
             document.event = Some(event);
             let encoded = document.encode(&key);
             documents
                 .insert(key.as_tuple(), &*encoded)
                 .map_err(storage)?;
-            Ok(())
+            Ok(true)
         };
-        let mut kept: Result<(), LogError> = Ok(());
+        let mut failed = None;
         self.shared.segments.visit(first, end, |visited| {
-            kept = match visited {
-                Visited::Event(stored, _) => keep(stored.event),
+            match visited {
+                Visited::Event(stored, _) => {
+                    let offset = stored.event.offset;
+                    match keep(stored.event) {
+                        Ok(is_kept) => {
+                            reached = offset;
+                            kept += usize::from(is_kept);
+                        }
+                        Err(error) => failed = Some(error),
+                    }
+                }
                 Visited::Damaged { upto, error } => {
                     // If it were kept, no later event could ever be trimmed.
                     tracing::error!(upto, %error, "trimming damaged events");
-                    Ok(())
+                    reached = upto;
                 }
-            };
-            kept.is_ok()
+            }
+            failed.is_none() && kept < KEPT_MAX
         })?;
-        kept
+        failed.map_or(Ok(reached), Err)
     }
 
     /// Returns the newest of the oldest events that exceed the retention limits, searching at most

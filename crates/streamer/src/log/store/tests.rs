@@ -302,6 +302,33 @@ fn retention_by_bytes_keeps_about_its_limit() {
 }
 
 #[test]
+fn one_step_of_trimming_moves_a_bounded_number_of_documents() {
+    let mut log = new_log(&StoreOptions {
+        retention_bytes: Some(1_000),
+        ..options()
+    });
+    // Each event is the last one of its document.
+    let entries = (1..=5_000).map(|sequence| {
+        let mut entry = entry(sequence);
+        entry.document.document_id = format!("d{sequence}").into();
+        entry
+    });
+    log.append(entries.collect(), 1).unwrap();
+    let (mut steps, mut first) = (0, 0);
+    while log.maintain(1).unwrap() {
+        let next = log.reader().bounds().first;
+        assert!(next - first <= 1_100, "from {first} to {next}");
+        steps += u64::from(next > first);
+        first = next;
+    }
+    assert!(
+        (5..8).contains(&steps) && first > 4_980,
+        "{steps} to {first}"
+    );
+    assert_eq!(documents(&log).unwrap().documents.len(), 5_000);
+}
+
+#[test]
 fn clock_that_jumps_trims_little_and_keeps_new_events() {
     const DAY_MS: i64 = 24 * 60 * 60 * 1_000;
     let mut log = new_log(&StoreOptions {

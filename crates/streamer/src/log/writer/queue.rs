@@ -6,7 +6,30 @@ use std::{
     time::Duration,
 };
 
-use super::thread::Command;
+use tokio::sync::oneshot;
+
+use super::{QueuePermit, WriteError};
+use crate::log::{Outcome, Submission};
+
+/// A command in the queue.
+#[derive(Debug)]
+pub(super) enum Command {
+    Append(AppendRequest),
+    /// The producer is connected.
+    Touch(Arc<str>),
+    /// End the thread. Always the last command that is handled.
+    Stop,
+}
+
+/// The entries of one submitter.
+#[derive(Debug)]
+pub(super) struct AppendRequest {
+    pub(super) batch: Vec<Submission>,
+    /// The length of `batch`, which is emptied for the commit.
+    pub(super) entries: usize,
+    pub(super) outcomes: oneshot::Sender<Result<Vec<Outcome>, WriteError>>,
+    pub(super) _permit: QueuePermit,
+}
 
 /// The sending half. When the last clone is dropped, the queue is closed.
 #[derive(Clone, Debug)]
@@ -47,6 +70,14 @@ struct State {
     wanted: usize,
     /// Sender or receiver has been dropped, or a command ends the thread.
     closed: bool,
+}
+
+impl AppendRequest {
+    /// Sends the outcomes, or the reason why there are none.
+    pub(super) fn respond(self, result: Result<Vec<Outcome>, WriteError>) {
+        // The submitter may have stopped waiting; the commit stands all the same.
+        drop(self.outcomes.send(result));
+    }
 }
 
 /// Creates an empty queue.

@@ -5,11 +5,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::sync::oneshot;
-
 use super::{
-    QueuePermit, Shared, WriteError, WriterOptions,
-    queue::{Received, Receiver},
+    Shared, WriteError, WriterOptions,
+    queue::{AppendRequest, Command, Received, Receiver},
 };
 use crate::{
     Event,
@@ -25,26 +23,6 @@ const SETTLE: Duration = Duration::from_secs(11);
 /// The longest wait for the submitters of the last commit, which is also at most half as long as that
 /// commit: their next entries then delay nobody by much.
 const GATHERING_MAX: Duration = Duration::from_micros(500);
-
-/// A command in the queue.
-#[derive(Debug)]
-pub(super) enum Command {
-    Append(AppendRequest),
-    /// The producer is connected.
-    Touch(Arc<str>),
-    /// End the thread. Always the last command that is handled.
-    Stop,
-}
-
-/// The entries of one submitter.
-#[derive(Debug)]
-pub(super) struct AppendRequest {
-    pub(super) batch: Vec<Submission>,
-    /// The length of `batch`, which is emptied for the commit.
-    pub(super) entries: usize,
-    pub(super) outcomes: oneshot::Sender<Result<Vec<Outcome>, WriteError>>,
-    pub(super) _permit: QueuePermit,
-}
 
 pub(super) struct Writer<F> {
     log: Box<dyn Log>,
@@ -234,13 +212,6 @@ impl<F: FnMut(&[Arc<Event>])> Writer<F> {
     fn maintain(&mut self) -> Result<bool, LogError> {
         let more = self.log.maintain((self.options.clock)());
         more.map_err(|error| self.shared.fail(error))
-    }
-}
-
-impl AppendRequest {
-    fn respond(self, result: Result<Vec<Outcome>, WriteError>) {
-        // The submitter may have stopped waiting; the commit stands all the same.
-        drop(self.outcomes.send(result));
     }
 }
 
