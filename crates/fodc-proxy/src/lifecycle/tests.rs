@@ -56,11 +56,11 @@ fn group(name: &str) -> GroupLifecycleInfo {
     }
 }
 
-fn groups(groups: Vec<GroupLifecycleInfo>) -> Option<LifecycleData> {
-    Some(LifecycleData {
+fn groups(groups: Vec<GroupLifecycleInfo>) -> LifecycleData {
+    LifecycleData {
         groups,
         ..LifecycleData::default()
-    })
+    }
 }
 
 #[test]
@@ -109,7 +109,7 @@ fn protobuf_values_have_the_json_of_protojson() {
         }],
         ..group("g")
     };
-    let text = page(collected(1, vec![("db-0", groups(vec![info]))]));
+    let text = page(collected(1, vec![("db-0", Some(groups(vec![info])))]));
     let page: Value = serde_json::from_str(&text).unwrap();
     let group = &page["groups"][0];
     assert_eq!(
@@ -177,7 +177,7 @@ fn summary_explains_an_empty_page() {
             (&json!([]), &json!([]))
         );
     }
-    let partly = collected(2, vec![("x", None), ("y", groups(vec![]))]);
+    let partly = collected(2, vec![("x", None), ("y", Some(groups(vec![])))]);
     assert!(!page(partly).contains("\"error\""), "one has responded");
 }
 
@@ -190,8 +190,8 @@ fn errors_of_all_nodes_are_united_and_sorted() {
     let all = collected(
         2,
         vec![
-            ("x", groups(vec![failing(&["b", "a"])])),
-            ("y", groups(vec![failing(&["c", "a"]), group("f")])),
+            ("x", Some(groups(vec![failing(&["b", "a"])]))),
+            ("y", Some(groups(vec![failing(&["c", "a"]), group("f")]))),
         ],
     );
     let groups = all.into_groups();
@@ -218,8 +218,8 @@ fn schema_of_all_nodes_is_united() {
         ..group("g")
     };
     let reports = vec![
-        ("x", groups(vec![on("node-b", 2)])),
-        ("y", groups(vec![on("node-a", u64::MAX)])),
+        ("x", Some(groups(vec![on("node-b", 2)]))),
+        ("y", Some(groups(vec![on("node-a", u64::MAX)]))),
     ];
     let page: Value = serde_json::from_str(&page(collected(2, reports))).unwrap();
     let schema = &page["groups"][0]["schema_consistency"];

@@ -13,7 +13,11 @@ use steadfast_wire::{
         Topology,
     },
 };
-use tokio::time::{Instant, sleep};
+use tokio::{
+    runtime::Handle,
+    task::block_in_place,
+    time::{Instant, sleep},
+};
 
 use crate::{
     agent::{Agent, answer, labels, pod},
@@ -175,7 +179,8 @@ async fn slow_agent_is_part_of_the_lifecycle_page() {
     let agent = Agent::register(&proxy, pod("db-0", "r")).await;
     let _slow = answer!(agent, stream_lifecycle, |_| {
         // Longer than a client may accept nothing: the page is not written yet.
-        std::thread::sleep(Duration::from_millis(1_500));
+        let late = sleep(Duration::from_millis(1_500));
+        block_in_place(|| Handle::current().block_on(late));
         vec![StreamLifecycleRequest::default()]
     });
     let page = get(&proxy, "/cluster/lifecycle").await;

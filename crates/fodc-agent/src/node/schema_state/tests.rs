@@ -20,14 +20,14 @@ fn object(name: &str) -> Vec<u8> {
     node.encode_to_vec()
 }
 
-fn body(name: &str, rules: &[u32]) -> Option<SchemaBody> {
-    Some(SchemaBody {
+fn body(name: &str, rules: &[u32]) -> SchemaBody {
+    SchemaBody {
         payload: Some(SchemaPayload {
             value: object(name).into(),
             ..SchemaPayload::default()
         }),
         bound_index_rule_refs: rules.to_vec(),
-    })
+    }
 }
 
 fn snapshot(name: &str, cache: Option<SchemaBody>, runtime: Option<SchemaBody>) -> Event {
@@ -72,7 +72,7 @@ fn object_has_the_fingerprints_of_cache_and_runtime() {
     let events = [
         rules(&["r0"]),
         rules(&["r1"]),
-        snapshot("a", body("a", &[1, 0]), None),
+        snapshot("a", Some(body("a", &[1, 0])), None),
         trailer(1),
     ];
     let state = state(events);
@@ -94,12 +94,12 @@ fn object_has_the_fingerprints_of_cache_and_runtime() {
 
 #[test]
 fn torn_stream_has_an_error_and_no_objects() {
-    let one = || snapshot("a", body("a", &[]), None);
+    let one = || snapshot("a", Some(body("a", &[])), None);
     for (events, text) in [
         (vec![one(), trailer(2)], "torn stream: 1 of 2 objects"),
         (vec![one()], "torn stream: no trailer after 1 objects"),
         (
-            vec![snapshot("a", body("a", &[0]), None), trailer(1)],
+            vec![snapshot("a", Some(body("a", &[0])), None), trailer(1)],
             "torn stream: a reference to a missing index rule",
         ),
     ] {
@@ -124,19 +124,17 @@ fn endless_state_is_refused() {
 
 fn event() -> impl Strategy<Value = Event> {
     let name = || prop::sample::select(vec!["a", "b", "c"]);
-    let body = || prop::option::of((name(), prop::collection::vec(0_u32..4, 0..3)));
-    let made =
-        |made: Option<(&'static str, Vec<u32>)>| made.and_then(|(name, refs)| body_of(name, &refs));
+    let parts = || prop::option::of((name(), prop::collection::vec(0_u32..4, 0..3)));
+    let made = |parts: Option<(&str, Vec<u32>)>| parts.map(|(name, refs)| body(name, &refs));
     prop_oneof![
-        (name(), body(), body())
-            .prop_map(move |(name, cache, runtime)| { snapshot(name, made(cache), made(runtime)) }),
+        (name(), parts(), parts()).prop_map(move |(name, cache, runtime)| snapshot(
+            name,
+            made(cache),
+            made(runtime)
+        )),
         prop::collection::vec(name(), 0..3).prop_map(|names| rules(&names)),
         (0_u32..6).prop_map(trailer),
     ]
-}
-
-fn body_of(name: &str, refs: &[u32]) -> Option<SchemaBody> {
-    body(name, refs)
 }
 
 proptest! {
