@@ -6,6 +6,7 @@ use gateway_message::Payload as Request;
 use wire::{Credit, HeartbeatAck};
 
 use super::super::*;
+use crate::convert::{LastNames, change_from_wire};
 
 /// A log of events, each of one of a few collections, and the subscriptions of the one stream.
 pub(super) struct Server {
@@ -278,7 +279,7 @@ impl Server {
 
 /// Weight of the event at this offset.
 pub(super) fn weight(offset: u64) -> u64 {
-    crate::convert::change_from_wire(event(offset), None, &mut Default::default())
+    change_from_wire(event(offset), None, &mut LastNames::default())
         .expect("a change")
         .weight()
 }
