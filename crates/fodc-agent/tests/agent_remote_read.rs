@@ -17,8 +17,8 @@ use agent_support::{
 use prost::Message as _;
 use steadfast_fodc_agent::{Agent, scrape::Endpoint};
 use steadfast_wire::prometheus::{
-    LabelMatcher, Query, QueryResult, ReadRequest, ReadResponse, TimeSeries, label_matcher::Type,
-    read_request::ResponseType,
+    Chunk, ChunkedReadResponse, LabelMatcher, Query, QueryResult, ReadRequest, ReadResponse,
+    TimeSeries, label_matcher::Type, read_request::ResponseType,
 };
 
 const STALE: u64 = 0x7ff0_0000_0000_0002;
@@ -66,10 +66,7 @@ async fn ask(address: SocketAddr, request: &ReadRequest) -> Vec<QueryResult> {
 async fn series(address: SocketAddr, matchers: &[LabelMatcher]) -> Vec<TimeSeries> {
     let request = ReadRequest {
         queries: vec![query(matchers)],
-        accepted_response_types: vec![
-            ResponseType::StreamedXorChunks.into(),
-            ResponseType::Samples.into(),
-        ],
+        accepted_response_types: vec![7, ResponseType::Samples.into()],
     };
     ask(address, &request).await.remove(0).timeseries
 }
@@ -241,9 +238,9 @@ async fn refused_read_names_the_reason() {
     let bomb = snap::raw::Encoder::new()
         .compress_vec(&vec![0; 8 << 20])
         .unwrap();
-    let chunks_only = ReadRequest {
+    let unknown_only = ReadRequest {
         queries: vec![query(&[])],
-        accepted_response_types: vec![ResponseType::StreamedXorChunks.into()],
+        accepted_response_types: vec![7],
     };
     let read = |queries: Vec<Query>| {
         packed(&ReadRequest {
@@ -260,7 +257,7 @@ async fn refused_read_names_the_reason() {
         (b"not snappy".to_vec(), 400, "not one snappy block"),
         (not_proto, 400, "not a ReadRequest"),
         (bomb, 400, "request has 8388608 bytes"),
-        (packed(&chunks_only), 400, "only streamed chunks"),
+        (packed(&unknown_only), 400, "neither samples nor"),
         (
             read(vec![query(&[expression(Type::Re, "(")])]),
             400,
@@ -306,4 +303,70 @@ async fn read_of_too_many_samples_names_the_limit() {
     let text = response.text();
     assert!(text.contains("more than 10 samples"), "{text}");
     stop(agent).await;
+}
+
+#[tokio::test]
+async fn streamed_read_has_the_samples_of_the_other_form() {
+    let stage = Stage::new(|n| {
+        Some(format!(
+            "# TYPE m counter\nm{{a=\"2\"}} {n}\nm{{a=\"1\"}} 0.5\n"
+        ))
+    })
+    .await;
+    stage.answered(4).await;
+    let address = stage.agent.addresses().http.unwrap();
+    let end = stage.series(&[]).await[0].samples.last().unwrap().timestamp;
+    let query = |name| Query {
+        end_timestamp_ms: end,
+        ..query(&[matcher("__name__", Type::Eq, name)])
+    };
+    let mut request = ReadRequest {
+        queries: vec![query("m"), query("none"), query("m")],
+        ..ReadRequest::default()
+    };
+    let results = ask(address, &request).await;
+    request.accepted_response_types = vec![
+        ResponseType::StreamedXorChunks.into(),
+        ResponseType::Samples.into(),
+    ];
+    let response = http::send(address, "POST", "/api/v1/read", "", &packed(&request)).await;
+    assert_eq!(response.status, 200);
+    assert_eq!(
+        response.header("content-type"),
+        Some("application/x-streamed-protobuf; proto=prometheus.ChunkedReadResponse")
+    );
+    assert_eq!(response.header("content-encoding"), None);
+    let mut rest = &response.body[..];
+    let mut streamed = Vec::new();
+    while !rest.is_empty() {
+        let length = prost::encoding::decode_varint(&mut rest).unwrap() as usize;
+        // The checksum is tested where it is made.
+        let (message, behind) = rest[4..].split_at(length);
+        let frame = ChunkedReadResponse::decode(message).unwrap();
+        for series in frame.chunked_series {
+            let count =
+                |chunk: &Chunk| usize::from(u16::from_be_bytes([chunk.data[0], chunk.data[1]]));
+            let counts: usize = series.chunks.iter().map(count).sum();
+            let times = series.chunks.first().zip(series.chunks.last());
+            let times = times.map(|(first, last)| (first.min_time_ms, last.max_time_ms));
+            streamed.push((
+                frame.query_index as usize,
+                series.labels,
+                counts,
+                times.unwrap(),
+            ));
+        }
+        rest = behind;
+    }
+    let plain = results.into_iter().enumerate().flat_map(|(query, result)| {
+        result.timeseries.into_iter().map(move |series| {
+            let (first, last) = (&series.samples[0], series.samples.last().unwrap());
+            let times = (first.timestamp, last.timestamp);
+            (query, series.labels, series.samples.len(), times)
+        })
+    });
+    let plain: Vec<_> = plain.collect();
+    assert_eq!(plain.len(), 4);
+    assert_eq!(streamed, plain);
+    stop(stage.agent).await;
 }

@@ -6,7 +6,7 @@
 mod families;
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
 };
 
@@ -57,8 +57,10 @@ struct Rows {
 /// The order in which the samples of an agent are written.
 #[derive(Debug, Default)]
 struct SampleOrder {
-    /// The samples' numbers, counted through all parts, without repetitions.
+    /// The samples' numbers, counted through all parts, those of a row in the order of the response.
     numbers: Vec<u32>,
+    /// Some rows have several samples, which may have the same labels.
+    has_repetitions: bool,
     /// Some samples have rows with agent labels.
     has_agent_labels: bool,
 }
@@ -75,6 +77,8 @@ struct AgentText {
     labels: Vec<Vec<RenderedLabels>>,
     /// The labels to add to rows with agent labels, by row, part and origin.
     row_labels: BTreeMap<(u32, usize, u16), RenderedLabels>,
+    /// The row that was written last, and the labels that its lines have.
+    written: (u32, BTreeSet<RenderedLabels>),
 }
 
 /// The length from which a piece is sent.
@@ -137,8 +141,17 @@ impl Text {
             } else {
                 &agent.labels[part][origin as usize]
             };
-            write_line(row, labels, samples.values[index], out);
             agent.next += 1;
+            if agent.order.has_repetitions {
+                if agent.written.0 != at {
+                    agent.written = (at, BTreeSet::new());
+                }
+                // A series that an agent reports twice keeps its first value.
+                if !agent.written.1.insert(labels.clone()) {
+                    continue;
+                }
+            }
+            write_line(row, labels, samples.values[index], out);
         }
     }
 }
@@ -197,6 +210,7 @@ impl AgentText {
             row_labels: row_labels(parts, rows, &order, &origin_labels),
             order,
             next: 0,
+            written: (EXCLUDED, BTreeSet::new()),
         }
     }
 }
@@ -248,13 +262,8 @@ impl SampleOrder {
             .filter(|(at, _)| *at != EXCLUDED)
             .collect();
         sorting.sort_unstable();
-        // A series that an agent reports twice keeps its first value.
-        let origin = |number: u32| {
-            let (part, index) = locate(parts, number);
-            &parts[part].origins[parts[part].layout.origins[index] as usize]
-        };
-        sorting.dedup_by(|later, kept| later.0 == kept.0 && origin(later.1) == origin(kept.1));
         Self {
+            has_repetitions: !sorting.is_sorted_by(|one, next| one.0 < next.0),
             has_agent_labels: sorting
                 .iter()
                 .any(|(at, _)| rows.list[*at as usize].has_agent_labels),

@@ -136,14 +136,20 @@ fn arrange<'a>(parts: &'a [Samples], filter: &Filter) -> (Vec<&'a Arc<Series>>, 
             });
         }
     }
-    samples.sort_unstable();
     let value =
         |sample: &Sample| parts[sample.part as usize].values[sample.index as usize].to_bits();
+    let place = |sample: &Sample| (sample.series, sample.origin, sample.time);
+    samples.sort_unstable();
     // Different values at one time are all shown: which one is right cannot be known here.
-    samples.dedup_by(|later, kept| {
-        (later.series, later.origin, later.time) == (kept.series, kept.origin, kept.time)
-            && value(later) == value(kept)
-    });
+    if samples
+        .windows(2)
+        .any(|pair| place(&pair[0]) == place(&pair[1]))
+    {
+        // By value, so that repetitions are neighbours also among different values.
+        samples.sort_unstable_by_key(|sample| (place(sample), value(sample), *sample));
+        samples.dedup_by_key(|sample| (place(sample), value(sample)));
+        samples.sort_unstable();
+    }
     (distinct, samples)
 }
 

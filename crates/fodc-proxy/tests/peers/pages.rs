@@ -324,3 +324,27 @@ async fn pages_are_compressed_for_clients_that_accept_it() {
         assert_eq!(short.header("content-encoding"), None, "{path}");
     }
 }
+
+#[tokio::test]
+async fn no_two_lines_of_an_agent_have_the_same_labels() {
+    let proxy = start().await;
+    let of = |container, value| metric("up", &[("container_name", container)], value);
+    let named = [("node_role", "r"), ("pod_name", "db-0")];
+    let samples = vec![
+        of("a", 1.0),
+        of("b", 2.0),
+        of("a", 3.0),
+        // These look the same once the agent's own labels are added.
+        metric("down", &named, 4.0),
+        metric("down", &[], 4.0),
+        metric("down", &named[..1], 4.0),
+    ];
+    let _agent = agent(&proxy, pod("db-0", "r"), samples).await;
+    let page = complete(&proxy, "/metrics").await;
+    let expected = [
+        r#"down{node_role="r",pod_name="db-0"} 4"#,
+        r#"up{container_name="a",node_role="r",pod_name="db-0"} 1"#,
+        r#"up{container_name="b",node_role="r",pod_name="db-0"} 2"#,
+    ];
+    assert_eq!(page.samples(), expected);
+}

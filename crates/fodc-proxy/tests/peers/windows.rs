@@ -309,3 +309,24 @@ async fn names_are_sent_to_profile_agents_and_filtered_for_others() {
         assert_eq!(seen.join(", "), expected);
     }
 }
+
+#[tokio::test]
+async fn repeated_value_of_a_time_is_shown_once() {
+    let proxy = start().await;
+    let agent = Agent::register(&proxy, pod("db-0", "r")).await;
+    let metrics = agent.metrics(|query| {
+        if query.start_time.is_none() {
+            return Action::Respond(message(vec![]));
+        }
+        let values = [1.0, 2.0, 1.0, 2.0, 3.0];
+        let samples = values.map(|value| at(MIDNIGHT, "jobs", &[], value));
+        Action::Respond(message(samples.to_vec()))
+    });
+    let _metrics = metrics.await;
+    let data = complete(&proxy, HOUR).await.data();
+    let values: Vec<_> = data
+        .iter()
+        .map(|point| point["value"].as_f64().unwrap())
+        .collect();
+    assert_eq!(values, [1.0, 2.0, 3.0]);
+}
