@@ -73,6 +73,8 @@ struct Group {
     last: Option<u32>,
     /// The last expression is a repetition.
     is_repeated: bool,
+    /// The position of flags behind the last expression. For Go, an operator behind them repeats it.
+    flags_at: Option<usize>,
 }
 
 impl Group {
@@ -80,6 +82,7 @@ impl Group {
         self.end_expression();
         self.last = Some(repeats);
         self.is_repeated = false;
+        self.flags_at = None;
     }
 
     fn end_expression(&mut self) {
@@ -107,6 +110,7 @@ impl Translator<'_> {
                 // Go refuses `a|*`.
                 self.group.end_expression();
                 self.group.is_repeated = false;
+                self.group.flags_at = None;
                 self.out.push('|');
                 Ok(())
             }
@@ -189,10 +193,14 @@ impl Translator<'_> {
         }
         self.group.last = Some(repeats);
         self.group.is_repeated = true;
-        self.out.push_str(operator);
-        if is_lazy {
-            self.out.push('?');
-        }
+        let operator = if is_lazy {
+            format!("{operator}?")
+        } else {
+            operator.to_owned()
+        };
+        let at = self.group.flags_at.unwrap_or(self.out.len());
+        self.out.insert_str(at, &operator);
+        self.group.flags_at = self.group.flags_at.map(|at| at + operator.len());
         Ok(())
     }
 
@@ -232,10 +240,11 @@ impl Translator<'_> {
         self.input.nth(flags.chars().count());
         match end {
             Some(':') => self.enter(&format!("(?{flags}:")),
-            // The flags hold until the end of the group; there is nothing to repeat.
+            // The flags hold until the end of the group.
             Some(_) if !flags.is_empty() => {
+                self.group.flags_at.get_or_insert(self.out.len());
+                self.group.is_repeated = false;
                 self.out.extend(["(?", &flags, ")"]);
-                self.group.end_expression();
             }
             Some(_) | None => return Err(refused()),
         }
