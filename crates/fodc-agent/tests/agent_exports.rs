@@ -368,3 +368,15 @@ async fn line_timestamps_are_kept_if_honored() {
     }
     stop(agent).await;
 }
+
+#[tokio::test]
+async fn byte_order_mark_is_skipped_at_the_beginning_only() {
+    let exporter = Exporter::page("\u{feff}first 1\n\u{feff}second 2\nthird 3\n");
+    let agent = Agent::start(config([exporter.url()])).await.unwrap();
+    let page = page_with(&agent, "\nthird 3 ").await;
+    assert!(
+        page.contains("\nfirst 1 ") && !page.contains("second 2"),
+        "{page}"
+    );
+    stop(agent).await;
+}

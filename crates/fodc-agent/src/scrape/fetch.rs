@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf as _, Bytes, BytesMut};
 use http::{
     HeaderMap, Request, Response, StatusCode, Uri,
     header::{
@@ -41,7 +41,12 @@ pub(crate) struct Fetcher {
     connection: Option<Connection>,
     /// The time since which the sink has not taken a piece of the page.
     blocked_since: Option<Instant>,
+    /// Nothing of the page has been passed on.
+    is_at_start: bool,
 }
+
+/// The byte order mark that some Windows programs put in front of a text.
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 impl Fetcher {
     pub(crate) fn new(endpoint: Endpoint, limits: ScrapeLimits) -> Self {
@@ -50,6 +55,7 @@ impl Fetcher {
             limits,
             connection: None,
             blocked_since: None,
+            is_at_start: true,
         }
     }
 
@@ -155,6 +161,7 @@ impl Fetcher {
         }
         // Only now: a response that is refused for its headers leaves the parser alone.
         sink.begin(format);
+        self.is_at_start = true;
         let mut incoming = response.into_body();
         let mut ready = BytesMut::new();
         while let Some(frame) = incoming.frame().await {
@@ -177,6 +184,10 @@ impl Fetcher {
     }
 
     async fn flush(&mut self, ready: &mut BytesMut, sink: &mut impl PageSink) {
+        // The first piece is longer than the mark, or the whole page.
+        if std::mem::take(&mut self.is_at_start) && ready.starts_with(BYTE_ORDER_MARK) {
+            ready.advance(BYTE_ORDER_MARK.len());
+        }
         if !ready.is_empty() {
             // A timeout during this wait is the fault of the recording thread, not of the endpoint.
             self.blocked_since = Some(Instant::now());
