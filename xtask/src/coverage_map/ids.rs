@@ -3,13 +3,15 @@
 use std::collections::BTreeSet;
 
 /// Prefix of a family and how many it has, counted from 1.
-const FAMILIES: [(&str, usize); 12] = [
+const FAMILIES: [(&str, usize); 13] = [
     // What is required of the Streamer, of FODC, and beyond both.
     ("req:S", 17),
     ("req:F", 15),
     ("req:X", 11),
     // What must hold of any resilient stream.
     ("inv:I", 25),
+    // What the log promises.
+    ("log:L", 18),
     // Defects found in the Go programs: Streamer server and client, Puller server and client,
     // realtime gateway, TypeScript client.
     ("srv:S", 18),

@@ -195,9 +195,15 @@ fn verify(data: &Path) -> anyhow::Result<ExitCode> {
     let Verified {
         sound,
         damaged,
+        documents,
         defects,
         ..
     } = verified?;
+    if documents > 0 {
+        output::line(&format!(
+            "the last change of {documents} documents is damaged; publish them again"
+        ))?;
+    }
     output::line(&format!(
         "{sound} events are sound, {damaged} are damaged or missing"
     ))?;

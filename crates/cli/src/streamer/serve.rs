@@ -1,6 +1,6 @@
 //! `steadfast streamer serve`.
 
-use std::{net::Ipv4Addr, path::PathBuf, process::ExitCode, time::Duration};
+use std::{io::ErrorKind, net::Ipv4Addr, path::PathBuf, process::ExitCode, time::Duration};
 
 use anyhow::{Context as _, bail};
 use steadfast_streamer::{
@@ -121,6 +121,9 @@ pub(crate) async fn run(
         .await
         .context("open the log")?
         .map_err(|error| match error {
+            OpenError::Directory { ref source, .. } if source.kind() == ErrorKind::StorageFull => {
+                anyhow::Error::new(error).context("the disk is full; free space on it")
+            }
             OpenError::Directory { .. } => output::advised(&error.into(), "--data"),
             error => error.into(),
         })?;

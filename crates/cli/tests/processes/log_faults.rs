@@ -264,6 +264,95 @@ async fn limit_on_file_size_refuses_entries_until_it_is_raised() {
 }
 
 #[tokio::test]
+async fn index_waits_for_a_limit_on_file_size() {
+    let data = tempfile::tempdir().unwrap();
+    let path = data.path().to_str().unwrap();
+    let flags = [
+        "streamer",
+        "serve",
+        "--listen",
+        "127.0.0.1:0",
+        "--data",
+        path,
+    ];
+    let mut child = steadfast(&flags).spawn().unwrap();
+    // A segment fits, and the index as it is. It could not grow.
+    limit_files(&child, Some((16 << 20) + (64 << 10)));
+    let mut ready = BufReader::new(child.stdout.take().unwrap()).lines();
+    let addr = next(&mut ready).await.unwrap();
+    let addr = addr.strip_prefix("ready ").unwrap();
+    let feed = format!("feed generator --count 6000 --publish db/c --addr {addr}");
+    let published = run(&words(&feed), None).await;
+    assert_eq!(published.code, Some(0), "{published:?}");
+    let mut told = BufReader::new(child.stderr.take().unwrap()).lines();
+    let warning = next(&mut told).await.unwrap();
+    assert!(
+        warning.contains("the index of the log waits for space"),
+        "{warning}"
+    );
+    child.kill().await.unwrap();
+    let verified = log("verify", data.path()).await;
+    assert!(
+        verified.stdout.contains("6000 events are sound, 0"),
+        "{verified:?}"
+    );
+}
+
+#[tokio::test]
+async fn file_that_is_cut_while_a_server_writes_stops_it() {
+    let data = tempfile::tempdir().unwrap();
+    let mut server = Server::start(data.path(), "127.0.0.1:0").await;
+    publish(&server, 1, 20).await;
+    let segment = fs::File::options()
+        .write(true)
+        .open(data.path().join(SEGMENT));
+    segment.unwrap().set_len(4_096).unwrap();
+    let publish = format!(
+        "streamer publish -d db -c c --max-retries 2 --initial-backoff 50ms --addr {}",
+        server.addr
+    );
+    let failed = run(&words(&publish), Some(&lines(21, 22))).await;
+    assert_eq!(failed.code, Some(1), "{failed:?}");
+    assert!(
+        failed.stderr.contains("00000000000000000001.seg was cut"),
+        "{failed:?}"
+    );
+    let status = timeout(LIMIT, server.child.wait()).await.unwrap().unwrap();
+    assert_eq!(status.code(), Some(1));
+    let verified = log("verify", data.path()).await;
+    assert_eq!(verified.code, Some(1), "{verified:?}");
+    assert!(
+        verified.stdout.contains("damaged or missing: "),
+        "{verified:?}"
+    );
+}
+
+#[tokio::test]
+async fn start_without_space_is_not_called_damage() {
+    let data = killed_log().await;
+    let before = content(data.path());
+    for command in ["streamer serve --listen 127.0.0.1:0", "streamer log repair"] {
+        let mut shell = tokio::process::Command::new("sh");
+        // In blocks of 512 bytes: no write to the index succeeds.
+        shell.args([
+            "-c",
+            "ulimit -f 1; exec \"$0\" \"$@\"",
+            env!("CARGO_BIN_EXE_steadfast"),
+        ]);
+        shell.args(words(command)).arg("--data").arg(data.path());
+        let output = timeout(LIMIT, shell.output()).await.unwrap().unwrap();
+        assert_eq!(output.status.code(), Some(1), "{output:?}");
+        let told = String::from_utf8(output.stderr).unwrap();
+        assert!(told.contains("File too large"), "{told}");
+        assert!(!told.contains("damaged"), "{told}");
+    }
+    // The index was not replaced.
+    assert!(content(data.path()).keys().eq(before.keys()));
+    let verified = log("verify", data.path()).await;
+    assert_eq!(verified.code, Some(0), "{verified:?}");
+}
+
+#[tokio::test]
 async fn deferred_syncs_say_what_they_can_lose() {
     let data = tempfile::tempdir().unwrap();
     let path = data.path().to_str().unwrap();

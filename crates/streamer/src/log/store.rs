@@ -28,6 +28,7 @@ use std::{
     collections::BTreeMap,
     fmt,
     fs::File,
+    io,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
@@ -39,7 +40,9 @@ pub use self::simulation::{SimulationCounts, simulate};
 use self::{
     disk::Disk,
     documents::DocumentStates,
-    engine::{DOCUMENTS, Documents, Engine, PRODUCERS, Producers, catch_panics, storage},
+    engine::{
+        DOCUMENTS, Documents, Engine, INDEX_FILE, PRODUCERS, Producers, catch_panics, storage,
+    },
     maintenance::Maintenance,
     segment::{CommitBuffer, Kind},
     segments::{Appender, Segments},
@@ -109,6 +112,8 @@ pub struct SegmentLog {
     clock: AgeClock,
     /// The last step of the clock.
     stepped: Instant,
+    /// The index waits for space, which was reported.
+    index_waits: bool,
     sync_interval: Option<Duration>,
     /// The time of the first commit that is not synced.
     unsynced_since: Option<Instant>,
@@ -284,6 +289,15 @@ impl SegmentLog {
     /// after a failed write, redb cannot continue.
     fn begin_index_commit(&self) -> Result<WriteTransaction, LogError> {
         self.check_free(INDEX_SPACE)?;
+        if let Some((length, limit)) = self.disk.length_and_limit(INDEX_FILE) {
+            // redb doubles its file when it needs space.
+            let needed = length.saturating_mul(2).saturating_add(INDEX_SPACE);
+            if limit < needed {
+                let why = format!("{INDEX_FILE} needs up to {needed} bytes, the limit is {limit}");
+                let error = io::Error::new(io::ErrorKind::FileTooLarge, why);
+                return Err(LogError::NoSpace(Arc::new(error)));
+            }
+        }
         self.shared.engine.begin_commit()
     }
 
@@ -305,10 +319,15 @@ impl Log for SegmentLog {
         match self.write(|log| log.maintain_slice(now_ms)) {
             // Reads and the segments go on without the index; what was due is due again later.
             Err(error) if error.is_full() => {
-                tracing::warn!(%error, "the index of the log waits for space");
+                if !std::mem::replace(&mut self.index_waits, true) {
+                    tracing::warn!(%error, "the index of the log waits for space");
+                }
                 Ok(false)
             }
-            result => result,
+            result => {
+                self.index_waits = false;
+                result
+            }
         }
     }
 

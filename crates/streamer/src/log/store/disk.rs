@@ -25,6 +25,11 @@ pub(super) trait Disk: Debug + Send + Sync {
 
     /// Returns the space that is available to this process, or `None` if that is unknown.
     fn free_bytes(&self) -> Option<u64>;
+
+    /// Returns the length of a file and the limit of this process on it, or `None` without a limit.
+    fn length_and_limit(&self, _name: &str) -> Option<(u64, u64)> {
+        None
+    }
 }
 
 /// A file of fixed length.
@@ -104,6 +109,14 @@ impl Disk for Directory {
     #[cfg(not(unix))]
     fn free_bytes(&self) -> Option<u64> {
         None
+    }
+
+    #[cfg(unix)]
+    fn length_and_limit(&self, name: &str) -> Option<(u64, u64)> {
+        // Asked each time: an operator may raise it while the process runs.
+        let limit = rustix::process::getrlimit(rustix::process::Resource::Fsize).current?;
+        let length = fs::metadata(self.0.join(name)).ok()?.len();
+        Some((length, limit))
     }
 }
 

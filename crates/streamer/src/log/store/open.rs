@@ -184,6 +184,7 @@ impl SegmentLog {
             maintenance: Maintenance::new(options),
             clock: AgeClock::from_reading(logged_ms),
             stepped: Instant::now(),
+            index_waits: false,
             sync_interval: options.sync_interval,
             unsynced_since: None,
             failure: None,
@@ -253,8 +254,28 @@ impl From<io::Error> for OpenFailure {
 
 impl From<LogError> for OpenFailure {
     fn from(error: LogError) -> Self {
-        Self::Log(error)
+        // What the system refuses, such as space on a full disk, is not damage: a repair would not help.
+        match &error {
+            LogError::NoSpace(refused) => Self::Io(io::Error::new(refused.kind(), error.clone())),
+            LogError::Storage(source) => match system_error(&**source) {
+                Some(kind) => Self::Io(io::Error::new(kind, error.clone())),
+                None => Self::Log(error),
+            },
+            _ => Self::Log(error),
+        }
     }
+}
+
+/// Returns the kind of an error that came from the system, directly or through redb.
+fn system_error(error: &(dyn std::error::Error + 'static)) -> Option<io::ErrorKind> {
+    let refused = match error.downcast_ref::<redb::Error>() {
+        Some(redb::Error::Io(refused)) => Some(refused),
+        Some(_) => None,
+        None => error.downcast_ref::<io::Error>(),
+    };
+    refused
+        .filter(|it| it.raw_os_error().is_some())
+        .map(io::Error::kind)
 }
 
 impl From<DatabaseError> for OpenFailure {

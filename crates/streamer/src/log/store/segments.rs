@@ -426,6 +426,13 @@ impl Appender {
         if !active.file.is_linked().map_err(LogError::storage)? {
             return Err(removed(&file_name(active.segment.header.id)));
         }
+        // Somebody cut the file, and with it earlier commits.
+        let length = active.file.length().map_err(LogError::storage)?;
+        if length < active.segment.length as u64 {
+            let (name, whole) = (file_name(active.segment.header.id), active.segment.length);
+            let cut = format!("the file {name} was cut: it should have {whole} bytes");
+            return Err(LogError::storage(cut));
+        }
         // Only after the sync. A commit that failed before it is overwritten by the next one.
         active.end = active.dirty;
         self.bytes = active.segment.header.bytes_before(active.end);

@@ -88,6 +88,30 @@ fn held_bytes(log: &SegmentLog) -> u64 {
     held
 }
 
+#[test]
+fn documents_are_read_while_the_log_is_trimmed() {
+    let mut log = new_log(&options());
+    fill(&mut log, 1..=50, 10);
+    maintain(&mut log, 20_000);
+    let reader = log.reader();
+    let (stop, stopped) = std::sync::mpsc::channel::<()>();
+    let reading = std::thread::spawn(move || {
+        let mut pages = 0;
+        while stopped.try_recv() == Err(std::sync::mpsc::TryRecvError::Empty) {
+            let page = reader.documents(DocumentQuery::all("default")).unwrap();
+            assert_eq!(page.documents.len(), 7);
+            pages += 1;
+        }
+        pages
+    });
+    for round in 1..=150 {
+        fill(&mut log, round * 50 + 1..=round * 50 + 50, 10);
+        log.trim(round * 50 + 45).unwrap();
+    }
+    drop(stop);
+    assert!(reading.join().unwrap() > 50);
+}
+
 /// Creates a log, changes its tables, and returns the error of reopening it.
 fn reopen_changed(change: impl FnOnce(&WriteTransaction)) -> OpenError {
     let dir = tempfile::tempdir().unwrap();

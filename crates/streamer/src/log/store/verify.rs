@@ -11,15 +11,16 @@ use redb::{Database, ReadableDatabase as _, ReadableTable as _};
 
 use super::{
     SegmentLog, Shared, StoreOptions, documents,
-    engine::{
-        DOCUMENTS, FORMAT, INDEX_FILE, PRODUCERS, catch_panics, decode_document, decode_producer,
-        number, storage,
-    },
+    engine::{DOCUMENTS, FORMAT, INDEX_FILE, PRODUCERS, catch_panics, number, storage},
     open::{LOCK_FILE, OpenError, OpenFailure, initialize},
     overlay::{Overlay, ReadOnlyDirectory},
     segments::Visited,
 };
-use crate::log::{Bounds, DocumentKey, LogError, LogReader, with_sources};
+use crate::log::{
+    Bounds, DocumentKey, LogError, LogReader,
+    encoding::{StoredDocument, StoredProducer},
+    with_sources,
+};
 
 /// A part of a log that cannot be read back as it was written.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,6 +42,8 @@ pub struct Verified {
     pub sound: u64,
     /// Number of events that are damaged or missing.
     pub damaged: u64,
+    /// Number of documents whose last change is among them.
+    pub documents: u64,
     /// Number of reported defects.
     pub defects: u64,
 }
@@ -192,7 +195,7 @@ impl Check<'_> {
                 Visited::Damaged { upto, error } => {
                     self.verified.damaged += upto + 1 - next;
                     let file = shared.segments.file_of(next);
-                    let file = file.unwrap_or_else(|| "no segment".to_owned());
+                    let file = file.unwrap_or_else(|| "a deleted segment".to_owned());
                     let place = format!("{file}, damaged or missing: {next} to {upto}");
                     self.add(&place, error.to_string(), EVENTS_REMEDY);
                     next = upto + 1;
@@ -209,23 +212,25 @@ impl Check<'_> {
             let (key, encoded) = row.map_err(storage)?;
             let (database, collection, id) = key.value();
             let key = DocumentKey::new(database, collection, id);
-            let document = decode_document(&key, encoded.value());
-            let lost = match document {
-                Err(error) => Some(error),
-                Ok(row) if row.state.deleted || row.event.is_some() => None,
-                Ok(row) => documents::last_event(&shared.segments, row.state.offset).err(),
-            };
-            if let Some(error) = lost {
-                let place = format!("{INDEX_FILE}, document {database}/{collection}/{id}");
-                self.add(&place, with_sources(&error), DOCUMENT_REMEDY);
+            match StoredDocument::decode(&key, encoded.value()) {
+                Err(error) => {
+                    let place = format!("{INDEX_FILE}, document {database}/{collection}/{id}");
+                    self.add(&place, error.to_string(), DOCUMENT_REMEDY);
+                }
+                Ok(row) if row.state.deleted || row.event.is_some() => {}
+                // The events were checked before, so that their number is enough here.
+                Ok(row) => {
+                    let last = documents::last_event(&shared.segments, row.state.offset);
+                    self.verified.documents += u64::from(last.is_err());
+                }
             }
         }
         let table = transaction.open_table(PRODUCERS).map_err(storage)?;
         for row in table.iter().map_err(storage)? {
             let (name, encoded) = row.map_err(storage)?;
-            if let Err(error) = decode_producer(name.value(), encoded.value()) {
+            if let Err(error) = StoredProducer::decode(name.value(), encoded.value()) {
                 let place = format!("{INDEX_FILE}, publisher {}", name.value());
-                self.add(&place, with_sources(&error), PRODUCER_REMEDY);
+                self.add(&place, error.to_string(), PRODUCER_REMEDY);
             }
         }
         Ok(())

@@ -24,6 +24,9 @@ const SETTLE: Duration = Duration::from_secs(11);
 /// commit: their next entries then delay nobody by much.
 const GATHERING_MAX: Duration = Duration::from_micros(500);
 
+/// Interval of the reports of a full disk. Publishers send again until there is space.
+const FULL_INTERVAL: Duration = Duration::from_secs(60);
+
 pub(super) struct Writer<F> {
     log: Box<dyn Log>,
     options: WriterOptions,
@@ -39,6 +42,8 @@ pub(super) struct Writer<F> {
     committing: Vec<AppendRequest>,
     /// The producer to touch after the commit in progress.
     touched: Option<Arc<str>>,
+    /// The last time that a full disk was reported, while it is full.
+    full_reported: Option<Instant>,
 }
 
 impl<F: FnMut(&[Arc<Event>])> Writer<F> {
@@ -59,6 +64,7 @@ impl<F: FnMut(&[Arc<Event>])> Writer<F> {
             stopping: false,
             committing: Vec::new(),
             touched: None,
+            full_reported: None,
         }
     }
 
@@ -164,7 +170,11 @@ impl<F: FnMut(&[Arc<Event>])> Writer<F> {
         let outcomes = match self.log.append(batch, (self.options.clock)()) {
             Ok(outcomes) => outcomes,
             Err(error) if error.is_full() => {
-                tracing::warn!(error = with_sources(&error), "entries are rejected");
+                let reported = self.full_reported;
+                if reported.is_none_or(|at| at.elapsed() >= FULL_INTERVAL) {
+                    self.full_reported = Some(Instant::now());
+                    tracing::warn!(error = with_sources(&error), "entries are rejected");
+                }
                 // The thread goes on: reads and later commits work again when somebody frees space.
                 self.reject(&WriteError::Full(error));
                 return Ok(());
@@ -176,6 +186,9 @@ impl<F: FnMut(&[Arc<Event>])> Writer<F> {
                 return Err(error);
             }
         };
+        if self.full_reported.take().is_some() {
+            tracing::warn!("entries are accepted again");
+        }
         let events: Vec<_> = outcomes
             .iter()
             .filter_map(|outcome| match outcome {
