@@ -137,11 +137,12 @@ impl SegmentLog {
         // Not written to the index here: opening after a crash must not take longer than after a
         // stop.
         let mut replay = Replay::default();
-        let (mut appender, shown) = Segments::recover(
+        let (appender, shown) = Segments::recover(
             Arc::clone(&disk),
             applied_upto,
             segment_bytes,
             salt,
+            options.sync_interval.is_some(),
             |record| replay.add(record),
         )?;
         // The index may know of more than the segments show, if these were lost. Offsets are never
@@ -159,7 +160,6 @@ impl SegmentLog {
                 "the newest events of the log are missing"
             );
         }
-        appender.defers_syncs = options.sync_interval.is_some();
         let segments = appender.segments();
         // The last event, not the system's clock, because that may have jumped while the log was
         // closed.

@@ -44,7 +44,7 @@ pub(super) struct Appender {
     salt: u64,
     segment_bytes: usize,
     /// Commits are synced by [`Appender::sync`], not by themselves.
-    pub(super) defers_syncs: bool,
+    defers_syncs: bool,
     /// Size of all records, the trimmed ones included.
     bytes: u64,
     /// Memory of the last commit.
@@ -77,12 +77,14 @@ impl Segments {
     /// Opens the segments in a directory.
     ///
     /// Cuts the last segment after its last whole commit, and calls `replay` with each later record
-    /// than `applied_upto`, in order. Returns the head that the segments show.
+    /// than `applied_upto`, in order. With `deferred_syncs`, all of these may be unsynced, not only the
+    /// last commit. Returns the head that the segments show.
     pub(super) fn recover(
         disk: Arc<dyn Disk>,
         applied_upto: u64,
         segment_bytes: usize,
         salt: u64,
+        deferred_syncs: bool,
         mut replay: impl FnMut(&Record<'_>),
     ) -> Result<(Appender, u64), LogError> {
         let ids = ids(&*disk)?;
@@ -131,7 +133,12 @@ impl Segments {
             if next.is_none() {
                 // Only the last one can have a torn commit: the others were clean when their
                 // successor was created.
-                scan.cut(&content, &*file)?;
+                let from = if deferred_syncs {
+                    scan.first_after(applied_upto)
+                } else {
+                    scan.last_commit
+                };
+                scan.cut(&content, &*file, from)?;
                 bytes = segment.header.bytes_before(scan.end);
                 // One of an earlier, larger limit could not be removed for long.
                 let is_usable = segment.length <= segment_bytes.saturating_mul(2);
@@ -151,7 +158,7 @@ impl Segments {
             next_id,
             salt,
             segment_bytes,
-            defers_syncs: false,
+            defers_syncs: deferred_syncs,
             bytes,
             memory: Vec::new(),
         };
@@ -568,11 +575,22 @@ impl<'a> Scan<'a> {
         index
     }
 
-    /// Makes the last commit durable, and removes what follows it.
+    /// Returns the place of the first record that the index may not know, or of the last commit.
+    fn first_after(&self, applied_upto: u64) -> usize {
+        let mut records = self.kept();
+        // A state of a producer has the head as its offset, which may have been applied before.
+        let first = records.find(|record| {
+            record.offset > applied_upto
+                || (record.kind == Kind::Producer && record.offset == applied_upto)
+        });
+        first.map_or(self.last_commit, |record| record.at.min(self.last_commit))
+    }
+
+    /// Makes the commits from this place on durable, and removes what follows the last one.
     ///
-    /// The commit is written again: if its sync failed before, the system may have dropped its pages
+    /// They are written again: if their sync failed before, the system may have dropped their pages
     /// or hold them as clean, and another sync would not write them.
-    fn cut(&self, content: &[u8], file: &dyn DiskFile) -> Result<(), LogError> {
+    fn cut(&self, content: &[u8], file: &dyn DiskFile, from: usize) -> Result<(), LogError> {
         // Up to the last byte that is not zero: the rest of the file needs no write.
         let dirty = content_end(content, self.end);
         if dirty > self.end {
@@ -582,12 +600,11 @@ impl<'a> Scan<'a> {
                 "the log ends with an interrupted commit, which is dropped"
             );
         }
-        if dirty > self.last_commit {
-            let mut tail = content[self.last_commit..self.end].to_vec();
-            // One write for both: the commit again, and zeros over what follows it.
-            tail.resize(dirty - self.last_commit, 0);
-            file.write(self.last_commit as u64, &tail)
-                .map_err(LogError::storage)?;
+        if dirty > from {
+            let mut tail = content[from..self.end].to_vec();
+            // One write for both: the commits again, and zeros over what follows them.
+            tail.resize(dirty - from, 0);
+            file.write(from as u64, &tail).map_err(LogError::storage)?;
             file.sync().map_err(LogError::storage)?;
         }
         Ok(())

@@ -5,12 +5,7 @@
 //! damaged: then nothing may be wrong, and nothing missing without an error. Some logs defer their syncs:
 //! a power cut may take what was not synced, and nothing else.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    fs::File,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeMap, fs::File, sync::Arc, time::Duration};
 
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -55,8 +50,6 @@ struct Run {
     diverged: bool,
     /// Number of events that were synced.
     synced: usize,
-    /// Offsets of events whose sync failed. Their pages are clean and may not be on the disk.
-    weak: BTreeSet<u64>,
     /// Positions that were read, with the events before them.
     positions: Vec<(Position, Vec<Option<Entry>>)>,
     now_ms: i64,
@@ -91,7 +84,6 @@ pub fn simulate(seed: u64, lock: &Arc<File>) -> Result<SimulationCounts, String>
         copies: Vec::new(),
         diverged: false,
         synced: 0,
-        weak: BTreeSet::new(),
         positions: Vec::new(),
         now_ms: 1_000,
         options,
@@ -220,21 +212,12 @@ impl Run {
             Err(error) if error.is_full() => self.count("full"),
             Err(_) => {
                 self.doubtful = entries;
-                self.stop();
+                self.log = None;
                 self.count("failed commit");
             }
         }
         self.read_position();
         Ok(())
-    }
-
-    /// Closes a log that failed.
-    fn stop(&mut self) {
-        self.log = None;
-        if self.options.sync_interval.is_some() {
-            let unsynced = self.synced..self.model.events.len() + self.doubtful.len();
-            self.weak.extend(unsynced.map(|index| index as u64 + 1));
-        }
     }
 
     /// Remembers a position at a random offset.
@@ -259,7 +242,7 @@ impl Run {
                 Err(_) => {
                     // A trimming may have been in progress.
                     self.doubtful_first = self.model.events.len() as u64;
-                    self.stop();
+                    self.log = None;
                     self.count("failed maintenance");
                     return;
                 }
@@ -279,7 +262,7 @@ impl Run {
         match log.trim(upto) {
             Err(error) if !error.is_full() => {
                 self.doubtful_first = upto;
-                self.stop();
+                self.log = None;
             }
             _ => {
                 self.model.first = log.reader().bounds().first;
@@ -324,7 +307,7 @@ impl Run {
         for offset in check_events(&log, &self.model.events)? {
             let event = &mut self.model.events[offset as usize - 1];
             let is_unsynced = may_be_lost && offset > self.synced as u64;
-            if event.is_some() && !is_unsynced && !self.weak.contains(&offset) {
+            if event.is_some() && !is_unsynced {
                 return Err(format!("the event {offset} is damaged"));
             }
             *event = None;
