@@ -601,7 +601,8 @@ impl<'a> Scan<'a> {
             );
         }
         if dirty > from {
-            let mut tail = content[from..self.end].to_vec();
+            // A file may be cut in the padding of its last record.
+            let mut tail = content[from..self.end.min(content.len())].to_vec();
             // One write for both: the commits again, and zeros over what follows them.
             tail.resize(dirty - from, 0);
             file.write(from as u64, &tail).map_err(LogError::storage)?;
