@@ -606,9 +606,10 @@ impl<'a> Scan<'a> {
             // One write for both: the commits again, and zeros over what follows them.
             tail.resize(dirty - from, 0);
             file.write(from as u64, &tail).map_err(LogError::storage)?;
-            file.sync().map_err(LogError::storage)?;
         }
-        Ok(())
+        // Also without a write: a killed process may have left zeros over records of a failed commit,
+        // and a power cut could bring these back into a file that is sealed by then.
+        file.sync().map_err(LogError::storage)
     }
 }
 
