@@ -23,7 +23,7 @@ use steadfast_wire::fodc::{
 };
 use tokio::{net::TcpStream, task::JoinSet, time::interval};
 
-use super::{AGENTS, METRICS, windows::SERIES};
+use super::{AGENTS, METRICS};
 
 /// What agents respond with.
 #[derive(Clone)]
@@ -54,6 +54,9 @@ pub(super) const OTHERS: &[&str] = &[
     "StreamPressureProfiles",
     "StreamSchemaRegistry",
 ];
+
+/// The number of series of an agent with a history.
+pub(super) const SERIES: usize = 300;
 
 const HEARTBEAT: Duration = Duration::from_secs(10);
 

@@ -15,13 +15,12 @@ use tokio::{
 
 use super::{
     TIMEOUT,
-    agents::{Agents, Content, History},
+    agents::{Agents, Content, History, SERIES},
     process::Process,
     request, scrape,
 };
 
 const AGENTS: usize = 100;
-pub(super) const SERIES: usize = 300;
 
 /// The number of windows that run at once. They differ, so that they do not share responses.
 const WINDOWS: u64 = 10;
