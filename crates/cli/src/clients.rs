@@ -267,8 +267,7 @@ impl Publisher {
         let mut entry = match document.op {
             Some(Operation::Delete) => Entry::delete(database, collection, id),
             None | Some(Operation::Insert | Operation::Update) => {
-                let data = serde_json::to_vec(&document.data).context("write a document")?;
-                Entry::upsert(database, collection, id, data)
+                Entry::upsert(database, collection, id, document.data.clone())
             }
         };
         entry.operation = document.op;

@@ -1,6 +1,8 @@
 //! A document and its operation, as a line of NDJSON.
 
-use serde_json::{Map, Value};
+use std::collections::BTreeMap;
+
+use serde_json::{Map, Value, value::RawValue};
 use steadfast_streamer::Operation;
 
 /// A document on its way to a server.
@@ -9,8 +11,9 @@ pub(crate) struct Document {
     pub(crate) id: String,
     /// Without one the server tells insert from update.
     pub(crate) op: Option<Operation>,
-    /// The fields without `id` and `op`; empty for a delete.
-    pub(crate) data: Map<String, Value>,
+    /// The fields without `id` and `op` as a JSON object, empty for a delete. The values have the text
+    /// that they were written with: a parsed number would be rounded.
+    pub(crate) data: String,
 }
 
 /// Returns the word for an operation in a line.
@@ -28,7 +31,7 @@ impl Document {
         Self {
             id: id.into(),
             op: None,
-            data,
+            data: Value::Object(data).to_string(),
         }
     }
 
@@ -36,35 +39,40 @@ impl Document {
         Self {
             id: id.into(),
             op: Some(Operation::Delete),
-            data: Map::new(),
+            data: "{}".to_owned(),
         }
     }
 
     /// Parses a line: an object with a text `id`, optionally an `op`, and the fields.
     pub(crate) fn parse(line: &str) -> Result<Self, String> {
-        let value: Value = serde_json::from_str(line)
+        let whole: &RawValue = serde_json::from_str(line)
             .map_err(|error| format!("not JSON (column {}): {}", error.column(), reason(&error)))?;
-        let Value::Object(mut data) = value else {
+        // An array has no names either, but the error would speak of its items.
+        let object = whole.get().starts_with('{').then(|| whole.get());
+        let object = object.map(serde_json::from_str::<BTreeMap<String, &RawValue>>);
+        let Some(Ok(mut data)) = object else {
             return Err(
                 "not a JSON object; write one document per line, like {\"id\":\"a\"}".into(),
             );
         };
-        let id = match data.remove("id") {
-            Some(Value::String(id)) if !id.is_empty() => id,
-            Some(other) => {
+        let id = match data.remove("id").map(text_of) {
+            Some(Ok(id)) if !id.is_empty() => id,
+            Some(Ok(_)) => return Err("\"id\" is \"\"; it must be a text that is not empty".into()),
+            Some(Err(other)) => {
                 return Err(format!(
                     "\"id\" is {other}; it must be a text that is not empty"
                 ));
             }
             None => return Err("no \"id\"; every document needs one".into()),
         };
-        let op = match data.remove("op") {
+        let op = match data.remove("op").map(text_of) {
             None => None,
-            Some(other) => match other.as_str() {
-                Some("insert") => Some(Operation::Insert),
-                Some("update") => Some(Operation::Update),
-                Some("delete") => Some(Operation::Delete),
+            Some(op) => match op.as_deref() {
+                Ok("insert") => Some(Operation::Insert),
+                Ok("update") => Some(Operation::Update),
+                Ok("delete") => Some(Operation::Delete),
                 _ => {
+                    let other = op.unwrap_or_else(|other| other);
                     return Err(format!(
                         "\"op\" is {other}; it must be insert, update or delete"
                     ));
@@ -75,19 +83,37 @@ impl Document {
         if op == Some(Operation::Delete) {
             data.clear();
         }
+        let data = serde_json::to_string(&data).expect("JSON values are JSON");
         Ok(Self { id, op, data })
+    }
+
+    /// Returns the fields that the server replaces or removes.
+    pub(crate) fn system_fields(&self) -> Vec<&'static str> {
+        let fields: BTreeMap<String, &RawValue> =
+            serde_json::from_str(&self.data).unwrap_or_default();
+        SYSTEM_FIELDS
+            .into_iter()
+            .filter(|name| fields.contains_key(*name))
+            .collect()
     }
 
     /// Returns the line that parses to this document.
     pub(crate) fn to_line(&self) -> String {
-        let mut whole = self.data.clone();
-        whole.insert("id".to_owned(), self.id.as_str().into());
-        whole.extend(
-            self.op
-                .map(|op| ("op".to_owned(), operation_name(op).into())),
-        );
-        Value::Object(whole).to_string()
+        let mut whole: BTreeMap<String, Box<RawValue>> =
+            serde_json::from_str(&self.data).expect("the fields are a JSON object");
+        let raw = |text: &str| serde_json::value::to_raw_value(text).expect("a text is JSON");
+        whole.insert("id".to_owned(), raw(&self.id));
+        whole.extend(self.op.map(|op| ("op".to_owned(), raw(operation_name(op)))));
+        serde_json::to_string(&whole).expect("JSON values are JSON")
     }
+}
+
+/// The fields that the server sets itself or sends beside the document.
+const SYSTEM_FIELDS: [&str; 4] = ["collection", "createdAt", "updatedAt", "version"];
+
+/// Returns the text that a value is, or the value as it is written if it is no text.
+fn text_of(value: &RawValue) -> Result<String, String> {
+    serde_json::from_str(value.get()).map_err(|_| value.get().to_owned())
 }
 
 /// Returns the error without its position, which the caller prints.
@@ -107,10 +133,24 @@ mod tests {
             r#"{"id":"a","n":1,"t":["x"]}"#,
             r#"{"id":"a","n":1,"op":"insert"}"#,
             r#"{"id":"a","op":"delete"}"#,
+            r#"{"beyond":18446744073709551616,"exp":1E2,"id":"a","neg0":-0,"price":10.10,"zero":1.0}"#,
+            r#"{"dec":0.1234567890123456789012345,"id":"a"}"#,
         ] {
             let document = Document::parse(line).unwrap();
             assert_eq!(document.to_line(), line);
         }
+    }
+
+    #[test]
+    fn fields_that_the_server_sets_are_named() {
+        let line = r#"{"id":"a","version":"1.2","createdAt":1,"collection":"mine","v":1}"#;
+        let document = Document::parse(line).unwrap();
+        assert_eq!(
+            document.system_fields(),
+            ["collection", "createdAt", "version"]
+        );
+        let document = Document::parse(r#"{"id":"a","deleted":"no"}"#).unwrap();
+        assert!(document.system_fields().is_empty());
     }
 
     #[test]

@@ -204,7 +204,8 @@ mod tests {
         });
         assert_eq!(documents.len(), 1);
         assert_eq!(documents[0].id, "0ad");
-        assert_eq!(Value::from(documents[0].data.clone()), expected);
+        let data: Value = serde_json::from_str(&documents[0].data).unwrap();
+        assert_eq!(data, expected);
     }
 
     #[test]

@@ -95,7 +95,10 @@ impl Writer {
                     };
                     let at = self.sent.len();
                     let fields = sent.document.as_object().cloned().unwrap_or_default();
-                    let document = Document { id: sent.id.clone(), op: sent.operation(), data: fields };
+                    let document = Document {
+                        op: sent.operation(),
+                        ..Document::new(sent.id.clone(), fields)
+                    };
                     let pending =
                         self.publisher.publish(sent.database, sent.collection, &document).await?;
                     waiting.push(async move { (at, pending.outcome().await) });

@@ -1,6 +1,7 @@
 //! `steadfast streamer publish`.
 
 use std::{
+    collections::BTreeSet,
     io,
     path::{Path, PathBuf},
     process::ExitCode,
@@ -50,6 +51,7 @@ pub(crate) struct Args {
 
 const EXAMPLES: &str =
     "Invalid lines are reported with their number and skipped; the exit status is then 1.
+The server sets createdAt, updatedAt, version and collection itself; fields of these names are not stored.
 
 Examples:
   steadfast feed packages | steadfast streamer publish -d debian -c packages
@@ -112,6 +114,7 @@ pub(crate) async fn run(
         stop,
         known,
         strict,
+        replaced: BTreeSet::new(),
         partial: false,
         bar: bar(bytes),
     };
@@ -164,6 +167,8 @@ struct Session<'a> {
     known: u64,
     /// An invalid line ends the reading.
     strict: bool,
+    /// The fields of which was said that the server replaces them.
+    replaced: BTreeSet<&'static str>,
     /// Some lines were not read, or some documents got no response.
     partial: bool,
 }
@@ -177,7 +182,8 @@ impl Session<'_> {
         &mut self,
         reader: Box<dyn AsyncBufRead + Send + Unpin>,
     ) -> anyhow::Result<()> {
-        let mut lines = reader.lines();
+        // Not `lines`, which ends at the first byte that is not UTF-8.
+        let mut lines = reader.split(b'\n');
         let mut waiting = Responses::new();
         let mut number = 0;
         let mut reading = true;
@@ -200,7 +206,7 @@ impl Session<'_> {
                     self.on_outcome(line, taken?);
                 }
                 // Cancel safe: a line that is read in part stays in the buffer of `lines`.
-                line = lines.next_line(), if reading && waiting.len() < IN_FLIGHT => {
+                line = lines.next_segment(), if reading && waiting.len() < IN_FLIGHT => {
                     number += 1;
                     reading = match line.with_context(|| format!("read line {number}"))? {
                         Some(line) => self.line(number, &line, &mut waiting).await?,
@@ -216,14 +222,26 @@ impl Session<'_> {
     async fn line(
         &mut self,
         number: u64,
-        line: &str,
+        line: &[u8],
         waiting: &mut Responses<'_>,
     ) -> anyhow::Result<bool> {
         self.bar.inc(line.len() as u64 + 1);
-        if line.trim().is_empty() {
+        let line = match number {
+            // Some editors begin a file with a byte order mark.
+            1 => line.strip_prefix("\u{feff}".as_bytes()).unwrap_or(line),
+            _ => line,
+        };
+        if line.trim_ascii().is_empty() {
             return Ok(true);
         }
-        let document = match Document::parse(line) {
+        let parsed = match std::str::from_utf8(line) {
+            Ok(line) => Document::parse(line),
+            Err(error) => {
+                let column = error.valid_up_to() + 1;
+                Err(format!("not UTF-8 (byte {column}); convert the file first"))
+            }
+        };
+        let document = match parsed {
             Ok(document) => document,
             Err(fault) => {
                 self.counts.faulty += 1;
@@ -232,6 +250,7 @@ impl Session<'_> {
                 return Ok(!self.strict);
             }
         };
+        self.note_system_fields(number, &document);
         let pending = select! {
             biased;
             // A document that fits into the queue is published, even if the interrupt came with it.
@@ -258,6 +277,20 @@ impl Session<'_> {
         }
         self.bar
             .set_message(format!("{} acknowledged", grouped(self.counts.published)));
+    }
+
+    /// Says once of each field that the server does not keep it.
+    fn note_system_fields(&mut self, line: u64, document: &Document) {
+        for field in document.system_fields() {
+            if self.replaced.insert(field) {
+                let text = format!(
+                    "{} line {line}: the server sets {field:?} itself, so that yours is not stored; \
+                     give it another name",
+                    styled(BAD, "warning:"),
+                );
+                self.bar.suspend(|| output::note(&text));
+            }
+        }
     }
 
     fn report(&self, line: u64, what: &str, count: u64) {

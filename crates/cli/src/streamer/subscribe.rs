@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::builder::NonEmptyStringValueParser;
-use serde_json::{Value, json};
+use serde_json::{Value, json, value::RawValue};
 use steadfast_streamer::{Position, Snapshot, filter::Filter};
 use tokio::select;
 use tokio_util::sync::CancellationToken;
@@ -130,7 +130,7 @@ fn filter(texts: &[String], settings: &mut Settings) -> Filter {
 
 fn print(item: &Item, as_json: bool) -> anyhow::Result<()> {
     if as_json {
-        return output::line(&to_json(item).to_string());
+        return output::line(&json_line(item));
     }
     match item {
         Item::Change(change) => print_change(operation_name(change.operation), change),
@@ -146,6 +146,21 @@ fn print_change(what: &str, change: &Change) -> anyhow::Result<()> {
         styled(STRONG, &change.document_id),
         String::from_utf8_lossy(&change.data),
     ))
+}
+
+/// Returns the line of an item. The data of a change has the text that the server sent: a parsed number
+/// would be rounded.
+fn json_line(item: &Item) -> String {
+    let mut line = to_json(item).to_string();
+    if let Item::Change(change) | Item::Snapshot(Snapshot::Document(change)) = item
+        && let Ok(data) = serde_json::from_slice::<&RawValue>(&change.data)
+    {
+        // Outside of texts a line break is a blank, and inside of them it cannot be.
+        let data = data.get().replace(['\n', '\r'], " ");
+        line.pop();
+        line = format!("{line},\"data\":{data}}}");
+    }
+    line
 }
 
 fn to_json(item: &Item) -> Value {
@@ -182,16 +197,17 @@ fn left_to_json(change: &Change) -> Value {
 }
 
 fn change_to_json(kind: &str, change: &Change) -> Value {
-    // Another implementation of the server may send data that is not JSON; it is printed as text.
-    let data = serde_json::from_slice(&change.data)
-        .unwrap_or_else(|_| json!(String::from_utf8_lossy(&change.data)));
-    json!({
+    let mut object = json!({
         "type": kind,
         "op": operation_name(change.operation),
         "database": &*change.database,
         "collection": &*change.collection,
         "id": &*change.document_id,
         "timestamp": change.timestamp,
-        "data": data,
-    })
+    });
+    // Another implementation of the server may send data that is not JSON; it is printed as text.
+    if serde_json::from_slice::<&RawValue>(&change.data).is_err() {
+        object["data"] = String::from_utf8_lossy(&change.data).into();
+    }
+    object
 }

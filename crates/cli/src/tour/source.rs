@@ -1,6 +1,6 @@
 //! The documents of the tour: packages if this machine has an index, else the generator's.
 
-use serde_json::json;
+use serde_json::{Map, Value, json};
 use steadfast_chaos::judge::EntryId;
 
 use crate::{
@@ -95,7 +95,7 @@ impl Entries for Source {
                 lane: 0,
                 number: self.sequence,
             };
-            let mut fields = document.data;
+            let mut fields: Map<String, Value> = serde_json::from_str(&document.data)?;
             fields.insert("publisher".to_owned(), json!(entry.lane));
             fields.insert("sequence".to_owned(), json!(entry.number));
             let Deliveries {

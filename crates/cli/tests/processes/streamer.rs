@@ -387,3 +387,45 @@ async fn a_reader_that_leaves_ends_a_feed_quietly() {
         .unwrap();
     assert_eq!((output.status.code(), output.stderr), (Some(0), Vec::new()));
 }
+
+#[tokio::test]
+async fn published_lines_arrive_to_the_letter_or_are_told() {
+    let data = tempfile::tempdir().unwrap();
+    let server = Server::start(data.path(), "127.0.0.1:0").await;
+    let place = format!("--database db --collection rooms --addr {}", server.addr);
+    let subscribe = format!("streamer subscribe --json --limit 3 {place}");
+    let subscription = Subscription::start(&words(&subscribe)).await;
+    // A byte order mark, a line in Latin-1, and fields that the server sets itself.
+    let fields = r#""beyond":18446744073709551616,"exp":1E2,"neg0":-0,"price":10.10,"zero":1.0"#;
+    let mut input = format!("\u{feff}{{\"id\":\"a\",{fields}}}\n").into_bytes();
+    input.extend_from_slice(b"{\"id\":\"b\",\"v\":\"caf\xe9\"}\n");
+    input.extend_from_slice(b"{\"id\":\"c\",\"version\":\"1.2.3-4\",\"collection\":\"mine\"}\r\n");
+    input.extend_from_slice(b"{\"id\":\"d\",\"version\":\"2\"}");
+    let file = data.path().join("lines.ndjson");
+    std::fs::write(&file, input).unwrap();
+    let publish = format!("streamer publish {} {place}", file.display());
+    let published = run(&words(&publish), None).await;
+    assert_eq!(published.code, Some(1), "{published:?}");
+    for expected in [
+        "line 2: not UTF-8 (byte 19)",
+        "line 3: the server sets \"version\" itself",
+        "line 3: the server sets \"collection\" itself",
+        "3 published, 0 duplicates, 0 refused, 1 faulty lines",
+    ] {
+        assert!(
+            published.stderr.contains(expected),
+            "{expected}: {published:?}"
+        );
+    }
+    assert!(
+        !published.stderr.contains("line 4"),
+        "said once: {published:?}"
+    );
+    let (received, code) = subscription.rest().await;
+    assert_eq!(code, Some(0));
+    let expected = r#""data":{"beyond":18446744073709551616,"createdAt":"#;
+    assert!(received[0].contains(expected), "{received:?}");
+    let expected = r#","exp":1E2,"neg0":-0,"price":10.10,"updatedAt":"#;
+    assert!(received[0].contains(expected), "{received:?}");
+    assert!(received[1].contains(r#""version":1}"#), "{received:?}");
+}

@@ -38,6 +38,12 @@ pub enum TextFault {
     /// The value looks like a number but is not a JSON number.
     #[error("this is not a JSON number; put it in double quotes if text is meant")]
     NotANumber,
+    /// A text in single quotes does not end with one, or has one inside.
+    #[error("a text in single quotes has none inside and ends with one; use double quotes")]
+    SingleQuotes,
+    /// Backquotes have no meaning.
+    #[error("backquotes are not understood; use double quotes")]
+    Backquotes,
     /// The value begins like JSON but is not JSON.
     #[error("this is not JSON: {0}")]
     NotJson(String),
@@ -55,8 +61,8 @@ impl Filter {
     /// * The field ends at the first blank or at one of `= ! < >`; a field with such characters is
     ///   written as a JSON string.
     /// * Both spellings of operators are read.
-    /// * The value is JSON (a string, number, boolean, or list). One word that is not JSON and
-    ///   does not look like a number is a string.
+    /// * The value is JSON (a string, number, boolean, or list), or a string in single quotes, without
+    ///   escapes. One word that is not JSON and does not look like a number is a string.
     ///
     /// # Errors
     ///
@@ -144,6 +150,10 @@ fn field(text: &str, at: usize) -> Result<(String, usize), Fault> {
             None => Err((at, TextFault::NoField)),
         };
     }
+    // As a field it would be a name with backquotes, which matches nothing.
+    if rest.starts_with('`') {
+        return Err((at, TextFault::Backquotes));
+    }
     let length = rest
         .find(|c: char| c.is_whitespace() || is_symbol(c))
         .unwrap_or(rest.len());
@@ -169,15 +179,33 @@ fn value(text: &str) -> Result<Value, Fault> {
             TextFault::NotJson(without_location(&error)),
         ));
     }
+    if let Some(rest) = text.strip_prefix('\'') {
+        let inner = rest
+            .strip_suffix('\'')
+            .filter(|inner| !inner.contains('\''));
+        let inner = inner.ok_or((0, TextFault::SingleQuotes))?;
+        return Ok(Value::Text(inner.to_owned()));
+    }
+    if text.starts_with('`') {
+        return Err((0, TextFault::Backquotes));
+    }
     // A forgotten operator or quote looks like this; as one text it would match nothing.
     if let Some(blank) = text.find(char::is_whitespace) {
         return Err((blank, TextFault::Unquoted));
     }
     // The author of `1e999` or `.5` means a number. As text, the condition would silently never match.
-    if text.parse::<f64>().is_ok() {
+    if looks_like_a_number(text) {
         return Err((0, TextFault::NotANumber));
     }
     Ok(Value::Text(text.to_owned()))
+}
+
+/// Returns true for what is a number elsewhere, such as `.5`, `1e999` and `1_000`.
+fn looks_like_a_number(text: &str) -> bool {
+    let digits = text.trim_start_matches(['+', '-', '.']);
+    text.parse::<f64>().is_ok()
+        || digits.starts_with(|c: char| c.is_ascii_digit())
+            && text.replace('_', "").parse::<f64>().is_ok()
 }
 
 /// Returns the length of the operator. Symbols end at the first other character, so that `age>=18`
