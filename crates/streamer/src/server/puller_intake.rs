@@ -152,7 +152,7 @@ pub(super) fn stored_marker(state: &ProducerState, head: u64) -> (Marker, Option
     let Some(encoded) = &state.marker else {
         return (Marker::default(), None);
     };
-    let marker = Marker::decode(encoded).unwrap_or_else(|error| {
+    let mut marker = Marker::decode(encoded).unwrap_or_else(|error| {
         // Everything that the Puller holds is read again, and everybody is told.
         warn!(%error, "the position in the Puller is lost");
         let mut marker = Marker::default();
@@ -160,10 +160,12 @@ pub(super) fn stored_marker(state: &ProducerState, head: u64) -> (Marker, Option
         marker
     });
     let before = marker.loss.map(|loss| match loss {
-        // The server ended before it told who was connected.
+        // The server ended before it told who was connected, or nothing has followed the loss yet.
         Loss::Pending => head + 1,
         Loss::Before(offset) => offset,
     });
+    // Told by the start of this server, and not once more with the next event.
+    marker.loss = before.map(Loss::Before);
     (marker, before)
 }
 
@@ -431,6 +433,11 @@ impl IntakeHandle {
 /// Retries after every end: what the Puller refuses now, another one may accept at its address.
 fn advice(end: &End) -> Option<Advice> {
     const OUT_OF_RANGE: i32 = 11;
+    // Also before the first stream, when the state of the link does not change. The delays of the link
+    // bound how often it is said.
+    if end.reason != Reason::Left {
+        warn!(reason = %end.reason, "no changes from the Puller, trying again");
+    }
     match (&end.reason, end.advice) {
         (Reason::Left, _) => None,
         // The next request has another marker.
@@ -453,5 +460,35 @@ fn queue_units(received: &Received) -> usize {
     match received {
         Received::Event(event) => units_of(size(event)),
         Received::Lost(_) => 1,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn untold_loss_is_told_once_by_the_next_start() {
+        for (loss, before) in [
+            (None, None),
+            (Some(Loss::Pending), Some(11)),
+            (Some(Loss::Before(7)), Some(7)),
+        ] {
+            let mut marker = Marker::default();
+            marker.loss = loss;
+            let state = ProducerState {
+                last_sequence: 1,
+                marker: Some(marker.encode()),
+            };
+            let (marker, told) = stored_marker(&state, 10);
+            assert_eq!(told, before);
+            assert_eq!(marker.loss, before.map(Loss::Before));
+        }
+        let damaged = ProducerState {
+            last_sequence: 1,
+            marker: Some(Bytes::from_static(b"\xff")),
+        };
+        assert_eq!(stored_marker(&damaged, 10).1, Some(11));
+        assert_eq!(stored_marker(&ProducerState::default(), 10).1, None);
     }
 }
