@@ -138,8 +138,20 @@ proptest! {
         let page: Vec<_> = history.iter().zip(1..).map(|((document, kind), offset)| {
             event(offset, &format!("u{document}"), operations[usize::from(*kind)])
         }).collect();
-        let newest = |changes: &[Arc<Event>]| -> BTreeMap<String, u64> {
-            changes.iter().map(|it| (it.document_id.to_string(), it.offset)).collect()
+        // The newest change of each document, and the kind of all of them together.
+        let state = |changes: &[Merged]| -> BTreeMap<String, (u64, Operation)> {
+            let mut state = BTreeMap::new();
+            for change in changes {
+                let (offset, operation) = (change.event.offset, change.operation);
+                state
+                    .entry(change.event.document_id.to_string())
+                    .and_modify(|(newest, kind)| {
+                        *newest = offset;
+                        *kind = followed(*kind, operation);
+                    })
+                    .or_insert((offset, operation));
+            }
+            state
         };
         let merged = coalesce(page.clone());
         prop_assert!(merged.is_sorted_by_key(|change| change.event.offset));
@@ -147,10 +159,8 @@ proptest! {
         prop_assert_eq!(merged.last().unwrap().resume, page.len() as u64);
         let before = &merged[..received.min(merged.len())];
         let resume = before.last().map_or(0, |change| change.resume);
-        let after = page[resume as usize..].to_vec();
-        let mut state = newest(&before.iter().map(|it| Arc::clone(&it.event)).collect::<Vec<_>>());
-        let resumed: Vec<_> = coalesce(after).into_iter().map(|it| it.event).collect();
-        state.extend(newest(&resumed));
-        prop_assert_eq!(state, newest(&page));
+        let mut received = before.to_vec();
+        received.extend(coalesce(page[resume as usize..].to_vec()));
+        prop_assert_eq!(state(&received), state(&unmerged(page)));
     }
 }
