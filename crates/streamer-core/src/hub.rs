@@ -39,6 +39,7 @@ mod progress_report;
 mod requests;
 mod resync;
 mod snapshot;
+mod snapshot_queue;
 mod stats;
 mod stream;
 mod streams;

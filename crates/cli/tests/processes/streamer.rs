@@ -12,7 +12,7 @@ use tokio::{
 };
 
 #[tokio::test]
-async fn a_subscription_prints_what_exists_then_what_changes_and_leaves() {
+async fn what_exists_is_printed_then_what_changes_and_leaves() {
     let data = tempfile::tempdir().unwrap();
     let server = Server::start(data.path(), "127.0.0.1:0").await;
     let place = format!("--database db --collection rooms --addr {}", server.addr);

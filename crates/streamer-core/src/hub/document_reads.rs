@@ -14,8 +14,8 @@ use steadfast_wire::streamer::{self as wire, StreamerEvent, streamer_message::Pa
 
 use super::{
     Action, DocumentPage, ReadId, StreamId, context::Context, event_match::BYTES_PER_COST,
-    snapshot::Snapshot, stream::Stream, streams::Streams, subscription::Subscription,
-    subscriptions::Subscriptions,
+    snapshot::Snapshot, snapshot_queue::SnapshotReadState, stream::Stream, streams::Streams,
+    subscription::Subscription, subscriptions::Subscriptions,
 };
 use crate::{convert::event_to_wire, matcher::SubscriptionKey};
 
@@ -26,24 +26,6 @@ pub(super) struct DocumentReads {
     in_progress: BTreeMap<ReadId, Read>,
     waiting: VecDeque<StreamId>,
     pages: VecDeque<Page>,
-}
-
-/// The subscriptions of one stream that need a page of documents now.
-#[derive(Debug, Default)]
-pub(super) struct SnapshotQueue {
-    /// Some may have ended.
-    keys: VecDeque<SubscriptionKey>,
-    state: SnapshotReadState,
-}
-
-/// The part of the reads that a stream takes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum SnapshotReadState {
-    #[default]
-    Idle,
-    Waiting,
-    /// A page is being read or sent.
-    InProgress,
 }
 
 /// The subscription for which a page is.
@@ -76,13 +58,6 @@ struct Page {
 struct Batch {
     documents: Vec<StreamerEvent>,
     bytes: usize,
-}
-
-impl SnapshotQueue {
-    /// Adds a subscription that has credit for documents.
-    pub(super) fn push(&mut self, key: SubscriptionKey) {
-        self.keys.push_back(key);
-    }
 }
 
 impl DocumentReads {

@@ -10,10 +10,10 @@ use super::{
     Action, StreamId,
     backlog::Backlog,
     context::Context,
-    document_reads::SnapshotQueue,
     end_cause::EndCause,
     outbox::Outbox,
     progress::Progress,
+    snapshot_queue::SnapshotQueue,
     subscription::{Namespace, Subscription},
 };
 use crate::matcher::SubscriptionKey;

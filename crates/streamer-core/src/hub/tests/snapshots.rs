@@ -257,7 +257,7 @@ fn a_lost_position_is_followed_by_a_snapshot() {
 }
 
 #[test]
-fn a_page_read_before_a_loss_is_no_part_of_the_snapshot_after_it() {
+fn a_page_read_before_a_loss_is_no_part_of_the_next_snapshot() {
     let limits = Limits {
         page_events: 2,
         ..Limits::default()

@@ -1,0 +1,30 @@
+//! The subscriptions of one stream that wait for documents of their snapshots.
+
+use std::collections::VecDeque;
+
+use crate::matcher::SubscriptionKey;
+
+/// The subscriptions of one stream that need a page of documents now.
+#[derive(Debug, Default)]
+pub(super) struct SnapshotQueue {
+    /// Some may have ended.
+    pub(super) keys: VecDeque<SubscriptionKey>,
+    pub(super) state: SnapshotReadState,
+}
+
+/// The part of the reads that a stream takes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum SnapshotReadState {
+    #[default]
+    Idle,
+    Waiting,
+    /// A page is being read or sent.
+    InProgress,
+}
+
+impl SnapshotQueue {
+    /// Adds a subscription that has credit for documents.
+    pub(super) fn push(&mut self, key: SubscriptionKey) {
+        self.keys.push_back(key);
+    }
+}
