@@ -286,7 +286,7 @@ impl<C: Connection> Subscribe<C> {
         self
     }
 
-    /// Tells when a document may have left the filter, as [`Item::Left`](super::Item::Left). Servers without
+    /// Tells when a document may have left the filter, as [`Item::Left`]. Servers without
     /// the resume profile, or of an older version, refuse the subscription.
     pub fn with_left(mut self) -> Self {
         self.options.left = true;
