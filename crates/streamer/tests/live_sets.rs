@@ -104,6 +104,17 @@ async fn a_live_set_equals_the_documents_over_restarts() {
         }
         drop(server);
         server = serve(directory.path(), address).await;
+        // The set is behind until its client is connected again.
+        expected.insert(format!("u{}", 2_600 + round), 1_600);
+        let entry = Entry::upsert(
+            DATABASE,
+            "rooms",
+            format!("u{}", 2_600 + round),
+            r#"{"n":1600}"#,
+        );
+        soon(soon(publisher.enqueue(entry)).await.unwrap())
+            .await
+            .unwrap();
         equals(&mut set, &expected).await;
     }
     assert!(client.link_counters().attempts > 3);
