@@ -265,15 +265,17 @@ impl World {
                     return self.violation(format!("an item for {id} after its unsubscription"));
                 }
                 subscription.queue.push(item);
-                let waiting = subscription.queue.len();
+                let queued = subscription.queue.len();
+                // The beginning and the end of a snapshot cost no credit.
+                let waiting = subscription.queue.changes();
                 // With more, a task for this queue is already scheduled.
-                if waiting == 1 {
+                if queued == 1 {
                     let resume_at = subscription.paused_until.max(now);
                     let delay = self.millis(0, 20);
                     self.scheduler
                         .at(resume_at + delay, Task::Consume(number, at));
                 }
-                if let Some(limit) = limit.filter(|limit| waiting as u64 > *limit) {
+                if let Some(limit) = limit.filter(|limit| waiting > *limit) {
                     self.violation(format!(
                         "{waiting} changes wait for {id}, the limit is {limit}"
                     ));

@@ -149,8 +149,9 @@ impl Queue {
         self.entries.is_empty()
     }
 
-    #[cfg(test)]
-    pub(super) fn changes(&self) -> u64 {
+    /// Returns the number of waiting changes and documents, which the limits bound.
+    #[must_use]
+    pub fn changes(&self) -> u64 {
         self.changes
     }
 }
