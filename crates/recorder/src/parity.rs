@@ -21,10 +21,10 @@ const PARITY: u8 = 0x40;
 const LENGTH_MIN: usize = 64;
 
 /// The number of frames after which a region ends. So many scrapes at the end of a file have no parity.
-const FRAMES_MAX: u32 = 64;
+const FRAMES_MAX: u32 = 16;
 
-/// The length of a region in parities. On the hour of real exporters parity takes a thirtieth of the record.
-const PARITIES: u64 = 24;
+/// The length of a region in parities. A parity takes an eighth of the space that frames take.
+const PARITIES: u64 = 8;
 
 /// The size of a region that is written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -41,9 +41,8 @@ impl Extent {
         Self {
             len: self.len + frame as u64,
             frames: self.frames + 1,
-            // Longer than the first frame: each longer one behind it ends the region.
             parity: if self.frames == 0 {
-                (frame + frame / 2).max(LENGTH_MIN)
+                frame.max(LENGTH_MIN)
             } else {
                 self.parity
             },

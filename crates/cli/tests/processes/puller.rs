@@ -11,7 +11,7 @@ const LINES: u64 = 30;
 const MANY: u64 = 10_000;
 
 /// Time between two kills.
-const PAUSE: Duration = Duration::from_millis(200);
+const PAUSE: Duration = Duration::from_millis(100);
 
 fn lines(count: u64) -> String {
     (0..count).fold(String::new(), |text, n| {
@@ -70,7 +70,10 @@ async fn chain_of_servers_survives_kill_9_of_each() {
             copy = copy_at(&copy_addr).await;
         }
     }
-    assert!(kills > 2, "{kills}");
+    assert!(
+        kills > 0,
+        "nothing was killed while changes were on their way"
+    );
 
     let (rest, code) = subscription.rest().await;
     assert_eq!(code, Some(0));
