@@ -407,7 +407,7 @@ async fn published_lines_arrive_to_the_letter_or_are_told() {
     let published = run(&words(&publish), None).await;
     assert_eq!(published.code, Some(1), "{published:?}");
     for expected in [
-        "line 2: not UTF-8 (byte 19)",
+        "line 2: not UTF-8 (byte 18)",
         "line 3: the server sets \"version\" itself",
         "line 3: the server sets \"collection\" itself",
         "3 published, 0 duplicates, 0 refused, 1 faulty lines",
