@@ -318,7 +318,6 @@ fn start_uplink(
     store: RecordSampleStore,
 ) -> Result<(Uplink, watch::Sender<Identity>), StartError> {
     let identity = watch::Sender::new(settings.identity.clone());
-    let longest = settings.reconnect_interval_max;
     let mut sources = config.node.sources(&identity, &config.clock);
     if config.crashes.is_configured() {
         let source = CrashSource::new(config.crashes.clone(), Arc::clone(&config.clock));
@@ -327,13 +326,15 @@ fn start_uplink(
     if let Some(pressure) = &config.pressure {
         sources.profiles = Some(Arc::new(ProfileStore::new(pressure)));
     }
-    let uplink = Uplink::builder(&settings.proxy, identity.subscribe(), store)
+    let mut uplink = Uplink::builder(&settings.proxy, identity.subscribe(), store)
         .heartbeat_interval(settings.heartbeat_interval)
         .reconnect_interval(settings.reconnect_interval)
-        .reconnect_interval_max(longest.unwrap_or(settings.reconnect_interval))
-        .sources(sources)
-        .build()?;
-    Ok((uplink, identity))
+        .sources(sources);
+    // Without one, the delays after refusals have a limit of their own.
+    if let Some(longest) = settings.reconnect_interval_max {
+        uplink = uplink.reconnect_interval_max(longest);
+    }
+    Ok((uplink.build()?, identity))
 }
 
 /// Starts to register: at once, or when the role of the node is known.
