@@ -49,7 +49,6 @@ use tokio_util::{
     task::TaskTracker,
 };
 
-pub(crate) use self::source_stream::SourceStatus;
 pub use self::{
     builder::{BuildFaults, Builder},
     counters::Counters,
@@ -57,6 +56,7 @@ pub use self::{
     sample_store::{SampleStore, Series, StoreError, Visit, Visitor},
 };
 use self::{counters::AtomicCounters, registration::Registration, supervisor::StreamStatus};
+pub(crate) use self::{response::timestamp, source_stream::SourceStatus};
 
 /// An agent's connection to its proxy.
 ///

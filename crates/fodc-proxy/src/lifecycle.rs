@@ -76,15 +76,10 @@ pub(super) async fn collect(state: &Arc<State>) -> Lifecycles {
 }
 
 impl Lifecycles {
-    fn add(&mut self, response: StreamResponse<Lifecycle>) {
-        match response.result {
-            Ok(messages) => {
-                for message in messages {
-                    self.memory.push(message.reservation);
-                    self.add_message(&response.agent, &response.identity, message.body);
-                }
-            }
-            Err(error) => self.missing.add(&response.identity, &error),
+    fn add(&mut self, mut response: StreamResponse<Lifecycle>) {
+        for message in response.take_messages(&mut self.missing) {
+            self.memory.push(message.reservation);
+            self.add_message(&response.agent, &response.identity, message.body);
         }
     }
 

@@ -107,6 +107,19 @@ pub(super) fn query_all<K: StreamKind>(
         })
 }
 
+impl<K: StreamKind> StreamResponse<K> {
+    /// Takes the messages of the response. If it failed, there are none, and `missing` has the reason.
+    pub(super) fn take_messages(&mut self, missing: &mut Missing) -> Vec<Message<K::Response>> {
+        match &mut self.result {
+            Ok(messages) => std::mem::take(messages),
+            Err(error) => {
+                missing.add(&self.identity, error);
+                Vec::new()
+            }
+        }
+    }
+}
+
 impl Missing {
     /// Creates the list for a query to this many agents.
     pub(super) fn new(asked: usize) -> Self {

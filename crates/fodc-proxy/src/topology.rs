@@ -83,14 +83,9 @@ impl Cluster {
         }
     }
 
-    fn add(&mut self, response: StreamResponse<Topology>) {
-        match response.result {
-            Ok(messages) => {
-                for message in messages {
-                    self.add_message(&response.agent, &response.identity, message.body);
-                }
-            }
-            Err(error) => self.missing.add(&response.identity, &error),
+    fn add(&mut self, mut response: StreamResponse<Topology>) {
+        for message in response.take_messages(&mut self.missing) {
+            self.add_message(&response.agent, &response.identity, message.body);
         }
     }
 

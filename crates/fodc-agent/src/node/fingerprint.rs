@@ -10,6 +10,7 @@ use prost::{
     bytes::Buf as _,
     encoding::{WireType, decode_key, decode_varint, encode_key, encode_varint},
 };
+use twox_hash::XxHash64;
 
 /// The field of every schema object that holds its name and revisions.
 const METADATA: u32 = 1;
@@ -118,60 +119,9 @@ fn without_volatile(object: &[u8]) -> Option<Vec<u8>> {
     Some(stable)
 }
 
-const P1: u64 = 0x9e37_79b1_85eb_ca87;
-const P2: u64 = 0xc2b2_ae3d_27d4_eb4f;
-const P3: u64 = 0x1656_67b1_9e37_79f9;
-const P4: u64 = 0x85eb_ca77_c2b2_ae63;
-const P5: u64 = 0x27d4_eb2f_1656_67c5;
-
-/// XXH64 with the seed 0 (<https://github.com/Cyan4973/xxHash>, `doc/xxhash_spec.md`).
+/// XXH64 with the seed 0, as the original.
 fn xxh64(data: &[u8]) -> u64 {
-    let (stripes, mut rest) = data.as_chunks::<32>();
-    let mut hash = if stripes.is_empty() {
-        P5
-    } else {
-        merged(stripes)
-    };
-    hash = hash.wrapping_add(data.len() as u64);
-    while let Some((lane, after)) = rest.split_first_chunk::<8>() {
-        hash ^= round(0, u64::from_le_bytes(*lane));
-        hash = hash.rotate_left(27).wrapping_mul(P1).wrapping_add(P4);
-        rest = after;
-    }
-    if let Some((lane, after)) = rest.split_first_chunk::<4>() {
-        hash ^= u64::from(u32::from_le_bytes(*lane)).wrapping_mul(P1);
-        hash = hash.rotate_left(23).wrapping_mul(P2).wrapping_add(P3);
-        rest = after;
-    }
-    for byte in rest {
-        hash ^= u64::from(*byte).wrapping_mul(P5);
-        hash = hash.rotate_left(11).wrapping_mul(P1);
-    }
-    hash = (hash ^ (hash >> 33)).wrapping_mul(P2);
-    hash = (hash ^ (hash >> 29)).wrapping_mul(P3);
-    hash ^ (hash >> 32)
-}
-
-/// Consumes all stripes of 32 bytes with four accumulators, and merges these.
-fn merged(stripes: &[[u8; 32]]) -> u64 {
-    let mut lanes = [P1.wrapping_add(P2), P2, 0, 0_u64.wrapping_sub(P1)];
-    for stripe in stripes {
-        for (lane, word) in lanes.iter_mut().zip(stripe.as_chunks::<8>().0) {
-            *lane = round(*lane, u64::from_le_bytes(*word));
-        }
-    }
-    let rotated = lanes.iter().zip([1, 7, 12, 18]);
-    let sum = rotated.fold(0_u64, |sum, (lane, by)| {
-        sum.wrapping_add(lane.rotate_left(by))
-    });
-    lanes.into_iter().fold(sum, |hash, lane| {
-        (hash ^ round(0, lane)).wrapping_mul(P1).wrapping_add(P4)
-    })
-}
-
-fn round(lane: u64, word: u64) -> u64 {
-    let lane = lane.wrapping_add(word.wrapping_mul(P2));
-    lane.rotate_left(31).wrapping_mul(P1)
+    XxHash64::oneshot(0, data)
 }
 
 #[cfg(test)]

@@ -26,11 +26,13 @@ use tracing::warn;
 use super::{
     call::{self, MESSAGE_BYTES, NodeError},
     schema_state::{self, GroupState},
-    topology::timestamp,
 };
 use crate::{
     clock::Clock,
-    uplink::source::{Lifecycle, NotSent, Responses, Source},
+    uplink::{
+        self,
+        source::{Lifecycle, NotSent, Responses, Source},
+    },
 };
 
 /// Answers with the groups of the node and its reports.
@@ -89,15 +91,10 @@ impl LifecycleSource {
             warn!(error, "lifecycle data is incomplete");
         }
         let message = StreamLifecycleRequest {
-            timestamp: Some(timestamp(self.clock.now_ms())),
+            timestamp: Some(uplink::timestamp(self.clock.now_ms())),
             pod_name: self.identity.borrow().pod(),
             lifecycle_data: Some(data),
-            // Plain proxies do not know the field.
-            error: if responses.has_profile {
-                error
-            } else {
-                String::new()
-            },
+            error: responses.error_text(error),
         };
         send(message, responses).await;
     }
@@ -160,9 +157,7 @@ async fn send(mut message: StreamLifecycleRequest, responses: Responses<Lifecycl
             return;
         }
         warn!(%error, "lifecycle data is cut");
-        if responses.has_profile {
-            message.error = format!("cut: {error}");
-        }
+        message.error = responses.error_text(format!("cut: {error}"));
     }
 }
 

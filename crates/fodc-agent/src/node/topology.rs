@@ -6,7 +6,6 @@ use futures_util::{
     FutureExt as _,
     future::{BoxFuture, join, join_all},
 };
-use prost_types::Timestamp;
 use steadfast_fodc_model::identity::Identity;
 use steadfast_wire::{
     banyandb::database::v1::{
@@ -24,7 +23,10 @@ use super::{
 };
 use crate::{
     clock::Clock,
-    uplink::source::{self, Responses, Source},
+    uplink::{
+        self,
+        source::{self, Responses, Source},
+    },
 };
 
 /// Answers with the topology of the node at the time of the query.
@@ -76,22 +78,15 @@ impl TopologySource {
             warn!(error, "topology is incomplete");
         }
         let mut response = StreamClusterTopologyRequest {
-            timestamp: Some(timestamp(self.clock.now_ms())),
+            timestamp: Some(uplink::timestamp(self.clock.now_ms())),
             topology: Some(topology),
-            // Plain proxies do not know the field.
-            error: if responses.has_profile {
-                error
-            } else {
-                String::new()
-            },
+            error: responses.error_text(error),
         };
         if let Err(error) = responses.send(&response).await {
             // Empty, but a response: the proxy would wait for one until its deadline.
             warn!(%error, "topology was not sent");
             response.topology = Some(Topology::default());
-            if responses.has_profile {
-                response.error = error.to_string();
-            }
+            response.error = responses.error_text(error.to_string());
             responses.send(&response).await.ok();
         }
     }
@@ -152,14 +147,6 @@ fn merge(answers: Vec<Answers>, pod: &str) -> (Topology, Vec<String>) {
 
 fn name(node: &Node) -> &str {
     node.metadata.as_ref().map_or("", |metadata| &metadata.name)
-}
-
-/// Returns the message's form of a time in Unix milliseconds.
-pub(super) fn timestamp(now_ms: i64) -> Timestamp {
-    Timestamp {
-        seconds: now_ms.div_euclid(1000),
-        nanos: i32::try_from(now_ms.rem_euclid(1000) * 1_000_000).expect("less than a second"),
-    }
 }
 
 #[cfg(test)]

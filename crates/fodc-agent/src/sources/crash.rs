@@ -23,6 +23,7 @@ use tracing::debug;
 pub use self::pattern::{CrashPattern, CrashPatternFault};
 pub(crate) use self::response::CrashSource;
 use super::folder::Folder;
+use crate::uplink;
 
 /// The places of crash files.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -146,10 +147,7 @@ impl FoundCrash {
         }
         .ok()?;
         Some(StreamCrashDiagnosticsRequest {
-            fetched_at: Some(Timestamp {
-                seconds: now_ms.div_euclid(1000),
-                nanos: now_ms.rem_euclid(1000) as i32 * 1_000_000,
-            }),
+            fetched_at: Some(uplink::timestamp(now_ms)),
             source_endpoint: format!("file://{}", self.directory.display()),
             artifact_dir: self.artifact(),
             panic_record,

@@ -149,7 +149,7 @@ impl<'t> SeriesSelector<'t> {
 }
 
 /// Converts Unix milliseconds to the time of the wire.
-fn timestamp(millis: i64) -> Timestamp {
+pub(crate) fn timestamp(millis: i64) -> Timestamp {
     Timestamp {
         seconds: millis.div_euclid(1_000),
         nanos: i32::try_from(millis.rem_euclid(1_000) * 1_000_000).expect("less than a second"),

@@ -138,6 +138,15 @@ impl<K: StreamKind> Responses<K> {
         }
     }
 
+    /// Returns the text of the field for errors, which plain proxies do not know: empty for them.
+    pub(crate) fn error_text(&self, error: String) -> String {
+        if self.has_profile {
+            error
+        } else {
+            String::new()
+        }
+    }
+
     /// Sends a message once the previous one was taken.
     ///
     /// # Cancel safety
