@@ -9,15 +9,13 @@ use std::{num::NonZeroU32, process::ExitCode, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use steadfast_chaos::{Direction, Fault, Proxy, Reach};
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use self::{display::Display, injector::Injector, plan::Plan, report::Report};
 use crate::{
-    clients::{Dial, Publisher, Subscriber},
-    load::{
-        author::Author, counters::Counters, judge, publishers::Publishers, subscribers::Subscribers,
-    },
+    clients::Dial,
+    load::{counters::Counters, judge, start},
     output::{self, FAINT, styled},
     server_process::ServerProcess,
     settings::Settings,
@@ -56,8 +54,6 @@ Exits with status 1 if anything was lost, duplicated, altered or out of order.";
 
 /// Network latency, one way. It also keeps data in flight, which the faults need.
 const LATENCY: Duration = Duration::from_millis(3);
-/// Longest wait for the acknowledgement of all subscriptions.
-const START_TIMEOUT: Duration = Duration::from_secs(30);
 
 fn duration(text: &str) -> Result<Duration, String> {
     let duration = units::duration(text)?;
@@ -104,25 +100,9 @@ async fn demonstrate(
     let plan = Plan::new(args.seed, args.subscribers.get() as usize, args.duration);
     let counters = Arc::new(Counters::default());
     let dial = Dial::with_short_timeouts(proxy.addr());
-    let mut subscribers = Subscribers::new(&counters);
-    let starting = async {
-        for wanted in plan.clients {
-            let client = Subscriber::open(&dial, counters.observer())?;
-            subscribers.start(client, wanted, |_| Ok(())).await?;
-        }
-        anyhow::Ok(())
-    };
-    timeout(START_TIMEOUT, starting)
-        .await
-        .context("the server did not acknowledge the subscriptions in time")??;
-    // Only now: the judge expects every entry, but a subscription begins when it is acknowledged.
-    let mut publishers = Publishers::new(&counters);
-    let count = args.publishers.get();
-    let share = NonZeroU32::new(args.rate.get() / count).unwrap_or(NonZeroU32::MIN);
-    for number in 0..count {
-        let publisher = Publisher::open(&dial, &format!("demo-{number}"), counters.observer())?;
-        publishers.start(publisher, Author::new(args.seed, number), share);
-    }
+    let subscribers = start::subscribers(&counters, &dial, plan.clients).await?;
+    let named = ("demo", 0..args.publishers.get());
+    let publishers = start::publishers(&counters, &dial, named, args.seed, args.rate)?;
     output::note(&styled(
         FAINT,
         &format!(

@@ -18,11 +18,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     child_process::this_program,
-    clients::{Dial, Publisher, Subscriber},
+    clients::Dial,
     demo::plan,
-    load::{
-        author::Author, counters::Counters, judge, publishers::Publishers, subscribers::Subscribers,
-    },
+    load::{counters::Counters, judge, start},
     output::{self, FAINT, styled},
     server_process::ServerProcess,
     settings::Settings,
@@ -60,8 +58,6 @@ pub(crate) struct Args {
 const ROUND: u32 = 100;
 /// Longest wait for a restarted server to acknowledge an entry.
 const BACK_TIMEOUT: Duration = Duration::from_secs(30);
-/// Longest wait for the acknowledgement of all subscriptions.
-const SUBSCRIBE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Longest time from the first acknowledgement of a server to its kill.
 const LIFE_MAX: Duration = Duration::from_millis(250);
 /// Longest time from the start of a server to its kill, if it is killed while it starts.
@@ -154,29 +150,12 @@ impl Target {
         let [initial, max] = BACKOFF;
         let dial = Dial::with_short_timeouts(self.proxy.addr()).with_backoff(initial, max);
         let counters = Arc::new(Counters::default());
-        let mut subscribers = Subscribers::new(&counters);
         let wanted = plan::subscriptions(&mut self.rng, args.subscribers.get() as usize);
-        let starting = async {
-            for wanted in wanted {
-                let client = Subscriber::open(&dial, counters.observer())?;
-                subscribers.start(client, wanted, |_| Ok(())).await?;
-            }
-            anyhow::Ok(())
-        };
-        timeout(SUBSCRIBE_TIMEOUT, starting)
-            .await
-            .context("the server did not acknowledge the subscriptions in time")??;
-        // Only now: the judge expects every entry, but a subscription begins when it is acknowledged.
-        let mut publishers = Publishers::new(&counters);
+        let subscribers = start::subscribers(&counters, &dial, wanted).await?;
         let count = args.publishers.get();
-        let share = NonZeroU32::new(args.rate.get() / count).unwrap_or(NonZeroU32::MIN);
-        for number in 0..count {
-            // Numbered over all rounds: an entry's id is its publisher's number and its own.
-            let number = round * count + number;
-            let producer = format!("kill9-{number}");
-            let publisher = Publisher::open(&dial, &producer, counters.observer())?;
-            publishers.start(publisher, Author::new(args.seed, number), share);
-        }
+        // Numbered over all rounds: an entry's id is its publisher's number and its own.
+        let named = ("kill9", round * count..(round + 1) * count);
+        let publishers = start::publishers(&counters, &dial, named, args.seed, args.rate)?;
         for _ in 0..kills {
             // Only here: a cycle takes less than a second, and ends with a running server.
             if stop.is_cancelled() {

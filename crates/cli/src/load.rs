@@ -8,4 +8,5 @@ pub(crate) mod judge;
 pub(crate) mod outages;
 pub(crate) mod publishers;
 mod reference;
+pub(crate) mod start;
 pub(crate) mod subscribers;

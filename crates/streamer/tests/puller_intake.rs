@@ -19,14 +19,14 @@ use steadfast_streamer::{
     Client, Epoch, Filter, Item,
     Operation::{self, Delete, Insert},
     ResyncReason, SegmentLog, StoreOptions, Subscription,
-    log::{Log, LogError, LogReader, MemoryLog, Outcome, Submission},
+    log::{Log, LogError, MemoryLog},
     server::{PullerOptions, PullerStatus, Server, ServerOptions},
 };
 use steadfast_wire::puller::{
     ChangeEvent, ClusterTime, PullerEvent, SubscribeRequest,
     puller_service_server::{PullerService, PullerServiceServer},
 };
-use support::{DATABASE, publish, quick, soon, until};
+use support::{DATABASE, FailingLog, publish, quick, soon, until};
 use tokio::{net::TcpListener, sync::mpsc};
 use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
 use tonic::{Code, Request, Response, Status};
@@ -384,42 +384,15 @@ async fn large_document_does_not_stop_the_intake() {
     .await;
 }
 
-/// A log that has no space on demand.
-#[derive(Debug)]
-struct Full {
-    log: MemoryLog,
-    is_full: Arc<AtomicBool>,
-}
-
-impl Log for Full {
-    fn append(&mut self, batch: Vec<Submission>, now_ms: i64) -> Result<Vec<Outcome>, LogError> {
-        if self.is_full.load(Ordering::Relaxed) {
-            return Err(LogError::Full { free: 1, needed: 2 });
-        }
-        self.log.append(batch, now_ms)
-    }
-
-    fn maintain(&mut self, now_ms: i64) -> Result<bool, LogError> {
-        self.log.maintain(now_ms)
-    }
-
-    fn trim(&mut self, upto: u64) -> Result<(), LogError> {
-        self.log.trim(upto)
-    }
-
-    fn reader(&self) -> Arc<dyn LogReader> {
-        self.log.reader()
-    }
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn full_disk_pauses_the_intake_and_nothing_is_lost() {
     const MANY: u32 = 2_000;
     let mut puller = Puller::start().await;
     let is_full = Arc::new(AtomicBool::new(true));
-    let log = Full {
+    let log = FailingLog {
         log: MemoryLog::with_epoch(Epoch(7)),
-        is_full: Arc::clone(&is_full),
+        fails: Arc::clone(&is_full),
+        failure: || LogError::Full { free: 1, needed: 2 },
     };
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let mut from = PullerOptions::new(puller.address.parse().unwrap());

@@ -11,52 +11,26 @@ use std::sync::{
 
 use steadfast_streamer::{
     Epoch,
-    log::{Log, LogError, LogReader, MemoryLog, Outcome, Submission},
+    log::{LogError, MemoryLog},
     publisher::{Entry, Publisher},
     server::{Server, ServerOptions},
 };
 use steadfast_wire::streamer::gateway_message::Payload as Request;
 use support::{
-    DATABASE, Plain, frames::Frames, publish, quick, request, serve_plainly, soon, until,
+    DATABASE, FailingLog, Plain, frames::Frames, publish, quick, request, serve_plainly, soon,
+    until,
 };
 use tokio::net::TcpListener;
 use tonic::Code;
-
-/// A log whose appends fail on demand.
-#[derive(Debug)]
-struct Failing {
-    log: MemoryLog,
-    fails: Arc<AtomicBool>,
-}
-
-impl Log for Failing {
-    fn append(&mut self, batch: Vec<Submission>, now_ms: i64) -> Result<Vec<Outcome>, LogError> {
-        if self.fails.load(Ordering::Relaxed) {
-            return Err(LogError::storage("the disk is gone"));
-        }
-        self.log.append(batch, now_ms)
-    }
-
-    fn maintain(&mut self, now_ms: i64) -> Result<bool, LogError> {
-        self.log.maintain(now_ms)
-    }
-
-    fn trim(&mut self, upto: u64) -> Result<(), LogError> {
-        self.log.trim(upto)
-    }
-
-    fn reader(&self) -> Arc<dyn LogReader> {
-        self.log.reader()
-    }
-}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn failing_log_ends_streams_with_the_reason() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let fails = Arc::new(AtomicBool::new(false));
-    let log = Failing {
+    let log = FailingLog {
         log: MemoryLog::with_epoch(Epoch(7)),
         fails: Arc::clone(&fails),
+        failure: || LogError::storage("the disk is gone"),
     };
     let mut server = Server::start(listener, Box::new(log), ServerOptions::default()).unwrap();
     let mut peer = Plain::connect(&server).await;

@@ -214,8 +214,12 @@ impl Rig {
     }
 
     fn subscribe_from(&mut self, id: u64, start: Start) {
+        self.subscribe_with(id, start, SubscribeOptions::default());
+    }
+
+    fn subscribe_with(&mut self, id: u64, start: Start, options: SubscribeOptions) {
         self.command(Command::Subscribe {
-            options: SubscribeOptions::default(),
+            options,
             id: SubscriptionId(id),
             database: "default".to_owned(),
             collection: "users".to_owned(),

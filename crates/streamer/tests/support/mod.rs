@@ -12,13 +12,17 @@ pub mod frames;
 use std::{
     net::SocketAddr,
     ops::Range,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
 use steadfast_streamer::{
     Epoch,
     client::Subscription,
-    log::MemoryLog,
+    log::{Log, LogError, LogReader, MemoryLog, Outcome, Submission},
     publisher::{Entry, Publisher},
     server::{Server, ServerOptions},
 };
@@ -38,6 +42,36 @@ use tonic::{
 pub const SOON: Duration = Duration::from_secs(60);
 
 pub const DATABASE: &str = "default";
+
+/// A log whose appends fail on demand.
+#[derive(Debug)]
+pub struct FailingLog {
+    pub log: MemoryLog,
+    pub fails: Arc<AtomicBool>,
+    /// Returns the failure.
+    pub failure: fn() -> LogError,
+}
+
+impl Log for FailingLog {
+    fn append(&mut self, batch: Vec<Submission>, now_ms: i64) -> Result<Vec<Outcome>, LogError> {
+        if self.fails.load(Ordering::Relaxed) {
+            return Err((self.failure)());
+        }
+        self.log.append(batch, now_ms)
+    }
+
+    fn maintain(&mut self, now_ms: i64) -> Result<bool, LogError> {
+        self.log.maintain(now_ms)
+    }
+
+    fn trim(&mut self, upto: u64) -> Result<(), LogError> {
+        self.log.trim(upto)
+    }
+
+    fn reader(&self) -> Arc<dyn LogReader> {
+        self.log.reader()
+    }
+}
 
 pub async fn serve(options: ServerOptions) -> Server {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

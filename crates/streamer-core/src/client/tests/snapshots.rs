@@ -13,14 +13,7 @@ fn accepted_rig(start: Start) -> Rig {
         snapshot: true,
         left: true,
     };
-    rig.command(Command::Subscribe {
-        id: SubscriptionId(1),
-        database: "default".to_owned(),
-        collection: "users".to_owned(),
-        filter: Filter::all(),
-        start,
-        options,
-    });
+    rig.subscribe_with(1, start, options);
     rig.accept_snapshot(None);
     rig
 }
@@ -174,14 +167,7 @@ fn a_server_that_ignores_a_part_of_the_request_is_refused() {
         snapshot: false,
         left: true,
     };
-    rig.command(Command::Subscribe {
-        id: SubscriptionId(1),
-        database: "default".to_owned(),
-        collection: "users".to_owned(),
-        filter: Filter::all(),
-        start: Start::Now,
-        options,
-    });
+    rig.subscribe_with(1, Start::Now, options);
     rig.accept_one(at(20));
     let refused =
         |event: &Event| matches!(event, Event::Refused { refusal, .. } if refusal.permanent);
