@@ -2,6 +2,7 @@
 
 use std::cell::OnceCell;
 
+use bytes::Bytes;
 use prost::encoding::{
     WireType, bool, encode_key, encode_varint, encoded_len_varint, key_len, message, uint64,
 };
@@ -13,7 +14,7 @@ use super::{
 };
 use crate::{
     Event,
-    convert::{event_to_wire, put_bytes, put_event},
+    convert::{put_bytes, put_event},
     filter::Document,
     matcher::SubscriptionKey,
 };
@@ -34,15 +35,7 @@ pub(super) struct OutgoingEvent<'a> {
 
 impl<'a> OutgoingEvent<'a> {
     pub(super) fn new(event: &'a Event, cx: &Context) -> Self {
-        let position = cx.wire_position(event.offset);
-        let mut encoded = Vec::with_capacity(event.weight() + ENVELOPE_BYTES);
-        // The term of writing, so that the event's id survives a restart; its position is of the
-        // current term.
-        let epoch = cx.log.written_in(event.offset);
-        put_event(tags::EVENT, epoch, event, &mut encoded);
-        let event_len = encoded.len();
-        // In this order: a plain peer gets a prefix of the same bytes.
-        message::encode(tags::POSITION, &position, &mut encoded);
+        let (encoded, event_len) = encode(event, cx);
         Self {
             event,
             encoded,
@@ -55,14 +48,12 @@ impl<'a> OutgoingEvent<'a> {
     /// Returns the fields of a delivery that tells that the document may have left a filter.
     fn left(&self, cx: &Context) -> &[u8] {
         self.left.get_or_init(|| {
-            let mut wire = event_to_wire(cx.log.written_in(self.event.offset), self.event);
             // Whoever may not see the new state must not get it.
-            wire.document_data.clear();
-            let mut encoded = Vec::new();
-            message::encode(tags::EVENT, &wire, &mut encoded);
-            let position = cx.wire_position(self.event.offset);
-            message::encode(tags::POSITION, &position, &mut encoded);
-            encoded
+            let event = Event {
+                data: Bytes::new(),
+                ..self.event.clone()
+            };
+            encode(&event, cx).0
         })
     }
 
@@ -172,6 +163,23 @@ impl<'a> OutgoingEvent<'a> {
         part.ids.clear();
         part.previous.clear();
     }
+}
+
+/// Returns the field with an event, followed by the field with its position, and the length of the first.
+fn encode(event: &Event, cx: &Context) -> (Vec<u8>, usize) {
+    let mut encoded = Vec::with_capacity(event.weight() + ENVELOPE_BYTES);
+    // The term of writing, so that the event's id survives a restart; its position is of the current
+    // term.
+    let epoch = cx.log.written_in(event.offset);
+    put_event(tags::EVENT, epoch, event, &mut encoded);
+    let event_len = encoded.len();
+    // In this order: a plain peer gets a prefix of the same bytes.
+    message::encode(
+        tags::POSITION,
+        &cx.wire_position(event.offset),
+        &mut encoded,
+    );
+    (encoded, event_len)
 }
 
 /// Makes a live subscription read from the log, from `offset` on.
