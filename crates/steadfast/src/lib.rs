@@ -15,6 +15,8 @@ mod state_event;
 mod stream;
 #[cfg(feature = "testing")]
 pub mod testing;
+#[cfg(feature = "tls")]
+pub mod tls;
 pub mod transport;
 
 pub use steadfast_session as session;

@@ -1,0 +1,176 @@
+//! The errors of TLS, with what to do about them.
+
+use std::{
+    error::Error,
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use rustls::{AlertDescription, CertificateError, pki_types::pem};
+
+/// The error of loading TLS files, or of a handshake.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TlsError {
+    /// A file cannot be read.
+    #[error("cannot read {}: {source}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// The error of the system.
+        source: Arc<io::Error>,
+    },
+    /// A file has no certificate.
+    #[error("{} has no certificate; expected PEM, -----BEGIN CERTIFICATE-----", .0.display())]
+    NoCertificate(PathBuf),
+    /// A file is not PEM, or not of what it should contain.
+    #[error("{} does not contain {expected} in PEM: {problem}", path.display())]
+    Malformed {
+        /// The file.
+        path: PathBuf,
+        /// The expected contents.
+        expected: &'static str,
+        /// The problem.
+        problem: String,
+    },
+    /// A certificate cannot be used, or does not belong to its key.
+    #[error("cannot use the certificates of {}: {source}", path.display())]
+    Unusable {
+        /// The file of the certificates.
+        path: PathBuf,
+        /// The error of rustls.
+        source: rustls::Error,
+    },
+    /// A certificate file without a key file, or the other way round.
+    #[error("a client certificate and its key must be given together")]
+    HalfIdentity,
+    /// The name of the server is neither a DNS name nor an IP address.
+    #[error("{0:?} is neither a DNS name nor an IP address; set the server name")]
+    ServerName(String),
+    /// The system trusts no authority.
+    #[error("the system trusts no authority ({0}); give a CA file")]
+    NoSystemRoots(String),
+    /// The handshake failed.
+    #[error("{}", explained(.0))]
+    Handshake(#[source] Arc<io::Error>),
+}
+
+impl TlsError {
+    pub(super) fn read(path: &Path, error: &io::Error) -> Self {
+        // The error is rebuilt from its kind and text, because it is kept in a value that is cloned.
+        Self::Read {
+            path: path.to_owned(),
+            source: Arc::new(io::Error::new(error.kind(), error.to_string())),
+        }
+    }
+
+    pub(super) fn malformed(path: &Path, expected: &'static str, error: pem::Error) -> Self {
+        let problem = match error {
+            pem::Error::NoItemsFound => "none found".to_owned(),
+            other => other.to_string(),
+        };
+        Self::Malformed {
+            path: path.to_owned(),
+            expected,
+            problem,
+        }
+    }
+
+    pub(super) fn unusable(path: &Path, source: rustls::Error) -> Self {
+        Self::Unusable {
+            path: path.to_owned(),
+            source,
+        }
+    }
+
+    pub(super) fn handshake(error: io::Error) -> Self {
+        Self::Handshake(Arc::new(error))
+    }
+}
+
+fn explained(error: &io::Error) -> String {
+    match remedy(error) {
+        Some(remedy) => format!("{error}; {remedy}"),
+        None => error.to_string(),
+    }
+}
+
+/// Returns what to do about the error, if rustls made it or one of its sources and it is a known one.
+///
+/// A server that refuses a client's certificate says so after the handshake of TLS 1.3, so that an
+/// error of reading leads here, too.
+pub(crate) fn remedy(error: &(dyn Error + 'static)) -> Option<String> {
+    let mut errors = std::iter::successors(Some(error), |&error| {
+        // The source of an `io::Error` is that of its inner error, which would be skipped.
+        match error
+            .downcast_ref::<io::Error>()
+            .and_then(io::Error::get_ref)
+        {
+            Some(inner) => Some(inner as &(dyn Error + 'static)),
+            None => error.source(),
+        }
+    });
+    errors
+        .find_map(|error| error.downcast_ref::<rustls::Error>())
+        .and_then(remedy_of)
+}
+
+fn remedy_of(error: &rustls::Error) -> Option<String> {
+    use CertificateError as Certificate;
+    let text = match error {
+        rustls::Error::InvalidCertificate(problem) => match problem {
+            // A bad signature is one of another authority with the same name.
+            Certificate::UnknownIssuer | Certificate::BadSignature => {
+                "no trusted authority has signed the server's certificate: give the CA file of its authority"
+            }
+            Certificate::Expired | Certificate::ExpiredContext { .. } => {
+                "the server's certificate has expired: renew it, or set the clock of this machine"
+            }
+            Certificate::NotValidYet | Certificate::NotValidYetContext { .. } => {
+                "the server's certificate is not valid yet: set the clock of this machine, or of the authority"
+            }
+            Certificate::NotValidForName | Certificate::NotValidForNameContext { .. } => {
+                "the server's certificate is for another name: correct the address, or set the server name"
+            }
+            Certificate::InvalidPurpose | Certificate::InvalidPurposeContext { .. } => {
+                "the server's certificate is not one for servers (extended key usage serverAuth)"
+            }
+            _ => return None,
+        },
+        rustls::Error::AlertReceived(alert) => return refusal(*alert).map(str::to_owned),
+        rustls::Error::InvalidMessage(_) => {
+            "the server does not speak TLS here: use http://, or another port"
+        }
+        _ => return None,
+    };
+    Some(text.to_owned())
+}
+
+/// Returns what to do about a refusal by the server.
+fn refusal(alert: AlertDescription) -> Option<&'static str> {
+    Some(match alert {
+        AlertDescription::CertificateRequired | AlertDescription::AccessDenied => {
+            "the server requires a client certificate: give a certificate file and a key file"
+        }
+        AlertDescription::BadCertificate
+        | AlertDescription::UnsupportedCertificate
+        | AlertDescription::CertificateRevoked
+        | AlertDescription::CertificateExpired
+        | AlertDescription::CertificateUnknown
+        | AlertDescription::UnknownCA
+        | AlertDescription::DecryptError => {
+            "the server refused the certificate of this client: give one that its authority has signed and that is valid now"
+        }
+        AlertDescription::UnrecognisedName => {
+            "the server has no certificate for this name: correct the address, or set the server name"
+        }
+        AlertDescription::NoApplicationProtocol => {
+            "the server does not offer HTTP/2 here: switch it on, or use another port"
+        }
+        AlertDescription::ProtocolVersion | AlertDescription::HandshakeFailure => {
+            "the server and this client have no version or cipher of TLS in common, or the server requires a client certificate"
+        }
+        _ => return None,
+    })
+}
