@@ -4,27 +4,23 @@
 //! socket, one HTTP/2 connection and their tasks, and [`transport::Connection::kill`] ends them
 //! together.
 
-mod address;
 mod classify;
 mod codec;
 mod connection;
 mod observed_body;
 mod request_body_guard;
-mod socket;
 mod tasks;
 
-use std::{future::Future, time::Duration};
+use std::{future::Future, sync::Arc, time::Duration};
 
 use steadfast_session::End;
 
-use crate::transport;
+use crate::{dial::Dialer, transport};
 
-pub use self::{
-    address::{Address, InvalidAddress},
-    connection::{Connection, GrpcInbound},
-};
+pub use self::connection::{Connection, GrpcInbound};
+pub use crate::dial::{Address, InvalidAddress};
 
-/// A transport to a gRPC server in plain text (HTTP/2 with prior knowledge).
+/// A transport to gRPC servers over HTTP/2, in plain text or TLS.
 ///
 /// ```
 /// use steadfast::grpc::{Grpc, Options};
@@ -36,7 +32,7 @@ pub use self::{
 /// ```
 #[derive(Clone, Debug)]
 pub struct Grpc {
-    address: Address,
+    dialer: Arc<Dialer>,
     options: Options,
 }
 
@@ -71,11 +67,18 @@ impl Default for Options {
 }
 
 impl Grpc {
-    /// Creates a transport to `address`.
+    /// Creates a transport to the server at `address`. An `https://` address is trusted as the system
+    /// trusts; [`Grpc::with_dialer`] takes other settings of TLS, several servers and proxies.
     #[must_use]
     pub fn new(address: Address) -> Self {
+        Self::with_dialer(address.into())
+    }
+
+    /// Creates a transport to the servers of `dialer`.
+    #[must_use]
+    pub fn with_dialer(dialer: Dialer) -> Self {
         Self {
-            address,
+            dialer: Arc::new(dialer),
             options: Options::default(),
         }
     }
@@ -95,6 +98,6 @@ impl transport::Transport for Grpc {
         &self,
         _refresh: bool,
     ) -> impl Future<Output = Result<Connection, End>> + Send + 'static {
-        Connection::dial(self.address.clone(), self.options.clone())
+        Connection::dial(Arc::clone(&self.dialer), self.options.clone())
     }
 }

@@ -2,6 +2,8 @@
 
 mod backpressure;
 mod counters;
+#[cfg(feature = "grpc")]
+pub mod dial;
 mod driver;
 #[cfg(feature = "grpc")]
 pub mod grpc;

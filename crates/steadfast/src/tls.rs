@@ -30,6 +30,7 @@ use tokio_rustls::TlsConnector;
 use tracing::{info, warn};
 
 pub use self::error::TlsError;
+pub(crate) use self::error::remedy;
 use self::files::{Contents, Fingerprint};
 pub use tokio_rustls::client::TlsStream;
 

@@ -15,7 +15,7 @@ use hyper::{body::Incoming, client::conn::http2};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use steadfast_session::{Detail, End, Initiator, Reason};
 use tonic::{
-    Streaming,
+    Status, Streaming,
     body::Body,
     client::Grpc as Framing,
     metadata::{AsciiMetadataValue, MetadataKey},
@@ -23,16 +23,14 @@ use tonic::{
 use tower_service::Service;
 
 use super::{
-    Options,
-    address::Address,
-    classify,
+    Options, classify,
     codec::Raw,
     observed_body::{self, ObservedBody},
     request_body_guard::{BodyCancellation, RequestBodyGuard},
-    socket::{ResetOnDrop, Socket},
     tasks::Tasks,
 };
 use crate::{
+    dial::{DialCause, DialErrors, Dialer, ResetOnDrop, Step, Way},
     outbound::Outbound,
     transport::{self, Call, StreamActivity},
 };
@@ -46,6 +44,7 @@ pub struct Connection {
 struct Inner {
     requests: http2::SendRequest<ObservedBody<Body>>,
     origin: http::Uri,
+    way: Way,
     max_message_bytes: usize,
     tasks: Tasks,
     reset_on_drop: ResetOnDrop,
@@ -64,22 +63,19 @@ pub struct GrpcInbound {
 const PROBE: &str = "/grpc.health.v1.Health/Check";
 
 impl Connection {
-    pub(super) async fn dial(address: Address, options: Options) -> Result<Self, End> {
-        let unreachable = |why: Detail| End::retry(Initiator::Network, Reason::Unreachable(why));
+    pub(super) async fn dial(dialer: Arc<Dialer>, options: Options) -> Result<Self, End> {
+        let deadline = dialer.deadline();
+        let dialled = dialer.dial(options.user_timeout, deadline).await;
+        let dialled = dialled.map_err(unreachable)?;
         let origin = http::Uri::builder()
-            .scheme("http")
-            .authority(address.authority().clone())
+            .scheme(if dialled.encrypted { "https" } else { "http" })
+            .authority(dialled.server.authority())
             .path_and_query("/")
             .build()
-            .map_err(|error| unreachable(Detail::from_error(error)))?;
-        // No timeout here: `open_timeout` of the session covers the dial, and dropping this future
-        // abandons it.
-        let reset_on_drop = ResetOnDrop::default();
-        let socket = Socket::connect(&address, &options, reset_on_drop.clone())
-            .await
-            .map_err(|error| unreachable(Detail::new(format!("{address}: {error}"), error)))?;
+            .expect("its parts are valid");
+        let (way, reset_on_drop) = (dialled.way, dialled.reset_on_drop);
         let tasks = Tasks::default();
-        let (requests, connection) = http2::Builder::new(tasks.clone())
+        let handshake = http2::Builder::new(tasks.clone())
             // hyper panics without a timer if a setting needs one.
             .timer(TokioTimer::new())
             .initial_stream_window_size(options.stream_window)
@@ -87,16 +83,18 @@ impl Connection {
             // It would replace the windows above by its own estimate, and with it the ratio that
             // decision 0004 asks for.
             .adaptive_window(false)
-            .handshake(TokioIo::new(socket))
+            .handshake(TokioIo::new(dialled.stream));
+        let (requests, connection) = deadline
+            .end(&reset_on_drop, async { handshake.await.map_err(other) })
             .await
-            .map_err(|error| unreachable(Detail::new(classify::chain(&error), error)))?;
+            .map_err(|cause| unreachable(vec![way.failed(Step::Http2, cause)].into()))?;
         tasks.spawn_connection(connection);
-        let max_message_bytes = options.max_message_bytes;
         Ok(Self {
             inner: Arc::new(Inner {
                 requests,
                 origin,
-                max_message_bytes,
+                way,
+                max_message_bytes: options.max_message_bytes,
                 tasks,
                 reset_on_drop,
             }),
@@ -137,9 +135,10 @@ impl transport::Connection for Connection {
             let guard = RequestBodyGuard::default();
             let mut framing = connection.framing(activity, guard.cancellation());
             let response = framing.streaming(request, path, Raw).await;
-            let messages = response
-                .map_err(|status| classify::end(&status))?
-                .into_inner();
+            let messages = match response {
+                Ok(response) => response.into_inner(),
+                Err(status) => return Err(connection.inner.refused(status)),
+            };
             Ok(GrpcInbound {
                 messages,
                 _guard: guard,
@@ -181,7 +180,35 @@ impl transport::Connection for Connection {
     }
 }
 
+fn unreachable(errors: DialErrors) -> End {
+    End::retry(
+        Initiator::Network,
+        Reason::Unreachable(Detail::from_error(errors)),
+    )
+}
+
+fn other(error: impl std::error::Error + Send + Sync + 'static) -> DialCause {
+    DialCause::Other {
+        text: classify::chain(&error),
+        source: Arc::new(error),
+    }
+}
+
 impl Inner {
+    /// Returns the end of a call whose headers did not arrive. If the connection is why, it says which
+    /// one.
+    fn refused(&self, status: Status) -> End {
+        let mut end = classify::end(&status);
+        if let Reason::Lost(detail) = &mut end.reason {
+            let cause = DialCause::Other {
+                text: detail.as_str().to_owned(),
+                source: Arc::new(status),
+            };
+            *detail = Detail::from_error(self.way.failed(Step::Headers, cause));
+        }
+        end
+    }
+
     fn kill(&self) {
         // The flag first: cancelling drops the socket, which looks at the flag.
         self.reset_on_drop.set();

@@ -5,6 +5,7 @@ use std::{error::Error, net::SocketAddr};
 use futures_util::{StreamExt as _, stream};
 use http_body_util::BodyExt as _;
 use steadfast::{
+    dial::{DialErrors, Step},
     grpc::{Grpc, Options},
     session::Advice,
 };
@@ -97,13 +98,19 @@ async fn refused_connection_is_unreachable() {
 async fn connect_error_leads_to_the_error_of_the_socket() {
     let mut config = Config::default();
     config.max_retries = 1;
-    let transport = Grpc::new(sockets::nobody().into());
+    let nobody = sockets::nobody();
+    let transport = Grpc::new(nobody.into());
     let running = Running::idle(transport, options(config), Notes::default());
     let error = within("an answer", running.link.connect())
         .await
         .unwrap_err();
     assert!(matches!(error, ConnectError::Stopped(_)), "{error:?}");
-    let source = error.source().and_then(<dyn Error>::downcast_ref);
+    let failures: &DialErrors = error.source().and_then(<dyn Error>::downcast_ref).unwrap();
+    let [failure] = failures.errors() else {
+        panic!("{failures}");
+    };
+    assert_eq!((failure.step, failure.peer), (Step::Connect, Some(nobody)));
+    let source = failure.source().and_then(<dyn Error>::downcast_ref);
     let kind = source.map(std::io::Error::kind);
     assert_eq!(kind, Some(std::io::ErrorKind::ConnectionRefused), "{error}");
 }
