@@ -163,12 +163,15 @@ mod tests {
         let addresses = |list: &[&str]| -> Vec<SocketAddr> {
             list.iter().map(|text| text.parse().unwrap()).collect()
         };
-        let (a, b, c) = ("10.0.0.1:1", "10.0.0.2:1", "10.0.0.3:1");
-        let (x, y) = ("[::1]:1", "[::2]:1");
+        let [one, two, three] = ["10.0.0.1:1", "10.0.0.2:1", "10.0.0.3:1"];
+        let [six, seven] = ["[::6]:1", "[::7]:1"];
         for (given, expected) in [
-            (&[x, y, a, b, c][..], &[x, a, y, b, c][..]),
-            (&[a, b, x], &[a, x, b]),
-            (&[a, b], &[a, b]),
+            (
+                &[six, seven, one, two, three][..],
+                &[six, one, seven, two, three][..],
+            ),
+            (&[one, two, six], &[one, six, two]),
+            (&[one, two], &[one, two]),
             (&[], &[]),
         ] {
             assert_eq!(interleave(addresses(given)), addresses(expected));

@@ -67,7 +67,7 @@ async fn dial(
     let reached = dialer
         .race_addresses(addresses.to_vec(), dialer.deadline(), &way, connect)
         .await
-        .map(|(_, address, _)| address);
+        .map(|((), address, _)| address);
     if let Ok(address) = &reached {
         dialer.peers.note(address);
     }
