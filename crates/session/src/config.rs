@@ -55,6 +55,9 @@ pub struct Config {
     pub stable_after: Duration,
     /// The longest delay that a peer can ask for, before jitter. Default 5 min.
     pub retry_after_max: Duration,
+    /// New credentials can be obtained after every refusal: credentials that are refused again and
+    /// again meet the backoff and do not stop the session. Default false.
+    pub renews_credentials: bool,
 }
 
 /// The spread of a delay `d`.
@@ -187,6 +190,7 @@ impl Default for Config {
             // resets it.
             stable_after: Duration::from_secs(30),
             retry_after_max: Duration::from_secs(300),
+            renews_credentials: false,
         }
     }
 }

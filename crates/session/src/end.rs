@@ -2,6 +2,8 @@
 
 use std::{error::Error, fmt, sync::Arc, time::Duration};
 
+use crate::one_line::OneLine;
+
 /// The end of one attempt to hold a stream.
 ///
 /// Callers match on [`End::reason`]. Its text is for people, and [`Error::source`] returns the error of
@@ -55,6 +57,8 @@ pub enum Reason {
     HeartbeatUnanswered,
     /// The peer did not answer a probe within `probe_timeout`.
     ProbeFailed,
+    /// The credentials for the attempt could not be obtained.
+    Credentials(Detail),
     /// The connection could not be established.
     Unreachable(Detail),
     /// The connection broke.
@@ -102,7 +106,8 @@ pub enum Advice {
     Retry,
     /// Retry, but not before this time has passed; `None` stands for the longest backoff.
     Wait(Option<Duration>),
-    /// Obtain new credentials and retry. A second refusal in a row stops the session.
+    /// Obtain new credentials and retry. A second refusal in a row stops the session, unless
+    /// [`Config::renews_credentials`](crate::Config::renews_credentials) is set.
     Refresh,
     /// Do not retry.
     Stop,
@@ -164,6 +169,7 @@ impl Reason {
             Self::Silent => "silent",
             Self::HeartbeatUnanswered => "heartbeat_unanswered",
             Self::ProbeFailed => "probe_failed",
+            Self::Credentials(_) => "credentials",
             Self::Unreachable(_) => "unreachable",
             Self::Lost(_) => "lost",
             Self::Finished => "finished",
@@ -225,7 +231,7 @@ impl Eq for Detail {}
 
 impl fmt::Display for Detail {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.text)
+        OneLine(&self.text).fmt(f)
     }
 }
 
@@ -238,18 +244,22 @@ impl fmt::Display for Reason {
             Self::Silent => f.write_str("peer fell silent"),
             Self::HeartbeatUnanswered => f.write_str("peer stopped acknowledging heartbeats"),
             Self::ProbeFailed => f.write_str("peer did not answer a probe"),
+            Self::Credentials(detail) => write!(f, "cannot obtain credentials: {detail}"),
             Self::Unreachable(detail) => write!(f, "cannot reach the peer: {detail}"),
             Self::Lost(detail) => write!(f, "connection lost: {detail}"),
             Self::Finished => f.write_str("peer ended the stream"),
             Self::Status { code, message } => {
+                let message = OneLine(message);
                 write!(f, "peer ended the stream with status {code}: {message}")
             }
             Self::Protocol(detail) => write!(f, "protocol error: {detail}"),
             Self::MessageTooLarge(detail) => write!(f, "message too large: {detail}"),
-            Self::Refused(message) => write!(f, "peer refused the session: {message}"),
-            Self::RestoreRefused(message) => write!(f, "peer refused the restoration: {message}"),
+            Self::Refused(message) => write!(f, "peer refused the session: {}", OneLine(message)),
+            Self::RestoreRefused(message) => {
+                write!(f, "peer refused the restoration: {}", OneLine(message))
+            }
             Self::Fenced => f.write_str("a newer attempt of this session took over"),
-            Self::Drained(message) => write!(f, "peer is draining: {message}"),
+            Self::Drained(message) => write!(f, "peer is draining: {}", OneLine(message)),
             Self::OutboxFull => f.write_str("too many unsent messages"),
             Self::Left => f.write_str("caller left"),
         }
@@ -275,7 +285,8 @@ impl fmt::Display for End {
 impl Error for End {
     /// Returns the error behind the reason, if the reason has a [`Detail`] with one.
     fn source(&self) -> Option<&(dyn Error + 'static)> {
-        let (Reason::Unreachable(detail)
+        let (Reason::Credentials(detail)
+        | Reason::Unreachable(detail)
         | Reason::Lost(detail)
         | Reason::Protocol(detail)
         | Reason::MessageTooLarge(detail)) = &self.reason

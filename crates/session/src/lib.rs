@@ -27,6 +27,7 @@ mod backoff;
 pub mod config;
 mod end;
 pub mod endpoint;
+mod one_line;
 mod protocol;
 pub mod session;
 mod status;

@@ -2,7 +2,7 @@
 
 use std::{collections::VecDeque, fmt, sync::Arc};
 
-use crate::{End, Generation, Time};
+use crate::{End, Generation, Time, one_line::OneLine};
 
 /// The connection state that users know.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -170,7 +170,60 @@ impl fmt::Display for Cause {
             Self::Requested => f.write_str("requested"),
             Self::Live => f.write_str("stream is live"),
             Self::Ended(end) => end.fmt(f),
-            Self::PeerDraining(message) => write!(f, "peer is draining: {message}"),
+            Self::PeerDraining(message) => write!(f, "peer is draining: {}", OneLine(message)),
         }
+    }
+}
+
+impl fmt::Display for Activity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Idle => "idle",
+            Self::Backoff => "waiting for the next attempt",
+            Self::Opening => "opening",
+            Self::Greeting => "waiting for the greeting",
+            Self::Restoring => "restoring",
+            Self::Live => "live",
+            Self::Draining => "draining",
+            Self::Closed => "closed",
+        })
+    }
+}
+
+impl fmt::Display for Transition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            number: _,
+            at,
+            from,
+            to,
+            cause,
+            generation: Generation(attempt),
+        } = self;
+        write!(f, "{at}: {from} -> {to}, attempt {attempt}: {cause}")
+    }
+}
+
+/// One line: the state, what the session is doing, why, and what comes next. Times are counted from the
+/// start of the driver.
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Generation(attempt) = self.generation;
+        write!(
+            f,
+            "{} since {} ({}, attempt {attempt}): {}",
+            self.state, self.since, self.activity, self.cause
+        )?;
+        if self.consecutive_failures > 0 {
+            write!(
+                f,
+                "; failed attempts in a row: {}",
+                self.consecutive_failures
+            )?;
+        }
+        if let Some(at) = self.next_retry_at {
+            write!(f, "; next attempt at {at}")?;
+        }
+        Ok(())
     }
 }

@@ -14,7 +14,7 @@ use bytes::Bytes;
 use futures_util::{StreamExt as _, stream::FuturesUnordered};
 use prost::Message;
 use steadfast_session::{
-    Activity, Detail, End, Generation, Initiator, Protocol, Reason, State, Time,
+    Activity, Advice, Detail, End, Generation, Initiator, Protocol, Reason, State, Time,
     endpoint::{Action, Deadline, Input},
     session,
 };
@@ -230,6 +230,11 @@ where
     }
 
     fn on_ended(&mut self, from: Generation, mut end: End) {
+        // Before the policy, which may replace the advice: the source of credentials learns of every
+        // refusal.
+        if end.advice == Advice::Refresh {
+            self.parts.credentials.on_refused();
+        }
         if let Some(advice) = (self.parts.retry_policy)(&end) {
             end.advice = advice;
         }

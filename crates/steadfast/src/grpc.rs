@@ -94,10 +94,7 @@ impl Grpc {
 impl transport::Transport for Grpc {
     type Connection = Connection;
 
-    fn connect(
-        &self,
-        _refresh: bool,
-    ) -> impl Future<Output = Result<Connection, End>> + Send + 'static {
+    fn connect(&self) -> impl Future<Output = Result<Connection, End>> + Send + 'static {
         Connection::dial(Arc::clone(&self.dialer), self.options.clone())
     }
 }

@@ -2,12 +2,14 @@
 
 mod backpressure;
 mod counters;
+mod credentials;
 #[cfg(feature = "grpc")]
 pub mod dial;
 mod driver;
 #[cfg(feature = "grpc")]
 pub mod grpc;
 mod link;
+mod metadata;
 mod options;
 mod outage;
 mod outbound;
@@ -26,7 +28,11 @@ pub use steadfast_session as session;
 pub use crate::{
     backpressure::Backpressure,
     counters::Counters,
+    credentials::{
+        BearerCommand, BearerFile, CallCredentials, Credentials, CredentialsError, TokenProblem,
+    },
     link::{Closed, CommandError, CommandPermit, ConnectError, Link},
+    metadata::{InvalidMetadata, Metadata, MetadataProblem},
     options::LinkOptions,
     outage::Outage,
     outbound::Outbound,

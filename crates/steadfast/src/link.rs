@@ -11,8 +11,9 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::{
     Counters, Outage,
+    credentials::LinkCredentials,
     driver::{Command, Driver, Parts, SharedState, Statistics},
-    options::LinkOptions,
+    options::{self, LinkOptions},
     state_event::StateEvents,
     transport::{Call, Connection, Transport},
 };
@@ -183,7 +184,15 @@ impl LinkOptions {
         T: Transport,
     {
         let seed = self.take_seed();
-        let session = Session::new(self.config.check()?, seed);
+        let credentials = LinkCredentials::new(self.credentials);
+        let mut config = self.config;
+        config.renews_credentials = credentials.is_renewable();
+        let session = Session::new(config.check()?, seed);
+        let retry_policy = options::combine(
+            self.retry_policy,
+            self.default_retry_policy,
+            credentials.is_renewable(),
+        );
         // Unbounded, because requests to connect or leave must never be lost. Commands of the
         // protocol are bounded by the permits that travel with them.
         let (commands, inbox) = mpsc::unbounded_channel();
@@ -195,7 +204,8 @@ impl LinkOptions {
             endpoint: Endpoint::new(session, protocol),
             transport,
             call,
-            retry_policy: self.retry_policy,
+            retry_policy,
+            credentials,
             outbox_bytes: self.outbox_bytes,
             close_timeout: self.close_timeout,
             backpressure: self.backpressure,

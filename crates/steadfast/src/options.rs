@@ -9,7 +9,7 @@ use std::{
 
 use steadfast_session::{Advice, Config, End};
 
-use crate::{backpressure::Backpressure, state_event::StateEvent};
+use crate::{backpressure::Backpressure, credentials::CallCredentials, state_event::StateEvent};
 
 /// The settings of a link. Every setting has a default.
 ///
@@ -33,6 +33,8 @@ pub struct LinkOptions {
     pub(crate) name: Option<Arc<str>>,
     pub(crate) config: Config,
     pub(crate) retry_policy: RetryPolicy,
+    pub(crate) default_retry_policy: RetryPolicy,
+    pub(crate) credentials: CallCredentials,
     pub(crate) outbox_bytes: usize,
     pub(crate) close_timeout: Duration,
     pub(crate) max_commands: usize,
@@ -53,6 +55,8 @@ impl Default for LinkOptions {
             name: None,
             config: Config::default(),
             retry_policy: Box::new(|_| None),
+            default_retry_policy: Box::new(|_| None),
+            credentials: CallCredentials::default(),
             // Holds the restoration of 100,000 subscriptions with some 600 bytes each.
             outbox_bytes: 64 << 20,
             close_timeout: Duration::from_secs(2),
@@ -111,15 +115,33 @@ impl LinkOptions {
     }
 
     /// Sets a policy for the ends whose advice [`LinkOptions::retry_policy`] keeps. A client that is
-    /// built on a link uses it.
+    /// built on a link uses it. It is not asked about refused credentials if there is a source of
+    /// others.
     #[must_use]
     pub fn default_retry_policy(
         mut self,
         default: impl Fn(&End) -> Option<Advice> + Send + 'static,
     ) -> Self {
-        let policy = self.retry_policy;
-        self.retry_policy = Box::new(move |end| policy(end).or_else(|| default(end)));
+        self.default_retry_policy = Box::new(default);
         self
+    }
+
+    /// Sets the metadata of every call: a [`Metadata`](crate::Metadata), a source of
+    /// [`Credentials`](crate::Credentials), or both.
+    ///
+    /// While there is a source, credentials that are refused again and again do not stop the link: it
+    /// asks for others after every refusal, with the delays of the backoff.
+    #[must_use]
+    pub fn credentials(mut self, credentials: impl Into<CallCredentials>) -> Self {
+        self.credentials = credentials.into();
+        self
+    }
+
+    /// Returns what [`LinkOptions::credentials`] was set to. A client that opens further streams uses
+    /// it for their links.
+    #[must_use]
+    pub fn call_credentials(&self) -> &CallCredentials {
+        &self.credentials
     }
 
     /// Sets the limit of unsent bytes. A stream that exceeds it is ended, because its peer does not
@@ -196,6 +218,19 @@ impl LinkOptions {
             // spreads delays and protects nothing.
             .unwrap_or_else(|| RandomState::new().build_hasher().finish())
     }
+}
+
+/// Combines the policy of the caller with that of the client.
+pub(crate) fn combine(
+    policy: RetryPolicy,
+    default: RetryPolicy,
+    renews_credentials: bool,
+) -> RetryPolicy {
+    Box::new(move |end| {
+        // The default of a client stands for credentials that never change.
+        let renewed = renews_credentials && end.advice == Advice::Refresh;
+        policy(end).or_else(|| if renewed { None } else { default(end) })
+    })
 }
 
 impl From<Config> for LinkOptions {

@@ -1,6 +1,6 @@
 //! Measures the parts of an outage.
 
-use std::{collections::VecDeque, time::Duration};
+use std::{collections::VecDeque, fmt, time::Duration};
 
 use steadfast_session::{Reason, Time};
 
@@ -31,6 +31,24 @@ impl Outage {
     #[must_use]
     pub fn duration(&self) -> Duration {
         self.detection + self.redial + self.restore + self.catch_up
+    }
+}
+
+impl fmt::Display for Outage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "out for {:.1?} from {}: {}; noticed after {:.1?}, reopened after {:.1?} and {} attempts, \
+             live after {:.1?}, caught up after {:.1?}",
+            self.duration(),
+            self.began,
+            self.reason,
+            self.detection,
+            self.redial,
+            self.attempts,
+            self.restore,
+            self.catch_up
+        )
     }
 }
 
@@ -167,8 +185,13 @@ mod tests {
         assert_eq!(outage.redial, Duration::from_millis(500));
         assert_eq!(outage.restore, Duration::from_millis(300));
         assert_eq!(outage.catch_up, Duration::from_millis(600));
-        assert_eq!((outage.attempts, outage.reason), (2, Reason::Silent));
+        assert_eq!((outage.attempts, &outage.reason), (2, &Reason::Silent));
         assert_eq!(outages.on_caught_up(at(3_000)), None);
+        assert_eq!(
+            outage.to_string(),
+            "out for 2.4s from 0.500000s: peer fell silent; noticed after 1.0s, reopened after \
+             500.0ms and 2 attempts, live after 300.0ms, caught up after 600.0ms"
+        );
     }
 
     #[test]

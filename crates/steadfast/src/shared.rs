@@ -50,10 +50,7 @@ impl<C: Connection> SharedTransport<C> {
 impl<C: Connection> Transport for SharedTransport<C> {
     type Connection = SharedConnection<C>;
 
-    fn connect(
-        &self,
-        _refresh: bool,
-    ) -> impl Future<Output = Result<SharedConnection<C>, End>> + Send + 'static {
+    fn connect(&self) -> impl Future<Output = Result<SharedConnection<C>, End>> + Send + 'static {
         // Stop and not retry: only the link that dialled the connection can replace it.
         std::future::ready(if self.0.is_closed() {
             let why = "the shared connection has ended";

@@ -11,6 +11,7 @@ use bytes::Bytes;
 use steadfast_session::{End, Generation};
 
 use crate::{
+    metadata::Metadata,
     outbound::{Outbound, Outbox},
     transport::{Call, Connection, Inbound, StreamActivity},
 };
@@ -41,10 +42,15 @@ pub(crate) struct Stream<C: Connection> {
     step: Step<C>,
     probe: Option<BoxFuture<bool>>,
     activity: Arc<StreamActivity>,
+    credentials: Metadata,
 }
 
 enum Step<C: Connection> {
-    Dialling(BoxFuture<Result<C, End>>, Call, Option<Outbound>),
+    Dialling(
+        BoxFuture<Result<(C, Metadata), End>>,
+        Call,
+        Option<Outbound>,
+    ),
     Opening(BoxFuture<Result<C::Inbound, End>>),
     Open(C::Inbound),
     Ended,
@@ -53,7 +59,7 @@ enum Step<C: Connection> {
 impl<C: Connection> Stream<C> {
     pub(crate) fn dial(
         generation: Generation,
-        dial: impl Future<Output = Result<C, End>> + Send + 'static,
+        dial: impl Future<Output = Result<(C, Metadata), End>> + Send + 'static,
         call: Call,
         (outbox, outbound): (Outbox, Outbound),
     ) -> Self {
@@ -64,6 +70,7 @@ impl<C: Connection> Stream<C> {
             step: Step::Dialling(Box::pin(dial), call, Some(outbound)),
             probe: None,
             activity: Arc::default(),
+            credentials: Metadata::new(),
         }
     }
 
@@ -103,7 +110,9 @@ impl<C: Connection> Stream<C> {
         let (step, wake) = match &mut self.step {
             Step::Dialling(dial, call, outbound) => match ready!(dial.as_mut().poll(cx)) {
                 Err(end) => (Step::Ended, Wake::Ended(end)),
-                Ok(connection) => {
+                Ok((connection, metadata)) => {
+                    call.metadata.merge(metadata.clone());
+                    self.credentials = metadata;
                     // Moved out, because the state is replaced only below. The call starts at once:
                     // messages that are queued by now go out with it.
                     let outbound = outbound.take().expect("a stream is dialled once");
@@ -113,13 +122,13 @@ impl<C: Connection> Stream<C> {
                 }
             },
             Step::Opening(open) => match ready!(open.as_mut().poll(cx)) {
-                Err(end) => (Step::Ended, Wake::Ended(end)),
+                Err(end) => (Step::Ended, Wake::Ended(self.credentials.redacted(end))),
                 Ok(inbound) => (Step::Open(inbound), Wake::Opened),
             },
             // While reading is paused the connection's window fills up, which is what holds the
             // peer back.
             Step::Open(inbound) if !read_paused => match ready!(inbound.poll_next(cx)) {
-                Err(end) => (Step::Ended, Wake::Ended(end)),
+                Err(end) => (Step::Ended, Wake::Ended(self.credentials.redacted(end))),
                 Ok(message) => return Poll::Ready(Wake::Message(message)),
             },
             Step::Open(_) | Step::Ended => return Poll::Pending,

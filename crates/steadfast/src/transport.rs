@@ -16,22 +16,22 @@ use bytes::Bytes;
 use futures_util::task::AtomicWaker;
 use steadfast_session::End;
 
-use crate::outbound::Outbound;
+use crate::{
+    metadata::{InvalidMetadata, Metadata},
+    outbound::Outbound,
+};
 
 /// Makes connections.
 pub trait Transport: Send + Sync + 'static {
     /// The connections it makes.
     type Connection: Connection;
 
-    /// Dials once. `refresh` asks for new credentials first.
+    /// Dials once.
     ///
     /// # Cancel safety
     ///
     /// Dropping the future abandons the dial and leaves no task or socket behind.
-    fn connect(
-        &self,
-        refresh: bool,
-    ) -> impl Future<Output = Result<Self::Connection, End>> + Send + 'static;
+    fn connect(&self) -> impl Future<Output = Result<Self::Connection, End>> + Send + 'static;
 }
 
 /// A handle of one connection. Dropping the last clone kills the connection.
@@ -78,8 +78,8 @@ pub trait Inbound: Send + 'static {
 pub struct Call {
     /// The path of the method, `/package.Service/Method`.
     pub path: String,
-    /// The metadata sent with the call: names in lower case, values in ASCII.
-    pub metadata: Vec<(String, String)>,
+    /// The metadata sent with the call.
+    pub metadata: Metadata,
     /// The method takes one request: our half of the stream ends after the first message.
     pub single_request: bool,
 }
@@ -89,14 +89,15 @@ impl Call {
     ///
     /// ```
     /// let call = steadfast::transport::Call::new("/temperature.v1.Sensors/Watch")
-    ///     .with_metadata("tenant", "north");
-    /// assert_eq!(call.metadata.len(), 1);
+    ///     .with_metadata("tenant", "north")?;
+    /// assert_eq!(call.metadata.get("tenant"), Some("north"));
+    /// # Ok::<(), steadfast::InvalidMetadata>(())
     /// ```
     #[must_use]
     pub fn new(path: impl Into<String>) -> Self {
         Self {
             path: path.into(),
-            metadata: Vec::new(),
+            metadata: Metadata::new(),
             single_request: false,
         }
     }
@@ -110,10 +111,17 @@ impl Call {
     }
 
     /// Adds one entry of metadata.
-    #[must_use]
-    pub fn with_metadata(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
-        self.metadata.push((name.into(), value.into()));
-        self
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if gRPC cannot send the entry.
+    pub fn with_metadata(
+        mut self,
+        name: impl Into<String>,
+        value: impl Into<String>,
+    ) -> Result<Self, InvalidMetadata> {
+        self.metadata.push(name, value)?;
+        Ok(self)
     }
 }
 

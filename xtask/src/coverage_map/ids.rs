@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 /// Prefix of a family and how many it has, counted from 1.
-const FAMILIES: [(&str, usize); 13] = [
+const FAMILIES: [(&str, usize); 14] = [
     // What is required of the Streamer, of FODC, and beyond both.
     ("req:S", 17),
     ("req:F", 15),
@@ -12,6 +12,8 @@ const FAMILIES: [(&str, usize); 13] = [
     ("inv:I", 25),
     // What the log promises.
     ("log:L", 18),
+    // What a link promises of credentials, and of what a person sees.
+    ("cred:A", 8),
     // Defects found in the Go programs: Streamer server and client, Puller server and client,
     // realtime gateway, TypeScript client.
     ("srv:S", 18),

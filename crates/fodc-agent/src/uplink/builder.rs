@@ -7,7 +7,7 @@ use std::{
 };
 
 use steadfast::{
-    Link, LinkOptions,
+    CallCredentials, Link, LinkOptions,
     grpc::{Address, Grpc, InvalidAddress, Options},
     transport::{Call, Connection, Transport},
 };
@@ -186,7 +186,8 @@ impl Builder {
     }
 
     /// Sets the options of the link that registers: the seed of its jitter, the observer of its
-    /// state. The session configuration and the retry policy are always the uplink's own.
+    /// state, the credentials, which every stream of the uplink sends. The session configuration is
+    /// always the uplink's own.
     #[must_use]
     pub fn link(mut self, options: LinkOptions) -> Self {
         self.link = options;
@@ -304,11 +305,12 @@ impl Builder {
         ));
         // Lets a proxy with the profile tell a restarted agent from one that reconnects.
         let instance = uuid::Uuid::new_v4().simple().to_string();
+        let credentials = self.link.call_credentials().clone();
         let link = self
             .link
             .configure(|config| config.clone_from(registration.settings()))
             .default_name("fodc registration")
-            .retry_policy({
+            .default_retry_policy({
                 let (refusals, registered) = (Arc::clone(&refusals), Arc::clone(&registered));
                 move |end| refusals.advice(end, registered.borrow().is_some())
             })
@@ -334,6 +336,7 @@ impl Builder {
             connection: link.connection(),
             opener: MetricsStream {
                 config: metrics.clone(),
+                credentials: credentials.clone(),
                 responding,
             },
             status: Arc::clone(&metrics_status),
@@ -345,6 +348,7 @@ impl Builder {
             registered: &registered,
             // As on the metrics stream, a plain proxy sends headers with its first query.
             config: &metrics,
+            credentials: &credentials,
             message_bytes: self.message_bytes,
             tasks: &tasks,
             cancel: &cancel,
@@ -373,6 +377,7 @@ struct SourceSpawner<'a, C: Connection> {
     link: &'a Link<Registration, C>,
     registered: &'a watch::Sender<Option<Registered>>,
     config: &'a CheckedConfig,
+    credentials: &'a CallCredentials,
     message_bytes: Option<usize>,
     tasks: &'a TaskTracker,
     cancel: &'a CancellationToken,
@@ -398,6 +403,7 @@ impl<C: Connection> SourceSpawner<'_, C> {
             connection: self.link.connection(),
             opener: SourceStream {
                 config: self.config.clone(),
+                credentials: self.credentials.clone(),
                 source,
                 message_bytes: self.message_bytes,
                 counters: Arc::clone(&counters),

@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use steadfast::{Link, LinkOptions, SharedTransport, transport};
+use steadfast::{CallCredentials, Link, LinkOptions, SharedTransport, transport};
 use steadfast_session::{
     Cause, Config, Context, End, Generation, Protocol, Ready, Reason, State, Time,
 };
@@ -77,7 +77,10 @@ impl MessageLimit {
 }
 
 /// Returns the limit of the proxy's version if it is higher than that of the releases.
-pub(crate) async fn probe<C: transport::Connection>(connection: C) -> Option<usize> {
+pub(crate) async fn probe<C: transport::Connection>(
+    connection: C,
+    credentials: CallCredentials,
+) -> Option<usize> {
     let mut config = Config::default();
     config.max_retries = 1;
     // Both outcomes come as the status of the call, so its headers are enough.
@@ -88,6 +91,8 @@ pub(crate) async fn probe<C: transport::Connection>(connection: C) -> Option<usi
     let call = transport::Call::new(METHOD);
     let link: Link<Silent, _> = LinkOptions::from(config)
         .name("fodc version")
+        // A relay that checks them must not answer in place of the proxy.
+        .credentials(credentials)
         // On the connection of the registration: nothing is dialled for the probe.
         .spawn(call, SharedTransport::new(connection), Silent, |()| {})
         .expect("these settings have no fault");

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use futures_util::FutureExt as _;
-use steadfast::{Backpressure, transport};
+use steadfast::{Backpressure, CallCredentials, transport};
 use steadfast_session::{CheckedConfig, End, Reason};
 use steadfast_wire::fodc::StreamMetricsResponse;
 use tracing::warn;
@@ -23,6 +23,7 @@ const QUERIES_WAITING: usize = 16;
 /// Opens the metrics stream of each registration.
 pub(crate) struct MetricsStream {
     pub(crate) config: CheckedConfig,
+    pub(crate) credentials: CallCredentials,
     pub(crate) responding: Responding,
 }
 
@@ -36,7 +37,9 @@ impl<C: transport::Connection> StreamOpener<C> for MetricsStream {
         let message_limit = Arc::new(MessageLimit::new(announced.unwrap_or(RELEASE_LIMIT)));
         let probe = match announced {
             Some(_) => None,
-            None => Some(message_limit::probe(connection.clone()).boxed()),
+            None => {
+                Some(message_limit::probe(connection.clone(), self.credentials.clone()).boxed())
+            }
         };
         let backpressure = Backpressure::new(QUERIES_WAITING);
         let (counters, limit) = (Arc::clone(&responding.counters), Arc::clone(&message_limit));
@@ -53,6 +56,7 @@ impl<C: transport::Connection> StreamOpener<C> for MetricsStream {
             method: "StreamMetrics",
             name: "fodc metrics",
             config: &self.config,
+            credentials: &self.credentials,
             backpressure: Arc::clone(&backpressure),
         };
         let (responding, profile) = (responding.clone(), registered.profile.is_some());

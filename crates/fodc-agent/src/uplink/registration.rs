@@ -8,6 +8,8 @@ use steadfast_wire::fodc::{
     AgentProfile, ProxyProfile, RegisterAgentRequest, RegisterAgentResponse,
 };
 
+use super::supervisor::agent_metadata;
+
 /// The version of our own profile that this agent speaks.
 pub(crate) const PROFILE: u32 = 1;
 
@@ -118,9 +120,13 @@ impl Registration {
                 (false, message) if message.is_empty() => "no reason given".to_owned(),
                 (false, message) => message,
             };
-            cx.emit(Event::Refused);
-            cx.fail(End::retry(Initiator::Peer, Reason::Refused(reason)));
-            return;
+            return refuse(reason, cx);
+        }
+        if let Err(error) = agent_metadata(&response.agent_id) {
+            return refuse(
+                format!("registered, but the agent id cannot be sent: {error}"),
+                cx,
+            );
         }
         // 0 means that the proxy sets no interval; it also sends less than a second as 0.
         let interval = u64::try_from(response.heartbeat_interval_seconds).unwrap_or(0);
@@ -221,6 +227,12 @@ impl Protocol for Registration {
     fn on_stop(&mut self, _now: Time, _end: &End, cx: &mut Context<RegisterAgentRequest, Event>) {
         self.on_gone(cx);
     }
+}
+
+/// Ends the stream: the registration of this peer is of no use.
+fn refuse(reason: String, cx: &mut Context<RegisterAgentRequest, Event>) {
+    cx.emit(Event::Refused);
+    cx.fail(End::retry(Initiator::Peer, Reason::Refused(reason)));
 }
 
 #[cfg(test)]

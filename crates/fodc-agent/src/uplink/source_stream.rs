@@ -4,7 +4,7 @@ use std::{future::pending, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures_util::{FutureExt as _, future::BoxFuture};
-use steadfast::{Backpressure, transport::Connection};
+use steadfast::{Backpressure, CallCredentials, transport::Connection};
 use steadfast_session::{CheckedConfig, End, Generation, Reason, Status};
 use tokio::{
     sync::mpsc,
@@ -28,6 +28,7 @@ use super::{
 /// Opens the stream of one source for each registration.
 pub(crate) struct SourceStream<K: StreamKind> {
     pub(crate) config: CheckedConfig,
+    pub(crate) credentials: CallCredentials,
     pub(crate) source: Arc<dyn Source<K>>,
     /// The longest message of a proxy that does not announce a limit, if configured.
     pub(crate) message_bytes: Option<usize>,
@@ -109,7 +110,7 @@ impl<K: StreamKind, C: Connection> StreamOpener<C> for SourceStream<K> {
         let announced = registered.message_bytes().or(self.message_bytes);
         let limit = Arc::new(MessageLimit::new(announced.unwrap_or(RELEASE_LIMIT)));
         let probe = (K::MAY_BE_LONG && announced.is_none())
-            .then(|| message_limit::probe(connection.clone()).boxed());
+            .then(|| message_limit::probe(connection.clone(), self.credentials.clone()).boxed());
         let backpressure = Backpressure::new(QUERIES_WAITING);
         let (counters, halved) = (Arc::clone(&self.counters), Arc::clone(&limit));
         let mut log = EndLog::new(K::NAME);
@@ -122,6 +123,7 @@ impl<K: StreamKind, C: Connection> StreamOpener<C> for SourceStream<K> {
             method: K::METHOD,
             name: K::NAME,
             config: &self.config,
+            credentials: &self.credentials,
             backpressure: Arc::clone(&backpressure),
         };
         let profile = registered.profile.is_some();

@@ -6,7 +6,10 @@
 
 use std::{future::Future, sync::Arc, time::Duration};
 
-use steadfast::{Backpressure, Link, LinkOptions, SharedConnection, SharedTransport, transport};
+use steadfast::{
+    Backpressure, CallCredentials, InvalidMetadata, Link, LinkOptions, Metadata, SharedConnection,
+    SharedTransport, transport,
+};
 use steadfast_session::{Advice, CheckedConfig, End, Initiator, Reason, Status};
 use tokio::{sync::watch, time::Instant};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -72,7 +75,15 @@ pub(crate) struct StreamCall<'a> {
     /// The name in logs.
     pub(crate) name: &'static str,
     pub(crate) config: &'a CheckedConfig,
+    pub(crate) credentials: &'a CallCredentials,
     pub(crate) backpressure: Arc<Backpressure>,
+}
+
+/// Returns the metadata that names the agent to the proxy.
+pub(crate) fn agent_metadata(agent_id: &str) -> Result<Metadata, InvalidMetadata> {
+    Metadata::new()
+        .with(AGENT_ID, agent_id)?
+        .with(AGENT_ID_DASHED, agent_id)
 }
 
 impl<C: transport::Connection, O: StreamOpener<C>> Supervisor<C, O> {
@@ -136,12 +147,13 @@ impl StreamCall<'_> {
         Q: prost::Message + Default + Send + 'static,
         F: Future<Output = ()> + Send + 'static,
     {
-        let call = transport::Call::new(format!("{SERVICE}{}", self.method))
-            .with_metadata(AGENT_ID, &registered.agent_id)
-            .with_metadata(AGENT_ID_DASHED, &registered.agent_id);
+        let mut call = transport::Call::new(format!("{SERVICE}{}", self.method));
+        call.metadata = agent_metadata(&registered.agent_id)
+            .expect("an id that cannot be sent is refused at the registration");
         let link = LinkOptions::from(self.config.settings().clone())
             .name(self.name)
-            .retry_policy(advice)
+            .credentials(self.credentials.clone())
+            .default_retry_policy(advice)
             .backpressure(self.backpressure)
             .spawn(
                 call,

@@ -118,11 +118,8 @@ impl Scripted {
 impl Transport for Scripted {
     type Connection = ScriptedConnection;
 
-    fn connect(
-        &self,
-        refresh: bool,
-    ) -> impl Future<Output = Result<ScriptedConnection, End>> + Send + 'static {
-        self.transport.connect(refresh)
+    fn connect(&self) -> impl Future<Output = Result<ScriptedConnection, End>> + Send + 'static {
+        self.transport.connect()
     }
 }
 
@@ -131,11 +128,14 @@ impl Peer {
         self.peer.method() == "RegisterAgent"
     }
 
+    /// Returns the credentials of the stream.
+    pub(crate) fn authorization(&self) -> Option<&str> {
+        self.peer.call().metadata.get("authorization")
+    }
+
     /// Returns the id in the metadata of the stream.
     pub(crate) fn agent_id(&self) -> Option<&str> {
-        let mut metadata = self.peer.call().metadata.iter();
-        let found = metadata.find(|(name, _)| name == "agent_id");
-        found.map(|(_, value)| value.as_str())
+        self.peer.call().metadata.get("agent_id")
     }
 
     /// Registers the agent under a new id and receives heartbeats until the stream ends.

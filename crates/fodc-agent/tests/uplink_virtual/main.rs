@@ -18,7 +18,7 @@ use std::{
 };
 
 use steadfast::{
-    ConnectError, LinkOptions,
+    ConnectError, LinkOptions, Metadata,
     session::{Advice, Cause, End, Initiator, Reason, State},
     testing::ScriptedConnection,
 };
@@ -88,6 +88,43 @@ async fn agent_started_before_its_proxy_registers() {
     someday("a registration", until(uplink.watch(), connected)).await;
     assert!(came.elapsed() < SECOND * 10, "{:?}", came.elapsed());
     assert_eq!(proxy.registered(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn refused_token_is_renewed_at_once_on_every_stream() {
+    let judged = Arc::new(AtomicU64::new(0));
+    let count = Arc::clone(&judged);
+    let proxy = Scripted::new(move |peer| {
+        let accepted = peer.authorization() == Some("Bearer new");
+        count.fetch_add(1, Ordering::Relaxed);
+        async move {
+            if !accepted {
+                peer.end(status(16, "expired"));
+            } else if peer.is_registration() {
+                peer.register(RegisterAgentResponse::default()).await;
+            } else {
+                peer.hold().await;
+            }
+        }
+    });
+    let source = |refused| async move {
+        let token = if refused { "new" } else { "old" };
+        Ok(Metadata::new().with("authorization", format!("Bearer {token}"))?)
+    };
+    let uplink = agent("", Regular::of(3))
+        .link(LinkOptions::new().seed(7).credentials(source))
+        .build_on(proxy.clone())
+        .unwrap();
+    uplink.start();
+    let registered = timeout(SECOND * 2, until(uplink.watch(), connected)).await;
+    registered.expect("not after the delay of a refusal");
+    sleep(SECOND * 2).await;
+    for method in ["RegisterAgent", "StreamMetrics"] {
+        let opened = proxy.opened(method);
+        assert_eq!(opened.len(), 2, "{method}: refused once, then accepted");
+        assert!(opened[1] - opened[0] < SECOND, "{method}");
+    }
+    assert!(judged.load(Ordering::Relaxed) >= 4);
 }
 
 #[tokio::test(start_paused = true)]

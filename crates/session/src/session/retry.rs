@@ -224,7 +224,7 @@ impl RetryState {
         }
         match (end.advice, &end.reason) {
             (Advice::Stop, _) => NextAttempt::Never,
-            (Advice::Refresh, _) => self.credentials_refused(ordinary),
+            (Advice::Refresh, _) => self.credentials_refused(config, ordinary),
             (Advice::Wait(None), _) => NextAttempt::After(self.backoff.longest(config)),
             (Advice::Wait(Some(wait)), _) => {
                 let wait = wait.min(config.retry_after_max);
@@ -236,10 +236,14 @@ impl RetryState {
         }
     }
 
-    fn credentials_refused(&mut self, ordinary: Duration) -> NextAttempt {
+    fn credentials_refused(&mut self, config: &Config, ordinary: Duration) -> NextAttempt {
         let next = match self.credentials {
             Credentials::Good => NextAttempt::Now,
             Credentials::Doubtful => NextAttempt::After(ordinary),
+            // Whoever issues the credentials may be late with the next ones.
+            Credentials::Refused | Credentials::Renewed if config.renews_credentials => {
+                NextAttempt::After(ordinary)
+            }
             // New credentials were refused at once: a third set would be, too.
             Credentials::Refused | Credentials::Renewed => return NextAttempt::Never,
         };

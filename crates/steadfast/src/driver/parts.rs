@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     backpressure::Backpressure,
     counters::Counters,
+    credentials::LinkCredentials,
     options::RetryPolicy,
     outage::Outages,
     outbound::Unsent,
@@ -53,6 +54,7 @@ pub(crate) struct Parts<P: Protocol, T: Transport> {
     pub(crate) transport: T,
     pub(crate) call: Call,
     pub(crate) retry_policy: RetryPolicy,
+    pub(crate) credentials: LinkCredentials,
     pub(crate) outbox_bytes: usize,
     pub(crate) close_timeout: Duration,
     pub(crate) backpressure: Option<Arc<Backpressure>>,

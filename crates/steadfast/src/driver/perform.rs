@@ -65,7 +65,16 @@ where
             statistics.outages.on_attempt();
         }
         debug!(link = %self.parts.name, generation = generation.0, refresh, "connecting");
-        let dial = self.parts.transport.connect(refresh);
+        if refresh {
+            self.parts.credentials.on_refused();
+        }
+        let metadata = self.parts.credentials.obtain();
+        let connect = self.parts.transport.connect();
+        // Not at the same time: without credentials a connection is of no use.
+        let dial = async move {
+            let metadata = metadata.await?;
+            Ok((connect.await?, metadata))
+        };
         // A queue per attempt: messages for an older stream mean nothing on this one.
         let queue = outbound::queue(self.parts.outbox_bytes, &self.parts.state.unsent);
         let call = self.parts.call.clone();

@@ -10,16 +10,11 @@ use std::{
 
 use bytes::Bytes;
 use futures_core::Stream as _;
-use http::uri::PathAndQuery;
+use http::{HeaderMap, HeaderName, HeaderValue, uri::PathAndQuery};
 use hyper::{body::Incoming, client::conn::http2};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use steadfast_session::{Detail, End, Initiator, Reason};
-use tonic::{
-    Status, Streaming,
-    body::Body,
-    client::Grpc as Framing,
-    metadata::{AsciiMetadataValue, MetadataKey},
-};
+use tonic::{Status, Streaming, body::Body, client::Grpc as Framing, metadata::MetadataMap};
 use tower_service::Service;
 
 use super::{
@@ -31,6 +26,7 @@ use super::{
 };
 use crate::{
     dial::{DialCause, DialErrors, Dialer, ResetOnDrop, Step, Way},
+    metadata::Metadata,
     outbound::Outbound,
     transport::{self, Call, StreamActivity},
 };
@@ -250,18 +246,21 @@ fn request(
     let path = PathAndQuery::try_from(call.path.as_str())
         .map_err(|error| invalid(&format!("{:?} is not a method path", call.path), error))?;
     let mut request = tonic::Request::new(outbound);
-    for (name, value) in &call.metadata {
-        let key = MetadataKey::from_bytes(name.as_bytes())
-            .map_err(|error| invalid(&format!("{name:?} is not a metadata name"), error))?;
-        let value = AsciiMetadataValue::try_from(value.as_str()).map_err(|error| {
-            invalid(
-                &format!("the value of metadata {name:?} is not ASCII"),
-                error,
-            )
-        })?;
-        request.metadata_mut().insert(key, value);
-    }
+    *request.metadata_mut() = MetadataMap::from_headers(headers(&call.metadata));
     Ok((path, request))
+}
+
+fn headers(metadata: &Metadata) -> HeaderMap {
+    const CHECKED: &str = "metadata is checked when it is made";
+    let mut headers = HeaderMap::new();
+    for (name, value) in metadata.iter() {
+        let name = HeaderName::from_bytes(name.as_bytes()).expect(CHECKED);
+        let mut value = HeaderValue::from_str(value).expect(CHECKED);
+        // Kept out of `Debug` and out of the compression tables of proxies.
+        value.set_sensitive(true);
+        headers.append(name, value);
+    }
+    headers
 }
 
 /// Returns the end of a call that cannot be made. Every attempt would fail in the same way.

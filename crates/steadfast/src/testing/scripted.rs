@@ -49,8 +49,6 @@ struct Log {
 pub struct Dial {
     /// The time it was begun.
     pub at: Instant,
-    /// New credentials were asked for.
-    pub refresh: bool,
 }
 
 /// A stream that was opened.
@@ -206,16 +204,13 @@ impl ScriptedTransport {
 impl Transport for ScriptedTransport {
     type Connection = ScriptedConnection;
 
-    fn connect(
-        &self,
-        refresh: bool,
-    ) -> impl Future<Output = Result<ScriptedConnection, End>> + Send + 'static {
+    fn connect(&self) -> impl Future<Output = Result<ScriptedConnection, End>> + Send + 'static {
         let transport = self.clone();
         async move {
             let outcome = {
                 let mut log = transport.log();
                 let at = Instant::now();
-                log.dials.push(Dial { at, refresh });
+                log.dials.push(Dial { at });
                 log.dial_outcome
             };
             transport.wait().await;

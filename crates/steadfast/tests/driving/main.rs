@@ -11,6 +11,7 @@ mod support;
 mod classified_faults;
 #[cfg(target_os = "linux")]
 mod closing;
+mod credentials;
 mod ends;
 mod flow;
 mod liveness;

@@ -54,7 +54,9 @@ fn start<T: Transport>(
     method: &str,
     protocol: Notes,
 ) -> Running<T::Connection> {
-    let call = Call::new(path(method)).with_metadata("agent_id", "agent-7");
+    let call = Call::new(path(method))
+        .with_metadata("agent_id", "agent-7")
+        .unwrap();
     let options = LinkOptions::from(config);
     let running = Running::spawn(call, transport, options, protocol);
     running.link.start().unwrap();
@@ -86,10 +88,7 @@ fn proxy(heartbeats: &Arc<AtomicU64>) -> ScriptedTransport {
     ScriptedTransport::new(move |mut peer: Peer| {
         let heartbeats = Arc::clone(&heartbeats);
         async move {
-            assert_eq!(
-                peer.call().metadata,
-                [("agent_id".to_owned(), "agent-7".to_owned())]
-            );
+            assert_eq!(peer.call().metadata.get("agent_id"), Some("agent-7"));
             let registering = peer.method() == "Register";
             if let Some(first) = peer.receive::<Note>().await {
                 peer.send_headers();

@@ -13,7 +13,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use steadfast::{
-    Backpressure, Link, LinkOptions,
+    Backpressure, CallCredentials, Link, LinkOptions,
     grpc::{self, Address, Connection, Grpc},
     session::{Advice, Config, ConfigFaults, End, Ready, Reason, Status},
     transport::Call,
@@ -70,6 +70,8 @@ pub struct PullerOptions {
     /// Settings of the session: backoff, and the silence after which the Puller counts as dead. A Puller
     /// sends a heartbeat every 30 seconds by default.
     pub session: Config,
+    /// The metadata of every call.
+    pub credentials: CallCredentials,
 }
 
 impl PullerOptions {
@@ -79,6 +81,7 @@ impl PullerOptions {
         Self {
             address,
             session: Config::default(),
+            credentials: CallCredentials::default(),
         }
     }
 }
@@ -202,7 +205,8 @@ impl IntakeTask {
                 // A Go server sends its headers with its first message, which may be a heartbeat.
                 config.ready = Ready::Accepted;
             })
-            .retry_policy(advice)
+            .credentials(options.credentials)
+            .default_retry_policy(advice)
             .backpressure(Arc::clone(&backpressure))
             .spawn(
                 Call::new(METHOD).with_single_request(),

@@ -66,10 +66,9 @@ impl Connection for Quiet {
         outbound: Outbound,
         activity: Arc<StreamActivity>,
     ) -> impl Future<Output = Result<Silence, End>> + Send + 'static {
-        let whose = call.metadata.iter().find(|(name, _)| name == AGENT_ID);
-        let whose = whose.map(|(_, id)| id.clone());
+        let whose = call.metadata.get(AGENT_ID).unwrap().to_owned();
         let mut streams = self.streams();
-        streams.opened.push(whose.unwrap());
+        streams.opened.push(whose);
         streams.open += 1;
         drop(streams);
         let held = Held(self.clone());
@@ -140,6 +139,7 @@ impl Rig {
             connection: connection.subscribe(),
             opener: MetricsStream {
                 config: config.check().unwrap(),
+                credentials: CallCredentials::default(),
                 responding: Responding {
                     store: Arc::new(Empty),
                     identity: identity.subscribe(),

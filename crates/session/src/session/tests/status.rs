@@ -2,7 +2,7 @@
 
 use super::bench::{Bench, ended_with, finished, plain, seconds, unreachable};
 use crate::{
-    Activity, Advice, Cause, Generation, Signal, State, Status, Transition,
+    Activity, Advice, Cause, End, Generation, Initiator, Reason, Signal, State, Status, Transition,
     session::{Action, Input},
 };
 
@@ -151,4 +151,36 @@ fn failed_move_after_a_drain_becomes_an_outage() {
     assert_eq!(bench.session.status().consecutive_failures, 1);
     assert_eq!(bench.wait_for_attempt(), seconds(1));
     assert_history_is_consistent(&bench);
+}
+
+#[test]
+fn status_transition_and_end_are_one_plain_line() {
+    let mut bench = Bench::new(plain());
+    let mut lines = vec![bench.session.status().to_string()];
+    let mut show = |bench: &Bench| lines.push(bench.session.status().to_string());
+    bench.open();
+    show(&bench);
+    bench.end(unreachable());
+    show(&bench);
+    bench.wait_for_attempt();
+    bench.go_live();
+    show(&bench);
+    bench.stabilize();
+    bench.end(End::status(14, "going\ndown \u{1b}[31mnow", Advice::Retry));
+    show(&bench);
+    bench.wait_for_attempt();
+    bench.end(ended_with(Advice::Stop));
+    show(&bench);
+    lines.extend(transitions(&bench).iter().map(ToString::to_string));
+    for reason in [
+        Reason::Silent,
+        Reason::Credentials("no\ttoken".into()),
+        Reason::Lost("reset".into()),
+        Reason::Refused("a\rb".into()),
+        Reason::RestoreRefused("busy".into()),
+        Reason::Drained("restart".into()),
+    ] {
+        lines.push(End::retry(Initiator::Peer, reason).to_string());
+    }
+    insta::assert_snapshot!("lines", lines.join("\n"));
 }

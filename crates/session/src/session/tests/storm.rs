@@ -21,7 +21,7 @@ fn live_then(end: End) -> impl Fn(&mut Bench) {
 }
 
 /// Peers that fail every attempt in their own way.
-const PEERS: [(&str, Peer); 14] = [
+const PEERS: [(&str, Peer); 15] = [
     ("refuses to open", |bench| drop(bench.end(unreachable()))),
     ("opens and closes in order", |bench| {
         bench.headers();
@@ -59,6 +59,9 @@ const PEERS: [(&str, Peer); 14] = [
     }),
     ("becomes live and refuses the credentials", |bench| {
         live_then(ended_with(Advice::Refresh))(bench);
+    }),
+    ("refuses all credentials", |bench| {
+        drop(bench.end(ended_with(Advice::Refresh)));
     }),
     ("refuses the credentials or is away, by turns", |bench| {
         let away = bench.generation().0.is_multiple_of(2);
@@ -113,6 +116,7 @@ fn no_peer_provokes_more_than_33_attempts_in_ten_minutes() {
         for seed in 0..20 {
             let config = Config {
                 ready: Ready::Restored,
+                renews_credentials: true,
                 ..Config::default()
             };
             let bench = run_with(config, seed, peer);
@@ -151,6 +155,7 @@ fn full_jitter_keeps_the_minimum_interval() {
         let config = Config {
             jitter: Jitter::Full,
             ready: Ready::Restored,
+            renews_credentials: true,
             ..Config::default()
         };
         let bench = run_with(config, 11, peer);

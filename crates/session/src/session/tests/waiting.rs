@@ -184,6 +184,26 @@ fn refused_credentials_are_renewed_once() {
 }
 
 #[test]
+fn renewable_credentials_meet_the_backoff_when_refused() {
+    let mut bench = Bench::in_activity(
+        Config {
+            renews_credentials: true,
+            ..plain()
+        },
+        Activity::Opening,
+    );
+    bench.wait(seconds(1));
+    let refused = ended_with(Advice::Refresh);
+    bench.end(refused.clone());
+    for expected in [2, 4, 8] {
+        assert_eq!(bench.activity(), Activity::Opening);
+        assert!(bench.attempts().last().unwrap().1, "new ones each time");
+        assert!(stops(&bench.end(refused.clone())).is_empty());
+        assert_eq!(bench.wait_for_attempt(), seconds(expected));
+    }
+}
+
+#[test]
 fn credentials_expired_during_an_outage_are_renewed_again() {
     let mut bench = Bench::in_activity(plain(), Activity::Opening);
     let renewals = |bench: &Bench| -> Vec<bool> {
