@@ -28,7 +28,7 @@ pub(crate) use self::known_names::KnownNames;
 pub use self::{
     encoding::DecodeError,
     memory::MemoryLog,
-    store::{Defect, OpenError, SegmentLog, StoreOptions, Verified},
+    store::{Defect, LogEnd, OpenError, SegmentLog, StoreOptions, Verified},
     writer::{LogWriter, PendingCommit, WriteError, WriterOptions},
 };
 
@@ -259,9 +259,9 @@ pub enum LogError {
         /// Upper bound of what the batch needs, plus the reserve that is always kept free.
         needed: u64,
     },
-    /// The system refused to store more: the disk or a quota is full, or the file would exceed a limit.
-    /// Nothing changed, and the same batch may be retried.
-    #[error("the disk accepts no more data; free space, or raise the limit")]
+    /// The system refused to store more: the disk or a quota is full, a file would exceed a limit, the
+    /// directory is read-only, or too many files are open. Nothing changed, and the same batch may be retried.
+    #[error("the disk accepts no more data; free space, raise the limit, or allow writing")]
     NoSpace(#[source] Arc<std::io::Error>),
     /// An earlier failure stopped all writes. The batch that failed then may or may not be in the
     /// log; reopening the log shows which.

@@ -11,17 +11,17 @@ use std::{
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
 use tempfile::TempDir;
 use tokio::{
-    io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader},
-    process::Child,
+    io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines},
+    process::{Child, ChildStderr},
     time::timeout,
 };
 
 use crate::process::{Ended, LIMIT, Server, next, run, steadfast, words};
 
-const SEGMENT: &str = "00000000000000000001.seg";
+pub(crate) const SEGMENT: &str = "00000000000000000001.seg";
 
 /// Lines with the numbers from `first` to `last`, each of about 600 bytes.
-fn lines(first: u64, last: u64) -> String {
+pub(crate) fn lines(first: u64, last: u64) -> String {
     let mut text = String::new();
     for n in first..=last {
         let filler = "x".repeat(560);
@@ -30,10 +30,34 @@ fn lines(first: u64, last: u64) -> String {
     text
 }
 
-async fn publish(server: &Server, first: u64, last: u64) {
+pub(crate) async fn publish(server: &Server, first: u64, last: u64) {
     let publish = format!("streamer publish -d db -c c --addr {}", server.addr);
     let published = run(&words(&publish), Some(&lines(first, last))).await;
     assert_eq!(published.code, Some(0), "{published:?}");
+}
+
+/// Starts a publisher, and returns it when it has told why its entries are refused. It goes on trying.
+pub(crate) async fn refused(
+    server: &Server,
+    first: u64,
+    last: u64,
+    why: &str,
+) -> (Child, Lines<BufReader<ChildStderr>>) {
+    let publish = format!(
+        "streamer publish -d db -c c --initial-backoff 50ms --max-backoff 200ms --addr {}",
+        server.addr
+    );
+    let mut command = steadfast(&words(&publish));
+    let mut child = command.stdin(Stdio::piped()).spawn().unwrap();
+    let mut input = child.stdin.take().unwrap();
+    input
+        .write_all(lines(first, last).as_bytes())
+        .await
+        .unwrap();
+    drop(input);
+    let mut told = BufReader::new(child.stderr.take().unwrap()).lines();
+    while !next(&mut told).await.expect(why).contains(why) {}
+    (child, told)
 }
 
 /// Returns the directory of a log with 400 events in several segments, whose server was killed.
@@ -49,7 +73,7 @@ async fn killed_log() -> TempDir {
     data
 }
 
-async fn log(command: &str, data: &Path) -> Ended {
+pub(crate) async fn log(command: &str, data: &Path) -> Ended {
     let data = data.to_str().unwrap();
     run(
         &words(&format!("streamer log {command} --data {data}")),
@@ -59,7 +83,7 @@ async fn log(command: &str, data: &Path) -> Ended {
 }
 
 /// Returns the content of every file.
-fn content(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+pub(crate) fn content(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     let files = fs::read_dir(dir).unwrap().map(|file| file.unwrap().path());
     files
         .map(|file| (file.clone(), fs::read(file).unwrap()))
@@ -67,7 +91,7 @@ fn content(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
 }
 
 /// Copies the files of a log into a new directory.
-fn copy(from: &Path) -> TempDir {
+pub(crate) fn copy(from: &Path) -> TempDir {
     let copy = tempfile::tempdir().unwrap();
     for (file, bytes) in content(from) {
         fs::write(copy.path().join(file.file_name().unwrap()), bytes).unwrap();
@@ -232,22 +256,7 @@ async fn limit_on_file_size_refuses_entries_until_it_is_raised() {
     let mut server = Server::start(data.path(), "127.0.0.1:0").await;
     // The segment that the first entry needs does not fit.
     limit_files(&server.child, Some(1 << 20));
-    let publish = format!(
-        "streamer publish -d db -c c --initial-backoff 50ms --max-backoff 200ms --addr {}",
-        server.addr
-    );
-    let mut command = steadfast(&words(&publish));
-    let mut child = command.stdin(Stdio::piped()).spawn().unwrap();
-    let mut input = child.stdin.take().unwrap();
-    input.write_all(lines(1, 3).as_bytes()).await.unwrap();
-    drop(input);
-    let mut told = BufReader::new(child.stderr.take().unwrap()).lines();
-    let why = "the disk accepts no more data";
-    while !next(&mut told)
-        .await
-        .expect("the reason of the refusal")
-        .contains(why)
-    {}
+    let (mut child, _told) = refused(&server, 1, 3, "the disk accepts no more data").await;
     assert!(
         server.child.try_wait().unwrap().is_none(),
         "the server ended"

@@ -10,6 +10,8 @@ mod fodc_frozen;
 mod frames;
 mod log_faults;
 #[cfg(target_os = "linux")]
+mod log_outside;
+#[cfg(target_os = "linux")]
 mod memory;
 mod process;
 mod puller;

@@ -71,6 +71,11 @@ impl Server {
         let data = data.to_str().unwrap();
         let mut command = steadfast(&["streamer", "serve", "--data", data]);
         command.args(args);
+        Self::spawn(command).await
+    }
+
+    /// Starts the server of a command, and returns when it is ready.
+    pub(crate) async fn spawn(mut command: Command) -> Self {
         let mut child = command.stderr(Stdio::inherit()).spawn().unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let ready = next(&mut lines).await.expect("a line when it is ready");

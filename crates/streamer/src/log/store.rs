@@ -12,6 +12,7 @@ mod conversion;
 mod disk;
 mod documents;
 mod engine;
+mod head;
 mod maintenance;
 mod open;
 mod overlay;
@@ -43,13 +44,14 @@ use self::{
     engine::{
         DOCUMENTS, Documents, Engine, INDEX_FILE, PRODUCERS, Producers, catch_panics, storage,
     },
+    head::HeadFile,
     maintenance::Maintenance,
     segment::{CommitBuffer, Kind},
     segments::{Appender, Segments},
 };
 pub use self::{
     open::OpenError,
-    verify::{Defect, Verified},
+    verify::{Defect, LogEnd, Verified},
 };
 use super::{
     Bounds, DocumentKey, Limits, Log, LogError, LogReader, Outcome, ProducerState, Submission,
@@ -117,6 +119,8 @@ pub struct SegmentLog {
     sync_interval: Option<Duration>,
     /// The time of the first commit that is not synced.
     unsynced_since: Option<Instant>,
+    /// `None` if the log is only read.
+    head_file: Option<HeadFile>,
     /// The failure that stopped all writes.
     failure: Option<LogError>,
 }
@@ -253,6 +257,22 @@ impl SegmentLog {
         Some(self.sync_interval?.saturating_sub(since.elapsed()))
     }
 
+    /// Returns the time after which the head must be named in its file, if it is not.
+    fn head_due(&self) -> Option<Duration> {
+        let head = self.shared.bounds().head;
+        let is_behind = self.head_file.as_ref()?.is_behind(head);
+        is_behind.then_some(Duration::from_millis(head::INTERVAL_MS.unsigned_abs()))
+    }
+
+    /// Makes everything durable before a clean stop.
+    fn close(&mut self) -> Result<(), LogError> {
+        self.sync()?;
+        let head = self.shared.bounds().head;
+        self.head_file
+            .as_mut()
+            .map_or(Ok(()), |file| file.close(head))
+    }
+
     /// Makes all commits durable.
     fn sync(&mut self) -> Result<(), LogError> {
         self.appender.sync()?;
@@ -332,7 +352,8 @@ impl Log for SegmentLog {
     }
 
     fn maintenance_due(&self) -> Option<Duration> {
-        self.sync_due()
+        // Only what is synced may be named in the head's file.
+        self.sync_due().or_else(|| self.head_due())
     }
 
     fn touch(&mut self, producer: &str, now_ms: i64) -> Result<(), LogError> {
@@ -360,7 +381,7 @@ impl Drop for SegmentLog {
     fn drop(&mut self) {
         // After a failure another sync could report success for data that is lost.
         if self.failure.is_none()
-            && let Err(error) = self.sync()
+            && let Err(error) = self.close()
         {
             tracing::error!(
                 error = with_sources(&error),

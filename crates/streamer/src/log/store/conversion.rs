@@ -33,7 +33,7 @@ pub(super) fn convert(
     // An interrupted conversion left them. The table still has every event.
     remove_all(&**disk)?;
     let (mut appender, _) =
-        Segments::recover(Arc::clone(disk), 0, segment_bytes, salt, false, |_| ())?;
+        Segments::recover(Arc::clone(disk), 0, 0, segment_bytes, salt, false, |_| ())?;
     let transaction = engine.begin_read().map_err(storage)?;
     let mut head = number(&transaction, FIRST)?;
     let events = transaction.open_table(EVENTS).map_err(storage)?;

@@ -8,6 +8,8 @@ use std::{
     sync::Arc,
 };
 
+use crate::log::LogError;
+
 /// A directory of segment files.
 pub(super) trait Disk: Debug + Send + Sync {
     /// Returns the names of all files.
@@ -191,6 +193,48 @@ fn allocate(file: &File, length: u64) -> io::Result<()> {
         }
     }
     file.set_len(length)
+}
+
+/// Wraps an error of a write. If the disk is full, no more than this commit is lost.
+pub(super) fn write_error(error: io::Error) -> LogError {
+    match error.kind() {
+        // Of a write only: after a sync the same errors leave the content unknown.
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
+            LogError::NoSpace(Arc::new(error))
+        }
+        _ => LogError::storage(error),
+    }
+}
+
+/// Wraps an error of [`Disk::create`]. More of them are temporary, because nothing was written to a file
+/// of the log.
+pub(super) fn creation_error(error: io::Error) -> LogError {
+    let is_refused = matches!(
+        error.kind(),
+        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem
+    );
+    if is_refused || is_out_of_files(&error) {
+        return LogError::NoSpace(Arc::new(error));
+    }
+    write_error(error)
+}
+
+#[cfg(unix)]
+fn is_out_of_files(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    let error = Errno::from_io_error(error);
+    matches!(error, Some(Errno::MFILE | Errno::NFILE))
+}
+
+#[cfg(not(unix))]
+fn is_out_of_files(_error: &io::Error) -> bool {
+    false
+}
+
+/// Returns the error of a file that somebody removed.
+pub(super) fn removed(name: &str) -> LogError {
+    let removed = format!("the file {name} was removed from the log's directory");
+    LogError::storage(removed)
 }
 
 /// Makes the names in a directory durable.

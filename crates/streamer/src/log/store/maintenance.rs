@@ -6,8 +6,10 @@ use redb::{ReadableDatabase, ReadableTable, WriteTransaction};
 
 use super::{
     SegmentLog, StoreOptions,
+    disk::removed,
     engine::{self, DOCUMENTS, FIRST, INDEX_FILE, PRODUCERS, decode_producer, set_number, storage},
-    segments::{Visited, removed},
+    head::{self, HEAD_FILE},
+    segments::Visited,
 };
 use crate::{
     Event,
@@ -75,6 +77,7 @@ impl SegmentLog {
         if self.sync_due().is_some_and(|due| due.is_zero()) {
             self.sync()?;
         }
+        self.advance_head(now_ms)?;
         let applied_ms = self.maintenance.applied_ms;
         // First: the search for idle producers reads their table, which should be current.
         if self.documents.is_due()
@@ -118,6 +121,27 @@ impl SegmentLog {
         Ok(false)
     }
 
+    /// Names the head in its file, if that is due.
+    fn advance_head(&mut self, now_ms: i64) -> Result<(), LogError> {
+        let head = self.shared.bounds().head;
+        // What is not synced may vanish without anybody's doing, and would be called damage.
+        if self.unsynced_since.is_some() {
+            return Ok(());
+        }
+        match &mut self.head_file {
+            Some(file)
+                if file.is_behind(head) && is_due(file.written_ms, head::INTERVAL_MS, now_ms) =>
+            {
+                match file.advance(head, now_ms) {
+                    // Older content stays true.
+                    Err(error) if error.is_full() => Ok(()),
+                    result => result,
+                }
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+
     /// Advances the age clock. One step ages events by at most a thousandth of the retention age more
     /// than the time that passed, so that little is trimmed before somebody sees that a clock is wrong.
     fn step_clock(&mut self, now_ms: i64) -> i64 {
@@ -141,7 +165,7 @@ impl SegmentLog {
     fn check_files(&self) -> Result<(), LogError> {
         let names = self.disk.names().map_err(LogError::storage)?;
         let mut files = self.shared.segments.file_names();
-        files.push(INDEX_FILE.to_owned());
+        files.extend([INDEX_FILE, HEAD_FILE].map(str::to_owned));
         match files.iter().find(|name| !names.contains(name)) {
             None => Ok(()),
             Some(name) => Err(removed(name)),

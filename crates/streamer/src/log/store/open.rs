@@ -20,6 +20,7 @@ use super::{
         APPLIED_UPTO, DOCUMENTS, EPOCH, Engine, FIRST, FORMAT, FORMAT_VERSION, INDEX_FILE, META,
         PRODUCERS, begin_term, catch_panics, damaged_number, number, set_number, storage,
     },
+    head::{HEAD_FILE, HeadFile, KnownHead},
     maintenance::Maintenance,
     segment::{BODY_BYTES_MAX, Kind, Record},
     segments::{Segments, Visited},
@@ -109,6 +110,18 @@ impl SegmentLog {
         lock: File,
         options: &StoreOptions,
     ) -> Result<Self, OpenFailure> {
+        let mut log = Self::recover(database, disk, lock, options)?;
+        log.head_file = Some(HeadFile::open(&*log.disk, log.shared.bounds().head)?);
+        Ok(log)
+    }
+
+    /// Returns the log without [`HeadFile`], as it is enough for reading.
+    pub(super) fn recover(
+        database: Database,
+        disk: Arc<dyn Disk>,
+        lock: File,
+        options: &StoreOptions,
+    ) -> Result<Self, OpenFailure> {
         let engine = Engine::new(database);
         let segment_bytes = options
             .retention_bytes
@@ -134,20 +147,29 @@ impl SegmentLog {
             return Err(damaged_number(APPLIED_UPTO, DecodeError::Invalid).into());
         }
 
+        let known = match KnownHead::read(&*disk)? {
+            Ok(known) => known.head,
+            // A log of an earlier version has no such file.
+            Err(DecodeError::Missing) => 0,
+            Err(error) => {
+                tracing::error!(file = HEAD_FILE, %error, "lost events at the end are not noticed");
+                0
+            }
+        };
         // Not written to the index here: opening after a crash must not take longer than after a
         // stop.
         let mut replay = Replay::default();
         let (appender, shown) = Segments::recover(
             Arc::clone(&disk),
             applied_upto,
+            known.max(applied_upto),
             segment_bytes,
             salt,
             options.sync_interval.is_some(),
             |record| replay.add(record),
         )?;
-        // The index may know of more than the segments show, if these were lost. Offsets are never
-        // reused.
-        let head = shown.max(applied_upto);
+        // The segments may show less than was committed, if some were lost. Offsets are never reused.
+        let head = shown.max(applied_upto).max(known);
         let mut bounds = Bounds { first, head };
         // Raises the head further if a term has begun after it: its positions were already handed
         // out.
@@ -187,6 +209,7 @@ impl SegmentLog {
             index_waits: false,
             sync_interval: options.sync_interval,
             unsynced_since: None,
+            head_file: None,
             failure: None,
         })
     }

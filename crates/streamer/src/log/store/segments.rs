@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{
-    disk::{Disk, DiskFile},
+    disk::{Disk, DiskFile, creation_error, removed, write_error},
     segment::{CommitBuffer, Kind, RECORDS, Record, Records, SegmentHeader, content_end},
 };
 use crate::log::{
@@ -77,11 +77,12 @@ impl Segments {
     /// Opens the segments in a directory.
     ///
     /// Cuts the last segment after its last whole commit, and calls `replay` with each later record
-    /// than `applied_upto`, in order. With `deferred_syncs`, all of these may be unsynced, not only the
+    /// than `applied_upto`, in order. Events up to `committed_upto` are never cut. With `deferred_syncs`, all of these may be unsynced, not only the
     /// last commit. Returns the head that the segments show.
     pub(super) fn recover(
         disk: Arc<dyn Disk>,
         applied_upto: u64,
+        committed_upto: u64,
         segment_bytes: usize,
         salt: u64,
         deferred_syncs: bool,
@@ -116,7 +117,7 @@ impl Segments {
                 .open(&file_name(segment.header.id))
                 .map_err(LogError::storage)?;
             let content = read_all(&*file, segment.length)?;
-            let scan = Scan::new(segment.header, &content, applied_upto, next.is_some());
+            let scan = Scan::new(segment.header, &content, committed_upto, next.is_some());
             for record in scan.kept() {
                 if record.kind == Kind::Event {
                     head = head.max(record.offset);
@@ -475,7 +476,7 @@ impl Appender {
             .segments
             .disk
             .create(&name, length as u64, &header.encode());
-        let file = created.map_err(write_error)?;
+        let file = created.map_err(creation_error)?;
         // Only after success: a creation that failed is repeated under the same number.
         self.next_id += 1;
         let segment = Arc::new(Segment {
@@ -533,13 +534,15 @@ struct Scan<'a> {
 
 impl<'a> Scan<'a> {
     /// Scans a segment. Every record of a `sealed` one is kept. Otherwise those after the last whole
-    /// commit are the rest of an interrupted one, except for events up to `applied_upto`: they were
-    /// committed, so that what is missing among them is damage.
-    fn new(header: SegmentHeader, content: &'a [u8], applied_upto: u64, sealed: bool) -> Self {
+    /// commit are the rest of an interrupted one, except for those of commits with events up to
+    /// `committed_upto`: what is missing among them is damage.
+    fn new(header: SegmentHeader, content: &'a [u8], committed_upto: u64, sealed: bool) -> Self {
         let part = content.get(RECORDS..).unwrap_or_default();
         let records: Vec<_> = Records::new(header, RECORDS, part).collect();
         let (mut end, mut last_commit) = (RECORDS, RECORDS);
         let (mut expected, mut begin, mut whole) = (RECORDS, RECORDS, true);
+        // The head before the commit.
+        let (mut head, mut shown) = (header.base, header.base);
         for record in &records {
             // A record at another place than expected means that one before it is damaged.
             whole &= record.at == expected && record.body().is_ok();
@@ -552,8 +555,14 @@ impl<'a> Scan<'a> {
                 }
                 (begin, whole) = (expected, true);
             }
-            if sealed || (record.kind == Kind::Event && record.offset <= applied_upto) {
+            // The state of a producer has the new head as its offset, so that this also holds for those
+            // that were committed with events.
+            if sealed || (record.offset > head && record.offset <= committed_upto) {
                 end = end.max(record.end());
+            }
+            shown = shown.max(record.offset);
+            if record.is_end {
+                head = shown;
             }
         }
         Self {
@@ -624,8 +633,22 @@ fn add_to_index(index: &mut Vec<(u64, usize)>, events: impl IntoIterator<Item = 
 
 fn read(file: &dyn DiskFile, at: usize, bytes: usize) -> Result<Vec<u8>, LogError> {
     let mut part = vec![0; bytes];
-    file.read(at as u64, &mut part).map_err(LogError::storage)?;
+    read_into(file, at, &mut part)?;
     Ok(part)
+}
+
+/// Reads zeros from where a file is cut that was longer when it was opened first: its events are missing,
+/// as those of a file that was removed.
+fn read_into(file: &dyn DiskFile, at: usize, out: &mut [u8]) -> Result<(), LogError> {
+    let whole = file.read(at as u64, out);
+    if !matches!(&whole, Err(error) if error.kind() == io::ErrorKind::UnexpectedEof) {
+        return whole.map_err(LogError::storage);
+    }
+    let length = file.length().map_err(LogError::storage)?;
+    let length = usize::try_from(length).map_err(LogError::storage)?;
+    let (left, cut) = out.split_at_mut(length.saturating_sub(at).min(out.len()));
+    cut.fill(0);
+    file.read(at as u64, left).map_err(LogError::storage)
 }
 
 /// Reads a whole segment. Most of the last one is zeros, which take no memory.
@@ -634,30 +657,13 @@ fn read_all(file: &dyn DiskFile, length: usize) -> Result<Vec<u8>, LogError> {
     let mut chunk = vec![0; CHUNK];
     for at in (0..length).step_by(CHUNK) {
         let part = &mut chunk[..CHUNK.min(length - at)];
-        file.read(at as u64, part).map_err(LogError::storage)?;
+        read_into(file, at, part)?;
         // Not copied: the system then never allocates these pages of `content`.
         if content_end(part, 0) > 0 {
             content[at..at + part.len()].copy_from_slice(part);
         }
     }
     Ok(content)
-}
-
-/// Wraps an error of a write. If the disk is full, no more than this commit is lost.
-fn write_error(error: io::Error) -> LogError {
-    match error.kind() {
-        // Of a write only: after a sync the same errors leave the content unknown.
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
-            LogError::NoSpace(Arc::new(error))
-        }
-        _ => LogError::storage(error),
-    }
-}
-
-/// Returns the error of a file that somebody removed.
-pub(super) fn removed(name: &str) -> LogError {
-    let removed = format!("the file {name} was removed from the log's directory");
-    LogError::storage(removed)
 }
 
 pub(super) fn file_name(id: u64) -> String {

@@ -11,7 +11,7 @@ use rand_chacha::ChaCha8Rng;
 use redb::StorageBackend;
 
 pub(super) use super::disk::Disk as SegmentDisk;
-use super::disk::DiskFile;
+use super::{disk::DiskFile, head::HEAD_FILE};
 
 /// Unit of a write that survives a power cut entirely or not at all.
 const SECTOR: usize = 512;
@@ -142,7 +142,7 @@ impl Disk {
     /// Loses random sectors of the newest synced writes to segments, as a disk that lies about syncs.
     pub(super) fn lose_writes(&self, rng: &mut ChaCha8Rng) {
         for (name, content) in &mut self.state().files {
-            if name == INDEX {
+            if [INDEX, HEAD_FILE].contains(&&**name) {
                 continue;
             }
             for (at, length) in content.recent.clone() {
@@ -173,10 +173,16 @@ impl Disk {
         state.full_at = successes.map(|successes| state.operations + successes);
     }
 
+    pub(super) fn is_full(&self) -> bool {
+        self.state().is_full()
+    }
+
     /// Returns the names of the segments, in order.
     pub(super) fn segments(&self) -> Vec<String> {
-        let names = self.state().files.keys().cloned().collect::<Vec<_>>();
-        names.into_iter().filter(|name| name != INDEX).collect()
+        let mut names: Vec<_> = self.state().files.keys().cloned().collect();
+        let others = [INDEX, HEAD_FILE];
+        names.retain(|name| !others.contains(&&**name));
+        names
     }
 
     pub(super) fn content(&self, name: &str) -> Vec<u8> {

@@ -50,6 +50,8 @@ struct Run {
     diverged: bool,
     /// Number of events that were synced.
     synced: usize,
+    /// Number of events that the head's file knows, at least.
+    known: usize,
     /// Positions that were read, with the events before them.
     positions: Vec<(Position, Vec<Option<Entry>>)>,
     now_ms: i64,
@@ -84,6 +86,7 @@ pub fn simulate(seed: u64, lock: &Arc<File>) -> Result<SimulationCounts, String>
         copies: Vec::new(),
         diverged: false,
         synced: 0,
+        known: 0,
         positions: Vec::new(),
         now_ms: 1_000,
         options,
@@ -234,7 +237,8 @@ impl Run {
         let Some(log) = &mut self.log else {
             return;
         };
-        self.now_ms += [0, 11_000, 50_000][self.rng.random_range(0..3)];
+        let passed = [0, 11_000, 50_000][self.rng.random_range(0..3)];
+        self.now_ms += passed;
         for _ in 0..4 {
             match log.maintain(self.now_ms) {
                 Ok(true) => {}
@@ -251,6 +255,10 @@ impl Run {
         self.model.first = log.reader().bounds().first;
         if self.options.sync_interval == Some(Duration::ZERO) {
             self.synced = self.model.events.len();
+        }
+        let defers_syncs = self.options.sync_interval == Some(Duration::MAX);
+        if passed > 0 && !defers_syncs && !self.disk.is_full() {
+            self.known = self.model.events.len();
         }
     }
 
@@ -314,6 +322,7 @@ impl Run {
         }
         // Opening syncs the last segment. The others were synced when their successor was created.
         self.synced = self.model.events.len();
+        self.known = self.synced;
         self.check_positions(&reader.terms())?;
         self.log = Some(log);
         Ok(())
@@ -369,6 +378,11 @@ impl Run {
             self.count("damage found");
         }
         let head = log.reader().bounds().head;
+        // Up to the head, what cannot be read is an error.
+        if head < self.known as u64 {
+            let known = self.known;
+            return Err(format!("the head is {head}, {known} events were known"));
+        }
         let terms = log.reader().terms();
         for (position, _) in &self.positions {
             if position.offset > head && terms.contain(*position) {

@@ -10,7 +10,9 @@ use redb::ReadableTable;
 use super::{
     conversion::EVENTS,
     engine::{FORMAT, META, TERMS, set_number},
+    head::{HEAD_FILE, KnownHead},
     open::OpenFailure,
+    segment::RECORDS,
     simulated_disk::{Disk, INDEX, SegmentDisk},
     *,
 };

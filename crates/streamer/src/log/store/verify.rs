@@ -12,13 +12,14 @@ use redb::{Database, ReadableDatabase as _, ReadableTable as _};
 use super::{
     SegmentLog, Shared, StoreOptions, documents,
     engine::{DOCUMENTS, FORMAT, INDEX_FILE, PRODUCERS, catch_panics, number, storage},
+    head::{HEAD_FILE, KnownHead},
     open::{LOCK_FILE, OpenError, OpenFailure, initialize},
     overlay::{Overlay, ReadOnlyDirectory},
     segments::Visited,
 };
 use crate::log::{
     Bounds, DocumentKey, LogError, LogReader,
-    encoding::{StoredDocument, StoredProducer},
+    encoding::{DecodeError, StoredDocument, StoredProducer},
     with_sources,
 };
 
@@ -46,6 +47,24 @@ pub struct Verified {
     pub documents: u64,
     /// Number of reported defects.
     pub defects: u64,
+    /// What is known about the end of the log.
+    pub end: LogEnd,
+}
+
+/// What is known about the end of a log. Lost events that nothing knows of look like an interrupted commit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum LogEnd {
+    /// The log was closed. All lost events are reported.
+    Closed,
+    /// The log was not closed. Lost events are not noticed if they were committed in its last 0.1 seconds,
+    /// or, before a power cut, in the seconds that the system takes to write them to the disk, at most the
+    /// last ten.
+    Open,
+    /// The file that names the head is missing or damaged. Lost events are not noticed if they were
+    /// committed in the last ten seconds.
+    #[default]
+    Unknown,
 }
 
 const INDEX_REMEDY: &str = "`steadfast streamer log repair` rebuilds it from the events";
@@ -55,6 +74,7 @@ const EVENTS_REMEDY: &str = "subscribers that need them get a resync; to have th
                              directory from a copy";
 const SEGMENT_REMEDY: &str = "restore it from a copy of the directory; without it, its events are \
                               missing";
+const HEAD_REMEDY: &str = "a server writes it again when it starts";
 const DOCUMENT_REMEDY: &str = "its versions go on with its next change; to have it back, publish it \
                                again";
 const PRODUCER_REMEDY: &str = "its publisher is told to begin again with its next entry";
@@ -115,7 +135,7 @@ fn open(dir: &Path, options: &StoreOptions, with_index: bool) -> Result<SegmentL
                 return Err(OpenFailure::Unconverted);
             }
             drop(transaction);
-            SegmentLog::from_database(database, disk, lock, options)
+            SegmentLog::recover(database, disk, lock, options)
         })();
         Ok(opened)
     })?
@@ -163,6 +183,16 @@ fn verify(
             SEGMENT_REMEDY,
         );
     }
+    check.verified.end = match KnownHead::read(&*log.disk)? {
+        Ok(known) if known.is_closed => LogEnd::Closed,
+        Ok(_) => LogEnd::Open,
+        // Not a defect: a log of an earlier version has no such file.
+        Err(DecodeError::Missing) => LogEnd::Unknown,
+        Err(error) => {
+            check.add(HEAD_FILE, error.to_string(), HEAD_REMEDY);
+            LogEnd::Unknown
+        }
+    };
     check.events(&log.shared)?;
     catch_panics(|| check.index(&log.shared))?;
     Ok(check.verified)

@@ -108,17 +108,110 @@ fn lost_or_swapped_segment_costs_only_its_events() {
 }
 
 #[test]
+fn segment_that_is_cut_under_an_open_log_costs_its_events() {
+    for is_indexed in [false, true] {
+        let disk = Disk::default();
+        let mut log = open_on(&disk, &options()).unwrap();
+        fill(&mut log, 1..=300, 10);
+        let bases = log.shared.segments.bases();
+        if !is_indexed {
+            // An opened log scans an old segment when it is read first.
+            drop(log);
+            log = open_on(&disk, &options()).unwrap();
+        }
+        disk.truncate(&disk.segments()[1], RECORDS);
+        check_readable(&log, &[bases[1] + 1..=bases[2]]);
+        fill(&mut log, 301..=310, 10);
+        log.trim(305).unwrap();
+        assert_eq!(read_all(&log).len(), 5);
+    }
+}
+
+#[test]
+fn events_lost_at_the_end_of_a_log_are_damage() {
+    type Damage = fn(&Disk, &str);
+    let damages: [Damage; 5] = [
+        |disk, last| disk.delete(last),
+        |disk, last| disk.truncate(last, 0),
+        |disk, last| disk.truncate(last, 1_100),
+        // The last commit becomes zeros, and the one before it is not whole.
+        |disk, _| {
+            let (name, at) = find_entry(disk, 55);
+            (at..disk.content(&name).len()).for_each(|at| {
+                let byte = disk.content(&name)[at];
+                disk.flip(&name, at, byte);
+            });
+        },
+        |disk, _| damage_entry(disk, 60),
+    ];
+    for (number, damage) in damages.into_iter().enumerate() {
+        for is_closed in [false, true] {
+            let disk = Disk::default();
+            let mut log = open_on(&disk, &options()).unwrap();
+            fill(&mut log, 1..=60, 6);
+            // Too early for the index, which would know of them as well.
+            maintain(&mut log, 200);
+            let mut disk = disk.after_kill();
+            if is_closed {
+                drop(log);
+                disk = disk.after_kill();
+            }
+            damage(&disk, disk.segments().last().unwrap());
+            let log = open_on(&disk, &options()).unwrap();
+            let reader = log.reader();
+            assert_eq!(reader.bounds().head, 60, "damage {number}");
+            let mut after = 0;
+            let mut lost = 0;
+            while after < 60 {
+                match reader.read(after, 100, usize::MAX) {
+                    Ok(events) => after = events.last().unwrap().offset,
+                    Err(LogError::Damaged { offset, .. }) => {
+                        lost += offset - after;
+                        after = offset;
+                    }
+                    Err(error) => panic!("damage {number}: {error}"),
+                }
+            }
+            assert!((1..60).contains(&lost), "damage {number}: {lost}");
+            // A publisher whose state is lost is told, and nobody else's sequence is.
+            let known = reader.producer("p").unwrap().last_sequence;
+            assert!(known == 60 || lost > 1, "damage {number}: {known}");
+        }
+    }
+}
+
+#[test]
+fn file_of_the_head_may_be_damaged_or_missing() {
+    type Damage = fn(&Disk);
+    let damages: [Damage; 4] = [
+        |disk| disk.delete(HEAD_FILE),
+        |disk| disk.truncate(HEAD_FILE, 7),
+        |disk| disk.truncate(HEAD_FILE, 0),
+        |disk| disk.flip(HEAD_FILE, 17, 1),
+    ];
+    for damage in damages {
+        let disk = Disk::default();
+        let mut log = open_on(&disk, &options()).unwrap();
+        fill(&mut log, 1..=60, 6);
+        drop(log);
+        damage(&disk);
+        let log = open_on(&disk, &options()).unwrap();
+        check_readable(&log, &[]);
+        // It is written again.
+        let known = KnownHead::read(&disk).unwrap().unwrap();
+        assert_eq!((known.head, known.is_closed), (60, false));
+    }
+}
+
+#[test]
 fn removed_file_of_an_idle_log_is_noticed() {
-    for index in [false, true] {
+    for end in [".redb", ".seg", HEAD_FILE] {
         let dir = tempfile::tempdir().unwrap();
         let mut log = SegmentLog::open(dir.path(), &options()).unwrap();
         fill(&mut log, 1..=3, 3);
         maintain(&mut log, 1_000_000);
         let mut names: Vec<_> = fs::read_dir(dir.path()).unwrap().collect();
-        names.retain(|it| {
-            it.as_ref().unwrap().path().extension()
-                == Some(if index { "redb" } else { "seg" }.as_ref())
-        });
+        names.retain(|it| it.as_ref().unwrap().path().to_str().unwrap().ends_with(end));
         let [Ok(file)] = &names[..] else {
             panic!("{names:?}")
         };
