@@ -270,7 +270,7 @@ async fn disk_that_others_fill_refuses_entries_only() {
     let inside = Path::new("/proc").join(format!("{id}/root{path}"));
     let other = inside.join("of-somebody-else");
     let mut file = fs::File::create(&other).unwrap();
-    while file.write_all(&[1; 64 << 10]).is_ok() {}
+    while file.write_all(&[1; 4_096]).is_ok() {}
     let (mut publisher, _told) = refused(&server, 21, 30, "free space").await;
     // Longer than the ten seconds after which the index is due.
     sleep(Duration::from_secs(12)).await;
