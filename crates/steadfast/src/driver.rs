@@ -308,6 +308,10 @@ where
             let ended = self.parts.state.statistics().outages.on_caught_up(now);
             if let Some(outage) = ended {
                 log_outage(&self.parts.name, &outage);
+                #[cfg(feature = "opentelemetry")]
+                if let Some(spans) = &mut self.parts.spans {
+                    spans.on_recovered(&outage);
+                }
             }
         }
     }

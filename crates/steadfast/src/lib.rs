@@ -10,11 +10,15 @@ mod driver;
 pub mod grpc;
 mod link;
 mod metadata;
+#[cfg(feature = "metrics")]
+mod metrics;
 mod options;
 mod outage;
 mod outbound;
 mod resume;
 mod shared;
+#[cfg(feature = "opentelemetry")]
+mod spans;
 mod state_event;
 mod stream;
 #[cfg(feature = "testing")]

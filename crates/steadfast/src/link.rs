@@ -199,8 +199,9 @@ impl LinkOptions {
         let cancel = CancellationToken::new();
         let finished = CancellationToken::new();
         let state = Arc::new(SharedState::new(session.status().clone()));
+        let name = self.name.unwrap_or_else(|| call.path.as_str().into());
         let driver = Driver::new(Parts {
-            name: self.name.unwrap_or_else(|| call.path.as_str().into()),
+            name: Arc::clone(&name),
             endpoint: Endpoint::new(session, protocol),
             transport,
             call,
@@ -214,11 +215,18 @@ impl LinkOptions {
             commands: inbox,
             state: Arc::clone(&state),
             cancel: cancel.clone(),
+            #[cfg(feature = "opentelemetry")]
+            spans: self.tracer.map(crate::spans::Spans::new),
         });
+        #[cfg(feature = "metrics")]
+        let export = crate::metrics::Export::new(self.metrics_interval, &name, &state);
         // The task is owned by the last handle: dropping it cancels the task, and `finished` is
         // cancelled when the task is gone, by a panic too.
         let guard = finished.clone().drop_guard();
         tokio::spawn(async move {
+            #[cfg(feature = "metrics")]
+            export.beside(driver.run()).await;
+            #[cfg(not(feature = "metrics"))]
             driver.run().await;
             drop(guard);
         });

@@ -44,6 +44,10 @@ pub struct LinkOptions {
     pub(crate) seed: Option<u64>,
     pub(crate) backpressure: Option<Arc<Backpressure>>,
     pub(crate) observer: Option<Box<dyn FnMut(StateEvent) + Send>>,
+    #[cfg(feature = "opentelemetry")]
+    pub(crate) tracer: Option<opentelemetry::global::BoxedTracer>,
+    #[cfg(feature = "metrics")]
+    pub(crate) metrics_interval: Option<Duration>,
 }
 
 /// Replaces the advice of an end; `None` keeps it.
@@ -67,6 +71,10 @@ impl Default for LinkOptions {
             seed: None,
             backpressure: None,
             observer: None,
+            #[cfg(feature = "opentelemetry")]
+            tracer: None,
+            #[cfg(feature = "metrics")]
+            metrics_interval: None,
         }
     }
 }
@@ -209,6 +217,29 @@ impl LinkOptions {
     #[must_use]
     pub fn on_state_change(mut self, observer: impl FnMut(StateEvent) + Send + 'static) -> Self {
         self.observer = Some(Box::new(observer));
+        self
+    }
+
+    /// Makes a span of every attempt and every outage, and sends the context of the attempt's span
+    /// (`traceparent`) in the metadata of its call. The context in which the link is spawned is the
+    /// parent.
+    ///
+    /// ```
+    /// let options = steadfast::LinkOptions::new().tracer(opentelemetry::global::tracer("orders"));
+    /// ```
+    #[cfg(feature = "opentelemetry")]
+    #[must_use]
+    pub fn tracer(mut self, tracer: opentelemetry::global::BoxedTracer) -> Self {
+        self.tracer = Some(tracer);
+        self
+    }
+
+    /// Copies the counters of the link to the recorder of the [`metrics`] facade at this interval, and
+    /// when the link closes. Their label `link` is the name of the link.
+    #[cfg(feature = "metrics")]
+    #[must_use]
+    pub fn metrics_interval(mut self, interval: Duration) -> Self {
+        self.metrics_interval = Some(interval);
         self
     }
 

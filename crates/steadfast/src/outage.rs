@@ -158,6 +158,12 @@ impl Outages {
         self.live = false;
     }
 
+    /// Returns the beginning of the outage that is not over.
+    #[cfg(feature = "opentelemetry")]
+    pub(crate) fn began(&self) -> Option<Time> {
+        self.current.as_ref().map(|current| current.began)
+    }
+
     pub(crate) fn recent(&self) -> impl Iterator<Item = &Outage> {
         self.recent.iter()
     }

@@ -13,7 +13,7 @@ const FAMILIES: [(&str, usize); 14] = [
     // What the log promises.
     ("log:L", 18),
     // What a link promises of credentials, and of what a person sees.
-    ("cred:A", 8),
+    ("cred:A", 9),
     // Defects found in the Go programs: Streamer server and client, Puller server and client,
     // realtime gateway, TypeScript client.
     ("srv:S", 18),

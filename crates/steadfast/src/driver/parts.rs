@@ -63,6 +63,8 @@ pub(crate) struct Parts<P: Protocol, T: Transport> {
     pub(crate) commands: mpsc::UnboundedReceiver<Command<P::Command>>,
     pub(crate) state: Arc<SharedState<T::Connection>>,
     pub(crate) cancel: CancellationToken,
+    #[cfg(feature = "opentelemetry")]
+    pub(crate) spans: Option<crate::spans::Spans>,
 }
 
 impl<C> SharedState<C> {

@@ -51,6 +51,10 @@ where
             Action::Down(generation, end) => self.on_down(now, generation, &end),
             Action::Stopped(end) => {
                 self.parts.state.statistics().outages.abandon();
+                #[cfg(feature = "opentelemetry")]
+                if let Some(spans) = &mut self.parts.spans {
+                    spans.on_stopped(&end);
+                }
                 info!(link = %self.parts.name, %end, "stopped");
             }
             Action::Changed(transition) => self.on_transition(transition),
@@ -68,16 +72,22 @@ where
         if refresh {
             self.parts.credentials.on_refused();
         }
-        let metadata = self.parts.credentials.obtain();
+        let credentials = self.parts.credentials.obtain();
         let connect = self.parts.transport.connect();
         // Not at the same time: without credentials a connection is of no use.
         let dial = async move {
-            let metadata = metadata.await?;
-            Ok((connect.await?, metadata))
+            let credentials = credentials.await?;
+            Ok((connect.await?, credentials))
         };
         // A queue per attempt: messages for an older stream mean nothing on this one.
         let queue = outbound::queue(self.parts.outbox_bytes, &self.parts.state.unsent);
-        let call = self.parts.call.clone();
+        #[cfg_attr(not(feature = "opentelemetry"), expect(unused_mut))]
+        let mut call = self.parts.call.clone();
+        #[cfg(feature = "opentelemetry")]
+        if let Some(spans) = &mut self.parts.spans {
+            call.metadata
+                .merge(spans.on_attempt(&self.parts.name, generation));
+        }
         // The dial starts when the stream is first polled; nothing is awaited here.
         self.stream = Some(Stream::dial(generation, dial, call, queue));
         self.read_paused = false;
@@ -131,6 +141,10 @@ where
         let connection = self
             .stream_of(generation)
             .and_then(|stream| stream.connection.clone());
+        #[cfg(feature = "opentelemetry")]
+        if let Some(spans) = &mut self.parts.spans {
+            spans.on_live();
+        }
         // Published only now: on a stream that is not live yet, the peer may not know this client.
         self.parts.state.connection.send_replace(connection);
     }
@@ -140,7 +154,17 @@ where
         let mut statistics = self.parts.state.statistics();
         let ends = &mut statistics.counters.ends;
         *ends.entry(end.reason.label()).or_default() += 1;
+        #[cfg(feature = "opentelemetry")]
+        let outage_before = statistics.outages.began();
         statistics.outages.on_down(now, &end.reason);
+        #[cfg(feature = "opentelemetry")]
+        if let Some(spans) = &mut self.parts.spans {
+            let began = statistics.outages.began();
+            let silent_for = began
+                .filter(|_| outage_before.is_none())
+                .map(|began| now - began);
+            spans.on_down(&self.parts.name, end, silent_for);
+        }
     }
 
     fn on_transition(&mut self, transition: Transition) {
