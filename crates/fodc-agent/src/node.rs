@@ -7,7 +7,11 @@ mod call;
 mod fingerprint;
 mod lifecycle;
 mod role;
+mod schema_registry;
 mod schema_state;
 mod topology;
 
-pub(crate) use self::{lifecycle::LifecycleSource, role::RoleDiscovery, topology::TopologySource};
+pub(crate) use self::{
+    lifecycle::LifecycleSource, role::RoleDiscovery, schema_registry::SchemaRegistrySource,
+    topology::TopologySource,
+};

@@ -122,11 +122,13 @@ async fn metrics(
     let missing = missing_header(gathered.missing_text());
     let filter = parameters.filter;
     let text = run_blocking(move || {
-        let text = Text::new(gathered, &filter);
-        // Only a page of all agents and metrics ranks every series.
-        if filter == Filter::default() {
-            api.state.store.catalog.set_ranks(text.ranks());
+        if filter != Filter::default() {
+            return Text::new(gathered, &filter, "");
         }
+        let own = api.state.schema().text();
+        let text = Text::new(gathered, &filter, &own);
+        // Only a page of all agents and metrics ranks every series.
+        api.state.store.catalog.set_ranks(text.ranks());
         text
     });
     let text = text.await?;

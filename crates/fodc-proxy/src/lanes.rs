@@ -87,7 +87,7 @@ pub(super) struct Topology;
 #[derive(Debug)]
 pub(super) struct Lifecycle;
 
-/// Memory that a decoded message takes for each byte of its encoding, about.
+/// Memory that a part of a message takes for each byte of its encoding, about.
 pub(super) const DECODED_FACTOR: usize = 4;
 
 /// Longest time for which a caller that takes no part stops the reading of its stream. An original agent

@@ -24,6 +24,8 @@ mod query_queue;
 mod registry;
 mod rpc;
 mod samples;
+mod schema_consistency;
+mod schema_registry;
 mod state;
 mod stream_queries;
 mod text;

@@ -4,14 +4,16 @@ mod json;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    hash::{DefaultHasher, Hasher as _},
     sync::Arc,
     time::Duration,
 };
 
-use futures_util::StreamExt as _;
+use futures_util::{StreamExt as _, future::join};
+use prost::Message as _;
+use steadfast_session::Time;
 use steadfast_wire::fodc::{
-    ConsistencyStatus, GroupLifecycleInfo, LifecycleReport, NodeFingerprint, ObjectConsistency,
-    SchemaConsistency, StreamLifecycleRequest, StreamLifecycleResponse,
+    GroupLifecycleInfo, LifecycleReport, StreamLifecycleRequest, StreamLifecycleResponse,
 };
 use tokio::time::Instant;
 
@@ -19,6 +21,8 @@ use super::{
     lanes::{Lifecycle, QueryError},
     registry::{AgentId, Identity},
     samples::Reservation,
+    schema_consistency::{Evidence, GroupEvidence, NodeObjects, Round, SchemaHistory},
+    schema_registry::{self, RegistrySchema},
     state::State,
     stream_queries::{Missing, StreamResponse, query_all},
 };
@@ -32,6 +36,11 @@ pub(super) struct Lifecycles {
     /// The number of registered agents, online or not.
     pub(super) registered: usize,
     pub(super) missing: Missing,
+    /// The registry, with which the nodes are compared.
+    registry: Option<RegistrySchema>,
+    /// The times at which the agents were queried, and at which all had responded.
+    began: Time,
+    ended: Time,
     /// Memory for the messages whose content is above.
     memory: Vec<Reservation>,
 }
@@ -44,14 +53,18 @@ pub(super) struct Group {
     info: GroupLifecycleInfo,
     rank: (bool, String, Option<AgentId>),
     errors: BTreeSet<String>,
-    /// The schema objects in the memory of the nodes, by kind and name.
-    objects: BTreeMap<(String, String), Vec<NodeFingerprint>>,
+    objects: NodeObjects,
+    /// The nodes whose objects are above.
+    nodes: BTreeMap<String, Evidence>,
 }
 
 /// Time limit of a query: that of the original, whose agents take up to 40 s.
 const TIMEOUT: Duration = Duration::from_secs(50);
 
-/// Queries all online agents.
+/// The error of a group whose objects did not all arrive at the agent of a node.
+const TORN: &str = "torn stream";
+
+/// Queries all online agents, and reads the registry meanwhile.
 ///
 /// # Cancel safety
 ///
@@ -60,17 +73,35 @@ pub(super) async fn collect(state: &Arc<State>) -> Lifecycles {
     let query = StreamLifecycleResponse {
         request_lifecycle: true,
     };
-    let agents = state.agents().online(state.now());
+    let began = state.now();
+    let agents = state.agents().online(began);
     let (_, registered) = state.census();
     let mut all = Lifecycles {
         registered,
         missing: Missing::new(agents.len()),
+        began,
         ..Lifecycles::default()
     };
     let deadline = Instant::now() + TIMEOUT;
-    let mut responses = query_all::<Lifecycle>(state, agents, &query, deadline);
-    while let Some(response) = responses.next().await {
-        all.add(response);
+    let collecting = async {
+        let mut responses = query_all::<Lifecycle>(state, agents, &query, deadline);
+        while let Some(response) = responses.next().await {
+            all.add(response);
+        }
+    };
+    let ((), reading) = join(collecting, schema_registry::read(state, deadline)).await;
+    all.ended = state.now();
+    all.registry = reading.schema;
+    // A cluster whose agents report no schema does not miss the registry.
+    if all.groups.values().any(|group| !group.nodes.is_empty()) {
+        if all.registry.is_none() && reading.failures.is_empty() {
+            let reason = "no agent with the role ROLE_LIAISON is online";
+            all.missing
+                .note("schema registry".to_owned(), reason.to_owned());
+        }
+        for (name, reason) in reading.failures {
+            all.missing.note(name, reason);
+        }
     }
     all
 }
@@ -99,6 +130,11 @@ impl Lifecycles {
             message.pod_name
         };
         let data = message.lifecycle_data.unwrap_or_default();
+        let evidence = if identity.has_profile() {
+            Evidence::Fresh
+        } else {
+            Evidence::MaybeCached(hash(&data.groups))
+        };
         for info in data.groups {
             let rank = (
                 !info.data_info.is_empty(),
@@ -108,22 +144,57 @@ impl Lifecycles {
             self.groups
                 .entry(info.name.clone())
                 .or_default()
-                .add(info, rank);
+                .add(info, rank, evidence);
         }
         self.reports.insert((pod, agent.clone()), data.reports);
     }
 
-    /// Returns the groups with everything the agents said about their schema.
-    pub(super) fn into_groups(self) -> Vec<GroupLifecycleInfo> {
-        self.groups.into_values().map(Group::into_info).collect()
+    /// Returns the groups with everything the agents said about their schema, and the verdict.
+    pub(super) fn into_groups(self, history: &mut SchemaHistory) -> Vec<GroupLifecycleInfo> {
+        let is_partial = self.missing.responded() < self.missing.requested();
+        let round = Round {
+            began: self.began,
+            ended: self.ended,
+        };
+        let names: BTreeSet<_> = self.groups.keys().cloned().collect();
+        let groups = self.groups.into_iter().map(|(name, group)| {
+            let registry = self.registry.as_ref();
+            let is_torn = group.errors.iter().any(|error| error.starts_with(TORN));
+            let evidence = GroupEvidence {
+                name: &name,
+                registry: registry.and_then(|registry| registry.group(&name)),
+                objects: group.objects,
+                nodes: &group.nodes,
+                is_partial: is_partial || is_torn,
+            };
+            GroupLifecycleInfo {
+                errors: group.errors.into_iter().collect(),
+                schema_consistency: history.judge(round, evidence),
+                ..group.info
+            }
+        });
+        let groups = groups.collect();
+        // A group may be absent because an agent is.
+        if !is_partial {
+            history.retain(&names);
+        }
+        groups
     }
 }
 
 impl Group {
-    fn add(&mut self, mut info: GroupLifecycleInfo, rank: (bool, String, Option<AgentId>)) {
+    fn add(
+        &mut self,
+        mut info: GroupLifecycleInfo,
+        rank: (bool, String, Option<AgentId>),
+        evidence: Evidence,
+    ) {
         self.errors.extend(info.errors.drain(..));
         let schema = info.schema_consistency.take();
         for object in schema.into_iter().flat_map(|schema| schema.objects) {
+            let nodes = object.node_fingerprints.iter();
+            let nodes = nodes.map(|found| (found.node.clone(), evidence));
+            self.nodes.extend(nodes);
             let fingerprints = self.objects.entry((object.kind, object.name)).or_default();
             fingerprints.extend(object.node_fingerprints);
         }
@@ -132,31 +203,15 @@ impl Group {
             self.rank = rank;
         }
     }
+}
 
-    fn into_info(self) -> GroupLifecycleInfo {
-        let objects = self.objects.into_iter().map(|((kind, name), mut nodes)| {
-            nodes.sort_by(|a, b| a.node.cmp(&b.node));
-            nodes.dedup();
-            ObjectConsistency {
-                kind,
-                name,
-                registry_fingerprint: 0,
-                node_fingerprints: nodes,
-            }
-        });
-        let objects: Vec<_> = objects.collect();
-        // Nothing is known about the registry, with which the nodes would be compared.
-        let schema_consistency = (!objects.is_empty()).then(|| SchemaConsistency {
-            status: ConsistencyStatus::Unknown.into(),
-            objects,
-            issues: Vec::new(),
-        });
-        GroupLifecycleInfo {
-            errors: self.errors.into_iter().collect(),
-            schema_consistency,
-            ..self.info
-        }
+/// Returns a hash of everything in these groups.
+fn hash(groups: &[GroupLifecycleInfo]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    for group in groups {
+        hasher.write(&group.encode_to_vec());
     }
+    hasher.finish()
 }
 
 #[cfg(test)]

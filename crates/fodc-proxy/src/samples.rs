@@ -113,6 +113,10 @@ impl Reservation {
         taken
     }
 
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     fn release(&mut self, bytes: usize) {
         let bytes = bytes.min(self.bytes);
         self.bytes -= bytes;

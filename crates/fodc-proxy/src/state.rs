@@ -19,6 +19,7 @@ use super::{
     query::ResponsePart,
     registry::{AgentId, Refusal, Registry, UnknownAgent},
     samples::{MemoryBudget, Samples, Store},
+    schema_consistency::SchemaHistory,
 };
 
 /// The shared state: the agents under one lock, the counters, and the tasks.
@@ -34,6 +35,7 @@ pub(super) struct State {
     agents: Mutex<Agents>,
     crashes: Mutex<CrashStore>,
     profiles: Mutex<ProfileCatalog>,
+    schema: Mutex<SchemaHistory>,
 }
 
 impl State {
@@ -59,6 +61,7 @@ impl State {
             )),
             crashes: Mutex::default(),
             profiles: Mutex::default(),
+            schema: Mutex::default(),
             counters,
             config,
         }
@@ -84,6 +87,11 @@ impl State {
     /// Locks the profiles that are known, for one operation. The agents are never locked meanwhile.
     pub(super) fn profiles(&self) -> MutexGuard<'_, ProfileCatalog> {
         self.profiles.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Locks the verdicts about the schema, for one operation. The agents are never locked meanwhile.
+    pub(super) fn schema(&self) -> MutexGuard<'_, SchemaHistory> {
+        self.schema.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Registers an agent and returns the token that ends its streams.

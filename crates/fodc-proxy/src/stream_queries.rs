@@ -139,9 +139,15 @@ impl Missing {
             | QueryError::StreamEnded(_)
             | QueryError::StreamReplaced
             | QueryError::MemoryExhausted
+            | QueryError::TooLarge { .. }
             | QueryError::Interrupted => self.silent += 1,
         }
         self.agents.push((identity.name.clone(), error.to_string()));
+    }
+
+    /// Adds a failure beside the query. The agent counts as before.
+    pub(super) fn note(&mut self, name: String, reason: String) {
+        self.agents.push((name, reason));
     }
 
     /// Returns true if there are agents, and none of them has a stream of the kind.

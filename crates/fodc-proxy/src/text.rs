@@ -33,8 +33,8 @@ pub(super) struct Text {
     family: usize,
     /// The agent that is written next.
     agent: usize,
-    /// The statement that the page is incomplete, until it is written.
-    incomplete: Option<String>,
+    /// What the page begins with, until it is written: that it is incomplete, and the proxy's own metrics.
+    beginning: String,
 }
 
 /// A row of the output, before the agents' labels. Series that look the same share a row.
@@ -94,8 +94,9 @@ const EXCLUDED: u32 = u32::MAX;
 const UNSEEN: u32 = u32::MAX - 1;
 
 impl Text {
-    pub(super) fn new(gathered: Gathered, filter: &Filter) -> Self {
-        let incomplete = incomplete(&gathered);
+    /// Creates the text of the responses, and of the proxy's `own` metrics.
+    pub(super) fn new(gathered: Gathered, filter: &Filter, own: &str) -> Self {
+        let beginning = incomplete(&gathered).unwrap_or_default() + own;
         let responses = gathered.responses;
         let (rows, headings) = arrange(&responses, filter);
         let mut orders = Orders::new();
@@ -113,7 +114,7 @@ impl Text {
             agents,
             family: 0,
             agent: 0,
-            incomplete,
+            beginning,
         }
     }
 
@@ -160,7 +161,7 @@ impl Iterator for Text {
     type Item = Bytes;
 
     fn next(&mut self) -> Option<Bytes> {
-        let mut out = self.incomplete.take().unwrap_or_default();
+        let mut out = std::mem::take(&mut self.beginning);
         out.reserve(PIECE + PIECE / 8);
         while self.family < self.headings.len() && out.len() < PIECE {
             if self.agent == 0 {

@@ -134,6 +134,10 @@ struct NodeArgs {
     /// Time for which the lifecycle service is not asked again [default: 10m]
     #[arg(long, env, hide_short_help = true)]
     lifecycle_cache_ttl: Option<Given<Duration>>,
+    /// Local gRPC port of the database's schema registry, which liaison nodes have; 0: none [default: 17912
+    /// with --cluster-state-ports]
+    #[arg(long, env, value_name = "PORT", hide_short_help = true)]
+    schema_registry_port: Option<Given<u16>>,
     /// Heartbeat interval, unless the proxy sets it [default: 10s]
     #[arg(long, env = "AGENT_HEARTBEAT_INTERVAL", hide_short_help = true)]
     heartbeat_interval: Option<Given<Duration>>,
@@ -163,6 +167,8 @@ Examples:
 const DATABASE_PORT: u16 = 2121;
 /// The port of the database's lifecycle service.
 const LIFECYCLE_PORT: u16 = 18_912;
+/// The port of the database's schema registry.
+const SCHEMA_REGISTRY_PORT: u16 = 17_912;
 /// The default address of our proxy.
 const PROXY: &str = "127.0.0.1:17912";
 /// Longest orderly stop. The whole process ends within 5 s.
@@ -338,11 +344,16 @@ impl NodeArgs {
             &mut node.lifecycle_cache_ttl,
             self.lifecycle_cache_ttl.take(),
         );
-        // An agent beside anything but a database has no such service.
-        let default = (!node.cluster_state.is_empty()).then_some(LIFECYCLE_PORT);
-        let port = settings.get(self.lifecycle_port.take()).or(default);
+        // An agent beside anything but a database has no such services.
+        let is_database = !node.cluster_state.is_empty();
+        let mut service = |port: Option<Given<u16>>, default| {
+            let port = settings.get(port).or(is_database.then_some(default));
+            port.filter(|port| *port != 0)
+        };
+        let port = service(self.lifecycle_port.take(), LIFECYCLE_PORT);
+        let registry = service(self.schema_registry_port.take(), SCHEMA_REGISTRY_PORT);
+        node.schema_registry = registry.map(local);
         let reports = settings.get(self.lifecycle_report_dir.take()).flatten();
-        let port = port.filter(|port| *port != 0);
         node.lifecycle = port.map(local);
         node.lifecycle_reports = port.map(|_| {
             reports.map_or_else(|| env::temp_dir().join("lifecycle-reports"), PathBuf::from)

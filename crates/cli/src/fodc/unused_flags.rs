@@ -34,7 +34,7 @@ const KERNEL: &str = "kernel metrics are not collected; scrape an exporter that 
 const PANICS: &str = "this agent writes no crash reports of itself";
 
 /// The flags of all versions that this agent has no use for.
-const FLAGS: [Flag; 11] = [
+const FLAGS: [Flag; 10] = [
     valued(
         "max-metrics-memory-usage-percentage",
         "the record has a size in bytes; give it with --budget",
@@ -45,7 +45,6 @@ const FLAGS: [Flag; 11] = [
     ),
     switch("ktm-enabled", KERNEL),
     valued("ktm-interval", KERNEL),
-    valued("schema-registry-port", "the schema registry is not read"),
     switch("panic-diagnostics-enabled", PANICS),
     valued("panic-diagnostics-dir", PANICS),
     valued("panic-diagnostics-max-artifacts", PANICS),

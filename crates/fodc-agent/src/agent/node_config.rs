@@ -12,7 +12,7 @@ use tokio::sync::watch;
 
 use crate::{
     clock::Clock,
-    node::{LifecycleSource, RoleDiscovery, TopologySource},
+    node::{LifecycleSource, RoleDiscovery, SchemaRegistrySource, TopologySource},
     uplink::source::Sources,
 };
 
@@ -32,6 +32,9 @@ pub struct NodeConfig {
     pub lifecycle_reports: Option<PathBuf>,
     /// The time for which the node is not asked for its groups again. Default 10 min.
     pub lifecycle_cache_ttl: Duration,
+    /// The address that serves the schema registry: that of a liaison node. A proxy asks agents of liaison
+    /// nodes only.
+    pub schema_registry: Option<SocketAddr>,
 }
 
 impl Default for NodeConfig {
@@ -42,6 +45,7 @@ impl Default for NodeConfig {
             lifecycle: None,
             lifecycle_reports: None,
             lifecycle_cache_ttl: Duration::from_secs(600),
+            schema_registry: None,
         }
     }
 }
@@ -67,7 +71,11 @@ impl NodeConfig {
             clock: Arc::clone(clock),
             cache: Mutex::default(),
         };
+        let schema = self
+            .schema_registry
+            .map(|node| SchemaRegistrySource { node });
         Sources {
+            schema: schema.map(|source| Arc::new(source) as _),
             topology: (!self.cluster_state.is_empty()).then(|| Arc::new(topology) as _),
             lifecycle: has_lifecycle.then(|| Arc::new(lifecycle) as _),
             ..Sources::default()

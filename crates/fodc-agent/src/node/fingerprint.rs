@@ -7,9 +7,11 @@
 use std::collections::BTreeMap;
 
 use prost::{
+    Message as _,
     bytes::Buf as _,
     encoding::{WireType, decode_key, decode_varint, encode_key, encode_varint},
 };
+use steadfast_wire::banyandb::database::v1::SchemaObject;
 use twox_hash::XxHash64;
 
 /// The field of every schema object that holds its name and revisions.
@@ -36,17 +38,9 @@ pub(crate) fn hash(object: &[u8]) -> u64 {
 
 /// Returns the name by which an index rule is ordered: `group/name`.
 pub(crate) fn rule_name(rule: &[u8]) -> String {
-    let mut names = [String::new(), String::new()];
-    let metadata = fields(rule).and_then(|fields| {
-        let metadata = fields.into_iter().rfind(|field| field.number == METADATA);
-        metadata.and_then(|metadata| metadata.content(rule))
-    });
-    for field in metadata.and_then(fields).unwrap_or_default() {
-        if let (1 | 2, Some(text)) = (field.number, metadata.and_then(|all| field.content(all))) {
-            names[field.number as usize - 1] = String::from_utf8_lossy(text).into_owned();
-        }
-    }
-    names.join("/")
+    let object = SchemaObject::decode(rule).unwrap_or_default();
+    let metadata = object.metadata.unwrap_or_default();
+    format!("{}/{}", metadata.group, metadata.name)
 }
 
 /// A field of an encoded message.
@@ -126,7 +120,6 @@ fn xxh64(data: &[u8]) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use prost::Message as _;
     use steadfast_wire::{
         banyandb::{common::v1::Metadata, database::v1::Node},
         fodc::RegisterAgentRequest,

@@ -16,15 +16,14 @@ use futures_util::{
 };
 use steadfast_fodc_model::identity::Identity;
 use steadfast_wire::fodc::{
-    ConsistencyStatus, GroupLifecycleInfo, InspectAllRequest, LifecycleData, LifecycleReport,
-    SchemaConsistency, StreamLifecycleRequest, StreamLifecycleResponse,
-    group_lifecycle_service_client::GroupLifecycleServiceClient,
+    ConsistencyStatus, GroupLifecycleInfo, InspectAllRequest, InspectAllResponse, LifecycleData,
+    LifecycleReport, SchemaConsistency, StreamLifecycleRequest, StreamLifecycleResponse,
 };
 use tokio::{sync::watch, task::spawn_blocking, time::Instant};
 use tracing::warn;
 
 use super::{
-    call::{self, MESSAGE_BYTES, NodeError},
+    call::{self, NodeError, NodeMessage},
     schema_state::{self, GroupState},
 };
 use crate::{
@@ -171,13 +170,17 @@ fn taken<T: Default>(result: Result<T, String>, errors: &mut Vec<String>) -> T {
     })
 }
 
+impl NodeMessage for InspectAllResponse {
+    const NAME: &'static str = "banyandb.fodc.v1.InspectAllResponse";
+}
+
 async fn inspect_all(node: SocketAddr) -> Result<Vec<GroupLifecycleInfo>, NodeError> {
-    let response = call::call(node, TIMEOUT, |connection, origin| async move {
-        let mut client = GroupLifecycleServiceClient::with_origin(connection, origin)
-            .max_decoding_message_size(MESSAGE_BYTES);
-        client.inspect_all(InspectAllRequest {}).await
+    let response = call::call(node, TIMEOUT, |mut connection| async move {
+        let path = "/banyandb.fodc.v1.GroupLifecycleService/InspectAll";
+        connection.unary(path, InspectAllRequest {}).await
     });
-    Ok(response.await?.into_inner().groups)
+    let InspectAllResponse { groups } = response.await?;
+    Ok(groups)
 }
 
 /// Adds the schema of each group, whose status the proxy decides.

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
 use steadfast_fodc_model::identity::Identity;
 use steadfast_wire::banyandb::database::v1::{
-    GetCurrentNodeRequest, Node, Role, node_query_service_client::NodeQueryServiceClient,
+    GetCurrentNodeRequest, GetCurrentNodeResponse, Node, Role,
 };
 use tokio::{
     sync::watch,
@@ -13,7 +13,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
 
-use super::call::{self, NodeError};
+use super::call::{self, NodeError, NodeMessage};
 
 /// The task that keeps the identity of the agent up to date.
 pub(crate) struct RoleDiscovery {
@@ -115,14 +115,19 @@ fn report(found: &Result<Node, NodeError>, last: &mut Option<String>) {
     *last = failure;
 }
 
+impl NodeMessage for GetCurrentNodeResponse {
+    const NAME: &'static str = "banyandb.database.v1.GetCurrentNodeResponse";
+}
+
 /// Asks the node at an address for itself.
 pub(super) async fn current_node(address: SocketAddr) -> Result<Node, NodeError> {
-    let response = call::call(address, TIMEOUT, |connection, origin| async move {
-        let mut client = NodeQueryServiceClient::with_origin(connection, origin);
-        client.get_current_node(GetCurrentNodeRequest {}).await
+    let response = call::call(address, TIMEOUT, |mut connection| async move {
+        let path = "/banyandb.database.v1.NodeQueryService/GetCurrentNode";
+        connection.unary(path, GetCurrentNodeRequest {}).await
     });
+    let GetCurrentNodeResponse { node } = response.await?;
     // A response without a node is that of a node without anything known about it.
-    Ok(response.await?.into_inner().node.unwrap_or_default())
+    Ok(node.unwrap_or_default())
 }
 
 /// Returns the first role that an agent can have.

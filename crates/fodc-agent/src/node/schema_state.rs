@@ -9,7 +9,6 @@ use std::{
 use steadfast_wire::{
     banyandb::database::v1::{
         ObjectSnapshot, SchemaBody, StreamGroupSchemaStateRequest, StreamGroupSchemaStateResponse,
-        node_schema_state_service_client::NodeSchemaStateServiceClient,
         stream_group_schema_state_response::Event,
     },
     fodc::{NodeFingerprint, ObjectConsistency},
@@ -17,7 +16,7 @@ use steadfast_wire::{
 use tonic::Status;
 
 use super::{
-    call::{self, MESSAGE_BYTES, NodeError},
+    call::{self, NodeError, NodeMessage},
     fingerprint,
 };
 
@@ -33,6 +32,8 @@ pub(super) struct GroupState {
 struct Reading {
     groups: BTreeMap<String, PartialGroup>,
     objects: usize,
+    /// The length of all names and errors that are kept.
+    bytes: usize,
 }
 
 /// A group whose trailer may not have arrived.
@@ -69,19 +70,22 @@ struct Trailer {
 /// The number of objects and rules that are kept of one answer.
 const OBJECTS_MAX: usize = 200_000;
 
+/// The bytes of names, references and errors that are kept of one answer.
+const BYTES_MAX: usize = 32 << 20;
+
+impl NodeMessage for StreamGroupSchemaStateResponse {
+    const NAME: &'static str = "banyandb.database.v1.StreamGroupSchemaStateResponse";
+}
+
 /// Reads the state of all groups, within `limit`.
 pub(super) async fn read(
     address: SocketAddr,
     limit: Duration,
 ) -> Result<BTreeMap<String, GroupState>, NodeError> {
-    call::call(address, limit, |connection, origin| async move {
-        let mut client = NodeSchemaStateServiceClient::with_origin(connection, origin)
-            .max_decoding_message_size(MESSAGE_BYTES);
+    call::call(address, limit, |mut connection| async move {
+        let path = "/banyandb.database.v1.NodeSchemaStateService/StreamGroupSchemaState";
         let request = StreamGroupSchemaStateRequest::default();
-        let mut events = client
-            .stream_group_schema_state(request)
-            .await?
-            .into_inner();
+        let mut events = connection.server_streaming(path, request).await?;
         let mut reading = Reading::default();
         while let Some(event) = events.message().await? {
             reading.take(event)?;
@@ -96,21 +100,28 @@ impl Reading {
         match event.event {
             Some(Event::Object(object)) => {
                 self.objects += 1;
+                self.bytes += object.group.len() + object.kind.len() + object.name.len();
+                let bodies = object.cache.iter().chain(&object.runtime);
+                let references = bodies.map(|body| body.bound_index_rule_refs.len());
+                self.bytes += references.sum::<usize>() * size_of::<u32>();
                 let group = self.groups.entry(object.group.clone()).or_default();
                 group.objects.push(PartialObject::new(object));
             }
             Some(Event::RuleTable(table)) => {
                 self.objects += table.rules.len();
-                let rules = table.rules.iter();
-                let rules =
-                    rules.map(|rule| (fingerprint::rule_name(rule), fingerprint::hash(rule)));
-                self.groups
-                    .entry(table.group)
-                    .or_default()
-                    .rules
-                    .extend(rules);
+                let group = self.groups.entry(table.group).or_default();
+                for rule in &table.rules {
+                    let name = fingerprint::rule_name(rule);
+                    self.bytes += name.len();
+                    group.rules.push((name, fingerprint::hash(rule)));
+                }
             }
             Some(Event::Trailer(trailer)) => {
+                let errors = trailer.errors.iter();
+                self.bytes += errors
+                    .map(|error| size_of::<String>() + error.len())
+                    .sum::<usize>();
+                self.bytes += trailer.group.len() + trailer.node.len();
                 let group = self.groups.entry(trailer.group).or_default();
                 group.trailer = Some(Trailer {
                     node: trailer.node,
@@ -123,6 +134,10 @@ impl Reading {
         }
         if self.objects > OBJECTS_MAX || self.groups.len() > OBJECTS_MAX {
             let text = format!("node has more than {OBJECTS_MAX} schema objects");
+            return Err(Status::resource_exhausted(text));
+        }
+        if self.bytes > BYTES_MAX {
+            let text = format!("names in the schema of the node exceed {BYTES_MAX} bytes");
             return Err(Status::resource_exhausted(text));
         }
         Ok(())

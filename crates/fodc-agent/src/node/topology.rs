@@ -8,17 +8,14 @@ use futures_util::{
 };
 use steadfast_fodc_model::identity::Identity;
 use steadfast_wire::{
-    banyandb::database::v1::{
-        GetClusterStateRequest, GetClusterStateResponse, Node,
-        cluster_state_service_client::ClusterStateServiceClient,
-    },
+    banyandb::database::v1::{GetClusterStateRequest, GetClusterStateResponse, Node},
     fodc::{Call, StreamClusterTopologyRequest, StreamClusterTopologyResponse, Topology},
 };
 use tokio::sync::watch;
 use tracing::warn;
 
 use super::{
-    call::{self, MESSAGE_BYTES, NodeError},
+    call::{self, NodeError, NodeMessage},
     role::current_node,
 };
 use crate::{
@@ -92,13 +89,16 @@ impl TopologySource {
     }
 }
 
+impl NodeMessage for GetClusterStateResponse {
+    const NAME: &'static str = "banyandb.database.v1.GetClusterStateResponse";
+}
+
 async fn cluster_state(address: SocketAddr) -> Result<GetClusterStateResponse, NodeError> {
-    let response = call::call(address, TIMEOUT, |connection, origin| async move {
-        let mut client = ClusterStateServiceClient::with_origin(connection, origin)
-            .max_decoding_message_size(MESSAGE_BYTES);
-        client.get_cluster_state(GetClusterStateRequest {}).await
-    });
-    Ok(response.await?.into_inner())
+    call::call(address, TIMEOUT, |mut connection| async move {
+        let path = "/banyandb.database.v1.ClusterStateService/GetClusterState";
+        connection.unary(path, GetClusterStateRequest {}).await
+    })
+    .await
 }
 
 /// Merges the answers of all nodes, and returns the failures beside them.

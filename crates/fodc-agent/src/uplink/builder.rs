@@ -391,6 +391,7 @@ impl<C: Connection> SourceSpawner<'_, C> {
             sources.lifecycle.map(|source| self.spawn(source)),
             sources.crashes.map(|source| self.spawn(source)),
             sources.profiles.map(|source| self.spawn(source)),
+            sources.schema.map(|source| self.spawn(source)),
         ];
         statuses.into_iter().flatten().collect()
     }

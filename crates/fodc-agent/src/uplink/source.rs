@@ -13,7 +13,8 @@ use futures_util::future::BoxFuture;
 use steadfast_wire::fodc::{
     StreamClusterTopologyRequest, StreamClusterTopologyResponse, StreamCrashDiagnosticsRequest,
     StreamCrashDiagnosticsResponse, StreamLifecycleRequest, StreamLifecycleResponse,
-    StreamPressureProfilesRequest, StreamPressureProfilesResponse,
+    StreamPressureProfilesRequest, StreamPressureProfilesResponse, StreamSchemaRegistryRequest,
+    StreamSchemaRegistryResponse,
 };
 use tokio::sync::mpsc;
 
@@ -48,6 +49,7 @@ pub(crate) struct Sources {
     pub(crate) lifecycle: Option<Arc<dyn Source<Lifecycle>>>,
     pub(crate) crashes: Option<Arc<dyn Source<Crashes>>>,
     pub(crate) profiles: Option<Arc<dyn Source<Profiles>>>,
+    pub(crate) schema: Option<Arc<dyn Source<SchemaRegistry>>>,
 }
 
 /// The nodes and calls that the node knows. One message for each query.
@@ -66,6 +68,10 @@ pub(crate) struct Crashes;
 /// The profiles that were captured: their list, or the chunks of one.
 #[derive(Debug)]
 pub(crate) struct Profiles;
+
+/// The fingerprints of the cluster's schema registry: groups in chunks, then the end.
+#[derive(Debug)]
+pub(crate) struct SchemaRegistry;
 
 /// Takes the messages of one response.
 pub(crate) struct Responses<K> {
@@ -128,6 +134,16 @@ impl StreamKind for Profiles {
     type Response = StreamPressureProfilesRequest;
 }
 
+impl StreamKind for SchemaRegistry {
+    const METHOD: &'static str = "StreamSchemaRegistry";
+    const NAME: &'static str = "schema";
+    // The original proxy waits 50 s.
+    const TIME_LIMIT: Duration = Duration::from_secs(48);
+    const MAY_BE_LONG: bool = false;
+    type Query = StreamSchemaRegistryResponse;
+    type Response = StreamSchemaRegistryRequest;
+}
+
 impl<K: StreamKind> Responses<K> {
     pub(crate) fn new(messages: mpsc::Sender<Bytes>, max_bytes: usize, has_profile: bool) -> Self {
         Self {
@@ -170,6 +186,7 @@ impl fmt::Debug for Sources {
             .field("lifecycle", &self.lifecycle.is_some())
             .field("crashes", &self.crashes.is_some())
             .field("profiles", &self.profiles.is_some())
+            .field("schema", &self.schema.is_some())
             .finish()
     }
 }

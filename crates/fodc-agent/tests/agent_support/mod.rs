@@ -2,6 +2,7 @@
 
 #![allow(dead_code, reason = "each test uses its part")]
 
+pub(crate) mod cluster;
 pub(crate) mod exporter;
 pub(crate) mod http;
 pub(crate) mod node;

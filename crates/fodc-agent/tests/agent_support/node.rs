@@ -1,17 +1,26 @@
 //! A database node with scripted services.
 
 use std::{
+    collections::BTreeMap,
     net::SocketAddr,
     sync::{Arc, Mutex, MutexGuard},
 };
 
+use axum::{
+    extract::{Request as HttpRequest, State as Shared},
+    http::Response as HttpResponse,
+    routing::post,
+};
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
 use steadfast_wire::{
     banyandb::{
         common::v1::Metadata,
         database::v1::{
             GetClusterStateRequest, GetClusterStateResponse, GetCurrentNodeRequest,
-            GetCurrentNodeResponse, GroupStateTrailer, Node, ObjectSnapshot, Role, RouteTable,
-            SchemaBody, StreamGroupSchemaStateRequest, StreamGroupSchemaStateResponse,
+            GetCurrentNodeResponse, GroupStateTrailer, Node, ObjectSnapshot, RegistryListRequest,
+            RegistryListResponse, Role, RouteTable, SchemaBody, StreamGroupSchemaStateRequest,
+            StreamGroupSchemaStateResponse,
             cluster_state_service_server::{ClusterStateService, ClusterStateServiceServer},
             node_query_service_server::{NodeQueryService, NodeQueryServiceServer},
             node_schema_state_service_server::{
@@ -25,9 +34,15 @@ use steadfast_wire::{
         group_lifecycle_service_server::{GroupLifecycleService, GroupLifecycleServiceServer},
     },
 };
-use tokio::{net::TcpListener, task::JoinHandle};
+use tokio::{net::TcpListener, sync::Semaphore, task::JoinHandle};
 use tokio_stream::wrappers::TcpListenerStream;
-use tonic::{Request, Response, Status};
+use tonic::{
+    Request, Response, Status,
+    body::Body,
+    server::{Grpc, UnaryService},
+    service::Routes,
+};
+use tonic_prost::ProstCodec;
 
 /// A running node. Dropping it stops it.
 pub(crate) struct StubNode {
@@ -47,6 +62,14 @@ pub(crate) struct State {
     pub(crate) inspected: usize,
     /// The number of objects that the trailer of each group names; each has one.
     pub(crate) objects: u32,
+    /// The schema in memory, instead of one object for each group.
+    pub(crate) schema: Option<Vec<Event>>,
+    /// The encoded objects of the registry, by kind and group. Without a list of groups there is none.
+    pub(crate) registry: BTreeMap<(&'static str, &'static str), Vec<Bytes>>,
+    /// Each call of the registry waits for a permit, if there is a semaphore.
+    pub(crate) registry_gate: Option<Arc<Semaphore>>,
+    /// Calls of the registry that have begun.
+    pub(crate) registry_calls: usize,
 }
 
 #[derive(Clone)]
@@ -88,11 +111,18 @@ impl StubNode {
             ..State::default()
         }));
         let services = Services(Arc::clone(&state));
-        let server = tonic::transport::Server::builder()
-            .add_service(NodeQueryServiceServer::new(services.clone()))
+        let routes = Routes::new(NodeQueryServiceServer::new(services.clone()))
             .add_service(ClusterStateServiceServer::new(services.clone()))
             .add_service(GroupLifecycleServiceServer::new(services.clone()))
-            .add_service(NodeSchemaStateServiceServer::new(services))
+            .add_service(NodeSchemaStateServiceServer::new(services.clone()));
+        let mut paths = routes.into_axum_router();
+        for kind in REGISTRIES {
+            let path = format!("/banyandb.database.v1.{kind}RegistryService/List");
+            let list = async move |Shared(services), request| list(services, kind, request).await;
+            paths = paths.route(&path, post(list).with_state(services.clone()));
+        }
+        let server = tonic::transport::Server::builder()
+            .add_routes(Routes::from(paths))
             .serve_with_incoming(TcpListenerStream::new(listener));
         let task = tokio::spawn(async move { server.await.unwrap() });
         Self {
@@ -172,6 +202,14 @@ impl NodeSchemaStateService for Services {
     ) -> Result<Response<Self::StreamGroupSchemaStateStream>, Status> {
         assert_eq!(request.into_inner().group, "", "all groups");
         let state = self.0.lock().unwrap();
+        if let Some(events) = &state.schema {
+            let events = events.iter().cloned();
+            let events =
+                events.map(|event| Ok(StreamGroupSchemaStateResponse { event: Some(event) }));
+            return Ok(Response::new(tokio_stream::iter(
+                events.collect::<Vec<_>>(),
+            )));
+        }
         let groups = state.groups.iter().flatten();
         let events = groups.flat_map(|group| {
             let object = Event::Object(ObjectSnapshot {
@@ -192,4 +230,55 @@ impl NodeSchemaStateService for Services {
         let events: Vec<_> = events.collect();
         Ok(Response::new(tokio_stream::iter(events)))
     }
+}
+
+/// The kinds of objects that have a registry.
+const REGISTRIES: [&str; 6] = [
+    "Group",
+    "IndexRule",
+    "IndexRuleBinding",
+    "Stream",
+    "Measure",
+    "Trace",
+];
+
+/// The registry of one kind.
+struct Registry(Services, &'static str);
+
+impl UnaryService<RegistryListRequest> for Registry {
+    type Response = RegistryListResponse;
+    type Future = BoxFuture<'static, Result<Response<RegistryListResponse>, Status>>;
+
+    fn call(&mut self, request: Request<RegistryListRequest>) -> Self::Future {
+        let (services, kind) = (self.0.clone(), self.1);
+        Box::pin(async move {
+            let group = request.into_inner().group;
+            let gate = {
+                let mut state = services.0.lock().unwrap();
+                state.registry_calls += 1;
+                state.registry_gate.clone()
+            };
+            if let Some(gate) = gate {
+                gate.acquire().await.unwrap().forget();
+            }
+            let state = services.0.lock().unwrap();
+            if !state.registry.contains_key(&("Group", "")) {
+                return Err(Status::unimplemented("this node has no registry"));
+            }
+            let objects = state.registry.iter();
+            let mut objects =
+                objects.filter(|((of, in_group), _)| *of == kind && *in_group == group);
+            let objects = objects.next().map(|(_, objects)| objects.clone());
+            Ok(Response::new(RegistryListResponse {
+                objects: objects.unwrap_or_default(),
+            }))
+        })
+    }
+}
+
+async fn list(services: Services, kind: &'static str, request: HttpRequest) -> HttpResponse<Body> {
+    let codec = ProstCodec::<RegistryListResponse, RegistryListRequest>::default();
+    Grpc::new(codec)
+        .unary(Registry(services, kind), request)
+        .await
 }

@@ -3,12 +3,12 @@
 use axum::{
     body::Body,
     extract::State as Shared,
-    http::{Response, StatusCode},
+    http::{HeaderValue, Response, StatusCode},
     response::IntoResponse as _,
 };
 
-use super::{Api, MISSING, json, missing_header, parameters::RequestError};
-use crate::{lifecycle, stream_queries::Missing, topology};
+use super::{Api, MISSING, json, missing_header, parameters::RequestError, run_blocking};
+use crate::{lifecycle, topology};
 
 pub(super) async fn topology(Shared(api): Shared<Api>) -> Result<Response<Body>, RequestError> {
     let _permit = api.topology.try_acquire().map_err(|_| RequestError::Busy)?;
@@ -21,7 +21,10 @@ pub(super) async fn topology(Shared(api): Shared<Api>) -> Result<Response<Body>,
     }
     let agents = api.state.agents().by_pod(api.state.now());
     let page = cluster.json(&agents);
-    Ok(with_missing(json(page), &mut cluster.missing))
+    Ok(with_missing(
+        json(page),
+        missing_header(cluster.missing.text()),
+    ))
 }
 
 pub(super) async fn lifecycle(Shared(api): Shared<Api>) -> Result<Response<Body>, RequestError> {
@@ -30,13 +33,17 @@ pub(super) async fn lifecycle(Shared(api): Shared<Api>) -> Result<Response<Body>
         .try_acquire()
         .map_err(|_| RequestError::Busy)?;
     let mut all = lifecycle::collect(&api.state).await;
-    let mut missing = std::mem::take(&mut all.missing);
-    let page = all.json(&missing);
-    Ok(with_missing(json(page), &mut missing))
+    let missing = missing_header(all.missing.text());
+    // The groups of a large cluster have many objects on many nodes.
+    let page = run_blocking(move || all.json(&mut api.state.schema())).await?;
+    Ok(with_missing(json(page), missing))
 }
 
-pub(super) fn with_missing(mut response: Response<Body>, missing: &mut Missing) -> Response<Body> {
-    if let Some(missing) = missing_header(missing.text()) {
+pub(super) fn with_missing(
+    mut response: Response<Body>,
+    missing: Option<HeaderValue>,
+) -> Response<Body> {
+    if let Some(missing) = missing {
         response.headers_mut().insert(MISSING, missing);
     }
     response

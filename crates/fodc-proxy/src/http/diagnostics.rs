@@ -11,7 +11,7 @@ use futures_util::StreamExt as _;
 use super::{
     Api,
     cluster::with_missing,
-    json,
+    json, missing_header,
     parameters::{Parameters, RequestError},
 };
 use crate::{
@@ -33,7 +33,10 @@ pub(super) async fn crashes(
             "no agent reports crashes: give the agents --crash-source-dir or --crash-files\n";
         return Ok((StatusCode::NOT_IMPLEMENTED, text).into_response());
     }
-    Ok(with_missing(json(crashes::page(&crashes)), &mut missing))
+    Ok(with_missing(
+        json(crashes::page(&crashes)),
+        missing_header(missing.text()),
+    ))
 }
 
 pub(super) async fn profiles(
@@ -47,7 +50,10 @@ pub(super) async fn profiles(
         let text = "no agent captures profiles: give the agents --pressure-profiler-enabled\n";
         return Ok((StatusCode::NOT_IMPLEMENTED, text).into_response());
     }
-    Ok(with_missing(json(profiles::page(&profiles)), &mut missing))
+    Ok(with_missing(
+        json(profiles::page(&profiles)),
+        missing_header(missing.text()),
+    ))
 }
 
 pub(super) async fn download(

@@ -83,6 +83,9 @@ pub(crate) enum QueryError {
     StreamReplaced,
     #[error("no room")]
     MemoryExhausted,
+    /// A message would take more memory than one may.
+    #[error("message of {bytes} bytes in memory exceeds the limit of {limit}")]
+    TooLarge { bytes: usize, limit: usize },
     /// The agent has no data, or not all of it, for this reason.
     #[error("{0}")]
     Source(String),

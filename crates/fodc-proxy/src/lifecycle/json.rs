@@ -5,7 +5,7 @@ use serde::Serialize;
 use steadfast_wire::fodc::{GroupLifecycleInfo, LifecycleReport};
 
 use super::Lifecycles;
-use crate::{go_json, proto_json::Json, stream_queries::Missing};
+use crate::{go_json, proto_json::Json, schema_consistency::SchemaHistory};
 
 #[derive(Serialize)]
 struct Page<'a> {
@@ -31,9 +31,9 @@ struct Status<'a> {
 }
 
 impl Lifecycles {
-    /// Returns the JSON of the page.
-    pub(crate) fn json(mut self, missing: &Missing) -> Vec<u8> {
-        let (requested, responded) = (missing.requested(), missing.responded());
+    /// Returns the JSON of the page, whose verdicts become part of the history.
+    pub(crate) fn json(mut self, history: &mut SchemaHistory) -> Vec<u8> {
+        let (requested, responded) = (self.missing.requested(), self.missing.responded());
         let summary = Summary {
             total: self.registered,
             requested,
@@ -42,7 +42,7 @@ impl Lifecycles {
         };
         let reports = std::mem::take(&mut self.reports);
         let error = error(&summary);
-        let groups = self.into_groups();
+        let groups = self.into_groups(history);
         go_json::page(&Page {
             agent_summary: summary,
             error,

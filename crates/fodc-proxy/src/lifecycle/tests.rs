@@ -4,7 +4,7 @@ use steadfast_wire::{
         common::v1::{IntervalRule, LifecycleStage, ResourceOpts},
         database::v1::{DataInfo, SegmentInfo, ShardInfo},
     },
-    fodc::LifecycleData,
+    fodc::{LifecycleData, NodeFingerprint, ObjectConsistency, SchemaConsistency},
 };
 
 use super::*;
@@ -43,9 +43,8 @@ fn collected(registered: usize, reports: Vec<(&str, Option<LifecycleData>)>) -> 
     all
 }
 
-fn page(mut all: Lifecycles) -> String {
-    let missing = std::mem::take(&mut all.missing);
-    String::from_utf8(all.json(&missing)).unwrap()
+fn page(all: Lifecycles) -> String {
+    String::from_utf8(all.json(&mut SchemaHistory::default())).unwrap()
 }
 
 fn group(name: &str) -> GroupLifecycleInfo {
@@ -194,7 +193,7 @@ fn errors_of_all_nodes_are_united_and_sorted() {
             ("y", Some(groups(vec![failing(&["c", "a"]), group("f")]))),
         ],
     );
-    let groups = all.into_groups();
+    let groups = all.into_groups(&mut SchemaHistory::default());
     assert_eq!(groups[0].name, "f", "sorted by name");
     assert_eq!(groups[1].errors, ["a", "b", "c"]);
 }

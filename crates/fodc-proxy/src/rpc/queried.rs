@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use bytes::BytesMut;
 use prost::Message as _;
+use steadfast_wire::decoded_size::MessageType;
 use tokio::time::timeout;
 use tonic::Status;
 
@@ -13,7 +14,7 @@ use super::{
 };
 use crate::{
     frames::Piece,
-    lanes::{DECODED_FACTOR, Delivery, Message, QueryError, READER_TIMEOUT, StreamKind},
+    lanes::{Delivery, Message, QueryError, READER_TIMEOUT, StreamKind},
     registry::AgentId,
     samples::Reservation,
     state::State,
@@ -26,8 +27,13 @@ struct OpenWire<'a, K: StreamKind> {
     id: &'a AgentId,
     generation: u64,
     status: String,
+    /// The type of the agent's messages.
+    message: MessageType,
     kind: std::marker::PhantomData<K>,
 }
+
+/// One message may take this share of the memory for all.
+const DECODED_SHARE: usize = 2;
 
 impl<K: StreamKind> Drop for OpenWire<'_, K> {
     fn drop(&mut self) {
@@ -63,6 +69,8 @@ pub(super) async fn run<K: StreamKind>(mut call: Call, id: AgentId) -> Status {
         id: &id,
         generation,
         status: "the proxy stops".to_owned(),
+        message: MessageType::named(&format!("banyandb.fodc.v1.{}Request", K::METHOD))
+            .expect("the types of requests are named after their methods"),
         kind: std::marker::PhantomData,
     };
     let status = tokio::select! {
@@ -109,7 +117,7 @@ impl<K: StreamKind> OpenWire<'_, K> {
             return Buffer::default();
         }
         let budget = &self.state.stream_memory;
-        let reservation = budget.reserve(length.saturating_mul(DECODED_FACTOR));
+        let reservation = budget.reserve(length);
         if reservation.is_none() {
             let now = self.state.now();
             wire.fail(now, self.generation, QueryError::MemoryExhausted);
@@ -120,15 +128,43 @@ impl<K: StreamKind> OpenWire<'_, K> {
         }
     }
 
+    /// Reserves the memory that a message takes when it is decoded, which can be a hundred times its length.
+    fn reserve_decoded(
+        &self,
+        reservation: &mut Reservation,
+        bytes: usize,
+    ) -> Result<(), QueryError> {
+        let limit = self.state.config.stream_bytes / DECODED_SHARE;
+        if bytes > limit {
+            return Err(QueryError::TooLarge { bytes, limit });
+        }
+        // The bytes of the message are reserved, and are a part of it.
+        let more = bytes.saturating_sub(reservation.bytes());
+        if reservation.grow(more) {
+            Ok(())
+        } else {
+            Err(QueryError::MemoryExhausted)
+        }
+    }
+
     /// Passes a complete message on to the caller that waits for it.
     async fn finish(&self, buffer: Buffer) -> Result<(), Status> {
         let counters = &self.state.counters;
-        let Some(reservation) = buffer.reservation else {
+        let Some(mut reservation) = buffer.reservation else {
             counters.ignored_messages.add(1);
             return Ok(());
         };
-        let body = K::Response::decode(buffer.bytes.freeze())
-            .map_err(|error| Status::internal(format!("the message cannot be decoded: {error}")))?;
+        let bytes = buffer.bytes.freeze();
+        let malformed = || Status::internal("the message cannot be decoded");
+        let size = self.message.decoded_size(&bytes).ok_or_else(malformed)?;
+        if let Err(error) = self.reserve_decoded(&mut reservation, size) {
+            let now = self.state.now();
+            if let Some(wire) = self.state.agents().wire::<K>(self.id) {
+                wire.fail(now, self.generation, error);
+            }
+            return Ok(());
+        }
+        let body = K::Response::decode(bytes).map_err(|_| malformed())?;
         let delivery = match self.state.agents().wire::<K>(self.id) {
             Some(wire) => wire.on_message(self.generation, &body),
             None => Delivery::Unrequested,

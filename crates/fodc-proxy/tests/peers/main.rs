@@ -8,10 +8,12 @@
 mod agent;
 mod cluster;
 mod diagnostics;
+mod hostile;
 mod http;
 mod pages;
 mod queries;
 mod registration;
+mod schema;
 mod stopping;
 mod streams;
 mod windows;

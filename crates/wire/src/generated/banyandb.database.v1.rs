@@ -192,6 +192,49 @@ pub struct GroupStateTrailer {
     #[prost(string, repeated, tag = "5")]
     pub errors: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RegistryListRequest {
+    /// Empty for the list of groups.
+    #[prost(string, tag = "1")]
+    pub group: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RegistryListResponse {
+    /// Encoded objects of the kind that the service is named after.
+    #[prost(bytes = "bytes", repeated, tag = "1")]
+    pub objects: ::prost::alloc::vec::Vec<::prost::bytes::Bytes>,
+}
+/// The part that all schema objects have.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SchemaObject {
+    #[prost(message, optional, tag = "1")]
+    pub metadata: ::core::option::Option<super::super::common::v1::Metadata>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Group {
+    #[prost(message, optional, tag = "1")]
+    pub metadata: ::core::option::Option<super::super::common::v1::Metadata>,
+    #[prost(enumeration = "Catalog", tag = "2")]
+    pub catalog: i32,
+}
+/// The index rules of one stream, measure or trace.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct IndexRuleBinding {
+    #[prost(message, optional, tag = "1")]
+    pub metadata: ::core::option::Option<super::super::common::v1::Metadata>,
+    /// Names of rules of the same group.
+    #[prost(string, repeated, tag = "2")]
+    pub rules: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(message, optional, tag = "3")]
+    pub subject: ::core::option::Option<Subject>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Subject {
+    #[prost(enumeration = "Catalog", tag = "1")]
+    pub catalog: i32,
+    #[prost(string, tag = "2")]
+    pub name: ::prost::alloc::string::String,
+}
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
 pub enum Role {
@@ -220,6 +263,41 @@ impl Role {
             "ROLE_META" => Some(Self::Meta),
             "ROLE_DATA" => Some(Self::Data),
             "ROLE_LIAISON" => Some(Self::Liaison),
+            _ => None,
+        }
+    }
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum Catalog {
+    Unspecified = 0,
+    Stream = 1,
+    Measure = 2,
+    Property = 3,
+    Trace = 4,
+}
+impl Catalog {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "CATALOG_UNSPECIFIED",
+            Self::Stream => "CATALOG_STREAM",
+            Self::Measure => "CATALOG_MEASURE",
+            Self::Property => "CATALOG_PROPERTY",
+            Self::Trace => "CATALOG_TRACE",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "CATALOG_UNSPECIFIED" => Some(Self::Unspecified),
+            "CATALOG_STREAM" => Some(Self::Stream),
+            "CATALOG_MEASURE" => Some(Self::Measure),
+            "CATALOG_PROPERTY" => Some(Self::Property),
+            "CATALOG_TRACE" => Some(Self::Trace),
             _ => None,
         }
     }

@@ -1,0 +1,50 @@
+//! Agents beside a database node, with our proxy.
+
+use std::{net::SocketAddr, time::Duration};
+
+use serde_json::Value;
+use steadfast_fodc_agent::{Config, UplinkConfig, identity::Identity};
+use steadfast_fodc_proxy::{self as proxy, Proxy};
+use tokio::time::{Instant, sleep};
+
+use super::{LIMIT, config, exporter::Exporter, http};
+
+pub(crate) async fn start_proxy() -> Proxy {
+    let mut config = proxy::Config::default();
+    config.grpc_listen = "127.0.0.1:0".parse().unwrap();
+    config.http_listen = config.grpc_listen;
+    Proxy::start(config).await.unwrap()
+}
+
+/// Returns the settings of an agent beside a node at this address, which asks it five times a second.
+pub(crate) fn settings(address: SocketAddr, proxy: &Proxy, exporter: &Exporter) -> Config {
+    let mut config = config([exporter.url()]);
+    config.uplink = Some(UplinkConfig {
+        proxy: proxy.grpc_address().to_string(),
+        identity: Identity {
+            role: Identity::ROLE_UNKNOWN.to_owned(),
+            pod_name: "db-0".to_owned(),
+            ..Identity::default()
+        },
+        heartbeat_interval: Duration::from_secs(10),
+        reconnect_interval: Duration::from_millis(100),
+        reconnect_interval_max: None,
+    });
+    config.node.cluster_state = vec![address];
+    config.node.cluster_state_interval = Duration::from_millis(200);
+    config
+}
+
+/// Returns the proxy's page once it satisfies the condition.
+pub(crate) async fn page_when(proxy: &Proxy, path: &str, holds: impl Fn(&Value) -> bool) -> Value {
+    let deadline = Instant::now() + LIMIT;
+    loop {
+        let page = http::get(proxy.http_address(), path).await;
+        let json = serde_json::from_slice(page.text().as_bytes()).unwrap_or(Value::Null);
+        if holds(&json) {
+            return json;
+        }
+        assert!(Instant::now() < deadline, "never: {path} {}", page.text());
+        sleep(Duration::from_millis(20)).await;
+    }
+}
