@@ -14,7 +14,7 @@ use super::{
     frames::Outbound,
     lanes::Lanes,
     query::{MetricNames, Outcome, Query, Request, ResponsePart},
-    query_queue::{Action, CarriedState, QueryLimits, QueryQueue},
+    query_queue::{Action, CarriedState, QueryLimits, QueryQueue, SliceShare},
     samples::Samples,
     time::UnixNanos,
 };
@@ -133,7 +133,7 @@ impl AgentEntry {
     pub(super) fn query(
         &mut self,
         now: Time,
-        query: Query,
+        query: (Query, SliceShare),
         names: &MetricNames,
         deadline: Time,
     ) -> oneshot::Receiver<Outcome<Samples>> {

@@ -2,7 +2,9 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
+    pin::Pin,
     sync::Arc,
+    task::{Context, Poll, ready},
 };
 
 use steadfast_session::Time;
@@ -17,7 +19,7 @@ use super::{
     frames::Outbound,
     lanes::{StreamKind, Wire},
     query::{MetricNames, Outcome, Query, ResponsePart},
-    query_queue::{CarriedState, QueryLimits},
+    query_queue::{CarriedState, QueryLimits, SliceShare},
     registry::{Agent, AgentId, Displaced, Identity, Refusal, Registry, UnknownAgent},
     samples::Samples,
     time::UnixNanos,
@@ -33,13 +35,21 @@ pub(super) struct Agents {
     last_generation: u64,
 }
 
-/// A query to one agent whose outcome may be outstanding.
+/// A query to one agent, and the future of its outcome.
 #[derive(Debug)]
 pub(super) struct PendingResponse {
+    id: AgentId,
+    identity: Arc<Identity>,
+    receiver: oneshot::Receiver<Outcome<Samples>>,
+}
+
+/// An agent that was queried, with the outcome of that.
+#[derive(Debug)]
+pub(super) struct QueriedAgent {
     pub(super) id: AgentId,
     pub(super) identity: Arc<Identity>,
-    receiver: oneshot::Receiver<Outcome<Samples>>,
-    outcome: Option<Outcome<Samples>>,
+    /// `None` if the agent was forgotten meanwhile.
+    pub(super) outcome: Option<Outcome<Samples>>,
 }
 
 /// A copy of an agent's state, for `/agents`.
@@ -267,11 +277,18 @@ impl Agents {
         selected.map(|agent| agent.id.clone()).collect()
     }
 
+    /// Returns how many of these agents are expected to send `bytes` of latest values together.
+    pub(super) fn fitting(&self, agents: &[AgentId], bytes: usize) -> usize {
+        let entries = agents.iter().filter_map(|id| self.entries.get(id));
+        let expected: usize = entries.map(|entry| entry.queries.latest_bytes()).sum();
+        bytes * agents.len() / expected.max(1)
+    }
+
     /// Queues a query for each of these agents. Unknown ones are left out.
     pub(super) fn query(
         &mut self,
         now: Time,
-        query: Query,
+        query: (Query, SliceShare),
         names: &MetricNames,
         deadline: Time,
         agents: &[AgentId],
@@ -283,7 +300,6 @@ impl Agents {
                 id: id.clone(),
                 identity,
                 receiver: entry.query(now, query, names, deadline),
-                outcome: None,
             })
         });
         known.collect()
@@ -344,21 +360,20 @@ impl Agents {
 }
 
 impl PendingResponse {
-    /// Waits for the outcome, which [`PendingResponse::outcome`] returns.
-    ///
-    /// # Cancel safety
-    ///
-    /// An outcome that has arrived is kept.
-    pub(super) async fn settle(&mut self) {
-        // Polling a receiver that has given its value panics.
-        if !self.receiver.is_terminated() {
-            self.outcome = (&mut self.receiver).await.ok();
-        }
+    pub(super) fn identity(&self) -> &Identity {
+        &self.identity
     }
+}
 
-    /// Returns the outcome that has arrived; `None` if the agent was forgotten meanwhile.
-    pub(super) fn outcome(&mut self) -> Option<Outcome<Samples>> {
-        let settled = self.outcome.take();
-        settled.or_else(|| self.receiver.try_recv().ok())
+impl Future for PendingResponse {
+    type Output = QueriedAgent;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<QueriedAgent> {
+        let outcome = ready!(Pin::new(&mut self.receiver).poll(cx));
+        Poll::Ready(QueriedAgent {
+            id: self.id.clone(),
+            identity: Arc::clone(&self.identity),
+            outcome: outcome.ok(),
+        })
     }
 }

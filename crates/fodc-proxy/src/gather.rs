@@ -1,14 +1,21 @@
-//! Queries all agents that a request selects, and collects their responses until a deadline.
+//! Queries all agents that a request selects, and collects their responses as they arrive, until a
+//! deadline.
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::time::{Instant, timeout, timeout_at};
+use futures_util::{StreamExt as _, stream::FuturesUnordered};
+use steadfast_session::Time;
+use tokio::{
+    sync::OwnedSemaphorePermit,
+    time::{Instant, timeout, timeout_at},
+};
 
 use super::{
-    agents::PendingResponse,
+    agents::{PendingResponse, QueriedAgent},
     config::dispatch_time,
     filter::Filter,
-    query::{Outcome, Query, Reason},
+    query::{MetricNames, Outcome, Query, Reason},
+    query_queue::SliceShare,
     registry::{AgentId, Identity},
     samples::Samples,
     state::State,
@@ -38,9 +45,12 @@ pub(super) struct Gathered {
     pub(super) missing: Vec<MissingResponse>,
 }
 
-/// The number of agents that are queried at once. A thousand at once would mean a thousand responses
-/// half read.
-const BATCH: usize = 32;
+/// The least number of agents that are queried at once.
+const BATCH_MIN: usize = 32;
+
+/// The bytes of responses that are expected at once. All responses of a thousand agents at once would
+/// mean a thousand of them half read.
+const BATCH_BYTES: usize = 4 << 20;
 
 /// The longest name or reason in the text of missing responses, in characters.
 const TEXT_MAX: usize = 128;
@@ -77,58 +87,133 @@ pub(super) fn missing_text<'a>(
     Some(format!("{count}; {}", names.join(", ")))
 }
 
-/// Queries the agents that `filter` selects and waits for at most `time_limit`.
-///
-/// # Cancel safety
-///
-/// Dropping the future leaves the queries with the agents; their responses are then discarded.
-pub(super) async fn gather(
-    state: &State,
-    query: Query,
-    filter: &Filter,
-    time_limit: Duration,
-) -> Gathered {
-    let (now, until) = (state.now(), Instant::now() + time_limit);
-    let deadline = now + time_limit;
-    // Once for all batches: an agent that registers meanwhile is not part of this page.
-    let agents = state.agents().select(|identity| filter.selects(identity));
-    let batches = u32::try_from(agents.len().div_ceil(BATCH)).unwrap_or(u32::MAX);
-    let pause = dispatch_time(time_limit) / batches.max(1);
-    let mut pending = Vec::with_capacity(agents.len());
-    for batch in agents.chunks(BATCH) {
-        let first = pending.len();
-        // Not the time of the first batch: the timeouts of these agents begin now.
-        let now = state.now();
-        let queried = state
-            .agents()
-            .query(now, query, &filter.names, deadline, batch);
-        pending.extend(queried);
-        // The next batch starts when half of this one has responded, so that about one batch is being
-        // read at any time, or when its share of the dispatch time is over.
-        let half = pending.len() - (pending.len() - first) / 2;
-        if pending.len() < agents.len() {
-            let some = settle(&mut pending[first..half]);
-            timeout(pause, some).await.ok();
-        }
-    }
-    if timeout_at(until, settle(&mut pending)).await.is_err() {
-        // `Time` is rounded down to microseconds, and the deadline must count as passed.
-        state.on_tick(state.now().max(deadline));
-    }
-    let mut gathered = Gathered::default();
-    for response in pending {
-        gathered.add(response);
-    }
-    // Ids are random. By name, the lines of two responses stand in the same order.
-    let name = |response: &AgentResponse| (response.identity.name.clone(), response.id.clone());
-    gathered.responses.sort_by_cached_key(name);
-    gathered.missing.sort_by(|a, b| a.name.cmp(&b.name));
-    gathered
+/// The queries of one request to all agents that it selects, and the responses so far.
+#[derive(Debug)]
+pub(super) struct Gathering {
+    state: Arc<State>,
+    pending: FuturesUnordered<PendingResponse>,
+    gathered: Gathered,
+    until: Instant,
+    deadline: Time,
+    /// The deadline has passed, and every query has its outcome.
+    has_expired: bool,
+    /// Held while agents are being queried.
+    _permit: OwnedSemaphorePermit,
 }
 
-async fn settle(pending: &mut [PendingResponse]) {
-    for response in pending {
-        response.settle().await;
+impl Gathering {
+    /// Queries the agents that `filter` selects, each of which has at most `time_limit`.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future, or later the value, leaves the queries with the agents; their responses are
+    /// then discarded.
+    pub(super) async fn start(
+        state: Arc<State>,
+        permit: OwnedSemaphorePermit,
+        query: Query,
+        filter: &Filter,
+        time_limit: Duration,
+    ) -> Self {
+        let (now, until) = (state.now(), Instant::now() + time_limit);
+        // Once for all batches: an agent that registers meanwhile is not part of this page.
+        let agents = state.agents().select(|identity| filter.selects(identity));
+        let batch = match query {
+            // Short responses need no batches, each of which waits for the slowest half of the others.
+            Query::Latest => state.agents().fitting(&agents, BATCH_BYTES).max(BATCH_MIN),
+            Query::Window(_) => BATCH_MIN,
+        };
+        let mut gathering = Self {
+            state,
+            pending: FuturesUnordered::new(),
+            gathered: Gathered::default(),
+            until,
+            deadline: now + time_limit,
+            has_expired: false,
+            _permit: permit,
+        };
+        let batches = u32::try_from(agents.len().div_ceil(batch)).unwrap_or(u32::MAX);
+        let pause = dispatch_time(time_limit) / batches.max(1);
+        let query = (query, SliceShare::among(agents.len()));
+        let mut batches = agents.chunks(batch).peekable();
+        while let Some(batch) = batches.next() {
+            gathering.query(query, &filter.names, batch);
+            // The next batch starts when half of this one has responded, so that about one batch is
+            // being read at any time, or when its share of the dispatch time is over.
+            if batches.peek().is_some() {
+                let some = gathering.collect(batch.len().div_ceil(2));
+                timeout(pause, some).await.ok();
+            }
+        }
+        gathering
+    }
+
+    /// Waits for all responses, and returns them by name.
+    pub(super) async fn all(mut self) -> Gathered {
+        while let Some(response) = self.next().await {
+            self.gathered.add(response);
+        }
+        self.take_gathered()
+    }
+
+    fn query(&mut self, query: (Query, SliceShare), names: &MetricNames, batch: &[AgentId]) {
+        // Not the time of the first batch: the timeouts of these agents begin now.
+        let (now, deadline) = (self.state.now(), self.deadline);
+        let mut agents = self.state.agents();
+        let queried = agents.query(now, query, names, deadline, batch);
+        self.pending.extend(queried);
+    }
+
+    /// Collects this many further responses, or fewer if all have arrived.
+    async fn collect(&mut self, responses: usize) {
+        for _ in 0..responses {
+            let Some(response) = self.pending.next().await else {
+                return;
+            };
+            self.gathered.add(response);
+        }
+    }
+
+    /// Collects responses until all have arrived or `patience` is over.
+    pub(super) async fn collect_for(&mut self, patience: Duration) {
+        let all = async {
+            while let Some(response) = self.next().await {
+                self.gathered.add(response);
+            }
+        };
+        timeout(patience, all).await.ok();
+    }
+
+    /// Returns the next response, or `None` after the last. At the deadline the agents that have not
+    /// responded are missing.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future loses nothing.
+    pub(super) async fn next(&mut self) -> Option<QueriedAgent> {
+        if !self.has_expired {
+            if let Ok(next) = timeout_at(self.until, self.pending.next()).await {
+                return next;
+            }
+            self.has_expired = true;
+            // `Time` is rounded down to microseconds, and the deadline must count as passed.
+            let now = self.state.now().max(self.deadline);
+            self.state.on_tick(now);
+        }
+        // The tick has resolved each of them.
+        self.pending.next().await
+    }
+
+    /// Takes the responses so far, by name.
+    pub(super) fn take_gathered(&mut self) -> Gathered {
+        let mut gathered = std::mem::take(&mut self.gathered);
+        gathered.sort();
+        gathered
+    }
+
+    /// Returns the identities of the agents that have not responded.
+    pub(super) fn outstanding(&self) -> impl ExactSizeIterator<Item = &Identity> {
+        self.pending.iter().map(PendingResponse::identity)
     }
 }
 
@@ -140,8 +225,9 @@ impl Gathered {
         missing_text(missing.map(|(missing, reason)| (&*missing.name, &**reason)))
     }
 
-    fn add(&mut self, mut pending: PendingResponse) {
-        let (parts, reason) = match pending.outcome() {
+    /// Adds the response of an agent, or the reason for its absence.
+    pub(super) fn add(&mut self, queried: QueriedAgent) {
+        let (parts, reason) = match queried.outcome {
             Some(Outcome::Complete(parts)) => (Some(parts), None),
             Some(Outcome::Partial(parts, reason)) => (Some(parts), Some(reason)),
             Some(Outcome::Missing(reason)) => (None, Some(reason)),
@@ -150,17 +236,24 @@ impl Gathered {
         };
         if let Some(reason) = reason {
             self.missing.push(MissingResponse {
-                name: pending.identity.name.clone(),
+                name: queried.identity.name.clone(),
                 reason,
                 partial: parts.is_some(),
             });
         }
         if let Some(parts) = parts {
             self.responses.push(AgentResponse {
-                id: pending.id,
-                identity: pending.identity,
+                id: queried.id,
+                identity: queried.identity,
                 parts,
             });
         }
+    }
+
+    fn sort(&mut self) {
+        // Ids are random. By name, the lines of two responses stand in the same order.
+        let name = |response: &AgentResponse| (response.identity.name.clone(), response.id.clone());
+        self.responses.sort_by_cached_key(name);
+        self.missing.sort_by(|a, b| a.name.cmp(&b.name));
     }
 }

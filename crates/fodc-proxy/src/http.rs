@@ -8,7 +8,7 @@ mod parameters;
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use axum::{
-    Router,
+    BoxError, Router,
     body::Body,
     extract::{RawQuery, Request, State as Shared},
     http::{HeaderValue, Method, Response, StatusCode, header},
@@ -17,20 +17,20 @@ use axum::{
     routing::get,
 };
 use bytes::Bytes;
-use futures_util::stream;
+use futures_util::{Stream, StreamExt as _, stream};
 use http_body::Body as _;
 use steadfast_net::{Gzip, accepts_gzip};
-use tokio::sync::Semaphore;
+use tokio::{sync::Semaphore, task::yield_now};
 
 use self::parameters::{Parameters, RequestError};
 use super::{
     filter::Filter,
-    gather::{Gathered, gather},
+    gather::Gathering,
     lanes::WAITING_MAX,
     query::Query,
     state::State,
     text::Text,
-    windows::Windows,
+    windows::{Interrupted, Windows},
 };
 
 /// The state of the handlers.
@@ -118,7 +118,7 @@ async fn metrics(
     RawQuery(query): RawQuery,
 ) -> Result<Response<Body>, RequestError> {
     let parameters = Parameters::parse(query.as_deref())?;
-    let gathered = api.gather(&parameters).await?;
+    let gathered = api.gather(&parameters).await?.all().await;
     let missing = missing_header(gathered.missing_text());
     let filter = parameters.filter;
     let text = run_blocking(move || {
@@ -132,7 +132,12 @@ async fn metrics(
         text
     });
     let text = text.await?;
-    Ok(streamed(TEXT, missing, text))
+    // A piece takes about a millisecond, and the socket may take one after the other.
+    let pieces = stream::iter(text.map(Ok::<_, Infallible>)).then(async |piece| {
+        yield_now().await;
+        piece
+    });
+    Ok(streamed(TEXT, missing, pieces))
 }
 
 async fn windows(
@@ -141,10 +146,13 @@ async fn windows(
 ) -> Result<Response<Body>, RequestError> {
     let mut parameters = Parameters::parse(query.as_deref())?;
     parameters.parse_window()?;
-    let gathered = api.gather(&parameters).await?;
-    let missing = missing_header(gathered.missing_text());
-    let windows = Windows::new(gathered.responses, parameters.filter);
-    Ok(streamed(JSON, missing, windows))
+    let gathering = api.gather(&parameters).await?;
+    let (windows, missing) = Windows::start(&api.state, gathering, parameters.filter).await;
+    let pieces = stream::try_unfold(windows, async |mut windows| {
+        let piece = windows.next().await?;
+        Ok::<_, Interrupted>(piece.map(|piece| (piece, windows)))
+    });
+    Ok(streamed(JSON, missing_header(missing), pieces))
 }
 
 /// Unlike that of the original, the status is real: a draining proxy is not healthy.
@@ -176,16 +184,18 @@ async fn ready(Shared(api): Shared<Api>) -> (StatusCode, &'static str) {
 }
 
 impl Api {
-    async fn gather(&self, parameters: &Parameters) -> Result<Gathered, RequestError> {
+    async fn gather(&self, parameters: &Parameters) -> Result<Gathering, RequestError> {
         // Refused, not queued: a scraper gives up at its own timeout, and the agents would be asked
         // for nobody.
-        let _permit = self.permits.try_acquire().map_err(|_| RequestError::Busy)?;
+        let permit = Arc::clone(&self.permits).try_acquire_owned();
+        let permit = permit.map_err(|_| RequestError::Busy)?;
+        let (state, filter) = (Arc::clone(&self.state), &parameters.filter);
         let config = &self.state.config;
         let (query, time_limit): (Query, Duration) = match parameters.window {
             None => (Query::Latest, config.agent_deadline),
             Some(window) => (Query::Window(window), config.window_deadline),
         };
-        Ok(gather(&self.state, query, &parameters.filter, time_limit).await)
+        Ok(Gathering::start(state, permit, query, filter, time_limit).await)
     }
 }
 
@@ -198,12 +208,11 @@ async fn run_blocking<T: Send + 'static>(
         .map_err(|_| RequestError::Failed)
 }
 
-fn streamed(
+fn streamed<E: Into<BoxError> + 'static>(
     content_type: &'static str,
     missing: Option<HeaderValue>,
-    pieces: impl Iterator<Item = Bytes> + Send + 'static,
+    pieces: impl Stream<Item = Result<Bytes, E>> + Send + 'static,
 ) -> Response<Body> {
-    let pieces = stream::iter(pieces.map(Ok::<_, Infallible>));
     let mut response = Response::new(Body::from_stream(pieces));
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));

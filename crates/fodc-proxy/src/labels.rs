@@ -1,7 +1,7 @@
 //! The labels that say which agent a sample is from (`docs/protocol-fodc.md`, R-135 to R-137). They
 //! never replace a label of the series, and no two agents' samples have equal labels.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 
 use super::{
     catalog::{Labels, RenderedLabels, Series},
@@ -63,26 +63,26 @@ impl<'a> OriginLabels<'a> {
         let labels = self.labels(origin, series);
         RenderedLabels::of(labels.iter().map(|(name, value)| (&**name, &**value)))
     }
-
-    pub(super) fn identity(&self) -> &'a Identity {
-        &self.response.identity
-    }
 }
 
-/// Returns for each response whether another one has the same identity.
-pub(super) fn duplicates(responses: &[AgentResponse]) -> Vec<bool> {
-    let name = |response: &AgentResponse| {
-        (
-            response.identity.name.clone(),
-            response.identity.role.clone(),
-        )
-    };
-    let mut known: BTreeMap<(String, String), usize> = BTreeMap::new();
-    for response in responses {
-        *known.entry(name(response)).or_default() += 1;
+/// The names and roles that several agents of a response have.
+#[derive(Debug, Default)]
+pub(super) struct Duplicates(BTreeSet<(String, String)>);
+
+impl Duplicates {
+    pub(super) fn among<'a>(agents: impl Iterator<Item = &'a Identity>) -> Self {
+        let mut known = BTreeSet::new();
+        let names = agents.map(|identity| (identity.name.clone(), identity.role.clone()));
+        Self(names.filter(|name| !known.insert(name.clone())).collect())
     }
-    let duplicate = |response: &AgentResponse| known[&name(response)] > 1;
-    responses.iter().map(duplicate).collect()
+
+    pub(super) fn contain(&self, identity: &Identity) -> bool {
+        // Nearly always empty: the name is not cloned for nothing.
+        !self.0.is_empty()
+            && self
+                .0
+                .contains(&(identity.name.clone(), identity.role.clone()))
+    }
 }
 
 /// Returns true if a series has labels that an agent adds, so that the additional labels of a sample

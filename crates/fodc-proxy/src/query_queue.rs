@@ -10,7 +10,7 @@ use std::{collections::VecDeque, time::Duration};
 use steadfast_session::Time;
 
 use self::pending::PendingQuery;
-pub(super) use self::slices::Density;
+pub(super) use self::slices::{Density, SliceShare};
 use super::{
     query::{MetricNames, Outcome, Query, Reason, Request, ResponsePart},
     time::UnixNanos,
@@ -37,7 +37,7 @@ pub(super) struct QueryLimits {
     pub(super) window_timeout: Duration,
     /// Time without a sign of life after which the stream is ended.
     pub(super) abandon_after: Duration,
-    /// The size in bytes to aim at for one slice of a window of a plain agent.
+    /// The size in bytes that one slice of a window of a plain agent is never expected to exceed.
     pub(super) slice_bytes: usize,
 }
 
@@ -204,7 +204,7 @@ impl<T, D> QueryQueue<T, D> {
     pub(super) fn enqueue(
         &mut self,
         (now, wall): (Time, UnixNanos),
-        query: Query,
+        (query, share): (Query, SliceShare),
         names: &MetricNames,
         (waiter, deadline): (T, Time),
         out: &mut Vec<Action<T, D>>,
@@ -239,7 +239,8 @@ impl<T, D> QueryQueue<T, D> {
                 pending.waiters.push((waiter, deadline));
             }
             None if has_capacity => {
-                let pending = PendingQuery::new(query, names.clone(), (waiter, deadline), wall);
+                let names = names.clone();
+                let pending = PendingQuery::new((query, share), names, (waiter, deadline), wall);
                 self.waiting.insert(index, pending);
                 if let State::Idle(stream) = self.state {
                     self.start_next(now, stream, out);
@@ -443,6 +444,11 @@ impl<T, D> QueryQueue<T, D> {
     /// Returns the time of the last response to a request.
     pub(super) fn responded(&self) -> Option<Time> {
         self.responded
+    }
+
+    /// Returns an estimate of the bytes of the latest values.
+    pub(super) fn latest_bytes(&self) -> usize {
+        self.carried.density.latest_bytes() as usize
     }
 
     /// Returns the number of messages that nobody waited for.

@@ -18,7 +18,7 @@ use super::{
     catalog::{Layout, RenderedLabels, Series, metric_name},
     filter::Filter,
     gather::{AgentResponse, Gathered},
-    labels::{OriginLabels, admits, duplicates, has_agent_labels},
+    labels::{Duplicates, OriginLabels, admits, has_agent_labels},
     samples::Samples,
 };
 
@@ -84,8 +84,8 @@ struct AgentText {
 /// The length from which a piece is sent.
 const PIECE: usize = 64 << 10;
 
-/// The gauge of a page that is incomplete.
-const INCOMPLETE: &str = "steadfast_proxy_page_agents_missing";
+/// The gauge of a response that is incomplete.
+pub(super) const INCOMPLETE: &str = "steadfast_proxy_page_agents_missing";
 
 /// The row of a series that the filter excludes.
 const EXCLUDED: u32 = u32::MAX;
@@ -100,10 +100,11 @@ impl Text {
         let responses = gathered.responses;
         let (rows, headings) = arrange(&responses, filter);
         let mut orders = Orders::new();
+        let duplicates = Duplicates::among(responses.iter().map(|response| &*response.identity));
         let agents = responses
             .iter()
-            .zip(duplicates(&responses))
-            .map(|(response, is_duplicate)| {
+            .map(|response| {
+                let is_duplicate = duplicates.contain(&response.identity);
                 AgentText::new(response, is_duplicate, &rows, &mut orders)
             })
             .collect();

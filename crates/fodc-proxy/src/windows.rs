@@ -1,228 +1,163 @@
 //! The JSON of `/metrics-windows`: samples with their times.
 //!
-//! JSON has no number for NaN and infinities: they are the strings `"NaN"`, `"+Inf"` and `"-Inf"`.
+//! The elements of an agent are written when its response is complete, whoever else is still
+//! sending. JSON has no number for NaN and infinities: they are the strings `"NaN"`, `"+Inf"` and
+//! `"-Inf"`.
 
-use std::{collections::BTreeMap, fmt::Write as _, sync::Arc};
+mod agent;
+
+use std::{time::Duration, vec};
 
 use bytes::Bytes;
-use steadfast_exposition::Numbers;
-
-use super::{
-    catalog::{Labels, Series},
-    filter::Filter,
-    gather::AgentResponse,
-    labels::{OriginLabels, admits, duplicates},
-    registry::Identity,
-    samples::Samples,
-    time::UnixNanos,
+use tokio::{
+    sync::mpsc::{self, error::TryRecvError},
+    task::yield_now,
 };
 
-/// The JSON array, in pieces: one for each agent.
+use self::agent::{AgentJson, PIECE, write_missing};
+use super::{
+    agents::QueriedAgent,
+    filter::Filter,
+    gather::{AgentResponse, Gathered, Gathering},
+    labels::Duplicates,
+    state::State,
+};
+
+/// The JSON array, in pieces of about [`PIECE`] bytes.
 #[derive(Debug)]
 pub(super) struct Windows {
-    responses: Vec<AgentResponse>,
-    duplicates: Vec<bool>,
     filter: Filter,
-    next: usize,
+    duplicates: Duplicates,
+    /// The responses that are not written yet.
+    complete: vec::IntoIter<AgentResponse>,
+    /// The agents that had not responded when the first bytes were sent.
+    outstanding: Outstanding,
+    writing: Option<AgentJson>,
+    begun: bool,
     /// An element has been written.
     has_elements: bool,
     finished: bool,
 }
 
-/// One sample of an agent, ordered as it is written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Sample {
-    /// The index of the series.
-    series: u32,
-    /// The index of the origin labels, counted through all parts.
-    origin: u32,
-    time: UnixNanos,
-    part: u32,
-    index: u32,
+#[derive(Debug)]
+struct Outstanding {
+    responses: mpsc::Receiver<QueriedAgent>,
+    count: usize,
+    /// What is missing and is not in the header.
+    missing: Gathered,
 }
+
+/// The error of a response whose agents are no longer waited for.
+#[derive(Debug, thiserror::Error)]
+#[error("the proxy stopped before all agents had responded")]
+pub(super) struct Interrupted;
+
+/// The time for which the first bytes wait for the slowest agent. What is missing by then is in the
+/// header; clients of a long window give up if nothing arrives.
+const FIRST_BYTES: Duration = Duration::from_secs(1);
 
 impl Windows {
-    pub(super) fn new(responses: Vec<AgentResponse>, filter: Filter) -> Self {
-        Self {
-            duplicates: duplicates(&responses),
-            responses,
+    /// Collects responses until all have arrived, or until the first bytes are due. Also returns the
+    /// text about the agents that are missing by then.
+    pub(super) async fn start(
+        state: &State,
+        mut gathering: Gathering,
+        filter: Filter,
+    ) -> (Self, Option<String>) {
+        gathering.collect_for(FIRST_BYTES).await;
+        let gathered = gathering.take_gathered();
+        let missing = gathered.missing_text();
+        // Agents that have not responded count, because later elements must not change earlier ones.
+        let responses = gathered.responses.iter();
+        let identities = responses.map(|response| &*response.identity);
+        let duplicates = Duplicates::among(identities.chain(gathering.outstanding()));
+        let windows = Self {
             filter,
-            next: 0,
+            duplicates,
+            complete: gathered.responses.into_iter(),
+            outstanding: Outstanding::new(state, gathering),
+            writing: None,
+            begun: false,
             has_elements: false,
             finished: false,
-        }
+        };
+        (windows, missing)
     }
 
-    fn write_agent(&mut self, agent: usize, out: &mut String) {
-        let response = &self.responses[agent];
-        let origin_labels = &OriginLabels::new(response, self.duplicates[agent]);
-        let (series, samples) = arrange(&response.parts, &self.filter);
-        for same in samples.chunk_by(|a, b| (a.series, a.origin) == (b.series, b.origin)) {
-            let one = &series[same[0].series as usize];
-            let part = &response.parts[same[0].part as usize];
-            let origin = part.layout.origins[same[0].index as usize];
-            let origin = &part.origins[origin as usize];
-            let mut labels: BTreeMap<String, String> =
-                origin_labels.labels(origin, one).into_iter().collect();
-            for (name, value) in one.labels.iter() {
-                // Nothing is replaced: no label above has a name that the series has (R-135).
-                labels.insert(name.to_owned(), value.to_owned());
-            }
-            out.push_str(if self.has_elements { "," } else { "" });
-            self.has_elements = true;
-            write_head(response, out);
-            write_data(same, &response.parts, out);
-            write_tail(origin_labels.identity(), one, &labels, out);
-        }
-    }
-}
-
-impl Iterator for Windows {
-    type Item = Bytes;
-
-    fn next(&mut self) -> Option<Bytes> {
-        if self.finished {
-            return None;
-        }
+    /// Returns the next piece, or `None` after the last. Each step of the work is short, and lets other
+    /// tasks run before the next.
+    pub(super) async fn next(&mut self) -> Result<Option<Bytes>, Interrupted> {
         let mut out = String::new();
-        if self.next == 0 {
+        if !std::mem::replace(&mut self.begun, true) {
             out.push('[');
         }
-        if self.next < self.responses.len() {
-            self.write_agent(self.next, &mut out);
-            self.next += 1;
-        } else {
-            out.push_str("]\n");
-            self.finished = true;
-        }
-        Some(out.into())
-    }
-}
-
-/// Returns the distinct series, and all samples in the order of the output without repetitions.
-fn arrange<'a>(parts: &'a [Samples], filter: &Filter) -> (Vec<&'a Arc<Series>>, Vec<Sample>) {
-    let mut ranks: BTreeMap<(&str, &Labels), u32> = BTreeMap::new();
-    // By address first, because names and labels take longer to compare for each sample.
-    let mut by_series: BTreeMap<*const Series, u32> = BTreeMap::new();
-    let mut distinct: Vec<&Arc<Series>> = Vec::new();
-    let mut origins: BTreeMap<Vec<(&str, &str)>, u32> = BTreeMap::new();
-    let mut samples = Vec::with_capacity(parts.iter().map(Samples::len).sum());
-    for (part, from) in (0u32..).zip(parts) {
-        let origin_of: Vec<u32> = from
-            .origins
-            .iter()
-            .map(|origin| {
-                let next = origins.len() as u32;
-                *origins.entry(origin.iter().collect()).or_insert(next)
-            })
-            .collect();
-        for (index, series) in from.layout.series.iter().enumerate() {
-            if !admits(filter, series) {
-                continue;
+        while out.len() < PIECE && !self.finished {
+            if let Some(agent) = &mut self.writing {
+                if !agent.step(&self.filter, &mut self.has_elements, &mut out) {
+                    self.writing = None;
+                }
+                yield_now().await;
+            } else if let Some(response) = self.complete.next() {
+                let is_duplicate = self.duplicates.contain(&response.identity);
+                self.writing = Some(AgentJson::new(response, is_duplicate));
+            } else if self.outstanding.count == 0 {
+                write_missing(&self.outstanding.missing, self.has_elements, &mut out);
+                out.push_str("]\n");
+                self.finished = true;
+            } else if !self.outstanding.receive(!out.is_empty()).await? {
+                // What is written goes out before anything is waited for.
+                break;
+            } else {
+                self.complete = self.outstanding.take_complete();
             }
-            let rank = *by_series.entry(Arc::as_ptr(series)).or_insert_with(|| {
-                let key = (&*series.name, &series.labels);
-                *ranks.entry(key).or_insert_with(|| {
-                    distinct.push(series);
-                    distinct.len() as u32 - 1
-                })
-            });
-            samples.push(Sample {
-                series: rank,
-                origin: origin_of[from.layout.origins[index] as usize],
-                time: from.time(index),
-                part,
-                index: index as u32,
+        }
+        Ok((!out.is_empty()).then(|| out.into()))
+    }
+}
+
+impl Outstanding {
+    fn new(state: &State, mut gathering: Gathering) -> Self {
+        let count = gathering.outstanding().len();
+        // Collected by a task, because a client that reads slowly must not hold the permit.
+        let (sender, responses) = mpsc::channel(count.max(1));
+        if count > 0 {
+            state.tasks.spawn(async move {
+                loop {
+                    tokio::select! {
+                        biased;
+                        () = sender.closed() => return,
+                        next = gathering.next() => match next {
+                            // There is capacity for all.
+                            Some(queried) => drop(sender.try_send(queried)),
+                            None => return,
+                        },
+                    }
+                }
             });
         }
+        Self {
+            responses,
+            count,
+            missing: Gathered::default(),
+        }
     }
-    let value =
-        |sample: &Sample| parts[sample.part as usize].values[sample.index as usize].to_bits();
-    let place = |sample: &Sample| (sample.series, sample.origin, sample.time);
-    samples.sort_unstable();
-    // Different values at one time are all shown: which one is right cannot be known here.
-    if samples
-        .windows(2)
-        .any(|pair| place(&pair[0]) == place(&pair[1]))
-    {
-        // By value, so that repetitions are neighbours also among different values.
-        samples.sort_unstable_by_key(|sample| (place(sample), value(sample), *sample));
-        samples.dedup_by_key(|sample| (place(sample), value(sample)));
-        samples.sort_unstable();
-    }
-    (distinct, samples)
-}
 
-fn write_head(response: &AgentResponse, out: &mut String) {
-    // Keys in alphabetical order here and below, as in the releases.
-    out.push_str("{\"agent_id\":");
-    string(response.id.as_str(), out);
-    out.push_str(",\"data\":[");
-}
-
-fn write_data(samples: &[Sample], parts: &[Samples], out: &mut String) {
-    for (index, sample) in samples.iter().enumerate() {
-        out.push_str(if index > 0 { "," } else { "" });
-        out.push_str("{\"timestamp\":\"");
-        time(sample.time, out);
-        out.push_str("\",\"value\":");
-        json_number(
-            parts[sample.part as usize].values[sample.index as usize],
-            out,
-        );
-        out.push('}');
+    /// Receives one response. Returns false if none has arrived and the caller does not want to wait.
+    async fn receive(&mut self, only_arrived: bool) -> Result<bool, Interrupted> {
+        let queried = match self.responses.try_recv() {
+            Ok(queried) => queried,
+            Err(TryRecvError::Empty) if only_arrived => return Ok(false),
+            Err(_) => self.responses.recv().await.ok_or(Interrupted)?,
+        };
+        self.count -= 1;
+        self.missing.add(queried);
+        Ok(true)
     }
-    out.push_str("],");
-}
 
-fn write_tail(
-    identity: &Identity,
-    series: &Series,
-    labels: &BTreeMap<String, String>,
-    out: &mut String,
-) {
-    out.push_str("\"description\":");
-    string(&series.help, out);
-    // An agent of the first version has no pod, and is shown with its address.
-    let address = identity.address.as_ref().filter(|_| !identity.has_pod);
-    if let Some((ip, _)) = address {
-        out.push_str(",\"ip\":");
-        string(ip, out);
-    }
-    out.push_str(",\"labels\":{");
-    for (index, (name, value)) in labels.iter().enumerate() {
-        out.push_str(if index > 0 { "," } else { "" });
-        string(name, out);
-        out.push(':');
-        string(value, out);
-    }
-    out.push_str("},\"name\":");
-    string(&series.name, out);
-    out.push_str(",\"pod_name\":");
-    // From the label, as in the releases: a sample may name another pod than its agent's.
-    string(labels.get("pod_name").map_or("", String::as_str), out);
-    if let Some((_, port)) = address {
-        write!(out, ",\"port\":{port}").expect("writing to a string cannot fail");
-    }
-    out.push('}');
-}
-
-fn string(text: &str, out: &mut String) {
-    out.push_str(&serde_json::to_string(text).expect("every string has a JSON form"));
-}
-
-pub(super) fn json_number(value: f64, out: &mut String) {
-    if value.is_finite() {
-        Numbers::Plain.write(value, out);
-    } else {
-        out.push('"');
-        Numbers::Plain.write(value, out);
-        out.push('"');
+    fn take_complete(&mut self) -> vec::IntoIter<AgentResponse> {
+        std::mem::take(&mut self.missing.responses).into_iter()
     }
 }
 
-fn time(time: UnixNanos, out: &mut String) {
-    let time = jiff::Timestamp::from_nanosecond(i128::from(time.nanos()))
-        .expect("64 bits of nanoseconds are within ten thousand years");
-    write!(out, "{time}").expect("writing to a string cannot fail");
-}
+#[cfg(test)]
+mod tests;

@@ -14,9 +14,10 @@ use crate::{
 
 const MAGIC: [u8; 4] = *b"SfFR";
 
-/// The format that is written. Format 1 is still read: its rows have no decimals and no sets, its heads
-/// no parity, and its segments no predicted columns.
-const VERSION: u8 = 2;
+/// The format that is written. Earlier ones are still read. The rows of format 1 have no decimals and no
+/// sets, its heads no parity, and its segments no predicted columns. In format 2 a region of a head ends
+/// before a frame that is longer than its first one.
+const VERSION: u8 = 3;
 const VERSION_MIN: u8 = 1;
 
 /// The length of a header.
@@ -106,6 +107,11 @@ impl Header {
     /// Returns true if frames of this version may be appended to the file.
     pub(crate) fn is_current(&self) -> bool {
         self.version == VERSION
+    }
+
+    /// Returns true if a head of this version has parity.
+    pub(crate) fn has_parity(&self) -> bool {
+        self.version >= 2
     }
 
     pub(crate) fn put(self, out: &mut Vec<u8>) {
@@ -277,7 +283,7 @@ impl Log {
         let Some(file) = self.file.clone() else {
             return Ok(self.seal_frame(frame));
         };
-        let (before, region) = (self.len, self.region.clone());
+        let (before, extent) = (self.len, self.region.extent());
         let in_front = match self.header.kind {
             FileKind::Head => self.seal_with_parity(frame),
             FileKind::Catalog | FileKind::Segment => self.seal_frame(frame),
@@ -287,9 +293,13 @@ impl Log {
         if let Err(error) = file.write_at(before, frame) {
             // Bytes stay behind if truncating fails too. The next frame overwrites their beginning, and
             // the rest does not pass for a frame: checksums cover the offset.
-            (self.len, self.region) = (before, region);
+            self.len = before;
+            self.region.rewind(extent);
             file.set_len(before).ok();
             return Err(error);
+        }
+        if self.region.is_complete() {
+            self.region.end();
         }
         Ok(in_front)
     }
@@ -313,30 +323,19 @@ impl Log {
         in_front
     }
 
-    /// Completes the next frame of a head, with the parity of the regions that end before and behind it.
+    /// Completes the next frame of a head, with the parity of the region behind it if it is the last one
+    /// there.
     fn seal_with_parity(&mut self, frame: &mut Vec<u8>) -> usize {
-        let header = if self.is_empty() { HEADER_BYTES } else { 0 };
-        let ended = if self.region.ends_before(header + frame.len()) {
-            self.parity_frame()
-        } else {
-            Vec::new()
-        };
-        let in_front = ended.len() + self.seal_frame(frame);
+        let in_front = self.seal_frame(frame);
         self.region.add(frame);
         if self.region.is_complete() {
-            let mut parity = self.parity_frame();
+            let mut parity = Vec::new();
+            begin_frame(&mut parity);
+            self.region.put_parity(&mut parity);
+            self.seal_frame(&mut parity);
             frame.append(&mut parity);
         }
-        frame.splice(..0, ended);
         in_front
-    }
-
-    fn parity_frame(&mut self) -> Vec<u8> {
-        let mut parity = Vec::new();
-        begin_frame(&mut parity);
-        self.region.end(&mut parity);
-        self.seal_frame(&mut parity);
-        parity
     }
 }
 

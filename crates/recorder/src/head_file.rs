@@ -122,8 +122,8 @@ impl HeadFile {
             let offset = head.intact_len as usize;
             let may_be_restored =
                 matches!(damage.kind, DamageKind::Checksum | DamageKind::Truncated);
-            // Earlier heads have no parity, and any bytes might pass for it.
-            if !may_be_restored || !header.is_current() {
+            // The earliest heads have no parity, and any bytes might pass for it.
+            if !may_be_restored || !header.has_parity() {
                 break;
             }
             let Some(place) = restore(id, bytes.to_mut(), offset, &head.region) else {
@@ -147,7 +147,7 @@ impl HeadFile {
         let mut frames = Frames::at(FileKind::Head, id, bytes, start);
         while let Some(payload) = frames.next() {
             if is_parity(payload) {
-                self.region.end(&mut Vec::new());
+                self.region.end();
             } else if self.apply(payload).is_err() {
                 // It may have changed `states` in part, so that no later frame can be decoded.
                 frames.reject(payload);

@@ -23,15 +23,16 @@ const LENGTH_MIN: usize = 64;
 /// The number of frames after which a region ends. So many scrapes at the end of a file have no parity.
 const FRAMES_MAX: u32 = 16;
 
-/// The length of a region in parities. A parity takes an eighth of the space that frames take.
-const PARITIES: u64 = 8;
+/// The length of a region in parities. A parity takes a tenth of the space that frames take.
+const PARITIES: u64 = 10;
 
 /// The size of a region that is written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Extent {
+pub(crate) struct Extent {
     start: u64,
     len: u64,
     frames: u32,
+    /// As long as the longest frame, because a damaged place may be a whole one.
     parity: usize,
 }
 
@@ -41,11 +42,7 @@ impl Extent {
         Self {
             len: self.len + frame as u64,
             frames: self.frames + 1,
-            parity: if self.frames == 0 {
-                frame.max(LENGTH_MIN)
-            } else {
-                self.parity
-            },
+            parity: self.parity.max(frame).max(LENGTH_MIN),
             ..self
         }
     }
@@ -55,11 +52,6 @@ impl Extent {
         // would be too long for them.
         let is_long = self.frames >= FRAMES_MAX || self.len >= PARITIES * self.parity as u64;
         self.frames > 0 && (self.start == 0 || is_long)
-    }
-
-    /// Returns true if the region has to end before a frame of this length.
-    fn ends_before(self, frame: usize) -> bool {
-        self.is_complete() || self.frames > 0 && frame > self.parity
     }
 
     /// Returns the length of the parity frame.
@@ -80,33 +72,44 @@ impl Extent {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Region {
     extent: Extent,
-    parity: Vec<u8>,
+    /// The frames, because the length of the parity is not known before the last of them.
+    bytes: Vec<u8>,
 }
 
 impl Region {
     /// Adds a frame, which in the first region includes the file's header.
     pub(crate) fn add(&mut self, frame: &[u8]) {
-        let before = self.extent.len;
         self.extent = self.extent.with(frame.len());
-        self.parity.resize(self.extent.parity, 0);
-        fold(&mut self.parity, before, frame);
+        self.bytes.extend_from_slice(frame);
     }
 
-    /// Returns true if the region has to end before a frame of this length.
-    pub(crate) fn ends_before(&self, frame: usize) -> bool {
-        self.extent.ends_before(frame)
+    pub(crate) fn extent(&self) -> Extent {
+        self.extent
+    }
+
+    /// Removes the frames that were added since the region had this extent.
+    pub(crate) fn rewind(&mut self, extent: Extent) {
+        self.extent = extent;
+        self.bytes.truncate(extent.len as usize);
     }
 
     pub(crate) fn is_complete(&self) -> bool {
         self.extent.is_complete()
     }
 
-    /// Appends the payload of the parity frame, and begins the next region.
-    pub(crate) fn end(&mut self, out: &mut Vec<u8>) {
+    /// Appends the payload of the parity frame.
+    pub(crate) fn put_parity(&self, out: &mut Vec<u8>) {
         out.push(PARITY);
         put_varint(out, self.extent.len);
-        out.append(&mut self.parity);
+        let start = out.len();
+        out.resize(start + self.extent.parity, 0);
+        fold(&mut out[start..], 0, &self.bytes);
+    }
+
+    /// Begins the next region, behind the parity of this one.
+    pub(crate) fn end(&mut self) {
         self.extent = self.extent.next();
+        self.bytes.clear();
     }
 
     /// Returns the length of the parity frame, and `None` if the region has no frame.
@@ -114,18 +117,14 @@ impl Region {
         (self.extent.frames > 0).then(|| self.extent.parity_frame())
     }
 
-    /// Returns the bytes of parity frames that are written with a frame of this length.
+    /// Returns the bytes of the parity frame that is written with a frame of this length.
     pub(crate) fn parity_bytes_with(&self, frame: usize) -> usize {
-        let (mut extent, mut bytes) = (self.extent, 0);
-        if extent.ends_before(frame) {
-            bytes += extent.parity_frame();
-            extent = extent.next();
-        }
-        extent = extent.with(frame);
+        let extent = self.extent.with(frame);
         if extent.is_complete() {
-            bytes += extent.parity_frame();
+            extent.parity_frame()
+        } else {
+            0
         }
-        bytes
     }
 }
 

@@ -72,17 +72,13 @@ fn restore_parity(
     region: &Region,
 ) -> Option<Range<usize>> {
     let place = offset..offset + region.parity_frame()?;
-    // A region that is not complete ends only before a frame that is longer than its parity. Nothing else
-    // may be taken for a parity frame: the scrape that it replaces would be lost without a word.
-    let ends_here = || {
-        let frame = Frames::at(FileKind::Head, id, bytes, place.end).next();
-        frame.is_some_and(|payload| region.ends_before(FRAME_BYTES + payload.len()))
-    };
-    if place.end > bytes.len() || !(region.is_complete() || ends_here()) {
+    // Nothing else may be taken for a parity frame: the scrape that it replaces would be lost without a
+    // word.
+    if place.end > bytes.len() || !region.is_complete() {
         return None;
     }
     let mut frame = vec![0; FRAME_BYTES];
-    region.clone().end(&mut frame);
+    region.put_parity(&mut frame);
     seal(FileKind::Head, id, offset as u64, &mut frame);
     bytes[place.clone()].copy_from_slice(&frame);
     Some(place)

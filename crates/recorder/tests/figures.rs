@@ -87,7 +87,7 @@ fn hour_of_real_exporters_takes_a_quarter_byte_per_sample() {
         series >= 1_500 && share >= 0.12,
         "the data set is what it is said to be"
     );
-    assert!(per_sample <= 0.26, "{per_sample}");
+    assert!(per_sample <= 0.25, "{per_sample}");
     assert!(per_series <= 150.0, "{per_series}");
     let hours = f64::from(64 << 20) / (per_sample * 5_000.0 * 3_600.0);
     assert!(

@@ -9,12 +9,13 @@ use std::{
 use anyhow::Result;
 use steadfast_bench::figure::Figures;
 use tokio::{
-    task::JoinSet,
+    runtime,
+    task::{JoinSet, spawn_blocking},
     time::{interval, timeout},
 };
 
 use super::{
-    TIMEOUT,
+    Scrape, TIMEOUT,
     agents::{Agents, Content, History, SERIES},
     process::Process,
     request, scrape,
@@ -68,7 +69,8 @@ async fn measure_newest(figures: &mut Figures) -> Result<()> {
     let (mut pages, mut whole_windows) = (0, 0_u32);
     while !windows.is_empty() {
         ticks.tick().await;
-        let newest = scrape(http).await?;
+        // On a thread of its own: this one is busy with the agents.
+        let newest = spawn_blocking(move || scrape_alone(http)).await??;
         pages += usize::from(newest.missing.is_none() && newest.lines == AGENTS * SERIES);
         took.push(newest.took.as_secs_f64());
         while let Some(window) = windows.try_join_next() {
@@ -110,6 +112,13 @@ async fn measure_newest(figures: &mut Figures) -> Result<()> {
         process.peak_memory_mib()?,
     );
     Ok(())
+}
+
+fn scrape_alone(http: SocketAddr) -> Result<Scrape> {
+    let runtime = runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(scrape(http))
 }
 
 /// Measures when a window of 15 minutes begins to arrive.

@@ -10,12 +10,13 @@ use super::{
         time::{UnixNanos, Window},
     },
     Action,
-    slices::{Density, Remainder},
+    slices::{Density, Remainder, SliceShare},
 };
 
 #[derive(Debug)]
 pub(super) struct PendingQuery<T, D> {
     pub(super) query: Query,
+    share: SliceShare,
     pub(super) names: MetricNames,
     pub(super) waiters: Vec<(T, Time)>,
     pub(super) parts: Vec<D>,
@@ -28,13 +29,14 @@ pub(super) struct PendingQuery<T, D> {
 
 impl<T, D> PendingQuery<T, D> {
     pub(super) fn new(
-        query: Query,
+        (query, share): (Query, SliceShare),
         names: MetricNames,
         waiter: (T, Time),
         asked_at: UnixNanos,
     ) -> Self {
         let mut pending = Self {
             query,
+            share,
             names,
             waiters: vec![waiter],
             parts: Vec::new(),
@@ -73,7 +75,7 @@ impl<T, D> PendingQuery<T, D> {
 
     /// Returns the next slice of the window, for an agent that responds with one message.
     pub(super) fn take_slice(&mut self, density: Density, bytes: usize) -> Option<Window> {
-        let (slice, rest) = self.rest.take()?.split(density, bytes);
+        let (slice, rest) = self.rest.take()?.split(density, bytes, self.share);
         self.rest = rest;
         Some(slice)
     }

@@ -16,7 +16,15 @@ pub(in super::super) struct Density {
     latest: Option<usize>,
     /// The length of the last slice in seconds.
     slice: Option<f64>,
+    /// Bytes and seconds of the newest slices, empty ones included.
+    recent: (f64, f64),
 }
+
+/// The bytes that a query aims at for one slice of each agent, so that the slices of all its agents
+/// together take little time: a query for the latest values waits for the slice that its agent is
+/// sending. The size may be exceeded, unlike the one that an agent can send.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in super::super) struct SliceShare(usize);
 
 /// The part of a window that no slice has covered yet.
 #[derive(Clone, Copy, Debug)]
@@ -44,7 +52,23 @@ const UNKNOWN_BYTES: f64 = 65_536.0;
 /// as the stretch. Otherwise a window since 1970 would take millions of requests.
 const HISTORY_GAP_SECONDS: f64 = 3_600.0;
 
+/// The bytes that the slices of all agents of a query aim at together.
+const SHARED_BYTES: usize = 8 << 20;
+
+/// The least share of one agent. Many small requests take longer than the samples in them.
+const SHARE_MIN: usize = 64 << 10;
+
+/// The seconds of slices from which older ones count half.
+const RECENT_SECONDS: f64 = 120.0;
+
 const SECOND: f64 = 1e9;
+
+impl SliceShare {
+    /// The share of each agent of a query to so many.
+    pub(in super::super) fn among(agents: usize) -> Self {
+        Self((SHARED_BYTES / agents.max(1)).max(SHARE_MIN))
+    }
+}
 
 impl Density {
     pub(super) fn learn_latest(&mut self, bytes: usize, samples: usize) {
@@ -60,6 +84,10 @@ impl Density {
         // The releases stamp whole seconds: a shorter slice may hold as much as a second.
         let seconds = (slice.nanos() as f64 / SECOND).max(1.0);
         self.slice = Some(seconds);
+        if self.recent.1 >= RECENT_SECONDS {
+            self.recent = (self.recent.0 / 2.0, self.recent.1 / 2.0);
+        }
+        self.recent = (self.recent.0 + bytes as f64, self.recent.1 + seconds);
         // An empty slice may lie before the history or in a gap, and says nothing about the next.
         if samples > 0 {
             let now = bytes as f64 / seconds;
@@ -85,18 +113,31 @@ impl Density {
     /// Returns an estimate that is rather too high: at least one sample per second of each series in
     /// the latest response.
     fn bytes_per_second(&self) -> f64 {
-        let latest = match self.latest {
-            Some(bytes) if bytes > 0 => bytes as f64 * TIME_FACTOR,
-            Some(_) | None => UNKNOWN_BYTES,
-        };
+        let latest = self.latest_bytes();
         self.measured.unwrap_or(latest).max(latest)
     }
 
-    /// Returns the length of the next slice, in seconds, that is likely to take at most `bytes`.
-    fn slice_seconds(&self, bytes: usize) -> f64 {
+    /// Returns the average of the newest slices, which begin with a second of the latest values.
+    fn average_bytes_per_second(&self) -> f64 {
+        let (bytes, seconds) = self.recent;
+        (self.latest_bytes() + bytes) / (1.0 + seconds)
+    }
+
+    /// Returns the bytes of one sample of each series.
+    pub(in super::super) fn latest_bytes(&self) -> f64 {
+        match self.latest {
+            Some(bytes) if bytes > 0 => bytes as f64 * TIME_FACTOR,
+            Some(_) | None => UNKNOWN_BYTES,
+        }
+    }
+
+    /// Returns the length of the next slice, in seconds, that is likely to take at most `bytes`, and about
+    /// as much as its share.
+    fn slice_seconds(&self, bytes: usize, SliceShare(share): SliceShare) -> f64 {
         let longest = self.slice.map_or(FIRST_SECONDS, |slice| GROWTH * slice);
         // At least a second, however dense: otherwise an hour could become a million requests.
         (bytes as f64 / self.bytes_per_second())
+            .min(share as f64 / self.average_bytes_per_second())
             .min(longest)
             .max(1.0)
     }
@@ -129,8 +170,13 @@ impl Remainder {
 
     /// Splits off the last slice that is likely to take at most `bytes`. The first slice includes the
     /// future.
-    pub(super) fn split(self, density: Density, bytes: usize) -> (Window, Option<Self>) {
-        let mut seconds = density.slice_seconds(bytes);
+    pub(super) fn split(
+        self,
+        density: Density,
+        bytes: usize,
+        share: SliceShare,
+    ) -> (Window, Option<Self>) {
+        let mut seconds = density.slice_seconds(bytes, share);
         if self.empty >= HISTORY_GAP_SECONDS {
             seconds = seconds.max(self.empty);
         }
@@ -160,7 +206,11 @@ mod tests {
     /// Returns the seconds of the next slice of an endless window.
     fn next(density: Density) -> i64 {
         let whole = Remainder::new(window(i64::MIN, 0), UnixNanos::from_nanos(0));
-        whole.split(density, BYTES).0.nanos() / 1_000_000_000
+        whole
+            .split(density, BYTES, SliceShare(usize::MAX))
+            .0
+            .nanos()
+            / 1_000_000_000
     }
 
     #[test]
@@ -215,6 +265,34 @@ mod tests {
         assert_eq!(next(density), 8);
     }
 
+    /// Whatever the spacing of their samples, agents get slices of about their share.
+    #[test]
+    fn slices_of_many_agents_take_their_shares() {
+        let share = SliceShare::among(64);
+        for spacing in [1, 10, 60] {
+            let mut density = Density::default();
+            density.learn_latest(50_000, 300);
+            let mut rest = Some(Remainder::new(
+                window(1, 3_600_000_000_000),
+                UnixNanos::from_nanos(3_600_000_000_000),
+            ));
+            let mut sizes = Vec::new();
+            while let Some(left) = rest {
+                let (slice, earlier) = left.split(density, BYTES, share);
+                let scrapes = |nanos: i64| nanos.div_euclid(spacing * 1_000_000_000);
+                let scrapes = scrapes(slice.end().nanos()) - scrapes(slice.start().nanos() - 1);
+                let bytes = scrapes as usize * 60_000;
+                density.learn(slice, bytes, scrapes as usize);
+                sizes.push(bytes);
+                rest = earlier;
+            }
+            let most = sizes.iter().copied().max().unwrap();
+            assert!(most <= 2 * share.0, "{most} bytes of {}", share.0);
+            let least = 3_600 / spacing as usize * 60_000 / share.0;
+            assert!(sizes.len() <= 2 * least + 12, "{} slices", sizes.len());
+        }
+    }
+
     proptest! {
         /// Each time is in exactly one slice, and every slice except the last is at least a second
         /// long.
@@ -223,6 +301,7 @@ mod tests {
             start in -1_000_000_000_000i64..1_000_000_000_000,
             length in 0i64..4_000_000_000_000,
             asked_at in -1_000_000_000_000i64..6_000_000_000_000,
+            agents in 1usize..2_000,
             sizes in prop::collection::vec(0usize..50_000_000, 1..40),
         ) {
             let whole = window(start, start + length);
@@ -231,7 +310,7 @@ mod tests {
             let mut missing = whole.end().nanos();
             for bytes in sizes.into_iter().chain(std::iter::repeat(0)).take(10_000) {
                 let Some(left) = rest else { break };
-                let (now, earlier) = left.split(density, 8 << 20);
+                let (now, earlier) = left.split(density, 8 << 20, SliceShare::among(agents));
                 prop_assert_eq!(now.end().nanos(), missing);
                 prop_assert!(now.nanos() >= 999_999_999 || earlier.is_none());
                 missing = now.start().nanos() - 1;

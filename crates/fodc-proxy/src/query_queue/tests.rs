@@ -68,6 +68,7 @@ impl Tester {
         deadline: u64,
     ) -> Out {
         let times = (at(now), UnixNanos::from_nanos(NOON));
+        let query = (query, SliceShare::among(1));
         self.step(|queue, out| queue.enqueue(times, query, names, (waiter, at(deadline)), out))
     }
 

@@ -1,16 +1,19 @@
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use http_body_util::BodyExt as _;
 use steadfast_net::Responses;
 use steadfast_wire::fodc::AgentProfile;
+use tokio::sync::Semaphore;
 
 use super::*;
 use crate::{
     agents::PendingResponse,
     filter::Filter,
     frames::Outbound,
-    gather::gather,
+    gather::Gathering,
     query::{MetricNames, Outcome, Query, Reason},
+    query_queue::SliceShare,
 };
 
 fn pod(name: &str, instance: &str) -> RegisterAgentRequest {
@@ -38,13 +41,15 @@ fn query(state: &State) -> PendingResponse {
     let deadline = state.now() + Duration::from_secs(2);
     let mut agents = state.agents();
     let selected = agents.select(|_| true);
-    let (query, names) = (Query::Latest, MetricNames::default());
+    let query = (Query::Latest, SliceShare::among(1));
+    let names = MetricNames::default();
     let mut queried = agents.query(state.now(), query, &names, deadline, &selected);
     queried.pop().expect("one agent")
 }
 
-fn outcome(mut pending: PendingResponse) -> Outcome<Samples> {
-    pending.outcome().expect("an outcome")
+fn outcome(pending: PendingResponse) -> Outcome<Samples> {
+    let queried = pending.now_or_never().expect("an outcome");
+    queried.outcome.expect("an agent that is known")
 }
 
 fn is_missing(outcome: &Outcome<Samples>, reason: Reason) -> bool {
@@ -88,8 +93,8 @@ async fn unresponsiveness_survives_reregistration_until_a_response() {
         data: Samples::default(),
     };
     state.on_part(&id("b"), generation, part, true);
-    let mut waiting = query(&state);
-    assert!(waiting.outcome().is_none(), "it is waited for again");
+    let waiting = query(&state);
+    assert!(waiting.now_or_never().is_none(), "it is waited for again");
 }
 
 #[tokio::test(start_paused = true)]
@@ -144,7 +149,8 @@ async fn cleanup_timeout_forgets_the_agent_and_ends_its_streams() {
 
 #[tokio::test(start_paused = true)]
 async fn agents_queried_last_also_become_unresponsive() {
-    let state = State::new(Config::default());
+    let state = Arc::new(State::new(Config::default()));
+    let permits = Arc::new(Semaphore::new(1));
     let mut held = Vec::new();
     for number in 0..100 {
         let agent = id(&number.to_string());
@@ -156,7 +162,10 @@ async fn agents_queried_last_also_become_unresponsive() {
     let time_limit = state.config.agent_deadline;
     let took = async || {
         let began = Instant::now();
-        let gathered = gather(&state, Query::Latest, &Filter::default(), time_limit).await;
+        let permit = Arc::clone(&permits).try_acquire_owned().unwrap();
+        let (state, filter) = (Arc::clone(&state), Filter::default());
+        let gathering = Gathering::start(state, permit, Query::Latest, &filter, time_limit);
+        let gathered = gathering.await.all().await;
         assert_eq!(gathered.missing.len(), 100);
         began.elapsed()
     };

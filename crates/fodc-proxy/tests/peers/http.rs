@@ -27,9 +27,13 @@ impl Response {
             .map(|(_, value)| value.as_str())
     }
 
-    /// The agents that are missing, with the reasons.
+    /// The agents that are missing, with the reasons. A window of slow agents names them at its end.
     pub(crate) fn missing(&self) -> Option<&str> {
-        self.header("x-steadfast-missing")
+        let at_end = || {
+            let (_, rest) = self.body.split_once("missing in this response: ")?;
+            Some(rest.split_once('"')?.0)
+        };
+        self.header("x-steadfast-missing").or_else(at_end)
     }
 
     /// The lines that are not comments.

@@ -11,13 +11,15 @@ use crate::{
     sim_disk::{Files, SimDisk},
 };
 
-/// The number of steps in the record of format 1.
+/// The number of steps in the records of earlier formats.
 const STEPS: i64 = 22;
 
-/// A record that the first version wrote: a segment, a closed head and a current one.
-fn format_1() -> Files {
-    let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/format-1");
-    let files = std::fs::read_dir(dir).unwrap();
+const EARLIER: [u8; 2] = [1, 2];
+
+/// A record that an earlier version wrote: a segment, a closed head and a current one.
+fn earlier(format: u8) -> Files {
+    let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/format-");
+    let files = std::fs::read_dir(format!("{dir}{format}")).unwrap();
     let files: Files = files
         .map(|file| {
             let file = file.unwrap();
@@ -26,43 +28,51 @@ fn format_1() -> Files {
         })
         .collect();
     assert_eq!(files.len(), 4);
-    assert!(files.values().all(|bytes| bytes[5] == 1));
+    assert!(files.values().all(|bytes| bytes[5] == format));
     files
 }
 
 #[test]
-fn record_of_format_1_is_read() {
-    let (found, damaged, opened) = read(&format_1());
-    assert_eq!((damaged, opened.damage), (0, vec![]));
-    assert_eq!(found, expected(0..STEPS));
+fn records_of_earlier_formats_are_read() {
+    for format in EARLIER {
+        let (found, damaged, opened) = read(&earlier(format));
+        assert_eq!((damaged, opened.damage), (0, vec![]));
+        assert_eq!(found, expected(0..STEPS));
+    }
 }
 
 #[test]
-fn record_of_format_1_is_continued_in_new_files() {
-    let before = format_1();
-    let disk = SimDisk::with(&before);
-    let (mut recorder, report) =
-        Recorder::open_on(Arc::new(disk.clone()), options(1 << 20, 8)).unwrap();
-    assert_eq!(report.damage, []);
-    for n in STEPS..STEPS + 20 {
-        step(&mut recorder, n).unwrap();
+fn records_of_earlier_formats_are_continued_in_new_files() {
+    for format in EARLIER {
+        let before = earlier(format);
+        let disk = SimDisk::with(&before);
+        let (mut recorder, report) =
+            Recorder::open_on(Arc::new(disk.clone()), options(1 << 20, 8)).unwrap();
+        assert_eq!(report.damage, []);
+        for n in STEPS..STEPS + 20 {
+            step(&mut recorder, n).unwrap();
+        }
+        for (name, bytes) in &disk.files() {
+            // An older program would take what is appended for damage.
+            let is_unchanged = before.get(name) == Some(bytes);
+            assert!(is_unchanged || bytes[5] == 3, "{name} has both formats");
+        }
+        let all: Vec<i64> = (0..STEPS + 20).collect();
+        assert_steps(&recorder, &disk, &all, "continued");
+        drop(recorder);
+        let (recorder, _) = reopened(&disk.files());
+        assert_eq!(content(&recorder.reader()), (expected(all), 0));
     }
-    for (name, bytes) in &disk.files() {
-        // An older program would take what is appended for damage.
-        let is_unchanged = before.get(name) == Some(bytes);
-        assert!(is_unchanged || bytes[5] == 2, "{name} has both formats");
-    }
-    let all: Vec<i64> = (0..STEPS + 20).collect();
-    assert_steps(&recorder, &disk, &all, "continued");
-    drop(recorder);
-    let (recorder, _) = reopened(&disk.files());
-    assert_eq!(content(&recorder.reader()), (expected(all), 0));
 }
 
-/// Heads of format 1 have no parity, and any bytes might pass for it.
+/// Heads of format 1 have no parity, and any bytes might pass for it. In format 2 its place is another.
 #[test]
-fn damaged_head_of_format_1_gives_no_wrong_value() {
-    let (files, whole) = (format_1(), expected(0..STEPS));
+fn damaged_head_of_an_earlier_format_gives_no_wrong_value() {
+    EARLIER.map(earlier).iter().for_each(check_damaged_heads);
+}
+
+fn check_damaged_heads(files: &Files) {
+    let whole = expected(0..STEPS);
     for name in files.keys().filter(|name| name.contains(".head")) {
         for at in 0..files[name].len() {
             let mut damaged = files.clone();
@@ -83,7 +93,7 @@ fn newer_format_is_refused_and_left_alone() {
         }
         let mut files = disk.files();
         let bytes = files.get_mut(name).unwrap();
-        bytes[5] = 3;
+        bytes[5] = 4;
         let sum = crc32fast::hash(&bytes[..HEADER_BYTES - 4]);
         bytes[HEADER_BYTES - 4..HEADER_BYTES].copy_from_slice(&sum.to_le_bytes());
         let disk = SimDisk::with(&files);
@@ -93,9 +103,9 @@ fn newer_format_is_refused_and_left_alone() {
             opened.map(|_| ()).unwrap_err(),
             read.map(|_| ()).unwrap_err(),
         ] {
-            assert!(matches!(error, OpenError::Version { version: 3, .. }));
+            assert!(matches!(error, OpenError::Version { version: 4, .. }));
             let text = error.to_string();
-            assert!(text.contains(name) && text.contains("format 3"), "{text}");
+            assert!(text.contains(name) && text.contains("format 4"), "{text}");
         }
         assert_eq!(disk.files(), files);
     }
