@@ -1,5 +1,6 @@
 //! The log on disk: commits beside the disk's own syncs, CPU time, bytes written, recovery, and trimming.
 
+mod reopening;
 mod steady;
 mod trimming;
 
@@ -25,7 +26,7 @@ const TURN: usize = 50;
 const TURNS: usize = 16;
 /// Concurrent publishers, each with one document in flight.
 const PUBLISHERS: usize = 64;
-/// Documents in the log that is recovered.
+/// Documents of different ids.
 const DOCUMENTS: u64 = 200_000;
 /// Size of a document's content, in bytes.
 const DOCUMENT_BYTES: usize = 200;
@@ -38,7 +39,7 @@ pub(crate) fn run() -> Result<Figures> {
     concurrent(dir.path(), &mut figures)?;
     batches(dir.path(), &mut figures)?;
     steady::run(dir.path(), &mut figures)?;
-    recovery(dir.path(), &mut figures)?;
+    reopening::run(dir.path(), &mut figures)?;
     trimming::run(dir.path(), &mut figures)?;
     figures.put("load_average", "tasks", load_average()?);
     Ok(figures)
@@ -50,9 +51,13 @@ fn open(dir: &Path) -> Result<SegmentLog> {
 }
 
 fn entry(producer: &str, sequence: u64) -> Submission {
+    sized_entry(producer, sequence, DOCUMENT_BYTES)
+}
+
+fn sized_entry(producer: &str, sequence: u64, bytes: usize) -> Submission {
     let document = sequence.wrapping_mul(0x9e37_79b9_7f4a_7c15) % DOCUMENTS;
     let key = DocumentKey::new("default", "users", format!("user-{document}"));
-    let text = "x".repeat(DOCUMENT_BYTES - 30);
+    let text = "x".repeat(bytes - 30);
     Submission::new(
         producer,
         sequence,
@@ -182,42 +187,6 @@ fn batches(dir: &Path, figures: &mut Figures) -> Result<()> {
         "bytes",
         all as f64 / published as f64,
     );
-    Ok(())
-}
-
-/// The opening of a log that a killed process left.
-fn recovery(dir: &Path, figures: &mut Figures) -> Result<()> {
-    let (original, killed) = (dir.join("original"), dir.join("killed"));
-    let mut log = open(&original)?;
-    for start in (1..=DOCUMENTS).step_by(1_000) {
-        log.append(
-            (start..start + 1_000).map(|it| entry("p", it)).collect(),
-            1_000,
-        )?;
-        log.maintain(1_000)?;
-    }
-    // Copied while it is open: as a kill would leave it.
-    fs::create_dir(&killed)?;
-    let mut bytes = 0;
-    for file in fs::read_dir(&original)? {
-        let file = file?;
-        let copy = killed.join(file.file_name());
-        bytes += fs::copy(file.path(), &copy)?;
-        // A log that was killed is synced. Otherwise its opening would wait for the copying.
-        File::open(copy)?.sync_all()?;
-    }
-    drop(log);
-    let mut times = Vec::new();
-    for _ in 0..5 {
-        let start = Instant::now();
-        let log = open(&killed)?;
-        times.push(start.elapsed().as_secs_f64() * 1e3);
-        drop(log);
-    }
-    // The first one replays what the index does not have.
-    figures.put_less("recovery_200000_documents", "ms", times[0], 20.0);
-    figures.put("open_again", "ms", median(times));
-    figures.put("log_size_200000_documents", "MB", bytes as f64 / 1e6);
     Ok(())
 }
 

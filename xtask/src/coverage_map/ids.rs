@@ -11,7 +11,7 @@ const FAMILIES: [(&str, usize); 14] = [
     // What must hold of any resilient stream.
     ("inv:I", 25),
     // What the log promises.
-    ("log:L", 18),
+    ("log:L", 20),
     // What a link promises of credentials, and of what a person sees.
     ("cred:A", 9),
     // Defects found in the Go programs: Streamer server and client, Puller server and client,

@@ -1,9 +1,14 @@
 //! One publisher at a steady rate, with two subscribers.
 
-use std::{net::SocketAddr, path::Path, time::Duration};
+use std::{
+    net::SocketAddr,
+    os::unix::fs::FileExt as _,
+    path::Path,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context as _, Result};
-use steadfast_bench::figure::Figures;
+use steadfast_bench::{figure::Figures, measure::process_cpu_time};
 use steadfast_streamer::{Entry, Publisher};
 use steadfast_wire::streamer::streamer_message::Payload;
 use tokio::{
@@ -11,6 +16,7 @@ use tokio::{
     time::{MissedTickBehavior, interval, timeout},
 };
 
+use super::allocated;
 use crate::streamer::{COLLECTION, DATABASE, Kind, Process, RawStream, Run, data};
 
 /// Documents per second, and in all.
@@ -18,6 +24,8 @@ const RATE: u64 = 1_000;
 const DOCUMENTS: u64 = 10 * RATE;
 /// Documents before the measurement.
 const WARM_UP: u64 = RATE;
+/// Writes and syncs of the baseline.
+const SYNCS: u64 = 5 * RATE;
 /// The share of a core that is the goal, in percent.
 const GOAL: f64 = 5.0;
 /// The longest time for all documents.
@@ -39,7 +47,28 @@ pub(super) fn run(dir: &Path, figures: &mut Figures) -> Result<()> {
     figures.put_less("steady_1000_per_second_share_of_a_core", "%", share, GOAL);
     let rate = DOCUMENTS as f64 / run.seconds;
     figures.put("steady_1000_per_second_delivered", "1/s", rate);
+    let share = syncs(&dir.join("syncs"))? * 100.0;
+    figures.put("syncs_1000_per_second_share_of_a_core", "%", share);
     Ok(())
+}
+
+/// Returns the share of a core that a thread needs for one write and one sync per document at the same
+/// rate, and for nothing else.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a timer of the runtime would be measured as well"
+)]
+fn syncs(path: &Path) -> Result<f64> {
+    let file = allocated(path)?;
+    let period = Duration::from_secs(1) / u32::try_from(RATE)?;
+    let (start, cpu) = (Instant::now(), process_cpu_time());
+    for number in 0..SYNCS {
+        file.write_all_at(&[0xa5; 300], number * 300)?;
+        file.sync_data()?;
+        let due = period * u32::try_from(number + 1)?;
+        std::thread::sleep(due.saturating_sub(start.elapsed()));
+    }
+    Ok((process_cpu_time() - cpu) / start.elapsed().as_secs_f64())
 }
 
 async fn publish(server: &Process) -> Result<Run> {

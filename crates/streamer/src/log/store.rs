@@ -237,7 +237,9 @@ impl SegmentLog {
                 producer.encode_named(name, out);
             });
         }
+        let bytes = self.appender.bytes();
         self.appender.commit(buffer)?;
+        self.documents.count_bytes(self.appender.bytes() - bytes);
         if self.sync_interval.is_some() {
             self.unsynced_since.get_or_insert_with(Instant::now);
         }

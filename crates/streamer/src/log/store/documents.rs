@@ -30,6 +30,12 @@ const RECORDS_MAX: usize = RECORDS_DUE + 2_048;
 /// The memory for keys after which a commit waits until the index is written, in bytes.
 const KEY_BYTES_MAX: usize = 8 << 20;
 
+/// The size of records after which the index is written, in bytes. Opening after a crash reads them again,
+/// which takes less than a second.
+const REPLAY_BYTES_DUE: u64 = 128 << 20;
+/// The size of records after which a commit waits until the index is written, in bytes.
+const REPLAY_BYTES_MAX: u64 = 2 * REPLAY_BYTES_DUE;
+
 /// The newest states of documents: all that are not in the index yet, and some that are.
 ///
 /// An entry is found by the hash of its key, so that a commit need not read the index for documents that
@@ -49,6 +55,8 @@ pub(super) struct DocumentStates {
     pending_bytes: usize,
     /// The number of records since the last transaction.
     records: usize,
+    /// Their size in the segments.
+    replay_bytes: u64,
 }
 
 /// Maximum size of a generation, in bytes. Two take about 16 MiB.
@@ -98,6 +106,11 @@ impl DocumentStates {
         }
     }
 
+    /// Counts records in the segments that are not in the index.
+    pub(super) const fn count_bytes(&mut self, bytes: u64) {
+        self.replay_bytes += bytes;
+    }
+
     /// Returns the states that are not in the index, in the order of their keys.
     fn pending(&mut self) -> impl Iterator<Item = (&DocumentKey, DocumentState)> {
         // In order, so that the pages of the index are visited once.
@@ -111,12 +124,17 @@ impl DocumentStates {
     fn on_applied(&mut self) {
         self.transaction += 1;
         self.pending.clear();
-        (self.pending_bytes, self.records) = (0, 0);
+        (self.pending_bytes, self.records, self.replay_bytes) = (0, 0, 0);
         // Only now: what is not in the index must not be forgotten.
         if self.young_bytes > GENERATION_BYTES {
             self.old = std::mem::take(&mut self.young);
             self.young_bytes = 0;
         }
+    }
+
+    #[cfg(test)]
+    pub(super) const fn replay_bytes(&self) -> u64 {
+        self.replay_bytes
     }
 
     pub(super) const fn is_empty(&self) -> bool {
@@ -125,12 +143,16 @@ impl DocumentStates {
 
     /// Returns `true` if there are enough states to be worth a transaction.
     pub(super) const fn is_due(&self) -> bool {
-        self.records >= RECORDS_DUE || self.pending_bytes >= KEY_BYTES_MAX / 2
+        self.records >= RECORDS_DUE
+            || self.pending_bytes >= KEY_BYTES_MAX / 2
+            || self.replay_bytes >= REPLAY_BYTES_DUE
     }
 
     /// Returns `true` if no more states may be added.
     pub(super) const fn is_full(&self) -> bool {
-        self.records >= RECORDS_MAX || self.pending_bytes >= KEY_BYTES_MAX
+        self.records >= RECORDS_MAX
+            || self.pending_bytes >= KEY_BYTES_MAX
+            || self.replay_bytes >= REPLAY_BYTES_MAX
     }
 }
 
@@ -271,5 +293,18 @@ mod tests {
             assert!(bytes < 2 * (GENERATION_BYTES + KEY_BYTES_MAX), "{bytes}");
         }
         assert!(forgotten > 3, "{forgotten}");
+    }
+
+    #[test]
+    fn large_records_make_the_index_due() {
+        let mut states = DocumentStates::default();
+        states.count_bytes(REPLAY_BYTES_DUE - 1);
+        assert!(!states.is_due());
+        states.count_bytes(1);
+        assert!(states.is_due() && !states.is_full());
+        states.count_bytes(REPLAY_BYTES_DUE);
+        assert!(states.is_full());
+        states.on_applied();
+        assert!(!states.is_due() && !states.is_full());
     }
 }

@@ -225,6 +225,8 @@ struct Replay {
 
 impl Replay {
     fn add(&mut self, record: &Record<'_>) {
+        self.documents
+            .count_bytes((record.end() - record.at) as u64);
         let added = record.body().and_then(|body| match record.kind {
             Kind::Event => {
                 let changed = StoredEvent::decode_state(record.offset, body, &mut self.names)?;

@@ -269,6 +269,16 @@ fn pending_documents_are_bounded() {
 }
 
 #[test]
+fn bytes_that_a_crash_would_replay_are_counted() {
+    let disk = Disk::default();
+    let mut log = open_on(&disk, &options()).unwrap();
+    fill(&mut log, 1..=100, 7);
+    assert_eq!(log.documents.replay_bytes(), log.appender.bytes());
+    let log = open_on(&disk.after_kill(), &options()).unwrap();
+    assert_eq!(log.documents.replay_bytes(), log.appender.bytes());
+}
+
+#[test]
 fn versions_continue_past_trimming_and_restarts() {
     let mut rng = ChaCha8Rng::seed_from_u64(11);
     let mut disk = Disk::default();
