@@ -36,6 +36,14 @@ const EXAMPLE: Generated = Generated {
     reflection: false,
 };
 
+/// The generated code of the examples that watch other people's services.
+const WATCHES: Generated = Generated {
+    root: "crates/steadfast/examples/watches",
+    sources: &["etcd.proto", "pods.proto"],
+    out: "crates/steadfast/examples/watches/generated",
+    reflection: false,
+};
+
 struct Generated {
     /// The folder of the sources.
     root: &'static str,
@@ -48,7 +56,8 @@ struct Generated {
 /// Writes the generated code, or with `check` compares it with what the repository has.
 pub(crate) fn run(check: bool) -> Result<()> {
     WIRE.write_or_check(check)?;
-    EXAMPLE.write_or_check(check)
+    EXAMPLE.write_or_check(check)?;
+    WATCHES.write_or_check(check)
 }
 
 impl Generated {

@@ -9,7 +9,9 @@ use std::{
 
 use futures_core::Stream;
 use prost::Message;
-use steadfast_session::{ConfigFaults, Context, End, Generation, Protocol, Reason, Signal, Time};
+use steadfast_session::{
+    ConfigFaults, Context, End, Generation, Initiator, Protocol, Reason, Signal, Time,
+};
 use tokio::sync::mpsc;
 
 use crate::{
@@ -78,6 +80,9 @@ pub enum Observed {
     New,
     /// Dropped, because the application has received it already.
     Duplicate,
+    /// Passed on to the application, and the stream is replaced: [`Resume::requests`] is asked again,
+    /// after the next delay of the backoff. For a peer that says it cannot continue from the position.
+    Restart,
 }
 
 /// A stream of responses in order, across every reconnect, until it is closed.
@@ -222,6 +227,11 @@ impl<R: Resume> Protocol for Resuming<R> {
         match self.resume.observe(&message) {
             Observed::New => cx.emit(ResumeEvent::Response(message)),
             Observed::Duplicate => {}
+            Observed::Restart => {
+                cx.emit(ResumeEvent::Response(message));
+                let reason = Reason::RestoreRefused("cannot continue from the position".to_owned());
+                cx.fail(End::retry(Initiator::Peer, reason));
+            }
         }
     }
 

@@ -63,7 +63,7 @@ fn attribute(span: &SpanData, key: &str) -> String {
 }
 
 #[tokio::test(start_paused = true)]
-async fn attempts_and_outages_are_spans_and_the_peer_gets_their_context() {
+async fn attempts_and_outages_are_spans_that_the_peer_joins() {
     let exporter = InMemorySpanExporter::default();
     let provider = SdkTracerProvider::builder()
         .with_simple_exporter(exporter.clone())

@@ -2,16 +2,21 @@
 
 use std::{sync::Arc, time::Duration};
 
+use steadfast::{InvalidMetadata, Metadata};
 use steadfast_fodc_model::identity::Identity;
 use steadfast_session::{Context, End, Generation, Initiator, Protocol, Reason, Signal, Time};
 use steadfast_wire::fodc::{
     AgentProfile, ProxyProfile, RegisterAgentRequest, RegisterAgentResponse,
 };
 
-use super::supervisor::agent_metadata;
-
 /// The version of our own profile that this agent speaks.
 pub(crate) const PROFILE: u32 = 1;
+
+/// The metadata that names the agent to the proxy.
+pub(super) const AGENT_ID: &str = "agent_id";
+
+/// The same for relays that drop names with an underscore, as nginx does by default.
+const AGENT_ID_DASHED: &str = "agent-id";
 
 /// An accepted registration.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -227,6 +232,13 @@ impl Protocol for Registration {
     fn on_stop(&mut self, _now: Time, _end: &End, cx: &mut Context<RegisterAgentRequest, Event>) {
         self.on_gone(cx);
     }
+}
+
+/// Returns the metadata that names the agent to the proxy.
+pub(crate) fn agent_metadata(agent_id: &str) -> Result<Metadata, InvalidMetadata> {
+    Metadata::new()
+        .with(AGENT_ID, agent_id)?
+        .with(AGENT_ID_DASHED, agent_id)
 }
 
 /// Ends the stream: the registration of this peer is of no use.

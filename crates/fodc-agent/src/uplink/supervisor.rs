@@ -7,8 +7,7 @@
 use std::{future::Future, sync::Arc, time::Duration};
 
 use steadfast::{
-    Backpressure, CallCredentials, InvalidMetadata, Link, LinkOptions, Metadata, SharedConnection,
-    SharedTransport, transport,
+    Backpressure, CallCredentials, Link, LinkOptions, SharedConnection, SharedTransport, transport,
 };
 use steadfast_session::{Advice, CheckedConfig, End, Initiator, Reason, Status};
 use tokio::{sync::watch, time::Instant};
@@ -17,17 +16,11 @@ use tracing::{debug, warn};
 
 use super::{
     query_stream::{Event, QueryProtocol},
-    registration::Registered,
+    registration::{Registered, agent_metadata},
 };
 
 /// The path of the service.
 const SERVICE: &str = "/banyandb.fodc.v1.FODCService/";
-
-/// The metadata that names the agent to the proxy.
-const AGENT_ID: &str = "agent_id";
-
-/// The same for relays that drop names with an underscore, as nginx does by default.
-const AGENT_ID_DASHED: &str = "agent-id";
 
 /// The time after which the same end of the stream is logged again.
 const SAME_END_LOGGED_EVERY: Duration = Duration::from_secs(300);
@@ -77,13 +70,6 @@ pub(crate) struct StreamCall<'a> {
     pub(crate) config: &'a CheckedConfig,
     pub(crate) credentials: &'a CallCredentials,
     pub(crate) backpressure: Arc<Backpressure>,
-}
-
-/// Returns the metadata that names the agent to the proxy.
-pub(crate) fn agent_metadata(agent_id: &str) -> Result<Metadata, InvalidMetadata> {
-    Metadata::new()
-        .with(AGENT_ID, agent_id)?
-        .with(AGENT_ID_DASHED, agent_id)
 }
 
 impl<C: transport::Connection, O: StreamOpener<C>> Supervisor<C, O> {

@@ -14,6 +14,7 @@ use steadfast_session::{Config, Generation, Ready};
 use tokio::time::sleep;
 
 use super::*;
+use crate::uplink::registration::AGENT_ID;
 use crate::{
     identity::Identity,
     uplink::{
