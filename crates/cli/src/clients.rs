@@ -4,8 +4,10 @@ use std::{net::SocketAddr, time::Duration};
 
 use anyhow::{Context as _, bail};
 use steadfast::{
-    grpc::{self, Address},
+    dial::{Dialer, InvalidAddress, Proxies},
+    grpc,
     session::{Cause, Config, State, Status},
+    tls::TlsOptions,
 };
 pub(crate) use steadfast_streamer::client::{Change, Item, Subscription};
 use steadfast_streamer::{
@@ -23,24 +25,49 @@ use crate::{
     settings::{Given, Setting, Settings, Size},
 };
 
-/// The address of a server, and the timeouts of a session with it.
+/// The way to a server, and the timeouts of a session with it.
 #[derive(Clone, Debug)]
 pub(crate) struct Dial {
-    addr: String,
+    dialer: Dialer,
     config: Config,
     grpc: grpc::Options,
 }
 
-/// The address of a server as it was given, validated.
+/// The addresses of a server, or of several that can stand in for each other.
 #[derive(Clone)]
-pub(crate) struct ServerAddress(pub(crate) String);
+pub(crate) struct ServerAddress(pub(crate) Dialer);
+
+/// Arguments of the commands that connect to a server: TLS, and the proxy on the way.
+#[derive(Clone, clap::Args)]
+pub(crate) struct TlsArgs {
+    /// CA certificates, PEM, that the server's certificate must come from; asks for TLS [default: those
+    /// of the system]
+    #[arg(long, env, value_name = "FILE", hide_short_help = true)]
+    ca: Option<Given<String>>,
+    /// Certificate of this client, PEM; asks for TLS, requires --key. Changed files are read again
+    #[arg(long, env, value_name = "FILE", hide_short_help = true)]
+    cert: Option<Given<String>>,
+    /// Private key of --cert, PEM
+    #[arg(long, env, value_name = "FILE", hide_short_help = true)]
+    key: Option<Given<String>>,
+    /// Name that the server's certificate must have; asks for TLS [default: the host of the address]
+    #[arg(long, env, value_name = "NAME", hide_short_help = true)]
+    server_name: Option<Given<String>>,
+    #[arg(long, env, help = DIRECT_HELP, hide_short_help = true)]
+    direct: Option<Given<bool>>,
+}
+
+const DIRECT_HELP: &str = "Connect directly, whatever HTTPS_PROXY, ALL_PROXY and NO_PROXY say";
+const ADDR_HELP: &str = "Address of the server, also as https://HOST or unix:/PATH; several with commas \
+                         between them stand in for each other [default: 127.0.0.1:9000]";
 
 /// Arguments of the commands that connect to a server.
 #[derive(Clone, clap::Args)]
 pub(crate) struct DialArgs {
-    /// Address of the server [default: 127.0.0.1:9000]
-    #[arg(long, env, value_name = "HOST:PORT")]
+    #[arg(long, env, help = ADDR_HELP, value_name = "HOST:PORT")]
     addr: Option<Given<ServerAddress>>,
+    #[command(flatten)]
+    tls: TlsArgs,
     /// Heartbeat interval; 0s sends none [default: 30s]
     #[arg(long, env, hide_short_help = true)]
     heartbeat: Option<Given<Duration>>,
@@ -82,9 +109,52 @@ pub(crate) enum PublishOutcome {
 
 impl Setting for ServerAddress {
     fn from_text(text: &str) -> Result<Self, String> {
-        match text.parse::<Address>() {
-            Ok(_) => Ok(Self(text.to_owned())),
-            Err(invalid) => Err(invalid.to_string()),
+        let parsed = text.parse();
+        parsed
+            .map(Self)
+            .map_err(|invalid: InvalidAddress| invalid.to_string())
+    }
+}
+
+impl ServerAddress {
+    /// Returns the address of a server on this machine, written in the program.
+    pub(crate) fn local(text: &str) -> Self {
+        Self(text.parse().expect("a default is an address"))
+    }
+}
+
+impl TlsArgs {
+    /// Returns the way to the servers, with TLS if a setting asks for it. The setting `id` has the
+    /// addresses.
+    pub(crate) fn apply(
+        self,
+        ServerAddress(mut dialer): ServerAddress,
+        id: &str,
+        settings: &mut Settings,
+    ) -> Dialer {
+        let mut tls = TlsOptions::default();
+        tls.ca_file = settings.get(self.ca).map(Into::into);
+        tls.cert_file = settings.get(self.cert).map(Into::into);
+        tls.key_file = settings.get(self.key).map(Into::into);
+        tls.server_name = settings.get(self.server_name);
+        if settings.get_or(self.direct, false) {
+            dialer = dialer.proxies(Proxies::none());
+        }
+        if tls == TlsOptions::default() {
+            return dialer;
+        }
+        let plain = dialer.fixed_servers().iter();
+        if let Some(plain) = plain.clone().find(|server| server.is_plain_text()) {
+            let what =
+                format!("{plain} is plain text, and other settings ask for TLS; write https://");
+            settings.unusable(id, what);
+        }
+        match tls.load(&[b"h2"]) {
+            Ok(tls) => dialer.tls(tls),
+            Err(error) => {
+                settings.fault("settings of TLS", error.to_string());
+                dialer
+            }
         }
     }
 }
@@ -109,13 +179,18 @@ impl Dial {
                 settings.fault("settings of the connection", fault.to_string());
             }
         }
-        let here = ServerAddress("127.0.0.1:9000".to_owned());
-        let ServerAddress(addr) = settings.get_or(args.addr, here);
+        let addr = settings.get(args.addr);
+        let addr = addr.unwrap_or_else(|| ServerAddress::local("127.0.0.1:9000"));
+        let dialer = args.tls.apply(addr, "addr", settings);
         let mut grpc = grpc::Options::default();
         if let Some(Size(bytes)) = settings.get(args.max_message_bytes) {
             grpc.max_message_bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
         }
-        Self { addr, config, grpc }
+        Self {
+            dialer,
+            config,
+            grpc,
+        }
     }
 
     /// Returns settings for demonstrations: a dead connection is noticed after 1 s, not after 90 s.
@@ -127,7 +202,7 @@ impl Dial {
         config.max_backoff = Duration::from_secs(1);
         config.stable_after = Duration::from_secs(1);
         Self {
-            addr: addr.to_string(),
+            dialer: Dialer::new([addr.into()]),
             config,
             grpc: grpc::Options::default(),
         }
@@ -175,7 +250,7 @@ impl Subscriber {
         dial: &Dial,
         observer: impl FnMut(ConnectionEvent) + Send + 'static,
     ) -> anyhow::Result<Self> {
-        let client = Client::builder(&dial.addr)
+        let client = Client::builder(dial.dialer.clone())
             .link(dial.config.clone())
             .transport_options(dial.grpc.clone())
             .build()?;
@@ -226,7 +301,7 @@ impl Publisher {
         producer: &str,
         observer: impl FnMut(ConnectionEvent) + Send + 'static,
     ) -> anyhow::Result<Self> {
-        let builder = publisher::Publisher::builder(&dial.addr).producer(producer);
+        let builder = publisher::Publisher::builder(dial.dialer.clone()).producer(producer);
         let publisher = builder
             .link(dial.config.clone())
             .transport_options(dial.grpc.clone())

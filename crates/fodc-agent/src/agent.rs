@@ -326,7 +326,7 @@ fn start_uplink(
     if let Some(pressure) = &config.pressure {
         sources.profiles = Some(Arc::new(ProfileStore::new(pressure)));
     }
-    let mut uplink = Uplink::builder(&settings.proxy, identity.subscribe(), store)
+    let mut uplink = Uplink::builder(settings.proxy.clone(), identity.subscribe(), store)
         .heartbeat_interval(settings.heartbeat_interval)
         .reconnect_interval(settings.reconnect_interval)
         .sources(sources);

@@ -40,7 +40,7 @@ mod supervisor;
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use steadfast::{ConnectError, Link, Outage, grpc, transport::Connection};
+use steadfast::{ConnectError, Link, Outage, dial::Servers, grpc, transport::Connection};
 use steadfast_fodc_model::identity::Identity;
 use steadfast_session::Status;
 use tokio::{sync::watch, time::timeout};
@@ -83,15 +83,15 @@ struct Inner<C: Connection> {
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
 impl Uplink {
-    /// Returns a builder of an uplink to the proxy at `address` (`host:port`). The agent registers
-    /// with the current `identity` and follows its changes; responses are read from `store`.
+    /// Returns a builder of an uplink to a proxy: its address as text, or a
+    /// [`Dialer`](steadfast::dial::Dialer). The agent registers with the current `identity` and follows its changes; responses are read from `store`.
     #[must_use]
     pub fn builder(
-        address: impl Into<String>,
+        proxy: impl Into<Servers>,
         identity: watch::Receiver<Identity>,
         store: impl SampleStore,
     ) -> Builder {
-        Builder::new(address.into(), identity, Arc::new(store))
+        Builder::new(proxy.into(), identity, Arc::new(store))
     }
 }
 

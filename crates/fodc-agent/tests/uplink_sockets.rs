@@ -8,7 +8,10 @@ mod uplink_support;
 
 use std::time::{Duration, Instant};
 
-use steadfast::session::{Recovery, State};
+use steadfast::{
+    dial::Servers,
+    session::{Recovery, State},
+};
 use steadfast_chaos::{Fault, Reach};
 use steadfast_fodc_agent::uplink::Uplink;
 use tokio::time::sleep;
@@ -21,7 +24,7 @@ use uplink_support::{
 
 /// Returns an uplink with intervals a twentieth as long, so that a test sees many of them.
 fn fast_uplink(
-    address: impl Into<String>,
+    address: impl Into<Servers>,
     record: impl steadfast_fodc_agent::uplink::SampleStore,
 ) -> Uplink {
     agent(address, record)

@@ -332,6 +332,47 @@ impl std::str::FromStr for Dialer {
     }
 }
 
+/// The servers that a client is built for: a [`Dialer`], or text that is parsed as one.
+///
+/// Clients take `impl Into<Servers>` and report invalid text when they are built.
+#[derive(Clone, Debug)]
+pub struct Servers(Result<Dialer, InvalidAddress>);
+
+impl Servers {
+    /// Returns the dialer.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the text was invalid.
+    pub fn dialer(&self) -> Result<Dialer, InvalidAddress> {
+        self.0.clone()
+    }
+}
+
+impl From<Dialer> for Servers {
+    fn from(dialer: Dialer) -> Self {
+        Self(Ok(dialer))
+    }
+}
+
+impl From<&str> for Servers {
+    fn from(text: &str) -> Self {
+        Self(text.parse())
+    }
+}
+
+impl From<String> for Servers {
+    fn from(text: String) -> Self {
+        text.as_str().into()
+    }
+}
+
+impl From<&String> for Servers {
+    fn from(text: &String) -> Self {
+        text.as_str().into()
+    }
+}
+
 /// The clone begins with the first server.
 impl Clone for Dialer {
     fn clone(&self) -> Self {

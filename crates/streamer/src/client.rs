@@ -32,7 +32,8 @@ use std::{
 };
 
 use steadfast::{
-    CommandError, ConnectError, Link, Outage, grpc, session::Status, transport::Connection,
+    CommandError, ConnectError, Link, Outage, dial::Servers, grpc, session::Status,
+    transport::Connection,
 };
 use tokio::{runtime::Handle, sync::watch};
 
@@ -108,10 +109,11 @@ pub struct Subscribe<C: Connection = grpc::Connection> {
 }
 
 impl Client {
-    /// Returns a builder of a client for the server at `address`, `host:port`.
+    /// Returns a builder of a client for these servers: addresses as text, separated by commas, or a
+    /// [`Dialer`](steadfast::dial::Dialer).
     #[must_use]
-    pub fn builder(address: impl Into<String>) -> Builder {
-        Builder::new(address.into())
+    pub fn builder(servers: impl Into<Servers>) -> Builder {
+        Builder::new(servers.into())
     }
 }
 

@@ -23,7 +23,8 @@ use std::{
 
 use steadfast::{
     ConnectError, Link, LinkOptions,
-    grpc::{self, Address, Grpc, Options},
+    dial::Servers,
+    grpc::{self, Grpc, Options},
     session::{Ready, Status},
     transport::{Call, Connection},
 };
@@ -107,7 +108,7 @@ pub struct Pending(oneshot::Receiver<Result<Published, PublishError>>);
 /// ```
 #[derive(Debug)]
 pub struct Builder {
-    address: String,
+    servers: Servers,
     producer: Option<String>,
     first_sequence: u64,
     link: LinkOptions,
@@ -175,7 +176,7 @@ impl Builder {
     ///
     /// Panics outside a tokio runtime.
     pub fn build(self) -> Result<Publisher, BuildError> {
-        let address: Address = self.address.parse()?;
+        let dialer = self.servers.dialer()?;
         let producer = self
             .producer
             .unwrap_or_else(|| uuid::Uuid::new_v4().to_string());
@@ -197,7 +198,7 @@ impl Builder {
             .outbox_bytes(2 * self.max_bytes + (16 << 20))
             .spawn(
                 Call::new(METHOD),
-                Grpc::new(address).with_options(self.options),
+                Grpc::with_dialer(dialer).with_options(self.options),
                 Core::new(producer, self.first_sequence),
                 move |event| sink.on_event(event),
             )?;
@@ -208,11 +209,12 @@ impl Builder {
 }
 
 impl Publisher {
-    /// Returns a builder of a publisher to the server at `address`, `host:port`.
+    /// Returns a builder of a publisher to these servers: addresses as text, separated by commas, or a
+    /// [`Dialer`](steadfast::dial::Dialer).
     #[must_use]
-    pub fn builder(address: impl Into<String>) -> Builder {
+    pub fn builder(servers: impl Into<Servers>) -> Builder {
         Builder {
-            address: address.into(),
+            servers: servers.into(),
             producer: None,
             first_sequence: 1,
             link: LinkOptions::new(),

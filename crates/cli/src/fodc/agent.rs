@@ -27,7 +27,7 @@ use self::sources::SourceArgs;
 use super::unused_flags::UnusedFlags;
 use crate::{
     child_process::{READY, parent_gone},
-    clients::ServerAddress,
+    clients::{ServerAddress, TlsArgs},
     output::{self, FAINT, styled},
     settings::{Given, Listen, Setting, Settings, Several, Size},
 };
@@ -99,9 +99,12 @@ pub(crate) struct Args {
 #[derive(clap::Args)]
 #[command(next_help_heading = "Proxy")]
 struct NodeArgs {
-    /// Address of the proxy [default: 127.0.0.1:17912 if the node is named, else none]
+    /// Address of the proxy, https:// as well; several with commas between them stand in for each other
+    /// [default: 127.0.0.1:17912 if the node is named, else none]
     #[arg(long, env, value_name = "HOST:PORT")]
     proxy_addr: Option<Given<ServerAddress>>,
+    #[command(flatten)]
+    tls: TlsArgs,
     /// Name of the pod or node [default: the host's name]
     #[arg(long, env, value_name = "NAME")]
     pod_name: Option<Given<Option<String>>>,
@@ -395,8 +398,10 @@ impl NodeArgs {
             return None;
         }
         let labels = labels.unwrap_or_default().into_iter();
+        let proxy = proxy.unwrap_or_else(|| ServerAddress::local(PROXY));
+        let proxy = self.tls.apply(proxy, "proxy_addr", settings);
         Some(UplinkConfig {
-            proxy: proxy.map_or_else(|| PROXY.to_owned(), |ServerAddress(proxy)| proxy),
+            proxy: proxy.into(),
             identity: Identity {
                 role: role.unwrap_or_else(|| Identity::ROLE_UNKNOWN.to_owned()),
                 labels: labels.map(|Label(key, value)| (key, value)).collect(),

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     child_process::{READY, parent_gone},
-    clients::ServerAddress,
+    clients::{ServerAddress, TlsArgs},
     output,
     settings::{Given, Listen, Setting, Settings, Size},
 };
@@ -51,6 +51,9 @@ pub(crate) struct Args {
     /// Stop when standard input ends, so that a server does not outlive its parent
     #[arg(long, hide = true)]
     stop_with_stdin: bool,
+    // The last one, because the heading of a group also holds for what follows it.
+    #[command(flatten, next_help_heading = "Connection to the Puller")]
+    tls: TlsArgs,
 }
 
 /// The interval of syncs; with `None` each commit is synced.
@@ -104,11 +107,9 @@ pub(crate) async fn run(
         let what = "it is 0, so that nobody could connect; write a larger number";
         settings.unusable("max_connections", what.to_owned());
     }
-    if let Some(ServerAddress(address)) = settings.get(args.puller) {
-        let address = address
-            .parse()
-            .expect("an address is validated when it is read");
-        options.puller = Some(PullerOptions::new(address));
+    if let Some(puller) = settings.get(args.puller) {
+        let dialer = args.tls.apply(puller, "puller", &mut settings);
+        options.puller = Some(PullerOptions::new(dialer));
     }
     settings.finish()?;
     let data = PathBuf::from(data.expect("a missing directory is among the faults"));

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use steadfast::grpc::{Address, InvalidAddress};
+use steadfast::dial::{InvalidAddress, Servers};
 use steadfast_exposition::Limits as PageLimits;
 
 use super::node_config::NodeConfig;
@@ -93,10 +93,10 @@ pub struct ReadLimits {
 }
 
 /// The proxy and the identity of the agent.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct UplinkConfig {
-    /// The address of the proxy: `host:port`.
-    pub proxy: String,
+    /// The way to the proxy.
+    pub proxy: Servers,
     /// The identity of the agent.
     pub identity: Identity,
     /// The heartbeat interval, unless the proxy sets one. Default 10 s.
@@ -355,7 +355,7 @@ impl Default for ReadLimits {
 impl UplinkConfig {
     /// Creates settings for this proxy and identity, with the defaults of the fields.
     #[must_use]
-    pub fn new(proxy: impl Into<String>, identity: Identity) -> Self {
+    pub fn new(proxy: impl Into<Servers>, identity: Identity) -> Self {
         Self {
             proxy: proxy.into(),
             identity,
@@ -366,7 +366,7 @@ impl UplinkConfig {
     }
 
     fn check(&self, fault: &mut impl FnMut(&'static str, ConfigProblem)) {
-        if let Err(invalid) = self.proxy.parse::<Address>() {
+        if let Err(invalid) = self.proxy.dialer() {
             fault("uplink.proxy", ConfigProblem::Address(invalid));
         }
         if let Err(faults) = self.identity.check() {

@@ -8,7 +8,8 @@ use std::{
 
 use steadfast::{
     CallCredentials, Link, LinkOptions,
-    grpc::{Address, Grpc, InvalidAddress, Options},
+    dial::{InvalidAddress, Servers},
+    grpc::{Grpc, Options},
     transport::{Call, Connection, Transport},
 };
 use steadfast_fodc_model::identity::{Identity, IdentityFaults};
@@ -35,7 +36,7 @@ const METHOD: &str = "/banyandb.fodc.v1.FODCService/RegisterAgent";
 
 /// The settings of an uplink. Each has a default; [`Builder::build`] checks them.
 pub struct Builder {
-    address: String,
+    proxy: Servers,
     identity: watch::Receiver<Identity>,
     store: Arc<dyn SampleStore>,
     sources: Sources,
@@ -77,12 +78,12 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
 
 impl Builder {
     pub(super) fn new(
-        address: String,
+        proxy: Servers,
         identity: watch::Receiver<Identity>,
         store: Arc<dyn SampleStore>,
     ) -> Self {
         Self {
-            address,
+            proxy,
             identity,
             store,
             sources: Sources::default(),
@@ -205,9 +206,9 @@ impl Builder {
     ///
     /// Outside a tokio runtime.
     pub fn build(self) -> Result<Uplink, BuildFaults> {
-        match (self.address.parse::<Address>(), self.check()) {
-            (Ok(address), Ok(checked)) => {
-                let transport = Grpc::new(address).with_options(self.options.clone());
+        match (self.proxy.dialer(), self.check()) {
+            (Ok(dialer), Ok(checked)) => {
+                let transport = Grpc::with_dialer(dialer).with_options(self.options.clone());
                 Ok(self.spawn(transport, checked))
             }
             (address, checked) => Err(BuildFaults {
@@ -489,7 +490,7 @@ impl std::error::Error for BuildFaults {}
 impl fmt::Debug for Builder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Builder")
-            .field("address", &self.address)
+            .field("proxy", &self.proxy)
             .field("reconnect_interval", &self.reconnect_interval)
             .finish_non_exhaustive()
     }

@@ -20,7 +20,7 @@ pub(crate) async fn start_proxy() -> Proxy {
 pub(crate) fn settings(address: SocketAddr, proxy: &Proxy, exporter: &Exporter) -> Config {
     let mut config = config([exporter.url()]);
     config.uplink = Some(UplinkConfig {
-        proxy: proxy.grpc_address().to_string(),
+        proxy: proxy.grpc_address().to_string().into(),
         identity: Identity {
             role: Identity::ROLE_UNKNOWN.to_owned(),
             pod_name: "db-0".to_owned(),

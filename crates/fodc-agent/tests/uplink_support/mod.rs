@@ -17,6 +17,7 @@ use std::{future::Future, time::Duration};
 use prost_types::Timestamp;
 use steadfast::{
     LinkOptions,
+    dial::Servers,
     session::{State, Status},
 };
 use steadfast_fodc_agent::{
@@ -68,7 +69,7 @@ pub(crate) fn identity() -> Identity {
 }
 
 /// Returns a builder of an uplink with that identity and a fixed seed.
-pub(crate) fn agent(address: impl Into<String>, record: impl SampleStore) -> Builder {
+pub(crate) fn agent(address: impl Into<Servers>, record: impl SampleStore) -> Builder {
     let identity = watch::Sender::new(identity());
     Uplink::builder(address, identity.subscribe(), record).link(LinkOptions::new().seed(7))
 }

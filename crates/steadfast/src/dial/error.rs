@@ -65,6 +65,8 @@ pub enum DialCause {
     Other {
         /// The text of the error and its sources.
         text: String,
+        /// What to do about it, where that is known.
+        remedy: Option<&'static str>,
         /// The error.
         source: Arc<dyn Error + Send + Sync>,
     },
@@ -112,8 +114,8 @@ impl From<crate::tls::TlsError> for DialCause {
 
 impl DialError {
     /// Returns what to do about it, where that is known.
-    fn remedy(&self) -> Option<String> {
-        let text = match (&self.cause, self.step) {
+    fn remedy(&self) -> Option<&'static str> {
+        Some(match (&self.cause, self.step) {
             (DialCause::Nothing, Step::Servers) => "the list of servers is empty",
             (DialCause::Nothing, _) => "check the spelling, and that the name has an address",
             (DialCause::TimedOut(_), Step::Resolve) => "check the resolver of this machine",
@@ -124,18 +126,14 @@ impl DialError {
                 "check the name, and the resolver of this machine"
             }
             (DialCause::Io(error), Step::Connect) => return connect_remedy(error.kind()),
-            #[cfg(feature = "tls")]
-            (DialCause::Other { source, .. }, _) => {
-                return crate::tls::remedy(source.as_ref());
-            }
+            (DialCause::Other { remedy, .. }, _) => return *remedy,
             _ => return None,
-        };
-        Some(text.to_owned())
+        })
     }
 }
 
-fn connect_remedy(kind: io::ErrorKind) -> Option<String> {
-    let text = match kind {
+fn connect_remedy(kind: io::ErrorKind) -> Option<&'static str> {
+    Some(match kind {
         io::ErrorKind::ConnectionRefused => "check the port, and that the server is running",
         io::ErrorKind::NotFound => "check the path, and that the server is running",
         io::ErrorKind::PermissionDenied => "check the permissions of the socket, and firewalls",
@@ -143,8 +141,7 @@ fn connect_remedy(kind: io::ErrorKind) -> Option<String> {
             "check the address and the routes of this machine"
         }
         _ => return None,
-    };
-    Some(text.to_owned())
+    })
 }
 
 impl fmt::Display for Step {

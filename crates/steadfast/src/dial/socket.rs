@@ -17,7 +17,7 @@ use std::{
 use socket2::SockRef;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::TcpStream,
+    net::{TcpSocket, TcpStream},
 };
 
 /// A connection of bytes in both directions.
@@ -94,7 +94,15 @@ impl Socket {
         user_timeout: Option<Duration>,
         reset_on_drop: ResetOnDrop,
     ) -> io::Result<Self> {
-        let stream = TcpStream::connect(address).await?;
+        let socket = match address {
+            SocketAddr::V4(_) => TcpSocket::new_v4()?,
+            SocketAddr::V6(_) => TcpSocket::new_v6()?,
+        };
+        // If this future is dropped, the system may have connected already, and the peer may never
+        // close its side.
+        socket.set_zero_linger()?;
+        let stream = socket.connect(address).await?;
+        SockRef::from(&stream).set_linger(None)?;
         // Heartbeats and credit are small; Nagle's algorithm would hold them back for the peer's
         // delayed acknowledgement.
         stream.set_nodelay(true)?;

@@ -72,6 +72,29 @@ fn wants_calm(status: &Status) -> bool {
         .any(|error| error.reason() == Some(h2::Reason::ENHANCE_YOUR_CALM))
 }
 
+/// Returns what to do about a connection that was lost before the response headers.
+pub(super) fn remedy(status: &Status) -> &'static str {
+    let known = sources(status).find_map(|error| {
+        let h2 = error.downcast_ref::<h2::Error>();
+        let reason = h2
+            .filter(|error| !error.is_remote())
+            .and_then(h2::Error::reason);
+        // What another protocol sends is read as a frame that is too long or impossible.
+        if let Some(h2::Reason::FRAME_SIZE_ERROR | h2::Reason::PROTOCOL_ERROR) = reason {
+            return Some("the server does not speak HTTP/2 here: check the port, and try https://");
+        }
+        #[cfg(feature = "tls")]
+        if let Some(error) = error.downcast_ref().or_else(|| h2?.get_io()) {
+            return crate::tls::remedy(error);
+        }
+        None
+    });
+    known.unwrap_or(
+        "check the port, and whether the server speaks HTTP/2 there, or requires https:// or a client \
+         certificate",
+    )
+}
+
 /// Describes a loss by its cause alone. The layers between (tonic, hyper, h2) only say that an error
 /// occurred below them.
 fn loss(status: &Status) -> String {

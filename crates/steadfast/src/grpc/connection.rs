@@ -186,6 +186,7 @@ fn unreachable(errors: DialErrors) -> End {
 fn other(error: impl std::error::Error + Send + Sync + 'static) -> DialCause {
     DialCause::Other {
         text: classify::chain(&error),
+        remedy: None,
         source: Arc::new(error),
     }
 }
@@ -198,6 +199,7 @@ impl Inner {
         if let Reason::Lost(detail) = &mut end.reason {
             let cause = DialCause::Other {
                 text: detail.as_str().to_owned(),
+                remedy: Some(classify::remedy(&status)),
                 source: Arc::new(status),
             };
             *detail = Detail::from_error(self.way.failed(Step::Headers, cause));

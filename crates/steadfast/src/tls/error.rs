@@ -1,7 +1,6 @@
 //! The errors of TLS, with what to do about them.
 
 use std::{
-    error::Error,
     io,
     path::{Path, PathBuf},
     sync::Arc,
@@ -96,81 +95,94 @@ fn explained(error: &io::Error) -> String {
     }
 }
 
-/// Returns what to do about the error, if rustls made it or one of its sources and it is a known one.
-///
-/// A server that refuses a client's certificate says so after the handshake of TLS 1.3, so that an
-/// error of reading leads here, too.
-pub(crate) fn remedy(error: &(dyn Error + 'static)) -> Option<String> {
-    let mut errors = std::iter::successors(Some(error), |&error| {
-        // The source of an `io::Error` is that of its inner error, which would be skipped.
-        match error
-            .downcast_ref::<io::Error>()
-            .and_then(io::Error::get_ref)
-        {
-            Some(inner) => Some(inner as &(dyn Error + 'static)),
-            None => error.source(),
+/// Returns what to do about the error, if rustls made it and it is a known one.
+pub(crate) fn remedy(error: &io::Error) -> Option<&'static str> {
+    let inner = error.get_ref();
+    match inner.and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
+        Some(rustls::Error::InvalidCertificate(problem)) => certificate_remedy(problem),
+        Some(rustls::Error::InvalidMessage(_)) => {
+            Some("the server does not speak TLS here: use http://, or another port")
         }
-    });
-    errors
-        .find_map(|error| error.downcast_ref::<rustls::Error>())
-        .and_then(remedy_of)
+        Some(rustls::Error::AlertReceived(alert)) => refusal(|known| known == *alert),
+        Some(_) => None,
+        // A server that refuses a client's certificate says so after the handshake of TLS 1.3. The
+        // error then comes from h2, which keeps only the text of what it reads.
+        None => {
+            let text = error.to_string();
+            refusal(|known| text.contains(&rustls::Error::AlertReceived(known).to_string()))
+        }
+    }
 }
 
-fn remedy_of(error: &rustls::Error) -> Option<String> {
-    use CertificateError as Certificate;
-    let text = match error {
-        rustls::Error::InvalidCertificate(problem) => match problem {
-            // A bad signature is one of another authority with the same name.
-            Certificate::UnknownIssuer | Certificate::BadSignature => {
-                "no trusted authority has signed the server's certificate: give the CA file of its authority"
-            }
-            Certificate::Expired | Certificate::ExpiredContext { .. } => {
-                "the server's certificate has expired: renew it, or set the clock of this machine"
-            }
-            Certificate::NotValidYet | Certificate::NotValidYetContext { .. } => {
-                "the server's certificate is not valid yet: set the clock of this machine, or of the authority"
-            }
-            Certificate::NotValidForName | Certificate::NotValidForNameContext { .. } => {
-                "the server's certificate is for another name: correct the address, or set the server name"
-            }
-            Certificate::InvalidPurpose | Certificate::InvalidPurposeContext { .. } => {
-                "the server's certificate is not one for servers (extended key usage serverAuth)"
-            }
-            _ => return None,
-        },
-        rustls::Error::AlertReceived(alert) => return refusal(*alert).map(str::to_owned),
-        rustls::Error::InvalidMessage(_) => {
-            "the server does not speak TLS here: use http://, or another port"
+fn certificate_remedy(problem: &CertificateError) -> Option<&'static str> {
+    use CertificateError as Problem;
+    Some(match problem {
+        // A bad signature is one of another authority with the same name.
+        Problem::UnknownIssuer | Problem::BadSignature => {
+            "no trusted authority has signed the server's certificate: give the CA file of its \
+             authority"
         }
-        _ => return None,
-    };
-    Some(text.to_owned())
-}
-
-/// Returns what to do about a refusal by the server.
-fn refusal(alert: AlertDescription) -> Option<&'static str> {
-    Some(match alert {
-        AlertDescription::CertificateRequired | AlertDescription::AccessDenied => {
-            "the server requires a client certificate: give a certificate file and a key file"
+        Problem::Expired | Problem::ExpiredContext { .. } => {
+            "the server's certificate has expired: renew it, or set the clock of this machine"
         }
-        AlertDescription::BadCertificate
-        | AlertDescription::UnsupportedCertificate
-        | AlertDescription::CertificateRevoked
-        | AlertDescription::CertificateExpired
-        | AlertDescription::CertificateUnknown
-        | AlertDescription::UnknownCA
-        | AlertDescription::DecryptError => {
-            "the server refused the certificate of this client: give one that its authority has signed and that is valid now"
+        Problem::NotValidYet | Problem::NotValidYetContext { .. } => {
+            "the server's certificate is not valid yet: set the clock of this machine, or of the \
+             authority"
         }
-        AlertDescription::UnrecognisedName => {
-            "the server has no certificate for this name: correct the address, or set the server name"
+        Problem::NotValidForName | Problem::NotValidForNameContext { .. } => {
+            "the server's certificate is for another name: correct the address, or set the server \
+             name"
         }
-        AlertDescription::NoApplicationProtocol => {
-            "the server does not offer HTTP/2 here: switch it on, or use another port"
-        }
-        AlertDescription::ProtocolVersion | AlertDescription::HandshakeFailure => {
-            "the server and this client have no version or cipher of TLS in common, or the server requires a client certificate"
+        Problem::InvalidPurpose | Problem::InvalidPurposeContext { .. } => {
+            "the server's certificate is not one for servers (extended key usage serverAuth)"
         }
         _ => return None,
     })
 }
+
+fn refusal(is_meant: impl Fn(AlertDescription) -> bool) -> Option<&'static str> {
+    let found = REFUSALS
+        .into_iter()
+        .find(|(alerts, _)| alerts.iter().any(|alert| is_meant(*alert)));
+    found.map(|(_, remedy)| remedy)
+}
+
+/// What to do about the refusals of a server.
+const REFUSALS: [(&[AlertDescription], &str); 5] = [
+    (
+        &[
+            AlertDescription::CertificateRequired,
+            AlertDescription::AccessDenied,
+        ],
+        "the server requires a client certificate: give a certificate file and a key file",
+    ),
+    (
+        &[
+            AlertDescription::BadCertificate,
+            AlertDescription::UnsupportedCertificate,
+            AlertDescription::CertificateRevoked,
+            AlertDescription::CertificateExpired,
+            AlertDescription::CertificateUnknown,
+            AlertDescription::UnknownCA,
+            AlertDescription::DecryptError,
+        ],
+        "the server refused the certificate of this client: give one that its authority has signed \
+         and that is valid now",
+    ),
+    (
+        &[AlertDescription::UnrecognisedName],
+        "the server has no certificate for this name: correct the address, or set the server name",
+    ),
+    (
+        &[AlertDescription::NoApplicationProtocol],
+        "the server does not offer HTTP/2 here: switch it on, or use another port",
+    ),
+    (
+        &[
+            AlertDescription::ProtocolVersion,
+            AlertDescription::HandshakeFailure,
+        ],
+        "the server and this client have no version or cipher of TLS in common, or the server \
+         requires a client certificate",
+    ),
+];

@@ -5,6 +5,7 @@ use std::{any::Any, future, net::SocketAddr};
 use futures_util::{StreamExt as _, stream};
 use steadfast::{
     Backpressure,
+    dial::Step,
     grpc::{Connection, Grpc},
     session::{Activity, Ready},
 };
@@ -16,6 +17,8 @@ use tokio::{
 use tonic::Status;
 
 use super::*;
+#[cfg(feature = "tls")]
+use crate::support::relay::{Front, Relay};
 use crate::support::{
     note::{After, large, note},
     server::{self, Incoming, Responses, Server},
@@ -61,9 +64,13 @@ fn tasks() -> usize {
 
 impl Case {
     fn new(peer: SocketAddr, options: LinkOptions) -> Self {
+        Self::over(Grpc::new(peer.into()), peer, options)
+    }
+
+    fn over(transport: Grpc, peer: SocketAddr, options: LinkOptions) -> Self {
         let (sockets, tasks) = (towards(peer), tasks());
         Self {
-            running: Running::idle(Grpc::new(peer.into()), options, Notes::sending(1)),
+            running: Running::idle(transport, options, Notes::sending(1)),
             peer,
             sockets,
             tasks,
@@ -173,6 +180,30 @@ async fn ends_from_dial_to_black_hole_leave_nothing() {
         case
     })
     .await;
+}
+
+#[cfg(feature = "tls")]
+#[tokio::test]
+async fn ends_from_each_step_of_a_dial_leave_nothing() {
+    for (step, sockets) in [
+        (Step::Resolve, 0),
+        (Step::Proxy, 1),
+        (Step::Tls, 1),
+        (Step::Headers, 1),
+    ] {
+        println!("{step:?}");
+        each_way(async || {
+            let mute = Relay::start(Front::Mute, nobody());
+            let dialer = dialling::hanging_in(step, mute.addr);
+            let transport = Grpc::with_dialer(dialer);
+            let mut case = Case::over(transport, mute.addr, options(config()));
+            case.running.link.start().unwrap();
+            until_towards(mute.addr, sockets).await;
+            case.guard = Some(Box::new(mute));
+            case.until(Activity::Opening).await
+        })
+        .await;
+    }
 }
 
 #[tokio::test]

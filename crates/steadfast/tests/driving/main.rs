@@ -12,6 +12,8 @@ mod classified_faults;
 #[cfg(target_os = "linux")]
 mod closing;
 mod credentials;
+#[cfg(all(unix, feature = "tls"))]
+mod dialling;
 mod ends;
 mod flow;
 mod liveness;

@@ -9,6 +9,11 @@
 )]
 
 pub(crate) mod note;
+#[cfg(all(unix, feature = "tls"))]
+#[path = "pki.rs"]
+pub(crate) mod pki;
+#[cfg(all(unix, feature = "tls"))]
+pub(crate) mod relay;
 pub(crate) mod server;
 pub(crate) mod sockets;
 

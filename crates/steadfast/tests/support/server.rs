@@ -155,7 +155,7 @@ impl Drop for Server {
     }
 }
 
-fn runtime() -> Runtime {
+pub(crate) fn runtime() -> Runtime {
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .enable_all()
@@ -164,7 +164,7 @@ fn runtime() -> Runtime {
 }
 
 /// Waits on a thread of its own, because a runtime cannot be waited for from within another one.
-fn block_on_elsewhere<T: Send + 'static>(
+pub(crate) fn block_on_elsewhere<T: Send + 'static>(
     runtime: &Runtime,
     future: impl Future<Output = T> + Send + 'static,
 ) -> T {

@@ -7,7 +7,8 @@ use std::{
 
 use steadfast::{
     LinkOptions,
-    grpc::{Address, Grpc, InvalidAddress, Options},
+    dial::{InvalidAddress, Servers},
+    grpc::{Grpc, Options},
     session::{Advice, ConfigFaults, End, Liveness, Ready, Reason},
     transport::{Call, Transport},
 };
@@ -41,7 +42,7 @@ use steadfast_streamer_core::client::{self, Core, Limits};
 /// # }
 /// ```
 pub struct Builder {
-    address: String,
+    servers: Servers,
     client_id: String,
     limits: Limits,
     offer_profile: bool,
@@ -62,9 +63,9 @@ pub enum BuildError {
 }
 
 impl Builder {
-    pub(super) fn new(address: String) -> Self {
+    pub(super) fn new(servers: Servers) -> Self {
         Self {
-            address,
+            servers,
             client_id: format!("steadfast-{}", std::process::id()),
             limits: Limits::default(),
             offer_profile: true,
@@ -131,8 +132,8 @@ impl Builder {
     ///
     /// Panics outside a tokio runtime.
     pub fn build(self) -> Result<Client, BuildError> {
-        let address: Address = self.address.parse()?;
-        let transport = Grpc::new(address).with_options(self.options.clone());
+        let transport =
+            Grpc::with_dialer(self.servers.dialer()?).with_options(self.options.clone());
         Ok(self.build_on(transport)?)
     }
 
@@ -187,7 +188,7 @@ impl Builder {
 impl fmt::Debug for Builder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Builder")
-            .field("address", &self.address)
+            .field("servers", &self.servers)
             .field("client_id", &self.client_id)
             .field("link", &self.link)
             .finish_non_exhaustive()

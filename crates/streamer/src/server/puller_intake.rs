@@ -14,7 +14,8 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use bytes::Bytes;
 use steadfast::{
     Backpressure, CallCredentials, Link, LinkOptions,
-    grpc::{self, Address, Connection, Grpc},
+    dial::Dialer,
+    grpc::{self, Connection, Grpc},
     session::{Advice, Config, ConfigFaults, End, Ready, Reason, Status},
     transport::Call,
 };
@@ -65,8 +66,8 @@ const METHOD: &str = "/syntrix.puller.v1.PullerService/Subscribe";
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct PullerOptions {
-    /// The address of the Puller.
-    pub address: Address,
+    /// The way to the Puller.
+    pub dialer: Dialer,
     /// Settings of the session: backoff, and the silence after which the Puller counts as dead. A Puller
     /// sends a heartbeat every 30 seconds by default.
     pub session: Config,
@@ -75,11 +76,11 @@ pub struct PullerOptions {
 }
 
 impl PullerOptions {
-    /// Returns the default settings for the Puller at `address`.
+    /// Returns the default settings for the Puller that `dialer` leads to.
     #[must_use]
-    pub fn new(address: Address) -> Self {
+    pub fn new(dialer: Dialer) -> Self {
         Self {
-            address,
+            dialer,
             session: Config::default(),
             credentials: CallCredentials::default(),
         }
@@ -186,7 +187,7 @@ impl IntakeTask {
     ) -> Result<(IntakeHandle, Self), ConfigFaults> {
         let mut grpc_options = grpc::Options::default();
         grpc_options.max_message_bytes = MESSAGE_BYTES;
-        let transport = Grpc::new(options.address).with_options(grpc_options);
+        let transport = Grpc::with_dialer(options.dialer).with_options(grpc_options);
         let backpressure = Backpressure::new(QUEUE_UNITS);
         // Unbounded, but reading pauses at the limit of `backpressure`.
         let (sender, received) = mpsc::unbounded_channel();
