@@ -591,6 +591,36 @@ mod tests {
     }
 
     #[test]
+    fn settings_of_the_way_to_the_proxy_are_checked() {
+        let (config, settings) = parsed(
+            "[agent]\nproxy_addr = \"db-1:1, https://db-2:2\"\ndirect = true\n\
+             metrics_endpoint = \"http://a/\"",
+        );
+        assert_eq!(settings.finish(), Ok(()));
+        let dialer = config.uplink.unwrap().proxy.dialer().unwrap();
+        let servers = dialer.fixed_servers().iter().map(ToString::to_string);
+        assert_eq!(servers.collect::<Vec<_>>(), ["db-1:1", "https://db-2:2"]);
+        for (lines, told) in [
+            (
+                "proxy_addr = \"http://db:1\"\nserver_name = \"db\"",
+                "http://db:1 is plain text",
+            ),
+            (
+                "proxy_addr = \"db:1\"\nca = \"/nowhere.pem\"",
+                "cannot read /nowhere.pem",
+            ),
+            (
+                "proxy_addr = \"db:1\"\nkey = \"client.key\"",
+                "must be given together",
+            ),
+        ] {
+            let (_, settings) = parsed(&format!("[agent]\n{lines}\n"));
+            let faults = settings.finish().unwrap_err().to_string();
+            assert!(faults.contains(told), "{lines}: {faults}");
+        }
+    }
+
+    #[test]
     fn faulty_endpoint_of_the_file_names_its_line() {
         for (table, told) in [
             (

@@ -375,3 +375,41 @@ async fn rotated_certificates_cost_no_stream() {
     }
     assert_eq!(relay.accepted(), (STREAMS + ROTATIONS) as u64);
 }
+
+/// The environment of a process is fixed, so that the test runs itself as another one.
+#[tokio::test]
+async fn proxy_of_the_environment_is_used_unless_excepted() {
+    const CHILD: &str = "STEADFAST_TEST_CHILD";
+    if std::env::var_os(CHILD).is_some() {
+        let dialer = dialer("db.test:9000").timeout(Duration::from_secs(1));
+        // The parent looks at the proxy. Without it, the name does not exist.
+        dialer.clone().connect().await.ok();
+        dialer.proxies(Proxies::none()).connect().await.unwrap_err();
+        return;
+    }
+    let proxy = Relay::start(Front::Proxy(OPEN), nobody());
+    for (variable, exceptions, requests) in [
+        ("HTTPS_PROXY", "", 1),
+        ("https_proxy", "other.test", 1),
+        ("ALL_PROXY", "", 1),
+        ("HTTPS_PROXY", "db.test", 0),
+        ("HTTPS_PROXY", "*", 0),
+    ] {
+        let before = proxy.heads().len();
+        let status = tokio::process::Command::new(std::env::current_exe().unwrap())
+            .args([
+                "--exact",
+                "dialling::proxy_of_the_environment_is_used_unless_excepted",
+            ])
+            .env_clear()
+            .env(CHILD, "1")
+            .env(variable, format!("http://{}", proxy.addr))
+            .env("NO_PROXY", exceptions)
+            .stdout(std::process::Stdio::null())
+            .status();
+        // It ends by its own timeouts.
+        assert!(status.await.unwrap().success());
+        let made = proxy.heads().len() - before;
+        assert_eq!(made, requests, "{variable}, NO_PROXY={exceptions}");
+    }
+}
