@@ -7,7 +7,7 @@ const FAMILIES: [(&str, usize); 14] = [
     // What is required of the Streamer, of FODC, and beyond both.
     ("req:S", 17),
     ("req:F", 15),
-    ("req:X", 11),
+    ("req:X", 14),
     // What must hold of any resilient stream.
     ("inv:I", 25),
     // What the log promises.

@@ -5,7 +5,6 @@ use std::{future::Future, io, net::SocketAddr, time::Duration};
 use super::{
     Address, Deadline, DialCause, DialError, Dialer, Dialled, Io, ResetOnDrop, Step,
     address::Target,
-    proxy::Proxy,
     race::{interleave, race},
     socket::Socket,
 };
@@ -63,16 +62,13 @@ impl Dialer {
                 let proxy = self.settings.proxies.find(host, *port);
                 let proxy = proxy.map_err(|cause| vec![way.failed(Step::Proxy, cause.into())])?;
                 way.proxy = proxy.as_ref().map(ToString::to_string);
-                let (mut socket, peer, reset_on_drop) = match &proxy {
-                    Some(Proxy { host, port, .. }) => {
-                        self.reach(&way, host, *port, user_timeout, deadline)
-                            .await?
-                    }
-                    None => {
-                        self.reach(&way, host, *port, user_timeout, deadline)
-                            .await?
-                    }
+                let (first_host, first_port) = match &proxy {
+                    Some(proxy) => (&proxy.host, proxy.port),
+                    None => (host, *port),
                 };
+                let (mut socket, peer, reset_on_drop) = self
+                    .reach(&way, first_host, first_port, user_timeout, deadline)
+                    .await?;
                 way.peer = Some(peer);
                 if let Some(proxy) = proxy {
                     socket = deadline
