@@ -376,6 +376,36 @@ async fn rotated_certificates_cost_no_stream() {
     assert_eq!(relay.accepted(), (STREAMS + ROTATIONS) as u64);
 }
 
+#[tokio::test(start_paused = true)]
+async fn backoff_counts_rounds_however_many_servers_fail() {
+    let calls = Arc::new(Mutex::new(0));
+    for peers_answer in [true, false] {
+        *calls.lock().unwrap() = 0;
+        let noted = Arc::clone(&calls);
+        let connector = move |_: &Address| -> BoxFuture<std::io::Result<Box<dyn Io>>> {
+            *noted.lock().unwrap() += 1;
+            Box::pin(async move {
+                if !peers_answer {
+                    std::future::pending::<()>().await;
+                }
+                Err(std::io::ErrorKind::ConnectionRefused.into())
+            })
+        };
+        let servers = dialer("a:1,b:1,c:1").connector(connector);
+        let running = Running::start(Grpc::with_dialer(servers), Config::default());
+        tokio::time::sleep(Duration::from_secs(600)).await;
+        let attempts = running.link.counters().attempts;
+        // As many as one server that fails causes.
+        assert!((10..=33).contains(&attempts), "{attempts}");
+        let calls = *calls.lock().unwrap();
+        assert!(
+            (3 * attempts - 3..=3 * attempts).contains(&calls),
+            "{calls} in {attempts}"
+        );
+        within("closed", running.link.close()).await;
+    }
+}
+
 /// The environment of a process is fixed, so that the test runs itself as another one.
 #[tokio::test]
 async fn proxy_of_the_environment_is_used_unless_excepted() {
