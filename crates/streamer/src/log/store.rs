@@ -1,7 +1,8 @@
 //! The log in a directory: segments with an index.
 //!
-//! One directory holds a lock file, segments with the events and the states of producers, and an
-//! index: a redb database with three tables, for producers, documents, and a few numbers of metadata.
+//! One directory holds a lock file, segments with the events and the states of producers, an index, and
+//! a file that names the head ([`head`]). The index is a redb database with three tables, for producers,
+//! documents, and a few numbers of metadata.
 //! A commit is one write and one sync of a segment. The index is written later and in bulk, by
 //! transactions that also record how far they have come (`applied_upto`). States that are not written
 //! yet are kept in memory, and are rebuilt from the segments when the log is opened.

@@ -125,21 +125,17 @@ impl SegmentLog {
     fn advance_head(&mut self, now_ms: i64) -> Result<(), LogError> {
         let head = self.shared.bounds().head;
         // What is not synced may vanish without anybody's doing, and would be called damage.
-        if self.unsynced_since.is_some() {
-            return Ok(());
+        if self.unsynced_since.is_none()
+            && let Some(file) = &mut self.head_file
+            && file.is_behind(head)
+            && is_due(file.written_ms, head::INTERVAL_MS, now_ms)
+            && let Err(error) = file.advance(head, now_ms)
+            // What the file says stays true.
+            && !error.is_full()
+        {
+            return Err(error);
         }
-        match &mut self.head_file {
-            Some(file)
-                if file.is_behind(head) && is_due(file.written_ms, head::INTERVAL_MS, now_ms) =>
-            {
-                match file.advance(head, now_ms) {
-                    // Older content stays true.
-                    Err(error) if error.is_full() => Ok(()),
-                    result => result,
-                }
-            }
-            Some(_) | None => Ok(()),
-        }
+        Ok(())
     }
 
     /// Advances the age clock. One step ages events by at most a thousandth of the retention age more

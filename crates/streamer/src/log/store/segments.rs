@@ -77,8 +77,9 @@ impl Segments {
     /// Opens the segments in a directory.
     ///
     /// Cuts the last segment after its last whole commit, and calls `replay` with each later record
-    /// than `applied_upto`, in order. Events up to `committed_upto` are never cut. With `deferred_syncs`, all of these may be unsynced, not only the
-    /// last commit. Returns the head that the segments show.
+    /// than `applied_upto`, in order. Events up to `committed_upto` are never cut. With `deferred_syncs`,
+    /// all records after `applied_upto` may be unsynced, not only the last commit. Returns the head that
+    /// the segments show.
     pub(super) fn recover(
         disk: Arc<dyn Disk>,
         applied_upto: u64,
