@@ -21,6 +21,8 @@ share of its range, since where a series begins PromQL stretches what it knows b
 series has to be there when all of these have it, and must not be when none has. Values that are not
 derived over a range must be one of the reference's, bit for bit.
 
+Before that, regular expressions are compared with Prometheus (`expressions.py`).
+
 Run it with STEADFAST_BINARY naming the binary (default target/debug/steadfast). Needs `prometheus` and
 `prometheus-node-exporter`; as root on Debian it installs them. Takes about two minutes.
 """
@@ -38,9 +40,13 @@ import tempfile
 import threading
 import time
 
+import expressions
 from queries import LONGEST_RANGE, OWN, Asked, known, random_query, same
 from relay import HIDDEN_PREFIX, Relay
 from servers import Processes, find_programs, free_port, load, prometheus, query, wait_for
+
+# The number of regular expressions that are compared first.
+EXPRESSIONS = 1_000
 
 
 def within(value, candidates, asked):
@@ -162,6 +168,14 @@ def ask_all(reference, through_agent, dice, count, during, disturbed):
     return failures == 0 and skipped <= points / 3
 
 
+def check_expressions(root, seed):
+    processes = Processes(root)
+    try:
+        return expressions.check(processes, root, seed, EXPRESSIONS)
+    finally:
+        processes.stop()
+
+
 def main():
     arguments = argparse.ArgumentParser(description="compare remote read with a Prometheus of its own")
     arguments.add_argument("--seed", type=int, default=1)
@@ -176,6 +190,8 @@ def main():
     root = pathlib.Path(tempfile.mkdtemp(prefix="steadfast-remote-read-"))
     good = False
     try:
+        if not check_expressions(root, given.seed):
+            sys.exit("expressions differ")
         good = check(root, str(binary), given.seed, given.queries, given.seconds)
     finally:
         if given.keep or not good:

@@ -26,6 +26,8 @@ type ReplySender = oneshot::Sender<Outcome<Samples>>;
 #[derive(Debug)]
 pub(super) struct AgentEntry {
     pub(super) queries: QueryQueue<ReplySender, Samples>,
+    /// The agent is in the queue of those that can be asked for a window.
+    pub(super) waits_for_window: bool,
     /// The metrics stream that requests are sent on.
     outbound: Option<Outbound>,
     /// Older metrics streams that are still open, by generation. An agent that reopens its stream may
@@ -58,6 +60,7 @@ impl AgentEntry {
     ) -> Self {
         Self {
             queries: QueryQueue::new(limits, carried),
+            waits_for_window: false,
             outbound: None,
             superseded: BTreeMap::new(),
             streams: BTreeMap::new(),
@@ -141,6 +144,12 @@ impl AgentEntry {
         let times = (now, UnixNanos::wall_clock());
         self.step(|queries, out| queries.enqueue(times, query, names, (sender, deadline), out));
         receiver
+    }
+
+    /// Requests the next window. Returns true if the agent was asked for one.
+    pub(super) fn start_window(&mut self, now: Time) -> bool {
+        self.step(|queries, out| queries.start_window(now, out));
+        self.queries.is_sending_window(now)
     }
 
     /// Takes a message of the metrics stream; `kept` is false if it did not fit into memory.

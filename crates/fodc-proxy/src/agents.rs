@@ -1,7 +1,7 @@
 //! All agents that the proxy remembers.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, VecDeque},
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
@@ -19,7 +19,7 @@ use super::{
     frames::Outbound,
     lanes::{StreamKind, Wire},
     query::{MetricNames, Outcome, Query, ResponsePart},
-    query_queue::{CarriedState, QueryLimits, SliceShare},
+    query_queue::{CarriedState, QueryLimits, SliceShare, sending_max},
     registry::{Agent, AgentId, Displaced, Identity, Refusal, Registry, UnknownAgent},
     samples::Samples,
     time::UnixNanos,
@@ -30,6 +30,8 @@ use super::{
 pub(super) struct Agents {
     registry: Registry,
     entries: BTreeMap<AgentId, AgentEntry>,
+    /// The agents that can be asked for a window, in the order in which they are.
+    window_queue: VecDeque<AgentId>,
     limits: QueryLimits,
     counters: Arc<Counters>,
     last_generation: u64,
@@ -87,6 +89,7 @@ impl Agents {
         Self {
             registry,
             entries: BTreeMap::new(),
+            window_queue: VecDeque::new(),
             limits,
             counters,
             last_generation: 0,
@@ -231,6 +234,7 @@ impl Agents {
         // Counted across all agents: no generation names streams of two registrations.
         self.last_generation += 1;
         entry.open_metrics(now, self.last_generation, profile, outbound);
+        self.start_windows(now, std::slice::from_ref(id));
         Some(self.last_generation)
     }
 
@@ -245,6 +249,7 @@ impl Agents {
         if let (Some(agent), Some(entry)) = (self.registry.find(id), self.entries.get_mut(id)) {
             let profile = agent.identity.has_profile();
             entry.close_metrics(now, generation, profile, oversized);
+            self.start_windows(now, std::slice::from_ref(id));
         }
     }
 
@@ -266,6 +271,7 @@ impl Agents {
     ) {
         if let Some(entry) = self.entries.get_mut(id) {
             entry.on_part(now, generation, part, kept);
+            self.start_windows(now, std::slice::from_ref(id));
         }
     }
 
@@ -302,7 +308,36 @@ impl Agents {
                 receiver: entry.query(now, query, names, deadline),
             })
         });
-        known.collect()
+        let pending = known.collect();
+        self.start_windows(now, agents);
+        pending
+    }
+
+    /// Lets these agents wait for windows, if they can be asked for one, and asks as many as may send
+    /// windows at a time.
+    fn start_windows(&mut self, now: Time, changed: &[AgentId]) {
+        for id in changed {
+            if let Some(entry) = self.entries.get_mut(id)
+                && entry.queries.wants_window()
+                && !std::mem::replace(&mut entry.waits_for_window, true)
+            {
+                self.window_queue.push_back(id.clone());
+            }
+        }
+        if self.window_queue.is_empty() {
+            return;
+        }
+        let entries = self.entries.values();
+        let sending = entries.filter(|entry| entry.queries.is_sending_window(now));
+        let mut free = sending_max(self.entries.len()).saturating_sub(sending.count());
+        while free > 0
+            && let Some(id) = self.window_queue.pop_front()
+        {
+            if let Some(entry) = self.entries.get_mut(&id) {
+                entry.waits_for_window = false;
+                free -= usize::from(entry.start_window(now));
+            }
+        }
     }
 
     /// Acts on the deadlines that have passed, and removes the agents that were away for too long.
@@ -312,6 +347,8 @@ impl Agents {
         for entry in self.entries.values_mut() {
             entry.on_tick(now);
         }
+        // Those that do not send make space for others.
+        self.start_windows(now, &[]);
         let removed = Removed {
             forgotten: self.registry.sweep(now),
             outlived: self.registry.drop_outlived(now),

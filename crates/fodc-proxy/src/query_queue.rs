@@ -10,7 +10,7 @@ use std::{collections::VecDeque, time::Duration};
 use steadfast_session::Time;
 
 use self::pending::PendingQuery;
-pub(super) use self::slices::{Density, SliceShare};
+pub(super) use self::slices::{Density, SliceShare, sending_max};
 use super::{
     query::{MetricNames, Outcome, Query, Reason, Request, ResponsePart},
     time::UnixNanos,
@@ -50,6 +50,10 @@ pub(super) struct CarriedState {
     density: Density,
 }
 
+/// Time without a sign of life after which an agent that owes a window no longer counts as sending it: it
+/// may be looking for the samples, and nothing waits behind that.
+const PAUSE: Duration = Duration::from_millis(50);
+
 /// Signs of life extend the time for a response to this many times its timeout, and no further.
 const EXTENSION: u32 = 2;
 
@@ -74,7 +78,8 @@ const EXTENSION: u32 = 2;
 /// It is then sent probes, and queries fail at once, until any response; except that after bytes that
 /// only dripped the response has to be in time.
 ///
-/// A query for the latest values goes before windows, also between two slices of one.
+/// A query for the latest values goes before windows, also between two slices of one. Windows wait for
+/// [`QueryQueue::start_window`]: the caller knows how many other agents are sending one.
 #[derive(Debug)]
 pub(super) struct QueryQueue<T, D> {
     limits: QueryLimits,
@@ -174,7 +179,7 @@ impl<T, D> QueryQueue<T, D> {
             profile,
             unrequested: 0,
         };
-        self.start_next(now, stream, out);
+        self.start_next(now, stream, false, out);
         // A query that was waiting is as good as a probe; only an idle stream needs one.
         self.probe_if_unresponsive(now, out);
     }
@@ -243,12 +248,30 @@ impl<T, D> QueryQueue<T, D> {
                 let pending = PendingQuery::new((query, share), names, (waiter, deadline), wall);
                 self.waiting.insert(index, pending);
                 if let State::Idle(stream) = self.state {
-                    self.start_next(now, stream, out);
+                    self.start_next(now, stream, false, out);
                 }
             }
             // A query with too many waiters is not queued twice: that would only move the limit.
             Some(_) | None => out.push(missing(waiter, Reason::Busy)),
         }
+    }
+
+    /// Returns true if a window can be requested.
+    pub(super) fn wants_window(&self) -> bool {
+        matches!(self.state, State::Idle(_)) && !self.waiting.is_empty()
+    }
+
+    /// Requests the next window, or the next slice of one.
+    pub(super) fn start_window(&mut self, now: Time, out: &mut Vec<Action<T, D>>) {
+        if let State::Idle(stream) = self.state {
+            self.start_next(now, stream, true, out);
+        }
+    }
+
+    /// Returns true while a window arrives, and for a short time after its request.
+    pub(super) fn is_sending_window(&self, now: Time) -> bool {
+        matches!(&self.state, State::Outstanding { request, alive, .. }
+            if matches!(request.query, Query::Window(_)) && now.since(*alive) < PAUSE)
     }
 
     /// Returns true if somebody waits for a message that arrives now on this stream.
@@ -497,10 +520,20 @@ impl<T, D> QueryQueue<T, D> {
         }
     }
 
-    /// Starts or continues the next query on a stream without a request.
-    fn start_next(&mut self, now: Time, stream: Stream, out: &mut Vec<Action<T, D>>) {
+    /// Starts or continues the next query on a stream without a request. Only with `may_send_window` it
+    /// may be one for a window.
+    fn start_next(
+        &mut self,
+        now: Time,
+        stream: Stream,
+        may_send_window: bool,
+        out: &mut Vec<Action<T, D>>,
+    ) {
+        self.state = State::Idle(stream);
+        if !may_send_window && self.first_window() == 0 {
+            return;
+        }
         let Some(mut next) = self.waiting.pop_front() else {
-            self.state = State::Idle(stream);
             return;
         };
         let density = self.carried.density;
@@ -591,7 +624,7 @@ impl<T, D> QueryQueue<T, D> {
                 pending.finish(None, out);
             }
         }
-        self.start_next(now, stream, out);
+        self.start_next(now, stream, false, out);
     }
 }
 

@@ -20,9 +20,9 @@ pub(in super::super) struct Density {
     recent: (f64, f64),
 }
 
-/// The bytes that a query aims at for one slice of each agent, so that the slices of all its agents
-/// together take little time: a query for the latest values waits for the slice that its agent is
-/// sending. The size may be exceeded, unlike the one that an agent can send.
+/// The bytes that a query aims at for one slice of an agent. All slices that are sent at a time take little
+/// time together, because a query for the latest values waits for the slice that its agent is sending. The
+/// size may be exceeded, unlike the one that an agent can send.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in super::super) struct SliceShare(usize);
 
@@ -52,7 +52,13 @@ const UNKNOWN_BYTES: f64 = 65_536.0;
 /// as the stretch. Otherwise a window since 1970 would take millions of requests.
 const HISTORY_GAP_SECONDS: f64 = 3_600.0;
 
-/// The bytes that the slices of all agents of a query aim at together.
+/// The number of agents that may send windows at a time, however few there are.
+const SENDING_MIN: usize = 16;
+
+/// Of many agents, one of so many may send a window.
+const SENDING_SHARE: usize = 8;
+
+/// The bytes that all slices that are sent at a time aim at together.
 const SHARED_BYTES: usize = 8 << 20;
 
 /// The least share of one agent. Many small requests take longer than the samples in them.
@@ -66,8 +72,14 @@ const SECOND: f64 = 1e9;
 impl SliceShare {
     /// The share of each agent of a query to so many.
     pub(in super::super) fn among(agents: usize) -> Self {
-        Self((SHARED_BYTES / agents.max(1)).max(SHARE_MIN))
+        let sending = agents.min(sending_max(agents)).max(1);
+        Self((SHARED_BYTES / sending).max(SHARE_MIN))
     }
+}
+
+/// Returns the number of agents that may send windows at a time.
+pub(in super::super) fn sending_max(agents: usize) -> usize {
+    SENDING_MIN.max(agents / SENDING_SHARE)
 }
 
 impl Density {
@@ -268,7 +280,7 @@ mod tests {
     /// Whatever the spacing of their samples, agents get slices of about their share.
     #[test]
     fn slices_of_many_agents_take_their_shares() {
-        let share = SliceShare::among(64);
+        let share = SliceShare::among(1_024);
         for spacing in [1, 10, 60] {
             let mut density = Density::default();
             density.learn_latest(50_000, 300);

@@ -16,8 +16,8 @@ use crate::{
 type Data = Query;
 type Out = Vec<Action<u32, Data>>;
 
-/// A queue and an `out` per step; times are in milliseconds.
-struct Tester(QueryQueue<u32, Data>);
+/// A queue and an `out` per step, and the time of the last one; times are in milliseconds.
+struct Tester(QueryQueue<u32, Data>, u64);
 
 impl Tester {
     fn new() -> Self {
@@ -27,7 +27,7 @@ impl Tester {
             abandon_after: Duration::from_secs(60),
             slice_bytes: 1_000,
         };
-        Self(QueryQueue::new(limits, CarriedState::default()))
+        Self(QueryQueue::new(limits, CarriedState::default()), 0)
     }
 
     /// Opens stream 1 of an agent without the profile, whose latest values have been seen.
@@ -45,18 +45,25 @@ impl Tester {
         tester
     }
 
-    fn step(&mut self, step: impl FnOnce(&mut QueryQueue<u32, Data>, &mut Out)) -> Out {
+    /// Steps the queue, whose windows never wait for other agents.
+    fn step(&mut self, now: u64, step: impl FnOnce(&mut QueryQueue<u32, Data>, &mut Out)) -> Out {
         let mut out = Vec::new();
+        self.1 = now;
         step(&mut self.0, &mut out);
+        self.0.start_window(at(now), &mut out);
         out
     }
 
     fn open(&mut self, now: u64, generation: u64, profile: bool) -> Out {
-        self.step(|queue, out| queue.on_stream_opened(at(now), generation, profile, out))
+        self.step(now, |queue, out| {
+            queue.on_stream_opened(at(now), generation, profile, out)
+        })
     }
 
     fn close(&mut self, generation: u64) -> Out {
-        self.step(|queue, out| queue.on_stream_closed(generation, false, out))
+        self.step(self.1, |queue, out| {
+            queue.on_stream_closed(generation, false, out)
+        })
     }
 
     fn enqueue(
@@ -69,7 +76,9 @@ impl Tester {
     ) -> Out {
         let times = (at(now), UnixNanos::from_nanos(NOON));
         let query = (query, SliceShare::among(1));
-        self.step(|queue, out| queue.enqueue(times, query, names, (waiter, at(deadline)), out))
+        self.step(now, |queue, out| {
+            queue.enqueue(times, query, names, (waiter, at(deadline)), out)
+        })
     }
 
     /// Queues a query for all metrics with a deadline in two seconds.
@@ -78,15 +87,19 @@ impl Tester {
     }
 
     fn part(&mut self, now: u64, generation: u64, part: ResponsePart<Data>) -> Out {
-        self.step(|queue, out| queue.on_part(at(now), generation, part, out))
+        self.step(now, |queue, out| {
+            queue.on_part(at(now), generation, part, out)
+        })
     }
 
     fn dropped_part(&mut self, now: u64, generation: u64, part: ResponsePart<Data>) -> Out {
-        self.step(|queue, out| queue.on_dropped_part(at(now), generation, part, out))
+        self.step(now, |queue, out| {
+            queue.on_dropped_part(at(now), generation, part, out)
+        })
     }
 
     fn tick(&mut self, now: u64) -> Out {
-        self.step(|queue, out| queue.on_tick(at(now), out))
+        self.step(now, |queue, out| queue.on_tick(at(now), out))
     }
 }
 

@@ -14,6 +14,7 @@ use crate::{
     gather::Gathering,
     query::{MetricNames, Outcome, Query, Reason},
     query_queue::SliceShare,
+    time::{UnixNanos, Window},
 };
 
 fn pod(name: &str, instance: &str) -> RegisterAgentRequest {
@@ -52,6 +53,18 @@ fn outcome(pending: PendingResponse) -> Outcome<Samples> {
     queried.outcome.expect("an agent that is known")
 }
 
+/// The response of an agent with the profile to its first request.
+fn first_response() -> ResponsePart<Samples> {
+    ResponsePart {
+        request_id: 1,
+        bytes: 0,
+        samples: 1,
+        more: false,
+        from: None,
+        data: Samples::default(),
+    }
+}
+
 fn is_missing(outcome: &Outcome<Samples>, reason: Reason) -> bool {
     matches!(outcome, Outcome::Missing(why) if *why == reason)
 }
@@ -84,15 +97,7 @@ async fn unresponsiveness_survives_reregistration_until_a_response() {
     let (generation, _outbound, mut responses) = open_metrics(&state, &id("b"));
     assert!(is_requested(&mut responses).await, "a probe, at once");
     assert!(is_missing(&outcome(query(&state)), Reason::Unresponsive));
-    let part = ResponsePart {
-        request_id: 1,
-        bytes: 0,
-        samples: 1,
-        more: false,
-        from: None,
-        data: Samples::default(),
-    };
-    state.on_part(&id("b"), generation, part, true);
+    state.on_part(&id("b"), generation, first_response(), true);
     let waiting = query(&state);
     assert!(waiting.now_or_never().is_none(), "it is waited for again");
 }
@@ -171,4 +176,45 @@ async fn agents_queried_last_also_become_unresponsive() {
     };
     assert!(took().await >= time_limit);
     assert!(took().await < time_limit / 2, "all are known to be silent");
+}
+
+/// Returns how many streams have got a request since the last call.
+async fn count_requests(streams: &mut [(u64, Outbound, Responses<bytes::Bytes>)]) -> usize {
+    let mut count = 0;
+    for (_, _, responses) in streams {
+        count += usize::from(is_requested(responses).await);
+    }
+    count
+}
+
+#[tokio::test(start_paused = true)]
+async fn few_agents_send_windows_at_a_time_and_silent_ones_delay_none() {
+    let state = State::new(Config::default());
+    let agents: Vec<AgentId> = (0..40).map(|number| id(&format!("{number:02}"))).collect();
+    let open = agents.iter().map(|agent| {
+        let registered = state.register(agent, &pod(agent.as_str(), agent.as_str()));
+        registered.unwrap();
+        open_metrics(&state, agent)
+    });
+    let mut streams: Vec<_> = open.collect();
+    let window = Window::new(UnixNanos::from_nanos(0), UnixNanos::from_nanos(1)).unwrap();
+    let share = SliceShare::among(agents.len());
+    let (now, names) = (state.now(), MetricNames::default());
+    let (query, deadline) = (Query::Window(window), now + state.config.window_deadline);
+    let waiting = {
+        let mut all = state.agents();
+        all.query(now, (query, share), &names, deadline, &agents)
+    };
+    assert_eq!(
+        (waiting.len(), count_requests(&mut streams).await),
+        (40, 16)
+    );
+    // A response makes space for one other.
+    state.on_part(&agents[0], streams[0].0, first_response(), true);
+    assert_eq!(count_requests(&mut streams).await, 1);
+    // Those that are asked stay silent, so that the others get their turns.
+    after(&state, Duration::from_millis(250)).await;
+    assert_eq!(count_requests(&mut streams).await, 16);
+    after(&state, Duration::from_millis(250)).await;
+    assert_eq!(count_requests(&mut streams).await, 40 - 33);
 }

@@ -1,5 +1,7 @@
 //! `/metrics-windows`.
 
+use std::time::Duration;
+
 use serde_json::json;
 use steadfast_wire::fodc::{
     Columns, Metric, SeriesColumn, StreamMetricsRequest, StreamMetricsResponse, TimeColumn,
@@ -12,6 +14,9 @@ use crate::{
 };
 
 const HOUR: &str = "/metrics-windows?start_time=2026-01-01T00:00:00Z&end_time=2026-01-01T01:00:00Z";
+
+/// The time for windows of many slices: nothing may be late on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(25);
 
 /// 2026-01-01T00:00:00Z.
 const MIDNIGHT: i64 = 1_767_225_600;
@@ -153,6 +158,7 @@ async fn reversed_and_malformed_times_query_no_agent() {
 async fn slices_are_merged_without_loss_or_repetition() {
     let mut config = config();
     config.max_message_bytes = 64 << 10;
+    config.window_deadline = PATIENCE;
     let proxy = start_with(config).await;
     let agent = Agent::register(&proxy, pod("db-0", "r")).await;
     let metrics = agent
@@ -183,7 +189,7 @@ async fn slices_are_merged_without_loss_or_repetition() {
 #[tokio::test]
 async fn missing_slice_is_reported() {
     let mut config = config();
-    config.window_deadline = std::time::Duration::from_secs(1);
+    config.window_deadline = Duration::from_secs(1);
     let proxy = start_with(config).await;
     let agent = Agent::register(&proxy, pod("db-0", "r")).await;
     let mut count = 0;
@@ -201,6 +207,36 @@ async fn missing_slice_is_reported() {
     let response = get(&proxy, HOUR).await;
     assert_eq!(response.missing(), Some("1; db-0=late(partly)"));
     assert!(!response.data().is_empty());
+}
+
+#[tokio::test]
+async fn window_beyond_the_memory_budget_is_partly_missing() {
+    let mut config = config();
+    (config.max_message_bytes, config.response_bytes) = (64 << 10, 64 << 10);
+    config.window_deadline = PATIENCE;
+    let proxy = start_with(config).await;
+    let agent = Agent::register(&proxy, pod("db-0", "r")).await;
+    let metrics = agent.metrics(|query| {
+        let samples = if query.start_time.is_none() {
+            vec![metric("up", &[], 1.0)]
+        } else {
+            let (start, end) = seconds(&query);
+            let every_second = (start..=end).map(|second| at(second, "up", &[], 1.0));
+            every_second.collect()
+        };
+        Action::Respond(message(samples))
+    });
+    let _metrics = metrics.await;
+    metrics_stream_opens(&proxy).await;
+    let response = get(&proxy, HOUR).await;
+    assert_eq!(response.missing(), Some("1; db-0=no room(partly)"));
+    let data = response.data();
+    assert!((500..3_601).contains(&data.len()), "{} samples", data.len());
+    // What is there is the newest, and its memory comes back.
+    assert_eq!(data.last().unwrap()["timestamp"], "2026-01-01T01:00:00Z");
+    let minute = HOUR.replace("T00:00:00Z", "T00:59:00Z");
+    let response = get(&proxy, &minute).await;
+    assert_eq!((response.missing(), response.data().len()), (None, 61));
 }
 
 #[tokio::test]
