@@ -56,13 +56,13 @@ impl Tester {
 
     fn open(&mut self, now: u64, generation: u64, profile: bool) -> Out {
         self.step(now, |queue, out| {
-            queue.on_stream_opened(at(now), generation, profile, out)
+            queue.on_stream_opened(at(now), generation, profile, out);
         })
     }
 
     fn close(&mut self, generation: u64) -> Out {
         self.step(self.1, |queue, out| {
-            queue.on_stream_closed(generation, false, out)
+            queue.on_stream_closed(generation, false, out);
         })
     }
 
@@ -77,7 +77,7 @@ impl Tester {
         let times = (at(now), UnixNanos::from_nanos(NOON));
         let query = (query, SliceShare::among(1));
         self.step(now, |queue, out| {
-            queue.enqueue(times, query, names, (waiter, at(deadline)), out)
+            queue.enqueue(times, query, names, (waiter, at(deadline)), out);
         })
     }
 
@@ -88,13 +88,13 @@ impl Tester {
 
     fn part(&mut self, now: u64, generation: u64, part: ResponsePart<Data>) -> Out {
         self.step(now, |queue, out| {
-            queue.on_part(at(now), generation, part, out)
+            queue.on_part(at(now), generation, part, out);
         })
     }
 
     fn dropped_part(&mut self, now: u64, generation: u64, part: ResponsePart<Data>) -> Out {
         self.step(now, |queue, out| {
-            queue.on_dropped_part(at(now), generation, part, out)
+            queue.on_dropped_part(at(now), generation, part, out);
         })
     }
 
