@@ -11,7 +11,7 @@ mod tasks;
 
 pub use self::{
     gzip::{Gzip, accepts_gzip},
-    listener::{AtLimit, Listener, ListenerOptions},
+    listener::{AtLimit, Listener, ListenerOptions, OpenConnections},
     response_queue::{Amount, Observer, QueueFull, ResponseQueue, Responses},
     socket::Socket,
     tasks::Tasks,

@@ -48,6 +48,13 @@ pub struct Listener {
     refusals: LogLimiter,
 }
 
+/// The number of a listener's open connections.
+#[derive(Clone, Debug)]
+pub struct OpenConnections {
+    permits: Arc<Semaphore>,
+    limit: usize,
+}
+
 /// Counts a repeated event and lets one log line per minute through.
 #[derive(Debug, Default)]
 struct LogLimiter {
@@ -90,6 +97,15 @@ impl Listener {
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Returns a handle that counts the open connections.
+    #[must_use]
+    pub fn connections(&self) -> OpenConnections {
+        OpenConnections {
+            permits: Arc::clone(&self.permits),
+            limit: self.options.max_connections.min(Semaphore::MAX_PERMITS),
+        }
     }
 
     /// Spawns `serve` as a task for each connection, and returns when the server drains.
@@ -183,6 +199,20 @@ impl Listener {
     }
 }
 
+impl OpenConnections {
+    /// Returns the number of open connections.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.limit - self.permits.available_permits()
+    }
+
+    /// Returns the number of connections that may be open.
+    #[must_use]
+    pub fn limit(&self) -> usize {
+        self.limit
+    }
+}
+
 /// Returns true if only the connection that was about to be accepted failed: its peer has left.
 fn concerns_one_connection(error: &io::Error) -> bool {
     matches!(
@@ -239,8 +269,12 @@ mod tests {
         for at_limit in [AtLimit::Close, AtLimit::Wait] {
             let tasks = Tasks::new();
             let mut listener = listener(at_limit, &tasks).await;
-            let _first = TcpStream::connect(listener.address()).await.unwrap();
+            let first = TcpStream::connect(listener.address()).await.unwrap();
+            let connections = listener.connections();
+            assert_eq!((connections.count(), connections.limit()), (0, 1));
             let accepted = soon(listener.accept()).await.unwrap().unwrap();
+            assert_eq!(connections.count(), 1);
+            assert_eq!(accepted.peer_address(), first.local_addr().ok());
             let mut second = TcpStream::connect(listener.address()).await.unwrap();
             if at_limit == AtLimit::Close {
                 let mut buffer = [0];

@@ -3,6 +3,7 @@
 use std::{
     future::Future as _,
     io,
+    net::SocketAddr,
     pin::Pin,
     task::{Context, Poll},
     time::Duration,
@@ -27,6 +28,14 @@ pub struct Socket<S = TcpStream> {
     /// Set while a write waits for the peer. Most connections never need it, hence the box.
     deadline: Option<Pin<Box<Sleep>>>,
     _permit: OwnedSemaphorePermit,
+}
+
+impl Socket {
+    /// Returns the address of the peer, or `None` if the connection is gone.
+    #[must_use]
+    pub fn peer_address(&self) -> Option<SocketAddr> {
+        self.stream.peer_addr().ok()
+    }
 }
 
 impl<S> Socket<S> {

@@ -45,6 +45,7 @@ mod stream;
 mod streams;
 mod subscription;
 mod subscriptions;
+mod survey;
 mod timer_queue;
 
 use std::{sync::Arc, time::Duration};
@@ -77,8 +78,10 @@ pub use self::{
     },
     limits::{InvalidLimits, Limits},
     stats::{Counters, Gauges, Stats},
+    survey::{LAG_BOUNDS, PeerKind, StreamStatus, Survey},
 };
-use crate::{Event, Position, convert::millis_to_wire};
+pub use crate::matcher::FilterCost;
+use crate::{Event, Position, convert::millis_to_wire, matcher::CostProfile};
 
 /// The state machine of the server: all streams and subscriptions.
 #[derive(Debug)]
@@ -121,6 +124,7 @@ impl Hub {
                 log: LogState::new(initial.terms, initial.bounds, &limits),
                 limits,
                 counters: Counters::default(),
+                profile: CostProfile::default(),
                 actions: Vec::new(),
                 unflushed: Vec::new(),
                 scratch: Scratch::default(),

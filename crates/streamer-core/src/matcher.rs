@@ -30,16 +30,21 @@ mod matching;
 mod members;
 mod object;
 mod postings;
+mod profile;
 mod scanner;
 mod values;
 
 use std::{collections::BTreeMap, sync::Arc};
 
 pub(crate) use self::matching::COPIES_PER_COST;
-use self::{collection::Collection, ids::Slot};
+use self::{
+    collection::Collection,
+    ids::{Slot, SlotKind},
+};
 pub use self::{
     matching::Matching,
     object::{Member, read_members},
+    profile::{CostProfile, FilterCost},
 };
 use crate::{
     Event,
@@ -52,6 +57,17 @@ use hashbrown::HashMap;
 /// Names a subscription within the server. Keys are given out in rising order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SubscriptionKey(pub u64);
+
+/// The kind of a filter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum FilterKind {
+    /// One document by its id.
+    Document,
+    /// Every document of the collection.
+    Collection,
+    /// The documents that satisfy conditions.
+    Conditions,
+}
 
 /// Finds the subscriptions that an event satisfies.
 #[derive(Debug)]
@@ -155,6 +171,16 @@ impl Matcher {
             slot.kind().rank(),
             is_inside && collection.evaluate(*slot, document).unwrap_or(false),
         ))
+    }
+
+    /// Returns the kind of a subscription's filter, or `None` if the subscription is not known.
+    pub(crate) fn kind(&self, key: SubscriptionKey) -> Option<FilterKind> {
+        let (_, slot) = self.slots.get(&key)?;
+        Some(match slot.kind() {
+            SlotKind::Document(_) => FilterKind::Document,
+            SlotKind::Whole => FilterKind::Collection,
+            SlotKind::Group(_) => FilterKind::Conditions,
+        })
     }
 
     /// Looks up the candidates of an event. No condition is evaluated yet.

@@ -5,6 +5,7 @@
 //! [`LogWriter`] thread owns the log and commits the submissions of all publishers together.
 
 mod age_clock;
+mod durations;
 mod encoding;
 mod ingest;
 mod known_names;
@@ -24,12 +25,13 @@ use crate::{
     hub::{self, ReadFault},
 };
 
-pub(crate) use self::known_names::KnownNames;
+pub(crate) use self::{durations::DurationHistogram, known_names::KnownNames};
 pub use self::{
+    durations::Durations,
     encoding::DecodeError,
     memory::MemoryLog,
     store::{Defect, LogEnd, OpenError, SegmentLog, StoreOptions, Verified},
-    writer::{LogWriter, PendingCommit, WriteError, WriterOptions},
+    writer::{LogWriter, PendingCommit, WriteError, WriterOptions, WriterStats},
 };
 
 /// Seeded schedules of disk faults over the log.
@@ -419,6 +421,23 @@ pub trait Log: Send {
     fn reader(&self) -> Arc<dyn LogReader>;
 }
 
+/// The figures of a log's storage. A log in memory has none.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct LogStats {
+    /// The size of the files with events, in bytes.
+    pub bytes: u64,
+    /// The number of files with events.
+    pub files: usize,
+    /// The durations of the syncs since the log was opened.
+    pub syncs: Durations,
+    /// The number of events and states that were read when the log was opened, because the index did
+    /// not have them.
+    pub recovered: u64,
+    /// The time that opening the log took.
+    pub opened_in: Duration,
+}
+
 /// The reading side of a log. It sees only committed events. Its methods block, and may be called
 /// from any thread.
 pub trait LogReader: Send + Sync {
@@ -467,6 +486,11 @@ pub trait LogReader: Send + Sync {
     ///
     /// Returns an error if the storage fails or is damaged.
     fn documents(&self, query: DocumentQuery<'_>) -> Result<DocumentPage, LogError>;
+
+    /// Returns the figures of the storage.
+    fn stats(&self) -> LogStats {
+        LogStats::default()
+    }
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@
 //!   gateway ──> stream_service (one receiving task a stream) ──┐
 //!                                                              v
 //!   publisher ──> publish_service ──> LogWriter ── commits ──> hub task ──> ResponseQueue ──> gateway
-//!   Puller ─────> puller_intake ────────^                      │  ^
+//!   Puller ─────> puller_intake ────────^                      │  ^       operations <── HTTP/1
 //!                                                              v  │
 //!                                                            log reads ──> puller_feed ──> consumer
 //! ```
@@ -12,6 +12,8 @@
 mod hub_handle;
 mod hub_task;
 mod incoming;
+pub mod operations;
+mod peer_address;
 mod publish_service;
 mod puller_feed;
 mod puller_intake;
@@ -27,7 +29,7 @@ use steadfast_wire::{
     publisher::publisher_service_server::PublisherServiceServer,
     puller::puller_service_server::PullerServiceServer,
 };
-use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
+use tokio::{net::TcpListener, sync::watch, task::JoinHandle, time::Instant};
 use tokio_util::sync::CancellationToken;
 use tonic::{server::NamedService as _, service::Routes};
 use tonic_health::{ServingStatus, server::HealthReporter};
@@ -37,6 +39,8 @@ pub use self::puller_intake::{PullerCounters, PullerOptions, PullerStatus};
 use self::{
     hub_handle::{HubHandle, HubMessage},
     hub_task::HubTask,
+    operations::Sources,
+    peer_address::WithPeerAddress,
     publish_service::PublishService,
     puller_feed::PullerFeed,
     puller_intake::{IntakeHandle, IntakeTask},
@@ -44,7 +48,7 @@ use self::{
 };
 use crate::{
     hub::{Hub, InitialState, InvalidLimits, Limits, Stats},
-    log::{Log, LogError, LogReader, LogWriter, WriteError, WriterOptions},
+    log::{Log, LogError, LogWriter, WriteError, WriterOptions},
 };
 
 /// Settings of a server.
@@ -82,7 +86,8 @@ pub struct Server {
     accepting: Fuse<JoinHandle<Option<()>>>,
     hub_task: Fuse<JoinHandle<&'static str>>,
     stop_hub: CancellationToken,
-    puller: Option<IntakeHandle>,
+    puller: Option<Arc<IntakeHandle>>,
+    sources: Sources,
 }
 
 /// The reason why a server did not start.
@@ -166,7 +171,7 @@ impl Server {
     ) -> Result<Self, StartError> {
         let tasks = Tasks::new();
         let listener = Listener::new(listener, listener_options(&options), &tasks)?;
-        let address = listener.address();
+        let (address, connections) = (listener.address(), listener.connections());
 
         // The hub takes the log's bounds before the writer can commit: it receives every event after
         // them exactly once.
@@ -212,7 +217,7 @@ impl Server {
                     let _drain = drain;
                     task.run(stopped).await;
                 });
-                Some(handle)
+                Some(Arc::new(handle))
             }
         };
         let feed = PullerFeed::new(
@@ -222,7 +227,19 @@ impl Server {
             &consumer,
             tasks.drain_token(),
         );
-        let routes = services(&options, hub.clone(), writer.clone(), reader, feed, &tasks)?;
+        let sources = Sources {
+            server_id: options.server_id.clone(),
+            address,
+            started: Instant::now(),
+            hub: hub.clone(),
+            writer: writer.clone(),
+            reader,
+            publishing: Arc::default(),
+            connections,
+            puller: puller.clone(),
+            drain: tasks.drain_token(),
+        };
+        let routes = services(&options, &sources, feed, &tasks)?;
 
         let stop_hub = CancellationToken::new();
         let (stopped, drain) = (stop_hub.clone(), tasks.drain_token().drop_guard());
@@ -234,7 +251,8 @@ impl Server {
         });
         let (scope, http2) = (tasks.clone(), http2_options(&options));
         let accepting = tasks.spawn(listener.serve(move |socket| {
-            let service = TowerToHyperService::new(routes.clone());
+            let routes = WithPeerAddress::new(routes.clone(), socket.peer_address());
+            let service = TowerToHyperService::new(routes);
             http2::serve(socket, service, &http2, &scope)
         }));
         Ok(Self {
@@ -246,6 +264,7 @@ impl Server {
             hub_task: hub_task.fuse(),
             stop_hub,
             puller,
+            sources,
         })
     }
 
@@ -263,7 +282,7 @@ impl Server {
     /// Returns the status of the intake from a Puller, or `None` if there is none.
     #[must_use]
     pub fn puller(&self) -> Option<PullerStatus> {
-        self.puller.as_ref().map(IntakeHandle::status)
+        self.puller.as_deref().map(IntakeHandle::status)
     }
 
     /// Waits until the server stops because of a failure, and returns a description of it. All streams
@@ -356,9 +375,7 @@ fn http2_options(options: &ServerOptions) -> http2::Options {
 /// Returns all services of the server.
 fn services(
     options: &ServerOptions,
-    hub: HubHandle,
-    writer: LogWriter,
-    reader: Arc<dyn LogReader>,
+    sources: &Sources,
     feed: PullerFeed,
     tasks: &Tasks,
 ) -> Result<Routes, StartError> {
@@ -368,12 +385,13 @@ fn services(
         .register_encoded_file_descriptor_set(steadfast_wire::DESCRIPTORS)
         .build_v1()?;
     let message_bytes = options.limits.message_bytes;
-    let streams = StreamService::new(hub, message_bytes);
+    let streams = StreamService::new(sources.hub.clone(), message_bytes);
     let publishing = PublisherServiceServer::new(PublishService::new(
-        writer,
-        reader,
+        sources.writer.clone(),
+        Arc::clone(&sources.reader),
         options.publisher_in_flight,
         tasks.drain_token(),
+        Arc::clone(&sources.publishing),
     ));
     Ok(Routes::new(health_service)
         .add_service(reflection)

@@ -18,7 +18,10 @@ const MAY_USE: [(&str, &str); 15] = [
     ("recorder", "exposition"),
     ("steadfast", "session net"),
     ("streamer-core", "session wire"),
-    ("streamer", "session steadfast wire net streamer-core"),
+    (
+        "streamer",
+        "session steadfast wire net exposition streamer-core",
+    ),
     ("fodc-model", "wire exposition"),
     (
         "fodc-agent",

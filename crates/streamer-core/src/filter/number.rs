@@ -5,6 +5,8 @@ use std::{
     hash::{Hash, Hasher},
 };
 
+use super::Value;
+
 /// A finite number, with one representation for each mathematical value.
 ///
 /// Numbers are equal whether they came as `i64`, `u64` or `f64`. Comparison never casts an integer to
@@ -39,6 +41,18 @@ impl Number {
         match self {
             Self::Whole(whole) => whole as f64,
             Self::Double(double) => double,
+        }
+    }
+}
+
+impl Number {
+    /// Returns the value of a filter that equals this number.
+    pub(crate) fn to_value(self) -> Value {
+        match self {
+            Self::Whole(whole) => {
+                i64::try_from(whole).map_or(Value::Double(self.to_f64()), Value::Int)
+            }
+            Self::Double(double) => Value::Double(double),
         }
     }
 }

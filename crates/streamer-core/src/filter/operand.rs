@@ -31,6 +31,18 @@ impl<'a> Operand<'a> {
         }
     }
 
+    /// Returns the value as one that owns its parts.
+    pub(crate) fn to_value(self) -> Value {
+        match self {
+            Self::Text(text) => Value::Text(String::from_utf8_lossy(text).into_owned()),
+            Self::Number(number) => number.to_value(),
+            Self::Bool(bool) => Value::Bool(bool),
+            Self::List(elements) => {
+                Value::List(elements.into_iter().map(Operand::to_value).collect())
+            }
+        }
+    }
+
     /// Appends the value as bytes. Values have the same bytes if and only if they are equal.
     pub(crate) fn encode(self, out: &mut Vec<u8>) {
         match self {

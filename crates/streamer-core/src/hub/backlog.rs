@@ -1,6 +1,9 @@
 //! The subscriptions of one stream that are behind.
 
-use std::{collections::BTreeMap, ops::Range};
+use std::{
+    collections::BTreeMap,
+    ops::{Bound, Range},
+};
 
 use crate::matcher::SubscriptionKey;
 
@@ -41,6 +44,16 @@ impl Backlog {
     /// Returns the number of subscriptions with credit.
     pub(super) fn ready_count(&self) -> usize {
         self.ready
+    }
+
+    /// Returns the subscriptions after `key`, each with its offset.
+    pub(super) fn after(
+        &self,
+        key: Option<SubscriptionKey>,
+    ) -> impl Iterator<Item = (SubscriptionKey, u64)> {
+        let from = key.map_or(Bound::Unbounded, Bound::Excluded);
+        let cursors = self.cursors.range((from, Bound::Unbounded));
+        cursors.map(|(key, cursor)| (*key, cursor.offset))
     }
 
     /// Returns the lowest offset of all subscriptions.

@@ -4,6 +4,7 @@ use steadfast_session::Time;
 use steadfast_wire::streamer::{self as wire, ResyncReason};
 
 use super::{Action, Counters, Limits, StreamId, log_state::LogState};
+use crate::matcher::CostProfile;
 
 /// The time, the limits, the log, the counters, and the actions of the current step.
 #[derive(Debug)]
@@ -14,6 +15,8 @@ pub(super) struct Context {
     pub(super) drain_start: Option<Time>,
     pub(super) log: LogState,
     pub(super) counters: Counters,
+    /// The filters that use the cost of matching.
+    pub(super) profile: CostProfile,
     /// The actions of the current step; empty between steps.
     pub(super) actions: Vec<Action>,
     /// The streams with messages of the current step.

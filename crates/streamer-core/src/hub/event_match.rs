@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::subscriptions::Subscriptions;
 use crate::{
     Event,
-    matcher::{COPIES_PER_COST, Matching, SubscriptionKey},
+    matcher::{COPIES_PER_COST, CostProfile, Matching, SubscriptionKey},
 };
 
 /// The matching of one event, which can stop and continue.
@@ -44,10 +44,14 @@ impl EventMatch {
     }
 
     /// Continues and returns whether the matching is complete. Makes progress with any budget.
-    pub(super) fn run(&mut self, subscriptions: &Subscriptions, budget: &mut u64) -> bool {
-        let complete = self
-            .matching
-            .run(subscriptions.matcher(), budget, &mut self.keys);
+    pub(super) fn run(
+        &mut self,
+        subscriptions: &Subscriptions,
+        budget: &mut u64,
+        profile: &mut CostProfile,
+    ) -> bool {
+        let matcher = subscriptions.matcher();
+        let complete = self.matching.run(matcher, budget, profile, &mut self.keys);
         if complete {
             // Groups are found in no particular order.
             self.matching.sort(&mut self.keys[self.unconditional..]);
@@ -69,6 +73,11 @@ impl EventMatch {
     /// Returns true if the event's data could not be decoded.
     pub(super) fn is_unreadable(&self) -> bool {
         self.matching.fault().is_some()
+    }
+
+    /// Returns the number of subscriptions and filters that were looked up as possible matches.
+    pub(super) fn candidates(&self) -> usize {
+        self.matching.candidates() + self.unconditional
     }
 
     /// Returns the subscriptions found, in the order of the matcher.

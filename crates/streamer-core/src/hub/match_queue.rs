@@ -349,12 +349,15 @@ impl LiveMatch {
         let undelivered = if let Some(undelivered) = &mut self.undelivered {
             undelivered
         } else {
-            if !self.matching.run(subscriptions, budget) {
+            if !self.matching.run(subscriptions, budget, &mut cx.profile) {
                 return false;
             }
             // A condition is false for an event that cannot be decoded. The log accepts none.
             cx.counters.unreadable += u64::from(self.matching.is_unreadable());
-            let mut grouped = subscriptions.group(&self.matching.take_keys());
+            cx.counters.candidates += self.matching.candidates() as u64;
+            let keys = self.matching.take_keys();
+            cx.counters.matched += keys.len() as u64;
+            let mut grouped = subscriptions.group(&keys);
             grouped.reverse();
             self.undelivered.insert(grouped)
         };

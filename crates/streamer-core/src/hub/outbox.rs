@@ -45,6 +45,11 @@ impl Outbox {
         self.messages
     }
 
+    /// Returns the last time at which a message was sent, or was queued while the queue was empty.
+    pub(super) fn moved(&self) -> Time {
+        self.moved
+    }
+
     /// Returns true if deliveries must wait in the log.
     pub(super) fn is_full(&self) -> bool {
         self.full

@@ -117,8 +117,8 @@ impl Page {
                 break;
             };
             let undelivered = self.undelivered.take();
-            let Some(mut undelivered) =
-                undelivered.or_else(|| self.find(&event, &turn, budget, subscriptions))
+            let Some(mut undelivered) = undelivered
+                .or_else(|| self.find(&event, &turn, budget, (&*subscriptions, &mut *cx)))
             else {
                 break;
             };
@@ -175,7 +175,7 @@ impl Page {
         event: &Arc<Event>,
         turn: &Turn,
         budget: &mut u64,
-        subscriptions: &Subscriptions,
+        (subscriptions, cx): (&Subscriptions, &mut Context),
     ) -> Option<Undelivered> {
         let mut bound = subscriptions.next_key();
         let mut keys = Vec::new();
@@ -201,7 +201,7 @@ impl Page {
                 .current
                 .take()
                 .unwrap_or_else(|| EventMatch::start(event, subscriptions, budget));
-            if !current.run(subscriptions, budget) {
+            if !current.run(subscriptions, budget, &mut cx.profile) {
                 self.current = Some(current);
                 return None;
             }

@@ -1,6 +1,6 @@
 //! The metrics of a hub.
 
-use super::{Hub, end_cause::EndCause};
+use super::{Hub, end_cause::EndCause, stream::Stream};
 
 /// A snapshot of a hub's metrics.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -28,6 +28,16 @@ pub struct Gauges {
     pub sessions: usize,
     /// Subscriptions.
     pub subscriptions: usize,
+    /// Subscriptions to one document by its id.
+    pub document_subscriptions: usize,
+    /// Subscriptions to every document of a collection.
+    pub collection_subscriptions: usize,
+    /// Subscriptions with other filters.
+    pub filter_subscriptions: usize,
+    /// Subscriptions that are told when a document leaves their filter.
+    pub left_subscriptions: usize,
+    /// Subscriptions that asked for a snapshot.
+    pub snapshot_subscriptions: usize,
     /// Subscriptions that are behind.
     pub behind: usize,
     /// Ids taken in the namespace of plain peers.
@@ -79,6 +89,10 @@ pub struct Counters {
     pub events: u64,
     /// Committed events whose data is not a JSON object, so that no condition was evaluated.
     pub unreadable: u64,
+    /// Filters and subscriptions that were looked up as possible matches of committed events.
+    pub candidates: u64,
+    /// Subscriptions that committed events matched.
+    pub matched: u64,
     /// Deliveries queued.
     pub deliveries: u64,
     /// Subscription ids in the deliveries.
@@ -129,30 +143,41 @@ impl Counters {
 }
 
 impl Hub {
-    /// Returns a snapshot of the metrics. Visits every stream.
+    /// Returns a snapshot of the metrics. Visits every stream; [`Hub::survey`] does so in slices.
     #[must_use]
     pub fn stats(&self) -> Stats {
-        let mut gauges = Gauges {
-            streams: self.streams.len(),
-            refused_streams: self.streams.refused(),
-            sessions: self.streams.sessions(),
-            timers: self.streams.timers(),
-            subscriptions: self.subscriptions.len(),
-            plain_ids: self.subscriptions.plain_ids(),
-            reads: self.catch_up.pages() + self.documents.len(),
-            unmatched: self.matching.events(),
-            overloaded: self.matching.overloaded(),
-            ..Gauges::default()
-        };
+        let mut gauges = self.quick_gauges();
         for stream in self.streams.iter() {
-            gauges.profile_streams += usize::from(stream.is_profile());
-            gauges.behind += stream.backlog.len();
-            gauges.queued_bytes += stream.outbox.bytes();
-            gauges.queued_messages += stream.outbox.messages();
+            gauges.add_stream(stream);
         }
         Stats {
             gauges,
             counters: self.cx.counters,
         }
+    }
+
+    /// Returns the gauges that are known without a visit of each stream.
+    pub(super) fn quick_gauges(&self) -> Gauges {
+        Gauges {
+            streams: self.streams.len(),
+            refused_streams: self.streams.refused(),
+            sessions: self.streams.sessions(),
+            timers: self.streams.timers(),
+            plain_ids: self.subscriptions.plain_ids(),
+            reads: self.catch_up.pages() + self.documents.len(),
+            unmatched: self.matching.events(),
+            overloaded: self.matching.overloaded(),
+            ..self.subscriptions.gauges()
+        }
+    }
+}
+
+impl Gauges {
+    /// Adds what a stream holds.
+    pub(super) fn add_stream(&mut self, stream: &Stream) {
+        self.profile_streams += usize::from(stream.is_profile());
+        self.behind += stream.backlog.len();
+        self.queued_bytes += stream.outbox.bytes();
+        self.queued_messages += stream.outbox.messages();
     }
 }

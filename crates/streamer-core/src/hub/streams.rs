@@ -64,6 +64,11 @@ impl Streams {
         self.open.values().map(|stream| &**stream)
     }
 
+    /// Returns the streams from an id on, oldest first.
+    pub(super) fn from(&self, id: StreamId) -> impl Iterator<Item = &Stream> {
+        self.open.range(id..).map(|(_, stream)| &**stream)
+    }
+
     pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Stream> {
         self.open.values_mut().map(|stream| &mut **stream)
     }

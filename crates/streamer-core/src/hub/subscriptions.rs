@@ -11,14 +11,14 @@ use rand_chacha::{
 use steadfast_wire::streamer::{RefusalCode, SubscribeRequest};
 
 use super::{
-    Limits, StreamId,
+    Gauges, Limits, StreamId,
     stream::Stream,
     subscription::{CollectionName, INDEX_BITS, Namespace, Subscription, can_be_left, index_of},
 };
 use crate::{
     arena::{Arena, is_sparse},
     filter::{Filter, InvalidFilter},
-    matcher::{Matcher, SubscriptionKey},
+    matcher::{FilterKind, Matcher, SubscriptionKey},
 };
 
 /// The table of subscriptions, with the matcher that finds them.
@@ -32,12 +32,24 @@ pub(super) struct Subscriptions {
     hasher: FixedState,
     /// The number of subscriptions of plain peers.
     plain: usize,
+    /// The numbers of subscriptions by what they ask for.
+    kinds: Kinds,
     /// The collections of all subscriptions, which share the names.
     collections: HashSet<Arc<CollectionName>, FixedState>,
     matcher: Matcher,
     /// The number of subscriptions so far.
     serial: u64,
     id_generator: ChaCha12Rng,
+}
+
+/// The numbers of subscriptions by what they ask for.
+#[derive(Clone, Copy, Debug, Default)]
+struct Kinds {
+    documents: usize,
+    collections: usize,
+    filters: usize,
+    left: usize,
+    snapshots: usize,
 }
 
 /// A subscription as it is found by its id. The hash is stored, so that growing reads no subscription.
@@ -77,6 +89,7 @@ impl Subscriptions {
             table: Arena::new(),
             by_id: HashTable::new(),
             plain: 0,
+            kinds: Kinds::default(),
             collections: HashSet::with_hasher(hasher.clone()),
             hasher,
             matcher: Matcher::new(hash_seed),
@@ -91,6 +104,49 @@ impl Subscriptions {
 
     pub(super) fn plain_ids(&self) -> usize {
         self.plain
+    }
+
+    /// Returns the numbers of subscriptions.
+    pub(super) fn gauges(&self) -> Gauges {
+        Gauges {
+            subscriptions: self.len(),
+            document_subscriptions: self.kinds.documents,
+            collection_subscriptions: self.kinds.collections,
+            filter_subscriptions: self.kinds.filters,
+            left_subscriptions: self.kinds.left,
+            snapshot_subscriptions: self.kinds.snapshots,
+            ..Gauges::default()
+        }
+    }
+
+    /// Counts a subscription that the matcher knows, or one less.
+    fn count(&mut self, key: SubscriptionKey, change: isize) {
+        let Some(subscription) = self.get(key) else {
+            return;
+        };
+        let wants = subscription.wants();
+        let kind = subscription
+            .filter_kind()
+            .or_else(|| self.matcher.kind(key));
+        let Kinds {
+            documents,
+            collections,
+            filters,
+            left,
+            snapshots,
+        } = &mut self.kinds;
+        let of_kind = match kind {
+            Some(FilterKind::Document) => documents,
+            Some(FilterKind::Collection) => collections,
+            Some(FilterKind::Conditions) | None => filters,
+        };
+        for (count, counts) in [
+            (of_kind, true),
+            (left, wants.left),
+            (snapshots, wants.snapshot),
+        ] {
+            *count = count.saturating_add_signed(if counts { change } else { 0 });
+        }
     }
 
     /// Returns the number of subscriptions that can be found by their ids.
@@ -152,7 +208,9 @@ impl Subscriptions {
         );
         self.plain += usize::from(subscription.is_plain());
         let hash = self.hash(subscription.namespace(), subscription.id());
+        let key = subscription.key();
         let index = self.table.insert(subscription) as u32;
+        self.count(key, 1);
         self.by_id
             .insert_unique(spread(hash), IdEntry { hash, index }, |it| spread(it.hash));
     }
@@ -175,6 +233,8 @@ impl Subscriptions {
     /// Removes a subscription. Its stream still knows it.
     pub(super) fn remove(&mut self, key: SubscriptionKey) -> Option<Subscription> {
         self.get(key)?;
+        // While the matcher still knows its kind.
+        self.count(key, -1);
         let subscription = self.table.remove(index_of(key))?;
         self.matcher.remove(key);
         self.plain -= usize::from(subscription.is_plain());

@@ -13,3 +13,4 @@ mod server;
 mod sessions;
 mod slices;
 mod snapshots;
+mod survey;

@@ -94,6 +94,12 @@ impl Collection {
         self.documents.is_empty() && self.whole.is_none() && self.groups.is_empty()
     }
 
+    /// Returns the hash of the conditions of a group, or `None` if it is gone.
+    pub(super) fn hash_of(&self, id: GroupId) -> Option<u32> {
+        let group = self.groups.get(id.index())?;
+        Some(group.conditions.hash(&self.hasher))
+    }
+
     #[cfg(test)]
     pub(super) fn has_no_groups(&self) -> bool {
         self.groups.is_empty()

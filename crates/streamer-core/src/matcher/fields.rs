@@ -66,6 +66,16 @@ impl FieldTable {
         at
     }
 
+    /// Returns the path of a field.
+    pub(super) fn path(&self, field: FieldId) -> String {
+        let node = &self.nodes[field.index()];
+        let name = String::from_utf8_lossy(&node.name);
+        if node.parent == ROOT {
+            return name.into_owned();
+        }
+        format!("{}.{name}", self.path(node.parent))
+    }
+
     fn add(&mut self, parent: FieldId, segment: &str) -> FieldId {
         let name = segment.as_bytes();
         let child = FieldId::new(self.nodes.insert(Node::new(name, parent)));

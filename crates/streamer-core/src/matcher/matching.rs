@@ -3,7 +3,7 @@
 use std::hint::black_box;
 
 use super::{
-    Matcher, SubscriptionKey,
+    CostProfile, Matcher, SubscriptionKey,
     collection::{Candidates, Collection},
     condition::Conditions,
     ids::Entry,
@@ -79,20 +79,21 @@ impl Matching {
     /// found, and returns whether it is done. At least one candidate is evaluated.
     ///
     /// The budget counts candidates, conditions and elements of lists, never time, so that a run can
-    /// be replayed. It is reduced by what was used.
+    /// be replayed. It is reduced by what was used, and `profile` learns which filters used it.
     pub fn run(
         &mut self,
         matcher: &Matcher,
         budget: &mut u64,
+        profile: &mut CostProfile,
         out: &mut Vec<SubscriptionKey>,
     ) -> bool {
         self.take_unconditional(out);
         let collection = self.collection.and_then(|(index, serial)| {
             let collection = matcher.collections.get(index)?;
             // Of a collection that is gone, no subscription is left to be found.
-            (collection.serial == serial).then_some(collection)
+            (collection.serial == serial).then_some((index, collection))
         });
-        let Some(collection) = collection else {
+        let Some((index, collection)) = collection else {
             return true;
         };
         let mut used = 0;
@@ -121,6 +122,7 @@ impl Matching {
                 touch(collection, &ahead[..ahead.len().min(AHEAD)]);
             }
             self.next += 1;
+            let before = used;
             used += 1;
             // It may be gone since the candidates were looked up.
             let Some(group) = collection.groups.get(candidate.group().index()) else {
@@ -141,6 +143,8 @@ impl Matching {
                 group.members.append_to(out);
                 used += ((out.len() - length) / COPIES_PER_COST) as u64;
             }
+            let at = (index, collection);
+            profile.charge(used - before, at, candidate.group(), satisfied);
         }
         *budget = budget.saturating_sub(used);
         self.is_done()
@@ -152,7 +156,7 @@ impl Matching {
         self.take_unconditional(out);
         let filtered = out.len();
         let mut unlimited = u64::MAX;
-        self.run(matcher, &mut unlimited, out);
+        self.run(matcher, &mut unlimited, &mut CostProfile::default(), out);
         self.sort(&mut out[filtered..]);
     }
 

@@ -42,6 +42,13 @@ impl<T: Copy + Ord> Members<T> {
         matches!(self, Self::One(_))
     }
 
+    pub(super) fn len(&self) -> usize {
+        match self {
+            Self::One(_) => 1,
+            Self::Many(many) => many.len(),
+        }
+    }
+
     /// Returns the members in order.
     pub(super) fn iter(&self) -> impl Iterator<Item = T> {
         let (one, many) = match self {

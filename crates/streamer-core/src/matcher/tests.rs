@@ -368,7 +368,7 @@ fn a_long_list_is_hashed_once_for_many_conditions() {
     assert!(event.data.len() > 1_000_000);
     let mut matching = matcher.start(&event);
     let (mut budget, mut out) = (u64::MAX, Vec::new());
-    assert!(matching.run(&matcher, &mut budget, &mut out));
+    assert!(matching.run(&matcher, &mut budget, &mut CostProfile::default(), &mut out));
     assert_eq!(out.len(), 60);
     let used = u64::MAX - budget;
     // Comparing each element with each value would be 643 million.
@@ -390,7 +390,7 @@ fn a_slice_stops_at_its_budget_and_the_next_goes_on() {
     loop {
         slices += 1;
         let before = out.len();
-        let done = matching.run(&matcher, &mut 90, &mut out);
+        let done = matching.run(&matcher, &mut 90, &mut CostProfile::default(), &mut out);
         assert!(
             out.len() - before <= 31,
             "three for each: it and two conditions"

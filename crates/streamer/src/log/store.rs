@@ -142,6 +142,9 @@ struct Shared {
     terms: Terms,
     /// The range that readers see. Changes only after the commit that it describes.
     bounds: Mutex<Bounds>,
+    /// The events and states that were read when the log was opened.
+    recovered: u64,
+    opened_in: Duration,
     /// Fields drop in order: the directory is unlocked after the engine has closed its file.
     _lock: File,
 }

@@ -32,7 +32,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use self::queue::{AppendRequest, Command};
-use super::{Log, LogError, Outcome, Submission};
+use super::{DurationHistogram, Durations, Log, LogError, Outcome, Submission, with_sources};
 use crate::Event;
 
 /// Settings of a writer.
@@ -87,6 +87,22 @@ pub enum WriteError {
     Busy(Duration),
 }
 
+/// The figures of a writer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct WriterStats {
+    /// The entries that are queued or being committed.
+    pub queued_entries: usize,
+    /// The size of these entries, in bytes.
+    pub queued_bytes: usize,
+    /// The durations of the commits, syncs included.
+    pub commits: Durations,
+    /// Entries are rejected because the disk is full.
+    pub is_full: bool,
+    /// The failure that stopped the writer.
+    pub failure: Option<String>,
+}
+
 /// Queued entries. Resolves to their outcomes when they are durable.
 ///
 /// Dropping it does not remove the entries from the queue.
@@ -102,6 +118,10 @@ struct Shared {
     capacity: QueueCapacity,
     failure: OnceLock<LogError>,
     panicked: AtomicBool,
+    /// The durations of the commits.
+    commits: DurationHistogram,
+    /// The last commit found the disk full.
+    is_full: AtomicBool,
     /// Cancelled when the thread has closed the log. Unlike a join, a wait for it can time out, and
     /// several callers can wait.
     done: CancellationToken,
@@ -157,6 +177,8 @@ impl LogWriter {
             capacity: QueueCapacity::new(&options),
             failure: OnceLock::new(),
             panicked: AtomicBool::new(false),
+            commits: DurationHistogram::default(),
+            is_full: AtomicBool::new(false),
             done: CancellationToken::new(),
             thread: Mutex::new(None),
         });
@@ -166,6 +188,24 @@ impl LogWriter {
             .spawn(move || writer.run())?;
         *shared.thread() = Some(thread);
         Ok(Self { shared, queue })
+    }
+
+    /// Returns the figures of the writer.
+    #[must_use]
+    pub fn stats(&self) -> WriterStats {
+        let Shared {
+            capacity, commits, ..
+        } = &*self.shared;
+        let stopped = self.shared.panicked.load(Ordering::Acquire);
+        let stopped = stopped.then_some(WriteError::Stopped);
+        let failure = self.shared.failure().or(stopped);
+        WriterStats {
+            queued_entries: capacity.events_max as usize - capacity.events.available_permits(),
+            queued_bytes: capacity.bytes_max as usize - capacity.bytes.available_permits(),
+            commits: commits.snapshot(),
+            is_full: self.shared.is_full.load(Ordering::Relaxed),
+            failure: failure.map(|error| with_sources(&error)),
+        }
     }
 
     /// Waits for capacity and queues the entries. They are committed in one step, in the order in

@@ -1,6 +1,8 @@
 //! The handle of the hub's task, and the messages that reach the task.
 
 use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
     sync::{
         Arc,
         atomic::{AtomicU64, AtomicUsize, Ordering},
@@ -17,7 +19,7 @@ use tonic::Status;
 
 use crate::{
     Event,
-    hub::{DocumentPage, ReadFault, ReadId, Stats, StreamId},
+    hub::{DocumentPage, ReadFault, ReadId, Stats, StreamId, Survey},
 };
 
 /// A message to the hub's task.
@@ -38,6 +40,17 @@ pub(super) enum HubMessage {
     /// Drain for at most this long, for this reason, and tell when no stream is left.
     Drain(Duration, String, oneshot::Sender<()>),
     Stats(oneshot::Sender<Stats>),
+    /// Continue a survey by one slice. At most one per caller that waits for it.
+    Survey(Box<Survey>, oneshot::Sender<SurveyStep>),
+}
+
+/// The survey after one slice.
+#[derive(Debug)]
+pub(super) struct SurveyStep {
+    pub(super) survey: Box<Survey>,
+    pub(super) is_done: bool,
+    /// At the end, the peers of the slowest streams.
+    pub(super) peers: BTreeMap<StreamId, SocketAddr>,
 }
 
 /// The driver's side of one stream.
@@ -46,6 +59,7 @@ pub(super) struct StreamHandle {
     pub(super) queue: ResponseQueue<Bytes>,
     /// Cancelled when the hub has ended the stream.
     pub(super) ended: CancellationToken,
+    pub(super) peer: Option<SocketAddr>,
 }
 
 /// A message that the hub has not handled yet. Dropping it frees its share of the backlog.
@@ -78,11 +92,17 @@ impl HubHandle {
     }
 
     /// Opens a stream and returns a token that is cancelled when the hub has ended it.
-    pub(super) fn open(&self, stream: StreamId, queue: ResponseQueue<Bytes>) -> CancellationToken {
+    pub(super) fn open(
+        &self,
+        stream: StreamId,
+        queue: ResponseQueue<Bytes>,
+        peer: Option<SocketAddr>,
+    ) -> CancellationToken {
         let ended = CancellationToken::new();
         let handle = StreamHandle {
             queue,
             ended: ended.clone(),
+            peer,
         };
         if let Err(unsent) = self.messages.send(HubMessage::Opened(stream, handle)) {
             // The task has closed its queue. Without a status the peer would wait for its timeout.
@@ -105,6 +125,29 @@ impl HubHandle {
         stats.await.ok()
     }
 
+    /// Looks at all streams and returns the survey with the peers of its slowest streams, or `None` if
+    /// the task has stopped. The hub handles other messages between the slices.
+    pub(super) async fn survey(
+        &self,
+        max_entries: usize,
+    ) -> Option<(Survey, BTreeMap<StreamId, SocketAddr>)> {
+        let mut survey = Box::new(Survey::new(max_entries));
+        loop {
+            let (sender, step) = oneshot::channel();
+            self.send(HubMessage::Survey(survey, sender));
+            let step = step.await.ok()?;
+            if step.is_done {
+                return Some((*step.survey, step.peers));
+            }
+            survey = step.survey;
+        }
+    }
+
+    /// Returns true if the task has stopped.
+    pub(super) fn is_stopped(&self) -> bool {
+        self.messages.is_closed()
+    }
+
     pub(super) fn send(&self, message: HubMessage) {
         self.messages.send(message).ok();
     }
@@ -122,7 +165,8 @@ impl HubMessage {
             | Self::DocumentsRead(..)
             | Self::Drain(..)
             | Self::Lost(_)
-            | Self::Stats(_) => {}
+            | Self::Stats(_)
+            | Self::Survey(..) => {}
         }
     }
 }

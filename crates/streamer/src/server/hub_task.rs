@@ -12,10 +12,10 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status};
 use tracing::debug;
 
-use super::hub_handle::{HubHandle, HubMessage, StreamHandle};
+use super::hub_handle::{HubHandle, HubMessage, StreamHandle, SurveyStep};
 use crate::{
     Event,
-    hub::{Action, EndCode, EndStatus, Hub, Input, ReadFault, StreamId},
+    hub::{Action, EndCode, EndStatus, Hub, Input, ReadFault, StreamId, Survey},
     log::{DocumentKey, DocumentQuery, LogReader},
 };
 
@@ -47,6 +47,9 @@ const COMMITS: usize = 16;
 
 /// The maximum number of messages handled before commits and the clock get their turn.
 const BATCH: usize = 256;
+
+/// The streams and subscriptions that are visited in one slice of a survey: some 100 µs.
+const SURVEY_SLICE: usize = 1_024;
 
 impl CommitSender {
     /// Sends events to the hub and waits if its queue is full. Must run on a thread that may block.
@@ -164,6 +167,21 @@ impl HubTask {
             HubMessage::Stats(sender) => {
                 sender.send(self.hub.stats()).ok();
             }
+            HubMessage::Survey(survey, sender) => {
+                sender.send(self.survey(survey)).ok();
+            }
+        }
+    }
+
+    fn survey(&self, mut survey: Box<Survey>) -> SurveyStep {
+        let is_done = self.hub.survey(&mut survey, SURVEY_SLICE);
+        let slowest = survey.slowest.iter().filter(|_| is_done);
+        let peer = |id| Some((id, self.streams.get(&id)?.peer?));
+        let peers = slowest.filter_map(|it| peer(it.stream)).collect();
+        SurveyStep {
+            survey,
+            is_done,
+            peers,
         }
     }
 

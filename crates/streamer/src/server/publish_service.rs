@@ -1,6 +1,14 @@
 //! The publisher service: receives entries, and acknowledges each when it is durable.
 
-use std::{collections::VecDeque, pin::Pin, sync::Arc, time::Duration};
+use std::{
+    collections::VecDeque,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use futures_core::Stream;
 use futures_util::StreamExt as _;
@@ -35,6 +43,37 @@ const TOUCH_INTERVAL: Duration = Duration::from_secs(300);
 /// Maximum length of a producer's name, in bytes.
 const PRODUCER_BYTES: usize = 256;
 
+/// The totals of all publishers.
+#[derive(Debug, Default)]
+pub(super) struct PublishCounters {
+    /// Open streams.
+    pub(super) streams: AtomicU64,
+    /// Entries that were received.
+    pub(super) received: AtomicU64,
+    /// Entries that were appended to the log.
+    pub(super) appended: AtomicU64,
+    /// Entries that the log had before.
+    pub(super) duplicates: AtomicU64,
+    /// Entries that the log refused.
+    pub(super) refused: AtomicU64,
+}
+
+/// Counts an open stream until it is dropped.
+struct OpenStream(Arc<PublishCounters>);
+
+impl OpenStream {
+    fn new(counters: &Arc<PublishCounters>) -> Self {
+        counters.streams.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(counters))
+    }
+}
+
+impl Drop for OpenStream {
+    fn drop(&mut self) {
+        self.0.streams.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 /// Accepts publishers' streams.
 #[derive(Clone)]
 pub(super) struct PublishService {
@@ -44,6 +83,7 @@ pub(super) struct PublishService {
     max_in_flight: u32,
     /// Cancelled when the server drains.
     drain: CancellationToken,
+    counters: Arc<PublishCounters>,
 }
 
 /// One publisher's stream.
@@ -65,6 +105,7 @@ impl PublishService {
         reader: Arc<dyn LogReader>,
         max_in_flight: u32,
         drain: CancellationToken,
+        counters: Arc<PublishCounters>,
     ) -> Self {
         Self {
             writer,
@@ -72,6 +113,7 @@ impl PublishService {
             reader,
             max_in_flight: max_in_flight.max(1),
             drain,
+            counters,
         }
     }
 }
@@ -100,7 +142,9 @@ impl PublisherService for PublishService {
             responses: sender.clone(),
         };
         let (requests, drain) = (request.into_inner(), self.drain.clone());
+        let open = OpenStream::new(&self.counters);
         tokio::spawn(async move {
+            let _open = open;
             let ended = tokio::select! {
                 ended = stream.run(requests) => ended,
                 () = sender.closed() => return,
@@ -214,6 +258,8 @@ impl PublisherStream {
         }
         let sequences: Vec<u64> = batch.iter().map(|entry| entry.sequence).collect();
         self.in_flight += sequences.len();
+        let received = &self.service.counters.received;
+        received.fetch_add(sequences.len() as u64, Ordering::Relaxed);
         let commit = self.service.writer.enqueue(batch).await;
         let commit = commit.map_err(unavailable)?;
         self.pending.push_back((sequences, commit));
@@ -228,6 +274,7 @@ impl PublisherStream {
     ) -> Result<(), Status> {
         self.in_flight -= sequences.len();
         let outcomes = outcomes.map_err(unavailable)?;
+        self.count(&outcomes);
         let mut ack = Ack {
             epoch: self.service.epoch.0,
             ..Ack::default()
@@ -265,6 +312,19 @@ impl PublisherStream {
                 self.producer,
                 last + 1
             ))),
+        }
+    }
+
+    fn count(&self, outcomes: &[Outcome]) {
+        let counters = &self.service.counters;
+        for outcome in outcomes {
+            let counter = match outcome {
+                Outcome::Appended(_) => &counters.appended,
+                Outcome::Duplicate => &counters.duplicates,
+                Outcome::Refused(_) => &counters.refused,
+                Outcome::Jump { .. } => continue,
+            };
+            counter.fetch_add(1, Ordering::Relaxed);
         }
     }
 

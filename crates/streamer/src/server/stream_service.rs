@@ -7,6 +7,7 @@
 use std::{
     convert::Infallible,
     future::{Ready, ready},
+    net::SocketAddr,
     task::{Context, Poll},
 };
 
@@ -27,6 +28,7 @@ use tonic_prost::ProstCodec;
 use super::{
     hub_handle::{HubHandle, HubMessage},
     incoming,
+    peer_address::PeerAddress,
 };
 use crate::hub::StreamId;
 
@@ -57,7 +59,11 @@ impl StreamService {
 
     /// Opens a stream and returns its response before any message is received, so that the headers are
     /// sent at once.
-    fn open(&self, messages: Streaming<GatewayMessage>) -> http::Response<Body> {
+    fn open(
+        &self,
+        messages: Streaming<GatewayMessage>,
+        peer: Option<SocketAddr>,
+    ) -> http::Response<Body> {
         let stream = self.hub.next_stream();
         let observer = QueueObserver {
             hub: self.hub.clone(),
@@ -67,7 +73,7 @@ impl StreamService {
         let (queue, responses) = ResponseQueue::new(usize::MAX, observer);
         // Before the receiving task is spawned, so that the hub knows the stream of its first
         // message.
-        let ended = self.hub.open(stream, queue.clone());
+        let ended = self.hub.open(stream, queue.clone(), peer);
         tokio::spawn(incoming::receive(
             stream,
             messages,
@@ -109,12 +115,13 @@ impl Service<http::Request<Body>> for StreamService {
         if let Err(status) = check_encoding(request.headers()) {
             return ready(Ok(status.into_http()));
         }
+        let peer = request.extensions().get::<PeerAddress>().map(|it| it.0);
         let buffers = BufferSettings::new(RECEIVE_BUFFER, RECEIVE_BUFFER);
         let decoder = ProstCodec::<GatewayMessage, _>::raw_decoder(buffers);
         let limit = Some(self.max_message_bytes);
         // `None` is the compression of received messages, which `check_encoding` has excluded.
         let messages = Streaming::new_request(decoder, request.into_body(), None, limit);
-        ready(Ok(self.open(messages)))
+        ready(Ok(self.open(messages, peer)))
     }
 }
 

@@ -47,6 +47,20 @@ impl Hub {
         assert_eq!(profiles, self.streams.sessions());
         assert_eq!(armed, self.streams.timers());
         assert_eq!(self.cx.actions, [], "actions are left");
+        self.audit_survey();
+    }
+
+    fn audit_survey(&self) {
+        let mut survey = Survey::new(2);
+        while !self.survey(&mut survey, 2) {}
+        let Stats { gauges, counters } = self.stats();
+        assert_eq!((survey.gauges, survey.counters), (gauges, counters));
+        let kinds = gauges.document_subscriptions
+            + gauges.collection_subscriptions
+            + gauges.filter_subscriptions;
+        assert_eq!(kinds, gauges.subscriptions);
+        assert!(gauges.left_subscriptions.max(gauges.snapshot_subscriptions) <= kinds);
+        assert_eq!(survey.lags.iter().sum::<u64>(), gauges.streams as u64);
     }
 
     fn audit_backlog(&self, stream: &Stream) {

@@ -60,7 +60,7 @@ proptest! {
         let event = event_of("u1", data);
         let mut matching = matcher.start(&event);
         let mut out = Vec::new();
-        let mut done = matching.run(&matcher, &mut 1, &mut out);
+        let mut done = matching.run(&matcher, &mut 1, &mut CostProfile::default(), &mut out);
         for at in gone {
             if !stays.is_empty() {
                 let (key, _) = stays.remove(at.index(stays.len()));
@@ -73,7 +73,7 @@ proptest! {
             }
         }
         while !done {
-            done = matching.run(&matcher, &mut 1, &mut out);
+            done = matching.run(&matcher, &mut 1, &mut CostProfile::default(), &mut out);
         }
         for (key, filters) in stays {
             let times = out.iter().filter(|found| found.0 == key).count();

@@ -122,6 +122,7 @@ impl SegmentLog {
         lock: File,
         options: &StoreOptions,
     ) -> Result<Self, OpenFailure> {
+        let began = Instant::now();
         let engine = Engine::new(database);
         let segment_bytes = options
             .retention_bytes
@@ -193,6 +194,8 @@ impl SegmentLog {
                 producers: Mutex::new(replay.producers),
                 terms,
                 bounds: Mutex::new(bounds),
+                recovered: replay.records,
+                opened_in: began.elapsed(),
                 _lock: lock,
             }),
             limits: Limits {
@@ -221,12 +224,15 @@ struct Replay {
     documents: DocumentStates,
     names: KnownNames,
     producers: BTreeMap<Arc<str>, StoredProducer>,
+    /// The number of all records, damaged ones included.
+    records: u64,
 }
 
 impl Replay {
     fn add(&mut self, record: &Record<'_>) {
         self.documents
             .count_bytes((record.end() - record.at) as u64);
+        self.records += 1;
         let added = record.body().and_then(|body| match record.kind {
             Kind::Event => {
                 let changed = StoredEvent::decode_state(record.offset, body, &mut self.names)?;
@@ -286,6 +292,11 @@ impl From<LogError> for OpenFailure {
                 Some(kind) => Self::Io(io::Error::new(kind, error.clone())),
                 None => Self::Log(error),
             },
+            // A segment of a later version.
+            LogError::DamagedState {
+                source: DecodeError::UnknownFormat(found),
+                ..
+            } => Self::Format(u64::from(*found)),
             _ => Self::Log(error),
         }
     }

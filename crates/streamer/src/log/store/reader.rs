@@ -12,7 +12,8 @@ use super::{
 use crate::{
     Event, Terms,
     log::{
-        Bounds, DocumentPage, DocumentQuery, LogError, LogReader, ProducerState, page::PageBuilder,
+        Bounds, DocumentPage, DocumentQuery, LogError, LogReader, LogStats, ProducerState,
+        page::PageBuilder,
     },
 };
 
@@ -23,6 +24,17 @@ impl LogReader for Shared {
 
     fn bounds(&self) -> Bounds {
         Self::bounds(self)
+    }
+
+    fn stats(&self) -> LogStats {
+        let (files, bytes, syncs) = self.segments.stats();
+        LogStats {
+            bytes,
+            files,
+            syncs,
+            recovered: self.recovered,
+            opened_in: self.opened_in,
+        }
     }
 
     fn read(

@@ -3,6 +3,7 @@
 use std::{
     io,
     sync::{Arc, Mutex, PoisonError, RwLock},
+    time::Instant,
 };
 
 use super::{
@@ -10,7 +11,7 @@ use super::{
     segment::{CommitBuffer, Kind, RECORDS, Record, Records, SegmentHeader, content_end},
 };
 use crate::log::{
-    KnownNames, LogError,
+    DurationHistogram, Durations, KnownNames, LogError,
     encoding::{DecodeError, StoredEvent},
 };
 
@@ -25,6 +26,8 @@ const SUFFIX: &str = ".seg";
 pub(super) struct Segments {
     disk: Arc<dyn Disk>,
     list: RwLock<Vec<Arc<Segment>>>,
+    /// The durations of the syncs of commits.
+    syncs: DurationHistogram,
 }
 
 #[derive(Debug)]
@@ -155,7 +158,11 @@ impl Segments {
         }
         let list = RwLock::new(list);
         let appender = Appender {
-            segments: Arc::new(Self { disk, list }),
+            segments: Arc::new(Self {
+                disk,
+                list,
+                syncs: DurationHistogram::default(),
+            }),
             active,
             next_id,
             salt,
@@ -298,6 +305,13 @@ impl Segments {
         Ok(unreadable)
     }
 
+    /// Returns the number of the files, their size in bytes, and the durations of syncs.
+    pub(super) fn stats(&self) -> (usize, u64, Durations) {
+        let list = self.list.read().unwrap_or_else(PoisonError::into_inner);
+        let bytes = list.iter().map(|segment| segment.length as u64).sum();
+        (list.len(), bytes, self.syncs.snapshot())
+    }
+
     /// Returns the names of the files.
     pub(super) fn file_names(&self) -> Vec<String> {
         let list = self.list.read().unwrap_or_else(PoisonError::into_inner);
@@ -405,7 +419,7 @@ impl Appender {
             full => {
                 // Before its successor has a commit: only the tail of the log may be unsynced.
                 if let Some(mut full) = full {
-                    full.sync()?;
+                    full.sync(&self.segments.syncs)?;
                 }
                 self.create(head, bound)?
             }
@@ -429,7 +443,7 @@ impl Appender {
             .map_err(write_error)?;
         active.is_unsynced = true;
         if !self.defers_syncs {
-            active.sync()?;
+            active.sync(&self.segments.syncs)?;
         }
         // Writing to a removed file succeeds, and the commit would vanish with the process.
         if !active.file.is_linked().map_err(LogError::storage)? {
@@ -457,7 +471,10 @@ impl Appender {
 
     /// Makes all commits durable.
     pub(super) fn sync(&mut self) -> Result<(), LogError> {
-        self.active.as_mut().map_or(Ok(()), Active::sync)
+        match &mut self.active {
+            Some(active) => active.sync(&self.segments.syncs),
+            None => Ok(()),
+        }
     }
 
     fn create(&mut self, head: u64, bound: usize) -> Result<Active, LogError> {
@@ -502,9 +519,11 @@ impl Appender {
 }
 
 impl Active {
-    fn sync(&mut self) -> Result<(), LogError> {
+    fn sync(&mut self, syncs: &DurationHistogram) -> Result<(), LogError> {
         if self.is_unsynced {
+            let began = Instant::now();
             self.file.sync().map_err(LogError::storage)?;
+            syncs.add(began.elapsed());
             self.is_unsynced = false;
         }
         Ok(())

@@ -170,6 +170,7 @@ impl<F: FnMut(&[Arc<Event>])> Writer<F> {
         let outcomes = match self.log.append(batch, (self.options.clock)()) {
             Ok(outcomes) => outcomes,
             Err(error) if error.is_full() => {
+                self.shared.is_full.store(true, Ordering::Relaxed);
                 let reported = self.full_reported;
                 if reported.is_none_or(|at| at.elapsed() >= FULL_INTERVAL) {
                     self.full_reported = Some(Instant::now());
@@ -186,6 +187,8 @@ impl<F: FnMut(&[Arc<Event>])> Writer<F> {
                 return Err(error);
             }
         };
+        self.shared.is_full.store(false, Ordering::Relaxed);
+        self.shared.commits.add(began.elapsed());
         if self.full_reported.take().is_some() {
             tracing::warn!("entries are accepted again");
         }

@@ -1,0 +1,391 @@
+//! The listener for operations: metrics, status, liveness and readiness, over HTTP/1.
+//!
+//! ```text
+//! /metrics   figures in the Prometheus text format
+//! /status    the same as JSON, with the slowest streams and the most expensive filters: Report
+//! /livez     200 until the hub or the log has failed
+//! /readyz    200 while the server takes subscriptions and entries; otherwise the reason
+//! ```
+
+mod figures;
+mod metrics;
+mod report;
+
+use std::{
+    collections::BTreeMap,
+    io,
+    net::SocketAddr,
+    sync::{Arc, Mutex, PoisonError, atomic::Ordering},
+    time::Duration,
+};
+
+use axum::{
+    Router,
+    extract::{RawQuery, Request, State as Shared},
+    http::{StatusCode, header},
+    middleware::{self, Next},
+    response::{IntoResponse, Response},
+    routing::get,
+};
+use hyper_util::service::TowerToHyperService;
+use steadfast::session::State as LinkState;
+use steadfast_net::{AtLimit, Listener, ListenerOptions, OpenConnections, Tasks, http1};
+use tokio::{
+    net::TcpListener,
+    time::{Instant, timeout},
+};
+use tokio_util::sync::CancellationToken;
+
+pub use self::report::{
+    DurationReport, ExpensiveFilter, LagBucket, LogReport, OtherStreams, PullerReport, Report,
+    SlowStream, SlowSubscription,
+};
+use super::{
+    PullerStatus, Server, hub_handle::HubHandle, publish_service::PublishCounters,
+    puller_intake::IntakeHandle,
+};
+use crate::{
+    Bounds, Epoch,
+    hub::{StreamId, Survey},
+    log::{LogReader, LogStats, LogWriter, WriterStats},
+};
+
+/// The listener for operations. Dropping it cuts every connection.
+///
+/// It starts before its server, so that `/livez` and `/readyz` answer while a large log is opened.
+///
+/// ```no_run
+/// use steadfast_streamer::{Epoch, SegmentLog, Server, ServerOptions, StoreOptions};
+/// use steadfast_streamer::server::operations::Operations;
+/// use tokio::net::TcpListener;
+///
+/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// let operations = Operations::start(TcpListener::bind("127.0.0.1:9080").await?)?;
+/// let log = SegmentLog::open("data", &StoreOptions::new(Epoch(1)))?;
+/// let listener = TcpListener::bind("127.0.0.1:9000").await?;
+/// let server = Server::start(listener, Box::new(log), ServerOptions::default())?;
+/// operations.show(&server);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct Operations {
+    address: SocketAddr,
+    state: Arc<State>,
+    tasks: Tasks,
+}
+
+/// The parts of a server that have figures.
+#[derive(Clone)]
+pub(super) struct Sources {
+    pub(super) server_id: String,
+    pub(super) address: SocketAddr,
+    pub(super) started: Instant,
+    pub(super) hub: HubHandle,
+    pub(super) writer: LogWriter,
+    pub(super) reader: Arc<dyn LogReader>,
+    pub(super) publishing: Arc<PublishCounters>,
+    pub(super) connections: OpenConnections,
+    pub(super) puller: Option<Arc<IntakeHandle>>,
+    /// Cancelled when the server drains.
+    pub(super) drain: CancellationToken,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    sources: Mutex<Option<Sources>>,
+    /// The last figures. The lock is held while they are gathered, so that several readers cause one
+    /// survey.
+    gathered: tokio::sync::Mutex<Option<Arc<Gathered>>>,
+}
+
+/// All figures of a server at about one time.
+#[derive(Debug)]
+struct Gathered {
+    at: Instant,
+    server_id: String,
+    address: SocketAddr,
+    uptime: Duration,
+    problems: Vec<String>,
+    survey: Survey,
+    peers: BTreeMap<StreamId, SocketAddr>,
+    epoch: Epoch,
+    bounds: Bounds,
+    log: LogStats,
+    writer: WriterStats,
+    publishing: PublishFigures,
+    connections: OpenConnections,
+    puller: Option<PullerStatus>,
+}
+
+/// The counters of publishers at one time.
+#[derive(Clone, Copy, Debug)]
+struct PublishFigures {
+    streams: u64,
+    received: u64,
+    appended: u64,
+    duplicates: u64,
+    refused: u64,
+}
+
+/// The reason why a server takes nothing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Unready {
+    /// The log is being opened.
+    Starting,
+    /// The server stops.
+    Draining,
+    /// The hub or the log has stopped: only a restart helps.
+    Failed(String),
+}
+
+/// Open connections at most. Later ones wait: a scraper prefers a late page to a refusal.
+const MAX_CONNECTIONS: usize = 64;
+/// Longest wait for a request and its head.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
+/// Longest time in which a client may accept no byte of a response.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
+/// Longest wait for the figures, for the case of a hub that hangs.
+const GATHER_TIMEOUT: Duration = Duration::from_secs(10);
+/// The time for which figures are given out again. Readers at any rate cause ten surveys a second.
+const FRESH: Duration = Duration::from_millis(100);
+/// The streams and filters that are shown one by one. It bounds the series of the metrics page.
+const ENTRIES: usize = 10;
+/// Longest wait for responses when the listener is stopped.
+const STOP_TIMEOUT: Duration = Duration::from_secs(1);
+
+const INDEX: &str = "\
+/metrics  figures in the Prometheus text format
+/status   figures as JSON, with the slowest streams and the most expensive filters
+/livez    200 until the hub or the log has failed
+/readyz   200 while the server takes subscriptions and entries; otherwise the reason
+";
+
+impl Operations {
+    /// Starts to listen. `/readyz` says that the server starts until [`Operations::show`].
+    ///
+    /// # Errors
+    ///
+    /// Returns the system's error if the address of the listener cannot be read.
+    ///
+    /// # Panics
+    ///
+    /// Panics outside a tokio runtime.
+    pub fn start(tcp: TcpListener) -> io::Result<Self> {
+        let tasks = Tasks::new();
+        let options = ListenerOptions {
+            max_connections: MAX_CONNECTIONS,
+            at_limit: AtLimit::Wait,
+            write_timeout: Some(WRITE_TIMEOUT),
+            peer_timeout: None,
+        };
+        let listener = Listener::new(tcp, options, &tasks)?;
+        let (address, state) = (listener.address(), Arc::<State>::default());
+        let (router, scope) = (router(Arc::clone(&state)), tasks.clone());
+        tasks.spawn(listener.serve(move |socket| {
+            let service = TowerToHyperService::new(router.clone());
+            http1::serve(socket, service, HEAD_TIMEOUT, &scope)
+        }));
+        Ok(Self {
+            address,
+            state,
+            tasks,
+        })
+    }
+
+    /// Shows this server from now on.
+    pub fn show(&self, server: &Server) {
+        *self.state.sources() = Some(server.sources.clone());
+    }
+
+    /// Returns the address of the listener.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Accepts no more requests, lets those in progress end for a second, and cuts the rest.
+    pub async fn stop(self) {
+        // The sources keep the log open.
+        *self.state.sources() = None;
+        self.tasks.drain(STOP_TIMEOUT).await;
+    }
+}
+
+impl Drop for Operations {
+    fn drop(&mut self) {
+        self.tasks.cut();
+    }
+}
+
+impl std::fmt::Debug for Sources {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Sources")
+            .field("address", &self.address)
+            .finish_non_exhaustive()
+    }
+}
+
+impl State {
+    fn sources(&self) -> std::sync::MutexGuard<'_, Option<Sources>> {
+        self.sources.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Returns what is served, or the reason why nothing is.
+    fn ready(&self) -> Result<Sources, Unready> {
+        let sources = self.sources().clone().ok_or(Unready::Starting)?;
+        sources.check().map(|()| sources)
+    }
+
+    async fn gather(&self) -> Result<Arc<Gathered>, Response> {
+        let sources = self.sources().clone();
+        let sources = sources.ok_or_else(|| Unready::Starting.respond())?;
+        let gathering = async {
+            let mut last = self.gathered.lock().await;
+            if let Some(last) = &*last
+                && last.at.elapsed() < FRESH
+            {
+                return Some(Arc::clone(last));
+            }
+            let gathered = Arc::new(sources.gather().await?);
+            *last = Some(Arc::clone(&gathered));
+            Some(gathered)
+        };
+        match timeout(GATHER_TIMEOUT, gathering).await {
+            Ok(Some(gathered)) => Ok(gathered),
+            Ok(None) => {
+                Err(Unready::Failed("the hub of the server has stopped".to_owned()).respond())
+            }
+            Err(_) => {
+                let text = format!("the hub did not answer within {GATHER_TIMEOUT:?}\n");
+                Err((StatusCode::SERVICE_UNAVAILABLE, text).into_response())
+            }
+        }
+    }
+}
+
+impl Sources {
+    fn check(&self) -> Result<(), Unready> {
+        if self.drain.is_cancelled() {
+            return Err(Unready::Draining);
+        }
+        if let Some(failure) = self.writer.stats().failure {
+            return Err(Unready::Failed(failure));
+        }
+        if self.hub.is_stopped() {
+            let what = "the hub of the server has stopped";
+            return Err(Unready::Failed(what.to_owned()));
+        }
+        Ok(())
+    }
+
+    /// Returns what an operator should know although the server is ready.
+    fn problems(&self) -> Vec<String> {
+        let mut problems = Vec::new();
+        if self.writer.stats().is_full {
+            problems
+                .push("the disk is full: entries are refused, changes are delivered".to_owned());
+        }
+        if let Some(puller) = &self.puller {
+            let status = puller.status();
+            if status.link.state != LinkState::Connected {
+                let cause = &status.link.cause;
+                problems.push(format!("not connected to the Puller: {cause}"));
+            }
+            if status.counters.waits_for_space {
+                problems.push("the intake from the Puller waits for space on the disk".to_owned());
+            }
+        }
+        problems
+    }
+
+    async fn gather(&self) -> Option<Gathered> {
+        let (survey, peers) = self.hub.survey(ENTRIES).await?;
+        let count = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
+        Some(Gathered {
+            at: Instant::now(),
+            server_id: self.server_id.clone(),
+            address: self.address,
+            uptime: self.started.elapsed(),
+            problems: self.problems(),
+            survey,
+            peers,
+            epoch: self.reader.epoch(),
+            bounds: self.reader.bounds(),
+            log: self.reader.stats(),
+            writer: self.writer.stats(),
+            publishing: PublishFigures {
+                streams: count(&self.publishing.streams),
+                received: count(&self.publishing.received),
+                appended: count(&self.publishing.appended),
+                duplicates: count(&self.publishing.duplicates),
+                refused: count(&self.publishing.refused),
+            },
+            connections: self.connections.clone(),
+            puller: self.puller.as_ref().map(|puller| puller.status()),
+        })
+    }
+}
+
+impl Unready {
+    fn respond(&self) -> Response {
+        let text = match self {
+            Self::Starting => "starting: the log is being opened",
+            Self::Draining => "draining: the server stops",
+            Self::Failed(why) => &format!("failed: {why}; restart the server"),
+        };
+        (StatusCode::SERVICE_UNAVAILABLE, format!("{text}\n")).into_response()
+    }
+}
+
+fn router(state: Arc<State>) -> Router {
+    Router::new()
+        .route("/", get(|| async { INDEX }))
+        .route("/metrics", get(metrics_page))
+        .route("/status", get(status))
+        .route("/livez", get(livez))
+        .route("/readyz", get(readyz))
+        .with_state(state)
+        .layer(middleware::from_fn(refuse_parameters))
+}
+
+/// Refuses parameters, which would be ignored silently: no page has any.
+async fn refuse_parameters(RawQuery(query): RawQuery, request: Request, next: Next) -> Response {
+    match query.filter(|query| !query.is_empty()) {
+        None => next.run(request).await,
+        Some(_) => (StatusCode::BAD_REQUEST, "the page has no parameters\n").into_response(),
+    }
+}
+
+async fn metrics_page(Shared(state): Shared<Arc<State>>) -> Result<Response, Response> {
+    let gathered = state.gather().await?;
+    let content_type = "text/plain; version=0.0.4; charset=utf-8";
+    let page = metrics::page(&gathered);
+    Ok(([(header::CONTENT_TYPE, content_type)], page).into_response())
+}
+
+async fn status(Shared(state): Shared<Arc<State>>) -> Result<Response, Response> {
+    let gathered = state.gather().await?;
+    let unready = state.ready().err();
+    let json = serde_json::to_vec(&Report::new(&gathered, unready.as_ref()))
+        .map_err(|_| StatusCode::INTERNAL_SERVER_ERROR.into_response())?;
+    Ok(([(header::CONTENT_TYPE, "application/json")], json).into_response())
+}
+
+async fn livez(Shared(state): Shared<Arc<State>>) -> Response {
+    match state.ready() {
+        // A restart during a start or a drain would only take longer.
+        Ok(_) | Err(Unready::Starting | Unready::Draining) => "alive\n".into_response(),
+        Err(failed @ Unready::Failed(_)) => failed.respond(),
+    }
+}
+
+async fn readyz(Shared(state): Shared<Arc<State>>) -> Response {
+    match state.ready() {
+        Ok(sources) => {
+            let lines = sources.problems().into_iter().map(|it| it + "\n");
+            format!("ready\n{}", lines.collect::<String>()).into_response()
+        }
+        Err(unready) => unready.respond(),
+    }
+}

@@ -1,0 +1,108 @@
+//! The page of metrics.
+
+use steadfast_exposition::{
+    Kind::{Counter, Gauge, Histogram},
+    Numbers, Writer,
+};
+
+use super::{Gathered, figures};
+use crate::log::Durations;
+
+/// The prefix of all metrics.
+const PREFIX: &str = "steadfast_streamer";
+/// The longest value of a label, in characters: peers choose the ids of sessions.
+const LABEL_MAX: usize = 64;
+
+/// Returns the page in the text format of Prometheus.
+pub(super) fn page(gathered: &Gathered) -> String {
+    let mut page = Writer::new(Numbers::Plain);
+    let build = format!("{PREFIX}_build_info");
+    page.family(&build, Gauge, Some("1, with the version of the server"));
+    page.sample(&build, [("version", env!("CARGO_PKG_VERSION"))], 1.0, None);
+    let uptime = format!("{PREFIX}_uptime_seconds");
+    page.family(&uptime, Gauge, Some("Time since the server started"));
+    page.sample(&uptime, [], gathered.uptime.as_secs_f64(), None);
+    for figure in figures::all(gathered) {
+        let total = if figure.kind == Counter { "_total" } else { "" };
+        let name = format!("{PREFIX}_{}{total}", figure.name);
+        page.family(&name, figure.kind, Some(figure.help));
+        page.sample(&name, [], figure.value as f64, None);
+    }
+    for (name, help, durations) in [
+        (
+            "log_sync",
+            "Durations of syncs of the log",
+            &gathered.log.syncs,
+        ),
+        (
+            "log_commit",
+            "Durations of commits, syncs included",
+            &gathered.writer.commits,
+        ),
+    ] {
+        histogram(&mut page, name, help, durations);
+    }
+    streams(&mut page, gathered);
+    page.take()
+}
+
+fn histogram(page: &mut Writer, name: &str, help: &str, durations: &Durations) {
+    let name = format!("{PREFIX}_{name}_seconds");
+    page.family(&name, Histogram, Some(help));
+    let (bucket, mut count) = (format!("{name}_bucket"), 0);
+    for (bound, within) in &durations.buckets {
+        count += within;
+        let le = bound.map_or("+Inf".to_owned(), |bound| number(bound.as_secs_f64()));
+        page.sample(&bucket, [("le", le.as_str())], count as f64, None);
+    }
+    // A log without files has no buckets, and a histogram must have the last one.
+    if durations.buckets.is_empty() {
+        page.sample(&bucket, [("le", "+Inf")], 0.0, None);
+    }
+    page.sample(
+        &format!("{name}_sum"),
+        [],
+        durations.sum.as_secs_f64(),
+        None,
+    );
+    page.sample(&format!("{name}_count"), [], count as f64, None);
+}
+
+/// Writes the slowest streams one by one, and the others as sums.
+fn streams(page: &mut Writer, gathered: &Gathered) {
+    let survey = &gathered.survey;
+    let name = format!("{PREFIX}_streams_by_lag");
+    let help = "Streams whose lag is at most `le` events, now";
+    page.family(&name, Gauge, Some(help));
+    let mut count = 0;
+    for (bound, streams) in super::report::lag_buckets(survey) {
+        count += streams;
+        let le = bound.map_or("+Inf".to_owned(), |bound| bound.to_string());
+        page.sample(&name, [("le", le.as_str())], count as f64, None);
+    }
+    let name = format!("{PREFIX}_slow_stream_lag_events");
+    let help = "Events between the slowest subscription of a stream and the head, of the slowest \
+                streams; stream=\"others\" is the sum of all others";
+    page.family(&name, Gauge, Some(help));
+    for stream in &survey.slowest {
+        let id = stream.stream.0.to_string();
+        let peer = gathered.peers.get(&stream.stream);
+        let peer = peer.map(ToString::to_string).unwrap_or_default();
+        let session = stream.session.as_deref().unwrap_or_default();
+        let session: String = session.chars().take(LABEL_MAX).collect();
+        let labels = [
+            ("stream", id.as_str()),
+            ("peer", peer.as_str()),
+            ("session", session.as_str()),
+        ];
+        page.sample(&name, labels, stream.lag as f64, None);
+    }
+    let (_, lag) = survey.others();
+    page.sample(&name, [("stream", "others")], lag as f64, None);
+}
+
+fn number(value: f64) -> String {
+    let mut text = String::new();
+    Numbers::Shortest.write(value, &mut text);
+    text
+}
