@@ -1,7 +1,6 @@
 //! `steadfast fodc`: the flight recorder's agent, its proxy, and reading a record afterwards.
 
 mod agent;
-mod http;
 mod proxy;
 mod replay;
 mod tour;

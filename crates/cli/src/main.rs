@@ -7,6 +7,7 @@ mod demo;
 mod document;
 mod feed;
 mod fodc;
+mod http;
 mod kill9;
 mod load;
 mod output;

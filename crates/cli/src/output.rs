@@ -19,6 +19,21 @@ pub(crate) const STRONG: Style = Style::new().bold();
 #[error("the reader of the output is gone")]
 pub(crate) struct OutputClosed;
 
+/// A failure with an exit status of its own.
+#[derive(Debug, thiserror::Error)]
+#[error("{error}")]
+pub(crate) struct Failure {
+    status: u8,
+    #[source]
+    error: anyhow::Error,
+}
+
+/// Returns the error as one that ends the command with this status.
+pub(crate) fn with_status(status: u8, error: impl Into<anyhow::Error>) -> anyhow::Error {
+    let error = error.into();
+    Failure { status, error }.into()
+}
+
 /// Writes a line of data to stdout and flushes it.
 pub(crate) fn line(line: &str) -> anyhow::Result<()> {
     text(&format!("{line}\n"))
@@ -64,7 +79,8 @@ pub(crate) fn status(passed: bool) -> ExitCode {
     }
 }
 
-/// Prints the error and returns the status: 2 for faults in settings and flags, else 1.
+/// Prints the error and returns the status: 2 for faults in settings and flags, that of a [`Failure`],
+/// else 1.
 pub(crate) fn fail(error: &anyhow::Error) -> ExitCode {
     if error.is::<OutputClosed>() {
         return ExitCode::SUCCESS;
@@ -89,7 +105,10 @@ pub(crate) fn fail(error: &anyhow::Error) -> ExitCode {
     for cause in causes {
         note(&format!("  because: {cause}"));
     }
-    ExitCode::FAILURE
+    match error.downcast_ref::<Failure>() {
+        Some(failure) => ExitCode::from(failure.status),
+        None => ExitCode::FAILURE,
+    }
 }
 
 /// Returns the chain of causes without those whose text the one before ends with.

@@ -80,6 +80,8 @@ fn spawn(program: &Path, data: &Path, options: &[&str]) -> anyhow::Result<ChildP
         "serve",
         "--listen",
         "127.0.0.1:0",
+        "--operations",
+        "off",
         "--data",
         data,
     ];

@@ -23,7 +23,7 @@ use self::file::File;
 pub(crate) use self::values::{Listen, Setting, Several, Size};
 
 /// The table of the file for each command that has settings. What is not here is in no table.
-const TABLES: [(&str, &str); 11] = [
+const TABLES: [(&str, &str); 12] = [
     ("streamer serve", "server"),
     ("streamer log verify", "server"),
     ("streamer log repair", "server"),
@@ -31,6 +31,7 @@ const TABLES: [(&str, &str); 11] = [
     ("streamer log trim", "server"),
     ("streamer subscribe", "client"),
     ("streamer publish", "client"),
+    ("streamer status", "client"),
     ("feed packages", "client"),
     ("feed generator", "client"),
     ("fodc agent", "agent"),

@@ -3,6 +3,7 @@
 mod log;
 mod publish;
 mod serve;
+mod status;
 mod subscribe;
 
 use std::{pin::pin, process::ExitCode};
@@ -32,6 +33,8 @@ enum Command {
     Subscribe(subscribe::Args),
     /// Publish documents, one JSON object per line
     Publish(publish::Args),
+    /// Print what a server does, its slowest subscribers and its most expensive filters
+    Status(status::Args),
     /// Check and mend the log of a server that is stopped
     Log(log::Args),
 }
@@ -45,6 +48,7 @@ pub(crate) async fn run(
         Command::Serve(args) => serve::run(args, settings, stop).await,
         Command::Subscribe(args) => subscribe::run(args, settings, stop).await,
         Command::Publish(args) => publish::run(args, settings, stop).await,
+        Command::Status(args) => status::run(args, settings).await,
         Command::Log(args) => log::run(args, settings),
     }
 }

@@ -18,7 +18,7 @@ use self::{
     exporters::Exporter,
     window::Window,
 };
-use super::http;
+
 use crate::{
     child_process::ChildProcess,
     output,
@@ -197,7 +197,7 @@ impl Setup {
         self.proxy.check("the proxy")?;
         self.agent.check("the agent")?;
         let target = format!("/metrics-windows?start_time={from}&end_time={to}");
-        let body = http::fetch(self.http, &target, WINDOW_TIMEOUT).await?;
+        let body = crate::http::fetch(self.http, &target, WINDOW_TIMEOUT).await?;
         Window::from_json(&body)
     }
 

@@ -1,12 +1,18 @@
 //! `steadfast streamer serve`.
 
-use std::{io::ErrorKind, net::Ipv4Addr, path::PathBuf, process::ExitCode, time::Duration};
+use std::{
+    io::ErrorKind,
+    net::{Ipv4Addr, SocketAddr},
+    path::PathBuf,
+    process::ExitCode,
+    time::Duration,
+};
 
 use anyhow::{Context as _, bail};
 use steadfast_streamer::{
     Epoch,
     log::{OpenError, SegmentLog, StoreOptions},
-    server::{PullerOptions, Server, ServerOptions},
+    server::{PullerOptions, Server, ServerOptions, operations::Operations},
 };
 use tokio::{net::TcpListener, select};
 use tokio_util::sync::CancellationToken;
@@ -42,6 +48,10 @@ pub(crate) struct Args {
     /// Open connections at most; further ones are closed at once [default: 65536]
     #[arg(long, env)]
     max_connections: Option<Given<usize>>,
+    /// Address of the listener for metrics, status and readiness, over HTTP; `off` for none [default:
+    /// loopback, 80 ports above --listen]
+    #[arg(long, env, value_name = "IP:PORT")]
+    operations: Option<Given<OperationsAddress>>,
     /// Take the changes of the Puller at this address
     #[arg(long, env, value_name = "ADDR")]
     puller: Option<Given<ServerAddress>>,
@@ -79,8 +89,44 @@ impl Setting for Sync {
     }
 }
 
+/// The address of the listener for operations; `None` is off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct OperationsAddress(Option<SocketAddr>);
+
+impl Setting for OperationsAddress {
+    fn from_text(text: &str) -> Result<Self, String> {
+        if text == "off" {
+            return Ok(Self(None));
+        }
+        let listen = Listen::from_text(text).map_err(|what| format!("{what}; or write off"))?;
+        Ok(Self(Some(listen.0)))
+    }
+}
+
+/// The distance of the default port of the listener for operations from that of the server: 9080 for
+/// 9000.
+const OPERATIONS_DISTANCE: u16 = 80;
+
+/// Exit statuses of a start that fails, beside 1 for all else and 2 for settings. A supervisor need not
+/// restart the server after 2, 3 and 4 (docs/operations.md).
+mod exit {
+    /// The log is damaged.
+    pub(super) const DAMAGED: u8 = 3;
+    /// Another version wrote the log.
+    pub(super) const FORMAT: u8 = 4;
+    /// The directory cannot be used.
+    pub(super) const DIRECTORY: u8 = 5;
+    /// The address cannot be listened on.
+    pub(super) const ADDRESS: u8 = 6;
+}
+
 const EXAMPLES: &str =
-    "Prints `ready IP:PORT` when it accepts connections. SIGTERM and ctrl-c drain it.
+    "Prints `ready IP:PORT` when it accepts connections, and then `operations IP:PORT`. SIGTERM and
+ctrl-c drain it.
+
+Exit status: 0 after a drain, 1 if the server failed, 2 if a flag or setting is wrong, 3 if the log is
+damaged, 4 if another version wrote it, 5 if its directory cannot be used, 6 if an address cannot be
+listened on.
 
 Examples:
   steadfast streamer serve --data ./data
@@ -107,6 +153,7 @@ pub(crate) async fn run(
         let what = "it is 0, so that nobody could connect; write a larger number";
         settings.unusable("max_connections", what.to_owned());
     }
+    let operations = settings.get(args.operations);
     if let Some(puller) = settings.get(args.puller) {
         let dialer = args.tls.apply(puller, "puller", &mut settings);
         options.puller = Some(PullerOptions::new(dialer));
@@ -115,28 +162,86 @@ pub(crate) async fn run(
     let data = PathBuf::from(data.expect("a missing directory is among the faults"));
 
     // A taken port is found before the log is opened, which takes long after a crash.
-    let listener = TcpListener::bind(listen).await.with_context(|| {
-        format!("cannot listen on {listen}; choose another address with --listen")
-    })?;
+    let listener = bind(listen, "--listen").await?;
+    let operations = start_operations(operations, listen).await?;
     let log = tokio::task::spawn_blocking(move || SegmentLog::open(&data, &store))
         .await
         .context("open the log")?
-        .map_err(|error| match error {
-            OpenError::Directory { ref source, .. } if source.kind() == ErrorKind::StorageFull => {
-                anyhow::Error::new(error).context("the disk is full; free space on it")
-            }
-            OpenError::Directory { .. } => output::advised(&error.into(), "--data"),
-            error => error.into(),
-        })?;
+        .map_err(unusable_log)?;
     let mut server = Server::start(listener, Box::new(log), options)?;
+    if let Some(operations) = &operations {
+        operations.show(&server);
+    }
     // Only now: a parent process connects as soon as it reads this line.
     output::line(&format!("{READY}{}", server.address()))?;
+    if let Some(operations) = &operations {
+        // Whoever waits for the first line may read no other one.
+        output::line(&format!("operations {}", operations.address())).ok();
+    }
     let reason = select! {
         () = stop.cancelled() => "the operator stops the server",
         () = parent_gone(args.stop_with_stdin) => "the parent process ended",
         failure = server.failed() => bail!("the server stopped: {failure}"),
     };
     output::note(&format!("draining: {reason}"));
+    // The listener for operations stays until the end: `/readyz` says that the server drains.
     server.drain(drain, reason).await.context("close the log")?;
+    if let Some(operations) = operations {
+        operations.stop().await;
+    }
     Ok(ExitCode::SUCCESS)
+}
+
+async fn bind(address: SocketAddr, flag: &str) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address).await.map_err(|error| {
+        let what = format!("cannot listen on {address}; choose another address with {flag}");
+        output::with_status(exit::ADDRESS, anyhow::Error::new(error).context(what))
+    })
+}
+
+/// Starts the listener for operations, before the log is opened. A default address that is taken is only
+/// a warning: nobody asked for it.
+async fn start_operations(
+    given: Option<OperationsAddress>,
+    listen: SocketAddr,
+) -> anyhow::Result<Option<Operations>> {
+    let listener = match given {
+        Some(OperationsAddress(None)) => return Ok(None),
+        Some(OperationsAddress(Some(address))) => bind(address, "--operations").await?,
+        None => {
+            let port = match listen.port() {
+                0 => 0,
+                port => port.checked_add(OPERATIONS_DISTANCE).unwrap_or(0),
+            };
+            let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+            match TcpListener::bind(address).await {
+                Ok(listener) => listener,
+                Err(error) => {
+                    tracing::warn!(%address, %error, "no listener for operations; choose its address with --operations");
+                    return Ok(None);
+                }
+            }
+        }
+    };
+    Ok(Some(Operations::start(listener)?))
+}
+
+/// Returns the error of a log that cannot be opened, with what to do and its exit status.
+fn unusable_log(error: OpenError) -> anyhow::Error {
+    let status = match &error {
+        OpenError::Damaged { .. } => exit::DAMAGED,
+        OpenError::Format { .. } | OpenError::Unconverted { .. } => exit::FORMAT,
+        _ => exit::DIRECTORY,
+    };
+    let error = match error {
+        OpenError::Directory { ref source, .. } if source.kind() == ErrorKind::StorageFull => {
+            anyhow::Error::new(error).context("the disk is full; free space on it")
+        }
+        OpenError::Directory { .. } => output::advised(&error.into(), "--data"),
+        OpenError::Damaged { .. } => anyhow::Error::new(error).context(
+            "the log cannot be opened; `steadfast streamer log verify` shows what is damaged",
+        ),
+        error => error.into(),
+    };
+    output::with_status(status, error)
 }

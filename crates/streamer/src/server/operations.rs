@@ -266,11 +266,12 @@ impl State {
 
 impl Sources {
     fn check(&self) -> Result<(), Unready> {
-        if self.drain.is_cancelled() {
-            return Err(Unready::Draining);
-        }
+        // First, because a server whose log has failed also drains.
         if let Some(failure) = self.writer.stats().failure {
             return Err(Unready::Failed(failure));
+        }
+        if self.drain.is_cancelled() {
+            return Err(Unready::Draining);
         }
         if self.hub.is_stopped() {
             let what = "the hub of the server has stopped";

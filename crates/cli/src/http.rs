@@ -1,27 +1,30 @@
 //! A GET request over HTTP/1 with a timeout.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{fmt::Display, time::Duration};
 
 use anyhow::{Context as _, bail};
 use http_body_util::{BodyExt as _, Empty};
 use hyper::{Request, body::Bytes, client::conn::http1};
 use hyper_util::rt::TokioIo;
-use tokio::{net::TcpStream, time::timeout};
+use tokio::{
+    net::{TcpStream, ToSocketAddrs},
+    time::timeout,
+};
 use tokio_util::task::AbortOnDropHandle;
 
 /// Returns the body of a successful response.
-pub(super) async fn fetch(
-    server: SocketAddr,
+pub(crate) async fn fetch(
+    server: impl ToSocketAddrs + Display,
     target: &str,
     limit: Duration,
 ) -> anyhow::Result<Bytes> {
-    timeout(limit, exchange(server, target))
+    timeout(limit, exchange(&server, target))
         .await
         .with_context(|| format!("http://{server}{target} did not respond in time"))?
         .with_context(|| format!("get http://{server}{target}"))
 }
 
-async fn exchange(server: SocketAddr, target: &str) -> anyhow::Result<Bytes> {
+async fn exchange(server: &(impl ToSocketAddrs + Display), target: &str) -> anyhow::Result<Bytes> {
     let socket = TcpStream::connect(server).await?;
     let (mut sender, connection) = http1::handshake(TokioIo::new(socket)).await?;
     // Requests make progress only while the connection is polled. It ends with this function.

@@ -1,0 +1,316 @@
+//! `steadfast streamer status`: what a server does, for a person who looks for the cause of a problem.
+
+use std::{fmt::Write as _, process::ExitCode, time::Duration};
+
+use anyhow::Context as _;
+use comfy_table::presets;
+use steadfast_streamer::server::operations::{DurationReport, ExpensiveFilter, Report, SlowStream};
+
+use crate::{
+    chart,
+    clients::ServerAddress,
+    http,
+    output::{self, BAD, STRONG, styled},
+    settings::{Given, Settings},
+    units::{grouped, readable},
+};
+
+/// Arguments of `streamer status`.
+#[derive(clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Args {
+    /// Address of the server's listener for operations [default: 127.0.0.1:9080]
+    #[arg(long, env, value_name = "HOST:PORT")]
+    operations: Option<Given<ServerAddress>>,
+    /// Print the JSON object that docs/operations.md describes
+    #[arg(long)]
+    json: bool,
+}
+
+const EXAMPLES: &str = "Exit status: 0 if the server is ready, 1 if it is not or does not answer.
+
+Examples:
+  steadfast streamer status
+  steadfast streamer status --json | jq '.slowestStreams[0]'";
+
+/// Longest wait for the server.
+const TIMEOUT: Duration = Duration::from_secs(15);
+
+/// Prints the status of a server.
+pub(crate) async fn run(args: Args, mut settings: Settings) -> anyhow::Result<ExitCode> {
+    let here = ServerAddress("127.0.0.1:9080".to_owned());
+    let ServerAddress(address) = settings.get_or(args.operations, here);
+    settings.finish()?;
+    let body = http::fetch(&*address, "/status", TIMEOUT).await.context(
+        "cannot read the status; name the server's listener for operations with --operations",
+    )?;
+    let report: Report = serde_json::from_slice(&body)
+        .with_context(|| format!("http://{address}/status is not the status of a server"))?;
+    if args.json {
+        output::line(std::str::from_utf8(&body)?)?;
+    } else {
+        output::text(&text(&report))?;
+    }
+    Ok(output::status(report.state == "ready"))
+}
+
+/// Returns the report for a person.
+fn text(report: &Report) -> String {
+    let mut out = String::new();
+    let infallible = "writing to a string cannot fail";
+    let mut line = |name: &str, text: String| {
+        writeln!(out, "{name:<14}{text}").expect(infallible);
+    };
+    let Report {
+        address,
+        version,
+        state,
+        log,
+        ..
+    } = report;
+    let figure = |name: &str| report.figures.get(name).copied().unwrap_or(0);
+    let count = |name: &str| grouped(figure(name));
+    let uptime = readable(Duration::from_secs_f64(report.uptime_seconds));
+    line(
+        "server",
+        format!("{address}, {state}, version {version}, up {uptime}"),
+    );
+    for problem in &report.problems {
+        line("", styled(BAD, &shown(problem)));
+    }
+    let (first, head) = (grouped(log.first), grouped(log.head));
+    let (mib, opened) = (
+        log.bytes as f64 / f64::from(1 << 20),
+        seconds(log.opened_in_seconds),
+    );
+    line(
+        "log",
+        format!(
+            "events after {first} up to {head}, epoch {}, {mib:.1} MiB in {} files",
+            log.epoch, log.files
+        ),
+    );
+    let recovered = grouped(log.recovered_records);
+    line(
+        "",
+        format!("opened in {opened} with {recovered} records read again"),
+    );
+    line("syncs", durations(&log.syncs));
+    line("commits", durations(&log.commits));
+    line(
+        "entries",
+        format!(
+            "{} appended, {} duplicate, {} refused, {} waiting; {} publishers",
+            count("entries_appended"),
+            count("entries_duplicate"),
+            count("entries_refused"),
+            count("log_queued_entries"),
+            count("publishers"),
+        ),
+    );
+    line(
+        "connections",
+        format!(
+            "{} of {}; {} streams, {} with the resume profile",
+            count("connections"),
+            count("connections_limit"),
+            count("streams"),
+            count("streams_profile")
+        ),
+    );
+    line(
+        "subscriptions",
+        format!(
+            "{}: {} document, {} collection, {} filter; {} with left, {} with snapshot; {} behind",
+            count("subscriptions"),
+            count("subscriptions_document"),
+            count("subscriptions_collection"),
+            count("subscriptions_filter"),
+            count("subscriptions_left"),
+            count("subscriptions_snapshot"),
+            count("subscriptions_behind"),
+        ),
+    );
+    let per_event = |name| figure(name) as f64 / figure("events").max(1) as f64;
+    line(
+        "matching",
+        format!(
+            "{} events, each with {:.1} candidates, {:.1} matches and a cost of {:.1}; {} waiting, {} collections overloaded",
+            count("events"),
+            per_event("candidate_filters"),
+            per_event("matched_subscriptions"),
+            per_event("match_cost"),
+            count("unmatched_events"),
+            count("overloaded_collections"),
+        ),
+    );
+    line(
+        "delivery",
+        format!(
+            "{} messages to {} subscriptions; {} bytes queued",
+            count("deliveries"),
+            count("delivered_subscriptions"),
+            count("queued_bytes")
+        ),
+    );
+    line(
+        "recovery",
+        format!(
+            "{} subscriptions taken over, {} fell behind, {} caught up, {} lost events; streams: {} fenced, {} evicted, {} silent",
+            count("subscriptions_taken_over"),
+            count("subscriptions_fell_behind"),
+            count("subscriptions_caught_up"),
+            count("resyncs"),
+            count("streams_fenced"),
+            count("streams_evicted"),
+            count("streams_silent"),
+        ),
+    );
+    if let Some(puller) = &report.puller {
+        let appended = count("puller_appended");
+        line(
+            "puller",
+            format!("{}, {appended} changes appended", puller.state),
+        );
+    }
+    slow_streams(&mut out, report);
+    expensive_filters(&mut out, &report.expensive_filters);
+    out
+}
+
+fn slow_streams(out: &mut String, report: &Report) {
+    heading(out, "slowest streams");
+    if report.slowest_streams.is_empty() {
+        out.push_str("none: every subscriber is live and has taken everything\n");
+        return;
+    }
+    let header = [
+        "lag",
+        "behind",
+        "no credit",
+        "queued",
+        "stalled",
+        "peer",
+        "session",
+        "slowest subscription",
+    ];
+    let mut table = chart::table(presets::NOTHING, &header);
+    for stream in &report.slowest_streams {
+        let SlowStream {
+            lag,
+            behind,
+            subscriptions,
+            without_credit,
+            queued_bytes,
+            ..
+        } = stream;
+        let slowest = stream.slowest.as_ref().map(|it| {
+            format!(
+                "{} of {}/{}",
+                shown(&it.id),
+                shown(&it.database),
+                shown(&it.collection)
+            )
+        });
+        chart::row(
+            &mut table,
+            [
+                (grouped(*lag), true),
+                (format!("{behind} of {subscriptions}"), true),
+                (without_credit.to_string(), true),
+                (format!("{} B", grouped(*queued_bytes as u64)), true),
+                (seconds(stream.stalled_seconds), true),
+                (stream.peer.clone().unwrap_or_default(), false),
+                (
+                    shown(stream.session.as_deref().unwrap_or(&stream.kind)),
+                    false,
+                ),
+                (slowest.unwrap_or_default(), false),
+            ],
+        );
+    }
+    out.push_str(&table.trim_fmt());
+    let others = &report.other_streams;
+    let (streams, behind, lag) = (others.streams, others.behind, grouped(others.lag));
+    let rest =
+        format!("\nall {streams} others: {behind} subscriptions behind, lags of {lag} events\n");
+    out.push_str(&rest);
+}
+
+fn expensive_filters(out: &mut String, filters: &[ExpensiveFilter]) {
+    heading(out, "most expensive filters");
+    if filters.is_empty() {
+        out.push_str("none: no filter had to be evaluated yet\n");
+        return;
+    }
+    let header = ["cost", "matches", "subscriptions", "collection", "filter"];
+    let mut table = chart::table(presets::NOTHING, &header);
+    for filter in filters {
+        let percent = |share: f64| format!("{:.1} %", 100.0 * share);
+        let collection = format!("{}/{}", shown(&filter.database), shown(&filter.collection));
+        chart::row(
+            &mut table,
+            [
+                (percent(filter.cost_share), true),
+                (percent(filter.match_share), true),
+                (grouped(filter.subscriptions as u64), true),
+                (collection, false),
+                (shown(&filter.filter), false),
+            ],
+        );
+    }
+    out.push_str(&table.trim_fmt());
+    out.push('\n');
+}
+
+fn heading(out: &mut String, text: &str) {
+    out.push('\n');
+    out.push_str(&styled(STRONG, text));
+    out.push('\n');
+}
+
+fn durations(report: &DurationReport) -> String {
+    let DurationReport {
+        count,
+        mean_seconds,
+        p50_seconds,
+        p99_seconds,
+        ..
+    } = *report;
+    let at_most = |quantile: Option<f64>| quantile.map_or("—".to_owned(), seconds);
+    format!(
+        "{}, {} on average, half within {}, 99 % within {}",
+        grouped(count),
+        seconds(mean_seconds),
+        at_most(p50_seconds),
+        at_most(p99_seconds),
+    )
+}
+
+fn seconds(seconds: f64) -> String {
+    readable(Duration::from_secs_f64(seconds))
+}
+
+/// Returns a text of a peer as it can be shown on a terminal.
+fn shown(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for c in text.chars() {
+        // Peers choose ids, and a terminal obeys control characters.
+        if c.is_control() {
+            shown.extend(c.escape_default());
+        } else {
+            shown.push(c);
+        }
+    }
+    shown
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn control_characters_of_peers_do_not_reach_the_terminal() {
+        assert_eq!(shown("é\u{1b}[31m\n"), "é\\u{1b}[31m\\n");
+    }
+}
