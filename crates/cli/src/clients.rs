@@ -295,14 +295,16 @@ impl Subscriber {
 
 impl Publisher {
     /// Starts to connect. The observer sees each change of the connection. Entries are numbered from
-    /// 1, so a producer that publishes the same entries again adds nothing to the log.
+    /// `first` on, so a producer that publishes the same entries again adds nothing to the log.
     pub(crate) fn open(
         dial: &Dial,
         producer: &str,
+        first: u64,
         observer: impl FnMut(ConnectionEvent) + Send + 'static,
     ) -> anyhow::Result<Self> {
         let builder = publisher::Publisher::builder(dial.dialer.clone()).producer(producer);
         let publisher = builder
+            .first_sequence(first)
             .link(dial.config.clone())
             .transport_options(dial.grpc.clone())
             .build()?;
@@ -328,6 +330,11 @@ impl Publisher {
                 Err(_closed) => bail!("the publisher is closed"),
             },
         }
+    }
+
+    /// Returns true while a server is connected.
+    pub(crate) fn is_connected(&self) -> bool {
+        self.publisher.status().state == State::Connected
     }
 
     /// Enqueues a document; waits only while the queue is full. Cancel safe: if dropped before it is

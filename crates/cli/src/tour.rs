@@ -125,7 +125,11 @@ async fn tour(
     );
     output::line(&styled(FAINT, &layout("op", "id", columns)))?;
     let mut publishers = Publishers::new(&counters);
-    publishers.start(Publisher::open(&dial, "tour", |_| {})?, source, args.rate);
+    publishers.start(
+        Publisher::open(&dial, "tour", 1, |_| {})?,
+        source,
+        args.rate,
+    );
 
     let mut summary = Summary::new(wanted);
     let mut cuts = Cuts {

@@ -263,9 +263,9 @@ async fn readiness_says_why_not() {
         let publisher = steadfast_streamer::Publisher::builder(server.address().to_string());
         let publisher = publisher.build().unwrap();
         let entry = steadfast_streamer::Entry::upsert(DATABASE, "c", "a", "{}");
-        let published = publisher.publish(entry);
+        let attempt = publisher.publish(entry);
         // It is sent again and again, and never taken.
-        tokio::time::timeout(Duration::from_millis(500), published)
+        tokio::time::timeout(Duration::from_millis(500), attempt)
             .await
             .ok();
         publisher.close().await;

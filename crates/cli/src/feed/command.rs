@@ -151,7 +151,7 @@ async fn publish(
 ) -> anyhow::Result<bool> {
     // A new name each time: the entries of an earlier run are not repeated by this one.
     let producer = format!("feed-{}", uuid::Uuid::new_v4());
-    let publisher = Publisher::open(dial, &producer, report_connection())?;
+    let publisher = Publisher::open(dial, &producer, 1, report_connection())?;
     select! {
         // Nothing was published, although it was asked for.
         () = stop.cancelled() => return Ok(false),

@@ -50,7 +50,7 @@ pub(crate) fn publishers(
     let share = rate.get() / (numbers.len() as u32).max(1);
     let share = NonZeroU32::new(share).unwrap_or(NonZeroU32::MIN);
     for number in numbers {
-        let publisher = Publisher::open(dial, &format!("{name}-{number}"), counters.observer())?;
+        let publisher = Publisher::open(dial, &format!("{name}-{number}"), 1, counters.observer())?;
         publishers.start(publisher, Author::new(seed, number), share);
     }
     Ok(publishers)

@@ -1,8 +1,11 @@
 //! `steadfast streamer publish`.
 
+mod lines;
+mod progress;
+
 use std::{
     collections::BTreeSet,
-    io,
+    io::{self, SeekFrom},
     path::{Path, PathBuf},
     process::ExitCode,
     time::Duration,
@@ -10,20 +13,20 @@ use std::{
 
 use anyhow::Context as _;
 use clap::builder::NonEmptyStringValueParser;
-use futures_util::{StreamExt as _, future::BoxFuture, stream::FuturesOrdered};
 use indicatif::{ProgressBar, ProgressStyle};
 use tokio::{
     fs::File,
-    io::{AsyncBufRead, AsyncBufReadExt as _, BufReader, stdin},
-    select,
-    time::{Instant, sleep_until},
+    io::{AsyncBufRead, AsyncSeekExt as _, BufReader, stdin},
 };
 use tokio_util::sync::CancellationToken;
 
+use self::{
+    lines::Lines,
+    progress::{Identity, Progress, Settled, beside, new_producer},
+};
 use crate::{
-    clients::{Dial, DialArgs, PublishOutcome, Publisher, RESPONSE_TIMEOUT},
-    document::Document,
-    output::{self, BAD, styled},
+    clients::{Dial, DialArgs},
+    output::{self, FAINT, styled},
     settings::Settings,
     units::grouped,
 };
@@ -45,6 +48,9 @@ pub(crate) struct Args {
     /// invalid line, because lines are counted [default: a new name each time]
     #[arg(long, value_name = "ID")]
     producer: Option<String>,
+    /// Where the progress of a FILE is kept [default: FILE.progress, and none with --producer]
+    #[arg(long, value_name = "FILE")]
+    progress: Option<PathBuf>,
     #[command(flatten)]
     dial: DialArgs,
 }
@@ -53,25 +59,34 @@ const EXAMPLES: &str =
     "Invalid lines are reported with their number and skipped; the exit status is then 1.
 The server sets createdAt, updatedAt, version and collection itself; fields of these names are not stored.
 
+A FILE that was published in part, because the command was killed or interrupted, is continued by the
+same command: each line is stored exactly once. Its progress is removed at the end.
+
+Exit status: 0 if every line was published, 1 if not, 2 if a flag or setting is wrong.
+
 Examples:
   steadfast feed packages | steadfast streamer publish -d debian -c packages
-  steadfast streamer publish changes.ndjson -d shop -c articles --producer changes-2026-11-22";
-
-/// Entries that may wait for their acknowledgement.
-const IN_FLIGHT: usize = 1_024;
-/// Invalid lines that are reported one by one; more are only counted.
-const FAULTS_REPORTED: u64 = 20;
+  steadfast streamer publish changes.ndjson -d shop -c articles
+  steadfast streamer publish - -d shop -c articles --producer changes-2026-11-22 < changes.ndjson";
 
 /// The results of the lines so far.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Counts {
     published: u64,
     duplicates: u64,
     refused: u64,
     /// Invalid lines.
     faulty: u64,
-    /// Documents without a response at the end.
-    unanswered: u64,
+    /// Lines without a document.
+    empty: u64,
+}
+
+/// The lines to publish.
+struct Input {
+    reader: Box<dyn AsyncBufRead + Send + Unpin>,
+    /// The size of the file; 0 if it is not known.
+    bytes: u64,
 }
 
 /// Publishes every line, waits for the acknowledgements, and prints the counts.
@@ -80,238 +95,134 @@ pub(crate) async fn run(
     mut settings: Settings,
     stop: &CancellationToken,
 ) -> anyhow::Result<ExitCode> {
-    let dial = Dial::from_settings(args.dial, &mut settings);
+    let dial = Dial::from_settings(args.dial.clone(), &mut settings);
+    let is_stdin = args.file.as_os_str() == "-";
+    if is_stdin && args.progress.is_some() {
+        let what = "standard input cannot be read again; name a file of lines";
+        settings.fault("--progress", what.to_owned());
+    }
     settings.finish()?;
-    let (reader, bytes): (Box<dyn AsyncBufRead + Send + Unpin>, u64) =
-        if args.file.as_os_str() == "-" {
-            (Box::new(BufReader::new(stdin())), 0)
-        } else {
-            let (file, length) = open(&args.file).await.with_context(|| {
-                format!(
-                    "cannot read {}; name a file of lines, or `-`",
-                    args.file.display()
-                )
-            })?;
-            (Box::new(BufReader::new(file)), length)
-        };
-    // Documents are numbered in order: a line that is mended later would shift all numbers behind
-    // it.
-    let strict = args.producer.is_some();
-    let producer = args
-        .producer
-        .unwrap_or_else(|| format!("cli-{}", uuid::Uuid::new_v4()));
-    let publisher = Publisher::open(&dial, &producer, super::report_connection())?;
-    let known = select! {
-        // Nothing was published, although it was asked for.
-        () = stop.cancelled() => return Ok(ExitCode::FAILURE),
-        known = super::with_progress(publisher.first_failure(), publisher.greeted()) => known?,
+    let (input, progress) = if is_stdin {
+        let reader = Box::new(BufReader::new(stdin()));
+        (Input { reader, bytes: 0 }, None)
+    } else {
+        open(&args).await.with_context(|| {
+            let file = args.file.display();
+            format!("cannot publish {file}; name a file of lines, or `-`")
+        })?
     };
-    let mut session = Session {
-        publisher: &publisher,
-        database: &args.database,
-        collection: &args.collection,
-        counts: Counts::default(),
-        stop,
-        known,
+    let settled = progress
+        .as_ref()
+        .map_or(Settled::default(), |it| it.state.settled);
+    if settled.lines > 0 {
+        let after = grouped(settled.lines);
+        output::note(&styled(FAINT, &format!("continuing after line {after}")));
+    }
+    // Documents are numbered in order: without the progress of an unchanged file, a line that is mended
+    // later would shift all numbers behind it.
+    let strict = progress.is_none() && args.producer.is_some();
+    let producer = match (&progress, args.producer) {
+        (Some(progress), _) => progress.state.producer.clone(),
+        (None, Some(producer)) => producer,
+        (None, None) => new_producer(),
+    };
+    let mut lines = Lines {
+        dial,
+        to: (args.database, args.collection),
         strict,
+        producer,
+        stop,
+        publisher: None,
+        known: 0,
+        settled,
+        progress,
         replaced: BTreeSet::new(),
+        read: settled,
+        unanswered: 0,
         partial: false,
-        bar: bar(bytes),
+        bar: bar(input.bytes, settled.bytes),
     };
-    let outcome = session.publish(reader).await;
-    session.bar.finish_and_clear();
-    let Session {
-        counts, partial, ..
-    } = session;
-    publisher.close().await;
+    let outcome = lines.publish(input.reader).await;
+    let stored = lines.finish().await;
+    lines.bar.finish_and_clear();
+    // Also after an error: whoever repairs its cause needs to know what is published.
+    summarize(&lines);
     outcome?;
-    output::note(&format!(
-        "{} published, {} duplicates, {} refused, {} faulty lines",
+    stored?;
+    let counts = lines.settled.counts;
+    let clean = !lines.partial && counts.refused == 0 && counts.faulty == 0;
+    Ok(output::status(clean))
+}
+
+/// Opens the file behind the lines that are settled.
+async fn open(args: &Args) -> anyhow::Result<(Input, Option<Progress>)> {
+    let mut file = File::open(&args.file).await?;
+    let about = file.metadata().await?;
+    // Opening a directory succeeds; reading it fails later, when a server was already found.
+    if about.is_dir() {
+        return Err(io::Error::from(io::ErrorKind::IsADirectory).into());
+    }
+    let place = match (&args.progress, &args.producer) {
+        (Some(place), _) => Some(place.clone()),
+        // Pipes and devices cannot be read again. Whoever names the input continues it by its name.
+        (None, None) if about.is_file() => Some(beside(&args.file)),
+        (None, _) => None,
+    };
+    let progress = place.map(|place| {
+        let to = (&*args.database, &*args.collection);
+        Progress::open(place, Identity::of(&about), to, args.producer.as_deref())
+    });
+    let progress = progress.transpose()?;
+    if let Some(progress) = &progress {
+        let settled = SeekFrom::Start(progress.state.settled.bytes);
+        file.seek(settled).await?;
+    }
+    let input = Input {
+        reader: Box::new(BufReader::new(file)),
+        bytes: about.len(),
+    };
+    Ok((input, progress))
+}
+
+fn summarize(lines: &Lines<'_>) {
+    let Settled { counts, .. } = lines.settled;
+    let mut text = format!(
+        "{} lines: {} published, {} duplicates, {} refused, {} faulty lines",
+        grouped(lines.settled.lines + lines.unanswered),
         grouped(counts.published),
         grouped(counts.duplicates),
         grouped(counts.refused),
         grouped(counts.faulty),
-    ));
-    if counts.unanswered > 0 {
-        let unanswered = grouped(counts.unanswered);
+    );
+    if counts.empty > 0 {
+        text = format!("{text}, {} empty", grouped(counts.empty));
+    }
+    output::note(&text);
+    if lines.unanswered > 0 {
+        let unanswered = grouped(lines.unanswered);
         output::note(&format!(
             "{unanswered} got no response; they may be published or not"
         ));
     }
-    if partial {
-        output::note("stopped early: not everything was published");
-    }
-    let clean = !partial && counts.refused == 0 && counts.faulty == 0;
-    Ok(output::status(clean))
-}
-
-/// Opens the file and returns its length.
-async fn open(path: &Path) -> io::Result<(File, u64)> {
-    let file = File::open(path).await?;
-    let about = file.metadata().await?;
-    // Opening a directory succeeds; reading it fails later, when a server was already found.
-    if about.is_dir() {
-        return Err(io::ErrorKind::IsADirectory.into());
-    }
-    Ok((file, about.len()))
-}
-
-struct Session<'a> {
-    publisher: &'a Publisher,
-    database: &'a str,
-    collection: &'a str,
-    stop: &'a CancellationToken,
-    counts: Counts,
-    bar: ProgressBar,
-    /// Documents of this producer that the server had before.
-    known: u64,
-    /// An invalid line ends the reading.
-    strict: bool,
-    /// The fields of which was said that the server replaces them.
-    replaced: BTreeSet<&'static str>,
-    /// Some lines were not read, or some documents got no response.
-    partial: bool,
-}
-
-/// The line of each document, and the server's response.
-type Responses<'a> = FuturesOrdered<BoxFuture<'a, (u64, anyhow::Result<PublishOutcome>)>>;
-
-impl Session<'_> {
-    /// Publishes all lines, or those until stopped, and waits for the responses.
-    async fn publish(
-        &mut self,
-        reader: Box<dyn AsyncBufRead + Send + Unpin>,
-    ) -> anyhow::Result<()> {
-        // Not `lines`, which ends at the first byte that is not UTF-8.
-        let mut lines = reader.split(b'\n');
-        let mut waiting = Responses::new();
-        let mut number = 0;
-        let mut reading = true;
-        let mut deadline = None;
-        while reading || !waiting.is_empty() {
-            select! {
-                () = self.stop.cancelled(), if deadline.is_none() => {
-                    deadline = Some(Instant::now() + RESPONSE_TIMEOUT);
-                    // At the end of the input only responses are missing, and those are awaited.
-                    self.partial |= reading;
-                    reading = false;
-                }
-                // `select!` evaluates the expression of a disabled branch, too.
-                () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => {
-                    self.counts.unanswered = waiting.len() as u64;
-                    self.partial = true;
-                    return Ok(());
-                }
-                Some((line, taken)) = waiting.next(), if !waiting.is_empty() => {
-                    self.on_outcome(line, taken?);
-                }
-                // Cancel safe: a line that is read in part stays in the buffer of `lines`.
-                line = lines.next_segment(), if reading && waiting.len() < IN_FLIGHT => {
-                    number += 1;
-                    reading = match line.with_context(|| format!("read line {number}"))? {
-                        Some(line) => self.line(number, &line, &mut waiting).await?,
-                        None => false,
-                    };
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Publishes a line. Returns false to end the reading.
-    async fn line(
-        &mut self,
-        number: u64,
-        line: &[u8],
-        waiting: &mut Responses<'_>,
-    ) -> anyhow::Result<bool> {
-        self.bar.inc(line.len() as u64 + 1);
-        let line = match number {
-            // Some editors begin a file with a byte order mark.
-            1 => line.strip_prefix("\u{feff}".as_bytes()).unwrap_or(line),
-            _ => line,
-        };
-        if line.trim_ascii().is_empty() {
-            return Ok(true);
-        }
-        let parsed = match std::str::from_utf8(line) {
-            Ok(line) => Document::parse(line),
-            Err(error) => {
-                let column = error.valid_up_to() + 1;
-                Err(format!("not UTF-8 (byte {column}); convert the file first"))
-            }
-        };
-        let document = match parsed {
-            Ok(document) => document,
-            Err(fault) => {
-                self.counts.faulty += 1;
-                self.report(number, &fault, self.counts.faulty);
-                self.partial |= self.strict;
-                return Ok(!self.strict);
-            }
-        };
-        self.note_system_fields(number, &document);
-        let pending = select! {
-            biased;
-            // A document that fits into the queue is published, even if the interrupt came with it.
-            pending = self.publisher.publish(self.database, self.collection, &document) => pending?,
-            () = self.stop.cancelled() => {
-                self.partial = true;
-                return Ok(false);
-            }
-        };
-        waiting.push_back(Box::pin(async move { (number, pending.outcome().await) }));
-        Ok(true)
-    }
-
-    fn on_outcome(&mut self, line: u64, taken: PublishOutcome) {
-        match taken {
-            PublishOutcome::Durable(sequence) if sequence <= self.known => {
-                self.counts.duplicates += 1;
-            }
-            PublishOutcome::Durable(_) => self.counts.published += 1,
-            PublishOutcome::Refused(reason) => {
-                self.counts.refused += 1;
-                self.report(line, &format!("refused: {reason}"), self.counts.refused);
-            }
-        }
-        self.bar
-            .set_message(format!("{} acknowledged", grouped(self.counts.published)));
-    }
-
-    /// Says once of each field that the server does not keep it.
-    fn note_system_fields(&mut self, line: u64, document: &Document) {
-        for field in document.system_fields() {
-            if self.replaced.insert(field) {
-                let text = format!(
-                    "{} line {line}: the server sets {field:?} itself, so that yours is not stored; \
-                     give it another name",
-                    styled(BAD, "warning:"),
-                );
-                self.bar.suspend(|| output::note(&text));
-            }
-        }
-    }
-
-    fn report(&self, line: u64, what: &str, count: u64) {
-        if count <= FAULTS_REPORTED {
-            let text = format!("{} line {line}: {what}", styled(BAD, "error:"));
-            self.bar.suspend(|| output::note(&text));
-        } else if count == FAULTS_REPORTED + 1 {
-            let text = "more such lines are only counted";
-            self.bar.suspend(|| output::note(text));
-        }
+    if lines.partial {
+        let remedy = lines.progress.as_ref().map_or(String::new(), |progress| {
+            let place: &Path = progress.path();
+            format!("; the same command goes on from {}", place.display())
+        });
+        output::note(&format!(
+            "stopped early: not everything was published{remedy}"
+        ));
     }
 }
 
 /// Returns a progress bar for a file, a counter for standard input, and nothing without a terminal.
-fn bar(bytes: u64) -> ProgressBar {
+fn bar(bytes: u64, done: u64) -> ProgressBar {
     if !output::is_terminal() {
         return ProgressBar::hidden();
     }
     let (bar, template) = if bytes > 0 {
         (
-            ProgressBar::new(bytes),
+            ProgressBar::new(bytes).with_position(done),
             "{bar:24} {percent:>3} %  {msg}  {eta} left",
         )
     } else {

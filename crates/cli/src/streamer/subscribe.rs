@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::builder::NonEmptyStringValueParser;
 use serde_json::{Value, json, value::RawValue};
-use steadfast_streamer::{Position, Snapshot, filter::Filter};
+use steadfast_streamer::{GapReason, Position, ResyncReason, Snapshot, filter::Filter};
 use tokio::select;
 use tokio_util::sync::CancellationToken;
 
@@ -30,7 +30,7 @@ pub(crate) struct Args {
     /// OP is one of == != > >= < <= in contains
     #[arg(value_name = "FILTER")]
     filters: Vec<String>,
-    /// Print one JSON object per line, with the position of each change
+    /// Print one JSON object per line, as docs/subscribe-json.md describes them
     #[arg(long)]
     json: bool,
     /// Start after this position, as --json prints it [default: now]
@@ -169,12 +169,15 @@ fn to_json(item: &Item) -> Value {
         Item::Snapshot(Snapshot::Begin) => json!({ "type": "snapshotBegin" }),
         Item::Snapshot(Snapshot::Document(document)) => change_to_json("document", document),
         Item::Snapshot(Snapshot::End(_)) => json!({ "type": "snapshotEnd" }),
-        Item::Left(change) => left_to_json(change),
-        Item::Gap(gap) => json!({ "type": "gap", "reason": format!("{:?}", gap.reason) }),
+        Item::Left(change) => head_to_json("left", change),
+        Item::Gap(gap) => json!({ "type": "gap", "gap": gap_to_json(gap.reason) }),
         Item::Resync(resync) => json!({
             "type": "resync",
-            "reason": format!("{:?}", resync.reason),
-            "lostFrom": resync.lost_from.to_string(),
+            "resync": {
+                "reason": resync_reason(resync.reason),
+                "lostFrom": resync.lost_from.to_string(),
+                "snapshotFollows": resync.snapshot_follows,
+            },
         }),
         other => json!({ "type": "other", "item": format!("{other:?}") }),
     };
@@ -184,30 +187,88 @@ fn to_json(item: &Item) -> Value {
     object
 }
 
-/// The new state is not part of it.
-fn left_to_json(change: &Change) -> Value {
-    json!({
-        "type": "left",
-        "op": operation_name(change.operation),
-        "database": &*change.database,
-        "collection": &*change.collection,
-        "id": &*change.document_id,
-        "timestamp": change.timestamp,
-    })
+fn gap_to_json(reason: GapReason) -> Value {
+    let reason = match reason {
+        GapReason::Disconnected => "disconnected",
+        GapReason::Overflow { dropped } => {
+            return json!({ "reason": "overflow", "dropped": dropped });
+        }
+        GapReason::Evicted => "evicted",
+        GapReason::LeftProfile => "leftProfile",
+        GapReason::TooLarge => "tooLarge",
+        other => return json!({ "reason": format!("{other:?}") }),
+    };
+    json!({ "reason": reason })
 }
 
-fn change_to_json(kind: &str, change: &Change) -> Value {
-    let mut object = json!({
+fn resync_reason(reason: ResyncReason) -> &'static str {
+    match reason {
+        ResyncReason::Epoch => "epoch",
+        ResyncReason::Trimmed => "trimmed",
+        ResyncReason::Future => "future",
+        ResyncReason::Damaged => "damaged",
+        ResyncReason::Refused => "refused",
+        // Also what a later version of the library adds.
+        _ => "unstated",
+    }
+}
+
+/// Returns what is told of a change besides its data.
+fn head_to_json(kind: &str, change: &Change) -> Value {
+    json!({
         "type": kind,
         "op": operation_name(change.operation),
         "database": &*change.database,
         "collection": &*change.collection,
         "id": &*change.document_id,
+        "eventId": &*change.event_id,
         "timestamp": change.timestamp,
-    });
+    })
+}
+
+fn change_to_json(kind: &str, change: &Change) -> Value {
+    let mut object = head_to_json(kind, change);
     // Another implementation of the server may send data that is not JSON; it is printed as text.
     if serde_json::from_slice::<&RawValue>(&change.data).is_err() {
         object["data"] = String::from_utf8_lossy(&change.data).into();
     }
     object
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The examples of the description of the format.
+    const PAGE: &str = include_str!("../../../../docs/subscribe-json.md");
+
+    fn examples(kind: &str) -> Vec<Value> {
+        let lines = PAGE.lines().filter(|line| line.starts_with('{'));
+        let all = lines.map(|line| serde_json::from_str::<Value>(line).unwrap());
+        all.filter(|it| it["type"] == kind).collect()
+    }
+
+    #[test]
+    fn reasons_are_printed_as_the_page_describes_them() {
+        let gaps = [
+            GapReason::Disconnected,
+            GapReason::Overflow { dropped: 43_476 },
+            GapReason::Evicted,
+            GapReason::LeftProfile,
+            GapReason::TooLarge,
+        ];
+        let printed = gaps.map(|it| json!({ "type": "gap", "gap": gap_to_json(it) }));
+        assert_eq!(examples("gap"), printed);
+        let reasons = [
+            ResyncReason::Unstated,
+            ResyncReason::Epoch,
+            ResyncReason::Trimmed,
+            ResyncReason::Future,
+            ResyncReason::Damaged,
+            ResyncReason::Refused,
+        ];
+        for reason in reasons.map(resync_reason) {
+            assert!(PAGE.contains(&format!("`{reason}`")), "{reason}");
+        }
+    }
 }

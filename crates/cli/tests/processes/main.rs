@@ -13,7 +13,9 @@ mod log_faults;
 mod log_outside;
 #[cfg(target_os = "linux")]
 mod memory;
+mod operations;
 mod process;
+mod publish;
 mod puller;
 mod replay_damage;
 mod settings;

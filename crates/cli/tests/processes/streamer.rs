@@ -30,6 +30,13 @@ async fn what_exists_is_printed_then_what_changes_and_leaves() {
         while printed.last().is_none_or(|item| item[last.0] != last.1) {
             let line = next(&mut subscription.out).await.expect("another item");
             printed.push(serde_json::from_str(&line).unwrap());
+            let item = printed.last().unwrap();
+            let described = described_fields(&item["type"]);
+            // A change during a snapshot has no position to continue from.
+            let has = |field: &&String| *field != "position" || !item[*field].is_null();
+            let described: Vec<_> = described.iter().filter(has).collect();
+            let fields: Vec<_> = item.as_object().unwrap().keys().collect();
+            assert_eq!(fields, described, "{line}");
         }
         printed
     };
@@ -61,6 +68,18 @@ async fn what_exists_is_printed_then_what_changes_and_leaves() {
     drop(server);
 }
 
+/// Returns the fields of a kind of line by docs/subscribe-json.md, in order.
+fn described_fields(kind: &Value) -> Vec<String> {
+    let page = include_str!("../../../../docs/subscribe-json.md");
+    let mut examples = page.lines().filter(|line| line.starts_with('{'));
+    let example = examples.find_map(|line| {
+        let line: Value = serde_json::from_str(line).unwrap();
+        (line["type"] == *kind).then_some(line)
+    });
+    let example = example.unwrap_or_else(|| panic!("{kind} is not described"));
+    example.as_object().unwrap().keys().cloned().collect()
+}
+
 /// `{"id":"d0","n":0}` and so on.
 fn lines(count: u64) -> String {
     (0..count).fold(String::new(), |text, n| {
@@ -69,7 +88,7 @@ fn lines(count: u64) -> String {
 }
 
 /// Sends a signal.
-fn send(signal: &str, child: &Child) {
+pub(crate) fn send(signal: &str, child: &Child) {
     let id = child.id().unwrap().to_string();
     let signal = format!("-{signal}");
     let sent = Command::new("kill").args([&signal, &id]).status().unwrap();
@@ -349,7 +368,7 @@ async fn a_wrong_path_or_number_is_told_with_what_to_do() {
     for (command, code, told) in [
         (
             "streamer serve --data /dev/null --listen localhost:0",
-            1,
+            5,
             "choose another with --data",
         ),
         (

@@ -37,20 +37,22 @@ const fn counter(name: &'static str, value: u64, help: &'static str) -> Figure {
 pub(super) fn all(gathered: &Gathered) -> Vec<Figure> {
     [
         &server(gathered)[..],
-        &hub_now(&gathered.survey.gauges),
-        &hub_totals(&gathered.survey.counters),
+        &publishing(gathered),
+        &streams(&gathered.survey.gauges),
+        &subscriptions(&gathered.survey.gauges),
+        &stream_totals(&gathered.survey.counters),
+        &matching_totals(&gathered.survey.counters),
+        &delivery_totals(&gathered.survey.counters),
         &puller(gathered),
     ]
     .concat()
 }
 
-fn server(gathered: &Gathered) -> [Figure; 16] {
+fn server(gathered: &Gathered) -> [Figure; 8] {
     let Gathered {
         connections,
         bounds,
         log,
-        writer,
-        publishing,
         survey,
         ..
     } = gathered;
@@ -80,8 +82,21 @@ fn server(gathered: &Gathered) -> [Figure; 16] {
         gauge(
             "log_recovered_records",
             log.recovered as usize,
-            "Records that were read at the start because the index did not have them",
+            "Records read again at the start, which the index did not have",
         ),
+        gauge(
+            "stream_lag_events_sum",
+            survey.lag_sum as usize,
+            "Sum of the lags of all streams, in events",
+        ),
+    ]
+}
+
+fn publishing(gathered: &Gathered) -> [Figure; 8] {
+    let Gathered {
+        writer, publishing, ..
+    } = gathered;
+    [
         gauge(
             "log_full",
             usize::from(writer.is_full),
@@ -122,223 +137,216 @@ fn server(gathered: &Gathered) -> [Figure; 16] {
             publishing.refused,
             "Entries of publishers that the log refused",
         ),
-        gauge(
-            "stream_lag_events_sum",
-            survey.lag_sum as usize,
-            "Sum of the lags of all streams, in events",
-        ),
     ]
 }
 
-fn hub_now(gauges: &Gauges) -> [Figure; 17] {
-    let Gauges {
-        streams,
-        profile_streams,
-        refused_streams,
-        sessions,
-        subscriptions,
-        document_subscriptions,
-        collection_subscriptions,
-        filter_subscriptions,
-        left_subscriptions,
-        snapshot_subscriptions,
-        behind,
-        queued_bytes,
-        queued_messages,
-        reads,
-        unmatched,
-        overloaded,
-        timers,
-        ..
-    } = *gauges;
+fn streams(it: &Gauges) -> [Figure; 10] {
     [
-        gauge("streams", streams, "Open streams of subscribers"),
+        gauge("streams", it.streams, "Open streams of subscribers"),
         gauge(
             "streams_profile",
-            profile_streams,
+            it.profile_streams,
             "Open streams that speak the resume profile",
         ),
         gauge(
             "streams_refused",
-            refused_streams,
+            it.refused_streams,
             "Open streams that are being refused",
         ),
-        gauge("sessions", sessions, "Sessions held by a stream"),
-        gauge("subscriptions", subscriptions, "Subscriptions"),
-        gauge(
-            "subscriptions_document",
-            document_subscriptions,
-            "Subscriptions to one document by its id",
-        ),
-        gauge(
-            "subscriptions_collection",
-            collection_subscriptions,
-            "Subscriptions to a whole collection",
-        ),
-        gauge(
-            "subscriptions_filter",
-            filter_subscriptions,
-            "Subscriptions with other filters",
-        ),
-        gauge(
-            "subscriptions_left",
-            left_subscriptions,
-            "Subscriptions that are told when a document leaves",
-        ),
-        gauge(
-            "subscriptions_snapshot",
-            snapshot_subscriptions,
-            "Subscriptions that asked for a snapshot",
-        ),
-        gauge(
-            "subscriptions_behind",
-            behind,
-            "Subscriptions that read missed events from the log",
-        ),
+        gauge("sessions", it.sessions, "Sessions held by a stream"),
         gauge(
             "queued_bytes",
-            queued_bytes,
+            it.queued_bytes,
             "Bytes queued for subscribers and not sent",
         ),
         gauge(
             "queued_messages",
-            queued_messages,
+            it.queued_messages,
             "Messages queued for subscribers and not sent",
         ),
         gauge(
             "pages",
-            reads,
+            it.reads,
             "Pages of the log and of documents being read or matched",
         ),
         gauge(
             "unmatched_events",
-            unmatched,
+            it.unmatched,
             "Committed events in memory that are not matched yet",
         ),
         gauge(
             "overloaded_collections",
-            overloaded,
-            "Collections of which more events wait than fit into memory",
+            it.overloaded,
+            "Collections with more waiting events than fit into memory",
         ),
-        gauge("timers", timers, "Timers of streams"),
+        gauge("timers", it.timers, "Timers of streams"),
     ]
 }
 
-fn hub_totals(counters: &Counters) -> [Figure; 30] {
-    let c = counters;
+fn subscriptions(it: &Gauges) -> [Figure; 7] {
     [
-        counter("streams_opened", c.opened, "Streams opened"),
-        counter("streams_ended", c.ended, "Streams ended, for any cause"),
+        gauge("subscriptions", it.subscriptions, "Subscriptions"),
+        gauge(
+            "subscriptions_document",
+            it.document_subscriptions,
+            "Subscriptions to one document by its id",
+        ),
+        gauge(
+            "subscriptions_collection",
+            it.collection_subscriptions,
+            "Subscriptions to a whole collection",
+        ),
+        gauge(
+            "subscriptions_filter",
+            it.filter_subscriptions,
+            "Subscriptions with other filters",
+        ),
+        gauge(
+            "subscriptions_left",
+            it.left_subscriptions,
+            "Subscriptions that are told when a document leaves",
+        ),
+        gauge(
+            "subscriptions_snapshot",
+            it.snapshot_subscriptions,
+            "Subscriptions that asked for a snapshot",
+        ),
+        gauge(
+            "subscriptions_behind",
+            it.behind,
+            "Subscriptions that read missed events from the log",
+        ),
+    ]
+}
+
+fn stream_totals(it: &Counters) -> [Figure; 10] {
+    [
+        counter("streams_opened", it.opened, "Streams opened"),
+        counter("streams_ended", it.ended, "Streams ended, for any cause"),
         counter(
             "streams_fenced",
-            c.fenced,
+            it.fenced,
             "Streams ended because a newer one of the session took over",
         ),
         counter(
             "streams_late",
-            c.late,
+            it.late,
             "Streams ended because the session had a newer one already",
         ),
         counter(
             "streams_evicted",
-            c.evicted,
+            it.evicted,
             "Streams ended because they exceeded a limit",
         ),
         counter(
             "streams_full",
-            c.full,
+            it.full,
             "Streams ended because the server had too many",
         ),
         counter(
             "streams_silent",
-            c.silent,
+            it.silent,
             "Streams ended because the peer was silent",
         ),
         counter(
             "streams_misused",
-            c.misused,
+            it.misused,
             "Streams ended because the peer broke the protocol",
         ),
-        counter("streams_drained", c.drained, "Streams ended by a drain"),
+        counter("streams_drained", it.drained, "Streams ended by a drain"),
         counter(
             "streams_failed",
-            c.failed,
+            it.failed,
             "Streams ended because the log failed",
         ),
-        counter(
-            "subscriptions_refused",
-            c.refused_subscriptions,
-            "Subscribe requests refused",
-        ),
-        counter(
-            "subscriptions_taken_over",
-            c.taken_over,
-            "Subscriptions moved from an older stream to a newer one",
-        ),
-        counter(
-            "subscriptions_fell_behind",
-            c.fell_behind,
-            "Times that a subscription fell behind",
-        ),
-        counter(
-            "subscriptions_caught_up",
-            c.caught_up,
-            "Times that a subscription became live again",
-        ),
-        counter(
-            "resyncs",
-            c.resyncs,
-            "Times that a subscription lost events and continued at the head",
-        ),
-        counter("events", c.events, "Committed events"),
+    ]
+}
+
+fn matching_totals(it: &Counters) -> [Figure; 10] {
+    [
+        counter("events", it.events, "Committed events"),
         counter(
             "events_unreadable",
-            c.unreadable,
+            it.unreadable,
             "Committed events whose data is not a JSON object",
         ),
         counter(
             "candidate_filters",
-            c.candidates,
-            "Filters looked up as possible matches of committed events",
+            it.candidates,
+            "Possible matches that were looked up for events",
         ),
         counter(
             "matched_subscriptions",
-            c.matched,
+            it.matched,
             "Subscriptions that committed events matched",
         ),
-        counter("match_slices", c.slices, "Slices of matching"),
+        counter("match_slices", it.slices, "Slices of matching"),
         counter(
             "match_cost",
-            c.match_cost,
+            it.match_cost,
             "Cost of matching, in evaluated candidates",
         ),
         counter(
             "overloads",
-            c.overloads,
-            "Times that the waiting events of a collection were left to the log",
+            it.overloads,
+            "Times that waiting events of a collection were left to the log",
         ),
-        counter("deliveries", c.deliveries, "Deliveries queued"),
-        counter(
-            "delivered_subscriptions",
-            c.delivered_ids,
-            "Subscriptions in the deliveries",
-        ),
-        counter("progress_reports", c.progress, "Progress reports sent"),
-        counter("pages_read", c.pages, "Pages of the log read"),
+        counter("pages_read", it.pages, "Pages of the log read"),
         counter(
             "page_events",
-            c.page_events,
+            it.page_events,
             "Events matched for subscriptions that were behind",
         ),
-        counter("read_faults", c.read_faults, "Reads of the log that failed"),
+        counter(
+            "read_faults",
+            it.read_faults,
+            "Reads of the log that failed",
+        ),
+    ]
+}
+
+fn delivery_totals(it: &Counters) -> [Figure; 10] {
+    [
+        counter(
+            "subscriptions_refused",
+            it.refused_subscriptions,
+            "Subscribe requests refused",
+        ),
+        counter(
+            "subscriptions_taken_over",
+            it.taken_over,
+            "Subscriptions moved from an older stream to a newer one",
+        ),
+        counter(
+            "subscriptions_fell_behind",
+            it.fell_behind,
+            "Times that a subscription fell behind",
+        ),
+        counter(
+            "subscriptions_caught_up",
+            it.caught_up,
+            "Times that a subscription became live again",
+        ),
+        counter(
+            "resyncs",
+            it.resyncs,
+            "Times that a subscription lost events and continued at the head",
+        ),
+        counter("deliveries", it.deliveries, "Deliveries queued"),
+        counter(
+            "delivered_subscriptions",
+            it.delivered_ids,
+            "Subscriptions in the deliveries",
+        ),
+        counter("progress_reports", it.progress, "Progress reports sent"),
         counter(
             "snapshot_documents",
-            c.snapshot_documents,
+            it.snapshot_documents,
             "Documents of snapshots sent",
         ),
         counter(
             "left",
-            c.left,
+            it.left,
             "Events sent because their documents may have left the filter",
         ),
     ]

@@ -1,0 +1,210 @@
+//! How far a file was published, kept beside it, so that a publisher that was killed goes on.
+//!
+//! The state names the producer before the first document is sent, and the server knows the last sequence
+//! of every producer: what was sent and not noted here is sent again with the same sequences, and stored
+//! once. The sequences follow from the lines, so that the file must not change meanwhile.
+
+use std::{
+    ffi::OsString,
+    fs::{self, File, Metadata},
+    io::{self, Write as _},
+    path::{Path, PathBuf},
+    time::UNIX_EPOCH,
+};
+
+use anyhow::{Context as _, bail};
+use serde::{Deserialize, Serialize};
+
+use super::Counts;
+
+/// The progress of publishing one file, and the place where it is kept.
+#[derive(Debug)]
+pub(super) struct Progress {
+    path: PathBuf,
+    pub(super) state: State,
+}
+
+/// The content of a file of progress.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct State {
+    /// The version of this format.
+    version: u32,
+    pub(super) producer: String,
+    database: String,
+    collection: String,
+    file: Identity,
+    pub(super) settled: Settled,
+}
+
+/// What tells a file from one that was changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct Identity {
+    length: u64,
+    modified_ns: u64,
+}
+
+/// The lines that need not be read again.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct Settled {
+    /// The number of lines.
+    pub(super) lines: u64,
+    /// The place in the file after them.
+    pub(super) bytes: u64,
+    /// The sequence of the last document among them.
+    pub(super) sequence: u64,
+    /// What became of them.
+    pub(super) counts: Counts,
+}
+
+/// The version of the format.
+const VERSION: u32 = 1;
+
+/// Returns the usual place of the progress of a file.
+pub(super) fn beside(file: &Path) -> PathBuf {
+    let mut name = OsString::from(file);
+    name.push(".progress");
+    name.into()
+}
+
+impl Identity {
+    pub(super) fn of(file: &Metadata) -> Self {
+        let modified = file.modified().unwrap_or(UNIX_EPOCH);
+        let modified = modified.duration_since(UNIX_EPOCH).unwrap_or_default();
+        Self {
+            length: file.len(),
+            modified_ns: u64::try_from(modified.as_nanos()).unwrap_or(u64::MAX),
+        }
+    }
+}
+
+impl Progress {
+    /// Reads the progress at `path`, or begins with the first line. Fails if it is that of another
+    /// publication.
+    pub(super) fn open(
+        path: PathBuf,
+        file: Identity,
+        (database, collection): (&str, &str),
+        producer: Option<&str>,
+    ) -> anyhow::Result<Self> {
+        let known = match fs::read(&path) {
+            Ok(bytes) => Some(bytes),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) => {
+                return Err(error).with_context(|| format!("cannot read {}", path.display()));
+            }
+        };
+        let Some(known) = known else {
+            let producer = producer.map_or_else(new_producer, str::to_owned);
+            let state = State {
+                version: VERSION,
+                producer,
+                database: database.to_owned(),
+                collection: collection.to_owned(),
+                file,
+                settled: Settled::default(),
+            };
+            return Ok(Self { path, state });
+        };
+        let remedy = || {
+            let path = path.display();
+            format!("remove {path} to publish all of the file, under another name")
+        };
+        let state: State = serde_json::from_slice(&known)
+            .with_context(|| format!("{} is no progress of this version", path.display()))
+            .with_context(remedy)?;
+        if state.version != VERSION {
+            bail!(
+                "{} has the version {}; {}",
+                path.display(),
+                state.version,
+                remedy()
+            );
+        }
+        if (&*state.database, &*state.collection) != (database, collection) {
+            let (database, collection) = (&state.database, &state.collection);
+            bail!(
+                "the file was published to {database}/{collection} in part; {}",
+                remedy()
+            );
+        }
+        if producer.is_some_and(|producer| producer != state.producer) {
+            bail!(
+                "the file was published by {:?} in part; {}",
+                state.producer,
+                remedy()
+            );
+        }
+        if state.file != file {
+            bail!(
+                "the file has changed since a part of it was published: lines would be left out or \
+                 repeated; restore it, or {}",
+                remedy()
+            );
+        }
+        Ok(Self { path, state })
+    }
+
+    /// Stores the progress. A crash leaves the old or the new one.
+    pub(super) fn store(&self) -> io::Result<()> {
+        let mut new = OsString::from(&self.path);
+        new.push(".new");
+        let mut file = File::create(&new)?;
+        serde_json::to_writer(&mut file, &self.state)?;
+        file.write_all(b"\n")?;
+        // Before the rename, which could otherwise be durable without the content.
+        file.sync_all()?;
+        fs::rename(new, &self.path)
+    }
+
+    /// Removes the progress: the file is published.
+    pub(super) fn remove(&self) -> io::Result<()> {
+        match fs::remove_file(&self.path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            Ok(()) | Err(_) => Ok(()),
+        }
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+/// Returns a name that no other producer has.
+pub(super) fn new_producer() -> String {
+    format!("cli-{}", uuid::Uuid::new_v4())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn progress_is_only_that_of_the_same_publication() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("f.ndjson");
+        fs::write(&file, "{}\n").unwrap();
+        let identity = || Identity::of(&fs::metadata(&file).unwrap());
+        let open = |to, producer| Progress::open(beside(&file), identity(), to, producer);
+        let mut first = open(("d", "c"), None).unwrap();
+        assert_eq!(first.state.settled, Settled::default());
+        first.state.settled.lines = 7;
+        first.store().unwrap();
+        let again = open(("d", "c"), None).unwrap();
+        assert_eq!(again.state, first.state);
+        let producer = first.state.producer.clone();
+        assert!(open(("d", "c"), Some(&producer)).is_ok());
+        let refused = |to, producer| format!("{:#}", open(to, producer).unwrap_err());
+        assert!(refused(("d", "other"), None).contains("to d/c in part"));
+        assert!(refused(("d", "c"), Some("p")).contains("in part"));
+        fs::write(&file, "{}\n{}\n").unwrap();
+        assert!(refused(("d", "c"), None).contains("has changed"));
+        fs::write(beside(&file), "{}").unwrap();
+        assert!(refused(("d", "c"), None).contains("remove "));
+        first.remove().unwrap();
+        first.remove().unwrap();
+        assert_ne!(open(("d", "c"), None).unwrap().state.producer, producer);
+    }
+}
