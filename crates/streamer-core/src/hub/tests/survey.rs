@@ -78,12 +78,12 @@ fn peer_that_leaves_its_queue_unread_is_among_the_slowest() {
     server.subscribe(stream, want("a", "rooms"));
     server.transport_takes_all(stream);
     server.commit("rooms", "r1", 1);
-    server.pass(std::time::Duration::from_secs(3));
+    server.pass(Duration::from_secs(3));
     let (survey, _) = surveyed(&server, 10, 1_000);
     let status = &survey.slowest[0];
     assert_eq!((status.peer, status.lag), (PeerKind::Plain, 0));
     assert_eq!(status.queued_messages, 1);
-    assert_eq!(status.stalled, std::time::Duration::from_secs(3));
+    assert_eq!(status.stalled, Duration::from_secs(3));
 }
 
 #[test]
