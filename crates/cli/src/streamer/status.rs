@@ -7,11 +7,9 @@ use comfy_table::presets;
 use steadfast_streamer::server::operations::{DurationReport, ExpensiveFilter, Report, SlowStream};
 
 use crate::{
-    chart,
-    clients::ServerAddress,
-    http,
+    chart, http,
     output::{self, BAD, STRONG, styled},
-    settings::{Given, Settings},
+    settings::{Given, Setting, Settings},
     units::{grouped, readable},
 };
 
@@ -21,10 +19,26 @@ use crate::{
 pub(crate) struct Args {
     /// Address of the server's listener for operations [default: 127.0.0.1:9080]
     #[arg(long, env, value_name = "HOST:PORT")]
-    operations: Option<Given<ServerAddress>>,
+    operations: Option<Given<HttpAddress>>,
     /// Print the JSON object that docs/operations.md describes
     #[arg(long)]
     json: bool,
+}
+
+/// The address of a listener for operations: a host and a port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct HttpAddress(String);
+
+impl Setting for HttpAddress {
+    fn from_text(text: &str) -> Result<Self, String> {
+        let parts = text.rsplit_once(':').filter(|(host, _)| !host.is_empty());
+        match parts.map(|(_, port)| port.parse::<u16>()) {
+            Some(Ok(_)) => Ok(Self(text.to_owned())),
+            Some(Err(_)) | None => Err(format!(
+                "{text:?} is not an address; write HOST:PORT, like 127.0.0.1:9080"
+            )),
+        }
+    }
 }
 
 const EXAMPLES: &str = "Exit status: 0 if the server is ready, 1 if it is not or does not answer.
@@ -38,8 +52,8 @@ const TIMEOUT: Duration = Duration::from_secs(15);
 
 /// Prints the status of a server.
 pub(crate) async fn run(args: Args, mut settings: Settings) -> anyhow::Result<ExitCode> {
-    let here = ServerAddress("127.0.0.1:9080".to_owned());
-    let ServerAddress(address) = settings.get_or(args.operations, here);
+    let here = HttpAddress("127.0.0.1:9080".to_owned());
+    let HttpAddress(address) = settings.get_or(args.operations, here);
     settings.finish()?;
     let body = http::fetch(&*address, "/status", TIMEOUT).await.context(
         "cannot read the status; name the server's listener for operations with --operations",
