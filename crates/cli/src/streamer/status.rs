@@ -71,10 +71,21 @@ pub(crate) async fn run(args: Args, mut settings: Settings) -> anyhow::Result<Ex
 /// Returns the report for a person.
 fn text(report: &Report) -> String {
     let mut out = String::new();
-    let infallible = "writing to a string cannot fail";
-    let mut line = |name: &str, text: String| {
-        writeln!(out, "{name:<14}{text}").expect(infallible);
-    };
+    for (name, text) in server_lines(report).into_iter().chain(peer_lines(report)) {
+        writeln!(out, "{name:<14}{text}").expect("writing to a string cannot fail");
+    }
+    slow_streams(&mut out, report);
+    expensive_filters(&mut out, &report.expensive_filters);
+    out
+}
+
+/// Returns a figure by its name, with its thousands apart.
+fn count(report: &Report, name: &str) -> String {
+    grouped(report.figures.get(name).copied().unwrap_or(0))
+}
+
+/// Returns the lines about the server and its log, each with its name.
+fn server_lines(report: &Report) -> Vec<(&'static str, String)> {
     let Report {
         address,
         version,
@@ -82,114 +93,110 @@ fn text(report: &Report) -> String {
         log,
         ..
     } = report;
-    let figure = |name: &str| report.figures.get(name).copied().unwrap_or(0);
-    let count = |name: &str| grouped(figure(name));
-    let uptime = readable(Duration::from_secs_f64(report.uptime_seconds));
-    line(
-        "server",
-        format!("{address}, {state}, version {version}, up {uptime}"),
-    );
-    for problem in &report.problems {
-        line("", styled(BAD, &shown(problem)));
-    }
-    let (first, head) = (grouped(log.first), grouped(log.head));
-    let (mib, opened) = (
-        log.bytes as f64 / f64::from(1 << 20),
+    let count = |name| count(report, name);
+    let uptime = seconds(report.uptime_seconds);
+    let server = format!("{address}, {state}, version {version}, up {uptime}");
+    let mut lines = vec![("server", server)];
+    let problems = report.problems.iter();
+    lines.extend(problems.map(|it| ("", styled(BAD, &shown(it)))));
+    let (first, head, epoch) = (grouped(log.first), grouped(log.head), &log.epoch);
+    let mib = log.bytes as f64 / f64::from(1 << 20);
+    let (opened, recovered) = (
         seconds(log.opened_in_seconds),
+        grouped(log.recovered_records),
     );
-    line(
-        "log",
-        format!(
-            "events after {first} up to {head}, epoch {}, {mib:.1} MiB in {} files",
-            log.epoch, log.files
+    lines.extend([
+        (
+            "log",
+            format!(
+                "events after {first} up to {head}, epoch {epoch}, {mib:.1} MiB in {} files",
+                log.files
+            ),
         ),
-    );
-    let recovered = grouped(log.recovered_records);
-    line(
-        "",
-        format!("opened in {opened} with {recovered} records read again"),
-    );
-    line("syncs", durations(&log.syncs));
-    line("commits", durations(&log.commits));
-    line(
-        "entries",
-        format!(
-            "{} appended, {} duplicate, {} refused, {} waiting; {} publishers",
-            count("entries_appended"),
-            count("entries_duplicate"),
-            count("entries_refused"),
-            count("log_queued_entries"),
-            count("publishers"),
+        (
+            "",
+            format!("opened in {opened} with {recovered} records read again"),
         ),
-    );
-    line(
-        "connections",
-        format!(
-            "{} of {}; {} streams, {} with the resume profile",
-            count("connections"),
-            count("connections_limit"),
-            count("streams"),
-            count("streams_profile")
+        ("syncs", durations(&log.syncs)),
+        ("commits", durations(&log.commits)),
+        (
+            "entries",
+            format!(
+                "{} appended, {} duplicate, {} refused, {} waiting; {} publishers",
+                count("entries_appended"),
+                count("entries_duplicate"),
+                count("entries_refused"),
+                count("log_queued_entries"),
+                count("publishers"),
+            ),
         ),
-    );
-    line(
-        "subscriptions",
-        format!(
-            "{}: {} document, {} collection, {} filter; {} with left, {} with snapshot; {} behind",
-            count("subscriptions"),
-            count("subscriptions_document"),
-            count("subscriptions_collection"),
-            count("subscriptions_filter"),
-            count("subscriptions_left"),
-            count("subscriptions_snapshot"),
-            count("subscriptions_behind"),
-        ),
-    );
-    let per_event = |name| figure(name) as f64 / figure("events").max(1) as f64;
-    line(
-        "matching",
-        format!(
-            "{} events, each with {:.1} candidates, {:.1} matches and a cost of {:.1}; {} waiting, {} collections overloaded",
-            count("events"),
-            per_event("candidate_filters"),
-            per_event("matched_subscriptions"),
-            per_event("match_cost"),
-            count("unmatched_events"),
-            count("overloaded_collections"),
-        ),
-    );
-    line(
-        "delivery",
-        format!(
-            "{} messages to {} subscriptions; {} bytes queued",
-            count("deliveries"),
-            count("delivered_subscriptions"),
-            count("queued_bytes")
-        ),
-    );
-    line(
-        "recovery",
-        format!(
-            "{} subscriptions taken over, {} fell behind, {} caught up, {} lost events; streams: {} fenced, {} evicted, {} silent",
-            count("subscriptions_taken_over"),
-            count("subscriptions_fell_behind"),
-            count("subscriptions_caught_up"),
-            count("resyncs"),
-            count("streams_fenced"),
-            count("streams_evicted"),
-            count("streams_silent"),
-        ),
-    );
+    ]);
     if let Some(puller) = &report.puller {
         let appended = count("puller_appended");
-        line(
+        lines.push((
             "puller",
             format!("{}, {appended} changes appended", puller.state),
-        );
+        ));
     }
-    slow_streams(&mut out, report);
-    expensive_filters(&mut out, &report.expensive_filters);
-    out
+    lines
+}
+
+/// Returns the lines about subscribers, each with its name.
+fn peer_lines(report: &Report) -> [(&'static str, String); 5] {
+    let count = |name| count(report, name);
+    let figure = |name: &str| report.figures.get(name).copied().unwrap_or(0) as f64;
+    let per_event = |name| figure(name) / figure("events").max(1.0);
+    let connections = format!(
+        "{} of {}; {} streams, {} with the resume profile",
+        count("connections"),
+        count("connections_limit"),
+        count("streams"),
+        count("streams_profile"),
+    );
+    let subscriptions = format!(
+        "{}: {} document, {} collection, {} filter; {} with left, {} with snapshot; {} behind",
+        count("subscriptions"),
+        count("subscriptions_document"),
+        count("subscriptions_collection"),
+        count("subscriptions_filter"),
+        count("subscriptions_left"),
+        count("subscriptions_snapshot"),
+        count("subscriptions_behind"),
+    );
+    let matching = format!(
+        "{} events, each with {:.1} candidates, {:.1} matches and a cost of {:.1}; {} waiting, {} \
+         collections overloaded",
+        count("events"),
+        per_event("candidate_filters"),
+        per_event("matched_subscriptions"),
+        per_event("match_cost"),
+        count("unmatched_events"),
+        count("overloaded_collections"),
+    );
+    let delivery = format!(
+        "{} messages to {} subscriptions; {} bytes queued",
+        count("deliveries"),
+        count("delivered_subscriptions"),
+        count("queued_bytes"),
+    );
+    let recovery = format!(
+        "{} subscriptions taken over, {} fell behind, {} caught up, {} lost events; streams: {} \
+         fenced, {} evicted, {} silent",
+        count("subscriptions_taken_over"),
+        count("subscriptions_fell_behind"),
+        count("subscriptions_caught_up"),
+        count("resyncs"),
+        count("streams_fenced"),
+        count("streams_evicted"),
+        count("streams_silent"),
+    );
+    [
+        ("connections", connections),
+        ("subscriptions", subscriptions),
+        ("matching", matching),
+        ("delivery", delivery),
+        ("recovery", recovery),
+    ]
 }
 
 fn slow_streams(out: &mut String, report: &Report) {

@@ -1,6 +1,6 @@
 //! The metrics of a hub.
 
-use super::{Hub, end_cause::EndCause, stream::Stream};
+use super::{Hub, end_cause::EndCause};
 
 /// A snapshot of a hub's metrics.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -169,15 +169,5 @@ impl Hub {
             overloaded: self.matching.overloaded(),
             ..self.subscriptions.gauges()
         }
-    }
-}
-
-impl Gauges {
-    /// Adds what a stream holds.
-    pub(super) fn add_stream(&mut self, stream: &Stream) {
-        self.profile_streams += usize::from(stream.is_profile());
-        self.behind += stream.backlog.len();
-        self.queued_bytes += stream.outbox.bytes();
-        self.queued_messages += stream.outbox.messages();
     }
 }

@@ -230,3 +230,13 @@ impl Hub {
         }
     }
 }
+
+impl Gauges {
+    /// Adds what a stream holds.
+    pub(super) fn add_stream(&mut self, stream: &Stream) {
+        self.profile_streams += usize::from(stream.is_profile());
+        self.behind += stream.backlog.len();
+        self.queued_bytes += stream.outbox.bytes();
+        self.queued_messages += stream.outbox.messages();
+    }
+}
