@@ -7,6 +7,7 @@
 mod demo;
 mod fodc;
 mod fodc_frozen;
+mod fodc_streams;
 mod frames;
 mod log_faults;
 #[cfg(target_os = "linux")]
@@ -20,3 +21,11 @@ mod puller;
 mod replay_damage;
 mod settings;
 mod streamer;
+
+// A database node with scripted services, which the agent's own tests have as well.
+#[path = "../../../fodc-agent/tests/agent_support/node.rs"]
+#[allow(dead_code, reason = "each test uses its part")]
+mod node;
+#[path = "../../../fodc-agent/tests/agent_support/schema.rs"]
+#[allow(dead_code, reason = "each test uses its part")]
+mod schema;

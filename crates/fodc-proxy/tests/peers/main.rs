@@ -16,6 +16,7 @@ mod registration;
 mod schema;
 mod stopping;
 mod streams;
+mod versions;
 mod windows;
 
 use std::{net::SocketAddr, time::Duration};
