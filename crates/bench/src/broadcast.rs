@@ -1,5 +1,4 @@
-//! The cost of delivering events: CPU time per delivery, memory per connection and subscription, and
-//! the delay of others while the server is busy.
+//! The cost of delivering events: CPU time per delivery, and the delay of others while the server is busy.
 //!
 //! The server is the shipped binary with its log on disk or, where there is one, on a file system in
 //! memory. Beside it run a tonic server that encodes every message per stream and a raw TCP server that
@@ -7,8 +6,7 @@
 
 mod busy;
 mod load;
-mod resident;
-mod target;
+pub(crate) mod memory;
 
 use std::time::Duration;
 
@@ -23,10 +21,8 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use self::{
-    load::{Publisher, Received, TIMEOUT},
-    target::{CpuTime, Target},
-};
+use self::load::{Publisher, Received, TIMEOUT};
+use crate::target::{CpuTime, Target};
 
 /// Connections, streams per connection and subscriptions per stream.
 struct Case {
@@ -101,7 +97,6 @@ pub(crate) fn run(quick: bool) -> Result<Figures> {
         }
         if !quick {
             measure_clients(&mut figures).await?;
-            resident::measure(&mut figures).await?;
             busy::measure(&mut figures).await?;
         }
         Ok(figures)

@@ -9,6 +9,7 @@ mod proxy;
 mod recorder;
 mod restore;
 mod streamer;
+mod target;
 
 use anyhow::Result;
 use clap::{Parser, ValueEnum};
@@ -43,6 +44,8 @@ enum Subject {
     Log,
     /// Matching an event with subscriptions
     Matcher,
+    /// Memory of the shipped server per connection and subscription, and after they have left
+    Memory,
     /// Parsing the text formats
     Parser,
     /// Storing samples and reading them back
@@ -69,6 +72,7 @@ fn main() -> Result<()> {
         Subject::Broadcast => broadcast::run(args.quick)?,
         Subject::Log => log::run()?,
         Subject::Matcher => matcher::run(args.quick)?,
+        Subject::Memory => broadcast::memory::run()?,
         Subject::Parser => parser::run(),
         Subject::Recorder => recorder::run()?,
         Subject::Restore => restore::run(args.quick)?,

@@ -12,7 +12,7 @@ use std::{
 use anyhow::{Context as _, Result};
 use steadfast_bench::{
     figure::Figures,
-    measure::{load_average, median},
+    measure::{load_average, median, process_cpu_time},
 };
 use steadfast_streamer::{Client, Filter, client::Subscription};
 use steadfast_wire::streamer::{
@@ -21,7 +21,10 @@ use steadfast_wire::streamer::{
 };
 use tokio::{runtime, task::JoinSet, time::timeout};
 
-use crate::streamer::{COLLECTION, DATABASE, EPOCH, Kind as Server, Process, RawStream, Run};
+use crate::{
+    streamer::{COLLECTION, DATABASE, EPOCH, Kind as Server, Process, RawStream, Run},
+    target::Target,
+};
 
 /// The number of runs of each row; the median counts.
 const RUNS: usize = 5;
@@ -178,9 +181,9 @@ async fn restore_raw(server: &Process, subscriptions: usize) -> Result<Run> {
     began.end(server)
 }
 
+/// Kills the shipped server of many clients, each with a connection of its own, and starts it again.
 async fn measure_many(figures: &mut Figures, each: usize) -> Result<()> {
-    let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
-    let server = Process::start(Server::Memory, nowhere, EVENTS)?;
+    let server = Target::product()?;
     let address = server.address();
     let (mut clients, mut held) = (Vec::new(), Vec::new());
     for index in 0..CLIENTS {
@@ -194,10 +197,9 @@ async fn measure_many(figures: &mut Figures, each: usize) -> Result<()> {
         counters.map(|counters| counters.attempts).sum()
     };
     let before = attempts(&clients);
-    server.kill()?;
     let killed = Instant::now();
-    let server = Process::start(Server::Memory, address, EVENTS)?;
-    let began = Run::begin(&server)?;
+    let server = server.kill_and_restart()?;
+    let (ready, client_cpu) = (Instant::now(), process_cpu_time());
     let whole = async {
         for client in &clients {
             // Each client has established one stream before the kill.
@@ -205,16 +207,17 @@ async fn measure_many(figures: &mut Figures, each: usize) -> Result<()> {
         }
     };
     timeout(TIMEOUT, whole).await.context("some are not back")?;
-    let (run, killed) = (began.end(&server)?, killed.elapsed());
+    let (ready, killed) = (ready.elapsed(), killed.elapsed());
+    let client_cpu = process_cpu_time() - client_cpu;
     let made = attempts(&clients) - before;
     let mut add = |name: &str, value, unit| {
         figures.put(format!("restore_1000_clients_{name}"), unit, value);
     };
-    add("after_restart", run.seconds, "s");
+    add("after_restart", ready.as_secs_f64(), "s");
     add("after_kill", killed.as_secs_f64(), "s");
     add("attempts", made as f64, "attempts");
-    add("server_cpu", run.server_cpu, "s");
-    add("client_cpu", run.client_cpu, "s");
+    add("server_cpu", server.cpu_time()?.delivery, "s");
+    add("client_cpu", client_cpu, "s");
     drop(held);
     Ok(())
 }

@@ -58,6 +58,9 @@ impl Timer {
     ];
 }
 
+/// A time that saturated.
+const END_OF_TIME: Time = Time::from_micros(u64::MAX);
+
 const _: () = assert!(Timer::Leave as usize + 1 == Timer::ALL.len());
 
 impl Timers {
@@ -86,16 +89,24 @@ impl Timers {
     /// Returns the earliest deadline; of equal ones, that of the first timer in [`Timer::ALL`].
     pub(crate) fn next(&self) -> Option<Deadline> {
         // Eleven entries are scanned faster than a heap is kept, and the scan needs no removal of
-        // stale entries. `min_by_key` returns the first of equal deadlines, so that traces replay.
-        Timer::ALL
-            .into_iter()
-            .filter_map(|timer| {
-                Some(Deadline {
-                    at: self.armed(timer)?,
-                    timer,
-                })
-            })
-            .min_by_key(|deadline| deadline.at)
+        // stale entries. It is done several times for each message, so that it must not branch: a scan
+        // that skipped the others took a fifth of a client's time.
+        let (mut first, mut earliest) = (0, END_OF_TIME);
+        for (index, at) in self.0.iter().enumerate() {
+            let at = at.unwrap_or(END_OF_TIME);
+            // Only an earlier one, so that the first of equal deadlines is found and traces replay.
+            first = if at < earliest { index } else { first };
+            earliest = earliest.min(at);
+        }
+        let timer = if earliest < END_OF_TIME {
+            Timer::ALL[first]
+        } else {
+            // A timer that never expires is armed, too.
+            let mut all = Timer::ALL.into_iter();
+            all.find(|timer| self.armed(*timer).is_some())?
+        };
+        let at = earliest;
+        Some(Deadline { at, timer })
     }
 
     /// Disarms and returns the earliest timer that has expired by `now`.

@@ -186,23 +186,25 @@ where
     }
 
     fn on_wake(&mut self, from: Generation, wake: Wake) {
-        let now = self.now();
         match wake {
             Wake::Dialled => {
                 debug!(link = %self.parts.name, generation = from.0, "connected, opening the stream");
             }
             Wake::Opened => {
+                let now = self.now();
                 self.parts.state.statistics().outages.on_opened(now);
                 self.step_session(session::Input::Headers(from));
             }
             Wake::Accepted => self.step_session(session::Input::Accepted(from)),
             Wake::Received => {
+                let now = self.now();
                 self.parts.state.statistics().outages.on_received(now);
                 self.step_session(session::Input::Received(from));
             }
             Wake::Message(bytes) => self.on_message(from, &bytes),
             Wake::Probed(alive) => {
                 if alive {
+                    let now = self.now();
                     self.parts.state.statistics().outages.on_received(now);
                 }
                 self.step_session(session::Input::Probed(from, alive));
@@ -220,7 +222,7 @@ where
             statistics.counters.bytes_in += bytes.len() as u64;
         }
         match P::Receive::decode(bytes.clone()) {
-            Ok(message) => self.step(Input::Message(from, message)),
+            Ok(message) => self.step_at(now, Input::Message(from, message)),
             Err(error) => {
                 let what = format!("cannot decode a message: {error}");
                 let reason = Reason::Protocol(Detail::new(what, error));
@@ -245,9 +247,12 @@ where
         self.step(Input::Session(input));
     }
 
-    /// Steps the endpoint and performs its actions. Nothing else steps it.
     fn step(&mut self, input: Input<P::Receive, P::Command>) {
-        let now = self.now();
+        self.step_at(self.now(), input);
+    }
+
+    /// Steps the endpoint and performs its actions. Nothing else steps it.
+    fn step_at(&mut self, now: Time, input: Input<P::Receive, P::Command>) {
         // Taken, because `perform` borrows the driver. Put back for its capacity.
         let mut actions = std::mem::take(&mut self.actions);
         self.deadline = self.parts.endpoint.step(now, input, &mut actions);

@@ -40,6 +40,7 @@ pub(crate) struct Unsent {
 #[derive(Debug)]
 struct Queued {
     message: Bytes,
+    weight: usize,
     unsent: Arc<Unsent>,
 }
 
@@ -73,12 +74,17 @@ impl Outbox {
     pub(crate) fn push(&self, message: Bytes) -> Result<(), Full> {
         // Only the driver adds, and every other thread only subtracts, so the sum cannot grow
         // between this check and the addition.
-        if self.unsent.now() + weight(&message) > self.limit {
+        let weight = message.len() + OVERHEAD;
+        if self.unsent.now() + weight > self.limit {
             return Err(Full);
         }
-        self.unsent.add(weight(&message));
-        let unsent = Arc::clone(&self.unsent);
-        self.queue.send(Queued { message, unsent }).ok();
+        self.unsent.add(weight);
+        let queued = Queued {
+            message,
+            weight,
+            unsent: Arc::clone(&self.unsent),
+        };
+        self.queue.send(queued).ok();
         Ok(())
     }
 }
@@ -119,7 +125,7 @@ impl Unsent {
 
 impl Drop for Queued {
     fn drop(&mut self) {
-        self.unsent.subtract(weight(&self.message));
+        self.unsent.subtract(self.weight);
     }
 }
 
@@ -128,12 +134,9 @@ impl Stream for Outbound {
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
         let next = self.queue.poll_recv(cx);
-        next.map(|queued| queued.map(|queued| queued.message.clone()))
+        // Taken: the clone of a message that has one owner would allocate.
+        next.map(|queued| queued.map(|mut queued| std::mem::take(&mut queued.message)))
     }
-}
-
-fn weight(message: &Bytes) -> usize {
-    message.len() + OVERHEAD
 }
 
 #[cfg(test)]

@@ -24,6 +24,7 @@ mod plain;
 mod probes;
 mod profile;
 pub mod queue;
+pub(crate) mod received;
 mod refusal;
 mod restore;
 mod snapshot;
@@ -34,9 +35,7 @@ pub(crate) mod violation;
 use steadfast_session::{
     Context, Detail, End, Generation, Initiator, Protocol, Reason, Signal, Time,
 };
-use steadfast_wire::streamer::{
-    self as wire, StreamerMessage, gateway_message, streamer_message::Payload,
-};
+use steadfast_wire::streamer::{self as wire, gateway_message, streamer_message::Payload};
 
 pub use self::{
     command::{Command, Event, Refusal, Start, SubscribeOptions, SubscriptionId},
@@ -46,10 +45,15 @@ pub use self::{
     item::{Change, Gap, GapReason, Item, Resync, ResyncReason, Snapshot},
     live::{LiveDocuments, LiveUpdate},
     message::ClientMessage,
+    received::ServerMessage,
 };
 use self::{
-    heartbeats::Heartbeats, plain::PlainStream, profile::ProfileStream,
-    subscriptions::Subscriptions, violation::Violation,
+    heartbeats::Heartbeats,
+    plain::PlainStream,
+    profile::ProfileStream,
+    received::{Content, Delivery},
+    subscriptions::Subscriptions,
+    violation::Violation,
 };
 
 /// The protocol of a Streamer client.
@@ -238,30 +242,30 @@ impl Core {
         Ok(())
     }
 
-    fn receive(
-        &mut self,
-        now: Time,
-        message: StreamerMessage,
-        cx: &mut Cx,
-    ) -> Result<(), Violation> {
+    fn receive(&mut self, now: Time, message: ServerMessage, cx: &mut Cx) -> Result<(), Violation> {
         let subscriptions = &mut self.subscriptions;
-        match (message.payload, &mut self.stream) {
+        let payload = match (message.0, &mut self.stream) {
+            (Content::Delivery(delivery), Stream::Profile(stream)) => {
+                return stream.on_delivery(&delivery, subscriptions, cx);
+            }
+            (Content::Delivery(delivery), Stream::Plain(stream)) => {
+                return stream.on_delivery(&delivery, subscriptions, cx);
+            }
+            // Nothing was requested on this stream yet.
+            (Content::Delivery(delivery), Stream::Greeting | Stream::Closed) => {
+                let ids = Delivery::read(&delivery)?.ids.len();
+                subscriptions.counters.unknown_ids += ids as u64;
+                return Ok(());
+            }
+            (Content::Other(payload), _) => payload.map(|payload| *payload),
+        };
+        match (payload, &mut self.stream) {
             (Some(Payload::HeartbeatAck(ack)), _) => self.on_heartbeat_ack(now, ack, cx)?,
             (Some(Payload::Welcome(welcome)), _) => self.on_welcome(welcome, cx)?,
             // The status of the call follows, but says less: this ends the stream with the better
             // reason.
             (Some(Payload::Final(last)), _) => cx.fail(greeting::read_final(last)?),
             (Some(Payload::Drain(drain)), _) => cx.signal(Signal::Drain(drain.reason)),
-            (Some(Payload::Delivery(delivery)), Stream::Plain(stream)) => {
-                stream.on_delivery(delivery, subscriptions, cx)?;
-            }
-            (Some(Payload::Delivery(delivery)), Stream::Profile(stream)) => {
-                stream.on_delivery(delivery, subscriptions, cx)?;
-            }
-            // Nothing was requested on this stream yet.
-            (Some(Payload::Delivery(delivery)), Stream::Greeting | Stream::Closed) => {
-                subscriptions.counters.unknown_ids += delivery.subscription_ids.len() as u64;
-            }
             (Some(Payload::SubscribeResponse(response)), Stream::Plain(stream)) => {
                 stream.on_response(now, &response, subscriptions, cx)?;
             }
@@ -280,7 +284,12 @@ impl Core {
             // Nothing waits for the acknowledgement: the subscription is gone already.
             (Some(Payload::UnsubscribeAck(_)), Stream::Profile(_)) => {}
             (
-                Some(Payload::Progress(_) | Payload::UnsubscribeAck(_) | Payload::Snapshot(_))
+                Some(
+                    Payload::Progress(_)
+                    | Payload::UnsubscribeAck(_)
+                    | Payload::Snapshot(_)
+                    | Payload::Delivery(_),
+                )
                 | None,
                 _,
             ) => {
@@ -324,7 +333,7 @@ impl Core {
 
 impl Protocol for Core {
     type Send = ClientMessage;
-    type Receive = StreamerMessage;
+    type Receive = ServerMessage;
     type Command = Command;
     type Event = Event;
 
@@ -348,7 +357,7 @@ impl Protocol for Core {
         self.send_heartbeat(now, cx);
     }
 
-    fn on_message(&mut self, now: Time, message: StreamerMessage, cx: &mut Cx) {
+    fn on_message(&mut self, now: Time, message: ServerMessage, cx: &mut Cx) {
         if let Err(violation) = self.receive(now, message, cx) {
             let reason = Reason::Protocol(Detail::from_error(violation));
             cx.fail(End::retry(Initiator::Peer, reason));

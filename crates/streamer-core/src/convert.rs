@@ -4,6 +4,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use bytes::Bytes;
 use prost::encoding::{
     WireType, encode_key, encode_varint, encoded_len_varint, int32, int64, key_len,
 };
@@ -13,6 +14,7 @@ use crate::{
     Epoch, Event, Operation, Position,
     client::{
         item::{Change, ResyncReason},
+        received::ReceivedEvent,
         violation::Violation,
     },
 };
@@ -90,21 +92,8 @@ impl Operation {
     }
 }
 
-/// Returns an event as peers read it. Its id, which never changes, is its position in the term in
-/// which it was written.
-pub(crate) fn event_to_wire(epoch: Epoch, event: &Event) -> wire::StreamerEvent {
-    wire::StreamerEvent {
-        event_id: Position::new(epoch, event.offset).to_string(),
-        database: event.database.to_string(),
-        collection: event.collection.to_string(),
-        document_id: event.document_id.to_string(),
-        operation: Operation::to_wire(Some(event.operation)),
-        document_data: event.data.clone(),
-        timestamp: event.timestamp,
-    }
-}
-
-/// Appends a field with what [`event_to_wire`] returns, without the copy of every part.
+/// Appends a field with a `StreamerEvent`, without the copy of every part. Its id, which never changes, is the
+/// event's position in the term in which it was written.
 pub(crate) fn put_event(tag: u32, epoch: Epoch, event: &Event, out: &mut Vec<u8>) {
     let id = Position::new(epoch, event.offset).to_string();
     let before = [&*id, &event.database, &event.collection, &event.document_id];
@@ -159,15 +148,16 @@ pub(crate) struct LastNames {
     collection: Arc<str>,
 }
 
-/// Reads a delivered event. `position` is that of its delivery.
+/// Returns the change of a received event. `data` is its data, and `position` that of its delivery.
 pub(crate) fn change_from_wire(
-    event: wire::StreamerEvent,
+    event: &ReceivedEvent<'_>,
+    data: Bytes,
     position: Option<Position>,
     names: &mut LastNames,
 ) -> Result<Change, Violation> {
     let Ok(Some(operation)) = Operation::from_wire(event.operation) else {
         return Err(Violation::UnknownOperation {
-            event_id: event.event_id,
+            event_id: event.event_id.to_owned(),
             operation: event.operation,
         });
     };
@@ -178,12 +168,12 @@ pub(crate) fn change_from_wire(
         collection: share(&mut names.collection, event.collection),
         document_id: event.document_id.into(),
         operation,
-        data: event.document_data,
+        data,
         timestamp: event.timestamp,
     })
 }
 
-fn share(last: &mut Arc<str>, name: String) -> Arc<str> {
+fn share(last: &mut Arc<str>, name: &str) -> Arc<str> {
     if **last != *name {
         *last = name.into();
     }
@@ -204,7 +194,6 @@ pub(crate) fn millis_to_wire(span: Duration) -> u32 {
 
 #[cfg(test)]
 mod tests {
-    use bytes::Bytes;
     use prost::Message as _;
 
     use super::*;
@@ -230,8 +219,17 @@ mod tests {
         for event in [full, bare] {
             let mut out = Vec::new();
             put_event(2, Epoch(7), &event, &mut out);
+            let message = wire::StreamerEvent {
+                event_id: Position::new(Epoch(7), event.offset).to_string(),
+                database: event.database.to_string(),
+                collection: event.collection.to_string(),
+                document_id: event.document_id.to_string(),
+                operation: Operation::to_wire(Some(event.operation)),
+                document_data: event.data,
+                timestamp: event.timestamp,
+            };
             let delivery = wire::EventDelivery {
-                event: Some(event_to_wire(Epoch(7), &event)),
+                event: Some(message),
                 ..wire::EventDelivery::default()
             };
             assert_eq!(out, delivery.encode_to_vec());

@@ -30,6 +30,7 @@ mod event_match;
 mod interface;
 mod limits;
 mod log_state;
+mod loss;
 mod match_queue;
 mod outbox;
 mod overload;
@@ -63,6 +64,7 @@ use self::{
     document_reads::DocumentReads,
     end_cause::EndCause,
     log_state::LogState,
+    loss::UntoldLoss,
     match_queue::MatchQueue,
     outbox::put_frame_head,
     resync::resync,
@@ -94,6 +96,7 @@ pub struct Hub {
     catch_up: CatchUp,
     documents: DocumentReads,
     drain: Option<Drain>,
+    loss: Option<UntoldLoss>,
 }
 
 /// A stop in progress.
@@ -134,6 +137,7 @@ impl Hub {
             catch_up: CatchUp::default(),
             documents: DocumentReads::default(),
             drain: None,
+            loss: None,
         })
     }
 
@@ -176,7 +180,10 @@ impl Hub {
             Input::Tick => self.on_tick(),
         }
         if matches {
-            self.run_slice();
+            match &self.loss {
+                Some(_) => self.tell_loss(),
+                None => self.run_slice(),
+            }
         }
         self.catch_up
             .start(&mut self.streams, &mut self.matching, &mut self.cx);
@@ -452,30 +459,6 @@ impl Hub {
         Ok(())
     }
 
-    /// Tells every subscription that changes are missing which the log never had. Nobody meets them by
-    /// reading, so that those who come later learn it from their position.
-    fn on_lost(&mut self, before: u64) {
-        self.cx.log.mark_damaged(before);
-        for id in self.streams.ids() {
-            let Some(stream) = self.streams.get_mut(id) else {
-                continue;
-            };
-            let keys: Vec<_> = stream.subscriptions().collect();
-            if keys.is_empty() {
-                continue;
-            }
-            if stream.is_profile() {
-                let reason = ResyncReason::Damaged;
-                resync(stream, keys, reason, &mut self.subscriptions, &mut self.cx);
-                self.after_input(id);
-            } else {
-                // A plain peer has no message for lost events, and silence would hide the loss.
-                let what = "the source of the log no longer had them";
-                self.end(id, &EndCause::EventsLost(what.to_owned()));
-            }
-        }
-    }
-
     /// Announces the stop.
     ///
     /// Profile peers get an announcement and leave by themselves. Plain peers do not understand one;
@@ -591,11 +574,16 @@ impl Hub {
         }
     }
 
+    /// Returns true if a slice would do something.
+    fn has_work(&self) -> bool {
+        self.loss.is_some() || !self.matching.is_empty() || self.documents.has_pages()
+    }
+
     fn deadline(&self) -> Option<Time> {
         let drain = self.drain.as_ref().filter(|_| !self.streams.is_empty());
         let drain = drain.map(|drain| drain.deadline);
         // Overloaded collections do not count here: they wait for a read, whose end is an input.
-        if !self.matching.is_empty() || self.documents.has_pages() {
+        if self.has_work() {
             return Some(self.cx.now);
         }
         [self.streams.next_due(), drain].into_iter().flatten().min()

@@ -15,10 +15,8 @@ use steadfast_wire::streamer::{
 };
 use tokio::time::{interval, sleep};
 
-use super::{
-    load::{self, Publisher, Received},
-    target::Target,
-};
+use super::load::{self, Publisher, Received};
+use crate::target::Target;
 
 const STREAMS: u64 = 100;
 const FILTERS: u64 = 1_000;

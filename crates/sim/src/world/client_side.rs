@@ -3,9 +3,8 @@
 use rand::RngExt as _;
 use steadfast_session::{Cause, End, Generation, Initiator, Reason, endpoint, session};
 use steadfast_streamer_core::client::{
-    self, Command, Item, LiveDocuments, Start, SubscribeOptions, SubscriptionId,
+    self, Command, Item, LiveDocuments, ServerMessage, Start, SubscribeOptions, SubscriptionId,
 };
-use steadfast_wire::streamer::StreamerMessage;
 
 use super::World;
 use crate::{
@@ -17,7 +16,7 @@ use crate::{
 };
 
 type Action = endpoint::Action<client::ClientMessage, client::Event>;
-type Input = endpoint::Input<StreamerMessage, Command>;
+type Input = endpoint::Input<ServerMessage, Command>;
 
 impl World {
     pub(super) fn step_client(&mut self, number: usize, input: Input) {
@@ -189,7 +188,7 @@ impl World {
         }
         let input = match item {
             ToClient::Headers => session_input(session::Input::Headers(generation)),
-            ToClient::Message(message, _) => endpoint::Input::Message(generation, message),
+            ToClient::Message(message, _) => endpoint::Input::Message(generation, message.into()),
             ToClient::Probed => session_input(session::Input::Probed(generation, true)),
             ToClient::Closed(end) => session_input(session::Input::Ended(generation, end)),
         };

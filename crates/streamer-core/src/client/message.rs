@@ -3,7 +3,10 @@
 use bytes::{Buf, BufMut, Bytes};
 use prost::{
     DecodeError, Message,
-    encoding::{DecodeContext, WireType, encode_key, encode_varint, encoded_len_varint, key_len},
+    encoding::{
+        DecodeContext, WireType, encode_key, encode_varint, encoded_len_varint, key_len, message,
+        uint64,
+    },
 };
 use steadfast_wire::streamer::{
     self as wire, GatewayMessage, SubscribeRequest, gateway_message::Payload,
@@ -36,16 +39,36 @@ pub(super) struct Variable {
 }
 
 impl Variable {
-    fn to_wire(self) -> SubscribeRequest {
-        SubscribeRequest {
-            resume: self.resume.map(wire::Position::from),
-            credit_messages: self.credit.messages,
-            credit_bytes: self.credit.bytes,
-            request: self.request,
-            ..SubscribeRequest::default()
+    /// Returns the fields with their tags, as far as they have a value.
+    fn numbers(self) -> impl Iterator<Item = (u32, u64)> {
+        let Load { messages, bytes } = self.credit;
+        [(101, messages), (102, bytes), (103, self.request)]
+            .into_iter()
+            .filter(|(_, number)| *number != 0)
+    }
+
+    fn encoded_len(self) -> usize {
+        let resume = self.resume.map(wire::Position::from);
+        let numbers = self.numbers();
+        resume.map_or(0, |resume| message::encoded_len(RESUME_TAG, &resume))
+            + numbers
+                .map(|(tag, number)| uint64::encoded_len(tag, &number))
+                .sum::<usize>()
+    }
+
+    /// Appends the fields of a [`SubscribeRequest`].
+    fn encode(self, buffer: &mut impl BufMut) {
+        if let Some(resume) = self.resume {
+            message::encode(RESUME_TAG, &wire::Position::from(resume), buffer);
+        }
+        for (tag, number) in self.numbers() {
+            uint64::encode(tag, &number, buffer);
         }
     }
 }
+
+/// The tag of [`SubscribeRequest::resume`].
+const RESUME_TAG: u32 = 100;
 
 /// The tag of [`Payload::Subscribe`].
 const SUBSCRIBE_TAG: u32 = 1;
@@ -67,10 +90,11 @@ impl ClientMessage {
         match self.0 {
             Content::Message(message) => *message,
             Content::Subscribe(fixed, variable) => {
-                let mut request = variable.to_wire();
-                request
-                    .merge(fixed)
-                    .expect("the fixed fields are an encoded request");
+                let mut variable_fields = Vec::new();
+                variable.encode(&mut variable_fields);
+                let both = fixed.chain(&*variable_fields);
+                let request = SubscribeRequest::decode(both);
+                let request = request.expect("both are fields of an encoded request");
                 gateway(Payload::Subscribe(request))
             }
         }
@@ -94,12 +118,11 @@ impl Message for ClientMessage {
         match &self.0 {
             Content::Message(message) => message.encode_raw(buffer),
             Content::Subscribe(fixed, variable) => {
-                let variable = variable.to_wire();
                 encode_key(SUBSCRIBE_TAG, WireType::LengthDelimited, buffer);
                 encode_varint((fixed.len() + variable.encoded_len()) as u64, buffer);
                 // Protobuf merges fields in any order, so the two parts need no merging here.
                 buffer.put_slice(fixed);
-                variable.encode_raw(buffer);
+                variable.encode(buffer);
             }
         }
     }
@@ -121,7 +144,7 @@ impl Message for ClientMessage {
         match &self.0 {
             Content::Message(message) => message.encoded_len(),
             Content::Subscribe(fixed, variable) => {
-                let length = fixed.len() + variable.to_wire().encoded_len();
+                let length = fixed.len() + variable.encoded_len();
                 key_len(SUBSCRIBE_TAG) + encoded_len_varint(length as u64) + length
             }
         }

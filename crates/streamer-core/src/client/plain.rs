@@ -4,6 +4,7 @@
 //! too many changes are queued, some are dropped and reported as a gap. Its refusals are texts, and
 //! it may evict subscriptions without notice.
 
+use bytes::Bytes;
 use steadfast_session::Time;
 use steadfast_wire::streamer::{self as wire, gateway_message::Payload};
 
@@ -13,6 +14,7 @@ use super::{
     load::Load,
     message::Variable,
     probes::Probes,
+    received::Delivery,
     refusal::RefusalKind,
     restore::Restore,
     send,
@@ -90,14 +92,16 @@ impl PlainStream {
     /// Queues a delivered event. The peer may deliver before it answers the request.
     pub(super) fn on_delivery(
         &mut self,
-        delivery: wire::EventDelivery,
+        message: &Bytes,
         subscriptions: &mut Subscriptions,
         cx: &mut Cx,
     ) -> Result<(), Violation> {
+        let delivery = Delivery::read(message)?;
         let event = required(delivery.event, "a delivery", "event")?;
-        let change = change_from_wire(event, None, &mut subscriptions.names)?;
+        let data = message.slice_ref(event.data);
+        let change = change_from_wire(&event, data, None, &mut subscriptions.names)?;
         let number = subscriptions.next_delivery();
-        for wire_id in &delivery.subscription_ids {
+        for wire_id in delivery.ids {
             let Some(id) = subscriptions.find(wire_id) else {
                 continue;
             };

@@ -12,6 +12,7 @@ use super::{
     credit::Credit,
     cursor::{Continuity, Rejected},
     message::Variable,
+    received::{Delivery, ReceivedEvent},
     restore::Restore,
     send,
     snapshot::SnapshotState,
@@ -73,12 +74,13 @@ impl ProfileStream {
 
     pub(super) fn on_delivery(
         &mut self,
-        delivery: wire::EventDelivery,
+        message: &Bytes,
         subscriptions: &mut Subscriptions,
         cx: &mut Cx,
     ) -> Result<(), Violation> {
-        let at = Position::from(required(delivery.position, "a delivery", "position")?);
-        let ids = &delivery.subscription_ids;
+        let delivery = Delivery::read(message)?;
+        let at = required(delivery.position(), "a delivery", "position")?;
+        let ids = &delivery.ids;
         // A shorter list would leave a subscription without its check for holes.
         if ids.len() != delivery.previous.len() {
             return Err(Violation::UnpairedIds {
@@ -88,7 +90,8 @@ impl ProfileStream {
             });
         }
         let event = required(delivery.event, "a delivery", "event")?;
-        let change = change_from_wire(event, Some(at), &mut subscriptions.names)?;
+        let data = message.slice_ref(event.data);
+        let change = change_from_wire(&event, data, Some(at), &mut subscriptions.names)?;
         let mut change = Some(change);
         let item = if delivery.left {
             Item::Left
@@ -380,7 +383,9 @@ impl ProfileStream {
         subscription.cursor.advance(follows);
         let mut names = LastNames::default();
         for document in message.documents {
-            let document = change_from_wire(document, None, &mut names)?;
+            let event = ReceivedEvent::from(&document);
+            let data = document.document_data.clone();
+            let document = change_from_wire(&event, data, None, &mut names)?;
             if !subscription.credit.spend(document.weight()) {
                 let wire_id = subscription.wire_id.clone();
                 return Err(Violation::CreditExceeded {

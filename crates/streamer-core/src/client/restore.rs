@@ -1,7 +1,7 @@
 //! The progress of restoring the wanted subscriptions on a new stream.
 
-use std::collections::BTreeSet;
-
+use foldhash::quality::FixedState;
+use hashbrown::HashSet;
 use steadfast_session::Signal;
 
 use super::{Cx, SubscriptionId, subscriptions::Subscriptions};
@@ -11,7 +11,8 @@ use super::{Cx, SubscriptionId, subscriptions::Subscriptions};
 /// A subscription made after the restoration began does not delay it.
 #[derive(Debug)]
 pub(super) struct Restore {
-    unanswered: BTreeSet<SubscriptionId>,
+    /// Never iterated, so that its order cannot show.
+    unanswered: HashSet<SubscriptionId, FixedState>,
     finished: bool,
 }
 

@@ -15,7 +15,7 @@ use std::{
 
 use steadfast_session::{Effect, Signal};
 use steadfast_wire::streamer::{
-    EventDelivery, Final, Progress, RefusalCode, StreamerEvent, SubscribeRequest,
+    EventDelivery, Final, Progress, RefusalCode, StreamerEvent, StreamerMessage, SubscribeRequest,
     SubscribeResponse, Welcome, gateway_message, streamer_message::Payload,
 };
 
@@ -87,7 +87,7 @@ impl Rig {
         let message = StreamerMessage {
             payload: Some(payload),
         };
-        self.call(|core, now, cx| core.on_message(now, message, cx));
+        self.call(|core, now, cx| core.on_message(now, message.into(), cx));
     }
 
     fn command(&mut self, command: Command) {

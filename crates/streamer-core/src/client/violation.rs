@@ -1,5 +1,6 @@
 //! The ways in which a message of a peer breaks the protocol.
 
+use super::received::Malformed;
 use crate::Position;
 
 /// A message that breaks the protocol. It ends the stream.
@@ -16,6 +17,8 @@ pub(crate) enum Violation {
         field: &'static str,
         value: i32,
     },
+    #[error("cannot decode a delivery: {0}")]
+    Malformed(#[from] Malformed),
     #[error("event {event_id:?} has the unknown operation {operation}")]
     UnknownOperation { event_id: String, operation: i32 },
     #[error("a welcome without a hello")]

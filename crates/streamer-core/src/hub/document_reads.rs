@@ -9,15 +9,18 @@ use std::{
     sync::Arc,
 };
 
-use prost::Message as _;
-use steadfast_wire::streamer::{self as wire, StreamerEvent, streamer_message::Payload};
+use prost::{
+    Message as _,
+    encoding::{WireType, encode_key, encode_varint, encoded_len_varint, key_len},
+};
+use steadfast_wire::streamer as wire;
 
 use super::{
     Action, DocumentPage, ReadId, StreamId, context::Context, event_match::BYTES_PER_COST,
     snapshot::Snapshot, snapshot_queue::SnapshotReadState, stream::Stream, streams::Streams,
     subscription::Subscription, subscriptions::Subscriptions,
 };
-use crate::{convert::event_to_wire, matcher::SubscriptionKey};
+use crate::{convert::put_event, matcher::SubscriptionKey};
 
 /// The pages being read or sent, and the streams that wait for one.
 #[derive(Debug, Default)]
@@ -56,8 +59,9 @@ struct Page {
 /// The documents of the message that is being built.
 #[derive(Debug, Default)]
 struct Batch {
-    documents: Vec<StreamerEvent>,
-    bytes: usize,
+    /// The encoded fields of the message that contain them.
+    documents: Vec<u8>,
+    count: u64,
 }
 
 impl DocumentReads {
@@ -228,14 +232,16 @@ impl Page {
                     break;
                 }
                 subscription.charge(event.weight());
-                batch.push(event_to_wire(cx.log.written_in(event.offset), event));
+                let epoch = cx.log.written_in(event.offset);
+                put_event(tags::DOCUMENTS, epoch, event, &mut batch.documents);
+                batch.count += 1;
             }
             if let Some(snapshot) = subscription.snapshot_mut() {
                 snapshot.advance(&event.document_id, self.as_of);
             }
             self.after = Some(Arc::clone(&event.document_id));
             self.documents.pop_front();
-            if batch.bytes >= BATCH_BYTES {
+            if batch.documents.len() >= BATCH_BYTES {
                 send(&mut batch, subscription, stream, cx);
             }
         }
@@ -299,36 +305,47 @@ impl Page {
     }
 }
 
-impl Batch {
-    fn push(&mut self, document: StreamerEvent) {
-        self.bytes += document.encoded_len();
-        self.documents.push(document);
-    }
-}
-
 /// Sends the documents of a batch, unless the message would say nothing.
 fn send(batch: &mut Batch, subscription: &mut Subscription, stream: &mut Stream, cx: &mut Context) {
     let (id, request) = (subscription.id().to_string(), subscription.request());
     let Some(snapshot) = subscription.snapshot_mut() else {
         return;
     };
-    let Batch { documents, .. } = std::mem::take(batch);
+    let Batch { documents, count } = std::mem::take(batch);
     let begins = snapshot.take_begins();
     let whole_at = snapshot.whole_at();
     if documents.is_empty() && !begins && whole_at.is_none() {
         return;
     }
-    cx.counters.snapshot_documents += documents.len() as u64;
-    let message = wire::Snapshot {
+    cx.counters.snapshot_documents += count;
+    // The documents are encoded already, so that the fields before and after them are messages of their
+    // own.
+    let before = wire::Snapshot {
         subscription_id: id,
         request,
         begins,
         follows: snapshot.follows().map(|offset| cx.wire_position(offset)),
-        documents,
+        ..wire::Snapshot::default()
+    };
+    let after = wire::Snapshot {
         cursor: snapshot.cursor(cx).into(),
         whole_at: whole_at.map(|offset| cx.wire_position(offset)),
+        ..wire::Snapshot::default()
     };
-    stream.send(Payload::Snapshot(message), cx);
+    let length = before.encoded_len() + documents.len() + after.encoded_len();
+    let head_len = key_len(tags::SNAPSHOT) + encoded_len_varint(length as u64);
+    let out = stream.enqueue(head_len + length, cx);
+    encode_key(tags::SNAPSHOT, WireType::LengthDelimited, out);
+    encode_varint(length as u64, out);
+    before.encode_raw(out);
+    out.extend_from_slice(&documents);
+    after.encode_raw(out);
+}
+
+/// The field numbers of `StreamerMessage.snapshot` and of `Snapshot`.
+mod tags {
+    pub(super) const SNAPSHOT: u32 = 105;
+    pub(super) const DOCUMENTS: u32 = 5;
 }
 
 /// The bytes of documents after which a message is sent.

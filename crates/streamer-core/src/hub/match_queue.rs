@@ -47,6 +47,8 @@ pub(super) struct MatchQueue {
     /// The overloaded collections, each with the offset up to which its events were queued. Later ones
     /// are to be read from the log.
     pub(super) overloaded: BTreeMap<CollectionName, u64>,
+    /// Nothing after this offset counts as matched.
+    held_after: Option<u64>,
 }
 
 /// A database and a collection.
@@ -84,7 +86,14 @@ impl MatchQueue {
             events: 0,
             bytes: 0,
             overloaded: BTreeMap::new(),
+            held_after: None,
         }
+    }
+
+    /// Sets an offset after which nothing counts as matched, although it may be: peers must not be told a
+    /// later position yet.
+    pub(super) fn hold_after(&mut self, offset: Option<u64>) {
+        self.held_after = offset;
     }
 
     /// Adds a committed event. If there are too many, the longest queues are dropped.
@@ -158,7 +167,8 @@ impl MatchQueue {
         let first = |order: &BTreeMap<u64, _>| order.keys().next().map(|first| first - 1);
         let firsts = first(&self.ready).into_iter().chain(first(&self.parked));
         let overloaded = self.overloaded.values().copied();
-        firsts.chain(overloaded).min().unwrap_or(head)
+        let bounds = overloaded.chain(self.held_after);
+        firsts.chain(bounds).min().unwrap_or(head)
     }
 
     /// Returns the offset up to which every event of a subscription's collection was matched.
@@ -189,7 +199,7 @@ impl MatchQueue {
             let subscription = subscriptions.get(key)?;
             Some(self.matched_of(subscription, head))
         });
-        found.min().unwrap_or(head)
+        found.chain(self.held_after).min().unwrap_or(head)
     }
 
     /// Makes every live subscription read from the log the events that it was not offered, and drops

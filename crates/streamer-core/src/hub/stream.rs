@@ -161,6 +161,14 @@ impl Stream {
         self.subscriptions.iter().copied()
     }
 
+    /// Returns the subscriptions from a key on, oldest first.
+    pub(super) fn subscriptions_from(
+        &self,
+        key: SubscriptionKey,
+    ) -> impl Iterator<Item = SubscriptionKey> {
+        self.subscriptions.range(key..).copied()
+    }
+
     pub(super) fn attach(&mut self, key: SubscriptionKey) {
         self.subscriptions.insert(key);
     }

@@ -170,20 +170,27 @@ impl Registry {
 }
 
 impl Slot {
-    /// Polls for the next item, then for the reason of the end, then for `None`.
-    pub(super) fn poll_next(&self, cx: &mut Context<'_>) -> Poll<Option<Result<Item, Ended>>> {
+    /// Polls for the next item, then for the reason of the end, then for `None`. Also returns the number of
+    /// the newest change taken, if the core is to be told.
+    pub(super) fn poll_next(
+        &self,
+        cx: &mut Context<'_>,
+    ) -> (Poll<Option<Result<Item, Ended>>>, Option<u64>) {
         let mut slot = self.lock();
-        if let Some(item) = slot.queue.pop() {
-            return Poll::Ready(Some(Ok(item)));
-        }
-        match &mut slot.phase {
-            // The error once, then `None`, as a stream ends.
-            Phase::Ended(reason) => Poll::Ready(reason.take().map(Err)),
-            Phase::Pending | Phase::Active => {
-                slot.wake_later(cx);
-                Poll::Pending
+        let next = if let Some(item) = slot.queue.pop() {
+            Poll::Ready(Some(Ok(item)))
+        } else {
+            match &mut slot.phase {
+                // The error once, then `None`, as a stream ends.
+                Phase::Ended(reason) => Poll::Ready(reason.take().map(Err)),
+                Phase::Pending | Phase::Active => {
+                    slot.wake_later(cx);
+                    Poll::Pending
+                }
             }
-        }
+        };
+        // After the item, which may be the last change that was not reported.
+        (next, slot.queue.take_report())
     }
 
     /// Polls for the first response: the subscription is active, or it ended (`None` if the client
@@ -198,10 +205,6 @@ impl Slot {
             Phase::Active => Poll::Ready(Ok(())),
             Phase::Ended(reason) => Poll::Ready(Err(reason.take())),
         }
-    }
-
-    pub(super) fn take_report(&self) -> Option<u64> {
-        self.lock().queue.take_report()
     }
 
     pub(super) fn position(&self) -> Option<Position> {

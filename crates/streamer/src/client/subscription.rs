@@ -107,9 +107,8 @@ impl Stream for Subscription {
     type Item = Result<Item, Ended>;
 
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        let next = self.slot.poll_next(cx);
-        // After the poll, which may have taken the last change that was not reported.
-        if let Some(through) = self.slot.take_report() {
+        let (next, report) = self.slot.poll_next(cx);
+        if let Some(through) = report {
             let id = self.id;
             Arc::clone(&self.commands).send(Command::Taken { id, through });
         }

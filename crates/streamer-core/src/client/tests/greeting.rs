@@ -219,7 +219,7 @@ fn unexpected_messages_are_counted_and_ignored() {
     let mut rig = Rig::new();
     rig.open();
     let empty = StreamerMessage { payload: None };
-    rig.call(|core, now, cx| core.on_message(now, empty, cx));
+    rig.call(|core, now, cx| core.on_message(now, empty.into(), cx));
     rig.progress(5, &[]);
     rig.deliver_plain(&["x"], 1);
     rig.receive(Payload::SubscribeResponse(SubscribeResponse::default()));

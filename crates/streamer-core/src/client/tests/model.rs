@@ -254,7 +254,7 @@ impl World {
         let message = StreamerMessage {
             payload: Some(payload),
         };
-        self.call(|core, now, cx| core.on_message(now, message, cx));
+        self.call(|core, now, cx| core.on_message(now, message.into(), cx));
         true
     }
 

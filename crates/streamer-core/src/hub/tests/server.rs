@@ -127,9 +127,8 @@ impl Server {
             self.hub.audit();
         }
         let overdue = self.next_tick.is_some_and(|at| at <= self.now);
-        let idle = self.hub.matching.is_empty() && !self.hub.documents.has_pages();
         assert!(
-            !(is_tick && overdue && idle),
+            !(is_tick && overdue && !self.hub.has_work()),
             "a tick left something overdue"
         );
         for action in out {
@@ -413,7 +412,7 @@ impl Server {
             let waiting = self.unsent.iter().find(|(_, unsent)| !unsent.is_empty());
             if let Some(stream) = waiting.map(|(stream, _)| *stream) {
                 self.transport_takes_all(stream);
-            } else if !self.hub.matching.is_empty() || self.hub.documents.has_pages() {
+            } else if self.hub.has_work() {
                 self.step(Input::Tick);
             } else if !self.document_reads.is_empty() {
                 self.complete_document_read();

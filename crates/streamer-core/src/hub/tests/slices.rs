@@ -260,3 +260,64 @@ fn credit_between_the_parts_of_an_event_loses_nothing() {
     }
     server.hub.audit();
 }
+
+#[test]
+fn loss_at_the_source_is_told_in_slices() {
+    const MANY: usize = 20_000;
+    let mut server = Server::with_log(rooms(5), Limits::default());
+    server.audited = false;
+    let (many, light) = (server.welcomed("many"), server.welcomed("light"));
+    for i in 0..MANY {
+        server.send_subscribe(many, want(&format!("sub-{i}"), "rooms"));
+    }
+    server.subscribe(light, want("light", "rooms"));
+    server.take(many);
+    server.transport_takes_all(many);
+    server.step(Input::Lost { before: 4 });
+    let mut told = BTreeMap::new();
+    let mut slices = 1;
+    loop {
+        for payload in server.take(many) {
+            let Payload::SubscribeResponse(response) = payload else {
+                panic!("{payload:?} before all are told");
+            };
+            let at = response.position.expect("a position").offset;
+            assert!(response.resync.is_some(), "{response:?}");
+            let before = told.insert(response.subscription_id, at);
+            assert_eq!(before, None, "told twice");
+        }
+        server.transport_takes_all(many);
+        if told.len() == MANY {
+            break;
+        }
+        // Neither an ack nor a subscription waits, and no progress hides the loss.
+        let progress = server.heartbeat(light, slices).progress;
+        assert!(progress.is_none_or(|it| it.position == Some(position(3))));
+        let late = server.subscribe(light, want(&format!("late-{slices}"), "rooms"));
+        assert!(late.success && late.resync.is_none());
+        let before = server.hub.stats().counters.match_cost;
+        server.commit("rooms", "r1", 1);
+        let cost = server.hub.stats().counters.match_cost - before;
+        assert!(cost <= server.hub.limits().slice, "a slice of {cost}");
+        slices += 1;
+    }
+    assert!(slices >= 5, "{MANY} were told in {slices} slices");
+    let head = server.log.len() as u64;
+    assert_eq!(told.values().max(), Some(&head));
+    let resyncs = server.take(light).into_iter().map(|payload| match payload {
+        Payload::SubscribeResponse(response) => response.subscription_id,
+        other => panic!("{other:?} before the loss was told"),
+    });
+    assert_eq!(resyncs.collect::<Vec<_>>(), ["light"]);
+    server.run_until_idle();
+    server.take(many);
+    let mut received = BTreeMap::<_, Vec<_>>::new();
+    for (offset, ids) in server.delivered(light) {
+        for id in ids {
+            received.entry(id).or_default().push(offset);
+        }
+    }
+    assert_eq!(received.remove("light"), None, "the loss covers all events");
+    let late: Vec<_> = received.into_values().map(|offsets| offsets[0]).collect();
+    assert_eq!(late, (6..=head).collect::<Vec<_>>(), "nothing is missing");
+}

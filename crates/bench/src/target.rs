@@ -1,4 +1,4 @@
-//! The processes that are measured.
+//! The programs that are measured: the shipped server and its baselines.
 
 use std::{
     io::{BufRead as _, BufReader, Write as _},
@@ -12,20 +12,20 @@ use steadfast_bench::measure::{memory_mib, thread_cpu_times};
 use tempfile::TempDir;
 
 /// A server or client process. Dropping it ends the process.
-pub(super) struct Target {
+pub(crate) struct Target {
     child: Child,
     output: BufReader<ChildStdout>,
     address: SocketAddr,
-    _data: Option<TempDir>,
+    data: Option<TempDir>,
 }
 
 /// The CPU time of a process, in seconds.
 #[derive(Clone, Copy, Default)]
-pub(super) struct CpuTime {
+pub(crate) struct CpuTime {
     /// All threads but the log's writer.
-    pub(super) delivery: f64,
+    pub(crate) delivery: f64,
     /// The thread that writes the log.
-    pub(super) log: f64,
+    pub(crate) log: f64,
 }
 
 /// The name of the thread that writes the log.
@@ -33,15 +33,19 @@ const LOG_THREAD: &str = "log-writer";
 
 impl Target {
     /// Starts the shipped server with an empty log, in memory where the system has such a directory.
-    pub(super) fn product() -> Result<Self> {
+    pub(crate) fn product() -> Result<Self> {
         let memory = Path::new("/dev/shm");
         let data = if memory.is_dir() {
             TempDir::new_in(memory)?
         } else {
             TempDir::new()?
         };
+        Self::serve(data, SocketAddr::from(([127, 0, 0, 1], 0)))
+    }
+
+    fn serve(data: TempDir, address: SocketAddr) -> Result<Self> {
         let mut command = Command::new(beside("steadfast")?);
-        command.args(["streamer", "serve", "--listen", "127.0.0.1:0"]);
+        command.args(["streamer", "serve", "--listen", &address.to_string()]);
         command
             .arg("--stop-with-stdin")
             .arg("--data")
@@ -49,8 +53,16 @@ impl Target {
         Self::spawn(command, Some(data))
     }
 
+    /// Ends the server at once, as `kill -9` does, and starts it again with its log and address.
+    pub(crate) fn kill_and_restart(mut self) -> Result<Self> {
+        self.child.kill()?;
+        self.child.wait()?;
+        let data = self.data.take().context("only the server has a log")?;
+        Self::serve(data, self.address)
+    }
+
     /// Starts a role of the program `broadcast-baselines`.
-    pub(super) fn baseline(role: &[&str]) -> Result<Self> {
+    pub(crate) fn baseline(role: &[&str]) -> Result<Self> {
         let mut command = Command::new(beside("broadcast-baselines")?);
         command.args(role);
         Self::spawn(command, None)
@@ -66,7 +78,7 @@ impl Target {
             child,
             output: BufReader::new(output),
             address: SocketAddr::from(([127, 0, 0, 1], 0)),
-            _data: data,
+            data,
         };
         let line = target.read_line()?;
         let address = line.trim().strip_prefix("ready ");
@@ -76,12 +88,12 @@ impl Target {
         Ok(target)
     }
 
-    pub(super) fn address(&self) -> SocketAddr {
+    pub(crate) fn address(&self) -> SocketAddr {
         self.address
     }
 
     /// Sends a line to a client process and waits for its response.
-    pub(super) fn command(&mut self, line: &str) -> Result<()> {
+    pub(crate) fn command(&mut self, line: &str) -> Result<()> {
         let input = self.child.stdin.as_mut().context("standard input")?;
         writeln!(input, "{line}")?;
         let response = self.read_line()?;
@@ -96,7 +108,7 @@ impl Target {
     }
 
     /// Returns the CPU time so far, of the threads that are alive.
-    pub(super) fn cpu_time(&self) -> Result<CpuTime> {
+    pub(crate) fn cpu_time(&self) -> Result<CpuTime> {
         let mut time = CpuTime::default();
         for (name, seconds) in thread_cpu_times(self.child.id())? {
             if name == LOG_THREAD {
@@ -109,7 +121,7 @@ impl Target {
     }
 
     /// Returns the resident memory in bytes.
-    pub(super) fn resident(&self) -> Result<f64> {
+    pub(crate) fn resident(&self) -> Result<f64> {
         Ok(memory_mib(self.child.id(), "VmRSS:")? * 1_048_576.0)
     }
 }
@@ -128,7 +140,7 @@ fn beside(name: &str) -> Result<PathBuf> {
     let path = std::env::current_exe()?.with_file_name(name);
     ensure!(
         path.exists(),
-        "{} is missing; cargo xtask bench broadcast builds it",
+        "{} is missing; cargo xtask bench builds it",
         path.display()
     );
     Ok(path)

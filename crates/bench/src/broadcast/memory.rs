@@ -1,16 +1,14 @@
-//! The resident memory of the server: per idle connection, per subscription, and after all have left.
+//! The resident memory of the shipped server: per idle connection, per subscription, and after all have left.
 
 use std::time::Duration;
 
 use anyhow::Result;
 use steadfast_bench::figure::Figures;
 use steadfast_wire::streamer::{Filter, SubscribeRequest, Value, gateway_message::Payload, value};
-use tokio::time::sleep;
+use tokio::{runtime, time::sleep};
 
-use super::{
-    load::{self, Received},
-    target::Target,
-};
+use super::load::{self, Received};
+use crate::target::Target;
 
 const CONNECTIONS: u64 = 2_000;
 
@@ -26,7 +24,15 @@ const AFTER_LEAVE: f64 = 2.0;
 /// The longest wait for memory to be returned.
 const RETURN: Duration = Duration::from_secs(12);
 
-pub(super) async fn measure(figures: &mut Figures) -> Result<()> {
+pub(crate) fn run() -> Result<Figures> {
+    let runtime = runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(measure())
+}
+
+async fn measure() -> Result<Figures> {
+    let mut figures = Figures::new();
     let mut add = |name: &str, value: f64, unit, goal: f64| {
         figures.put_less(format!("resident_{name}"), unit, value, goal);
     };
@@ -64,7 +70,7 @@ pub(super) async fn measure(figures: &mut Figures) -> Result<()> {
         AFTER_LEAVE,
     );
     figures.put("resident_start", "MiB", start / 1_048_576.0);
-    Ok(())
+    Ok(figures)
 }
 
 type Connections = Vec<h2::client::SendRequest<bytes::Bytes>>;

@@ -1,0 +1,354 @@
+//! Messages of the server. A delivery is read in place instead of into a copy of each part.
+
+use bytes::{Buf, BufMut, Bytes};
+use prost::{
+    DecodeError, Message,
+    encoding::{
+        DecodeContext, WireType, decode_key, decode_varint, encode_key, encode_varint,
+        encoded_len_varint, key_len, skip_field,
+    },
+};
+use smallvec::SmallVec;
+use steadfast_wire::streamer::{self as wire, StreamerMessage, streamer_message::Payload};
+
+use crate::Position;
+
+/// A message of the server.
+///
+/// It decodes from a [`StreamerMessage`] and agrees with it on what is malformed, except that a delivery is
+/// read only when the core handles it. That leaves its parts where they were received.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ServerMessage(pub(super) Content);
+
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Content {
+    /// An encoded [`wire::EventDelivery`].
+    Delivery(Bytes),
+    /// Anything else, boxed so that a delivery is moved cheaply. `None` if there is nothing that is known.
+    Other(Option<Box<Payload>>),
+}
+
+/// The parts of a delivery.
+#[derive(Debug, Default)]
+pub(super) struct Delivery<'a> {
+    /// Most deliveries name one subscription.
+    pub(super) ids: SmallVec<[&'a str; 4]>,
+    pub(super) event: Option<ReceivedEvent<'a>>,
+    pub(super) position: Option<wire::Position>,
+    pub(super) previous: SmallVec<[u64; 4]>,
+    pub(super) left: bool,
+}
+
+/// The parts of an event.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct ReceivedEvent<'a> {
+    pub(crate) event_id: &'a str,
+    pub(crate) database: &'a str,
+    pub(crate) collection: &'a str,
+    pub(crate) document_id: &'a str,
+    pub(crate) operation: i32,
+    pub(crate) data: &'a [u8],
+    pub(crate) timestamp: i64,
+}
+
+/// An error: a delivery cannot be decoded.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Malformed {
+    #[error(transparent)]
+    Encoding(#[from] DecodeError),
+    #[error("field {tag} is longer than the rest of the message")]
+    TooLong { tag: u32 },
+    #[error("field {tag} is of another type")]
+    Type { tag: u32 },
+    #[error("a text is not UTF-8")]
+    Text(#[from] std::str::Utf8Error),
+}
+
+/// The fields of an encoded message, in their order.
+struct Fields<'a>(&'a [u8]);
+
+/// The value of a field, as far as deliveries have such values.
+enum Value<'a> {
+    Number(u64),
+    Bytes(&'a [u8]),
+    /// A value of a type that no field of a delivery has.
+    Other,
+}
+
+impl<'a> Delivery<'a> {
+    /// Reads an encoded [`wire::EventDelivery`].
+    pub(super) fn read(message: &'a [u8]) -> Result<Self, Malformed> {
+        let mut delivery = Self::default();
+        let mut fields = Fields(message);
+        while let Some((tag, value)) = fields.next()? {
+            match (tag, value) {
+                (1, Value::Bytes(id)) => delivery.ids.push(std::str::from_utf8(id)?),
+                // A message that is given twice is merged, as protobuf demands.
+                (2, Value::Bytes(event)) => {
+                    delivery.event.get_or_insert_default().read(event)?;
+                }
+                (100, Value::Bytes(position)) => {
+                    delivery.position.get_or_insert_default().merge(position)?;
+                }
+                (101, Value::Number(previous)) => delivery.previous.push(previous),
+                (101, Value::Bytes(mut packed)) => {
+                    while !packed.is_empty() {
+                        delivery.previous.push(decode_varint(&mut packed)?);
+                    }
+                }
+                (102, Value::Number(left)) => delivery.left = left != 0,
+                (1 | 2 | 100 | 101 | 102, _) => return Err(Malformed::Type { tag }),
+                // Of a later version.
+                _ => {}
+            }
+        }
+        Ok(delivery)
+    }
+
+    pub(super) fn position(&self) -> Option<Position> {
+        self.position.map(Position::from)
+    }
+}
+
+impl<'a> ReceivedEvent<'a> {
+    fn read(&mut self, message: &'a [u8]) -> Result<(), Malformed> {
+        let mut fields = Fields(message);
+        while let Some((tag, value)) = fields.next()? {
+            match (tag, value) {
+                (1, Value::Bytes(text)) => self.event_id = std::str::from_utf8(text)?,
+                (2, Value::Bytes(text)) => self.database = std::str::from_utf8(text)?,
+                (3, Value::Bytes(text)) => self.collection = std::str::from_utf8(text)?,
+                (4, Value::Bytes(text)) => self.document_id = std::str::from_utf8(text)?,
+                (5, Value::Number(operation)) => self.operation = operation as i32,
+                (6, Value::Bytes(data)) => self.data = data,
+                (7, Value::Number(timestamp)) => self.timestamp = timestamp.cast_signed(),
+                (1..=7, _) => return Err(Malformed::Type { tag }),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+impl<'a> From<&'a wire::StreamerEvent> for ReceivedEvent<'a> {
+    fn from(event: &'a wire::StreamerEvent) -> Self {
+        Self {
+            event_id: &event.event_id,
+            database: &event.database,
+            collection: &event.collection,
+            document_id: &event.document_id,
+            operation: event.operation,
+            data: &event.document_data,
+            timestamp: event.timestamp,
+        }
+    }
+}
+
+impl<'a> Fields<'a> {
+    fn next(&mut self) -> Result<Option<(u32, Value<'a>)>, Malformed> {
+        if self.0.is_empty() {
+            return Ok(None);
+        }
+        let (tag, wire_type) = decode_key(&mut self.0)?;
+        let value = match wire_type {
+            WireType::Varint => Value::Number(decode_varint(&mut self.0)?),
+            WireType::LengthDelimited => {
+                let length = usize::try_from(decode_varint(&mut self.0)?).unwrap_or(usize::MAX);
+                let (value, rest) = self
+                    .0
+                    .split_at_checked(length)
+                    .ok_or(Malformed::TooLong { tag })?;
+                self.0 = rest;
+                Value::Bytes(value)
+            }
+            WireType::SixtyFourBit
+            | WireType::ThirtyTwoBit
+            | WireType::StartGroup
+            | WireType::EndGroup => {
+                skip_field(wire_type, tag, &mut self.0, DecodeContext::default())?;
+                Value::Other
+            }
+        };
+        Ok(Some((tag, value)))
+    }
+}
+
+/// The tag of [`Payload::Delivery`].
+const DELIVERY_TAG: u32 = 1;
+
+impl Default for ServerMessage {
+    fn default() -> Self {
+        Self(Content::Other(None))
+    }
+}
+
+impl From<StreamerMessage> for ServerMessage {
+    fn from(message: StreamerMessage) -> Self {
+        Self(match message.payload {
+            Some(Payload::Delivery(delivery)) => Content::Delivery(delivery.encode_to_vec().into()),
+            payload => Content::Other(payload.map(Box::new)),
+        })
+    }
+}
+
+impl Message for ServerMessage {
+    fn encode_raw(&self, buffer: &mut impl BufMut) {
+        match &self.0 {
+            Content::Other(Some(payload)) => payload.encode(buffer),
+            Content::Other(None) => {}
+            Content::Delivery(delivery) => {
+                encode_key(DELIVERY_TAG, WireType::LengthDelimited, buffer);
+                encode_varint(delivery.len() as u64, buffer);
+                buffer.put_slice(delivery);
+            }
+        }
+    }
+
+    fn merge_field(
+        &mut self,
+        tag: u32,
+        wire_type: WireType,
+        buffer: &mut impl Buf,
+        context: DecodeContext,
+    ) -> Result<(), DecodeError> {
+        let payload = match &mut self.0 {
+            Content::Other(payload) if tag != DELIVERY_TAG => payload.take().map(|it| *it),
+            // No peer sends a second payload. Protobuf merges it with the first, or takes the last.
+            Content::Delivery(first) => {
+                Some(Payload::Delivery(wire::EventDelivery::decode(&**first)?))
+            }
+            Content::Other(_) => {
+                let mut delivery = Bytes::new();
+                prost::encoding::bytes::merge(wire_type, &mut delivery, buffer, context)?;
+                self.0 = Content::Delivery(delivery);
+                return Ok(());
+            }
+        };
+        let mut message = StreamerMessage { payload };
+        message.merge_field(tag, wire_type, buffer, context)?;
+        *self = message.into();
+        Ok(())
+    }
+
+    fn encoded_len(&self) -> usize {
+        match &self.0 {
+            Content::Other(payload) => payload.as_ref().map_or(0, |it| it.encoded_len()),
+            Content::Delivery(delivery) => {
+                let length = delivery.len();
+                key_len(DELIVERY_TAG) + encoded_len_varint(length as u64) + length
+            }
+        }
+    }
+
+    fn clear(&mut self) {
+        *self = Self::default();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn full() -> wire::EventDelivery {
+        wire::EventDelivery {
+            subscription_ids: vec!["s-1".to_owned(), "s-2".to_owned()],
+            event: Some(wire::StreamerEvent {
+                event_id: "00000000000000e1.300".to_owned(),
+                database: "default".to_owned(),
+                collection: "users".to_owned(),
+                document_id: "ü-7".to_owned(),
+                operation: 2,
+                document_data: Bytes::from_static(br#"{"n":1}"#),
+                timestamp: -5,
+            }),
+            position: Some(wire::Position {
+                epoch: 0xe1,
+                offset: 300,
+            }),
+            previous: vec![299, 1],
+            left: true,
+        }
+    }
+
+    /// Decodes a message as the driver and the core do, into the generated type.
+    fn decode(message: &[u8]) -> Option<StreamerMessage> {
+        let delivery = match ServerMessage::decode(message).ok()?.0 {
+            Content::Other(payload) => {
+                let payload = payload.map(|payload| *payload);
+                return Some(StreamerMessage { payload });
+            }
+            Content::Delivery(delivery) => delivery,
+        };
+        let read = Delivery::read(&delivery).ok()?;
+        let event = read.event.map(|event| wire::StreamerEvent {
+            event_id: event.event_id.to_owned(),
+            database: event.database.to_owned(),
+            collection: event.collection.to_owned(),
+            document_id: event.document_id.to_owned(),
+            operation: event.operation,
+            document_data: Bytes::copy_from_slice(event.data),
+            timestamp: event.timestamp,
+        });
+        let payload = Some(Payload::Delivery(wire::EventDelivery {
+            subscription_ids: read.ids.iter().map(|id| (*id).to_owned()).collect(),
+            event,
+            position: read.position,
+            previous: read.previous.to_vec(),
+            left: read.left,
+        }));
+        Some(StreamerMessage { payload })
+    }
+
+    fn message(payload: Payload) -> Vec<u8> {
+        let payload = Some(payload);
+        StreamerMessage { payload }.encode_to_vec()
+    }
+
+    #[test]
+    fn a_delivery_is_read_as_generated_code_reads_it() {
+        let delivery = message(Payload::Delivery(full()));
+        let drain = message(Payload::Drain(wire::Drain::default()));
+        let bare = message(Payload::Delivery(wire::EventDelivery::default()));
+        // An unpacked previous offset, and fields of a later version: a number, a text, a fixed one.
+        let foreign = [
+            &[10, 23, 0xa8, 0x06, 7][..],
+            &[0xf0, 0x0f, 1, 0xf2, 0x0f, 2, b'a', b'b'],
+            &[0xf5, 0x0f, 1, 2, 3, 4, 0x10 | 2, 2, 0x28, 4],
+        ]
+        .concat();
+        let unknown = [0xf0, 0x0f, 1];
+        let mut cases = vec![bare.clone(), foreign];
+        for tail in [&delivery[..], &drain, &bare, &unknown] {
+            cases.push([&delivery, tail].concat());
+            cases.push([tail, &delivery].concat());
+        }
+        for whole in cases {
+            for end in 0..=whole.len() {
+                let cut = &whole[..end];
+                assert_eq!(decode(cut), StreamerMessage::decode(cut).ok(), "{cut:?}");
+            }
+            for at in 0..whole.len() {
+                for bit in 0..8 {
+                    let mut changed = whole.clone();
+                    changed[at] ^= 1 << bit;
+                    let expected = StreamerMessage::decode(&*changed).ok();
+                    assert_eq!(decode(&changed), expected, "{changed:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_message_encodes_as_it_was_received() {
+        for payload in [
+            Payload::Delivery(full()),
+            Payload::Drain(wire::Drain::default()),
+        ] {
+            let bytes = message(payload);
+            let received = ServerMessage::decode(&*bytes).expect("it is valid");
+            assert_eq!(received.encode_to_vec(), bytes);
+            let generated = StreamerMessage::decode(&*bytes).expect("it is valid");
+            assert_eq!(ServerMessage::from(generated), received);
+        }
+    }
+}
