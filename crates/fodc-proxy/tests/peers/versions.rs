@@ -50,7 +50,7 @@ impl Version {
     /// Returns the lifecycle data with the fields that the version has.
     fn lifecycle(self, name: &str) -> StreamLifecycleRequest {
         let mut response = on_node("a", &[("group", "g", 1, 1)]);
-        response.pod_name = name.to_owned();
+        name.clone_into(&mut response.pod_name);
         let group = &mut response.lifecycle_data.get_or_insert_default().groups[0];
         if self >= Self::V0_10_3 {
             group.errors = vec!["slow disk".to_owned()];
