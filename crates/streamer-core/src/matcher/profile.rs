@@ -5,9 +5,9 @@ use crate::filter::{Condition, Filter};
 
 /// The groups of equal filters that use most of the cost of matching, estimated from samples.
 ///
-/// About one in [`INTERVAL`] units of cost is a sample, so that counting costs nearly nothing, and at
-/// most [`ENTRIES`] groups are remembered, the most expensive among them for certain. Older samples
-/// count half each time that there are [`SAMPLES_MAX`]: the estimate follows the load.
+/// About one in `INTERVAL` units of cost is a sample, so that counting costs nearly nothing, and at
+/// most `ENTRIES` groups are remembered, the most expensive among them for certain. Older samples
+/// count half each time that there are `SAMPLES_MAX`: the estimate follows the load.
 #[derive(Debug)]
 pub struct CostProfile {
     /// The cost until the next sample.
