@@ -13,6 +13,7 @@
 //! # Ok::<(), steadfast_fodc_agent::scrape::EndpointFault>(())
 //! ```
 
+mod access;
 mod address;
 mod body;
 mod connection;
@@ -26,16 +27,17 @@ mod sink;
 
 use std::time::Duration;
 
+pub use self::{
+    access::{Access, AccessFault},
+    endpoint::{Endpoint, EndpointFault, Protocol},
+    error::{ConnectFailures, ScrapeError},
+};
 pub(crate) use self::{
     endpoint::HEALTH_PREFIX,
     error::error_chain,
     fetch::Fetcher,
     poll::Poller,
     sink::{PageSink, ScrapeOutcome},
-};
-pub use self::{
-    endpoint::{Endpoint, EndpointFault, Protocol},
-    error::{ConnectFailures, ScrapeError},
 };
 
 /// The limits of one scrape.

@@ -1,7 +1,9 @@
 //! Credentials: metadata that a source provides for every attempt.
 
+mod basic_file;
 mod bearer_command;
 mod bearer_file;
+mod secret_file;
 
 use std::{
     error::Error,
@@ -18,7 +20,8 @@ use std::{
 use futures_core::future::BoxFuture;
 use steadfast_session::{Detail, End, Initiator, Reason};
 
-pub use self::{bearer_command::BearerCommand, bearer_file::BearerFile};
+use self::secret_file::SecretFile;
+pub use self::{basic_file::BasicFile, bearer_command::BearerCommand, bearer_file::BearerFile};
 use crate::metadata::{InvalidMetadata, Metadata};
 
 /// A source of credentials. A link asks it once per attempt, before it dials.
@@ -68,8 +71,8 @@ pub struct CallCredentials {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum CredentialsError {
-    /// The file with the token cannot be read.
-    #[error("cannot read the token file {}: {source}", path.display())]
+    /// The file with the token or the password cannot be read.
+    #[error("cannot read the secret in {}: {source}", path.display())]
     File {
         /// The path of the file.
         path: PathBuf,

@@ -33,7 +33,8 @@ pub use crate::{
     backpressure::Backpressure,
     counters::Counters,
     credentials::{
-        BearerCommand, BearerFile, CallCredentials, Credentials, CredentialsError, TokenProblem,
+        BasicFile, BearerCommand, BearerFile, CallCredentials, Credentials, CredentialsError,
+        TokenProblem,
     },
     link::{Closed, CommandError, CommandPermit, ConnectError, Link},
     metadata::{InvalidMetadata, Metadata, MetadataProblem},

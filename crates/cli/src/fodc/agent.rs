@@ -16,7 +16,7 @@ use steadfast::session::{State, Status};
 use steadfast_fodc_agent::{
     Agent, Config, NodeConfig, StartError, Storage, UplinkConfig,
     identity::Identity,
-    scrape::{Endpoint, Protocol},
+    scrape::{Access, Endpoint, Protocol},
     uplink::Uplink,
 };
 use steadfast_recorder::OpenError;
@@ -428,7 +428,7 @@ impl Setting for Endpoint {
     fn from_text(text: &str) -> Result<Self, String> {
         if text.starts_with('{') {
             let table: EndpointTable =
-                serde_json::from_str(text).map_err(|fault| format!("{text}: {fault}"))?;
+                serde_json::from_str(text).map_err(|fault| fault_of_table(&fault))?;
             return table.endpoint();
         }
         Endpoint::new(text).map_err(|fault| fault.to_string())
@@ -444,6 +444,26 @@ struct EndpointTable {
     labels: BTreeMap<String, String>,
     container: Option<String>,
     protocol: Option<String>,
+    ca: Option<PathBuf>,
+    cert: Option<PathBuf>,
+    key: Option<PathBuf>,
+    server_name: Option<String>,
+    bearer_file: Option<PathBuf>,
+    user: Option<String>,
+    password_file: Option<PathBuf>,
+    #[serde(default)]
+    headers: BTreeMap<String, String>,
+}
+
+/// Returns what is wrong with the table of an endpoint. Values are left out: they may be secrets.
+fn fault_of_table(fault: &serde_json::Error) -> String {
+    let text = fault.to_string();
+    let names = ["unknown field", "missing field", "duplicate field"];
+    if names.iter().any(|name| text.starts_with(name)) {
+        return text;
+    }
+    "a value of the table has the wrong kind; labels and headers are tables, all others texts"
+        .into()
 }
 
 impl EndpointTable {
@@ -455,6 +475,21 @@ impl EndpointTable {
         if let Some(container) = self.container {
             endpoint = endpoint.container_name(container);
         }
+        let mut access = Access::default();
+        access.tls.ca_file = self.ca;
+        access.tls.cert_file = self.cert;
+        access.tls.key_file = self.key;
+        access.tls.server_name = self.server_name;
+        access.bearer_file = self.bearer_file;
+        access.basic = match (self.user, self.password_file) {
+            (Some(user), Some(file)) => Some((user, file)),
+            (None, None) => None,
+            (Some(_), None) | (None, Some(_)) => {
+                return Err("there is one of user and password_file; write both".to_owned());
+            }
+        };
+        access.headers = self.headers.into_iter().collect();
+        endpoint = endpoint.access(access);
         match self.protocol.as_deref() {
             None => Ok(endpoint),
             Some("prometheus") => Ok(endpoint.protocol(Protocol::Prometheus)),

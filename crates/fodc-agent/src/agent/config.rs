@@ -16,7 +16,7 @@ use super::node_config::NodeConfig;
 use crate::{
     clock::{Clock, SystemClock},
     identity::{Identity, IdentityFaults},
-    scrape::{Endpoint, ScrapeLimits},
+    scrape::{AccessFault, Endpoint, ScrapeLimits},
     sources::{crash::CrashSources, pressure::PressureProfiler},
 };
 
@@ -145,6 +145,14 @@ pub enum ConfigProblem {
         endpoint: String,
         /// The name of the label.
         label: String,
+    },
+    /// What an endpoint demands of a client cannot be met.
+    #[error("{endpoint}: {fault}")]
+    Access {
+        /// The URL of the endpoint.
+        endpoint: String,
+        /// The fault.
+        fault: AccessFault,
     },
     /// A value must not be zero.
     #[error("must not be zero")]
@@ -285,6 +293,12 @@ impl Config {
                 fault(ConfigProblem::DuplicateEndpoint(source.clone()));
             } else if let Some(other) = labels.insert(endpoint.labels(), source.clone()) {
                 fault(ConfigProblem::SameLabels(source.clone(), other));
+            }
+            if let Err(found) = endpoint.check_access() {
+                fault(ConfigProblem::Access {
+                    endpoint: source.clone(),
+                    fault: found,
+                });
             }
             for label in endpoint.labels().keys() {
                 // The name of a metric is a label, which one from the configuration would replace.

@@ -10,7 +10,7 @@ use hyper::{
     client::conn::http1::{Builder, SendRequest},
 };
 use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::ScrapeError;
@@ -38,7 +38,10 @@ pub(super) enum Failure {
 }
 
 impl Connection {
-    pub(super) async fn handshake(stream: TcpStream) -> Result<Self, ScrapeError> {
+    pub(super) async fn handshake<S>(stream: S) -> Result<Self, ScrapeError>
+    where
+        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
         let (sender, connection) = Builder::new()
             .max_buf_size(BUFFER)
             .max_headers(HEADERS)

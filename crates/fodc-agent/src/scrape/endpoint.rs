@@ -1,18 +1,23 @@
 //! The address and labels of a page of metrics.
 
-use std::{collections::BTreeMap, fmt};
+use std::{collections::BTreeMap, fmt, path::PathBuf};
 
 use http::{HeaderValue, Uri, uri::Scheme};
 use steadfast_exposition::Format;
+
+use super::{Access, AccessFault};
 
 /// The page of metrics at one URL, with the labels that its series get.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Endpoint {
     uri: Uri,
+    /// The Unix socket to connect to, instead of the host.
+    socket: Option<PathBuf>,
     host: HeaderValue,
     labels: BTreeMap<String, String>,
     container_name: Option<String>,
     protocol: Protocol,
+    access: Access,
 }
 
 /// The formats that an endpoint is asked for.
@@ -54,11 +59,14 @@ pub enum EndpointFault {
     /// The port is out of range.
     #[error("`{0}` has a port that is not a number from 1 to 65535")]
     Port(String),
-    /// The scheme is not `http`.
-    #[error("`{0}` is not plain HTTP: only http:// can be scraped")]
+    /// The scheme is neither `http` nor `https`.
+    #[error("`{0}` is not HTTP: only http:// and https:// can be scraped")]
     Scheme(String),
     /// The URL contains a user or password, which the error does not repeat.
-    #[error("URL contains credentials, which are not supported: remove the part before `@`")]
+    #[error(
+        "URL contains credentials: remove the part before `@`, and give a user and the file of its \
+         password, or the file of a token, in the file of settings"
+    )]
     Credentials,
 }
 
@@ -66,7 +74,8 @@ pub enum EndpointFault {
 pub(crate) const HEALTH_PREFIX: &str = "health:";
 
 impl Endpoint {
-    /// Creates the endpoint at `url`, like `http://localhost:9100/metrics`.
+    /// Creates the endpoint at `url`, like `https://db.example:9100/metrics`, or on a Unix socket, like
+    /// `http://unix:/run/exporter.sock:/metrics`.
     ///
     /// Its labels are those that Prometheus adds by default: `instance`, which is host and port, and
     /// `job`, which is `steadfast`.
@@ -81,9 +90,16 @@ impl Endpoint {
             return Err(EndpointFault::Credentials);
         }
         let malformed = || EndpointFault::Malformed(url.to_owned());
+        if let Some((scheme, socket, target)) = split_socket(url) {
+            let mut endpoint = Self::new(&format!("{scheme}://localhost{target}"))?;
+            let instance = format!("unix:{socket}");
+            endpoint.labels.insert("instance".to_owned(), instance);
+            endpoint.socket = Some(socket.into());
+            return Ok(endpoint);
+        }
         let uri: Uri = url.parse().map_err(|_| malformed())?;
         match uri.scheme() {
-            Some(scheme) if *scheme == Scheme::HTTP => {}
+            Some(scheme) if *scheme == Scheme::HTTP || *scheme == Scheme::HTTPS => {}
             Some(_) => return Err(EndpointFault::Scheme(url.to_owned())),
             None => return Err(malformed()),
         }
@@ -96,7 +112,7 @@ impl Endpoint {
         if !behind.is_empty() && authority.port_u16().is_none_or(|port| port == 0) {
             return Err(EndpointFault::Port(url.to_owned()));
         }
-        let instance = format!("{}:{}", authority.host(), uri.port_u16().unwrap_or(80));
+        let instance = format!("{}:{}", authority.host(), port(&uri));
         let host = HeaderValue::from_str(authority.as_str()).map_err(|_| malformed())?;
         let labels = BTreeMap::from([
             ("instance".to_owned(), instance),
@@ -104,10 +120,12 @@ impl Endpoint {
         ]);
         Ok(Self {
             uri,
+            socket: None,
             host,
             labels,
             container_name: None,
             protocol: Protocol::default(),
+            access: Access::default(),
         })
     }
 
@@ -149,6 +167,13 @@ impl Endpoint {
         self
     }
 
+    /// Sets what the endpoint demands of a client.
+    #[must_use]
+    pub fn access(mut self, access: Access) -> Self {
+        self.access = access;
+        self
+    }
+
     /// Adds the label `metrics_path` to endpoints that would have the same labels otherwise: several pages
     /// of one port.
     pub fn distinguish(endpoints: &mut [Self]) {
@@ -171,7 +196,7 @@ impl Endpoint {
     /// Returns the name of its source in the record: the URL.
     #[must_use]
     pub fn source(&self) -> String {
-        self.uri.to_string()
+        self.to_string()
     }
 
     /// Returns the labels, sorted by name.
@@ -188,7 +213,24 @@ impl Endpoint {
 
     /// Returns the name of the source that holds the health of its scrapes.
     pub(crate) fn health_source(&self) -> String {
-        format!("{HEALTH_PREFIX}{}", self.uri)
+        format!("{HEALTH_PREFIX}{self}")
+    }
+
+    /// Checks the demands of the endpoint, and reads the files of TLS.
+    pub(crate) fn check_access(&self) -> Result<(), AccessFault> {
+        self.access.check(self.is_encrypted())
+    }
+
+    pub(crate) fn is_encrypted(&self) -> bool {
+        self.uri.scheme() == Some(&Scheme::HTTPS)
+    }
+
+    pub(super) fn demands(&self) -> &Access {
+        &self.access
+    }
+
+    pub(super) fn socket(&self) -> Option<&PathBuf> {
+        self.socket.as_ref()
     }
 
     pub(crate) fn uri(&self) -> &Uri {
@@ -200,7 +242,7 @@ impl Endpoint {
         let host = self.uri.host().expect("an endpoint has a host");
         // A URL has an IPv6 address in brackets, and sockets know none.
         let host = host.trim_start_matches('[').trim_end_matches(']');
-        (host, self.uri.port_u16().unwrap_or(80))
+        (host, port(&self.uri))
     }
 
     pub(crate) fn accept(&self) -> &'static str {
@@ -214,8 +256,34 @@ impl Endpoint {
 
 impl fmt::Display for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.uri)
+        let Some(socket) = &self.socket else {
+            return self.uri.fmt(f);
+        };
+        let target = self.uri.path_and_query();
+        let target = target.map_or("/", |target| target.as_str());
+        let scheme = self.uri.scheme_str().unwrap_or("http");
+        write!(f, "{scheme}://unix:{}:{target}", socket.display())
     }
+}
+
+/// Returns the port of a URL, or that of its scheme.
+pub(super) fn port(uri: &Uri) -> u16 {
+    let default = if uri.scheme() == Some(&Scheme::HTTPS) {
+        443
+    } else {
+        80
+    };
+    uri.port_u16().unwrap_or(default)
+}
+
+/// Splits a URL of a Unix socket into its scheme, the path of the socket, and the target of the request.
+fn split_socket(url: &str) -> Option<(&str, &str, &str)> {
+    let (scheme, rest) = url.split_once("://unix:")?;
+    match rest.split_once(":/") {
+        Some((socket, _)) => Some((scheme, socket, &rest[socket.len() + 1..])),
+        None => Some((scheme, rest, "/")),
+    }
+    .filter(|(_, socket, _)| socket.starts_with('/'))
 }
 
 #[cfg(test)]
@@ -231,6 +299,14 @@ mod tests {
         let endpoint = Endpoint::new("http://node.example").unwrap();
         assert_eq!(endpoint.host_and_port(), ("node.example", 80));
         assert_eq!(endpoint.labels()["instance"], "node.example:80");
+        let endpoint = Endpoint::new("https://node.example/metrics").unwrap();
+        assert_eq!(endpoint.host_and_port(), ("node.example", 443));
+        assert_eq!(endpoint.labels()["instance"], "node.example:443");
+        let url = "https://unix:/run/a.sock:/metrics?x=:/1";
+        let endpoint = Endpoint::new(url).unwrap();
+        assert_eq!(endpoint.source(), url);
+        assert_eq!(endpoint.labels()["instance"], "unix:/run/a.sock");
+        assert_eq!(endpoint.uri().path_and_query().unwrap(), "/metrics?x=:/1");
         assert_eq!(
             Endpoint::local(2121).source(),
             "http://localhost:2121/metrics"
@@ -248,7 +324,11 @@ mod tests {
             ("http://db:99999/metrics", "not a number from 1 to 65535"),
             ("http://[::1]:99999/metrics", "not a number from 1 to 65535"),
             ("http://db:0/metrics", "not a number from 1 to 65535"),
-            ("https://localhost/metrics", "only http://"),
+            ("ftp://localhost/metrics", "only http:// and https://"),
+            (
+                "http://unix:relative:/metrics",
+                "not a number from 1 to 65535",
+            ),
             ("http://user:secret@localhost/metrics", "credentials"),
         ] {
             let told = Endpoint::new(url).unwrap_err().to_string();

@@ -2,6 +2,8 @@
 
 use std::{error::Error, fmt, io, net::SocketAddr, sync::Arc, time::Duration};
 
+use steadfast::{CredentialsError, tls::TlsError};
+
 /// The reason why a scrape was missed. Its text says what happened and what can be done, its sources
 /// why.
 #[derive(Debug, thiserror::Error)]
@@ -19,6 +21,21 @@ pub enum ScrapeError {
     /// No address accepts a connection.
     #[error("cannot connect: {0}")]
     Connect(ConnectFailures),
+    /// The endpoint's Unix socket accepts no connection.
+    #[error("cannot connect to the socket {path}")]
+    Socket {
+        /// The path of the socket.
+        path: String,
+        /// The cause.
+        #[source]
+        error: io::Error,
+    },
+    /// TLS could not be established.
+    #[error(transparent)]
+    Tls(TlsError),
+    /// The credentials could not be read.
+    #[error(transparent)]
+    Credentials(CredentialsError),
     /// The page was not complete in time.
     #[error("no complete response within {0:?}")]
     Timeout(Duration),
@@ -90,7 +107,9 @@ impl ScrapeError {
     pub fn reason(&self) -> &'static str {
         match self {
             Self::Resolve { .. } => "resolve",
-            Self::Connect(_) => "connect",
+            Self::Connect(_) | Self::Socket { .. } => "connect",
+            Self::Tls(_) => "tls",
+            Self::Credentials(_) => "credentials",
             Self::Timeout(_) => "timeout",
             Self::Broken(_) => "broken",
             Self::Status(_) => "status",

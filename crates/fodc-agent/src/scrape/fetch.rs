@@ -12,14 +12,22 @@ use http::{
 };
 use http_body_util::{BodyExt as _, Empty};
 use hyper::body::Incoming;
+use steadfast::tls::Tls;
 use steadfast_exposition::Format;
-use tokio::{task::yield_now, time::Instant};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::UnixStream,
+    task::yield_now,
+    time::Instant,
+};
 
 use super::{
     Endpoint, ScrapeError, ScrapeLimits,
+    access::ALPN,
     address::connect,
     body::Body,
     connection::{Connection, Failure},
+    endpoint::port,
     redirect::resolve,
     sink::PageSink,
 };
@@ -39,6 +47,8 @@ pub(crate) struct Fetcher {
     endpoint: Endpoint,
     limits: ScrapeLimits,
     connection: Option<Connection>,
+    /// Loaded at the first scrape that needs it.
+    tls: Option<Tls>,
     /// The time since which the sink has not taken a piece of the page.
     blocked_since: Option<Instant>,
     /// Nothing of the page has been passed on.
@@ -54,6 +64,7 @@ impl Fetcher {
             endpoint,
             limits,
             connection: None,
+            tls: None,
             blocked_since: None,
             is_at_start: true,
         }
@@ -68,9 +79,11 @@ impl Fetcher {
     pub(crate) async fn fetch(&mut self, sink: &mut impl PageSink) -> Result<u64, ScrapeError> {
         // The scrape before may have been cut off while it waited, and left this set.
         self.blocked_since = None;
+        // Read once: redirects stay on the endpoint.
+        let headers = self.endpoint.demands().headers().await?;
         let mut uri = self.endpoint.uri().clone();
         for _ in 0..=REDIRECTS {
-            let (connection, response) = self.request(&uri).await?;
+            let (connection, response) = self.request(&uri, &headers).await?;
             if response.status() == StatusCode::OK {
                 return self.read_page(connection, response, sink).await;
             }
@@ -106,32 +119,66 @@ impl Fetcher {
     async fn request(
         &mut self,
         uri: &Uri,
+        headers: &HeaderMap,
     ) -> Result<(Connection, Response<Incoming>), ScrapeError> {
         // Taken out: a scrape that is cut off inside a response must not leave it to the next.
         if let Some(mut connection) = self.connection.take()
             && connection.is_ready().await
         {
-            match connection.send(self.get(uri)).await {
+            match connection.send(self.get(uri, headers)).await {
                 Ok(response) => return Ok((connection, response)),
                 // The endpoint closed it while it was idle: a new one is needed.
                 Err(Failure::Stale) => {}
                 Err(Failure::Broken(error)) => return Err(error),
             }
         }
-        let (host, port) = self.endpoint.host_and_port();
-        let stream = connect(host, port, self.limits.timeout).await?;
-        let mut connection = Connection::handshake(stream).await?;
-        match connection.send(self.get(uri)).await {
+        let mut connection = self.connect().await?;
+        match connection.send(self.get(uri, headers)).await {
             Ok(response) => Ok((connection, response)),
             Err(Failure::Stale) => unreachable!("a new connection has not been used before"),
             Err(Failure::Broken(error)) => Err(error),
         }
     }
 
-    fn get(&self, uri: &Uri) -> Request<Empty<Bytes>> {
+    async fn connect(&mut self) -> Result<Connection, ScrapeError> {
+        if let Some(path) = self.endpoint.socket() {
+            let failed = |error| ScrapeError::Socket {
+                path: path.display().to_string(),
+                error,
+            };
+            let stream = UnixStream::connect(path).await.map_err(failed)?;
+            return self.secure(stream).await;
+        }
+        let (host, port) = self.endpoint.host_and_port();
+        let stream = connect(host, port, self.limits.timeout).await?;
+        self.secure(stream).await
+    }
+
+    /// Does the handshakes of TLS, if the endpoint has it, and of HTTP.
+    async fn secure<S>(&mut self, stream: S) -> Result<Connection, ScrapeError>
+    where
+        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        if !self.endpoint.is_encrypted() {
+            return Connection::handshake(stream).await;
+        }
+        let tls = if let Some(tls) = self.tls.take() {
+            tls
+        } else {
+            let options = &self.endpoint.demands().tls;
+            options.load(ALPN).map_err(ScrapeError::Tls)?
+        };
+        // Kept, whatever the handshake says: it reads changed files by itself.
+        let tls = self.tls.insert(tls);
+        let (host, _) = self.endpoint.host_and_port();
+        let stream = tls.connect(host, stream).await.map_err(ScrapeError::Tls)?;
+        Connection::handshake(stream).await
+    }
+
+    fn get(&self, uri: &Uri, headers: &HeaderMap) -> Request<Empty<Bytes>> {
         // A server expects the path only: the absolute form is for HTTP proxies.
         let target = uri.path_and_query().map_or("/", |target| target.as_str());
-        Request::get(target)
+        let mut request = Request::get(target)
             .header(HOST, self.endpoint.host_header())
             .header(USER_AGENT, concat!("steadfast/", env!("CARGO_PKG_VERSION")))
             .header(ACCEPT, self.endpoint.accept())
@@ -142,7 +189,9 @@ impl Fetcher {
                 self.limits.timeout.as_secs_f64().to_string(),
             )
             .body(Empty::new())
-            .expect("the parts of a request were checked with the endpoint")
+            .expect("the parts of a request were checked with the endpoint");
+        request.headers_mut().extend(headers.clone());
+        request
     }
 
     async fn read_page(
@@ -222,7 +271,6 @@ impl Fetcher {
         let refused = || ScrapeError::Redirect(shown.clone());
         let uri: Uri = resolve(from, location).parse().map_err(|_| refused())?;
         let own = self.endpoint.uri();
-        let port = |uri: &Uri| uri.port_u16().unwrap_or(80);
         let same_origin = match (uri.scheme(), uri.host()) {
             // `resolve` leaves a path on the same host without a scheme.
             (None, None) => uri.path().starts_with('/'),

@@ -32,7 +32,7 @@ async fn unusable_token_file_is_named_without_its_content() {
     let path = directory.path().join("token");
     let source = BearerFile::new(&path);
     let error = source.metadata(false).await.unwrap_err().to_string();
-    assert!(error.contains("cannot read the token file"), "{error}");
+    assert!(error.contains("cannot read the secret in"), "{error}");
     for (content, problem) in [
         (" \n".to_owned(), "empty"),
         ("se cret".to_owned(), "blank"),
@@ -49,6 +49,22 @@ async fn unusable_token_file_is_named_without_its_content() {
     let source = BearerFile::new(directory.path());
     let error = source.metadata(false).await.unwrap_err().to_string();
     assert!(error.ends_with("not a regular file"), "{error}");
+}
+
+#[tokio::test]
+async fn basic_authentication_takes_the_password_from_its_file() {
+    let directory = directory();
+    let path = directory.path().join("password");
+    let source = BasicFile::new("Aladdin", &path);
+    for content in ["open sesame", "open sesame\n", "open sesame\r\n"] {
+        fs::write(&path, content).unwrap();
+        // The example of RFC 7617.
+        assert_eq!(
+            value(&source, false).await,
+            "Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ=="
+        );
+    }
+    assert!(!format!("{source:?}").contains("sesame"));
 }
 
 #[cfg(unix)]
