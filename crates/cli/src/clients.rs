@@ -4,6 +4,7 @@ use std::{net::SocketAddr, time::Duration};
 
 use anyhow::{Context as _, bail};
 use steadfast::{
+    CallCredentials, LinkOptions,
     dial::{Dialer, InvalidAddress, Proxies},
     grpc,
     session::{Cause, Config, State, Status},
@@ -21,6 +22,7 @@ use tokio::{select, sync::watch};
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::{
+    credentials::CredentialArgs,
     document::Document,
     settings::{Given, Setting, Settings, Size},
 };
@@ -31,6 +33,7 @@ pub(crate) struct Dial {
     dialer: Dialer,
     config: Config,
     grpc: grpc::Options,
+    credentials: CallCredentials,
 }
 
 /// The addresses of a server, or of several that can stand in for each other.
@@ -68,6 +71,8 @@ pub(crate) struct DialArgs {
     addr: Option<Given<ServerAddress>>,
     #[command(flatten)]
     tls: TlsArgs,
+    #[command(flatten)]
+    credentials: CredentialArgs,
     /// Heartbeat interval; 0s sends none [default: 30s]
     #[arg(long, env, hide_short_help = true)]
     heartbeat: Option<Given<Duration>>,
@@ -190,6 +195,7 @@ impl Dial {
             dialer,
             config,
             grpc,
+            credentials: args.credentials.into_credentials(settings),
         }
     }
 
@@ -205,7 +211,12 @@ impl Dial {
             dialer: Dialer::new([addr.into()]),
             config,
             grpc: grpc::Options::default(),
+            credentials: CallCredentials::default(),
         }
+    }
+
+    fn link(&self) -> LinkOptions {
+        LinkOptions::from(self.config.clone()).credentials(self.credentials.clone())
     }
 
     /// Sets the delay before the first attempt after a loss, and the longest one.
@@ -251,7 +262,7 @@ impl Subscriber {
         observer: impl FnMut(ConnectionEvent) + Send + 'static,
     ) -> anyhow::Result<Self> {
         let client = Client::builder(dial.dialer.clone())
-            .link(dial.config.clone())
+            .link(dial.link())
             .transport_options(dial.grpc.clone())
             .build()?;
         let events = follow(client.watch(), observer);
@@ -305,7 +316,7 @@ impl Publisher {
         let builder = publisher::Publisher::builder(dial.dialer.clone()).producer(producer);
         let publisher = builder
             .first_sequence(first)
-            .link(dial.config.clone())
+            .link(dial.link())
             .transport_options(dial.grpc.clone())
             .build()?;
         let events = follow(publisher.watch(), observer);

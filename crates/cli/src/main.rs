@@ -3,6 +3,7 @@
 mod chart;
 mod child_process;
 mod clients;
+mod credentials;
 mod demo;
 mod document;
 mod feed;

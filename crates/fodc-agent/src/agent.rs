@@ -26,6 +26,7 @@ mod unread;
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
+use steadfast::LinkOptions;
 use steadfast_recorder::{LimitError, OpenError, OpenReport, Options, Reader, Recorders};
 use steadfast_session::Status;
 use tokio::{
@@ -329,6 +330,7 @@ fn start_uplink(
     let mut uplink = Uplink::builder(settings.proxy.clone(), identity.subscribe(), store)
         .heartbeat_interval(settings.heartbeat_interval)
         .reconnect_interval(settings.reconnect_interval)
+        .link(LinkOptions::new().credentials(settings.credentials.clone()))
         .sources(sources);
     // Without one, the delays after refusals have a limit of their own.
     if let Some(longest) = settings.reconnect_interval_max {

@@ -13,7 +13,7 @@ const FAMILIES: [(&str, usize); 15] = [
     // What the log promises.
     ("log:L", 20),
     // What a link promises of credentials, and of what a person sees.
-    ("cred:A", 9),
+    ("cred:A", 11),
     // What an operator of the Streamer meets.
     ("ops:O", 10),
     // Defects found in the Go programs: Streamer server and client, Puller server and client,

@@ -28,6 +28,7 @@ use super::unused_flags::UnusedFlags;
 use crate::{
     child_process::{READY, parent_gone},
     clients::{ServerAddress, TlsArgs},
+    credentials::CredentialArgs,
     output::{self, FAINT, styled},
     settings::{Given, Listen, Setting, Settings, Several, Size},
 };
@@ -105,6 +106,8 @@ struct NodeArgs {
     proxy_addr: Option<Given<ServerAddress>>,
     #[command(flatten)]
     tls: TlsArgs,
+    #[command(flatten)]
+    credentials: CredentialArgs,
     /// Name of the pod or node [default: the host's name]
     #[arg(long, env, value_name = "NAME")]
     pod_name: Option<Given<Option<String>>>,
@@ -393,6 +396,7 @@ impl NodeArgs {
         let heartbeat = settings.get_or(self.heartbeat_interval, Duration::from_secs(10));
         let reconnect = settings.get_or(self.reconnect_interval, Duration::from_secs(5));
         let reconnect_max = settings.get(self.reconnect_interval_max);
+        let credentials = self.credentials.into_credentials(settings);
         // An agent that nobody named records on its own; dialling a default proxy would only fail.
         if proxy.is_none() && !is_named {
             return None;
@@ -412,6 +416,7 @@ impl NodeArgs {
             heartbeat_interval: heartbeat,
             reconnect_interval: reconnect,
             reconnect_interval_max: reconnect_max,
+            credentials,
         })
     }
 }
@@ -663,7 +668,12 @@ mod tests {
                 "unknown field `label`",
             ),
             ("{ labels = { a = \"b\" } }", "missing field `url`"),
-            ("{ url = \"https://a/\" }", "only http://"),
+            ("{ url = \"ftp://a/\" }", "only http:// and https://"),
+            (
+                "{ url = \"https://a/\", headers = \"x: secret\" }",
+                "a value of the table has the wrong kind",
+            ),
+            ("{ url = \"https://a/\", user = \"me\" }", "write both"),
             (
                 "{ url = \"http://a/\", protocol = \"protobuf\" }",
                 "write prometheus or openmetrics",
@@ -675,6 +685,7 @@ mod tests {
                 faults.contains(told) && faults.contains(":2 ("),
                 "{table}: {faults}"
             );
+            assert!(!faults.contains("secret"), "{faults}");
         }
     }
 }

@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     child_process::{READY, parent_gone},
     clients::{ServerAddress, TlsArgs},
+    credentials::CredentialArgs,
     output,
     settings::{Given, Listen, Setting, Settings, Size},
 };
@@ -64,6 +65,8 @@ pub(crate) struct Args {
     // The last one, because the heading of a group also holds for what follows it.
     #[command(flatten, next_help_heading = "Connection to the Puller")]
     tls: TlsArgs,
+    #[command(flatten)]
+    credentials: CredentialArgs,
 }
 
 /// The interval of syncs; with `None` each commit is synced.
@@ -154,9 +157,13 @@ pub(crate) async fn run(
         settings.unusable("max_connections", what.to_owned());
     }
     let operations = settings.get(args.operations);
+    // Read without a Puller as well, so that an invalid setting is a fault in any case.
+    let credentials = args.credentials.into_credentials(&mut settings);
     if let Some(puller) = settings.get(args.puller) {
         let dialer = args.tls.apply(puller, "puller", &mut settings);
-        options.puller = Some(PullerOptions::new(dialer));
+        let mut puller = PullerOptions::new(dialer);
+        puller.credentials = credentials;
+        options.puller = Some(puller);
     }
     settings.finish()?;
     let data = PathBuf::from(data.expect("a missing directory is among the faults"));

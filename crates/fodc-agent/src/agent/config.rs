@@ -9,7 +9,10 @@ use std::{
     time::Duration,
 };
 
-use steadfast::dial::{InvalidAddress, Servers};
+use steadfast::{
+    CallCredentials,
+    dial::{InvalidAddress, Servers},
+};
 use steadfast_exposition::Limits as PageLimits;
 
 use super::node_config::NodeConfig;
@@ -106,6 +109,8 @@ pub struct UplinkConfig {
     /// The longest delay between two attempts. `None` is 30 s after a refusal of the proxy, and the
     /// reconnect interval after anything else.
     pub reconnect_interval_max: Option<Duration>,
+    /// The metadata of every call to the proxy.
+    pub credentials: CallCredentials,
 }
 
 /// The faults of a [`Config`], at least one.
@@ -376,6 +381,7 @@ impl UplinkConfig {
             heartbeat_interval: Duration::from_secs(10),
             reconnect_interval: Duration::from_secs(5),
             reconnect_interval_max: None,
+            credentials: CallCredentials::default(),
         }
     }
 

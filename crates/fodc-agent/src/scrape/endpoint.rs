@@ -325,10 +325,7 @@ mod tests {
             ("http://[::1]:99999/metrics", "not a number from 1 to 65535"),
             ("http://db:0/metrics", "not a number from 1 to 65535"),
             ("ftp://localhost/metrics", "only http:// and https://"),
-            (
-                "http://unix:relative:/metrics",
-                "not a number from 1 to 65535",
-            ),
+            ("http://unix:relative:/metrics", "not a URL"),
             ("http://user:secret@localhost/metrics", "credentials"),
         ] {
             let told = Endpoint::new(url).unwrap_err().to_string();

@@ -19,17 +19,14 @@ pub(crate) async fn start_proxy() -> Proxy {
 /// Returns the settings of an agent beside a node at this address, which asks it five times a second.
 pub(crate) fn settings(address: SocketAddr, proxy: &Proxy, exporter: &Exporter) -> Config {
     let mut config = config([exporter.url()]);
-    config.uplink = Some(UplinkConfig {
-        proxy: proxy.grpc_address().to_string().into(),
-        identity: Identity {
-            role: Identity::ROLE_UNKNOWN.to_owned(),
-            pod_name: "db-0".to_owned(),
-            ..Identity::default()
-        },
-        heartbeat_interval: Duration::from_secs(10),
-        reconnect_interval: Duration::from_millis(100),
-        reconnect_interval_max: None,
-    });
+    let identity = Identity {
+        role: Identity::ROLE_UNKNOWN.to_owned(),
+        pod_name: "db-0".to_owned(),
+        ..Identity::default()
+    };
+    let mut uplink = UplinkConfig::new(proxy.grpc_address().to_string(), identity);
+    uplink.reconnect_interval = Duration::from_millis(100);
+    config.uplink = Some(uplink);
     config.node.cluster_state = vec![address];
     config.node.cluster_state_interval = Duration::from_millis(200);
     config
