@@ -106,6 +106,10 @@ impl Generated {
             .bytes(".")
             // The order of a hash map differs per process, and runs of the pure crates must replay.
             .btree_map(".")
+            // Few subscriptions have a window, and every message would be as large as its request.
+            .boxed(".syntrix.streamer.v1.SubscribeRequest.window")
+            .boxed(".syntrix.streamer.v1.Credit.bound")
+            .boxed(".syntrix.streamer.v1.Snapshot.bound")
             .build_transport(false)
             .client_mod_attribute(".", GRPC)
             .server_mod_attribute(".", GRPC)

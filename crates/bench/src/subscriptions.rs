@@ -229,6 +229,7 @@ pub fn events(count: usize, size: u64) -> Vec<Event> {
                 (n + 2) % TAGS,
             );
             Event {
+                previous: steadfast_streamer_core::Previous::Unknown,
                 offset: n + 1,
                 database: Arc::from(DATABASE),
                 collection: Arc::from(COLLECTION),

@@ -82,6 +82,7 @@ impl Broadcast {
     fn events(&mut self, number: u64) -> Vec<Arc<Event>> {
         let events = (0..number).map(|n| {
             Arc::new(Event {
+                previous: steadfast_streamer_core::Previous::Unknown,
                 offset: self.offset + 1 + n,
                 database: "default".into(),
                 collection: "broadcast".into(),

@@ -10,9 +10,9 @@ use steadfast::{
     session::{Cause, Config, State, Status},
     tls::TlsOptions,
 };
-pub(crate) use steadfast_streamer::client::{Change, Item, Subscription};
+pub(crate) use steadfast_streamer::client::{Change, Item, LiveWindow, Subscription};
 use steadfast_streamer::{
-    Operation, Position,
+    Direction, Operation, Position,
     client::Client,
     filter::Filter,
     publisher::{self, Entry, PublishError},
@@ -292,6 +292,19 @@ impl Subscriber {
         }
         let subscription = subscribe.await;
         subscription.with_context(|| format!("cannot subscribe to {database}/{collection}"))
+    }
+
+    /// Resolves when a server has acknowledged a window onto the first documents, however long that takes.
+    pub(crate) async fn window(
+        &self,
+        (database, collection): (&str, &str),
+        filter: Filter,
+        (field, direction): (String, Direction),
+        limit: u32,
+    ) -> anyhow::Result<LiveWindow> {
+        let subscribe = self.client.subscribe(database, collection, filter);
+        let window = subscribe.order_by(field, direction).limit(limit).await;
+        window.with_context(|| format!("cannot subscribe to {database}/{collection}"))
     }
 
     /// Resolves with the reason when an attempt fails.

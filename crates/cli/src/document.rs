@@ -25,6 +25,21 @@ pub(crate) fn operation_name(operation: Operation) -> &'static str {
     }
 }
 
+/// Returns the line of an object with the data of a document, which has the text that the server sent: a
+/// parsed number would be rounded.
+pub(crate) fn with_data(mut object: Value, data: &[u8]) -> String {
+    let Ok(data) = serde_json::from_slice::<&RawValue>(data) else {
+        // Another implementation of the server may send data that is not JSON; it is printed as text.
+        object["data"] = String::from_utf8_lossy(data).into();
+        return object.to_string();
+    };
+    // Outside of texts a line break is a blank, and inside of them it cannot be.
+    let data = data.get().replace(['\n', '\r'], " ");
+    let mut line = object.to_string();
+    line.pop();
+    format!("{line},\"data\":{data}}}")
+}
+
 impl Document {
     /// Returns a document to insert or update.
     pub(crate) fn new(id: impl Into<String>, data: Map<String, Value>) -> Self {

@@ -5,6 +5,7 @@ mod publish;
 mod serve;
 mod status;
 mod subscribe;
+mod window;
 
 use std::{pin::pin, process::ExitCode};
 

@@ -40,8 +40,16 @@ pub struct Outcome {
     pub delivered: u64,
     /// Attempts of all clients.
     pub attempts: u64,
-    /// Comparisons of live sets with the log.
+    /// Comparisons of live sets and windows with the log.
     pub live_checks: u64,
+    /// States of documents before events that were read.
+    pub previous_read: u64,
+    /// States of documents before events that could not be read.
+    pub previous_unread: u64,
+    /// Windows of which too little was left.
+    pub windows_refilled: u64,
+    /// Windows of which too much was kept.
+    pub windows_narrowed: u64,
     /// Steps of all machines.
     pub steps: u64,
     /// A digest of everything that happened, for comparing two runs of one seed.
@@ -67,8 +75,16 @@ pub struct Report {
     pub delivered: u64,
     /// Attempts of all clients.
     pub attempts: u64,
-    /// Comparisons of live sets with the log.
+    /// Comparisons of live sets and windows with the log.
     pub live_checks: u64,
+    /// States of documents before events that were read.
+    pub previous_read: u64,
+    /// States of documents before events that could not be read.
+    pub previous_unread: u64,
+    /// Windows of which too little was left.
+    pub windows_refilled: u64,
+    /// Windows of which too much was kept.
+    pub windows_narrowed: u64,
     /// Steps of all machines.
     pub steps: u64,
     /// The steps of the longest schedule.
@@ -101,6 +117,10 @@ pub fn run_many(first_seed: u64, schedules: u64, stop_at_violation: bool) -> Rep
         report.events += outcome.events;
         report.delivered += outcome.delivered;
         report.live_checks += outcome.live_checks;
+        report.previous_read += outcome.previous_read;
+        report.previous_unread += outcome.previous_unread;
+        report.windows_refilled += outcome.windows_refilled;
+        report.windows_narrowed += outcome.windows_narrowed;
         report.attempts += outcome.attempts;
         report.steps += outcome.steps;
         report.max_steps = report.max_steps.max(outcome.steps);

@@ -36,11 +36,14 @@ fn main() -> ExitCode {
         println!("{}", serde_json::json!(report));
     } else {
         println!(
-            "{} schedules: {} events, {} changes delivered, {} comparisons of live sets, {} attempts, {} steps (at most {}), {} violations",
+            "{} schedules: {} events, {} changes delivered, {} comparisons of live sets, \
+             {} windows filled again, {} narrowed, {} attempts, {} steps (at most {}), {} violations",
             report.schedules,
             report.events,
             report.delivered,
             report.live_checks,
+            report.windows_refilled,
+            report.windows_narrowed,
             report.attempts,
             report.steps,
             report.max_steps,

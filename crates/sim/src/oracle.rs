@@ -1,16 +1,16 @@
 //! The test oracle: judges a run from payloads and a naive filter, never from positions that the
 //! machines under test compute.
 
-use std::collections::BTreeMap;
+use std::{cmp::Reverse, collections::BTreeMap};
 
 use steadfast_chaos::judge::{Deviation, EntryId, Received, Verdict};
 
-use steadfast_streamer_core::client::LiveDocuments;
+use steadfast_streamer_core::Direction;
 
 use crate::{
     client::Client,
     publisher::Publisher,
-    subscription::{Consumed, Payload, Selection, Subscription},
+    subscription::{Consumed, Live, Payload, Selection, Subscription},
 };
 
 /// The events of the log, with their offsets; the first has offset 1.
@@ -63,12 +63,12 @@ pub(crate) fn check_log(events: &Events, publishers: &[Publisher], violations: &
 }
 
 /// Compares a live set with the log at an offset; `None` if it holds the newest payload of each document
-/// that matches there.
+/// that matches there, or a window the first of them.
 pub(crate) fn live_difference(
     events: &Events,
     selection: Selection,
     offset: u64,
-    live: &LiveDocuments,
+    live: &Live,
 ) -> Option<String> {
     let mut wanted = BTreeMap::new();
     for (payload, _) in events
@@ -84,11 +84,23 @@ pub(crate) fn live_difference(
             wanted.remove(&id);
         }
     }
-    let held: BTreeMap<_, _> = live
+    let mut wanted: Vec<_> = wanted.into_iter().collect();
+    if let Live::Window(window, _) = live {
+        match window.direction {
+            // Stable: documents of equal value stay in the order of their ids.
+            Direction::Ascending => wanted.sort_by_key(|(_, payload)| payload.value),
+            Direction::Descending => wanted.sort_by_key(|(_, payload)| Reverse(payload.value)),
+        }
+        wanted.truncate(window.limit as usize);
+    }
+    let held = live.documents();
+    // One that cannot be read equals none.
+    let held: Vec<_> = held
         .iter()
-        .filter_map(|it| Some((it.document_id.to_string(), Payload::from_json(&it.data)?)))
+        .map(|it| (it.document_id.to_string(), Payload::from_json(&it.data)))
         .collect();
-    (held != wanted || live.len() != wanted.len()).then(|| {
+    let wanted: Vec<_> = wanted.into_iter().map(|(id, it)| (id, Some(it))).collect();
+    (held != wanted).then(|| {
         format!("a live set of {selection:?} at {offset} holds {held:?} and not {wanted:?}")
     })
 }
@@ -106,7 +118,7 @@ pub(crate) fn missing(
     }
     if let Some(live) = &subscription.live {
         let differs = || live_difference(events, subscription.selection, events.len(), live);
-        let is_settled = live.is_whole() && !live.is_refreshing() && differs().is_none();
+        let is_settled = live.is_exact() && differs().is_none();
         return Some(u64::from(!is_settled));
     }
     if client.profile {

@@ -3,7 +3,11 @@
 use serde::Deserialize;
 use steadfast_session::Time;
 use steadfast_streamer_core::{
-    client::{LiveDocuments, SubscriptionId, queue::Queue},
+    Window,
+    client::{
+        Change, Command, Item, LiveDocuments, SubscribeOptions, SubscriptionId, WindowDocuments,
+        queue::Queue,
+    },
     filter::{Filter, FilterLimits},
 };
 use steadfast_wire::streamer as wire;
@@ -54,11 +58,20 @@ pub(crate) struct Subscription {
     pub(crate) end: Option<u64>,
     pub(crate) queue: Queue,
     /// The documents held, of a subscription that begins with a snapshot.
-    pub(crate) live: Option<LiveDocuments>,
+    pub(crate) live: Option<Live>,
     pub(crate) consumed: Vec<Consumed>,
     pub(crate) paused_until: Time,
     pub(crate) unsubscribed: bool,
     pub(crate) refused: Option<String>,
+}
+
+/// The documents that an application holds.
+#[derive(Clone, Debug)]
+pub(crate) enum Live {
+    /// All that match.
+    Set(LiveDocuments),
+    /// The first ones by value.
+    Window(Window, Box<WindowDocuments>),
 }
 
 /// The number of documents.
@@ -119,6 +132,48 @@ impl Selection {
             }
         };
         Filter::parse(&conditions, &FilterLimits::default()).expect("the filters are valid")
+    }
+}
+
+impl Live {
+    /// Returns what to ask the server for.
+    pub(crate) fn options(&self) -> SubscribeOptions {
+        let mut options = SubscribeOptions::default();
+        (options.snapshot, options.left) = (true, true);
+        if let Self::Window(window, _) = self {
+            options.window = Some(window.clone());
+        }
+        options
+    }
+
+    /// Applies an item and returns what the application asks for then.
+    pub(crate) fn apply(&mut self, id: SubscriptionId, item: Item) -> Option<Command> {
+        match self {
+            Self::Set(documents) => {
+                documents.apply(item);
+                None
+            }
+            Self::Window(_, documents) => {
+                documents.apply(item);
+                documents.take_command(id)
+            }
+        }
+    }
+
+    /// Returns whether the documents are those after the last item.
+    pub(crate) fn is_exact(&self) -> bool {
+        match self {
+            Self::Set(documents) => documents.is_whole() && !documents.is_refreshing(),
+            Self::Window(_, documents) => documents.is_whole(),
+        }
+    }
+
+    /// Returns the documents in their order.
+    pub(crate) fn documents(&self) -> Vec<&Change> {
+        match self {
+            Self::Set(documents) => documents.iter().collect(),
+            Self::Window(_, documents) => documents.iter().collect(),
+        }
     }
 }
 

@@ -31,6 +31,8 @@ mod snapshot;
 mod subscription;
 mod subscriptions;
 pub(crate) mod violation;
+mod window;
+mod window_documents;
 
 use steadfast_session::{
     Context, Detail, End, Generation, Initiator, Protocol, Reason, Signal, Time,
@@ -46,6 +48,7 @@ pub use self::{
     live::{LiveDocuments, LiveUpdate},
     message::ClientMessage,
     received::ServerMessage,
+    window_documents::{WindowDocuments, WindowUpdate},
 };
 use self::{
     heartbeats::Heartbeats,
@@ -55,6 +58,8 @@ use self::{
     subscriptions::Subscriptions,
     violation::Violation,
 };
+
+use crate::Place;
 
 /// The protocol of a Streamer client.
 ///
@@ -171,6 +176,30 @@ impl Core {
             }
             Stream::Plain(stream) => stream.on_taken(id, through, &mut self.subscriptions, cx),
             Stream::Profile(_) => profile::on_taken(id, through, &mut self.subscriptions, cx),
+        }
+    }
+
+    fn on_narrow(&mut self, id: SubscriptionId, snapshot: u64, bound: Place, cx: &mut Cx) {
+        if let Some(window) = self.subscriptions.window_mut(id)
+            && window.narrow(snapshot, bound)
+            && let Stream::Profile(_) = &self.stream
+        {
+            profile::narrow(id, &mut self.subscriptions, cx);
+        }
+    }
+
+    fn on_refill(&mut self, id: SubscriptionId, snapshot: u64, cx: &mut Cx) {
+        let window = self.subscriptions.window_mut(id);
+        if window.is_none_or(|window| !window.is_newest(snapshot)) {
+            return;
+        }
+        let state = &mut self.subscriptions[id].snapshot;
+        // A snapshot that is on its way already refills the window as well.
+        if !state.is_open() {
+            state.on_position_lost();
+            if let Stream::Profile(_) = &self.stream {
+                profile::refill(id, &mut self.subscriptions, cx);
+            }
         }
     }
 
@@ -386,6 +415,12 @@ impl Protocol for Core {
             }
             Command::Unsubscribe { id } => self.unsubscribe(id, cx),
             Command::Taken { id, through } => self.on_taken(id, through, cx),
+            Command::Narrow {
+                id,
+                snapshot,
+                bound,
+            } => self.on_narrow(id, snapshot, bound, cx),
+            Command::Refill { id, snapshot } => self.on_refill(id, snapshot, cx),
             Command::Report => cx.emit(Event::Counters(Box::new(*self.counters()))),
         }
     }

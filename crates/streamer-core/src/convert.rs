@@ -201,6 +201,7 @@ mod tests {
     #[test]
     fn event_is_encoded_as_its_message() {
         let full = Event {
+            previous: crate::Previous::Unknown,
             offset: 300,
             database: "default".into(),
             collection: "users".into(),

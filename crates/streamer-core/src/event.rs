@@ -15,6 +15,20 @@ pub enum Operation {
     Delete,
 }
 
+/// The state of a document before an event.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Previous {
+    /// Not known: a log of an older format does not say it.
+    #[default]
+    Unknown,
+    /// The document did not exist.
+    Nothing,
+    /// It was that after the event at this offset.
+    At(u64),
+    /// It was that after this event, which was read from the log. Its own `previous` is not read.
+    Read(Arc<Event>),
+}
+
 /// One committed change of a document.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Event {
@@ -33,6 +47,8 @@ pub struct Event {
     pub data: Bytes,
     /// The time at which the server accepted the change, in Unix milliseconds.
     pub timestamp: i64,
+    /// The state of the document before.
+    pub previous: Previous,
 }
 
 impl Event {

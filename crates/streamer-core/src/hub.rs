@@ -48,6 +48,7 @@ mod subscription;
 mod subscriptions;
 mod survey;
 mod timer_queue;
+mod window;
 
 use std::{sync::Arc, time::Duration};
 
@@ -83,7 +84,7 @@ pub use self::{
     survey::{LAG_BOUNDS, PeerKind, StreamStatus, Survey},
 };
 pub use crate::matcher::FilterCost;
-use crate::{Event, Position, convert::millis_to_wire, matcher::CostProfile};
+use crate::{Event, Position, Previous, convert::millis_to_wire, matcher::CostProfile};
 
 /// The state machine of the server: all streams and subscriptions.
 #[derive(Debug)]
@@ -227,6 +228,17 @@ impl Hub {
         let limits = &self.cx.limits;
         self.matching.events() < limits.unmatched_events
             && self.matching.bytes() < limits.unmatched_bytes
+    }
+
+    /// Returns true if the event by which the document was changed before is to be read from the log and put
+    /// into [`Event::previous`], before the event is passed on. Otherwise every subscription to the
+    /// collection that asks for documents that leave is told of this one, whether it held it or not.
+    ///
+    /// False for all events of a collection with no such subscription.
+    #[must_use]
+    pub fn wants_previous(&self, event: &Event) -> bool {
+        matches!(event.previous, Previous::At(_))
+            && self.subscriptions.told_of_left(event).is_some()
     }
 
     fn on_opened(&mut self, id: StreamId) {

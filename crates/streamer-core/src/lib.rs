@@ -11,10 +11,12 @@ mod position;
 pub mod publisher;
 pub mod puller;
 mod terms;
+mod window;
 
 pub use crate::{
     convert::UnknownOperation,
-    event::{Event, Operation},
+    event::{Event, Operation, Previous},
     position::{Bounds, Epoch, InvalidPosition, Position},
     terms::Terms,
+    window::{Direction, Place, Window},
 };

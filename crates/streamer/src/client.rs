@@ -20,6 +20,7 @@
 mod builder;
 mod error;
 mod live_set;
+mod live_window;
 mod registry;
 mod subscription;
 
@@ -42,17 +43,18 @@ pub use self::{
     builder::{BuildError, Builder},
     error::{Ended, SubscribeError},
     live_set::LiveSet,
+    live_window::LiveWindow,
     subscription::Subscription,
 };
 use steadfast_streamer_core::{
-    Position,
+    Direction, Position, Window,
     client::{Command, Core, SubscribeOptions},
     filter::Filter,
 };
 
 pub use steadfast_streamer_core::client::{
     Change, Counters, Gap, GapReason, Item, Limits, LiveDocuments, LiveUpdate, Refusal, Resync,
-    ResyncReason, Snapshot, Start,
+    ResyncReason, Snapshot, Start, WindowDocuments, WindowUpdate,
 };
 
 /// A client of a Streamer server. It reconnects and restores its subscriptions by itself.
@@ -106,6 +108,13 @@ pub struct Subscribe<C: Connection = grpc::Connection> {
     filter: Filter,
     start: Start,
     options: SubscribeOptions,
+}
+
+/// A request for the first documents of an order, from [`Subscribe::order_by`].
+#[must_use = "nothing is requested before `limit`"]
+pub struct SubscribeOrdered<C: Connection = grpc::Connection> {
+    subscribe: Subscribe<C>,
+    window: Window,
 }
 
 impl Client {
@@ -313,6 +322,18 @@ impl<C: Connection> Subscribe<C> {
         subscribe.run().await.map(LiveSet::new)
     }
 
+    /// Orders the documents that match by a field, for a window onto the first of them.
+    ///
+    /// The order is by kind of value: null and missing, false, true, numbers, texts by their bytes, lists,
+    /// objects. Documents of equal value, all lists, and all objects are ordered by id, ascending in both
+    /// directions.
+    pub fn order_by(self, field: impl Into<Arc<str>>, direction: Direction) -> SubscribeOrdered<C> {
+        SubscribeOrdered {
+            subscribe: self,
+            window: Window::new(field, direction, 1),
+        }
+    }
+
     async fn run(self) -> Result<Subscription, SubscribeError> {
         let Inner { link, registry, .. } = &*self.client.inner;
         if link.is_closed() {
@@ -340,6 +361,30 @@ impl<C: Connection> Subscribe<C> {
             Err(Some(Ended::Stopped(end))) => Err(SubscribeError::stopped(end)),
             Err(None) => Err(SubscribeError::Closed),
         }
+    }
+}
+
+impl<C: Connection> SubscribeOrdered<C> {
+    /// Subscribes and keeps the first documents in a [`LiveWindow`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future cancels the subscription.
+    ///
+    /// # Errors
+    ///
+    /// As [`Client::subscribe`]. A server refuses more documents than its limit, 2,048 with the reserve.
+    pub async fn limit(self, documents: u32) -> Result<LiveWindow, SubscribeError> {
+        let Self { subscribe, window } = self;
+        let window = Window::new(window.field, window.direction, documents);
+        let mut subscribe = Subscribe {
+            start: Start::Now,
+            ..subscribe.with_snapshot()
+        };
+        subscribe.options.window = Some(window.clone());
+        let subscription = subscribe.run().await?;
+        let documents = WindowDocuments::new(window);
+        Ok(LiveWindow::new(subscription, documents))
     }
 }
 
@@ -383,6 +428,15 @@ impl<C: Connection> Clone for Client<C> {
 impl<C: Connection> fmt::Debug for Client<C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.inner.link.fmt(f)
+    }
+}
+
+impl<C: Connection> fmt::Debug for SubscribeOrdered<C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SubscribeOrdered")
+            .field("subscribe", &self.subscribe)
+            .field("window", &self.window)
+            .finish()
     }
 }
 

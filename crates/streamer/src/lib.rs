@@ -19,14 +19,15 @@ pub mod server;
 #[cfg(feature = "server")]
 pub use steadfast_streamer_core::hub;
 pub use steadfast_streamer_core::{
-    Bounds, Epoch, Event, InvalidPosition, Operation, Position, Terms, filter,
+    Bounds, Direction, Epoch, Event, InvalidPosition, Operation, Position, Previous, Terms, filter,
 };
 
 pub use crate::filter::Filter;
 #[cfg(feature = "client")]
 pub use crate::{
     client::{
-        Change, Client, Gap, GapReason, Item, LiveSet, Resync, ResyncReason, Snapshot, Subscription,
+        Change, Client, Gap, GapReason, Item, LiveSet, LiveWindow, Resync, ResyncReason, Snapshot,
+        Subscription, WindowUpdate,
     },
     publisher::{Entry, PublishError, Published, Publisher},
 };

@@ -12,6 +12,7 @@ mod known_names;
 mod memory;
 mod page;
 mod plan;
+mod previous;
 mod store;
 mod writer;
 
@@ -30,6 +31,7 @@ pub use self::{
     durations::Durations,
     encoding::DecodeError,
     memory::MemoryLog,
+    previous::with_previous,
     store::{Defect, LogEnd, OpenError, SegmentLog, StoreOptions, Verified},
     writer::{LogWriter, PendingCommit, WriteError, WriterOptions, WriterStats},
 };

@@ -7,8 +7,8 @@ mod support;
 use std::{collections::BTreeMap, net::SocketAddr, path::Path};
 
 use steadfast_streamer::{
-    Epoch,
-    client::{Client, Item, LiveSet, Snapshot, SubscribeError},
+    Direction, Epoch,
+    client::{Client, Item, LiveSet, LiveWindow, Snapshot, SubscribeError},
     filter::Filter,
     log::{SegmentLog, StoreOptions},
     publisher::{Entry, Publisher},
@@ -216,4 +216,104 @@ async fn a_peer_without_the_profile_refuses_snapshots() {
     let other = client.subscribe(DATABASE, "rooms", Filter::all());
     let other = soon(other.into_future()).await;
     assert!(other.is_ok());
+}
+
+/// Returns the ids of the documents shown, in order.
+fn shown(window: &LiveWindow) -> Vec<String> {
+    let documents = window.documents().iter();
+    documents.map(|it| it.document_id.to_string()).collect()
+}
+
+/// Applies updates until the window shows what is expected.
+async fn shows(window: &mut LiveWindow, expected: &[&str]) {
+    while !window.documents().is_whole() || shown(window) != expected {
+        soon(window.next()).await.unwrap().unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_window_shows_the_first_documents_over_restarts() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut server = serve(directory.path(), "127.0.0.1:0".parse().unwrap()).await;
+    let address = server.address();
+    publish(address, "rooms", 0..2_000, 20).await;
+    let client = Client::builder(address.to_string())
+        .link(quick())
+        .build()
+        .unwrap();
+    let filter = Filter::from_text(["n < 1500"]).unwrap();
+    let rooms = client.subscribe(DATABASE, "rooms", filter);
+    let window = rooms.order_by("n", Direction::Descending).limit(3);
+    let mut window = soon(window).await.unwrap();
+    shows(&mut window, &["u1499", "u1498", "u1497"]).await;
+    let kept = window.documents().kept();
+    assert_eq!(kept, 3 + 16, "the server sent more than the window");
+
+    let publisher = Publisher::builder(address.to_string())
+        .link(quick())
+        .build()
+        .unwrap();
+    // More documents leave than are kept in reserve, one after another.
+    for n in (1_470..1_500).rev() {
+        let id = format!("u{n}");
+        let entry = if n % 2 == 0 {
+            Entry::delete(DATABASE, "rooms", id)
+        } else {
+            Entry::upsert(DATABASE, "rooms", id, r#"{"n":1600}"#)
+        };
+        soon(soon(publisher.enqueue(entry)).await.unwrap())
+            .await
+            .unwrap();
+        if n == 1_480 {
+            drop(server);
+            server = serve(directory.path(), address).await;
+        }
+    }
+    shows(&mut window, &["u1469", "u1468", "u1467"]).await;
+    // One moves to the front, and a new one is second.
+    for (id, n) in [("u7", 1_499.5), ("new", 1_499.25)] {
+        let entry = Entry::upsert(DATABASE, "rooms", id, format!(r#"{{"n":{n}}}"#));
+        soon(soon(publisher.enqueue(entry)).await.unwrap())
+            .await
+            .unwrap();
+    }
+    shows(&mut window, &["u7", "new", "u1469"]).await;
+    assert!(window.position().is_some());
+    assert!(client.counters().await.snapshots > 1, "it was filled again");
+    publisher.close().await;
+    drop(server);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn documents_that_never_matched_are_not_told() {
+    let directory = tempfile::tempdir().unwrap();
+    let server = serve(directory.path(), "127.0.0.1:0".parse().unwrap()).await;
+    let address = server.address();
+    publish(address, "rooms", 0..5, 0).await;
+    let client = Client::builder(address.to_string()).build().unwrap();
+    let filter = Filter::from_text(["n < 3"]).unwrap();
+    let subscribe = client.subscribe(DATABASE, "rooms", filter).with_left();
+    let mut rooms = soon(subscribe.into_future()).await.unwrap();
+    let publisher = Publisher::builder(address.to_string()).build().unwrap();
+    let mut pending = Vec::new();
+    for (id, n) in [("u4", 9), ("u1", 7), ("u4", 8), ("u0", 6), ("u4", 2)] {
+        let entry = Entry::upsert(DATABASE, "rooms", id, format!(r#"{{"n":{n}}}"#));
+        pending.push(soon(publisher.enqueue(entry)).await.unwrap());
+    }
+    let deleted = Entry::delete(DATABASE, "rooms", "u2");
+    pending.push(soon(publisher.enqueue(deleted)).await.unwrap());
+    for pending in pending {
+        soon(pending).await.unwrap();
+    }
+    let mut told = Vec::new();
+    while told.len() < 4 {
+        told.push(match item(&mut rooms).await {
+            Item::Left(change) => format!("{} left", change.document_id),
+            Item::Change(change) => format!("{} changed", change.document_id),
+            other => panic!("{other:?}"),
+        });
+    }
+    assert_eq!(told, ["u1 left", "u0 left", "u4 changed", "u2 left"]);
+    publisher.close().await;
+    drop(server);
 }

@@ -3,15 +3,19 @@
 use std::process::ExitCode;
 
 use clap::builder::NonEmptyStringValueParser;
-use serde_json::{Value, json, value::RawValue};
+use serde_json::{Value, json};
 use steadfast_streamer::{GapReason, Position, ResyncReason, Snapshot, filter::Filter};
 use tokio::select;
 use tokio_util::sync::CancellationToken;
 
-use super::{report_connection, with_progress};
+use super::{
+    report_connection,
+    window::{self, OrderBy},
+    with_progress,
+};
 use crate::{
     clients::{Begin, Change, Dial, DialArgs, Item, Subscriber},
-    document::operation_name,
+    document::{operation_name, with_data},
     output::{self, FAINT, STRONG, styled},
     settings::Settings,
 };
@@ -42,16 +46,26 @@ pub(crate) struct Args {
     /// Tell when a document no longer matches the filters
     #[arg(long)]
     left: bool,
-    /// Stop after this number of changes
+    /// Stop after this number of changes; with --order-by, show this number of documents
     #[arg(long, value_name = "N")]
     limit: Option<u64>,
+    /// Show only the first documents in the order of a field, --limit of them, and what enters, moves and
+    /// leaves
+    #[arg(
+        long,
+        value_name = "FIELD[:desc]",
+        requires = "limit",
+        conflicts_with_all = ["from", "snapshot", "left"]
+    )]
+    order_by: Option<OrderBy>,
     #[command(flatten)]
     dial: DialArgs,
 }
 
 const EXAMPLES: &str = "Examples:
   steadfast streamer subscribe -d debian -c packages 'section == games' 'installedSize > 100000'
-  steadfast streamer subscribe -d debian -c packages 'depends contains libc6' --json --limit 10";
+  steadfast streamer subscribe -d debian -c packages 'depends contains libc6' --json --limit 10
+  steadfast streamer subscribe -d debian -c packages --order-by installedSize:desc --limit 10";
 
 /// Prints changes until it is interrupted, reaches the limit, or the server refuses.
 pub(crate) async fn run(
@@ -67,6 +81,13 @@ pub(crate) async fn run(
         return Ok(ExitCode::SUCCESS);
     }
     let client = Subscriber::open(&dial, report_connection())?;
+    if let (Some(order), Some(limit)) = (&args.order_by, args.limit) {
+        let place = (&*args.database, &*args.collection);
+        let what = (place, filter, order, limit);
+        let outcome = show_window(&client, what, args.json, stop).await;
+        client.close().await;
+        return outcome.map(|()| ExitCode::SUCCESS);
+    }
     let begin = Begin {
         after: args.from,
         snapshot: args.snapshot,
@@ -81,8 +102,7 @@ pub(crate) async fn run(
         client.close().await;
         return Ok(ExitCode::SUCCESS);
     };
-    let subscribed = format!("subscribed to {}/{}", args.database, args.collection);
-    output::note(&styled(FAINT, &subscribed));
+    note_subscribed((&args.database, &args.collection));
     let mut printed = 0;
     let outcome = loop {
         let item = select! {
@@ -107,6 +127,31 @@ pub(crate) async fn run(
     };
     client.close().await;
     outcome.map(|()| ExitCode::SUCCESS)
+}
+
+/// Prints the first documents of an order, and their changes.
+async fn show_window(
+    client: &Subscriber,
+    (place, filter, order, limit): ((&str, &str), Filter, &OrderBy, u64),
+    as_json: bool,
+    stop: &CancellationToken,
+) -> anyhow::Result<()> {
+    // Larger ones are refused by every server.
+    let limit = u32::try_from(limit).unwrap_or(u32::MAX);
+    let order = (order.field.clone(), order.direction);
+    let opening = client.window(place, filter, order, limit);
+    let opened = select! {
+        () = stop.cancelled() => return Ok(()),
+        opened = with_progress(client.first_failure(), opening) => opened,
+    };
+    let mut window = opened?;
+    note_subscribed(place);
+    window::print(&mut window, as_json, stop).await
+}
+
+fn note_subscribed((database, collection): (&str, &str)) {
+    let subscribed = format!("subscribed to {database}/{collection}");
+    output::note(&styled(FAINT, &subscribed));
 }
 
 /// Parses each text by itself, so that the faults of all are reported at once.
@@ -148,19 +193,14 @@ fn print_change(what: &str, change: &Change) -> anyhow::Result<()> {
     ))
 }
 
-/// Returns the line of an item. The data of a change has the text that the server sent: a parsed number
-/// would be rounded.
+/// Returns the line of an item.
 fn json_line(item: &Item) -> String {
-    let mut line = to_json(item).to_string();
-    if let Item::Change(change) | Item::Snapshot(Snapshot::Document(change)) = item
-        && let Ok(data) = serde_json::from_slice::<&RawValue>(&change.data)
-    {
-        // Outside of texts a line break is a blank, and inside of them it cannot be.
-        let data = data.get().replace(['\n', '\r'], " ");
-        line.pop();
-        line = format!("{line},\"data\":{data}}}");
+    match item {
+        Item::Change(change) | Item::Snapshot(Snapshot::Document(change)) => {
+            with_data(to_json(item), &change.data)
+        }
+        other => to_json(other).to_string(),
     }
-    line
 }
 
 fn to_json(item: &Item) -> Value {
@@ -227,12 +267,7 @@ fn head_to_json(kind: &str, change: &Change) -> Value {
 }
 
 fn change_to_json(kind: &str, change: &Change) -> Value {
-    let mut object = head_to_json(kind, change);
-    // Another implementation of the server may send data that is not JSON; it is printed as text.
-    if serde_json::from_slice::<&RawValue>(&change.data).is_err() {
-        object["data"] = String::from_utf8_lossy(&change.data).into();
-    }
-    object
+    head_to_json(kind, change)
 }
 
 #[cfg(test)]

@@ -80,6 +80,40 @@ fn described_fields(kind: &Value) -> Vec<String> {
     example.as_object().unwrap().keys().cloned().collect()
 }
 
+#[tokio::test]
+async fn the_first_documents_of_an_order_are_printed() {
+    let data = tempfile::tempdir().unwrap();
+    let server = Server::start(data.path(), "127.0.0.1:0").await;
+    let place = format!("--database db --collection rooms --addr {}", server.addr);
+    let publish = async |lines: &str| {
+        let ended = run(&words(&format!("streamer publish {place}")), Some(lines)).await;
+        assert_eq!(ended.code, Some(0), "{ended:?}");
+    };
+    publish("{\"id\":\"a\",\"n\":1}\n{\"id\":\"b\",\"n\":9}\n{\"id\":\"c\",\"n\":5}\n").await;
+    let window = format!("streamer subscribe --json --order-by n:desc --limit 2 {place}");
+    let mut subscription = Subscription::start(&words(&window)).await;
+    let mut printed = async |count: usize| {
+        let mut printed = Vec::new();
+        while printed.len() < count {
+            let line = next(&mut subscription.out).await.expect("another update");
+            let update: Value = serde_json::from_str(&line).unwrap();
+            // How often it is whole depends on the age of the table.
+            if update["type"] != "whole" {
+                let id = update["id"].as_str().unwrap();
+                printed.push(format!("{} {id} {}", update["type"], update["index"]));
+            }
+        }
+        printed
+    };
+    assert_eq!(printed(2).await, [r#""entered" b 0"#, r#""entered" c 1"#]);
+    publish("{\"id\":\"a\",\"n\":99}\n").await;
+    assert_eq!(printed(2).await, [r#""entered" a 0"#, r#""left" c 2"#]);
+    publish("{\"id\":\"b\",\"op\":\"delete\"}\n{\"id\":\"c\",\"n\":100}\n").await;
+    let expected = [r#""left" b 1"#, r#""entered" c 1"#, r#""moved" c 0"#];
+    assert_eq!(printed(3).await, expected);
+    drop(server);
+}
+
 /// `{"id":"d0","n":0}` and so on.
 fn lines(count: u64) -> String {
     (0..count).fold(String::new(), |text, n| {

@@ -4,7 +4,9 @@ use rand::RngExt as _;
 use steadfast_session::{Cause, End, Generation, Initiator, Reason, endpoint, session};
 use steadfast_streamer_core::client::{
     self, Command, Item, LiveDocuments, ServerMessage, Start, SubscribeOptions, SubscriptionId,
+    WindowDocuments,
 };
+use steadfast_streamer_core::{Direction, Window};
 
 use super::World;
 use crate::{
@@ -12,7 +14,9 @@ use crate::{
     net::{Connection, ConnectionId, ToClient, ToServer},
     oracle,
     scheduler::Task,
-    subscription::{COLLECTIONS, Condition, Consumed, DOCUMENTS, Payload, Selection, Subscription},
+    subscription::{
+        COLLECTIONS, Condition, Consumed, DOCUMENTS, Live, Payload, Selection, Subscription,
+    },
 };
 
 type Action = endpoint::Action<client::ClientMessage, client::Event>;
@@ -322,13 +326,14 @@ impl World {
         self.next_subscription += 1;
         let id = SubscriptionId(self.next_subscription);
         let mut subscription = Subscription::new(id, selection);
-        let mut options = SubscribeOptions::default();
         // A plain server has no snapshots.
-        if start == Start::Now && self.clients[number].profile && self.rng.random_range(0..3) == 0 {
-            options.snapshot = true;
-            options.left = true;
-            subscription.live = Some(LiveDocuments::default());
+        if start == Start::Now && self.clients[number].profile {
+            subscription.live = self.draw_live();
         }
+        let options = subscription
+            .live
+            .as_ref()
+            .map_or_else(SubscribeOptions::default, Live::options);
         if let Start::After(position) = start {
             subscription.start = Some(position.offset);
         }
@@ -342,6 +347,26 @@ impl World {
             options,
         };
         self.command(number, command);
+    }
+
+    /// Decides whether an application holds documents, and which.
+    fn draw_live(&mut self) -> Option<Live> {
+        match self.rng.random_range(0..6) {
+            0 => Some(Live::Set(LiveDocuments::default())),
+            1 => {
+                let direction = if self.rng.random_range(0..2) == 0 {
+                    Direction::Ascending
+                } else {
+                    Direction::Descending
+                };
+                // Of few documents, so that windows run empty and overflow.
+                let mut window = Window::new("v", direction, self.rng.random_range(1..3));
+                window.reserve = self.rng.random_range(0..2);
+                let documents = WindowDocuments::new(window.clone());
+                Some(Live::Window(window, Box::new(documents)))
+            }
+            _ => None,
+        }
     }
 
     /// Cancels a random subscription. With `continues`, a new one goes on where its application
@@ -379,14 +404,15 @@ impl World {
             return self.scheduler.at(resume_at, Task::Consume(number, at));
         }
         let mut whole = Vec::new();
+        let mut asked = Vec::new();
         for _ in 0..most {
             let item = subscription.queue.pop();
             if let (Some(live), Some(item)) = (&mut subscription.live, &item) {
-                live.apply(item.clone());
+                asked.extend(live.apply(subscription.id, item.clone()));
                 // Whole sets are compared with the log at every position.
                 let at = subscription.queue.position();
                 whole.extend(
-                    at.filter(|_| !live.is_refreshing())
+                    at.filter(|_| live.is_exact())
                         .map(|at| (at.offset, live.clone())),
                 );
                 continue;
@@ -411,13 +437,20 @@ impl World {
             self.trace(id.0 ^ through);
             self.command(number, Command::Taken { id, through });
         }
+        for command in asked {
+            match &command {
+                Command::Refill { .. } => self.outcome.windows_refilled += 1,
+                _ => self.outcome.windows_narrowed += 1,
+            }
+            self.command(number, command);
+        }
         for (offset, live) in whole {
             self.check_live(selection, offset, &live);
         }
     }
 
     /// Compares the documents that an application holds with a query of the log.
-    fn check_live(&mut self, selection: Selection, offset: u64, live: &LiveDocuments) {
+    fn check_live(&mut self, selection: Selection, offset: u64, live: &Live) {
         self.read_events();
         self.outcome.live_checks += 1;
         if let Some(what) = oracle::live_difference(&self.events, selection, offset, live) {

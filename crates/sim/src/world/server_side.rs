@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use prost::Message as _;
 use rand::RngExt as _;
 use steadfast_session::{End, Initiator, Reason};
-use steadfast_streamer::log::{DocumentKey, DocumentQuery, Log as _, Outcome};
+use steadfast_streamer::log::{DocumentKey, DocumentQuery, Log as _, Outcome, with_previous};
 use steadfast_streamer_core::hub::{
     Action, FRAME_HEAD, Input, ReadFault, ReadId, StreamId, split_frames,
 };
@@ -27,6 +27,7 @@ impl World {
         self.hub_inputs.push_back(input);
         while let Some(input) = self.hub_inputs.pop_front() {
             self.steps += 1;
+            let input = self.complete(input);
             let now = self.scheduler.now();
             let Some(hub) = &mut self.server.hub else {
                 self.hub_inputs.clear();
@@ -49,6 +50,26 @@ impl World {
                 self.scheduler.at(at, Task::HubDue(self.server.incarnation));
             }
         }
+    }
+
+    /// Reads the states of documents before events, as a driver does, or fails to.
+    fn complete(&mut self, mut input: Input) -> Input {
+        if let Input::Committed { events }
+        | Input::ReadDone {
+            result: Ok(events), ..
+        } = &mut input
+            && let Some(hub) = &self.server.hub
+        {
+            for event in events.iter_mut().filter(|event| hub.wants_previous(event)) {
+                if self.rng.random_range(0..16) == 0 {
+                    self.outcome.previous_unread += 1;
+                } else {
+                    *event = with_previous(&*self.server.reader, event);
+                    self.outcome.previous_read += 1;
+                }
+            }
+        }
+        input
     }
 
     pub(super) fn on_hub_due(&mut self, incarnation: u64) {

@@ -5,7 +5,7 @@ use std::{fmt, time::Duration};
 use steadfast_session::End;
 
 use super::{Counters, Item};
-use crate::{Position, filter::Filter};
+use crate::{Place, Position, Window, filter::Filter};
 
 /// The name of a subscription between handle and core. Unique within a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -24,13 +24,15 @@ pub enum Start {
 
 /// What a subscription wants beside changes. Only a server with the resume profile has it; others refuse
 /// the subscription.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SubscribeOptions {
     /// The existing documents first, and again wherever changes are missing.
     pub snapshot: bool,
     /// The changes by which a document may have left the filter.
     pub left: bool,
+    /// Only the first documents in an order. Needs the other two.
+    pub window: Option<Window>,
 }
 
 /// A command of a handle.
@@ -64,6 +66,23 @@ pub enum Command {
         id: SubscriptionId,
         /// The number of the newest change taken, as [`super::queue::Queue`] counts them.
         through: u64,
+    },
+    /// The application keeps the documents of a window only up to a place. Ignored after a newer snapshot
+    /// began.
+    Narrow {
+        /// The subscription.
+        id: SubscriptionId,
+        /// The number of the snapshot, as [`super::Snapshot::Bound`] tells it.
+        snapshot: u64,
+        /// The last place kept.
+        bound: Place,
+    },
+    /// Too few documents of a window are left: a snapshot is to begin. Ignored after a newer one began.
+    Refill {
+        /// The subscription.
+        id: SubscriptionId,
+        /// The number of the snapshot, as [`super::Snapshot::Bound`] tells it.
+        snapshot: u64,
     },
     /// Requests [`Event::Counters`].
     Report,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::{Operation, Position};
+use crate::{Operation, Place, Position};
 
 /// An item of a subscription, in the order of the log.
 ///
@@ -34,7 +34,10 @@ impl Item {
             Self::Change(change) | Self::Left(change) => change.position,
             Self::Snapshot(Snapshot::End(position)) => Some(*position),
             // Whoever continues from a position within a snapshot would miss documents.
-            Self::Gap(_) | Self::Snapshot(Snapshot::Begin | Snapshot::Document(_)) => None,
+            Self::Gap(_)
+            | Self::Snapshot(Snapshot::Begin | Snapshot::Bound { .. } | Snapshot::Document(_)) => {
+                None
+            }
             Self::Resync(resync) => (!resync.snapshot_follows).then_some(resync.resumes_at),
         }
     }
@@ -46,9 +49,9 @@ impl Item {
             Self::Change(change)
             | Self::Left(change)
             | Self::Snapshot(Snapshot::Document(change)) => Some(change),
-            Self::Gap(_) | Self::Resync(_) | Self::Snapshot(Snapshot::Begin | Snapshot::End(_)) => {
-                None
-            }
+            Self::Gap(_)
+            | Self::Resync(_)
+            | Self::Snapshot(Snapshot::Begin | Snapshot::Bound { .. } | Snapshot::End(_)) => None,
         }
     }
 }
@@ -63,6 +66,13 @@ impl Item {
 pub enum Snapshot {
     /// A snapshot begins. Once it has ended, documents received before this are obsolete.
     Begin,
+    /// Of a window, after each beginning: the place up to which documents and changes are received.
+    Bound {
+        /// The number of the snapshot.
+        number: u64,
+        /// The place; `None` if all documents that match are received.
+        bound: Option<Place>,
+    },
     /// A document, as its newest change at that time.
     Document(Change),
     /// The snapshot is whole: it is the state at this position, and changes after it follow.

@@ -68,7 +68,8 @@ impl LiveDocuments {
             Item::Change(change) if change.operation != Operation::Delete => self.insert(change),
             // Also a document that was not held: whether it left is not always known.
             Item::Change(change) | Item::Left(change) => self.remove(&change.document_id),
-            Item::Resync(_) | Item::Gap(_) => None,
+            // Of a window, which `WindowDocuments` keeps.
+            Item::Snapshot(Snapshot::Bound { .. }) | Item::Resync(_) | Item::Gap(_) => None,
         }
     }
 

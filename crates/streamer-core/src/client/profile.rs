@@ -19,6 +19,7 @@ use super::{
     subscription::{Request, SubscribeState},
     subscriptions::Subscriptions,
     violation::{required, unknown},
+    window::WindowState,
 };
 use crate::{
     Position,
@@ -372,6 +373,9 @@ impl ProfileStream {
             }
         }
         if message.begins && subscription.snapshot.is_wanted() {
+            if let Some(window) = &mut subscription.window {
+                window.begin(message.bound.as_deref(), message.number);
+            }
             subscription.queue_snapshot_begin(counters, cx);
             subscription.snapshot = SnapshotState::Reading(Bytes::new());
         }
@@ -473,7 +477,7 @@ impl ProfileStream {
 
 /// The reason to refuse a server that ignored a part of the request.
 const NOT_UNDERSTOOD: &str =
-    "the server knows neither snapshots nor documents that leave: its version is too old";
+    "the server does not know snapshots, documents that leave, or windows: its version is too old";
 
 /// One delivery, as it concerns one subscription.
 struct Delivered {
@@ -509,8 +513,40 @@ fn grant_credit(id: SubscriptionId, subscriptions: &mut Subscriptions, cx: &mut 
             subscription_id: subscription.wire_id.clone(),
             messages: total.messages,
             bytes: total.bytes,
+            ..wire::Credit::default()
         };
         send(cx, Payload::Credit(credit));
+    }
+}
+
+/// Tells the peer the place up to which the application keeps documents of a window.
+pub(super) fn narrow(id: SubscriptionId, subscriptions: &mut Subscriptions, cx: &mut Cx) {
+    let subscription = &subscriptions[id];
+    // Otherwise the next request contains it.
+    if subscription.state != SubscribeState::NotSent
+        && let Some((bound, snapshot)) = subscription.window.as_ref().and_then(WindowState::bound)
+    {
+        let granted = subscription.credit.granted;
+        let credit = wire::Credit {
+            subscription_id: subscription.wire_id.clone(),
+            messages: granted.messages,
+            bytes: granted.bytes,
+            bound: Some(Box::new(bound.to_wire())),
+            snapshot,
+        };
+        send(cx, Payload::Credit(credit));
+    }
+}
+
+/// Requests a snapshot for a window of which too little is left.
+pub(super) fn refill(id: SubscriptionId, subscriptions: &mut Subscriptions, cx: &mut Cx) {
+    match subscriptions[id].state {
+        // The request of the next stream asks for it.
+        SubscribeState::NotSent => {}
+        SubscribeState::Pending(Request { spelling, .. })
+        | SubscribeState::Active { spelling, .. } => {
+            send_request(id, Request::first(spelling), subscriptions, cx);
+        }
     }
 }
 
@@ -534,6 +570,9 @@ fn send_request(
     let from = subscription.cursor.last();
     let from = from.filter(|_| !subscription.snapshot.needs_documents());
     subscription.credit = Credit::new(share, subscription.queued.load());
+    if let Some(window) = &mut subscription.window {
+        window.on_request();
+    }
     subscription.state = SubscribeState::Pending(Request {
         number,
         from,

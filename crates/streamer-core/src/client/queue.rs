@@ -177,6 +177,9 @@ fn merge(earlier: &Item, later: &Item) -> Option<Item> {
         (Item::Snapshot(Snapshot::Begin), Item::Snapshot(Snapshot::Begin)) => {
             Some(Item::Snapshot(Snapshot::Begin))
         }
+        (Item::Snapshot(Snapshot::Bound { .. }), Item::Snapshot(Snapshot::Bound { .. })) => {
+            Some(later.clone())
+        }
         (
             Item::Change(_) | Item::Left(_) | Item::Snapshot(_) | Item::Gap(_) | Item::Resync(_),
             _,

@@ -7,7 +7,7 @@ use steadfast_wire::streamer as wire;
 use super::{
     Change, ClientMessage, Counters, Cx, Event, Gap, GapReason, Item, Resync, Snapshot,
     SubscribeOptions, SubscriptionId, backlog::QueuedChanges, credit::Credit, cursor::Cursor,
-    load::Load, message::Variable, snapshot::SnapshotState,
+    load::Load, message::Variable, snapshot::SnapshotState, window::WindowState,
 };
 use crate::{
     Position,
@@ -30,6 +30,7 @@ pub(super) struct Subscription {
     /// The changes by which a document may have left the filter are wanted.
     left: bool,
     pub(super) snapshot: SnapshotState,
+    pub(super) window: Option<WindowState>,
     /// Some server acknowledged it or delivered to it, so the application relies on it.
     pub(super) acknowledged: bool,
     /// The gap to report before the next delivery or with the next acknowledgement.
@@ -124,6 +125,7 @@ impl Subscription {
             cursor: Cursor::new(start),
             left: options.left,
             snapshot: SnapshotState::new(options.snapshot, start),
+            window: options.window.map(WindowState::new),
             acknowledged: false,
             pending_gap: None,
             overflow: None,
@@ -163,6 +165,7 @@ impl Subscription {
         };
         let request = wire::SubscribeRequest {
             snapshot: Some(wire::SnapshotRequest { cursor }),
+            window: self.window.as_ref().map(WindowState::to_wire).map(Box::new),
             ..wire::SubscribeRequest::default()
         };
         // Protobuf merges the fields of two messages that follow one another.
@@ -176,7 +179,9 @@ impl Subscription {
 
     /// Returns whether a server has understood everything that was asked for.
     pub(super) fn is_understood(&self, response: &wire::SubscribeResponse) -> bool {
-        (response.left || !self.left) && (response.snapshot || !self.snapshot.is_wanted())
+        (response.left || !self.left)
+            && (response.snapshot || !self.snapshot.is_wanted())
+            && (response.window || self.window.is_none())
     }
 
     fn encode(&self, spelling: Spelling) -> Bytes {
@@ -219,6 +224,9 @@ impl Subscription {
     pub(super) fn queue_snapshot_begin(&mut self, counters: &mut Counters, cx: &mut Cx) {
         counters.snapshots += 1;
         self.emit(Item::Snapshot(Snapshot::Begin), cx);
+        if let Some(window) = &self.window {
+            self.emit(Item::Snapshot(window.item()), cx);
+        }
     }
 
     /// Queues a document of a snapshot.

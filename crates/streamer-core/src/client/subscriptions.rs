@@ -14,6 +14,7 @@ use super::{
     Config, Counters, Cx, Event, GapReason, Limits, Refusal, SubscribeOptions, SubscriptionId,
     cursor::Rejected,
     subscription::{Request, SubscribeState, Subscription},
+    window::WindowState,
 };
 use crate::{
     Position,
@@ -104,6 +105,11 @@ impl Subscriptions {
 
     pub(super) fn find_uncounted(&self, wire_id: &str) -> Option<SubscriptionId> {
         self.by_wire_id.get(wire_id).copied()
+    }
+
+    /// Returns the window of a subscription, if it is wanted and has one.
+    pub(super) fn window_mut(&mut self, id: SubscriptionId) -> Option<&mut WindowState> {
+        self.by_id.get_mut(&id)?.window.as_mut()
     }
 
     pub(super) fn contains(&self, id: SubscriptionId) -> bool {

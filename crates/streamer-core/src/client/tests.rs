@@ -411,6 +411,9 @@ fn names(items: &[Item]) -> Vec<String> {
         ),
         Item::Left(change) => format!("left {}", change.event_id),
         Item::Snapshot(Snapshot::Begin) => "begin".to_owned(),
+        Item::Snapshot(Snapshot::Bound { number, bound }) => {
+            format!("bound {number} {}", bound.is_some())
+        }
         Item::Snapshot(Snapshot::Document(document)) => format!("doc {}", document.event_id),
         Item::Snapshot(Snapshot::End(at)) => format!("end {}", at.offset),
     };

@@ -23,6 +23,7 @@ pub(crate) fn event(fields: &Json) -> Event {
 
 pub(crate) fn event_of(document_id: &str, data: impl Into<Bytes>) -> Event {
     Event {
+        previous: crate::Previous::Unknown,
         offset: 7,
         database: Arc::from("default"),
         collection: Arc::from("users"),

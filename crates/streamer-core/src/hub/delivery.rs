@@ -10,6 +10,7 @@ use prost::encoding::{
 use super::{
     context::{Context, Scratch},
     stream::Stream,
+    subscription::{Before, Effect},
     subscriptions::Subscriptions,
 };
 use crate::{
@@ -31,6 +32,7 @@ pub(super) struct OutgoingEvent<'a> {
     left: OnceCell<Vec<u8>>,
     /// Parsed for those subscriptions only.
     document: Document<'a>,
+    before: Before<'a>,
 }
 
 impl<'a> OutgoingEvent<'a> {
@@ -42,6 +44,7 @@ impl<'a> OutgoingEvent<'a> {
             event_len,
             left: OnceCell::new(),
             document: Document::of(event),
+            before: Before::of(event),
         }
     }
 
@@ -84,7 +87,11 @@ impl<'a> OutgoingEvent<'a> {
             if subscription.has_in_snapshot(self.event) {
                 return false;
             }
-            let left = subscription.may_be_left_by(&self.document);
+            let left = match subscription.effect(&self.document, &self.before) {
+                Effect::Change => false,
+                Effect::Left => true,
+                Effect::Nothing => return false,
+            };
             if left != part.left && !part.ids.is_empty() {
                 self.send(&mut part, stream, cx);
                 ids_bytes = 0;

@@ -18,9 +18,9 @@ use steadfast_wire::streamer as wire;
 use super::{
     Action, DocumentPage, ReadId, StreamId, context::Context, event_match::BYTES_PER_COST,
     snapshot::Snapshot, snapshot_queue::SnapshotReadState, stream::Stream, streams::Streams,
-    subscription::Subscription, subscriptions::Subscriptions,
+    subscription::Subscription, subscriptions::Subscriptions, window::WindowState,
 };
-use crate::{convert::put_event, matcher::SubscriptionKey};
+use crate::{convert::put_event, matcher::SubscriptionKey, window::Place};
 
 /// The pages being read or sent, and the streams that wait for one.
 #[derive(Debug, Default)]
@@ -133,7 +133,7 @@ impl DocumentReads {
             page_events
         };
         let room = stream.outbox.capacity_left(&cx.limits);
-        let after = subscription.snapshot().and_then(Snapshot::last_id).cloned();
+        let after = subscription.last_read().cloned();
         cx.actions.push(Action::ReadDocuments {
             read,
             database: Arc::clone(subscription.database()),
@@ -208,8 +208,7 @@ impl Page {
         let subscription = subscriptions.get_mut(key);
         // A snapshot that has begun again meanwhile does not continue here.
         let continues = |it: &&mut Subscription| {
-            it.is_reading_documents()
-                && it.snapshot().and_then(Snapshot::last_id) == self.after.as_ref()
+            it.is_reading_documents() && it.last_read() == self.after.as_ref()
         };
         let Some(subscription) = subscription.filter(continues) else {
             stream.snapshots.state = SnapshotReadState::Idle;
@@ -217,6 +216,13 @@ impl Page {
             *budget = budget.saturating_sub(1);
             return true;
         };
+        if subscription.is_scanning() {
+            let is_done = self.scan(budget, subscription);
+            if is_done {
+                self.finish(subscription, stream, cx);
+            }
+            return is_done;
+        }
         self.begin(subscription, stream, cx);
         let mut batch = Batch::default();
         let mut stopped = false;
@@ -261,6 +267,24 @@ impl Page {
         if is_done {
             self.finish(subscription, stream, cx);
         }
+        is_done
+    }
+
+    /// Looks for the bound of a window and returns whether the page is done.
+    fn scan(&mut self, budget: &mut u64, subscription: &mut Subscription) -> bool {
+        while *budget > 0
+            && let Some(event) = self.documents.pop_front()
+        {
+            let cost = 1 + event.weight() / BYTES_PER_COST;
+            *budget = budget.saturating_sub(cost as u64);
+            subscription.scan(&event);
+            self.after = Some(Arc::clone(&event.document_id));
+        }
+        let is_done = self.documents.is_empty();
+        if is_done && let Some(window) = subscription.window_mut() {
+            window.scanned_to(self.next.as_ref());
+        }
+        *budget = budget.saturating_sub(1);
         is_done
     }
 
@@ -318,18 +342,23 @@ fn send(batch: &mut Batch, subscription: &mut Subscription, stream: &mut Stream,
         return;
     }
     cx.counters.snapshot_documents += count;
+    let (cursor, follows) = (snapshot.cursor(cx), snapshot.follows());
+    let window = subscription.window().filter(|_| begins).map(WindowState::bound);
+    let (bound, number) = window.unwrap_or_default();
     // The documents are encoded already, so that the fields before and after them are messages of their
     // own.
     let before = wire::Snapshot {
         subscription_id: id,
         request,
         begins,
-        follows: snapshot.follows().map(|offset| cx.wire_position(offset)),
+        follows: follows.map(|offset| cx.wire_position(offset)),
         ..wire::Snapshot::default()
     };
     let after = wire::Snapshot {
-        cursor: snapshot.cursor(cx).into(),
+        cursor: cursor.into(),
         whole_at: whole_at.map(|offset| cx.wire_position(offset)),
+        bound: bound.map(Place::to_wire).map(Box::new),
+        number,
         ..wire::Snapshot::default()
     };
     let length = before.encoded_len() + documents.len() + after.encoded_len();

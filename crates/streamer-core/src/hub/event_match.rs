@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use super::subscriptions::Subscriptions;
+use super::{subscription::Subscription, subscriptions::Subscriptions};
 use crate::{
-    Event,
+    Event, Previous,
     matcher::{COPIES_PER_COST, CostProfile, Matching, SubscriptionKey},
 };
 
@@ -16,8 +16,21 @@ pub(super) struct EventMatch {
     /// The number of subscriptions in `keys` that were found without evaluation.
     unconditional: usize,
     keys: Vec<SubscriptionKey>,
+    /// The search for those whose filter the document may have left.
+    left: LeftMatch,
     /// The key of the first subscription that was inserted after the start.
     bound: SubscriptionKey,
+}
+
+/// The search for subscriptions whose filter a document may have left.
+#[derive(Debug)]
+enum LeftMatch {
+    /// There are none, or they were found.
+    Done,
+    /// The state of the document before is not known, so that it may be all that ask for it.
+    Any,
+    /// The matching of the document before, and what it has found.
+    Before(Box<Matching>, Vec<SubscriptionKey>),
 }
 
 impl EventMatch {
@@ -30,15 +43,17 @@ impl EventMatch {
         let mut matching = subscriptions.matcher().start(event);
         let mut keys = Vec::new();
         matching.take_unconditional(&mut keys);
-        let cost = 1
+        let mut cost = 1
             + event.weight() / BYTES_PER_COST
             + (matching.candidates() + keys.len()) / COPIES_PER_COST;
+        let left = LeftMatch::start(event, subscriptions, &mut cost);
         *budget = budget.saturating_sub(cost as u64);
         Self {
             event: Arc::clone(event),
             matching,
             unconditional: keys.len(),
             keys,
+            left,
             bound: subscriptions.next_key(),
         }
     }
@@ -51,15 +66,29 @@ impl EventMatch {
         profile: &mut CostProfile,
     ) -> bool {
         let matcher = subscriptions.matcher();
-        let complete = self.matching.run(matcher, budget, profile, &mut self.keys);
-        if complete {
-            // Groups are found in no particular order.
-            self.matching.sort(&mut self.keys[self.unconditional..]);
-            // A later subscription was not matched reliably: it may have taken over the slot of a
-            // candidate that was removed.
-            self.keys.retain(|key| *key < self.bound);
+        if !self.matching.run(matcher, budget, profile, &mut self.keys) {
+            return false;
         }
-        complete
+        if let LeftMatch::Before(matching, found) = &mut self.left
+            && !matching.run(matcher, budget, profile, found)
+        {
+            return false;
+        }
+        // Groups are found in no particular order.
+        self.matching.sort(&mut self.keys[self.unconditional..]);
+        let left = std::mem::replace(&mut self.left, LeftMatch::Done);
+        let left = left.finish(&self.event, subscriptions);
+        if !left.is_empty() {
+            let mut known = self.keys.clone();
+            known.sort_unstable();
+            let is_new = |key: &SubscriptionKey| known.binary_search(key).is_err();
+            self.keys.extend(left.into_iter().filter(is_new));
+            *budget = budget.saturating_sub((known.len() / COPIES_PER_COST) as u64);
+        }
+        // A later subscription was not matched reliably: it may have taken over the slot of a
+        // candidate that was removed.
+        self.keys.retain(|key| *key < self.bound);
+        true
     }
 
     pub(super) fn event(&self) -> &Arc<Event> {
@@ -80,9 +109,50 @@ impl EventMatch {
         self.matching.candidates() + self.unconditional
     }
 
-    /// Returns the subscriptions found, in the order of the matcher.
+    /// Returns the subscriptions found, in the order of the matcher, and after them those whose filter the
+    /// document may have left.
     pub(super) fn take_keys(&mut self) -> Vec<SubscriptionKey> {
         std::mem::take(&mut self.keys)
+    }
+}
+
+impl LeftMatch {
+    fn start(event: &Event, subscriptions: &Subscriptions, cost: &mut usize) -> Self {
+        let Some(told) = subscriptions.told_of_left(event) else {
+            return Self::Done;
+        };
+        match &event.previous {
+            Previous::Nothing => Self::Done,
+            Previous::Unknown | Previous::At(_) => {
+                *cost += told.len() / COPIES_PER_COST;
+                Self::Any
+            }
+            Previous::Read(before) => {
+                // Those that are found without evaluation match after the event as well.
+                let matching = subscriptions.matcher().start(before);
+                *cost += before.weight() / BYTES_PER_COST + matching.candidates() / COPIES_PER_COST;
+                Self::Before(Box::new(matching), Vec::new())
+            }
+        }
+    }
+
+    /// Returns the subscriptions that are to be told, unless the document still matches.
+    fn finish(self, event: &Event, subscriptions: &Subscriptions) -> Vec<SubscriptionKey> {
+        match self {
+            Self::Done => Vec::new(),
+            Self::Any => {
+                let told = subscriptions.told_of_left(event);
+                told.into_iter().flatten().copied().collect()
+            }
+            Self::Before(_, mut found) => {
+                found.retain(|key| {
+                    let subscription = subscriptions.get(*key);
+                    subscription.is_some_and(Subscription::is_told_of_left)
+                });
+                found.sort_unstable();
+                found
+            }
+        }
     }
 }
 

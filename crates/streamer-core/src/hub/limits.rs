@@ -69,6 +69,9 @@ pub struct Limits {
     pub unmatched_events: usize,
     /// Maximum size of the committed events waiting in memory to be matched, in bytes; 16 MiB.
     pub unmatched_bytes: usize,
+    /// Maximum number of documents of one window, with its reserve; 2,048. Larger requests are refused. While
+    /// a window begins, the server keeps the places of so many documents.
+    pub window_documents: usize,
     /// Delay after which a refused profile peer may reconnect; 5 seconds.
     pub retry_after: Duration,
     /// Delay after which a profile peer of a stopping server may reconnect; 1 second.
@@ -102,6 +105,7 @@ impl Default for Limits {
             slice: 16_384,
             unmatched_events: 16_384,
             unmatched_bytes: 16 * MIB,
+            window_documents: 2_048,
             retry_after: Duration::from_secs(5),
             drain_retry_after: Duration::from_secs(1),
         }

@@ -73,6 +73,11 @@ impl LogState {
         self.recent.clear();
     }
 
+    /// Drops the events in memory, so that they are read from the log with the states before them.
+    pub(super) fn forget_recent(&mut self) {
+        self.recent.clear();
+    }
+
     pub(super) fn trim(&mut self, first: u64) {
         // Faults of reads tell it too, and may arrive out of order.
         self.bounds.first = self.bounds.first.max(first);

@@ -184,12 +184,15 @@ impl Page {
             let cost = 1 + few.len() + event.weight() / BYTES_PER_COST;
             *budget = budget.saturating_sub(cost as u64);
             let document = Document::of(event);
+            // What they are told is decided at the delivery.
+            let told = subscriptions.told_of_left(event);
+            let told_of_left = |key| told.is_some_and(|told| told.contains(key));
             let mut found: Vec<_> = few
                 .iter()
                 .filter_map(
                     |key| match subscriptions.matcher().evaluate(*key, &document)? {
                         (rank, true) => Some((rank, *key)),
-                        (_, false) => None,
+                        (rank, false) => told_of_left(key).then_some((rank, *key)),
                     },
                 )
                 .collect();

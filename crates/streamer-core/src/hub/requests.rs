@@ -15,6 +15,7 @@ use super::{
     snapshot::Snapshot,
     stream::{Peer, Profile, Stream},
     subscription::{StateOptions, Subscription, Wants},
+    window::WindowState,
 };
 use crate::{convert::millis_to_wire, filter::Filter};
 
@@ -148,6 +149,9 @@ impl Hub {
             && let Some(subscription) = self.subscriptions.get_mut(key)
         {
             subscription.grant(grant.messages, grant.bytes);
+            if let (Some(bound), Some(window)) = (&grant.bound, subscription.window_mut()) {
+                window.narrow(bound, grant.snapshot);
+            }
             // A grant may raise only one of the two totals.
             if subscription.is_reading_documents() {
                 if subscription
@@ -175,9 +179,9 @@ impl Hub {
         // All checks come first, so that a refusal leaves an older subscription as it is.
         let admitted = self.subscriptions.admit(stream, &request, &self.cx.limits);
         let mut response = match admitted {
-            Ok(filter) => {
+            Ok((filter, window)) => {
                 self.replace(id, &subscription_id);
-                self.subscribe(id, request, &filter)
+                self.subscribe(id, request, &filter, window.map(WindowState::new))
             }
             Err(refusal) => {
                 self.cx.counters.refused_subscriptions += 1;
@@ -225,6 +229,7 @@ impl Hub {
         id: StreamId,
         request: SubscribeRequest,
         filter: &Filter,
+        window: Option<WindowState>,
     ) -> SubscribeResponse {
         let Some(stream) = self.streams.get_mut(id) else {
             return SubscribeResponse::default();
@@ -242,6 +247,7 @@ impl Hub {
             let start = (cx.log.head(), None, None);
             (start, Credit::unlimited(), Wants::default())
         };
+        let has_window = window.is_some();
         let name = self
             .subscriptions
             .share_name(request.database, request.collection);
@@ -256,13 +262,17 @@ impl Hub {
             credit,
             start,
         )
-        .with(StateOptions::new(wants, filter, snapshot));
+        .with(StateOptions::new(wants, filter, snapshot, window));
         let reads_documents = subscription.is_reading_documents();
         let is_live = start >= cx.log.head() && !reads_documents;
         // At the head nothing is to be read, with or without credit. Matching may be behind, but
         // what it still offers is before `start`.
         if is_live {
             subscription.go_live(start, &stream.progress);
+        }
+        if !is_live && self.subscriptions.is_first_told(&subscription) {
+            // They came while nobody wanted the states before them.
+            cx.log.forget_recent();
         }
         let has_credit = subscription.has_credit();
         self.subscriptions.insert(subscription, filter);
@@ -285,6 +295,7 @@ impl Hub {
             resync: resync.map(|reason| cx.resync(reason)),
             snapshot: wants.snapshot,
             left: wants.left,
+            window: has_window,
             ..SubscribeResponse::default()
         }
     }

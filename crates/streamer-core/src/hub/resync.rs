@@ -36,6 +36,7 @@ pub(super) fn resync(
             request: subscription.request(),
             snapshot: subscription.wants().snapshot,
             left: subscription.wants().left,
+            window: subscription.window().is_some(),
             ..SubscribeResponse::default()
         };
         stream.send(Payload::SubscribeResponse(response), cx);

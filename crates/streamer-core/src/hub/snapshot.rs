@@ -123,6 +123,11 @@ impl Snapshot {
         cursor.encode_to_vec()
     }
 
+    /// Returns true if nothing of it was sent.
+    pub(super) fn is_new(&self) -> bool {
+        !self.is_told
+    }
+
     /// Returns true if documents are left to read.
     pub(super) fn is_reading(&self) -> bool {
         self.whole_at.is_none()

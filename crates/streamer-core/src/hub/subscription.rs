@@ -8,9 +8,10 @@ use super::{
     limits::MAX_SUBSCRIPTIONS,
     progress::{KnownOffset, Progress},
     snapshot::Snapshot,
+    window::WindowState,
 };
 use crate::{
-    Event,
+    Event, Operation, Previous,
     filter::{Document, Filter, Selection, evaluate},
     matcher::{FilterKind, SubscriptionKey},
 };
@@ -43,6 +44,8 @@ pub(super) struct StateOptions {
     filter: Filter,
     /// A snapshot that is not whole yet.
     snapshot: Option<Snapshot>,
+    /// Only the first documents of an order are wanted.
+    window: Option<WindowState>,
 }
 
 /// What a subscription asked for beside changes.
@@ -60,14 +63,27 @@ impl StateOptions {
         wants: Wants,
         filter: &Filter,
         snapshot: Option<Snapshot>,
+        mut window: Option<WindowState>,
     ) -> Option<Box<Self>> {
+        if snapshot.as_ref().is_some_and(Snapshot::is_new)
+            && let Some(window) = &mut window
+        {
+            window.restart();
+        }
         (wants != Wants::default()).then(|| {
             Box::new(Self {
                 wants,
                 filter: filter.clone(),
                 snapshot,
+                window,
             })
         })
+    }
+
+    /// Returns true if a document is one of those wanted.
+    fn admits(&self, document: &Document<'_>) -> bool {
+        let window = self.window.as_ref();
+        satisfies(&self.filter, document) && window.is_none_or(|it| it.holds(document))
     }
 }
 
@@ -132,6 +148,9 @@ impl Subscription {
         match &mut self.state {
             Some(state) if state.wants.snapshot => {
                 state.snapshot = Some(Snapshot::new(head));
+                if let Some(window) = &mut state.window {
+                    window.restart();
+                }
                 true
             }
             Some(_) | None => false,
@@ -148,25 +167,74 @@ impl Subscription {
         self.snapshot().is_some_and(|it| it.contains(event))
     }
 
-    /// Returns true if a document of the snapshot satisfies the filter.
+    /// Returns the window.
+    pub(super) fn window(&self) -> Option<&WindowState> {
+        self.state.as_ref()?.window.as_ref()
+    }
+
+    pub(super) fn window_mut(&mut self) -> Option<&mut WindowState> {
+        self.state.as_mut()?.window.as_mut()
+    }
+
+    /// Returns true while documents are read to determine the bound of the window, and none is sent.
+    pub(super) fn is_scanning(&self) -> bool {
+        self.window().is_some_and(WindowState::is_scanning)
+    }
+
+    /// Looks at a document to determine the bound of the window.
+    pub(super) fn scan(&mut self, event: &Event) {
+        if let Some(state) = &mut self.state
+            && let Some(window) = &mut state.window
+        {
+            let document = Document::of(event);
+            let matches = satisfies(&state.filter, &document);
+            window.scan(event, matches.then_some(&document));
+        }
+    }
+
+    /// Returns the id of the document after which the next page of documents is to be read.
+    pub(super) fn last_read(&self) -> Option<&Arc<str>> {
+        match self.window() {
+            Some(window) if window.is_scanning() => window.scanned(),
+            Some(_) | None => self.snapshot().and_then(Snapshot::last_id),
+        }
+    }
+
+    /// Returns true if a document of the snapshot is one of those wanted.
     pub(super) fn selects(&self, event: &Event) -> bool {
         let state = self.state.as_ref();
-        state.is_some_and(|it| satisfies(&it.filter, &Document::of(event)))
+        state.is_some_and(|it| it.admits(&Document::of(event)))
     }
 
     /// Returns true if every document of the collection is selected.
     pub(super) fn selects_all(&self) -> bool {
         let state = self.state.as_ref();
-        state.is_some_and(|it| it.filter.selection() == Selection::Collection)
+        state
+            .is_some_and(|it| it.window.is_none() && it.filter.selection() == Selection::Collection)
     }
 
-    /// Returns true if an event of the collection may be the one by which its document left the filter:
-    /// it does not match, and the state before it is not known.
-    pub(super) fn may_be_left_by(&self, document: &Document<'_>) -> bool {
-        let state = self.state.as_ref();
-        state.is_some_and(|it| {
-            it.wants.left && can_be_left(&it.filter) && !satisfies(&it.filter, document)
-        })
+    /// Returns true if documents can leave and the peer is told of them.
+    pub(super) fn is_told_of_left(&self) -> bool {
+        self.state
+            .as_ref()
+            .is_some_and(|it| it.wants.left && (it.window.is_some() || can_be_left(&it.filter)))
+    }
+
+    /// Returns what the peer is told of an event that matches the filter, or may by which a document left
+    /// it.
+    pub(super) fn effect(&self, document: &Document<'_>, before: &Before<'_>) -> Effect {
+        let Some(state) = self.state.as_ref().filter(|_| self.is_told_of_left()) else {
+            return Effect::Change;
+        };
+        let was_held = |before: &Document<'_>| {
+            before.event().operation != Operation::Delete && state.admits(before)
+        };
+        match before {
+            _ if state.admits(document) => Effect::Change,
+            Before::Unknown => Effect::Left,
+            Before::Document(before) if was_held(before) => Effect::Left,
+            Before::Document(_) | Before::Nothing => Effect::Nothing,
+        }
     }
 
     /// Returns the number of further deliveries that the peer accepts, at most `max`.
@@ -270,8 +338,40 @@ impl Subscription {
     }
 }
 
+/// The state of a document before an event.
+#[derive(Debug)]
+pub(super) enum Before<'a> {
+    /// It cannot be read.
+    Unknown,
+    /// The document did not exist.
+    Nothing,
+    /// The document.
+    Document(Document<'a>),
+}
+
+/// What a peer is told of an event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Effect {
+    /// The change.
+    Change,
+    /// The document left, or may have.
+    Left,
+    /// The event does not concern it.
+    Nothing,
+}
+
+impl<'a> Before<'a> {
+    pub(super) fn of(event: &'a Event) -> Self {
+        match &event.previous {
+            Previous::Unknown | Previous::At(_) => Self::Unknown,
+            Previous::Nothing => Self::Nothing,
+            Previous::Read(previous) => Self::Document(Document::of(previous)),
+        }
+    }
+}
+
 /// Returns true if a document can leave the filter by a change.
-pub(super) fn can_be_left(filter: &Filter) -> bool {
+fn can_be_left(filter: &Filter) -> bool {
     // A document that is chosen by its id never leaves, and no other one ever matches.
     matches!(filter.selection(), Selection::Conditions(_))
 }

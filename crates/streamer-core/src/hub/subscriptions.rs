@@ -1,6 +1,10 @@
 //! The subscriptions of all streams.
 
-use std::{hash::BuildHasher as _, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    hash::BuildHasher as _,
+    sync::Arc,
+};
 
 use foldhash::fast::FixedState;
 use hashbrown::{HashSet, HashTable};
@@ -13,12 +17,14 @@ use steadfast_wire::streamer::{RefusalCode, SubscribeRequest};
 use super::{
     Gauges, Limits, StreamId,
     stream::Stream,
-    subscription::{CollectionName, INDEX_BITS, Namespace, Subscription, can_be_left, index_of},
+    subscription::{CollectionName, INDEX_BITS, Namespace, Subscription, index_of},
 };
 use crate::{
+    Event,
     arena::{Arena, is_sparse},
     filter::{Filter, InvalidFilter},
     matcher::{FilterKind, Matcher, SubscriptionKey},
+    window::{InvalidWindow, Place, Window},
 };
 
 /// The table of subscriptions, with the matcher that finds them.
@@ -36,6 +42,8 @@ pub(super) struct Subscriptions {
     kinds: Kinds,
     /// The collections of all subscriptions, which share the names.
     collections: HashSet<Arc<CollectionName>, FixedState>,
+    /// The subscriptions that are told of documents that leave, by collection.
+    told_of_left: BTreeMap<Arc<CollectionName>, BTreeSet<SubscriptionKey>>,
     matcher: Matcher,
     /// The number of subscriptions so far.
     serial: u64,
@@ -67,6 +75,8 @@ pub(super) enum Refusal {
     IdTooLong { bytes: usize, limit: usize },
     #[error("failed to compile filters: {0}")]
     Filters(#[from] InvalidFilter),
+    #[error(transparent)]
+    Window(#[from] InvalidWindow),
     /// A stream opened later has the id; the request was delayed on an older stream.
     #[error("subscription ID already exists")]
     HeldByNewer,
@@ -90,6 +100,7 @@ impl Subscriptions {
             by_id: HashTable::new(),
             plain: 0,
             kinds: Kinds::default(),
+            told_of_left: BTreeMap::new(),
             collections: HashSet::with_hasher(hasher.clone()),
             hasher,
             matcher: Matcher::new(hash_seed),
@@ -170,6 +181,23 @@ impl Subscriptions {
         (subscription.key() == key).then_some(subscription)
     }
 
+    /// Returns the subscriptions to an event's collection that are told of documents that leave; `None` if
+    /// there are none.
+    pub(super) fn told_of_left(&self, event: &Event) -> Option<&BTreeSet<SubscriptionKey>> {
+        // Most servers have none, and names would be compared for each event.
+        if self.told_of_left.is_empty() {
+            return None;
+        }
+        let name = (Arc::clone(&event.database), Arc::clone(&event.collection));
+        self.told_of_left.get(&name)
+    }
+
+    /// Returns true if a subscription is told of documents that leave, and no other one of its collection
+    /// is.
+    pub(super) fn is_first_told(&self, subscription: &Subscription) -> bool {
+        subscription.is_told_of_left() && !self.told_of_left.contains_key(subscription.name())
+    }
+
     /// Returns the subscription with this id.
     pub(super) fn find(&self, namespace: Namespace, id: &str) -> Option<&Subscription> {
         let hash = self.hash(namespace, id);
@@ -196,10 +224,11 @@ impl Subscriptions {
     pub(super) fn insert(&mut self, subscription: Subscription, filter: &Filter) {
         debug_assert_eq!(subscription.key(), self.next_key());
         self.serial += 1;
-        let all = Filter::all();
-        // The state before an event is not known, so that each one is offered and evaluated.
-        let is_told_of_all = subscription.wants().left && can_be_left(filter);
-        let filter = if is_told_of_all { &all } else { filter };
+        if subscription.is_told_of_left() {
+            let name = Arc::clone(subscription.name());
+            let told = self.told_of_left.entry(name).or_default();
+            told.insert(subscription.key());
+        }
         self.matcher.insert(
             subscription.key(),
             subscription.database(),
@@ -237,13 +266,20 @@ impl Subscriptions {
         self.count(key, -1);
         let subscription = self.table.remove(index_of(key))?;
         self.matcher.remove(key);
+        if let Some(told) = self.told_of_left.get_mut(subscription.name()) {
+            told.remove(&key);
+            if told.is_empty() {
+                self.told_of_left.remove(subscription.name());
+            }
+        }
         self.plain -= usize::from(subscription.is_plain());
         let hash = self.hash(subscription.namespace(), subscription.id());
         let is_own = |entry: &IdEntry| entry.index as usize == index_of(key);
         if let Ok(entry) = self.by_id.find_entry(spread(hash), is_own) {
             entry.remove();
         }
-        // The last one holds its name together with the table.
+        // The last one holds its name together with the table. Those that are told of documents that leave
+        // were removed above, so that their list does not count.
         if Arc::strong_count(subscription.name()) == 2 {
             self.collections.remove(subscription.name());
         }
@@ -269,13 +305,13 @@ impl Subscriptions {
         grouped
     }
 
-    /// Checks a subscribe request and returns its filter.
+    /// Checks a subscribe request and returns its filter, and its window with the bound of its client.
     pub(super) fn admit(
         &self,
         stream: &Stream,
         request: &SubscribeRequest,
         limits: &Limits,
-    ) -> Result<Filter, Refusal> {
+    ) -> Result<Admitted, Refusal> {
         let id = request.subscription_id.as_str();
         if id.len() > limits.id_bytes {
             return Err(Refusal::IdTooLong {
@@ -286,6 +322,11 @@ impl Subscriptions {
         // Before capacity: a permanent refusal is more useful to the client than a temporary one
         //
         let filter = Filter::parse(&request.filters, &limits.filters)?;
+        let window = if stream.is_profile() {
+            Window::of_wire(request, (limits.filters.max_bytes, limits.window_documents))?
+        } else {
+            None
+        };
         let owner = self.find(stream.namespace(), id);
         let own = owner.is_some_and(|owner| owner.stream() == stream.id());
         // Ids of streams rise as they open. A gateway whose old connection lingers must not win
@@ -304,7 +345,7 @@ impl Subscriptions {
                 limit: limits.subscriptions,
             });
         }
-        Ok(filter)
+        Ok((filter, window))
     }
 
     /// Returns an id for a subscription that came without one.
@@ -317,6 +358,9 @@ impl Subscriptions {
     }
 }
 
+/// What a subscribe request asks for, checked.
+type Admitted = (Filter, Option<(Window, Option<Place>)>);
+
 /// The table takes its control byte from the upper bits and its slot from the lower ones.
 fn spread(hash: u32) -> u64 {
     u64::from(hash) | u64::from(hash) << 32
@@ -325,7 +369,9 @@ fn spread(hash: u32) -> u64 {
 impl Refusal {
     pub(super) fn code(&self) -> RefusalCode {
         match self {
-            Self::IdTooLong { .. } | Self::Filters(_) | Self::HeldByNewer => RefusalCode::Invalid,
+            Self::IdTooLong { .. } | Self::Filters(_) | Self::Window(_) | Self::HeldByNewer => {
+                RefusalCode::Invalid
+            }
             Self::StreamFull { .. } | Self::ServerFull { .. } => RefusalCode::Limit,
         }
     }

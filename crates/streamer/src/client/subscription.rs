@@ -98,6 +98,14 @@ impl Subscription {
         drop(self);
     }
 
+    pub(super) fn id(&self) -> SubscriptionId {
+        self.id
+    }
+
+    pub(super) fn send(&self, command: Command) {
+        Arc::clone(&self.commands).send(command);
+    }
+
     pub(super) fn slot(&self) -> &Slot {
         &self.slot
     }

@@ -10,9 +10,9 @@ use tempfile::TempDir;
 use super::{
     Bounds, DocumentKey, DocumentQuery, Limits, Log, LogError, LogReader, MemoryLog, Origin,
     Outcome, PRODUCER_LIFETIME_MS, ProducerState, RefusedEntry, SegmentLog, StoreOptions,
-    Submission, age_clock::AgeClock,
+    Submission, age_clock::AgeClock, with_previous,
 };
-use crate::{Epoch, Event, Operation, Position};
+use crate::{Epoch, Event, Operation, Position, Previous};
 
 const EPOCH: Epoch = Epoch(0x00c0_ffee);
 const LIMITS: Limits = Limits {
@@ -54,6 +54,7 @@ on_every_log!(
     connected_producer_is_never_forgotten,
     clock_that_jumps_forgets_no_producer,
     marker_is_committed_with_its_entry_and_never_forgotten,
+    events_tell_the_previous_one_of_their_document,
     concurrent_reader_sees_whole_commits,
 );
 
@@ -457,7 +458,13 @@ fn documents_outlive_trimmed_events(mut log: TestLog) {
     log.maintain(100_000);
     let documents = |log: &mut TestLog| {
         let page = log.reader().documents(DocumentQuery::all("default"));
-        page.unwrap().documents
+        let documents = page.unwrap().documents.into_iter();
+        // The state before an event is not kept once the event is trimmed.
+        let alone = |event: Arc<Event>| Event {
+            previous: Previous::Unknown,
+            ..Event::clone(&event)
+        };
+        documents.map(alone).map(Arc::new).collect::<Vec<_>>()
     };
     let before = documents(&mut log);
     assert_eq!(offsets(&before), [1, 5]);
@@ -563,6 +570,40 @@ fn marker_is_committed_with_its_entry_and_never_forgotten(mut log: TestLog) {
         text(appended(&outcomes[0])),
         r#"{"createdAt":-5,"n":1,"updatedAt":1000,"version":42}"#
     );
+}
+
+fn events_tell_the_previous_one_of_their_document(mut log: TestLog) {
+    let previous_of = |outcome: &Outcome| appended(outcome).previous.clone();
+    // Also within a commit.
+    let outcomes = log.append(vec![
+        entry_of("p", 1, "a"),
+        entry_of("p", 2, "b"),
+        entry_of("p", 3, "a"),
+    ]);
+    let previous: Vec<_> = outcomes.iter().map(previous_of).collect();
+    assert_eq!(
+        previous,
+        [Previous::Nothing, Previous::Nothing, Previous::At(1)]
+    );
+    log.reopen();
+    let outcomes = log.append(vec![
+        entry_of("p", 4, "b"),
+        delete_of("p", 5, "a"),
+        entry_of("p", 6, "a"),
+    ]);
+    let previous: Vec<_> = outcomes.iter().map(previous_of).collect();
+    assert_eq!(
+        previous,
+        [Previous::At(2), Previous::At(3), Previous::Nothing]
+    );
+    let read = log.read_all();
+    assert_eq!(read[4].previous, Previous::At(3));
+    let completed = with_previous(&*log.reader(), &read[4]);
+    assert_eq!(completed.previous, Previous::Read(Arc::clone(&read[2])));
+    // What was trimmed cannot be read, and stays as it is.
+    log.writer().trim(3).unwrap();
+    let kept = with_previous(&*log.reader(), &read[4]);
+    assert_eq!(kept.previous, Previous::At(3));
 }
 
 fn concurrent_reader_sees_whole_commits(mut log: TestLog) {

@@ -26,7 +26,7 @@ use prost::{
 
 pub(super) use self::event::StoredEvent;
 use super::{DocumentKey, ProducerState, ingest::DocumentState};
-use crate::{Epoch, Event, Operation, Terms};
+use crate::{Epoch, Event, Operation, Previous, Terms};
 
 const FORMAT: u8 = 1;
 const HEADER: usize = 5;
@@ -95,6 +95,7 @@ impl StoredDocument {
                 operation: operation(number)?,
                 data: body.data,
                 timestamp: body.timestamp,
+                previous: Previous::Unknown,
             })),
         };
         Ok(Self {

@@ -7,7 +7,7 @@ use serde_json::error::Category;
 use steadfast_streamer_core::matcher::{Member, read_members};
 
 use super::{Limits, RefusedEntry, Submission};
-use crate::{Event, Operation};
+use crate::{Event, Operation, Previous};
 
 /// The state of a document in the log, without its content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -119,6 +119,7 @@ pub(super) fn ingest(
             operation,
             data,
             timestamp: origin.map_or(now_ms, |origin| origin.timestamp),
+            previous: alive.map_or(Previous::Nothing, |state| Previous::At(state.offset)),
         }),
         state: DocumentState {
             version,

@@ -19,7 +19,7 @@ use tonic::Status;
 
 use crate::{
     Event,
-    hub::{DocumentPage, ReadFault, ReadId, Stats, StreamId, Survey},
+    hub::{DocumentPage, Input, ReadFault, ReadId, Stats, StreamId, Survey},
 };
 
 /// A message to the hub's task.
@@ -34,6 +34,8 @@ pub(super) enum HubMessage {
     Dequeued(StreamId),
     Ended(StreamId),
     ReadDone(ReadId, Result<Vec<Arc<Event>>, ReadFault>),
+    /// An input whose events have what was read of the states before them. At most one with commits.
+    Completed(Input),
     /// The source of the log has lost changes before the event at this offset. At most one per commit.
     Lost(u64),
     DocumentsRead(ReadId, Result<DocumentPage, ReadFault>),
@@ -162,6 +164,7 @@ impl HubMessage {
             | Self::Dequeued(_)
             | Self::Ended(_)
             | Self::ReadDone(..)
+            | Self::Completed(_)
             | Self::DocumentsRead(..)
             | Self::Drain(..)
             | Self::Lost(_)

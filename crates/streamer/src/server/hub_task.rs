@@ -16,7 +16,7 @@ use super::hub_handle::{HubHandle, HubMessage, StreamHandle, SurveyStep};
 use crate::{
     Event,
     hub::{Action, EndCode, EndStatus, Hub, Input, ReadFault, StreamId, Survey},
-    log::{DocumentKey, DocumentQuery, LogReader},
+    log::{DocumentKey, DocumentQuery, LogReader, with_previous},
 };
 
 /// The sender of committed events to the hub. Its queue is bounded: a log that commits faster than
@@ -31,6 +31,8 @@ pub(super) struct HubTask {
     handle: HubHandle,
     messages: mpsc::UnboundedReceiver<HubMessage>,
     commits: mpsc::Receiver<Vec<Arc<Event>>>,
+    /// Commits for which the states of documents before them are being read. Later ones wait.
+    completing: Option<Vec<Arc<Event>>>,
     streams: BTreeMap<StreamId, StreamHandle>,
     /// Told when no stream is left.
     drained: Option<oneshot::Sender<()>>,
@@ -71,6 +73,7 @@ impl HubTask {
             handle: handle.clone(),
             messages,
             commits,
+            completing: None,
             streams: BTreeMap::new(),
             drained: None,
             started: Instant::now(),
@@ -97,8 +100,8 @@ impl HubTask {
                     }
                 }
                 // Otherwise they stay in the channel, and at its bound the log's writer waits.
-                events = self.commits.recv(), if self.hub.accepts_commits() => match events {
-                    Some(events) => self.step(Input::Committed { events }),
+                events = self.commits.recv(), if self.accepts_commits() => match events {
+                    Some(events) => self.on_committed(events),
                     // Without a log no event comes, and to peers the streams would look healthy.
                     None => return "its log has stopped",
                 },
@@ -119,6 +122,40 @@ impl HubTask {
                 }
             }
         }
+    }
+
+    fn accepts_commits(&self) -> bool {
+        self.completing.is_none() && self.hub.accepts_commits()
+    }
+
+    fn on_committed(&mut self, events: Vec<Arc<Event>>) {
+        if events.iter().any(|event| self.hub.wants_previous(event)) {
+            self.completing = Some(events.clone());
+            self.complete(events, |events| Input::Committed { events });
+        } else {
+            self.step(Input::Committed { events });
+        }
+    }
+
+    /// Reads the states of documents before events, and passes the input on then.
+    fn complete(
+        &self,
+        mut events: Vec<Arc<Event>>,
+        input: impl FnOnce(Vec<Arc<Event>>) -> Input + Send + 'static,
+    ) {
+        let wanted: Vec<_> = events
+            .iter()
+            .map(|event| self.hub.wants_previous(event))
+            .collect();
+        let (reader, handle) = (Arc::clone(&self.reader), self.handle.clone());
+        // Not awaited, as other reads: messages and the clock go on meanwhile.
+        tokio::task::spawn_blocking(move || {
+            let wanted = events.iter_mut().zip(wanted);
+            for (event, _) in wanted.filter(|(_, wanted)| *wanted) {
+                *event = with_previous(&*reader, event);
+            }
+            handle.send(HubMessage::Completed(input(events)));
+        });
     }
 
     fn on_message(&mut self, message: HubMessage) {
@@ -145,7 +182,21 @@ impl HubTask {
                 }
             }
             HubMessage::Ended(stream) => self.step(Input::Ended { stream }),
+            HubMessage::ReadDone(read, Ok(events))
+                if events.iter().any(|event| self.hub.wants_previous(event)) =>
+            {
+                self.complete(events, move |events| Input::ReadDone {
+                    read,
+                    result: Ok(events),
+                });
+            }
             HubMessage::ReadDone(read, result) => self.step(Input::ReadDone { read, result }),
+            HubMessage::Completed(input) => {
+                if let Input::Committed { .. } = input {
+                    self.completing = None;
+                }
+                self.step(input);
+            }
             HubMessage::Lost(before) => self.step(Input::Lost { before }),
             HubMessage::DocumentsRead(read, result) => {
                 self.step(Input::DocumentsRead { read, result });
@@ -153,6 +204,10 @@ impl HubTask {
             HubMessage::Drain(grace, reason, drained) => {
                 // The log commits before the publisher gets its acknowledgement: events that were
                 // acknowledged before the drain are in this queue and are still delivered.
+                // Without the states before them, whose read may take longer than the drain.
+                if let Some(events) = self.completing.take() {
+                    self.step(Input::Committed { events });
+                }
                 for _ in 0..self.commits.len() {
                     match self.commits.try_recv() {
                         Ok(events) => self.step(Input::Committed { events }),

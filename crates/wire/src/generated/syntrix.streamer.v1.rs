@@ -130,6 +130,66 @@ pub struct SubscribeRequest {
     /// Profile: tell when a document may have left the filter.
     #[prost(bool, tag = "105")]
     pub left: bool,
+    /// Profile: only the first documents in an order. Needs `snapshot` and `left`.
+    #[prost(message, optional, boxed, tag = "106")]
+    pub window: ::core::option::Option<::prost::alloc::boxed::Box<Window>>,
+}
+/// Profile: the first documents that match, in the order of a field.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Window {
+    /// Path of the field, segments separated by dots.
+    #[prost(string, tag = "1")]
+    pub field: ::prost::alloc::string::String,
+    /// The greatest value first.
+    #[prost(bool, tag = "2")]
+    pub descending: bool,
+    /// The number of documents that the application wants.
+    #[prost(uint32, tag = "3")]
+    pub limit: u32,
+    /// The number of documents beyond them that the client keeps, so that it need not ask again when some leave.
+    #[prost(uint32, tag = "4")]
+    pub reserve: u32,
+    /// The place up to which the client has documents, in a request that continues; absent if it has all.
+    #[prost(message, optional, tag = "5")]
+    pub bound: ::core::option::Option<WindowBound>,
+}
+/// Profile: a place in the order of a window: a value and, among documents of equal value, an id.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct WindowBound {
+    /// The id of a document.
+    #[prost(string, tag = "1")]
+    pub document_id: ::prost::alloc::string::String,
+    /// The value of its field; none of them for null and for a missing field.
+    #[prost(oneof = "window_bound::Value", tags = "2, 3, 4, 5, 6, 7, 8")]
+    pub value: ::core::option::Option<window_bound::Value>,
+}
+/// Nested message and enum types in `WindowBound`.
+pub mod window_bound {
+    /// The value of its field; none of them for null and for a missing field.
+    #[derive(Clone, PartialEq, ::prost::Oneof)]
+    pub enum Value {
+        /// A boolean.
+        #[prost(bool, tag = "2")]
+        BoolValue(bool),
+        /// Integer.
+        #[prost(int64, tag = "3")]
+        IntValue(i64),
+        /// An integer that `int_value` cannot hold.
+        #[prost(uint64, tag = "4")]
+        UintValue(u64),
+        /// Any other number.
+        #[prost(double, tag = "5")]
+        DoubleValue(f64),
+        /// Text.
+        #[prost(string, tag = "6")]
+        StringValue(::prost::alloc::string::String),
+        /// A list, if true.
+        #[prost(bool, tag = "7")]
+        List(bool),
+        /// An object, if true.
+        #[prost(bool, tag = "8")]
+        Object(bool),
+    }
 }
 /// Profile: asks for a snapshot.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -250,6 +310,9 @@ pub struct SubscribeResponse {
     /// Profile: documents that leave the filter are told, as requested.
     #[prost(bool, tag = "106")]
     pub left: bool,
+    /// Profile: only the first documents are sent, as requested.
+    #[prost(bool, tag = "107")]
+    pub window: bool,
 }
 /// One event and the subscriptions of this stream that it matches.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -295,6 +358,12 @@ pub struct Snapshot {
     /// Set in the last message: once the changes up to this position are received, the snapshot is whole.
     #[prost(message, optional, tag = "7")]
     pub whole_at: ::core::option::Option<Position>,
+    /// With `begins`, of a window: the last place of which documents are sent; absent if all are sent.
+    #[prost(message, optional, boxed, tag = "8")]
+    pub bound: ::core::option::Option<::prost::alloc::boxed::Box<WindowBound>>,
+    /// With `begins`: the number of the snapshot within its request, from 1.
+    #[prost(uint32, tag = "9")]
+    pub number: u32,
 }
 /// Profile: the contents of the cursor of a snapshot, for the server that wrote it and its successors.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -378,7 +447,7 @@ pub struct Progress {
     pub behind: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 /// Profile: allows more deliveries. Both figures are totals since the subscribe request.
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Credit {
     /// The subscription.
     #[prost(string, tag = "1")]
@@ -389,6 +458,12 @@ pub struct Credit {
     /// Payload bytes allowed in all; a delivery may start while at least one byte is left.
     #[prost(uint64, tag = "3")]
     pub bytes: u64,
+    /// Of a window: the client keeps documents up to this place only.
+    #[prost(message, optional, boxed, tag = "4")]
+    pub bound: ::core::option::Option<::prost::alloc::boxed::Box<WindowBound>>,
+    /// The number of the newest snapshot received since the request, which the bound is for; 0 if none.
+    #[prost(uint32, tag = "5")]
+    pub snapshot: u32,
 }
 /// Profile: the server is about to stop; the client connects elsewhere or again later.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

@@ -12,6 +12,7 @@ fn accepted_rig(start: Start) -> Rig {
     let options = SubscribeOptions {
         snapshot: true,
         left: true,
+        ..SubscribeOptions::default()
     };
     rig.subscribe_with(1, start, options);
     rig.accept_snapshot(None);
@@ -44,6 +45,7 @@ impl Rig {
             documents: names.iter().map(|name| event(*name)).collect(),
             cursor: Bytes::from_static(cursor),
             whole_at: (whole_at > 0).then(|| on_wire(at(whole_at))),
+            ..wire::Snapshot::default()
         }));
     }
 
@@ -166,6 +168,7 @@ fn a_server_that_ignores_a_part_of_the_request_is_refused() {
     let options = SubscribeOptions {
         snapshot: false,
         left: true,
+        ..SubscribeOptions::default()
     };
     rig.subscribe_with(1, Start::Now, options);
     rig.accept_one(at(20));

@@ -10,14 +10,14 @@ use bytes::Bytes;
 use prost::Message as _;
 use steadfast_session::Time;
 use steadfast_wire::streamer::{
-    Credit, EventDelivery, Filter, Final, FinalCode, GatewayMessage, Heartbeat, HeartbeatAck,
-    Hello, Position, SnapshotRequest, StreamerMessage, SubscribeRequest, SubscribeResponse,
-    UnsubscribeRequest, Value, gateway_message::Payload as Request, streamer_message::Payload,
-    value::Kind,
+    self as wire, Credit, EventDelivery, Filter, Final, FinalCode, GatewayMessage, Heartbeat,
+    HeartbeatAck, Hello, Position, SnapshotRequest, StreamerMessage, SubscribeRequest,
+    SubscribeResponse, UnsubscribeRequest, Value, gateway_message::Payload as Request,
+    streamer_message::Payload, value::Kind,
 };
 
 use super::super::*;
-use crate::{Bounds, Epoch, Operation, Terms};
+use crate::{Bounds, Epoch, Operation, Previous, Terms};
 
 /// The epoch of the log.
 pub(super) const EPOCH: u64 = 0xe1;
@@ -68,6 +68,8 @@ pub(super) struct Server {
     pub(super) first: u64,
     /// The offset of the only damaged event.
     pub(super) damaged: Option<u64>,
+    /// The states of documents before events can be read.
+    pub(super) reads_previous: bool,
     /// The hub is audited after each step.
     pub(super) audited: bool,
     next_stream: u64,
@@ -113,6 +115,7 @@ impl Server {
             next_tick: None,
             first: 0,
             damaged: None,
+            reads_previous: true,
             audited: true,
             next_stream: 0,
             next_request: 0,
@@ -272,6 +275,24 @@ impl Server {
             subscription_id: id.to_owned(),
             messages,
             bytes,
+            ..Credit::default()
+        };
+        self.send(stream, Request::Credit(credit));
+    }
+
+    /// Tells how far the client keeps the documents of a window.
+    pub(super) fn narrow(
+        &mut self,
+        stream: StreamId,
+        id: &str,
+        bound: wire::WindowBound,
+        snapshot: u32,
+    ) {
+        let credit = Credit {
+            subscription_id: id.to_owned(),
+            bound: Some(Box::new(bound)),
+            snapshot,
+            ..Credit::default()
         };
         self.send(stream, Request::Credit(credit));
     }
@@ -310,12 +331,34 @@ impl Server {
 
     fn commit_event(&mut self, event: impl Fn(u64) -> Arc<Event>) -> u64 {
         let offset = self.log.len() as u64 + 1;
-        let event = event(offset);
-        self.log.push(Arc::clone(&event));
-        self.step(Input::Committed {
-            events: vec![event],
-        });
+        let mut event = Event::clone(&event(offset));
+        let mut earlier = self.log.iter().rev();
+        let before = earlier
+            .find(|it| it.document_id == event.document_id && it.collection == event.collection);
+        event.previous = match before {
+            Some(before) if before.operation != Operation::Delete => Previous::At(before.offset),
+            Some(_) | None => Previous::Nothing,
+        };
+        self.log.push(Arc::new(event));
+        let events = self.completed(&self.log[offset as usize - 1..]);
+        self.step(Input::Committed { events });
         offset
+    }
+
+    /// Returns events with the states before them, where the hub wants them.
+    fn completed(&self, events: &[Arc<Event>]) -> Vec<Arc<Event>> {
+        let complete = |event: &Arc<Event>| match event.previous {
+            Previous::At(at)
+                if self.reads_previous && at > self.first && self.hub.wants_previous(event) =>
+            {
+                Arc::new(Event {
+                    previous: Previous::Read(Arc::clone(&self.log[at as usize - 1])),
+                    ..Event::clone(event)
+                })
+            }
+            _ => Arc::clone(event),
+        };
+        events.iter().map(complete).collect()
     }
 
     /// Completes a read in progress, as the log would.
@@ -336,7 +379,8 @@ impl Server {
                 bytes += event.weight();
                 fits && self.damaged != Some(event.offset)
             });
-            Ok(page.cloned().collect())
+            let page: Vec<_> = page.cloned().collect();
+            Ok(self.completed(&page))
         };
         self.step(Input::ReadDone {
             read: read.id,
@@ -551,6 +595,18 @@ impl NewSubscription {
         self
     }
 
+    /// Asks for documents that leave.
+    pub(super) fn left(mut self) -> Self {
+        self.0.left = true;
+        self
+    }
+
+    /// Asks for the first documents by their field `n`.
+    pub(super) fn window(mut self, window: wire::Window) -> Self {
+        self.0.window = Some(Box::new(window));
+        self
+    }
+
     pub(super) fn credit(mut self, messages: u64, bytes: u64) -> Self {
         self.0.credit_messages = messages;
         self.0.credit_bytes = bytes;
@@ -577,6 +633,7 @@ pub(super) fn position(offset: u64) -> Position {
 
 pub(super) fn event(offset: u64, collection: &str, document: &str, n: i64) -> Arc<Event> {
     Arc::new(Event {
+        previous: crate::Previous::Unknown,
         offset,
         database: "db".into(),
         collection: collection.into(),

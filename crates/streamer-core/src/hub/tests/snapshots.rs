@@ -4,10 +4,12 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use proptest::{prelude::*, test_runner::Config};
-use steadfast_wire::streamer::{Snapshot, streamer_message::Payload, value::Kind};
+use steadfast_wire::streamer::{
+    Snapshot, Window, WindowBound, streamer_message::Payload, value::Kind, window_bound,
+};
 
 use super::server::*;
-use crate::{Operation, hub::*};
+use crate::{Event, Operation, Previous, hub::*};
 
 /// A client that holds the documents of one subscription, as an application would.
 #[derive(Debug, Default)]
@@ -19,6 +21,12 @@ struct Holder {
     whole_at: Option<u64>,
     /// The offset up to which everything was received.
     known: Option<u64>,
+    /// Only the first documents are wanted.
+    window: Option<Window>,
+    /// Only documents that are held may leave.
+    is_exact: bool,
+    /// The number of the newest snapshot, as the server counts them.
+    number: u32,
     used: u64,
     begun: u32,
     resyncs: u32,
@@ -30,11 +38,47 @@ impl Holder {
     /// The request for what is missing.
     fn request(&self, credit: u64) -> NewSubscription {
         let want = want("s", "rooms").filter("n", "<", Kind::IntValue(FILTER));
-        let want = want.credit(credit, u64::MAX).snapshot(self.cursor.clone());
+        let mut want = want.credit(credit, u64::MAX).snapshot(self.cursor.clone());
+        if let Some(window) = &self.window {
+            want = want.window(window.clone());
+        }
         match self.known {
             Some(known) if self.incoming.is_none() || self.whole_at.is_some() => want.after(known),
             _ => want,
         }
+    }
+
+    /// Returns whether a document is within the bound of the window.
+    fn holds(&self, id: &str, n: i64) -> bool {
+        let bound = self.window.as_ref().and_then(|it| it.bound.as_ref());
+        bound.is_none_or(|bound| {
+            let Some(window_bound::Value::IntValue(last)) = bound.value else {
+                panic!("{bound:?}");
+            };
+            (n, id) <= (last, &bound.document_id)
+        })
+    }
+
+    /// Keeps only some of the documents, and returns the new bound.
+    fn narrow(&mut self, kept: usize) -> Option<WindowBound> {
+        let window = self.window.as_mut()?;
+        if self.incoming.is_some() || self.documents.len() <= kept {
+            return None;
+        }
+        let mut places: Vec<_> = self
+            .documents
+            .iter()
+            .map(|(id, n)| (*n, id.clone()))
+            .collect();
+        places.sort();
+        let (last, document_id) = places[kept - 1].clone();
+        self.documents
+            .retain(|id, n| (*n, id) <= (last, &document_id));
+        window.bound = Some(WindowBound {
+            document_id,
+            value: Some(window_bound::Value::IntValue(last)),
+        });
+        window.bound.clone()
     }
 
     fn on_payload(&mut self, payload: Payload) {
@@ -46,12 +90,19 @@ impl Holder {
                 let known = self.known.expect("changes follow documents");
                 assert!(delivery.previous[0] <= known && known < offset);
                 self.end_if_whole(offset - 1);
+                let is_held =
+                    !delivery.left && self.holds(&event.document_id, number(&event.document_data));
                 let documents = self.incoming.as_mut().unwrap_or(&mut self.documents);
                 if delivery.left {
                     assert!(event.document_data.is_empty());
-                    documents.remove(&event.document_id);
-                } else {
+                    let is_held = documents.contains_key(&event.document_id);
+                    assert!(is_held || !self.is_exact, "{}", event.document_id);
+                }
+                // The server may not know yet how far documents are kept.
+                if is_held {
                     documents.insert(event.document_id, number(&event.document_data));
+                } else {
+                    documents.remove(&event.document_id);
                 }
                 self.used += 1;
                 self.known = Some(offset);
@@ -59,6 +110,8 @@ impl Holder {
             }
             Payload::SubscribeResponse(response) => {
                 assert!(response.success && response.snapshot && response.left);
+                assert_eq!(response.window, self.window.is_some());
+                self.number = 0;
                 self.resyncs += u32::from(response.resync.is_some());
             }
             Payload::Progress(progress) if progress.behind.is_empty() => {
@@ -80,15 +133,25 @@ impl Holder {
             self.begun += 1;
             self.incoming = Some(BTreeMap::new());
             self.whole_at = None;
+            if let Some(window) = &mut self.window {
+                window.bound = snapshot.bound.map(|bound| *bound);
+                self.number = snapshot.number;
+            }
         }
         self.known = Some(follows);
+        let mut kept = Vec::new();
         let incoming = self.incoming.as_mut().expect("documents after a beginning");
         for document in snapshot.documents {
             self.used += 1;
             let n = number(&document.document_data);
+            kept.push((document.document_id.clone(), n));
             let before = incoming.insert(document.document_id, n);
             assert_eq!(before, None, "a document was sent twice");
         }
+        assert!(
+            kept.iter().all(|(id, n)| self.holds(id, *n)),
+            "beyond the bound"
+        );
         self.cursor = snapshot.cursor;
         self.whole_at = snapshot.whole_at.map(|at| at.offset);
         self.end_if_whole(follows);
@@ -120,7 +183,9 @@ impl Holder {
         let (Some(known), None) = (self.known, &self.incoming) else {
             return;
         };
-        assert_eq!(self.documents, naive(log, known), "at {known}");
+        let mut expected = naive(log, known);
+        expected.retain(|id, n| self.holds(id, *n));
+        assert_eq!(self.documents, expected, "at {known}");
     }
 }
 
@@ -344,6 +409,158 @@ fn cursors_of_another_log_or_without_sense_begin_again() {
     server.assert_frees_everything();
 }
 
+/// Takes the deliveries of a stream, each as the id of its document and what happened to it.
+fn take_effects(server: &mut Server, stream: StreamId) -> Vec<String> {
+    server.run_until_idle();
+    let effects = server.take(stream).into_iter().filter_map(|it| match it {
+        Payload::Delivery(delivery) => {
+            let event = delivery.event.expect("an event");
+            let what = if delivery.left { "left" } else { "changed" };
+            Some(format!(
+                "{} {what} by {}",
+                event.document_id, event.operation
+            ))
+        }
+        _ => None,
+    });
+    effects.collect()
+}
+
+#[test]
+fn only_who_held_a_document_is_told_that_it_left() {
+    let mut server = Server::new();
+    let stream = server.welcomed("a");
+    let below = |id| {
+        want(id, "rooms")
+            .filter("n", "<", Kind::IntValue(FILTER))
+            .left()
+    };
+    server.subscribe(stream, below("s"));
+    let effects = |server: &mut Server, document: &str, n: Option<i64>| {
+        match n {
+            Some(n) => server.commit("rooms", document, n),
+            None => server.commit_delete("rooms", document),
+        };
+        take_effects(server, stream)
+    };
+    let none: [&str; 0] = [];
+    for (document, n, expected) in [
+        ("a", Some(50), &none[..]),
+        ("a", Some(51), &none),
+        ("a", Some(5), &["a changed by 1"]),
+        ("a", Some(60), &["a left by 1"]),
+        ("a", Some(61), &none),
+        ("a", None, &none),
+        ("a", Some(1), &["a changed by 1"]),
+        ("b", Some(2), &["b changed by 1"]),
+        ("a", None, &["a left by 4"]),
+        ("a", None, &none),
+        ("b", Some(3), &["b changed by 1"]),
+    ] {
+        assert_eq!(
+            effects(&mut server, document, n),
+            expected,
+            "{document} {n:?}"
+        );
+    }
+    // Where the state before cannot be read, it may have been held.
+    server.reads_previous = false;
+    assert_eq!(
+        effects(&mut server, "c", Some(70)),
+        none,
+        "it did not exist"
+    );
+    assert_eq!(effects(&mut server, "c", Some(71)), ["c left by 1"]);
+    server.assert_frees_everything();
+}
+
+#[test]
+fn documents_that_left_meanwhile_are_told_in_catch_up() {
+    // Few subscriptions are evaluated one by one, many through the matcher.
+    for others in [0, 100] {
+        let mut server = Server::new();
+        let stream = server.welcomed("a");
+        let below = |id: &str| {
+            want(id, "rooms")
+                .filter("n", "<", Kind::IntValue(FILTER))
+                .left()
+        };
+        server.commit("rooms", "a", 1);
+        server.commit("rooms", "b", 50);
+        server.commit("rooms", "a", 50);
+        server.commit("rooms", "b", 51);
+        for other in 0..others {
+            server.send_subscribe(stream, below(&format!("o{other}")).after(1));
+        }
+        server.send_subscribe(stream, below("s").after(1));
+        let effects = take_effects(&mut server, stream);
+        assert_eq!(effects, ["a left by 1"], "{others}");
+        server.assert_frees_everything();
+    }
+}
+
+#[test]
+fn states_before_events_are_wanted_only_where_somebody_asks() {
+    let mut server = Server::new();
+    let stream = server.welcomed("a");
+    let changed = |collection: &str| {
+        let mut event = Event::clone(&event(9, collection, "a", 1));
+        event.previous = Previous::At(3);
+        event
+    };
+    server.subscribe(
+        stream,
+        want("plain", "rooms").filter("n", "<", Kind::IntValue(1)),
+    );
+    server.subscribe(stream, want("all", "rooms").left());
+    assert!(
+        !server.hub.wants_previous(&changed("rooms")),
+        "nothing can leave"
+    );
+    let below = want("left", "rooms").filter("n", "<", Kind::IntValue(1));
+    server.subscribe(stream, below.left());
+    assert!(server.hub.wants_previous(&changed("rooms")));
+    assert!(!server.hub.wants_previous(&changed("halls")));
+    assert!(
+        !server.hub.wants_previous(&event(9, "rooms", "a", 1)),
+        "nothing to read"
+    );
+    server.unsubscribe(stream, "left", 9);
+    assert!(!server.hub.wants_previous(&changed("rooms")));
+    server.assert_frees_everything();
+}
+
+#[test]
+fn a_change_costs_the_live_sets_that_it_touches() {
+    const SETS: i64 = 10_000;
+    let mut server = Server::new();
+    server.audited = false;
+    let stream = server.welcomed("a");
+    server.commit("rooms", "r", 0);
+    for n in 0..SETS {
+        let set = want(&format!("s{n}"), "rooms").filter("n", "==", Kind::IntValue(n));
+        server.send_subscribe(stream, set.snapshot(Bytes::new()));
+    }
+    server.run_until_idle();
+    server.take(stream);
+    let before = server.hub.stats().counters;
+    for n in 1..=100 {
+        server.commit("rooms", "r", n);
+        let touched = take_effects(&mut server, stream);
+        assert_eq!(touched, ["r changed by 1", "r left by 1"]);
+    }
+    let after = server.hub.stats().counters;
+    assert_eq!(
+        (
+            after.left - before.left,
+            after.deliveries - before.deliveries
+        ),
+        (100, 200)
+    );
+    let cost = after.match_cost - before.match_cost;
+    assert!(cost < 100 * 16, "{cost}");
+}
+
 /// One step of a history.
 #[derive(Clone, Debug)]
 enum Op {
@@ -359,6 +576,8 @@ enum Op {
     TableLag(u8),
     Trim { by: u8 },
     Heartbeat,
+    Narrow { kept: u8 },
+    Refill,
 }
 
 fn ops() -> impl Strategy<Value = Vec<Op>> {
@@ -375,6 +594,8 @@ fn ops() -> impl Strategy<Value = Vec<Op>> {
         1 => (0..6_u8).prop_map(Op::TableLag),
         1 => (0..4_u8).prop_map(|by| Op::Trim { by }),
         1 => Just(Op::Heartbeat),
+        1 => (1..5_u8).prop_map(|kept| Op::Narrow { kept }),
+        1 => Just(Op::Refill),
     ];
     prop::collection::vec(op, 0..120)
 }
@@ -389,6 +610,8 @@ proptest! {
         ops in ops(),
         page in 1..5_usize,
         queue in 1..6_usize,
+        window in prop::option::of((1..4_u32, 0..3_u32)),
+        reads_previous: bool,
     ) {
         let limits = Limits {
             page_events: page,
@@ -399,7 +622,19 @@ proptest! {
         for (document, n) in before {
             server.commit("rooms", &format!("r{document:02}"), n.into());
         }
-        let mut holder = Holder::default();
+        server.reads_previous = reads_previous;
+        let window = window.map(|(limit, reserve)| Window {
+            field: "n".to_owned(),
+            limit,
+            reserve,
+            ..Window::default()
+        });
+        let mut holder = Holder {
+            // The bounds of both sides may differ for a while.
+            is_exact: reads_previous && window.is_none(),
+            window,
+            ..Holder::default()
+        };
         let mut attempt = 1;
         let mut stream = server.hello("a", attempt);
         let mut granted = 3;
@@ -440,10 +675,24 @@ proptest! {
                     let as_of = (server.log.len() as u64).saturating_sub(server.table_lag);
                     let first = (server.first + u64::from(by)).min(as_of);
                     server.first = first;
+                    holder.is_exact = false;
                     server.step(Input::Trimmed { first });
                 }
                 Op::Heartbeat => server.send_heartbeat(stream, 1),
-                Op::ReadDocuments | Op::ReadLog => {}
+                Op::Narrow { kept } => {
+                    let number = holder.number;
+                    if let Some(bound) = holder.narrow(kept.into()) {
+                        server.narrow(stream, "s", bound, number);
+                    }
+                }
+                // As for a window of which too little is left.
+                Op::Refill if holder.window.is_some() && holder.incoming.is_none() => {
+                    holder.known = None;
+                    server.take(stream);
+                    granted = 3;
+                    server.send_subscribe(stream, holder.request(granted));
+                }
+                Op::Refill | Op::ReadDocuments | Op::ReadLog => {}
             }
             receive(&mut server, stream, &mut holder);
         }
@@ -452,7 +701,13 @@ proptest! {
         server.send_heartbeat(stream, 2);
         receive(&mut server, stream, &mut holder);
         prop_assert!(holder.incoming.is_none(), "the snapshot never ends");
-        prop_assert_eq!(&holder.documents, &naive(&server.log, server.log.len() as u64));
+        holder.check(&server.log);
+        if let Some(window) = &holder.window
+            && window.bound.is_none()
+        {
+            let head = server.log.len() as u64;
+            prop_assert_eq!(&holder.documents, &naive(&server.log, head));
+        }
         server.assert_frees_everything();
     }
 }

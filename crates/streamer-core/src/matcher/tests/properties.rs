@@ -128,6 +128,7 @@ proptest! {
                 }
                 Step::Change(collection, id, data) => {
                     let event = Event {
+                        previous: crate::Previous::Unknown,
                         collection: Arc::from(collection),
                         ..event_of(id, data)
                     };

@@ -11,6 +11,7 @@ fn event(offset: u64, id: &str, operation: Operation) -> Arc<Event> {
         }
     };
     Arc::new(Event {
+        previous: crate::Previous::Unknown,
         offset,
         database: "default".into(),
         collection: "users".into(),

@@ -1,7 +1,7 @@
 //! The encoding of an event in a record of a segment.
 //!
 //! ```text
-//! operation and flags (1 byte), version, timestamp, age, [skew], [delay],
+//! operation and flags (1 byte), version, timestamp, age, [skew], [delay], [previous],
 //! three lengths of parts of the data, database, collection, document id, each with its length,
 //! the data without its metadata
 //! ```
@@ -19,7 +19,7 @@ use prost::{Message, encoding::encode_varint};
 use super::seal;
 use super::{DecodeError, number, operation, operation_number, put_text, take, text, unseal};
 use crate::{
-    Event, Operation,
+    Event, Operation, Previous,
     log::{
         DocumentKey, KnownNames,
         ingest::{DocumentEvent, DocumentState, METADATA},
@@ -48,6 +48,9 @@ mod flags {
     pub(super) const SKEW: u8 = 1 << 2;
     /// The time by which the modification time is before the timestamp follows.
     pub(super) const DELAY: u8 = 1 << 3;
+    /// The distance to the previous event of the document follows, 0 if the document did not exist. Without
+    /// it nothing is known; segments of version 2 never have it.
+    pub(super) const PREVIOUS: u8 = 1 << 5;
     /// The data is stored as it is, with its metadata.
     pub(super) const WHOLE: u8 = 1 << 4;
 }
@@ -97,8 +100,8 @@ impl StoredEvent {
 
     /// Returns an upper bound of the length of an encoded event.
     pub(crate) fn bound(event: &Event) -> usize {
-        // A byte, and eleven numbers of at most ten bytes.
-        event.weight() + 1 + 11 * 10
+        // A byte, and twelve numbers of at most ten bytes.
+        event.weight() + 1 + 12 * 10
     }
 
     /// Decodes the event at `offset`.
@@ -130,6 +133,7 @@ impl StoredEvent {
                 operation: parts.operation,
                 data,
                 timestamp: parts.timestamp,
+                previous: parts.previous(offset)?,
             }),
             state: parts.state(offset),
             logged_ms: parts.timestamp.wrapping_sub(parts.skew_ms),
@@ -178,6 +182,7 @@ impl StoredEvent {
                 operation,
                 data: body.data,
                 timestamp: body.timestamp,
+                previous: Previous::Unknown,
             }),
             state: DocumentState {
                 version: body.version,
@@ -198,6 +203,8 @@ struct Parts<'a> {
     created_at: i64,
     skew_ms: i64,
     delay_ms: i64,
+    /// The distance to the previous event, if it is stored.
+    previous: Option<u64>,
     /// The lengths of the parts of the data; `None` if it is whole.
     lengths: Option<[usize; METADATA.len()]>,
     database: &'a str,
@@ -217,6 +224,7 @@ impl<'a> Parts<'a> {
         let created_at = timestamp.wrapping_sub(signed(from)?);
         let skew_ms = if has(flags::SKEW) { signed(from)? } else { 0 };
         let delay_ms = if has(flags::DELAY) { signed(from)? } else { 0 };
+        let previous = has(flags::PREVIOUS).then(|| number(from)).transpose()?;
         let mut lengths = None;
         if !has(flags::WHOLE) {
             for length in lengths.insert([0; METADATA.len()]) {
@@ -230,6 +238,7 @@ impl<'a> Parts<'a> {
             created_at,
             skew_ms,
             delay_ms,
+            previous,
             lengths,
             database: text(from)?,
             collection: text(from)?,
@@ -240,6 +249,18 @@ impl<'a> Parts<'a> {
 
     fn key(&self, names: &mut KnownNames) -> DocumentKey {
         names.key(self.database, self.collection, self.document_id)
+    }
+
+    fn previous(&self, offset: u64) -> Result<Previous, DecodeError> {
+        match self.previous {
+            None => Ok(Previous::Unknown),
+            Some(0) => Ok(Previous::Nothing),
+            Some(distance) => match offset.checked_sub(distance) {
+                // Offsets start at 1.
+                None | Some(0) => Err(DecodeError::Invalid),
+                Some(at) => Ok(Previous::At(at)),
+            },
+        }
     }
 
     fn state(&self, offset: u64) -> DocumentState {
@@ -264,7 +285,15 @@ fn encode_head(
     // Not stored if it is small, as it usually is.
     let skew_ms = (skew_ms.unsigned_abs() >= SKEW_MIN_MS).then_some(skew_ms);
     let flag = |is_set: bool, flag: u8| if is_set { flag } else { 0 };
-    let flags = flag(skew_ms.is_some(), flags::SKEW) | flag(delay_ms.is_some(), flags::DELAY);
+    let previous = match &event.previous {
+        Previous::Unknown => None,
+        Previous::Nothing => Some(0),
+        Previous::At(at) => Some(event.offset - at),
+        Previous::Read(previous) => Some(event.offset - previous.offset),
+    };
+    let flags = flag(skew_ms.is_some(), flags::SKEW)
+        | flag(delay_ms.is_some(), flags::DELAY)
+        | flag(previous.is_some(), flags::PREVIOUS);
     out.push(operation_number(event.operation) as u8 | flags | more_flags);
     encode_varint(state.version, out);
     encode_varint(event.timestamp.cast_unsigned(), out);
@@ -273,6 +302,9 @@ fn encode_head(
     put_signed(event.timestamp.wrapping_sub(state.created_at), out);
     for number in [skew_ms, delay_ms].into_iter().flatten() {
         put_signed(number, out);
+    }
+    if let Some(distance) = previous {
+        encode_varint(distance, out);
     }
 }
 

@@ -2,7 +2,7 @@ use std::fmt::Debug;
 
 use super::*;
 use crate::{
-    Operation,
+    Operation, Previous,
     log::{
         KnownNames, Limits, Origin, Submission,
         ingest::{DocumentEvent, ingest},
@@ -51,6 +51,8 @@ fn document(with_event: bool) -> StoredDocument {
     let event = with_event.then(|| {
         Arc::new(Event {
             timestamp,
+            // Not kept: nobody asks for it once the event is trimmed.
+            previous: Previous::Unknown,
             ..(*event).clone()
         })
     });
@@ -120,7 +122,57 @@ fn event_roundtrip() {
             Ok(stored.clone())
         );
         let in_format_1 = stored.encode_format_1();
-        assert_eq!(StoredEvent::decode_format_1(42, &in_format_1), Ok(stored));
+        // Format 1 does not say what was before.
+        let event = Event {
+            previous: Previous::Unknown,
+            ..Event::clone(&stored.event)
+        };
+        let expected = StoredEvent {
+            event: Arc::new(event),
+            ..stored
+        };
+        assert_eq!(StoredEvent::decode_format_1(42, &in_format_1), Ok(expected));
+    }
+}
+
+#[test]
+fn previous_event_is_stored_as_a_distance() {
+    for previous in [
+        Previous::Unknown,
+        Previous::Nothing,
+        Previous::At(41),
+        Previous::At(1),
+    ] {
+        let mut event = event(|_| ());
+        let with_previous = Event {
+            previous: previous.clone(),
+            ..Event::clone(&event.event)
+        };
+        event.event = Arc::new(with_previous);
+        assert_eq!(restored(&event, NOW).0.event.previous, previous);
+        // Read back, it is stored by its offset.
+        let read = Event {
+            offset: 41,
+            previous: Previous::Unknown,
+            ..Event::clone(&event.event)
+        };
+        let with_read = Event {
+            previous: Previous::Read(Arc::new(read)),
+            ..Event::clone(&event.event)
+        };
+        event.event = Arc::new(with_read);
+        assert_eq!(restored(&event, NOW).0.event.previous, Previous::At(41));
+    }
+}
+
+#[test]
+fn previous_event_before_the_log_is_invalid() {
+    let mut encoded = Vec::new();
+    StoredEvent::encode(&event(|_| ()), NOW, &mut encoded);
+    for offset in [1, 32, 33] {
+        // The distance is 33.
+        let decoded = StoredEvent::decode(offset, &encoded, &mut KnownNames::default());
+        assert_eq!(decoded, Err(DecodeError::Invalid), "{offset}");
     }
 }
 

@@ -15,7 +15,9 @@
 use crate::log::encoding::DecodeError;
 
 const MAGIC: [u8; 8] = *b"STDFSEG\0";
-const VERSION: u8 = 2;
+const VERSION: u8 = 3;
+/// The oldest version that is read. Its events do not tell the previous ones of their documents.
+const VERSION_MIN: u8 = 2;
 /// Places of the two copies of the header, in different sectors.
 const COPIES: [usize; 2] = [0, 512];
 const COPY_BYTES: usize = 52;
@@ -46,6 +48,7 @@ pub(super) struct SegmentHeader {
     pub(super) bytes_before: u64,
     /// A random number.
     pub(super) salt: u64,
+    version: u8,
 }
 
 /// The kind of a record.
@@ -96,10 +99,27 @@ pub(super) struct Records<'a> {
 struct Incomplete;
 
 impl SegmentHeader {
+    /// Returns the header of a new segment.
+    pub(super) const fn new(id: u64, base: u64, bytes_before: u64, salt: u64) -> Self {
+        Self {
+            id,
+            base,
+            bytes_before,
+            salt,
+            version: VERSION,
+        }
+    }
+
+    /// Returns whether events of this version may be appended. A program of an older version would
+    /// misread them otherwise.
+    pub(super) const fn is_current(&self) -> bool {
+        self.version == VERSION
+    }
+
     pub(super) fn encode(&self) -> Vec<u8> {
         let mut copy = Vec::with_capacity(COPY_BYTES);
         copy.extend_from_slice(&MAGIC);
-        copy.extend_from_slice(&u64::from(VERSION).to_le_bytes());
+        copy.extend_from_slice(&u64::from(self.version).to_le_bytes());
         for number in [self.salt, self.id, self.base, self.bytes_before] {
             copy.extend_from_slice(&number.to_le_bytes());
         }
@@ -124,12 +144,14 @@ impl SegmentHeader {
                 error = DecodeError::Checksum;
                 continue;
             }
-            if number(content, 8) != u64::from(VERSION) {
+            let version = u8::try_from(number(content, 8)).unwrap_or(u8::MAX);
+            if !(VERSION_MIN..=VERSION).contains(&version) {
                 // The checksum matches, so that this is not damage and the other copy says the
                 // same.
-                return Err(DecodeError::UnknownFormat(content[8]));
+                return Err(DecodeError::UnknownFormat(version));
             }
             return Ok(Self {
+                version,
                 salt: number(content, 16),
                 id: number(content, 24),
                 base: number(content, 32),
@@ -369,12 +391,7 @@ fn half(bytes: &[u8], at: usize) -> u32 {
 mod tests {
     use super::*;
 
-    const HEADER: SegmentHeader = SegmentHeader {
-        id: 3,
-        base: 40,
-        bytes_before: 9,
-        salt: 0x5a17,
-    };
+    const HEADER: SegmentHeader = SegmentHeader::new(3, 40, 9, 0x5a17);
     const BODIES: [&[u8]; 3] = [b"first", b"", b"the third body"];
 
     fn commit(header: SegmentHeader, at: usize) -> Vec<u8> {
@@ -407,6 +424,23 @@ mod tests {
                 assert_eq!(SegmentHeader::decode(&damaged), Ok(HEADER));
                 damaged[COPIES[usize::from(copy == 0)]] ^= 4;
                 assert!(SegmentHeader::decode(&damaged).is_err());
+            }
+        }
+    }
+
+    #[test]
+    fn headers_of_known_versions_are_read() {
+        for (version, is_current) in [(2, Some(false)), (3, Some(true)), (1, None), (4, None)] {
+            let header = SegmentHeader { version, ..HEADER };
+            match SegmentHeader::decode(&header.encode()) {
+                Ok(read) => {
+                    assert_eq!(read, header);
+                    assert_eq!(Some(read.is_current()), is_current, "{version}");
+                }
+                Err(error) => {
+                    assert_eq!(error, DecodeError::UnknownFormat(version));
+                    assert_eq!(is_current, None);
+                }
             }
         }
     }

@@ -146,7 +146,8 @@ impl Segments {
                 scan.cut(&content, &*file, from)?;
                 bytes = segment.header.bytes_before(scan.end);
                 // One of an earlier, larger limit could not be removed for long.
-                let is_usable = segment.length <= segment_bytes.saturating_mul(2);
+                let is_usable = segment.length <= segment_bytes.saturating_mul(2)
+                    && segment.header.is_current();
                 active = is_usable.then(|| Active {
                     segment: Arc::clone(segment),
                     file,
@@ -478,12 +479,12 @@ impl Appender {
     }
 
     fn create(&mut self, head: u64, bound: usize) -> Result<Active, LogError> {
-        let header = SegmentHeader {
-            id: self.next_id,
-            base: head,
-            bytes_before: self.bytes,
-            salt: self.salt.wrapping_add(self.next_id),
-        };
+        let header = SegmentHeader::new(
+            self.next_id,
+            head,
+            self.bytes,
+            self.salt.wrapping_add(self.next_id),
+        );
         let length = self
             .segment_bytes
             // A commit never spans two segments, so that a large one gets a segment of its size.

@@ -1,0 +1,135 @@
+//! `steadfast streamer subscribe --order-by`: the first documents of an order, and their changes.
+
+use std::str::FromStr;
+
+use serde_json::json;
+use steadfast_streamer::{Direction, LiveWindow, WindowUpdate, client::Change};
+use tokio::select;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    document::with_data,
+    output::{self, STRONG, styled},
+};
+
+/// The order of a window: `FIELD`, `FIELD:asc` or `FIELD:desc`.
+#[derive(Clone, Debug)]
+pub(crate) struct OrderBy {
+    pub(crate) field: String,
+    pub(crate) direction: Direction,
+}
+
+impl FromStr for OrderBy {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (field, direction) = match text.rsplit_once(':') {
+            None => (text, Direction::Ascending),
+            Some((field, "asc")) => (field, Direction::Ascending),
+            Some((field, "desc")) => (field, Direction::Descending),
+            Some((_, other)) => return Err(format!("{other:?} is neither asc nor desc")),
+        };
+        if field.is_empty() {
+            return Err("the field is missing; write FIELD or FIELD:desc".to_owned());
+        }
+        Ok(Self {
+            field: field.to_owned(),
+            direction,
+        })
+    }
+}
+
+/// Prints the updates of a window until it is interrupted or the server refuses.
+pub(super) async fn print(
+    window: &mut LiveWindow,
+    as_json: bool,
+    stop: &CancellationToken,
+) -> anyhow::Result<()> {
+    loop {
+        let update = select! {
+            biased;
+            () = stop.cancelled() => return Ok(()),
+            update = window.next() => update,
+        };
+        let Some(update) = update.transpose()? else {
+            return Ok(());
+        };
+        if as_json {
+            output::line(&json_line(&update, window))?;
+        } else {
+            print_text(&update, window)?;
+        }
+    }
+}
+
+fn print_text(update: &WindowUpdate, window: &LiveWindow) -> anyhow::Result<()> {
+    let (what, id, index) = match update {
+        WindowUpdate::Entered { id, index } => ("enters", id, index),
+        WindowUpdate::Changed { id, index } => ("changes", id, index),
+        WindowUpdate::Moved { id, to, .. } => ("moves", id, to),
+        WindowUpdate::Left { id, index } => ("leaves", id, index),
+        // The prompt for whoever waits for the first state is its documents.
+        _ => return Ok(()),
+    };
+    let data = document(window, id).map_or_else(String::new, |change| {
+        format!(" {}", String::from_utf8_lossy(&change.data))
+    });
+    // People count from 1.
+    let place = format!("#{}", index + 1);
+    output::line(&format!(
+        "{what:<7} {place:<4} {}{data}",
+        styled(STRONG, id)
+    ))
+}
+
+fn json_line(update: &WindowUpdate, window: &LiveWindow) -> String {
+    let (mut object, id) = match update {
+        WindowUpdate::Entered { id, index } => (json!({ "type": "entered", "index": index }), id),
+        WindowUpdate::Changed { id, index } => (json!({ "type": "changed", "index": index }), id),
+        WindowUpdate::Moved { id, from, to } => {
+            (json!({ "type": "moved", "from": from, "index": to }), id)
+        }
+        WindowUpdate::Left { id, index } => {
+            return json!({ "type": "left", "index": index, "id": &**id }).to_string();
+        }
+        WindowUpdate::Whole => {
+            let position = window.position().map(|position| position.to_string());
+            return json!({ "type": "whole", "position": position }).to_string();
+        }
+        other => return json!({ "type": "other", "update": format!("{other:?}") }).to_string(),
+    };
+    object["id"] = (**id).into();
+    match document(window, id) {
+        Some(change) => with_data(object, &change.data),
+        None => object.to_string(),
+    }
+}
+
+/// Returns a document that is shown. One that left with the same item is no longer.
+fn document<'a>(window: &'a LiveWindow, id: &str) -> Option<&'a Change> {
+    let mut documents = window.documents().iter();
+    documents.find(|change| &*change.document_id == id)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_order_is_a_field_and_a_direction() {
+        for (text, expected) in [
+            ("total", Ok(("total", Direction::Ascending))),
+            ("a.b:desc", Ok(("a.b", Direction::Descending))),
+            ("a:b:asc", Ok(("a:b", Direction::Ascending))),
+            ("total:down", Err("\"down\" is neither asc nor desc")),
+            (
+                ":desc",
+                Err("the field is missing; write FIELD or FIELD:desc"),
+            ),
+        ] {
+            let read = text.parse::<OrderBy>();
+            let read = read.as_ref().map(|it| (&*it.field, it.direction));
+            assert_eq!(read.map_err(String::as_str), expected, "{text}");
+        }
+    }
+}
