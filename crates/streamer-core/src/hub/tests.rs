@@ -4,6 +4,7 @@ mod audit;
 mod catching_up;
 mod ends;
 mod flow;
+mod leaving;
 mod model;
 mod overload;
 mod plain;

@@ -1,0 +1,159 @@
+//! Documents that leave a filter: who is told, and what that costs.
+
+use bytes::Bytes;
+use steadfast_wire::streamer::{streamer_message::Payload, value::Kind};
+
+use super::server::*;
+use crate::{Event, Previous, hub::*};
+
+/// Takes the deliveries of a stream, each as the id of its document and what happened to it.
+fn take_effects(server: &mut Server, stream: StreamId) -> Vec<String> {
+    server.run_until_idle();
+    let effects = server.take(stream).into_iter().filter_map(|it| match it {
+        Payload::Delivery(delivery) => {
+            let event = delivery.event.expect("an event");
+            let what = if delivery.left { "left" } else { "changed" };
+            Some(format!(
+                "{} {what} by {}",
+                event.document_id, event.operation
+            ))
+        }
+        _ => None,
+    });
+    effects.collect()
+}
+
+#[test]
+fn only_who_held_a_document_is_told_that_it_left() {
+    let mut server = Server::new();
+    let stream = server.welcomed("a");
+    let below = |id| {
+        want(id, "rooms")
+            .filter("n", "<", Kind::IntValue(10))
+            .left()
+    };
+    server.subscribe(stream, below("s"));
+    let effects = |server: &mut Server, document: &str, n: Option<i64>| {
+        match n {
+            Some(n) => server.commit("rooms", document, n),
+            None => server.commit_delete("rooms", document),
+        };
+        take_effects(server, stream)
+    };
+    let none: [&str; 0] = [];
+    for (document, n, expected) in [
+        ("a", Some(50), &none[..]),
+        ("a", Some(51), &none),
+        ("a", Some(5), &["a changed by 1"]),
+        ("a", Some(60), &["a left by 1"]),
+        ("a", Some(61), &none),
+        ("a", None, &none),
+        ("a", Some(1), &["a changed by 1"]),
+        ("b", Some(2), &["b changed by 1"]),
+        ("a", None, &["a left by 4"]),
+        ("a", None, &none),
+        ("b", Some(3), &["b changed by 1"]),
+    ] {
+        assert_eq!(
+            effects(&mut server, document, n),
+            expected,
+            "{document} {n:?}"
+        );
+    }
+    // Where the state before cannot be read, it may have been held.
+    server.reads_previous = false;
+    assert_eq!(
+        effects(&mut server, "c", Some(70)),
+        none,
+        "it did not exist"
+    );
+    assert_eq!(effects(&mut server, "c", Some(71)), ["c left by 1"]);
+    server.assert_frees_everything();
+}
+
+#[test]
+fn documents_that_left_meanwhile_are_told_in_catch_up() {
+    // Few subscriptions are evaluated one by one, many through the matcher.
+    for others in [0, 100] {
+        let mut server = Server::new();
+        let stream = server.welcomed("a");
+        let below = |id: &str| {
+            want(id, "rooms")
+                .filter("n", "<", Kind::IntValue(10))
+                .left()
+        };
+        server.commit("rooms", "a", 1);
+        server.commit("rooms", "b", 50);
+        server.commit("rooms", "a", 50);
+        server.commit("rooms", "b", 51);
+        for other in 0..others {
+            server.send_subscribe(stream, below(&format!("o{other}")).after(1));
+        }
+        server.send_subscribe(stream, below("s").after(1));
+        let effects = take_effects(&mut server, stream);
+        assert_eq!(effects, ["a left by 1"], "{others}");
+        server.assert_frees_everything();
+    }
+}
+
+#[test]
+fn states_before_events_are_wanted_only_where_somebody_asks() {
+    let mut server = Server::new();
+    let stream = server.welcomed("a");
+    let changed = |collection: &str| {
+        let mut event = Event::clone(&event(9, collection, "a", 1));
+        event.previous = Previous::At(3);
+        event
+    };
+    server.subscribe(
+        stream,
+        want("plain", "rooms").filter("n", "<", Kind::IntValue(1)),
+    );
+    server.subscribe(stream, want("all", "rooms").left());
+    assert!(
+        !server.hub.wants_previous(&changed("rooms")),
+        "nothing can leave"
+    );
+    let below = want("left", "rooms").filter("n", "<", Kind::IntValue(1));
+    server.subscribe(stream, below.left());
+    assert!(server.hub.wants_previous(&changed("rooms")));
+    assert!(!server.hub.wants_previous(&changed("halls")));
+    assert!(
+        !server.hub.wants_previous(&event(9, "rooms", "a", 1)),
+        "nothing to read"
+    );
+    server.unsubscribe(stream, "left", 9);
+    assert!(!server.hub.wants_previous(&changed("rooms")));
+    server.assert_frees_everything();
+}
+
+#[test]
+fn a_change_costs_the_live_sets_that_it_touches() {
+    const SETS: i64 = 10_000;
+    let mut server = Server::new();
+    server.audited = false;
+    let stream = server.welcomed("a");
+    server.commit("rooms", "r", 0);
+    for n in 0..SETS {
+        let set = want(&format!("s{n}"), "rooms").filter("n", "==", Kind::IntValue(n));
+        server.send_subscribe(stream, set.snapshot(Bytes::new()));
+    }
+    server.run_until_idle();
+    server.take(stream);
+    let before = server.hub.stats().counters;
+    for n in 1..=100 {
+        server.commit("rooms", "r", n);
+        let touched = take_effects(&mut server, stream);
+        assert_eq!(touched, ["r changed by 1", "r left by 1"]);
+    }
+    let after = server.hub.stats().counters;
+    assert_eq!(
+        (
+            after.left - before.left,
+            after.deliveries - before.deliveries
+        ),
+        (100, 200)
+    );
+    let cost = after.match_cost - before.match_cost;
+    assert!(cost < 100 * 16, "{cost}");
+}
