@@ -343,7 +343,10 @@ fn send(batch: &mut Batch, subscription: &mut Subscription, stream: &mut Stream,
     }
     cx.counters.snapshot_documents += count;
     let (cursor, follows) = (snapshot.cursor(cx), snapshot.follows());
-    let window = subscription.window().filter(|_| begins).map(WindowState::bound);
+    let window = subscription
+        .window()
+        .filter(|_| begins)
+        .map(WindowState::bound);
     let (bound, number) = window.unwrap_or_default();
     // The documents are encoded already, so that the fields before and after them are messages of their
     // own.
