@@ -147,6 +147,13 @@ fn read_from_streamer(payload: streamer_message::Payload) -> Option<plain::FromS
         .payload
 }
 
+fn bound() -> streamer::WindowBound {
+    streamer::WindowBound {
+        document_id: "d".into(),
+        value: Some(streamer::window_bound::Value::StringValue("v".into())),
+    }
+}
+
 #[test]
 fn gateway_messages_with_profile_fields_keep_plain_fields() {
     let subscribe = streamer::SubscribeRequest {
@@ -158,6 +165,13 @@ fn gateway_messages_with_profile_fields_keep_plain_fields() {
             cursor: vec![7; 9].into(),
         }),
         left: true,
+        window: Some(Box::new(streamer::Window {
+            field: "n".into(),
+            descending: true,
+            limit: u32::MAX,
+            reserve: u32::MAX,
+            bound: Some(bound()),
+        })),
         ..subscribe()
     };
     assert_eq!(
@@ -194,6 +208,7 @@ fn server_messages_with_profile_fields_keep_plain_fields() {
         request: u64::MAX,
         snapshot: true,
         left: true,
+        window: true,
     };
     let plain_response = plain::SubscribeResponse {
         subscription_id: "s1".into(),
@@ -246,6 +261,8 @@ fn payloads_of_the_profile_read_as_messages_without_payload() {
         subscription_id: "s1".into(),
         messages: 256,
         bytes: 1 << 20,
+        bound: Some(Box::new(bound())),
+        snapshot: u32::MAX,
     };
     for payload in [
         gateway_message::Payload::Hello(hello),
