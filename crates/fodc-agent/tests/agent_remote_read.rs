@@ -227,7 +227,7 @@ async fn ranges_include_both_ends_in_each_query() {
 async fn refused_read_names_the_reason() {
     let exporter = Exporter::page("m 1\n");
     let mut config = config([exporter.url()]);
-    config.read.bytes = 100;
+    config.read.bytes = Some(100);
     let agent = Agent::start(config).await.unwrap();
     page_with(&agent, "\nm 1 ").await;
     let address = agent.addresses().http.unwrap();

@@ -78,6 +78,19 @@ pub(crate) struct Args {
     /// [default: an eighth of the budget; at least 1MiB for each endpoint, at most 64MiB]
     #[arg(long, env, hide_short_help = true)]
     page_memory: Option<Given<Size>>,
+    /// Maximum size of a response to a remote read before compression; all that are not sent yet share as
+    /// much [default: an eighth of the budget; at least 8MiB, at most 64MiB]
+    #[arg(long, env, hide_short_help = true)]
+    read_max_size: Option<Given<Size>>,
+    /// Maximum number of samples of a remote read [default: 4000000]
+    #[arg(long, env, hide_short_help = true)]
+    read_max_samples: Option<Given<usize>>,
+    /// Timeout of a remote read [default: 30s]
+    #[arg(long, env, hide_short_help = true)]
+    read_timeout: Option<Given<Duration>>,
+    /// Number of remote reads that run at a time; others wait [default: 2]
+    #[arg(long, env, hide_short_help = true)]
+    read_max_concurrent: Option<Given<usize>>,
     /// Store the timestamps on lines in addition to the time of the scrape
     #[arg(long, env, hide_short_help = true)]
     honor_timestamps: Option<Given<bool>>,
@@ -278,6 +291,11 @@ pub(super) fn config(args: Args, settings: &mut Settings) -> Config {
     settings.set(&mut config.page.samples, args.max_page_samples);
     config.page_memory = settings.get(args.page_memory).map(|Size(bytes)| bytes);
     settings.set(&mut config.honor_timestamps, args.honor_timestamps);
+    let read_bytes = settings.get(args.read_max_size);
+    config.read.bytes = read_bytes.map(|Size(bytes)| usize::try_from(bytes).unwrap_or(usize::MAX));
+    settings.set(&mut config.read.samples, args.read_max_samples);
+    settings.set(&mut config.read.deadline, args.read_timeout);
+    settings.set(&mut config.read.concurrent, args.read_max_concurrent);
     // Only flags contradict each other: a flag overrides what the file or a variable says.
     if settings.is_flag("in_memory") && settings.is_flag("data") {
         let what = "cannot be used with --data; give one of the two".to_owned();
@@ -561,6 +579,10 @@ fn setting_of(field: &str) -> &str {
         "timeout" => "scrape_timeout",
         "page_bytes" => "max_page_size",
         "page.samples" => "max_page_samples",
+        "read.bytes" => "read_max_size",
+        "read.samples" => "read_max_samples",
+        "read.deadline" => "read_timeout",
+        "read.concurrent" => "read_max_concurrent",
         "uplink.proxy" => "proxy_addr",
         "uplink.heartbeat_interval" => "heartbeat_interval",
         "uplink.reconnect_interval" => "reconnect_interval",

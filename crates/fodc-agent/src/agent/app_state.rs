@@ -35,6 +35,8 @@ pub(super) struct AppState {
     /// The labels of each endpoint.
     pub(super) labels: Vec<BTreeMap<String, String>>,
     pub(super) read: ReadLimits,
+    /// The bytes of a response to a remote read.
+    pub(super) read_bytes: usize,
     pub(super) scrape_timeout: Duration,
     pub(super) interval: Duration,
     pub(super) clock: Arc<dyn Clock>,
@@ -65,12 +67,13 @@ impl AppState {
             views,
             labels: labels.collect(),
             read: config.read,
+            read_bytes: config.read_bytes(),
             scrape_timeout: config.scrape_limits().timeout,
             interval: config.interval,
             clock: Arc::clone(&config.clock),
             pages: Arc::new(Semaphore::new(PAGES)),
             reads: Arc::new(Semaphore::new(config.read.concurrent)),
-            unread: UnreadMemory::new(config.read.bytes),
+            unread: UnreadMemory::new(config.read_bytes()),
         }
     }
 }

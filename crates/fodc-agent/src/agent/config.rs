@@ -85,8 +85,9 @@ pub enum Storage {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ReadLimits {
     /// The bytes of a response before compression; a longer one is refused. All compressed responses
-    /// that clients have not read yet share as many. Default 64 MiB.
-    pub bytes: usize,
+    /// that clients have not read yet share as many. `None` is an eighth of the budget, at least 8 MiB
+    /// and at most 64 MiB.
+    pub bytes: Option<usize>,
     /// The samples of a response; a longer one is refused. Default 4 million.
     pub samples: usize,
     /// The time for a response. Default 30 s.
@@ -255,7 +256,7 @@ impl Config {
             ),
             ("page_bytes", self.page_bytes == 0),
             ("page.samples", self.page.samples == 0),
-            ("read.bytes", self.read.bytes == 0),
+            ("read.bytes", self.read.bytes == Some(0)),
             ("read.samples", self.read.samples == 0),
             ("read.deadline", self.read.deadline.is_zero()),
             ("read.concurrent", self.read.concurrent == 0),
@@ -350,6 +351,12 @@ impl Config {
         }
     }
 
+    pub(super) fn read_bytes(&self) -> usize {
+        // As much as pages take by default. Clamped first, so that it fits every `usize`.
+        let default = (self.budget / 8).clamp(8 << 20, 64 << 20) as usize;
+        self.read.bytes.unwrap_or(default)
+    }
+
     pub(super) fn scrape_limits(&self) -> ScrapeLimits {
         // Prometheus limits a scrape to the interval, too; 5 s keeps a long interval responsive.
         let usual = self.interval.min(Duration::from_secs(5));
@@ -363,7 +370,7 @@ impl Config {
 impl Default for ReadLimits {
     fn default() -> Self {
         Self {
-            bytes: 64 << 20,
+            bytes: None,
             samples: 4_000_000,
             deadline: Duration::from_secs(30),
             concurrent: 2,
@@ -453,3 +460,19 @@ impl fmt::Display for ConfigFaults {
 }
 
 impl std::error::Error for ConfigFaults {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_of_remote_reads_follow_the_budget() {
+        let mut config = Config::new(vec![Endpoint::local(1)]);
+        for (budget, expected) in [(16, 8), (64, 8), (256, 32), (4096, 64)] {
+            config.budget = budget << 20;
+            assert_eq!(config.read_bytes(), expected << 20, "{budget} MiB");
+        }
+        config.read.bytes = Some(5);
+        assert_eq!(config.read_bytes(), 5);
+    }
+}

@@ -36,7 +36,7 @@ use self::{
     response::{ResponseWriter, TooLong},
     staleness::{StalenessRule, with_stale_markers},
 };
-use super::{app_state::AppState, config::ReadLimits, record_queries};
+use super::{app_state::AppState, record_queries};
 
 /// The limit in bytes on an uncompressed request.
 const REQUEST_BYTES: usize = 4 << 20;
@@ -60,13 +60,13 @@ enum ReadError {
     #[error(transparent)]
     Matcher(#[from] MatcherError),
     #[error(
-        "response is longer than {0} bytes: query fewer series or a shorter time, or raise the limit \
-         of the agent"
+        "response is longer than {0} bytes: query fewer series or a shorter time, or raise the agent's \
+         --read-max-size"
     )]
     TooLong(usize),
     #[error(
-        "query selects more than {0} samples: query fewer series or a shorter time, or raise the limit \
-         of the agent"
+        "query selects more than {0} samples: query fewer series or a shorter time, or raise the \
+         agent's --read-max-samples"
     )]
     TooManySamples(usize),
     #[error("cannot read the record: {0}")]
@@ -183,10 +183,11 @@ fn read(
     let mut selecting = Selecting {
         state,
         form,
-        left: state.read,
+        bytes_left: state.read_bytes,
+        samples_left: state.read.samples,
         cancelled,
     };
-    let mut response = ResponseWriter::new(state.read.bytes);
+    let mut response = ResponseWriter::new(state.read_bytes);
     let mut frames = Vec::new();
     for (index, query) in request.queries.iter().enumerate() {
         // Compiled for one query at a time: an expression may grow a thousandfold.
@@ -198,7 +199,7 @@ fn read(
                 response.reserve(found.iter().map(Found::response_bytes).sum());
                 for series in found {
                     let added = response.series(&series.encoded);
-                    added.map_err(|TooLong| ReadError::TooLong(state.read.bytes))?;
+                    added.map_err(|TooLong| ReadError::TooLong(state.read_bytes))?;
                 }
                 response.end_query();
             }
@@ -274,8 +275,8 @@ impl Found {
 struct Selecting<'a> {
     state: &'a AppState,
     form: Form,
-    /// The rest of the limits.
-    left: ReadLimits,
+    bytes_left: usize,
+    samples_left: usize,
     cancelled: &'a AtomicBool,
 }
 
@@ -332,8 +333,8 @@ impl Selecting<'_> {
             return Err(ReadError::Abandoned);
         }
         // Markers count as well: they are samples of the response.
-        let rest = self.left.samples.checked_sub(samples.len());
-        self.left.samples = rest.ok_or(ReadError::TooManySamples(self.state.read.samples))?;
+        let rest = self.samples_left.checked_sub(samples.len());
+        self.samples_left = rest.ok_or(ReadError::TooManySamples(self.state.read.samples))?;
         let (labels, encoded) = match self.form {
             Form::Samples => {
                 let series = TimeSeries { labels, samples };
@@ -345,8 +346,8 @@ impl Selecting<'_> {
                 (labels, encoded)
             }
         };
-        let rest = self.left.bytes.checked_sub(encoded.len());
-        self.left.bytes = rest.ok_or(ReadError::TooLong(self.state.read.bytes))?;
+        let rest = self.bytes_left.checked_sub(encoded.len());
+        self.bytes_left = rest.ok_or(ReadError::TooLong(self.state.read_bytes))?;
         Ok(Found { labels, encoded })
     }
 }
