@@ -140,7 +140,8 @@ impl AgentJson {
             write_head(self.response.id.as_str(), out);
         }
         for (index, point) in group.points.iter().enumerate().skip(first) {
-            if out.len() >= PIECE {
+            // At least one, because a group of which none is written begins anew.
+            if out.len() >= PIECE && index > first {
                 self.written = (at, index);
                 return;
             }

@@ -164,3 +164,29 @@ async fn other_tasks_run_between_short_steps_of_a_long_response() {
     assert!(pieces > 20, "{pieces} pieces");
     assert!(pauses >= 5 + pieces - 1, "{pauses} pauses, {pieces} pieces");
 }
+
+#[tokio::test(start_paused = true)]
+async fn pieces_may_end_anywhere_in_a_series() {
+    let state = Arc::new(State::new(Config::default()));
+    let streams = register(&state, &["db-0"]);
+    for before in PIECE - 128..=PIECE {
+        let (mut gathering, _permits) = gather(&state).await;
+        respond(&state, "db-0", streams[0], samples(&state, 3));
+        gathering.collect_for(FIRST_BYTES).await;
+        let response = gathering.take_gathered().responses.remove(0);
+        let mut agent = AgentJson::new(response, false);
+        let (mut has_elements, mut body) = (false, "[".to_owned());
+        // Something else has been written to the piece.
+        let mut out = " ".repeat(before);
+        while agent.step(&Filter::default(), &mut has_elements, &mut out) {
+            if out.len() >= PIECE {
+                body.push_str(&out);
+                out.clear();
+            }
+        }
+        body.push_str(&out);
+        body.push(']');
+        let json: serde_json::Value = serde_json::from_str(&body).unwrap();
+        assert_eq!(json[0]["data"].as_array().unwrap().len(), 3, "{before}");
+    }
+}
