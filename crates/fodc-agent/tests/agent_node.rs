@@ -24,7 +24,7 @@ use tokio::time::sleep;
 
 /// Starts an agent beside a node at this address, which asks it five times a second.
 async fn agent_beside(address: SocketAddr, proxy: &Proxy, exporter: &Exporter) -> Agent {
-    Agent::start(settings(address, proxy, exporter))
+    Agent::start(settings(address, proxy.grpc_address(), exporter))
         .await
         .unwrap()
 }
@@ -58,7 +58,7 @@ async fn first_port_with_a_role_counts() {
     for role in [Role::Meta, Role::Data, Role::Liaison] {
         stubs.push(StubNode::start(node("a", &[role], &[])).await);
     }
-    let mut config = settings(stubs[0].address, &proxy, &exporter);
+    let mut config = settings(stubs[0].address, proxy.grpc_address(), &exporter);
     config.node.cluster_state = stubs.iter().map(|stub| stub.address).collect();
     let agent = Agent::start(config).await.unwrap();
     for _ in 0..10 {
@@ -134,7 +134,7 @@ async fn proxy_shows_the_lifecycle_of_the_node() {
     let stub = StubNode::start(node("a", &[Role::Data], &[])).await;
     let reports = tempfile::tempdir().unwrap();
     std::fs::write(reports.path().join("2026-03-01.json"), "{}").unwrap();
-    let mut config = settings(stub.address, &proxy, &exporter);
+    let mut config = settings(stub.address, proxy.grpc_address(), &exporter);
     config.node.lifecycle = Some(stub.address);
     config.node.lifecycle_reports = Some(reports.path().to_owned());
     let agent = Agent::start(config).await.unwrap();

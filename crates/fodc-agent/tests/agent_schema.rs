@@ -53,7 +53,7 @@ impl Cluster {
         data.state().schema = Some(schema("content"));
         fill_registry(&mut liaison.state());
         let start = async |address: SocketAddr, pod: &str, is_liaison: bool| {
-            let mut config = settings(address, &proxy, &exporter);
+            let mut config = settings(address, proxy.grpc_address(), &exporter);
             let identity = &mut config.uplink.as_mut().unwrap().identity;
             pod.clone_into(&mut identity.pod_name);
             config.node.schema_registry = is_liaison.then_some(address);

@@ -7,17 +7,17 @@
 
 mod agent_support;
 
-use std::{fs, net::SocketAddr, path::Path, sync::Arc, time::Duration};
+use std::{fs, net::SocketAddr, time::Duration};
 
 use agent_support::{
     LIMIT, config,
-    exporter::{Exporter, respond},
-    http, page_with, stop,
+    exporter::Exporter,
+    http, page_with,
+    pressure::{memory_page, pprof, profiler},
+    stop,
 };
 use serde_json::{Value, json};
-use steadfast_fodc_agent::{
-    Agent, Config, CrashPattern, PressureProfiler, UplinkConfig, identity::Identity,
-};
+use steadfast_fodc_agent::{Agent, Config, CrashPattern, UplinkConfig, identity::Identity};
 use steadfast_fodc_proxy::{self as proxy, Proxy};
 use tokio::time::{Instant, sleep};
 
@@ -59,37 +59,6 @@ async fn json_when(address: SocketAddr, path: &str, holds: impl Fn(&Value) -> bo
 
 fn len(page: &Value) -> usize {
     page.as_array().map_or(usize::MAX, Vec::len)
-}
-
-/// Serves a page on which a process uses this share of its memory.
-fn memory_page(rss: u64) -> Exporter {
-    Exporter::page(format!(
-        "process_resident_memory_bytes {rss}\n\
-         banyandb_memory_protector_cgroup_limit_bytes 1000\n"
-    ))
-}
-
-/// Serves profiles of three mebibytes, or a status.
-fn pprof(status: &'static str) -> Exporter {
-    Exporter::new(Arc::new(move |request, stream| {
-        let byte = if request.head.starts_with("GET /debug/pprof/heap ") {
-            b'h'
-        } else {
-            assert!(
-                request
-                    .head
-                    .starts_with("GET /debug/pprof/goroutine?debug=0 ")
-            );
-            b'g'
-        };
-        respond(stream, status, "", &vec![byte; 3 << 20])
-    }))
-}
-
-fn profiler(pprof: &Exporter, directory: &Path) -> PressureProfiler {
-    let mut profiler = PressureProfiler::new(pprof.address().port());
-    directory.clone_into(&mut profiler.directory);
-    profiler
 }
 
 #[tokio::test]

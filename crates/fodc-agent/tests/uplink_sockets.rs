@@ -1,4 +1,4 @@
-//! The uplink on real sockets, against proxies of three versions.
+//! The uplink on real sockets, against proxies of every version.
 #![expect(
     clippy::unwrap_used,
     reason = "a test stops at the first thing that is not as it should be"
@@ -52,8 +52,8 @@ async fn leave(uplink: Uplink) {
 }
 
 #[tokio::test]
-async fn three_proxy_versions_register_and_query() {
-    for dialect in [Dialect::Seed, Dialect::Release, Dialect::Newest] {
+async fn each_proxy_version_registers_and_queries() {
+    for dialect in Dialect::ALL {
         let mut proxy = Proxy::start(Behaviour::of(dialect));
         let uplink = fast_uplink(proxy.addr.to_string(), Regular::of(3));
         within("registered", uplink.connect()).await.unwrap();
@@ -118,7 +118,7 @@ async fn connected_only_after_registration() {
 
 #[tokio::test]
 async fn response_too_large_for_the_proxy_is_cut() {
-    for (dialect, whole) in [(Dialect::Release, false), (Dialect::Newest, true)] {
+    for (dialect, whole) in [(Dialect::V0_10_3, false), (Dialect::Newest, true)] {
         let mut proxy = Proxy::start(Behaviour::of(dialect));
         let record = Regular {
             padding: 600,
@@ -177,7 +177,7 @@ async fn unread_response_delays_no_heartbeat() {
 async fn close_with_a_full_send_buffer_ends_in_time() {
     let proxy = Proxy::start(Behaviour {
         ignores_responses: true,
-        ..Behaviour::of(Dialect::Release)
+        ..Behaviour::of(Dialect::V0_10_3)
     });
     let between = proxy.behind();
     let record = Regular {

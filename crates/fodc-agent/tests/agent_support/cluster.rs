@@ -1,4 +1,4 @@
-//! Agents beside a database node, with our proxy.
+//! Agents beside a database node, with a proxy.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -17,14 +17,14 @@ pub(crate) async fn start_proxy() -> Proxy {
 }
 
 /// Returns the settings of an agent beside a node at this address, which asks it five times a second.
-pub(crate) fn settings(address: SocketAddr, proxy: &Proxy, exporter: &Exporter) -> Config {
+pub(crate) fn settings(address: SocketAddr, proxy: SocketAddr, exporter: &Exporter) -> Config {
     let mut config = config([exporter.url()]);
     let identity = Identity {
         role: Identity::ROLE_UNKNOWN.to_owned(),
         pod_name: "db-0".to_owned(),
         ..Identity::default()
     };
-    let mut uplink = UplinkConfig::new(proxy.grpc_address().to_string(), identity);
+    let mut uplink = UplinkConfig::new(proxy.to_string(), identity);
     uplink.reconnect_interval = Duration::from_millis(100);
     config.uplink = Some(uplink);
     config.node.cluster_state = vec![address];

@@ -6,6 +6,7 @@ pub(crate) mod cluster;
 pub(crate) mod exporter;
 pub(crate) mod http;
 pub(crate) mod node;
+pub(crate) mod pressure;
 pub(crate) mod schema;
 
 use std::time::Duration;

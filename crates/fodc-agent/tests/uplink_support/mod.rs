@@ -8,6 +8,7 @@
     reason = "a test stops at the first thing that is not as it should be"
 )]
 
+pub(crate) mod lane;
 pub(crate) mod record;
 pub(crate) mod scripted;
 pub(crate) mod server;

@@ -1,5 +1,5 @@
 //! Proxies on real sockets that behave like the originals: headers only with the first message, a
-//! crash without the nested address, and the message limits of their versions.
+//! crash without the nested address, and the methods and message limits of their versions.
 
 use std::{
     collections::BTreeMap,
@@ -22,17 +22,34 @@ use tokio::{net::TcpListener, runtime::Runtime, sync::mpsc, time::timeout};
 use tokio_stream::wrappers::{TcpListenerStream, UnboundedReceiverStream};
 use tonic::{Request, Response, Status, Streaming};
 
-type Responses<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+use super::lane::Lanes;
+
+pub(super) type Responses<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 /// A version of the original proxy.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Dialect {
     /// The first version: knows agents by address, and crashes without one.
     Seed,
-    /// The releases: know agents by pod name.
-    Release,
-    /// The newest version: as the releases, with larger messages.
+    /// The first release: knows agents by pod name, and has the topology.
+    V0_10_0,
+    /// Has the lifecycle, too.
+    V0_10_1,
+    V0_10_2,
+    V0_10_3,
+    /// Has every stream, and larger messages.
     Newest,
+}
+
+impl Dialect {
+    pub(crate) const ALL: [Self; 6] = [
+        Self::Seed,
+        Self::V0_10_0,
+        Self::V0_10_1,
+        Self::V0_10_2,
+        Self::V0_10_3,
+        Self::Newest,
+    ];
 }
 
 /// The behaviour of a proxy.
@@ -69,6 +86,7 @@ pub(crate) struct ProxyLog {
     pub(crate) registrations: Vec<RegisterAgentRequest>,
     pub(crate) refusals: u64,
     pub(crate) heartbeats: u64,
+    pub(crate) last_heartbeat: RegisterAgentRequest,
     /// Requests that would have crashed the original.
     pub(crate) crashes: u64,
     /// The agents whose registration stream is open.
@@ -82,6 +100,8 @@ pub(crate) struct Proxy {
     pub(crate) addr: SocketAddr,
     pub(crate) log: Arc<Mutex<ProxyLog>>,
     pub(crate) responses: mpsc::UnboundedReceiver<(String, StreamMetricsRequest)>,
+    /// The other streams since the start of the proxy.
+    pub(crate) lanes: Lanes,
     runtime: Option<Runtime>,
 }
 
@@ -90,6 +110,7 @@ struct Service {
     behaviour: Behaviour,
     log: Arc<Mutex<ProxyLog>>,
     responses: mpsc::UnboundedSender<(String, StreamMetricsRequest)>,
+    lanes: Lanes,
 }
 
 impl Proxy {
@@ -117,14 +138,16 @@ impl Proxy {
             socket
         };
         let (sender, responses) = mpsc::unbounded_channel();
+        let lanes = Lanes::of(behaviour.dialect);
         let service = Service {
             behaviour,
             log: Arc::clone(&log),
             responses: sender,
+            lanes: lanes.clone(),
         };
         let message_bytes = match behaviour.dialect {
-            Dialect::Seed | Dialect::Release => 4 << 20,
             Dialect::Newest => 32 << 20,
+            _ => 4 << 20,
         };
         let listener: TcpListener = {
             let _entered = runtime.enter();
@@ -145,6 +168,7 @@ impl Proxy {
             addr,
             log,
             responses,
+            lanes,
             runtime: Some(runtime),
         }
     }
@@ -265,7 +289,7 @@ impl Service {
                 Some("nil pointer dereference".to_owned())
             }
             (Dialect::Seed, Some(_)) => None,
-            (Dialect::Release | Dialect::Newest, _) => {
+            _ => {
                 let none = request.pod_name.is_empty();
                 none.then(|| "pod name cannot be empty".to_owned())
             }
@@ -328,7 +352,11 @@ impl FodcService for Service {
             let status = loop {
                 tokio::select! {
                     heard = requests.message() => match heard {
-                        Ok(Some(_)) => service.log().heartbeats += 1,
+                        Ok(Some(heartbeat)) => {
+                            let mut log = service.log();
+                            log.heartbeats += 1;
+                            log.last_heartbeat = heartbeat;
+                        }
                         Ok(None) => break None,
                         Err(status) => break Some(status),
                     },
@@ -386,40 +414,36 @@ impl FodcService for Service {
 
     async fn stream_cluster_topology(
         &self,
-        _: Request<Streaming<StreamClusterTopologyRequest>>,
+        request: Request<Streaming<StreamClusterTopologyRequest>>,
     ) -> Result<Response<Self::StreamClusterTopologyStream>, Status> {
-        self.mute().await
+        self.lanes.topology.serve(request).await
     }
 
     async fn stream_lifecycle(
         &self,
-        _: Request<Streaming<StreamLifecycleRequest>>,
+        request: Request<Streaming<StreamLifecycleRequest>>,
     ) -> Result<Response<Self::StreamLifecycleStream>, Status> {
-        self.mute().await
+        self.lanes.lifecycle.serve(request).await
     }
 
     async fn stream_crash_diagnostics(
         &self,
-        _: Request<Streaming<StreamCrashDiagnosticsRequest>>,
+        request: Request<Streaming<StreamCrashDiagnosticsRequest>>,
     ) -> Result<Response<Self::StreamCrashDiagnosticsStream>, Status> {
-        self.mute().await
+        self.lanes.crashes.serve(request).await
     }
 
     async fn stream_pressure_profiles(
         &self,
-        _: Request<Streaming<StreamPressureProfilesRequest>>,
+        request: Request<Streaming<StreamPressureProfilesRequest>>,
     ) -> Result<Response<Self::StreamPressureProfilesStream>, Status> {
-        self.mute().await
+        self.lanes.profiles.serve(request).await
     }
 
-    /// Implemented by the newest version only.
     async fn stream_schema_registry(
         &self,
-        _: Request<Streaming<StreamSchemaRegistryRequest>>,
+        request: Request<Streaming<StreamSchemaRegistryRequest>>,
     ) -> Result<Response<Self::StreamSchemaRegistryStream>, Status> {
-        match self.behaviour.dialect {
-            Dialect::Newest => Err(Status::unauthenticated("agent ID not found")),
-            Dialect::Seed | Dialect::Release => Err(Status::unimplemented("unknown method")),
-        }
+        self.lanes.schema.serve(request).await
     }
 }
