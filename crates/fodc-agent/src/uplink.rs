@@ -55,7 +55,11 @@ pub use self::{
     registration::Registered,
     sample_store::{SampleStore, Series, StoreError, Visit, Visitor},
 };
-use self::{counters::AtomicCounters, registration::Registration, supervisor::StreamStatus};
+use self::{
+    counters::AtomicCounters,
+    registration::{Command, Registration},
+    supervisor::StreamStatus,
+};
 pub(crate) use self::{response::timestamp, source_stream::SourceStatus};
 
 /// An agent's connection to its proxy.
@@ -69,6 +73,8 @@ pub struct Uplink<C: Connection = grpc::Connection> {
 
 struct Inner<C: Connection> {
     link: Link<Registration, C>,
+    /// The identity as the caller wants it, valid or not.
+    identity: watch::Receiver<Identity>,
     registered: Arc<watch::Sender<Option<Registered>>>,
     metrics: Arc<StreamStatus>,
     /// The streams of the configured sources.
@@ -99,8 +105,22 @@ impl<C: Connection> Uplink<C> {
     /// Starts to register without waiting. It does nothing if started already or closed, and starts
     /// again after [`Uplink::disconnect`].
     pub fn start(&self) {
+        self.pass_identity();
         // A closed link reports that to callers of `connect`.
         self.inner.link.start().ok();
+    }
+
+    /// Gives the link the identity as of now, ahead of the attempt that is asked for next. Otherwise the
+    /// task that follows the identity could be late, and the releases ignore a role after the
+    /// registration.
+    fn pass_identity(&self) {
+        // Borrowed until it is queued, so that it cannot come after a newer one.
+        let now = self.inner.identity.borrow();
+        if now.check().is_ok() {
+            let command = Command::SetIdentity(Arc::new(now.clone()));
+            // If the queue is full, the task that follows the identity waits for its place.
+            self.inner.link.command(command).ok();
+        }
     }
 
     /// Waits until the agent is registered, starting if necessary.
@@ -114,6 +134,7 @@ impl<C: Connection> Uplink<C> {
     /// After three failed attempts, while the uplink continues to try; when it is disconnected or
     /// closed; when ten requests wait already.
     pub async fn connect(&self) -> Result<(), ConnectError> {
+        self.pass_identity();
         self.inner.link.connect().await
     }
 

@@ -357,6 +357,7 @@ impl Builder {
         let sources = spawner.spawn_all(self.sources);
         let inner = Arc::new(Inner {
             link,
+            identity: requested.clone(),
             registered,
             metrics: metrics_status,
             sources,

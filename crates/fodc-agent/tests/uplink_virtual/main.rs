@@ -510,6 +510,26 @@ async fn later_identity_reaches_the_proxy() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn registration_has_the_identity_at_the_start() {
+    let proxy = Scripted::registering(Peer::hold);
+    let who = watch::Sender::new(identity());
+    let uplink = Uplink::builder("", who.subscribe(), Regular::of(1));
+    let uplink = uplink.build_on(proxy.clone()).unwrap();
+    sleep(SECOND).await;
+    who.send_modify(|who| who.role = "ROLE_LIAISON".to_owned());
+    uplink.start();
+    someday("a registration", until(uplink.watch(), connected)).await;
+    sleep(SECOND).await;
+    assert_eq!(
+        proxy.heartbeats(),
+        [],
+        "no correction after the registration"
+    );
+    sleep(SECOND * 60).await;
+    assert_eq!(proxy.heartbeats()[0].1.node_role, "ROLE_LIAISON");
+}
+
+#[tokio::test(start_paused = true)]
 async fn evicted_agent_registers_once_more() {
     let proxy = Scripted::new(|peer: Peer| async move {
         if !peer.is_registration() {
