@@ -29,6 +29,7 @@ pub(crate) struct Lane<Q, R> {
     /// The queries of the newest stream.
     queries: watch::Sender<Option<mpsc::UnboundedSender<Q>>>,
     heard: mpsc::UnboundedSender<R>,
+    /// What was heard and not taken yet, in order.
     responses: Mutex<mpsc::UnboundedReceiver<R>>,
 }
 
