@@ -24,13 +24,19 @@ pub(super) struct Proxy {
 
 /// The error of parsing the URL of a proxy. It does not show the URL, which may hold a password.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the URL of the proxy is invalid; expected http://[user:password@]host:port")]
+#[error(
+    "the URL of the proxy is invalid; expected http://[user:password@]host:port, where user and \
+     password have `%40` for `@`, `%2F` for `/`, `%3F` for `?` and `%23` for `#`"
+)]
 pub struct InvalidProxy;
 
 /// The error of a proxy.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ProxyError {
+    /// The URL of the proxy in the environment is invalid.
+    #[error("{0}")]
+    Invalid(#[source] InvalidProxy),
     /// The proxy is not one for HTTP CONNECT over plain TCP.
     #[error("a proxy with the scheme {0} is not supported; use one with http://")]
     Unsupported(String),
@@ -82,10 +88,19 @@ impl Proxies {
     ///
     /// Returns an error if the URL is invalid.
     pub fn new(url: &str, exceptions: &str) -> Result<Self, InvalidProxy> {
-        let matcher = Matcher::builder().all(url).build();
-        // The matcher takes an invalid URL for none at all.
-        let anywhere = destination("proxied.invalid", 443).ok_or(InvalidProxy)?;
-        matcher.intercept(&anywhere).ok_or(InvalidProxy)?;
+        // The matcher would take the start of such a password for the host.
+        let authority = url.split_once("://").map_or(url, |(_, rest)| rest);
+        if let Some((_, rest)) = authority.split_once(['/', '?', '#'])
+            && rest.contains('@')
+        {
+            return Err(InvalidProxy);
+        }
+        let everywhere = Self(Some(Arc::new(Matcher::builder().all(url).build())));
+        match everywhere.find("proxied.invalid", 443) {
+            // The matcher takes an invalid URL for none at all.
+            Ok(None) | Err(ProxyError::Invalid(_)) => return Err(InvalidProxy),
+            Ok(Some(_)) | Err(_) => {}
+        }
         let matcher = Matcher::builder().all(url).no(exceptions).build();
         Ok(Self(Some(Arc::new(matcher))))
     }
@@ -95,7 +110,10 @@ impl Proxies {
         let Some(matcher) = &self.0 else {
             return Ok(None);
         };
-        if is_this_machine(host) {
+        // An absolute name is the same name for the rules.
+        let host = host.strip_suffix('.').unwrap_or(host);
+        // A zone means something on this machine only, and so does the address.
+        if is_this_machine(host) || host.contains('%') {
             return Ok(None);
         }
         let Some(found) = destination(host, port).and_then(|uri| matcher.intercept(&uri)) else {
@@ -106,11 +124,22 @@ impl Proxies {
         if scheme != "http" {
             return Err(ProxyError::Unsupported(scheme.to_owned()));
         }
+        let authority = uri.authority().map_or("", http::uri::Authority::as_str);
         let host = uri.host().unwrap_or_default();
+        let port = match authority.strip_prefix(host) {
+            Some("") => 80,
+            // The `http` crate takes a port that is out of range for none.
+            Some(_) => uri.port_u16().unwrap_or(0),
+            // The rest of a password with `@` stands before the host.
+            None => 0,
+        };
+        if host.is_empty() || port == 0 {
+            return Err(ProxyError::Invalid(InvalidProxy));
+        }
         Ok(Some(Proxy {
             // The `http` crate keeps the brackets of an IPv6 address.
             host: host.trim_matches(['[', ']']).to_owned(),
-            port: uri.port_u16().unwrap_or(80),
+            port,
             authorization: found.basic_auth().cloned(),
         }))
     }
@@ -133,7 +162,7 @@ fn destination(host: &str, port: u16) -> Option<http::Uri> {
 
 fn is_this_machine(host: &str) -> bool {
     let ip = host.parse::<std::net::IpAddr>();
-    host.eq_ignore_ascii_case("localhost") || ip.is_ok_and(|ip| ip.is_loopback())
+    host.eq_ignore_ascii_case("localhost") || ip.is_ok_and(|ip| ip.to_canonical().is_loopback())
 }
 
 impl Proxy {
@@ -186,10 +215,14 @@ async fn read_status(stream: &mut (impl AsyncRead + Unpin)) -> Result<u16, Proxy
             return Err(ProxyError::Malformed);
         }
     }
-    std::str::from_utf8(&head[STATUS_LINE.len()..])
-        .ok()
-        .and_then(|rest| rest.get(..3)?.parse().ok())
-        .ok_or(ProxyError::Malformed)
+    // The rest may be in any encoding, and a head that ends at once has no status.
+    match head.get(STATUS_LINE.len()..STATUS_LINE.len() + 3) {
+        Some(digits) if digits.iter().all(u8::is_ascii_digit) => {
+            let value = |number, digit: &u8| 10 * number + u16::from(digit - b'0');
+            Ok(digits.iter().fold(0, value))
+        }
+        _ => Err(ProxyError::Malformed),
+    }
 }
 
 const STATUS_LINE: &[u8] = b"HTTP/1.x ";
@@ -206,7 +239,9 @@ impl fmt::Display for Proxy {
 
 impl fmt::Debug for Proxies {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Proxies").field(&self.0).finish()
+        // No URL: what the matcher takes for the host may be a part of a password.
+        let choice = if self.0.is_some() { "by rules" } else { "none" };
+        write!(f, "Proxies({choice})")
     }
 }
 
@@ -234,6 +269,13 @@ mod tests {
             ("localhost", false),
             ("127.0.0.2", false),
             ("::1", false),
+            ("example.org.", true),
+            ("db.example.com.", false),
+            ("localhost.", false),
+            ("::ffff:127.0.0.1", false),
+            ("::ffff:192.0.2.1", true),
+            ("fe80::1", true),
+            ("fe80::1%eth0", false),
         ] {
             let found = proxies.find(host, 9000).unwrap();
             assert_eq!(found.is_some(), proxied, "{host}");
@@ -255,11 +297,25 @@ mod tests {
             ("proxy:3128", "proxy:3128"),
             ("http://proxy", "proxy:80"),
             ("http://[::1]:3128/", "[::1]:3128"),
+            ("http://me:s%40e%2Fcret@proxy:1", "proxy:1"),
         ] {
             let proxy = Proxies::new(url, "").unwrap().find("db", 1).unwrap();
             assert_eq!(proxy.unwrap().to_string(), shown, "{url}");
         }
-        for url in ["", "ftp://proxy:1", "http://", "two words"] {
+        for url in [
+            "",
+            "ftp://proxy:1",
+            "http://",
+            "two words",
+            "http://proxy:65536",
+            "http://proxy:0",
+            "http://proxy:",
+            "http://me:se@cret@proxy:1",
+            "http://me:se/cret@proxy:1",
+            "http://me:12/cret@proxy:1",
+            "http://me:12?cret@proxy:1",
+            "me:se/cret@proxy:1",
+        ] {
             assert_eq!(
                 Proxies::new(url, "").map(|_| ()).unwrap_err(),
                 InvalidProxy,
@@ -275,7 +331,11 @@ mod tests {
     #[test]
     fn debug_output_has_no_password() {
         let proxies = Proxies::new(URL, "").unwrap();
-        assert!(!format!("{proxies:?}").contains("secret"), "{proxies:?}");
+        // As the environment is read, which cannot refuse.
+        let matcher = Matcher::builder().all("http://secret:80/x@proxy:1").build();
+        for proxies in [proxies, Proxies(Some(Arc::new(matcher)))] {
+            assert!(!format!("{proxies:?}").contains("secret"), "{proxies:?}");
+        }
     }
 
     /// Plays a proxy that sends `response` and closes. Returns the outcome and the request.
@@ -303,7 +363,8 @@ mod tests {
 
     #[tokio::test]
     async fn bytes_behind_the_response_belong_to_the_server() {
-        let response = b"HTTP/1.1 200 Connection established\r\nVia: x\r\n\r\nserver first";
+        // The reason is in Latin-1.
+        let response = b"HTTP/1.1 200 Connexion \xe9tablie\r\nVia: x\r\n\r\nserver first";
         let (outcome, request) = ask(response).await;
         assert_eq!(outcome.unwrap(), b"server first");
         let expected = "CONNECT [2001:db8::1]:9000 HTTP/1.1\r\nHost: [2001:db8::1]:9000\r\n\
@@ -322,6 +383,10 @@ mod tests {
             (b"HTTP/1.0 403 Forbidden\r\n\r\n", "refused with status 403"),
             (b"SSH-2.0-OpenSSH\r\n", "no response of an HTTP proxy"),
             (b"HTTP/1.1 2x0 OK\r\n\r\n", "no response of an HTTP proxy"),
+            (b"HTTP/1.1 +20 OK\r\n\r\n", "no response of an HTTP proxy"),
+            (b"HTTP/1.1 \r\n\r\n", "no response of an HTTP proxy"),
+            (b"\r\n\r\n", "no response of an HTTP proxy"),
+            (b"OK\r\n\r\n", "no response of an HTTP proxy"),
             (b"HTTP/1.1 200 OK\r\n", "no response of an HTTP proxy"),
             (b"", "end of file"),
             (&endless, "no response of an HTTP proxy"),
