@@ -21,7 +21,7 @@ pub struct Address {
     target: Target,
 }
 
-/// What an address says about TLS.
+/// The statement of an address about TLS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Scheme {
     /// Nothing: the settings of the dialer decide.
@@ -30,14 +30,15 @@ pub(crate) enum Scheme {
     Tls,
 }
 
-/// What is connected to.
+/// The other end of a connection.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Target {
     Tcp { host: String, port: u16 },
     Unix(PathBuf),
 }
 
-/// The error of parsing an [`Address`].
+/// The error of parsing an [`Address`]. It shows only what stands after the last `@`: before it may be
+/// a password.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{text:?} is not an address: {problem}; expected host:port, as in 127.0.0.1:9000")]
 pub struct InvalidAddress {
@@ -88,7 +89,7 @@ impl FromStr for Address {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         parse(text).map_err(|problem| InvalidAddress {
-            text: text.to_owned(),
+            text: text.rsplit('@').next().unwrap_or_default().to_owned(),
             problem,
         })
     }
@@ -96,8 +97,12 @@ impl FromStr for Address {
 
 fn parse(text: &str) -> Result<Address, &'static str> {
     if let Some(path) = text.strip_prefix("unix:") {
-        // `unix:///path` has an empty authority before its path.
-        let path = path.strip_prefix("//").unwrap_or(path);
+        let path = match path.strip_prefix("//") {
+            // `unix:///path` has an empty authority before its path.
+            Some(path) if path.is_empty() || path.starts_with('/') => path,
+            Some(_) => return Err("the path is relative; write it like unix:///run/a.sock"),
+            None => path,
+        };
         if path.is_empty() {
             return Err("the path is missing");
         }
@@ -111,10 +116,10 @@ fn parse(text: &str) -> Result<Address, &'static str> {
         ("https://", Scheme::Tls, Some(443)),
         ("dns:///", Scheme::Unstated, None),
     ];
-    let (bare, scheme, default_port) = forms
+    let form = forms
         .iter()
-        .find_map(|(prefix, scheme, port)| Some((text.strip_prefix(prefix)?, *scheme, *port)))
-        .unwrap_or((text, Scheme::Unstated, None));
+        .find_map(|(prefix, scheme, port)| Some((text.strip_prefix(prefix)?, *scheme, *port)));
+    let (bare, scheme, default_port) = form.unwrap_or((text, Scheme::Unstated, None));
     if scheme == Scheme::Tls && !cfg!(feature = "tls") {
         return Err("this program is built without TLS, the feature `tls`");
     }
@@ -123,9 +128,16 @@ fn parse(text: &str) -> Result<Address, &'static str> {
     if bare.contains('@') {
         return Err("user information is not supported");
     }
-    let (host, port) = split(bare)?;
+    let (mut host, port) = split(bare)?;
+    if form.is_some() {
+        // In a URI the percent sign of a zone is escaped.
+        host = host.replacen("%25", "%", 1);
+    }
     if host.is_empty() {
         return Err("the host is missing");
+    }
+    if host.ends_with('%') || host.contains(|c: char| c.is_whitespace() || c.is_control()) {
+        return Err("malformed");
     }
     let port = match (port, default_port) {
         (Some(port), _) => port
@@ -150,12 +162,11 @@ fn parse(text: &str) -> Result<Address, &'static str> {
 fn split(text: &str) -> Result<(String, Option<&str>), &'static str> {
     if let Some(rest) = text.strip_prefix('[') {
         let (host, after) = rest.split_once(']').ok_or("malformed")?;
-        // In a URI the percent sign of a zone is escaped.
-        let host = host.replacen("%25", "%", 1);
-        let literal = without_zone(&host).parse::<IpAddr>();
+        let literal = without_zone(host).parse::<IpAddr>();
         if !matches!(literal, Ok(IpAddr::V6(_))) || host.ends_with('%') {
             return Err("the brackets do not hold an IPv6 address");
         }
+        let host = host.to_owned();
         return match after.strip_prefix(':') {
             Some(port) if !port.is_empty() => Ok((host, Some(port))),
             None if after.is_empty() => Ok((host, None)),
@@ -164,6 +175,7 @@ fn split(text: &str) -> Result<(String, Option<&str>), &'static str> {
         };
     }
     match text.split_once(':') {
+        _ if text.contains('%') => Err("only an IPv6 address in brackets has a zone"),
         Some((_, "")) => Err("the port is missing"),
         Some((_, port)) if port.contains(':') => {
             Err("an IPv6 address stands in brackets, as in [::1]:9000")
@@ -191,11 +203,12 @@ impl fmt::Display for Address {
             Target::Unix(path) => write!(f, "unix:{}", path.display()),
             Target::Tcp { host, port } => {
                 let scheme = match self.scheme {
-                    Scheme::Unstated => "",
-                    Scheme::Plain => "http://",
-                    Scheme::Tls => "https://",
+                    Scheme::Unstated => return f.write_str(&host_and_port(host, *port)),
+                    Scheme::Plain => "http",
+                    Scheme::Tls => "https",
                 };
-                write!(f, "{scheme}{}", host_and_port(host, *port))
+                let host = host.replacen('%', "%25", 1);
+                write!(f, "{scheme}://{}", host_and_port(&host, *port))
             }
         }
     }
@@ -246,7 +259,19 @@ mod tests {
             ),
             (
                 "http://[fe80::1%25eth0]:9000",
-                "http://[fe80::1%eth0]:9000",
+                "http://[fe80::1%25eth0]:9000",
+                "[fe80::1]:9000",
+            ),
+            (
+                "dns:///[fe80::1%25eth0]:9000",
+                "[fe80::1%eth0]:9000",
+                "[fe80::1]:9000",
+            ),
+            // Interface 251.
+            ("[fe80::1%251]:9000", "[fe80::1%251]:9000", "[fe80::1]:9000"),
+            (
+                "http://[fe80::1%25251]:9000",
+                "http://[fe80::1%25251]:9000",
                 "[fe80::1]:9000",
             ),
             ("unix:/run/a.sock", "unix:/run/a.sock", "localhost"),
@@ -285,12 +310,33 @@ mod tests {
             ("::1:9000", "stands in brackets"),
             ("localhost:", "the port is missing"),
             ("user@localhost:1", "user information"),
+            ("http://[fe80::1%25]:1", "malformed"),
+            ("[fe80::1%e th]:1", "malformed"),
+            ("[fe80::1%e\nth]:1", "malformed"),
+            ("[fe80::1%\u{a0}]:1", "malformed"),
+            ("db\n:1", "malformed"),
+            ("db%eth0:1", "only an IPv6 address in brackets"),
+            ("127.0.0.1%lo:1", "only an IPv6 address in brackets"),
             ("unix:", "the path is missing"),
+            ("unix://", "the path is missing"),
+            ("unix://run/a.sock", "unix:///run/a.sock"),
             #[cfg(not(feature = "tls"))]
             ("https://localhost:1", "without TLS"),
         ] {
             let error = text.parse::<Address>().unwrap_err().to_string();
             assert!(error.contains(problem), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn address_error_shows_no_password() {
+        for text in [
+            "me:secret@db:1",
+            "https://me:se/cret@db:1",
+            "http://me:se@cret@db:1",
+        ] {
+            let error = text.parse::<Address>().unwrap_err().to_string();
+            assert!(error.starts_with("\"db:1\" is not"), "{error}");
         }
     }
 
