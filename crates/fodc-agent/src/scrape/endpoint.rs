@@ -84,14 +84,17 @@ impl Endpoint {
     ///
     /// If `url` is not the URL of an endpoint.
     pub fn new(url: &str) -> Result<Self, EndpointFault> {
-        // Before anything else: the other faults quote the URL, and with it the password.
-        let before_path = url.split('/').nth(2).unwrap_or(url);
-        if before_path.contains('@') {
-            return Err(EndpointFault::Credentials);
+        match Self::parse(url) {
+            // Other faults quote the URL, and what stands before the `@` may be a password.
+            Err(_) if url.contains('@') => Err(EndpointFault::Credentials),
+            parsed => parsed,
         }
+    }
+
+    fn parse(url: &str) -> Result<Self, EndpointFault> {
         let malformed = || EndpointFault::Malformed(url.to_owned());
         if let Some((scheme, socket, target)) = split_socket(url) {
-            let mut endpoint = Self::new(&format!("{scheme}://localhost{target}"))?;
+            let mut endpoint = Self::parse(&format!("{scheme}://localhost{target}"))?;
             let instance = format!("unix:{socket}");
             endpoint.labels.insert("instance".to_owned(), instance);
             endpoint.socket = Some(socket.into());
@@ -104,6 +107,9 @@ impl Endpoint {
             None => return Err(malformed()),
         }
         let authority = uri.authority().ok_or_else(malformed)?;
+        if authority.as_str().contains('@') {
+            return Err(EndpointFault::Credentials);
+        }
         if authority.host().is_empty() {
             return Err(malformed());
         }
@@ -307,6 +313,7 @@ mod tests {
         assert_eq!(endpoint.source(), url);
         assert_eq!(endpoint.labels()["instance"], "unix:/run/a.sock");
         assert_eq!(endpoint.uri().path_and_query().unwrap(), "/metrics?x=:/1");
+        Endpoint::new("http://node.example/probe?target=me@db").unwrap();
         assert_eq!(
             Endpoint::local(2121).source(),
             "http://localhost:2121/metrics"
@@ -327,6 +334,12 @@ mod tests {
             ("ftp://localhost/metrics", "only http:// and https://"),
             ("http://unix:relative:/metrics", "not a URL"),
             ("http://user:secret@localhost/metrics", "credentials"),
+            ("http://user:secret/x@localhost/metrics", "credentials"),
+            ("http:/user:secret@localhost/metrics", "credentials"),
+            ("http:user:secret@localhost/metrics", "credentials"),
+            ("http//user:secret@localhost/metrics", "credentials"),
+            ("ftp://user:secret@localhost/metrics", "credentials"),
+            ("user:secret/x@localhost", "credentials"),
         ] {
             let told = Endpoint::new(url).unwrap_err().to_string();
             assert!(
