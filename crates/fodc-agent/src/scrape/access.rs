@@ -7,7 +7,7 @@ use steadfast::{BasicFile, BearerFile, Credentials, tls::TlsOptions};
 
 use super::ScrapeError;
 
-/// What an endpoint demands of a client. Secrets are in files, which are read again for every scrape.
+/// The demands of an endpoint on a client. Secrets are in files, which are read again for every scrape.
 #[derive(Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Access {

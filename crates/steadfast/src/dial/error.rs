@@ -65,7 +65,7 @@ pub enum DialCause {
     Other {
         /// The text of the error and its sources.
         text: String,
-        /// What to do about it, where that is known.
+        /// The remedy, where one is known.
         remedy: Option<&'static str>,
         /// The error.
         source: Arc<dyn Error + Send + Sync>,

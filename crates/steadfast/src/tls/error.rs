@@ -147,7 +147,7 @@ fn refusal(is_meant: impl Fn(AlertDescription) -> bool) -> Option<&'static str> 
     found.map(|(_, remedy)| remedy)
 }
 
-/// What to do about the refusals of a server.
+/// The remedies for the refusals of a server.
 const REFUSALS: [(&[AlertDescription], &str); 5] = [
     (
         &[
