@@ -1,6 +1,6 @@
 //! The metadata of a call, checked where it is given.
 
-use std::fmt;
+use std::{cmp::Reverse, fmt, iter};
 
 use steadfast_session::{End, Reason};
 
@@ -133,11 +133,20 @@ impl Metadata {
         let Reason::Status { message, .. } = &mut end.reason else {
             return end;
         };
-        for (_, value) in self.iter() {
-            // The token of `Bearer TOKEN`, too. A short value would be found in ordinary words.
-            let token = value.rsplit(' ').next().unwrap_or(value);
-            if token.len() >= 8 && message.contains(token) {
-                *message = message.replace(token, "***");
+        // The token of `Bearer TOKEN` too, and a part of a phrase.
+        let parts = |value| {
+            let behind_scheme = str::split_once(value, ' ').map(|(_, rest)| rest);
+            let words = value.split(' ');
+            iter::once(value).chain(behind_scheme).chain(words)
+        };
+        let parts = self.iter().flat_map(|(_, value)| parts(value));
+        // A short one would be found in ordinary words.
+        let mut parts: Vec<&str> = parts.filter(|part| part.len() >= 8).collect();
+        // The longest first: of one that contains another, nothing may stay.
+        parts.sort_by_key(|part| Reverse(part.len()));
+        for part in parts {
+            if message.contains(part) {
+                *message = message.replace(part, "***");
             }
         }
         end
@@ -171,6 +180,8 @@ fn problem(name: &str, value: &str) -> Option<MetadataProblem> {
 
 #[cfg(test)]
 mod tests {
+    use steadfast_session::Advice;
+
     use super::*;
 
     #[test]
@@ -195,6 +206,30 @@ mod tests {
         ] {
             let problem = Metadata::new().with(name, value).err();
             assert_eq!(problem.map(|error| error.problem), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn repeated_values_are_redacted_whole_and_in_parts() {
+        let metadata = Metadata::new()
+            .with("authorization", "Bearer token-1234")
+            .and_then(|metadata| metadata.with("phrase", "open the treasury door"))
+            .and_then(|metadata| metadata.with("longer", "token-1234-5678"))
+            .and_then(|metadata| metadata.with("short", "door"))
+            .unwrap();
+        for (message, shown) in [
+            ("not Bearer token-1234", "not ***"),
+            ("not bearer token-1234!", "not bearer ***!"),
+            ("not token-1234-5678", "not ***"),
+            ("phrase=open the treasury door", "phrase=***"),
+            ("phrase=the treasury door", "phrase=***"),
+            ("the door of the treasury", "the door of the ***"),
+        ] {
+            let end = End::status(16, message, Advice::Retry);
+            let Reason::Status { message, .. } = metadata.redacted(end).reason else {
+                unreachable!("the reason stays");
+            };
+            assert_eq!(message, shown);
         }
     }
 

@@ -42,7 +42,8 @@ pub(crate) struct Stream<C: Connection> {
     step: Step<C>,
     probe: Option<BoxFuture<bool>>,
     activity: Arc<StreamActivity>,
-    credentials: Metadata,
+    /// What the call sent, which no text of the peer may show.
+    sent: Metadata,
 }
 
 enum Step<C: Connection> {
@@ -70,7 +71,7 @@ impl<C: Connection> Stream<C> {
             step: Step::Dialling(Box::pin(dial), call, Some(outbound)),
             probe: None,
             activity: Arc::default(),
-            credentials: Metadata::new(),
+            sent: Metadata::new(),
         }
     }
 
@@ -111,8 +112,8 @@ impl<C: Connection> Stream<C> {
             Step::Dialling(dial, call, outbound) => match ready!(dial.as_mut().poll(cx)) {
                 Err(end) => (Step::Ended, Wake::Ended(end)),
                 Ok((connection, metadata)) => {
-                    call.metadata.merge(metadata.clone());
-                    self.credentials = metadata;
+                    call.metadata.merge(metadata);
+                    self.sent = call.metadata.clone();
                     // Moved out, because the state is replaced only below. The call starts at once:
                     // messages that are queued by now go out with it.
                     let outbound = outbound.take().expect("a stream is dialled once");
@@ -122,13 +123,13 @@ impl<C: Connection> Stream<C> {
                 }
             },
             Step::Opening(open) => match ready!(open.as_mut().poll(cx)) {
-                Err(end) => (Step::Ended, Wake::Ended(self.credentials.redacted(end))),
+                Err(end) => (Step::Ended, Wake::Ended(self.sent.redacted(end))),
                 Ok(inbound) => (Step::Open(inbound), Wake::Opened),
             },
             // While reading is paused the connection's window fills up, which is what holds the
             // peer back.
             Step::Open(inbound) if !read_paused => match ready!(inbound.poll_next(cx)) {
-                Err(end) => (Step::Ended, Wake::Ended(self.credentials.redacted(end))),
+                Err(end) => (Step::Ended, Wake::Ended(self.sent.redacted(end))),
                 Ok(message) => return Poll::Ready(Wake::Message(message)),
             },
             Step::Open(_) | Step::Ended => return Poll::Pending,
