@@ -15,6 +15,7 @@ mod metrics;
 mod options;
 mod outage;
 mod outbound;
+mod regular_file;
 mod resume;
 mod shared;
 #[cfg(feature = "opentelemetry")]

@@ -1,6 +1,6 @@
 //! Requests the page of one endpoint.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use bytes::{Buf as _, Bytes, BytesMut};
 use http::{
@@ -12,12 +12,12 @@ use http::{
 };
 use http_body_util::{BodyExt as _, Empty};
 use hyper::body::Incoming;
-use steadfast::tls::Tls;
+use steadfast::tls::{Tls, TlsError};
 use steadfast_exposition::Format;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::UnixStream,
-    task::yield_now,
+    task::{spawn_blocking, yield_now},
     time::Instant,
 };
 
@@ -165,8 +165,12 @@ impl Fetcher {
         let tls = if let Some(tls) = self.tls.take() {
             tls
         } else {
-            let options = &self.endpoint.demands().tls;
-            options.load(ALPN).map_err(ScrapeError::Tls)?
+            let options = self.endpoint.demands().tls.clone();
+            // Not on a thread of the runtime: the authorities of the system are some hundred files.
+            spawn_blocking(move || options.load(ALPN))
+                .await
+                .unwrap_or_else(|failed| Err(TlsError::Handshake(Arc::new(failed.into()))))
+                .map_err(ScrapeError::Tls)?
         };
         // Kept, whatever the handshake says: it reads changed files by itself.
         let tls = self.tls.insert(tls);

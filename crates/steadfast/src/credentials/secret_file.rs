@@ -1,14 +1,13 @@
 //! A file with a secret.
 
 use std::{
-    fmt,
-    fs::File,
-    io::{self, Read as _},
+    fmt, io,
     path::{Path, PathBuf},
     sync::Arc,
 };
 
 use super::{CredentialsError, MAX_TOKEN};
+use crate::regular_file::read_regular_file;
 
 /// The path of a file with a secret.
 #[derive(Clone, Debug)]
@@ -22,7 +21,7 @@ impl SecretFile {
     /// Reads the file. A content longer than any secret is cut at twice the limit.
     pub(super) async fn read(&self) -> Result<Vec<u8>, CredentialsError> {
         let path = Arc::clone(&self.0);
-        // On a thread of its own: a network file system that does not respond must not delay the link.
+        // Not on a thread of the runtime: a network file system that does not respond must not delay the link.
         let read = tokio::task::spawn_blocking(move || read(&path)).await;
         read.map_err(io::Error::other)
             .flatten()
@@ -40,13 +39,6 @@ impl fmt::Display for SecretFile {
 }
 
 fn read(path: &Path) -> io::Result<Vec<u8>> {
-    // Opening a pipe waits for its writer, and nothing could end that wait.
-    if !path.metadata()?.is_file() {
-        return Err(io::Error::other("not a regular file"));
-    }
-    let mut bytes = Vec::new();
     // Longer than a secret may be, so that a longer one is refused and not cut.
-    let limit = MAX_TOKEN as u64 * 2;
-    File::open(path)?.take(limit).read_to_end(&mut bytes)?;
-    Ok(bytes)
+    read_regular_file(path, MAX_TOKEN as u64 * 2)
 }

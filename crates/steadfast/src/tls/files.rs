@@ -1,14 +1,14 @@
 //! The certificate files: read whole, bounded, and compared by a fingerprint.
 
 use std::{
-    fs::File,
     hash::{BuildHasher as _, RandomState},
-    io::{self, Read as _},
+    io,
     path::Path,
     sync::OnceLock,
 };
 
 use super::{TlsError, TlsOptions};
+use crate::regular_file::read_regular_file;
 
 /// The largest file. The bundle of all public authorities has a quarter of it.
 const MAX_BYTES: u64 = 1 << 20;
@@ -49,13 +49,11 @@ impl Contents {
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
-    let mut contents = Vec::new();
-    let read =
-        File::open(path).and_then(|file| file.take(MAX_BYTES + 1).read_to_end(&mut contents));
-    let result = match read {
-        Ok(length) if length as u64 > MAX_BYTES => Err(io::Error::other("larger than 1 MiB")),
-        Ok(_) => Ok(contents),
-        Err(error) => Err(error),
+    let result = match read_regular_file(path, MAX_BYTES + 1) {
+        Ok(contents) if contents.len() as u64 > MAX_BYTES => {
+            Err(io::Error::other("larger than 1 MiB"))
+        }
+        read => read,
     };
     result.map_err(|error| TlsError::read(path, &error))
 }

@@ -215,6 +215,19 @@ fn unusable_options_fail_at_once_and_name_the_file() {
     };
     let missing = with(&|options| options.ca_file = Some(files.path("none.pem")));
     assert!(matches!(&missing, TlsError::Read { path, .. } if path.ends_with("none.pem")));
+    #[cfg(unix)]
+    {
+        let made = std::process::Command::new("mkfifo")
+            .arg(files.path("pipe"))
+            .status();
+        assert!(made.unwrap().success());
+        // Opening it would wait for ever.
+        let pipe = with(&|options| options.ca_file = Some(files.path("pipe")));
+        assert!(
+            pipe.to_string().ends_with("pipe: not a regular file"),
+            "{pipe}"
+        );
+    }
     let half = with(&|options| options.key_file = None);
     assert!(matches!(half, TlsError::HalfIdentity), "{half}");
     let swapped = with(&|options| options.cert_file = Some(files.path("client.key")));
