@@ -84,11 +84,12 @@ impl BearerCommand {
     }
 
     async fn token(self, refused: bool) -> Result<Metadata, CredentialsError> {
+        let asked = Instant::now();
         // Held while the command runs: links that share the token wait for one process.
         let mut newest = self.newest.lock().await;
         if let Some((metadata, obtained)) = &*newest
-            && !refused
-            && obtained.elapsed() < self.max_age
+            // A token that came while this link waited is not the one that was refused.
+            && (*obtained > asked || !refused && obtained.elapsed() < self.max_age)
         {
             return Ok(metadata.clone());
         }

@@ -84,8 +84,12 @@ mod commands {
         assert_eq!(value(&source, false).await, "Bearer token-1");
         assert_eq!(value(&source.clone(), false).await, "Bearer token-1");
         assert_eq!(value(&source, true).await, "Bearer token-2");
+        let other = source.clone();
+        let both = tokio::join!(value(&source, true), value(&other, true));
+        assert_eq!(both.0, "Bearer token-3");
+        assert_eq!(both.1, "Bearer token-3", "one process served both");
         let short = source.clone().with_max_age(Duration::ZERO);
-        assert_eq!(value(&short, false).await, "Bearer token-3");
+        assert_eq!(value(&short, false).await, "Bearer token-4");
     }
 
     #[tokio::test]
