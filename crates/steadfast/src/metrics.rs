@@ -1,8 +1,8 @@
 //! The counters of a link in the recorder of the `metrics` facade.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use metrics::{counter, gauge};
+use metrics::{Label, counter, gauge};
 use steadfast_session::State;
 use tokio::time::MissedTickBehavior;
 
@@ -13,6 +13,9 @@ pub(crate) struct Export<C> {
     interval: Option<Duration>,
     link: String,
     state: Arc<SharedState<C>>,
+    /// The totals of the last copy, by metric and reason. Only what is new is added to the recorder, as
+    /// other links may have the same name.
+    copied: BTreeMap<(&'static str, Option<&'static str>), u64>,
 }
 
 impl<C> Export<C> {
@@ -21,11 +24,12 @@ impl<C> Export<C> {
             interval,
             link: link.to_owned(),
             state: Arc::clone(state),
+            copied: BTreeMap::new(),
         }
     }
 
     /// Runs the driver, and copies in the same task: there is none that could outlive the link.
-    pub(crate) async fn beside(self, driver: impl Future<Output = ()>) {
+    pub(crate) async fn beside(mut self, driver: impl Future<Output = ()>) {
         let Some(interval) = self.interval else {
             return driver.await;
         };
@@ -44,9 +48,8 @@ impl<C> Export<C> {
         self.copy();
     }
 
-    fn copy(&self) {
+    fn copy(&mut self) {
         let counters = self.state.statistics().counters.clone();
-        let link = || ("link", self.link.clone());
         for (name, total) in [
             ("steadfast_link_attempts_total", counters.attempts),
             (
@@ -60,13 +63,20 @@ impl<C> Export<C> {
             ("steadfast_link_probes_total", counters.probes),
             ("steadfast_link_read_pauses_total", counters.read_pauses),
         ] {
-            counter!(name, &[link()]).absolute(total);
+            self.add(name, None, total);
         }
         for (reason, total) in counters.ends {
-            let labels = [link(), ("reason", reason.to_owned())];
-            counter!("steadfast_link_ends_total", &labels).absolute(total);
+            self.add("steadfast_link_ends_total", Some(reason), total);
         }
         let connected = self.state.status.borrow().state == State::Connected;
-        gauge!("steadfast_link_connected", &[link()]).set(if connected { 1.0 } else { 0.0 });
+        let labels = [("link", self.link.clone())];
+        gauge!("steadfast_link_connected", &labels).set(if connected { 1.0 } else { 0.0 });
+    }
+
+    fn add(&mut self, name: &'static str, reason: Option<&'static str>, total: u64) {
+        let before = self.copied.insert((name, reason), total).unwrap_or(0);
+        let mut labels = vec![Label::new("link", self.link.clone())];
+        labels.extend(reason.map(|reason| Label::new("reason", reason)));
+        counter!(name, labels).increment(total - before);
     }
 }

@@ -126,7 +126,8 @@ async fn counters_of_a_link_reach_the_recorder_until_it_closes() {
     let world = listening();
     let link = start(&world, options().metrics_interval(Duration::from_secs(10)));
     live(&link, 1).await;
-    sleep(Duration::from_secs(11)).await;
+    // Several copies, of which only the first has something new.
+    sleep(Duration::from_secs(31)).await;
     let values = || -> BTreeMap<String, u64> {
         let snapshot = snapshotter.snapshot().into_vec().into_iter();
         let values = snapshot.map(|(key, _, _, value)| {
@@ -152,4 +153,18 @@ async fn counters_of_a_link_reach_the_recorder_until_it_closes() {
     let closed = values();
     assert_eq!(closed["steadfast_link_connected orders"], 0);
     assert_eq!(closed["steadfast_link_ends_total orders left"], 1);
+
+    let interval = || options().metrics_interval(Duration::from_secs(10));
+    let links = [start(&world, interval()), start(&world, interval())];
+    for link in &links {
+        live(link, 1).await;
+    }
+    sleep(Duration::from_secs(11)).await;
+    let of_both = values();
+    // The recorder of tests counts from the last look.
+    assert_eq!(of_both["steadfast_link_attempts_total orders"], 2);
+    for link in links {
+        link.close().await;
+    }
+    assert_eq!(values()["steadfast_link_ends_total orders left"], 2);
 }
