@@ -37,9 +37,8 @@ pub(crate) use self::{route::Way, socket::ResetOnDrop};
 /// Connects to one of several servers.
 ///
 /// In a round the servers are tried one after the other: the next one begins when one has failed or has
-/// not been reached within a second, and the first that is reached is taken. The next round begins with
-/// another server than this one did, so that a failed server is not the first again and a drain leads
-/// elsewhere at once.
+/// not been reached within a second, and the first that is reached is taken. In the next round the server
+/// that was taken, or else tried last, comes last, so that a drain leads elsewhere at once.
 ///
 /// The names are resolved in every round. The addresses of a name are raced in the same way with 250 ms
 /// between them, IPv6 and IPv4 in turn (RFC 8305).
@@ -243,14 +242,28 @@ impl Dialer {
             .map_err(|error| DialErrors::from(vec![error]))?;
         self.servers.sort(&mut servers);
         servers.truncate(MAX_SERVERS);
+        let first = servers.first().cloned();
         let dialled = race(servers, SERVER_STAGGER, deadline.at, |server| {
-            // Noted at the start: the attempt may be abandoned at any time, and the next one must not
-            // begin with the same server.
+            // Noted at the start: the attempt may be abandoned at any time, and this server must come
+            // last in the next one.
             self.servers.note(&server);
             self.dial_server(server, user_timeout, deadline)
         })
         .await
-        .map_err(|errors| DialErrors::from(errors.into_iter().flatten().collect::<Vec<_>>()))?;
+        .map_err(|errors| {
+            let mut errors: Vec<_> = errors.into_iter().flatten().collect();
+            if errors.is_empty() {
+                // The time was over before an attempt could start.
+                errors.push(DialError {
+                    server: first,
+                    proxy: None,
+                    peer: None,
+                    step: Step::Connect,
+                    cause: DialCause::TimedOut(deadline.whole),
+                });
+            }
+            DialErrors::from(errors)
+        })?;
         // Noted again, because slower ones may have started after it.
         self.servers.note(&dialled.server);
         if let Some(peer) = &dialled.way.peer {

@@ -9,8 +9,8 @@ use std::{
 /// The last use of each candidate that is remembered.
 ///
 /// Every dial follows a failure, a loss or a drain, so that whatever was used last is the worst choice
-/// now. With it in the last place, a failed candidate is not the first one of the next attempt, a drain
-/// leads elsewhere, and one with fifty addresses tries all of them in turn.
+/// now. With it in the last place, a drain leads elsewhere, and one with fifty addresses tries all of them
+/// in turn. Where a dead candidate and a good one are all there is, the dead one is tried first again.
 #[derive(Debug)]
 pub(super) struct Order<K>(Mutex<Uses<K>>);
 

@@ -128,6 +128,18 @@ async fn silent_addresses_end_at_the_deadline_and_are_named() {
     );
 }
 
+#[tokio::test(start_paused = true)]
+async fn dial_without_time_has_an_error_that_names_the_server() {
+    let dialer = dialer().timeout(Duration::ZERO);
+    let errors = dialer.connect().await.unwrap_err();
+    assert_eq!(errors.errors().len(), 1);
+    assert!(
+        errors
+            .to_string()
+            .starts_with("db:9000: connecting: no response within 0 s")
+    );
+}
+
 /// Plays names that answer differently each time.
 fn scripted(answers: Vec<(u64, io::Result<Vec<SocketAddr>>)>) -> Dialer {
     let answers = Arc::new(Mutex::new(VecDeque::from(answers)));
