@@ -186,12 +186,14 @@ impl LinkOptions {
         let seed = self.take_seed();
         let credentials = LinkCredentials::new(self.credentials);
         let mut config = self.config;
-        config.renews_credentials = credentials.is_renewable();
+        // Set by the caller if the transport renews them.
+        config.renews_credentials |= credentials.is_renewable();
+        let renews_credentials = config.renews_credentials;
         let session = Session::new(config.check()?, seed);
         let retry_policy = options::combine(
             self.retry_policy,
             self.default_retry_policy,
-            credentials.is_renewable(),
+            renews_credentials,
         );
         // Unbounded, because requests to connect or leave must never be lost. Commands of the
         // protocol are bounded by the permits that travel with them.

@@ -114,6 +114,18 @@ async fn credentials_refused_for_ever_meet_the_backoff() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn transport_that_renews_credentials_needs_no_source() {
+    for (renews, state) in [(true, State::Connecting), (false, State::Disconnected)] {
+        let mut config = Config::default();
+        config.renews_credentials = renews;
+        let running = Running::idle(judging(|_| false), options(config), Notes::sending(1));
+        running.link.start().unwrap();
+        sleep(SECOND * 600).await;
+        assert_eq!(running.link.status().state, state);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn failing_source_meets_the_backoff_and_nothing_is_dialled() {
     let issuer = Issuer::default();
     let world = judging(|token| token != "Bearer token-number-4");
