@@ -85,6 +85,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
                 "changes before revision {} are lost",
                 response.compact_revision
             );
+        } else if response.canceled {
+            println!("the watch was cancelled: {}", response.cancel_reason);
         }
         for event in response.events {
             let kind = event.r#type();

@@ -68,7 +68,10 @@ async fn main() -> Result<(), Box<dyn Error>> {
         return Err("give a CA file, a token file and servers".into());
     };
     let servers = arguments.map(|server| server.parse());
-    let servers = servers.collect::<Result<_, _>>()?;
+    let servers = servers.collect::<Result<Vec<Address>, _>>()?;
+    if servers.is_empty() {
+        return Err("give at least one server behind the token file".into());
+    }
     let mut readings = watch(LinkOptions::new(), servers, ca.into(), token.into())?;
     while let Some(reading) = readings.next().await {
         let reading = reading?;
