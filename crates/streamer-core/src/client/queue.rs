@@ -48,8 +48,12 @@ const MAX_UNREPORTED: Unreported = Unreported {
 };
 
 impl Queue {
-    /// Appends an item. A gap or resync is merged with a waiting one of its kind.
+    /// Appends an item. A gap or resync is merged with a waiting one of its kind. A snapshot that begins
+    /// takes the place of one of which nothing but the beginning waits.
     pub fn push(&mut self, item: Item) {
+        if matches!(item, Item::Snapshot(Snapshot::Begin)) {
+            self.drop_begun();
+        }
         if item.change().is_some() {
             self.pushed += 1;
             self.changes += 1;
@@ -68,6 +72,27 @@ impl Queue {
                 number: self.pushed,
                 then: None,
             }),
+        }
+    }
+
+    /// Drops the snapshots without documents that wait at the back: the next one replaces them, and a
+    /// client that begins again and again must not fill the queue.
+    fn drop_begun(&mut self) {
+        // The end that is after the entry looked at, which belongs to the snapshot before it.
+        let mut end = None;
+        for index in (0..self.entries.len()).rev() {
+            match self.entries[index].item {
+                Item::Change(_) | Item::Left(_) | Item::Snapshot(Snapshot::Document(_)) => return,
+                Item::Gap(_) | Item::Resync(_) => {}
+                Item::Snapshot(Snapshot::End(_)) => end = Some(index),
+                // The end of a snapshot stays if its beginning was taken or documents wait before it.
+                Item::Snapshot(Snapshot::Begin | Snapshot::Bound { .. }) => {
+                    if let Some(end) = end.take() {
+                        self.entries.remove(end);
+                    }
+                    self.entries.remove(index);
+                }
+            }
         }
     }
 
@@ -173,13 +198,6 @@ fn merge(earlier: &Item, later: &Item) -> Option<Item> {
             lost_from: earlier.lost_from,
             ..*later
         })),
-        // Begun again before anything of it was taken.
-        (Item::Snapshot(Snapshot::Begin), Item::Snapshot(Snapshot::Begin)) => {
-            Some(Item::Snapshot(Snapshot::Begin))
-        }
-        (Item::Snapshot(Snapshot::Bound { .. }), Item::Snapshot(Snapshot::Bound { .. })) => {
-            Some(later.clone())
-        }
         (
             Item::Change(_) | Item::Left(_) | Item::Snapshot(_) | Item::Gap(_) | Item::Resync(_),
             _,
@@ -284,6 +302,71 @@ mod tests {
         queue.push(change(1));
         queue.push(gap(GapReason::Disconnected));
         assert_eq!(queue.len(), 3);
+    }
+
+    #[test]
+    fn begun_snapshot_replaces_one_without_documents() {
+        let begin = || Item::Snapshot(Snapshot::Begin);
+        let bound = |number| {
+            Item::Snapshot(Snapshot::Bound {
+                number,
+                bound: None,
+            })
+        };
+        let end = |offset| Item::Snapshot(Snapshot::End(at(offset)));
+        let again = vec![begin(), bound(2)];
+        let after = |first: Vec<Item>| [first, again.clone()].concat();
+        let document = |offset| match change(offset) {
+            Item::Change(change) => Item::Snapshot(Snapshot::Document(change)),
+            other => other,
+        };
+        let disconnected = gap(GapReason::Disconnected);
+        let replaced = after(Vec::new());
+        // Each: what was pushed, how much of it was taken, and what waits after the next beginning.
+        let cases = [
+            (vec![begin(), bound(1)], 0, replaced.clone()),
+            (vec![begin(), bound(1)], 1, replaced.clone()),
+            (vec![begin(), bound(1)], 2, replaced.clone()),
+            (vec![begin(), bound(1), end(5)], 0, replaced.clone()),
+            (vec![begin(), bound(1), end(5)], 1, replaced.clone()),
+            (vec![begin(), bound(1), end(5)], 2, after(vec![end(5)])),
+            (vec![begin(), end(5), begin(), end(6)], 0, replaced.clone()),
+            (
+                vec![begin(), end(5), begin(), end(6)],
+                1,
+                after(vec![end(6)]),
+            ),
+            (
+                vec![begin(), bound(1), end(5), disconnected.clone()],
+                0,
+                after(vec![disconnected.clone()]),
+            ),
+            (
+                vec![begin(), bound(1), document(4), end(5)],
+                0,
+                after(vec![begin(), bound(1), document(4), end(5)]),
+            ),
+            (
+                vec![begin(), bound(1), end(5), change(6)],
+                0,
+                after(vec![begin(), bound(1), end(5), change(6)]),
+            ),
+        ];
+        for (pushed, taken, expected) in cases {
+            let mut queue = Queue::default();
+            let what = format!("{taken} of {pushed:?}");
+            for item in pushed {
+                queue.push(item);
+            }
+            for _ in 0..taken {
+                queue.pop();
+            }
+            for item in &again {
+                queue.push(item.clone());
+            }
+            let left: Vec<_> = std::iter::from_fn(|| queue.pop()).collect();
+            assert_eq!(left, expected, "{what}");
+        }
     }
 
     #[test]
