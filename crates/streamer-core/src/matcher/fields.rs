@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde_json::{Map, Value as Json};
+use smallvec::SmallVec;
 
 use super::{
     field_index::FieldIndex,
@@ -68,12 +69,22 @@ impl FieldTable {
 
     /// Returns the path of a field.
     pub(super) fn path(&self, field: FieldId) -> String {
-        let node = &self.nodes[field.index()];
-        let name = String::from_utf8_lossy(&node.name);
-        if node.parent == ROOT {
-            return name.into_owned();
+        let names = self.names(field);
+        let names = names.into_iter().rev().map(String::from_utf8_lossy);
+        names.collect::<Vec<_>>().join(".")
+    }
+
+    /// Returns the segments of a field's path, the last one first. Iterative, as a path may have as many
+    /// as its bytes allow.
+    fn names(&self, field: FieldId) -> SmallVec<[&[u8]; 8]> {
+        let mut names = SmallVec::new();
+        let mut at = field;
+        while at != ROOT {
+            let node = &self.nodes[at.index()];
+            names.push(&*node.name);
+            at = node.parent;
         }
-        format!("{}.{name}", self.path(node.parent))
+        names
     }
 
     fn add(&mut self, parent: FieldId, segment: &str) -> FieldId {
@@ -115,13 +126,11 @@ impl FieldTable {
         field: FieldId,
         fields: &'a Map<String, Json>,
     ) -> Option<&'a Json> {
-        let node = &self.nodes[field.index()];
-        let name = std::str::from_utf8(&node.name).ok()?;
-        if node.parent == ROOT {
-            return fields.get(name);
-        }
+        let names = self.names(field).into_iter().rev();
+        let mut names = names.map(|name| std::str::from_utf8(name).ok());
+        let first = fields.get(names.next()??)?;
         // Not through lists, as in `Document::field`.
-        self.find(node.parent, fields)?.as_object()?.get(name)
+        names.try_fold(first, |inside, name| inside.as_object()?.get(name?))
     }
 
     pub(super) fn index(&self, field: FieldId) -> &FieldIndex {
@@ -262,4 +271,24 @@ fn likely(name: &[u8]) -> u64 {
     let byte = |byte: Option<&u8>| byte.map_or(0, |byte| usize::from(*byte));
     let mixed = byte(name.first()) * 31 + byte(name.last()) * 7 + name.len();
     1 << (mixed % 64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn path_of_many_segments_is_walked_in_a_loop() {
+        let mut table = FieldTable::new();
+        let path = vec!["a"; 30_000].join(".");
+        let field = table.acquire(&path);
+        assert_eq!(table.path(field), path);
+        let fields = serde_json::from_str(r#"{"a":{"a":1}}"#).unwrap();
+        assert_eq!(table.find(field, &fields), None);
+        let inside = table.acquire("a.a");
+        assert_eq!(table.find(inside, &fields), Some(&Json::from(1)));
+        table.release(inside);
+        table.release(field);
+        assert!(table.is_empty());
+    }
 }
