@@ -57,4 +57,15 @@ impl Event {
     pub fn weight(&self) -> usize {
         self.data.len() + self.database.len() + self.collection.len() + self.document_id.len()
     }
+
+    /// Returns the bytes that the event counts for in limits of memory: with the state of the document
+    /// before, if that was read.
+    #[must_use]
+    pub fn held_bytes(&self) -> usize {
+        let before = match &self.previous {
+            Previous::Read(before) => before.weight(),
+            Previous::Unknown | Previous::Nothing | Previous::At(_) => 0,
+        };
+        self.weight() + before
+    }
 }

@@ -26,7 +26,9 @@ use crate::{
     hub::{self, ReadFault},
 };
 
-pub(crate) use self::{durations::DurationHistogram, known_names::KnownNames};
+pub(crate) use self::{
+    durations::DurationHistogram, known_names::KnownNames, previous::complete as complete_previous,
+};
 pub use self::{
     durations::Durations,
     encoding::DecodeError,

@@ -135,12 +135,12 @@ impl RecentEvents {
 
     fn push(&mut self, event: &Arc<Event>) {
         self.events.push_back(Arc::clone(event));
-        self.bytes += event.weight();
+        self.bytes += event.held_bytes();
         while self.events.len() > self.max_events || self.bytes > self.max_bytes {
             let Some(oldest) = self.events.pop_front() else {
                 return;
             };
-            self.bytes -= oldest.weight();
+            self.bytes -= oldest.held_bytes();
         }
     }
 

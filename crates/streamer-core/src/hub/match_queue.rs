@@ -116,7 +116,7 @@ impl MatchQueue {
     }
 
     pub(super) fn enqueue(&mut self, name: CollectionName, event: &Arc<Event>) {
-        let weight = event.weight();
+        let weight = event.held_bytes();
         self.events += 1;
         self.bytes += weight;
         if let Some(queue) = self.collections.get_mut(&name) {
@@ -326,8 +326,8 @@ impl MatchQueue {
         *budget -= before - left;
         if done {
             self.events -= 1;
-            self.bytes -= event.weight();
-            queue.bytes -= event.weight();
+            self.bytes -= event.held_bytes();
+            queue.bytes -= event.held_bytes();
             // Before the next event is looked at, which must not be matched with the candidates of
             // this one.
             queue.current = None;

@@ -57,8 +57,8 @@ impl MatchQueue {
             return false;
         };
         self.events -= 1;
-        self.bytes -= event.weight();
-        queue.bytes -= event.weight();
+        self.bytes -= event.held_bytes();
+        queue.bytes -= event.held_bytes();
         if queue.events.is_empty() {
             self.collections.remove(name);
             self.ready.remove(&event.offset);

@@ -16,7 +16,7 @@ use super::hub_handle::{HubHandle, HubMessage, StreamHandle, SurveyStep};
 use crate::{
     Event,
     hub::{Action, EndCode, EndStatus, Hub, Input, ReadFault, StreamId, Survey},
-    log::{DocumentKey, DocumentQuery, LogReader, with_previous},
+    log::{DocumentKey, DocumentQuery, LogReader, complete_previous},
 };
 
 /// The sender of committed events to the hub. Its queue is bounded: a log that commits faster than
@@ -49,6 +49,9 @@ const COMMITS: usize = 16;
 
 /// The maximum number of messages handled before commits and the clock get their turn.
 const BATCH: usize = 256;
+
+/// The bytes of documents before events that are read for one input. They stay in memory with the events.
+const PREVIOUS_BYTES: usize = 16 << 20;
 
 /// The streams and subscriptions that are visited in one slice of a survey: some 100 µs.
 const SURVEY_SLICE: usize = 1_024;
@@ -150,10 +153,7 @@ impl HubTask {
         let (reader, handle) = (Arc::clone(&self.reader), self.handle.clone());
         // Not awaited, as other reads: messages and the clock go on meanwhile.
         tokio::task::spawn_blocking(move || {
-            let wanted = events.iter_mut().zip(wanted);
-            for (event, _) in wanted.filter(|(_, wanted)| *wanted) {
-                *event = with_previous(&*reader, event);
-            }
+            complete_previous(&*reader, &mut events, &wanted, PREVIOUS_BYTES);
             handle.send(HubMessage::Completed(input(events)));
         });
     }

@@ -1,5 +1,7 @@
 //! Documents that leave a filter: who is told, and what that costs.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use steadfast_wire::streamer::{streamer_message::Payload, value::Kind};
 
@@ -124,6 +126,38 @@ fn states_before_events_are_wanted_only_where_somebody_asks() {
     );
     server.unsubscribe(stream, "left", 9);
     assert!(!server.hub.wants_previous(&changed("rooms")));
+    server.assert_frees_everything();
+}
+
+#[test]
+fn states_before_events_count_in_limits_of_memory() {
+    let mut server = Server::with(Limits {
+        unmatched_bytes: 4_000,
+        tail_bytes: 4_000,
+        ..Limits::default()
+    });
+    let stream = server.welcomed("a");
+    server.subscribe(stream, want("all", "rooms"));
+    let mut before = Event::clone(&event(1, "rooms", "a", 1));
+    before.data = Bytes::from(vec![b' '; 1_500]);
+    let before = Arc::new(before);
+    let events = (1..=10).map(|offset| {
+        let mut event = Event::clone(&event(offset, "rooms", "a", 1));
+        event.previous = Previous::Read(Arc::clone(&before));
+        Arc::new(event)
+    });
+    let events: Vec<_> = events.collect();
+    assert!(events.iter().map(|event| event.weight()).sum::<usize>() < 1_000);
+    server.log.extend(events.iter().map(Arc::clone));
+    server.step(Input::Committed { events });
+    assert_eq!(server.hub.stats().counters.overloads, 1);
+    assert!(
+        !server.hub.cx.log.has_recent_after(7),
+        "more than two are kept"
+    );
+    server.run_until_idle();
+    assert_eq!(server.delivered(stream).len(), 10);
+    assert_eq!(server.hub.matching.bytes(), 0);
     server.assert_frees_everything();
 }
 
