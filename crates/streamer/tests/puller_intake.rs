@@ -9,7 +9,7 @@ use std::{
     path::Path,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -126,9 +126,18 @@ fn soft_delete(time: u32, id: &str) -> ChangeEvent {
 }
 
 async fn serve(puller: &Puller, log: Box<dyn Log>) -> Server {
+    serve_with(puller, log, quick().activity_timeout).await
+}
+
+async fn serve_with(
+    puller: &Puller,
+    log: Box<dyn Log>,
+    activity_timeout: Option<Duration>,
+) -> Server {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let mut from = PullerOptions::new(puller.address.parse().unwrap());
     from.session = quick();
+    from.session.activity_timeout = activity_timeout;
     let mut options = ServerOptions::default();
     options.puller = Some(from);
     Server::start(listener, log, options).unwrap()
@@ -265,17 +274,13 @@ async fn changes_that_the_puller_forgot_are_a_resync() {
     drop(first);
     let second = puller.call().await;
     second.send(insert(15, "u5")).await;
-    // The change may be delivered before the loss is known.
-    loop {
-        match soon(subscription.next()).await.unwrap().unwrap() {
-            Item::Change(change) => assert_eq!(&*change.document_id, "u5"),
-            Item::Resync(resync) => {
-                assert_eq!(resync.reason, ResyncReason::Damaged);
-                break;
-            }
-            other => panic!("{other:?}"),
-        }
-    }
+    // Before the change: its position would hide the loss if the stream ended between them.
+    let told = soon(subscription.next()).await.unwrap().unwrap();
+    let Item::Resync(resync) = told else {
+        panic!("{told:?}");
+    };
+    assert_eq!(resync.reason, ResyncReason::Damaged);
+    assert_eq!(changes(&mut subscription, 1).await[0].1, "u5");
     second.send(insert(16, "u6")).await;
     until_status(&server, "it is committed", |status| {
         status.counters.appended == 3
@@ -315,27 +320,16 @@ async fn refused_marker_begins_anew_and_is_a_resync() {
     let second = puller.call().await;
     assert_eq!(second.after(), r#"{"steadfast": "0-0-0000000000000000"}"#);
     second.send(insert(20, "u2")).await;
-    let mut items = Vec::new();
-    while items.len() < 2 {
-        items.push(soon(subscription.next()).await.unwrap().unwrap());
-    }
-    assert!(
-        items.iter().any(|item| matches!(item, Item::Resync(_))),
-        "{items:?}"
-    );
+    let told = soon(subscription.next()).await.unwrap().unwrap();
+    assert!(matches!(told, Item::Resync(_)), "{told:?}");
+    assert_eq!(changes(&mut subscription, 1).await[0].1, "u2");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn silent_puller_is_dialled_anew_with_another_consumer_id() {
     let mut puller = Puller::start().await;
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let mut from = PullerOptions::new(puller.address.parse().unwrap());
-    from.session = quick();
-    from.session.activity_timeout = Some(Duration::from_millis(500));
-    let mut options = ServerOptions::default();
-    options.puller = Some(from);
     let log = Box::new(MemoryLog::with_epoch(Epoch(7)));
-    let _server = Server::start(listener, log, options).unwrap();
+    let _server = serve_with(&puller, log, Some(Duration::from_millis(500))).await;
     // Held, so that nothing but silence ends the streams.
     let calls = [
         puller.call().await,
@@ -394,14 +388,8 @@ async fn full_disk_pauses_the_intake_and_nothing_is_lost() {
         fails: Arc::clone(&is_full),
         failure: || LogError::Full { free: 1, needed: 2 },
     };
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let mut from = PullerOptions::new(puller.address.parse().unwrap());
-    from.session = quick();
     // Shorter than the pause: a link that does not read is no silent Puller.
-    from.session.activity_timeout = Some(Duration::from_secs(1));
-    let mut options = ServerOptions::default();
-    options.puller = Some(from);
-    let server = Server::start(listener, Box::new(log), options).unwrap();
+    let server = serve_with(&puller, Box::new(log), Some(Duration::from_secs(1))).await;
     let call = puller.call().await;
     let text = "x".repeat(4 << 10);
     let sending = async {
@@ -436,6 +424,42 @@ async fn full_disk_pauses_the_intake_and_nothing_is_lost() {
     is_full.store(false, Ordering::Relaxed);
     until_status(&server, "everything that was sent is committed", |status| {
         status.counters.appended == u64::from(sent) && !status.counters.waits_for_space
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn no_timer_tries_again_while_the_disk_is_full() {
+    static ATTEMPTS: AtomicUsize = AtomicUsize::new(0);
+    let mut puller = Puller::start().await;
+    let is_full = Arc::new(AtomicBool::new(true));
+    let log = FailingLog {
+        log: MemoryLog::with_epoch(Epoch(7)),
+        fails: Arc::clone(&is_full),
+        failure: || {
+            ATTEMPTS.fetch_add(1, Ordering::Relaxed);
+            LogError::Full { free: 1, needed: 2 }
+        },
+    };
+    let server = serve_with(&puller, Box::new(log), None).await;
+    let call = puller.call().await;
+    call.send(insert(10, "u1")).await;
+    until_status(&server, "the intake waits", |status| {
+        status.counters.waits_for_space
+    })
+    .await;
+    tokio::time::pause();
+    for _ in 0..600 {
+        tokio::time::advance(Duration::from_secs(1)).await;
+    }
+    tokio::time::resume();
+    // The writer is a thread, and looks at the disk in real time.
+    tokio::time::sleep(Duration::from_millis(1_500)).await;
+    assert_eq!(ATTEMPTS.load(Ordering::Relaxed), 1);
+    assert_eq!(server.puller().unwrap().link.generation.0, 1);
+    is_full.store(false, Ordering::Relaxed);
+    until_status(&server, "the change is committed", |status| {
+        status.counters.appended == 1 && !status.counters.waits_for_space
     })
     .await;
 }

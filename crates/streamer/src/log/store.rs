@@ -198,7 +198,9 @@ impl SegmentLog {
     fn commit(&mut self, batch: Vec<Submission>, now_ms: i64) -> Result<Vec<Outcome>, LogError> {
         // Before the plan, because the index may have to be written first. On a full disk this
         // refuses a batch of duplicates as well.
-        self.check_space(&batch)?;
+        if !batch.is_empty() {
+            self.check_batch_space(batch.iter().map(Submission::weight).sum())?;
+        }
         // Maintenance normally applies them earlier. A burst that outruns it pays for the index
         // here.
         if self.documents.is_full() {
@@ -297,13 +299,9 @@ impl SegmentLog {
         }
     }
 
-    /// Returns [`LogError::Full`] if the disk may be too full for the batch and for the index, which
-    /// cannot continue after a failed write.
-    fn check_space(&self, batch: &[Submission]) -> Result<(), LogError> {
-        if batch.is_empty() {
-            return Ok(());
-        }
-        let bytes: usize = batch.iter().map(Submission::weight).sum();
+    /// Returns [`LogError::Full`] if the disk may be too full for a batch of this size and for the index,
+    /// which cannot continue after a failed write.
+    fn check_batch_space(&self, bytes: usize) -> Result<(), LogError> {
         let needed = (bytes as u64)
             .saturating_mul(COST_PER_BYTE)
             .saturating_add(COST_PER_COMMIT)
@@ -311,9 +309,15 @@ impl SegmentLog {
         self.check_free(needed)
     }
 
-    /// Begins a transaction of the index. Returns [`LogError::Full`] if the disk may be too full for it:
-    /// after a failed write, redb cannot continue.
+    /// Begins a transaction of the index, if there is space for it.
     fn begin_index_commit(&self) -> Result<WriteTransaction, LogError> {
+        self.check_index_space()?;
+        self.shared.engine.begin_commit()
+    }
+
+    /// Returns [`LogError::Full`] if the disk may be too full for a transaction of the index: after a
+    /// failed write, redb cannot continue.
+    fn check_index_space(&self) -> Result<(), LogError> {
         self.check_free(INDEX_SPACE)?;
         if let Some((length, limit)) = self.disk.length_and_limit(INDEX_FILE) {
             // redb doubles its file when it needs space.
@@ -324,7 +328,7 @@ impl SegmentLog {
                 return Err(LogError::NoSpace(Arc::new(error)));
             }
         }
-        self.shared.engine.begin_commit()
+        Ok(())
     }
 
     fn check_free(&self, needed: u64) -> Result<(), LogError> {
@@ -355,6 +359,15 @@ impl Log for SegmentLog {
                 result
             }
         }
+    }
+
+    fn check_space(&self, bytes: usize) -> Result<(), LogError> {
+        self.check_batch_space(bytes)?;
+        // Then the next commit writes the index first.
+        if self.documents.is_full() {
+            self.check_index_space()?;
+        }
+        Ok(())
     }
 
     fn maintenance_due(&self) -> Option<Duration> {

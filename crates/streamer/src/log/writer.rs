@@ -12,6 +12,9 @@
 //! commit of several requests, the thread waits a moment for as many: their submitters go on with their
 //! next entries, and one commit of all costs less than a few small ones. Between
 //! commits, and at least once a minute, the thread does a slice of the log's maintenance.
+//!
+//! While the disk is full, the thread looks at it once a second: no system tells when space is freed.
+//! Submitters wait for what it finds ([`LogWriter::accepts`]).
 
 mod queue;
 mod thread;
@@ -28,7 +31,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use self::queue::{AppendRequest, Command};
@@ -120,8 +123,8 @@ struct Shared {
     panicked: AtomicBool,
     /// The durations of the commits.
     commits: DurationHistogram,
-    /// The last commit found the disk full.
-    is_full: AtomicBool,
+    /// The disk was too full for a commit, and is still too full for the smallest request of it.
+    is_full: watch::Sender<bool>,
     /// Cancelled when the thread has closed the log. Unlike a join, a wait for it can time out, and
     /// several callers can wait.
     done: CancellationToken,
@@ -178,7 +181,7 @@ impl LogWriter {
             failure: OnceLock::new(),
             panicked: AtomicBool::new(false),
             commits: DurationHistogram::default(),
-            is_full: AtomicBool::new(false),
+            is_full: watch::Sender::new(false),
             done: CancellationToken::new(),
             thread: Mutex::new(None),
         });
@@ -203,7 +206,7 @@ impl LogWriter {
             queued_entries: capacity.events_max as usize - capacity.events.available_permits(),
             queued_bytes: capacity.bytes_max as usize - capacity.bytes.available_permits(),
             commits: commits.snapshot(),
-            is_full: self.shared.is_full.load(Ordering::Relaxed),
+            is_full: *self.shared.is_full.borrow(),
             failure: failure.map(|error| with_sources(&error)),
         }
     }
@@ -223,14 +226,17 @@ impl LogWriter {
     ///
     /// Returns a [`WriteError`] if nothing was queued.
     pub async fn enqueue(&self, batch: Vec<Submission>) -> Result<PendingCommit, WriteError> {
+        let entries = batch.len();
+        let bytes = batch.iter().map(Submission::weight).sum();
         // The only await: after it the request is queued at once, so a dropped future queues
         // nothing.
-        let Some(permit) = self.shared.capacity.acquire(&batch).await else {
+        let Some(permit) = self.shared.capacity.acquire(entries, bytes).await else {
             return Err(self.shared.closed_reason());
         };
         let (outcome_sender, outcomes) = oneshot::channel();
         let request = AppendRequest {
-            entries: batch.len(),
+            entries,
+            bytes,
             batch,
             outcomes: outcome_sender,
             _permit: permit,
@@ -257,6 +263,27 @@ impl LogWriter {
     /// is unknown.
     pub async fn submit(&self, batch: Vec<Submission>) -> Result<Vec<Outcome>, WriteError> {
         self.enqueue(batch).await?.await
+    }
+
+    /// Waits until entries may be accepted again, after [`WriteError::Full`].
+    ///
+    /// There is no deadline, because space may be freed at any time; the writer reports a full disk every
+    /// minute. The end of the writer ends the wait.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future has no effect.
+    ///
+    /// # Errors
+    ///
+    /// Returns a [`WriteError`] if the writer has ended.
+    pub async fn accepts(&self) -> Result<(), WriteError> {
+        let mut is_full = self.shared.is_full.subscribe();
+        tokio::select! {
+            () = self.shared.done.cancelled() => Err(self.shared.closed_reason()),
+            // Never an error: `shared` has the sender.
+            _ = is_full.wait_for(|is_full| !is_full) => Ok(()),
+        }
     }
 
     /// Notes that a producer is connected. To be called at least every few minutes; a producer that is
@@ -351,11 +378,10 @@ impl QueueCapacity {
     }
 
     /// Waits for capacity. Returns `None` if the queue is closed.
-    async fn acquire(&self, batch: &[Submission]) -> Option<QueuePermit> {
-        let bytes: usize = batch.iter().map(Submission::weight).sum();
+    async fn acquire(&self, entries: usize, bytes: usize) -> Option<QueuePermit> {
         // A batch larger than the queue takes all of it; otherwise it would wait forever.
         let share = |count: usize, max: u32| u32::try_from(count).map_or(max, |it| it.min(max));
-        let events = share(batch.len(), self.events_max);
+        let events = share(entries, self.events_max);
         let bytes = share(bytes, self.bytes_max);
         // tokio's semaphores are fair: a large batch is not overtaken forever by small ones.
         let events = Arc::clone(&self.events).acquire_many_owned(events);

@@ -36,8 +36,11 @@ pub(super) enum HubMessage {
     ReadDone(ReadId, Result<Vec<Arc<Event>>, ReadFault>),
     /// An input whose events have what was read of the states before them. At most one with commits.
     Completed(Input),
-    /// The source of the log has lost changes before the event at this offset. At most one per commit.
+    /// The source of the log has lost changes before the event at this offset. One, at the start.
     Lost(u64),
+    /// The source of the log has lost changes before its next event. Tell the offset that positions after
+    /// the loss have at least. At most one, because the source waits for it.
+    LostNext(oneshot::Sender<u64>),
     DocumentsRead(ReadId, Result<DocumentPage, ReadFault>),
     /// Drain for at most this long, for this reason, and tell when no stream is left.
     Drain(Duration, String, oneshot::Sender<()>),
@@ -120,6 +123,15 @@ impl HubHandle {
         drained
     }
 
+    /// Tells that the source of the log has lost changes. Events that are committed after this have
+    /// positions from the returned offset on, and no subscriber receives them before it is told. `None` if
+    /// the task has stopped.
+    pub(super) async fn tell_loss(&self) -> Option<u64> {
+        let (sender, before) = oneshot::channel();
+        self.send(HubMessage::LostNext(sender));
+        before.await.ok()
+    }
+
     /// Returns the hub's metrics, or `None` if the task has stopped.
     pub(super) async fn stats(&self) -> Option<Stats> {
         let (sender, stats) = oneshot::channel();
@@ -168,6 +180,7 @@ impl HubMessage {
             | Self::DocumentsRead(..)
             | Self::Drain(..)
             | Self::Lost(_)
+            | Self::LostNext(_)
             | Self::Stats(_)
             | Self::Survey(..) => {}
         }

@@ -198,6 +198,12 @@ impl HubTask {
                 self.step(input);
             }
             HubMessage::Lost(before) => self.step(Input::Lost { before }),
+            HubMessage::LostNext(sender) => {
+                // No position is later than the hub's head, also while later commits are queued.
+                let before = self.hub.head().offset + 1;
+                self.step(Input::Lost { before });
+                sender.send(before).ok();
+            }
             HubMessage::DocumentsRead(read, result) => {
                 self.step(Input::DocumentsRead { read, result });
             }

@@ -9,7 +9,7 @@
 
 mod document_lookup;
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc};
 
 use bytes::Bytes;
 use steadfast::{
@@ -30,7 +30,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use self::document_lookup::DocumentLookup;
-use super::hub_handle::{HubHandle, HubMessage};
+use super::hub_handle::HubHandle;
 use crate::log::{
     LogReader, LogWriter, Origin, Outcome, ProducerState, Submission, WriteError, with_sources,
 };
@@ -56,9 +56,6 @@ const QUEUE_UNITS: usize = 256;
 /// The largest message. A document of `MongoDB` has 16 MiB at most, and grows as JSON; the default of
 /// 4 MiB would end the stream at the same message again and again (PC3).
 const MESSAGE_BYTES: usize = 64 << 20;
-
-/// Delay before a batch that found the disk full is committed again.
-const FULL_DELAY: Duration = Duration::from_secs(1);
 
 const METHOD: &str = "/syntrix.puller.v1.PullerService/Subscribe";
 
@@ -164,7 +161,7 @@ pub(super) fn stored_marker(state: &ProducerState, head: u64) -> (Marker, Option
         marker
     });
     let before = marker.loss.map(|loss| match loss {
-        // The server ended before it told who was connected, or nothing has followed the loss yet.
+        // The position is lost, or an older version of the server ended before it told who was connected.
         Loss::Pending => head + 1,
         Loss::Before(offset) => offset,
     });
@@ -303,7 +300,10 @@ impl IntakeTask {
             if let Lost::Refused { .. } = lost {
                 marker = Marker::default();
             }
-            marker.loss = Some(Loss::Pending);
+            // Before the commit: who received a change after the loss first would have a position that
+            // does not show it.
+            let before = self.log.hub.tell_loss().await.ok_or(WriteError::Closed)?;
+            marker.loss = Some(Loss::Before(before));
         }
         let mut changes = Vec::new();
         for event in &batch.events {
@@ -318,7 +318,7 @@ impl IntakeTask {
         }
         let submissions = self.submissions(changes, &marker.encode()).await;
         let outcomes = self.submit(submissions).await?;
-        self.settle(&outcomes, &mut marker);
+        self.settle(&outcomes);
         self.marker = marker;
         // Only now: what waits to be committed counts as queued.
         (0..units).for_each(|_| self.backpressure.dequeued());
@@ -353,7 +353,7 @@ impl IntakeTask {
         submissions
     }
 
-    /// Commits entries. Waits as long as the disk is full.
+    /// Commits entries. Waits as long as the disk is full, until the log's writer finds space.
     async fn submit(&mut self, submissions: Vec<Submission>) -> Result<Vec<Outcome>, WriteError> {
         if submissions.is_empty() {
             // The marker goes with the next change. Until then the same messages would change nothing.
@@ -372,7 +372,7 @@ impl IntakeTask {
                         let error = with_sources(&error);
                         warn!(error, "the intake from the Puller waits for space");
                     }
-                    tokio::time::sleep(FULL_DELAY).await;
+                    self.log.writer.accepts().await?;
                 }
                 Err(error) => return Err(error),
             }
@@ -389,19 +389,9 @@ impl IntakeTask {
         before
     }
 
-    /// Counts what became of the entries, and tells the hub of a loss before the first of them.
-    fn settle(&mut self, outcomes: &[Outcome], marker: &mut Marker) {
+    /// Counts what became of the entries.
+    fn settle(&mut self, outcomes: &[Outcome]) {
         self.last_sequence += outcomes.len() as u64;
-        let mut appended = outcomes.iter().filter_map(|outcome| match outcome {
-            Outcome::Appended(event) => Some(event.offset),
-            Outcome::Duplicate | Outcome::Refused(_) | Outcome::Jump { .. } => None,
-        });
-        if marker.loss == Some(Loss::Pending)
-            && let Some(before) = appended.next()
-        {
-            self.log.hub.send(HubMessage::Lost(before));
-            marker.loss = Some(Loss::Before(before));
-        }
         let mut counters = self.counters.borrow().clone();
         for outcome in outcomes {
             match outcome {

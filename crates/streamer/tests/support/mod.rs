@@ -64,6 +64,14 @@ impl Log for FailingLog {
         self.log.maintain(now_ms)
     }
 
+    fn check_space(&self, bytes: usize) -> Result<(), LogError> {
+        let needed = bytes as u64;
+        let fails = self.fails.load(Ordering::Relaxed);
+        (!fails)
+            .then_some(())
+            .ok_or(LogError::Full { free: 0, needed })
+    }
+
     fn trim(&mut self, upto: u64) -> Result<(), LogError> {
         self.log.trim(upto)
     }

@@ -27,6 +27,8 @@ pub(super) struct AppendRequest {
     pub(super) batch: Vec<Submission>,
     /// The length of `batch`, which is emptied for the commit.
     pub(super) entries: usize,
+    /// The weight of `batch`.
+    pub(super) bytes: usize,
     pub(super) outcomes: oneshot::Sender<Result<Vec<Outcome>, WriteError>>,
     pub(super) _permit: QueuePermit,
 }

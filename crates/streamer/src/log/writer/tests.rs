@@ -335,7 +335,21 @@ async fn full_disk_rejects_and_later_accepts_a_submission() {
     );
     let outcomes = test.writer.submit(entries([1])).await.unwrap();
     assert!(matches!(outcomes[..], [Outcome::Appended(_)]));
+    test.writer.accepts().await.unwrap();
     test.writer.shutdown(LONG).await.unwrap();
+}
+
+#[tokio::test]
+async fn wait_for_space_ends_with_the_writer() {
+    let test = Test::start_blocked(options());
+    test.writer.accepts().await.unwrap();
+    test.finish_commits([Full]);
+    test.writer.submit(entries([1])).await.unwrap_err();
+    let mut space = Box::pin(test.writer.accepts());
+    assert!(waits(&mut space).await);
+    test.writer.shutdown(LONG).await.unwrap();
+    let ended = space.await;
+    assert!(matches!(ended, Err(WriteError::Closed)), "{ended:?}");
 }
 
 #[tokio::test]

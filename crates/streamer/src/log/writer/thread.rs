@@ -27,6 +27,9 @@ const GATHERING_MAX: Duration = Duration::from_micros(500);
 /// Interval of the reports of a full disk. Publishers send again until there is space.
 const FULL_INTERVAL: Duration = Duration::from_secs(60);
 
+/// Interval at which the space on a full disk is checked.
+const SPACE_INTERVAL: Duration = Duration::from_secs(1);
+
 pub(super) struct Writer<F> {
     log: Box<dyn Log>,
     options: WriterOptions,
@@ -42,8 +45,17 @@ pub(super) struct Writer<F> {
     committing: Vec<AppendRequest>,
     /// The producer to touch after the commit in progress.
     touched: Option<Arc<str>>,
-    /// The last time that a full disk was reported, while it is full.
-    full_reported: Option<Instant>,
+    /// From the first refusal until a commit succeeds for which there was space.
+    full: Option<FullDisk>,
+}
+
+struct FullDisk {
+    /// The size of the smallest request that was refused. `None` if there is space for it since.
+    bytes: Option<usize>,
+    /// The time of the first of these refusals, or of the last check after it.
+    checked: Instant,
+    /// The last time that this was reported.
+    reported: Option<Instant>,
 }
 
 impl<F: FnMut(&[Arc<Event>])> Writer<F> {
@@ -64,7 +76,7 @@ impl<F: FnMut(&[Arc<Event>])> Writer<F> {
             stopping: false,
             committing: Vec::new(),
             touched: None,
-            full_reported: None,
+            full: None,
         }
     }
 
@@ -96,11 +108,17 @@ impl<F: FnMut(&[Arc<Event>])> Writer<F> {
         // The first wait does not wait: the log may have work left from before it was opened.
         let mut wait = Duration::ZERO;
         while !self.stopping {
-            let due = self.log.maintenance_due().unwrap_or(wait);
+            let mut due = self.log.maintenance_due().unwrap_or(wait);
+            if self.full.as_ref().is_some_and(|full| full.bytes.is_some()) {
+                // What is maintained may also free space.
+                due = due.min(SPACE_INTERVAL);
+            }
             match self.queue.receive(wait.min(due)) {
                 Received::Command(Command::Append(request)) => {
                     let batch = self.collect(request);
                     self.commit(batch)?;
+                    // Not only when idle: small entries may be accepted before large ones are.
+                    self.check_space();
                     // The commit may be the first of this producer, and an unknown producer cannot
                     // be touched.
                     if let Some(producer) = self.touched.take() {
@@ -113,7 +131,10 @@ impl<F: FnMut(&[Arc<Event>])> Writer<F> {
                 Received::Command(Command::Touch(producer)) => self.touch(&producer)?,
                 Received::Command(Command::Stop) | Received::Closed => self.stopping = true,
                 // The rest of the wait begins anew: what it is for may be late.
-                Received::Timeout if due < wait => _ = self.maintain()?,
+                Received::Timeout if due < wait => {
+                    self.maintain()?;
+                    self.check_space();
+                }
                 Received::Timeout => {
                     wait = match (self.maintain()?, wait) {
                         (true, _) => Duration::ZERO,
@@ -141,7 +162,7 @@ impl<F: FnMut(&[Arc<Event>])> Writer<F> {
         let mut bytes = 0;
         let mut next = Some(first);
         while let Some(mut request) = next.take() {
-            bytes += request.batch.iter().map(Submission::weight).sum::<usize>();
+            bytes += request.bytes;
             batch.append(&mut request.batch);
             self.committing.push(request);
             if batch.len() >= self.options.max_batch_events || bytes >= self.options.max_batch_bytes
@@ -170,12 +191,7 @@ impl<F: FnMut(&[Arc<Event>])> Writer<F> {
         let outcomes = match self.log.append(batch, (self.options.clock)()) {
             Ok(outcomes) => outcomes,
             Err(error) if error.is_full() => {
-                self.shared.is_full.store(true, Ordering::Relaxed);
-                let reported = self.full_reported;
-                if reported.is_none_or(|at| at.elapsed() >= FULL_INTERVAL) {
-                    self.full_reported = Some(Instant::now());
-                    tracing::warn!(error = with_sources(&error), "entries are rejected");
-                }
+                self.note_refusal(&error);
                 // The thread goes on: reads and later commits work again when somebody frees space.
                 self.reject(&WriteError::Full(error));
                 return Ok(());
@@ -187,9 +203,8 @@ impl<F: FnMut(&[Arc<Event>])> Writer<F> {
                 return Err(error);
             }
         };
-        self.shared.is_full.store(false, Ordering::Relaxed);
         self.shared.commits.add(began.elapsed());
-        if self.full_reported.take().is_some() {
+        if self.full.take_if(|full| full.bytes.is_none()).is_some() {
             tracing::warn!("entries are accepted again");
         }
         let events: Vec<_> = outcomes
@@ -213,6 +228,41 @@ impl<F: FnMut(&[Arc<Event>])> Writer<F> {
         Ok(())
     }
 
+    /// Notes that the disk is too full for the requests of the commit in progress.
+    fn note_refusal(&mut self, error: &LogError) {
+        let smallest = self.committing.iter().map(|request| request.bytes).min();
+        let smallest = smallest.unwrap_or(0);
+        let full = self.full.get_or_insert_with(|| FullDisk {
+            bytes: None,
+            checked: Instant::now(),
+            reported: None,
+        });
+        if full.bytes.is_none() {
+            full.checked = Instant::now();
+        }
+        full.bytes = Some(full.bytes.map_or(smallest, |bytes| bytes.min(smallest)));
+        full.report(error);
+        self.shared.is_full.send_replace(true);
+    }
+
+    /// Tells those who wait if something of what was refused would be accepted now.
+    fn check_space(&mut self) {
+        let Some(full) = &mut self.full else { return };
+        let Some(bytes) = full.bytes else { return };
+        // What only a write finds out, such as a quota, would otherwise be tried again at once.
+        if full.checked.elapsed() < SPACE_INTERVAL {
+            return;
+        }
+        full.checked = Instant::now();
+        match self.log.check_space(bytes) {
+            Ok(()) => {
+                full.bytes = None;
+                self.shared.is_full.send_replace(false);
+            }
+            Err(error) => full.report(&error),
+        }
+    }
+
     /// Fails the requests of the commit in progress.
     fn reject(&mut self, error: &WriteError) {
         for request in self.committing.drain(..) {
@@ -228,6 +278,17 @@ impl<F: FnMut(&[Arc<Event>])> Writer<F> {
     fn maintain(&mut self) -> Result<bool, LogError> {
         let more = self.log.maintain((self.options.clock)());
         more.map_err(|error| self.shared.fail(error))
+    }
+}
+
+impl FullDisk {
+    /// Reports the full disk, unless that was done lately.
+    fn report(&mut self, error: &LogError) {
+        let reported = self.reported;
+        if reported.is_none_or(|at| at.elapsed() >= FULL_INTERVAL) {
+            self.reported = Some(Instant::now());
+            tracing::warn!(error = with_sources(error), "entries are rejected");
+        }
     }
 }
 

@@ -145,12 +145,15 @@ fn full_disk_only_rejects_entries() {
             matches!(error, LogError::Full { free, needed } if free < needed && free > 0),
             "{error}"
         );
+        let checked = Log::check_space(&log, 1);
+        assert!(matches!(checked, Err(LogError::Full { .. })), "{checked:?}");
         assert_eq!(read_all(&log).len(), 1);
         assert!(log.maintain(1_000_000).is_ok());
     }
     // An empty batch needs no space.
     assert_eq!(log.append(Vec::new(), 1).unwrap(), []);
     log.min_free_bytes = 0;
+    log.check_space(1).unwrap();
     log.append(vec![entry(2)], 1).unwrap();
     assert_eq!(read_all(&log).len(), 2);
 }
