@@ -174,14 +174,14 @@ impl Gathering {
         }
     }
 
-    /// Collects responses until all have arrived or `patience` is over.
-    pub(super) async fn collect_for(&mut self, patience: Duration) {
+    /// Collects responses until all have arrived or `limit` is over.
+    pub(super) async fn collect_for(&mut self, limit: Duration) {
         let all = async {
             while let Some(response) = self.next().await {
                 self.gathered.add(response);
             }
         };
-        timeout(patience, all).await.ok();
+        timeout(limit, all).await.ok();
     }
 
     /// Returns the next response, or `None` after the last. At the deadline the agents that have not

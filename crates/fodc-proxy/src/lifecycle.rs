@@ -36,6 +36,8 @@ pub(super) struct Lifecycles {
     /// The number of registered agents, online or not.
     pub(super) registered: usize,
     pub(super) missing: Missing,
+    /// An agent has failed and sent no schema: that of its node is not known.
+    lacks_schema: bool,
     /// The registry, with which the nodes are compared.
     registry: Option<RegistrySchema>,
     /// The times at which the agents were queried, and at which all had responded.
@@ -120,7 +122,8 @@ impl Lifecycles {
         identity: &Identity,
         message: StreamLifecycleRequest,
     ) {
-        if !message.error.is_empty() {
+        let has_failed = !message.error.is_empty();
+        if has_failed {
             self.missing
                 .add(identity, &QueryError::Source(message.error));
         }
@@ -130,6 +133,8 @@ impl Lifecycles {
             message.pod_name
         };
         let data = message.lifecycle_data.unwrap_or_default();
+        let mut groups = data.groups.iter();
+        self.lacks_schema |= has_failed && groups.all(|it| it.schema_consistency.is_none());
         let evidence = if identity.has_profile() {
             Evidence::Fresh
         } else {
@@ -151,7 +156,7 @@ impl Lifecycles {
 
     /// Returns the groups with everything the agents said about their schema, and the verdict.
     pub(super) fn into_groups(self, history: &mut SchemaHistory) -> Vec<GroupLifecycleInfo> {
-        let is_partial = self.missing.responded() < self.missing.requested();
+        let is_partial = self.lacks_schema || self.missing.responded() < self.missing.requested();
         let round = Round {
             began: self.began,
             ended: self.ended,
@@ -175,7 +180,9 @@ impl Lifecycles {
         });
         let groups = groups.collect();
         // A group may be absent because an agent is.
-        if !is_partial {
+        if is_partial {
+            history.on_partial_round(&names);
+        } else {
             history.retain(&names);
         }
         groups

@@ -54,6 +54,10 @@ pub(super) struct CarriedState {
 /// may be looking for the samples, and nothing waits behind that.
 const PAUSE: Duration = Duration::from_millis(50);
 
+/// Longest time for which an agent counts as sending its window. One that takes longer is slow: it takes little
+/// of the proxy's time, and others must not wait for it.
+const TURN: Duration = Duration::from_secs(1);
+
 /// Signs of life extend the time for a response to this many times its timeout, and no further.
 const EXTENSION: u32 = 2;
 
@@ -268,10 +272,12 @@ impl<T, D> QueryQueue<T, D> {
         }
     }
 
-    /// Returns true while a window arrives, and for a short time after its request.
+    /// Returns true while a window arrives, but not for longer than [`TURN`] after its request.
     pub(super) fn is_sending_window(&self, now: Time) -> bool {
-        matches!(&self.state, State::Outstanding { request, alive, .. }
-            if matches!(request.query, Query::Window(_)) && now.since(*alive) < PAUSE)
+        matches!(&self.state, State::Outstanding { request, asked, alive, .. }
+            if matches!(request.query, Query::Window(_))
+                && now.since(*alive) < PAUSE
+                && now.since(*asked) < TURN)
     }
 
     /// Returns true if somebody waits for a message that arrives now on this stream.

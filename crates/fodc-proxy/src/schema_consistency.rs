@@ -82,6 +82,9 @@ const CACHE_TTL: Duration = Duration::from_secs(600);
 /// have, would take the memory of a million.
 const ISSUES_MAX: usize = 1_000;
 
+/// The number of groups up to which those are remembered that a round without all agents has not seen.
+const GROUPS_MAX: usize = 10_000;
+
 impl SchemaHistory {
     /// Returns the verdict about a group; `None` if nothing is known about its schema.
     pub(super) fn judge(
@@ -117,6 +120,19 @@ impl SchemaHistory {
     /// Forgets all groups but these.
     pub(super) fn retain(&mut self, groups: &BTreeSet<String>) {
         self.0.retain(|name, _| groups.contains(name));
+    }
+
+    /// Takes note of a round in which an agent was missing, and that has seen these groups. The verdict of
+    /// the others is unknown; their differences are remembered.
+    pub(super) fn on_partial_round(&mut self, seen: &BTreeSet<String>) {
+        if self.0.len() > GROUPS_MAX {
+            return self.retain(seen);
+        }
+        for (name, group) in &mut self.0 {
+            if !seen.contains(name) {
+                group.status = ConsistencyStatus::Unknown;
+            }
+        }
     }
 
     /// Returns the last verdicts in Prometheus' format; nothing before the first.

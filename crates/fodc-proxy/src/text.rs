@@ -33,7 +33,7 @@ pub(super) struct Text {
     family: usize,
     /// The agent that is written next.
     agent: usize,
-    /// What the page begins with, until it is written: that it is incomplete, and the proxy's own metrics.
+    /// The beginning of the page, until it is written: missing agents, and the proxy's own metrics.
     beginning: String,
 }
 
@@ -98,7 +98,7 @@ impl Text {
     pub(super) fn new(gathered: Gathered, filter: &Filter, own: &str) -> Self {
         let beginning = incomplete(&gathered).unwrap_or_default() + own;
         let responses = gathered.responses;
-        let (rows, headings) = arrange(&responses, filter);
+        let (rows, headings) = arrange(&responses, filter, &families_of(&beginning));
         let mut orders = Orders::new();
         let duplicates = Duplicates::among(responses.iter().map(|response| &*response.identity));
         let agents = responses
@@ -286,8 +286,20 @@ fn locate(parts: &[Samples], number: u32) -> (usize, usize) {
     unreachable!("only existing samples are numbered")
 }
 
-/// Assigns a row to every series that the filter admits, and writes the heading of every family.
-fn arrange(responses: &[AgentResponse], filter: &Filter) -> (Rows, Vec<String>) {
+/// Returns the names of the families of a page.
+fn families_of(page: &str) -> BTreeSet<&str> {
+    let types = page.lines().filter_map(|line| line.strip_prefix("# TYPE "));
+    types.filter_map(|line| line.split(' ').next()).collect()
+}
+
+/// Assigns a row to every series that the filter admits, and writes the heading of every family. Agents
+/// may scrape another proxy: series of the proxy's `own` families are left out, because a page with two
+/// families of one name is refused whole.
+fn arrange(
+    responses: &[AgentResponse],
+    filter: &Filter,
+    own: &BTreeSet<&str>,
+) -> (Rows, Vec<String>) {
     let mut rows = Rows::default();
     let mut distinct: Vec<&Arc<Series>> = Vec::new();
     for series in responses
@@ -306,7 +318,10 @@ fn arrange(responses: &[AgentResponse], filter: &Filter) -> (Rows, Vec<String>) 
             distinct.push(series);
         }
     }
-    distinct.retain(|series| admits(filter, series));
+    distinct.retain(|series| {
+        let is_own = || own.contains(metric_name(&series.name).as_str());
+        admits(filter, series) && (own.is_empty() || !is_own())
+    });
     let names: Vec<Arc<str>> = distinct
         .iter()
         .map(|series| metric_name(&series.name).into())

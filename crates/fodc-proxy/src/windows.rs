@@ -43,7 +43,7 @@ pub(super) struct Windows {
 struct Outstanding {
     responses: mpsc::Receiver<QueriedAgent>,
     count: usize,
-    /// What is missing and is not in the header.
+    /// The missing responses that are not in the header.
     missing: Gathered,
 }
 

@@ -15,7 +15,7 @@ use prost::{
     encoding::{WireType, decode_key, decode_varint},
 };
 use prost_types::{
-    DescriptorProto, FieldDescriptorProto, FileDescriptorSet,
+    DescriptorProto, FieldDescriptorProto, FileDescriptorSet, MessageOptions,
     field_descriptor_proto::{Label, Type},
 };
 
@@ -30,7 +30,8 @@ pub struct MessageType(&'static Shape);
 struct Shape {
     /// The size of a value without what it owns elsewhere.
     own: usize,
-    fields: BTreeMap<u32, Field>,
+    /// The memory that the first occurrence takes beside that of each, and the field.
+    fields: BTreeMap<u32, (usize, Field)>,
 }
 
 /// The memory that each occurrence of a field takes.
@@ -49,6 +50,12 @@ enum Field {
 
 /// A vector that grows has up to twice the size of its elements, and a node of a map is half full.
 const GROWTH: usize = 2;
+
+/// The elements for which the first one of a vector makes space, beside those counted for it.
+const FIRST_OF_LIST: usize = 4 - GROWTH;
+
+/// The same of a map: a node has eleven, and its own fields.
+const FIRST_OF_MAP: usize = 12 - GROWTH;
 
 const NUMBER: usize = 8;
 const STRING: usize = 24;
@@ -116,22 +123,34 @@ fn shape(
         fields: BTreeMap::new(),
     };
     for field in &message.field {
-        let (inline, occurrence) = sizes(field, shapes, depth)?;
+        let (inline, element, occurrence) = sizes(field, shapes, depth)?;
         shape.own += inline;
+        let first = match (field.label() == Label::Repeated, is_map(field)) {
+            (false, _) => 0,
+            (true, false) => FIRST_OF_LIST * element,
+            (true, true) => FIRST_OF_MAP * element,
+        };
         let number = u32::try_from(field.number()).ok()?;
-        shape.fields.insert(number, occurrence);
+        shape.fields.insert(number, (first, occurrence));
     }
     let shape = &*Box::leak(Box::new(shape));
     shapes.insert(name.to_owned(), shape);
     Some(shape)
 }
 
-/// Returns the size of a field in its message, and of each occurrence.
+fn is_map(field: &FieldDescriptorProto) -> bool {
+    let name = field.type_name().strip_prefix('.');
+    let message = name.and_then(|name| MESSAGES.get(name));
+    let options = message.and_then(|message| message.options.as_ref());
+    options.is_some_and(MessageOptions::map_entry)
+}
+
+/// Returns the size of a field in its message, of one element, and of each occurrence.
 fn sizes(
     field: &FieldDescriptorProto,
     shapes: &mut BTreeMap<String, &'static Shape>,
     depth: usize,
-) -> Option<(usize, Field)> {
+) -> Option<(usize, usize, Field)> {
     let is_list = field.label() == Label::Repeated;
     let element = |size: usize| if is_list { GROWTH * size } else { 0 };
     let (size, occurrence) = match field.r#type() {
@@ -162,7 +181,7 @@ fn sizes(
             },
         ),
     };
-    Some((if is_list { LIST } else { size }, occurrence))
+    Some((if is_list { LIST } else { size }, size, occurrence))
 }
 
 impl Shape {
@@ -170,6 +189,8 @@ impl Shape {
     fn size(&self, message: &[u8]) -> Option<usize> {
         let mut rest = message;
         let mut size = 0_usize;
+        // The fields that have occurred, by number. Above 127 each occurrence counts as the first.
+        let mut seen = 0_u128;
         while rest.has_remaining() {
             let (number, wire_type) = decode_key(&mut rest).ok()?;
             let length = match wire_type {
@@ -187,11 +208,18 @@ impl Shape {
             };
             let content = rest.get(..length)?;
             rest = &rest[length..];
-            size = size.saturating_add(match self.fields.get(&number) {
-                None => 0,
-                Some(Field::Bytes { element }) => element + length,
-                Some(Field::Message { element, shape }) => element + shape.size(content)?,
-                Some(Field::Numbers { element }) => {
+            let Some((first, field)) = self.fields.get(&number) else {
+                continue;
+            };
+            let bit = 1_u128.checked_shl(number).unwrap_or(0);
+            if seen & bit == 0 {
+                size = size.saturating_add(*first);
+            }
+            seen |= bit;
+            size = size.saturating_add(match field {
+                Field::Bytes { element } => element + length,
+                Field::Message { element, shape } => element + shape.size(content)?,
+                Field::Numbers { element } => {
                     let is_packed = wire_type == WireType::LengthDelimited;
                     element * if is_packed { length } else { 1 }
                 }

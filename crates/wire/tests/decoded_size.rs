@@ -128,6 +128,36 @@ fn empty_elements_count_with_the_memory_they_take() {
 }
 
 #[test]
+fn short_lists_count_with_the_space_for_their_first_elements() {
+    let node = Node {
+        labels: [(String::new(), String::new())].into(),
+        ..Node::default()
+    };
+    let nodes = Topology {
+        nodes: vec![node; COUNT],
+        calls: Vec::new(),
+    };
+    // A node of a `BTreeMap` has space for eleven keys and values.
+    let each = size_of::<Node>() + 11 * 2 * size_of::<String>();
+    let size = size("banyandb.fodc.v1.Topology", &nodes).unwrap();
+    assert!(size >= COUNT * each, "{size}");
+
+    let info = GroupLifecycleInfo {
+        errors: vec![String::new()],
+        ..GroupLifecycleInfo::default()
+    };
+    let data = LifecycleData {
+        groups: vec![info; COUNT],
+        reports: Vec::new(),
+    };
+    // The first push to a vector makes space for four.
+    let each = size_of::<GroupLifecycleInfo>() + 4 * size_of::<String>();
+    let kind = MessageType::named("banyandb.fodc.v1.LifecycleData").unwrap();
+    let size = kind.decoded_size(&data.encode_to_vec()).unwrap();
+    assert!(size >= COUNT * each, "{size}");
+}
+
+#[test]
 fn bytes_count_once() {
     let chunk = LifecycleReport {
         filename: "name".to_owned(),

@@ -48,8 +48,8 @@ pub(crate) struct Args {
     /// invalid line, because lines are counted [default: a new name each time]
     #[arg(long, value_name = "ID")]
     producer: Option<String>,
-    /// Where the progress of a FILE is kept [default: FILE.progress, and none with --producer]
-    #[arg(long, value_name = "FILE")]
+    /// File for the progress of a FILE [default: FILE.progress; with --producer none is needed]
+    #[arg(long, value_name = "FILE", conflicts_with = "producer")]
     progress: Option<PathBuf>,
     #[command(flatten)]
     dial: DialArgs,
@@ -143,6 +143,8 @@ pub(crate) async fn run(
         bar: bar(input.bytes, settled.bytes),
     };
     let outcome = lines.publish(input.reader).await;
+    // Whatever failed, lines are left: the progress must stay.
+    lines.partial |= outcome.is_err();
     let stored = lines.finish().await;
     lines.bar.finish_and_clear();
     // Also after an error: whoever repairs its cause needs to know what is published.
@@ -162,15 +164,15 @@ async fn open(args: &Args) -> anyhow::Result<(Input, Option<Progress>)> {
     if about.is_dir() {
         return Err(io::Error::from(io::ErrorKind::IsADirectory).into());
     }
-    let place = match (&args.progress, &args.producer) {
-        (Some(place), _) => Some(place.clone()),
+    let path = match (&args.progress, &args.producer) {
+        (Some(path), _) => Some(path.clone()),
         // Pipes and devices cannot be read again. Whoever names the input continues it by its name.
         (None, None) if about.is_file() => Some(beside(&args.file)),
         (None, _) => None,
     };
-    let progress = place.map(|place| {
+    let progress = path.map(|path| {
         let to = (&*args.database, &*args.collection);
-        Progress::open(place, Identity::of(&about), to, args.producer.as_deref())
+        Progress::open(path, Identity::of(&about), to)
     });
     let progress = progress.transpose()?;
     if let Some(progress) = &progress {

@@ -55,9 +55,14 @@ pub(crate) async fn run(args: Args, mut settings: Settings) -> anyhow::Result<Ex
     let here = HttpAddress("127.0.0.1:9080".to_owned());
     let HttpAddress(address) = settings.get_or(args.operations, here);
     settings.finish()?;
-    let body = http::fetch(&*address, "/status", TIMEOUT).await.context(
-        "cannot read the status; name the server's listener for operations with --operations",
-    )?;
+    let body = http::fetch(&*address, "/status", TIMEOUT)
+        .await
+        .with_context(|| {
+            format!(
+                "cannot read the status; {address} must be the listener for operations \
+                 (--operations) of a server that has opened its log"
+            )
+        })?;
     let report: Report = serde_json::from_slice(&body)
         .with_context(|| format!("http://{address}/status is not the status of a server"))?;
     if args.json {
@@ -309,7 +314,8 @@ fn durations(report: &DurationReport) -> String {
 }
 
 fn seconds(seconds: f64) -> String {
-    readable(Duration::from_secs_f64(seconds))
+    // The number is from whatever listens at that address.
+    readable(Duration::try_from_secs_f64(seconds).unwrap_or_default())
 }
 
 /// Returns a text of a peer as it can be shown on a terminal.

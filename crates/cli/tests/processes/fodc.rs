@@ -243,9 +243,9 @@ async fn a_record_survives_kill_9_and_reads_the_same_everywhere() {
 
 #[tokio::test]
 async fn all_faults_of_agent_settings_are_reported_at_once() {
-    let agent = "fodc agent --poll-metrics-ports 9100,http --metrics-endpoint https://db/metrics \
+    let agent = "fodc agent --poll-metrics-ports 9100,http --metrics-endpoint ftp://db/metrics \
                  --budget lots --node-labels zone --container-names db,,cache --node-ip 10.0.0.1 \
-                 --proxy-addr https://proxy:1 --page-memory some";
+                 --proxy-addr ftp://proxy:1 --page-memory some";
     let ended = run(&words(agent), None).await;
     assert_eq!(ended.code, Some(2), "{ended:?}");
     for expected in [

@@ -86,13 +86,15 @@ impl Database {
         self.temp.path().join(name).display().to_string()
     }
 
-    /// Starts the agent with all of its sources.
-    async fn agent(&self, proxy: SocketAddr) -> Ready {
+    /// Starts the agent with all of its sources. The memory of the database is 80 % of its limit: a
+    /// capture is due below that trigger.
+    async fn agent(&self, proxy: SocketAddr, trigger_percent: u32) -> Ready {
         let port = self.node.address.port();
         let line = format!(
             "--proxy-addr {proxy} --pod-name db-0 --cluster-state-ports {port} \
              --lifecycle-port {port} --schema-registry-port {port} --lifecycle-report-dir {} \
              --crash-source-dir {} --pressure-profiler-enabled=true \
+             --pressure-profiler-trigger-percent {trigger_percent} \
              --pressure-profiler-pprof-port {} --pressure-profiler-dir {} \
              --reconnect-interval 200ms",
             self.path("reports"),
@@ -280,7 +282,7 @@ async fn every_page_is_as_in_the_contract_across_restarts_and_kills() {
     let database = Database::start(String::new()).await;
     let (grpc, http) = (free().await, free().await);
     let proxy = proxy_at(grpc, http).await;
-    let mut agent = database.agent(grpc).await;
+    let mut agent = database.agent(grpc, 75).await;
     let (id, size) = database.profile().await;
     let pages = database.pages(&id);
     all_pages(http, &pages).await;
@@ -298,7 +300,8 @@ async fn every_page_is_as_in_the_contract_across_restarts_and_kills() {
     let mut crashes: Value = serde_json::from_slice(&crashes).unwrap();
     without_volatile(&mut crashes);
     assert_eq!((status, &crashes), (200, &pages[2].1));
-    let agent = database.agent(grpc).await;
+    // An agent that starts knows of no cooldown: it would capture again.
+    let agent = database.agent(grpc, 90).await;
     all_pages(http, &pages).await;
     assert_eq!(get(http, &download).await, (200, heap.clone()));
 
@@ -354,7 +357,7 @@ async fn unread_download_and_held_registry_delay_no_page() {
     let database = Database::start("# x\n".repeat(6 << 20)).await;
     let proxy = start(&words(PROXY)).await;
     let (grpc, http) = (proxy.addresses[0], proxy.addresses[1]);
-    let agent = database.agent(grpc).await;
+    let agent = database.agent(grpc, 75).await;
     let (id, size) = database.profile().await;
     let pages = database.pages(&id);
     all_pages(http, &pages).await;

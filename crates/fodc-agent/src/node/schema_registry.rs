@@ -101,6 +101,8 @@ async fn send_groups(
                 Err(NotSent::StreamGone) => return Ok(()),
                 Err(error) => error.to_string(),
             },
+            // The proxy takes an empty error for none.
+            Err(status) if status.message().is_empty() => status.code().to_string(),
             Err(status) => status.message().to_owned(),
         };
         warn!(group = name, error, "schema of a group is not read");

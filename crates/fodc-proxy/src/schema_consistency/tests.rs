@@ -215,6 +215,29 @@ fn verdicts_are_a_gauge_until_their_group_is_gone() {
 }
 
 #[test]
+fn verdicts_end_while_an_agent_is_missing() {
+    let mut history = SchemaHistory::default();
+    let reports = [("a", 8, 8, Evidence::Fresh)];
+    judge(&mut history, (0, 1), Some(7), &reports);
+    judge(&mut history, (2, 3), Some(7), &reports);
+    assert_eq!(history.0["g"].status, Inconsistent);
+    history.on_partial_round(&BTreeSet::from(["g".to_owned()]));
+    assert_eq!(history.0["g"].status, Inconsistent, "it was seen");
+    history.on_partial_round(&BTreeSet::new());
+    assert_eq!(history.0["g"].status, Unknown);
+    let (verdict, _) = judge(&mut history, (4, 5), Some(7), &reports);
+    assert_eq!(verdict, Inconsistent, "its difference is remembered");
+    // Groups of invented names are not kept without a bound.
+    for number in 0..=GROUPS_MAX {
+        history
+            .0
+            .insert(number.to_string(), GroupHistory::default());
+    }
+    history.on_partial_round(&BTreeSet::new());
+    assert_eq!(history.text(), "");
+}
+
+#[test]
 fn issues_of_one_group_are_bounded() {
     let registry = (0..200).map(|index| (("stream".to_owned(), index.to_string()), 7));
     let nodes = (0..100).map(|index| (format!("node-{index}"), Evidence::Fresh));

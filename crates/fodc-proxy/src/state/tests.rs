@@ -70,7 +70,10 @@ fn is_missing(outcome: &Outcome<Samples>, reason: Reason) -> bool {
 }
 
 /// Opens a metrics stream of an agent and returns its generation.
-fn open_metrics(state: &State, agent: &AgentId) -> (u64, Outbound, Responses<bytes::Bytes>) {
+/// The generation of a stream, and what is sent on it.
+type OpenStream = (u64, Outbound, Responses<bytes::Bytes>);
+
+fn open_metrics(state: &State, agent: &AgentId) -> OpenStream {
     let (outbound, responses) = Outbound::new();
     let mut agents = state.agents();
     let opened = agents.open_metrics(state.now(), agent, outbound.clone());
@@ -179,7 +182,7 @@ async fn agents_queried_last_also_become_unresponsive() {
 }
 
 /// Returns how many streams have got a request since the last call.
-async fn count_requests(streams: &mut [(u64, Outbound, Responses<bytes::Bytes>)]) -> usize {
+async fn count_requests(streams: &mut [OpenStream]) -> usize {
     let mut count = 0;
     for (_, _, responses) in streams {
         count += usize::from(is_requested(responses).await);
@@ -187,16 +190,15 @@ async fn count_requests(streams: &mut [(u64, Outbound, Responses<bytes::Bytes>)]
     count
 }
 
-#[tokio::test(start_paused = true)]
-async fn few_agents_send_windows_at_a_time_and_silent_ones_delay_none() {
-    let state = State::new(Config::default());
+/// Registers forty agents, and queries a window of each.
+fn forty_windows(state: &State) -> (Vec<AgentId>, Vec<OpenStream>, Vec<PendingResponse>) {
     let agents: Vec<AgentId> = (0..40).map(|number| id(&format!("{number:02}"))).collect();
     let open = agents.iter().map(|agent| {
         let registered = state.register(agent, &pod(agent.as_str(), agent.as_str()));
         registered.unwrap();
-        open_metrics(&state, agent)
+        open_metrics(state, agent)
     });
-    let mut streams: Vec<_> = open.collect();
+    let streams: Vec<_> = open.collect();
     let window = Window::new(UnixNanos::from_nanos(0), UnixNanos::from_nanos(1)).unwrap();
     let share = SliceShare::among(agents.len());
     let (now, names) = (state.now(), MetricNames::default());
@@ -205,6 +207,13 @@ async fn few_agents_send_windows_at_a_time_and_silent_ones_delay_none() {
         let mut all = state.agents();
         all.query(now, (query, share), &names, deadline, &agents)
     };
+    (agents, streams, waiting)
+}
+
+#[tokio::test(start_paused = true)]
+async fn few_agents_send_windows_at_a_time_and_silent_ones_delay_none() {
+    let state = State::new(Config::default());
+    let (agents, mut streams, waiting) = forty_windows(&state);
     assert_eq!(
         (waiting.len(), count_requests(&mut streams).await),
         (40, 16)
@@ -217,4 +226,26 @@ async fn few_agents_send_windows_at_a_time_and_silent_ones_delay_none() {
     assert_eq!(count_requests(&mut streams).await, 16);
     after(&state, Duration::from_millis(250)).await;
     assert_eq!(count_requests(&mut streams).await, 40 - 33);
+}
+
+#[tokio::test(start_paused = true)]
+async fn agents_that_send_slowly_do_not_hold_the_turns_of_others() {
+    let state = State::new(Config::default());
+    let (agents, mut streams, _waiting) = forty_windows(&state);
+    assert_eq!(count_requests(&mut streams).await, 16);
+    let mut asked = Vec::new();
+    for _ in 0..32 {
+        // Counting takes 40 ms: each agent sends again before it counts as silent.
+        after(&state, Duration::from_millis(5)).await;
+        for (agent, stream) in agents.iter().zip(&streams).take(16) {
+            let part = ResponsePart {
+                more: true,
+                ..first_response()
+            };
+            state.on_part(agent, stream.0, part, true);
+        }
+        asked.push(count_requests(&mut streams).await);
+    }
+    assert_eq!(asked[..20], [0; 20], "{asked:?}");
+    assert_eq!(asked.iter().sum::<usize>(), 40 - 16, "{asked:?}");
 }

@@ -9,7 +9,7 @@ use steadfast_wire::fodc::{
 };
 
 use crate::{
-    agent::{Agent, Answering, answer, ours, pod},
+    agent::{Agent, Answering, answer, metric, ours, pod},
     eventually, get, start,
 };
 
@@ -152,6 +152,10 @@ async fn equal_schema_is_consistent_at_once() {
         "a",
         &[("group", "g", 1, 1), ("stream", "s", 7, 7)]
     )]);
+    // It scrapes another proxy.
+    let _metrics = node
+        .responding(vec![metric(GAUGE, &[("group", "h")], 2.0)])
+        .await;
     let page = get(&proxy, "/cluster/lifecycle").await.json();
     assert_eq!(schema(&page)["status"], "CONSISTENCY_STATUS_CONSISTENT");
     assert_eq!(schema(&page)["issues"], json!([]));
@@ -160,6 +164,7 @@ async fn equal_schema_is_consistent_at_once() {
         metrics.contains(&format!("{GAUGE}{{group=\"g\"}} 1\n")),
         "{metrics}"
     );
+    assert_eq!(metrics.matches(GAUGE).count(), 3, "one family: {metrics}");
 }
 
 #[tokio::test]

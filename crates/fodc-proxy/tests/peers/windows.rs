@@ -16,7 +16,7 @@ use crate::{
 const HOUR: &str = "/metrics-windows?start_time=2026-01-01T00:00:00Z&end_time=2026-01-01T01:00:00Z";
 
 /// The time for windows of many slices: nothing may be late on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(25);
+const DEADLINE: Duration = Duration::from_secs(25);
 
 /// 2026-01-01T00:00:00Z.
 const MIDNIGHT: i64 = 1_767_225_600;
@@ -158,7 +158,7 @@ async fn reversed_and_malformed_times_query_no_agent() {
 async fn slices_are_merged_without_loss_or_repetition() {
     let mut config = config();
     config.max_message_bytes = 64 << 10;
-    config.window_deadline = PATIENCE;
+    config.window_deadline = DEADLINE;
     let proxy = start_with(config).await;
     let agent = Agent::register(&proxy, pod("db-0", "r")).await;
     let metrics = agent
@@ -213,7 +213,7 @@ async fn missing_slice_is_reported() {
 async fn window_beyond_the_memory_budget_is_partly_missing() {
     let mut config = config();
     (config.max_message_bytes, config.response_bytes) = (64 << 10, 64 << 10);
-    config.window_deadline = PATIENCE;
+    config.window_deadline = DEADLINE;
     let proxy = start_with(config).await;
     let agent = Agent::register(&proxy, pod("db-0", "r")).await;
     let metrics = agent.metrics(|query| {

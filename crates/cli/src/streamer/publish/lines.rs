@@ -55,7 +55,7 @@ pub(super) struct Lines<'a> {
     pub(super) bar: ProgressBar,
 }
 
-/// What became of a line.
+/// The result of a line.
 enum Fate {
     Empty,
     Faulty(String),
@@ -126,10 +126,14 @@ impl Lines<'_> {
             publisher.close().await;
         }
         match &self.progress {
-            // Either all is published, or nothing was sent under the producer's name.
-            Some(progress) if !self.partial || self.read.sequence == 0 => progress
-                .remove()
-                .with_context(|| format!("cannot remove {}", progress.path().display())),
+            // Either all is published, or no run has sent anything under the producer's name.
+            Some(progress)
+                if !self.partial || (self.read.sequence == 0 && !progress.is_resumed) =>
+            {
+                progress
+                    .remove()
+                    .with_context(|| format!("cannot remove {}", progress.path().display()))
+            }
             Some(_) => self.store(),
             None => Ok(()),
         }

@@ -1,4 +1,4 @@
-//! How far a file was published, kept beside it, so that a publisher that was killed goes on.
+//! The progress of publishing a file. It is kept beside the file, so that a killed publisher continues.
 //!
 //! The state names the producer before the first document is sent, and the server knows the last sequence
 //! of every producer: what was sent and not noted here is sent again with the same sequences, and stored
@@ -21,6 +21,8 @@ use super::Counts;
 #[derive(Debug)]
 pub(super) struct Progress {
     path: PathBuf,
+    /// An earlier run stored it, and may have sent more than it says.
+    pub(super) is_resumed: bool,
     pub(super) state: State,
 }
 
@@ -37,7 +39,7 @@ pub(super) struct State {
     pub(super) settled: Settled,
 }
 
-/// What tells a file from one that was changed.
+/// The length and time of a file, which differ if it was changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct Identity {
@@ -55,7 +57,7 @@ pub(super) struct Settled {
     pub(super) bytes: u64,
     /// The sequence of the last document among them.
     pub(super) sequence: u64,
-    /// What became of them.
+    /// The results of these lines.
     pub(super) counts: Counts,
 }
 
@@ -87,7 +89,6 @@ impl Progress {
         path: PathBuf,
         file: Identity,
         (database, collection): (&str, &str),
-        producer: Option<&str>,
     ) -> anyhow::Result<Self> {
         let known = match fs::read(&path) {
             Ok(bytes) => Some(bytes),
@@ -97,16 +98,19 @@ impl Progress {
             }
         };
         let Some(known) = known else {
-            let producer = producer.map_or_else(new_producer, str::to_owned);
             let state = State {
                 version: VERSION,
-                producer,
+                producer: new_producer(),
                 database: database.to_owned(),
                 collection: collection.to_owned(),
                 file,
                 settled: Settled::default(),
             };
-            return Ok(Self { path, state });
+            return Ok(Self {
+                path,
+                is_resumed: false,
+                state,
+            });
         };
         let remedy = || {
             let path = path.display();
@@ -130,13 +134,6 @@ impl Progress {
                 remedy()
             );
         }
-        if producer.is_some_and(|producer| producer != state.producer) {
-            bail!(
-                "the file was published by {:?} in part; {}",
-                state.producer,
-                remedy()
-            );
-        }
         if state.file != file {
             bail!(
                 "the file has changed since a part of it was published: lines would be left out or \
@@ -144,10 +141,14 @@ impl Progress {
                 remedy()
             );
         }
-        Ok(Self { path, state })
+        Ok(Self {
+            path,
+            is_resumed: true,
+            state,
+        })
     }
 
-    /// Stores the progress. A crash leaves the old or the new one.
+    /// Stores the progress. A crash or power cut leaves the old or the new one.
     pub(super) fn store(&self) -> io::Result<()> {
         let mut new = OsString::from(&self.path);
         new.push(".new");
@@ -156,7 +157,10 @@ impl Progress {
         file.write_all(b"\n")?;
         // Before the rename, which could otherwise be durable without the content.
         file.sync_all()?;
-        fs::rename(new, &self.path)
+        fs::rename(new, &self.path)?;
+        // The name, too: after a power cut there would be no progress of what was sent.
+        let directory = self.path.parent().filter(|it| !it.as_os_str().is_empty());
+        File::open(directory.unwrap_or(Path::new(".")))?.sync_all()
     }
 
     /// Removes the progress: the file is published.
@@ -187,24 +191,24 @@ mod tests {
         let file = dir.path().join("f.ndjson");
         fs::write(&file, "{}\n").unwrap();
         let identity = || Identity::of(&fs::metadata(&file).unwrap());
-        let open = |to, producer| Progress::open(beside(&file), identity(), to, producer);
-        let mut first = open(("d", "c"), None).unwrap();
+        let open = |to| Progress::open(beside(&file), identity(), to);
+        let mut first = open(("d", "c")).unwrap();
+        assert!(!first.is_resumed);
         assert_eq!(first.state.settled, Settled::default());
         first.state.settled.lines = 7;
         first.store().unwrap();
-        let again = open(("d", "c"), None).unwrap();
+        let again = open(("d", "c")).unwrap();
+        assert!(again.is_resumed);
         assert_eq!(again.state, first.state);
         let producer = first.state.producer.clone();
-        assert!(open(("d", "c"), Some(&producer)).is_ok());
-        let refused = |to, producer| format!("{:#}", open(to, producer).unwrap_err());
-        assert!(refused(("d", "other"), None).contains("to d/c in part"));
-        assert!(refused(("d", "c"), Some("p")).contains("in part"));
+        let refused = |to| format!("{:#}", open(to).unwrap_err());
+        assert!(refused(("d", "other")).contains("to d/c in part"));
         fs::write(&file, "{}\n{}\n").unwrap();
-        assert!(refused(("d", "c"), None).contains("has changed"));
+        assert!(refused(("d", "c")).contains("has changed"));
         fs::write(beside(&file), "{}").unwrap();
-        assert!(refused(("d", "c"), None).contains("remove "));
+        assert!(refused(("d", "c")).contains("remove "));
         first.remove().unwrap();
         first.remove().unwrap();
-        assert_ne!(open(("d", "c"), None).unwrap().state.producer, producer);
+        assert_ne!(open(("d", "c")).unwrap().state.producer, producer);
     }
 }

@@ -84,7 +84,8 @@ fn streams(page: &mut Writer, gathered: &Gathered) {
     let help = "Events between the slowest subscription of a stream and the head, of the slowest \
                 streams; stream=\"others\" is the sum of all others";
     page.family(&name, Gauge, Some(help));
-    for stream in &survey.slowest {
+    // Streams without a lag are among the slowest if bytes are queued: others each time, with new labels.
+    for stream in survey.slowest.iter().filter(|stream| stream.lag > 0) {
         let id = stream.stream.0.to_string();
         let peer = gathered.peers.get(&stream.stream);
         let peer = peer.map(ToString::to_string).unwrap_or_default();

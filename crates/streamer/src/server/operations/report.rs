@@ -23,7 +23,7 @@ pub struct Report {
     pub address: String,
     /// `ready`, `draining` or `failed`.
     pub state: String,
-    /// What an operator should know, one sentence each.
+    /// Problems, one sentence each.
     pub problems: Vec<String>,
     /// The time since the start, in seconds.
     pub uptime_seconds: f64,
