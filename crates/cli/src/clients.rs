@@ -12,7 +12,7 @@ use steadfast::{
 };
 pub(crate) use steadfast_streamer::client::{Change, Item, LiveWindow, Subscription};
 use steadfast_streamer::{
-    Direction, Operation, Position,
+    Direction, Operation,
     client::Client,
     filter::Filter,
     publisher::{self, Entry, PublishError},
@@ -25,6 +25,7 @@ use crate::{
     credentials::CredentialArgs,
     document::Document,
     settings::{Given, Setting, Settings, Size},
+    streamer::start::Start,
 };
 
 /// The way to a server, and the timeouts of a session with it.
@@ -236,8 +237,8 @@ pub(crate) struct Subscriber {
 /// The beginning of a subscription, and what it tells beside changes.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Begin {
-    /// The position to start after; `None` for now.
-    pub(crate) after: Option<Position>,
+    /// Where it begins.
+    pub(crate) start: Start,
     /// The documents that exist, first.
     pub(crate) snapshot: bool,
     /// The documents that leave the filter.
@@ -281,9 +282,12 @@ impl Subscriber {
         begin: Begin,
     ) -> anyhow::Result<Subscription> {
         let mut subscribe = self.client.subscribe(database, collection, filter);
-        if let Some(position) = begin.after {
-            subscribe = subscribe.after(position);
-        }
+        subscribe = match begin.start {
+            Start::Now => subscribe,
+            Start::Oldest => subscribe.since_oldest(),
+            Start::After(position) => subscribe.after(position),
+            Start::Since(time) => subscribe.since(time),
+        };
         if begin.left {
             subscribe = subscribe.with_left();
         }

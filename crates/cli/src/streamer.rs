@@ -3,6 +3,7 @@
 mod log;
 mod publish;
 mod serve;
+pub(crate) mod start;
 mod status;
 mod subscribe;
 mod window;

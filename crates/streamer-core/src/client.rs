@@ -403,14 +403,10 @@ impl Protocol for Core {
                 start,
                 options,
             } => {
-                let from = match start {
-                    Start::Now => None,
-                    Start::After(position) => Some(position),
-                };
                 // Wanted first, sent second: it is restored on later streams whether or not this
                 // one takes it.
                 self.subscriptions
-                    .add(id, database, collection, filter, (from, options));
+                    .add(id, database, collection, filter, (start, options));
                 self.subscribe(id, cx);
             }
             Command::Unsubscribe { id } => self.unsubscribe(id, cx),

@@ -29,7 +29,7 @@ use std::{
     future::{Future, IntoFuture},
     pin::Pin,
     sync::Arc,
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use steadfast::{
@@ -138,7 +138,8 @@ impl<C: Connection> Client<C> {
     }
 
     /// Subscribes to the changes in a collection of a database that match the filter. The
-    /// subscription begins with the next change, unless [`Subscribe::after`] sets a position.
+    /// subscription begins with the next change, unless [`Subscribe::after`], [`Subscribe::since`] or
+    /// [`Subscribe::since_oldest`] says otherwise.
     ///
     /// It may be awaited while there is no connection. The request is repeated on every stream until
     /// a server has responded.
@@ -282,6 +283,28 @@ impl<C: Connection> Subscribe<C> {
     /// Begins after a position, for example one that an earlier process stored, instead of now.
     pub fn after(mut self, position: Position) -> Self {
         self.start = Start::After(position);
+        self
+    }
+
+    /// Begins with the oldest change that the server's log still has, instead of now. Changes before it
+    /// are no gap: [`Subscription::position`] tells where the subscription began.
+    ///
+    /// Not with a snapshot, which shows the documents as they are now. Servers without the resume profile,
+    /// or of an older version, refuse the subscription.
+    pub fn since_oldest(mut self) -> Self {
+        self.start = Start::Oldest;
+        self
+    }
+
+    /// Begins with the first change whose [`Change::timestamp`] is this time or later, in milliseconds,
+    /// instead of now; with the oldest one if the log no longer goes so far back.
+    ///
+    /// The server searches its log once. After an outage the subscription continues by position.
+    /// Timestamps are readings of the server's clock. If that was set back, the subscription may begin
+    /// early or late by as much; otherwise it begins exactly there. Refused as
+    /// [`Subscribe::since_oldest`] is.
+    pub fn since(mut self, time: SystemTime) -> Self {
+        self.start = Start::AtTime(builder::unix_ms(time));
         self
     }
 

@@ -14,6 +14,7 @@ mod page;
 mod plan;
 mod previous;
 mod store;
+mod time_search;
 mod writer;
 
 use std::{error::Error, sync::Arc, time::Duration};
@@ -28,6 +29,7 @@ use crate::{
 
 pub(crate) use self::{
     durations::DurationHistogram, known_names::KnownNames, previous::complete as complete_previous,
+    time_search::offset_of_time,
 };
 pub use self::{
     durations::Durations,

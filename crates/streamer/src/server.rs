@@ -18,6 +18,7 @@ mod publish_service;
 mod puller_feed;
 mod puller_intake;
 mod stream_service;
+mod time_lookup;
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -45,6 +46,7 @@ use self::{
     puller_feed::PullerFeed,
     puller_intake::{IntakeHandle, IntakeTask},
     stream_service::StreamService,
+    time_lookup::TimeLookup,
 };
 use crate::{
     hub::{Hub, InitialState, InvalidLimits, Limits, Stats},
@@ -385,7 +387,8 @@ fn services(
         .register_encoded_file_descriptor_set(steadfast_wire::DESCRIPTORS)
         .build_v1()?;
     let message_bytes = options.limits.message_bytes;
-    let streams = StreamService::new(sources.hub.clone(), message_bytes);
+    let times = TimeLookup::new(Arc::clone(&sources.reader));
+    let streams = StreamService::new(sources.hub.clone(), times, message_bytes);
     let publishing = PublisherServiceServer::new(PublishService::new(
         sources.writer.clone(),
         Arc::clone(&sources.reader),

@@ -172,6 +172,7 @@ fn gateway_messages_with_profile_fields_keep_plain_fields() {
             reserve: u32::MAX,
             bound: Some(bound()),
         })),
+        start: Some(streamer::subscribe_request::Start::StartTimeMs(i64::MIN)),
         ..subscribe()
     };
     assert_eq!(
@@ -209,6 +210,7 @@ fn server_messages_with_profile_fields_keep_plain_fields() {
         snapshot: true,
         left: true,
         window: true,
+        start: true,
     };
     let plain_response = plain::SubscribeResponse {
         subscription_id: "s1".into(),

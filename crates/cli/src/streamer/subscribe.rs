@@ -4,12 +4,13 @@ use std::process::ExitCode;
 
 use clap::builder::NonEmptyStringValueParser;
 use serde_json::{Value, json};
-use steadfast_streamer::{GapReason, Position, ResyncReason, Snapshot, filter::Filter};
+use steadfast_streamer::{GapReason, ResyncReason, Snapshot, filter::Filter};
 use tokio::select;
 use tokio_util::sync::CancellationToken;
 
 use super::{
     report_connection,
+    start::{self, Start},
     window::{self, OrderBy},
     with_progress,
 };
@@ -37,9 +38,15 @@ pub(crate) struct Args {
     /// Print one JSON object per line, as docs/subscribe-json.md describes them
     #[arg(long)]
     json: bool,
-    /// Start after this position, as --json prints it [default: now]
-    #[arg(long, value_name = "POSITION")]
-    from: Option<Position>,
+    /// Start with the oldest change, now, after a position as --json prints it, or with the first change
+    /// at a time, like 2026-03-01T08:00:00Z or 15m for the last 15 minutes [default: now]
+    #[arg(
+        long,
+        value_name = "oldest|now|POSITION|TIME",
+        value_parser = start::from_argument,
+        allow_hyphen_values = true
+    )]
+    from: Option<Start>,
     /// Print the documents that exist first, then the changes; implies --left
     #[arg(long)]
     snapshot: bool,
@@ -65,6 +72,7 @@ pub(crate) struct Args {
 const EXAMPLES: &str = "Examples:
   steadfast streamer subscribe -d debian -c packages 'section == games' 'installedSize > 100000'
   steadfast streamer subscribe -d debian -c packages 'depends contains libc6' --json --limit 10
+  steadfast streamer subscribe -d debian -c packages --from 15m
   steadfast streamer subscribe -d debian -c packages --order-by installedSize:desc --limit 10";
 
 /// Prints changes until it is interrupted, reaches the limit, or the server refuses.
@@ -89,7 +97,7 @@ pub(crate) async fn run(
         return outcome.map(|()| ExitCode::SUCCESS);
     }
     let begin = Begin {
-        after: args.from,
+        start: args.from.unwrap_or_default(),
         snapshot: args.snapshot,
         left: args.left,
     };

@@ -192,6 +192,59 @@ async fn a_subscription_outlives_kill_9_of_its_server() {
 }
 
 #[tokio::test]
+async fn subscribe_starts_where_it_is_told() {
+    let data = tempfile::tempdir().unwrap();
+    let server = Server::start(data.path(), "127.0.0.1:0").await;
+    let place = format!("--database db --collection rooms --addr {}", server.addr);
+    let publish = async |lines: &str| {
+        let ended = run(&words(&format!("streamer publish {place}")), Some(lines)).await;
+        assert_eq!(ended.code, Some(0), "{ended:?}");
+    };
+    let printed = async |from: &str, limit: usize| {
+        let line = format!("streamer subscribe --json --from {from} --limit {limit} {place}");
+        let ended = run(&words(&line), None).await;
+        assert_eq!(ended.code, Some(0), "{ended:?}");
+        let lines = ended.stdout.lines();
+        let lines = lines.map(|line| serde_json::from_str::<Value>(line).unwrap());
+        lines.collect::<Vec<_>>()
+    };
+    publish("{\"id\":\"a\"}\n").await;
+    // Another millisecond for the second commit.
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    publish("{\"id\":\"b\"}\n{\"id\":\"c\"}\n").await;
+    let all = printed("oldest", 3).await;
+    let ids = |items: &[Value]| items.iter().map(|it| it["id"].clone()).collect::<Vec<_>>();
+    assert_eq!(ids(&all), ["a", "b", "c"]);
+    for from in ["1h", "-1h", "1970-01-01T00:00:00Z"] {
+        assert_eq!(ids(&printed(from, 3).await), ["a", "b", "c"], "{from}");
+    }
+    let second = all[1]["timestamp"].as_i64().unwrap();
+    let second = jiff::Timestamp::from_millisecond(second)
+        .unwrap()
+        .to_string();
+    assert_eq!(ids(&printed(&second, 2).await), ["b", "c"]);
+
+    let line = format!("streamer subscribe --json --from now --limit 1 {place}");
+    let now = Subscription::start(&words(&line)).await;
+    publish("{\"id\":\"d\"}\n").await;
+    let (lines, _) = now.rest().await;
+    assert_eq!(lines.len(), 1);
+    assert!(lines[0].contains("\"id\":\"d\""), "{lines:?}");
+
+    let wrong = run(
+        &words(&format!("streamer subscribe --from soon {place}")),
+        None,
+    )
+    .await;
+    assert_eq!(wrong.code, Some(2), "{wrong:?}");
+    assert!(
+        wrong.stderr.contains("write oldest, now, a position"),
+        "{wrong:?}"
+    );
+    drop(server);
+}
+
+#[tokio::test]
 async fn log_commands_verify_dump_repair_and_trim() {
     let data = tempfile::tempdir().unwrap();
     let mut server = Server::start(data.path(), "127.0.0.1:0").await;

@@ -20,6 +20,12 @@ pub enum Start {
     Now,
     /// The first change after a position, for example one that an earlier process stored.
     After(Position),
+    /// The oldest change that the server's log still has. Only a server with the resume profile has it;
+    /// others refuse the subscription.
+    Oldest,
+    /// The first change that happened at this time or later, Unix milliseconds, by the server's clock. The
+    /// server looks it up once: afterwards the subscription continues by position. Refused as `Oldest` is.
+    AtTime(i64),
 }
 
 /// What a subscription wants beside changes. Only a server with the resume profile has it; others refuse

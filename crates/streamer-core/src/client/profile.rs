@@ -286,6 +286,7 @@ impl ProfileStream {
                 (Position::new(accepted.epoch, offset), resync)
             }
         };
+        subscriptions[id].on_started();
         // The resync is queued before the acknowledged position is announced: an application that
         // stores that position has seen the resync.
         match resync {
@@ -476,8 +477,8 @@ impl ProfileStream {
 }
 
 /// The reason to refuse a server that ignored a part of the request.
-const NOT_UNDERSTOOD: &str =
-    "the server does not know snapshots, documents that leave, or windows: its version is too old";
+const NOT_UNDERSTOOD: &str = "the server does not know snapshots, documents that leave, windows, or \
+    starts at the oldest event or a time: its version is too old";
 
 /// One delivery, as it concerns one subscription.
 struct Delivered {

@@ -2,10 +2,10 @@
 
 use bytes::Bytes;
 use prost::Message as _;
-use steadfast_wire::streamer as wire;
+use steadfast_wire::streamer::{self as wire, subscribe_request};
 
 use super::{
-    Change, ClientMessage, Counters, Cx, Event, Gap, GapReason, Item, Resync, Snapshot,
+    Change, ClientMessage, Counters, Cx, Event, Gap, GapReason, Item, Resync, Snapshot, Start,
     SubscribeOptions, SubscriptionId, backlog::QueuedChanges, credit::Credit, cursor::Cursor,
     load::Load, message::Variable, snapshot::SnapshotState, window::WindowState,
 };
@@ -27,6 +27,8 @@ pub(super) struct Subscription {
     /// The encoded part of the subscribe request that stays the same, and its operator spelling.
     encoded: Option<(Spelling, Bytes)>,
     pub(super) cursor: Cursor,
+    /// Where the server is to begin. `None` once it did, or if it is to begin now or at the cursor.
+    start: Option<subscribe_request::Start>,
     /// The changes by which a document may have left the filter are wanted.
     left: bool,
     pub(super) snapshot: SnapshotState,
@@ -113,8 +115,14 @@ impl Subscription {
         database: String,
         collection: String,
         filter: Filter,
-        (start, options): (Option<Position>, SubscribeOptions),
+        (start, options): (Start, SubscribeOptions),
     ) -> Self {
+        let (from, start) = match start {
+            Start::Now => (None, None),
+            Start::After(position) => (Some(position), None),
+            Start::Oldest => (None, Some(subscribe_request::Start::StartOffset(0))),
+            Start::AtTime(ms) => (None, Some(subscribe_request::Start::StartTimeMs(ms))),
+        };
         Self {
             id,
             wire_id,
@@ -122,9 +130,10 @@ impl Subscription {
             collection,
             filter,
             encoded: None,
-            cursor: Cursor::new(start),
+            cursor: Cursor::new(from),
+            start,
             left: options.left,
-            snapshot: SnapshotState::new(options.snapshot, start),
+            snapshot: SnapshotState::new(options.snapshot, from),
             window: options.window.map(WindowState::new),
             acknowledged: false,
             pending_gap: None,
@@ -174,7 +183,7 @@ impl Subscription {
 
     /// Returns whether the subscription needs a server with the resume profile.
     pub(super) fn needs_profile(&self) -> bool {
-        self.left || self.snapshot.is_wanted()
+        self.left || self.snapshot.is_wanted() || self.start.is_some()
     }
 
     /// Returns whether a server has understood everything that was asked for.
@@ -182,6 +191,16 @@ impl Subscription {
         (response.left || !self.left)
             && (response.snapshot || !self.snapshot.is_wanted())
             && (response.window || self.window.is_none())
+            && (response.start || self.start.is_none())
+    }
+
+    /// Notes that a server began where it was to. Later requests continue by position, and one that has
+    /// none begins from now: the same start would repeat changes, or skip some.
+    pub(super) fn on_started(&mut self) {
+        if self.start.take().is_some() {
+            // It contains the start.
+            self.encoded = None;
+        }
     }
 
     fn encode(&self, spelling: Spelling) -> Bytes {
@@ -191,6 +210,7 @@ impl Subscription {
             filters: self.filter.to_wire(spelling),
             database: self.database.clone(),
             left: self.left,
+            start: self.start,
             ..wire::SubscribeRequest::default()
         };
         request.encode_to_vec().into()

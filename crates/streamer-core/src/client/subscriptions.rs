@@ -11,7 +11,8 @@ use steadfast_session::{End, Initiator, Reason};
 use steadfast_wire::streamer as wire;
 
 use super::{
-    Config, Counters, Cx, Event, GapReason, Limits, Refusal, SubscribeOptions, SubscriptionId,
+    Config, Counters, Cx, Event, GapReason, Limits, Refusal, Start, SubscribeOptions,
+    SubscriptionId,
     cursor::Rejected,
     subscription::{Request, SubscribeState, Subscription},
     window::WindowState,
@@ -64,7 +65,7 @@ impl Subscriptions {
         database: String,
         collection: String,
         filter: Filter,
-        (start, options): (Option<Position>, SubscribeOptions),
+        (start, options): (Start, SubscribeOptions),
     ) {
         // The session id keeps apart the subscriptions of several clients on a plain server.
         let wire_id = format!("{}-{id}", self.session_id);

@@ -284,6 +284,16 @@ impl Rig {
         self.respond(request, request.request, response);
     }
 
+    /// Accepts a request that says where to begin.
+    fn begin_at(&mut self, request: &SubscribeRequest, at: Position) {
+        let response = SubscribeResponse {
+            position: Some(on_wire(at)),
+            start: true,
+            ..accepted()
+        };
+        self.respond(request, request.request, response);
+    }
+
     fn refuse(&mut self, request: &SubscribeRequest, code: RefusalCode, error: &str) {
         let response = SubscribeResponse {
             error: error.to_owned(),

@@ -98,6 +98,13 @@ impl LogState {
         self.recent.after(offset).next().is_some()
     }
 
+    /// Returns the offset at which a subscription starts that has no position: `after`, or a later one
+    /// from which nothing is known to be missing.
+    pub(super) fn start_after(&self, after: u64) -> u64 {
+        let oldest = self.bounds.first.max(self.damaged);
+        after.max(oldest).min(self.bounds.head)
+    }
+
     /// Returns the offset at which a subscription starts, and the reason if it is not the one it
     /// asked for.
     pub(super) fn start(&self, resume: Option<&wire::Position>) -> (u64, Option<ResyncReason>) {

@@ -248,6 +248,7 @@ impl Hub {
             (start, Credit::unlimited(), Wants::default())
         };
         let has_window = window.is_some();
+        let has_start = is_profile && request.start.is_some();
         let name = self
             .subscriptions
             .share_name(request.database, request.collection);
@@ -296,6 +297,7 @@ impl Hub {
             snapshot: wants.snapshot,
             left: wants.left,
             window: has_window,
+            start: has_start,
             ..SubscribeResponse::default()
         }
     }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use prost::Message as _;
 use steadfast_wire::streamer::{
     ResyncReason, SnapshotCursor, SnapshotPart, SnapshotRequest, SubscribeRequest,
+    subscribe_request,
 };
 
 use super::context::Context;
@@ -58,7 +59,13 @@ impl Snapshot {
 
     /// Reads from a request of a profile peer where the subscription starts.
     pub(super) fn start(request: &SubscribeRequest, cx: &Context) -> Start {
-        let (start, resync) = cx.log.start(request.resume.as_ref());
+        let (start, resync) = match (&request.resume, request.start) {
+            (None, Some(subscribe_request::Start::StartOffset(after))) => {
+                (cx.log.start_after(after), None)
+            }
+            // A time without a position was refused (`Subscriptions::admit`).
+            (resume, _) => cx.log.start(resume.as_ref()),
+        };
         let Some(wanted) = &request.snapshot else {
             return (start, resync, None);
         };

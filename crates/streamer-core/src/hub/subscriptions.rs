@@ -12,7 +12,7 @@ use rand_chacha::{
     ChaCha12Rng,
     rand_core::{Rng as _, SeedableRng as _},
 };
-use steadfast_wire::streamer::{RefusalCode, SubscribeRequest};
+use steadfast_wire::streamer::{RefusalCode, SubscribeRequest, subscribe_request};
 
 use super::{
     Gauges, Limits, StreamId,
@@ -77,6 +77,12 @@ pub(super) enum Refusal {
     Filters(#[from] InvalidFilter),
     #[error(transparent)]
     Window(#[from] InvalidWindow),
+    #[error(
+        "a snapshot shows the documents as they are now; ask for it, or for a start, but not both"
+    )]
+    SnapshotWithStart,
+    #[error("the log could not be searched for a time; try again later")]
+    TimeNotFound,
     /// A stream opened later has the id; the request was delayed on an older stream.
     #[error("subscription ID already exists")]
     HeldByNewer,
@@ -322,6 +328,9 @@ impl Subscriptions {
         // Before capacity: a permanent refusal is more useful to the client than a temporary one
         //
         let filter = Filter::parse(&request.filters, &limits.filters)?;
+        if stream.is_profile() {
+            check_start(request)?;
+        }
         let window = if stream.is_profile() {
             Window::of_wire(request, (limits.filters.max_bytes, limits.window_documents))?
         } else {
@@ -358,6 +367,16 @@ impl Subscriptions {
     }
 }
 
+/// Checks where a subscription is to begin. A request with a position continues there instead.
+fn check_start(request: &SubscribeRequest) -> Result<(), Refusal> {
+    match (request.start, &request.resume) {
+        (Some(_), None) if request.snapshot.is_some() => Err(Refusal::SnapshotWithStart),
+        // The driver replaces each time by an offset before the hub sees it.
+        (Some(subscribe_request::Start::StartTimeMs(_)), None) => Err(Refusal::TimeNotFound),
+        _ => Ok(()),
+    }
+}
+
 /// What a subscribe request asks for, checked.
 type Admitted = (Filter, Option<(Window, Option<Place>)>);
 
@@ -369,9 +388,12 @@ fn spread(hash: u32) -> u64 {
 impl Refusal {
     pub(super) fn code(&self) -> RefusalCode {
         match self {
-            Self::IdTooLong { .. } | Self::Filters(_) | Self::Window(_) | Self::HeldByNewer => {
-                RefusalCode::Invalid
-            }
+            Self::IdTooLong { .. }
+            | Self::Filters(_)
+            | Self::Window(_)
+            | Self::SnapshotWithStart
+            | Self::HeldByNewer => RefusalCode::Invalid,
+            Self::TimeNotFound => RefusalCode::Unavailable,
             Self::StreamFull { .. } | Self::ServerFull { .. } => RefusalCode::Limit,
         }
     }

@@ -152,7 +152,7 @@ impl Builder {
     ) -> Result<Client<T::Connection>, ConfigFaults> {
         // Unguessable: whoever knows it can take over the subscriptions.
         let session_id = Uuid::new_v4().simple().to_string();
-        let mut core = client::Config::new(session_id, self.client_id, unix_ms());
+        let mut core = client::Config::new(session_id, self.client_id, unix_ms(SystemTime::now()));
         core.limits = self.limits;
         core.offer_profile = self.offer_profile;
         let link = self.link.configure(|config| {
@@ -200,11 +200,10 @@ fn retry_policy(end: &End) -> Option<Advice> {
     matches!(end.reason, Reason::MessageTooLarge(_)).then_some(Advice::Retry)
 }
 
-/// Returns the wall clock in Unix milliseconds. Heartbeats carry it; nothing depends on it.
-fn unix_ms() -> i64 {
-    let since = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
+/// Returns a time in Unix milliseconds; 0 for one before 1970, when no event was committed. Heartbeats
+/// carry the wall clock, and nothing depends on it.
+pub(super) fn unix_ms(time: SystemTime) -> i64 {
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }
 

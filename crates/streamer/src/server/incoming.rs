@@ -3,14 +3,17 @@
 use std::sync::{Arc, atomic::AtomicUsize};
 
 use bytes::Bytes;
-use futures_util::StreamExt as _;
+use futures_util::{StreamExt as _, future::OptionFuture};
 use prost::Message as _;
 use steadfast_net::ResponseQueue;
 use steadfast_wire::streamer::GatewayMessage;
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status, Streaming};
 
-use super::hub_handle::{HubHandle, HubMessage, Received};
+use super::{
+    hub_handle::{HubHandle, HubMessage, Received},
+    time_lookup::{Lookup, TimeLookup, time_of},
+};
 use crate::hub::StreamId;
 
 /// The maximum size of the messages of one stream that the hub has not handled yet, in bytes. A peer
@@ -21,21 +24,37 @@ const BACKLOG_BYTES: usize = 64 << 20;
 const OVERHEAD: usize = 128;
 
 /// Receives until the peer ends its half, the stream breaks, or the hub has ended it. Never waits for
-/// the hub or for sending.
+/// the hub or for sending; only the lookup of a time delays the messages behind it.
 pub(super) async fn receive(
     stream: StreamId,
     mut messages: Streaming<GatewayMessage>,
     hub: HubHandle,
+    times: TimeLookup,
     queue: ResponseQueue<Bytes>,
     ended: CancellationToken,
 ) {
     let backlog = Arc::new(AtomicUsize::new(0));
+    let mut lookup: Option<Lookup> = None;
     loop {
         let next = tokio::select! {
             // The end first: nothing more of an ended stream is passed on to the hub.
             biased;
             () = ended.cancelled() => break,
-            next = messages.next() => next,
+            Some(resolved) = OptionFuture::from(lookup.as_mut()) => {
+                lookup = None;
+                Some(Ok(resolved))
+            }
+            // Later messages may concern the same subscription, so that they keep their order.
+            next = messages.next(), if lookup.is_none() => match next {
+                Some(Ok(message)) => match time_of(&message) {
+                    Some(time_ms) => {
+                        lookup = Some(times.begin(message, time_ms));
+                        continue;
+                    }
+                    None => Some(Ok(message)),
+                },
+                other => other,
+            },
         };
         match next {
             Some(Ok(message)) => {

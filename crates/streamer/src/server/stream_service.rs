@@ -29,6 +29,7 @@ use super::{
     hub_handle::{HubHandle, HubMessage},
     incoming,
     peer_address::PeerAddress,
+    time_lookup::TimeLookup,
 };
 use crate::hub::StreamId;
 
@@ -36,6 +37,7 @@ use crate::hub::StreamId;
 #[derive(Clone, Debug)]
 pub(super) struct StreamService {
     hub: HubHandle,
+    times: TimeLookup,
     max_message_bytes: usize,
 }
 
@@ -50,9 +52,10 @@ pub(super) struct QueueObserver {
 const METHOD: &str = "Stream";
 
 impl StreamService {
-    pub(super) fn new(hub: HubHandle, max_message_bytes: usize) -> Self {
+    pub(super) fn new(hub: HubHandle, times: TimeLookup, max_message_bytes: usize) -> Self {
         Self {
             hub,
+            times,
             max_message_bytes,
         }
     }
@@ -78,6 +81,7 @@ impl StreamService {
             stream,
             messages,
             self.hub.clone(),
+            self.times.clone(),
             queue,
             ended,
         ));

@@ -133,6 +133,22 @@ pub struct SubscribeRequest {
     /// Profile: only the first documents in an order. Needs `snapshot` and `left`.
     #[prost(message, optional, boxed, tag = "106")]
     pub window: ::core::option::Option<::prost::alloc::boxed::Box<Window>>,
+    /// Profile: where to begin if there is no position to continue from; absent means from now.
+    #[prost(oneof = "subscribe_request::Start", tags = "107, 108")]
+    pub start: ::core::option::Option<subscribe_request::Start>,
+}
+/// Nested message and enum types in `SubscribeRequest`.
+pub mod subscribe_request {
+    /// Profile: where to begin if there is no position to continue from; absent means from now.
+    #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Start {
+        /// After this offset in the current term, or with the oldest events if they are later.
+        #[prost(uint64, tag = "107")]
+        StartOffset(u64),
+        /// With the first event that has this time or a later one, Unix milliseconds.
+        #[prost(int64, tag = "108")]
+        StartTimeMs(i64),
+    }
 }
 /// Profile: the first documents that match, in the order of a field.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -313,6 +329,9 @@ pub struct SubscribeResponse {
     /// Profile: only the first documents are sent, as requested.
     #[prost(bool, tag = "107")]
     pub window: bool,
+    /// Profile: it begins at `start`, or continues from a position, as requested.
+    #[prost(bool, tag = "108")]
+    pub start: bool,
 }
 /// One event and the subscriptions of this stream that it matches.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

@@ -1,5 +1,7 @@
 use wire::ResyncReason as Why;
 
+use steadfast_wire::streamer::subscribe_request::Start as WireStart;
+
 use super::{profile::active_at, *};
 
 #[test]
@@ -12,6 +14,85 @@ fn acknowledgement_fixes_the_start_from_now() {
     rig.accept_at(&request, at(42));
     rig.resume_profile(50);
     assert_eq!(rig.one_request().resume, Some(on_wire(at(42))));
+}
+
+#[test]
+fn start_is_sent_until_a_server_began_there() {
+    for (start, on_wire_start) in [
+        (Start::Oldest, WireStart::StartOffset(0)),
+        (
+            Start::AtTime(1_700_000_000_000),
+            WireStart::StartTimeMs(1_700_000_000_000),
+        ),
+    ] {
+        let mut rig = Rig::new();
+        rig.greet_profile(41);
+        rig.subscribe_from(1, start);
+        let request = rig.one_request();
+        assert_eq!((request.resume, request.start), (None, Some(on_wire_start)));
+        rig.resume_profile(50);
+        let request = rig.one_request();
+        assert_eq!(request.start, Some(on_wire_start), "nobody answered");
+        rig.begin_at(&request, at(30));
+        for _ in 0..2 {
+            rig.resume_profile(60);
+            let request = rig.one_request();
+            assert_eq!(
+                (request.resume, request.start),
+                (Some(on_wire(at(30))), None)
+            );
+        }
+    }
+}
+
+#[test]
+fn start_is_not_repeated_when_its_position_is_given_up() {
+    let mut rig = Rig::new();
+    rig.greet_profile(41);
+    rig.subscribe_from(1, Start::Oldest);
+    let request = rig.one_request();
+    rig.begin_at(&request, at(5));
+    rig.resume_profile(60);
+    for _ in 0..3 {
+        // Accepting it would skip what lies between.
+        rig.accept_one(at(60));
+    }
+    let request = rig.one_request();
+    assert_eq!((request.resume, request.start), (None, None));
+    rig.accept_at(&request, at(60));
+    assert_eq!(names(&rig.take_items(1)), ["Refused 5..60"]);
+}
+
+#[test]
+fn servers_that_do_not_know_starts_are_refused() {
+    let greet_older = |rig: &mut Rig| {
+        rig.greet_profile(20);
+        rig.accept_one(at(20));
+    };
+    for greet in [&greet_older as &dyn Fn(&mut Rig), &Rig::greet_plain] {
+        for start in [Start::Oldest, Start::AtTime(5)] {
+            let mut rig = Rig::new();
+            rig.subscribe_from(1, start);
+            greet(&mut rig);
+            let refused = |event: &Event| {
+                matches!(event, Event::Refused { refusal, .. }
+                    if refusal.permanent && refusal.message.contains("starts"))
+            };
+            assert!(rig.events.iter().any(refused), "{:?}", rig.events);
+        }
+    }
+}
+
+#[test]
+fn started_subscription_is_not_refused_by_a_plain_server() {
+    let mut rig = Rig::new();
+    rig.greet_profile(20);
+    rig.subscribe_from(1, Start::Oldest);
+    let request = rig.one_request();
+    rig.begin_at(&request, at(5));
+    rig.resume_plain();
+    assert_eq!(rig.accept_one_plain().start, None);
+    assert_eq!(names(&rig.take_items(1)), ["LeftProfile"]);
 }
 
 #[test]

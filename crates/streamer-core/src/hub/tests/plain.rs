@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use steadfast_wire::streamer::{GatewayMessage, HeartbeatAck, SubscribeResponse, value::Kind};
+use steadfast_wire::streamer::{
+    GatewayMessage, HeartbeatAck, SubscribeResponse, subscribe_request::Start, value::Kind,
+};
 
 use super::server::*;
 use crate::hub::*;
@@ -19,6 +21,8 @@ fn accepted(id: &str) -> SubscribeResponse {
 fn plain_peer_gets_no_profile_message() {
     let mut server = Server::with_log(rooms(2), Limits::default());
     let stream = server.open();
+    let wanted = want("a", "rooms").start(Start::StartTimeMs(0));
+    assert_eq!(server.subscribe(stream, wanted), accepted("a"));
     let wanted = want("a", "rooms").after(1).credit(1, 1);
     assert_eq!(server.subscribe(stream, wanted), accepted("a"));
     for _ in 0..3 {

@@ -2,8 +2,10 @@
 
 use steadfast_wire::streamer::{
     HeartbeatAck, Position, Progress, RefusalCode, ResyncReason, SubscribeResponse,
-    streamer_message::Payload, value::Kind,
+    streamer_message::Payload, subscribe_request::Start, value::Kind,
 };
+
+use bytes::Bytes;
 
 use super::server::*;
 use crate::{Epoch, Terms, hub::*};
@@ -22,6 +24,68 @@ fn subscription_without_position_starts_at_head() {
     let deliveries = server.deliveries(stream);
     assert_eq!(deliveries[0].position, Some(position(6)));
     assert_eq!(deliveries[0].previous, [5]);
+}
+
+#[test]
+fn start_is_the_offset_or_the_oldest_without_a_known_loss() {
+    for (lost, wanted, expected) in [
+        (None, 0, 4),
+        (None, 4, 4),
+        (None, 7, 7),
+        (None, 10, 10),
+        (None, u64::MAX, 10),
+        (Some(6), 0, 6),
+        (Some(6), 7, 7),
+    ] {
+        let mut server = Server::with_log(rooms(10), Limits::default());
+        server.first = 4;
+        server.step(Input::Trimmed { first: 4 });
+        if let Some(before) = lost {
+            server.step(Input::Lost { before });
+        }
+        let stream = server.welcomed("s");
+        let wanted = want("a", "rooms").start(Start::StartOffset(wanted));
+        let response = server.subscribe(stream, wanted);
+        assert_eq!(response.position, Some(position(expected)));
+        assert_eq!((response.resync, response.start), (None, true));
+        server.run_until_idle();
+        let offsets = server.offsets(stream);
+        assert_eq!(offsets, (expected + 1..=10).collect::<Vec<_>>());
+    }
+}
+
+#[test]
+fn position_goes_before_a_start() {
+    for start in [Start::StartOffset(0), Start::StartTimeMs(0)] {
+        let mut server = Server::with_log(rooms(5), Limits::default());
+        let stream = server.welcomed("s");
+        let response = server.subscribe(stream, want("a", "rooms").after(3).start(start));
+        assert_eq!(response.position, Some(position(3)));
+        assert!(response.start, "the server knows starts");
+    }
+}
+
+#[test]
+fn start_that_cannot_be_found_is_refused() {
+    let start = |start| want("a", "rooms").start(start);
+    for (wanted, code, words) in [
+        (
+            start(Start::StartTimeMs(0)),
+            RefusalCode::Unavailable,
+            "could not be searched for a time; try again later",
+        ),
+        (
+            start(Start::StartOffset(0)).snapshot(Bytes::new()),
+            RefusalCode::Invalid,
+            "but not both",
+        ),
+    ] {
+        let mut server = Server::with_log(rooms(5), Limits::default());
+        let stream = server.welcomed("s");
+        let response = server.subscribe(stream, wanted);
+        assert_eq!((response.success, response.code()), (false, code));
+        assert!(response.error.contains(words), "{}", response.error);
+    }
 }
 
 /// Subscribes at a position of a log of ten events of which the first four are trimmed.

@@ -13,7 +13,7 @@ use steadfast_wire::streamer::{
     self as wire, Credit, EventDelivery, Filter, Final, FinalCode, GatewayMessage, Heartbeat,
     HeartbeatAck, Hello, Position, SnapshotRequest, StreamerMessage, SubscribeRequest,
     SubscribeResponse, UnsubscribeRequest, Value, gateway_message::Payload as Request,
-    streamer_message::Payload, value::Kind,
+    streamer_message::Payload, subscribe_request, value::Kind,
 };
 
 use super::super::*;
@@ -592,6 +592,11 @@ impl NewSubscription {
     pub(super) fn snapshot(mut self, cursor: Bytes) -> Self {
         self.0.snapshot = Some(SnapshotRequest { cursor });
         self.0.left = true;
+        self
+    }
+
+    pub(super) fn start(mut self, start: subscribe_request::Start) -> Self {
+        self.0.start = Some(start);
         self
     }
 

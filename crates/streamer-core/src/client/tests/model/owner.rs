@@ -31,7 +31,7 @@ impl Owner {
         Self {
             collection,
             at: match start {
-                Start::Now => None,
+                Start::Now | Start::Oldest | Start::AtTime(_) => None,
                 Start::After(position) => Some(At::Position(position)),
             },
             answered: None,
