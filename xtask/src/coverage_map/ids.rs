@@ -9,7 +9,7 @@ const FAMILIES: [(&str, usize); 15] = [
     ("req:F", 15),
     ("req:X", 14),
     // What must hold of any resilient stream.
-    ("inv:I", 28),
+    ("inv:I", 29),
     // What the log promises.
     ("log:L", 20),
     // What a link promises of credentials, and of what a person sees.
