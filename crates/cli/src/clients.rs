@@ -131,8 +131,22 @@ impl ServerAddress {
 
 impl TlsArgs {
     /// Returns the way to the servers, with TLS if a setting asks for it. The setting `id` has the
-    /// addresses.
+    /// addresses. Warns if they receive a token of `credentials` that others can read.
     pub(crate) fn apply(
+        self,
+        address: ServerAddress,
+        id: &str,
+        credentials: &CallCredentials,
+        settings: &mut Settings,
+    ) -> Dialer {
+        let dialer = self.dialer(address, id, settings);
+        if let Some(warning) = warning(&dialer, credentials) {
+            tracing::warn!("{warning}");
+        }
+        dialer
+    }
+
+    fn dialer(
         self,
         ServerAddress(mut dialer): ServerAddress,
         id: &str,
@@ -165,6 +179,14 @@ impl TlsArgs {
     }
 }
 
+/// Returns the warning of a token that is sent in plain text to another machine.
+fn warning(dialer: &Dialer, credentials: &CallCredentials) -> Option<String> {
+    let server = dialer.unencrypted_server()?;
+    credentials.has_token().then(|| {
+        format!("credentials are sent to {server} without encryption; write https:// or give --ca")
+    })
+}
+
 impl Dial {
     pub(crate) fn from_settings(args: DialArgs, settings: &mut Settings) -> Self {
         let mut config = Config::default();
@@ -187,7 +209,8 @@ impl Dial {
         }
         let addr = settings.get(args.addr);
         let addr = addr.unwrap_or_else(|| ServerAddress::local("127.0.0.1:9000"));
-        let dialer = args.tls.apply(addr, "addr", settings);
+        let credentials = args.credentials.into_credentials(settings);
+        let dialer = args.tls.apply(addr, "addr", &credentials, settings);
         let mut grpc = grpc::Options::default();
         if let Some(Size(bytes)) = settings.get(args.max_message_bytes) {
             grpc.max_message_bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
@@ -196,7 +219,7 @@ impl Dial {
             dialer,
             config,
             grpc,
-            credentials: args.credentials.into_credentials(settings),
+            credentials,
         }
     }
 
@@ -444,4 +467,25 @@ fn follow(
             }
         }
     }))
+}
+
+#[cfg(test)]
+mod tests {
+    use steadfast::{BearerFile, Metadata};
+
+    use super::*;
+
+    #[test]
+    fn token_in_plain_text_to_another_machine_causes_a_warning() {
+        let plain: Dialer = "db:9000".parse().unwrap();
+        let local: Dialer = "localhost:9000".parse().unwrap();
+        let token = CallCredentials::from(BearerFile::new("token"));
+        let metadata = |name| CallCredentials::from(Metadata::new().with(name, "x").unwrap());
+        let text =
+            "credentials are sent to db:9000 without encryption; write https:// or give --ca";
+        assert_eq!(warning(&plain, &token).unwrap(), text);
+        assert_eq!(warning(&plain, &metadata("authorization")).unwrap(), text);
+        assert_eq!(warning(&plain, &metadata("tenant")), None);
+        assert_eq!(warning(&local, &token), None);
+    }
 }

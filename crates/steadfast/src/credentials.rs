@@ -154,6 +154,12 @@ impl CallCredentials {
         self.source = Some(Arc::new(source));
         self
     }
+
+    /// Returns true if calls have a source of credentials, or metadata `authorization`.
+    #[must_use]
+    pub fn has_token(&self) -> bool {
+        self.source.is_some() || self.metadata.get("authorization").is_some()
+    }
 }
 
 impl<C: Credentials> From<C> for CallCredentials {

@@ -31,7 +31,12 @@ pub use self::{
     proxy::{InvalidProxy, Proxies, ProxyError},
     socket::Io,
 };
-use self::{order::Order, race::race};
+use self::{
+    address::{Scheme, Target},
+    order::Order,
+    proxy::is_this_machine,
+    race::race,
+};
 pub(crate) use self::{route::Way, socket::ResetOnDrop};
 
 /// Connects to one of several servers.
@@ -209,6 +214,22 @@ impl Dialer {
         }
     }
 
+    /// Returns the first server of the list that is on another machine and is reached without encryption.
+    /// `None` if the list comes from a [`Resolver`].
+    #[must_use]
+    pub fn unencrypted_server(&self) -> Option<&Address> {
+        #[cfg(feature = "tls")]
+        let by_default = self.settings.tls.is_some();
+        #[cfg(not(feature = "tls"))]
+        let by_default = false;
+        let mut servers = self.fixed_servers().iter();
+        servers.find(|server| match (server.scheme(), server.target()) {
+            (Scheme::Tls, _) | (_, Target::Unix(_)) => false,
+            (Scheme::Unstated, _) if by_default => false,
+            (Scheme::Plain | Scheme::Unstated, Target::Tcp { host, .. }) => !is_this_machine(host),
+        })
+    }
+
     /// Connects to a server: one round.
     ///
     /// # Errors
@@ -341,7 +362,12 @@ impl std::str::FromStr for Dialer {
 
     fn from_str(text: &str) -> Result<Self, InvalidAddress> {
         let servers = text.split(',').map(|address| address.trim().parse());
-        Ok(Self::new(servers.collect::<Result<Vec<Address>, _>>()?))
+        let servers: Result<Vec<Address>, InvalidAddress> = servers.collect();
+        // A comma in a password would cut it, and the error show its beginning.
+        let whole = || text.parse::<Address>().err().filter(|_| text.contains('@'));
+        servers
+            .map(Self::new)
+            .map_err(|invalid| whole().unwrap_or(invalid))
     }
 }
 

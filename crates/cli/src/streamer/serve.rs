@@ -160,7 +160,9 @@ pub(crate) async fn run(
     // Read without a Puller as well, so that an invalid setting is a fault in any case.
     let credentials = args.credentials.into_credentials(&mut settings);
     if let Some(puller) = settings.get(args.puller) {
-        let dialer = args.tls.apply(puller, "puller", &mut settings);
+        let dialer = args
+            .tls
+            .apply(puller, "puller", &credentials, &mut settings);
         let mut puller = PullerOptions::new(dialer);
         puller.credentials = credentials;
         options.puller = Some(puller);

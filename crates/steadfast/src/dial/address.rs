@@ -338,6 +338,9 @@ mod tests {
             let error = text.parse::<Address>().unwrap_err().to_string();
             assert!(error.starts_with("\"db:1\" is not"), "{error}");
         }
+        let list = "https://me:se,cret@db:1".parse::<crate::dial::Dialer>();
+        let error = list.unwrap_err().to_string();
+        assert!(error.starts_with("\"db:1\" is not"), "{error}");
     }
 
     #[test]

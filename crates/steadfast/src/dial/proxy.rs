@@ -110,8 +110,8 @@ impl Proxies {
         let Some(matcher) = &self.0 else {
             return Ok(None);
         };
-        // An absolute name is the same name for the rules.
-        let host = host.strip_suffix('.').unwrap_or(host);
+        // For the rules, an absolute name is the same name.
+        let host = relative(host);
         // A zone means something on this machine only, and so does the address.
         if is_this_machine(host) || host.contains('%') {
             return Ok(None);
@@ -160,7 +160,13 @@ fn destination(host: &str, port: u16) -> Option<http::Uri> {
         .ok()
 }
 
-fn is_this_machine(host: &str) -> bool {
+/// Returns a name without the dot of an absolute one.
+fn relative(host: &str) -> &str {
+    host.strip_suffix('.').unwrap_or(host)
+}
+
+pub(super) fn is_this_machine(host: &str) -> bool {
+    let host = relative(host);
     let ip = host.parse::<std::net::IpAddr>();
     host.eq_ignore_ascii_case("localhost") || ip.is_ok_and(|ip| ip.to_canonical().is_loopback())
 }

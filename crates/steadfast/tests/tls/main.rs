@@ -240,6 +240,30 @@ fn unusable_options_fail_at_once_and_name_the_file() {
     assert!(matches!(name, TlsError::ServerName(_)), "{name}");
 }
 
+#[cfg(feature = "grpc")]
+#[test]
+fn servers_elsewhere_without_encryption_are_known() {
+    let tls = Files::new(&Authority::new("ours")).options().load(&[H2]);
+    let tls = tls.unwrap();
+    for (servers, by_default, with_tls) in [
+        ("db:1", Some("db:1"), None),
+        ("http://db:1", Some("http://db:1"), Some("http://db:1")),
+        ("https://db", None, None),
+        ("localhost:1", None, None),
+        ("localhost.:1", None, None),
+        ("http://127.0.0.1:1", None, None),
+        ("[::1]:1", None, None),
+        ("unix:/run/a.sock", None, None),
+        ("localhost:1,192.0.2.1:1", Some("192.0.2.1:1"), None),
+    ] {
+        let dialer: steadfast::dial::Dialer = servers.parse().unwrap();
+        let dialers = [dialer.clone(), dialer.tls(tls.clone())];
+        let found = dialers.map(|dialer| dialer.unencrypted_server().map(ToString::to_string));
+        let expected = [by_default, with_tls].map(|server| server.map(str::to_owned));
+        assert_eq!(found, expected, "{servers}");
+    }
+}
+
 #[test]
 fn debug_output_has_no_key() {
     let authority = Authority::new("ours");
