@@ -110,6 +110,13 @@ impl Change {
         let names = self.database.len() + self.collection.len() + self.document_id.len();
         (self.data.len() + names) as u64
     }
+
+    /// Copies the data out of the buffer in which it was received: kept for long, it would hold the whole
+    /// buffer in memory.
+    pub(super) fn detached(mut self) -> Self {
+        self.data = Bytes::copy_from_slice(&self.data);
+        self
+    }
 }
 
 /// Changes may be missing before this item.

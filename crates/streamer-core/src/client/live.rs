@@ -57,7 +57,7 @@ impl LiveDocuments {
             }
             Item::Snapshot(Snapshot::Document(document)) => {
                 let incoming = self.incoming.get_or_insert_default();
-                incoming.insert(Arc::clone(&document.document_id), document);
+                incoming.insert(Arc::clone(&document.document_id), document.detached());
                 None
             }
             Item::Snapshot(Snapshot::End(_)) => {
@@ -76,13 +76,15 @@ impl LiveDocuments {
     fn insert(&mut self, change: Change) -> Option<LiveUpdate> {
         let id = Arc::clone(&change.document_id);
         if let Some(incoming) = &mut self.incoming {
-            incoming.insert(id, change);
+            incoming.insert(id, change.detached());
             return None;
         }
-        Some(match self.shown.insert(Arc::clone(&id), change) {
-            None => LiveUpdate::Entered(id),
-            Some(_) => LiveUpdate::Changed(id),
-        })
+        Some(
+            match self.shown.insert(Arc::clone(&id), change.detached()) {
+                None => LiveUpdate::Entered(id),
+                Some(_) => LiveUpdate::Changed(id),
+            },
+        )
     }
 
     fn remove(&mut self, id: &Arc<str>) -> Option<LiveUpdate> {

@@ -382,7 +382,7 @@ impl Held {
             self.documents.remove(before);
         }
         if let Some(place) = &place {
-            self.documents.insert(place.clone(), change);
+            self.documents.insert(place.clone(), change.detached());
         }
         (before, place)
     }

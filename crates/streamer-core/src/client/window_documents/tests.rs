@@ -1,9 +1,10 @@
 //! Windows against a sorted list, over random items.
 
+use bytes::Bytes;
 use proptest::{prelude::*, test_runner::Config};
 
 use super::*;
-use crate::{Direction, Epoch, Position};
+use crate::{Direction, Epoch, Position, client::LiveDocuments};
 
 const ID: SubscriptionId = SubscriptionId(1);
 
@@ -231,4 +232,27 @@ fn nothing_is_shown_while_too_few_documents_are_left() {
         snapshot: 1,
     };
     assert_eq!(rig.documents.take_command(ID), Some(refill));
+}
+
+#[test]
+fn kept_documents_do_not_hold_what_was_received() {
+    let received = Bytes::from(vec![b' '; 10_000]);
+    let change = || Change {
+        data: received.slice(..2),
+        ..change(1, 1, 1)
+    };
+    let window = Window::new("v", Direction::Ascending, 3);
+    let (mut first, mut all) = (WindowDocuments::new(window), LiveDocuments::default());
+    for item in [
+        Item::Snapshot(Snapshot::Begin),
+        Item::Snapshot(Snapshot::Document(change())),
+        Item::Change(change()),
+        Item::Snapshot(Snapshot::End(Position::new(Epoch(1), 1))),
+        Item::Change(change()),
+    ] {
+        first.apply(item.clone());
+        all.apply(item);
+    }
+    assert_eq!((first.kept(), all.len()), (1, 1));
+    assert!(received.is_unique());
 }
