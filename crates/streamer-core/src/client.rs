@@ -273,7 +273,7 @@ impl Core {
 
     fn receive(&mut self, now: Time, message: ServerMessage, cx: &mut Cx) -> Result<(), Violation> {
         let subscriptions = &mut self.subscriptions;
-        let payload = match (message.0, &mut self.stream) {
+        let payload = match (message.into_content(), &mut self.stream) {
             (Content::Delivery(delivery), Stream::Profile(stream)) => {
                 return stream.on_delivery(&delivery, subscriptions, cx);
             }

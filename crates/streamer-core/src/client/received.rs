@@ -25,6 +25,7 @@ pub(super) enum Content {
     /// An encoded [`wire::EventDelivery`].
     Delivery(Bytes),
     /// Anything else, boxed so that a delivery is moved cheaply. `None` if there is nothing that is known.
+    /// Also a delivery that other fields followed, until the core handles it.
     Other(Option<Box<Payload>>),
 }
 
@@ -182,6 +183,19 @@ impl Default for ServerMessage {
     }
 }
 
+impl ServerMessage {
+    /// Returns the content, of a delivery always as it is encoded.
+    pub(super) fn into_content(self) -> Content {
+        match self.0 {
+            Content::Other(Some(payload)) if matches!(*payload, Payload::Delivery(_)) => {
+                let payload = Some(*payload);
+                Self::from(StreamerMessage { payload }).0
+            }
+            content => content,
+        }
+    }
+}
+
 impl From<StreamerMessage> for ServerMessage {
     fn from(message: StreamerMessage) -> Self {
         Self(match message.payload {
@@ -212,21 +226,25 @@ impl Message for ServerMessage {
         context: DecodeContext,
     ) -> Result<(), DecodeError> {
         let payload = match &mut self.0 {
-            Content::Other(payload) if tag != DELIVERY_TAG => payload.take().map(|it| *it),
             // No peer sends a second payload. Protobuf merges it with the first, or takes the last.
             Content::Delivery(first) => {
                 Some(Payload::Delivery(wire::EventDelivery::decode(&**first)?))
             }
-            Content::Other(_) => {
-                let mut delivery = Bytes::new();
-                prost::encoding::bytes::merge(wire_type, &mut delivery, buffer, context)?;
-                self.0 = Content::Delivery(delivery);
-                return Ok(());
-            }
+            Content::Other(payload) => match payload.take().map(|it| *it) {
+                payload @ Some(Payload::Delivery(_)) => payload,
+                payload if tag != DELIVERY_TAG => payload,
+                _ => {
+                    let mut delivery = Bytes::new();
+                    prost::encoding::bytes::merge(wire_type, &mut delivery, buffer, context)?;
+                    self.0 = Content::Delivery(delivery);
+                    return Ok(());
+                }
+            },
         };
         let mut message = StreamerMessage { payload };
         message.merge_field(tag, wire_type, buffer, context)?;
-        *self = message.into();
+        // Not encoded again: a message may have as many fields as its bytes allow.
+        self.0 = Content::Other(message.payload.map(Box::new));
         Ok(())
     }
 
@@ -272,7 +290,7 @@ mod tests {
 
     /// Decodes a message as the driver and the core do, into the generated type.
     fn decode(message: &[u8]) -> Option<StreamerMessage> {
-        let delivery = match ServerMessage::decode(message).ok()?.0 {
+        let delivery = match ServerMessage::decode(message).ok()?.into_content() {
             Content::Other(payload) => {
                 let payload = payload.map(|payload| *payload);
                 return Some(StreamerMessage { payload });
@@ -302,6 +320,20 @@ mod tests {
     fn message(payload: Payload) -> Vec<u8> {
         let payload = Some(payload);
         StreamerMessage { payload }.encode_to_vec()
+    }
+
+    #[test]
+    fn fields_after_a_delivery_do_not_encode_it_again() {
+        const FIELDS: usize = 20_000;
+        let mut delivery = full();
+        let event = delivery.event.get_or_insert_default();
+        event.document_data = vec![b' '; 1 << 20].into();
+        let unknown = [0xf0, 0x0f, 1].repeat(FIELDS);
+        let whole = [message(Payload::Delivery(delivery)), unknown].concat();
+        // Encoded for each field, it would be 20 GB, which takes a test longer than this by far.
+        assert_eq!(decode(&whole), StreamerMessage::decode(&whole[..]).ok());
+        let read = ServerMessage::decode(&whole[..]).expect("it is valid");
+        assert!(matches!(read.0, Content::Other(_)), "it is decoded once");
     }
 
     #[test]
