@@ -149,7 +149,11 @@ impl Hub {
             && let Some(subscription) = self.subscriptions.get_mut(key)
         {
             subscription.grant(grant.messages, grant.bytes);
-            if let (Some(bound), Some(window)) = (&grant.bound, subscription.window_mut()) {
+            // A longer one is no document's, and without it the client receives more than it keeps.
+            let max_bytes = self.cx.limits.filters.max_bytes;
+            let bound = grant.bound.as_ref();
+            let bound = bound.filter(|bound| bound.document_id.len() <= max_bytes);
+            if let (Some(bound), Some(window)) = (bound, subscription.window_mut()) {
                 window.narrow(bound, grant.snapshot);
             }
             // A grant may raise only one of the two totals.
@@ -271,8 +275,9 @@ impl Hub {
         if is_live {
             subscription.go_live(start, &stream.progress);
         }
-        if !is_live && self.subscriptions.is_first_told(&subscription) {
-            // They came while nobody wanted the states before them.
+        if self.subscriptions.is_first_told(&subscription) {
+            // They came while nobody wanted the states before them. Also if this one is live: a later one
+            // may be behind.
             cx.log.forget_recent();
         }
         let has_credit = subscription.has_credit();

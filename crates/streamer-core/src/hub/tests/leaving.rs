@@ -99,6 +99,25 @@ fn documents_that_left_meanwhile_are_told_in_catch_up() {
 }
 
 #[test]
+fn events_in_memory_are_read_again_after_the_first_who_asks() {
+    let mut server = Server::new();
+    let stream = server.welcomed("a");
+    server.commit("rooms", "a", 50);
+    server.commit("rooms", "a", 51);
+    let below = |id| {
+        want(id, "rooms")
+            .filter("n", "<", Kind::IntValue(10))
+            .left()
+    };
+    // The first one is live. The next one is behind, and must not be told of what never matched.
+    server.subscribe(stream, below("live"));
+    server.send_subscribe(stream, below("behind").after(1));
+    let none: [&str; 0] = [];
+    assert_eq!(take_effects(&mut server, stream), none);
+    server.assert_frees_everything();
+}
+
+#[test]
 fn states_before_events_are_wanted_only_where_somebody_asks() {
     let mut server = Server::new();
     let stream = server.welcomed("a");
