@@ -313,7 +313,9 @@ impl Page {
             && snapshot.is_reading()
         {
             snapshot.waits_for_credit = !has_credit;
-            if has_credit {
+            if has_credit && subscription.is_scanning() {
+                stream.snapshots.push_again(key);
+            } else if has_credit {
                 stream.snapshots.push(key);
             }
             return;

@@ -27,4 +27,10 @@ impl SnapshotQueue {
     pub(super) fn push(&mut self, key: SubscriptionKey) {
         self.keys.push_back(key);
     }
+
+    /// Adds the subscription whose turn is not over. One that looks for the bound of its window keeps its
+    /// turn, so that the places of one window at most are in memory for a stream.
+    pub(super) fn push_again(&mut self, key: SubscriptionKey) {
+        self.keys.push_front(key);
+    }
 }

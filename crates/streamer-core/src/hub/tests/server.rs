@@ -45,7 +45,7 @@ pub(super) struct Pending {
 pub(super) struct PendingDocuments {
     id: ReadId,
     collection: Arc<str>,
-    after: Option<Arc<str>>,
+    pub(super) after: Option<Arc<str>>,
     pub(super) max_documents: usize,
 }
 

@@ -559,3 +559,38 @@ proptest! {
         server.assert_frees_everything();
     }
 }
+
+#[test]
+fn one_window_of_a_stream_looks_for_its_bound_at_a_time() {
+    let mut server = Server::with(Limits {
+        page_events: 2,
+        ..Limits::default()
+    });
+    for n in 0..6 {
+        server.commit("rooms", &format!("d{n}"), n);
+    }
+    let stream = server.welcomed("a");
+    for id in ["s", "t"] {
+        let window = Window {
+            field: "n".to_owned(),
+            limit: 1,
+            ..Window::default()
+        };
+        let wanted = want(id, "rooms").snapshot(Bytes::new()).window(window);
+        server.send_subscribe(stream, wanted);
+    }
+    let mut read = Vec::new();
+    for _ in 0..6 {
+        while server.document_reads.is_empty() {
+            assert!(server.hub.has_work());
+            server.step(Input::Tick);
+        }
+        read.push(server.document_reads[0].after.as_deref().map(str::to_owned));
+        server.complete_document_read();
+    }
+    let [second, third] = ["d1", "d3"].map(|id| Some(id.to_owned()));
+    let pass = [None, second, third];
+    assert_eq!(read, [pass.clone(), pass].concat());
+    server.run_until_idle();
+    server.assert_frees_everything();
+}
