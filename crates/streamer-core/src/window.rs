@@ -242,7 +242,9 @@ impl OrderValue {
     }
 
     fn text(text: &str) -> Self {
-        Self::Text(text[..text.floor_char_boundary(TEXT_BYTES)].into())
+        let mut ends = (0..=text.len().min(TEXT_BYTES)).rev();
+        let end = ends.find(|end| text.is_char_boundary(*end));
+        Self::Text(text[..end.unwrap_or(0)].into())
     }
 }
 
