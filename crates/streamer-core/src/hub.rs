@@ -65,7 +65,7 @@ use self::{
     document_reads::DocumentReads,
     end_cause::EndCause,
     log_state::LogState,
-    loss::UntoldLoss,
+    loss::PendingLoss,
     match_queue::MatchQueue,
     outbox::put_frame_head,
     resync::resync,
@@ -97,7 +97,7 @@ pub struct Hub {
     catch_up: CatchUp,
     documents: DocumentReads,
     drain: Option<Drain>,
-    loss: Option<UntoldLoss>,
+    loss: Option<PendingLoss>,
 }
 
 /// A stop in progress.
@@ -146,8 +146,9 @@ impl Hub {
     /// next [`Input::Tick`] is due, which may be in the past.
     ///
     /// [`Input::Committed`], [`Input::ReadDone`], [`Input::DocumentsRead`] and [`Input::Tick`] match events
-    /// for at most one slice ([`Limits::slice`]), and documents for a quarter of one. While events are left, the next tick is due at once; the driver handles what
-    /// else has arrived before it.
+    /// for at most one slice ([`Limits::slice`]), and documents for a quarter of one, or announce a loss to
+    /// subscriptions for at most one slice. While work is left, the next tick is due at once; the driver
+    /// handles what else has arrived before it.
     ///
     /// Inputs for streams that have ended are ignored: they crossed the end. Time never goes back; an
     /// earlier `now` counts as the latest one.
@@ -182,7 +183,7 @@ impl Hub {
         }
         if matches {
             match &self.loss {
-                Some(_) => self.tell_loss(),
+                Some(_) => self.announce_loss(),
                 None => self.run_slice(),
             }
         }
@@ -238,7 +239,7 @@ impl Hub {
     #[must_use]
     pub fn wants_previous(&self, event: &Event) -> bool {
         matches!(event.previous, Previous::At(_))
-            && self.subscriptions.told_of_left(event).is_some()
+            && self.subscriptions.that_want_left(event).is_some()
     }
 
     fn on_opened(&mut self, id: StreamId) {

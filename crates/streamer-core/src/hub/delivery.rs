@@ -136,7 +136,7 @@ impl<'a> OutgoingEvent<'a> {
     /// offsets are for profile peers.
     fn send(&self, part: &mut Scratch, stream: &mut Stream, cx: &mut Context) {
         // Matching may be behind for other collections: progress below this offset would go back.
-        stream.progress.note_told(self.event.offset);
+        stream.progress.note_sent(self.event.offset);
         cx.counters.deliveries += 1;
         cx.counters.delivered_ids += part.previous.len() as u64;
         let is_profile = stream.is_profile();

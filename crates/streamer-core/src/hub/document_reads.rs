@@ -299,7 +299,7 @@ impl Page {
             snapshot.begin(follows);
             subscription.restart_at(follows);
             // Matching may be behind it, and progress below it would go back.
-            stream.progress.note_told(follows);
+            stream.progress.note_sent(follows);
             stream.backlog.insert(self.reader.key, follows, false);
         }
     }

@@ -118,13 +118,13 @@ impl EventMatch {
 
 impl LeftMatch {
     fn start(event: &Event, subscriptions: &Subscriptions, cost: &mut usize) -> Self {
-        let Some(told) = subscriptions.told_of_left(event) else {
+        let Some(keys) = subscriptions.that_want_left(event) else {
             return Self::Done;
         };
         match &event.previous {
             Previous::Nothing => Self::Done,
             Previous::Unknown | Previous::At(_) => {
-                *cost += told.len() / COPIES_PER_COST;
+                *cost += keys.len() / COPIES_PER_COST;
                 Self::Any
             }
             Previous::Read(before) => {
@@ -141,13 +141,13 @@ impl LeftMatch {
         match self {
             Self::Done => Vec::new(),
             Self::Any => {
-                let told = subscriptions.told_of_left(event);
-                told.into_iter().flatten().copied().collect()
+                let keys = subscriptions.that_want_left(event);
+                keys.into_iter().flatten().copied().collect()
             }
             Self::Before(_, mut found) => {
                 found.retain(|key| {
                     let subscription = subscriptions.get(*key);
-                    subscription.is_some_and(Subscription::is_told_of_left)
+                    subscription.is_some_and(Subscription::wants_left)
                 });
                 found.sort_unstable();
                 found

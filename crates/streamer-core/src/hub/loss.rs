@@ -1,8 +1,9 @@
-//! Telling every subscription that changes are missing which the log never had.
+//! The announcement to every subscription that changes are missing which the log never had.
 //!
-//! Each subscription gets a message, so that this is done in slices, as matching is. Until all are told,
+//! Each subscription gets a message, so that this is done in slices, as matching is. Until all have theirs,
 //! nothing is matched and no documents are sent: a subscription that received a later event first would
-//! have a position that does not show the loss.
+//! have a position that does not show the loss. This does not cover events that were matched before the
+//! hub learned of the loss: whoever received one, and resumes from it later, does not learn of the loss.
 
 use std::collections::VecDeque;
 
@@ -13,7 +14,7 @@ use crate::matcher::SubscriptionKey;
 
 /// The subscriptions that are still to be told.
 #[derive(Debug)]
-pub(super) struct UntoldLoss {
+pub(super) struct PendingLoss {
     /// The offset up to which nothing is missing.
     after: u64,
     /// The streams whose subscriptions are not all told.
@@ -32,7 +33,7 @@ impl Hub {
         let after = before.saturating_sub(1);
         // An older loss that was not told to all is part of this one.
         let older = self.loss.as_ref().map_or(after, |older| older.after);
-        let loss = UntoldLoss {
+        let loss = PendingLoss {
             after: after.min(older),
             streams: self.streams.ids().into(),
             next: SubscriptionKey(0),
@@ -41,11 +42,11 @@ impl Hub {
         // Progress to a later position would hide the loss from whoever resumes there.
         self.matching.hold_after(Some(loss.after));
         self.loss = Some(loss);
-        self.tell_loss();
+        self.announce_loss();
     }
 
     /// Tells the loss to as many subscriptions as fit into one slice.
-    pub(super) fn tell_loss(&mut self) {
+    pub(super) fn announce_loss(&mut self) {
         let mut budget = self.cx.limits.slice;
         self.cx.counters.slices += 1;
         // Terminates: each turn uses budget.
@@ -57,16 +58,16 @@ impl Hub {
                 self.matching.hold_after(None);
                 return;
             };
-            let max = budget.div_ceil(TELL_COST) as usize;
+            let max = budget.div_ceil(ANNOUNCE_COST) as usize;
             let keys = loss.take(self.streams.get(id), max);
-            let cost = (TELL_COST * keys.len() as u64).clamp(1, budget);
+            let cost = (ANNOUNCE_COST * keys.len() as u64).clamp(1, budget);
             budget -= cost;
             self.cx.counters.match_cost += cost;
-            self.tell(id, keys);
+            self.announce_to(id, keys);
         }
     }
 
-    fn tell(&mut self, id: StreamId, keys: Vec<SubscriptionKey>) {
+    fn announce_to(&mut self, id: StreamId, keys: Vec<SubscriptionKey>) {
         match self.streams.get_mut(id) {
             Some(stream) if stream.is_profile() && !keys.is_empty() => {
                 let reason = ResyncReason::Damaged;
@@ -83,7 +84,7 @@ impl Hub {
     }
 }
 
-impl UntoldLoss {
+impl PendingLoss {
     /// Takes up to `max` subscriptions of the first stream, which is removed if there are no more.
     fn take(&mut self, stream: Option<&Stream>, max: usize) -> Vec<SubscriptionKey> {
         let from = stream.map(|stream| stream.subscriptions_from(self.next));
@@ -100,4 +101,4 @@ impl UntoldLoss {
 }
 
 /// The cost of telling one subscription, in candidates: a message is made and encoded.
-const TELL_COST: u64 = 4;
+const ANNOUNCE_COST: u64 = 4;

@@ -185,14 +185,14 @@ impl Page {
             *budget = budget.saturating_sub(cost as u64);
             let document = Document::of(event);
             // What they are told is decided at the delivery.
-            let told = subscriptions.told_of_left(event);
-            let told_of_left = |key| told.is_some_and(|told| told.contains(key));
+            let wanting = subscriptions.that_want_left(event);
+            let wants_left = |key| wanting.is_some_and(|keys| keys.contains(key));
             let mut found: Vec<_> = few
                 .iter()
                 .filter_map(
                     |key| match subscriptions.matcher().evaluate(*key, &document)? {
                         (rank, true) => Some((rank, *key)),
-                        (rank, false) => told_of_left(key).then_some((rank, *key)),
+                        (rank, false) => wants_left(key).then_some((rank, *key)),
                     },
                 )
                 .collect();

@@ -15,7 +15,7 @@ pub(super) struct Progress {
     /// The offset told last.
     offset: u64,
     /// The highest offset told on the stream, by progress or for a single subscription.
-    highest_told: u64,
+    highest_sent: u64,
     next_check: Time,
 }
 
@@ -23,7 +23,7 @@ pub(super) struct Progress {
 #[derive(Debug)]
 pub(super) struct KnownOffset {
     /// The offset of the last delivery or response.
-    told: u64,
+    sent: u64,
     /// The stream's progress told after this count holds for the subscription as well.
     live_since: u64,
 }
@@ -33,7 +33,7 @@ impl Progress {
         Self {
             count: 0,
             offset: 0,
-            highest_told: 0,
+            highest_sent: 0,
             // A hello sets it; for a plain peer it only schedules the check of `max_lag`.
             next_check: now,
         }
@@ -44,8 +44,8 @@ impl Progress {
     }
 
     /// Notes that an offset was told for a single subscription.
-    pub(super) fn note_told(&mut self, offset: u64) {
-        self.highest_told = self.highest_told.max(offset);
+    pub(super) fn note_sent(&mut self, offset: u64) {
+        self.highest_sent = self.highest_sent.max(offset);
     }
 
     /// Returns the offset that progress told last.
@@ -54,15 +54,15 @@ impl Progress {
     }
 
     /// Returns the highest offset told on the stream.
-    pub(super) fn highest_told(&self) -> u64 {
-        self.highest_told
+    pub(super) fn highest_sent(&self) -> u64 {
+        self.highest_sent
     }
 
     /// Notes that progress told an offset.
     pub(super) fn note_progress(&mut self, offset: u64) {
         self.count += 1;
         self.offset = offset;
-        self.highest_told = offset;
+        self.highest_sent = offset;
     }
 
     pub(super) fn schedule(&mut self, now: Time, interval: Duration) {
@@ -74,7 +74,7 @@ impl KnownOffset {
     /// Returns the state of a subscription that is behind and whose start was told as `offset`.
     pub(super) fn new(offset: u64) -> Self {
         Self {
-            told: offset,
+            sent: offset,
             live_since: NEVER,
         }
     }
@@ -84,21 +84,21 @@ impl KnownOffset {
         // Progress that was told before the subscription was live did not hold for it: R-38 names
         // those behind.
         if progress.count > self.live_since {
-            self.told.max(progress.offset)
+            self.sent.max(progress.offset)
         } else {
-            self.told
+            self.sent
         }
     }
 
     /// Notes that the client was told an offset for this subscription.
-    pub(super) fn told(&mut self, offset: u64) {
-        self.told = offset;
+    pub(super) fn note_sent(&mut self, offset: u64) {
+        self.sent = offset;
     }
 
     /// Ends the effect of the stream's progress.
     pub(super) fn fall_behind(&mut self, progress: &Progress) {
         // Frozen now: later progress of the stream names this subscription as behind.
-        self.told = self.get(progress);
+        self.sent = self.get(progress);
         self.live_since = NEVER;
     }
 

@@ -28,7 +28,7 @@ impl Stream {
             || behind * 2 > self.subscriptions().len()
             // Equal is allowed: heartbeat acks carry it so that a client learns that nothing is
             // missing.
-            || offset < self.progress.highest_told()
+            || offset < self.progress.highest_sent()
         {
             return None;
         }

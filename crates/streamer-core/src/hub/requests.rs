@@ -275,7 +275,7 @@ impl Hub {
         if is_live {
             subscription.go_live(start, &stream.progress);
         }
-        if self.subscriptions.is_first_told(&subscription) {
+        if self.subscriptions.is_first_to_want_left(&subscription) {
             // They came while nobody wanted the states before them. Also if this one is live: a later one
             // may be behind.
             cx.log.forget_recent();
@@ -293,7 +293,7 @@ impl Hub {
         cx.counters.taken_over += u64::from(taken_over);
         stream.attach(key);
         // Its response tells `start`, and progress below it would go back.
-        stream.progress.note_told(start);
+        stream.progress.note_sent(start);
         SubscribeResponse {
             success: true,
             taken_over,

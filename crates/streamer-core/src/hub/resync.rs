@@ -27,7 +27,7 @@ pub(super) fn resync(
             subscription.go_live(head, &stream.progress);
         }
         // Matching may be behind the head, and progress below it would take the resync back.
-        stream.progress.note_told(head);
+        stream.progress.note_sent(head);
         let response = SubscribeResponse {
             subscription_id: subscription.id().to_string(),
             success: true,

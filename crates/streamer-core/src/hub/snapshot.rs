@@ -27,7 +27,7 @@ pub(super) struct Snapshot {
     /// The snapshot is not whole before this offset, the head when it began.
     not_before: u64,
     /// The beginning was told.
-    is_told: bool,
+    is_announced: bool,
     /// No page is read before the peer grants credit.
     pub(super) waits_for_credit: bool,
 }
@@ -52,7 +52,7 @@ impl Snapshot {
             parts: Vec::new(),
             whole_at: None,
             not_before: head,
-            is_told: false,
+            is_announced: false,
             waits_for_credit: false,
         }
     }
@@ -114,7 +114,7 @@ impl Snapshot {
             parts,
             whole_at: cursor.whole_at,
             not_before: cursor.not_before.min(cx.log.head()),
-            is_told: true,
+            is_announced: true,
             waits_for_credit: false,
         })
     }
@@ -132,7 +132,7 @@ impl Snapshot {
 
     /// Returns true if nothing of it was sent.
     pub(super) fn is_new(&self) -> bool {
-        !self.is_told
+        !self.is_announced
     }
 
     /// Returns true if documents are left to read.
@@ -162,7 +162,7 @@ impl Snapshot {
 
     /// Returns true the first time.
     pub(super) fn take_begins(&mut self) -> bool {
-        !std::mem::replace(&mut self.is_told, true)
+        !std::mem::replace(&mut self.is_announced, true)
     }
 
     /// Notes that the documents up to an id were read, as they were at an offset.

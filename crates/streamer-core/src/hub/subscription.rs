@@ -214,7 +214,7 @@ impl Subscription {
     }
 
     /// Returns true if documents can leave and the peer is told of them.
-    pub(super) fn is_told_of_left(&self) -> bool {
+    pub(super) fn wants_left(&self) -> bool {
         self.state
             .as_ref()
             .is_some_and(|it| it.wants.left && (it.window.is_some() || can_be_left(&it.filter)))
@@ -223,7 +223,7 @@ impl Subscription {
     /// Returns what the peer is told of an event that matches the filter, or may by which a document left
     /// it.
     pub(super) fn effect(&self, document: &Document<'_>, before: &Before<'_>) -> Effect {
-        let Some(state) = self.state.as_ref().filter(|_| self.is_told_of_left()) else {
+        let Some(state) = self.state.as_ref().filter(|_| self.wants_left()) else {
             return Effect::Change;
         };
         let was_held = |before: &Document<'_>| {
@@ -299,7 +299,7 @@ impl Subscription {
     /// Counts a delivery of a weight and returns the offset that the client knew before it.
     pub(super) fn on_delivery(&mut self, offset: u64, weight: usize, progress: &Progress) -> u64 {
         let previous = self.known.get(progress);
-        self.known.told(offset);
+        self.known.note_sent(offset);
         // A page may deliver ahead of matching, which then offers the same event once more.
         self.handled = offset;
         self.credit.charge(weight);
@@ -318,7 +318,7 @@ impl Subscription {
 
     /// Notes that the client was told to continue at an offset.
     pub(super) fn restart_at(&mut self, offset: u64) {
-        self.known.told(offset);
+        self.known.note_sent(offset);
     }
 
     pub(super) fn fall_behind(&mut self, progress: &Progress) {

@@ -43,7 +43,7 @@ pub(super) struct Subscriptions {
     /// The collections of all subscriptions, which share the names.
     collections: HashSet<Arc<CollectionName>, FixedState>,
     /// The subscriptions that are told of documents that leave, by collection.
-    told_of_left: BTreeMap<Arc<CollectionName>, BTreeSet<SubscriptionKey>>,
+    want_left: BTreeMap<Arc<CollectionName>, BTreeSet<SubscriptionKey>>,
     matcher: Matcher,
     /// The number of subscriptions so far.
     serial: u64,
@@ -106,7 +106,7 @@ impl Subscriptions {
             by_id: HashTable::new(),
             plain: 0,
             kinds: Kinds::default(),
-            told_of_left: BTreeMap::new(),
+            want_left: BTreeMap::new(),
             collections: HashSet::with_hasher(hasher.clone()),
             hasher,
             matcher: Matcher::new(hash_seed),
@@ -189,19 +189,19 @@ impl Subscriptions {
 
     /// Returns the subscriptions to an event's collection that are told of documents that leave; `None` if
     /// there are none.
-    pub(super) fn told_of_left(&self, event: &Event) -> Option<&BTreeSet<SubscriptionKey>> {
+    pub(super) fn that_want_left(&self, event: &Event) -> Option<&BTreeSet<SubscriptionKey>> {
         // Most servers have none, and names would be compared for each event.
-        if self.told_of_left.is_empty() {
+        if self.want_left.is_empty() {
             return None;
         }
         let name = (Arc::clone(&event.database), Arc::clone(&event.collection));
-        self.told_of_left.get(&name)
+        self.want_left.get(&name)
     }
 
     /// Returns true if a subscription is told of documents that leave, and no other one of its collection
     /// is.
-    pub(super) fn is_first_told(&self, subscription: &Subscription) -> bool {
-        subscription.is_told_of_left() && !self.told_of_left.contains_key(subscription.name())
+    pub(super) fn is_first_to_want_left(&self, subscription: &Subscription) -> bool {
+        subscription.wants_left() && !self.want_left.contains_key(subscription.name())
     }
 
     /// Returns the subscription with this id.
@@ -230,10 +230,10 @@ impl Subscriptions {
     pub(super) fn insert(&mut self, subscription: Subscription, filter: &Filter) {
         debug_assert_eq!(subscription.key(), self.next_key());
         self.serial += 1;
-        if subscription.is_told_of_left() {
+        if subscription.wants_left() {
             let name = Arc::clone(subscription.name());
-            let told = self.told_of_left.entry(name).or_default();
-            told.insert(subscription.key());
+            let keys = self.want_left.entry(name).or_default();
+            keys.insert(subscription.key());
         }
         self.matcher.insert(
             subscription.key(),
@@ -272,10 +272,10 @@ impl Subscriptions {
         self.count(key, -1);
         let subscription = self.table.remove(index_of(key))?;
         self.matcher.remove(key);
-        if let Some(told) = self.told_of_left.get_mut(subscription.name()) {
-            told.remove(&key);
-            if told.is_empty() {
-                self.told_of_left.remove(subscription.name());
+        if let Some(keys) = self.want_left.get_mut(subscription.name()) {
+            keys.remove(&key);
+            if keys.is_empty() {
+                self.want_left.remove(subscription.name());
             }
         }
         self.plain -= usize::from(subscription.is_plain());

@@ -284,8 +284,8 @@ impl Sources {
     fn problems(&self) -> Vec<String> {
         let mut problems = Vec::new();
         if self.writer.stats().is_full {
-            problems
-                .push("the disk is full: entries are refused, changes are delivered".to_owned());
+            let what = "the disk accepts no data: entries are refused, changes are delivered";
+            problems.push(what.to_owned());
         }
         if let Some(puller) = &self.puller {
             let status = puller.status();
