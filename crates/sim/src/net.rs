@@ -15,7 +15,7 @@ pub(crate) struct ConnectionId(pub(crate) u64);
 #[derive(Clone, Debug)]
 pub(crate) enum ToServer {
     Open,
-    Message(GatewayMessage),
+    Message(Box<GatewayMessage>),
     /// A probe of the client.
     Probe,
     /// The client ended its half, or reset the connection.

@@ -78,7 +78,7 @@ impl World {
                 self.send_to_server(
                     number,
                     generation,
-                    ToServer::Message(message.into_message()),
+                    ToServer::Message(Box::new(message.into_message())),
                 );
             }
             Action::Probe(generation) => self.send_to_server(number, generation, ToServer::Probe),

@@ -289,6 +289,7 @@ impl World {
                     if let Some(connection) = self.connections.get_mut(&id) {
                         connection.wire.on_request(&message);
                     }
+                    let message = *message;
                     self.step_hub(Input::Message { stream, message });
                     self.flap(id);
                 }
