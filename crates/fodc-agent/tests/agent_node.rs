@@ -75,10 +75,18 @@ async fn node_that_comes_late_names_the_agent() {
     let exporter = Exporter::page("m 1\n");
     let address = free_address().await;
     let agent = agent_beside(address, &proxy, &exporter).await;
+    let began = jiff::Timestamp::now() - Duration::from_secs(60);
     agent_support::page_with(&agent, "\nm 1").await;
     let _stub = StubNode::start_at(address, node("a", &[Role::Liaison], &[])).await;
     let found = |agents: &Value| agents[0]["role"] == "ROLE_LIAISON";
     page_when(&proxy, "/agents", found).await;
+    // Samples from before have the identity, too: labels are added when a query is responded to.
+    let window = format!("/metrics-windows?start_time={began}");
+    let has_samples = |series: &Value| series[0]["data"][0].is_object();
+    let series = page_when(&proxy, &window, has_samples).await;
+    for series in series.as_array().unwrap() {
+        assert_eq!(series["labels"]["node_role"], "ROLE_LIAISON", "{series}");
+    }
     stop(agent).await;
 }
 

@@ -1,11 +1,16 @@
 //! The resident memory of the shipped server: per idle connection, per subscription, and after all have left.
 
-use std::time::Duration;
+use std::{net::SocketAddr, time::Duration};
 
 use anyhow::Result;
+use bytes::Bytes;
+use h2::SendStream;
 use steadfast_bench::figure::Figures;
 use steadfast_wire::streamer::{Filter, SubscribeRequest, Value, gateway_message::Payload, value};
-use tokio::{runtime, time::sleep};
+use tokio::{
+    runtime::{self, Runtime},
+    time::sleep,
+};
 
 use super::load::{self, Received};
 use crate::target::Target;
@@ -38,13 +43,13 @@ async fn measure() -> Result<Figures> {
     };
     let server = Target::product()?;
     // One connection first: a server allocates something once.
-    let (_first, _) = connect(&server, 1, 1).await?;
+    let _first = connect(&server, 1, 1).await?;
     let start = server.resident()?;
-    let (connections, _) = connect(&server, CONNECTIONS, 1).await?;
+    let clients = connect(&server, CONNECTIONS, 1).await?;
     let connected = server.resident()?;
     let each = (connected - start) / CONNECTIONS as f64;
     add("per_idle_connection", each, "bytes", PER_CONNECTION);
-    drop(connections);
+    drop(clients);
     let left = settle(&server, start).await?;
     add(
         "after_2000_connections_left",
@@ -54,14 +59,14 @@ async fn measure() -> Result<Figures> {
     );
 
     let server = Target::product()?;
-    let (_first, _) = connect(&server, 1, 1).await?;
+    let _first = connect(&server, 1, 1).await?;
     let start = server.resident()?;
-    let (streams, requests) = connect(&server, STREAMS, SUBSCRIPTIONS).await?;
+    let clients = connect(&server, STREAMS, SUBSCRIPTIONS).await?;
     let subscribed = server.resident()?;
     let each =
         (subscribed - start - STREAMS as f64 * PER_CONNECTION) / (STREAMS * SUBSCRIPTIONS) as f64;
     add("per_subscription", each, "bytes", PER_SUBSCRIPTION);
-    drop((streams, requests));
+    drop(clients);
     let left = settle(&server, start).await?;
     add(
         "after_100000_subscriptions_left",
@@ -73,31 +78,56 @@ async fn measure() -> Result<Figures> {
     Ok(figures)
 }
 
-type Connections = Vec<h2::client::SendRequest<bytes::Bytes>>;
-type Streams = Vec<h2::SendStream<bytes::Bytes>>;
+/// Connections with their streams. Their tasks, which keep them open, are those of a runtime of their own.
+struct Clients {
+    runtime: Option<Runtime>,
+    streams: Vec<SendStream<Bytes>>,
+}
+
+impl Drop for Clients {
+    fn drop(&mut self) {
+        // A runtime must not be dropped in a task.
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
 
 /// Opens connections with one stream each, and subscribes.
-async fn connect(
-    server: &Target,
+async fn connect(server: &Target, connections: u64, subscriptions: u64) -> Result<Clients> {
+    let runtime = runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()?;
+    let streams = runtime.spawn(open(server.address(), connections, subscriptions));
+    let mut clients = Clients {
+        runtime: Some(runtime),
+        streams: Vec::new(),
+    };
+    clients.streams = streams.await??;
+    // The server's buffers become small again.
+    sleep(Duration::from_secs(1)).await;
+    Ok(clients)
+}
+
+async fn open(
+    server: SocketAddr,
     connections: u64,
     subscriptions: u64,
-) -> Result<(Streams, Connections)> {
+) -> Result<Vec<SendStream<Bytes>>> {
     let received = Received::default();
-    let (mut streams, mut open) = (Vec::new(), Vec::new());
+    let mut streams = Vec::new();
     for connection in 0..connections {
-        let requests = load::connect(server.address()).await?;
+        let requests = load::connect(server).await?;
         let mut stream = load::open_counted(&requests, &received).await?;
         let subscribe = |n| Payload::Subscribe(filtered(connection * subscriptions + n));
         load::send(&mut stream, (0..subscriptions).map(subscribe))?;
         streams.push(stream);
-        open.push(requests);
         received
             .wait_for_responses((connection + 1) * subscriptions)
             .await?;
     }
-    // The server's buffers become small again.
-    sleep(Duration::from_secs(1)).await;
-    Ok((streams, open))
+    Ok(streams)
 }
 
 /// Returns a subscription to the documents of one user.

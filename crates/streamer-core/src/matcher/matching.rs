@@ -156,7 +156,12 @@ impl Matching {
         self.take_unconditional(out);
         let filtered = out.len();
         let mut unlimited = u64::MAX;
-        self.run(matcher, &mut unlimited, &mut CostProfile::default(), out);
+        self.run(
+            matcher,
+            &mut unlimited,
+            &mut CostProfile::without_samples(),
+            out,
+        );
         self.sort(&mut out[filtered..]);
     }
 

@@ -71,14 +71,21 @@ impl Default for CostProfile {
             until_next: INTERVAL,
             // Any number but 0.
             random: 0x9e37_79b9_7f4a_7c15,
-            // All at once: matching allocates nothing.
-            entries: Vec::with_capacity(ENTRIES),
+            entries: Vec::new(),
             samples: 0,
         }
     }
 }
 
 impl CostProfile {
+    /// Returns a profile that takes no samples, and allocates nothing.
+    pub(super) fn without_samples() -> Self {
+        Self {
+            until_next: u64::MAX,
+            ..Self::default()
+        }
+    }
+
     /// Counts the cost of evaluating a group.
     pub(super) fn charge(
         &mut self,
