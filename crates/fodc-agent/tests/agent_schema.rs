@@ -258,7 +258,7 @@ async fn slow_registry_delays_no_other_page_and_no_agent() {
 async fn empty_entries_of_a_node_are_refused_before_they_are_decoded() {
     let cluster = Cluster::start().await;
     cluster.verdict(CONSISTENT).await;
-    let limit = "24 bytes in memory; the limit is 50331648";
+    let limit = "88 bytes in memory; the limit is 50331648";
     // Two bytes each on the wire.
     let objects = vec![Bytes::new(); 1_000_000];
     let streams = cluster
