@@ -100,6 +100,12 @@ async fn killed_publisher_goes_on_and_stores_each_line_once() {
     let modified = modified.duration_since(std::time::UNIX_EPOCH).unwrap();
     stored["file"]["modifiedNs"] = u64::try_from(modified.as_nanos()).unwrap().into();
     fs::write(&progress, stored.to_string()).unwrap();
+    // A run that fails leaves the progress to the next.
+    let nowhere = format!("streamer publish {file} -d db -c c --addr {NOWHERE} --max-retries 1");
+    let failed = run(&words(&nowhere), None).await;
+    assert_eq!(failed.code, Some(1), "{failed:?}");
+    let kept: Value = serde_json::from_slice(&fs::read(&progress).unwrap()).unwrap();
+    assert_eq!(kept, stored);
 
     let second = run(&words(&publish), None).await;
     assert_eq!(second.code, Some(1), "{second:?}");
