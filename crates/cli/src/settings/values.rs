@@ -135,12 +135,36 @@ impl Setting for SocketAddr {
             let is_address = |host: &str| host.trim_matches(['[', ']']).parse::<IpAddr>().is_ok();
             let digits = |port: &str| !port.is_empty() && port.bytes().all(|c| c.is_ascii_digit());
             // If the host is right, the fault is in the port, and the error speaks of the port.
-            text.rsplit_once(':')
-                .filter(|(host, port)| is_address(host) && digits(port))
-                .and_then(|(_, port)| u16::from_text(port).err())
-                .unwrap_or_else(|| {
-                    format!("{text:?} is not an address; write IP:PORT, like 127.0.0.1:9000")
-                })
+            let parts = text.rsplit_once(':');
+            let parts = parts.filter(|(host, port)| is_address(host) && digits(port));
+            if let Some(fault) = parts.and_then(|(_, port)| u16::from_text(port).err()) {
+                return fault;
+            }
+            let form = match parts {
+                Some((host, port)) if host.contains(':') && !host.contains('[') => {
+                    format!("[{host}]:{port}")
+                }
+                _ => "IP:PORT, like 127.0.0.1:9000".to_owned(),
+            };
+            format!("{text:?} is not an address; write {form}")
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn faulty_address_shows_how_to_write_it() {
+        for (text, expected) in [
+            ("::1:9000", "write [::1]:9000"),
+            ("localhost", "write IP:PORT"),
+            ("127.0.0.1", "write IP:PORT"),
+            ("[::1]:70000", "\"70000\" is not a port"),
+        ] {
+            let fault = SocketAddr::from_text(text).unwrap_err();
+            assert!(fault.contains(expected), "{fault}");
+        }
     }
 }
