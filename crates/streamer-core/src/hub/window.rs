@@ -112,3 +112,29 @@ impl WindowState {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use steadfast_wire::streamer::{WindowBound, window_bound::Value};
+
+    use super::*;
+    use crate::window::Direction;
+
+    #[test]
+    fn bound_follows_the_client_of_the_newest_snapshot_only() {
+        let bound = |value| WindowBound {
+            document_id: "d".to_owned(),
+            value: Some(Value::IntValue(value)),
+        };
+        let window = Window::new("v", Direction::Ascending, 3);
+        let place = |value| Some(window.place_of_wire(&bound(value)));
+        let mut state = WindowState::new((window.clone(), place(9)));
+        state.number = 2;
+        state.narrow(&bound(5), 1);
+        assert_eq!(state.bound, place(9), "by an older snapshot");
+        state.narrow(&bound(7), 2);
+        assert_eq!(state.bound, place(7));
+        state.narrow(&bound(8), 2);
+        assert_eq!(state.bound, place(7), "never further");
+    }
+}
