@@ -9,17 +9,13 @@ use std::{
     sync::{LazyLock, Mutex, PoisonError},
 };
 
-use prost::{
-    Message as _,
-    bytes::Buf as _,
-    encoding::{WireType, decode_key, decode_varint},
-};
+use prost::{Message as _, encoding::WireType};
 use prost_types::{
     DescriptorProto, FieldDescriptorProto, FileDescriptorSet, MessageOptions,
     field_descriptor_proto::{Label, Type},
 };
 
-use crate::DESCRIPTORS;
+use crate::{DESCRIPTORS, raw_field::RawField};
 
 /// A type of messages, with the sizes of its fields.
 #[derive(Clone, Copy, Debug)]
@@ -191,23 +187,14 @@ impl Shape {
         let mut size = 0_usize;
         // The fields that have occurred, by number. Above 127 each occurrence counts as the first.
         let mut seen = 0_u128;
-        while rest.has_remaining() {
-            let (number, wire_type) = decode_key(&mut rest).ok()?;
-            let length = match wire_type {
-                WireType::Varint => {
-                    decode_varint(&mut rest).ok()?;
-                    0
-                }
-                WireType::SixtyFourBit => 8,
-                WireType::ThirtyTwoBit => 4,
-                WireType::LengthDelimited => {
-                    usize::try_from(decode_varint(&mut rest).ok()?).ok()?
-                }
-                // No version of protobuf 3 writes groups.
-                WireType::StartGroup | WireType::EndGroup => return None,
-            };
-            let content = rest.get(..length)?;
-            rest = &rest[length..];
+        while !rest.is_empty() {
+            let RawField {
+                number,
+                wire_type,
+                content,
+                ..
+            } = RawField::read(&mut rest)?;
+            let length = content.len();
             let Some((first, field)) = self.fields.get(&number) else {
                 continue;
             };

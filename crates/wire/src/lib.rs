@@ -2,6 +2,7 @@
 // Everything in `generated` is written by `cargo xtask proto`.
 
 pub mod decoded_size;
+pub mod raw_field;
 
 pub use generated::{banyandb, prometheus, publisher, puller, streamer};
 

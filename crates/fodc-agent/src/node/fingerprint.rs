@@ -8,10 +8,9 @@ use std::collections::BTreeMap;
 
 use prost::{
     Message as _,
-    bytes::Buf as _,
-    encoding::{WireType, decode_key, decode_varint, encode_key, encode_varint},
+    encoding::{WireType, encode_key, encode_varint},
 };
-use steadfast_wire::banyandb::database::v1::SchemaObject;
+use steadfast_wire::{banyandb::database::v1::SchemaObject, raw_field::RawField};
 use twox_hash::XxHash64;
 
 /// The field of every schema object that holds its name and revisions.
@@ -43,67 +42,22 @@ pub(crate) fn rule_name(rule: &[u8]) -> String {
     format!("{}/{}", metadata.group, metadata.name)
 }
 
-/// A field of an encoded message.
-struct Field {
-    number: u32,
-    wire_type: WireType,
-    /// The positions of the key and of the end.
-    bytes: std::ops::Range<usize>,
-    /// The position of the content, after the key and the length.
-    content: usize,
-}
-
-impl Field {
-    fn content<'a>(&self, message: &'a [u8]) -> Option<&'a [u8]> {
-        let is_bytes = self.wire_type == WireType::LengthDelimited;
-        is_bytes.then(|| &message[self.content..self.bytes.end])
-    }
-}
-
-/// Returns the fields of an encoded message, or `None` if it is none.
-fn fields(message: &[u8]) -> Option<Vec<Field>> {
-    let mut rest = message;
-    let mut fields = Vec::new();
-    while rest.has_remaining() {
-        let start = message.len() - rest.len();
-        let (number, wire_type) = decode_key(&mut rest).ok()?;
-        let length = match wire_type {
-            WireType::Varint => {
-                decode_varint(&mut rest).ok()?;
-                0
-            }
-            WireType::SixtyFourBit => 8,
-            WireType::ThirtyTwoBit => 4,
-            WireType::LengthDelimited => usize::try_from(decode_varint(&mut rest).ok()?).ok()?,
-            // No version of protobuf 3 writes groups.
-            WireType::StartGroup | WireType::EndGroup => return None,
-        };
-        let content = message.len() - rest.len();
-        rest = rest.get(length..)?;
-        fields.push(Field {
-            number,
-            wire_type,
-            bytes: start..message.len() - rest.len(),
-            content,
-        });
-    }
-    Some(fields)
-}
-
 /// Returns an encoded object without the volatile fields of its metadata.
 fn without_volatile(object: &[u8]) -> Option<Vec<u8>> {
     let mut stable = Vec::with_capacity(object.len());
-    for field in fields(object)? {
-        let whole = &object[field.bytes.clone()];
-        let metadata = field.content(object).filter(|_| field.number == METADATA);
-        let Some(metadata) = metadata else {
-            stable.extend_from_slice(whole);
+    let mut rest = object;
+    while !rest.is_empty() {
+        let field = RawField::read(&mut rest)?;
+        if (field.number, field.wire_type) != (METADATA, WireType::LengthDelimited) {
+            stable.extend_from_slice(field.encoded);
             continue;
-        };
+        }
+        let mut metadata = field.content;
         let mut kept = Vec::with_capacity(metadata.len());
-        for inner in fields(metadata)? {
+        while !metadata.is_empty() {
+            let inner = RawField::read(&mut metadata)?;
             if !VOLATILE.contains(&inner.number) {
-                kept.extend_from_slice(&metadata[inner.bytes]);
+                kept.extend_from_slice(inner.encoded);
             }
         }
         encode_key(METADATA, WireType::LengthDelimited, &mut stable);
