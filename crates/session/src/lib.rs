@@ -41,6 +41,7 @@ pub use crate::{
     },
     end::{Advice, Detail, End, Initiator, Reason},
     endpoint::Endpoint,
+    one_line::OneLine,
     protocol::{Context, Effect, Protocol, Signal},
     session::Session,
     status::{Activity, Cause, State, Status, Transition},

@@ -4,7 +4,8 @@ use std::fmt::{self, Write as _};
 
 /// Shows text with its control characters escaped. What a peer sends can then neither break a line of
 /// a log nor change the colours of a terminal.
-pub(crate) struct OneLine<'a>(pub(crate) &'a str);
+#[derive(Clone, Copy, Debug)]
+pub struct OneLine<'a>(pub &'a str);
 
 impl fmt::Display for OneLine<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

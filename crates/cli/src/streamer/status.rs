@@ -4,6 +4,7 @@ use std::{fmt::Write as _, process::ExitCode, time::Duration};
 
 use anyhow::Context as _;
 use comfy_table::presets;
+use steadfast::session::OneLine;
 use steadfast_streamer::server::operations::{DurationReport, ExpensiveFilter, Report, SlowStream};
 
 use crate::{
@@ -320,16 +321,8 @@ fn seconds(seconds: f64) -> String {
 
 /// Returns a text of a peer as it can be shown on a terminal.
 fn shown(text: &str) -> String {
-    let mut shown = String::with_capacity(text.len());
-    for c in text.chars() {
-        // Peers choose ids, and a terminal obeys control characters.
-        if c.is_control() {
-            shown.extend(c.escape_default());
-        } else {
-            shown.push(c);
-        }
-    }
-    shown
+    // Peers choose ids, and a terminal obeys control characters.
+    OneLine(text).to_string()
 }
 
 #[cfg(test)]
