@@ -318,14 +318,12 @@ fn arrange(
             distinct.push(series);
         }
     }
-    distinct.retain(|series| {
-        let is_own = || own.contains(metric_name(&series.name).as_str());
-        admits(filter, series) && (own.is_empty() || !is_own())
-    });
-    let names: Vec<Arc<str>> = distinct
-        .iter()
-        .map(|series| metric_name(&series.name).into())
-        .collect();
+    distinct.retain(|series| admits(filter, series));
+    let (distinct, names): (Vec<_>, Vec<Arc<str>>) = distinct
+        .into_iter()
+        .map(|series| (series, metric_name(&series.name).into()))
+        .filter(|(_, name): &(_, Arc<str>)| !own.contains(&**name))
+        .unzip();
     let families = Families::of(distinct.iter().copied().zip(&names));
     let mut order: Vec<(u32, usize)> = names
         .iter()
