@@ -118,9 +118,9 @@ pub(crate) async fn run(
         let after = grouped(settled.lines);
         output::note(&styled(FAINT, &format!("continuing after line {after}")));
     }
-    // Documents are numbered in order: without the progress of an unchanged file, a line that is mended
-    // later would shift all numbers behind it.
-    let strict = progress.is_none() && args.producer.is_some();
+    // Documents are numbered in order: without a progress, which excludes a name and is only that of an
+    // unchanged file, a line that is mended later would shift all numbers behind it.
+    let strict = args.producer.is_some();
     let producer = match (&progress, args.producer) {
         (Some(progress), _) => progress.state.producer.clone(),
         (None, Some(producer)) => producer,
